@@ -1,0 +1,50 @@
+"""Shared fixtures: where the real data, the real programs and the samples are."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def _missing(reason: str):
+    """Skip on a user's machine; fail where every real part was promised."""
+    if os.environ.get("WORKBENCH_REQUIRE_REAL"):
+        pytest.fail(f"{reason}; WORKBENCH_REQUIRE_REAL is set, so this test must not be skipped")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def require():
+    """Return the path of a program that a test drives for real."""
+
+    def find(program: str) -> str:
+        found = shutil.which(program)
+        return found or _missing(f"the program {program!r} is not installed")
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real frames and published tables."""
+    folder = Path(os.environ.get("WORKBENCH_REAL_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set WORKBENCH_REAL_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_samples() -> Path:
+    """The small committed set of frames."""
+    return ROOT / "data-samples" / "small"
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The full set of sample frames, generated once by the virtual camera."""
+    from workbench.runs import sample_folder
+
+    return sample_folder(progress=False)
