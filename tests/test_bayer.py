@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from workbench import WorkbenchError, bayer, make_cube
+from workbench.frames import MOSAICS
+
+
+@pytest.mark.parametrize("pattern", MOSAICS)
+def test_split_takes_each_channel_from_its_place_and_merge_puts_it_back(pattern):
+    letters = np.array(list(pattern)).reshape(2, 2)
+    mosaic = np.tile(np.vectorize(ord)(letters), (3, 4)).astype("uint16")
+    cube = make_cube(mosaic[None], cfa_pattern=pattern)
+    planes = bayer.split(cube)
+    assert planes.sizes == {"frame": 1, "channel": 4, "y": 3, "x": 4}
+    for channel in ("R", "G1", "G2", "B"):
+        assert (planes.sel(channel=channel) == ord(channel[0])).all()
+    assert (bayer.merge(planes) == cube).all()
+    assert bayer.merge(planes).dims == cube.dims
+
+
+@pytest.mark.parametrize("pattern", MOSAICS)
+def test_g1_shares_its_rows_with_red(pattern):
+    places = bayer.offsets(pattern)
+    assert places["G1"][0] == places["R"][0]
+    assert places["G2"][0] == places["B"][0]
+    index = bayer.channel_index(pattern)
+    assert [index[places[name]] for name in ("R", "G1", "G2", "B")] == [0, 1, 2, 3]
+
+
+def test_a_crop_shifts_the_pattern():
+    mosaic = np.arange(48, dtype="uint16").reshape(1, 6, 8)
+    whole = bayer.split(make_cube(mosaic, cfa_pattern="RGGB"))
+    crop = bayer.split(make_cube(mosaic[:, 1:5, 1:7], cfa_pattern=bayer.shifted("RGGB", 1, 1)))
+    assert set(crop.sel(channel="R").values.ravel()) <= set(whole.sel(channel="R").values.ravel())
+
+
+def test_mono_and_odd_sizes():
+    mono = bayer.split(make_cube(np.ones((2, 3, 5)), cfa_pattern="mono"))
+    assert mono.sizes == {"frame": 2, "channel": 1, "y": 3, "x": 5}
+    assert bayer.split(make_cube(np.ones((1, 5, 7)), cfa_pattern="GRBG")).sizes["x"] == 3
+    assert bayer.shifted("mono", 1, 1) == "mono"
+    with pytest.raises(WorkbenchError, match="none of"):
+        bayer.offsets("XXXX")
