@@ -93,8 +93,8 @@ class View:
 def make_sky(
     shape: tuple[int, int] = (3264, 4928),
     *,
-    stars: int = 3000,
-    brightest: float = 4000.0,
+    stars: int | None = None,
+    brightest: float = 2500.0,
     faintest: float = 10.0,
     slope: float = 0.6,
     nebula: float = 0.5,
@@ -104,6 +104,7 @@ def make_sky(
 ) -> Sky:
     """Make a sky of `stars` in the field (more around it, for dithers and rotation) and a two-coloured nebula.
 
+    Without a number it is 190 stars a megapixel.
     Fluxes follow N(>F) ∝ F^-slope between `faintest` and `brightest` [e-/s in green]; colours scatter like those
     of a black body seen through the three filters.  `nebula` [e-/s/pixel] is its brightest red.
 
@@ -114,6 +115,7 @@ def make_sky(
     (3, True)
     """
     height, width = shape
+    stars = max(10, round(190e-6 * height * width)) if stars is None else stars
     if height < 4 or width < 4 or stars < 0:
         raise WorkbenchError(
             f"a sky needs a field of at least 4 x 4 pixels and no negative stars; got {shape}, {stars}"
