@@ -1,0 +1,329 @@
+"""What is in a folder: its frames as a table, and lazy cubes of each kind."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from tqdm.auto import tqdm
+
+from ..errors import FrameReadError, WorkbenchError
+from ..frames import KINDS, channels_of
+from .manifest import MANIFEST, read_manifest
+from .metadata import FrameInfo, kind_in_folders, kind_in_words, temperature_in_name
+from .reader import frame_row, open_frames, read_metadata
+
+_RAW = re.compile(
+    r"\.(3fr|arw|bay|cap|cr[23w]|dc[rs]|dng|drf|erf|fff|gpr|iiq|k25|kdc|mdc|mef|mos|mrw|nef|nrw|orf|pef|ptx|pxn|raf"
+    r"|raw|rw[2lz]|sr[2fw]|x3f)$",
+    re.IGNORECASE,
+)
+_FITS = re.compile(r"\.(fits?|fts)(\.(gz|fz|bz2))?$", re.IGNORECASE)
+_PICTURE = re.compile(r"\.(jpe?g|png|tiff?|hei[cf]|hif|gif|bmp|webp|jp2|avif|psd|xisf|ser)$", re.IGNORECASE)
+_GROUPS = ["kind", "iso", "exposure", "temperature"]
+
+
+def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
+    """Look through a folder, at any depth, and return what frames it holds; no pixels are read.
+
+    What a frame is comes from a manifest ``frames.csv`` beside it or above it, else from the FITS
+    header's ``IMAGETYP``, else from the nearest folder whose name speaks of a kind (``bias``,
+    ``Darks``, ``flat-darks``, ...).  Everything else comes from the manifest where it tells it, else
+    from the file; the temperature from the file where it records one, else from the manifest, else
+    from a token such as ``-5C`` in the name of the file or a folder.
+
+    A RAW with its JPEG, or with the PGM that dcraw made of it, counts once: as the RAW.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    progress
+        Show a bar if it takes longer than two seconds.
+
+    Raises
+    ------
+    WorkbenchError
+        If there is no such folder, no frame in it, or its manifest is at fault.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from workbench.ingest import write_dng
+    >>> folder = Path(tempfile.mkdtemp()) / "bias"
+    >>> folder.mkdir()
+    >>> for n in range(3):
+    ...     _ = write_dng(folder / f"{n}.dng", np.full((32, 32), 600, "uint16"), cfa_pattern="RGGB",
+    ...                   black_level=600, white_level=16383, iso=100, exposure=1 / 8000)
+    >>> open_folder(folder).bias.sizes["frame"]
+    3
+    """
+    root = Path(path)
+    if not root.exists():
+        raise WorkbenchError(f"{root}: there is no such folder; check the name")
+    if not root.is_dir():
+        raise WorkbenchError(f"{root} is a file; give the folder that holds the frames")
+    files = sorted(_files(root), key=_natural)
+    told: dict[Path, dict[str, Any]] = {}
+    for manifest in (file for file in files if file.name.casefold() == MANIFEST):
+        told |= read_manifest(manifest)  # parents come before their subfolders, which know better
+    set_aside = [
+        (file, f"named in the manifest {MANIFEST}, but there is no such file; correct the name or delete the line")
+        for file in told
+        if not file.exists()
+    ]
+    frames, doubled = _frames_among(files, told)
+    set_aside += doubled
+    rows, warnings = [], _Warnings()
+    known: dict[Any, FrameInfo] = {}
+    for file in tqdm(frames, desc="looking through frames", unit="frame", delay=2, disable=not progress, leave=False):
+        try:
+            info = read_metadata(file, known)
+        except FrameReadError as error:
+            set_aside.append((file, error.problem))
+            continue
+        rows.append(_row(info, told.get(file.resolve(), {}), root, warnings))
+    if not rows:
+        raise WorkbenchError(_nothing_found(root, files, set_aside))
+    return Folder(pd.DataFrame(rows), root, tuple(set_aside), tuple(warnings.sentences()))
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if not name.startswith((".", "__MACOSX"))]
+        yield from (Path(folder) / name for name in names if not name.startswith("."))
+
+
+def _natural(path: Path) -> list:
+    """Sort key: folders first as they lie, and frame_9 before frame_10."""
+    parts = [*(("", part) for part in path.parent.parts), ("~", path.name)]
+    return [
+        [(lead, int(piece) if piece.isdigit() else -1, piece) for piece in re.split(r"(\d+)", part.casefold())]
+        for lead, part in parts
+    ]
+
+
+def _frames_among(files: Sequence[Path], told: dict[Path, Any]) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Pick the frames; of RAW, PGM and pictures of one name the best counts."""
+    raws = {(file.parent, file.stem.casefold()) for file in files if _RAW.search(file.name)}
+    frames, set_aside = [], []
+    for file in files:
+        named = file.resolve() in told
+        has_raw = any((folder, file.stem.casefold()) in raws for folder in (file.parent, file.parent.parent))
+        if _RAW.search(file.name) or _FITS.search(file.name):
+            frames.append(file)
+        elif file.suffix.lower() == ".pgm":
+            frames += [] if has_raw else [file]
+        elif _PICTURE.search(file.name):
+            if not has_raw:
+                form = file.suffix[1:].upper()
+                set_aside.append((file, f"is a finished picture ({form}), not a RAW frame, and no RAW lies beside it"))
+        elif named:
+            frames.append(file)
+    return frames, set_aside
+
+
+def _row(info: FrameInfo, told: dict[str, Any], root: Path, warnings: _Warnings) -> dict[str, Any]:
+    """Put together what manifest, file and names tell of a frame."""
+    name = info.path.relative_to(root).as_posix()
+    kind = told.get("kind") or kind_in_words(info.imagetyp) or kind_in_folders(info.path, root)
+    in_name = temperature_in_name(info.path.relative_to(root), None)
+    if np.isnan(in_name):
+        in_name = temperature_in_name(root.resolve().name)
+    values = {key: value for key, value in told.items() if key not in ("kind", "temperature")}
+    claimed = told.get("temperature", in_name)
+    if np.isnan(info.temperature):
+        values["temperature"] = claimed
+    elif abs(claimed - info.temperature) > 2:
+        warnings.add(
+            "record another temperature than their manifest or name says; the recorded one holds",
+            f"{name}: {info.temperature:g} °C, not {claimed:g}",
+        )
+    channels = len(channels_of(values.get("cfa_pattern", info.cfa_pattern)))
+    black = values.get("black_level", info.black_level)
+    values["black_level"] = black if len(black) == channels else (black[0],) * channels
+    info = replace(info, **values)
+    if not kind:
+        warnings.add(
+            f"do not tell what they are; name the folder bias, darks, flats, darkflats or lights, or write {MANIFEST}",
+            name,
+        )
+    for quantity, column in (("iso", "iso"), ("exposure", "exposure_s")):
+        if np.isnan(getattr(info, quantity)):
+            warnings.add(f"record no {quantity}; give it in {MANIFEST} (column {column})", name)
+    return frame_row(info, name, kind)
+
+
+class _Warnings:
+    """One sentence for each problem, however many frames have it."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[str]] = {}
+
+    def add(self, problem: str, example: str) -> None:
+        self._found.setdefault(problem, []).append(example)
+
+    def sentences(self) -> list[str]:
+        return [
+            f"{len(examples)} frame{'s' if len(examples) > 1 else ''} {problem} ({examples[0]}"
+            + (f" and {len(examples) - 1} more)" if len(examples) > 1 else ")")
+            for problem, examples in self._found.items()
+        ]
+
+
+def _nothing_found(root: Path, files: Sequence[Path], set_aside: Sequence[tuple[Path, str]]) -> str:
+    if set_aside:
+        reasons = "; ".join(f"{file.name} {reason}" for file, reason in set_aside[:3])
+        more = f"; and {len(set_aside) - 3} more" if len(set_aside) > 3 else ""
+        return f"{root} has no frame that can be used: {reasons}{more}"
+    found = f"{len(files)} other files" if files else "nothing"
+    return f"{root} has no frames (found {found}): it should hold camera RAW, DNG, FITS or dcraw's PGM files"
+
+
+@dataclass(frozen=True, repr=False)
+class Folder:
+    """The frames of a folder: a table of them, and a lazy cube of each kind.
+
+    ``table`` has one row a frame.  ``bias``, ``dark``, ``flat``, ``darkflat`` and ``light`` are cubes
+    (frame, y, x).  ``set_aside`` lists files that cannot be used, each with the reason; ``warnings``
+    says in words what is doubtful.
+    """
+
+    table: pd.DataFrame
+    root: Path
+    set_aside: tuple[tuple[Path, str], ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def bias(self) -> xr.DataArray:
+        """The bias frames as a cube."""
+        return self.cube("bias")
+
+    @property
+    def dark(self) -> xr.DataArray:
+        """The dark frames as a cube."""
+        return self.cube("dark")
+
+    @property
+    def flat(self) -> xr.DataArray:
+        """The flat frames as a cube."""
+        return self.cube("flat")
+
+    @property
+    def darkflat(self) -> xr.DataArray:
+        """The flats' dark frames as a cube."""
+        return self.cube("darkflat")
+
+    @property
+    def light(self) -> xr.DataArray:
+        """The light frames as a cube."""
+        return self.cube("light")
+
+    @property
+    def cameras(self) -> list[str]:
+        """Names of the cameras that made the frames."""
+        return sorted(self.table["camera"].unique())
+
+    def cube(self, kind: str, area: str = "visible") -> xr.DataArray:
+        """Return all frames of a kind as one lazy cube; ``area="full"`` includes the masked margins.
+
+        Raises
+        ------
+        WorkbenchError
+            If there are none, or they do not fit into one cube.
+        """
+        if kind not in KINDS:
+            raise WorkbenchError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+        if not self.has(kind):
+            there = ", ".join(f"{n} {k or 'of unknown kind'}" for k, n in self.table["kind"].value_counts().items())
+            raise WorkbenchError(
+                f"{self.root} has no {kind} frames (it has {there}); put them into a folder named {kind}, "
+                f"or name their kind in {MANIFEST}"
+            )
+        return open_frames(self.table[self.table["kind"] == kind], area=area)
+
+    def has(self, kind: str) -> bool:
+        """Tell whether there are frames of that kind."""
+        return self.count(kind) > 0
+
+    def count(self, kind: str) -> int:
+        """Return the number of frames of that kind."""
+        return int((self.table["kind"] == kind).sum())
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def select(self, **criteria: Any) -> Folder:
+        """Return the folder with only the frames that fit: ``select(kind="flat", iso=[100, 200])``.
+
+        A criterion is a column of the table with the value it must have, or a list of values.
+
+        Raises
+        ------
+        WorkbenchError
+            If a column is unknown or nothing fits; the message lists the values there are.
+        """
+        keep = np.ones(len(self.table), bool)
+        for column, wanted in criteria.items():
+            if column not in self.table:
+                raise WorkbenchError(f"no column {column!r} to select by; there are {', '.join(self.table.columns)}")
+            fits = _matches(self.table[column], wanted)
+            if not (keep & fits).any():
+                there = ", ".join(map(str, self.table.loc[keep, column].drop_duplicates().head(12)))
+                raise WorkbenchError(f"no frames with {column} {wanted!r} among these; there are {there}")
+            keep &= fits
+        return replace(self, table=self.table[keep].reset_index(drop=True))
+
+    def drop(self, path: str | Path, reason: str) -> Folder:
+        """Return the folder without one frame, which joins those set aside."""
+        left = self.table[self.table["path"] != Path(path)].reset_index(drop=True)
+        return replace(self, table=left, set_aside=(*self.set_aside, (Path(path), reason)))
+
+    def summary(self) -> pd.DataFrame:
+        """Return how many frames there are of each kind, ISO, exposure [s] and temperature [°C]."""
+        counts = self.table.groupby(_GROUPS, dropna=False, sort=True).size().rename("frames").reset_index()
+        order = counts["kind"].map({kind: n for n, kind in enumerate(KINDS)}).fillna(len(KINDS))
+        return counts.iloc[np.argsort(order.to_numpy(), kind="stable")].reset_index(drop=True)
+
+    def __repr__(self) -> str:
+        return "\n".join([self._headline(), self.summary().to_string(index=False, na_rep="–"), *self._remarks()])
+
+    def _repr_html_(self) -> str:
+        table = self.summary().to_html(index=False, na_rep="–", border=0)
+        remarks = "".join(f"<li>{_escape(remark)}</li>" for remark in self._remarks())
+        return f"<p><b>{_escape(self._headline())}</b></p>{table}" + (f"<ul>{remarks}</ul>" if remarks else "")
+
+    def _headline(self) -> str:
+        cameras = ", ".join(name or "unknown camera" for name in self.cameras)
+        sizes = " and ".join(f"{w} x {h}" for h, w in self.table[["height", "width"]].drop_duplicates().to_numpy())
+        return f"{self.root}: {len(self)} frames, {cameras}, {sizes} pixels"
+
+    def _remarks(self) -> list[str]:
+        aside = [f"set aside: {path.name} {reason}" for path, reason in self.set_aside[:10]]
+        more = len(self.set_aside) - len(aside)
+        return [*self.warnings, *aside, *([f"set aside: {more} more files"] if more > 0 else [])]
+
+
+def _matches(values: pd.Series, wanted: Any) -> np.ndarray:
+    """Compare a column with a value or any of several; numbers to a relative 1e-6, NaN with NaN."""
+    if isinstance(values.iloc[0], tuple):
+        return np.array([value == tuple(wanted) for value in values])
+    options = list(wanted) if isinstance(wanted, (list, tuple, set, np.ndarray, pd.Series)) else [wanted]
+    fits = np.zeros(len(values), bool)
+    for option in options:
+        if values.dtype.kind == "f":
+            fits |= np.isclose(values.to_numpy(), float(option), rtol=1e-6, atol=0, equal_nan=True)
+        else:
+            fits |= (values == option).to_numpy(bool)
+    return fits
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,273 @@
+"""Write mosaiced frames as CFA DNG files that every RAW reader takes for a camera's own."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..bayer import channel_index
+from ..errors import WorkbenchError
+from ..frames import CFA_CHANNELS, MOSAICS
+
+# XYZ (D65) to camera, the matrix that says "this camera sees sRGB": a neutral choice for frames without one.
+SRGB_MATRIX = (3.2404542, -1.5371385, -0.4985314, -0.9692660, 1.8760108, 0.0415560, 0.0556434, -0.2040259, 1.0572252)
+
+_BYTE, _ASCII, _SHORT, _LONG, _RATIONAL, _UNDEFINED, _SRATIONAL = 1, 2, 3, 4, 5, 7, 10
+_FORMATS = {_BYTE: "B", _SHORT: "H", _LONG: "I", _RATIONAL: "2I", _SRATIONAL: "2i"}
+_COLOUR_CODES = {"R": 0, "G": 1, "B": 2}  # TIFF/EP CFAPattern values
+
+
+def write_dng(
+    path: str | Path,
+    mosaic: np.ndarray,
+    *,
+    cfa_pattern: str,
+    black_level: float | Sequence[float],
+    white_level: float,
+    iso: float | None = None,
+    exposure: float | None = None,
+    aperture: float | None = None,
+    time: Any = None,
+    make: str = "",
+    model: str = "",
+    software: str = "astrophoto-workbench",
+    temperature: float | None = None,
+    color_matrix: Sequence[float] = SRGB_MATRIX,
+    daylight_multipliers: Sequence[float] = (1.0, 1.0, 1.0),
+    active_area: tuple[int, int, int, int] | None = None,
+) -> Path:
+    """Write one mosaiced frame as an uncompressed 16-bit DNG with an EXIF directory.
+
+    LibRaw and ``dcraw -4 -D`` return the very pixels that were given.  The same arguments give the
+    same bytes.  The file appears whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Where to write; an existing file is replaced.
+    mosaic
+        uint16, (y, x), in ADU as read.
+    cfa_pattern
+        Colours from the first pixel of the active area, row by row, or ``mono``.
+    black_level, white_level
+        ADU; the black level one value for all, or one a channel in the order R, G1, G2, B.
+    iso, exposure, aperture, time, temperature
+        EXIF: ISO setting, seconds, f-number, start of exposure (datetime or datetime64), °C.
+        What is None or NaN is left out.
+    make, model, software
+        The camera and the program, as text.
+    color_matrix
+        XYZ (D65) to camera colours, nine numbers, row by row (DNG ColorMatrix1).
+    daylight_multipliers
+        What R, G and B are multiplied with for a neutral daylight picture (1/AsShotNeutral).
+    active_area
+        (top, left, bottom, right) of the light-sensitive pixels; the rest are masked margins.
+
+    Raises
+    ------
+    WorkbenchError
+        If the mosaic is not a two-dimensional uint16 array, or an argument has no place in a DNG.
+
+    Notes
+    -----
+    Tags after the DNG specification 1.4 and EXIF 2.31 (AmbientTemperature is tag 0x9400).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "frame.dng"
+    >>> _ = write_dng(path, np.full((32, 48), 600, "uint16"), cfa_pattern="RGGB", black_level=600,
+    ...               white_level=16383, iso=100, exposure=1 / 640, model="Example")
+    >>> from workbench.ingest import read_frame
+    >>> int(read_frame(path).max())
+    600
+    """
+    path = Path(path)
+    mosaic = np.asarray(mosaic)
+    if mosaic.ndim != 2 or mosaic.dtype.kind != "u" or mosaic.dtype.itemsize != 2 or not mosaic.size:
+        raise WorkbenchError(
+            f"a DNG holds a two-dimensional uint16 mosaic; got {mosaic.dtype} of shape {mosaic.shape}: "
+            "round, clip to 0..65535 and convert first"
+        )
+    pixels = np.ascontiguousarray(mosaic, dtype="<u2").data.cast("B")
+    height, width = mosaic.shape
+    exif = _exif(iso, exposure, aperture, time, temperature)
+    tags = [
+        (254, _LONG, [0]),
+        (256, _LONG, [width]),
+        (257, _LONG, [height]),
+        (258, _SHORT, [16]),
+        (259, _SHORT, [1]),
+        (271, _ASCII, make),
+        (272, _ASCII, model),
+        (274, _SHORT, [1]),
+        (277, _SHORT, [1]),
+        (278, _LONG, [height]),
+        (279, _LONG, [len(pixels)]),
+        (284, _SHORT, [1]),
+        (305, _ASCII, software),
+        (306, _ASCII, _exif_time(time)),
+        (50706, _BYTE, [1, 4, 0, 0]),
+        (50707, _BYTE, [1, 1, 0, 0]),
+        (50708, _ASCII, " ".join(filter(None, (make, model))) or "unknown camera"),
+        (50717, _LONG, [_whole(white_level, "white_level")]),
+        (50829, _LONG, _active_area(active_area, height, width)),
+        *_colour_tags(cfa_pattern, black_level, color_matrix, daylight_multipliers),
+    ]
+    _write_aside(path, _assemble(tags, exif), pixels)
+    return path
+
+
+def _colour_tags(
+    cfa_pattern: str, black_level: float | Sequence[float], matrix: Sequence[float], multipliers: Sequence[float]
+) -> list[tuple]:
+    """Tags that say what the pixels see and where their scale begins."""
+    n_channels = 1 if cfa_pattern == "mono" else len(CFA_CHANNELS)
+    try:
+        black = np.broadcast_to(np.asarray(black_level, float), (n_channels,))
+    except ValueError:
+        raise WorkbenchError(
+            f"black_level has {np.size(black_level)} values; give one, or one a channel (R, G1, G2, B)"
+        ) from None
+    if not (np.isfinite(black).all() and (black >= 0).all()):
+        raise WorkbenchError(f"black_level {black_level!r} is not a level in ADU")
+    if cfa_pattern == "mono":
+        return [(262, _SHORT, [34892]), (50714, _RATIONAL, black)]
+    if cfa_pattern not in MOSAICS:
+        raise WorkbenchError(f"cfa_pattern {cfa_pattern!r} is none of {', '.join(MOSAICS)} or mono")
+    if np.size(matrix) != 9 or np.size(multipliers) != 3:
+        raise WorkbenchError("color_matrix has nine numbers, daylight_multipliers three (R, G, B)")
+    return [
+        (262, _SHORT, [32803]),
+        (33421, _SHORT, [2, 2]),
+        (33422, _BYTE, [_COLOUR_CODES[colour] for colour in cfa_pattern]),
+        (50710, _BYTE, [0, 1, 2]),
+        (50711, _SHORT, [1]),
+        (50713, _SHORT, [2, 2]),
+        (50714, _RATIONAL, black[channel_index(cfa_pattern).ravel()]),
+        (50721, _SRATIONAL, np.ravel(matrix)),
+        (50728, _RATIONAL, 1 / np.asarray(multipliers, float)),
+        (50778, _SHORT, [21]),  # D65
+    ]
+
+
+def _exif(iso: Any, exposure: Any, aperture: Any, time: Any, temperature: Any) -> list[tuple]:
+    tags: list[tuple] = [(36864, _UNDEFINED, b"0231"), (36867, _ASCII, _exif_time(time))]
+    if _known(exposure):
+        tags.append((33434, _RATIONAL, [exposure]))
+    if _known(aperture):
+        tags.append((33437, _RATIONAL, [aperture]))
+    if _known(iso):
+        iso = _whole(iso, "iso")
+        tags.append((34855, _SHORT, [min(iso, 65535)]))
+        tags += [(34864, _SHORT, [2]), (34866, _LONG, [iso])]  # the short field ends at 65535
+    if _known(temperature):
+        tags.append((37888, _SRATIONAL, [temperature]))
+    return tags
+
+
+def _active_area(area: tuple[int, int, int, int] | None, height: int, width: int) -> Sequence[int]:
+    if area is None:
+        return (0, 0, height, width)
+    top, left, bottom, right = area
+    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+        raise WorkbenchError(f"active_area {area} (top, left, bottom, right) does not lie within {height} x {width}")
+    return area
+
+
+def _known(value: Any) -> bool:
+    return value is not None and not math.isnan(value)
+
+
+def _whole(value: float, name: str) -> int:
+    if not 0 <= value < 2**32:
+        raise WorkbenchError(f"{name} {value!r} does not fit a DNG")
+    return round(value)
+
+
+def _exif_time(time: Any) -> str:
+    """The time as EXIF writes it, or nothing where it is unknown."""
+    if time is None or np.isnat(np.datetime64(time)):
+        return ""
+    moment = np.datetime64(time, "s").astype(datetime)
+    return f"{moment:%Y:%m:%d %H:%M:%S}"
+
+
+def _rational(value: float, signed: bool) -> tuple[int, int]:
+    """The nearest fraction whose two parts fit 32 bits: 1/640 s stays 1/640."""
+    limit = 2**31 - 1
+    if not abs(value) <= limit or (value < 0 and not signed):
+        raise WorkbenchError(f"{value!r} does not fit a DNG's rational number")
+    fraction = Fraction(float(value)).limit_denominator(max(1, min(10**6, int(limit / max(abs(value), 1)))))
+    return fraction.numerator, fraction.denominator
+
+
+def _assemble(tags: list[tuple], exif: list[tuple]) -> bytes:
+    """Lay out header, main directory and EXIF directory; the pixels follow at the end, on a 16-byte border."""
+    # The pointers' values do not change the layout: lay out once with zeros to learn the places, then for good.
+    exif_at = pixels_at = 0
+    for _ in range(2):
+        main = _directory([*tags, (34665, _LONG, [exif_at]), (273, _LONG, [pixels_at])], 8)
+        exif_at = 8 + len(main)
+        head = struct.pack("<2sHI", b"II", 42, 8) + main + _directory(exif, exif_at)
+        pixels_at = -(-len(head) // 16) * 16
+    return head.ljust(pixels_at, b"\0")
+
+
+def _directory(tags: list[tuple], start: int) -> bytes:
+    """One TIFF image file directory that lies at `start` in the file, its values after it."""
+    packed = []
+    for code, kind, values in sorted(tags, key=lambda tag: tag[0]):
+        count, raw = _packed_values(kind, values)
+        if count:
+            packed.append((code, kind, count, raw))
+    values_at = start + 2 + 12 * len(packed) + 4
+    entries, tail = [struct.pack("<H", len(packed))], b""
+    for code, kind, count, raw in packed:
+        if len(raw) <= 4:
+            field = raw.ljust(4, b"\0")
+        else:
+            field = struct.pack("<I", values_at + len(tail))
+            tail += raw + b"\0" * (len(raw) % 2)
+        entries.append(struct.pack("<HHI", code, kind, count) + field)
+    return b"".join(entries) + struct.pack("<I", 0) + tail + b"\0" * (len(tail) % 2)
+
+
+def _packed_values(kind: int, values: Any) -> tuple[int, bytes]:
+    if kind == _ASCII:
+        raw = values.encode("ascii", "replace") + b"\0" if values else b""
+        return len(raw), raw
+    if kind == _UNDEFINED:
+        return len(values), values
+    if kind in (_RATIONAL, _SRATIONAL):
+        values = [_rational(value, kind == _SRATIONAL) for value in values]
+        return len(values), b"".join(struct.pack(f"<{_FORMATS[kind]}", *pair) for pair in values)
+    return len(values), struct.pack(f"<{len(values)}{_FORMATS[kind]}", *values)
+
+
+def _write_aside(path: Path, *parts: Any) -> None:
+    """Write into a neighbour and move it into place, so that no half-written file is ever seen."""
+    try:
+        handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise WorkbenchError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for part in parts:
+                file.write(part)
+        os.chmod(aside, 0o644)
+        os.replace(aside, path)
+    except BaseException as error:
+        os.unlink(aside)
+        if isinstance(error, OSError):
+            raise WorkbenchError(f"cannot write {path}: {error.strerror}") from error
+        raise

@@ -1,0 +1,195 @@
+"""FITS frames: the header words that matter, and pixels in native byte order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+from ..bayer import shifted
+from ..errors import FrameReadError
+from ..frames import MOSAICS
+from .metadata import NAT, FrameInfo, as_time, number, require_file
+
+_SUFFIXES_COMPRESSED = (".gz", ".bz2", ".zip", ".xz")
+
+
+def read_fits(path: str | Path) -> np.ndarray:
+    """Return the (y, x) pixels of a FITS frame in native byte order, rows in the file's order.
+
+    16-bit integers come as uint16; floating-point data stay what they are; wider integers and
+    scaled integers come as float64, blank ones as NaN.
+
+    Raises
+    ------
+    FrameReadError
+        If there is no two-dimensional picture in it, it has eight bits a pixel, or is cut short.
+    """
+    path = require_file(path)
+    with _opened(path) as hdus:
+        hdu, info = _picture(hdus, path)
+        try:
+            if _is_plain_uint16(hdu, path):
+                pixels = np.array(_map(path, hdu)) ^ np.uint16(0x8000 if hdu.header.get("BZERO") else 0)
+            else:
+                pixels = np.asarray(hdu.data)
+        except FrameReadError:
+            raise
+        except Exception as error:  # astropy and zlib raise many kinds for damaged data
+            raise FrameReadError(path, f"is damaged or cut short ({error}); copy it again") from None
+    pixels = pixels.reshape(info.height, info.width)
+    if info.dtype == "uint16" and pixels.dtype.kind == "i" and pixels.size and pixels.min() < 0:
+        raise FrameReadError(
+            path, "has values below zero in 16-bit integers; a frame of a camera has none: save as float"
+        )
+    return pixels.astype(info.dtype, copy=False)
+
+
+def read_fits_info(path: str | Path) -> FrameInfo:
+    """Return what a FITS header tells, by the words that capture programs use.
+
+    ``EXPTIME`` or ``EXPOSURE`` [s]; ``ISOSPEED``; ``CCD-TEMP`` [°C]; ``DATE-OBS``; ``INSTRUME`` or
+    ``CAMERA``; ``IMAGETYP``; ``EGAIN`` [e-/ADU] (``GAIN`` is a camera setting and is not read);
+    ``BAYERPAT`` moved by ``XBAYROFF`` and ``YBAYROFF``, and flipped where ``ROWORDER`` says that the
+    file's first row is the bottom of the picture.
+    """
+    path = require_file(path)
+    with _opened(path) as hdus:
+        return _picture(hdus, path)[1]
+
+
+def bayer_pattern(header: Mapping[str, Any], height: int) -> str:
+    """Return the colours from the array's pixel (0, 0), ``mono`` where the header names no mosaic.
+
+    Examples
+    --------
+    >>> bayer_pattern({"BAYERPAT": "RGGB"}, 10), bayer_pattern({"BAYERPAT": "RGGB", "ROWORDER": "BOTTOM-UP"}, 10)
+    ('RGGB', 'GBRG')
+    """
+    pattern = str(header.get("BAYERPAT", "")).strip().upper()
+    if not pattern:
+        return "mono"
+    if pattern not in MOSAICS:
+        raise ValueError(f"BAYERPAT is {pattern!r}; only {', '.join(MOSAICS)} are read")
+    rows, columns = (round(number(header.get(word, 0)) or 0) for word in ("YBAYROFF", "XBAYROFF"))
+    pattern = shifted(pattern, rows, columns)
+    if str(header.get("ROWORDER", "")).strip().upper() == "BOTTOM-UP":
+        # the pattern is that of the upright picture, whose last row is the array's first
+        pattern = shifted(pattern, height - 1, 0)
+    return pattern
+
+
+def _opened(path: Path) -> fits.HDUList:
+    try:
+        return fits.open(path, memmap=False, lazy_load_hdus=True, ignore_missing_simple=True)
+    except Exception as error:
+        raise FrameReadError(path, f"cannot be read as FITS ({error})") from None
+
+
+def _picture(hdus: fits.HDUList, path: Path) -> tuple[Any, FrameInfo]:
+    """The first HDU that holds an image, and what its header says."""
+    for hdu in hdus:
+        if isinstance(hdu, (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)) and hdu.header.get("NAXIS", 0) > 0:
+            return hdu, _info(hdu, path)
+    raise FrameReadError(path, "holds no image (its FITS units are empty or tables)")
+
+
+def _info(hdu: Any, path: Path) -> FrameInfo:
+    header = hdu.header
+    shape = [header[f"NAXIS{axis}"] for axis in range(header["NAXIS"], 0, -1)]
+    while len(shape) > 2 and shape[0] == 1:
+        shape = shape[1:]
+    if len(shape) != 2:
+        size = " x ".join(map(str, shape))
+        raise FrameReadError(path, f"holds data of size {size}; a frame is one two-dimensional mosaic or mono image")
+    if header["BITPIX"] == 8:
+        raise FrameReadError(path, "has eight bits a pixel: the camera's values are lost; save 16 bits or float")
+    _require_whole(hdu, path)
+    height, width = shape
+    try:
+        pattern = bayer_pattern(header, height)
+    except ValueError as error:
+        raise FrameReadError(path, str(error)) from None
+    first = _first_number(header)
+    return FrameInfo(
+        path=path,
+        format="fits",
+        height=height,
+        width=width,
+        dtype=_dtype(header),
+        camera=str(header.get("INSTRUME") or header.get("CAMERA") or "").strip(),
+        iso=first("ISOSPEED"),
+        exposure=first("EXPTIME", "EXPOSURE"),
+        aperture=first("APERTURE", "FNUMBER"),
+        temperature=first("CCD-TEMP"),
+        time=_time(header),
+        cfa_pattern=pattern,
+        black_level=(math.nan,) * (1 if pattern == "mono" else 4),
+        full_shape=(height, width),
+        imagetyp=str(header.get("IMAGETYP") or header.get("FRAME") or "").strip(),
+        egain=first("EGAIN"),
+    )
+
+
+def _first_number(header: Mapping[str, Any]):
+    def first(*words: str) -> float:
+        return next((value for value in (number(header.get(word)) for word in words) if math.isfinite(value)), math.nan)
+
+    return first
+
+
+def _dtype(header: Mapping[str, Any]) -> str:
+    """What `read_fits` returns for this header."""
+    bits = header["BITPIX"]
+    if bits < 0:
+        return f"float{-bits}"
+    plain = header.get("BSCALE", 1) == 1 and header.get("BZERO", 0) in (0, 32768) and "BLANK" not in header
+    return "uint16" if bits == 16 and plain else "float64"
+
+
+def _is_plain_uint16(hdu: Any, path: Path) -> bool:
+    """Uncompressed 16-bit integers with the unsigned offset: the bytes in the file are the pixels but for one bit."""
+    return (
+        not isinstance(hdu, fits.CompImageHDU)
+        and path.suffix.lower() not in _SUFFIXES_COMPRESSED
+        and _dtype(hdu.header) == "uint16"
+        and hdu.header.get("BZERO", 0) == 32768
+    )
+
+
+def _map(path: Path, hdu: Any) -> np.memmap:
+    """Map the stored bytes as big-endian uint16; XOR 0x8000 makes them the pixels."""
+    shape = (hdu.header["NAXIS2"], hdu.header["NAXIS1"])
+    return np.memmap(path, dtype=">u2", mode="r", offset=hdu.fileinfo()["datLoc"], shape=shape)
+
+
+def _require_whole(hdu: Any, path: Path) -> None:
+    place = hdu.fileinfo()
+    if place is None or path.suffix.lower() in _SUFFIXES_COMPRESSED or isinstance(hdu, fits.CompImageHDU):
+        return
+    header = hdu.header
+    needed = place["datLoc"] + abs(header["BITPIX"]) // 8 * math.prod(
+        header[f"NAXIS{axis}"] for axis in range(1, header["NAXIS"] + 1)
+    )
+    length = path.stat().st_size
+    if length < needed:
+        raise FrameReadError(path, f"is cut short: {length:,} bytes of {needed:,}; copy it again")
+
+
+def _time(header: Mapping[str, Any]) -> np.datetime64:
+    """DATE-OBS, also in its old form day/month/year with the time in a word of its own."""
+    date = str(header.get("DATE-OBS", "")).strip()
+    if not date:
+        return NAT
+    if "/" in date:
+        day, month, year = [*date.split("/"), "", ""][:3]
+        year = f"19{year}" if len(year) == 2 else year
+        date = f"{year}-{month}-{day}"
+    if "T" not in date:
+        clock = header.get("TIME-OBS") or header.get("UT-START") or header.get("UTSTART") or ""
+        date = f"{date}T{str(clock).strip()}" if clock else date
+    return as_time(date)

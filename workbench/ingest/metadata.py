@@ -1,0 +1,280 @@
+"""What is known of a frame without its pixels: the record, EXIF, and what names tell."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import exifread
+import numpy as np
+
+from ..errors import FrameReadError
+
+# exifread reports what it skips through logging; a frame that lacks a tag is no news to the user
+logging.getLogger("exifread").setLevel(logging.ERROR)
+
+NAT = np.datetime64("NaT", "ns")
+
+
+@dataclass(frozen=True)
+class FrameInfo:
+    """One frame without its pixels; NaN, NaT or an empty text where the file does not tell.
+
+    ``exposure`` is in seconds, ``temperature`` in °C, ``time`` the start of the exposure by the
+    camera's clock, ``cfa_pattern`` that of the visible area's first pixel.  ``black_level`` [ADU]
+    has one value a channel (R, G1, G2, B; one for mono), ``white_level`` is in ADU.  ``height`` and
+    ``width`` are the visible area's, ``margins`` its (top, left) within the full (masked margins
+    included) ``full_shape``.  ``imagetyp`` is the kind as the file words it.  ``egain`` is e-/ADU as
+    a FITS header claims it; a header's ``GAIN`` is a camera setting and is not read.
+    """
+
+    path: Path
+    format: str
+    height: int
+    width: int
+    dtype: str = "uint16"
+    camera: str = ""
+    iso: float = math.nan
+    exposure: float = math.nan
+    aperture: float = math.nan
+    temperature: float = math.nan
+    time: np.datetime64 = NAT
+    cfa_pattern: str = "mono"
+    black_level: tuple[float, ...] = (math.nan,)
+    white_level: float = math.nan
+    margins: tuple[int, int] = (0, 0)
+    full_shape: tuple[int, int] = (0, 0)
+    imagetyp: str = ""
+    egain: float = math.nan
+
+
+def read_exif(path: str | Path) -> dict[str, Any]:
+    """Return a camera file's camera, iso, exposure, aperture, temperature and time, as far as EXIF tells.
+
+    TIFF-based files (NEF, ARW, CR2, DNG, ...) as well as Canon's CR3 and Fujifilm's RAF.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from workbench.ingest import write_dng
+    >>> path = write_dng(Path(tempfile.mkdtemp()) / "a.dng", np.zeros((32, 32), "uint16"), cfa_pattern="RGGB",
+    ...                  black_level=0, white_level=4095, iso=800, exposure=0.5, temperature=-5)
+    >>> exif = read_exif(path)
+    >>> exif["iso"], exif["exposure"], exif["temperature"]
+    (800.0, 0.5, -5.0)
+    """
+    tags: dict[str, Any] = {}
+    for block in _exif_blocks(Path(path)):
+        tags |= exifread.process_file(block, details=False, extract_thumbnail=False)
+    make, model = _text(tags, "Image Make"), _text(tags, "Image Model")
+    if re.match("canon|olympus|om digital", make, re.IGNORECASE):  # exifread knows only their thermometers
+        for block in _exif_blocks(Path(path)):
+            tags |= exifread.process_file(block, details=True, extract_thumbnail=False)
+    return {
+        "camera": camera_name(make, model),
+        "iso": _positive(_iso(tags)),
+        "exposure": _positive(_number(tags, "EXIF ExposureTime", "Image ExposureTime")),
+        "aperture": _positive(_number(tags, "EXIF FNumber", "Image FNumber")),
+        "temperature": _temperature(tags),
+        "time": exif_time(
+            _text(tags, "EXIF DateTimeOriginal")
+            or _text(tags, "Image DateTimeOriginal")
+            or _text(tags, "Image DateTime"),
+            _text(tags, "EXIF SubSecTimeOriginal"),
+        ),
+    }
+
+
+def _exif_blocks(path: Path) -> Iterator[BinaryIO]:
+    """The TIFF or JPEG structures within a camera file that hold its EXIF."""
+    with path.open("rb") as file:
+        head = file.read(16)
+        if head[:2] in (b"II", b"MM"):
+            yield file
+        elif head[4:12] == b"ftypcrx ":  # Canon CR3: box CMT1 holds the main tags, CMT2 the EXIF ones
+            head += file.read(1 << 20)
+            for name in (b"CMT1", b"CMT2"):
+                place = head.find(name) - 4
+                if place >= 0:
+                    length = int.from_bytes(head[place : place + 4], "big")
+                    yield io.BytesIO(head[place + 8 : place + length])
+        elif head.startswith(b"FUJIFILMCCD-RAW"):  # byte 84 tells place and length of the embedded JPEG
+            file.seek(84)
+            place, length = (int.from_bytes(file.read(4), "big") for _ in range(2))
+            file.seek(place)
+            yield io.BytesIO(file.read(min(length, 1 << 20)))
+
+
+def camera_name(make: str, model: str) -> str:
+    """Join maker and model as people say it: once each.
+
+    Examples
+    --------
+    >>> camera_name("NIKON CORPORATION", "NIKON D7000"), camera_name("SONY", "ILCE-7RM3")
+    ('NIKON D7000', 'SONY ILCE-7RM3')
+    """
+    make, model = " ".join(make.split()), " ".join(model.split())
+    if not make or not model:
+        return model or make
+    said = model.split()[0].casefold() in make.casefold().split()
+    return model if said else f"{make} {model}"
+
+
+def exif_time(text: str, subsecond: str = "") -> np.datetime64:
+    """Return EXIF's ``2014:07:15 13:07:40`` as datetime64, NaT where it is no date."""
+    match = re.match(r"(\d{4})[:-](\d\d)[:-](\d\d)[ T](\d\d):(\d\d):(\d\d)", text.strip())
+    if not match:
+        return NAT
+    year, month, day, hour, minute, second = match.groups()
+    fraction = f".{subsecond.strip()}" if subsecond.strip().isdigit() else ""
+    return as_time(f"{year}-{month}-{day}T{hour}:{minute}:{second}{fraction}")
+
+
+def as_time(text: str) -> np.datetime64:
+    """Return an ISO 8601 time as datetime64[ns], NaT where it is none (``0000-00-00`` of an unset clock)."""
+    try:
+        return np.datetime64(text.strip().removesuffix("Z"), "ns")
+    except ValueError:
+        return NAT
+
+
+def temperature_in_name(path: str | Path, root: str | Path | None = None) -> float:
+    """Return the temperature [°C] that a token such as ``20C``, ``-5C`` or ``m10degC`` in a name tells.
+
+    The file's own name is asked first, then its folders, the nearest first, up to `root`.
+
+    Examples
+    --------
+    >>> temperature_in_name("darks/-10degC/IMG_1.NEF"), temperature_in_name("dark_20C_60s.fit")
+    (-10.0, 20.0)
+    """
+    path = Path(path)
+    for name in (path.stem, *_folders(path, root)):
+        match = _TEMPERATURE.search(name)
+        if match:
+            sign, digits = match.groups()
+            return float(digits.replace(",", ".")) * (-1 if sign else 1)
+    return math.nan
+
+
+# A hyphen between two tokens ("dark-20C") cannot be told from a minus; frames below zero are what astronomers
+# name so, and "dark-20C" is their usual way to write it, so a hyphen is a minus.
+_TEMPERATURE = re.compile(
+    r"(?<![A-Za-z0-9.])(?:[+]|([-−]|minus\s?|m(?=\d)))?(\d{1,2}(?:[.,]\d+)?)\s?(?:°|deg)?C(?![A-Za-z0-9])"
+)
+
+_KIND_WORDS = (
+    ("darkflat", r"dark[ _-]?flats?|flat[ _-]?darks?|darks?[ _-]for[ _-]flats?"),
+    ("bias", r"bias(?:es)?|offsets?|zeros?"),
+    ("dark", r"darks?"),
+    ("flat", r"flats?|sky[ _-]?flats?|dome[ _-]?flats?"),
+    ("light", r"lights?|objects?|science"),
+)
+_KIND_PATTERNS = [(kind, re.compile(rf"(?<![a-z])(?:{words})(?![a-z])")) for kind, words in _KIND_WORDS]
+
+
+def kind_in_words(text: str) -> str:
+    """Return the kind of frame that a folder's name or a FITS ``IMAGETYP`` speaks of, or nothing.
+
+    A text that speaks of two kinds tells neither.
+
+    Examples
+    --------
+    >>> [kind_in_words(text) for text in ("Biases", "Dark Frame", "DARK_FLATS", "flat-darks 2s", "M31", "darks+flats")]
+    ['bias', 'dark', 'darkflat', 'darkflat', '', '']
+    """
+    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).casefold()
+    kinds = []
+    for kind, pattern in _KIND_PATTERNS:
+        text, found = pattern.subn("|", text)
+        kinds += [kind] if found else []
+    return kinds[0] if len(kinds) == 1 else ""
+
+
+def kind_in_folders(path: str | Path, root: str | Path | None = None) -> str:
+    """Return the kind that the nearest folder speaking of one tells, up to and with `root`."""
+    return next(filter(None, map(kind_in_words, _folders(Path(path), root))), "")
+
+
+def _folders(path: Path, root: str | Path | None) -> list[str]:
+    """Names of the folders above a file, nearest first, up to and with `root`."""
+    if root is None:
+        return [folder.name for folder in path.parents]
+    root = Path(root)
+    inner = [folder.name for folder in path.relative_to(root).parents][:-1]
+    return [*inner, root.resolve().name]
+
+
+def number(text: Any) -> float:
+    """Return a number from a header's value, NaN where it is none.
+
+    Examples
+    --------
+    >>> number("5.0"), number("n/a"), number(None)
+    (5.0, nan, nan)
+    """
+    try:
+        return float(text)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return math.nan
+
+
+def require_file(path: str | Path) -> Path:
+    """Return the path of a readable file that is not empty, or say what is wrong with it."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except FileNotFoundError:
+        raise FrameReadError(path, "there is no such file; check the name") from None
+    except IsADirectoryError:
+        raise FrameReadError(path, "is a folder, not a frame; give open_folder the folder") from None
+    except OSError as error:
+        raise FrameReadError(path, f"cannot be opened: {error.strerror}") from None
+    if empty:
+        raise FrameReadError(path, "is empty (0 bytes); copy it again from the card")
+    return path
+
+
+def _text(tags: Mapping[str, Any], name: str) -> str:
+    tag = tags.get(name)
+    return tag.values.strip(" \0") if tag is not None and isinstance(tag.values, str) else ""
+
+
+def _number(tags: Mapping[str, Any], *names: str) -> float:
+    for name in names:
+        tag = tags.get(name)
+        if tag is not None and isinstance(tag.values, list) and tag.values:
+            value = number(tag.values[0])
+            if math.isfinite(value):
+                return value
+    return math.nan
+
+
+def _iso(tags: Mapping[str, Any]) -> float:
+    iso = _number(tags, "EXIF ISOSpeedRatings", "Image ISOSpeedRatings")
+    if iso == 65535:  # the short field ends there; the true value stands in a long one
+        return _number(tags, "EXIF RecommendedExposureIndex", "EXIF ISOSpeed", "EXIF StandardOutputSensitivity")
+    return iso
+
+
+def _temperature(tags: Mapping[str, Any]) -> float:
+    """EXIF 2.31 AmbientTemperature (0x9400), else the maker note's thermometer."""
+    for name, tag in tags.items():
+        if name.startswith("EXIF ") and tag.tag == 0x9400:
+            return _number(tags, name)
+    for name, tag in tags.items():
+        if name.startswith("MakerNote") and name.endswith(("CameraTemperature", "SensorTemperature")):
+            match = re.search(r"-?\d+(?:\.\d+)?", str(tag.printable))
+            return float(match.group()) if match else math.nan
+    return math.nan
+
+
+def _positive(value: float) -> float:
+    return value if value > 0 else math.nan

@@ -1,0 +1,213 @@
+"""Camera RAW files through LibRaw: the numbers as the camera wrote them, nothing subtracted, nothing scaled."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rawpy
+import tifffile
+
+from ..bayer import offsets
+from ..errors import FrameReadError
+from ..frames import MOSAICS
+from .metadata import FrameInfo, exif_time, read_exif, require_file
+
+# tifffile reports private tags it cannot parse; they are of no concern here
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+_LAYOUT = ("height", "width", "cfa_pattern", "black_level", "white_level", "margins", "full_shape")
+
+
+def read_raw(path: str | Path, area: str = "visible") -> np.ndarray:
+    """Return a RAW file's mosaic, uint16 (y, x) in ADU, exactly as LibRaw unpacks it.
+
+    ``area="visible"`` is what light reaches, ``area="full"`` includes the masked margins.
+
+    Raises
+    ------
+    FrameReadError
+        If the file is cut short, no RAW, damaged, or has neither a Bayer mosaic nor one plain channel.
+    """
+    with _unpacked(path) as raw:
+        _pattern(raw, Path(path))
+        pixels = raw.raw_image if area == "full" else raw.raw_image_visible
+        return np.array(pixels, order="C")
+
+
+def read_raw_info(path: str | Path, known: MutableMapping[Any, FrameInfo] | None = None) -> FrameInfo:
+    """Return what is known of a RAW file without its pixels.
+
+    LibRaw tells size, mosaic and levels only after decoding.  `known` remembers them for each camera,
+    ISO and file structure, so that of many like files only the first is decoded.
+    """
+    path = require_file(path)
+    refuse_pictures(path)
+    structure = _structure(path)
+    try:
+        exif = read_exif(path)
+    except Exception as error:  # exifread raises whatever damaged tags make it stumble over
+        raise FrameReadError(path, f"its EXIF data are damaged ({type(error).__name__}: {error})") from None
+    key = (exif["camera"], exif["iso"], structure) if exif["camera"] and structure else None
+    like = known.get(key) if known is not None and key else None
+    if like is None or np.isnan([exif["iso"], exif["exposure"]]).any():
+        like, exif = _decoded_info(path, exif)
+        if known is not None and key:
+            known[key] = like
+    return FrameInfo(path=path, format="raw", **{name: getattr(like, name) for name in _LAYOUT}, **exif)
+
+
+def _decoded_info(path: Path, exif: dict[str, Any]) -> tuple[FrameInfo, dict[str, Any]]:
+    """Layout and levels by LibRaw, and the exposure where EXIF has a gap."""
+    with _unpacked(path) as raw:
+        pattern = _pattern(raw, path)
+        sizes, other = raw.sizes, raw.other
+        black = raw.black_level_per_channel
+        if pattern == "mono":
+            levels: tuple[float, ...] = (float(black[0]),)
+        else:
+            levels = tuple(
+                float(black[raw.raw_color(sizes.top_margin + row, sizes.left_margin + column)])
+                for row, column in offsets(pattern).values()
+            )
+        layout = FrameInfo(
+            path=path,
+            format="raw",
+            height=sizes.height,
+            width=sizes.width,
+            cfa_pattern=pattern,
+            black_level=levels,
+            white_level=float(raw.white_level),
+            margins=(sizes.top_margin, sizes.left_margin),
+            full_shape=(sizes.raw_height, sizes.raw_width),
+        )
+    filled = dict(exif)
+    gaps = {"iso": other.iso_speed, "exposure": other.shutter_speed, "aperture": other.aperture}
+    for name, value in gaps.items():
+        if np.isnan(filled[name]) and value > 0:
+            filled[name] = round(float(value), 9)  # LibRaw keeps single precision
+    if np.isnat(filled["time"]) and other.timestamp.year > 1970:
+        filled["time"] = exif_time(f"{other.timestamp:%Y:%m:%d %H:%M:%S}")
+    return layout, filled
+
+
+def _unpacked(path: str | Path) -> rawpy.RawPy:
+    """Open and decode a RAW file, after making sure that it is whole."""
+    path = require_file(path)
+    refuse_pictures(path)
+    require_whole(path)
+    raw = rawpy.RawPy()
+    try:
+        raw.open_file(str(path))
+        raw.unpack()
+    except (rawpy.LibRawFileUnsupportedError, rawpy.NotSupportedError):
+        raise FrameReadError(
+            path, f"is no RAW file that LibRaw {'.'.join(map(str, rawpy.libraw_version))} knows"
+        ) from None
+    except (rawpy.LibRawError, OSError) as error:
+        raw.close()
+        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else error
+        raise FrameReadError(path, f"is damaged or cut short (LibRaw: {reason}); copy it again from the card") from None
+    return raw
+
+
+def _pattern(raw: rawpy.RawPy, path: Path) -> str:
+    """The colours from the visible area's first pixel, or the reason why there are none."""
+    if raw.raw_type != rawpy.RawType.Flat:
+        raise FrameReadError(
+            path, "holds several colours a pixel (Foveon, linear or small RAW), not a mosaic; use the camera's full RAW"
+        )
+    if raw.num_colors == 1:
+        return "mono"
+    cell = raw.raw_pattern
+    size = "unknown" if cell is None else f"{cell.shape[0]} x {cell.shape[1]}"
+    if cell is not None and cell.shape == (6, 6):
+        raise FrameReadError(path, "has an X-Trans mosaic (6 x 6); only 2 x 2 Bayer mosaics and mono are read for now")
+    if cell is None or cell.shape != (2, 2):
+        raise FrameReadError(path, f"has a mosaic of size {size}; only 2 x 2 Bayer mosaics and mono are read")
+    top, left = raw.sizes.top_margin, raw.sizes.left_margin
+    names = raw.color_desc.decode()
+    pattern = "".join(names[raw.raw_color(top + row, left + column)] for row in (0, 1) for column in (0, 1))
+    if pattern not in MOSAICS:
+        raise FrameReadError(
+            path, f"has a mosaic of colours {pattern}; only red, green and blue Bayer mosaics are read"
+        )
+    return pattern
+
+
+def refuse_pictures(path: Path) -> None:
+    """Say so when the file is a finished picture, whatever its name."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    kinds = {"JPEG": head[:3] == b"\xff\xd8\xff", "PNG": head[:4] == b"\x89PNG", "GIF": head[:4] == b"GIF8"}
+    kinds["HEIF"] = head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"mif", b"avi", b"hev")
+    for kind, found in kinds.items():
+        if found:
+            raise FrameReadError(path, f"is a {kind} picture, not a RAW frame: its values are no longer linear")
+
+
+def require_whole(path: Path) -> None:
+    """Compare the file's length with what its own directory promises.
+
+    LibRaw reads some cut files (Sony's ARW, for one) without a word and fills the rest with garbage.
+    """
+    length = path.stat().st_size
+    needed = _promised_length(path)
+    if needed > length:
+        raise FrameReadError(
+            path,
+            f"is cut short: {length:,} bytes of the {needed:,} that its own directory promises "
+            f"({100 * length / needed:.1f} %); copy it again from the card",
+        )
+
+
+def _promised_length(path: Path) -> int:
+    """The end of the last strip, tile or box that a file's own directory speaks of; 0 where it has none."""
+    with path.open("rb") as file:
+        head = file.read(108)
+        if head.startswith(b"FUJIFILMCCD-RAW"):
+            places = [int.from_bytes(head[at : at + 4], "big") for at in (84, 88, 100, 104)]
+            return max(places[0] + places[1], places[2] + places[3])
+        if head[4:8] == b"ftyp":
+            return _boxes_end(file)
+    return max((offset + count for page in _pages(path) for offset, count in page[0]), default=0)
+
+
+def _boxes_end(file: Any) -> int:
+    """Walk the top-level boxes of an ISO base media file (CR3)."""
+    place = 0
+    while True:
+        file.seek(place)
+        head = file.read(16)
+        if len(head) < 8:
+            return place
+        size = int.from_bytes(head[:4], "big")
+        size = int.from_bytes(head[8:16], "big") if size == 1 else size
+        if size < 8:  # 0 means: to the end of the file
+            return place
+        place += size
+
+
+def _structure(path: Path) -> tuple:
+    """Shape, depth and compression of all images within a TIFF-based file: equal for like files of one camera."""
+    return tuple(page[1] for page in _pages(path))
+
+
+def _pages(path: Path) -> list[tuple[list[tuple[int, int]], tuple]]:
+    """For each image in a TIFF-based file, with sub-images: its (offset, bytes) segments and its structure."""
+    pages = []
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            for page in tiff.pages:
+                for image in (page, *(page.pages or ())):
+                    segments = list(zip(image.dataoffsets, image.databytecounts, strict=False))
+                    structure = (image.shape, image.bitspersample, int(image.compression), int(image.photometric or 0))
+                    pages.append((segments, structure))
+    except tifffile.TiffFileError:
+        return []  # another container, or the directory itself is cut off: LibRaw will tell
+    except Exception:  # damaged tags surface as all sorts of errors; LibRaw decides whether the file can be used
+        return pages
+    return pages

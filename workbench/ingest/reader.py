@@ -1,0 +1,211 @@
+"""One door for every format: pixels, record, and lazy cubes of many frames."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, MutableMapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import dask
+import dask.array as da
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..bayer import shifted
+from ..errors import FrameReadError, WorkbenchError
+from ..frames import KINDS, channels_of, make_cube
+from .fits import read_fits, read_fits_info
+from .metadata import FrameInfo, kind_in_words, require_file
+from .pgm import read_pgm, read_pgm_info
+from .raw import read_raw, read_raw_info
+
+Area = Literal["visible", "full"]
+
+
+def read_frame(path: str | Path, area: Area = "visible") -> np.ndarray:
+    """Return one frame's pixels (y, x) in ADU as read: nothing subtracted, nothing scaled.
+
+    Integers come as uint16, floating-point FITS data as they are, always in native byte order.
+    ``area="full"`` includes a RAW's masked margins.
+
+    Raises
+    ------
+    FrameReadError
+        If the file is no frame, damaged, cut short, or of a kind that is not read.
+    """
+    if area not in ("visible", "full"):
+        raise WorkbenchError(f"area {area!r} is neither 'visible' nor 'full'")
+    form = _format(path)
+    if form == "fits":
+        return read_fits(path)
+    if form == "pgm":
+        return read_pgm(path)
+    return read_raw(path, area)
+
+
+def read_metadata(path: str | Path, known: MutableMapping[Any, FrameInfo] | None = None) -> FrameInfo:
+    """Return what a frame's file tells of it, without its pixels.
+
+    LibRaw tells a camera RAW's size, mosaic and levels only when it decodes it; pass one dict as
+    `known` when reading many, and only the first of each camera, ISO and file structure is decoded.
+
+    Raises
+    ------
+    FrameReadError
+        If the file is no frame, cut short, or of a kind that is not read.
+    """
+    form = _format(path)
+    if form == "fits":
+        return read_fits_info(path)
+    if form == "pgm":
+        return read_pgm_info(path)
+    return read_raw_info(path, known)
+
+
+def open_frames(frames: Any, *, kind: str | None = None, area: Area = "visible") -> xr.DataArray:
+    """Open frames as one lazy cube (frame, y, x), one frame a chunk.
+
+    Parameters
+    ----------
+    frames
+        A path, several paths, or a table as `open_folder` makes it.
+    kind
+        What the frames are; without it the table's or the FITS header's word holds.
+    area
+        ``"full"`` includes the masked margins.
+
+    Raises
+    ------
+    WorkbenchError
+        If there are no frames, or they differ in size, camera or mosaic.
+    FrameReadError
+        If one of the paths cannot be used.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from workbench.ingest import write_dng
+    >>> path = write_dng(Path(tempfile.mkdtemp()) / "a.dng", np.zeros((32, 32), "uint16"), cfa_pattern="RGGB",
+    ...                  black_level=600, white_level=16383, iso=100, exposure=2)
+    >>> open_frames(path, kind="dark").exposure.values
+    array([2.])
+    """
+    table = frames if isinstance(frames, pd.DataFrame) else _table_of_paths(frames)
+    if kind is not None and kind not in KINDS:
+        raise WorkbenchError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+    if not len(table):
+        raise WorkbenchError("no frames given: a cube needs at least one")
+    pattern, camera = _same(table, "cfa_pattern"), _same(table, "camera")
+    shape = (_same(table, "height"), _same(table, "width"))
+    if area == "full":
+        shape, margins = _same(table, "full_shape"), _same(table, "margins")
+        pattern = shifted(pattern, -margins[0], -margins[1])
+    dtype = np.result_type(*set(table["dtype"]))
+    history = [f"read {len(table)} frames"]
+    black = _common_black(table["black_level"], pattern, history)
+    white = _common_white(table["white_level"], history)
+    chunks = [
+        da.from_delayed(_delayed_read(path, area, shape, str(dtype)), shape, dtype=dtype) for path in table["path"]
+    ]
+    return make_cube(
+        da.stack(chunks),
+        cfa_pattern=pattern,
+        camera=camera,
+        black_level=black,
+        white_level=white,
+        history=history,
+        kind=kind or table["kind"].to_numpy(),
+        filename=table["file"].to_numpy(),
+        **{name: table[name].to_numpy() for name in ("iso", "exposure", "aperture", "temperature", "time")},
+    )
+
+
+def frame_row(info: FrameInfo, file: str, kind: str) -> dict[str, Any]:
+    """Return a frame's row of the table: its record with its name in the folder and its kind."""
+    return {"file": file, "kind": kind, **asdict(info)}
+
+
+def _table_of_paths(frames: Any) -> pd.DataFrame:
+    paths = [frames] if isinstance(frames, (str, os.PathLike)) else list(_iterable(frames))
+    known: dict[Any, FrameInfo] = {}
+    rows = []
+    for path in map(Path, paths):
+        info = read_metadata(path, known)
+        rows.append(frame_row(info, path.name, kind_in_words(info.imagetyp)))
+    return pd.DataFrame(rows)
+
+
+def _iterable(frames: Any) -> Iterable:
+    if not isinstance(frames, Iterable):
+        raise WorkbenchError(f"open_frames takes a path, paths or a folder's table; got {type(frames).__name__}")
+    return frames
+
+
+def _format(path: str | Path) -> str:
+    """Tell the format by the first bytes; a name may say anything."""
+    path = require_file(path)
+    with path.open("rb") as file:
+        head = file.read(9)
+    packed_fits = head[:2] in (b"\x1f\x8b", b"BZ") and ".fit" in path.name.lower()
+    if head == b"SIMPLE  =" or packed_fits:
+        return "fits"
+    return "pgm" if head[:1] == b"P" and head[1:2] in b"1234567" else "raw"
+
+
+def _delayed_read(path: Path, area: Area, shape: tuple[int, int], dtype: str) -> Any:
+    stat = path.stat()  # a file that has been replaced is another chunk
+    token = dask.base.tokenize(str(path), stat.st_size, stat.st_mtime_ns, area, dtype)
+    return dask.delayed(_read_checked, pure=True)(path, area, shape, dtype, dask_key_name=f"read_frame-{token}")
+
+
+def _read_checked(path: Path, area: Area, shape: tuple[int, int], dtype: str) -> np.ndarray:
+    pixels = read_frame(path, area)
+    if pixels.shape != tuple(shape):
+        raise FrameReadError(
+            path,
+            f"decodes to {pixels.shape[0]} x {pixels.shape[1]} pixels where {shape[0]} x {shape[1]} were announced",
+        )
+    return pixels.astype(dtype, copy=False)
+
+
+def _same(table: pd.DataFrame, column: str) -> Any:
+    """The one value of a column, or a message that names a frame of each."""
+    first = table.drop_duplicates(column)
+    if len(first) == 1:
+        return first[column].iloc[0]
+    names = {"cfa_pattern": "CFA pattern"}
+    found = ", ".join(f"{row[column] or 'unknown'} ({row['file']})" for _, row in first.head(4).iterrows())
+    example = first[column].iloc[0]
+    raise WorkbenchError(
+        f"these frames differ in {names.get(column, column)}: {found}; "
+        f"one cube needs one: take a part, for example frames.select({column}={example!r})"
+    )
+
+
+def _common_black(levels: pd.Series, pattern: str, history: list[str]) -> Any:
+    """The frames' black level, NaN and a word in the history where they differ."""
+    unique = set(levels)
+    if len({tuple("nan" if math.isnan(value) else value for value in level) for level in unique}) == 1:
+        return next(iter(unique))
+    history.append(f"black levels differ among the frames ({_few(unique)} ADU): the attribute black_level is NaN")
+    return (math.nan,) * len(channels_of(pattern))
+
+
+def _common_white(levels: pd.Series, history: list[str]) -> float:
+    """The frames' white level, the lowest and a word in the history where they differ."""
+    if levels.nunique(dropna=False) > 1:
+        lowest = levels.min()
+        history.append(
+            f"white levels differ among the frames ({_few(set(levels))} ADU): the attribute white_level is the lowest"
+        )
+        return float(lowest)
+    return float(levels.iloc[0])
+
+
+def _few(values: Iterable, most: int = 4) -> str:
+    texts = sorted("/".join(f"{v:g}" for v in dict.fromkeys(np.atleast_1d(value).tolist())) for value in values)
+    return ", ".join(texts[:most]) + (", …" if len(texts) > most else "")
