@@ -8,6 +8,17 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     submod_attrs={
         "firmware": ["save_frame", "stock"],
         "sensor": ["VirtualSensor", "d7000", "expose"],
-        "sky": ["Sky", "View", "cosmic_rays", "dust", "make_night", "make_sky", "picture", "render", "star_table"],
+        "sky": [
+            "Sky",
+            "Trail",
+            "View",
+            "cosmic_rays",
+            "dust",
+            "make_night",
+            "make_sky",
+            "picture",
+            "render",
+            "star_table",
+        ],
     },
 )

@@ -34,7 +34,8 @@ def stock(mosaic: np.ndarray, sensor: VirtualSensor) -> np.ndarray:
     """Return what the stock firmware saves of a frame as `sensor.expose` gives it, uint16 (y, x) [ADU].
 
     min(round(m · max(y - black level, 0)), white level) with the multiplier m of each colour
-    (`STOCK_MULTIPLIERS`).  Codes go missing every m/(m - 1): 9.3 in red, 7.25 in blue.
+    (`STOCK_MULTIPLIERS`).  Codes go missing every m/(m - 1): 9.3 in red, 7.25 in blue.  Green saturates lower,
+    at white level less black level.
 
     Examples
     --------
@@ -89,7 +90,8 @@ def save_frame(
         stock(mosaic, sensor) if firmware == "stock" else mosaic,
         cfa_pattern=sensor.cfa_pattern,
         black_level=0.0 if firmware == "stock" else sensor.black_level,
-        white_level=sensor.white_level,
+        # stock: green, which is not multiplied, ends here; real D7000s end between 15,778 and 16,383 by channel
+        white_level=sensor.white_level - round(sensor.black_level) if firmware == "stock" else sensor.white_level,
         iso=iso,
         exposure=exposure,
         aperture=aperture,

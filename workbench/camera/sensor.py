@@ -237,6 +237,18 @@ class VirtualSensor:
         x = np.arange(width) - (width - 1) / 2
         return 1 - (y * y + x * x) * (self.vignetting / (((height - 1) / 2) ** 2 + ((width - 1) / 2) ** 2))
 
+    def spread(self, values: ArrayLike) -> np.ndarray:
+        """Return one value a channel (R, G1, G2, B) laid out over the mosaic (y, x).
+
+        Examples
+        --------
+        >>> VirtualSensor((2, 4)).spread([1, 2, 3, 4])
+        array([[1, 2, 1, 2],
+               [3, 4, 3, 4]])
+        """
+        cell = np.asarray(values)[channel_index(self.cfa_pattern)]
+        return np.tile(cell, [side // period for side, period in zip(self.shape, cell.shape, strict=True)])
+
     def _rng(self, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, stream])
 
@@ -312,7 +324,8 @@ def expose(
 
     height, width = sensor.shape
     if hits is not None:
-        hit_y, hit_x, charge = (np.asarray(part) for part in hits)
+        hit_y, hit_x = (np.asarray(part, dtype=np.intp) for part in hits[:2])
+        charge = np.asarray(hits[2], dtype=float)
         if hit_y.size and not (0 <= hit_y.min() <= hit_y.max() < height and 0 <= hit_x.min() <= hit_x.max() < width):
             raise WorkbenchError(f"hits lie outside the sensor's {height} x {width} pixels")
     bands = [slice(top, min(top + _BAND, height)) for top in range(0, height, _BAND)]
@@ -323,7 +336,7 @@ def expose(
 
     def fill(rows: slice, stream: np.random.SeedSequence) -> None:
         rng = np.random.default_rng(stream)
-        expected = dark_map[rows] * dark
+        expected = np.multiply(dark_map[rows], dark, dtype=float)
         if light is not None:
             lit = sensor.illumination(rows)
             lit *= response_map[rows]
@@ -374,8 +387,7 @@ def _rate_map(sensor: VirtualSensor, rate: ArrayLike) -> np.ndarray | None:
     if not rate.any():
         return None
     if rate.ndim == 1:
-        cell = rate[channel_index(sensor.cfa_pattern)]
-        return np.tile(cell, [side // period for side, period in zip(sensor.shape, cell.shape, strict=True)])
+        return sensor.spread(rate)
     return np.broadcast_to(rate, sensor.shape)
 
 

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ class Shot:
     temperature: float  # °C
     aperture: float | None = None
     lamp: float = 0.0  # of _LAMP
-    shift: tuple[float, float] | None = None  # dither (y, x) [pixels] of a light
+    view: int | None = None  # which of the night's views a light has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,11 +118,13 @@ def sample_folder(progress: bool = True) -> Path:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(folder.with_name(f".{folder.name}.lock")):
+        with _alone(folder.with_name(f".{folder.name}.lock")) as alone:
             if not _is_whole(folder):  # another process may have made it while this one waited
-                aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+                for left in folder.parent.glob(f".{folder.name}.part-*") if alone else ():  # by one that was killed
+                    shutil.rmtree(left, ignore_errors=True)
+                aside = folder.with_name(f".{folder.name}.part-{os.getpid()}")
                 try:
-                    write_samples(aside, progress=progress)
+                    write_samples(aside, FULL, progress=progress)
                     _check_hashes(aside)
                     shutil.rmtree(folder, ignore_errors=True)
                     os.replace(aside, folder)
@@ -144,6 +147,7 @@ def write_samples(
     """
     folder = Path(folder)
     sensor = camera.d7000(shape=recipe.shape)
+    sky, views, through = _scene(recipe)
     shots = list(plan(recipe))
     times = [_START]
     for shot in shots:
@@ -154,13 +158,20 @@ def write_samples(
 
     def shoot(number: int) -> None:
         shot = shots[number]
+        light, hits = 0.0, None
+        if shot.kind == "flat":
+            light = through * sensor.spread(shot.lamp * np.array(_LAMP))
+        elif shot.kind == "light":
+            light = through * camera.render(sky, views[shot.view], sensor.cfa_pattern, threads=1)
+            hits = camera.cosmic_rays(sky, views[shot.view])
         mosaic = camera.expose(
             sensor,
-            _light(sensor, shot),
+            light,
             iso=shot.iso,
             exposure=shot.exposure,
             temperature=shot.temperature,
             seed=(_SEED, number),
+            hits=hits,
             threads=1,
         )
         camera.save_frame(
@@ -201,14 +212,14 @@ def plan(recipe: Recipe) -> Iterator[Shot]:
             yield Shot(name, "dark", iso, exposure, temperature)
     iso, temperature, exposure = recipe.light
     for number in range(1, recipe.lights + 1):
-        shift = (0.0, 0.0) if number == 1 else tuple(float(value) for value in rng.uniform(-6, 6, 2))
         name = f"lights/light_ISO{iso:g}_{exposure:g}s_{temperature:g}C_{number:02d}.dng"
-        yield Shot(name, "light", iso, exposure, temperature, aperture=5.6, shift=shift)
+        yield Shot(name, "light", iso, exposure, temperature, aperture=5.6, view=number - 1)
 
 
 def truth(recipe: Recipe) -> dict:
     """Return what is true of a set, as ``truth.json`` has it; realised values, not expected ones."""
     sensor = camera.d7000(shape=recipe.shape)
+    sky, views, _ = _scene(recipe)
     temperatures = sorted({_ROOM, *(dark[1] for dark in recipe.darks)})
     hot = sensor.dark_map[tuple(sensor.hot_pixels.T)]
     return _rounded(
@@ -251,6 +262,10 @@ def truth(recipe: Recipe) -> dict:
                 {"y": int(y), "x": int(x), "dark_current": float(value)}
                 for (y, x), value in zip(sensor.hot_pixels, hot, strict=True)
             ],
+            "stars": [
+                {"x": float(star["x"]), "y": float(star["y"]), "flux": star["flux"].tolist(), "unit": "e-/s in R, G, B"}
+                for star in camera.star_table(sky)
+            ],
             "frames": [
                 {
                     "file": shot.file,
@@ -259,12 +274,24 @@ def truth(recipe: Recipe) -> dict:
                     "exposure_s": shot.exposure,
                     "temperature_c": shot.temperature,
                     **({"lamp": [shot.lamp * rate for rate in _LAMP]} if shot.kind == "flat" else {}),
-                    **({"shift": list(shot.shift)} if shot.shift is not None else {}),
+                    **({} if shot.view is None else _view_truth(views[shot.view])),
                 }
                 for shot in plan(recipe)
             ],
         }
     )
+
+
+def _view_truth(view: camera.View) -> dict:
+    """Return how a light saw the sky: `matrix` takes the stars' places to its pixels."""
+    return {
+        "matrix": view.matrix.tolist(),
+        "fwhm": view.fwhm,
+        "transparency": view.transparency,
+        "background": list(view.background),
+        "trails": [dataclasses.asdict(trail) | {"electrons": list(trail.electrons)} for trail in view.trails],
+        "cosmic_rays": view.cosmic_rays,
+    }
 
 
 def hash_folder(folder: Path) -> str:
@@ -276,25 +303,19 @@ def hash_folder(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _light(sensor: camera.VirtualSensor, shot: Shot):
-    """Return the light that falls on the sensor [e-/s/pixel]."""
-    if shot.kind == "flat":
-        return shot.lamp * np.array(_LAMP)
-    if shot.kind != "light":
-        return 0.0
-    height, width = sensor.shape
-    rng = np.random.default_rng([_SEED, 1])
-    count = height * width // 2500
-    y, x = rng.uniform(0, height, count) + shot.shift[0], rng.uniform(0, width, count) + shot.shift[1]
-    flux = 10 / rng.uniform(0.005, 1, count)
-    rows, columns = np.arange(height)[:, None], np.arange(width)
-    scene = 1.5 + 0.3 * columns / width + 0.2 * rows / height
-    scene = scene + np.exp(-((rows - height / 2) ** 2 + (columns - width / 2) ** 2) / (0.02 * height * width))
-    for star_y, star_x, star_flux in zip(y, x, flux, strict=True):
-        profile_y = np.exp(-((rows - star_y) ** 2) / 3.4)
-        profile_x = np.exp(-((columns - star_x) ** 2) / 3.4)
-        scene += star_flux / (3.4 * np.pi) * profile_y * profile_x
-    return scene
+@cache
+def _scene(recipe: Recipe) -> tuple[camera.Sky, tuple[camera.View, ...], np.ndarray]:
+    """Return the sky of a set, how each light sees it, and what the dust lets through."""
+    stars = recipe.shape[0] * recipe.shape[1] // 1000
+    sky = camera.make_sky(recipe.shape, stars=stars, brightest=1500.0, faintest=2.0, nebula=1.2, seed=_SEED)
+    views = camera.make_night(
+        sky, recipe.lights, exposure=recipe.light[2], dither=5.0, rotation=0.2, cosmic_rays=2, seed=_SEED
+    )
+    # one satellite, in the middle of the night, for the stack to reject
+    height, width = recipe.shape
+    trail = camera.Trail(0.0, 0.3 * height, width - 1.0, 0.8 * height, fwhm=2.5, electrons=(250.0, 500.0, 400.0))
+    views[recipe.lights // 2] = dataclasses.replace(views[recipe.lights // 2], trails=(trail,))
+    return sky, tuple(views), camera.dust(recipe.shape, motes=5, depth=0.08, seed=_SEED)
 
 
 def _home() -> Path:
@@ -342,16 +363,16 @@ def _check_hashes(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Let one process at a time through; the lock of one that was killed is free."""
+def _alone(lock: Path) -> Iterator[bool]:
+    """Let one process at a time through, and say whether that worked; the lock of one that was killed is free."""
     try:
         import fcntl
-    except ImportError:  # Windows: two processes may both do the work, the second finds it done
-        yield
+    except ImportError:  # Windows: two processes may both do the work
+        yield False
         return
     with lock.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield True
 
 
 def _rounded(value):
