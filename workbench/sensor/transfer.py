@@ -1,0 +1,242 @@
+"""Photon transfer: the variance of pairs of flats against their mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..frames import channels_of, check_cube
+from ..statistics import (
+    MOMENTS,
+    PairSums,
+    frame_pairs,
+    jackknife_error,
+    leave_one_out,
+    measure_pairs,
+    pair_moments,
+)
+from .bias import read_noise
+from .selection import describe, group_frames, listed
+
+SAME_LEVEL = 0.2  # flats whose means differ by more are not of one light level
+
+
+def photon_transfer(
+    flat: xr.DataArray, bias: xr.DataArray | xr.Dataset | None = None, *, progress: Any = True
+) -> xr.Dataset:
+    """Measure mean and variance of every pair of equal flats, for each channel.
+
+    Flats of one ISO, exposure and aperture are one light level, unless their means differ by more than 20 %.  Each
+    is paired with the next, and the last with the first.  The variance is ½ Var((μ₂y₁ − μ₁y₂)/μ): scaled to one
+    level first, it is free of lamp drift and, being a difference, of fixed pattern, vignetting and PRNU.
+
+    Parameters
+    ----------
+    flat
+        Raw flats (frame, y, x), two or more at each of several light levels.
+    bias
+        Bias frames of the same ISO settings, or the result of `read_noise` on them.  Without them the black level is
+        the one the files state.
+    progress
+        False for no progress bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over (pair, channel): ``mean`` [ADU, as read] and ``signal`` [ADU, black level subtracted]; ``variance`` [ADU²]
+        without differences beyond 8 robust σ, and its ``variance_error``; ``variance_plain`` [ADU²], only the pair's
+        mean difference removed and nothing clipped, as published tables have it; ``mean_single`` and
+        ``variance_single``, of a window in the middle of the first frame alone, for the estimate that ignores PRNU;
+        ``saturated_fraction``, ``zero_fraction``; ``level_change``, (μ₂ − μ₁)/μ; ``black_level`` and
+        ``dark_variance`` [ADU, ADU²] of the bias frames used, with ``_error``, and ``black_scatter``.  Over (pair,
+        channel, block, moment): ``sums`` and ``sums_plain`` (see `workbench.statistics`).  On pair: ``iso``,
+        ``exposure``, ``aperture``, ``filename_1``, ``filename_2`` and ``level``, the number of the light level.
+
+    Raises
+    ------
+    WorkbenchError
+        If the frames are not raw flats, or bias and flats are of different channels.
+
+    Examples
+    --------
+    >>> from workbench.frames import make_cube
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.poisson(np.repeat([500, 2000], 2)[:, None, None], (4, 128, 128)).astype("uint16")
+    >>> flats = make_cube(y, cfa_pattern="RGGB", kind="flat", iso=100, exposure=[1, 1, 4, 4], black_level=0)
+    >>> result = photon_transfer(flats, progress=False)
+    >>> result.variance.mean("channel").round(-2).values.tolist()
+    [500.0, 2000.0]
+    """
+    check_cube(flat, stage="raw", kind="flat")
+    zero = read_noise(bias, progress=progress) if isinstance(bias, xr.DataArray) else bias
+    names = channels_of(flat.attrs["cfa_pattern"])
+    warnings = [] if zero is None or isinstance(bias, xr.Dataset) else list(zero.attrs["warnings"])
+    dark = _zero_level(flat, zero, names, warnings)
+    pairs, levels = [], []
+    for number, (setting, frames) in enumerate(group_frames(flat, "iso", "exposure", "aperture")):
+        if len(frames) < 2:
+            warnings.append(_lonely(setting, flat["filename"].values[frames]))
+        local = frame_pairs(len(frames))
+        pairs += [(int(frames[i]), int(frames[j])) for i, j in local]
+        levels += [number] * len(local)
+    sums = measure_pairs(flat, pairs, black=[dark["black_level"][i] for i, _ in pairs], progress=progress)
+    pairs, levels, sums = _split_levels(flat, pairs, levels, sums, dark["black_level"], warnings, progress)
+    return _dataset(flat, names, pairs, levels, sums, dark, warnings)
+
+
+def _zero_level(
+    flat: xr.DataArray, zero: xr.Dataset | None, names: tuple[str, ...], warnings: list[str]
+) -> dict[str, np.ndarray]:
+    """Return black level and dark variance for each flat (frame, channel): from bias frames, else from the file."""
+    shape = (flat.sizes["frame"], len(names))
+    dark = {name: np.full(shape, np.nan) for name in _ZERO}
+    dark["black_level"][:] = np.nan_to_num(flat.attrs["black_level"], nan=0.0)
+    dark["black_level_error"][:] = 0.0
+    dark["black_scatter"][:] = 0.0
+    for setting, frames in group_frames(flat, "iso"):
+        where = [] if zero is None else np.flatnonzero(_same(zero["iso"].values, setting["iso"]))
+        one = zero.isel(iso=where[0]).reindex(channel=list(names)) if len(where) else None
+        if one is not None and np.isfinite(one["black_level"]).all():
+            dark["black_level"][frames] = one["black_level"]
+            # of a single bias frame neither is known
+            dark["black_level_error"][frames] = np.nan_to_num(one["black_level_error"])
+            dark["black_scatter"][frames] = np.nan_to_num(one["frame_scatter"])
+        if one is not None:
+            dark["dark_variance"][frames] = one["variance"]
+            dark["dark_variance_error"][frames] = one["variance_error"]
+        if one is None and np.isnan(flat.attrs["black_level"]).any():
+            warnings.append(
+                f"neither bias frames nor a stated black level at {describe(setting)}: the flats' level is taken from "
+                "zero; shoot bias frames at this ISO"
+            )
+    return dark
+
+
+_ZERO = ("black_level", "black_level_error", "black_scatter", "dark_variance", "dark_variance_error")
+
+
+def _same(values: np.ndarray, value: float) -> np.ndarray:
+    return np.isnan(values) if np.isnan(value) else values == value
+
+
+def _lonely(setting: dict, files: np.ndarray) -> str:
+    return (
+        f"only one flat at {describe(setting)} ({listed(files)}): a variance needs two of the same light level; it is "
+        "left out, shoot two or more"
+    )
+
+
+def _split_levels(
+    flat: xr.DataArray,
+    pairs: list[tuple[int, int]],
+    levels: list[int],
+    sums: PairSums,
+    black: np.ndarray,
+    warnings: list[str],
+    progress: Any,
+) -> tuple[list[tuple[int, int]], list[int], PairSums]:
+    """Pair anew, by their measured level, the flats of one setting that are not of one light level."""
+    if not pairs:
+        return pairs, levels, sums
+    moments = pair_moments(sums.plain.sum(axis=2))
+    signal = {}
+    for number, (first, second) in enumerate(pairs):
+        signal[first] = float((moments.mean1[number] - black[first]).mean())
+        signal[second] = float((moments.mean2[number] - black[second]).mean())
+    group = np.array(levels)
+    uneven = []
+    for number in np.unique(group):
+        frames = np.unique([pairs[i] for i in np.flatnonzero(group == number)])
+        values = np.array([signal[frame] for frame in frames])
+        if values.max() - values.min() > SAME_LEVEL * max(np.median(values), 0):
+            noise = np.sqrt(np.nanmean(moments.variance1[group == number]))
+            if values.max() - values.min() > noise:  # near black, noise is not a change of level
+                uneven.append((number, frames, values))
+    fresh, fresh_levels = [], []
+    for _, frames, values in uneven:
+        order = np.argsort(values, kind="stable")
+        jumps = np.flatnonzero(np.diff(values[order]) > SAME_LEVEL * np.maximum(values[order][:-1], 0)) + 1
+        parts = [np.sort(part) for part in np.split(frames[order], jumps)]
+        setting = {name: float(flat[name].values[frames[0]]) for name in ("iso", "exposure", "aperture")}
+        brightest, faintest = frames[order[-1]], frames[order[0]]
+        files = flat["filename"].values
+        warnings.append(
+            f"the flats at {describe(setting)} are not of one light level: {files[faintest]} has a signal of "
+            f"{values.min():.0f} ADU and {files[brightest]} one of {values.max():.0f} ADU; they are measured as "
+            f"{len(parts)} levels"
+        )
+        for part in parts:
+            if len(part) < 2:
+                warnings.append(_lonely(setting, files[part]))
+            fresh += [(int(part[i]), int(part[j])) for i, j in frame_pairs(len(part))]
+            fresh_levels += [max([*levels, *fresh_levels]) + 1] * len(frame_pairs(len(part)))
+    if not uneven:
+        return pairs, levels, sums
+    again = measure_pairs(flat, fresh, black=[black[i] for i, _ in fresh], progress=progress)
+    keep = np.flatnonzero(~np.isin(group, [number for number, _, _ in uneven]))
+    joined = (np.concatenate([old[keep], new]) if len(new) else old[keep] for old, new in zip(sums, again, strict=True))
+    pairs = [pairs[i] for i in keep] + fresh
+    return pairs, [levels[i] for i in keep] + fresh_levels, PairSums(*joined)
+
+
+def _dataset(
+    flat: xr.DataArray,
+    names: tuple[str, ...],
+    pairs: list[tuple[int, int]],
+    levels: list[int],
+    sums: PairSums,
+    dark: dict[str, np.ndarray],
+    warnings: list[str],
+) -> xr.Dataset:
+    first, second = np.array(pairs, int).reshape(-1, 2).T
+    zero = {name: values[first] for name, values in dark.items()}
+    plain, kept = (pair_moments(part.sum(axis=2)) for part in (sums.plain, sums.kept))
+    pixels = np.where(plain.n > 0, plain.n, np.nan)
+    mean = (plain.mean1 + plain.mean2) / 2
+    black = zero["black_level"]
+    replicates = pair_moments(leave_one_out(sums.kept, axis=2)).scaled_half_variance(black[..., None])
+    adu2 = "ADU²"
+    values = {
+        "mean": (mean, "ADU", "mean level as read"),
+        "signal": (mean - black, "ADU", "signal above the black level"),
+        "variance": (kept.scaled_half_variance(black), adu2, "temporal variance"),
+        "variance_error": (jackknife_error(replicates, axis=-1), adu2, "error of the temporal variance"),
+        "variance_plain": (plain.half_variance, adu2, "half-variance of the difference"),
+        "mean_single": (sums.centre[..., 0], "ADU", "mean of the middle of one frame"),
+        "variance_single": (sums.centre[..., 1], adu2, "variance over the middle of one frame"),
+        "saturated_fraction": (sums.saturated.sum(axis=2) / pixels, "1", "fraction of saturated pixels"),
+        "zero_fraction": (sums.zero.sum(axis=2) / pixels, "1", "fraction of pixels at zero"),
+        "level_change": (
+            (plain.mean2 - plain.mean1) / np.where(mean > black, mean - black, np.nan),
+            "1",
+            "change of level from the first to the second frame",
+        ),
+        "black_level": (black, "ADU", "black level subtracted"),
+        "black_level_error": (zero["black_level_error"], "ADU", "error of the black level"),
+        "black_scatter": (zero["black_scatter"], "ADU", "standard deviation of the bias frames' means"),
+        "dark_variance": (zero["dark_variance"], adu2, "half-variance of the bias difference"),
+        "dark_variance_error": (zero["dark_variance_error"], adu2, "error of the bias half-variance"),
+    }
+    data = {
+        name: (("pair", "channel"), value, {"units": units, "long_name": long_name})
+        for name, (value, units, long_name) in values.items()
+    }
+    for name, part in (("sums", sums.kept), ("sums_plain", sums.plain)):
+        data[name] = (("pair", "channel", "block", "moment"), part, {"long_name": f"{name} of the pairs [ADU^k]"})
+    coords = {name: ("pair", flat[name].values[first], flat[name].attrs) for name in ("iso", "exposure", "aperture")}
+    coords |= {
+        "filename_1": ("pair", flat["filename"].values[first]),
+        "filename_2": ("pair", flat["filename"].values[second]),
+        "level": ("pair", np.array(levels, int), {"long_name": "number of the light level"}),
+        "channel": list(names),
+        "moment": list(MOMENTS),
+    }
+    attrs = {
+        "camera": flat.attrs["camera"],
+        "white_level": flat.attrs["white_level"],
+        "long_name": "photon transfer",
+        "warnings": warnings,
+    }
+    return xr.Dataset(data, coords, attrs)
