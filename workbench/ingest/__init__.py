@@ -3,6 +3,17 @@
 from .catalogue import Folder, open_folder
 from .dng import write_dng
 from .metadata import FrameInfo
-from .reader import open_frames, read_frame, read_metadata
+from .plain import PlainPixels
+from .reader import open_frames, plain_pixels, read_frame, read_metadata
 
-__all__ = ["Folder", "FrameInfo", "open_folder", "open_frames", "read_frame", "read_metadata", "write_dng"]
+__all__ = [
+    "Folder",
+    "FrameInfo",
+    "PlainPixels",
+    "open_folder",
+    "open_frames",
+    "plain_pixels",
+    "read_frame",
+    "read_metadata",
+    "write_dng",
+]

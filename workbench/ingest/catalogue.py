@@ -20,13 +20,16 @@ from .manifest import MANIFEST, read_manifest
 from .metadata import FrameInfo, kind_in_folders, kind_in_words, temperature_in_name
 from .reader import frame_row, open_frames, read_metadata
 
-_RAW = re.compile(
-    r"\.(3fr|arw|bay|cap|cr[23w]|dc[rs]|dng|drf|erf|fff|gpr|iiq|k25|kdc|mdc|mef|mos|mrw|nef|nrw|orf|pef|ptx|pxn|raf"
-    r"|raw|rw[2lz]|sr[2fw]|x3f)$",
-    re.IGNORECASE,
-)
-_FITS = re.compile(r"\.(fits?|fts)(\.(gz|fz|bz2))?$", re.IGNORECASE)
-_PICTURE = re.compile(r"\.(jpe?g|png|tiff?|hei[cf]|hif|gif|bmp|webp|jp2|avif|psd|xisf|ser)$", re.IGNORECASE)
+# Best first: of files with one name in a folder, the first of these is the frame and the others were made from it.
+_FORMS = {
+    "raw": r"3fr|arw|bay|cap|cr[23w]|dc[rs]|drf|erf|fff|gpr|iiq|k25|kdc|mdc|mef|mos|mrw|nef|nrw|orf|pef|ptx|pxn|raf|raw"
+    r"|rw[2lz]|sr[2fw]|x3f",
+    "dng": r"dng",
+    "fits": r"(?:fits?|fts)(?:\.(?:gz|fz|bz2))?",
+    "pgm": r"pgm",
+    "picture": r"jpe?g|png|tiff?|hei[cf]|hif|gif|bmp|webp|jp2|avif|psd|xisf|ser",
+}
+_SUFFIXES = {form: re.compile(rf"\.(?:{suffixes})$", re.IGNORECASE) for form, suffixes in _FORMS.items()}
 _GROUPS = ["kind", "iso", "exposure", "temperature"]
 
 
@@ -92,7 +95,9 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
         rows.append(_row(info, told.get(file.resolve(), {}), root, warnings))
     if not rows:
         raise WorkbenchError(_nothing_found(root, files, set_aside))
-    return Folder(pd.DataFrame(rows), root, tuple(set_aside), tuple(warnings.sentences()))
+    table = pd.DataFrame(rows)
+    sentences = [*warnings.sentences(), *_differences(table)]
+    return Folder(table, root, tuple(set_aside), tuple(sentences))
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -111,36 +116,55 @@ def _natural(path: Path) -> list:
 
 
 def _frames_among(files: Sequence[Path], told: dict[Path, Any]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Pick the frames; of RAW, PGM and pictures of one name the best counts."""
-    raws = {(file.parent, file.stem.casefold()) for file in files if _RAW.search(file.name)}
-    frames, set_aside = [], []
+    """Pick the frames; of files with one name the best counts, and what a manifest tells of its likes is told of it."""
+    best: dict[tuple[Path, str], tuple[int, Path]] = {}
+    forms: dict[Path, tuple[int, str]] = {}
     for file in files:
-        named = file.resolve() in told
-        has_raw = any((folder, file.stem.casefold()) in raws for folder in (file.parent, file.parent.parent))
-        if _RAW.search(file.name) or _FITS.search(file.name):
+        form, stem = _form(file)
+        if form is None and file.resolve() in told and file.name.casefold() != MANIFEST:
+            form = 0  # named as a frame: whatever it is, reading it will tell
+        if form is not None:
+            forms[file] = form, stem
+            best[file.parent, stem] = min(best.get((file.parent, stem), (form, file)), (form, file))
+    frames, set_aside = [], []
+    for file, (form, stem) in forms.items():
+        name = list(_FORMS)[form]
+        places = (file.parent, file.parent.parent) if name in ("pgm", "picture") else (file.parent,)
+        better = min((best[place, stem] for place in places if (place, stem) in best), default=(form, file))
+        if better[0] >= form and name != "picture":
             frames.append(file)
-        elif file.suffix.lower() == ".pgm":
-            frames += [] if has_raw else [file]
-        elif _PICTURE.search(file.name):
-            if not has_raw:
-                form = file.suffix[1:].upper()
-                set_aside.append((file, f"is a finished picture ({form}), not a RAW frame, and no RAW lies beside it"))
-        elif named:
-            frames.append(file)
+            continue
+        if better[0] < form:
+            told[better[1].resolve()] = told.get(file.resolve(), {}) | told.get(better[1].resolve(), {})
+        if name in ("dng", "fits"):
+            set_aside.append(
+                (file, f"has the name of {better[1].name} beside it, which counts: one exposure, one frame")
+            )
+        elif better[0] >= form:
+            suffix = file.suffix[1:].upper()
+            set_aside.append((file, f"is a finished picture ({suffix}), not a RAW frame, and no RAW lies beside it"))
     return frames, set_aside
+
+
+def _form(file: Path) -> tuple[int | None, str]:
+    """Rank of a file's format by its name, and the name without the suffix."""
+    for rank, suffixes in enumerate(_SUFFIXES.values()):
+        if found := suffixes.search(file.name):
+            return rank, file.name[: found.start()].casefold()
+    return None, file.stem.casefold()
 
 
 def _row(info: FrameInfo, told: dict[str, Any], root: Path, warnings: _Warnings) -> dict[str, Any]:
     """Put together what manifest, file and names tell of a frame."""
     name = info.path.relative_to(root).as_posix()
     kind = told.get("kind") or kind_in_words(info.imagetyp) or kind_in_folders(info.path, root)
-    in_name = temperature_in_name(info.path.relative_to(root), None)
-    if np.isnan(in_name):
-        in_name = temperature_in_name(root.resolve().name)
+    in_name, sure = temperature_in_name(info.path, root)
     values = {key: value for key, value in told.items() if key not in ("kind", "temperature")}
     claimed = told.get("temperature", in_name)
     if np.isnan(info.temperature):
         values["temperature"] = claimed
+        if "temperature" not in told and not sure:
+            warnings.add("have a hyphen before the temperature in their name, taken for a minus sign", name)
     elif abs(claimed - info.temperature) > 2:
         warnings.add(
             "record another temperature than their manifest or name says; the recorded one holds",
@@ -176,6 +200,17 @@ class _Warnings:
             + (f" and {len(examples) - 1} more)" if len(examples) > 1 else ")")
             for problem, examples in self._found.items()
         ]
+
+
+def _differences(table: pd.DataFrame) -> list[str]:
+    """What keeps these frames from forming one cube, each with the way to take a part."""
+    sentences = []
+    for column, name in (("camera", "cameras"), ("full_shape", "sizes"), ("cfa_pattern", "CFA patterns")):
+        first = table.drop_duplicates(column)
+        if len(first) > 1:
+            found = ", ".join(f"{row[column] or 'unknown'} ({row['file']})" for _, row in first.head(4).iterrows())
+            sentences.append(f"the frames are of {len(first)} {name}: {found}; select one before measuring")
+    return sentences
 
 
 def _nothing_found(root: Path, files: Sequence[Path], set_aside: Sequence[tuple[Path, str]]) -> str:

@@ -1,4 +1,4 @@
-"""Write mosaiced frames as CFA DNG files that every RAW reader takes for a camera's own."""
+"""CFA DNG files: written so that every RAW reader takes them for a camera's own, and plain ones read in place."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 
-from ..bayer import channel_index
+from ..bayer import channel_index, offsets
 from ..errors import WorkbenchError
 from ..frames import CFA_CHANNELS, MOSAICS
+from .metadata import FrameInfo, read_exif
+from .plain import PlainPixels
 
 # XYZ (D65) to camera, the matrix that says "this camera sees sRGB": a neutral choice for frames without one.
 SRGB_MATRIX = (3.2404542, -1.5371385, -0.4985314, -0.9692660, 1.8760108, 0.0415560, 0.0556434, -0.2040259, 1.0572252)
 
 _BYTE, _ASCII, _SHORT, _LONG, _RATIONAL, _UNDEFINED, _SRATIONAL = 1, 2, 3, 4, 5, 7, 10
 _FORMATS = {_BYTE: "B", _SHORT: "H", _LONG: "I", _RATIONAL: "2I", _SRATIONAL: "2i"}
-_COLOUR_CODES = {"R": 0, "G": 1, "B": 2}  # TIFF/EP CFAPattern values
+_COLOURS = "RGB"  # by TIFF/EP CFAPattern value
 
 
 def write_dng(
@@ -149,7 +152,7 @@ def _colour_tags(
     return [
         (262, _SHORT, [32803]),
         (33421, _SHORT, [2, 2]),
-        (33422, _BYTE, [_COLOUR_CODES[colour] for colour in cfa_pattern]),
+        (33422, _BYTE, [_COLOURS.index(colour) for colour in cfa_pattern]),
         (50710, _BYTE, [0, 1, 2]),
         (50711, _SHORT, [1]),
         (50713, _SHORT, [2, 2]),
@@ -271,3 +274,85 @@ def _write_aside(path: Path, *parts: Any) -> None:
         if isinstance(error, OSError):
             raise WorkbenchError(f"cannot write {path}: {error.strerror}") from error
         raise
+
+
+def plain_dng(path: Path) -> tuple[dict[str, Any], PlainPixels] | None:
+    """Return layout and place of an uncompressed 16-bit DNG's pixels; None where LibRaw must decode it.
+
+    Its tags (DNG specification 1.4) give all that LibRaw would tell, without reading a pixel.
+    """
+    with path.open("rb") as file:
+        if file.read(2) not in (b"II", b"MM"):
+            return None
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            if 50706 not in tiff.pages[0].tags:  # DNGVersion
+                return None
+            images = [image for page in tiff.pages for image in (page, *(page.pages or ()))]
+            full = [image for image in images if _value(image, 254, 0) == 0]  # not a reduced copy
+            found = _layout(full[0], path, tiff.byteorder) if len(full) == 1 else None
+    except Exception:  # damaged tags surface as all sorts of errors; LibRaw will judge the file
+        return None
+    if found is not None:
+        found[1].require_whole()
+    return found
+
+
+def plain_dng_info(path: Path, layout: dict[str, Any]) -> FrameInfo:
+    """Return the record of a DNG whose layout `plain_dng` has told; EXIF gives the rest."""
+    return FrameInfo(path=path, format="dng", **layout, **read_exif(path))
+
+
+def _layout(image: Any, path: Path, byteorder: str) -> tuple[dict[str, Any], PlainPixels] | None:
+    starts, counts = image.dataoffsets, image.databytecounts
+    contiguous = all(start + count == after for start, count, after in zip(starts, counts, starts[1:], strict=False))
+    plain = (
+        image.compression == 1
+        and image.bitspersample == 16
+        and image.samplesperpixel == 1
+        and not image.is_tiled
+        and contiguous
+        and not {50712, 50715, 50716} & set(image.tags.keys())  # linearization table, black level drifts
+    )
+    pattern = _cfa_pattern(image)
+    repeat = tuple(_value(image, 50713, (1, 1)))
+    if not plain or pattern is None or repeat not in ((1, 1), (2, 2)):
+        return None
+    height, width = image.imagelength, image.imagewidth
+    top, left, bottom, right = _value(image, 50829, (0, 0, height, width))
+    black = np.broadcast_to(np.reshape(_rationals(image, 50714, (0.0,)), repeat), (2, 2))
+    levels = (black[0, 0],) if pattern == "mono" else (black[place] for place in offsets(pattern).values())
+    layout = {
+        "height": bottom - top,
+        "width": right - left,
+        "cfa_pattern": pattern,
+        "black_level": tuple(float(level) for level in levels),
+        "white_level": float(np.ravel(_value(image, 50717, 65535))[0]),
+        "margins": (top, left),
+        "full_shape": (height, width),
+    }
+    shape = (bottom - top, right - left)
+    return layout, PlainPixels(path, starts[0], f"{byteorder}u2", (height, width), (top, left), shape)
+
+
+def _cfa_pattern(image: Any) -> str | None:
+    """Colours from the active area's first pixel, where the DNG specification starts to count."""
+    if image.photometric == 34892:  # LinearRaw with one sample a pixel
+        return "mono"
+    if image.photometric != 32803 or tuple(_value(image, 33421, ())) != (2, 2) or _value(image, 50711, 1) != 1:
+        return None
+    pattern = "".join(_COLOURS[code] for code in bytes(_value(image, 33422, b"")))
+    return pattern if pattern in MOSAICS else None
+
+
+def _value(image: Any, code: int, default: Any) -> Any:
+    tag = image.tags.get(code)
+    return default if tag is None else tag.value
+
+
+def _rationals(image: Any, code: int, default: tuple[float, ...]) -> tuple[float, ...]:
+    tag = image.tags.get(code)
+    if tag is None:
+        return default
+    values = np.ravel(tag.value).astype(float)
+    return tuple(values[::2] / values[1::2]) if tag.dtype in (5, 10) else tuple(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ from ..bayer import shifted
 from ..errors import FrameReadError
 from ..frames import MOSAICS
 from .metadata import NAT, FrameInfo, as_time, number, require_file
-
-_SUFFIXES_COMPRESSED = (".gz", ".bz2", ".zip", ".xz")
+from .plain import PlainPixels
 
 
 def read_fits(path: str | Path) -> np.ndarray:
@@ -32,24 +32,28 @@ def read_fits(path: str | Path) -> np.ndarray:
     path = require_file(path)
     with _opened(path) as hdus:
         hdu, info = _picture(hdus, path)
+        plain = _plain(hdu, info)
+        if plain is not None:
+            return plain.read()
         try:
-            if _is_plain_uint16(hdu, path):
-                pixels = np.array(_map(path, hdu)) ^ np.uint16(0x8000 if hdu.header.get("BZERO") else 0)
-            else:
-                pixels = np.asarray(hdu.data)
-        except FrameReadError:
-            raise
+            pixels = np.asarray(hdu.data).reshape(info.height, info.width)
         except Exception as error:  # astropy and zlib raise many kinds for damaged data
             raise FrameReadError(path, f"is damaged or cut short ({error}); copy it again") from None
-    pixels = pixels.reshape(info.height, info.width)
-    if info.dtype == "uint16" and pixels.dtype.kind == "i" and pixels.size and pixels.min() < 0:
+    if info.dtype == "uint16" and pixels.dtype.kind == "i" and pixels.min() < 0:
         raise FrameReadError(
-            path, "has values below zero in 16-bit integers; a frame of a camera has none: save as float"
+            path, f"has values below zero ({pixels.min()}) in 16-bit integers, which no camera writes; save it as float"
         )
-    return pixels.astype(info.dtype, copy=False)
+    return pixels.astype(info.dtype)
 
 
-def read_fits_info(path: str | Path) -> FrameInfo:
+def plain_fits(path: str | Path) -> PlainPixels | None:
+    """Return where a FITS file keeps uncompressed unsigned 16-bit or floating-point pixels; None for others."""
+    path = require_file(path)
+    with _opened(path) as hdus:
+        return _plain(*_picture(hdus, path))
+
+
+def fits_info(path: str | Path) -> FrameInfo:
     """Return what a FITS header tells, by the words that capture programs use.
 
     ``EXPTIME`` or ``EXPOSURE`` [s]; ``ISOSPEED``; ``CCD-TEMP`` [°C]; ``DATE-OBS``; ``INSTRUME`` or
@@ -59,7 +63,9 @@ def read_fits_info(path: str | Path) -> FrameInfo:
     """
     path = require_file(path)
     with _opened(path) as hdus:
-        return _picture(hdus, path)[1]
+        hdu, info = _picture(hdus, path)
+        _plain(hdu, info)  # says so if the file is cut short
+        return info
 
 
 def bayer_pattern(header: Mapping[str, Any], height: int) -> str:
@@ -108,7 +114,6 @@ def _info(hdu: Any, path: Path) -> FrameInfo:
         raise FrameReadError(path, f"holds data of size {size}; a frame is one two-dimensional mosaic or mono image")
     if header["BITPIX"] == 8:
         raise FrameReadError(path, "has eight bits a pixel: the camera's values are lost; save 16 bits or float")
-    _require_whole(hdu, path)
     height, width = shape
     try:
         pattern = bayer_pattern(header, height)
@@ -151,33 +156,24 @@ def _dtype(header: Mapping[str, Any]) -> str:
     return "uint16" if bits == 16 and plain else "float64"
 
 
-def _is_plain_uint16(hdu: Any, path: Path) -> bool:
-    """Uncompressed 16-bit integers with the unsigned offset: the bytes in the file are the pixels but for one bit."""
-    return (
-        not isinstance(hdu, fits.CompImageHDU)
-        and path.suffix.lower() not in _SUFFIXES_COMPRESSED
-        and _dtype(hdu.header) == "uint16"
-        and hdu.header.get("BZERO", 0) == 32768
-    )
+def _plain(hdu: Any, info: FrameInfo) -> PlainPixels | None:
+    header, place = hdu.header, hdu.fileinfo()
+    with info.path.open("rb") as file:
+        packed = file.read(6) != b"SIMPLE"
+    if packed or place is None or isinstance(hdu, fits.CompImageHDU):
+        return None
+    shape = (info.height, info.width)
+    pixels = PlainPixels(info.path, place["datLoc"], f">{'f' if header['BITPIX'] < 0 else 'i'}{_bytes(header)}", shape)
+    pixels.require_whole()
+    scaled = header.get("BSCALE", 1) != 1 or "BLANK" in header
+    zero = header.get("BZERO", 0)
+    if header["BITPIX"] == 16 and zero == 32768 and not scaled:
+        return replace(pixels, stored=">u2", flip=0x8000)
+    return pixels if header["BITPIX"] < 0 and zero == 0 and not scaled else None
 
 
-def _map(path: Path, hdu: Any) -> np.memmap:
-    """Map the stored bytes as big-endian uint16; XOR 0x8000 makes them the pixels."""
-    shape = (hdu.header["NAXIS2"], hdu.header["NAXIS1"])
-    return np.memmap(path, dtype=">u2", mode="r", offset=hdu.fileinfo()["datLoc"], shape=shape)
-
-
-def _require_whole(hdu: Any, path: Path) -> None:
-    place = hdu.fileinfo()
-    if place is None or path.suffix.lower() in _SUFFIXES_COMPRESSED or isinstance(hdu, fits.CompImageHDU):
-        return
-    header = hdu.header
-    needed = place["datLoc"] + abs(header["BITPIX"]) // 8 * math.prod(
-        header[f"NAXIS{axis}"] for axis in range(1, header["NAXIS"] + 1)
-    )
-    length = path.stat().st_size
-    if length < needed:
-        raise FrameReadError(path, f"is cut short: {length:,} bytes of {needed:,}; copy it again")
+def _bytes(header: Mapping[str, Any]) -> int:
+    return abs(header["BITPIX"]) // 8
 
 
 def _time(header: Mapping[str, Any]) -> np.datetime64:

@@ -144,29 +144,33 @@ def as_time(text: str) -> np.datetime64:
         return NAT
 
 
-def temperature_in_name(path: str | Path, root: str | Path | None = None) -> float:
-    """Return the temperature [°C] that a token such as ``20C``, ``-5C`` or ``m10degC`` in a name tells.
+def temperature_in_name(path: str | Path, root: str | Path | None = None) -> tuple[float, bool]:
+    """Return the temperature [°C] that a token such as ``20C``, ``-5C`` or ``m10degC`` in a name tells, NaN if none.
 
-    The file's own name is asked first, then its folders, the nearest first, up to `root`.
+    The file's own name is asked first, then its folders, the nearest first, up to and with `root`.
+    A hyphen right before the number is a minus sign; the second value returned is False where it
+    follows a letter or digit and so may have been meant as a mere separator.
 
     Examples
     --------
     >>> temperature_in_name("darks/-10degC/IMG_1.NEF"), temperature_in_name("dark_20C_60s.fit")
-    (-10.0, 20.0)
+    ((-10.0, True), (20.0, True))
+    >>> temperature_in_name("dark-5C.fit")
+    (-5.0, False)
     """
     path = Path(path)
     for name in (path.stem, *_folders(path, root)):
         match = _TEMPERATURE.search(name)
         if match:
-            sign, digits = match.groups()
-            return float(digits.replace(",", ".")) * (-1 if sign else 1)
-    return math.nan
+            word, hyphen, digits = match.groups()
+            before = name[match.start() - 1 : match.start()]
+            value = float(digits.replace(",", "."))
+            return -value if word or hyphen else value, not (hyphen and before.isalnum())
+    return math.nan, True
 
 
-# A hyphen between two tokens ("dark-20C") cannot be told from a minus; frames below zero are what astronomers
-# name so, and "dark-20C" is their usual way to write it, so a hyphen is a minus.
 _TEMPERATURE = re.compile(
-    r"(?<![A-Za-z0-9.])(?:[+]|([-−]|minus\s?|m(?=\d)))?(\d{1,2}(?:[.,]\d+)?)\s?(?:°|deg)?C(?![A-Za-z0-9])"
+    r"(?:(?:(?<![A-Za-z0-9])(minus ?|m)|([-−])|[+]|(?<![A-Za-z0-9.,])))(\d{1,2}(?:[.,]\d+)?) ?(?:C|(?:°|deg) ?[Cc])(?![A-Za-z0-9])"
 )
 
 _KIND_WORDS = (
@@ -182,7 +186,7 @@ _KIND_PATTERNS = [(kind, re.compile(rf"(?<![a-z])(?:{words})(?![a-z])")) for kin
 def kind_in_words(text: str) -> str:
     """Return the kind of frame that a folder's name or a FITS ``IMAGETYP`` speaks of, or nothing.
 
-    A text that speaks of two kinds tells neither.
+    A text that speaks of two kinds, or of a master, tells none: a master is no frame.
 
     Examples
     --------
@@ -190,6 +194,8 @@ def kind_in_words(text: str) -> str:
     ['bias', 'dark', 'darkflat', 'darkflat', '', '']
     """
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).casefold()
+    if "master" in text:
+        return ""
     kinds = []
     for kind, pattern in _KIND_PATTERNS:
         text, found = pattern.subn("|", text)
@@ -229,6 +235,8 @@ def require_file(path: str | Path) -> Path:
     """Return the path of a readable file that is not empty, or say what is wrong with it."""
     path = Path(path)
     try:
+        if not (path.is_file() or path.is_dir() or not path.exists()):
+            raise FrameReadError(path, "is no ordinary file (a pipe or a device); give a file")
         with path.open("rb") as file:
             empty = not file.read(1)
     except FileNotFoundError:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import FrameReadError
 from .metadata import FrameInfo, require_file
+from .plain import PlainPixels
 
 _GAP = rb"(?:\s|#[^\n]*\n)+"
 _HEADER = re.compile(rb"P5" + 3 * (_GAP + rb"(\d+)") + rb"\s")
 
 
-def read_pgm(path: str | Path) -> np.ndarray:
-    """Return the uint16 (y, x) pixels of a 16-bit PGM.
+def plain_pgm(path: str | Path) -> PlainPixels:
+    """Return where the 16-bit pixels of a PGM lie in its file.
 
     Raises
     ------
@@ -27,24 +26,9 @@ def read_pgm(path: str | Path) -> np.ndarray:
     Format: netpbm's ``pgm(5)``: ``P5``, width, height, maximum, one white space, then the samples,
     most significant byte first.
     """
-    info, offset = _header(path)
-    return (
-        np.fromfile(info.path, dtype=">u2", offset=offset, count=info.height * info.width)
-        .astype(np.uint16)
-        .reshape(info.height, info.width)
-    )
-
-
-def read_pgm_info(path: str | Path) -> FrameInfo:
-    """Return a PGM's size; it records nothing else."""
-    return _header(path)[0]
-
-
-def _header(path: str | Path) -> tuple[FrameInfo, int]:
     path = require_file(path)
     with path.open("rb") as file:
-        head = file.read(4096)
-    match = _HEADER.match(head)
+        match = _HEADER.match(file.read(4096))
     if not match:
         raise FrameReadError(path, "is no binary PGM (P5) with width, height and maximum; make it with dcraw -4 -D")
     width, height, maximum = map(int, match.groups())
@@ -54,8 +38,11 @@ def _header(path: str | Path) -> tuple[FrameInfo, int]:
         raise FrameReadError(
             path, "has eight bits a pixel: the camera's values are lost; make it again with dcraw -4 -D"
         )
-    needed, length = match.end() + 2 * width * height, path.stat().st_size
-    if length < needed:
-        raise FrameReadError(path, f"is cut short: {length:,} bytes of {needed:,}; make or copy it again")
-    info = FrameInfo(path=path, format="pgm", height=height, width=width, full_shape=(height, width))
-    return info, match.end()
+    return PlainPixels(path, match.end(), ">u2", (height, width)).require_whole()
+
+
+def pgm_info(path: str | Path) -> FrameInfo:
+    """Return a PGM's size; it records nothing else."""
+    pixels = plain_pgm(path)
+    height, width = pixels.full_shape
+    return FrameInfo(path=pixels.path, format="pgm", height=height, width=width, full_shape=pixels.full_shape)

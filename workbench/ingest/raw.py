@@ -38,7 +38,7 @@ def read_raw(path: str | Path, area: str = "visible") -> np.ndarray:
         return np.array(pixels, order="C")
 
 
-def read_raw_info(path: str | Path, known: MutableMapping[Any, FrameInfo] | None = None) -> FrameInfo:
+def raw_info(path: str | Path, known: MutableMapping[Any, FrameInfo] | None = None) -> FrameInfo:
     """Return what is known of a RAW file without its pixels.
 
     LibRaw tells size, mosaic and levels only after decoding.  `known` remembers them for each camera,

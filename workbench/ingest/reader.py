@@ -18,10 +18,12 @@ import xarray as xr
 from ..bayer import shifted
 from ..errors import FrameReadError, WorkbenchError
 from ..frames import KINDS, channels_of, make_cube
-from .fits import read_fits, read_fits_info
+from .dng import plain_dng, plain_dng_info
+from .fits import fits_info, plain_fits, read_fits
 from .metadata import FrameInfo, kind_in_words, require_file
-from .pgm import read_pgm, read_pgm_info
-from .raw import read_raw, read_raw_info
+from .pgm import pgm_info, plain_pgm
+from .plain import PlainPixels
+from .raw import raw_info, read_raw
 
 Area = Literal["visible", "full"]
 
@@ -39,12 +41,39 @@ def read_frame(path: str | Path, area: Area = "visible") -> np.ndarray:
     """
     if area not in ("visible", "full"):
         raise WorkbenchError(f"area {area!r} is neither 'visible' nor 'full'")
+    plain = plain_pixels(path)
+    if plain is not None:
+        return plain.read(area=area)
+    return read_fits(path) if _format(path) == "fits" else read_raw(path, area)
+
+
+def plain_pixels(path: str | Path) -> PlainPixels | None:
+    """Return where a frame's pixels lie in its file, so that any part can be read in place.
+
+    Uncompressed DNG, FITS and PGM are plain; None says that the frame must be decoded by `read_frame`.
+
+    Raises
+    ------
+    FrameReadError
+        As `read_frame` does.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from workbench.ingest import write_dng
+    >>> frame = np.arange(32 * 32, dtype="uint16").reshape(32, 32)
+    >>> path = write_dng(Path(tempfile.mkdtemp()) / "a.dng", frame, cfa_pattern="RGGB", black_level=0, white_level=4095)
+    >>> plain_pixels(path).read(slice(2, 4), slice(0, 3))
+    array([[64, 65, 66],
+           [96, 97, 98]], dtype=uint16)
+    """
     form = _format(path)
     if form == "fits":
-        return read_fits(path)
+        return plain_fits(path)
     if form == "pgm":
-        return read_pgm(path)
-    return read_raw(path, area)
+        return plain_pgm(path)
+    found = plain_dng(Path(path))
+    return found[1] if found else None
 
 
 def read_metadata(path: str | Path, known: MutableMapping[Any, FrameInfo] | None = None) -> FrameInfo:
@@ -60,10 +89,11 @@ def read_metadata(path: str | Path, known: MutableMapping[Any, FrameInfo] | None
     """
     form = _format(path)
     if form == "fits":
-        return read_fits_info(path)
+        return fits_info(path)
     if form == "pgm":
-        return read_pgm_info(path)
-    return read_raw_info(path, known)
+        return pgm_info(path)
+    found = plain_dng(Path(path))
+    return plain_dng_info(Path(path), found[0]) if found else raw_info(path, known)
 
 
 def open_frames(frames: Any, *, kind: str | None = None, area: Area = "visible") -> xr.DataArray:
@@ -150,8 +180,8 @@ def _format(path: str | Path) -> str:
     path = require_file(path)
     with path.open("rb") as file:
         head = file.read(9)
-    packed_fits = head[:2] in (b"\x1f\x8b", b"BZ") and ".fit" in path.name.lower()
-    if head == b"SIMPLE  =" or packed_fits:
+    named_fits = ".fit" in path.name.lower() or path.suffix.lower() == ".fts"
+    if head == b"SIMPLE  =" or (named_fits and head[:2] in (b"\x1f\x8b", b"BZ")):
         return "fits"
     return "pgm" if head[:1] == b"P" and head[1:2] in b"1234567" else "raw"
 
