@@ -189,3 +189,11 @@ def test_progress_counts_frames(capsys):
 def test_two_shapes_are_refused():
     with pytest.raises(ValueError, match="one shape"):
         pair_sums(np.zeros((2, 2)), np.zeros((2, 3)), "mono")
+
+
+def test_pixels_that_pile_up_below_the_stated_white_level_are_saturated():
+    y = np.minimum(np.random.default_rng(0).normal(15_700, 60, (2, 200, 200)).round(), 15_778).astype("uint16")
+    sums = pair_sums(*y, "RGGB", white=16383)
+    share = sums.saturated.sum() / y[0].size
+    np.testing.assert_allclose(share, (y == 15_778).any(axis=0).mean())
+    assert pair_sums(*y - 100, "RGGB", white=15_600).saturated.sum() == ((y - 100) >= 15_600).any(axis=0).sum()

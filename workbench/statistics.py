@@ -30,6 +30,7 @@ OUTLIER_SIGMAS = 8.0
 QUANTISATION_VARIANCE = 1 / 12  # of rounding to whole ADU [ADU²]
 
 _SAMPLE = 16_384  # pixels a channel that suffice for a median and a MAD (1 % of the MAD)
+_PILED_UP, _PILED_UP_FRACTION = 16, 0.005  # pixels at the highest value; of normal noise it is one in thousands
 _MAD_TO_SIGMA = 1.4826
 _MEAN_DEVIATION_TO_SIGMA = float(np.sqrt(np.pi / 2))
 
@@ -70,7 +71,7 @@ def pair_sums(
     black
         Black level [ADU], one or one a channel, of a pair of flats whose lamp may have drifted.
     white
-        White level [ADU]: values at or above it count as saturated.
+        White level [ADU]: values at or above it count as saturated; so do those at the level where they pile up.
     blocks
         Horizontal strips to sum apart; frames with fewer rows of a channel get one block a row.
 
@@ -87,14 +88,13 @@ def pair_sums(
     channels, step = cell.size, cell.shape[0]
     rows = first.shape[0] // step
     blocks = max(1, min(blocks, rows))
-    ratio, centre, limit = _difference_limits(first, second, cell, black)
+    limits = _limits(first, second, cell, black, np.inf if np.isnan(white) else white)
     exact = np.issubdtype(first.dtype, np.integer) and first.dtype.itemsize <= 2
     zero = np.int64(0) if exact else np.float64(0)  # its type is that of the sums
     plain = np.zeros((channels, blocks, len(MOMENTS)), zero.dtype)
     kept = np.zeros_like(plain)
     flags = np.zeros((channels, blocks, 2), np.int64)
-    white = np.float32(np.inf if np.isnan(white) else white)
-    _accumulate(first, second, cell, ratio, centre, limit, white, zero, plain, kept, flags)
+    _accumulate(first, second, cell, *limits, zero, plain, kept, flags)
     return PairSums(plain.astype(float), kept.astype(float), flags[..., 0], flags[..., 1], _centre(first, cell))
 
 
@@ -111,12 +111,12 @@ def _centre(frame: np.ndarray, cell: np.ndarray) -> np.ndarray:
     return result
 
 
-def _difference_limits(
-    first: np.ndarray, second: np.ndarray, cell: np.ndarray, black: Sequence[float] | float | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return ratio, median and greatest deviation of the ordinary differences, one a channel."""
+def _limits(
+    first: np.ndarray, second: np.ndarray, cell: np.ndarray, black: Sequence[float] | float | None, white: float
+) -> tuple[np.ndarray, ...]:
+    """Return, one a channel: ratio, median and greatest deviation of the ordinary differences; the saturated level."""
     step = cell.shape[0]
-    ratio, centre, limit = (np.empty(cell.size, np.float32) for _ in range(3))
+    ratio, centre, limit, top = (np.empty(cell.size, np.float32) for _ in range(4))
     levels = None if black is None else np.broadcast_to(np.asarray(black, float), (cell.size,))
     for (row, column), channel in np.ndenumerate(cell):
         planes = [frame[row::step, column::step] for frame in (first, second)]
@@ -124,7 +124,7 @@ def _difference_limits(
         sample1, sample2 = (plane[::stride, ::stride].astype(np.float64) for plane in planes)
         good = np.isfinite(sample1) & np.isfinite(sample2)
         sample1, sample2 = sample1[good], sample2[good]
-        r, m, scale = 1.0, 0.0, 0.0
+        r, m, scale, most = 1.0, 0.0, 0.0, white
         if sample1.size:
             if levels is not None:
                 level1, level2 = (float(np.median(sample)) - levels[channel] for sample in (sample1, sample2))
@@ -134,9 +134,13 @@ def _difference_limits(
             deviation = np.abs(difference - m)
             # where more than half of the differences are equal, as in quiet bias frames, the MAD is zero
             scale = _MAD_TO_SIGMA * float(np.median(deviation)) or _MEAN_DEVIATION_TO_SIGMA * float(deviation.mean())
-        ratio[channel], centre[channel] = r, m
+            # many pixels at the very highest value: the camera clips below the white level that its files state
+            highest = sample1.max()
+            if scale > 2 and np.count_nonzero(sample1 == highest) > max(_PILED_UP, _PILED_UP_FRACTION * sample1.size):
+                most = min(white, highest)
+        ratio[channel], centre[channel], top[channel] = r, m, most
         limit[channel] = OUTLIER_SIGMAS * scale if scale > 0 else np.inf
-    return ratio, centre, limit
+    return ratio, centre, limit, top
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc"})
@@ -163,7 +167,7 @@ def _row(first, second, ratio, centre, limit, white, zero, out):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _accumulate(first, second, cell, ratio, centre, limit, white, zero, plain, kept, flags):
+def _accumulate(first, second, cell, ratio, centre, limit, top, zero, plain, kept, flags):
     step = cell.shape[0]
     rows, columns = first.shape[0] // step, first.shape[1] // step
     blocks = plain.shape[1]
@@ -177,7 +181,7 @@ def _accumulate(first, second, cell, ratio, centre, limit, white, zero, plain, k
                     row1[k] = first[row * step + dy, k * step + dx]
                     row2[k] = second[row * step + dy, k * step + dx]
                 c = cell[dy, dx]
-                outliers, saturated, black = _row(row1, row2, ratio[c], centre[c], limit[c], white, zero, out)
+                outliers, saturated, black = _row(row1, row2, ratio[c], centre[c], limit[c], top[c], zero, out)
                 flags[c, block, 0] += saturated
                 flags[c, block, 1] += black
                 if outliers == 0:

@@ -121,7 +121,9 @@ def _select(curve: xr.Dataset) -> tuple[np.ndarray, str]:
     """Return the numbers of the pairs to fit, and why there are none."""
     signal, variance = curve["signal"].values, curve["variance"].values
     saturated = curve["saturated_fraction"].values > CLIPPED_FRACTION
-    dark = (curve["zero_fraction"].values > CLIPPED_FRACTION) | ~(signal > 0) | ~(variance > 0)
+    # below one pixel's own noise there is no light to speak of
+    dark = (curve["zero_fraction"].values > CLIPPED_FRACTION) | ~(signal > np.sqrt(np.maximum(variance, 0)))
+    dark |= ~(variance > 0)
     if not signal.size:
         return np.empty(0, int), "there are no pairs of flats; shoot two or more at each of several exposures"
     if saturated.all():
@@ -130,7 +132,8 @@ def _select(curve: xr.Dataset) -> tuple[np.ndarray, str]:
         return np.empty(0, int), "the flats hold no light above the black level; shoot longer exposures"
     top = signal[~dark].max()
     peak = np.argmax(np.where(dark, -np.inf, variance))
-    fallen = ~dark & (signal > signal[peak] * 1.02) & (variance < 0.9 * variance[peak])
+    error = np.hypot(curve["variance_error"].values, curve["variance_error"].values[peak])
+    fallen = ~dark & (signal > signal[peak]) & (variance < 0.9 * variance[peak] - 4 * error)
     limit = float(curve.attrs["white_level"]) - float(curve["black_level"].values.max())
     limit = top / BELOW_SATURATION if np.isnan(limit) else limit
     if fallen.any():  # the variance breaks down where the brightest pixels clip
