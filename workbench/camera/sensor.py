@@ -375,7 +375,9 @@ def expose(
 
 def _rate_map(sensor: VirtualSensor, rate: ArrayLike) -> np.ndarray | None:
     """Return the rate as a (y, x) view [e⁻/s/pixel], or None for a closed shutter."""
-    rate = np.asarray(rate, dtype=float)
+    rate = np.asarray(rate)
+    if rate.dtype.kind != "f":
+        rate = rate.astype(float)
     channels = channels_of(sensor.cfa_pattern)
     if not (rate.ndim == 0 or rate.shape in ((len(channels),), sensor.shape)):
         raise WorkbenchError(

@@ -189,7 +189,7 @@ def write_samples(
         done = pool.map(shoot, range(len(shots)))
         for _ in tqdm(done, total=len(shots), desc="shooting sample frames", unit="frame", disable=not progress):
             pass
-    (folder / "truth.json").write_text(json.dumps(truth(recipe), indent=1) + "\n", encoding="utf-8")
+    (folder / "truth.json").write_text(json.dumps(truth(recipe), indent=1) + "\n", encoding="utf-8", newline="\n")
     return folder
 
 
@@ -390,7 +390,7 @@ def publish() -> None:
     shutil.rmtree(small, ignore_errors=True)
     write_samples(small, SMALL)
     with tempfile.TemporaryDirectory() as aside:
-        HASHES.write_text(hash_folder(write_samples(aside)), encoding="utf-8")
+        HASHES.write_text(hash_folder(write_samples(aside)), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
