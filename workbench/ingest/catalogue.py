@@ -203,14 +203,13 @@ class _Warnings:
 
 
 def _differences(table: pd.DataFrame) -> list[str]:
-    """What keeps these frames from forming one cube, each with the way to take a part."""
-    sentences = []
+    """What keeps these frames from forming one cube: the gravest difference."""
     for column, name in (("camera", "cameras"), ("full_shape", "sizes"), ("cfa_pattern", "CFA patterns")):
         first = table.drop_duplicates(column)
         if len(first) > 1:
             found = ", ".join(f"{row[column] or 'unknown'} ({row['file']})" for _, row in first.head(4).iterrows())
-            sentences.append(f"the frames are of {len(first)} {name}: {found}; select one before measuring")
-    return sentences
+            return [f"the frames are of {len(first)} {name}: {found}; select one before measuring"]
+    return []
 
 
 def _nothing_found(root: Path, files: Sequence[Path], set_aside: Sequence[tuple[Path, str]]) -> str:

@@ -101,6 +101,8 @@ def write_dng(
             f"a DNG holds a two-dimensional uint16 mosaic; got {mosaic.dtype} of shape {mosaic.shape}: "
             "round, clip to 0..65535 and convert first"
         )
+    if min(mosaic.shape) < 22:
+        raise WorkbenchError(f"LibRaw takes nothing below 22 x 22 pixels for a RAW frame; got {mosaic.shape}")
     pixels = np.ascontiguousarray(mosaic, dtype="<u2").data.cast("B")
     height, width = mosaic.shape
     exif = _exif(iso, exposure, aperture, time, temperature)

@@ -170,7 +170,10 @@ def temperature_in_name(path: str | Path, root: str | Path | None = None) -> tup
 
 
 _TEMPERATURE = re.compile(
-    r"(?:(?:(?<![A-Za-z0-9])(minus ?|m)|([-−])|[+]|(?<![A-Za-z0-9.,])))(\d{1,2}(?:[.,]\d+)?) ?(?:C|(?:°|deg) ?[Cc])(?![A-Za-z0-9])"
+    r"""(?: (?<![A-Za-z0-9]) (minus\ ?|m) | ([-−]) | \+ | (?<![A-Za-z0-9.,]) )
+        (\d{1,2} (?:[.,]\d+)?) \ ?
+        (?: C | (?:°|deg)\ ?[Cc] ) (?![A-Za-z0-9])""",
+    re.VERBOSE,
 )
 
 _KIND_WORDS = (
