@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,11 +90,28 @@ def bayer_pattern(header: Mapping[str, Any], height: int) -> str:
     return pattern
 
 
-def _opened(path: Path) -> fits.HDUList:
-    try:
-        return fits.open(path, memmap=False, lazy_load_hdus=True, ignore_missing_simple=True)
-    except Exception as error:
-        raise FrameReadError(path, f"cannot be read as FITS ({error})") from None
+@contextmanager
+def _opened(path: Path) -> Iterator[fits.HDUList]:
+    with path.open("rb") as file:
+        try:
+            if file.read(6) == b"SIMPLE":  # not packed
+                file.seek(0)
+                _require_first_unit(fits.Header.fromfile(file), file.tell(), path)
+            file.seek(0)
+            hdus = fits.open(file, memmap=False, lazy_load_hdus=True)
+        except FrameReadError:
+            raise
+        except Exception as error:  # astropy raises many kinds for damaged headers
+            raise FrameReadError(path, f"cannot be read as FITS ({error}); save it again as a FITS image") from None
+        with hdus:
+            yield hdus
+
+
+def _require_first_unit(header: Mapping[str, Any], offset: int, path: Path) -> None:
+    """Make sure that the first unit's data are there; astropy would only warn, on the terminal."""
+    shape = tuple(header[f"NAXIS{axis}"] for axis in range(1, header["NAXIS"] + 1))
+    if shape:
+        PlainPixels(path, offset, f"V{_bytes(header)}", shape).require_whole()
 
 
 def _picture(hdus: fits.HDUList, path: Path) -> tuple[Any, FrameInfo]:
