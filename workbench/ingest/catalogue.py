@@ -75,8 +75,10 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
         raise WorkbenchError(f"{root} is a file; give the folder that holds the frames")
     files = sorted(_files(root), key=_natural)
     told: dict[Path, dict[str, Any]] = {}
-    for manifest in (file for file in files if file.name.casefold() == MANIFEST):
-        told |= read_manifest(manifest)  # parents come before their subfolders, which know better
+    manifests = [file for file in files if file.name.casefold() == MANIFEST]
+    for manifest in sorted(manifests, key=lambda file: len(file.parts)):  # the nearer one knows better
+        for file, values in read_manifest(manifest).items():
+            told[file] = told.get(file, {}) | values
     set_aside = [
         (file, f"named in the manifest {MANIFEST}, but there is no such file; correct the name or delete the line")
         for file in told

@@ -68,7 +68,13 @@ def _table(path: Path) -> pd.DataFrame:
             header = file.readline()
         separator = ";" if header.count(";") > header.count(",") else ","
         table = pd.read_csv(
-            path, sep=separator, encoding="utf-8-sig", dtype=str, keep_default_na=False, skipinitialspace=True
+            path,
+            sep=separator,
+            encoding="utf-8-sig",
+            dtype=str,
+            keep_default_na=False,
+            skipinitialspace=True,
+            skip_blank_lines=False,  # so that line numbers hold
         )
     except pd.errors.EmptyDataError:
         raise WorkbenchError(f"{path} is empty; a manifest has a header line and one line a frame") from None
@@ -76,6 +82,8 @@ def _table(path: Path) -> pd.DataFrame:
         raise WorkbenchError(
             f"{path} cannot be read as a table ({error}); write it as CSV in UTF-8, one line a frame"
         ) from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes a surplus of values for an index
+        raise WorkbenchError(f"{path} cannot be read as a table: its lines have more values than its header has names")
     table.columns = [str(column).strip().casefold() for column in table.columns]
     if "file" not in table:
         raise WorkbenchError(

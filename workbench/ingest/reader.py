@@ -210,6 +210,7 @@ def _same(table: pd.DataFrame, column: str) -> Any:
     names = {"cfa_pattern": "CFA pattern"}
     found = ", ".join(f"{row[column] or 'unknown'} ({row['file']})" for _, row in first.head(4).iterrows())
     example = first[column].iloc[0]
+    example = example.item() if isinstance(example, np.generic) else example
     raise WorkbenchError(
         f"these frames differ in {names.get(column, column)}: {found}; "
         f"one cube needs one: take a part, for example frames.select({column}={example!r})"
