@@ -1,0 +1,269 @@
+"""Matching star patterns: which star of one frame is which of another, whatever the shift, rotation or scale.
+
+Deterministic throughout: triangles of neighbouring stars are compared by their shape, vote for scale, rotation
+and shift, and the winner must explain more stars than chance would.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from scipy.spatial import cKDTree
+from scipy.stats import poisson
+
+from ..errors import WorkbenchError
+from .transform import Transform, fit_robust, fit_transform
+
+# (brightest stars, neighbours of each, tolerance in triangle shape): from quick and sure to patient.
+_ATTEMPTS = ((60, 6, 0.004), (60, 8, 0.02), (150, 8, 0.008), (120, 12, 0.03), (400, 10, 0.004))
+_SEEDS, _SHIFTS = 30, 40  # rotations, and triangle pairs within each, tried at most
+_CHANCE = 1e-9  # a match this likely by chance, after all tries, is none
+
+
+class NoMatchError(WorkbenchError):
+    """Two star lists that show no common pattern: another target, clouds, or too few stars."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A frame matched to the reference: `transform` (reference → frame), matched star indices, `residuals`."""
+
+    transform: Transform
+    reference_index: np.ndarray
+    frame_index: np.ndarray
+    residuals: xr.Dataset
+
+
+def match_stars(reference: xr.Dataset, frame: xr.Dataset, *, kind: str = "auto", limit: int = 2000) -> Match:
+    """Match a frame's stars to the reference's and fit the transform between them.
+
+    Parameters
+    ----------
+    reference, frame
+        Star lists of `workbench.stars.find_stars` (``x``, ``y``, ``x_error``, ``y_error``, brightest first).
+    kind
+        The transform's model (`workbench.align.KINDS`), or ``auto``.
+    limit
+        Use at most so many of the brightest stars for the fit.
+
+    Raises
+    ------
+    NoMatchError
+        If no common pattern is found that chance would not show as well; the message says how far it came.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(5)
+    >>> x, y = rng.uniform(0, 1000, (2, 30))
+    >>> def catalogue(x, y):
+    ...     error = ("star", np.full(x.size, 0.05))
+    ...     return xr.Dataset({"x": ("star", x), "y": ("star", y), "x_error": error, "y_error": error})
+    >>> match = match_stars(catalogue(x, y), catalogue(900 - x, 800 - y))  # a meridian flip
+    >>> match.reference_index.size, round(abs(match.transform.rotation), 3)
+    (30, 180.0)
+    """
+    here, there = _positions(reference), _positions(frame)
+    if min(len(here), len(there)) < 4:
+        raise NoMatchError(
+            f"{len(there)} stars in this frame and {len(here)} in the reference: a pattern needs at least 4 in both"
+        )
+    best: tuple[float, np.ndarray, np.ndarray, Transform] | None = None
+    for count, neighbours, tolerance in _ATTEMPTS:
+        first, second = here[:count], there[:count]
+        for seed in _hypotheses(first, second, neighbours, tolerance):
+            grown = _grow(seed, here[:limit], there[:limit])
+            if grown is not None and (best is None or grown[0] < best[0]):
+                best = grown
+            if best is not None and best[0] < np.log(_CHANCE) * 4:
+                break
+        if best is not None and best[0] < np.log(_CHANCE):
+            break
+    if best is None or best[0] > np.log(_CHANCE):
+        raise NoMatchError(
+            f"no star pattern in common with the reference ({len(there)} and {len(here)} stars): "
+            "another target, clouds or too few stars"
+        )
+    _, one, two, start = best
+    errors = _pair_errors(reference, frame)
+    transform, residuals = fit_robust(here[one], there[two], errors(one, two), kind=_at_most(kind, one.size))
+    # With the full model in hand, pair again: distortion may have kept the corners apart.
+    for _ in range(2):
+        reach = np.clip(5.0 * residuals.attrs["rms"], 0.7, 4.0)
+        one, two = _pair(transform, here[:limit], there[:limit], reach)
+        if one.size < 4:
+            one, two = best[1], best[2]
+        transform, residuals = fit_robust(here[one], there[two], errors(one, two), kind=_at_most(kind, one.size))
+    del start
+    return Match(transform, one, two, residuals)
+
+
+def _at_most(kind: str, stars: int) -> str:
+    """Fall back to a model that so few stars can carry."""
+    for name, least in (("cubic", 15), ("quadratic", 9), ("homography", 6), ("affine", 4)):
+        if kind == name and stars < least:
+            kind = "similarity"
+    return kind
+
+
+def _positions(stars: xr.Dataset) -> np.ndarray:
+    return np.stack([stars["x"].values, stars["y"].values], 1).astype(float)
+
+
+def _pair_errors(reference: xr.Dataset, frame: xr.Dataset):
+    def of(stars):
+        return (stars["x_error"].values ** 2 + stars["y_error"].values ** 2) / 2.0
+
+    first, second = of(reference), of(frame)
+    return lambda one, two: np.sqrt(first[one] + second[two])
+
+
+def _triangles(points: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return triangles (n, 3), vertices in a canonical order, and their shapes (n, 3).
+
+    The vertices run: opposite the longest side, opposite the middle one, opposite the shortest.  The shape is
+    (middle, shortest)/longest and the handedness, far apart for mirror images, which optics on one telescope
+    do not make.
+    """
+    count = len(points)
+    tree = cKDTree(points)
+    _, near = tree.query(points, k=min(neighbours + 1, count))
+    a, b = np.triu_indices(near.shape[1] - 1, 1)
+    rows = np.repeat(np.arange(count), a.size)
+    triples = np.stack([rows, near[:, 1:][:, a].ravel(), near[:, 1:][:, b].ravel()], 1)
+    bright = min(count, 12)  # and all triangles of the brightest, which span the field
+    i, j, k = np.meshgrid(*[np.arange(bright)] * 3, indexing="ij")
+    wide = np.stack([i, j, k], -1)[(i < j) & (j < k)]
+    triples = np.unique(np.sort(np.concatenate([triples, wide]), axis=1), axis=0)
+    corners = points[triples]
+    sides = np.stack(
+        [np.hypot(*(corners[:, (v + 1) % 3] - corners[:, (v + 2) % 3]).T) for v in range(3)], 1
+    )  # side v lies opposite vertex v
+    order = np.argsort(-sides, axis=1, kind="stable")
+    triples = np.take_along_axis(triples, order, 1)
+    sides = np.take_along_axis(sides, order, 1)
+    corners = points[triples]
+    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    hand = np.sign(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0])
+    shape = np.stack([sides[:, 1] / sides[:, 0], sides[:, 2] / sides[:, 0], hand], 1)
+    usable = (sides[:, 0] > 8.0) & (shape[:, 1] > 0.08) & (hand != 0)
+    return triples[usable], shape[usable]
+
+
+def _hypotheses(first: np.ndarray, second: np.ndarray, neighbours: int, tolerance: float):
+    """Yield similarity transforms that many triangle pairs agree on, the best supported first."""
+    if min(len(first), len(second)) < 4:
+        return
+    (one, shape_one), (two, shape_two) = _triangles(first, neighbours), _triangles(second, neighbours)
+    if not len(one) or not len(two):
+        return
+    pairs = cKDTree(shape_one).sparse_distance_matrix(cKDTree(shape_two), tolerance, output_type="coo_matrix")
+    i, j = pairs.row, pairs.col
+    if i.size > 300_000:  # keep the best-agreeing shapes
+        keep = np.argsort(pairs.data, kind="stable")[:300_000]
+        i, j = i[keep], j[keep]
+    order = np.lexsort((j, i))
+    i, j = i[order], j[order]
+    complex_first, complex_second = first @ [1, 1j], second @ [1, 1j]
+    p, q = complex_first[one[i]], complex_second[two[j]]
+    p0, q0 = p.mean(1, keepdims=True), q.mean(1, keepdims=True)
+    turn = (np.conj(p - p0) * (q - q0)).sum(1) / (np.abs(p - p0) ** 2).sum(1)
+    sensible = (np.abs(turn) > 0.4) & (np.abs(turn) < 2.5)
+    turn, p0, q0 = turn[sensible], p0[sensible, 0], q0[sensible, 0]
+    if not turn.size:
+        return
+    space = np.stack([np.log(np.abs(turn)), np.cos(np.angle(turn)), np.sin(np.angle(turn))], 1)
+    reach = max(0.01, 1.5 * tolerance)
+    tree = cKDTree(space)
+    support = tree.query_ball_point(space, reach, return_length=True)
+    taken = np.zeros(turn.size, bool)
+    field = max(np.ptp(first, axis=0).max(), 1.0)
+    seeds = 0
+    for seed in np.argsort(-support, kind="stable")[:4000]:
+        if taken[seed]:
+            continue
+        if (seeds := seeds + 1) > _SEEDS or support[seed] < 2:
+            return
+        members = np.array(tree.query_ball_point(space[seed], reach))
+        taken[members] = True
+        rotation = np.median(turn[members].real) + 1j * np.median(turn[members].imag)
+        shift = q0[members] - rotation * p0[members]
+        plane = np.stack([shift.real, shift.imag], 1)
+        near = cKDTree(plane)
+        radius = max(4.0, reach * field / 8)
+        votes = near.query_ball_point(plane, radius, return_length=True)
+        free = np.ones(members.size, bool)
+        for best in np.argsort(-votes, kind="stable")[:_SHIFTS]:
+            if not free[best]:
+                continue
+            agree = near.query_ball_point(plane[best], radius)
+            free[agree] = False
+            if len(agree) < 2 and len(first) > 4:
+                break
+            chosen = members[agree]
+            # Rotation and shift together, from the centres of the agreeing triangles where they span the field.
+            rotation_here = np.median(turn[chosen].real) + 1j * np.median(turn[chosen].imag)
+            middle = np.median(p0[chosen].real) + 1j * np.median(p0[chosen].imag)
+            offset = q0[chosen] - rotation_here * (p0[chosen] - middle)
+            offset = np.median(offset.real) + 1j * np.median(offset.imag)
+            yield Transform(
+                "similarity",
+                np.array(
+                    [
+                        [offset.real - middle.real, rotation_here.real, -rotation_here.imag],
+                        [offset.imag - middle.imag, rotation_here.imag, rotation_here.real],
+                    ]
+                ),
+                (float(middle.real), float(middle.imag)),
+                1.0,
+            )
+
+
+def _pair(transform: Transform, here: np.ndarray, there: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pair each reference star with the frame star nearest to where it should be, if each is the other's nearest."""
+    x, y = transform.apply(here[:, 0], here[:, 1])
+    expected = np.stack([x, y], 1)
+    distance, nearest = cKDTree(there).query(expected, distance_upper_bound=radius)
+    _, back = cKDTree(expected).query(there)
+    one = np.flatnonzero(np.isfinite(distance))
+    one = one[back[nearest[one]] == one]
+    return one, nearest[one]
+
+
+def _grow(seed: Transform, here: np.ndarray, there: np.ndarray):
+    """Refine a hypothesis on ever more stars; return (log of its chance probability, pairs, transform)."""
+    transform = seed
+    field = max(np.ptp(there, axis=0).max(), 1.0)
+    area = max(float(np.prod(np.ptp(there, axis=0))), 1.0)
+    one = two = np.zeros(0, int)
+    radius = 0.0
+    for step, (count, wanted) in enumerate(((60, 0.006 * field), (60, 0.003 * field), (300, 4.0), (len(here), 3.0), (len(here), 2.0))):
+        a, b = here[:count], there[:count]
+        # Not so wide that strangers pair up: at most a third of the mean distance between stars.
+        radius = float(np.clip(wanted, 2.0, max(2.0, 0.35 * np.sqrt(area / len(b)))))
+        one, two = _pair(transform, a, b, radius)
+        if one.size < 4:
+            return None
+        model = "similarity" if one.size < 12 or step < 2 else "affine"
+        if one.size >= 40 and step >= 3:
+            model = "quadratic"
+        weights = None
+        if one.size > 6:
+            x, y = transform.apply(a[one, 0], a[one, 1])
+            dx, dy = b[two, 0] - x, b[two, 1] - y
+            away = np.hypot(dx - np.median(dx), dy - np.median(dy))
+            weights = (away <= max(3.0 * np.median(away), 0.5)).astype(float)
+            if np.count_nonzero(weights) < 4:
+                weights = None
+        transform, _ = fit_transform(a[one], b[two], kind=model, weights=weights)
+        matrix = transform.jacobian(*transform.centre)
+        if not 0.4 < np.sqrt(abs(np.linalg.det(matrix))) < 2.5 or np.linalg.det(matrix) < 0:
+            return None
+    x, y = transform.apply(here[:, 0], here[:, 1])
+    low, high = there.min(0) - radius, there.max(0) + radius
+    inside = np.count_nonzero((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]))
+    by_chance = inside * len(there) * np.pi * radius**2 / area
+    # Four numbers were fitted, which two pairs satisfy by themselves; thousands of hypotheses were open.
+    log_chance = float(poisson.logsf(max(one.size - 3, 0), by_chance)) + np.log(1e4)
+    return log_chance, one, two, transform

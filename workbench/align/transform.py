@@ -1,0 +1,298 @@
+"""Where a point of the reference frame lies in another frame: models, their fit, their residuals.
+
+A `Transform` leads from the reference to the frame, the direction in which resampling asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..errors import WorkbenchError
+
+KINDS = ("shift", "similarity", "affine", "homography", "quadratic", "cubic")
+_PARAMETERS = {"shift": 2, "similarity": 4, "affine": 6, "homography": 8, "quadratic": 12, "cubic": 20}
+_TERMS = {
+    "shift": ((0, 0),),
+    "affine": ((0, 0), (1, 0), (0, 1)),
+    "quadratic": ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2)),
+    "cubic": ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2), (3, 0), (2, 1), (1, 2), (0, 3)),
+}
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A map from reference positions to frame positions [px], made by `fit_transform`.
+
+    Inside, positions are centred and scaled: ``u = (x - centre) / size``.  `kind` is one of `KINDS`:
+    ``homography`` is exact for a flat field of sky seen from two pointings, ``quadratic`` and ``cubic`` take up
+    what a lens distorts (radial distortion k r³, seen after a dither or a rotation off the axis, is cubic).
+
+    Examples
+    --------
+    >>> Transform.identity().apply(3.0, 4.0)
+    (3.0, 4.0)
+    """
+
+    kind: str
+    coefficients: np.ndarray = field(repr=False)
+    centre: tuple[float, float] = (0.0, 0.0)
+    size: float = 1.0
+
+    @classmethod
+    def identity(cls) -> Transform:
+        """Return the map of the reference onto itself."""
+        return cls("affine", np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+
+    def apply(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Return the frame position (x, y) of reference positions; numbers or arrays."""
+        u, v = (np.asarray(x, float) - self.centre[0]) / self.size, (np.asarray(y, float) - self.centre[1]) / self.size
+        if self.kind == "homography":
+            (a, b, c), (d, e, f), (g, h, _) = self.coefficients
+            below = g * u + h * v + 1.0
+            p, q = (a + b * u + c * v) / below, (d + e * u + f * v) / below
+        else:
+            terms = _TERMS["affine" if self.kind == "similarity" else self.kind]
+            shape = np.broadcast(u, v).shape
+            p = q = np.zeros(shape)
+            for index, (i, j) in enumerate(terms):
+                basis = u**i * v**j
+                p, q = p + self.coefficients[0, index] * basis, q + self.coefficients[1, index] * basis
+            if self.kind == "shift":
+                p, q = p + u, q + v
+        p, q = p * self.size + self.centre[0], q * self.size + self.centre[1]
+        return (float(p), float(q)) if np.ndim(p) == 0 else (p, q)
+
+    def jacobian(self, x: float, y: float, step: float = 8.0) -> np.ndarray:
+        """Return the 2 x 2 matrix of derivatives ((dx'/dx, dx'/dy), (dy'/dx, dy'/dy)) at a reference position."""
+        right, left = self.apply(x + step, y), self.apply(x - step, y)
+        below, above = self.apply(x, y + step), self.apply(x, y - step)
+        return np.array([[right[0] - left[0], below[0] - above[0]], [right[1] - left[1], below[1] - above[1]]]) / (2 * step)
+
+    def inverse(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Return the reference position of frame positions, by Newton's method (to 1e-9 px).
+
+        Examples
+        --------
+        >>> t = Transform("shift", np.array([[12.0], [-3.0]]))
+        >>> t.inverse(20.0, 20.0)
+        (8.0, 23.0)
+        """
+        x, y = np.asarray(x, float), np.asarray(y, float)
+        matrix = np.linalg.inv(self.jacobian(*self.centre))
+        origin = self.apply(*self.centre)
+        u = self.centre[0] + matrix[0, 0] * (x - origin[0]) + matrix[0, 1] * (y - origin[1])
+        v = self.centre[1] + matrix[1, 0] * (x - origin[0]) + matrix[1, 1] * (y - origin[1])
+        for _ in range(60):
+            p, q = self.apply(u, v)
+            du = matrix[0, 0] * (x - p) + matrix[0, 1] * (y - q)
+            dv = matrix[1, 0] * (x - p) + matrix[1, 1] * (y - q)
+            u, v = u + du, v + dv
+            if max(np.max(np.abs(du), initial=0.0), np.max(np.abs(dv), initial=0.0)) < 1e-9:
+                break
+        return (float(u), float(v)) if np.ndim(u) == 0 else (u, v)
+
+    @property
+    def rotation(self) -> float:
+        """Rotation of the frame against the reference at the centre [degrees], -180 to 180."""
+        matrix = self.jacobian(*self.centre)
+        return float(np.degrees(np.arctan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1])))
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the frame for one of the reference, at the centre."""
+        return float(np.sqrt(abs(np.linalg.det(self.jacobian(*self.centre)))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers that `from_dict` takes back without loss."""
+        return {
+            "kind": self.kind,
+            "coefficients": self.coefficients.tolist(),
+            "centre": list(self.centre),
+            "size": self.size,
+        }
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Transform:
+        """Return the transform that `to_dict` described."""
+        return cls(plain["kind"], np.array(plain["coefficients"], float), tuple(plain["centre"]), plain["size"])
+
+
+def fit_transform(
+    reference: np.ndarray,
+    frame: np.ndarray,
+    error: np.ndarray | float = 1.0,
+    *,
+    kind: str = "affine",
+    weights: np.ndarray | None = None,
+) -> tuple[Transform, np.ndarray]:
+    """Fit a transform to matched positions by weighted least squares, weights 1/error².
+
+    Parameters
+    ----------
+    reference, frame
+        Positions (star, 2) as (x, y) [px].
+    error
+        Standard error of a position difference, per axis [px]: one for all or one a star.
+    kind
+        One of `KINDS`.
+    weights
+        Multiplies 1/error², for robust fitting; 0 leaves a star out.
+
+    Returns
+    -------
+    The transform, and the standard error of the place to which it leads each reference position [px] (from the
+    design and the errors; for a homography that of the affine part).
+
+    Raises
+    ------
+    WorkbenchError
+        If the kind is unknown or there are fewer stars than the model has parameters for.
+
+    Examples
+    --------
+    >>> here = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
+    >>> transform, _ = fit_transform(here, here @ [[0.0, 1.0], [-1.0, 0.0]] + 5.0, kind="similarity")
+    >>> round(transform.rotation, 6), round(transform.scale, 6)
+    (90.0, 1.0)
+    """
+    if kind not in KINDS:
+        raise WorkbenchError(f"transform kind {kind!r} is none of {', '.join(KINDS)}")
+    weight = np.broadcast_to(1.0 / np.asarray(error, float) ** 2, (len(reference),)) * (1.0 if weights is None else weights)
+    if 2 * np.count_nonzero(weight) < _PARAMETERS[kind]:
+        raise WorkbenchError(
+            f"a transform of kind {kind!r} needs {_PARAMETERS[kind] // 2} matched stars; "
+            f"there are {np.count_nonzero(weight)}"
+        )
+    centre = np.round(reference.mean(0))
+    size = max(float(np.abs(reference - centre).max()), 1.0)
+    u, v = ((reference - centre) / size).T
+    p, q = ((frame - centre) / size).T
+    root = np.sqrt(weight)
+    if kind == "similarity":
+        one, zero = np.ones_like(u), np.zeros_like(u)
+        design = np.concatenate([np.stack([one, zero, u, -v], 1), np.stack([zero, one, v, u], 1)])
+        (a, d, c, s), covariance = _least_squares(design, np.concatenate([p, q]), np.concatenate([root, root]))
+        coefficients = np.array([[a, c, -s], [d, s, c]])
+        rows = design[: len(u)]
+        place = np.einsum("ij,jk,ik->i", rows, covariance, rows)
+    else:
+        terms = _TERMS["affine" if kind == "homography" else kind]
+        design = np.stack([u**i * v**j for i, j in terms], 1)
+        here = (u, v) if kind == "shift" else (0.0, 0.0)
+        first, covariance = _least_squares(design, p - here[0], root)
+        second, _ = _least_squares(design, q - here[1], root)
+        coefficients = np.array([first, second])
+        place = np.einsum("ij,jk,ik->i", design, covariance, design)
+    if kind == "homography":
+        coefficients = _homography(coefficients, u, v, p, q, root)
+    centre = (float(centre[0]), float(centre[1]))
+    return Transform(kind, coefficients, centre, size), np.sqrt(np.maximum(place, 0.0))
+
+
+def _least_squares(design: np.ndarray, values: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Solve the weighted system; the covariance is in units of the values' errors squared."""
+    weighted = design * root[:, None]
+    q, r = np.linalg.qr(weighted)
+    inverse = np.linalg.pinv(r)
+    return inverse @ (q.T @ (values * root)), inverse @ inverse.T
+
+
+def _homography(affine, u, v, p, q, root) -> np.ndarray:
+    """Refine an affine start to a homography by Gauss-Newton on the residuals in the frame."""
+    matrix = np.vstack([affine, [0.0, 0.0, 1.0]])
+    for _ in range(20):
+        (a, b, c), (d, e, f), (g, h, _) = matrix
+        below = g * u + h * v + 1.0
+        at_p, at_q = (a + b * u + c * v) / below, (d + e * u + f * v) / below
+        zero, one = np.zeros_like(u), 1.0 / below
+        top = np.stack([one, u / below, v / below, zero, zero, zero, -at_p * u / below, -at_p * v / below], 1)
+        low = np.stack([zero, zero, zero, one, u / below, v / below, -at_q * u / below, -at_q * v / below], 1)
+        step, _ = _least_squares(np.concatenate([top, low]), np.concatenate([p - at_p, q - at_q]), np.tile(root, 2))
+        matrix = matrix + np.array([[*step[:3]], [*step[3:6]], [step[6], step[7], 0.0]])
+        if np.abs(step).max() < 1e-13:
+            break
+    return matrix
+
+
+def fit_robust(
+    reference: np.ndarray, frame: np.ndarray, error: np.ndarray, *, kind: str = "auto"
+) -> tuple[Transform, xr.Dataset]:
+    """Fit a transform and reject stars that do not follow it; choose the model where none is named.
+
+    Weights are 1/error² times Tukey's biweight of the residuals (cut at 6 scaled MAD), to convergence, so that
+    double stars and wrong pairs lose their say.  ``auto`` takes the model with the least Bayesian information
+    criterion: a further term must earn its place.
+
+    Returns
+    -------
+    The transform, and its residuals: a Dataset over ``star`` with reference position ``x``, ``y``, residuals
+    ``dx``, ``dy`` (frame minus model), their ``error``, ``used``, and ``place_error``, the transform's own
+    standard error there [px]; attributes ``kind``, ``rms`` (of used stars, per axis), ``scatter`` (residual over
+    stated error), ``stars_used`` and ``place_error`` (rms over the stars).
+    """
+    if kind != "auto":
+        return _fit_one(reference, frame, error, kind)
+    best = None
+    spread = {}
+    for name in KINDS:
+        if len(reference) < (3 if name == "shift" else max(4, 1.5 * _PARAMETERS[name])):
+            continue
+        transform, residuals = _fit_one(reference, frame, error, name)
+        d2 = (residuals["dx"].values ** 2 + residuals["dy"].values ** 2) / error**2
+        spread[name] = (transform, residuals, d2)
+    if not spread:
+        return _fit_one(reference, frame, error, "shift")
+    # One yardstick for all: residuals cut at the richest model's scale, so that outliers cost each the same.
+    scale = min(np.median(d2) for _, _, d2 in spread.values()) / 1.386
+    for name, (transform, residuals, d2) in spread.items():
+        cost = np.minimum(d2 / max(scale, 1e-12), 25.0).sum() + _PARAMETERS[name] * np.log(2 * len(reference))
+        if best is None or cost < best[0]:
+            best = (cost, transform, residuals)
+    return best[1], best[2]
+
+
+def _fit_one(reference, frame, error, kind) -> tuple[Transform, xr.Dataset]:
+    weights = np.ones(len(reference))
+    scatter = 1.0
+    for _ in range(30):
+        transform, place = fit_transform(reference, frame, error, kind=kind, weights=weights)
+        x, y = transform.apply(reference[:, 0], reference[:, 1])
+        dx, dy = frame[:, 0] - x, frame[:, 1] - y
+        distance = np.hypot(dx, dy) / error
+        # The median of a Rayleigh distribution is 1.1774 sigma.
+        scatter = max(float(np.median(distance)) / 1.1774, 1e-9)
+        new = np.maximum(1.0 - (distance / (6.0 * scatter)) ** 2, 0.0) ** 2
+        if np.count_nonzero(new) * 2 <= _PARAMETERS[kind]:
+            break
+        change = np.abs(new - weights).max()
+        weights = new
+        if change < 1e-4:
+            break
+    used = weights > 0
+    degrees = max(2 * np.count_nonzero(used) - _PARAMETERS[kind], 1)
+    rms = float(np.sqrt((dx[used] ** 2 + dy[used] ** 2).sum() / degrees))
+    scaled_place = place * max(scatter, 1.0)
+    px = {"units": "px"}
+    residuals = xr.Dataset(
+        {
+            "x": ("star", reference[:, 0], {**px, "long_name": "column in the reference"}),
+            "y": ("star", reference[:, 1], {**px, "long_name": "row in the reference"}),
+            "dx": ("star", dx, {**px, "long_name": "residual in x"}),
+            "dy": ("star", dy, {**px, "long_name": "residual in y"}),
+            "error": ("star", np.broadcast_to(error, dx.shape) * 1.0, {**px, "long_name": "standard error of a residual"}),
+            "place_error": ("star", scaled_place, {**px, "long_name": "standard error of the transform there"}),
+            "used": ("star", used, {"long_name": "has a say in the fit"}),
+        },
+        attrs={
+            "kind": kind,
+            "rms": rms,
+            "scatter": scatter,
+            "stars_used": int(used.sum()),
+            "place_error": float(np.sqrt(np.mean(scaled_place**2))),
+        },
+    )
+    return transform, residuals

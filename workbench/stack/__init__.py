@@ -1,0 +1,1 @@
+"""Stack frames: resample, weigh, normalise, reject, combine."""

@@ -1,0 +1,587 @@
+"""Finding and measuring stars: where they are, how bright, how sharp, and how good a frame is.
+
+Colour frames are searched on the half-size green plane (the mean of the two greens of every 2 x 2 cell), mono
+frames as they are.  Positions are always given in pixels of the full frame, the centre of its first pixel at
+(0, 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+import sep
+import xarray as xr
+from scipy.ndimage import gaussian_filter
+
+from .bayer import offsets
+from .errors import WorkbenchError
+
+FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
+_APERTURE = 2.2  # flux within this many FWHM: a fraction that does not change with the seeing
+_ANNULUS = (3.0, 5.0)  # local background, in FWHM
+_ENOUGH = 40  # with fewer stars found, look deeper
+_SMOOTHING = (1.0, 2.0, 3.5)  # px: widths of the matched filters of the deeper search
+# A star spreads light into the eight neighbours of its brightest pixel.  Even at a FWHM of 1.5 pixels, centred,
+# the eight hold 0.35 of the peak; a hot pixel leaves them at the background.
+_NEIGHBOURS = 0.3
+_CENTROID_FLOOR = 0.02  # pixels of the searched plane: what sampling alone leaves
+
+
+def half_green(mosaic: np.ndarray, cfa_pattern: str) -> np.ndarray:
+    """Return the half-size green plane of a mosaic (mean of G1 and G2), float32; a mono frame as it is.
+
+    Examples
+    --------
+    >>> half_green(np.arange(16.0).reshape(4, 4), "RGGB")
+    array([[ 2.5,  4.5], [10.5, 12.5]], dtype=float32)
+    """
+    if cfa_pattern == "mono":
+        return np.ascontiguousarray(mosaic, np.float32)
+    place = offsets(cfa_pattern)
+    height, width = mosaic.shape[0] // 2 * 2, mosaic.shape[1] // 2 * 2
+    first, second = (mosaic[row:height:2, column:width:2].astype(np.float32) for row, column in map(place.get, ("G1", "G2")))
+    return (first + second) * np.float32(0.5)
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+def clipped_stats(values):
+    """Return location and standard deviation of a run of float32 values, clipped at three sigma.
+
+    Starts from the median and MAD of a sample of 63 values, so that stars and nebula do not lead it astray, and
+    does not sort the rest.  NaNs are left out.  The deviation is divided by 0.98660, that of a normal distribution
+    cut at three sigma.
+    """
+    size = values.size
+    step = max(1, size // 63)
+    sample = np.empty(64, np.float32)
+    count = 0
+    for index in range(step // 2, size, step):
+        value = values[index]
+        if value == value and count < 64:
+            sample[count] = value
+            count += 1
+    if count < 5:
+        return np.nan, np.nan, 0
+    chosen = np.sort(sample[:count])
+    centre = np.float32(chosen[count // 2])
+    sigma = np.float32(1.4826) * np.sort(np.abs(chosen - centre))[count // 2] * np.float32(1.3)
+    used = 0
+    for _ in range(4):
+        reach = np.float32(3.0) * sigma
+        total = np.float32(0.0)
+        square = np.float32(0.0)
+        inside = np.float32(0.0)
+        for index in range(size):
+            difference = values[index] - centre
+            kept = np.float32(1.0) if abs(difference) <= reach else np.float32(0.0)
+            difference = difference if abs(difference) <= reach else np.float32(0.0)
+            inside += kept
+            total += difference
+            square += difference * difference
+        if inside < 5:
+            break
+        mean = total / inside
+        used = int(inside)
+        sigma = np.float32(np.sqrt(max(square / inside - mean * mean, np.float32(0.0))) / np.float32(0.98660))
+        centre = centre + mean
+    return centre, sigma, used
+
+
+@numba.njit(nogil=True, cache=True)
+def _blocks(plane, block, level, noise):
+    rows, columns = level.shape
+    height, width = plane.shape
+    scratch = np.empty(block * block, np.float32)
+    for row in range(rows):
+        top, bottom = row * height // rows, (row + 1) * height // rows
+        for column in range(columns):
+            left, right = column * width // columns, (column + 1) * width // columns
+            count = 0
+            for y in range(top, min(bottom, top + block)):
+                for x in range(left, min(right, left + block)):
+                    scratch[count] = plane[y, x]
+                    count += 1
+            level[row, column], noise[row, column], _ = clipped_stats(scratch[:count])
+
+
+def block_background(plane: np.ndarray, block: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Return background level and noise (standard deviation) in blocks of a plane, both in its units.
+
+    Each block (about `block` x `block` pixels) is clipped at three sigma until stars are gone; a block without
+    five finite pixels is NaN.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> level, noise = block_background(rng.normal(100, 5, (128, 128)).astype("float32"), block=32)
+    >>> level.shape, float(level.mean().round()), float(noise.mean().round())
+    ((4, 4), 100.0, 5.0)
+    """
+    shape = tuple(max(1, -(-size // block)) for size in plane.shape)
+    level, noise = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    _blocks(np.ascontiguousarray(plane, np.float32), block, level, noise)
+    return level, noise
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+def _subtract(plane, level, out):
+    """Take a map of block levels, interpolated linearly between block centres, from a plane; NaN becomes 0."""
+    height, width = plane.shape
+    rows, columns = level.shape
+    left = np.empty(width, np.int64)
+    part = np.empty(width, np.float32)
+    line = np.empty(columns, np.float32)
+    for x in range(width):
+        position = min(max((x + 0.5) * columns / width - 0.5, 0.0), columns - 1.0)
+        left[x] = min(int(position), max(columns - 2, 0))
+        part[x] = position - left[x]
+    for y in range(height):
+        position = min(max((y + 0.5) * rows / height - 0.5, 0.0), rows - 1.0)
+        top = min(int(position), max(rows - 2, 0))
+        down = np.float32(position - top)
+        for column in range(columns):
+            line[column] = level[top, column] + down * (level[min(top + 1, rows - 1), column] - level[top, column])
+        for x in range(width):
+            begin = line[left[x]]
+            value = plane[y, x] - (begin + part[x] * (line[min(left[x] + 1, columns - 1)] - begin))
+            out[y, x] = value if value == value else 0.0
+
+
+@numba.njit(nogil=True, cache=True)
+def _measure(plane, xs, ys, sigma0, adaptive, noise, gain, out):
+    """Adaptive moments and aperture flux of every star; see `find_stars`.  A star that fails is NaN.
+
+    With `adaptive` False the weight stays the round Gaussian of `sigma0`: what faint stars in noise allow.
+    """
+    height, width = plane.shape
+    for star in range(xs.size):
+        x, y = xs[star], ys[star]
+        xx = yy = sigma0 * sigma0
+        xy = 0.0
+        good = False
+        total = weighted = spread = 0.0
+        for iteration in range(25):
+            det = xx * yy - xy * xy
+            if not (det > 0.005 and max(xx, yy) < 25.0 * sigma0 * sigma0):
+                break
+            axx, ayy, axy = yy / det, xx / det, -xy / det
+            reach = min(int(np.ceil(3.5 * np.sqrt(max(xx, yy)))), 40)
+            x0, y0 = int(np.round(x)), int(np.round(y))
+            if x0 < 2 or y0 < 2 or x0 >= width - 2 or y0 >= height - 2:
+                break
+            total = sx = sy = sxx = syy = sxy = weighted = spread = 0.0
+            for j in range(max(0, y0 - reach), min(height, y0 + reach + 1)):
+                dy = j - y
+                for i in range(max(0, x0 - reach), min(width, x0 + reach + 1)):
+                    dx = i - x
+                    rho = axx * dx * dx + 2.0 * axy * dx * dy + ayy * dy * dy
+                    if rho > 12.25:
+                        continue
+                    weight = np.exp(-0.5 * rho)
+                    light = weight * plane[j, i]
+                    total += light
+                    sx += light * dx
+                    sy += light * dy
+                    sxx += light * dx * dx
+                    syy += light * dy * dy
+                    sxy += light * dx * dy
+                    variance = noise * noise + max(plane[j, i], 0.0) / gain
+                    weighted += weight * weight * variance
+                    spread += weight * weight * variance * dx * dx
+            if total <= 0.0:
+                break
+            # Matched weights halve both the shift and the moments of a Gaussian (Bernstein and Jarvis 2002).
+            shift_x, shift_y = 2.0 * sx / total, 2.0 * sy / total
+            mxx, myy, mxy = sxx / total, syy / total, sxy / total
+            mdet = mxx * myy - mxy * mxy
+            if mdet <= 0.0:
+                break
+            bxx, byy, bxy = myy / mdet - axx, mxx / mdet - ayy, -mxy / mdet - axy
+            bdet = bxx * byy - bxy * bxy
+            if not adaptive:
+                x += min(max(shift_x, -1.0), 1.0)
+                y += min(max(shift_y, -1.0), 1.0)
+                if abs(x - xs[star]) > 2.0 * sigma0 + 1.0 or abs(y - ys[star]) > 2.0 * sigma0 + 1.0:
+                    break
+                if abs(shift_x) + abs(shift_y) < 1e-3 or iteration > 20:
+                    if bdet > 0.0 and bxx > 0.0:
+                        xx, yy, xy = byy / bdet, bxx / bdet, -bxy / bdet
+                    good = True
+                    break
+                continue
+            if bdet <= 0.0 or bxx <= 0.0:
+                xx, yy, xy = 1.5 * xx, 1.5 * yy, 1.5 * xy  # broader than its weight by far: open up
+                continue
+            change = abs(byy / bdet - xx) + abs(bxx / bdet - yy)
+            xx, yy, xy = byy / bdet, bxx / bdet, -bxy / bdet
+            x += min(max(shift_x, -1.0), 1.0)
+            y += min(max(shift_y, -1.0), 1.0)
+            if abs(x - xs[star]) > 4.0 or abs(y - ys[star]) > 4.0:
+                break
+            if iteration > 2 and abs(shift_x) + abs(shift_y) < 1e-3 and change < 2e-3 * (xx + yy):
+                good = True
+                break
+        if not good:
+            out[star, :] = np.nan
+            continue
+        out[star, 0], out[star, 1] = x, y
+        out[star, 2], out[star, 3], out[star, 4] = xx, yy, xy
+        out[star, 5] = 2.0 * np.sqrt(spread) / total
+        out[star, 6] = total / np.sqrt(weighted)
+
+
+@numba.njit(nogil=True, cache=True)
+def _photometry(plane, xs, ys, fwhm, noise, gain, out):
+    height, width = plane.shape
+    inner, begin, end = 2.2 * fwhm, 3.0 * fwhm, 5.0 * fwhm
+    reach = int(np.ceil(end))
+    ring = np.empty((2 * reach + 1) ** 2, np.float32)
+    for star in range(xs.size):
+        x, y = xs[star], ys[star]
+        x0, y0 = int(np.round(x)), int(np.round(y))
+        light = area = 0.0
+        count = 0
+        for j in range(y0 - reach, y0 + reach + 1):
+            for i in range(x0 - reach, x0 + reach + 1):
+                if j < 0 or i < 0 or j >= height or i >= width:
+                    continue
+                radius = np.sqrt((i - x) ** 2 + (j - y) ** 2)
+                weight = min(max(inner + 0.5 - radius, 0.0), 1.0)
+                light += weight * plane[j, i]
+                area += weight
+                if begin <= radius <= end:
+                    ring[count] = plane[j, i]
+                    count += 1
+        local, deviation, used = clipped_stats(ring[:count])
+        complete = area > 0.98 * np.pi * inner * inner
+        if used < 8 or not complete:
+            out[star, 0] = out[star, 1] = np.nan
+            continue
+        flux = light - area * local
+        out[star, 0] = flux
+        out[star, 1] = np.sqrt(max(flux, 0.0) / gain + area * noise * noise * (1.0 + area / used))
+
+
+def find_stars(
+    plane: np.ndarray,
+    *,
+    scale: float = 1.0,
+    offset: float = 0.0,
+    gain: float = np.inf,
+    background: np.ndarray | None = None,
+    noise: float | None = None,
+    saturation: float = np.inf,
+    threshold: float = 5.0,
+    limit: int = 3000,
+) -> xr.Dataset:
+    """Find stars on a plane and measure them: position, flux, FWHM, roundness, each with what it is worth.
+
+    Detection is SExtractor's (the `sep` library) on the background-subtracted plane; a peak whose neighbours
+    hold no light is a hot pixel, not a star.  Positions and widths are adaptive moments (Bernstein and Jarvis
+    2002, AJ 123, 583): a Gaussian weight matched to the star, errors from the noise.  Flux is what lies within
+    2.2 FWHM of the frame's typical star over a local background.
+
+    Parameters
+    ----------
+    plane
+        Two-dimensional, in electrons or ADU.  Of a mosaic: `half_green`.
+    scale, offset
+        Where the plane's pixels lie in the frame: ``position = scale * index + offset`` (2 and 0.5 for a
+        half-size plane).
+    gain
+        Electrons for one unit of the plane (for the half-size green plane in electrons: 2); infinite leaves the
+        stars' own shot noise out of the errors.
+    background, noise
+        Block levels and noise of a pixel in the plane's units, where already known; else `block_background`.
+    saturation
+        A star whose brightest pixel reaches this is flagged `saturated`.
+    threshold
+        In units of the background noise, for at least four connected pixels.
+    limit
+        Measure at most so many, the brightest.
+
+    Returns
+    -------
+    Dataset over ``star``, brightest first: ``x``, ``y`` [px] with ``x_error``, ``y_error``; ``flux`` (plane's
+    units) with ``flux_error``; ``fwhm`` [px] (of the pixel-integrated image); ``roundness`` (minor over major
+    axis); ``peak``; ``snr``; ``saturated``.  Attributes: ``background``, ``noise`` (medians, plane's units),
+    ``detected``, ``hot_pixels``, ``fwhm`` and ``roundness`` (medians over good stars).
+
+    Raises
+    ------
+    WorkbenchError
+        If the plane is not two-dimensional or smaller than 16 x 16 pixels.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(3)
+    >>> y, x = np.mgrid[:64, :64]
+    >>> sky = rng.normal(100, 2, (64, 64)) + 500 * np.exp(-((x - 20.3)**2 + (y - 40.7)**2) / (2 * 1.5**2))
+    >>> stars = find_stars(sky.astype("float32"))
+    >>> stars.sizes["star"], float(stars.x[0].round(1)), float(stars.y[0].round(1)), float(stars.fwhm[0].round(1))
+    (1, 20.3, 40.7, 3.5)
+    """
+    if plane.ndim != 2 or min(plane.shape) < 16:
+        raise WorkbenchError(f"stars are sought on a plane of at least 16 x 16 pixels; this has shape {plane.shape}")
+    plane = np.ascontiguousarray(plane, np.float32)
+    if background is None:
+        background, deviations = block_background(plane)
+        noise = float(np.nanmedian(deviations)) if noise is None else noise
+    elif noise is None:
+        noise = float(np.nanmedian(block_background(plane)[1]))
+    if not np.isfinite(noise):
+        raise WorkbenchError("this frame has no finite pixels: no stars can be sought on it")
+    noise = max(float(noise), 1e-6)
+    level = np.where(np.isfinite(background), background, np.nanmedian(background)).astype(np.float32)
+    flat_sky = np.empty_like(plane)
+    _subtract(plane, level, flat_sky)
+    objects, hot = _extract(flat_sky, noise, threshold)
+    start = _typical_sigma(objects)
+    adaptive = objects.size >= _ENOUGH
+    if not adaptive:
+        objects, hot, start, flat_sky = _search_deeper(flat_sky, noise, threshold, objects, hot, start)
+        adaptive = objects.size > 0 and float(np.median(objects["peak"])) > 15.0 * noise
+    detected = objects.size
+    objects = objects[np.argsort(-objects["flux"], kind="stable")][:limit]
+    measured = np.full((objects.size, 7), np.nan)
+    _measure(flat_sky, objects["x"].copy(), objects["y"].copy(), start, adaptive, noise, gain, measured)
+    widths = measured[:, 2:5]
+    with np.errstate(invalid="ignore"):
+        trace, det = widths[:, 0] + widths[:, 1], widths[:, 0] * widths[:, 1] - widths[:, 2] ** 2
+        half = np.sqrt(np.maximum(trace**2 / 4 - det, 0.0))
+        roundness = np.sqrt((trace / 2 - half) / (trace / 2 + half))
+        # A fitted width narrower than any optics gives is a hot pixel that had a noisy neighbour.
+        kept = np.isfinite(det) & (trace / 2 - half > 0.09) & (measured[:, 6] > threshold)
+    fwhm = FWHM_PER_SIGMA * np.abs(det) ** 0.25 if objects.size else np.zeros(0)
+    brightest = np.flatnonzero(kept)[:300]
+    sharp = brightest[objects["peak"][brightest] < saturation] if brightest.size else brightest
+    typical = float(np.median(fwhm[sharp])) if sharp.size else np.nan
+    light = np.full((objects.size, 2), np.nan)
+    if np.isfinite(typical):
+        kept &= fwhm < 4.0 * typical
+        _photometry(flat_sky, measured[:, 0].copy(), measured[:, 1].copy(), typical, noise, gain, light)
+    floor = _CENTROID_FLOOR * scale
+    error = np.hypot(measured[:, 5] * scale, floor)
+    columns = {
+        "x": (measured[:, 0] * scale + offset, "px", "column of the centroid"),
+        "x_error": (error, "px", "standard error of x"),
+        "y": (measured[:, 1] * scale + offset, "px", "row of the centroid"),
+        "y_error": (error, "px", "standard error of y"),
+        "flux": (light[:, 0], "", "light within 2.2 FWHM"),
+        "flux_error": (light[:, 1], "", "standard error of flux"),
+        "fwhm": (fwhm * scale, "px", "full width at half maximum"),
+        "roundness": (roundness, "1", "minor over major axis"),
+        "peak": (objects["peak"].astype(float), "", "brightest pixel over the background"),
+        "snr": (measured[:, 6], "1", "signal-to-noise ratio within the matched weight"),
+        "saturated": (objects["peak"] >= saturation, "", "brightest pixel at the white level"),
+    }
+    dataset = xr.Dataset(
+        {name: ("star", values[kept], {"units": units, "long_name": text}) for name, (values, units, text) in columns.items()}
+    )
+    good = ~dataset["saturated"].values
+    dataset.attrs = {
+        "background": float(np.nanmedian(background)),
+        "noise": noise,
+        "detected": int(detected),
+        "hot_pixels": int(hot),
+        "fwhm": float(np.median(dataset["fwhm"].values[good][:300])) if good.any() else np.nan,
+        "roundness": float(np.median(dataset["roundness"].values[good][:300])) if good.any() else np.nan,
+    }
+    return dataset
+
+
+@numba.njit(nogil=True, cache=True)
+def _clean(plane, noise, out):
+    """Take out single bright or dark pixels and what whole rows share; return how many pixels were bright."""
+    height, width = plane.shape
+    hot = 0
+    for y in range(height):
+        for x in range(width):
+            value = plane[y, x]
+            if abs(value) > 4.0 * noise and 0 < y < height - 1 and 0 < x < width - 1:
+                around = -value
+                for j in range(y - 1, y + 2):
+                    for i in range(x - 1, x + 2):
+                        around += plane[j, i]
+                if around / value < 0.3 + 2.0 * noise / abs(value):
+                    hot += value > 0
+                    value = around / 8.0
+            out[y, x] = value
+        shared, _, _ = clipped_stats(out[y])
+        for x in range(width):
+            out[y, x] -= shared
+    return hot
+
+
+def _search_deeper(flat_sky, noise, threshold, objects, hot, start):
+    """Search a poor field with matched filters: faint wide stars, on frames with hot pixels and banding too.
+
+    Returns the objects of the filter that found most, the hot pixels, the stars' width to start from, and the
+    plane to measure them on.
+    """
+    cleaned = np.empty_like(flat_sky)
+    spikes = _clean(flat_sky, noise, cleaned)
+    for sigma in _SMOOTHING:
+        smooth = gaussian_filter(cleaned, sigma, mode="nearest")
+        smooth_noise = float(np.nanmedian(block_background(smooth)[1]))
+        found, _ = _extract(smooth, smooth_noise, 0.75 * threshold, least_pixels=max(5, int(3 * sigma**2)))
+        if found.size > 1.2 * objects.size:
+            objects, hot, start, flat_sky = found, spikes, sigma, cleaned
+    return objects, hot, _mean_width(flat_sky, objects, start, noise), flat_sky
+
+
+def _mean_width(plane: np.ndarray, objects: np.ndarray, start: float, noise: float) -> float:
+    """Return the width (sigma) of the mean image of the brightest objects: each alone is lost in the noise."""
+    reach = 15
+    stamps = [
+        plane[y - reach : y + reach + 1, x - reach : x + reach + 1]
+        for x, y in zip(np.rint(objects["x"]).astype(int), np.rint(objects["y"]).astype(int), strict=True)
+        if reach <= x < plane.shape[1] - reach and reach <= y < plane.shape[0] - reach
+    ][:50]
+    if not stamps:
+        return start
+    mean = np.mean(stamps, axis=0, dtype=np.float32)
+    mean -= np.median(np.concatenate([mean[:3].ravel(), mean[-3:].ravel()]))
+    fitted, middle = np.full((1, 7), np.nan), np.full(1, float(reach))
+    _measure(mean, middle, middle, start, True, noise, np.inf, fitted)
+    return float(np.clip(fitted[0, 2:4].mean() ** 0.5, start, 5.0)) if np.isfinite(fitted[0, 2]) else start
+
+
+def _extract(flat_sky: np.ndarray, noise: float, threshold: float, least_pixels: int = 4) -> tuple[np.ndarray, int]:
+    objects = None
+    stack, level = 300_000, threshold
+    while objects is None:
+        try:
+            sep.set_extract_pixstack(stack)
+            objects = sep.extract(
+                flat_sky, level, err=noise, minarea=least_pixels, filter_kernel=None, clean=False, deblend_nthresh=16
+            )
+        except Exception as problem:  # sep raises a bare Exception: its buffers are too small for this sky
+            if stack < 8_000_000:
+                stack *= 5
+            elif level < 100 * threshold:
+                level *= 2
+            else:
+                raise WorkbenchError(f"the star search failed on this frame: {problem}") from problem
+    if not objects.size:
+        return objects, 0
+    height, width = flat_sky.shape
+    inside = (objects["xpeak"] > 0) & (objects["xpeak"] < width - 1) & (objects["ypeak"] > 0) & (objects["ypeak"] < height - 1)
+    objects = objects[inside]
+    x, y = objects["xpeak"], objects["ypeak"]
+    around = np.zeros(x.size)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            if dx or dy:
+                around += flat_sky[y + dy, x + dx]
+    single = around < _NEIGHBOURS * flat_sky[y, x]
+    # One row or column of pixels is a bad line of the sensor, not a star.
+    line = (objects["xmax"] == objects["xmin"]) | (objects["ymax"] == objects["ymin"])
+    return objects[~(single | line)], int(np.count_nonzero(single | line))
+
+
+def _typical_sigma(objects: np.ndarray) -> float:
+    """Return a starting width [px of the plane] from the brighter half's isophotal moments."""
+    if not objects.size:
+        return 1.0
+    bright = objects[: max(10, objects.size // 2)]
+    return float(np.clip(np.median(np.sqrt(np.abs(bright["a"] * bright["b"]))), 0.6, 6.0))
+
+
+_QUALITY = {
+    "stars": ("1", "stars found"),
+    "fwhm": ("px", "median FWHM"),
+    "roundness": ("1", "median roundness (minor over major axis)"),
+    "background": ("", "median background"),
+    "noise": ("", "background noise of a pixel of the searched plane"),
+    "snr": ("1", "median signal-to-noise ratio of the 100 brightest stars"),
+}
+
+
+def quality_table(catalogues: Sequence[xr.Dataset], filenames: Sequence[str]) -> xr.Dataset:
+    """Return the quality of frames, a Dataset over ``frame``, from their star lists (`find_stars`).
+
+    Variables ``stars``, ``fwhm`` [px], ``roundness``, ``background``, ``noise``, ``snr`` (of the hundred
+    brightest); ``transparency`` is added once stars are matched.
+    """
+    rows = []
+    for stars in catalogues:
+        snr = stars["snr"].values[~stars["saturated"].values][:100]
+        rows.append(
+            (
+                stars.attrs["detected"],
+                stars.attrs["fwhm"],
+                stars.attrs["roundness"],
+                stars.attrs["background"],
+                stars.attrs["noise"],
+                float(np.median(snr)) if snr.size else np.nan,
+            )
+        )
+    columns = np.array(rows, float).reshape(-1, len(_QUALITY)).T
+    return xr.Dataset(
+        {
+            name: ("frame", column, {"units": units, "long_name": text})
+            for (name, (units, text)), column in zip(_QUALITY.items(), columns, strict=True)
+        },
+        coords={"filename": ("frame", np.array(list(filenames), object))},
+    )
+
+
+def poor_frames(quality: xr.Dataset, *, least_stars: int = 6) -> dict[int, str]:
+    """Return the frames that should not be stacked, as index → reason.
+
+    No stars; fewer than a fifth of the median count (clouds); FWHM beyond the median by 60 % (focus lost);
+    roundness below 0.5 and well below the others' (trailed).  What half of the frames share is not a fault of
+    one of them, so that a wide or poorly guided set still stacks.
+
+    Examples
+    --------
+    >>> table = xr.Dataset({"stars": ("frame", [500, 480, 2, 510]), "fwhm": ("frame", [3.0, 3.1, 3.0, 6.5]),
+    ...                     "roundness": ("frame", [0.9, 0.9, 0.9, 0.9])})
+    >>> poor_frames(table)
+    {2: '2 stars found, fewer than 6', 3: 'FWHM 6.5 px where the others have 3.0 px: out of focus or bad seeing'}
+    """
+    stars, fwhm, roundness = (quality[name].values for name in ("stars", "fwhm", "roundness"))
+    reasons: dict[int, str] = {}
+    enough = stars >= least_stars
+    if not enough.any():
+        return {index: f"{int(count)} stars found, fewer than {least_stars}" for index, count in enumerate(stars)}
+    usual_count = float(np.median(stars[enough]))
+    usual_fwhm = float(np.nanmedian(fwhm[enough]))
+    usual_round = float(np.nanmedian(roundness[enough]))
+    for index, count in enumerate(stars):
+        if count < least_stars:
+            reasons[index] = f"{int(count)} stars found, fewer than {least_stars}"
+        elif count < 0.2 * usual_count:
+            reasons[index] = f"{int(count)} stars found where the others have {usual_count:.0f}: clouds or another field"
+        elif roundness[index] < min(0.5, 0.7 * usual_round):
+            reasons[index] = f"stars are trailed: roundness {roundness[index]:.2f}, the others' {usual_round:.2f}"
+        elif fwhm[index] > 1.6 * usual_fwhm:
+            reasons[index] = (
+                f"FWHM {fwhm[index]:.1f} px where the others have {usual_fwhm:.1f} px: out of focus or bad seeing"
+            )
+    return reasons
+
+
+def choose_reference(quality: xr.Dataset, usable: Sequence[int] | None = None) -> int:
+    """Return the index of the frame that the others are best aligned to.
+
+    The score multiplies star count and squared roundness over squared FWHM and noise, each relative to the
+    median; among equals the first.
+
+    Examples
+    --------
+    >>> table = xr.Dataset({"stars": ("frame", [500, 480]), "fwhm": ("frame", [3.0, 2.5]),
+    ...                     "roundness": ("frame", [0.9, 0.9]), "noise": ("frame", [4.0, 4.0])})
+    >>> choose_reference(table)
+    1
+    """
+    indices = list(range(quality.sizes["frame"])) if usable is None else list(usable)
+    if not indices:
+        raise WorkbenchError("no usable frame: none of the frames shows enough stars to be the reference")
+    values = {name: quality[name].values[indices].astype(float) for name in ("stars", "fwhm", "roundness", "noise")}
+    values = {name: column / np.nanmedian(column) for name, column in values.items()}
+    score = values["stars"] * values["roundness"] ** 2 / (values["fwhm"] ** 2 * values["noise"])
+    return int(indices[int(np.nanargmax(score))])
