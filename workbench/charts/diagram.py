@@ -1,0 +1,225 @@
+"""Drawn rather than measured: particles falling on an ideal detector, and how CCD and CMOS sensors are read out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import holoviews as hv
+import numpy as np
+
+from .theme import (
+    INK,
+    KIND_COLOUR,
+    MUTED,
+    PAPER,
+    SERIES,
+    boxes,
+    dimension,
+    layout,
+    line,
+    note,
+    panel,
+    points,
+    segments,
+    shapes,
+)
+
+# The demonstration's detector: so many particles fall on it in an exposure of length 1.
+PARTICLES_PER_UNIT = 100.0
+EXPOSURES = tuple(0.5 * step for step in range(1, 9))
+
+LENGTH = dimension("exposure")
+SNR = dimension("signal to noise")
+ACROSS, DOWN = dimension("x"), dimension("y")
+_CELL, _WELL, _WIRE, _AMP, _ADC = "#dbe7f3", SERIES[0], MUTED, KIND_COLOUR["light"], KIND_COLOUR["dark"]
+
+
+def expose(exposure: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Let particles fall on the unit square for a while; return where each one landed, x and y.
+
+    How many fall is Poisson distributed about ``PARTICLES_PER_UNIT`` x exposure; an ideal detector counts each.
+
+    Examples
+    --------
+    >>> x, y = expose(2.0, np.random.default_rng(1))
+    >>> x.size, bool((x >= 0).all() and (y < 1).all())
+    (205, True)
+    """
+    count = rng.poisson(PARTICLES_PER_UNIT * exposure)
+    return rng.random(count), rng.random(count)
+
+
+def running_snr(counts: Any) -> tuple[float, float]:
+    """Return the signal-to-noise ratio of repeated counts, mean/SD, and its standard error.
+
+    The error follows from those of mean and standard deviation, independent for a normal count:
+    (δSNR/SNR)² = 1/(n SNR²) + 1/(2(n - 1)).  NaN for fewer than two counts or counts that are all equal.
+
+    Examples
+    --------
+    >>> snr, error = running_snr(np.random.default_rng(0).poisson(100, 4000))
+    >>> round(snr, 1), round(error, 2)
+    (10.1, 0.11)
+    """
+    counts = np.asarray(counts, float)
+    spread = counts.std(ddof=1) if counts.size > 1 else 0.0
+    if spread == 0:
+        return np.nan, np.nan
+    snr = counts.mean() / spread
+    return snr, snr * np.sqrt(1 / (counts.size * snr**2) + 0.5 / (counts.size - 1))
+
+
+def shot_noise_demo(*, repeats: int = 1000, seed: int = 1) -> hv.Layout:
+    """Draw the demonstration as a picture: two exposures of an ideal detector, and the SNR of many.
+
+    Parameters
+    ----------
+    repeats
+        Exposures of each length that the signal-to-noise ratio is taken over.
+    seed
+        Of the random numbers; the same seed draws the same picture.
+    """
+    rng = np.random.default_rng(seed)
+    panels = []
+    for exposure, colour in ((EXPOSURES[0], SERIES[0]), (EXPOSURES[-1], SERIES[0])):
+        x, y = expose(exposure, rng)
+        dots = points(x, y, dims=(ACROSS, DOWN), label="", colour=colour, size=4)
+        frame = line(
+            [-0.02, 1.02, 1.02, -0.02, -0.02],
+            [-0.02, -0.02, 1.02, 1.02, -0.02],
+            dims=(ACROSS, DOWN),
+            colour=MUTED,
+            width=1,
+        )
+        panels.append(
+            panel(
+                [frame, dots], title=f"Exposure {exposure:g}: {x.size} particles", axes=False, ratio=1.0, legend=None,
+                xlim=(-0.04, 1.04), ylim=(-0.04, 1.04),
+            )
+        )  # fmt: skip
+    lengths = np.array(EXPOSURES)
+    measured = np.array(
+        [running_snr([rng.poisson(PARTICLES_PER_UNIT * length) for _ in range(repeats)]) for length in EXPOSURES]
+    )
+    along = np.linspace(0, EXPOSURES[-1] * 1.05, 200)
+    dims = (LENGTH, SNR)
+    panels.append(
+        panel(
+            [
+                line(along, np.sqrt(PARTICLES_PER_UNIT * along), dims=dims, label="expected: √N", dash="dashed"),
+                points(lengths, *measured.T, dims=dims, label=f"{repeats} exposures each", colour=SERIES[1], size=7),
+            ],
+            title="SNR grows as √N", legend="bottom_right", xlim=(0, 4.2), ylim=(0, 22), ratio=1.0, grid=True,
+        )
+    )  # fmt: skip
+    return layout(panels)
+
+
+def ccd_vs_cmos() -> hv.Layout:
+    """Draw the two readouts: one amplifier for all pixels, or one in every pixel and a converter a column."""
+    return layout([_ccd(), _cmos()])
+
+
+_SIDE, _PITCH = 0.78, 1.0
+_DIMS = (ACROSS, DOWN)
+
+
+def _cells(fill: str, rows=range(4)) -> hv.Rectangles:
+    return boxes(
+        [(column, row, column + _SIDE, row + _SIDE) for column in range(4) for row in rows], fill=fill, edge=_WIRE
+    )
+
+
+def _arrows(ends: list[tuple[float, float, float, float]], colour: str = INK, head: float = 0.11) -> list[Any]:
+    """Draw straight arrows from (x0, y0) to (x1, y1)."""
+    tips = []
+    for x0, y0, x1, y1 in ends:
+        along = np.array([x1 - x0, y1 - y0]) / np.hypot(x1 - x0, y1 - y0)
+        across = np.array([-along[1], along[0]])
+        tip = np.array([x1, y1])
+        base = tip - 1.7 * head * along
+        tips.append(np.array([tip, base + head * across, base - head * across]))
+    return [segments(ends, colour=colour), shapes(tips, fill=colour, edge=colour)]
+
+
+def _triangle(x: float, y: float, size: float, direction: str = "right") -> np.ndarray:
+    """Return an amplifier's symbol: a triangle that points where the signal goes."""
+    if direction == "right":
+        return np.array([(x, y - size), (x, y + size), (x + 1.6 * size, y)])
+    return np.array([(x - size, y), (x + size, y), (x, y - 1.6 * size)])
+
+
+def _write(
+    words: list[tuple[float, float, str]], *, colour: str = INK, size: int = 11, align=("center", "center")
+) -> list[Any]:
+    return [note(x, y, text, dims=_DIMS, colour=colour, align=align, size=size) for x, y, text in words]
+
+
+def _drawing(elements: list[Any], title: str, left: float) -> hv.Overlay:
+    return panel(elements, title=title, axes=False, legend=None, ratio=1.0, xlim=(left, left + 6.6), ylim=(-2.1, 4.5))
+
+
+def _ccd() -> hv.Overlay:
+    middle = _SIDE / 2
+    register = -1.25
+    wells = [(column + middle, row + middle) for column in range(4) for row in range(4)]
+    shift = [
+        (column + middle, row + 0.2, column + middle, row - 0.22 - 0.2) for column in range(4) for row in range(1, 4)
+    ]
+    into = [(column + middle, 0.2, column + middle, register + _SIDE + 0.02) for column in range(4)]
+    along = [(column + 0.56, register + middle, column + 1.22, register + middle) for column in range(3)]
+    out = [(3 + _SIDE - 0.16, register + middle, 4.12, register + middle)]
+    elements = [
+        _cells(_CELL),
+        boxes(
+            [(column, register, column + _SIDE, register + _SIDE) for column in range(4)], fill="#f3e3cf", edge=_WIRE
+        ),
+        points(*np.array(wells).T, dims=_DIMS, label="", colour=_WELL, size=9),
+        *_arrows(shift, colour=_WELL, head=0.09),
+        *_arrows(into, colour=_WELL, head=0.09),
+        *_arrows([*along, *out], colour=_WELL, head=0.09),
+        shapes([_triangle(4.15, register + middle, 0.36)], fill=_AMP, edge=_AMP),
+        *_arrows([(4.73, register + middle, 5.08, register + middle)], head=0.09),
+        boxes([(5.1, register + 0.05, 5.95, register + _SIDE - 0.05)], fill=_ADC, edge=_ADC),
+        *_write([(5.525, register + middle, "ADC")], colour=PAPER, size=12),
+        *_write([(1.89, 4.25, "pixels collect electrons")], size=12),
+        *_write([(1.89, -1.6, "serial register")], size=12),
+        *_write([(4.45, -0.2, "one\namplifier")], size=12),
+        *_write([(5.525, -1.72, "one\nconverter")], size=12),
+        *_write([(4.95, 2.0, "charge\nmoves\nrow by row,\nthen pixel\nby pixel")], colour=_WELL, size=12),
+    ]
+    return _drawing(elements, "CCD: the charge travels", -0.35)
+
+
+def _cmos() -> hv.Overlay:
+    middle = _SIDE / 2
+    selected = 2
+    wells = [(column + 0.24, row + 0.52) for column in range(4) for row in range(4)]
+    lines = [(column + 0.9, 3 + _SIDE, column + 0.9, -0.42) for column in range(4)]
+    taps = [(column + 0.7, row + 0.26, column + 0.9, row + 0.26) for column in range(4) for row in range(4)]
+    live = [(column + 0.9, selected + 0.26, column + 0.9, -0.42) for column in range(4)]
+    elements = [
+        segments([(-0.32, row + middle, 3 + _SIDE, row + middle) for row in range(4)], colour="#cfd6dd"),
+        _cells(_CELL, rows=[row for row in range(4) if row != selected]),
+        _cells("#fdebc8", rows=[selected]),
+        segments(lines, colour=_WIRE),
+        segments(taps, colour=_WIRE),
+        points(*np.array(wells).T, dims=_DIMS, label="", colour=_WELL, size=9),
+        shapes(
+            [_triangle(column + 0.44, row + 0.26, 0.16) for column in range(4) for row in range(4)],
+            fill=_AMP,
+            edge=_AMP,
+        ),
+        *_arrows(live, colour=SERIES[1], head=0.09),
+        boxes([(column + 0.55, -1.1, column + 1.25, -0.44) for column in range(4)], fill=_ADC, edge=_ADC),
+        *_write([(column + 0.9, -0.77, "ADC") for column in range(4)], colour=PAPER, size=10),
+        *_arrows([(column + 0.9, -1.12, column + 0.9, -1.42) for column in range(4)], head=0.07),
+        boxes([(0.55, -1.78, 4.25, -1.44)], fill="#eceff2", edge=_WIRE),
+        *_write([(2.4, -1.61, "digital output")], size=11),
+        *_arrows([(4.27, -1.61, 4.9, -1.61)], head=0.09),
+        *_arrows([(-0.75, selected + middle, -0.05, selected + middle)], colour=SERIES[1], head=0.09),
+        *_write([(1.95, 4.25, "an amplifier in every pixel")], size=12),
+        *_write([(5.1, -0.77, "a converter\nfor each\ncolumn")], size=12),
+        *_write([(5.0, 2.4, "the selected\nrow is read\nat once:\nvoltages\nmove")], colour=SERIES[1], size=12),
+    ]
+    return _drawing(elements, "CMOS: each pixel amplifies", -0.8)

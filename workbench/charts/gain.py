@@ -1,0 +1,395 @@
+"""Charts of gain and noise: signal to noise, ISO to gain, photon transfer, read noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import holoviews as hv
+import numpy as np
+import xarray as xr
+
+from .theme import (
+    CHANNEL_COLOUR,
+    INK,
+    MUTED,
+    REFERENCE,
+    SERIES,
+    UNUSED,
+    dimension,
+    layout,
+    line,
+    note,
+    panel,
+    points,
+)
+from .words import quantity
+
+# The blog's own chart of a Nikon D7000, read off its points (centroids, ± 0.05), in ADU per electron.
+BLOG_ADU_PER_ELECTRON = {
+    200: 0.94, 400: 1.85, 500: 2.31, 640: 2.93, 800: 3.68, 1000: 4.65, 1250: 6.26, 1600: 7.56,
+    2000: 9.82, 2500: 12.24, 3200: 16.48, 4000: 20.62, 5000: 25.79, 6400: 34.07,
+}  # fmt: skip
+# Bill Claff, photonstophotos.net, "D7000 Read Noise" (2012): optical black, 14-bit ADU.
+CLAFF_READ_NOISE_ADU = {
+    100: 1.659, 125: 2.013, 158: 2.400, 200: 2.936, 251: 3.520, 317: 4.391, 400: 5.343, 503: 6.447, 634: 7.717,
+    800: 9.717, 1007: 11.134, 1269: 11.401, 1600: 11.104, 2015: 11.184, 2539: 11.252, 3200: 11.505, 4031: 11.229,
+    5079: 11.205, 6400: 11.294,
+}  # fmt: skip
+# The same author's chart in electrons.
+CLAFF_READ_NOISE_ELECTRONS = {100: 3.1, 200: 2.9, 400: 2.7, 800: 2.5, 1000: 2.45}
+
+ISO = dimension("ISO")
+GAIN = dimension("gain", "e⁻/ADU")
+INVERSE = dimension("inverse gain", "ADU/e⁻")
+SIGNAL_ADU = dimension("signal", "ADU")
+VARIANCE = dimension("variance", "ADU²")
+READ_ADU = dimension("read noise", "ADU")
+READ_ELECTRONS = dimension("read noise", "e⁻")
+EXPOSURE = dimension("exposure", "s")
+SNR = dimension("signal to noise")
+SIGNAL_ELECTRONS = dimension("signal", "e⁻")
+
+
+def _channels(data: xr.Dataset) -> list[str]:
+    return [str(name) for name in np.atleast_1d(data["channel"].values)]
+
+
+def _iso_ticks(isos) -> list[tuple[float, str]]:
+    """Return the full stops within the range, so that labels never touch."""
+    stops = [stop for stop in 100 * 2.0 ** np.arange(-2, 12) if min(isos) * 0.99 <= stop <= max(isos) * 1.01]
+    return [(stop, f"{stop:g}") for stop in (stops or sorted(set(isos)))]
+
+
+def _iso_limits(isos) -> tuple[float, float]:
+    return float(min(isos)) / 1.25, float(max(isos)) * 1.25
+
+
+def _around(values: np.ndarray) -> tuple[float, float]:
+    """Return logarithmic limits that leave air around all points."""
+    known = values[np.isfinite(values) & (values > 0)]
+    return float(known.min()) / 1.5, float(known.max()) * 1.5
+
+
+def _room_for_legend(gain: np.ndarray, invert: bool) -> tuple[float, float]:
+    """Return limits that keep the legend's corner, the one the line does not cross, free on a narrow screen too."""
+    low, high = np.nanmin(gain), np.nanmax(gain)
+    return (0.4 / high, 4 / low) if invert else (low / 2.5, high * 4)
+
+
+def _series(data: xr.Dataset, name: str, channel: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return ISO, value and error of one channel where the value is known."""
+    one = data.sel(channel=channel)
+    value, error = one[name].values, one[f"{name}_error"].values
+    good = np.isfinite(value)
+    return one["iso"].values[good], value[good], error[good]
+
+
+def iso_to_gain(gain: xr.Dataset, unity: xr.Dataset | None = None, *, reference: bool = True) -> hv.Layout:
+    """Chart the gain against ISO both ways: electrons an ADU, and ADU an electron as the blog's axis has it.
+
+    Parameters
+    ----------
+    gain
+        From `sensor.fit_gain`: ``gain`` [e⁻/ADU] with its error, and ``blog_gain``, over (iso, channel).
+    unity
+        From `sensor.unity_gain_iso`; its law gain = unity/ISO is drawn and the crossing marked.
+    reference
+        Overlay the blog's own points (a Nikon D7000).
+    """
+    isos = gain["iso"].values
+    edges = np.array(_iso_limits(isos))
+    panels = []
+    for dims, invert in (((ISO, GAIN), False), ((ISO, INVERSE), True)):
+        elements: list[Any] = []
+        if unity is not None and np.isfinite(float(unity["unity_gain_iso"])):
+            elements += _unity(unity, edges, dims, invert)
+        if reference:
+            iso, blog = np.array(list(BLOG_ADU_PER_ELECTRON.items())).T
+            elements.append(
+                points(
+                    iso, blog if invert else 1 / blog, dims=dims, label="the blog's points (D7000)",
+                    colour=REFERENCE, marker="diamond", size=9, filled=False,
+                )
+            )  # fmt: skip
+        if "blog_gain" in gain and not invert:
+            estimate = gain["blog_gain"].mean("channel", skipna=True)
+            good = np.isfinite(estimate.values)
+            elements.append(
+                points(
+                    isos[good],
+                    estimate.values[good],
+                    dims=dims,
+                    label="μ/σ² of one frame",
+                    colour=MUTED,
+                    marker="cross",
+                )
+            )
+        for channel in _channels(gain):
+            iso, value, error = _series(gain, "gain", channel)
+            if invert:
+                value, error = 1 / value, error / value**2
+            elements.append(
+                points(
+                    iso, value, error, dims=dims, label=channel,
+                    colour=CHANNEL_COLOUR[channel], marker=channel, size=7,
+                )
+            )  # fmt: skip
+        panels.append(
+            panel(
+                elements,
+                title="ADU for each electron" if invert else "Electrons for each ADU",
+                log="xy",
+                xlim=tuple(edges),
+                ylim=_room_for_legend(gain["gain"].values, invert),
+                xticks=_iso_ticks(isos),
+                legend="top_left" if invert else "top_right",
+            )
+        )
+    return layout(panels)
+
+
+def _unity(unity: xr.Dataset, edges: np.ndarray, dims, invert: bool) -> list[Any]:
+    iso, error = float(unity["unity_gain_iso"]), float(unity["unity_gain_iso_error"])
+    law = edges / iso if invert else iso / edges
+    elements: list[Any] = [line(edges, law, dims=dims, label="fit: unity gain ISO / ISO", dash="dashed")]
+    if edges[0] < iso < edges[1]:
+        elements.append(line([edges[0], iso], [1.0, 1.0], dims=dims, colour=MUTED, dash="dotted", width=1.2))
+        elements.append(line([iso, iso], [law.min(), 1.0], dims=dims, colour=MUTED, dash="dotted", width=1.2))
+        label = f"unity gain: ISO {quantity(iso, error)}"
+        elements.append(points([iso], [1.0], dims=dims, label=label, colour=INK, marker="star", size=15))
+    return elements
+
+
+def ptc(
+    ptc: xr.Dataset, gain: xr.Dataset | None = None, *, iso: float | None = None, channel: str | None = None
+) -> hv.Layout:
+    """Chart the photon transfer curve: the variance of a pair of flats against its signal, log-log.
+
+    Left, every channel at one ISO with the fit var = signal/gain + intercept; right, one channel at every ISO.
+
+    Parameters
+    ----------
+    ptc
+        From `sensor.photon_transfer`: ``signal`` [ADU], ``variance`` [ADU²] and its error over (pair, channel).
+    gain
+        From `sensor.fit_gain`: the fit, and in ``used`` the pairs that went into it.
+    iso, channel
+        The ISO on the left (default the lowest) and the channel on the right (default G1, or mono).
+    """
+    dims = (SIGNAL_ADU, VARIANCE)
+    isos = np.unique(ptc["iso"].values)
+    iso = float(isos[0] if iso is None else iso)
+    names = _channels(ptc)
+    channel = channel or ("G1" if "G1" in names else names[0])
+    left: list[Any] = []
+    for name in names:
+        left += _transfer(ptc, gain, iso, name, dims, name, CHANNEL_COLOUR[name], name)
+    left += _floor(ptc, gain, iso, names[-1], dims)
+    panels = [panel(left, title=f"ISO {iso:g}, every channel", log="xy", legend="top_left")]
+    if isos.size > 1:
+        right: list[Any] = []
+        chosen = (
+            isos if isos.size <= len(SERIES) else isos[np.linspace(0, isos.size - 1, len(SERIES)).round().astype(int)]
+        )
+        for number, one in enumerate(chosen):
+            right += _transfer(ptc, gain, float(one), channel, dims, f"ISO {one:g}", SERIES[number], "circle")
+        panels.append(panel(right, title=f"{channel}, every ISO", log="xy", legend="top_left"))
+    return layout(panels)
+
+
+def _transfer(ptc, gain, iso, channel, dims, label, colour, marker) -> list[Any]:
+    """Return one photon transfer curve: used and unused pairs, the fit, the read-noise floor."""
+    where = ptc["iso"].values == iso
+    one = ptc.isel(pair=np.flatnonzero(where)).sel(channel=channel)
+    x, y, error = one["signal"].values, one["variance"].values, one["variance_error"].values
+    good = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
+    used = (
+        gain["used"].isel(pair=np.flatnonzero(where)).sel(channel=channel).values
+        if gain is not None
+        else np.ones_like(good)
+    )
+    elements: list[Any] = []
+    if gain is not None:
+        fit = gain.sel(iso=iso, channel=channel)
+        slope, floor = 1 / float(fit["gain"]), float(fit["intercept"])
+        if np.isfinite(slope) and good.any():
+            along = np.geomspace(x[good].min() / 1.5, x[good].max() * 1.2, 80)
+            elements.append(
+                line(along, np.maximum(along * slope + floor, 0.5 * y[good].min()), dims=dims, colour=colour, width=1.3)
+            )
+    left_out = good & ~used.astype(bool)
+    if left_out.any():
+        elements.append(
+            points(
+                x[left_out], y[left_out], error[left_out], dims=dims, label="",
+                colour=UNUSED, marker=marker, size=6, filled=False,
+            )
+        )  # fmt: skip
+    kept = good & used.astype(bool)
+    elements.append(points(x[kept], y[kept], error[kept], dims=dims, label=label, colour=colour, marker=marker, size=6))
+    return elements
+
+
+def _floor(ptc, gain, iso, channel, dims) -> list[Any]:
+    """Return the read-noise floor of a fit, and a name for the grey points that the fit left out."""
+    elements: list[Any] = []
+    if gain is None:
+        return elements
+    here = np.flatnonzero(ptc["iso"].values == iso)
+    signal = ptc["signal"].isel(pair=here).values
+    floor = float(gain.sel(iso=iso, channel=channel)["intercept"])
+    ends = np.array([np.nanmin(signal[signal > 0]) / 1.5, np.nanmax(signal)])
+    if floor > 0:
+        elements.append(
+            line(ends, [floor, floor], dims=dims, label="read-noise floor (fit)", colour=MUTED, dash="dotted")
+        )
+    left_out = ~gain["used"].isel(pair=here).sel(channel=channel).values.astype(bool)
+    if left_out.any():
+        x, y = (ptc[name].isel(pair=here).sel(channel=channel).values[left_out] for name in ("signal", "variance"))
+        elements.append(
+            points(x, y, dims=dims, label="not used in the fit", colour=UNUSED, marker=channel, size=6, filled=False)
+        )
+    return elements
+
+
+def read_noise_vs_iso(read_noise: xr.Dataset, gain: xr.Dataset | None = None, *, reference: bool = True) -> hv.Layout:
+    """Chart the read noise against ISO, in ADU and, where the gain is known, in electrons.
+
+    Parameters
+    ----------
+    read_noise
+        From `sensor.read_noise`: ``read_noise_adu`` and its error over (iso, channel).
+    gain
+        From `sensor.fit_gain`, for the electrons; errors of both are combined.
+    reference
+        Overlay Bill Claff's published values of the Nikon D7000.
+    """
+    isos = read_noise["iso"].values
+    settings = {"log": "xy", "xlim": _iso_limits(isos), "xticks": _iso_ticks(isos)}
+    adu: list[Any] = []
+    if reference:
+        iso, value = np.array(list(CLAFF_READ_NOISE_ADU.items())).T
+        inside = (iso >= isos.min() / 1.01) & (iso <= isos.max() * 1.01)
+        adu.append(_claff(iso[inside], value[inside], (ISO, READ_ADU)))
+    electrons: list[Any] = []
+    if reference:
+        iso, value = np.array(list(CLAFF_READ_NOISE_ELECTRONS.items())).T
+        electrons.append(_claff(iso, value, (ISO, READ_ELECTRONS)))
+    for channel in _channels(read_noise):
+        style = {"label": channel, "colour": CHANNEL_COLOUR[channel], "marker": channel, "size": 7}
+        iso, value, error = _series(read_noise, "read_noise_adu", channel)
+        adu.append(points(iso, value, error, dims=(ISO, READ_ADU), **style))
+        if gain is None or channel not in _channels(gain):
+            continue
+        factor = gain.sel(channel=channel).reindex(iso=iso)
+        product = value * factor["gain"].values
+        spread = np.hypot(error / value, factor["gain_error"].values / factor["gain"].values) * product
+        good = np.isfinite(product)
+        electrons.append(points(iso[good], product[good], spread[good], dims=(ISO, READ_ELECTRONS), **style))
+    panels = [panel(adu, title="Read noise in ADU", legend="top_left", **settings)]
+    if gain is not None:
+        settings["log"] = "x"
+        panels.append(
+            panel(
+                electrons, title="Read noise in electrons", legend="top_right", ylim=_from_zero(electrons), **settings
+            )
+        )
+    return layout(panels)
+
+
+def _claff(iso, value, dims) -> hv.Overlay:
+    return points(
+        iso, value, dims=dims, label="B. Claff (D7000)", colour=REFERENCE, marker="diamond", size=8, filled=False
+    )
+
+
+def _from_zero(elements) -> tuple[float, float]:
+    top = max(float(np.max(part.dimension_values(1))) for group in elements for part in group if len(part))
+    return 0.0, top * 1.35
+
+
+def shot_noise_snr(snr: xr.Dataset) -> hv.Layout:
+    """Chart the signal-to-noise ratio against exposure and against signal, with what shot noise alone allows.
+
+    Parameters
+    ----------
+    snr
+        From `sensor.shot_noise_snr`: ``snr`` and its error, ``snr_expected`` = √N and ``electrons`` over point.
+    """
+    elements: list[Any] = []
+    exposure, electrons = snr["exposure"].values, snr["electrons"].values
+    measured, error, expected = snr["snr"].values, snr["snr_error"].values, snr["snr_expected"].values
+    along = np.geomspace(np.nanmin(electrons) / 1.3, np.nanmax(electrons) * 1.3, 60)
+    colours = _point_series(snr)
+    panels = []
+    if np.unique(exposure[np.isfinite(exposure)]).size > 1:
+        order = np.argsort(exposure)
+        dims = (EXPOSURE, SNR)
+        elements = []
+        for label, colour, marker, here in colours:
+            inside = order[here[order]]
+            elements.append(
+                line(exposure[inside], expected[inside], dims=dims, colour=colour, dash="dashed", width=1.2)
+            )
+            elements.append(
+                points(
+                    exposure[inside],
+                    measured[inside],
+                    error[inside],
+                    dims=dims,
+                    label=label,
+                    colour=colour,
+                    marker=marker,
+                    size=6,
+                )
+            )
+        elements += _quadruple(exposure, expected, dims)
+        panels.append(
+            panel(elements, title="SNR against exposure", log="xy", legend="top_left", xlim=_around(exposure))
+        )
+    dims = (SIGNAL_ELECTRONS, SNR)
+    elements = [line(along, np.sqrt(along), dims=dims, label="√N: shot noise alone", dash="dashed")]
+    for label, colour, marker, here in colours:
+        elements.append(
+            points(
+                electrons[here],
+                measured[here],
+                error[here],
+                dims=dims,
+                label=label,
+                colour=colour,
+                marker=marker,
+                size=6,
+            )
+        )
+    panels.append(
+        panel(elements, title="SNR against electrons caught", log="xy", legend="top_left", xlim=_around(electrons))
+    )
+    return layout(panels)
+
+
+def _point_series(snr: xr.Dataset) -> list[tuple[str, str, str, np.ndarray]]:
+    """Split the points by channel, or by ISO where there is one channel: label, colour, marker, where."""
+    if "channel" in snr and np.unique(snr["channel"].values).size > 1:
+        names = snr["channel"].values.astype(str)
+        return [(name, CHANNEL_COLOUR[name], name, names == name) for name in CHANNEL_COLOUR if (names == name).any()]
+    isos = snr["iso"].values
+    return [
+        (f"ISO {iso:g}", SERIES[number % len(SERIES)], "circle", isos == iso)
+        for number, iso in enumerate(np.unique(isos))
+    ]
+
+
+def _quadruple(exposure: np.ndarray, expected: np.ndarray, dims) -> list[Any]:
+    """Draw the step: four times to the right is twice up."""
+    good = np.isfinite(expected) & (exposure > 0)
+    if not good.any() or exposure[good].max() < 4 * exposure[good].min():
+        return []
+    lowest = np.flatnonzero(good)[np.argmin(expected[good])]
+    x, y = exposure[lowest] * 1.25, expected[lowest] * 0.8
+    step = line([x, 4 * x, 4 * x], [y, y, 2 * y], dims=dims, colour=MUTED, width=1.4)
+    return [
+        step,
+        note(2 * x, y / 1.05, "exposure × 4", dims=dims, colour=MUTED, align=("center", "top")),
+        note(4.3 * x, 1.4 * y, "SNR × 2", dims=dims, colour=MUTED, align=("left", "center")),
+    ]

@@ -1,0 +1,179 @@
+"""The list of the blog's charts: what each shows, which measurement it needs, what to shoot where that is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import holoviews as hv
+
+from ..errors import WorkbenchError
+from . import dark, diagram, gain, pictures, words
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart of the registry.
+
+    Attributes
+    ----------
+    id
+        Its name in file names and commands, for example ``iso-to-gain``.
+    title, heading
+        What stands above it, and the topic under which the blog treats it.
+    draw, words
+        From a characterization to the HoloViews object, and to caption and alternative text.
+    needs
+        The pieces of a characterization without which it cannot be drawn.
+    shoot
+        Which frames give those pieces.
+    """
+
+    id: str
+    title: str
+    heading: str
+    draw: Callable[[Any], hv.Layout]
+    words: Callable[[Any], words.Words]
+    needs: tuple[str, ...] = ()
+    shoot: str = ""
+
+    def missing(self, result: Any) -> list[str]:
+        """Name the pieces that a characterization lacks for this chart."""
+        return [piece for piece in self.needs if getattr(result, piece, None) is None]
+
+
+_FLATS = "two equal flats at several light levels and ISOs"
+_DARKS = "two or more darks at each of three exposure times"
+_CHARTS = (
+    Chart(
+        "shot-noise-demo",
+        "Shot noise: counting particles",
+        "Shot noise",
+        lambda result: diagram.shot_noise_demo(),
+        words.shot_noise_demo,
+    ),
+    Chart(
+        "shot-noise-snr",
+        "Four times the exposure, twice the signal to noise",
+        "Shot noise",
+        lambda result: gain.shot_noise_snr(result.snr),
+        words.shot_noise_snr,
+        ("snr",),
+        _FLATS,
+    ),
+    Chart(
+        "ccd-vs-cmos",
+        "How a CCD and a CMOS sensor are read out",
+        "The sensor",
+        lambda result: diagram.ccd_vs_cmos(),
+        words.ccd_vs_cmos,
+    ),
+    Chart(
+        "read-noise-vs-iso",
+        "Read noise against ISO",
+        "Read noise",
+        lambda result: gain.read_noise_vs_iso(result.read_noise, result.gain, reference=words.is_d7000(result.camera)),
+        words.read_noise_vs_iso,
+        ("read_noise",),
+        "two or more bias frames at each ISO",
+    ),
+    Chart(
+        "ptc",
+        "The photon transfer curve",
+        "Gain",
+        lambda result: gain.ptc(result.ptc, result.gain),
+        words.ptc,
+        ("ptc", "gain"),
+        _FLATS,
+    ),
+    Chart(
+        "iso-to-gain",
+        "From ISO to gain",
+        "Gain",
+        lambda result: gain.iso_to_gain(result.gain, result.unity, reference=words.is_d7000(result.camera)),
+        words.iso_to_gain,
+        ("gain",),
+        _FLATS,
+    ),
+    Chart(
+        "dark-current-vs-time",
+        "Dark signal against exposure time",
+        "Dark current",
+        lambda result: dark.dark_current_vs_time(result.dark_signal, result.dark_current),
+        words.dark_current_vs_time,
+        ("dark_signal",),
+        _DARKS,
+    ),
+    Chart(
+        "dark-shot-noise-histogram",
+        "The shot noise of the dark current",
+        "Dark current",
+        lambda result: dark.dark_shot_noise_histogram(result.dark_noise),
+        words.dark_shot_noise_histogram,
+        ("dark_noise",),
+        "two equal long darks, and flats or bias for the gain",
+    ),
+    Chart(
+        "dark-current-vs-temperature",
+        "Dark current against temperature",
+        "Dark current",
+        lambda result: dark.dark_current_vs_temperature(result.dark_current, result.dark_law),
+        words.dark_current_vs_temperature,
+        ("dark_current", "dark_law"),
+        "darks at two or more sensor temperatures, which the file, the manifest or the folder's name states",
+    ),
+    Chart(
+        "dcnu-histogram",
+        "The dark current of every pixel",
+        "Fixed pattern",
+        lambda result: dark.dcnu_histogram(result.dcnu),
+        words.dcnu_histogram,
+        ("dcnu",),
+        _DARKS,
+    ),
+    Chart(
+        "hot-pixels",
+        "Hot pixels",
+        "Fixed pattern",
+        lambda result: pictures.hot_pixels(result.hot_pixels),
+        words.hot_pixels,
+        ("hot_pixels",),
+        _DARKS,
+    ),
+    Chart(
+        "vignette",
+        "Vignetting: a flat as a picture",
+        "Flats",
+        lambda result: pictures.vignette(result.vignetting),
+        words.vignette,
+        ("vignetting",),
+        "flats of an evenly lit field through the lens or telescope",
+    ),
+    Chart(
+        "dark-subtraction",
+        "Before and after dark subtraction",
+        "Calibration",
+        lambda result: pictures.dark_subtraction(result.dark_subtraction),
+        words.dark_subtraction,
+        ("dark_subtraction",),
+        "three or more long darks at one temperature, better still with a light of the same exposure",
+    ),
+)
+REGISTRY: dict[str, Chart] = {chart.id: chart for chart in _CHARTS}
+
+
+def select(only: tuple[str, ...] | list[str] | None = None) -> list[Chart]:
+    """Return the charts of these ids in the registry's order, or all of them.
+
+    Raises
+    ------
+    WorkbenchError
+        If an id is not in the registry.
+    """
+    if not only:
+        return list(REGISTRY.values())
+    unknown = [name for name in only if name not in REGISTRY]
+    if unknown:
+        raise WorkbenchError(f"there is no chart {', '.join(map(repr, unknown))}; the charts are {', '.join(REGISTRY)}")
+    return [chart for chart in REGISTRY.values() if chart.id in only]

@@ -1,0 +1,268 @@
+"""The words of a chart: captions, alternative text, and numbers written with their errors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_PLURAL = {"bias": "bias frames", "dark": "darks", "flat": "flats", "darkflat": "dark flats", "light": "lights"}
+
+
+class Words(NamedTuple):
+    """What a chart says: `caption` stands below it, `alt` stands in for it."""
+
+    caption: str
+    alt: str
+
+
+def quantity(value: float, error: float | None = None, unit: str = "") -> str:
+    """Write a value with its standard error to two figures of the error.
+
+    Examples
+    --------
+    >>> quantity(2.49312, 0.0123, "e⁻/ADU"), quantity(199.4, 2.61), quantity(0.1234), quantity(31234.0, 250.0, "e⁻")
+    ('2.493 ± 0.012 e⁻/ADU', '199.4 ± 2.6', '0.123', '31,230 ± 250 e⁻')
+    """
+    tail = f" {unit}" if unit else ""
+    if not math.isfinite(value):
+        return "not measured"
+    if error is None or not math.isfinite(error) or error <= 0:
+        digits = 0 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
+        return f"{round(value, digits):,.{digits}f}{tail}"
+    rounded = float(f"{error:.1e}")  # 0.0998 is written 0.10
+    digits = 1 - math.floor(math.log10(rounded))
+    shown = max(digits, 0)
+    return f"{round(value, digits):,.{shown}f} ± {rounded:,.{shown}f}{tail}"
+
+
+def source(result: Any) -> str:
+    """Say whose data it is: the camera, simulated or real, and how many frames of each kind."""
+    counts = ", ".join(
+        f"{count} {_PLURAL.get(kind, kind)}" for kind, count in dict(result.frame_counts).items() if count
+    )
+    what = "Simulated data" if result.simulated else "Real data"
+    camera = result.camera or "camera not recorded"
+    return f"{what}: {camera}; {counts}." if counts else f"{what}: {camera}."
+
+
+def listing(items) -> str:
+    """Join words as a sentence does.
+
+    Examples
+    --------
+    >>> listing(["R", "G1", "B"])
+    'R, G1 and B'
+    """
+    items = list(items)
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+
+
+def is_d7000(camera: str) -> bool:
+    """Tell whether the blog's and Claff's published values are of this camera model."""
+    return "D7000" in (camera or "")
+
+
+def degrees(temperature: float) -> str:
+    """Write a temperature, or that there is none.
+
+    Examples
+    --------
+    >>> degrees(-5.0), degrees(float("nan"))
+    ('−5 °C', 'temperature not recorded')
+    """
+    known = math.isfinite(float(temperature))
+    return f"{float(temperature):g} °C".replace("-", "−") if known else "temperature not recorded"
+
+
+def _first_gains(result: Any) -> str:
+    """Write the gains of the lowest ISO that has any."""
+    for index in range(result.gain.sizes["iso"]):
+        one = result.gain.isel(iso=index)
+        known = [
+            f"{name} {quantity(float(value), float(error))}"
+            for name, value, error in zip(
+                one["channel"].values, one["gain"].values, one["gain_error"].values, strict=True
+            )
+            if math.isfinite(value)
+        ]
+        if known:
+            return f"Gain {_at(float(one['iso']))}: {listing(known)} e⁻/ADU. "
+    return "No gain could be measured. "
+
+
+def _at(iso: float) -> str:
+    return f"at ISO {iso:g}" if math.isfinite(iso) else "(ISO not recorded)"
+
+
+def iso_to_gain(result: Any) -> Words:
+    """Describe the ISO-to-gain chart of a characterization."""
+    unity = ""
+    if result.unity is not None and math.isfinite(float(result.unity["unity_gain_iso"])):
+        iso = quantity(float(result.unity["unity_gain_iso"]), float(result.unity["unity_gain_iso_error"]))
+        unity = f"Unity gain, one electron an ADU, lies at ISO {iso}. "
+    reference = "Gold diamonds: the blog's own chart of another D7000 body. " if is_d7000(result.camera) else ""
+    return Words(
+        f"Gain against ISO, from the noise in {result.ptc.sizes['pair']} pairs of equal flats; bars: 1σ. "
+        f"{_first_gains(result)}{unity}Grey crosses: μ/σ² of single flats, in which lasting differences between pixels "
+        f"pass for noise, so that it reads low. {reference}{source(result)}",
+        "Two charts with logarithmic axes. Left: the gain in electrons per ADU falls in inverse proportion to ISO; "
+        f"right: its inverse, ADU per electron, rises in proportion. {unity}",
+    )
+
+
+def ptc(result: Any) -> Words:
+    """Describe the photon transfer curve of a characterization."""
+    return Words(
+        "Photon transfer: the variance between two equal flats against their signal. Shot noise makes a straight line "
+        "whose slope is the inverse of the gain; at the left the read noise lifts it. "
+        f"{result.ptc.sizes['pair']} pairs; bars: 1σ. Open grey points, too close to saturation or clipped, are not "
+        "used "
+        f"in the fit. {_first_gains(result)}{source(result)}",
+        "Log-log charts of variance against signal: the points follow straight lines, one line a channel on the left, "
+        "one line an ISO on the right, and fall away near saturation.",
+    )
+
+
+def read_noise_vs_iso(result: Any) -> Words:
+    """Describe the read-noise chart of a characterization."""
+    noise = result.read_noise["read_noise_adu"].mean("channel").dropna("iso")
+    frames = np.unique(result.read_noise["frames"].values)
+    count = f"{frames[0]}" if frames.size == 1 else f"{frames[0]} to {frames[-1]}"
+    text = ""
+    if noise.sizes["iso"]:
+        ends = dict.fromkeys((0, noise.sizes["iso"] - 1))
+        text = listing(f"{quantity(float(noise[i]))} ADU {_at(float(noise.iso[i]))}" for i in ends) + ". "
+    if result.gain is not None:
+        both = (result.read_noise["read_noise_adu"] * result.gain["gain"]).mean("channel").dropna("iso")
+        if both.sizes["iso"]:
+            ends = dict.fromkeys((0, both.sizes["iso"] - 1))
+            text += (
+                "In electrons: " + listing(f"{quantity(float(both[i]))} {_at(float(both.iso[i]))}" for i in ends) + ". "
+            )
+    reference = "Gold diamonds: Bill Claff's published D7000. " if is_d7000(result.camera) else ""
+    return Words(
+        f"Read noise from the differences of bias pairs, {count} frames an ISO; bars: 1σ. Mean of the channels: {text}"
+        f"{reference}{source(result)}",
+        "Read noise against ISO: in ADU it grows with ISO, in electrons it falls gently and levels off.",
+    )
+
+
+def shot_noise_snr(result: Any) -> Words:
+    """Describe the SNR chart of a characterization."""
+    ratio = result.snr["snr"].values / result.snr["snr_expected"].values
+    return Words(
+        "Signal-to-noise ratio of pairs of flats, in which shot noise rules: it grows as the square root of the "
+        "electrons "
+        "caught, so four times the exposure doubles it. Dashed: √N. Measured over expected, median of "
+        f"{np.isfinite(ratio).sum()} points: {np.nanmedian(ratio):.3f}; read noise pulls the faintest below the line. "
+        f"Bars: 1σ. {source(result)}",
+        "Log-log charts: the measured signal-to-noise ratio follows the square root of the number of electrons.",
+    )
+
+
+def dark_shot_noise_histogram(result: Any) -> Words:
+    """Describe the dark shot noise of a characterization."""
+    sizes = {name: float(value) for name, value in result.dark_noise.attrs.items() if isinstance(value, (int, float))}
+    return Words(
+        f"Pixel by pixel difference of two equal darks ({sizes['exposure']:g} s, ISO {sizes['iso']:g}, "
+        f"{degrees(sizes['temperature'])}), divided by √2: {sizes['n_pixels']:,.0f} pixels. Its width, "
+        f"{sizes['sigma']:.3f} e⁻, is {sizes['sigma'] / sizes['expected_sigma']:.3f} times the "
+        f"{sizes['expected_sigma']:.3f} e⁻ that the shot noise of the dark signal and the read noise predict. How "
+        "normal "
+        "it is, as effect sizes (with so many pixels any p-value is zero): KS distance "
+        f"{sizes['ks_distance']:.4f}, skewness {sizes['skewness']:+.3f}, excess kurtosis "
+        f"{sizes['excess_kurtosis']:+.3f}. {source(result)}",
+        "A histogram of pixel differences between two darks under a bell-shaped normal curve, on linear and on "
+        "logarithmic axes.",
+    )
+
+
+def dark_current_vs_time(result: Any) -> Words:
+    """Describe the growth of the dark signal of a characterization."""
+    rates = ""
+    if result.dark_current is not None:
+        found = [
+            f"{quantity(float(one['dark_current']), float(one['dark_current_error']))} at {degrees(one['temperature'])}"
+            for one in (
+                result.dark_current.isel(setting=index) for index in range(result.dark_current.sizes["setting"])
+            )
+            if math.isfinite(float(one["dark_current"]))
+        ]
+        rates = f"The slope of each line is the dark current in e⁻/s/pixel: {listing(found)}. " if found else ""
+    return Words(
+        f"Mean dark signal against exposure time, hot pixels included, {int(result.dark_signal['frames'].sum())} "
+        "darks; "
+        f"bars: 1σ. {rates}{source(result)}",
+        "Straight lines rising with exposure time; the warmer the sensor, the steeper.",
+    )
+
+
+def dark_current_vs_temperature(result: Any) -> Words:
+    """Describe the temperature law of a characterization."""
+    law = result.dark_law
+    doubling = quantity(float(law["doubling_temperature"]), float(law["doubling_temperature_error"]), "K")
+    reference = quantity(float(law["dark_current_reference"]), float(law["dark_current_reference_error"]))
+    temperatures = np.unique(result.dark_current["temperature"].values)
+    return Words(
+        f"Mean dark current against sensor temperature, {temperatures[np.isfinite(temperatures)].size} temperatures; "
+        "bars: "
+        f"1σ. It doubles every {doubling}: {reference} e⁻/s/pixel at "
+        f"{degrees(round(float(law['reference_temperature']), 1))}. "
+        f"Shaded: where the law lies with 68 % confidence. {source(result)}",
+        "Dark current on a logarithmic axis rises along a straight line with temperature.",
+    )
+
+
+def shot_noise_demo(_result: Any = None) -> Words:
+    """Describe the demonstration."""
+    return Words(
+        "Particles fall at random on an ideal detector, on average 100 in an exposure of length 1; it misses none "
+        "and adds "
+        "no noise of its own. Yet the count differs from exposure to exposure: with N particles on average it "
+        "scatters by "
+        "√N, so the signal-to-noise ratio is N/√N = √N. Four times the exposure doubles it. Simulated data: Poisson "
+        "counts; bars: 1σ of the ratio.",
+        "Squares speckled with randomly placed dots, few for a short and many for a long exposure, and a chart in "
+        "which "
+        "the signal-to-noise ratio follows the square root of the exposure.",
+    )
+
+
+def ccd_vs_cmos(_result: Any = None) -> Words:
+    """Describe the diagram of the two readouts."""
+    return Words(
+        "CCD: the charge itself travels. Row by row the electrons are shifted down into the serial register, then "
+        "pixel "
+        "by pixel to one output amplifier and one converter: every pixel has the same gain and the same read noise, "
+        "and "
+        "readout takes long. CMOS: an amplifier in every pixel turns its charge into a voltage on the spot; a row is "
+        "selected and all its columns are converted at once: fast and low in noise, at the price of small differences "
+        "from pixel to pixel and column to column, which bias frames and flats show. A drawing, not a measurement.",
+        "Two diagrams of a four by four sensor. Left, CCD: arrows lead down through the pixels into a register, "
+        "along it "
+        "to the right, and through one amplifier and one converter. Right, CMOS: each pixel holds its own amplifier, "
+        "one "
+        "row is selected, and each column leads down to its own converter.",
+    )
+
+
+def dcnu_histogram(result: Any) -> Words:
+    """Describe the spread of the dark current of a characterization."""
+    return Words(f"{source(result)}", "")
+
+
+def hot_pixels(result: Any) -> Words:
+    """Describe the hot pixels of a characterization."""
+    return Words(f"{source(result)}", "")
+
+
+def vignette(result: Any) -> Words:
+    """Describe the vignetting of a characterization."""
+    return Words(f"{source(result)}", "")
+
+
+def dark_subtraction(result: Any) -> Words:
+    """Describe the dark subtraction of a characterization."""
+    return Words(f"{source(result)}", "")

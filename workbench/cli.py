@@ -1,0 +1,158 @@
+"""The command line: what is in a folder of frames, what the sensor does, the blog's charts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from . import __version__
+from .errors import WorkbenchError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_FOLDER = click.Path(path_type=Path)
+
+
+class _InputProblem(click.ClickException):
+    """A mistake in the input: one line on stderr, exit code 2, no traceback."""
+
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"workbench: {' '.join(self.message.split())}", err=True)
+
+
+def _says_what_is_wrong(command: Command) -> Command:
+    """Turn a `WorkbenchError` into its message; anything unexpected keeps its traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except WorkbenchError as error:
+            raise _InputProblem(str(error)) from error
+
+    return run  # type: ignore[return-value]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="workbench")
+def main() -> None:
+    """Measure your camera's sensor from RAW frames, with an honest error bar on every number.
+
+    \b
+    Try it without a camera; this simulates sample frames, measures them and draws the charts:
+        workbench charts --out charts
+
+    \b
+    Then with your own frames:
+        workbench frames FOLDER                      what is there, as the workbench sees it
+        workbench characterize FOLDER --out results  black level, read noise, gain, dark current
+        workbench charts --frames FOLDER --out charts
+
+    A FOLDER holds camera RAW, DNG, FITS or PGM files, sorted into subfolders named bias, dark, flat,
+    light (at any depth), or described by a table frames.csv. Frames are only read, never changed.
+    """
+
+
+@main.command()
+@click.argument("folder", type=_FOLDER)
+@_says_what_is_wrong
+def frames(folder: Path) -> None:
+    """Show what is in FOLDER: how many frames of each kind, at which ISO, exposure and temperature.
+
+    Files that cannot be used are listed with the reason; nothing is written.
+    """
+    from .ingest import open_folder
+
+    click.echo(repr(open_folder(folder)))
+
+
+@main.command()
+@click.argument("folder", type=_FOLDER)
+@click.option("--out", type=_FOLDER, required=True, help="Folder for sensor.json; made where it does not exist.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+@_says_what_is_wrong
+def characterize(folder: Path, out: Path, quiet: bool) -> None:
+    """Measure the sensor from the frames in FOLDER and write OUT/sensor.json.
+
+    Two bias frames at an ISO give black level and read noise; two equal flats at several light
+    levels give the gain; darks of several lengths and temperatures give the dark current and its
+    law. What these frames cannot give is left out, and a warning says what to shoot.
+    """
+    from .runs import characterize as run
+
+    result = run(folder, out=out, progress=not quiet)
+    click.echo(summary(result))
+    click.echo(f"\nwritten: {out / 'sensor.json'}")
+
+
+@main.command()
+@click.option("--frames", "folder", type=_FOLDER, help="Your folder of frames. Without it: simulated sample frames.")
+@click.option("--out", type=_FOLDER, required=True, help="Folder for the charts; made where it does not exist.")
+@click.option("--only", multiple=True, metavar="CHART", help="Draw this chart only, e.g. iso-to-gain; may be repeated.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+@_says_what_is_wrong
+def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -> None:
+    """Draw the blog's charts into OUT: each as PNG, SVG, a web page that works offline, and CSV.
+
+    Without --frames the charts are drawn from simulated sample frames, which the first run makes
+    (under a minute) and keeps. Start with OUT/index.html. Also writes OUT/sensor.json.
+    """
+    from .charts.registry import select
+    from .export import write_charts
+    from .runs import characterize as run
+    from .runs import sample_folder
+
+    select(only)  # a misspelt name should not cost a minute
+    result = run(folder if folder is not None else sample_folder(progress=not quiet), out=out, progress=not quiet)
+    written = write_charts(result, out, only=only, progress=not quiet)
+    click.echo(summary(result))
+    click.echo("")
+    for name, why in written.not_drawn.items():
+        click.echo(f"not drawn: {name}: {why}")
+    click.echo(f"written: {len(written.files)} charts and sensor.json in {out}/")
+    if not only:
+        click.echo(f"open:    {out / 'index.html'}")
+
+
+def summary(result: Any) -> str:
+    """Return a short table of what was measured, each number with its standard error."""
+    import numpy as np
+
+    from .charts.words import quantity, source
+
+    def both(data: Any, name: str, unit: str) -> str:
+        value, error = float(data[name]), float(data[f"{name}_error"])
+        return quantity(value, error, unit) if np.isfinite(value) else "–"
+
+    lines = [source(result), ""]
+    settings = result.sensor
+    if settings is not None:
+        lines.append(
+            f"{'ISO':>7}  {'channel':7}  {'black level [ADU]':>19}  {'gain [e⁻/ADU]':>19}  {'read noise [e⁻]':>17}"
+        )
+        lines += [
+            f"{float(one['iso']):7g}  {one['channel'].item():7}  {both(one, 'black_level', ''):>19}"
+            f"  {both(one, 'gain', ''):>19}  {both(one, 'read_noise', ''):>17}"
+            for one in (settings.sel(iso=iso, channel=name) for iso in settings["iso"] for name in settings["channel"])
+        ]
+    if result.unity is not None:
+        lines.append(f"\nunity gain           ISO {both(result.unity, 'unity_gain_iso', '')}")
+    if result.dark_current is not None:
+        for index in range(result.dark_current.sizes["setting"]):
+            one = result.dark_current.isel(setting=index)
+            place = f"{float(one['temperature']):g} °C, ISO {float(one['iso']):g}"
+            lines.append(f"dark current         {both(one, 'dark_current', 'e⁻/s/pixel')} at {place}")
+    if result.dark_law is not None:
+        lines.append(f"doubling temperature {both(result.dark_law, 'doubling_temperature', 'K')}")
+    lines += [f"set aside: {path}: {why}" for path, why in result.set_aside]
+    lines += [f"warning: {text}" for text in result.warnings]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
