@@ -96,7 +96,7 @@ def test_a_manifest_within_knows_better_than_one_above(tmp_path):
 
 def test_the_real_flats_with_their_manifest(real_data):
     folder = open_folder(real_data / "d7000-flats")
-    assert (len(folder), folder.cameras, folder.set_aside) == (84, ["NIKON D7000"], ())
+    assert (len(folder), folder.cameras, folder.set_aside) == (84, ["NIKON D7000"], [])
     assert set(folder.table["kind"]) == {"flat"}
     flat = folder.flat
     assert flat.sizes == {"frame": 84, "y": 64, "x": 64}
@@ -158,10 +158,10 @@ def test_darks_warmer_than_they_say_are_noticed(tmp_path):
         frame(tmp_path / "darks_-10C" / f"{n}.dng", temperature=14 + n)
     folder = open_folder(tmp_path)
     assert folder.table["temperature"].tolist() == [14, 15, 16]
-    assert folder.warnings == (
+    assert folder.warnings == [
         "3 frames record another temperature than their manifest or name says; the recorded one holds "
-        "(darks_-10C/0.dng: 14 °C, not -10 and 2 more)",
-    )
+        "(darks_-10C/0.dng: 14 °C, not -10 and 2 more)"
+    ]
 
 
 def test_a_doubtful_minus_is_noticed(tmp_path):
@@ -180,6 +180,17 @@ def test_a_missing_exposure_or_iso_is_noticed(tmp_path, quantity):
     assert "frames.csv" in warning
 
 
+def test_a_mosaic_that_no_one_names_is_not_taken_for_mono_in_silence(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P5\n2 2\n65535\n" + bytes(8))
+    fit(tmp_path / "b.fit", ISOSPEED=800, EXPTIME=1.0)
+    fit(tmp_path / "c.fit", EXPTIME=1.0)
+    (tmp_path / "frames.csv").write_text("file,kind,iso,exposure_s\na.pgm,flat,100,1\nb.fit,flat\nc.fit,flat,100\n")
+    (warning,) = (text for text in open_folder(tmp_path).warnings if "CFA" in text)
+    assert warning == (
+        "2 frames record no CFA pattern and are taken for mono; give it in frames.csv (column cfa) (a.pgm and 1 more)"
+    )
+
+
 # what counts once
 
 
@@ -189,7 +200,7 @@ def test_a_raw_with_its_jpeg_counts_once(tmp_path):
     (tmp_path / "bias" / "jpeg").mkdir()
     (tmp_path / "bias" / "jpeg" / "img_1.jpg").write_bytes(JPEG)
     folder = open_folder(tmp_path)
-    assert (len(folder), folder.set_aside) == (1, ())
+    assert (len(folder), folder.set_aside) == (1, [])
 
 
 def test_a_jpeg_alone_is_set_aside(tmp_path):
@@ -209,7 +220,7 @@ def test_a_raw_with_the_pgm_of_dcraw_counts_once(tmp_path, require, real_data):
     (tmp_path / "bias" / "a.kdc").unlink()
     (tmp_path / "frames.csv").write_text("file,iso,exposure_s,cfa\nbias/a.pgm,84,1/230,GRBG\n")
     alone = open_folder(tmp_path)
-    assert alone.warnings == ()
+    assert alone.warnings == []
     row = alone.table.iloc[0]
     assert (row.file, row.kind, row.iso, row.cfa_pattern) == ("bias/a.pgm", "bias", 84, "GRBG")
     assert len(row.black_level) == 4
@@ -241,7 +252,7 @@ def test_what_is_no_image_is_passed_over(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"nothing")
     folder = open_folder(tmp_path)
-    assert (len(folder), folder.set_aside, folder.warnings) == (1, (), ())
+    assert (len(folder), folder.set_aside, folder.warnings) == (1, [], [])
 
 
 # what cannot be used
@@ -271,6 +282,7 @@ def test_bad_files_are_set_aside_with_the_reason(tmp_path, real_data):
     assert all(name in repr(folder) for name in bad)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_is_not_waited_for(tmp_path):
     frame(tmp_path / "bias" / "good.dng")
     os.mkfifo(tmp_path / "bias" / "pipe.nef")
@@ -478,7 +490,7 @@ def test_a_frame_dropped_joins_those_set_aside(night):
     path = night.table["path"].iloc[0]
     left = night.drop(path, "fails on decoding")
     assert (len(left), len(night)) == (7, 8)
-    assert left.set_aside == ((path, "fails on decoding"),)
+    assert left.set_aside == [(path, "fails on decoding")]
 
 
 def test_the_table_can_be_cut_with_pandas_and_opened(night):

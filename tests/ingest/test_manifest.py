@@ -17,7 +17,7 @@ def test_every_column(tmp_path):
     told = read(
         tmp_path,
         "file,kind,iso,exposure_s,aperture,temperature_c,cfa,black_level,white_level,camera,time,remark\n"
-        "sub/a.nef,Flat,100,1/30,5.6,-4.5,gbrg,600 601 602 603,16383,NIKON D7000,2014-07-15T13:07:40,cloudy\n",
+        "sub/a.nef,Flats,100,1/30,5.6,-4.5,gbrg,600 601 602 603,16383,NIKON D7000,2014-07-15T13:07:40,cloudy\n",
     )
     assert told == {
         "sub/a.nef": {

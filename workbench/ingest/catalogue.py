@@ -98,8 +98,7 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
     if not rows:
         raise WorkbenchError(_nothing_found(root, files, set_aside))
     table = pd.DataFrame(rows)
-    sentences = [*warnings.sentences(), *_differences(table)]
-    return Folder(table, root, tuple(set_aside), tuple(sentences))
+    return Folder(table, root, set_aside, [*warnings.sentences(), *_differences(table)])
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -175,12 +174,16 @@ def _row(info: FrameInfo, told: dict[str, Any], root: Path, warnings: _Warnings)
     channels = len(channels_of(values.get("cfa_pattern", info.cfa_pattern)))
     black = values.get("black_level", info.black_level)
     values["black_level"] = black if len(black) == channels else (black[0],) * channels
+    # a mono camera's driver writes no ISO; a FITS frame with one comes from a camera with a mosaic
+    doubtful = info.format == "pgm" or (info.format == "fits" and info.iso > 0)
     info = replace(info, **values)
     if not kind:
         warnings.add(
             f"do not tell what they are; name the folder bias, darks, flats, darkflats or lights, or write {MANIFEST}",
             name,
         )
+    if doubtful and "cfa_pattern" not in told and info.cfa_pattern == "mono":
+        warnings.add(f"record no CFA pattern and are taken for mono; give it in {MANIFEST} (column cfa)", name)
     for quantity, column in (("iso", "iso"), ("exposure", "exposure_s")):
         if np.isnan(getattr(info, quantity)):
             warnings.add(f"record no {quantity}; give it in {MANIFEST} (column {column})", name)
@@ -223,7 +226,7 @@ def _nothing_found(root: Path, files: Sequence[Path], set_aside: Sequence[tuple[
     return f"{root} has no frames (found {found}): it should hold camera RAW, DNG, FITS or dcraw's PGM files"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Folder:
     """The frames of a folder: a table of them, and a lazy cube of each kind.
 
@@ -234,8 +237,8 @@ class Folder:
 
     table: pd.DataFrame
     root: Path
-    set_aside: tuple[tuple[Path, str], ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    set_aside: list[tuple[Path, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def bias(self) -> xr.DataArray:
@@ -320,11 +323,12 @@ class Folder:
     def drop(self, path: str | Path, reason: str) -> Folder:
         """Return the folder without one frame, which joins those set aside."""
         left = self.table[self.table["path"] != Path(path)].reset_index(drop=True)
-        return replace(self, table=left, set_aside=(*self.set_aside, (Path(path), reason)))
+        return replace(self, table=left, set_aside=[*self.set_aside, (Path(path), reason)])
 
     def summary(self) -> pd.DataFrame:
-        """Return how many frames there are of each kind, ISO, exposure [s] and temperature [°C]."""
-        counts = self.table.groupby(_GROUPS, dropna=False, sort=True).size().rename("frames").reset_index()
+        """Return how many frames there are of each kind, ISO, exposure [s] and temperature [whole °C]."""
+        counts = self.table.assign(temperature=self.table["temperature"].round())
+        counts = counts.groupby(_GROUPS, dropna=False, sort=True).size().rename("frames").reset_index()
         order = counts["kind"].map({kind: n for n, kind in enumerate(KINDS)}).fillna(len(KINDS))
         return counts.iloc[np.argsort(order.to_numpy(), kind="stable")].reset_index(drop=True)
 

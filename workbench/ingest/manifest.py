@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..errors import WorkbenchError
 from ..frames import KINDS, MOSAICS
-from .metadata import as_time
+from .metadata import as_time, kind_in_words
 
 MANIFEST = "frames.csv"
 
@@ -120,14 +120,18 @@ def _levels(text: str, where: str) -> tuple[float, ...]:
     return levels
 
 
-def _one_of(choices: tuple[str, ...], change: Callable[[str], str]) -> Callable[[str, str], str]:
-    def parse(text: str, where: str) -> str:
-        value = change(text)
-        if value not in choices:
-            raise WorkbenchError(f"{where} is {text!r}; it is one of {', '.join(choices)}")
-        return value
+def _kind(text: str, where: str) -> str:
+    kind = kind_in_words(text)
+    if not kind:
+        raise WorkbenchError(f"{where} is {text!r}; it is one of {', '.join(KINDS)}")
+    return kind
 
-    return parse
+
+def _cfa(text: str, where: str) -> str:
+    pattern = "mono" if text.casefold() == "mono" else text.upper()
+    if pattern not in (*MOSAICS, "mono"):
+        raise WorkbenchError(f"{where} is {text!r}; it is one of {', '.join(MOSAICS)} or mono")
+    return pattern
 
 
 def _time(text: str, where: str) -> np.datetime64:
@@ -138,15 +142,12 @@ def _time(text: str, where: str) -> np.datetime64:
 
 
 _COLUMNS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
-    "kind": ("kind", _one_of(KINDS, str.casefold)),
+    "kind": ("kind", _kind),
     "iso": ("iso", _positive),
     "exposure_s": ("exposure", _positive),
     "aperture": ("aperture", _positive),
     "temperature_c": ("temperature", _number),
-    "cfa": (
-        "cfa_pattern",
-        _one_of((*MOSAICS, "mono"), lambda text: "mono" if text.casefold() == "mono" else text.upper()),
-    ),
+    "cfa": ("cfa_pattern", _cfa),
     "black_level": ("black_level", _levels),
     "white_level": ("white_level", _positive),
     "camera": ("camera", lambda text, where: text),

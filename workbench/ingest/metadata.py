@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import math
@@ -74,8 +75,9 @@ def read_exif(path: str | Path) -> dict[str, Any]:
         tags |= exifread.process_file(block, details=False, extract_thumbnail=False)
     make, model = _text(tags, "Image Make"), _text(tags, "Image Model")
     if re.match("canon|olympus|om digital", make, re.IGNORECASE):  # exifread knows only their thermometers
-        for block in _exif_blocks(Path(path)):
-            tags |= exifread.process_file(block, details=True, extract_thumbnail=False)
+        with contextlib.suppress(Exception):  # a maker note that exifread stumbles over costs only the temperature
+            for block in _exif_blocks(Path(path)):
+                tags |= exifread.process_file(block, details=True, extract_thumbnail=False)
     return {
         "camera": camera_name(make, model),
         "iso": _positive(_iso(tags)),

@@ -103,12 +103,11 @@ def _unpacked(path: str | Path) -> rawpy.RawPy:
     try:
         raw.open_file(str(path))
         raw.unpack()
-    except (rawpy.LibRawFileUnsupportedError, rawpy.NotSupportedError):
-        raise FrameReadError(
-            path, f"is no RAW file that LibRaw {'.'.join(map(str, rawpy.libraw_version))} knows"
-        ) from None
     except (rawpy.LibRawError, OSError) as error:
         raw.close()
+        if isinstance(error, rawpy.LibRawFileUnsupportedError):
+            version = ".".join(map(str, rawpy.libraw_version))
+            raise FrameReadError(path, f"is no RAW file that LibRaw {version} knows") from None
         reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else error
         raise FrameReadError(path, f"is damaged or cut short (LibRaw: {reason}); copy it again from the card") from None
     return raw
