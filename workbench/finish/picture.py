@@ -1,0 +1,362 @@
+"""The picture that is finished: one contract from the stack to the wall.
+
+A linear picture is a Dataset with ``signal`` (channel, y, x), float32, channels ``R, G, B`` or ``mono``, and, where
+they are known, ``variance`` [units²], ``coverage`` (samples behind each pixel) and ``saturated``, of the same shape.
+Its attributes carry ``stage`` (``stacked`` until the stretch, ``stretched`` after it), ``history`` (a list of
+sentences), ``units`` and what the camera told.  Missing pixels are NaN; negative ones are kept: a noise that
+averages to zero must stay so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+import xarray as xr
+
+from ..errors import StageError, WorkbenchError
+
+CHANNELS = {1: ("mono",), 3: ("R", "G", "B")}
+PLANES = ("signal", "variance", "coverage", "saturated", "rejected_low", "rejected_high")
+_CELL = 16  # [px] cells in which the common coverage is sought
+_BAND = 256  # [rows] a thread works on at a time
+
+
+def make_picture(
+    signal: Any,
+    variance: Any = None,
+    *,
+    coverage: Any = None,
+    saturated: Any = None,
+    stage: str = "stacked",
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Make a linear picture of arrays (channel, y, x), or (y, x) for a mono one, and check it.
+
+    Parameters
+    ----------
+    signal, variance
+        In the same units (``attrs["units"]``, ``electron`` unless given) and their square.
+    coverage
+        How many samples went into each pixel.
+    saturated
+        Where any of them was clipped: true, or a share above zero.
+    attrs
+        ``color_matrix`` (XYZ to camera, 3 x 3), ``daylight_multipliers`` (R, G, B), ``exposure`` [s], ``camera``, ...
+
+    Examples
+    --------
+    >>> picture = make_picture(np.eye(8, dtype="float32"))
+    >>> picture.signal.dims, picture.channel.values.tolist(), picture.attrs["stage"]
+    (('channel', 'y', 'x'), ['mono'], 'stacked')
+    """
+    data = {}
+    for name, values in (
+        ("signal", signal),
+        ("variance", variance),
+        ("coverage", coverage),
+        ("saturated", saturated),
+    ):
+        if values is None:
+            continue
+        values = np.asarray(values)
+        if values.ndim == 2:
+            values = values[None]
+        if values.ndim != 3 or (name != "signal" and values.shape != data["signal"][1].shape):
+            raise WorkbenchError(
+                f"a picture has dims (channel, y, x); {name} has shape {values.shape}"
+                + (f" where the signal has {data['signal'][1].shape}" if "signal" in data else "")
+            )
+        if name in ("signal", "variance"):
+            values = np.ascontiguousarray(values, np.float32)
+        data[name] = (("channel", "y", "x"), values)
+    channels = CHANNELS.get(data["signal"][1].shape[0])
+    if channels is None:
+        raise WorkbenchError(
+            f"this picture has {data['signal'][1].shape[0]} channels; one (mono) or three (R, G, B) can be finished"
+        )
+    attrs = {"units": "electron", "history": [], **(attrs or {}), "stage": stage}
+    picture = xr.Dataset(data, coords={"channel": list(channels)}, attrs=attrs)
+    return check_picture(picture, stage=stage)
+
+
+def check_picture(picture: xr.Dataset, *, stage: str | None = "stacked", content: bool = False) -> xr.Dataset:
+    """Return the picture if it keeps the contract, else say what breaks it.
+
+    `content` looks at the pixels too: an empty frame, a constant one, one that is NaN everywhere.
+
+    Raises
+    ------
+    StageError
+        If the picture is of another stage: stretched already, or not stacked yet.
+    WorkbenchError
+        If it is no picture, has other channels than R, G, B or mono, or has nothing in it.
+    """
+    if not isinstance(picture, xr.Dataset) or "signal" not in picture:
+        raise WorkbenchError(
+            f"a picture to finish is a Dataset with a variable 'signal'; this is a {type(picture).__name__}"
+            " (make one with workbench.finish.make_picture, or open a stack)"
+        )
+    signal = picture["signal"]
+    if signal.dims != ("channel", "y", "x") or min(signal.shape) == 0:
+        raise WorkbenchError(
+            f"a picture's signal has dims (channel, y, x), none of them empty; this has {dict(signal.sizes)}"
+        )
+    if signal.sizes["channel"] not in CHANNELS:
+        raise WorkbenchError(
+            f"this picture has {signal.sizes['channel']} channels; one (mono) or three (R, G, B) can be finished"
+        )
+    found = picture.attrs.get("stage", signal.attrs.get("stage", "stacked"))
+    if stage is not None and found != stage:
+        remedy = {
+            "stretched": "it has been stretched already: finish the linear stack that it was made from",
+            "raw": "raw frames are calibrated and stacked first",
+            "calibrated": "calibrated frames are stacked first",
+        }.get(found, "this step comes after the stretch" if stage == "stretched" else "")
+        raise StageError(f"this step wants a picture of stage {stage!r} and got one of stage {found!r}; {remedy}")
+    if content:
+        low, high, finite = np.inf, -np.inf, 0
+        for plane in signal.values:
+            good = plane[np.isfinite(plane)]
+            finite += good.size
+            if good.size:
+                low, high = min(low, float(good.min())), max(high, float(good.max()))
+        if not finite:
+            raise WorkbenchError("this picture has no finite pixel: it is NaN everywhere; stack the lights again")
+        if low == high:
+            raise WorkbenchError(f"this picture is empty: every pixel is {low:g}; stack the lights again")
+    return picture
+
+
+def note(picture: xr.Dataset, sentence: str, **attrs: Any) -> xr.Dataset:
+    """Return the picture with one more sentence in its history (and other attributes); the input stays as it is."""
+    return picture.assign_attrs(history=[*picture.attrs.get("history", ()), sentence], **attrs)
+
+
+def plane(values: np.ndarray, name: str, **attrs: Any) -> xr.Variable:
+    """Wrap an array (channel, y, x) as a variable of a picture."""
+    return xr.Variable(("channel", "y", "x"), values, {"long_name": name, **attrs})
+
+
+def in_bands(work: Callable[[slice], Any], height: int, *, band: int = _BAND) -> list[Any]:
+    """Call `work` with slices of rows, in as many threads as there are processors; the answers come in order.
+
+    The bands are the same on every machine, so a result does not depend on the number of threads.
+    """
+    slices = [slice(top, min(top + band, height)) for top in range(0, height, band)]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return list(pool.map(work, slices))
+
+
+def crop(picture: xr.Dataset, *, share: float | None = 0.5, box: Sequence[int] | None = None) -> xr.Dataset:
+    """Crop to the largest rectangle that (nearly) all frames cover, or to a given `box`.
+
+    Parameters
+    ----------
+    share
+        A pixel belongs to the common area where its coverage is at least this share of the usual one (without
+        ``coverage``: where it is finite).  A hole inside, as rejection leaves it, does not cut the picture.  With
+        None and no box, nothing is cropped.
+    box
+        ``(top, bottom, left, right)`` [px], bottom and right excluded; negative ones count from the end.
+
+    Returns
+    -------
+    The cropped picture; its attribute ``crop`` is the box in the pixels of the stack, which stays as it was, so
+    that a crop is undone by finishing the stack with another one.
+
+    Raises
+    ------
+    WorkbenchError
+        If nothing is covered enough, or the box leaves less than 16 x 16 pixels.
+
+    Examples
+    --------
+    >>> signal = np.ones((1, 40, 60), "float32"); signal[0, 0, 0] = 2; signal[:, :, 50:] = np.nan
+    >>> dict(crop(make_picture(signal)).sizes)
+    {'channel': 1, 'y': 40, 'x': 50}
+    """
+    check_picture(picture)
+    height, width = picture.sizes["y"], picture.sizes["x"]
+    if box is not None:
+        limits = [slice(*pair).indices(size) for pair, size in ((box[:2], height), (box[2:], width))]
+        (top, bottom, _), (left, right, _) = limits
+    elif share is None:
+        return picture
+    else:
+        top, bottom, left, right = common_box(picture, share)
+    if bottom - top < 16 or right - left < 16:
+        raise WorkbenchError(
+            f"the crop leaves {max(bottom - top, 0)} x {max(right - left, 0)} pixels of {height} x {width}; a picture"
+            " has at least 16 x 16: choose another box (top, bottom, left, right) or a smaller share of the coverage"
+        )
+    if (top, bottom, left, right) == (0, height, 0, width):
+        return note(picture, "Crop: nothing to cut, the frames cover it all.", crop=[0, height, 0, width])
+    cut = picture.isel(y=slice(top, bottom), x=slice(left, right))
+    before = picture.attrs.get("crop", (0, 0, 0, 0))
+    whole = [before[0] + top, before[0] + bottom, before[2] + left, before[2] + right]
+    return note(cut, f"Crop: rows {whole[0]} to {whole[1]}, columns {whole[2]} to {whole[3]} of the stack.", crop=whole)
+
+
+def common_box(picture: xr.Dataset, share: float = 0.5) -> tuple[int, int, int, int]:
+    """Return (top, bottom, left, right) of the largest rectangle of covered pixels; see `crop`."""
+    if not 0 < share <= 1:
+        raise WorkbenchError(f"the share of the coverage to crop to lies between 0 and 1; got {share:g}")
+    good = None
+    for number in range(picture.sizes["channel"]):
+        covered = np.isfinite(picture["signal"].values[number])
+        if "coverage" in picture:
+            counts = picture["coverage"].values[number]
+            sample = counts[:: max(1, counts.shape[0] // 512), :: max(1, counts.shape[1] // 512)]
+            sample = sample[sample > 0]
+            usual = np.median(sample) if sample.size else np.inf
+            covered &= counts >= share * usual
+        good = covered if good is None else good & covered
+    cell = max(1, min(_CELL, min(good.shape) // 16))
+    rows, columns = good.shape[0] // cell, good.shape[1] // cell
+    cells = good[: rows * cell, : columns * cell].reshape(rows, cell, columns, cell).mean(axis=(1, 3))
+    # a cell counts while its larger part is covered: its missing edge is trimmed below, a hole in it is a hole
+    top, bottom, left, right = (edge * cell for edge in _largest_rectangle(cells > 0.5))
+    bottom = good.shape[0] if bottom == rows * cell else bottom
+    right = good.shape[1] if right == columns * cell else right
+    while bottom - top > 1 and right - left > 1:  # row by row from the outside, the worst edge first
+        inner = good[top:bottom, left:right]
+        edges = [1 - side.mean() for side in (inner[0], inner[-1], inner[:, 0], inner[:, -1])]
+        worst = int(np.argmax(edges))
+        if edges[worst] <= 0.02:
+            return top, bottom, left, right
+        top, bottom, left, right = (
+            top + (worst == 0),
+            bottom - (worst == 1),
+            left + (worst == 2),
+            right - (worst == 3),
+        )
+    raise WorkbenchError(
+        f"no part of this picture is covered by {share:.0%} of its frames: lower the share, or crop by hand"
+    )
+
+
+@numba.njit(nogil=True, cache=True)
+def _largest_rectangle(good):
+    """The largest all-true rectangle of a boolean picture: heights of columns, row by row, with a stack."""
+    rows, columns = good.shape
+    heights = np.zeros(columns + 1, np.int64)
+    starts = np.zeros(columns + 1, np.int64)
+    levels = np.zeros(columns + 1, np.int64)
+    best, area = (0, 0, 0, 0), 0
+    for row in range(rows):
+        depth = 0
+        for column in range(columns + 1):
+            height = 0
+            if column < columns:
+                heights[column] = heights[column] + 1 if good[row, column] else 0
+                height = heights[column]
+            start = column
+            while depth > 0 and levels[depth - 1] >= height:
+                depth -= 1
+                start = starts[depth]
+                size = levels[depth] * (column - start)
+                if size > area:
+                    area = size
+                    best = (row + 1 - levels[depth], row + 1, start, column)
+            starts[depth], levels[depth] = start, height
+            depth += 1
+    return best
+
+
+def fill_holes(picture: xr.Dataset, *, reach: int = 2) -> xr.Dataset:
+    """Fill missing pixels that have neighbours within `reach` [px] by their mean; larger holes stay NaN.
+
+    A filled pixel's variance is the neighbours' mean variance, not less: its noise is not its own.  Without
+    missing pixels the picture itself is returned.
+    """
+    check_picture(picture)
+    signal = picture["signal"].values
+    holes = [np.argwhere(~np.isfinite(values)) for values in signal]
+    if not any(len(hole) for hole in holes):
+        return picture
+    names = [name for name in ("signal", "variance") if name in picture]
+    filled = {name: picture[name].values.copy() for name in names}
+    count = 0
+    for channel, hole in enumerate(holes):
+        values = picture["signal"].values[channel]
+        for name in names:
+            count += _fill(values, picture[name].values[channel], filled[name][channel], hole, reach)
+    count //= len(names)
+    left = sum(map(len, holes)) - count
+    changed = picture.assign({name: picture[name].copy(data=filled[name]) for name in names})
+    return note(changed, f"Holes: {count} missing pixels filled from their neighbours, {left} left.")
+
+
+@numba.njit(nogil=True, cache=True)
+def _fill(signal, values, out, holes, reach):
+    height, width = signal.shape
+    count = 0
+    for number in range(holes.shape[0]):
+        y, x = holes[number]
+        total, used = 0.0, 0
+        for j in range(max(0, y - reach), min(height, y + reach + 1)):
+            for i in range(max(0, x - reach), min(width, x + reach + 1)):
+                if np.isfinite(signal[j, i]):
+                    total += values[j, i]
+                    used += 1
+        if used:
+            out[y, x] = total / used
+            count += 1
+    return count
+
+
+def pyramid(picture: xr.Dataset, *, smallest: int = 256) -> list[xr.Dataset]:
+    """Return the picture and its halves, each pixel the mean of four, until a side is under twice `smallest`.
+
+    A level is a picture like any other: a slider works on the level that fits the screen, the export on the first.
+    A missing pixel counts for nothing; variances are those of the mean of independent pixels.
+
+    Examples
+    --------
+    >>> [dict(level.sizes)["x"] for level in pyramid(make_picture(np.eye(1030, 2060)), smallest=256)]
+    [2060, 1030, 515]
+    """
+    check_picture(picture, stage=None)
+    levels = [picture]
+    while min(levels[-1].sizes["y"], levels[-1].sizes["x"]) >= 2 * smallest:
+        finer = levels[-1]
+        data = {}
+        for name in ("signal", "variance", "saturated"):
+            if name in finer:
+                values = np.asarray(finer[name].values, np.float32)
+                out = np.empty((values.shape[0], values.shape[1] // 2, values.shape[2] // 2), np.float32)
+                scale = np.float32(0.25 if name == "variance" else 1.0)
+                for channel in range(values.shape[0]):
+                    _halve(values[channel], scale, out[channel])
+                data[name] = xr.Variable(finer[name].dims, out, finer[name].attrs)
+        levels.append(
+            xr.Dataset(data, coords={"channel": finer["channel"]}, attrs=finer.attrs).assign_attrs(
+                reduction=2 * finer.attrs.get("reduction", 1)
+            )
+        )
+    return levels
+
+
+@numba.njit(nogil=True, cache=True)
+def _halve(fine, scale, coarse):
+    for row in range(coarse.shape[0]):
+        for column in range(coarse.shape[1]):
+            total = np.float32(0.0)
+            count = 0
+            for j in range(2):
+                for i in range(2):
+                    value = fine[2 * row + j, 2 * column + i]
+                    if np.isfinite(value):
+                        total += value
+                        count += 1
+            coarse[row, column] = scale * total / count if count else np.nan
+
+
+def luminance(signal: np.ndarray) -> np.ndarray:
+    """Return the plain mean of the channels, (y, x) float32: the brightness to look for stars on."""
+    return signal[0] if signal.shape[0] == 1 else signal.mean(axis=0, dtype=np.float32)
