@@ -1,5 +1,7 @@
 """Pair sums are exact, outliers are few and named, jackknife errors are what they claim."""
 
+import dask
+import dask.array as da
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -144,15 +146,11 @@ def test_jackknife_of_a_mean_is_its_standard_error():
 
 
 def test_each_frame_is_decoded_once_and_few_are_held():
-    import dask.array as da
-
     seen = []
 
     def load(number):
         seen.append(number)
         return np.full((8, 8), number, "uint16")
-
-    import dask
 
     frames = [da.from_delayed(dask.delayed(load)(i), (8, 8), "uint16") for i in range(12)]
     cube = make_cube(da.stack(frames), cfa_pattern="mono", kind="bias", iso=100)
@@ -167,9 +165,14 @@ def test_each_frame_is_decoded_once_and_few_are_held():
 def test_frames_come_in_the_order_asked_for_and_an_error_reaches_the_caller():
     cube = make_cube(np.arange(5)[:, None, None] * np.ones((5, 2, 2), "uint16"), cfa_pattern="mono", kind="bias")
     order = [3, 1, 4, 0]
-    assert [int(frame[0, 0]) for frame in stream_frames(cube, order, workers=3)] == order
-    with pytest.raises(IndexError):
-        list(stream_frames(cube, [0, 99]))
+    assert [int(frame[0, 0]) for frame in stream_frames((cube.data[i] for i in order), workers=3)] == order
+
+    def broken():
+        raise OSError("the card is gone")
+
+    lost = da.from_delayed(dask.delayed(broken)(), (2, 2), "uint16")
+    with pytest.raises(OSError, match="card is gone"):
+        list(stream_frames([cube.data[0], lost, cube.data[1]]))
 
 
 def test_progress_counts_frames(capsys):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -307,25 +307,27 @@ def t_factor(degrees: int | float) -> float:
     return float(stats.t.isf(stats.norm.sf(1.0), degrees)) if degrees > 0 else np.nan
 
 
-def stream_frames(cube: xr.DataArray, order: Sequence[int], workers: int | None = None) -> Iterator[np.ndarray]:
-    """Yield the cube's frames in this order, decoded ahead in a few threads: each once, never many in memory."""
+def stream_frames(frames: Iterable[Any], workers: int | None = None) -> Iterator[np.ndarray]:
+    """Yield lazy (or plain) two-dimensional arrays computed, in order, a few ahead in as many threads.
+
+    Each is computed once and no more than ``workers + 1`` wait in memory.
+    """
     workers = workers or min(4, os.cpu_count() or 1)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-
-    def decode(index: int) -> np.ndarray:
-        data = cube.data[index]
-        return np.asarray(dask.compute(data, scheduler="synchronous")[0] if dask.is_dask_collection(data) else data)
-
+    ahead: deque = deque()
     try:
-        ahead: deque = deque()
-        for index in order:
-            ahead.append(pool.submit(decode, index))
+        for frame in frames:
+            ahead.append(pool.submit(_compute, frame))
             if len(ahead) > workers:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _compute(frame: Any) -> np.ndarray:
+    return np.asarray(dask.compute(frame, scheduler="synchronous")[0] if dask.is_dask_collection(frame) else frame)
 
 
 def measure_pairs(
@@ -350,7 +352,7 @@ def measure_pairs(
     order = list(dict.fromkeys(index for pair in pairs for index in pair))
     last_use = {index: number for number, pair in enumerate(pairs) for index in pair}
     pattern, white = cube.attrs["cfa_pattern"], cube.attrs["white_level"]
-    frames = zip(order, counted(stream_frames(cube, order), progress, len(order), "reading frames"), strict=True)
+    frames = zip(order, counted(stream_frames(cube.data[i] for i in order), progress, len(order)), strict=True)
     held: dict[int, np.ndarray] = {}
     results = []
     for number, pair in enumerate(pairs):
@@ -370,10 +372,10 @@ def measure_pairs(
     return PairSums(*(np.stack(part) for part in zip(*results, strict=True)))
 
 
-def counted(items: Iterator[Any], progress: Any, total: int, description: str) -> Iterator[Any]:
-    """Pass the items on and advance a progress bar: a given one, a new one (True), or none (False)."""
+def counted(items: Iterable[Any], progress: Any, total: int) -> Iterator[Any]:
+    """Pass frames on and advance a progress bar: a given one, a new one (True), or none (False)."""
     if progress is True:
-        yield from tqdm(items, desc=description, total=total, unit="frame", delay=2, leave=False)
+        yield from tqdm(items, desc="reading frames", total=total, unit="frame", delay=2, leave=False)
     elif progress is False or progress is None:
         yield from items
     else:

@@ -1,0 +1,406 @@
+"""Dark signal and dark current: what a sensor collects without light.
+
+`measure_dark` goes once through the frames and gives both, and the map of every pixel's dark current; `dark_signal`
+and `dark_current` are its parts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from ..bayer import channel_index
+from ..errors import WorkbenchError
+from ..frames import channels_of, check_cube
+from ..statistics import BLOCKS, jackknife_error, leave_one_out, t_factor
+from .darkframes import Group, SettingRead, clipped, map_sums, medians, read_settings
+from .gain import MISFIT
+from .selection import describe, listed, odd_ones_out
+
+_ODD_SHARE = 0.2  # of the dark signal that a dark must be off its group to be named
+
+
+class Darks(NamedTuple):
+    """What darks tell: `signal` over (group), `current` over (setting), and the warmest setting's `map` (y, x)."""
+
+    signal: xr.Dataset
+    current: xr.Dataset
+    map: xr.DataArray | None
+
+
+def dark_signal(
+    dark: xr.DataArray, bias: xr.DataArray | None = None, gain: xr.Dataset | None = None, *, progress: Any = True
+) -> xr.Dataset:
+    """Measure the mean dark signal of each ISO, temperature and exposure; see `measure_dark`."""
+    return measure_dark(dark, bias, gain, progress=progress).signal
+
+
+def dark_current(
+    dark: xr.DataArray, bias: xr.DataArray | None = None, gain: xr.Dataset | None = None, *, progress: Any = True
+) -> xr.Dataset:
+    """Measure dark current and DCNU of each ISO and temperature; see `measure_dark`."""
+    return measure_dark(dark, bias, gain, progress=progress).current
+
+
+def measure_dark(
+    dark: xr.DataArray, bias: xr.DataArray | None = None, gain: xr.Dataset | None = None, *, progress: Any = True
+) -> Darks:
+    """Measure dark signal, dark current and its spread over the pixels, each frame read once.
+
+    Darks of one ISO and temperature are a setting, those of one exposure in it a group.  Dark current is the slope
+    of the signal over exposure, for each pixel, by least squares over all frames, bias frames of the ISO being those
+    of exposure zero; the plain mean over the pixels, hot ones included, without those that saturate in any frame, which
+    are counted.  Errors come from the scatter of whole frames within their groups (an offset that wanders, a
+    temperature that does) with Welch's degrees of freedom, and from the gain.  DCNU² is the variance of the map of
+    dark currents within its channels, less what temporal noise puts there (the half-variance of frame pairs, carried
+    through the slope); its error is for these very pixels, with the greater shot noise of the hot ones.
+
+    Parameters
+    ----------
+    dark
+        Raw darks (frame, y, x): two or more of each exposure, ISO and temperature.
+    bias
+        Raw bias frames of the same ISO settings.  Without them two exposures or more are needed.
+    gain
+        From `fit_gain`.  Without it, or for an ISO that it lacks, what is in electrons is NaN.
+    progress
+        False for no progress bar, or a tqdm bar to advance by one a frame.
+
+    Returns
+    -------
+    Darks
+        ``signal`` over group (coordinates ``iso``, ``temperature``, ``exposure``): ``dark_signal`` [e⁻] and
+        ``dark_signal_adu`` with ``_error``, ``median`` [e⁻], ``frames``, ``saturated_pixels``.  ``current`` over
+        setting (``iso``, ``temperature``): ``dark_current`` [e⁻/s/pixel] with ``dark_current_error``, and the part of
+        it that is not the gain's, ``dark_current_scatter``; ``dark_current_adu`` [ADU/s] with error; ``median``;
+        ``dcnu`` [e⁻/s] with error; ``intercept`` [e⁻], ``saturated_pixels``, ``exposures``, ``frames``.  ``map``: the
+        warmest setting's dark current [e⁻/s; ADU/s without a gain], NaN where saturated.
+
+    Raises
+    ------
+    WorkbenchError
+        If the frames are not raw darks, or bias and darks differ in size or mosaic.
+
+    Examples
+    --------
+    >>> from workbench.frames import make_cube
+    >>> rng = np.random.default_rng(0)
+    >>> seconds = np.repeat([30.0, 120.0], 3)
+    >>> y = 600 + rng.poisson(seconds[:, None, None] * 0.5, (6, 128, 128))
+    >>> darks = make_cube(y.astype("uint16"), cfa_pattern="mono", kind="dark", iso=200, exposure=seconds,
+    ...                   temperature=20)
+    >>> current = dark_current(darks, progress=False)
+    >>> round(current.dark_current_adu.item(), 2)
+    0.5
+    """
+    check_cube(dark, stage="raw", kind="dark")
+    if bias is not None:
+        _check_alike(dark, bias)
+    warnings: list[str] = []
+    timed = dark["exposure"].values > 0
+    if not timed.all():
+        names = dark["filename"].values[~timed]
+        warnings.append(
+            f"{len(names)} darks state no exposure ({listed(names)}) and are left out; give exposure_s in frames.csv"
+        )
+        dark = dark.isel(frame=np.flatnonzero(timed))
+    groups, settings, warmest = [], [], None
+    for one in read_settings(dark, bias, progress):
+        factor, factor_error = _gain_at(gain, one.key["iso"], len(channels_of(dark.attrs["cfa_pattern"])))
+        current, signals, problems = _reduce(one, factor, factor_error)
+        warnings += problems
+        settings.append(current)
+        groups += signals
+        warmth = (np.nan_to_num(one.key["temperature"], nan=-np.inf), current["frames"])
+        if one.slope is not None and (warmest is None or warmth > warmest[0]):
+            warmest = (warmth, _as_map(one, factor))
+    missing = sorted({describe({"iso": row["iso"]}) for row in settings if np.isnan(row["dark_current"])})
+    if gain is None or any(np.isfinite(row["dark_current_adu"]) and np.isnan(row["dark_current"]) for row in settings):
+        warnings.append(
+            f"the gain at {', '.join(missing)} is not measured, so dark current there is known in ADU/s only; shoot "
+            "pairs of flats at that ISO"
+        )
+    return Darks(
+        _table(groups, "group", ("iso", "temperature", "exposure"), _SIGNAL, dark, "dark signal", warnings),
+        _table(settings, "setting", ("iso", "temperature"), _CURRENT, dark, "dark current", warnings),
+        None if warmest is None else warmest[1],
+    )
+
+
+_SIGNAL = {
+    "dark_signal": ("e-", "dark signal"),
+    "dark_signal_error": ("e-", "error of the dark signal"),
+    "dark_signal_adu": ("ADU", "dark signal"),
+    "dark_signal_adu_error": ("ADU", "error of the dark signal"),
+    "median": ("e-", "median dark signal"),
+    "frames": ("1", "darks"),
+    "saturated_pixels": ("1", "saturated pixels, left out"),
+}
+_CURRENT = {
+    "dark_current": ("e-/s", "dark current"),
+    "dark_current_error": ("e-/s", "error of the dark current"),
+    "dark_current_scatter": ("e-/s", "error of the dark current without the gain's"),
+    "dark_current_adu": ("ADU/s", "dark current"),
+    "dark_current_adu_error": ("ADU/s", "error of the dark current"),
+    "median": ("e-/s", "median dark current"),
+    "dcnu": ("e-/s", "dark current non-uniformity"),
+    "dcnu_error": ("e-/s", "error of the dark current non-uniformity"),
+    "intercept": ("e-", "dark signal at exposure zero"),
+    "saturated_pixels": ("1", "saturated pixels, left out"),
+    "exposures": ("1", "exposures"),
+    "frames": ("1", "darks"),
+}
+
+
+def _table(
+    rows: list[dict], dim: str, coords: tuple[str, ...], names: dict, dark: xr.DataArray, title: str, warnings: list
+) -> xr.Dataset:
+    data = {
+        name: (dim, np.array([row[name] for row in rows], float), {"units": units, "long_name": text})
+        for name, (units, text) in names.items()
+    }
+    given = {name: (dim, np.array([row[name] for row in rows], float), dark[name].attrs) for name in coords}
+    return xr.Dataset(data, given, {"camera": dark.attrs["camera"], "long_name": title, "warnings": warnings})
+
+
+def _check_alike(dark: xr.DataArray, bias: xr.DataArray) -> None:
+    check_cube(bias, stage="raw", kind="bias")
+    for name, one, other in (
+        ("size", dark.shape[1:], bias.shape[1:]),
+        ("mosaic", dark.attrs["cfa_pattern"], bias.attrs["cfa_pattern"]),
+    ):
+        if one != other:
+            raise WorkbenchError(f"darks and bias frames differ in {name}: {one} and {other}; measure them separately")
+
+
+def _gain_at(gain: xr.Dataset | None, iso: float, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return gain and error of each channel, NaN where not measured."""
+    where = (
+        [] if gain is None else np.flatnonzero((gain["iso"].values == iso) | (np.isnan(gain["iso"]) & np.isnan(iso)))
+    )
+    if not len(where):
+        return np.full(channels, np.nan), np.full(channels, np.nan)
+    return tuple(gain[name].values[where[0]] for name in ("gain", "gain_error"))
+
+
+def _reduce(one: SettingRead, gain: np.ndarray, gain_error: np.ndarray) -> tuple[dict, list[dict], list[str]]:
+    """Turn what was read at a setting into a row of dark current, rows of dark signal, and warnings."""
+    current = dict.fromkeys(_CURRENT, np.nan) | one.key
+    current |= {
+        "exposures": len(one.groups),
+        "frames": sum(group.count for group in one.groups),
+        "saturated_pixels": int(np.count_nonzero(one.saturated)),
+    }
+    warnings = _doubts(one)
+    zero = None if one.bias is None or clipped(one.bias) else one.bias
+    base = None if zero is None else zero.level
+    if one.slope is not None:
+        cell = channel_index(one.pattern)
+        sums = map_sums(one.slope, one.saturated, cell, BLOCKS)
+        pixels = sums[0].sum(axis=1)
+        share = pixels / pixels.sum()
+        slope = sums[1].sum(axis=1) / pixels
+        times, counts = (np.array([getattr(group, name) for group in one.points]) for name in ("exposure", "count"))
+        middle = (counts * times).sum() / counts.sum()
+        levers = (times - middle) / (counts * (times - middle) ** 2).sum()  # of each frame [1/s]
+        median = medians(one.slope, one.saturated, cell)
+        for unit, factor, factor_error in (("_adu", np.ones_like(gain), 0 * gain_error), ("", gain, gain_error)):
+            weight = share * factor
+            value = float((weight * slope).sum())
+            scatter, widened = _slope_error(one.points, levers, weight)
+            by_gain = float(np.linalg.norm(share * factor_error * slope)) if unit == "" else 0.0
+            current[f"dark_current{unit}"] = value
+            current[f"dark_current{unit}_error"] = float(np.hypot(scatter, by_gain))
+            current["dark_current_scatter"] = scatter
+        if widened:
+            warnings.append(widened.format(where=describe(one.key)))
+        current["median"] = float((share * gain * median).sum())
+        spatial, spatial_variance = _spatial_variance(one.points, levers, sums, gain)
+        variance = float((share * gain**2 * spatial).sum())
+        if variance > 0:
+            dcnu = np.sqrt(variance)
+            error = np.sqrt(((share * gain**2) ** 2 * spatial_variance).sum()) / (2 * dcnu)
+            by_gain = np.linalg.norm(share * gain * gain_error * spatial) / dcnu
+            current |= {"dcnu": dcnu, "dcnu_error": float(np.hypot(error, by_gain))}
+        line = sum(share_of * group.steady for share_of, group in zip(counts / counts.sum(), one.points, strict=True))
+        line = line - slope * middle
+        base = line if base is None else base
+        current["intercept"] = float((share * gain * (line - base)).sum())
+    signals = [_signal_row(one, group, zero, base, gain, gain_error) for group in one.groups]
+    return current, signals, warnings
+
+
+def _signal_row(
+    one: SettingRead,
+    group: Group,
+    zero: Group | None,
+    base: np.ndarray | None,
+    gain: np.ndarray,
+    gain_error: np.ndarray,
+) -> dict:
+    """Return one group's dark signal above the bias frames, or above the line's intercept without them."""
+    row = dict.fromkeys(_SIGNAL, np.nan) | one.key
+    row |= {"exposure": group.exposure, "frames": group.count, "saturated_pixels": group.saturated}
+    if base is None or clipped(group):
+        return row
+    value, channels = group.level - base, gain.size
+    points, levers = [group], np.array([1 / group.count])
+    if zero is not None:
+        points, levers = [group, zero], np.array([1 / group.count, -1 / zero.count])
+    pooled = _pooled([*one.groups, *([zero] if zero else [])])
+    for unit, factor, factor_error in (("_adu", np.ones(channels), 0 * gain_error), ("", gain, gain_error)):
+        scatter = _contrast_error(points, levers, factor / channels, pooled)
+        by_gain = float(np.linalg.norm(factor_error * value)) / channels if unit == "" else 0.0
+        row[f"dark_signal{unit}"] = float((factor * value).mean())
+        row[f"dark_signal{unit}_error"] = float(np.hypot(scatter, by_gain))
+    # with bias frames the median is already above them, pixel by pixel
+    row["median"] = float((gain * (group.median - (0 if zero is not None else base))).mean())
+    return row
+
+
+def _pooled(groups: list[Group]) -> list[Group]:
+    """The groups whose frames' scatter can be measured."""
+    return [group for group in groups if group.count > 1]
+
+
+def _contrast_error(points: list[Group], levers: np.ndarray, weight: np.ndarray, others: list[Group]) -> float:
+    """Return the 68 % half-width of Σ lever · (weighted frame mean), from the scatter of frames within groups.
+
+    Each group's own variance with its own degrees of freedom, combined after Welch and Satterthwaite; a single frame
+    takes the pooled variance of `others`.
+    """
+    terms, freedoms = [], []
+    for group, lever in zip(points, levers, strict=True):
+        if group.count > 1:
+            variance, freedom = float(np.var(group.means @ weight, ddof=1)), group.count - 1
+        elif others:
+            freedom = sum(other.count - 1 for other in others)
+            variance = sum(float(np.var(o.means @ weight, ddof=1)) * (o.count - 1) for o in others) / freedom
+        else:
+            return np.nan
+        terms.append(lever**2 * group.count * variance)
+        freedoms.append(freedom)
+    total = sum(terms)
+    if not total > 0:
+        return total
+    return float(np.sqrt(total) * t_factor(total**2 / sum(t**2 / f for t, f in zip(terms, freedoms, strict=True))))
+
+
+def _slope_error(points: list[Group], levers: np.ndarray, weight: np.ndarray) -> tuple[float, str]:
+    """Return the error of the slope, widened (and why) where the signal is not proportional to exposure."""
+    pooled = _pooled(points)
+    error = _contrast_error(points, levers, weight, pooled)
+    freedom = sum(group.count - 1 for group in pooled)
+    if len(points) < 3 or not freedom:
+        return error, ""
+    counts, times = (np.array([getattr(group, name) for group in points], float) for name in ("count", "exposure"))
+    level = np.array([group.steady @ weight for group in points])
+    line = np.polynomial.Polynomial.fit(times, level, 1, w=np.sqrt(counts))
+    off = level - line(times)
+    variance = sum(float(np.var(group.means @ weight, ddof=1)) * (group.count - 1) for group in pooled) / freedom
+    ratio = float((counts * off**2).sum() / (len(points) - 2) / variance) if variance > 0 else np.inf
+    if not stats.f.sf(ratio, len(points) - 2, freedom) < MISFIT or not np.isfinite(ratio):
+        return error, ""
+    worst = times[np.argmax(np.abs(off) * np.sqrt(counts))]
+    return error * np.sqrt(ratio), (
+        "the dark signal at {where} is not proportional to exposure"
+        f" (worst at {worst:g} s), so the error of the dark current is widened; darks that were not equally warm do "
+        "this"
+    )
+
+
+def _spatial_variance(
+    points: list[Group], levers: np.ndarray, sums: np.ndarray, gain: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return each channel's variance of the slope map without temporal noise [ADU²/s²], and its variance.
+
+    A pixel's temporal noise is in the map with T = Σ lever² · count · half-variance; a single frame's half-variance is
+    taken on the line through those of the other groups against exposure (shot noise grows with it).  The error is for
+    these very pixels: of the map's variance S² + T, Var = (4 S²T + 2 T² + 4 τ m₃ + 2 τ²S²)/n, where the last two terms
+    are the greater shot noise of hot pixels, τ = Σ lever² · count · exposure/g, m₃ the map's third central moment; and
+    of T, by a jackknife over blocks.  NaN where T cannot be told.
+    """
+    measured = [group for group in points if group.count > 1]
+    noise = {id(group): group.noise for group in measured}
+    channels = sums.shape[1]
+    for group in points:
+        if group.count > 1:
+            continue
+        times = np.array([other.exposure for other in measured])
+        if np.unique(times).size < 2:
+            return np.full(channels, np.nan), np.full(channels, np.nan)
+        values = np.stack([other.noise.reshape(-1) for other in measured])
+        fit = np.polynomial.polynomial.polyfit(times, values, 1)
+        noise[id(group)] = np.polynomial.polynomial.polyval(group.exposure, fit).reshape(channels, -1)
+    carried = [lever**2 * group.count for lever, group in zip(levers, points, strict=True)]
+    temporal = sum(factor * noise[id(group)] for factor, group in zip(carried, points, strict=True))  # (channel, block)
+    shot = sum(factor * group.exposure for factor, group in zip(carried, points, strict=True)) / gain
+    weight = sums[0] / sums[0].sum(axis=1, keepdims=True)
+    without = leave_one_out(weight * temporal, axis=1) / leave_one_out(weight, axis=1)
+    temporal_error = jackknife_error(without, axis=1)
+    temporal = (weight * temporal).sum(axis=1)
+    n, s, s2, s3 = sums.sum(axis=2)
+    mean = s / n
+    spatial = (s2 - s**2 / n) / (n - 1) - temporal
+    third = s3 / n - 3 * mean * s2 / n + 2 * mean**3
+    of_map = 4 * np.maximum(spatial, 0) * temporal + 2 * temporal**2
+    of_hot = 4 * shot * np.maximum(third, 0) + 2 * shot**2 * np.maximum(spatial, 0)
+    return spatial, (of_map + of_hot) / n + temporal_error**2
+
+
+def _doubts(one: SettingRead) -> list[str]:
+    """Say what in these frames is odd or missing."""
+    where = describe(one.key)
+    warnings = []
+    usable = [group for group in one.groups if not clipped(group)]
+    if len(usable) < len(one.groups):
+        worst = max(one.groups, key=lambda group: group.zero)
+        warnings.append(
+            f"darks at {where} are clipped at zero ({100 * worst.zero:.3g} % of the pixels, {listed(worst.files)}) and "
+            "left out: the camera subtracts its black level before saving; use firmware or a setting that keeps the "
+            "offset"
+        )
+    if one.slope is None:
+        warnings.append(
+            f"dark current at {where} cannot be measured: {len(usable)} exposure{'s' * (len(usable) != 1)} and no "
+            "usable bias frames at this ISO; shoot darks of a second exposure, or bias frames"
+        )
+    elif all(group.count < 2 for group in one.points):
+        warnings.append(
+            f"one dark at each exposure at {where}: the error of the dark current cannot be measured; shoot two or more"
+        )
+    for group in one.groups:
+        means = group.means.mean(axis=1)
+        base = one.bias.level.mean() if one.bias is not None and not clipped(one.bias) else None
+        noise = np.sqrt(np.nanmean(group.noise)) if group.count > 1 else np.nan
+        tolerance = (
+            max(0.1 * noise, _ODD_SHARE * max(np.median(means) - base, 0.0)) if base is not None else 0.5 * noise
+        )
+        odd = odd_ones_out(means, tolerance)
+        if odd.size:
+            named = ", ".join(f"{group.files[i]} ({means[i]:.1f} ADU)" for i in odd[:4])
+            warnings.append(
+                f"darks at {where}, {group.exposure:g} s disagree: {named} against a median of {np.median(means):.1f} "
+                "ADU; were they as warm as they say, and was the shutter closed?"
+            )
+    return warnings
+
+
+def _as_map(one: SettingRead, gain: np.ndarray) -> xr.DataArray:
+    """Return the slope map as a DataArray in e⁻/s, or in ADU/s where there is no gain; uses its memory."""
+    known = bool(np.isfinite(gain).all())
+    picture, cell = one.slope, channel_index(one.pattern)
+    if known:
+        for (row, column), channel in np.ndenumerate(cell):
+            picture[row :: cell.shape[0], column :: cell.shape[1]] *= np.float32(gain[channel])
+    picture[one.saturated] = np.nan
+    attrs = {
+        "units": "e-/s" if known else "ADU/s",
+        "long_name": "dark current of each pixel",
+        "cfa_pattern": one.pattern,
+        "frames": sum(group.count for group in one.groups),
+    }
+    return xr.DataArray(picture, dims=("y", "x"), attrs=attrs | one.key)

@@ -1,0 +1,272 @@
+"""Darks read once: per exposure their means and the noise between them, per setting every pixel's slope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numba
+import numpy as np
+import xarray as xr
+
+from ..bayer import channel_index
+from ..statistics import BLOCKS, counted, pair_moments, pair_sums, stream_frames
+from .bias import CLIPPED_FRACTION
+from .selection import Setting, group_frames
+
+_LARGEST_SAMPLE = 1 << 20  # pixels a channel for a median
+
+
+@dataclass(frozen=True)
+class Group:
+    """Equal frames: what their means, their pairs and their sum tell, per channel [ADU].
+
+    Attributes
+    ----------
+    exposure
+        In s; zero for bias frames.
+    files
+        Their names.
+    means
+        Of each frame over all pixels (frame, channel).
+    noise
+        Half-variance of pairs (channel, block), nothing clipped; NaN for a single frame.
+    level
+        Mean over the pixels that do not saturate in any frame of the group (channel).
+    steady
+        The same without those that saturate in longer darks of the setting either.
+    median
+        Median over the pixels, less that of the bias frames pixel by pixel where there are any (channel).
+    saturated, zero
+        Pixels that saturate; share of pixels at zero.
+    """
+
+    exposure: float
+    files: tuple[str, ...]
+    means: np.ndarray
+    noise: np.ndarray
+    level: np.ndarray
+    steady: np.ndarray
+    median: np.ndarray
+    saturated: int
+    zero: float
+
+    @property
+    def count(self) -> int:
+        """Number of frames."""
+        return len(self.files)
+
+
+@dataclass(frozen=True)
+class SettingRead:
+    """All frames of one ISO and temperature, read."""
+
+    key: Setting
+    pattern: str
+    groups: list[Group]
+    bias: Group | None
+    slope: np.ndarray | None  # (y, x) [ADU/s]
+    saturated: np.ndarray
+
+    @property
+    def points(self) -> list[Group]:
+        """The groups that the slope goes through."""
+        return [group for group in ([self.bias] if self.bias else []) + self.groups if not clipped(group)]
+
+
+def clipped(group: Group) -> bool:
+    """Tell whether so many pixels are at zero that means and variances are wrong."""
+    return group.zero > CLIPPED_FRACTION
+
+
+def read_settings(dark: xr.DataArray, bias: xr.DataArray | None, progress: Any) -> Iterator[SettingRead]:
+    """Read all frames in one stream, setting by setting; longest exposures first, as most pixels saturate there."""
+    plan = []
+    for setting, frames in group_frames(dark, "iso", "temperature"):
+        groups = group_frames(dark.isel(frame=frames), "exposure")
+        plan.append((setting, [(key["exposure"], frames[where]) for key, where in reversed(groups)]))
+    zeros = {} if bias is None else {_hashable(key["iso"]): where for key, where in group_frames(bias, "iso")}
+    order, last_iso = [], None
+    for setting, groups in plan:
+        if _hashable(setting["iso"]) != last_iso:
+            last_iso = _hashable(setting["iso"])
+            order += [bias.data[i] for i in zeros.get(last_iso, ())]
+        order += [dark.data[i] for _, frames in groups for i in frames]
+    stream = counted(stream_frames(order), progress, len(order))
+    pattern, white = dark.attrs["cfa_pattern"], dark.attrs["white_level"]
+    last_iso, zero, zero_sum = None, None, None
+    for setting, groups in plan:
+        if _hashable(setting["iso"]) != last_iso:
+            last_iso, zero, zero_sum = _hashable(setting["iso"]), None, None
+            where = zeros.get(last_iso, ())
+            if len(where):
+                files = tuple(bias["filename"].values[where])
+                zero, zero_sum, _ = read_group(islice(stream, len(where)), files, 0.0, pattern, white)
+                zero_sum /= np.float32(zero.count)
+        yield _read_setting(dark, setting, groups, stream, zero, zero_sum)
+    for _ in stream:  # nothing is left; lets the bar close
+        pass
+
+
+def _hashable(iso: float) -> float | None:
+    return None if np.isnan(iso) else iso
+
+
+def _read_setting(
+    dark: xr.DataArray,
+    setting: Setting,
+    groups: list[tuple[float, np.ndarray]],
+    stream: Iterator[np.ndarray],
+    zero: Group | None,
+    master: np.ndarray | None,
+) -> SettingRead:
+    """Sum y and t·y of every pixel over the frames, hence the slope of the least-squares line."""
+    pattern, shape = dark.attrs["cfa_pattern"], dark.shape[1:]
+    found: list[Group] = []
+    sum_y, sum_ty = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    saturated = np.zeros(shape, bool)
+    n = s_t = s_tt = 0.0
+    if zero is not None and not clipped(zero):
+        sum_y += master * np.float32(zero.count)
+        n = zero.count
+    for exposure, frames in groups:
+        files = tuple(dark["filename"].values[frames])
+        group, total, own = read_group(
+            islice(stream, len(frames)), files, exposure, pattern, dark.attrs["white_level"], saturated, master
+        )
+        saturated |= own
+        found.append(group)
+        if not clipped(group):
+            sum_y += total
+            total *= np.float32(exposure)
+            sum_ty += total
+            n, s_t, s_tt = n + group.count, s_t + group.count * exposure, s_tt + group.count * exposure**2
+    spread = s_tt - s_t**2 / n if n else 0.0
+    slope = None
+    if spread > 1e-9 * s_tt > 0:
+        # Σ(t − t̄)y / Σ(t − t̄)²
+        sum_y *= np.float32(-s_t / n)
+        sum_ty += sum_y
+        sum_ty /= np.float32(spread)
+        slope = sum_ty
+    return SettingRead(setting, pattern, found[::-1], zero, slope, saturated)
+
+
+def read_group(
+    frames: Iterable[np.ndarray],
+    files: tuple[str, ...],
+    exposure: float,
+    pattern: str,
+    white: float,
+    saturated_before: np.ndarray | None = None,
+    zero: np.ndarray | None = None,
+) -> tuple[Group, np.ndarray, np.ndarray]:
+    """Read equal frames once; return what they tell, their sum float32 (y, x), and which pixels saturate.
+
+    The sum is exact up to 2²⁴: a thousand frames of 14 bits.
+
+    Parameters
+    ----------
+    saturated_before
+        Pixels that saturate in longer exposures.
+    zero
+        The master bias (y, x) to take the median against.
+    """
+    cell = channel_index(pattern)
+    count = len(files)
+    total = saturated = first = previous = None
+    moments, noise, zeros = [], [], 0.0
+    for number, frame in enumerate(frames):
+        if total is None:
+            first = frame
+            total, saturated = np.zeros(frame.shape, np.float32), np.zeros(frame.shape, bool)
+        add_frame(total, saturated, frame, np.float32(np.inf if np.isnan(white) else white))
+        if number:
+            _pair(previous, frame, pattern, moments, noise)
+        previous = frame
+    if count > 2:
+        _pair(first, previous, pattern, moments, noise)
+    if count == 1:
+        _pair(first, first, pattern, moments, noise)
+    last = max(count - 1, 1)
+    means = np.array([pair[0] for pair in moments[:last]] + [pair[1] for pair in moments[last - 1 : count - 1]])
+    zeros = float(np.mean([pair[2] for pair in moments]))
+    half = np.mean(noise, axis=0) if count > 1 else np.full_like(noise[0], np.nan)
+    own, either = saturated, saturated if saturated_before is None else saturated | saturated_before
+    levels = []
+    for mask in (own, either):
+        n, s = map_sums(total, mask, cell, BLOCKS)[:2].sum(axis=2)
+        levels.append(s / np.where(n > 0, n, np.nan) / count)
+    group = Group(
+        exposure, files, means, half, *levels, medians(total, own, cell, count, zero), int(np.count_nonzero(own)), zeros
+    )
+    return group, total, saturated
+
+
+def _pair(a: np.ndarray, b: np.ndarray, pattern: str, moments: list, noise: list) -> None:
+    sums = pair_sums(a, b, pattern)
+    whole = pair_moments(sums.plain.sum(axis=1))
+    moments.append((whole.mean1, whole.mean2, sums.zero.sum() / sums.plain[..., 0].sum()))
+    noise.append(pair_moments(sums.plain).half_variance)
+
+
+def medians(
+    total: np.ndarray, masked: np.ndarray, cell: np.ndarray, count: int = 1, zero: np.ndarray | None = None
+) -> np.ndarray:
+    """Return each channel's median of total/count − zero, of an even sample where there are more than 10⁶ pixels."""
+    step = cell.shape[0]
+    result = np.empty(cell.size)
+    for (row, column), channel in np.ndenumerate(cell):
+        rows, columns = total.shape[0] // step, total.shape[1] // step
+        stride = step * max(1, int(np.ceil(np.sqrt(rows * columns / _LARGEST_SAMPLE))))
+        where = slice(row, None, stride), slice(column, None, stride)
+        values = total[where] / np.float32(count)
+        if zero is not None:
+            values -= zero[where]
+        values = values[~masked[where]]
+        result[channel] = np.median(values) if values.size else np.nan
+    return result
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def add_frame(total, saturated, frame, white):
+    """Add a frame to a sum and note the pixels at or above white, in place."""
+    for y in range(frame.shape[0]):
+        for x in range(frame.shape[1]):
+            value = np.float32(frame[y, x])
+            total[y, x] += value
+            saturated[y, x] |= value >= white
+
+
+def map_sums(picture: np.ndarray, masked: np.ndarray, cell: np.ndarray, blocks: int) -> np.ndarray:
+    """Return n, Σ, Σ², Σ³ of a picture's unmasked pixels (4, channel, block), blocks being strips of rows."""
+    rows = picture.shape[0] // cell.shape[0]
+    sums = np.zeros((4, cell.size, max(1, min(blocks, rows))))
+    _map_sums(picture, masked, cell, sums)
+    return sums
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _map_sums(picture, masked, cell, sums):
+    step = cell.shape[0]
+    rows, columns = picture.shape[0] // step, picture.shape[1] // step
+    blocks = sums.shape[2]
+    for row in range(rows):
+        block = row * blocks // rows
+        for dy in range(step):
+            for dx in range(step):
+                n, s1, s2, s3 = 0, 0.0, 0.0, 0.0
+                for k in range(columns):
+                    y, x = row * step + dy, k * step + dx
+                    if not masked[y, x]:
+                        value = np.float64(picture[y, x])
+                        n += 1
+                        s1 += value
+                        s2 += value * value
+                        s3 += value * value * value
+                sums[0, cell[dy, dx], block] += n
+                sums[1, cell[dy, dx], block] += s1
+                sums[2, cell[dy, dx], block] += s2
+                sums[3, cell[dy, dx], block] += s3
