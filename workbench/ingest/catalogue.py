@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ _FORMS = {
     "picture": r"jpe?g|png|tiff?|hei[cf]|hif|gif|bmp|webp|jp2|avif|psd|xisf|ser",
 }
 _SUFFIXES = {form: re.compile(rf"\.(?:{suffixes})$", re.IGNORECASE) for form, suffixes in _FORMS.items()}
+Finding = tuple[str, str, str]  # file, problem, the file with what was found
 _GROUPS = ["kind", "iso", "exposure", "temperature"]
 
 
@@ -86,7 +87,7 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
     ]
     frames, doubled = _frames_among(files, told)
     set_aside += doubled
-    rows, warnings = [], _Warnings()
+    rows, findings = [], []
     known: dict[Any, FrameInfo] = {}
     for file in tqdm(frames, desc="looking through frames", unit="frame", delay=2, disable=not progress, leave=False):
         try:
@@ -94,11 +95,12 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
         except FrameReadError as error:
             set_aside.append((file, error.problem))
             continue
-        rows.append(_row(info, told.get(file.resolve(), {}), root, warnings))
+        row, doubts = _row(info, told.get(file.resolve(), {}), root)
+        rows.append(row)
+        findings += doubts
     if not rows:
         raise WorkbenchError(_nothing_found(root, files, set_aside))
-    table = pd.DataFrame(rows)
-    return Folder(table, root, set_aside, [*warnings.sentences(), *_differences(table)])
+    return Folder(pd.DataFrame(rows), root, set_aside, findings)
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -155,56 +157,53 @@ def _form(file: Path) -> tuple[int | None, str]:
     return None, file.stem.casefold()
 
 
-def _row(info: FrameInfo, told: dict[str, Any], root: Path, warnings: _Warnings) -> dict[str, Any]:
-    """Put together what manifest, file and names tell of a frame."""
+def _row(info: FrameInfo, told: dict[str, Any], root: Path) -> tuple[dict[str, Any], list[Finding]]:
+    """Put together what file, manifest and names tell of a frame, and what is doubtful in it."""
     name = info.path.relative_to(root).as_posix()
+    findings: list[Finding] = []
+
+    def doubt(problem: str, example: str = name) -> None:
+        findings.append((name, problem, example))
+
     kind = told.get("kind") or kind_in_words(info.imagetyp) or kind_in_folders(info.path, root)
-    in_name, sure = temperature_in_name(info.path, root)
+    if not kind:
+        doubt(f"kind unknown; name the folder bias, darks, flats, darkflats or lights, or write {MANIFEST}")
     values = {key: value for key, value in told.items() if key not in ("kind", "temperature")}
+    in_name, sure = temperature_in_name(info.path, root)
     claimed = told.get("temperature", in_name)
     if np.isnan(info.temperature):
         values["temperature"] = claimed
         if "temperature" not in told and not sure:
-            warnings.add("have a hyphen before the temperature in their name, taken for a minus sign", name)
+            doubt("the hyphen before the temperature in the name is taken for a minus sign")
     elif abs(claimed - info.temperature) > 2:
-        warnings.add(
-            "record another temperature than their manifest or name says; the recorded one holds",
-            f"{name}: {info.temperature:g} °C, not {claimed:g}",
+        doubt(
+            "the temperature recorded is not what manifest or name say; the recorded one holds",
+            f"{name} ({info.temperature:g} °C, not {claimed:g})",
         )
-    channels = len(channels_of(values.get("cfa_pattern", info.cfa_pattern)))
+    pattern = values.get("cfa_pattern", info.cfa_pattern)
+    # a mono camera's driver writes no ISO; a FITS frame with one comes from a camera with a mosaic
+    unsure = info.format == "pgm" or (info.format == "fits" and info.iso > 0)
+    if unsure and pattern == "mono" and "cfa_pattern" not in told:
+        doubt(f"no CFA pattern recorded, taken for mono; give it in {MANIFEST} (column cfa)")
+    channels = len(channels_of(pattern))
     black = values.get("black_level", info.black_level)
     values["black_level"] = black if len(black) == channels else (black[0],) * channels
-    # a mono camera's driver writes no ISO; a FITS frame with one comes from a camera with a mosaic
-    doubtful = info.format == "pgm" or (info.format == "fits" and info.iso > 0)
     info = replace(info, **values)
-    if not kind:
-        warnings.add(
-            f"do not tell what they are; name the folder bias, darks, flats, darkflats or lights, or write {MANIFEST}",
-            name,
-        )
-    if doubtful and "cfa_pattern" not in told and info.cfa_pattern == "mono":
-        warnings.add(f"record no CFA pattern and are taken for mono; give it in {MANIFEST} (column cfa)", name)
-    for quantity, column in (("iso", "iso"), ("exposure", "exposure_s")):
+    for quantity, word, column in (("iso", "ISO", "iso"), ("exposure", "exposure", "exposure_s")):
         if np.isnan(getattr(info, quantity)):
-            warnings.add(f"record no {quantity}; give it in {MANIFEST} (column {column})", name)
-    return frame_row(info, name, kind)
+            doubt(f"no {word} recorded; give it in {MANIFEST} (column {column})")
+    return frame_row(info, name, kind), findings
 
 
-class _Warnings:
+def _sentences(findings: Iterable[Finding]) -> list[str]:
     """One sentence for each problem, however many frames have it."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, list[str]] = {}
-
-    def add(self, problem: str, example: str) -> None:
-        self._found.setdefault(problem, []).append(example)
-
-    def sentences(self) -> list[str]:
-        return [
-            f"{len(examples)} frame{'s' if len(examples) > 1 else ''} {problem} ({examples[0]}"
-            + (f" and {len(examples) - 1} more)" if len(examples) > 1 else ")")
-            for problem, examples in self._found.items()
-        ]
+    examples: dict[str, list[str]] = {}
+    for _, problem, example in findings:
+        examples.setdefault(problem, []).append(example)
+    return [
+        f"{problem}: {first}" + (f" and {len(others)} more" if others else "")
+        for problem, (first, *others) in examples.items()
+    ]
 
 
 def _differences(table: pd.DataFrame) -> list[str]:
@@ -231,14 +230,14 @@ class Folder:
     """The frames of a folder: a table of them, and a lazy cube of each kind.
 
     ``table`` has one row a frame.  ``bias``, ``dark``, ``flat``, ``darkflat`` and ``light`` are cubes
-    (frame, y, x).  ``set_aside`` lists files that cannot be used, each with the reason; ``warnings``
-    says in words what is doubtful.
+    (frame, y, x).  ``set_aside`` lists files that cannot be used, each with the reason; ``findings``
+    what is doubtful, frame by frame, and ``warnings`` says it in words.
     """
 
     table: pd.DataFrame
     root: Path
     set_aside: list[tuple[Path, str]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
     @property
     def bias(self) -> xr.DataArray:
@@ -264,6 +263,12 @@ class Folder:
     def light(self) -> xr.DataArray:
         """The light frames as a cube."""
         return self.cube("light")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is doubtful in these frames, each problem in one sentence."""
+        here = set(self.table["file"])
+        return [*_sentences(found for found in self.findings if found[0] in here), *_differences(self.table)]
 
     @property
     def cameras(self) -> list[str]:
@@ -333,12 +338,17 @@ class Folder:
         return counts.iloc[np.argsort(order.to_numpy(), kind="stable")].reset_index(drop=True)
 
     def __repr__(self) -> str:
-        return "\n".join([self._headline(), self.summary().to_string(index=False, na_rep="–"), *self._remarks()])
+        return "\n".join(
+            [self._headline(), self._shown().to_string(index=False, na_rep="–", float_format="%g"), *self._remarks()]
+        )
 
     def _repr_html_(self) -> str:
-        table = self.summary().to_html(index=False, na_rep="–", border=0)
+        table = self._shown().to_html(index=False, na_rep="–", float_format="%g", border=0)
         remarks = "".join(f"<li>{_escape(remark)}</li>" for remark in self._remarks())
         return f"<p><b>{_escape(self._headline())}</b></p>{table}" + (f"<ul>{remarks}</ul>" if remarks else "")
+
+    def _shown(self) -> pd.DataFrame:
+        return self.summary().replace({"kind": {"": "unknown"}})
 
     def _headline(self) -> str:
         cameras = ", ".join(name or "unknown camera" for name in self.cameras)
