@@ -1,0 +1,449 @@
+"""Combine many frames into one, out of core: decoded once, then bands of rows, all frames deep.
+
+The mean of the samples that agree within the noise model is taken.  A pixel whose samples all lie within
+the clip needs no sorting, its mean is exact and unbiased; only the few others are looked at one by one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import xarray as xr
+from numba import njit
+from scipy.stats import chi2
+from tqdm.auto import tqdm
+
+from ..bayer import channel_index
+from ..errors import FrameReadError, WorkbenchError
+
+CLIP = 4.5  # [σ of the model]; of 16 M pixels x 16 frames without events 2,000 samples lie beyond: 1e-5 of them
+UNSTABLE_CHANCE = 1e-7  # a pixel's own scatter takes the model's place when chance would do it this rarely
+IN_MEMORY = 96 * 2**20  # [bytes]: cubes up to this size need no scratch file
+BAND_BYTES = 24 * 2**20  # of all frames' rows that one thread holds
+_SAMPLED_ROWS = 48  # bands of two rows that the plane means and the noise fit look at
+
+
+class Frames:
+    """A cube's frames, each decoded once, to be read in bands of rows; a context manager that leaves no file behind.
+
+    Frames that cannot be decoded are dropped; `dropped` lists (filename, reason), `kept` the numbers of the others.
+    """
+
+    def __init__(self, cube: xr.DataArray, *, scratch: str | Path | None = None, threads: int = 2, progress=True):
+        self.cube, self.threads = cube, threads
+        self.height, self.width = cube.sizes["y"], cube.sizes["x"]
+        self.dtype = cube.dtype if cube.dtype in (np.uint16, np.float32) else np.dtype(np.float32)
+        self.cell = channel_index(cube.attrs["cfa_pattern"])
+        self.dropped: list[tuple[str, str]] = []
+        self.kept: list[int] = []
+        self._memory: list[np.ndarray] = []
+        self._places: list[int] = []  # in the scratch file, of each kept frame
+        self._folder, self._file = None, None
+        self._bytes = self.height * self.width * self.dtype.itemsize
+        if self._bytes * cube.sizes["frame"] > IN_MEMORY:
+            self._folder = tempfile.TemporaryDirectory(prefix="workbench-", dir=scratch)
+            self._file = Path(self._folder.name) / "frames"
+        try:
+            self._decode(progress)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Frames:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def close(self) -> None:
+        """Delete the scratch file."""
+        self._memory = []
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def leave_out(self, places: list[int]) -> None:
+        """Forget some of the kept frames, by their place among them."""
+        stay = [place for place in range(len(self)) if place not in places]
+        self.kept, self._places = ([values[place] for place in stay] for values in (self.kept, self._places))
+
+    def read(self, top: int, bottom: int, only: list[int] | None = None) -> np.ndarray:
+        """Return rows top to bottom of all kept frames, or of `only` some places among them: (frame, y, x)."""
+        places = self._places if only is None else [self._places[place] for place in only]
+        band = np.empty((len(places), bottom - top, self.width), self.dtype)
+        if self._file is None:
+            for row, place in zip(band, places, strict=True):
+                row[:] = self._memory[place][top:bottom]
+            return band
+        with self._file.open("rb", buffering=0) as file:
+            for row, place in zip(band, places, strict=True):
+                file.seek(place * self._bytes + top * self.width * self.dtype.itemsize)
+                if file.readinto(memoryview(row).cast("B")) != row.nbytes:
+                    raise WorkbenchError(f"{self._file}: the scratch file has been cut while in use; run again")
+        return band
+
+    def bands(self) -> list[tuple[int, int]]:
+        """Return the (top, bottom) of bands that start at whole cells of the mosaic and fit the memory."""
+        rows = BAND_BYTES // max(1, len(self) * self.width * self.dtype.itemsize)
+        rows = int(np.clip(rows // 2 * 2, 2, 256))
+        return [(top, min(top + rows, self.height)) for top in range(0, self.height, rows)]
+
+    def sampled(self) -> list[tuple[int, int]]:
+        """Return up to 48 bands of two rows, spread evenly over the frame."""
+        cells = max(1, self.height // 2)
+        picked = np.unique(np.linspace(0, cells - 1, min(_SAMPLED_ROWS, cells)).astype(int)) * 2
+        return [(int(top), min(int(top) + 2, self.height)) for top in picked]
+
+    def each_band(self, work: Callable[[int, int], None], description: str, progress: bool) -> None:
+        """Call work(top, bottom) for each band in a few threads; the first error stops all."""
+        bands = self.bands()
+        with (
+            ThreadPoolExecutor(self.threads) as pool,
+            tqdm(total=len(bands), desc=description, unit="band", delay=2, leave=False, disable=not progress) as bar,
+        ):
+            for future in [pool.submit(work, *band) for band in bands]:
+                try:
+                    future.result()
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+                bar.update()
+
+    def _decode(self, progress: bool) -> None:
+        total = self.cube.sizes["frame"]
+        names = self.cube["filename"].values
+        file = self._file.open("wb", buffering=0) if self._file else None
+        try:
+            frames = _ahead(self._one, range(total), self.threads)
+            for number, result in tqdm(
+                frames, total=total, desc="reading frames", unit="frame", delay=2, leave=False, disable=not progress
+            ):
+                if isinstance(result, FrameReadError):
+                    self.dropped.append((str(names[number]) or str(result.path), result.problem))
+                    continue
+                if file is None:
+                    self._memory.append(result)
+                elif file.write(memoryview(result).cast("B")) != result.nbytes:
+                    raise WorkbenchError(f"{self._file.parent}: no room for the scratch file of {total} frames")
+                self._places.append(len(self.kept))
+                self.kept.append(number)
+        except OSError as error:
+            raise WorkbenchError(f"the scratch file cannot be written ({error}); give another folder for it") from None
+        finally:
+            if file is not None:
+                file.close()
+
+    def _one(self, number: int) -> np.ndarray | FrameReadError:
+        try:
+            frame = dask.compute(self.cube.data[number], scheduler="synchronous")[0]
+        except FrameReadError as error:
+            return error
+        return np.ascontiguousarray(frame, dtype=self.dtype)
+
+
+def _ahead(work: Callable[[int], Any], numbers: range, threads: int) -> Iterator[tuple[int, Any]]:
+    """Yield (number, work(number)) in order, a few computed ahead."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[tuple[int, Future]] = deque()
+        try:
+            for number in numbers:
+                waiting.append((number, pool.submit(work, number)))
+                if len(waiting) > threads:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+@dataclass(frozen=True, eq=False)
+class Combined:
+    """What `combine` gives: mean, its variance and the count of samples, (y, x); and how well the model holds.
+
+    `chi2` (channel): the samples' scatter over the model's, 1 where it holds; `rejected` (frame): fraction of
+    each frame's samples that were thrown out; `unstable`: boolean (y, x), the pixels that flicker.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    count: np.ndarray
+    unstable: np.ndarray
+    chi2: np.ndarray
+    rejected: np.ndarray
+
+
+def combine(
+    frames: Frames,
+    model: np.ndarray,
+    *,
+    black: np.ndarray | float = 0.0,
+    pedestal: np.ndarray | None = None,
+    scale: np.ndarray | None = None,
+    saturation: float = np.inf,
+    clip: float = CLIP,
+    progress: bool = True,
+) -> Combined:
+    """Return the mean over frames of (y - pedestal) · scale, samples beyond the noise model left out.
+
+    A sample's variance is s² a + s b max(x - black, 0), with the model (a [ADU²], b [ADU]) of its channel and the
+    scale s of its frame.  Weights are 1/s: the optimum where shot noise rules, so that the mean is Σ(y - P)/Σ(1/s).
+    The first centre is the median, then the mean of the samples kept.  From eight samples on the clip is the
+    larger of the model's and that of the samples' own 1.4826 MAD; of two samples that do not agree the lower is
+    kept, because what strikes a pixel only ever adds to it.  Where the scatter of the kept samples exceeds the model by
+    more than chance gives once in 10⁷, the variance is that of the samples: such a pixel is unstable.
+
+    Parameters
+    ----------
+    model
+        (channel, 2): a, the variance without light [ADU²], and b, the variance a unit of signal, 1/gain [ADU].
+    black
+        Level [ADU] of no signal after the pedestal is taken off, one or one a channel.
+    pedestal
+        What is subtracted from each frame, (y, x) [ADU].
+    scale
+        (frame, channel); 1 where not given.
+    saturation
+        Samples at or above this value as read [ADU] do not count.
+    """
+    count, cell = len(frames), frames.cell
+    if not count:
+        raise WorkbenchError("no frame could be read, so there is nothing to combine")
+    channels = cell.size
+    model = np.ascontiguousarray(np.broadcast_to(np.asarray(model, np.float64), (channels, 2)))
+    black = np.ascontiguousarray(np.broadcast_to(np.asarray(black, np.float64), (channels,)))
+    plain = scale is None and pedestal is None and not np.isfinite(saturation)
+    scale = np.ones((count, channels)) if scale is None else np.asarray(scale, np.float64)
+    shape = (frames.height, frames.width)
+    mean, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    samples, unstable = np.empty(shape, np.uint16), np.zeros(shape, bool)
+    limits = np.array([np.inf, *(chi2.isf(UNSTABLE_CHANCE, n) / n for n in range(1, max(count, 2)))])
+    totals: list[tuple[np.ndarray, np.ndarray]] = []
+    nothing = np.zeros((1, 1), np.float32)
+
+    def work(top: int, bottom: int) -> None:
+        band = frames.read(top, bottom)
+        out = (slice(top, bottom),)
+        scatter, rejected = np.zeros((channels, 2)), np.zeros(count, np.int64)
+        below = nothing if pedestal is None else np.ascontiguousarray(pedestal[out], np.float32)
+        _combine_band(
+            band, top, cell, plain, below, scale, model, black, saturation, clip, limits,
+            mean[out], variance[out], samples[out], unstable[out], scatter, rejected,
+        )  # fmt: skip
+        totals.append((scatter, rejected))
+
+    frames.each_band(work, "combining", progress)
+    scatter = sum(part for part, _ in totals)
+    rejected = sum(part for _, part in totals)
+    ratio = scatter[:, 0] / np.where(scatter[:, 1] > 0, scatter[:, 1], np.nan)
+    return Combined(mean, variance, samples, unstable, ratio, rejected / mean.size)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _combine_band(
+    band, top, cell, plain, below, scale, model, black, saturation, clip, limits,
+    mean, variance, samples, unstable, scatter, rejected,
+):  # fmt: skip
+    count, rows, width = band.shape
+    total, low, high = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    spread, first = np.empty(width, np.float32), np.empty(width, np.float32)
+    value, factor = np.empty(width, np.float32), np.empty(width, np.float32)
+    weights = 1.0 / scale
+    shares = np.zeros((cell.size, 2))  # of a and b in the variance of the mean
+    least = np.empty(cell.size)
+    heaviest = np.empty(cell.size)
+    for c in range(cell.size):
+        whole = weights[:, c].sum()
+        shares[c, 0] = count / whole**2
+        shares[c, 1] = weights[:, c].sum() / whole**2
+        least[c], heaviest[c] = scale[:, c].min(), weights[:, c].max() / whole
+    x, s, kept = np.empty(count), np.empty(count), np.zeros(count, np.bool_)
+    for i in range(rows):
+        row_cell = cell[(top + i) % cell.shape[0]]
+        # the straight mean, the extremes and the scatter of every pixel of the row
+        if plain:
+            for j in range(width):
+                first[j] = band[0, i, j]
+                total[j] = 0
+                low[j] = 0
+                high[j] = 0
+                spread[j] = 0
+            for n in range(1, count):
+                _add(band[n, i], first, total, low, high)
+            for j in range(width):
+                total[j] /= count
+            for n in range(count):
+                _add_square(band[n, i], first, total, spread)
+            for j in range(width):
+                low[j] -= total[j]
+                high[j] -= total[j]
+                total[j] += first[j]
+        else:
+            for j in range(width):
+                total[j] = 0
+                low[j] = np.inf
+                high[j] = -np.inf
+                spread[j] = 0
+            for n in range(count):
+                _scaled(band[n, i], below, i, scale[n], row_cell, saturation, value, factor)
+                _add_scaled(value, factor, total, low, high)
+            for j in range(width):
+                c = row_cell[j % row_cell.size]
+                total[j] /= weights[:, c].sum()
+                low[j] -= total[j]
+                high[j] -= total[j]
+            for n in range(count):
+                _scaled(band[n, i], below, i, scale[n], row_cell, saturation, value, factor)
+                for j in range(width):
+                    c = row_cell[j % row_cell.size]
+                    a, b = model[c, 0], model[c, 1]
+                    d = value[j] - total[j]
+                    light = max(total[j] - black[c], 0.0)
+                    spread[j] += d * d / (scale[n, c] * (scale[n, c] * a + b * light))
+        for j in range(width):
+            c = row_cell[j % row_cell.size]
+            a, b = model[c, 0], model[c, 1]
+            light = max(total[j] - black[c], 0.0)
+            if plain:
+                spread[j] /= a + b * light
+            reach = clip * np.sqrt(least[c] * (least[c] * a + b * light) * max(1.0 - heaviest[c], 1e-6))
+            if high[j] <= reach and -low[j] <= reach and count > 1:
+                mean[i, j] = total[j]
+                variance[i, j] = shares[c, 0] * a + shares[c, 1] * b * light
+                samples[i, j] = count
+                chi = spread[j]
+                n = count
+            else:
+                n, centre, noise, chi = _look_closely(
+                    band, i, j, below, scale[:, c], saturation, a, b, black[c], clip, x, s, kept, rejected
+                )
+                mean[i, j], variance[i, j], samples[i, j] = centre, noise, n
+            if n > 1:
+                excess = chi / (n - 1)
+                if excess > limits[n - 1]:
+                    variance[i, j] *= excess
+                    unstable[i, j] = True
+                else:
+                    scatter[c, 0] += chi
+                    scatter[c, 1] += n - 1
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add(row, first, total, low, high):
+    for j in range(row.size):
+        v = np.float32(row[j]) - first[j]
+        total[j] += v
+        low[j] = min(low[j], v)
+        high[j] = max(high[j], v)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add_square(row, first, centre, spread):
+    for j in range(row.size):
+        d = np.float32(row[j]) - first[j] - centre[j]
+        spread[j] += d * d
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _scaled(row, below, i, scale, row_cell, saturation, value, factor):
+    """Set value = (y - pedestal) · scale, NaN where saturated, and factor = 1/scale, along a row."""
+    period = row_cell.size
+    for k in range(period):
+        s = np.float32(scale[row_cell[k]])
+        for j in range(k, row.size, period):
+            factor[j] = s
+    flat = below.shape[0] > 1
+    for j in range(row.size):
+        y = np.float32(row[j])
+        ground = below[i, j] if flat else np.float32(0)
+        value[j] = (y - ground) * factor[j] if y < saturation else np.float32(np.nan)
+        factor[j] = np.float32(1) / factor[j]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add_scaled(value, weight, total, low, high):
+    for j in range(value.size):
+        total[j] += weight[j] * value[j]
+        low[j] = min(low[j], value[j])
+        high[j] = max(high[j], value[j])
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _look_closely(band, i, j, below, scale, saturation, a, b, black, clip, x, s, kept, rejected):
+    """Reject samples of one pixel; returns how many stay, their mean, its variance, and their chi-square."""
+    m = 0
+    for n in range(band.shape[0]):
+        y = float(band[n, i, j])
+        if not np.isfinite(y) or y >= saturation:
+            rejected[n] += 1
+            continue
+        ground = below[i, j] if below.shape[0] > 1 else 0.0
+        x[m] = (y - ground) * scale[n]
+        s[m] = scale[n]
+        m += 1
+    if m == 0:
+        return 0, np.nan, np.nan, 0.0
+    order = np.sort(x[:m])
+    centre = 0.5 * (order[(m - 1) // 2] + order[m // 2])
+    own = 0.0
+    if m >= 8:
+        deviation = np.sort(np.abs(x[:m] - centre))
+        own = (1.4826 * 0.5 * (deviation[(m - 1) // 2] + deviation[m // 2])) ** 2
+    n_kept = m
+    for step in range(4):
+        light = max(centre - black, 0.0)
+        n_kept, weight, total, changed = 0, 0.0, 0.0, False
+        for k in range(m):
+            sigma2 = max(s[k] * (s[k] * a + b * light), own)
+            inside = (x[k] - centre) ** 2 <= clip * clip * sigma2
+            changed |= step == 0 or inside != kept[k]
+            kept[k] = inside
+            if inside:
+                n_kept += 1
+                weight += 1.0 / s[k]
+                total += x[k] / s[k]
+        if n_kept == 0:
+            break
+        centre = total / weight
+        if not changed:
+            break
+    if n_kept == 0:  # two that disagree, or two levels between which the pixel jumps
+        for k in range(m):
+            kept[k] = m > 2 or x[k] == order[0]
+    n_kept, weight, total, noise, chi = 0, 0.0, 0.0, 0.0, 0.0
+    for k in range(m):
+        if kept[k]:
+            n_kept += 1
+            weight += 1.0 / s[k]
+            total += x[k] / s[k]
+    centre = total / weight
+    light = max(centre - black, 0.0)
+    for k in range(m):
+        sigma2 = s[k] * (s[k] * a + b * light)
+        if kept[k]:
+            noise += sigma2 / s[k] ** 2
+            chi += (x[k] - centre) ** 2 / sigma2
+    if n_kept < m:
+        lost = m - n_kept
+        k = 0
+        for n in range(band.shape[0]):
+            y = float(band[n, i, j])
+            if not np.isfinite(y) or y >= saturation:
+                continue
+            if not kept[k]:
+                rejected[n] += 1
+                lost -= 1
+            k += 1
+    return n_kept, centre, noise / weight**2, chi

@@ -1,0 +1,393 @@
+"""Master bias, dark and flat: many frames combined into one, with its variance.
+
+A master is a Dataset over (y, x): ``signal``, ``variance`` (both ADU, of a flat relative), ``count`` of the samples,
+``unstable`` pixels.  Bias and dark masters are as read: the offset stays in them and is subtracted once,
+together with the dark signal, when lights are calibrated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from ..bayer import channel_index
+from ..errors import WorkbenchError
+from ..frames import channels_of, check_cube, one_value
+from .combine import Combined, Frames, combine
+from .noise import SensorNoise, hot_slope, light_variance, read_variance
+
+SATURATED = 0.98  # of the way from black to white level: flats are no longer linear beyond it
+MOST_SATURATED = 0.02  # of a flat's pixels; more and the frame is set aside
+LEAST_LIGHT = 20.0  # a flat's mean signal must be this many times the noise of one pixel without light
+FEW_FRAMES = 5
+TEMPERATURE_RANGE = 2.0  # [K] among the frames of one master
+_HELD = 0.1  # a chi-square this far from one means that the noise model does not hold
+
+
+def master_bias(
+    bias: xr.DataArray, noise: SensorNoise | None = None, *, scratch: str | Path | None = None, progress: bool = True
+) -> xr.Dataset:
+    """Combine bias frames into a master, in ADU as read.
+
+    The variance of a pixel is σ²/N with the frames' own temporal noise σ of its channel, or the read noise of
+    `noise`; where a pixel's samples scatter more than chance allows it is theirs.
+
+    Raises
+    ------
+    WorkbenchError
+        If the frames are not bias frames as read, or of more than one ISO.
+
+    Examples
+    --------
+    >>> from workbench.frames import make_cube
+    >>> frames = np.random.default_rng(1).normal(600, 3, (16, 32, 32)).round().astype("uint16")
+    >>> master = master_bias(make_cube(frames, cfa_pattern="RGGB", kind="bias", iso=100))
+    >>> abs(float(master.signal.mean()) - 600) < 0.1, abs(float(master.variance.mean()) - 9 / 16) < 0.05
+    (True, True)
+    """
+    check_cube(bias, stage="raw", kind="bias")
+    iso = one_value(bias, "iso", "a master bias")
+    with Frames(bias, scratch=scratch, progress=progress) as frames:
+        model = _quiet_model(frames, noise)
+        combined = combine(frames, model, black=np.inf, progress=progress)
+        return _master("bias", bias, frames, combined, model, noise, iso=iso, exposure=_typical(bias, "exposure"))
+
+
+def master_dark(
+    dark: xr.DataArray,
+    bias: xr.Dataset | None = None,
+    noise: SensorNoise | None = None,
+    *,
+    scratch: str | Path | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Combine dark frames of one exposure into a master, in ADU as read: offset and dark signal.
+
+    A sample's variance is σ_R² + D/g, D the dark signal above the bias (or above the frames' median without one) and
+    g the gain of `noise`; without a gain the shot noise of the warm pixels tells it.
+
+    Raises
+    ------
+    WorkbenchError
+        If the frames are of several ISOs, exposures or temperatures, or their bias was already subtracted.
+    """
+    kind = str(dark["kind"].values[0])
+    if kind not in ("dark", "darkflat"):
+        raise WorkbenchError(f"a master dark wants dark or darkflat frames and got {kind} frames")
+    check_cube(dark, stage="raw", kind=kind)
+    iso, exposure = (one_value(dark, name, "a master dark") for name in ("iso", "exposure"))
+    _require_one_temperature(dark)
+    if bias is not None:
+        _require_alike(dark, bias, "darks")
+    with Frames(dark, scratch=scratch, progress=progress) as frames:
+        levels = _plane_levels(frames)
+        black = levels if bias is None else plane_means(bias["signal"].values, frames.cell)
+        if bias is not None and np.all(levels < black / 2):
+            raise WorkbenchError(
+                f"the darks' level is {levels.mean():.4g} ADU, that of the bias {black.mean():.4g} ADU: their bias "
+                "seems to have been subtracted already; use the darks as the camera wrote them"
+            )
+        model = noise.model(frames.cell.size) if noise else _dark_model(frames, bias, black)
+        combined = combine(frames, model, black=black, progress=progress)
+        return _master(kind, dark, frames, combined, model, noise, iso=iso, exposure=exposure)
+
+
+def master_flat(
+    flat: xr.DataArray,
+    dark: xr.Dataset | None = None,
+    bias: xr.Dataset | None = None,
+    noise: SensorNoise | None = None,
+    *,
+    scratch: str | Path | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Combine flats into a master: the relative response to light, mean 1 in each CFA plane.
+
+    F = Σ(y - P)/Σm, with the offset P (the flats' own `dark`, else the `bias`, else the camera's black level), the
+    level m of each frame and plane, so that a lamp that drifts costs nothing, and divided by the plane's mean:
+    the flat does not tint.  Saturated samples do not count; a pixel without any is NaN.
+
+    Raises
+    ------
+    WorkbenchError
+        If nothing tells the flats' offset, or no flat is neither saturated nor dark; the message says which is which.
+    """
+    check_cube(flat, stage="raw", kind="flat")
+    iso = one_value(flat, "iso", "a master flat")
+    offset = dark if dark is not None else bias
+    if offset is not None:
+        _require_alike(flat, offset, "flats")
+        if not _same(iso, offset.attrs["iso"]):
+            raise WorkbenchError(
+                f"the flats have ISO {iso:g}, the master {offset.attrs['kind']} for them ISO {offset.attrs['iso']:g}: "
+                f"the offset differs; give bias or darkflats at ISO {iso:g}"
+            )
+    cell = channel_index(flat.attrs["cfa_pattern"])
+    white, black = flat.attrs["white_level"], np.array(flat.attrs["black_level"], float)
+    if offset is None and not np.isfinite(black).all():
+        raise WorkbenchError(
+            "nothing tells the flats' offset: no darkflats, no bias, and their files do not tell the black level; "
+            f"shoot some bias frames at ISO {iso:g}"
+        )
+    pedestal = offset["signal"].values if offset is not None else _tile(black, cell, flat.shape[1:])
+    level = plane_means(pedestal, cell)
+    saturation = np.inf if np.isnan(white) else float(level.mean() + SATURATED * (white - level.mean()))
+    with Frames(flat, scratch=scratch, progress=progress) as frames:
+        dark_noise = noise.model(cell.size)[:, 0] if noise else _base_variance(offset, cell)
+        means, bad = _flat_levels(frames, pedestal, saturation, dark_noise)
+        good = [place for place in range(len(frames)) if place not in bad]
+        if not good:
+            raise WorkbenchError("no flat can be used: " + "; ".join(f"{name} {why}" for name, why in bad.values()))
+        _drop(frames, bad)
+        means = means[good]
+        scale = means.mean(axis=0) / means
+        model = noise.model(cell.size) if noise else _flat_model(frames, dark_noise, pedestal, scale, saturation)
+        combined = combine(frames, model, pedestal=pedestal, scale=scale, saturation=saturation, progress=progress)
+        return _normalised(flat, frames, combined, model, noise, offset, scale, means, iso)
+
+
+def plane_means(mosaic: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    """Return the mean of each CFA plane of a mosaic (y, x), in channel order; NaN pixels are left out.
+
+    Examples
+    --------
+    >>> plane_means(np.array([[1.0, 2.0], [3.0, np.nan]]), channel_index("RGGB"))[:3].tolist()
+    [1.0, 2.0, 3.0]
+    """
+    means = np.full(cell.size, np.nan)
+    for (row, column), channel in np.ndenumerate(cell):
+        plane = mosaic[row :: cell.shape[0], column :: cell.shape[1]]
+        good = np.isfinite(plane)
+        if good.any():
+            means[channel] = plane.mean(dtype=float) if good.all() else plane[good].mean(dtype=float)
+    return means
+
+
+def _quiet_model(frames: Frames, noise: SensorNoise | None) -> np.ndarray:
+    """Variance of frames without light: the frames' own where there are enough of them, else the sensor's."""
+    channels = frames.cell.size
+    if len(frames) >= 3 or (noise is None and len(frames) > 1):
+        return np.stack([read_variance(frames), np.zeros(channels)], axis=1)
+    if noise is None:
+        raise WorkbenchError("one bias frame cannot tell its noise: take more, or give the sensor's noise")
+    model = noise.model(channels)
+    model[:, 1] = 0
+    return model
+
+
+def _dark_model(frames: Frames, bias: xr.Dataset | None, black: np.ndarray) -> np.ndarray:
+    if len(frames) < 2:
+        raise WorkbenchError("one dark frame cannot tell its noise: take more, or give the sensor's noise")
+    base = read_variance(frames)
+    slope = hot_slope(frames, None if bias is None else bias["signal"].values)
+    seen = slope[:, 0] > 5 * slope[:, 1]
+    b = np.where(seen, slope[:, 0], 0.0)
+    # `base` is the variance of the ordinary pixel, which has dark signal of its own; the law starts at `black`
+    return np.stack([np.maximum(base - b * np.maximum(_plane_levels(frames) - black, 0), 1e-3), b], axis=1)
+
+
+def _flat_model(
+    frames: Frames, base: np.ndarray, pedestal: np.ndarray, scale: np.ndarray, saturation: float
+) -> np.ndarray:
+    if len(frames) < 2:
+        raise WorkbenchError("one flat cannot tell its noise: take more, or give the sensor's noise")
+    slope = light_variance(frames, base, pedestal, scale, saturation)
+    if not (slope > 0).all():
+        raise WorkbenchError("the flats show no shot noise: are they raw frames as the camera wrote them?")
+    return np.stack([base, slope], axis=1)
+
+
+def _base_variance(offset: xr.Dataset | None, cell: np.ndarray) -> np.ndarray:
+    """The variance of one frame without light [ADU²], from the bias or dark that the flats are corrected with."""
+    if offset is None:
+        return np.zeros(cell.size)
+    return np.array(offset.attrs["model"], float).reshape(cell.size, 2)[:, 0]
+
+
+def _plane_levels(frames: Frames) -> np.ndarray:
+    """The median level of each plane over the sampled rows of all frames [ADU]."""
+    bands = [frames.read(*band) for band in frames.sampled()]
+    levels = np.empty(frames.cell.size)
+    for (row, column), channel in np.ndenumerate(frames.cell):
+        step_y, step_x = frames.cell.shape
+        values = np.concatenate([band[:, row::step_y, column::step_x].ravel() for band in bands])
+        levels[channel] = np.nanmean(np.clip(values.astype(float), *np.nanpercentile(values, (1, 99))))
+    return levels
+
+
+def _flat_levels(
+    frames: Frames, pedestal: np.ndarray, saturation: float, base: np.ndarray
+) -> tuple[np.ndarray, dict[int, tuple[str, str]]]:
+    """Signal level of each frame and plane (frame, channel) [ADU]; the frames that cannot be used, and why."""
+    total, number = (np.zeros((len(frames), frames.cell.size)) for _ in range(2))
+    for top, bottom in frames.sampled():
+        band = frames.read(top, bottom).astype(float)
+        band[~(band < saturation)] = np.nan
+        band -= pedestal[top:bottom]
+        for (row, column), channel in np.ndenumerate(frames.cell):
+            part = band[:, row :: frames.cell.shape[0], column :: frames.cell.shape[1]].reshape(len(band), -1)
+            good = np.isfinite(part)
+            total[:, channel] += np.where(good, part, 0).sum(axis=1)
+            number[:, channel] += good.sum(axis=1)
+    pixels = sum(bottom - top for top, bottom in frames.sampled()) * frames.width
+    means = total / np.where(number > 0, number, np.nan)
+    saturated = 1 - number.sum(axis=1) / pixels
+    bad = {}
+    for place, kept in enumerate(frames.kept):
+        name = str(frames.cube["filename"].values[kept]) or f"flat {kept}"
+        if saturated[place] > MOST_SATURATED and not _half_usable(frames, place, saturation):
+            bad[place] = (name, f"is saturated in {saturated[place]:.0%} of its pixels: expose it less")
+        elif not (means[place] > LEAST_LIGHT * np.sqrt(np.maximum(base, 1.0))).all():
+            level = np.nanmin(means[place]) if np.isfinite(means[place]).any() else 0.0
+            bad[place] = (name, f"has hardly any light ({level:.3g} ADU above its offset): expose it longer")
+    return means, bad
+
+
+def _half_usable(frames: Frames, place: int, saturation: float) -> bool:
+    """Tell whether no plane loses more than half of its pixels to saturation; a region may, and becomes NaN."""
+    lost = np.zeros(frames.cell.size)
+    bands = frames.sampled()
+    for top, bottom in bands:
+        band = frames.read(top, bottom, [place])[0]
+        for (row, column), channel in np.ndenumerate(frames.cell):
+            part = band[row :: frames.cell.shape[0], column :: frames.cell.shape[1]]
+            lost[channel] += np.mean(~(part < saturation)) / len(bands)
+    return bool((lost < 0.5).all())
+
+
+def _drop(frames: Frames, bad: dict[int, tuple[str, str]]) -> None:
+    frames.dropped += list(bad.values())
+    frames.leave_out(list(bad))
+
+
+def _normalised(
+    flat: xr.DataArray,
+    frames: Frames,
+    combined: Combined,
+    model: np.ndarray,
+    noise: SensorNoise | None,
+    offset: xr.Dataset | None,
+    scale: np.ndarray,
+    means: np.ndarray,
+    iso: float,
+) -> xr.Dataset:
+    cell = frames.cell
+    level = plane_means(combined.mean, cell)
+    if offset is not None:  # the offset's own noise is common to all flats: it does not average out
+        share = (len(frames) / (1 / scale).sum(axis=0)) ** 2
+        combined.variance[:] += _tile(share, cell, combined.mean.shape) * offset["variance"].values
+    divisor = _tile(level, cell, combined.mean.shape)
+    combined.mean[:] /= divisor
+    combined.variance[:] /= divisor**2
+    result = _master("flat", flat, frames, combined, model, noise, iso=iso, exposure=_typical(flat, "exposure"))
+    result["signal"].attrs.update(units="1", long_name="relative response (flat)")
+    result["variance"].attrs.update(units="1", long_name="variance of the relative response")
+    drift = means.mean(axis=1) / means.mean()
+    return result.assign_attrs(
+        level=[float(value) for value in level],
+        lamp_drift=[float(value) for value in drift],
+        offset="none" if offset is None else offset.attrs["kind"],
+    )
+
+
+def _master(
+    kind: str,
+    cube: xr.DataArray,
+    frames: Frames,
+    combined: Combined,
+    model: np.ndarray,
+    noise: SensorNoise | None,
+    *,
+    iso: float,
+    exposure: float,
+) -> xr.Dataset:
+    kept = cube.isel(frame=frames.kept)
+    names = channels_of(cube.attrs["cfa_pattern"])
+    warnings = [f"{name} left out: {problem}" for name, problem in frames.dropped]
+    off = [name for name, ratio in zip(names, combined.chi2, strict=True) if abs(ratio - 1) > _HELD]
+    if off:
+        ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in zip(names, combined.chi2, strict=True))
+        warnings.append(
+            f"the {kind} frames scatter not as the noise model says (scatter² over the model's: {ratios}): "
+            "the master's variance is off by as much"
+        )
+    for number, share in zip(frames.kept, combined.rejected, strict=True):
+        if share > 0.01:
+            name = cube["filename"].values[number] or f"{kind} {number}"
+            warnings.append(f"{name} differs from the other {kind} frames in {share:.1%} of its pixels")
+    if len(frames) < FEW_FRAMES:
+        warnings.append(f"only {len(frames)} {kind} frame{'s' if len(frames) > 1 else ''}: more lower the noise")
+    return xr.Dataset(
+        {
+            "signal": (("y", "x"), combined.mean, {"units": "adu", "long_name": f"master {kind}"}),
+            "variance": (
+                ("y", "x"),
+                combined.variance,
+                {"units": "adu²", "long_name": f"variance of the master {kind}"},
+            ),
+            "count": (("y", "x"), combined.count, {"long_name": "samples combined"}),
+            "unstable": (("y", "x"), combined.unstable, {"long_name": "scatters more than the noise model allows"}),
+        },
+        attrs={
+            "kind": kind,
+            "camera": cube.attrs["camera"],
+            "cfa_pattern": cube.attrs["cfa_pattern"],
+            "black_level": list(cube.attrs["black_level"]),
+            "white_level": cube.attrs["white_level"],
+            "iso": float(iso),
+            "exposure": float(exposure),
+            "temperature": _typical(kept, "temperature"),
+            "frames": len(frames),
+            "model": [float(value) for value in model.ravel()],
+            "noise_source": noise.source if noise else "the frames' own scatter",
+            "chi2": [float(value) for value in combined.chi2],
+            "warnings": warnings,
+            "history": [*cube.attrs["history"], f"combined {len(frames)} {kind} frames"],
+        },
+    )
+
+
+def _require_one_temperature(cube: xr.DataArray) -> None:
+    known = cube["temperature"].values
+    known = known[np.isfinite(known)]
+    if known.size and np.ptp(known) > 2 * TEMPERATURE_RANGE:
+        names = cube["filename"].values
+        coldest, warmest = (int(pick(cube["temperature"].values)) for pick in (np.nanargmin, np.nanargmax))
+        raise WorkbenchError(
+            f"the darks' temperature runs from {known.min():g} °C ({names[coldest]}) to {known.max():g} °C "
+            f"({names[warmest]}); one master wants them within {2 * TEMPERATURE_RANGE:g} K: make several"
+        )
+
+
+def _require_alike(frames: xr.DataArray, master: xr.Dataset, what: str) -> None:
+    """Refuse to bring frames and a master of different cameras, mosaics or sizes together."""
+    other = f"master {master.attrs['kind']}"
+    for name, word in (("camera", "camera"), ("cfa_pattern", "CFA pattern")):
+        first, second = frames.attrs[name], master.attrs[name]
+        if first != second:
+            raise WorkbenchError(
+                f"the {what} have {word} {first!r}, the {other} {second!r}: they do not belong together"
+            )
+    sizes = [f"{array.sizes['x']} x {array.sizes['y']}" for array in (frames, master)]
+    if sizes[0] != sizes[1]:
+        raise WorkbenchError(f"the {what} have {sizes[0]} pixels, the {other} {sizes[1]}: they do not belong together")
+
+
+def _tile(values: Sequence[float] | np.ndarray, cell: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """One value a channel, spread over the mosaic (y, x) float32."""
+    pattern = np.asarray(values, np.float32)[cell]
+    repeats = [-(-size // period) for size, period in zip(shape, pattern.shape, strict=True)]
+    return np.tile(pattern, repeats)[: shape[0], : shape[1]]
+
+
+def _typical(cube: xr.DataArray, name: str) -> float:
+    """The median of a coordinate, NaN where none is known."""
+    values = cube[name].values.astype(float)
+    return float(np.nanmedian(values)) if np.isfinite(values).any() else float("nan")
+
+
+def _same(first: float, second: float, tolerance: float = 1e-6) -> bool:
+    return bool(np.isclose(first, second, rtol=tolerance, atol=0, equal_nan=True))

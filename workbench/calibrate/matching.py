@@ -1,0 +1,286 @@
+"""Which bias, darks and flats belong to which lights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+import xarray as xr
+
+from ..errors import WorkbenchError
+from ..frames import check_cube
+
+SAME_EXPOSURE = 0.01  # relative
+SAME_TEMPERATURE = 2.0  # [K]: without a dark law darks count as fitting within this
+SESSION_GAP = np.timedelta64(8, "h")  # flats further apart belong to different nights
+TYPICAL_DOUBLING = 6.0  # [K]: only to say in a warning how far off a dark may be, never to correct
+
+
+@dataclass(frozen=True)
+class Group:
+    """Lights that share their masters: numbers of the frames in their cubes, and the dark's scale for each light.
+
+    `warnings` says what does not match and what follows from it.
+    """
+
+    lights: tuple[int, ...]
+    bias: tuple[int, ...] = ()
+    dark: tuple[int, ...] = ()
+    flat: tuple[int, ...] = ()
+    darkflat: tuple[int, ...] = ()
+    flat_bias: tuple[int, ...] = ()
+    factors: tuple[float, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def plan_groups(
+    light: xr.DataArray,
+    *,
+    bias: xr.DataArray | None = None,
+    dark: xr.DataArray | None = None,
+    flat: xr.DataArray | None = None,
+    darkflat: xr.DataArray | None = None,
+    doubling_temperature: float = math.nan,
+) -> list[Group]:
+    """Decide which calibration frames belong to which lights; nothing is read.
+
+    Lights of one ISO, one exposure and one set of flats form a group.  Bias and darks must have the lights' ISO.  Of
+    several darks the nearest exposure, then the nearest temperature is taken.  Where it is not the same, the dark
+    signal above the bias is multiplied with
+
+        f = (t_light / t_dark) · 2^((T_light - T_dark) / T_d)
+
+    which needs bias frames, and for the temperature the measured `doubling_temperature` T_d [K].  Flats of several
+    nights (folders, or eight hours apart) go to the lights of their own folder's branch, else to the nearest in time.
+
+    Raises
+    ------
+    WorkbenchError
+        If frames of other cameras, sizes or ISOs are all there is, or darks of another exposure without bias; the
+        message says what was found and what to shoot.
+    """
+    check_cube(light, stage="raw", kind="light")
+    for what, cube in (("bias frames", bias), ("darks", dark), ("flats", flat), ("darkflats", darkflat)):
+        if cube is not None:
+            _require_fit(cube, light, what)
+    sessions = _sessions(flat) if flat is not None else []
+    keys: dict[tuple, list[int]] = {}
+    for number in range(light.sizes["frame"]):
+        frame = light.isel(frame=number)
+        session = _session_of(frame, flat, sessions) if sessions else -1
+        keys.setdefault((_key(frame, "iso"), _key(frame, "exposure"), session), []).append(number)
+    return [
+        _group(
+            light, numbers, sessions[session] if session >= 0 else [], bias, dark, flat, darkflat, doubling_temperature
+        )
+        for (_, _, session), numbers in keys.items()
+    ]
+
+
+def _group(
+    light: xr.DataArray,
+    numbers: list[int],
+    flats: list[int],
+    bias: xr.DataArray | None,
+    dark: xr.DataArray | None,
+    flat: xr.DataArray | None,
+    darkflat: xr.DataArray | None,
+    doubling: float,
+) -> Group:
+    lights = light.isel(frame=numbers)
+    iso, exposure = (float(lights[name].values[0]) for name in ("iso", "exposure"))
+    warnings: list[str] = []
+    offsets = _with_iso(bias, iso)
+    if bias is not None and not offsets:
+        warnings.append(f"the bias frames have ISO {_values(bias, 'iso')}, the lights ISO {iso:g}: not used for them")
+    darks = _matching_darks(dark, lights, iso, exposure, bool(offsets), warnings)
+    factors = _factors(dark, darks, lights, exposure, bool(offsets), doubling, warnings)
+    if not darks:
+        ground = "the master bias" if offsets else "the black level that the files tell"
+        if not offsets and not np.isfinite(light.attrs["black_level"]).all():
+            ground = "nothing, because neither bias nor the files tell the black level,"
+        warnings.append(
+            f"no darks for the lights of {exposure:g} s: {ground} is subtracted, dark signal and hot pixels stay"
+        )
+    if not flats:
+        warnings.append("no flats: vignetting, dust and the pixels' own response stay in the lights")
+        return Group(tuple(numbers), tuple(offsets), tuple(darks), factors=factors, warnings=tuple(warnings))
+    flats = _one_iso(flat, flats, iso)
+    flat_iso, flat_exposure = (_median(flat, name, flats) for name in ("iso", "exposure"))
+    _check_aperture(flat.isel(frame=flats), lights, warnings)
+    own = [n for n in _with_iso(darkflat, flat_iso) if close(darkflat["exposure"].values[n], flat_exposure, 0.1)]
+    if darkflat is not None and not own:
+        warnings.append(
+            f"the darkflats have ISO {_values(darkflat, 'iso')} and {_values(darkflat, 'exposure')} s, the flats ISO "
+            f"{flat_iso:g} and {flat_exposure:g} s: the bias is used in their place"
+        )
+    flat_bias = offsets if close(flat_iso, iso, 1e-6) else _with_iso(bias, flat_iso)
+    return Group(
+        tuple(numbers),
+        tuple(offsets),
+        tuple(darks),
+        tuple(flats),
+        tuple(own),
+        tuple(flat_bias),
+        factors,
+        tuple(warnings),
+    )
+
+
+def _matching_darks(
+    dark: xr.DataArray | None, lights: xr.DataArray, iso: float, exposure: float, has_bias: bool, warnings: list[str]
+) -> list[int]:
+    """The darks of the lights' ISO with the nearest exposure, then the nearest temperature."""
+    if dark is None:
+        return []
+    fitting = _with_iso(dark, iso)
+    if not fitting:
+        raise WorkbenchError(
+            f"the darks have ISO {_values(dark, 'iso')}, the lights ISO {iso:g}: their offset and gain differ; shoot "
+            f"darks at ISO {iso:g} and {exposure:g} s, or put these away to go on without darks"
+        )
+    times = dark["exposure"].values
+    nearest = min((times[n] for n in fitting), key=lambda t: abs(math.log(max(t, 1e-9) / max(exposure, 1e-9))))
+    fitting = [n for n in fitting if close(times[n], nearest, SAME_EXPOSURE)]
+    if math.isfinite(exposure) and not close(nearest, exposure, SAME_EXPOSURE):
+        if not has_bias:
+            raise WorkbenchError(
+                f"the darks have {_values(dark, 'exposure')} s, the lights {exposure:g} s: scaling a dark needs "
+                f"bias frames at ISO {iso:g}; shoot those, or darks of {exposure:g} s"
+            )
+        warnings.append(f"darks of {nearest:g} s are scaled to the lights' {exposure:g} s above the bias")
+    degrees = dark["temperature"].values
+    wanted = _median(lights, "temperature")
+    if not math.isfinite(wanted) or not np.isfinite(degrees[fitting]).any():
+        return fitting
+    best = min((degrees[n] for n in fitting if np.isfinite(degrees[n])), key=lambda t: abs(t - wanted))
+    return [n for n in fitting if abs(degrees[n] - best) <= SAME_TEMPERATURE]
+
+
+def _factors(
+    dark: xr.DataArray | None,
+    darks: list[int],
+    lights: xr.DataArray,
+    exposure: float,
+    has_bias: bool,
+    doubling: float,
+    warnings: list[str],
+) -> tuple[float, ...]:
+    """The dark's scale for each light: by exposure, and by temperature where the dark law is known."""
+    factors = np.ones(lights.sizes["frame"])
+    if not darks:
+        return tuple(factors.tolist())
+    seconds, celsius = (_median(dark, name, darks) for name in ("exposure", "temperature"))
+    if has_bias and not close(seconds, exposure, SAME_EXPOSURE) and math.isfinite(exposure):
+        factors *= exposure / seconds
+    warmer = np.nan_to_num(lights["temperature"].values - celsius)
+    if has_bias and math.isfinite(doubling):
+        factors *= 2.0 ** (warmer / doubling)
+    elif np.abs(warmer).max() > SAME_TEMPERATURE:
+        worst = float(warmer[np.abs(warmer).argmax()])
+        missing = " and ".join(
+            word
+            for word, absent in (("bias frames", not has_bias), ("a measured dark law", math.isnan(doubling)))
+            if absent
+        )
+        warnings.append(
+            f"the darks were taken at {celsius:g} °C, the lights at up to {worst:+.3g} K from that: their dark signal "
+            f"may be off by a factor of {2 ** (abs(worst) / TYPICAL_DOUBLING):.2g}; to scale it takes {missing}"
+        )
+    if factors.max() > 2:
+        warnings.append(f"the dark is scaled up to {factors.max():.3g} times, and its noise with it: take longer darks")
+    return tuple(np.where(np.abs(factors - 1) < 1e-3, 1.0, factors).tolist())
+
+
+def _sessions(flat: xr.DataArray) -> list[list[int]]:
+    """Flats that were taken together: of one folder, without a gap of eight hours."""
+    folders: dict[str, list[int]] = {}
+    for number, name in enumerate(flat["filename"].values):
+        folders.setdefault(str(PurePosixPath(str(name)).parent), []).append(number)
+    sessions = []
+    for numbers in folders.values():
+        times = flat["time"].values[numbers]
+        if np.isnat(times).any():
+            sessions.append(numbers)
+            continue
+        order = np.argsort(times, kind="stable")
+        breaks = np.flatnonzero(np.diff(times[order]) > SESSION_GAP) + 1
+        sessions += [sorted(numbers[place] for place in part) for part in np.split(order, breaks)]
+    return sessions
+
+
+def _session_of(frame: xr.DataArray, flat: xr.DataArray, sessions: list[list[int]]) -> int:
+    """The flats of the light's own branch of folders, else the nearest in time."""
+    parts = PurePosixPath(str(frame["filename"].item())).parent.parts
+
+    def rank(session: list[int]) -> tuple[float, float]:
+        others = PurePosixPath(str(flat["filename"].values[session[0]])).parent.parts
+        shared = next(
+            (n for n, (a, b) in enumerate(zip(parts, others, strict=False)) if a != b), min(len(parts), len(others))
+        )
+        time, times = frame["time"].values, flat["time"].values[session]
+        if np.isnat(time) or np.isnat(times).all():
+            return -shared, 0.0
+        return -shared, float(np.nanmin(np.abs((times - time) / np.timedelta64(1, "s"))))
+
+    return min(range(len(sessions)), key=lambda number: rank(sessions[number]))
+
+
+def _one_iso(flat: xr.DataArray, flats: list[int], iso: float) -> list[int]:
+    """The flats of the lights' ISO, else of the ISO that most of them have."""
+    same = [n for n in flats if close(flat["iso"].values[n], iso, 1e-6)]
+    if same:
+        return same
+    values, counts = np.unique(flat["iso"].values[flats], return_counts=True)
+    return [n for n in flats if close(flat["iso"].values[n], values[counts.argmax()], 1e-6)]
+
+
+def _check_aperture(flats: xr.DataArray, lights: xr.DataArray, warnings: list[str]) -> None:
+    ours, theirs = (cube["aperture"].values[np.isfinite(cube["aperture"].values)] for cube in (lights, flats))
+    if ours.size and theirs.size and not np.isclose(np.median(ours), theirs, rtol=0.02).all():
+        warnings.append(
+            f"the flats were taken at f/{_values(flats, 'aperture')}, the lights at f/{_values(lights, 'aperture')}: "
+            "the vignetting differs"
+        )
+
+
+def _require_fit(cube: xr.DataArray, light: xr.DataArray, what: str) -> None:
+    ours, theirs = (
+        (array.attrs["camera"], f"{array.sizes['x']} x {array.sizes['y']} pixels", array.attrs["cfa_pattern"])
+        for array in (light, cube)
+    )
+    for word, mine, other in zip(("camera", "size", "CFA pattern"), ours, theirs, strict=True):
+        if mine != other:
+            raise WorkbenchError(
+                f"the {what} have {word} {other or 'unknown'} ({cube['filename'].values[0]}), the lights "
+                f"{mine or 'unknown'} ({light['filename'].values[0]}): they do not belong together; put the {what} away"
+            )
+
+
+def _with_iso(cube: xr.DataArray | None, iso: float) -> list[int]:
+    return [] if cube is None else [n for n, value in enumerate(cube["iso"].values) if close(value, iso, 1e-6)]
+
+
+def _key(frame: xr.DataArray, name: str) -> float | str:
+    """A coordinate as a dict key that NaN equals itself in."""
+    value = float(frame[name].item())
+    return round(value, 9) if math.isfinite(value) else "unknown"
+
+
+def _median(cube: xr.DataArray, name: str, numbers: Sequence[int] | None = None) -> float:
+    values = cube[name].values if numbers is None else cube[name].values[list(numbers)]
+    return float(np.nanmedian(values)) if np.isfinite(values).any() else math.nan
+
+
+def _values(cube: xr.DataArray, name: str) -> str:
+    return ", ".join(f"{value:g}" for value in np.unique(cube[name].values)[:5])
+
+
+def close(first: float, second: float, tolerance: float) -> bool:
+    """Equal within a relative tolerance; two unknowns are alike."""
+    if math.isnan(first) or math.isnan(second):
+        return math.isnan(first) and math.isnan(second)
+    return math.isclose(first, second, rel_tol=tolerance, abs_tol=1e-12)

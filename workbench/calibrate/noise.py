@@ -1,0 +1,189 @@
+"""The noise at hand: gain and read noise for calibration, from sensor.json or from the frames themselves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from scipy.stats import chi2
+
+from ..errors import WorkbenchError
+from ..frames import channels_of
+from .combine import UNSTABLE_CHANCE, Frames
+
+QUANTISATION = 1 / 12  # variance of rounding to whole ADU [ADU²]
+
+
+@dataclass(frozen=True)
+class SensorNoise:
+    """What calibration must know of a sensor at one ISO setting, one value a channel.
+
+    `gain` [e-/ADU]; `read_noise` [e- rms], quantisation not included; `doubling_temperature` [K] of the dark
+    current, NaN where unknown; `iso`; `source` says in words where the numbers come from; `known` is False
+    where the gain could not be found and ADU are taken for electrons.
+    """
+
+    gain: tuple[float, ...]
+    read_noise: tuple[float, ...]
+    iso: float = math.nan
+    doubling_temperature: float = math.nan
+    source: str = "given"
+    known: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("gain", "read_noise"):
+            values = tuple(float(value) for value in np.atleast_1d(getattr(self, name)))
+            object.__setattr__(self, name, values)
+            if len(values) not in (1, 4) or not all(math.isfinite(value) and value > 0 for value in values):
+                unit = "e-/ADU" if name == "gain" else "e- rms"
+                raise WorkbenchError(f"{name} is one or four positive numbers [{unit}] (R, G1, G2, B), not {values}")
+
+    def model(self, channels: int) -> np.ndarray:
+        """Return the variance of one sample as (channel, 2): a [ADU²] and b [ADU], var = a + b · signal.
+
+        a = (σ_R/g)² + 1/12, b = 1/g.
+
+        Examples
+        --------
+        >>> SensorNoise(gain=2.0, read_noise=4.0).model(1).round(4)
+        array([[4.0833, 0.5   ]])
+        """
+        gain = np.broadcast_to(self.gain, (channels,)) if len(self.gain) == 1 else np.asarray(self.gain)
+        read = np.broadcast_to(self.read_noise, (channels,)) if len(self.read_noise) == 1 else self.read_noise
+        if len(gain) != channels:
+            raise WorkbenchError(f"the noise is that of {len(gain)} channels, the frames have {channels}")
+        return np.stack([(np.asarray(read) / gain) ** 2 + QUANTISATION, 1 / gain], axis=1)
+
+
+def from_sensor(sensor: xr.Dataset, iso: float, cfa_pattern: str) -> SensorNoise:
+    """Return a measured sensor's noise at an ISO setting; `sensor` is what `workbench.open_sensor` gives.
+
+    Raises
+    ------
+    WorkbenchError
+        If it was not measured at that ISO; the message lists the settings that were.
+    """
+    measured = [float(value) for value in sensor["iso"].values]
+    if not np.isclose(measured, iso, rtol=1e-6).any():
+        raise WorkbenchError(
+            f"the sensor was measured at ISO {', '.join(f'{value:g}' for value in measured)}, the frames have "
+            f"ISO {iso:g}: measure it there too, or leave the sensor file out and let the frames tell their noise"
+        )
+    at = sensor.isel(iso=int(np.argmin(np.abs(np.array(measured) - iso)))).sel(channel=list(channels_of(cfa_pattern)))
+    gain, read = at["gain"].values.astype(float), at["read_noise"].values.astype(float)
+    missing = [name for name, values in (("gain", gain), ("read noise", read)) if not np.isfinite(values).all()]
+    if missing:
+        raise WorkbenchError(
+            f"the sensor file has no {' and no '.join(missing)} at ISO {iso:g}: measure it, or leave it"
+        )
+    doubling = float(sensor["doubling_temperature"]) if "doubling_temperature" in sensor else math.nan
+    return SensorNoise(tuple(gain), tuple(read), iso=iso, doubling_temperature=doubling, source="measured sensor file")
+
+
+def read_variance(frames: Frames) -> np.ndarray:
+    """Return the temporal variance of equal frames (bias, darks), one a channel [ADU²], quantisation included.
+
+    The mean over pixels of the sample variance across frames, in up to 48 pairs of rows; pixels that flicker
+    more than chance allows are left out.
+    """
+    _, spread, channel = _across_frames(frames)
+    return np.array([_typical(spread[channel == c], len(frames) - 1) for c in range(frames.cell.size)])
+
+
+def light_variance(
+    frames: Frames, base: np.ndarray, pedestal: np.ndarray | float, scale: np.ndarray, saturation: float
+) -> np.ndarray:
+    """Return b = 1/gain [ADU] of flats, one a channel: the variance across frames beyond `base` over the signal.
+
+    With x = (y - P) s, w = 1/s and n frames, E Σ w (x - x̄)² = a (Σs - n/Σw) + b x (n - 1) in each pixel; the sums over
+    pixels give b.  The fixed pattern (PRNU, vignetting) is the same in all frames and does not enter.
+    """
+    channels, n = frames.cell.size, len(frames)
+    slope = np.full(channels, np.nan)
+    parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(channels)]
+    for top, bottom in frames.sampled():
+        band = frames.read(top, bottom).astype(float)
+        band[band >= saturation] = np.nan
+        band -= np.broadcast_to(pedestal, (frames.height, frames.width))[top:bottom]
+        for c, plane in _planes(band, frames.cell):
+            weight = 1 / scale[:, c, None]
+            x = plane / weight
+            centre = (weight * x).sum(axis=0) / weight.sum()
+            parts[c].append((centre, (weight * (x - centre) ** 2).sum(axis=0)))
+    for c in range(channels):
+        centre, spread = (np.concatenate(part) for part in zip(*parts[c], strict=True))
+        s = scale[:, c]
+        offset = base[c] * (s.sum() - n / (1 / s).sum())
+        good = np.isfinite(spread) & (centre > 0)
+        for _ in range(3):
+            if not good.any():
+                break
+            slope[c] = (spread[good] - offset).sum() / (centre[good].sum() * (n - 1))
+            expected = np.maximum(slope[c], 0) * centre * (n - 1) + offset
+            limit = chi2.isf(UNSTABLE_CHANCE, n - 1) / (n - 1)
+            good &= ~(spread > limit * expected)
+    return slope
+
+
+def hot_slope(frames: Frames, bias: np.ndarray | None = None) -> np.ndarray:
+    """Return b = 1/gain [ADU] from the shot noise of the darks' own warm pixels, one a channel, with its error.
+
+    A line through variance across frames against mean signal, weighted by 1/variance²; (channel, 2).
+    """
+    mean, spread, channel = _across_frames(frames, bias)
+    result = np.full((frames.cell.size, 2), np.nan)
+    degrees = len(frames) - 1
+    for c in range(frames.cell.size):
+        x, y = mean[channel == c], spread[channel == c]
+        x = x - np.median(x)
+        slope, base = 0.0, _typical(y, degrees)
+        for _ in range(5):
+            expected = base + max(slope, 0.0) * np.maximum(x, 0)
+            keep = (y < expected * chi2.isf(1e-4, degrees) / degrees) & (x < 50 * np.sqrt(base) + 2000)
+            weight = 1 / expected[keep] ** 2
+            sx, sy = np.average(x[keep], weights=weight), np.average(y[keep], weights=weight)
+            sxx = (weight * (x[keep] - sx) ** 2).sum()
+            slope = float((weight * (x[keep] - sx) * (y[keep] - sy)).sum() / sxx)
+            base = max(sy - slope * sx, 1e-3)
+        result[c] = slope, math.sqrt(2 / degrees / sxx)
+    return result
+
+
+def _across_frames(frames: Frames, bias: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and sample variance across frames of the sampled pixels, and their channel numbers."""
+    if len(frames) < 2:
+        raise WorkbenchError("noise shows only between frames: one frame cannot tell it; take at least two")
+    means, spreads, channels = [], [], []
+    for top, bottom in frames.sampled():
+        band = frames.read(top, bottom).astype(float)
+        if bias is not None:
+            band -= bias[top:bottom]
+        for c, plane in _planes(band, frames.cell):
+            means.append(plane.mean(axis=0))
+            spreads.append(plane.var(axis=0, ddof=1))
+            channels.append(np.full(plane.shape[1], c))
+    mean, spread, channel = (np.concatenate(part) for part in (means, spreads, channels))
+    good = np.isfinite(spread)
+    return mean[good], spread[good], channel[good]
+
+
+def _planes(band: np.ndarray, cell: np.ndarray):
+    """Yield (channel, samples (frame, pixel)) of a band that starts at a whole cell."""
+    for (row, column), c in np.ndenumerate(cell):
+        part = band[:, row :: cell.shape[0], column :: cell.shape[1]]
+        yield int(c), part.reshape(len(part), -1)
+
+
+def _typical(spread: np.ndarray, degrees: int) -> float:
+    """The mean of sample variances of which a few belong to pixels that flicker or were struck."""
+    limit = chi2.isf(1e-4, degrees) / degrees
+    kept_share = chi2.cdf(limit * degrees, degrees + 2) / chi2.cdf(limit * degrees, degrees)  # E of the cut χ²
+    level = float(np.median(spread)) / (chi2.median(degrees) / degrees)
+    for _ in range(4):
+        kept = spread[spread <= limit * max(level, QUANTISATION)]
+        if not kept.size:
+            break
+        level = float(kept.mean()) / kept_share
+    return max(level, QUANTISATION)
