@@ -348,7 +348,8 @@ class Folder:
         return f"<p><b>{_escape(self._headline())}</b></p>{table}" + (f"<ul>{remarks}</ul>" if remarks else "")
 
     def _shown(self) -> pd.DataFrame:
-        return self.summary().replace({"kind": {"": "unknown"}})
+        units = {"exposure": "exposure [s]", "temperature": "temperature [°C]"}
+        return self.summary().replace({"kind": {"": "unknown"}}).rename(columns=units)
 
     def _headline(self) -> str:
         cameras = ", ".join(name or "unknown camera" for name in self.cameras)
