@@ -4,13 +4,15 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["bias", "dark", "emva", "gain", "law", "transfer"],
+    submodules=["bias", "dark", "demonstrate", "emva", "gain", "law", "transfer", "uniformity"],
     submod_attrs={
         "bias": ["read_noise"],
         "dark": ["Darks", "dark_current", "dark_signal", "measure_dark"],
+        "demonstrate": ["dark_noise", "dark_subtraction", "shot_noise_snr"],
         "emva": ["emva_dark_current", "fit_emva_gain"],
         "gain": ["fit_gain", "unity_gain_iso"],
         "law": ["dark_law"],
         "transfer": ["photon_transfer"],
+        "uniformity": ["dcnu_histogram", "hot_pixels", "vignetting"],
     },
 )

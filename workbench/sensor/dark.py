@@ -18,7 +18,7 @@ from ..frames import channels_of, check_cube
 from ..statistics import BLOCKS, jackknife_error, leave_one_out, t_factor
 from .darkframes import Group, SettingRead, clipped, map_sums, medians, read_settings
 from .gain import MISFIT
-from .selection import describe, listed, odd_ones_out
+from .selection import at_iso, describe, listed, odd_ones_out
 
 _ODD_SHARE = 0.2  # of the dark signal that a dark must be off its group to be named
 
@@ -107,9 +107,12 @@ def measure_dark(
             f"{len(names)} darks state no exposure ({listed(names)}) and are left out; give exposure_s in frames.csv"
         )
         dark = dark.isel(frame=np.flatnonzero(timed))
+    names = channels_of(dark.attrs["cfa_pattern"])
     groups, settings, warmest = [], [], None
     for one in read_settings(dark, bias, progress):
-        factor, factor_error = _gain_at(gain, one.key["iso"], len(channels_of(dark.attrs["cfa_pattern"])))
+        factor, factor_error = np.full((2, len(names)), np.nan)
+        if gain is not None:
+            factor, factor_error = (at_iso(gain[name], one.key["iso"]) for name in ("gain", "gain_error"))
         current, signals, problems = _reduce(one, factor, factor_error)
         warnings += problems
         settings.append(current)
@@ -174,16 +177,6 @@ def _check_alike(dark: xr.DataArray, bias: xr.DataArray) -> None:
     ):
         if one != other:
             raise WorkbenchError(f"darks and bias frames differ in {name}: {one} and {other}; measure them separately")
-
-
-def _gain_at(gain: xr.Dataset | None, iso: float, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return gain and error of each channel, NaN where not measured."""
-    where = (
-        [] if gain is None else np.flatnonzero((gain["iso"].values == iso) | (np.isnan(gain["iso"]) & np.isnan(iso)))
-    )
-    if not len(where):
-        return np.full(channels, np.nan), np.full(channels, np.nan)
-    return tuple(gain[name].values[where[0]] for name in ("gain", "gain_error"))
 
 
 def _reduce(one: SettingRead, gain: np.ndarray, gain_error: np.ndarray) -> tuple[dict, list[dict], list[str]]:

@@ -11,7 +11,7 @@ from scipy import stats
 from ..errors import WorkbenchError
 from ..statistics import jackknife_error, leave_one_out, pair_moments, pair_weight
 from .bias import CLIPPED_FRACTION
-from .selection import describe
+from .selection import at_iso, describe, same_iso
 
 BELOW_SATURATION = 0.7  # of the saturation level, as EMVA 1288 has it
 MISFIT = 0.01  # probability of a worse χ² below which the model does not hold and errors are widened
@@ -74,7 +74,7 @@ def fit_gain(
     used = np.zeros((ptc.sizes["pair"], len(channels)), bool)
     warnings: list[str] = []
     for row, iso in enumerate(isos):
-        where = np.flatnonzero(np.isnan(ptc["iso"].values) if np.isnan(iso) else ptc["iso"].values == iso)
+        where = np.flatnonzero(same_iso(ptc["iso"].values, iso))
         problems: dict[str, list[str]] = {}
         for column, channel in enumerate(channels):
             curve = ptc.isel(pair=where, channel=column)
@@ -110,10 +110,11 @@ def _unique(values: np.ndarray) -> np.ndarray:
 
 def _with_read_noise(ptc: xr.Dataset, read: xr.Dataset) -> xr.Dataset:
     """Return the curve with the dark variance of other bias frames."""
-    here = read.reindex(channel=ptc["channel"]).sel(iso=ptc["iso"].values, method=None)
+    here = read.reindex(channel=ptc["channel"])
     changes = {}
     for name, source in (("dark_variance", "variance"), ("dark_variance_error", "variance_error")):
-        changes[name] = (("pair", "channel"), here[source].values, ptc[name].attrs)
+        values = np.array([at_iso(here[source], iso) for iso in ptc["iso"].values]).reshape(-1, ptc.sizes["channel"])
+        changes[name] = (("pair", "channel"), values, ptc[name].attrs)
     return ptc.assign(changes)
 
 
@@ -130,12 +131,11 @@ def _select(curve: xr.Dataset) -> tuple[np.ndarray, str]:
         return np.empty(0, int), "all flats are saturated; shoot shorter exposures"
     if (dark | saturated).all():
         return np.empty(0, int), "the flats hold no light above the black level; shoot longer exposures"
-    top = signal[~dark].max()
     peak = np.argmax(np.where(dark, -np.inf, variance))
     error = np.hypot(curve["variance_error"].values, curve["variance_error"].values[peak])
     fallen = ~dark & (signal > signal[peak]) & (variance < 0.9 * variance[peak] - 4 * error)
     limit = float(curve.attrs["white_level"]) - float(curve["black_level"].values.max())
-    limit = top / BELOW_SATURATION if np.isnan(limit) else limit
+    limit = np.inf if np.isnan(limit) else limit
     if fallen.any():  # the variance breaks down where the brightest pixels clip
         limit = min(limit, signal[peak])
     good = ~dark & ~saturated & (signal <= BELOW_SATURATION * limit)

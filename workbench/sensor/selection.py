@@ -32,6 +32,24 @@ def group_frames(cube: xr.DataArray, *coords: str) -> list[tuple[Setting, np.nda
     return groups
 
 
+def same_iso(values: np.ndarray, iso: float) -> np.ndarray:
+    """Tell where the ISO is this one; frames that state none (NaN) are of one setting."""
+    return np.isnan(values) if np.isnan(iso) else np.asarray(values) == iso
+
+
+def at_iso(values: xr.DataArray, iso: float) -> np.ndarray:
+    """Return a result's values at an ISO, NaN where it was not measured there.
+
+    Examples
+    --------
+    >>> gain = xr.DataArray([[2.0, 2.1], [1.0, 1.1]], dims=("iso", "channel"), coords={"iso": [100.0, 200.0]})
+    >>> at_iso(gain, 200).tolist(), at_iso(gain, 400).tolist()
+    ([1.0, 1.1], [nan, nan])
+    """
+    where = np.flatnonzero(same_iso(values["iso"].values, iso))
+    return values.values[where[0]] if where.size else np.full(values.shape[1:], np.nan)
+
+
 def describe(setting: Setting) -> str:
     """Say a setting in words: ``ISO 100, 1/30 s, f/5.6, 20 °C``.
 

@@ -18,7 +18,7 @@ from ..statistics import (
     pair_moments,
 )
 from .bias import read_noise
-from .selection import describe, group_frames, listed
+from .selection import describe, group_frames, listed, same_iso
 
 SAME_LEVEL = 0.2  # flats whose means differ by more are not of one light level
 
@@ -96,7 +96,7 @@ def _zero_level(
     dark["black_level_error"][:] = 0.0
     dark["black_scatter"][:] = 0.0
     for setting, frames in group_frames(flat, "iso"):
-        where = [] if zero is None else np.flatnonzero(_same(zero["iso"].values, setting["iso"]))
+        where = [] if zero is None else np.flatnonzero(same_iso(zero["iso"].values, setting["iso"]))
         one = zero.isel(iso=where[0]).reindex(channel=list(names)) if len(where) else None
         if one is not None and np.isfinite(one["black_level"]).all():
             dark["black_level"][frames] = one["black_level"]
@@ -115,10 +115,6 @@ def _zero_level(
 
 
 _ZERO = ("black_level", "black_level_error", "black_scatter", "dark_variance", "dark_variance_error")
-
-
-def _same(values: np.ndarray, value: float) -> np.ndarray:
-    return np.isnan(values) if np.isnan(value) else values == value
 
 
 def _lonely(setting: dict, files: np.ndarray) -> str:

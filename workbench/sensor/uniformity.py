@@ -1,0 +1,176 @@
+"""How pixels differ: the spread of their dark current, the hot ones, the fall-off of light to the corners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..bayer import channel_index
+from ..frames import channels_of, check_cube
+from ..statistics import counted, stream_frames
+
+_PICTURE = 340  # longest side of a reduced picture [pixels], so that it has fewer than 10⁵ numbers
+
+
+def dcnu_histogram(dark_map: xr.DataArray, bins: int = 240) -> xr.Dataset:
+    """Count the pixels by their dark current, from a little below zero (noise) to the hottest.
+
+    Parameters
+    ----------
+    dark_map
+        The ``map`` of `measure_dark`.
+    bins
+        Of one width, up to twenty times the median or the 99.9th percentile; hotter pixels are in ``beyond``.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``count`` over bin (centre [e⁻/s]); attrs ``mean``, ``median``, ``beyond`` (pixels right of the last bin),
+        ``n_pixels``, and the map's ISO and temperature.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> result = dcnu_histogram(xr.DataArray(rng.normal(1, 0.1, (50, 50)), dims=("y", "x"), attrs={"units": "e-/s"}))
+    >>> int(result["count"].sum()) + result.attrs["beyond"]
+    2500
+    """
+    values = dark_map.values[np.isfinite(dark_map.values)]
+    median = float(np.median(values))
+    low, high = np.percentile(values, [0.01, 99.9])
+    high = max(high, 20 * median) if median > 0 else high
+    low, high = min(low, 0.0), min(high, values.max())
+    count, edges = np.histogram(values, bins, range=(low, high))
+    count[0] += np.count_nonzero(values < low)
+    attrs = _where(dark_map) | {
+        "mean": float(values.mean(dtype=float)),
+        "median": median,
+        "beyond": int(values.size - count.sum()),
+        "n_pixels": int(values.size),
+    }
+    units = dark_map.attrs["units"]
+    return xr.Dataset(
+        {"count": ("bin", count, {"units": "1", "long_name": "pixels"})},
+        {"bin": ("bin", (edges[1:] + edges[:-1]) / 2, {"units": units, "long_name": "dark current"})},
+        attrs,
+    )
+
+
+def hot_pixels(dark_map: xr.DataArray, most: int = 500) -> xr.Dataset:
+    """Find how many pixels exceed which dark current, and where the hottest are.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``fraction`` of all pixels above ``threshold`` [e⁻/s], on a logarithmic grid; over point, the hottest `most`
+        first: ``y``, ``x``, ``dark_current`` [e⁻/s]; attrs ``height``, ``width``.  Pixels that saturated (NaN) count as
+        hotter than all and are listed first, with NaN.
+
+    Examples
+    --------
+    >>> picture = xr.DataArray(np.full((4, 4), 0.1), dims=("y", "x"), attrs={"units": "e-/s"})
+    >>> picture[2, 3] = 7.0
+    >>> one = hot_pixels(picture, most=1).isel(point=0)
+    >>> one.y.item(), one.x.item(), one.dark_current.item()
+    (2, 3, 7.0)
+    """
+    values = dark_map.values
+    flat = values.ravel()
+    heat = np.where(np.isnan(flat), np.inf, flat)
+    most = min(most, heat.size)
+    hottest = np.argpartition(heat, heat.size - most)[heat.size - most :]
+    hottest = hottest[np.argsort(-heat[hottest], kind="stable")]
+    y, x = np.unravel_index(hottest, values.shape)
+    finite = heat[np.isfinite(heat)]
+    low = max(float(np.median(finite)), float(finite.max()) * 1e-4, np.finfo(np.float32).tiny)
+    threshold = np.geomspace(low, max(float(finite.max()), low * 1.01), 200)
+    order = np.sort(heat)
+    above = heat.size - np.searchsorted(order, threshold, side="right")
+    units = dark_map.attrs["units"]
+    return xr.Dataset(
+        {
+            "fraction": ("threshold", above / heat.size, {"units": "1", "long_name": "fraction of pixels above"}),
+            "dark_current": ("point", flat[hottest], {"units": units, "long_name": "dark current"}),
+        },
+        {
+            "threshold": ("threshold", threshold, {"units": units, "long_name": "dark current"}),
+            "y": ("point", y, {"units": "px"}),
+            "x": ("point", x, {"units": "px"}),
+        },
+        _where(dark_map) | {"height": values.shape[0], "width": values.shape[1]},
+    )
+
+
+def _where(dark_map: xr.DataArray) -> dict[str, Any]:
+    return {name: dark_map.attrs[name] for name in ("iso", "temperature", "units") if name in dark_map.attrs}
+
+
+def vignetting(flat: xr.DataArray, black: Any = None, *, progress: Any = True) -> xr.Dataset:
+    """Show how the light falls off to the corners: a flat as a small picture, and its profile over the radius.
+
+    Parameters
+    ----------
+    flat
+        Raw flats of one light level; up to eight are averaged.
+    black
+        Black level [ADU], one or one a channel; without it the one the files state.
+    progress
+        False for no progress bar, or a tqdm bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``illumination`` (y, x), mean of the channels, each divided by its value in the centre, in cells of some pixels;
+        ``profile`` (channel, radius), the mean over rings, with ``profile_error``, the standard error of that mean
+        from the scatter in the ring; y, x and radius in pixels of the frame.
+
+    Examples
+    --------
+    >>> from workbench.frames import make_cube
+    >>> light = np.full((1, 64, 96), 1600, "uint16")
+    >>> flats = make_cube(light, cfa_pattern="RGGB", kind="flat", black_level=600)
+    >>> float(vignetting(flats, progress=False).illumination.mean())
+    1.0
+    """
+    check_cube(flat, stage="raw", kind="flat")
+    pattern = flat.attrs["cfa_pattern"]
+    cell, names = channel_index(pattern), channels_of(pattern)
+    levels = np.broadcast_to(np.nan_to_num(flat.attrs["black_level"] if black is None else black), (cell.size,))
+    count = min(flat.sizes["frame"], 8)
+    step = cell.shape[0]
+    size = max(1, int(np.ceil(max(flat.shape[1:]) / step / _PICTURE)))  # cells of the mosaic to a side
+    rows, columns = (side // step // size for side in flat.shape[1:])
+    planes = np.zeros((cell.size, rows, columns))
+    for frame in counted(stream_frames(flat.data[i] for i in range(count)), progress, count):
+        for (row, column), channel in np.ndenumerate(cell):
+            plane = frame[row::step, column::step][: rows * size, : columns * size]
+            planes[channel] += plane.reshape(rows, size, columns, size).mean(axis=(1, 3)) - levels[channel]
+    y = (np.arange(rows) + 0.5) * size * step
+    x = (np.arange(columns) + 0.5) * size * step
+    radius = np.hypot((y - flat.shape[1] / 2)[:, None], x - flat.shape[2] / 2)
+    edges = np.linspace(0, radius.max() * (1 + 1e-9), 41)
+    ring = np.digitize(radius.ravel(), edges) - 1
+    inside = np.bincount(ring, minlength=40)
+    edges_kept = inside > 0
+    middle = radius <= max(edges[2], np.partition(radius.ravel(), min(8, radius.size - 1))[min(8, radius.size - 1)])
+    planes /= planes[:, middle].mean(axis=1)[:, None, None]
+    profile = np.array([np.bincount(ring, plane.ravel(), 40) for plane in planes])[:, edges_kept] / inside[edges_kept]
+    square = np.array([np.bincount(ring, plane.ravel() ** 2, 40) for plane in planes])[:, edges_kept]
+    scatter = np.sqrt(np.maximum(square / inside[edges_kept] - profile**2, 0) / np.maximum(inside[edges_kept] - 1, 1))
+    centres = ((edges[1:] + edges[:-1]) / 2)[edges_kept]
+    return xr.Dataset(
+        {
+            "illumination": (("y", "x"), planes.mean(axis=0), {"units": "1", "long_name": "relative illumination"}),
+            "profile": (("channel", "radius"), profile, {"units": "1", "long_name": "relative illumination"}),
+            "profile_error": (("channel", "radius"), scatter, {"units": "1", "long_name": "error of the profile"}),
+        },
+        {
+            "y": ("y", y, {"units": "px"}),
+            "x": ("x", x, {"units": "px"}),
+            "radius": ("radius", centres, {"units": "px", "long_name": "distance from the centre"}),
+            "channel": list(names),
+        },
+        {"frames": count, "camera": flat.attrs["camera"]},
+    )
