@@ -179,11 +179,11 @@ def shot_noise_demo(seed: int | None = None) -> Any:
     import panel as pn
 
     demo = ShotNoise(seed)
-    slider = pn.widgets.DiscreteSlider(name="exposure", options=list(EXPOSURES), value=1.0)
-    once = pn.widgets.Button(name="One exposure", button_type="primary")
-    many = pn.widgets.Button(name="100 exposures")
-    again = pn.widgets.Button(name="Start over")
-    run = pn.widgets.Toggle(name="Run")
+    slider = pn.widgets.DiscreteSlider(label="exposure", options=list(EXPOSURES), value=1.0)
+    once = pn.widgets.Button(label="One exposure", color="primary")
+    many = pn.widgets.Button(label="100 exposures")
+    again = pn.widgets.Button(label="Start over")
+    run = pn.widgets.Toggle(label="Run")
     text = pn.pane.HTML(demo.readout())
 
     def after(action: Any) -> Any:

