@@ -300,10 +300,11 @@ def background_model(
     Parameters
     ----------
     method
-        ``polynomial``: of low degree through all cells of empty sky.  ``rbf``: thin-plate splines through samples.
-        ``mesh``: photutils' `Background2D`, stars and nebula masked; follows most, and so takes most.
+        ``polynomial``: of low degree through all cells of empty sky.  ``rbf``: that, and thin-plate splines through
+        what it leaves at samples.  ``mesh``: that, and photutils' `Background2D` on what it leaves, stars and nebula
+        masked; it follows most, and so takes most.
     degree
-        Of the polynomial (also what tells sky from nebula for the other methods); see `find_sky`.
+        Of the polynomial; see `find_sky`.
     samples
         Hand-placed (x, y) [px of this picture] for ``rbf`` or ``polynomial``: the model rests on the cells there
         and on nothing else.  Without them: up to 200 cells of empty sky.
@@ -343,18 +344,19 @@ def background_model(
     surfaces, residuals = [], []
     for channel in range(levels.shape[0]):
         level, error = levels[channel], errors[channel]
-        if method == "polynomial":
-            terms = _terms(sky, degree)[is_sky]
-            surface = _terms(sky, degree, y, x) @ _least_squares(terms, level[is_sky], error[is_sky])
-        elif method == "rbf":
-            surface = _splines(sky, is_sky, level, error, smoothing, y, x, thin=samples is None)
-        else:
-            surface = _mesh(sky, is_sky, level, box, y, x)
+        fit = _least_squares(_terms(sky, degree)[is_sky], level[is_sky], error[is_sky])
+        surface = _terms(sky, degree, y, x) @ fit
+        # the other two follow what the polynomial leaves, so that they fall back to it where no sky is seen
+        rest = level - _terms(sky, degree) @ fit
+        if method == "rbf":
+            surface += _splines(sky, is_sky, rest, error, smoothing, y, x, thin=samples is None)
+        elif method == "mesh":
+            surface += _mesh(sky, is_sky, rest, box, y, x)
         at_cells = _interpolate(surface, y, x, sky["y"].values, sky["x"].values)
         residuals.append(float(np.sqrt(np.mean((level - at_cells)[is_sky] ** 2))))
         surfaces.append(surface)
     units = sky.attrs["units"]
-    settings = {"degree": degree} if method == "polynomial" else {"smoothing": smoothing} if method == "rbf" else {}
+    settings = {"degree": degree, **{"rbf": {"smoothing": smoothing}, "mesh": {"box": box}}.get(method, {})}
     return xr.Dataset(
         {
             "background": (
