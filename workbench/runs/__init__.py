@@ -4,8 +4,9 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["characterize", "samples"],
+    submodules=["characterization", "samples"],
     submod_attrs={
+        "characterization": ["Characterization", "characterize"],
         "samples": ["sample_folder"],
     },
 )
