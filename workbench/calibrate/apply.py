@@ -224,7 +224,7 @@ def calibrate_tile(
             v = out_variance[j]
             missing = np.uint8(not ((v - v == zero) & (flat[j] > zero)))
             lost += missing
-            out_mask[j] = bad[j] | (np.uint8(sample[j] >= limit) << 1) | (missing << 2)
+            out_mask[j] = bad[j] | (np.uint8((sample[j] >= limit) & (missing == 0)) << 1) | (missing << 2)
         if lost:
             for j in range(columns):
                 if out_mask[j] & 4:

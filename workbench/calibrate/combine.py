@@ -49,7 +49,10 @@ class Frames:
         self._folder, self._file = None, None
         self._bytes = self.height * self.width * self.dtype.itemsize
         if self._bytes * cube.sizes["frame"] > IN_MEMORY:
-            self._folder = tempfile.TemporaryDirectory(prefix="workbench-", dir=scratch)
+            try:
+                self._folder = tempfile.TemporaryDirectory(prefix="workbench-", dir=scratch)
+            except OSError as error:
+                raise WorkbenchError(f"no scratch file can be written ({error}); give another folder for it") from None
             self._file = Path(self._folder.name) / "frames"
         try:
             self._decode(progress)
@@ -202,8 +205,11 @@ def combine(
     scale s of its frame.  Weights are 1/s: the optimum where shot noise rules, so that the mean is Σ(y - P)/Σ(1/s).
     The first centre is the median, then the mean of the samples kept.  From eight samples on the clip is the
     larger of the model's and that of the samples' own 1.4826 MAD; of two samples that do not agree the lower is
-    kept, because what strikes a pixel only ever adds to it.  Where the scatter of the kept samples exceeds the model by
-    more than chance gives once in 10⁷, the variance is that of the samples: such a pixel is unstable.
+    kept, because what strikes a pixel only ever adds to it.
+
+    The model is first scaled, channel by channel, to the scatter that the frames have in some rows, so that the
+    variance is the measured one.  Where a pixel's samples scatter more than chance gives once in 10⁷, its
+    variance is that of its samples: it is unstable.
 
     Parameters
     ----------
@@ -230,24 +236,36 @@ def combine(
     mean, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
     samples, unstable = np.empty(shape, np.uint16), np.zeros(shape, bool)
     limits = np.array([np.inf, *(chi2.isf(UNSTABLE_CHANCE, n) / n for n in range(1, max(count, 2)))])
-    totals: list[tuple[np.ndarray, np.ndarray]] = []
     nothing = np.zeros((1, 1), np.float32)
 
-    def work(top: int, bottom: int) -> None:
-        band = frames.read(top, bottom)
-        out = (slice(top, bottom),)
+    def one_band(top: int, bottom: int, out: tuple[np.ndarray, ...], law: np.ndarray, limits: np.ndarray):
         scatter, rejected = np.zeros((channels, 2)), np.zeros(count, np.int64)
-        below = nothing if pedestal is None else np.ascontiguousarray(pedestal[out], np.float32)
+        below = nothing if pedestal is None else np.ascontiguousarray(pedestal[top:bottom], np.float32)
         _combine_band(
-            band, top, cell, plain, below, scale, model, black, saturation, clip, limits,
-            mean[out], variance[out], samples[out], unstable[out], scatter, rejected,
+            frames.read(top, bottom), top, cell, plain, below, scale, law, black, saturation, clip, limits,
+            *out, scatter, rejected,
         )  # fmt: skip
-        totals.append((scatter, rejected))
+        return scatter, rejected
+
+    # First a look at some rows: how much the frames scatter in units of the model, so that the variance is theirs.
+    spare = tuple(np.empty((2, frames.width), array.dtype) for array in (mean, variance, samples, unstable))
+    looked = sum(
+        one_band(*band, tuple(row[: band[1] - band[0]] for row in spare), model, 3 * limits)[0]
+        for band in frames.sampled()
+    )
+    found = looked[:, 0] / np.maximum(looked[:, 1], 1)
+    found = np.where((looked[:, 1] > 30) & (found > 0), found, 1.0)
+    law = model * found[:, None]
+    totals: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def work(top: int, bottom: int) -> None:
+        rows = slice(top, bottom)
+        totals.append(one_band(top, bottom, (mean[rows], variance[rows], samples[rows], unstable[rows]), law, limits))
 
     frames.each_band(work, "combining", progress)
     scatter = sum(part for part, _ in totals)
     rejected = sum(part for _, part in totals)
-    ratio = scatter[:, 0] / np.where(scatter[:, 1] > 0, scatter[:, 1], np.nan)
+    ratio = found * scatter[:, 0] / np.where(scatter[:, 1] > 0, scatter[:, 1], np.nan)
     return Combined(mean, variance, samples, unstable, ratio, rejected / mean.size)
 
 

@@ -90,7 +90,7 @@ def master_dark(
                 f"the darks' level is {levels.mean():.4g} ADU, that of the bias {black.mean():.4g} ADU: their bias "
                 "seems to have been subtracted already; use the darks as the camera wrote them"
             )
-        model = noise.model(frames.cell.size) if noise else _dark_model(frames, bias, black)
+        model = _dark_model(frames, bias, black, noise)
         combined = combine(frames, model, black=black, progress=progress)
         return _master(kind, dark, frames, combined, model, noise, iso=iso, exposure=exposure)
 
@@ -178,14 +178,19 @@ def _quiet_model(frames: Frames, noise: SensorNoise | None) -> np.ndarray:
     return model
 
 
-def _dark_model(frames: Frames, bias: xr.Dataset | None, black: np.ndarray) -> np.ndarray:
+def _dark_model(frames: Frames, bias: xr.Dataset | None, black: np.ndarray, noise: SensorNoise | None) -> np.ndarray:
+    """Variance of one dark (a, b): that of a pixel at the level `black`, and 1/gain for what lies above."""
+    channels = frames.cell.size
+    if noise is not None and (bias is not None or len(frames) < 2):
+        return noise.model(channels)
     if len(frames) < 2:
         raise WorkbenchError("one dark frame cannot tell its noise: take more, or give the sensor's noise")
-    base = read_variance(frames)
-    slope = hot_slope(frames, None if bias is None else bias["signal"].values)
-    seen = slope[:, 0] > 5 * slope[:, 1]
-    b = np.where(seen, slope[:, 0], 0.0)
-    # `base` is the variance of the ordinary pixel, which has dark signal of its own; the law starts at `black`
+    base = read_variance(frames)  # of the ordinary pixel, which has dark signal of its own
+    if noise is not None:
+        b = noise.model(channels)[:, 1]
+    else:
+        slope = hot_slope(frames, None if bias is None else bias["signal"].values)
+        b = np.where(slope[:, 0] > 5 * slope[:, 1], slope[:, 0], 0.0)
     return np.stack([np.maximum(base - b * np.maximum(_plane_levels(frames) - black, 0), 1e-3), b], axis=1)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import xarray as xr
 from astropy.io import fits
@@ -92,9 +93,10 @@ def master_key(cube: xr.DataArray, settings: Any) -> str:
     The cube's dask name is the digest of its frames (paths with size and modification time where they come from
     files), so the key changes when a file is replaced.
     """
+    digest = getattr(cube.data, "name", None) or dask.base.tokenize(cube.data)
     coords = {name: np.asarray(cube[name].values).astype(str).tolist() for name in sorted(cube.coords)}
     content = json.dumps(
-        [VERSION, cube.data.name, coords, cube.attrs["cfa_pattern"], list(cube.attrs["black_level"]), settings],
+        [VERSION, digest, coords, cube.attrs["cfa_pattern"], list(cube.attrs["black_level"]), settings],
         default=str,
         sort_keys=True,
     )
