@@ -86,7 +86,7 @@ def characterize(folder: Path, out: Path, quiet: bool) -> None:
     from .runs import characterize as run
 
     result = run(folder, out=out, progress=not quiet)
-    click.echo(summary(result))
+    click.echo(repr(result))
     click.echo(f"\nwritten: {out / 'sensor.json'}")
 
 
@@ -110,48 +110,13 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     select(only)  # a misspelt name should not cost a minute
     result = run(folder if folder is not None else sample_folder(progress=not quiet), out=out, progress=not quiet)
     written = write_charts(result, out, only=only, progress=not quiet)
-    click.echo(summary(result))
+    click.echo(repr(result))
     click.echo("")
     for name, why in written.not_drawn.items():
         click.echo(f"not drawn: {name}: {why}")
     click.echo(f"written: {len(written.files)} charts and sensor.json in {out}/")
     if not only:
         click.echo(f"open:    {out / 'index.html'}")
-
-
-def summary(result: Any) -> str:
-    """Return a short table of what was measured, each number with its standard error."""
-    import numpy as np
-
-    from .charts.words import quantity, source
-
-    def both(data: Any, name: str, unit: str) -> str:
-        value, error = float(data[name]), float(data[f"{name}_error"])
-        return quantity(value, error, unit) if np.isfinite(value) else "–"
-
-    lines = [source(result), ""]
-    settings = result.sensor
-    if settings is not None:
-        lines.append(
-            f"{'ISO':>7}  {'channel':7}  {'black level [ADU]':>19}  {'gain [e⁻/ADU]':>19}  {'read noise [e⁻]':>17}"
-        )
-        lines += [
-            f"{float(one['iso']):7g}  {one['channel'].item():7}  {both(one, 'black_level', ''):>19}"
-            f"  {both(one, 'gain', ''):>19}  {both(one, 'read_noise', ''):>17}"
-            for one in (settings.sel(iso=iso, channel=name) for iso in settings["iso"] for name in settings["channel"])
-        ]
-    if result.unity is not None:
-        lines.append(f"\nunity gain           ISO {both(result.unity, 'unity_gain_iso', '')}")
-    if result.dark_current is not None:
-        for index in range(result.dark_current.sizes["setting"]):
-            one = result.dark_current.isel(setting=index)
-            place = f"{float(one['temperature']):g} °C, ISO {float(one['iso']):g}"
-            lines.append(f"dark current         {both(one, 'dark_current', 'e⁻/s/pixel')} at {place}")
-    if result.dark_law is not None:
-        lines.append(f"doubling temperature {both(result.dark_law, 'doubling_temperature', 'K')}")
-    lines += [f"set aside: {path}: {why}" for path, why in result.set_aside]
-    lines += [f"warning: {text}" for text in result.warnings]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from .charts.words import Words
 
 DPI = 150
 WIDTH_IN = 1600 / DPI
-_GAP = {"left": 0.82, "right": 0.22, "top": 0.42, "bottom": 0.62}  # around the axes of a panel [in]
+_GAP = {"left": 0.98, "right": 0.22, "top": 0.42, "bottom": 0.62}  # around the axes of a panel [in]
 _BAR = 0.75  # more on the right where there is a colour bar [in]
 
 
@@ -138,27 +138,33 @@ def _arrange(figure: Any, drawn: hv.Layout, title: str, caption: str) -> None:
     """Place title, panels and caption: every panel in a cell of its own, so that nothing overlaps."""
     lines = textwrap.wrap(caption, 150)
     count = len(drawn)
+    gap_left = _GAP["left"] if count < 3 else 0.75
     panels, bars = figure.axes[:count], figure.axes[count:]
     ratios = [_ratio(panel) for panel in drawn]
     cell = WIDTH_IN / count
     has_bar = [any(isinstance(part, hv.Image) for part in panel) for panel in drawn]
-    widths = [cell - _GAP["left"] - _GAP["right"] - _BAR * bar for bar in has_bar]
-    heights = [width / ratio if ratio else min(4.1, width / 1.15) for width, ratio in zip(widths, ratios, strict=True)]
+    widths = [cell - gap_left - _GAP["right"] - _BAR * bar for bar in has_bar]
+    shapes = [width / ratio for width, ratio in zip(widths, ratios, strict=True) if ratio]
+    free = max(shapes) if shapes else min(4.1, cell / 1.3)  # of panels that may have any shape
+    heights = [width / ratio if ratio else free for width, ratio in zip(widths, ratios, strict=True)]
     tall = max(heights)
-    head, foot = 0.55, 0.3 + 0.2 * len(lines)
+    head, foot = 0.55 if count > 1 else 0.3, 0.3 + 0.2 * len(lines)
     total = head + _GAP["top"] + tall + _GAP["bottom"] + foot
     figure.set_size_inches(WIDTH_IN, total)
     figure.set_facecolor(theme.PAPER)
     bars = iter(bars)
     for number, (axes, width, height) in enumerate(zip(panels, widths, heights, strict=True)):
-        left = number * cell + _GAP["left"]
+        left = number * cell + gap_left
         bottom = total - head - _GAP["top"] - height
         axes.set_aspect("auto")
         if count == 1:
             axes.set_title("")
         axes.set_position([left / WIDTH_IN, bottom / total, width / WIDTH_IN, height / total])
         if has_bar[number]:
-            next(bars).set_position([(left + width + 0.12) / WIDTH_IN, bottom / total, 0.13 / WIDTH_IN, height / total])
+            bar = next(bars)
+            bar.set_position([(left + width + 0.12) / WIDTH_IN, bottom / total, 0.13 / WIDTH_IN, height / total])
+            bar.tick_params(labelsize=8.5, color=theme.MUTED, labelcolor=theme.INK)
+            bar.yaxis.label.set(size=9.5, color=theme.INK)
     margin = 0.25 / WIDTH_IN
     figure.text(margin, 1 - 0.34 / total, title, size=14, weight="bold", color=theme.INK, va="center")
     figure.text(
@@ -184,7 +190,7 @@ _STYLE = """
 body { margin: 0; background: #fff; color: %(ink)s; font: 16px/1.55 %(font)s; }
 main { max-width: 1180px; margin: 0 auto; padding: 20px 20px 28px; }
 h1 { font-size: 1.45rem; line-height: 1.25; margin: 0 0 12px; }
-h2 { font-size: 1rem; margin: 0 0 2px 8px; }
+h2 { font-size: 1rem; margin: 0 0 2px; }
 figure { margin: 0; }
 .panels { display: flex; flex-wrap: wrap; gap: 18px; }
 .wide { flex-basis: 100%% !important; }
@@ -271,14 +277,8 @@ def _page(chart: Chart, drawn: hv.Layout, words: Words) -> str:
         model = renderer.get_plot(panel).state
         headings.append(model.title.text if len(drawn) > 1 else "")
         model.title.visible = False
-        ratio = _ratio(panel)
-        if ratio:
-            model.aspect_ratio = model.width / model.height
-            model.sizing_mode = "scale_width"
-            model.width = model.height = None
-        else:
-            model.sizing_mode = "stretch_width"
-            model.width = None
+        model.sizing_mode = "stretch_width"
+        model.width = None
         models.append(model)
     basis = 430 if len(models) < 3 else 320
     return page(models, title=chart.title, words=words, headings=headings, basis=basis)
@@ -295,9 +295,7 @@ def _index(charts: list[Chart], written: Written) -> str:
         if chart.id in written.files:
             ends = {path.name.removeprefix(chart.id): path.name for path in written.files[chart.id]}
             links = " · ".join(
-                f'<a href="{name}">{end[1:].upper()}</a>'
-                for end, name in ends.items()
-                if end in (".png", ".svg", ".csv")
+                f'<a href="{name}">{end.strip(".-")}</a>' for end, name in ends.items() if end != ".html"
             )
             rows.append(f'<p><a href="{chart.id}.html">{html.escape(chart.title)}</a> ({links})</p>')
         else:

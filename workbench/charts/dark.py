@@ -8,18 +8,19 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from .theme import INK, KIND_COLOUR, SERIES, band, dimension, layout, line, note, panel, points, ramp, steps
-from .words import degrees, quantity
+from .theme import KIND_COLOUR, SERIES, band, dimension, layout, line, note, panel, points, ramp, steps
+from .words import degrees, electrons, quantity
 
 DIFFERENCE = dimension("pair difference / √2", "e⁻")
-DENSITY = dimension("fraction of pixels", "per e⁻")
+DENSITY = dimension("share of pixels", "per e⁻")
 EXPOSURE = dimension("exposure", "s")
 DARK_SIGNAL = dimension("dark signal", "e⁻")
 TEMPERATURE = dimension("sensor temperature", "°C")
 DARK_CURRENT = dimension("dark current", "e⁻/s/pixel")
 DEVIATION = dimension("measured / law − 1", "%")
+_DARK = {"colour": KIND_COLOUR["dark"]}
+_EFFECTS = ("sigma", "expected_sigma", "ks_distance", "skewness", "excess_kurtosis")
 _MARKERS = ("circle", "square", "triangle", "diamond")
-PIXEL_CURRENT = dimension("dark current of a pixel", "e⁻/s")
 COUNT = dimension("pixels")
 
 
@@ -34,35 +35,33 @@ def dark_shot_noise_histogram(dark_noise: xr.Dataset) -> hv.Layout:
         From `sensor.dark_noise`: ``density`` [1/e⁻] over bin [e⁻], ``normal``, and the effect sizes in attrs.
     """
     centres, density = dark_noise["bin"].values, dark_noise["density"].values
-    width = np.diff(centres).mean()
-    edges = np.append(centres - width / 2, centres[-1] + width / 2)
+    edges = _edges(centres)
     dims = (DIFFERENCE, DENSITY)
-    sigma = float(dark_noise.attrs["sigma"])
+    size = {name: float(dark_noise.attrs[name]) for name in _EFFECTS}
     along = np.linspace(edges[0], edges[-1], 301)
-    normal = np.exp(-0.5 * (along / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
-    attrs = dark_noise.attrs
-    sizes = (
-        f"σ {sigma:.3f} e⁻\nexpected {float(attrs['expected_sigma']):.3f} e⁻\nKS distance "
-        f"{float(attrs['ks_distance']):.4f}\n"
-        f"skewness {float(attrs['skewness']):+.3f}\nexcess kurtosis {float(attrs['excess_kurtosis']):+.3f}"
-    )
+    normal = np.exp(-0.5 * (along / size["sigma"]) ** 2) / (size["sigma"] * np.sqrt(2 * np.pi))
+    text = [f"σ {size['sigma']:.2f} e⁻"]
+    text += [f"expected {size['expected_sigma']:.2f} e⁻"] if np.isfinite(size["expected_sigma"]) else []
+    text += [f"KS distance {size['ks_distance']:.4f}", f"skewness {size['skewness']:+.3f}"]
+    text += [f"excess kurtosis {size['excess_kurtosis']:+.3f}"]
+    wide = 5.5 * size["sigma"]
+    top = max(normal.max(), density.max())
+    seen = density > 0
+    floor = density[seen].min() / 3
     linear = [
-        steps(edges, density, dims=dims, label="darks", colour=KIND_COLOUR["dark"]),
+        steps(edges, density, dims=dims, label="darks", **_DARK),
         line(along, normal, dims=dims, label="normal curve"),
-        note(edges[0] + 0.02 * (edges[-1] - edges[0]), normal.max() * 1.1, sizes, dims=dims, align=("left", "top")),
+        note(-0.95 * wide, 1.42 * top, "\n".join(text), dims=dims, align=("left", "top")),
     ]
-    full = density > 0
-    floor = density[full].min() / 3
     logarithmic = [
-        points(centres[full], density[full], dims=dims, label="darks", colour=KIND_COLOUR["dark"], size=4),
+        points(centres[seen], density[seen], dims=dims, label="darks", size=4, **_DARK),
         line(along[normal > floor], normal[normal > floor], dims=dims, label="normal curve"),
     ]
+    left = {"xlim": (-wide, wide), "ylim": (0, 1.5 * top)}
     return layout(
         [
-            panel(linear, title="Between two equal darks", ylim=(0, normal.max() * 1.18), legend="top_right"),
-            panel(
-                logarithmic, title="The same, logarithmic", log="y", legend="top_right", ylim=(floor, normal.max() * 6)
-            ),
+            panel(linear, title="Between two equal darks", legend="top_right", **left),
+            panel(logarithmic, title="The same, logarithmic", log="y", legend="top_right", ylim=(floor, 8 * top)),
         ]
     )
 
@@ -192,42 +191,21 @@ def dcnu_histogram(dcnu: xr.Dataset) -> hv.Layout:
     Parameters
     ----------
     dcnu
-        From `sensor.dcnu_histogram`: ``count`` of pixels over bin [e⁻/s].
+        From `sensor.dcnu_histogram`: ``count`` of pixels over bin; ``mean`` and ``median`` in attrs.
     """
-    dims = (PIXEL_CURRENT, COUNT)
-    edges = _edges(dcnu)
-    count = dcnu["count"].values.astype(float)
-    floor = 0.5
-    elements: list[Any] = [
-        steps(edges, np.maximum(count, floor), dims=dims, label="pixels", colour=KIND_COLOUR["dark"]),
-    ]
-    for name, text, dash in (("mean", "mean", "solid"), ("median", "median", "dashed")):
-        if name in dcnu.attrs:
-            x = float(dcnu.attrs[name])
-            elements.append(
-                line(
-                    [x, x],
-                    [floor, count.max() * 2],
-                    dims=dims,
-                    label=f"{text} {quantity(x)} e⁻/s",
-                    dash=dash,
-                    colour=INK,
-                )
-            )
-    return layout(
-        [
-            panel(
-                elements,
-                title="Every pixel has its own dark current",
-                log="y",
-                ylim=(floor, count.max() * 3),
-                legend="top_right",
-            )
-        ]
-    )
+    unit = electrons(dcnu.attrs["units"])
+    dims = (dimension("dark current of a pixel", unit), COUNT)
+    edges, count = _edges(dcnu["bin"].values.astype(float)), dcnu["count"].values.astype(float)
+    top = float(count.max())
+    elements: list[Any] = [steps(edges, np.where(count > 0, count, np.nan), dims=dims, label="pixels", **_DARK)]
+    for name, dash in (("mean", "solid"), ("median", "dotted")):
+        x = float(dcnu.attrs[name])
+        elements.append(line([x, x], [0.6, 2 * top], dims=dims, label=f"{name} {quantity(x)} {unit}", dash=dash))
+    title = "Every pixel has its own dark current"
+    return layout([panel(elements, title=title, log="y", ylim=(0.6, top * 4), legend="top_right")])
 
 
-def _edges(histogram: xr.Dataset) -> np.ndarray:
-    centres = histogram["bin"].values
-    middle = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
+def _edges(centres: np.ndarray) -> np.ndarray:
+    """Return the edges of bins of one width from their centres."""
+    half = (centres[-1] - centres[0]) / (2 * (centres.size - 1))
+    return np.append(centres - half, centres[-1] + half)

@@ -309,73 +309,44 @@ def _from_zero(elements) -> tuple[float, float]:
 def shot_noise_snr(snr: xr.Dataset) -> hv.Layout:
     """Chart the signal-to-noise ratio against exposure and against signal, with what shot noise alone allows.
 
+    Flats at several apertures are charted against exposure/f², to which the light is proportional.
+
     Parameters
     ----------
     snr
         From `sensor.shot_noise_snr`: ``snr`` and its error, ``snr_expected`` = √N and ``electrons`` over point.
     """
-    elements: list[Any] = []
-    exposure, electrons = snr["exposure"].values, snr["electrons"].values
-    measured, error, expected = snr["snr"].values, snr["snr_error"].values, snr["snr_expected"].values
-    along = np.geomspace(np.nanmin(electrons) / 1.3, np.nanmax(electrons) * 1.3, 60)
-    colours = _point_series(snr)
+    names = ("exposure", "electrons", "snr", "snr_error", "snr_expected")
+    exposure, electrons, measured, error, expected = (snr[name].values for name in names)
+    light = EXPOSURE
+    if np.unique(snr["aperture"].values[np.isfinite(snr["aperture"].values)]).size > 1:
+        exposure, light = exposure / np.square(snr["aperture"].values), dimension("exposure / (f-number)²", "s")
+    channel = snr["channel"].values.astype(str)
+    present = [name for name in CHANNEL_COLOUR if (channel == name).any()]
+    left: list[Any] = []
+    right: list[Any] = []
+    along = np.geomspace(*_around(electrons), 60)
+    right.append(line(along, np.sqrt(along), dims=(SIGNAL_ELECTRONS, SNR), label="√N: shot noise alone", dash="dashed"))
+    for name in present:
+        style = {"label": name, "colour": CHANNEL_COLOUR[name], "marker": name, "size": 6}
+        here = np.flatnonzero((channel == name) & (exposure > 0))
+        rate = np.exp(np.mean(np.log(electrons[here] / exposure[here]))) if here.size else np.nan
+        if np.isfinite(rate):
+            span = np.array(_around(exposure[here]))
+            left.append(
+                line(span, np.sqrt(rate * span), dims=(light, SNR), colour=style["colour"], dash="dashed", width=1.2)
+            )
+            left.append(points(exposure[here], measured[here], error[here], dims=(light, SNR), **style))
+        here = channel == name
+        right.append(points(electrons[here], measured[here], error[here], dims=(SIGNAL_ELECTRONS, SNR), **style))
     panels = []
-    if np.unique(exposure[np.isfinite(exposure)]).size > 1:
-        order = np.argsort(exposure)
-        dims = (EXPOSURE, SNR)
-        elements = []
-        for label, colour, marker, here in colours:
-            inside = order[here[order]]
-            elements.append(
-                line(exposure[inside], expected[inside], dims=dims, colour=colour, dash="dashed", width=1.2)
-            )
-            elements.append(
-                points(
-                    exposure[inside],
-                    measured[inside],
-                    error[inside],
-                    dims=dims,
-                    label=label,
-                    colour=colour,
-                    marker=marker,
-                    size=6,
-                )
-            )
-        elements += _quadruple(exposure, expected, dims)
-        panels.append(
-            panel(elements, title="SNR against exposure", log="xy", legend="top_left", xlim=_around(exposure))
-        )
-    dims = (SIGNAL_ELECTRONS, SNR)
-    elements = [line(along, np.sqrt(along), dims=dims, label="√N: shot noise alone", dash="dashed")]
-    for label, colour, marker, here in colours:
-        elements.append(
-            points(
-                electrons[here],
-                measured[here],
-                error[here],
-                dims=dims,
-                label=label,
-                colour=colour,
-                marker=marker,
-                size=6,
-            )
-        )
+    if left and np.unique(exposure[exposure > 0]).size > 1:
+        left += _quadruple(exposure, expected, (light, SNR))
+        panels.append(panel(left, title="SNR against exposure", log="xy", legend="top_left", xlim=_around(exposure)))
     panels.append(
-        panel(elements, title="SNR against electrons caught", log="xy", legend="top_left", xlim=_around(electrons))
+        panel(right, title="SNR against electrons caught", log="xy", legend="top_left", xlim=_around(electrons))
     )
     return layout(panels)
-
-
-def _point_series(snr: xr.Dataset) -> list[tuple[str, str, str, np.ndarray]]:
-    """Split the points by channel, or by ISO where there is one channel: label, colour, marker, where."""
-    if "channel" in snr and np.unique(snr["channel"].values).size > 1:
-        names = snr["channel"].values.astype(str)
-        return [(name, CHANNEL_COLOUR[name], name, names == name) for name in CHANNEL_COLOUR if (names == name).any()]
-    isos = snr["iso"].values
-    return [
-        (f"ISO {iso:g}", SERIES[number % len(SERIES)], "circle", isos == iso)
-        for number, iso in enumerate(np.unique(isos))
-    ]
 
 
 def _quadruple(exposure: np.ndarray, expected: np.ndarray, dims) -> list[Any]:
@@ -383,8 +354,8 @@ def _quadruple(exposure: np.ndarray, expected: np.ndarray, dims) -> list[Any]:
     good = np.isfinite(expected) & (exposure > 0)
     if not good.any() or exposure[good].max() < 4 * exposure[good].min():
         return []
-    lowest = np.flatnonzero(good)[np.argmin(expected[good])]
-    x, y = exposure[lowest] * 1.25, expected[lowest] * 0.8
+    x = float(np.exp(np.mean(np.log([exposure[good].min(), exposure[good].max()])))) * 2
+    y = float(expected[good].min()) * 1.1
     step = line([x, 4 * x, 4 * x], [y, y, 2 * y], dims=dims, colour=MUTED, width=1.4)
     return [
         step,

@@ -8,15 +8,13 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from .theme import CHANNEL_COLOUR, KIND_COLOUR, MUTED, REFERENCE, dimension, layout, line, panel, picture, points
-from .words import quantity
+from .theme import CHANNEL_COLOUR, KIND_COLOUR, REFERENCE, dimension, layout, line, panel, picture, points
+from .words import electrons, hot_limit
 
 COLUMN, ROW = dimension("column", "px"), dimension("row", "px")
 ILLUMINATION = dimension("illumination", "% of the centre")
 RADIUS = dimension("distance from the centre", "px")
-THRESHOLD = dimension("dark current", "e⁻/s")
 FRACTION = dimension("pixels above it", "per million")
-DIFFERENCE = dimension("signal", "e⁻")
 
 
 def _shown(data: xr.DataArray) -> tuple[np.ndarray, tuple[float, float, float, float]]:
@@ -58,17 +56,9 @@ def vignette(vignetting: xr.Dataset) -> hv.Layout:
     curves: list[Any] = []
     for channel in vignetting["channel"].values.astype(str):
         one = vignetting.sel(channel=channel)
-        curves.append(
-            points(
-                one["radius"].values,
-                100 * one["profile"].values,
-                dims=dims,
-                label=channel,
-                colour=CHANNEL_COLOUR[channel],
-                marker=channel,
-                size=5,
-            )
-        )
+        style = {"label": channel, "colour": CHANNEL_COLOUR[channel], "marker": channel, "size": 5}
+        percent = 100 * one["profile"].values, 100 * one["profile_error"].values
+        curves.append(points(one["radius"].values, *percent, dims=dims, **style))
     return layout([_frame(image, "A flat"), panel(curves, title="Falling off from the centre", legend="bottom_left")])
 
 
@@ -78,44 +68,77 @@ def hot_pixels(hot: xr.Dataset) -> hv.Layout:
     Parameters
     ----------
     hot
-        From `sensor.hot_pixels`: ``fraction`` over threshold [e⁻/s]; ``dark_current`` over point with y and x.
+        From `sensor.hot_pixels`: ``fraction`` over threshold; ``dark_current`` over point with y and x.
     """
+    unit = electrons(hot.attrs["units"])
+    dims = (dimension("dark current", unit), FRACTION)
     threshold, fraction = hot["threshold"].values, 1e6 * hot["fraction"].values
     seen = (fraction > 0) & (threshold > 0)
-    curve = line(threshold[seen], fraction[seen], dims=(THRESHOLD, FRACTION), colour=KIND_COLOUR["dark"], width=2.2)
-    left = panel([curve], title="How many", log="xy", legend=None)
-    x, y, current = hot["x"].values, hot["y"].values, hot["dark_current"].values
-    place = points(x, y, dims=(COLUMN, ROW), label="hottest", colour=KIND_COLOUR["dark"], size=5, filled=False)
-    height, width = (float(hot.attrs.get(name, axis.max() + 1)) for name, axis in (("height", y), ("width", x)))
-    right = panel(
-        [place],
-        title=f"Where the hottest {current.size} are",
-        legend=None,
-        ratio=width / height,
-        invert_y=True,
-        xlim=(0, width),
-        ylim=(0, height),
-    )
+    curve = line(threshold[seen], fraction[seen], dims=dims, colour=KIND_COLOUR["dark"], width=2.4)
+    left = panel([curve], title="How many pixels are hotter", log="xy", legend=None)
+    x, y, current = hot["x"].values + 0.5, hot["y"].values + 0.5, hot["dark_current"].values
+    height, width = float(hot.attrs["height"]), float(hot.attrs["width"])
+    lost = np.isnan(current)
+    groups = [(~lost, "hottest", KIND_COLOUR["dark"], "circle"), (lost, "saturated", REFERENCE, "diamond")]
+    style = {"dims": (COLUMN, ROW), "size": 5, "filled": False}
+    places = [
+        points(x[which], y[which], label=label, colour=colour, marker=marker, **style)
+        for which, label, colour, marker in groups
+        if which.any()
+    ]
+    title = f"Where the hottest {current.size} are"
+    frame = {"xlim": (0, width), "ylim": (0, height), "ratio": width / height, "invert_y": True}
+    right = panel(places, title=title, legend=None, **frame)
     return layout([left, right])
 
 
 def dark_subtraction(subtraction: xr.Dataset) -> hv.Layout:
-    """Chart a frame before and after the master dark is subtracted, on one grey scale.
+    """Chart a part of a frame before and after the master dark is subtracted, and that master, on one grey scale.
+
+    The colours of the mosaic would show as a checkerboard; each is shown about its own median.  Of a larger part the
+    corner with the most hot pixels is shown, so that single pixels can be seen.
 
     Parameters
     ----------
     subtraction
         From `sensor.dark_subtraction`: ``before`` and ``after`` over (y, x).
     """
-    low, high = np.nanpercentile(subtraction["before"].values, [1, 99.5])
-    offset = float(np.nanmedian(subtraction["before"])) - float(np.nanmedian(subtraction["after"]))
+    value = dimension("about the median", electrons(subtraction.attrs["units"]))
+    parts = {name: _about_median(subtraction[name]) for name in ("before", "after")}
+    parts["subtracted"] = _about_median(subtraction["before"] - subtraction["after"])
+    window = _busiest(parts["subtracted"].values)
+    parts = {name: part[window] for name, part in parts.items()}
+    low, high = _scale(parts["subtracted"].values, parts["after"].values)
     panels = []
-    for name, shift in (("before", 0.0), ("after", offset)):
-        values, bounds = _shown(subtraction[name])
-        limits = (float(low - shift), float(high - shift))
-        image = picture(values, bounds, dims=(COLUMN, ROW), value=DIFFERENCE, limits=limits)
-        panels.append(_frame(image.relabel(name), f"{name.capitalize()} dark subtraction"))
+    for name, title in (("before", "Before"), ("subtracted", "The master dark"), ("after", "After")):
+        values, bounds = _shown(parts[name])
+        image = picture(values, bounds, dims=(COLUMN, ROW), value=value, limits=(low, high))
+        panels.append(_frame(image.relabel(name), title))
     return layout(panels)
 
 
-__all__ = ["MUTED", "REFERENCE", "dark_subtraction", "hot_pixels", "quantity", "vignette"]
+def _scale(master: np.ndarray, after: np.ndarray) -> tuple[float, float]:
+    """Return the ends of a grey scale on which both the noise and the hot pixels can be seen."""
+    noise = 1.4826 * float(np.nanmedian(np.abs(after)))
+    hot = master[master > hot_limit(master)]
+    return -3 * noise, max(6 * noise, float(np.median(hot)) if hot.size else 0.0)
+
+
+def _busiest(master: np.ndarray, side: int = 96) -> tuple[slice, slice]:
+    """Return the window with the most pixels that stand far above the median, on whole cells of the mosaic."""
+    hot = master - np.nanmedian(master) > hot_limit(master)
+    total = np.pad(hot.astype(int).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    height, width = (min(side, size) for size in master.shape)
+    sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
+    row, column = (int(index) // 2 * 2 for index in np.unravel_index(np.argmax(sums), sums.shape))
+    return slice(row, row + height), slice(column, column + width)
+
+
+def _about_median(mosaic: xr.DataArray) -> xr.DataArray:
+    """Subtract from the pixels of each place in the 2 x 2 cell their median."""
+    values = np.array(mosaic.values, float)
+    for row in (0, 1):
+        for column in (0, 1):
+            plane = values[row::2, column::2]
+            plane -= np.nanmedian(plane)
+    return mosaic.copy(data=values)

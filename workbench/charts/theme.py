@@ -7,6 +7,7 @@ every channel has its own marker besides, so that no chart depends on colour alo
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import holoviews as hv
@@ -187,14 +188,11 @@ def picture(data, bounds, *, dims, value, cmap: str = "gray", limits: tuple[floa
     """Show a reduced frame, its first row on top, with a colour bar that carries the unit."""
     low, high = limits if limits is not None else (float(data.min()), float(data.max()))
     image = hv.Image(data, bounds=bounds, kdims=list(dims), vdims=value.clone(range=(low, high)))
+    bar = {"title": value.pprint_label, "title_text_font_style": "normal", "title_text_font_size": "12px"}
+    bar |= {"title_text_font": FONT, "title_text_color": INK, "height": 10, "major_label_text_font": FONT}
     return styled(
         image,
-        {
-            "cmap": cmap,
-            "colorbar": True,
-            "tools": ["hover"],
-            "colorbar_opts": {"title": value.pprint_label, "width": 12},
-        },
+        {"cmap": cmap, "colorbar": True, "colorbar_position": "bottom", "colorbar_opts": bar, "hooks": [_eight_bits]},
         {"cmap": cmap, "colorbar": True, "clabel": value.pprint_label, "interpolation": "nearest", "aspect": "equal"},
     )
 
@@ -230,7 +228,7 @@ def panel(
         Whether to draw a grid; by default where `ratio` is not given.
     """
     grid = axes and ratio is None if grid is None else grid
-    overlay = hv.Overlay(list(elements)).collate() if not isinstance(elements, hv.Overlay) else elements
+    overlay = hv.Overlay([part for one in elements for part in (one if isinstance(one, hv.Overlay) else [one])])
     height = HEIGHT if ratio is None else round((WIDTH - 90) / ratio + 70)
     common = {
         "title": title,
@@ -255,7 +253,7 @@ def panel(
             "height": height,
             "show_grid": grid,
             "fontsize": {key: f"{size}px" for key, size in sizes.items()},
-            "hooks": [_finish_bokeh],
+            "hooks": [_finish_bokeh, *([partial(_keep_ratio, ratio=ratio)] if ratio else [])],
             "active_tools": [],
         },
         {
@@ -278,6 +276,25 @@ def layout(panels) -> hv.Layout:
     )
 
 
+def _eight_bits(plot, _element) -> None:
+    """Send a picture as 8 bits a pixel; the colour bar keeps the true scale."""
+    glyph, source, bar = plot.handles["glyph"], plot.handles["source"], plot.handles["colorbar"]
+    scale = plot.handles["color_mapper"]
+    true = type(scale)(palette=scale.palette, low=scale.low, high=scale.high)
+    level = (np.asarray(source.data["image"][0], float) - scale.low) / (scale.high - scale.low or 1.0)
+    source.data["image"] = [np.nan_to_num(np.clip(255 * level, 0, 255)).round().astype(np.uint8)]
+    bar.color_mapper = true
+    glyph.color_mapper = type(scale)(palette=scale.palette, low=0, high=255)
+
+
+def _keep_ratio(plot, _element, *, ratio: float) -> None:
+    """Let the height follow the width, so that a picture keeps its shape on every screen."""
+    from bokeh.models import CustomJS
+
+    code = "figure.height = Math.round(figure.outer_height - figure.inner_height + figure.inner_width / ratio)"
+    plot.state.js_on_change("inner_width", CustomJS(args={"figure": plot.state, "ratio": ratio}, code=code))
+
+
 def _font(plot, _element) -> None:
     from bokeh.core.properties import value
 
@@ -288,6 +305,10 @@ def _plain(value: float, _position: Any = None) -> str:
     """Write a tick as people write numbers: 20000 as 20,000, 0.05 as 0.05."""
     if value == 0:
         return "0"
+    if abs(value) < 1e-4:
+        power = math.floor(math.log10(abs(value)) + 1e-9)
+        digits = "" if math.isclose(value, 10.0**power) else f"{value / 10.0**power:g}·"
+        return f"{digits}10{str(power).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
     return f"{value:,.0f}" if abs(value) >= 10 and float(value).is_integer() else f"{value:g}"
 
 
@@ -303,8 +324,6 @@ def _finish_bokeh(plot, _element) -> None:
     figure.title.text_color = INK
     figure.title.text_font_style = "bold"
     figure.min_border_right = 18
-    for grid in figure.grid if plot.show_grid else []:
-        grid.grid_line_color = GRID
     for axis in figure.axis:
         axis.axis_label_text_font = axis.major_label_text_font = FONT
         axis.axis_label_text_font_style = "normal"
@@ -319,6 +338,10 @@ def _finish_bokeh(plot, _element) -> None:
                 code="const round = Math.round(tick); "
                 "return round >= 10 ? round.toLocaleString('en-US') : String(+tick.toPrecision(6));"
             )
+    for grids, axes in ((figure.xgrid, figure.xaxis), (figure.ygrid, figure.yaxis)):
+        for grid in grids if plot.show_grid else []:
+            grid.grid_line_color = GRID
+            grid.ticker = axes[0].ticker
     for legend in figure.legend:
         legend.label_text_font = FONT
         legend.label_text_color = INK

@@ -163,15 +163,18 @@ def shot_noise_snr(result: Any) -> Words:
 
 def dark_shot_noise_histogram(result: Any) -> Words:
     """Describe the dark shot noise of a characterization."""
-    sizes = {name: float(value) for name, value in result.dark_noise.attrs.items() if isinstance(value, (int, float))}
+    attrs = result.dark_noise.attrs
+    sigma, expected = float(attrs["sigma"]), float(attrs["expected_sigma"])
+    width = f"Its width is {sigma:.3f} e⁻"
+    if math.isfinite(expected):
+        width += f", {sigma / expected:.3f} times the {expected:.3f} e⁻ that dark shot noise and read noise predict"
+    outliers = f"; {attrs['outliers']} flickering ones or hits left out" if attrs.get("outliers") else ""
     return Words(
-        f"Pixel by pixel difference of two equal darks ({sizes['exposure']:g} s, ISO {sizes['iso']:g}, "
-        f"{degrees(sizes['temperature'])}), divided by √2: {sizes['n_pixels']:,.0f} pixels. Its width, "
-        f"{sizes['sigma']:.3f} e⁻, is {sizes['sigma'] / sizes['expected_sigma']:.3f} times the "
-        f"{sizes['expected_sigma']:.3f} e⁻ that the shot noise of the dark signal and the read noise predict. How "
+        f"Pixel by pixel difference of two equal darks ({attrs['exposure']:g} s, ISO {attrs['iso']:g}, "
+        f"{degrees(attrs['temperature'])}), divided by √2: {attrs['n_pixels']:,} pixels{outliers}. {width}. How "
         "normal it is, as effect sizes (with so many pixels any p-value is zero): KS distance "
-        f"{sizes['ks_distance']:.4f}, skewness {sizes['skewness']:+.3f}, excess kurtosis "
-        f"{sizes['excess_kurtosis']:+.3f}. {source(result)}",
+        f"{attrs['ks_distance']:.4f}, skewness {attrs['skewness']:+.3f}, excess kurtosis "
+        f"{attrs['excess_kurtosis']:+.3f}. {source(result)}",
         "A histogram of pixel differences between two darks under a bell-shaped normal curve, on linear and on "
         "logarithmic axes.",
     )
@@ -240,21 +243,104 @@ def ccd_vs_cmos(_result: Any = None) -> Words:
     )
 
 
+def electrons(units: str) -> str:
+    """Write a unit as the charts do.
+
+    Examples
+    --------
+    >>> electrons("e-/s"), electrons("ADU")
+    ('e⁻/s', 'ADU')
+    """
+    return units.replace("e-", "e⁻")
+
+
+def _of(data: xr.Dataset) -> str:
+    """Say at which setting a map of dark current was taken."""
+    attrs = data.attrs
+    return f"at {degrees(attrs.get('temperature', math.nan))}, ISO {float(attrs.get('iso', math.nan)):g}"
+
+
 def dcnu_histogram(result: Any) -> Words:
     """Describe the spread of the dark current of a characterization."""
-    return Words(f"{source(result)}", "")
+    attrs, unit = result.dcnu.attrs, electrons(result.dcnu.attrs["units"])
+    spread = ""
+    if result.dark_current is not None:
+        same = [
+            one
+            for one in map(result.dark_current.isel, _by_temperature(result.dark_current))
+            if float(one["iso"]) == attrs.get("iso") and float(one["temperature"]) == attrs.get("temperature")
+        ]
+        if same and math.isfinite(float(same[0]["dcnu"])):
+            dcnu = quantity(float(same[0]["dcnu"]), float(same[0]["dcnu_error"]), "e⁻/s")
+            spread = f"The non-uniformity (DCNU), their standard deviation without temporal noise, is {dcnu}. "
+    beyond = f"{attrs['beyond']:,} hotter pixels lie beyond the right edge. " if attrs.get("beyond") else ""
+    return Words(
+        f"How many of {attrs['n_pixels']:,} pixels have which dark current, {_of(result.dcnu)}. Most lie about the "
+        f"median of {quantity(attrs['median'])} {unit}; the tail on the right are the hot pixels, which lift the mean "
+        f"to {quantity(attrs['mean'])} {unit}. {spread}{beyond}{source(result)}",
+        "A histogram with a logarithmic count axis: a narrow peak and a long thin tail towards high dark currents.",
+    )
 
 
 def hot_pixels(result: Any) -> Words:
     """Describe the hot pixels of a characterization."""
-    return Words(f"{source(result)}", "")
+    hot = result.hot_pixels
+    unit = electrons(hot.attrs["units"])
+    total = hot.attrs["height"] * hot.attrs["width"]
+    lost = int(np.isnan(hot["dark_current"].values).sum())
+    typical = float(hot["threshold"][0])
+    above = float(np.interp(5 * typical, hot["threshold"].values, hot["fraction"].values)) * total
+    saturated = f"{lost} of them, gold, saturate. " if lost else ""
+    return Words(
+        f"Left: how many in a million pixels exceed a dark current, {_of(hot)}; {above:,.0f} of {total:,} pixels lie "
+        f"above {quantity(5 * typical)} {unit}, five times the lowest shown. Right: where the {hot.sizes['point']} "
+        f"hottest are. {saturated}{source(result)}",
+        "Left, a curve on logarithmic axes that falls steeply and then runs out slowly: few pixels are very hot. "
+        "Right, the hottest pixels as dots scattered at random over the frame.",
+    )
 
 
 def vignette(result: Any) -> Words:
     """Describe the vignetting of a characterization."""
-    return Words(f"{source(result)}", "")
+    data = result.vignetting
+    edge = 100 * float(data["profile"].isel(radius=-1).mean())
+    many = int(data.attrs["frames"])
+    return Words(
+        f"The mean of {many} {'flat' if many == 1 else 'flats'} as a picture, each channel divided by its value in "
+        f"the centre, and the same along the distance from the centre: at the corners {edge:.1f} % of the light is "
+        f"left. Bars: 1σ of the ring's mean. {source(result)}",
+        "A picture that is bright in the middle and darker towards the corners, and a curve falling with the distance "
+        "from the centre.",
+    )
+
+
+def hot_limit(master: np.ndarray) -> float:
+    """Return how far above the median a pixel of a master dark counts as hot: 10 robust σ."""
+    return 10 * 1.4826 * float(np.nanmedian(np.abs(master - np.nanmedian(master))))
 
 
 def dark_subtraction(result: Any) -> Words:
     """Describe the dark subtraction of a characterization."""
-    return Words(f"{source(result)}", "")
+    data = result.dark_subtraction
+    attrs, unit = data.attrs, electrons(data.attrs["units"])
+    master = (data["before"] - data["after"]).values
+    hot = int(np.sum(master - np.nanmedian(master) > hot_limit(master)))
+    if attrs["kind"] == "light":
+        kept = "A light"
+        rest = "stars and sky stay"
+    else:
+        kept = "A dark that is not in the master"
+        rest = (
+            f"the standard deviation of the frame falls from {quantity(attrs['std_before'])} to "
+            f"{quantity(attrs['std_after'])} {unit}, where temporal noise alone leaves "
+            f"{quantity(attrs['expected_std'])}"
+        )
+    return Words(
+        f"{kept} ({attrs['filename']}; {attrs['exposure']:g} s, ISO {attrs['iso']:g}, "
+        f"{degrees(attrs['temperature'])}) before and after a master of {attrs['darks']} darks is subtracted, and "
+        f"that master, on one grey scale: the part with the most hot pixels. In {master.shape[1]} x {master.shape[0]} "
+        f"pixels around it {hot} stand more than 10 robust σ above the master's median, and go; {rest}. "
+        f"{source(result)}",
+        "Three pictures of the same part of a frame: the frame with bright dots, the hot pixels; the master dark, "
+        "which holds only those; the frame without them.",
+    )
