@@ -3,6 +3,9 @@
 The *patched* firmware saves what the converter gave.  The *stock* firmware of the D7000 subtracts the black
 level, clips at zero and multiplies red and blue, so that the read noise is cut in half, some codes never
 occur, and a gain measured by photon transfer comes out too low.
+
+Other things that cameras do, to be put between `sensor.expose` and saving: `smooth` the noise, `remove_hot_pixels`,
+`compress` bright codes, and a readout that adds `row_noise`.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+from scipy.ndimage import maximum_filter
 
-from ..bayer import offsets
+from ..bayer import channel_index, offsets
 from ..errors import WorkbenchError
 from ..ingest.dng import write_dng
 from .sensor import VirtualSensor
@@ -50,6 +54,71 @@ def stock(mosaic: np.ndarray, sensor: VirtualSensor) -> np.ndarray:
         multiplier = STOCK_MULTIPLIERS.get(channel, 1.0)
         if multiplier != 1:
             saved[row::2, column::2] = np.rint(signal[row::2, column::2] * multiplier)
+    return np.minimum(saved, sensor.white_level).astype(np.uint16)
+
+
+def smooth(mosaic: np.ndarray, sensor: VirtualSensor, share: float = 0.1) -> np.ndarray:
+    """Return a frame whose noise the camera has filtered: each pixel with `share` of it from each of four neighbours.
+
+    The neighbours are the nearest of the same colour.  Noise falls by √((1 − 4a)² + 4a²) for a share a and becomes
+    alike in neighbours, by 2a(1 − 4a) of the variance; the mean stays.
+
+    Raises
+    ------
+    WorkbenchError
+        If the share is not from 0 to 0.25.
+    """
+    if not 0 <= share <= 0.25:
+        raise WorkbenchError(f"the share of each of the four neighbours is from 0 to 0.25, not {share}")
+    reach = channel_index(sensor.cfa_pattern).shape[0]
+    padded = np.pad(mosaic.astype(float), reach, mode="reflect")
+    inner = slice(reach, -reach)
+    around = padded[: -2 * reach, inner] + padded[2 * reach :, inner]
+    around += padded[inner, : -2 * reach] + padded[inner, 2 * reach :]
+    return np.rint((1 - 4 * share) * padded[inner, inner] + share * around).astype(np.uint16)
+
+
+def remove_hot_pixels(mosaic: np.ndarray, sensor: VirtualSensor, margin: float = 0.0) -> np.ndarray:
+    """Return a frame after a "star eater": a pixel above all its eight neighbours of one colour becomes their maximum.
+
+    Only where it exceeds them by more than `margin` [ADU].  That is what M. Shelley found Nikons to do.
+
+    Examples
+    --------
+    >>> from workbench.camera import d7000
+    >>> frame = np.full((6, 6), 600, "uint16")
+    >>> frame[2, 2] = 5000
+    >>> int(remove_hot_pixels(frame, d7000(shape=(6, 6))).max())
+    600
+    """
+    cleaned = mosaic.copy()
+    step = channel_index(sensor.cfa_pattern).shape[0]
+    ring = np.ones((3, 3), bool)
+    ring[1, 1] = False
+    for row in range(step):
+        for column in range(step):
+            plane = mosaic[row::step, column::step]
+            highest = maximum_filter(plane, footprint=ring, mode="reflect")
+            cleaned[row::step, column::step] = np.where(plane > highest + margin, highest, plane)
+    return cleaned
+
+
+def row_noise(mosaic: np.ndarray, sensor: VirtualSensor, sigma: float, seed: int | tuple[int, ...]) -> np.ndarray:
+    """Return a frame with an offset of its own added to every row, Normal(0, `sigma` [ADU]): banding."""
+    rng = np.random.default_rng(seed)
+    shifted = mosaic + sigma * rng.standard_normal((mosaic.shape[0], 1))
+    return np.clip(np.rint(shifted), 0, sensor.white_level).astype(np.uint16)
+
+
+def compress(mosaic: np.ndarray, sensor: VirtualSensor, first: int = 1024) -> np.ndarray:
+    """Return a frame after lossy compression: steps of 1 ADU up to `first` above the black level, doubling each octave.
+
+    A staircase of the square root's kind, as cameras use, in which a step stays well below the shot noise.
+    """
+    signal = np.maximum(mosaic.astype(np.int64) - round(sensor.black_level), 0)
+    step = 2 ** np.maximum(np.frexp(signal / first)[1], 0)
+    kept = signal // step * step + step // 2
+    saved = np.where(mosaic > sensor.black_level, kept + round(sensor.black_level), mosaic)
     return np.minimum(saved, sensor.white_level).astype(np.uint16)
 
 
