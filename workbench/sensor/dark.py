@@ -75,8 +75,10 @@ def measure_dark(
         ``signal`` over group (coordinates ``iso``, ``temperature``, ``exposure``): ``dark_signal`` [e⁻] and
         ``dark_signal_adu`` with ``_error``, ``median`` [e⁻], ``frames``, ``saturated_pixels``.  ``current`` over
         setting (``iso``, ``temperature``): ``dark_current`` [e⁻/s/pixel] with ``dark_current_error``, and the part of
-        it that is not the gain's, ``dark_current_scatter``; ``dark_current_adu`` [ADU/s] with error; ``median``;
-        ``dcnu`` [e⁻/s] with error; ``intercept`` [e⁻], ``saturated_pixels``, ``exposures``, ``frames``.  ``map``: the
+        it that is not the gain's, ``dark_current_scatter``; ``dark_current_common`` [e⁻/s/pixel], of the
+        pixels that saturate neither here nor in warmer settings, for comparisons; ``dark_current_adu`` [ADU/s] with
+        error; ``median``; ``dcnu`` [e⁻/s] with error; ``intercept`` [e⁻], ``saturated_pixels``, ``exposures``,
+        ``frames``.  ``map``: the
         warmest setting's dark current [e⁻/s; ADU/s without a gain], NaN where saturated.
 
     Raises
@@ -120,6 +122,8 @@ def measure_dark(
         warmth = (np.nan_to_num(one.key["temperature"], nan=-np.inf), current["frames"])
         if one.slope is not None and (warmest is None or warmth > warmest[0]):
             warmest = (warmth, _as_map(one, factor))
+    groups.sort(key=lambda row: _rising(row, ("iso", "temperature", "exposure")))
+    settings.sort(key=lambda row: _rising(row, ("iso", "temperature")))
     missing = sorted({describe({"iso": row["iso"]}) for row in settings if np.isnan(row["dark_current"])})
     if gain is None or any(np.isfinite(row["dark_current_adu"]) and np.isnan(row["dark_current"]) for row in settings):
         warnings.append(
@@ -146,6 +150,7 @@ _CURRENT = {
     "dark_current": ("e-/s", "dark current"),
     "dark_current_error": ("e-/s", "error of the dark current"),
     "dark_current_scatter": ("e-/s", "error of the dark current without the gain's"),
+    "dark_current_common": ("e-/s", "dark current of the pixels that saturate in no setting"),
     "dark_current_adu": ("ADU/s", "dark current"),
     "dark_current_adu_error": ("ADU/s", "error of the dark current"),
     "median": ("e-/s", "median dark current"),
@@ -156,6 +161,10 @@ _CURRENT = {
     "exposures": ("1", "exposures"),
     "frames": ("1", "darks"),
 }
+
+
+def _rising(row: dict, names: tuple[str, ...]) -> tuple[float, ...]:
+    return tuple(np.nan_to_num(row[name], nan=np.inf) for name in names)
 
 
 def _table(
@@ -208,6 +217,8 @@ def _reduce(one: SettingRead, gain: np.ndarray, gain_error: np.ndarray) -> tuple
             current[f"dark_current{unit}"] = value
             current[f"dark_current{unit}_error"] = float(np.hypot(scatter, by_gain))
             current["dark_current_scatter"] = scatter
+        common = map_sums(one.slope, one.ever_saturated, cell, 1)[:2, :, 0]
+        current["dark_current_common"] = float((share * gain * common[1] / common[0]).sum())
         if widened:
             warnings.append(widened.format(where=describe(one.key)))
         current["median"] = float((share * gain * median).sum())

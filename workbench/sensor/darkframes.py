@@ -16,7 +16,7 @@ from ..statistics import BLOCKS, counted, pair_moments, pair_sums, stream_frames
 from .bias import CLIPPED_FRACTION
 from .selection import Setting, group_frames
 
-_LARGEST_SAMPLE = 1 << 20  # pixels a channel for a median
+_LARGEST_SAMPLE = 1 << 18  # pixels a channel for a median: they tell it to 0.3 % of the spread
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,31 @@ class Group:
 
 @dataclass(frozen=True)
 class SettingRead:
-    """All frames of one ISO and temperature, read."""
+    """All frames of one ISO and temperature, read.
+
+    Attributes
+    ----------
+    key
+        ISO and temperature.
+    pattern
+        The mosaic.
+    groups, bias
+        Its exposures, rising, and the bias frames of the ISO.
+    slope
+        Of every pixel's least-squares line (y, x) [ADU/s]; None where one exposure makes no line.
+    saturated
+        Pixels that saturate in any of the frames.
+    ever_saturated
+        Those, and the ones that do in warmer settings.
+    """
 
     key: Setting
     pattern: str
     groups: list[Group]
     bias: Group | None
-    slope: np.ndarray | None  # (y, x) [ADU/s]
+    slope: np.ndarray | None
     saturated: np.ndarray
+    ever_saturated: np.ndarray
 
     @property
     def points(self) -> list[Group]:
@@ -82,30 +99,36 @@ def clipped(group: Group) -> bool:
 
 
 def read_settings(dark: xr.DataArray, bias: xr.DataArray | None, progress: Any) -> Iterator[SettingRead]:
-    """Read all frames in one stream, setting by setting; longest exposures first, as most pixels saturate there."""
+    """Read all frames in one stream, setting by setting.
+
+    The warmest settings, the highest ISO and the longest exposures come first: most pixels saturate there, and can be
+    left out of what follows where it is to be compared.  What is yielded is overwritten by the next.
+    """
     plan = []
-    for setting, frames in group_frames(dark, "iso", "temperature"):
+    for setting, frames in group_frames(dark, "temperature", "iso"):
         groups = group_frames(dark.isel(frame=frames), "exposure")
         plan.append((setting, [(key["exposure"], frames[where]) for key, where in reversed(groups)]))
+    plan.reverse()
     zeros = {} if bias is None else {_hashable(key["iso"]): where for key, where in group_frames(bias, "iso")}
-    order, last_iso = [], None
+    order, wanted = [], dict(zeros)
     for setting, groups in plan:
-        if _hashable(setting["iso"]) != last_iso:
-            last_iso = _hashable(setting["iso"])
-            order += [bias.data[i] for i in zeros.get(last_iso, ())]
+        order += [bias.data[i] for i in wanted.pop(_hashable(setting["iso"]), ())]
         order += [dark.data[i] for _, frames in groups for i in frames]
     stream = counted(stream_frames(order), progress, len(order))
     pattern, white = dark.attrs["cfa_pattern"], dark.attrs["white_level"]
-    last_iso, zero, zero_sum = None, None, None
+    everywhere = np.zeros(dark.shape[1:], bool)
+    masters: dict[float | None, tuple[Group | None, np.ndarray | None]] = {}
     for setting, groups in plan:
-        if _hashable(setting["iso"]) != last_iso:
-            last_iso, zero, zero_sum = _hashable(setting["iso"]), None, None
-            where = zeros.get(last_iso, ())
+        iso = _hashable(setting["iso"])
+        if iso not in masters:
+            where = zeros.get(iso, ())
+            masters[iso] = None, None
             if len(where):
                 files = tuple(bias["filename"].values[where])
-                zero, zero_sum, _ = read_group(islice(stream, len(where)), files, 0.0, pattern, white)
-                zero_sum /= np.float32(zero.count)
-        yield _read_setting(dark, setting, groups, stream, zero, zero_sum)
+                zero, total, _ = read_group(islice(stream, len(where)), files, 0.0, pattern, white)
+                total /= np.float32(zero.count)
+                masters[iso] = zero, total
+        yield _read_setting(dark, setting, groups, stream, *masters[iso], everywhere)
     for _ in stream:  # nothing is left; lets the bar close
         pass
 
@@ -121,6 +144,7 @@ def _read_setting(
     stream: Iterator[np.ndarray],
     zero: Group | None,
     master: np.ndarray | None,
+    everywhere: np.ndarray,
 ) -> SettingRead:
     """Sum y and t·y of every pixel over the frames, hence the slope of the least-squares line."""
     pattern, shape = dark.attrs["cfa_pattern"], dark.shape[1:]
@@ -151,7 +175,8 @@ def _read_setting(
         sum_ty += sum_y
         sum_ty /= np.float32(spread)
         slope = sum_ty
-    return SettingRead(setting, pattern, found[::-1], zero, slope, saturated)
+    everywhere |= saturated
+    return SettingRead(setting, pattern, found[::-1], zero, slope, saturated, everywhere)
 
 
 def read_group(
@@ -215,7 +240,7 @@ def _pair(a: np.ndarray, b: np.ndarray, pattern: str, moments: list, noise: list
 def medians(
     total: np.ndarray, masked: np.ndarray, cell: np.ndarray, count: int = 1, zero: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return each channel's median of total/count − zero, of an even sample where there are more than 10⁶ pixels."""
+    """Return each channel's median of total/count − zero, of an even sample where there are very many pixels."""
     step = cell.shape[0]
     result = np.empty(cell.size)
     for (row, column), channel in np.ndenumerate(cell):
@@ -234,10 +259,14 @@ def medians(
 def add_frame(total, saturated, frame, white):
     """Add a frame to a sum and note the pixels at or above white, in place."""
     for y in range(frame.shape[0]):
-        for x in range(frame.shape[1]):
-            value = np.float32(frame[y, x])
-            total[y, x] += value
-            saturated[y, x] |= value >= white
+        row, sums = frame[y], total[y]
+        high = row[0]
+        for x in range(row.size):
+            sums[x] += np.float32(row[x])
+            high = max(high, row[x])
+        if np.float32(high) >= white:
+            for x in range(row.size):
+                saturated[y, x] |= np.float32(row[x]) >= white
 
 
 def map_sums(picture: np.ndarray, masked: np.ndarray, cell: np.ndarray, blocks: int) -> np.ndarray:

@@ -13,10 +13,12 @@ from .selection import describe
 def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
     """Fit D = D_ref 2^((T − T_ref)/T_d) to dark currents at two temperatures or more.
 
-    Least squares of D, not of its logarithm, so that noisy cold settings count without bias.  The error of a gain is
-    shared by all settings of its ISO: it moves D_ref, and T_d only where ISO and temperature go together.  From three
-    temperatures on the fit is tested; where χ² says that the law does not hold (p < 0.01) the errors are widened and a
-    warning names the setting that is most off.  T_ref is the mean temperature, rounded to whole degrees.
+    D is the mean over the pixels that saturate at none of the temperatures (the hottest would otherwise be in the cold
+    settings only).  Least squares of D, not of its logarithm, so that noisy cold settings count without bias.  The
+    error of a gain is shared by all settings of its ISO: it moves D_ref, and T_d only where ISO and temperature go
+    together.  From three temperatures on the fit is tested; where χ² says that the law does not hold (p < 0.01) the
+    errors are widened and a warning names the setting that is most off.  T_ref is the mean temperature, rounded to
+    whole degrees.
 
     Parameters
     ----------
@@ -40,7 +42,8 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
     >>> round(law.doubling_temperature.item(), 3), round(law.doubling_temperature_error.item(), 2)
     (6.0, 0.06)
     """
-    names = ("iso", "temperature", "dark_current", "dark_current_error", "dark_current_scatter")
+    pixels = "dark_current_common" if "dark_current_common" in dark_current else "dark_current"
+    names = ("iso", "temperature", pixels, "dark_current_error", "dark_current_scatter")
     iso, temperature, value, error, scatter = (np.asarray(dark_current[name].values, float) for name in names)
     good = np.isfinite(temperature) & np.isfinite(value) & (scatter > 0) & np.isfinite(error)
     iso, temperature, value, error, scatter = (part[good] for part in (iso, temperature, value, error, scatter))
@@ -81,9 +84,11 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
         widen = np.sqrt(chi2 / degrees)
         worst = int(np.argmax(np.abs(misfit(fit.x)[: value.size])))
         setting = {"iso": iso[worst], "temperature": temperature[worst]}
+        warmer = np.log(max(value[worst], 1e-300) / model(fit.x)[worst]) / fit.x[1]
         warnings.append(
-            f"the dark currents do not lie on one doubling law (χ² is {chi2 / degrees:.3g} times what it should be, "
-            f"worst at {describe(setting)}), so its errors are widened; were the darks as warm as they say?"
+            f"the dark currents do not lie on one doubling law within their errors: at {describe(setting)} it is as if "
+            f"the sensor were {abs(warmer):.2g} K {'warmer' if warmer > 0 else 'colder'} than stated; the law's errors "
+            "are widened"
         )
     rate = fit.x[1]  # ln 2 / T_d
     doubling = np.log(2) / rate
