@@ -8,5 +8,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     submod_attrs={
         "gain": ["iso_to_gain", "ptc", "read_noise_vs_iso", "shot_noise_snr"],
         "dark": ["dark_current_vs_temperature", "dark_current_vs_time", "dark_shot_noise_histogram", "dcnu_histogram"],
+        "diagram": ["ccd_vs_cmos"],
+        "pictures": ["dark_subtraction", "hot_pixels", "vignette"],
     },
 )
