@@ -4,7 +4,18 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["background", "colour", "photometry", "picture", "stretch"],
+    submodules=[
+        "background",
+        "colour",
+        "detail",
+        "files",
+        "photometry",
+        "picture",
+        "png",
+        "settings",
+        "sharpen",
+        "stretch",
+    ],
     submod_attrs={
         "background": [
             "background_model",
@@ -22,8 +33,21 @@ __getattr__, __dir__, __all__ = _lazy.attach(
             "remove_green",
             "white_balance",
         ],
+        "detail": ["denoise", "local_contrast", "reduce_stars", "removed"],
+        "files": ["read_picture", "srgb_profile", "write_picture"],
         "photometry": ["bright_stars", "check_photometry", "find_picture_stars"],
         "picture": ["check_picture", "common_box", "crop", "fill_holes", "luminance", "make_picture", "pyramid"],
+        "settings": [
+            "BackgroundSettings",
+            "ColourSettings",
+            "CropSettings",
+            "DetailSettings",
+            "FinishSettings",
+            "Finished",
+            "StretchSettings",
+            "finish",
+        ],
+        "sharpen": ["deconvolve", "measure_psf"],
         "stretch": [
             "apply_stretch",
             "curve",

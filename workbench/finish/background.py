@@ -208,7 +208,9 @@ def _terms(sky: xr.Dataset, degree: int, y: np.ndarray | None = None, x: np.ndar
 
 
 def _least_squares(terms: np.ndarray, level: np.ndarray, error: np.ndarray) -> np.ndarray:
-    return np.linalg.lstsq(terms / error[:, None], level / error, rcond=None)[0]
+    weight = 1 / error**2
+    weighted = terms * weight[:, None]
+    return np.linalg.solve(weighted.T @ terms, weighted.T @ level)
 
 
 def _mixture(sky: xr.Dataset, whole: np.ndarray, degree: int) -> np.ndarray:
@@ -253,11 +255,11 @@ def _mixture(sky: xr.Dataset, whole: np.ndarray, degree: int) -> np.ndarray:
 def _sky_probability(terms: np.ndarray, level: np.ndarray, error: np.ndarray) -> np.ndarray:
     """Each cell's probability of being sky, from the mixture of `find_sky`."""
     typical = float(np.median(error))
-    fit = np.linalg.lstsq(terms, level, rcond=None)[0]
+    fit = _least_squares(terms, level, np.ones_like(level))
     for _ in range(60):  # the quarter quantile's surface, by reweighting
         residual = level - terms @ fit
         weight = np.where(residual > 0, 0.25, 0.75) / np.maximum(np.abs(residual), typical)
-        fit = np.linalg.lstsq(terms * np.sqrt(weight)[:, None], level * np.sqrt(weight), rcond=None)[0]
+        fit = _least_squares(terms, level, 1 / np.sqrt(weight))
     residual = level - terms @ fit
     share, scale = 0.5, max(float(np.clip(residual, 0, None).mean()), 3 * typical)
     probability = np.ones(level.shape)
@@ -276,8 +278,7 @@ def _sky_probability(terms: np.ndarray, level: np.ndarray, error: np.ndarray) ->
         share = float(np.clip(probability.mean(), 0.02, 0.98))
         excess = (1 - probability) * np.clip(residual, 0, None)
         scale = max(float(excess.sum() / max((1 - probability).sum(), 1e-9)), 2 * typical)
-        weight = np.sqrt(probability) / error
-        new = np.linalg.lstsq(terms * weight[:, None], level * weight, rcond=None)[0]
+        new = _least_squares(terms, level, error / np.sqrt(np.maximum(probability, 1e-12)))
         moved = np.max(np.abs(terms @ (new - fit)))
         fit = new
         if moved < 1e-3 * typical:

@@ -159,6 +159,7 @@ def check_photometry(
     stars: xr.Dataset | None = None,
     *,
     gain: xr.DataArray | None = None,
+    relative: bool = False,
     tolerance: float = TOLERANCE,
 ) -> xr.Dataset:
     """Compare star fluxes and colours before and after linear steps with what the steps meant to do.
@@ -172,6 +173,9 @@ def check_photometry(
         Of the picture `before`; the hundred best are chosen among them.  Found when not given.
     gain
         A factor (channel, star) that the steps were meant to multiply by.
+    relative
+        Compare the stars with each other only: for a step that moves light into or out of the aperture, of all
+        stars alike, as a deconvolution does.
 
     Returns
     -------
@@ -208,6 +212,9 @@ def check_photometry(
     expected = first["flux"].values @ transform.T
     if gain is not None:
         expected *= np.asarray(gain)[:, inside].T
+    if relative:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            expected = expected * np.nanmedian(second["flux"].values / expected, axis=0)
     scale = np.max(np.abs(expected), axis=1, keepdims=True)
     deviation = (second["flux"].values - expected) / scale
     whole = np.isfinite(deviation).all(axis=1)

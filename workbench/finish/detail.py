@@ -1,0 +1,258 @@
+"""Detail: noise taken out where the variance says it is noise; stars and contrast on the screen's scale.
+
+Every step is off until asked for, takes a strength from 0 to 1, and can be looked at with `removed`: what it took.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numba
+import numpy as np
+import xarray as xr
+from scipy import ndimage
+
+from ..errors import WorkbenchError
+from .background import star_mask
+from .picture import check_picture, in_bands, luminance, note, plane
+
+SCALES = 5  # of the starlet transform: structures up to 2^5 px
+_THRESHOLDS = (3.5, 3.0, 2.75, 2.5, 2.5)  # [σ] a coefficient must exceed to be kept, fine to coarse
+_B3 = np.array([1, 4, 6, 4, 1], np.float32) / np.float32(16)  # the starlet's spline (Starck and Murtagh)
+
+
+def removed(before: xr.Dataset, after: xr.Dataset) -> xr.Dataset:
+    """Return what a step took away: before - after, as a picture to look at, with its stage.
+
+    Noise taken out looks like noise.  Stars, rings or a nebula in it are what the step destroyed.
+    """
+    check_picture(before, stage=None), check_picture(after, stage=before.attrs.get("stage", "stacked"))
+    if before["signal"].shape != after["signal"].shape:
+        raise WorkbenchError(
+            f"pictures of {before['signal'].shape} and {after['signal'].shape} have no difference: compare before and"
+            " after one step"
+        )
+    difference = before["signal"].values - after["signal"].values
+    steps = after.attrs.get("history", [])[len(before.attrs.get("history", [])) :]
+    return xr.Dataset(
+        {"signal": plane(difference, "what was removed", units=before.attrs.get("units", ""))},
+        coords={"channel": before["channel"]},
+        attrs={**before.attrs, "history": [f"Removed by: {step}" for step in steps]},
+    )
+
+
+def noise_model(signal: np.ndarray, variance: np.ndarray) -> tuple[float, float]:
+    """Fit variance = a · signal + b to a picture's own variance: (a, b) of one channel.
+
+    a is what one electron of signal adds (the inverse of the stack's gain in its own units), b the variance of the
+    empty sky: its light, read noise and dark current.  Medians in classes of signal, so that no star leads the fit.
+
+    Examples
+    --------
+    >>> s = np.linspace(0, 1000, 10_000, dtype="float32").reshape(100, 100)
+    >>> a, b = noise_model(s, 0.05 * s + 3)
+    >>> round(a, 4), round(b, 3)
+    (0.05, 3.0)
+    """
+    step = max(1, int(math.sqrt(signal.size / 500_000)))
+    s, v = signal[::step, ::step].ravel().astype(float), variance[::step, ::step].ravel().astype(float)
+    good = np.isfinite(s) & np.isfinite(v) & (v > 0)
+    if good.sum() < 100:
+        raise WorkbenchError("this picture's variance is missing or zero nearly everywhere: it cannot steer a denoise")
+    s, v = s[good], v[good]
+    order = np.argsort(s, kind="stable")
+    s, v = s[order], v[order]
+    # classes from the sky upwards, the brighter half of the pixels in ever finer ones
+    shares = np.concatenate([np.linspace(0.05, 0.95, 19), 1 - np.geomspace(0.04, 20 / s.size, 10)])
+    edges = np.unique((shares * s.size).astype(int))
+    middles = np.array([(np.median(s[i:j]), np.median(v[i:j])) for i, j in itertools.pairwise(edges) if j - i > 4])
+    x, y = middles.T
+    weight = 1 / y
+    a, b = np.polyfit(x, y, 1, w=weight)
+    sky = float(np.median(v))
+    if a <= 0 or not np.isfinite(a):
+        return 0.0, sky
+    return float(a), float(b)
+
+
+def stabilise(signal: np.ndarray, a: float, b: float) -> np.ndarray:
+    """Return the generalised Anscombe transform: noise of variance a·s + b becomes noise of variance 1.
+
+    T(s) = (2/a) √max(a·s + 3a²/8 + b, 0) (Murtagh, Starck and Bijaoui 1995); s/√b where a is 0.
+    """
+    if a <= 0:
+        return (signal / np.float32(math.sqrt(b))).astype(np.float32)
+    inside = np.maximum(np.float32(a) * signal + np.float32(0.375 * a * a + b), 0)
+    return np.float32(2 / a) * np.sqrt(inside, dtype=np.float32)
+
+
+def unstabilise(values: np.ndarray, a: float, b: float) -> np.ndarray:
+    """Return the signal whose mean transform this is: the closed form of the exact unbiased inverse.
+
+    With D = T for counts s/a and read noise σ² = b/a²: s/a = D²/4 + ¼√(3/2)/D - 11/8/D² + ⅝√(3/2)/D³ - 1/8 - σ²
+    (Mäkitalo and Foi 2013, IEEE TIP 22, 91).  Squaring alone would darken faint light by a/4.
+    """
+    if a <= 0:
+        return (values * np.float32(math.sqrt(b))).astype(np.float32)
+    sigma2 = b / a**2
+    d = np.maximum(values, np.float32(2 * math.sqrt(0.375 + sigma2) * 1e-3 + 1e-6))
+    root = math.sqrt(1.5)
+    inverse = 1 / d
+    counts = d * d * np.float32(0.25) - np.float32(0.125 + sigma2)
+    if sigma2 < 100:  # the correction fades as 1/D; far from zero it is below the last bit
+        counts += inverse * (
+            np.float32(0.25 * root) + inverse * (np.float32(-1.375) + inverse * np.float32(0.625 * root))
+        )
+    return np.float32(a) * counts
+
+
+def denoise(picture: xr.Dataset, *, strength: float = 0.5, scales: int = SCALES) -> xr.Dataset:
+    """Denoise a linear picture as its own variance says: noise goes, what stands out of it stays.
+
+    Each channel is stabilised (`stabilise`, with a and b fitted to the variance), and what the variance map knows
+    beyond that (coverage, the flat's noise) is divided out.  The starlet transform (Starck and Murtagh) splits it
+    into `scales`; the noise of each scale is measured there, since a stack's noise is correlated by resampling.
+    Coefficients below 2.5 to 3.5 σ of their scale lose the share `strength`; those above stay as they are.
+
+    Apply it before the colours are mixed: the channels' noise is independent then.  The variance is kept as it
+    was: that of a pixel without the smoothing, an upper limit.
+
+    Raises
+    ------
+    WorkbenchError
+        If the picture has no variance, or the strength is not 0 to 1.
+    """
+    check_picture(picture)
+    _check_strength(strength)
+    if "variance" not in picture:
+        raise WorkbenchError(
+            "this picture has no variance to weigh a denoise by; stack with the workbench, which keeps it"
+        )
+    if not 1 <= scales <= 8:
+        raise WorkbenchError(f"a denoise has 1 to 8 scales; got {scales}")
+    signal, variance = picture["signal"].values, picture["variance"].values
+    scales = min(scales, int(math.log2(min(signal.shape[1:]) / 4)))
+    out = np.empty_like(signal)
+    shares = []
+    for channel in range(len(signal)):
+        out[channel], share = _denoise_plane(signal[channel], variance[channel], strength, scales)
+        shares.append(share)
+    return note(
+        picture.assign(signal=plane(out, "signal")),
+        f"Denoise: strength {strength:g} on {scales} scales, weighted by the variance; noise of a pixel lowered to "
+        f"{', '.join(f'{share:.0%}' for share in shares)}.",
+    )
+
+
+def _denoise_plane(signal: np.ndarray, variance: np.ndarray, strength: float, scales: int) -> tuple[np.ndarray, float]:
+    a, b = noise_model(signal, variance)
+    missing = ~(np.isfinite(signal) & np.isfinite(variance) & (variance > 0))
+    known = np.where(missing, np.float32(0), signal)
+    # where the variance is larger than the model's (fewer frames), a coefficient must stand out by more
+    expected = np.maximum(np.float32(a) * np.maximum(known, 0) + np.float32(b), np.float32(1e-30))
+    excess = np.sqrt(np.where(missing, expected, variance) / expected)
+    excess = ndimage.uniform_filter(excess, 9, mode="nearest")
+    smooth = stabilise(known, a, b)
+    stable = smooth.copy() if missing.any() else smooth
+    if missing.any():
+        stable[missing] = np.median(stable[~missing])
+    rest = stable
+    taken = np.zeros_like(stable)
+    for scale in range(scales):
+        coarser = _smooth(rest, 2**scale)
+        detail = rest - coarser
+        ratio = detail / excess
+        sample = ratio[:: max(1, ratio.shape[0] // 1024), :: max(1, ratio.shape[1] // 1024)]
+        sigma = 1.4826 * float(np.median(np.abs(sample)))
+        limit = _THRESHOLDS[min(scale, len(_THRESHOLDS) - 1)] * sigma
+        in_bands(
+            lambda rows, d=detail, r=ratio, t=limit: _shrink(d[rows], r[rows], t, strength, taken[rows]), len(detail)
+        )
+        rest = coarser
+    before = float(np.median(np.abs(np.diff(stable[::4], axis=1))))
+    cleaned = stable - taken
+    after = float(np.median(np.abs(np.diff(cleaned[::4], axis=1))))
+    # bias free: the inverse of what was not touched is the signal itself
+    result = signal + (unstabilise(cleaned, a, b) - unstabilise(stable, a, b))
+    return np.where(missing, signal, result).astype(np.float32), after / before if before else 1.0
+
+
+def _smooth(values: np.ndarray, step: int) -> np.ndarray:
+    """Convolve with the B3 spline whose taps lie `step` px apart, both ways."""
+    kernel = np.zeros(4 * step + 1, np.float32)
+    kernel[::step] = _B3
+    return ndimage.convolve1d(ndimage.convolve1d(values, kernel, axis=0, mode="mirror"), kernel, axis=1, mode="mirror")
+
+
+@numba.njit(nogil=True, cache=True)
+def _shrink(detail, ratio, limit, strength, taken):
+    """Add to `taken` what is to go: all of a small coefficient, nothing of a large one, smoothly between."""
+    for row in range(detail.shape[0]):
+        for column in range(detail.shape[1]):
+            size = abs(ratio[row, column])
+            if size < limit:
+                # the share kept rises as the square towards the threshold: no edge at it
+                keep = (size / limit) ** 4
+                taken[row, column] += strength * (1.0 - keep) * detail[row, column]
+
+
+def _check_strength(strength: float) -> None:
+    if not 0 <= strength <= 1:
+        raise WorkbenchError(f"a strength lies between 0 (nothing) and 1; got {strength:g}")
+
+
+def reduce_stars(picture: xr.Dataset, stars: xr.Dataset, *, strength: float = 0.3) -> xr.Dataset:
+    """Make stars smaller on the stretched picture, so that they do not cover what lies behind.
+
+    Inside soft discs around the `stars` (of the linear picture: `find_picture_stars`), the picture gives way by
+    `strength` to its opening (minimum, then maximum over a FWHM), all channels by the same factor, which keeps the
+    stars' colours.  Their brightness is no longer measured light.
+    """
+    check_picture(picture, stage="stretched")
+    _check_strength(strength)
+    values = picture["signal"].values
+    fwhm = stars.attrs.get("searched_fwhm", np.nan)
+    if not stars.sizes["star"] or not np.isfinite(fwhm):
+        return note(picture, "Star reduction: no stars found, nothing changed.")
+    mask = star_mask(stars, values.shape[1:], widen=0.7).astype(np.float32)
+    mask = ndimage.gaussian_filter(mask, 0.5 * fwhm)
+    level = np.nan_to_num(luminance(values), nan=0.0)
+    size = max(3, 2 * round(0.5 * fwhm) + 1)
+    opened = ndimage.grey_opening(level, size=(size, size), mode="nearest")
+    opened = np.minimum(ndimage.gaussian_filter(opened, 0.25 * fwhm), level)
+    factor = 1 - np.float32(strength) * mask * (1 - opened / np.maximum(level, 1e-6))
+    changed = (values * factor).astype(np.float32)
+    return note(
+        picture.assign(signal=plane(changed, "display value", units="1")),
+        f"Star reduction: strength {strength:g}, {stars.sizes['star']} stars; their brightness is no longer measured.",
+    )
+
+
+def local_contrast(picture: xr.Dataset, *, strength: float = 0.2, radius: float | None = None) -> xr.Dataset:
+    """Raise the contrast of structures up to `radius` [px] on the stretched picture, without halos around stars.
+
+    Stars are first opened away from the brightness B; what is left moves away from its own mean over the radius,
+    B' = B + 2 strength (C - mean C) 4B(1 - B), C the brightness without stars, and the channels follow by the same
+    factor.  By default the radius is a twentieth of the shorter side.
+    """
+    check_picture(picture, stage="stretched")
+    _check_strength(strength)
+    values = picture["signal"].values
+    level = np.nan_to_num(luminance(values), nan=0.0)
+    radius = max(4.0, min(level.shape) / 20) if radius is None else float(radius)
+    step = max(1, int(radius / 24))  # the mean over a wide radius needs no more than that
+    height, width = (size // step * step for size in level.shape)
+    calm = level[:height, :width].reshape(height // step, step, width // step, step).mean(axis=(1, 3))
+    calm = ndimage.grey_opening(calm, size=(7, 7), mode="nearest")
+    calm = ndimage.gaussian_filter(calm, 2, mode="nearest")
+    change = calm - ndimage.gaussian_filter(calm, radius / step, mode="nearest")
+    rows, columns = ((np.arange(size) + 0.5) / step - 0.5 for size in level.shape)
+    grid = np.meshgrid(rows.astype(np.float32), columns.astype(np.float32), indexing="ij", sparse=True)
+    change = ndimage.map_coordinates(change, np.broadcast_arrays(*grid), order=1, mode="nearest")
+    wanted = np.clip(level + np.float32(8 * strength) * change * level * (1 - level), 0, 1)
+    changed = np.clip(values * (wanted / np.maximum(level, np.float32(1e-6))), 0, 1).astype(np.float32)
+    return note(
+        picture.assign(signal=plane(changed, "display value", units="1")),
+        f"Local contrast: strength {strength:g}, radius {radius:.0f} px.",
+    )

@@ -1,0 +1,412 @@
+"""Pictures as files, written and read back: 16-bit PNG and TIFF for the wall, 32-bit FITS, TIFF and XISF for more work.
+
+Every file carries, as one JSON text, the picture's stage, units, history and attributes and the settings that made
+it.  The same picture gives the same bytes: no date is written.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+import xarray as xr
+from astropy.io import fits
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from ..errors import FrameReadError, StageError, WorkbenchError
+from .picture import PLANES, check_picture, in_bands, make_picture
+from .png import read_png, write_png
+
+KEYWORD = "WORKBNCH"  # of the FITS card; "workbench" elsewhere
+SUFFIXES = {
+    ".png": "png",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".fits": "fits",
+    ".fit": "fits",
+    ".fts": "fits",
+    ".xisf": "xisf",
+}
+
+
+def write_picture(
+    picture: xr.Dataset,
+    path: str | Path,
+    *,
+    bits: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a picture; the suffix says how: .png, .tif, .fits, .xisf.
+
+    Parameters
+    ----------
+    picture
+        Stretched for PNG and 16-bit TIFF, which get an sRGB profile; linear or stretched for the 32-bit kinds.
+    bits
+        16 or 32 for TIFF (16 by default for a stretched picture, 32 for a linear one), 8 or 16 for PNG (16);
+        FITS and XISF have 32-bit floats.
+    settings
+        What finished the picture, kept in the file so that it can be replayed.
+
+    Returns
+    -------
+    The path written.  Nothing half-written is ever at that path.
+
+    Raises
+    ------
+    WorkbenchError
+        If the suffix is unknown, the bits do not suit it, a linear picture is to become PNG, or the file cannot be
+        written.
+    """
+    check_picture(picture, stage=None)
+    path = Path(path)
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise WorkbenchError(
+            f"{path}: no picture is written as {path.suffix or 'a file without a suffix'!r};"
+            " .png, .tif, .fits and .xisf are known"
+        )
+    stretched = picture.attrs.get("stage") == "stretched"
+    allowed = {"png": (16, 8), "tiff": (16, 32) if stretched else (32,), "fits": (32,), "xisf": (32,)}[kind]
+    bits = allowed[0] if bits is None else bits
+    if kind == "png" and not stretched:
+        raise StageError(
+            f"{path}: a linear picture is nearly black on a screen; stretch it, or write .fits, .tif, .xisf"
+        )
+    if bits not in allowed:
+        raise WorkbenchError(f"{path}: {bits} bits do not suit this picture; {', '.join(map(str, allowed))} do")
+    if not path.parent.is_dir():
+        raise WorkbenchError(f"{path}: the folder {path.parent} does not exist; make it first")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    writer = {"png": _write_png, "tiff": _write_tiff, "fits": _write_fits, "xisf": _write_xisf}[kind]
+    try:
+        writer(aside, picture, bits, describe(picture, settings))
+        os.replace(aside, path)
+    except OSError as problem:
+        raise WorkbenchError(f"{path}: cannot be written: {problem.strerror or problem}") from problem
+    finally:
+        aside.unlink(missing_ok=True)
+    return path
+
+
+def describe(picture: xr.Dataset, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a file says of its picture, for JSON: program, stage, units, history, attributes, settings."""
+    attrs = {key: _plain(value) for key, value in picture.attrs.items()}
+    about = {
+        "program": f"astrophoto-workbench {importlib.metadata.version('astrophoto-workbench')}",
+        "stage": attrs.pop("stage", "stacked"),
+        "units": attrs.pop("units", ""),
+        "history": attrs.pop("history", []),
+        "attributes": {key: value for key, value in attrs.items() if value is not None},
+    }
+    return about if settings is None else {**about, "settings": _plain(dict(settings))}
+
+
+def _plain(value: Any) -> Any:
+    """Anything as JSON can hold it; NaN becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value if isinstance(value, (str, int, bool)) or value is None else str(value)
+
+
+def quantise(picture: xr.Dataset, bits: int = 16) -> np.ndarray:
+    """Return a stretched picture as integers, (y, x) or (y, x, 3), missing pixels black."""
+    check_picture(picture, stage="stretched")
+    values = picture["signal"].values
+    channels, height, width = values.shape
+    dtype, top = (np.uint16, 65535) if bits == 16 else (np.uint8, 255)
+    out = np.empty((height, width, channels), dtype)
+
+    def rows_of(rows: slice) -> None:
+        for channel in range(channels):
+            scaled = np.nan_to_num(values[channel, rows], nan=0.0) * np.float32(top)
+            out[rows, :, channel] = np.rint(np.clip(scaled, 0, top, out=scaled), out=scaled)
+
+    in_bands(rows_of, height)
+    return out if channels == 3 else out[..., 0]
+
+
+def srgb_profile(channels: int = 3) -> bytes:
+    """Return the sRGB profile, the same bytes always; for one channel its curve as a grey profile.
+
+    Made by Little CMS (Pillow); the date and platform that it stamps into the header are cleared.
+    """
+    rgb = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    rgb[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
+    rgb[40:44] = b"\0\0\0\0"
+    if channels == 3:
+        return bytes(rgb)
+    count = struct.unpack(">I", rgb[128:132])[0]
+    tags = {}
+    for number in range(count):
+        name, offset, size = struct.unpack(">4sII", rgb[132 + 12 * number : 144 + 12 * number])
+        tags[name] = bytes(rgb[offset : offset + size])
+    kept = {b"desc": tags[b"desc"], b"cprt": tags[b"cprt"], b"wtpt": tags[b"wtpt"], b"kTRC": tags[b"rTRC"]}
+    table, body = struct.pack(">I", len(kept)), b""
+    start = 132 + 12 * len(kept)
+    for name, content in kept.items():
+        table += struct.pack(">4sII", name, start + len(body), len(content))
+        body += content + b"\0" * (-len(content) % 4)
+    rgb[16:20] = b"GRAY"
+    rgb[0:4] = struct.pack(">I", start + len(body))
+    return bytes(rgb[:128]) + table + body
+
+
+def _write_png(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any]) -> None:
+    with open(path, "wb") as file:
+        write_png(
+            file,
+            quantise(picture, bits),
+            profile=srgb_profile(picture.sizes["channel"]),
+            text={"workbench": json.dumps(about, ensure_ascii=False), "Software": about["program"]},
+        )
+
+
+def _write_tiff(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any]) -> None:
+    if bits == 16:
+        values = quantise(picture, 16)
+    else:
+        values = np.moveaxis(picture["signal"].values.astype(np.float32), 0, -1)
+        values = np.ascontiguousarray(values[..., 0] if values.shape[-1] == 1 else values)
+    stretched = about["stage"] == "stretched"
+    tifffile.imwrite(
+        path,
+        values,
+        photometric="rgb" if values.ndim == 3 else "minisblack",
+        planarconfig="contig" if values.ndim == 3 else None,
+        iccprofile=srgb_profile(picture.sizes["channel"]) if stretched else None,
+        description=json.dumps(about),
+        software=about["program"],
+        metadata=None,
+        rowsperstrip=64,
+    )
+
+
+def _write_fits(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any]) -> None:
+    units = fits.PrimaryHDU(_fits_plane(picture["signal"]))
+    header = units.header
+    header["BUNIT"] = (about["units"] or "1", "of the pixel values")
+    header["STAGE"] = (about["stage"], "linear until stretched")
+    header["CHANNELS"] = (",".join(map(str, picture["channel"].values)), "along axis 3")
+    header["CREATOR"] = about["program"]
+    header[KEYWORD] = json.dumps(about)
+    for sentence in about["history"]:
+        header["HISTORY"] = sentence.encode("ascii", "replace").decode()
+    extra = [fits.ImageHDU(_fits_plane(picture[name]), name=name.upper()) for name in PLANES[1:] if name in picture]
+    fits.HDUList([units, *extra]).writeto(path, overwrite=True)
+
+
+def _fits_plane(values: xr.DataArray) -> np.ndarray:
+    data = values.values
+    if data.dtype == bool:
+        return data.astype(np.uint8)
+    return data.astype(np.float32) if data.dtype.kind == "f" else data
+
+
+def _write_xisf(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any]) -> None:
+    from xisf import XISF  # a GPL package, used only where this format is asked for
+
+    values = np.ascontiguousarray(np.moveaxis(picture["signal"].values.astype(np.float32), 0, -1))
+    keywords = {
+        "BUNIT": [{"value": about["units"], "comment": "of the pixel values"}],
+        "HISTORY": [{"value": "", "comment": line} for line in about["history"]],
+    }
+    text = {"id": "Workbench:About", "type": "String", "value": json.dumps(about)}
+    XISF.write(
+        str(path),
+        values,
+        creator_app=about["program"],
+        image_metadata={"FITSKeywords": keywords, "XISFProperties": {"Workbench:About": text}},
+    )
+    _undate(path)
+
+
+def _undate(path: Path) -> None:
+    """Clear the time that the xisf package stamps into a file, in place and of the same length."""
+    with open(path, "r+b") as file:
+        head = file.read(16)  # signature, length of the XML that follows, reserved
+        head += file.read(struct.unpack("<I", head[8:12])[0])
+        mark = head.find(b'id="XISF:CreationTime"')
+        start = head.find(b">", mark) + 1
+        end = head.find(b"<", start)
+        if mark < 0 or start < 1 or end < 0:
+            return
+        blank = b"2000-01-01T00:00:00.000000"[: end - start].ljust(end - start, b"0")
+        file.seek(start)
+        file.write(blank)
+
+
+def read_picture(path: str | Path) -> xr.Dataset:
+    """Read a picture back from PNG, TIFF, FITS or XISF, with its history and, in ``attrs["settings"]``, its settings.
+
+    A file of another program counts as a linear stack if its values are floating point or 16-bit without a colour
+    profile, else as a stretched picture.
+
+    Raises
+    ------
+    FrameReadError
+        If the file cannot be read, is 8-bit, a JPEG, has other than one or three channels, or is no picture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FrameReadError(path, "is not there" if not path.exists() else "is no file; give a stack, not a folder")
+    kind = SUFFIXES.get(path.suffix.lower()) or _sniff(path)
+    reader = {"png": _read_png, "tiff": _read_tiff, "fits": _read_fits, "xisf": _read_xisf}[kind]
+    try:
+        planes, about = reader(path)
+    except FrameReadError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error) as problem:
+        raise FrameReadError(path, f"cannot be read as {kind.upper()}: {problem}") from problem
+    try:
+        attrs = {**about.get("attributes", {}), "units": about.get("units", ""), "history": about.get("history", [])}
+        if "settings" in about:
+            attrs["settings"] = about["settings"]
+        picture = make_picture(
+            planes["signal"],
+            planes.get("variance"),
+            coverage=planes.get("coverage"),
+            saturated=planes.get("saturated"),
+            stage=about.get("stage", "stacked"),
+            attrs=attrs,
+        )
+    except WorkbenchError as problem:
+        raise FrameReadError(path, str(problem)) from problem
+    return picture
+
+
+def _sniff(path: Path) -> str:
+    """The kind of a file with an unknown suffix; what cannot be finished is refused here, by name."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start.startswith(b"SIMPLE  ="):
+        return "fits"
+    if start.startswith(b"XISF0100"):
+        return "xisf"
+    try:
+        with Image.open(path) as image:
+            name = image.format or ""
+    except (UnidentifiedImageError, OSError) as problem:
+        raise FrameReadError(path, "is no picture that can be read; .fits, .xisf, .tif and .png can") from problem
+    if name == "PNG":
+        return "png"
+    if name == "TIFF":
+        return "tiff"
+    raise FrameReadError(
+        path,
+        f"is a {name} picture: 8 bits, stretched already; a finish starts from the linear stack (.fits, .xisf, .tif)",
+    )
+
+
+def _channels_first(values: np.ndarray) -> np.ndarray:
+    return values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
+
+
+def _foreign(path: Path, values: np.ndarray, profile: bytes | None) -> tuple[np.ndarray, dict[str, Any]]:
+    """Values of another program's file, scaled to 0 to 1 where they are integers, and what is known of them."""
+    if values.dtype == np.uint8:
+        raise FrameReadError(
+            path, "has 8 bits a channel: too few for a linear picture; finish the stack itself (16 or 32 bits)"
+        )
+    if values.dtype.kind == "u":
+        values = values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
+    elif values.dtype.kind != "f":
+        raise FrameReadError(path, f"holds {values.dtype} values; 16-bit or floating-point ones can be finished")
+    stage = "stretched" if profile else "stacked"
+    return values, {"stage": stage, "units": "1", "history": [f"Read from {path.name}."]}
+
+
+def _told(text: str | None) -> dict[str, Any] | None:
+    """What a file of the workbench says of itself; None for another program's."""
+    try:
+        about = json.loads(text or "")
+    except ValueError:
+        return None
+    return (
+        about if isinstance(about, dict) and str(about.get("program", "")).startswith("astrophoto-workbench") else None
+    )
+
+
+def _read_png(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    values, profile, texts = read_png(path)
+    about = _told(texts.get("workbench"))
+    if about is None:
+        values, about = _foreign(path, values, profile)
+    else:
+        values = values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
+    return {"signal": _channels_first(values)}, about
+
+
+def _read_tiff(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages[0]
+            values = page.asarray()
+            profile = page.tags.get(34675)
+            about = _told(page.description)
+            if page.planarconfig == 2 and values.ndim == 3:
+                values = np.moveaxis(values, 0, -1)
+    except tifffile.TiffFileError as problem:
+        raise FrameReadError(path, f"is no TIFF that can be read: {problem}") from problem
+    if about is None:
+        values, about = _foreign(path, values, profile)
+    elif values.dtype.kind == "u":
+        values = values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
+    return {"signal": _channels_first(values)}, about
+
+
+def _read_fits(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    with fits.open(path, memmap=False) as hdus:
+        first = next((hdu for hdu in hdus if hdu.data is not None and getattr(hdu, "is_image", False)), None)
+        if first is None:
+            raise FrameReadError(path, "holds no image")
+        header = first.header
+        planes = {"signal": first.data}
+        for hdu in hdus:
+            if hdu is not first and hdu.name.lower() in PLANES and hdu.data is not None:
+                planes[hdu.name.lower()] = hdu.data
+        about = _told(header.get(KEYWORD))
+        if about is None:
+            values, about = _foreign(path, first.data, None)
+            planes["signal"] = values
+            about["units"] = str(header.get("BUNIT", about["units"])).strip() or "1"
+            about["history"] = [*map(str, header.get("HISTORY", [])), *about["history"]]
+            about["attributes"] = {
+                name: header[key]
+                for name, key in (("camera", "INSTRUME"), ("exposure", "EXPTIME"), ("object", "OBJECT"))
+                if key in header
+            }
+            if "electron" in about["units"].lower() or about["units"].lower() in ("e-", "e"):
+                about["units"] = "electron"
+    planes = {name: np.asarray(v).astype(v.dtype.newbyteorder("="), copy=False) for name, v in planes.items()}
+    if planes["signal"].ndim == 3 and planes["signal"].shape[0] not in (1, 3) and planes["signal"].shape[2] in (1, 3):
+        planes = {name: np.moveaxis(values, -1, 0) for name, values in planes.items()}
+    return planes, about
+
+
+def _read_xisf(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    from xisf import XISF
+
+    try:
+        file = XISF(str(path))
+        meta = file.get_images_metadata()[0]
+        values = file.read_image(0)
+    except Exception as problem:  # the package raises whatever its parsers raise
+        raise FrameReadError(path, f"is no XISF file that can be read: {problem}") from problem
+    about = _told(meta.get("XISFProperties", {}).get("Workbench:About", {}).get("value"))
+    if about is None:
+        values, about = _foreign(path, values, None)
+    return {"signal": np.moveaxis(np.array(values), -1, 0)}, about
