@@ -1,0 +1,238 @@
+"""Dark signal, dark current and DCNU recover the virtual camera's truth; doubtful darks are named."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from workbench.camera import d7000, expose
+from workbench.errors import WorkbenchError
+from workbench.frames import make_cube
+from workbench.sensor import dark_current, dark_signal, measure_dark
+
+ISO, CHANNELS = 800.0, ["R", "G1", "G2", "B"]
+CAMERA = d7000(seed=3, shape=(256, 384))
+
+
+def cube(shots, kind, *, camera=CAMERA, jitter=0.0, clip=None, **changes):
+    """Frames of (exposure, temperature) pairs."""
+    rng = np.random.default_rng(99)
+    frames = []
+    for number, (exposure, temperature) in enumerate(shots):
+        frame = expose(camera, iso=ISO, exposure=exposure, temperature=temperature, seed=[number, len(kind)])
+        frame = frame.astype(float) + np.rint(rng.normal(0, jitter))
+        frames.append(np.clip(frame if clip is None else frame - clip, 0, 16383).astype("uint16"))
+    given = {
+        "iso": ISO,
+        "exposure": [exposure for exposure, _ in shots],
+        "temperature": [temperature for _, temperature in shots],
+        "filename": [f"{kind}_{number}.dng" for number in range(len(shots))],
+        "white_level": 16383,
+    }
+    return make_cube(frames, cfa_pattern="RGGB", kind=kind, **(given | changes))
+
+
+def gains(error=0.0):
+    value = np.full((1, 4), CAMERA.gain(ISO))
+    return xr.Dataset(
+        {"gain": (("iso", "channel"), value), "gain_error": (("iso", "channel"), value * error)},
+        {"iso": [ISO], "channel": CHANNELS},
+    )
+
+
+@pytest.fixture(scope="module")
+def shots():
+    return [(t, warm) for warm in (5.0, 20.0) for t in (60.0, 240.0, 600.0) for _ in range(3)]
+
+
+@pytest.fixture(scope="module")
+def darks(shots):
+    return cube(shots, "dark")
+
+
+@pytest.fixture(scope="module")
+def bias():
+    return cube([(1 / 8000, 20.0)] * 6, "bias")
+
+
+@pytest.fixture(scope="module")
+def measured(darks, bias):
+    return measure_dark(darks, bias, gains(), progress=False)
+
+
+def test_dark_current_is_the_mean_over_the_pixels_hot_ones_included(measured):
+    current = measured.current
+    np.testing.assert_array_equal(current.temperature, [5.0, 20.0])
+    for one in (current.isel(setting=i) for i in range(2)):
+        true = CAMERA.mean_dark_current(float(one.temperature))
+        assert (
+            abs(one.dark_current - true)
+            < 4 * one.dark_current_error + true * one.saturated_pixels / CAMERA.dark_map.size
+        )
+        assert one.dark_current_error < 0.005 * true
+        assert abs(one["median"] / np.median(CAMERA.dark_map) / CAMERA.dark_factor(float(one.temperature)) - 1) < 0.01
+        assert one.frames == 9
+        assert one.exposures == 3
+
+
+def test_dcnu_is_the_spread_of_the_map_without_temporal_noise(measured):
+    for one in (measured.current.isel(setting=i) for i in range(2)):
+        pull = (one.dcnu - CAMERA.dcnu(float(one.temperature))) / one.dcnu_error
+        assert abs(pull) < 4
+        assert one.dcnu_error < 0.02 * one.dcnu
+    # what the map's plain spread would say, at the short end
+    short = measure_dark(cube([(60.0, 5.0)] * 3, "dark"), cube([(1 / 8000, 5.0)] * 3, "bias"), gains(), progress=False)
+    assert short.map.std() > 1.4 * CAMERA.dcnu(5.0)
+    assert abs(short.current.dcnu[0] - CAMERA.dcnu(5.0)) < 4 * short.current.dcnu_error[0]
+
+
+def test_the_map_is_the_true_dark_current_of_every_pixel(measured):
+    assert measured.map.attrs["temperature"] == 20.0
+    hot = tuple(CAMERA.hot_pixels[np.argsort(-CAMERA.dark_map[tuple(CAMERA.hot_pixels.T)])[:20]].T)
+    true = CAMERA.dark_map[hot]
+    shot_noise = np.sqrt(true * 600 / 3) / 600  # of three darks of 600 s, which dominate the slope
+    assert (abs(measured.map.values[hot] - true) < 5 * shot_noise).all()
+    assert (true > 20 * shot_noise).all()
+
+
+def test_signal_of_each_exposure(measured):
+    signal = measured.signal
+    true = [
+        CAMERA.mean_dark_current(t) * s for t, s in zip(signal.temperature.values, signal.exposure.values, strict=True)
+    ]
+    np.testing.assert_allclose(signal.dark_signal, true, rtol=0.01, atol=0.02)
+    assert (abs(signal.dark_signal - true) < 5 * signal.dark_signal_error).all()
+    np.testing.assert_allclose(signal.dark_signal_adu * CAMERA.gain(ISO), signal.dark_signal)
+
+
+@pytest.mark.parametrize("chosen", [[0, 1, 2], [0, 1, 2, 6, 7, 8], slice(None)])
+def test_one_exposure_and_bias_or_more_give_the_same(darks, bias, chosen):
+    one = dark_current(darks.isel(frame=chosen), bias, gains(), progress=False).isel(setting=0)
+    assert abs(one.dark_current - CAMERA.mean_dark_current(5.0)) < 4 * one.dark_current_error
+
+
+def test_two_exposures_without_bias(darks):
+    result = measure_dark(darks, None, gains(), progress=False)
+    for one in (result.current.isel(setting=i) for i in range(2)):
+        assert abs(one.dark_current - CAMERA.mean_dark_current(float(one.temperature))) < 4 * one.dark_current_error
+    assert np.isfinite(result.signal.dark_signal).all()
+
+
+def test_one_exposure_without_bias_is_no_dark_current(darks):
+    result = measure_dark(darks.isel(frame=[0, 1, 2]), None, gains(), progress=False)
+    assert np.isnan(result.current.dark_current).all()
+    assert np.isnan(result.signal.dark_signal).all()
+    assert result.map is None
+    assert any("second exposure, or bias frames" in text for text in result.current.attrs["warnings"])
+
+
+def test_without_the_gain_it_stays_in_adu(darks, bias):
+    other = gains().assign_coords(iso=[100.0])
+    for given in (None, other):
+        result = measure_dark(darks, bias, given, progress=False)
+        assert np.isnan(result.current.dark_current).all()
+        assert np.isfinite(result.current.dark_current_adu).all()
+        assert result.map.attrs["units"] == "ADU/s"
+        assert any("ISO 800" in text and "flats" in text for text in result.current.attrs["warnings"])
+
+
+def test_the_gains_error_is_in_electrons_and_not_in_the_scatter(darks, bias):
+    with_error = dark_current(darks, bias, gains(0.01), progress=False)
+    without = dark_current(darks, bias, gains(), progress=False)
+    np.testing.assert_allclose(with_error.dark_current_scatter, without.dark_current_scatter)
+    expected = np.hypot(without.dark_current_error, with_error.dark_current * 0.01 / 2)  # of four channels
+    np.testing.assert_allclose(with_error.dark_current_error, expected, rtol=1e-3)
+
+
+def test_offsets_that_wander_from_frame_to_frame_are_in_the_error(shots):
+    steady = cube(shots, "dark")
+    shaky = cube(shots, "dark", jitter=3.0)
+    one, other = (dark_current(x, None, gains(), progress=False) for x in (steady, shaky))
+    assert (other.dark_current_error > 5 * one.dark_current_error).all()
+    true = [CAMERA.mean_dark_current(t) for t in other.temperature.values]
+    assert (abs(other.dark_current - true) < 4 * other.dark_current_error).all()
+
+
+def test_saturated_pixels_are_left_out_and_counted():
+    warm = d7000(seed=3, shape=(128, 192), hot_median=40.0, hot_fraction=0.002, dark_current=1.0)
+    shots = [(t, 20.0) for t in (30.0, 300.0) for _ in range(2)]
+    result = measure_dark(cube(shots, "dark", camera=warm), None, gains(), progress=False)
+    level = 600 + warm.dark_map * 300 / CAMERA.gain(ISO)
+    kept = level < 16383
+    assert abs(result.current.saturated_pixels[0] - (~kept).sum()) <= 2
+    assert result.current.saturated_pixels[0] >= 10
+    assert np.isnan(result.map.values).sum() == result.current.saturated_pixels[0]
+    np.testing.assert_allclose(result.current.dark_current[0], warm.dark_map[kept].mean(), rtol=0.01)
+    assert result.signal.saturated_pixels.values.tolist() == sorted(result.signal.saturated_pixels.values.tolist())
+
+
+def test_comparisons_leave_out_what_saturates_anywhere():
+    warm = d7000(seed=3, shape=(128, 192), hot_median=40.0, hot_fraction=0.002, dark_current=1.0)
+    shots = [(t, c) for c in (8.0, 20.0) for t in (30.0, 300.0) for _ in range(2)]
+    current = dark_current(cube(shots, "dark", camera=warm), None, gains(), progress=False)
+    assert current.saturated_pixels[1] > current.saturated_pixels[0]
+    np.testing.assert_allclose(current.dark_current_common[1] / current.dark_current_common[0], 4, rtol=0.01)
+    assert abs(current.dark_current[1] / current.dark_current[0] - 4) > 0.1
+
+
+def test_a_dark_warmer_than_it_says_is_named(bias):
+    shots = [(240.0, 5.0)] * 3 + [(240.0, 15.0)]
+    liar = cube(shots, "dark").assign_coords(temperature=("frame", [5.0] * 4))
+    warnings = measure_dark(liar, bias, gains(), progress=False).current.attrs["warnings"]
+    assert len([text for text in warnings if "dark_3.dng" in text and "warm" in text]) == 1
+    assert not any("dark_0.dng" in text for text in warnings)
+
+
+def test_a_longer_dark_that_was_warmer_bends_the_line_and_widens_the_error(bias):
+    shots = [(t, 25.0 if t == 600 else 20.0) for t in (60.0, 240.0, 600.0) for _ in range(3)]
+    liar = cube(shots, "dark").assign_coords(temperature=("frame", [20.0] * 9))
+    honest = cube([(t, 20.0) for t, _ in shots], "dark")
+    bent, straight = (dark_current(x, bias, gains(), progress=False) for x in (liar, honest))
+    assert any("not proportional to exposure" in text for text in bent.attrs["warnings"])
+    assert not straight.attrs["warnings"]
+    assert bent.dark_current_error[0] > 10 * straight.dark_current_error[0]
+
+
+def test_darks_clipped_at_zero_give_no_number(shots):
+    clipped = cube(shots, "dark", clip=602)
+    result = measure_dark(clipped.isel(frame=slice(0, 3)), None, gains(), progress=False)
+    assert np.isnan(result.current.dark_current).all()
+    assert any("clipped at zero" in text for text in result.current.attrs["warnings"])
+    # bias clipped, but long darks clear of zero: the bias frames are not used
+    zero = cube([(1 / 8000, 20.0)] * 4, "bias", clip=602)
+    warm = cube([(t, 20.0) for t in (240.0, 600.0) for _ in range(3)], "dark", clip=540)
+    one = dark_current(warm, zero, gains(), progress=False).isel(setting=0)
+    assert abs(one.dark_current - CAMERA.mean_dark_current(20.0)) < 4 * one.dark_current_error
+
+
+def test_darks_without_exposure_are_left_out_and_named(darks, bias):
+    nameless = darks.isel(frame=[0, 1, 2]).assign_coords(exposure=("frame", [60.0, np.nan, 60.0]))
+    result = measure_dark(nameless, bias, gains(), progress=False)
+    assert result.signal.frames.values.tolist() == [2]
+    assert any("dark_1.dng" in text and "exposure" in text for text in result.current.attrs["warnings"])
+
+
+def test_single_darks_have_no_error_but_a_warning():
+    result = dark_current(cube([(60.0, 20.0), (600.0, 20.0)], "dark"), None, gains(), progress=False)
+    np.testing.assert_allclose(result.dark_current[0], CAMERA.mean_dark_current(20.0), rtol=0.02)
+    assert np.isnan(result.dark_current_error[0])
+    assert np.isnan(result.dcnu[0])
+    assert any("one dark at each exposure" in text for text in result.attrs["warnings"])
+
+
+def test_every_frame_is_read_once_and_unknown_temperatures_are_a_setting(darks, bias):
+    class Bar:
+        count = 0
+
+        def update(self):
+            self.count += 1
+
+    bar = Bar()
+    cold = darks.assign_coords(temperature=("frame", np.full(18, np.nan)))
+    signal = dark_signal(cold, bias, gains(), progress=bar)
+    assert bar.count == 18 + 6
+    assert signal.sizes["group"] == 3
+
+
+def test_bias_of_another_size_is_refused(darks, bias):
+    with pytest.raises(WorkbenchError, match="differ in size"):
+        measure_dark(darks, bias.isel(y=slice(0, 128)), progress=False)

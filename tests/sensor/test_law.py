@@ -1,0 +1,96 @@
+"""The doubling law: truth recovered, shared gain errors cancel, lies about temperature are noticed."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from workbench.sensor import dark_law
+
+
+def currents(temperature, value, error, scatter=None, iso=800.0):
+    scatter = error if scatter is None else scatter
+    n = len(temperature)
+    return xr.Dataset(
+        {
+            "dark_current": ("setting", np.asarray(value, float)),
+            "dark_current_error": ("setting", np.broadcast_to(error, n).astype(float)),
+            "dark_current_scatter": ("setting", np.broadcast_to(scatter, n).astype(float)),
+        },
+        {
+            "iso": ("setting", np.broadcast_to(iso, n).astype(float)),
+            "temperature": ("setting", np.asarray(temperature, float)),
+        },
+    )
+
+
+def law_of(temperature, doubling=6.0):
+    return 0.3 * 2 ** ((np.asarray(temperature) - 20.0) / doubling)
+
+
+def test_two_temperatures_give_the_exact_answer():
+    law = dark_law(currents([-18.0, 20.0], law_of([-18.0, 20.0]), 0.001))
+    np.testing.assert_allclose(law.doubling_temperature, 6.0, rtol=1e-6)
+    predicted = law.dark_current_reference * 2 ** ((20 - law.reference_temperature) / law.doubling_temperature)
+    np.testing.assert_allclose(predicted, 0.3, rtol=1e-6)
+
+
+def test_intervals_hold_the_truth_and_cold_noise_does_not_bias():
+    rng = np.random.default_rng(0)
+    temperature = np.array([-10.0, 0.0, 10.0, 20.0])
+    sigma = np.full(4, 0.004)  # the coldest is known to 40 %
+    found, inside = [], 0
+    for _ in range(400):
+        law = dark_law(currents(temperature, rng.normal(law_of(temperature), sigma), sigma))
+        found.append(float(law.doubling_temperature))
+        inside += abs(found[-1] - 6.0) < float(law.doubling_temperature_error)
+    np.testing.assert_allclose(np.mean(found), 6.0, rtol=0.005)
+    assert 0.61 < inside / 400 < 0.76  # 68 % within three binomial standard deviations
+
+
+def test_a_gain_error_that_all_share_is_in_the_level_only():
+    temperature = [0.0, 10.0, 20.0, 30.0]
+    value = law_of(temperature)
+    scatter = 0.001 * value
+    shared = dark_law(currents(temperature, value, np.hypot(scatter, 0.05 * value), scatter))
+    alone = dark_law(currents(temperature, value, scatter))
+    np.testing.assert_allclose(shared.doubling_temperature, 6.0, rtol=1e-3)
+    np.testing.assert_allclose(shared.doubling_temperature_error, alone.doubling_temperature_error, rtol=0.02)
+    np.testing.assert_allclose(shared.dark_current_reference_error / shared.dark_current_reference, 0.05, rtol=0.1)
+
+
+def test_a_gain_error_between_two_isos_does_count():
+    temperature, iso = [0.0, 20.0], [200.0, 800.0]
+    value = law_of(temperature)
+    law = dark_law(currents(temperature, value, np.hypot(0.001, 0.05) * value, 0.001 * value, iso))
+    # ln(D2/D1) has an error of 5 % √2
+    np.testing.assert_allclose(
+        law.doubling_temperature_error / law.doubling_temperature, 0.0708 / np.log(value[1] / value[0]), rtol=0.03
+    )
+
+
+def test_darks_warmer_than_they_say_are_named_and_widen_the_errors():
+    temperature = [0.0, 10.0, 20.0, 30.0]
+    value = law_of([0.0, 13.0, 20.0, 30.0])
+    law = dark_law(currents(temperature, value, 0.01 * value))
+    honest = dark_law(currents(temperature, law_of(temperature), 0.01 * value))
+    assert "10 °C" in law.attrs["warnings"][0]
+    assert "warmer than stated" in law.attrs["warnings"][0]
+    assert law.doubling_temperature_error > 3 * honest.doubling_temperature_error
+    assert not honest.attrs["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("temperature", "value", "words"),
+    [
+        ([20.0, 20.0], [0.3, 0.3], "two temperatures or more"),
+        ([np.nan, 20.0], [0.3, 0.3], "two temperatures or more"),
+        ([0.0, 20.0], [0.3, 0.1], "does not rise"),
+        ([0.0, 20.0], [-0.001, 0.004], "does not rise"),
+        ([0.0, 20.0], [np.nan, 0.3], "two temperatures or more"),
+    ],
+)
+def test_what_cannot_be_fitted_is_not_a_number_and_says_why(temperature, value, words):
+    law = dark_law(currents(temperature, value, 0.005))
+    assert np.isnan(law.doubling_temperature)
+    assert np.isnan(law.doubling_temperature_error)
+    assert words in law.attrs["warnings"][0]
