@@ -119,5 +119,36 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
         click.echo(f"open:    {out / 'index.html'}")
 
 
+@main.command()
+@click.argument("stack", type=_FOLDER)
+@click.option(
+    "--out", type=_FOLDER, required=True, help="The picture: .png or .tif (16 bits), .fits or .xisf (floats)."
+)
+@click.option("--settings", type=_FOLDER, help="Settings (JSON) of an earlier finish, to be followed again.")
+@click.option("--save-settings", type=_FOLDER, help="Where to write the settings that were used.")
+@click.option("--linear", type=_FOLDER, help="Where to write the linear picture before the stretch.")
+@click.option("--background", help="polynomial (default), rbf, mesh or none.")
+@click.option("--balance", help="White balance: auto (default), stars, daylight or none.")
+@click.option("--stretch", help="asinh (default, keeps colours), autostretch, ghs or linear.")
+@click.option("--strength", type=float, help="Of the stretch; 1 (default) is automatic.")
+@click.option("--denoise", type=float, help="From 0 (default, off) to 1; the stack's own variance weighs it.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+@_says_what_is_wrong
+def finish(stack: Path, out: Path, quiet: bool, **options: Any) -> None:
+    """Make a picture of the linear STACK (.fits, .xisf, .tif): crop, background, colour, stretch.
+
+    Star fluxes are checked after every linear step. The picture carries its history and settings
+    inside; the same stack and settings give the same bytes.
+    """
+    from .runs.finish import finish_file, settings_from
+
+    linear, save = options.pop("linear"), options.pop("save_settings")
+    done = finish_file(stack, out, settings_from(**options), linear_out=linear, settings_out=save, progress=not quiet)
+    click.echo("\n".join(done.picture.attrs["history"]))
+    for warning in done.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"written: {out}")
+
+
 if __name__ == "__main__":
     main()

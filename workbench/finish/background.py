@@ -71,6 +71,8 @@ def measure_sky(picture: xr.Dataset, stars: xr.Dataset | None = None, *, cell: i
         if "variance" in picture:
             noise = np.sqrt(_cell_means(picture["variance"].values[channel], level.shape))
         error = np.where(enough, noise / np.sqrt(np.maximum(count, 1)), np.nan).astype(float)
+        # data without noise have an error all the same: the last bits of float32
+        error = np.maximum(error, 1e-6 * np.nanmax(np.abs(level)) if enough.any() else 0)
         levels.append(level)
         errors.append(error * _excess(level, error))
     rows, columns = levels[0].shape
@@ -208,9 +210,12 @@ def _terms(sky: xr.Dataset, degree: int, y: np.ndarray | None = None, x: np.ndar
 
 
 def _least_squares(terms: np.ndarray, level: np.ndarray, error: np.ndarray) -> np.ndarray:
-    weight = 1 / error**2
-    weighted = terms * weight[:, None]
-    return np.linalg.solve(weighted.T @ terms, weighted.T @ level)
+    """Weighted least squares by the normal equations: few terms of order one, many hundred times a picture."""
+    weighted = terms / (error * error)[:, None]
+    try:
+        return np.linalg.solve(weighted.T @ terms, weighted.T @ level)
+    except np.linalg.LinAlgError:  # samples on one line: the least of all that fit
+        return np.linalg.lstsq(terms / error[:, None], level / error, rcond=None)[0]
 
 
 def _mixture(sky: xr.Dataset, whole: np.ndarray, degree: int) -> np.ndarray:

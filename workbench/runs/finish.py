@@ -23,6 +23,36 @@ def open_linear(path: str | Path) -> xr.Dataset:
     return read_picture(path)
 
 
+def settings_from(
+    settings: str | Path | None = None,
+    *,
+    background: str | None = None,
+    balance: str | None = None,
+    stretch: str | None = None,
+    strength: float | None = None,
+    denoise: float | None = None,
+) -> FinishSettings:
+    """Return the settings of a file (or the defaults) with single wishes put over them.
+
+    Examples
+    --------
+    >>> settings_from(stretch="autostretch", denoise=0.5).stretch.method
+    'autostretch'
+    """
+    values = (FinishSettings() if settings is None else FinishSettings.open(settings)).to_dict()
+    wishes = {
+        ("background", "method"): background,
+        ("colour", "balance"): balance,
+        ("stretch", "method"): stretch,
+        ("stretch", "strength"): strength,
+        ("detail", "denoise"): denoise,
+    }
+    for (part, name), value in wishes.items():
+        if value is not None:
+            values[part][name] = value
+    return FinishSettings.from_dict(values)
+
+
 def finish_file(
     path: str | Path,
     out: str | Path,
