@@ -234,7 +234,8 @@ def combine(
     scale = np.ones((count, channels)) if scale is None else np.asarray(scale, np.float64)
     shape = (frames.height, frames.width)
     mean, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    samples, unstable = np.empty(shape, np.uint16), np.zeros(shape, bool)
+    samples = np.empty(shape, np.uint8 if count < 256 else np.uint16)
+    unstable = np.zeros(shape, bool)
     limits = np.array([np.inf, *(chi2.isf(UNSTABLE_CHANCE, n) / n for n in range(1, max(count, 2)))])
     nothing = np.zeros((1, 1), np.float32)
 
@@ -275,9 +276,10 @@ def _combine_band(
     mean, variance, samples, unstable, scatter, rejected,
 ):  # fmt: skip
     count, rows, width = band.shape
+    period = cell.shape[0]
     total, low, high = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
-    spread, first = np.empty(width, np.float32), np.empty(width, np.float32)
-    value, factor = np.empty(width, np.float32), np.empty(width, np.float32)
+    spread, first, shot = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    values = np.empty((1 if plain else count, width), np.float32)
     weights = 1.0 / scale
     shares = np.zeros((cell.size, 2))  # of a and b in the variance of the mean
     least = np.empty(cell.size)
@@ -287,9 +289,23 @@ def _combine_band(
         shares[c, 0] = count / whole**2
         shares[c, 1] = weights[:, c].sum() / whole**2
         least[c], heaviest[c] = scale[:, c].min(), weights[:, c].max() / whole
+    # numbers a channel, spread along the rows, so that the arithmetic runs in vector registers
+    scales = np.empty((period, 1 if plain else count, width), np.float32)
+    laws = np.empty((period, 4, width), np.float32)
+    for k in range(period):
+        for j in range(width):
+            c = cell[k, j % cell.shape[1]]
+            laws[k, 0, j], laws[k, 1, j], laws[k, 2, j] = model[c, 0], model[c, 1], black[c]
+            laws[k, 3, j] = 1.0 / weights[:, c].sum()
+            if not plain:
+                for n in range(count):
+                    scales[k, n, j] = scale[n, c]
     x, s, kept = np.empty(count), np.empty(count), np.zeros(count, np.bool_)
+    limit = np.float32(saturation)
+    ground = np.zeros(width, np.float32)
     for i in range(rows):
-        row_cell = cell[(top + i) % cell.shape[0]]
+        row_cell = cell[(top + i) % period]
+        law = laws[(top + i) % period]
         # the straight mean, the extremes and the scatter of every pixel of the row
         if plain:
             for j in range(width):
@@ -309,27 +325,22 @@ def _combine_band(
                 high[j] -= total[j]
                 total[j] += first[j]
         else:
+            if below.shape[0] > 1:
+                ground[:] = below[i]
             for j in range(width):
                 total[j] = 0
                 low[j] = np.inf
                 high[j] = -np.inf
                 spread[j] = 0
             for n in range(count):
-                _scaled(band[n, i], below, i, scale[n], row_cell, saturation, value, factor)
-                _add_scaled(value, factor, total, low, high)
+                _add_scaled(band[n, i], ground, scales[(top + i) % period, n], limit, values[n], total, low, high)
             for j in range(width):
-                c = row_cell[j % row_cell.size]
-                total[j] /= weights[:, c].sum()
+                total[j] *= law[3, j]
                 low[j] -= total[j]
                 high[j] -= total[j]
+                shot[j] = max(total[j] - law[2, j], np.float32(0)) * law[1, j]
             for n in range(count):
-                _scaled(band[n, i], below, i, scale[n], row_cell, saturation, value, factor)
-                for j in range(width):
-                    c = row_cell[j % row_cell.size]
-                    a, b = model[c, 0], model[c, 1]
-                    d = value[j] - total[j]
-                    light = max(total[j] - black[c], 0.0)
-                    spread[j] += d * d / (scale[n, c] * (scale[n, c] * a + b * light))
+                _add_ratio(values[n], total, shot, law[0], scales[(top + i) % period, n], spread)
         for j in range(width):
             c = row_cell[j % row_cell.size]
             a, b = model[c, 0], model[c, 1]
@@ -375,27 +386,23 @@ def _add_square(row, first, centre, spread):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _scaled(row, below, i, scale, row_cell, saturation, value, factor):
-    """Set value = (y - pedestal) · scale, NaN where saturated, and factor = 1/scale, along a row."""
-    period = row_cell.size
-    for k in range(period):
-        s = np.float32(scale[row_cell[k]])
-        for j in range(k, row.size, period):
-            factor[j] = s
-    flat = below.shape[0] > 1
+def _add_scaled(row, ground, scale, limit, value, total, low, high):
+    """Set value = (y - pedestal) · scale, NaN where saturated; the total is that of value/scale."""
     for j in range(row.size):
         y = np.float32(row[j])
-        ground = below[i, j] if flat else np.float32(0)
-        value[j] = (y - ground) * factor[j] if y < saturation else np.float32(np.nan)
-        factor[j] = np.float32(1) / factor[j]
+        above = y - ground[j] if y < limit else np.float32(np.nan)
+        v = above * scale[j]
+        value[j] = v
+        total[j] += above
+        low[j] = min(low[j], v)
+        high[j] = max(high[j], v)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _add_scaled(value, weight, total, low, high):
+def _add_ratio(value, centre, shot, quiet, scale, spread):
     for j in range(value.size):
-        total[j] += weight[j] * value[j]
-        low[j] = min(low[j], value[j])
-        high[j] = max(high[j], value[j])
+        d = value[j] - centre[j]
+        spread[j] += d * d / (scale[j] * (scale[j] * quiet[j] + shot[j]))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from scipy import ndimage
+from numba import njit
 
 from ..bayer import channel_index
 from ..errors import WorkbenchError
@@ -57,7 +57,9 @@ def find_defects(
         if dark is not None:
             flags[plane] |= _in_dark(dark, plane, int(channel), hot_noise, warm_sigmas, unstable_excess)
         if flat is not None:
-            flags[plane] |= _in_flat(flat["signal"].values[plane], dead_response)
+            dead = np.zeros(flags[plane].shape, np.uint8)
+            _flag_flat(flat["signal"].values[plane], dead_response, dead)
+            flags[plane] |= dead
     counts = {name: int(np.count_nonzero(flags & bit)) for name, bit in KINDS.items()}
     return xr.DataArray(
         flags,
@@ -82,31 +84,77 @@ def find_defects(
 def _in_dark(
     dark: xr.Dataset, plane: tuple, channel: int, hot_noise: float, warm_sigmas: float, unstable_excess: float
 ) -> np.ndarray:
-    level = dark["signal"].values[plane]
-    count, variance = dark["count"].values[plane], dark["variance"].values[plane]
-    middle = float(np.nanmedian(level))
-    spread = 1.4826 * float(np.nanmedian(np.abs(level - middle)))
-    excess = level - middle
+    level, count, variance, unstable = (
+        dark[name].values[plane] for name in ("signal", "count", "variance", "unstable")
+    )
+    middle = _median(level)
+    spread = 1.4826 * _median(np.abs(_sample(level) - middle))
+    one_frame = _sample(variance) * _sample(count)
+    ordinary = _median(one_frame)  # [ADU²]
     b = np.reshape(dark.attrs["model"], (-1, 2))[channel, 1]
-    ordinary = float(np.nanmedian(variance * count))  # [ADU²] of one frame
-    flags = np.zeros(level.shape, np.uint8)
-    flags[excess > warm_sigmas * spread] |= WARM
-    # where the gain is not known (b = 0) the frames' scatter is the only word on noise
-    noisy = b * excess > (hot_noise**2 - 1) * ordinary if b > 0 else variance * count > hot_noise**2 * ordinary
-    flags[noisy & (excess > warm_sigmas * spread)] |= HOT
     white = dark.attrs["white_level"]
-    if np.isfinite(white):
-        flags[level >= 0.98 * white] |= HOT
-    model = ordinary + b * np.maximum(excess, 0)
-    unstable = dark["unstable"].values[plane] & (variance * count > unstable_excess * model)
-    flags[unstable] |= UNSTABLE
-    flags[~np.isfinite(level)] |= HOT
+    flags = np.zeros(level.shape, np.uint8)
+    _flag_dark(
+        level, count, variance, unstable, middle, warm_sigmas * spread, ordinary, b, hot_noise**2 - 1,
+        0.98 * white if np.isfinite(white) else np.inf, unstable_excess, flags,
+    )  # fmt: skip
     return flags
 
 
-def _in_flat(response: np.ndarray, least: float) -> np.ndarray:
-    around = ndimage.median_filter(np.where(np.isfinite(response), response, 0.0), size=5, mode="reflect")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = response / around
-        # where the surroundings are dark as well it is not the pixel but the flat that is missing
-        return np.where((around > 0) & ((ratio < least) | (ratio > 1 / least)), DEAD, 0).astype(np.uint8)
+def _sample(plane: np.ndarray) -> np.ndarray:
+    """An even part of a plane, large enough for a median to a thousandth of the spread."""
+    step = max(1, int(np.sqrt(plane.size / 400_000)))
+    return plane[::step, ::step]
+
+
+def _median(plane: np.ndarray) -> float:
+    return float(np.nanmedian(_sample(plane)))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _flag_dark(level, count, variance, unstable, middle, warm, ordinary, b, noisier, white, excess, flags):
+    for i in range(level.shape[0]):
+        for j in range(level.shape[1]):
+            above = level[i, j] - middle
+            if not np.isfinite(above) or level[i, j] >= white:
+                flags[i, j] |= HOT
+                continue
+            if above > warm:
+                flags[i, j] |= WARM
+                # where the gain is not known (b = 0) the frames' scatter is the only word on noise
+                added = b * above if b > 0 else variance[i, j] * count[i, j] - ordinary
+                if added > noisier * ordinary:
+                    flags[i, j] |= HOT
+            if unstable[i, j] and variance[i, j] * count[i, j] > excess * (ordinary + b * max(above, 0.0)):
+                flags[i, j] |= UNSTABLE
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _flag_flat(response, least, flags):
+    """Flag what differs from the median of the 24 around it; only where the mean of a few neighbours hints at it."""
+    rows, columns = response.shape
+    around = np.empty(25)
+    for i in range(rows):
+        for j in range(columns):
+            f = response[i, j]
+            hint, number = 0.0, 0
+            for m in range(max(0, i - 1), min(rows, i + 2)):
+                g = response[m, j - 1 if j else j + 1]
+                h = response[m, j + 1 if j + 1 < columns else j - 1]
+                if np.isfinite(g) and np.isfinite(h):
+                    hint += g + h
+                    number += 2
+            # a neighbour may be a defect too, so the hint is generous
+            if number and np.isfinite(f) and abs(f / (hint / number) - 1) < 0.3 * (1 - least):
+                continue
+            number = 0
+            for m in range(max(0, i - 2), min(rows, i + 3)):
+                for n in range(max(0, j - 2), min(columns, j + 3)):
+                    if (m != i or n != j) and np.isfinite(response[m, n]):
+                        around[number] = response[m, n]
+                        number += 1
+            if number < 5:  # it is not the pixel but the flat that is missing here
+                continue
+            middle = np.median(around[:number])
+            if middle > 0 and not (least <= f / middle <= 1 / least):
+                flags[i, j] |= DEAD

@@ -7,7 +7,7 @@ together with the dark signal, when lights are calibrated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -158,11 +158,11 @@ def plane_means(mosaic: np.ndarray, cell: np.ndarray) -> np.ndarray:
     [1.0, 2.0, 3.0]
     """
     means = np.full(cell.size, np.nan)
-    for (row, column), channel in np.ndenumerate(cell):
-        plane = mosaic[row :: cell.shape[0], column :: cell.shape[1]]
-        good = np.isfinite(plane)
-        if good.any():
-            means[channel] = plane.mean(dtype=float) if good.all() else plane[good].mean(dtype=float)
+    for channel, place in _each_plane(cell):
+        plane = mosaic[place]
+        means[channel] = plane.mean(dtype=float)
+        if not np.isfinite(means[channel]) and np.isfinite(plane).any():
+            means[channel] = plane[np.isfinite(plane)].mean(dtype=float)
     return means
 
 
@@ -283,10 +283,11 @@ def _normalised(
     level = plane_means(combined.mean, cell)
     if offset is not None:  # the offset's own noise is common to all flats: it does not average out
         share = (len(frames) / (1 / scale).sum(axis=0)) ** 2
-        combined.variance[:] += _tile(share, cell, combined.mean.shape) * offset["variance"].values
-    divisor = _tile(level, cell, combined.mean.shape)
-    combined.mean[:] /= divisor
-    combined.variance[:] /= divisor**2
+        for channel, plane in _each_plane(cell):
+            combined.variance[plane] += share[channel].astype(np.float32) * offset["variance"].values[plane]
+    for channel, plane in _each_plane(cell):
+        combined.mean[plane] /= np.float32(level[channel])
+        combined.variance[plane] /= np.float32(level[channel] ** 2)
     result = _master("flat", flat, frames, combined, model, noise, iso=iso, exposure=_typical(flat, "exposure"))
     result["signal"].attrs.update(units="1", long_name="relative response (flat)")
     result["variance"].attrs.update(units="1", long_name="variance of the relative response")
@@ -379,6 +380,12 @@ def _require_alike(frames: xr.DataArray, master: xr.Dataset, what: str) -> None:
     sizes = [f"{array.sizes['x']} x {array.sizes['y']}" for array in (frames, master)]
     if sizes[0] != sizes[1]:
         raise WorkbenchError(f"the {what} have {sizes[0]} pixels, the {other} {sizes[1]}: they do not belong together")
+
+
+def _each_plane(cell: np.ndarray) -> Iterator[tuple[int, tuple[slice, slice]]]:
+    """Yield each channel's number and where its pixels lie in the mosaic."""
+    for (row, column), channel in np.ndenumerate(cell):
+        yield int(channel), (slice(row, None, cell.shape[0]), slice(column, None, cell.shape[1]))
 
 
 def _tile(values: Sequence[float] | np.ndarray, cell: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
