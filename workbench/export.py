@@ -24,6 +24,7 @@ from .apps import shot_noise
 from .charts import theme
 from .charts.registry import Chart, select
 from .charts.words import Words
+from .errors import WorkbenchError
 
 DPI = 150
 WIDTH_IN = 1600 / DPI
@@ -65,11 +66,13 @@ def write_charts(
     written = Written(Path(out))
     written.folder.mkdir(parents=True, exist_ok=True)
     for chart in tqdm(charts, desc="charts", unit="chart", disable=not progress, leave=False):
-        missing = chart.missing(characterization)
-        if missing:
+        if chart.missing(characterization):
             written.not_drawn[chart.id] = f"these frames do not give it; shoot {chart.shoot}"
             continue
-        written.files[chart.id] = _write_chart(chart, characterization, written.folder)
+        try:
+            written.files[chart.id] = _write_chart(chart, characterization, written.folder)
+        except WorkbenchError as problem:
+            written.not_drawn[chart.id] = str(problem)
     if not only:
         _atomic(written.folder / "index.html", _index(charts, written).encode())
     return written
@@ -121,9 +124,9 @@ def _pictures(drawn: hv.Layout, title: str, words: Words) -> tuple[bytes, bytes]
     from matplotlib import pyplot as plt
 
     theme.load_backends()
-    figure = hv.Store.renderers["matplotlib"].get_plot(drawn).state
+    figure = plt.figure()
     try:
-        _arrange(figure, drawn, title, words.caption)
+        _arrange(figure, _draw(figure, drawn), drawn, title, words.caption)
         png, svg = io.BytesIO(), io.BytesIO()
         about = {"Title": title, "Description": words.caption}
         figure.savefig(png, format="png", dpi=DPI, metadata={**about, "Software": None})
@@ -134,16 +137,30 @@ def _pictures(drawn: hv.Layout, title: str, words: Words) -> tuple[bytes, bytes]
     return png.getvalue(), _accessible(svg.getvalue().decode(), title, words.alt).encode()
 
 
-def _arrange(figure: Any, drawn: hv.Layout, title: str, caption: str) -> None:
+def _draw(figure: Any, drawn: hv.Layout) -> list[list[Any]]:
+    """Draw each panel into the figure; return its axes: those of the data, and of the colour bar if there is one.
+
+    HoloViews' own layout would draw everything twice to find its places, which `_arrange` sets anyway.
+    """
+    renderer = hv.Store.renderers["matplotlib"]
+    found = []
+    for number, panel in enumerate(drawn, start=1):
+        axes = figure.add_subplot(1, len(drawn), number)
+        before = len(figure.axes)
+        options = renderer.plot_options(panel, renderer.size)
+        renderer.plotting_class(panel)(panel, renderer=renderer, fig=figure, axis=axes, **options).initialize_plot()
+        found.append([axes, *figure.axes[before:]])
+    return found
+
+
+def _arrange(figure: Any, axes: list[list[Any]], drawn: hv.Layout, title: str, caption: str) -> None:
     """Place title, panels and caption: every panel in a cell of its own, so that nothing overlaps."""
     lines = textwrap.wrap(caption, 150)
     count = len(drawn)
     gap_left = _GAP["left"] if count < 3 else 0.75
-    panels, bars = figure.axes[:count], figure.axes[count:]
     ratios = [_ratio(panel) for panel in drawn]
     cell = WIDTH_IN / count
-    has_bar = [any(isinstance(part, hv.Image) for part in panel) for panel in drawn]
-    widths = [cell - gap_left - _GAP["right"] - _BAR * bar for bar in has_bar]
+    widths = [cell - gap_left - _GAP["right"] - _BAR * (len(own) - 1) for own in axes]
     shapes = [width / ratio for width, ratio in zip(widths, ratios, strict=True) if ratio]
     free = max(shapes) if shapes else min(4.1, cell / 1.3)  # of panels that may have any shape
     heights = [width / ratio if ratio else free for width, ratio in zip(widths, ratios, strict=True)]
@@ -152,16 +169,14 @@ def _arrange(figure: Any, drawn: hv.Layout, title: str, caption: str) -> None:
     total = head + _GAP["top"] + tall + _GAP["bottom"] + foot
     figure.set_size_inches(WIDTH_IN, total)
     figure.set_facecolor(theme.PAPER)
-    bars = iter(bars)
-    for number, (axes, width, height) in enumerate(zip(panels, widths, heights, strict=True)):
+    for number, ((data, *bars), width, height) in enumerate(zip(axes, widths, heights, strict=True)):
         left = number * cell + gap_left
         bottom = total - head - _GAP["top"] - height
-        axes.set_aspect("auto")
+        data.set_aspect("auto")
         if count == 1:
-            axes.set_title("")
-        axes.set_position([left / WIDTH_IN, bottom / total, width / WIDTH_IN, height / total])
-        if has_bar[number]:
-            bar = next(bars)
+            data.set_title("")
+        data.set_position([left / WIDTH_IN, bottom / total, width / WIDTH_IN, height / total])
+        for bar in bars:
             bar.set_position([(left + width + 0.12) / WIDTH_IN, bottom / total, 0.13 / WIDTH_IN, height / total])
             bar.tick_params(labelsize=8.5, color=theme.MUTED, labelcolor=theme.INK)
             bar.yaxis.label.set(size=9.5, color=theme.INK)

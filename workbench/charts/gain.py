@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..errors import WorkbenchError
 from .theme import (
     CHANNEL_COLOUR,
     INK,
@@ -29,11 +30,11 @@ BLOG_ADU_PER_ELECTRON = {
     200: 0.94, 400: 1.85, 500: 2.31, 640: 2.93, 800: 3.68, 1000: 4.65, 1250: 6.26, 1600: 7.56,
     2000: 9.82, 2500: 12.24, 3200: 16.48, 4000: 20.62, 5000: 25.79, 6400: 34.07,
 }  # fmt: skip
-# Bill Claff, photonstophotos.net, "D7000 Read Noise" (2012): optical black, 14-bit ADU.
+# Bill Claff, photonstophotos.net, "D7000 Read Noise" (2012): optical black, 14-bit ADU.  Beyond ISO 1007 the camera
+# scales digitally, which the optical black does not follow, so the published values beyond are not comparable.
 CLAFF_READ_NOISE_ADU = {
     100: 1.659, 125: 2.013, 158: 2.400, 200: 2.936, 251: 3.520, 317: 4.391, 400: 5.343, 503: 6.447, 634: 7.717,
-    800: 9.717, 1007: 11.134, 1269: 11.401, 1600: 11.104, 2015: 11.184, 2539: 11.252, 3200: 11.505, 4031: 11.229,
-    5079: 11.205, 6400: 11.294,
+    800: 9.717, 1007: 11.134,
 }  # fmt: skip
 # The same author's chart in electrons.
 CLAFF_READ_NOISE_ELECTRONS = {100: 3.1, 200: 2.9, 400: 2.7, 800: 2.5, 1000: 2.45}
@@ -76,6 +77,14 @@ def _room_for_legend(gain: np.ndarray, invert: bool) -> tuple[float, float]:
     return (0.4 / high, 4 / low) if invert else (low / 2.5, high * 4)
 
 
+def _with_iso(data: xr.Dataset) -> xr.Dataset:
+    """Leave out what has no ISO; a chart against ISO needs some."""
+    known = np.flatnonzero(np.isfinite(data["iso"].values))
+    if not known.size:
+        raise WorkbenchError("these frames state no ISO; give it in frames.csv (column iso)")
+    return data.isel(iso=known)
+
+
 def _series(data: xr.Dataset, name: str, channel: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return ISO, value and error of one channel where the value is known."""
     one = data.sel(channel=channel)
@@ -96,6 +105,7 @@ def iso_to_gain(gain: xr.Dataset, unity: xr.Dataset | None = None, *, reference:
     reference
         Overlay the blog's own points (a Nikon D7000).
     """
+    gain = _with_iso(gain)
     isos = gain["iso"].values
     edges = np.array(_iso_limits(isos))
     panels = []
@@ -181,73 +191,75 @@ def ptc(
     iso = float(isos[0] if iso is None else iso)
     names = _channels(ptc)
     channel = channel or ("G1" if "G1" in names else names[0])
-    left: list[Any] = []
-    for name in names:
-        left += _transfer(ptc, gain, iso, name, dims, name, CHANNEL_COLOUR[name], name)
-    left += _floor(ptc, gain, iso, names[-1], dims)
-    panels = [panel(left, title=f"ISO {iso:g}, every channel", log="xy", legend="top_left")]
+    left = [(_curve(ptc, gain, iso, name), name, CHANNEL_COLOUR[name], name) for name in names]
+    title = f"{_named(iso)}, every channel" if len(names) > 1 else _named(iso)
+    panels = [_transfer_panel(left, dims, title, floor=True)]
     if isos.size > 1:
-        right: list[Any] = []
-        chosen = (
-            isos if isos.size <= len(SERIES) else isos[np.linspace(0, isos.size - 1, len(SERIES)).round().astype(int)]
-        )
-        for number, one in enumerate(chosen):
-            right += _transfer(ptc, gain, float(one), channel, dims, f"ISO {one:g}", SERIES[number], "circle")
-        panels.append(panel(right, title=f"{channel}, every ISO", log="xy", legend="top_left"))
+        places = np.linspace(0, isos.size - 1, min(isos.size, len(SERIES))).round().astype(int)
+        right = [
+            (_curve(ptc, gain, float(one), channel), _named(one), colour, "circle")
+            for one, colour in zip(isos[places], SERIES, strict=False)
+        ]
+        panels.append(_transfer_panel(right, dims, f"{channel}, every ISO", floor=False))
     return layout(panels)
 
 
-def _transfer(ptc, gain, iso, channel, dims, label, colour, marker) -> list[Any]:
-    """Return one photon transfer curve: used and unused pairs, the fit, the read-noise floor."""
-    where = ptc["iso"].values == iso
-    one = ptc.isel(pair=np.flatnonzero(where)).sel(channel=channel)
-    x, y, error = one["signal"].values, one["variance"].values, one["variance_error"].values
-    good = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
-    used = (
-        gain["used"].isel(pair=np.flatnonzero(where)).sel(channel=channel).values
-        if gain is not None
-        else np.ones_like(good)
-    )
-    elements: list[Any] = []
+def _named(iso: float) -> str:
+    return f"ISO {iso:g}" if np.isfinite(iso) else "ISO not recorded"
+
+
+class _Curve(NamedTuple):
+    """One photon transfer curve: its points, which of them the fit used, and the fit."""
+
+    signal: np.ndarray
+    variance: np.ndarray
+    error: np.ndarray
+    used: np.ndarray
+    slope: float
+    floor: float
+
+
+def _curve(ptc: xr.Dataset, gain: xr.Dataset | None, iso: float, channel: str) -> _Curve:
+    one = ptc.isel(pair=np.flatnonzero(_equal(ptc["iso"].values, iso))).sel(channel=channel)
+    signal, variance, error = (one[name].values for name in ("signal", "variance", "variance_error"))
+    good = np.isfinite(signal) & np.isfinite(variance) & (signal > 0) & (variance > 0)
+    used, slope, floor = np.ones(good.size, bool), np.nan, np.nan
     if gain is not None:
-        fit = gain.sel(iso=iso, channel=channel)
-        slope, floor = 1 / float(fit["gain"]), float(fit["intercept"])
-        if np.isfinite(slope) and good.any():
-            along = np.geomspace(x[good].min() / 1.5, x[good].max() * 1.2, 80)
-            elements.append(
-                line(along, np.maximum(along * slope + floor, 0.5 * y[good].min()), dims=dims, colour=colour, width=1.3)
-            )
-    left_out = good & ~used.astype(bool)
-    if left_out.any():
-        elements.append(
-            points(
-                x[left_out], y[left_out], error[left_out], dims=dims, label="",
-                colour=UNUSED, marker=marker, size=6, filled=False,
-            )
-        )  # fmt: skip
-    kept = good & used.astype(bool)
-    elements.append(points(x[kept], y[kept], error[kept], dims=dims, label=label, colour=colour, marker=marker, size=6))
-    return elements
+        pairs = np.flatnonzero(_equal(ptc["iso"].values, iso))
+        used = gain["used"].isel(pair=pairs).sel(channel=channel).values.astype(bool)
+        for row in np.flatnonzero(_equal(gain["iso"].values, iso)):
+            fit = gain.isel(iso=row).sel(channel=channel)
+            slope, floor = 1 / float(fit["gain"]), float(fit["intercept"])
+    return _Curve(signal[good], variance[good], error[good], used[good], slope, floor)
 
 
-def _floor(ptc, gain, iso, channel, dims) -> list[Any]:
-    """Return the read-noise floor of a fit, and a name for the grey points that the fit left out."""
+def _equal(values: np.ndarray, value: float) -> np.ndarray:
+    return np.isclose(values.astype(float), float(value), equal_nan=True)
+
+
+def _transfer_panel(curves: list[tuple[_Curve, str, str, str]], dims, title: str, *, floor: bool) -> hv.Overlay:
+    """Draw curves with their names, colours and markers: the fits, what they used and what they left out."""
     elements: list[Any] = []
-    if gain is None:
-        return elements
-    here = np.flatnonzero(ptc["iso"].values == iso)
-    signal = ptc["signal"].isel(pair=here).values
-    floor = float(gain.sel(iso=iso, channel=channel)["intercept"])
-    ends = np.array([np.nanmin(signal[signal > 0]) / 1.5, np.nanmax(signal)])
-    if floor > 0:
-        elements.append(line(ends, [floor, floor], dims=dims, label="floor: read noise", colour=MUTED, dash="dotted"))
-    left_out = ~gain["used"].isel(pair=here).sel(channel=channel).values.astype(bool)
-    if left_out.any():
-        x, y = (ptc[name].isel(pair=here).sel(channel=channel).values[left_out] for name in ("signal", "variance"))
-        elements.append(
-            points(x, y, dims=dims, label="not used in the fit", colour=UNUSED, marker=channel, size=6, filled=False)
-        )
-    return elements
+    for curve, _, colour, _ in curves:
+        if np.isfinite(curve.slope) and curve.signal.size:
+            along = np.geomspace(curve.signal.min() / 1.5, curve.signal.max() * 1.2, 60)
+            law = along * curve.slope + curve.floor
+            elements.append(line(along[law > 0], law[law > 0], dims=dims, colour=colour, width=1.3))
+    unused = [np.concatenate([part[~curve.used] for curve, *_ in curves for part in [curve[at]]]) for at in (0, 1)]
+    if unused[0].size:
+        style = {"label": "not used in the fit", "colour": UNUSED, "size": 7, "filled": False}
+        elements.append(points(*unused, dims=dims, **style))
+    for curve, label, colour, marker in curves:
+        kept = [part[curve.used] for part in curve[:3]]
+        if kept[0].size:
+            elements.append(points(*kept, dims=dims, label=label, colour=colour, marker=marker, size=6))
+    floors = [curve.floor for curve, *_ in curves if curve.floor > 0]
+    if floor and floors:
+        signals = np.concatenate([curve.signal for curve, *_ in curves])
+        ends = np.array([signals.min() / 1.5, signals.max()])
+        level = np.full(2, np.mean(floors))
+        elements.append(line(ends, level, dims=dims, label="floor: read noise", colour=MUTED, dash="dotted"))
+    return panel(elements, title=title, log="xy", legend="top_left")
 
 
 def read_noise_vs_iso(read_noise: xr.Dataset, gain: xr.Dataset | None = None, *, reference: bool = True) -> hv.Layout:
@@ -262,6 +274,7 @@ def read_noise_vs_iso(read_noise: xr.Dataset, gain: xr.Dataset | None = None, *,
     reference
         Overlay Bill Claff's published values of the Nikon D7000.
     """
+    read_noise = _with_iso(read_noise)
     isos = read_noise["iso"].values
     settings = {"log": "xy", "xlim": _iso_limits(isos), "xticks": _iso_ticks(isos)}
     adu: list[Any] = []
@@ -279,7 +292,7 @@ def read_noise_vs_iso(read_noise: xr.Dataset, gain: xr.Dataset | None = None, *,
         adu.append(points(iso, value, error, dims=(ISO, READ_ADU), **style))
         if gain is None or channel not in _channels(gain):
             continue
-        factor = gain.sel(channel=channel).reindex(iso=iso)
+        factor = _with_iso(gain).sel(channel=channel).reindex(iso=iso)
         product = value * factor["gain"].values
         spread = np.hypot(error / value, factor["gain_error"].values / factor["gain"].values) * product
         good = np.isfinite(product)

@@ -141,7 +141,11 @@ def read_noise_vs_iso(result: Any) -> Words:
             text += (
                 "In electrons: " + listing(f"{quantity(float(both[i]))} {_at(float(both.iso[i]))}" for i in ends) + ". "
             )
-    reference = "Gold diamonds: Bill Claff's published D7000. " if is_d7000(result.camera) else ""
+    reference = (
+        "Gold diamonds: Bill Claff's published D7000, up to ISO 1007, where its analogue gain ends. "
+        if is_d7000(result.camera)
+        else ""
+    )
     return Words(
         f"Read noise from the differences of bias pairs, {count} frames an ISO; bars: 1σ. Mean of the channels: "
         f"{text}{reference}{source(result)}",
