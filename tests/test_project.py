@@ -30,6 +30,7 @@ def requirements() -> dict[str, str]:
 
 def test_environment_is_in_step_with_pyproject():
     lines = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    lines = [line for line in lines if isinstance(line, str)] + lines[-1]["pip"]
     conda = dict(re.fullmatch(r"([A-Za-z0-9_.-]+)(>=[\d.]+)", line).groups() for line in lines if ">=" in line)
     assert conda == requirements()
 
