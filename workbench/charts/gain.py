@@ -71,7 +71,7 @@ def _around(values: np.ndarray) -> tuple[float, float]:
     return float(known.min()) / 1.5, float(known.max()) * 1.5
 
 
-def _room_for_legend(gain: np.ndarray, invert: bool) -> tuple[float, float]:
+def _room_for_legend(gain: Any, invert: bool) -> tuple[float, float]:
     """Return limits that keep the legend's corner, the one the line does not cross, free on a narrow screen too."""
     low, high = np.nanmin(gain), np.nanmax(gain)
     return (0.4 / high, 4 / low) if invert else (low / 2.5, high * 4)
@@ -107,17 +107,19 @@ def iso_to_gain(gain: xr.Dataset, unity: xr.Dataset | None = None, *, reference:
     """
     gain = _with_iso(gain)
     isos = gain["iso"].values
-    edges = np.array(_iso_limits(isos))
+    shown = [*isos, *BLOG_ADU_PER_ELECTRON] if reference else isos
+    edges = np.array(_iso_limits(shown))
+    blog_iso, blog = np.array(list(BLOG_ADU_PER_ELECTRON.items())).T
+    values = [*gain["gain"].values.ravel(), *(1 / blog if reference else [])]
     panels = []
     for dims, invert in (((ISO, GAIN), False), ((ISO, INVERSE), True)):
         elements: list[Any] = []
         if unity is not None and np.isfinite(float(unity["unity_gain_iso"])):
             elements += _unity(unity, edges, dims, invert)
         if reference:
-            iso, blog = np.array(list(BLOG_ADU_PER_ELECTRON.items())).T
             elements.append(
                 points(
-                    iso, blog if invert else 1 / blog, dims=dims, label="the blog's points (D7000)",
+                    blog_iso, blog if invert else 1 / blog, dims=dims, label="the blog's points (D7000)",
                     colour=REFERENCE, marker="diamond", size=9, filled=False,
                 )
             )  # fmt: skip
@@ -150,8 +152,8 @@ def iso_to_gain(gain: xr.Dataset, unity: xr.Dataset | None = None, *, reference:
                 title="ADU for each electron" if invert else "Electrons for each ADU",
                 log="xy",
                 xlim=tuple(edges),
-                ylim=_room_for_legend(gain["gain"].values, invert),
-                xticks=_iso_ticks(isos),
+                ylim=_room_for_legend(values, invert),
+                xticks=_iso_ticks(shown),
                 legend="top_left" if invert else "top_right",
             )
         )
@@ -259,7 +261,13 @@ def _transfer_panel(curves: list[tuple[_Curve, str, str, str]], dims, title: str
         ends = np.array([signals.min() / 1.5, signals.max()])
         level = np.full(2, np.mean(floors))
         elements.append(line(ends, level, dims=dims, label="floor: read noise", colour=MUTED, dash="dotted"))
-    return panel(elements, title=title, log="xy", legend="top_left")
+    tops = [float(curve.variance.max()) for curve, *_ in curves if curve.variance.size]
+    room = {"ylim": (_lowest(curves, floors if floor else []) / 2, 10 * max(tops))} if tops else {}
+    return panel(elements, title=title, log="xy", legend="top_left", **room)
+
+
+def _lowest(curves, floors: list[float]) -> float:
+    return min([float(curve.variance.min()) for curve, *_ in curves if curve.variance.size] + floors)
 
 
 def read_noise_vs_iso(read_noise: xr.Dataset, gain: xr.Dataset | None = None, *, reference: bool = True) -> hv.Layout:

@@ -354,8 +354,8 @@ def _finish_bokeh(plot, _element) -> None:
 
 
 def _log_stops(start: float | None, end: float | None) -> list[float]:
-    """Return 1, 2, 5, 10, 20 ... along a short logarithmic axis, nothing on one of 2.5 decades or more."""
-    if not start or not end or start <= 0 or end / start > 10**2.5:
+    """Return 1, 2, 5, 10, 20 ... along a short logarithmic axis, nothing on one of 3 decades or more."""
+    if not start or not end or start <= 0 or end / start > 1000:
         return []
     decades = range(math.floor(math.log10(start)), math.ceil(math.log10(end)) + 1)
     return [digit * 10.0**power for power in decades for digit in (1, 2, 5)]

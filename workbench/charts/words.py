@@ -156,11 +156,14 @@ def read_noise_vs_iso(result: Any) -> Words:
 def shot_noise_snr(result: Any) -> Words:
     """Describe the SNR chart of a characterization."""
     ratio = result.snr["snr"].values / result.snr["snr_expected"].values
+    apertures = np.unique(result.snr["aperture"].values)
+    several = apertures[np.isfinite(apertures)].size > 1
+    light = "Exposure is divided by the square of the f-number, as these flats are of several. " if several else ""
     return Words(
         "Signal-to-noise ratio of pairs of flats, in which shot noise rules: it grows as the square root of the "
         "electrons caught, so four times the exposure doubles it. Dashed: √N. Measured over expected, median of "
         f"{np.isfinite(ratio).sum()} points: {np.nanmedian(ratio):.3f}; read noise pulls the faintest below the line. "
-        f"Bars: 1σ. {source(result)}",
+        f"{light}Bars: 1σ. {source(result)}",
         "Log-log charts: the measured signal-to-noise ratio follows the square root of the number of electrons.",
     )
 
