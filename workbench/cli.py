@@ -50,6 +50,7 @@ def main() -> None:
     \b
     Then with your own frames:
         workbench frames FOLDER                      what is there, as the workbench sees it
+        workbench inspect FOLDER                     is my raw file raw?
         workbench characterize FOLDER --out results  black level, read noise, gain, dark current
         workbench charts --frames FOLDER --out charts
 
@@ -69,6 +70,31 @@ def frames(folder: Path) -> None:
     from .ingest import open_folder
 
     click.echo(repr(open_folder(folder)))
+
+
+@main.command()
+@click.argument("frames", nargs=-1, required=True, type=_FOLDER)
+@click.option("--out", type=_FOLDER, help="Folder for fidelity.json and the charts; made where it does not exist.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+@_says_what_is_wrong
+def inspect(frames: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
+    """Is my raw file raw? Say what the camera did to its numbers before it saved FRAMES.
+
+    FRAMES is a folder or some files of one camera, of any kind: a single light shows something, bias
+    frames, pairs of flats and a long dark show all. Each of eight questions gets an answer, a number,
+    and what it means for your measurements.
+    """
+    from .runs import inspect as run
+    from .runs.inspection import write_inspection
+
+    result = run(frames[0] if len(frames) == 1 else frames, progress=not quiet)
+    click.echo(repr(result))
+    if out is not None:
+        from .export import write_charts
+
+        write_inspection(result, out)
+        write_charts(result, out, only=result.charts(), progress=not quiet)
+        click.echo(f"\nwritten: {out / 'fidelity.json'} and charts")
 
 
 @main.command()

@@ -4,9 +4,10 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["characterization", "samples"],
+    submodules=["characterization", "inspection", "samples"],
     submod_attrs={
         "characterization": ["Characterization", "characterize"],
+        "inspection": ["Inspection", "inspect"],
         "samples": ["sample_folder"],
     },
 )

@@ -28,8 +28,8 @@ _REACHES = (2, 4, 8, 16, 32)  # how far off the neighbours may be: twice that is
 _COVERED = 0.8  # of the pixels at well-filled codes whose absence could have been seen: else look further
 _CHANCE = 1e-3  # that noise empties a code whose neighbours have `ENOUGH` pixels (Poisson: 3e-4)
 _SIGNIFICANT = 1e-6
-_PIXELS = 1 << 25  # that suffice of one kind at one ISO
-_SETTINGS = 6  # exposures and temperatures of bias frames and darks looked at, at each ISO
+_PIXELS = 1 << 22  # that suffice of one kind at one ISO
+_SETTINGS = 3  # exposures and temperatures of bias frames and darks looked at, at each ISO
 _PILED_UP, _PILE = 10, 16  # times the fullest code nearby, and pixels: a pile-up
 _NEARBY = 64
 _FEWEST, _FEWEST_MISSING = 8, 3  # codes tested for a multiplier, missing ones among them
@@ -42,8 +42,8 @@ def count_codes(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     """Count how often each code occurs, for each channel and each setting.
 
     Bias frames and darks are counted apart by ISO, exposure and temperature (their narrow peaks, put together, would
-    leave gaps that look like missing codes), other frames by ISO.  Of many frames some suffice: 32 million pixels of
-    one kind at one ISO, spread over the settings.
+    leave gaps that look like missing codes), other frames by ISO.  Of many frames some suffice: 4 million pixels of
+    one kind at one ISO, spread over the settings; of flats and lights the longest exposed and one between at least.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ _COORDS = ("kind", "iso", "exposure", "temperature")
 
 def _groups(cube: xr.DataArray) -> list[tuple[dict[str, Any], list[int]]]:
     """Return each setting with the numbers of the frames to count."""
-    most = max(1, -(-_PIXELS // (cube.sizes["y"] * cube.sizes["x"])))
+    most = max(1, _PIXELS // (cube.sizes["y"] * cube.sizes["x"]))
     kinds = cube["kind"].values
     groups = []
     for kind in dict.fromkeys(kinds.tolist()):
@@ -118,7 +118,8 @@ def _groups(cube: xr.DataArray) -> list[tuple[dict[str, Any], list[int]]]:
                     groups.append(({"kind": kind, **setting, **other}, chosen.tolist()))
             else:
                 by_level = here[np.argsort(np.nan_to_num(cube["exposure"].values[here]), kind="stable")]
-                chosen = by_level[_spread(len(by_level), most)]
+                # from the longest exposed on: it shows where the camera clips
+                chosen = by_level[::-1][_spread(len(by_level), 1 + max(2, most))[: max(2, most)]]
                 groups.append(({"kind": kind, **setting, "exposure": np.nan, "temperature": np.nan}, chosen.tolist()))
     return groups
 

@@ -23,7 +23,8 @@ NEAREST = ((0, 1), (1, 0), (1, 1), (1, -1))
 AXES = ("row", "column")
 WINDOW = 1024  # rows and columns of a channel that are looked at, in the middle
 _FAR = (6, 7, 8, 9)  # lags that no filter spans: what is shared there is of rows, columns or drift
-_PIXELS = 1 << 24  # of differences that suffice at one ISO
+_PIXELS = 1 << 22  # of differences that suffice at one ISO
+_ISOS = 4  # looked at, from the lowest to the highest
 _OUTLIER = 6.0
 _MAD_TO_SIGMA = 1.4826
 
@@ -79,20 +80,28 @@ def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     frames = counted(stream_frames(cube.data[i] for i in order), progress, len(order))
     cell = channel_index(cube.attrs["cfa_pattern"])
     black = np.nan_to_num(np.asarray(cube.attrs["black_level"], float))
-    results = []
-    for _, kind, pairs in chosen:
+    white = cube.attrs["white_level"]
+    results, kept = [], []
+    for iso, kind, pairs in chosen:
         sums = _Sums(cell, cube.sizes["y"], cube.sizes["x"])
         for _ in pairs:
             first, second = next(frames), next(frames)
-            sums.add(first, second, black if kind in ("flat", "light") else None)
-        results.append(sums.result())
+            sums.add(first, second, *((black, white / 2) if kind == "flat" else (None, np.inf)))
+        if sums.pairs:
+            results.append(sums.result())
+            kept.append((iso, kind, sums.pairs))
     for _ in frames:  # lets the bar finish
         pass
+    if not results:
+        raise WorkbenchError(
+            "the equal frames here are flats above half of saturation, or have no noise at all: what neighbouring "
+            "pixels share cannot be seen in them; shoot ten bias frames"
+        )
     data = {name: (dims, np.stack([one[name] for one in results]), attrs) for name, (dims, attrs) in _VARIABLES.items()}
     coords = {
-        "iso": ("iso", [iso for iso, _, _ in chosen], {"long_name": "ISO setting"}),
-        "kind": ("iso", [kind for _, kind, _ in chosen]),
-        "pairs": ("iso", [len(pairs) for _, _, pairs in chosen]),
+        "iso": ("iso", [iso for iso, _, _ in kept], {"long_name": "ISO setting"}),
+        "kind": ("iso", [kind for _, kind, _ in kept]),
+        "pairs": ("iso", [pairs for _, _, pairs in kept]),
         "channel": list(channels_of(cube.attrs["cfa_pattern"])),
         "lag": [f"{dy},{dx}" for dy, dx in LAGS],
         "dy": ("lag", [dy for dy, _ in LAGS], {"units": "pixel"}),
@@ -123,7 +132,9 @@ def _choose_pairs(cube: xr.DataArray) -> list[tuple[float, str, list[tuple[int, 
     kinds = cube["kind"].values
     most = max(1, _PIXELS // (min(cube.sizes["y"], 2 * WINDOW) * min(cube.sizes["x"], 2 * WINDOW)))
     chosen = []
-    for setting, frames in group_frames(cube, "iso"):
+    isos = group_frames(cube, "iso")
+    for number in np.unique(np.linspace(0, len(isos) - 1, min(_ISOS, len(isos))).round().astype(int)):
+        setting, frames = isos[number]
         for kind in ("bias", "dark", "darkflat", "flat"):
             here = frames[kinds[frames] == kind]
             if not here.size:
@@ -132,6 +143,8 @@ def _choose_pairs(cube: xr.DataArray) -> list[tuple[float, str, list[tuple[int, 
             for _, equal in group_frames(cube.isel(frame=here), "exposure", "aperture", "temperature"):
                 same = here[equal]
                 pairs += [(int(same[i]), int(same[i + 1])) for i in range(0, len(same) - 1, 2)]
+            if kind == "flat" and len(pairs) > most:
+                pairs = pairs[: max(most, len(pairs) // 2)]  # in the order of exposure: the brightest are of no use
             if pairs:
                 keep = np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int))
                 chosen.append((setting["iso"], kind, [pairs[i] for i in keep]))
@@ -152,30 +165,37 @@ class _Sums:
         self.sizes = sizes
         self.products = np.zeros((cell.size, len(LAGS)))
         self.weight = np.zeros((cell.size, len(LAGS)))
-        self.squares, self.count = np.zeros(cell.size), np.zeros(cell.size)
+        self.squares = np.zeros(cell.size)
         self.power = [np.zeros(self.step * size // 2 + 1) for size in sizes]
         self.variance = [0.0, 0.0]
         self.pairs = 0
 
-    def add(self, first: np.ndarray, second: np.ndarray, black: np.ndarray | None) -> None:
-        """Add a pair of frames; flats, above a black level, are brought to one level first."""
+    def add(self, first: np.ndarray, second: np.ndarray, black: np.ndarray | None, highest: float) -> None:
+        """Add a pair, unless a channel lies above `highest`; flats are brought to one level above `black` first."""
         scaled = np.empty([size * self.step for size in self.sizes], np.float32)
+        sigma = np.empty(self.cell.size)
         for place, channel in np.ndenumerate(self.cell):
             part = tuple(slice(begin, None, self.step) for begin in place)
             a, b = (frame[self.window][part].astype(np.float32) for frame in (first, second))
-            level = 0.0 if black is None else black[min(channel, black.size - 1)]
-            ratio = 1.0 if black is None else (a.mean(dtype=float) - level) / (b.mean(dtype=float) - level)
+            levels = np.array([a.mean(dtype=float), b.mean(dtype=float)])
+            if levels.max() > highest:
+                return
+            above = levels - (0.0 if black is None else black[channel])
+            ratio = above[0] / above[1] if black is not None and above.min() > 0 else 1.0
             d = (a - np.float32(ratio) * b) * np.float32(np.sqrt(0.5))
             d -= np.median(d)
-            sigma = _spread(d)
-            d[np.abs(d) > _OUTLIER * sigma] = 0  # particles and flickering pixels
-            sigma = max(float(d.std(dtype=float)), 1e-9)
-            self.squares[channel] += sigma**2
-            self.count[channel] += 1
-            scaled[part] = d / np.float32(sigma)
+            d[np.abs(d) > _OUTLIER * _spread(d)] = 0  # particles and flickering pixels
+            sigma[channel] = d.std(dtype=float)
+            if not sigma[channel] > 0:
+                return
+            scaled[part] = d / np.float32(sigma[channel])
+        self.squares += sigma**2
+        self.pairs += 1
+        for place, channel in np.ndenumerate(self.cell):
+            plane = scaled[tuple(slice(begin, None, self.step) for begin in place)]
             for number, lag in enumerate(LAGS):
-                near, n = _product(scaled[part], *lag)
-                far = [_product(scaled[part], k * lag[0], k * lag[1]) for k in _FAR]
+                near, n = _product(plane, *lag)
+                far = [_product(plane, k * lag[0], k * lag[1]) for k in _FAR]
                 known = [value for value, size in far if size > 0.25 * n]
                 weight = n / (1 + 1 / len(known)) if known else n
                 self.products[channel, number] += weight * (near - np.mean(known or [0.0]))
@@ -185,7 +205,6 @@ class _Sums:
             lines = scaled.mean(axis=1 - axis, dtype=float) * np.sqrt(across)
             self.power[axis] += np.abs(np.fft.rfft(lines)) ** 2 / lines.size
             self.variance[axis] += float(np.mean(lines**2))
-        self.pairs += 1
 
     def result(self) -> dict[str, np.ndarray]:
         """Return the variables of one ISO."""
@@ -193,7 +212,7 @@ class _Sums:
         one: dict[str, Any] = {
             "correlation": correlation,
             "correlation_error": 1 / np.sqrt(np.maximum(self.weight, 1)),
-            "noise": np.sqrt(self.squares / self.count),
+            "noise": np.sqrt(self.squares / self.pairs),
             "variance_factor": 1 + 2 * correlation.sum(axis=1),
         }
         rows = {
@@ -242,3 +261,77 @@ def _binned(frequency: np.ndarray, power: np.ndarray) -> np.ndarray:
     count = np.bincount(which, minlength=_FREQUENCY.size)
     total = np.bincount(which, power, minlength=_FREQUENCY.size)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def smooth_noise(frame: np.ndarray, cfa_pattern: str) -> np.ndarray:
+    """Return the noise [ADU] at each octave of levels (0, 1, 2 to 3, ...), from the smoothest patches of one frame.
+
+    From second differences along rows of one colour, (2p(x) − p(x−1) − p(x+1))/√6, in patches of 16 x 16 pixels: the
+    fifth part with the smallest deviation.  Detail in the picture makes it too large, never much too small.  NaN at
+    levels that the frame does not have.
+
+    Examples
+    --------
+    >>> frame = np.random.default_rng(1).normal(1500, 20, (256, 256))
+    >>> smooth_noise(frame, "mono")[11].round()
+    np.float64(19.0)
+    """
+    noise = np.full(17, np.nan)
+    level, deviation, _ = _patches(frame, channel_index(cfa_pattern))
+    octave = np.frexp(np.clip(level, 0, 65535).astype(int))[1]
+    for number in range(noise.size):
+        here = deviation[octave == number]
+        if here.size >= 10:
+            noise[number] = np.quantile(here, 0.2)
+    return noise
+
+
+def patch_correlation(frame: np.ndarray, cfa_pattern: str) -> tuple[float, float]:
+    """Return how neighbours of one colour correlate in the smoothest patches of one frame, with the error.
+
+    The larger of the correlations to the right and below, in the fifth part of the patches that deviate least from
+    a plane, which is taken away, in the octave of levels where it is smallest.  A filter would show at
+    all levels, picture detail does where there is some: a small value clears the camera, a large one says nothing.
+    NaN where there are too few patches.
+    """
+    level, _, patches = _patches(frame, channel_index(cfa_pattern))
+    octave = np.frexp(np.clip(level, 0, 65535).astype(int))[1]
+    y, x = np.mgrid[:_PATCH, :_PATCH] - (_PATCH - 1) / 2
+    plane, _ = np.linalg.qr(np.stack([np.ones(_PATCH**2), y.ravel(), x.ravel()], axis=1).astype(np.float32))
+    flat = patches.reshape(len(patches), -1)
+    flat = flat - flat @ plane @ plane.T
+    spread = np.mean(flat**2, axis=1)
+    best = (np.nan, np.nan)
+    for number in np.unique(octave):
+        here = np.flatnonzero(octave == number)
+        smooth = here[spread[here] <= np.quantile(spread[here], 0.2)]
+        if smooth.size < 30:
+            continue
+        rest = flat[smooth].reshape(-1, _PATCH, _PATCH)
+        variance = float(spread[smooth].mean())
+        # a plane has three of the 256 degrees of freedom: without it white noise correlates by −3/256
+        found = [
+            float(np.mean(a * b)) / variance + 3 / _PATCH**2
+            for a, b in ((rest[..., 1:], rest[..., :-1]), (rest[:, 1:], rest[:, :-1]))
+        ]
+        value = max(found, key=abs)
+        if not abs(value) > abs(best[0]):  # the first of them, too
+            best = (value, float(1 / np.sqrt(smooth.size * _PATCH * (_PATCH - 1))))
+    return best
+
+
+_PATCH = 16  # pixels of a channel
+
+
+def _patches(frame: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return median level and deviation of the second differences of each patch of each colour, and the patches."""
+    step, parts = cell.shape[0], []
+    for row in range(step):
+        for column in range(step):
+            plane = frame[row::step, column::step]
+            rows, columns = (size // _PATCH for size in plane.shape)
+            whole = plane[: rows * _PATCH, : columns * _PATCH].astype(np.float32)
+            parts.append(whole.reshape(rows, _PATCH, columns, _PATCH).swapaxes(1, 2).reshape(-1, _PATCH, _PATCH))
+    patches = np.concatenate(parts)
+    second = (2 * patches[..., 1:-1] - patches[..., :-2] - patches[..., 2:]) / np.float32(np.sqrt(6))
+    return np.median(patches, axis=(1, 2)), second.std(axis=(1, 2)), patches
