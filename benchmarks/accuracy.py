@@ -193,9 +193,9 @@ def document(summary: pd.DataFrame, trials: int) -> str:
         {len(LEVELS)} light levels; at ISO {DARK_ISO:g} {DARK_FRAMES} darks each of {exposures} s at {temperatures} °C.
         What makes it hard is there as in life: vignetting of 35 %, PRNU of 0.6 %, fixed pattern by pixel, row and
         column, a lamp that drifts by up to {100 * DRIFT:g} % between two flats, an offset that wanders by
-        {WANDER:g} ADU from frame to frame, hot pixels, rounding and clipping.  Gain, read noise and black level count once for each
-        ISO and channel, dark current for each temperature.  The true black level is the mean over that body's own
-        pixels, and so is the true dark current."""
+        {WANDER:g} ADU from frame to frame, hot pixels, rounding and clipping.  Gain, read noise and black level count
+        once for each ISO and channel, dark current for each temperature.  The true black level is the mean over that
+        body's own pixels, and so is the true dark current."""
     parts = ["# Accuracy", _wrap(_INTRODUCTION), table, _wrap(_HOW_TO_READ), _wrap(made), _wrap(_HOW_TO_RUN)]
     return "\n\n".join(parts) + "\n"
 
