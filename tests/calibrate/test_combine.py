@@ -4,8 +4,9 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from workbench.calibrate import combine as module
-from workbench.calibrate.combine import Frames, combine
+from workbench.calibrate import bands
+from workbench.calibrate.bands import Frames
+from workbench.calibrate.combine import combine
 from workbench.errors import FrameReadError, WorkbenchError
 from workbench.frames import make_cube
 
@@ -120,8 +121,8 @@ def test_the_same_bits_from_memory_and_scratch_whatever_the_bands_and_threads(mo
     data = noise(5)
     data[1, 10:20, 10:20] += 300
     expected = run(data)
-    monkeypatch.setattr(module, "IN_MEMORY", 0)
-    monkeypatch.setattr(module, "BAND_BYTES", 5 * 96 * 2 * 6)
+    monkeypatch.setattr(bands, "IN_MEMORY", 0)
+    monkeypatch.setattr(bands, "BAND_BYTES", 5 * 96 * 2 * 6)
     with Frames(cube_of(data), scratch=tmp_path, threads=3, progress=False) as frames:
         assert list(tmp_path.rglob("frames"))
         assert len(frames.bands()) == 11
@@ -157,6 +158,6 @@ def test_when_nothing_can_be_read_it_says_so(monkeypatch, tmp_path):
     lazy = da.map_blocks(decode, dtype="uint16", chunks=((1,) * 2, (4,), (4,)), meta=np.empty((0, 0, 0), "uint16"))
     with Frames(cube_of(lazy), progress=False) as frames, pytest.raises(WorkbenchError, match="no frame could be read"):
         combine(frames, QUIET, progress=False)
-    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    monkeypatch.setattr(bands, "IN_MEMORY", 0)
     with pytest.raises(WorkbenchError, match="another folder"):
         Frames(cube_of(noise(2)), scratch=tmp_path / "not there", progress=False)

@@ -4,10 +4,23 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["apply", "combine", "defects", "masters", "masterset", "matching", "noise", "store"],
+    submodules=[
+        "apply",
+        "bands",
+        "combine",
+        "defects",
+        "flat_audit",
+        "masters",
+        "masterset",
+        "matching",
+        "noise",
+        "residuals",
+        "store",
+    ],
     submod_attrs={
         "apply": ["Tables", "calibrate", "calibrate_window"],
         "defects": ["find_defects"],
+        "flat_audit": ["audit_flat"],
         "masters": ["master_bias", "master_dark", "master_flat"],
         "masterset": ["MasterSet", "Masters", "make_masters"],
         "matching": ["Group", "plan_groups"],

@@ -16,7 +16,8 @@ import xarray as xr
 from ..bayer import channel_index
 from ..errors import WorkbenchError
 from ..frames import channels_of, check_cube, one_value
-from .combine import Combined, Frames, combine
+from .bands import Frames
+from .combine import Combined, combine
 from .noise import SensorNoise, hot_slope, light_variance, read_variance
 
 SATURATED = 0.98  # of the way from black to white level: flats are no longer linear beyond it

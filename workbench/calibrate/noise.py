@@ -11,7 +11,8 @@ from scipy.stats import chi2
 
 from ..errors import WorkbenchError
 from ..frames import channels_of
-from .combine import UNSTABLE_CHANCE, Frames
+from .bands import Frames
+from .combine import UNSTABLE_CHANCE
 
 QUANTISATION = 1 / 12  # variance of rounding to whole ADU [ADU²]
 

@@ -1,0 +1,166 @@
+"""What a flat leaves in the lights, and the pieces that looking at planes of a mosaic takes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from ..errors import WorkbenchError
+
+BLOCK = 32  # [pixels of the mosaic]: side of the blocks that the smooth shape is measured in
+FINE = 8  # [pixels of the mosaic]: side of the cells that dust is looked for in
+ADDED_NOISE = 0.05  # "enough" flats: they add no more than this to the noise of the whole night's background
+
+
+def audit_lights(
+    audit: xr.Dataset, flat: xr.Dataset, lights: xr.Dataset, cell: np.ndarray, progress: bool
+) -> xr.Dataset:
+    """Return the audit of a flat with what the lights' background tells of it; see `flat_audit.audit_flat`."""
+    if lights["signal"].attrs.get("stage") != "calibrated":
+        raise WorkbenchError("the audit wants calibrated lights: workbench.calibrate.calibrate(lights, masters)")
+    if lights["signal"].shape[1:] != flat["signal"].shape or lights.attrs["cfa_pattern"] != flat.attrs["cfa_pattern"]:
+        raise WorkbenchError("these lights do not belong to this flat: their size or mosaic differs")
+    result = audit.copy()
+    count, step = lights.sizes["frame"], cell.shape[0]
+    after = np.zeros((count, *result["response"].shape))
+    before, sky, sums = np.zeros_like(after), np.zeros((count, cell.size)), np.zeros((cell.size, 4))
+    response = flat["signal"].values
+    details = [detail(plane_of(response, cell, channel)) for channel in range(cell.size)]
+    fine = 0.0
+    for number in tqdm(
+        range(count), desc="auditing the flat", unit="light", delay=2, leave=False, disable=not progress
+    ):
+        frame = lights[["signal", "mask"]].isel(frame=number).compute(scheduler="synchronous")
+        signal = np.where(frame["mask"].values == 0, frame["signal"].values, np.float32(np.nan))
+        for channel in range(cell.size):
+            plane = plane_of(signal, cell, channel)
+            blocks = block_medians(plane, BLOCK // step)
+            sky[number, channel] = level = float(np.nanmedian(blocks))
+            after[number, channel] = blocks / level
+            raw = block_medians(plane * plane_of(response, cell, channel), BLOCK // step)
+            before[number, channel] = raw / np.nanmedian(raw)
+            sums[channel] += _pixel_sums(plane, details[channel], level)
+            fine = fine + block_medians(plane, FINE // step) / level / (count * cell.size)
+    result["background"] = (("channel", "by", "bx"), np.nanmedian(after, axis=0))
+    result["raw_background"] = (("channel", "by", "bx"), np.nanmedian(before, axis=0))
+    pixel = [
+        _pixel_correction(sums[c], float(result["prnu"][c]), float(result["flat_noise"][c])) for c in range(cell.size)
+    ]
+    for place, name in enumerate(("correction", "correction_error")):
+        result[name] = ("channel", [fit[place] for fit in pixel])
+    fits = [_correction(result["background"].values[c], result["response"].values[c]) for c in range(cell.size)]
+    for place, name in enumerate(("smooth_correction", "smooth_correction_error", "gradient")):
+        result[name] = ("channel", [fit[place] for fit in fits])
+    result["dust_left"] = ("mote", [_dust_left(fine, result.isel(mote=n)) for n in range(result.sizes["mote"])])
+    result["sky"] = ("channel", sky.mean(axis=0))
+    share = np.square(result["flat_noise"].values) * sky.sum(axis=0) / ((1 + ADDED_NOISE) ** 2 - 1)
+    result["enough"] = ("channel", np.ceil(np.maximum(share * flat.attrs["frames"], 1.0)))
+    result.attrs["lights"] = count
+    return result
+
+
+def _pixel_sums(plane: np.ndarray, of_flat: np.ndarray, level: float) -> np.ndarray:
+    """n, Σ dh, Σ d², Σ h² of the light's and the flat's details where there is only sky."""
+    if not level > 0:
+        return np.zeros(4)
+    d = detail(plane)
+    spread = 1.4826 * float(np.nanmedian(np.abs(d[::5, ::5])))
+    with np.errstate(invalid="ignore"):
+        good = (np.abs(d) < 5 * spread) & (np.abs(of_flat) < 0.1)
+    d, h = d[good].astype(float), of_flat[good].astype(float)
+    return np.array([d.size, d @ h, d @ d, h @ h])
+
+
+def _pixel_correction(sums: np.ndarray, prnu: float, flat_noise: float) -> tuple[float, float]:
+    """k and its error from the sums of all lights; NaN where the sensor's response is too even to tell."""
+    n, product, light, flat = sums
+    if n < 100 or not prnu > 0.2 * flat_noise:
+        return math.nan, math.nan
+    k = (product / n / 1.25 + flat_noise**2) / prnu**2
+    error = 1.3 * math.sqrt(light / n * flat / n / n) / 1.25 / prnu**2  # neighbours share pixels
+    return k, error
+
+
+def _dust_left(fine: np.ndarray, mote: xr.Dataset) -> float:
+    """The share of a dust shadow's depth that stays in the lights' background (cells of `FINE` pixels)."""
+    y, x, radius = (float(mote[name]) / FINE for name in ("dust_y", "dust_x", "dust_radius"))
+    rows, columns = np.indices(fine.shape)
+    distance = np.hypot(rows + 0.5 - y, columns + 0.5 - x)
+    inside, ring = (
+        fine[distance < max(0.6 * radius, 1.0)],
+        fine[(distance > 1.3 * radius) & (distance < 2 * radius + 2)],
+    )
+    if not (np.isfinite(inside).any() and np.isfinite(ring).any()):
+        return math.nan
+    return float((1 - np.nanmedian(inside) / np.nanmedian(ring)) / float(mote["dust_depth"]))
+
+
+def _correction(background: np.ndarray, response: np.ndarray) -> tuple[float, float, float]:
+    """k, its error, and the plane's change over the frame, of ln background = c + a y + b x + k ln flat (bisquare)."""
+    rows, columns = background.shape
+    y, x = np.mgrid[:rows, :columns]
+    good = np.isfinite(background) & (background > 0) & np.isfinite(response) & (response > 0)
+    design = np.stack(
+        [np.ones(good.sum()), y[good] / rows - 0.5, x[good] / columns - 0.5, np.log(response[good])], axis=1
+    )
+    target = np.log(background[good])
+    weight = np.ones(target.size)
+    for _ in range(30):
+        scaled = design * weight[:, None]
+        solution = np.linalg.lstsq(scaled, target * weight, rcond=None)[0]
+        residual = target - design @ solution
+        spread = max(1.4826 * float(np.median(np.abs(residual))), 1e-9)
+        weight = np.sqrt(np.clip(1 - (residual / (4.685 * spread)) ** 2, 0, None) ** 2)
+    inverse = np.linalg.pinv((design * weight[:, None] ** 2).T @ design)
+    variance = (weight**2 * residual**2).sum() / max((weight > 0).sum() - 4, 1)
+    # neighbouring blocks share nebulae and star halos: some four of them are worth one
+    return float(solution[3]), float(2 * np.sqrt(inverse[3, 3] * variance)), float(math.hypot(*solution[1:3]))
+
+
+def detail(plane: np.ndarray) -> np.ndarray:
+    """Each pixel against the mean of its four neighbours, less one; the frame's edge is left out."""
+    around = (plane[:-2, 1:-1] + plane[2:, 1:-1] + plane[1:-1, :-2] + plane[1:-1, 2:]) / 4
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return plane[1:-1, 1:-1] / around - 1
+
+
+def plane_of(mosaic: np.ndarray, cell: np.ndarray, channel: int) -> np.ndarray:
+    """One CFA plane of a mosaic, whole cells only; a view."""
+    row, column = np.argwhere(cell == channel)[0]
+    height, width = (side // cell.shape[0] * cell.shape[0] for side in mosaic.shape)
+    return mosaic[row : height : cell.shape[0], column : width : cell.shape[1]]
+
+
+def centres(side: int) -> np.ndarray:
+    """Where the blocks' centres lie along a side of the mosaic [pixels]."""
+    return (np.arange(side // BLOCK) + 0.5) * BLOCK - 0.5
+
+
+def _tiled(plane: np.ndarray, size: int) -> np.ndarray:
+    rows, columns = (side // size for side in plane.shape)
+    tiles = plane[: rows * size, : columns * size].reshape(rows, size, columns, size)
+    return tiles.swapaxes(1, 2).reshape(rows, columns, size * size)
+
+
+def block_medians(plane: np.ndarray, size: int) -> np.ndarray:
+    """Medians of blocks; NaN where less than half of a block is known."""
+    tiles = _tiled(plane, size)
+    known = np.isfinite(tiles)
+    if known.all():
+        return np.median(tiles, axis=-1).astype(float)
+    enough = known.mean(axis=-1) >= 0.5
+    out = np.full(enough.shape, np.nan)
+    out[enough] = np.nanmedian(tiles[enough], axis=-1)
+    return out
+
+
+def cell_means(plane: np.ndarray, size: int) -> np.ndarray:
+    """Means of blocks; NaN where less than half of a block is known."""
+    tiles = _tiled(plane, size)
+    known = np.isfinite(tiles)
+    count = known.sum(axis=-1)
+    total = np.where(known, tiles, 0).sum(axis=-1, dtype=float)
+    return np.where(count >= size * size / 2, total / np.maximum(count, 1), np.nan)
