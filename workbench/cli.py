@@ -65,7 +65,8 @@ def main() -> None:
 def frames(folder: Path) -> None:
     """Show what is in FOLDER: how many frames of each kind, at which ISO, exposure and temperature.
 
-    Files that cannot be used are listed with the reason; nothing is written.
+    The kind of a frame comes from the manifest frames.csv, else from the file's header, else from
+    the name of its folder. Files that cannot be used are listed with the reason; nothing is written.
     """
     from .ingest import open_folder
 
@@ -140,7 +141,8 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     click.echo("")
     for name, why in written.not_drawn.items():
         click.echo(f"not drawn: {name}: {why}")
-    click.echo(f"written: {len(written.files)} charts and sensor.json in {out}/")
+    count = len(written.files)
+    click.echo(f"written: {count} {'chart' if count == 1 else 'charts'} and sensor.json in {out}/")
     if not only:
         click.echo(f"open:    {out / 'index.html'}")
 

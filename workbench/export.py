@@ -60,27 +60,31 @@ def write_charts(
     Raises
     ------
     WorkbenchError
-        If `only` names a chart that does not exist.
+        If `only` names a chart that does not exist, or the folder cannot be written.
     """
     charts = select(list(only) if only else None)
     written = Written(Path(out))
-    written.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        written.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkbenchError(f"{out}: cannot be made a folder ({error.strerror}); choose another") from error
     for chart in tqdm(charts, desc="charts", unit="chart", disable=not progress, leave=False):
         if chart.missing(characterization):
             written.not_drawn[chart.id] = f"these frames do not give it; shoot {chart.shoot}"
             continue
         try:
-            written.files[chart.id] = _write_chart(chart, characterization, written.folder)
+            drawn, words = chart.draw(characterization), chart.words(characterization)
         except WorkbenchError as problem:
             written.not_drawn[chart.id] = str(problem)
+        else:
+            written.files[chart.id] = _write_chart(chart, drawn, words, written.folder)
     if not only:
         _atomic(written.folder / "index.html", _index(charts, written).encode())
     return written
 
 
-def _write_chart(chart: Chart, characterization: Any, folder: Path) -> list[Path]:
-    drawn, words = chart.draw(characterization), chart.words(characterization)
-    paths = []
+def _write_chart(chart: Chart, drawn: hv.Layout, words: Words, folder: Path) -> list[Path]:
+    paths: list[Path] = []
 
     def put(ending: str, content: bytes) -> None:
         paths.append(folder / f"{chart.id}{ending}")
@@ -90,7 +94,7 @@ def _write_chart(chart: Chart, characterization: Any, folder: Path) -> list[Path
     put(".png", png)
     put(".svg", svg)
     put(".html", _page(chart, drawn, words).encode())
-    for ending, table in _tables(drawn, words).items():
+    for ending, table in _tables(drawn, words).items() if chart.numbers else ():
         put(ending, table.encode())
     put(".txt", f"{chart.title}\n\n{words.caption}\n".encode())
     return paths
@@ -98,7 +102,10 @@ def _write_chart(chart: Chart, characterization: Any, folder: Path) -> list[Path
 
 def _atomic(path: Path, content: bytes) -> None:
     """Write aside, then rename: whoever looks sees the old file or the whole new one."""
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise WorkbenchError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -348,7 +355,7 @@ def _tables(drawn: hv.Layout, words: Words) -> dict[str, str]:
 
 
 def _rows(element: hv.Element) -> list[dict[str, Any]]:
-    names = [dim.pprint_label.replace("(", "[").replace(")", "]") for dim in element.dimensions()]
+    names = [_heading(dim) for dim in element.dimensions()]
     if isinstance(element, hv.Histogram):
         low, high = element.edges[:-1], element.edges[1:]
         columns = {f"{names[0]}, from": low, f"{names[0]}, to": high, names[1]: element.dimension_values(1)}
@@ -361,6 +368,10 @@ def _rows(element: hv.Element) -> list[dict[str, Any]]:
     ]
 
 
+def _heading(dim: hv.Dimension) -> str:
+    return f"{dim.name} [{dim.unit}]" if dim.unit else dim.name
+
+
 def _number(value: Any) -> str:
     return f"{value:.8g}" if isinstance(value, (float, int, np.number)) else str(value)
 
@@ -369,7 +380,7 @@ def _picture_table(image: hv.Image, words: Words) -> str:
     """Return a picture as rows of numbers, the first line the top one."""
     text = io.StringIO()
     _comment(text, words)
-    value = image.vdims[0].pprint_label
+    value = _heading(image.vdims[0])
     left, bottom, right, top = image.bounds.lbrt()
     text.write(
         f"# {value}; one line a row, from row {min(bottom, top):g} to {max(bottom, top):g}, "

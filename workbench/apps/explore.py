@@ -82,12 +82,10 @@ def ptc_explorer(ptc: xr.Dataset) -> Any:
             for one in (gain.sel(channel=name) for name in gain["channel"].values)
         )
 
-    live = levels.param.value_throttled
-    levels.value_throttled = levels.value
     return pn.Column(
         pn.Row(iso, levels),
-        pn.pane.Markdown(pn.bind(gains, iso, live)),
-        pn.panel(pn.bind(chart, iso, live)),
+        pn.pane.Markdown(pn.bind(gains, iso, levels)),
+        pn.panel(pn.bind(chart, iso, levels)),
         name="Gain",
     )
 

@@ -28,6 +28,8 @@ class Chart:
         The pieces of a characterization without which it cannot be drawn.
     shoot
         Which frames give those pieces.
+    numbers
+        Whether it shows numbers, which then come as a table too.
     """
 
     id: str
@@ -37,6 +39,7 @@ class Chart:
     words: Callable[[Any], words.Words]
     needs: tuple[str, ...] = ()
     shoot: str = ""
+    numbers: bool = True
 
     def missing(self, result: Any) -> list[str]:
         """Name the pieces that a characterization lacks for this chart."""
@@ -68,6 +71,7 @@ _CHARTS = (
         "The sensor",
         lambda result: diagram.ccd_vs_cmos(),
         words.ccd_vs_cmos,
+        numbers=False,
     ),
     Chart(
         "read-noise-vs-iso",

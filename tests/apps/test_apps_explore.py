@@ -1,0 +1,89 @@
+"""The explorers: what they compute is right, and the widgets move it."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from workbench.apps import explore
+from workbench.errors import WorkbenchError
+from workbench.runs import characterize
+
+
+@pytest.fixture(scope="module")
+def result(small_samples):
+    return characterize(small_samples, progress=False)
+
+
+def test_refitting_with_every_level_gives_the_same_gain(result):
+    curve, gain = explore.refit(result.ptc, 800.0, (0, np.inf))
+    np.testing.assert_allclose(gain.gain.sel(iso=800), result.gain.gain.sel(iso=800))
+    here = result.ptc.iso.values == 800
+    np.testing.assert_array_equal(gain.used.values, result.gain.used.values[here])
+    assert gain.used.sizes["pair"] == curve.sizes["pair"]
+
+
+def test_refitting_leaves_out_what_lies_outside(result):
+    curve, gain = explore.refit(result.ptc, 800.0, (0, 3000))
+    outside = curve.signal.mean("channel").values > 3000
+    assert outside.any()
+    assert not gain.used.values[outside].any()
+    assert gain.used.values[~outside].any()
+    assert (gain.gain_error.values > result.gain.gain_error.sel(iso=800).values).all()
+
+
+def test_refitting_says_what_is_missing(result):
+    with pytest.raises(WorkbenchError, match=r"no flats at ISO 50; there are \[200.0, 800.0\]"):
+        explore.refit(result.ptc, 50.0, (0, 1e5))
+    with pytest.raises(WorkbenchError, match="no pair of flats at ISO 800 lies between 90000 and 100000 ADU"):
+        explore.refit(result.ptc, 800.0, (9e4, 1e5))
+
+
+def test_the_ptc_explorer_answers_to_its_widgets(result):
+    app = explore.ptc_explorer(result.ptc)
+    (iso, levels), text, _ = app
+    before = text.object
+    assert "**G1** " in before
+    iso.value = 800.0
+    assert text.object != before
+    levels.value = (0, 2000)
+    assert text.object.count("e⁻/ADU") == 4
+
+
+def test_averaging_frames_shrinks_the_read_noise(result):
+    once = explore.stacked_read_noise(result.read_noise, result.gain, 1)
+    often = explore.stacked_read_noise(result.read_noise, result.gain, 16)
+    for one, four in zip(once.values()[0], often.values()[0], strict=True):
+        np.testing.assert_allclose(one.dimension_values(1), 4 * four.dimension_values(1))
+    app = explore.read_noise_explorer(result.read_noise, result.gain)
+    app[0].value = 64
+
+
+def test_the_dark_prediction_agrees_with_the_measured_darks(result):
+    for group in range(result.dark_signal.sizes["group"]):
+        dark = result.dark_signal.isel(group=group)
+        predicted = explore.predict_dark(result.dark_law, float(dark.temperature), float(dark.exposure), 2.5)
+        error = np.hypot(predicted["signal_error"], float(dark.dark_signal_error))
+        assert abs(float(predicted["signal"]) - float(dark.dark_signal)) < 4 * error
+
+
+def test_dark_noise_is_shot_noise_and_read_noise_in_quadrature():
+    law = xr.Dataset(
+        {
+            "doubling_temperature": 6.0, "doubling_temperature_error": 0.1, "reference_temperature": 20.0,
+            "dark_current_reference": 0.2, "dark_current_reference_error": 0.002,
+        }
+    )  # fmt: skip
+    warm = explore.predict_dark(law, 26.0, 100.0, 3.0)
+    assert float(warm["signal"]) == pytest.approx(40.0)
+    assert float(warm["noise"]) == pytest.approx(7.0)
+    assert float(warm["signal_error"]) == pytest.approx(40 * np.hypot(0.01, np.log(2) * 0.1 / 6))
+
+
+def test_the_dark_explorer_answers_to_its_widgets(result):
+    app = explore.dark_explorer(result.dark_law)
+    (temperature, exposure), text, _ = app
+    before = text.object
+    temperature.value = 0
+    assert text.object != before
+    exposure.value = 1200
+    assert "Dark signal **" in text.object

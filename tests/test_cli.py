@@ -1,0 +1,138 @@
+"""The command line: fast help, one clear line for a mistake, nothing hidden."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+import workbench
+from workbench.cli import main
+
+HEAVY = {"holoviews", "panel", "bokeh", "matplotlib", "numba", "astropy", "scipy", "rawpy", "xarray", "pandas"}
+
+
+def run(*args):
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_help_imports_nothing_heavy():
+    done = python(
+        "import sys\nfrom click.testing import CliRunner\nfrom workbench.cli import main\n"
+        "for args in (['--help'], ['charts', '-h'], ['characterize', '-h'], ['frames', '-h'], ['--version']):\n"
+        "    assert CliRunner().invoke(main, args).exit_code == 0\n"
+        f"print(sorted(set(sys.modules) & {HEAVY!r}))"
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    done = python(
+        f"import sys, workbench\nprint(sorted(set(sys.modules) & ({HEAVY!r} - {{'xarray', 'pandas'}})))\nworkbench.charts"
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_installed_program_answers():
+    done = subprocess.run(
+        [sys.executable, "-m", "workbench.cli", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"workbench, version {workbench.__version__}"
+
+
+@pytest.mark.parametrize("command", ["frames", "characterize", "charts"])
+def test_each_command_explains_itself(command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert len(result.output) > 300
+    assert command in run("--help").output
+
+
+def test_frames_shows_what_is_there(small_samples):
+    result = run("frames", small_samples)
+    assert result.exit_code == 0
+    assert "35 frames, NIKON D7000 (simulated)" in result.output
+    for kind in ("bias", "dark", "flat", "light"):
+        assert kind in result.output
+
+
+def test_characterize_writes_the_sensor_and_prints_it(small_samples, tmp_path):
+    result = run("characterize", small_samples, "--out", tmp_path / "results", "--quiet")
+    assert result.exit_code == 0, result.output
+    sensor = json.loads((tmp_path / "results" / "sensor.json").read_text())
+    assert len(sensor["settings"]) == 8
+    assert "unity gain: ISO 213" in result.output
+    assert result.output.count("±") >= 3 * 8 + 3
+    assert re.search(r"written: .*sensor\.json", result.output)
+
+
+def test_charts_draws_what_is_asked(small_samples, tmp_path):
+    result = run("charts", "--frames", small_samples, "--out", tmp_path, "--only", "iso-to-gain", "--quiet")
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == sorted(["sensor.json", *(f"iso-to-gain.{end}" for end in ("csv", "html", "png", "svg", "txt"))])
+    assert "gain [e-/ADU]" in result.output
+    assert "written: 1 chart" in result.output
+
+
+def one_line(result):
+    """The whole of stderr, which is one line."""
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("workbench: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+@pytest.mark.parametrize("command", [["frames"], ["characterize", "--out", "x"], ["charts", "--out", "x", "--frames"]])
+def test_a_missing_folder_is_one_line(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "nowhere" in one_line(run(*command, tmp_path / "nowhere"))
+
+
+def test_an_empty_folder_is_one_line(tmp_path):
+    (tmp_path / "night").mkdir()
+    assert "night" in one_line(run("characterize", tmp_path / "night", "--out", tmp_path / "out"))
+
+
+def test_a_misspelt_chart_is_refused_before_measuring(tmp_path):
+    message = one_line(run("charts", "--frames", tmp_path / "never-read", "--out", tmp_path, "--only", "isotogain"))
+    assert "no chart 'isotogain'; the charts are shot-noise-demo" in message
+
+
+def test_a_mistake_gives_no_traceback_in_the_real_program(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "workbench.cli", "frames", str(tmp_path / "nowhere")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unexpected_error_is_not_hidden(small_samples, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("workbench.runs.characterization.characterize", broken)
+    monkeypatch.setattr("workbench.runs.characterize", broken)
+    result = run("characterize", small_samples, "--out", tmp_path)
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_ctrl_c_ends_quietly(small_samples, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("workbench.runs.characterize", interrupted)
+    result = run("characterize", small_samples, "--out", tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.strip() == "Aborted!"
+    assert list(tmp_path.iterdir()) == []

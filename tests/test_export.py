@@ -1,0 +1,187 @@
+"""The charts as files: every form of each, readable without a network, whole or not at all."""
+
+import dataclasses
+import html
+import re
+import xml.etree.ElementTree as ET
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from workbench import export
+from workbench.charts.registry import REGISTRY
+from workbench.errors import WorkbenchError
+from workbench.export import write_charts
+from workbench.runs import characterize
+
+PICTURES = {"vignette", "dark-subtraction"}
+
+
+@pytest.fixture(scope="module")
+def result(small_samples):
+    return characterize(small_samples, progress=False)
+
+
+@pytest.fixture(scope="module")
+def folder(result, tmp_path_factory):
+    out = tmp_path_factory.mktemp("charts")
+    written = write_charts(result, out, progress=False)
+    assert written.not_drawn == {}
+    assert set(written.files) == set(REGISTRY)
+    return out
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_png_is_1600_wide_and_carries_its_caption(folder, result, name):
+    with Image.open(folder / f"{name}.png") as picture:
+        assert picture.width == 1600
+        assert 400 < picture.height < 1400
+        assert picture.info["Description"] == REGISTRY[name].words(result).caption
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 20  # something is drawn
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_svg_is_sound_and_described(folder, result, name):
+    text = (folder / f"{name}.svg").read_text()
+    root = ET.fromstring(text)
+    assert root.attrib["role"] == "img"
+    tags = {child.tag.split("}")[1]: child.text for child in root}
+    assert tags["title"] == REGISTRY[name].title
+    assert tags["desc"] == REGISTRY[name].words(result).alt
+    assert not re.search(r'href="(?!#|data:)', text)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_page_is_small_needs_no_network_and_says_its_caption(folder, result, name):
+    path = folder / f"{name}.html"
+    assert path.stat().st_size < 2_000_000
+    text = path.read_text()
+    own = re.sub(r"<script[ >].*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search(r'(?:src|href)="(?!data:)', own)
+    assert "<script src" not in text
+    caption, alt = REGISTRY[name].words(result)
+    assert html.escape(caption) in own
+    assert html.escape(alt) in own
+
+
+@pytest.mark.parametrize("name", sorted(set(REGISTRY) - {"ccd-vs-cmos", "dark-subtraction"}))
+def test_csv_holds_what_is_plotted_with_units(folder, result, name):
+    table = pd.read_csv(folder / f"{name}.csv", comment="#")
+    assert table.columns[0] == "series"
+    assert len(table) > 5
+    if REGISTRY[name].needs:
+        assert any("[" in column for column in table.columns[1:])
+    first = (folder / f"{name}.csv").read_text().splitlines()[0]
+    assert REGISTRY[name].words(result).caption.startswith(first.removeprefix("# "))
+
+
+def test_csv_numbers_are_the_measured_ones(folder, result):
+    table = pd.read_csv(folder / "iso-to-gain.csv", comment="#")
+    shown = table[(table.series == "G1") & table["gain [e⁻/ADU]"].notna()]
+    one = result.gain.sel(channel="G1")
+    np.testing.assert_allclose(shown["ISO"], one.iso)
+    np.testing.assert_allclose(shown["gain [e⁻/ADU]"], one.gain, rtol=1e-7)
+    np.testing.assert_allclose(shown["gain error [e⁻/ADU]"], one.gain_error, rtol=1e-7)
+
+
+def test_pictures_come_as_tables_of_their_own(folder, result):
+    values = np.loadtxt(folder / "vignette-picture.csv", delimiter=",")
+    np.testing.assert_allclose(values, 100 * result.vignetting.illumination, rtol=1e-4)
+    for name in ("before", "subtracted", "after"):
+        assert np.loadtxt(folder / f"dark-subtraction-{name}.csv", delimiter=",").shape == (96, 96)
+    assert "[e⁻]" in (folder / "dark-subtraction-after.csv").read_text().split("one line a row")[0]
+
+
+def test_the_diagram_has_no_numbers(folder):
+    assert not (folder / "ccd-vs-cmos.csv").exists()
+
+
+def test_index_links_every_file(folder):
+    links = re.findall(r'href="([^"]+)"', (folder / "index.html").read_text())
+    links = {link for link in links if not link.startswith("data:")}
+    assert {f"{name}.html" for name in REGISTRY} < links
+    assert all((folder / link).is_file() for link in links)
+
+
+def test_what_cannot_be_drawn_is_said_with_what_to_shoot(result, tmp_path):
+    bare = dataclasses.replace(result, dark_law=None, vignetting=None)
+    written = write_charts(bare, tmp_path, only=["vignette", "dark-current-vs-temperature"], progress=False)
+    assert written.files == {}
+    assert "flats of an evenly lit field" in written.not_drawn["vignette"]
+    assert "two or more sensor temperatures" in written.not_drawn["dark-current-vs-temperature"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_index_says_what_is_missing(tmp_path):
+    nothing = SimpleNamespace()
+    written = write_charts(nothing, tmp_path, progress=False)
+    assert set(written.files) == {"shot-noise-demo", "ccd-vs-cmos"}
+    assert "The photon transfer curve: not drawn" in (tmp_path / "index.html").read_text()
+
+
+def test_a_chart_that_cannot_be_drawn_does_not_stop_the_others(result, tmp_path):
+    nameless = dataclasses.replace(result, gain=result.gain.assign_coords(iso=[np.nan, np.nan]))
+    written = write_charts(nameless, tmp_path, only=["iso-to-gain", "ccd-vs-cmos"], progress=False)
+    assert "state no ISO" in written.not_drawn["iso-to-gain"]
+    assert "ccd-vs-cmos" in written.files
+
+
+def test_the_same_result_gives_the_same_files(folder, result, tmp_path):
+    write_charts(result, tmp_path, only=["dcnu-histogram"], progress=False)
+    for ending in ("png", "svg", "csv", "txt"):
+        again = (tmp_path / f"dcnu-histogram.{ending}").read_bytes()
+        assert again == (folder / f"dcnu-histogram.{ending}").read_bytes(), ending
+
+
+def test_an_unknown_chart_is_refused_before_anything_is_written(result, tmp_path):
+    with pytest.raises(WorkbenchError, match="there is no chart 'iso'"):
+        write_charts(result, tmp_path / "new", only=["iso"], progress=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_in_the_way_is_named(result, tmp_path):
+    (tmp_path / "charts").write_text("not a folder")
+    with pytest.raises(WorkbenchError, match="charts: cannot be made a folder"):
+        write_charts(result, tmp_path / "charts", progress=False)
+
+
+def test_a_file_is_whole_or_as_before(tmp_path, monkeypatch):
+    target = tmp_path / "chart.svg"
+    export._atomic(target, b"old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(export.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        export._atomic(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.browser
+def test_pages_draw_offline_on_a_desk_and_on_a_phone(folder, require):
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    chromium = require("chromium")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for name in ("iso-to-gain", "vignette", "ccd-vs-cmos", "dark-subtraction"):
+            for width in (1200, 390):
+                problems, asked = [], []
+                context = browser.new_context(offline=True, viewport={"width": width, "height": 800})
+                page = context.new_page()
+                page.on("console", lambda one, to=problems: to.append(one.text) if one.type == "error" else None)
+                page.on("pageerror", lambda error, to=problems: to.append(str(error)))
+                page.on("request", lambda request, to=asked: to.append(request.url))
+                page.goto((folder / f"{name}.html").as_uri())
+                page.wait_for_function("window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle")
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is cut at {width}"
+                panels = page.evaluate("Bokeh.documents[0].roots().map(one => [one.inner_width, one.inner_height])")
+                assert all(across > 150 and high > 100 for across, high in panels), f"{name}: {panels}"
+                assert problems == []
+                assert len(asked) == 1
+                context.close()
+        browser.close()
