@@ -161,6 +161,7 @@ def test_a_real_camera_without_bias_frames(real_data, tmp_path):
     says(result, "no bias frames", "shoot")
     says(result, "no darks")
     says(result, "only one flat", "crop_55.fit")
+    says(result, "multiplied its numbers", "R by 1.12", "B by 1.16")
     content = check_schema(tmp_path / "sensor.json")
     assert content["settings"][0]["black_level"] is None
     assert content["unity_gain_iso"] is None
@@ -310,6 +311,7 @@ def test_stock_firmware_gives_no_silent_number(tmp_path):
     assert result.sensor.black_level.isnull().all()
     assert result.sensor.read_noise.isnull().all()
     says(result, "bias frames at ISO 800 are clipped at zero")
+    says(result, "multiplied its numbers", "R by 1.12", "B by 1.16")
     # greens are not multiplied: their gain is right
     green = result.gain.sel(iso=800, channel=["G1", "G2"])
     assert (abs(green.gain - CAMERA.gain(800)) < 4 * green.gain_error).all()

@@ -24,7 +24,6 @@ Result = TypeVar("Result")
 
 _MEASURED = ("bias", "flat", "dark")
 _MAJORITY = 2 / 3  # of the frames that must agree before the others are set aside
-_SHOWN_DARKS = 16  # that make the master of the dark-subtraction picture
 
 
 @dataclass(repr=False)
@@ -232,9 +231,9 @@ class _Run:
         bar.total = self._expected_frames()
 
     def _expected_frames(self) -> int:
-        """Frames to be read: each once, the bias frames of the darks' ISO settings twice, some for pictures."""
+        """Frames to be read: each once, bias frames of the darks' ISO settings twice, some flats and darks again."""
         count = self.folder.count
-        total = sum(count(kind) for kind in _MEASURED) + 2 * bool(count("dark")) + min(count("flat"), 8)
+        total = sum(count(kind) for kind in _MEASURED) + 2 * bool(count("dark")) + min(count("flat"), 4)
         table = self.folder.table
         isos = table.loc[table["kind"] == "dark", "iso"]
         return total + int(((table["kind"] == "bias") & table["iso"].isin(isos)).sum())
@@ -248,6 +247,7 @@ class _Run:
             gain = self._note(sensor.fit_gain(ptc))
             unity = self._note(sensor.unity_gain_iso(gain))
             snr = sensor.shot_noise_snr(ptc, gain)
+            self._look_for_multipliers()
         elif ptc is not None:
             ptc = None
         darks = self._darks(gain)
@@ -323,6 +323,24 @@ class _Run:
         if darks is not None:
             self._note(darks.current)
         return darks
+
+    def _look_for_multipliers(self) -> None:
+        """Warn where the camera has multiplied its numbers: missing codes in the flats of the lowest ISO show it."""
+        flat = self.folder.flat
+        isos = flat["iso"].values
+        lowest = isos == np.nanmin(isos) if np.isfinite(isos).any() else np.ones(isos.size, bool)
+        if not np.issubdtype(flat.dtype, np.integer):
+            return
+        codes = sensor.missing_codes(sensor.count_codes(flat.isel(frame=lowest), progress=self.bar)).isel(iso=0)
+        factor, error = codes["multiplier"].values, codes["multiplier_error"].values
+        changed = np.abs(factor - 1) > np.maximum(5 * np.nan_to_num(error), 0.005)
+        if changed.any():
+            names = codes["channel"].values[changed]
+            named = ", ".join(f"{name} by {value:.3g}" for name, value in zip(names, factor[changed], strict=True))
+            self.warnings.append(
+                f"the camera multiplied its numbers before it saved them ({named}; codes are missing accordingly), so the "
+                "gain of these channels is per saved ADU, and low by that factor; firmware that saves raw numbers helps"
+            )
 
     def _pictures(
         self, read: xr.Dataset | None, ptc: xr.Dataset | None, gain: xr.Dataset | None, darks: sensor.Darks | None

@@ -17,7 +17,7 @@ from ..errors import WorkbenchError
 from ..frames import channels_of, check_cube
 from ..statistics import BLOCKS, jackknife_error, leave_one_out, t_factor
 from .darkframes import Group, SettingRead, clipped, map_sums, medians, read_settings
-from .gain import MISFIT
+from .gain import MISFIT, MISFIT_TO_TELL
 from .selection import at_iso, describe, listed, odd_ones_out
 
 _ODD_SHARE = 0.2  # of the dark signal that a dark must be off its group to be named
@@ -306,8 +306,11 @@ def _slope_error(points: list[Group], levers: np.ndarray, weight: np.ndarray) ->
     off = level - line(times)
     variance = sum(float(np.var(group.means @ weight, ddof=1)) * (group.count - 1) for group in pooled) / freedom
     ratio = float((counts * off**2).sum() / (len(points) - 2) / variance) if variance > 0 else np.inf
-    if not stats.f.sf(ratio, len(points) - 2, freedom) < MISFIT or not np.isfinite(ratio):
+    chance = stats.f.sf(ratio, len(points) - 2, freedom)
+    if not chance < MISFIT or not np.isfinite(ratio):
         return error, ""
+    if not chance < MISFIT_TO_TELL:
+        return error * np.sqrt(ratio), ""
     worst = times[np.argmax(np.abs(off) * np.sqrt(counts))]
     return error * np.sqrt(ratio), (
         "the dark signal at {where} is not proportional to exposure"

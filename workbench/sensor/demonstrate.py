@@ -22,6 +22,7 @@ from .selection import at_iso, group_frames, same_iso
 
 _BINS = 200
 _QUIET = ("black_level", "variance")
+_MOST_DARKS = 16  # make a master good enough to be shown
 _CROP = 300  # side of the part of a frame that is shown [pixels]
 
 
@@ -149,8 +150,8 @@ def dark_subtraction(
 ) -> xr.Dataset:
     """Show what subtracting a master dark does: to a light with matching darks, else to a dark kept out of the master.
 
-    The master is the mean of the darks of one ISO, temperature and exposure.  What remains in a dark is its temporal
-    noise and the master's, σ √(1 + 1/n).
+    The master is the mean of the darks of one ISO, temperature and exposure, sixteen at most.  What remains in a dark
+    is its temporal noise and the master's, σ √(1 + 1/n).
 
     Parameters
     ----------
@@ -193,6 +194,7 @@ def dark_subtraction(
     else:
         setting, frames = _strongest(dark, 3)
         kind, cube, number, frames = "dark", dark, int(frames[-1]), frames[:-1]
+    frames = frames[:_MOST_DARKS]
     total, noise, previous = np.zeros(dark.shape[1:]), [], None
     pattern = dark.attrs["cfa_pattern"]
     lazy = [*(dark.data[int(i)] for i in frames), cube.data[number]]

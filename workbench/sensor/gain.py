@@ -15,6 +15,7 @@ from .selection import at_iso, describe, same_iso
 
 BELOW_SATURATION = 0.7  # of the saturation level, as EMVA 1288 has it
 MISFIT = 0.01  # probability of a worse χ² below which the model does not hold and errors are widened
+MISFIT_TO_TELL = 0.001  # below which the reader is told: of thirty fits one falls below 0.01 every third time
 _ROUNDS = 12  # of reweighting; the weights change by less than 1e-6 after five
 
 
@@ -28,7 +29,7 @@ def fit_gain(
     of the variance that the *fit* predicts, 2σ⁴/(n−1) (weights from the measured variances would favour those that came
     out low); only levels below 70 % of saturation, without clipped pixels, count.  The error is a jackknife of the
     whole fit over blocks of rows, with the errors of R and of the black level added; where χ² says that the line does
-    not hold (p < 0.01), it is widened and a warning says so.
+    not hold (p < 0.01), it is widened, and below 0.001 a warning says so.
 
     ``plain``: `variance_plain` against `mean`, all pairs, free intercept, weights 1/variance²: as tables are often
     published.
@@ -182,8 +183,10 @@ def _fit_model(curve: xr.Dataset) -> tuple[dict[str, float], np.ndarray, str]:
     degrees = residual.size - (1 if known else 2)
     chi2 = float((np.square(residual) / noise).sum()) * max(blocks - 3, 1) / max(blocks - 1, 1) if degrees > 0 else 0.0
     widen, problem = 1.0, ""
-    if degrees > 0 and stats.chi2.sf(chi2, degrees) < MISFIT:
+    chance = stats.chi2.sf(chi2, degrees) if degrees > 0 else 1.0
+    if chance < MISFIT:
         widen = max(1.0, np.sqrt(chi2 / degrees))
+    if chance < MISFIT_TO_TELL:
         problem = (
             f"the variances do not lie on one line (χ² is {chi2 / degrees:.1f} times what it should be), so the error "
             "is widened; look at the photon transfer chart for a light level that is off"

@@ -9,6 +9,8 @@ from scipy import optimize, stats
 from .gain import MISFIT
 from .selection import describe
 
+_NO_THERMOMETER = 0.5  # K: what stated temperatures may be off without a word
+
 
 def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
     """Fit D = D_ref 2^((T − T_ref)/T_d) to dark currents at two temperatures or more.
@@ -17,8 +19,8 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
     settings only).  Least squares of D, not of its logarithm, so that noisy cold settings count without bias.  The
     error of a gain is shared by all settings of its ISO: it moves D_ref, and T_d only where ISO and temperature go
     together.  From three temperatures on the fit is tested; where χ² says that the law does not hold (p < 0.01) the
-    errors are widened and a warning names the setting that is most off.  T_ref is the mean temperature, rounded to
-    whole degrees.
+    errors are widened, and a warning names the setting that is most off if that is by more than 0.5 K.  T_ref is the
+    mean temperature, rounded to whole degrees.
 
     Parameters
     ----------
@@ -85,11 +87,12 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
         worst = int(np.argmax(np.abs(misfit(fit.x)[: value.size])))
         setting = {"iso": iso[worst], "temperature": temperature[worst]}
         warmer = np.log(max(value[worst], 1e-300) / model(fit.x)[worst]) / fit.x[1]
-        warnings.append(
-            f"the dark currents do not lie on one doubling law within their errors: at {describe(setting)} it is as if "
-            f"the sensor were {abs(warmer):.2g} K {'warmer' if warmer > 0 else 'colder'} than stated; the law's errors "
-            "are widened"
-        )
+        if abs(warmer) > _NO_THERMOMETER:
+            warnings.append(
+                f"the dark currents do not lie on one doubling law within their errors: at {describe(setting)} it is "
+                f"as if the sensor were {abs(warmer):.2g} K {'warmer' if warmer > 0 else 'colder'} than stated; the "
+                "law's errors are widened"
+            )
     rate = fit.x[1]  # ln 2 / T_d
     doubling = np.log(2) / rate
     rate_error = widen * np.sqrt(covariance[1, 1])
