@@ -13,18 +13,13 @@ from typing import Any
 
 import holoviews as hv
 import numpy as np
-import pandas as pd
-import panel as pn
 import xarray as xr
 
 from .. import bayer, charts, ingest
 from ..camera import VirtualSensor, expose
 from ..charts import theme
-from ..charts.registry import REGISTRY
 from ..charts.words import degrees, quantity
-from ..errors import WorkbenchError
 from ..frames import channels_of
-from ..runs import Characterization
 from ..sensor import Darks, dark_law, dark_noise
 
 _ADU = theme.dimension("pixel value", "ADU")
@@ -81,18 +76,6 @@ def browse(folder: ingest.Folder, kind: str, number: int = 1, zoom: float = 1.0)
     """Show one frame of a kind, by its number from 1 on; past the last one the last is shown."""
     files = folder.select(kind=kind).table["file"]
     return frame_picture(folder, files.iloc[min(number, len(files)) - 1], zoom)
-
-
-def chart_menu(result: Characterization) -> dict[str, str]:
-    """Name the charts that a characterization allows: title → id."""
-    return {one.title: one.id for one in REGISTRY.values() if not one.missing(result)}
-
-
-def chart(result: Characterization, name: str) -> pn.viewable.Viewable:
-    """Draw a chart of the blog by its id, with its own caption."""
-    one = REGISTRY[name]
-    words = pn.pane.Markdown(one.words(result).caption, styles={"color": theme.MUTED}, width=820, margin=(0, 10))
-    return pn.Column(one.draw(result), words)
 
 
 def _reduce(mosaic: np.ndarray, cell: int) -> np.ndarray:
@@ -444,35 +427,3 @@ def _nothing(request: str) -> hv.Layout:
     """Show an empty chart that says what is missing."""
     text = theme.note(0.5, 0.5, request, dims=(hv.Dimension("x"), hv.Dimension("y")), align=("center", "center"))
     return theme.layout([theme.panel(hv.Overlay([text]), title="", axes=False, legend=None, xlim=(0, 1), ylim=(0, 1))])
-
-
-def two_darks(darks: Darks) -> pd.DataFrame:
-    """Compare the darks of one ISO whose temperatures lie furthest apart: as they are, and divided by time.
-
-    The doubling temperature is ΔT/log₂(ratio): wrong from the dark signals of different exposures, right from the dark
-    currents.
-    """
-    signal = darks.signal.isel(group=np.flatnonzero(np.isfinite(darks.signal["dark_signal"])))
-    iso = signal["iso"].values
-    reach = {one: np.ptp(signal["temperature"].values[iso == one]) for one in np.unique(iso)}
-    best = max(reach, key=reach.__getitem__, default=math.nan)
-    if not reach.get(best):
-        raise WorkbenchError("these darks are of one temperature; shoot some with the camera much colder or warmer")
-    group = signal.isel(group=np.flatnonzero(iso == best)).sortby("temperature").isel(group=[0, -1])
-    rows = []
-    for number in range(2):
-        one = group.isel(group=number)
-        seconds, value, error = (float(one[name]) for name in ("exposure", "dark_signal", "dark_signal_error"))
-        rows.append(
-            {
-                "": f"{degrees(float(one['temperature']))}, {seconds:g} s, ISO {best:g}",
-                "dark signal [e⁻]": quantity(value, error),
-                "divided by time [e⁻/s]": quantity(value / seconds, error / seconds),
-            }
-        )
-    signals, times = group["dark_signal"].values, group["exposure"].values
-    step = float(np.ptp(group["temperature"].values))
-    wrong, right = (step / math.log2(part[1] / part[0]) for part in (signals, signals / times))
-    rows.append({"": "doubling temperature from these", "dark signal [e⁻]": f"{wrong:.1f} K (wrong)",
-                 "divided by time [e⁻/s]": f"{right:.1f} K"})  # fmt: skip
-    return pd.DataFrame(rows).set_index("")

@@ -1,4 +1,4 @@
-"""Small controls for the course: a prediction to commit to, an exercise that answers, a measurement beside the truth.
+"""Small controls for the course: a prediction to commit to, an exercise that answers, a figure with its caption.
 
 Each works in a notebook without a network.  What a control says is computed by a plain method, so that it can be
 tested without a browser.
@@ -7,7 +7,6 @@ tested without a browser.
 from __future__ import annotations
 
 import html
-import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,16 +14,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import panel as pn
 import param
-import xarray as xr
 
 from ..charts import theme
+from ..charts.registry import REGISTRY
 from ..charts.words import quantity
 from ..errors import WorkbenchError
 from ..results import is_simulated
+from ..runs import Characterization
 
 _WIDTH = 820
 _CARD = {"border": f"1px solid {theme.GRID}", "border-radius": "6px", "padding": "6px 14px"}
@@ -284,122 +282,13 @@ def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.vie
     return pn.Column(*above, chart, words)
 
 
-def truth(folder: str | Path) -> xr.Dataset:
-    """Return what is true of simulated sample frames; an empty Dataset for real frames, whose truth nobody knows.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``gain`` [e⁻/ADU], ``read_noise`` and ``saturation`` [e⁻], ``read_noise_adu`` [ADU] over iso;
-        ``dark_current``, ``median`` and ``dcnu`` [e⁻/s/pixel] over temperature; ``black_level`` and
-        ``fixed_pattern`` [ADU], ``prnu`` [%], ``unity_gain_iso``, ``doubling_temperature`` [K].
-    """
-    path = Path(folder) / "truth.json"
-    if not path.is_file():
-        return xr.Dataset()
-    told = json.loads(path.read_text(encoding="utf-8"))
-    settings, darks = told["settings"], told["dark_current"]
-    data: dict[str, Any] = {
-        name: ("iso", [one[name]["value"] for one in settings], {"units": settings[0][name]["unit"]})
-        for name in ("gain", "read_noise", "saturation")
-    }
-    for name, key in (("dark_current", "value"), ("median", "median"), ("dcnu", "dcnu")):
-        data[name] = ("temperature", [one[key] for one in darks], {"units": darks[0]["unit"]})
-    for name in ("black_level", "fixed_pattern", "prnu", "unity_gain_iso"):
-        data[name] = ((), told[name]["value"], {"units": told[name].get("unit", "1")})
-    doubling = told["dark_law"]["doubling_temperature"]
-    data["doubling_temperature"] = ((), doubling["value"], {"units": doubling["unit"]})
-    coords = {
-        "iso": [float(one["iso"]) for one in settings],
-        "temperature": [float(one["temperature_c"]) for one in darks],
-    }
-    result = xr.Dataset(data, coords, {"camera": told["camera"]})
-    return result.assign(read_noise_adu=(result["read_noise"] / result["gain"]).assign_attrs(units="adu"))
+def chart_menu(result: Characterization) -> dict[str, str]:
+    """Name the charts that a characterization allows: title → id."""
+    return {one.title: one.id for one in REGISTRY.values() if not one.missing(result)}
 
 
-def beside_truth(
-    measured: xr.DataArray, error: xr.DataArray, true: xr.DataArray | None = None, *, digits: int = 4
-) -> pd.DataFrame:
-    """Tabulate a measurement with its errors, and beside it the truth where it is known.
-
-    Parameters
-    ----------
-    measured, error
-        A quantity over one dimension (a row each), and perhaps channel (a column each).
-    true
-        The truth over the same dimension, from `truth`; the last column then gives the mean difference over the
-        channels in units of its error.
-
-    Examples
-    --------
-    >>> gain = xr.DataArray([2.12, 1.06], {"iso": [100, 200]}, ["iso"], attrs={"units": "e-/ADU"}, name="gain")
-    >>> beside_truth(gain, 0 * gain + 0.01, xr.DataArray([2.13, 1.065], {"iso": [100, 200]}, ["iso"]))
-         gain [e-/ADU]  truth  off by
-    ISO
-    100  2.120 ± 0.010   2.13  -1.0 σ
-    200  1.060 ± 0.010  1.065  -0.5 σ
-    """
-    (dim,) = [name for name in measured.dims if name != "channel"]
-    unit = measured.attrs.get("units", "")
-    rows = measured[dim].values
-    if "channel" not in measured.dims:
-        title = f"{measured.name or 'measured'} [{unit}]" if unit else str(measured.name or "measured")
-        measured, error = measured.expand_dims(channel=[title]), error.expand_dims(channel=[title])
-    measured, error = measured.transpose(dim, "channel"), error.transpose(dim, "channel")
-    table = {
-        str(name): [
-            quantity(value, spread) for value, spread in zip(measured[:, i].values, error[:, i].values, strict=True)
-        ]
-        for i, name in enumerate(measured["channel"].values)
-    }
-    if true is not None:
-        known = true.reindex({dim: rows}).values if dim in true.dims else np.full(rows.size, float(true))
-        off = (measured - known[:, None]).mean("channel").values
-        spread = np.sqrt((error**2).sum("channel")).values / measured.sizes["channel"]
-        table["truth"] = [f"{value:.{digits}g}" if math.isfinite(value) else "–" for value in known]
-        table["off by"] = [
-            f"{o / s:+.1f} σ" if s > 0 and math.isfinite(o) else "–" for o, s in zip(off, spread, strict=True)
-        ]
-    label = {"iso": "ISO", "temperature": "temperature [°C]", "exposure": "exposure [s]"}.get(str(dim), str(dim))
-    names = [f"{value:g}" for value in rows]
-    if dim != "iso" and "iso" in measured.coords:
-        label += ", ISO"
-        names = [f"{name}, {iso:g}" for name, iso in zip(names, measured["iso"].values, strict=True)]
-    return pd.DataFrame(table, index=pd.Index(names, name=label))
-
-
-def measured(*rows: tuple[str, Any, Any, Any]) -> pd.DataFrame:
-    """Tabulate single quantities: a label, the value, its standard error, and the truth or None.
-
-    Examples
-    --------
-    >>> measured(("doubling temperature [K]", 6.03, 0.02, 6.0))
-                                 measured truth off by
-    doubling temperature [K]  6.030 ± 0.020     6  1.5 σ
-    """
-    table = {}
-    for label, value, error, true in rows:
-        table[label] = {"measured": quantity(float(value), float(error))}
-        if true is not None:
-            off = (float(value) - float(true)) / float(error)
-            table[label] |= {"truth": f"{float(true):,.5g}", "off by": f"{off:+.1f} σ"}
-    return pd.DataFrame.from_dict(table, orient="index")
-
-
-def with_truth(*rows: tuple[str, Any, float]) -> pd.DataFrame:
-    """Tabulate single quantities: a label, the values measured (one a channel), and what is true.
-
-    Each is shown as the mean of its values with the standard error that their scatter gives.
-
-    Examples
-    --------
-    >>> with_truth(("signal [e⁻]", [99.0, 101.0, 100.0, 100.0], 100.2))
-                     measured  truth
-    signal [e⁻]  100.00 ± 0.41  100.2
-    """
-    table = {}
-    for label, values, true in rows:
-        values = np.ravel(np.asarray(values, float))
-        error = values.std(ddof=1) / math.sqrt(values.size) if values.size > 1 else math.nan
-        table[label] = {"measured": quantity(values.mean(), error), "truth": f"{true:,.5g}"}
-    return pd.DataFrame.from_dict(table, orient="index")
+def chart(result: Characterization, name: str) -> pn.viewable.Viewable:
+    """Draw a chart of the blog by its id, with its own caption."""
+    one = REGISTRY[name]
+    words = pn.pane.Markdown(one.words(result).caption, styles={"color": theme.MUTED}, width=_WIDTH, margin=(0, 10))
+    return pn.Column(one.draw(result), words)
