@@ -338,8 +338,8 @@ class _Run:
             names = codes["channel"].values[changed]
             named = ", ".join(f"{name} by {value:.3g}" for name, value in zip(names, factor[changed], strict=True))
             self.warnings.append(
-                f"the camera multiplied its numbers before it saved them ({named}; codes are missing accordingly), so the "
-                "gain of these channels is per saved ADU, and low by that factor; firmware that saves raw numbers helps"
+                f"the camera multiplied its numbers before it saved them ({named}; codes are missing accordingly), so "
+                "the gain of these channels is per saved ADU, and low by that factor; firmware that saves raw numbers helps"
             )
 
     def _pictures(
