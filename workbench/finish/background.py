@@ -26,7 +26,7 @@ from .picture import check_picture, in_bands, note, plane
 
 METHODS = ("polynomial", "rbf", "mesh")
 _CELLS = 48  # cells along the shorter side, where the picture has pixels enough
-_GROW = 1.5  # [cells] by which the nebula is widened
+_GROW = 4  # [cells] by which the nebula is widened
 _WINDOW, _EXCESS = 5, 3.0  # cells together, and how many standard errors above the sky make them nebula
 _CURVED_SKY = 0.25  # share of cells that must show sky before a curved surface is trusted
 _LITTLE_SKY = 0.15  # share below which any surface is doubtful
@@ -146,7 +146,7 @@ def find_sky(sky: xr.Dataset, *, degree: int | str = "auto") -> xr.Dataset:
     A cell's level is modelled as polynomial + noise, and in some cells an exponentially distributed excess on top
     (nebula, unresolved stars): a mixture, whose likelihood is climbed by expectation and maximisation (Dempster,
     Laird and Rubin 1977) from a fit to the lower envelope (quantile regression, Koenker and Bassett 1978).  Cells
-    more likely nebula than sky, in any channel, grow by a cell and a half to take in their faint wings, and the
+    more likely nebula than sky, in any channel, grow by four cells to take in their faint wings, and the
     polynomial is fitted once more to the rest.
 
     Parameters
@@ -312,8 +312,8 @@ def background_model(
     degree
         Of the polynomial; see `find_sky`.
     samples
-        Hand-placed (x, y) [px of this picture] for ``rbf`` or ``polynomial``: the model rests on the cells there
-        and on nothing else.  Without them: up to 200 cells of empty sky.
+        Hand-placed (x, y) [px of this picture]: the model rests on the cells there, with their neighbours, and on
+        nothing else.  Without them: up to 200 cells of empty sky.
     smoothing
         Of ``rbf``: 0 goes through every sample, 1 trusts samples to about their errors, more is stiffer.
     box
@@ -394,7 +394,7 @@ def background_model(
 
 
 def _cells_at(sky: xr.Dataset, samples: Sequence[Sequence[float]]) -> np.ndarray:
-    """The cells that hand-placed samples lie in, boolean (y, x)."""
+    """The cells that hand-placed samples lie in, and those around them, boolean (y, x)."""
     points = np.asarray(samples, float)
     height, width = sky.attrs["height"], sky.attrs["width"]
     if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
@@ -407,7 +407,7 @@ def _cells_at(sky: xr.Dataset, samples: Sequence[Sequence[float]]) -> np.ndarray
         )
     is_sky = np.zeros((sky.sizes["y"], sky.sizes["x"]), bool)
     is_sky[(y * sky.sizes["y"] / height).astype(int), (x * sky.sizes["x"] / width).astype(int)] = True
-    is_sky &= np.isfinite(sky["level"].values).all(axis=0)
+    is_sky = ndimage.binary_dilation(is_sky, np.ones((3, 3))) & np.isfinite(sky["level"].values).all(axis=0)
     if is_sky.sum() < 3:
         raise WorkbenchError("fewer than three background samples lie on measurable sky: move them off the stars")
     return is_sky
@@ -483,6 +483,13 @@ def evaluate_background(model: xr.Dataset, y: np.ndarray | None = None, x: np.nd
     return xr.DataArray(values, dims=("channel", "point"), coords={"channel": model["channel"].values})
 
 
+def model_means(model: xr.Dataset) -> np.ndarray:
+    """Return the mean of a background model over the picture, one a channel."""
+    y, x = (np.arange(0, model.attrs[size], 4, dtype=float) for size in ("height", "width"))
+    grid = [points.ravel() for points in np.meshgrid(y, x, indexing="ij")]
+    return evaluate_background(model, *grid).values.mean(axis=1)
+
+
 def remove_background(picture: xr.Dataset, model: xr.Dataset, *, mode: str = "subtract") -> xr.Dataset:
     """Take a background model away: subtract it, or divide by it.
 
@@ -514,7 +521,7 @@ def remove_background(picture: xr.Dataset, model: xr.Dataset, *, mode: str = "su
                 f"the background model falls to {lowest.min():.4g} in channel {worst}: it cannot be divided by;"
                 " subtract it, or divide before anything is subtracted"
             )
-        surfaces = surfaces / surfaces.mean(axis=(1, 2), keepdims=True)
+        surfaces = surfaces / model_means(model)[:, None, None]
         names = [name for name in ("signal", "variance") if name in picture]
     else:
         names = ["signal"]

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from ..errors import WorkbenchError
 from .background import star_mask
+from .photometry import find_picture_stars
 from .picture import check_picture, in_bands, luminance, note, plane
 
 SCALES = 5  # of the starlet transform: structures up to 2^5 px
@@ -88,32 +89,33 @@ def stabilise(signal: np.ndarray, a: float, b: float) -> np.ndarray:
 
 
 def unstabilise(values: np.ndarray, a: float, b: float) -> np.ndarray:
-    """Return the signal whose mean transform this is: the closed form of the exact unbiased inverse.
+    """Return the signal that `stabilise` takes to these values: s = a T²/4 - 3a/8 - b/a.
 
-    With D = T for counts s/a and read noise σ² = b/a²: s/a = D²/4 + ¼√(3/2)/D - 11/8/D² + ⅝√(3/2)/D³ - 1/8 - σ²
-    (Mäkitalo and Foi 2013, IEEE TIP 22, 91).  Squaring alone would darken faint light by a/4.
+    Of a mean of transformed noise it gives a value that is a/4 too low (the unbiased inverse of Mäkitalo and Foi
+    2013, IEEE TIP 22, 91, has 1/8 for 3/8 far from zero); `denoise` adds that for the share of noise taken out.
+
+    Examples
+    --------
+    >>> s = np.array([-1.0, 0.0, 50.0], "float32")
+    >>> np.round(unstabilise(stabilise(s, 0.1, 2.0), 0.1, 2.0), 3).tolist()
+    [-1.0, 0.0, 50.0]
     """
     if a <= 0:
         return (values * np.float32(math.sqrt(b))).astype(np.float32)
-    sigma2 = b / a**2
-    d = np.maximum(values, np.float32(2 * math.sqrt(0.375 + sigma2) * 1e-3 + 1e-6))
-    root = math.sqrt(1.5)
-    inverse = 1 / d
-    counts = d * d * np.float32(0.25) - np.float32(0.125 + sigma2)
-    if sigma2 < 100:  # the correction fades as 1/D; far from zero it is below the last bit
-        counts += inverse * (
-            np.float32(0.25 * root) + inverse * (np.float32(-1.375) + inverse * np.float32(0.625 * root))
-        )
-    return np.float32(a) * counts
+    return np.float32(a / 4) * values * values - np.float32(0.375 * a + b / a)
 
 
-def denoise(picture: xr.Dataset, *, strength: float = 0.5, scales: int = SCALES) -> xr.Dataset:
+def denoise(
+    picture: xr.Dataset, *, strength: float = 0.5, scales: int = SCALES, stars: xr.Dataset | None = None
+) -> xr.Dataset:
     """Denoise a linear picture as its own variance says: noise goes, what stands out of it stays.
 
     Each channel is stabilised (`stabilise`, with a and b fitted to the variance), and what the variance map knows
-    beyond that (coverage, the flat's noise) is divided out.  The starlet transform (Starck and Murtagh) splits it
-    into `scales`; the noise of each scale is measured there, since a stack's noise is correlated by resampling.
-    Coefficients below 2.5 to 3.5 σ of their scale lose the share `strength`; those above stay as they are.
+    beyond that (coverage, the flat's noise) is divided out.  The starlet transform (Starck and Murtagh 2006) splits
+    it into `scales`; the noise of each scale is measured there, since a stack's noise is correlated by resampling.
+    Coefficients below 2.5 to 3.5 σ of their scale lose the share `strength`; those above stay as they are.  The
+    `stars` are taken out before and left as they are: the faint dark rings that wavelets draw around a point would
+    otherwise be taken for noise, and the star would gain light.
 
     Apply it before the colours are mixed: the channels' noise is independent then.  The variance is kept as it
     was: that of a pixel without the smoothing, an upper limit.
@@ -133,49 +135,77 @@ def denoise(picture: xr.Dataset, *, strength: float = 0.5, scales: int = SCALES)
         raise WorkbenchError(f"a denoise has 1 to 8 scales; got {scales}")
     signal, variance = picture["signal"].values, picture["variance"].values
     scales = min(scales, int(math.log2(min(signal.shape[1:]) / 4)))
+    stars = find_picture_stars(picture) if stars is None else stars
+    masked = star_mask(stars, signal.shape[1:])
     out = np.empty_like(signal)
     shares = []
     for channel in range(len(signal)):
-        out[channel], share = _denoise_plane(signal[channel], variance[channel], strength, scales)
+        out[channel], share = _denoise_plane(signal[channel], variance[channel], masked, strength, scales)
         shares.append(share)
     return note(
         picture.assign(signal=plane(out, "signal")),
-        f"Denoise: strength {strength:g} on {scales} scales, weighted by the variance; noise of a pixel lowered to "
-        f"{', '.join(f'{share:.0%}' for share in shares)}.",
+        f"Denoise: strength {strength:g} on {scales} scales, weighted by the variance, stars left alone; noise of a"
+        f" pixel between them lowered to {', '.join(f'{share:.0%}' for share in shares)}.",
     )
 
 
-def _denoise_plane(signal: np.ndarray, variance: np.ndarray, strength: float, scales: int) -> tuple[np.ndarray, float]:
+def _denoise_plane(
+    signal: np.ndarray, variance: np.ndarray, masked: np.ndarray, strength: float, scales: int
+) -> tuple[np.ndarray, float]:
     a, b = noise_model(signal, variance)
     missing = ~(np.isfinite(signal) & np.isfinite(variance) & (variance > 0))
+    apart = masked | missing
+    if apart.mean() > 0.95:
+        return signal, 1.0
     known = np.where(missing, np.float32(0), signal)
     # where the variance is larger than the model's (fewer frames), a coefficient must stand out by more
     expected = np.maximum(np.float32(a) * np.maximum(known, 0) + np.float32(b), np.float32(1e-30))
     excess = np.sqrt(np.where(missing, expected, variance) / expected)
     excess = ndimage.uniform_filter(excess, 9, mode="nearest")
-    smooth = stabilise(known, a, b)
-    stable = smooth.copy() if missing.any() else smooth
-    if missing.any():
-        stable[missing] = np.median(stable[~missing])
-    rest = stable
+    stable = stabilise(known, a, b)
+    rest = _without(stable, apart)
+    free = ~apart
     taken = np.zeros_like(stable)
+    step = max(1, min(signal.shape) // 1024)
     for scale in range(scales):
         coarser = _smooth(rest, 2**scale)
         detail = rest - coarser
         ratio = detail / excess
-        sample = ratio[:: max(1, ratio.shape[0] // 1024), :: max(1, ratio.shape[1] // 1024)]
-        sigma = 1.4826 * float(np.median(np.abs(sample)))
+        sigma = 1.4826 * float(np.median(np.abs(ratio[::step, ::step][free[::step, ::step]])))
         limit = _THRESHOLDS[min(scale, len(_THRESHOLDS) - 1)] * sigma
         in_bands(
             lambda rows, d=detail, r=ratio, t=limit: _shrink(d[rows], r[rows], t, strength, taken[rows]), len(detail)
         )
         rest = coarser
-    before = float(np.median(np.abs(np.diff(stable[::4], axis=1))))
-    cleaned = stable - taken
-    after = float(np.median(np.abs(np.diff(cleaned[::4], axis=1))))
-    # bias free: the inverse of what was not touched is the signal itself
-    result = signal + (unstabilise(cleaned, a, b) - unstabilise(stable, a, b))
-    return np.where(missing, signal, result).astype(np.float32), after / before if before else 1.0
+    taken *= ndimage.uniform_filter(free.astype(np.float32), 3, mode="nearest") * free
+    # the transform's own inverse on both sides: what is not touched comes back as it was.  A mean in the
+    # stabilised domain lies low by a/4 of the noise variance taken out (the exact unbiased inverse, see below)
+    result = signal + (unstabilise(stable - taken, a, b) - unstabilise(stable, a, b))
+    before, after = (
+        float(np.median(np.abs(np.diff(values[::4], axis=1)[free[::4, 1:] & free[::4, :-1]])))
+        for values in (stable, stable - taken)
+    )
+    share = after / before if before else 1.0
+    result += np.float32(0.25 * a * (1 - share**2)) * (taken != 0)
+    return np.where(missing, signal, result).astype(np.float32), share
+
+
+def _without(values: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    """The values with stars and holes replaced by the mean of what surrounds them, near first, then wider."""
+    out = np.where(apart, np.float32(0), values)
+    weight = (~apart).astype(np.float32)
+    filled = out.copy()
+    left = apart
+    for sigma in (4, 16, 64, 256):
+        if not left.any():
+            break
+        near = ndimage.gaussian_filter(weight, sigma, mode="nearest", truncate=3)
+        level = ndimage.gaussian_filter(out, sigma, mode="nearest", truncate=3)
+        found = left & (near > 0.02)
+        filled[found] = level[found] / near[found]
+        left = left & ~found
+    filled[left] = np.median(values[~apart])
+    return filled
 
 
 def _smooth(values: np.ndarray, step: int) -> np.ndarray:

@@ -315,13 +315,15 @@ def _channels_first(values: np.ndarray) -> np.ndarray:
     return values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
 
 
-def _foreign(path: Path, values: np.ndarray, profile: bytes | None) -> tuple[np.ndarray, dict[str, Any]]:
-    """Values of another program's file, scaled to 0 to 1 where they are integers, and what is known of them."""
+def _foreign(path: Path, values: np.ndarray, profile: Any, *, scale: bool = True) -> tuple[np.ndarray, dict[str, Any]]:
+    """Values of another program's file, integers scaled to 0 to 1 where asked, and what is known of them."""
     if values.dtype == np.uint8:
         raise FrameReadError(
             path, "has 8 bits a channel: too few for a linear picture; finish the stack itself (16 or 32 bits)"
         )
-    if values.dtype.kind == "u":
+    if values.dtype.kind in "ui" and not scale:
+        values = values.astype(np.float32)
+    elif values.dtype.kind == "u":
         values = values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
     elif values.dtype.kind != "f":
         raise FrameReadError(path, f"holds {values.dtype} values; 16-bit or floating-point ones can be finished")
@@ -380,9 +382,9 @@ def _read_fits(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
                 planes[hdu.name.lower()] = hdu.data
         about = _told(header.get(KEYWORD))
         if about is None:
-            values, about = _foreign(path, first.data, None)
+            values, about = _foreign(path, first.data, None, scale=False)
             planes["signal"] = values
-            about["units"] = str(header.get("BUNIT", about["units"])).strip() or "1"
+            about["units"] = str(header.get("BUNIT", "")).strip() or ("1" if first.data.dtype.kind == "f" else "adu")
             about["history"] = [*map(str, header.get("HISTORY", [])), *about["history"]]
             about["attributes"] = {
                 name: header[key]

@@ -19,6 +19,7 @@ from ..stars import clipped_stats, find_stars
 from .picture import check_picture, luminance
 
 TOLERANCE = 0.003  # what a linear step may change of a bright star's flux
+_CLEAR = 0.001  # of the flux: what the background's error may be of a star that judges
 _RADIUS = 2.5  # [FWHM] of the aperture
 _ANNULUS = (4.0, 6.0)  # [FWHM] of the local background
 
@@ -95,7 +96,8 @@ def photometry(picture: xr.Dataset, x: np.ndarray, y: np.ndarray, fwhm: float) -
     Returns
     -------
     Dataset over (star, channel): ``flux``, ``flux_error`` (from the picture's variance; NaN without one) in the
-    picture's units, ``background`` per pixel; NaN where a missing pixel lies in the aperture.
+    picture's units, ``background`` per pixel, ``background_error`` in the flux; NaN where a missing pixel lies in
+    the aperture.
 
     Examples
     --------
@@ -109,7 +111,7 @@ def photometry(picture: xr.Dataset, x: np.ndarray, y: np.ndarray, fwhm: float) -
     check_picture(picture)
     x, y = np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float))
     names, units = picture["channel"].values, picture.attrs.get("units", "")
-    flux, error, local = (np.full((x.size, names.size), np.nan) for _ in range(3))
+    flux, error, local, doubt = (np.full((x.size, names.size), np.nan) for _ in range(4))
     if x.size:
         aperture = CircularAperture(np.stack([x, y], axis=1), _RADIUS * fwhm)
         inner, outer = (radius * fwhm for radius in _ANNULUS)
@@ -119,17 +121,19 @@ def photometry(picture: xr.Dataset, x: np.ndarray, y: np.ndarray, fwhm: float) -
             sums = aperture_photometry(values, aperture)["aperture_sum"].value
             flux[:, channel] = sums - aperture.area * rings[:, 0]
             local[:, channel] = rings[:, 0]
+            doubt[:, channel] = aperture.area * rings[:, 1] / np.sqrt(rings[:, 2])
             if "variance" in picture:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", RuntimeWarning)
                     noise = aperture_photometry(picture["variance"].values[channel], aperture)["aperture_sum"].value
-                    error[:, channel] = np.sqrt(noise + (aperture.area * rings[:, 1]) ** 2 / rings[:, 2])
+                    error[:, channel] = np.sqrt(noise + doubt[:, channel] ** 2)
     dims = ("star", "channel")
     return xr.Dataset(
         {
             "flux": (dims, flux, {"units": units, "long_name": "star flux"}),
             "flux_error": (dims, error, {"units": units, "long_name": "standard error of the flux"}),
             "background": (dims, local, {"units": units, "long_name": "local background per pixel"}),
+            "background_error": (dims, doubt, {"units": units, "long_name": "its error's share in the flux"}),
         },
         coords={"channel": names, "x": ("star", x, {"units": "px"}), "y": ("star", y, {"units": "px"})},
         attrs={"fwhm": fwhm},
@@ -165,7 +169,8 @@ def check_photometry(
     """Compare star fluxes and colours before and after linear steps with what the steps meant to do.
 
     expected = T · flux before, T the ratio of the two pictures' ``colour_transform`` (white balance and matrix),
-    times `gain` at the star (for a background that was divided out); crops are followed.
+    times `gain` at the star (for a background that was divided out); crops are followed.  Stars judge that are so
+    bright that the local background's error is below 0.1 % of their flux (all, if these are fewer than three).
 
     Parameters
     ----------
@@ -218,6 +223,9 @@ def check_photometry(
     scale = np.max(np.abs(expected), axis=1, keepdims=True)
     deviation = (second["flux"].values - expected) / scale
     whole = np.isfinite(deviation).all(axis=1)
+    # bright enough that the background's own error cannot be taken for the step's
+    clear = whole & (second["background_error"].values < _CLEAR * scale).all(axis=1)
+    whole = clear if clear.sum() >= 3 else whole
     sizes = np.sort(np.abs(deviation[whole]), axis=0)
     if len(sizes) < 3:
         raise WorkbenchError("fewer than three stars without missing pixels: their photometry cannot be checked")

@@ -23,6 +23,7 @@ from ..errors import StageError, WorkbenchError
 CHANNELS = {1: ("mono",), 3: ("R", "G", "B")}
 PLANES = ("signal", "variance", "coverage", "saturated", "rejected_low", "rejected_high")
 _CELL = 16  # [px] cells in which the common coverage is sought
+_GAPS = 0.02  # share of a row or column at the edge that may be missing
 _BAND = 256  # [rows] a thread works on at a time
 
 
@@ -223,21 +224,34 @@ def common_box(picture: xr.Dataset, share: float = 0.5) -> tuple[int, int, int, 
     top, bottom, left, right = (edge * cell for edge in _largest_rectangle(cells > 0.5))
     bottom = good.shape[0] if bottom == rows * cell else bottom
     right = good.shape[1] if right == columns * cell else right
-    while bottom - top > 1 and right - left > 1:  # row by row from the outside, the worst edge first
-        inner = good[top:bottom, left:right]
-        edges = [1 - side.mean() for side in (inner[0], inner[-1], inner[:, 0], inner[:, -1])]
-        worst = int(np.argmax(edges))
-        if edges[worst] <= 0.02:
-            return top, bottom, left, right
-        top, bottom, left, right = (
-            top + (worst == 0),
-            bottom - (worst == 1),
-            left + (worst == 2),
-            right - (worst == 3),
-        )
+    box = [top, bottom, left, right]
+    while box[1] - box[0] > 1 and box[3] - box[2] > 1:  # row by row from the outside, the worst edge first
+        gaps = [1 - good[_side(box, side)].mean() for side in range(4)]
+        worst = int(np.argmax(gaps))
+        if gaps[worst] <= _GAPS:
+            break
+        box[worst] += 1 if worst % 2 == 0 else -1
+    for side in (0, 1, 2, 3):  # and outwards again as far as it goes: a cell is coarse
+        step, end = (-1, 0) if side % 2 == 0 else (1, good.shape[side // 2])
+        while box[side] != end:
+            wider = box.copy()
+            wider[side] += step
+            if 1 - good[_side(wider, side)].mean() > _GAPS:
+                break
+            box = wider
+    if box[1] - box[0] > 1 and box[3] - box[2] > 1:
+        return tuple(box)
     raise WorkbenchError(
         f"no part of this picture is covered by {share:.0%} of its frames: lower the share, or crop by hand"
     )
+
+
+def _side(box: Sequence[int], side: int) -> tuple[slice, slice]:
+    """The outermost row or column (top, bottom, left, right) of a box."""
+    top, bottom, left, right = box
+    rows = (slice(top, top + 1), slice(bottom - 1, bottom), slice(top, bottom), slice(top, bottom))[side]
+    columns = (slice(left, right), slice(left, right), slice(left, left + 1), slice(right - 1, right))[side]
+    return rows, columns
 
 
 @numba.njit(nogil=True, cache=True)

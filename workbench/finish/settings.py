@@ -18,13 +18,21 @@ import xarray as xr
 from tqdm import tqdm
 
 from ..errors import WorkbenchError
-from .background import background_model, evaluate_background, measure_sky, remove_background
-from .colour import apply_colour, camera_matrix, mend_cores, neutralise_background, remove_green, white_balance
+from .background import METHODS, background_model, evaluate_background, measure_sky, model_means, remove_background
+from .colour import (
+    BALANCES,
+    apply_colour,
+    camera_matrix,
+    mend_cores,
+    neutralise_background,
+    remove_green,
+    white_balance,
+)
 from .detail import denoise, local_contrast, reduce_stars, removed
 from .photometry import bright_stars, check_photometry, find_picture_stars
 from .picture import check_picture, crop, fill_holes, pyramid
 from .sharpen import deconvolve, measure_psf
-from .stretch import apply_stretch, stretch_parameters
+from .stretch import CURVES, apply_stretch, stretch_parameters
 
 VERSION = 1
 
@@ -223,6 +231,7 @@ def finish(stack: xr.Dataset, settings: FinishSettings | None = None, *, progres
         If the stack is stretched already, empty, NaN everywhere, of two channels, or a setting does not suit it.
     """
     settings = FinishSettings() if settings is None else settings
+    _check_choices(settings)
     check_picture(stack, content=True)
     cautions: list[str] = []
     checks: dict[str, xr.Dataset] = {}
@@ -271,7 +280,7 @@ def finish(stack: xr.Dataset, settings: FinishSettings | None = None, *, progres
             gain = None
             if chosen.mode == "divide":
                 at_stars = evaluate_background(model, judges["y"].values, judges["x"].values)
-                gain = model["background"].mean(("y", "x")) / at_stars
+                gain = model_means(model)[:, None] / at_stars
             check("background", before, picture, gain=gain)
             del before
         done("background")
@@ -288,7 +297,7 @@ def finish(stack: xr.Dataset, settings: FinishSettings | None = None, *, progres
             del before
         done("deconvolution")
         if detail.denoise > 0:
-            before, picture = picture, denoise(picture, strength=detail.denoise)
+            before, picture = picture, denoise(picture, strength=detail.denoise, stars=stars)
             took["denoise"] = _small(removed(before, picture))
             check("denoising", before, picture)
             del before
@@ -328,6 +337,24 @@ def finish(stack: xr.Dataset, settings: FinishSettings | None = None, *, progres
             took["contrast"] = _small(removed(before, picture))
         done("detail")
     return Finished(picture, linear, settings, model, balance, took, checks, cautions)
+
+
+def _check_choices(settings: FinishSettings) -> None:
+    """Say what is unknown before the work and not in the middle of it."""
+    for what, value, known in (
+        ("background method", settings.background.method, (*METHODS, "none")),
+        ("background mode", settings.background.mode, ("subtract", "divide")),
+        ("white balance", settings.colour.balance, ("auto", *BALANCES)),
+        ("stretch", settings.stretch.method, CURVES),
+    ):
+        if value not in known:
+            raise WorkbenchError(f"{what} {value!r} is none of {', '.join(known)}")
+    detail = settings.detail
+    for name in ("deconvolve", "denoise", "stars", "contrast"):
+        if not 0 <= getattr(detail, name) <= 1:
+            raise WorkbenchError(f"the strength of {name} lies between 0 (off) and 1; got {getattr(detail, name):g}")
+    if not 0 <= settings.colour.green <= 1:
+        raise WorkbenchError(f"the amount of green to remove lies between 0 and 1; got {settings.colour.green:g}")
 
 
 def _balance(picture: xr.Dataset, colour: ColourSettings, stars: xr.Dataset) -> tuple[xr.Dataset, list[str]]:

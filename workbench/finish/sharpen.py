@@ -87,7 +87,8 @@ def deconvolve(
     a scaled Poisson variable, read noise and sky included (Snyder, Hammoud and White 1993), which is what
     Richardson and Lucy's iteration is the likelihood ascent of.  Residuals within 3 σ are damped (White 1994), so
     noise is not sharpened.  Around stars the result is kept from falling below the darkest level that the picture
-    itself has nearby, less 1 σ: no dark rings.  Clipped cores keep their shape.
+    itself has nearby, less 1 σ, and, in the wings of what is five times brighter, from rising above the picture: no
+    dark rings and no bright ones.  Clipped cores keep their shape.
 
     Parameters
     ----------
@@ -200,7 +201,11 @@ def _richardson_lucy(
     inner = tuple(slice(pad, pad + size) for size in signal.shape)
     sharp = estimate[inner] * np.float32(a) - lift
     calm = ndimage.gaussian_filter(known, fwhm / FWHM_PER_SIGMA, mode="nearest")
-    size = 2 * round(1.5 * fwhm) + 1
-    floor = ndimage.minimum_filter(calm, size=size, mode="nearest") - np.float32(np.sqrt(b))
+    size, sigma = 2 * round(1.5 * fwhm) + 1, np.float32(np.sqrt(b))
+    floor = ndimage.minimum_filter(calm, size=size, mode="nearest") - sigma
     sharp = np.maximum(sharp, np.minimum(floor, known))
+    lowest = floor + sigma
+    size = 2 * round(3 * fwhm) + 1
+    wing = calm - lowest < 0.2 * (ndimage.maximum_filter(calm, size=size, mode="nearest") - lowest)
+    sharp = np.where(wing, np.minimum(sharp, known), sharp)
     return np.where(missing, signal, sharp)

@@ -22,6 +22,7 @@ CURVES = ("asinh", "autostretch", "ghs", "linear")
 SHADOWS = -2.8  # autostretch: the black point in (normalised) median absolute deviations from the median
 TARGET = 0.25  # autostretch: where the median lands
 MAD_TO_SIGMA = 1.4826
+_LEAST_SPAN = 20  # [σ] from the sky to white, at least
 _KNEE = 0.7  # where the shoulder begins
 _SAMPLE = 1_000_000  # pixels that the statistics are taken from
 
@@ -163,9 +164,10 @@ def stretch_parameters(
         shadows = float(stats["mean_median"] + SHADOWS * MAD_TO_SIGMA * stats["mean_mad"])
         blacks = np.full(channels, shadows if black is None else float(black))
     if white is None:
-        white = peak if method != "asinh" else max(float(stats["mean_bright"]), 4 * float(median[0]) - 3 * blacks[0])
-        if method == "asinh":
-            white = blacks[0] + (white - blacks[0]) / strength
+        white = peak
+        if method == "asinh":  # where little stands out of the noise, the noise is not blown up to white
+            least = float(stats["mean_median"] + _LEAST_SPAN * MAD_TO_SIGMA * stats["mean_mad"])
+            white = blacks[0] + (max(float(stats["mean_bright"]), least) - blacks[0]) / strength
     spans = float(white) - blacks
     levels = (median - blacks) / np.where(spans > 0, spans, 1)
     if np.any(spans <= 0) or not np.all(np.isfinite(spans)):
@@ -340,7 +342,9 @@ def _together(values, kind, terms, out):
             least = min(r, min(g, b))
             if least < 0.0:  # outside the gamut: towards grey of the same brightness, as far as needed
                 keep = level / (level - least)
-                r, g, b = level + (r - level) * keep, level + (g - level) * keep, level + (b - level) * keep
+                r = max(level + (r - level) * keep, 0.0)
+                g = max(level + (g - level) * keep, 0.0)
+                b = max(level + (b - level) * keep, 0.0)
             most = max(r, max(g, b))
             if most > _KNEE:  # bright: over the shoulder, and fading to white as a star's core does
                 top = _shoulder(most)

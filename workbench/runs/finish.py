@@ -7,7 +7,7 @@ from pathlib import Path
 import xarray as xr
 from tqdm import tqdm
 
-from ..errors import WorkbenchError
+from ..errors import StageError, WorkbenchError
 from ..finish.files import SUFFIXES, read_picture, write_picture
 from ..finish.settings import Finished, FinishSettings, finish
 
@@ -84,7 +84,13 @@ def finish_file(
     _can_be_written(out, set(SUFFIXES))
     if linear_out is not None:
         _can_be_written(linear_out, {".fits", ".fit", ".fts", ".tif", ".tiff", ".xisf"})
-    done = finish(open_linear(path), settings, progress=progress)
+    stack = open_linear(path)
+    try:
+        done = finish(stack, settings, progress=progress)
+    except StageError as problem:
+        raise StageError(f"{path}: {problem}") from problem
+    except WorkbenchError as problem:
+        raise WorkbenchError(f"{path}: {problem}") from problem
     targets = [(done.picture, out), *([] if linear_out is None else [(done.linear, linear_out)])]
     for picture, target in tqdm(targets, desc="writing", unit="file", delay=2, leave=False, disable=not progress):
         write_picture(picture, target, settings=settings.to_dict())
