@@ -339,7 +339,7 @@ class _Run:
             named = ", ".join(f"{name} by {value:.3g}" for name, value in zip(names, factor[changed], strict=True))
             self.warnings.append(
                 f"the camera multiplied its numbers before it saved them ({named}; codes are missing accordingly), so "
-                "the gain of these channels is per saved ADU, and low by that factor; firmware that saves raw numbers helps"
+                "the gain of these channels is per saved ADU, and low by that factor; firmware that saves raw helps"
             )
 
     def _pictures(
