@@ -41,7 +41,9 @@ def half_green(mosaic: np.ndarray, cfa_pattern: str) -> np.ndarray:
         return np.ascontiguousarray(mosaic, np.float32)
     place = offsets(cfa_pattern)
     height, width = mosaic.shape[0] // 2 * 2, mosaic.shape[1] // 2 * 2
-    first, second = (mosaic[row:height:2, column:width:2].astype(np.float32) for row, column in map(place.get, ("G1", "G2")))
+    first, second = (
+        mosaic[row:height:2, column:width:2].astype(np.float32) for row, column in map(place.get, ("G1", "G2"))
+    )
     return (first + second) * np.float32(0.5)
 
 
@@ -150,36 +152,35 @@ def _subtract(plane, level, out):
 
 
 @numba.njit(nogil=True, cache=True)
-def _measure(plane, xs, ys, sigma0, adaptive, noise, gain, out):
-    """Adaptive moments and aperture flux of every star; see `find_stars`.  A star that fails is NaN.
+def _measure(plane, xs, ys, sigma, noise, gain, out):
+    """Centroid and moments of every star under a round Gaussian weight; see `find_stars`.
 
-    With `adaptive` False the weight stays the round Gaussian of `sigma0`: what faint stars in noise allow.
+    Sets x, y, the weighted moments xx, yy, xy, the sum of weight times light, its noise, and the noise of its
+    moment about the centroid.  A star that walks away is NaN.
     """
     height, width = plane.shape
+    reach = int(np.ceil(3.5 * sigma))
+    narrow = -0.5 / (sigma * sigma)
+    size = 2 * reach + 1
+    row_weight = np.empty(size)
+    column_weight = np.empty(size)
     for star in range(xs.size):
         x, y = xs[star], ys[star]
-        xx = yy = sigma0 * sigma0
-        xy = 0.0
         good = False
-        total = weighted = spread = 0.0
-        for iteration in range(25):
-            det = xx * yy - xy * xy
-            if not (det > 0.005 and max(xx, yy) < 25.0 * sigma0 * sigma0):
-                break
-            axx, ayy, axy = yy / det, xx / det, -xy / det
-            reach = min(int(np.ceil(3.5 * np.sqrt(max(xx, yy)))), 40)
+        total = sxx = syy = sxy = variance = leverage = 0.0
+        for iteration in range(12):
             x0, y0 = int(np.round(x)), int(np.round(y))
             if x0 < 2 or y0 < 2 or x0 >= width - 2 or y0 >= height - 2:
                 break
-            total = sx = sy = sxx = syy = sxy = weighted = spread = 0.0
+            total = sx = sy = sxx = syy = sxy = variance = leverage = 0.0
+            for i in range(size):
+                row_weight[i] = np.exp(narrow * (y0 - reach + i - y) ** 2)
+                column_weight[i] = np.exp(narrow * (x0 - reach + i - x) ** 2)
             for j in range(max(0, y0 - reach), min(height, y0 + reach + 1)):
                 dy = j - y
                 for i in range(max(0, x0 - reach), min(width, x0 + reach + 1)):
                     dx = i - x
-                    rho = axx * dx * dx + 2.0 * axy * dx * dy + ayy * dy * dy
-                    if rho > 12.25:
-                        continue
-                    weight = np.exp(-0.5 * rho)
+                    weight = row_weight[j - y0 + reach] * column_weight[i - x0 + reach]
                     light = weight * plane[j, i]
                     total += light
                     sx += light * dx
@@ -187,49 +188,39 @@ def _measure(plane, xs, ys, sigma0, adaptive, noise, gain, out):
                     sxx += light * dx * dx
                     syy += light * dy * dy
                     sxy += light * dx * dy
-                    variance = noise * noise + max(plane[j, i], 0.0) / gain
-                    weighted += weight * weight * variance
-                    spread += weight * weight * variance * dx * dx
+                    scatter = weight * weight * (noise * noise + max(plane[j, i], 0.0) / gain)
+                    variance += scatter
+                    leverage += scatter * 0.5 * (dx * dx + dy * dy)
             if total <= 0.0:
                 break
-            # Matched weights halve both the shift and the moments of a Gaussian (Bernstein and Jarvis 2002).
+            # A Gaussian star as wide as the weight is pulled half-way; twice the pull is the whole way.
             shift_x, shift_y = 2.0 * sx / total, 2.0 * sy / total
-            mxx, myy, mxy = sxx / total, syy / total, sxy / total
-            mdet = mxx * myy - mxy * mxy
-            if mdet <= 0.0:
+            if abs(shift_x) + abs(shift_y) < 1e-3 or iteration == 11:
+                good = True
                 break
-            bxx, byy, bxy = myy / mdet - axx, mxx / mdet - ayy, -mxy / mdet - axy
-            bdet = bxx * byy - bxy * bxy
-            if not adaptive:
-                x += min(max(shift_x, -1.0), 1.0)
-                y += min(max(shift_y, -1.0), 1.0)
-                if abs(x - xs[star]) > 2.0 * sigma0 + 1.0 or abs(y - ys[star]) > 2.0 * sigma0 + 1.0:
-                    break
-                if abs(shift_x) + abs(shift_y) < 1e-3 or iteration > 20:
-                    if bdet > 0.0 and bxx > 0.0:
-                        xx, yy, xy = byy / bdet, bxx / bdet, -bxy / bdet
-                    good = True
-                    break
-                continue
-            if bdet <= 0.0 or bxx <= 0.0:
-                xx, yy, xy = 1.5 * xx, 1.5 * yy, 1.5 * xy  # broader than its weight by far: open up
-                continue
-            change = abs(byy / bdet - xx) + abs(bxx / bdet - yy)
-            xx, yy, xy = byy / bdet, bxx / bdet, -bxy / bdet
             x += min(max(shift_x, -1.0), 1.0)
             y += min(max(shift_y, -1.0), 1.0)
-            if abs(x - xs[star]) > 4.0 or abs(y - ys[star]) > 4.0:
-                break
-            if iteration > 2 and abs(shift_x) + abs(shift_y) < 1e-3 and change < 2e-3 * (xx + yy):
-                good = True
+            if abs(x - xs[star]) > 1.0 + 1.5 * sigma or abs(y - ys[star]) > 1.0 + 1.5 * sigma:
                 break
         if not good:
             out[star, :] = np.nan
             continue
         out[star, 0], out[star, 1] = x, y
-        out[star, 2], out[star, 3], out[star, 4] = xx, yy, xy
-        out[star, 5] = 2.0 * np.sqrt(spread) / total
-        out[star, 6] = total / np.sqrt(weighted)
+        out[star, 2], out[star, 3], out[star, 4] = sxx / total, syy / total, sxy / total
+        out[star, 5], out[star, 6], out[star, 7] = total, np.sqrt(variance), np.sqrt(leverage)
+
+
+def _intrinsic(measured: np.ndarray, sigma: float) -> np.ndarray:
+    """Return the stars' own covariances (xx, yy, xy) from the moments under a Gaussian weight; NaN where it fails.
+
+    The moments of star times weight are (C⁻¹ + W⁻¹)⁻¹ for a Gaussian star; solved for C.
+    """
+    xx, yy, xy = measured[:, 2], measured[:, 3], measured[:, 4]
+    with np.errstate(all="ignore"):
+        det = xx * yy - xy**2
+        axx, ayy, axy = yy / det - sigma**-2, xx / det - sigma**-2, -xy / det
+        own = axx * ayy - axy**2
+        return np.where((det > 0) & (own > 0) & (axx > 0), np.stack([ayy / own, axx / own, -axy / own]), np.nan).T
 
 
 @numba.njit(nogil=True, cache=True)
@@ -254,7 +245,7 @@ def _photometry(plane, xs, ys, fwhm, noise, gain, out):
                 if begin <= radius <= end:
                     ring[count] = plane[j, i]
                     count += 1
-        local, deviation, used = clipped_stats(ring[:count])
+        local, _, used = clipped_stats(ring[:count])
         complete = area > 0.98 * np.pi * inner * inner
         if used < 8 or not complete:
             out[star, 0] = out[star, 1] = np.nan
@@ -275,6 +266,7 @@ def find_stars(
     saturation: float = np.inf,
     threshold: float = 5.0,
     limit: int = 3000,
+    blur: tuple[float, float, float] = (1 / 12, 0.0, 1 / 12),
 ) -> xr.Dataset:
     """Find stars on a plane and measure them: position, flux, FWHM, roundness, each with what it is worth.
 
@@ -301,11 +293,14 @@ def find_stars(
         In units of the background noise, for at least four connected pixels.
     limit
         Measure at most so many, the brightest.
+    blur
+        Covariance (xx, xy, yy) [px²] that the sampling adds to a star's image, taken out of its width: that of a
+        square pixel by default; see `green_blur`.
 
     Returns
     -------
     Dataset over ``star``, brightest first: ``x``, ``y`` [px] with ``x_error``, ``y_error``; ``flux`` (plane's
-    units) with ``flux_error``; ``fwhm`` [px] (of the pixel-integrated image); ``roundness`` (minor over major
+    units) with ``flux_error``; ``fwhm`` [px], before the pixels integrate the image; ``roundness`` (minor over major
     axis); ``peak``; ``snr``; ``saturated``.  Attributes: ``background``, ``noise`` (medians, plane's units),
     ``detected``, ``hot_pixels``, ``fwhm`` and ``roundness`` (medians over good stars).
 
@@ -339,31 +334,39 @@ def find_stars(
     _subtract(plane, level, flat_sky)
     objects, hot = _extract(flat_sky, noise, threshold)
     start = _typical_sigma(objects)
-    adaptive = objects.size >= _ENOUGH
-    if not adaptive:
+    if objects.size < _ENOUGH:
         objects, hot, start, flat_sky = _search_deeper(flat_sky, noise, threshold, objects, hot, start)
-        adaptive = objects.size > 0 and float(np.median(objects["peak"])) > 15.0 * noise
     detected = objects.size
     objects = objects[np.argsort(-objects["flux"], kind="stable")][:limit]
-    measured = np.full((objects.size, 7), np.nan)
-    _measure(flat_sky, objects["x"].copy(), objects["y"].copy(), start, adaptive, noise, gain, measured)
-    widths = measured[:, 2:5]
-    with np.errstate(invalid="ignore"):
-        trace, det = widths[:, 0] + widths[:, 1], widths[:, 0] * widths[:, 1] - widths[:, 2] ** 2
+    sigma = max(start, 0.9)
+    for _ in range(2):  # the weight follows the frame's own stars
+        measured = np.full((objects.size, 8), np.nan)
+        _measure(flat_sky, objects["x"].copy(), objects["y"].copy(), sigma, noise, gain, measured)
+        own = _intrinsic(measured, sigma)
+        bright = np.flatnonzero((measured[:, 5] > 20 * measured[:, 6]) & (objects["peak"] < saturation))[:300]
+        widths = (own[bright, 0] * own[bright, 1] - own[bright, 2] ** 2) ** 0.25
+        if not np.isfinite(widths).any():
+            break
+        new = max(float(np.nanmedian(widths)), 0.9)
+        if abs(new - sigma) < 0.1 * sigma:
+            break
+        sigma = new
+    with np.errstate(all="ignore"):
+        snr = measured[:, 5] / measured[:, 6]
+        kept = np.isfinite(snr) & (snr > threshold)
+        # Narrower than any optics draw, pixel and all: a hot pixel that had a noisy neighbour.
+        kept &= ~(np.minimum(own[:, 0], own[:, 1]) < 0.09)
+        own = own * scale**2 - np.array([blur[0], blur[2], blur[1]])
+        trace, det = own[:, 0] + own[:, 1], own[:, 0] * own[:, 1] - own[:, 2] ** 2
         half = np.sqrt(np.maximum(trace**2 / 4 - det, 0.0))
-        roundness = np.sqrt((trace / 2 - half) / (trace / 2 + half))
-        # A fitted width narrower than any optics gives is a hot pixel that had a noisy neighbour.
-        kept = np.isfinite(det) & (trace / 2 - half > 0.09) & (measured[:, 6] > threshold)
-    fwhm = FWHM_PER_SIGMA * np.abs(det) ** 0.25 if objects.size else np.zeros(0)
-    brightest = np.flatnonzero(kept)[:300]
-    sharp = brightest[objects["peak"][brightest] < saturation] if brightest.size else brightest
-    typical = float(np.median(fwhm[sharp])) if sharp.size else np.nan
+        roundness = np.sqrt(np.maximum(trace / 2 - half, 0.0) / (trace / 2 + half))
+        fwhm = FWHM_PER_SIGMA * np.where(det > 0, np.abs(det), np.nan) ** 0.25
+        error = 2.0 * measured[:, 7] / measured[:, 5]  # of a star as wide as the weight
     light = np.full((objects.size, 2), np.nan)
-    if np.isfinite(typical):
-        kept &= fwhm < 4.0 * typical
-        _photometry(flat_sky, measured[:, 0].copy(), measured[:, 1].copy(), typical, noise, gain, light)
-    floor = _CENTROID_FLOOR * scale
-    error = np.hypot(measured[:, 5] * scale, floor)
+    _photometry(
+        flat_sky, measured[:, 0].copy(), measured[:, 1].copy(), FWHM_PER_SIGMA * sigma, noise, gain, light
+    )  # fmt: skip
+    error = np.hypot(error * scale, _CENTROID_FLOOR * scale)
     columns = {
         "x": (measured[:, 0] * scale + offset, "px", "column of the centroid"),
         "x_error": (error, "px", "standard error of x"),
@@ -371,23 +374,27 @@ def find_stars(
         "y_error": (error, "px", "standard error of y"),
         "flux": (light[:, 0], "", "light within 2.2 FWHM"),
         "flux_error": (light[:, 1], "", "standard error of flux"),
-        "fwhm": (fwhm * scale, "px", "full width at half maximum"),
+        "fwhm": (fwhm, "px", "full width at half maximum"),
         "roundness": (roundness, "1", "minor over major axis"),
         "peak": (objects["peak"].astype(float), "", "brightest pixel over the background"),
-        "snr": (measured[:, 6], "1", "signal-to-noise ratio within the matched weight"),
+        "snr": (snr, "1", "signal-to-noise ratio within the matched weight"),
         "saturated": (objects["peak"] >= saturation, "", "brightest pixel at the white level"),
     }
     dataset = xr.Dataset(
-        {name: ("star", values[kept], {"units": units, "long_name": text}) for name, (values, units, text) in columns.items()}
+        {
+            name: ("star", values[kept], {"units": units, "long_name": text})
+            for name, (values, units, text) in columns.items()
+        }
     )
-    good = ~dataset["saturated"].values
+    sharp = ~dataset["saturated"].values & (dataset["snr"].values > 15)
+    sharp = sharp if sharp.any() else ~dataset["saturated"].values
     dataset.attrs = {
         "background": float(np.nanmedian(background)),
         "noise": noise,
         "detected": int(detected),
         "hot_pixels": int(hot),
-        "fwhm": float(np.median(dataset["fwhm"].values[good][:300])) if good.any() else np.nan,
-        "roundness": float(np.median(dataset["roundness"].values[good][:300])) if good.any() else np.nan,
+        "fwhm": _median(dataset["fwhm"].values[sharp][:300]),
+        "roundness": _median(dataset["roundness"].values[sharp][:300]),
     }
     return dataset
 
@@ -444,9 +451,35 @@ def _mean_width(plane: np.ndarray, objects: np.ndarray, start: float, noise: flo
         return start
     mean = np.mean(stamps, axis=0, dtype=np.float32)
     mean -= np.median(np.concatenate([mean[:3].ravel(), mean[-3:].ravel()]))
-    fitted, middle = np.full((1, 7), np.nan), np.full(1, float(reach))
-    _measure(mean, middle, middle, start, True, noise, np.inf, fitted)
-    return float(np.clip(fitted[0, 2:4].mean() ** 0.5, start, 5.0)) if np.isfinite(fitted[0, 2]) else start
+    fitted, middle = np.full((1, 8), np.nan), np.full(1, float(reach))
+    width = start
+    for _ in range(5):
+        _measure(mean, middle, middle, width, noise, np.inf, fitted)
+        xx, yy, _ = _intrinsic(fitted, width)[0]
+        if not np.isfinite(xx):
+            break
+        width = float(np.clip(np.sqrt((xx + yy) / 2), start, 5.0))
+    return width
+
+
+def _median(values: np.ndarray) -> float:
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size else np.nan
+
+
+def green_blur(cfa_pattern: str) -> tuple[float, float, float]:
+    """Return what `half_green` adds to a star's covariance (xx, xy, yy) [px²], for `find_stars`.
+
+    Two pixels half a diagonal apart from their middle, each integrating over itself.
+
+    Examples
+    --------
+    >>> green_blur("GRBG")
+    (0.3333333333333333, 0.25, 0.3333333333333333)
+    """
+    if cfa_pattern == "mono":
+        return 1 / 12, 0.0, 1 / 12
+    return 1 / 3, 0.25 if cfa_pattern[0] == "G" else -0.25, 1 / 3
 
 
 def _extract(flat_sky: np.ndarray, noise: float, threshold: float, least_pixels: int = 4) -> tuple[np.ndarray, int]:
@@ -468,7 +501,12 @@ def _extract(flat_sky: np.ndarray, noise: float, threshold: float, least_pixels:
     if not objects.size:
         return objects, 0
     height, width = flat_sky.shape
-    inside = (objects["xpeak"] > 0) & (objects["xpeak"] < width - 1) & (objects["ypeak"] > 0) & (objects["ypeak"] < height - 1)
+    inside = (
+        (objects["xpeak"] > 0)
+        & (objects["xpeak"] < width - 1)
+        & (objects["ypeak"] > 0)
+        & (objects["ypeak"] < height - 1)
+    )
     objects = objects[inside]
     x, y = objects["xpeak"], objects["ypeak"]
     around = np.zeros(x.size)
@@ -538,7 +576,7 @@ def poor_frames(quality: xr.Dataset, *, least_stars: int = 6) -> dict[int, str]:
 
     Examples
     --------
-    >>> table = xr.Dataset({"stars": ("frame", [500, 480, 2, 510]), "fwhm": ("frame", [3.0, 3.1, 3.0, 6.5]),
+    >>> table = xr.Dataset({"stars": ("frame", [500, 480, 2, 510]), "fwhm": ("frame", [3.0, 3.0, 3.0, 6.5]),
     ...                     "roundness": ("frame", [0.9, 0.9, 0.9, 0.9])})
     >>> poor_frames(table)
     {2: '2 stars found, fewer than 6', 3: 'FWHM 6.5 px where the others have 3.0 px: out of focus or bad seeing'}
@@ -555,7 +593,9 @@ def poor_frames(quality: xr.Dataset, *, least_stars: int = 6) -> dict[int, str]:
         if count < least_stars:
             reasons[index] = f"{int(count)} stars found, fewer than {least_stars}"
         elif count < 0.2 * usual_count:
-            reasons[index] = f"{int(count)} stars found where the others have {usual_count:.0f}: clouds or another field"
+            reasons[index] = (
+                f"{int(count)} stars found where the others have {usual_count:.0f}: clouds or another field"
+            )
         elif roundness[index] < min(0.5, 0.7 * usual_round):
             reasons[index] = f"stars are trailed: roundness {roundness[index]:.2f}, the others' {usual_round:.2f}"
         elif fwhm[index] > 1.6 * usual_fwhm:

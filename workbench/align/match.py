@@ -238,7 +238,9 @@ def _grow(seed: Transform, here: np.ndarray, there: np.ndarray):
     area = max(float(np.prod(np.ptp(there, axis=0))), 1.0)
     one = two = np.zeros(0, int)
     radius = 0.0
-    for step, (count, wanted) in enumerate(((60, 0.006 * field), (60, 0.003 * field), (300, 4.0), (len(here), 3.0), (len(here), 2.0))):
+    for step, (count, wanted) in enumerate(
+        ((60, 0.006 * field), (60, 0.003 * field), (300, 4.0), (len(here), 3.0), (len(here), 2.0))
+    ):
         a, b = here[:count], there[:count]
         # Not so wide that strangers pair up: at most a third of the mean distance between stars.
         radius = float(np.clip(wanted, 2.0, max(2.0, 0.35 * np.sqrt(area / len(b)))))

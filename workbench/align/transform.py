@@ -70,7 +70,9 @@ class Transform:
         """Return the 2 x 2 matrix of derivatives ((dx'/dx, dx'/dy), (dy'/dx, dy'/dy)) at a reference position."""
         right, left = self.apply(x + step, y), self.apply(x - step, y)
         below, above = self.apply(x, y + step), self.apply(x, y - step)
-        return np.array([[right[0] - left[0], below[0] - above[0]], [right[1] - left[1], below[1] - above[1]]]) / (2 * step)
+        return np.array([[right[0] - left[0], below[0] - above[0]], [right[1] - left[1], below[1] - above[1]]]) / (
+            2 * step
+        )
 
     def inverse(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Return the reference position of frame positions, by Newton's method (to 1e-9 px).
@@ -161,7 +163,9 @@ def fit_transform(
     """
     if kind not in KINDS:
         raise WorkbenchError(f"transform kind {kind!r} is none of {', '.join(KINDS)}")
-    weight = np.broadcast_to(1.0 / np.asarray(error, float) ** 2, (len(reference),)) * (1.0 if weights is None else weights)
+    weight = np.broadcast_to(1.0 / np.asarray(error, float) ** 2, (len(reference),)) * (
+        1.0 if weights is None else weights
+    )
     if 2 * np.count_nonzero(weight) < _PARAMETERS[kind]:
         raise WorkbenchError(
             f"a transform of kind {kind!r} needs {_PARAMETERS[kind] // 2} matched stars; "
@@ -283,7 +287,11 @@ def _fit_one(reference, frame, error, kind) -> tuple[Transform, xr.Dataset]:
             "y": ("star", reference[:, 1], {**px, "long_name": "row in the reference"}),
             "dx": ("star", dx, {**px, "long_name": "residual in x"}),
             "dy": ("star", dy, {**px, "long_name": "residual in y"}),
-            "error": ("star", np.broadcast_to(error, dx.shape) * 1.0, {**px, "long_name": "standard error of a residual"}),
+            "error": (
+                "star",
+                np.broadcast_to(error, dx.shape) * 1.0,
+                {**px, "long_name": "standard error of a residual"},
+            ),
             "place_error": ("star", scaled_place, {**px, "long_name": "standard error of the transform there"}),
             "used": ("star", used, {"long_name": "has a say in the fit"}),
         },

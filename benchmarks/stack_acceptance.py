@@ -1,0 +1,392 @@
+"""What a stack must hold, measured against the truth of a simulated night (virtual sky, virtual camera).
+
+    python benchmarks/stack_acceptance.py NIGHT [--out stack.fits] [--json results.json]
+
+NIGHT is a folder that `workbench.camera.night.write_night` made.  Prints each quantity with what it must be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from scipy.ndimage import binary_dilation
+from scipy.optimize import least_squares
+
+from workbench.camera.night import Night, open_night
+from workbench.camera.sky import picture, render, replace_stars, star_table, to_pixels
+from workbench.runs.stack import stack_folder
+
+BLOCK = 32
+
+
+def truth_of_the_sky(night: Night, reference: int) -> np.ndarray:
+    """The nebula alone in the reference frame's light [e-], (channel, y, x)."""
+    view = replace(night.views[reference], background=(0.0, 0.0, 0.0), trails=())
+    return picture(replace_stars(night.sky, nebula=1.0), view).values * view.exposure
+
+
+def starless(night: Night, reference: int, shape: tuple[int, int], least: float, reach: float) -> np.ndarray:
+    """Where no star of at least `least` e- lies within a reach that grows with its flux [px]."""
+    view = night.views[reference]
+    free = np.ones(shape, bool)
+    stars = star_table(night.sky, view, border=-40)
+    for star in stars:
+        electrons = float(star["flux"].max()) * view.exposure
+        if electrons < least:
+            continue
+        radius = reach * (electrons / least) ** 0.3
+        y0, y1 = max(0, int(star["y"] - radius)), min(shape[0], int(star["y"] + radius) + 2)
+        x0, x1 = max(0, int(star["x"] - radius)), min(shape[1], int(star["x"] + radius) + 2)
+        if y1 > y0 and x1 > x0:
+            y, x = np.mgrid[y0:y1, x0:x1]
+            free[y0:y1, x0:x1] &= (y - star["y"]) ** 2 + (x - star["x"]) ** 2 > radius**2
+    return free
+
+
+def blocks(values: np.ndarray, size: int = BLOCK) -> np.ndarray:
+    """(block, size, size) of a plane, cut to whole blocks."""
+    height, width = (n // size * size for n in values.shape)
+    parts = values[:height, :width].reshape(height // size, size, width // size, size)
+    return parts.swapaxes(1, 2).reshape(-1, size, size)
+
+
+def smooth_residual(residual: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Residual less a second-order surface: the sky's own background is nobody's truth after normalisation."""
+    height, width = residual.shape
+    y, x = np.mgrid[:height:8, :width:8]
+    u, v = x / width - 0.5, y / height - 0.5
+    terms = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], -1)
+    use = good[::8, ::8]
+    values = residual[::8, ::8]
+    fit, *_ = np.linalg.lstsq(terms[use], values[use], rcond=None)
+    for _ in range(3):
+        left = values - terms @ fit
+        keep = use & (np.abs(left) < 4 * np.std(left[use]))
+        fit, *_ = np.linalg.lstsq(terms[keep], values[keep], rcond=None)
+    y, x = np.mgrid[:height, :width]
+    u, v = x / width - 0.5, y / height - 0.5
+    return residual - (fit[0] + fit[1] * u + fit[2] * v + fit[3] * u * u + fit[4] * u * v + fit[5] * v * v)
+
+
+def ideal_variance(night: Night, used: list[int], reference: int) -> np.ndarray:
+    """Variance of the ideal inverse-variance combination on the sky background, as equivalent white noise (channel)."""
+    sensor = night.sensor
+    iso = night.settings["iso"]
+    light = sensor.illumination()
+    weights = np.zeros(3)
+    for number in used:
+        view = night.views[number]
+        dark = float(
+            sensor.dark_current(night.settings["temperature"]).mean() if hasattr(sensor, "dark_current") else 0
+        )
+        scale = night.views[reference].transparency / view.transparency
+        for place in range(3):
+            flat = night.through * light
+            electrons = view.background[place] * view.exposure
+            # mean over the field of the variance after flat fielding, in the reference's units
+            sample = electrons / flat + (sensor.read_noise_electrons(iso) ** 2 + dark * view.exposure) / flat**2
+            weights[place] += 1.0 / (scale**2 * float(np.mean(sample)))
+    share = np.array([0.25, 0.5, 0.25])
+    return 1.0 / weights / share
+
+
+def gaussian_fwhm(image: np.ndarray, x: float, y: float, reach: int, moffat_beta: float) -> float:
+    """FWHM of a star by a pixel-integrated Moffat of the night's beta, free centre, width, flux, background."""
+    x0, y0 = round(x), round(y)
+    part = image[y0 - reach : y0 + reach + 1, x0 - reach : x0 + reach + 1].astype(float)
+    v, u = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(float)
+    nodes, gauss = np.polynomial.legendre.leggauss(3)
+
+    def model(p):
+        alpha = abs(p[2]) / (2 * math.sqrt(2 ** (1 / moffat_beta) - 1))
+        total = 0.0
+        for a, wa in zip(nodes / 2, gauss / 2, strict=True):
+            for b, wb in zip(nodes / 2, gauss / 2, strict=True):
+                total = total + wa * wb * (1 + ((u + a - p[0]) ** 2 + (v + b - p[1]) ** 2) / alpha**2) ** -moffat_beta
+        return p[3] * total + p[4]
+
+    start = [x - x0, y - y0, 3.0, float(part.max() - np.median(part)), float(np.median(part))]
+    fit = least_squares(lambda p: (model(p) - part).ravel(), start, method="lm")
+    return abs(fit.x[2])
+
+
+def measure(night: Night, out: Path) -> dict[str, dict]:
+    with fits.open(out, memmap=True) as hdus:
+        signal = np.array(hdus[0].data, np.float32)
+        variance = np.array(hdus["VARIANCE"].data, np.float32)
+        coverage = np.array(hdus["COVERAGE"].data)
+        low, high = np.array(hdus["REJECTED_LOW"].data), np.array(hdus["REJECTED_HIGH"].data)
+        header, table = hdus[0].header, hdus["FRAMES"].data
+        names = [str(name).strip() for name in table["file"]]
+        used = [night.lights.index(name) for name, flag in zip(names, table["used"], strict=True) if flag]
+        scales = {night.lights.index(name): s for name, s in zip(names, table["scale"], strict=True)}
+    reference = night.lights.index(header["REFFRAME"])
+    shape = signal.shape[1:]
+    results: dict[str, dict] = {}
+
+    def say(name, value, must, ok):
+        results[name] = {"value": value, "must": must, "ok": bool(ok)}
+        text = ", ".join(f"{v:.4g}" for v in np.atleast_1d(value))
+        print(f"{'ok  ' if ok else 'FAIL'} {name:58s} {text:32s} must {must}", flush=True)
+
+    nebula = truth_of_the_sky(night, reference)
+    free = starless(night, reference, shape, 60.0, 7.0)
+    inner = np.zeros(shape, bool)
+    edge = 96
+    inner[edge:-edge, edge:-edge] = True
+    full = inner & (coverage >= 0.8 * len(used)).all(0)
+
+    # background noise and variance map in blocks of 32 px
+    ratios, chis, fractions = [], [], []
+    ideal = ideal_variance(night, used, reference)
+    for c in range(3):
+        residual = smooth_residual(signal[c] - nebula[c], free & full)
+        good, res, var = blocks(free & full), blocks(residual), blocks(variance[c])
+        share = good.mean((1, 2))
+        # blocks with nearly no star: the mean over their free pixels
+        chosen = share > 0.85
+        g = good[chosen]
+        mean = np.where(g, res[chosen], 0).sum((1, 2)) / g.sum((1, 2))
+        expected = np.where(g, var[chosen], 0).sum((1, 2)) / g.sum((1, 2)) ** 2
+        local = mean
+        chi = local**2 / expected
+        chis.append(float(np.mean(chi[chi < 25])))
+        spread = np.sqrt(np.mean((local**2)[chi < 25]))
+        pixels = g.sum((1, 2)).mean()
+        ratios.append(float(spread / math.sqrt(ideal[c] / pixels)))
+        fractions.append(int(chosen.sum()))
+    say("noise in 32-px blocks over the ideal, R G B", ratios, "<= 1.05", max(ratios) <= 1.05)
+    say("chi-square of the variance map in 32-px blocks", chis, "0.95 to 1.05", all(0.95 <= x <= 1.05 for x in chis))
+    say("blocks measured", fractions, "-", True)
+
+    # alignment
+    x, y = np.meshgrid(np.linspace(0, shape[1] - 1, 21), np.linspace(0, shape[0] - 1, 15))
+    return_errors = results.setdefault("_alignment", {"value": [], "must": "", "ok": True})
+    del return_errors
+    view = night.views[reference]
+    stars = star_table(night.sky, view, border=60)
+    exposure = view.exposure
+
+    # FWHM: isolated bright stars in the stack, over the mean of the frames' own
+    flux = stars["flux"] * exposure
+    xs, ys = stars["x"], stars["y"]
+    isolated = []
+    for k in np.argsort(-flux[:, 1]):
+        if not 8_000 < flux[k, 1] < 60_000:
+            continue
+        near = (np.hypot(xs - xs[k], ys - ys[k]) < 25) & (np.arange(len(xs)) != k)
+        if not near.any() or flux[near, 1].sum() < 0.005 * flux[k, 1]:
+            isolated.append(k)
+    beta = night.views[0].beta
+    expected = np.mean([night.views[n].fwhm for n in used])
+    ratio = [
+        np.median([gaussian_fwhm(signal[c], xs[k], ys[k], 9, beta) for k in isolated[:60]]) / expected for c in range(3)
+    ]
+    say("FWHM over the mean of the frames' PSF, R G B", ratio, "<= 1.05", max(ratio) <= 1.05)
+
+    # star flux: difference images against an aperture with its local sky
+    bins = [(1_500, 5_000), (5_000, 20_000), (20_000, 110_000)]
+    worst = []
+    v, u = np.mgrid[-26:27, -26:27]
+    for low_flux, high_flux in bins:
+        for c in range(3):
+            errors, sigmas = [], []
+            for k in np.flatnonzero((flux[:, c] >= low_flux) & (flux[:, c] < high_flux))[:4000]:
+                near = (np.hypot(xs - xs[k], ys - ys[k]) < 30) & (np.arange(len(xs)) != k)
+                if near.any() and flux[near, c].sum() > 0.002 * flux[k, c]:
+                    continue
+                x0, y0 = round(xs[k]), round(ys[k])
+                part = signal[c, y0 - 26 : y0 + 27, x0 - 26 : x0 + 27] - nebula[c, y0 - 26 : y0 + 27, x0 - 26 : x0 + 27]
+                r = np.hypot(u - (xs[k] - x0), v - (ys[k] - y0))
+                aperture, ring = r <= 14, (r > 18) & (r <= 25)
+                sky = np.median(part[ring])
+                # the share of the light in the aperture, from the mix of the frames' profiles
+                inside = moffat_share(night, used, 14.0) - moffat_ring(night, used, 18.0, 25.0) * aperture.sum()
+                got = (part[aperture] - sky).sum() / inside
+                errors.append(got / flux[k, c] - 1)
+                var = variance[c, y0 - 26 : y0 + 27, x0 - 26 : x0 + 27][aperture].sum()
+                sigmas.append(math.sqrt(var * (1 + 1.57 * aperture.sum() / ring.sum())) / flux[k, c])
+            if len(errors) < 5:
+                continue
+            errors, sigmas = np.array(errors), np.array(sigmas)
+            w = 1 / (sigmas**2 + 0.005**2)
+            keep = np.abs(errors - np.median(errors)) < 5 * np.hypot(sigmas, 0.01)
+            mean = (w * errors)[keep].sum() / w[keep].sum()
+            se = 1 / math.sqrt(w[keep].sum())
+            worst.append((low_flux, "RGB"[c], len(errors), mean, se))
+    for low_flux, name, count, mean, se in worst:
+        limit = 0.005 + 2 * se
+        say(
+            f"star flux {name} from {low_flux} e- ({count} stars)",
+            [mean, se],
+            "|x| <= 0.5 % + 2 se",
+            abs(mean) <= limit,
+        )
+
+    # trails and cosmic rays: what is left of them in the stack
+    trail_left(night, used, reference, signal, nebula, free, scales, table, names, say)
+    cosmic_left(night, used, reference, signal, variance, nebula, scales, table, names, say)
+    false_rejections(night, used, reference, signal, low, high, coverage, full, scales, table, names, say)
+    return results
+
+
+def moffat_share(night: Night, used: list[int], radius: float) -> float:
+    """The mean share of a star's light within a radius (Moffat: 1 - (1 + r²/α²)^(1-β))."""
+    shares = []
+    for n in used:
+        view = night.views[n]
+        alpha = view.fwhm / (2 * math.sqrt(2 ** (1 / view.beta) - 1))
+        shares.append(1 - (1 + radius**2 / alpha**2) ** (1 - view.beta))
+    return float(np.mean(shares))
+
+
+def moffat_ring(night: Night, used: list[int], inner: float, outer: float) -> float:
+    """The mean light of a star in one pixel of a ring."""
+    return (moffat_share(night, used, outer) - moffat_share(night, used, inner)) / (math.pi * (outer**2 - inner**2))
+
+
+def to_reference(night: Night, number: int, reference: int, x: np.ndarray, y: np.ndarray):
+    """True positions in the reference of detector positions in a frame."""
+    from workbench.camera.sky import to_sky
+
+    return to_pixels(night.sky, night.views[reference], *to_sky(night.sky, night.views[number], x, y))
+
+
+def trail_left(night, used, reference, signal, nebula, free, scales, table, names, say) -> None:
+    """Light left along the trails' centre lines, over what an unrejected frame would leave there."""
+    shape = signal.shape[1:]
+    for c in range(3):
+        left, weight = [], []
+        for n in used:
+            for trail in night.views[n].trails:
+                length = math.hypot(trail.x1 - trail.x0, trail.y1 - trail.y0)
+                s = np.arange(0, length, 1.0) / length
+                x, y = trail.x0 + s * (trail.x1 - trail.x0), trail.y0 + s * (trail.y1 - trail.y0)
+                nx, ny = -(trail.y1 - trail.y0) / length, (trail.x1 - trail.x0) / length
+                values, sides = [], []
+                for offset in (0.0, 12.0, -12.0, 15.0, -15.0):
+                    rx, ry = to_reference(night, n, reference, x + offset * nx, y + offset * ny)
+                    i, j = np.rint(rx).astype(int), np.rint(ry).astype(int)
+                    ok = (i > 20) & (j > 20) & (i < shape[1] - 20) & (j < shape[0] - 20)
+                    line = np.full(x.size, np.nan)
+                    line[ok] = (signal[c] - nebula[c])[j[ok], i[ok]]
+                    line[ok] = np.where(free[j[ok], i[ok]], line[ok], np.nan)
+                    (values if offset == 0 else sides).append(line)
+                with np.errstate(all="ignore"):
+                    difference = values[0] - np.nanmean(np.where(np.isnan(sides).all(0), 0, sides), axis=0)
+                difference = difference[np.isfinite(difference)]
+                if difference.size < 100:
+                    continue
+                unrejected = trail.electrons[c] / len(used)
+                left.append(difference.mean() / unrejected)
+                weight.append((difference.std() / math.sqrt(difference.size) / unrejected * 1.5) ** -2)
+        if left:
+            left, weight = np.array(left), np.array(weight)
+            mean, se = float((left * weight).sum() / weight.sum()), 1 / math.sqrt(weight.sum())
+            say(f"trail left {'RGB'[c]} ({len(left)} trails)", [mean, se], "<= 2.5 % + 2 se", mean <= 0.025 + 2 * se)
+
+
+def cosmic_left(night, used, reference, signal, variance, nebula, scales, table, names, say) -> None:
+    """Mean residual at the pixels that cosmic rays hit, over their surroundings."""
+    from workbench.camera.sky import cosmic_rays
+
+    shape = signal.shape[1:]
+    free = starless(night, reference, shape, 60.0, 9.0)
+    residual = signal - nebula
+    values = [[], [], []]
+    sigma = [[], [], []]
+    for n in used:
+        rows, columns, electrons = cosmic_rays(night.sky, night.views[n])
+        bright = electrons > 100
+        x, y = to_reference(night, n, reference, columns[bright].astype(float), rows[bright].astype(float))
+        i, j = np.rint(x).astype(int), np.rint(y).astype(int)
+        ok = (i > 40) & (j > 40) & (i < shape[1] - 40) & (j < shape[0] - 40)
+        ok[ok] &= free[j[ok], i[ok]]
+        for c in range(3):
+            for a, b in zip(i[ok], j[ok], strict=True):
+                around = residual[c, b - 24 : b + 25, a - 24 : a + 25][free[b - 24 : b + 25, a - 24 : a + 25]]
+                values[c].append(residual[c, b, a] - np.median(around))
+                sigma[c].append(variance[c, b, a])
+    for c in range(3):
+        v = np.array(values[c])
+        mean, se = float(v.mean()), float(v.std() / math.sqrt(v.size))
+        say(f"cosmic rays left {'RGB'[c]} ({v.size} pixels) [e-]", [mean, se], "<= 0.3 + 2 se", mean <= 0.3 + 2 * se)
+
+
+def false_rejections(night, used, reference, signal, low, high, coverage, full, scales, table, names, say) -> None:
+    """Share of samples rejected where nothing happened: on empty sky, and in the cores of stars."""
+    from workbench.camera.sky import cosmic_rays, trail_mask
+
+    shape = signal.shape[1:]
+    events = np.zeros(shape, bool)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    for n in used:
+        mask = np.zeros(shape, bool)
+        rows, columns, _ = cosmic_rays(night.sky, night.views[n])
+        mask[rows, columns] = True
+        mask |= trail_mask(night.sky, night.views[n], reach=3.0)
+        j, i = np.nonzero(mask)
+        rx, ry = to_reference(night, n, reference, i.astype(float), j.astype(float))
+        i, j = np.rint(rx).astype(int), np.rint(ry).astype(int)
+        ok = (i >= 0) & (j >= 0) & (i < shape[1]) & (j < shape[0])
+        events[j[ok], i[ok]] = True
+    events = binary_dilation(events, iterations=8)
+    free = starless(night, reference, shape, 12.0, 9.0) & full & ~events
+    rejected = low.astype(int) + high
+    sky = [float(rejected[c][free].sum() / max((rejected[c] + coverage[c])[free].sum(), 1)) for c in range(3)]
+    say("false rejections on empty sky", sky, "<= 0.1 %", max(sky) <= 0.001)
+    peak = render(
+        replace_stars(night.sky, night.sky.x, night.sky.y, night.sky.flux),
+        replace(night.views[reference], background=(0, 0, 0), trails=()),
+        "R",
+    )
+    shares = []
+    for c, name in enumerate("RGB"):
+        if name != "R":
+            peak = render(night.sky, replace(night.views[reference], background=(0, 0, 0), trails=()), name)
+        cores = (peak * night.views[reference].exposure > 1000) & full & ~events
+        shares.append(float(rejected[c][cores].sum() / max((rejected[c] + coverage[c])[cores].sum(), 1)))
+    say("false rejections in star cores", shares, "<= 1 %", max(shares) <= 0.01)
+
+
+def alignment(night: Night, transforms: dict[int, object], reference: int) -> tuple[float, float]:
+    """Median and worst frame's rms error of the transforms over the field [px]."""
+    height, width = night.sky.shape
+    x, y = np.meshgrid(np.linspace(0, width - 1, 21), np.linspace(0, height - 1, 15))
+    from workbench.camera.sky import to_sky
+
+    sx, sy = to_sky(night.sky, night.views[reference], x, y)
+    errors = []
+    for number, transform in transforms.items():
+        if number == reference:
+            continue
+        px, py = to_pixels(night.sky, night.views[number], sx, sy)
+        gx, gy = transform.apply(x, y)
+        errors.append(float(np.sqrt(np.mean((gx - px) ** 2 + (gy - py) ** 2))))
+    return float(np.median(errors)), float(max(errors))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("night", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", action="store_true", help="measure an existing stack")
+    options = parser.parse_args()
+    night = open_night(options.night)
+    out = options.out or options.night / "stack.fits"
+    if not (options.keep and out.exists()):
+        print(stack_folder(options.night, out))
+    results = measure(night, out)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

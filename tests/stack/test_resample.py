@@ -1,0 +1,106 @@
+"""Resampling against a plain sum over the kernel, and against surfaces it must reproduce."""
+
+import numpy as np
+import pytest
+
+from workbench.align import Transform
+from workbench.stack.resample import lanczos3, mean_squared_weight, resample, turned_cell
+
+HEIGHT, WIDTH = 130, 180
+
+
+def turned_about_centre(degrees: float, shift=(3.37, -2.21)) -> Transform:
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return Transform("affine", np.array([[shift[0], c, -s], [shift[1], s, c]]), (WIDTH / 2, HEIGHT / 2), 1.0)
+
+
+def plainly(mosaic: np.ndarray, transform: Transform, pattern: str) -> np.ndarray:
+    """The kernel's definition, sample by sample, at some pixels; NaN elsewhere and near the frame's edge."""
+    cell = turned_cell(pattern, 0, mosaic.shape)
+    taps = np.arange(-2, 4)
+    result = np.full((1 if pattern == "mono" else 3, *mosaic.shape), np.nan)
+    for v in range(0, HEIGHT, 7):
+        for u in range(0, WIDTH, 5):
+            x, y = transform.apply(float(u), float(v))
+            if not (12 < x < WIDTH - 13 and 12 < y < HEIGHT - 13):
+                continue
+            for channel in range(len(result)):
+                if pattern == "mono":
+                    a, b = x, y
+                elif channel == 1:
+                    j, i = np.argwhere(cell == 1)[0]
+                    odd = (j + i) % 2
+                    a, b = (x + y - odd) / 2, (x - y - odd) / 2
+                else:
+                    cy, cx = np.argwhere(cell == channel)[0]
+                    a, b = (x - cx) / 2, (y - cy) / 2
+                ia, ib = int(np.floor(a)), int(np.floor(b))
+                wa, wb = lanczos3(taps - (a - ia)), lanczos3(taps - (b - ib))
+                i, j = np.meshgrid(ia + taps, ib + taps)
+                if pattern == "mono":
+                    samples = mosaic[j, i]
+                elif channel == 1:
+                    samples = mosaic[i - j, i + j + odd]
+                else:
+                    samples = mosaic[2 * j + cy, 2 * i + cx]
+                result[channel, v, u] = wb / wb.sum() @ samples @ (wa / wa.sum())
+    return result
+
+
+@pytest.mark.parametrize("pattern", ["RGGB", "GBRG", "GRBG", "BGGR", "mono"])
+@pytest.mark.parametrize("degrees", [0.0, 0.3, 5.0, 37.0, 90.0, 135.0, 180.0, 181.7, 270.0])
+def test_equals_the_plain_sum(pattern, degrees):
+    mosaic = np.random.default_rng(1).normal(100, 10, (HEIGHT, WIDTH)).astype(np.float32)
+    transform = turned_about_centre(degrees)
+    wanted = plainly(mosaic, transform, pattern)
+    got = resample(mosaic, transform, pattern, tile=64)
+    inside = np.isfinite(wanted)
+    assert inside.sum() > 200
+    # float32 sums of 36 terms of 100 with weights up to 1
+    np.testing.assert_allclose(got[inside], wanted[inside], atol=1e-3)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 12.0, 183.0])
+def test_a_smooth_surface_stays_itself(degrees):
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+
+    def surface(x, y):
+        return 50 + 0.3 * x + 0.2 * y + 10 * np.sin(x / 15) * np.cos(y / 18)
+
+    transform = turned_about_centre(degrees)
+    got = resample(surface(x, y).astype(np.float32), transform, "RGGB")
+    wanted = surface(*transform.apply(x, y))
+    inside = np.isfinite(got[1])
+    inside[:14], inside[-14:], inside[:, :14], inside[:, -14:] = False, False, False, False
+    far = np.hypot(*(np.array(transform.apply(x, y)) - np.array([WIDTH / 2, HEIGHT / 2])[:, None, None])) < 45
+    assert np.abs(got - wanted)[:, inside & far].max() < 0.15
+
+
+def test_noise_after_resampling_is_predicted():
+    mosaic = np.random.default_rng(2).normal(0, 1, (400, 400)).astype(np.float32)
+    # 0.7 pixels a row and column of drift would visit all phases; a turn of 3 degrees does
+    picture = resample(mosaic, turned_about_centre(3.0), "RGGB")[:, 40:-40, 40:-40]
+    for plane in picture:
+        assert np.nanvar(plane) == pytest.approx(mean_squared_weight(), rel=0.03)
+
+
+def test_missing_pixels_are_filled_from_their_colour():
+    mosaic = np.tile(np.array([[10.0, 20.0], [20.0, 30.0]], np.float32), (40, 40))
+    mosaic[30, 30] = mosaic[41, 40] = mosaic[50:53, 50] = np.nan
+    picture = resample(mosaic, Transform("shift", np.array([[0.4], [0.3]])), "RGGB")[:, 8:-8, 8:-8]
+    for plane, level in zip(picture, (10.0, 20.0, 30.0), strict=True):
+        np.testing.assert_allclose(plane, level, rtol=1e-5)
+
+
+def test_a_dead_region_stays_missing():
+    mosaic = np.ones((80, 80), np.float32)
+    mosaic[30:60, 30:60] = np.nan
+    picture = resample(mosaic, Transform.identity(), "mono")
+    assert np.isnan(picture[0, 45, 45])
+    assert np.isfinite(picture[0, 10:20, 10:20]).all()
+
+
+def test_outside_the_frame_is_nan():
+    picture = resample(np.ones((80, 80), np.float32), Transform("shift", np.array([[30.0], [0.0]])), "mono")[0]
+    assert np.isnan(picture[:, 50:]).all()
+    assert np.isfinite(picture[:, :49]).all()
