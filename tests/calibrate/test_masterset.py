@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import xarray as xr
+from astropy.io import fits
 
 from workbench.calibrate import SensorNoise, calibrate, make_masters, open_master, save_master, store
+from workbench.calibrate.noise import saturation_level
 from workbench.errors import FrameReadError, WorkbenchError
 
 
@@ -30,6 +33,25 @@ def test_without_flats_the_warm_pixels_tell_the_gain(rig):
     assert made.masters[0].noise.gain == pytest.approx((rig.gain,) * 4, rel=0.15)
     assert any("warm pixels" in word for word in made.warnings)
     assert any(word.startswith("no flats") for word in made.warnings)
+
+
+def test_a_single_flat_never_tells_the_gain(rig):
+    made = make_masters(rig.light, bias=rig.bias, flat=rig.flat.isel(frame=[0]), progress=False)
+    assert not made.masters[0].noise.known
+    assert any("cosmic rays stay in it" in word for word in made.warnings)
+
+
+def test_saturation_is_found_where_values_pile_up(rig):
+    frames = np.minimum(rig.light.values, 15800)  # some cameras saturate below the level that they state
+    frames[0, 10:16, 20:28] = 15800
+    lower = rig.light.copy(data=frames)
+    assert saturation_level(lower) == 15800
+    assert saturation_level(rig.light) == 16383
+    assert saturation_level(lower.assign_attrs(white_level=np.nan)) == 15800
+    assert saturation_level(rig.dark.assign_attrs(white_level=np.nan)) == np.inf
+    made = make_masters(lower, progress=False)
+    flagged = (calibrate(lower, made)["mask"].values[0] & 2) > 0
+    assert flagged[10:16, 20:28].all()
 
 
 def test_lights_alone_are_calibrated_by_their_black_level_and_said_to_be_relative(rig):
@@ -72,8 +94,6 @@ def test_dark_only_without_bias_works_and_bias_is_never_subtracted_twice(rig, no
 
 
 def test_a_measured_sensor_brings_its_noise_and_its_law(rig):
-    import xarray as xr
-
     channels = ["R", "G1", "G2", "B"]
     sensor = xr.Dataset(
         {
@@ -127,8 +147,6 @@ def test_a_damaged_master_is_made_anew(rig, noise, tmp_path):
 
 
 def test_masters_go_through_fits_without_loss_and_other_programs_read_them(rig, noise, tmp_path):
-    from astropy.io import fits
-
     master = make_masters(rig.light, dark=rig.dark, noise=noise, progress=False).masters[0].dark
     path = save_master(master, tmp_path / "deep" / "dark.fits")
     assert open_master(path).identical(master)

@@ -161,3 +161,8 @@ def test_lights_that_know_nothing_form_one_group():
     light = frames("light", 3, iso=np.nan, exposure=np.nan, temperature=np.nan)
     (group,) = plan_groups(light)
     assert group.lights == (0, 1, 2)
+
+
+def test_exposures_that_differ_by_less_than_a_hundredth_are_one_group():
+    light = frames("light", 3, exposure=[60.0, 60.1, 61.0])
+    assert [group.lights for group in plan_groups(light, bias=BIAS, dark=DARK, flat=FLAT)] == [(0, 1), (2,)]

@@ -117,6 +117,18 @@ def combine(
     return Combined(mean, variance, samples, unstable, ratio, rejected / mean.size)
 
 
+@njit(nogil=True, cache=True)
+def sort(values):
+    """Sort a short array in place, by insertion: compiles ten times as fast as numpy's."""
+    for k in range(1, values.size):
+        value = values[k]
+        place = k
+        while place > 0 and values[place - 1] > value:
+            values[place] = values[place - 1]
+            place -= 1
+        values[place] = value
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def _combine_band(
     band, top, cell, plain, below, scale, model, black, saturation, clip, limits,
@@ -267,12 +279,16 @@ def _look_closely(band, i, j, below, scale, saturation, a, b, black, clip, x, s,
         m += 1
     if m == 0:
         return 0, np.nan, np.nan, 0.0
-    order = np.sort(x[:m])
+    order = x[:m].copy()
+    sort(order)
+    lowest = order[0]
     centre = 0.5 * (order[(m - 1) // 2] + order[m // 2])
     own = 0.0
     if m >= 8:
-        deviation = np.sort(np.abs(x[:m] - centre))
-        own = (1.4826 * 0.5 * (deviation[(m - 1) // 2] + deviation[m // 2])) ** 2
+        for k in range(m):
+            order[k] = abs(x[k] - centre)
+        sort(order)
+        own = (1.4826 * 0.5 * (order[(m - 1) // 2] + order[m // 2])) ** 2
     n_kept = m
     for step in range(4):
         light = max(centre - black, 0.0)
@@ -293,7 +309,7 @@ def _look_closely(band, i, j, below, scale, saturation, a, b, black, clip, x, s,
             break
     if n_kept == 0:  # two that disagree, or two levels between which the pixel jumps
         for k in range(m):
-            kept[k] = m > 2 or x[k] == order[0]
+            kept[k] = m > 2 or x[k] == lowest
     n_kept, weight, total, noise, chi = 0, 0.0, 0.0, 0.0, 0.0
     for k in range(m):
         if kept[k]:

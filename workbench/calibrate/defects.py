@@ -8,6 +8,7 @@ from numba import njit
 
 from ..bayer import channel_index
 from ..errors import WorkbenchError
+from .combine import sort
 
 HOT, WARM, DEAD, UNSTABLE = 1, 2, 4, 8
 KINDS = {"hot": HOT, "warm": WARM, "dead": DEAD, "unstable": UNSTABLE}
@@ -155,6 +156,8 @@ def _flag_flat(response, least, flags):
                         number += 1
             if number < 5:  # it is not the pixel but the flat that is missing here
                 continue
-            middle = np.median(around[:number])
+            near = around[:number]
+            sort(near)
+            middle = 0.5 * (near[(number - 1) // 2] + near[number // 2])
             if middle > 0 and not (least <= f / middle <= 1 / least):
                 flags[i, j] |= DEAD

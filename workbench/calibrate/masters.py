@@ -170,10 +170,8 @@ def plane_means(mosaic: np.ndarray, cell: np.ndarray) -> np.ndarray:
 def _quiet_model(frames: Frames, noise: SensorNoise | None) -> np.ndarray:
     """Variance of frames without light: the frames' own where there are enough of them, else the sensor's."""
     channels = frames.cell.size
-    if len(frames) >= 3 or (noise is None and len(frames) > 1):
+    if len(frames) >= 3 or noise is None:
         return np.stack([read_variance(frames), np.zeros(channels)], axis=1)
-    if noise is None:
-        raise WorkbenchError("one bias frame cannot tell its noise: take more, or give the sensor's noise")
     model = noise.model(channels)
     model[:, 1] = 0
     return model
@@ -184,11 +182,11 @@ def _dark_model(frames: Frames, bias: xr.Dataset | None, black: np.ndarray, nois
     channels = frames.cell.size
     if noise is not None and (bias is not None or len(frames) < 2):
         return noise.model(channels)
-    if len(frames) < 2:
-        raise WorkbenchError("one dark frame cannot tell its noise: take more, or give the sensor's noise")
     base = read_variance(frames)  # of the ordinary pixel, which has dark signal of its own
     if noise is not None:
         b = noise.model(channels)[:, 1]
+    elif len(frames) < 2:
+        b = np.zeros(channels)
     else:
         slope = hot_slope(frames, None if bias is None else bias["signal"].values)
         b = np.where(slope[:, 0] > 5 * slope[:, 1], slope[:, 0], 0.0)
@@ -198,8 +196,6 @@ def _dark_model(frames: Frames, bias: xr.Dataset | None, black: np.ndarray, nois
 def _flat_model(
     frames: Frames, base: np.ndarray, pedestal: np.ndarray, scale: np.ndarray, saturation: float
 ) -> np.ndarray:
-    if len(frames) < 2:
-        raise WorkbenchError("one flat cannot tell its noise: take more, or give the sensor's noise")
     slope = light_variance(frames, base, pedestal, scale, saturation)
     if not (slope > 0).all():
         raise WorkbenchError("the flats show no shot noise: are they raw frames as the camera wrote them?")
@@ -325,8 +321,11 @@ def _master(
         if share > 0.01:
             name = cube["filename"].values[number] or f"{kind} {number}"
             warnings.append(f"{name} differs from the other {kind} frames in {share:.1%} of its pixels")
-    if len(frames) < FEW_FRAMES:
-        warnings.append(f"only {len(frames)} {kind} frame{'s' if len(frames) > 1 else ''}: more lower the noise")
+    if len(frames) == 1:
+        known = "" if noise else "; what differs between neighbours stands for its noise, fixed pattern included"
+        warnings.append(f"only one {kind} frame: cosmic rays stay in it{known}")
+    elif len(frames) < FEW_FRAMES:
+        warnings.append(f"only {len(frames)} {kind} frames: more lower the noise")
     return xr.Dataset(
         {
             "signal": (("y", "x"), combined.mean, {"units": "adu", "long_name": f"master {kind}"}),

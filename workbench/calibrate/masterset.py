@@ -17,7 +17,7 @@ from .apply import Tables
 from .defects import FILLED, find_defects
 from .masters import master_bias, master_dark, master_flat, plane_means
 from .matching import Group, close, plan_groups
-from .noise import QUANTISATION, SensorNoise, from_sensor
+from .noise import QUANTISATION, SensorNoise, from_sensor, saturation_level
 from .store import kept, master_key
 
 
@@ -160,6 +160,7 @@ def make_masters(
             made[key] = kept(folder, kind, key, lambda: make(part, *others, **options))
         return made[key]
 
+    white = saturation_level(light)
     results, warnings = [], []
     for group in groups:
         iso = float(light["iso"].values[group.lights[0]])
@@ -187,7 +188,7 @@ def make_masters(
                 noise=this_noise,
                 cfa_pattern=light.attrs["cfa_pattern"],
                 black_level=tuple(light.attrs["black_level"]),
-                white_level=light.attrs["white_level"],
+                white_level=white,
                 bias=this_bias,
                 dark=this_dark,
                 flat=this_flat,
@@ -202,7 +203,7 @@ def make_masters(
 
 def _gain_only(flat: xr.Dataset | None, bias: xr.Dataset | None, iso: float) -> SensorNoise | None:
     """The noise that flats and bias of the lights' ISO tell, for the darks' own model."""
-    if flat is None or bias is None or not close(flat.attrs["iso"], iso, 1e-6):
+    if flat is None or bias is None or not close(flat.attrs["iso"], iso, 1e-6) or flat.attrs["frames"] < 2:
         return None
     slope, quiet = (np.reshape(m.attrs["model"], (-1, 2))[:, k] for m, k in ((flat, 1), (bias, 0)))
     return SensorNoise(
@@ -222,7 +223,7 @@ def _noise_at_hand(
     channels = channel_index(light.attrs["cfa_pattern"]).size
     quiet = next((np.reshape(m.attrs["model"], (-1, 2))[:, 0] for m in (bias, dark) if m is not None), None)
     slope, source, words = None, "", []
-    if flat is not None:
+    if flat is not None and flat.attrs["frames"] > 1:
         slope = np.reshape(flat.attrs["model"], (-1, 2))[:, 1]
         source = f"{flat.attrs['frames']} flats"
         if not close(flat.attrs["iso"], iso, 1e-6):

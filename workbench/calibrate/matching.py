@@ -69,9 +69,10 @@ def plan_groups(
     sessions = _sessions(flat) if flat is not None else []
     keys: dict[tuple, list[int]] = {}
     for number in range(light.sizes["frame"]):
-        frame = light.isel(frame=number)
-        session = _session_of(frame, flat, sessions) if sessions else -1
-        keys.setdefault((_key(frame, "iso"), _key(frame, "exposure"), session), []).append(number)
+        session = _session_of(light, number, flat, sessions) if sessions else -1
+        iso, exposure = (float(light[name].values[number]) for name in ("iso", "exposure"))
+        like = (k for k in keys if close(k[0], iso, 1e-6) and close(k[1], exposure, SAME_EXPOSURE) and k[2] == session)
+        keys.setdefault(next(like, (iso, exposure, session)), []).append(number)
     return [
         _group(
             light, numbers, sessions[session] if session >= 0 else [], bias, dark, flat, darkflat, doubling_temperature
@@ -212,16 +213,16 @@ def _sessions(flat: xr.DataArray) -> list[list[int]]:
     return sessions
 
 
-def _session_of(frame: xr.DataArray, flat: xr.DataArray, sessions: list[list[int]]) -> int:
+def _session_of(light: xr.DataArray, number: int, flat: xr.DataArray, sessions: list[list[int]]) -> int:
     """The flats of the light's own branch of folders, else the nearest in time."""
-    parts = PurePosixPath(str(frame["filename"].item())).parent.parts
+    parts = PurePosixPath(str(light["filename"].values[number])).parent.parts
 
     def rank(session: list[int]) -> tuple[float, float]:
         others = PurePosixPath(str(flat["filename"].values[session[0]])).parent.parts
         shared = next(
             (n for n, (a, b) in enumerate(zip(parts, others, strict=False)) if a != b), min(len(parts), len(others))
         )
-        time, times = frame["time"].values, flat["time"].values[session]
+        time, times = light["time"].values[number], flat["time"].values[session]
         if np.isnat(time) or np.isnat(times).all():
             return -shared, 0.0
         return -shared, float(np.nanmin(np.abs((times - time) / np.timedelta64(1, "s"))))
@@ -262,12 +263,6 @@ def _require_fit(cube: xr.DataArray, light: xr.DataArray, what: str) -> None:
 
 def _with_iso(cube: xr.DataArray | None, iso: float) -> list[int]:
     return [] if cube is None else [n for n, value in enumerate(cube["iso"].values) if close(value, iso, 1e-6)]
-
-
-def _key(frame: xr.DataArray, name: str) -> float | str:
-    """A coordinate as a dict key that NaN equals itself in."""
-    value = float(frame[name].item())
-    return round(value, 9) if math.isfinite(value) else "unknown"
 
 
 def _median(cube: xr.DataArray, name: str, numbers: Sequence[int] | None = None) -> float:

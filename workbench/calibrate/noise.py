@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 from scipy.stats import chi2
 
-from ..errors import WorkbenchError
+from ..bayer import channel_index
+from ..errors import FrameReadError, WorkbenchError
 from ..frames import channels_of
 from .bands import Frames
 from .combine import UNSTABLE_CHANCE
@@ -87,8 +88,11 @@ def read_variance(frames: Frames) -> np.ndarray:
     """Return the temporal variance of equal frames (bias, darks), one a channel [ADU²], quantisation included.
 
     The mean over pixels of the sample variance across frames, in up to 48 pairs of rows; pixels that flicker
-    more than chance allows are left out.
+    more than chance allows are left out.  Of a single frame it is half the variance between neighbours, which holds the
+    fixed pattern as well: an upper bound.
     """
+    if len(frames) == 1:
+        return np.array([max(_between_neighbours(frames, c)[0], QUANTISATION) for c in range(frames.cell.size)])
     _, spread, channel = _across_frames(frames)
     return np.array([_typical(spread[channel == c], len(frames) - 1) for c in range(frames.cell.size)])
 
@@ -99,9 +103,14 @@ def light_variance(
     """Return b = 1/gain [ADU] of flats, one a channel: the variance across frames beyond `base` over the signal.
 
     With x = (y - P) s, w = 1/s and n frames, E Σ w (x - x̄)² = a (Σs - n/Σw) + b x (n - 1) in each pixel; the sums over
-    pixels give b.  The fixed pattern (PRNU, vignetting) is the same in all frames and does not enter.
+    pixels give b.  The fixed pattern (PRNU, vignetting) is the same in all frames and does not enter; only of a
+    single frame it does, which gives an upper bound.
     """
     channels, n = frames.cell.size, len(frames)
+    if n == 1:
+        ground = np.broadcast_to(pedestal, (frames.height, frames.width))
+        spread, level = np.array([_between_neighbours(frames, c, ground) for c in range(channels)]).T
+        return (spread - base) / level
     slope = np.full(channels, np.nan)
     parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(channels)]
     for top, bottom in frames.sampled():
@@ -168,6 +177,49 @@ def _across_frames(frames: Frames, bias: np.ndarray | None = None) -> tuple[np.n
     mean, spread, channel = (np.concatenate(part) for part in (means, spreads, channels))
     good = np.isfinite(spread)
     return mean[good], spread[good], channel[good]
+
+
+def _between_neighbours(frames: Frames, channel: int, ground: np.ndarray | None = None) -> tuple[float, float]:
+    """Half the robust variance between neighbours of a plane in sampled rows of one frame, and their median level."""
+    steps, levels = [], []
+    row, column = (int(k) for k in np.argwhere(frames.cell == channel)[0])
+    for top, bottom in frames.sampled():
+        if row < bottom - top:
+            line = frames.read(top, bottom)[0, row, column :: frames.cell.shape[1]].astype(float)
+            if ground is not None:
+                line -= ground[top + row, column :: frames.cell.shape[1]]
+            steps.append(np.diff(line))
+            levels.append(line)
+    step, level = np.concatenate(steps), np.concatenate(levels)
+    # the rounding to whole ADU makes a MAD jump; the middle 68 % do not
+    low, high = np.nanpercentile(step, (15.865, 84.135))
+    return ((high - low) / 2) ** 2 / 2, float(np.nanmedian(level))
+
+
+def saturation_level(light: xr.DataArray, frames: int = 3) -> float:
+    """Return the level [ADU] at which lights saturate: their white level, or where values pile up below; inf if unknown.
+
+    Looked for in a few frames, plane by plane: the greatest value is the saturation where at least eight pixels have it
+    and four times as many as the eight values below it together.  Some cameras saturate below the level they state.
+    """
+    white = light.attrs["white_level"]
+    level = float(white) if math.isfinite(white) else math.inf
+    cell = channel_index(light.attrs["cfa_pattern"])
+    count = light.sizes["frame"]
+    for number in sorted({round(k) for k in np.linspace(0, count - 1, min(frames, count))}):
+        try:
+            frame = np.asarray(light.isel(frame=number).values)
+        except FrameReadError:  # whoever works on the lights says so
+            continue
+        for row, column in np.ndindex(*cell.shape):
+            plane = frame[row :: cell.shape[0], column :: cell.shape[1]]
+            top = np.nanmax(plane) if plane.dtype.kind == "f" else plane.max()
+            if not np.isfinite(top):
+                continue
+            piled, below = np.count_nonzero(plane == top), np.count_nonzero((plane < top) & (plane >= top - 8.0))
+            if piled >= 8 and piled > 4 * below:
+                level = min(level, float(top))
+    return level
 
 
 def _planes(band: np.ndarray, cell: np.ndarray):
