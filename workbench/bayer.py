@@ -42,6 +42,28 @@ def shifted(cfa_pattern: str, rows: int, columns: int) -> str:
     return "".join(np.roll(cell, (-(rows % 2), -(columns % 2)), axis=(0, 1)).ravel())
 
 
+def crop(mosaic: xr.DataArray | xr.Dataset, rows: slice, columns: slice) -> xr.DataArray | xr.Dataset:
+    """Cut mosaiced frames or a master to some rows and columns, with the CFA pattern that the part begins with.
+
+    ``isel`` alone would keep the pattern of the whole: after an odd first row or column every colour is wrong.
+
+    Examples
+    --------
+    >>> frame = xr.DataArray(np.zeros((4, 6)), dims=("y", "x"), attrs={"cfa_pattern": "RGGB"})
+    >>> part = crop(frame, slice(1, 4), slice(2, 6))
+    >>> part.shape, part.attrs["cfa_pattern"]
+    ((3, 4), 'GBRG')
+    """
+    top, _, step_y = rows.indices(mosaic.sizes["y"])
+    left, _, step_x = columns.indices(mosaic.sizes["x"])
+    if step_y != 1 or step_x != 1:
+        raise WorkbenchError("a crop takes all rows and columns between two: slices without a step")
+    part = mosaic.isel(y=rows, x=columns)
+    if not (part.sizes["y"] and part.sizes["x"]):
+        raise WorkbenchError(f"nothing is left of {mosaic.sizes['x']} x {mosaic.sizes['y']} pixels after this crop")
+    return part.assign_attrs(cfa_pattern=shifted(mosaic.attrs["cfa_pattern"], top, left))
+
+
 def channel_index(cfa_pattern: str) -> np.ndarray:
     """Return the 2 x 2 array (1 x 1 for mono) of each pixel's channel number in `channels_of` order.
 

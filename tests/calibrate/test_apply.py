@@ -1,9 +1,12 @@
 """Calibrated lights against the light that truly fell, with the variance they claim."""
 
+from dataclasses import replace
+
 import dask
 import numpy as np
 import pytest
 
+from workbench.bayer import crop
 from workbench.calibrate import SensorNoise, calibrate, make_masters
 from workbench.calibrate.apply import DEFECT, HALO, MISSING, SATURATED, Tables, calibrate_window
 from workbench.errors import StageError, WorkbenchError
@@ -89,6 +92,32 @@ def test_a_window_is_the_same_as_that_part_of_the_whole_at_any_phase(rig, master
         assert np.array_equal(got[inner], whole[inner], equal_nan=True), name
     plain = mask == 0
     assert np.array_equal(signal[plain], calibrated["signal"].values[1][rows, columns][plain])
+
+
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (1, 2), (3, 5)])
+def test_cropped_lights_and_cropped_masters_give_the_cropped_picture(rig, masters, calibrated, top, left):
+    cut = (slice(top, 150), slice(left, 200))
+    one = masters.masters[0]
+    parts = {name: crop(getattr(one, name), *cut) for name in ("bias", "dark", "flat", "defects")}
+    light = crop(rig.light, *cut)
+    assert (light.attrs["cfa_pattern"] == "RGGB") == (top % 2 == 0 and left % 2 == 0)
+    cropped = replace(one, cfa_pattern=light.attrs["cfa_pattern"], **parts)
+    got = calibrate(light, replace(masters, masters=(cropped,))).compute()
+    inner = (slice(None), slice(HALO, -HALO), slice(HALO, -HALO))
+    for name in ("signal", "mask"):
+        whole = calibrated[name].values[:, cut[0], cut[1]]
+        assert np.array_equal(got[name].values[inner], whole[inner], equal_nan=True)
+
+
+def test_lights_of_floating_point_with_gaps(rig, masters, calibrated):
+    values = rig.light.values.astype("float64")
+    values[0, 30, 40], values[1, 50:52, 60:62] = np.nan, np.inf
+    got = calibrate(rig.light.copy(data=values), masters).compute()
+    lost = ~np.isfinite(values)
+    assert ((got["mask"].values & MISSING) > 0)[lost].all()
+    assert np.isnan(got["signal"].values[lost]).all()
+    far = ~lost & (calibrated["mask"].values == 0)
+    assert np.array_equal(got["signal"].values[far], calibrated["signal"].values[far])
 
 
 def flat_tables(shape, defects=None, **changes):

@@ -158,7 +158,10 @@ def _require_fit(tables: Tables, shape: tuple[int, int], cfa_pattern: str) -> No
 
 
 def _one_frame(frame: np.ndarray, tables: Tables, factor: float, fill: bool) -> tuple[np.ndarray, ...]:
-    signal, variance, mask = calibrate_window(np.asarray(frame), tables, factor, fill=fill)
+    frame = np.asarray(frame)
+    if frame.dtype != np.uint16:
+        frame = frame.astype(np.float32, copy=False)
+    signal, variance, mask = calibrate_window(frame, tables, factor, fill=fill)
     if not fill:
         defect = (mask & DEFECT) > 0
         signal[defect], variance[defect] = np.nan, np.nan

@@ -197,7 +197,7 @@ def _between_neighbours(frames: Frames, channel: int, ground: np.ndarray | None 
 
 
 def saturation_level(light: xr.DataArray, frames: int = 3) -> float:
-    """Return the level [ADU] at which lights saturate: their white level, or where values pile up below; inf if unknown.
+    """Return the level [ADU] at which lights saturate: the white level, or where values pile up below; inf if unknown.
 
     Looked for in a few frames, plane by plane: the greatest value is the saturation where at least eight pixels have it
     and four times as many as the eight values below it together.  Some cameras saturate below the level they state.
