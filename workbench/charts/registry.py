@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import holoviews as hv
 
 from ..errors import WorkbenchError
-from . import dark, diagram, gain, pictures, words
+from . import dark, diagram, fidelity, gain, pictures, words
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,11 @@ class Chart:
 
     def missing(self, result: Any) -> list[str]:
         """Name the pieces that a characterization lacks for this chart."""
-        return [piece for piece in self.needs if getattr(result, piece, None) is None]
+        return [
+            piece
+            for piece in self.needs
+            if reduce(lambda part, name: getattr(part, name, None), piece.split("."), result) is None
+        ]
 
 
 _FLATS = "two equal flats at several light levels and ISOs"
@@ -72,6 +77,33 @@ _CHARTS = (
         lambda result: diagram.ccd_vs_cmos(),
         words.ccd_vs_cmos,
         numbers=False,
+    ),
+    Chart(
+        "missing-codes",
+        "Is my raw file raw?",
+        "The sensor",
+        lambda result: fidelity.missing_codes(result.fidelity.codes, result.fidelity.missing),
+        fidelity.missing_codes_words,
+        ("fidelity",),
+        "any raw frames with whole numbers",
+    ),
+    Chart(
+        "noise-spectrum",
+        "Is the noise each pixel's own?",
+        "The sensor",
+        lambda result: fidelity.noise_spectrum(result.fidelity.texture),
+        fidelity.noise_spectrum_words,
+        ("fidelity.texture",),
+        "two or more equal frames, best bias frames",
+    ),
+    Chart(
+        "hot-pixel-filter",
+        "Does the camera eat stars?",
+        "The sensor",
+        lambda result: fidelity.hot_pixel_filter(result.fidelity.hot),
+        fidelity.hot_pixel_filter_words,
+        ("fidelity.hot",),
+        "a dark of 30 s or longer",
     ),
     Chart(
         "read-noise-vs-iso",

@@ -185,6 +185,13 @@ def _folder(target: Any, progress: bool) -> Folder:
 
 
 def _inspect(folder: Folder, progress: bool) -> Inspection:
+    cameras = folder.table.drop_duplicates(["camera", "height", "width", "cfa_pattern"])
+    if len(cameras) > 1:
+        found = ", ".join(f"{row.camera or 'unknown'} ({row.file})" for row in cameras.head(4).itertuples())
+        raise WorkbenchError(
+            f"these frames are of several cameras, sizes or mosaics: {found}; inspect each in a folder of its own, or "
+            "name its files"
+        )
     frames = open_frames(folder.table)
     flats = folder.has("flat")
     ptc = None

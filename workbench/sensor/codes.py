@@ -138,10 +138,11 @@ def _count(frame, cell, counts):
 
 
 class Gaps(NamedTuple):
-    """Per code: in how many groups its absence would have been seen, it was missing, it was twice as full."""
+    """Per code, in how many groups its absence would have been seen, it was missing; its doubling seen, it doubled."""
 
     tested: np.ndarray
     missing: np.ndarray
+    crowded: np.ndarray
     doubled: np.ndarray
 
 
@@ -177,8 +178,9 @@ def find_gaps(pixels: np.ndarray) -> Gaps:
     missing = tested & (pixels < chosen / ENOUGH)
     near = np.maximum(np.append(0, pixels[:-1]), np.append(pixels[1:], 0))
     least = np.minimum(np.append(0, pixels[:-1]), np.append(pixels[1:], 0))
-    doubled = (least >= _DOUBLED_ENOUGH) & (pixels > _DOUBLED * near)
-    return Gaps(tested.astype(np.int64), missing.astype(np.int64), doubled.astype(np.int64))
+    crowded = least >= _DOUBLED_ENOUGH
+    doubled = crowded & (pixels > _DOUBLED * near)
+    return Gaps(*(part.astype(np.int64) for part in (tested, missing, crowded, doubled)))
 
 
 def _beside(pixels: np.ndarray, reach: int) -> np.ndarray:
@@ -283,8 +285,10 @@ def _octave(code: Any) -> Any:
 
 def _joined(parts: list[Gaps]) -> Gaps:
     """Join the groups of one ISO: a code is missing, or doubled, where most of the groups that test it say so."""
-    tested, missing, doubled = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
-    return Gaps(tested > 0, (missing > 0) & (2 * missing >= tested), doubled > 0)
+    tested, missing, crowded, doubled = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
+    return Gaps(
+        tested > 0, (missing > 0) & (2 * missing >= tested), crowded > 0, (doubled > 0) & (2 * doubled >= crowded)
+    )
 
 
 def _steps(gaps: Gaps, octaves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -325,8 +329,10 @@ def _multiplier(gaps: Gaps, even: np.ndarray) -> dict[str, float]:
         if not regular:
             one["multiplier_error"] = np.sqrt(share * (1 - share) / total) / share**2
     elif twice >= _FEWEST_MISSING + 1:
-        among = codes[tested]
-        period, error = _period(among, ~gaps.doubled[tested], codes[gaps.doubled & even], 1 - twice / total)
+        crowded = gaps.crowded & even
+        rare = codes[gaps.doubled & even]
+        share = 1 - twice / np.count_nonzero(crowded)
+        period, error = _period(codes[crowded], ~gaps.doubled[crowded], rare, share)
         if np.isfinite(period):
             one |= {
                 "multiplier": period / (period + 1),

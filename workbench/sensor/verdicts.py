@@ -180,6 +180,12 @@ def bits(missing: xr.Dataset, noise: np.ndarray | None = None) -> Finding:
     stored = math.ceil(math.log2((white if math.isfinite(white) and top < 1.2 * white else top) + 1))
     value = {"value": used, "unit": "bit"}
     steps = missing["step"].where(missing["step"] > 0).max(("iso", "channel")).values
+    if not math.isfinite(white) and not np.isfinite(missing["clipped_at"]).any():
+        text = f"The numbers come in steps of {np.nanmax(steps):.3g} ADU up to {top:g}"
+        return Finding(
+            OK, f"{text}; how many bits they have shows when a frame is saturated or the file states its white level.",
+            **value,
+        )  # fmt: skip
     if not bool(missing["coarse"].any()):
         if used > stored - 0.3:
             return Finding(OK, f"The numbers use {used:.3g} of the {stored} bits.", **value)
@@ -389,6 +395,8 @@ def _hot_words(test: str, observed: float, expected: float) -> str:
         return f"only {observed:.0f} of them stand alone where {expected:.0f} should"
     if test == "spike":
         return f"{observed:.0f} equal their brightest neighbour exactly where {expected:.0f} should"
+    if test == "ceiling":
+        return f"the brightest stand {observed:.0f} σ high and no higher, where {expected:.0f} σ should occur"
     return f"{observed:.0f} pixels rise above all their neighbours while {expected:.0f} lie below all of theirs"
 
 

@@ -1,0 +1,195 @@
+"""How often the raw report card cries wolf, and how little cooking it finds: false alarms and power, as numbers.
+
+Honest virtual cameras, no two alike (gain, read noise, black level, fixed pattern, hot pixels drawn at random), shoot
+bias frames, flats and a dark; then each frame goes through one thing that firmware does, at several strengths.
+
+    python benchmarks/fidelity.py --seeds 200 --out docs/fidelity.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from workbench.camera import VirtualSensor, d7000, expose, firmware
+from workbench.frames import make_cube
+from workbench.sensor import inspect_frames
+from workbench.sensor.verdicts import CHANGED, NOTICE, UNKNOWN
+
+SHAPE, LARGER = (384, 512), (1024, 1536)
+LEVELS = (0.01, 0.03, 0.1, 0.3, 0.6)  # of saturation, green
+LAMP = np.array([0.5, 1.0, 1.0, 0.7])  # R, G1, G2, B
+ISOS = (100.0, 1600.0)
+
+Change = Callable[[np.ndarray, VirtualSensor, float, tuple[int, ...]], np.ndarray]  # frame, camera, ISO, seed
+
+
+def camera(seed: int, **changes) -> VirtualSensor:
+    """One honest camera; no two alike."""
+    rng = np.random.default_rng((seed, 1))
+    drawn = {
+        "gain_iso100": float(np.exp(rng.uniform(np.log(0.6), np.log(4.0)))),
+        "noise_before_gain": float(np.exp(rng.uniform(np.log(1.2), np.log(6.0)))),
+        "noise_after_gain": float(rng.uniform(0.8, 2.0)),
+        "black_level": float(round(np.exp(rng.uniform(np.log(128), np.log(2048))))),
+        "pixel_offset": float(rng.uniform(0, 1)),
+        "column_offset": float(rng.uniform(0, 0.5)),
+        "row_offset": float(rng.uniform(0, 0.3)),
+        "prnu": float(rng.uniform(0.002, 0.015)),
+        "hot_fraction": float(np.exp(rng.uniform(np.log(3e-4), np.log(3e-3)))),
+        "dark_current": 0.5,
+    }
+    return d7000(**{"seed": seed, "shape": SHAPE} | drawn | changes)
+
+
+def frames(
+    sensor: VirtualSensor, seed: int, change: Change | None = None, kinds=("bias", "flat", "dark")
+) -> xr.DataArray:
+    """Bias frames and flats at two ISO settings and a long dark, in one cube, each frame through `change`."""
+    shots = []
+    for iso in ISOS:
+        shots += [("bias", iso, 1 / 8000, 0.0)] * 4
+        shots += [("flat", iso, level, level * sensor.saturation(iso)) for level in LEVELS for _ in range(2)]
+        shots += [("flat", iso, 2.0, 2.0 * sensor.saturation(iso))]
+    shots += [("dark", ISOS[1], 300.0, 0.0)]
+    shots = [shot for shot in shots if shot[0] in kinds]
+    mosaics = []
+    for number, (kind, iso, exposure, electrons) in enumerate(shots):
+        light = LAMP * electrons / exposure if kind == "flat" else 0.0
+        mosaic = expose(sensor, light, iso=iso, exposure=exposure, seed=(seed, number), threads=1)
+        mosaics.append(mosaic if change is None else change(mosaic, sensor, iso, (seed, number)))
+    kind, iso, exposure, _ = zip(*shots, strict=True)
+    stock = change is stock_firmware
+    return make_cube(
+        np.stack(mosaics), cfa_pattern=sensor.cfa_pattern, kind=list(kind), iso=list(iso), exposure=list(exposure),
+        temperature=20.0, camera=sensor.camera, black_level=0.0 if stock else sensor.black_level,
+        white_level=sensor.white_level - (sensor.black_level if stock else 0),
+        filename=[str(number) for number in range(len(shots))],
+    )  # fmt: skip
+
+
+def stock_firmware(mosaic, sensor, _iso, _seed):
+    return firmware.stock(mosaic, sensor)
+
+
+def multiplied(mosaic, sensor, _iso, _seed, factor):
+    saved = mosaic.astype(float)
+    saved[::2, ::2] = np.rint(saved[::2, ::2] * factor)
+    return np.minimum(saved, sensor.white_level).astype(np.uint16)
+
+
+def smoothed(mosaic, sensor, _iso, _seed, share):
+    return firmware.smooth(mosaic, sensor, share)
+
+
+def banded(mosaic, sensor, iso, seed, sigma):
+    return firmware.row_noise(mosaic, sensor, sigma * sensor.read_noise(iso) / sensor.gain(iso), (*seed, 9))
+
+
+def eaten(mosaic, sensor, iso, _seed, margin):
+    noise = np.hypot(sensor.read_noise(iso), np.sqrt(0.5 * 300)) / sensor.gain(iso)
+    return firmware.remove_hot_pixels(mosaic, sensor, margin * noise)
+
+
+def compressed(mosaic, sensor, _iso, _seed, first):
+    return firmware.compress(mosaic, sensor, first)
+
+
+# what is done, how strongly, which question of the card should find it, frames, changes of the camera
+CASES: list[tuple[str, Change | None, str, tuple[str, ...], dict]] = [
+    *[
+        (f"red × {m:g}", partial(multiplied, factor=m), "codes", ("flat",), {})
+        for m in (1.003, 1.01, 1.03, 1.12, 1.5, 0.9)
+    ],
+    ("black level subtracted, bias frames there", stock_firmware, "black", ("bias",), {}),
+    ("black level subtracted, only flats there", stock_firmware, "black", ("flat",), {}),
+    *[(f"steps doubling from {n} ADU on", partial(compressed, first=n), "bits", ("flat",), {}) for n in (256, 1024)],
+    ("digital above ISO 800", None, "digital-iso", ("bias", "flat"), {"analogue_limit_iso": 800.0}),
+    *[
+        (f"row noise {s:g} of the pixel noise", partial(banded, sigma=s), "bands", ("bias",), {})
+        for s in (0.05, 0.1, 0.2, 0.4)
+    ],
+    *[
+        (f"noise filtered, {a:g} of each neighbour", partial(smoothed, share=a), "neighbours", ("bias",), {})
+        for a in (0.005, 0.01, 0.02, 0.05)
+    ],
+    *[
+        (f"hot-pixel filter, beyond {m:g} σ", partial(eaten, margin=m), "hot-pixels", ("dark",), {"shape": LARGER})
+        for m in (0.0, 3.0, 6.0, 12.0)
+    ],
+]  # fmt: skip
+
+
+def honest(seed: int) -> dict[str, str]:
+    """The status of every question for one honest camera."""
+    card = inspect_frames(frames(camera(seed), seed), progress=False).card
+    return dict(zip(card["test"].values.tolist(), card["status"].values.tolist(), strict=True))
+
+
+def cooked(case: int, seed: int) -> str:
+    """The status of the question that should find a case."""
+    _, change, test, kinds, changes = CASES[case]
+    sensor = camera(seed, **changes)
+    card = inspect_frames(frames(sensor, seed, change, kinds), progress=False).card
+    return str(card["status"].sel(test=test).item())
+
+
+def rate(count: int, total: int) -> str:
+    """A share in per cent with its 68 % interval (Wilson)."""
+    p, z = count / total, 1.0
+    centre, half = (
+        (p + z * z / (2 * total)) / (1 + z * z / total),
+        z * np.sqrt(p * (1 - p) / total + z * z / (4 * total**2)),
+    )
+    low, high = (max(0.0, centre + sign * half / (1 + z * z / total)) for sign in (-1, 1))
+    return f"{100 * p:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=200, help="honest cameras; a quarter as many for each cooked case")
+    parser.add_argument("--out", type=Path, help="write the tables as Markdown")
+    options = parser.parse_args()
+    fewer = max(10, options.seeds // 4)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        clean = list(tqdm(pool.map(honest, range(options.seeds)), total=options.seeds, desc="honest cameras"))
+        jobs = [(case, 10_000 + seed) for case in range(len(CASES)) for seed in range(fewer)]
+        found = list(tqdm(pool.map(cooked, *zip(*jobs, strict=True)), total=len(jobs), desc="cooked ones"))
+    alarms = Counter((test, status) for one in clean for test, status in one.items())
+    lines = [
+        f"Honest virtual cameras: {options.seeds}.",
+        "",
+        "| question | changed | worth knowing | cannot tell |",
+        "|---|---|---|---|",
+    ]
+    for test in clean[0]:
+        changed, notice, unknown = (alarms[test, status] for status in (CHANGED, NOTICE, UNKNOWN))
+        lines.append(f"| {test} | {rate(changed, options.seeds)} | {rate(notice, options.seeds)} | {unknown} |")
+    lines += [
+        "",
+        f"Cooked ones: {fewer} cameras each.",
+        "",
+        "| what is done | question | found | cannot tell |",
+        "|---|---|---|---|",
+    ]
+    for number, (name, _, test, kinds, _) in enumerate(CASES):
+        status = Counter(one for (case, _), one in zip(jobs, found, strict=True) if case == number)
+        share = rate(status[CHANGED] + status[NOTICE], fewer)
+        lines.append(f"| {name} | {test} ({', '.join(kinds)}) | {share} | {status[UNKNOWN]} |")
+    text = "\n".join(lines)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
