@@ -85,17 +85,18 @@ def match_stars(reference: xr.Dataset, frame: xr.Dataset, *, kind: str = "auto",
             f"no star pattern in common with the reference ({len(there)} and {len(here)} stars): "
             "another target, clouds or too few stars"
         )
-    _, one, two, start = best
+    _, one, two, transform = best
     errors = _pair_errors(reference, frame)
-    transform, residuals = fit_robust(here[one], there[two], errors(one, two), kind=_at_most(kind, one.size))
-    # With the full model in hand, pair again: distortion may have kept the corners apart.
+    # Pair again with ever better models: distortion may have kept the corners apart.
     for _ in range(2):
-        reach = np.clip(5.0 * residuals.attrs["rms"], 0.7, 4.0)
-        one, two = _pair(transform, here[:limit], there[:limit], reach)
-        if one.size < 4:
-            one, two = best[1], best[2]
         transform, residuals = fit_robust(here[one], there[two], errors(one, two), kind=_at_most(kind, one.size))
-    del start
+        kind = residuals.attrs["kind"] if one.size >= 100 else kind
+        reach = float(np.clip(5.0 * residuals.attrs["rms"], 0.7, 4.0))
+        again = _pair(transform, here[:limit], there[:limit], reach)
+        if again[0].size < max(4, 0.8 * one.size):
+            break
+        one, two = again
+    transform, residuals = fit_robust(here[one], there[two], errors(one, two), kind=_at_most(kind, one.size))
     return Match(transform, one, two, residuals)
 
 

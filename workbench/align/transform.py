@@ -175,11 +175,10 @@ def fit_transform(
     size = max(float(np.abs(reference - centre).max()), 1.0)
     u, v = ((reference - centre) / size).T
     p, q = ((frame - centre) / size).T
-    root = np.sqrt(weight)
     if kind == "similarity":
         one, zero = np.ones_like(u), np.zeros_like(u)
         design = np.concatenate([np.stack([one, zero, u, -v], 1), np.stack([zero, one, v, u], 1)])
-        (a, d, c, s), covariance = _least_squares(design, np.concatenate([p, q]), np.concatenate([root, root]))
+        (a, d, c, s), covariance = _least_squares(design, np.concatenate([p, q]), np.tile(weight, 2))
         coefficients = np.array([[a, c, -s], [d, s, c]])
         rows = design[: len(u)]
         place = np.einsum("ij,jk,ik->i", rows, covariance, rows)
@@ -187,37 +186,38 @@ def fit_transform(
         terms = _TERMS["affine" if kind == "homography" else kind]
         design = np.stack([u**i * v**j for i, j in terms], 1)
         here = (u, v) if kind == "shift" else (0.0, 0.0)
-        first, covariance = _least_squares(design, p - here[0], root)
-        second, _ = _least_squares(design, q - here[1], root)
-        coefficients = np.array([first, second])
+        solution, covariance = _least_squares(design, np.stack([p - here[0], q - here[1]], 1), weight)
+        coefficients = solution.T
         place = np.einsum("ij,jk,ik->i", design, covariance, design)
     if kind == "homography":
-        coefficients = _homography(coefficients, u, v, p, q, root)
+        coefficients = _homography(coefficients, u, v, p, q, weight)
     centre = (float(centre[0]), float(centre[1]))
     return Transform(kind, coefficients, centre, size), np.sqrt(np.maximum(place, 0.0))
 
 
-def _least_squares(design: np.ndarray, values: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Solve the weighted system; the covariance is in units of the values' errors squared."""
-    weighted = design * root[:, None]
-    q, r = np.linalg.qr(weighted)
-    inverse = np.linalg.pinv(r)
-    return inverse @ (q.T @ (values * root)), inverse @ inverse.T
+def _least_squares(design: np.ndarray, values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Solve the weighted system; the covariance is in units of the values' errors squared.
+
+    By the normal equations: positions scaled to ±1 keep them well conditioned up to third order.
+    """
+    weighted = design * weight[:, None]
+    inverse = np.linalg.pinv(design.T @ weighted, hermitian=True)
+    return inverse @ (weighted.T @ values), inverse
 
 
-def _homography(affine, u, v, p, q, root) -> np.ndarray:
+def _homography(affine, u, v, p, q, weight) -> np.ndarray:
     """Refine an affine start to a homography by Gauss-Newton on the residuals in the frame."""
     matrix = np.vstack([affine, [0.0, 0.0, 1.0]])
-    for _ in range(20):
+    for _ in range(8):
         (a, b, c), (d, e, f), (g, h, _) = matrix
         below = g * u + h * v + 1.0
         at_p, at_q = (a + b * u + c * v) / below, (d + e * u + f * v) / below
         zero, one = np.zeros_like(u), 1.0 / below
         top = np.stack([one, u / below, v / below, zero, zero, zero, -at_p * u / below, -at_p * v / below], 1)
         low = np.stack([zero, zero, zero, one, u / below, v / below, -at_q * u / below, -at_q * v / below], 1)
-        step, _ = _least_squares(np.concatenate([top, low]), np.concatenate([p - at_p, q - at_q]), np.tile(root, 2))
+        step, _ = _least_squares(np.concatenate([top, low]), np.concatenate([p - at_p, q - at_q]), np.tile(weight, 2))
         matrix = matrix + np.array([[*step[:3]], [*step[3:6]], [step[6], step[7], 0.0]])
-        if np.abs(step).max() < 1e-13:
+        if np.abs(step).max() < 1e-12:
             break
     return matrix
 
