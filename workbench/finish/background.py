@@ -92,10 +92,10 @@ def measure_sky(picture: xr.Dataset, stars: xr.Dataset | None = None, *, cell: i
     )
 
 
-def star_mask(stars: xr.Dataset, shape: tuple[int, int], *, widen: float = 1.0) -> np.ndarray:
+def star_mask(stars: xr.Dataset, shape: tuple[int, int], *, depth: float = 0.05) -> np.ndarray:
     """Return where stars shine, boolean (y, x): discs that grow with the star's brightness.
 
-    Radius: where a Moffat profile of β = 3 falls below a twentieth of a pixel's noise, at least 2 FWHM.
+    Radius: where a Moffat profile of β = 3 falls below `depth` of a pixel's noise, at least 2 FWHM.
     """
     out = np.zeros(shape, bool)
     if not stars.sizes["star"]:
@@ -103,8 +103,8 @@ def star_mask(stars: xr.Dataset, shape: tuple[int, int], *, widen: float = 1.0) 
     fwhm = np.nan_to_num(stars["fwhm"].values, nan=stars.attrs["searched_fwhm"])
     fwhm = np.minimum(fwhm, 4 * stars.attrs["searched_fwhm"])
     alpha = fwhm / (2 * np.sqrt(2 ** (1 / 3) - 1))
-    ratio = np.maximum(stars["peak"].values, 0) / (0.05 * max(stars.attrs["noise"], 1e-30))
-    radius = widen * np.maximum(2 * fwhm, alpha * np.sqrt(np.maximum(ratio, 1) ** (1 / 3) - 1))
+    ratio = np.maximum(stars["peak"].values, 0) / (depth * max(stars.attrs["noise"], 1e-30))
+    radius = np.maximum(2 * fwhm, alpha * np.sqrt(np.maximum(ratio, 1) ** (1 / 3) - 1))
     _discs(out, stars["x"].values, stars["y"].values, np.minimum(radius, 0.1 * min(shape)))
     return out
 

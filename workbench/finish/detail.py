@@ -18,8 +18,9 @@ from .background import star_mask
 from .photometry import find_picture_stars
 from .picture import check_picture, in_bands, luminance, note, plane
 
-SCALES = 5  # of the starlet transform: structures up to 2^5 px
-_THRESHOLDS = (3.5, 3.0, 2.75, 2.5, 2.5)  # [σ] a coefficient must exceed to be kept, fine to coarse
+SCALES = 4  # of the starlet transform: structures up to 2^4 px
+_THRESHOLDS = (3.5, 3.0, 2.75, 2.5)  # [σ] a coefficient must exceed to be kept, fine to coarse
+_WINGS = 0.2  # [σ of a pixel]: a star ends, for the denoise, where its wings fall below it
 _B3 = np.array([1, 4, 6, 4, 1], np.float32) / np.float32(16)  # the starlet's spline (Starck and Murtagh)
 
 
@@ -72,24 +73,24 @@ def noise_model(signal: np.ndarray, variance: np.ndarray) -> tuple[float, float]
     weight = 1 / y
     a, b = np.polyfit(x, y, 1, w=weight)
     sky = float(np.median(v))
-    if a <= 0 or not np.isfinite(a):
+    if not np.isfinite(a) or a <= 0 or b <= 0:  # no photon noise to be seen
         return 0.0, sky
     return float(a), float(b)
 
 
 def stabilise(signal: np.ndarray, a: float, b: float) -> np.ndarray:
-    """Return the generalised Anscombe transform: noise of variance a·s + b becomes noise of variance 1.
+    """Return the generalised Anscombe transform, 0 at signal 0: noise of variance a·s + b becomes noise of variance 1.
 
-    T(s) = (2/a) √max(a·s + 3a²/8 + b, 0) (Murtagh, Starck and Bijaoui 1995); s/√b where a is 0.
+    T(s) = (2/a)(√(a·s + c) - √c) with c = b + 3a²/8 (Murtagh, Starck and Bijaoui 1995, A&AS 112, 179), written as
+    2s/(√(a·s + c) + √c), which is exact for any a down to 0.
     """
-    if a <= 0:
-        return (signal / np.float32(math.sqrt(b))).astype(np.float32)
-    inside = np.maximum(np.float32(a) * signal + np.float32(0.375 * a * a + b), 0)
-    return np.float32(2 / a) * np.sqrt(inside, dtype=np.float32)
+    c = np.float32(b + 0.375 * a * a)
+    lowest = np.maximum(np.float32(a) * signal + c, np.float32(1e-12) * c)
+    return 2 * signal / (np.sqrt(lowest, dtype=np.float32) + np.sqrt(c))
 
 
 def unstabilise(values: np.ndarray, a: float, b: float) -> np.ndarray:
-    """Return the signal that `stabilise` takes to these values: s = a T²/4 - 3a/8 - b/a.
+    """Return the signal that `stabilise` takes to these values: s = √c·T + a·T²/4.
 
     Of a mean of transformed noise it gives a value that is a/4 too low (the unbiased inverse of Mäkitalo and Foi
     2013, IEEE TIP 22, 91, has 1/8 for 3/8 far from zero); `denoise` adds that for the share of noise taken out.
@@ -100,9 +101,8 @@ def unstabilise(values: np.ndarray, a: float, b: float) -> np.ndarray:
     >>> np.round(unstabilise(stabilise(s, 0.1, 2.0), 0.1, 2.0), 3).tolist()
     [-1.0, 0.0, 50.0]
     """
-    if a <= 0:
-        return (values * np.float32(math.sqrt(b))).astype(np.float32)
-    return np.float32(a / 4) * values * values - np.float32(0.375 * a + b / a)
+    c = b + 0.375 * a * a
+    return np.float32(math.sqrt(c)) * values + np.float32(a / 4) * values * values
 
 
 def denoise(
@@ -136,7 +136,7 @@ def denoise(
     signal, variance = picture["signal"].values, picture["variance"].values
     scales = min(scales, int(math.log2(min(signal.shape[1:]) / 4)))
     stars = find_picture_stars(picture) if stars is None else stars
-    masked = star_mask(stars, signal.shape[1:])
+    masked = star_mask(stars, signal.shape[1:], depth=_WINGS)
     out = np.empty_like(signal)
     shares = []
     for channel in range(len(signal)):
@@ -236,8 +236,9 @@ def reduce_stars(picture: xr.Dataset, stars: xr.Dataset, *, strength: float = 0.
     """Make stars smaller on the stretched picture, so that they do not cover what lies behind.
 
     Inside soft discs around the `stars` (of the linear picture: `find_picture_stars`), the picture gives way by
-    `strength` to its opening (minimum, then maximum over a FWHM), all channels by the same factor, which keeps the
-    stars' colours.  Their brightness is no longer measured light.
+    `strength` to its erosion (the darkest brightness within half a FWHM), all channels by the same factor, which
+    keeps the stars' colours: a star's rim becomes sky, its core stays bright.  Their brightness is no longer
+    measured light.
     """
     check_picture(picture, stage="stretched")
     _check_strength(strength)
@@ -245,13 +246,14 @@ def reduce_stars(picture: xr.Dataset, stars: xr.Dataset, *, strength: float = 0.
     fwhm = stars.attrs.get("searched_fwhm", np.nan)
     if not stars.sizes["star"] or not np.isfinite(fwhm):
         return note(picture, "Star reduction: no stars found, nothing changed.")
-    mask = star_mask(stars, values.shape[1:], widen=0.7).astype(np.float32)
+    mask = star_mask(stars, values.shape[1:], depth=1.0).astype(np.float32)
     mask = ndimage.gaussian_filter(mask, 0.5 * fwhm)
     level = np.nan_to_num(luminance(values), nan=0.0)
-    size = max(3, 2 * round(0.5 * fwhm) + 1)
-    opened = ndimage.grey_opening(level, size=(size, size), mode="nearest")
-    opened = np.minimum(ndimage.gaussian_filter(opened, 0.25 * fwhm), level)
-    factor = 1 - np.float32(strength) * mask * (1 - opened / np.maximum(level, 1e-6))
+    reach = max(1, round(0.5 * fwhm))
+    v, u = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    eroded = ndimage.grey_erosion(level, footprint=u * u + v * v <= (reach + 0.5) ** 2, mode="nearest")
+    eroded = np.minimum(ndimage.gaussian_filter(eroded, 0.25 * fwhm), level)
+    factor = 1 - np.float32(strength) * mask * (1 - eroded / np.maximum(level, np.float32(1e-6)))
     changed = (values * factor).astype(np.float32)
     return note(
         picture.assign(signal=plane(changed, "display value", units="1")),

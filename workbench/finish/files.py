@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 import tifffile
 import xarray as xr
 from astropy.io import fits
+from astropy.utils.exceptions import AstropyUserWarning
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from ..errors import FrameReadError, StageError, WorkbenchError
@@ -204,9 +206,14 @@ def _write_fits(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
     header["CREATOR"] = about["program"]
     header[KEYWORD] = json.dumps(about)
     for sentence in about["history"]:
-        header["HISTORY"] = sentence.encode("ascii", "replace").decode()
+        header["HISTORY"] = _ascii(sentence)
     extra = [fits.ImageHDU(_fits_plane(picture[name]), name=name.upper()) for name in PLANES[1:] if name in picture]
     fits.HDUList([units, *extra]).writeto(path, overwrite=True)
+
+
+def _ascii(text: str) -> str:
+    """Text as FITS headers hold it; the whole of it stands in the JSON beside it."""
+    return text.encode("ascii", "replace").decode()
 
 
 def _fits_plane(values: xr.DataArray) -> np.ndarray:
@@ -222,7 +229,7 @@ def _write_xisf(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
     values = np.ascontiguousarray(np.moveaxis(picture["signal"].values.astype(np.float32), 0, -1))
     keywords = {
         "BUNIT": [{"value": about["units"], "comment": "of the pixel values"}],
-        "HISTORY": [{"value": "", "comment": line} for line in about["history"]],
+        "HISTORY": [{"value": "", "comment": _ascii(line)} for line in about["history"]],
     }
     text = {"id": "Workbench:About", "type": "String", "value": json.dumps(about)}
     XISF.write(
@@ -371,7 +378,13 @@ def _read_tiff(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _read_fits(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    with fits.open(path, memmap=False) as hdus:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", AstropyUserWarning)
+        hdus = fits.open(path, memmap=False)
+    with hdus:
+        cut = [str(one.message) for one in caught if "truncated" in str(one.message)]
+        if cut:
+            raise FrameReadError(path, f"is a FITS file cut short: {cut[0]}")
         first = next((hdu for hdu in hdus if hdu.data is not None and getattr(hdu, "is_image", False)), None)
         if first is None:
             raise FrameReadError(path, "holds no image")

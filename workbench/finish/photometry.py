@@ -224,7 +224,8 @@ def check_photometry(
     deviation = (second["flux"].values - expected) / scale
     whole = np.isfinite(deviation).all(axis=1)
     # bright enough that the background's own error cannot be taken for the step's
-    clear = whole & (second["background_error"].values < _CLEAR * scale).all(axis=1)
+    doubt = first["background_error"].values @ np.abs(transform).T + second["background_error"].values
+    clear = whole & (doubt < 2 * _CLEAR * scale).all(axis=1)
     whole = clear if clear.sum() >= 3 else whole
     sizes = np.sort(np.abs(deviation[whole]), axis=0)
     if len(sizes) < 3:

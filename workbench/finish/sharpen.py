@@ -88,7 +88,8 @@ def deconvolve(
     Richardson and Lucy's iteration is the likelihood ascent of.  Residuals within 3 σ are damped (White 1994), so
     noise is not sharpened.  Around stars the result is kept from falling below the darkest level that the picture
     itself has nearby, less 1 σ, and, in the wings of what is five times brighter, from rising above the picture: no
-    dark rings and no bright ones.  Clipped cores keep their shape.
+    dark rings and no bright ones.  What a core gains is scaled to what is lost within 4 FWHM.  Clipped cores keep
+    their shape.
 
     Parameters
     ----------
@@ -208,4 +209,10 @@ def _richardson_lucy(
     size = 2 * round(3 * fwhm) + 1
     wing = calm - lowest < 0.2 * (ndimage.maximum_filter(calm, size=size, mode="nearest") - lowest)
     sharp = np.where(wing, np.minimum(sharp, known), sharp)
-    return np.where(missing, signal, sharp)
+    # the light gathered into a core is what its surroundings gave: no more, no less
+    change = sharp - known
+    size = 2 * round(4 * fwhm) + 1
+    given = ndimage.uniform_filter(np.maximum(-change, 0), size, mode="nearest")
+    gained = ndimage.uniform_filter(np.maximum(change, 0), size, mode="nearest")
+    change = np.where(change > 0, change * np.minimum(given / np.maximum(gained, np.float32(1e-9)), 2), change)
+    return np.where(missing, signal, known + change)

@@ -1,0 +1,103 @@
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from workbench.camera import sky as virtual
+from workbench.cli import main
+from workbench.errors import StageError, WorkbenchError
+from workbench.finish import FinishSettings, make_picture, read_picture, write_picture
+from workbench.runs.finish import finish_file, settings_from
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    """A simulated stack as a file."""
+    sky = virtual.make_sky((400, 600), stars=200, brightest=3000.0, step=16.0, nebula=0.2, seed=3)
+    view = virtual.View(gradient=np.outer([1, 1, 1], [0.1, 0.05]))
+    light = virtual.picture(sky, view).values.astype(float) * 60
+    rng = np.random.default_rng(0)
+    signal = rng.poisson(light * 16) / 16
+    signal[:, :5] = np.nan
+    picture = make_picture(signal, light / 16, attrs={"daylight_multipliers": [2.0, 1.0, 1.3]})
+    return write_picture(picture, tmp_path_factory.mktemp("finish") / "stack.fits")
+
+
+def test_a_stack_in_a_picture_out(stack, tmp_path):
+    done = finish_file(
+        stack, tmp_path / "a.png", linear_out=tmp_path / "l.fits", settings_out=tmp_path / "s.json", progress=False
+    )
+    picture = read_picture(tmp_path / "a.png")
+    np.testing.assert_allclose(picture.signal, done.picture.signal, atol=1e-5)
+    assert picture.attrs["settings"] == FinishSettings().to_dict()
+    linear = read_picture(tmp_path / "l.fits")
+    np.testing.assert_array_equal(linear.signal, done.linear.signal)
+    assert "variance" in linear
+    # the settings inside the picture, and those in the file, replay it to the last bit
+    for settings in (FinishSettings.from_dict(picture.attrs["settings"]), FinishSettings.open(tmp_path / "s.json")):
+        finish_file(stack, tmp_path / "b.png", settings, progress=False)
+        assert (tmp_path / "b.png").read_bytes() == (tmp_path / "a.png").read_bytes()
+
+
+def test_wishes_lie_over_a_settings_file(tmp_path):
+    path = tmp_path / "s.json"
+    path.write_text(FinishSettings.from_dict({"stretch": {"sky": 0.2}, "background": {"method": "rbf"}}).to_json())
+    settings = settings_from(path, background="none", denoise=0.5)
+    assert (settings.stretch.sky, settings.background.method, settings.detail.denoise) == (0.2, "none", 0.5)
+
+
+def test_what_cannot_be_is_said_before_the_work(stack, tmp_path):
+    for out, words in (
+        (tmp_path / "a.jpg", r"'\.jpg'"),
+        (tmp_path / "a", "without a suffix"),
+        (tmp_path / "no" / "a.png", "does not exist"),
+    ):
+        with pytest.raises(WorkbenchError, match=words):
+            finish_file(stack, out, progress=False)
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(WorkbenchError, match="is a folder"):
+        finish_file(stack, tmp_path / "folder.png", progress=False)
+    finish_file(stack, tmp_path / "a.fits", progress=False)
+    with pytest.raises(StageError, match=r"a\.fits.*stretched already"):
+        finish_file(tmp_path / "a.fits", tmp_path / "b.png", progress=False)
+
+
+def test_from_the_command_line(stack, tmp_path):
+    run = CliRunner().invoke(
+        main,
+        ["finish", str(stack), "--out", str(tmp_path / "a.tif"), "--stretch", "autostretch", "--denoise", "0.3",
+         "--save-settings", str(tmp_path / "s.json"), "--quiet"],
+    )  # fmt: skip
+    assert run.exit_code == 0, run.output
+    assert "Stretch: autostretch" in run.output
+    assert "written:" in run.output
+    assert json.loads((tmp_path / "s.json").read_text())["detail"]["denoise"] == 0.3
+    assert read_picture(tmp_path / "a.tif").attrs["stage"] == "stretched"
+
+
+def test_mistakes_are_one_line_and_no_traceback(stack, tmp_path):
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "a.jpg")
+    nan = write_picture(make_picture(np.full((3, 64, 64), np.nan)), tmp_path / "nan.fits")
+    for source, words in (
+        (tmp_path / "a.jpg", "JPEG"),
+        (tmp_path / "absent.fits", "is not there"),
+        (nan, "NaN everywhere"),
+    ):
+        run = CliRunner().invoke(main, ["finish", str(source), "--out", str(tmp_path / "p.png"), "--quiet"])
+        assert run.exit_code == 2
+        assert words in run.output
+        assert str(source.name) in run.output
+        assert "Traceback" not in run.output
+        assert not (tmp_path / "p.png").exists()
+
+
+def test_real_frame_of_m13(real_data, tmp_path):
+    done = finish_file(real_data / "m13" / "M13_blue_0001.fits", tmp_path / "m13.png", progress=False)
+    assert done.picture.signal.shape == (1, 1040, 1392)
+    level = done.picture.signal.values[0]
+    core = np.median(level[460:540, 640:710])
+    sky = np.median(level[:200, :200])
+    assert core > sky + 0.03
+    assert 0.05 < sky < 0.15
