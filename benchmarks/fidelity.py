@@ -124,7 +124,7 @@ CASES: list[tuple[str, Change | None, str, tuple[str, ...], dict]] = [
     ],
     *[
         (f"hot-pixel filter, beyond {m:g} σ", partial(eaten, margin=m), "hot-pixels", ("dark",), {"shape": LARGER})
-        for m in (0.0, 3.0, 6.0, 12.0)
+        for m in (0.0, 3.0, 6.0, 12.0, 30.0)
     ],
 ]  # fmt: skip
 

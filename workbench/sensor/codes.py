@@ -346,7 +346,8 @@ def _period(tested: np.ndarray, present: np.ndarray, rare: np.ndarray, share: fl
     """Return the distance at which the rare codes recur, with its error; NaN where they do not keep to one."""
     frequency = min(share, 1 - share)
     span = tested[-1] - tested[0] + 1
-    reach = max(0.02, 5 * np.sqrt(share * (1 - share) / tested.size))
+    # a comb has overtones as strong as its tone: keep well below the first
+    reach = min(max(0.02, 5 * np.sqrt(share * (1 - share) / tested.size)), 0.45 * frequency)
     trial = np.arange(max(frequency - reach, 0.5 / span), min(frequency + reach, 0.5) + 0.1 / span, 0.1 / span)
     signal = present - present.mean()
     wave = np.array([abs(np.sum(signal * np.exp(2j * np.pi * f * tested))) for f in trial])

@@ -1,0 +1,140 @@
+"""The report card: honest cameras pass, cooked ones do not, and the real ones get what they deserve."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from workbench import sensor
+from workbench.frames import make_cube
+from workbench.ingest import open_folder, open_frames
+from workbench.sensor import fidelity, verdicts
+from workbench.sensor.verdicts import CHANGED, NOTICE, OK, UNKNOWN
+
+SPEC = importlib.util.spec_from_file_location(
+    "benchmark_of_fidelity", Path(__file__).parents[2] / "benchmarks" / "fidelity.py"
+)
+benchmark = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(benchmark)
+
+
+def status(report):
+    return dict(zip(report.card["test"].values.tolist(), report.card["status"].values.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_honest_cameras_pass_every_test(seed):
+    found = benchmark.honest(seed)
+    assert set(found.values()) <= {OK}, found
+
+
+CASES = {name: number for number, (name, *_) in enumerate(benchmark.CASES)}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("red × 1.12", CHANGED),
+        ("red × 0.9", CHANGED),
+        ("black level subtracted, bias frames there", CHANGED),
+        ("black level subtracted, only flats there", CHANGED),
+        ("steps doubling from 1024 ADU on", NOTICE),
+        ("digital above ISO 800", NOTICE),
+        ("row noise 0.2 of the pixel noise", NOTICE),
+        ("noise filtered, 0.05 of each neighbour", CHANGED),
+        ("hot-pixel filter, beyond 0 σ", CHANGED),
+    ],
+)
+def test_each_kind_of_cooking_is_found(name, expected):
+    assert [benchmark.cooked(CASES[name], seed) for seed in (101, 102)] == [expected] * 2
+
+
+def test_real_d7000_stock_firmware_is_cooked(real_data):
+    flat = open_folder(real_data / "d7000-flats", progress=False).flat
+    ptc = sensor.photon_transfer(flat, progress=False)
+    report = fidelity.inspect_frames(flat, ptc=ptc, progress=False)
+    told = fidelity.fidelity_to_json(report)
+    assert told["verdict"] == "cooked"
+    assert told["multiplier"] == pytest.approx({"R": 1.12, "G1": 1.0, "G2": 1.0, "B": 1.16}, abs=0.01)
+    assert told["multiplier"]["G1"] == told["multiplier"]["G2"] == 1.0
+    assert told["black_subtracted"] is True
+    assert told["filtered_noise"] is False
+    assert told["hot_pixel_filter"] is None
+    assert told["bits"] == pytest.approx(14, abs=0.01)
+    level, error = fidelity.vanishing_level(ptc)
+    assert abs(level) < 10
+    assert error < 2
+    gain = fidelity.descaled_gain(sensor.fit_gain(ptc), report.missing).isel(iso=0)
+    # one sensor, one gain: without the multiplication all four colours agree
+    values = gain.gain_descaled.values
+    assert np.ptp(values) / values.mean() < 0.03
+    assert (gain.gain_descaled / gain.gain).sel(channel=["R", "G1"]).values == pytest.approx([1.1227, 1.0], abs=1e-3)
+
+
+def test_real_sony_and_kodak_get_their_own_verdicts(real_data):
+    sony = fidelity.inspect_frames(open_frames(real_data / "raw" / "sony-a7r3.arw", kind="light"), progress=False)
+    kodak = fidelity.inspect_frames(open_frames(real_data / "raw" / "kodak-dc50.kdc", kind="light"), progress=False)
+    told = fidelity.fidelity_to_json(sony)
+    assert (told["verdict"], told["coarse_codes"], told["black_subtracted"]) == ("raw", True, False)
+    assert told["filtered_noise"] is False
+    assert told["bits"] == pytest.approx(11.5, abs=0.2)
+    assert status(sony)["hot-pixels"] == UNKNOWN
+    told = fidelity.fidelity_to_json(kodak)
+    assert (told["verdict"], told["coarse_codes"], told["black_subtracted"]) == ("cooked", True, None)
+    assert "table" in kodak.card.finding.sel(test="bits").item()
+    assert told["multiplier"] == {"R": 1.0, "G1": 1.0, "G2": 1.0, "B": 1.0}
+
+
+def test_the_card_is_plain_json_and_complete():
+    seed = 7
+    report = fidelity.inspect_frames(benchmark.frames(benchmark.camera(seed), seed), progress=False)
+    told = json.loads(json.dumps(fidelity.fidelity_to_json(report), allow_nan=False))
+    assert [row["test"] for row in told["tests"]] == list(fidelity.TESTS)
+    assert told["verdict"] == "raw"
+    assert told["clipped_at_zero"] is False
+    assert set(told["multiplier"]) == {"R", "G1", "G2", "B"}
+    assert told["white_level"]["G1"] == 16383
+    assert told["digital_iso"] is None
+    assert all(row["finding"] for row in told["tests"])
+    # what cannot be told, and what is changed, comes with what to do
+    rows = report.card.to_dataframe()
+    assert rows.loc[rows.status.isin([UNKNOWN, CHANGED]), "remedy"].str.len().gt(0).all()
+
+
+def test_a_single_mono_frame_without_any_setting_gives_a_card():
+    picture = np.random.default_rng(1).poisson(900, (1, 128, 128)).astype("uint16")
+    report = fidelity.inspect_frames(make_cube(picture, cfa_pattern="mono"), progress=False)
+    assert report.card.attrs["verdict"] == "raw"
+    assert fidelity.fidelity_to_json(report)["multiplier"] == {"mono": 1.0}
+    assert status(report)["black"] == UNKNOWN
+
+
+def test_a_black_frame_and_a_white_frame_give_a_card():
+    for value in (0, 16383):
+        frame = np.full((1, 64, 64), value, "uint16")
+        cube = make_cube(frame, cfa_pattern="RGGB", kind="light", white_level=16383, black_level=0)
+        report = fidelity.inspect_frames(cube, progress=False)
+        assert status(report)["codes"] == UNKNOWN
+
+
+def test_rounding_coarser_than_the_noise_is_a_change():
+    rng = np.random.default_rng(2)
+    level = np.linspace(100, 15_000, 512)[None, :]
+    frame = rng.normal(level, 6.0, (512, 512))
+    step = np.where(frame < 4000, 1, 16)
+    cube = make_cube(
+        (np.rint(frame / step) * step).astype("uint16")[None], cfa_pattern="mono", kind="light", white_level=16383
+    )
+    report = fidelity.inspect_frames(cube, progress=False)
+    assert status(report)["bits"] == CHANGED
+    assert "coarser than the noise" in report.card.finding.sel(test="bits").item()
+
+
+def test_white_level_below_the_stated_one_is_worth_knowing():
+    frame = np.minimum(np.random.default_rng(3).normal(14_000, 1500, (1, 256, 256)), 15_200).round().astype("uint16")
+    cube = make_cube(frame, cfa_pattern="RGGB", kind="light", white_level=16383)
+    finding = verdicts.white(sensor.missing_codes(sensor.count_codes(cube, progress=False)))
+    assert finding.status == NOTICE
+    assert finding.value == 15_200
