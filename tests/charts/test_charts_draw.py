@@ -104,6 +104,19 @@ def test_a_chart_against_iso_says_when_there_is_none(result):
         charts.iso_to_gain(nameless)
 
 
+def test_unknown_values_are_left_out_and_nothing_at_all_is_said(result):
+    partial = result.gain.copy(deep=True)
+    partial["gain"].loc[{"channel": "R"}] = np.nan
+    partial["gain"].loc[{"channel": "B", "iso": 200}] = np.nan
+    drawn = charts.iso_to_gain(partial, reference=False)
+    assert parts(drawn, hv.Scatter, "R") == []
+    assert [len(part) for part in parts(drawn, hv.Scatter, "B")] == [1, 1]
+    assert "B not" not in words.iso_to_gain(dataclasses.replace(result, gain=partial)).caption
+    nothing = result.dark_signal.assign(dark_signal=result.dark_signal.dark_signal * np.nan)
+    with pytest.raises(WorkbenchError, match="nothing to draw in the chart 'The dark signal grows with time'"):
+        charts.dark_current_vs_time(nothing)
+
+
 def test_ptc_tells_used_from_unused_pairs(result):
     drawn = charts.ptc(result.ptc, result.gain, iso=200)
     here = result.ptc.iso.values == 200
@@ -163,6 +176,14 @@ def test_histograms_count_every_pixel(result):
     assert np.sum(noise.dimension_values(1) * np.diff(noise.edges)) == pytest.approx(1, rel=1e-6)
     (dcnu,) = parts(charts.dcnu_histogram(result.dcnu), hv.Histogram)
     assert np.nansum(dcnu.dimension_values(1)) + result.dcnu.attrs["beyond"] == result.dcnu.attrs["n_pixels"]
+
+
+def test_bars_on_a_logarithmic_axis_stand_on_something(result):
+    drawn = charts.dcnu_histogram(result.dcnu)
+    plot = hv.Store.renderers["bokeh"].get_plot(next(iter(drawn)))
+    (bars,) = [part for part in plot.subplots.values() if type(part).__name__ == "HistogramPlot"]
+    assert bars.handles["glyph"].bottom > 0  # from zero, bokeh would draw no bar at all
+    assert bars.handles["glyph"].bottom < 1
 
 
 def test_the_vignette_has_its_first_row_on_top(result):

@@ -8,7 +8,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from .theme import KIND_COLOUR, SERIES, band, dimension, layout, line, note, panel, points, ramp, steps
+from .theme import KIND_COLOUR, band, dimension, layout, line, note, panel, points, ramp, steps
 from .words import degrees, electrons, quantity
 
 DIFFERENCE = dimension("pair difference / √2", "e⁻")
@@ -20,6 +20,7 @@ DARK_CURRENT = dimension("dark current", "e⁻/s/pixel")
 DEVIATION = dimension("measured / law − 1", "%")
 _DARK = {"colour": KIND_COLOUR["dark"]}
 _EFFECTS = ("sigma", "expected_sigma", "ks_distance", "skewness", "excess_kurtosis")
+_BASE = 0.6  # of a bar that counts pixels, so that one pixel can be seen
 _MARKERS = ("circle", "square", "triangle", "diamond")
 COUNT = dimension("pixels")
 
@@ -160,10 +161,11 @@ def dark_current_vs_temperature(dark_current: xr.Dataset, dark_law: xr.Dataset |
         right.append(band(along, -100 * spread, 100 * spread, dims=off, **style))
         right.append(line(along, np.zeros(along.size), dims=off, dash="dashed"))
     isos = dark_current["iso"].values
-    for number, iso in enumerate(np.unique(isos[good])):
+    known = np.unique(isos[good])
+    for number, (iso, colour) in enumerate(zip(known, ramp(known.size + 1), strict=False)):
         here = np.flatnonzero(good & _equal(isos, iso))
         one, x = dark_current.isel(setting=here), temperature[here]
-        style = {"colour": SERIES[number % len(SERIES)], "marker": _MARKERS[number % len(_MARKERS)], "size": 8}
+        style = {"colour": colour, "marker": _MARKERS[number % len(_MARKERS)], "size": 8}
         label = f"ISO {iso:g}" if np.isfinite(iso) else "mean"
         mean, error = one["dark_current"].values, one["dark_current_error"].values
         left.append(points(x, mean, error, dims=dims, label=label, **style))
@@ -197,12 +199,14 @@ def dcnu_histogram(dcnu: xr.Dataset) -> hv.Layout:
     dims = (dimension("dark current of a pixel", unit), COUNT)
     edges, count = _edges(dcnu["bin"].values.astype(float)), dcnu["count"].values.astype(float)
     top = float(count.max())
-    elements: list[Any] = [steps(edges, np.where(count > 0, count, np.nan), dims=dims, label="pixels", **_DARK)]
+    elements: list[Any] = [
+        steps(edges, np.where(count > 0, count, np.nan), dims=dims, label="pixels", base=_BASE, **_DARK)
+    ]
     for name, dash in (("mean", "solid"), ("median", "dotted")):
         x = float(dcnu.attrs[name])
-        elements.append(line([x, x], [0.6, 2 * top], dims=dims, label=f"{name} {quantity(x)} {unit}", dash=dash))
+        elements.append(line([x, x], [_BASE, 2 * top], dims=dims, label=f"{name} {quantity(x)} {unit}", dash=dash))
     title = "Every pixel has its own dark current"
-    return layout([panel(elements, title=title, log="y", ylim=(0.6, top * 4), legend="top_right")])
+    return layout([panel(elements, title=title, log="y", ylim=(_BASE, top * 4), legend="top_right")])
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:

@@ -14,7 +14,6 @@ from .theme import (
     INK,
     MUTED,
     REFERENCE,
-    SERIES,
     UNUSED,
     dimension,
     layout,
@@ -22,9 +21,11 @@ from .theme import (
     note,
     panel,
     points,
+    ramp,
 )
 from .words import quantity
 
+_MOST_CURVES = 8  # ISOs in one photon transfer chart, so that they can be told apart
 # The blog's own chart of a Nikon D7000, read off its points (centroids, ± 0.05), in ADU per electron.
 BLOG_ADU_PER_ELECTRON = {
     200: 0.94, 400: 1.85, 500: 2.31, 640: 2.93, 800: 3.68, 1000: 4.65, 1250: 6.26, 1600: 7.56,
@@ -197,10 +198,10 @@ def ptc(
     title = f"{_named(iso)}, every channel" if len(names) > 1 else _named(iso)
     panels = [_transfer_panel(left, dims, title, floor=True)]
     if isos.size > 1:
-        places = np.linspace(0, isos.size - 1, min(isos.size, len(SERIES))).round().astype(int)
+        places = np.linspace(0, isos.size - 1, min(isos.size, _MOST_CURVES)).round().astype(int)
         right = [
             (_curve(ptc, gain, float(one), channel), _named(one), colour, "circle")
-            for one, colour in zip(isos[places], SERIES, strict=False)
+            for one, colour in zip(isos[places], ramp(places.size), strict=True)
         ]
         panels.append(_transfer_panel(right, dims, f"{channel}, every ISO", floor=False))
     return layout(panels)

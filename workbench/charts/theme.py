@@ -13,6 +13,8 @@ from typing import Any
 import holoviews as hv
 import numpy as np
 
+from ..errors import WorkbenchError
+
 INK, MUTED, GRID, PAPER = "#1f2933", "#5b6875", "#e4e9ee", "#ffffff"
 REFERENCE, UNUSED = "#b07d2b", "#aab4be"
 
@@ -77,8 +79,13 @@ def points(
 ) -> hv.Overlay:
     """Draw measured points, with bars of one standard error where `error` is given.
 
-    The error travels in the points as a second value dimension, so that hovering and the CSV file show it.
+    The error travels in the points as a second value dimension, so that hovering and the CSV file show it.  What is
+    not finite is left out.
     """
+    known = np.isfinite(np.asarray(x, float)) & np.isfinite(np.asarray(y, float))
+    if not known.any():
+        return hv.Overlay([])
+    x, y, error = (None if part is None else np.asarray(part)[known] for part in (x, y, error))
     x_dim, y_dim = dims
     shape, mpl_shape = _MARKER[marker]
     columns, values = (x, y), [y_dim]
@@ -133,11 +140,12 @@ def band(x, low, high, *, dims, label: str = "", colour: str = INK) -> hv.Area:
     )
 
 
-def steps(edges, heights, *, dims, label: str = "", colour: str = INK) -> hv.Histogram:
-    """Draw a histogram from its bin edges."""
+def steps(edges, heights, *, dims, label: str = "", colour: str = INK, base: float | None = None) -> hv.Histogram:
+    """Draw a histogram from its bin edges; on a logarithmic axis its bars need a `base` to stand on."""
+    stand = {} if base is None else {"hooks": [partial(_stand_on, base=base)]}
     return styled(
         hv.Histogram((edges, heights), kdims=dims[0], vdims=dims[1], label=label),
-        {"fill_color": colour, "fill_alpha": 0.45, "line_color": colour, "line_width": 0.5},
+        {"fill_color": colour, "fill_alpha": 0.45, "line_color": colour, "line_width": 0.5, **stand},
         {"facecolor": colour, "alpha": 0.45, "edgecolor": colour, "linewidth": 0.4},
     )
 
@@ -226,9 +234,16 @@ def panel(
         Width by height of the data area where that matters (a picture, a drawing).
     grid
         Whether to draw a grid; by default where `ratio` is not given.
+
+    Raises
+    ------
+    WorkbenchError
+        If there is nothing to draw.
     """
     grid = axes and ratio is None if grid is None else grid
     overlay = hv.Overlay([part for one in elements for part in (one if isinstance(one, hv.Overlay) else [one])])
+    if not len(overlay):
+        raise WorkbenchError(f"there is nothing to draw in the chart {title!r}: none of its values is known")
     height = HEIGHT if ratio is None else round((WIDTH - 90) / ratio + 70)
     common = {
         "title": title,
@@ -287,6 +302,10 @@ def _eight_bits(plot, _element) -> None:
     glyph.color_mapper = type(scale)(palette=scale.palette, low=0, high=255)
 
 
+def _stand_on(plot, _element, *, base: float) -> None:
+    plot.handles["glyph"].bottom = base
+
+
 def _keep_ratio(plot, _element, *, ratio: float) -> None:
     """Let the height follow the width, so that a picture keeps its shape on every screen."""
     from bokeh.models import CustomJS
@@ -331,8 +350,9 @@ def _finish_bokeh(plot, _element) -> None:
         axis.axis_line_color = axis.major_tick_line_color = MUTED
         axis.minor_tick_line_color = None
         if isinstance(axis, LogAxis) and not isinstance(axis.ticker, FixedTicker):
-            span = plot.handles["x_range" if axis in figure.xaxis else "y_range"]
-            stops = _log_stops(span.start, span.end)
+            across = axis in figure.xaxis
+            span = plot.handles["x_range" if across else "y_range"]
+            stops = _log_stops(span.start, span.end, decades=2 if across else 3)
             axis.ticker = FixedTicker(ticks=stops) if stops else LogTicker(num_minor_ticks=0)
             axis.formatter = CustomJSTickFormatter(
                 code="const round = Math.round(tick); "
@@ -353,12 +373,12 @@ def _finish_bokeh(plot, _element) -> None:
         legend.click_policy = "mute"
 
 
-def _log_stops(start: float | None, end: float | None) -> list[float]:
-    """Return 1, 2, 5, 10, 20 ... along a short logarithmic axis, nothing on one of 3 decades or more."""
-    if not start or not end or start <= 0 or end / start > 1000:
+def _log_stops(start: float | None, end: float | None, *, decades: int) -> list[float]:
+    """Return 1, 2, 5, 10, 20 ... along a logarithmic axis no longer than so many decades, else nothing."""
+    if not start or not end or start <= 0 or end / start > 10**decades:
         return []
-    decades = range(math.floor(math.log10(start)), math.ceil(math.log10(end)) + 1)
-    return [digit * 10.0**power for power in decades for digit in (1, 2, 5)]
+    powers = range(math.floor(math.log10(start)), math.ceil(math.log10(end)) + 1)
+    return [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
 
 
 def _finish_mpl(plot, _element) -> None:
@@ -385,7 +405,9 @@ def _finish_mpl(plot, _element) -> None:
             axis.set_minor_locator(NullLocator())
             axis.set_minor_formatter(NullFormatter())
             if not isinstance(axis.get_major_locator(), FixedLocator):
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5) if _log_stops(*limits) else (1,), numticks=30))
+                axis.set_major_locator(
+                    LogLocator(subs=(1, 2, 5) if _log_stops(*limits, decades=3) else (1,), numticks=30)
+                )
                 axis.set_major_formatter(FuncFormatter(_plain))
     legend = axes.get_legend()
     if legend is not None:
