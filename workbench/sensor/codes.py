@@ -14,6 +14,7 @@ import numba
 import numpy as np
 import xarray as xr
 from scipy import stats
+from scipy.fft import next_fast_len
 from scipy.ndimage import maximum_filter1d
 
 from ..bayer import channel_index
@@ -348,9 +349,13 @@ def _period(tested: np.ndarray, present: np.ndarray, rare: np.ndarray, share: fl
     span = tested[-1] - tested[0] + 1
     # a comb has overtones as strong as its tone: keep well below the first
     reach = min(max(0.02, 5 * np.sqrt(share * (1 - share) / tested.size)), 0.45 * frequency)
-    trial = np.arange(max(frequency - reach, 0.5 / span), min(frequency + reach, 0.5) + 0.1 / span, 0.1 / span)
-    signal = present - present.mean()
-    wave = np.array([abs(np.sum(signal * np.exp(2j * np.pi * f * tested))) for f in trial])
+    place = tested - tested[0]
+    size = next_fast_len(16 * int(span), real=True)
+    signal = np.zeros(int(span))
+    signal[place] = present - present.mean()
+    wave = np.abs(np.fft.rfft(signal, size))
+    trial = np.arange(wave.size) / size
+    wave[(trial < max(frequency - reach, 0.5 / span)) | (trial > frequency + reach)] = 0
     best = trial[np.argmax(wave)]
     # the order of each rare code along a comb of that frequency, and a line through their positions
     phase = np.angle(np.sum(np.exp(2j * np.pi * best * rare))) / (2 * np.pi)
