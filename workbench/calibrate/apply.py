@@ -7,7 +7,8 @@ Negative values stay: the noise about zero must average to zero.  The variance i
 
     Var e = (g/F)² [σ² + max(y - black, 0)/g + Var P] + e² Var F / F²
 
-σ² [ADU²] the read noise with rounding; the middle term is the shot noise of light and dark signal together.
+σ² [ADU²] the read noise with rounding; the middle term is the shot noise of light and dark signal together, with y
+averaged over the neighbours that agree with it, so that the variance does not follow the sample's own noise.
 `calibrate_tile` is the compiled loop, for a window of a frame at any place; `calibrate` is the verb on cubes.
 """
 
@@ -26,6 +27,7 @@ from numba import njit
 from ..bayer import channel_index
 from ..errors import WorkbenchError
 from ..frames import add_history, check_cube
+from .combine import calm_levels
 
 if TYPE_CHECKING:
     from .masterset import MasterSet
@@ -87,9 +89,11 @@ def calibrate_window(
     if tables.dark.shape not in ((1, 1), shape) or tables.response.shape not in ((1, 1), shape):
         raise WorkbenchError(f"the window has {shape} pixels, the masters {tables.dark.shape}: cut both alike")
     signal, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    mask = np.empty(shape, np.uint8)
+    mask, level = np.empty(shape, np.uint8), np.empty(shape, np.float32)
+    black = np.ascontiguousarray(tables.numbers[:, 4])
+    calm_levels(raw, tables.cell, np.ascontiguousarray(tables.numbers[:, 1:3]), black, 1.0, level)
     calibrate_tile(
-        raw, tables.cell, tables.numbers, tables.base, tables.base_variance, tables.dark, tables.dark_variance,
+        raw, level, tables.cell, tables.numbers, tables.base, tables.base_variance, tables.dark, tables.dark_variance,
         tables.response, tables.response_variance, tables.defects, tables.saturation, factor, signal, variance, mask,
     )  # fmt: skip
     if fill:
@@ -171,12 +175,13 @@ def _one_frame(frame: np.ndarray, tables: Tables, factor: float, fill: bool) -> 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def calibrate_tile(
-    raw, cell, numbers, base, base_variance, dark, dark_variance, response, response_variance, defects,
+    raw, level, cell, numbers, base, base_variance, dark, dark_variance, response, response_variance, defects,
     saturation, factor, signal, variance, mask,
 ):  # fmt: skip
     """Set signal, variance and mask of a window from its raw samples; see `Tables` and the module's formula.
 
-    Maps of shape (1, 1) count as the same number everywhere.  Defects are flagged but not yet filled.
+    `level` [ADU] is what the shot noise is taken from: the samples themselves, or their `calm_levels`.  Maps of shape
+    (1, 1) count as the same number everywhere.  Defects are flagged but not yet filled.
     """
     rows, columns = raw.shape
     period_y, period_x = cell.shape
@@ -201,7 +206,7 @@ def calibrate_tile(
             sample[j] = raw[i, j]
         for j in range(columns):
             offset[j] = ground[j]
-            noise[j] = quiet[j] + inverse[j] * max(sample[j] - black[j], zero)
+            noise[j] = quiet[j] + inverse[j] * max(level[i, j] - black[j], zero)
         _add_row(base, i, one, offset)
         _add_row(dark, i, times, offset)
         _add_row(base_variance, i, rest, noise)

@@ -24,7 +24,8 @@ class Combined:
     """What `combine` gives: mean, its variance and the count of samples, (y, x); and how well the model holds.
 
     `chi2` (channel): the samples' scatter over the model's, 1 where it holds; `rejected` (frame): fraction of
-    each frame's samples that were thrown out; `unstable`: boolean (y, x), the pixels that flicker.
+    each frame's samples that were thrown out; `unstable`: boolean (y, x), the pixels that flicker; `law`
+    (channel, 2): the model as scaled to the scatter.
     """
 
     mean: np.ndarray
@@ -33,6 +34,7 @@ class Combined:
     unstable: np.ndarray
     chi2: np.ndarray
     rejected: np.ndarray
+    law: np.ndarray
 
 
 def combine(
@@ -114,7 +116,34 @@ def combine(
     scatter = sum(part for part, _ in totals)
     rejected = sum(part for _, part in totals)
     ratio = found * scatter[:, 0] / np.where(scatter[:, 1] > 0, scatter[:, 1], np.nan)
-    return Combined(mean, variance, samples, unstable, ratio, rejected / mean.size)
+    return Combined(mean, variance, samples, unstable, ratio, rejected / mean.size, law)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def calm_levels(values, cell, model, black, count, out):
+    """Average each pixel with those of its eight nearest of the same plane that agree with it within 3 σ.
+
+    A variance that follows the sample's own noise is low just where the sample is: (sample - truth)²/variance would
+    average above one.  Around stars, hot pixels and edges the neighbours disagree and the pixel stands for itself.
+    `values` are means of `count` samples of the noise law `model` above `black`.
+    """
+    rows, columns = values.shape
+    period_y, period_x = cell.shape
+    for i in range(rows):
+        for j in range(columns):
+            c = cell[i % period_y, j % period_x]
+            own = np.float64(values[i, j])
+            limit = 18.0 * (model[c, 0] + model[c, 1] * max(own - black[c], 0.0)) / count
+            total, number = own, 1
+            for m in range(-period_y, period_y + 1, period_y):
+                for n in range(-period_x, period_x + 1, period_x):
+                    if (m == 0 and n == 0) or not (0 <= i + m < rows and 0 <= j + n < columns):
+                        continue
+                    other = np.float64(values[i + m, j + n])
+                    if (other - own) ** 2 <= limit:
+                        total += other
+                        number += 1
+            out[i, j] = total / number
 
 
 @njit(nogil=True, cache=True)

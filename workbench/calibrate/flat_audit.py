@@ -16,6 +16,7 @@ from .residuals import ADDED_NOISE, BLOCK, FINE, audit_lights, block_medians, ce
 DUST_DEPTH = 0.003  # a shadow must take at least this part of the light
 DUST_SIGMAS = 6.0
 DUST_CELLS = 6  # and cover this many cells
+MOVED = 0.3  # dust of which this share of its shadow stays in the lights has moved
 UNEVEN = 0.01  # a correction off by more than this, from centre to corner, gets a word
 TINTED = 0.02  # a colour that shades this much more than green gets a word
 
@@ -42,7 +43,7 @@ def audit_flat(flat: xr.Dataset, lights: xr.Dataset | None = None, *, progress: 
     - ``background`` and ``raw_background`` (channel, by, bx): their sky with and without the flat, relative;
       ``smooth_correction`` (``_error``): k of ln background = c + a y + b x + k ln flat, which sees vignetting as well
       as nebulae; ``gradient``: the change of that plane across the frame (moon, towns: not the flat's fault).
-    - ``dust_left`` (mote): the share of a shadow that stays; 0 is right, 1 dust that has gone, or come.
+    - ``dust_left`` (mote, ``_error``): the share of a shadow that stays; 0 is right, 1 dust that has gone, or come.
     - ``enough``: the number of flats that add 5 % to the noise of the lights' background, σ_F² N S = 1.05² - 1 for N
       lights of S electrons that are not dithered; dithering needs fewer.
 
@@ -62,6 +63,7 @@ def audit_flat(flat: xr.Dataset, lights: xr.Dataset | None = None, *, progress: 
     if min(values.shape) < 4 * BLOCK:
         raise WorkbenchError(f"a flat of {values.shape[1]} x {values.shape[0]} pixels is too small to audit")
     parts = [_audit_plane(plane_of(values, cell, c), plane_of(variance, cell, c), cell, c) for c in range(cell.size)]
+    lenses = [part.pop("lens") for part in parts]
     result = xr.Dataset(
         {
             name: (("channel", "by", "bx") if np.ndim(parts[0][name]) else ("channel",), [p[name] for p in parts])
@@ -71,7 +73,7 @@ def audit_flat(flat: xr.Dataset, lights: xr.Dataset | None = None, *, progress: 
     )
     green = result["falloff"].sel(channel="G1") if "G1" in names else result["falloff"][0]
     result["tint"] = result["falloff"] - green
-    motes = _dust(values, variance, cell)
+    motes = _dust(values, variance, cell, lenses)
     for place, name in enumerate(("dust_y", "dust_x", "dust_radius", "dust_depth")):
         result[name] = ("mote", motes[:, place])
     result.attrs = {name: flat.attrs[name] for name in ("camera", "iso", "frames", "cfa_pattern")}
@@ -86,16 +88,19 @@ def _audit_plane(plane: np.ndarray, variance: np.ndarray, cell: np.ndarray, chan
     """What one CFA plane of the flat tells; positions are those of the mosaic."""
     step = cell.shape[0]
     response = block_medians(plane, BLOCK // step)
-    model, fit = _vignetting(response)
+    lens, error_of_centre = _vignetting(response)
+    model = _lens(lens, *np.indices(response.shape))
+    corners = model[[0, 0, -1, -1], [0, -1, 0, -1]]
     prnu, error = _prnu(plane, variance)
     row, column = (float(k) for k in np.argwhere(cell == channel)[0])
     return {
         "response": response,
         "vignetting": model,
-        "centre_y": fit["centre"][0] * BLOCK + (BLOCK - step) / 2 + row,
-        "centre_x": fit["centre"][1] * BLOCK + (BLOCK - step) / 2 + column,
-        "centre_error": fit["centre_error"] * BLOCK,
-        "falloff": fit["falloff"],
+        "lens": lens,
+        "centre_y": lens[3] * BLOCK + (BLOCK - step) / 2 + row,
+        "centre_x": lens[4] * BLOCK + (BLOCK - step) / 2 + column,
+        "centre_error": error_of_centre * BLOCK,
+        "falloff": float(1 - corners.min() / lens[0]),
         "uneven": float(np.sqrt(np.nanmean((response / model - 1) ** 2))),
         "prnu": prnu,
         "prnu_error": error,
@@ -103,31 +108,31 @@ def _audit_plane(plane: np.ndarray, variance: np.ndarray, cell: np.ndarray, chan
     }
 
 
-def _vignetting(response: np.ndarray) -> tuple[np.ndarray, dict[str, object]]:
-    """Fit A (1 + a₂ρ² + a₄ρ⁴) about a free centre to the blocks, dust down-weighted (soft L1)."""
+def _lens(p: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """A (1 + a₂ρ² + a₄ρ⁴), ρ² = ((y - y₀)² + (x - x₀)²)/R²; p = (A, a₂, a₄, y₀, x₀, R), lengths in blocks."""
+    rho2 = ((y - p[3]) ** 2 + (x - p[4]) ** 2) / p[5] ** 2
+    return p[0] * (1 + p[1] * rho2 + p[2] * rho2**2)
+
+
+def _vignetting(response: np.ndarray) -> tuple[np.ndarray, float]:
+    """Fit `_lens` to the blocks, dust down-weighted (soft L1); its numbers and the error of the centre [blocks]."""
     rows, columns = response.shape
     y, x = np.mgrid[:rows, :columns].astype(float)
     reach = math.hypot(rows, columns) / 2
     good = np.isfinite(response)
     if good.sum() < 20:
         raise WorkbenchError("the flat has hardly a sound block: most of it is saturated or missing")
-
-    def model(p: np.ndarray) -> np.ndarray:
-        rho2 = ((y - p[3]) ** 2 + (x - p[4]) ** 2) / reach**2
-        return p[0] * (1 + p[1] * rho2 + p[2] * rho2**2)
-
     start = np.array([np.nanmax(response), -0.2, 0.0, (rows - 1) / 2, (columns - 1) / 2])
     scale = max(1e-4, 1.4826 * float(np.nanmedian(np.abs(response - np.nanmedian(response)))) / 50)
-    residual = {"loss": "soft_l1", "f_scale": scale, "x_scale": [1, 0.1, 0.1, 1, 1]}
-    fit = optimize.least_squares(lambda p: (model(p) - response)[good], start, **residual)
+    fit = optimize.least_squares(
+        lambda p: (_lens([*p, reach], y, x) - response)[good],
+        start,
+        loss="soft_l1",
+        f_scale=scale,
+        x_scale=[1, 0.1, 0.1, 1, 1],
+    )
     covariance = np.linalg.pinv(fit.jac.T @ fit.jac) * 2 * fit.cost / max(good.sum() - 5, 1)
-    shape = model(fit.x)
-    corners = shape[[0, 0, -1, -1], [0, -1, 0, -1]]
-    return shape, {
-        "centre": fit.x[3:],
-        "centre_error": float(np.sqrt(max(covariance[3, 3], covariance[4, 4]))),
-        "falloff": float(1 - corners.min() / fit.x[0]),
-    }
+    return np.array([*fit.x, reach]), float(np.sqrt(max(covariance[3, 3], covariance[4, 4])))
 
 
 def _prnu(plane: np.ndarray, variance: np.ndarray) -> tuple[float, float]:
@@ -147,14 +152,15 @@ def _prnu(plane: np.ndarray, variance: np.ndarray) -> tuple[float, float]:
     return prnu, error2 / (2 * prnu) if prnu > math.sqrt(error2) else math.sqrt(error2)
 
 
-def _dust(values: np.ndarray, variance: np.ndarray, cell: np.ndarray) -> np.ndarray:
+def _dust(values: np.ndarray, variance: np.ndarray, cell: np.ndarray, lenses: list[np.ndarray]) -> np.ndarray:
     """Shadows: (mote, (y, x, radius, depth)), the deepest first, from all planes together."""
     size = FINE // cell.shape[0]
     cells, noise = [], []
     for channel in range(cell.size):
         fine = cell_means(plane_of(values, cell, channel), size)
-        smooth = ndimage.median_filter(np.where(np.isfinite(fine), fine, 1.0), size=31, mode="nearest")
-        cells.append(fine / smooth - 1)
+        y, x = ((np.indices(fine.shape) + 0.5) * FINE / BLOCK) - 0.5
+        flattened = fine / _lens(lenses[channel], y, x)
+        cells.append(flattened / _smooth(flattened) - 1)
         noise.append(np.nanmean(plane_of(variance, cell, channel)) / size**2)
     dips = -np.nanmean(cells, axis=0)
     spread = max(1.4826 * float(np.nanmedian(np.abs(dips))), math.sqrt(np.mean(noise) / len(cells)))
@@ -170,6 +176,14 @@ def _dust(values: np.ndarray, variance: np.ndarray, cell: np.ndarray) -> np.ndar
         centre = [(np.mean(axis) + start + 0.5) * FINE - 0.5 for axis, start in ((y, top), (x, left))]
         motes.append([*centre, math.sqrt(inside.sum() / math.pi) * FINE, float(np.nanmax(dips[where][inside]))])
     return np.array(sorted(motes, key=lambda mote: -mote[3]), float).reshape(-1, 4) if count else np.empty((0, 4))
+
+
+def _smooth(fine: np.ndarray) -> np.ndarray:
+    """What no lens model follows, without anything smaller than some 600 pixels: medians of 25 coarse cells a side."""
+    coarse = ndimage.median_filter(block_medians(fine, 3), size=25, mode="nearest")
+    coarse = np.where(np.isfinite(coarse), coarse, np.nanmedian(coarse))
+    rows, columns = ((np.arange(side) + 0.5) / 3 - 0.5 for side in fine.shape)
+    return ndimage.map_coordinates(coarse, np.meshgrid(rows, columns, indexing="ij"), order=1, mode="nearest")
 
 
 def _findings(result: xr.Dataset) -> tuple[list[str], str]:
@@ -216,7 +230,8 @@ def _judge_lights(result: xr.Dataset, depth: float, said: list[str]) -> str:
             f"a smooth shape like that of the vignetting stays in the background, {left:.1%} in the corners: a "
             "nebula or moonlight does that, and so does stray light in flats or lights"
         )
-    moved = int((np.abs(result["dust_left"]) > 0.25).sum())
+    left, error = np.abs(result["dust_left"].values), result["dust_left_error"].values
+    moved = int(((left > MOVED) & (left > 5 * error)).sum())
     if moved:
         verdict = "fails"
         said.append(
@@ -267,6 +282,7 @@ def _describe(result: xr.Dataset) -> None:
         "smooth_correction": ("1", "exponent of the flat left in the lights' background"),
         "smooth_correction_error": ("1", "standard error of the smooth exponent"),
         "dust_left": ("1", "share of a dust shadow left in the lights"),
+        "dust_left_error": ("1", "standard error of that share"),
         "gradient": ("1", "plane left in the lights, change over the frame"),
         "sky": ("electron", "background of a light"),
         "enough": ("1", "flats that would be enough"),

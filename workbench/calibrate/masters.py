@@ -17,7 +17,7 @@ from ..bayer import channel_index
 from ..errors import WorkbenchError
 from ..frames import channels_of, check_cube, one_value
 from .bands import Frames
-from .combine import Combined, combine
+from .combine import Combined, calm_levels, combine
 from .noise import SensorNoise, hot_slope, light_variance, read_variance
 
 SATURATED = 0.98  # of the way from black to white level: flats are no longer linear beyond it
@@ -93,6 +93,7 @@ def master_dark(
             )
         model = _dark_model(frames, bias, black, noise)
         combined = combine(frames, model, black=black, progress=progress)
+        _calm_shot_noise(combined, frames.cell, black, len(frames))
         return _master(kind, dark, frames, combined, model, noise, iso=iso, exposure=exposure)
 
 
@@ -263,6 +264,17 @@ def _half_usable(frames: Frames, place: int, saturation: float) -> bool:
 def _drop(frames: Frames, bad: dict[int, tuple[str, str]]) -> None:
     frames.dropped += list(bad.values())
     frames.leave_out(list(bad))
+
+
+def _calm_shot_noise(combined: Combined, cell: np.ndarray, black: np.ndarray, count: int) -> None:
+    """Let the variance of the ordinary pixels follow the level around them, not their own noise."""
+    levels = np.empty_like(combined.mean)
+    black = np.ascontiguousarray(black, float)
+    calm_levels(combined.mean, cell, combined.law, black, float(count), levels)
+    for channel, plane in _each_plane(cell):
+        light, calm = (np.maximum(values[plane] - np.float32(black[channel]), 0) for values in (combined.mean, levels))
+        ordinary = (combined.count[plane] == count) & ~combined.unstable[plane]
+        combined.variance[plane] += np.where(ordinary, np.float32(combined.law[channel, 1] / count) * (calm - light), 0)
 
 
 def _normalised(

@@ -54,7 +54,9 @@ def audit_lights(
     fits = [_correction(result["background"].values[c], result["response"].values[c]) for c in range(cell.size)]
     for place, name in enumerate(("smooth_correction", "smooth_correction_error", "gradient")):
         result[name] = ("channel", [fit[place] for fit in fits])
-    result["dust_left"] = ("mote", [_dust_left(fine, result.isel(mote=n)) for n in range(result.sizes["mote"])])
+    left = np.array([_dust_left(fine, result.isel(mote=n)) for n in range(result.sizes["mote"])]).reshape(-1, 2)
+    for place, name in enumerate(("dust_left", "dust_left_error")):
+        result[name] = ("mote", left[:, place])
     result["sky"] = ("channel", sky.mean(axis=0))
     share = np.square(result["flat_noise"].values) * sky.sum(axis=0) / ((1 + ADDED_NOISE) ** 2 - 1)
     result["enough"] = ("channel", np.ceil(np.maximum(share * flat.attrs["frames"], 1.0)))
@@ -84,18 +86,31 @@ def _pixel_correction(sums: np.ndarray, prnu: float, flat_noise: float) -> tuple
     return k, error
 
 
-def _dust_left(fine: np.ndarray, mote: xr.Dataset) -> float:
-    """The share of a dust shadow's depth that stays in the lights' background (cells of `FINE` pixels)."""
+def _dust_left(fine: np.ndarray, mote: xr.Dataset) -> tuple[float, float]:
+    """The share of a dust shadow's depth that stays in the lights' background (cells of `FINE` pixels), and its error.
+
+    The shadow's middle is held against a plane through the ring around it.
+    """
     y, x, radius = (float(mote[name]) / FINE for name in ("dust_y", "dust_x", "dust_radius"))
-    rows, columns = np.indices(fine.shape)
-    distance = np.hypot(rows + 0.5 - y, columns + 0.5 - x)
-    inside, ring = (
-        fine[distance < max(0.6 * radius, 1.0)],
-        fine[(distance > 1.3 * radius) & (distance < 2 * radius + 2)],
-    )
-    if not (np.isfinite(inside).any() and np.isfinite(ring).any()):
-        return math.nan
-    return float((1 - np.nanmedian(inside) / np.nanmedian(ring)) / float(mote["dust_depth"]))
+    reach = math.ceil(2 * radius + 3)
+    top, left = max(0, int(y) - reach), max(0, int(x) - reach)
+    around = fine[top : int(y) + reach + 1, left : int(x) + reach + 1]
+    rows, columns = np.indices(around.shape)
+    dy, dx = rows + top + 0.5 - y, columns + left + 0.5 - x
+    distance = np.hypot(dy, dx)
+    inside = (distance < max(0.6 * radius, 1.0)) & np.isfinite(around)
+    ring = (distance > 1.3 * radius) & (distance < 2 * radius + 2) & np.isfinite(around)
+    for _ in range(4):  # stars in the ring are thrown out
+        if ring.sum() < 8 or not inside.any():
+            return math.nan, math.nan
+        design = np.stack([np.ones(ring.sum()), dy[ring], dx[ring]], axis=1)
+        plane = np.linalg.lstsq(design, around[ring], rcond=None)[0]
+        surface = plane[0] + plane[1] * dy + plane[2] * dx
+        scatter = 1.4826 * float(np.median(np.abs(around[ring] - surface[ring])))
+        ring &= np.abs(around - surface) < 3 * max(scatter, 1e-6)
+    depth = float(mote["dust_depth"])
+    dip = -float(np.median(around[inside] / surface[inside] - 1))
+    return dip / depth, 1.25 * scatter * math.sqrt(1 / inside.sum() + 1 / ring.sum()) / depth
 
 
 def _correction(background: np.ndarray, response: np.ndarray) -> tuple[float, float, float]:
