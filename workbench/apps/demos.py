@@ -189,6 +189,7 @@ def bias_average(
 
     Left, the histogram of the average; right, its standard deviation against the number of frames averaged, beside
     σ/√N and √(σ²/N + pattern²), with the noise σ of one frame from differences and the pattern from what is left.
+    Only the middle of the frame is used.
 
     Parameters
     ----------
@@ -204,7 +205,9 @@ def bias_average(
     names = channels_of(bias.attrs["cfa_pattern"])
     channel = channel or ("G1" if "G1" in names else names[0])
     chosen = bias.isel(frame=np.flatnonzero(bias["iso"].values == iso))
-    cube = bayer.split(chosen).sel(channel=channel).astype("float32").values
+    planes = bayer.split(chosen).sel(channel=channel)
+    middle = {dim: slice(*_middle(planes.sizes[dim])) for dim in ("y", "x")}
+    cube = planes.isel(middle).astype("float32").values
     count = len(cube)
     frames = min(frames, count)
     number = np.arange(1, count + 1)
@@ -214,12 +217,12 @@ def bias_average(
     pattern = math.sqrt(max(spread[-1] ** 2 - noise**2 / count, 0.0)) if count > 1 else math.nan
     shown = means[frames - 1]
     # an average of N whole numbers is a multiple of 1/N: bins of whole multiples, with edges between them
-    widest, middle = 4.5 * spread[0], float(shown.mean())
+    widest, level = 4.5 * max(spread[0], 0.5), float(shown.mean())
     width = math.ceil(widest / 40 * frames) / frames
-    start = (math.floor((middle - widest) * frames) - 0.5) / frames
-    edges = np.arange(start, middle + widest + width, width)
+    start = (math.floor((level - widest) * frames) - 0.5) / frames
+    edges = np.arange(start, level + widest + width, width)
     density, edges = np.histogram(shown, bins=edges, density=True)
-    edges = edges - middle
+    edges = edges - level
     along = np.linspace(-widest, widest, 200)
     left = [
         theme.steps(edges, density, dims=(_OFFSET, _FRACTION), label=_frames(frames), colour=theme.KIND_COLOUR["bias"])
@@ -230,7 +233,7 @@ def bias_average(
         left.append(theme.line(along, normal, dims=(_OFFSET, _FRACTION), label="noise alone", dash="dashed"))
     dims = (theme.dimension("frames averaged"), theme.dimension("standard deviation", "ADU"))
     steps = np.geomspace(1, count, 60)
-    right: list[Any] = [
+    law = [
         theme.line(steps, noise / np.sqrt(steps), dims=dims, label="noise alone: σ/√N", dash="dashed"),
         theme.line(
             steps,
@@ -239,17 +242,14 @@ def bias_average(
             label="noise and fixed pattern",
             colour=theme.MUTED,
         ),
-        theme.points(number, spread, dims=dims, label="measured", colour=theme.KIND_COLOUR["bias"]),
-        theme.points(
-            [frames],
-            [spread[frames - 1]],
-            dims=dims,
-            label="shown on the left",
-            colour=theme.INK,
-            size=14,
-            filled=False,
-        ),
     ]
+    here = [frames], [spread[frames - 1]]
+    right = [
+        *(law if count > 1 else []),
+        theme.points(number, spread, dims=dims, label="measured", colour=theme.KIND_COLOUR["bias"]),
+        theme.points(*here, dims=dims, label="shown on the left", size=14, filled=False),
+    ]
+    lowest = 0.8 * (noise / math.sqrt(count) if count > 1 else spread[0])
     ticks = [(n, str(n)) for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= count]
     title = f"noise {quantity(noise)} ADU, fixed pattern {quantity(pattern)} ADU"
     return theme.layout(
@@ -261,10 +261,16 @@ def bias_average(
                 log="xy",
                 xticks=ticks,
                 xlim=(0.9, count * 1.15),
-                ylim=(0.8 * noise / math.sqrt(count), 1.4 * spread[0]),
+                ylim=(lowest or 0.1, 1.4 * spread[0] or 1.0),
             ),
         ]
     )
+
+
+def _middle(size: int, most: int = 512) -> tuple[int, int]:
+    """Return where the middle of a side begins and ends: enough pixels for a spread known to 0.2 %."""
+    start = max(0, (size - most) // 2)
+    return start, min(size, start + most)
 
 
 def _frames(count: int) -> str:

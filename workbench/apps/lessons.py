@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -78,14 +79,15 @@ class Prediction(pn.viewable.Viewer):
             The measured value and its standard error, in the unit of the prediction.
         """
         measured, error = float(measured), float(error)
-        shown = pn.bind(lambda _: self._compared(measured, error), self.param.committed)
-        return pn.Column(shown, styles=_CARD, width=_WIDTH)
+        words = live_text(pn.bind(lambda _: self.verdict(measured, error), self.param.committed))
+        drawn = live_text(pn.bind(lambda _: self.number_line(measured, error), self.param.committed))
+        return pn.Column(words, drawn, styles=_CARD, width=_WIDTH)
 
-    def _compared(self, measured: float, error: float) -> pn.viewable.Viewable:
-        parts = [pn.pane.Markdown(self.verdict(measured, error), margin=(4, 0))]
-        if self.committed and self.options is None and math.isfinite(measured):
-            parts.append(pn.pane.HTML(_number_line(self.bounds[:2], self.value, measured, error, self.unit)))
-        return pn.Column(*parts)
+    def number_line(self, measured: float, error: float = math.nan) -> str:
+        """Draw a predicted number and the measurement on one scale, as SVG; empty where there is none."""
+        if not self.committed or self.bounds is None or not math.isfinite(measured):
+            return ""
+        return _number_line(self.bounds[:2], self.value, measured, error, self.unit)
 
     def verdict(self, measured: float, error: float = math.nan) -> str:
         """Say in words how the prediction compares with the measurement.
@@ -207,14 +209,14 @@ class Exercise(pn.viewable.Viewer):
             label = f"your answer [{unit}]" if unit else "your answer"
             self._control = pn.widgets.FloatInput(label=label, value=None, width=180)
         self._button = pn.widgets.Button(label="Check", color="primary", width=90, align="end")
-        self._answered = pn.pane.Markdown("", margin=(0, 0))
-        self._button.on_click(lambda _: self._answered.param.update(object=self.check(self._control.value)))
+        self.said = param.rx("")
+        self._button.on_click(lambda _: setattr(self.said.rx, "value", self.check(self._control.value)))
 
     def __panel__(self) -> pn.viewable.Viewable:
         return pn.Column(
             pn.pane.Markdown(self.question, margin=(4, 0)),
             pn.Row(self._control, self._button),
-            self._answered,
+            live_text(self.said),
             styles=_CARD, width=_WIDTH,
         )  # fmt: skip
 
@@ -277,18 +279,44 @@ def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.vie
         The name that the frames carry.
     """
     label = f"*Simulated data* ({camera})." if is_simulated(camera) else f"*Data:* {camera}." if camera else ""
-    words = pn.pane.Markdown(f"{caption} {label}", styles={"color": theme.MUTED}, width=_WIDTH, margin=(0, 10))
     above = [pn.Row(*controls)] if controls else []
+    words = pn.pane.Markdown(f"{caption} {label}", styles={"color": theme.MUTED}, width=_WIDTH, margin=(0, 10))
     return pn.Column(*above, chart, words)
 
 
-def chart_menu(result: Characterization) -> dict[str, str]:
-    """Name the charts that a characterization allows: title → id."""
-    return {one.title: one.id for one in REGISTRY.values() if not one.missing(result)}
+def chart_browser(result: Characterization, first: str = "iso-to-gain") -> pn.viewable.Viewable:
+    """Choose one of the blog's charts that a characterization allows; it is drawn with its own caption.
+
+    Parameters
+    ----------
+    result
+        From `runs.characterize`.
+    first
+        The id of the chart to begin with, where it is allowed.
+    """
+    there = {one.title: one.id for one in REGISTRY.values() if not one.missing(result)}
+    start = first if first in there.values() else next(iter(there.values()))
+    menu = pn.widgets.Select(label="chart", options=there, value=start, width=420)
+    drawn = pn.bind(lambda name: REGISTRY[name].draw(result), menu)
+    caption = pn.bind(lambda name: REGISTRY[name].words(result).caption, menu)
+    return pn.Column(menu, pn.panel(drawn), live_text(caption, color=theme.MUTED))
 
 
-def chart(result: Characterization, name: str) -> pn.viewable.Viewable:
-    """Draw a chart of the blog by its id, with its own caption."""
-    one = REGISTRY[name]
-    words = pn.pane.Markdown(one.words(result).caption, styles={"color": theme.MUTED}, width=_WIDTH, margin=(0, 10))
-    return pn.Column(one.draw(result), words)
+def live_text(words: Any, **styles: str) -> pn.widgets.StaticText:
+    """Show a sentence that changes: a string, something bound to widgets or a reactive value; ``**bold**`` is bold.
+
+    A widget, not a pane of Markdown: a pane that changes asks the network for its style sheets each time, even where
+    Panel was told to bring them along (Panel 1.9, `inline=True`).
+    """
+    return pn.widgets.StaticText(value=pn.bind(_bold, words), width=_WIDTH - 40, styles={"font-size": "13px", **styles})
+
+
+def _bold(words: str) -> str:
+    """Turn the one mark that the course's live sentences use into HTML.
+
+    Examples
+    --------
+    >>> _bold("You predicted **4 e⁻**.")
+    'You predicted <b>4 e⁻</b>.'
+    """
+    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", words)

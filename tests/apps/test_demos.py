@@ -1,0 +1,125 @@
+"""What the course's figures show is what the data says."""
+
+import holoviews as hv
+import numpy as np
+import pytest
+import xarray as xr
+
+import workbench as wb
+from workbench.apps import demos
+from workbench.charts import theme
+from workbench.frames import make_cube
+
+theme.load_backends()
+CAMERA = wb.camera.d7000(shape=(200, 300), vignetting=0.0)
+
+
+def titles(layout: hv.Layout) -> list[str]:
+    return [hv.Store.lookup_options("bokeh", panel, "plot").kwargs["title"] for panel in layout]
+
+
+def element(layout: hv.Layout, panel: int, label: str):
+    (found,) = [
+        part
+        for part in layout[panel].traverse(lambda part: part, [hv.Scatter, hv.Curve, hv.Histogram])
+        if part.label == label
+    ]
+    return found
+
+
+@pytest.fixture(scope="module")
+def frames(small_samples):
+    return wb.open_folder(small_samples)
+
+
+@pytest.fixture(scope="module")
+def measured(frames):
+    noise = wb.sensor.read_noise(frames.bias, progress=False)
+    ptc = wb.sensor.photon_transfer(frames.flat, noise, progress=False)
+    return noise, ptc, wb.sensor.fit_gain(ptc)
+
+
+def test_a_picture_keeps_the_mean_of_the_frame(frames):
+    layout = demos.browse(frames, "flat", 1)
+    mosaic = wb.read_frame(frames.select(kind="flat").table.path[0])
+    (image,) = layout[0].traverse(lambda part: part, [hv.Image])
+    assert image.dimension_values(2).mean() == pytest.approx(mosaic.mean(), rel=1e-6)
+    assert f"mean {mosaic.mean():,.1f} ADU" in titles(layout)[1]
+
+
+def test_zoomed_in_far_a_picture_shows_single_pixels(frames):
+    layout = demos.browse(frames, "flat", 99, zoom=8)  # past the last one the last is shown
+    path = frames.select(kind="flat").table.path.iloc[-1]
+    (image,) = layout[0].traverse(lambda part: part, [hv.Image])
+    left, _, _, top = image.bounds.lbrt()
+    picture = image.dimension_values(2, flat=False)
+    rows, columns = picture.shape
+    mosaic = wb.read_frame(path)
+    top = min(image.bounds.lbrt()[1], image.bounds.lbrt()[3])
+    part = mosaic[int(top) : int(top) + rows, int(left) : int(left) + columns]
+    assert np.array_equal(np.sort(picture, axis=None), np.sort(part, axis=None))
+
+
+@pytest.mark.parametrize(("light", "exposure", "iso"), [(0, 1, 100), (100, 4, 800), (3, 64, 3200)])
+def test_the_noise_budget_of_the_virtual_camera_adds_up(light, exposure, iso):
+    layout = demos.virtual_exposure(CAMERA, light, exposure, iso, temperature=20)
+    (bars,) = layout[1].traverse(lambda part: part, [hv.Bars])
+    values = dict(zip(bars.dimension_values(0), bars.dimension_values(1), strict=True))
+    parts = [values[name] for name in ("light", "dark current", "read noise", "rounding")]
+    assert values["all together"] == pytest.approx(np.hypot.reduce(parts))
+    # 15,000 pixels: 0.6 % of the standard deviation, and hot pixels add a little of their own
+    assert values["measured"] == pytest.approx(values["all together"], rel=0.03)
+
+
+def test_averaging_leaves_the_fixed_pattern():
+    rng = np.random.default_rng(3)
+    pattern, sigma = rng.normal(0, 1.5, (256, 256)), 3.0
+    frames = [(600 + pattern + rng.normal(0, sigma, pattern.shape)).round().astype("uint16") for _ in range(16)]
+    bias = make_cube(frames, cfa_pattern="mono", kind="bias", iso=100)
+    layout = demos.bias_average(bias, frames=16)
+    assert titles(layout)[1] == "noise 3.01 ADU, fixed pattern 1.50 ADU"
+    spread = element(layout, 1, "measured").dimension_values(1)
+    assert spread[-1] == pytest.approx(np.sqrt(sigma**2 / 16 + 1.5**2), rel=0.02)
+    histogram = element(layout, 0, "average of 16 frames")
+    share = histogram.dimension_values(1) * np.diff(histogram.edges)
+    assert share.sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_a_single_bias_frame_is_shown_without_a_law():
+    bias = make_cube([np.full((32, 32), 600, "uint16")], cfa_pattern="mono", kind="bias", iso=100)
+    assert "not measured" in titles(demos.bias_average(bias))[1]
+
+
+def test_one_frame_gives_too_small_a_gain_and_a_pair_does_not(measured):
+    _, ptc, gain = measured
+    layout = demos.gain_one_frame(ptc, gain, 200.0, gain["gain"].mean("channel"))
+    pair, alone = (element(layout, 0, f"G1, {name}") for name in ("pair", "one frame"))
+    assert pair.dimension_values(1) == pytest.approx(1.065, rel=0.06)
+    brightest = np.argmax(alone.dimension_values(0))
+    assert alone.dimension_values(1)[brightest] < 0.8 * 1.065
+    assert element(layout, 0, "truth").dimension_values(1) == pytest.approx(1.065, rel=0.02)
+
+
+def test_darks_are_chosen_by_group_and_temperature(frames, measured):
+    noise, _, gain = measured
+    groups = demos.dark_groups(frames.dark)
+    assert list(groups) == [f"{t} s at {c} °C, ISO 800" for c in (10, 20) for t in (120, 600)]
+    layout = demos.dark_difference(frames.dark, gain, noise, groups["120 s at 10 °C, ISO 800"])
+    assert len(layout) == 2
+    darks = wb.sensor.measure_dark(frames.dark, frames.bias, gain, progress=False)
+    both, one = (demos.dark_growth(darks, chosen) for chosen in ([10.0, 20.0], [20.0]))
+    assert len(both[0]) > len(one[0])
+    assert "Choose a temperature" in str(demos.dark_growth(darks, [])[0].traverse(lambda part: part.data, [hv.Labels]))
+
+
+def test_the_law_needs_two_temperatures():
+    current = xr.Dataset(
+        {name: ("setting", [0.1, 0.4, 1.6]) for name in ("dark_current", "dark_current_common")}
+        | {name: ("setting", [1e-3, 4e-3, 0.016]) for name in ("dark_current_error", "dark_current_scatter")},
+        {"iso": ("setting", [200.0] * 3), "temperature": ("setting", [8.0, 20.0, 32.0])},
+    )
+    settings = demos.dark_settings(current)
+    assert list(settings.values()) == [0, 1, 2]
+    assert len(demos.doubling_law(current, [0, 2])) >= 1
+    asked = demos.doubling_law(current, [1])[0].traverse(lambda part: part.data, [hv.Labels])
+    assert "two temperatures" in str(asked)

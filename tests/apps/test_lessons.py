@@ -1,0 +1,129 @@
+"""Predictions and exercises say what is true; every exercise of the course can be answered."""
+
+import math
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from workbench.apps import lessons
+from workbench.errors import WorkbenchError
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+
+
+def slider():
+    return lessons.predict("How much?", low=0, high=10, step=0.5, unit="K")
+
+
+def choice():
+    return lessons.predict("How much more?", options={"half": 0.5, "the same": 1, "twice": 2})
+
+
+def test_nothing_is_compared_before_the_reader_commits():
+    assert "not committed" in slider().verdict(6.0, 0.1)
+    prediction = choice()
+    prediction.commit(None)  # "not decided yet"
+    assert not prediction.committed
+
+
+def test_the_button_commits_what_the_control_shows_and_only_once():
+    prediction = slider()
+    prediction._control.value = 4.0
+    prediction._button.clicks += 1
+    assert (prediction.committed, prediction.value) == (True, 4.0)
+    assert prediction._control.disabled
+    assert prediction._button.disabled
+
+
+@pytest.mark.parametrize(
+    ("guess", "measured", "error", "words"),
+    [
+        (6.0, 6.1, 0.2, "That is right."),
+        (6.0, 6.01, math.nan, "That is right."),
+        (5.0, 6.25, 0.01, "20 % too low"),
+        (7.5, 6.0, 0.01, "25 % too high"),
+        (9.0, 3.0, 0.01, "3 times too high"),
+        (1.0, 8.0, 0.01, "8 times too low"),
+        (0.0, 8.0, 0.01, "far too low"),
+    ],
+)
+def test_a_number_is_set_against_the_measurement(guess, measured, error, words):
+    prediction = slider()
+    prediction.commit(guess)
+    said = prediction.verdict(measured, error)
+    assert words in said
+    assert f"**{guess:g} K**" in said
+
+
+@pytest.mark.parametrize(("guess", "words"), [(2, "That is right."), (0.5, "So the answer is **twice**.")])
+def test_a_choice_is_judged_by_the_measurement(guess, words):
+    prediction = choice()
+    prediction.commit(guess)
+    assert words in prediction.verdict(1.9, 0.1)
+
+
+def test_frames_that_give_no_measurement_are_no_mistake_of_the_reader():
+    prediction = slider()
+    prediction.commit(5)
+    assert "do not give" in prediction.verdict(math.nan)
+
+
+def test_the_comparison_appears_when_the_reader_commits_after_measuring():
+    prediction = slider()
+    words, drawn = prediction.against(6.0, 0.1)
+    assert "not committed" in words.value
+    assert drawn.value == ""
+    prediction.commit(4.0)
+    assert "Measured: <b>6.00 ± 0.10 K</b>" in words.value
+    assert "measured 6 K" in drawn.value  # the number line, for those who hear it
+
+
+def test_impossible_questions_are_refused():
+    with pytest.raises(WorkbenchError, match="positive"):
+        lessons.predict("?", options={"none": 0.0})
+    with pytest.raises(WorkbenchError, match="range"):
+        lessons.predict("?", low=1, high=1)
+    with pytest.raises(WorkbenchError, match="no exercise"):
+        lessons.exercise("99 what")
+
+
+@pytest.mark.parametrize("name", sorted(lessons.exercises()))
+def test_every_exercise_knows_its_answer_and_its_mistakes(name):
+    one = lessons.exercise(name)
+    assert one.check(one.answer) == f"**Right.** {one.because}"
+    assert one.check(None) == "Give an answer first."
+    for wrong, hint in one.mistakes:
+        assert one.check(wrong) == f"Not yet. {hint}"
+        assert not one.options or wrong in one.options
+    if one.options:
+        assert one.answer in one.options
+    else:
+        assert one.check(one.answer * 7.77 + 1) == f"Not yet. {one.hint}"
+
+
+def test_the_check_button_answers_in_words():
+    one = lessons.exercise("03 difference")
+    shown = one.__panel__()[-1]
+    one._control.value = 4.2
+    one._button.clicks += 1
+    assert shown.value.startswith("Not yet.")
+    one._control.value = 2.97
+    one._button.clicks += 1
+    assert shown.value == "<b>Right.</b> 4.2/√2 = 2.97 ADU."
+
+
+def test_every_notebook_sets_two_exercises_and_every_exercise_is_set_once():
+    told = [
+        re.findall(r'lessons\.exercise\("([^"]+)"\)', "\n".join(cell.source for cell in nbformat.read(path, 4).cells))
+        for path in NOTEBOOKS
+    ]
+    assert {len(names) for names in told} == {2}
+    assert sorted(name for names in told for name in names) == sorted(lessons.exercises())
+
+
+def test_a_figure_says_that_its_data_is_simulated():
+    simulated = lessons.figure("chart", "Caption.", camera="NIKON D7000 (simulated)")
+    assert "*Simulated data*" in simulated[-1].object
+    assert "imulated" not in lessons.figure("chart", "Caption.", camera="NIKON D7000")[-1].object

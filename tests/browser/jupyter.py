@@ -1,0 +1,189 @@
+"""JupyterLab as a user starts it, driven by a real Chromium that sees no network."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# pages may fetch from the machine they run on, nothing else
+LOCAL = re.compile(r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|data:|blob:|about:")
+STARTING = 120  # seconds to wait for JupyterLab, far more than it needs
+RUNNING = 300
+
+
+@contextmanager
+def jupyter_lab(folder: Path, scratch: Path) -> Iterator[str]:
+    """Serve a folder of notebooks; yields the address.  Whatever Jupyter keeps goes into `scratch`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    homes = {
+        "HOME": "home",
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "IPYTHONDIR": "ipython",
+    }
+    for name in homes.values():
+        (scratch / name).mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {variable: str(scratch / name) for variable, name in homes.items()}
+    log = scratch / "jupyter.log"
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
+    command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--notebook-dir={folder}"]
+    # no feed of news, no question whether one may be fetched, no look for updates
+    command += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        give_up = time.monotonic() + STARTING
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/api", timeout=5).close()
+                break
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                if server.poll() is not None or time.monotonic() > give_up:
+                    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()}") from None
+                time.sleep(0.2)
+        yield address
+    finally:
+        # the server and the kernels that it started, which are in its session
+        os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait(20)
+
+
+# every Bokeh figure in the page: its title, and the columns of its glyphs, by the name that the legend gives them
+_FIGURES = """() => {
+  const found = [];
+  const seen = new Set();
+  for (const root of Bokeh.documents.flatMap(doc => doc.roots()))
+    for (const model of root.references())
+      if (model.type === 'Figure' && !seen.has(model.id)) {
+        seen.add(model.id);
+        const labels = new Map();
+        for (const legend of [...model.references()].filter(one => one.type === 'Legend'))
+          for (const item of legend.items)
+            for (const renderer of item.renderers) labels.set(renderer.id, item.label?.value ?? '');
+        const glyphs = model.renderers.filter(one => one.data_source).map(one => ({
+          label: labels.get(one.id) ?? '',
+          data: Object.fromEntries(Object.entries(Object.fromEntries(
+            one.data_source.data instanceof Map ? one.data_source.data : Object.entries(one.data_source.data)
+          )).map(([name, column]) => [name, Array.from(column)])),
+        }));
+        found.push({title: model.title?.text ?? '', glyphs});
+      }
+  return found;
+}"""
+
+
+class Lab:
+    """One notebook, open in JupyterLab in a page."""
+
+    def __init__(self, page, address: str) -> None:
+        self.page, self.address = page, address
+        self.refused: list[str] = []
+        self.complaints: list[str] = []
+        page.route("**/*", self._guard)
+        page.on("console", self._heard)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _guard(self, route) -> None:
+        if LOCAL.match(route.request.url):
+            route.continue_()
+        else:
+            self.refused.append(route.request.url)
+            route.abort()
+
+    def _heard(self, message) -> None:
+        if message.type == "error":
+            self.complaints.append(f"{message.text} ({message.location.get('url', '')})")
+
+    def open(self, notebook: str) -> None:
+        """Open a notebook and wait for its kernel; accept the kernel dialog where there is one."""
+        self.page.goto(f"{self.address}/lab/tree/{notebook}")
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=1000 * STARTING)
+        give_up = time.monotonic() + STARTING
+        while not any(kernel["connections"] for kernel in self._kernels()):
+            if self.page.locator(".jp-Dialog").count():
+                self.page.keyboard.press("Enter")
+            if time.monotonic() > give_up:
+                raise RuntimeError("no kernel has started")
+            self.page.wait_for_timeout(300)
+
+    def _kernels(self) -> list[dict]:
+        return self.page.request.get(f"{self.address}/api/kernels").json()
+
+    def run_all(self, cells: int) -> None:
+        """Run all cells from the menu and wait until the last of so many code cells is done."""
+        self.page.click(".jp-Notebook .jp-Cell >> nth=0")
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        self.page.get_by_text(f"[{cells}]:", exact=True).first.wait_for(timeout=1000 * RUNNING)
+
+    def show(self, text: str):
+        """Scroll until a code cell that contains the text is in view with its output; returns the cell."""
+        pane = self.page.locator(".jp-WindowedPanel-outer").first
+        cell = self.page.locator(".jp-CodeCell", has_text=text).first
+        pane.evaluate("pane => pane.scrollTop = 0")
+        for _ in range(60):  # cells far from the view are not in the page at all
+            if cell.count() and cell.is_visible():
+                break
+            pane.evaluate("pane => pane.scrollTop += 0.7 * pane.clientHeight")
+            self.page.wait_for_timeout(250)
+        cell.scroll_into_view_if_needed(timeout=1000 * STARTING)
+        return cell
+
+    def figures(self) -> list[dict]:
+        """Return what the Bokeh figures hold, as the browser has it: title, and for each glyph label and columns."""
+        return self.page.evaluate(_FIGURES)
+
+    def wait_for_figure(self, title: str) -> None:
+        """Wait until a figure of that title is in the page."""
+        self.page.wait_for_function(
+            "title => Bokeh.documents.flatMap(doc => doc.roots())"
+            ".some(root => [...root.references()].some(model => model.title?.text === title))",
+            arg=title,
+        )
+
+    def walk(self) -> Iterator[int]:
+        """Scroll through the notebook from top to bottom, a screen at a time; yields the number of the screen."""
+        pane = self.page.locator(".jp-WindowedPanel-outer").first
+        pane.evaluate("pane => pane.scrollTop = 0")
+        for number in range(100):
+            self.page.wait_for_timeout(800)  # for what comes into view to be drawn
+            yield number
+            at = "pane => pane.scrollTop"
+            before = pane.evaluate(at)
+            pane.evaluate("pane => pane.scrollTop += 0.85 * pane.clientHeight")
+            if pane.evaluate(at) <= before + 1:
+                return
+
+    def errors(self) -> list[str]:
+        """Return the tracebacks and warnings that any cell has printed."""
+        wrong = ".jp-OutputArea-output[data-mime-type*='error'], .jp-OutputArea-output[data-mime-type*='stderr']"
+        return [text for _ in self.walk() for text in self.page.locator(wrong).all_inner_texts()]

@@ -1,0 +1,96 @@
+"""The course in JupyterLab, without a network: open a notebook, run it, move a slider, predict, answer."""
+
+import shutil
+from pathlib import Path
+
+import holoviews as hv
+import nbformat
+import pytest
+from playwright.sync_api import sync_playwright
+
+import workbench as wb
+from workbench.apps import demos
+
+from .jupyter import CHROMIUM_ARGUMENTS, Lab, jupyter_lab
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "03-bias-and-read-noise.ipynb"
+
+
+@pytest.fixture
+def lab(require, samples, tmp_path):
+    chromium = require("chromium")
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    shutil.copy(NOTEBOOK, folder)
+    with (
+        jupyter_lab(folder, tmp_path / "jupyter") as address,
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS) as browser,
+    ):
+        yield Lab(browser.new_page(viewport={"width": 1400, "height": 1000}), address)
+
+
+def glyph(figures: list[dict], title: str, label: str) -> dict:
+    (found,) = [
+        one["data"]
+        for figure in figures
+        if figure["title"] == title
+        for one in figure["glyphs"]
+        if one["label"] == label
+    ]
+    return found
+
+
+def expected(samples: Path, count: int) -> tuple[list[str], tuple[float, float]]:
+    """Return the titles and the marked point of the figure that the reader should see."""
+    layout = demos.bias_average(wb.open_folder(samples).bias, frames=count)
+    titles = [hv.Store.lookup_options("bokeh", panel, "plot").kwargs["title"] for panel in layout]
+    (point,) = [
+        part for part in layout[1].traverse(lambda part: part, [hv.Scatter]) if part.label == "shown on the left"
+    ]
+    return titles, (point.dimension_values(0)[0], point.dimension_values(1)[0])
+
+
+@pytest.mark.browser
+def test_a_reader_runs_a_notebook_and_plays_with_it(lab, samples):
+    lab.open(NOTEBOOK.name)
+    lab.run_all(sum(cell.cell_type == "code" for cell in nbformat.read(NOTEBOOK, 4).cells))
+    page = lab.page
+
+    cell = lab.show("demos.bias_average")
+    (left, right), point = expected(samples, 1)
+    lab.wait_for_figure(left)
+    marked = glyph(lab.figures(), right, "shown on the left")
+    assert (marked["frames averaged"][0], marked["standard deviation"][0]) == pytest.approx(point)
+    before = cell.locator(".jp-OutputArea").first.screenshot()
+
+    slider = cell.locator(".noUi-handle").first
+    for _ in range(3):
+        slider.press("ArrowRight")
+    (left, right), point = expected(samples, 4)
+    lab.wait_for_figure(left)
+    marked = glyph(lab.figures(), right, "shown on the left")
+    assert (marked["frames averaged"][0], marked["standard deviation"][0]) == pytest.approx(point)
+    page.wait_for_timeout(500)
+    after = cell.locator(".jp-OutputArea").first.screenshot()
+    assert before != after, "the picture that the reader sees did not change"
+
+    # a prediction, made after the measurement, is still set against it
+    asked = lab.show("lessons.predict(")
+    asked.get_by_text("It falls a little").last.click()
+    asked.get_by_role("button", name="This is my prediction").click()
+    asked.get_by_role("button", name="Committed").wait_for()
+    told = lab.show("prediction.against")
+    told.get_by_text("That is right.").wait_for()
+
+    exercise = lab.show('lessons.exercise("03 difference")')
+    answer = exercise.get_by_role("spinbutton").or_(exercise.locator("input")).first
+    for given, said in (("4.2", "Not yet."), ("2.97", "Right.")):
+        answer.fill(given)
+        answer.press("Tab")
+        exercise.get_by_role("button", name="Check").click()
+        exercise.get_by_text(said).first.wait_for()
+
+    assert not lab.errors()
+    assert not lab.refused, "the notebook asked for something that is not on this machine"
+    assert not lab.complaints
