@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from workbench.calibrate import SensorNoise, find_defects, master_bias, master_dark, master_flat
+from workbench.calibrate import SensorNoise, defects_in_lights, find_defects, master_bias, master_dark, master_flat
 from workbench.calibrate.defects import DEAD, HOT, UNSTABLE, WARM
+from workbench.camera import d7000, expose, make_night, make_sky, render
 from workbench.errors import WorkbenchError
+from workbench.frames import make_cube
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +63,31 @@ def test_it_wants_masters_of_one_size(masters):
         find_defects()
     with pytest.raises(WorkbenchError, match="differ in size"):
         find_defects(masters[0], masters[1].isel(y=slice(0, 100)))
+
+
+@pytest.mark.parametrize("fwhm", [1.5, 2.5, 5.0])
+@pytest.mark.parametrize("dithered", [True, False])
+def test_lights_show_their_hot_pixels_and_stars_are_none(fwhm, dithered):
+    camera = d7000(seed=8, shape=(240, 320), hot_fraction=0.002, hot_median=2.0)
+    sky = make_sky(camera.shape, stars=150, seed=4)
+    views = make_night(sky, 4, exposure=120.0, fwhm=fwhm, dither=8.0 if dithered else 0.0, rotation=0.0, seed=5)
+    frames = [
+        expose(camera, render(sky, v), iso=200, exposure=120.0, temperature=20.0, seed=n, hits=([7 + n], [9], [5000]))
+        for n, v in enumerate(views)
+    ]
+    lights = make_cube(frames, cfa_pattern="RGGB", kind="light", white_level=16383)
+    found = defects_in_lights(lights).values == HOT
+    excess = (camera.dark_map - np.median(camera.dark_map)) * 120 * camera.dark_factor(20.0)
+    noise = np.sqrt(np.median(render(sky, views[0])) * 120 + np.median(camera.dark_map) * 120 + 9)
+    glaring = excess > 15 * noise
+    assert glaring.sum() > 20
+    lit = np.zeros_like(found)  # a hot pixel inside a star is not seen
+    for view in views:
+        lit |= render(sky, view, "G") > 1.5 * np.median(render(sky, view, "G"))
+    assert found[glaring & ~lit].mean() > 0.97
+    assert not found[excess < 4 * noise].any()
+
+
+def test_one_light_cannot_tell_hot_pixels_from_cosmic_rays(rig):
+    with pytest.raises(WorkbenchError, match="look alike in one light"):
+        defects_in_lights(rig.light.isel(frame=[0]))

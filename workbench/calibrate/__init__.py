@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     ],
     submod_attrs={
         "apply": ["Tables", "calibrate", "calibrate_window"],
-        "defects": ["find_defects"],
+        "defects": ["defects_in_lights", "find_defects"],
         "flat_audit": ["audit_flat"],
         "masters": ["master_bias", "master_dark", "master_flat"],
         "masterset": ["MasterSet", "Masters", "make_masters"],

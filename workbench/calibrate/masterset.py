@@ -14,7 +14,7 @@ from ..bayer import channel_index
 from ..errors import WorkbenchError
 from ..frames import channels_of
 from .apply import Tables
-from .defects import FILLED, find_defects
+from .defects import FILLED, defects_in_lights, find_defects
 from .masters import master_bias, master_dark, master_flat, plane_means
 from .matching import Group, close, plan_groups
 from .noise import QUANTISATION, SensorNoise, from_sensor, saturation_level
@@ -179,6 +179,9 @@ def make_masters(
         found = None
         if defects and (this_dark is not None or this_flat is not None):
             found = find_defects(this_dark, this_flat)
+        if defects and this_dark is None and len(group.lights) > 1:
+            hot = defects_in_lights(light.isel(frame=list(group.lights)))
+            found = hot if found is None else found.copy(data=found.values | hot.values)
         said = [*group.warnings, *words]
         for one in (this_bias, flat_dark, this_flat, this_dark):
             said += one.attrs["warnings"] if one is not None else []

@@ -103,9 +103,7 @@ def _group(
         ground = "the master bias" if offsets else "the black level that the files tell"
         if not offsets and not np.isfinite(light.attrs["black_level"]).all():
             ground = "nothing, because neither bias nor the files tell the black level,"
-        warnings.append(
-            f"no darks for the lights of {exposure:g} s: {ground} is subtracted, dark signal and hot pixels stay"
-        )
+        warnings.append(f"no darks for the lights of {exposure:g} s: {ground} is subtracted, the dark signal stays")
     if not flats:
         warnings.append("no flats: vignetting, dust and the pixels' own response stay in the lights")
         return Group(tuple(numbers), tuple(offsets), tuple(darks), factors=factors, warnings=tuple(warnings))
