@@ -18,7 +18,7 @@ import dask
 import numba
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy import special
 from tqdm.auto import tqdm
 
 from .bayer import channel_index
@@ -315,7 +315,7 @@ def t_factor(degrees: int | float) -> float:
     >>> [round(t_factor(n), 2) for n in (1, 2, 5, 63)]
     [1.84, 1.32, 1.11, 1.01]
     """
-    return float(stats.t.isf(stats.norm.sf(1.0), degrees)) if degrees > 0 else np.nan
+    return float(special.stdtrit(degrees, special.ndtr(1.0))) if degrees > 0 else np.nan
 
 
 def stream_frames(frames: Iterable[Any], workers: int | None = None) -> Iterator[np.ndarray]:

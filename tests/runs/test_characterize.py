@@ -243,6 +243,16 @@ def test_a_frame_of_another_camera_or_mosaic_is_set_aside(camera):
     says(result, "turned", "GBRG", "RGGB")
 
 
+def test_a_light_of_another_size_is_set_aside(camera):
+    camera.bias()
+    camera.flats()
+    camera.darks(frames=3)
+    (odd,) = Camera(camera.folder, d7000(seed=1, shape=(64, 64))).shoot("lights", 1, exposure=600.0)
+    result = measure(camera.folder)
+    assert [path for path, _ in result.set_aside] == [odd]
+    assert result.dark_subtraction.attrs["kind"] == "dark"
+
+
 def test_half_of_one_camera_and_half_of_another_is_refused(camera):
     camera.bias(3)
     Camera(camera.folder, d7000(seed=1, shape=(64, 64))).bias(3, name="other")

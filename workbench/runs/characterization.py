@@ -187,8 +187,6 @@ def _one_camera(folder: Folder) -> Folder:
     for columns, what in ((["camera"], "camera"), (["height", "width"], "size"), (["cfa_pattern"], "mosaic")):
         table = folder.table[folder.table["kind"].isin(_MEASURED)]
         counts = table.groupby(columns, sort=False).size().sort_values(ascending=False, kind="stable")
-        if len(counts) < 2:
-            continue
         names = [_say(key) for key in counts.index]
         if counts.iloc[0] <= _MAJORITY * len(table):
             listed = ", ".join(
@@ -199,7 +197,7 @@ def _one_camera(folder: Folder) -> Folder:
                 f"{folder.root} mixes frames of different {what} ({listed}); measure each in a folder of its own"
             )
         usual = counts.index[0]
-        for row in folder.table.itertuples():
+        for row in folder.table[folder.table["kind"].isin((*_MEASURED, "light"))].itertuples():
             key = tuple(getattr(row, column) for column in columns)
             if key != (usual if isinstance(usual, tuple) else (usual,)):
                 folder = folder.drop(row.path, f"its {what} is {_say(key)}, that of the other frames {names[0]}")
@@ -227,6 +225,7 @@ class _Run:
 
     def __init__(self, folder: Folder, bar: tqdm) -> None:
         self.folder, self.bar = folder, bar
+        self.cubes: dict[str, xr.DataArray] = {}
         self.warnings = list(folder.warnings)
         bar.total = self._expected_frames()
 
@@ -298,12 +297,19 @@ class _Run:
         """Measure the frames of a kind; a frame that turns out unreadable is set aside and the rest measured again."""
         while self.folder.has(kind):
             try:
-                return self._note(measure(self.folder.cube(kind)))
+                return self._note(measure(self._cube(kind)))
             except FrameReadError as error:
                 self._drop(error)
         return None
 
+    def _cube(self, kind: str) -> xr.DataArray | None:
+        """Return the frames of a kind that are left; None where there are none."""
+        if kind not in self.cubes and self.folder.has(kind):
+            self.cubes[kind] = self.folder.cube(kind)
+        return self.cubes.get(kind)
+
     def _drop(self, error: FrameReadError) -> None:
+        self.cubes.clear()
         before = len(self.folder)
         self.folder = self.folder.drop(error.path, error.problem)
         if len(self.folder) == before:  # not one of ours: going on would never end
@@ -316,8 +322,7 @@ class _Run:
 
     def _darks(self, gain: xr.Dataset | None) -> sensor.Darks | None:
         def measure(cube: xr.DataArray) -> sensor.Darks:
-            bias = self.folder.bias if self.folder.has("bias") else None
-            return sensor.measure_dark(cube, bias, gain, progress=self.bar)
+            return sensor.measure_dark(cube, self._cube("bias"), gain, progress=self.bar)
 
         darks = self._try("dark", measure)
         if darks is not None:
@@ -326,7 +331,7 @@ class _Run:
 
     def _look_for_multipliers(self) -> None:
         """Warn where the camera has multiplied its numbers: missing codes in the flats of the lowest ISO show it."""
-        flat = self.folder.flat
+        flat = self._cube("flat")
         isos = flat["iso"].values
         lowest = isos == np.nanmin(isos) if np.isfinite(isos).any() else np.ones(isos.size, bool)
         if not np.issubdtype(flat.dtype, np.integer):
@@ -353,17 +358,16 @@ class _Run:
         if ptc is not None:
             names = _best_flats(ptc)
             black = ptc["black_level"].isel(pair=0).values
-            cube = self.folder.flat
+            cube = self._cube("flat")
             cube = cube.isel(frame=np.flatnonzero(np.isin(cube["filename"].values, names)))
             found["vignetting"] = sensor.vignetting(cube, black, progress=self.bar)
         if darks is not None:
             if gain is not None:
                 found["dark_noise"] = self._optional(
-                    lambda: sensor.dark_noise(self.folder.dark, gain, read, progress=self.bar)
+                    lambda: sensor.dark_noise(self._cube("dark"), gain, read, progress=self.bar)
                 )
-            light = self.folder.light if self.folder.has("light") else None
             found["dark_subtraction"] = self._optional(
-                lambda: sensor.dark_subtraction(self.folder.dark, light, gain, progress=self.bar)
+                lambda: sensor.dark_subtraction(self._cube("dark"), self._cube("light"), gain, progress=self.bar)
             )
         return found
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy import special
 
 from ..bayer import channel_index
 from ..errors import WorkbenchError
@@ -306,7 +306,7 @@ def _slope_error(points: list[Group], levers: np.ndarray, weight: np.ndarray) ->
     off = level - line(times)
     variance = sum(float(np.var(group.means @ weight, ddof=1)) * (group.count - 1) for group in pooled) / freedom
     ratio = float((counts * off**2).sum() / (len(points) - 2) / variance) if variance > 0 else np.inf
-    chance = stats.f.sf(ratio, len(points) - 2, freedom)
+    chance = special.fdtrc(len(points) - 2, freedom, ratio)
     if not chance < MISFIT or not np.isfinite(ratio):
         return error, ""
     if not chance < MISFIT_TO_TELL:

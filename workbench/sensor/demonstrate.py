@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy import special
 
 from ..bayer import channel_index
 from ..errors import WorkbenchError
@@ -79,40 +79,45 @@ def dark_noise(
     index = channels_of(dark.attrs["cfa_pattern"]).index(channel)
     cell = channel_index(dark.attrs["cfa_pattern"])
     (row, column), step = np.argwhere(cell == index)[0], cell.shape[0]
-    planes = [frame[row::step, column::step].astype(np.float64) for frame in (first, second)]
-    difference = (planes[0] - planes[1]).ravel()
-    clear = np.isfinite(difference) & (np.minimum(*planes).ravel() > 0)
-    clear &= ~(np.maximum(*planes).ravel() >= dark.attrs["white_level"])
-    difference = difference[clear]
-    spread = 1.4826 * np.median(np.abs(difference - np.median(difference))) or difference.std()
-    inside = np.abs(difference - np.median(difference)) <= OUTLIER_SIGMAS * spread
-    kept = difference[inside]
-    mean, sigma = kept.mean(), kept.std(ddof=1)
-    values, counts = np.unique(kept, return_counts=True)
-    below = np.cumsum(counts) / kept.size
+    planes = [frame[row::step, column::step] for frame in (first, second)]
     whole = np.issubdtype(first.dtype, np.integer)
+    kind = np.int32 if whole else np.float64
+    clear = np.isfinite(planes[0]) & np.isfinite(planes[1]) & (np.minimum(*planes) > 0)
+    clear &= ~(np.maximum(*planes) >= dark.attrs["white_level"])
+    planes = [plane[clear].astype(kind) for plane in planes]
+    values, counts = _tally(planes[0] - planes[1])
+    pixels = int(counts.sum())
+    middle = _median(values, counts)
+    spread = 1.4826 * _median(np.abs(values - middle), counts) or np.inf
+    kept = np.abs(values - middle) <= OUTLIER_SIGMAS * spread
+    values, counts = values[kept], counts[kept]
+    total = int(counts.sum())
+    mean = (counts * values).sum() / total
+    m2, m3, m4 = ((counts * (values - mean) ** power).sum() / total for power in (2, 3, 4))
+    sigma = np.sqrt(m2 * total / (total - 1))
     # whole numbers are compared where one ends and the next begins
-    ks = np.abs(below - stats.norm.cdf(values + (0.5 if whole else 0.0), mean, sigma)).max()
-    width = max(1, int(np.ceil((kept.max() - kept.min() + 1) / _BINS))) if whole else np.ptp(kept) / _BINS
-    start = np.floor(kept.min()) - (0.5 if whole else 0.0)
-    edges = start + width * np.arange(int(np.ceil((kept.max() - start) / width)) + 1)
-    count = np.histogram(kept, edges)[0]
+    ends = (values + (0.5 if whole else 0.0) - mean) / sigma
+    ks = np.abs(np.cumsum(counts) / total - special.ndtr(ends)).max()
+    width = max(1, int(np.ceil((values[-1] - values[0] + 1) / _BINS))) if whole else (values[-1] - values[0]) / _BINS
+    start = values[0] - (0.5 if whole else 0.0)
+    edges = start + width * np.arange(int(np.ceil((values[-1] - start) / width)) + 1)
+    count = np.histogram(values, edges, weights=counts)[0].astype(int)
     scale = factor / np.sqrt(2)
     centres = ((edges[1:] + edges[:-1]) / 2 - mean) * scale
-    density = count / kept.size / (width * scale)
+    density = count / total / (width * scale)
     expected = np.nan
     if read is not None:  # NaN where no bias frames of this ISO are
         zero, quiet = (float(at_iso(read[name].sel(channel=channel), setting["iso"])) for name in _QUIET)
-        signal = (planes[0].ravel()[clear][inside].mean() + planes[1].ravel()[clear][inside].mean()) / 2 - zero
+        signal = (planes[0].mean(dtype=float) + planes[1].mean(dtype=float)) / 2 - zero
         expected = float(factor * np.sqrt(quiet + signal / factor))
     attrs = setting | {
         "sigma": float(sigma * scale),
         "expected_sigma": expected,
         "ks_distance": float(ks),
-        "skewness": float(stats.skew(kept)),
-        "excess_kurtosis": float(stats.kurtosis(kept)),
-        "n_pixels": int(kept.size),
-        "outliers": int(difference.size - kept.size),
+        "skewness": float(m3 / m2**1.5),
+        "excess_kurtosis": float(m4 / m2**2 - 3),
+        "n_pixels": total,
+        "outliers": pixels - total,
         "channel": channel,
         "camera": dark.attrs["camera"],
         "long_name": "difference of two darks",
@@ -123,13 +128,29 @@ def dark_noise(
             "density": ("bin", density, {"units": "1/e-", "long_name": "fraction of pixels per electron"}),
             "normal": (
                 "bin",
-                stats.norm.pdf(centres, 0, sigma * scale),
+                np.exp(-0.5 * (centres / (sigma * scale)) ** 2) / (sigma * scale * np.sqrt(2 * np.pi)),
                 {"units": "1/e-", "long_name": "normal distribution of the same width"},
             ),
         },
         {"bin": ("bin", centres, {"units": "e-", "long_name": "difference/√2"})},
         attrs,
     )
+
+
+def _tally(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different values in rising order, and how often each occurs."""
+    if not np.issubdtype(values.dtype, np.integer):
+        return np.unique(values, return_counts=True)
+    counts = np.bincount(values - values.min())
+    found = np.flatnonzero(counts)
+    return (found + values.min()).astype(float), counts[found]
+
+
+def _median(values: np.ndarray, counts: np.ndarray) -> float:
+    """Return the median of tallied values."""
+    order = np.argsort(values, kind="stable")
+    total = counts[order].cumsum()
+    return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
 def _strongest(dark: xr.DataArray, least: int, isos: np.ndarray | None = None) -> tuple[dict, np.ndarray]:
@@ -195,7 +216,7 @@ def dark_subtraction(
         setting, frames = _strongest(dark, 3)
         kind, cube, number, frames = "dark", dark, int(frames[-1]), frames[:-1]
     frames = frames[:_MOST_DARKS]
-    total, noise, previous = np.zeros(dark.shape[1:]), [], None
+    total, noise, previous = np.zeros(dark.shape[1:], np.float32), [], None  # exact: sums of whole numbers below 2²⁴
     pattern = dark.attrs["cfa_pattern"]
     lazy = [*(dark.data[int(i)] for i in frames), cube.data[number]]
     stream = counted(stream_frames(lazy), progress, len(lazy))
@@ -205,13 +226,15 @@ def dark_subtraction(
         if previous is not None:
             noise.append(pair_moments(pair_sums(previous, frame, pattern).plain.sum(axis=1)).half_variance)
         previous = frame
-    master = (total / len(frames)).astype(np.float32)
+    master = np.divide(total, np.float32(len(frames)), out=total)
     before = next(stream).astype(np.float32)
     after = before - master
     factors, units = _factors(gain, setting["iso"], pattern)
-    for values, level in ((before, np.median(master)), (after, 0.0)):
-        values -= np.float32(level)
-        values *= _spread(factors, pattern, values.shape)
+    before -= np.float32(np.median(_sample(master)))
+    if units == "e-":
+        spread = _spread(factors, pattern, before.shape)
+        before *= spread
+        after *= spread
     y, x = _hottest_corner(master, 2)
     part = (slice(y, y + _CROP), slice(x, x + _CROP))
     expected = np.sqrt((factors**2 * np.mean(noise, axis=0)).mean() * (1 + 1 / len(frames))) if noise else np.nan
@@ -238,6 +261,11 @@ def dark_subtraction(
         "x": ("x", x + np.arange(columns) + 0.5, {"units": "px"}),
     }
     return xr.Dataset(data, coords, attrs)
+
+
+def _sample(picture: np.ndarray) -> np.ndarray:
+    """Return rows enough for a median."""
+    return picture[:: max(1, picture.size >> 20)]
 
 
 def _matching(light: xr.DataArray, dark: xr.DataArray) -> tuple[int, dict, np.ndarray] | None:
@@ -279,7 +307,9 @@ def _spread(values: np.ndarray, pattern: str, shape: tuple[int, int]) -> np.ndar
 
 def _hottest_corner(master: np.ndarray, step: int) -> tuple[int, int]:
     """Return the first row and column of the window with the most bright pixels, on whole cells of the mosaic."""
-    bright = master > np.median(master) + 10 * 1.4826 * np.median(np.abs(master - np.median(master)))
+    sample = _sample(master)
+    middle = np.median(sample)
+    bright = master > middle + 10 * 1.4826 * np.median(np.abs(sample - middle))
     rows, columns = (max(1, side // _CROP) for side in master.shape)
     size = [min(_CROP, side) for side in master.shape]
     windows = bright[: rows * size[0], : columns * size[1]].reshape(rows, size[0], columns, size[1]).sum(axis=(1, 3))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy import special
 
 from ..errors import WorkbenchError
 from ..statistics import jackknife_error, leave_one_out, pair_moments, pair_weight
@@ -183,7 +183,7 @@ def _fit_model(curve: xr.Dataset) -> tuple[dict[str, float], np.ndarray, str]:
     degrees = residual.size - (1 if known else 2)
     chi2 = float((np.square(residual) / noise).sum()) * max(blocks - 3, 1) / max(blocks - 1, 1) if degrees > 0 else 0.0
     widen, problem = 1.0, ""
-    chance = stats.chi2.sf(chi2, degrees) if degrees > 0 else 1.0
+    chance = special.chdtrc(degrees, chi2) if degrees > 0 else 1.0
     if chance < MISFIT:
         widen = max(1.0, np.sqrt(chi2 / degrees))
     if chance < MISFIT_TO_TELL:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from .gain import MISFIT
 from .selection import describe
@@ -82,7 +82,7 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
     degrees = value.size - 2
     chi2 = float(2 * fit.cost)
     widen, warnings = 1.0, []
-    if degrees > 0 and stats.chi2.sf(chi2, degrees) < MISFIT:
+    if degrees > 0 and special.chdtrc(degrees, chi2) < MISFIT:
         widen = np.sqrt(chi2 / degrees)
         worst = int(np.argmax(np.abs(misfit(fit.x)[: value.size])))
         setting = {"iso": iso[worst], "temperature": temperature[worst]}
