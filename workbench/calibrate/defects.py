@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import xarray as xr
 from numba import njit
+from scipy.stats import norm
 
 from ..bayer import channel_index
 from ..errors import FrameReadError, WorkbenchError
@@ -17,6 +20,7 @@ FILLED = HOT | DEAD | UNSTABLE  # a warm pixel is only noisier; its dark signal 
 HOT_NOISE = 2.0  # hot: its own dark shot noise makes the pixel's noise this many times that of its neighbours
 WARM_SIGMAS = 8.0  # warm: its dark signal lies this many robust standard deviations above its plane's
 DEAD_RESPONSE = 0.7  # dead: less than this of its neighbours' response to light, or more than its inverse
+CHANCE = 0.01  # ordinary pixels taken for hot in lights, in a whole frame
 UNSTABLE_EXCESS = 2.5  # unstable: its variance is this many times the noise model's, and not by chance
 
 
@@ -85,9 +89,9 @@ def find_defects(
 def defects_in_lights(light: xr.DataArray, *, frames: int = 5, sigmas: float = 8.0) -> xr.DataArray:
     """Return hot pixels that the lights themselves show, for those who have no darks: uint8 (y, x), see `KINDS`.
 
-    A hot pixel stands more than `sigmas` noises above its plane's local background while the four pixels around it
-    stay below a sixth of that; a star as sharp as 1.5 px FWHM gives them a third.  It must do so in four fifths of up
-    to five frames, spread over the night, so that cosmic rays do not count.
+    A hot pixel stands above its plane's local background in each of up to five frames, spread over the night, so that
+    neither cosmic rays nor dithered stars count; on average by `sigmas`/√frames noises of one frame, and the four
+    pixels around it by less than a sixth of that: a star as sharp as 1.5 px FWHM gives them a third.
 
     Raises
     ------
@@ -107,17 +111,23 @@ def defects_in_lights(light: xr.DataArray, *, frames: int = 5, sigmas: float = 8
     if count < 2:
         raise WorkbenchError("hot pixels and cosmic rays look alike in one light; it takes two, or darks")
     cell = channel_index(light.attrs["cfa_pattern"])
-    seen = np.zeros((light.sizes["y"], light.sizes["x"]), np.uint8)
+    shape = (light.sizes["y"], light.sizes["x"])
+    seen, above, around = np.zeros(shape, np.uint8), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    numbers = sorted({round(k) for k in np.linspace(0, count - 1, min(frames, count))})
+    # so high that not one ordinary pixel of ten million passes in all frames by chance
+    least = float(norm.isf((CHANCE / above.size) ** (1 / len(numbers))))
     looked = 0
-    for number in sorted({round(k) for k in np.linspace(0, count - 1, min(frames, count))}):
+    for number in numbers:
         try:
             frame = np.asarray(light.isel(frame=number).values)
         except FrameReadError:  # whoever works on the lights says so
             continue
         level, noise = _background(frame, cell)
-        _count_hot(np.ascontiguousarray(frame, np.float32), level, noise, np.float32(sigmas), seen)
+        _add_excess(np.ascontiguousarray(frame, np.float32), level, noise, np.float32(least), seen, above, around)
         looked += 1
-    hot = np.where(seen >= max(2, 0.8 * looked), HOT, 0).astype(np.uint8)
+    alone = around < above / 6 + math.sqrt(looked)  # the mean of four has half the noise of one: two sigmas
+    found = (seen == looked) & (above > sigmas * math.sqrt(looked)) & alone
+    hot = np.where(found & (looked > 1), HOT, 0).astype(np.uint8)
     counts = dict.fromkeys(KINDS, 0) | {"hot": int(np.count_nonzero(hot))}
     return xr.DataArray(
         hot,
@@ -153,26 +163,28 @@ def _background(frame: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _count_hot(frame, level, noise, sigmas, seen):
-    """Add one to `seen` where a pixel stands alone; level and noise (cell row, cell column, by, bx)."""
+def _add_excess(frame, level, noise, least, seen, above, around):
+    """Add, in units of the noise: a pixel's excess, that of the four around it, and whether it exceeds `least`.
+
+    Level and noise have dims (cell row, cell column, by, bx).
+    """
     rows, columns = frame.shape
     cy, cx, by, bx = level.shape
     for i in range(rows):
         p = min(i * by // rows, by - 1)
         for j in range(columns):
             q = min(j * bx // columns, bx - 1)
-            sigma = noise[i % cy, j % cx, p, q]
-            above = frame[i, j] - level[i % cy, j % cx, p, q]
-            if not above > sigmas * sigma:
+            excess = (frame[i, j] - level[i % cy, j % cx, p, q]) / noise[i % cy, j % cx, p, q]
+            if not excess > least:
                 continue
-            around, number = np.float32(0), 0
+            total, number = np.float32(0), 0
             for m, n in ((i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)):
                 if 0 <= m < rows and 0 <= n < columns and np.isfinite(frame[m, n]):
-                    around += frame[m, n] - level[m % cy, n % cx, p, q]
+                    total += (frame[m, n] - level[m % cy, n % cx, p, q]) / noise[m % cy, n % cx, p, q]
                     number += 1
-            # the mean of four has half the noise of one
-            if number and around / number < above / 6 + 0.5 * sigma:
-                seen[i, j] += 1
+            seen[i, j] += 1
+            above[i, j] += excess
+            around[i, j] += total / max(number, 1)
 
 
 def _in_dark(

@@ -65,6 +65,8 @@ class Masters:
             if self.dark is not None:  # the darks' own noise stands for read noise and dark shot noise together
                 black = plane_means(self.dark["signal"].values, cell)
                 model[:, 0] = np.maximum(model[:, 0], _typical_variance(self.dark, cell))
+        if not self.noise.known:  # the scatter of the lights' background is all noise that is known
+            black = np.full(cell.size, np.inf)
         if self.flat is not None:
             maps["response"] = self.flat["signal"].values
             maps["response_variance"] = self.flat["variance"].values
@@ -239,14 +241,16 @@ def _noise_at_hand(
         slope = np.full(channels, np.mean(np.reshape(dark.attrs["model"], (-1, 2))[:, 1]))
         source = "the shot noise of the darks' warm pixels"
     if slope is None:
-        read = np.sqrt(quiet) if quiet is not None else _light_scatter(light, group)
+        read = np.sqrt(quiet) if quiet is not None else _light_scatter(light, group)[0]
         words.append(
             "nothing tells the gain (no sensor file, no flats, no warm pixels in darks): ADU are taken for electrons, "
             "so that weights and error bars are only relative"
         )
         return SensorNoise(np.ones(channels), read, iso=iso, source="unknown: one electron an ADU", known=False), words
     if quiet is None:
-        read = _light_scatter(light, group) / slope
+        scatter, level = _light_scatter(light, group)
+        black = np.nan_to_num(np.array(light.attrs["black_level"], float))
+        read = np.sqrt(np.maximum(scatter**2 - slope * np.maximum(level - black, 0), 0.25)) / slope
         source += ", read noise from the lights' background (an upper bound)"
     else:
         read = np.sqrt(np.maximum(quiet - QUANTISATION, 1e-3)) / slope
@@ -258,16 +262,17 @@ def _noise_at_hand(
     return SensorNoise(1 / slope, read, iso=iso, source=f"estimated from {source}"), words
 
 
-def _light_scatter(light: xr.DataArray, group: Group) -> np.ndarray:
-    """The robust scatter of one light's pixels about their neighbours of the same plane [ADU], one a channel."""
+def _light_scatter(light: xr.DataArray, group: Group) -> tuple[np.ndarray, np.ndarray]:
+    """The robust scatter of one light's pixels about their neighbours of the same plane, and its level, a channel."""
     frame = np.asarray(light.isel(frame=group.lights[0]).values, np.float64)
     cell = channel_index(light.attrs["cfa_pattern"])
-    scatter = np.empty(cell.size)
+    scatter, level = np.empty(cell.size), np.empty(cell.size)
     for (row, column), channel in np.ndenumerate(cell):
         plane = frame[row :: cell.shape[0], column :: cell.shape[1]]
         step = np.abs(np.diff(plane, axis=1))
         scatter[channel] = max(1.4826 * float(np.nanmedian(step)) / math.sqrt(2), 0.5)
-    return scatter
+        level[channel] = float(np.nanmedian(plane))
+    return scatter, level
 
 
 def _typical_variance(dark: xr.Dataset, cell: np.ndarray) -> np.ndarray:
