@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     submodules=[
         "bias",
         "codes",
+        "cosmic_rays",
         "dark",
         "demonstrate",
         "emva",
@@ -22,6 +23,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     submod_attrs={
         "bias": ["read_noise"],
         "codes": ["count_codes", "missing_codes"],
+        "cosmic_rays": ["find_cosmic_rays"],
         "dark": ["Darks", "dark_current", "dark_signal", "measure_dark"],
         "demonstrate": ["dark_noise", "dark_subtraction", "shot_noise_snr"],
         "emva": ["emva_dark_current", "fit_emva_gain"],

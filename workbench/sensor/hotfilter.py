@@ -14,7 +14,7 @@ from ..statistics import stream_frames
 _BRIGHT, _WARM = 8.0, 5.0  # standard deviations above the median: a bright pixel, and one that may be its company
 _HALF = 0.5  # as bright as it: what a filter leaves has a neighbour like itself, what a blur makes has fainter ones
 _BEYOND = (0.0, 1.0, 2.0)  # how far beyond its neighbours an extreme lies, in standard deviations
-_ZERO = 2048  # place of the difference 0
+_ZERO = 65_535  # place of the difference 0
 _SHOWN = 1500  # bright pixels, and as many others, kept for a picture
 _ENOUGH_BRIGHT, _ENOUGH_EXTREMES = 20, 50
 _REAL = 1e-3
@@ -44,8 +44,8 @@ def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
     xarray.Dataset
         Over test (``alone``, ``spike``, ``ceiling``, ``extremes``): ``observed`` and ``expected`` counts (of
         ``ceiling``: the brightest pixel [σ]), ``p_value``, ``positive`` (p < 10⁻³ after allowing for the number of
-        tests, and an effect that matters) and ``able`` (enough pixels to tell).  Over difference (−2048 ... 2048 ADU):
-        ``bright``, pixels by V − max(8 neighbours).  Over pixel: ``value`` and ``company``, V and the maximum of its 24
+        tests, and an effect that matters) and ``able`` (enough pixels to tell).  Over difference [ADU]: ``bright``,
+        pixels by V − max(8 neighbours).  Over pixel: ``value`` and ``company``, V and the maximum of its 24
         neighbours [σ above the median] of some pixels.
         Attributes: ``found`` (True, False, or None where it cannot be told), ``p_value``, ``exposure``,
         ``temperature``, ``filename``, ``bright_pixels``.
