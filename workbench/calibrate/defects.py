@@ -48,6 +48,16 @@ def find_defects(
     ------
     WorkbenchError
         If neither master is given, or they differ in size.
+
+    Examples
+    --------
+    >>> from workbench.calibrate import master_dark
+    >>> from workbench.frames import make_cube
+    >>> frames = np.random.default_rng(1).normal(620, 3, (8, 40, 40)).round().astype("uint16")
+    >>> frames[:, 8, 9] += np.random.default_rng(2).poisson(400, 8).astype("uint16")
+    >>> dark = master_dark(make_cube(frames, cfa_pattern="RGGB", kind="dark", iso=100, exposure=60))
+    >>> find_defects(dark).attrs["counts"]["hot"]
+    1
     """
     masters = [master for master in (dark, flat) if master is not None]
     if not masters:

@@ -74,6 +74,15 @@ def master_dark(
     ------
     WorkbenchError
         If the frames are of several ISOs, exposures or temperatures, or their bias was already subtracted.
+
+    Examples
+    --------
+    >>> from workbench.frames import make_cube
+    >>> frames = np.random.default_rng(1).poisson(640, (8, 32, 32)).astype("uint16")
+    >>> cube = make_cube(frames, cfa_pattern="RGGB", kind="dark", iso=100, exposure=60)
+    >>> master = master_dark(cube)
+    >>> master.attrs["frames"], abs(float(master.signal.mean()) - 640) < 1
+    (8, True)
     """
     kind = str(dark["kind"].values[0])
     if kind not in ("dark", "darkflat"):
@@ -116,6 +125,15 @@ def master_flat(
     ------
     WorkbenchError
         If nothing tells the flats' offset, or no flat is neither saturated nor dark; the message says which is which.
+
+    Examples
+    --------
+    >>> from workbench.frames import make_cube
+    >>> frames = 600 + np.random.default_rng(1).poisson(np.tile([4000, 8000], (8, 32, 16))).astype("uint16")
+    >>> cube = make_cube(frames, cfa_pattern="RGGB", kind="flat", iso=100, black_level=600, white_level=16383)
+    >>> master = master_flat(cube)
+    >>> [round(level, -2) for level in master.attrs["level"]], round(float(master.signal.mean()), 6)
+    ([4000.0, 8000.0, 4000.0, 8000.0], 1.0)
     """
     check_cube(flat, stage="raw", kind="flat")
     iso = one_value(flat, "iso", "a master flat")

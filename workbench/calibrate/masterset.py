@@ -144,6 +144,24 @@ def make_masters(
     ------
     WorkbenchError
         As `plan_groups` and the masters do.
+
+    Examples
+    --------
+    >>> from workbench.calibrate import calibrate
+    >>> from workbench.camera import d7000, expose
+    >>> from workbench.frames import make_cube
+    >>> camera = d7000(shape=(64, 96))
+    >>> def frames(kind, seconds, rate, count=8):
+    ...     data = [expose(camera, rate, iso=200, exposure=seconds, seed=(len(kind), n)) for n in range(count)]
+    ...     return make_cube(data, cfa_pattern="RGGB", kind=kind, iso=200, exposure=seconds, white_level=16383)
+    >>> light = frames("light", 60, 10.0, count=2)
+    >>> darks, flats = frames("dark", 60, 0), frames("flat", 0.1, 8e4)
+    >>> masters = make_masters(light, bias=frames("bias", 0, 0), dark=darks, flat=flats)
+    >>> masters.masters[0].noise.source
+    'estimated from 8 flats and bias'
+    >>> signal = calibrate(light, masters).signal  # lazy
+    >>> bool(abs(signal.mean() / (600 * camera.illumination().mean()) - 1) < 0.02)
+    True
     """
     law = (
         noise.doubling_temperature if noise else float(sensor["doubling_temperature"]) if _has_law(sensor) else math.nan

@@ -61,6 +61,17 @@ def plan_groups(
     WorkbenchError
         If frames of other cameras, sizes or ISOs are all there is, or darks of another exposure without bias; the
         message says what was found and what to shoot.
+
+    Examples
+    --------
+    >>> from workbench.frames import make_cube
+    >>> frames = np.zeros((2, 4, 6), "uint16")
+    >>> light = make_cube(frames, cfa_pattern="RGGB", kind="light", iso=200, exposure=120, black_level=600)
+    >>> bias = make_cube(frames, cfa_pattern="RGGB", kind="bias", iso=200, exposure=0)
+    >>> dark = make_cube(frames, cfa_pattern="RGGB", kind="dark", iso=200, exposure=60)
+    >>> (group,) = plan_groups(light, bias=bias, dark=dark)
+    >>> group.lights, group.factors
+    ((0, 1), (2.0, 2.0))
     """
     check_cube(light, stage="raw", kind="light")
     for what, cube in (("bias frames", bias), ("darks", dark), ("flats", flat), ("darkflats", darkflat)):

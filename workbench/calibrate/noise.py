@@ -66,6 +66,15 @@ def from_sensor(sensor: xr.Dataset, iso: float, cfa_pattern: str) -> SensorNoise
     ------
     WorkbenchError
         If it was not measured at that ISO; the message lists the settings that were.
+
+    Examples
+    --------
+    >>> sensor = xr.Dataset(
+    ...     {"gain": (("iso", "channel"), [[0.5]]), "read_noise": (("iso", "channel"), [[3.0]])},
+    ...     coords={"iso": [800.0], "channel": ["mono"]},
+    ... )
+    >>> from_sensor(sensor, 800, "mono").gain
+    (0.5,)
     """
     measured = [float(value) for value in sensor["iso"].values]
     if not np.isclose(measured, iso, rtol=1e-6).any():

@@ -30,6 +30,15 @@ def save_master(master: xr.Dataset, path: str | Path) -> Path:
     ------
     WorkbenchError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> from workbench.calibrate import master_bias
+    >>> from workbench.frames import make_cube
+    >>> frames = np.random.default_rng(1).normal(600, 3, (4, 16, 16)).round().astype("uint16")
+    >>> master = master_bias(make_cube(frames, cfa_pattern="RGGB", kind="bias", iso=100))
+    >>> open_master(save_master(master, Path(tempfile.mkdtemp()) / "bias.fits")).identical(master)
+    True
     """
     path = Path(path)
     attrs = {**master.attrs, "variables": {name: dict(master[name].attrs) for name in _NAMES}}
