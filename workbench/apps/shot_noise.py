@@ -207,8 +207,11 @@ def shot_noise_demo(seed: int | None = None) -> Any:
 
     run.param.watch(running, "value")
     panes = [
-        pn.Column(pn.pane.Markdown(f"**{heading}**", margin=(0, 10)), pn.pane.Bokeh(plot, sizing_mode="stretch_width"),
-                  min_width=300, max_width=420, sizing_mode="stretch_width")
+        pn.Column(
+            pn.pane.Markdown(f"**{heading}**", margin=(0, 10)),
+            pn.pane.Bokeh(plot, sizing_mode="stretch_width"),
+            width=300,
+        )
         for heading, plot in zip(demo.stage.headings, demo.stage.figures, strict=True)
     ]  # fmt: skip
     return pn.Column(pn.Row(slider, once, many, run, again), text, pn.FlexBox(*panes), name="Shot noise")

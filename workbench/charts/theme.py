@@ -286,7 +286,7 @@ def layout(panels) -> hv.Layout:
     """Put panels side by side."""
     return styled(
         hv.Layout(list(panels)).cols(2),
-        {"shared_axes": False, "merge_tools": False},
+        {"shared_axes": False, "merge_tools": False, "toolbar": None},
         {"shared_axes": False, "sublabel_format": "", "tight": False},
     )
 
