@@ -51,10 +51,12 @@ def test_autostretch_has_the_published_constants(linear):
 
 
 def test_asinh_keeps_colours_and_lands_the_sky(linear):
-    parameters = stretch_parameters(linear, "asinh", sky=0.12, white=20000.0)
+    parameters = stretch_parameters(linear, "asinh", sky=0.12, white=20000.0, chroma=0.0)
     stretched = apply_stretch(linear, parameters)
     black = parameters["black"][0]
-    mean = np.median(linear.signal.values.mean(axis=0))
+    mean = float(sky_statistics(linear)["sky"])
+    assert mean == pytest.approx(110, abs=0.5)
+    assert parameters["black"][0] == pytest.approx(mean - 2.8 * 5, abs=0.7)
     assert curve(np.array([mean]), parameters)[0] == pytest.approx(0.12, abs=1e-5)
     for y in (50, 60):
         before = linear.signal.values[:, y, y] - black
@@ -71,6 +73,27 @@ def test_asinh_keeps_colours_and_lands_the_sky(linear):
     x = np.linspace(black, black + 0.02 * span, 50)
     expected = AsinhStretch(a=parameters["softening"] / span)((x - black) / span)
     np.testing.assert_allclose(curve(x, parameters), expected, atol=2e-5)
+
+
+def test_colour_is_that_of_the_surroundings_brightness_its_own(linear):
+    rng = np.random.default_rng(1)
+    tint = np.array([30.0, 50.0, 70.0])[:, None, None]
+    picture = make_picture(tint * rng.uniform(0.5, 1.5, (1, 60, 80)) + rng.normal(0, 3, (3, 60, 80)))
+    plain, smooth = (
+        apply_stretch(picture, {"method": "asinh", "black": [0.0] * 3, "white": 400.0, "softening": 40.0, "chroma": c})
+        for c in (0.0, 2.0)
+    )
+    np.testing.assert_allclose(smooth.signal.mean("channel"), plain.signal.mean("channel"), atol=1e-5)
+    ratios = [p.signal.values[0] / p.signal.values[2] for p in (plain, smooth)]
+    assert np.std(ratios[1]) < 0.4 * np.std(ratios[0])
+    assert np.mean(ratios[1]) == pytest.approx(3 / 7, rel=0.02)
+    holed = picture.signal.values.copy()
+    holed[1, 30, 40] = np.nan
+    after = apply_stretch(picture.assign(signal=picture.signal.copy(data=holed)), smooth.attrs["stretch"]).signal.values
+    assert np.isnan(after).sum() == 3
+    far = np.ones((60, 80), bool)
+    far[20:41, 30:51] = False
+    np.testing.assert_array_equal(after[:, far], smooth.signal.values[:, far])
 
 
 def hue(rgb):
@@ -160,6 +183,19 @@ def test_a_level_of_the_pyramid_looks_like_the_whole(scene):
     assert np.median(np.abs(halved - small)) < 0.01
 
 
+def test_a_frame_full_of_nebula_is_stretched_by_its_sky_and_noise():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:400, :600]
+    cloud = 60 * np.exp(-((x - 330) ** 2 + (y - 200) ** 2) / (2 * 150**2))
+    picture = make_picture(cloud + rng.normal(0, 2, cloud.shape))
+    stats = sky_statistics(picture)
+    assert float(stats["noise"]) == pytest.approx(2.0, rel=0.1)
+    assert float(stats["sky"]) < 8  # the median is 27
+    after = apply_stretch(picture, stretch_parameters(picture)).signal.values[0]
+    assert np.median(after) < 0.21
+    assert np.median(after[190:210, 320:340]) > 2 * np.median(after[:20, :20])
+
+
 def test_statistics_and_histogram(linear):
     stats = sky_statistics(linear)
     np.testing.assert_allclose(stats["median"], [100, 140, 90], atol=0.2)
@@ -181,6 +217,7 @@ def test_statistics_and_histogram(linear):
         ({"strength": 0}, "above 0"),
         ({"white": -1e6}, "above black"),
         ({"method": "ghs", "shape": 99}, "shape -5 to 15"),
+        ({"chroma": -1}, "0 to 20 pixels"),
     ],
 )
 def test_mistakes_are_named(linear, how, words):

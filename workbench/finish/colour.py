@@ -248,12 +248,12 @@ def neutralise_background(picture: xr.Dataset, *, region: Sequence[int] | None =
     )
 
 
-def mend_cores(picture: xr.Dataset, *, ring: int = 3) -> xr.Dataset:
+def mend_cores(picture: xr.Dataset, *, ring: int = 2) -> xr.Dataset:
     """Give clipped star cores the colour of what surrounds them, so that they do not turn magenta or green.
 
-    Where a channel is ``saturated`` its value is only a lower limit.  With the colour c of the `ring` [px] around
-    the clipped pixels, the brightness is at least I = max(signal/c) over the channels; the core becomes I · c.
-    Nothing else changes; star fluxes of clipped stars do, and they are never measured.
+    Where a channel is ``saturated`` its value is only a lower limit.  With the colour c of the brightest pixels in a
+    `ring` [px] around the clipped ones, the brightness is at least I = max(signal/c) over the channels; the core
+    becomes I · c.  Nothing else changes; star fluxes of clipped stars do, and they are never measured.
     """
     check_picture(picture)
     if picture.sizes["channel"] != 3 or "saturated" not in picture:
@@ -262,7 +262,6 @@ def mend_cores(picture: xr.Dataset, *, ring: int = 3) -> xr.Dataset:
     if not clipped.any():
         return picture
     signal = picture["signal"].values.copy()
-    clipped = ndimage.binary_dilation(clipped, iterations=1)
     labels, count = ndimage.label(clipped, structure=np.ones((3, 3)))
     mended = 0
     for number, box in enumerate(ndimage.find_objects(labels), 1):
@@ -271,7 +270,9 @@ def mend_cores(picture: xr.Dataset, *, ring: int = 3) -> xr.Dataset:
         around = ndimage.binary_dilation(core, iterations=ring) & (labels[wide] == 0)
         values = signal[:, wide[0], wide[1]]
         around &= np.isfinite(values).all(axis=0)
-        colour = values[:, around].sum(axis=1, dtype=float)
+        # weighted by brightness: next to the core; further out each channel rings in its own way from resampling
+        light = np.maximum(values[:, around].sum(axis=0, dtype=float), 0) ** 2
+        colour = values[:, around] @ light
         if not around.any() or colour.max() <= 0:
             continue
         colour = np.maximum(colour / colour.max(), 0.05)[:, None]

@@ -21,7 +21,7 @@ import xarray as xr
 from ..errors import StageError, WorkbenchError
 
 CHANNELS = {1: ("mono",), 3: ("R", "G", "B")}
-PLANES = ("signal", "variance", "coverage", "saturated", "rejected_low", "rejected_high")
+PLANES = ("signal", "variance", "coverage", "saturated")  # what a finish needs of a stack
 _CELL = 16  # [px] cells in which the common coverage is sought
 _GAPS = 0.02  # share of a row or column at the edge that may be missing
 _BAND = 256  # [rows] a thread works on at a time
@@ -153,7 +153,7 @@ def in_bands(work: Callable[[slice], Any], height: int, *, band: int = _BAND) ->
         return list(pool.map(work, slices))
 
 
-def crop(picture: xr.Dataset, *, share: float | None = 0.5, box: Sequence[int] | None = None) -> xr.Dataset:
+def crop(picture: xr.Dataset, *, share: float | None = 0.9, box: Sequence[int] | None = None) -> xr.Dataset:
     """Crop to the largest rectangle that (nearly) all frames cover, or to a given `box`.
 
     Parameters
@@ -203,7 +203,7 @@ def crop(picture: xr.Dataset, *, share: float | None = 0.5, box: Sequence[int] |
     return note(cut, f"Crop: rows {whole[0]} to {whole[1]}, columns {whole[2]} to {whole[3]} of the stack.", crop=whole)
 
 
-def common_box(picture: xr.Dataset, share: float = 0.5) -> tuple[int, int, int, int]:
+def common_box(picture: xr.Dataset, share: float = 0.9) -> tuple[int, int, int, int]:
     """Return (top, bottom, left, right) of the largest rectangle of covered pixels; see `crop`."""
     if not 0 < share <= 1:
         raise WorkbenchError(f"the share of the coverage to crop to lies between 0 and 1; got {share:g}")

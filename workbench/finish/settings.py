@@ -30,7 +30,7 @@ from .colour import (
 )
 from .detail import denoise, local_contrast, reduce_stars, removed
 from .photometry import bright_stars, check_photometry, find_picture_stars
-from .picture import check_picture, crop, fill_holes, pyramid
+from .picture import PLANES, check_picture, crop, fill_holes, pyramid
 from .sharpen import deconvolve, measure_psf
 from .stretch import CURVES, apply_stretch, stretch_parameters
 
@@ -41,7 +41,7 @@ VERSION = 1
 class CropSettings:
     """See `crop`: a share of the coverage, or a box (top, bottom, left, right); None and None for no crop."""
 
-    share: float | None = 0.5
+    share: float | None = 0.9
     box: tuple[int, int, int, int] | None = None
 
 
@@ -86,6 +86,7 @@ class StretchSettings:
     intensity: float = 5.0
     shape: float = 2.0
     symmetry: float | None = None
+    chroma: float = 1.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,6 +233,8 @@ def finish(stack: xr.Dataset, settings: FinishSettings | None = None, *, progres
     """
     settings = FinishSettings() if settings is None else settings
     _check_choices(settings)
+    check_picture(stack)
+    stack = stack[[name for name in PLANES if name in stack]].compute()  # an opened stack is lazy
     check_picture(stack, content=True)
     cautions: list[str] = []
     checks: dict[str, xr.Dataset] = {}

@@ -16,13 +16,16 @@ import xarray as xr
 from scipy.optimize import brentq
 
 from ..errors import WorkbenchError
-from .picture import check_picture, in_bands, note
+from ..stars import block_background
+from .picture import check_picture, in_bands, luminance, note
 
 CURVES = ("asinh", "autostretch", "ghs", "linear")
 SHADOWS = -2.8  # autostretch: the black point in (normalised) median absolute deviations from the median
 TARGET = 0.25  # autostretch: where the median lands
 MAD_TO_SIGMA = 1.4826
 _LEAST_SPAN = 20  # [σ] from the sky to white, at least
+_LEAST_HEADROOM = 8  # white above the typical cell, as a multiple of that above black
+_BRIGHTEST_TYPICAL = 0.2  # where the typical cell of a frame full of nebula may land
 _KNEE = 0.7  # where the shoulder begins
 _SAMPLE = 1_000_000  # pixels that the statistics are taken from
 
@@ -50,9 +53,18 @@ def midtones_balance(x: float, target: float) -> float:
 
 
 def sky_statistics(picture: xr.Dataset) -> xr.Dataset:
-    """Return each channel's ``median``, ``mad`` (of the pixels), ``peak`` and that of the channels' mean, ``mean_...``.
+    """Return what a stretch needs to know of a linear picture.
 
-    From at most a million pixels on a regular grid, the peak from all of them; missing pixels are left out.
+    Each channel's ``median`` and ``mad`` (median absolute deviation) of a million pixels on a regular grid, and its
+    ``peak`` of all; and of the channels' mean: ``sky``, the level that a twentieth of the cells of 32 px lie below;
+    ``noise``, the standard deviation of a pixel of one channel (root mean square of the channels) from differences
+    8 px apart, which neither nebula nor resampling changes much; ``typical``, the median cell; ``bright``, the level
+    that one pixel in 2,000 exceeds.  Missing pixels are left out.
+
+    Raises
+    ------
+    WorkbenchError
+        If no pixel is finite in every channel.
     """
     check_picture(picture)
     signal = picture["signal"].values
@@ -67,17 +79,30 @@ def sky_statistics(picture: xr.Dataset) -> xr.Dataset:
     median = np.median(sample, axis=1)
     mad = np.median(np.abs(sample - median[:, None]), axis=1)
     peak = np.array([max(in_bands(lambda rows, v=values: _peak(v[rows]), len(values))) for values in signal])
+    # of the mean: rows in a regular grid, each cell one stretch of 32 px along it
+    some = signal[:, :: max(1, signal.shape[1] // 1024)]
+    rows = luminance(some)
+    apart = 8 if rows.shape[1] > 16 else 1
+    noises = []
+    for values in some:
+        far = np.abs(values[:, apart:] - values[:, :-apart])
+        far = far[np.isfinite(far)]
+        noises.append(MAD_TO_SIGMA * float(np.median(far)) / np.sqrt(2) if far.size else 0.0)
+    noise = float(np.sqrt(np.mean(np.square(noises))))
     mean = sample.mean(axis=0)
-    middle = float(np.median(mean))
-    units = picture.attrs.get("units", "")
+    cells = block_background(rows, 32)[0] if min(rows.shape) >= 64 else np.array([])
+    cells = cells[np.isfinite(cells)]
+    cells = cells if cells.size >= 20 else mean
+    units = {"units": picture.attrs.get("units", "")}
     return xr.Dataset(
         {
-            "median": ("channel", median, {"units": units}),
-            "mad": ("channel", mad, {"units": units, "long_name": "median absolute deviation"}),
-            "peak": ("channel", peak, {"units": units}),
-            "mean_median": ((), middle, {"units": units}),
-            "mean_mad": ((), float(np.median(np.abs(mean - middle))), {"units": units}),
-            "mean_bright": ((), float(np.quantile(mean, 0.9995)), {"units": units}),
+            "median": ("channel", median, units),
+            "mad": ("channel", mad, {**units, "long_name": "median absolute deviation"}),
+            "peak": ("channel", peak, units),
+            "sky": ((), float(np.quantile(cells, 0.05)), {**units, "long_name": "level of the darkest cells"}),
+            "noise": ((), noise, {**units, "long_name": "noise of a pixel of one channel"}),
+            "typical": ((), float(np.median(cells)), {**units, "long_name": "level of the typical cell"}),
+            "bright": ((), float(np.quantile(mean, 0.9995)), {**units, "long_name": "exceeded by 1 pixel in 2,000"}),
         },
         coords={"channel": picture["channel"].values},
     )
@@ -106,6 +131,7 @@ def stretch_parameters(
     intensity: float = 5.0,
     shape: float = 2.0,
     symmetry: float | None = None,
+    chroma: float = 1.5,
     statistics: xr.Dataset | None = None,
 ) -> dict[str, Any]:
     """Find the numbers of a stretch from the picture itself.
@@ -118,18 +144,24 @@ def stretch_parameters(
         less 2.8 · 1.4826 MAD, midtones so that the median lands on 0.25.  ``ghs``: see below.  ``linear``: from
         black to white.  Beyond 0.7 asinh goes over into a shoulder, 1 - 0.3 exp(-(f - 0.7)/0.3), that never clips.
     sky
-        Level (0 to 1) at which the median lands: 0.25 for autostretch as published, 0.10 for the others.
+        Level (0 to 1) at which the sky lands: for autostretch the median, on 0.25 as published; for asinh the
+        darkest cells, on 0.10, unless that would lift the typical cell above 0.2.
     strength
         Of asinh and autostretch, above 0: 1 is automatic; more lowers the white point by that factor (asinh) or
         raises the sky's level (autostretch).
     linked
         Autostretch: one curve for all channels (keeps the balance), or each its own (forces a grey sky).
     black, white
-        In the picture's units; automatic when not given: black as autostretch has it; white the level that one
-        pixel in 2,000 exceeds (asinh; the shoulder holds what is brighter) or the brightest pixel (the others).
+        In the picture's units; automatic when not given: black 2.8 σ of a pixel below the sky (autostretch: as
+        published); white the level that one pixel in 2,000 exceeds (asinh; the shoulder holds what is brighter) or
+        the brightest pixel (the others).
     intensity, shape, symmetry
         GHS: D = e^intensity - 1; b (-1 logarithmic, 0 exponential, above 0 hyperbolic); the point of the greatest
-        contrast as a share of black to white (the median when not given).  `sky` is not used.
+        contrast as a share of black to white (the sky when not given).  `sky` is not used.
+    chroma
+        Of asinh and ghs, on colour pictures: the brightness of each pixel is its own, its colour that of its
+        surroundings within this many pixels (standard deviation).  A mosaic knows colour on every second pixel
+        only: less noise, no fringes about stars.  0 switches it off.
     statistics
         From `sky_statistics`, when already measured.
 
@@ -151,38 +183,44 @@ def stretch_parameters(
         raise WorkbenchError(f"the strength of a stretch is above 0; got {strength:g}")
     stats = sky_statistics(picture) if statistics is None else statistics
     channels = stats.sizes["channel"]
-    peak = float(stats["peak"].max())
-    if method == "autostretch" and not linked:
-        median, mad = stats["median"].values, stats["mad"].values
-        blacks = median + SHADOWS * MAD_TO_SIGMA * mad if black is None else np.full(channels, float(black))
-    elif method == "autostretch":  # the mean of the channels' own constants, as published
-        median = np.full(channels, float(stats["median"].mean()))
-        shadows = float((stats["median"] + SHADOWS * MAD_TO_SIGMA * stats["mad"]).mean())
-        blacks = np.full(channels, shadows if black is None else float(black))
+    if method == "autostretch":  # linked: the mean of the channels' own constants
+        level = stats["median"].values
+        blacks = level + SHADOWS * MAD_TO_SIGMA * stats["mad"].values
+        if linked:
+            level, blacks = np.full(channels, level.mean()), np.full(channels, blacks.mean())
     else:
-        median = np.full(channels, float(stats["mean_median"]))
-        shadows = float(stats["mean_median"] + SHADOWS * MAD_TO_SIGMA * stats["mean_mad"])
-        blacks = np.full(channels, shadows if black is None else float(black))
+        level = np.full(channels, float(stats["sky"]))
+        blacks = level + SHADOWS * float(stats["noise"])
+    if black is not None:
+        blacks = np.full(channels, float(black))
     if white is None:
-        white = peak
-        if method == "asinh":  # where little stands out of the noise, the noise is not blown up to white
-            least = float(stats["mean_median"] + _LEAST_SPAN * MAD_TO_SIGMA * stats["mean_mad"])
-            white = blacks[0] + (max(float(stats["mean_bright"]), least) - blacks[0]) / strength
+        white = float(stats["peak"].max())
+        if method == "asinh":  # neither noise nor a nebula that fills the frame is blown up to white
+            least = float(stats["sky"] + _LEAST_SPAN * stats["noise"])
+            filled = blacks[0] + _LEAST_HEADROOM * (float(stats["typical"]) - blacks[0])
+            white = blacks[0] + (max(float(stats["bright"]), least, filled) - blacks[0]) / strength
     spans = float(white) - blacks
-    levels = (median - blacks) / np.where(spans > 0, spans, 1)
     if np.any(spans <= 0) or not np.all(np.isfinite(spans)):
         raise WorkbenchError(
             f"white ({float(white):.4g}) does not lie above black ({float(blacks.max()):.4g}): nothing to stretch"
         )
+    if not 0 <= chroma <= 20:
+        raise WorkbenchError(f"colour is smoothed over 0 to 20 pixels; got {chroma:g}")
     found: dict[str, Any] = {"method": method, "black": blacks.tolist(), "white": float(white)}
-    levels = np.clip(levels, 1e-9, 0.999)
+    if method in ("asinh", "ghs") and channels == 3:
+        found["chroma"] = float(chroma)
+    levels = np.clip((level - blacks) / spans, 1e-9, 0.999)
     if method == "autostretch":
         # the same share of what is left above the target for every strength
         raised = 1 - (1 - target) ** strength
-        found["midtones"] = [midtones_balance(float(level), raised) for level in levels]
+        found["midtones"] = [midtones_balance(float(value), raised) for value in levels]
         found["linked"] = bool(linked)
     elif method == "asinh":
-        found["softening"] = _softening(float(levels[0]), target) * float(spans[0])
+        softening = _softening(float(levels[0]), target)
+        typical = float(np.clip((stats["typical"] - blacks[0]) / spans[0], 1e-9, 0.999))
+        if sky is None and typical > levels[0]:  # a frame full of light is not to be bright all over
+            softening = max(softening, _softening(typical, _BRIGHTEST_TYPICAL))
+        found["softening"] = softening * float(spans[0])
     elif method == "ghs":
         found |= {"intensity": float(intensity), "shape": float(shape)}
         found["symmetry"] = float(levels[0]) if symmetry is None else float(symmetry)
@@ -321,15 +359,12 @@ def _each(values, kind, terms, out):
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
-def _together(values, kind, terms, out):
+def _together(values, colours, kind, terms, out):
     """All channels scaled by what the curve does to their mean; into 0 to 1 without a turn of the hue."""
     black = terms[0, 0]
     for row in range(values.shape[1]):
         for column in range(values.shape[2]):
-            r = np.float64(values[0, row, column]) - black
-            g = np.float64(values[1, row, column]) - black
-            b = np.float64(values[2, row, column]) - black
-            mean = (r + g + b) / 3.0
+            mean = (np.float64(values[0, row, column]) + values[1, row, column] + values[2, row, column]) / 3.0 - black
             if not np.isfinite(mean):
                 out[0, row, column] = out[1, row, column] = out[2, row, column] = np.nan
                 continue
@@ -337,7 +372,13 @@ def _together(values, kind, terms, out):
             if level <= 0.0:
                 out[0, row, column] = out[1, row, column] = out[2, row, column] = 0.0
                 continue
-            scale = level / mean if mean > 1e-30 else 0.0
+            r = np.float64(colours[0, row, column]) - black
+            g = np.float64(colours[1, row, column]) - black
+            b = np.float64(colours[2, row, column]) - black
+            light = (r + g + b) / 3.0
+            if not light > 1e-30:  # no colour to be known there: grey
+                r, g, b, light = 1.0, 1.0, 1.0, 1.0
+            scale = level / light
             r, g, b = r * scale, g * scale, b * scale
             least = min(r, min(g, b))
             if least < 0.0:  # outside the gamut: towards grey of the same brightness, as far as needed
@@ -353,6 +394,46 @@ def _together(values, kind, terms, out):
                 r, g, b = r * scale, g * scale, b * scale
                 r, g, b = r + (top - r) * fade, g + (top - g) * fade, b + (top - b) * fade
             out[0, row, column], out[1, row, column], out[2, row, column] = r, g, b
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+def _blur(values, taps, first, count):
+    """Rows `first` to `first + count` of a plane, convolved both ways by symmetric taps; edges repeat."""
+    height, width = values.shape
+    reach = taps.size // 2
+    out = np.empty((count, width), np.float32)
+    line = np.empty(width + 2 * reach, np.float32)
+    for row in range(count):
+        line[:] = np.float32(0.0)
+        inner = line[reach : reach + width]
+        for k in range(taps.size):
+            source = values[min(max(first + row + k - reach, 0), height - 1)]
+            tap = taps[k]
+            for column in range(width):
+                inner[column] += tap * source[column]
+        line[:reach] = line[reach]
+        line[reach + width :] = line[reach + width - 1]
+        target = out[row]
+        target[:] = np.float32(0.0)
+        for k in range(taps.size):
+            tap = taps[k]
+            for column in range(width):
+                target[column] += tap * line[column + k]
+    return out
+
+
+def _colours(values: np.ndarray, rows: slice, sigma: float) -> np.ndarray:
+    """The channels of some rows, each pixel the mean of its surroundings; its own where one of those is missing."""
+    if sigma < 0.3:  # less than the grid shows
+        return values[:, rows]
+    reach = int(np.ceil(2.5 * sigma))
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    taps = (taps / taps.sum()).astype(np.float32)
+    smooth = np.stack([_blur(plane, taps, rows.start, rows.stop - rows.start) for plane in values])
+    holes = ~np.isfinite(smooth).all(axis=0)
+    if holes.any():
+        smooth[:, holes] = values[:, rows][:, holes]
+    return smooth
 
 
 def apply_stretch(picture: xr.Dataset, parameters: dict[str, Any]) -> xr.Dataset:
@@ -374,8 +455,16 @@ def apply_stretch(picture: xr.Dataset, parameters: dict[str, Any]) -> xr.Dataset
     kind, terms = _terms(parameters, values.shape[0])
     out = np.empty(values.shape, np.float32)
     together = values.shape[0] == 3 and parameters["method"] in ("asinh", "ghs")
-    kernel = _together if together else _each
-    in_bands(lambda rows: kernel(values[:, rows], kind, terms, out[:, rows]), values.shape[1], band=128)
+    # on a smaller level of the pyramid, so many of its pixels
+    sigma = float(parameters.get("chroma", 0.0)) / picture.attrs.get("reduction", 1)
+
+    def work(rows: slice) -> None:
+        if together:
+            _together(values[:, rows], _colours(values, rows, sigma), kind, terms, out[:, rows])
+        else:
+            _each(values[:, rows], kind, terms, out[:, rows])
+
+    in_bands(work, values.shape[1], band=128)
     numbers = {key: value for key, value in parameters.items() if key not in ("method", "linked")}
     words = ", ".join(
         f"{key} {', '.join(f'{v:.5g}' for v in (value if isinstance(value, list) else [value]))}"
