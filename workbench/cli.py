@@ -178,5 +178,34 @@ def finish(stack: Path, out: Path, quiet: bool, **options: Any) -> None:
     click.echo(f"written: {out}")
 
 
+@main.command()
+@click.argument("folder", type=_FOLDER)
+@click.option("--out", type=_FOLDER, required=True, help="The FITS file to write, e.g. stack.fits.")
+@click.option("--reference", help="Path or name of the light that the stack lies on; else the best is chosen.")
+@click.option("--sensor", type=_FOLDER, help="sensor.json of `workbench characterize`: measured gain and read noise.")
+@click.option("--masters", type=_FOLDER, help="A folder where master frames are kept and used again.")
+@click.option("--reject", "method", default="noise", show_default=True, help="noise (the measured noise model), sigma,"
+              " winsorized, linear-fit, esd, mad, percentile, mean or median.")  # fmt: skip
+@click.option("--low", type=float, help="Lower threshold of the rejection.")
+@click.option("--high", type=float, help="Upper threshold of the rejection.")
+@click.option("--transform", default="auto", show_default=True,
+              help="auto, shift, similarity, affine, homography, quadratic or cubic.")  # fmt: skip
+@click.option("--scratch", type=_FOLDER, help="Folder for working files; beside the output by default.")
+@click.option("--scheduler", metavar="ADDRESS", help="A dask scheduler whose workers do the work.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be used for what, how long, how much disk.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+@_says_what_is_wrong
+def stack(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
+    """Calibrate, align and stack the lights in FOLDER into one linear FITS file with its variance.
+
+    FOLDER holds lights with their bias, darks and flats in subfolders of these names. Frames that
+    do not belong are set aside and listed with the reason. Stopped at any moment, the same command
+    goes on where it was.
+    """
+    from .runs.stack import stack_folder
+
+    click.echo(repr(stack_folder(folder, out, progress=not quiet, **options)))
+
+
 if __name__ == "__main__":
     main()
