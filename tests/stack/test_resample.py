@@ -53,7 +53,7 @@ def test_equals_the_plain_sum(pattern, degrees):
     mosaic = np.random.default_rng(1).normal(100, 10, (HEIGHT, WIDTH)).astype(np.float32)
     transform = turned_about_centre(degrees)
     wanted = plainly(mosaic, transform, pattern)
-    got = resample(mosaic, transform, pattern, tile=64)
+    got = resample(mosaic, transform, pattern, narrowing=1.0, tile=64)
     inside = np.isfinite(wanted)
     assert inside.sum() > 200
     # float32 sums of 36 terms of 100 with weights up to 1
@@ -79,9 +79,10 @@ def test_a_smooth_surface_stays_itself(degrees):
 def test_noise_after_resampling_is_predicted():
     mosaic = np.random.default_rng(2).normal(0, 1, (400, 400)).astype(np.float32)
     # 0.7 pixels a row and column of drift would visit all phases; a turn of 3 degrees does
-    picture = resample(mosaic, turned_about_centre(3.0), "RGGB")[:, 40:-40, 40:-40]
-    for plane in picture:
-        assert np.nanvar(plane) == pytest.approx(mean_squared_weight(), rel=0.03)
+    for narrowing in (1.0, 0.85):
+        picture = resample(mosaic, turned_about_centre(3.0), "RGGB", narrowing=narrowing)[:, 40:-40, 40:-40]
+        for plane in picture:
+            assert np.nanvar(plane) == pytest.approx(mean_squared_weight(narrowing), rel=0.03)
 
 
 def test_missing_pixels_are_filled_from_their_colour():

@@ -35,7 +35,7 @@ from ..stack.engine import Engine, Plan, PlannedFrame, open_planes, save_planes,
 from ..stack.fits_out import Layout, create_file, finish_file, plan_layout, write_band
 from ..stack.normalise import background_surfaces, frame_weights, star_ratio
 from ..stack.reject import method_number
-from ..stack.resample import mean_squared_weight
+from ..stack.resample import mean_squared_weight, narrowing_for
 from ..stack.survey import FrameSurvey, prepare_planes, survey_frame
 from ..stars import choose_reference, poor_frames, quality_table
 
@@ -584,7 +584,7 @@ class _Run:
             unit = "[e-/ADU] gain used" if kind == "EGAIN" else "[e-] read noise used"
             for name, value in zip(names[len(values)], values, strict=True):
                 cards[f"{kind}{'' if name == 'mono' else name}"[:8]] = (value, unit)
-        kernel = mean_squared_weight()
+        kernel = mean_squared_weight(narrowing_for(self.cfa_pattern))
         for place, name in enumerate(plan.channels):
             share = {"R": 0.25, "G": 0.5, "B": 0.25, "mono": 1.0}[name]
             letter = name[0].upper()

@@ -22,7 +22,7 @@ from ..errors import FrameReadError, WorkbenchError
 from ..ingest import PlainPixels
 from . import tile
 from .reject import DEFAULTS, ESD, esd_table, method_number, sorting_network
-from .resample import place_polynomials, quarter_turns, turned_cell, window_bounds
+from .resample import kernel_polynomials, narrowing_for, place_polynomials, quarter_turns, turned_cell, window_bounds
 from .survey import Planes
 
 BAND = 64  # output rows
@@ -174,6 +174,7 @@ class Engine:
         count = len(plan.frames)
         self.table = esd_table(count, low, high) if self.method == ESD else np.zeros((1, 1))
         self.network = sorting_network(count)
+        self.kernel = kernel_polynomials(narrowing_for(plan.cfa_pattern))
         channels = len(plan.channels)
         row_bytes = count * channels * (BAND + 2 * tile.RIM) * 8
         fitting = (TILE_BYTES // row_bytes - 2 * tile.RIM) // tile.BLOCK * tile.BLOCK
@@ -253,10 +254,13 @@ class Engine:
         alpha, beta = (np.empty((len(plan.frames), channels, x.size), np.float32) for _ in range(2))
         master = np.zeros((channels, x.size, 2))
         total = np.zeros((channels, 1))
+        centres = np.empty((len(plan.frames), lefts.size, 2))
         terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
         for number, frame in enumerate(plan.frames):
             noise = self.noise[frame.group]
             fx, fy = frame.transform.apply(x, y)
+            middle = blocks // 2
+            centres[number] = np.stack([fx[middle::blocks], fy[middle::blocks]], -1)
             row = np.clip(fy / 32, 0, noise.shape[2] - 1).astype(np.int64)
             column = np.clip(fx / 32, 0, noise.shape[3] - 1).astype(np.int64)
             light, dark, shared, flat = noise[:, :, row, column]
@@ -269,12 +273,28 @@ class Engine:
             master[..., 1] += weight * flat
             total += weight
         master /= np.maximum(total, 1e-30)[..., None]
+        master *= np.repeat(self._common_share(centres), blocks)[:, None]
 
         def by_tile(values):
             return np.ascontiguousarray(np.moveaxis(values.reshape(*values.shape[:-1], lefts.size, blocks), -2, 0))
 
         per_tile = np.ascontiguousarray(np.moveaxis(master.reshape(channels, lefts.size, blocks, 2), 1, 0))
         return by_tile(alpha), by_tile(beta), per_tile
+
+    def _common_share(self, centres: np.ndarray) -> np.ndarray:
+        """Return how much of the masters' noise frames share in blocks of 32 pixels, a tile.
+
+        The masters' noise stays with the sensor: dithers spread it over the sky and average it.  Of two frames
+        displaced by (dx, dy) a block's mean shares (1 - |dx|/32)(1 - |dy|/32); all pairs are averaged by weight.
+        """
+        weight = np.array([frame.weight.mean() for frame in self.plan.frames])
+        weight = weight / weight.sum()
+        share = np.zeros(centres.shape[1])
+        for number, own in enumerate(weight):
+            apart = np.abs(centres - centres[number])
+            overlap = np.maximum(1 - apart / tile.BLOCK, 0).prod(-1)
+            share += own * (weight[:, None] * overlap).sum(0)
+        return share
 
     def _segment_into(self, out, tiles, lefts, places, bounds, first, last, alpha, beta, master, memory) -> None:
         plan = self.plan
@@ -308,7 +328,7 @@ class Engine:
                 raw, starts[:-1], row0, count, base, dark, factors, groups, scale, self.turns, self.cells,
                 places[:, number], bounds[:, number], self.white, self.split, float(lefts[number] - tile.RIM),
                 float(out.top - tile.RIM), tall, wide, levels, scales, weights, alpha[number], beta[number], master[number],
-                self.correction, self.method, low, high, self.table, self.network, b["ramp"], b["window"], b["values"],
+                self.correction, self.method, low, high, self.table, self.network, self.kernel, b["ramp"], b["window"], b["values"],
                 b["squares"], b["marks"], b["saturations"], rows, 0, int(lefts[number]), out.signal, out.variance,
                 out.coverage, out.rejected_low, out.rejected_high, out.saturated, out.chi, b["flagged"],
             )  # fmt: skip

@@ -20,6 +20,7 @@ from ..errors import WorkbenchError
 
 COLOURS = ("R", "G", "B")
 PADDING = 64  # elements beyond a row that whole vectors may touch
+NARROWING = 0.85  # of the kernel on a colour mosaic's lattices
 REACH = 3  # lattice steps from the centre to the end of the kernel
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
 _U1, _U2, _U3, _U4, _U5 = (np.uintp(step) for step in range(1, 6))
@@ -36,57 +37,68 @@ def lanczos3(distance: np.ndarray) -> np.ndarray:
     return np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0.0)
 
 
-def _polynomials() -> tuple[tuple[tuple[np.float32, ...], ...], ...]:
-    """Return the kernel's weights (normalised to sum 1) as polynomials in t² (t: fraction less ½), to 2e-7.
+def kernel_polynomials(narrowing: float = 1.0) -> tuple[np.float32, ...]:
+    """Return the kernel's weights as polynomials in t², t the fraction less ½, for the compiled loops.
 
-    The weights at both ends of the kernel mirror each other: w_j(t) = even_j(t²) + t odd_j(t²) and
-    w_{5-j}(t) = even_j(t²) - t odd_j(t²) for j = 0, 1, 2.  Last, the sum of the squares: even, too.
+    The weights (normalised to sum 1) at both ends of the kernel mirror each other: w_j(t) = even_j(t²) + t odd_j(t²)
+    and w_{5-j}(t) = even_j(t²) - t odd_j(t²) for j = 0, 1, 2; last comes the sum of the squares, even, too.  Five
+    coefficients each.
+
+    Parameters
+    ----------
+    narrowing
+        The kernel is L(x/narrowing).  1 is Lanczos-3.  Less lets through more of what lies near the lattice's own
+        limit: a star of 3 px FWHM, which a lattice of two pixels undersamples, comes out 6 % wide instead of 10 %;
+        dithered frames average the aliases away, and a single pixel's noise is higher, not that of larger areas.
     """
     t = -0.5 * np.cos(np.pi * (np.arange(400) + 0.5) / 800)  # Chebyshev's nodes in (-0.5, 0)
-    weights = lanczos3(np.arange(-2, 4)[:, None] - (t + 0.5))
+    weights = lanczos3((np.arange(-2, 4)[:, None] - (t + 0.5)) / narrowing)
     weights /= weights.sum(0)
 
     def fit(values):
         return tuple(np.float32(value) for value in np.polynomial.Polynomial.fit(t**2, values, 4).convert().coef)
 
-    even = tuple(fit((weights[j] + weights[5 - j]) / 2) for j in range(3))
-    odd = tuple(fit((weights[j] - weights[5 - j]) / 2 / t) for j in range(3))
-    return even, odd, (fit((weights**2).sum(0)),)
+    even = [fit((weights[j] + weights[5 - j]) / 2) for j in range(3)]
+    odd = [fit((weights[j] - weights[5 - j]) / 2 / t) for j in range(3)]
+    return tuple(sum([*even, *odd, fit((weights**2).sum(0))], ()))
 
 
-_EVEN, _ODD, (_SQUARES,) = _polynomials()
+def narrowing_for(cfa_pattern: str) -> float:
+    """Return the kernel's narrowing: colour lattices undersample, a mono sensor's pixels mostly do not."""
+    return 1.0 if cfa_pattern == "mono" else NARROWING
 
 
-def mean_squared_weight() -> float:
+def mean_squared_weight(narrowing: float = 1.0) -> float:
     """Return Σw² of the two-dimensional kernel, averaged over all positions between the samples.
 
     A resampled pixel's variance is this times the samples' own.
 
     Examples
     --------
-    >>> round(mean_squared_weight(), 3)
-    0.798
+    >>> round(mean_squared_weight(), 3), round(mean_squared_weight(0.85), 3)
+    (0.798, 1.109)
     """
     t = (np.arange(2000) + 0.5) / 2000 - 0.5
-    return float(np.polynomial.Polynomial([float(value) for value in _SQUARES])(t**2).mean() ** 2)
+    squares = [float(value) for value in kernel_polynomials(narrowing)[30:]]
+    return float(np.polynomial.Polynomial(squares)(t**2).mean() ** 2)
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST)
-def _weights(t):
+def _weights(t, k):
     q = t * t
-    e0 = _EVEN[0][0] + q * (_EVEN[0][1] + q * (_EVEN[0][2] + q * (_EVEN[0][3] + q * _EVEN[0][4])))
-    e1 = _EVEN[1][0] + q * (_EVEN[1][1] + q * (_EVEN[1][2] + q * (_EVEN[1][3] + q * _EVEN[1][4])))
-    e2 = _EVEN[2][0] + q * (_EVEN[2][1] + q * (_EVEN[2][2] + q * (_EVEN[2][3] + q * _EVEN[2][4])))
-    o0 = t * (_ODD[0][0] + q * (_ODD[0][1] + q * (_ODD[0][2] + q * (_ODD[0][3] + q * _ODD[0][4]))))
-    o1 = t * (_ODD[1][0] + q * (_ODD[1][1] + q * (_ODD[1][2] + q * (_ODD[1][3] + q * _ODD[1][4]))))
-    o2 = t * (_ODD[2][0] + q * (_ODD[2][1] + q * (_ODD[2][2] + q * (_ODD[2][3] + q * _ODD[2][4]))))
+    e0 = k[0] + q * (k[1] + q * (k[2] + q * (k[3] + q * k[4])))
+    e1 = k[5] + q * (k[6] + q * (k[7] + q * (k[8] + q * k[9])))
+    e2 = k[10] + q * (k[11] + q * (k[12] + q * (k[13] + q * k[14])))
+    o0 = t * (k[15] + q * (k[16] + q * (k[17] + q * (k[18] + q * k[19]))))
+    o1 = t * (k[20] + q * (k[21] + q * (k[22] + q * (k[23] + q * k[24]))))
+    o2 = t * (k[25] + q * (k[26] + q * (k[27] + q * (k[28] + q * k[29]))))
     return e0 + o0, e1 + o1, e2 + o2, e2 - o2, e1 - o1, e0 - o0
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST)
-def _squares(t):
+def _squares(t, k):
     q = t * t
-    return _SQUARES[0] + q * (_SQUARES[1] + q * (_SQUARES[2] + q * (_SQUARES[3] + q * _SQUARES[4])))
+    return k[30] + q * (k[31] + q * (k[32] + q * (k[33] + q * k[34])))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -96,7 +108,7 @@ def _whole_vectors(start, stop):
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST)
-def _run_square(src, first, stride, start, stop, way, ramp, at, value, square):
+def _run_square(src, first, stride, start, stop, way, kernel, ramp, at, value, square):
     """Interpolate a run of positions on a square lattice; sample (0, 0) of position m is src[first + m].
 
     `way` holds the fractions along x and y as quadratics in m, `at` is where position 0 goes in the results.
@@ -113,8 +125,8 @@ def _run_square(src, first, stride, start, stop, way, ramp, at, value, square):
     for m in range(np.uintp(start), _whole_vectors(start, stop)):
         tx = x0 + ramp[m] * (x1 + ramp[m] * x2)
         ty = y0 + ramp[m] * (y1 + ramp[m] * y2)
-        a0, a1, a2, a3, a4, a5 = _weights(tx)
-        b0, b1, b2, b3, b4, b5 = _weights(ty)
+        a0, a1, a2, a3, a4, a5 = _weights(tx, kernel)
+        b0, b1, b2, b3, b4, b5 = _weights(ty, kernel)
         p = r0 + m
         s = b0 * (
             a0 * src[p]
@@ -170,11 +182,11 @@ def _run_square(src, first, stride, start, stop, way, ramp, at, value, square):
             + a5 * src[p + _U5]
         )
         value[out + m] = s
-        square[out + m] = _squares(tx) * _squares(ty)
+        square[out + m] = _squares(tx, kernel) * _squares(ty, kernel)
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST)
-def _run_quincunx(src, bases, start, stop, way, ramp, at, value, square):
+def _run_quincunx(src, bases, start, stop, way, kernel, ramp, at, value, square):
     """Interpolate a run of positions on the green quincunx.
 
     Sample (i, j) of position m is src[bases[i - j + 5] + m + i]: along a diagonal of the kernel lie the greens of
@@ -200,8 +212,8 @@ def _run_quincunx(src, bases, start, stop, way, ramp, at, value, square):
     for m in range(np.uintp(start), _whole_vectors(start, stop)):
         tx = x0 + ramp[m] * (x1 + ramp[m] * x2)
         ty = y0 + ramp[m] * (y1 + ramp[m] * y2)
-        a0, a1, a2, a3, a4, a5 = _weights(tx)
-        b0, b1, b2, b3, b4, b5 = _weights(ty)
+        a0, a1, a2, a3, a4, a5 = _weights(tx, kernel)
+        b0, b1, b2, b3, b4, b5 = _weights(ty, kernel)
         i = m
         s = a0 * (
             b0 * src[z0 + i]
@@ -257,11 +269,11 @@ def _run_quincunx(src, bases, start, stop, way, ramp, at, value, square):
             + b5 * src[z0 + i]
         )
         value[out + m] = s
-        square[out + m] = _squares(tx) * _squares(ty)
+        square[out + m] = _squares(tx, kernel) * _squares(ty, kernel)
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST)
-def _each(src, green, odd, half, first, stride, count, way, at, value, square):
+def _each(src, green, odd, half, first, stride, count, way, kernel, at, value, square):
     """Interpolate positions one by one, each with its own offsets: for frames that are turned far."""
     a = np.empty(6, np.float32)
     b = np.empty(6, np.float32)
@@ -272,8 +284,8 @@ def _each(src, green, odd, half, first, stride, count, way, at, value, square):
         across = y0 + u * (y1 + u * y2)
         ia, ib = int(np.floor(along)), int(np.floor(across))
         tx, ty = along - np.float32(ia) - np.float32(0.5), across - np.float32(ib) - np.float32(0.5)
-        a[0], a[1], a[2], a[3], a[4], a[5] = _weights(tx)
-        b[0], b[1], b[2], b[3], b[4], b[5] = _weights(ty)
+        a[0], a[1], a[2], a[3], a[4], a[5] = _weights(tx, kernel)
+        b[0], b[1], b[2], b[3], b[4], b[5] = _weights(ty, kernel)
         s = np.float32(0.0)
         if green:
             for j in range(6):
@@ -291,7 +303,7 @@ def _each(src, green, odd, half, first, stride, count, way, at, value, square):
                     part += a[i] * src[begin + i]
                 s += b[j] * part
         value[at + m] = s
-        square[at + m] = _squares(tx) * _squares(ty)
+        square[at + m] = _squares(tx, kernel) * _squares(ty, kernel)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -443,7 +455,7 @@ def _floors(way, m):
 
 
 @numba.njit(nogil=True, cache=True)
-def sample_window(window, half, split, cell, place, height, width, ramp, value, square, at):
+def sample_window(window, half, split, cell, place, height, width, kernel, ramp, value, square, at):
     """Resample a window at every pixel of a tile, into the flat `value` and its Σw², `square`, from `at` on.
 
     They receive (channel, y, x), along x the even columns first, then the odd ones, where the window is split
@@ -496,7 +508,7 @@ def sample_window(window, half, split, cell, place, height, width, ramp, value, 
                         np.float32(r1),
                         np.float32(r2),
                     )
-                    _each(window, green, odd, half, first, stride, count, way, at, value, square)
+                    _each(window, green, odd, half, first, stride, count, way, kernel, at, value, square)
                     at += count
                     continue
                 begin = 0
@@ -519,10 +531,20 @@ def sample_window(window, half, split, cell, place, height, width, ramp, value, 
                             row = k - j + d
                             side = (row + odd) & 1
                             bases[d + 5] = (row * 2 + side) * half + ((k + j + odd - d - 4 - side) >> 1)
-                        _run_quincunx(window, bases, begin, end, way, ramp, at, value, square)
+                        _run_quincunx(window, bases, begin, end, way, kernel, ramp, at, value, square)
                     else:
                         _run_square(
-                            window, first + (j - 2) * stride + k - 2, stride, begin, end, way, ramp, at, value, square
+                            window,
+                            first + (j - 2) * stride + k - 2,
+                            stride,
+                            begin,
+                            end,
+                            way,
+                            kernel,
+                            ramp,
+                            at,
+                            value,
+                            square,
                         )
                     begin = end
                     if begin < count:
@@ -648,6 +670,8 @@ def resample(
         Of the mosaic, or ``mono``.
     shape
         (height, width) of the reference, the mosaic's own by default.
+    narrowing
+        Of the kernel (see `kernel_polynomials`); by default `narrowing_for` the mosaic.
 
     Returns
     -------
@@ -663,6 +687,7 @@ def resample(
     if mosaic.ndim != 2:
         raise WorkbenchError(f"resample wants one mosaic (y, x); this array has shape {mosaic.shape}")
     mosaic = np.ascontiguousarray(mosaic, np.float32)
+    kernel = kernel_polynomials(narrowing_for(cfa_pattern) if narrowing is None else narrowing)
     frame = mosaic.shape
     height, width = shape or frame
     split = cfa_pattern != "mono"
@@ -673,7 +698,7 @@ def resample(
             tall, wide = min(tile, height - top), min(tile, width - left)
             turn = quarter_turns(transform, left + wide / 2, top + tall / 2)
             place = place_polynomials(transform, turn, frame, np.array([left]), top, wide, tall)[0]
-            value, _ = resample_tile(mosaic, 0, zero, one, place, turn, cfa_pattern, tall, wide)
+            value, _ = resample_tile(mosaic, 0, zero, one, place, turn, cfa_pattern, tall, wide, kernel)
             x, y = transform.apply(*np.meshgrid(left + np.arange(wide), top + np.arange(tall)))
             outside = (x < -0.5) | (y < -0.5) | (x > frame[1] - 0.5) | (y > frame[0] - 0.5)
             value = unsplit(value) if split else value
@@ -682,7 +707,7 @@ def resample(
     return result
 
 
-def resample_tile(raw, row0, dark, scale, place, turn, cfa_pattern, height, width):
+def resample_tile(raw, row0, dark, scale, place, turn, cfa_pattern, height, width, kernel):
     """Resample one tile: (value, Σw²), both (channel, y, x); see `fill_window` and `sample_window`."""
     split = cfa_pattern != "mono"
     frame = scale.shape
@@ -704,5 +729,5 @@ def resample_tile(raw, row0, dark, scale, place, turn, cfa_pattern, height, widt
     flat = np.empty((2, value.size + PADDING), np.float32)
     ramp = np.arange(width + PADDING, dtype=np.float32)
     cell = turned_cell(cfa_pattern, turn, frame)
-    sample_window(window, half, split, cell, local, height, width, ramp, flat[0], flat[1], 0)
+    sample_window(window, half, split, cell, local, height, width, kernel, ramp, flat[0], flat[1], 0)
     return flat[0, : value.size].reshape(value.shape), flat[1, : value.size].reshape(value.shape)

@@ -191,7 +191,7 @@ def _local_range(median, spread, height, width, split):
 def stack_tile(
     raw, starts, row0, frame_rows, base, dark, factors, group, scale_maps, turns, cells, places, bounds, white,
     split, left, top, height, width, levels, scales, weights, alpha, beta, master, correction,
-    method, k_low, k_high, table, network, ramp, window, values, squares, marks, saturations,
+    method, k_low, k_high, table, network, kernel, ramp, window, values, squares, marks, saturations,
     rows_out, first_row, first_column, signal, variance, coverage, low_map, high_map, saturated_map, chi, flagged,
 ):  # fmt: skip
     """Stack one tile into the band's arrays.
@@ -224,7 +224,7 @@ def stack_tile(
         local = place.copy()
         local[0, 0] -= wleft
         local[1, 0] -= wtop
-        sample_window(window, half, split, cells[f], local, height, width, ramp, values, squares, at)
+        sample_window(window, half, split, cells[f], local, height, width, kernel, ramp, values, squares, at)
         if found:
             reached = flagged[f]
             reached[:] = 0
