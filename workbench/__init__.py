@@ -6,7 +6,22 @@ __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["apps", "bayer", "camera", "charts", "export", "frames", "ingest", "results", "runs", "sensor"],
+    submodules=[
+        "align",
+        "apps",
+        "bayer",
+        "calibrate",
+        "camera",
+        "charts",
+        "export",
+        "finish",
+        "frames",
+        "ingest",
+        "results",
+        "runs",
+        "sensor",
+        "stack",
+    ],
     submod_attrs={
         "errors": ["FrameReadError", "StageError", "WorkbenchError"],
         "frames": ["check_cube", "make_cube"],
