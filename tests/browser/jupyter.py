@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -50,7 +51,8 @@ def jupyter_lab(folder: Path, scratch: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
     command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--notebook-dir={folder}"]
     # no feed of news, no question whether one may be fetched, no look for updates
-    command += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    quiet = {"LabApp": {"news_url": None, "check_for_updates_class": "jupyterlab.NeverCheckForUpdate"}}
+    (scratch / "config" / "jupyter_lab_config.json").write_text(json.dumps(quiet))
     with log.open("w") as output:
         server = subprocess.Popen(
             command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -125,7 +127,7 @@ class Lab:
 
     def open(self, notebook: str) -> None:
         """Open a notebook and wait for its kernel; accept the kernel dialog where there is one."""
-        self.page.goto(f"{self.address}/lab/tree/{notebook}")
+        self.page.goto(f"{self.address}/lab/tree/{notebook}?reset")
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=1000 * STARTING)
         give_up = time.monotonic() + STARTING
         while not any(kernel["connections"] for kernel in self._kernels()):
@@ -143,7 +145,14 @@ class Lab:
         self.page.click(".jp-Notebook .jp-Cell >> nth=0")
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        self.page.get_by_text(f"[{cells}]:", exact=True).first.wait_for(timeout=1000 * RUNNING)
+        done = self.page.get_by_text(f"[{cells}]:", exact=True)
+        pane = self.page.locator(".jp-WindowedPanel-outer").first
+        give_up = time.monotonic() + RUNNING
+        while not done.count():  # cells far from the view are not in the page, so stay at the end
+            pane.evaluate("pane => pane.scrollTop = pane.scrollHeight")
+            self.page.wait_for_timeout(500)
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"the last of {cells} code cells did not finish: {self.errors()}")
 
     def show(self, text: str):
         """Scroll until a code cell that contains the text is in view with its output; returns the cell."""
