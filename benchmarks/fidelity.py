@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from workbench.camera import VirtualSensor, d7000, expose, firmware
 from workbench.frames import make_cube
 from workbench.sensor import inspect_frames
-from workbench.sensor.verdicts import CHANGED, NOTICE, UNKNOWN
+from workbench.sensor.fidelity.verdicts import CHANGED, NOTICE, UNKNOWN
 
 SHAPE, LARGER = (384, 512), (1024, 1536)
 LEVELS = (0.01, 0.03, 0.1, 0.3, 0.6)  # of saturation, green

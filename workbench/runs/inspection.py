@@ -22,7 +22,7 @@ from ..ingest import Folder, open_folder, open_frames, read_metadata
 from ..ingest.metadata import kind_in_folders, kind_in_words
 from ..ingest.reader import frame_row
 from ..results import is_simulated, written
-from ..sensor.verdicts import CHANGED, NOTICE, OK, UNKNOWN
+from ..sensor.fidelity.verdicts import CHANGED, NOTICE, OK, UNKNOWN
 
 _MARK = {OK: "✓", NOTICE: "i", CHANGED: "✗", UNKNOWN: "?"}
 

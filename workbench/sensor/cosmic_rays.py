@@ -69,9 +69,10 @@ def find_cosmic_rays(
     xarray.Dataset
         Over event: ``y``, ``x`` (of the charge's centre), ``pixels``, ``length`` [pixels], ``charge`` [ADU, or e⁻
         with a gain], ``peak`` [σ], with ``frame``, ``filename`` and ``exposure``.  Over stamp: ``picture`` (row,
-        column) [as charge] of the largest, ``stamp_event`` their number.  Scalars: ``tracks`` and ``tracks_error``, ``singles``
-        (events of one pixel), ``flickering`` pixels, ``dips`` (pixels below the threshold), ``frames``, ``seconds``,
-        ``area`` [cm²], ``expected`` tracks, ``flux`` and ``flux_error`` [1/cm²/min].  ``attrs["warnings"]``.
+        column) [as charge] of the largest, ``stamp_event`` their number.  Scalars: ``tracks`` and ``tracks_error``,
+        ``singles`` (events of one pixel), ``flickering`` pixels, ``dips`` (pixels below the threshold), ``frames``,
+        ``seconds``, ``area`` [cm²], ``expected`` tracks, ``flux`` and ``flux_error`` [1/cm²/min].
+        ``attrs["warnings"]``.
 
     Raises
     ------

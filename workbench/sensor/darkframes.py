@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from ..bayer import channel_index
-from ..statistics import BLOCKS, counted, pair_moments, pair_sums, stream_frames
+from ..statistics import BLOCKS, counted, in_threads, pair_moments, pair_sums, stream_frames
 from .bias import CLIPPED_FRACTION
 from .selection import Setting, group_frames
 
@@ -201,20 +201,27 @@ def read_group(
     """
     cell = channel_index(pattern)
     count = len(files)
-    total = saturated = first = previous = None
-    moments, noise, zeros = [], [], 0.0
-    for number, frame in enumerate(frames):
-        if total is None:
-            first = frame
-            total, saturated = np.zeros(frame.shape, np.float32), np.zeros(frame.shape, bool)
-        add_frame(total, saturated, frame, np.float32(np.inf if np.isnan(white) else white))
-        if number:
-            _pair(previous, frame, pattern, moments, noise)
-        previous = frame
-    if count > 2:
-        _pair(first, previous, pattern, moments, noise)
-    if count == 1:
-        _pair(first, first, pattern, moments, noise)
+    sums: list[np.ndarray] = []  # the two that grow while pairs of frames go by
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        first = previous = None
+        for frame in frames:
+            if previous is None:
+                first = frame
+                sums.extend([np.zeros(frame.shape, np.float32), np.zeros(frame.shape, bool)])
+            add_frame(*sums, frame, np.float32(np.inf if np.isnan(white) else white))
+            if previous is not None:
+                yield previous, frame
+            previous = frame
+        if count != 2:
+            yield first, previous  # closes the ring; a lone frame, paired with itself, still has a mean
+
+    moments, noise = [], []
+    for one in in_threads(lambda pair: pair_sums(*pair, pattern), pairs()):
+        whole = pair_moments(one.plain.sum(axis=1))
+        moments.append((whole.mean1, whole.mean2, one.zero.sum() / one.plain[..., 0].sum()))
+        noise.append(pair_moments(one.plain).half_variance)
+    total, saturated = sums
     last = max(count - 1, 1)
     means = np.array([pair[0] for pair in moments[:last]] + [pair[1] for pair in moments[last - 1 : count - 1]])
     zeros = float(np.mean([pair[2] for pair in moments]))
@@ -228,13 +235,6 @@ def read_group(
         exposure, files, means, half, *levels, medians(total, own, cell, count, zero), int(np.count_nonzero(own)), zeros
     )
     return group, total, saturated
-
-
-def _pair(a: np.ndarray, b: np.ndarray, pattern: str, moments: list, noise: list) -> None:
-    sums = pair_sums(a, b, pattern)
-    whole = pair_moments(sums.plain.sum(axis=1))
-    moments.append((whole.mean1, whole.mean2, sums.zero.sum() / sums.plain[..., 0].sum()))
-    noise.append(pair_moments(sums.plain).half_variance)
 
 
 def medians(

@@ -69,6 +69,7 @@ def fit_gain(
         raise WorkbenchError(f"method {method!r} is unknown; use 'model' or 'plain'")
     if read is not None:
         ptc = _with_read_noise(ptc, read)
+    fit = _fit_model if method == "model" else _fit_plain
     isos = _unique(ptc["iso"].values)
     channels = ptc["channel"].values.tolist()
     result = {name: np.full((len(isos), len(channels)), np.nan) for name in _VARIABLES}
@@ -78,8 +79,7 @@ def fit_gain(
         where = np.flatnonzero(same_iso(ptc["iso"].values, iso))
         problems: dict[str, list[str]] = {}
         for column, channel in enumerate(channels):
-            curve = ptc.isel(pair=where, channel=column)
-            one, which, problem = (_fit_model if method == "model" else _fit_plain)(curve)
+            one, which, problem = fit(_curve(ptc, where, column))
             used[where[which], column] = True
             for name, value in one.items():
                 result[name][row, column] = value
@@ -119,12 +119,26 @@ def _with_read_noise(ptc: xr.Dataset, read: xr.Dataset) -> xr.Dataset:
     return ptc.assign(changes)
 
 
-def _select(curve: xr.Dataset) -> tuple[np.ndarray, str]:
+Curve = dict[str, np.ndarray]  # one ISO and channel of a photon transfer curve, each array along its pairs
+
+
+def _curve(ptc: xr.Dataset, pairs: np.ndarray, column: int) -> Curve:
+    one = {
+        str(name): values.values[pairs, column] for name, values in ptc.data_vars.items() if "channel" in values.dims
+    }
+    return one | {"level": ptc["level"].values[pairs], "white_level": np.full(pairs.size, ptc.attrs["white_level"])}
+
+
+def _chosen(curve: Curve, which: np.ndarray) -> Curve:
+    return {name: values[which] for name, values in curve.items()}
+
+
+def _select(curve: Curve) -> tuple[np.ndarray, str]:
     """Return the numbers of the pairs to fit, and why there are none."""
-    signal, variance = curve["signal"].values, curve["variance"].values
-    saturated = curve["saturated_fraction"].values > CLIPPED_FRACTION
+    signal, variance = curve["signal"], curve["variance"]
+    saturated = curve["saturated_fraction"] > CLIPPED_FRACTION
     # below one pixel's own noise there is no light to speak of
-    dark = (curve["zero_fraction"].values > CLIPPED_FRACTION) | ~(signal > np.sqrt(np.maximum(variance, 0)))
+    dark = (curve["zero_fraction"] > CLIPPED_FRACTION) | ~(signal > np.sqrt(np.maximum(variance, 0)))
     dark |= ~(variance > 0)
     if not signal.size:
         return np.empty(0, int), "there are no pairs of flats; shoot two or more at each of several exposures"
@@ -133,9 +147,9 @@ def _select(curve: xr.Dataset) -> tuple[np.ndarray, str]:
     if (dark | saturated).all():
         return np.empty(0, int), "the flats hold no light above the black level; shoot longer exposures"
     peak = np.argmax(np.where(dark, -np.inf, variance))
-    error = np.hypot(curve["variance_error"].values, curve["variance_error"].values[peak])
+    error = np.hypot(curve["variance_error"], curve["variance_error"][peak])
     fallen = ~dark & (signal > signal[peak]) & (variance < 0.9 * variance[peak] - 4 * error)
-    limit = float(curve.attrs["white_level"]) - float(curve["black_level"].values.max())
+    limit = float(curve["white_level"].max()) - float(curve["black_level"].max())
     limit = np.inf if np.isnan(limit) else limit
     if fallen.any():  # the variance breaks down where the brightest pixels clip
         limit = min(limit, signal[peak])
@@ -145,26 +159,26 @@ def _select(curve: xr.Dataset) -> tuple[np.ndarray, str]:
     return np.flatnonzero(good), ""
 
 
-def _fit_model(curve: xr.Dataset) -> tuple[dict[str, float], np.ndarray, str]:
+def _fit_model(curve: Curve) -> tuple[dict[str, float], np.ndarray, str]:
     which, problem = _select(curve)
     if problem:
         return {"pairs_used": 0, "levels_used": 0}, which, problem
-    curve = curve.isel(pair=which)
+    curve = _chosen(curve, which)
     level = _distinct_levels(curve)
-    known = bool(np.isfinite(curve["dark_variance"].values).all() and (curve["dark_variance"].values > 0).all())
+    known = bool(np.isfinite(curve["dark_variance"]).all() and (curve["dark_variance"] > 0).all())
     count = {"pairs_used": which.size, "levels_used": level.max() + 1, "blog_gain": _blog_gain(curve)}
-    if not known and curve["signal"].values.max() < 1.5 * curve["signal"].values.min():
+    if not known and curve["signal"].max() < 1.5 * curve["signal"].min():
         return (
             count | {"pairs_used": 0, "levels_used": 0},
             which[:0],
             "without bias frames one light level does not separate gain from read noise; shoot bias frames, or flats "
             "at several exposures",
         )
-    black = curve["black_level"].values
-    read = curve["dark_variance"].values if known else np.zeros(which.size)
-    sums = curve["sums"].values  # (pair, block, moment)
+    black = curve["black_level"]
+    read = curve["dark_variance"] if known else np.zeros(which.size)
+    sums = curve["sums"]  # (pair, block, moment)
     frames = np.array([_frames_of(curve, number) for number in range(level.max() + 1)])
-    pixels = curve["sums"].sel(moment="n").sum("block").values
+    pixels = sums[..., 0].sum(axis=1)
     worth = pixels * np.array([pair_weight(frames[number]) for number in level])
 
     x, q, h = _scaled(sums.sum(axis=1), black)
@@ -177,8 +191,8 @@ def _fit_model(curve: xr.Dataset) -> tuple[dict[str, float], np.ndarray, str]:
     residual = _by_level(h - read * q - slope * x - intercept * q, level)
     blocks = xr_.shape[0]
     spread = _by_level(hr - read * qr - slope * xr_ - intercept * qr, level)
-    read_error = float(curve["dark_variance_error"].values.mean()) if known else 0.0
-    scatter = slope * curve["black_scatter"].values.mean()
+    read_error = float(curve["dark_variance_error"].mean()) if known else 0.0
+    scatter = slope * curve["black_scatter"].mean()
     noise = np.square(jackknife_error(spread)) + scatter**2 / frames
     degrees = residual.size - (1 if known else 2)
     chi2 = float((np.square(residual) / noise).sum()) * max(blocks - 3, 1) / max(blocks - 1, 1) if degrees > 0 else 0.0
@@ -195,7 +209,7 @@ def _fit_model(curve: xr.Dataset) -> tuple[dict[str, float], np.ndarray, str]:
     # ∂slope/∂R, and ∂slope/∂(signal) of each pair, of the weighted fit
     lever = _levers(x, q, weight, free=not known)
     by_read = float((lever * q).sum()) * read_error if known else 0.0
-    by_black = float((lever * slope).sum()) * float(curve["black_level_error"].values.mean())
+    by_black = float((lever * slope).sum()) * float(curve["black_level_error"].mean())
     by_scatter = np.sqrt((np.square(_by_level(lever, level, mean=False)) / frames).sum()) * scatter
     error = np.sqrt((jackknife_error(slopes) * widen) ** 2 + by_read**2 + by_black**2 + by_scatter**2)
     one = count | {
@@ -212,29 +226,29 @@ def _fit_model(curve: xr.Dataset) -> tuple[dict[str, float], np.ndarray, str]:
     return one, which, problem
 
 
-def _fit_plain(curve: xr.Dataset) -> tuple[dict[str, float], np.ndarray, str]:
+def _fit_plain(curve: Curve) -> tuple[dict[str, float], np.ndarray, str]:
     """A line through all pairs, weights 1/variance²; the jackknife deletes blocks of rows."""
 
     def line(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         slope, intercept, _ = _weighted(mean, np.ones_like(mean), variance, 1 / np.square(variance), free=True)
         return slope, intercept
 
-    mean, variance = curve["mean"].values, curve["variance_plain"].values
+    mean, variance = curve["mean"], curve["variance_plain"]
     which = np.flatnonzero(variance > 0)
-    levels = _distinct_levels(curve.isel(pair=which)) if which.size else np.zeros(1, int)
+    levels = _distinct_levels(_chosen(curve, which)) if which.size else np.zeros(1, int)
     if which.size < 2 or levels.max() < 1:
         return {"pairs_used": 0, "levels_used": 0}, which[:0], "a line needs pairs at two light levels or more"
     slope, intercept = line(mean[which], variance[which])
-    moments = pair_moments(np.moveaxis(leave_one_out(curve["sums_plain"].values[which], axis=1), 1, 0))
+    moments = pair_moments(np.moveaxis(leave_one_out(curve["sums_plain"][which], axis=1), 1, 0))
     slopes, intercepts = line((moments.mean1 + moments.mean2) / 2, moments.half_variance)
     residual = variance[which] - intercept - slope * mean[which]
-    scale = 2 / (curve["sums_plain"].sel(moment="n").sum("block").values[which] - 1)
+    scale = 2 / (curve["sums_plain"][which][..., 0].sum(axis=1) - 1)
     one = {
         "gain": 1 / slope,
         "gain_error": float(jackknife_error(slopes)) / slope**2,
         "intercept": float(intercept),
         "intercept_error": float(jackknife_error(intercepts)),
-        "blog_gain": _blog_gain(curve.isel(pair=which)),
+        "blog_gain": _blog_gain(_chosen(curve, which)),
         "pairs_used": which.size,
         "levels_used": levels.max() + 1,
         "chi2": float((residual**2 / (scale * variance[which] ** 2)).sum() / max(which.size - 2, 1)),
@@ -292,21 +306,21 @@ def _by_level(values: np.ndarray, level: np.ndarray, *, mean: bool = True) -> np
     return values @ (member / member.sum(axis=0) if mean else member)
 
 
-def _distinct_levels(curve: xr.Dataset) -> np.ndarray:
+def _distinct_levels(curve: Curve) -> np.ndarray:
     """Number the light levels of a curve from 0."""
-    return np.unique(curve["level"].values, return_inverse=True)[1].reshape(-1)
+    return np.unique(curve["level"], return_inverse=True)[1].reshape(-1)
 
 
-def _frames_of(curve: xr.Dataset, number: int) -> int:
+def _frames_of(curve: Curve, number: int) -> int:
     """How many frames the pairs of a level are made of."""
     where = _distinct_levels(curve) == number
     pairs = int(where.sum())
     return 2 if pairs == 1 else pairs  # a ring of n frames has n pairs
 
 
-def _blog_gain(curve: xr.Dataset) -> float:
-    signal = curve["mean_single"].values - curve["black_level"].values
-    return float((signal / curve["variance_single"].values).mean())
+def _blog_gain(curve: Curve) -> float:
+    signal = curve["mean_single"] - curve["black_level"]
+    return float((signal / curve["variance_single"]).mean())
 
 
 def unity_gain_iso(gain: xr.Dataset) -> xr.Dataset:

@@ -6,7 +6,7 @@ import pytest
 from workbench.errors import WorkbenchError
 from workbench.frames import make_cube
 from workbench.ingest import open_folder, open_frames
-from workbench.sensor.codes import count_codes, find_gaps, missing_codes
+from workbench.sensor.fidelity.codes import count_codes, find_gaps, missing_codes
 
 
 def cube_of(mosaics, kind="flat", **attrs):

@@ -5,7 +5,7 @@ import pytest
 
 from workbench.camera import d7000, expose, firmware
 from workbench.frames import make_cube
-from workbench.sensor.hotfilter import hot_pixel_filter
+from workbench.sensor.fidelity.hotfilter import hot_pixel_filter
 
 CAMERA = d7000(seed=5, shape=(512, 768))
 

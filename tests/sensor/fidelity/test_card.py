@@ -10,11 +10,12 @@ import pytest
 from workbench import sensor
 from workbench.frames import make_cube
 from workbench.ingest import open_folder, open_frames
-from workbench.sensor import fidelity, verdicts
-from workbench.sensor.verdicts import CHANGED, NOTICE, OK, UNKNOWN
+from workbench.sensor import fidelity
+from workbench.sensor.fidelity import verdicts
+from workbench.sensor.fidelity.verdicts import CHANGED, NOTICE, OK, UNKNOWN
 
 SPEC = importlib.util.spec_from_file_location(
-    "benchmark_of_fidelity", Path(__file__).parents[2] / "benchmarks" / "fidelity.py"
+    "benchmark_of_fidelity", Path(__file__).parents[3] / "benchmarks" / "fidelity.py"
 )
 benchmark = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(benchmark)

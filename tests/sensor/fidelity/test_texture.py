@@ -7,7 +7,7 @@ from workbench.camera import d7000, expose, firmware
 from workbench.errors import WorkbenchError
 from workbench.frames import make_cube
 from workbench.ingest import read_frame
-from workbench.sensor.texture import noise_texture, patch_correlation, smooth_noise
+from workbench.sensor.fidelity.texture import noise_texture, patch_correlation, smooth_noise
 
 CAMERA = d7000(seed=11, shape=(256, 384))
 

@@ -17,11 +17,11 @@ from scipy import stats
 from scipy.fft import next_fast_len
 from scipy.ndimage import maximum_filter1d
 
-from ..bayer import channel_index
-from ..errors import WorkbenchError
-from ..frames import channels_of, check_cube
-from ..statistics import counted, stream_frames
-from .selection import group_frames
+from ...bayer import channel_index
+from ...errors import WorkbenchError
+from ...frames import channels_of, check_cube
+from ...statistics import counted, stream_frames
+from ..selection import group_frames
 
 ENOUGH = 12  # pixels at the codes beside one, without which its absence says nothing
 _DOUBLED, _DOUBLED_ENOUGH = 1.5, 200

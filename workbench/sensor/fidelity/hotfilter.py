@@ -7,9 +7,9 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from ..bayer import channel_index
-from ..frames import check_cube
-from ..statistics import stream_frames
+from ...bayer import channel_index
+from ...frames import check_cube
+from ...statistics import stream_frames
 
 _BRIGHT, _WARM = 8.0, 5.0  # standard deviations above the median: a bright pixel, and one that may be its company
 _HALF = 0.5  # as bright as it: what a filter leaves has a neighbour like itself, what a blur makes has fainter ones
@@ -25,14 +25,13 @@ _MAD_TO_SIGMA = 1.4826
 def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
     """Test one long dark for a filter in the camera that takes lone bright pixels away (a "star eater").
 
-    Four tests, none of which needs to know how many hot pixels the sensor has; each says how probable the finding is
+    Three tests, none of which needs to know how many hot pixels the sensor has; each says how probable the finding is
     on an untouched sensor.  *Alone*: of pixels brighter than 8 σ the share without company among their 24 neighbours
     (5 σ, and half as bright as they) should be (1 − ρ)²⁴ or more, ρ being the share of pixels above 5 σ (binomial; the
     scatter plot of M. Shelley tests the same by eye).  *Spike*: V − max(8 neighbours of one colour) of bright pixels
     should be exactly zero no more often than ±1, 2 or 3 (M. Shelley).  *Extremes*: noise has as many pixels above all
-    their 8 neighbours as below all, by 0, 1 or 2 σ; hot pixels only add to those above (binomial).  *Ceiling*: a filter
-    that acts only on pixels far above their neighbours cuts the arm off; the brightest lone pixel should lie at 8 σ
-    plus the tail's scale times ln n or higher.
+    their 8 neighbours as below all, by 0, 1 or 2 σ; hot pixels only add to those above (binomial).  A filter that takes
+    only pixels far above their neighbours (by more than about ten σ) leaves enough of them to go unnoticed.
 
     Parameters
     ----------
@@ -42,11 +41,10 @@ def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Over test (``alone``, ``spike``, ``ceiling``, ``extremes``): ``observed`` and ``expected`` counts (of
-        ``ceiling``: the brightest pixel [σ]), ``p_value``, ``positive`` (p < 10⁻³ after allowing for the number of
-        tests, and an effect that matters) and ``able`` (enough pixels to tell).  Over difference [ADU]: ``bright``,
-        pixels by V − max(8 neighbours).  Over pixel: ``value`` and ``company``, V and the maximum of its 24
-        neighbours [σ above the median] of some pixels.
+        Over test (``alone``, ``spike``, ``extremes``): ``observed`` and ``expected`` counts, ``p_value``, ``positive``
+        (p < 10⁻³ after allowing for the number of tests, and an effect that matters) and ``able`` (enough pixels to
+        tell).  Over difference [ADU]: ``bright``, pixels by V − max(8 neighbours).  Over pixel: ``value`` and
+        ``company``, V and the maximum of its 24 neighbours [σ above the median] of some pixels.
         Attributes: ``found`` (True, False, or None where it cannot be told), ``p_value``, ``exposure``,
         ``temperature``, ``filename``, ``bright_pixels``.
 
@@ -86,8 +84,6 @@ def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
         ("alone", alone, bright * odds, stats.binom.cdf(alone, bright, odds), 0.5, bright >= _ENOUGH_BRIGHT),
         ("spike", spike, beside / 6, stats.binom.sf(spike - 1, spike + beside, 1 / 7), 3.0, bright >= _ENOUGH_BRIGHT),
     ]
-    lone = shown[:_SHOWN][shown[:_SHOWN, 1] <= np.maximum(_WARM, _HALF * shown[:_SHOWN, 0]), 0]
-    rows.append(_ceiling(lone, float(((dark.attrs["white_level"] - centre) / sigma).min())))
     extremes = [
         ("extremes", high, low, stats.binom.cdf(high, high + low, 0.5), 0.8, low >= _ENOUGH_EXTREMES)
         for high, low in zip(above[: level + 1], below[: level + 1], strict=True)
@@ -128,24 +124,6 @@ def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
         "bright_pixels": int(bright),
     }
     return xr.Dataset(data, coords, attrs)
-
-
-def _ceiling(bright: np.ndarray, full: float) -> tuple[str, float, float, float, float, bool]:
-    """Test whether the brightness of lone bright pixels ends sooner than a tail that falls off exponentially would.
-
-    The tail's scale from the median; the brightest of n is then below x with probability (1 − exp(−x/scale))ⁿ.  Hot
-    pixels fall off more slowly than that.  Where some reach the white level (`full`) there is no ceiling.
-    """
-    if bright.size < _ENOUGH_EXTREMES or bright.max() > 0.9 * full:
-        return "ceiling", float(bright.max(initial=0)), 0.0, 1.0, _LOW, False
-    above = bright - _BRIGHT
-    scale = float(np.median(above)) / np.log(2)
-    highest = float(above.max())
-    chance = float(np.exp(bright.size * np.log1p(-np.exp(-highest / scale)))) if scale > 0 else 1.0
-    return "ceiling", _BRIGHT + highest, _BRIGHT + scale * float(np.log(bright.size)), chance, _LOW, True
-
-
-_LOW = 0.8  # of the expected brightest pixel
 
 
 @numba.njit(nogil=True, cache=True)

@@ -12,11 +12,11 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from ..bayer import channel_index
-from ..errors import WorkbenchError
-from ..frames import channels_of, check_cube
-from ..statistics import counted, stream_frames
-from .selection import group_frames
+from ...bayer import channel_index
+from ...errors import WorkbenchError
+from ...frames import channels_of, check_cube
+from ...statistics import counted, stream_frames
+from ..selection import group_frames
 
 LAGS = tuple((dy, dx) for dy in range(3) for dx in range(-2, 3) if (dy, dx) > (0, 0))
 NEAREST = ((0, 1), (1, 0), (1, 1), (1, -1))

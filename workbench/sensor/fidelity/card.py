@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from ..errors import FrameReadError, WorkbenchError
-from ..frames import check_cube
-from ..statistics import jackknife_error, leave_one_out, pair_moments, stream_frames
+from ...errors import FrameReadError, WorkbenchError
+from ...frames import check_cube
+from ...statistics import jackknife_error, leave_one_out, pair_moments, stream_frames
+from ..transfer import photon_transfer
 from . import verdicts
 from .codes import count_codes, missing_codes
 from .hotfilter import hot_pixel_filter
 from .texture import noise_texture, patch_correlation, smooth_noise
-from .transfer import photon_transfer
 from .verdicts import CHANGED, DARK_KINDS, NOTICE, OK, UNKNOWN, Finding
 
 TESTS = {

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from .selection import describe
+from ..selection import describe
 
 OK, NOTICE, CHANGED, UNKNOWN = "as it should be", "worth knowing", "changed by the camera", "cannot tell"
 DARK_KINDS = ("bias", "dark", "darkflat")
@@ -395,8 +395,6 @@ def _hot_words(test: str, observed: float, expected: float) -> str:
         return f"only {observed:.0f} of them stand alone where {expected:.0f} should"
     if test == "spike":
         return f"{observed:.0f} equal their brightest neighbour exactly where {expected:.0f} should"
-    if test == "ceiling":
-        return f"the brightest stand {observed:.0f} σ high and no higher, where {expected:.0f} σ should occur"
     return f"{observed:.0f} pixels rise above all their neighbours while {expected:.0f} lie below all of theirs"
 
 

@@ -1,0 +1,305 @@
+"""How long should a sub-exposure be, at which ISO, and how many hours does a target take?
+
+All from measured numbers, each with its error: the read noise, which every sub adds once, sky and dark current, which
+come with time, and what the mount can hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from ..errors import WorkbenchError
+
+PENALTY = 0.05  # more noise than one endless exposure would have
+LONGEST = 600.0  # s: beyond it satellites, gusts and clouds cost more than read noise
+TIMES = np.geomspace(1.0, 1800.0, 121)  # s, for curves
+
+
+class Quantity(NamedTuple):
+    """A number with its standard error."""
+
+    value: float
+    error: float
+
+
+def propagate(formula: Callable[..., float], *quantities: tuple[float, float]) -> Quantity:
+    """Return a formula of independent quantities with its error: first order, by central differences.
+
+    σ² = Σ (½ (f(x + σ_x) − f(x − σ_x)))²: a difference over the whole error bar, so that a formula that bends within
+    it is still served.  An error that is not known counts as none.
+
+    Examples
+    --------
+    >>> value, error = propagate(lambda x, y: x * y, (3.0, 0.3), (2.0, 0.1))
+    >>> value, round(error, 3)
+    (6.0, 0.671)
+    """
+    values = [float(value) for value, _ in quantities]
+    variance = 0.0
+    for number, (value, error) in enumerate(quantities):
+        error = float(error)
+        if error > 0 and math.isfinite(error):
+            ends = [formula(*values[:number], value + sign * error, *values[number + 1 :]) for sign in (1, -1)]
+            variance += ((ends[0] - ends[1]) / 2) ** 2
+    return Quantity(float(formula(*values)), math.sqrt(variance) if math.isfinite(variance) else math.nan)
+
+
+def noise_penalty(time: Any, read_noise: Any, rate: Any) -> Any:
+    """Return by how much subs of a length make a stack noisier than one endless exposure of the same total.
+
+    √(1 + RN²/(B t)) − 1: in a total time T there are T/t read-outs, each of variance RN², beside the shot noise B T of
+    sky and dark current.
+
+    Parameters
+    ----------
+    time
+        Length of a sub [s].
+    read_noise
+        In e⁻ rms.
+    rate
+        Sky and dark current together, B [e⁻/s/pixel].
+
+    Examples
+    --------
+    >>> round(float(noise_penalty(60.0, 2.5, 1.0)), 4)
+    0.0508
+    """
+    return np.sqrt(1 + np.square(read_noise) / (np.asarray(rate) * time)) - 1
+
+
+def sub_length(read_noise: tuple[float, float], rate: tuple[float, float], penalty: float = PENALTY) -> Quantity:
+    """Return the shortest sub [s] whose noise penalty is no more than asked, with its error.
+
+    t = C RN²/B with C = 1/((1 + p)² − 1), 9.76 for p = 5 %.
+
+    Parameters
+    ----------
+    read_noise
+        Value and error [e⁻ rms].
+    rate
+        Sky and dark current together, value and error [e⁻/s/pixel].
+    penalty
+        The share p of noise that may be added.
+
+    Raises
+    ------
+    WorkbenchError
+        If the penalty is not positive.
+
+    Examples
+    --------
+    >>> length = sub_length((2.5, 0.05), (1.0, 0.02))
+    >>> round(length.value, 1), round(length.error, 1)
+    (61.0, 2.7)
+    """
+    if not 0 < penalty < 10:
+        raise WorkbenchError(f"the noise penalty is a share above zero, such as 0.05 for 5 %, not {penalty}")
+    factor = 1 / ((1 + penalty) ** 2 - 1)
+    return propagate(lambda noise, background: factor * noise**2 / background, read_noise, rate)
+
+
+def hours(
+    snr: float,
+    target: tuple[float, float],
+    rate: tuple[float, float],
+    read_noise: tuple[float, float],
+    time: float,
+    *,
+    overhead: float = 0.0,
+    pixels: float = 1.0,
+) -> Quantity:
+    """Return the hours under the sky that bring a target to a signal-to-noise ratio, with their error.
+
+    SNR = √n · s T/√((s + B) T + RN² T/t), hence T = SNR² (s + B + RN²/t)/(n s²); with a pause after every sub it takes
+    T (t + pause)/t.
+
+    Parameters
+    ----------
+    snr
+        The ratio wanted.
+    target
+        The target's own signal, value and error [e⁻/s/pixel].
+    rate
+        Sky and dark current together, value and error [e⁻/s/pixel].
+    read_noise
+        Value and error [e⁻ rms].
+    time
+        Length of a sub [s].
+    overhead
+        Pause between subs: download, dither [s].
+    pixels
+        Over how many pixels one averages (binning 2 x 2: 4).
+
+    Raises
+    ------
+    WorkbenchError
+        If the target gives no signal, or a number is not positive.
+
+    Examples
+    --------
+    >>> result = hours(10, (0.05, 0.0), (1.0, 0.0), (2.5, 0.0), 60.0)
+    >>> round(result.value, 1)
+    12.8
+    """
+    if not (snr > 0 and target[0] > 0 and time > 0 and pixels > 0 and overhead >= 0):
+        raise WorkbenchError(
+            "hours need a positive ratio, target signal [e-/s/pixel], sub length and number of pixels; got "
+            f"{snr}, {target[0]}, {time}, {pixels}"
+        )
+    efficiency = time / (time + overhead)
+
+    def needed(signal: float, background: float, noise: float) -> float:
+        signal = max(signal, 1e-9)
+        return snr**2 * (signal + background + noise**2 / time) / (pixels * signal**2) / efficiency / 3600
+
+    return propagate(needed, target, rate, read_noise)
+
+
+def plan_subs(
+    sensor: xr.Dataset,
+    background: xr.Dataset,
+    *,
+    penalty: float = PENALTY,
+    longest: float | None = None,
+    white_level: float | None = None,
+    isos: Sequence[float] | None = None,
+) -> xr.Dataset:
+    """Plan the subs at every measured ISO, and choose the ISO.
+
+    At each ISO the sub is as long as its darkest colour needs for the penalty, but no longer than `longest`.  Of the
+    settings that keep to the penalty the one with the greatest dynamic range is best, log₂ of the signal at saturation
+    over the noise of a sub without target; where none does, the one with the least penalty.
+
+    Parameters
+    ----------
+    sensor
+        From `open_sensor` or `characterize`: ``read_noise``, ``gain``, ``black_level`` over (iso, channel).
+    background
+        From `background_rate`: ``rate`` [e⁻/s/pixel] over channel, with error.
+    penalty
+        More noise than one endless exposure would have, as a share.
+    longest
+        Longest sub [s] that the mount allows (`tracking`); 600 s where it is not known.
+    white_level
+        In ADU; the one that the lights state where it is not given.
+    isos
+        The settings to look at; all that are measured by default.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over (iso, channel): ``needed``, the sub length [s] for the penalty, with error; ``saturation`` [e⁻].  Over iso:
+        ``length`` [s], with error, ``penalty`` of it, ``dynamic_range`` [stops], ``filled``, the share of the range up
+        to saturation that the background fills.  Over (iso, channel, time): ``curve``, the penalty.  attrs:
+        ``best_iso``, ``best_length``, ``longest``, ``asked``.
+
+    Raises
+    ------
+    WorkbenchError
+        If no ISO has both gain and read noise, or the background is not measured.
+
+    Examples
+    --------
+    >>> shape = (2, 1)
+    >>> sensor = xr.Dataset({name: (("iso", "channel"), np.full(shape, value)) for name, value in (
+    ...     ("gain_error", 0.01), ("read_noise_error", 0.05), ("black_level", 600.0))},
+    ...     {"iso": [200.0, 800.0], "channel": ["mono"]})
+    >>> sensor["gain"] = ("iso", "channel"), [[1.0], [0.25]]
+    >>> sensor["read_noise"] = ("iso", "channel"), [[3.0], [2.5]]
+    >>> sky = xr.Dataset({"rate": ("channel", [1.0]), "rate_error": ("channel", [0.02])}, {"channel": ["mono"]})
+    >>> plan = plan_subs(sensor, sky, white_level=16383)
+    >>> plan.attrs["best_iso"], round(plan.attrs["best_length"])
+    (200.0, 88)
+    """
+    limit = LONGEST if longest is None or not math.isfinite(longest) else float(longest)
+    if not limit > 0:
+        raise WorkbenchError(f"the longest sub is a time in seconds, not {limit}")
+    channels = [str(name) for name in background["channel"].values]
+    rates = {name: Quantity(*_pair(background, "rate", channel=name)) for name in channels}
+    rates = {name: rate for name, rate in rates.items() if rate.value > 0}
+    if not rates:
+        raise WorkbenchError(
+            "the background of the lights is not above their black level: no sub length can be planned from it; give a "
+            "longer light, or one whose black level is known"
+        )
+    kept = [float(iso) for iso in sensor["iso"].values if isos is None or iso in isos]
+    kept = [iso for iso in kept if _known(sensor, iso, list(rates))]
+    if not kept:
+        raise WorkbenchError(
+            "no ISO has both gain and read noise measured: shoot bias frames and pairs of flats at one ISO, and "
+            "characterize them"
+        )
+    white = float(background.attrs.get("white_level", math.nan)) if white_level is None else float(white_level)
+    shape = (len(kept), len(channels))
+    found = {name: np.full(shape, np.nan) for name in ("needed", "needed_error", "saturation")}
+    curve = np.full((*shape, TIMES.size), np.nan)
+    rows: dict[str, list[float]] = {
+        name: [] for name in ("length", "length_error", "penalty", "dynamic_range", "filled")
+    }
+    for row, iso in enumerate(kept):
+        for column, channel in enumerate(channels):
+            if channel not in rates:
+                continue
+            at = {"iso": iso, "channel": channel}
+            noise, rate = _pair(sensor, "read_noise", **at), rates[channel]
+            found["needed"][row, column], found["needed_error"][row, column] = sub_length(noise, rate, penalty)
+            black = float(sensor["black_level"].sel(at))
+            gain = float(sensor["gain"].sel(at))
+            found["saturation"][row, column] = (white - (black if math.isfinite(black) else 0.0)) * gain
+            curve[row, column] = noise_penalty(TIMES, noise[0], rate.value)
+        worst = int(np.nanargmax(found["needed"][row]))
+        length = min(found["needed"][row, worst], limit)
+        rows["length"].append(length)
+        rows["length_error"].append(found["needed_error"][row, worst] if length < limit else 0.0)
+        noise = sensor["read_noise"].sel(iso=iso).reindex(channel=channels).values
+        level = np.array([rates[name].value if name in rates else np.nan for name in channels])
+        rows["penalty"].append(float(np.nanmax(noise_penalty(length, noise, level))))
+        total = np.sqrt(noise**2 + level * length)
+        rows["dynamic_range"].append(float(np.nanmin(np.log2(found["saturation"][row] / total))))
+        rows["filled"].append(float(np.nanmax(level * length / found["saturation"][row])))
+    met = np.array(rows["penalty"]) <= penalty * 1.001
+    score = np.array(rows["dynamic_range"]) if met.any() else -np.array(rows["penalty"])
+    if not np.isfinite(score).any():  # saturation is not known: the shortest sub
+        score = -np.array(rows["length"])
+    best = int(np.nanargmax(np.where(met | ~met.any(), np.nan_to_num(score, nan=-np.inf), -np.inf)))
+    units = {"length": "s", "length_error": "s", "penalty": "1", "dynamic_range": "stops", "filled": "1"}
+    data: dict[str, Any] = {
+        name: (("iso", "channel"), found[name], {"units": unit, "long_name": text})
+        for name, unit, text in (
+            ("needed", "s", "sub length for the penalty"),
+            ("needed_error", "s", "error of the sub length"),
+            ("saturation", "e-", "signal at saturation"),
+        )
+    }
+    data |= {name: ("iso", np.array(values), {"units": units[name]}) for name, values in rows.items()}
+    data["curve"] = (("iso", "channel", "time"), curve, {"units": "1", "long_name": "noise added by read-out"})
+    coords = {"iso": kept, "channel": channels, "time": ("time", TIMES, {"units": "s", "long_name": "sub length"})}
+    attrs = {
+        "best_iso": kept[best],
+        "best_length": rows["length"][best],
+        "best_length_error": rows["length_error"][best],
+        "longest": limit,
+        "longest_known": longest is not None,
+        "asked": penalty,
+        "met": bool(met.any()),
+        "long_name": "plan of sub-exposures",
+    }
+    return xr.Dataset(data, coords, attrs)
+
+
+def _pair(data: xr.Dataset, name: str, **at: Any) -> tuple[float, float]:
+    one = data.sel(at)
+    error = float(one[f"{name}_error"]) if f"{name}_error" in one else math.nan
+    return float(one[name]), error
+
+
+def _known(sensor: xr.Dataset, iso: float, channels: list[str]) -> bool:
+    if any(name not in sensor["channel"].values for name in channels):
+        return False
+    one = sensor.sel(iso=iso, channel=channels)
+    return bool(np.isfinite(one["gain"]).all() and np.isfinite(one["read_noise"]).all())
