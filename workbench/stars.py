@@ -22,11 +22,11 @@ FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 _APERTURE = 2.2  # flux within this many FWHM: a fraction that does not change with the seeing
 _ANNULUS = (3.0, 5.0)  # local background, in FWHM
 _ENOUGH = 40  # with fewer stars found, look deeper
-_SMOOTHING = (1.0, 2.0, 3.5)  # px: widths of the matched filters of the deeper search
+_SMOOTHING = (1.0, 2.0, 3.0)  # px: widths of the matched filters of the deeper search
 # A star spreads light into the eight neighbours of its brightest pixel.  Even at a FWHM of 1.5 pixels, centred,
 # the eight hold 0.35 of the peak; a hot pixel leaves them at the background.
 _NEIGHBOURS = 0.3
-_CENTROID_FLOOR = 0.02  # pixels of the searched plane: what sampling alone leaves
+_CENTROID_FLOOR = 0.02  # pixels of the searched plane: what sampling leaves at a width (sigma) of 0.9 of them
 
 
 def half_green(mosaic: np.ndarray, cfa_pattern: str) -> np.ndarray:
@@ -321,20 +321,21 @@ def find_stars(
     if plane.ndim != 2 or min(plane.shape) < 16:
         raise WorkbenchError(f"stars are sought on a plane of at least 16 x 16 pixels; this has shape {plane.shape}")
     plane = np.ascontiguousarray(plane, np.float32)
+    if not np.isfinite(plane[::7, ::7]).any():
+        raise WorkbenchError("this frame has no finite pixels: no stars can be sought on it")
     if background is None:
         background, deviations = block_background(plane)
         noise = float(np.nanmedian(deviations)) if noise is None else noise
     elif noise is None:
         noise = float(np.nanmedian(block_background(plane)[1]))
-    if not np.isfinite(noise):
-        raise WorkbenchError("this frame has no finite pixels: no stars can be sought on it")
     noise = max(float(noise), 1e-6)
     level = np.where(np.isfinite(background), background, np.nanmedian(background)).astype(np.float32)
     flat_sky = np.empty_like(plane)
     _subtract(plane, level, flat_sky)
     objects, hot = _extract(flat_sky, noise, threshold)
     start = _typical_sigma(objects)
-    if objects.size < _ENOUGH:
+    deeper = objects.size < _ENOUGH
+    if deeper:
         objects, hot, start, flat_sky = _search_deeper(flat_sky, noise, threshold, objects, hot, start)
     detected = objects.size
     objects = objects[np.argsort(-objects["flux"], kind="stable")][:limit]
@@ -348,14 +349,15 @@ def find_stars(
         if not np.isfinite(widths).any():
             break
         new = max(float(np.nanmedian(widths)), 0.9)
-        if abs(new - sigma) < 0.1 * sigma:
+        if abs(new - sigma) < 0.1 * sigma or (deeper and new > 1.5 * sigma):  # a crowd's light, not a star's
             break
         sigma = new
     with np.errstate(all="ignore"):
         snr = measured[:, 5] / measured[:, 6]
         kept = np.isfinite(snr) & (snr > threshold)
-        # Narrower than any optics draw, pixel and all: a hot pixel that had a noisy neighbour.
-        kept &= ~(np.minimum(own[:, 0], own[:, 1]) < 0.09)
+        # Hardly wider than the sampling alone: a hot pixel, or two, or one with a noisy neighbour.
+        least = 1.3 * (blur[0] + blur[2]) / 2 / scale**2
+        kept &= (measured[:, 2] + measured[:, 3]) / 2 > least * sigma**2 / (least + sigma**2)
         own = own * scale**2 - np.array([blur[0], blur[2], blur[1]])
         trace, det = own[:, 0] + own[:, 1], own[:, 0] * own[:, 1] - own[:, 2] ** 2
         half = np.sqrt(np.maximum(trace**2 / 4 - det, 0.0))
@@ -366,7 +368,7 @@ def find_stars(
     _photometry(
         flat_sky, measured[:, 0].copy(), measured[:, 1].copy(), FWHM_PER_SIGMA * sigma, noise, gain, light
     )  # fmt: skip
-    error = np.hypot(error * scale, _CENTROID_FLOOR * scale)
+    error = np.hypot(error, _CENTROID_FLOOR * min(1.0, (0.9 / sigma) ** 4)) * scale
     columns = {
         "x": (measured[:, 0] * scale + offset, "px", "column of the centroid"),
         "x_error": (error, "px", "standard error of x"),
@@ -425,41 +427,23 @@ def _clean(plane, noise, out):
 def _search_deeper(flat_sky, noise, threshold, objects, hot, start):
     """Search a poor field with matched filters: faint wide stars, on frames with hot pixels and banding too.
 
-    Returns the objects of the filter that found most, the hot pixels, the stars' width to start from, and the
+    Returns the objects of the filter that suits them, the hot pixels, the stars' width to start from, and the
     plane to measure them on.
     """
     cleaned = np.empty_like(flat_sky)
     spikes = _clean(flat_sky, noise, cleaned)
+    best = 0.0
+    least = 1.2 * objects.size
     for sigma in _SMOOTHING:
         smooth = gaussian_filter(cleaned, sigma, mode="nearest")
         smooth_noise = float(np.nanmedian(block_background(smooth)[1]))
         found, _ = _extract(smooth, smooth_noise, 0.75 * threshold, least_pixels=max(5, int(3 * sigma**2)))
-        if found.size > 1.2 * objects.size:
+        # The filter that suits the stars makes them stand out most.
+        score = float(np.sort(found["peak"])[-30:].sum()) / smooth_noise
+        if found.size > least and score > best:
+            best = score
             objects, hot, start, flat_sky = found, spikes, sigma, cleaned
-    return objects, hot, _mean_width(flat_sky, objects, start, noise), flat_sky
-
-
-def _mean_width(plane: np.ndarray, objects: np.ndarray, start: float, noise: float) -> float:
-    """Return the width (sigma) of the mean image of the brightest objects: each alone is lost in the noise."""
-    reach = 15
-    stamps = [
-        plane[y - reach : y + reach + 1, x - reach : x + reach + 1]
-        for x, y in zip(np.rint(objects["x"]).astype(int), np.rint(objects["y"]).astype(int), strict=True)
-        if reach <= x < plane.shape[1] - reach and reach <= y < plane.shape[0] - reach
-    ][:50]
-    if not stamps:
-        return start
-    mean = np.mean(stamps, axis=0, dtype=np.float32)
-    mean -= np.median(np.concatenate([mean[:3].ravel(), mean[-3:].ravel()]))
-    fitted, middle = np.full((1, 8), np.nan), np.full(1, float(reach))
-    width = start
-    for _ in range(5):
-        _measure(mean, middle, middle, width, noise, np.inf, fitted)
-        xx, yy, _ = _intrinsic(fitted, width)[0]
-        if not np.isfinite(xx):
-            break
-        width = float(np.clip(np.sqrt((xx + yy) / 2), start, 5.0))
-    return width
+    return objects, hot, start, flat_sky
 
 
 def _median(values: np.ndarray) -> float:
@@ -517,6 +501,7 @@ def _extract(flat_sky: np.ndarray, noise: float, threshold: float, least_pixels:
     single = around < _NEIGHBOURS * flat_sky[y, x]
     # One row or column of pixels is a bad line of the sensor, not a star.
     line = (objects["xmax"] == objects["xmin"]) | (objects["ymax"] == objects["ymin"])
+    line |= (objects["b"] < 0.5) & (objects["a"] > 3 * objects["b"])
     return objects[~(single | line)], int(np.count_nonzero(single | line))
 
 

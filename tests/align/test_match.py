@@ -94,7 +94,7 @@ def test_the_same_input_gives_the_same_bits():
 
 @pytest.mark.parametrize("count", [8, 40, 300])
 def test_strangers_are_refused(count):
-    for seed in range(4):
+    for seed in range(1 if count > 100 else 3):
         _, x, y = sky(seed, count)
         _, u, v = sky(seed + 100, count)
         with pytest.raises(NoMatchError, match="no star pattern"):

@@ -18,7 +18,7 @@ from .transform import Transform, fit_robust, fit_transform
 
 # (brightest stars, neighbours of each, tolerance in triangle shape): from quick and sure to patient.
 _ATTEMPTS = ((60, 6, 0.004), (60, 8, 0.02), (150, 8, 0.008), (120, 12, 0.03), (400, 10, 0.004))
-_SEEDS, _SHIFTS = 30, 40  # rotations, and triangle pairs within each, tried at most
+_SEEDS, _SHIFTS = 12, 12  # rotations, and triangle pairs within each, tried at most
 _CHANCE = 1e-9  # a match this likely by chance, after all tries, is none
 
 

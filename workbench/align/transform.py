@@ -15,6 +15,7 @@ from ..errors import WorkbenchError
 
 KINDS = ("shift", "similarity", "affine", "homography", "quadratic", "cubic")
 _PARAMETERS = {"shift": 2, "similarity": 4, "affine": 6, "homography": 8, "quadratic": 12, "cubic": 20}
+_LEAST = {"shift": 3, "similarity": 4, "affine": 12, "homography": 30, "quadratic": 40, "cubic": 80}  # stars, for auto
 _TERMS = {
     "shift": ((0, 0),),
     "affine": ((0, 0), (1, 0), (0, 1)),
@@ -243,7 +244,7 @@ def fit_robust(
     best = None
     spread = {}
     for name in KINDS:
-        if len(reference) < (3 if name == "shift" else max(4, 1.5 * _PARAMETERS[name])):
+        if len(reference) < _LEAST[name]:
             continue
         transform, residuals = _fit_one(reference, frame, error, name)
         d2 = (residuals["dx"].values ** 2 + residuals["dy"].values ** 2) / error**2

@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -270,9 +270,11 @@ class _Run:
                 plan, frames, about = self._plan(surveys)
             with self._timed("stack"):
                 result = self._stack(plan, frames, about, client)
+            result = replace(result, seconds=dict(self.seconds))
         except KeyboardInterrupt:
             raise WorkbenchError(
-                f"stopped; the same command goes on from here (working files in {self.work_folder}; delete it to start anew)"
+                f"stopped; the same command goes on from here (working files in {self.work_folder}; "
+                "delete it to start anew)"
             ) from None
         shutil.rmtree(self.work_folder, ignore_errors=True)
         return result
@@ -308,12 +310,13 @@ class _Run:
             _write_whole(marker, identity.encode())
         except OSError as problem:
             raise WorkbenchError(
-                f"{self.work_folder}: cannot be written ({problem.strerror or problem}); choose another place with --scratch"
+                f"{self.work_folder}: cannot be written ({problem.strerror or problem}); "
+                "choose another place with --scratch"
             ) from problem
 
     def _make_masters(self) -> None:
         try:
-            self.masters: MasterSet = make_masters(
+            masters: MasterSet = make_masters(
                 self.light,
                 **self._calibration(),
                 sensor=self.sensor,
@@ -325,21 +328,19 @@ class _Run:
             raise WorkbenchError(
                 f"{self.work_folder}: {problem.strerror or problem}; make room, or give --scratch"
             ) from problem
-        self.warnings += self.masters.warnings
+        self.warnings += masters.warnings
         self.planes: list[Path] = []
-        for number, masters in enumerate(self.masters.masters):
+        for number, group in enumerate(masters.masters):
             path = self.work_folder / f"planes-{number}"
             if not (path / "white.npy").exists():
-                factors = masters.group.factors or (1.0,)
-                save_planes(prepare_planes(masters.tables(), self.shape, float(np.median(factors))), path)
+                factors = group.group.factors or (1.0,)
+                save_planes(prepare_planes(group.tables(), self.shape, float(np.median(factors))), path)
             self.planes.append(path)
         self.group_of: list[tuple[int, float]] = []
         for number in range(len(self.names)):
-            one, factor = self.masters.of(self.light, number)
-            self.group_of.append((self.masters.masters.index(one), float(factor)))
-        self.noise = [masters.noise for masters in self.masters.masters]
-        self.masters = None  # the planes are all that is needed from here on, and the memory is
-        # what reading the lights' files needs
+            one, factor = masters.of(self.light, number)
+            self.group_of.append((masters.masters.index(one), float(factor)))
+        self.noise = [group.noise for group in masters.masters]
 
     def _survey(self, client: Any) -> list[FrameSurvey | None]:
         (self.work_folder / "survey").mkdir(exist_ok=True)
@@ -407,7 +408,8 @@ class _Run:
                     reasons[number] = "too few stars to tell its transparency, and its exposure is not known"
                     continue
                 self.warnings.append(
-                    f"{self.names[number]}: {count} stars are bright enough to tell the transparency; the exposure times do"
+                    f"{self.names[number]}: {count} stars are bright enough to tell the transparency; "
+                    "the exposure times do"
                 )
             transparency = exposures[reference] / exposures[number] / ratio
             if np.isfinite(transparency) and transparency < LEAST_TRANSPARENCY:
@@ -428,8 +430,8 @@ class _Run:
         self.set_aside += [(self.names[number], reasons[number]) for number in sorted(reasons) if number in seen]
         if len(used) < 2:
             raise WorkbenchError(
-                f"only {len(used)} of {len(self.names)} lights can be stacked onto {self.names[reference]}; a stack needs two"
-                + self._reasons()
+                f"only {len(used)} of {len(self.names)} lights can be stacked onto {self.names[reference]}; "
+                "a stack needs two" + self._reasons()
             )
         if len(used) < 0.5 * len(self.names):
             self.warnings.append(f"only {len(used)} of {len(self.names)} lights were stacked; see what was set aside")
@@ -546,17 +548,13 @@ class _Run:
             self.warnings.append(
                 "the scatter between frames is not what the noise model says (chi-square "
                 + ", ".join(f"{name} {value:.2f}" for name, value in numbers.items())
-                + "): check the gain and the read noise, or look for clouds and moving light; the variance is off by as much"
+                + "): check the gain and the read noise, or look for clouds and moving light; "
+                "the variance is off by as much"
             )
         header_about, cards = self._header(plan, about, numbers)
-        try:
-            finish_file(layout, self.out, header_about, cards, chi_map, frames)
-        except WorkbenchError:
-            raise
+        finish_file(layout, self.out, header_about, cards, chi_map, frames)
         reference = self.names[about["reference"]]
-        return StackResult(
-            self.out, frames, self.set_aside, list(dict.fromkeys(self.warnings)), numbers, reference, dict(self.seconds)
-        )
+        return StackResult(self.out, frames, self.set_aside, list(dict.fromkeys(self.warnings)), numbers, reference)
 
     def _header(self, plan: Plan, about: dict[str, Any], chi: dict[str, float]):
         reference = about["reference"]
@@ -610,7 +608,8 @@ class _Run:
             for name, value in zip("RGB", colours["daylight_multipliers"], strict=True):
                 cards[f"DAYMUL_{name}"] = (value, "daylight white balance")
         history = [
-            f"{len(used)} lights of {len(self.names)} calibrated, aligned to {self.names[reference]}, resampled once (Lanczos-3)",
+            f"{len(used)} lights of {len(self.names)} calibrated, aligned to {self.names[reference]}, "
+            "resampled once (Lanczos-3)",
             f"rejection: {plan.method} ({low:g}, {high:g}); weights from the measured noise",
             f"gain and read noise: {noise.source}",
             *self.notes,

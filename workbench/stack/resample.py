@@ -656,7 +656,13 @@ def window_bounds(places: np.ndarray, width: int, height: int, split: bool) -> n
 
 
 def resample(
-    mosaic: np.ndarray, transform: Transform, cfa_pattern: str, shape: tuple[int, int] | None = None, *, tile: int = 256
+    mosaic: np.ndarray,
+    transform: Transform,
+    cfa_pattern: str,
+    shape: tuple[int, int] | None = None,
+    *,
+    narrowing: float | None = None,
+    tile: int = 256,
 ) -> np.ndarray:
     """Resample one calibrated mosaic onto the reference's pixel grid, in colour.
 

@@ -126,8 +126,8 @@ def prepare_planes(tables: Tables, shape: tuple[int, int], factor: float = 1.0) 
     blocks = tuple(-(-size // 32) for size in shape)
     noise = np.empty((4, 1 if mono else 3, *blocks), np.float32)
     _noise_blocks(
-        cell, tables.numbers, offset, tables.base, tables.base_variance, tables.dark, tables.dark_variance, tables.response,
-        tables.response_variance, tables.defects, factor if has_dark else 1.0, 32, noise,
+        cell, tables.numbers, offset, tables.base, tables.base_variance, tables.dark, tables.dark_variance,
+        tables.response, tables.response_variance, tables.defects, factor if has_dark else 1.0, 32, noise,
     )  # fmt: skip
     for term in noise.reshape(-1, *blocks):  # blocks without a sound pixel: as elsewhere
         term[~np.isfinite(term)] = np.nanmedian(term) if np.isfinite(term).any() else 0.0
