@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -193,7 +194,7 @@ def test_nothing_half_made_is_left(cache, monkeypatch):
     monkeypatch.setattr(module.camera, "expose", fails_midway)
     with pytest.raises(WorkbenchError, match=r"samples: cannot write .*No space left.*WORKBENCH_CACHE"):
         sample_folder(progress=False)
-    assert len(calls) < 30  # the rest is not even tried
+    assert len(calls) <= 9 + os.cpu_count()  # the rest is not even tried
     assert sorted(path.name for path in cache.iterdir()) == [".samples.lock", "published.sha256"]
 
 

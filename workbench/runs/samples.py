@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -185,8 +186,19 @@ def write_samples(
             time=times[number],
         )
 
+    failed = threading.Event()
+
+    def shoot_unless_failed(number: int) -> None:
+        if failed.is_set():  # the set is lost already, and the first failure will be told
+            return
+        try:
+            shoot(number)
+        except BaseException:
+            failed.set()
+            raise
+
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        done = pool.map(shoot, range(len(shots)))
+        done = pool.map(shoot_unless_failed, range(len(shots)))
         for _ in tqdm(done, total=len(shots), desc="shooting sample frames", unit="frame", disable=not progress):
             pass
     (folder / "truth.json").write_text(json.dumps(truth(recipe), indent=1) + "\n", encoding="utf-8", newline="\n")
