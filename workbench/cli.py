@@ -53,6 +53,7 @@ def main() -> None:
         workbench inspect FOLDER                     is my raw file raw?
         workbench characterize FOLDER --out results  black level, read noise, gain, dark current
         workbench charts --frames FOLDER --out charts
+        workbench plan FOLDER                        what to shoot next, how long the subs
 
     A FOLDER holds camera RAW, DNG, FITS or PGM files, sorted into subfolders named bias, dark, flat,
     light (at any depth), or described by a table frames.csv. Frames are only read, never changed.
@@ -96,6 +97,47 @@ def inspect(frames: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
         write_inspection(result, out)
         write_charts(result, out, only=result.charts(), progress=not quiet)
         click.echo(f"\nwritten: {out / 'fidelity.json'} and charts")
+
+
+@main.command()
+@click.argument("folder", type=_FOLDER)
+@click.option("--sensor", type=_FOLDER, help="A sensor.json; without it the frames in FOLDER are measured first.")
+@click.option("--penalty", default=5.0, show_default=True, help="Noise that reading out may add [%].")
+@click.option("--longest", type=float, help="Longest sub [s], instead of what the lights say of the mount.")
+@click.option("--elongation", default=1.15, show_default=True, help="Longest over shortest axis of a good star.")
+@click.option("--snr", default=10.0, show_default=True, help="Signal-to-noise ratio of a pixel, for the hours.")
+@click.option("--target", default=10.0, show_default=True, help="The target's brightness [% of the sky's].")
+@click.option("--out", type=_FOLDER, help="Folder for the shot list (CSV) and the charts.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+@_says_what_is_wrong
+def plan(
+    folder: Path, sensor: Path | None, penalty: float, target: float, out: Path | None, quiet: bool, **options: Any
+) -> None:
+    """What to shoot next: frames that are missing in FOLDER, and ISO and length of the subs.
+
+    The shot list is what a full characterisation of this camera lacks. ISO and sub length follow from
+    the measured read noise and dark current, from the sky in a light frame, and from how far the stars
+    of the lights are drawn out (lights of several exposures tell how long the mount can hold).
+    """
+    from .runs import plan as run
+
+    result = run(
+        folder,
+        sensor,
+        penalty=penalty / 100,
+        target=target / 100,
+        progress=not quiet,
+        **options,
+    )
+    click.echo(repr(result))
+    if out is not None:
+        from .export import write_charts
+        from .runs.planning import write_shots
+
+        write_shots(result, out)
+        if result.charts():
+            write_charts(result, out, only=result.charts(), progress=not quiet)
+        click.echo(f"\nwritten: {out / 'shots.csv'} and charts")
 
 
 @main.command()

@@ -4,12 +4,25 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["dark", "diagram", "fidelity", "gain", "pictures", "registry", "theme", "words"],
+    submodules=[
+        "dark",
+        "diagram",
+        "fidelity",
+        "gain",
+        "particles",
+        "pictures",
+        "planning",
+        "registry",
+        "theme",
+        "words",
+    ],
     submod_attrs={
         "gain": ["iso_to_gain", "ptc", "read_noise_vs_iso", "shot_noise_snr"],
         "dark": ["dark_current_vs_temperature", "dark_current_vs_time", "dark_shot_noise_histogram", "dcnu_histogram"],
         "diagram": ["ccd_vs_cmos", "shot_noise_demo"],
         "fidelity": ["hot_pixel_filter", "missing_codes", "noise_spectrum"],
+        "particles": ["cosmic_rays"],
+        "planning": ["star_elongation", "sub_length"],
         "pictures": ["dark_subtraction", "hot_pixels", "vignette"],
         "registry": ["REGISTRY"],
     },

@@ -10,7 +10,7 @@ from typing import Any
 import holoviews as hv
 
 from ..errors import WorkbenchError
-from . import dark, diagram, fidelity, gain, pictures, words
+from . import dark, diagram, fidelity, gain, particles, pictures, planning, words
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Chart:
         Which frames give those pieces.
     numbers
         Whether it shows numbers, which then come as a table too.
+    asked
+        Whether it is drawn only where its name is asked for.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Chart:
     needs: tuple[str, ...] = ()
     shoot: str = ""
     numbers: bool = True
+    asked: bool = False
 
     def missing(self, result: Any) -> list[str]:
         """Name the pieces that a characterization lacks for this chart."""
@@ -195,6 +198,36 @@ _CHARTS = (
         ("dark_subtraction",),
         "three or more long darks at one temperature, better still with a light of the same exposure",
     ),
+    Chart(
+        "cosmic-rays",
+        "Cosmic rays in darks",
+        "Dark current",
+        lambda result: particles.cosmic_rays(result.cosmic_rays),
+        particles.cosmic_rays_words,
+        ("cosmic_rays",),
+        "twenty or more equal darks",
+        asked=True,
+    ),
+    Chart(
+        "sub-length",
+        "How long should a sub be?",
+        "Planning",
+        lambda result: planning.sub_length(result.subs),
+        planning.sub_length_words,
+        ("subs",),
+        "a light of a minute or more, with bias frames and pairs of flats of its ISO",
+        asked=True,
+    ),
+    Chart(
+        "star-elongation",
+        "How long can the mount hold?",
+        "Planning",
+        lambda result: planning.star_elongation(result.shapes, result.tracking),
+        planning.star_elongation_words,
+        ("shapes", "tracking"),
+        "lights of several exposures",
+        asked=True,
+    ),
 )
 REGISTRY: dict[str, Chart] = {chart.id: chart for chart in _CHARTS}
 
@@ -208,7 +241,7 @@ def select(only: tuple[str, ...] | list[str] | None = None) -> list[Chart]:
         If an id is not in the registry.
     """
     if not only:
-        return list(REGISTRY.values())
+        return [chart for chart in REGISTRY.values() if not chart.asked]
     unknown = [name for name in only if name not in REGISTRY]
     if unknown:
         raise WorkbenchError(f"there is no chart {', '.join(map(repr, unknown))}; the charts are {', '.join(REGISTRY)}")

@@ -20,6 +20,7 @@ ISOS = (100, 200, 400, 800, 1600, 3200, 6400)
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.65)  # of saturation: of which a gain is fitted
 GAIN_ERROR, READ_NOISE_ERROR = 0.01, 0.02  # wanted, as shares
 BIAS, DARKS, CALIBRATION = 10, 4, 20  # frames of a kind below which rare pixels, or a master's noise, show
+FASTEST = 1 / 8000  # s: of most shutters
 WARMER = 10.0  # K between the temperatures of darks
 _TALLER = 1.5  # ratio within which two exposures are the same
 _WITHIN = 2.0  # K
@@ -39,11 +40,25 @@ class ShotList:
         return self.table[self.table["shoot"] > 0].reset_index(drop=True)
 
     def _shown(self) -> pd.DataFrame:
-        shown = self.table.copy()
-        shown["iso"] = [f"{iso:g}" if math.isfinite(iso) else "any" for iso in shown["iso"]]
-        shown["exposure"] = [shutter(time) for time in shown["exposure"]]
-        shown["temperature"] = [f"{value:g} °C" if math.isfinite(value) else "" for value in shown["temperature"]]
-        return shown
+        """Return the table in words, the flats of an ISO in one row."""
+        rows = []
+        table = self.table.assign(part=np.where(self.table["kind"] == "flat", -1, np.arange(len(self.table))))
+        for _, some in table.groupby(["kind", "iso", "part"], sort=False, dropna=False):
+            first = some.iloc[0]
+            times = list(dict.fromkeys(filter(None, map(shutter, some["exposure"]))))
+            rows.append(
+                {
+                    "kind": first["kind"],
+                    "ISO": f"{first['iso']:g}" if math.isfinite(first["iso"]) else "any",
+                    "exposure": ", ".join(times),
+                    "temperature": f"{first['temperature']:g} °C" if math.isfinite(first["temperature"]) else "",
+                    "wanted": int(some["wanted"].sum()),
+                    "there": int(np.minimum(some["there"], some["wanted"]).sum()) if len(some) > 1 else first["there"],
+                    "to shoot": int(some["shoot"].sum()),
+                    "what for": first["why"].split(":")[0] if len(some) > 1 else first["why"],
+                }
+            )
+        return pd.DataFrame(rows)
 
     def __repr__(self) -> str:
         text = self._shown().to_string(index=False)
@@ -67,7 +82,9 @@ def shutter(time: float) -> str:
         return ""
     if time <= 0:
         return "shortest"
-    return f"1/{1 / time:.3g} s" if time < 0.3 else f"{time:.3g} s"
+    if time >= 0.3:
+        return f"{time:.3g} s"
+    return f"1/{1 / time:.0f} s" if time < 0.1 else f"1/{1 / time:.2g} s"
 
 
 def bias_frames_needed(pixels: int, error: float = READ_NOISE_ERROR) -> int:
@@ -134,6 +151,8 @@ def shot_list(
     table = folder.table
     seen = sorted(float(iso) for iso in table["iso"].dropna().unique())
     wanted = sorted({*(ISOS if isos is None else isos), *(seen if isos is None else [])})
+    if not seen and isos is None:
+        wanted = [math.nan]  # a camera without ISO settings
     pixels = int(table["height"].iloc[0]) * int(table["width"].iloc[0]) // (1 if _mono(table) else 4)
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
@@ -146,7 +165,7 @@ def shot_list(
     rows += _flats(folder, sensor, wanted, pixels, gain_error, notes)
     rows += _darks(table, sensor, notes)
     if not _saturated(folder):
-        row = _row(table, "light", math.nan, math.nan, math.nan, 1, "overexposed, of anything: where the camera clips")
+        row = _row(table, "light", math.nan, math.nan, math.nan, 1, "overexposed, of anything; where the camera clips")
         rows.append(row | {"there": 0, "shoot": 1})
     rows += _calibration(table, pixels)
     return ShotList(pd.DataFrame(rows), tuple(notes))
@@ -199,14 +218,20 @@ def _flats(
             "how bright the flats' lamp is shows once there is a flat: shoot one at ISO 100 with the histogram's peak "
             "in the middle, and plan again"
         )
+    if LEVELS[0] * speed * 100 / max([iso for iso in isos if math.isfinite(iso)], default=100) < FASTEST:
+        notes.append(
+            f"the shortest exposures of flats are beyond {shutter(FASTEST)}: dim the lamp, stop the lens down, or "
+            "leave out the faintest levels"
+        )
     for iso in isos:
         each = 2 * pairs
         total = _more(sensor, iso, "gain", error, 0)
         if total:
             each = max(each, 2 * math.ceil(total / len(LEVELS) / 2))
-        have = table[(table["kind"] == "flat") & np.isclose(table["iso"].to_numpy(float), iso)]
+        same = np.isclose(table["iso"].to_numpy(float), iso) | math.isnan(iso)
+        have = table[(table["kind"] == "flat") & same]
         for level in LEVELS:
-            exposure = level * speed * 100 / iso
+            exposure = level * speed * 100 / (iso if math.isfinite(iso) else 100)
             why = f"gain to {100 * error:g} %: {100 * level:.0f} % of saturation"
             if math.isnan(speed):
                 rows.append(_row(have, "flat", iso, math.nan, math.nan, each, why) | {"there": 0, "shoot": each})
@@ -215,7 +240,7 @@ def _flats(
         # other levels will do as well: six of them with two frames each
         times = have.groupby("exposure").size()
         good = int((times >= 2).sum())
-        if good >= len(LEVELS) and (math.isnan(speed) or times.index.max() < 1.4 * speed * 100 / iso):
+        if good >= len(LEVELS) and (math.isnan(speed) or times.index.max() < 1.4 * rows[-1]["exposure"] / LEVELS[-1]):
             for row in rows[-len(LEVELS) :]:
                 row.update(there=max(row["there"], row["wanted"]), shoot=0)
     return rows
@@ -227,7 +252,8 @@ def saturation_time(folder: Folder) -> float:
     From the flat whose 90th percentile lies highest below 90 % of the white level, with the black level of its file.
     """
     best, found = 0.0, math.nan
-    flats = folder.table[folder.table["kind"] == "flat"].dropna(subset=["iso", "exposure"])
+    flats = folder.table[folder.table["kind"] == "flat"].dropna(subset=["exposure"])
+    flats = flats.assign(iso=flats["iso"].fillna(100))
     flats = flats.sort_values(["iso", "exposure"]).drop_duplicates(["iso", "exposure", "aperture"])
     for row in flats.itertuples():
         if best > 0.5 or not row.exposure > 0:  # bright enough for a good estimate
@@ -249,23 +275,30 @@ def _darks(table: pd.DataFrame, sensor: xr.Dataset | None, notes: list[str]) -> 
     lights = table[table["kind"] == "light"]
     own = table[table["kind"] == "dark"]
     if len(lights):
-        iso, longest = float(lights["iso"].mode().iloc[0]), float(lights["exposure"].max())
-    elif len(own) and own["iso"].notna().any():
-        iso, longest = float(own["iso"].mode().iloc[0]), float(own["exposure"].max())
+        iso, longest = _usual(lights["iso"]), float(lights["exposure"].max())
+    elif len(own):
+        iso, longest = _usual(own["iso"]), float(own["exposure"].max())
     else:
-        iso, longest = 800.0, 300.0
+        iso, longest = 800.0 if table["iso"].notna().any() else math.nan, 300.0
+    longest = longest if math.isfinite(longest) else 300.0
     known = pd.concat([own["temperature"], lights["temperature"]]).dropna()
-    room = float(known.mode().iloc[0]) if len(known) else math.nan
-    longest = max(longest, 60.0)
+    room = _usual(known)
+    here = own[np.isclose(own["iso"].to_numpy(float), iso, equal_nan=True)]
+    if math.isfinite(room):
+        here = here[(here["temperature"] - room).abs() <= _WITHIN]
+    times = here.groupby("exposure").size()
+    times = times[times >= 2].index.to_numpy(float)
+    longest = max(longest, 60.0, *times)
     if sensor is not None and math.isfinite(room):
         rate, _ = dark_current_at(sensor, room)
         # the dark signal of the longest should exceed the read noise, or its growth does not show
         if rate > 0 and rate * longest < 10:
             longest = min(1200.0, 10 / rate)
-    rows = [
-        _row(own, "dark", iso, time, room, DARKS, "dark current: its growth with time")
-        for time in (longest / 10, longest / 3, longest)
-    ]
+    rows = []
+    for target in (longest / 10, longest / 3, longest):
+        near = times[np.abs(np.log(times / target)) < math.log(2)]  # another exposure will do as well
+        exposure = float(near[np.argmin(np.abs(np.log(near / target)))]) if near.size else target
+        rows.append(_row(own, "dark", iso, exposure, room, DARKS, "dark current: its growth with time"))
     if math.isnan(room):
         notes.append(
             "no frame records the sensor's temperature: put darks into folders named by it (20C, 10C), the camera left "
@@ -279,6 +312,12 @@ def _darks(table: pd.DataFrame, sensor: xr.Dataset | None, notes: list[str]) -> 
         value = near[0] if near else room + step
         rows.append(_row(own, "dark", iso, longest, value, DARKS, "dark law: its doubling temperature"))
     return rows
+
+
+def _usual(values: pd.Series) -> float:
+    """Return the most frequent known value, NaN where none is known."""
+    known = values.dropna().mode()
+    return float(known.iloc[0]) if len(known) else math.nan
 
 
 def _saturated(folder: Folder) -> bool:
@@ -300,7 +339,7 @@ def _calibration(table: pd.DataFrame, pixels: int) -> list[dict[str, Any]]:
     """Darks and flats for the lights that are there: of their ISO, exposure and temperature."""
     rows = []
     lights = table[table["kind"] == "light"]
-    for (iso, exposure), some in lights.groupby(["iso", "exposure"]):
+    for (iso, exposure), some in lights.groupby(["iso", "exposure"], dropna=False):
         temperature = float(some["temperature"].mean()) if some["temperature"].notna().any() else math.nan
         rows.append(
             _row(table, "dark", iso, exposure, temperature, CALIBRATION, "calibration: the lights' own master dark")

@@ -178,7 +178,8 @@ def plan_subs(
     Parameters
     ----------
     sensor
-        From `open_sensor` or `characterize`: ``read_noise``, ``gain``, ``black_level`` over (iso, channel).
+        From `open_sensor` or `characterize`: ``read_noise``, ``gain``, ``black_level`` over (iso, channel).  Rounding
+        to whole ADU is noise too and is added to the read noise.
     background
         From `background_rate`: ``rate`` [e⁻/s/pixel] over channel, with error.
     penalty
@@ -246,7 +247,7 @@ def plan_subs(
             if channel not in rates:
                 continue
             at = {"iso": iso, "channel": channel}
-            noise, rate = _pair(sensor, "read_noise", **at), rates[channel]
+            noise, rate = read_out_noise(sensor, iso, channel), rates[channel]
             found["needed"][row, column], found["needed_error"][row, column] = sub_length(noise, rate, penalty)
             black = float(sensor["black_level"].sel(at))
             gain = float(sensor["gain"].sel(at))
@@ -256,7 +257,7 @@ def plan_subs(
         length = min(found["needed"][row, worst], limit)
         rows["length"].append(length)
         rows["length_error"].append(found["needed_error"][row, worst] if length < limit else 0.0)
-        noise = sensor["read_noise"].sel(iso=iso).reindex(channel=channels).values
+        noise = np.array([read_out_noise(sensor, iso, name).value if name in rates else np.nan for name in channels])
         level = np.array([rates[name].value if name in rates else np.nan for name in channels])
         rows["penalty"].append(float(np.nanmax(noise_penalty(length, noise, level))))
         total = np.sqrt(noise**2 + level * length)
@@ -290,6 +291,16 @@ def plan_subs(
         "long_name": "plan of sub-exposures",
     }
     return xr.Dataset(data, coords, attrs)
+
+
+def read_out_noise(sensor: xr.Dataset, iso: float, channel: str) -> Quantity:
+    """Return what reading out adds [e⁻ rms] with its error: the read noise and the rounding to whole ADU, g/√12."""
+    at = {"iso": iso, "channel": channel}
+    return propagate(
+        lambda noise, gain: math.sqrt(noise**2 + gain**2 / 12),
+        _pair(sensor, "read_noise", **at),
+        _pair(sensor, "gain", **at),
+    )
 
 
 def _pair(data: xr.Dataset, name: str, **at: Any) -> tuple[float, float]:

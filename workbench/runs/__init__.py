@@ -4,10 +4,11 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["characterization", "inspection", "samples"],
+    submodules=["characterization", "inspection", "planning", "samples"],
     submod_attrs={
         "characterization": ["Characterization", "characterize"],
         "inspection": ["Inspection", "inspect"],
+        "planning": ["Plan", "plan"],
         "samples": ["sample_folder"],
     },
 )
