@@ -151,8 +151,12 @@ def test_quality_tells_trailed_and_blurred_frames_apart():
 
 
 def test_clouds_and_empty_frames_are_set_aside():
-    table = xr.Dataset({n: ("frame", v) for n, v in {
-        "stars": [500.0, 60.0, 0.0, 480.0], "fwhm": [3.0, 3.0, np.nan, 3.0], "roundness": [0.9, 0.9, np.nan, 0.9]}.items()})  # fmt: skip
+    columns = {
+        "stars": [500.0, 60.0, 0.0, 480.0],
+        "fwhm": [3.0, 3.0, np.nan, 3.0],
+        "roundness": [0.9, 0.9, np.nan, 0.9],
+    }
+    table = xr.Dataset({name: ("frame", values) for name, values in columns.items()})
     reasons = poor_frames(table)
     assert set(reasons) == {1, 2}
     assert "clouds" in reasons[1]

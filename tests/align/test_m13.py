@@ -16,5 +16,5 @@ def test_the_cluster_is_followed(real_data):
     catalogues = [find_stars(fits.getdata(path).astype(np.float32)) for path in paths]
     for stars, (dx, dy) in zip(catalogues, SHIFTS, strict=True):
         x, y = match_stars(catalogues[0], stars).transform.apply(660.0, 500.0)
-        assert abs(x - 660.0 - dx) < 0.6
-        assert abs(y - 500.0 - dy) < 0.6
+        assert abs(x - 660.0 - dx) < 0.5
+        assert abs(y - 500.0 - dy) < 0.5

@@ -1,6 +1,9 @@
 """A folder in, a stack out: against the truth of a simulated night, and what goes wrong on the way."""
 
+import os
 import shutil
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -150,7 +153,7 @@ def test_lights_that_do_not_belong_are_set_aside(night, tmp_path):
     reasons = {name.split("/")[-1]: reason for name, reason in result.set_aside}
     assert set(reasons) == {"light_0001.fits", "light_0005.fits", "light_0006.fits"}
     assert "short" in reasons["light_0001.fits"]
-    assert "stars" in reasons["light_0005.fits"]
+    assert any(word in reasons["light_0005.fits"] for word in ("stars", "FWHM", "pattern"))
     assert "300 x 200" in reasons["light_0006.fits"]
     assert int(result.frames["used"].sum()) == 4
     assert "light_0005.fits" in repr(result)
@@ -176,9 +179,9 @@ def test_mistakes_are_named(night, tmp_path):
         stack_folder(night.folder, tmp_path / "a.fits", reference="light_0099", progress=False)
     with pytest.raises(WorkbenchError, match="none of noise"):
         stack_folder(night.folder, tmp_path / "a.fits", method="kappa", progress=False)
+    only = tmp_path / "only"
+    shutil.copytree(night.folder / "biases", only / "biases")
     with pytest.raises(WorkbenchError, match="no light frames"):
-        only = tmp_path / "only"
-        shutil.copytree(night.folder / "biases", only / "biases")
         stack_folder(only, tmp_path / "a.fits", progress=False)
     one = tmp_path / "one" / "lights"
     one.mkdir(parents=True)
@@ -210,7 +213,11 @@ def test_workers_of_a_cluster_give_the_same_and_a_lost_one_is_replaced(night, do
         Client(cluster) as client,
     ):
         out = tmp_path / "stack.fits"
+        victim = next(iter(client.run(os.getpid).values()))
+        accident = threading.Timer(2.5, os.kill, (victim, signal.SIGKILL))
+        accident.start()
         result = stack_folder(night.folder, out, reference="light_0000", scheduler=client, progress=False)
+        accident.join()
         with fits.open(result.path) as one, fits.open(done.path) as two:
             assert np.array_equal(one[0].data, two[0].data, equal_nan=True)
 

@@ -330,7 +330,8 @@ class Engine:
                 float(out.top - tile.RIM), tall, wide, levels, scales, weights, alpha[number], beta[number],
                 master[number], self.correction, self.method, low, high, self.table, self.network, self.kernel,
                 b["ramp"], b["window"], b["values"], b["squares"], b["marks"], b["saturations"], rows, 0,
-                int(lefts[number]), out.signal, out.variance, out.coverage, out.rejected_low, out.rejected_high, out.saturated, out.chi, b["flagged"],
+                int(lefts[number]), out.signal, out.variance, out.coverage, out.rejected_low, out.rejected_high,
+                out.saturated, out.chi, b["flagged"],
             )  # fmt: skip
 
 

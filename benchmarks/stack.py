@@ -1,0 +1,127 @@
+"""Stacking beside Siril on the same files: wall time, processor time, peak memory.
+
+    python benchmarks/stack.py FOLDER [--frames 4928x3264:20] [--docs docs/benchmarks-stack.md] [--skip-siril]
+
+FOLDER keeps the simulated nights, generated once.  Needs ``siril-cli`` for the comparison.  Each program runs in a
+process of its own; the workbench's first run fills the cache of compiled code and is not timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from workbench.camera.night import write_night
+
+NIGHTS = {
+    "4928x3264:20": {"shape": (3264, 4928), "lights": 20},
+    "2464x1632:60": {"shape": (1632, 2464), "lights": 60},
+    "2464x1632:20": {"shape": (1632, 2464), "lights": 20},
+    "2464x1632:100": {"shape": (1632, 2464), "lights": 100},
+    "2464x1632:200": {"shape": (1632, 2464), "lights": 200},
+}
+SIRIL = """requires 1.0.0
+cd biases
+convert bias -out=../process
+cd ../process
+stack bias rej 3 3 -nonorm
+cd ../darks
+convert dark -out=../process
+cd ../process
+stack dark rej 3 3 -nonorm
+cd ../flats
+convert flat -out=../process
+cd ../process
+preprocess flat -bias=bias_stacked
+stack pp_flat rej 3 3 -norm=mul
+cd ../lights
+convert light -out=../process
+cd ../process
+preprocess light -dark=dark_stacked -flat=pp_flat_stacked -cc=dark -cfa -equalize_cfa -debayer
+register pp_light
+stack r_pp_light rej w 3 3 -norm=addscale -out=../result
+close
+"""
+
+
+def night(folder: Path, name: str) -> Path:
+    where = folder / name.replace(":", "-")
+    if not (where / "truth.json").exists():
+        shutil.rmtree(where, ignore_errors=True)
+        write_night(
+            where, **NIGHTS[name], biases=16, darks=16, flats=16, suffix="fits", trails=1, cosmic_rays=500, seed=20
+        )
+    return where
+
+
+def measured(command: list[str], **options) -> dict[str, float]:
+    """Run a command to its end; wall [s], processor time [s], peak resident memory [MB]."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - begin
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed:\n{output[-3000:]}")
+    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "memory": usage.ru_maxrss / 1024}
+
+
+def workbench(where: Path) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(dir=where.parent) as out:
+        command = [sys.executable, "-m", "workbench.cli", "stack", str(where), "--out", f"{out}/stack.fits", "--quiet"]
+        return measured(command)
+
+
+def siril(where: Path) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(dir=where.parent) as room:
+        for kind in ("biases", "darks", "flats", "lights"):
+            (Path(room) / kind).mkdir()
+            for path in (where / kind).iterdir():
+                (Path(room) / kind / path.name).symlink_to(path)
+        script = Path(room) / "stack.ssf"
+        script.write_text(SIRIL)
+        return measured(["siril-cli", "-s", str(script), "-d", room])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--frames", action="append", choices=sorted(NIGHTS))
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--skip-siril", action="store_true")
+    parser.add_argument("--json", type=Path, help="results are added to this file")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    kept = options.json or options.folder / "results.json"
+    results = json.loads(kept.read_text()) if kept.exists() else {}
+    for name in options.frames or list(NIGHTS)[:2]:
+        where = night(options.folder, name)
+        entry = results.setdefault(name, {})
+        workbench(where)  # compiled code into its cache, files into the page cache
+        entry["workbench"] = min((workbench(where) for _ in range(options.repeat)), key=lambda run: run["wall"])
+        if shutil.which("siril-cli") and not options.skip_siril:
+            entry["siril"] = min((siril(where) for _ in range(options.repeat)), key=lambda run: run["wall"])
+        entry["load"] = os.getloadavg()[0]
+        kept.write_text(json.dumps(results, indent=1))
+        for program in ("workbench", "siril"):
+            if program in entry:
+                run = entry[program]
+                print(
+                    f"{name:14s} {program:10s} {run['wall']:7.1f} s wall {run['cpu']:7.1f} s cpu {run['memory']:7.0f} MB"
+                )
+        if "siril" in entry:
+            ratio = {key: entry["workbench"][key] / entry["siril"][key] for key in ("wall", "cpu", "memory")}
+            print(
+                f"{name:14s} ratio      {ratio['wall']:.3f} wall, {ratio['cpu']:.3f} cpu, {ratio['memory']:.2f} memory"
+            )
+
+
+if __name__ == "__main__":
+    main()
