@@ -25,6 +25,15 @@ def covered(shape=(200, 300), top=13, left=21, count=20):
     return make_picture(signal, np.ones_like(signal), coverage=coverage)
 
 
+def test_a_rejected_trail_does_not_part_the_picture():
+    picture = covered()
+    rows, columns = np.indices(picture.signal.shape[1:])
+    trail = np.abs(rows - 0.7 * columns + 20) < 11  # 18 px wide, from edge to edge, gone from a few frames
+    parted = picture.assign(coverage=picture.coverage.where(~trail, picture.coverage * 0.5))
+    whole, found = common_box(picture), common_box(parted)
+    assert np.abs(np.subtract(whole, found)).max() <= 8
+
+
 def test_crop_finds_the_common_area_and_can_be_undone():
     picture = covered()
     cut = crop(picture, share=0.99)

@@ -17,12 +17,14 @@ from typing import Any
 import numba
 import numpy as np
 import xarray as xr
+from scipy import ndimage
 
 from ..errors import StageError, WorkbenchError
 
 CHANNELS = {1: ("mono",), 3: ("R", "G", "B")}
 PLANES = ("signal", "variance", "coverage", "saturated")  # what a finish needs of a stack
 _CELL = 16  # [px] cells in which the common coverage is sought
+_TRAIL = 5  # [cells] uncovered lines thinner than this do not part a picture
 _GAPS = 0.02  # share of a row or column at the edge that may be missing
 _BAND = 256  # [rows] a thread works on at a time
 
@@ -221,7 +223,13 @@ def common_box(picture: xr.Dataset, share: float = 0.9) -> tuple[int, int, int, 
     rows, columns = good.shape[0] // cell, good.shape[1] // cell
     cells = good[: rows * cell, : columns * cell].reshape(rows, cell, columns, cell).mean(axis=(1, 3))
     # a cell counts while its larger part is covered: its missing edge is trimmed below, a hole in it is a hole
-    top, bottom, left, right = (edge * cell for edge in _largest_rectangle(cells > 0.5))
+    # a satellite's trail is rejected right across a frame: what is that thin is bridged before the rectangle is sought
+    full = np.pad(cells > 0.5, _TRAIL)
+    whole = ndimage.binary_closing(full, np.ones((_TRAIL, _TRAIL)))
+    bridges = ndimage.binary_dilation(whole & ~full, np.ones((3, 3)))
+    whole, bridges = (grid[_TRAIL:-_TRAIL, _TRAIL:-_TRAIL] for grid in (whole, bridges))
+    good[: rows * cell, : columns * cell] |= np.kron(bridges, np.ones((cell, cell), bool))
+    top, bottom, left, right = (edge * cell for edge in _largest_rectangle(whole))
     bottom = good.shape[0] if bottom == rows * cell else bottom
     right = good.shape[1] if right == columns * cell else right
     box = [top, bottom, left, right]
