@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -323,12 +323,18 @@ def stream_frames(frames: Iterable[Any], workers: int | None = None) -> Iterator
 
     Each is computed once and no more than ``workers + 1`` wait in memory.
     """
+    return in_threads(_compute, frames, workers)
+
+
+def in_threads(function: Callable[[Any], Any], items: Iterable[Any], workers: int | None = None) -> Iterator[Any]:
+    """Yield function(item) in order, a few ahead in as many threads; items are taken as there is room for them."""
     workers = workers or min(4, os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(workers)
     ahead: deque = deque()
     try:
-        for frame in frames:
-            ahead.append(pool.submit(_compute, frame))
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            del item  # or it would stay in memory while the next one is made
             if len(ahead) > workers:
                 yield ahead.popleft().result()
         while ahead:
@@ -345,7 +351,7 @@ def measure_pairs(
     cube: xr.DataArray,
     pairs: Sequence[tuple[int, int]],
     *,
-    black: np.ndarray | None = None,
+    black: Sequence[Any] | None = None,
     blocks: int = BLOCKS,
     progress: Any = True,
 ) -> PairSums:
@@ -364,19 +370,24 @@ def measure_pairs(
     last_use = {index: number for number, pair in enumerate(pairs) for index in pair}
     pattern, white = cube.attrs["cfa_pattern"], cube.attrs["white_level"]
     frames = zip(order, counted(stream_frames(cube.data[i] for i in order), progress, len(order)), strict=True)
-    held: dict[int, np.ndarray] = {}
-    results = []
-    for number, pair in enumerate(pairs):
-        while not held.keys() >= set(pair):
-            index, frame = next(frames)
-            held[index] = frame
-        level = None if black is None else black[number]
-        results.append(pair_sums(*(held[index] for index in pair), pattern, black=level, white=white, blocks=blocks))
-        for index in set(pair):
-            if last_use[index] == number:
-                del held[index]
-    for _ in frames:  # lets the stream and its bar finish
-        pass
+
+    def paired() -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
+        held: dict[int, np.ndarray] = {}
+        for number, (first, second) in enumerate(pairs):
+            while not held.keys() >= {first, second}:
+                index, frame = next(frames)
+                held[index] = frame
+            yield held[first], held[second], None if black is None else black[number]
+            for index in {first, second}:
+                if last_use[index] == number:
+                    del held[index]
+        for _ in frames:  # nothing is left; lets the stream and its bar finish
+            pass
+
+    def measure(pair: tuple[np.ndarray, np.ndarray, Any]) -> PairSums:
+        return pair_sums(*pair[:2], pattern, black=pair[2], white=white, blocks=blocks)
+
+    results = list(in_threads(measure, paired()))
     if not results:
         sums, counts = (np.zeros((0, len(channels_of(pattern)), 1, *rest)) for rest in ((len(MOMENTS),), ()))
         return PairSums(sums, sums, counts, counts, np.zeros((0, sums.shape[1], 2)))
