@@ -276,6 +276,11 @@ class _Run:
                 f"stopped; the same command goes on from here (working files in {self.work_folder}; "
                 "delete it to start anew)"
             ) from None
+        except OSError as problem:
+            raise WorkbenchError(
+                f"{problem.filename or self.work_folder}: {problem.strerror or problem}; make room or give --scratch "
+                "another place, then the same command goes on from here"
+            ) from problem
         shutil.rmtree(self.work_folder, ignore_errors=True)
         return result
 
@@ -641,14 +646,15 @@ def _survey_one(path: Path, work: Path, number: int, planes: Path, factor: float
         raw = None
         if pixels is None:
             pixels = PlainPixels(scratch, 0, "<u2", shape)
-            if not scratch.exists():
+            size = scratch.stat().st_size if scratch.exists() else 0
+            if size not in (math.prod(shape) * 2, math.prod(shape) * 4):
                 raw = read_frame(path)
                 if raw.dtype != np.uint16:
                     pixels = PlainPixels(scratch, 0, "<f4", shape)
                     raw = raw.astype(np.float32)
                 _require_shape(path, raw.shape, shape)
                 _write_whole(scratch, np.ascontiguousarray(raw).astype(pixels.stored, copy=False).tobytes())
-            elif scratch.stat().st_size != math.prod(shape) * 2:
+            elif size == math.prod(shape) * 4:
                 pixels = PlainPixels(scratch, 0, "<f4", shape)
         elif np.dtype(pixels.stored).itemsize not in (2, 4) or np.dtype(pixels.stored).newbyteorder("=") not in (
             np.uint16, np.int16, np.float32,
