@@ -4,11 +4,12 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["characterization", "inspection", "planning", "samples"],
+    submodules=["characterization", "inspection", "planning", "samples", "stack"],
     submod_attrs={
         "characterization": ["Characterization", "characterize"],
         "inspection": ["Inspection", "inspect"],
         "planning": ["Plan", "plan"],
         "samples": ["sample_folder"],
+        "stack": ["StackResult", "stack_folder"],
     },
 )
