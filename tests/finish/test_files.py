@@ -5,6 +5,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -117,6 +118,21 @@ def test_tiff_is_read_by_others(tmp_path, stretched, linear):
         assert json.loads(page.description)["stage"] == "stretched"
     assert tifffile.imread(write_picture(stretched, tmp_path / "b.tif", bits=32)).dtype == np.float32
     assert tifffile.imread(write_picture(linear, tmp_path / "c.tif")).dtype == np.float32
+
+
+def test_xisf_says_what_its_values_span(tmp_path, linear, stretched):
+    from xisf import XISF
+
+    for picture, low, high in ((stretched, 0, 1), (linear, float(linear.signal.min()), float(linear.signal.max()))):
+        meta = XISF(str(write_picture(picture, tmp_path / "a.xisf"))).get_images_metadata()[0]
+        bounds = [float(value) for value in meta["bounds"].split(":")]
+        np.testing.assert_allclose(bounds, [min(low, 0), max(high, 1)], rtol=1e-6)
+
+
+def test_xisf_without_its_package_is_said(tmp_path, stretched, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xisf", None)
+    with pytest.raises(WorkbenchError, match="pip install xisf"):
+        write_picture(stretched, tmp_path / "a.xisf")
 
 
 def test_fits_is_plain_fits(tmp_path, linear):

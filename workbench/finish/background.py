@@ -15,7 +15,6 @@ from typing import Any
 import numba
 import numpy as np
 import xarray as xr
-from photutils.background import Background2D, MedianBackground
 from scipy import ndimage, special
 from scipy.interpolate import RBFInterpolator
 
@@ -441,6 +440,8 @@ def _splines(sky, is_sky, level, error, smoothing, y, x, *, thin):
 
 def _mesh(sky, is_sky, level, box, y, x):
     """photutils' Background2D on the cells, where stars are gone already and the nebula is masked."""
+    from photutils.background import Background2D, MedianBackground  # slow to import, and seldom asked for
+
     if not 2 <= box <= min(level.shape):
         raise WorkbenchError(f"a mesh of {box} cells does not suit {level.shape[0]} x {level.shape[1]}: 2 or more do")
     with warnings.catch_warnings():

@@ -19,7 +19,7 @@ from .photometry import find_picture_stars
 from .picture import check_picture, in_bands, luminance, note, plane
 
 SCALES = 4  # of the starlet transform: structures up to 2^4 px
-_THRESHOLDS = (3.5, 3.0, 2.75, 2.5)  # [σ] a coefficient must exceed to be kept, fine to coarse
+_THRESHOLDS = (4.5, 4.0, 3.25, 2.5)  # [σ] a coefficient must exceed to be kept, fine to coarse
 _WINGS = 0.2  # [σ of a pixel]: a star ends, for the denoise, where its wings fall below it
 _B3 = np.array([1, 4, 6, 4, 1], np.float32) / np.float32(16)  # the starlet's spline (Starck and Murtagh)
 
@@ -113,7 +113,7 @@ def denoise(
     Each channel is stabilised (`stabilise`, with a and b fitted to the variance), and what the variance map knows
     beyond that (coverage, the flat's noise) is divided out.  The starlet transform (Starck and Murtagh 2006) splits
     it into `scales`; the noise of each scale is measured there, since a stack's noise is correlated by resampling.
-    Coefficients below 2.5 to 3.5 σ of their scale lose the share `strength`; those above stay as they are.  The
+    Coefficients below 2.5 to 4.5 σ of their scale lose the share `strength`; those above stay as they are.  The
     `stars` are taken out before and left as they are: the faint dark rings that wavelets draw around a point would
     otherwise be taken for noise, and the star would gain light.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import struct
 import warnings
 from collections.abc import Mapping
@@ -224,36 +225,49 @@ def _fits_plane(values: xr.DataArray) -> np.ndarray:
 
 
 def _write_xisf(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any]) -> None:
-    from xisf import XISF  # a GPL package, used only where this format is asked for
-
     values = np.ascontiguousarray(np.moveaxis(picture["signal"].values.astype(np.float32), 0, -1))
     keywords = {
         "BUNIT": [{"value": about["units"], "comment": "of the pixel values"}],
         "HISTORY": [{"value": "", "comment": _ascii(line)} for line in about["history"]],
     }
     text = {"id": "Workbench:About", "type": "String", "value": json.dumps(about)}
-    XISF.write(
+    _xisf().write(
         str(path),
         values,
         creator_app=about["program"],
         image_metadata={"FITSKeywords": keywords, "XISFProperties": {"Workbench:About": text}},
     )
-    _undate(path)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    _amend_xisf(path, (0.0, 1.0) if about["stage"] == "stretched" else (min(low, 0.0), max(high, 1.0)))
 
 
-def _undate(path: Path) -> None:
-    """Clear the time that the xisf package stamps into a file, in place and of the same length."""
+def _amend_xisf(path: Path, bounds: tuple[float, float]) -> None:
+    """Put right in the header what the xisf package cannot be told: no date, and the range that black to white spans.
+
+    The pixels lie on a block boundary behind the header, so that there is room for a longer one.
+    """
     with open(path, "r+b") as file:
-        head = file.read(16)  # signature, length of the XML that follows, reserved
-        head += file.read(struct.unpack("<I", head[8:12])[0])
-        mark = head.find(b'id="XISF:CreationTime"')
-        start = head.find(b">", mark) + 1
-        end = head.find(b"<", start)
-        if mark < 0 or start < 1 or end < 0:
-            return
-        blank = b"2000-01-01T00:00:00.000000"[: end - start].ljust(end - start, b"0")
-        file.seek(start)
-        file.write(blank)
+        signature, length = struct.unpack("<8sI4x", file.read(16))
+        text = file.read(length).decode()
+        start = int(re.search(r'location="attachment:(\d+):', text).group(1))
+        text = re.sub(r"(XISF:CreationTime[^>]*>)[^<]*<", r"\g<1>2000-01-01T00:00:00<", text)
+        text = re.sub(r'bounds="[^"]*"', f'bounds="{bounds[0]:.9g}:{bounds[1]:.9g}"', text)
+        body = text.encode()
+        if 16 + len(body) > start:
+            raise WorkbenchError("the history is too long for this XISF file; write FITS")
+        file.seek(0)
+        file.write(struct.pack("<8sI4x", signature, len(body)) + body.ljust(start - 16, b"\0"))
+
+
+def _xisf() -> Any:
+    """The xisf package: under the GPL, and so not among the requirements."""
+    try:
+        from xisf import XISF
+    except ImportError as problem:
+        raise WorkbenchError(
+            "XISF files need the package xisf: pip install xisf; or use .fits, which holds as much"
+        ) from problem
+    return XISF
 
 
 def read_picture(path: str | Path) -> xr.Dataset:
@@ -378,26 +392,34 @@ def _read_tiff(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _read_fits(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    try:
+        return _fits_planes(path, memmap=True)
+    except ValueError as problem:
+        if "memory-mapped" not in str(problem):
+            raise
+        return _fits_planes(path, memmap=False)  # scaled integers cannot be mapped
+
+
+def _fits_planes(path: Path, *, memmap: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", AstropyUserWarning)
-        hdus = fits.open(path, memmap=False)
+        hdus = fits.open(path, memmap=memmap, lazy_load_hdus=False)
     with hdus:
         cut = [str(one.message) for one in caught if "truncated" in str(one.message)]
         if cut:
             raise FrameReadError(path, f"is a FITS file cut short: {cut[0]}")
-        first = next((hdu for hdu in hdus if hdu.data is not None and getattr(hdu, "is_image", False)), None)
-        if first is None:
+        images = [hdu for hdu in hdus if getattr(hdu, "is_image", False) and hdu.header.get("NAXIS", 0) > 0]
+        if not images:
             raise FrameReadError(path, "holds no image")
+        first = images[0]
         header = first.header
-        planes = {"signal": first.data}
-        for hdu in hdus:
-            if hdu is not first and hdu.name.lower() in PLANES and hdu.data is not None:
-                planes[hdu.name.lower()] = hdu.data
         about = _told(header.get(KEYWORD))
+        planes = {"signal": _native(first.data)}
+        planes |= {hdu.name.lower(): _native(hdu.data) for hdu in images[1:] if hdu.name.lower() in PLANES}
         if about is None:
-            values, about = _foreign(path, first.data, None, scale=False)
-            planes["signal"] = values
-            about["units"] = str(header.get("BUNIT", "")).strip() or ("1" if first.data.dtype.kind == "f" else "adu")
+            kind = planes["signal"].dtype.kind
+            planes["signal"], about = _foreign(path, planes["signal"], None, scale=False)
+            about["units"] = str(header.get("BUNIT", "")).strip() or ("1" if kind == "f" else "adu")
             about["history"] = [*map(str, header.get("HISTORY", [])), *about["history"]]
             about["attributes"] = {
                 name: header[key]
@@ -406,17 +428,27 @@ def _read_fits(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             }
             if "electron" in about["units"].lower() or about["units"].lower() in ("e-", "e"):
                 about["units"] = "electron"
-    planes = {name: np.asarray(v).astype(v.dtype.newbyteorder("="), copy=False) for name, v in planes.items()}
     if planes["signal"].ndim == 3 and planes["signal"].shape[0] not in (1, 3) and planes["signal"].shape[2] in (1, 3):
         planes = {name: np.moveaxis(values, -1, 0) for name, values in planes.items()}
     return planes, about
 
 
-def _read_xisf(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    from xisf import XISF
+def _native(values: np.ndarray) -> np.ndarray:
+    """A copy in this processor's byte order, made in threads: the file is big-endian, and mapped."""
+    out = np.empty(values.shape, values.dtype.newbyteorder("="))
+    flat, target = (array.reshape(-1, array.shape[-1]) for array in (values, out))
 
+    def copy(rows: slice) -> None:
+        target[rows] = flat[rows]
+
+    in_bands(copy, len(flat))
+    return out
+
+
+def _read_xisf(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    xisf = _xisf()
     try:
-        file = XISF(str(path))
+        file = xisf(str(path))
         meta = file.get_images_metadata()[0]
         values = file.read_image(0)
     except Exception as problem:  # the package raises whatever its parsers raise

@@ -4,9 +4,10 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["characterization", "inspection", "planning", "samples", "stack"],
+    submodules=["characterization", "finish", "inspection", "planning", "samples", "stack"],
     submod_attrs={
         "characterization": ["Characterization", "characterize"],
+        "finish": ["finish_file"],
         "inspection": ["Inspection", "inspect"],
         "planning": ["Plan", "plan"],
         "samples": ["sample_folder"],

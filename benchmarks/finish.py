@@ -1,0 +1,205 @@
+"""How fast, and in how much memory, is a 16-megapixel colour stack finished, beside Siril on the same file?
+
+    python benchmarks/finish.py
+
+One simulated stack (the virtual sky, 4928 x 3264, three channels, variance, coverage and saturation) is made once into
+a cache folder.  `workbench finish` (crop, background, white balance and matrix, photometry checks, asinh, 16-bit PNG)
+and Siril's command line (seqsubsky of first order, asinh, savepng; its sequences need two pictures, so the second is a
+tiny one) finish it in turn, each in a process of its own, so that the ratio depends little on what else the machine
+does.  Also: the memory at 24 megapixels, and how soon a preview follows a slider.  Writes docs/benchmarks-finish.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks-finish.md"
+CACHE = Path(tempfile.gettempdir()) / "workbench-benchmark-finish"
+SHAPES = {16: (3264, 4928), 24: (4000, 6000)}
+FRAMES, EXPOSURE = 20, 60.0
+SIRIL = """requires 1.0.0
+setext fit
+seqsubsky pic 1
+load bkg_pic_00001
+asinh 100 0.001
+savepng out
+"""
+PREVIEW = """
+import json, sys, time
+import numpy as np
+from workbench.finish import apply_stretch, background_model, pyramid, read_picture, remove_background
+from workbench.finish import sky_statistics, stretch_parameters, to_bytes
+stack = read_picture(sys.argv[1])
+flat = remove_background(stack, background_model(stack))
+statistics = sky_statistics(flat)
+start = time.perf_counter()
+levels = pyramid(flat)
+built = time.perf_counter() - start
+screen = next(level for level in levels if level.sizes["x"] <= 1400)
+times = []
+for strength in np.linspace(0.5, 2, 12):
+    start = time.perf_counter()
+    picture = apply_stretch(screen, stretch_parameters(flat, strength=float(strength), statistics=statistics))
+    to_bytes(picture)
+    times.append(time.perf_counter() - start)
+size = [screen.sizes["x"], screen.sizes["y"]]
+print(json.dumps({"pyramid": built, "preview": float(np.median(times[1:])), "size": size}))
+"""
+
+
+def make(megapixels: int) -> Path:
+    """Make the simulated stack."""
+    path = CACHE / f"stack-{megapixels}.fits"
+    import numpy as np
+
+    from workbench.camera import sky as virtual
+    from workbench.finish import make_picture, write_picture
+
+    CACHE.mkdir(exist_ok=True)
+    sky = virtual.make_sky(SHAPES[megapixels], stars=3000, nebula=0.3, seed=1)
+    view = virtual.View(exposure=EXPOSURE, gradient=np.outer([1.0, 0.9, 0.7], [0.1, 0.08]))
+    rng = np.random.default_rng(1)
+    light = virtual.picture(sky, view).values
+    signal, variance = np.empty_like(light), np.empty_like(light)
+    for channel in range(3):
+        electrons = light[channel].astype(float) * EXPOSURE
+        variance[channel] = (electrons + 6.0) / FRAMES
+        signal[channel] = electrons + rng.normal(0, 1, electrons.shape) * np.sqrt(variance[channel])
+    clipped = signal > 30_000
+    picture = make_picture(
+        np.minimum(signal, 30_000),
+        variance,
+        coverage=np.full(signal.shape, FRAMES, np.uint8),
+        saturated=clipped,
+        attrs={"camera": "virtual camera (simulated)", "daylight_multipliers": [1.8, 1.0, 1.3],
+               "color_matrix": [0.8198, -0.2239, -0.0724, -0.4871, 1.2389, 0.2798, -0.1043, 0.2050, 0.7181]},
+    )  # fmt: skip
+    return write_picture(picture, path)
+
+
+FOR_SIRIL = """
+import sys
+import numpy as np
+from astropy.io import fits
+fits.writeto(sys.argv[2] + "/pic_00001.fit", (fits.getdata(sys.argv[1]) / 65535).astype(np.float32), overwrite=True)
+tiny = np.random.default_rng(0).normal(0.01, 0.001, (3, 256, 256)).astype(np.float32)
+fits.writeto(sys.argv[2] + "/pic_00002.fit", tiny, overwrite=True)
+"""
+
+
+def prepare_siril(stack: Path, folder: Path) -> None:
+    """Write the same signal as Siril reads it, a tiny second picture, and the script."""
+    folder.mkdir(exist_ok=True)
+    if not (folder / "pic_00002.fit").exists():
+        subprocess.run([sys.executable, "-c", FOR_SIRIL, str(stack), str(folder)], check=True)
+    (folder / "finish.ssf").write_text(SIRIL)
+    for left in (*folder.glob("bkg_*"), *folder.glob("*.seq")):
+        left.unlink()
+
+
+def run(command: list[str]) -> dict[str, float]:
+    """Run a command; return wall seconds, processor seconds and peak memory [GiB] of it and its children."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    message = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    process.stderr.close()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}\n{message.decode()}")
+    return {
+        "wall": time.perf_counter() - start,
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "memory": usage.ru_maxrss / 2**20,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each; the fastest counts")
+    parser.add_argument("--make", type=int, choices=list(SHAPES), help=argparse.SUPPRESS)
+    parser.add_argument("--write", action=argparse.BooleanOptionalAction, default=True, help="write the document")
+    arguments = parser.parse_args()
+    if arguments.make:
+        make(arguments.make)
+        return
+    stacks = {size: CACHE / f"stack-{size}.fits" for size in SHAPES}
+    for size, path in stacks.items():  # in a process of its own: a child begins with its parent's peak memory
+        if not path.exists():
+            subprocess.run([sys.executable, __file__, "--make", str(size)], check=True)
+    ours = [
+        sys.executable,
+        "-m",
+        "workbench.cli",
+        "finish",
+        "--quiet",
+        str(stacks[16]),
+        "--out",
+        str(CACHE / "out.png"),
+    ]
+    siril = shutil.which("siril-cli")
+    folder = CACHE / "siril"
+    best: dict[str, dict[str, float]] = {}
+    for number in range(arguments.repeat + 1):  # the first of ours compiles and is not counted
+        found = run(ours)
+        if number:
+            best["workbench"] = min(best.get("workbench", found), found, key=lambda one: one["wall"])
+        if siril and number:
+            prepare_siril(stacks[16], folder)
+            found = run([siril, "-d", str(folder), "-s", str(folder / "finish.ssf")])
+            best["siril"] = min(best.get("siril", found), found, key=lambda one: one["wall"])
+        print(f"round {number}: {best}", flush=True)
+    large = run([*ours[:5], str(stacks[24]), "--out", str(CACHE / "out24.png")])
+    preview = json.loads(subprocess.check_output([sys.executable, "-c", PREVIEW, str(stacks[16])]))
+    lines = table(best, large, preview)
+    print("\n".join(lines))
+    if arguments.write:
+        DOCUMENT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def table(best: dict, large: dict, preview: dict) -> list[str]:
+    """Return the document's lines."""
+    ours, theirs = best["workbench"], best.get("siril")
+    rows = [("`workbench finish`", ours), *([("Siril", theirs)] if theirs else [])]
+    lines = [
+        "# Finishing a stack: time and memory",
+        "",
+        f"Simulated stack of 16 megapixels, three channels; {os.cpu_count()} processors, {platform.machine()},"
+        f" Python {platform.python_version()}. Made by `python benchmarks/finish.py`: the two take turns, the fastest"
+        " run of each counts.",
+        "",
+        "| | time [s] | processor time [s] | peak memory [GiB] |",
+        "|---|---|---|---|",
+        *(f"| {name} | {one['wall']:.1f} | {one['cpu']:.1f} | {one['memory']:.2f} |" for name, one in rows),
+    ]
+    if theirs:
+        lines += [
+            f"| ratio | {ours['wall'] / theirs['wall']:.2f} | {ours['cpu'] / theirs['cpu']:.2f} |"
+            f" {ours['memory'] / theirs['memory']:.2f} |"
+        ]
+    width, height = preview["size"]
+    return [
+        *lines,
+        "",
+        "Ours: start of Python, crop, background (stars masked, nebula told from sky), star white balance and colour"
+        " matrix, photometry check after each step, asinh, 16-bit PNG with profile and history. Siril's: `seqsubsky`"
+        " of first order, `asinh`, `savepng`.",
+        "",
+        f"- 24 megapixels, three channels, with variance and coverage: {large['wall']:.1f} s and"
+        f" {large['memory']:.2f} GiB at most.",
+        f"- Preview: {1000 * preview['preview']:.0f} ms from a moved slider to the 8-bit picture of {width} x {height}"
+        f" pixels; the pyramid is built once, in {preview['pyramid']:.1f} s.",
+    ]
+
+
+if __name__ == "__main__":
+    main()
