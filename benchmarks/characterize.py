@@ -30,6 +30,7 @@ ISOS = (100, 200, 400, 800, 1600, 3200)
 LEVELS = (0.05, 0.15, 0.3, 0.5, 0.65)
 BIAS, FLATS = 10, 2
 DARK_ISO, DARK_TIMES, DARK_TEMPERATURES, DARKS = 800, (60.0, 180.0, 600.0), (5.0, 20.0), 5
+TASKS = ("libraw", "plain", "measure")
 DIFFERENT = 2  # frames of a setting; further ones are hard links to these
 
 
@@ -81,24 +82,24 @@ def decode(folder: Path, how: str) -> dict[str, float]:
     paths = sorted(folder.rglob("*.dng"))
     work = by_libraw if how == "libraw" else lambda path: read_frame(path).size
     work(paths[0])
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(2) as pool:
         pixels = sum(pool.map(work, paths))
-    return {"seconds": time.perf_counter() - begin, "frames": len(paths), "megapixels": pixels / 1e6}
+    taken = {"seconds": time.perf_counter() - begin, "cpu": time.process_time() - cpu}
+    return taken | {"frames": len(paths), "megapixels": pixels / 1e6}
 
 
 def measure(folder: Path) -> dict[str, float]:
     """Measure the set, as the command does."""
     from workbench.runs import characterize
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     result = characterize(folder, progress=False)
-    seconds = time.perf_counter() - begin
+    taken = {"seconds": time.perf_counter() - begin, "cpu": time.process_time() - cpu}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     gain = float(result.gain["gain"].sel(iso=200, channel="G1"))
     doubling = float(result.dark_law["doubling_temperature"])
-    return {"seconds": seconds, "peak_mib": peak, "before_mib": before, "gain": gain, "doubling": doubling}
+    return taken | {"peak_mib": peak, "gain": gain, "doubling": doubling}
 
 
 def alone(task: str, folder: Path) -> dict[str, float]:
@@ -114,28 +115,29 @@ def document(rounds: list[dict[str, dict[str, float]]]) -> str:
     frames, pixels = rounds[0]["plain"]["frames"], rounds[0]["plain"]["megapixels"]
     rows = []
     for number, one in enumerate(rounds, 1):
-        plain, libraw, full = (one[name]["seconds"] for name in ("plain", "libraw", "measure"))
-        peak = one["measure"]["peak_mib"]
-        rows.append(
-            f"| {number} | {plain:.1f} s | {libraw:.1f} s | {full:.1f} s | {plain / full:.2f} | {libraw / full:.2f} | "
-            f"{peak:,.0f} MiB |"
-        )
+        cells = [f"{one[task][unit]:.1f} s" for unit in ("seconds", "cpu") for task in TASKS]
+        ratios = [one[task][unit] / one["measure"][unit] for unit in ("seconds", "cpu") for task in ("libraw", "plain")]
+        peak = f"{one['measure']['peak_mib']:,.0f} MiB"
+        rows.append(f"| {number} | " + " | ".join([*cells, *(f"{ratio:.2f}" for ratio in ratios), peak]) + " |")
     table = "\n".join(rows)
+    head = "LibRaw", "read only", "measured"
+    columns = [f"{name}, {what}" for what in ("time", "CPU") for name in head]
+    columns += ["measured/LibRaw", "measured/read only", "the same by CPU", "by CPU", "peak memory"]
     return f"""# Speed of characterize
 
 {frames:.0f} frames of {pixels / frames:.1f} Mpx, {2 * pixels / 1000:.1f} GB of uncompressed DNG: {len(ISOS)} x {BIAS} \
 bias frames,
 {len(ISOS)} x {len(LEVELS)} x {FLATS} flats, {len(DARK_TEMPERATURES)} x {len(DARK_TIMES)} x {DARKS} darks.
 
-| round | read only, two threads | decoded by LibRaw, two threads | measured | rate: measured / read only | \
-measured / LibRaw | peak memory |
-| ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| round | {" | ".join(columns)} |
+| {" | ".join(["---:"] * (len(columns) + 1))} |
 {table}
 
-*Read only* is what `read_frame` needs to bring the pixels into memory, for uncompressed files hardly more than copying
-them; LibRaw is what decodes every other RAW, and compressed ones take it several times longer than these. Measuring
-includes looking through the folder, all fits, and reading some frames twice (the bias frames of the darks' ISO, and
-those shown in pictures). The files come from the system's cache wherever it is large enough.
+*LibRaw* is what decodes camera RAW, here on two threads and with nothing else to do; *read only* is what `read_frame`
+needs to bring uncompressed pixels into memory, hardly more than copying them. The columns with a slash are ratios of
+rates, frames a second: 0.5 means half as fast. Those by CPU compare the processors' time, which depends little on what
+else the machine does. Measuring includes looking through the folder, loading the libraries, all fits, and reading some
+frames twice (the bias frames of the darks' ISO, and those shown in pictures).
 
 Of each setting {DIFFERENT} frames differ, further ones are hard links to them: read and measured like any other.
 Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}.
@@ -149,7 +151,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=CACHE, help="where the frames are or will be")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=DOCUMENT)
-    parser.add_argument("--task", choices=("plain", "libraw", "measure"), help=argparse.SUPPRESS)
+    parser.add_argument("--task", choices=TASKS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.task:
         work = measure if given.task == "measure" else lambda folder: decode(folder, given.task)
@@ -158,7 +160,7 @@ def main() -> None:
     make(given.folder)
     rounds = []
     for number in range(given.rounds):
-        rounds.append({task: alone(task, given.folder) for task in ("plain", "libraw", "measure")})
+        rounds.append({task: alone(task, given.folder) for task in TASKS})
         print(f"round {number + 1}: {json.dumps(rounds[-1])}", flush=True)
     aside = given.out.with_suffix(".part")
     aside.write_text(document(rounds))

@@ -315,6 +315,8 @@ def t_factor(degrees: int | float) -> float:
     >>> [round(t_factor(n), 2) for n in (1, 2, 5, 63)]
     [1.84, 1.32, 1.11, 1.01]
     """
+    if degrees > 1e6:
+        return 1.0
     return float(special.stdtrit(degrees, special.ndtr(1.0))) if degrees > 0 else np.nan
 
 

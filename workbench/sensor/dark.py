@@ -75,11 +75,11 @@ def measure_dark(
         ``signal`` over group (coordinates ``iso``, ``temperature``, ``exposure``): ``dark_signal`` [e⁻] and
         ``dark_signal_adu`` with ``_error``, ``median`` [e⁻], ``frames``, ``saturated_pixels``.  ``current`` over
         setting (``iso``, ``temperature``): ``dark_current`` [e⁻/s/pixel] with ``dark_current_error``, and the part of
-        it that is not the gain's, ``dark_current_scatter``; ``dark_current_common`` [e⁻/s/pixel], of the
-        pixels that saturate neither here nor in warmer settings, for comparisons; ``dark_current_adu`` [ADU/s] with
-        error; ``median``; ``dcnu`` [e⁻/s] with error; ``intercept`` [e⁻], ``saturated_pixels``, ``exposures``,
-        ``frames``.  ``map``: the
-        warmest setting's dark current [e⁻/s; ADU/s without a gain], NaN where saturated.
+        it that is not the gain's, ``dark_current_scatter``; ``dark_current_common`` [e⁻/s/pixel], of the pixels that
+        saturate neither here nor in warmer settings, for comparisons, as are ``own_error``, ``bias_error`` and what
+        belongs to them; ``dark_current_adu`` [ADU/s] with error; ``median``; ``dcnu`` [e⁻/s] with error;
+        ``intercept`` [e⁻], ``saturated_pixels``, ``exposures``, ``frames``.  ``map``: the warmest setting's dark
+        current [e⁻/s; ADU/s without a gain], NaN where saturated.
 
     Raises
     ------
@@ -151,6 +151,11 @@ _CURRENT = {
     "dark_current_error": ("e-/s", "error of the dark current"),
     "dark_current_scatter": ("e-/s", "error of the dark current without the gain's"),
     "dark_current_common": ("e-/s", "dark current of the pixels that saturate in no setting"),
+    "own_error": ("e-/s", "standard error from the scatter of the darks"),
+    "own_freedom": ("1", "its degrees of freedom"),
+    "own_lever": ("1/s", "that error over the standard deviation of a dark's mean"),
+    "bias_error": ("e-/s", "standard error from the scatter of the bias frames"),
+    "bias_freedom": ("1", "its degrees of freedom"),
     "dark_current_adu": ("ADU/s", "dark current"),
     "dark_current_adu_error": ("ADU/s", "error of the dark current"),
     "median": ("e-/s", "median dark current"),
@@ -212,11 +217,14 @@ def _reduce(one: SettingRead, gain: np.ndarray, gain_error: np.ndarray) -> tuple
         for unit, factor, factor_error in (("_adu", np.ones_like(gain), 0 * gain_error), ("", gain, gain_error)):
             weight = share * factor
             value = float((weight * slope).sum())
-            scatter, widened = _slope_error(one.points, levers, weight)
+            terms, freedoms = _scatter(one.points, levers, weight)
+            widen, widened = _misfit(one.points, weight)
+            scatter = widen * _half_width(terms, freedoms)
             by_gain = float(np.linalg.norm(share * factor_error * slope)) if unit == "" else 0.0
             current[f"dark_current{unit}"] = value
             current[f"dark_current{unit}_error"] = float(np.hypot(scatter, by_gain))
             current["dark_current_scatter"] = scatter
+        current |= _for_comparison(one, terms * widen**2, freedoms, levers * np.sqrt(counts))
         common = map_sums(one.slope, one.ever_saturated, cell, 1)[:2, :, 0]
         current["dark_current_common"] = float((share * gain * common[1] / common[0]).sum())
         if widened:
@@ -256,7 +264,7 @@ def _signal_row(
         points, levers = [group, zero], np.array([1 / group.count, -1 / zero.count])
     pooled = _pooled([*one.groups, *([zero] if zero else [])])
     for unit, factor, factor_error in (("_adu", np.ones(channels), 0 * gain_error), ("", gain, gain_error)):
-        scatter = _contrast_error(points, levers, factor / channels, pooled)
+        scatter = _half_width(*_scatter(points, levers, factor / channels, pooled))
         by_gain = float(np.linalg.norm(factor_error * value)) / channels if unit == "" else 0.0
         row[f"dark_signal{unit}"] = float((factor * value).mean())
         row[f"dark_signal{unit}_error"] = float(np.hypot(scatter, by_gain))
@@ -270,49 +278,69 @@ def _pooled(groups: list[Group]) -> list[Group]:
     return [group for group in groups if group.count > 1]
 
 
-def _contrast_error(points: list[Group], levers: np.ndarray, weight: np.ndarray, others: list[Group]) -> float:
-    """Return the 68 % half-width of Σ lever · (weighted frame mean), from the scatter of frames within groups.
+def _scatter(
+    points: list[Group], levers: np.ndarray, weight: np.ndarray, others: list[Group] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return each group's part of the variance of Σ lever · (weighted frame mean), and its degrees of freedom.
 
-    Each group's own variance with its own degrees of freedom, combined after Welch and Satterthwaite; a single frame
-    takes the pooled variance of `others`.
+    From the scatter of the frames' means within the group; a single frame takes the pooled variance of `others`
+    (the points that have more), NaN where there are none.
     """
+    others = _pooled(points) if others is None else others
     terms, freedoms = [], []
     for group, lever in zip(points, levers, strict=True):
-        if group.count > 1:
-            variance, freedom = float(np.var(group.means @ weight, ddof=1)), group.count - 1
-        elif others:
-            freedom = sum(other.count - 1 for other in others)
-            variance = sum(float(np.var(o.means @ weight, ddof=1)) * (o.count - 1) for o in others) / freedom
-        else:
-            return np.nan
+        variance, freedom = _pooled_variance([group] if group.count > 1 else others, weight)
         terms.append(lever**2 * group.count * variance)
         freedoms.append(freedom)
-    total = sum(terms)
-    if not total > 0:
-        return total
-    return float(np.sqrt(total) * t_factor(total**2 / sum(t**2 / f for t, f in zip(terms, freedoms, strict=True))))
+    return np.array(terms), np.array(freedoms, float)
 
 
-def _slope_error(points: list[Group], levers: np.ndarray, weight: np.ndarray) -> tuple[float, str]:
-    """Return the error of the slope, widened (and why) where the signal is not proportional to exposure."""
-    pooled = _pooled(points)
-    error = _contrast_error(points, levers, weight, pooled)
-    freedom = sum(group.count - 1 for group in pooled)
-    if len(points) < 3 or not freedom:
-        return error, ""
+def _pooled_variance(groups: list[Group], weight: np.ndarray) -> tuple[float, int]:
+    freedom = sum(group.count - 1 for group in groups)
+    squares = sum(float(np.var(group.means @ weight, ddof=1)) * (group.count - 1) for group in groups)
+    return (squares / freedom if freedom else np.nan), freedom
+
+
+def _half_width(terms: np.ndarray, freedoms: np.ndarray) -> float:
+    """Return half the 68 % interval of a sum of measured variances (Welch and Satterthwaite)."""
+    total = float(terms.sum())
+    return float(np.sqrt(total)) * t_factor(_freedom(terms, freedoms)) if total > 0 else total
+
+
+def _freedom(terms: np.ndarray, freedoms: np.ndarray) -> float:
+    some = terms > 0
+    return float(terms.sum() ** 2 / (terms[some] ** 2 / freedoms[some]).sum()) if some.any() else np.inf
+
+
+def _for_comparison(one: SettingRead, terms: np.ndarray, freedoms: np.ndarray, levers: np.ndarray) -> dict[str, float]:
+    """Return standard errors from the darks, and from the bias frames, which other temperatures share."""
+    shared = np.array([group is one.bias for group in one.points])
+    return {
+        "own_error": float(np.sqrt(terms[~shared].sum())),
+        "own_freedom": _freedom(terms[~shared], freedoms[~shared]),
+        "own_lever": float(np.linalg.norm(levers[~shared])),
+        "bias_error": float(np.sqrt(terms[shared].sum())),
+        "bias_freedom": float(freedoms[shared].sum()) if shared.any() else np.inf,
+    }
+
+
+def _misfit(points: list[Group], weight: np.ndarray) -> tuple[float, str]:
+    """Return by how much to widen the error where the signal is not proportional to exposure, and what to say."""
+    variance, freedom = _pooled_variance(_pooled(points), weight)
+    if len(points) < 3 or not variance > 0:
+        return 1.0, ""
     counts, times = (np.array([getattr(group, name) for group in points], float) for name in ("count", "exposure"))
     level = np.array([group.steady @ weight for group in points])
     line = np.polynomial.Polynomial.fit(times, level, 1, w=np.sqrt(counts))
     off = level - line(times)
-    variance = sum(float(np.var(group.means @ weight, ddof=1)) * (group.count - 1) for group in pooled) / freedom
-    ratio = float((counts * off**2).sum() / (len(points) - 2) / variance) if variance > 0 else np.inf
+    ratio = float((counts * off**2).sum() / (len(points) - 2) / variance)
     chance = special.fdtrc(len(points) - 2, freedom, ratio)
-    if not chance < MISFIT or not np.isfinite(ratio):
-        return error, ""
+    if not chance < MISFIT:
+        return 1.0, ""
     if not chance < MISFIT_TO_TELL:
-        return error * np.sqrt(ratio), ""
+        return np.sqrt(ratio), ""
     worst = times[np.argmax(np.abs(off) * np.sqrt(counts))]
-    return error * np.sqrt(ratio), (
+    return np.sqrt(ratio), (
         "the dark signal at {where} is not proportional to exposure"
         f" (worst at {worst:g} s), so the error of the dark current is widened; darks that were not equally warm do "
         "this"

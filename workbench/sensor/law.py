@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import xarray as xr
 from scipy import optimize, special
 
+from ..statistics import t_factor
 from .gain import MISFIT
 from .selection import describe
 
@@ -17,10 +20,10 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
 
     D is the mean over the pixels that saturate at none of the temperatures (the hottest would otherwise be in the cold
     settings only).  Least squares of D, not of its logarithm, so that noisy cold settings count without bias.  The
-    error of a gain is shared by all settings of its ISO: it moves D_ref, and T_d only where ISO and temperature go
-    together.  From three temperatures on the fit is tested; where χ² says that the law does not hold (p < 0.01) the
-    errors are widened, and a warning names the setting that is most off if that is by more than 0.5 K.  T_ref is the
-    mean temperature, rounded to whole degrees.
+    errors of the gain and of the bias frames are shared by all settings of an ISO: that of the gain moves D_ref, and
+    T_d only where ISO and temperature go together.  From three temperatures on the fit is tested; where χ² says that
+    the law does not hold (p < 0.01) the errors are widened, and a warning names the setting that is most off if that
+    is by more than 0.5 K.  T_ref is the mean temperature, rounded to whole degrees.
 
     Parameters
     ----------
@@ -44,11 +47,8 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
     >>> round(law.doubling_temperature.item(), 3), round(law.doubling_temperature_error.item(), 2)
     (6.0, 0.06)
     """
-    pixels = "dark_current_common" if "dark_current_common" in dark_current else "dark_current"
-    names = ("iso", "temperature", pixels, "dark_current_error", "dark_current_scatter")
-    iso, temperature, value, error, scatter = (np.asarray(dark_current[name].values, float) for name in names)
-    good = np.isfinite(temperature) & np.isfinite(value) & (scatter > 0) & np.isfinite(error)
-    iso, temperature, value, error, scatter = (part[good] for part in (iso, temperature, value, error, scatter))
+    points = _points(dark_current)
+    iso, temperature, value, scatter = points.iso, points.temperature, points.value, points.own
     distinct = np.unique(temperature)
     if distinct.size < 2:
         there = ", ".join(f"{t:g} °C" for t in distinct) or "none"
@@ -63,26 +63,32 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
                 "temperature; check the temperatures that the darks state"
             ],
         )
-    # One factor an ISO for the error of its gain, known to be 1 ± its relative error.
-    isos, which = np.unique(np.where(np.isnan(iso), -1, iso), return_inverse=True)
-    by_gain = np.sqrt(np.maximum(error**2 - scatter**2, 0)) / np.abs(value)
-    spread = np.array([by_gain[which == number].mean() for number in range(isos.size)])
-    shared = spread > 0
+    expected, gain_size, bias_size = _sizes(points)
+    member = points.member
+    isos = member.shape[1]
 
     def model(parameters: np.ndarray) -> np.ndarray:
-        factor = np.ones(isos.size)
-        factor[shared] += spread[shared] * parameters[2:]
-        return np.exp(parameters[0] + parameters[1] * (temperature - reference)) * factor[which]
+        factor, offset = 1 + member @ (gain_size * parameters[2 : 2 + isos]), member @ parameters[2 + isos :]
+        return np.exp(parameters[0] + parameters[1] * (temperature - reference)) * factor + bias_size * offset
 
     def misfit(parameters: np.ndarray) -> np.ndarray:
-        return np.concatenate([(value - model(parameters)) / scatter, parameters[2:]])
+        return np.concatenate([(value - model(parameters)) / expected, parameters[2:]])
 
-    fit = optimize.least_squares(misfit, np.concatenate([start, np.zeros(shared.sum())]), x_scale="jac")
-    covariance = np.linalg.pinv(fit.jac.T @ fit.jac)
+    fit = optimize.least_squares(misfit, np.concatenate([start, np.zeros(2 * isos)]), x_scale="jac")
+    # parameters move by `by_row` for each row's error; the rows' variances are measured, with few degrees of freedom
+    by_row = np.linalg.pinv(fit.jac)[:2]
+    variances = np.concatenate([(points.own / expected) ** 2, np.ones(2 * isos)])
+    freedoms = np.concatenate([points.own_freedom, np.full(isos, np.inf), points.bias_freedom])
+    terms = by_row**2 * variances
+    errors = np.sqrt(terms.sum(axis=1))
+    errors *= [
+        t_factor(total) for total in terms.sum(axis=1) ** 2 / np.maximum((terms**2 / freedoms).sum(axis=1), 1e-300)
+    ]
     degrees = value.size - 2
     chi2 = float(2 * fit.cost)
     widen, warnings = 1.0, []
-    if degrees > 0 and special.chdtrc(degrees, chi2) < MISFIT:
+    chance = special.fdtrc(degrees, min(points.own_freedom.sum(), 1e9), chi2 / degrees) if degrees > 0 else 1.0
+    if chance < MISFIT:
         widen = np.sqrt(chi2 / degrees)
         worst = int(np.argmax(np.abs(misfit(fit.x)[: value.size])))
         setting = {"iso": iso[worst], "temperature": temperature[worst]}
@@ -95,7 +101,7 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
             )
     rate = fit.x[1]  # ln 2 / T_d
     doubling = np.log(2) / rate
-    rate_error = widen * np.sqrt(covariance[1, 1])
+    rate_error = widen * errors[1]
     if not rate > 2 * rate_error:
         return _law(
             reference=reference,
@@ -110,10 +116,64 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
         doubling * rate_error / rate,
         reference,
         start_value,
-        start_value * widen * np.sqrt(covariance[0, 0]),
+        start_value * widen * errors[0],
         chi2 / degrees if degrees > 0 else np.nan,
         warnings,
     )
+
+
+class _Points(NamedTuple):
+    """Dark currents of the settings that count; `member` (setting, ISO) tells which is of which ISO."""
+
+    iso: np.ndarray
+    temperature: np.ndarray
+    value: np.ndarray
+    by_gain: np.ndarray  # error from the gain
+    own: np.ndarray  # standard error from the darks
+    own_freedom: np.ndarray
+    lever: np.ndarray  # that error over the standard deviation of a frame
+    by_bias: np.ndarray  # standard error from the bias frames
+    bias_freedom: np.ndarray  # one an ISO
+    member: np.ndarray
+
+
+def _points(current: xr.Dataset) -> _Points:
+    """Take from `dark_current` what the fit needs; of a table with plain errors these are exact and independent."""
+
+    def column(name: str, other: str | float) -> np.ndarray:
+        if name in current:
+            return np.asarray(current[name].values, float)
+        return (
+            np.asarray(current[other].values, float)
+            if isinstance(other, str)
+            else np.full(current.sizes["setting"], other)
+        )
+
+    value = column("dark_current_common", "dark_current")
+    error, scatter = column("dark_current_error", np.nan), column("dark_current_scatter", np.nan)
+    own, freedom = column("own_error", "dark_current_scatter"), column("own_freedom", np.inf)
+    lever, bias = column("own_lever", "dark_current_scatter"), column("bias_error", 0.0)
+    iso, temperature = column("iso", np.nan), column("temperature", np.nan)
+    good = np.isfinite(temperature) & np.isfinite(value) & (own > 0) & np.isfinite(error)
+    isos, which = np.unique(np.where(np.isnan(iso), -1, iso)[good], return_inverse=True)
+    member = (which.reshape(-1)[:, None] == np.arange(isos.size)).astype(float)
+    bias_freedom = column("bias_freedom", np.inf)[good]
+    by_gain = np.sqrt(np.maximum(error**2 - scatter**2, 0))
+    parts = (part[good] for part in (iso, temperature, value, by_gain, own, freedom, lever, bias))
+    return _Points(*parts, np.array([bias_freedom[column > 0][0] for column in member.T]), member)
+
+
+def _sizes(points: _Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return for each setting the expected error from its darks, and how much the errors it shares may move it.
+
+    Weights from each setting's own scatter, of a few frames, would favour those that happened to come out close
+    together; the scatter of a frame is therefore pooled over the settings of an ISO.
+    """
+    member = points.member
+    weight = np.where(np.isfinite(points.own_freedom), points.own_freedom, 1.0)
+    pooled = member.T @ (weight * (points.own / points.lever) ** 2) / (member.T @ weight)
+    relative = member.T @ (points.by_gain / np.abs(points.value)) / member.sum(axis=0)
+    return points.lever * np.sqrt(member @ pooled), relative, points.by_bias
 
 
 def _start(temperature: np.ndarray, value: np.ndarray, scatter: np.ndarray, reference: float) -> np.ndarray | None:
