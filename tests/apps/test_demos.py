@@ -44,7 +44,7 @@ def test_a_picture_keeps_the_mean_of_the_frame(frames):
     mosaic = wb.read_frame(frames.select(kind="flat").table.path[0])
     (image,) = layout[0].traverse(lambda part: part, [hv.Image])
     assert image.dimension_values(2).mean() == pytest.approx(mosaic.mean(), rel=1e-6)
-    assert f"mean {mosaic.mean():,.1f} ADU" in titles(layout)[1]
+    assert f"mean {mosaic.mean():,.1f}, spread {mosaic.std():,.2f} ADU" in titles(layout)[1]
 
 
 def test_zoomed_in_far_a_picture_shows_single_pixels(frames):

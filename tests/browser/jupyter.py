@@ -50,9 +50,10 @@ def jupyter_lab(folder: Path, scratch: Path) -> Iterator[str]:
     log = scratch / "jupyter.log"
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
     command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--notebook-dir={folder}"]
-    # no feed of news, no question whether one may be fetched, no look for updates
-    quiet = {"LabApp": {"news_url": None, "check_for_updates_class": "jupyterlab.NeverCheckForUpdate"}}
-    (scratch / "config" / "jupyter_lab_config.json").write_text(json.dumps(quiet))
+    # a user who has answered JupyterLab's question about news with no
+    answers = scratch / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    answers.parent.mkdir(parents=True, exist_ok=True)
+    answers.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
     with log.open("w") as output:
         server = subprocess.Popen(
             command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True

@@ -62,7 +62,7 @@ def frame_picture(folder: ingest.Folder, file: str, zoom: float = 1.0) -> hv.Lay
     outline = np.repeat(edges, 2)[1:-1], np.repeat(np.maximum(counts, 0.5), 2)
     colour = theme.KIND_COLOUR.get(row["kind"], theme.INK)
     bars = theme.line(*outline, dims=(_ADU, _PIXELS), colour=colour)
-    title = f"mean {part.mean():,.1f} ADU, standard deviation {part.std():,.2f} ADU"
+    title = f"mean {part.mean():,.1f}, spread {part.std():,.2f} ADU"
     ratio = part.shape[1] / part.shape[0]
     return theme.layout(
         [

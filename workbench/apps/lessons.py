@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import holoviews as hv
 import panel as pn
 import param
 
@@ -26,6 +27,7 @@ from ..results import is_simulated
 from ..runs import Characterization
 
 _WIDTH = 820
+_BESIDE = 0.86  # of the size of a panel
 _CARD = {"border": f"1px solid {theme.GRID}", "border-radius": "6px", "padding": "6px 14px"}
 
 
@@ -281,7 +283,21 @@ def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.vie
     label = f"*Simulated data* ({camera})." if is_simulated(camera) else f"*Data:* {camera}." if camera else ""
     above = [pn.Row(*controls)] if controls else []
     words = pn.pane.Markdown(f"{caption} {label}", styles={"color": theme.MUTED}, width=_WIDTH, margin=(0, 10))
-    return pn.Column(*above, chart, words)
+    bound = not isinstance(chart, (hv.core.Dimensioned, pn.viewable.Viewable))
+    shown = pn.panel(pn.bind(_fit, chart)) if bound else _fit(chart)
+    return pn.Column(*above, shown, words)
+
+
+def _fit(chart: Any) -> Any:
+    """Make panels side by side a little smaller, so that two find room beside JupyterLab's list of files."""
+    if not isinstance(chart, hv.Layout) or len(chart) < 2:
+        return chart
+    panels = []
+    for panel in chart:
+        sizes = hv.Store.lookup_options("bokeh", panel, "plot").kwargs
+        smaller = {name: round(_BESIDE * sizes[name]) for name in ("width", "height") if sizes.get(name)}
+        panels.append(panel.opts(**smaller, backend="bokeh", clone=True))
+    return theme.layout(panels)
 
 
 def chart_browser(result: Characterization, first: str = "iso-to-gain") -> pn.viewable.Viewable:
@@ -297,7 +313,7 @@ def chart_browser(result: Characterization, first: str = "iso-to-gain") -> pn.vi
     there = {one.title: one.id for one in REGISTRY.values() if not one.missing(result)}
     start = first if first in there.values() else next(iter(there.values()))
     menu = pn.widgets.Select(label="chart", options=there, value=start, width=420)
-    drawn = pn.bind(lambda name: REGISTRY[name].draw(result), menu)
+    drawn = pn.bind(lambda name: _fit(REGISTRY[name].draw(result)), menu)
     caption = pn.bind(lambda name: REGISTRY[name].words(result).caption, menu)
     return pn.Column(menu, pn.panel(drawn), live_text(caption, color=theme.MUTED))
 
