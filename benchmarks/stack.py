@@ -113,9 +113,8 @@ def main() -> None:
         for program in ("workbench", "siril"):
             if program in entry:
                 run = entry[program]
-                print(
-                    f"{name:14s} {program:10s} {run['wall']:7.1f} s wall {run['cpu']:7.1f} s cpu {run['memory']:7.0f} MB"
-                )
+                times = f"{run['wall']:7.1f} s wall {run['cpu']:7.1f} s cpu"
+                print(f"{name:14s} {program:10s} {times} {run['memory']:7.0f} MB")
         if "siril" in entry:
             ratio = {key: entry["workbench"][key] / entry["siril"][key] for key in ("wall", "cpu", "memory")}
             print(

@@ -256,8 +256,11 @@ def stack_tile(
     ceiling = np.empty((height, width), np.float32)
     spread = np.empty((height, width), np.float32)
     flags = np.empty((frames, height, width), np.uint8)
-    a_row = np.empty(width, np.float32)
-    b_row = np.empty(width, np.float32)
+    a_rows = np.empty((frames, width), np.float32)
+    b_rows = np.empty((frames, width), np.float32)
+    block_of = np.empty(width, np.int64)
+    for i in range(width):
+        block_of[i] = min(max((order[i] - RIM) // BLOCK, 0), alpha.shape[2] - 1)
     column = np.empty(frames, np.float32)
     inner_top, inner_left = RIM, RIM
     inner_rows = min(height - 2 * RIM, rows_out - first_row)
@@ -334,10 +337,10 @@ def stack_tile(
                     spread[v, i] = share * spread[v, i] * spread[v, i]
         # Test every sample.
         for f in range(frames):
+            a_row, b_row = a_rows[f], b_rows[f]
             for i in range(width):
-                block = min(max((order[i] - RIM) // BLOCK, 0), alpha.shape[2] - 1)
-                a_row[i] = alpha[f, c, block]
-                b_row[i] = beta[f, c, block]
+                a_row[i] = alpha[f, c, block_of[i]]
+                b_row[i] = beta[f, c, block_of[i]]
             strong = 0
             for v in range(height):
                 start = (f * channels + c) * size + v * width
@@ -390,10 +393,7 @@ def stack_tile(
             medians = median[v]
             for f in range(frames):
                 w = np.float32(weights[f, c])
-                for i in range(width):
-                    block = min(max((order[i] - RIM) // BLOCK, 0), alpha.shape[2] - 1)
-                    a_row[i] = alpha[f, c, block]
-                    b_row[i] = beta[f, c, block]
+                a_row, b_row = a_rows[f], b_rows[f]
                 start = (f * channels + c) * size + v * width
                 row, flag = values[start : start + width], flags[f, v]
                 for i in range(width):
@@ -406,7 +406,7 @@ def stack_tile(
                     lows[i] += np.int32(flag[i] & 1)
                     highs[i] += np.int32((flag[i] >> 1) & 1)
             y = first_row + v - inner_top
-            measure = v % 4 == 0
+            measure = v % 8 == 0  # a sample of the pixels tells the chi-square
             for i in range(width):
                 u = order[i] - inner_left
                 if u < 0 or u >= inner_columns:
@@ -426,13 +426,14 @@ def stack_tile(
                     mean = medians[i]
                     # Of normal samples the median's variance is π/2 of the mean's, for three 1.35 of it.
                     noise *= np.float32(1.0 + 0.5708 * (1.0 - 1.0 / n) ** 1.2)
-                block = min(u // BLOCK, master.shape[1] - 1)
+                block = block_of[i]
                 light = medians[i] if medians[i] > 0 else np.float32(0)
                 signal[c, y, x] = mean
                 shared = master[c, block, 0] + master[c, block, 1] * light * light
                 variance[c, y, x] = correction[c] * (noise + shared)
                 if measure and n > 1:
-                    flat = (alpha[0, c, block] * light + beta[0, c, block]) > spread[v, i] or method != NOISE
+                    # where stars leave the median level: elsewhere their flanks would be taken for noise
+                    flat = alpha[0, c, block] * light + beta[0, c, block] > 4 * spread[v, i] or method != NOISE
                     if flat:
                         scatter = 0.0
                         for f in range(frames):
