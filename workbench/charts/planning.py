@@ -101,10 +101,13 @@ def star_elongation(shapes: xr.Dataset, track: xr.Dataset) -> hv.Layout:
     end = 1.3 * max(float(time[good].max()), longest if np.isfinite(longest) and longest < 3000 else 0.0)
     along = np.linspace(0, end, 120)
     drift, uncertain = float(track["drift"]), float(track["drift_error"])
-    optics = float(track["optics"])
+    start, slope = track["law"].values
 
     def law(rate: float) -> np.ndarray:
-        return np.sqrt(1 + (optics + (rate * along) ** 2 / 12) / short)
+        """Return the elongation of a drift of that rate, in the direction of the one fitted."""
+        steeper = (rate / drift) ** 2 if drift > 0 else 0.0
+        vector = start[:, None] + steeper * slope[:, None] * along**2
+        return np.sqrt(1 + np.hypot(*vector) / short)
 
     wanted = float(track.attrs["elongation"])
     elements = [

@@ -89,6 +89,7 @@ _CHARTS = (
         fidelity.missing_codes_words,
         ("fidelity",),
         "any raw frames with whole numbers",
+        asked=True,
     ),
     Chart(
         "noise-spectrum",
@@ -98,6 +99,7 @@ _CHARTS = (
         fidelity.noise_spectrum_words,
         ("fidelity.texture",),
         "two or more equal frames, best bias frames",
+        asked=True,
     ),
     Chart(
         "hot-pixel-filter",
@@ -107,6 +109,7 @@ _CHARTS = (
         fidelity.hot_pixel_filter_words,
         ("fidelity.hot",),
         "a dark of 30 s or longer",
+        asked=True,
     ),
     Chart(
         "read-noise-vs-iso",

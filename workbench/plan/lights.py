@@ -297,7 +297,7 @@ def tracking(shapes: xr.Dataset, elongation: float = ELONGATION) -> xr.Dataset:
     xarray.Dataset
         Scalars: ``drift`` [px/s], ``longest`` [s], each with ``_error``; where the drift is less than twice its error,
         ``longest`` is that of a drift of twice the error, a lower limit (attribute ``limit``).  ``optics`` [px²], |a|;
-        ``short`` [px²].  attrs: ``several_exposures``, ``elongation``.
+        ``short`` [px²]; over (term, component) ``law``: a and q.  attrs: ``several_exposures``, ``elongation``.
 
     Raises
     ------
@@ -368,6 +368,7 @@ def tracking(shapes: xr.Dataset, elongation: float = ELONGATION) -> xr.Dataset:
         "longest_error": ((), longest_error, {"units": "s", "long_name": "error of the longest sub"}),
         "optics": ((), math.hypot(a1, a2), {"units": "px²", "long_name": "elongation without drift"}),
         "short": ((), short, {"units": "px²", "long_name": "variance along the shorter axis"}),
+        "law": (("term", "component"), [[a1, a2], [q1, q2]], {"long_name": "a [px²] and q [px²/s²]"}),
     }
     attrs = {"several_exposures": several, "elongation": float(elongation), "limit": limit, "long_name": "tracking"}
     return xr.Dataset(data, attrs=attrs)

@@ -215,7 +215,7 @@ def plan_subs(
     >>> sky = xr.Dataset({"rate": ("channel", [1.0]), "rate_error": ("channel", [0.02])}, {"channel": ["mono"]})
     >>> plan = plan_subs(sensor, sky, white_level=16383)
     >>> plan.attrs["best_iso"], round(plan.attrs["best_length"])
-    (200.0, 88)
+    (200.0, 89)
     """
     limit = LONGEST if longest is None or not math.isfinite(longest) else float(longest)
     if not limit > 0:

@@ -1,0 +1,41 @@
+"""Darks with muons in them, for the course: simulated, with far more particles than the sky sends."""
+
+from __future__ import annotations
+
+import holoviews as hv
+import numpy as np
+import xarray as xr
+
+from .. import charts
+from ..camera import View, cosmic_rays, d7000, expose, make_sky
+from ..frames import make_cube
+from ..sensor import find_cosmic_rays
+
+_SHAPE = (256, 384)
+
+
+def muon_darks(frames: int = 24, muons: int = 2, exposure: float = 60.0, seed: int = 1) -> xr.DataArray:
+    """Shoot simulated darks, each crossed by so many muons (through so small a sensor one comes in two hours).
+
+    Examples
+    --------
+    >>> muon_darks(2, muons=1).sizes["frame"]
+    2
+    """
+    camera = d7000(seed=9, shape=_SHAPE)
+    sky = make_sky(_SHAPE, stars=1, nebula=0.0)
+    mosaics = []
+    for number in range(frames):
+        hits = cosmic_rays(sky, View(cosmic_rays=muons, seed=1000 * seed + number, exposure=exposure))
+        mosaics.append(expose(camera, iso=800, exposure=exposure, seed=(seed, number), hits=hits))
+    return make_cube(
+        np.stack(mosaics), cfa_pattern=camera.cfa_pattern, kind="dark", iso=800, exposure=exposure, temperature=20.0,
+        camera=camera.camera, black_level=camera.black_level, white_level=camera.white_level,
+        filename=[f"dark_{number:02d}" for number in range(frames)],
+    )  # fmt: skip
+
+
+def gallery(dark: xr.DataArray, threshold: float = 6.0, frames: int | None = None) -> hv.Layout:
+    """Chart the tracks found in the first so many of a series of darks, beyond a threshold [σ]."""
+    some = dark if frames is None else dark.isel(frame=slice(0, frames))
+    return charts.cosmic_rays(find_cosmic_rays(some, threshold=threshold, progress=False))
