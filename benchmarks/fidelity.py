@@ -3,7 +3,7 @@
 Honest virtual cameras, no two alike (gain, read noise, black level, fixed pattern, hot pixels drawn at random), shoot
 bias frames, flats and a dark; then each frame goes through one thing that firmware does, at several strengths.
 
-    python benchmarks/fidelity.py --seeds 200 --out docs/fidelity.md
+    python benchmarks/fidelity.py --seeds 160 --write
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ SHAPE, LARGER = (384, 512), (1024, 1536)
 LEVELS = (0.01, 0.03, 0.1, 0.3, 0.6)  # of saturation, green
 LAMP = np.array([0.5, 1.0, 1.0, 0.7])  # R, G1, G2, B
 ISOS = (100.0, 1600.0)
+DOCUMENT = Path(__file__).parent.parent / "docs" / "fidelity.md"
 
 Change = Callable[[np.ndarray, VirtualSensor, float, tuple[int, ...]], np.ndarray]  # frame, camera, ISO, seed
 
@@ -157,7 +158,7 @@ def rate(count: int, total: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=200, help="honest cameras; a quarter as many for each cooked case")
-    parser.add_argument("--out", type=Path, help="write the tables as Markdown")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/fidelity.md")
     options = parser.parse_args()
     fewer = max(10, options.seeds // 4)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
@@ -187,8 +188,14 @@ def main() -> None:
         lines.append(f"| {name} | {test} ({', '.join(kinds)}) | {share} | {status[UNKNOWN]} |")
     text = "\n".join(lines)
     print(text)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    if options.write:
+        document = DOCUMENT.read_text(encoding="utf-8")
+        before, rest = document.split("<!-- tables -->", 1)
+        after = rest.split("<!-- end of tables -->", 1)[1]
+        new = f"{before}<!-- tables -->\n{text}\n<!-- end of tables -->{after}"
+        aside = DOCUMENT.with_name(f".{DOCUMENT.name}.part")
+        aside.write_text(new, encoding="utf-8")
+        os.replace(aside, DOCUMENT)
 
 
 if __name__ == "__main__":
