@@ -188,6 +188,8 @@ def test_a_longer_dark_that_was_warmer_bends_the_line_and_widens_the_error(bias)
     honest = cube([(t, 20.0) for t, _ in shots], "dark")
     bent, straight = (dark_current(x, bias, gains(), progress=False) for x in (liar, honest))
     assert any("not proportional to exposure" in text for text in bent.attrs["warnings"])
+    no_gain = dark_current(liar, bias, progress=False)
+    assert any("not proportional to exposure" in text for text in no_gain.attrs["warnings"])
     assert not straight.attrs["warnings"]
     assert bent.dark_current_error[0] > 10 * straight.dark_current_error[0]
 

@@ -205,44 +205,47 @@ def _reduce(one: SettingRead, gain: np.ndarray, gain_error: np.ndarray) -> tuple
     zero = None if one.bias is None or clipped(one.bias) else one.bias
     base = None if zero is None else zero.level
     if one.slope is not None:
-        cell = channel_index(one.pattern)
-        sums = map_sums(one.slope, one.saturated, cell, BLOCKS)
-        pixels = sums[0].sum(axis=1)
-        share = pixels / pixels.sum()
-        slope = sums[1].sum(axis=1) / pixels
-        times, counts = (np.array([getattr(group, name) for group in one.points]) for name in ("exposure", "count"))
-        middle = (counts * times).sum() / counts.sum()
-        levers = (times - middle) / (counts * (times - middle) ** 2).sum()  # of each frame [1/s]
-        median = medians(one.slope, one.saturated, cell)
-        for unit, factor, factor_error in (("_adu", np.ones_like(gain), 0 * gain_error), ("", gain, gain_error)):
-            weight = share * factor
-            value = float((weight * slope).sum())
-            terms, freedoms = _scatter(one.points, levers, weight)
-            widen, widened = _misfit(one.points, weight)
-            scatter = widen * _half_width(terms, freedoms)
-            by_gain = float(np.linalg.norm(share * factor_error * slope)) if unit == "" else 0.0
-            current[f"dark_current{unit}"] = value
-            current[f"dark_current{unit}_error"] = float(np.hypot(scatter, by_gain))
-            current["dark_current_scatter"] = scatter
-        current |= _for_comparison(one, terms * widen**2, freedoms, levers * np.sqrt(counts))
-        common = map_sums(one.slope, one.ever_saturated, cell, 1)[:2, :, 0]
-        current["dark_current_common"] = float((share * gain * common[1] / common[0]).sum())
-        if widened:
-            warnings.append(widened.format(where=describe(one.key)))
-        current["median"] = float((share * gain * median).sum())
-        spatial, spatial_variance = _spatial_variance(one.points, levers, sums, gain)
-        variance = float((share * gain**2 * spatial).sum())
-        if variance > 0:
-            dcnu = np.sqrt(variance)
-            error = np.sqrt(((share * gain**2) ** 2 * spatial_variance).sum()) / (2 * dcnu)
-            by_gain = np.linalg.norm(share * gain * gain_error * spatial) / dcnu
-            current |= {"dcnu": dcnu, "dcnu_error": float(np.hypot(error, by_gain))}
-        line = sum(share_of * group.steady for share_of, group in zip(counts / counts.sum(), one.points, strict=True))
-        line = line - slope * middle
-        base = line if base is None else base
-        current["intercept"] = float((share * gain * (line - base)).sum())
+        values, intercept, doubt = _slope_row(one, gain, gain_error)
+        base = intercept if base is None else base
+        current |= values | {"intercept": float((gain * (intercept - base)).mean())}
+        warnings += [doubt] if doubt else []
     signals = [_signal_row(one, group, zero, base, gain, gain_error) for group in one.groups]
     return current, signals, warnings
+
+
+def _slope_row(one: SettingRead, gain: np.ndarray, gain_error: np.ndarray) -> tuple[dict, np.ndarray, str]:
+    """Return what the slopes of the pixels tell, the line's intercept of each channel [ADU], and a doubt or none."""
+    cell = channel_index(one.pattern)
+    sums = map_sums(one.slope, one.saturated, cell, BLOCKS)
+    pixels = sums[0].sum(axis=1)
+    share = pixels / pixels.sum()
+    slope = sums[1].sum(axis=1) / pixels
+    times, counts = (np.array([getattr(group, name) for group in one.points]) for name in ("exposure", "count"))
+    middle = (counts * times).sum() / counts.sum()
+    levers = (times - middle) / (counts * (times - middle) ** 2).sum()  # of each frame [1/s]
+    widen, doubt = _misfit(one.points, share)
+    common = map_sums(one.slope, one.ever_saturated, cell, 1)[:2, :, 0]
+    row = {
+        "dark_current_common": float((share * gain * common[1] / common[0]).sum()),
+        "median": float((share * gain * medians(one.slope, one.saturated, cell)).sum()),
+    }
+    for unit, factor in (("_adu", np.ones_like(gain)), ("", gain)):
+        terms, freedoms = _scatter(one.points, levers, share * factor)
+        scatter = widen * _half_width(terms, freedoms)
+        by_gain = 0.0 if unit else float(np.linalg.norm(share * gain_error * slope))
+        row[f"dark_current{unit}"] = float((share * factor * slope).sum())
+        row[f"dark_current{unit}_error"] = float(np.hypot(scatter, by_gain))
+    row |= {"dark_current_scatter": scatter}
+    row |= _for_comparison(one, terms * widen**2, freedoms, levers * np.sqrt(counts))
+    spatial, spatial_variance = _spatial_variance(one.points, levers, sums, gain)
+    variance = float((share * gain**2 * spatial).sum())
+    if variance > 0:
+        dcnu = np.sqrt(variance)
+        error = np.sqrt(((share * gain**2) ** 2 * spatial_variance).sum()) / (2 * dcnu)
+        by_gain = np.linalg.norm(share * gain * gain_error * spatial) / dcnu
+        row |= {"dcnu": dcnu, "dcnu_error": float(np.hypot(error, by_gain))}
+    level = sum(count * group.steady for count, group in zip(counts, one.points, strict=True)) / counts.sum()
+    return row, level - slope * middle, doubt.format(where=describe(one.key))
 
 
 def _signal_row(
