@@ -437,6 +437,8 @@ def _search_deeper(flat_sky, noise, threshold, objects, hot, start):
     for sigma in _SMOOTHING:
         smooth = gaussian_filter(cleaned, sigma, mode="nearest")
         smooth_noise = float(np.nanmedian(block_background(smooth)[1]))
+        if not smooth_noise > 0:  # a picture of one value holds no stars
+            continue
         found, _ = _extract(smooth, smooth_noise, 0.75 * threshold, least_pixels=max(5, int(3 * sigma**2)))
         # The filter that suits the stars makes them stand out most.
         score = float(np.sort(found["peak"])[-30:].sum()) / smooth_noise
