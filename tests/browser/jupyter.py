@@ -128,7 +128,7 @@ class Lab:
 
     def open(self, notebook: str) -> None:
         """Open a notebook and wait for its kernel; accept the kernel dialog where there is one."""
-        self.page.goto(f"{self.address}/lab/tree/{notebook}?reset")
+        self.page.goto(f"{self.address}/lab/tree/{notebook}?reset", wait_until="commit", timeout=1000 * STARTING)
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=1000 * STARTING)
         give_up = time.monotonic() + STARTING
         while not any(kernel["connections"] for kernel in self._kernels()):
