@@ -323,9 +323,21 @@ def t_factor(degrees: int | float) -> float:
 def stream_frames(frames: Iterable[Any], workers: int | None = None) -> Iterator[np.ndarray]:
     """Yield lazy (or plain) two-dimensional arrays computed, in order, a few ahead in as many threads.
 
-    Each is computed once and no more than ``workers + 1`` wait in memory.
+    Each is computed once and no more than ``workers + 1`` wait in memory.  They may be views of the data that a cube
+    was made from: not to be changed.
     """
     return in_threads(_compute, frames, workers)
+
+
+def lazy_frames(cube: xr.DataArray) -> Sequence[Any]:
+    """Return the frames of a cube one by one, each ready for `stream_frames`.
+
+    Where a frame is a chunk, as on reading, dask is spared to slice, and to copy, every single one.
+    """
+    data = cube.data
+    if not dask.is_dask_collection(data) or data.numblocks != (data.shape[0], 1, 1):
+        return data
+    return data.to_delayed(optimize_graph=True).ravel()
 
 
 def in_threads(function: Callable[[Any], Any], items: Iterable[Any], workers: int | None = None) -> Iterator[Any]:
@@ -346,7 +358,8 @@ def in_threads(function: Callable[[Any], Any], items: Iterable[Any], workers: in
 
 
 def _compute(frame: Any) -> np.ndarray:
-    return np.asarray(dask.compute(frame, scheduler="synchronous")[0] if dask.is_dask_collection(frame) else frame)
+    array = np.asarray(dask.compute(frame, scheduler="synchronous")[0] if dask.is_dask_collection(frame) else frame)
+    return array.reshape(array.shape[-2:])  # a chunk of a cube has the frame's axis still
 
 
 def measure_pairs(
@@ -371,7 +384,8 @@ def measure_pairs(
     order = list(dict.fromkeys(index for pair in pairs for index in pair))
     last_use = {index: number for number, pair in enumerate(pairs) for index in pair}
     pattern, white = cube.attrs["cfa_pattern"], cube.attrs["white_level"]
-    frames = zip(order, counted(stream_frames(cube.data[i] for i in order), progress, len(order)), strict=True)
+    lazy = lazy_frames(cube)
+    frames = zip(order, counted(stream_frames(lazy[i] for i in order), progress, len(order)), strict=True)
 
     def paired() -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
         held: dict[int, np.ndarray] = {}

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from ..bayer import channel_index
-from ..statistics import BLOCKS, counted, in_threads, pair_moments, pair_sums, stream_frames
+from ..statistics import BLOCKS, counted, in_threads, lazy_frames, pair_moments, pair_sums, stream_frames
 from .bias import CLIPPED_FRACTION
 from .selection import Setting, group_frames
 
@@ -111,9 +111,10 @@ def read_settings(dark: xr.DataArray, bias: xr.DataArray | None, progress: Any) 
     plan.reverse()
     zeros = {} if bias is None else {_hashable(key["iso"]): where for key, where in group_frames(bias, "iso")}
     order, wanted = [], dict(zeros)
+    lazy_dark, lazy_bias = lazy_frames(dark), None if bias is None else lazy_frames(bias)
     for setting, groups in plan:
-        order += [bias.data[i] for i in wanted.pop(_hashable(setting["iso"]), ())]
-        order += [dark.data[i] for _, frames in groups for i in frames]
+        order += [lazy_bias[i] for i in wanted.pop(_hashable(setting["iso"]), ())]
+        order += [lazy_dark[i] for _, frames in groups for i in frames]
     stream = counted(stream_frames(order), progress, len(order))
     pattern, white = dark.attrs["cfa_pattern"], dark.attrs["white_level"]
     everywhere = np.zeros(dark.shape[1:], bool)
