@@ -8,8 +8,10 @@ by it.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -60,9 +62,9 @@ def measure_sky(picture: xr.Dataset, stars: xr.Dataset | None = None, *, cell: i
         )
     stars = find_picture_stars(picture) if stars is None else stars
     masked = star_mask(stars, (height, width))
-    levels, errors = [], []
-    for channel, values in enumerate(signal):
-        free = np.where(masked, np.float32(np.nan), values)
+
+    def measure(channel: int) -> tuple[np.ndarray, np.ndarray]:
+        free = np.where(masked, np.float32(np.nan), signal[channel])
         level, noise = block_background(free, cell)
         count = _cell_means(np.isfinite(free), level.shape) * cell**2
         enough = count > max(5, 0.05 * cell**2)
@@ -72,8 +74,10 @@ def measure_sky(picture: xr.Dataset, stars: xr.Dataset | None = None, *, cell: i
         error = np.where(enough, noise / np.sqrt(np.maximum(count, 1)), np.nan).astype(float)
         # data without noise have an error all the same: the last bits of float32
         error = np.maximum(error, 1e-6 * np.nanmax(np.abs(level)) if enough.any() else 0)
-        levels.append(level)
-        errors.append(error * _excess(level, error))
+        return level, error * _excess(level, error)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        levels, errors = zip(*pool.map(measure, range(len(signal))), strict=True)
     rows, columns = levels[0].shape
     dims = ("channel", "y", "x")
     units = picture.attrs.get("units", "")
@@ -91,10 +95,10 @@ def measure_sky(picture: xr.Dataset, stars: xr.Dataset | None = None, *, cell: i
     )
 
 
-def star_mask(stars: xr.Dataset, shape: tuple[int, int], *, depth: float = 0.05) -> np.ndarray:
+def star_mask(stars: xr.Dataset, shape: tuple[int, int], *, depth: float = 0.05, least: float = 2.0) -> np.ndarray:
     """Return where stars shine, boolean (y, x): discs that grow with the star's brightness.
 
-    Radius: where a Moffat profile of β = 3 falls below `depth` of a pixel's noise, at least 2 FWHM.
+    Radius: where a Moffat profile of β = 3 falls below `depth` of a pixel's noise, not less than `least` FWHM.
     """
     out = np.zeros(shape, bool)
     if not stars.sizes["star"]:
@@ -103,8 +107,12 @@ def star_mask(stars: xr.Dataset, shape: tuple[int, int], *, depth: float = 0.05)
     fwhm = np.minimum(fwhm, 4 * stars.attrs["searched_fwhm"])
     alpha = fwhm / (2 * np.sqrt(2 ** (1 / 3) - 1))
     ratio = np.maximum(stars["peak"].values, 0) / (depth * max(stars.attrs["noise"], 1e-30))
-    radius = np.maximum(2 * fwhm, alpha * np.sqrt(np.maximum(ratio, 1) ** (1 / 3) - 1))
-    _discs(out, stars["x"].values, stars["y"].values, np.minimum(radius, 0.1 * min(shape)))
+    radius = np.maximum(least * fwhm, alpha * np.sqrt(np.maximum(ratio, 1) ** (1 / 3) - 1))
+    shining = radius > 0
+    _discs(
+        out,
+        *(values[shining] for values in (stars["x"].values, stars["y"].values, np.minimum(radius, 0.1 * min(shape)))),
+    )
     return out
 
 

@@ -20,7 +20,7 @@ from .picture import check_picture, in_bands, luminance, note, plane
 
 SCALES = 4  # of the starlet transform: structures up to 2^4 px
 _THRESHOLDS = (4.5, 4.0, 3.25, 2.5)  # [σ] a coefficient must exceed to be kept, fine to coarse
-_WINGS = 0.2  # [σ of a pixel]: a star ends, for the denoise, where its wings fall below it
+_WINGS = 0.5  # [σ of a pixel]: a star ends, for the denoise, where its wings fall below it
 _B3 = np.array([1, 4, 6, 4, 1], np.float32) / np.float32(16)  # the starlet's spline (Starck and Murtagh)
 
 
@@ -136,11 +136,12 @@ def denoise(
     signal, variance = picture["signal"].values, picture["variance"].values
     scales = min(scales, int(math.log2(min(signal.shape[1:]) / 4)))
     stars = find_picture_stars(picture) if stars is None else stars
-    masked = star_mask(stars, signal.shape[1:], depth=_WINGS)
+    masked = star_mask(stars, signal.shape[1:], depth=_WINGS, least=0.0)
+    fade = 0.25 * float(np.nan_to_num(stars.attrs.get("searched_fwhm", np.nan), nan=4.0))
     out = np.empty_like(signal)
     shares = []
     for channel in range(len(signal)):
-        out[channel], share = _denoise_plane(signal[channel], variance[channel], masked, strength, scales)
+        out[channel], share = _denoise_plane(signal[channel], variance[channel], masked, strength, scales, fade)
         shares.append(share)
     return note(
         picture.assign(signal=plane(out, "signal")),
@@ -150,7 +151,7 @@ def denoise(
 
 
 def _denoise_plane(
-    signal: np.ndarray, variance: np.ndarray, masked: np.ndarray, strength: float, scales: int
+    signal: np.ndarray, variance: np.ndarray, masked: np.ndarray, strength: float, scales: int, fade: float
 ) -> tuple[np.ndarray, float]:
     a, b = noise_model(signal, variance)
     missing = ~(np.isfinite(signal) & np.isfinite(variance) & (variance > 0))
@@ -177,7 +178,7 @@ def _denoise_plane(
             lambda rows, d=detail, r=ratio, t=limit: _shrink(d[rows], r[rows], t, strength, taken[rows]), len(detail)
         )
         rest = coarser
-    taken *= ndimage.uniform_filter(free.astype(np.float32), 3, mode="nearest") * free
+    taken *= ndimage.gaussian_filter(free.astype(np.float32), fade, mode="nearest") * free
     # the transform's own inverse on both sides: what is not touched comes back as it was.  A mean in the
     # stabilised domain lies low by a/4 of the noise variance taken out (the exact unbiased inverse, see below)
     result = signal + (unstabilise(stable - taken, a, b) - unstabilise(stable, a, b))

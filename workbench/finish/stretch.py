@@ -23,8 +23,8 @@ CURVES = ("asinh", "autostretch", "ghs", "linear")
 SHADOWS = -2.8  # autostretch: the black point in (normalised) median absolute deviations from the median
 TARGET = 0.25  # autostretch: where the median lands
 MAD_TO_SIGMA = 1.4826
-_LEAST_SPAN = 20  # [σ] from the sky to white, at least
-_LEAST_HEADROOM = 8  # white above the typical cell, as a multiple of that above black
+_LEAST_SPAN = 12  # [σ] from the sky to white, at least
+_LEAST_HEADROOM = 8  # white above the sky, at least, as a multiple of the typical cell above it
 _BRIGHTEST_TYPICAL = 0.2  # where the typical cell of a frame full of nebula may land
 _KNEE = 0.7  # where the shoulder begins
 _SAMPLE = 1_000_000  # pixels that the statistics are taken from
@@ -197,7 +197,7 @@ def stretch_parameters(
         white = float(stats["peak"].max())
         if method == "asinh":  # neither noise nor a nebula that fills the frame is blown up to white
             least = float(stats["sky"] + _LEAST_SPAN * stats["noise"])
-            filled = blacks[0] + _LEAST_HEADROOM * (float(stats["typical"]) - blacks[0])
+            filled = float(stats["sky"] + _LEAST_HEADROOM * (stats["typical"] - stats["sky"]))
             white = blacks[0] + (max(float(stats["bright"]), least, filled) - blacks[0]) / strength
     spans = float(white) - blacks
     if np.any(spans <= 0) or not np.all(np.isfinite(spans)):
