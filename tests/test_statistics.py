@@ -12,6 +12,7 @@ from workbench.frames import make_cube
 from workbench.statistics import (
     frame_pairs,
     jackknife_error,
+    lazy_frames,
     leave_one_out,
     measure_pairs,
     pair_moments,
@@ -173,6 +174,15 @@ def test_frames_come_in_the_order_asked_for_and_an_error_reaches_the_caller():
     lost = da.from_delayed(dask.delayed(broken)(), (2, 2), "uint16")
     with pytest.raises(OSError, match="card is gone"):
         list(stream_frames([cube.data[0], lost, cube.data[1]]))
+
+
+@pytest.mark.parametrize("chunks", [(1, -1, -1), (2, -1, -1), (1, 4, -1), (-1, 4, 4)])
+def test_the_answer_does_not_depend_on_the_chunks(chunks):
+    values = np.random.default_rng(0).integers(0, 99, (4, 8, 8)).astype("uint16")
+    cube = make_cube(da.from_array(values, chunks=chunks), cfa_pattern="RGGB", kind="bias")
+    np.testing.assert_array_equal(list(stream_frames(lazy_frames(cube))), values)
+    whole = measure_pairs(cube, frame_pairs(4), progress=False)
+    np.testing.assert_array_equal(whole.plain[0], pair_sums(values[0], values[1], "RGGB").plain)
 
 
 def test_progress_counts_frames(capsys):
