@@ -43,7 +43,7 @@ class Characterization:
     frame_counts
         Frames measured of each kind.
     warnings
-        What is doubtful or missing, and what to do.
+        What is doubtful or missing and what to do, files set aside among it.
     set_aside
         Files not used, each with the reason.
     """
@@ -111,8 +111,7 @@ class Characterization:
         return pd.DataFrame(rows).replace("not measured", "–")
 
     def _remarks(self) -> list[str]:
-        aside = [f"set aside: {path.name}: {reason}" for path, reason in self.set_aside]
-        return [f"warning: {text}" for text in self.warnings] + aside
+        return [f"warning: {text}" for text in self.warnings]
 
     def __repr__(self) -> str:
         table = self._written_table()
@@ -149,9 +148,18 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
 
     Examples
     --------
-    >>> from workbench.runs import sample_folder
-    >>> result = characterize(sample_folder())                       # doctest: +SKIP
-    >>> result.gain.gain.sel(iso=200, channel="G1").item()           # doctest: +SKIP
+    >>> import tempfile
+    >>> from datetime import datetime
+    >>> from workbench.camera import d7000, expose, save_frame
+    >>> camera, settings = d7000(shape=(64, 96)), {"iso": 200, "exposure": 1 / 8000, "temperature": 20}
+    >>> bias = Path(tempfile.mkdtemp()) / "bias"
+    >>> bias.mkdir()
+    >>> for n in range(3):
+    ...     frame = expose(camera, **settings, seed=n)
+    ...     _ = save_frame(bias / f"{n}.dng", frame, camera, **settings, time=datetime(2025, 1, 18))
+    >>> result = characterize(bias.parent, progress=False)
+    >>> result.camera, round(result.sensor.black_level.mean().item())
+    ('NIKON D7000 (simulated)', 600)
     """
     found = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
     if out is not None:
