@@ -50,6 +50,9 @@ def jupyter_lab(folder: Path, scratch: Path) -> Iterator[str]:
     log = scratch / "jupyter.log"
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
     command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--notebook-dir={folder}"]
+    # should this process be killed, the server that it leaves behind ends by itself
+    command += ["--MappingKernelManager.cull_idle_timeout=600", "--MappingKernelManager.cull_connected=True"]
+    command += ["--ServerApp.shutdown_no_activity_timeout=600"]
     # a user who has answered JupyterLab's question about news with no
     answers = scratch / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     answers.parent.mkdir(parents=True, exist_ok=True)

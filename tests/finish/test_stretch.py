@@ -4,7 +4,7 @@ from astropy.visualization import AsinhStretch
 
 from workbench.errors import StageError, WorkbenchError
 from workbench.finish import apply_stretch, curve, histogram, make_picture, sky_statistics, stretch_parameters, to_bytes
-from workbench.finish.stretch import midtones, midtones_balance
+from workbench.finish.curves import midtones, midtones_balance
 
 
 @pytest.fixture(scope="module")

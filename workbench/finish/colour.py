@@ -15,9 +15,9 @@ import xarray as xr
 from scipy import ndimage
 
 from ..errors import WorkbenchError
-from .background import find_sky, measure_sky
 from .photometry import bright_stars, find_picture_stars, photometry
 from .picture import check_picture, in_bands, note, plane
+from .sky import find_sky, measure_sky
 
 BALANCES = ("stars", "region", "daylight", "none")
 # Linear sRGB to CIE XYZ, white D65 (IEC 61966-2-1).

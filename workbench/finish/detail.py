@@ -14,9 +14,9 @@ import xarray as xr
 from scipy import ndimage
 
 from ..errors import WorkbenchError
-from .background import star_mask
 from .photometry import find_picture_stars
 from .picture import check_picture, in_bands, luminance, note, plane
+from .sky import star_mask
 
 SCALES = 4  # of the starlet transform: structures up to 2^4 px
 _THRESHOLDS = (4.5, 4.0, 3.25, 2.5)  # [σ] a coefficient must exceed to be kept, fine to coarse
@@ -252,7 +252,8 @@ def reduce_stars(picture: xr.Dataset, stars: xr.Dataset, *, strength: float = 0.
     level = np.nan_to_num(luminance(values), nan=0.0)
     reach = max(1, round(0.5 * fwhm))
     v, u = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    eroded = ndimage.grey_erosion(level, footprint=u * u + v * v <= (reach + 0.5) ** 2, mode="nearest")
+    soft = ndimage.gaussian_filter(level, 0.35 * fwhm)  # a minimum of noise would be darker than the sky
+    eroded = ndimage.grey_erosion(soft, footprint=u * u + v * v <= (reach + 0.5) ** 2, mode="nearest")
     eroded = np.minimum(ndimage.gaussian_filter(eroded, 0.25 * fwhm), level)
     factor = 1 - np.float32(strength) * mask * (1 - eroded / np.maximum(level, np.float32(1e-6)))
     changed = (values * factor).astype(np.float32)

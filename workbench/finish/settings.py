@@ -18,7 +18,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from ..errors import WorkbenchError
-from .background import METHODS, background_model, evaluate_background, measure_sky, model_means, remove_background
+from .background import METHODS, background_model, evaluate_background, model_means, remove_background
 from .colour import (
     BALANCES,
     apply_colour,
@@ -28,11 +28,13 @@ from .colour import (
     remove_green,
     white_balance,
 )
+from .curves import CURVES
 from .detail import denoise, local_contrast, reduce_stars, removed
 from .photometry import bright_stars, check_photometry, find_picture_stars
 from .picture import PLANES, check_picture, crop, fill_holes, pyramid
 from .sharpen import deconvolve, measure_psf
-from .stretch import CURVES, apply_stretch, stretch_parameters
+from .sky import measure_sky
+from .stretch import apply_stretch, stretch_parameters
 
 VERSION = 1
 

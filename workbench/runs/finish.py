@@ -8,7 +8,8 @@ import xarray as xr
 from tqdm import tqdm
 
 from ..errors import StageError, WorkbenchError
-from ..finish.files import SUFFIXES, read_picture, write_picture
+from ..finish.files import SUFFIXES, write_picture
+from ..finish.opening import read_picture
 from ..finish.settings import Finished, FinishSettings, finish
 
 

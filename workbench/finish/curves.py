@@ -1,0 +1,240 @@
+"""The curves of the stretch, as formulas and as the loops that apply them to every pixel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from scipy.optimize import brentq
+
+from ..errors import WorkbenchError
+
+CURVES = ("asinh", "autostretch", "ghs", "linear")
+_KNEE = 0.7  # where the shoulder begins
+
+
+def midtones(x: Any, m: float) -> Any:
+    """Return the midtone transfer function, MTF(x; m) = (m-1)x / ((2m-1)x - m), which takes 0, m, 1 to 0, ½, 1.
+
+    Examples
+    --------
+    >>> [round(float(midtones(x, 0.1)), 3) for x in (0.0, 0.1, 0.5, 1.0)]
+    [0.0, 0.5, 0.9, 1.0]
+    """
+    return (m - 1) * x / ((2 * m - 1) * x - m)
+
+
+def midtones_balance(x: float, target: float) -> float:
+    """Return the m for which MTF(x; m) = target: MTF(x; target), as the function is symmetric in that sense.
+
+    Examples
+    --------
+    >>> round(float(midtones(0.02, midtones_balance(0.02, 0.25))), 6)
+    0.25
+    """
+    return float(midtones(x, target))
+
+
+def softening(level: float, target: float) -> float:
+    """The s of asinh(x/s)/asinh(1/s) that takes `level` to `target`; the curve is straight where that is less."""
+
+    def miss(log_s: float) -> float:
+        s = np.exp(log_s)
+        return np.arcsinh(level / s) / np.arcsinh(1 / s) - target
+
+    low, high = np.log(1e-12), np.log(1e3)
+    if miss(high) >= 0:
+        return 1e3
+    if miss(low) <= 0:
+        return 1e-12
+    return float(np.exp(brentq(miss, low, high, xtol=1e-12)))
+
+
+def curve(x: np.ndarray, parameters: dict[str, Any], channel: int = 0) -> np.ndarray:
+    """Return the stretch's curve at brightnesses `x` [picture's units]: what to draw over a histogram.
+
+    Examples
+    --------
+    >>> curve(np.array([0.0, 100.0]), {"method": "linear", "black": [0.0], "white": 200.0}).tolist()
+    [0.0, 0.5]
+    """
+    kind, table = curve_terms(parameters, channel + 1)
+    x = np.ascontiguousarray(x, np.float32)
+    out = np.empty(x.shape, np.float32)
+    _curve_rows(np.atleast_2d(x), kind, table[channel], np.atleast_2d(out))
+    return np.clip(out, 0, 1)
+
+
+def curve_terms(parameters: dict[str, Any], channels: int) -> tuple[int, np.ndarray]:
+    """A curve's number and its terms, one row a channel: black, 1/span, and what the curve needs."""
+    try:
+        kind = CURVES.index(parameters["method"])
+        blacks = np.broadcast_to(np.asarray(parameters["black"], float), (max(channels, len(parameters["black"])),))
+        table = np.zeros((len(blacks), 12))
+        table[:, 0] = blacks
+        table[:, 1] = 1 / (float(parameters["white"]) - blacks)
+        if kind == 0:
+            table[:, 2] = 1 / (float(parameters["softening"]) * table[:, 1])
+            table[:, 3] = 1 / np.arcsinh(table[:, 2])
+        elif kind == 1:
+            table[:, 2] = parameters["midtones"]
+        elif kind == 2:
+            table[:, 2:] = _ghs_terms(*(float(parameters[key]) for key in ("intensity", "shape", "symmetry")))
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        raise WorkbenchError(
+            f"these are no stretch parameters ({problem!r}); stretch_parameters makes them"
+        ) from problem
+    return kind, table
+
+
+def _ghs_terms(intensity: float, shape: float, symmetry: float) -> np.ndarray:
+    """D, b, symmetry point, value at 0, one over the range: T(x) = ±∫ dT over |x - SP|, brought to 0 to 1."""
+    strength = np.expm1(intensity)
+
+    low, high = -_ghs(symmetry, strength, shape), _ghs(1 - symmetry, strength, shape)
+    terms = np.zeros(10)
+    terms[:5] = strength, shape, symmetry, low, 1 / (high - low) if high > low else 1.0
+    return terms
+
+
+@numba.njit(nogil=True, cache=True)
+def _ghs(distance, strength, shape):
+    """∫₀ᵘ of D (1 + bDt)^-(1+1/b) dt, the contrast falling with the distance from the symmetry point.
+
+    b = 0 is its limit, exponential; below 0 the integral kind D (1 - bDt)^(1/b), of which -1 is the logarithm.
+    """
+    if strength < 1e-9:
+        return distance
+    if abs(shape) < 1e-6:
+        return 1.0 - np.exp(-strength * distance)
+    if shape > 0:
+        return 1.0 - (1.0 + shape * strength * distance) ** (-1.0 / shape)
+    if abs(shape + 1.0) < 1e-6:
+        return np.log(1.0 + strength * distance)
+    return (1.0 - (1.0 - shape * strength * distance) ** ((shape + 1.0) / shape)) / (shape + 1.0)
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _one(value, kind, terms):
+    """The curve at one brightness; odd below black, so that noise about it stays what it is."""
+    x = (value - terms[0]) * terms[1]
+    if kind == 0:
+        return np.arcsinh(x * terms[2]) * terms[3]
+    if kind == 1:
+        if x <= 0.0:
+            return x
+        return (terms[2] - 1.0) * x / ((2.0 * terms[2] - 1.0) * x - terms[2]) if x < 1.0 else 1.0
+    if kind == 2:
+        x = min(max(x, 0.0), 1.0)
+        if x >= terms[4]:
+            return (_ghs(x - terms[4], terms[2], terms[3]) - terms[5]) * terms[6]
+        return (-_ghs(terms[4] - x, terms[2], terms[3]) - terms[5]) * terms[6]
+    return x
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _shoulder(level):
+    """What is brighter than the knee approaches 1 and never reaches it: a star's core keeps its shape."""
+    return level if level <= _KNEE else 1.0 - (1.0 - _KNEE) * np.exp(-(level - _KNEE) / (1.0 - _KNEE))
+
+
+@numba.njit(nogil=True, cache=True)
+def _curve_rows(values, kind, terms, out):
+    for row in range(values.shape[0]):
+        for column in range(values.shape[1]):
+            level = _one(values[row, column], kind, terms)
+            out[row, column] = _shoulder(level) if kind == 0 else level
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+def stretch_each(values, kind, terms, out):
+    """Each channel through its own curve, cut to 0 to 1."""
+    for channel in range(values.shape[0]):
+        for row in range(values.shape[1]):
+            for column in range(values.shape[2]):
+                value = values[channel, row, column]
+                if np.isfinite(value):
+                    level = _one(np.float64(value), kind, terms[channel])
+                    level = _shoulder(level) if kind == 0 else level
+                    out[channel, row, column] = min(max(level, 0.0), 1.0)
+                else:
+                    out[channel, row, column] = np.nan
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+def stretch_together(values, colours, kind, terms, out):
+    """All channels scaled by what the curve does to their mean; into 0 to 1 without a turn of the hue."""
+    black = terms[0, 0]
+    for row in range(values.shape[1]):
+        for column in range(values.shape[2]):
+            mean = (np.float64(values[0, row, column]) + values[1, row, column] + values[2, row, column]) / 3.0 - black
+            if not np.isfinite(mean):
+                out[0, row, column] = out[1, row, column] = out[2, row, column] = np.nan
+                continue
+            level = _one(mean + black, kind, terms[0])
+            if level <= 0.0:
+                out[0, row, column] = out[1, row, column] = out[2, row, column] = 0.0
+                continue
+            r = np.float64(colours[0, row, column]) - black
+            g = np.float64(colours[1, row, column]) - black
+            b = np.float64(colours[2, row, column]) - black
+            light = (r + g + b) / 3.0
+            if not light > 1e-30:  # no colour to be known there: grey
+                r, g, b, light = 1.0, 1.0, 1.0, 1.0
+            scale = level / light
+            r, g, b = r * scale, g * scale, b * scale
+            least = min(r, min(g, b))
+            if least < 0.0:  # outside the gamut: towards grey of the same brightness, as far as needed
+                keep = level / (level - least)
+                r = max(level + (r - level) * keep, 0.0)
+                g = max(level + (g - level) * keep, 0.0)
+                b = max(level + (b - level) * keep, 0.0)
+            most = max(r, max(g, b))
+            if most > _KNEE:  # bright: over the shoulder, and fading to white as a star's core does
+                top = _shoulder(most)
+                fade = (top - _KNEE) / (1.0 - _KNEE)
+                fade, scale = fade * fade, top / most
+                r, g, b = r * scale, g * scale, b * scale
+                r, g, b = r + (top - r) * fade, g + (top - g) * fade, b + (top - b) * fade
+            out[0, row, column], out[1, row, column], out[2, row, column] = r, g, b
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+def _blur(values, taps, first, count):
+    """Rows `first` to `first + count` of a plane, convolved both ways by symmetric taps; edges repeat."""
+    height, width = values.shape
+    reach = taps.size // 2
+    out = np.empty((count, width), np.float32)
+    line = np.empty(width + 2 * reach, np.float32)
+    for row in range(count):
+        line[:] = np.float32(0.0)
+        inner = line[reach : reach + width]
+        for k in range(taps.size):
+            source = values[min(max(first + row + k - reach, 0), height - 1)]
+            tap = taps[k]
+            for column in range(width):
+                inner[column] += tap * source[column]
+        line[:reach] = line[reach]
+        line[reach + width :] = line[reach + width - 1]
+        target = out[row]
+        target[:] = np.float32(0.0)
+        for k in range(taps.size):
+            tap = taps[k]
+            for column in range(width):
+                target[column] += tap * line[column + k]
+    return out
+
+
+def smooth_colours(values: np.ndarray, rows: slice, sigma: float) -> np.ndarray:
+    """The channels of some rows, each pixel the mean of its surroundings; its own where one of those is missing."""
+    if sigma < 0.3:  # less than the grid shows
+        return values[:, rows]
+    reach = int(np.ceil(2.5 * sigma))
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    taps = (taps / taps.sum()).astype(np.float32)
+    smooth = np.stack([_blur(plane, taps, rows.start, rows.stop - rows.start) for plane in values])
+    holes = ~np.isfinite(smooth).all(axis=0)
+    if holes.any():
+        smooth[:, holes] = values[:, rows][:, holes]
+    return smooth
