@@ -363,6 +363,7 @@ def find_stars(
         half = np.sqrt(np.maximum(trace**2 / 4 - det, 0.0))
         roundness = np.sqrt(np.maximum(trace / 2 - half, 0.0) / (trace / 2 + half))
         fwhm = FWHM_PER_SIGMA * np.where(det > 0, np.abs(det), np.nan) ** 0.25
+        kept &= (trace > 0) & (det > 0)  # narrower than a pixel on one axis: two hot pixels, or a bad line's rest
         error = 2.0 * measured[:, 7] / measured[:, 5]  # of a star as wide as the weight
     light = np.full((objects.size, 2), np.nan)
     _photometry(
