@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -204,7 +205,6 @@ def test_the_command(night, tmp_path):
     assert result.exit_code == 2
 
 
-@pytest.mark.xfail(reason="killing a worker midway has not been seen to recover yet", strict=False)
 @pytest.mark.slow
 def test_workers_of_a_cluster_give_the_same_and_a_lost_one_is_replaced(night, done, tmp_path):
     from dask.distributed import Client, LocalCluster
@@ -215,10 +215,20 @@ def test_workers_of_a_cluster_give_the_same_and_a_lost_one_is_replaced(night, do
     ):
         out = tmp_path / "stack.fits"
         victim = next(iter(client.run(os.getpid).values()))
-        accident = threading.Timer(2.5, os.kill, (victim, signal.SIGKILL))
-        accident.start()
+        killed = threading.Event()
+
+        def accident():
+            """Once the first band is finished."""
+            while not any((tmp_path / ".stack.fits.work" / "bands").glob("[0-9]*.npy")):
+                time.sleep(0.002)
+            if not out.exists():
+                os.kill(victim, signal.SIGKILL)
+                killed.set()
+
+        thread = threading.Thread(target=accident, daemon=True)
+        thread.start()
         result = stack_folder(night.folder, out, reference="light_0000", scheduler=client, progress=False)
-        accident.join()
+        assert killed.is_set()
         with fits.open(result.path) as one, fits.open(done.path) as two:
             assert np.array_equal(one[0].data, two[0].data, equal_nan=True)
 

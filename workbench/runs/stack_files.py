@@ -1,0 +1,87 @@
+"""What a stacking run keeps on disk between its stages, so that an interrupted one goes on where it stopped.
+
+A result counts only when its file is whole (written aside, then renamed) and belongs to the same frames and settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from ..errors import WorkbenchError
+from ..stack.engine import Plan
+from ..stack.fits_out import Layout
+from ..stack.survey import FrameSurvey
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write aside, then rename: the file is whole or not there."""
+    aside = path.with_name(f".{path.name}.part")
+    with open(aside, "wb") as file:
+        file.write(data)
+    os.replace(aside, path)
+
+
+def save_survey(path: Path, survey: FrameSurvey) -> None:
+    """Keep what the first pass found on a light."""
+    aside = path.with_name(f".{path.stem}.part.npz")
+    stars = {f"star_{name}": survey.stars[name].values for name in survey.stars}
+    np.savez(aside, level=survey.level, noise=survey.noise, attrs=json.dumps(survey.stars.attrs), **stars)
+    os.replace(aside, path)
+
+
+def load_survey(work: Path, number: int) -> FrameSurvey | None:
+    """Return what the first pass found on a light; None where it has not been there."""
+    path = work / "survey" / f"{number}.npz"
+    if not path.exists():
+        return None
+    with np.load(path) as kept:
+        stars = {name[5:]: ("star", kept[name]) for name in kept.files if name.startswith("star_")}
+        attrs = json.loads(str(kept["attrs"]))
+        return FrameSurvey(xr.Dataset(stars, attrs=attrs), kept["level"], kept["noise"])
+
+
+def plan_digest(plan: Plan) -> str:
+    """Return a digest of a plan: the same means the same stack."""
+    frames = [
+        [f.name, f.transform.to_dict(), f.scale, f.level.tolist(), f.weight.tolist(), f.group, f.factor]
+        for f in plan.frames
+    ]
+    text = json.dumps([frames, plan.shape, plan.cfa_pattern, plan.method, plan.thresholds])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def bands_done(journal: Path, layout: Layout, digest: str) -> set[int]:
+    """Bands that an interrupted run has finished: their chi-square file is written after their pixels are."""
+    marker = journal / "plan.json"
+    whole = layout.path.is_file() and layout.path.stat().st_size == layout.total
+    if not (whole and marker.is_file() and marker.read_text() == digest):
+        return set()
+    return {int(path.stem) for path in journal.glob("[0-9]*.npy")}
+
+
+def keep_chi(journal: Path, number: int, chi: np.ndarray) -> None:
+    """Keep a band's chi-square sums; that the file is there says that the band's pixels are written."""
+    aside = journal / f".{number}.part.npy"
+    np.save(aside, chi)
+    os.replace(aside, journal / f"{number}.npy")
+
+
+def check_target(out: Path) -> None:
+    """Check that the output can be written before an hour's work goes into it."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.is_dir():
+            raise WorkbenchError(f"{out} is a folder; give the name of the FITS file to write")
+        probe = out.parent / f".{out.name}.probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as problem:
+        raise WorkbenchError(
+            f"{out.parent}: cannot be written to ({problem.strerror or problem}); choose another --out"
+        ) from problem
