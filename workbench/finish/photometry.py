@@ -8,6 +8,8 @@ to do to the channels; `check_photometry` measures what it did.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from functools import partial
 
 import numba
 import numpy as np
@@ -19,9 +21,10 @@ from ..stars import clipped_stats, find_stars
 from .picture import check_picture, luminance
 
 TOLERANCE = 0.003  # what a linear step may change of a bright star's flux
-_CLEAR = 0.001  # of the flux: what the background's error may be of a star that judges
 _RADIUS = 2.5  # [FWHM] of the aperture
 _ANNULUS = (4.0, 6.0)  # [FWHM] of the local background
+_WIDE = (4.5, 5.0, 6.5)  # [FWHM] aperture and annulus where light moves within a star
+_EMPTY = 12  # apertures on a side of the grid that tells how much noise a step takes away
 
 
 def find_picture_stars(picture: xr.Dataset, *, limit: int = 20_000) -> xr.Dataset:
@@ -169,8 +172,14 @@ def check_photometry(
     """Compare star fluxes and colours before and after linear steps with what the steps meant to do.
 
     expected = T · flux before, T the ratio of the two pictures' ``colour_transform`` (white balance and matrix),
-    times `gain` at the star (for a background that was divided out); crops are followed.  Stars judge that are so
-    bright that the local background's error is below 0.1 % of their flux (all, if these are fewer than three).
+    times `gain` at the star (for a background that was divided out); crops are followed.  Both fluxes are sums over
+    the very same pixels with the very same weights, so the noise that both pictures share cancels: of a step that
+    only scales, mixes and shifts nothing but the rounding of float32 is left, and what a background model bends
+    within an aperture shows as it is.  A step that takes noise away (denoise, deconvolution) changes a flux by that
+    noise too: ``uncertainty``, the scatter of what it did to apertures on a regular grid, most of them empty.
+
+    A star is off when its deviation exceeds by more than three uncertainties what is allowed: `tolerance`, and of a
+    faint star a tenth of its own error, which nobody could measure.
 
     Parameters
     ----------
@@ -179,15 +188,15 @@ def check_photometry(
     gain
         A factor (channel, star) that the steps were meant to multiply by.
     relative
-        Compare the stars with each other only: for a step that moves light into or out of the aperture, of all
-        stars alike, as a deconvolution does.
+        Compare the stars with each other only, in apertures of 4.5 FWHM and with neighbours 11 FWHM away: for a step
+        that moves light within a star and out of the aperture, of all stars alike, as a deconvolution does.
 
     Returns
     -------
-    Dataset over (star, channel): ``flux_before``, ``flux_after``, ``expected``, ``deviation`` (relative to the
-    star's strongest expected channel).  Attributes: ``median`` and ``worst`` absolute deviation (worst: of the 90 % of
-    stars that agree best, as a neighbour may lie in one ring), ``passed`` (nine tenths within `tolerance`; where no
-    star is bright enough to tell so much: within twice their errors), ``stars``.
+    Dataset over (star, channel): ``flux_before``, ``flux_after``, ``expected``, ``deviation`` and its standard error
+    ``uncertainty`` (both relative to the star's strongest expected channel).  Attributes: ``median`` and ``worst``
+    absolute deviation (worst: of the 90 % of stars that agree best, as a step may rightly change one's neighbour),
+    ``uncertainty`` (its median), ``passed`` (nine tenths of the stars are not off), ``stars``.
 
     Raises
     ------
@@ -195,60 +204,123 @@ def check_photometry(
         If fewer than three stars can be measured in both.
     """
     check_picture(before), check_picture(after)
-    shape = tuple(before["signal"].shape[1:])
     if stars is None:
         stars = find_picture_stars(before)
     if stars.sizes["star"]:
-        stars = bright_stars(stars, shape)
+        stars = bright_stars(stars, tuple(before["signal"].shape[1:]), apart=11.0 if relative else 7.0)
     fwhm = float(stars.attrs.get("searched_fwhm", np.nan))
-    box_before, box_after = (np.asarray(p.attrs.get("crop", (0, 0, 0, 0)), float) for p in (before, after))
-    x = stars["x"].values + box_before[2] - box_after[2]
-    y = stars["y"].values + box_before[0] - box_after[0]
-    reach = _ANNULUS[1] * fwhm + 1
-    inside = (x > reach) & (y > reach) & (x < after.sizes["x"] - reach) & (y < after.sizes["y"] - reach)
+    box_before, box_after = (np.asarray(p.attrs.get("crop", (0, 0, 0, 0)), int) for p in (before, after))
+    down, right = (int(box_after[side] - box_before[side]) for side in (0, 2))
+    radii = _WIDE if relative else (_RADIUS, *_ANNULUS)
+    x, y = stars["x"].values, stars["y"].values
+    reach = radii[2] * fwhm + 1
+    inside = (x - right > reach) & (x - right < after.sizes["x"] - reach)
+    inside &= (y - down > reach) & (y - down < after.sizes["y"] - reach)
     if inside.sum() < 3:
         raise WorkbenchError(
             f"{int(inside.sum())} unsaturated, isolated stars can be measured; the photometry check needs three"
         )
-    first = photometry(before, stars["x"].values[inside], stars["y"].values[inside], fwhm)
-    second = photometry(after, x[inside], y[inside], fwhm)
-    channels = first.sizes["channel"]
+    channels = before.sizes["channel"]
     transforms = [np.asarray(p.attrs.get("colour_transform", np.eye(channels)), float) for p in (before, after)]
     transform = transforms[1] @ np.linalg.inv(transforms[0])
-    expected = first["flux"].values @ transform.T
-    if gain is not None:
-        expected *= np.asarray(gain)[:, inside].T
+    wanted = 1.0 if gain is None else np.asarray(gain)[:, inside].T
+    sums = partial(_paired, before, after, shift=(down, right), radii=[radius * fwhm for radius in radii])
+    first, second, error = sums(x[inside], y[inside])
+    expected = first @ transform.T * wanted
     if relative:
         with np.errstate(invalid="ignore", divide="ignore"):
-            expected = expected * np.nanmedian(second["flux"].values / expected, axis=0)
+            expected = expected * np.nanmedian(second / expected, axis=0)
+    grid = np.meshgrid(*(np.linspace(reach, size - reach, _EMPTY) for size in before["signal"].shape[:0:-1]))
+    empty, changed, _ = sums(*(places.ravel() for places in grid))
+    change = changed - empty @ transform.T * (1.0 if gain is None else np.median(wanted, axis=0))
+    noise = 1.4826 * np.nanmedian(np.abs(change - np.nanmedian(change, axis=0)), axis=0)
     scale = np.max(np.abs(expected), axis=1, keepdims=True)
-    deviation = (second["flux"].values - expected) / scale
+    with np.errstate(invalid="ignore", divide="ignore"):
+        deviation, uncertainty = (second - expected) / scale, noise / scale
+        own = np.sqrt(error**2 @ transform.T**2) / scale
     whole = np.isfinite(deviation).all(axis=1)
-    # bright enough that the background's own error cannot be taken for the step's
-    doubt = first["background_error"].values @ np.abs(transform).T + second["background_error"].values
-    clear = whole & (doubt < 2 * _CLEAR * scale).all(axis=1)
-    whole = clear if clear.sum() >= 3 else whole
-    blurred = 2 * (doubt + np.nan_to_num(first["flux_error"].values) @ np.abs(transform).T) / scale
-    beyond = np.abs(deviation) > np.maximum(tolerance, 0 if clear.sum() >= 3 else blurred)
-    sizes = np.sort(np.abs(deviation[whole]), axis=0)
-    if len(sizes) < 3:
+    if whole.sum() < 3:
         raise WorkbenchError("fewer than three stars without missing pixels: their photometry cannot be checked")
+    sizes = np.sort(np.abs(deviation[whole]), axis=0)
     median, worst = float(np.median(sizes, axis=0).max()), float(sizes[int(0.9 * (len(sizes) - 1))].max())
-    dims = ("star", "channel")
-    units = after.attrs.get("units", "")
+    off = np.abs(deviation) > np.maximum(tolerance, 0.1 * own) + 3 * uncertainty
+    dims, units = ("star", "channel"), after.attrs.get("units", "")
     return xr.Dataset(
         {
-            "flux_before": (dims, first["flux"].values, {"units": units, "long_name": "flux before"}),
-            "flux_after": (dims, second["flux"].values, {"units": units, "long_name": "flux after"}),
+            "flux_before": (dims, first, {"units": units, "long_name": "flux before"}),
+            "flux_after": (dims, second, {"units": units, "long_name": "flux after"}),
             "expected": (dims, expected, {"units": units, "long_name": "flux that the steps should leave"}),
             "deviation": (dims, deviation, {"units": "1", "long_name": "relative deviation"}),
+            "uncertainty": (dims, uncertainty, {"units": "1", "long_name": "standard error of the deviation"}),
         },
-        coords=first.coords,
+        coords={
+            "channel": before["channel"].values,
+            "x": ("star", x[inside], {"units": "px"}),
+            "y": ("star", y[inside], {"units": "px"}),
+        },
         attrs={
+            "fwhm": fwhm,
             "median": median,
             "worst": worst,
+            "uncertainty": float(np.median(uncertainty[whole])),
             "tolerance": tolerance,
-            "passed": bool(beyond[whole].any(axis=1).mean() <= 0.1),
+            "passed": bool(off[whole].any(axis=1).mean() <= 0.1),
             "stars": int(whole.sum()),
         },
     )
+
+
+def _paired(
+    before: xr.Dataset,
+    after: xr.Dataset,
+    xs: np.ndarray,
+    ys: np.ndarray,
+    *,
+    shift: tuple[int, int],
+    radii: Sequence[float],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fluxes (star, channel) before and after, by one set of weights a star, and the error of the first.
+
+    A flux is the sum over the aperture less that of the plane that fits the ring best.  The ring's pixels are chosen
+    once, by their brightness before.  `radii` [px]: of the aperture, and the ring's.  The error is that of the
+    variance, 0 without one.  NaN where a pixel is missing in the aperture.
+    """
+    shape = (xs.size, before.sizes["channel"])
+    first, second, error = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape)
+    aperture, inner, outer = radii
+    reach = int(np.ceil(outer)) + 1
+    v, u = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    for star, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        places = [(round(y) - down, round(x) - right) for down, right in ((0, 0), shift)]
+        cuts = [_cut(picture["signal"], *place, reach) for picture, place in zip((before, after), places, strict=True)]
+        if any(cut is None for cut in cuts):
+            continue
+        good = np.isfinite(cuts[0]).all(axis=0) & np.isfinite(cuts[1]).all(axis=0)
+        radius = np.hypot(u + round(x) - x, v + round(y) - y)
+        disc = CircularAperture((reach + x - round(x), reach + y - round(y)), aperture).to_mask().to_image(u.shape)
+        ring = good & (radius >= inner) & (radius <= outer)
+        if not good[disc > 0].all() or not ring.any():
+            continue
+        level = cuts[0].mean(axis=0)
+        middle, spread, _ = clipped_stats(level[ring].astype(np.float32))
+        ring &= np.abs(level - middle) <= 3 * spread
+        if ring.sum() < 10:
+            continue
+        # less the plane through the ring, so that a gradient is nothing: least squares as weights of its pixels
+        weights = np.array(disc)
+        terms = np.stack([np.ones(u.shape), u, v], axis=-1)
+        weights[ring] -= np.linalg.pinv(terms[ring]).T @ (terms * weights[..., None]).sum(axis=(0, 1))
+        used = weights != 0
+        first[star], second[star] = (cut[:, used] @ weights[used] for cut in cuts)
+        if "variance" in before:
+            variance = _cut(before["variance"], *places[0], reach)[:, used]
+            error[star] = np.sqrt(np.nan_to_num(variance) @ weights[used] ** 2)
+    return first, second, error
+
+
+def _cut(values: xr.DataArray, row: int, column: int, reach: int) -> np.ndarray | None:
+    """A square about a pixel, float64 (channel, y, x); None where it does not lie within the picture."""
+    top, left = row - reach, column - reach
+    if min(top, left) < 0 or row + reach >= values.sizes["y"] or column + reach >= values.sizes["x"]:
+        return None
+    return values.values[:, top : row + reach + 1, left : column + reach + 1].astype(float)

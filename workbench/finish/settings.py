@@ -254,17 +254,18 @@ def finish(stack: xr.Dataset, settings: FinishSettings | None = None, *, progres
         judges = bright_stars(stars, tuple(picture["signal"].shape[1:])).assign_attrs(stars.attrs)
         done("crop")
 
-        def check(step: str, before: xr.Dataset, after: xr.Dataset, **how: Any) -> None:
-            if judges.sizes["star"] < 3:
+        def check(step: str, before: xr.Dataset, after: xr.Dataset, among: xr.Dataset = judges, **how: Any) -> None:
+            if among.sizes["star"] < 3:
                 return
             try:
-                checks[step] = check_photometry(before, after, judges, **how)
+                checks[step] = check_photometry(before, after, among, **how)
             except WorkbenchError:  # too few of them without missing pixels: nothing can be said
                 return
             if not checks[step].attrs["passed"]:
                 cautions.append(
                     f"{step}: star fluxes changed by up to {checks[step].attrs['worst']:.2%} beyond what the step"
-                    f" means to do ({checks[step].attrs['stars']} stars; {checks[step].attrs['tolerance']:.1%} allowed)"
+                    f" means to do ({checks[step].attrs['stars']} stars, typical error"
+                    f" {checks[step].attrs['uncertainty']:.2%}; {checks[step].attrs['tolerance']:.1%} allowed)"
                 )
 
         model = None
@@ -298,7 +299,7 @@ def finish(stack: xr.Dataset, settings: FinishSettings | None = None, *, progres
                 picture, psf, strength=detail.deconvolve, iterations=detail.iterations, progress=progress
             )
             took["deconvolve"] = _small(removed(before, picture))
-            check("deconvolution", before, picture, relative=True)
+            check("deconvolution", before, picture, stars, relative=True)
             del before
         done("deconvolution")
         if detail.denoise > 0:

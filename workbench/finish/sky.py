@@ -180,7 +180,7 @@ def find_sky(sky: xr.Dataset, *, degree: int | str = "auto") -> xr.Dataset:
         chosen = min(number for number, share in shares.items() if share >= 0.75 * best)
     if shares[chosen] < _LITTLE_SKY:
         cautions.append(
-            f"only {shares[chosen]:.0%} of the picture looks like empty sky: the background model is a lower envelope"
+            f"{_share(shares[chosen])} of the picture looks like empty sky: the background model is a lower envelope"
             " and may hold part of a nebula that fills the frame; place samples by hand if you know better"
         )
     is_sky = tried[chosen]
@@ -197,6 +197,10 @@ def find_sky(sky: xr.Dataset, *, degree: int | str = "auto") -> xr.Dataset:
         coords={"channel": sky["channel"], "y": sky["y"], "x": sky["x"]},
         attrs={"degree": chosen, "sky_share": shares[chosen], "warnings": cautions},
     )
+
+
+def _share(share: float) -> str:
+    return f"only {share:.0%}" if share >= 0.01 else "hardly any part"
 
 
 def polynomial_terms(
