@@ -317,10 +317,12 @@ def test_stock_firmware_gives_no_silent_number(tmp_path):
     stock.flats((0.004, 0.0125, 0.03, 0.05))
     stock.darks()
     result = measure(tmp_path)
-    assert result.read_noise is None
-    assert result.sensor.black_level.isnull().all()
-    assert result.sensor.read_noise.isnull().all()
-    says(result, "bias frames at ISO 800 are clipped at zero")
+    assert (result.read_noise.method == "clipped").all()
+    # saved ADU are smaller by the multiplier, and so is the gain: in electrons nothing of it is left
+    assert (abs(result.sensor.read_noise / CAMERA.read_noise(800) - 1) < 0.04).all()
+    assert (abs(result.sensor.read_noise - CAMERA.read_noise(800)) < 4 * result.sensor.read_noise_error).all()
+    np.testing.assert_allclose(result.sensor.black_level, 0, atol=0.5)
+    says(result, "bias frames at ISO 800 are clipped at zero", "explains the pixels above zero")
     says(result, "multiplied its numbers", "R by 1.12", "B by 1.16")
     # greens are not multiplied: their gain is right
     green = result.gain.sel(iso=800, channel=["G1", "G2"])

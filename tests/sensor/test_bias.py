@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from workbench.camera import d7000, expose, stock
 from workbench.errors import WorkbenchError
 from workbench.frames import make_cube
 from workbench.sensor import read_noise
@@ -63,12 +64,37 @@ def test_two_frames_are_enough_and_one_is_not():
     assert "bias_0.nef" in one.attrs["warnings"][0]
 
 
-def test_a_bias_clipped_at_zero_gives_no_number_and_says_why():
-    result = read_noise(biases(2.0, black=0.0, pattern=0.0), progress=False)
-    for name in ("read_noise_adu", "read_noise_adu_error", "black_level", "black_level_error", "variance"):
-        assert np.isnan(result[name]).all(), name
+def test_a_bias_clipped_at_zero_is_measured_by_what_is_left_of_it():
+    cube = biases(2.0, black=0.2, pattern=0.4)
+    result = read_noise(cube, progress=False)
+    assert (result.method == "clipped").all()
+    assert (abs(result.read_noise_adu - 2.0) < 4 * result.read_noise_adu_error).all()
+    assert (result.read_noise_adu_error < 0.06).all()
+    np.testing.assert_allclose(result.black_level, 0.2, atol=0.15)
+    np.testing.assert_allclose(result.variance, result.read_noise_adu**2 + 1 / 12)
     assert "clipped at zero" in result.attrs["warnings"][0]
     np.testing.assert_allclose(result.zero_fraction, 0.75, atol=0.1)
+
+
+def test_a_bias_of_nothing_but_zeros_gives_no_number_and_says_why():
+    result = read_noise(biases(2.0, black=-12.0, pattern=0.0), progress=False)
+    for name in ("read_noise_adu", "read_noise_adu_error", "black_level", "black_level_error", "variance"):
+        assert np.isnan(result[name]).all(), name
+    assert (result.method == "").all()
+    assert "left out" in result.attrs["warnings"][0]
+
+
+def test_the_stock_firmware_of_the_virtual_camera_with_its_fixed_pattern():
+    camera = d7000(seed=3, shape=(128, 192))
+    frames = [stock(expose(camera, iso=200, exposure=1 / 8000, seed=n), camera) for n in range(6)]
+    cube = make_cube(frames, cfa_pattern="RGGB", kind="bias", iso=200)
+    truth = camera.read_noise(200) / camera.gain(200) * np.array([1.12, 1, 1, 1.16])
+    naive = cube.values[:, ::2, 1::2].astype(float).std(axis=0, ddof=1).mean()
+    assert naive < 0.65 * truth[1]
+    for known in (None, {"R": 1.12, "B": 1.16}):
+        result = read_noise(cube, multiplier=known, progress=False).isel(iso=0)
+        assert (abs(result.read_noise_adu / truth - 1) < 0.03).all()
+        assert (abs(result.read_noise_adu - truth) < 4 * result.read_noise_adu_error).all()
 
 
 def test_noise_hidden_by_rounding_gives_no_number():

@@ -235,6 +235,7 @@ class _Run:
         self.folder, self.bar = folder, bar
         self.cubes: dict[str, xr.DataArray] = {}
         self.warnings = list(folder.warnings)
+        self.multipliers: dict[str, float] | None = None
         bar.total = self._expected_frames()
 
     def _expected_frames(self) -> int:
@@ -247,14 +248,14 @@ class _Run:
 
     def measure(self) -> Characterization:
         """Measure everything that these frames give."""
-        read = self._try("bias", lambda cube: sensor.read_noise(cube, progress=self.bar))
+        read = self._read_noise()
         ptc = self._try("flat", lambda cube: sensor.photon_transfer(cube, read, progress=self.bar))
         gain = unity = snr = None
         if ptc is not None and ptc.sizes["pair"]:
             gain = self._note(sensor.fit_gain(ptc))
             unity = self._note(sensor.unity_gain_iso(gain))
             snr = sensor.shot_noise_snr(ptc, gain)
-            self._look_for_multipliers()
+            self._multipliers()
         elif ptc is not None:
             ptc = None
         darks = self._darks(gain)
@@ -337,23 +338,34 @@ class _Run:
             self._note(darks.current)
         return darks
 
-    def _look_for_multipliers(self) -> None:
-        """Warn where the camera has multiplied its numbers: missing codes in the flats of the lowest ISO show it."""
+    def _read_noise(self) -> xr.Dataset | None:
+        read = self._try("bias", lambda cube: sensor.read_noise(cube, progress=self.bar))
+        if read is None or not (read["method"] == "clipped").any():
+            return read
+        known = self._try("flat", lambda _: self._multipliers())
+        if not known:
+            return read
+        return self._try("bias", lambda cube: sensor.read_noise(cube, multiplier=known, progress=self.bar))
+
+    def _multipliers(self) -> dict[str, float]:
+        """Find what the camera multiplied its channels with, and warn; the flats' missing codes show it."""
         flat = self._cube("flat")
         isos = flat["iso"].values
         lowest = isos == np.nanmin(isos) if np.isfinite(isos).any() else np.ones(isos.size, bool)
-        if not np.issubdtype(flat.dtype, np.integer):
-            return
+        if self.multipliers is not None or not np.issubdtype(flat.dtype, np.integer):
+            return self.multipliers or {}
         codes = sensor.missing_codes(sensor.count_codes(flat.isel(frame=lowest), progress=self.bar)).isel(iso=0)
         factor, error = codes["multiplier"].values, codes["multiplier_error"].values
         changed = np.abs(factor - 1) > np.maximum(5 * np.nan_to_num(error), 0.005)
-        if changed.any():
-            names = codes["channel"].values[changed]
-            named = ", ".join(f"{name} by {value:.3g}" for name, value in zip(names, factor[changed], strict=True))
+        names = codes["channel"].values[changed].tolist()
+        self.multipliers = dict(zip(names, factor[changed].tolist(), strict=True))
+        if self.multipliers:
+            named = ", ".join(f"{name} by {value:.3g}" for name, value in self.multipliers.items())
             self.warnings.append(
                 f"the camera multiplied its numbers before it saved them ({named}; codes are missing accordingly), so "
                 "the gain of these channels is per saved ADU, and low by that factor; firmware that saves raw helps"
             )
+        return self.multipliers
 
     def _pictures(
         self, read: xr.Dataset | None, ptc: xr.Dataset | None, gain: xr.Dataset | None, darks: sensor.Darks | None

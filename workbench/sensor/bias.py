@@ -1,32 +1,43 @@
 """Read noise and black level, from bias frames alone.
 
-Read noise must come from pairs: the spread over one frame holds the fixed pattern as well.
+Read noise must come from pairs: the spread over one frame holds the fixed pattern as well.  Where the camera clipped
+its bias frames at zero, the difference of a pair is clipped too, and the likelihood of what is left takes its place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from ..bayer import channel_index
 from ..frames import channels_of, check_cube
 from ..statistics import (
+    BLOCKS,
     QUANTISATION_VARIANCE,
+    counted,
     frame_pairs,
     jackknife_error,
+    lazy_frames,
     leave_one_out,
     measure_pairs,
     pair_moments,
+    stream_frames,
     t_factor,
 )
+from .noise.clipped import ClippedFit, fit_clipped
 from .selection import describe, group_frames, listed, odd_ones_out
 
 CLIPPED_FRACTION = 1e-3  # pixels at zero beyond which a normal distribution's σ reads more than 0.3 % low
 _RESOLVED_VARIANCE = 0.24  # ADU²; below, rounding to whole ADU hides the noise (EMVA 1288 release 4.0, section 6.6)
+_CLIPPED_PIXELS, _CLIPPED_FRAMES = 1 << 14, 16  # for the likelihood: they tell σ to half a per cent
 
 
-def read_noise(bias: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
+def read_noise(
+    bias: xr.DataArray, *, multiplier: Mapping[str, float] | None = None, progress: Any = True
+) -> xr.Dataset:
     """Measure read noise and black level of every ISO and channel from bias frames.
 
     σ_R² = ½ Var(b₁ − b₂) − 1/12, averaged over pairs of successive frames (the pair's mean difference and
@@ -34,10 +45,17 @@ def read_noise(bias: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     over blocks of rows.  The black level is the plain mean of all frames; its error comes from the scatter of the
     frames' means, so that an offset that wanders from frame to frame is in it.
 
+    Of frames that the camera clipped at zero both come from the likelihood of a censored normal distribution instead
+    (see `noise.fit_clipped`; sixteen frames and 16,384 pixels a channel at most), black level being where the mean
+    would lie without clipping; ``method`` says so.
+
     Parameters
     ----------
     bias
         Raw bias frames (frame, y, x) of any number of ISO settings, at least two of each.
+    multiplier
+        What the camera multiplied each channel with before saving, where it is known (`missing_codes` of flats tells
+        it best); for clipped frames alone, which otherwise tell it themselves.
     progress
         False for no progress bar.
 
@@ -46,8 +64,9 @@ def read_noise(bias: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     xarray.Dataset
         Over (iso, channel): ``read_noise_adu`` and ``black_level`` [ADU], each with its ``_error`` (half the width
         of the 68 % interval); ``variance`` [ADU²], rounding included, with ``variance_error``; ``frame_scatter``
-        [ADU], the standard deviation of the frames' means; ``zero_fraction``.  Over iso: ``frames``.  What cannot be
-        measured is NaN, and ``attrs["warnings"]`` says why.
+        [ADU], the standard deviation of the frames' means; ``zero_fraction``; ``method``, ``pairs`` or ``clipped``,
+        empty where nothing was measured.  Over iso: ``frames``.  What cannot be measured is NaN, and
+        ``attrs["warnings"]`` says why.
 
     Raises
     ------
@@ -74,16 +93,24 @@ def read_noise(bias: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     names = channels_of(bias.attrs["cfa_pattern"])
     shape = (len(groups), len(names))
     result = {name: np.full(shape, np.nan) for name in _VARIABLES}
+    method = np.full(shape, "", object)
     warnings: list[str] = []
     quantisation = QUANTISATION_VARIANCE if np.issubdtype(bias.dtype, np.integer) else 0.0
     for number, (setting, frames) in enumerate(groups):
         where = np.flatnonzero(owner == number)
         one = _one_setting(sums.plain[where], sums.kept[where], len(frames), quantisation)
         one["zero_fraction"] = (sums.zero[where].sum(-1) / sums.plain[where][..., 0].sum(-1)).mean(axis=0)
-        warnings += _refuse(one, setting, bias["filename"].values[frames], quantisation)
+        clipped = one["zero_fraction"] > CLIPPED_FRACTION
+        files = bias["filename"].values[frames]
+        if clipped.any() and len(frames) > 1:
+            fits = _fit_clipped(bias.isel(frame=frames[:_CLIPPED_FRAMES]), clipped, multiplier, progress)
+            warnings.append(_say_clipped(one, clipped, fits, setting, files))
+        warnings += _refuse(one, setting, files, quantisation)
         for name in _VARIABLES:
             result[name][number] = one[name]
+        method[number] = np.where(np.isnan(one["read_noise_adu"]), "", np.where(clipped, "clipped", "pairs"))
     data = {name: (("iso", "channel"), result[name], attrs) for name, attrs in _VARIABLES.items()}
+    data["method"] = (("iso", "channel"), method, {"long_name": "how the read noise was measured"})
     data["frames"] = ("iso", [len(frames) for _, frames in groups], {"long_name": "bias frames"})
     coords = {"iso": ("iso", [s["iso"] for s, _ in groups], {"long_name": "ISO setting"}), "channel": list(names)}
     attrs = {"camera": bias.attrs["camera"], "long_name": "read noise and black level", "warnings": warnings}
@@ -128,6 +155,72 @@ def _one_setting(plain: np.ndarray, kept: np.ndarray, count: int, quantisation: 
     return one
 
 
+def _fit_clipped(
+    bias: xr.DataArray, clipped: np.ndarray, multiplier: Mapping[str, float] | None, progress: Any
+) -> list[ClippedFit | None]:
+    """Fit an even sample of the pixels of each clipped channel of one setting's frames."""
+    names, cell = channels_of(bias.attrs["cfa_pattern"]), channel_index(bias.attrs["cfa_pattern"])
+    step = cell.shape[0]
+    rows, columns = bias.sizes["y"] // step, bias.sizes["x"] // step
+    stride = int(np.ceil(np.sqrt(max(rows * columns / _CLIPPED_PIXELS, 1))))
+    frames = stream_frames(lazy_frames(bias))
+    samples: list[list[np.ndarray]] = [[] for _ in names]
+    for frame in counted(frames, progress if progress is True else False, bias.sizes["frame"]):
+        for (row, column), channel in np.ndenumerate(cell):
+            plane = frame[row : rows * step : step, column : columns * step : step]
+            samples[channel].append(plane[::stride, ::stride].copy())
+    fits: list[ClippedFit | None] = []
+    for channel, name in enumerate(names):
+        if not clipped[channel]:
+            fits.append(None)
+            continue
+        values = np.stack(samples[channel])
+        height, width = values.shape[1:]
+        blocks = np.repeat(np.arange(height) * min(BLOCKS, height) // height, width)
+        known = None if multiplier is None else multiplier.get(name)
+        fits.append(fit_clipped(values.reshape(len(values), -1), blocks, known))
+    return fits
+
+
+def _say_clipped(
+    one: dict[str, np.ndarray], clipped: np.ndarray, fits: list[ClippedFit | None], setting: dict, files: np.ndarray
+) -> str:
+    """Put what the clipped channels' likelihood tells in place of what pairs told, and say so."""
+    for name in set(one) - {"zero_fraction", "means"}:
+        one[name] = np.where(clipped, np.nan, one[name])
+    means = one["means"].copy()
+    problems = []
+    for channel, fit in enumerate(fits):
+        if fit is None:
+            continue
+        if fit.problem:
+            problems.append(fit.problem)
+            continue
+        count = fit.offsets.size
+        scatter = fit.offsets.std(ddof=1)
+        one["read_noise_adu"][channel], one["read_noise_adu_error"][channel] = fit.sigma, fit.sigma_error
+        one["variance"][channel] = fit.sigma**2 + fit.rounding_variance
+        one["variance_error"][channel] = 2 * fit.sigma * fit.sigma_error
+        one["black_level"][channel] = fit.offsets.mean()
+        one["black_level_error"][channel] = scatter / np.sqrt(count) * t_factor(count - 1)
+        one["frame_scatter"][channel] = scatter
+        means[:count, channel] = fit.offsets
+    one["means"] = means
+    share = 100 * one["zero_fraction"].max()
+    found = (
+        f"the bias frames at {describe(setting)} are clipped at zero ({share:.3g} % of the pixels in one frame "
+        f"of two or in both; {listed(files)}): "
+        "the camera subtracts its black level before saving"
+    )
+    advice = "; firmware or a camera setting that keeps the offset measures it directly"
+    if problems:
+        return f"{found}, and {problems[0]}: read noise and black level are left out{advice}"
+    return (
+        f"{found}, so the spread of what is left is 40 % too small; read noise and black level are those of the normal "
+        f"distribution that explains the pixels above zero best, less certain than from whole frames{advice}"
+    )
+
+
 def _refuse(one: dict[str, np.ndarray], setting: dict, files: np.ndarray, quantisation: float) -> list[str]:
     """Blank what these frames cannot give, in place, and say why."""
     where = describe(setting)
@@ -138,17 +231,6 @@ def _refuse(one: dict[str, np.ndarray], setting: dict, files: np.ndarray, quanti
             "of the black level; shoot ten or more"
         )
         return warnings
-    clipped = one["zero_fraction"] > CLIPPED_FRACTION
-    if clipped.any():
-        share = 100 * one["zero_fraction"].max()
-        warnings.append(
-            f"the bias frames at {where} are clipped at zero ({share:.3g} % of the pixels; {listed(files)}): the "
-            "camera subtracts its black level before saving, so neither read noise nor black level can be read from "
-            "them; use firmware or a camera setting that keeps the offset"
-        )
-        kept = {"zero_fraction", "frame_scatter", "means"}
-        for name in set(one) - kept:
-            one[name] = np.where(clipped, np.nan, one[name])
     if quantisation:
         hidden = one["variance"] < _RESOLVED_VARIANCE
         if hidden.any():
