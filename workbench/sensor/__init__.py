@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "cosmic_rays": ["find_cosmic_rays"],
         "dark": ["Darks", "dark_current", "dark_signal", "measure_dark"],
         "demonstrate": ["dark_noise", "dark_subtraction", "shot_noise_snr"],
-        "emva": ["emva_dark_current", "fit_emva_gain"],
+        "emva": ["emva1288", "emva_dark_current", "emva_points", "fit_emva_gain"],
         "fidelity": [
             "Fidelity",
             "count_codes",
@@ -35,6 +35,6 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "gain": ["fit_gain", "unity_gain_iso"],
         "law": ["dark_law"],
         "transfer": ["photon_transfer"],
-        "uniformity": ["dcnu_histogram", "hot_pixels", "vignetting"],
+        "uniformity": ["dcnu_histogram", "hot_pixels", "stack_frames", "vignetting"],
     },
 )

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..bayer import channel_index
-from ..frames import channels_of, check_cube
-from ..statistics import counted, stream_frames
+from ...bayer import channel_index
+from ...frames import channels_of, check_cube
+from ...statistics import counted, stream_frames
 
 _SAMPLE = 1 << 20
 _PICTURE = 340  # longest side of a reduced picture [pixels], so that it has fewer than 10⁵ numbers
