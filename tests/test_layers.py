@@ -11,7 +11,7 @@ import workbench
 LAYERS = [
     ["errors"],
     ["frames"],
-    ["bayer", "results"],
+    ["bayer", "defects", "results", "vignetting"],
     ["statistics"],
     ["noise"],
     ["stars"],
@@ -22,6 +22,7 @@ LAYERS = [
     ["charts"],
     ["apps"],
     ["export"],
+    ["app"],
     ["cli"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

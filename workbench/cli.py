@@ -54,6 +54,7 @@ def main() -> None:
         workbench characterize FOLDER --out results  black level, read noise, gain, dark current
         workbench charts --frames FOLDER --out charts
         workbench plan FOLDER                        what to shoot next, how long the subs
+        workbench app FOLDER                         all of it and the way to the picture, in a browser
 
     A FOLDER holds camera RAW, DNG, FITS or PGM files, sorted into subfolders named bias, dark, flat,
     light (at any depth), or described by a table frames.csv. Frames are only read, never changed.
@@ -247,6 +248,34 @@ def stack(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
     from .runs.stack import stack_folder
 
     click.echo(repr(stack_folder(folder, out, progress=not quiet, **options)))
+
+
+@main.command()
+@click.argument("folder", type=_FOLDER, required=False)
+@click.option("--results", type=_FOLDER, help="Where results go; beside FOLDER, as FOLDER-results, by default.")
+@click.option("--port", default=5007, show_default=True, help="If it is taken, the next free one.")
+@click.option("--address", default="127.0.0.1", show_default=True,
+              help="Where to listen. 0.0.0.0 lets every machine that reaches this one use the app, read the"
+              " folders that you can read, and write where you can write.")  # fmt: skip
+@click.option("--no-browser", is_flag=True, help="Only print the address; do not open a browser.")
+@_says_what_is_wrong
+def app(folder: Path | None, results: Path | None, port: int, address: str, no_browser: bool) -> None:
+    """Open the workbench in a browser: a folder in, measurement, charts, stack and picture at hand.
+
+    Choose FOLDER on the page or name it here. Look at its frames at full size, measure the sensor,
+    explore the charts, calibrate and stack the lights, finish the picture. Long work shows its
+    progress and can be cancelled; it goes on when the page is closed, and shows again when it is
+    opened. Every step names the command that does the same in a terminal.
+
+    The app is served by this machine for this machine alone and needs no network. Ctrl-C ends it.
+    """
+    from .app import serve
+
+    serve(
+        "" if folder is None else str(folder), "" if results is None else str(results),
+        address=address, port=port, show=not no_browser,
+        say=lambda where: click.echo(f"The app is at {where} (Ctrl-C ends it)"),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

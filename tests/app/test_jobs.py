@@ -1,0 +1,96 @@
+"""Jobs: they run in processes of their own, tell their progress, and end when told to."""
+
+import os
+import time
+
+import pytest
+
+from workbench.app.jobs import CANCELLED, FINISHED, RUNNING, WAITING, WRONG, Runner
+from workbench.errors import WorkbenchError
+
+PATIENCE = 300  # seconds, far more than any job here takes
+
+
+@pytest.fixture
+def runner():
+    runner = Runner()
+    yield runner
+    runner.close()
+
+
+def test_a_job_gives_what_its_task_gives(runner, small_samples, tmp_path):
+    runner.start("characterize", "small", folder=small_samples, out=tmp_path)
+    stages = set()
+    while (job := runner.find("characterize", "small")).active:
+        stages.add((job.stage, job.unit))
+        time.sleep(0.02)
+    assert job.state == FINISHED, job.message
+    assert job.value.frame_counts == {"bias": 8, "flat": 16, "dark": 8, "light": 3}
+    assert (tmp_path / "sensor.json").is_file()
+    assert stages <= {("", ""), ("measuring", "frame"), ("measuring", "")}
+    assert job.sentence().startswith("done in ")
+
+
+def test_one_runs_the_others_wait_and_none_runs_twice(runner, small_samples, tmp_path):
+    first = runner.start("characterize", "one", folder=small_samples, out=tmp_path)
+    runner.start("characterize", "two", folder=small_samples, out=tmp_path)
+    assert first.state == WAITING
+    with pytest.raises(WorkbenchError, match="running already, perhaps from another tab"):
+        runner.start("characterize", "one", folder=small_samples, out=tmp_path)
+    runner.cancel("characterize", "two")
+    assert runner.find("characterize", "two").sentence() == "cancelled before it began"
+    runner.cancel("characterize", "one")
+    assert runner.wait("characterize", "one", PATIENCE).state == CANCELLED
+    assert not (tmp_path / "sensor.json").exists()
+
+
+def test_a_cancelled_stack_leaves_no_stack_and_goes_on_when_started_again(runner, samples, tmp_path):
+    out = tmp_path / "stack.fits"
+    runner.start("stack", "night", folder=samples, out=out)
+    while (job := runner.find("stack", "night")).state in (WAITING, RUNNING) and job.stage != "looking at lights":
+        time.sleep(0.01)
+    assert job.active, job.sentence()
+    runner.cancel("stack", "night")
+    job = runner.wait("stack", "night", PATIENCE)
+    assert job.state == CANCELLED
+    assert "goes on from there" in job.sentence()
+    assert not out.exists()
+    assert [path for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
+    runner.start("stack", "night", folder=samples, out=out)
+    job = runner.wait("stack", "night", PATIENCE)
+    assert job.state == FINISHED, job.message
+    assert [path.name for path in tmp_path.iterdir()] == ["stack.fits"]
+
+
+def test_a_mistake_is_one_sentence(runner, tmp_path):
+    runner.start("characterize", "nowhere", folder=tmp_path / "nowhere", out=tmp_path)
+    job = runner.wait("characterize", "nowhere", PATIENCE)
+    assert job.state == WRONG
+    assert job.message == f"{tmp_path / 'nowhere'}: there is no such folder; check the name"
+
+
+def test_a_crash_is_told_with_its_last_words(runner, tmp_path):
+    runner.start("characterize", "crash", folder=None, out=tmp_path)  # no task can take this
+    job = runner.wait("characterize", "crash", PATIENCE)
+    assert job.state == WRONG
+    assert "ended unexpectedly" in job.message
+    assert "TypeError" in job.message
+
+
+def test_the_server_s_end_is_the_job_s_end(small_samples, tmp_path):
+    runner = Runner()
+    runner.start("characterize", "small", folder=small_samples, out=tmp_path)
+    while runner.find("characterize", "small").state != RUNNING:
+        time.sleep(0.01)
+    process = runner._work[1].process
+    runner.close()
+    assert process.poll() is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
+    with pytest.raises(WorkbenchError, match="closing"):
+        runner.start("characterize", "small", folder=small_samples, out=tmp_path)
+
+
+def test_an_unknown_task_is_refused(runner):
+    with pytest.raises(WorkbenchError, match="there is no task 'paint'"):
+        runner.start("paint", "")

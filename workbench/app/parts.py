@@ -1,0 +1,157 @@
+"""Parts that the app's stations share: a sentence that is read out when it changes, a job with its buttons."""
+
+from __future__ import annotations
+
+import html
+import logging
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import panel as pn
+
+from ..errors import WorkbenchError
+from .desk import Desk
+from .jobs import CANCELLED, FINISHED, WRONG, Job
+
+_LOG = logging.getLogger(__name__)
+_TONE = {FINISHED: "good", WRONG: "bad", CANCELLED: "bad"}
+
+
+def heading(text: str, words: str = "") -> pn.pane.HTML:
+    """Return a station's heading with a sentence below it."""
+    below = f"<p>{words}</p>" if words else ""
+    return pn.pane.HTML(f"<h2>{html.escape(text)}</h2>{below}", sizing_mode="stretch_width")
+
+
+def table(frame: pd.DataFrame, caption: str) -> pn.pane.HTML:
+    """Return a table with its caption, wide ones to be scrolled."""
+    body = frame.to_html(border=0, justify="left", na_rep="–")
+    body = body.replace("<thead>", f"<caption>{html.escape(caption)}</caption><thead>", 1)
+    body = body.replace("<th></th>", "<td></td>")
+    place = f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(caption)}">{body}</div>'
+    return pn.pane.HTML(place, sizing_mode="stretch_width")
+
+
+def listing(sentences: list[str], most: int = 12) -> str:
+    """Return sentences as an HTML list, the rest counted where there are very many."""
+    shown = "".join(f"<li>{html.escape(text)}</li>" for text in sentences[:most])
+    more = f"<li>and {len(sentences) - most} more</li>" if len(sentences) > most else ""
+    return f"<ul>{shown}{more}</ul>" if sentences else ""
+
+
+class Status:
+    """A line that says how things are; readers of the screen hear it change."""
+
+    def __init__(self, text: str = "") -> None:
+        self.pane = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.say(text)
+
+    def say(self, text: str, tone: str = "") -> None:
+        """Show a sentence; the tone is ``good``, ``bad`` or nothing."""
+        new = f'<div class="status {tone}" role="status">{html.escape(text)}</div>'
+        if self.pane.object != new:
+            self.pane.object = new
+
+    @property
+    def text(self) -> str:
+        """What it says, as HTML."""
+        return str(self.pane.object)
+
+
+def guarded(status: Status, action: Callable[[], Any]) -> Callable[..., None]:
+    """Wrap what a button does: a user's mistake becomes a sentence, a fault of ours one that says so."""
+
+    def act(*_: Any) -> None:
+        try:
+            action()
+        except WorkbenchError as problem:
+            status.say(" ".join(str(problem).split()), "bad")
+        except Exception as error:
+            _LOG.exception("the app met something unexpected")
+            status.say(f"This should not have happened ({type(error).__name__}: {error}); the log tells more.", "bad")
+
+    return act
+
+
+class JobCard:
+    """A button that starts a job, one that cancels it, its progress, and the same as a command for a terminal.
+
+    Parameters
+    ----------
+    order
+        From nothing to the arguments of the job.
+    command
+        From nothing to the words of the same command in a terminal.
+    when_done
+        Called with the job once it is done, on every page that shows it.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        task: str,
+        label: str,
+        order: Callable[[], dict[str, Any]],
+        command: Callable[[], list[str]],
+        when_done: Callable[[Job], None],
+    ) -> None:
+        self.desk, self.task, self.order, self.command, self.when_done = desk, task, order, command, when_done
+        self.status = Status()
+        self.button = pn.widgets.Button(label=label, color="primary", width=200)
+        self.stop = pn.widgets.Button(label="Cancel", width=110, visible=False)
+        self.bar = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.same = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.button.on_click(guarded(self.status, self._start))
+        self.stop.on_click(guarded(self.status, lambda: desk.cancel(task)))
+        self.seen: tuple[str, int] | None = None
+        self.panel = pn.Column(
+            pn.Row(self.button, self.stop), self.bar, self.status.pane, self.same, sizing_mode="stretch_width"
+        )
+
+    def _start(self) -> None:
+        self.desk.start(self.task, **self.order())
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show how the job is doing; called a few times a second."""
+        job = self.desk.job(self.task)
+        there = self.desk.folder is not None
+        self.button.disabled = not there or (job is not None and job.active)
+        self.stop.visible = job is not None and job.active
+        told = (
+            f"<p class='same'>In a terminal: <code>{html.escape(shlex.join(self.command()))}</code></p>"
+            if there
+            else ""
+        )
+        if self.same.object != told:
+            self.same.object = told
+        if job is None:
+            if self.seen is not None:
+                self.seen = None
+                self.status.say("")
+                self.bar.object = ""
+            return
+        bar = _bar(job) if job.active else ""
+        if self.bar.object != bar:
+            self.bar.object = bar
+        now = (job.state, job.number)
+        if job.active or now != self.seen:
+            self.status.say(job.sentence(), _TONE.get(job.state, ""))
+        if now != self.seen:
+            self.seen = now
+            if job.state == FINISHED:
+                guarded(self.status, lambda: self.when_done(job))()
+
+
+def _bar(job: Job) -> str:
+    share = job.share
+    now = "" if share is None else f' aria-valuenow="{100 * share:.0f}"'
+    width = "100" if share is None else f"{100 * share:.0f}"
+    kind = "bar unknown" if share is None else "bar"
+    label = html.escape(job.stage or "starting")
+    return (
+        f'<div class="{kind}" role="progressbar" aria-label="{label}" aria-valuemin="0" aria-valuemax="100"{now}>'
+        f'<div style="width:{width}%"></div></div>'
+    )

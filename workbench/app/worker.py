@@ -1,0 +1,104 @@
+"""The other end of a job: a process of its own that does one task, tells its progress, and ends when told to.
+
+Started by `workbench.app.jobs` as ``python -m workbench.app.worker``.  The task comes in on standard input, pickled,
+and what it gave goes into a file.  Progress bars and messages go to standard error.  When standard input closes,
+because the job was cancelled or the server has gone, the task is interrupted as Ctrl-C would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import WorkbenchError
+
+DONE, FAILED, CRASHED, STOPPED = 0, 2, 1, 130
+PROBLEM = "\x1dproblem\x1f"  # stands before the sentence that says why a task failed
+
+
+def samples() -> Path:
+    """Shoot the sample frames where they are not there yet; returns their folder."""
+    from ..runs import sample_folder
+
+    return sample_folder()
+
+
+def characterize(folder: Path, out: Path) -> Any:
+    """Measure the sensor; writes ``sensor.json``, returns the `runs.Characterization`."""
+    from ..runs import characterize as run
+
+    return run(folder, out=out)
+
+
+def stack(folder: Path, out: Path, **options: Any) -> Any:
+    """Calibrate, align and stack the lights; returns the `runs.StackResult`."""
+    from ..runs import stack_folder
+
+    return stack_folder(folder, out, **options)
+
+
+def finish(stack: Path, out: Path, linear: Path, **wishes: Any) -> dict[str, list[str]]:
+    """Make a picture of a stack; returns its history and the warnings."""
+    from ..runs.finish import finish_file, settings_from
+
+    settings_out = out.with_suffix(".json")
+    done = finish_file(stack, out, settings_from(**wishes), linear_out=linear, settings_out=settings_out)
+    return {"history": list(done.picture.attrs["history"]), "warnings": list(done.warnings)}
+
+
+def export_charts(result: Any, out: Path) -> Any:
+    """Write every chart that a characterization allows; returns the `export.Written`."""
+    from ..export import write_charts
+
+    return write_charts(result, out)
+
+
+TASKS: dict[str, Callable[..., Any]] = {
+    task.__name__: task for task in (samples, characterize, stack, finish, export_charts)
+}
+
+
+def _interrupt_when_closed(lifeline: Any) -> None:
+    """Wait until standard input closes, then interrupt the main thread."""
+    with contextlib.suppress(OSError, ValueError):
+        lifeline.read()
+    if hasattr(signal, "pthread_kill"):  # ends waiting for a lock too
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    else:
+        import _thread
+
+        _thread.interrupt_main()
+
+
+def main() -> int:
+    """Do the task that comes in on standard input; returns the exit code."""
+    try:
+        task, arguments, out = pickle.load(sys.stdin.buffer)
+        threading.Thread(target=_interrupt_when_closed, args=(sys.stdin.buffer,), daemon=True).start()
+        try:
+            value = TASKS[task](**arguments)
+        except WorkbenchError as problem:
+            if isinstance(problem.__context__, KeyboardInterrupt):
+                return STOPPED
+            sys.stderr.write(f"{PROBLEM}{' '.join(str(problem).split())}\n")
+            return FAILED
+        aside = Path(out).with_suffix(".part")
+        with aside.open("wb") as file:
+            pickle.dump(value, file)
+        os.replace(aside, out)
+    except KeyboardInterrupt:
+        return STOPPED
+    return DONE
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)  # a thread that reads from standard input must not keep the process
