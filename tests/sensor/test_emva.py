@@ -154,8 +154,8 @@ def test_pictures_that_do_not_fit_together_are_refused():
     with pytest.raises(WorkbenchError, match="dark stack"):
         emva1288(
             {
-                **dict.fromkeys(("exposure", "light", "mean", "variance"), [1.0, 2.0, 3.0]),
-                **dict.fromkeys(("mean_dark", "variance_dark"), [0.0, 0.0, 0.0]),
+                **{name: [1.0, 2.0, 3.0] for name in ("exposure", "light", "mean", "variance")},
+                **{name: [0.0, 0.0, 0.0] for name in ("mean_dark", "variance_dark")},
             },
             None,
             [picture, picture],

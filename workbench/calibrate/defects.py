@@ -10,18 +10,23 @@ from numba import njit
 from scipy.stats import norm
 
 from ..bayer import channel_index
+from ..defects import (
+    DEAD,
+    DEAD_RESPONSE,
+    HOT,
+    HOT_NOISE,
+    KINDS,
+    UNSTABLE,
+    UNSTABLE_EXCESS,
+    WARM,
+    WARM_SIGMAS,
+    defect_map,
+    flag_response,
+)
 from ..errors import FrameReadError, WorkbenchError
-from .combine import sort
 
-HOT, WARM, DEAD, UNSTABLE = 1, 2, 4, 8
-KINDS = {"hot": HOT, "warm": WARM, "dead": DEAD, "unstable": UNSTABLE}
 FILLED = HOT | DEAD | UNSTABLE  # a warm pixel is only noisier; its dark signal is subtracted and its variance knows
-
-HOT_NOISE = 2.0  # hot: its own dark shot noise makes the pixel's noise this many times that of its neighbours
-WARM_SIGMAS = 8.0  # warm: its dark signal lies this many robust standard deviations above its plane's
-DEAD_RESPONSE = 0.7  # dead: less than this of its neighbours' response to light, or more than its inverse
 CHANCE = 0.01  # ordinary pixels taken for hot in lights, in a whole frame
-UNSTABLE_EXCESS = 2.5  # unstable: its variance is this many times the noise model's, and not by chance
 
 
 def find_defects(
@@ -73,27 +78,15 @@ def find_defects(
             flags[plane] |= _in_dark(dark, plane, int(channel), hot_noise, warm_sigmas, unstable_excess)
         if flat is not None:
             dead = np.zeros(flags[plane].shape, np.uint8)
-            _flag_flat(flat["signal"].values[plane], dead_response, dead)
+            flag_response(flat["signal"].values[plane], dead_response, dead)
             flags[plane] |= dead
-    counts = {name: int(np.count_nonzero(flags & bit)) for name, bit in KINDS.items()}
-    return xr.DataArray(
-        flags,
-        dims=("y", "x"),
-        attrs={
-            "long_name": "defects",
-            "cfa_pattern": pattern,
-            "flag_masks": list(KINDS.values()),
-            "flag_meanings": " ".join(KINDS),
-            "counts": counts,
-            "filled": int(np.count_nonzero(flags & FILLED)),
-            "thresholds": {
-                "hot_noise": hot_noise,
-                "warm_sigmas": warm_sigmas,
-                "dead_response": dead_response,
-                "unstable_excess": unstable_excess,
-            },
-        },
-    )
+    thresholds = {
+        "hot_noise": hot_noise,
+        "warm_sigmas": warm_sigmas,
+        "dead_response": dead_response,
+        "unstable_excess": unstable_excess,
+    }
+    return defect_map(flags, pattern, thresholds, filled=int(np.count_nonzero(flags & FILLED)))
 
 
 def defects_in_lights(light: xr.DataArray, *, frames: int = 5, sigmas: float = 8.0) -> xr.DataArray:
@@ -243,36 +236,3 @@ def _flag_dark(level, count, variance, unstable, middle, warm, ordinary, b, nois
                     flags[i, j] |= HOT
             if unstable[i, j] and variance[i, j] * count[i, j] > excess * (ordinary + b * max(above, 0.0)):
                 flags[i, j] |= UNSTABLE
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _flag_flat(response, least, flags):
-    """Flag what differs from the median of the 24 around it; only where the mean of a few neighbours hints at it."""
-    rows, columns = response.shape
-    around = np.empty(25)
-    for i in range(rows):
-        for j in range(columns):
-            f = response[i, j]
-            hint, number = 0.0, 0
-            for m in range(max(0, i - 1), min(rows, i + 2)):
-                g = response[m, j - 1 if j else j + 1]
-                h = response[m, j + 1 if j + 1 < columns else j - 1]
-                if np.isfinite(g) and np.isfinite(h):
-                    hint += g + h
-                    number += 2
-            # a neighbour may be a defect too, so the hint is generous
-            if number and np.isfinite(f) and abs(f / (hint / number) - 1) < 0.3 * (1 - least):
-                continue
-            number = 0
-            for m in range(max(0, i - 2), min(rows, i + 3)):
-                for n in range(max(0, j - 2), min(columns, j + 3)):
-                    if (m != i or n != j) and np.isfinite(response[m, n]):
-                        around[number] = response[m, n]
-                        number += 1
-            if number < 5:  # it is not the pixel but the flat that is missing here
-                continue
-            near = around[:number]
-            sort(near)
-            middle = 0.5 * (near[(number - 1) // 2] + near[number // 2])
-            if middle > 0 and not (least <= f / middle <= 1 / least):
-                flags[i, j] |= DEAD

@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import xarray as xr
-from scipy import ndimage, optimize
+from scipy import ndimage
 
 from ..bayer import channel_index
 from ..errors import WorkbenchError
 from ..frames import channels_of
+from ..vignetting import Lens, fit_lens
 from .residuals import ADDED_NOISE, BLOCK, FINE, audit_lights, block_medians, cell_means, centres, detail, plane_of
 
 DUST_DEPTH = 0.003  # a shadow must take at least this part of the light
@@ -100,51 +101,23 @@ def _audit_plane(plane: np.ndarray, variance: np.ndarray, cell: np.ndarray, chan
     """What one CFA plane of the flat tells; positions are those of the mosaic."""
     step = cell.shape[0]
     response = block_medians(plane, BLOCK // step)
-    lens, error_of_centre = _vignetting(response)
-    model = _lens(lens, *np.indices(response.shape))
-    corners = model[[0, 0, -1, -1], [0, -1, 0, -1]]
+    lens = fit_lens(response)
+    model = lens(*np.indices(response.shape))
     prnu, error = _prnu(plane, variance)
     row, column = (float(k) for k in np.argwhere(cell == channel)[0])
     return {
         "response": response,
         "vignetting": model,
         "lens": lens,
-        "centre_y": lens[3] * BLOCK + (BLOCK - step) / 2 + row,
-        "centre_x": lens[4] * BLOCK + (BLOCK - step) / 2 + column,
-        "centre_error": error_of_centre * BLOCK,
-        "falloff": float(1 - corners.min() / lens[0]),
+        "centre_y": lens.centre_y * BLOCK + (BLOCK - step) / 2 + row,
+        "centre_x": lens.centre_x * BLOCK + (BLOCK - step) / 2 + column,
+        "centre_error": lens.centre_error * BLOCK,
+        "falloff": lens.falloff(response.shape),
         "uneven": float(np.sqrt(np.nanmean((response / model - 1) ** 2))),
         "prnu": prnu,
         "prnu_error": error,
         "flat_noise": float(np.sqrt(np.nanmean(variance / np.square(plane)))),
     }
-
-
-def _lens(p: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """A (1 + a₂ρ² + a₄ρ⁴), ρ² = ((y - y₀)² + (x - x₀)²)/R²; p = (A, a₂, a₄, y₀, x₀, R), lengths in blocks."""
-    rho2 = ((y - p[3]) ** 2 + (x - p[4]) ** 2) / p[5] ** 2
-    return p[0] * (1 + p[1] * rho2 + p[2] * rho2**2)
-
-
-def _vignetting(response: np.ndarray) -> tuple[np.ndarray, float]:
-    """Fit `_lens` to the blocks, dust down-weighted (soft L1); its numbers and the error of the centre [blocks]."""
-    rows, columns = response.shape
-    y, x = np.mgrid[:rows, :columns].astype(float)
-    reach = math.hypot(rows, columns) / 2
-    good = np.isfinite(response)
-    if good.sum() < 20:
-        raise WorkbenchError("the flat has hardly a sound block: most of it is saturated or missing")
-    start = np.array([np.nanmax(response), -0.2, 0.0, (rows - 1) / 2, (columns - 1) / 2])
-    scale = max(1e-4, 1.4826 * float(np.nanmedian(np.abs(response - np.nanmedian(response)))) / 50)
-    fit = optimize.least_squares(
-        lambda p: (_lens([*p, reach], y, x) - response)[good],
-        start,
-        loss="soft_l1",
-        f_scale=scale,
-        x_scale=[1, 0.1, 0.1, 1, 1],
-    )
-    covariance = np.linalg.pinv(fit.jac.T @ fit.jac) * 2 * fit.cost / max(good.sum() - 5, 1)
-    return np.array([*fit.x, reach]), float(np.sqrt(max(covariance[3, 3], covariance[4, 4])))
 
 
 def _prnu(plane: np.ndarray, variance: np.ndarray) -> tuple[float, float]:
@@ -164,14 +137,14 @@ def _prnu(plane: np.ndarray, variance: np.ndarray) -> tuple[float, float]:
     return prnu, error2 / (2 * prnu) if prnu > math.sqrt(error2) else math.sqrt(error2)
 
 
-def _dust(values: np.ndarray, variance: np.ndarray, cell: np.ndarray, lenses: list[np.ndarray]) -> np.ndarray:
+def _dust(values: np.ndarray, variance: np.ndarray, cell: np.ndarray, lenses: list[Lens]) -> np.ndarray:
     """Shadows: (mote, (y, x, radius, depth)), the deepest first, from all planes together."""
     size = FINE // cell.shape[0]
     cells, noise = [], []
     for channel in range(cell.size):
         fine = cell_means(plane_of(values, cell, channel), size)
         y, x = ((np.indices(fine.shape) + 0.5) * FINE / BLOCK) - 0.5
-        flattened = fine / _lens(lenses[channel], y, x)
+        flattened = fine / lenses[channel](y, x)
         cells.append(flattened / _smooth(flattened) - 1)
         noise.append(np.nanmean(plane_of(variance, cell, channel)) / size**2)
     dips = -np.nanmean(cells, axis=0)

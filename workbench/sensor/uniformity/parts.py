@@ -121,7 +121,7 @@ def spatial_parts(
     other = first if second is None else second - second.dtype.type(second.mean(dtype=float))
     # the high-pass takes the mean out of rows and columns, too: not their own degree of freedom, but a share of all
     ddof = 0 if filtered else ddof
-    shares = [1 - 1 / count if filtered else 1.0 for count in (rows, columns)]
+    shares = [1 - 1 / (count + 2 * MARGIN) if filtered else 1.0 for count in (rows, columns)]
     rav = shares[0] * _product(first.mean(axis=1, dtype=float), other.mean(axis=1, dtype=float), ddof)
     cav = shares[1] * _product(first.mean(axis=0, dtype=float), other.mean(axis=0, dtype=float), ddof)
     pixel = (_product(first.ravel(), other.ravel(), 1) - rav - cav) / (
