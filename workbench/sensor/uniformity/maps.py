@@ -10,8 +10,11 @@ import xarray as xr
 from ...bayer import channel_index
 from ...frames import channels_of, check_cube
 from ...statistics import counted, stream_frames
+from ...vignetting import Lens, fit_lens
 
 _SAMPLE = 1 << 20
+_FITTED = 5000  # cells of the picture that the vignetting model is fitted to
+_FEWEST_CELLS = 20
 _PICTURE = 340  # longest side of a reduced picture [pixels], so that it has fewer than 10⁵ numbers
 
 
@@ -117,7 +120,7 @@ def _where(dark_map: xr.DataArray) -> dict[str, Any]:
 
 
 def vignetting(flat: xr.DataArray, black: Any = None, *, progress: Any = True) -> xr.Dataset:
-    """Show how the light falls off to the corners: a flat as a small picture, and its profile over the radius.
+    """Show how the light falls off to the corners: a flat as a small picture, its profile, and a model.
 
     Parameters
     ----------
@@ -133,7 +136,11 @@ def vignetting(flat: xr.DataArray, black: Any = None, *, progress: Any = True) -
     xarray.Dataset
         ``illumination`` (y, x), mean of the channels, each divided by its value in the centre, in cells of some pixels;
         ``profile`` (channel, radius), the mean over rings, with ``profile_error``, the standard error of that mean
-        from the scatter in the ring; y, x and radius in pixels of the frame.
+        from the scatter in the ring; y, x and radius in pixels of the frame.  ``model`` (y, x), A (1 + a₂ρ² + a₄ρ⁴)
+        about the centre ``centre_y``, ``centre_x`` [px] (``centre_error``), ρ the distance over the half diagonal
+        (`workbench.vignetting`), with ``a2``, ``a4``, ``falloff``, the light lost in the farthest corner, and
+        ``uneven``, the rms of illumination/model − 1: dust, and whatever no lens does.  NaN for a picture of fewer than
+        20 cells.
 
     Examples
     --------
@@ -169,9 +176,26 @@ def vignetting(flat: xr.DataArray, black: Any = None, *, progress: Any = True) -
     square = np.array([np.bincount(ring, plane.ravel() ** 2, 40) for plane in planes])[:, edges_kept]
     scatter = np.sqrt(np.maximum(square / inside[edges_kept] - profile**2, 0) / np.maximum(inside[edges_kept] - 1, 1))
     centres = ((edges[1:] + edges[:-1]) / 2)[edges_kept]
+    picture = planes.mean(axis=0)
+    lens = _model(picture)
+    scale, first = size * step, 0.5 * size * step
+    units = {"centre_y": "px", "centre_x": "px", "centre_error": "px"}
     return xr.Dataset(
         {
-            "illumination": (("y", "x"), planes.mean(axis=0), {"units": "1", "long_name": "relative illumination"}),
+            "illumination": (("y", "x"), picture, {"units": "1", "long_name": "relative illumination"}),
+            "model": (("y", "x"), lens(*np.indices(picture.shape)), {"units": "1", "long_name": "vignetting model"}),
+            **{
+                name: ((), value, {"units": units.get(name, "1"), "long_name": name.replace("_", " ")})
+                for name, value in {
+                    "centre_y": lens.centre_y * scale + first,
+                    "centre_x": lens.centre_x * scale + first,
+                    "centre_error": lens.centre_error * scale,
+                    "a2": lens.a2,
+                    "a4": lens.a4,
+                    "falloff": lens.falloff(picture.shape),
+                    "uneven": float(np.sqrt(np.mean((picture / lens(*np.indices(picture.shape)) - 1) ** 2))),
+                }.items()
+            },
             "profile": (("channel", "radius"), profile, {"units": "1", "long_name": "relative illumination"}),
             "profile_error": (("channel", "radius"), scatter, {"units": "1", "long_name": "error of the profile"}),
         },
@@ -182,4 +206,25 @@ def vignetting(flat: xr.DataArray, black: Any = None, *, progress: Any = True) -
             "channel": list(names),
         },
         {"frames": count, "camera": flat.attrs["camera"]},
+    )
+
+
+def _model(picture: np.ndarray) -> Lens:
+    """Fit the vignetting model to the picture, thinned to some thousands of cells, in cells of the picture."""
+    stride = max(1, int(np.sqrt(picture.size / _FITTED)))
+    thin = picture[::stride, ::stride]
+    if thin.size < _FEWEST_CELLS:
+        return Lens(*[np.nan] * 7)
+    lens = fit_lens(thin)
+    # of the thinned picture: the first cell is cell zero, the reach that of the whole
+    reach = np.hypot(*picture.shape) / 2
+    ratio = (reach / (lens.reach * stride)) ** 2
+    return Lens(
+        lens.level,
+        lens.a2 * ratio,
+        lens.a4 * ratio**2,
+        lens.centre_y * stride,
+        lens.centre_x * stride,
+        float(reach),
+        lens.centre_error * stride,
     )
