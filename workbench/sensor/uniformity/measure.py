@@ -150,10 +150,11 @@ def measure_prnu(
 ) -> xr.Dataset:
     """Measure the photo-response non-uniformity from two or more equal flats: how much the pixels' responses differ.
 
-        s² of the flats without temporal noise, less the fixed pattern of the dark, over the squared signal: the spatial
-        covariance of the even and the odd frames' means as in `measure_dsnu`.  Plain (``filter`` "none"), where the lens's
-    XX  Flats are scaled to one level, so that a lamp
-        that drifts does no harm.
+    s² of the flats without temporal noise, less the fixed pattern of the dark, over the squared signal: the spatial
+    covariance of the even and the odd frames' means as in `measure_dsnu`.  Plain (``filter`` "none"), where the fall
+    of light to the corners counts, over the mean signal; and high-passed, the deviation of each pixel from the smoothed
+    flat over that smoothed flat (the vignetting model divided out before), which is the pixels' own.  Flats are scaled
+    to one level, so that a lamp that drifts does no harm.
 
         Parameters
         ----------
