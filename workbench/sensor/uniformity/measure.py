@@ -156,36 +156,36 @@ def measure_prnu(
     flat over that smoothed flat (the vignetting model divided out before), which is the pixels' own.  Flats are scaled
     to one level, so that a lamp that drifts does no harm.
 
-        Parameters
-        ----------
-        flat
-            Equal flats, best at half of saturation, or what `stack_cube` made of them (with their black level).
-        dark
-            The stack of the bias frames of that ISO; without it the fixed pattern of the dark is not taken out.
-        black
-            Black level [ADU], one or one a channel; without it that of `dark`, else the one that the files state.
+    Parameters
+    ----------
+    flat
+        Equal flats, best at half of saturation, or what `stack_cube` made of them (with their black level).
+    dark
+        The stack of the bias frames of that ISO; without it the fixed pattern of the dark is not taken out.
+    black
+        Black level [ADU], one or one a channel; without it that of `dark`, else the one that the files state.
 
-        Returns
-        -------
-        xarray.Dataset
-            ``prnu`` [%] over (filter, channel, part) with ``prnu_error``; ``signal`` [ADU] (channel), ``frames``; attrs
-            ``warnings``.
+    Returns
+    -------
+    xarray.Dataset
+        ``prnu`` [%] over (filter, channel, part) with ``prnu_error``; ``signal`` [ADU] (channel), ``frames``; attrs
+        ``warnings``.
 
-        Raises
-        ------
-        WorkbenchError
-            If there are fewer than two flats, or no black level is known.
+    Raises
+    ------
+    WorkbenchError
+        If there are fewer than two flats, or no black level is known.
 
-        Examples
-        --------
-        >>> from workbench.camera import d7000, expose
-        >>> from workbench.frames import make_cube
-        >>> camera = d7000(shape=(192, 256))
-        >>> frames = [expose(camera, 4e5, iso=100, exposure=0.03, seed=n) for n in range(4)]
-        >>> flats = make_cube(frames, cfa_pattern="RGGB", kind="flat", iso=100, black_level=600)
-        >>> found = measure_prnu(flats, progress=False).sel(filter="highpass", part="total")
-        >>> bool((abs(found.prnu - 0.6) < 4 * found.prnu_error).all()), bool((found.prnu_error < 0.02).all())
-        (True, True)
+    Examples
+    --------
+    >>> from workbench.camera import d7000, expose
+    >>> from workbench.frames import make_cube
+    >>> camera = d7000(shape=(192, 256))
+    >>> frames = [expose(camera, 4e5, iso=100, exposure=0.03, seed=n) for n in range(4)]
+    >>> flats = make_cube(frames, cfa_pattern="RGGB", kind="flat", iso=100, black_level=600)
+    >>> found = measure_prnu(flats, progress=False).sel(filter="highpass", part="total")
+    >>> bool((abs(found.prnu - 0.6) < 4 * found.prnu_error).all()), bool((found.prnu_error < 0.02).all())
+    (True, True)
     """
     warnings: list[str] = []
     stack = flat if isinstance(flat, FrameStack) else _flat_stack(flat, dark, black, progress)
