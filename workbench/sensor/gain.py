@@ -79,7 +79,7 @@ def fit_gain(
         where = np.flatnonzero(same_iso(ptc["iso"].values, iso))
         problems: dict[str, list[str]] = {}
         for column, channel in enumerate(channels):
-            one, which, problem = fit(_curve(ptc, where, column))
+            one, which, problem = fit(curve_of(ptc, where, column))
             used[where[which], column] = True
             for name, value in one.items():
                 result[name][row, column] = value
@@ -122,7 +122,8 @@ def _with_read_noise(ptc: xr.Dataset, read: xr.Dataset) -> xr.Dataset:
 Curve = dict[str, np.ndarray]  # one ISO and channel of a photon transfer curve, each array along its pairs
 
 
-def _curve(ptc: xr.Dataset, pairs: np.ndarray, column: int) -> Curve:
+def curve_of(ptc: xr.Dataset, pairs: np.ndarray, column: int) -> Curve:
+    """Return the arrays of some pairs and one channel of a photon transfer curve, and what the file says of white."""
     one = {
         str(name): values.values[pairs, column] for name, values in ptc.data_vars.items() if "channel" in values.dims
     }
@@ -133,7 +134,7 @@ def _chosen(curve: Curve, which: np.ndarray) -> Curve:
     return {name: values[which] for name, values in curve.items()}
 
 
-def _select(curve: Curve) -> tuple[np.ndarray, str]:
+def pairs_to_fit(curve: Curve) -> tuple[np.ndarray, str]:
     """Return the numbers of the pairs to fit, and why there are none."""
     signal, variance = curve["signal"], curve["variance"]
     saturated = curve["saturated_fraction"] > CLIPPED_FRACTION
@@ -160,11 +161,11 @@ def _select(curve: Curve) -> tuple[np.ndarray, str]:
 
 
 def _fit_model(curve: Curve) -> tuple[dict[str, float], np.ndarray, str]:
-    which, problem = _select(curve)
+    which, problem = pairs_to_fit(curve)
     if problem:
         return {"pairs_used": 0, "levels_used": 0}, which, problem
     curve = _chosen(curve, which)
-    level = _distinct_levels(curve)
+    level = levels_of(curve)
     known = bool(np.isfinite(curve["dark_variance"]).all() and (curve["dark_variance"] > 0).all())
     count = {"pairs_used": which.size, "levels_used": level.max() + 1, "blog_gain": _blog_gain(curve)}
     if not known and curve["signal"].max() < 1.5 * curve["signal"].min():
@@ -181,9 +182,9 @@ def _fit_model(curve: Curve) -> tuple[dict[str, float], np.ndarray, str]:
     pixels = sums[..., 0].sum(axis=1)
     worth = pixels * np.array([pair_weight(frames[number]) for number in level])
 
-    x, q, h = _scaled(sums.sum(axis=1), black)
+    x, q, h = scaled_pairs(sums.sum(axis=1), black)
     slope, intercept, weight = _solve(x, q, h - read * q, read * q, worth, free=not known)
-    replicates = _scaled(leave_one_out(sums, axis=1), black[:, None])
+    replicates = scaled_pairs(leave_one_out(sums, axis=1), black[:, None])
     xr_, qr, hr = (np.moveaxis(part, 1, 0) for part in replicates)  # (block, pair)
     slopes, intercepts, _ = _solve(xr_, qr, hr - read * qr, read * qr, worth, free=not known)
 
@@ -235,7 +236,7 @@ def _fit_plain(curve: Curve) -> tuple[dict[str, float], np.ndarray, str]:
 
     mean, variance = curve["mean"], curve["variance_plain"]
     which = np.flatnonzero(variance > 0)
-    levels = _distinct_levels(_chosen(curve, which)) if which.size else np.zeros(1, int)
+    levels = levels_of(_chosen(curve, which)) if which.size else np.zeros(1, int)
     if which.size < 2 or levels.max() < 1:
         return {"pairs_used": 0, "levels_used": 0}, which[:0], "a line needs pairs at two light levels or more"
     slope, intercept = line(mean[which], variance[which])
@@ -256,7 +257,7 @@ def _fit_plain(curve: Curve) -> tuple[dict[str, float], np.ndarray, str]:
     return one, which, ""
 
 
-def _scaled(sums: np.ndarray, black: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scaled_pairs(sums: np.ndarray, black: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what 1/g and R are multiplied with in a scaled pair's half-variance, and that half-variance."""
     moments = pair_moments(sums)
     level1, level2 = moments.mean1 - black, moments.mean2 - black
@@ -306,14 +307,14 @@ def _by_level(values: np.ndarray, level: np.ndarray, *, mean: bool = True) -> np
     return values @ (member / member.sum(axis=0) if mean else member)
 
 
-def _distinct_levels(curve: Curve) -> np.ndarray:
+def levels_of(curve: Curve) -> np.ndarray:
     """Number the light levels of a curve from 0."""
     return np.unique(curve["level"], return_inverse=True)[1].reshape(-1)
 
 
 def _frames_of(curve: Curve, number: int) -> int:
     """How many frames the pairs of a level are made of."""
-    where = _distinct_levels(curve) == number
+    where = levels_of(curve) == number
     pairs = int(where.sum())
     return 2 if pairs == 1 else pairs  # a ring of n frames has n pairs
 

@@ -3,5 +3,11 @@
 import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
-    __name__, submodules=["clipped"], submod_attrs={"clipped": ["ClippedFit", "fit_clipped"]}
+    __name__,
+    submodules=["clipped", "pixels", "split"],
+    submod_attrs={
+        "clipped": ["ClippedFit", "fit_clipped"],
+        "pixels": ["noise_distribution", "noise_map"],
+        "split": ["dynamic_range", "split_read_noise"],
+    },
 )

@@ -1,0 +1,98 @@
+"""The gain of darks alone: right without a lamp, honest about its error, and silent where darks cannot tell."""
+
+import numpy as np
+import pytest
+
+from workbench.camera import d7000, expose
+from workbench.frames import make_cube
+from workbench.sensor import compare_gains, dark_transfer, gain_from_darks
+
+SHAPE = (96, 128)
+
+
+def shoot(seed, *, shots=((600.0, 20.0, 3), (600.0, 8.0, 3)), iso=200.0, change=None, **camera):
+    body = d7000(seed=seed, shape=SHAPE, **camera)
+    darks, exposure, temperature = [], [], []
+    for time, warm, count in shots:
+        for n in range(count):
+            frame = expose(body, iso=iso, exposure=time, temperature=warm, seed=(seed, n), threads=1)
+            darks.append(frame if change is None else change(frame, n))
+            exposure.append(time)
+            temperature.append(warm)
+    given = {"cfa_pattern": "RGGB", "iso": iso, "white_level": 16383}
+    names = [f"dark_{i}.nef" for i in range(len(darks))]
+    dark = make_cube(darks, kind="dark", exposure=exposure, temperature=temperature, filename=names, **given)
+    bias = [expose(body, iso=iso, exposure=1 / 8000, seed=(seed, 99, n), threads=1) for n in range(6)]
+    return body, dark, make_cube(bias, kind="bias", **given)
+
+
+def measure(seed, **changes):
+    body, dark, bias = shoot(seed, **changes)
+    return gain_from_darks(dark_transfer(dark, bias, progress=False)), body.gain(200)
+
+
+def test_unbiased_and_covered():
+    found, truth = zip(*(measure(seed) for seed in range(16)), strict=True)
+    pulls = np.array([(one.gain.values[0] - g) / one.gain_error.values[0] for one, g in zip(found, truth, strict=True)])
+    assert abs(pulls.mean()) < 1 / 3 + 3 / np.sqrt(pulls.size)
+    assert 0.55 < (abs(pulls) < 1).mean() < 0.82
+    assert max(float(one.gain_error.max()) for one in found) < 0.06
+
+
+def test_hot_pixels_are_a_photon_transfer_curve_of_their_own():
+    body, dark, bias = shoot(1, hot_fraction=0.1, dark_current=0.6)
+    transfer = dark_transfer(dark, bias, progress=False)
+    hot = transfer.isel(point=transfer.population.values > 0)
+    assert hot.sizes["point"] >= 3
+    assert float(hot.signal.max()) > 1000
+    found = gain_from_darks(transfer)
+    assert (abs(found.gain - body.gain(200)) < 4 * found.gain_error).all()
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_two_frames_are_sorted_by_another_exposure_and_four_by_each_other(count):
+    found, truth = measure(3, shots=((600.0, 20.0, count), (300.0, 20.0, 2)))
+    assert (abs(found.gain - truth) < 4 * found.gain_error).all()
+
+
+def test_cosmic_rays_do_not_count():
+    def struck(frame, n):
+        frame = frame.copy()
+        frame[10 * n + 3, 5:60] = 4000
+        return frame
+
+    found, truth = measure(4, change=struck)
+    assert (abs(found.gain - truth) < 4 * found.gain_error).all()
+
+
+def test_it_agrees_with_the_flats_gain_or_says_that_it_does_not():
+    found, truth = measure(5)
+    flats = found[["gain", "gain_error"]].copy(deep=True)
+    flats["gain"][:], flats["gain_error"][:] = truth, 0.01
+    assert compare_gains(found, flats).agrees.all()
+    flats["gain"][:] = 1.3 * truth
+    told = compare_gains(found, flats)
+    assert not told.agrees.any()
+    np.testing.assert_allclose(told.ratio, 1 / 1.3, rtol=0.05)
+
+
+def test_darks_that_cannot_tell_say_why():
+    cold, _ = measure(6, shots=((30.0, -10.0, 3),))
+    assert np.isnan(cold.gain).all()
+    assert "too little dark current" in cold.attrs["warnings"][0]
+    lone, _ = measure(6, shots=((600.0, 20.0, 2),))
+    assert lone.sizes["iso"] == 0
+
+    def subtracted(frame, n):
+        return (frame.astype(int) - 169).astype("uint16")  # the mean dark signal of 600 s at 20 °C
+
+    kind, _ = measure(7, change=subtracted, shots=((600.0, 20.0, 3),))
+    assert np.isnan(kind.gain).all()
+    assert "subtracts the mean dark current" in kind.attrs["warnings"][0]
+
+
+def test_without_bias_of_the_iso_nothing_is_measured():
+    _, dark, bias = shoot(8)
+    transfer = dark_transfer(dark, bias.assign_coords(iso=("frame", [400.0] * 6)), progress=False)
+    assert transfer.sizes["point"] == 0
+    assert "needs bias frames" in transfer.attrs["warnings"][0]

@@ -1,0 +1,88 @@
+"""Linearity: the standard's reference data, a sensor that bends, a lamp that drifts, a wrong exposure time."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workbench.errors import WorkbenchError
+from workbench.frames import make_cube
+from workbench.sensor import linearity, linearity_error, photon_transfer
+
+
+def transfer(times, *, rate=1000.0, stated=None, bend=0.0, drift=0.0, seed=0, shape=(32, 32), aperture=np.nan):
+    rng = np.random.default_rng(seed)
+    frames = []
+    for time in times:
+        for _ in range(2):
+            electrons = rng.poisson(rate * time * (1 + drift * rng.standard_normal()), shape)
+            frames.append(np.rint(600 + electrons * (1 - bend * electrons / 15_000)).clip(0, 16383).astype("uint16"))
+    exposure = np.repeat(times if stated is None else stated, 2)
+    names = [f"flat_{i}.nef" for i in range(len(frames))]
+    cube = make_cube(
+        frames, cfa_pattern="RGGB", kind="flat", iso=100, exposure=exposure, aperture=aperture, black_level=600,
+        white_level=16383, filename=names,
+    )  # fmt: skip
+    return photon_transfer(cube, progress=False)
+
+
+TIMES = np.array([1.0, 2, 3, 4, 6, 8, 10, 12])
+
+
+def test_reference_set_001(real_data):
+    table = pd.read_csv(real_data / "emva1288-set001" / "table.csv")
+    signal = (table["mean_bright_dn"] - table["mean_dark_dn"]).to_numpy()
+    top = signal[table["variance_bright_plain_dn2"].argmax()]
+    inside = (signal >= 0.05 * top) & (signal <= 0.95 * top)
+    line = linearity_error(table["photons_per_pixel"][inside], signal[inside])
+    np.testing.assert_allclose([line.deviation.min(), line.deviation.max()], [-0.6158, 0.4804], atol=5e-5)
+    assert line.error == abs(line.deviation).mean()
+
+
+def test_a_straight_sensor_and_a_bent_one():
+    straight, bent = linearity(transfer(TIMES)), linearity(transfer(TIMES, bend=0.1))
+    assert (straight.linearity_error < 0.3).all()
+    assert (bent.linearity_error > 0.8).all()
+    assert (bent.linearity_error_min < -0.8).all()
+    assert (straight.levels == 8).all()
+    assert not straight.attrs["warnings"]
+
+
+def test_a_lamp_that_drifts_is_not_taken_for_the_sensor():
+    found = [linearity(transfer(TIMES, drift=0.02, seed=seed)).sel(channel="G1") for seed in range(12)]
+    error, share = (np.array([one[name].item() for one in found]) for name in ("linearity_error", "lamp_share"))
+    np.testing.assert_allclose(error.mean(), share.mean(), rtol=0.35)
+    assert all(one.linearity_error_error.item() > 0.2 for one in found)
+
+
+def test_a_wrong_level_is_left_out_and_named():
+    stated = TIMES.copy()
+    stated[3] *= 1.25
+    found = linearity(transfer(TIMES, stated=stated))
+    assert (found.linearity_error < 0.3).all()
+    assert (found.levels == 7).all()
+    assert "flat_6.nef" in found.attrs["warnings"][0]
+    assert not found.used.values[3].any()
+
+
+def test_the_rounded_names_of_shutter_times_are_not_the_sensors_fault():
+    true = 2.0 ** -np.arange(9)[::-1]
+    named = 1 / np.array([250, 125, 60, 30, 15, 8, 4, 2, 1])
+    found = linearity(transfer(true, rate=13_000, stated=named))
+    assert found.attrs["true_times"]
+    assert (found.linearity_error < 0.3).all()
+    np.testing.assert_allclose(found.exposure_used, true)
+    assert not linearity(transfer(TIMES)).attrs["true_times"]
+
+
+def test_levels_of_one_aperture_are_compared():
+    aperture = np.repeat([5.6] * 5 + [8.0] * 3, 2)
+    found = linearity(transfer(TIMES, aperture=aperture))
+    assert (found.levels == 5).all()
+
+
+def test_too_few_levels_give_no_number_and_say_so():
+    found = linearity(transfer(TIMES[:3]))
+    assert np.isnan(found.linearity_error).all()
+    assert "4 exposure times" in found.attrs["warnings"][0]
+    with pytest.raises(WorkbenchError, match="three levels"):
+        linearity_error([1, 2], [1, 2])
