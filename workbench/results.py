@@ -11,7 +11,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ FILE = "sensor.json"
 
 _SETTINGS = {"black_level": "ADU", "gain": "e-/ADU", "read_noise": "e- rms"}
 _COUNTS = {"frames_used": "frames used", "bias_frames": "bias frames used", "flat_frames": "flats used"}
-_LAW = {"doubling_temperature": "K", "dark_current_reference": "e-/s/pixel"}
+_LAW = {"doubling_temperature": "K", "dark_current_reference": "e-/s/pixel", "activation_energy": "eV"}
+# what is kept as it stands in the file: JSON in the attribute ``blocks``
+BLOCKS = ("dsnu", "prnu", "dcnu", "defects", "emva", "fidelity")
 _TITLES = {
     "black_level": "black level",
     "gain": "gain",
@@ -37,6 +39,7 @@ _TITLES = {
     "doubling_temperature": "doubling temperature of the dark current",
     "dark_current_reference": "dark current at the reference temperature",
     "reference_temperature": "reference temperature",
+    "activation_energy": "activation energy of the dark current",
 }
 
 
@@ -62,6 +65,7 @@ def sensor_dataset(
     dark_law: xr.Dataset | None = None,
     channels: Iterable[str] = (),
     warnings: Iterable[str] = (),
+    blocks: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Put the measurements of one camera together.
 
@@ -72,6 +76,8 @@ def sensor_dataset(
         None for what these frames do not give.
     channels
         The camera's channels, if none of the results tells them.
+    blocks
+        Further results in the form that they have in the file, under names of `BLOCKS`.
 
     Returns
     -------
@@ -80,8 +86,8 @@ def sensor_dataset(
         noise in ADU and the gain, each with ``_error``; ``frames_used``, ``bias_frames``, ``flat_frames``.  Over
         setting (``setting_iso``, ``setting_temperature``): ``dark_current`` [e⁻/s/pixel] with error,
         ``dark_current_median``, ``saturated_pixels``.  Scalars: ``unity_gain_iso``, ``doubling_temperature``,
-        ``dark_current_reference``, each with error, and ``reference_temperature``.  attrs: ``camera``, ``simulated``,
-        ``warnings``.
+        ``dark_current_reference``, ``activation_energy``, each with error, and ``reference_temperature``.  attrs:
+        ``camera``, ``simulated``, ``warnings``, ``blocks``.
     """
     measured = [part for part in (read, gain) if part is not None]
     names = [str(name) for name in (measured[0]["channel"].values if measured else channels)]
@@ -126,11 +132,12 @@ def sensor_dataset(
         (unity, "unity_gain_iso"),
         (dark_law, "doubling_temperature"),
         (dark_law, "dark_current_reference"),
+        (dark_law, "activation_energy"),
     ):
         for name in (key, f"{key}_error"):
-            scalars[name] = np.nan if part is None else float(part[name])
+            scalars[name] = float(part[name]) if part is not None and name in part else np.nan
     scalars["reference_temperature"] = np.nan if dark_law is None else float(dark_law["reference_temperature"])
-    return _assemble(camera, isos, names, data, dark, scalars, list(warnings))
+    return _assemble(camera, isos, names, data, dark, scalars, list(warnings), dict(blocks or {}))
 
 
 def _assemble(
@@ -141,6 +148,7 @@ def _assemble(
     dark: dict[str, np.ndarray],
     scalars: dict[str, float],
     warnings: list[str],
+    blocks: dict[str, Any],
 ) -> xr.Dataset:
     per_second = {"units": "e-/s/pixel"}
     data |= {
@@ -164,7 +172,13 @@ def _assemble(
         "setting_iso": ("setting", dark["iso"], {"long_name": "ISO setting"}),
         "setting_temperature": ("setting", dark["temperature"], {"units": "°C", "long_name": "sensor temperature"}),
     }
-    attrs = {"camera": camera, "simulated": is_simulated(camera), "warnings": warnings, "long_name": "measured sensor"}
+    attrs = {
+        "camera": camera,
+        "simulated": is_simulated(camera),
+        "warnings": warnings,
+        "long_name": "measured sensor",
+        "blocks": blocks,
+    }
     return xr.Dataset(data, coords, attrs)
 
 
@@ -254,6 +268,7 @@ def _to_json(sensor: xr.Dataset) -> dict[str, Any]:
         "unity_gain_iso": _quantity(sensor["unity_gain_iso"].item(), sensor["unity_gain_iso_error"].item(), "ISO"),
         "dark_current": dark,
         "dark_law": law | {"reference_temperature": _number(sensor["reference_temperature"].item())},
+        **{name: value for name, value in sensor.attrs.get("blocks", {}).items() if name in BLOCKS},
         "warnings": [str(text) for text in sensor.attrs["warnings"]],
     }
 
@@ -330,11 +345,15 @@ def _from_json(content: dict[str, Any]) -> xr.Dataset:
     }
     dark = {name: np.array([_float(entry[key]) for entry in dark_list], float) for name, key in keys.items()}
     scalars = {}
-    for quantity, key in ((content["unity_gain_iso"], "unity_gain_iso"), *((law[key], key) for key in _LAW)):
+    for quantity, key in (
+        (content["unity_gain_iso"], "unity_gain_iso"),
+        *((law.get(key), key) for key in _LAW),  # files of earlier versions lack the later ones
+    ):
         scalars[key], scalars[f"{key}_error"] = _part(quantity, "value"), _part(quantity, "error")
     scalars["reference_temperature"] = _float(law["reference_temperature"])
     iso_values = np.array([_float(iso) for iso in isos], float)
-    return _assemble(str(content["camera"]), iso_values, names, data, dark, scalars, list(content["warnings"]))
+    blocks = {name: content[name] for name in BLOCKS if name in content}
+    return _assemble(str(content["camera"]), iso_values, names, data, dark, scalars, list(content["warnings"]), blocks)
 
 
 def _part(quantity: dict[str, Any] | None, part: str) -> float:
