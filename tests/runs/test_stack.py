@@ -160,6 +160,25 @@ def test_lights_that_do_not_belong_are_set_aside(night, tmp_path):
     assert "light_0005.fits" in repr(result)
 
 
+def test_a_light_of_floating_point_with_gaps_among_the_others(night, done, tmp_path):
+    folder = tmp_path / "night"
+    shutil.copytree(night.folder, folder)
+    path = folder / "lights" / "light_0002.fits"
+    with fits.open(path) as hdus:
+        pixels, header = hdus[0].data.astype(np.float32), hdus[0].header
+    pixels[100:140, 60:200] = np.nan
+    fits.writeto(path, pixels, header, overwrite=True)
+    result = stack_folder(folder, tmp_path / "stack.fits", reference="light_0000", progress=False)
+    assert result.frames["used"].all()
+    stack, before = open_stack(result.path), open_stack(done.path)
+    fewer = before.coverage.astype(int) - stack.coverage
+    assert 3 * 40 * 140 < (fewer.values == 1).sum() < 3 * 52 * 152  # and around the gap, where the kernel reaches in
+    same = (fewer == 0).all("channel").values
+    # one value in a frame decides a few blocks' surfaces and no more
+    change = (stack.signal - before.signal).values[:, same] / np.sqrt(before.variance.values[:, same])
+    assert np.nanmedian(np.abs(change)) < 0.05
+
+
 def test_without_calibration_frames_it_stacks_and_says_so(night, tmp_path):
     folder = tmp_path / "night"
     shutil.copytree(night.folder / "lights", folder / "lights")

@@ -207,8 +207,12 @@ def _dark_model(frames: Frames, bias: xr.Dataset | None, black: np.ndarray, nois
     elif len(frames) < 2:
         b = np.zeros(channels)
     else:
-        slope = hot_slope(frames, None if bias is None else bias["signal"].values)
-        b = np.where(slope[:, 0] > 5 * slope[:, 1], slope[:, 0], 0.0)
+        slope, error = hot_slope(frames, None if bias is None else bias["signal"].values).T
+        told = np.isfinite(slope) & (error > 0)
+        weight = (slope[told] / error[told]) ** 2  # the relative error does not depend on what chance made of the slope
+        # all channels have one gain to a per cent or so; alone none of them may be certain of it
+        certain = weight.sum() > 25
+        b = np.full(channels, np.average(slope[told], weights=weight) if certain else 0.0)
     return np.stack([np.maximum(base - b * np.maximum(_plane_levels(frames) - black, 0), 1e-3), b], axis=1)
 
 
@@ -217,7 +221,10 @@ def _flat_model(
 ) -> np.ndarray:
     slope = light_variance(frames, base, pedestal, scale, saturation)
     if not (slope > 0).all():
-        raise WorkbenchError("the flats show no shot noise: are they raw frames as the camera wrote them?")
+        raise WorkbenchError(
+            "the flats show no shot noise between frames: either they are saturated, below the white level that is "
+            "known, or they are not raw frames as the camera wrote them (averaged, JPEG, one frame copied)"
+        )
     return np.stack([base, slope], axis=1)
 
 

@@ -149,36 +149,71 @@ def light_variance(
 def hot_slope(frames: Frames, bias: np.ndarray | None = None) -> np.ndarray:
     """Return b = 1/gain [ADU] from the shot noise of the darks' own warm pixels, one a channel, with its error.
 
-    A line through variance across frames against mean signal, weighted by 1/variance²; (channel, 2).
+    A line through the variance across frames and the mean signal of the pixels that stand out of their plane:
+    b = Σ w z (v - v₀) / Σ w z x, with the variance v, v₀ that of ordinary pixels, and the signal twice, z from the even
+    frames less the bias, x from the odd ones as they are.  Their errors are independent (z is an instrument for x; Wald
+    1940), so that the noise of the signal itself does not flatten the line.  NaN with fewer than ten warm pixels;
+    (channel, 2).
     """
-    mean, spread, channel = _across_frames(frames, bias)
-    result = np.full((frames.cell.size, 2), np.nan)
     degrees = len(frames) - 1
+    result = np.full((frames.cell.size, 2), np.nan)
+    if degrees < 1:
+        return result
+    instrument, signal, spread, channel = _halves_and_spread(frames, bias)
+    middle = chi2.median(degrees) / degrees
+    limit = chi2.isf(1e-4, degrees) / degrees
     for c in range(frames.cell.size):
-        x, y = mean[channel == c], spread[channel == c]
-        x = x - np.median(x)
-        slope, base = 0.0, _typical(y, degrees)
-        for _ in range(5):
-            expected = base + max(slope, 0.0) * np.maximum(x, 0)
-            keep = (y < expected * chi2.isf(1e-4, degrees) / degrees) & (x < 50 * np.sqrt(base) + 2000)
-            weight = 1 / expected[keep] ** 2
-            sx, sy = np.average(x[keep], weights=weight), np.average(y[keep], weights=weight)
-            sxx = (weight * (x[keep] - sx) ** 2).sum()
-            slope = float((weight * (x[keep] - sx) * (y[keep] - sy)).sum() / sxx)
-            base = max(sy - slope * sx, 1e-3)
-        result[c] = slope, math.sqrt(2 / degrees / sxx)
+        z, x, v = (values[channel == c] for values in (instrument, signal, spread))
+        z, x = z - np.median(z), x - np.median(x)
+        width = max(1.4826 * float(np.median(np.abs(z))), 0.5)
+        ordinary = np.abs(z) < 3 * width
+        base = _typical(v[ordinary], degrees)
+        warm = (z > 5 * width) & (z < 50 * np.sqrt(base) + 2000)
+        if np.count_nonzero(warm) < 10:
+            continue
+        z, x, v = z[warm], x[warm], v[warm]
+        slope = max((float(np.median(v)) / middle - base) / float(np.median(z)), 1e-6)
+        for _ in range(8):
+            expected = base + slope * z
+            keep = v < expected * limit  # those that flicker, or were struck
+            leverage = np.where(keep, z / expected**2, 0.0)
+            lever = float((leverage * x).sum())
+            if lever <= 0:
+                break
+            slope = max(float((leverage * (v - base)).sum()) / lever, 1e-6)
+        if lever > 0:
+            result[c] = slope, math.sqrt(2 / degrees * float((leverage**2 * expected**2).sum())) / lever
     return result
 
 
-def _across_frames(frames: Frames, bias: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _halves_and_spread(frames: Frames, bias: np.ndarray | None) -> tuple[np.ndarray, ...]:
+    """Mean of the even frames less the bias, mean of the odd ones, variance across all, channel; sampled pixels."""
+    parts: list[tuple[np.ndarray, ...]] = []
+    for top, bottom in frames.sampled():
+        band = frames.read(top, bottom).astype(float)
+        ground = np.zeros(band.shape[1:]) if bias is None else bias[top:bottom]
+        for c, plane in _planes(np.concatenate([band, ground[None]]), frames.cell):
+            samples, offset = plane[:-1], plane[-1]
+            parts.append(
+                (
+                    samples[::2].mean(axis=0) - offset,
+                    samples[1::2].mean(axis=0),
+                    samples.var(axis=0, ddof=1),
+                    np.full(offset.size, c),
+                )
+            )
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    good = np.isfinite(columns[0]) & np.isfinite(columns[2])
+    return tuple(column[good] for column in columns)
+
+
+def _across_frames(frames: Frames) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and sample variance across frames of the sampled pixels, and their channel numbers."""
     if len(frames) < 2:
         raise WorkbenchError("noise shows only between frames: one frame cannot tell it; take at least two")
     means, spreads, channels = [], [], []
     for top, bottom in frames.sampled():
         band = frames.read(top, bottom).astype(float)
-        if bias is not None:
-            band -= bias[top:bottom]
         for c, plane in _planes(band, frames.cell):
             means.append(plane.mean(axis=0))
             spreads.append(plane.var(axis=0, ddof=1))

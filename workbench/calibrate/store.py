@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +64,7 @@ def save_master(master: xr.Dataset, path: str | Path) -> Path:
         handle, aside = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".part", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
+                _require_room(path, sum(hdu.filebytes() for hdu in hdus))
                 hdus.writeto(file)
             os.replace(aside, path)
         except BaseException:
@@ -70,6 +73,12 @@ def save_master(master: xr.Dataset, path: str | Path) -> Path:
     except OSError as error:
         raise WorkbenchError(f"{path}: the master cannot be written ({error}); give another folder") from None
     return path
+
+
+def _require_room(path: Path, needed: int) -> None:
+    """Raise before astropy runs into a full disk: what it raises then hides the reason."""
+    if shutil.disk_usage(path.parent).free < needed:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:,.0f} MB are needed")
 
 
 def open_master(path: str | Path) -> xr.Dataset:

@@ -61,7 +61,8 @@ class StackResult:
         lines = list(self.plan)
         if self.path is not None:
             used = int(self.frames["used"].sum())
-            lines.append(f"{self.path}: {used} of {len(self.frames)} lights stacked, reference {self.reference}")
+            gone = f", {len(self.set_aside)} set aside" if self.set_aside else ""
+            lines.append(f"{self.path}: {used} of {len(self.frames)} lights stacked{gone}, reference {self.reference}")
             chi = ", ".join(f"{name} {value:.3f}" for name, value in self.chi_square.items())
             lines.append(f"scatter between frames over the noise model's (chi-square): {chi}")
             lines.append("time: " + ", ".join(f"{name} {value:.1f} s" for name, value in self.seconds.items()))
@@ -337,8 +338,9 @@ class _Run:
 
     def _survey(self, client: Any) -> list[FrameSurvey | None]:
         (self.work_folder / "survey").mkdir(exist_ok=True)
+        dtype = np.dtype(np.uint16 if self.light.dtype == np.uint16 else np.float32)
         jobs = [
-            (path, self.work_folder, number, self.planes[group], factor, self.lights.shape)
+            (path, self.work_folder, number, self.planes[group], factor, self.lights.shape, dtype)
             for number, (path, (group, factor)) in enumerate(zip(self.lights.paths, self.group_of, strict=True))
         ]
         results: list[Any] = [None] * len(jobs)

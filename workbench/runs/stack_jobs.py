@@ -20,31 +20,24 @@ from ..stack.survey import survey_frame
 from .stack_files import keep_chi, load_survey, plan_digest, save_survey, write_whole
 
 
-def survey_one(path: Path, work: Path, number: int, planes: Path, factor: float, shape: tuple[int, int]):
-    """Survey a light and keep what was found; returns where its pixels can be read in place, or the problem."""
+def survey_one(
+    path: Path, work: Path, number: int, planes: Path, factor: float, shape: tuple[int, int], dtype: np.dtype
+) -> tuple[PlainPixels | None, str]:
+    """Survey a light and keep what was found; returns where its pixels can be read in place, or the problem.
+
+    Pixels that do not lie in their file as plain numbers of `dtype` (uint16 or float32, the same for all lights) are
+    decoded once into a scratch file.
+    """
     kept = work / "survey" / f"{number}.npz"
-    scratch = work / f"light-{number}.raw"
     try:
         pixels = plain_pixels(path)
         raw = None
-        if pixels is None:
-            pixels = PlainPixels(scratch, 0, "<u2", shape)
-            size = scratch.stat().st_size if scratch.exists() else 0
-            if size not in (math.prod(shape) * 2, math.prod(shape) * 4):
+        if pixels is None or not _as_planned(pixels, dtype):
+            pixels = PlainPixels(work / f"light-{number}.raw", 0, dtype.newbyteorder("<").str, shape)
+            if not pixels.path.exists() or pixels.path.stat().st_size != math.prod(shape) * dtype.itemsize:
                 raw = read_frame(path)
-                if raw.dtype != np.uint16:
-                    pixels = PlainPixels(scratch, 0, "<f4", shape)
-                    raw = raw.astype(np.float32)
                 _require_shape(path, raw.shape, shape)
-                write_whole(scratch, np.ascontiguousarray(raw).astype(pixels.stored, copy=False).tobytes())
-            elif size == math.prod(shape) * 4:
-                pixels = PlainPixels(scratch, 0, "<f4", shape)
-        elif np.dtype(pixels.stored).itemsize not in (2, 4) or np.dtype(pixels.stored).newbyteorder("=") not in (
-            np.uint16, np.int16, np.float32,
-        ):  # fmt: skip
-            raw = read_frame(path)
-            pixels = PlainPixels(scratch, 0, "<f4" if raw.dtype.kind == "f" else "<u2", shape)
-            write_whole(scratch, raw.astype(pixels.stored).tobytes())
+                write_whole(pixels.path, np.ascontiguousarray(raw, pixels.stored).tobytes())
         if load_survey(work, number) is None:
             raw = pixels.read() if raw is None else raw
             _require_shape(path, raw.shape, shape)
@@ -59,6 +52,12 @@ def survey_one(path: Path, work: Path, number: int, planes: Path, factor: float,
             raise WorkbenchError(f"{work}: the disk is full; make room, or give --scratch another place") from problem
         return None, f"cannot be read: {problem.strerror or problem}"
     return pixels, ""
+
+
+def _as_planned(pixels: PlainPixels, dtype: np.dtype) -> bool:
+    """Whether the engine can read these pixels in place; int16 with an offset counts as uint16."""
+    stored = np.dtype(pixels.stored).newbyteorder("=")
+    return stored == dtype or (dtype == np.uint16 and stored == np.int16)
 
 
 def _require_shape(path: Path, found: tuple[int, ...], wanted: tuple[int, int]) -> None:
