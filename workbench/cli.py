@@ -174,11 +174,16 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     """
     from .charts.registry import select
     from .export import write_charts
+    from .ingest import open_folder
     from .runs import characterize as run
-    from .runs import sample_folder
+    from .runs import examine_lights, sample_folder
 
-    select(only)  # a misspelt name should not cost a minute
-    result = run(folder if folder is not None else sample_folder(progress=not quiet), out=out, progress=not quiet)
+    wanted = select(only)  # a misspelt name should not cost a minute
+    frames = open_folder(folder if folder is not None else sample_folder(progress=not quiet), progress=not quiet)
+    result = run(frames, out=out, progress=not quiet)
+    if frames.has("light") and any(need.startswith("lights.") for chart in wanted for need in chart.needs):
+        result.lights = examine_lights(frames, sensor=result.sensor, progress=not quiet)
+        result.warnings = list(dict.fromkeys([*result.warnings, *result.lights.warnings]))
     written = write_charts(result, out, only=only, progress=not quiet)
     click.echo(repr(result))
     click.echo("")

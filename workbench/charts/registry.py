@@ -10,7 +10,7 @@ from typing import Any
 import holoviews as hv
 
 from ..errors import WorkbenchError
-from . import dark, diagram, fidelity, gain, particles, pictures, planning, words
+from . import calibration, dark, diagram, fidelity, gain, particles, pictures, planning, rejection, stacking, words
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Chart:
 
 _FLATS = "two equal flats at several light levels and ISOs"
 _DARKS = "two or more darks at each of three exposure times"
+_LIGHTS = "three or more lights of one target with stars, and their darks, bias and flats"
 _CHARTS = (
     Chart(
         "shot-noise-demo",
@@ -200,6 +201,51 @@ _CHARTS = (
         words.dark_subtraction,
         ("dark_subtraction",),
         "three or more long darks at one temperature, better still with a light of the same exposure",
+    ),
+    Chart(
+        "flat-correction",
+        "Does the flat flatten?",
+        "Flats",
+        lambda result: calibration.flat_correction(result.lights.audit),
+        calibration.flat_correction_words,
+        ("lights.audit",),
+        f"flats through the telescope as it is, and {_LIGHTS}",
+    ),
+    Chart(
+        "alignment-residuals",
+        "How well do the frames fit together?",
+        "Alignment",
+        lambda result: stacking.alignment_residuals(result.lights.registration.residuals()),
+        stacking.alignment_residuals_words,
+        ("lights.registration",),
+        _LIGHTS,
+    ),
+    Chart(
+        "snr-vs-frames",
+        "More frames, less noise",
+        "Stacking",
+        lambda result: stacking.snr_vs_frames(result.lights.growth),
+        stacking.snr_vs_frames_words,
+        ("lights.growth",),
+        _LIGHTS,
+    ),
+    Chart(
+        "rejection",
+        "Satellites and cosmic rays thrown out",
+        "Stacking",
+        lambda result: rejection.rejection(result.lights.trial),
+        rejection.rejection_words,
+        ("lights.trial",),
+        _LIGHTS,
+    ),
+    Chart(
+        "stack-before-after",
+        "One light, and the stack",
+        "Stacking",
+        lambda result: stacking.stack_before_after(result.lights.pair),
+        stacking.stack_before_after_words,
+        ("lights.pair",),
+        _LIGHTS,
     ),
     Chart(
         "cosmic-rays",

@@ -4,11 +4,12 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["characterization", "finish", "inspection", "planning", "samples", "stack"],
+    submodules=["characterization", "finish", "inspection", "lights", "planning", "samples", "stack"],
     submod_attrs={
         "characterization": ["Characterization", "characterize"],
         "finish": ["finish_file"],
         "inspection": ["Inspection", "inspect"],
+        "lights": ["Lights", "examine_lights"],
         "planning": ["Plan", "plan"],
         "samples": ["sample_folder"],
         "stack": ["StackResult", "stack_folder"],

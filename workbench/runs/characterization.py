@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,9 @@ from ..errors import FrameReadError, WorkbenchError
 from ..frames import channels_of
 from ..ingest import Folder, open_folder
 from ..results import is_simulated, sensor_dataset, write_sensor, written
+
+if TYPE_CHECKING:
+    from .lights import Lights
 
 Result = TypeVar("Result")
 
@@ -38,6 +41,8 @@ class Characterization:
     read_noise, ptc, gain, unity, dark_signal, dark_current, dark_law, dark_noise, dcnu, hot_pixels, vignetting, \
     dark_subtraction, snr
         Results of the functions of `workbench.sensor`.
+    lights
+        What `runs.examine_lights` found in the lights, where it was asked.
     sensor
         The numbers of ``sensor.json`` (see `workbench.results.sensor_dataset`).
     frame_counts
@@ -64,6 +69,7 @@ class Characterization:
     vignetting: xr.Dataset | None = None
     dark_subtraction: xr.Dataset | None = None
     snr: xr.Dataset | None = None
+    lights: Lights | None = None
     frame_counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     set_aside: list[tuple[Path, str]] = field(default_factory=list)

@@ -210,6 +210,7 @@ def rejection_trial(
             "camera": lights.attrs["camera"],
             "noise": typical,
             "planted": int(np.count_nonzero(clear)),
+            "rays": rays,
         },
     )
 

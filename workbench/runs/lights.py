@@ -1,0 +1,150 @@
+"""A folder of lights with its calibration frames in, what the charts of calibration and stacking show out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from ..align import Registration, register
+from ..calibrate import MasterSet, audit_flat, calibrate, make_masters
+from ..errors import WorkbenchError
+from ..ingest import Folder, open_folder
+from ..stack import aligned, noise_against_frames, rejection_trial, stack
+from ..stack.growth import sky_noise, starless
+
+MOST_LIGHTS = 16  # looked at; more only take longer
+WINDOW = (1024, 1536)  # rows and columns about the middle that are aligned and stacked
+PIECE = (240, 360)  # rows and columns shown
+_AUDITED = 4  # lights whose background tells what a flat leaves
+
+
+@dataclass(frozen=True, eq=False)
+class Lights:
+    """What a look at a folder's lights found; a piece is None where these frames cannot give it.
+
+    Attributes
+    ----------
+    audit
+        `calibrate.audit_flat` of the master flat on the calibrated lights.
+    registration
+        `align.register` of the lights.
+    growth
+        `stack.noise_against_frames`.
+    trial
+        `stack.rejection_trial`.
+    pair
+        ``light`` and ``stack`` (y, x) [e-]: a piece of sky before and after stacking.
+    warnings
+        What is doubtful, and why a piece is missing.
+    """
+
+    audit: xr.Dataset | None = None
+    registration: Registration | None = None
+    growth: xr.Dataset | None = None
+    trial: xr.Dataset | None = None
+    pair: xr.Dataset | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def examine_lights(folder: str | Path | Folder, *, sensor: xr.Dataset | None = None, progress: bool = True) -> Lights:
+    """Calibrate, register and stack a part of a folder's lights, and measure what the charts show.
+
+    Of large frames the middle, of many lights the first `MOST_LIGHTS` of the setting that most have.
+
+    Parameters
+    ----------
+    folder
+        A folder (see `open_folder`), or what `open_folder` returned.
+    sensor
+        A measured sensor (`open_sensor`), whose gain and read noise are used; else the frames at hand tell them.
+    progress
+        False for no progress bars.
+
+    Returns
+    -------
+    Lights
+        With a warning for each piece that these frames cannot give.
+    """
+    frames = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
+    found = {}
+    warnings: list[str] = []
+    try:
+        lights, masters = _calibrated(frames, sensor, progress)
+    except WorkbenchError as problem:
+        return Lights(warnings=[f"the lights were not looked at: {problem}"])
+    warnings += masters.warnings
+    own = masters.masters[0]
+    if own.flat is None:
+        warnings.append("no flats: whether they flatten is not measured")
+    else:
+        try:
+            found["audit"] = audit_flat(own.flat, lights.isel(frame=slice(0, _AUDITED)), progress=progress)
+        except WorkbenchError as problem:
+            warnings.append(f"the flat is not audited: {problem}")
+    try:
+        cut = _cut(lights).compute()
+        found["registration"] = registration = register(cut, progress=progress)
+        put = aligned(cut, registration).compute()
+        found["growth"] = noise_against_frames(put)
+        found["pair"] = _pair(put)
+        found["trial"] = rejection_trial(cut, registration)
+    except WorkbenchError as problem:
+        warnings.append(f"the lights were not stacked: {problem}")
+    return Lights(**found, warnings=list(dict.fromkeys(warnings)))
+
+
+def _calibrated(frames: Folder, sensor: xr.Dataset | None, progress: bool) -> tuple[xr.Dataset, MasterSet]:
+    """The lights of the setting that most of them have, calibrated lazily, and their masters."""
+    light = frames.light
+    settings = np.stack([light["iso"].values, light["exposure"].values], 1)
+    kinds, member = np.unique(settings, axis=0, return_inverse=True)
+    member = member.ravel()
+    same = np.flatnonzero(member == np.bincount(member, minlength=len(kinds)).argmax())
+    light = light.isel(frame=same[:MOST_LIGHTS])
+    others = {kind: frames.cube(kind) for kind in ("bias", "dark", "flat", "darkflat") if frames.has(kind)}
+    masters = make_masters(light, **others, sensor=sensor, progress=progress)
+    first = masters.masters[0]  # one group: lights of one setting, or the first night of several
+    light = light.isel(frame=list(first.group.lights))
+    return calibrate(light, masters), masters
+
+
+def _cut(lights: xr.Dataset) -> xr.Dataset:
+    """The middle of large frames; even edges keep the mosaic's phase."""
+    part = {}
+    for name, wanted in zip(("y", "x"), WINDOW, strict=True):
+        size = lights.sizes[name]
+        first = max(size - wanted, 0) // 4 * 2
+        part[name] = slice(first, first + min(size, wanted))
+    return lights.isel(part)
+
+
+def _pair(put: xr.Dataset) -> xr.Dataset:
+    """One light and the stack of all, the piece of the middle that is shown, with the noise of both."""
+    channel = "G" if "G" in put["channel"].values else str(put["channel"].values[0])
+    name = put.attrs["reference"]
+    place = int(np.flatnonzero(put["filename"].values == name)[0]) if name in put["filename"].values else 0
+    light = put["signal"].isel(frame=place).sel(channel=channel).values
+    deep = stack(put)["signal"].sel(channel=channel).values
+    sky = starless(deep, np.isfinite(put["signal"].sel(channel=channel)).all("frame").values)
+    noise = [sky_noise(part, sky & np.isfinite(part))[0] for part in (light, deep)]
+    rows, columns = (
+        slice((size - min(size, wanted)) // 2, (size + min(size, wanted)) // 2)
+        for size, wanted in zip(light.shape, PIECE, strict=True)
+    )
+    return xr.Dataset(
+        {
+            "light": (("y", "x"), light[rows, columns], {"units": "electron"}),
+            "stack": (("y", "x"), deep[rows, columns], {"units": "electron"}),
+        },
+        coords={"y": np.arange(rows.start, rows.stop), "x": np.arange(columns.start, columns.stop)},
+        attrs={
+            "frames": put.sizes["frame"],
+            "channel": channel,
+            "light_noise": noise[0],
+            "stack_noise": noise[1],
+            "camera": put.attrs["camera"],
+        },
+    )
