@@ -91,6 +91,9 @@ def test_a_frame_full_of_nebula_warns(simulated):
     full = scene.picture.assign(signal=(scene.picture.signal + waves).astype("float32"))
     model = background_model(full)
     assert any("empty sky" in warning for warning in model.attrs["warnings"])
+    mesh = background_model(full, "mesh")  # no mesh has sky enough: the polynomial, and a word about it
+    assert any("the polynomial is all" in warning for warning in mesh.attrs["warnings"])
+    np.testing.assert_allclose(mesh["background"], model["background"])
 
 
 def test_the_same_picture_gives_the_same_bits(scene):

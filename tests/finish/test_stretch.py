@@ -228,3 +228,14 @@ def test_mistakes_are_named(linear, how, words):
 def test_parameters_of_another_kind_are_refused(linear):
     with pytest.raises(WorkbenchError, match="no stretch parameters"):
         apply_stretch(linear, {"method": "asinh"})
+
+
+def test_a_black_point_above_the_sky_does_not_blow_up_the_rest(scene):
+    statistics = sky_statistics(scene.picture)
+    usual = stretch_parameters(scene.picture)
+    black = float(statistics["sky"]) + 3 * float(statistics["noise"])
+    cut = stretch_parameters(scene.picture, black=black)
+    assert 0.3 < cut["softening"] / usual["softening"] < 3
+    level = apply_stretch(scene.picture, cut).signal.values
+    assert (level == 0).all(axis=0).mean() > 0.3  # as was asked for
+    assert np.quantile(level, 0.99) < 0.9

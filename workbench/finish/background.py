@@ -23,6 +23,7 @@ from .sky import find_sky, least_squares, measure_sky, polynomial_terms
 
 METHODS = ("polynomial", "rbf", "mesh")
 _STEP = 16  # [px] between the nodes of a model
+_MASKED = 80.0  # [%] of a mesh that may be stars and nebula
 
 
 def background_model(
@@ -91,7 +92,11 @@ def background_model(
         if method == "rbf":
             surface += _splines(sky, is_sky, rest, error, smoothing, y, x, thin=samples is None)
         elif method == "mesh":
-            surface += _mesh(sky, is_sky, rest, box, y, x)
+            added = _mesh(sky, is_sky, rest, box, y, x)
+            if added is not None:
+                surface += added
+            elif not channel:
+                cautions = [*cautions, f"no mesh of {box} x {box} cells holds enough empty sky: the polynomial is all"]
         at_cells = _interpolate(surface, y, x, sky["y"].values, sky["x"].values)
         residuals.append(float(np.sqrt(np.mean((level - at_cells)[is_sky] ** 2))))
         surfaces.append(surface)
@@ -174,18 +179,24 @@ def _splines(sky, is_sky, level, error, smoothing, y, x, *, thin):
 
 
 def _mesh(sky, is_sky, level, box, y, x):
-    """photutils' Background2D on the cells, where stars are gone already and the nebula is masked."""
+    """photutils' Background2D on the cells, where stars are gone already and the nebula is masked; None without sky."""
     from photutils.background import Background2D, MedianBackground  # slow to import, and seldom asked for
 
     if not 2 <= box <= min(level.shape):
         raise WorkbenchError(f"a mesh of {box} cells does not suit {level.shape[0]} x {level.shape[1]}: 2 or more do")
+    rows, columns = (-(-size // box) for size in is_sky.shape)
+    padded = np.pad(
+        is_sky, [(0, parts * box - size) for parts, size in zip((rows, columns), is_sky.shape, strict=True)]
+    )
+    if padded.reshape(rows, box, columns, box).sum(axis=(1, 3)).max() <= (1 - _MASKED / 100) * box * box:
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NaN cells are masked: it says so
         found = Background2D(
             np.nan_to_num(level),
             box,
             mask=~is_sky,
-            exclude_percentile=80.0,
+            exclude_percentile=_MASKED,
             filter_size=3,
             bkg_estimator=MedianBackground(),
         )

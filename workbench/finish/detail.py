@@ -237,10 +237,9 @@ def _check_strength(strength: float) -> None:
 def reduce_stars(picture: xr.Dataset, stars: xr.Dataset, *, strength: float = 0.3) -> xr.Dataset:
     """Make stars smaller on the stretched picture, so that they do not cover what lies behind.
 
-    Inside soft discs around the `stars` (of the linear picture: `find_picture_stars`), the picture gives way by
-    `strength` to its erosion (the darkest brightness within half a FWHM), all channels by the same factor, which
-    keeps the stars' colours: a star's rim becomes sky, its core stays bright.  Their brightness is no longer
-    measured light.
+    Inside soft discs around the `stars` (of the linear picture: `find_picture_stars`), each channel gives way by
+    `strength` to its erosion (the darkest within half a FWHM): a star's rim becomes the sky or the nebula it lies
+    on, in their colour, its core stays bright.  Their brightness is no longer measured light.
     """
     check_picture(picture, stage="stretched")
     _check_strength(strength)
@@ -250,14 +249,16 @@ def reduce_stars(picture: xr.Dataset, stars: xr.Dataset, *, strength: float = 0.
         return note(picture, "Star reduction: no stars found, nothing changed.")
     mask = star_mask(stars, values.shape[1:], depth=1.0).astype(np.float32)
     mask = ndimage.gaussian_filter(mask, 0.5 * fwhm)
-    level = np.nan_to_num(luminance(values), nan=0.0)
     reach = max(1, round(0.5 * fwhm))
     v, u = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    soft = ndimage.gaussian_filter(level, 0.35 * fwhm)  # a minimum of noise would be darker than the sky
-    eroded = ndimage.grey_erosion(soft, footprint=u * u + v * v <= (reach + 0.5) ** 2, mode="nearest")
-    eroded = np.minimum(ndimage.gaussian_filter(eroded, 0.25 * fwhm), level)
-    factor = 1 - np.float32(strength) * mask * (1 - eroded / np.maximum(level, np.float32(1e-6)))
-    changed = (values * factor).astype(np.float32)
+    disc = u * u + v * v <= (reach + 0.5) ** 2
+    changed = np.empty_like(values, np.float32)
+    for level, out in zip(values, changed, strict=True):
+        known = np.nan_to_num(level, nan=0.0)
+        soft = ndimage.gaussian_filter(known, 0.35 * fwhm)  # a minimum of noise would be darker than the sky
+        eroded = ndimage.grey_erosion(soft, footprint=disc, mode="nearest")
+        eroded = np.minimum(ndimage.gaussian_filter(eroded, 0.25 * fwhm), known)
+        out[:] = level - np.float32(strength) * mask * (known - eroded)
     return note(
         picture.assign(signal=plane(changed, "display value", units="1")),
         f"Star reduction: strength {strength:g}, {stars.sizes['star']} stars; their brightness is no longer measured.",

@@ -151,6 +151,8 @@ def in_bands(work: Callable[[slice], Any], height: int, *, band: int = _BAND) ->
     The bands are the same on every machine, so a result does not depend on the number of threads.
     """
     slices = [slice(top, min(top + band, height)) for top in range(0, height, band)]
+    if len(slices) == 1:
+        return [work(slices[0])]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         return list(pool.map(work, slices))
 

@@ -28,10 +28,10 @@ _BRIGHTEST_TYPICAL = 0.2  # where the typical cell of a frame full of nebula may
 _SAMPLE = 1_000_000  # pixels that the statistics are taken from
 
 
-def sky_statistics(picture: xr.Dataset) -> xr.Dataset:
+def sky_statistics(picture: xr.Dataset, *, sample: int = _SAMPLE) -> xr.Dataset:
     """Return what a stretch needs to know of a linear picture.
 
-    Each channel's ``median`` and ``mad`` (median absolute deviation) of a million pixels on a regular grid, and its
+    Each channel's ``median`` and ``mad`` (median absolute deviation) of `sample` pixels on a regular grid, and its
     ``peak`` of all; and of the channels' mean: ``sky``, the level that a twentieth of the cells of 32 px lie below;
     ``noise``, the standard deviation of a pixel of one channel (root mean square of the channels) from differences
     8 px apart, which neither nebula nor resampling changes much; ``typical``, the median cell; ``bright``, the level
@@ -44,28 +44,28 @@ def sky_statistics(picture: xr.Dataset) -> xr.Dataset:
     """
     check_picture(picture)
     signal = picture["signal"].values
-    step = max(1, int(np.sqrt(signal[0].size / _SAMPLE)))
-    sample = signal[:, ::step, ::step].reshape(len(signal), -1)
-    sample = sample[:, np.isfinite(sample).all(axis=0)].astype(float)
-    if not sample.size:
-        sample = signal.reshape(len(signal), -1)
-        sample = sample[:, np.isfinite(sample).all(axis=0)].astype(float)
-    if not sample.size:
+    step = max(1, int(np.sqrt(signal[0].size / sample)))
+    some = signal[:, ::step, ::step].reshape(len(signal), -1)
+    some = some[:, np.isfinite(some).all(axis=0)].astype(float)
+    if not some.size:
+        some = signal.reshape(len(signal), -1)
+        some = some[:, np.isfinite(some).all(axis=0)].astype(float)
+    if not some.size:
         raise WorkbenchError("this picture has no pixel that is finite in every channel: nothing can be stretched")
-    median = np.median(sample, axis=1)
-    mad = np.median(np.abs(sample - median[:, None]), axis=1)
+    median = np.median(some, axis=1)
+    mad = np.median(np.abs(some - median[:, None]), axis=1)
+    mean = some.mean(axis=0)
     peak = np.array([max(in_bands(lambda rows, v=values: _peak(v[rows]), len(values))) for values in signal])
     # of the mean: rows in a regular grid, each cell one stretch of 32 px along it
-    some = signal[:, :: max(1, signal.shape[1] // 1024)]
-    rows = luminance(some)
+    lines = signal[:, :: max(1, signal.shape[1] // 1024, step)]
+    rows = luminance(lines)
     apart = 8 if rows.shape[1] > 16 else 1
     noises = []
-    for values in some:
+    for values in lines:
         far = np.abs(values[:, apart:] - values[:, :-apart])
         far = far[np.isfinite(far)]
         noises.append(MAD_TO_SIGMA * float(np.median(far)) / np.sqrt(2) if far.size else 0.0)
     noise = float(np.sqrt(np.mean(np.square(noises))))
-    mean = sample.mean(axis=0)
     cells = block_background(rows, 32)[0] if min(rows.shape) >= 64 else np.array([])
     cells = cells[np.isfinite(cells)]
     cells = cells if cells.size >= 20 else mean
@@ -185,7 +185,9 @@ def stretch_parameters(
     found: dict[str, Any] = {"method": method, "black": blacks.tolist(), "white": float(white)}
     if method in ("asinh", "ghs") and channels == 3:
         found["chroma"] = float(chroma)
-    levels = np.clip((level - blacks) / spans, 1e-9, 0.999)
+    # where black is put above the sky, the curve is that of a sky just above black
+    above = np.maximum(level - blacks, -SHADOWS * float(stats["noise"])) if black is not None else level - blacks
+    levels = np.clip(above / spans, 1e-9, 0.999)
     if method == "autostretch":
         # the same share of what is left above the target for every strength
         raised = 1 - (1 - target) ** strength
