@@ -26,6 +26,7 @@ def sensor():
             "black_level": (dims, rng.uniform(590, 610, (3, 4))),
             "black_level_error": (dims, np.full((3, 4), 0.02)),
             "frames": ("iso", [8, 8, 4]),
+            "method": (dims, np.array([["pairs"] * 4, ["clipped"] * 4, ["pairs"] * 4], object)),
         },
         {"iso": [100.0, 200.0, 400.0], "channel": CHANNELS},
     )
@@ -65,9 +66,26 @@ def sensor():
             "dark_current_reference_error": np.nan,
         }
     )
+    full = np.array([[np.nan, 33_640.0, 33_600.0, 33_700.0], [np.nan] * 4])
+    wells = gain.assign(
+        full_well=(dims, full),
+        full_well_error=(dims, full / 500),
+        method=(dims, np.where(np.isfinite(full), "plateau", "").astype(object)),
+        limit=(dims, np.where(np.isfinite(full), "well", "").astype(object)),
+    )
+    stops = xr.Dataset({"dynamic_range": (dims, full / 3000), "dynamic_range_error": (dims, full / 1e6)}, gain.coords)
+    names = ("linearity_error", "linearity_error_min", "linearity_error_max", "linearity_error_error")
+    line = xr.Dataset({name: (dims, full / 1e5 - i) for i, name in enumerate(names)}, gain.coords)
+    line["linearity_error_error"] = abs(line["linearity_error_error"])
+    bend = xr.Dataset({"curvature": (dims, -full / 1e10), "curvature_error": (dims, full / 1e11)}, gain.coords)
+    alone = gain.isel(iso=[1], channel=[0, 1]).assign(agrees=(dims, [[True, False]]))
+    split = xr.Dataset(
+        {f"{name}{tail}": 0.5 for name in ("before_gain", "after_gain", "invariance_iso") for tail in ("", "_error")}
+    )
     return sensor_dataset(
         "NIKON D7000 (simulated)",
         read=read, ptc=ptc, gain=gain, unity=unity, dark_current=dark, dark_law=law, warnings=["no darks at ISO 100"],
+        split=split, wells=wells, dynamic_range=stops, linearity=line, curvature=bend, dark_gain=alone,
     )  # fmt: skip
 
 
@@ -90,7 +108,7 @@ def test_read_noise_in_electrons_has_both_errors(sensor):
 def test_the_file_says_exactly_what_is_promised(sensor, tmp_path):
     content = json.loads(write_sensor(sensor, tmp_path).read_text())
     jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(content)
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == 2
     assert content["camera"] == "NIKON D7000 (simulated)"
     assert content["simulated"] is True
     assert len(content["settings"]) == 12
@@ -117,6 +135,38 @@ def test_the_file_says_exactly_what_is_promised(sensor, tmp_path):
     assert content["dark_law"]["reference_temperature"] == 15
     assert content["dark_law"]["dark_current_reference"]["error"] is None
     assert content["warnings"] == ["no darks at ISO 100"]
+    assert [entry["read_noise_method"] for entry in content["settings"][::4]] == ["pairs", "clipped", "pairs"]
+    assert first["full_well"] is None
+    assert first["full_well_method"] is None
+    assert content["full_well"] == {
+        "iso": 100, "channel": "G1", "value": 33_640, "error": 33_640 / 500, "unit": "e-", "method": "plateau",
+        "limit": "well",
+    }  # fmt: skip
+    line = content["linearity"]
+    assert (line["iso"], line["channel"], line["unit"], line["value"]) == (100, "G1", "%", 0.3364)
+    assert line["minimum"] == 0.3364 - 1
+    dark = content["gain_from_darks"]
+    assert [(entry["iso"], entry["channel"], entry["agrees_with_flats"]) for entry in dark] == [
+        (200, "R", True),
+        (200, "G1", False),
+    ]
+    assert content["read_noise_split"]["invariance_iso"] == {"value": 0.5, "error": 0.5, "unit": "ISO"}
+
+
+def test_a_file_of_the_first_version_opens_with_nan_for_what_came_later(sensor, tmp_path):
+    path = write_sensor(sensor, tmp_path)
+    content = json.loads(path.read_text()) | {"schema_version": 1}
+    old = ("iso", "channel", "black_level", "gain", "read_noise", "frames_used", "bias_frames", "flat_frames")
+    content["settings"] = [{name: entry[name] for name in old} for entry in content["settings"]]
+    for name in ("read_noise_split", "full_well", "linearity", "gain_from_darks"):
+        del content[name]
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(content)
+    path.write_text(json.dumps(content))
+    again = open_sensor(path)
+    xr.testing.assert_identical(again["gain"], sensor["gain"])
+    assert np.isnan(again.full_well).all()
+    assert np.isnan(again.invariance_iso)
+    assert (again.read_noise_method == "").all()
 
 
 def test_the_schema_refuses_what_is_wrong(sensor, tmp_path):
@@ -162,7 +212,7 @@ def test_a_sensor_of_which_little_is_known(tmp_path):
         ("not json {", "not a JSON file"),
         ("[1, 2]", "no schema_version"),
         ("{}", "no schema_version"),
-        ('{"schema_version": 99}', "schema_version 99 where 1 is expected"),
+        ('{"schema_version": 99}', "schema_version 99 where 1 or 2 is expected"),
         ('{"schema_version": 1}', "'settings' is missing"),
         ('{"schema_version": 1, "settings": 3, "dark_current": [], "dark_law": {}}', "not a complete sensor.json"),
         (b"\xff\xfe\x00", "not a JSON file"),

@@ -21,10 +21,26 @@ import xarray as xr
 from .errors import WorkbenchError
 
 SCHEMA = Path(__file__).with_name("sensor.schema.json")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, 2)  # version 1 lacks what came later; it is NaN then
 FILE = "sensor.json"
 
 _SETTINGS = {"black_level": "ADU", "gain": "e-/ADU", "read_noise": "e- rms"}
+# measured of a setting since version 2
+_DETAILS = {
+    "dynamic_range": "stops",
+    "full_well": "e-",
+    "linearity_error": "%",
+    "gain_from_darks": "e-/ADU",
+    "curvature": "1/e-",
+}
+_NUMBERS = {"linearity_error_min": "%", "linearity_error_max": "%", "gain_from_darks_agrees": "1"}
+_METHODS = {
+    "read_noise_method": "how the read noise was measured",
+    "full_well_method": "how saturation was found",
+    "full_well_limit": "what saturates first",
+}
+_SPLIT = {"noise_before_gain": "e- rms", "noise_after_gain": "ADU rms", "invariance_iso": "ISO"}
 _COUNTS = {"frames_used": "frames used", "bias_frames": "bias frames used", "flat_frames": "flats used"}
 _LAW = {"doubling_temperature": "K", "dark_current_reference": "e-/s/pixel", "activation_energy": "eV"}
 # what is kept as it stands in the file: JSON in the attribute ``blocks``
@@ -40,6 +56,17 @@ _TITLES = {
     "dark_current_reference": "dark current at the reference temperature",
     "reference_temperature": "reference temperature",
     "activation_energy": "activation energy of the dark current",
+    "dynamic_range": "dynamic range",
+    "full_well": "full well",
+    "linearity_error": "linearity error",
+    "linearity_error_min": "least deviation from the line",
+    "linearity_error_max": "greatest deviation from the line",
+    "gain_from_darks": "gain from darks alone",
+    "gain_from_darks_agrees": "whether it agrees with the flats' gain",
+    "curvature": "curvature of the photon transfer curve",
+    "noise_before_gain": "read noise before the gain",
+    "noise_after_gain": "read noise after the gain",
+    "invariance_iso": "ISO from which nothing is gained",
 }
 
 
@@ -63,6 +90,12 @@ def sensor_dataset(
     unity: xr.Dataset | None = None,
     dark_current: xr.Dataset | None = None,
     dark_law: xr.Dataset | None = None,
+    split: xr.Dataset | None = None,
+    wells: xr.Dataset | None = None,
+    dynamic_range: xr.Dataset | None = None,
+    linearity: xr.Dataset | None = None,
+    curvature: xr.Dataset | None = None,
+    dark_gain: xr.Dataset | None = None,
     channels: Iterable[str] = (),
     warnings: Iterable[str] = (),
     blocks: Mapping[str, Any] | None = None,
@@ -74,6 +107,9 @@ def sensor_dataset(
     read, ptc, gain, unity, dark_current, dark_law
         Results of `sensor.read_noise`, `photon_transfer`, `fit_gain`, `unity_gain_iso`, `dark_current`, `dark_law`;
         None for what these frames do not give.
+    split, wells, dynamic_range, linearity, curvature, dark_gain
+        Results of `sensor.split_read_noise`, `full_well`, `dynamic_range`, `linearity`, `fit_curvature`, and
+        `compare_gains` (or `gain_from_darks`).
     channels
         The camera's channels, if none of the results tells them.
     blocks
@@ -83,17 +119,21 @@ def sensor_dataset(
     -------
     xarray.Dataset
         Over (iso, channel): ``black_level`` [ADU], ``gain`` [e⁻/ADU], ``read_noise`` [e⁻ rms], the product of the read
-        noise in ADU and the gain, each with ``_error``; ``frames_used``, ``bias_frames``, ``flat_frames``.  Over
-        setting (``setting_iso``, ``setting_temperature``): ``dark_current`` [e⁻/s/pixel] with error,
-        ``dark_current_median``, ``saturated_pixels``.  Scalars: ``unity_gain_iso``, ``doubling_temperature``,
-        ``dark_current_reference``, ``activation_energy``, each with error, and ``reference_temperature``.  attrs:
-        ``camera``, ``simulated``, ``warnings``, ``blocks``.
+        noise in ADU and the gain; ``dynamic_range`` [stops], ``full_well`` [e⁻], ``linearity_error`` [%],
+        ``gain_from_darks`` [e⁻/ADU], ``curvature`` [1/e⁻], each with ``_error``; ``linearity_error_min`` and ``_max``
+        [%], ``gain_from_darks_agrees`` (1, 0, NaN), ``read_noise_method``, ``full_well_method``, ``full_well_limit``;
+        ``frames_used``, ``bias_frames``, ``flat_frames``.  Over setting (``setting_iso``, ``setting_temperature``):
+        ``dark_current`` [e⁻/s/pixel] with error, ``dark_current_median``, ``saturated_pixels``.  Scalars:
+        ``unity_gain_iso``, ``noise_before_gain`` [e⁻ rms], ``noise_after_gain`` [ADU rms], ``invariance_iso``,
+        ``doubling_temperature``, ``dark_current_reference``, ``activation_energy``, each with error, and
+        ``reference_temperature``.  attrs: ``camera``, ``simulated``, ``warnings``, ``blocks``.
     """
     measured = [part for part in (read, gain) if part is not None]
     names = [str(name) for name in (measured[0]["channel"].values if measured else channels)]
     isos = np.unique(np.concatenate([part["iso"].values for part in measured] or [np.empty(0)]).astype(float))
     blank = np.full((isos.size, len(names)), np.nan)
-    values = {name: blank.copy() for key in _SETTINGS for name in (key, f"{key}_error")}
+    values = {name: blank.copy() for key in _SETTINGS | _DETAILS for name in (key, f"{key}_error")}
+    values |= {name: blank.copy() for name in _NUMBERS} | {name: np.full(blank.shape, "", object) for name in _METHODS}
     values |= {name: np.zeros(blank.shape, int) for name in _COUNTS}
     for row, iso in enumerate(isos):
         zero = _at(read, iso)
@@ -112,8 +152,38 @@ def sensor_dataset(
                 zero["read_noise_adu_error"].values * factor, noise * slope["gain_error"].values
             )
     values["frames_used"] = values["bias_frames"] + values["flat_frames"]
+    for part, source, target in (
+        (read, "method", "read_noise_method"),
+        (wells, "method", "full_well_method"),
+        (wells, "limit", "full_well_limit"),
+        (linearity, "linearity_error_min", "linearity_error_min"),
+        (linearity, "linearity_error_max", "linearity_error_max"),
+        (dark_gain, "agrees", "gain_from_darks_agrees"),
+        *(
+            (part, f"{source}{tail}", f"{target}{tail}")
+            for part, source, target in (
+                (wells, "full_well", "full_well"),
+                (dynamic_range, "dynamic_range", "dynamic_range"),
+                (linearity, "linearity_error", "linearity_error"),
+                (dark_gain, "gain", "gain_from_darks"),
+                (curvature, "curvature", "curvature"),
+            )
+            for tail in ("", "_error")
+        ),
+    ):
+        for row, iso in enumerate(isos):
+            one = None if part is None or source not in part else _at(part, iso)
+            if one is not None:
+                blank_value = "" if target in _METHODS else np.nan
+                values[target][row] = one[source].reindex(channel=names, fill_value=blank_value).values
+    known = np.isfinite(values["gain_from_darks"]) & np.isfinite(values["gain"])
+    values["gain_from_darks_agrees"] = np.where(known, values["gain_from_darks_agrees"], np.nan)
     data: dict[str, Any] = {}
-    for key, unit in _SETTINGS.items():
+    for name, unit in _NUMBERS.items():
+        data[name] = (("iso", "channel"), values[name], {"units": unit, "long_name": _TITLES[name]})
+    for name, text in _METHODS.items():
+        data[name] = (("iso", "channel"), values[name], {"long_name": text})
+    for key, unit in (_SETTINGS | _DETAILS).items():
         data[key] = (("iso", "channel"), values[key], {"units": unit, "long_name": _TITLES[key]})
         data[f"{key}_error"] = (
             ("iso", "channel"),
@@ -137,6 +207,11 @@ def sensor_dataset(
         for name in (key, f"{key}_error"):
             scalars[name] = float(part[name]) if part is not None and name in part else np.nan
     scalars["reference_temperature"] = np.nan if dark_law is None else float(dark_law["reference_temperature"])
+    for key, name in (
+        ("noise_before_gain", "before_gain"), ("noise_after_gain", "after_gain"), ("invariance_iso", "invariance_iso"),
+    ):  # fmt: skip
+        for tail in ("", "_error"):
+            scalars[f"{key}{tail}"] = np.nan if split is None else float(split[f"{name}{tail}"])
     return _assemble(camera, isos, names, data, dark, scalars, list(warnings), dict(blocks or {}))
 
 
@@ -161,7 +236,7 @@ def _assemble(
             {"long_name": "saturated pixels left out"},
         ),
     }
-    units = {"unity_gain_iso": "ISO", "reference_temperature": "°C"} | _LAW
+    units = {"unity_gain_iso": "ISO", "reference_temperature": "°C"} | _LAW | _SPLIT
     for name, value in scalars.items():
         key = name.removesuffix("_error")
         title = _TITLES[key] if key == name else f"error of the {_TITLES[key]}"
@@ -239,10 +314,12 @@ def _to_json(sensor: xr.Dataset) -> dict[str, Any]:
     for row, iso in enumerate(sensor["iso"].values):
         for column, channel in enumerate(sensor["channel"].values):
             entry: dict[str, Any] = {"iso": _number(iso), "channel": str(channel)}
-            for key, unit in _SETTINGS.items():
+            for key, unit in (_SETTINGS | _DETAILS).items():
                 entry[key] = _quantity(
                     sensor[key].values[row, column], sensor[f"{key}_error"].values[row, column], unit
                 )
+            entry |= {name: sensor[name].values[row, column] or None for name in _METHODS}
+            entry |= {name: _number(sensor[name].values[row, column]) for name in _NUMBERS}
             entry |= {name: int(sensor[name].values[row, column]) for name in _COUNTS}
             settings.append(entry)
     dark = [
@@ -266,11 +343,46 @@ def _to_json(sensor: xr.Dataset) -> dict[str, Any]:
         "simulated": bool(sensor.attrs["simulated"]),
         "settings": settings,
         "unity_gain_iso": _quantity(sensor["unity_gain_iso"].item(), sensor["unity_gain_iso_error"].item(), "ISO"),
+        "read_noise_split": {
+            key: _quantity(sensor[key].item(), sensor[f"{key}_error"].item(), unit) for key, unit in _SPLIT.items()
+        },
+        "full_well": _at_lowest_iso(sensor, "full_well", {"method": "full_well_method", "limit": "full_well_limit"}),
+        "linearity": _at_lowest_iso(
+            sensor, "linearity_error", {"minimum": "linearity_error_min", "maximum": "linearity_error_max"}
+        ),
+        "gain_from_darks": [
+            {"iso": entry["iso"], "channel": entry["channel"]}
+            | entry["gain_from_darks"]
+            | {"agrees_with_flats": agrees}
+            for entry, agrees in zip(settings, _truths(sensor["gain_from_darks_agrees"].values), strict=True)
+            if entry["gain_from_darks"] is not None
+        ],
         "dark_current": dark,
         "dark_law": law | {"reference_temperature": _number(sensor["reference_temperature"].item())},
         **{name: value for name, value in sensor.attrs.get("blocks", {}).items() if name in BLOCKS},
         "warnings": [str(text) for text in sensor.attrs["warnings"]],
     }
+
+
+def _at_lowest_iso(sensor: xr.Dataset, key: str, more: dict[str, str]) -> dict[str, Any] | None:
+    """Return a quantity of the lowest ISO that has it, of its first green or the only channel there, and what goes
+    with it."""
+    for iso in np.argsort(sensor["iso"].values):
+        known = sensor.isel(iso=iso, channel=np.flatnonzero(np.isfinite(sensor[key].values[iso])))
+        if known.sizes["channel"]:
+            names = known["channel"].values.tolist()
+            one = known.sel(channel=next((name for name in ("G1", "G2") if name in names), names[0]))
+            found = {"iso": _number(one["iso"].item()), "channel": str(one["channel"].item())}
+            found |= _quantity(one[key].item(), one[f"{key}_error"].item(), (_SETTINGS | _DETAILS)[key]) or {}
+            for name, source in more.items():
+                value = one[source].item()
+                found[name] = (value or None) if source in _METHODS else _number(value)
+            return found
+    return None
+
+
+def _truths(values: np.ndarray) -> list[bool | None]:
+    return [None if math.isnan(value) else bool(value) for value in values.ravel()]
 
 
 def _number(value: float) -> float | int | None:
@@ -305,11 +417,11 @@ def open_sensor(path: str | Path) -> xr.Dataset:
     except ValueError as error:
         raise WorkbenchError(f"{file}: not a JSON file ({error}); give the {FILE} that characterize wrote") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
+    if version not in READABLE:
         found = "no schema_version" if version is None else f"schema_version {version!r}"
         raise WorkbenchError(
-            f"{file}: {found} where {SCHEMA_VERSION} is expected; give a {FILE} that characterize wrote, or measure "
-            "the frames again with this version of the workbench"
+            f"{file}: {found} where {' or '.join(map(str, READABLE))} is expected; give a {FILE} that "
+            "characterize wrote, or measure the frames again with this version of the workbench"
         )
     try:
         return _from_json(content)
@@ -324,17 +436,27 @@ def _from_json(content: dict[str, Any]) -> xr.Dataset:
     isos = list(dict.fromkeys(entry["iso"] for entry in settings))
     place = {(entry["iso"], entry["channel"]): entry for entry in settings}
     data: dict[str, Any] = {}
-    for key, unit in _SETTINGS.items():
+    shape = len(isos), len(names)
+    for name, text in _METHODS.items():
+        words = [[place[iso, channel].get(name) or "" for channel in names] for iso in isos]
+        data[name] = (("iso", "channel"), np.array(words, object).reshape(shape), {"long_name": text})
+    for name, unit in _NUMBERS.items():
+        values = [[_float(place[iso, channel].get(name)) for channel in names] for iso in isos]
+        attrs = {"units": unit, "long_name": _TITLES[name]}
+        data[name] = (("iso", "channel"), np.array(values, float).reshape(shape), attrs)
+    for key, unit in (_SETTINGS | _DETAILS).items():
         for name, part, title in ((key, "value", ""), (f"{key}_error", "error", "error of the ")):
-            values = [[_part(place[iso, channel][key], part) for channel in names] for iso in isos]
+            # what every version has must be there
+            entries = [[place[iso, channel] for channel in names] for iso in isos]
+            values = [[_part(one[key] if key in _SETTINGS else one.get(key), part) for one in row] for row in entries]
             data[name] = (
                 ("iso", "channel"),
-                np.array(values, float).reshape(len(isos), len(names)),
+                np.array(values, float).reshape(shape),
                 {"units": unit, "long_name": f"{title}{_TITLES[key]}"},
             )
     for name, text in _COUNTS.items():
         values = [[int(place[iso, channel][name]) for channel in names] for iso in isos]
-        data[name] = (("iso", "channel"), np.array(values, int).reshape(len(isos), len(names)), {"long_name": text})
+        data[name] = (("iso", "channel"), np.array(values, int).reshape(shape), {"long_name": text})
     keys = {
         "iso": "iso",
         "temperature": "temperature_c",
@@ -351,6 +473,9 @@ def _from_json(content: dict[str, Any]) -> xr.Dataset:
     ):
         scalars[key], scalars[f"{key}_error"] = _part(quantity, "value"), _part(quantity, "error")
     scalars["reference_temperature"] = _float(law["reference_temperature"])
+    split = content.get("read_noise_split") or {}
+    for key in _SPLIT:
+        scalars[key], scalars[f"{key}_error"] = (_part(split.get(key), part) for part in ("value", "error"))
     iso_values = np.array([_float(iso) for iso in isos], float)
     blocks = {name: content[name] for name in BLOCKS if name in content}
     return _assemble(str(content["camera"]), iso_values, names, data, dark, scalars, list(content["warnings"]), blocks)
