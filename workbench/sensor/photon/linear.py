@@ -100,7 +100,7 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
     deviation, used = np.full(shape, np.nan), np.zeros(shape, bool)
     time = levels["exposure"].copy()
     warnings: list[str] = []
-    renamed = False
+    renamed, few = False, []
     for row, iso in enumerate(isos):
         here = np.flatnonzero(same_iso(levels["iso"], iso))
         here = here[np.isfinite(levels["exposure"][here])]
@@ -115,10 +115,7 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
             for c in range(len(channels))
         ]
         if max((np.unique(time[which]).size for which in inside), default=0) < _FEWEST:
-            warnings.append(
-                f"linearity at {describe({'iso': iso})} needs flats of {_FEWEST} exposure times or more at one "
-                "aperture, between 5 and 95 % of saturation; shoot eight, evenly spread, in mixed order"
-            )
+            few.append(describe({"iso": iso}))
             continue
         true = _true_times(time[here])
         if true is not None and _scatter(true, here, inside, levels) < _NAMED * _scatter(
@@ -153,6 +150,11 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
                 f"flats at {describe({'iso': iso})} lie off the line through the others and are left out of the "
                 f"linearity: {named}; was the lamp as bright, and is the exposure time right?"
             )
+    if few:
+        warnings.append(
+            f"linearity at {', '.join(few)} needs flats of {_FEWEST} exposure times or more at one aperture, between 5 "
+            "and 95 % of saturation; shoot eight, evenly spread, in mixed order"
+        )
     data: dict[str, Any] = {name: (("iso", "channel"), found[name], attrs) for name, attrs in _VARIABLES.items()}
     data |= {
         "signal": (("level", "channel"), levels["signal"], {"units": "ADU", "long_name": "signal"}),
