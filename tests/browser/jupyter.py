@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -16,15 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-# pages may fetch from the machine they run on, nothing else
-LOCAL = re.compile(r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|data:|blob:|about:")
+from .watch import Watch
+
 STARTING = 120  # seconds to wait for JupyterLab, far more than it needs
 RUNNING = 300
 
@@ -84,7 +76,7 @@ def jupyter_lab(folder: Path, scratch: Path) -> Iterator[str]:
 
 
 # every Bokeh figure in the page: its title, and the columns of its glyphs, by the name that the legend gives them
-_FIGURES = """() => {
+FIGURES = """() => {
   const found = [];
   const seen = new Set();
   for (const root of Bokeh.documents.flatMap(doc => doc.roots()))
@@ -107,27 +99,12 @@ _FIGURES = """() => {
 }"""
 
 
-class Lab:
+class Lab(Watch):
     """One notebook, open in JupyterLab in a page."""
 
     def __init__(self, page, address: str) -> None:
-        self.page, self.address = page, address
-        self.refused: list[str] = []
-        self.complaints: list[str] = []
-        page.route("**/*", self._guard)
-        page.on("console", self._heard)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-
-    def _guard(self, route) -> None:
-        if LOCAL.match(route.request.url):
-            route.continue_()
-        else:
-            self.refused.append(route.request.url)
-            route.abort()
-
-    def _heard(self, message) -> None:
-        if message.type == "error":
-            self.complaints.append(f"{message.text} ({message.location.get('url', '')})")
+        super().__init__(page)
+        self.address = address
 
     def open(self, notebook: str) -> None:
         """Open a notebook and wait for its kernel; accept the kernel dialog where there is one."""
@@ -173,7 +150,7 @@ class Lab:
 
     def figures(self) -> list[dict]:
         """Return what the Bokeh figures hold, as the browser has it: title, and for each glyph label and columns."""
-        return self.page.evaluate(_FIGURES)
+        return self.page.evaluate(FIGURES)
 
     def wait_for_figure(self, title: str) -> None:
         """Wait until a figure of that title is in the page."""

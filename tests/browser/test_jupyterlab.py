@@ -6,27 +6,22 @@ from pathlib import Path
 import holoviews as hv
 import nbformat
 import pytest
-from playwright.sync_api import sync_playwright
 
 import workbench as wb
 from workbench.apps import demos
 
-from .jupyter import CHROMIUM_ARGUMENTS, Lab, jupyter_lab
+from .jupyter import Lab, jupyter_lab
+from .watch import chromium
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "03-bias-and-read-noise.ipynb"
 
 
 @pytest.fixture
 def lab(require, samples, tmp_path):
-    chromium = require("chromium")
     folder = tmp_path / "notebooks"
     folder.mkdir()
     shutil.copy(NOTEBOOK, folder)
-    with (
-        jupyter_lab(folder, tmp_path / "jupyter") as address,
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS) as browser,
-    ):
+    with jupyter_lab(folder, tmp_path / "jupyter") as address, chromium(require("chromium")) as browser:
         yield Lab(browser.new_page(viewport={"width": 1400, "height": 1000}), address)
 
 

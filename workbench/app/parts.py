@@ -41,6 +41,11 @@ def listing(sentences: list[str], most: int = 12) -> str:
     return f"<ul>{shown}{more}</ul>" if sentences else ""
 
 
+def drawing(element: Any) -> pn.pane.HoloViews:
+    """Return a chart or a live picture; Panel would link the axes of all that a page shows, by their names."""
+    return pn.pane.HoloViews(element, backend="bokeh", linked_axes=False, center=False)
+
+
 class Status:
     """A line that says how things are; readers of the screen hear it change."""
 

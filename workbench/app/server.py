@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import socket
@@ -64,6 +65,14 @@ def free_port(address: str, port: int) -> int:
     raise WorkbenchError(f"no port from {port} to {port + 19} is free; name another with --port")
 
 
+def _closed_tabs_are_no_news(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Keep what was under way to a tab that has closed out of the log."""
+    from tornado.websocket import WebSocketClosedError
+
+    if not isinstance(context.get("exception"), WebSocketClosedError):
+        loop.default_exception_handler(context)
+
+
 def serve(
     folder: str = "",
     results: str = "",
@@ -110,6 +119,7 @@ def serve(
         address=address, port=port, websocket_origin=origins(address, port), show=show, start=False, verbose=False,
         title="Astrophoto Workbench",
     )  # fmt: skip
+    server.io_loop.asyncio_loop.set_exception_handler(_closed_tabs_are_no_news)
     shown = "localhost" if address in ("0.0.0.0", "::") else address
     say(f"http://{shown}:{port}/")
     try:

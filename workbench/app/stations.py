@@ -20,7 +20,7 @@ from ..stack import METHODS
 from ..stack.fits_out import open_stack
 from .desk import Desk, results_beside
 from .jobs import Job
-from .parts import JobCard, Status, guarded, heading, listing, table
+from .parts import JobCard, Status, drawing, guarded, heading, listing, table
 
 _WIDE = {"sizing_mode": "stretch_width"}
 
@@ -158,7 +158,7 @@ class FrameViewer:
 
         self.place[:] = [
             pn.FlexBox(
-                pn.pane.HoloViews(viewer.marked(shown, self.spot), backend="bokeh"),
+                drawing(viewer.marked(shown, self.spot)),
                 pn.Column(pn.bind(pixel, self.spot.param.x, self.spot.param.y), width=300),
             )
         ]
@@ -243,7 +243,7 @@ class Charts:
         words = chart.words(result)
         drawn = chart.draw(result).opts(hv.opts.Layout(toolbar=None, backend="bokeh"))
         self.place[:] = [
-            pn.pane.HoloViews(drawn, backend="bokeh", center=False),
+            drawing(drawn),
             pn.pane.HTML(f'<p class="caption">{html.escape(words.caption)}</p>', **_WIDE),
         ]
 
@@ -319,7 +319,7 @@ class Stack:
         shown = viewer.picture(self.desk.stack_file.name, stack["signal"].values, "e⁻", stretched=True)
         self.found[:] = [
             pn.pane.HTML(listing(words, 40), **_WIDE),
-            pn.pane.HoloViews(viewer.live(shown), backend="bokeh"),
+            drawing(viewer.live(shown)),
             pn.pane.HTML('<p class="caption">The stack is linear; only what the screen shows of it is stretched.</p>'),
         ]
 
@@ -342,8 +342,10 @@ class Finish:
             label="White balance", options=["auto", "stars", "daylight", "none"], width=150
         )
         self.stretch = pn.widgets.Select(label="Stretch", options=["asinh", "autostretch", "ghs", "linear"], width=150)
-        self.strength = pn.widgets.FloatInput(label="Strength", start=0.2, end=5, step=0.1, value=1, width=110)
-        self.denoise = pn.widgets.FloatInput(label="Denoise (0 to 1)", start=0, end=1, step=0.1, value=0, width=130)
+        self.strength = pn.widgets.Select(
+            label="Strength", options=[0.5, 0.7, 1.0, 1.4, 2.0, 3.0], value=1.0, width=110
+        )
+        self.denoise = pn.widgets.Select(label="Denoise", options=[0.0, 0.25, 0.5, 0.75, 1.0], value=0.0, width=110)
         self.card = JobCard(desk, "finish", "Make the picture", self._order, self._command, self._done)
         self.found = pn.Column(**_WIDE)
         self.panel = pn.Column(
@@ -378,7 +380,7 @@ class Finish:
         words = [*job.value["history"], *(f"warning: {text}" for text in job.value["warnings"])]
         self.found[:] = [
             pn.pane.HTML(f"<p>Written: <code>{html.escape(str(path))}</code></p>", **_WIDE),
-            pn.pane.HoloViews(viewer.side_by_side(pictures), backend="bokeh"),
+            drawing(viewer.side_by_side(pictures)),
             pn.pane.HTML(listing(words, 40), **_WIDE),
         ]
 

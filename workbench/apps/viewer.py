@@ -175,16 +175,17 @@ def live(shown: Picture, *, width: int = WIDTH, streams: Sequence[Any] = ()) -> 
     drawn = reduced.apply(_shaded, shown=shown)
     return drawn.opts(
         hv.opts.RGB(
-            backend="bokeh", title=shown.name, frame_width=width, frame_height=height, invert_yaxis=True,
+            backend="bokeh", title=shown.name, width=width + 70, height=height + 76, invert_yaxis=True,
             default_tools=["pan", "wheel_zoom", "reset"], active_tools=["pan", "wheel_zoom"], toolbar="above",
-            hooks=[_finish], xlim=(0, columns), ylim=(0, rows),
+            hooks=[partial(_finish, size=(width, height))], xlim=(0, columns), ylim=(0, rows),
         )
     )  # fmt: skip
 
 
-def _finish(plot: Any, _element: Any) -> None:
-    """Put the house style on a picture, and keep it within the frame and within the page."""
+def _finish(plot: Any, _element: Any, *, size: tuple[int, int]) -> None:
+    """Put the house style on a picture, and keep its shape."""
     figure = plot.state
+    figure.frame_width, figure.frame_height = size
     figure.toolbar.logo = None
     figure.title.text_font, figure.title.text_color = theme.FONT, theme.INK
     figure.outline_line_color = None

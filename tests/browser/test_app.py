@@ -1,0 +1,192 @@
+"""The app as a user meets it: a folder, the sensor, the charts, the stack, the picture; two tabs, one closed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+import workbench as wb
+
+from .jupyter import FIGURES
+from .watch import Watch, chromium, serious_faults
+
+PATIENCE = 60_000  # milliseconds, far more than anything here takes
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """Start the app as a user does; yields where it is."""
+    home = tmp_path_factory.mktemp("home")
+    log = home / "app.log"
+    command = [sys.executable, "-m", "workbench.cli", "app", "--no-browser", "--port", "0"]
+    with log.open("w") as errors:
+        server = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=home, env=os.environ | {"HOME": str(home)}
+        )
+    try:
+        said = server.stdout.readline()
+        yield re.search(r"http://\S+", said)[0]
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
+        server.stdout.close()
+    assert server.returncode == 0
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+@pytest.fixture
+def browser(require, tmp_path, request):
+    """Start a Chromium; pages still open when the test ends leave a picture of themselves."""
+    with chromium(require("chromium")) as one:
+        yield one
+        for number, page in enumerate(page for context in one.contexts for page in context.pages):
+            page.screenshot(path=tmp_path / f"end-{number}.png")
+
+
+def open_tab(browser, address: str, **asked: str):
+    page = browser.new_page(viewport={"width": 1300, "height": 1000})
+    page.set_default_timeout(PATIENCE)
+    watch = Watch(page)
+    page.goto(f"{address}?{urlencode(asked)}" if asked else address)
+    page.get_by_role("button", name="Open").wait_for()
+    return page, watch
+
+
+def go(page, station: str) -> None:
+    page.locator(".bk-tab", has_text=station).click()
+
+
+def pictures(page) -> list[dict]:
+    """Return what the live pictures in view show: their ranges, and a sum over what is drawn."""
+    return page.evaluate("""() => {
+      const found = [];
+      for (const root of Bokeh.documents.flatMap(doc => doc.roots()))
+        for (const model of root.references())
+          if (model.type === 'Figure')
+            for (const one of model.renderers)
+              if (one.glyph?.type === 'ImageRGBA') {
+                const image = one.data_source.get('image')[0];
+                const shown = new Uint8Array(image.buffer ?? image);
+                found.push({x0: model.x_range.start, x1: model.x_range.end, title: model.title.text,
+                            sum: shown.reduce((total, value) => total + value, 0)});
+              }
+      return found;
+    }""")
+
+
+def wait_for_figure(page, title: str) -> None:
+    page.wait_for_function(
+        "title => Bokeh.documents.flatMap(doc => doc.roots())"
+        ".some(root => [...root.references()].some(model => model.title?.text === title))",
+        arg=title,
+    )
+
+
+@pytest.mark.browser
+def test_from_a_folder_to_a_picture(browser, address, small_samples, tmp_path):
+    page, watch = open_tab(browser, address)
+    faults: dict[str, list[str]] = {}
+
+    # a folder that is not there is a sentence, and the page goes on
+    path, results = page.get_by_label("Folder of frames"), page.get_by_label("Results go to")
+    path.fill(str(tmp_path / "nowhere"))
+    path.press("Tab")
+    page.get_by_role("button", name="Open").click()
+    page.get_by_text("there is no such folder; check the name").wait_for()
+    path.fill(str(small_samples))
+    path.press("Tab")
+    results.fill(str(tmp_path / "results"))
+    results.press("Tab")
+    page.get_by_role("button", name="Open").click()
+    page.get_by_text("35 frames of NIKON D7000 (simulated)").wait_for()
+
+    # a frame, zoomed into and asked
+    page.get_by_text("column 144, row 96").wait_for()
+    before = pictures(page)[0]
+    page.locator(".bk-Figure").first.scroll_into_view_if_needed()
+    canvas = page.locator(".bk-Figure").first.bounding_box()
+    page.mouse.move(canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2)
+    page.mouse.wheel(0, -600)
+    page.wait_for_function(
+        "width => Bokeh.documents.flatMap(doc => doc.roots()).some(root => [...root.references()].some(model => "
+        "model.type === 'Figure' && model.x_range.end - model.x_range.start < 0.8 * width))",
+        arg=before["x1"] - before["x0"],
+    )
+    page.mouse.click(canvas["x"] + canvas["width"] / 2 + 40, canvas["y"] + canvas["height"] / 2 - 30)
+    told = page.get_by_role("region", name="The pixel")
+    expect(told).not_to_contain_text("column 144, row 96", timeout=PATIENCE)
+    column, row = map(int, re.search(r"column (\d+), row (\d+)", told.inner_text()).groups())
+    mosaic = wb.read_frame(wb.open_folder(small_samples).select(kind="light").table.path[0])
+    assert f"{mosaic[row, column]:,} ADU" in told.inner_text()
+    faults["frames"] = serious_faults(page)
+
+    go(page, "Sensor")
+    page.get_by_role("button", name="Measure the sensor").click()
+    page.get_by_text(re.compile(r"^done in")).wait_for()
+    page.get_by_text("unity gain: ISO").wait_for()
+    measured = json.loads((tmp_path / "results" / "sensor.json").read_text())
+    assert len(measured["settings"]) == 8
+    faults["sensor"] = serious_faults(page)
+
+    go(page, "Charts")
+    page.get_by_text("Gain against ISO, from the noise").wait_for()
+    wait_for_figure(page, "Electrons for each ADU")
+    figures = {figure["title"]: figure["glyphs"] for figure in page.evaluate(FIGURES)}
+    drawn = {glyph["label"]: glyph["data"] for glyph in figures["Electrons for each ADU"]}
+    gains = [one["gain"]["value"] for one in measured["settings"] if one["channel"] == "G1"]
+    assert np.allclose(sorted(drawn["G1"]["gain"]), sorted(gains))
+    faults["charts"] = serious_faults(page)
+
+    # a tab that closes stops nothing; another one sees what goes on
+    go(page, "Stack")
+    page.get_by_role("button", name="Calibrate and stack").click()
+    page.get_by_role("button", name="Cancel").wait_for()
+    second, second_watch = open_tab(browser, address, folder=str(small_samples), results=str(tmp_path / "results"))
+    page.close()
+    page = second
+    go(page, "Stack")
+    page.get_by_text(re.compile(r"\d of 3 lights stacked")).wait_for()
+    assert (tmp_path / "results" / "stack.fits").is_file()
+    wait_for_figure(page, "stack.fits")
+    faults["stack"] = serious_faults(page)
+
+    go(page, "Picture")
+    page.get_by_role("button", name="Make the picture").click()
+    page.get_by_text(str(tmp_path / "results" / "picture.png")).last.wait_for()
+    page.get_by_text("Written:").last.wait_for()
+    wait_for_figure(page, "finished")
+    sums = {one["title"]: one["sum"] for one in pictures(page)}
+    assert sums["finished"] != sums["linear"]
+    assert (tmp_path / "results" / "picture.png").is_file()
+    faults["picture"] = serious_faults(page)
+
+    assert {station: found for station, found in faults.items() if found} == {}
+    for one in (watch, second_watch):
+        assert one.complaints == []
+        assert one.refused == []
+
+
+@pytest.mark.browser
+def test_two_tabs_do_not_start_the_same_and_cancel_is_heard_in_both(browser, address, small_samples, tmp_path):
+    asked = {"folder": str(small_samples), "results": str(tmp_path / "two")}
+    tabs = [open_tab(browser, address, **asked) for _ in range(2)]
+    for page, _ in tabs:
+        page.get_by_text("35 frames of").wait_for()
+        go(page, "Sensor")
+    (first, _), (second, _) = tabs
+    first.get_by_role("button", name="Measure the sensor").click()
+    stop = second.get_by_role("button", name="Cancel")
+    stop.wait_for()
+    assert second.get_by_role("button", name="Measure the sensor").is_disabled()
+    stop.click()
+    for page, watch in tabs:
+        page.get_by_text(re.compile("^cancelled")).wait_for()
+        assert watch.complaints == []
+    assert list((tmp_path / "two").iterdir()) == []
