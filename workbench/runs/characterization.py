@@ -15,10 +15,13 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from .. import sensor
+from ..defects import write_defects
 from ..errors import FrameReadError, WorkbenchError
 from ..frames import channels_of
 from ..ingest import Folder, open_folder
 from ..results import is_simulated, sensor_dataset, write_sensor, written
+from .transfer import Transfer, derive_transfer
+from .uniformity import DEFECTS_FILE, Uniformity, blocks, card_frames, measure_uniformity
 
 if TYPE_CHECKING:
     from .lights import Lights
@@ -41,8 +44,14 @@ class Characterization:
     read_noise, ptc, gain, unity, dark_signal, dark_current, dark_law, dark_noise, dcnu, hot_pixels, vignetting, \
     dark_subtraction, snr
         Results of the functions of `workbench.sensor`.
+    transfer
+        What follows from read noise and photon transfer: full well, linearity, the read noise's split, gain from darks.
     lights
         What `runs.examine_lights` found in the lights, where it was asked.
+    uniformity
+        DSNU, PRNU, defects and EMVA 1288, see `runs.uniformity.Uniformity`.
+    fidelity
+        What `sensor.inspect_frames` says of some of the frames.
     sensor
         The numbers of ``sensor.json`` (see `workbench.results.sensor_dataset`).
     frame_counts
@@ -69,6 +78,9 @@ class Characterization:
     vignetting: xr.Dataset | None = None
     dark_subtraction: xr.Dataset | None = None
     snr: xr.Dataset | None = None
+    transfer: Transfer = field(default_factory=Transfer)
+    uniformity: Uniformity | None = None
+    fidelity: sensor.Fidelity | None = None
     lights: Lights | None = None
     frame_counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -142,7 +154,7 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
     folder
         A folder (see `open_folder`), or what `open_folder` returned.
     out
-        Where to write ``sensor.json``; nothing is written without it.
+        Where to write ``sensor.json`` and the map of defects, ``defects.fits``; nothing is written without it.
     progress
         False for no progress bar.
 
@@ -171,10 +183,12 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
     if out is not None:
         _check_writable(Path(out))
     found = _one_camera(found)
-    run = _Run(found, tqdm(desc="measuring", unit="frame", delay=1, leave=False, disable=not progress))
+    run = _Run(found, out is not None, tqdm(desc="measuring", unit="frame", delay=1, leave=False, disable=not progress))
     with run.bar:
         result = run.measure()
     if out is not None:
+        if result.uniformity.defects is not None:
+            write_defects(result.uniformity.defects, Path(out) / DEFECTS_FILE)
         write_sensor(result.sensor, Path(out) / "sensor.json")
     return result
 
@@ -237,8 +251,8 @@ def _example(table: pd.DataFrame, columns: list[str], key: Any) -> str:
 class _Run:
     """One measurement of a folder: what was found on the way, and the frames left to measure."""
 
-    def __init__(self, folder: Folder, bar: tqdm) -> None:
-        self.folder, self.bar = folder, bar
+    def __init__(self, folder: Folder, writes: bool, bar: tqdm) -> None:
+        self.folder, self.writes, self.bar = folder, writes, bar
         self.cubes: dict[str, xr.DataArray] = {}
         self.warnings = list(folder.warnings)
         self.multipliers: dict[str, float] | None = None
@@ -268,7 +282,10 @@ class _Run:
         law = None
         if darks is not None:
             law = self._note(sensor.dark_law(darks.current)) if darks.current.sizes["setting"] else None
+        transfer = self._transfer(read, ptc, gain)
         pictures = self._pictures(read, ptc, gain, darks)
+        uniformity = self._uniformity(read, ptc, gain, darks)
+        fidelity = self._fidelity()
         self._say_what_is_missing(read, gain, darks)
         camera, pattern = self._camera()
         numbers = sensor_dataset(
@@ -279,8 +296,10 @@ class _Run:
             unity=unity,
             dark_current=None if darks is None else darks.current,
             dark_law=law,
+            **transfer.results(),
             channels=channels_of(pattern),
             warnings=self._all_warnings(),
+            blocks=blocks(uniformity, darks, fidelity, written=self.writes),
         )
         return Characterization(
             camera,
@@ -294,7 +313,10 @@ class _Run:
             dark_current=None if darks is None else _if_any(darks.current, "dark_current"),
             dark_law=_if_any(law, "doubling_temperature"),
             snr=_if_any(snr, "snr"),
+            transfer=transfer,
             **pictures,
+            uniformity=uniformity,
+            fidelity=fidelity,
             frame_counts={kind: self.folder.count(kind) for kind in (*_MEASURED, "light")},
             warnings=self._all_warnings(),
             set_aside=list(self.folder.set_aside),
@@ -353,6 +375,14 @@ class _Run:
             return read
         return self._try("bias", lambda cube: sensor.read_noise(cube, multiplier=known, progress=self.bar))
 
+    def _transfer(self, read: xr.Dataset | None, ptc: xr.Dataset | None, gain: xr.Dataset | None) -> Transfer:
+        darks = None
+        if read is not None:
+            darks = self._try("dark", lambda cube: sensor.dark_transfer(cube, read, progress=self.bar))
+        found = derive_transfer(read, ptc, gain, darks)
+        self.warnings += found.warnings
+        return found
+
     def _multipliers(self) -> dict[str, float]:
         """Find what the camera multiplied its channels with, and warn; the flats' missing codes show it."""
         flat = self._cube("flat")
@@ -396,6 +426,25 @@ class _Run:
                 lambda: sensor.dark_subtraction(self._cube("dark"), self._cube("light"), gain, progress=self.bar)
             )
         return found
+
+    def _uniformity(
+        self, read: xr.Dataset | None, ptc: xr.Dataset | None, gain: xr.Dataset | None, darks: sensor.Darks | None
+    ) -> Uniformity:
+        """Measure what of the pixels differs; the frames were all read before."""
+        found = measure_uniformity(
+            self._cube("bias"), self._cube("flat"), read=read, ptc=ptc, gain=gain, darks=darks, progress=self.bar
+        )
+        self.warnings += found.warnings
+        return found
+
+    def _fidelity(self) -> sensor.Fidelity | None:
+        """Fill in the raw report card; None for frames that are not whole numbers."""
+        try:
+            return sensor.inspect_frames(card_frames(self.folder), progress=self.bar)
+        except FrameReadError:
+            raise
+        except WorkbenchError:
+            return None
 
     def _optional(self, measure: Callable[[], xr.Dataset]) -> xr.Dataset | None:
         try:

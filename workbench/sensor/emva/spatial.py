@@ -103,7 +103,8 @@ def _picture(stack: FrameStack, channel: int) -> _Picture:
     white = np.array([1.0, 0.0, 0.0, 1.0]) * noise / stack.count
     plain = spatial_parts(centre, ddof=0) - white
     passed = spatial_parts(highpass(centre), filtered=True) - white
-    return _Picture(float(mean.mean(dtype=float)), noise, measured, plain, passed)
+    level = float(mean.mean(dtype=float)) + float(stack.black[channel])
+    return _Picture(level, noise, measured, plain, passed)
 
 
 def _root(variance: float) -> float:

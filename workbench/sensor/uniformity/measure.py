@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy import ndimage
 
 from ...bayer import channel_index
 from ...errors import WorkbenchError
@@ -18,6 +19,7 @@ from .parts import MARGIN, PARTS, SMALLEST, Spatial, common_parts, highpass, low
 from .stacks import FrameStack, stack_frames
 
 FILTERS = ("none", "highpass")
+_SAMPLE = 400_000  # pixels that tell a median well enough
 _BLOCKS = 32  # along the shorter side, for the vignetting model
 _HALF = 0.5  # of saturation: where the standard takes its flats
 _TOO_BRIGHT = 1e-3  # of the pixels saturated: more, and a flat shows the white level and not the pixels
@@ -153,8 +155,9 @@ def measure_prnu(
     s² of the flats without temporal noise, less the fixed pattern of the dark, over the squared signal: the spatial
     covariance of the even and the odd frames' means as in `measure_dsnu`.  Plain (``filter`` "none"), where the fall
     of light to the corners counts, over the mean signal; and high-passed, the deviation of each pixel from the smoothed
-    flat over that smoothed flat (the vignetting model divided out before), which is the pixels' own.  Flats are scaled
-    to one level, so that a lamp that drifts does no harm.
+    flat over that smoothed flat (the vignetting model divided out before), which is the pixels' own; edges of dust
+    shadows, which the smoothing does not follow, are left out of it.  Flats are scaled to one level, so that a lamp
+    that drifts does no harm.
 
     Parameters
     ----------
@@ -168,8 +171,8 @@ def measure_prnu(
     Returns
     -------
     xarray.Dataset
-        ``prnu`` [%] over (filter, channel, part) with ``prnu_error``; ``signal`` [ADU] (channel), ``frames``; attrs
-        ``warnings``.
+        ``prnu`` [%] over (filter, channel, part) with ``prnu_error``; over channel ``signal`` [ADU] and ``dust``, the
+        share of pixels left out for it; ``frames``; attrs ``warnings``.
 
     Raises
     ------
@@ -193,7 +196,8 @@ def measure_prnu(
         raise WorkbenchError("PRNU needs two or more equal flats: noise shows only between frames")
     names = channels_of(stack.pattern)
     values, errors = np.full((2, len(FILTERS), len(names), len(PARTS)), np.nan)
-    signal = np.empty(len(names))
+    signal, dust = np.empty((2, len(names)))
+    dust[:] = 0
     for channel in range(len(names)):
         mean, half = stack.plane("mean", channel), stack.plane("half_difference", channel)
         odd = stack.count // 2
@@ -210,8 +214,13 @@ def measure_prnu(
         smooth = lowpass(flattened)[inner]
         own = flattened[inner] / smooth - 1
         noise = highpass(half / model) / smooth
+        dusty = _dust(own)
+        own[dusty], noise[dusty] = 0, 0
+        sound = 1 - np.count_nonzero(dusty) / dusty.size
         pair = own + noise * np.float32(2 * odd / stack.count), own - noise * np.float32(2 - 2 * odd / stack.count)
         found = common_parts(*pair, filtered=True)
+        found = Spatial(found.value / sound, found.error / sound**1.5)  # what is set to zero counts for nothing
+        dust[channel] = 1 - sound
         share = float(np.mean(1 / np.square(smooth * model[inner], dtype=float)))
         values[1, channel], errors[1, channel] = root(_less(found, pattern, share, filtered=True))
     dims = ("filter", "channel", "part")
@@ -221,11 +230,25 @@ def measure_prnu(
             "prnu": (dims, 100 * values, {"units": "%", "long_name": words}),
             "prnu_error": (dims, 100 * errors, {"units": "%", "long_name": "error"}),
             "signal": ("channel", signal, {"units": "ADU", "long_name": "mean signal of the flats"}),
+            "dust": ("channel", dust, {"units": "1", "long_name": "share of the pixels under dust"}),
             "frames": ((), stack.count, {"units": "1", "long_name": "flats"}),
         },
         {"filter": list(FILTERS), "channel": list(names), "part": list(PARTS)},
         {"long_name": words, "warnings": list(dict.fromkeys(warnings))},
     )
+
+
+def _dust(own: np.ndarray) -> np.ndarray:
+    """Tell where neighbours deviate together, by more than chance: at the edges of dust shadows.
+
+    The high-passed flat, single odd pixels cut, smoothed once more, lies more than six robust standard deviations off.
+    """
+    stride = max(1, int(np.sqrt(own.size / _SAMPLE)))
+    limit = 6 * 1.4826 * float(np.median(np.abs(own[::stride, ::stride])))
+    together = lowpass(np.clip(own, -limit, limit))
+    spread = 1.4826 * float(np.median(np.abs(together[::stride, ::stride])))
+    core = np.abs(together) > 6 * spread
+    return ndimage.binary_dilation(core, iterations=MARGIN) if core.any() else core
 
 
 def _illumination(plane: np.ndarray) -> np.ndarray:
@@ -244,7 +267,9 @@ def _illumination(plane: np.ndarray) -> np.ndarray:
 def _flat_stack(flat: xr.DataArray, dark: FrameStack | None, black: Any, progress: Any) -> FrameStack:
     check_cube(flat, stage="raw", kind="flat")
     if black is None:
-        black = dark.levels.mean(axis=0) if dark is not None else flat.attrs["black_level"]
+        black = flat.attrs["black_level"]
+        if dark is not None:
+            black = [dark.plane("mean", channel).mean(dtype=float) for channel in range(len(black))]
     if not np.isfinite(black).all():
         raise WorkbenchError("the black level of these flats is not known; give bias frames, or the black level [ADU]")
     return stack_cube(flat, black=black, progress=progress)

@@ -34,7 +34,7 @@ class FrameStack:
     count
         Number of frames.
     levels
-        Mean of each frame and channel (frame, channel) [ADU].
+        Mean of each flat and channel (frame, channel) [ADU]; empty for bias frames and darks.
     black
         What was subtracted, one a channel [ADU].
     pattern
@@ -104,6 +104,7 @@ def stack_frames(
     halves: list[np.ndarray] = []
     square = np.empty(0)
     levels: list[np.ndarray] = []
+    count = 0
     for number, frame in enumerate(counted(frames, progress, total or 0)):
         frame = np.asarray(frame)
         if frame.ndim != 2 or (first is not None and frame.shape != first.shape):
@@ -111,9 +112,9 @@ def stack_frames(
                 f"a stack needs pictures of one shape; one has {frame.shape}"
                 + (f", the first {first.shape}" if first is not None else "")
             )
-        levels.append(_levels(frame, cell))
-        scale = np.ones(cell.size)
+        scale, count = np.ones(cell.size), number + 1
         if black is not None:
+            levels.append(_levels(frame, cell))
             light = levels[-1] - level0
             if not (light > 0).all():
                 raise WorkbenchError(f"a flat of {light.min():.3g} ADU above black holds no light; leave it out")
@@ -126,8 +127,7 @@ def stack_frames(
         _add(frame, first, cell, scale, level0, halves[number % 2], square)
     if first is None:
         raise WorkbenchError("a stack needs a frame at least; there is none")
-    count = len(levels)
-    known = np.array(levels)
+    known = np.reshape(levels, (-1, cell.size))
     common = np.ones(cell.size) if black is None else (known.mean(axis=0) - level0) / (known[0] - level0)
     sizes = (count + 1) // 2, count // 2
     mean, half = _finish(first, cell, level0, common, halves, square, sizes)

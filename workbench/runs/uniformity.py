@@ -1,0 +1,348 @@
+"""What `characterize` measures beyond the blog's charts: uniformity, defects, EMVA 1288, raw fidelity; as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from .. import sensor
+from ..bayer import crop
+from ..errors import WorkbenchError
+from ..ingest import Folder
+from ..ingest.catalogue import open_frames
+from ..sensor.emva.images import emva_unit
+from ..sensor.emva.spatial import emva_spatial
+from ..sensor.emva.temporal import emva_temporal
+from ..sensor.selection import at_iso, same_iso
+from ..sensor.uniformity.stacks import FrameStack
+from ..statistics import pair_moments
+
+_MOST_PIXELS = 180e6  # of bias frames, read once more: ten of 16 Mpx at the lowest ISO, all ISOs of smaller ones
+_CARD_PIXELS = 13e6  # that the report card looks at, in parts of at most
+_CARD_SIDE = 1024  # px a side
+DEFECTS_FILE = "defects.fits"
+_OF_SATURATION = ("u_e_sat", "SNR_max", "SNR_max_dB", "SNR_max_bit", "inverse_SNR_max", "DR", "DR_dB", "DR_bit")
+
+
+@dataclass
+class Uniformity:
+    """What was found; None for what these frames do not give.
+
+    Attributes
+    ----------
+    dsnu, prnu
+        Results of `sensor.measure_dsnu` and `measure_prnu`.
+    defects
+        The map, from `sensor.find_sensor_defects`.
+    bias_pattern, flat_pattern
+        From `sensor.fixed_pattern`, to be looked at.
+    emva
+        The EMVA 1288 quantities by channel, in `iso`.
+    warnings
+        What is missing, and what to shoot.
+    """
+
+    dsnu: xr.Dataset | None = None
+    prnu: xr.Dataset | None = None
+    defects: xr.DataArray | None = None
+    bias_pattern: xr.Dataset | None = None
+    flat_pattern: xr.Dataset | None = None
+    emva: dict[str, dict[str, float]] = field(default_factory=dict)
+    iso: float = math.nan
+    warnings: list[str] = field(default_factory=list)
+
+
+def measure_uniformity(
+    bias: xr.DataArray | None,
+    flat: xr.DataArray | None,
+    *,
+    read: xr.Dataset | None = None,
+    ptc: xr.Dataset | None = None,
+    gain: xr.Dataset | None = None,
+    darks: sensor.Darks | None = None,
+    progress: Any = True,
+) -> Uniformity:
+    """Measure DSNU, PRNU, defects and the EMVA 1288 quantities of a camera whose photon transfer is known.
+
+    Bias frames are stacked ISO by ISO, the lowest first, as far as some seconds go; PRNU is of the flats nearest to
+    half of saturation at the lowest ISO.
+
+    Parameters
+    ----------
+    bias, flat
+        Raw cubes, or None.
+    read, ptc, gain, darks
+        Results of `sensor.read_noise`, `photon_transfer`, `fit_gain`, `measure_dark`, or None.
+    """
+    found = Uniformity()
+    zero = None
+    if bias is not None:
+        zero = _dsnu(found, bias, gain, progress)
+    flats = None
+    if flat is not None and ptc is not None:
+        flats = _prnu(found, flat, ptc, zero, progress)
+    _defects(found, read, gain, darks, zero, flats)
+    if ptc is not None:
+        _emva(found, ptc, read, zero, flats, darks)
+    return found
+
+
+def _dsnu(found: Uniformity, bias: xr.DataArray, gain: xr.Dataset | None, progress: Any) -> FrameStack | None:
+    """Measure DSNU at the ISO settings that there is time for; return the stack of the lowest."""
+    isos = bias["iso"].values
+    first, parts, budget = None, [], _MOST_PIXELS
+    known = np.unique(isos)  # NaN, where the files state none, is one value
+    for iso in known:
+        frames = np.flatnonzero(same_iso(isos, iso))
+        cost = frames.size * bias.sizes["y"] * bias.sizes["x"]
+        if frames.size < 2 or (parts and cost > budget):
+            continue
+        budget -= cost
+        stack = sensor.stack_cube(bias.isel(frame=frames), progress=progress)
+        parts.append(sensor.measure_dsnu({float(iso): stack}, gain))
+        if first is None:
+            first = stack
+            found.iso = float(iso)
+            found.bias_pattern = _pattern(stack, relative=False)
+    if not parts:
+        found.warnings.append(
+            "a single bias frame at each ISO: DSNU is not measured, for its noise cannot be told from its pattern; "
+            "shoot ten or more"
+        )
+        return None
+    found.dsnu = xr.concat(parts, "iso", join="outer", combine_attrs="drop_conflicts")
+    found.warnings += list(dict.fromkeys(text for part in parts for text in part.attrs["warnings"]))
+    return first
+
+
+def _pattern(stack: FrameStack, *, relative: bool) -> xr.Dataset | None:
+    try:
+        return sensor.fixed_pattern(stack, relative=relative)
+    except WorkbenchError:  # too small for the high-pass; the measurement says so
+        return None
+
+
+def _prnu(
+    found: Uniformity, flat: xr.DataArray, ptc: xr.Dataset, zero: FrameStack | None, progress: Any
+) -> FrameStack | None:
+    chosen = np.isin(flat["filename"].values, sensor.half_saturated(ptc))
+    flats = flat.isel(frame=np.flatnonzero(chosen))
+    black = ptc["black_level"].isel(pair=0).values
+    if not np.isfinite(black).all():
+        found.warnings.append("PRNU is not measured: the black level is not known; shoot bias frames")
+        return None
+    stack = sensor.stack_cube(flats, black=black, progress=progress)
+    iso = float(flats["iso"].values[0])
+    alike = zero is not None and (iso == found.iso or (math.isnan(iso) and math.isnan(found.iso)))
+    found.prnu = sensor.measure_prnu(stack, zero if alike else None).assign_coords(iso=iso)
+    found.warnings += found.prnu.attrs["warnings"]
+    found.flat_pattern = _pattern(stack, relative=True)
+    return stack
+
+
+def _defects(
+    found: Uniformity,
+    read: xr.Dataset | None,
+    gain: xr.Dataset | None,
+    darks: sensor.Darks | None,
+    zero: FrameStack | None,
+    flats: FrameStack | None,
+) -> None:
+    dark_map = None if darks is None else darks.map
+    exposure, noise = math.nan, None
+    if dark_map is not None:
+        signal = darks.signal
+        here = same_iso(signal["iso"].values, dark_map.attrs["iso"])
+        here &= same_iso(signal["temperature"].values, dark_map.attrs["temperature"])
+        exposure = float(signal["exposure"].values[here].max())
+        if read is not None and gain is not None:
+            noise = at_iso(read["read_noise_adu"], dark_map.attrs["iso"])
+            noise = noise * at_iso(gain["gain"], dark_map.attrs["iso"])
+    if dark_map is None and zero is None and flats is None:
+        return
+    found.defects = sensor.find_sensor_defects(dark_map, noise, exposure, flat=flats, bias=zero)
+
+
+def _emva(
+    found: Uniformity,
+    ptc: xr.Dataset,
+    read: xr.Dataset | None,
+    zero: FrameStack | None,
+    flats: FrameStack | None,
+    darks: sensor.Darks | None,
+) -> None:
+    """Fill in the EMVA quantities of the lowest ISO, the exposure standing for the photons, drift removed."""
+    isos = ptc["iso"].values
+    iso = float(np.nanmin(isos)) if np.isfinite(isos).any() else math.nan
+    if read is None or not same_iso(read["iso"].values, iso).any():
+        return
+    here = ptc.isel(pair=np.flatnonzero(same_iso(isos, iso)))
+    one_aperture = np.unique(np.nan_to_num(here["aperture"].values)).size == 1 if "aperture" in here.coords else True
+    black, noise = (at_iso(read[name], iso) for name in ("black_level", "read_noise_adu"))
+    levels, place = np.unique(here["level"].values, return_inverse=True)
+    moments = pair_moments(here["sums_plain"].sum("block").transpose("pair", "channel", "moment").values)
+    spatial = zero is not None and zero.count > 1 and (found.iso == iso or (math.isnan(found.iso) and math.isnan(iso)))
+    for number, channel in enumerate(here["channel"].values):
+        mean, variance, seconds = (
+            np.array([column[place == k].mean() for k in range(levels.size)])
+            for column in (
+                (moments.mean1 + moments.mean2)[:, number] / 2,
+                moments.half_variance[:, number],
+                here["exposure"].values,
+            )
+        )
+        order = np.argsort(mean)
+        dark_variance = noise[number] ** 2 + 1 / 12  # the read noise is without rounding
+        try:
+            values = emva_temporal(
+                seconds[order], None, mean[order], variance[order], np.full(levels.size, black[number]),
+                np.full(levels.size, dark_variance), photons=False,
+            )  # fmt: skip
+            if spatial:
+                values |= emva_spatial(zero, flats, values["K"], number)
+        except WorkbenchError:
+            continue
+        if not one_aperture:
+            values |= {"LE_min": math.nan, "LE_max": math.nan}
+        if values["index_u_ysat"] == levels.size - 1:  # still rising: the brightest flats do not saturate
+            values |= dict.fromkeys(_OF_SATURATION, math.nan)
+        # bias frames stand for the darks of the short exposures; the dark current is that of the long darks
+        values |= {"u_I_mean": math.nan, "u_I_var": math.nan} | _dark_current(darks)
+        found.emva[str(channel)] = values
+    if found.emva:
+        found.iso = iso
+
+
+def _dark_current(darks: sensor.Darks | None) -> dict[str, float]:
+    """Return the standard's dark current, of the warmest setting with more than two exposures."""
+    if darks is None or not darks.current.sizes["setting"]:
+        return {}
+    current = darks.current
+    enough = np.flatnonzero((current["exposures"].values > 2) & np.isfinite(current["dark_current"].values))
+    if not enough.size:
+        return {}
+    warmest = enough[np.argmax(np.nan_to_num(current["temperature"].values[enough], nan=-300.0))]
+    return {"u_I_mean": float(current["dark_current"].values[warmest])}
+
+
+def card_frames(folder: Folder) -> xr.DataArray:
+    """Return the frames that the report card needs, the middle of them, in the order of what they tell.
+
+    Bias frames and flats of the lowest ISO, the longest of the warmest darks, bright flats of the highest ISO, and as
+    many others as some seconds allow.
+    """
+    table = folder.table[folder.table["kind"].isin(["bias", "flat", "dark"])]
+    flat, dark, bias = (table[table["kind"] == kind] for kind in ("flat", "dark", "bias"))
+    low, high = flat["iso"].min(), flat["iso"].max()
+    lowest = flat[flat["iso"] == low] if math.isfinite(low) else flat
+    wanted = [
+        bias[bias["iso"] == bias["iso"].min()].head(4) if bias["iso"].notna().any() else bias.head(4),
+        dark.sort_values(["temperature", "exposure"], na_position="first").tail(2),
+        lowest.sort_values("exposure").iloc[:: max(1, len(lowest) // 8)],
+        flat[flat["iso"] == high].sort_values("exposure").tail(2),
+        *(flat[flat["iso"] == iso].sort_values("exposure").tail(2) for iso in sorted(flat["iso"].dropna().unique())),
+        lowest,
+        table,
+    ]
+    ranked = pd.concat([part for part in wanted if len(part)])
+    ranked = ranked[~ranked["path"].duplicated()]
+    height, width = int(table["height"].iloc[0]), int(table["width"].iloc[0])
+    sides = [min(side, _CARD_SIDE) // 2 * 2 or side for side in (height, width)]
+    frames = open_frames(ranked.head(max(4, int(_CARD_PIXELS / (sides[0] * sides[1])))))
+    starts = [(side - shown) // 4 * 2 for side, shown in zip((height, width), sides, strict=True)]
+    return crop(frames, *(slice(start, start + shown) for start, shown in zip(starts, sides, strict=True)))
+
+
+def blocks(found: Uniformity, darks: sensor.Darks | None, fidelity: Any = None, *, written: bool) -> dict[str, Any]:
+    """Return the fields of sensor.json: plain numbers, None for what cannot be told.
+
+    Parameters
+    ----------
+    written
+        Whether the defect map lies beside it.
+    """
+    result: dict[str, Any] = {}
+    if found.dsnu is not None:
+        frames = found.dsnu["frames"].values
+        result["dsnu"] = [
+            entry
+            for number, iso in enumerate(found.dsnu["iso"].values)
+            for entry in _entries(found.dsnu.isel(iso=number), "dsnu", "none", iso, frames[number])
+        ]
+    if found.prnu is not None:
+        result["prnu"] = list(
+            _entries(found.prnu, "prnu", "highpass", found.prnu["iso"].values, found.prnu["frames"].values)
+        )
+    if darks is not None and darks.current.sizes["setting"]:
+        result["dcnu"] = [
+            {
+                "iso": _number(one["iso"]), "temperature_c": _number(one["temperature"]), "value": _number(one["dcnu"]),
+                "error": _number(one["dcnu_error"]), "unit": "e-/s",
+            }
+            for one in (darks.current.isel(setting=i) for i in range(darks.current.sizes["setting"]))
+        ]  # fmt: skip
+    if found.defects is not None:
+        attrs = found.defects.attrs
+        result["defects"] = {
+            **{kind: attrs["counts"].get(kind) for kind in ("hot", "warm", "dead", "unstable")},
+            "pixels": attrs["pixels"],
+            "iso": _number(attrs.get("iso", math.nan)),
+            "temperature_c": _number(attrs.get("temperature", math.nan)),
+            "exposure_s": _number(attrs["exposure"]),
+            "thresholds": {name: float(value) for name, value in attrs["thresholds"].items()},
+            "file": DEFECTS_FILE if written else None,
+        }
+    if found.emva:
+        names = next(iter(found.emva.values()))
+        result["emva"] = {"iso": _number(found.iso), "light": "exposure time", "drift": "removed"}
+        for name in names:
+            if name.startswith("index_"):
+                continue
+            each = {channel: _number(values.get(name, math.nan)) for channel, values in found.emva.items()}
+            known = [value for value in each.values() if value is not None]
+            mean = float(np.mean(known)) if known else None
+            result["emva"][name] = {"value": mean, "unit": emva_unit(name), "channels": each}
+    if fidelity is not None:
+        result["fidelity"] = sensor.fidelity_to_json(fidelity)
+    return result
+
+
+def _entries(one: xr.Dataset, name: str, wanted: str, iso: Any, frames: Any) -> Iterator[dict[str, Any]]:
+    """Yield DSNU or PRNU of each channel as it stands in the file."""
+    unit = one[name].attrs["units"]
+    order = ("channel", "filter", "part")
+    values, errors = (one[key].transpose(*order).values for key in (name, f"{name}_error"))
+    filters, parts = one["filter"].values.tolist(), one["part"].values.tolist()
+    for channel, value, error in zip(one["channel"].values, values, errors, strict=True):
+        table = {
+            (kind, part): {"value": float(value[i, j]), "error": _number(error[i, j]), "unit": unit}
+            if math.isfinite(value[i, j])
+            else None
+            for i, kind in enumerate(filters)
+            for j, part in enumerate(parts)
+        }
+        # a picture too small for the high-pass has the plain value
+        kind = wanted if table[wanted, "total"] else "none"
+        yield {
+            "iso": _number(iso),
+            "channel": str(channel),
+            **(table[kind, "total"] or {"value": None, "error": None, "unit": unit}),
+            **{part: table[kind, part] for part in ("row", "column", "pixel")},
+            "filter": kind,
+            "unfiltered": table["none", "total"],
+            "highpass": table["highpass", "total"],
+            "frames": int(frames),
+        }
+
+
+def _number(value: Any) -> float | int | None:
+    value = float(value)
+    if not math.isfinite(value):
+        return None
+    return int(value) if value.is_integer() and abs(value) < 1e15 else value
