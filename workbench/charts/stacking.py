@@ -159,7 +159,7 @@ def stack_before_after(pair: xr.Dataset) -> hv.Layout:
     Parameters
     ----------
     pair
-        ``light`` and ``stack`` (y, x) [e⁻], with ``frames`` in attrs (see `runs.examine_lights`).
+        ``light`` and ``stack`` (y, x) [e⁻], with ``frames`` in attrs (from `stack.before_after`).
     """
     middle = float(np.nanmedian(pair["stack"].values))
     spread = 1.4826 * float(np.nanmedian(np.abs(pair["light"].values - np.nanmedian(pair["light"].values))))

@@ -12,8 +12,7 @@ from ..align import Registration, register
 from ..calibrate import MasterSet, audit_flat, calibrate, make_masters
 from ..errors import WorkbenchError
 from ..ingest import Folder, open_folder
-from ..stack import aligned, noise_against_frames, rejection_trial, stack
-from ..stack.growth import sky_noise, starless
+from ..stack import aligned, before_after, noise_against_frames, rejection_trial
 
 MOST_LIGHTS = 16  # looked at; more only take longer
 WINDOW = (1024, 1536)  # rows and columns about the middle that are aligned and stacked
@@ -89,7 +88,7 @@ def examine_lights(folder: str | Path | Folder, *, sensor: xr.Dataset | None = N
         found["registration"] = registration = register(cut, progress=progress)
         put = aligned(cut, registration).compute()
         found["growth"] = noise_against_frames(put)
-        found["pair"] = _pair(put)
+        found["pair"] = before_after(put, piece=PIECE)
         found["trial"] = rejection_trial(cut, registration)
     except WorkbenchError as problem:
         warnings.append(f"the lights were not stacked: {problem}")
@@ -119,32 +118,3 @@ def _cut(lights: xr.Dataset) -> xr.Dataset:
         first = max(size - wanted, 0) // 4 * 2
         part[name] = slice(first, first + min(size, wanted))
     return lights.isel(part)
-
-
-def _pair(put: xr.Dataset) -> xr.Dataset:
-    """One light and the stack of all, the piece of the middle that is shown, with the noise of both."""
-    channel = "G" if "G" in put["channel"].values else str(put["channel"].values[0])
-    name = put.attrs["reference"]
-    place = int(np.flatnonzero(put["filename"].values == name)[0]) if name in put["filename"].values else 0
-    light = put["signal"].isel(frame=place).sel(channel=channel).values
-    deep = stack(put)["signal"].sel(channel=channel).values
-    sky = starless(deep, np.isfinite(put["signal"].sel(channel=channel)).all("frame").values)
-    noise = [sky_noise(part, sky & np.isfinite(part))[0] for part in (light, deep)]
-    rows, columns = (
-        slice((size - min(size, wanted)) // 2, (size + min(size, wanted)) // 2)
-        for size, wanted in zip(light.shape, PIECE, strict=True)
-    )
-    return xr.Dataset(
-        {
-            "light": (("y", "x"), light[rows, columns], {"units": "electron"}),
-            "stack": (("y", "x"), deep[rows, columns], {"units": "electron"}),
-        },
-        coords={"y": np.arange(rows.start, rows.stop), "x": np.arange(columns.start, columns.stop)},
-        attrs={
-            "frames": put.sizes["frame"],
-            "channel": channel,
-            "light_noise": noise[0],
-            "stack_noise": noise[1],
-            "camera": put.attrs["camera"],
-        },
-    )

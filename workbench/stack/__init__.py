@@ -25,7 +25,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "cubes": ["aligned", "normalisation", "stack"],
         "engine": ["Plan", "PlannedFrame", "open_planes", "save_planes", "stack_bands"],
         "fits_out": ["open_stack"],
-        "growth": ["noise_against_frames"],
+        "growth": ["before_after", "noise_against_frames"],
         "normalise": ["background_surfaces", "frame_weights", "star_ratio"],
         "pixel": ["busiest_pixel", "explain", "inspect_pixel"],
         "reject": ["METHODS"],

@@ -9,7 +9,7 @@ import xarray as xr
 from scipy import ndimage
 
 from ..errors import WorkbenchError
-from .cubes import average
+from .cubes import average, stack
 from .engine import SHARE
 from .rule import reject_samples
 
@@ -157,3 +157,44 @@ def _contrast(picture: np.ndarray, sky: np.ndarray) -> float:
     levels = np.sort(np.nanmedian(blocks[enough], axis=1))
     tenth = max(levels.size // 10, 1)
     return float(levels[-tenth:].mean() - levels[:tenth].mean())
+
+
+def before_after(lights: xr.Dataset, *, piece: tuple[int, int] = (240, 360), method: str = "noise") -> xr.Dataset:
+    """Return a piece of one light and of the stack of all, and the noise of a pixel in both.
+
+    Parameters
+    ----------
+    lights
+        What `aligned` gives.
+    piece
+        (rows, columns) about the middle.
+    method
+        Rejection.
+
+    Returns
+    -------
+    Dataset of ``light`` and ``stack`` (y, x) [e-], green or mono; attributes ``frames``, ``channel``, ``light_noise``
+    and ``stack_noise`` [e-].
+    """
+    channel = "G" if "G" in lights["channel"].values else str(lights["channel"].values[0])
+    same = np.flatnonzero(lights["filename"].values == lights.attrs["reference"])
+    one = lights["signal"].isel(frame=int(same[0]) if same.size else 0).sel(channel=channel).values
+    deep = stack(lights.sel(channel=[channel]), method)["signal"].values[0]
+    sky = starless(deep, np.isfinite(lights["signal"].sel(channel=channel)).all("frame").values)
+    noise = [sky_noise(part, sky & np.isfinite(part))[0] for part in (one, deep)]
+    rows, columns = (
+        slice((size - min(size, wanted)) // 2, (size + min(size, wanted)) // 2)
+        for size, wanted in zip(one.shape, piece, strict=True)
+    )
+    e = {"units": "electron"}
+    return xr.Dataset(
+        {"light": (("y", "x"), one[rows, columns], e), "stack": (("y", "x"), deep[rows, columns], e)},
+        coords={"y": np.arange(rows.start, rows.stop), "x": np.arange(columns.start, columns.stop)},
+        attrs={
+            "frames": lights.sizes["frame"],
+            "channel": channel,
+            "light_noise": noise[0],
+            "stack_noise": noise[1],
+            "camera": lights.attrs["camera"],
+        },
+    )
