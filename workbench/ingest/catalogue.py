@@ -103,10 +103,14 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
     return Folder(pd.DataFrame(rows), root, set_aside, findings)
 
 
+_RESULT, _RESULTS = "sensor.json", ("defects.fits", "dark-library.fits")
+
+
 def _files(root: Path) -> Iterator[Path]:
     for folder, inner, names in os.walk(root):
         inner[:] = [name for name in inner if not name.startswith((".", "__MACOSX"))]
-        yield from (Path(folder) / name for name in names if not name.startswith("."))
+        ours = _RESULTS if _RESULT in names else ()  # a folder of results may lie among the frames
+        yield from (Path(folder) / name for name in names if not name.startswith(".") and name not in ours)
 
 
 def _natural(path: Path) -> list:
