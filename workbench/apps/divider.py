@@ -54,7 +54,8 @@ def difference(before: xr.Dataset, after: xr.Dataset, *, signed: bool = True) ->
     if not good.size or good.min() == good.max():
         return _eight_bits(np.full_like(values, 0.5))
     if signed:
-        reach = 4 * max(1.4826 * float(np.median(np.abs(good))), float(np.quantile(np.abs(good), 0.98)) / 4)
+        size = np.abs(good)
+        reach = 4 * max(1.4826 * float(np.median(size)), float(np.quantile(size, 0.98)) / 4) or float(size.max())
         return _eight_bits(0.5 + values / (2 * reach))
     low, high = float(good.min()), float(good.max())
     return _eight_bits((values - low) / (high - low))

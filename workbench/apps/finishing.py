@@ -84,9 +84,24 @@ class Background:
         )
         cautions = "".join(f" **Note:** {one}." for one in model.attrs["warnings"])
         return (
-            f"Removed: {told} {_unit(model.attrs['units'])}; **{model.attrs['sky_share']:.0%}** of the cells were"
+            f"Removed: {told} {_unit(model.attrs['units'])}; **{model.attrs['sky_share']:.1%}** of the cells were"
             f" empty sky.{cautions}"
         )
+
+
+def sky_light(picture: xr.Dataset, model: xr.Dataset) -> tuple[float, float]:
+    """Return the share [%] of all light in a picture that is the sky's, and its error from how well the model fits.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> picture = finish.make_picture(rng.normal(100, 1, (100, 100)))
+    >>> round(sky_light(picture, finish.background_model(picture))[0])
+    100
+    """
+    total = float(np.nanmean(picture["signal"].values, dtype=float))
+    share, error = (float(np.mean(part)) / total for part in (finish.model_means(model), model["residual"].values))
+    return 100 * share, 100 * error
 
 
 def background_explorer(picture: xr.Dataset) -> Any:
@@ -277,17 +292,14 @@ class Detail:
     ----------
     stack
         A linear picture with its variance, cropped.
-    settings
-        Of the finish around these steps.
+    done
+        Its finish, from `finish.finish`: the steps around these are the same.
     size
         Rows and columns of the piece; its middle is the brightest nebula.
     """
 
-    def __init__(
-        self, stack: xr.Dataset, settings: finish.FinishSettings | None = None, size: tuple[int, int] = (200, 300)
-    ) -> None:
-        settings = settings or finish.FinishSettings()
-        done = finish.finish(stack, settings, progress=False)
+    def __init__(self, stack: xr.Dataset, done: finish.Finished, size: tuple[int, int] = (200, 300)) -> None:
+        settings = done.settings
         picture = finish.fill_holes(finish.crop(stack, share=settings.crop.share, box=settings.crop.box)).load()
         if done.background is not None:
             picture = finish.remove_background(picture, done.background, mode=settings.background.mode)
@@ -366,11 +378,11 @@ def _within(stars: xr.Dataset, rows: slice, columns: slice) -> xr.Dataset:
     return moved
 
 
-def detail_explorer(stack: xr.Dataset, settings: finish.FinishSettings | None = None) -> Any:
+def detail_explorer(stack: xr.Dataset, done: finish.Finished) -> Any:
     """Denoise, deconvolve, shrink stars, raise contrast: each from off, with what it removed."""
     import panel as pn
 
-    made = Detail(stack, settings)
+    made = Detail(stack, done)
     sliders = [
         pn.widgets.FloatSlider(label=label, start=0, end=1, step=0.05, value=value, width=190)
         for label, value in (("denoise", 0.5), ("deconvolve", 0.0), ("smaller stars", 0.0), ("local contrast", 0.0))

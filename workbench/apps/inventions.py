@@ -55,30 +55,30 @@ def _eaten(linear: xr.Dataset) -> finish.FinishSettings:
 
 
 WAYS = (
-    Way("As it is", _plain, "Little: what is brighter than the shoulder is compressed.", "Nothing."),
+    Way("As it is", _plain, "little: what is very bright is compressed.", "nothing."),
     Way(
         "Each channel by itself",
         _grey,
-        "The true colour of sky and nebula: whatever fills the frame becomes grey.",
-        "A balance that nobody measured.",
+        "the true colour of sky and nebula: whatever fills the frame becomes grey.",
+        "a balance that nobody measured.",
     ),
     Way(
         "Black sky",
         _deep,
-        "The faint half of the nebula, and the noise that tells how sure the rest is.",
-        "An edge where the nebula has none.",
+        "the faint half of the nebula, and the noise that tells how sure the rest is.",
+        "an edge where the nebula has none.",
     ),
     Way(
         "Smooth",
         _smooth,
-        "The grain: faint and bright parts look equally certain. Stars lose their brightness.",
-        "Contours from what little structure the noise left.",
+        "the grain: faint and bright parts look equally certain. Stars lose their brightness.",
+        "contours from what little structure the noise left.",
     ),
     Way(
         "Samples everywhere",
         _eaten,
-        "The nebula itself, taken for background wherever a sample lies on it.",
-        "Dark hollows beside what remains.",
+        "the nebula itself, taken for background wherever a sample lies on it.",
+        "dark hollows beside what remains.",
     ),
 )
 
@@ -93,11 +93,12 @@ def five_ways(stack: xr.Dataset) -> list[tuple[Way, xr.Dataset, dict[str, float]
     places between the stars lies above the darkest [both in levels of 255].
     """
     picture = screen(finish.fill_holes(finish.crop(stack)))
-    plain = finish.finish(picture, progress=False)
+    whole = finish.CropSettings(share=None)
+    plain = finish.finish(picture, finish.FinishSettings(crop=whole), progress=False)
     flat = picture if plain.background is None else finish.remove_background(picture, plain.background)
     out = []
     for way in WAYS:
-        settings = way.settings(plain.linear)
+        settings = dataclasses.replace(way.settings(plain.linear), crop=whole)
         if settings.background == finish.BackgroundSettings():  # the same for most: removed once
             settings = dataclasses.replace(settings, background=finish.BackgroundSettings(method="none"))
         begin = flat if settings.background.method == "none" else picture
@@ -116,19 +117,18 @@ def five_ways(stack: xr.Dataset) -> list[tuple[Way, xr.Dataset, dict[str, float]
 
 
 def gallery(stack: xr.Dataset) -> tuple[Any, pd.DataFrame]:
-    """Show the same data finished in five ways, and tabulate what each hides and invents."""
+    """Show the same data finished in five ways, with what each hides and invents; and a table of measures."""
     made = five_ways(stack)
     width = WIDTH // 2 - 6
     figures = [
         f'<figure style="margin:0"><img src="{jpeg(pixels(picture))}" alt="{way.name}" style="width:{width}px">'
-        f'<figcaption style="font:13px system-ui,sans-serif"><b>{way.name}</b></figcaption></figure>'
+        f'<figcaption style="font:13px system-ui,sans-serif"><b>{way.name}.</b> <i>Hides:</i> {way.hides}'
+        f" <i>Invents:</i> {way.invents}</figcaption></figure>"
         for way, picture, _ in made
     ]
     grid = f'<div style="display:grid;grid-template-columns:repeat(2,{width}px);gap:12px">{"".join(figures)}</div>'
     rows = {
         way.name: {
-            "hides": way.hides,
-            "invents": way.invents,
             "black pixels [%]": f"{numbers['black']:.1f}",
             "white pixels [%]": f"{numbers['white']:.2f}",
             "grain [of 255]": f"{numbers['grain']:.1f}",

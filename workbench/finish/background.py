@@ -283,7 +283,7 @@ def remove_background(picture: xr.Dataset, model: xr.Dataset, *, mode: str = "su
     return note(
         picture.assign(changed),
         f"Background: {model.attrs['method']} model {verb}, {'; '.join(span)} {model.attrs['units']}"
-        f" ({', '.join(map(str, model['channel'].values))}); {model.attrs['sky_share']:.0%} of the cells were sky.",
+        f" ({', '.join(map(str, model['channel'].values))}); {model.attrs['sky_share']:.1%} of the cells were sky.",
     )
 
 

@@ -1,0 +1,167 @@
+"""The finish, live: what the controls compute is what the export does, and the divider moves."""
+
+import re
+
+import numpy as np
+import pytest
+from playwright.sync_api import sync_playwright
+
+from workbench import finish
+from workbench.apps import divider, finishing, inventions
+from workbench.charts import background as background_chart
+from workbench.charts import star_fluxes, stretch_after, stretch_before
+
+
+@pytest.fixture(scope="module")
+def known():
+    return inventions.known_sky()
+
+
+@pytest.fixture(scope="module")
+def done(known):
+    return finish.finish(known[0], progress=False)
+
+
+@pytest.fixture(scope="module")
+def flat(known, done):
+    return finish.remove_background(finish.crop(known[0]), done.background)
+
+
+def pictures(view):
+    return re.findall(r'src="(data:image/jpeg;base64,[^"]+)"', view)
+
+
+def test_the_screens_level_is_small_and_the_picture_the_same(known):
+    large = finish.make_picture(np.tile(known[0].signal.values, (1, 4, 4)))
+    level = divider.screen(large)
+    assert (level.sizes["x"], level.attrs["reduction"]) == (720, 4)
+    np.testing.assert_allclose(level.signal.mean(), large.signal.mean(), rtol=1e-4)
+    assert divider.screen(known[0]).sizes == known[0].sizes
+
+
+def test_what_was_removed_is_grey_where_nothing_was(known):
+    picture = known[0]
+    same = divider.difference(picture, picture)
+    assert same.min() == same.max() == 128
+    taken = picture.signal.values.copy()
+    taken[:, 100, 100] -= 50
+    shown = divider.difference(picture, picture.assign(signal=picture.signal.copy(data=taken)))
+    assert (shown[100, 100] > 200).all()
+    assert (shown[0, 0] == 128).all()
+
+
+def test_the_background_explorer_removes_what_the_slider_says(known):
+    made = finishing.Background(finish.crop(known[0]))
+    before = made.picture.signal.mean(("y", "x")).values
+    half, whole = (made.after("polynomial", share).signal.mean(("y", "x")).values for share in (0.5, 1.0))
+    np.testing.assert_allclose(before - half, half - whole, rtol=1e-4)
+    assert len(pictures(made.view("rbf", 0.7))) == 2
+    assert "what it removed" in made.view("mesh", 1.0, "removed")
+    assert "% of the cells were empty sky" in made.words("polynomial").replace("*", "")
+    share, error = finishing.sky_light(known[0], made.models["polynomial"])
+    true = 100 * known[1].mean() / known[0].signal.values.mean()
+    assert share == pytest.approx(true, abs=0.3)
+    assert error < 1
+
+
+def test_the_colour_explorer_offers_what_the_file_knows(flat):
+    made = finishing.Colour(flat)
+    assert set(made.balances) == {"stars", "none"}  # this file names no daylight multipliers, and no matrix
+    assert made.matrix is None
+    own = made.after("none", False)
+    np.testing.assert_allclose(own.signal, made.picture.signal, rtol=1e-6)
+    assert "stars" in made.words("stars")
+    assert "Green cast" in made.words("none", False, 0.5)
+
+
+def test_the_stretch_explorer_shows_the_whole_pictures_stretch(done):
+    made = finishing.Stretch(done.linear)
+    exported = finish.apply_stretch(done.linear, finish.stretch_parameters(done.linear, sky=0.2))
+    np.testing.assert_array_equal(made.apply("asinh", 0.2).signal, exported.signal)
+    for method in made.methods:
+        assert len(pictures(made.view(method, 0.1, 1.0, 1.5, 5.0))) == 2
+    titles = [
+        made.curve("asinh").opts.get("plot").kwargs["title"],
+        made.histogram("ghs").opts.get("plot").kwargs["title"],
+    ]
+    assert titles == ["Before: linear", "After: on the screen"]
+
+
+def test_nearly_all_of_a_linear_picture_is_black(done):
+    assert finishing.darkest_share(done.linear) > 80
+
+
+def test_the_detail_explorer_does_what_the_export_does(known, done):
+    made = finishing.Detail(known[0], done)
+    rows, columns = finishing._busiest(done.linear, (200, 300))
+    np.testing.assert_allclose(
+        made.plain.signal[:, 10:-10, 10:-10],
+        done.picture.signal[:, rows, columns][:, 10:-10, 10:-10],
+        atol=2e-3,
+    )
+    noise = [float(np.diff(made.after(strength).signal, axis=2).std()) for strength in (0.0, 0.5, 1.0)]
+    assert noise[0] > noise[1] > noise[2]
+    for numbers in ((0.5, 0.5), (0.0, 0.0, 0.5), (0.0, 0.0, 0.0, 0.5)):
+        assert len(pictures(made.view(*numbers, show="removed"))) == 2
+
+
+def test_the_five_ways_differ_as_they_say(known):
+    made = inventions.five_ways(known[0])
+    assert [way.name for way, _, _ in made] == [way.name for way in inventions.WAYS]
+    plain, _, deep, smooth, eaten = (numbers for _, _, numbers in made)
+    assert plain["black"] < 1 < deep["black"]
+    assert smooth["grain"] < 0.5 * plain["grain"]
+    assert eaten["nebula"] < 0.5 * plain["nebula"]
+    spread = [np.ptp(np.nanmean(picture.signal, axis=(1, 2))) for _, picture, _ in made[:2]]
+    assert spread[1] < spread[0]  # each channel by itself makes everything grey
+
+
+def test_models_beside_the_truth():
+    table = inventions.against_truth().astype(float)
+    assert (table.loc[["polynomial", "rbf", "mesh"]].abs().to_numpy() < 2).all()
+    assert table.loc["rbf, samples everywhere"].min() > 50
+
+
+def test_charts_of_the_finish(known, done):
+    layout = background_chart(done.background)
+    assert len(layout) == 2
+    check = finish.check_photometry(known[0], done.linear)
+    assert check.attrs["passed"]
+    assert len(star_fluxes(check)) == 1
+    counts = finish.histogram(done.linear)
+    assert stretch_before(counts, np.linspace(0, 10, 5), np.linspace(0, 1, 5))
+    assert stretch_after(finish.histogram(done.picture))
+
+
+@pytest.mark.browser
+def test_the_divider_is_dragged_and_stays(require, tmp_path, known, done):
+    made = finishing.Stretch(done.linear)
+    first, second = (made.view("asinh", sky) for sky in (0.1, 0.3))
+    path = tmp_path / "page.html"
+    path.write_text(f'<meta charset="utf-8"><div id="here">{first}</div>', encoding="utf-8")
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=require("chromium"), args=["--no-sandbox"]) as browser,
+    ):
+        page = browser.new_page(viewport={"width": 900, "height": 700})
+        asked = []
+        page.on("request", lambda request: asked.append(request.url.split(":")[0]))
+        page.goto(path.as_uri())
+        box = page.locator(".wb-divider").bounding_box()
+        y = box["y"] + 0.5 * box["height"]
+        page.mouse.move(box["x"] + 0.5 * box["width"], y)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.25 * box["width"], y, steps=4)
+        page.mouse.up()
+        page.wait_for_timeout(100)
+        place = page.evaluate("+document.querySelector('input').value")
+        assert place == pytest.approx(25, abs=2)
+        assert f"{place}%" in page.locator(".wb-after").get_attribute("style")
+        # a slider of the figure brings new pictures: the divider stays where it is
+        page.evaluate("html => document.getElementById('here').innerHTML = html", second)
+        page.wait_for_timeout(300)
+        assert page.evaluate("+document.querySelector('input').value") == place
+        page.locator("input").focus()
+        page.keyboard.press("ArrowLeft")
+        assert page.evaluate("+document.querySelector('input').value") < place
+        assert set(asked) <= {"file", "data"}
