@@ -26,13 +26,26 @@ from tqdm import tqdm
 
 from workbench.bayer import channel_index
 from workbench.camera import VirtualSensor, d7000, expose
+from workbench.camera.firmware import STOCK_MULTIPLIERS, stock
 from workbench.frames import channels_of, make_cube
-from workbench.sensor import dark_law, fit_gain, measure_dark, photon_transfer, read_noise
+from workbench.sensor import (
+    dark_law,
+    dark_transfer,
+    fit_gain,
+    full_well,
+    gain_from_darks,
+    measure_dark,
+    photon_transfer,
+    read_noise,
+    split_read_noise,
+)
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "accuracy.md"
 SHAPE = (96, 128)
 ISOS = (100.0, 200.0, 800.0)
 LEVELS = (0.04, 0.12, 0.3, 0.5, 0.65)  # of saturation, brightest colour in the centre
+OVEREXPOSED = 5.0  # of saturation, so that the corners saturate in every colour
+WELLS = (40_000.0, 25_000.0)  # e⁻, of every other body: the converter ends the scale at ISO 100, or the pixel does
 COLOUR = (0.45, 1.0, 1.0, 0.8)  # of the lamp, R G1 G2 B
 BIAS_FRAMES, FLAT_FRAMES = 6, 2
 DRIFT = 0.05  # greatest change of the lamp from one flat to the next
@@ -41,6 +54,12 @@ DARK_ISO, DARK_EXPOSURES, DARK_TEMPERATURES, DARK_FRAMES = 200.0, (120.0, 600.0)
 TOLERANCE = {  # of the mean, as a share of the truth
     "gain": 0.002,
     "read noise": 0.005,
+    "read noise, clipped bias": 0.03,
+    "read noise before the gain": 0.01,
+    "read noise after the gain": 0.02,
+    "ISO from which nothing is gained": 0.02,
+    "gain from darks": 0.005,
+    "full well": 0.005,
     "black level": 0.0001,
     "dark current": 0.005,
     "doubling temperature": 0.01,
@@ -48,6 +67,12 @@ TOLERANCE = {  # of the mean, as a share of the truth
 UNITS = {
     "gain": "e⁻/ADU",
     "read noise": "e⁻ rms",
+    "read noise, clipped bias": "e⁻ rms",
+    "read noise before the gain": "e⁻ rms",
+    "read noise after the gain": "ADU rms",
+    "ISO from which nothing is gained": "ISO",
+    "gain from darks": "e⁻/ADU",
+    "full well": "e⁻",
     "black level": "ADU",
     "dark current": "e⁻/s/pixel",
     "doubling temperature": "K",
@@ -57,12 +82,12 @@ UNITS = {
 def trial(seed: int) -> list[tuple[str, float, float, float]]:
     """Shoot one set with a body of its own and measure it; rows of quantity, value, error, truth."""
     rng = np.random.default_rng([seed, 1])
-    camera = d7000(seed=seed, shape=SHAPE)
+    camera = d7000(seed=seed, shape=SHAPE, full_well=WELLS[seed % len(WELLS)])
     bias = _cube(camera, rng, "bias", [(iso, 1 / 8000, 20.0, 0.0) for iso in ISOS for _ in range(BIAS_FRAMES)])
     flats = []
     for iso in ISOS:
         full = (camera.white_level - camera.black_level) * camera.gain(iso)
-        for number, level in enumerate(LEVELS):
+        for number, level in enumerate((*LEVELS, OVEREXPOSED)):
             lamp = level * full * (1 + rng.uniform(-DRIFT, DRIFT, FLAT_FRAMES) / 2)
             flats += [(iso, 0.001 * (number + 1), 20.0, brightness) for brightness in lamp]
     flat = _cube(camera, rng, "flat", flats)
@@ -70,7 +95,8 @@ def trial(seed: int) -> list[tuple[str, float, float, float]]:
     dark = _cube(camera, rng, "dark", darks)
 
     zero = read_noise(bias, progress=False)
-    gain = fit_gain(photon_transfer(flat, zero, progress=False))
+    ptc = photon_transfer(flat, zero, progress=False)
+    gain = fit_gain(ptc)
     current = measure_dark(dark, bias.isel(frame=bias.iso.values == DARK_ISO), gain, progress=False).current
     law = dark_law(current)
 
@@ -96,6 +122,41 @@ def trial(seed: int) -> list[tuple[str, float, float, float]]:
             camera.doubling_temperature,
         )
     )
+    wells, split = full_well(ptc, gain), split_read_noise(zero, gain)
+    rows += [
+        ("full well", wells["full_well"].values[i, c], wells["full_well_error"].values[i, c], camera.saturation(iso))
+        for i, iso in enumerate(ISOS)
+        for c in range(4)
+    ]
+    floor = np.sqrt(1.05**2 - 1)
+    for quantity, name, truth in (
+        ("read noise before the gain", "before_gain", camera.noise_before_gain),
+        ("read noise after the gain", "after_gain", camera.noise_after_gain),
+        (
+            "ISO from which nothing is gained",
+            "invariance_iso",
+            camera.unity_gain_iso * camera.noise_after_gain / camera.noise_before_gain / floor,
+        ),
+    ):
+        rows.append((quantity, split[name].item(), split[f"{name}_error"].item(), truth))
+    alone = gain_from_darks(dark_transfer(dark, zero, progress=False))
+    for g, e in zip(alone["gain"].values[0], alone["gain_error"].values[0], strict=True):
+        rows.append(("gain from darks", g, e, camera.gain(DARK_ISO)))
+    return rows + _clipped(camera, bias, gain, seed % len(ISOS))
+
+
+def _clipped(camera: VirtualSensor, bias, gain, number: int) -> list[tuple[str, float, float, float]]:
+    """Measure the bias frames of one ISO once more, as the stock firmware would have saved them."""
+    frames = bias.isel(frame=bias.iso.values == ISOS[number])
+    cooked = frames.copy(data=np.stack([stock(frame, camera) for frame in frames.values]))
+    found = read_noise(cooked, multiplier=STOCK_MULTIPLIERS, progress=False).isel(iso=0)
+    rows = []
+    for c, channel in enumerate(channels_of(camera.cfa_pattern)):
+        noise, error = (found[name].values[c] for name in ("read_noise_adu", "read_noise_adu_error"))
+        # the flats of that firmware would give the gain of the multiplied numbers
+        g, e = (gain[name].values[number, c] / STOCK_MULTIPLIERS[channel] for name in ("gain", "gain_error"))
+        truth = camera.read_noise(ISOS[number])
+        rows.append(("read noise, clipped bias", noise * g, float(np.hypot(error * g, noise * e)), truth))
     return rows
 
 
@@ -190,11 +251,15 @@ def document(summary: pd.DataFrame, trials: int) -> str:
     made = f"""
         {trials:,} sets of frames, each from a simulated body of its own ({SHAPE[0]} x {SHAPE[1]} pixels, so that errors
         are large enough to be tested): at ISO {isos} {BIAS_FRAMES} bias frames and {FLAT_FRAMES} flats at each of
-        {len(LEVELS)} light levels; at ISO {DARK_ISO:g} {DARK_FRAMES} darks each of {exposures} s at {temperatures} °C.
+        {len(LEVELS)} light levels and one far overexposed; at ISO {DARK_ISO:g} {DARK_FRAMES} darks each of
+        {exposures} s at {temperatures} °C.
         What makes it hard is there as in life: vignetting of 35 %, PRNU of 0.6 %, fixed pattern by pixel, row and
         column, a lamp that drifts by up to {100 * DRIFT:g} % between two flats, an offset that wanders by
         {WANDER:g} ADU from frame to frame, hot pixels, rounding and clipping.  Gain, read noise and black level count
-        once for each ISO and channel, dark current for each temperature.  The true black level is the mean over that
+        once for each ISO and channel, and so does the full well, which every other body reaches before its converter
+        ends at ISO 100; dark current counts once for each temperature, gain from darks for each channel.  For the
+        clipped bias one ISO's frames are saved a second time as the stock firmware does: black subtracted, clipped at
+        zero, red and blue multiplied.  The true black level is the mean over that
         body's own pixels, and so is the true dark current."""
     parts = ["# Accuracy", _wrap(_INTRODUCTION), table, _wrap(_HOW_TO_READ), _wrap(made), _wrap(_HOW_TO_RUN)]
     return "\n\n".join(parts) + "\n"

@@ -198,7 +198,9 @@ def _levels(ptc: xr.Dataset) -> dict[str, np.ndarray]:
         rows["file"].append(str(ptc["filename_1"].values[where[0]]))
         rows["signal"].append(ptc["signal"].values[where].mean(axis=0))
         rows["saturated"].append(ptc["saturated_fraction"].values[where].max(axis=0))
-        changes.append(float(np.mean(np.nanmedian(ptc["level_change"].values[where], axis=1) ** 2)))
+        change = ptc["level_change"].values[where]
+        change = change[np.isfinite(change).all(axis=1)]  # the others hold no light
+        changes += [float((np.median(change, axis=1) ** 2).mean())] if change.size else []
         frames.append(2 if where.size == 1 else where.size)
     result = {name: np.array(values) for name, values in rows.items()}
     # the lamp is one for all levels, and so is its scatter: (μ₂ − μ₁)/μ has twice its variance

@@ -1,0 +1,54 @@
+"""What characterize derives from read noise and photon transfer together, on the samples and on thin sets."""
+
+import numpy as np
+import pytest
+
+from workbench.camera import d7000
+from workbench.runs import characterize
+from workbench.runs.transfer import Transfer, derive_transfer
+
+
+@pytest.fixture(scope="module")
+def result(samples):
+    return characterize(samples, progress=False)
+
+
+def test_the_samples_give_their_truth(result):
+    truth, found, values = d7000(shape=(480, 720)), result.transfer, result.sensor
+    for name, value in (
+        ("noise_before_gain", truth.noise_before_gain),
+        ("noise_after_gain", truth.noise_after_gain),
+        ("invariance_iso", truth.unity_gain_iso * truth.noise_after_gain / truth.noise_before_gain / np.sqrt(0.1025)),
+    ):
+        assert abs(values[name] - value) < 4 * values[f"{name}_error"], name
+        assert values[f"{name}_error"] < 0.01 * value, name
+    for iso in (200, 800):
+        one = values.sel(iso=iso)
+        assert (abs(one.gain_from_darks - truth.gain(iso)) < 4 * one.gain_from_darks_error).all()
+        assert (one.gain_from_darks_error < 0.01 * truth.gain(iso)).all()
+        assert (one.gain_from_darks_agrees == 1).sum() >= 3
+    green = values.sel(channel=["G1", "G2"])
+    saturation = np.array([truth.saturation(iso) for iso in green.iso.values])[:, None]
+    assert (abs(green.full_well - saturation) < green.full_well_error).all()
+    assert (green.full_well_method == "white level").all()
+    stops = np.log2(saturation[:, 0] / [truth.read_noise(iso) for iso in green.iso.values])
+    np.testing.assert_allclose(green.dynamic_range.mean("channel"), stops, atol=0.02)
+    # the lamp of the samples drifts, and no more than that is to be seen
+    assert float(values.linearity_error.max()) < 1
+    assert float(abs(values.curvature / values.curvature_error).max()) < 4.5
+    assert (values.read_noise_method == "pairs").all()
+    assert found.linearity.attrs["true_times"] is False
+    assert not found.warnings
+
+
+def test_nothing_comes_of_nothing():
+    empty = derive_transfer(None, None, None, None)
+    assert empty == Transfer()
+    assert set(empty.results().values()) == {None}
+
+
+def test_gains_that_differ_are_told(result):
+    found = result.transfer
+    flats = result.gain.assign(gain=result.gain.gain * 1.2)
+    told = derive_transfer(result.read_noise, result.ptc, flats, found.dark_transfer)
+    assert any("different gains at ISO 800 (darks/flats 0.83" in text for text in told.warnings)
