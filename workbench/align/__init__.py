@@ -1,7 +1,7 @@
 """Align frames: find their stars, match the patterns, fit the transform between frames."""
 
 from .match import Match, NoMatchError, match_stars
-from .register import Registration, compare_models, register
+from .registration import Registration, compare_models, register
 from .transform import KINDS, Transform, fit_robust, fit_transform
 
 __all__ = [

@@ -114,10 +114,16 @@ def warm_light_chart(temperature: float = 20.0, darks: int = 8) -> hv.Layout:
     return charts.calibration_steps(*warm_light(temperature, darks))
 
 
-def residuals_of(registration: Registration, number: int | None = None) -> hv.Layout:
-    """Chart the residuals of one frame of a registration, or of all."""
+def residuals_of(registration: Registration, number: int = -1) -> hv.Layout:
+    """Chart the residuals of one frame of a registration, or of all for -1.
+
+    Raises
+    ------
+    WorkbenchError
+        If that frame has none.
+    """
     residuals = registration.residuals()
-    if number is not None:
+    if number >= 0:
         here = residuals["frame"].values == number
         if not here.any():
             raise WorkbenchError(f"frame {number} has no matched stars: it is the reference or was set aside")
@@ -225,4 +231,4 @@ class Trials:
 
     def chart(self, frames: int) -> hv.Layout:
         """Chart the trial with so many frames."""
-        return charts.rejection.rejection(self.of(frames))
+        return charts.rejection(self.of(frames))

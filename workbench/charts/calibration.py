@@ -73,15 +73,14 @@ def master_noise(found: xr.Dataset, *, light: float | None = None) -> hv.Layout:
     reach = max(3.0, 1.4 * float(np.abs(100 * (found["noise"] / found["law"] - 1)).max()))
     ticks = [(int(value), f"{int(value)}") for value in count]
     wide = ticks + [(int(f * count[-1]), f"{int(f * count[-1])}") for f in (2, 4)]
+    span = {"log": "xy", "xticks": wide, "xlim": (0.85 * along[0], 1.1 * along[-1])}
+    beside = {"log": "x", "xticks": ticks, "xlim": (count[0] / 1.3, 1.3 * count[-1]), "ylim": (-reach, reach)}
     return layout(
         [
-            panel(left, title="Noise of the master", log="xy", xticks=wide, legend="bottom_left"),
-            panel(
-                right, title="Measured beside √N", log="x", xticks=ticks, ylim=(-reach, reach),
-                xlim=(count[0] / 1.3, 1.3 * count[-1]), legend="top_left",
-            ),
+            panel(left, title="Noise of the master", legend="bottom_left", **span),
+            panel(right, title="Measured beside √N", legend="top_left", **beside),
         ]
-    )  # fmt: skip
+    )
 
 
 def calibration_steps(steps: xr.Dataset, noise: xr.Dataset) -> hv.Layout:
@@ -107,7 +106,7 @@ def calibration_steps(steps: xr.Dataset, noise: xr.Dataset) -> hv.Layout:
     low, high = float(noise["predicted"].min()), float(max(noise["noise"].max(), noise["predicted"].max()))
     room = max(high - low, 0.1 * high)
     right = panel(
-        elements, title="Noise of the sky: measured, and predicted (lines)", legend="top_right",
+        elements, title="Measured, and predicted (lines)", legend="top_right",
         xticks=[(float(at), name.replace(" ", "\n")) for at, name in enumerate(names)],
         xlim=(-0.5, len(names) - 0.5), ylim=(low - 0.2 * room, high + 0.35 * room),
     )  # fmt: skip

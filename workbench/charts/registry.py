@@ -10,7 +10,20 @@ from typing import Any
 import holoviews as hv
 
 from ..errors import WorkbenchError
-from . import calibration, dark, diagram, fidelity, gain, particles, pictures, planning, rejection, stacking, words
+from . import (
+    budget,
+    calibration,
+    dark,
+    diagram,
+    fidelity,
+    gain,
+    outliers,
+    particles,
+    pictures,
+    planning,
+    stacking,
+    words,
+)
 
 
 @dataclass(frozen=True)
@@ -203,6 +216,16 @@ _CHARTS = (
         "three or more long darks at one temperature, better still with a light of the same exposure",
     ),
     Chart(
+        "noise-budget",
+        "Whose noise is it?",
+        "Dark noise, read noise and shot noise",
+        lambda result: budget.noise_budget(result.sensor),
+        budget.noise_budget_words,
+        ("gain", "read_noise", "dark_current"),
+        "bias frames and pairs of flats of the same ISO settings, and darks of several exposure times at two "
+        "temperatures",
+    ),
+    Chart(
         "flat-correction",
         "Does the flat flatten?",
         "Flats",
@@ -233,8 +256,8 @@ _CHARTS = (
         "rejection",
         "Satellites and cosmic rays thrown out",
         "Stacking",
-        lambda result: rejection.rejection(result.lights.trial),
-        rejection.rejection_words,
+        lambda result: outliers.rejection(result.lights.trial),
+        outliers.rejection_words,
         ("lights.trial",),
         _LIGHTS,
     ),

@@ -50,14 +50,8 @@ def rejection(trial: xr.Dataset) -> hv.Layout:
         label = METHOD_NAMES.get(method, method)
         style = {"label": label, "colour": colour, "marker": marker, "size": 7}
         found.append(points(one["strength"].values, values, error, dims=dims, **style))
-    cost = _cost(trial, methods)
-    return layout(
-        [
-            _methods_side_by_side(trial),
-            panel(found, title="Found, by strength", log="x", xlim=(1, 36), ylim=(-4, 106), legend=None),
-            cost,
-        ]
-    )
+    by_strength = panel(found, title="Found, by strength", log="x", xlim=(1, 36), ylim=(-4, 106), legend=None)
+    return layout([by_strength, _cost(trial, methods), _methods_side_by_side(trial)])
 
 
 def _cost(trial: xr.Dataset, methods: list[str]) -> hv.Overlay:
@@ -106,6 +100,8 @@ def _methods_side_by_side(trial: xr.Dataset) -> hv.Overlay:
 def pixel_decisions(pixel: xr.Dataset) -> hv.Layout:
     """Chart the samples of one pixel, a column a method: what it keeps, what it throws out, and between which limits.
 
+    A sample far out is drawn at the edge, with its value.
+
     Parameters
     ----------
     pixel
@@ -113,59 +109,50 @@ def pixel_decisions(pixel: xr.Dataset) -> hv.Layout:
     """
     methods = [str(name) for name in pixel["rejection"].values]
     dims = (NUMBER, VALUE)
-    value, count = pixel["value"].values, pixel.sizes["frame"]
+    value, count = pixel["value"].values.astype(float), pixel.sizes["frame"]
     known = np.isfinite(value)
-    low, high = float(np.nanmin(value)), float(np.nanmax(value))
-    room = max(high - low, 1.0)
-    bottom, top = low - 0.25 * room, high + 0.35 * room
+    middle, typical = float(np.nanmedian(value)), float(np.nanmedian(pixel["error"]))
+    reach = 12 * typical  # a satellite must not press all others into a line
+    bottom = max(float(np.nanmin(value)), middle - reach) - 3 * typical
+    top = min(float(np.nanmax(value)), middle + reach) + 3 * typical
     width = count + 2
     elements: list[Any] = []
     ticks = []
-    told = set()
+    told = dict.fromkeys(("kept between", "mean of the kept", "kept", "thrown out"), False)
 
     def once(label: str) -> str:
-        new = label not in told
-        told.add(label)
+        new, told[label] = not told[label], True
         return label if new else ""
 
     for place, method in enumerate(methods):
         one = pixel.sel(rejection=method)
         at = place * width + np.arange(count) + 1.0
-        ticks.append((place * width + (count + 1) / 2, METHOD_NAMES.get(method, method)))
-        upper, lower = (np.clip(one[name].values.astype(float), bottom, top) for name in ("upper", "lower"))
+        ticks.append((place * width + (count + 1) / 2, METHOD_NAMES.get(method, method).replace(" ", "\n")))
         order = np.argsort(value) if method == "linear-fit" else np.arange(count)
-        order = order[np.isfinite(upper[order]) & np.isfinite(lower[order])]
-        if order.size:
-            elements.append(
-                band(at[: order.size], lower[order], upper[order], dims=dims, label=once("kept between"), colour=MUTED)
-            )
-        order = np.argsort(value) if method == "linear-fit" else np.arange(count)
-        out = one["decision"].values[order] != 0
-        shown, there = value[order], known[order]
-        kept = there & ~out
-        elements.append(points(at[kept], shown[kept], dims=dims, label=once("kept"), colour=SERIES[0], size=8))
-        if (there & out).any():
-            gone = there & out
-            style = {"label": once("thrown out"), "colour": SERIES[1], "marker": "cross", "size": 11}
-            elements.append(points(at[gone], shown[gone], dims=dims, **style))
-        result = float(one["result"])
-        elements.append(
-            line([at[0] - 0.5, at[-1] + 0.5], [result, result], dims=dims, label=once("mean of the kept"), width=1.6)
-        )
+        order = order[known[order]]
+        limits = [np.clip(one[name].values.astype(float)[order], bottom, top) for name in ("lower", "upper")]
+        if order.size and np.isfinite(limits).all():
+            x = at[: order.size]
+            elements.append(band(x, *limits, dims=dims, label=once("kept between"), colour=MUTED))
+        result = [float(one["result"])] * 2
+        ends = [at[0] - 0.5, at[-1] + 0.5]
+        elements.append(line(ends, result, dims=dims, label=once("mean of the kept"), width=1.6))
+        shown, out = np.clip(value[order], bottom, top), one["decision"].values[order] != 0
+        x = at[: order.size]
+        if (~out).any():
+            elements.append(points(x[~out], shown[~out], dims=dims, label=once("kept"), colour=SERIES[0], size=7))
+        if out.any():
+            style = {"label": once("thrown out"), "colour": SERIES[1], "marker": "cross", "size": 10}
+            elements.append(points(x[out], shown[out], dims=dims, **style))
+        for number in np.flatnonzero((value[order] > top) | (value[order] < bottom)):
+            words = f"{value[order][number]:,.0f}"
+            up = value[order][number] > top
+            y = shown[number] + (0.6 if up else -0.6) * typical
+            align = ("right", "bottom" if up else "top")
+            elements.append(note(x[number] + 1, y, words, dims=dims, align=align, size=10))
     title = f"Pixel ({pixel.attrs['y']}, {pixel.attrs['x']}), {pixel.attrs['channel']}: {known.sum()} samples"
-    elements = [part for part in elements if not (isinstance(part, hv.Overlay) and not len(part))]
-    return layout(
-        [
-            panel(
-                elements,
-                title=title,
-                xticks=ticks,
-                xlim=(0, len(methods) * width),
-                ylim=(bottom, top),
-                legend="top_right",
-            )
-        ]
-    )
+    span = {"xlim": (0, len(methods) * width), "ylim": (bottom - typical, top + 0.45 * (top - bottom))}
+    return layout([panel(elements, title=title, xticks=ticks, legend="top_left", **span)])
 
 
 def rejection_words(result: Any) -> Words:
@@ -178,10 +165,10 @@ def rejection_words(result: Any) -> Words:
     left = 100 * float(trial["left"].sel(rejection="noise"))
     return Words(
         f"A satellite that brightens along its way and {trial.attrs['rays']} cosmic rays, simulated, planted into one "
-        f"of {trial.attrs['frames']} lights. Middle: the share of planted samples found with the default thresholds. "
-        "Right: of those of 5 σ and more, against sound samples thrown out, along thresholds of 2 to 6 σ; marks: the "
+        f"of {trial.attrs['frames']} lights. Left: the share of planted samples found with the default thresholds. "
+        "Middle: of those of 5 σ and more, against sound samples thrown out, along thresholds of 2 to 6 σ; marks: the "
         f"defaults. Found (thrown out for nothing): {listing(told)}. The noise model leaves {left:.1f} % of the trail. "
         f"{source(result)}",
-        "Left: four stacks; the satellite shows in the mean and after sigma clipping, hardly or not after the others. "
-        "Middle and right: curves by which the noise model finds most and throws out least.",
+        "Left and middle: curves by which the noise model finds most and throws out least. Right: four stacks; the "
+        "satellite shows in the mean and after sigma clipping, hardly or not after the others.",
     )
