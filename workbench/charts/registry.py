@@ -218,7 +218,7 @@ _CHARTS = (
     Chart(
         "noise-budget",
         "Whose noise is it?",
-        "Dark noise, read noise and shot noise",
+        "Dark noise, read noise and shot noise together",
         lambda result: budget.noise_budget(result.sensor),
         budget.noise_budget_words,
         ("gain", "read_noise", "dark_current"),

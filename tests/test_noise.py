@@ -1,0 +1,82 @@
+"""The noise budget: its terms are those that frames of the virtual camera show."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from workbench.camera import d7000, expose
+from workbench.errors import WorkbenchError
+from workbench.noise import SOURCES, dark_current_at, noise_budget, variance_terms
+
+
+def sensor_of(camera, isos):
+    """What a perfect measurement of the virtual camera says."""
+    return xr.Dataset(
+        {
+            "gain": ("iso", [camera.gain(iso) for iso in isos]),
+            "gain_error": ("iso", [0.0] * len(isos)),
+            "read_noise": ("iso", [camera.read_noise(iso) for iso in isos]),
+            "read_noise_error": ("iso", [0.05] * len(isos)),
+            "dark_current_reference": camera.mean_dark_current(20.0),
+            "dark_current_reference_error": 0.01,
+            "reference_temperature": 20.0,
+            "doubling_temperature": camera.doubling_temperature,
+        },
+        {"iso": np.array(isos, float)},
+    )
+
+
+@pytest.mark.parametrize(("iso", "exposure", "temperature"), [(200, 1.0, 20.0), (1600, 30.0, 20.0), (200, 300.0, 5.0)])
+def test_the_sum_of_the_terms_is_the_variance_between_two_frames(iso, exposure, temperature):
+    camera = d7000(seed=3, shape=(240, 360), hot_fraction=0.0)
+    rate = 3.0
+    one, two = (
+        expose(camera, rate, iso=iso, exposure=exposure, temperature=temperature, seed=(1, number)).astype(float)
+        for number in range(2)
+    )
+    middle = (slice(100, 140), slice(140, 220))
+    measured = np.var((one - two)[middle], ddof=1) / 2 * camera.gain(iso) ** 2
+    light = camera.illumination()[middle].mean()
+    budget = noise_budget(sensor_of(camera, [iso]), rate=rate * light, exposure=[exposure], temperature=temperature)
+    expected = float(budget.variance.sum())
+    assert measured == pytest.approx(expected, rel=5 * np.sqrt(2 / 3200))
+
+
+def test_response_shows_only_where_no_flat_was_applied():
+    camera = d7000()
+    with_flat = noise_budget(sensor_of(camera, [100, 800]), rate=5.0, exposure=[10.0, 100.0])
+    without = noise_budget(sensor_of(camera, [100, 800]), rate=5.0, exposure=[10.0, 100.0], prnu=0.01)
+    assert not with_flat.variance.sel(source="response").any()
+    assert without.variance.sel(source="response", exposure=100.0).values == pytest.approx(25.0)
+    assert np.allclose(without.share.sum("source"), 1)
+    assert (without.share.sel(source="read noise").diff("exposure") < 0).all()
+    assert float(without.variance_error.sel(source="read noise").isel(iso=0, exposure=0)) == pytest.approx(
+        2 * camera.read_noise(100) * 0.05
+    )
+
+
+def test_the_terms_go_with_arrays():
+    terms = variance_terms(np.array([10.0, 1000.0]), dark=4.0, read_noise=2.0, gain=1.0, prnu=0.01)
+    assert tuple(terms) == SOURCES
+    assert terms["response"] == pytest.approx([0.01, 100.0])
+
+
+def test_the_dark_current_comes_from_the_law_else_from_a_measurement_near_by():
+    sensor = sensor_of(d7000(), [200])
+    assert dark_current_at(sensor, 26.0)[0] == pytest.approx(
+        dark_current_at(sensor, 20.0)[0] * 2 ** (6 / float(sensor.doubling_temperature))
+    )
+    single = xr.Dataset(
+        {"dark_current": ("setting", [0.2]), "dark_current_error": ("setting", [0.02])},
+        {"setting_temperature": ("setting", [12.0])},
+    )
+    assert dark_current_at(single, 12.5) == (0.2, 0.02)
+    with pytest.raises(WorkbenchError, match=r"nothing tells the dark current at 20 °C: shoot darks"):
+        dark_current_at(single, 20.0)
+
+
+def test_what_is_missing_is_named():
+    sensor = sensor_of(d7000(), [200])
+    sensor["gain"] = sensor["gain"] * np.nan
+    with pytest.raises(WorkbenchError, match="no ISO has both a gain and a read noise"):
+        noise_budget(sensor, rate=1.0, exposure=[1.0])

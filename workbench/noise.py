@@ -1,0 +1,170 @@
+"""The noise model: what each source adds to the variance of a light frame's pixel.
+
+One formula a term, so that measurement, planning and pictures speak of the same noise:
+
+- light: Poisson's law, the variance of n electrons is n;
+- dark current: the same, D t electrons in the time t;
+- read noise: σ_R², however long the exposure is;
+- response: the pixels' responses differ by PRNU, an error of p n that no longer exposure averages out until a flat
+  takes it away;
+- rounding to whole ADU: g²/12.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .errors import WorkbenchError
+
+SOURCES = ("light", "dark current", "read noise", "response", "rounding")
+
+
+def variance_terms(
+    light: Any, *, dark: Any = 0.0, read_noise: Any = 0.0, gain: Any = 0.0, prnu: Any = 0.0
+) -> dict[str, Any]:
+    """Return the variance [e⁻²] that each source of `SOURCES` adds to a pixel.
+
+    n, D t, σ_R², (p n)² and g²/12 (EMVA Standard 1288, release 4.0, section 2; rounding: uniform within one ADU).
+
+    Parameters
+    ----------
+    light, dark
+        Photo-electrons and dark signal of the exposure [e⁻]; numbers or arrays that go together.
+    read_noise
+        [e⁻ rms], quantisation not included.
+    gain
+        [e⁻/ADU]; 0 leaves the rounding out.
+    prnu
+        As a fraction (0.01 for 1 %); 0 for a frame whose flat has been applied.
+
+    Examples
+    --------
+    >>> {name: round(value, 2) for name, value in variance_terms(400, dark=25, read_noise=3, gain=0.4).items()}
+    {'light': 400, 'dark current': 25, 'read noise': 9, 'response': 0.0, 'rounding': 0.01}
+    """
+    terms = (light, dark, read_noise**2, (prnu * light) ** 2, gain**2 / 12)
+    return dict(zip(SOURCES, terms, strict=True))
+
+
+def noise_budget(
+    sensor: xr.Dataset,
+    *,
+    rate: float,
+    exposure: Any,
+    temperature: float = 20.0,
+    prnu: float = 0.0,
+    channel: str | None = None,
+) -> xr.Dataset:
+    """Return whose noise it is: the variance by source for each ISO and exposure of a light frame.
+
+    Parameters
+    ----------
+    sensor
+        From `workbench.open_sensor` or ``characterize(...).sensor``: gain, read noise, and the dark law.
+    rate
+        Light on the pixel [e⁻/s]: sky and target together.
+    exposure
+        Times [s].
+    temperature
+        Of the sensor [°C].
+    prnu
+        As a fraction; 0 for frames whose flat has been applied.
+    channel
+        Of the colours' gain and read noise; the mean over them by default.
+
+    Returns
+    -------
+    Dataset over (source, iso, exposure): ``variance`` with ``variance_error`` [e⁻²] (from the errors of read noise and
+    dark current) and ``share`` (0 to 1).  ISO settings without a gain or a read noise are left out.  Attributes:
+    ``dark_current`` [e⁻/s] at the temperature, ``rate``, ``temperature``, ``prnu``.
+
+    Raises
+    ------
+    WorkbenchError
+        If nothing tells the dark current, or no ISO has both gain and read noise.
+
+    Examples
+    --------
+    >>> sensor = xr.Dataset(
+    ...     {"gain": ("iso", [1.07]), "gain_error": ("iso", [0.01]), "read_noise": ("iso", [2.9]),
+    ...      "read_noise_error": ("iso", [0.03]), "dark_current_reference": 0.3, "dark_current_reference_error": 0.01,
+    ...      "reference_temperature": 20.0, "doubling_temperature": 6.0}, {"iso": [200.0]})
+    >>> noise_budget(sensor, rate=1.0, exposure=[60.0]).share.sel(source="light").values.round(2)
+    array([[0.69]])
+    """
+    one = {}
+    for name in ("gain", "read_noise"):
+        values, errors = sensor[name], sensor[f"{name}_error"]
+        if "channel" in values.dims:
+            if channel is not None:
+                values, errors = values.sel(channel=channel), errors.sel(channel=channel)
+            else:
+                count = np.isfinite(errors).sum("channel")
+                values = values.mean("channel")
+                errors = np.sqrt((errors**2).sum("channel")) / np.maximum(count, 1)
+        one[name], one[f"{name}_error"] = values, errors
+    known = (np.isfinite(one["gain"]) & np.isfinite(one["read_noise"])).values
+    if not known.any():
+        raise WorkbenchError(
+            "no ISO has both a gain and a read noise: measure flats and bias frames at the same ISO settings"
+        )
+    gain, read, read_error = (one[name].values[known] for name in ("gain", "read_noise", "read_noise_error"))
+    current, current_error = dark_current_at(sensor, temperature)
+    time = np.atleast_1d(np.asarray(exposure, float))
+    grid = np.ones((gain.size, time.size))
+    terms = variance_terms(
+        rate * time * grid,
+        dark=current * time * grid,
+        read_noise=read[:, None] * grid,
+        gain=gain[:, None] * grid,
+        prnu=prnu,
+    )
+    errors = dict.fromkeys(SOURCES, 0.0 * grid)
+    errors["dark current"] = current_error * time * grid
+    errors["read noise"] = 2 * (read * read_error)[:, None] * grid
+    variance = np.stack([terms[name] for name in SOURCES])
+    dims = ("source", "iso", "exposure")
+    return xr.Dataset(
+        {
+            "variance": (dims, variance, {"units": "electron2", "long_name": "variance of a pixel"}),
+            "variance_error": (dims, np.stack([errors[name] for name in SOURCES]), {"units": "electron2"}),
+            "share": (dims, variance / variance.sum(axis=0), {"units": "1", "long_name": "share of the variance"}),
+        },
+        coords={
+            "source": list(SOURCES),
+            "iso": sensor["iso"].values[known],
+            "exposure": ("exposure", time, {"units": "s"}),
+        },
+        attrs={"dark_current": current, "rate": rate, "temperature": temperature, "prnu": prnu},
+    )
+
+
+def dark_current_at(sensor: xr.Dataset, temperature: float) -> tuple[float, float]:
+    """Return the dark current [e⁻/s/pixel] at a temperature [°C] with its error, by the sensor's dark law.
+
+    D_ref 2^((T - T_ref)/T_d); without a law the measured one that is within 1 K.
+
+    Raises
+    ------
+    WorkbenchError
+        If there is neither.
+    """
+    law = [float(sensor[name]) if name in sensor else math.nan
+           for name in ("dark_current_reference", "doubling_temperature", "reference_temperature")]  # fmt: skip
+    if all(map(math.isfinite, law)):
+        factor = 2.0 ** ((temperature - law[2]) / law[1])
+        error = float(sensor["dark_current_reference_error"])
+        return law[0] * factor, (error if math.isfinite(error) else 0.0) * factor
+    if "setting_temperature" in sensor:
+        away = np.abs(sensor["setting_temperature"].values - temperature)
+        if away.size and np.nanmin(away, initial=np.inf) <= 1.0:
+            place = int(np.nanargmin(away))
+            return float(sensor["dark_current"].values[place]), float(sensor["dark_current_error"].values[place])
+    raise WorkbenchError(
+        f"nothing tells the dark current at {temperature:g} °C: shoot darks of several exposure times, at two or more "
+        "temperatures for the law"
+    )
