@@ -111,6 +111,27 @@ def test_mono_with_missing_borders_negative_pixels_and_a_clipped_core():
     assert (done.linear.signal < 0).any()
 
 
+def test_colour_with_missing_borders_negative_pixels_and_clipped_cores(simulated):
+    scene = simulated(shape=(400, 600), saturation=4000.0)
+    signal = scene.picture.signal.values - 130.0  # someone has subtracted too much
+    signal[:, :7], signal[1, :, -5:], signal[:, 200, 300] = np.nan, np.nan, np.nan
+    stack = scene.picture.assign(signal=scene.picture.signal.copy(data=signal))
+    done = finish(stack, progress=False)
+    assert done.picture.signal.shape == (3, 393, 595)
+    assert np.isfinite(done.picture.signal).all()
+    assert done.checks["background"].attrs["passed"]
+    assert done.checks["colour"].attrs["passed"]
+    whole = finish(scene.picture, FinishSettings(crop=CropSettings(box=(7, 400, 0, 595))), progress=False)
+    np.testing.assert_allclose(done.picture.signal, whole.picture.signal, atol=0.02)
+    # a clipped core is as bright as it gets, and white or of the star's colour, not green or magenta
+    top, _, left, _ = done.picture.attrs["crop"]
+    core = (stack.saturated.values > 0).any(axis=0)[top : top + 393, left : left + 595]
+    red, green, blue = done.picture.signal.values[:, core]
+    assert core.sum() > 10
+    assert np.median(green - np.maximum(red, blue)) < 0.02
+    assert np.median(np.minimum(red, blue) - green) < 0.02
+
+
 def test_auto_balance_says_what_it_fell_back_to(simulated):
     scene = simulated(stars=2, nebula=0.0)
     done = finish(scene.picture, progress=False)

@@ -1,4 +1,7 @@
 import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from workbench.camera import sky as virtual
 from workbench.cli import main
 from workbench.errors import StageError, WorkbenchError
 from workbench.finish import FinishSettings, make_picture, read_picture, write_picture
+from workbench.runs import stack_folder
 from workbench.runs.finish import finish_file, settings_from
 
 
@@ -101,3 +105,56 @@ def test_real_frame_of_m13(real_data, tmp_path):
     sky = np.median(level[:200, :200])
     assert core > sky + 0.03
     assert 0.05 < sky < 0.25
+
+
+def test_real_stack_of_m13(real_data, tmp_path):
+    """Mono, uncalibrated, drifting: the five frames stacked, with the borders that the drift leaves, and finished."""
+    lights = tmp_path / "m13" / "lights"
+    lights.mkdir(parents=True)
+    for frame in sorted((real_data / "m13").glob("*.fits")):
+        shutil.copy(frame, lights)
+    stack_folder(tmp_path / "m13", tmp_path / "stack.fits", progress=False)
+    stack = read_picture(tmp_path / "stack.fits")
+    assert stack.coverage.min() < stack.coverage.max()  # borders that not all frames cover
+    done = finish_file(tmp_path / "stack.fits", tmp_path / "m13.png", progress=False)
+    top, _, left, right = done.picture.attrs["crop"]
+    assert right - left < stack.sizes["x"]
+    assert np.isfinite(done.picture.signal).all()
+    assert (done.linear.signal < 0).any()
+    assert done.checks["background"].attrs["passed"]  # within what these faint stars can tell
+    level = done.picture.signal.values[0]
+    core = np.median(level[505 - 40 - top : 505 + 40 - top, 660 - 40 - left : 660 + 40 - left])
+    sides = slice(150), slice(-150, None)
+    corners = [np.median(level[rows, columns]) for rows in sides for columns in sides]
+    assert core > max(corners) + 0.1
+    assert max(corners) - min(corners) < 0.02  # an even sky
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+from workbench.finish import make_picture, write_picture
+from workbench.runs.finish import finish_file
+stars = np.random.default_rng(0)
+height, width = (int(side) for side in sys.argv[2:])
+signal = stars.normal(100, 3, (3, height, width)).astype(np.float32)
+v, u = np.mgrid[-12:13, -12:13]
+star = np.exp(-(u * u + v * v) / 6)
+for flux in stars.lognormal(6, 1, 400):
+    y, x = stars.integers(20, height - 20), stars.integers(20, width - 20)
+    signal[:, y - 12 : y + 13, x - 12 : x + 13] += (flux * star).astype(np.float32)
+picture = make_picture(signal, np.full_like(signal, 9.0), coverage=np.full(signal.shape, 9, np.uint8))
+write_picture(picture, sys.argv[1] + "/s.fits")
+del signal, picture
+finish_file(sys.argv[1] + "/s.fits", sys.argv[1] + "/p.png", progress=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+def test_memory_of_24_megapixels(tmp_path):
+    """Memory grows in proportion to the pixels: measured at two sizes, it tells that of 24 megapixels."""
+    pytest.importorskip("resource")
+    sizes = (1000, 1500), (2000, 3000)
+    command = [sys.executable, "-c", MEMORY, str(tmp_path)]
+    small, large = (float(subprocess.check_output([*command, *map(str, size)])) for size in sizes)
+    assert large + (large - small) / 4.5 * 18 < 3.0  # GiB
