@@ -12,6 +12,7 @@ LAYERS = [
     ["errors"],
     ["frames"],
     ["bayer", "defects", "results", "vignetting"],
+    ["darklibrary"],
     ["statistics"],
     ["noise"],
     ["stars"],

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "fidelity",
         "gain",
         "law",
+        "library",
         "noise",
         "photon",
         "transfer",
@@ -36,6 +37,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         ],
         "gain": ["fit_gain", "unity_gain_iso"],
         "law": ["dark_law"],
+        "library": ["fit_dark_library"],
         "noise": ["dynamic_range", "noise_distribution", "noise_map", "split_read_noise"],
         "photon": [
             "compare_gains",

@@ -100,7 +100,7 @@ def measure_dark(
     """
     check_cube(dark, stage="raw", kind="dark")
     if bias is not None:
-        _check_alike(dark, bias)
+        check_alike(dark, bias)
     warnings: list[str] = []
     timed = dark["exposure"].values > 0
     if not timed.all():
@@ -183,7 +183,8 @@ def _table(
     return xr.Dataset(data, given, {"camera": dark.attrs["camera"], "long_name": title, "warnings": warnings})
 
 
-def _check_alike(dark: xr.DataArray, bias: xr.DataArray) -> None:
+def check_alike(dark: xr.DataArray, bias: xr.DataArray) -> None:
+    """Refuse bias frames that are not raw, or of another size or mosaic than the darks."""
     check_cube(bias, stage="raw", kind="bias")
     for name, one, other in (
         ("size", dark.shape[1:], bias.shape[1:]),
