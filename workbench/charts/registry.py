@@ -24,6 +24,7 @@ from . import (
     stacking,
     words,
 )
+from .laboratory import noise, transfer
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,52 @@ _CHARTS = (
         words.iso_to_gain,
         ("gain",),
         _FLATS,
+    ),
+    Chart(
+        "read-noise-split",
+        "Read noise before and after the gain",
+        "Read noise",
+        lambda result: noise.read_noise_split(result.transfer.split, result.read_noise, result.gain),
+        noise.read_noise_split_words,
+        ("transfer.split", "read_noise", "gain"),
+        "bias frames and pairs of flats at three ISOs or more",
+    ),
+    Chart(
+        "pixel-noise",
+        "The read noise of every pixel",
+        "Read noise",
+        lambda result: noise.pixel_noise(result.pixel_noise),
+        noise.pixel_noise_words,
+        ("pixel_noise",),
+        "ten or more bias frames of one ISO",
+        asked=True,
+    ),
+    Chart(
+        "dynamic-range",
+        "Dynamic range and full well against ISO",
+        "Gain",
+        lambda result: noise.dynamic_range(result.transfer.dynamic_range, result.transfer.wells),
+        noise.dynamic_range_words,
+        ("transfer.dynamic_range", "transfer.wells"),
+        "bias frames, and flats up to saturation, at each ISO",
+    ),
+    Chart(
+        "linearity",
+        "Twice the light, twice the number?",
+        "Gain",
+        lambda result: transfer.linearity(result.transfer.linearity),
+        transfer.linearity_words,
+        ("transfer.linearity",),
+        "pairs of flats at eight exposures of one ISO and aperture",
+    ),
+    Chart(
+        "gain-from-darks",
+        "The gain from darks alone",
+        "Gain",
+        lambda result: transfer.dark_gain(result.transfer.dark_transfer, result.transfer.dark_gain, result.gain),
+        transfer.dark_gain_words,
+        ("transfer.dark_transfer", "transfer.dark_gain"),
+        "three or more darks of ten minutes, and bias frames of their ISO",
     ),
     Chart(
         "dark-current-vs-time",
