@@ -4,9 +4,10 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["characterization", "finish", "inspection", "lights", "planning", "samples", "stack"],
+    submodules=["characterization", "darklibrary", "finish", "inspection", "lights", "planning", "samples", "stack"],
     submod_attrs={
         "characterization": ["Characterization", "characterize"],
+        "darklibrary": ["make_dark_library", "predict_master_dark"],
         "finish": ["finish_file"],
         "inspection": ["Inspection", "inspect"],
         "lights": ["Lights", "examine_lights"],
