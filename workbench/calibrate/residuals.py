@@ -29,12 +29,13 @@ def audit_lights(
     before, sky, sums = np.zeros_like(after), np.zeros((count, cell.size)), np.zeros((cell.size, 4))
     response = flat["signal"].values
     details = [detail(plane_of(response, cell, channel)) for channel in range(cell.size)]
-    fine = 0.0
+    cells: list[np.ndarray] = []
     for number in tqdm(
         range(count), desc="auditing the flat", unit="light", delay=2, leave=False, disable=not progress
     ):
         frame = lights[["signal", "mask"]].isel(frame=number).compute(scheduler="synchronous")
         signal = np.where(frame["mask"].values == 0, frame["signal"].values, np.float32(np.nan))
+        fine = np.float32(0)
         for channel in range(cell.size):
             plane = plane_of(signal, cell, channel)
             blocks = block_medians(plane, BLOCK // step)
@@ -43,7 +44,9 @@ def audit_lights(
             raw = block_medians(plane * plane_of(response, cell, channel), BLOCK // step)
             before[number, channel] = raw / np.nanmedian(raw)
             sums[channel] += _pixel_sums(plane, details[channel], level)
-            fine = fine + block_medians(plane, FINE // step) / level / (count * cell.size)
+            fine = fine + (block_medians(plane, FINE // step) / level / cell.size).astype(np.float32)
+        cells.append(fine)
+    fine = np.nanmedian(cells, axis=0).astype(float)  # dithered stars go
     result["background"] = (("channel", "by", "bx"), np.nanmedian(after, axis=0))
     result["raw_background"] = (("channel", "by", "bx"), np.nanmedian(before, axis=0))
     pixel = [
@@ -54,7 +57,7 @@ def audit_lights(
     fits = [_correction(result["background"].values[c], result["response"].values[c]) for c in range(cell.size)]
     for place, name in enumerate(("smooth_correction", "smooth_correction_error", "gradient")):
         result[name] = ("channel", [fit[place] for fit in fits])
-    left = np.array([_dust_left(fine, result.isel(mote=n)) for n in range(result.sizes["mote"])]).reshape(-1, 2)
+    left = np.array([_dust_left(fine, result, n) for n in range(result.sizes["mote"])]).reshape(-1, 2)
     for place, name in enumerate(("dust_left", "dust_left_error")):
         result[name] = ("mote", left[:, place])
     result["sky"] = ("channel", sky.mean(axis=0))
@@ -86,12 +89,34 @@ def _pixel_correction(sums: np.ndarray, prnu: float, flat_noise: float) -> tuple
     return k, error
 
 
-def _dust_left(fine: np.ndarray, mote: xr.Dataset) -> tuple[float, float]:
+def _dust_left(fine: np.ndarray, motes: xr.Dataset, number: int) -> tuple[float, float]:
     """The share of a dust shadow's depth that stays in the lights' background (cells of `FINE` pixels), and its error.
 
-    The shadow's middle is held against a plane through the ring around it.
+    The shadow's middle is held against a plane through the ring around it.  A nebula or a star does there what
+    dust does; how much, the same measurement at places around the shadow tells, where there is no dust: their scatter
+    is the error, where it is more than the noise.
     """
-    y, x, radius = (float(mote[name]) / FINE for name in ("dust_y", "dust_x", "dust_radius"))
+    y, x, radius, depth = (
+        motes[name].values / (1 if name == "dust_depth" else FINE)
+        for name in ("dust_y", "dust_x", "dust_radius", "dust_depth")
+    )
+    dip, error = _dip(fine, y[number], x[number], radius[number])
+    others = []
+    for distance in (3.0, 4.5, 6.0):
+        for angle in np.arange(0, 2 * np.pi, np.pi / 6) + distance:
+            v = y[number] + distance * (radius[number] + 1) * math.sin(angle)
+            u = x[number] + distance * (radius[number] + 1) * math.cos(angle)
+            inside = 0 <= v < fine.shape[0] and 0 <= u < fine.shape[1]
+            if inside and (np.hypot(v - y, u - x) > 1.5 * (radius + radius[number]) + 2).all():
+                others.append(_dip(fine, v, u, radius[number])[0])
+    others = np.array(others)[np.isfinite(others)] if others else np.zeros(0)
+    if others.size >= 6:
+        error = max(error, 1.4826 * float(np.median(np.abs(others))))
+    return dip / depth[number], error / depth[number]
+
+
+def _dip(fine: np.ndarray, y: float, x: float, radius: float) -> tuple[float, float]:
+    """How much darker a disc is than a plane through the ring around it, and what the noise makes of that."""
     reach = math.ceil(2 * radius + 3)
     top, left = max(0, int(y) - reach), max(0, int(x) - reach)
     around = fine[top : int(y) + reach + 1, left : int(x) + reach + 1]
@@ -108,9 +133,8 @@ def _dust_left(fine: np.ndarray, mote: xr.Dataset) -> tuple[float, float]:
         surface = plane[0] + plane[1] * dy + plane[2] * dx
         scatter = 1.4826 * float(np.median(np.abs(around[ring] - surface[ring])))
         ring &= np.abs(around - surface) < 3 * max(scatter, 1e-6)
-    depth = float(mote["dust_depth"])
     dip = -float(np.median(around[inside] / surface[inside] - 1))
-    return dip / depth, 1.25 * scatter * math.sqrt(1 / inside.sum() + 1 / ring.sum()) / depth
+    return dip, 1.25 * scatter * math.sqrt(1 / inside.sum() + 1 / ring.sum())
 
 
 def _correction(background: np.ndarray, response: np.ndarray) -> tuple[float, float, float]:
