@@ -15,7 +15,7 @@ from .rule import reject_samples
 
 LAG = 8  # [pixels] between the pixels that are compared: farther than resampling makes them alike
 BLOCK = 32  # [pixels] of the blocks whose levels tell how much there is to see
-_SUBSETS = 6  # of the frames, for each number of them
+_SUBSETS = 4  # of the frames, for each number of them
 
 
 def noise_against_frames(
