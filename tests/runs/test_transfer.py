@@ -39,6 +39,11 @@ def test_the_samples_give_their_truth(result):
     assert (values.read_noise_method == "pairs").all()
     assert found.linearity.attrs["true_times"] is False
     assert not found.warnings
+    words = "\n".join(result.lines())
+    assert "read noise before the gain: 2.44" in words
+    assert "from ISO 244" in words
+    assert "full well at ISO 100 (G1)" in words
+    assert "linearity error at ISO 100 (R)" not in words
 
 
 def test_nothing_comes_of_nothing():

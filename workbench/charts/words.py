@@ -146,8 +146,12 @@ def read_noise_vs_iso(result: Any) -> Words:
         if is_d7000(result.camera)
         else ""
     )
+    clipped = result.read_noise.get("method")
+    how = "the differences of bias pairs"
+    if clipped is not None and (clipped == "clipped").any():
+        how = "bias frames that the camera clipped at zero, by the likelihood of the pixels above"
     return Words(
-        f"Read noise from the differences of bias pairs, {count} frames an ISO; bars: 1σ. Mean of the channels: "
+        f"Read noise from {how}, {count} frames an ISO; bars: 1σ. Mean of the channels: "
         f"{text}{reference}{source(result)}",
         "Read noise against ISO: in ADU it grows with ISO, in electrons it falls gently and levels off.",
     )

@@ -99,6 +99,7 @@ class Characterization:
         if np.isfinite(values["unity_gain_iso"]):
             unity = written(values["unity_gain_iso"].item(), values["unity_gain_iso_error"].item())
             found.append(f"unity gain: ISO {unity}")
+        found += self.transfer.lines()
         for i in range(values.sizes["setting"]):
             one = values.isel(setting=i)
             where = [f"ISO {one.setting_iso.item():g}"] if np.isfinite(one.setting_iso) else []
@@ -264,6 +265,7 @@ class _Run:
         total = sum(count(kind) for kind in _MEASURED) + 2 * bool(count("dark")) + min(count("flat"), 4)
         table = self.folder.table
         isos = table.loc[table["kind"] == "dark", "iso"]
+        total += sum(min(8, number) for number in isos.value_counts())  # for the gain of darks: two settings, four each
         return total + int(((table["kind"] == "bias") & table["iso"].isin(isos)).sum())
 
     def measure(self) -> Characterization:

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .. import sensor
+from ..results import written
 
 
 @dataclass(repr=False)
@@ -23,6 +24,30 @@ class Transfer:
     dark_transfer: xr.Dataset | None = None
     dark_gain: xr.Dataset | None = None
     warnings: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return what was found in words, one a line."""
+        found = []
+        if self.split is not None:
+            before, after, iso = (
+                written(self.split[name].item(), self.split[f"{name}_error"].item(), unit)
+                for name, unit in (("before_gain", "e- rms"), ("after_gain", "ADU rms"), ("invariance_iso", ""))
+            )
+            found.append(f"read noise before the gain: {before}, after it: {after}")
+            if np.isfinite(self.split["invariance_iso"]):
+                within = 100 * self.split.attrs["within"]
+                found.append(f"from ISO {iso} on, read noise is within {within:.0f} % of its floor")
+        for name, title, unit in (("wells", "full well", "e-"), ("linearity", "linearity error", "%")):
+            data = getattr(self, name)
+            if data is None:
+                continue
+            key = {"wells": "full_well"}.get(name, "linearity_error")
+            row = int(np.flatnonzero(np.isfinite(data[key].values).any(axis=1))[0])
+            one = data.isel(iso=row)
+            column = int(np.argmax(np.isfinite(one[key].values) & (one["channel"].values != "R")))
+            told = written(float(one[key][column]), float(one[f"{key}_error"][column]), unit)
+            found.append(f"{title} at ISO {one['iso'].item():g} ({one['channel'].values[column]}): {told}")
+        return found
 
     def results(self) -> dict[str, xr.Dataset | None]:
         """Return what `results.sensor_dataset` takes, by its names."""
