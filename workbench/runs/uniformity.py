@@ -228,7 +228,8 @@ def _dark_current(darks: sensor.Darks | None) -> dict[str, float]:
     if not enough.size:
         return {}
     warmest = enough[np.argmax(np.nan_to_num(current["temperature"].values[enough], nan=-300.0))]
-    return {"u_I_mean": float(current["dark_current"].values[warmest])}
+    names = {"u_I_mean": "dark_current", "u_I_var": "dark_current_variance"}
+    return {emva: float(current[name].values[warmest]) for emva, name in names.items()}
 
 
 def card_frames(folder: Folder) -> xr.DataArray:

@@ -18,6 +18,8 @@ from ..frames import channels_of, check_cube
 from ..statistics import BLOCKS, jackknife_error, leave_one_out, t_factor
 from .darkframes import Group, SettingRead, clipped, map_sums, medians, read_settings
 from .gain import MISFIT, MISFIT_TO_TELL
+from .heating import in_order_of_time, run_trend, warming
+from .hidden import HIDDEN, from_noise, hidden_row, is_hidden
 from .selection import at_iso, describe, listed, odd_ones_out
 
 _ODD_SHARE = 0.2  # of the dark signal that a dark must be off its group to be named
@@ -73,12 +75,15 @@ def measure_dark(
     -------
     Darks
         ``signal`` over group (coordinates ``iso``, ``temperature``, ``exposure``): ``dark_signal`` [e⁻] and
-        ``dark_signal_adu`` with ``_error``, ``median`` [e⁻], ``frames``, ``saturated_pixels``.  ``current`` over
-        setting (``iso``, ``temperature``): ``dark_current`` [e⁻/s/pixel] with ``dark_current_error``, and the part of
-        it that is not the gain's, ``dark_current_scatter``; ``dark_current_common`` [e⁻/s/pixel], of the pixels that
-        saturate neither here nor in warmer settings, for comparisons, as are ``own_error``, ``bias_error`` and what
-        belongs to them; ``dark_current_adu`` [ADU/s] with error; ``median``; ``dcnu`` [e⁻/s] with error;
-        ``intercept`` [e⁻], ``saturated_pixels``, ``exposures``, ``frames``.  ``map``: the warmest setting's dark
+        ``dark_signal_adu`` with ``_error``, ``median`` [e⁻], ``frames``, ``saturated_pixels``; ``trend`` [e⁻] with
+        ``_error``, from the first to the last of four darks or more, and ``heating`` [K], by how much the sensor must
+        have warmed for it.  ``current`` over setting (``iso``, ``temperature``): ``dark_current`` [e⁻/s/pixel] with
+        ``dark_current_error``, and the part of it that is not the gain's, ``dark_current_scatter``;
+        ``dark_current_common`` [e⁻/s/pixel], of the pixels that saturate neither here nor in warmer settings, for
+        comparisons, as are ``own_error``, ``bias_error`` and what belongs to them; ``dark_current_variance``
+        [e⁻/s/pixel] with error, from the growth of the noise, which stands for the dark current where a camera
+        subtracts the mean dark by itself; ``dark_current_adu`` [ADU/s] with error; ``median``; ``dcnu`` [e⁻/s] with
+        error; ``intercept`` [e⁻], ``saturated_pixels``, ``exposures``, ``frames``.  ``map``: the warmest setting's dark
         current [e⁻/s; ADU/s without a gain], NaN where saturated.
 
     Raises
@@ -109,6 +114,7 @@ def measure_dark(
             f"{len(names)} darks state no exposure ({listed(names)}) and are left out; give exposure_s in frames.csv"
         )
         dark = dark.isel(frame=np.flatnonzero(timed))
+    dark = in_order_of_time(dark)
     names = channels_of(dark.attrs["cfa_pattern"])
     groups, settings, warmest = [], [], None
     for one in read_settings(dark, bias, progress):
@@ -123,6 +129,7 @@ def measure_dark(
         if one.slope is not None and (warmest is None or warmth > warmest[0]):
             warmest = (warmth, _as_map(one, factor))
     groups.sort(key=lambda row: _rising(row, ("iso", "temperature", "exposure")))
+    warnings += warming(groups)
     settings.sort(key=lambda row: _rising(row, ("iso", "temperature")))
     missing = sorted({describe({"iso": row["iso"]}) for row in settings if np.isnan(row["dark_current"])})
     if gain is None or any(np.isfinite(row["dark_current_adu"]) and np.isnan(row["dark_current"]) for row in settings):
@@ -144,6 +151,9 @@ _SIGNAL = {
     "dark_signal_adu_error": ("ADU", "error of the dark signal"),
     "median": ("e-", "median dark signal"),
     "frames": ("1", "darks"),
+    "trend": ("e-", "change of the dark signal from the first to the last dark"),
+    "trend_error": ("e-", "error of the change along the run"),
+    "heating": ("K", "as if the sensor had warmed by so much along the run"),
     "saturated_pixels": ("1", "saturated pixels, left out"),
 }
 _CURRENT = {
@@ -156,6 +166,8 @@ _CURRENT = {
     "own_lever": ("1/s", "that error over the standard deviation of a dark's mean"),
     "bias_error": ("e-/s", "standard error from the scatter of the bias frames"),
     "bias_freedom": ("1", "its degrees of freedom"),
+    "dark_current_variance": ("e-/s", "dark current from the growth of the noise"),
+    "dark_current_variance_error": ("e-/s", "error of the dark current from the growth of the noise"),
     "dark_current_adu": ("ADU/s", "dark current"),
     "dark_current_adu_error": ("ADU/s", "error of the dark current"),
     "median": ("e-/s", "median dark current"),
@@ -245,6 +257,16 @@ def _slope_row(one: SettingRead, gain: np.ndarray, gain_error: np.ndarray) -> tu
         error = np.sqrt(((share * gain**2) ** 2 * spatial_variance).sum()) / (2 * dcnu)
         by_gain = np.linalg.norm(share * gain * gain_error * spatial) / dcnu
         row |= {"dcnu": dcnu, "dcnu_error": float(np.hypot(error, by_gain))}
+    by_noise, by_noise_error, adu = from_noise(one.points, share, gain)
+    row |= {
+        "dark_current_variance": by_noise,
+        "dark_current_variance_error": float(
+            np.hypot(by_noise_error, 2 * by_noise * np.linalg.norm(gain_error) / gain.sum())
+        ),
+    }
+    if is_hidden(row["dark_current"], by_noise, by_noise_error):
+        row |= hidden_row(row, by_noise, by_noise_error, adu)
+        doubt = HIDDEN
     level = sum(count * group.steady for count, group in zip(counts, one.points, strict=True)) / counts.sum()
     return row, level - slope * middle, doubt.format(where=describe(one.key))
 
@@ -274,6 +296,8 @@ def _signal_row(
         row[f"dark_signal{unit}_error"] = float(np.hypot(scatter, by_gain))
     # with bias frames the median is already above them, pixel by pixel
     row["median"] = float((gain * (group.median - (0 if zero is not None else base))).mean())
+    along = run_trend(group.means @ (gain / channels))
+    row |= {"trend": along.change, "trend_error": along.error, "_trend": along}
     return row
 
 

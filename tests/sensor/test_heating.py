@@ -1,0 +1,94 @@
+"""Runs that warm up, and cameras that take the mean dark off: both are noticed, and honest darks are not."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from workbench.camera import d7000, expose
+from workbench.frames import make_cube
+from workbench.sensor import dark_law, measure_dark
+from workbench.sensor.heating import run_trend
+
+ISO = 800.0
+
+
+@pytest.fixture(scope="module")
+def camera():
+    return d7000(seed=8, shape=(96, 128))
+
+
+def gain_of(camera):
+    values = np.full((1, 4), camera.gain(ISO))
+    return xr.Dataset(
+        {"gain": (("iso", "channel"), values), "gain_error": (("iso", "channel"), 0.002 * values)},
+        {"iso": [ISO], "channel": ["R", "G1", "G2", "B"]},
+    )
+
+
+def shoot(camera, settings, warming=0.0, hidden=False, times=None):
+    """Darks of (exposure, stated temperature), the sensor warmer by up to `warming` along the run."""
+    frames = []
+    for n, (t, warm) in enumerate(settings):
+        real = warm + warming * n / (len(settings) - 1)
+        frame = expose(camera, iso=ISO, exposure=t, temperature=real, seed=n)
+        if hidden:
+            taken = round(camera.mean_dark_current(real) * t / camera.gain(ISO))
+            frame = (frame.astype(int) - taken).clip(0).astype(np.uint16)
+        frames.append(frame)
+    exposure, temperature = np.array(settings).T
+    kind = "bias" if exposure.max() < 1 else "dark"
+    time = np.datetime64("NaT") if times is None else times
+    return make_cube(
+        frames, cfa_pattern="RGGB", kind=kind, iso=ISO, exposure=exposure, temperature=temperature, time=time,
+        white_level=16383, black_level=600,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bias(camera):
+    return shoot(camera, [(1e-4, 20.0)] * 6)
+
+
+def test_a_run_that_warms_up_is_told_with_the_kelvin(camera, bias):
+    darks = measure_dark(shoot(camera, [(300.0, 18.0)] * 8, warming=3.0), bias, gain_of(camera), progress=False)
+    np.testing.assert_allclose(darks.signal["heating"], 3.0, atol=0.6)
+    told = [text for text in darks.current.attrs["warnings"] if "warmed" in text]
+    assert len(told) == 1
+    assert "18 °C" in told[0]
+
+
+def test_frames_count_in_the_order_of_time(camera, bias):
+    times = np.datetime64("2025-01-18T20:00", "ns") + np.arange(8)[::-1] * np.timedelta64(5, "m")
+    darks = measure_dark(
+        shoot(camera, [(300.0, 18.0)] * 8, warming=3.0, times=times), bias, gain_of(camera), progress=False
+    )
+    np.testing.assert_allclose(darks.signal["heating"], -3.0, atol=1.3)
+
+
+def test_steady_darks_are_left_alone(camera, bias):
+    darks = measure_dark(shoot(camera, [(300.0, 18.0)] * 8), bias, gain_of(camera), progress=False)
+    assert darks.signal["heating"].item() == 0
+    assert not darks.current.attrs["warnings"]
+    assert np.isnan(run_trend(np.array([1.0, 2.0, 3.0])).change)
+    chances = [run_trend(levels).chance for levels in np.random.default_rng(1).normal(0, 1, (400, 6))]
+    assert 2 < np.sum(np.array(chances) < 0.02) < 20  # one in fifty
+
+
+def test_the_noise_tells_the_dark_current_that_a_camera_hides(camera, bias):
+    settings = [(t, warm) for warm in (8.0, 14.0, 20.0) for t in (120.0, 600.0) for _ in range(3)]
+    darks = measure_dark(shoot(camera, settings, hidden=True), bias, gain_of(camera), progress=False)
+    current = darks.current
+    truth = [camera.mean_dark_current(warm) for warm in (8.0, 14.0, 20.0)]
+    pull = (current["dark_current"] - truth) / current["dark_current_error"]
+    assert (np.abs(pull) < 3).all()
+    assert sum("subtracts the mean dark" in text for text in current.attrs["warnings"]) == 3
+    law = dark_law(current)
+    assert abs(law["doubling_temperature"] - 6) < 3 * law["doubling_temperature_error"] < 1.5
+
+
+def test_an_honest_cameras_noise_agrees_with_its_mean(camera, bias):
+    settings = [(t, 20.0) for t in (120.0, 600.0) for _ in range(3)]
+    current = measure_dark(shoot(camera, settings), bias, gain_of(camera), progress=False).current
+    off = current["dark_current_variance"] - current["dark_current"]
+    assert abs(off.item()) < 3 * current["dark_current_variance_error"].item()
+    assert not current.attrs["warnings"]
