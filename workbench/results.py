@@ -293,7 +293,7 @@ def write_sensor(sensor: xr.Dataset, path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir():
         path = path / FILE
-    text = json.dumps(_to_json(sensor), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = sensor_text(sensor)
     aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -307,6 +307,11 @@ def write_sensor(sensor: xr.Dataset, path: str | Path) -> Path:
             Path(aside).unlink(missing_ok=True)
         raise WorkbenchError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
     return path
+
+
+def sensor_text(sensor: xr.Dataset) -> str:
+    """Return what `write_sensor` puts into the file."""
+    return json.dumps(_to_json(sensor), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _to_json(sensor: xr.Dataset) -> dict[str, Any]:

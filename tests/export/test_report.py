@@ -1,0 +1,103 @@
+"""The sensor report: everything is inside the page, nothing is elsewhere."""
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from workbench.cli import main
+from workbench.errors import WorkbenchError
+from workbench.export.report import MOST_BYTES, write_report
+from workbench.results import open_sensor
+from workbench.runs import characterize
+
+
+@pytest.fixture(scope="module")
+def result(small_samples):
+    return characterize(small_samples, progress=False)
+
+
+@pytest.fixture(scope="module")
+def page(result, tmp_path_factory):
+    return write_report(result, tmp_path_factory.mktemp("report") / "report.html", progress=False)
+
+
+def inside(text, kind):
+    return [base64.b64decode(part) for part in re.findall(rf"data:{kind};base64,([\w+/=]+)", text)]
+
+
+def test_it_is_small_and_needs_nothing_from_elsewhere(page):
+    text = page.read_text()
+    assert page.stat().st_size < MOST_BYTES
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)", text)
+    assert "@import" not in text
+    assert "<script" not in text
+
+
+def test_simulated_frames_are_said_to_be(page):
+    assert "Simulated data: a virtual camera" in page.read_text()
+
+
+def test_the_sensor_file_inside_is_the_measured_one(page, result, tmp_path):
+    (found,) = inside(page.read_text(), "application/json")
+    (tmp_path / "sensor.json").write_bytes(found)
+    assert json.loads(found)["camera"] == result.camera
+    inner = open_sensor(tmp_path)
+    for name in ("gain", "gain_error", "read_noise", "doubling_temperature"):
+        assert np.array_equal(inner[name].values, result.sensor[name].values, equal_nan=True), name
+
+
+def test_every_number_of_the_table_is_there_with_its_error(page, result):
+    text = page.read_text()
+    gain = result.sensor.gain.isel(iso=0, channel=1)
+    error = float(result.sensor.gain_error.isel(iso=0, channel=1))
+    told = [
+        (float(value), float(spread))
+        for value, spread in re.findall(r"<td>(\d+\.\d+) ± (\d+\.\d+)</td>", text)
+    ]  # fmt: skip
+    assert any(abs(value - float(gain)) < 0.01 and abs(spread / error - 1) < 0.06 for value, spread in told)
+
+
+def test_pictures_open_and_the_data_behind_them_are_tables(page):
+    text = page.read_text()
+    pictures = inside(text, "image/png")
+    assert len(pictures) == text.count("<figure") >= 10
+    for picture in pictures:
+        with Image.open(io.BytesIO(picture)) as image:
+            assert image.width == 1600
+    tables = inside(text, "text/csv")
+    assert len(tables) >= 8
+    for table in tables:
+        rows = list(csv.DictReader(line for line in table.decode().splitlines() if not line.startswith("#")))
+        assert rows
+        assert "series" in rows[0]
+    assert all(
+        re.findall(r"<img [^>]*alt=\"[^\"]{20,}\"", part) for part in re.findall(r"<figure.*?</figure>", text, re.S)
+    )
+
+
+def test_what_thin_data_do_not_give_is_named_with_what_to_shoot(small_samples, tmp_path):
+    folder = tmp_path / "camera"
+    shutil.copytree(small_samples / "bias", folder / "bias")
+    page = write_report(characterize(folder, progress=False), tmp_path / "thin.html", progress=False)
+    text = page.read_text()
+    assert "Read noise against ISO" in text
+    assert re.search(r"Not measured: [^<]*From ISO to gain[^<]*Shoot two equal flats", text)
+
+
+def test_the_command_and_its_mistakes(small_samples, tmp_path, result):
+    asked = CliRunner().invoke(main, ["report", str(tmp_path / "nowhere"), "--out", str(tmp_path / "r.html")])
+    assert asked.exit_code == 2
+    assert "nowhere" in asked.output
+    with pytest.raises(WorkbenchError, match="is a folder; give the name"):
+        write_report(result, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkbenchError, match="cannot be written"):
+        write_report(result, tmp_path / "file" / "report.html", progress=False)
