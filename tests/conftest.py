@@ -53,3 +53,19 @@ def samples() -> Path:
         if not os.environ.get("WORKBENCH_REQUIRE_REAL"):  # other processors may round the last bit elsewhere
             warnings.simplefilter("default", SampleWarning)
         return sample_folder(progress=False)
+
+
+@pytest.fixture(scope="session")
+def night(samples):
+    """The lights of the full sample set: read, with their masters, calibrated, registered, on one grid."""
+    from types import SimpleNamespace
+
+    from workbench import align, calibrate, stack
+    from workbench.ingest import open_folder
+
+    frames = open_folder(samples, progress=False)
+    masters = calibrate.make_masters(frames.light, bias=frames.bias, dark=frames.dark, flat=frames.flat, progress=False)
+    lights = calibrate.calibrate(frames.light, masters).compute()
+    registration = align.register(lights, progress=False)
+    aligned = stack.aligned(lights, registration).compute()
+    return SimpleNamespace(frames=frames, masters=masters, lights=lights, registration=registration, aligned=aligned)

@@ -15,7 +15,7 @@ from .tile import GROW, LOCAL_RANGE, STRICT, STRONG
 
 MANY = 8  # from so many samples on a pixel's own scatter has a say
 _MAD_SIGMA = 1.4826
-_DISC = np.hypot(*np.mgrid[-GROW : GROW + 1, -GROW : GROW + 1]) ** 2 <= GROW**2 + 1
+_DISC = np.square(np.mgrid[-GROW : GROW + 1, -GROW : GROW + 1]).sum(axis=0) <= GROW**2 + 1
 
 
 def median_of(values: np.ndarray) -> np.ndarray:
@@ -39,10 +39,10 @@ def noise_variance(values: np.ndarray, variance: np.ndarray, slope: np.ndarray, 
     A sample that a cosmic ray made bright has the shot noise of a bright one; what tells whether it belongs is the
     noise that it should have.  The shot noise of e electrons is e, times `slope`, Σw² of the resampling and the scale.
     """
-    light = np.maximum(median, 0) - np.maximum(values, 0)
-    with np.errstate(invalid="ignore"):
-        least = np.nanmin(np.where(variance > 0, variance, np.nan), axis=(-2, -1), keepdims=True)
-        return np.maximum(variance + slope * light, 0.5 * least)
+    light = np.maximum(median, 0)
+    # a flat makes the slope a little larger or smaller: never less than half of the shot noise that must be there
+    least = np.maximum(0.5 * slope * light, 0.05 * variance)
+    return np.maximum(variance + slope * (light - np.maximum(values, 0)), least)
 
 
 def noise_limits(values: np.ndarray, variance: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,113 @@
+"""The rejection rules in plain NumPy: sample by sample what the engine's compiled loops decide."""
+
+import numpy as np
+import pytest
+
+from workbench.align import Transform
+from workbench.bayer import channel_index
+from workbench.errors import WorkbenchError
+from workbench.ingest import PlainPixels
+from workbench.stack.engine import Plan, PlannedFrame, save_planes, stack_bands
+from workbench.stack.reject import METHODS
+from workbench.stack.rule import median_of, noise_limits, reject_samples
+from workbench.stack.survey import Planes
+
+SHAPE = (96, 160)
+READ2 = 30.0
+
+
+def frames_with_events(count, seed=4):
+    """Mono frames of one sky with stars, a trail and cosmic rays; electrons."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    sky = 200.0 + 0.3 * x
+    for row, column in rng.uniform(15, 80, (8, 2)):
+        sky = sky + 4000 * np.exp(-((x - 1.6 * column) ** 2 + (y - row) ** 2) / 5)
+    values = rng.poisson(sky, (count, *SHAPE)) + rng.normal(0, np.sqrt(READ2), (count, *SHAPE))
+    values[1] += 500 * np.exp(-((y - 20 - 0.3 * x) ** 2) / 3)
+    hits = rng.integers(8, 88, (30, 2))
+    values[2, hits[:, 0], hits[:, 1]] += 900
+    values[0, 40:44, 60:64] -= 150
+    return values.astype(np.float32)
+
+
+def by_engine(values, method, folder):
+    """The engine's maps of what it rejects: frames as files, transforms the identity."""
+    blocks = tuple(-(-size // 32) for size in SHAPE)
+    noise = np.zeros((4, 1, *blocks), np.float32)
+    noise[0], noise[1] = 1.0, READ2
+    planes = Planes(
+        np.zeros((1, 1), np.float32), np.zeros(SHAPE, np.float32), np.ones(SHAPE, np.float32), noise,
+        channel_index("mono"), np.inf,
+    )  # fmt: skip
+    where = save_planes(planes, folder / "planes")
+    frames = []
+    for number, value in enumerate(values):
+        path = folder / f"{number}.raw"
+        path.write_bytes(value.astype("<f4").tobytes())
+        pixels = PlainPixels(path, 0, "<f4", SHAPE)
+        frames.append(PlannedFrame(str(number), pixels, Transform.identity(), 1.0, np.zeros((1, 6)), np.ones(1)))
+    maps = {name: np.zeros((1, *SHAPE), np.float32) for name in ("signal", "rejected_low", "rejected_high")}
+
+    def write(_, band):
+        for name, plane in maps.items():
+            plane[:, band.top : band.top + band.signal.shape[1]] = getattr(band, name)
+
+    stack_bands(Plan(tuple(frames), (where,), SHAPE, "mono", method), write)
+    return maps
+
+
+@pytest.mark.parametrize("count", [3, 9])
+@pytest.mark.parametrize("method", METHODS[:7])
+def test_it_decides_as_the_engine_does(method, count, tmp_path):
+    values = frames_with_events(count)
+    maps = by_engine(values, method, tmp_path)
+    flags = reject_samples(values[:, None], (values + READ2)[:, None], np.ones_like(values)[:, None], method)
+    for name, sign in (("rejected_low", -1), ("rejected_high", 1)):
+        mine = (flags == sign).sum(axis=0)
+        inside = np.s_[:, 4:-4, 4:-4]  # at the frame's edge the engine knows what lies beyond
+        assert (mine[inside] != maps[name][inside]).mean() < 2e-4
+    kept = np.where(flags == 0, values[:, None], np.nan)
+    mean = np.nanmean(kept, axis=0)
+    same = (flags != 0).sum(axis=0) == maps["rejected_low"] + maps["rejected_high"]
+    assert np.abs(mean - maps["signal"])[same].max() < 0.05
+
+
+def test_the_noise_model_needs_three_frames_only():
+    values = frames_with_events(3)
+    spread, slope = (values + READ2)[:, None], np.ones_like(values)[:, None]
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    trail = np.abs(y - 20 - 0.3 * x) < 1
+    flags = reject_samples(values[:, None], spread, slope)[:, 0]
+    assert (flags[1][trail] == 1).mean() > 0.97
+    others = reject_samples(values[:, None], spread, slope, "sigma")[:, 0]
+    assert (others == 0).all()  # three samples never exceed three of their own standard deviations
+
+
+def test_growing_takes_the_wings_of_strong_events():
+    values = frames_with_events(5)
+    spread, slope = (values + READ2)[:, None], np.ones_like(values)[:, None]
+    plain = reject_samples(values[:, None], spread, slope, grow=False)
+    grown = reject_samples(values[:, None], spread, slope)
+    assert (grown[plain != 0] == plain[plain != 0]).all()
+    assert (grown != 0).sum() > 1.1 * (plain != 0).sum()
+
+
+def test_missing_samples_are_no_outliers():
+    values = frames_with_events(6)
+    values[3, :, :50] = np.nan
+    flags = reject_samples(values[:, None], (values + READ2)[:, None], np.ones_like(values)[:, None])
+    assert (flags[3, 0, :, :50] == 0).all()
+    assert np.isfinite(median_of(values)).all()
+    assert np.isnan(median_of(np.full((2, 3, 3), np.nan))).all()
+    median, sigma = noise_limits(values, values + READ2, np.ones_like(values))
+    assert np.isfinite(median).all()
+    assert np.nanmin(sigma) > np.sqrt(READ2)
+
+
+def test_mistakes_are_named():
+    values = frames_with_events(3)
+    with pytest.raises(WorkbenchError, match="positive numbers"):
+        reject_samples(values, values, values, low=-1.0)
+    with pytest.raises(WorkbenchError, match="'guess' is none of"):
+        reject_samples(values, values, values, "guess")
