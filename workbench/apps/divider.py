@@ -16,7 +16,7 @@ from .. import finish
 
 WIDTH = 820  # of a picture on the page [px]
 _SHARP = 1.6  # pixels of the picture for one of the page, at most: screens have more than they say
-_SAMPLE = 80_000  # pixels that tell a stretch enough for the screen
+SAMPLE = 40_000  # pixels that tell a stretch enough for the screen
 _NUMBERS = itertools.count(1)
 _LABEL = (
     "position:absolute;top:8px;padding:2px 8px;border-radius:4px;background:#000a;color:#fff;"
@@ -38,7 +38,7 @@ def screen(picture: xr.Dataset, width: int = WIDTH) -> xr.Dataset:
 def pixels(picture: xr.Dataset) -> np.ndarray:
     """Return 8-bit pixels (y, x, 3) or (y, x): a stretched picture as it is, a linear one stretched by default."""
     if picture.attrs.get("stage") != "stretched":
-        statistics = finish.sky_statistics(picture, sample=_SAMPLE)
+        statistics = finish.sky_statistics(picture, sample=SAMPLE)
         picture = finish.apply_stretch(picture, finish.stretch_parameters(picture, statistics=statistics))
     return finish.to_bytes(picture)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from .. import charts, finish
 from ..errors import WorkbenchError
 from ..runs import stack_folder
 from ..runs.finish import open_linear
-from .divider import WIDTH, difference, divider, jpeg, next_key, pixels, screen, shown
+from .divider import SAMPLE, WIDTH, difference, divider, jpeg, next_key, pixels, screen, shown
 from .lessons import live_text
 
 _DARKEST = 0.01  # of the range from black to white: what a screen hardly tells from black
@@ -143,6 +143,7 @@ class Colour:
                 continue
         self.matrix = finish.camera_matrix(picture)
         self.picture = screen(finish.mend_cores(picture))
+        self.after = lru_cache(maxsize=4)(self.after)  # the picture and the words ask for the same
         self.key = next_key()
         self.before = jpeg(pixels(self.picture))
 
@@ -223,6 +224,7 @@ class Stretch:
         self.linear = linear
         self.picture = screen(linear)
         self.counts = finish.histogram(self.picture)
+        self.apply = lru_cache(maxsize=4)(self.apply)  # the picture and its histogram ask for the same
         self.key = next_key()
         self.before = jpeg(pixels(self.apply("linear")))
 
@@ -256,7 +258,7 @@ class Stretch:
 
     def histogram(self, method: str, *numbers: Any) -> hv.Overlay:
         """Chart the histogram after."""
-        return charts.stretch_after(finish.histogram(self.apply(method, *numbers)))
+        return charts.stretch_after(finish.histogram(self.apply(method, *numbers), sample=4 * SAMPLE))
 
 
 def stretch_explorer(linear: xr.Dataset) -> Any:

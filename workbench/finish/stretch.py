@@ -257,29 +257,47 @@ def apply_stretch(picture: xr.Dataset, parameters: dict[str, Any]) -> xr.Dataset
 def to_bytes(picture: xr.Dataset) -> np.ndarray:
     """Return a stretched picture as 8-bit (y, x, 3) or (y, x), for a preview; missing pixels black."""
     check_picture(picture, stage="stretched")
-    values = np.nan_to_num(picture["signal"].values, nan=0.0)
-    quantised = (np.clip(values, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-    return np.moveaxis(quantised, 0, -1).copy() if len(quantised) == 3 else quantised[0]
+    values = picture["signal"].values
+    out = np.empty((*values.shape[1:], len(values)), np.uint8)
+    in_bands(lambda rows: _quantise_bytes(values[:, rows], out[rows]), len(out))
+    return out if len(values) == 3 else out[..., 0]
+
+
+@numba.njit(nogil=True, cache=True)
+def _quantise_bytes(values, out):
+    """Nearest of 255 levels, the channels last; what is missing becomes 0."""
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            for channel in range(out.shape[2]):
+                level = values[channel, row, column]
+                level = min(max(level, np.float32(0.0)), np.float32(1.0)) if np.isfinite(level) else np.float32(0.0)
+                out[row, column, channel] = np.uint8(level * np.float32(255.0) + np.float32(0.5))
 
 
 def histogram(
-    picture: xr.Dataset, *, bins: int = 256, low: float | None = None, high: float | None = None
+    picture: xr.Dataset,
+    *,
+    bins: int = 256,
+    low: float | None = None,
+    high: float | None = None,
+    sample: int = _SAMPLE,
 ) -> xr.Dataset:
     """Return the picture's histogram, before or after the stretch: ``count`` (channel, bin) over ``level``.
 
     The range is 0 to 1 for a stretched picture, else the 0.1 to 99.9 % quantiles; what lies outside is left out.
+    About `sample` pixels on a regular grid are counted.
     """
     check_picture(picture, stage=None)
     values = picture["signal"].values
-    step = max(1, int(np.sqrt(values[0].size / _SAMPLE)))
-    sample = values[:, ::step, ::step].reshape(len(values), -1)
-    finite = sample[np.isfinite(sample)]
+    step = max(1, int(np.sqrt(values[0].size / sample)))
+    some = values[:, ::step, ::step].reshape(len(values), -1)
+    finite = some[np.isfinite(some)]
     if not finite.size:
         raise WorkbenchError("this picture has no finite pixel: it has no histogram")
     stretched = picture.attrs.get("stage") == "stretched"
     low = (0.0 if stretched else float(np.quantile(finite, 0.001))) if low is None else low
     high = (1.0 if stretched else float(np.quantile(finite, 0.999))) if high is None else high
-    counts = [np.histogram(row[np.isfinite(row)], bins=bins, range=(low, high))[0] for row in sample]
+    counts = [np.histogram(row[np.isfinite(row)], bins=bins, range=(low, high))[0] for row in some]
     edges = np.linspace(low, high, bins + 1)
     return xr.Dataset(
         {"count": (("channel", "bin"), np.array(counts), {"long_name": "pixels (of a sample)"})},
