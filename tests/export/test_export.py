@@ -11,30 +11,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from workbench import export
 from workbench.charts.registry import REGISTRY
 from workbench.errors import WorkbenchError
-from workbench.export import write_charts
-from workbench.runs import characterize
+from workbench.export import write, write_charts
 
 BLOG = (
     "shot-noise-demo", "shot-noise-snr", "ccd-vs-cmos", "read-noise-vs-iso", "ptc", "iso-to-gain",
     "dark-current-vs-time", "dark-shot-noise-histogram", "dark-current-vs-temperature", "dcnu-histogram",
     "hot-pixels", "vignette", "dark-subtraction",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def result(small_samples):
-    return characterize(small_samples, progress=False)
-
-
-@pytest.fixture(scope="module")
-def folder(result, tmp_path_factory):
-    out = tmp_path_factory.mktemp("charts")
-    written = write_charts(result, out, progress=False)
-    assert set(BLOG) <= set(written.files)
-    return out
 
 
 @pytest.mark.parametrize("name", BLOG)
@@ -103,9 +88,9 @@ def test_the_diagram_has_no_numbers(folder):
 
 
 def test_index_links_every_file(folder):
-    links = re.findall(r'href="([^"]+)"', (folder / "index.html").read_text())
+    links = re.findall(r'(?:href|src)="([^"#]+)"', (folder / "index.html").read_text())
     links = {link for link in links if not link.startswith("data:")}
-    assert {f"{name}.html" for name in BLOG} < links
+    assert {f"{name}{ending}" for name in BLOG for ending in (".html", ".embed.html", ".js", ".png")} <= links
     assert all((folder / link).is_file() for link in links)
 
 
@@ -121,7 +106,7 @@ def test_what_cannot_be_drawn_is_said_with_what_to_shoot(result, tmp_path):
 def test_the_index_says_what_is_missing(tmp_path):
     nothing = SimpleNamespace()
     written = write_charts(nothing, tmp_path, progress=False)
-    assert set(written.files) == {"shot-noise-demo", "ccd-vs-cmos"}
+    assert set(written.files) == {"shot-noise-demo", "ccd-vs-cmos", "ptc-demo", "rejection-demo"}
     assert "The photon transfer curve: not drawn" in (tmp_path / "index.html").read_text()
 
 
@@ -153,38 +138,13 @@ def test_a_file_in_the_way_is_named(result, tmp_path):
 
 def test_a_file_is_whole_or_as_before(tmp_path, monkeypatch):
     target = tmp_path / "chart.svg"
-    export._atomic(target, b"old")
+    write._atomic(target, b"old")
 
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(export.os, "replace", fail)
+    monkeypatch.setattr(write.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        export._atomic(target, b"new")
+        write._atomic(target, b"new")
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
-
-
-@pytest.mark.browser
-def test_pages_draw_offline_on_a_desk_and_on_a_phone(folder, require):
-    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
-    chromium = require("chromium")
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for name in ("iso-to-gain", "vignette", "ccd-vs-cmos", "dark-subtraction"):
-            for width in (1200, 390):
-                problems, asked = [], []
-                context = browser.new_context(offline=True, viewport={"width": width, "height": 800})
-                page = context.new_page()
-                page.on("console", lambda one, to=problems: to.append(one.text) if one.type == "error" else None)
-                page.on("pageerror", lambda error, to=problems: to.append(str(error)))
-                page.on("request", lambda request, to=asked: to.append(request.url))
-                page.goto((folder / f"{name}.html").as_uri())
-                page.wait_for_function("window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle")
-                assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is cut at {width}"
-                panels = page.evaluate("Bokeh.documents[0].roots().map(one => [one.inner_width, one.inner_height])")
-                assert all(across > 150 and high > 100 for across, high in panels), f"{name}: {panels}"
-                assert problems == []
-                assert len(asked) == 1
-                context.close()
-        browser.close()

@@ -1,0 +1,56 @@
+// Draws the charts of a page, each when it comes near the view, in the colours that suit what lies behind it.
+(() => {
+  if (window.workbenchDraw) return;
+  const DARK = %(dark)s;
+  const charts = [];
+  const luminance = (colour) => {
+    const [red, green, blue, alpha] = (colour.match(/[\d.]+/g) ?? []).map(Number);
+    return alpha === 0 || red === undefined ? null : (0.299 * red + 0.587 * green + 0.114 * blue) / 255;
+  };
+  const isDark = (element) => {           // the page's own colour decides, not what the reader prefers elsewhere
+    for (let at = element; at; at = at.parentElement) {
+      const light = luminance(getComputedStyle(at).backgroundColor);
+      if (light !== null) return light < 0.5;
+    }
+    return false;
+  };
+  const recoloured = (docs, dark) => {
+    let text = JSON.stringify(docs);
+    if (dark) for (const [from, to] of Object.entries(DARK)) text = text.replaceAll(from, to);
+    return JSON.parse(text);
+  };
+  const name = (root) => {                // a slider's handle has no name of its own
+    for (const element of root.querySelectorAll('*')) {
+      if (element.shadowRoot) name(element.shadowRoot);
+      if (element.classList.contains('noUi-handle') && !element.hasAttribute('aria-label')) {
+        const title = root.querySelector('.bk-slider-title')?.textContent ?? '';
+        element.setAttribute('aria-label', title.split(':')[0].trim() || 'value');
+      }
+    }
+  };
+  const draw = async (chart) => {
+    const dark = isDark(chart.places[0]);
+    if (chart.dark === dark) return;
+    chart.dark = dark;
+    for (const manager of chart.managers) manager.clear();
+    for (const place of chart.places) place.replaceChildren();
+    chart.managers = await Bokeh.embed.embed_items(recoloured(chart.docs, dark), chart.items);
+    for (const place of chart.places) name(place);
+    for (const place of chart.places) place.dataset.drawn = dark ? 'dark' : 'light';
+  };
+  const near = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) {
+      near.unobserve(entry.target);
+      draw(charts.find((chart) => chart.places.includes(entry.target)));
+    }
+  }, {rootMargin: '600px'});
+  window.workbenchDraw = (docs, items) => {
+    const ids = items.flatMap((item) => Object.values(item.roots));
+    const places = ids.map((id) => document.getElementById(id)).filter(Boolean);
+    if (!places.length) return;
+    charts.push({docs, items, places, managers: [], dark: null});
+    near.observe(places[0]);
+  };
+  const again = () => { for (const chart of charts) if (chart.dark !== null) draw(chart); };
+  window.matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => setTimeout(again));
+})();
