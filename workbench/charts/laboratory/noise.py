@@ -31,25 +31,19 @@ def read_noise_split(split: xr.Dataset, read: xr.Dataset, gain: xr.Dataset) -> h
     """
     gain = _with_iso(gain)
     isos = gain["iso"].values
-    known = {"xlim": _iso_limits(isos), "xticks": _iso_ticks(isos), "log": "x"}
+    settings = {"xlim": _iso_limits(isos), "xticks": _iso_ticks(isos), "log": "x"}
     before, after = (float(split[name]) for name in ("before_gain", "after_gain"))
-    along = np.geomspace(*_iso_limits(isos), 120)
-    greens = [name for name in _channels(gain) if name in ("G1", "G2", "mono")]
-    law = np.log(gain["gain"].sel(channel=greens).mean("channel").values)
-    good = np.isfinite(law)
-    factor = np.exp(np.interp(np.log(along), np.log(isos[good]), law[good]))
-    # beyond the settings the gain goes on in proportion
-    factor = np.where(along < isos[good][0], factor * isos[good][0] / along, factor)
-    factor = np.where(along > isos[good][-1], factor * isos[good][-1] / along, factor)
-    floor, tail = np.full(along.size, before), np.nan_to_num(after) * factor
-    left: list[Any] = [
-        line(along, floor, dims=(ISO, READ_ELECTRONS), label="before the gain", colour=MUTED, dash="dashed"),
-        line(along, tail, dims=(ISO, READ_ELECTRONS), label="after the gain, in electrons", colour=REFERENCE),
-        line(along, np.hypot(floor, tail), dims=(ISO, READ_ELECTRONS), label="both together"),
-    ]
-    right: list[Any] = [
-        line(along, 100 * (np.hypot(floor, tail) / before - 1), dims=(ISO, EXCESS), label="both together")
-    ]
+    left: list[Any] = []
+    right: list[Any] = []
+    if np.isfinite(before):
+        along = np.geomspace(*_iso_limits(isos), 120)
+        floor, tail = np.full(along.size, before), np.nan_to_num(after) * _gain_along(gain, along)
+        whole = np.hypot(floor, tail)
+        dims = (ISO, READ_ELECTRONS)
+        left.append(line(along, floor, dims=dims, label="before the gain", colour=MUTED, dash="dashed"))
+        left.append(line(along, tail, dims=dims, label="after the gain, in electrons", colour=REFERENCE))
+        left.append(line(along, whole, dims=dims, label="both together"))
+        right.append(line(along, 100 * (whole / before - 1), dims=(ISO, EXCESS), label="both together"))
     top = 0.0
     for channel in _channels(gain):
         iso, value, error = _series(read, "read_noise_adu", channel)
@@ -60,20 +54,33 @@ def read_noise_split(split: xr.Dataset, read: xr.Dataset, gain: xr.Dataset) -> h
         left.append(points(iso, noise, spread, dims=(ISO, READ_ELECTRONS), **style))
         right.append(points(iso, 100 * (noise / before - 1), 100 * spread / before, dims=(ISO, EXCESS), **style))
         top = max(top, float(np.nanmax(noise, initial=0.0)))
-    within = 100 * split.attrs["within"]
-    right.append(line(_iso_limits(isos), [within, within], dims=(ISO, EXCESS), colour=MUTED, dash="dotted", width=1.2))
-    invariance = float(split["invariance_iso"])
-    if np.isfinite(invariance):
-        label = f"ISO {quantity(invariance, float(split['invariance_iso_error']))}"
-        right.append(
-            points([invariance], [within], dims=(ISO, EXCESS), label=label, colour=INK, marker="star", size=15)
-        )
-    return layout(
-        [
-            panel(left, title="Two sources of read noise", legend="top_right", ylim=(0.0, 1.5 * top), **known),
-            panel(right, title="What a higher ISO can still take off", legend="top_right", **known),
-        ]
-    )
+    title = "Two sources of read noise" if np.isfinite(before) else "Read noise: too few ISOs to tell its sources"
+    panels = [panel(left, title=title, legend="top_right", ylim=(0.0, 1.5 * max(top, 0.1)), **settings)]
+    if np.isfinite(before):
+        right += _limit(split, isos)
+        panels.append(panel(right, title="What a higher ISO can still take off", legend="top_right", **settings))
+    return layout(panels)
+
+
+def _gain_along(gain: xr.Dataset, along: np.ndarray) -> np.ndarray:
+    """Return the greens' gain at any ISO, in proportion beyond the measured ones."""
+    isos = gain["iso"].values
+    greens = [name for name in _channels(gain) if name in ("G1", "G2", "mono")]
+    values = gain["gain"].sel(channel=greens).mean("channel").values
+    good = np.isfinite(values) & (values > 0)
+    # gain times ISO is nearly the same everywhere
+    return np.interp(np.log(along), np.log(isos[good]), (values * isos)[good]) / along
+
+
+def _limit(split: xr.Dataset, isos: np.ndarray) -> list[Any]:
+    """Return the level from which nothing is gained, and the ISO that reaches it."""
+    within, ends = 100 * split.attrs["within"], np.array(_iso_limits(isos))
+    level = line(ends, [within, within], dims=(ISO, EXCESS), colour=MUTED, dash="dotted", width=1.2)
+    iso, error = float(split["invariance_iso"]), float(split["invariance_iso_error"])
+    if not ends[0] < iso < ends[1]:
+        return [level]
+    label = f"ISO {quantity(iso, error)}"
+    return [level, points([iso], [within], dims=(ISO, EXCESS), label=label, colour=INK, marker="star", size=15)]
 
 
 def read_noise_split_words(result: Any) -> Words:
@@ -84,7 +91,7 @@ def read_noise_split_words(result: Any) -> Words:
         for name, unit in (("before_gain", "e⁻"), ("after_gain", "ADU"), ("invariance_iso", ""))
     )
     within = f"{100 * split.attrs['within']:.0f} %"
-    told = f"From ISO {iso} on (star) the whole is within {within} of that floor. " if "not" not in iso else ""
+    told = "" if "not" in iso else f"From ISO {iso} on (star) the whole is within {within} of that floor. "
     return Words(
         f"Read noise before the gain, {before}, is there at every ISO; that after it, {after}, counts less the more "
         f"the signal is amplified first. {told}A higher setting takes off less than that and costs dynamic range. "

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..gain import SIGNAL_ADU, _channels, _named
-from ..theme import CHANNEL_COLOUR, INK, MUTED, REFERENCE, band, dimension, layout, line, panel, points
+from ..theme import CHANNEL_COLOUR, INK, MUTED, REFERENCE, band, dimension, layout, line, note, panel, points
 from ..words import Words, listing, quantity, source
 
 SHOT_VARIANCE = dimension("variance above read noise", "ADU²")
@@ -64,7 +64,7 @@ def dark_gain(transfer: xr.Dataset, darks: xr.Dataset, flats: xr.Dataset | None 
                 )
             )
         panels.append(panel(elements, title=f"Darks, {_named(iso)}", log="xy", legend="top_left", xlim=tuple(ends)))
-    return layout(panels or [panel([], title="Gain from darks")])
+    return layout(panels or [_nothing("Gain from darks", "too little dark current here", (DARK_SIGNAL, SHOT_VARIANCE))])
 
 
 def dark_gain_words(result: Any) -> Words:
@@ -119,7 +119,7 @@ def linearity(linear: xr.Dataset) -> hv.Layout:
         panels.append(
             panel(elements, title=_named(float(iso)), log="x", legend="top_left", xlim=tuple(ends), ylim=(-room, room))
         )
-    return layout(panels or [panel([], title="Linearity")])
+    return layout(panels or [_nothing("Linearity", "too few exposures here", (SIGNAL_ADU, DEVIATION))])
 
 
 def linearity_words(result: Any) -> Words:
@@ -137,6 +137,11 @@ def linearity_words(result: Any) -> Words:
         f"{share:.2f} %. {times}{source(result)}",
         "Deviations from a straight line in per cent against the signal, with a band as wide as the lamp's scatter.",
     )
+
+
+def _nothing(title: str, words: str, dims: tuple[hv.Dimension, hv.Dimension]) -> hv.Overlay:
+    """Return a panel that says why it is empty."""
+    return panel([note(0.5, 0.5, words, dims=dims, align=("center", "center"))], title=title, xlim=(0, 1), ylim=(0, 1))
 
 
 def _same(values: np.ndarray, value: float) -> np.ndarray:
