@@ -24,7 +24,7 @@ from . import (
     stacking,
     words,
 )
-from .laboratory import noise, transfer
+from .laboratory import noise, transfer, uniformity
 
 
 @dataclass(frozen=True)
@@ -243,6 +243,57 @@ _CHARTS = (
         words.hot_pixels,
         ("hot_pixels",),
         _DARKS,
+    ),
+    Chart(
+        "dark-law",
+        "Doubling, or an activation energy?",
+        "Dark current",
+        lambda result: uniformity.dark_law(result.dark_current, result.dark_law),
+        uniformity.dark_law_words,
+        ("dark_current", "dark_law"),
+        f"{_DARKS}, at two or more temperatures",
+        asked=True,
+    ),
+    Chart(
+        "fixed-pattern",
+        "What every frame has in common",
+        "Fixed pattern",
+        lambda result: uniformity.fixed_pattern(result.uniformity.bias_pattern, result.uniformity.flat_pattern),
+        uniformity.fixed_pattern_words,
+        ("uniformity.bias_pattern",),
+        "ten or more bias frames",
+        numbers=False,
+        asked=True,
+    ),
+    Chart(
+        "spectrogram",
+        "Stripes, or no order at all?",
+        "Fixed pattern",
+        lambda result: uniformity.spectrogram(result.uniformity.bias_pattern, result.uniformity.flat_pattern),
+        uniformity.spectrogram_words,
+        ("uniformity.bias_pattern",),
+        "ten or more bias frames",
+        asked=True,
+    ),
+    Chart(
+        "uniformity",
+        "How much the pixels differ",
+        "Fixed pattern",
+        lambda result: uniformity.uniformity_parts(result.uniformity.dsnu, result.uniformity.prnu),
+        uniformity.uniformity_parts_words,
+        ("uniformity.dsnu",),
+        "ten or more bias frames, and equal flats at half of saturation",
+        asked=True,
+    ),
+    Chart(
+        "defects",
+        "Hot, warm, dead and unstable pixels",
+        "Fixed pattern",
+        lambda result: uniformity.defects(result.uniformity.defects),
+        uniformity.defects_words,
+        ("uniformity.defects",),
+        f"{_DARKS}, ten bias frames, flats",
+        asked=True,
     ),
     Chart(
         "vignette",
