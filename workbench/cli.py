@@ -52,6 +52,7 @@ def main() -> None:
         workbench frames FOLDER                      what is there, as the workbench sees it
         workbench inspect FOLDER                     is my raw file raw?
         workbench characterize FOLDER --out results  black level, read noise, gain, dark current
+        workbench dark-library FOLDER --out FILE     predicts a master dark for any exposure, temperature
         workbench charts --frames FOLDER --out charts
         workbench plan FOLDER                        what to shoot next, how long the subs
         workbench app FOLDER                         all of it and the way to the picture, in a browser
@@ -213,6 +214,43 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     click.echo(f"written: {count} {'chart' if count == 1 else 'charts'} and sensor.json in {out}/")
     if not only:
         click.echo(f"open:    {out / 'index.html'}")
+
+
+@main.command("dark-library")
+@click.argument("folder", type=_FOLDER)
+@click.option("--out", type=_FOLDER, required=True, help="The FITS file to write, or a folder for dark-library.fits.")
+@click.option("--iso", type=float, help="Of this ISO; without it that with the most darks.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+@_says_what_is_wrong
+def dark_library(folder: Path, out: Path, iso: float | None, quiet: bool) -> None:
+    """Fit all darks in FOLDER together and keep what predicts a master dark for any other.
+
+    Darks of several exposures and temperatures (and bias frames) give each pixel's offset and dark
+    current, and one law of the temperature. `workbench predict-dark` then makes a master dark for the
+    exposure and temperature of the lights, with its variance.
+    """
+    from .runs import make_dark_library
+
+    result = make_dark_library(folder, out, iso=iso, progress=not quiet)
+    click.echo(repr(result))
+    click.echo(f"written: {result.path}")
+
+
+@main.command("predict-dark")
+@click.argument("library", type=_FOLDER)
+@click.option("--exposure", type=float, required=True, help="Of the lights [s].")
+@click.option("--temperature", type=float, help="Of their sensor [°C].")
+@click.option("--out", type=_FOLDER, required=True, help="The master dark to write, a FITS file.")
+@_says_what_is_wrong
+def predict_dark(library: Path, exposure: float, temperature: float | None, out: Path) -> None:
+    """Predict a master dark from a dark LIBRARY, with its variance, for any exposure and temperature."""
+    from .runs import predict_master_dark
+
+    warm = float("nan") if temperature is None else temperature
+    master = predict_master_dark(library, out, exposure=exposure, temperature=warm)
+    for warning in master.attrs["warnings"]:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"written: {out} ({exposure:g} s at {master.attrs['temperature']:g} °C)")
 
 
 @main.command()

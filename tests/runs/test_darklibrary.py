@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from workbench.calibrate import find_defects, open_master
+from workbench.cli import main
 from workbench.errors import WorkbenchError
 from workbench.runs import make_dark_library, predict_master_dark
 
@@ -31,3 +33,19 @@ def test_what_cannot_be_made_says_why(small_samples, tmp_path):
         make_dark_library(tmp_path, progress=False)
     with pytest.raises(WorkbenchError, match="not there"):
         predict_master_dark(tmp_path / "none.fits", tmp_path / "out.fits", exposure=1.0)
+
+
+def test_from_the_command_line(small_samples, tmp_path):
+    library, master = tmp_path / "dark-library.fits", tmp_path / "master.fits"
+    done = CliRunner().invoke(main, ["dark-library", str(small_samples), "--out", str(library), "--quiet"])
+    assert done.exit_code == 0, done.output
+    assert "doubles every" in done.output
+    predict = ["predict-dark", str(library), "--exposure", "300", "--out", str(master)]
+    done = CliRunner().invoke(main, [*predict, "--temperature", "40"])
+    assert done.exit_code == 0, done.output
+    assert "outside the library's darks" in done.output
+    assert open_master(master).attrs["temperature"] == 40
+    done = CliRunner().invoke(main, predict)
+    assert done.exit_code == 2
+    assert "say which" in done.output
+    assert "Traceback" not in done.output

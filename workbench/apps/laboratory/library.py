@@ -1,0 +1,49 @@
+"""Notebook 06: the dark library's prediction beside a dark that it has not seen."""
+
+from __future__ import annotations
+
+import holoviews as hv
+import numpy as np
+import xarray as xr
+
+from ... import charts
+from ...charts.words import degrees
+from ...darklibrary import predict_dark
+from ...sensor import fit_dark_library, stack_cube
+
+
+def settings(dark: xr.DataArray) -> dict[str, tuple[float, float]]:
+    """Name the exposures and temperatures of the darks that can be held out, the middle ones first.
+
+    Of the ISO with the most darks; a control chooses among them.
+    """
+    cube = _busiest(dark)
+    pairs = sorted(set(zip(cube["temperature"].values.tolist(), cube["exposure"].values.tolist(), strict=True)))
+    pairs.sort(key=lambda pair: abs(pairs.index(pair) - len(pairs) / 2))
+    return {f"{t:g} s at {degrees(warm)}": (t, warm) for warm, t in pairs}
+
+
+def _busiest(dark: xr.DataArray) -> xr.DataArray:
+    isos, counts = np.unique(dark["iso"].values, return_counts=True)
+    return dark.isel(frame=np.flatnonzero(dark["iso"].values == isos[np.argmax(counts)]))
+
+
+def held_out(dark: xr.DataArray, bias: xr.DataArray, setting: tuple[float, float]) -> hv.Layout:
+    """Fit a library without the darks of one exposure and temperature, and chart its prediction beside them.
+
+    Parameters
+    ----------
+    setting
+        From `settings`: exposure [s] and temperature [°C].
+    """
+    cube = _busiest(dark)
+    same = (cube["exposure"].values == setting[0]) & (cube["temperature"].values == setting[1])
+    library = fit_dark_library(cube.isel(frame=np.flatnonzero(~same)), bias, progress=False)
+    stack = stack_cube(cube.isel(frame=np.flatnonzero(same)), progress=False)
+    predicted = predict_dark(library, *setting)
+    # hot pixels scatter by their own shot noise in the measured darks, too
+    slope = np.mean(library.attrs["shot_slope"])
+    quiet = float(np.mean(library.attrs["read_variance"]))
+    noise = (quiet + slope * np.maximum(predicted["signal"].values - library["offset"].values, 0)) / stack.count
+    measured = xr.Dataset({"signal": (("y", "x"), stack.mean), "variance": (("y", "x"), noise)})
+    return charts.dark_prediction(predicted, measured)
