@@ -3,18 +3,21 @@
 import numpy as np
 import pandas as pd
 import pytest
+from astropy.io import fits
 
 from workbench.errors import WorkbenchError
 from workbench.frames import make_cube
 from workbench.sensor import linearity, linearity_error, photon_transfer
 
 
-def transfer(times, *, rate=1000.0, stated=None, bend=0.0, drift=0.0, seed=0, shape=(32, 32), aperture=np.nan):
+def transfer(
+    times, *, rate=1000.0, stated=None, bend=0.0, drift=0.0, seed=0, shape=(32, 32), aperture=np.nan, scene=1.0
+):
     rng = np.random.default_rng(seed)
     frames = []
     for time in times:
         for _ in range(2):
-            electrons = rng.poisson(rate * time * (1 + drift * rng.standard_normal()), shape)
+            electrons = rng.poisson(rate * time * (1 + drift * rng.standard_normal()) * scene, shape)
             frames.append(np.rint(600 + electrons * (1 - bend * electrons / 15_000)).clip(0, 16383).astype("uint16"))
     exposure = np.repeat(times if stated is None else stated, 2)
     names = [f"flat_{i}.nef" for i in range(len(frames))]
@@ -72,6 +75,36 @@ def test_the_rounded_names_of_shutter_times_are_not_the_sensors_fault():
     assert (found.linearity_error < 0.3).all()
     np.testing.assert_allclose(found.exposure_used, true)
     assert not linearity(transfer(TIMES)).attrs["true_times"]
+
+
+def test_times_that_are_off_are_told_from_a_sensor_that_bends():
+    """Colours at different levels of the same frame tell which it is."""
+    colour = np.tile([[0.4, 1.0], [1.0, 0.7]], (16, 16))
+    crooked = 1 + 0.06 * np.sin(np.arange(8))
+    lamp = linearity(transfer(TIMES, stated=TIMES * crooked, scene=colour))
+    assert (lamp.linearity_error > 2).all()
+    assert float(lamp.ratio_error.max()) < 0.3
+    assert any("and not the sensor" in text for text in lamp.attrs["warnings"])
+    sensor = linearity(transfer(TIMES, bend=0.15, scene=colour))
+    assert float(sensor.ratio_error.max()) > 1
+    assert np.isnan(sensor.ratio_error.sel(channel="G1")) or np.isnan(sensor.ratio_error.sel(channel="G2"))
+    assert not sensor.attrs["warnings"]
+
+
+def test_a_real_d7000_with_rounded_times_and_a_lamp_of_its_own(real_data):
+    table = pd.read_csv(real_data / "d7000-flats" / "frames.csv")
+    frames = [fits.getdata(real_data / "d7000-flats" / name).astype("uint16") for name in table["file"]]
+    cube = make_cube(
+        frames, cfa_pattern="GBRG", kind="flat", iso=100, exposure=table["exposure_s"], aperture=table["aperture"],
+        filename=table["file"].to_numpy(object), black_level=0, white_level=16383,
+    )  # fmt: skip
+    found = linearity(photon_transfer(cube, progress=False)).isel(iso=0)
+    assert found.attrs["true_times"]
+    assert float(found.linearity_error.max()) < 3
+    # the two greens are one colour, and red over green holds to a few tenths of a per cent
+    assert float(found.ratio_error.sel(channel="G1")) < 0.05
+    assert float(found.ratio_error.sel(channel="R")) < 0.5
+    assert "and not the sensor" in found.attrs["warnings"][0]
 
 
 def test_levels_of_one_aperture_are_compared():

@@ -16,6 +16,7 @@ _FEWEST = 4  # levels: a line through three says little about the fourth
 _ODD, _ODD_SIGMAS = 0.03, 6.0  # a level is odd if it is off the line of the others by both
 _NAMED = 0.85  # true times are taken where they leave less than this of the deviation
 _LONGEST_NAMED = 32.0  # s; beyond, times are counted and not named
+_SURE, _COMMON, _TOLD = 3.0, 2.0, 1.0  # errors; times the ratio's deviation; % of deviation from which it is told
 _ABS_TO_SIGMA = np.sqrt(2 / np.pi)  # mean deviation of a normal distribution over its σ
 
 
@@ -74,7 +75,9 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
     ones, 2 to the power of thirds, leave less than 85 % of the deviation, they are used.
 
     A lamp that drifts looks like a sensor that bends.  What its scatter between equal flats would make of the
-    linearity error is given beside it; a slower drift does not show there, so shoot the levels in mixed order.
+    linearity error is given beside it; a slower drift does not show there, so shoot the levels in mixed order.  Free of
+    lamp and shutter is the ratio of two colours, which are at different levels in the same frame: where the ratio holds
+    and the levels do not lie on a line, a warning says that it is not the sensor.
 
     Parameters
     ----------
@@ -88,7 +91,8 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
     xarray.Dataset
         Over (iso, channel): ``linearity_error`` [%], the mean absolute deviation LE; ``linearity_error_min``,
         ``linearity_error_max`` [%]; ``linearity_error_error`` [%], its uncertainty from the lamp's scatter;
-        ``lamp_share`` [%], the linearity error that this scatter alone would make; ``levels``.  Over (level,
+        ``lamp_share`` [%], the linearity error that this scatter alone would make; ``ratio_error`` [%], the mean
+        absolute deviation of the channel's ratio to the brightest channel (NaN for that one); ``levels``.  Over (level,
         channel): ``signal`` [ADU], ``deviation`` [%], ``used``; on level: ``iso_of_level``, ``exposure`` as stated,
         ``exposure_used``, ``aperture``.  attrs: ``true_times``, whether named times were replaced; ``warnings``.
     """
@@ -141,6 +145,16 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
             found["linearity_error_error"][row, column] = by_lamp / np.sqrt(count)
             found["lamp_share"][row, column] = by_lamp * _ABS_TO_SIGMA * np.sqrt(max(count - 2, 0) / count)
             found["levels"][row, column] = count
+        ratio = _ratio_error(levels["signal"], used, here)
+        found["ratio_error"][row] = ratio
+        apart = found["linearity_error"][row] - _SURE * found["linearity_error_error"][row]
+        if np.isfinite(ratio).any() and np.nanmean(apart) > max(_COMMON * np.nanmax(ratio), _TOLD):
+            off = float(np.nanmean(found["linearity_error"][row]))
+            warnings.append(
+                f"the flats at {describe({'iso': iso})} lie off a straight line by {off:.1f} % on average, but all "
+                f"colours alike (their ratios hold to {np.nanmax(ratio):.1f} %): the lamp or the exposure times are off, "
+                "and not the sensor"
+            )
         if odd:
             named = ", ".join(
                 f"{describe({'exposure': levels['exposure'][i]})} ({levels['file'][i]}: {share:+.1f} %)"
@@ -179,8 +193,21 @@ _VARIABLES = {
     "linearity_error_max": {"units": "%", "long_name": "greatest deviation from the line"},
     "linearity_error_error": {"units": "%", "long_name": "uncertainty of the linearity error"},
     "lamp_share": {"units": "%", "long_name": "linearity error that the lamp's scatter alone would make"},
+    "ratio_error": {"units": "%", "long_name": "deviation of the ratio to the brightest channel"},
     "levels": {"units": "1", "long_name": "light levels"},
 }
+
+
+def _ratio_error(signal: np.ndarray, used: np.ndarray, here: np.ndarray) -> np.ndarray:
+    """Return the mean absolute deviation [%] of each channel's ratio to the brightest, over the levels used of both."""
+    brightest = int(np.argmax(signal[here].max(axis=0)))
+    result = np.full(signal.shape[1], np.nan)
+    for column in range(signal.shape[1]):
+        both = here[used[here, column] & used[here, brightest]]
+        if column != brightest and both.size >= _FEWEST:
+            ratio = signal[both, column] / signal[both, brightest]
+            result[column] = 100 * np.abs(ratio / ratio.mean() - 1).mean()
+    return result
 
 
 def _levels(ptc: xr.Dataset) -> dict[str, np.ndarray]:
