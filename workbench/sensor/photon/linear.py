@@ -152,8 +152,8 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
             off = float(np.nanmean(found["linearity_error"][row]))
             warnings.append(
                 f"the flats at {describe({'iso': iso})} lie off a straight line by {off:.1f} % on average, but all "
-                f"colours alike (their ratios hold to {np.nanmax(ratio):.1f} %): the lamp or the exposure times are off, "
-                "and not the sensor"
+                f"colours alike (their ratios hold to {np.nanmax(ratio):.1f} %): the lamp or the exposure times are "
+                "off, and not the sensor"
             )
         if odd:
             named = ", ".join(
