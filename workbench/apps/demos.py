@@ -20,6 +20,7 @@ from ..camera import VirtualSensor, expose
 from ..charts import theme
 from ..charts.words import degrees, quantity
 from ..frames import channels_of
+from ..noise import variance_terms
 from ..sensor import Darks, dark_law, dark_noise
 
 _ADU = theme.dimension("pixel value", "ADU")
@@ -107,12 +108,13 @@ def noise_budget(
     >>> {name: round(value, 2) for name, value in parts.items()}
     {'light': 20.0, 'dark current': 1.1, 'read noise': 2.45, 'rounding': 0.08}
     """
-    return {
-        "light": math.sqrt(light * exposure),
-        "dark current": math.sqrt(sensor.mean_dark_current(temperature) * exposure),
-        "read noise": sensor.read_noise(iso),
-        "rounding": sensor.gain(iso) / math.sqrt(12),
-    }
+    terms = variance_terms(
+        light * exposure,
+        dark=sensor.mean_dark_current(temperature) * exposure,
+        read_noise=sensor.read_noise(iso),
+        gain=sensor.gain(iso),
+    )
+    return {name: math.sqrt(term) for name, term in terms.items() if name != "response"}
 
 
 def virtual_exposure(

@@ -13,6 +13,7 @@ import xarray as xr
 from ..charts.words import quantity
 from ..errors import WorkbenchError
 from ..frames import channels_of
+from ..noise import variance_terms
 
 
 class Spot(param.Parameterized):
@@ -49,7 +50,7 @@ def noise_budget(
 ) -> dict[str, float]:
     """Return the electrons of a pixel and what each source adds to its noise [e⁻ rms].
 
-    n = g (y - black); light √(n - D), dark signal √D, read noise, rounding g/√12; all together in quadrature.
+    n = g (y - black); light √(n - D), dark current √D, read noise, rounding g/√12; all together in quadrature.
 
     Parameters
     ----------
@@ -63,15 +64,11 @@ def noise_budget(
     Examples
     --------
     >>> {name: round(one, 2) for name, one in noise_budget(1600, black=600, gain=0.4, read_noise=3.0).items()}
-    {'electrons': 400.0, 'light': 20.0, 'dark signal': 0.0, 'read noise': 3.0, 'rounding': 0.12, 'all together': 20.22}
+    {'electrons': 400.0, 'light': 20.0, 'dark current': 0.0, 'read noise': 3.0, 'rounding': 0.12, 'all together': 20.22}
     """
     electrons = gain * (value - black)
-    parts = {
-        "light": math.sqrt(max(electrons - dark, 0.0)),
-        "dark signal": math.sqrt(max(dark, 0.0)),
-        "read noise": read_noise,
-        "rounding": gain / math.sqrt(12),
-    }
+    terms = variance_terms(max(electrons - dark, 0.0), dark=max(dark, 0.0), read_noise=read_noise, gain=gain)
+    parts = {name: math.sqrt(term) for name, term in terms.items() if name != "response"}
     return {"electrons": electrons, **parts, "all together": math.sqrt(sum(part**2 for part in parts.values()))}
 
 
