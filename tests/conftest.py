@@ -69,3 +69,11 @@ def night(samples):
     registration = align.register(lights, progress=False)
     aligned = stack.aligned(lights, registration).compute()
     return SimpleNamespace(frames=frames, masters=masters, lights=lights, registration=registration, aligned=aligned)
+
+
+@pytest.fixture(scope="session")
+def night_trial(night):
+    """Rejection methods tried on the sample lights with planted events."""
+    from workbench.stack import rejection_trial
+
+    return rejection_trial(night.lights, night.registration, window=(160, 240))

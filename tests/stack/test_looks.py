@@ -60,11 +60,6 @@ def test_pixels_that_are_not_there_are_refused(night):
 # -- planted events
 
 
-@pytest.fixture(scope="module")
-def trial(night):
-    return rejection_trial(night.lights, night.registration)
-
-
 def test_what_is_planted_is_what_was_asked_for():
     light, line = plant((200, 300), brightest=800.0, rays=0, seed=3)
     bright = light[line & (np.arange(300) > 270)]
@@ -74,12 +69,12 @@ def test_what_is_planted_is_what_was_asked_for():
         plant((50, 60), brightest=0.0)
 
 
-def test_the_noise_model_finds_most_and_throws_out_least(trial):
-    noise = trial.sel(rejection="noise")
+def test_the_noise_model_finds_most_and_throws_out_least(night_trial):
+    noise = night_trial.sel(rejection="noise")
     assert noise["default_found"] > 0.95
     assert noise["default_false_alarms"] < 0.001
     assert noise["left"] < 0.04
-    others = trial.drop_sel(rejection="noise")
+    others = night_trial.drop_sel(rejection="noise")
     assert (
         others["default_false_alarms"].where(others["default_found"] > 0.5) > 10 * noise["default_false_alarms"]
     ).sum()
@@ -88,15 +83,15 @@ def test_the_noise_model_finds_most_and_throws_out_least(trial):
     assert share[0] < 0.5
 
 
-def test_eight_samples_never_exceed_three_of_their_own_standard_deviations(trial):
-    assert trial["default_found"].sel(rejection="sigma") == 0  # (N - 1)/√N = 2.47
-    assert trial["left"].sel(rejection="sigma") == pytest.approx(1.0)
-    assert trial["found"].sel(rejection="sigma", threshold=2.0) > 0.9
+def test_eight_samples_never_exceed_three_of_their_own_standard_deviations(night_trial):
+    assert night_trial["default_found"].sel(rejection="sigma") == 0  # (N - 1)/√N = 2.47
+    assert night_trial["left"].sel(rejection="sigma") == pytest.approx(1.0)
+    assert night_trial["found"].sel(rejection="sigma", threshold=2.0) > 0.9
 
 
-def test_lower_thresholds_find_more_and_cost_more(trial):
+def test_lower_thresholds_find_more_and_cost_more(night_trial):
     for name in ("found", "false_alarms"):
-        assert (trial[name].diff("threshold") <= 0.01).all()
+        assert (night_trial[name].diff("threshold") <= 0.01).all()
 
 
 def test_three_frames_are_enough_for_the_noise_model(night):
