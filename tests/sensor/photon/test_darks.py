@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from workbench.camera import d7000, expose
+from workbench.camera.firmware import stock
 from workbench.frames import make_cube
 from workbench.sensor import compare_gains, dark_transfer, gain_from_darks
 
@@ -89,6 +90,19 @@ def test_darks_that_cannot_tell_say_why():
     kind, _ = measure(7, change=subtracted, shots=((600.0, 20.0, 3),))
     assert np.isnan(kind.gain).all()
     assert "subtracts the mean dark current" in kind.attrs["warnings"][0]
+
+
+def test_the_stock_firmware_leaves_long_darks_to_measure_and_clips_short_ones():
+    body, dark, bias = shoot(9, shots=((600.0, 20.0, 3), (60.0, -10.0, 3)))
+    cooked, zero = (cube.copy(data=np.stack([stock(frame, body) for frame in cube.values])) for cube in (dark, bias))
+    found = gain_from_darks(dark_transfer(cooked, zero, progress=False)).isel(iso=0)
+    truth = body.gain(200) / np.array([1.12, 1.0, 1.0, 1.16])
+    assert (abs(found.gain - truth) < 4 * found.gain_error).all()
+    assert (found.gain_error < 0.05).all()
+    short = cooked.isel(frame=slice(3, None))
+    none = gain_from_darks(dark_transfer(short, zero, progress=False))
+    assert np.isnan(none.gain).all()
+    assert "clipped at zero" in none.attrs["warnings"][0]
 
 
 def test_without_bias_of_the_iso_nothing_is_measured():

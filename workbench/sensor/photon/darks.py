@@ -286,12 +286,17 @@ _VARIABLES = {
 
 
 def _fit(one: xr.Dataset) -> tuple[dict[str, float], str]:
+    if one.sizes["point"]:
+        whole = (one["zero_fraction"].values <= CLIPPED_FRACTION) & (one["pixels"].values.sum(axis=1) > 0)
+        if not whole.any():
+            return {}, "the darks are clipped at zero, so their mean is not their signal; shoot longer or warmer ones"
+        # a setting goes as a whole: what of it lies above zero was chosen by its noise
+        lost = set(one["setting"].values[~whole])
+        one = one.isel(point=np.flatnonzero([number not in lost for number in one["setting"].values]))
     n, s, v = (one[name].values for name in ("pixels", "signal_sum", "variance_sum"))  # (point, block)
     read, signal = one["dark_variance"].values, one["signal"].values
     if not signal.size:
         return {}, "there is no pair of long darks with a third to sort by; shoot four of ten minutes"
-    if (one["zero_fraction"].values > CLIPPED_FRACTION).any():
-        return {}, "the darks are clipped at zero, so their mean is not their signal"
     ordinary = one["population"].values == 0
     shot = (one["variance"].values - read)[ordinary]
     level = signal[ordinary]
