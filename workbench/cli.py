@@ -197,7 +197,7 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     from .export import write_charts
     from .ingest import open_folder
     from .runs import characterize as run
-    from .runs import examine_lights, sample_folder
+    from .runs import examine_lights, measure_pixel_noise, sample_folder
 
     wanted = select(only)  # a misspelt name should not cost a minute
     frames = open_folder(folder if folder is not None else sample_folder(progress=not quiet), progress=not quiet)
@@ -205,6 +205,8 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     if frames.has("light") and any(need.startswith("lights.") for chart in wanted for need in chart.needs):
         result.lights = examine_lights(frames, sensor=result.sensor, progress=not quiet)
         result.warnings = list(dict.fromkeys([*result.warnings, *result.lights.warnings]))
+    if any("pixel_noise" in chart.needs for chart in wanted):
+        result.pixel_noise = measure_pixel_noise(frames, progress=not quiet)
     written = write_charts(result, out, only=only, progress=not quiet)
     click.echo(repr(result))
     click.echo("")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from workbench.camera import d7000
-from workbench.runs import characterize
+from workbench.ingest import open_folder
+from workbench.runs import characterize, measure_pixel_noise
 from workbench.runs.transfer import Transfer, derive_transfer
 
 
@@ -50,6 +51,24 @@ def test_nothing_comes_of_nothing():
     empty = derive_transfer(None, None, None, None)
     assert empty == Transfer()
     assert set(empty.results().values()) == {None}
+
+
+def test_the_noise_of_every_pixel_at_the_iso_with_the_most_frames(small_samples):
+    found = measure_pixel_noise(open_folder(small_samples, progress=False), progress=False)
+    assert (found.attrs["iso"], found.attrs["frames"]) == (200, 4)
+    assert (abs(found.tail_share) < 4 * found.tail_share_error).all()
+    truth = d7000(shape=(192, 288)).read_noise(200) / d7000(shape=(192, 288)).gain(200)
+    assert (abs(found.read_noise_adu - truth) < 4 * found.read_noise_adu_error).all()
+
+
+def test_a_cut_bias_frame_is_left_out_of_it(small_samples, tmp_path):
+    for path in sorted((small_samples / "bias").glob("bias_ISO200*.dng")):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    last = tmp_path / "bias_ISO200_04.dng"
+    last.write_bytes(last.read_bytes()[:-3000])
+    assert measure_pixel_noise(open_folder(tmp_path, progress=False), progress=False).attrs["frames"] == 3
+    last.with_name("bias_ISO200_03.dng").unlink()
+    assert measure_pixel_noise(open_folder(tmp_path, progress=False), progress=False) is None
 
 
 def test_gains_that_differ_are_told(result):

@@ -4,7 +4,17 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["characterization", "darklibrary", "finish", "inspection", "lights", "planning", "samples", "stack"],
+    submodules=[
+        "characterization",
+        "darklibrary",
+        "finish",
+        "inspection",
+        "lights",
+        "planning",
+        "samples",
+        "stack",
+        "transfer",
+    ],
     submod_attrs={
         "characterization": ["Characterization", "characterize"],
         "darklibrary": ["make_dark_library", "predict_master_dark"],
@@ -14,5 +24,6 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "planning": ["Plan", "plan"],
         "samples": ["sample_folder"],
         "stack": ["StackResult", "stack_folder"],
+        "transfer": ["Transfer", "measure_pixel_noise"],
     },
 )

@@ -46,6 +46,8 @@ class Characterization:
         Results of the functions of `workbench.sensor`.
     transfer
         What follows from read noise and photon transfer: full well, linearity, the read noise's split, gain from darks.
+    pixel_noise
+        What `runs.measure_pixel_noise` found, where it was asked.
     lights
         What `runs.examine_lights` found in the lights, where it was asked.
     uniformity
@@ -79,6 +81,7 @@ class Characterization:
     dark_subtraction: xr.Dataset | None = None
     snr: xr.Dataset | None = None
     transfer: Transfer = field(default_factory=Transfer)
+    pixel_noise: xr.Dataset | None = None
     uniformity: Uniformity | None = None
     fidelity: sensor.Fidelity | None = None
     lights: Lights | None = None

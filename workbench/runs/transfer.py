@@ -9,7 +9,10 @@ import numpy as np
 import xarray as xr
 
 from .. import sensor
+from ..errors import FrameReadError
+from ..ingest import Folder
 from ..results import written
+from ..sensor.selection import group_frames
 
 
 @dataclass(repr=False)
@@ -88,6 +91,26 @@ def derive_transfer(
         keep("dark_gain", alone if gain is None else sensor.compare_gains(alone, gain), "gain")
         found.warnings += _disagreement(found.dark_gain)
     return found
+
+
+def measure_pixel_noise(folder: Folder, *, progress: Any = True) -> xr.Dataset | None:
+    """Measure the read noise of every pixel at the ISO with the most bias frames, the lowest of several.
+
+    Returns
+    -------
+    xarray.Dataset or None
+        From `sensor.noise_distribution`; None where no ISO has three equal bias frames.
+    """
+    while folder.has("bias"):
+        bias = folder.cube("bias")
+        _, frames = max(group_frames(bias, "iso", "exposure"), key=lambda group: len(group[1]))
+        if len(frames) < 3:
+            return None
+        try:
+            return sensor.noise_distribution(sensor.noise_map(bias.isel(frame=frames), progress=progress))
+        except FrameReadError as error:
+            folder = folder.drop(error.path, error.problem)
+    return None
 
 
 def _disagreement(dark_gain: xr.Dataset | None) -> list[str]:
