@@ -157,7 +157,7 @@ def single(*rows: tuple[str, Any, Any, Any]) -> pd.DataFrame:
         table[label] = {"measured": quantity(values.mean(), float(error))}
         if true is not None:
             table[label]["truth"] = f"{float(true):,.5g}"
-    return pd.DataFrame.from_dict(table, orient="index")
+    return pd.DataFrame.from_dict(table, orient="index").fillna("")
 
 
 def two_darks(darks: Darks) -> pd.DataFrame:

@@ -19,8 +19,8 @@ def settings(dark: xr.DataArray) -> dict[str, tuple[float, float]]:
     """
     cube = _busiest(dark)
     pairs = sorted(set(zip(cube["temperature"].values.tolist(), cube["exposure"].values.tolist(), strict=True)))
-    pairs.sort(key=lambda pair: abs(pairs.index(pair) - len(pairs) / 2))
-    return {f"{t:g} s at {degrees(warm)}": (t, warm) for warm, t in pairs}
+    order = sorted(range(len(pairs)), key=lambda number: abs(number - len(pairs) / 2))
+    return {f"{pairs[k][1]:g} s at {degrees(pairs[k][0])}": pairs[k][::-1] for k in order}
 
 
 def _busiest(dark: xr.DataArray) -> xr.DataArray:
@@ -45,5 +45,7 @@ def held_out(dark: xr.DataArray, bias: xr.DataArray, setting: tuple[float, float
     slope = np.mean(library.attrs["shot_slope"])
     quiet = float(np.mean(library.attrs["read_variance"]))
     noise = (quiet + slope * np.maximum(predicted["signal"].values - library["offset"].values, 0)) / stack.count
-    measured = xr.Dataset({"signal": (("y", "x"), stack.mean), "variance": (("y", "x"), noise)})
+    full = 0.97 * library.attrs["white_level"]  # above it some of the frames saturate, and their mean is low
+    seen = np.where(stack.mean > full, np.nan, stack.mean) if np.isfinite(full) else stack.mean
+    measured = xr.Dataset({"signal": (("y", "x"), seen), "variance": (("y", "x"), noise)})
     return charts.dark_prediction(predicted, measured)
