@@ -13,7 +13,7 @@ import xarray as xr
 
 from .. import sensor
 from ..bayer import crop
-from ..errors import WorkbenchError
+from ..errors import FrameReadError, WorkbenchError
 from ..ingest import Folder
 from ..ingest.catalogue import open_frames
 from ..sensor.emva.images import emva_unit
@@ -137,7 +137,13 @@ def _prnu(
     if not np.isfinite(black).all():
         found.warnings.append("PRNU is not measured: the black level is not known; shoot bias frames")
         return None
-    stack = sensor.stack_cube(flats, black=black, progress=progress)
+    try:
+        stack = sensor.stack_cube(flats, black=black, progress=progress)
+    except FrameReadError:
+        raise
+    except WorkbenchError as error:  # flats without light
+        found.warnings.append(f"PRNU is not measured: {error}")
+        return None
     iso = float(flats["iso"].values[0])
     alike = zero is not None and (iso == found.iso or (math.isnan(iso) and math.isnan(found.iso)))
     found.prnu = sensor.measure_prnu(stack, zero if alike else None).assign_coords(iso=iso)
