@@ -247,7 +247,9 @@ def _dust(own: np.ndarray) -> np.ndarray:
     limit = 6 * 1.4826 * float(np.median(np.abs(own[::stride, ::stride])))
     together = lowpass(np.clip(own, -limit, limit))
     spread = 1.4826 * float(np.median(np.abs(together[::stride, ::stride])))
-    core = np.abs(together) > 6 * spread
+    threshold = np.full(own.shape, 12 * spread, own.dtype)  # mirrored edges and corners scatter up to twice as much
+    threshold[MARGIN:-MARGIN, MARGIN:-MARGIN] = 6 * spread
+    core = np.abs(together) > threshold
     return ndimage.binary_dilation(core, iterations=MARGIN) if core.any() else core
 
 
