@@ -94,3 +94,43 @@ def test_what_cannot_be_fitted_is_not_a_number_and_says_why(temperature, value, 
     assert np.isnan(law.doubling_temperature)
     assert np.isnan(law.doubling_temperature_error)
     assert words in law.attrs["warnings"][0]
+
+
+def arrhenius(temperature, energy=0.65):
+    kelvin = np.asarray(temperature, float) + 273.15
+    return 0.3 * np.exp(-energy / 8.617333262e-5 * (1 / kelvin - 1 / 293.15))
+
+
+def test_an_activation_energy_is_recovered_and_preferred():
+    temperature = [-15.0, 0.0, 10.0, 20.0, 32.0]
+    law = dark_law(currents(temperature, arrhenius(temperature), 0.002 * arrhenius(temperature)))
+    np.testing.assert_allclose(law.activation_energy, 0.65, rtol=1e-4)
+    assert law.attrs["law"] == "arrhenius"
+    assert not law.attrs["warnings"]  # it lies on a law, if not on that of doubling
+    assert law.chi2 > 10 > 1e-3 > law.chi2_arrhenius
+    middle = float(law.dark_current_reference_arrhenius)
+    np.testing.assert_allclose(middle, arrhenius(float(law.reference_temperature)), rtol=1e-4)
+    doubling = dark_law(currents(temperature, law_of(temperature), 0.002 * law_of(temperature)))
+    assert doubling.attrs["law"] == "doubling"
+    assert not doubling.attrs["warnings"]
+
+
+def test_intervals_hold_the_activation_energy():
+    rng = np.random.default_rng(5)
+    temperature = np.array([-10.0, 5.0, 20.0])
+    sigma = np.full(3, 0.003)
+    found, inside = [], 0
+    for _ in range(400):
+        law = dark_law(currents(temperature, rng.normal(arrhenius(temperature), sigma), sigma))
+        found.append(float(law.activation_energy))
+        inside += abs(found[-1] - 0.65) < float(law.activation_energy_error)
+    np.testing.assert_allclose(np.mean(found), 0.65, rtol=0.005)
+    assert 0.61 < inside / 400 < 0.76
+
+
+def test_two_temperatures_give_both_and_tell_neither():
+    law = dark_law(currents([-18.0, 20.0], law_of([-18.0, 20.0]), 0.001))
+    assert law.attrs["law"] == "either"
+    # one number for 38 K: ln(D2/D1)/(1/kT1 - 1/kT2)
+    between = 38 * np.log(2) / 6 / ((1 / 255.15 - 1 / 293.15) / 8.617333262e-5)
+    np.testing.assert_allclose(law.activation_energy, between, rtol=1e-6)
