@@ -10,6 +10,7 @@ import workbench
 # From the ground up; rooms on one line stand side by side and do not import each other.
 LAYERS = [
     ["errors"],
+    ["files"],
     ["frames"],
     ["bayer", "defects", "results", "vignetting"],
     ["darklibrary"],

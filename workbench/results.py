@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from .errors import WorkbenchError
+from .files import whole_file
 
 SCHEMA = Path(__file__).with_name("sensor.schema.json")
 SCHEMA_VERSION = 2
@@ -294,18 +293,8 @@ def write_sensor(sensor: xr.Dataset, path: str | Path) -> Path:
     if path.is_dir():
         path = path / FILE
     text = sensor_text(sensor)
-    aside = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(aside, 0o644)
-        os.replace(aside, path)
-    except OSError as error:
-        if aside is not None:
-            Path(aside).unlink(missing_ok=True)
-        raise WorkbenchError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
     return path
 
 

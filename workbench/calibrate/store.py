@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 
-from ..errors import FrameReadError, WorkbenchError
+from ..errors import FrameReadError
+from ..files import whole_file
 
 VERSION = 1  # of the way masters are made: another number, and all are made anew
 _NAMES = {"signal": "PRIMARY", "variance": "VARIANCE", "count": "COUNT", "unstable": "UNSTABLE"}
@@ -59,19 +59,9 @@ def save_master(master: xr.Dataset, path: str | Path) -> Path:
     for name, extension in list(_NAMES.items())[1:]:
         values = master[name].values
         hdus.append(fits.ImageHDU(values.astype(np.uint8) if values.dtype == bool else values, name=extension))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".part", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                _require_room(path, sum(hdu.filebytes() for hdu in hdus))
-                hdus.writeto(file)
-            os.replace(aside, path)
-        except BaseException:
-            Path(aside).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise WorkbenchError(f"{path}: the master cannot be written ({error}); give another folder") from None
+    with whole_file(path, "the master", "give another folder") as part:
+        _require_room(path, sum(hdu.filebytes() for hdu in hdus))
+        hdus.writeto(part)
     return path
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from ..bayer import channel_index
 from ..errors import WorkbenchError
+from ..files import aside
 from .firmware import save_frame
 from .sensor import VirtualSensor, d7000, expose
 from .sky import Sky, Trail, View, cosmic_rays, dust, make_night, make_sky, render
@@ -202,9 +202,8 @@ def save_fits(
     hdu.header["BAYERPAT"] = sensor.cfa_pattern
     hdu.header["ROWORDER"] = "TOP-DOWN"
     hdu.header["DATE-OBS"] = time.isoformat()
-    aside = path.with_name(f".{path.name}.part")
-    hdu.writeto(aside, overwrite=True)
-    os.replace(aside, path)
+    with aside(path) as part:
+        hdu.writeto(part)
     return path
 
 
@@ -269,9 +268,8 @@ def _write_truth(night: Night) -> None:
         hit_x=np.concatenate([hit[1] for hit in hits] or [[]]),
         hit_electrons=np.concatenate([hit[2] for hit in hits] or [[]]),
     )
-    aside = night.folder / f".{_TRUTH}.part"
-    aside.write_text(json.dumps(truth, indent=1))
-    os.replace(aside, night.folder / _TRUTH)
+    with aside(night.folder / _TRUTH) as part:
+        part.write_text(json.dumps(truth, indent=1))
 
 
 def _finite(value: float) -> float | None:

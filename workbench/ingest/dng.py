@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import struct
-import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from fractions import Fraction
@@ -17,6 +15,7 @@ import tifffile
 
 from ..bayer import channel_index, offsets
 from ..errors import WorkbenchError
+from ..files import whole_file
 from ..frames import CFA_CHANNELS, MOSAICS
 from .metadata import FrameInfo, read_exif
 from .plain import PlainPixels
@@ -261,21 +260,11 @@ def _packed_values(kind: int, values: Any) -> tuple[int, bytes]:
 
 def _write_aside(path: Path, *parts: Any) -> None:
     """Write into a neighbour and move it into place, so that no half-written file is ever seen."""
-    try:
-        handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    except OSError as error:
-        raise WorkbenchError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            for part in parts:
-                file.write(part)
-        os.chmod(aside, 0o644)
-        os.replace(aside, path)
-    except BaseException as error:
-        os.unlink(aside)
-        if isinstance(error, OSError):
-            raise WorkbenchError(f"cannot write {path}: {error.strerror}") from error
-        raise
+    if not path.parent.is_dir():
+        raise WorkbenchError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+    with whole_file(path) as whole, whole.open("wb") as file:
+        for part in parts:
+            file.write(part)
 
 
 def plain_dng(path: Path) -> tuple[dict[str, Any], PlainPixels] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import xarray as xr
 
 from .. import sensor
 from ..errors import FrameReadError, WorkbenchError
+from ..files import whole_file
 from ..frames import KINDS
 from ..ingest import Folder, open_folder, open_frames, read_metadata
 from ..ingest.metadata import kind_in_folders, kind_in_words
@@ -217,13 +217,8 @@ def _inspect(folder: Folder, progress: bool) -> Inspection:
 def write_inspection(inspection: Inspection, out: str | Path) -> Path:
     """Write the report card as ``fidelity.json`` (see `fidelity_to_json`) into a folder; returns its path."""
     path = Path(out) / "fidelity.json"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        content = {"camera": inspection.camera, "simulated": inspection.simulated}
-        content |= sensor.fidelity_to_json(inspection.fidelity)
-        aside.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise WorkbenchError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+    content = {"camera": inspection.camera, "simulated": inspection.simulated}
+    content |= sensor.fidelity_to_json(inspection.fidelity)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     return path

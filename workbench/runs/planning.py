@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import FrameReadError, WorkbenchError
+from ..files import whole_file
 from ..ingest import Folder, open_folder
 from ..plan import ShotList, background_rate, hours, plan_subs, shot_list, star_shapes, tracking
 from ..plan.lights import ELONGATION
@@ -268,13 +268,7 @@ def _hours(result: Plan, snr: float, share: float, overhead: float) -> xr.Datase
 def write_shots(result: Plan, out: str | Path) -> Path:
     """Write the shot list as ``shots.csv`` into a folder; returns its path."""
     path = Path(out) / "shots.csv"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        result.shots.table.rename(columns={"exposure": "exposure_s", "temperature": "temperature_c"}).to_csv(
-            aside, index=False
-        )
-        os.replace(aside, path)
-    except OSError as error:
-        raise WorkbenchError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+    table = result.shots.table.rename(columns={"exposure": "exposure_s", "temperature": "temperature_c"})
+    with whole_file(path) as part:
+        table.to_csv(part, index=False)
     return path

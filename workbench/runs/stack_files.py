@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from ..errors import WorkbenchError
+from ..files import aside
 from ..stack.engine import Plan
 from ..stack.fits_out import Layout
 from ..stack.survey import FrameSurvey
@@ -21,18 +21,15 @@ from ..stack.survey import FrameSurvey
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write aside, then rename: the file is whole or not there."""
-    aside = path.with_name(f".{path.name}.part")
-    with open(aside, "wb") as file:
-        file.write(data)
-    os.replace(aside, path)
+    with aside(path) as part:
+        part.write_bytes(data)
 
 
 def save_survey(path: Path, survey: FrameSurvey) -> None:
     """Keep what the first pass found on a light."""
-    aside = path.with_name(f".{path.stem}.part.npz")
     stars = {f"star_{name}": survey.stars[name].values for name in survey.stars}
-    np.savez(aside, level=survey.level, noise=survey.noise, attrs=json.dumps(survey.stars.attrs), **stars)
-    os.replace(aside, path)
+    with aside(path) as part:
+        np.savez(part, level=survey.level, noise=survey.noise, attrs=json.dumps(survey.stars.attrs), **stars)
 
 
 def load_survey(work: Path, number: int) -> FrameSurvey | None:
@@ -67,9 +64,8 @@ def bands_done(journal: Path, layout: Layout, digest: str) -> set[int]:
 
 def keep_chi(journal: Path, number: int, chi: np.ndarray) -> None:
     """Keep a band's chi-square sums; that the file is there says that the band's pixels are written."""
-    aside = journal / f".{number}.part.npy"
-    np.save(aside, chi)
-    os.replace(aside, journal / f"{number}.npy")
+    with aside(journal / f"{number}.npy") as part:
+        np.save(part, chi)
 
 
 def check_target(out: Path) -> None:

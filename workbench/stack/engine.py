@@ -8,7 +8,6 @@ nothing else; memory does not grow with the frames' size and hardly with their n
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ import numpy as np
 
 from ..align import Transform
 from ..errors import FrameReadError, WorkbenchError
+from ..files import aside
 from ..ingest import PlainPixels
 from . import tile
 from .reject import DEFAULTS, ESD, esd_table, method_number, sorting_network
@@ -102,12 +102,10 @@ def save_planes(planes: Planes, folder: Path) -> Path:
     """Write a group's planes into a new folder of flat arrays, so that any process can map them."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("base", "dark", "scale", "noise", "cell"):
-        aside = folder / f".{name}.part.npy"
-        np.save(aside, getattr(planes, name))
-        os.replace(aside, folder / f"{name}.npy")
-    aside = folder / ".white.part.npy"
-    np.save(aside, np.array(planes.white))
-    os.replace(aside, folder / "white.npy")
+        with aside(folder / f"{name}.npy") as part:
+            np.save(part, getattr(planes, name))
+    with aside(folder / "white.npy") as part:
+        np.save(part, np.array(planes.white))
     return folder
 
 
