@@ -72,7 +72,8 @@ def test_a_bias_clipped_at_zero_is_measured_by_what_is_left_of_it():
     assert (result.read_noise_adu_error < 0.06).all()
     np.testing.assert_allclose(result.black_level, 0.2, atol=0.15)
     np.testing.assert_allclose(result.variance, result.read_noise_adu**2 + 1 / 12)
-    assert "clipped at zero" in result.attrs["warnings"][0]
+    assert len(result.attrs["warnings"]) == 1
+    assert "at ISO 100 are clipped at zero" in result.attrs["warnings"][0]
     np.testing.assert_allclose(result.zero_fraction, 0.75, atol=0.1)
 
 

@@ -95,6 +95,7 @@ def read_noise(
     result = {name: np.full(shape, np.nan) for name in _VARIABLES}
     method = np.full(shape, "", object)
     warnings: list[str] = []
+    cut: dict[str, list[tuple[dict, float, np.ndarray]]] = {}  # settings that are clipped, by what is wrong with them
     quantisation = QUANTISATION_VARIANCE if np.issubdtype(bias.dtype, np.integer) else 0.0
     for number, (setting, frames) in enumerate(groups):
         where = np.flatnonzero(owner == number)
@@ -104,11 +105,13 @@ def read_noise(
         files = bias["filename"].values[frames]
         if clipped.any() and len(frames) > 1:
             fits = _fit_clipped(bias.isel(frame=frames[:_CLIPPED_FRAMES]), clipped, multiplier, progress)
-            warnings.append(_say_clipped(one, clipped, fits, setting, files))
+            found = _take_clipped(one, clipped, fits)
+            cut.setdefault(found, []).append((setting, 100 * float(one["zero_fraction"].max()), files))
         warnings += _refuse(one, setting, files, quantisation)
         for name in _VARIABLES:
             result[name][number] = one[name]
         method[number] = np.where(np.isnan(one["read_noise_adu"]), "", np.where(clipped, "clipped", "pairs"))
+    warnings = [_say_clipped(problem, settings) for problem, settings in cut.items()] + warnings
     data = {name: (("iso", "channel"), result[name], attrs) for name, attrs in _VARIABLES.items()}
     data["method"] = (("iso", "channel"), method, {"long_name": "how the read noise was measured"})
     data["frames"] = ("iso", [len(frames) for _, frames in groups], {"long_name": "bias frames"})
@@ -182,19 +185,15 @@ def _fit_clipped(
     return fits
 
 
-def _say_clipped(
-    one: dict[str, np.ndarray], clipped: np.ndarray, fits: list[ClippedFit | None], setting: dict, files: np.ndarray
-) -> str:
-    """Put what the clipped channels' likelihood tells in place of what pairs told, and say so."""
+def _take_clipped(one: dict[str, np.ndarray], clipped: np.ndarray, fits: list[ClippedFit | None]) -> str:
+    """Put what the clipped channels' likelihood tells in place of what pairs told; return why it tells nothing."""
     for name in set(one) - {"zero_fraction", "means"}:
         one[name] = np.where(clipped, np.nan, one[name])
     means = one["means"].copy()
-    problems = []
+    problem = ""
     for channel, fit in enumerate(fits):
-        if fit is None:
-            continue
-        if fit.problem:
-            problems.append(fit.problem)
+        if fit is None or fit.problem:
+            problem = problem if fit is None else fit.problem
             continue
         count = fit.offsets.size
         scatter = fit.offsets.std(ddof=1)
@@ -206,15 +205,20 @@ def _say_clipped(
         one["frame_scatter"][channel] = scatter
         means[:count, channel] = fit.offsets
     one["means"] = means
-    share = 100 * one["zero_fraction"].max()
+    return problem
+
+
+def _say_clipped(problem: str, settings: list[tuple[dict, float, np.ndarray]]) -> str:
+    """Say which bias frames are clipped, and what was made of them."""
+    where = ", ".join(describe(setting) for setting, _, _ in settings)
+    share = max(share for _, share, _ in settings)
     found = (
-        f"the bias frames at {describe(setting)} are clipped at zero ({share:.3g} % of the pixels in one frame "
-        f"of two or in both; {listed(files)}): "
-        "the camera subtracts its black level before saving"
+        f"the bias frames at {where} are clipped at zero (up to {share:.3g} % of the pixels in one frame of two or in "
+        f"both; {listed(settings[0][2])}): the camera subtracts its black level before saving"
     )
     advice = "; firmware or a camera setting that keeps the offset measures it directly"
-    if problems:
-        return f"{found}, and {problems[0]}: read noise and black level are left out{advice}"
+    if problem:
+        return f"{found}, and {problem}: read noise and black level are left out{advice}"
     return (
         f"{found}, so the spread of what is left is 40 % too small; read noise and black level are those of the normal "
         f"distribution that explains the pixels above zero best, less certain than from whole frames{advice}"
