@@ -277,23 +277,18 @@ def blocks(found: Uniformity, darks: sensor.Darks | None, fidelity: Any = None, 
     result: dict[str, Any] = {}
     if found.dsnu is not None:
         frames = found.dsnu["frames"].values
-        result["dsnu"] = [
-            entry
-            for number, iso in enumerate(found.dsnu["iso"].values)
-            for entry in _entries(found.dsnu.isel(iso=number), "dsnu", "none", iso, frames[number])
-        ]
-    if found.prnu is not None:
-        result["prnu"] = list(
-            _entries(found.prnu, "prnu", "highpass", found.prnu["iso"].values, found.prnu["frames"].values)
+        result["dsnu"] = _headed(
+            [
+                entry
+                for number, iso in enumerate(found.dsnu["iso"].values)
+                for entry in _entries(found.dsnu.isel(iso=number), "dsnu", "none", iso, frames[number])
+            ]
         )
+    if found.prnu is not None:
+        iso, frames = found.prnu["iso"].values, found.prnu["frames"].values
+        result["prnu"] = _headed(list(_entries(found.prnu, "prnu", "highpass", iso, frames)))
     if darks is not None and darks.current.sizes["setting"]:
-        result["dcnu"] = [
-            {
-                "iso": _number(one["iso"]), "temperature_c": _number(one["temperature"]), "value": _number(one["dcnu"]),
-                "error": _number(one["dcnu_error"]), "unit": "e-/s",
-            }
-            for one in (darks.current.isel(setting=i) for i in range(darks.current.sizes["setting"]))
-        ]  # fmt: skip
+        result["dcnu"] = _dcnu(darks.current)
     if found.defects is not None:
         attrs = found.defects.attrs
         result["defects"] = {
@@ -318,6 +313,45 @@ def blocks(found: Uniformity, darks: sensor.Darks | None, fidelity: Any = None, 
     if fidelity is not None:
         result["fidelity"] = sensor.fidelity_to_json(fidelity)
     return result
+
+
+def _headed(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Put the mean of the channels at the lowest ISO before the entries of all."""
+    first = [entry for entry in entries if entry["iso"] == entries[0]["iso"]]
+
+    def mean(parts: list[dict[str, Any] | None]) -> dict[str, Any] | None:
+        known = [part for part in parts if part is not None and part["value"] is not None]
+        if not known:
+            return None
+        errors = [part["error"] for part in known if part["error"] is not None]
+        return {
+            "value": float(np.mean([part["value"] for part in known])),
+            "error": float(np.linalg.norm(errors)) / len(known) if len(errors) == len(known) else None,
+            "unit": known[0]["unit"],
+        }
+
+    names = ("row", "column", "pixel", "unfiltered", "highpass")
+    return {
+        "iso": first[0]["iso"],
+        **(mean(first) or {"value": None, "error": None, "unit": first[0]["unit"]}),
+        **{name: mean([entry[name] for entry in first]) for name in names},
+        "filter": first[0]["filter"],
+        "settings": entries,
+    }
+
+
+def _dcnu(current: xr.Dataset) -> dict[str, Any]:
+    """Return the DCNU of every setting, before them that of the warmest at which no pixel saturates."""
+    names = {"iso": "iso", "temperature_c": "temperature", "value": "dcnu", "error": "dcnu_error"}
+    rows = [
+        {key: _number(current[name].values[i]) for key, name in names.items()} | {"unit": "e-/s"}
+        for i in range(current.sizes["setting"])
+    ]
+    saturated = current["saturated_pixels"].values
+    known = [i for i, row in enumerate(rows) if row["value"] is not None] or [0]
+    whole = [i for i in known if saturated[i] == 0] or known
+    best = max(whole, key=lambda i: -300.0 if rows[i]["temperature_c"] is None else rows[i]["temperature_c"])
+    return {**rows[best], "settings": rows}
 
 
 def _entries(one: xr.Dataset, name: str, wanted: str, iso: Any, frames: Any) -> Iterator[dict[str, Any]]:
