@@ -69,8 +69,31 @@ def test_mistakes_are_named(night):
     with pytest.raises(WorkbenchError, match="'bent' is none of"):
         align.register(night.lights, kind="bent", progress=False)
     one = night.lights.isel(frame=[0])
-    with pytest.raises(WorkbenchError, match="no light can be aligned"):
+    with pytest.raises(WorkbenchError, match="two lights or more"):
         align.register(one, progress=False)
+    apart = night.lights.isel(frame=slice(0, 2)).copy(deep=True)
+    apart["signal"][1] = apart["signal"][1, ::-1].values  # a mirror image: another sky
+    with pytest.raises(WorkbenchError, match=r"no light can be aligned to .*no star pattern"):
+        align.register(apart, progress=False)
+
+
+def test_real_lights_without_darks_keep_the_stated_drift(real_data, tmp_path):
+    from workbench import calibrate, stack
+    from workbench.ingest import open_folder
+
+    (tmp_path / "light").mkdir()
+    for path in (real_data / "m13").glob("*.fits"):
+        (tmp_path / "light" / path.name).symlink_to(path)
+    light = open_folder(tmp_path, progress=False).light
+    lights = calibrate.calibrate(light, calibrate.make_masters(light, progress=False))
+    found = align.register(lights, progress=False)
+    table = found.table().iloc[list(found.used)]
+    core = np.array([[675, 502], [660, 505], [648, 507], [637, 508], [626, 509]], float)[list(found.used)]
+    moved = core - core[found.used.index(found.reference)]
+    assert len(table) >= 4
+    assert np.abs(table[["dx", "dy"]].to_numpy(float) - moved).max() < 1.6  # the core is read off to a pixel
+    growth = stack.noise_against_frames(stack.aligned(lights, found).compute(), counts=(1, len(table)))
+    assert float(growth["noise"][0, 0] / growth["noise"][0, 1]) > 0.9 * np.sqrt(len(table))
 
 
 def test_the_reference_can_be_chosen_by_name(night):

@@ -162,6 +162,8 @@ def register(
     if kind != "auto" and kind not in KINDS:
         raise WorkbenchError(f"transform kind {kind!r} is none of auto, {', '.join(KINDS)}")
     names = [str(name) for name in signal["filename"].values]
+    if len(names) < 2:
+        raise WorkbenchError("alignment takes two lights or more; there is one")
     wanted = _wanted(reference, names)
     stars, level, noise = [], [], []
     for number in tqdm(range(len(names)), desc="registering", unit="frame", delay=2, leave=False, disable=not progress):

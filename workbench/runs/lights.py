@@ -98,7 +98,8 @@ def examine_lights(folder: str | Path | Folder, *, sensor: xr.Dataset | None = N
 def _calibrated(frames: Folder, sensor: xr.Dataset | None, progress: bool) -> tuple[xr.Dataset, MasterSet]:
     """The lights of the setting that most of them have, calibrated lazily, and their masters."""
     light = frames.light
-    settings = np.stack([light["iso"].values, light["exposure"].values], 1)
+    # what is not known counts as one setting
+    settings = np.nan_to_num(np.stack([light["iso"].values, light["exposure"].values], 1).astype(float), nan=-1)
     kinds, member = np.unique(settings, axis=0, return_inverse=True)
     member = member.ravel()
     same = np.flatnonzero(member == np.bincount(member, minlength=len(kinds)).argmax())

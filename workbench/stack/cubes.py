@@ -1,8 +1,8 @@
 """The verbs on cubes: calibrated lights put on the reference's grid, and stacked, lazily and open to inspection.
 
 The engine (`workbench.stack.engine`) does the same from files, tile by tile, for whole nights; these verbs are for
-looking at every step.  `aligned` resamples and normalises, `stack` rejects and averages; nothing is computed until
-asked, and then no more than what is asked for.
+looking at every step, and hold all frames of what is asked for in memory.  `aligned` resamples and normalises, `stack`
+rejects and averages; nothing is computed until asked, and then no more than what is asked for.
 """
 
 from __future__ import annotations
