@@ -157,6 +157,13 @@ def test_from_a_folder_to_a_picture(browser, address, small_samples, tmp_path):
     wait_for_figure(page, "stack.fits")
     faults["stack"] = serious_faults(page)
 
+    go(page, "Same spot")
+    wait_for_figure(page, "flat")
+    page.get_by_role("button", name="Calibrate and align").click()
+    page.get_by_text(re.compile(r"What \d lights say of column")).wait_for()
+    assert re.search(r"kept \([+-]\d", page.get_by_role("region", name="lights say of").inner_text())
+    faults["same spot"] = serious_faults(page)
+
     go(page, "Picture")
     page.get_by_role("button", name="Make the picture").click()
     page.get_by_text(str(tmp_path / "results" / "picture.png")).last.wait_for()

@@ -7,10 +7,9 @@ import html
 from pathlib import Path
 from typing import Any
 
-import holoviews as hv
 import panel as pn
 
-from ..apps import tables, viewer
+from ..apps import divider, tables, viewer
 from ..apps.pixel import Spot, pixel_table
 from ..charts.registry import REGISTRY
 from ..errors import WorkbenchError
@@ -21,6 +20,7 @@ from ..stack.fits_out import open_stack
 from .desk import Desk, results_beside
 from .jobs import Job
 from .parts import JobCard, Status, drawing, guarded, heading, listing, table
+from .spot import Spot as SameSpot
 
 _WIDE = {"sizing_mode": "stretch_width"}
 
@@ -241,7 +241,7 @@ class Charts:
         if chart is None or result is None:
             return
         words = chart.words(result)
-        drawn = chart.draw(result).opts(hv.opts.Layout(toolbar=None, backend="bokeh"))
+        drawn = chart.draw(result)
         self.place[:] = [
             drawing(drawn),
             pn.pane.HTML(f'<p class="caption">{html.escape(words.caption)}</p>', **_WIDE),
@@ -380,6 +380,7 @@ class Finish:
         words = [*job.value["history"], *(f"warning: {text}" for text in job.value["warnings"])]
         self.found[:] = [
             pn.pane.HTML(f"<p>Written: <code>{html.escape(str(path))}</code></p>", **_WIDE),
+            divider.compare(linear, finished, names=("linear, stretched for the screen", "finished")),
             drawing(viewer.side_by_side(pictures)),
             pn.pane.HTML(listing(words, 40), **_WIDE),
         ]
@@ -389,4 +390,4 @@ class Finish:
         self.card.refresh()
 
 
-STATIONS = (Frames, Measure, Charts, Stack, Finish)
+STATIONS = (Frames, Measure, Charts, Stack, SameSpot, Finish)

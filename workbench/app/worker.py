@@ -20,6 +20,7 @@ from typing import Any
 from ..errors import WorkbenchError
 
 DONE, FAILED, CRASHED, STOPPED = 0, 2, 1, 130
+LIGHTS, WINDOW = 12, (512, 768)  # that `look` aligns: lights; rows and columns of their middle
 PROBLEM = "\x1dproblem\x1f"  # stands before the sentence that says why a task failed
 
 
@@ -60,8 +61,45 @@ def export_charts(result: Any, out: Path) -> Any:
     return write_charts(result, out)
 
 
+def look(folder: Path, sensor: Any = None) -> dict[str, Any]:
+    """Calibrate one light whole, and align the middle of them all, for looking at single pixels.
+
+    Returns
+    -------
+    dict
+        ``calibrated`` (y, x) [e-], the first light; ``aligned`` (see `stack.aligned`), a window whose first pixel is
+        ``corner`` (row, column); ``busiest`` (y, x) in it, where a sample stands out; ``warnings``.
+    """
+    import numpy as np
+
+    from ..align import register
+    from ..calibrate import calibrate, make_masters
+    from ..ingest import open_folder
+    from ..stack import aligned
+    from ..stack.pixel import busiest_pixel
+
+    frames = open_folder(folder)
+    settings = frames.light["iso"].values, frames.light["exposure"].values
+    same = np.flatnonzero((settings[0] == settings[0][0]) & (settings[1] == settings[1][0]))[:LIGHTS]
+    light = frames.light.isel(frame=same)
+    others = {kind: frames.cube(kind) for kind in ("bias", "dark", "flat", "darkflat") if frames.has(kind)}
+    masters = make_masters(light, **others, sensor=sensor)
+    lights = calibrate(light, masters)
+    corner = [max(lights.sizes[dim] - most, 0) // 4 * 2 for dim, most in zip(("y", "x"), WINDOW, strict=True)]
+    window = {dim: slice(start, start + most) for dim, start, most in zip(("y", "x"), corner, WINDOW, strict=True)}
+    part = lights.isel(window).compute()
+    put = aligned(part, register(part)).compute()
+    return {
+        "calibrated": lights["signal"].isel(frame=0).values,
+        "aligned": put.drop_vars("saturated", errors="ignore"),
+        "corner": corner,
+        "busiest": busiest_pixel(put, "G" if "G" in put["channel"].values else "mono"),
+        "warnings": list(masters.warnings),
+    }
+
+
 TASKS: dict[str, Callable[..., Any]] = {
-    task.__name__: task for task in (samples, characterize, stack, finish, export_charts)
+    task.__name__: task for task in (samples, characterize, look, stack, finish, export_charts)
 }
 
 

@@ -7,8 +7,8 @@ Only what the screen shows is drawn: datashader averages the pixels that fall on
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -144,8 +144,8 @@ def _element(shown: Picture) -> hv.Image:
     return hv.Image((*columns, *shown.values), [COLUMN, ROW], [theme.dimension(name, shown.unit) for name in _PLANES])
 
 
-def _shaded(view: hv.Image, shown: Picture) -> hv.RGB:
-    """Turn the reduced view into what is drawn."""
+def _shaded(view: hv.Image, shown: Picture, size: tuple[int, int]) -> hv.RGB:
+    """Turn the reduced view into what is drawn, on so many pixels of the page."""
     planes = [view.dimension_values(dim, flat=False) for dim in view.vdims]
     grey = [
         shade(plane, limits, shown.midtones)
@@ -153,7 +153,12 @@ def _shaded(view: hv.Image, shown: Picture) -> hv.RGB:
     ]
     colours = grey * 3 if len(grey) == 1 else grey
     x, y = (view.dimension_values(dim, expanded=False) for dim in view.kdims)
-    return hv.RGB((x, y, *colours), [COLUMN, ROW])
+    rows, columns = shown.shape
+    return hv.RGB((x, y, *colours), [COLUMN, ROW]).opts(
+        backend="bokeh", width=size[0] + 70, height=size[1] + 76, invert_yaxis=True, xlim=(0, columns), ylim=(0, rows),
+        default_tools=["pan", "wheel_zoom", "reset"], active_tools=["pan", "wheel_zoom"], toolbar="above",
+        hooks=[partial(_finish, size=size)], title=shown.name,
+    )  # fmt: skip
 
 
 def live(shown: Picture, *, width: int = WIDTH, streams: Sequence[Any] = ()) -> hv.DynamicMap:
@@ -168,18 +173,12 @@ def live(shown: Picture, *, width: int = WIDTH, streams: Sequence[Any] = ()) -> 
     """
     from holoviews.operation.datashader import rasterize
 
+    theme.load_backends()
     rows, columns = shown.shape
     height = round(width * rows / columns)
     extra = {"streams": list(streams)} if streams else {}
     reduced = rasterize(_element(shown), aggregator="mean", width=width, height=height, **extra)
-    drawn = reduced.apply(_shaded, shown=shown)
-    return drawn.opts(
-        hv.opts.RGB(
-            backend="bokeh", title=shown.name, width=width + 70, height=height + 76, invert_yaxis=True,
-            default_tools=["pan", "wheel_zoom", "reset"], active_tools=["pan", "wheel_zoom"], toolbar="above",
-            hooks=[partial(_finish, size=(width, height))], xlim=(0, columns), ylim=(0, rows),
-        )
-    )  # fmt: skip
+    return reduced.apply(_shaded, shown=shown, size=(width, height))
 
 
 def _finish(plot: Any, _element: Any, *, size: tuple[int, int]) -> None:
@@ -210,7 +209,7 @@ def side_by_side(pictures: Sequence[Picture], *, columns: int = 2, width: int = 
         sizes = ", ".join(f"{shown.name}: {shown.shape[1]} x {shown.shape[0]}" for shown in pictures)
         raise WorkbenchError(f"pictures at the same spot need one size; these are {sizes or 'none'}")
     layout = hv.Layout([live(shown, width=width) for shown in pictures]).cols(columns)
-    return layout.opts(hv.opts.Layout(shared_axes=True, merge_tools=True, toolbar="above", backend="bokeh"))
+    return layout.opts(backend="bokeh", shared_axes=True, merge_tools=True, toolbar="above")
 
 
 def marked(shown: Picture, spot: Any, *, width: int = WIDTH) -> hv.DynamicMap:
@@ -250,9 +249,33 @@ def warm() -> None:
             live(picture("", values), width=24, streams=[view])[()]
 
 
-def changed(pictures: Mapping[str, Picture], chosen: str) -> Picture:
-    """Return one of some pictures with the limits of the first, so that blinking compares like with like."""
-    first = next(iter(pictures.values()))
-    one = pictures[chosen]
-    same = one.unit == first.unit and len(one.limits) == len(first.limits)
-    return Picture(one.name, one.values, one.unit, first.limits, first.midtones) if same else one
+def like(shown: Picture, first: Picture) -> Picture:
+    """Return a picture with the limits of another, so that blinking compares like with like."""
+    same = shown.unit == first.unit and len(shown.limits) == len(first.limits)
+    return replace(shown, limits=first.limits, midtones=first.midtones) if same else shown
+
+
+def blink(frame: Callable[[str], Picture], chosen: Any, *, width: int = WIDTH) -> hv.DynamicMap:
+    """Return a live picture of one of several frames; which, a widget tells.  The view stays where it is.
+
+    Parameters
+    ----------
+    frame
+        From the widget's value to a picture; all of one size.
+    chosen
+        The widget.
+    """
+    from holoviews.operation.datashader import rasterize
+
+    theme.load_backends()
+    last: dict[str, Picture] = {}
+
+    def element(value: Any) -> hv.Image:
+        last["shown"] = frame(value)
+        return _element(last["shown"])
+
+    first = frame(chosen.value)
+    size = width, round(width * first.shape[0] / first.shape[1])
+    whole = hv.DynamicMap(element, streams=[hv.streams.Params(chosen, ["value"])])
+    reduced = rasterize(whole, aggregator="mean", width=size[0], height=size[1])
+    return reduced.apply(lambda view: _shaded(view, last["shown"], size))
