@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: charts test lab lint format accuracy screenshots clean help
+.PHONY: app charts test lab lint format screenshots clean help
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,12 @@ test: $(READY)  ## run every test
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
+app: $(READY)  ## open the app in a browser
+	$(BIN)/workbench app
+
+screenshots: $(READY)  ## pictures of every notebook, the app and the charts' index, into screenshots/ (needs chromium)
+	$(BIN)/python -m tests.browser.screenshots screenshots
+
 lint: $(READY)  ## check the style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -32,4 +38,4 @@ format: $(READY)  ## put the style right
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 clean:  ## remove what the other commands made
-	rm -rf charts data-samples/generated data-samples/.generated* .pytest_cache .ruff_cache
+	rm -rf charts screenshots data-samples/generated data-samples/.generated* .pytest_cache .ruff_cache

@@ -1,35 +1,42 @@
-"""Run every notebook in JupyterLab and take pictures of it: python -m tests.browser.screenshots OUT [NOTEBOOK ...]."""
+"""Pictures for people to look at: python -m tests.browser.screenshots OUT [notebooks|app|charts|NOTEBOOK ...].
 
+Every notebook run in JupyterLab, a screen at a time; every station of the app; the index of the charts; the latter two
+at the width of a desk and of a phone, the index in light and dark.
+"""
+
+import os
+import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urlencode
 
 import nbformat
-from playwright.sync_api import sync_playwright
 
-from .jupyter import CHROMIUM_ARGUMENTS, Lab, jupyter_lab
+from .jupyter import Lab, jupyter_lab
+from .watch import Watch, chromium
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-WIDTH, HEIGHT = 1400, 1000
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = ROOT / "notebooks"
+DESK, PHONE, HEIGHT = 1400, 390, 1000
+PATIENCE = 300_000  # milliseconds
 
 
-def take(out: Path, names: list[str]) -> int:
-    """Take the pictures; returns how many notebooks printed errors or asked for the network."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        raise SystemExit("the program chromium is not installed")
+def of_notebooks(out: Path, names: list[str], program: str) -> int:
+    """Take pictures of notebooks; returns how many printed errors or asked for the network."""
     wrong = 0
-    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "notebooks"
         shutil.copytree(NOTEBOOKS, folder)
         with jupyter_lab(folder, Path(scratch) / "jupyter") as address:
             for path in sorted(folder.glob("*.ipynb")):
                 if names and path.stem not in names:
                     continue
-                with playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS) as browser:
-                    lab = Lab(browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}), address)
+                with chromium(program) as browser:
+                    lab = Lab(browser.new_page(viewport={"width": DESK, "height": HEIGHT}), address)
                     lab.open(path.name)
                     started = time.monotonic()
                     lab.run_all(sum(cell.cell_type == "code" for cell in nbformat.read(path, 4).cells))
@@ -40,6 +47,93 @@ def take(out: Path, names: list[str]) -> int:
                     problems = [*lab.errors(), *lab.refused, *lab.complaints]
                 wrong += bool(problems)
                 print(f"{path.stem}: ran in {seconds:.0f} s", *problems, sep="\n  ")
+    return wrong
+
+
+def of_the_app(out: Path, program: str) -> int:
+    """Take pictures of every station of the app, after its work is done."""
+    from workbench.runs import sample_folder
+
+    out.mkdir(parents=True, exist_ok=True)
+    stations = {
+        "Frames": ("", "What is there"),
+        "Sensor": ("Measure the sensor", r"^done in"),
+        "Charts": ("", "Gain against ISO"),
+        "Stack": ("Calibrate and stack", r"lights stacked"),
+        "Same spot": ("Calibrate and align", r"lights say of"),
+        "Picture": ("Make the picture", r"^Written:"),
+    }
+    with tempfile.TemporaryDirectory() as scratch, chromium(program) as browser:
+        command = [sys.executable, "-m", "workbench.cli", "app", "--no-browser", "--port", "0"]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"HOME": scratch})
+        try:
+            address = re.search(r"http://\S+", server.stdout.readline())[0]
+            asked = urlencode({"folder": str(sample_folder()), "results": f"{scratch}/results"})
+            complaints = []
+            for width in (DESK, PHONE):
+                page = browser.new_page(viewport={"width": width, "height": HEIGHT})
+                page.set_default_timeout(PATIENCE)
+                watch = Watch(page)
+                page.goto(f"{address}?{asked}")
+                page.get_by_text("What is there").wait_for()
+                for name, (button, sign) in stations.items():
+                    page.locator(".bk-tab", has_text=name).click()
+                    if button and width == DESK:
+                        page.get_by_role("button", name=button).click()
+                    page.get_by_text(re.compile(sign)).last.wait_for()
+                    page.wait_for_timeout(2500)
+                    page.screenshot(path=out / f"{name.lower().replace(' ', '-')}-{width}.png", full_page=True)
+                complaints += [*watch.complaints, *watch.refused]
+                page.close()
+        finally:
+            server.terminate()
+            server.wait(30)
+            server.stdout.close()
+    print("the app", *complaints, sep="\n  ")
+    return bool(complaints)
+
+
+def of_the_charts(out: Path, program: str) -> int:
+    """Take pictures of the index of the charts: at a desk in light and dark, on a phone."""
+    from workbench.export import write_charts
+    from workbench.runs import characterize, sample_folder
+
+    out.mkdir(parents=True, exist_ok=True)
+    complaints = []
+    with tempfile.TemporaryDirectory() as scratch, chromium(program) as browser:
+        write_charts(characterize(sample_folder()), scratch)
+        for name, width, scheme in (("desk", DESK, "light"), ("dark", DESK, "dark"), ("phone", PHONE, "light")):
+            context = browser.new_context(
+                offline=True, viewport={"width": width, "height": HEIGHT}, color_scheme=scheme, reduced_motion="reduce"
+            )
+            page = context.new_page()
+            watch = Watch(page, re.compile(r"file://|data:|blob:"))
+            page.goto((Path(scratch) / "index.html").as_uri())
+            for _ in range(page.evaluate("Math.ceil(document.documentElement.scrollHeight / 600)")):
+                page.mouse.wheel(0, 600)
+                page.wait_for_timeout(250)
+            page.wait_for_timeout(1500)
+            page.evaluate("window.scrollTo(0, 0)")
+            page.screenshot(path=out / f"index-{name}.png", full_page=True)
+            complaints += [*watch.complaints, *watch.refused]
+            context.close()
+    print("the charts", *complaints, sep="\n  ")
+    return bool(complaints)
+
+
+def take(out: Path, wanted: list[str]) -> int:
+    """Take the pictures; returns how many things went wrong."""
+    program = shutil.which("chromium")
+    if program is None:
+        raise SystemExit("the program chromium is not installed")
+    names = [name for name in wanted if name not in ("notebooks", "app", "charts")]
+    wrong = 0
+    if not wanted or "charts" in wanted:
+        wrong += of_the_charts(out / "charts", program)
+    if not wanted or "app" in wanted:
+        wrong += of_the_app(out / "app", program)
+    if not wanted or "notebooks" in wanted or names:
+        wrong += of_notebooks(out, names, program)
     return wrong
 
 

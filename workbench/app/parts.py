@@ -125,11 +125,8 @@ class JobCard:
         there = self.desk.folder is not None
         self.button.disabled = not there or (job is not None and job.active)
         self.stop.visible = job is not None and job.active
-        told = (
-            f"<p class='same'>In a terminal: <code>{html.escape(shlex.join(self.command()))}</code></p>"
-            if there
-            else ""
-        )
+        words = self.command() if there else []
+        told = f"<p class='same'>In a terminal: <code>{html.escape(shlex.join(words))}</code></p>" if words else ""
         if self.same.object != told:
             self.same.object = told
         if job is None:
