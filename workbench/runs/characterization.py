@@ -20,6 +20,7 @@ from ..errors import FrameReadError, WorkbenchError
 from ..frames import channels_of
 from ..ingest import Folder, open_folder
 from ..results import is_simulated, sensor_dataset, write_sensor, written
+from ..sensor.bias import CLIPPED_FRACTION
 from .transfer import Transfer, derive_transfer
 from .uniformity import DEFECTS_FILE, Uniformity, blocks, card_frames, measure_uniformity
 
@@ -372,12 +373,9 @@ class _Run:
         return darks
 
     def _read_noise(self) -> xr.Dataset | None:
-        read = self._try("bias", lambda cube: sensor.read_noise(cube, progress=self.bar))
-        if read is None or not (read["method"] == "clipped").any():
-            return read
-        known = self._try("flat", lambda _: self._multipliers())
-        if not known:
-            return read
+        # what the camera multiplied with is needed for clipped frames alone, and flats show it best
+        clipped = self._try("bias", lambda cube: (np.asarray(cube.data[0]) == 0).mean() > CLIPPED_FRACTION)
+        known = self._try("flat", lambda _: self._multipliers()) if clipped else None
         return self._try("bias", lambda cube: sensor.read_noise(cube, multiplier=known, progress=self.bar))
 
     def _transfer(self, read: xr.Dataset | None, ptc: xr.Dataset | None, gain: xr.Dataset | None) -> Transfer:
@@ -398,10 +396,13 @@ class _Run:
         codes = sensor.missing_codes(sensor.count_codes(flat.isel(frame=lowest), progress=self.bar)).isel(iso=0)
         factor, error = codes["multiplier"].values, codes["multiplier_error"].values
         changed = np.abs(factor - 1) > np.maximum(5 * np.nan_to_num(error), 0.005)
-        names = codes["channel"].values[changed].tolist()
-        self.multipliers = dict(zip(names, factor[changed].tolist(), strict=True))
-        if self.multipliers:
-            named = ", ".join(f"{name} by {value:.3g}" for name, value in self.multipliers.items())
+        names, known = codes["channel"].values, np.isfinite(factor)
+        factor = np.where(changed, factor, 1.0)
+        self.multipliers = dict(zip(names[known].tolist(), factor[known].tolist(), strict=True))
+        if changed.any():
+            named = ", ".join(
+                f"{name} by {value:.3g}" for name, value in zip(names[changed], factor[changed], strict=True)
+            )
             self.warnings.append(
                 f"the camera multiplied its numbers before it saved them ({named}; codes are missing accordingly), so "
                 "the gain of these channels is per saved ADU, and low by that factor; firmware that saves raw helps"
