@@ -193,7 +193,9 @@ def table(best: dict, large: dict, preview: dict) -> list[str]:
         "",
         f"Simulated stack of 16 megapixels, three channels; {os.cpu_count()} processors, {platform.machine()},"
         f" Python {platform.python_version()}. Made by `python benchmarks/finish.py`: the two take turns, the fastest"
-        " run of each counts.",
+        " run of each counts. Processes that wanted a processor meanwhile, these included (load average):"
+        f" {os.getloadavg()[0]:.1f}; beyond {os.cpu_count()} they wait for each other, and the processor times tell"
+        " more.",
         "",
         "| | time [s] | processor time [s] | peak memory [GiB] |",
         "|---|---|---|---|",
