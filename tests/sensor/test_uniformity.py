@@ -157,7 +157,7 @@ def test_dust_is_not_the_pixels(striped):
     shadow = 1 - 0.08 * ((mote < 24) & (mote > 8))
     dusty = flat.copy(data=((flat.values - 600.0) * shadow + 600).round().astype("uint16"))
     found = measure_prnu(dusty, stack_cube(bias, progress=False), progress=False)
-    assert 0.01 < float(found.dust.mean()) < 0.2
+    assert 0.01 < float(found.dust.mean()) < 0.3
     best = {"filter": "highpass", "part": "total"}
     np.testing.assert_allclose(found.prnu.sel(best), clean.prnu.sel(best), rtol=0.03)
 

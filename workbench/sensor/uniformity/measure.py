@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -19,6 +19,7 @@ from .parts import MARGIN, PARTS, SMALLEST, Spatial, common_parts, highpass, low
 from .stacks import FrameStack, stack_frames
 
 FILTERS = ("none", "highpass")
+_ODD = 4.0  # robust standard deviations beyond which a pixel's own response tells nothing of dust
 _SAMPLE = 400_000  # pixels that tell a median well enough
 _BLOCKS = 32  # along the shorter side, for the vignetting model
 _HALF = 0.5  # of saturation: where the standard takes its flats
@@ -198,31 +199,30 @@ def measure_prnu(
     values, errors = np.full((2, len(FILTERS), len(names), len(PARTS)), np.nan)
     signal, dust = np.empty((2, len(names)))
     dust[:] = 0
-    for channel in range(len(names)):
-        mean, half = stack.plane("mean", channel), stack.plane("half_difference", channel)
-        odd = stack.count // 2
-        signal[channel] = level = float(mean.mean(dtype=float))
+    filtered = [_own_response(stack, channel) for channel in range(len(names))]
+    dusty = None
+    if filtered[0] is None:
+        warnings.append(_too_small(stack.plane("mean", 0).shape))
+    else:
+        dusty = _dust([one.own for one in filtered])
+        dust[:] = np.count_nonzero(dusty) / dusty.size
+    odd = stack.count // 2
+    for channel, one in enumerate(filtered):
+        signal[channel] = level = float(stack.plane("mean", channel).mean(dtype=float))
         pattern = None if dark is None or dark.count < 2 else dark.halves(channel)
         found = common_parts(*(picture / np.float32(level) for picture in stack.halves(channel)))
         values[0, channel], errors[0, channel] = root(_less(found, pattern, 1 / level**2, filtered=False))
-        if min(mean.shape) < SMALLEST:
-            warnings.append(_too_small(mean.shape))
+        if one is None:
             continue
-        model = _illumination(mean)
-        flattened = mean / model
-        inner = slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN)
-        smooth = lowpass(flattened)[inner]
-        own = flattened[inner] / smooth - 1
-        noise = highpass(half / model) / smooth
-        dusty = _dust(own)
-        own[dusty], noise[dusty] = 0, 0
-        sound = 1 - np.count_nonzero(dusty) / dusty.size
-        pair = own + noise * np.float32(2 * odd / stack.count), own - noise * np.float32(2 - 2 * odd / stack.count)
+        one.own[dusty], one.noise[dusty] = 0, 0
+        sound = 1 - dust[channel]
+        pair = (
+            one.own + one.noise * np.float32(2 * odd / stack.count),
+            one.own - one.noise * np.float32(2 - 2 * odd / stack.count),
+        )
         found = common_parts(*pair, filtered=True)
         found = Spatial(found.value / sound, found.error / sound**1.5)  # what is set to zero counts for nothing
-        dust[channel] = 1 - sound
-        share = float(np.mean(1 / np.square(smooth * model[inner], dtype=float)))
-        values[1, channel], errors[1, channel] = root(_less(found, pattern, share, filtered=True))
+        values[1, channel], errors[1, channel] = root(_less(found, pattern, one.inverse_square, filtered=True))
     dims = ("filter", "channel", "part")
     words = "photo-response non-uniformity"
     return xr.Dataset(
@@ -238,19 +238,59 @@ def measure_prnu(
     )
 
 
-def _dust(own: np.ndarray) -> np.ndarray:
-    """Tell where neighbours deviate together, by more than chance: at the edges of dust shadows.
+class _Own(NamedTuple):
+    """A channel's high-passed relative response, half the difference of the two halves, and ⟨1/signal²⟩ [1/ADU²]."""
 
-    The high-passed flat, single odd pixels cut, smoothed once more, lies more than six robust standard deviations off.
+    own: np.ndarray
+    noise: np.ndarray
+    inverse_square: float
+
+
+def _own_response(stack: FrameStack, channel: int) -> _Own | None:
+    """Divide the vignetting model out and take the smooth rest away; None for a picture too small for it."""
+    mean, half = stack.plane("mean", channel), stack.plane("half_difference", channel)
+    if min(mean.shape) < SMALLEST:
+        return None
+    model = _illumination(mean)
+    flattened = mean / model
+    inner = slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN)
+    smooth = lowpass(flattened)[inner]
+    return _Own(
+        flattened[inner] / smooth - 1,
+        highpass(half / model) / smooth,
+        float(np.mean(1 / np.square(smooth * model[inner], dtype=float))),
+    )
+
+
+def _dust(responses: list[np.ndarray]) -> np.ndarray:
+    """Tell where neighbours deviate together, by more than chance: in small dust shadows, and at the edges of large.
+
+    Dust shadows all colours alike, and neighbours alike; a pixel's own response is its own, however odd, so single
+    odd ones are cut first.  Means over the cells of the mosaic, over 3 x 3 of them, and over some tens of pixels that
+    lie more than six robust standard deviations off are dust, with what is about them.
     """
-    stride = max(1, int(np.sqrt(own.size / _SAMPLE)))
-    limit = 6 * 1.4826 * float(np.median(np.abs(own[::stride, ::stride])))
-    together = lowpass(np.clip(own, -limit, limit))
-    spread = 1.4826 * float(np.median(np.abs(together[::stride, ::stride])))
-    threshold = np.full(own.shape, 12 * spread, own.dtype)  # mirrored edges and corners scatter up to twice as much
-    threshold[MARGIN:-MARGIN, MARGIN:-MARGIN] = 6 * spread
-    core = np.abs(together) > threshold
-    return ndimage.binary_dilation(core, iterations=MARGIN) if core.any() else core
+    together = np.zeros_like(responses[0])
+    for own in responses:
+        limit = _ODD * _spread(own)
+        together += np.clip(own, -limit, limit)
+    found = np.zeros(together.shape, bool)
+    scales = [(together, 2)] if len(responses) > 1 else []  # of a single colour one pixel is no neighbourhood
+    scales += [(ndimage.uniform_filter(together, 3, mode="reflect"), 3), (lowpass(together), MARGIN)]
+    for picture, reach in scales:
+        threshold = np.full(picture.shape, 6 * _spread(picture), np.float32)
+        if reach == MARGIN:  # mirrored edges scatter up to twice as much
+            inner = slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN)
+            threshold *= 2
+            threshold[inner] /= 2
+        core = np.abs(picture) > threshold
+        if core.any():
+            found |= ndimage.binary_dilation(core, iterations=reach)
+    return found
+
+
+def _spread(values: np.ndarray) -> float:
+    stride = max(1, int(np.sqrt(values.size / _SAMPLE)))
+    return 1.4826 * float(np.median(np.abs(values[::stride, ::stride])))
 
 
 def _illumination(plane: np.ndarray) -> np.ndarray:
