@@ -17,6 +17,7 @@ from ..stack import aligned, before_after, noise_against_frames, rejection_trial
 MOST_LIGHTS = 16  # looked at; more only take longer
 WINDOW = (1024, 1536)  # rows and columns about the middle that are aligned and stacked
 PIECE = (240, 360)  # rows and columns shown
+TRIED = (192, 384)  # rows and columns in which rejection is tried
 _AUDITED = 4  # lights whose background tells what a flat leaves
 
 
@@ -89,7 +90,7 @@ def examine_lights(folder: str | Path | Folder, *, sensor: xr.Dataset | None = N
         put = aligned(cut, registration).compute()
         found["growth"] = noise_against_frames(put)
         found["pair"] = before_after(put, piece=PIECE)
-        found["trial"] = rejection_trial(cut, registration)
+        found["trial"] = rejection_trial(cut, registration, window=TRIED, thresholds=(2.0, 2.5, 3.0, 4.0, 6.0))
     except WorkbenchError as problem:
         warnings.append(f"the lights were not stacked: {problem}")
     return Lights(**found, warnings=list(dict.fromkeys(warnings)))

@@ -301,10 +301,15 @@ def average(
     weight
         (frame, channel).
     """
-    kept = np.isfinite(values) & (flags == 0)
-    w = np.where(kept, np.asarray(weight, np.float32)[:, :, None, None], np.float32(0))
-    total = w.sum(axis=0)
+    weight = np.asarray(weight, np.float32)[:, :, None, None]
+    total, mean, noise = (np.zeros(values.shape[1:], np.float32) for _ in range(3))
+    count = np.zeros(values.shape[1:], np.int64)
+    for value, spread, flag, w in zip(values, variance, flags, weight, strict=True):  # a frame at a time stays in cache
+        kept = np.isfinite(value) & (flag == 0)
+        of_frame = w * kept
+        count += kept
+        total += of_frame
+        mean += of_frame * np.where(kept, value, 0)
+        noise += of_frame * of_frame * np.where(kept, spread, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(kept, w * values, 0).sum(axis=0) / total
-        noise = np.where(kept, w * w * variance, 0).sum(axis=0) / total**2
-    return mean.astype(np.float32), noise.astype(np.float32), kept.sum(axis=0)
+        return mean / total, noise / total**2, count

@@ -143,8 +143,8 @@ def sky_noise(picture: np.ndarray, sky: np.ndarray) -> tuple[float, int]:
     d = (picture[inner] - around / 4)[good]
     if d.size < 500:
         raise WorkbenchError("there is hardly any starless sky in these lights to measure the noise in")
-    spread = 1.4826 * np.median(np.abs(d - np.median(d)))
-    kept = d[np.abs(d - np.median(d)) < 5 * spread]
+    d = d - np.median(d)
+    kept = d[np.abs(d) < 5 * 1.4826 * np.median(np.abs(d))]
     return float(np.sqrt(kept.var() / 1.25)), int(d.size)
 
 
