@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import re
 import struct
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from astropy.io import fits
 from PIL import ImageCms
 
 from ..errors import StageError, WorkbenchError
+from ..files import whole_file
 from .picture import PLANES, check_picture, in_bands
 from .png import write_png
 
@@ -85,15 +85,9 @@ def write_picture(
         raise WorkbenchError(f"{path}: {bits} bits do not suit this picture; {', '.join(map(str, allowed))} do")
     if not path.parent.is_dir():
         raise WorkbenchError(f"{path}: the folder {path.parent} does not exist; make it first")
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
     writer = {"png": _write_png, "tiff": _write_tiff, "fits": _write_fits, "xisf": _write_xisf}[kind]
-    try:
-        writer(aside, picture, bits, describe(picture, settings))
-        os.replace(aside, path)
-    except OSError as problem:
-        raise WorkbenchError(f"{path}: cannot be written: {problem.strerror or problem}") from problem
-    finally:
-        aside.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        writer(part, picture, bits, describe(picture, settings))
     return path
 
 
