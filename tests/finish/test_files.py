@@ -263,7 +263,7 @@ def test_what_cannot_be_written_is_said_and_nothing_is_left(tmp_path, linear, st
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("workbench.finish.files.os.replace", full_disk)
+    monkeypatch.setattr("workbench.files.os.replace", full_disk)
     with pytest.raises(WorkbenchError, match="No space left"):
         write_picture(stretched, tmp_path / "a.png")
     assert os.listdir(tmp_path) == []
