@@ -80,7 +80,7 @@ def of_the_app(out: Path, program: str) -> int:
                     page.locator(".bk-tab", has_text=name).click()
                     if button and width == DESK:
                         page.get_by_role("button", name=button).click()
-                    page.get_by_text(re.compile(sign)).last.wait_for()
+                    page.get_by_text(re.compile(sign)).filter(visible=True).last.wait_for()
                     page.wait_for_timeout(2500)
                     page.screenshot(path=out / f"{name.lower().replace(' ', '-')}-{width}.png", full_page=True)
                 complaints += [*watch.complaints, *watch.refused]

@@ -30,7 +30,13 @@ th, td {{ padding: 3px 14px 3px 0; border-bottom: 1px solid #dfe6ec; text-align:
 .scroll {{ overflow-x: auto; max-width: 100%; }}
 """
 
-_TABS = ".bk-tab { font-size: 15px; padding: 8px 16px; } .bk-tab.bk-active { font-weight: 600; }"
+_TABS = """
+.bk-tab { font-size: 15px; padding: 8px 16px; } .bk-tab.bk-active { font-weight: 600; }
+@media (max-width: 700px) {
+  .bk-header, .bk-headers-wrapper, .bk-headers { flex-wrap: wrap; overflow: visible; height: auto; }
+  .bk-tab { padding: 6px 9px; }
+}
+"""
 
 
 def build(runner: Runner, folder: str = "", results: str = "") -> pn.Template:

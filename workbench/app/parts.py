@@ -41,9 +41,13 @@ def listing(sentences: list[str], most: int = 12) -> str:
     return f"<ul>{shown}{more}</ul>" if sentences else ""
 
 
-def drawing(element: Any) -> pn.pane.HoloViews:
-    """Return a chart or a live picture; Panel would link the axes of all that a page shows, by their names."""
-    return pn.pane.HoloViews(element, backend="bokeh", linked_axes=False, center=False)
+def drawing(element: Any) -> pn.Column:
+    """Return a chart or a live picture, to be scrolled where the screen is narrower.
+
+    Panel would link the axes of all that a page shows, by their names.
+    """
+    pane = pn.pane.HoloViews(element, backend="bokeh", linked_axes=False, center=False)
+    return pn.Column(pane, styles={"overflow-x": "auto", "max-width": "100%"})
 
 
 class Status:
