@@ -197,16 +197,18 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     from .export import write_charts
     from .ingest import open_folder
     from .runs import characterize as run
-    from .runs import examine_lights, measure_pixel_noise, sample_folder
+    from .runs import examined_beside, measure_pixel_noise, sample_folder
 
     wanted = select(only)  # a misspelt name should not cost a minute
     frames = open_folder(folder if folder is not None else sample_folder(progress=not quiet), progress=not quiet)
-    result = run(frames, out=out, progress=not quiet)
-    if frames.has("light") and any(need.startswith("lights.") for chart in wanted for need in chart.needs):
-        result.lights = examine_lights(frames, sensor=result.sensor, progress=not quiet)
-        result.warnings = list(dict.fromkeys([*result.warnings, *result.lights.warnings]))
-    if any("pixel_noise" in chart.needs for chart in wanted):
-        result.pixel_noise = measure_pixel_noise(frames, progress=not quiet)
+    looked = frames.has("light") and any(need.startswith("lights.") for chart in wanted for need in chart.needs)
+    with examined_beside(frames if looked else None) as lights:
+        result = run(frames, out=out, progress=not quiet)
+        if any("pixel_noise" in chart.needs for chart in wanted):
+            result.pixel_noise = measure_pixel_noise(frames, progress=not quiet)
+        result.lights = lights()
+    if result.lights is not None:
+        result.warnings += [f"lights: {text}" for text in result.lights.warnings]
     written = write_charts(result, out, only=only, progress=not quiet)
     click.echo(repr(result))
     click.echo("")

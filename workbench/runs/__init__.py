@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "darklibrary": ["make_dark_library", "predict_master_dark"],
         "finish": ["finish_file"],
         "inspection": ["Inspection", "inspect"],
-        "lights": ["Lights", "examine_lights"],
+        "lights": ["Lights", "examine_lights", "examined_beside"],
         "planning": ["Plan", "plan"],
         "samples": ["sample_folder"],
         "stack": ["StackResult", "stack_folder"],

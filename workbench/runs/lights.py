@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,6 +99,36 @@ def examine_lights(folder: str | Path | Folder, *, sensor: xr.Dataset | None = N
     except WorkbenchError as problem:
         warnings.append(f"the lights were not stacked: {problem}")
     return Lights(**found, warnings=list(dict.fromkeys(warnings)))
+
+
+@contextlib.contextmanager
+def examined_beside(frames: Folder | None) -> Iterator[Callable[[], Lights | None]]:
+    """Examine lights in a process of its own while this one does something else; yields what waits for the answer.
+
+    Compiling for the first time, which Python does on one core, then takes half as long.  None for no frames.
+
+    Examples
+    --------
+    >>> with examined_beside(None) as lights:
+    ...     print(lights())
+    None
+    """
+    if frames is None:
+        yield lambda: None
+        return
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        future = pool.submit(examine_lights, frames, progress=False)
+
+        def answer() -> Lights:
+            try:
+                return future.result()
+            except BrokenProcessPool:  # killed, for its memory perhaps: once more, here
+                return examine_lights(frames, progress=False)
+
+        try:
+            yield answer
+        finally:
+            future.cancel()
 
 
 def _calibrated(frames: Folder, sensor: xr.Dataset | None, progress: bool) -> tuple[xr.Dataset, MasterSet]:
