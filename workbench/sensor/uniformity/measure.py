@@ -89,13 +89,12 @@ def measure_dsnu(
         if stack is None:
             continue
         for channel in range(len(names)):
-            halves = stack.halves(channel)
+            shape = stack.plane("mean", channel).shape
             for kind, name in enumerate(FILTERS):
-                if name == "highpass" and min(halves[0].shape) < SMALLEST:
-                    warnings.append(_too_small(halves[0].shape))
+                if name == "highpass" and min(shape) < SMALLEST:
+                    warnings.append(_too_small(shape))
                     continue
-                pair = [highpass(half) for half in halves] if name == "highpass" else halves
-                found = root(common_parts(*pair, filtered=name == "highpass"))
+                found = root(stack.common(channel, filtered=name == "highpass"))
                 values[number, kind, channel], errors[number, kind, channel] = found
     factor = np.full((len(stacks), len(names), 2), np.nan)
     if gain is not None:
@@ -209,9 +208,10 @@ def measure_prnu(
     odd = stack.count // 2
     for channel, one in enumerate(filtered):
         signal[channel] = level = float(stack.plane("mean", channel).mean(dtype=float))
-        pattern = None if dark is None or dark.count < 2 else dark.halves(channel)
+        pattern = [None if dark is None or dark.count < 2 else dark.common(channel, filtered=k) for k in
+                   ((False, True) if one is not None else (False,))]  # fmt: skip
         found = common_parts(*(picture / np.float32(level) for picture in stack.halves(channel)))
-        values[0, channel], errors[0, channel] = root(_less(found, pattern, 1 / level**2, filtered=False))
+        values[0, channel], errors[0, channel] = root(_less(found, pattern[0], 1 / level**2))
         if one is None:
             continue
         one.own[dusty], one.noise[dusty] = 0, 0
@@ -222,7 +222,7 @@ def measure_prnu(
         )
         found = common_parts(*pair, filtered=True)
         found = Spatial(found.value / sound, found.error / sound**1.5)  # what is set to zero counts for nothing
-        values[1, channel], errors[1, channel] = root(_less(found, pattern, one.inverse_square, filtered=True))
+        values[1, channel], errors[1, channel] = root(_less(found, pattern[1], one.inverse_square))
     dims = ("filter", "channel", "part")
     words = "photo-response non-uniformity"
     return xr.Dataset(
@@ -317,12 +317,10 @@ def _flat_stack(flat: xr.DataArray, dark: FrameStack | None, black: Any, progres
     return stack_cube(flat, black=black, progress=progress)
 
 
-def _less(found: Spatial, pattern: tuple[np.ndarray, np.ndarray] | None, factor: float, *, filtered: bool) -> Spatial:
-    """Take the fixed pattern of the dark (two halves) out of the flat's relative variances."""
-    if pattern is None:
+def _less(found: Spatial, dark: Spatial | None, factor: float) -> Spatial:
+    """Take the fixed pattern of the dark [ADU²] out of the flat's relative variances."""
+    if dark is None:
         return found
-    pair = [highpass(half) for half in pattern] if filtered else pattern
-    dark = common_parts(*pair, filtered=filtered)
     return Spatial(found.value - factor * dark.value, np.hypot(found.error, factor * dark.error))
 
 

@@ -90,7 +90,7 @@ def fixed_pattern(stack: FrameStack, channel: str | None = None, *, relative: bo
 
 
 def _spectrogram(pattern: np.ndarray) -> np.ndarray:
-    """Return the root of the mean power along the second axis, without the frequency zero, at most 2000 lines."""
-    lines = pattern[:: max(1, pattern.shape[0] // 2000)]
+    """Return the root of the mean power along the second axis, without the frequency zero, of some hundred lines."""
+    lines = pattern[:: max(1, pattern.shape[0] // 600)]
     power = np.abs(np.fft.rfft(lines, axis=1, norm="ortho")) ** 2
     return np.sqrt(power.mean(axis=0)[1:])

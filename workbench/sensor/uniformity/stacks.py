@@ -7,7 +7,7 @@ variance without temporal noise, whatever that noise looks like.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numba
@@ -16,6 +16,7 @@ import numpy as np
 from ...bayer import channel_index
 from ...errors import WorkbenchError
 from ...statistics import counted
+from .parts import Spatial, common_parts, highpass
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,15 @@ class FrameStack:
     levels: np.ndarray
     black: np.ndarray
     pattern: str
+    _known: dict[tuple[int, bool], Spatial] = field(default_factory=dict, repr=False, compare=False)
+
+    def common(self, channel: int, *, filtered: bool = False) -> Spatial:
+        """Return the variances that a channel's two halves have in common (see `common_parts`), found once."""
+        key = channel, filtered
+        if key not in self._known:
+            halves = self.halves(channel)
+            self._known[key] = common_parts(*(map(highpass, halves) if filtered else halves), filtered=filtered)
+        return self._known[key]
 
     def plane(self, name: str, channel: int) -> np.ndarray | None:
         """Return the pixels (a view) of one channel of a picture: ``mean``, ``half_difference`` or ``variance``."""
@@ -124,13 +134,17 @@ def stack_frames(
             halves = [np.zeros(frame.shape, np.float32), np.zeros(frame.shape, np.float32)]
             square = np.zeros(frame.shape, np.float32)
             continue
-        _add(frame, first, cell, scale, level0, halves[number % 2], square)
+        if black is None:
+            _add_plain(frame, first, halves[number % 2], square)
+        else:
+            _add(frame, first, cell, scale, level0, halves[number % 2], square)
     if first is None:
         raise WorkbenchError("a stack needs a frame at least; there is none")
     known = np.reshape(levels, (-1, cell.size))
     common = np.ones(cell.size) if black is None else (known.mean(axis=0) - level0) / (known[0] - level0)
     sizes = (count + 1) // 2, count // 2
-    mean, half = _finish(first, cell, level0, common, halves, square, sizes)
+    mean, half = np.empty(first.shape, np.float32), halves[0]
+    _finish(first, cell, level0, common, *halves, square, np.array(sizes), mean)
     return FrameStack(mean, half if count > 1 else None, square if count > 1 else None, count, known, level0, pattern)
 
 
@@ -157,24 +171,30 @@ def _add(frame, first, cell, scale, black, half, square):
                 square[y, x] += difference * difference
 
 
-def _finish(first, cell, black, common, halves, square, sizes):
-    """Turn the sums into mean, half difference and variance, in their own memory."""
-    even, odd = halves
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _add_plain(frame, first, half, square):
+    """The same without scaling, in vector registers."""
+    for y in range(frame.shape[0]):
+        line, start, sums, squares = frame[y], first[y], half[y], square[y]
+        for x in range(line.size):
+            difference = np.float32(line[x]) - np.float32(start[x])
+            sums[x] += difference
+            squares[x] += difference * difference
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _finish(first, cell, black, common, even, odd, square, sizes, mean):
+    """Turn the sums into mean, half difference (in `even`) and variance (in `square`)."""
     step = cell.shape[0]
-    count = sum(sizes)
-    mean = np.empty(first.shape, np.float32)
-    for (row, column), channel in np.ndenumerate(cell):
-        where = slice(row, None, step), slice(column, None, step)
-        one, other, squares = even[where], odd[where], square[where]
-        total = one + other
-        if count > 1:
-            squares -= total * total / np.float32(count)
-            squares *= np.float32(common[channel] ** 2 / (count - 1))
-            one /= np.float32(sizes[0])  # the first frame's difference from itself is zero
-            other /= np.float32(sizes[1])
-            one -= other
-            one *= np.float32(common[channel] / 2)
-        total /= np.float32(count)
-        total += first[where] - np.float32(black[channel])
-        mean[where] = total * np.float32(common[channel])
-    return mean, even
+    count = np.float32(sizes[0] + sizes[1])
+    for y in range(first.shape[0]):
+        for x in range(first.shape[1]):
+            channel = cell[y % step, x % step]
+            factor = np.float32(common[channel])
+            one, other = even[y, x], odd[y, x]
+            total = one + other
+            # the first frame's difference from itself is zero, so it counts among the even ones
+            mean[y, x] = (total / count + (np.float32(first[y, x]) - np.float32(black[channel]))) * factor
+            if sizes[1]:
+                square[y, x] = (square[y, x] - total * total / count) * (factor * factor / (count - np.float32(1)))
+                even[y, x] = (one / np.float32(sizes[0]) - other / np.float32(sizes[1])) * (factor / np.float32(2))
