@@ -12,7 +12,7 @@ LAYERS = [
     ["errors"],
     ["files"],
     ["frames"],
-    ["bayer", "defects", "results", "vignetting"],
+    ["bayer", "defects", "keeping", "results", "vignetting"],
     ["darklibrary"],
     ["statistics"],
     ["noise"],

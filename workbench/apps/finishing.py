@@ -18,21 +18,31 @@ import xarray as xr
 
 from .. import charts, finish
 from ..errors import WorkbenchError
+from ..ingest import open_folder
 from ..runs import stack_folder
 from ..runs.finish import open_linear
 from .divider import SAMPLE, WIDTH, difference, divider, jpeg, next_key, pixels, screen, shown
-from .lessons import live_text
+from .lessons import kept, live_text
 
 _DARKEST = 0.01  # of the range from black to white: what a screen hardly tells from black
 
 
-def open_stack(source: str | Path, *, progress: bool = False) -> xr.Dataset:
+def open_stack(source: str | Path, *, keep: bool = False, progress: bool = False) -> xr.Dataset:
     """Open a linear stack: a file, or a folder of lights with their calibration frames, which is stacked first.
 
-    The stack of a folder is not kept; `workbench stack` writes one that is.
+    Parameters
+    ----------
+    source
+        The file or the folder.
+    keep
+        Keep the stack of a folder for the other notebooks of the course, or take the one that is kept (`lessons.kept`).
+        `workbench stack` writes a file of your own.
     """
     if Path(source).is_file():
         return open_linear(source)
+    if keep:
+        frames = open_folder(source, progress=progress)
+        return kept("stack", frames, otherwise=lambda: open_stack(source, progress=progress))
     with tempfile.TemporaryDirectory() as aside:
         path = Path(aside) / "stack.fits"
         stack_folder(source, path, progress=progress)

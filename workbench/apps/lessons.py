@@ -6,11 +6,13 @@ tested without a browser.
 
 from __future__ import annotations
 
+import hashlib
 import html
 import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,15 @@ import holoviews as hv
 import panel as pn
 import param
 
+from .. import keeping
 from ..charts import theme
 from ..charts.registry import REGISTRY
 from ..charts.words import quantity
 from ..errors import WorkbenchError
+from ..ingest.catalogue import Folder
 from ..results import is_simulated
 from ..runs import Characterization
+from ..runs.samples import own_folder
 
 _WIDTH = 820
 _BESIDE = 0.86  # of the size of a panel
@@ -268,6 +273,67 @@ def _read_exercises() -> dict[str, dict[str, Any]]:
 def exercises() -> dict[str, Exercise]:
     """Return all exercises of the course by their names, each one new."""
     return {name: Exercise(**told) for name, told in _read_exercises().items()}
+
+
+def keep(name: str, result: Any, frames: Folder) -> Any:
+    """Keep what a notebook has measured for those that follow, and return it; `kept` takes it up.
+
+    It goes into the folder ``measured`` beside the notebooks (or into ``WORKBENCH_CACHE``), one file a name and folder
+    of frames; it may be deleted at any time.  Where nothing can be written nothing is kept, and a line says why.
+
+    Parameters
+    ----------
+    name
+        What the others ask for: ``"gain"``.
+    result
+        A Dataset, a DataArray or a named tuple of these.
+    frames
+        From `open_folder`: the whole folder that was measured.
+    """
+    try:
+        keeping.save(_kept_file(name, frames), keeping.frames_key(frames.table), result)
+    except WorkbenchError as problem:
+        _say(f"The {name} is not kept: {problem}")
+    return result
+
+
+def kept(name: str, frames: Folder, otherwise: Callable[[], Any]) -> Any:
+    """Return what an earlier notebook has measured on these very frames; else measure it, and keep it.
+
+    Of other frames, changed frames, another version of the workbench or a damaged file nothing is taken.  One line says
+    where the numbers come from.
+
+    Parameters
+    ----------
+    name, frames
+        As for `keep`.
+    otherwise
+        Measures it: called where nothing is kept.
+    """
+    path = _kept_file(name, frames)
+    result = keeping.load(path, keeping.frames_key(frames.table)) if path.is_file() else None
+    if result is not None:
+        when = datetime.fromtimestamp(path.stat().st_mtime)
+        _say(f"The {name}: as an earlier notebook measured it on these frames ({when:%Y-%m-%d %H:%M}).")
+        return result
+    _say(f"The {name}: no earlier notebook has measured it on these frames, so it is measured here.")
+    return keep(name, otherwise(), frames)
+
+
+def kept_folder(name: str, frames: Folder) -> Path:
+    """Return a folder for what keeps its own files, such as the masters of `calibrate.make_masters(folder=...)`."""
+    return _kept_file(name, frames).with_suffix("")
+
+
+def _say(words: str) -> None:
+    print(words)  # noqa: T201  a line below the cell, in the notebook and in a terminal
+
+
+def _kept_file(name: str, frames: Folder) -> Path:
+    """One file a name and folder: what is measured anew takes the place of what it was measured for before."""
+    root = Path(frames.root).resolve()
+    mark = hashlib.sha256(root.as_posix().encode()).hexdigest()[:8]
+    return own_folder("measured", "notebooks/measured") / f"{name.replace(' ', '-')}-{root.name}-{mark}.npz"
 
 
 def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.viewable.Viewable:

@@ -330,20 +330,33 @@ def _scene(recipe: Recipe) -> tuple[camera.Sky, tuple[camera.View, ...], np.ndar
     return sky, tuple(views), camera.dust(recipe.shape, motes=5, depth=0.08, seed=_SEED)
 
 
-def _home() -> Path:
-    """Return where the full set belongs on this machine."""
+def own_folder(name: str, in_project: str) -> Path:
+    """Return where files belong that the workbench makes for itself: in the project, else in the user's cache folder.
+
+    Parameters
+    ----------
+    name
+        The folder's name in the cache, or in the folder that the environment variable ``WORKBENCH_CACHE`` names.
+    in_project
+        The folder's path in the project, where there is one and it can be written.
+    """
     if os.environ.get("WORKBENCH_CACHE"):
-        return Path(os.environ["WORKBENCH_CACHE"]) / "samples"
-    project = _PROJECT / "data-samples"
-    if (project / "README.md").is_file() and os.access(project, os.W_OK):
-        return project / "generated"
+        return Path(os.environ["WORKBENCH_CACHE"]) / name
+    project = _PROJECT / in_project
+    if (_PROJECT / "data-samples" / "README.md").is_file() and os.access(project.parent, os.W_OK):
+        return project
     if sys.platform == "win32":
         cache = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
     elif sys.platform == "darwin":
         cache = Path.home() / "Library" / "Caches"
     else:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "astrophoto-workbench" / "samples"
+    return cache / "astrophoto-workbench" / name
+
+
+def _home() -> Path:
+    """Return where the full set belongs on this machine."""
+    return own_folder("samples", "data-samples/generated")
 
 
 def _is_whole(folder: Path) -> bool:

@@ -1,0 +1,207 @@
+"""What one notebook keeps the next one takes: the same bits, and never those of other frames."""
+
+import multiprocessing
+import os
+import shutil
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from workbench import keeping, sensor
+from workbench.apps import finishing, lessons
+from workbench.errors import WorkbenchError
+from workbench.ingest import open_folder
+
+
+@pytest.fixture(scope="module")
+def frames(small_samples):
+    return open_folder(small_samples, progress=False)
+
+
+@pytest.fixture(scope="module")
+def measured(frames):
+    noise = sensor.read_noise(frames.bias)
+    transfer = sensor.photon_transfer(frames.flat, noise, progress=False)
+    gain = sensor.fit_gain(transfer)
+    darks = sensor.measure_dark(frames.dark, frames.bias, gain, progress=False)
+    return {"read noise": noise, "transfer": transfer, "gain": gain, "darks": darks}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A folder of its own for what is kept."""
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "measured"
+
+
+@pytest.fixture
+def own(tmp_path, small_samples):
+    """A copy of a few frames that may be changed."""
+    folder = tmp_path / "my frames"
+    shutil.copytree(small_samples / "bias", folder / "bias")
+    return folder
+
+
+def exactly(one, other):
+    """Compare two results: values, bits, types, coordinates, names and attributes."""
+    xr.testing.assert_identical(one, other)
+    for first, second in zip(one.coords.values(), other.coords.values(), strict=True):
+        assert first.dtype == second.dtype
+    pairs = zip(one.values(), other.values(), strict=True) if isinstance(one, xr.Dataset) else [(one, other)]
+    for first, second in pairs:
+        assert (first.name, first.dtype, first.dims) == (second.name, second.dtype, second.dims)
+        if first.dtype != object:
+            assert first.values.tobytes() == second.values.tobytes()
+    assert repr(one.attrs) == repr(other.attrs)
+
+
+def never():
+    raise AssertionError("measured although it was kept")
+
+
+@pytest.mark.parametrize("name", ["read noise", "transfer", "gain"])
+def test_measured_datasets_come_back_to_the_last_bit(name, measured, frames, capsys):
+    assert lessons.keep(name, measured[name], frames) is measured[name]
+    exactly(lessons.kept(name, frames, otherwise=never), measured[name])
+    assert capsys.readouterr().out.startswith(f"The {name}: as an earlier notebook measured it on these frames (")
+
+
+def test_a_named_tuple_with_a_map_comes_back_as_one(measured, frames):
+    lessons.keep("darks", measured["darks"], frames)
+    back = lessons.kept("darks", frames, otherwise=never)
+    assert isinstance(back, sensor.dark.Darks)
+    for one, other in zip(back, measured["darks"], strict=True):
+        exactly(one, other)
+
+
+def test_whatever_arrays_and_attributes_hold_survives(tmp_path):
+    odd = np.array([np.nan, -0.0, np.inf, 5e-324, 0.1])
+    attrs = {"nothing": None, "yes": True, "not a number": np.nan, "numpy": np.float32(0.1), "tuple": (1, (2.5, "µ"))}
+    attrs |= {"list": [1, [2]], "array": np.arange(3, dtype="uint16"), "nested": {"a": {1: -np.inf}}}
+    result = xr.Dataset(
+        {
+            "odd": ("x", odd, attrs),
+            "scalar": np.float32(1.5),
+            "words": ("x", np.array(["a", "bé", "", "c", "d"])),
+            "objects": ("x", np.array([1, "two", None, 2.5, ("t",)], dtype=object)),
+            "times": ("x", np.array(["2025-01-18T20:00", "NaT"] + 3 * ["2025-01-19"], "datetime64[ns]")),
+            "none": ("y", np.empty(0)),
+        },
+        {"x": [10, 20, 30, 40, 50], "beside": ("x", list("abcde")), "one": 7},
+        attrs,
+    )
+    exactly(keeping.load(keeping.save(tmp_path / "odd.npz", "key", result), "key"), result)
+    lazy = result[["odd", "times"]].chunk()
+    exactly(keeping.load(keeping.save(tmp_path / "lazy.npz", "key", lazy), "key"), lazy.compute())
+    nameless = result["odd"].rename(None)
+    exactly(keeping.load(keeping.save(tmp_path / "array.npz", "key", nameless), "key"), nameless)
+
+
+def test_what_cannot_be_kept_is_refused_and_leaves_nothing(tmp_path):
+    with pytest.raises(WorkbenchError, match="a set cannot be kept"):
+        keeping.save(tmp_path / "no.npz", "key", xr.Dataset(attrs={"strange": {1}}))
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_where_nothing_is_kept_it_is_measured_and_kept(measured, frames, capsys):
+    lessons.kept("gain", frames, otherwise=lambda: measured["gain"])
+    assert "so it is measured here" in capsys.readouterr().out
+    exactly(lessons.kept("gain", frames, otherwise=never), measured["gain"])
+
+
+def test_numbers_of_other_frames_are_never_taken(own, frames):
+    numbers = iter(range(100))
+
+    def ask(folder):
+        found = lessons.kept("n", folder, lambda: xr.Dataset({"n": next(numbers)}))
+        assert lessons.kept("n", folder, never).identical(found)
+        return int(found.n)
+
+    mine = open_folder(own, progress=False)
+    assert (ask(frames), ask(mine)) == (0, 1)
+    files = sorted((own / "bias").iterdir())
+    os.utime(files[0], ns=(1, 1))  # another time
+    assert ask(mine) == 2
+    with files[0].open("ab") as file:  # another size at the same time
+        file.write(b" ")
+    os.utime(files[0], ns=(1, 1))
+    assert ask(mine) == 3
+    files[-1].rename(files[-1].with_name("another.dng"))  # another name
+    assert ask(open_folder(own, progress=False)) == 4
+    (own / "bias" / "another.dng").unlink()  # a frame less
+    fewer = open_folder(own, progress=False)
+    assert ask(fewer) == 5
+    (own / "frames.csv").write_text(f"file,iso\nbias/{files[0].name},123\n")  # the same files, told to be something else
+    assert ask(open_folder(own, progress=False)) == 6
+    own.rename(own.with_name("moved"))
+    assert ask(open_folder(own.with_name("moved"), progress=False)) == 7
+    with pytest.raises(WorkbenchError, match="open the folder anew"):
+        ask(fewer)
+
+
+def test_numbers_of_another_version_are_never_taken(measured, frames, monkeypatch):
+    lessons.keep("gain", measured["gain"], frames)
+    monkeypatch.setattr(keeping, "_code", lambda: "an older workbench")
+    assert lessons.kept("gain", frames, lambda: xr.Dataset(attrs={"measured": "anew"})).attrs == {"measured": "anew"}
+
+
+def test_a_damaged_file_is_measured_anew(measured, frames, cache):
+    lessons.keep("gain", measured["gain"], frames)
+    (path,) = cache.iterdir()
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0xFF
+    for damaged in (b"", b"no archive", whole[: len(whole) // 2], whole[:-1], bytes(flipped)):
+        path.write_bytes(damaged)
+        asked = []
+        lessons.kept("gain", frames, otherwise=lambda asked=asked: asked.append(1) or measured["gain"])
+        assert asked == [1]
+        assert path.read_bytes() == whole
+    np.savez(path, told=np.array('{"key": "x"}'))
+    assert keeping.load(path, "x") is None
+    np.savez(
+        path, told=np.array('{"key": "x", "result": {"is": "named", "module": "os", "name": "system", "items": []}}')
+    )
+    assert keeping.load(path, "x") is None, "only this package's own classes are made"
+
+
+def test_a_folder_that_cannot_be_written_keeps_no_notebook_from_working(
+    measured, frames, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "file"))
+    assert lessons.kept("gain", frames, lambda: measured["gain"]) is measured["gain"]
+    assert "The gain is not kept: " in capsys.readouterr().out
+
+
+def _keep_often(path, value, start):
+    start.wait(60)
+    result = xr.Dataset({"value": ("x", np.full(20_000, value))})
+    for _ in range(30):
+        keeping.save(path, "key", result)
+
+
+def test_two_notebooks_at_once_leave_one_whole_file(tmp_path):
+    path = tmp_path / "number.npz"
+    context = multiprocessing.get_context("spawn")
+    start = context.Event()
+    workers = [context.Process(target=_keep_often, args=(path, value, start)) for value in (1.0, 2.0)]
+    for worker in workers:
+        worker.start()
+    keeping.save(path, "key", xr.Dataset({"value": ("x", np.full(20_000, 3.0))}))
+    start.set()
+    while any(worker.is_alive() for worker in workers):
+        values = keeping.load(path, "key")["value"].values
+        assert len(values) == 20_000
+        assert (values == values[0]).all()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert [one.name for one in tmp_path.glob("*.npz")] == ["number.npz"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_stack_is_kept_for_the_next_notebook(tmp_path, small_samples, capsys):
+    first = finishing.open_stack(small_samples, keep=True)
+    assert "measured here" in capsys.readouterr().out
+    exactly(finishing.open_stack(small_samples, keep=True), first)
+    assert "as an earlier notebook" in capsys.readouterr().out
