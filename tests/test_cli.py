@@ -75,8 +75,9 @@ def test_charts_draws_what_is_asked(small_samples, tmp_path):
     result = run("charts", "--frames", small_samples, "--out", tmp_path, "--only", "iso-to-gain", "--quiet")
     assert result.exit_code == 0, result.output
     names = sorted(path.name for path in tmp_path.iterdir())
+    endings = ("csv", "embed.html", "html", "js", "png", "svg", "txt")
     assert names == sorted(
-        ["defects.fits", "sensor.json", *(f"iso-to-gain.{end}" for end in ("csv", "html", "png", "svg", "txt"))]
+        ["defects.fits", "sensor.json", "workbench-charts.js", *(f"iso-to-gain.{end}" for end in endings)]
     )
     assert "gain [e-/ADU]" in result.output
     assert "written: 1 chart" in result.output

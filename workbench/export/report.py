@@ -157,7 +157,8 @@ def _cards(sensor: xr.Dataset) -> Iterator[tuple[str, str, str]]:
     yield from _scalar(sensor, "doubling_temperature", "dark current doubles every", "", unit="K")
     yield from _scalar(sensor, "activation_energy", "activation energy", "of the dark current", unit="eV")
     for name, title in (("prnu", "PRNU"), ("dsnu", "DSNU")):
-        for block in _entries(sensor, name)[:1]:
+        block = _blocks(sensor).get(name)
+        if block and block.get("value") is not None:
             yield title, written(block["value"], block["error"], _plain(block["unit"])), _place(block)
     fidelity = _blocks(sensor).get("fidelity")
     if fidelity:
@@ -266,7 +267,9 @@ def _blocks(sensor: xr.Dataset) -> dict[str, Any]:
 
 
 def _entries(sensor: xr.Dataset, name: str) -> list[dict[str, Any]]:
-    return [block for block in _blocks(sensor).get(name) or [] if block.get("value") is not None]
+    """The settings at which a quantity was measured."""
+    settings = (_blocks(sensor).get(name) or {}).get("settings", [])
+    return [block for block in settings if block.get("value") is not None]
 
 
 def _place(block: dict[str, Any]) -> str:
