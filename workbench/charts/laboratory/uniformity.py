@@ -56,7 +56,7 @@ def fixed_pattern(bias_pattern: xr.Dataset | None, flat_pattern: xr.Dataset | No
         if pattern is None:
             continue
         values, bounds = _shown(pattern["picture"])
-        spread = 1.4826 * float(np.median(np.abs(values))) or float(values.std())
+        spread = 1.4826 * float(np.median(np.abs(values))) or float(values.std()) or 1.0
         image = picture(
             values, bounds, dims=(COLUMN, ROW), value=dimension(name, pattern.attrs["units"]),
             limits=(-_WIDTH * spread, _WIDTH * spread),
@@ -92,7 +92,8 @@ def spectrogram(bias_pattern: xr.Dataset | None, flat_pattern: xr.Dataset | None
             elements.append(line(frequency[[0, -1]], [noise, noise], dims=dims, label=label, dash="dashed"))
         top = max(float(pattern[name].max()) for name in ("along_rows", "along_columns"))
         low = min(float(np.percentile(pattern[name], 1)) for name in ("along_rows", "along_columns"))
-        limits = (min(low, noise if math.isfinite(noise) else low) / 2, 3 * top)
+        low = min(low, noise) if math.isfinite(noise) else low
+        limits = (max(low / 2, top * 1e-4, 1e-9), max(3 * top, 1e-6))
         panels.append(panel(elements, title=title, log="y", legend="top_right", ylim=limits))
     return layout(panels)
 
