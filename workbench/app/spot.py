@@ -34,7 +34,7 @@ class Spot:
         self.status = Status("Open a folder of frames first.")
         self.kinds = pn.widgets.CheckBoxGroup(label="Show side by side", options=[], inline=True)
         self.side = pn.Column(**_WIDE)
-        self.number = pn.widgets.Select(label="Light", options={}, width=360)
+        self.number = pn.widgets.Select(label="Light", options={}, max_width=360, **_WIDE)
         self.run = pn.widgets.Toggle(label="Blink", width=110)
         self.blinking = pn.Column(**_WIDE)
         self.card = JobCard(desk, "look", "Calibrate and align", self._order, list, self._done)

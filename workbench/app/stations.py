@@ -128,7 +128,9 @@ class FrameViewer:
         kinds = [kind for kind in dict.fromkeys(folder.table["kind"]) if kind] or [""]
         first = "light" if "light" in kinds else kinds[0]
         self.kind = pn.widgets.Select(label="Kind", options=kinds, value=first, width=140)
-        self.file = pn.widgets.Select(label="Frame", options=self._files(first), width=420)
+        self.file = pn.widgets.Select(
+            label="Frame", options=self._files(first), max_width=420, sizing_mode="stretch_width"
+        )
         self.spot = Spot()
         self.status = Status()
         self.place = pn.Column(**_WIDE)
@@ -204,7 +206,7 @@ class Charts:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.shown: Any = None
-        self.menu = pn.widgets.Select(label="Chart", options={}, width=420)
+        self.menu = pn.widgets.Select(label="Chart", options={}, max_width=420, **_WIDE)
         self.status = Status("Measure the sensor first: the charts are drawn from its numbers.")
         self.place = pn.Column(**_WIDE)
         self.menu.param.watch(guarded(self.status, self._draw), "value")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import holoviews as hv
@@ -49,7 +49,7 @@ def moving(chart: Callable[..., hv.Layout], **controls: Any) -> hv.Layout:
     def panel(number: int, **at: Any) -> Any:
         if at != drawn["at"]:
             drawn["at"] = at
-            with contextlib.suppress(WorkbenchError):
+            with contextlib.suppress(WorkbenchError), theme.drawn_by("bokeh"):
                 drawn["panels"] = list(chart(**at))
         return drawn["panels"][number]
 
@@ -107,12 +107,16 @@ def ptc_explorer(ptc: xr.Dataset) -> Any:
     iso = pn.widgets.Select(label="ISO", options={f"ISO {one:g}": one for one in isos}, value=isos[0])
     levels = pn.widgets.RangeSlider(label="signal to fit [ADU]", start=0, end=top, value=(0, top), step=top / 100)
 
+    @lru_cache(maxsize=4)  # chart and words ask for the same
+    def fitted(iso: float, levels: tuple[float, float]) -> tuple[xr.Dataset, xr.Dataset]:
+        return refit(ptc, iso, levels)
+
     def chart(iso: float, levels: tuple[float, float]) -> hv.Layout:
-        return charts.ptc(*refit(ptc, iso, levels))
+        return charts.ptc(*fitted(iso, levels))
 
     def gains(iso: float, levels: tuple[float, float]) -> str:
         try:
-            gain = refit(ptc, iso, levels)[1].isel(iso=0)
+            gain = fitted(iso, levels)[1].isel(iso=0)
         except WorkbenchError as problem:
             return f"*{problem}*"
         return ", ".join(

@@ -6,7 +6,10 @@ every channel has its own marker besides, so that no chart depends on colour alo
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -29,6 +32,8 @@ _MARKER = {"R": ("square", "s"), "G1": ("triangle", "^"), "G2": ("inverted_trian
 _MARKER |= {"mono": ("circle", "o"), "cross": ("x", "X"), "diamond": ("diamond", "D"), "circle": ("circle", "o")}
 _MARKER |= {"square": ("square", "s"), "triangle": ("triangle", "^"), "star": ("star", "*")}
 _DASH = {"solid": "-", "dashed": "--", "dotted": ":", "dotdash": "-."}
+
+_ONLY: ContextVar[str | None] = ContextVar("only", default=None)  # backend that options are set for
 
 WIDTH, HEIGHT = 560, 420  # of a panel in a notebook [px]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -55,9 +60,22 @@ def load_backends() -> None:
 
 
 def styled(element: Any, bokeh: dict[str, Any], matplotlib: dict[str, Any]) -> Any:
-    """Return the element with the options of each backend set."""
+    """Return the element with the options of each backend set, or of the one that `drawn_by` names."""
     load_backends()
-    return element.opts(backend="bokeh", **bokeh).opts(backend="matplotlib", **matplotlib)
+    for backend, options in (("bokeh", bokeh), ("matplotlib", matplotlib)):
+        if _ONLY.get() in (None, backend):
+            element = element.opts(backend=backend, **options)
+    return element
+
+
+@contextlib.contextmanager
+def drawn_by(backend: str) -> Iterator[None]:
+    """Set the options of one backend only, for charts that must follow a control: setting them takes half the time."""
+    token = _ONLY.set(backend)
+    try:
+        yield
+    finally:
+        _ONLY.reset(token)
 
 
 def dimension(name: str, unit: str | None = None, **kwargs: Any) -> hv.Dimension:
