@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "samples",
         "stack",
         "transfer",
+        "uniformity",
     ],
     submod_attrs={
         "characterization": ["Characterization", "characterize"],
@@ -25,5 +26,6 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "samples": ["sample_folder"],
         "stack": ["StackResult", "stack_folder"],
         "transfer": ["Transfer", "measure_pixel_noise"],
+        "uniformity": ["measure_uniformity"],
     },
 )

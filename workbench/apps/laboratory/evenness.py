@@ -12,7 +12,7 @@ import xarray as xr
 
 from ... import charts
 from ...charts import theme
-from ...runs import Characterization
+from ...runs.uniformity import Uniformity
 from ...sensor import find_sensor_defects, fixed_pattern
 from ...sensor.emva.images import emva_unit
 from ...sensor.uniformity import FrameStack, spatial_parts
@@ -68,9 +68,9 @@ def defects(
     return charts.defects(found)
 
 
-def emva_table(result: Characterization) -> pd.DataFrame:
+def emva_table(measured: Uniformity) -> pd.DataFrame:
     """Tabulate what EMVA 1288 calls the sensor's numbers, a column for each channel."""
-    found = result.uniformity.emva
+    found = measured.emva
     rows = {}
     for name in _EMVA:
         values = {channel: one.get(name, math.nan) for channel, one in found.items()}
