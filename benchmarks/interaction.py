@@ -7,6 +7,7 @@ percentile.  Wanted: 150 ms for a chart, 300 ms for a picture of a full frame (2
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -153,6 +154,8 @@ def table(found: list[tuple[str, str, np.ndarray]]) -> str:
     lines = ["| what is moved | median [ms] | 95 % within [ms] | wanted [ms] |", "|---|---|---|---|"]
     for name, kind, times in found:
         lines.append(f"| {name} | {np.median(times):.0f} | {np.percentile(times, 95):.0f} | {WANTED[kind]:.0f} |")
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    lines += ["", f"Measured with {load:.1f} processes waiting or running for each core; 1 is a machine just busy."]
     return "\n".join(lines)
 
 
