@@ -22,6 +22,7 @@ FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 _APERTURE = 2.2  # flux within this many FWHM: a fraction that does not change with the seeing
 _ANNULUS = (3.0, 5.0)  # local background, in FWHM
 _ENOUGH = 40  # with fewer stars found, look deeper
+_LEAST_MEASURED = 15  # stars that tell a frame's width and roundness, where there are so many
 _SMOOTHING = (1.0, 2.0, 3.0)  # px: widths of the matched filters of the deeper search
 # A star spreads light into the eight neighbours of its brightest pixel.  Even at a FWHM of 1.5 pixels, centred,
 # the eight hold 0.35 of the peak; a hot pixel leaves them at the background.
@@ -389,15 +390,17 @@ def find_stars(
             for name, (values, units, text) in columns.items()
         }
     )
-    sharp = ~dataset["saturated"].values & (dataset["snr"].values > 15)
-    sharp = sharp if sharp.any() else ~dataset["saturated"].values
+    # the frame's own width is that of well-measured stars; of one alone, maybe a cluster's core, it would be a guess
+    ranked = np.argsort(np.where(dataset["saturated"].values, np.inf, -dataset["snr"].values), kind="stable")
+    usable = ranked[: np.count_nonzero(~dataset["saturated"].values)]
+    well = usable[: min(300, max(_LEAST_MEASURED, np.count_nonzero(dataset["snr"].values[usable] > 15)))]
     dataset.attrs = {
         "background": float(np.nanmedian(background)),
         "noise": noise,
         "detected": int(detected),
         "hot_pixels": int(hot),
-        "fwhm": _median(dataset["fwhm"].values[sharp][:300]),
-        "roundness": _median(dataset["roundness"].values[sharp][:300]),
+        "fwhm": _median(dataset["fwhm"].values[well]),
+        "roundness": _median(dataset["roundness"].values[well]),
     }
     return dataset
 

@@ -252,13 +252,14 @@ def test_workers_of_a_cluster_give_the_same_and_a_lost_one_is_replaced(night, do
             assert np.array_equal(one[0].data, two[0].data, equal_nan=True)
 
 
-def test_m13_aligns_without_darks(real_data, tmp_path):
+@pytest.mark.parametrize("reference", [None, "M13_blue_0001.fits"])
+def test_m13_aligns_without_darks(real_data, tmp_path, reference):
     """Five real lights with hot pixels and banding, no darks; the shifts by cross-correlation of the cluster."""
     folder = tmp_path / "lights"
     folder.mkdir()
     for path in sorted((real_data / "m13").glob("*.fits")):
         shutil.copy(path, folder)
-    result = stack_folder(tmp_path, tmp_path / "stack.fits", reference="M13_blue_0001.fits", progress=False)
+    result = stack_folder(tmp_path, tmp_path / "stack.fits", reference=reference, progress=False)
     assert result.frames["used"].all()
     stack = open_stack(result.path)
     signal = stack.signal.values[0]
