@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from pathlib import Path
 
 import numba
@@ -19,6 +17,7 @@ from astropy.io import fits
 
 from .bayer import channel_index
 from .errors import FrameReadError, WorkbenchError
+from .files import whole_file
 
 BOLTZMANN = 8.617333262e-5  # eV/K (CODATA 2018)
 VERSION = 1
@@ -223,19 +222,8 @@ def save_dark_library(library: xr.Dataset, path: str | Path) -> Path:
     hdus += [fits.ImageHDU(library[name].values, name=extension) for name, extension in _MAPS.items()]
     columns = [fits.Column(name=name, format="D", array=library[name].values.astype(float)) for name in _TABLE]
     hdus.append(fits.BinTableHDU.from_columns(columns, name="GROUPS"))
-    aside = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            hdus.writeto(file)
-        os.chmod(aside, 0o644)
-        os.replace(aside, path)
-    except OSError as error:
-        raise WorkbenchError(f"{path}: the dark library cannot be written ({error}); give another folder") from None
-    finally:
-        if aside is not None:
-            Path(aside).unlink(missing_ok=True)
+    with whole_file(path, "the dark library", "give another folder") as part:
+        hdus.writeto(part)
     return path
 
 

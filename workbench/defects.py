@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,8 @@ import xarray as xr
 from astropy.io import fits
 from numba import njit
 
-from .errors import FrameReadError, WorkbenchError
+from .errors import FrameReadError
+from .files import whole_file
 
 HOT, WARM, DEAD, UNSTABLE = 1, 2, 4, 8
 KINDS = {"hot": HOT, "warm": WARM, "dead": DEAD, "unstable": UNSTABLE}
@@ -104,19 +103,8 @@ def write_defects(defects: xr.DataArray, path: str | Path) -> Path:
         header["BAYERPAT"] = defects.attrs["cfa_pattern"]
     header["ROWORDER"] = "TOP-DOWN"
     header["WBATTRS"] = json.dumps(defects.attrs)
-    aside = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            fits.PrimaryHDU(defects.values.astype(np.uint8), header).writeto(file)
-        os.chmod(aside, 0o644)
-        os.replace(aside, path)
-    except OSError as error:
-        raise WorkbenchError(f"{path}: the defect map cannot be written ({error}); give another folder") from None
-    finally:
-        if aside is not None:
-            Path(aside).unlink(missing_ok=True)
+    with whole_file(path, "the defect map", "give another folder") as part:
+        fits.PrimaryHDU(defects.values.astype(np.uint8), header).writeto(part)
     return path
 
 
