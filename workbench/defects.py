@@ -90,6 +90,7 @@ def write_defects(defects: xr.DataArray, path: str | Path) -> Path:
 
     Examples
     --------
+    >>> import tempfile
     >>> found = defect_map(np.array([[0, 1], [3, 0]], np.uint8), "mono", {"hot_noise": 2.0})
     >>> open_defects(write_defects(found, Path(tempfile.mkdtemp()) / "defects.fits")).identical(found)
     True
