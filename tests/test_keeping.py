@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from workbench import keeping, sensor
+from workbench import calibrate, keeping, sensor
 from workbench.apps import finishing, lessons
 from workbench.errors import WorkbenchError
 from workbench.ingest import open_folder
@@ -132,7 +132,9 @@ def test_numbers_of_other_frames_are_never_taken(own, frames):
     (own / "bias" / "another.dng").unlink()  # a frame less
     fewer = open_folder(own, progress=False)
     assert ask(fewer) == 5
-    (own / "frames.csv").write_text(f"file,iso\nbias/{files[0].name},123\n")  # the same files, told to be something else
+    (own / "frames.csv").write_text(
+        f"file,iso\nbias/{files[0].name},123\n"
+    )  # the same files, told to be something else
     assert ask(open_folder(own, progress=False)) == 6
     own.rename(own.with_name("moved"))
     assert ask(open_folder(own.with_name("moved"), progress=False)) == 7
@@ -173,6 +175,26 @@ def test_a_folder_that_cannot_be_written_keeps_no_notebook_from_working(
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "file"))
     assert lessons.kept("gain", frames, lambda: measured["gain"]) is measured["gain"]
     assert "The gain is not kept: " in capsys.readouterr().out
+
+
+def test_masters_are_kept_for_these_frames_only(frames, own, cache, capsys):
+    cubes = {"bias": frames.bias, "dark": frames.dark, "flat": frames.flat, "progress": False}
+    folder = lessons.kept_folder("masters", frames)
+    assert "so they are made here" in capsys.readouterr().out
+    first = calibrate.make_masters(frames.light, **cubes, folder=folder)
+    assert lessons.kept_folder("masters", frames) == folder
+    assert "as an earlier notebook made them" in capsys.readouterr().out
+    made = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert made
+    again = calibrate.make_masters(frames.light, **cubes, folder=folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == made
+    assert again.masters[0].dark.identical(first.masters[0].dark)
+
+    lessons.kept_folder("masters", open_folder(own, progress=False)).mkdir()
+    (own / "bias" / sorted(os.listdir(own / "bias"))[0]).unlink()
+    lessons.kept_folder("masters", open_folder(own, progress=False)).mkdir()
+    assert len([path for path in cache.iterdir() if path.name.startswith("masters-my frames")]) == 1
+    assert folder.is_dir(), "what belongs to another folder of frames stays"
 
 
 def _keep_often(path, value, start):

@@ -6,10 +6,12 @@ tested without a browser.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import html
 import math
 import re
+import shutil
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -290,11 +292,7 @@ def keep(name: str, result: Any, frames: Folder) -> Any:
     frames
         From `open_folder`: the whole folder that was measured.
     """
-    try:
-        keeping.save(_kept_file(name, frames), keeping.frames_key(frames.table), result)
-    except WorkbenchError as problem:
-        _say(f"The {name} is not kept: {problem}")
-    return result
+    return _save(name, result, _kept_file(name, frames), keeping.frames_key(frames.table))
 
 
 def kept(name: str, frames: Folder, otherwise: Callable[[], Any]) -> Any:
@@ -310,19 +308,40 @@ def kept(name: str, frames: Folder, otherwise: Callable[[], Any]) -> Any:
     otherwise
         Measures it: called where nothing is kept.
     """
-    path = _kept_file(name, frames)
-    result = keeping.load(path, keeping.frames_key(frames.table)) if path.is_file() else None
+    path, key = _kept_file(name, frames), keeping.frames_key(frames.table)
+    result = keeping.load(path, key) if path.is_file() else None
     if result is not None:
         when = datetime.fromtimestamp(path.stat().st_mtime)
         _say(f"The {name}: as an earlier notebook measured it on these frames ({when:%Y-%m-%d %H:%M}).")
         return result
     _say(f"The {name}: no earlier notebook has measured it on these frames, so it is measured here.")
-    return keep(name, otherwise(), frames)
+    return _save(name, otherwise(), path, key)
 
 
 def kept_folder(name: str, frames: Folder) -> Path:
-    """Return a folder for what keeps its own files, such as the masters of `calibrate.make_masters(folder=...)`."""
-    return _kept_file(name, frames).with_suffix("")
+    """Return a folder for what keeps its own files, such as the masters of `calibrate.make_masters(folder=...)`.
+
+    It belongs to these very frames; what was kept there for others that the same folder held before is removed.  One
+    line says whether an earlier notebook has been there.
+    """
+    base = _kept_file(name, frames).with_suffix("")
+    folder = base.with_name(f"{base.name}-{keeping.frames_key(frames.table)[:8]}")
+    for old in folder.parent.glob(f"{glob.escape(base.name)}-*"):
+        if old != folder and old.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+    if folder.is_dir():
+        _say(f"The {name}: as an earlier notebook made them of these frames.")
+    else:
+        _say(f"The {name}: no earlier notebook has made them of these frames, so they are made here.")
+    return folder
+
+
+def _save(name: str, result: Any, path: Path, key: str) -> Any:
+    try:
+        keeping.save(path, key, result)
+    except WorkbenchError as problem:
+        _say(f"The {name} is not kept: {problem}")
+    return result
 
 
 def _say(words: str) -> None:
