@@ -18,9 +18,10 @@ from astropy.io import fits
 from scipy.ndimage import binary_dilation
 from scipy.optimize import least_squares
 
+from workbench.align import Transform
 from workbench.bayer import channel_index
 from workbench.camera.night import Night, open_night
-from workbench.camera.sky import picture, render, replace_stars, star_table, to_pixels
+from workbench.camera.sky import picture, render, replace_stars, star_table, to_pixels, to_sky
 from workbench.runs.stack import stack_folder
 
 BLOCK = 32
@@ -139,6 +140,11 @@ def measure(night: Night, out: Path) -> dict[str, dict]:
         header, table = hdus[0].header, hdus["FRAMES"].data
         names = [str(name).strip() for name in table["file"]]
         used = [night.lights.index(name) for name, flag in zip(names, table["used"], strict=True) if flag]
+        transforms = {
+            night.lights.index(name): Transform.from_dict(json.loads(str(text)))
+            for name, text, flag in zip(names, table["transform"], table["used"], strict=True)
+            if flag
+        }
         scales = {night.lights.index(name): s for name, s in zip(names, table["scale"], strict=True)}
     reference = night.lights.index(header["REFFRAME"])
     shape = signal.shape[1:]
@@ -149,6 +155,13 @@ def measure(night: Night, out: Path) -> dict[str, dict]:
         text = ", ".join(f"{v:.4g}" for v in np.atleast_1d(value))
         print(f"{'ok  ' if ok else 'FAIL'} {name:58s} {text:32s} must {must}", flush=True)
 
+    errors = alignment(night, transforms, reference)
+    say(
+        "alignment error over the field, median and worst [px]",
+        errors,
+        "<= 0.02, 0.04",
+        errors[0] <= 0.02 and errors[1] <= 0.04,
+    )
     nebula = truth_of_the_sky(night, reference)
     free = starless(night, reference, shape, 60.0, 7.0)
     inner = np.zeros(shape, bool)
@@ -262,8 +275,6 @@ def moffat_ring(night: Night, used: list[int], inner: float, outer: float) -> fl
 
 def to_reference(night: Night, number: int, reference: int, x: np.ndarray, y: np.ndarray):
     """True positions in the reference of detector positions in a frame."""
-    from workbench.camera.sky import to_sky
-
     return to_pixels(night.sky, night.views[reference], *to_sky(night.sky, night.views[number], x, y))
 
 
@@ -362,12 +373,10 @@ def false_rejections(night, used, reference, signal, low, high, coverage, full, 
     say("false rejections in star cores", shares, "<= 1 %", max(shares) <= 0.01)
 
 
-def alignment(night: Night, transforms: dict[int, object], reference: int) -> tuple[float, float]:
+def alignment(night: Night, transforms: dict[int, Transform], reference: int) -> tuple[float, float]:
     """Median and worst frame's rms error of the transforms over the field [px]."""
     height, width = night.sky.shape
     x, y = np.meshgrid(np.linspace(0, width - 1, 21), np.linspace(0, height - 1, 15))
-    from workbench.camera.sky import to_sky
-
     sx, sy = to_sky(night.sky, night.views[reference], x, y)
     errors = []
     for number, transform in transforms.items():

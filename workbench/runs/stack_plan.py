@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,6 +225,8 @@ def frame_table(lights: Lights, aligned: Aligned) -> pd.DataFrame:
         values = np.zeros(count)
         values[used] = aligned.weights[:, place]
         table[f"weight_{channel}"] = values
+    plain = {number: json.dumps(transform.to_dict()) for number, transform in aligned.transforms.items()}
+    table["transform"] = [plain.get(number, "") for number in range(count)]  # of pixels of the reference to the light's
     for name in _MATCHED:
         default = "" if name == "model" else (0 if name == "stars_matched" else np.nan)
         table[name] = [aligned.matched.get(number, {}).get(name, default) for number in range(count)]
