@@ -47,7 +47,12 @@ def drawing(element: Any) -> pn.Column:
     Panel would link the axes of all that a page shows, by their names.
     """
     pane = pn.pane.HoloViews(element, backend="bokeh", linked_axes=False, center=False)
-    return pn.Column(pane, styles={"overflow-x": "auto", "max-width": "100%"})
+    return scrolled(pane)
+
+
+def scrolled(shown: Any) -> pn.Column:
+    """Return what may be wider than a phone's screen in a place that scrolls by itself."""
+    return pn.Column(shown, styles={"overflow-x": "auto", "max-width": "100%"})
 
 
 class Status:

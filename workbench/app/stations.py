@@ -19,7 +19,7 @@ from ..stack import METHODS
 from ..stack.fits_out import open_stack
 from .desk import Desk, results_beside
 from .jobs import Job
-from .parts import JobCard, Status, drawing, guarded, heading, listing, table
+from .parts import JobCard, Status, drawing, guarded, heading, listing, scrolled, table
 from .spot import Spot as SameSpot
 
 _WIDE = {"sizing_mode": "stretch_width"}
@@ -382,7 +382,7 @@ class Finish:
         words = [*job.value["history"], *(f"warning: {text}" for text in job.value["warnings"])]
         self.found[:] = [
             pn.pane.HTML(f"<p>Written: <code>{html.escape(str(path))}</code></p>", **_WIDE),
-            divider.compare(linear, finished, names=("linear, stretched for the screen", "finished")),
+            scrolled(divider.compare(linear, finished, names=("linear, stretched for the screen", "finished"))),
             drawing(viewer.side_by_side(pictures)),
             pn.pane.HTML(listing(words, 40), **_WIDE),
         ]
