@@ -52,7 +52,7 @@ def main() -> None:
         workbench frames FOLDER                      what is there, as the workbench sees it
         workbench inspect FOLDER                     is my raw file raw?
         workbench characterize FOLDER --out results  black level, read noise, gain, dark current
-      workbench report FOLDER --out report.html    the same and more on one page, for a forum or a printer
+        workbench report FOLDER --out report.html    the same and more on one page, for a forum or a printer
         workbench dark-library FOLDER --out FILE     predicts a master dark for any exposure, temperature
         workbench charts --frames FOLDER --out charts
         workbench plan FOLDER                        what to shoot next, how long the subs
