@@ -1,8 +1,9 @@
 """What one notebook keeps the next one takes: the same bits, and never those of other frames."""
 
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def never():
 def test_measured_datasets_come_back_to_the_last_bit(name, measured, frames, capsys):
     assert lessons.keep(name, measured[name], frames) is measured[name]
     exactly(lessons.kept(name, frames, otherwise=never), measured[name])
-    assert capsys.readouterr().out.startswith(f"The {name}: as an earlier notebook measured it on these frames (")
+    assert capsys.readouterr().out.startswith(f"The {name}: measured on these very frames before, 2")
 
 
 def test_a_named_tuple_with_a_map_comes_back_as_one(measured, frames):
@@ -183,7 +184,7 @@ def test_masters_are_kept_for_these_frames_only(frames, own, cache, capsys):
     assert "so they are made here" in capsys.readouterr().out
     first = calibrate.make_masters(frames.light, **cubes, folder=folder)
     assert lessons.kept_folder("masters", frames) == folder
-    assert "as an earlier notebook made them" in capsys.readouterr().out
+    assert "made of these very frames before" in capsys.readouterr().out
     made = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert made
     again = calibrate.make_masters(frames.light, **cubes, folder=folder)
@@ -197,33 +198,42 @@ def test_masters_are_kept_for_these_frames_only(frames, own, cache, capsys):
     assert folder.is_dir(), "what belongs to another folder of frames stays"
 
 
-def _keep_often(path, value, start):
-    start.wait(60)
-    result = xr.Dataset({"value": ("x", np.full(20_000, value))})
-    for _ in range(30):
-        keeping.save(path, "key", result)
+KEEP_OFTEN = """
+import sys
+import numpy as np
+import xarray as xr
+from workbench import keeping
+path, value = sys.argv[1:]
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(30):
+    keeping.save(path, "key", xr.Dataset({"value": ("x", np.full(20_000, float(value)))}))
+"""
 
 
 def test_two_notebooks_at_once_leave_one_whole_file(tmp_path):
     path = tmp_path / "number.npz"
-    context = multiprocessing.get_context("spawn")
-    start = context.Event()
-    workers = [context.Process(target=_keep_often, args=(path, value, start)) for value in (1.0, 2.0)]
-    for worker in workers:
-        worker.start()
     keeping.save(path, "key", xr.Dataset({"value": ("x", np.full(20_000, 3.0))}))
-    start.set()
-    while any(worker.is_alive() for worker in workers):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    workers = [subprocess.Popen([sys.executable, "-c", KEEP_OFTEN, path, value], **pipes) for value in ("1", "2")]
+    for worker in workers:
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    while any(worker.poll() is None for worker in workers):
         values = keeping.load(path, "key")["value"].values
         assert len(values) == 20_000
         assert (values == values[0]).all()
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    assert [one.name for one in tmp_path.glob("*.npz")] == ["number.npz"]
-    assert not list(tmp_path.glob(".*"))
+    for worker in workers:
+        worker.communicate()
+        assert worker.returncode == 0
+    assert [one.name for one in tmp_path.iterdir()] == ["number.npz"], "nothing half-written is left"
+    assert keeping.load(path, "key")["value"].values[0] in (1.0, 2.0)
 
 
 def test_the_stack_is_kept_for_the_next_notebook(tmp_path, small_samples, capsys):
     first = finishing.open_stack(small_samples, keep=True)
     assert "measured here" in capsys.readouterr().out
     exactly(finishing.open_stack(small_samples, keep=True), first)
-    assert "as an earlier notebook" in capsys.readouterr().out
+    assert "on these very frames before" in capsys.readouterr().out

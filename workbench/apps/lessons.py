@@ -312,9 +312,9 @@ def kept(name: str, frames: Folder, otherwise: Callable[[], Any]) -> Any:
     result = keeping.load(path, key) if path.is_file() else None
     if result is not None:
         when = datetime.fromtimestamp(path.stat().st_mtime)
-        _say(f"The {name}: as an earlier notebook measured it on these frames ({when:%Y-%m-%d %H:%M}).")
+        _say(f"The {name}: measured on these very frames before, {when:%Y-%m-%d %H:%M}; taken from there.")
         return result
-    _say(f"The {name}: no earlier notebook has measured it on these frames, so it is measured here.")
+    _say(f"The {name}: nothing is kept of these frames yet, so it is measured here.")
     return _save(name, otherwise(), path, key)
 
 
@@ -330,9 +330,9 @@ def kept_folder(name: str, frames: Folder) -> Path:
         if old != folder and old.is_dir():
             shutil.rmtree(old, ignore_errors=True)
     if folder.is_dir():
-        _say(f"The {name}: as an earlier notebook made them of these frames.")
+        _say(f"The {name}: made of these very frames before; taken from there.")
     else:
-        _say(f"The {name}: no earlier notebook has made them of these frames, so they are made here.")
+        _say(f"The {name}: none are kept of these frames yet, so they are made here.")
     return folder
 
 
