@@ -13,7 +13,7 @@ from PIL import Image
 
 from workbench.charts.registry import REGISTRY
 from workbench.errors import WorkbenchError
-from workbench.export import write, write_charts
+from workbench.export import write_charts
 
 BLOG = (
     "shot-noise-demo", "shot-noise-snr", "ccd-vs-cmos", "read-noise-vs-iso", "ptc", "iso-to-gain",
@@ -136,15 +136,14 @@ def test_a_file_in_the_way_is_named(result, tmp_path):
         write_charts(result, tmp_path / "charts", progress=False)
 
 
-def test_a_file_is_whole_or_as_before(tmp_path, monkeypatch):
-    target = tmp_path / "chart.svg"
-    write._atomic(target, b"old")
+def test_a_file_is_whole_or_as_before(result, tmp_path, monkeypatch):
+    write_charts(result, tmp_path, only=["ptc"], progress=False)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
     def fail(*_):
-        raise OSError("disk full")
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(write.os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write._atomic(target, b"new")
-    assert target.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [target]
+    monkeypatch.setattr("workbench.files.os.replace", fail)
+    with pytest.raises(WorkbenchError, match="cannot be written .No space left on device.; choose another folder"):
+        write_charts(result, tmp_path, only=["ptc"], progress=False)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -21,9 +21,9 @@ from .. import __version__
 from ..charts.registry import REGISTRY, Chart
 from ..charts.words import source
 from ..errors import WorkbenchError
+from ..files import whole_file
 from ..results import sensor_text, written
 from ..runs import Characterization
-from ..runs.stack_files import write_whole
 from .numbers import tables
 from .paper import pictures
 
@@ -84,11 +84,8 @@ def write_report(result: Characterization, out: str | Path, *, progress: bool = 
     content = page.encode()
     if len(content) > MOST_BYTES:
         raise WorkbenchError(f"the report takes {len(content) / 1e6:.1f} MB; at most {MOST_BYTES / 1e6:g} MB are meant")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(out, content)
-    except OSError as error:
-        raise WorkbenchError(f"{out}: cannot be written ({error.strerror}); choose another place") from error
+    with whole_file(out, advice="choose another place") as part:
+        part.write_bytes(content)
     return out
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from ..charts import theme
 from ..charts.registry import Chart, select
 from ..charts.words import Words
 from ..errors import WorkbenchError
+from ..files import whole_file
 from . import pages
 from .numbers import tables
 from .paper import pictures
@@ -62,7 +61,7 @@ def write_charts(
     except OSError as error:
         raise WorkbenchError(f"{out}: cannot be made a folder ({error.strerror}); choose another") from error
     drawn: list[tuple[str, pages.Figure, list[str]]] = []
-    _atomic(written.folder / pages.SHARED, pages.library().encode())
+    _put(written.folder / pages.SHARED, pages.library().encode())
     for chart in tqdm(charts, desc="charts", unit="chart", disable=not progress, leave=False):
         if chart.missing(characterization):
             written.not_drawn[chart.id] = f"these frames do not give it; shoot {chart.shoot}"
@@ -81,7 +80,7 @@ def write_charts(
             if one is not None:
                 written.files[one.id] = _write_pages(one, written.folder, picture=False)
                 drawn.append((demo.heading, one, [path.name for path in written.files[one.id]]))
-        _atomic(written.folder / "index.html", _index(charts, written, drawn, characterization).encode())
+        _put(written.folder / "index.html", _index(charts, written, drawn, characterization).encode())
     elif not drawn:
         (written.folder / pages.SHARED).unlink()
     return written
@@ -96,7 +95,7 @@ def _write_chart(chart: Chart, layout: hv.Layout, one: pages.Figure, folder: Pat
     paths = []
     for ending, content in contents.items():
         paths.append(folder / f"{chart.id}{ending}")
-        _atomic(paths[-1], content)
+        _put(paths[-1], content)
     return [*_write_pages(one, folder), *paths]
 
 
@@ -104,7 +103,7 @@ def _write_pages(one: pages.Figure, folder: Path, picture: bool = True) -> list[
     """Write a figure's page, its snippet for a blog and the script that both an index and the snippet use."""
     contents = {".html": pages.page(one), ".embed.html": pages.snippet(one, picture), _FIGURE: one.script()}
     for ending, content in contents.items():
-        _atomic(folder / f"{one.id}{ending}", content.encode())
+        _put(folder / f"{one.id}{ending}", content.encode())
     return [folder / f"{one.id}{ending}" for ending in contents]
 
 
@@ -153,23 +152,6 @@ def _index(charts: list[Chart], written: Written, drawn: list[Any], characteriza
     return pages.index("The charts", drawn, missing, note)
 
 
-def _atomic(path: Path, content: bytes) -> None:
-    """Write aside, then rename: whoever looks sees the old file or the whole new one."""
-    try:
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise WorkbenchError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(aside, 0o666 & ~_umask())
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _put(path: Path, content: bytes) -> None:
+    with whole_file(path) as part:
+        part.write_bytes(content)
