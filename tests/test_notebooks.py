@@ -43,6 +43,12 @@ def sections_of(path: Path) -> dict[str, str]:
     return sections
 
 
+def shown_by(cell: str) -> str:
+    """The function whose result a cell shows, if it ends with a call."""
+    *_, last = ast.parse(cell).body or [None]
+    return ast.unparse(last.value.func) if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) else ""
+
+
 def calls_of(path: Path, name: str) -> list[ast.Call]:
     """Every call of ``lessons.<name>``."""
     return [
@@ -102,6 +108,9 @@ def test_every_figure_has_a_caption_and_says_whose_data_it_shows(path):
     figures = calls_of(path, "figure")
     assert figures
     assert re.search(LIVE, sections_of(path)["measurement"]), "no figure can be changed"
+    for cell in cells_of(path, "code"):
+        bare = re.fullmatch(r"(viewer|planner|stacking|finishing|wb\.charts)\.\w+", shown_by(cell))
+        assert not bare, f"{bare[0]} is shown without a caption"
     for call in figures:
         caption = ast.unparse(call.args[1])
         assert len(caption) > 20, f"{caption} is no caption"

@@ -41,12 +41,12 @@ def test_refitting_says_what_is_missing(result):
 def test_the_ptc_explorer_answers_to_its_widgets(result):
     app = explore.ptc_explorer(result.ptc)
     (iso, levels), text, _ = app
-    before = text.object
+    before = text.value
     assert "**G1** " in before
     iso.value = 800.0
-    assert text.object != before
+    assert text.value != before
     levels.value = (0, 2000)
-    assert text.object.count("e⁻/ADU") == 4
+    assert text.value.count("e⁻/ADU") == 4
 
 
 def test_averaging_frames_shrinks_the_read_noise(result):
@@ -82,8 +82,8 @@ def test_dark_noise_is_shot_noise_and_read_noise_in_quadrature():
 def test_the_dark_explorer_answers_to_its_widgets(result):
     app = explore.dark_explorer(result.dark_law)
     (temperature, exposure), text, _ = app
-    before = text.object
+    before = text.value
     temperature.value = 0
-    assert text.object != before
+    assert text.value != before
     exposure.value = 1200
-    assert "Dark signal **" in text.object
+    assert "Dark signal <b>" in text.value

@@ -16,6 +16,7 @@ from ..charts import theme
 from ..charts.words import degrees, quantity
 from ..errors import WorkbenchError
 from ..sensor import fit_gain
+from .lessons import live_text
 
 _EXPOSURE = theme.dimension("exposure", "s")
 _NOISE = theme.dimension("noise of one pixel", "e⁻")
@@ -118,7 +119,7 @@ def ptc_explorer(ptc: xr.Dataset) -> Any:
         try:
             gain = fitted(iso, levels)[1].isel(iso=0)
         except WorkbenchError as problem:
-            return f"*{problem}*"
+            return str(problem)
         return ", ".join(
             f"**{one['channel'].item()}** {quantity(one['gain'].item(), one['gain_error'].item(), 'e⁻/ADU')}"
             for one in (gain.sel(channel=name) for name in gain["channel"].values)
@@ -126,7 +127,7 @@ def ptc_explorer(ptc: xr.Dataset) -> Any:
 
     return pn.Column(
         pn.Row(iso, levels),
-        pn.pane.Markdown(pn.bind(gains, iso, levels)),
+        live_text(pn.bind(gains, iso, levels)),
         pn.pane.HoloViews(moving(chart, iso=iso, levels=levels), backend="bokeh"),
         name="Gain",
     )
@@ -251,6 +252,6 @@ def dark_explorer(law: xr.Dataset, read_noise: float = 2.5) -> Any:
         lambda temperature, exposure: dark_noise_chart(law, temperature, exposure, read_noise),
         temperature=temperature, exposure=exposure,
     )  # fmt: skip
-    text = pn.pane.Markdown(pn.bind(say, temperature, exposure))
+    text = live_text(pn.bind(say, temperature, exposure))
     shown = pn.pane.HoloViews(chart, backend="bokeh")
     return pn.Column(pn.Row(temperature, exposure), text, shown, name="Dark current")
