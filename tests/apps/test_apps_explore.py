@@ -42,7 +42,7 @@ def test_the_ptc_explorer_answers_to_its_widgets(result):
     app = explore.ptc_explorer(result.ptc)
     (iso, levels), text, _ = app
     before = text.value
-    assert "**G1** " in before
+    assert "<b>G1</b> " in before
     iso.value = 800.0
     assert text.value != before
     levels.value = (0, 2000)
