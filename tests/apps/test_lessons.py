@@ -144,7 +144,7 @@ def demos_like(panels: int) -> hv.Layout:
 
 def test_panels_side_by_side_find_room_and_the_chart_given_stays_as_it_was():
     given = demos_like(2)
-    shown = lessons._fit(given)
+    shown = lessons.fit(given)
     sizes = [hv.Store.lookup_options("bokeh", panel, "plot").kwargs for panel in (*shown, *given)]
     assert 2 * sizes[0]["width"] <= 1000
     assert sizes[0]["width"] / sizes[0]["height"] == pytest.approx(theme.WIDTH / theme.HEIGHT, rel=0.01)

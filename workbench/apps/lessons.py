@@ -369,11 +369,11 @@ def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.vie
     above = [pn.Row(*controls)] if controls else []
     words = pn.pane.Markdown(f"{caption} {label}", styles={"color": theme.MUTED}, width=_WIDTH, margin=(0, 10))
     bound = not isinstance(chart, (hv.core.Dimensioned, pn.viewable.Viewable))
-    shown = pn.panel(pn.bind(_fit, chart)) if bound else _fit(chart)
+    shown = pn.panel(pn.bind(fit, chart)) if bound else fit(chart)
     return pn.Column(*above, shown, words)
 
 
-def _fit(chart: Any) -> Any:
+def fit(chart: Any) -> Any:
     """Make panels side by side a little smaller, so that two find room beside JupyterLab's list of files."""
     if not isinstance(chart, hv.Layout) or len(chart) < 2:
         return chart
@@ -398,7 +398,7 @@ def chart_browser(result: Characterization, first: str = "iso-to-gain") -> pn.vi
     there = {one.title: one.id for one in REGISTRY.values() if not one.missing(result)}
     start = first if first in there.values() else next(iter(there.values()))
     menu = pn.widgets.Select(label="chart", options=there, value=start, width=420)
-    drawn = pn.bind(lambda name: _fit(REGISTRY[name].draw(result)), menu)
+    drawn = pn.bind(lambda name: fit(REGISTRY[name].draw(result)), menu)
     caption = pn.bind(lambda name: REGISTRY[name].words(result).caption, menu)
     return pn.Column(menu, pn.panel(drawn), live_text(caption, color=theme.MUTED))
 

@@ -15,7 +15,7 @@ from ..charts.words import quantity
 from ..frames import make_cube
 from ..plan import hours, plan_subs, star_shapes, tracking
 from ..plan.subs import read_out_noise
-from .lessons import live_text
+from .lessons import fit, live_text
 
 _SHAPE = (256, 384)
 _FWHM = 2.6  # px
@@ -97,7 +97,7 @@ def planner(sensor: xr.Dataset, background: xr.Dataset) -> Any:
     return pn.Column(
         pn.Row(sky, penalty, longest),
         live_text(pn.bind(answer, sensor, background, sky, penalty, longest)),
-        pn.panel(pn.bind(subs_under, sensor, background, sky, penalty, longest)),
+        pn.panel(pn.bind(lambda *chosen: fit(subs_under(sensor, background, *chosen)), sky, penalty, longest)),
         name="Subs",
     )
 
