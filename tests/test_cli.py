@@ -2,10 +2,13 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from astropy.io import fits
 from click.testing import CliRunner
 
 import workbench
@@ -59,6 +62,26 @@ def test_frames_shows_what_is_there(small_samples):
     assert "35 frames, NIKON D7000 (simulated)" in result.output
     for kind in ("bias", "dark", "flat", "light"):
         assert kind in result.output
+
+
+@pytest.mark.parametrize("command", [name for name in main.commands if name not in ("app", "predict-dark")])
+def test_the_help_names_every_command_with_its_use(command):
+    assert f"    workbench {command} " in run("--help").output
+
+
+def test_a_file_that_is_no_dark_library_is_told_as_such(tmp_path):
+    fits.PrimaryHDU(np.zeros((4, 4))).writeto(tmp_path / "other.fits")
+    result = run("predict-dark", tmp_path / "other.fits", "--exposure", 60, "--out", tmp_path / "dark.fits")
+    assert result.exit_code == 2
+    assert "other.fits: is no dark library; give the file that `workbench dark-library` wrote" in result.output
+
+
+def test_a_plan_claims_no_charts_where_none_are_drawn(small_samples, tmp_path):
+    shutil.copytree(small_samples / "bias", tmp_path / "bias")
+    result = run("plan", tmp_path, "--out", tmp_path / "plan", "--quiet")
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (tmp_path / "plan").iterdir()] == ["shots.csv"]
+    assert result.output.rstrip().endswith("shots.csv")
 
 
 def test_characterize_writes_the_sensor_and_prints_it(small_samples, tmp_path):

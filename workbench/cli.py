@@ -53,8 +53,11 @@ def main() -> None:
         workbench inspect FOLDER                     is my raw file raw?
         workbench characterize FOLDER --out results  black level, read noise, gain, dark current
         workbench report FOLDER --out report.html    the same and more on one page, for a forum or a printer
+        workbench report FOLDER --out report.html    all of it as one page
         workbench dark-library FOLDER --out FILE     predicts a master dark for any exposure, temperature
         workbench charts --frames FOLDER --out charts
+        workbench stack FOLDER --out stack.fits      calibrates, aligns and stacks the lights
+        workbench finish stack.fits --out night.png  background, colour, stretch
         workbench plan FOLDER                        what to shoot next, how long the subs
         workbench app FOLDER                         all of it and the way to the picture, in a browser
 
@@ -138,9 +141,10 @@ def plan(
         from .runs.planning import write_shots
 
         write_shots(result, out)
-        if result.charts():
-            write_charts(result, out, only=result.charts(), progress=not quiet)
-        click.echo(f"\nwritten: {out / 'shots.csv'} and charts")
+        drawn = result.charts()
+        if drawn:
+            write_charts(result, out, only=drawn, progress=not quiet)
+        click.echo(f"\nwritten: {out / 'shots.csv'}{' and charts' if drawn else ''}")
 
 
 @main.command()

@@ -253,5 +253,7 @@ def open_dark_library(path: str | Path) -> xr.Dataset:
         raise
     except FileNotFoundError:
         raise FrameReadError(path, "is not there") from None
+    except KeyError:
+        raise FrameReadError(path, "is no dark library; give the file that `workbench dark-library` wrote") from None
     except Exception as error:
         raise FrameReadError(path, f"is no dark library of the workbench ({type(error).__name__}: {error})") from None

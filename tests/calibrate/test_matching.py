@@ -99,9 +99,12 @@ def test_what_is_missing_is_said():
     assert any(word.startswith("no darks for the lights of 60 s: the black level") for word in group.warnings)
     assert any(word.startswith("no flats") for word in group.warnings)
     (group,) = plan_groups(frames("light", black_level=np.nan))
-    assert any("nothing, because neither bias nor the files tell the black level" in word for word in group.warnings)
+    assert any(
+        "nothing is subtracted, because neither bias nor the files tell the black level" in word
+        for word in group.warnings
+    )
     (group,) = plan_groups(LIGHT, bias=BIAS)
-    assert any("the master bias is subtracted, the dark signal stays" in word for word in group.warnings)
+    assert any("the master bias is subtracted; the dark signal stays" in word for word in group.warnings)
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,8 @@ def test_what_thin_data_do_not_give_is_named_with_what_to_shoot(small_samples, t
     text = page.read_text()
     assert "Read noise against ISO" in text
     assert re.search(r"Not measured: [^<]*From ISO to gain[^<]*Shoot two equal flats", text)
+    assert "?." not in "".join(re.findall(r"<li>(.*?)</li>", text))
+    assert "<td>Is the black level kept?</td>" in text
 
 
 def test_the_command_and_its_mistakes(small_samples, tmp_path, result):

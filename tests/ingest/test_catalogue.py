@@ -481,6 +481,7 @@ def test_it_shows_itself(night):
         assert "dark" in shown
         assert "20" in shown
     assert "<table" in html
+    assert ": 1 frame, NIKON D7000" in repr(night.select(path=night.table.path[0]))
 
 
 def test_names_are_escaped_in_html(tmp_path):

@@ -111,10 +111,10 @@ def _group(
     darks = _matching_darks(dark, lights, iso, exposure, bool(offsets), warnings)
     factors = _factors(dark, darks, lights, exposure, bool(offsets), doubling, warnings)
     if not darks:
-        ground = "the master bias" if offsets else "the black level that the files tell"
+        ground = f"{'the master bias' if offsets else 'the black level that the files tell'} is subtracted"
         if not offsets and not np.isfinite(light.attrs["black_level"]).all():
-            ground = "nothing, because neither bias nor the files tell the black level,"
-        warnings.append(f"no darks for the lights of {exposure:g} s: {ground} is subtracted, the dark signal stays")
+            ground = "nothing is subtracted, because neither bias nor the files tell the black level"
+        warnings.append(f"no darks for the lights of {exposure:g} s: {ground}; the dark signal stays")
     if not flats:
         warnings.append("no flats: vignetting, dust and the pixels' own response stay in the lights")
         return Group(tuple(numbers), tuple(offsets), tuple(darks), factors=factors, warnings=tuple(warnings))

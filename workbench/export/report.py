@@ -24,6 +24,7 @@ from ..errors import WorkbenchError
 from ..files import whole_file
 from ..results import sensor_text, written
 from ..runs import Characterization
+from ..sensor.fidelity.card import TESTS
 from .numbers import tables
 from .paper import pictures
 
@@ -255,7 +256,7 @@ def _groups(sensor: xr.Dataset) -> Iterator[dict[str, Any]]:
         yield {"title": title, "head": ["quantity", "value", "unit"], "rows": rows}
     fidelity = blocks.get("fidelity")
     if fidelity and fidelity.get("tests"):
-        rows = [[test["test"], test["status"], test["finding"]] for test in fidelity["tests"]]
+        rows = [[TESTS.get(test["test"], test["test"]), test["status"], test["finding"]] for test in fidelity["tests"]]
         yield {"title": "Is the raw file raw?", "head": ["question", "answer", "finding"], "rows": rows}
 
 

@@ -358,7 +358,7 @@ class Folder:
     def _headline(self) -> str:
         cameras = ", ".join(name or "unknown camera" for name in self.cameras)
         sizes = " and ".join(f"{w} x {h}" for h, w in self.table[["height", "width"]].drop_duplicates().to_numpy())
-        return f"{self.root}: {len(self)} frames, {cameras}, {sizes} pixels"
+        return f"{self.root}: {len(self)} {'frame' if len(self) == 1 else 'frames'}, {cameras}, {sizes} pixels"
 
     def _remarks(self) -> list[str]:
         aside = [f"set aside: {path.name} {reason}" for path, reason in self.set_aside[:10]]

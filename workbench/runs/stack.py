@@ -221,9 +221,9 @@ class _Run:
                 if getattr(group, kind)
             )
             first = self.light.isel(frame=group.lights[0])
+            iso = f"ISO {float(first.iso):g}" if math.isfinite(float(first.iso)) else "no ISO recorded"
             lines.append(
-                f"{len(group.lights)} lights (ISO {float(first.iso):g}, {float(first.exposure):g} s) "
-                f"calibrated with {counts or 'nothing'}"
+                f"{len(group.lights)} lights ({iso}, {float(first.exposure):g} s) calibrated with {counts or 'nothing'}"
             )
             lines += [f"  {text}" for text in group.warnings]
         pixels = math.prod(self.lights.shape)
