@@ -84,6 +84,13 @@ def test_a_plan_claims_no_charts_where_none_are_drawn(small_samples, tmp_path):
     assert result.output.rstrip().endswith("shots.csv")
 
 
+@pytest.mark.parametrize("option", ["--penalty", "--snr", "--target", "--longest"])
+def test_a_plan_takes_no_number_below_zero(small_samples, option):
+    result = run("plan", small_samples, option, -3)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.output
+
+
 def test_characterize_writes_the_sensor_and_prints_it(small_samples, tmp_path):
     result = run("characterize", small_samples, "--out", tmp_path / "results", "--quiet")
     assert result.exit_code == 0, result.output

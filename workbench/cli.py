@@ -14,6 +14,7 @@ from .errors import WorkbenchError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _FOLDER = click.Path(path_type=Path)
+_POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 class _InputProblem(click.ClickException):
@@ -108,11 +109,15 @@ def inspect(frames: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
 @main.command()
 @click.argument("folder", type=_FOLDER)
 @click.option("--sensor", type=_FOLDER, help="A sensor.json; without it the frames in FOLDER are measured first.")
-@click.option("--penalty", default=5.0, show_default=True, help="Noise that reading out may add [%].")
-@click.option("--longest", type=float, help="Longest sub [s], instead of what the lights say of the mount.")
+@click.option("--penalty", type=_POSITIVE, default=5.0, show_default=True, help="Noise that reading out may add [%].")
+@click.option("--longest", type=_POSITIVE, help="Longest sub [s], instead of what the lights say of the mount.")
 @click.option("--elongation", default=1.15, show_default=True, help="Longest over shortest axis of a good star.")
-@click.option("--snr", default=10.0, show_default=True, help="Signal-to-noise ratio of a pixel, for the hours.")
-@click.option("--target", default=10.0, show_default=True, help="The target's brightness [% of the sky's].")
+@click.option(
+    "--snr", type=_POSITIVE, default=10.0, show_default=True, help="Signal-to-noise ratio of a pixel, for the hours."
+)
+@click.option(
+    "--target", type=_POSITIVE, default=10.0, show_default=True, help="The target's brightness [% of the sky's]."
+)
 @click.option("--out", type=_FOLDER, help="Folder for the shot list (CSV) and the charts.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 @_says_what_is_wrong
