@@ -26,6 +26,7 @@ LAYERS = [
     ["export"],
     ["app"],
     ["cli"],
+    ["__main__"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 PACKAGE = Path(workbench.__file__).parent

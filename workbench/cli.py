@@ -184,8 +184,10 @@ def report(folder: Path, out: Path, quiet: bool) -> None:
     with what to shoot.
     """
     from .export.report import write_report
+    from .files import check_target
     from .runs import characterize as run
 
+    check_target(out, "HTML file")
     result = run(folder, progress=not quiet)
     path = write_report(result, out, progress=not quiet)
     click.echo(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")

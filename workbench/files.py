@@ -57,3 +57,25 @@ def whole_file(path: str | Path, what: str = "", advice: str = "choose another f
     except OSError as problem:
         subject = f"{what} cannot" if what else "cannot"
         raise WorkbenchError(f"{path}: {subject} be written ({problem.strerror or problem}); {advice}") from problem
+
+
+def check_target(path: str | Path, kind: str = "file") -> None:
+    """Check that a file can be written before long work goes into it; its folder is made.
+
+    Raises
+    ------
+    WorkbenchError
+        If the path is a folder, or the place cannot be written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise WorkbenchError(f"{path} is a folder; give the name of the {kind} to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.parent / f".{path.name}.{os.getpid()}.probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as problem:
+        raise WorkbenchError(
+            f"{path.parent}: cannot be written to ({problem.strerror or problem}); choose another --out"
+        ) from problem

@@ -83,7 +83,7 @@ def darks_in_words(dark: float, light: float, darks: int, lights: int, dithered:
     Examples
     --------
     >>> darks_in_words(12.0, 15.0, 16, 20, False)
-    '16 darks add **33.4 %** to the noise of 20 lights that are not dithered; **125** would add 5 %.'
+    '16 darks add **34.2 %** to the noise of 20 lights that are not dithered; **125** would add 5 %.'
     """
     added = 100 * float(added_noise(dark, light, darks, lights=lights, dithered=dithered))
     need = frames_needed(dark, light, lights=lights, dithered=dithered)

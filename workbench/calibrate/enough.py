@@ -130,8 +130,8 @@ def added_noise(
 
     Examples
     --------
-    >>> round(added_noise(3.0, 15.0, 16), 5), round(added_noise(3.0, 15.0, 16, lights=64, dithered=False), 3)
-    (0.00125, 0.077)
+    >>> [f"{added_noise(3.0, 15.0, 16, lights=64, dithered=dithered):.3%}" for dithered in (True, False)]
+    ['0.125%', '7.703%']
     """
     share = 1 if dithered else lights
     return np.sqrt(1 + share * np.square(one) / (np.asarray(frames, float) * light**2)) - 1

@@ -35,6 +35,7 @@ def save_master(master: xr.Dataset, path: str | Path) -> Path:
 
     Examples
     --------
+    >>> import tempfile
     >>> from workbench.calibrate import master_bias
     >>> from workbench.frames import make_cube
     >>> frames = np.random.default_rng(1).normal(600, 3, (4, 16, 16)).round().astype("uint16")

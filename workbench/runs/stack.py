@@ -26,13 +26,14 @@ from tqdm.auto import tqdm
 from .. import __version__
 from ..calibrate import MasterSet, make_masters
 from ..errors import WorkbenchError
+from ..files import check_target
 from ..ingest import Folder, PlainPixels, open_folder, plain_pixels
 from ..results import open_sensor
 from ..stack.engine import Plan, save_planes, stack_bands
 from ..stack.fits_out import create_file, finish_file, plan_layout, write_band
 from ..stack.reject import method_number
 from ..stack.survey import FrameSurvey, prepare_planes
-from .stack_files import bands_done, check_target, keep_chi, load_survey, plan_digest, write_whole
+from .stack_files import bands_done, keep_chi, load_survey, plan_digest, write_whole
 from .stack_header import stack_header
 from .stack_jobs import spread, stack_on, survey_one, workers
 from .stack_plan import Aligned, Lights, Settings, align_lights, frame_table, plan_stack
@@ -248,7 +249,7 @@ class _Run:
     # -- the work ------------------------------------------------------------------------------------------------
 
     def work(self, client: Any) -> StackResult:
-        check_target(self.out)
+        check_target(self.out, "FITS file")
         self._claim()
         try:
             with self._timed("masters"):

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ..errors import WorkbenchError
 from ..files import aside
 from ..stack.engine import Plan
 from ..stack.fits_out import Layout
@@ -66,18 +65,3 @@ def keep_chi(journal: Path, number: int, chi: np.ndarray) -> None:
     """Keep a band's chi-square sums; that the file is there says that the band's pixels are written."""
     with aside(journal / f"{number}.npy") as part:
         np.save(part, chi)
-
-
-def check_target(out: Path) -> None:
-    """Check that the output can be written before an hour's work goes into it."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.is_dir():
-            raise WorkbenchError(f"{out} is a folder; give the name of the FITS file to write")
-        probe = out.parent / f".{out.name}.probe"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as problem:
-        raise WorkbenchError(
-            f"{out.parent}: cannot be written to ({problem.strerror or problem}); choose another --out"
-        ) from problem
