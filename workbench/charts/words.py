@@ -106,7 +106,7 @@ def iso_to_gain(result: Any) -> Words:
     reference = "Gold diamonds: the blog's own chart of another D7000 body. " if is_d7000(result.camera) else ""
     return Words(
         f"Gain against ISO, from the noise in {result.ptc.sizes['pair']} pairs of equal flats; bars: 1σ. "
-        f"{_first_gains(result)}{unity}Grey crosses: μ/σ² of single flats, in which lasting differences between "
+        f"{_first_gains(result)}{unity}Grey: μ/σ² of single flats, in which lasting differences between "
         f"pixels pass for noise, so that it reads low. {reference}{source(result)}",
         "Two charts with logarithmic axes. Left: the gain in electrons per ADU falls in inverse proportion to ISO; "
         f"right: its inverse, ADU per electron, rises in proportion. {unity}",
