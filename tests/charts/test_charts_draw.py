@@ -127,7 +127,7 @@ def test_ptc_tells_used_from_unused_pairs(result):
         np.testing.assert_allclose(shown.dimension_values(1), result.ptc.variance.values[here][used[:, number], number])
     left_out = parts(drawn, hv.Scatter, "not used in the fit")[0]
     assert len(left_out) == (~used).sum()
-    (floor,) = parts(drawn, hv.Curve, "floor: variance without light")
+    (floor,) = parts(drawn, hv.Curve, "floor without light")
     assert floor.dimension_values(1)[0] == pytest.approx(float(result.gain.intercept.sel(iso=200).mean()))
 
 

@@ -261,7 +261,7 @@ def _transfer_panel(curves: list[tuple[_Curve, str, str, str]], dims, title: str
         signals = np.concatenate([curve.signal for curve, *_ in curves])
         ends = np.array([signals.min() / 1.5, signals.max()])
         level = np.full(2, np.mean(floors))
-        elements.append(line(ends, level, dims=dims, label="floor: variance without light", colour=MUTED, dash="dotted"))
+        elements.append(line(ends, level, dims=dims, label="floor without light", colour=MUTED, dash="dotted"))
     tops = [float(curve.variance.max()) for curve, *_ in curves if curve.variance.size]
     room = {"ylim": (_lowest(curves, floors if floor else []) / 2, 10 * max(tops))} if tops else {}
     return panel(elements, title=title, log="xy", legend="top_left", **room)
