@@ -307,23 +307,23 @@ def _to_json(sensor: xr.Dataset) -> dict[str, Any]:
     settings = []
     for row, iso in enumerate(sensor["iso"].values):
         for column, channel in enumerate(sensor["channel"].values):
-            entry: dict[str, Any] = {"iso": _number(iso), "channel": str(channel)}
+            entry: dict[str, Any] = {"iso": json_number(iso), "channel": str(channel)}
             for key, unit in (_SETTINGS | _DETAILS).items():
                 entry[key] = _quantity(
                     sensor[key].values[row, column], sensor[f"{key}_error"].values[row, column], unit
                 )
             entry |= {name: sensor[name].values[row, column] or None for name in _METHODS}
-            entry |= {name: _number(sensor[name].values[row, column]) for name in _NUMBERS}
+            entry |= {name: json_number(sensor[name].values[row, column]) for name in _NUMBERS}
             entry |= {name: int(sensor[name].values[row, column]) for name in _COUNTS}
             settings.append(entry)
     dark = [
         {
-            "iso": _number(sensor["setting_iso"].values[i]),
-            "temperature_c": _number(sensor["setting_temperature"].values[i]),
-            "value": _number(sensor["dark_current"].values[i]),
-            "error": _number(sensor["dark_current_error"].values[i]),
+            "iso": json_number(sensor["setting_iso"].values[i]),
+            "temperature_c": json_number(sensor["setting_temperature"].values[i]),
+            "value": json_number(sensor["dark_current"].values[i]),
+            "error": json_number(sensor["dark_current_error"].values[i]),
             "unit": "e-/s/pixel",
-            "median": _number(sensor["dark_current_median"].values[i]),
+            "median": json_number(sensor["dark_current_median"].values[i]),
             "saturated_pixels": int(sensor["saturated_pixels"].values[i]),
         }
         for i in range(sensor.sizes["setting"])
@@ -352,7 +352,7 @@ def _to_json(sensor: xr.Dataset) -> dict[str, Any]:
             if entry["gain_from_darks"] is not None
         ],
         "dark_current": dark,
-        "dark_law": law | {"reference_temperature": _number(sensor["reference_temperature"].item())},
+        "dark_law": law | {"reference_temperature": json_number(sensor["reference_temperature"].item())},
         **{name: value for name, value in sensor.attrs.get("blocks", {}).items() if name in BLOCKS},
         "warnings": [str(text) for text in sensor.attrs["warnings"]],
     }
@@ -366,11 +366,11 @@ def _at_lowest_iso(sensor: xr.Dataset, key: str, more: dict[str, str]) -> dict[s
         if known.sizes["channel"]:
             names = known["channel"].values.tolist()
             one = known.sel(channel=next((name for name in ("G1", "G2") if name in names), names[0]))
-            found = {"iso": _number(one["iso"].item()), "channel": str(one["channel"].item())}
+            found = {"iso": json_number(one["iso"].item()), "channel": str(one["channel"].item())}
             found |= _quantity(one[key].item(), one[f"{key}_error"].item(), (_SETTINGS | _DETAILS)[key]) or {}
             for name, source in more.items():
                 value = one[source].item()
-                found[name] = (value or None) if source in _METHODS else _number(value)
+                found[name] = (value or None) if source in _METHODS else json_number(value)
             return found
     return None
 
@@ -379,7 +379,8 @@ def _truths(values: np.ndarray) -> list[bool | None]:
     return [None if math.isnan(value) else bool(value) for value in values.ravel()]
 
 
-def _number(value: float) -> float | int | None:
+def json_number(value: float) -> float | int | None:
+    """Return a number as JSON has it: null for what is not finite, whole numbers without a point."""
     value = float(value)
     if not math.isfinite(value):
         return None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WorkbenchError
+from ..files import aside
 
 DONE, FAILED, CRASHED, STOPPED = 0, 2, 1, 130
 LIGHTS, WINDOW = 12, (512, 768)  # that `look` aligns: lights; rows and columns of their middle
@@ -127,10 +128,8 @@ def main() -> int:
                 return STOPPED
             sys.stderr.write(f"{PROBLEM}{' '.join(str(problem).split())}\n")
             return FAILED
-        aside = Path(out).with_suffix(".part")
-        with aside.open("wb") as file:
+        with aside(out) as part, part.open("wb") as file:
             pickle.dump(value, file)
-        os.replace(aside, out)
     except KeyboardInterrupt:
         return STOPPED
     return DONE

@@ -16,6 +16,7 @@ from ..bayer import crop
 from ..errors import FrameReadError, WorkbenchError
 from ..ingest import Folder
 from ..ingest.catalogue import open_frames
+from ..results import json_number
 from ..sensor.emva.images import emva_unit
 from ..sensor.emva.spatial import emva_spatial
 from ..sensor.emva.temporal import emva_temporal
@@ -294,19 +295,19 @@ def blocks(found: Uniformity, darks: sensor.Darks | None, fidelity: Any = None, 
         result["defects"] = {
             **{kind: attrs["counts"].get(kind) for kind in ("hot", "warm", "dead", "unstable")},
             "pixels": attrs["pixels"],
-            "iso": _number(attrs.get("iso", math.nan)),
-            "temperature_c": _number(attrs.get("temperature", math.nan)),
-            "exposure_s": _number(attrs["exposure"]),
+            "iso": json_number(attrs.get("iso", math.nan)),
+            "temperature_c": json_number(attrs.get("temperature", math.nan)),
+            "exposure_s": json_number(attrs["exposure"]),
             "thresholds": {name: float(value) for name, value in attrs["thresholds"].items()},
             "file": DEFECTS_FILE if written else None,
         }
     if found.emva:
         names = next(iter(found.emva.values()))
-        result["emva"] = {"iso": _number(found.iso), "light": "exposure time", "drift": "removed"}
+        result["emva"] = {"iso": json_number(found.iso), "light": "exposure time", "drift": "removed"}
         for name in names:
             if name.startswith("index_"):
                 continue
-            each = {channel: _number(values.get(name, math.nan)) for channel, values in found.emva.items()}
+            each = {channel: json_number(values.get(name, math.nan)) for channel, values in found.emva.items()}
             known = [value for value in each.values() if value is not None]
             mean = float(np.mean(known)) if known else None
             result["emva"][name] = {"value": mean, "unit": emva_unit(name), "channels": each}
@@ -344,7 +345,7 @@ def _dcnu(current: xr.Dataset) -> dict[str, Any]:
     """Return the DCNU of every setting, before them that of the warmest at which no pixel saturates."""
     names = {"iso": "iso", "temperature_c": "temperature", "value": "dcnu", "error": "dcnu_error"}
     rows = [
-        {key: _number(current[name].values[i]) for key, name in names.items()} | {"unit": "e-/s"}
+        {key: json_number(current[name].values[i]) for key, name in names.items()} | {"unit": "e-/s"}
         for i in range(current.sizes["setting"])
     ]
     saturated = current["saturated_pixels"].values
@@ -362,7 +363,7 @@ def _entries(one: xr.Dataset, name: str, wanted: str, iso: Any, frames: Any) -> 
     filters, parts = one["filter"].values.tolist(), one["part"].values.tolist()
     for channel, value, error in zip(one["channel"].values, values, errors, strict=True):
         table = {
-            (kind, part): {"value": float(value[i, j]), "error": _number(error[i, j]), "unit": unit}
+            (kind, part): {"value": float(value[i, j]), "error": json_number(error[i, j]), "unit": unit}
             if math.isfinite(value[i, j])
             else None
             for i, kind in enumerate(filters)
@@ -371,7 +372,7 @@ def _entries(one: xr.Dataset, name: str, wanted: str, iso: Any, frames: Any) -> 
         # a picture too small for the high-pass has the plain value
         kind = wanted if table[wanted, "total"] else "none"
         yield {
-            "iso": _number(iso),
+            "iso": json_number(iso),
             "channel": str(channel),
             **(table[kind, "total"] or {"value": None, "error": None, "unit": unit}),
             **{part: table[kind, part] for part in ("row", "column", "pixel")},
@@ -380,10 +381,3 @@ def _entries(one: xr.Dataset, name: str, wanted: str, iso: Any, frames: Any) -> 
             "highpass": table["highpass", "total"],
             "frames": int(frames),
         }
-
-
-def _number(value: Any) -> float | int | None:
-    value = float(value)
-    if not math.isfinite(value):
-        return None
-    return int(value) if value.is_integer() and abs(value) < 1e15 else value
