@@ -164,6 +164,18 @@ def test_ctrl_c_ends_quietly(small_samples, tmp_path, monkeypatch):
 
     monkeypatch.setattr("workbench.runs.characterize", interrupted)
     result = run("characterize", small_samples, "--out", tmp_path)
-    assert result.exit_code == 1
-    assert result.stderr.strip() == "Aborted!"
+    assert result.exit_code == 130
+    assert result.stderr == "workbench: stopped; no half-written file is left\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stack_that_ctrl_c_ends_says_how_it_goes_on(small_samples, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("workbench.runs.stack.make_masters", interrupted)
+    result = run("stack", small_samples, "--out", tmp_path / "stack.fits", "--quiet")
+    assert result.exit_code == 130
+    assert result.stderr.startswith("workbench: stopped; the same command goes on from here")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "stack.fits").exists()

@@ -15,6 +15,7 @@ from .errors import WorkbenchError
 Command = TypeVar("Command", bound=Callable[..., Any])
 _FOLDER = click.Path(path_type=Path)
 _POSITIVE = click.FloatRange(min=0, min_open=True)
+_INTERRUPTED = 130  # the exit code of what Ctrl-C has ended: 128 and the number of the signal
 
 
 class _InputProblem(click.ClickException):
@@ -34,12 +35,26 @@ def _says_what_is_wrong(command: Command) -> Command:
         try:
             return command(*args, **kwargs)
         except WorkbenchError as error:
-            raise _InputProblem(str(error)) from error
+            problem = _InputProblem(str(error))
+            if isinstance(error.__context__, KeyboardInterrupt):  # it says how to go on
+                problem.exit_code = _INTERRUPTED
+            raise problem from error
 
     return run  # type: ignore[return-value]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """Commands that Ctrl-C ends with one line and the exit code that shells know."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("workbench: stopped; no half-written file is left", err=True)
+            ctx.exit(_INTERRUPTED)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="workbench")
 def main() -> None:
     """Measure your camera's sensor from RAW frames, with an honest error bar on every number.
@@ -54,7 +69,6 @@ def main() -> None:
         workbench inspect FOLDER                     is my raw file raw?
         workbench characterize FOLDER --out results  black level, read noise, gain, dark current
         workbench report FOLDER --out report.html    the same and more on one page, for a forum or a printer
-        workbench report FOLDER --out report.html    all of it as one page
         workbench dark-library FOLDER --out FILE     predicts a master dark for any exposure, temperature
         workbench charts --frames FOLDER --out charts
         workbench stack FOLDER --out stack.fits      calibrates, aligns and stacks the lights
