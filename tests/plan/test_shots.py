@@ -8,7 +8,8 @@ import pytest
 import xarray as xr
 
 from workbench.ingest import Folder, open_folder, read_frame
-from workbench.plan.shots import bias_frames_needed, flat_pairs_needed, saturation_time, shot_list, shutter
+from workbench.plan.shots import bias_frames_needed, flat_pairs_needed, saturation_time, shot_list
+from workbench.plan.shutters import DIAL, shutter
 
 
 def test_what_is_there_is_counted_and_what_is_missing_asked_for(samples):
@@ -34,8 +35,10 @@ def test_flats_stay_below_saturation(samples):
     speed = saturation_time(some)
     rows = shot_list(some, isos=[100, 200, 400]).table
     times = {iso: rows[(rows.kind == "flat") & (rows.iso == iso)].exposure.to_numpy() for iso in (100, 200, 400)}
-    assert times[400] == pytest.approx(times[100] / 4)
-    assert times[100].max() == pytest.approx(0.65 * speed)
+    assert set(np.concatenate(list(times.values()))) <= set(DIAL)
+    sixth = 2 ** (1 / 6) - 1  # of a stop: half the step of the dial, whose marks are rounded by 3 % and less
+    assert times[400] == pytest.approx(times[100] / 4, rel=2 * sixth)
+    assert times[100].max() == pytest.approx(0.65 * speed, rel=sixth + 0.03)
     assert rows[(rows.kind == "flat") & (rows.iso == 400)]["shoot"].sum() == 12
     # a flat of that exposure, with a tenth to spare for the lamp, is not saturated
     flats = folder.select(kind="flat", iso=100).table
@@ -51,6 +54,12 @@ def test_real_small_crops_need_more_flats(real_data):
     assert flats["shoot"].sum() == 0
     assert rows.loc[rows.kind == "bias", "shoot"].tolist() == [10]
     assert rows.why.str.contains("overexposed").any()
+    # its flats are short: at a high ISO only a dimmer lamp gives exposures that the shutter has
+    many = shot_list(open_folder(real_data / "d7000-flats", progress=False))
+    flats = many.table[many.table.kind == "flat"]
+    assert set(flats.exposure) <= set(DIAL)
+    assert flats[flats.iso == 6400].why.iloc[0] == "gain to 1 %, the lamp 4 stops dimmer: 2 % of saturation"
+    assert any("1/8000 s: a dimmer" in note for note in many.notes)
     assert any("temperature" in note for note in shots.notes)
 
 
@@ -92,9 +101,12 @@ def test_an_almost_empty_folder_gets_a_whole_list():
     assert np.isnan(shots.table.iso).all()
     assert (shots.table["shoot"] == shots.table.wanted).all()
     assert len(shots.notes) == 2
+    assert "ISO 100" not in repr(shots)  # which this camera has not
     assert "any" in repr(shots)
     assert "<table" in shots._repr_html_()
 
 
 def test_shutters():
-    assert [shutter(time) for time in (1 / 8000, 1 / 3, 0.8, 30)] == ["1/8000 s", "0.333 s", "0.8 s", "30 s"]
+    assert [shutter(time) for time in (1 / 8000, 1 / 128, 1 / 3, 0.8, 30)] == [
+        *("1/8000 s", "1/125 s", "0.333 s", "0.8 s", "30 s")
+    ]

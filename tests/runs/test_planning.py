@@ -3,11 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from click.testing import CliRunner
 
 from workbench.cli import main
+from workbench.plan import ShotList
 from workbench.results import write_sensor
 from workbench.runs import characterize, plan
+from workbench.runs.planning import Plan
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +67,13 @@ def test_on_the_command_line(samples, measured, tmp_path):
     done = CliRunner().invoke(main, ["plan", str(samples), "--sensor", str(tmp_path / "none.json")])
     assert done.exit_code == 2
     assert "none.json" in done.output
+
+
+def test_short_subs_name_the_mark_on_the_dial_and_a_camera_without_iso_none():
+    def headline(iso, length):
+        subs = xr.Dataset(attrs={"best_iso": iso, "best_length": length, "best_length_error": 0.4, "met": True})
+        return Plan("", False, ShotList(pd.DataFrame()), subs=subs)._headline()
+
+    assert "shoot at ISO 200, subs of 17.30 ± 0.40 s (20 s on the dial)" in headline(200.0, 17.3)
+    assert "(" not in headline(200.0, 60.0)
+    assert "shoot subs of 17.30 ± 0.40 s" in headline(np.nan, 17.3)

@@ -15,12 +15,11 @@ import xarray as xr
 from ..errors import FrameReadError
 from ..ingest import Folder, read_frame
 from .lights import dark_current_at
+from .shutters import FASTEST, FASTEST_WITHOUT_DIAL, isos_wanted, settable, shutter, stops_too_bright
 
-ISOS = (100, 200, 400, 800, 1600, 3200, 6400)
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.65)  # of saturation: of which a gain is fitted
 GAIN_ERROR, READ_NOISE_ERROR = 0.01, 0.02  # wanted, as shares
 BIAS, DARKS, CALIBRATION = 10, 4, 20  # frames of a kind below which rare pixels, or a master's noise, show
-FASTEST = 1 / 8000  # s: of most shutters
 WARMER = 10.0  # K between the temperatures of darks
 _TALLER = 1.5  # ratio within which two exposures are the same
 _WITHIN = 2.0  # K
@@ -70,23 +69,6 @@ class ShotList:
         return self._shown().to_html(index=False, border=0) + (f"<ul>{notes}</ul>" if notes else "")
 
 
-def shutter(time: float) -> str:
-    """Write an exposure as a camera does.
-
-    Examples
-    --------
-    >>> shutter(1 / 125), shutter(2.5), shutter(300), shutter(0.0), shutter(float("nan"))
-    ('1/125 s', '2.5 s', '300 s', 'shortest', '')
-    """
-    if math.isnan(time):
-        return ""
-    if time <= 0:
-        return "shortest"
-    if time >= 0.3:
-        return f"{time:.3g} s"
-    return f"1/{1 / time:.0f} s" if time < 0.1 else f"1/{1 / time:.2g} s"
-
-
 def bias_frames_needed(pixels: int, error: float = READ_NOISE_ERROR) -> int:
     """Return how many bias frames give the read noise of a channel of so many pixels to a relative error.
 
@@ -128,7 +110,8 @@ def shot_list(
     Bias frames and pairs of flats at six levels at each ISO, darks of three exposures and of two more temperatures, one
     overexposed frame, and darks and flats for the lights that are there.  How many: what the statistics of this frame
     size ask for, and no fewer than ten bias frames, two flats a level and four darks, in which rare pixels show.  The
-    flats' exposures keep the brightest colour below 65 % of saturation, reckoned from the flats that are there.
+    flats' exposures bring the brightest colour to 2 to 65 % of saturation, reckoned from the flats that are there, and
+    are such as a camera has; where they would be shorter, the lamp is to be dimmed.
 
     Parameters
     ----------
@@ -138,7 +121,8 @@ def shot_list(
         From `open_sensor`: what is measured so far.  Its errors say where more frames are needed than the statistics of
         pixels do.
     isos
-        Settings wanted; the full stops from 100 to 6400 and those of the frames that are there by default.
+        Settings wanted; by default those of the frames that are there, and the full stops from 100 to 6400 that are no
+        nearer to one of them than a third of a stop.
     gain_error, read_noise_error
         Wanted, as shares.
 
@@ -149,10 +133,7 @@ def shot_list(
     >>> shot_list(open_folder(sample_folder())).missing                  # doctest: +SKIP
     """
     table = folder.table
-    seen = sorted(float(iso) for iso in table["iso"].dropna().unique())
-    wanted = sorted({*(ISOS if isos is None else isos), *(seen if isos is None else [])})
-    if not seen and isos is None:
-        wanted = [math.nan]  # a camera without ISO settings
+    wanted = isos_wanted(table["iso"].dropna()) if isos is None else sorted(isos)
     pixels = int(table["height"].iloc[0]) * int(table["width"].iloc[0]) // (1 if _mono(table) else 4)
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
@@ -213,16 +194,16 @@ def _flats(
     speed = saturation_time(folder)
     pairs = max(1, math.ceil(flat_pairs_needed(pixels, error) / len(LEVELS)))
     rows = []
+    has_iso = bool(np.isfinite(isos).any())
     if math.isnan(speed):
+        setting = f"at ISO {np.nanmin(isos):g} " if has_iso else ""
         notes.append(
-            "how bright the flats' lamp is shows once there is a flat: shoot one at ISO 100 with the histogram's peak "
-            "in the middle, and plan again"
+            f"how bright the flats' lamp is shows once there is a flat: shoot one {setting}with the peak of the "
+            "histogram in the middle, and plan again"
         )
-    if LEVELS[0] * speed * 100 / max([iso for iso in isos if math.isfinite(iso)], default=100) < FASTEST:
-        notes.append(
-            f"the shortest exposures of flats are beyond {shutter(FASTEST)}: dim the lamp, stop the lens down, or "
-            "leave out the faintest levels"
-        )
+    known = table["exposure"][table["exposure"] > 0]
+    fastest = min([FASTEST if has_iso else FASTEST_WITHOUT_DIAL, *known])
+    dimmed = False
     for iso in isos:
         each = 2 * pairs
         total = _more(sensor, iso, "gain", error, 0)
@@ -230,9 +211,12 @@ def _flats(
             each = max(each, 2 * math.ceil(total / len(LEVELS) / 2))
         same = np.isclose(table["iso"].to_numpy(float), iso) | math.isnan(iso)
         have = table[(table["kind"] == "flat") & same]
+        full = speed * 100 / (iso if math.isfinite(iso) else 100)  # s to saturation
+        stops = 0 if math.isnan(speed) else stops_too_bright(LEVELS[0] * full, fastest)
+        lamp = f", the lamp {stops} {'stop' if stops == 1 else 'stops'} dimmer" if stops else ""
         for level in LEVELS:
-            exposure = level * speed * 100 / (iso if math.isfinite(iso) else 100)
-            why = f"gain to {100 * error:g} %: {100 * level:.0f} % of saturation"
+            exposure = settable(level * full * 2**stops, has_iso)
+            why = f"gain to {100 * error:g} %{lamp}: {100 * level:.0f} % of saturation"
             if math.isnan(speed):
                 rows.append(_row(have, "flat", iso, math.nan, math.nan, each, why) | {"there": 0, "shoot": each})
             else:
@@ -243,6 +227,12 @@ def _flats(
         if good >= len(LEVELS) and (math.isnan(speed) or times.index.max() < 1.4 * rows[-1]["exposure"] / LEVELS[-1]):
             for row in rows[-len(LEVELS) :]:
                 row.update(there=max(row["there"], row["wanted"]), shoot=0)
+        dimmed |= stops > 0 and any(row["shoot"] for row in rows[-len(LEVELS) :])
+    if dimmed:
+        notes.append(
+            f"where the lamp is to be dimmed, flats would need less than {shutter(fastest)}: a dimmer, sheets of white "
+            "paper before the lens or a smaller aperture do; a stop is a factor of two"
+        )
     return rows
 
 
@@ -293,9 +283,10 @@ def _darks(table: pd.DataFrame, sensor: xr.Dataset | None, notes: list[str]) -> 
         rate, _ = dark_current_at(sensor, room)
         # the dark signal of the longest should exceed the read noise, or its growth does not show
         if rate > 0 and rate * longest < 10:
-            longest = min(1200.0, 10 / rate)
+            longest = settable(min(1200.0, 10 / rate))
     rows = []
-    for target in (longest / 10, longest / 3, longest):
+    dial = bool(table["iso"].notna().any())
+    for target in (settable(longest / 10, dial), settable(longest / 3, dial), longest):
         near = times[np.abs(np.log(times / target)) < math.log(2)]  # another exposure will do as well
         exposure = float(near[np.argmin(np.abs(np.log(near / target)))]) if near.size else target
         rows.append(_row(own, "dark", iso, exposure, room, DARKS, "dark current: its growth with time"))

@@ -16,6 +16,7 @@ from ..files import whole_file
 from ..ingest import Folder, open_folder
 from ..plan import ShotList, background_rate, hours, plan_subs, shot_list, star_shapes, tracking
 from ..plan.lights import ELONGATION
+from ..plan.shutters import settable_above, shutter
 from ..plan.subs import PENALTY, read_out_noise
 from ..results import is_simulated, open_sensor, written
 from .characterization import characterize
@@ -73,9 +74,8 @@ class Plan:
                 for name in back["channel"].values
             )
             name = "sky" if what == "sky" else "sky and dark current"
-            found.append(
-                f"{name} (from {back.attrs['frames']} lights of ISO {back.attrs['iso']:g}): {rates} e-/s/pixel"
-            )
+            iso = f" of ISO {back.attrs['iso']:g}" if math.isfinite(back.attrs["iso"]) else ""
+            found.append(f"{name} (from {back.attrs['frames']} lights{iso}): {rates} e-/s/pixel")
             if what == "sky":
                 dark = written(float(back["dark"][0]), float(back["dark_error"][0]), "e-/s/pixel")
                 found.append(f"dark current at the lights' {back.attrs['temperature']:.3g} °C: {dark}")
@@ -88,12 +88,13 @@ class Plan:
                 found.append(f"the mount holds round stars for {written(longest, error, 's')}")
         if self.subs is not None:
             subs = self.subs
-            for iso in subs["iso"].values:
-                one = subs.sel(iso=iso)
+            for row, iso in enumerate(subs["iso"].values):
+                one = subs.isel(iso=row)
                 mark = "→" if iso == subs.attrs["best_iso"] else " "
+                setting = f"{mark} ISO {iso:g}: subs" if math.isfinite(iso) else "subs"
                 length = written(float(one["length"]), float(one["length_error"]), "s")
                 found.append(
-                    f"{mark} ISO {iso:g}: subs of {length}, {100 * float(one['penalty']):.2g} % more noise than one "
+                    f"{setting} of {length}, {100 * float(one['penalty']):.2g} % more noise than one "
                     f"endless exposure, {float(one['dynamic_range']):.1f} stops"
                 )
         if self.hours is not None:
@@ -109,9 +110,13 @@ class Plan:
         camera = self.camera or "unknown camera"
         if self.subs is None:
             return f"{camera}: what to shoot next"
-        best = written(self.subs.attrs["best_length"], self.subs.attrs["best_length_error"], "s")
-        short = "" if self.subs.attrs["met"] else " (shorter than the noise asks for: the mount's limit)"
-        return f"{camera}: shoot at ISO {self.subs.attrs['best_iso']:g}, subs of {best}{short}"
+        iso, length = self.subs.attrs["best_iso"], self.subs.attrs["best_length"]
+        best = written(length, self.subs.attrs["best_length_error"], "s")
+        if not self.subs.attrs["met"]:
+            return f"{camera}: {_at(iso)}subs of {best} (shorter than the noise asks for: the mount's limit)"
+        mark = settable_above(length) if math.isfinite(iso) else None
+        dial = "" if mark is None or math.isclose(mark, length, rel_tol=0.01) else f" ({shutter(mark)} on the dial)"
+        return f"{camera}: {_at(iso)}subs of {best}{dial}"
 
     def __repr__(self) -> str:
         notes = [f"warning: {text}" for text in self.warnings]
@@ -120,6 +125,10 @@ class Plan:
     def _repr_html_(self) -> str:
         lines = "".join(f"<li>{html.escape(text)}</li>" for text in (*self.lines(), *self.warnings))
         return f"<p><b>{html.escape(self._headline())}</b></p><ul>{lines}</ul>{self.shots._repr_html_()}"
+
+
+def _at(iso: float) -> str:
+    return f"shoot at ISO {iso:g}, " if math.isfinite(iso) else "shoot "
 
 
 def plan(
