@@ -340,8 +340,8 @@ def _to_json(sensor: xr.Dataset) -> dict[str, Any]:
         "read_noise_split": {
             key: _quantity(sensor[key].item(), sensor[f"{key}_error"].item(), unit) for key, unit in _SPLIT.items()
         },
-        "full_well": _at_lowest_iso(sensor, "full_well", {"method": "full_well_method", "limit": "full_well_limit"}),
-        "linearity": _at_lowest_iso(
+        "full_well": at_lowest_iso(sensor, "full_well", {"method": "full_well_method", "limit": "full_well_limit"}),
+        "linearity": at_lowest_iso(
             sensor, "linearity_error", {"minimum": "linearity_error_min", "maximum": "linearity_error_max"}
         ),
         "gain_from_darks": [
@@ -358,21 +358,52 @@ def _to_json(sensor: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def _at_lowest_iso(sensor: xr.Dataset, key: str, more: dict[str, str]) -> dict[str, Any] | None:
-    """Return a quantity of the lowest ISO that has it, of its first green or the only channel there, and what goes
-    with it."""
-    for iso in np.argsort(sensor["iso"].values):
-        known = sensor.isel(iso=iso, channel=np.flatnonzero(np.isfinite(sensor[key].values[iso])))
+def at_lowest_iso(data: xr.Dataset, key: str, more: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+    """Return a quantity of the lowest ISO that has it, of its first green or the only channel there.
+
+    Green, because cameras that multiply colours before saving leave it as it is: a multiplied colour ends at fewer
+    electrons, for the scale's sake and not the pixel's.
+
+    Parameters
+    ----------
+    data
+        Over (iso, channel), with ``key`` and its ``_error``.
+    more
+        Names for what goes with it, and the variable that each is.
+
+    Returns
+    -------
+    dict or None
+        ``iso``, ``channel``, ``value``, ``error``, ``unit`` and what was asked for; None where nothing is measured.
+    """
+    for iso in np.argsort(data["iso"].values):
+        known = data.isel(iso=iso, channel=np.flatnonzero(np.isfinite(data[key].values[iso])))
         if known.sizes["channel"]:
             names = known["channel"].values.tolist()
             one = known.sel(channel=next((name for name in ("G1", "G2") if name in names), names[0]))
             found = {"iso": json_number(one["iso"].item()), "channel": str(one["channel"].item())}
             found |= _quantity(one[key].item(), one[f"{key}_error"].item(), (_SETTINGS | _DETAILS)[key]) or {}
-            for name, source in more.items():
+            for name, source in (more or {}).items():
                 value = one[source].item()
                 found[name] = (value or None) if source in _METHODS else json_number(value)
             return found
     return None
+
+
+def place_of(quantity: Mapping[str, Any], *, why: bool = False) -> str:
+    """Say in words where a quantity of `at_lowest_iso` holds, and why there.
+
+    Examples
+    --------
+    >>> place_of({"iso": 100, "channel": "G1"}), place_of({"iso": None, "channel": "mono"})
+    ('ISO 100, G1', '')
+    >>> place_of({"iso": 100, "channel": "G1"}, why=True)
+    'ISO 100, G1: cameras may multiply red and blue, green never'
+    """
+    channel = quantity["channel"]
+    parts = [f"ISO {quantity['iso']:g}"] if quantity["iso"] is not None else []
+    place = ", ".join([*parts, *([] if channel == "mono" else [channel])])
+    return place + (": cameras may multiply red and blue, green never" if why and channel in ("G1", "G2") else "")
 
 
 def _truths(values: np.ndarray) -> list[bool | None]:
@@ -484,18 +515,20 @@ def _float(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def written(value: float, error: float = math.nan, unit: str = "") -> str:
+def written(value: float, error: float | None = None, unit: str = "") -> str:
     """Write a value with its error to two figures of the error, or that it was not measured.
 
     Examples
     --------
-    >>> written(2.49312, 0.0123, "e-/ADU"), written(199.4, 2.61), written(0.12345), written(float("nan"))
-    ('2.493 ± 0.012 e-/ADU', '199.4 ± 2.6', '0.123', 'not measured')
+    >>> written(2.49312, 0.0123, "e-/ADU"), written(41541, 2052), written(0.12345), written(float("nan"))
+    ('2.493 ± 0.012 e-/ADU', '41500 ± 2100', '0.123', 'not measured')
     """
     if not math.isfinite(value):
         return "not measured"
     tail = f" {unit}" if unit else ""
-    if not (math.isfinite(error) and error > 0):
+    if error is None or not (math.isfinite(error) and error > 0):
         return f"{value:.3g}{tail}"
-    digits = max(0, 1 - math.floor(math.log10(float(f"{error:.1e}"))))
-    return f"{value:.{digits}f} ± {error:.{digits}f}{tail}"
+    rounded = float(f"{error:.1e}")  # 0.0998 is written 0.10
+    digits = 1 - math.floor(math.log10(rounded))
+    shown = max(digits, 0)
+    return f"{round(value, digits):.{shown}f} ± {rounded:.{shown}f}{tail}"

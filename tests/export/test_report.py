@@ -65,6 +65,14 @@ def test_every_number_of_the_table_is_there_with_its_error(page, result):
     assert any(abs(value - float(gain)) < 0.01 and abs(spread / error - 1) < 0.06 for value, spread in told)
 
 
+def test_the_page_tells_what_the_command_line_does(page, result):
+    (line,) = [line for line in result.lines() if line.startswith("full well")]
+    assert "G1" in line
+    place, value = re.fullmatch(r"full well \((.+)\): (.+) e-", line).groups()
+    assert place in page.read_text()
+    assert value in page.read_text()
+
+
 def test_pictures_open_and_the_data_behind_them_are_tables(page):
     text = page.read_text()
     pictures = inside(text, "image/png")

@@ -22,7 +22,7 @@ from ..charts.registry import REGISTRY, Chart
 from ..charts.words import source
 from ..errors import WorkbenchError
 from ..files import whole_file
-from ..results import sensor_text, written
+from ..results import at_lowest_iso, place_of, sensor_text, written
 from ..runs import Characterization
 from ..sensor.fidelity.card import TESTS
 from .numbers import tables
@@ -135,11 +135,9 @@ def _cards(sensor: xr.Dataset) -> Iterator[tuple[str, str, str]]:
     if best:
         yield best
     yield from _scalar(sensor, "invariance_iso", "nothing gained above", "read noise within 5 % of its least", "ISO ")
-    if "full_well" in sensor and np.isfinite(sensor["full_well"].values).any():
-        one = sensor.isel(iso=int(np.argmax(np.isfinite(sensor["full_well"].values).any(axis=1))))
-        value, error = np.nanmin(one["full_well"].values), one["full_well_error"].values
-        error = float(error[np.nanargmin(one["full_well"].values)])
-        yield "full well", written(float(value), error, "e⁻"), f"ISO {float(one['iso']):g}, the least of the channels"
+    well = at_lowest_iso(sensor, "full_well") if "full_well" in sensor else None
+    if well:
+        yield "full well", written(well["value"], well["error"], "e⁻"), place_of(well, why=True)
     if "dynamic_range" in sensor and np.isfinite(sensor["dynamic_range"].values).any():
         values = sensor["dynamic_range"].mean("channel")
         place = int(np.nanargmax(values.values))

@@ -11,7 +11,7 @@ import xarray as xr
 from .. import sensor
 from ..errors import FrameReadError
 from ..ingest import Folder
-from ..results import written
+from ..results import at_lowest_iso, place_of, written
 from ..sensor.selection import group_frames
 
 
@@ -44,12 +44,12 @@ class Transfer:
             data = getattr(self, name)
             if data is None:
                 continue
-            key = {"wells": "full_well"}.get(name, "linearity_error")
-            row = int(np.flatnonzero(np.isfinite(data[key].values).any(axis=1))[0])
-            one = data.isel(iso=row)
-            column = int(np.argmax(np.isfinite(one[key].values) & (one["channel"].values != "R")))
-            told = written(float(one[key][column]), float(one[f"{key}_error"][column]), unit)
-            found.append(f"{title} at ISO {one['iso'].item():g} ({one['channel'].values[column]}): {told}")
+            value = at_lowest_iso(data, {"wells": "full_well"}.get(name, "linearity_error"))
+            if value is not None:
+                place = place_of(value, why=name == "wells")
+                found.append(
+                    f"{title}{f' ({place})' if place else ''}: {written(value['value'], value['error'], unit)}"
+                )
         return found
 
     def results(self) -> dict[str, xr.Dataset | None]:
