@@ -19,6 +19,7 @@ from .watch import Watch
 
 STARTING = 120  # seconds to wait for JupyterLab, far more than it needs
 RUNNING = 300
+RESTING = 20  # times half a second that no kernel works: then none will
 
 
 @contextmanager
@@ -122,17 +123,24 @@ class Lab(Watch):
         return self.page.request.get(f"{self.address}/api/kernels").json()
 
     def run_all(self, cells: int) -> None:
-        """Run all cells from the menu and wait until the last of so many code cells is done."""
+        """Run all cells from the menu and wait until the last of so many code cells is done.
+
+        Raises
+        ------
+        RuntimeError
+            If it is not done in time, or the kernel has come to rest before it (a cell failed); names the errors.
+        """
         self.page.click(".jp-Notebook .jp-Cell >> nth=0")
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         done = self.page.get_by_text(f"[{cells}]:", exact=True)
         pane = self.page.locator(".jp-WindowedPanel-outer").first
-        give_up = time.monotonic() + RUNNING
+        give_up, resting = time.monotonic() + RUNNING, 0
         while not done.count():  # cells far from the view are not in the page, so stay at the end
             pane.evaluate("pane => pane.scrollTop = pane.scrollHeight")
             self.page.wait_for_timeout(500)
-            if time.monotonic() > give_up:
+            resting = resting + 1 if all(one["execution_state"] == "idle" for one in self._kernels()) else 0
+            if time.monotonic() > give_up or resting > RESTING:
                 raise RuntimeError(f"the last of {cells} code cells did not finish: {self.errors()}")
 
     def show(self, text: str):
@@ -161,17 +169,29 @@ class Lab(Watch):
         )
 
     def walk(self) -> Iterator[int]:
-        """Scroll through the notebook from top to bottom, a screen at a time; yields the number of the screen."""
+        """Scroll through the notebook from top to bottom, a screen at a time; yields the number of the screen.
+
+        JupyterLab lets a notebook scroll until its last cell is out of sight: that screen is none.
+        """
         pane = self.page.locator(".jp-WindowedPanel-outer").first
         pane.evaluate("pane => pane.scrollTop = 0")
         for number in range(100):
             self.page.wait_for_timeout(800)  # for what comes into view to be drawn
+            if number and not self._news(pane):
+                return
             yield number
             at = "pane => pane.scrollTop"
             before = pane.evaluate(at)
             pane.evaluate("pane => pane.scrollTop += 0.85 * pane.clientHeight")
             if pane.evaluate(at) <= before + 1:
                 return
+
+    def _news(self, pane) -> bool:
+        """Tell whether a cell reaches into the part of the view that the screen before did not show."""
+        return pane.evaluate(
+            "pane => { const top = pane.getBoundingClientRect().top + 0.15 * pane.clientHeight;"
+            " return [...pane.querySelectorAll('.jp-Cell')].some(cell => cell.getBoundingClientRect().bottom > top); }"
+        )
 
     def errors(self) -> list[str]:
         """Return the tracebacks and warnings that any cell has printed."""

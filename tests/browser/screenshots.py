@@ -30,7 +30,8 @@ def of_notebooks(out: Path, names: list[str], program: str) -> int:
     wrong = 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "notebooks"
-        shutil.copytree(NOTEBOOKS, folder)
+        # as a reader first opens them: nothing measured yet
+        shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns("measured", ".ipynb_checkpoints"))
         with jupyter_lab(folder, Path(scratch) / "jupyter") as address:
             for path in sorted(folder.glob("*.ipynb")):
                 if names and path.stem not in names:
