@@ -15,6 +15,7 @@ from workbench.camera.night import write_night
 from workbench.camera.sky import make_sky, star_table
 from workbench.cli import main
 from workbench.errors import FrameReadError, WorkbenchError
+from workbench.runs import finish_file
 from workbench.runs import stack as runs_stack
 from workbench.runs.stack import stack_folder
 from workbench.stack.fits_out import open_stack
@@ -185,12 +186,15 @@ def test_without_calibration_frames_it_stacks_and_says_so(night, tmp_path):
     result = stack_folder(folder, tmp_path / "stack.fits", progress=False)
     assert "no darks" in " ".join(result.warnings)
     assert result.path.exists()
+    assert "only its changes tell something" in repr(result)
 
 
 def test_dry_run_writes_nothing(night, tmp_path):
     result = stack_folder(night.folder, tmp_path / "stack.fits", dry_run=True, progress=False)
     assert "5 lights (ISO 200, 60 s) calibrated with 5 bias frames, 5 dark frames, 5 flat frames" in repr(result)
     assert "MB" in repr(result)
+    assert "time: about" in repr(result)
+    assert "an estimate from 20 frames of 0.169 Mpx" in repr(result)
     assert not list(tmp_path.iterdir())
 
 
@@ -271,5 +275,16 @@ def test_m13_aligns_without_darks(real_data, tmp_path, reference):
         rough = means[:, 1:] - means[:, :-1]
         return 1.4826 * np.median(np.abs(rough - np.median(rough)))
 
+    # nothing tells the gain: ADU stay ADU, there is no advice on a chi-square, and a remark on all frames is made once
+    assert (stack.attrs["units"], stack.signal.attrs["units"], stack.variance.attrs["units"]) == ("adu", "adu", "adu²")
+    header = fits.getheader(result.path)
+    assert header["BUNIT"] == "adu"
+    assert "EGAIN" not in header
+    told = " ".join(result.warnings)
+    assert "chi-square" not in told
+    assert told.count("tell the transparency") == 1
+    assert "4 of 5 lights show too few bright stars" in told
+    finished = finish_file(result.path, tmp_path / "picture.png", progress=False)
+    assert "ADU (mono)" in " ".join(finished.picture.attrs["history"])
     gain = float(stack.attrs["gain"][0])
     assert scatter(single) * gain / scatter(signal) == pytest.approx(np.sqrt(5), rel=0.1)

@@ -18,7 +18,7 @@ from scipy import ndimage
 from scipy.interpolate import RBFInterpolator
 
 from ..errors import WorkbenchError
-from .picture import check_picture, in_bands, note, plane
+from .picture import check_picture, in_bands, in_words, note, plane
 from .sky import find_sky, least_squares, measure_sky, polynomial_terms
 
 METHODS = ("polynomial", "rbf", "mesh")
@@ -282,7 +282,7 @@ def remove_background(picture: xr.Dataset, model: xr.Dataset, *, mode: str = "su
     verb = "subtracted" if mode == "subtract" else "divided out"
     return note(
         picture.assign(changed),
-        f"Background: {model.attrs['method']} model {verb}, {'; '.join(span)} {model.attrs['units']}"
+        f"Background: {model.attrs['method']} model {verb}, {'; '.join(span)} {in_words(model.attrs['units'])}"
         f" ({', '.join(map(str, model['channel'].values))}); {model.attrs['sky_share']:.1%} of the cells were sky.",
     )
 

@@ -145,6 +145,17 @@ def plane(values: np.ndarray, name: str, **attrs: Any) -> xr.Variable:
     return xr.Variable(("channel", "y", "x"), values, {"long_name": name, **attrs})
 
 
+def in_words(units: str) -> str:
+    """Return a picture's units as a sentence has them.
+
+    Examples
+    --------
+    >>> in_words("electron"), in_words("adu"), in_words("1")
+    ('electrons', 'ADU', 'of full scale')
+    """
+    return {"electron": "electrons", "adu": "ADU", "1": "of full scale"}.get(units, units)
+
+
 def in_bands(work: Callable[[slice], Any], height: int, *, band: int = _BAND) -> list[Any]:
     """Call `work` with slices of rows, in as many threads as there are processors; the answers come in order.
 

@@ -27,16 +27,17 @@ from .. import __version__
 from ..calibrate import MasterSet, make_masters
 from ..errors import WorkbenchError
 from ..files import check_target
-from ..ingest import Folder, PlainPixels, open_folder, plain_pixels
+from ..ingest import Folder, PlainPixels, open_folder
 from ..results import open_sensor
 from ..stack.engine import Plan, save_planes, stack_bands
 from ..stack.fits_out import create_file, finish_file, plan_layout, write_band
 from ..stack.reject import method_number
 from ..stack.survey import FrameSurvey, prepare_planes
-from .stack_files import bands_done, keep_chi, load_survey, plan_digest, write_whole
-from .stack_header import stack_header
-from .stack_jobs import spread, stack_on, survey_one, workers
-from .stack_plan import Aligned, Lights, Settings, align_lights, frame_table, plan_stack
+from .stacking.files import bands_done, keep_chi, load_survey, plan_digest, write_whole
+from .stacking.forecast import foretell
+from .stacking.header import stack_header
+from .stacking.jobs import spread, stack_on, survey_one, workers
+from .stacking.plan import Aligned, Lights, Settings, align_lights, frame_table, plan_stack
 
 _CHI_HOLDS = (0.9, 1.1)  # within this the noise model describes the scatter between frames
 
@@ -46,7 +47,7 @@ class StackResult:
     """What a run made and from what: `path` of the stack, `frames` (one row a light), `set_aside`, `warnings`.
 
     `chi_square` a channel: the scatter between frames over the noise model's.  `plan` lists, for a dry run, what would
-    be used for what.
+    be used for what.  `units` of the stack: ``electron``, or ``adu`` where nothing told the gain.
     """
 
     path: Path | None
@@ -57,6 +58,7 @@ class StackResult:
     reference: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     plan: tuple[str, ...] = ()
+    units: str = "electron"
 
     def __repr__(self) -> str:
         lines = list(self.plan)
@@ -65,7 +67,8 @@ class StackResult:
             gone = f", {len(self.set_aside)} set aside" if self.set_aside else ""
             lines.append(f"{self.path}: {used} of {len(self.frames)} lights stacked{gone}, reference {self.reference}")
             chi = ", ".join(f"{name} {value:.3f}" for name, value in self.chi_square.items())
-            lines.append(f"scatter between frames over the noise model's (chi-square): {chi}")
+            relative = "" if self.units == "electron" else "; the gain is not known, so only its changes tell something"
+            lines.append(f"scatter between frames over the noise model's (chi-square): {chi}{relative}")
             lines.append("time: " + ", ".join(f"{name} {value:.1f} s" for name, value in self.seconds.items()))
         lines += [f"set aside: {name}: {reason}" for name, reason in self.set_aside]
         lines += [f"warning: {text}" for text in self.warnings]
@@ -209,36 +212,7 @@ class _Run:
 
     def describe(self) -> StackResult:
         """Say what would be used for what."""
-        from ..calibrate import plan_groups
-
-        cubes = self._calibration()
-        law = math.nan if self.sensor is None else float(self.sensor.get("doubling_temperature", math.nan))
-        groups = plan_groups(self.light, **cubes, doubling_temperature=law)
-        lines = []
-        for group in groups:
-            counts = ", ".join(
-                f"{len(getattr(group, kind))} {kind} frames"
-                for kind in ("bias", "dark", "flat", "darkflat")
-                if getattr(group, kind)
-            )
-            first = self.light.isel(frame=group.lights[0])
-            iso = f"ISO {float(first.iso):g}" if math.isfinite(float(first.iso)) else "no ISO recorded"
-            lines.append(
-                f"{len(group.lights)} lights ({iso}, {float(first.exposure):g} s) calibrated with {counts or 'nothing'}"
-            )
-            lines += [f"  {text}" for text in group.warnings]
-        pixels = math.prod(self.lights.shape)
-        calibration = sum(
-            len(self.frames.table[self.frames.table["kind"] == kind]) for kind in ("bias", "dark", "flat", "darkflat")
-        )
-        seconds = 4 + pixels / 16e6 * (0.09 * calibration + 0.5 * len(self.lights.names))
-        layout = plan_layout(self.out, (len(self.lights.channels), *self.lights.shape), len(self.lights.names))
-        packed = sum(plain_pixels(path) is None for path in self.lights.paths)
-        lines.append(f"about {seconds:.0f} s on two cores, once the compiled code is in its cache")
-        lines.append(
-            f"disk: {layout.total / 1e6:,.0f} MB for {self.out}, {(packed * pixels * 2 + 8 * pixels) / 1e6:,.0f} MB of "
-            "working files until the end"
-        )
+        lines = foretell(self.frames, self.light, self.lights, self._calibration(), self.sensor, self.out)
         table = pd.DataFrame({"file": list(self.lights.names), "used": True})
         return StackResult(None, table, self.set_aside, self.warnings, plan=tuple(lines))
 
@@ -336,6 +310,7 @@ class _Run:
             one, factor = masters.of(self.light, number)
             self.group_of.append((masters.masters.index(one), float(factor)))
         self.noise = [group.noise for group in masters.masters]
+        self.units = "electron" if all(noise.known for noise in self.noise) else "adu"
 
     def _survey(self, client: Any) -> list[FrameSurvey | None]:
         (self.work_folder / "survey").mkdir(exist_ok=True)
@@ -384,7 +359,7 @@ class _Run:
 
     def _stack(self, plan: Plan, aligned: Aligned, client: Any) -> StackResult:
         part = self.out.parent / f".{self.out.name}.part"
-        layout = plan_layout(part, (len(plan.channels), *plan.shape), len(plan.frames))
+        layout = plan_layout(part, (len(plan.channels), *plan.shape), len(plan.frames), self.units)
         journal = self.work_folder / "bands"
         digest = plan_digest(plan)
         done = bands_done(journal, layout, digest)
@@ -414,7 +389,8 @@ class _Run:
                 name: float(values[0].sum() / values[1].sum()) if values[1].sum() else math.nan
                 for name, values in zip(plan.channels, np.moveaxis(chi, 1, 0), strict=True)
             }
-        if any(not _CHI_HOLDS[0] <= value <= _CHI_HOLDS[1] for value in numbers.values()):
+        known = self.units == "electron"
+        if known and any(not _CHI_HOLDS[0] <= value <= _CHI_HOLDS[1] for value in numbers.values()):
             self.warnings.append(
                 "the scatter between frames is not what the noise model says (chi-square "
                 + ", ".join(f"{name} {value:.2f}" for name, value in numbers.items())
@@ -428,7 +404,8 @@ class _Run:
         header, cards = stack_header(self.lights, plan, self.noise[group], aligned, numbers, remarks)
         finish_file(layout, self.out, header, cards, chi_map, frames)
         reference = self.lights.names[aligned.reference]
-        return StackResult(self.out, frames, self.set_aside, list(dict.fromkeys(self.warnings)), numbers, reference)
+        warnings = list(dict.fromkeys(self.warnings))
+        return StackResult(self.out, frames, self.set_aside, warnings, numbers, reference, units=self.units)
 
 
 def _sort_of(camera: str, height: int, width: int, cfa_pattern: str) -> str:

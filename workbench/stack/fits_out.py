@@ -1,8 +1,9 @@
 """The stack as a file: multi-extension FITS, written band by band, and opened again without loss.
 
 ==================  =====================================================================================
-primary             signal, float32 electrons (channel, y, x), scaled to the reference's exposure
-``VARIANCE``        float32 electrons²: equivalent white noise, right for sums over many pixels; a single
+primary             signal, float32 electrons (channel, y, x), scaled to the reference's exposure; ADU, and
+                    ``BUNIT`` says so, where nothing told the gain
+``VARIANCE``        its square: equivalent white noise, right for sums over many pixels; a single
                     pixel's is this times ``PIXVAR_c``, because resampling shares each sample out
 ``COVERAGE``        samples that went in after rejection
 ``REJECTED_LOW``    samples rejected as too low, ``REJECTED_HIGH`` as too high
@@ -36,7 +37,7 @@ from .engine import Band
 
 CARD = "WORKBNCH"
 IMAGES = ("SIGNAL", "VARIANCE", "COVERAGE", "REJECTED_LOW", "REJECTED_HIGH", "SATURATED")
-UNITS = {"SIGNAL": "electron", "VARIANCE": "electron**2"}
+_FLOATS = ("SIGNAL", "VARIANCE")
 _BLOCK = 2880
 _HEADER_ROOM = 40  # FITS blocks kept free for the primary header, which is known only at the end
 
@@ -50,16 +51,17 @@ class Layout:
     counts: str
     offsets: tuple[int, ...]
     total: int
+    units: str = "electron"
 
     def dtype(self, name: str) -> np.dtype:
         """Return the stored type of an image."""
-        return np.dtype(">f4") if name in UNITS else np.dtype(self.counts)
+        return np.dtype(">f4") if name in _FLOATS else np.dtype(self.counts)
 
 
-def _extension_header(name: str, shape: tuple[int, int, int], counts: str) -> fits.Header:
+def _extension_header(name: str, shape: tuple[int, int, int], counts: str, units: str) -> fits.Header:
     header = fits.Header()
     header["XTENSION"] = ("IMAGE", "image extension")
-    bits = -32 if name in UNITS else 8 * np.dtype(counts).itemsize
+    bits = -32 if name in _FLOATS else 8 * np.dtype(counts).itemsize
     header["BITPIX"] = bits
     header["NAXIS"] = 3
     for axis, size in enumerate(reversed(shape), 1):
@@ -68,8 +70,8 @@ def _extension_header(name: str, shape: tuple[int, int, int], counts: str) -> fi
     if bits == 16:
         header["BSCALE"], header["BZERO"] = 1, 32768
     header["EXTNAME"] = name
-    if name in UNITS:
-        header["BUNIT"] = UNITS[name]
+    if name == "VARIANCE":
+        header["BUNIT"] = f"{units}**2"
     return header
 
 
@@ -77,8 +79,8 @@ def _padded(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
 
 
-def plan_layout(path: Path, shape: tuple[int, int, int], frames: int) -> Layout:
-    """Lay out the file for a stack of `frames` frames and `shape` (channel, y, x)."""
+def plan_layout(path: Path, shape: tuple[int, int, int], frames: int, units: str = "electron") -> Layout:
+    """Lay out the file for a stack of `frames` frames and `shape` (channel, y, x), in ``electron`` or ``adu``."""
     counts = "u1" if frames < 256 else ">u2"
     offsets = []
     at = 0
@@ -86,11 +88,11 @@ def plan_layout(path: Path, shape: tuple[int, int, int], frames: int) -> Layout:
         at += (
             _HEADER_ROOM * _BLOCK
             if name == "SIGNAL"
-            else _padded(len(_extension_header(name, shape, counts).tostring()))
+            else _padded(len(_extension_header(name, shape, counts, units).tostring()))
         )
         offsets.append(at)
-        at += _padded(int(np.prod(shape)) * (4 if name in UNITS else np.dtype(counts).itemsize))
-    return Layout(path, shape, counts, tuple(offsets), at)
+        at += _padded(int(np.prod(shape)) * (4 if name in _FLOATS else np.dtype(counts).itemsize))
+    return Layout(path, shape, counts, tuple(offsets), at, units)
 
 
 def create_file(layout: Layout) -> None:
@@ -105,7 +107,7 @@ def create_file(layout: Layout) -> None:
         with open(layout.path, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, layout.total)
             for name, offset in zip(IMAGES[1:], layout.offsets[1:], strict=True):
-                text = _extension_header(name, layout.shape, layout.counts).tostring().encode("ascii")
+                text = _extension_header(name, layout.shape, layout.counts, layout.units).tostring().encode("ascii")
                 os.pwrite(file.fileno(), text, offset - _padded(len(text)))
     except OSError as problem:
         layout.path.unlink(missing_ok=True)
@@ -161,7 +163,7 @@ def finish_file(
     for axis, size in enumerate(reversed(layout.shape), 1):
         header[f"NAXIS{axis}"] = size
     header["EXTEND"] = True
-    header["BUNIT"] = ("electron", "of the signal")
+    header["BUNIT"] = (layout.units, "of the signal")
     for name, (value, comment) in cards.items():
         header[name] = (value, comment)
     header[CARD] = _ascii(json.dumps(about))
@@ -241,9 +243,9 @@ class _Image:
 def open_stack(path: str | Path) -> xr.Dataset:
     """Open a stack as a Dataset, lazily: (channel, y, x) planes, the chi-square map and the table of frames.
 
-    Variables ``signal`` [e-], ``variance`` [e-²], ``coverage``, ``rejected_low``, ``rejected_high``, ``saturated``,
-    ``chi_square`` (channel, block_y, block_x), and over ``frame`` the columns of the table.  The attributes hold what
-    the header says.
+    Variables ``signal`` [e-, or ADU where nothing told the gain], ``variance``, its square, ``coverage``,
+    ``rejected_low``, ``rejected_high``, ``saturated``, ``chi_square`` (channel, block_y, block_x), and over ``frame``
+    the columns of the table.  The attributes hold what the header says.
 
     Raises
     ------
@@ -274,7 +276,7 @@ def open_stack(path: str | Path) -> xr.Dataset:
         raise FrameReadError(path, f"is no stack of the workbench ({problem})") from problem
     about = json.loads(header.get(CARD, "{}"))
     attrs: dict[str, Any] = {
-        "units": "electron",
+        "units": str(about.get("units", "electron")),
         "stage": "stacked",
         "history": list(about.get("history", [])),
         **about.get("attributes", {}),
@@ -282,7 +284,7 @@ def open_stack(path: str | Path) -> xr.Dataset:
     data: dict[str, Any] = {}
     for name, image in planes.items():
         array = da.from_array(image, chunks=(1, 512, image.shape[2]), name=f"{path}-{path.stat().st_mtime_ns}-{name}")
-        units = {"signal": "electron", "variance": "electron²"}.get(name, "1")
+        units = {"signal": attrs["units"], "variance": f"{attrs['units']}²"}.get(name, "1")
         long_name = {"saturated": "saturated samples", "coverage": "samples used"}.get(name, name.replace("_", " "))
         data[name] = (("channel", "y", "x"), array, {"units": units, "long_name": long_name})
     data["chi_square"] = (

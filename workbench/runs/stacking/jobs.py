@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..errors import FrameReadError, WorkbenchError
-from ..ingest import PlainPixels, plain_pixels, read_frame
-from ..stack.engine import Engine, Plan, open_planes
-from ..stack.fits_out import Layout, write_band
-from ..stack.survey import survey_frame
-from .stack_files import keep_chi, load_survey, plan_digest, save_survey, write_whole
+from ...errors import FrameReadError, WorkbenchError
+from ...ingest import PlainPixels, plain_pixels, read_frame
+from ...stack.engine import Engine, Plan, open_planes
+from ...stack.fits_out import Layout, write_band
+from ...stack.survey import survey_frame
+from .files import keep_chi, load_survey, plan_digest, save_survey, write_whole
 
 
 def survey_one(

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
-from ..calibrate import SensorNoise
-from ..results import is_simulated
-from ..stack.engine import Plan
-from ..stack.resample import mean_squared_weight, narrowing_for
-from .stack_plan import Aligned, Lights
+from ... import __version__
+from ...calibrate import SensorNoise
+from ...results import is_simulated
+from ...stack.engine import Plan
+from ...stack.resample import mean_squared_weight, narrowing_for
+from .plan import Aligned, Lights
 
 
 def stack_header(
@@ -41,17 +41,19 @@ def stack_header(
         "SIMULATE": (bool(is_simulated(lights.camera)), "made by a virtual camera"),
     }
     names = {1: ("mono",), 4: ("R", "G1", "G2", "B")}
-    for kind, values in (("EGAIN", noise.gain), ("RDNOIS", noise.read_noise)):
-        unit = "[e-/ADU] gain used" if kind == "EGAIN" else "[e-] read noise used"
+    unit = "electron" if noise.known else "adu"
+    told = {"EGAIN": (noise.gain, "[e-/ADU] gain used")} if noise.known else {}
+    told["RDNOIS"] = noise.read_noise, f"[{unit}] read noise used"
+    for kind, (values, comment) in told.items():
         for name, value in zip(names[len(values)], values, strict=True):
-            cards[f"{kind}{'' if name == 'mono' else name}"[:8]] = (value, unit)
+            cards[f"{kind}{'' if name == 'mono' else name}"[:8]] = (value, comment)
     kernel = mean_squared_weight(narrowing_for(lights.cfa_pattern))
     for place, name in enumerate(plan.channels):
         share = {"R": 0.25, "G": 0.5, "B": 0.25, "mono": 1.0}[name]
         letter = name[0].upper()
         cards[f"PIXVAR_{letter}"] = (share * kernel, "variance of one pixel over VARIANCE")
         cards[f"CHI2_{letter}"] = (_number(chi[name]), "scatter between frames over the model's")
-        cards[f"BACKGR_{letter}"] = (_number(aligned.level[place]), "[electron] mean background left in")
+        cards[f"BACKGR_{letter}"] = (_number(aligned.level[place]), f"[{unit}] mean background left in")
     attributes: dict[str, Any] = {
         "camera": lights.camera,
         "exposure": _number(exposure[reference]),
@@ -70,16 +72,17 @@ def stack_header(
             cards[f"CMAT{index // 3 + 1}_{index % 3 + 1}"] = (value, "XYZ (D65) to camera")
         for name, value in zip("RGB", colours["daylight_multipliers"], strict=True):
             cards[f"DAYMUL_{name}"] = (value, "daylight white balance")
+    measured = "measured" if noise.known else "lights' own"
     history = [
         f"{len(used)} lights of {len(lights.names)} calibrated, aligned to {lights.names[reference]}, "
         "resampled once (Lanczos-3)",
-        f"rejection: {plan.method} ({low:g}, {high:g}); weights from the measured noise",
+        f"rejection: {plan.method} ({low:g}, {high:g}); weights from the {measured} noise",
         f"gain and read noise: {noise.source}",
         *remarks,
     ]
     return {
         "program": f"astrophoto-workbench {__version__}",
-        "units": "electron",
+        "units": unit,
         "stage": "stacked",
         "history": history,
         "attributes": attributes,

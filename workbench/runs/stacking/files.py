@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ..files import aside
-from ..stack.engine import Plan
-from ..stack.fits_out import Layout
-from ..stack.survey import FrameSurvey
+from ...files import aside
+from ...stack.engine import Plan
+from ...stack.fits_out import Layout
+from ...stack.survey import FrameSurvey
 
 
 def write_whole(path: Path, data: bytes) -> None:

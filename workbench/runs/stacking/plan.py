@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..align import NoMatchError, Transform, match_stars
-from ..errors import WorkbenchError
-from ..ingest import PlainPixels
-from ..stack.engine import Plan, PlannedFrame
-from ..stack.normalise import background_surfaces, frame_weights, star_ratio
-from ..stack.survey import FrameSurvey
-from ..stars import choose_reference, poor_frames, quality_table
+from ...align import NoMatchError, Transform, match_stars
+from ...errors import WorkbenchError
+from ...ingest import PlainPixels
+from ...stack.engine import Plan, PlannedFrame
+from ...stack.normalise import background_surfaces, frame_weights, star_ratio
+from ...stack.survey import FrameSurvey
+from ...stars import choose_reference, poor_frames, quality_table
 
 LEAST_TRANSPARENCY = 0.3  # of the reference; less and clouds cover too much
 _MATCHED = ("stars_matched", "rms", "place_error", "rotation", "scale_error", "model")
@@ -73,8 +73,8 @@ class Lights:
 class Aligned:
     """Lights brought onto the reference's grid, by number: `transforms`, and `scales` to its light.
 
-    `reasons` tells why the others are left out; `quality` is over `seen`, the lights that could be read; `level` the
-    mean background left in, a channel.
+    `reasons` tells why the others are left out; `quality` is over `seen`, the lights that could be read; `dim`
+    counts the bright stars of those that have too few; `level` is the mean background left in, a channel.
     """
 
     reference: int
@@ -85,6 +85,7 @@ class Aligned:
     matched: dict[int, dict[str, Any]]
     reasons: dict[int, str]
     warnings: list[str] = field(default_factory=list)
+    dim: dict[int, int] = field(default_factory=dict)
     level: Sequence[float] = ()
     weights: np.ndarray | None = None
 
@@ -132,6 +133,13 @@ def align_lights(
     for number in seen:
         if number not in reasons:
             _align_one(aligned, number, lights, surveys, settings.transform)
+    if aligned.dim:
+        number, count = next(iter(aligned.dim.items()))
+        such = f"{lights.names[number]}: {count}" + (", for example" if len(aligned.dim) > 1 else "")
+        aligned.warnings.append(
+            f"{len(aligned.dim)} of {len(lights.names)} lights show too few bright stars to tell the transparency, so "
+            f"their exposure times do ({such})"
+        )
     return aligned
 
 
@@ -152,9 +160,7 @@ def _align_one(aligned: Aligned, number: int, lights: Lights, surveys: Sequence[
         if not np.isfinite(ratio):
             aligned.reasons[number] = "too few stars to tell its transparency, and its exposure is not known"
             return
-        aligned.warnings.append(
-            f"{lights.names[number]}: {count} stars are bright enough to tell the transparency; the exposure times do"
-        )
+        aligned.dim[number] = count
     transparency = exposure[reference] / exposure[number] / ratio
     if np.isfinite(transparency) and transparency < LEAST_TRANSPARENCY:
         aligned.reasons[number] = f"clouds: only {100 * transparency:.0f} % of the reference's light comes through"
