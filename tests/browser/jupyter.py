@@ -19,7 +19,7 @@ from .watch import Watch
 
 STARTING = 120  # seconds to wait for JupyterLab, far more than it needs
 RUNNING = 300
-RESTING = 20  # times half a second that no kernel works: then none will
+RESTING = 60  # times half a second that no kernel works: then none will
 
 
 @contextmanager
@@ -135,11 +135,13 @@ class Lab(Watch):
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         done = self.page.get_by_text(f"[{cells}]:", exact=True)
         pane = self.page.locator(".jp-WindowedPanel-outer").first
-        give_up, resting = time.monotonic() + RUNNING, 0
+        give_up, begun, resting = time.monotonic() + RUNNING, False, 0
         while not done.count():  # cells far from the view are not in the page, so stay at the end
             pane.evaluate("pane => pane.scrollTop = pane.scrollHeight")
             self.page.wait_for_timeout(500)
-            resting = resting + 1 if all(one["execution_state"] == "idle" for one in self._kernels()) else 0
+            busy = any(one["execution_state"] == "busy" for one in self._kernels())
+            begun |= busy
+            resting = 0 if busy or not begun else resting + 1
             if time.monotonic() > give_up or resting > RESTING:
                 raise RuntimeError(f"the last of {cells} code cells did not finish: {self.errors()}")
 
@@ -196,4 +198,5 @@ class Lab(Watch):
     def errors(self) -> list[str]:
         """Return the tracebacks and warnings that any cell has printed."""
         wrong = ".jp-OutputArea-output[data-mime-type*='error'], .jp-OutputArea-output[data-mime-type*='stderr']"
-        return [text for _ in self.walk() for text in self.page.locator(wrong).all_inner_texts()]
+        seen = (text.strip() for _ in self.walk() for text in self.page.locator(wrong).all_inner_texts())
+        return list(dict.fromkeys(filter(None, seen)))  # a screen shows again what the one before it showed
