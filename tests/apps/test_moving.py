@@ -7,6 +7,7 @@ import pytest
 from bokeh.models import Plot as Figure
 
 from workbench.apps import explore
+from workbench.apps.live import moving
 from workbench.charts import theme
 from workbench.errors import WorkbenchError
 from workbench.runs import characterize
@@ -19,8 +20,11 @@ def ptc(small_samples):
     return characterize(small_samples, progress=False).ptc
 
 
-def figures(layout):
-    return list(hv.Store.renderers["bokeh"].get_plot(layout).state.select({"type": Figure}))
+def figures(shown):
+    """The figures of a chart, or of a page that holds one."""
+    if isinstance(shown, hv.Layout):
+        return list(hv.Store.renderers["bokeh"].get_plot(shown).state.select({"type": Figure}))
+    return list(pn.panel(shown).get_root().select({"type": Figure}))
 
 
 def shown(figure):
@@ -37,7 +41,7 @@ def test_moved_and_drawn_anew_are_the_same(ptc):
     def chart(iso, levels):
         return explore.charts.ptc(*explore.refit(ptc, iso, levels))
 
-    moved = figures(explore.moving(chart, iso=iso, levels=levels))
+    moved = figures(moving(chart, iso=iso, levels=levels))
     iso.value = 800.0
     levels.value = (0, 5000)
     anew = figures(chart(800.0, (0, 5000)))
@@ -55,7 +59,7 @@ def test_a_mistake_leaves_the_chart_as_it_was():
             raise WorkbenchError("no slope")
         return theme.layout([theme.panel([theme.line([0, 1], [0, slope], dims=dims)], title=f"slope {slope}")])
 
-    (figure,) = figures(explore.moving(line, slope=slider))
+    (figure,) = figures(moving(line, slope=slider))
     slider.value = 3
     assert figure.title.text == "slope 3"
     slider.value = 0

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from workbench.charts import theme
+from workbench.charts.house import finish
 
 # Machado, Oliveira and Fernandes (2009), severity 1: how the colour-blind see linear RGB
 VISION = {
@@ -58,7 +59,7 @@ def test_loading_the_backends_prints_nothing_and_keeps_the_one_in_use():
 
 
 def test_ticks_are_written_as_people_write_numbers():
-    assert [theme._plain(value) for value in (0, 20000.0, 0.05, 1e-5, 2e-7, 1.5)] == [
+    assert [finish.plain_number(value) for value in (0, 20000.0, 0.05, 1e-5, 2e-7, 1.5)] == [
         "0",
         "20,000",
         "0.05",

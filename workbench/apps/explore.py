@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import holoviews as hv
@@ -17,47 +15,10 @@ from ..charts.words import degrees, quantity
 from ..errors import WorkbenchError
 from ..sensor import fit_gain
 from .lessons import live_text
+from .live import moving
 
 _EXPOSURE = theme.dimension("exposure", "s")
 _NOISE = theme.dimension("noise of one pixel", "e⁻")
-
-
-def moving(chart: Callable[..., hv.Layout], **controls: Any) -> hv.Layout:
-    """Return a chart that follows its controls: what is drawn is changed, not drawn anew, which is three times as fast.
-
-    Parameters
-    ----------
-    chart
-        From the controls' values to a chart, always of as many panels.  Where it raises a `WorkbenchError`, the chart
-        stays as it was.
-    controls
-        Widgets, by the names that `chart` knows their values by.
-
-    Examples
-    --------
-    >>> import panel as pn
-    >>> slider = pn.widgets.IntSlider(value=1, start=1, end=9)
-    >>> dims = theme.dimension("x"), theme.dimension("y")
-    >>> def line(slope):
-    ...     return theme.layout([theme.panel([theme.line([0, 1], [0, slope], dims=dims)], title=f"slope {slope}")])
-    >>> len(moving(line, slope=slider))
-    1
-    """
-    theme.load_backends()
-    drawn: dict[str, Any] = {"at": {name: control.value for name, control in controls.items()}}
-    drawn["panels"] = list(chart(**drawn["at"]))
-
-    def panel(number: int, **at: Any) -> Any:
-        if at != drawn["at"]:
-            drawn["at"] = at
-            with contextlib.suppress(WorkbenchError), theme.drawn_by("bokeh"):
-                drawn["panels"] = list(chart(**at))
-        return drawn["panels"][number]
-
-    streams = {name: control.param.value for name, control in controls.items()}
-    return theme.layout(
-        hv.DynamicMap(partial(panel, number), streams=streams) for number in range(len(drawn["panels"]))
-    )
 
 
 def refit(ptc: xr.Dataset, iso: float, levels: tuple[float, float]) -> tuple[xr.Dataset, xr.Dataset]:
@@ -128,7 +89,7 @@ def ptc_explorer(ptc: xr.Dataset) -> Any:
     return pn.Column(
         pn.Row(iso, levels),
         live_text(pn.bind(gains, iso, levels)),
-        pn.pane.HoloViews(moving(chart, iso=iso, levels=levels), backend="bokeh"),
+        moving(chart, iso=iso, levels=levels),
         name="Gain",
     )
 
@@ -159,7 +120,7 @@ def read_noise_explorer(read_noise: xr.Dataset, gain: xr.Dataset) -> Any:
 
     frames = pn.widgets.DiscreteSlider(label="frames averaged", options=[1, 2, 4, 8, 16, 32, 64], value=1)
     chart = moving(lambda count: stacked_read_noise(read_noise, gain, count), count=frames)
-    return pn.Column(frames, pn.pane.HoloViews(chart, backend="bokeh"), name="Read noise")
+    return pn.Column(frames, chart, name="Read noise")
 
 
 def predict_dark(
@@ -253,5 +214,4 @@ def dark_explorer(law: xr.Dataset, read_noise: float = 2.5) -> Any:
         temperature=temperature, exposure=exposure,
     )  # fmt: skip
     text = live_text(pn.bind(say, temperature, exposure))
-    shown = pn.pane.HoloViews(chart, backend="bokeh")
-    return pn.Column(pn.Row(temperature, exposure), text, shown, name="Dark current")
+    return pn.Column(pn.Row(temperature, exposure), text, chart, name="Dark current")

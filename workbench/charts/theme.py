@@ -7,7 +7,6 @@ every channel has its own marker besides, so that no chart depends on colour alo
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from contextvars import ContextVar
 from functools import partial
@@ -17,15 +16,20 @@ import holoviews as hv
 import numpy as np
 
 from ..errors import WorkbenchError
-
-INK, MUTED, GRID, PAPER = "#1f2933", "#5b6875", "#e4e9ee", "#ffffff"
-REFERENCE, UNUSED = "#b07d2b", "#aab4be"
-
-CHANNEL_COLOUR = {"R": "#d55e00", "G1": "#009e73", "G2": "#8bc34a", "B": "#0072b2", "mono": "#4d4d4d"}
-KIND_COLOUR = {"light": "#e69f00", "dark": "#54478c", "bias": "#cc79a7", "flat": "#56b4e9"}
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#54478c", "#6b6b6b")
-
-_RAMP = ("#3b0f8f", "#8c2981", "#c8456c", "#ee7b51", "#e9ae2f")  # cold to warm, darker to lighter
+from .house.finish import finish_bokeh, finish_mpl, house_font, in_eight_bits, keep_ratio, stand_on
+from .house.palette import (  # noqa: F401  charts take their colours from here
+    CHANNEL_COLOUR,
+    FONT,
+    GRID,
+    INK,
+    KIND_COLOUR,
+    MUTED,
+    PAPER,
+    REFERENCE,
+    SERIES,
+    UNUSED,
+    ramp,
+)  # fmt: skip
 
 # the same shape under each backend's own name
 _MARKER = {"R": ("square", "s"), "G1": ("triangle", "^"), "G2": ("inverted_triangle", "v"), "B": ("circle", "o")}
@@ -33,24 +37,12 @@ _MARKER |= {"mono": ("circle", "o"), "cross": ("x", "X"), "diamond": ("diamond",
 _MARKER |= {"square": ("square", "s"), "triangle": ("triangle", "^"), "star": ("star", "*")}
 _DASH = {"solid": "-", "dashed": "--", "dotted": ":", "dotdash": "-."}
 
+Notes = dict[int, tuple[Any, dict[str, Any]]]  # an element's id: the element, and bokeh's options of it
+
 _ONLY: ContextVar[str | None] = ContextVar("only", default=None)  # backend that options are set for
+_NOTES: ContextVar[Notes | None] = ContextVar("notes", default=None)
 
 WIDTH, HEIGHT = 560, 420  # of a panel in a notebook [px]
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-
-
-def ramp(count: int) -> list[str]:
-    """Return colours from cold to warm for ordered series, such as temperatures.
-
-    Examples
-    --------
-    >>> ramp(3)
-    ['#3b0f8f', '#c8456c', '#e9ae2f']
-    """
-    stops = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in _RAMP])
-    places = np.linspace(0, len(_RAMP) - 1, count)
-    mixed = [np.interp(places, np.arange(len(_RAMP)), stops[:, part]).round().astype(int) for part in range(3)]
-    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in zip(*mixed, strict=True)]
 
 
 def load_backends() -> None:
@@ -60,7 +52,11 @@ def load_backends() -> None:
 
 
 def styled(element: Any, bokeh: dict[str, Any], matplotlib: dict[str, Any]) -> Any:
-    """Return the element with the options of each backend set, or of the one that `drawn_by` names."""
+    """Return the element with the options of each backend set, or of the one that `drawn_by` names, or `noted`."""
+    notes = _NOTES.get()
+    if notes is not None:
+        notes[id(element)] = (element, bokeh)
+        return element
     load_backends()
     for backend, options in (("bokeh", bokeh), ("matplotlib", matplotlib)):
         if _ONLY.get() in (None, backend):
@@ -76,6 +72,25 @@ def drawn_by(backend: str) -> Iterator[None]:
         yield
     finally:
         _ONLY.reset(token)
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[Notes]:
+    """Note bokeh's options of what is made meanwhile instead of setting them, which takes most of a chart's time.
+
+    Examples
+    --------
+    >>> with noted() as notes:
+    ...     drawn = line([0, 1], [0, 1], dims=(dimension("x"), dimension("y")), dash="dotted")
+    >>> notes[id(drawn)][1]["line_dash"]
+    'dotted'
+    """
+    notes: Notes = {}
+    token = _NOTES.set(notes)
+    try:
+        yield notes
+    finally:
+        _NOTES.reset(token)
 
 
 def dimension(name: str, unit: str | None = None, **kwargs: Any) -> hv.Dimension:
@@ -160,7 +175,7 @@ def band(x, low, high, *, dims, label: str = "", colour: str = INK) -> hv.Area:
 
 def steps(edges, heights, *, dims, label: str = "", colour: str = INK, base: float | None = None) -> hv.Histogram:
     """Draw a histogram from its bin edges; on a logarithmic axis its bars need a `base` to stand on."""
-    stand = {} if base is None else {"hooks": [partial(_stand_on, base=base)]}
+    stand = {} if base is None else {"hooks": [partial(stand_on, base=base)]}
     return styled(
         hv.Histogram((edges, heights), kdims=dims[0], vdims=dims[1], label=label),
         {"fill_color": colour, "fill_alpha": 0.45, "line_color": colour, "line_width": 0.5, **stand},
@@ -177,7 +192,7 @@ def note(x, y, text, *, dims, colour: str = INK, align=("left", "bottom"), size:
             "text_align": align[0],
             "text_baseline": {"center": "middle"}.get(align[1], align[1]),
             "text_font_size": f"{size}px",
-            "hooks": [_font],
+            "hooks": [house_font],
         },
         {"color": colour, "horizontalalignment": align[0], "verticalalignment": align[1], "size": size * 0.8},
     )
@@ -218,7 +233,7 @@ def picture(data, bounds, *, dims, value, cmap: str = "gray", limits: tuple[floa
     bar |= {"title_text_font": FONT, "title_text_color": INK, "height": 10, "major_label_text_font": FONT}
     return styled(
         image,
-        {"cmap": cmap, "colorbar": True, "colorbar_position": "bottom", "colorbar_opts": bar, "hooks": [_eight_bits]},
+        {"cmap": cmap, "colorbar": True, "colorbar_position": "bottom", "colorbar_opts": bar, "hooks": [in_eight_bits]},
         {"cmap": cmap, "colorbar": True, "clabel": value.pprint_label, "interpolation": "nearest", "aspect": "equal"},
     )
 
@@ -286,14 +301,14 @@ def panel(
             "height": height,
             "show_grid": grid,
             "fontsize": {key: f"{size}px" for key, size in sizes.items()},
-            "hooks": [_finish_bokeh, *([partial(_keep_ratio, ratio=ratio)] if ratio else [])],
+            "hooks": [finish_bokeh, *([partial(keep_ratio, ratio=ratio)] if ratio else [])],
             "active_tools": [],
         },
         {
             **common,
             "show_grid": grid,
             "fontsize": {"title": 10.5, "labels": 9.5, "xticks": 8.5, "yticks": 8.5, "legend": 8.5},
-            "hooks": [_finish_mpl],
+            "hooks": [finish_mpl],
             "show_frame": False,
             "aspect": ratio or WIDTH / HEIGHT,
         },
@@ -307,128 +322,3 @@ def layout(panels) -> hv.Layout:
         {"shared_axes": False, "merge_tools": False, "toolbar": None},
         {"shared_axes": False, "sublabel_format": "", "tight": False},
     )
-
-
-def _eight_bits(plot, _element) -> None:
-    """Send a picture as 8 bits a pixel; the colour bar keeps the true scale."""
-    glyph, source, bar = plot.handles["glyph"], plot.handles["source"], plot.handles["colorbar"]
-    scale = plot.handles["color_mapper"]
-    true = type(scale)(palette=scale.palette, low=scale.low, high=scale.high)
-    level = (np.asarray(source.data["image"][0], float) - scale.low) / (scale.high - scale.low or 1.0)
-    source.data["image"] = [np.nan_to_num(np.clip(255 * level, 0, 255)).round().astype(np.uint8)]
-    bar.color_mapper = true
-    glyph.color_mapper = type(scale)(palette=scale.palette, low=0, high=255)
-
-
-def _stand_on(plot, _element, *, base: float) -> None:
-    plot.handles["glyph"].bottom = base
-
-
-def _keep_ratio(plot, _element, *, ratio: float) -> None:
-    """Let the height follow the width, so that a picture keeps its shape on every screen."""
-    from bokeh.models import CustomJS
-
-    code = "figure.height = Math.round(figure.outer_height - figure.inner_height + figure.inner_width / ratio)"
-    plot.state.js_on_change("inner_width", CustomJS(args={"figure": plot.state, "ratio": ratio}, code=code))
-
-
-def _font(plot, _element) -> None:
-    from bokeh.core.properties import value
-
-    plot.handles["glyph"].text_font = value(FONT)
-
-
-def _plain(value: float, _position: Any = None) -> str:
-    """Write a tick as people write numbers: 20000 as 20,000, 0.05 as 0.05."""
-    if value == 0:
-        return "0"
-    if abs(value) < 1e-4:
-        power = math.floor(math.log10(abs(value)) + 1e-9)
-        digits = "" if math.isclose(value, 10.0**power) else f"{value / 10.0**power:g}·"
-        return f"{digits}10{str(power).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
-    return f"{value:,.0f}" if abs(value) >= 10 and float(value).is_integer() else f"{value:g}"
-
-
-def _finish_bokeh(plot, _element) -> None:
-    """Set what HoloViews has no option for: fonts, grid, legend box, readable logarithmic ticks."""
-    from bokeh.models import CustomJSTickFormatter, FixedTicker, LogAxis, LogTicker
-
-    figure = plot.state
-    figure.toolbar.logo = None
-    figure.toolbar.autohide = True
-    figure.outline_line_color = None
-    figure.title.text_font = FONT
-    figure.title.text_color = INK
-    figure.title.text_font_style = "bold"
-    figure.min_border_right = 18
-    for axis in figure.axis:
-        axis.axis_label_text_font = axis.major_label_text_font = FONT
-        axis.axis_label_text_font_style = "normal"
-        axis.axis_label_text_color = axis.major_label_text_color = INK
-        axis.axis_line_color = axis.major_tick_line_color = MUTED
-        axis.minor_tick_line_color = None
-        if isinstance(axis, LogAxis) and not isinstance(axis.ticker, FixedTicker):
-            across = axis in figure.xaxis
-            span = plot.handles["x_range" if across else "y_range"]
-            stops = _log_stops(span.start, span.end, decades=2 if across else 3)
-            axis.ticker = FixedTicker(ticks=stops) if stops else LogTicker(num_minor_ticks=0)
-            axis.formatter = CustomJSTickFormatter(
-                code="const round = Math.round(tick); "
-                "return round >= 10 ? round.toLocaleString('en-US') : String(+tick.toPrecision(6));"
-            )
-    for grids, axes in ((figure.xgrid, figure.xaxis), (figure.ygrid, figure.yaxis)):
-        for grid in grids if plot.show_grid else []:
-            grid.grid_line_color = GRID
-            grid.ticker = axes[0].ticker
-    for legend in figure.legend:
-        legend.label_text_font = FONT
-        legend.label_text_color = INK
-        legend.border_line_color = None
-        legend.background_fill_alpha = 0.85
-        legend.spacing = 1
-        legend.padding = 6
-        legend.glyph_width = legend.glyph_height = 16
-        legend.click_policy = "mute"
-
-
-def _log_stops(start: float | None, end: float | None, *, decades: int) -> list[float]:
-    """Return 1, 2, 5, 10, 20 ... along a logarithmic axis no longer than so many decades, else nothing."""
-    if not start or not end or start <= 0 or end / start > 10**decades:
-        return []
-    powers = range(math.floor(math.log10(start)), math.ceil(math.log10(end)) + 1)
-    return [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
-
-
-def _finish_mpl(plot, _element) -> None:
-    """Set the same style in matplotlib: thin axes, quiet grid, plain numbers on logarithmic axes."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
-
-    axes = plot.handles["axis"]
-    axes.title.set_color(INK)
-    axes.title.set_weight("bold")
-    axes.xaxis.set_zorder(-10)  # the grid lies under what is drawn
-    axes.yaxis.set_zorder(-10)
-    axes.grid(color=GRID, linewidth=0.8) if plot.show_grid else axes.grid(visible=False)
-    for name, spine in axes.spines.items():
-        spine.set_visible(name in ("left", "bottom") and spine.get_visible())
-        spine.set_color(MUTED)
-    axes.tick_params(which="both", color=MUTED, labelcolor=INK)
-    axes.xaxis.label.set_color(INK)
-    axes.yaxis.label.set_color(INK)
-    for axis, scale, limits in (
-        (axes.xaxis, axes.get_xscale(), axes.get_xlim()),
-        (axes.yaxis, axes.get_yscale(), axes.get_ylim()),
-    ):
-        if scale == "log":
-            axis.set_minor_locator(NullLocator())
-            axis.set_minor_formatter(NullFormatter())
-            if not isinstance(axis.get_major_locator(), FixedLocator):
-                axis.set_major_locator(
-                    LogLocator(subs=(1, 2, 5) if _log_stops(*limits, decades=3) else (1,), numticks=30)
-                )
-                axis.set_major_formatter(FuncFormatter(_plain))
-    legend = axes.get_legend()
-    if legend is not None:
-        legend.get_frame().set(edgecolor="none", facecolor=PAPER, alpha=0.85)
-        for text in legend.get_texts():
-            text.set_color(INK)

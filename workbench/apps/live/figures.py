@@ -1,0 +1,198 @@
+"""What differs between two charts of the house style, written into a figure that HoloViews has built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import holoviews as hv
+import numpy as np
+from bokeh.core.properties import value
+from bokeh.models import FactorRange
+
+from ...charts import theme
+from ...charts.house.finish import eight_bits, mark_log_axis, scale_bar
+
+_KINDS = (hv.Scatter, hv.Curve, hv.ErrorBars, hv.Area, hv.Histogram, hv.Labels, hv.Rectangles, hv.Segments,
+          hv.Polygons, hv.Image)  # fmt: skip
+_FREE = ("title", "xlim", "ylim")  # options of a panel that may change in place
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """One pair of axes: its elements, in their order, with the options noted for each, and its own options."""
+
+    elements: list[Any]
+    options: list[dict[str, Any]]
+    own: dict[str, Any]
+
+
+@dataclass
+class Written:
+    """What stands in a figure, so that nothing is sent twice: each element's columns, and the extremes of all."""
+
+    columns: dict[int, dict[str, list[Any]]] = field(default_factory=dict)
+    reach: tuple[float, ...] = ()
+
+
+def sheets(chart: Any, notes: theme.Notes) -> list[Sheet]:
+    """Return the panels of a chart made under `theme.noted`; none if anything in it is of another make."""
+    panels = list(chart) if isinstance(chart, hv.Layout) else [chart]
+    found = []
+    for panel in panels:
+        if not isinstance(panel, hv.Overlay) or not all(id(one) in notes for one in (panel, *panel)):
+            return []
+        found.append(Sheet(list(panel), [notes[id(one)][1] for one in panel], notes[id(panel)][1]))
+    return found
+
+
+def dressed(parts: Iterable[Sheet], hooks: Iterable[Any]) -> hv.Layout:
+    """Set the options that were noted, and a hook for each panel besides its own; return the chart."""
+    panels = []
+    with theme.drawn_by("bokeh"):
+        for sheet, hook in zip(parts, hooks, strict=True):
+            elements = [
+                one.opts(backend="bokeh", clone=True, **options) if options else one
+                for one, options in zip(sheet.elements, sheet.options, strict=True)
+            ]
+            own = sheet.own | {"hooks": [*sheet.own.get("hooks", []), hook]}
+            panels.append(hv.Overlay(elements).opts(backend="bokeh", **own))
+        return theme.layout(panels)
+
+
+def suits(drawn: Sheet, now: Sheet) -> list[int] | None:
+    """Return where each drawn element stands in the chart as it is now, -1 for one that is gone; None if not possible.
+
+    It is possible where nothing but data, limits, titles and names differ, or elements are gone: kinds, dimensions and
+    options are the same.
+    """
+    if not _alike({**drawn.own, **dict.fromkeys(_FREE)}, {**now.own, **dict.fromkeys(_FREE)}):
+        return None
+    if len(drawn.elements) == len(now.elements) and all(
+        _same(drawn, at, now, at) and bool(drawn.elements[at].label) == bool(now.elements[at].label)
+        for at in range(len(now.elements))
+    ):
+        return list(range(len(now.elements)))
+    places, at = [], 0
+    for number, element in enumerate(drawn.elements):
+        here = at < len(now.elements) and element.label == now.elements[at].label and _same(drawn, number, now, at)
+        places.append(at if here else -1)
+        at += here
+    return places if at == len(now.elements) else None
+
+
+def _same(drawn: Sheet, number: int, now: Sheet, at: int) -> bool:
+    """Whether two elements are of one kind, with the same dimensions and options."""
+    one, other = drawn.elements[number], now.elements[at]
+    if type(one) is not type(other) or not isinstance(one, _KINDS):
+        return False
+    dims = ([(dim.name, dim.unit) for dim in element.dimensions()] for element in (one, other))
+    return next(dims) == next(dims) and _alike(drawn.options[number], now.options[at])
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two options are equal; arrays by their values, partial functions by their parts."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_alike(one[name], other[name]) for name in one)
+    if isinstance(one, partial) and isinstance(other, partial):
+        return one.func == other.func and _alike(one.args, other.args) and _alike(one.keywords, other.keywords)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    return one is other or one == other
+
+
+def write(plot: Any, drawn: Sheet, now: Sheet, places: list[int], written: Written) -> None:
+    """Write a chart as it is now into the figure of the drawn one.
+
+    Parameters
+    ----------
+    plot
+        HoloViews' plot of the drawn panel.
+    places
+        From `suits`.
+    """
+    reach: list[float] = []
+    hidden = set()
+    for number, (subplot, at) in enumerate(zip(plot.subplots.values(), places, strict=True)):
+        mark = subplot.handles.get("glyph_renderer", subplot.handles.get("glyph"))
+        if mark.visible != (at >= 0):
+            mark.visible = at >= 0
+        if at < 0:
+            hidden.add(mark)
+            continue
+        element = now.elements[at]
+        columns = _columns(subplot, element)
+        reach += _extremes(columns)
+        if not _alike(columns, written.columns.get(number)):
+            subplot.handles["source"].data = written.columns[number] = columns
+        _rename(plot.state, mark, element.label)
+    for item in (item for legend in plot.state.legend for item in legend.items):
+        shown = not item.renderers or any(one not in hidden for one in item.renderers)
+        if item.visible != shown:
+            item.visible = shown
+    title = now.own.get("title", "")
+    if plot.state.title.text != title:
+        plot.state.title.text = title
+    limits = tuple(now.own.get(name) for name in ("xlim", "ylim"))
+    key = (*reach, *(np.nan if end is None else float(end) for one in limits for end in (one or (None, None))))
+    if not np.array_equal(key, written.reach, equal_nan=True):
+        written.reach = key
+        _set_limits(plot, now, limits)
+
+
+def _columns(subplot: Any, element: Any) -> dict[str, list[Any]]:
+    """Return an element's data by bokeh's columns, as HoloViews would have it, in lists: short ones travel faster."""
+    data = subplot.get_data(element, {}, {})[0]
+    if isinstance(element, hv.Image):
+        low, high = element.vdims[0].range
+        scale_bar(subplot, low, high)
+        data["image"] = [eight_bits(data["image"][0], low, high)]
+        return data
+    return {name: _listed(column) for name, column in data.items()}
+
+
+def _listed(column: Any) -> Any:
+    return column.tolist() if isinstance(column, np.ndarray) and column.size < 500 else column
+
+
+def _extremes(columns: dict[str, Any]) -> list[float]:
+    """Return the lowest and the highest number of each column: limits can change with these only."""
+    found = []
+    for name, column in columns.items():
+        flat = np.ravel(column) if name != "image" and len(column) else np.zeros(0)
+        if flat.dtype.kind not in "OUS":
+            good = flat[np.isfinite(flat)]
+            found += [float(good.min()), float(good.max())] if good.size else [np.nan, np.nan]
+    return found
+
+
+def _rename(figure: Any, mark: Any, label: str) -> None:
+    """Let the legend say what the element is called now."""
+    for legend in figure.legend:
+        for item in legend.items:
+            if mark in item.renderers and item.label != value(label):
+                item.label = value(label)
+
+
+def _set_limits(plot: Any, now: Sheet, limits: tuple[Any, Any]) -> None:
+    """Set the limits of the axes: those given, and for an axis without, what HoloViews would choose."""
+    chosen = (np.nan,) * 4
+    if None in limits:
+        overlay = hv.Overlay(now.elements)
+        chosen = plot.get_extents(overlay, plot.compute_ranges(overlay, (0,), {}))
+    for axis, at, given in (("x", 0, limits[0]), ("y", 1, limits[1])):
+        span = plot.handles[f"{axis}_range"]
+        if isinstance(span, FactorRange):
+            continue
+        low, high = given or (chosen[at], chosen[at + 2])
+        low, high = (high, low) if now.own.get(f"invert_{axis}axis") else (low, high)
+        ends = {"start": low, "end": high, "reset_start": low, "reset_end": high}
+        changed = {name: float(end) for name, end in ends.items() if np.isfinite(end) and getattr(span, name) != end}
+        if changed:
+            span.update(**changed)
+            if f"{axis}ticks" not in now.own:
+                mark_log_axis(plot.state, axis)

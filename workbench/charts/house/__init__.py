@@ -1,0 +1,1 @@
+"""The house style itself: colours and type, and what HoloViews has no option for."""

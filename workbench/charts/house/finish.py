@@ -1,0 +1,163 @@
+"""What HoloViews has no option for: hooks that put the house style on a drawn figure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .palette import FONT, GRID, INK, MUTED, PAPER
+
+
+def in_eight_bits(plot, _element) -> None:
+    """Send a picture as 8 bits a pixel; the colour bar keeps the true scale."""
+    glyph, source, bar = plot.handles["glyph"], plot.handles["source"], plot.handles["colorbar"]
+    scale = plot.handles["color_mapper"]
+    source.data["image"] = [eight_bits(source.data["image"][0], scale.low, scale.high)]
+    bar.color_mapper = type(scale)(palette=scale.palette, low=scale.low, high=scale.high)
+    glyph.color_mapper = type(scale)(palette=scale.palette, low=0, high=255)
+
+
+def eight_bits(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return values from low to high as 0 to 255, beyond them the nearer of the two."""
+    level = (np.asarray(values, float) - low) / (high - low or 1.0)
+    return np.nan_to_num(np.clip(255 * level, 0, 255)).round().astype(np.uint8)
+
+
+def scale_bar(plot, low: float, high: float) -> None:
+    """Let the colour bar of a drawn `picture` run from low to high."""
+    for scale in (plot.handles["color_mapper"], plot.handles["colorbar"].color_mapper):
+        if (scale.low, scale.high) != (low, high):
+            scale.update(low=low, high=high)
+
+
+def stand_on(plot, _element, *, base: float) -> None:
+    """Let the bars of a histogram stand on a base, which a logarithmic axis needs."""
+    plot.handles["glyph"].bottom = base
+
+
+def keep_ratio(plot, _element, *, ratio: float) -> None:
+    """Let the height follow the width, so that a picture keeps its shape on every screen."""
+    from bokeh.models import CustomJS
+
+    code = "figure.height = Math.round(figure.outer_height - figure.inner_height + figure.inner_width / ratio)"
+    plot.state.js_on_change("inner_width", CustomJS(args={"figure": plot.state, "ratio": ratio}, code=code))
+
+
+def house_font(plot, _element) -> None:
+    """Set the type of notes."""
+    from bokeh.core.properties import value
+
+    plot.handles["glyph"].text_font = value(FONT)
+
+
+def plain_number(value: float, _position: Any = None) -> str:
+    """Write a tick as people write numbers: 20000 as 20,000, 0.05 as 0.05."""
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-4:
+        power = math.floor(math.log10(abs(value)) + 1e-9)
+        digits = "" if math.isclose(value, 10.0**power) else f"{value / 10.0**power:g}·"
+        return f"{digits}10{str(power).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    return f"{value:,.0f}" if abs(value) >= 10 and float(value).is_integer() else f"{value:g}"
+
+
+def finish_bokeh(plot, _element) -> None:
+    """Set what HoloViews has no option for: fonts, grid, legend box, readable logarithmic ticks."""
+    from bokeh.models import CustomJSTickFormatter, FixedTicker, LogAxis
+
+    figure = plot.state
+    figure.toolbar.logo = None
+    figure.toolbar.autohide = True
+    figure.outline_line_color = None
+    figure.title.text_font = FONT
+    figure.title.text_color = INK
+    figure.title.text_font_style = "bold"
+    figure.min_border_right = 18
+    for axis in figure.axis:
+        axis.axis_label_text_font = axis.major_label_text_font = FONT
+        axis.axis_label_text_font_style = "normal"
+        axis.axis_label_text_color = axis.major_label_text_color = INK
+        axis.axis_line_color = axis.major_tick_line_color = MUTED
+        axis.minor_tick_line_color = None
+        if isinstance(axis, LogAxis) and not isinstance(axis.ticker, FixedTicker):
+            mark_log_axis(figure, "x" if axis in figure.xaxis else "y")
+            axis.formatter = CustomJSTickFormatter(
+                code="const round = Math.round(tick); "
+                "return round >= 10 ? round.toLocaleString('en-US') : String(+tick.toPrecision(6));"
+            )
+    for grids, axes in ((figure.xgrid, figure.xaxis), (figure.ygrid, figure.yaxis)):
+        for grid in grids if plot.show_grid else []:
+            grid.grid_line_color = GRID
+            grid.ticker = axes[0].ticker
+    for legend in figure.legend:
+        legend.label_text_font = FONT
+        legend.label_text_color = INK
+        legend.border_line_color = None
+        legend.background_fill_alpha = 0.85
+        legend.spacing = 1
+        legend.padding = 6
+        legend.glyph_width = legend.glyph_height = 16
+        legend.click_policy = "mute"
+
+
+def mark_log_axis(figure, axis: str) -> None:
+    """Let the ticks of an axis, ``"x"`` or ``"y"``, suit its limits if it is logarithmic."""
+    from bokeh.models import FixedTicker, LogAxis, LogTicker
+
+    drawn, grids = (figure.xaxis, figure.xgrid) if axis == "x" else (figure.yaxis, figure.ygrid)
+    span = figure.x_range if axis == "x" else figure.y_range
+    for one in drawn:
+        if not isinstance(one, LogAxis):
+            continue
+        stops = _log_stops(span.start, span.end, decades=2 if axis == "x" else 3)
+        if stops and isinstance(one.ticker, FixedTicker):
+            one.ticker.ticks = stops
+        elif stops or isinstance(one.ticker, FixedTicker) or one.ticker.num_minor_ticks:
+            one.ticker = FixedTicker(ticks=stops) if stops else LogTicker(num_minor_ticks=0)
+        for grid in grids:
+            grid.ticker = one.ticker
+
+
+def _log_stops(start: float | None, end: float | None, *, decades: int) -> list[float]:
+    """Return 1, 2, 5, 10, 20 ... along a logarithmic axis no longer than so many decades, else nothing."""
+    if not start or not end or start <= 0 or end / start > 10**decades:
+        return []
+    powers = range(math.floor(math.log10(start)), math.ceil(math.log10(end)) + 1)
+    return [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+
+
+def finish_mpl(plot, _element) -> None:
+    """Set the same style in matplotlib: thin axes, quiet grid, plain numbers on logarithmic axes."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    axes = plot.handles["axis"]
+    axes.title.set_color(INK)
+    axes.title.set_weight("bold")
+    axes.xaxis.set_zorder(-10)  # the grid lies under what is drawn
+    axes.yaxis.set_zorder(-10)
+    axes.grid(color=GRID, linewidth=0.8) if plot.show_grid else axes.grid(visible=False)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in ("left", "bottom") and spine.get_visible())
+        spine.set_color(MUTED)
+    axes.tick_params(which="both", color=MUTED, labelcolor=INK)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    for axis, scale, limits in (
+        (axes.xaxis, axes.get_xscale(), axes.get_xlim()),
+        (axes.yaxis, axes.get_yscale(), axes.get_ylim()),
+    ):
+        if scale == "log":
+            axis.set_minor_locator(NullLocator())
+            axis.set_minor_formatter(NullFormatter())
+            if not isinstance(axis.get_major_locator(), FixedLocator):
+                axis.set_major_locator(
+                    LogLocator(subs=(1, 2, 5) if _log_stops(*limits, decades=3) else (1,), numticks=30)
+                )
+                axis.set_major_formatter(FuncFormatter(plain_number))
+    legend = axes.get_legend()
+    if legend is not None:
+        legend.get_frame().set(edgecolor="none", facecolor=PAPER, alpha=0.85)
+        for text in legend.get_texts():
+            text.set_color(INK)
