@@ -51,7 +51,7 @@ def test_controls_move_what_is_drawn(folder, result):
     stack = stack_cube(bias, progress=False)
     hv.render(evenness.spread_of_mean(stack, 8), backend="matplotlib")
     table = evenness.emva_table(result.uniformity)
-    assert {"K [DN/e-]", "DSNU1288 [e-]", "PRNU1288_highpass [%]"} <= set(table.index)
+    assert {"K [DN/e⁻]", "DSNU1288 [e⁻]", "PRNU1288, high-passed [%]"} <= set(table.index)
     assert "nan" not in table.to_string()
 
 

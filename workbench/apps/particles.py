@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import holoviews as hv
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from .. import charts
@@ -39,3 +40,28 @@ def gallery(dark: xr.DataArray, threshold: float = 6.0, frames: int | None = Non
     """Chart the tracks found in the first so many of a series of darks, beyond a threshold [σ]."""
     some = dark if frames is None else dark.isel(frame=slice(0, frames))
     return charts.cosmic_rays(find_cosmic_rays(some, threshold=threshold, progress=False))
+
+
+def count(found: xr.Dataset) -> pd.DataFrame:
+    """Tabulate how many events a series of darks holds, and how many muons were to be expected.
+
+    Parameters
+    ----------
+    found
+        From `sensor.find_cosmic_rays`.
+
+    Examples
+    --------
+    >>> found = find_cosmic_rays(muon_darks(6, muons=3), progress=False)
+    >>> count(found).loc["darks, and their exposure together", "number"]
+    '6, 6.0 min'
+    """
+    expected = float(found["expected"])
+    rows = {
+        "darks, and their exposure together": f"{int(found['frames'])}, {float(found['seconds']) / 60:.1f} min",
+        "tracks of two pixels or more": f"{int(found['tracks']):,}",
+        "events of one pixel": f"{int(found['singles']):,}",
+        "muons to be expected": f"{expected:.1f}" if np.isfinite(expected) else "pixel size not known",
+        "pixels as far below the mean, which no particle can do": f"{int(found['dips']):,}",
+    }
+    return pd.DataFrame({"number": rows})

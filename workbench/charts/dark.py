@@ -136,7 +136,8 @@ def _equal(values: np.ndarray, value: float) -> np.ndarray:
 def dark_current_vs_temperature(dark_current: xr.Dataset, dark_law: xr.Dataset | None = None) -> hv.Layout:
     """Chart the dark current against temperature on a logarithmic axis, and how far it lies from the doubling law.
 
-    The law is D = D_ref 2^((T - T_ref)/T_d); its 68 % band combines the errors of D_ref and T_d as independent.
+    The law is D = D_ref 2^((T - T_ref)/T_d); its 68 % band combines the errors of D_ref and T_d as independent.  It is
+    of the pixels that saturate at no temperature; their mean, where it is known, is what lies off it.
 
     Parameters
     ----------
@@ -150,6 +151,7 @@ def dark_current_vs_temperature(dark_current: xr.Dataset, dark_law: xr.Dataset |
     good = np.isfinite(temperature) & (dark_current["dark_current"].values > 0)
     left: list[Any] = []
     right: list[Any] = []
+    reach = 0.0
     if dark_law is not None and good.any():
         low, high = temperature[good].min(), temperature[good].max()
         margin = max(2.0, 0.08 * (high - low))
@@ -171,11 +173,19 @@ def dark_current_vs_temperature(dark_current: xr.Dataset, dark_law: xr.Dataset |
         left.append(points(x, mean, error, dims=dims, label=label, **style))
         if dark_law is not None:
             law = _law(dark_law, x)[0]
-            right.append(points(x, 100 * (mean / law - 1), 100 * error / law, dims=off, label=label, **style))
+            share = 100 * (_of_the_law(one) / law - 1)
+            right.append(points(x, share, 100 * error / law, dims=off, label=label, **style))
+            reach = max(reach, float(np.max(np.abs(share) + 100 * error / law)))
     panels = [panel(left, title="Dark current doubles and doubles", log="y", legend="top_left")]
     if dark_law is not None:
-        panels.append(panel(right, title="How far from the law", legend="top_right"))
+        room = (-1.2 * reach, 1.9 * reach) if 0 < reach < np.inf else None  # above the points the legend
+        panels.append(panel(right, title="How far from the law", legend="top_right", ylim=room))
     return layout(panels)
+
+
+def _of_the_law(dark_current: xr.Dataset) -> np.ndarray:
+    """Return the dark currents that the law was fitted to: of the pixels that saturate nowhere, where they are told."""
+    return dark_current.get("dark_current_common", dark_current["dark_current"]).values
 
 
 def _law(law: xr.Dataset, temperature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -119,7 +119,7 @@ def noise_spectrum(texture: xr.Dataset) -> hv.Layout:
         seen = np.isfinite(power)
         highest = max(highest, float(power[seen].max(initial=0)))
         curves.append(line(one["frequency"].values[seen], power[seen], dims=dims, label=f"{axis}s", colour=colour))
-    left = panel(curves, title="Rows and columns", legend="top_right", ylim=(0, 1.25 * highest), xlim=(0, 0.5))
+    left = panel(curves, title="Rows and columns", legend="top_right", ylim=(0, 1.5 * highest), xlim=(0, 0.5))
     middle = one["correlation"].mean("channel").values
     values = np.full((5, 5), np.nan)
     for dy, dx, value in zip(one["dy"].values, one["dx"].values, middle, strict=True):
@@ -136,7 +136,7 @@ def noise_spectrum(texture: xr.Dataset) -> hv.Layout:
     )
     cross = note(0, 0, "itself", dims=(RIGHT, DOWN), colour=INK, align=("center", "center"))
     right = panel(
-        [image, cross], title="Neighbours of one colour", legend=None, ratio=1.0, invert_y=True,
+        [image, cross], title="Neighbours of one colour", legend=None, ratio=1.3, invert_y=True,
         xlim=(-2.5, 2.5), ylim=(-2.5, 2.5),
     )  # fmt: skip
     return layout([left, right])

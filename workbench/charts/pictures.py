@@ -108,20 +108,15 @@ def dark_subtraction(subtraction: xr.Dataset) -> hv.Layout:
     parts["subtracted"] = _about_median(subtraction["before"] - subtraction["after"])
     window = _busiest(parts["subtracted"].values)
     parts = {name: part[window] for name, part in parts.items()}
-    low, high = _scale(parts["subtracted"].values, parts["after"].values)
+    # the noise must show, for it is what stays; the hot pixels are far beyond white
+    noise = 1.4826 * float(np.nanmedian(np.abs(parts["after"].values)))
+    low, high = -4 * noise, 12 * noise
     panels = []
     for name, title in (("before", "Before"), ("subtracted", "The master dark"), ("after", "After")):
         values, bounds = _shown(parts[name])
         image = picture(values, bounds, dims=(COLUMN, ROW), value=value, limits=(low, high))
         panels.append(_frame(image.relabel(name), title))
     return layout(panels)
-
-
-def _scale(master: np.ndarray, after: np.ndarray) -> tuple[float, float]:
-    """Return the ends of a grey scale on which both the noise and the hot pixels can be seen."""
-    noise = 1.4826 * float(np.nanmedian(np.abs(after)))
-    hot = master[master > hot_limit(master)]
-    return -3 * noise, max(6 * noise, float(np.median(hot)) if hot.size else 0.0)
 
 
 def _busiest(master: np.ndarray, side: int = 96) -> tuple[slice, slice]:

@@ -22,6 +22,10 @@ _SPREAD = theme.dimension("standard deviation over the pixels", "ADU")
 _EMVA = ("K", "sigma_d", "u_e_min", "u_e_sat", "SNR_max_dB", "DR_dB", "LE_min", "LE_max", "u_I_mean", "DSNU1288",
          "DSNU1288_row", "DSNU1288_col", "DSNU1288_pixel", "PRNU1288", "PRNU1288_highpass")  # fmt: skip
 
+_SYMBOL = {"sigma_d": "σ_d", "u_e_min": "μ_e.min", "u_e_sat": "μ_e.sat", "SNR_max_dB": "SNR_max", "DR_dB": "DR",
+           "u_I_mean": "μ_I", "DSNU1288_row": "DSNU1288, rows", "DSNU1288_col": "DSNU1288, columns",
+           "DSNU1288_pixel": "DSNU1288, pixels", "PRNU1288_highpass": "PRNU1288, high-passed"}  # fmt: skip
+
 
 def spread_of_mean(stack: FrameStack, frames: int, channel: int = 1) -> hv.Layout:
     """Chart how the spread over the pixels of a mean falls with the number of frames, down to the fixed pattern.
@@ -75,7 +79,8 @@ def emva_table(measured: Uniformity) -> pd.DataFrame:
     for name in _EMVA:
         values = {channel: one.get(name, math.nan) for channel, one in found.items()}
         if any(math.isfinite(value) for value in values.values()):
-            rows[f"{name} [{emva_unit(name)}]"] = {
-                channel: f"{value:.4g}" if math.isfinite(value) else "–" for channel, value in values.items()
+            rows[f"{_SYMBOL.get(name, name)} [{emva_unit(name).replace('e-', 'e⁻')}]"] = {
+                channel: f"{value:.3g}".replace("-", "−") if math.isfinite(value) else "–"
+                for channel, value in values.items()
             }
     return pd.DataFrame.from_dict(rows, orient="index")

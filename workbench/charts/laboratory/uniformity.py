@@ -134,7 +134,8 @@ def _parts(one: xr.Dataset, name: str, value: hv.Dimension, title: str) -> hv.Ov
         (k, {"total": "in all", "pixel": "pixels", "column": "columns", "row": "rows"}[p]) for k, p in enumerate(_PARTS)
     ]
     top = float(np.nanmax(one[name].values + np.nan_to_num(one[f"{name}_error"].values)))
-    return panel(elements, title=title, xticks=ticks, xlim=(-0.6, 3.6), ylim=(0, 1.15 * top), legend="top_right")
+    limits = (-0.04 * top, 1.15 * top)  # markers at zero stay whole
+    return panel(elements, title=title, xticks=ticks, xlim=(-0.6, 3.6), ylim=limits, legend="top_right")
 
 
 def defects(found: xr.DataArray) -> hv.Layout:
@@ -182,7 +183,7 @@ def defects(found: xr.DataArray) -> hv.Layout:
     ]
     if right:
         frame = {"xlim": (0, width), "ylim": (0, height), "ratio": width / height, "invert_y": True}
-        panels.append(panel(right, title="Where", legend="top_right", **frame))
+        panels.append(panel(right, title="Where", legend=None, **frame))  # the left panel names colours and marks
     return layout(panels)
 
 
@@ -197,7 +198,9 @@ def dark_law(dark_current: xr.Dataset, law: xr.Dataset) -> hv.Layout:
         From `sensor.dark_law`.
     """
     warm = dark_current["temperature"].values.astype(float)
-    value, error = (dark_current[name].values for name in ("dark_current", "dark_current_error"))
+    # what the laws were fitted to: the pixels that saturate at no temperature, where they are told
+    value = dark_current.get("dark_current_common", dark_current["dark_current"]).values
+    error = dark_current["dark_current_error"].values
     good = np.isfinite(warm) & (value > 0)
     warm, value, error = warm[good], value[good], error[good]
     reference = float(law["reference_temperature"])
