@@ -132,6 +132,23 @@ def test_an_empty_folder_is_one_line(tmp_path):
     assert "night" in one_line(run("characterize", tmp_path / "night", "--out", tmp_path / "out"))
 
 
+@pytest.mark.parametrize(
+    "command", ["characterize", "report", "inspect", "plan", "charts --frames", "dark-library", "stack", "finish"]
+)
+def test_the_output_is_checked_first_and_a_failure_leaves_nothing(command, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    name = {"report": "a.html", "dark-library": "a.fits", "stack": "a.fits", "finish": "a.png"}.get(command, "a")
+    given = *command.split(), tmp_path / "nowhere", "--quiet", "--out"
+    result = run(*given, tmp_path / "file" / "deeper" / name)
+    assert result.exit_code == 2
+    assert "file" in result.output
+    assert "nowhere" not in result.output
+    result = run(*given, tmp_path / ("" if command == "finish" else "new") / name)
+    assert result.exit_code == 2
+    assert "nowhere" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_misspelt_chart_is_refused_before_measuring(tmp_path):
     message = one_line(run("charts", "--frames", tmp_path / "never-read", "--out", tmp_path, "--only", "isotogain"))
     assert "no chart 'isotogain'; the charts are shot-noise-demo" in message

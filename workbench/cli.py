@@ -11,6 +11,7 @@ import click
 
 from . import __version__
 from .errors import WorkbenchError
+from .files import check_folder, check_target
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _FOLDER = click.Path(path_type=Path)
@@ -110,6 +111,8 @@ def inspect(frames: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
     from .runs import inspect as run
     from .runs.inspection import write_inspection
 
+    if out is not None:
+        check_folder(out)
     result = run(frames[0] if len(frames) == 1 else frames, progress=not quiet)
     click.echo(repr(result))
     if out is not None:
@@ -146,6 +149,8 @@ def plan(
     """
     from .runs import plan as run
 
+    if out is not None:
+        check_folder(out)
     result = run(
         folder,
         sensor,
@@ -198,7 +203,6 @@ def report(folder: Path, out: Path, quiet: bool) -> None:
     with what to shoot.
     """
     from .export.report import write_report
-    from .files import check_target
     from .runs import characterize as run
 
     check_target(out, "HTML file")
@@ -226,6 +230,7 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     from .runs import examined_beside, measure_pixel_noise, sample_folder
 
     wanted = select(only)  # a misspelt name should not cost a minute
+    check_folder(out)
     frames = open_folder(folder if folder is not None else sample_folder(progress=not quiet), progress=not quiet)
     looked = frames.has("light") and any(need.startswith("lights.") for chart in wanted for need in chart.needs)
     with examined_beside(frames if looked else None) as lights:

@@ -60,7 +60,7 @@ def whole_file(path: str | Path, what: str = "", advice: str = "choose another f
 
 
 def check_target(path: str | Path, kind: str = "file") -> None:
-    """Check that a file can be written before long work goes into it; its folder is made.
+    """Check that a file can be written before long work goes into it; nothing is left behind.
 
     Raises
     ------
@@ -70,12 +70,38 @@ def check_target(path: str | Path, kind: str = "file") -> None:
     path = Path(path)
     if path.is_dir():
         raise WorkbenchError(f"{path} is a folder; give the name of the {kind} to write")
+    check_folder(path.parent)
+
+
+def check_folder(path: str | Path, advice: str = "choose another place") -> None:
+    """Check that a folder can be made and written into before long work goes into it; nothing is left behind.
+
+    Raises
+    ------
+    WorkbenchError
+        If it cannot; the message ends with the `advice`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp())
+    >>> check_folder(place / "new" / "charts")
+    >>> list(place.iterdir())
+    []
+    """
+    path = Path(path)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    problem, what = None, "made a folder"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        probe = path.parent / f".{path.name}.{os.getpid()}.probe"
+        path.mkdir(parents=True, exist_ok=True)
+        what = "written to"
+        probe = path / f".{os.getpid()}-{next(_numbers)}.probe"
         probe.write_bytes(b"")
         probe.unlink()
-    except OSError as problem:
-        raise WorkbenchError(
-            f"{path.parent}: cannot be written to ({problem.strerror or problem}); choose another --out"
-        ) from problem
+    except OSError as error:
+        problem = error
+    for folder in made:
+        with contextlib.suppress(OSError):  # not made, or no longer empty
+            folder.rmdir()
+    if problem is not None:
+        raise WorkbenchError(f"{path}: cannot be {what} ({problem.strerror or problem}); {advice}") from problem

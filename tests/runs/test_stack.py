@@ -213,7 +213,7 @@ def test_mistakes_are_named(night, tmp_path):
     with pytest.raises(WorkbenchError, match="at least two"):
         stack_folder(one.parent, tmp_path / "a.fits", progress=False)
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkbenchError, match="cannot be written"):
+    with pytest.raises(WorkbenchError, match="file: cannot be made a folder"):
         stack_folder(night.folder, tmp_path / "file" / "a.fits", progress=False)
     with pytest.raises(FrameReadError, match="no such file"):
         open_stack(tmp_path / "none.fits")

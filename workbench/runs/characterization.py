@@ -15,9 +15,11 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from .. import sensor
+from ..buffers import frame_buffers
 from ..defects import write_defects
 from ..errors import FrameReadError, WorkbenchError
-from ..frames import channels_of
+from ..files import check_folder
+from ..frames import channels_of, take_frames
 from ..ingest import Folder, open_folder
 from ..results import is_simulated, sensor_dataset, write_sensor, written
 from ..sensor.bias import CLIPPED_FRACTION
@@ -184,26 +186,18 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
     >>> result.camera, round(result.sensor.black_level.mean().item())
     ('NIKON D7000 (simulated)', 600)
     """
-    found = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
     if out is not None:
-        _check_writable(Path(out))
+        check_folder(out)
+    found = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
     found = _one_camera(found)
     run = _Run(found, out is not None, tqdm(desc="measuring", unit="frame", delay=1, leave=False, disable=not progress))
-    with run.bar:
+    with run.bar, frame_buffers():
         result = run.measure()
     if out is not None:
         if result.uniformity.defects is not None:
             write_defects(result.uniformity.defects, Path(out) / DEFECTS_FILE)
         write_sensor(result.sensor, Path(out) / "sensor.json")
     return result
-
-
-def _check_writable(out: Path) -> None:
-    """Find out now, not after minutes, that a folder cannot be written."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkbenchError(f"{out}: cannot be made a folder ({error.strerror}); choose another") from error
 
 
 def _one_camera(folder: Folder) -> Folder:
@@ -393,7 +387,7 @@ class _Run:
         lowest = isos == np.nanmin(isos) if np.isfinite(isos).any() else np.ones(isos.size, bool)
         if self.multipliers is not None or not np.issubdtype(flat.dtype, np.integer):
             return self.multipliers or {}
-        codes = sensor.missing_codes(sensor.count_codes(flat.isel(frame=lowest), progress=self.bar)).isel(iso=0)
+        codes = sensor.missing_codes(sensor.count_codes(take_frames(flat, lowest), progress=self.bar)).isel(iso=0)
         factor, error = codes["multiplier"].values, codes["multiplier_error"].values
         changed = np.abs(factor - 1) > np.maximum(5 * np.nan_to_num(error), 0.005)
         names, known = codes["channel"].values, np.isfinite(factor)
@@ -421,7 +415,7 @@ class _Run:
             names = _best_flats(ptc)
             black = ptc["black_level"].isel(pair=0).values
             cube = self._cube("flat")
-            cube = cube.isel(frame=np.flatnonzero(np.isin(cube["filename"].values, names)))
+            cube = take_frames(cube, np.isin(cube["filename"].values, names))
             found["vignetting"] = sensor.vignetting(cube, black, progress=self.bar)
         if darks is not None:
             if gain is not None:

@@ -12,6 +12,7 @@ import xarray as xr
 from ..calibrate import save_master
 from ..darklibrary import open_dark_library, predict_dark, save_dark_library
 from ..errors import FrameReadError, WorkbenchError
+from ..files import check_target
 from ..ingest import Folder, open_folder
 from ..results import is_simulated, written
 from ..sensor import fit_dark_library
@@ -82,6 +83,12 @@ def make_dark_library(
     >>> 5 < result.library.attrs["doubling_temperature"] < 7
     True
     """
+    path = None
+    if out is not None:
+        path = Path(out)
+        if path.is_dir() or not path.suffix:
+            path = path / DARK_LIBRARY_FILE
+        check_target(path, "FITS file")
     found = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
     if not found.has("dark"):
         raise WorkbenchError(
@@ -105,11 +112,7 @@ def make_dark_library(
             found = found.drop(error.path, error.problem)
             if len(found) == before or not found.has("dark"):
                 raise
-    path = None
-    if out is not None:
-        path = Path(out)
-        if path.is_dir() or not path.suffix:
-            path = path / DARK_LIBRARY_FILE
+    if path is not None:
         save_dark_library(library, path)
     return DarkLibraryResult(library, path, list(found.set_aside))
 
@@ -124,6 +127,7 @@ def predict_master_dark(
     WorkbenchError
         If the file is no library, cannot tell of that temperature, or the master cannot be written.
     """
+    check_target(out, "FITS file")
     master = predict_dark(open_dark_library(library), exposure, temperature)
     save_master(master.assign_attrs(key=""), out)
     return master

@@ -8,6 +8,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from ..errors import StageError, WorkbenchError
+from ..files import check_folder, check_target, whole_file
 from ..finish.files import SUFFIXES, write_picture
 from ..finish.opening import read_picture
 from ..finish.settings import Finished, FinishSettings, finish
@@ -85,6 +86,8 @@ def finish_file(
     _can_be_written(out, set(SUFFIXES))
     if linear_out is not None:
         _can_be_written(linear_out, {".fits", ".fit", ".fts", ".tif", ".tiff", ".xisf"})
+    if settings_out is not None:
+        check_target(settings_out, "settings file")
     stack = open_linear(path)
     try:
         done = finish(stack, settings, progress=progress)
@@ -96,10 +99,8 @@ def finish_file(
     for picture, target in tqdm(targets, desc="writing", unit="file", delay=2, leave=False, disable=not progress):
         write_picture(picture, target, settings=settings.to_dict())
     if settings_out is not None:
-        try:
-            Path(settings_out).write_text(settings.to_json(), encoding="utf-8")
-        except OSError as problem:
-            raise WorkbenchError(f"{settings_out}: cannot be written: {problem.strerror or problem}") from problem
+        with whole_file(settings_out) as part:
+            part.write_text(settings.to_json(), encoding="utf-8")
     return done
 
 
@@ -115,3 +116,4 @@ def _can_be_written(path: str | Path, suffixes: set[str]) -> None:
         raise WorkbenchError(f"{path}: is a folder; name a file in it, for example {path / 'picture.png'}")
     if not path.parent.is_dir():
         raise WorkbenchError(f"{path}: the folder {path.parent} does not exist; make it first")
+    check_folder(path.parent)

@@ -135,6 +135,7 @@ def stack_folder(
         None if reference is None else str(reference), method, low, high, transform, background, seeing_weights
     )
     method_number(method)
+    check_target(out, "FITS file")
     run = _Run(Path(folder), Path(out), settings, masters, scratch, threads, progress)
     run.open(sensor)
     if dry_run:
@@ -223,7 +224,6 @@ class _Run:
     # -- the work ------------------------------------------------------------------------------------------------
 
     def work(self, client: Any) -> StackResult:
-        check_target(self.out, "FITS file")
         self._claim()
         try:
             with self._timed("masters"):
@@ -276,6 +276,7 @@ class _Run:
                     return
                 shutil.rmtree(self.work_folder)
             self.work_folder.mkdir(parents=True)
+            self.out.parent.mkdir(parents=True, exist_ok=True)
             write_whole(marker, identity.encode())
         except OSError as problem:
             raise WorkbenchError(
