@@ -34,7 +34,6 @@ SKY = dimension("background", "% of its median")
 LEFT = dimension("exponent of the flat left in the lights")
 CHANNEL = dimension("channel")
 _VERDICTS = {"flattens": "the flat flattens", "look": "have a look", "fails": "the flat fails"}
-_MARKER = {"R": "square", "G1": "triangle", "G2": "diamond", "B": "circle", "mono": "circle"}
 
 
 def master_noise(found: xr.Dataset, *, light: float | None = None) -> hv.Layout:
@@ -58,7 +57,7 @@ def master_noise(found: xr.Dataset, *, light: float | None = None) -> hv.Layout:
     for place, channel in enumerate(found["channel"].values.astype(str)):
         one = found.sel(channel=channel)
         shift = count * (1 + 0.03 * (place - (found.sizes["channel"] - 1) / 2))
-        style = {"colour": CHANNEL_COLOUR[channel], "marker": _MARKER[channel], "size": 8}
+        style = {"colour": CHANNEL_COLOUR[channel], "marker": channel, "size": 8}
         noise, error = times * one["noise"].values, times * one["noise_error"].values
         left.append(points(count, noise, error, dims=dims, label=channel, **style))
         law_here = times * one["law"].values
@@ -97,7 +96,7 @@ def calibration_steps(steps: xr.Dataset, noise: xr.Dataset) -> hv.Layout:
     place = np.arange(len(names), dtype=float)
     for number, channel in enumerate(noise["channel"].values.astype(str)):
         one = noise.sel(channel=channel)
-        style = {"colour": CHANNEL_COLOUR[channel], "marker": _MARKER[channel], "size": 8}
+        style = {"colour": CHANNEL_COLOUR[channel], "marker": channel, "size": 8}
         shift = place + 0.06 * (number - 1.5)
         elements.append(line(shift, one["predicted"].values, dims=dims, colour=CHANNEL_COLOUR[channel], width=1.3))
         elements.append(
@@ -108,7 +107,7 @@ def calibration_steps(steps: xr.Dataset, noise: xr.Dataset) -> hv.Layout:
     right = panel(
         elements, title="Measured, and predicted (lines)", legend="top_right",
         xticks=[(float(at), name.replace(" ", "\n")) for at, name in enumerate(names)],
-        xlim=(-0.5, len(names) - 0.5), ylim=(low - 0.2 * room, high + 0.35 * room),
+        xlim=(-0.5, len(names) - 0.5), ylim=(low - 0.2 * room, high + 0.9 * room),  # the legend above the points
     )  # fmt: skip
     return layout([*_pieces(steps), right])
 
@@ -167,7 +166,8 @@ def flat_correction(audit: xr.Dataset) -> hv.Layout:
     style = {"label": "the flat itself", "dash": "dashed", "colour": MUTED}
     profile.append(line(middle, level, dims=(RADIUS, SKY), **style))
     title = f"From the centre outwards ({green}): {_VERDICTS[audit.attrs['verdict']]}"
-    return layout([panel(profile, title=title, legend="bottom_left"), _residual(audit, one)])
+    span = (-0.03 * edges[-1], 1.03 * edges[-1])
+    return layout([panel(profile, title=title, legend="bottom_left", xlim=span), _residual(audit, one)])
 
 
 def _profile(radius: np.ndarray, values: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -77,7 +77,8 @@ def alignment_residuals(residuals: xr.Dataset) -> hv.Layout:
                 label=f"{times} × {typical:.3f} px", dash=dash, width=1.6,
             )
         )  # fmt: skip
-    span = {"xlim": (-reach, reach), "ylim": (-reach, reach), "ratio": 1.0, "grid": True}
+    # room for the legend beside the cloud
+    span = {"xlim": (-reach, 1.8 * reach), "ylim": (-reach, reach), "ratio": 1.4, "grid": True}
     left = panel(elements, title="Residuals over the frame, magnified", legend=None, **frame)
     return layout([left, panel(cloud, title="All stars of all frames", legend="top_right", **span)])
 
@@ -109,9 +110,7 @@ def transform_models(models: xr.Dataset) -> hv.Layout:
     for place, kind in enumerate(models["kind"].values.astype(str)):
         if np.isfinite(held[place]):
             up = 0.05 * top * (1 + place % 2)
-            elements.append(
-                note(number[place], max(held[place], fitted[place]) + up, kind, dims=dims, align=("center", "bottom"))
-            )
+            elements.append(note(number[place] + 0.2, max(held[place], fitted[place]) + up, kind, dims=dims))
     return layout(
         [panel(elements, title="What more parameters buy", ylim=(0, top), xlim=(0, 22), legend="bottom_right")]
     )

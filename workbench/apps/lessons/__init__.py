@@ -7,6 +7,6 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     submod_attrs={
         "asking": ["Exercise", "Prediction", "exercise", "exercises", "predict"],
         "memory": ["keep", "kept", "kept_folder"],
-        "showing": ["chart_browser", "figure", "fit", "live_text"],
+        "showing": ["chart_browser", "figure", "fit", "live_text", "remarks"],
     },
 )

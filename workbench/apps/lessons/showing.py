@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import holoviews as hv
@@ -37,16 +38,30 @@ def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.vie
 
 
 def fit(chart: Any) -> Any:
-    """Make panels side by side smaller, so that two or three find room beside JupyterLab's list of files."""
+    """Make panels side by side smaller, so that two, or three pictures, find room beside JupyterLab's list of files."""
     if not isinstance(chart, hv.Layout) or len(chart) < 2:
         return chart
-    share = _BESIDE * 2 / 3 if len(chart) == 3 else _BESIDE
+    pictures = len(chart) == 3 and all(panel.traverse(specs=[hv.Image]) for panel in chart)
+    share = _BESIDE * 2 / 3 if pictures else _BESIDE
     panels = []
     for panel in chart:
         sizes = hv.Store.lookup_options("bokeh", panel, "plot").kwargs
         smaller = {name: round(share * sizes[name]) for name in ("width", "height") if sizes.get(name)}
         panels.append(panel.opts(**smaller, backend="bokeh", clone=True))
-    return theme.layout(panels).cols(3 if len(chart) == 3 else 2)
+    return theme.layout(panels).cols(3 if pictures else 2)
+
+
+def remarks(lines: Iterable[str]) -> pn.viewable.Viewable:
+    """Show what a measurement has to remark on the frames, a line each.
+
+    Examples
+    --------
+    >>> print(remarks(["gain 0.27 e-/ADU, estimated here", "4 dust shadows"]).object)
+    - gain 0.27 e⁻/ADU, estimated here
+    - 4 dust shadows
+    """
+    text = "\n".join(f"- {line.replace('e-/', 'e⁻/')}" for line in lines)
+    return pn.pane.Markdown(text or "Nothing to remark.", width=WIDTH, margin=(0, 10))
 
 
 def chart_browser(result: Characterization, first: str = "iso-to-gain") -> pn.viewable.Viewable:
