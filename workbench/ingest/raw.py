@@ -138,14 +138,17 @@ def _pattern(raw: rawpy.RawPy, path: Path) -> str:
 
 
 def refuse_pictures(path: Path) -> None:
-    """Say so when the file is a finished picture, whatever its name."""
+    """Say so when the file is a finished picture or a text, whatever its name."""
     with path.open("rb") as file:
-        head = file.read(12)
+        head = file.read(256)
     kinds = {"JPEG": head[:3] == b"\xff\xd8\xff", "PNG": head[:4] == b"\x89PNG", "GIF": head[:4] == b"GIF8"}
     kinds["HEIF"] = head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"mif", b"avi", b"hev")
     for kind, found in kinds.items():
         if found:
             raise FrameReadError(path, f"is a {kind} picture, not a RAW frame: its values are no longer linear")
+    text = head.decode("utf-8", "ignore").strip()
+    if text and all(letter.isprintable() or letter.isspace() for letter in text) and len(text) > len(head) // 2:
+        raise FrameReadError(path, f"is a text, not a RAW frame; it begins {text.splitlines()[0][:40]!r}")
 
 
 def require_whole(path: Path) -> None:

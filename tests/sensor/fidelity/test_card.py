@@ -110,6 +110,9 @@ def test_a_single_mono_frame_without_any_setting_gives_a_card():
     assert report.card.attrs["verdict"] == "raw"
     assert fidelity.fidelity_to_json(report)["multiplier"] == {"mono": 1.0}
     assert status(report)["black"] == UNKNOWN
+    words = report.card.to_dataframe()
+    assert "colour" not in words.loc["codes"].question + words.loc["codes"].finding
+    assert "record no ISO" in words.loc["digital-iso"].finding
 
 
 def test_a_black_frame_and_a_white_frame_give_a_card():

@@ -108,7 +108,7 @@ def inspect_frames(frames: xr.DataArray, *, ptc: xr.Dataset | None = None, progr
         ),
         "hot-pixels": verdicts.hot_pixels(hot),
     }
-    card = _card(findings, clipped, frames.attrs["camera"])
+    card = _card(findings, clipped, frames.attrs["camera"], mono=pattern == "mono")
     return Fidelity(card, codes, missing, texture, hot)
 
 
@@ -119,14 +119,15 @@ def _telling_frame(frames: xr.DataArray) -> np.ndarray:
     return next(stream_frames([frames.data[int(np.lexsort((exposure, rank))[-1])]]))
 
 
-def _card(findings: dict[str, Finding], clipped: bool | None, camera: str) -> xr.Dataset:
+def _card(findings: dict[str, Finding], clipped: bool | None, camera: str, *, mono: bool) -> xr.Dataset:
     rows = [findings[name] for name in TESTS]
     words = ("status", "finding", "effect", "remedy", "unit")
     data: dict[str, Any] = {name: ("test", np.array([getattr(row, name) for row in rows], object)) for name in words}
     data |= {
         name: ("test", np.array([getattr(row, name) for row in rows], float)) for name in ("value", "error", "p_value")
     }
-    data["question"] = ("test", np.array(list(TESTS.values()), object))
+    asked = TESTS | ({"codes": "Are the numbers multiplied?"} if mono else {})
+    data["question"] = ("test", np.array(list(asked.values()), object))
     changed = [name for name, row in findings.items() if row.status == CHANGED]
     attrs = {
         "camera": camera,

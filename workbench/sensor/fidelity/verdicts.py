@@ -70,7 +70,9 @@ def codes(missing: xr.Dataset) -> Finding:
         )  # fmt: skip
     common = float(at["multiplier"].mean())
     tested = int(at["tested"].min())
-    if bool(missing["coarse"].any()) or abs(common - 1) > 2e-3:
+    if list(relative) == ["mono"]:
+        text = f"Every number occurs: none of {tested} or more tested is missing."
+    elif bool(missing["coarse"].any()) or abs(common - 1) > 2e-3:
         text = f"No colour is treated apart: of {tested} or more numbers tested in each, the same are missing in all."
     else:
         text = f"Every number occurs: none of {tested} or more tested in each colour is missing."
@@ -254,6 +256,11 @@ def digital_iso(missing: xr.Dataset) -> Finding:
     green = [name for name in missing["channel"].values if name in ("G1", "G2", "mono")]
     step = missing["multiplier"].sel(channel=green).mean("channel").dropna("iso")
     step = step.isel(iso=np.isfinite(step["iso"].values))
+    if not step.sizes["iso"]:
+        return Finding(
+            UNKNOWN, "The frames record no ISO; a camera without that setting has nothing to tell here.", "",
+            "Where the camera has one, name it in frames.csv (column iso).",
+        )  # fmt: skip
     if step.sizes["iso"] < 2:
         return Finding(
             UNKNOWN, "Frames of one ISO do not tell from which ISO on the camera only multiplies.", "",
