@@ -1,7 +1,7 @@
 """Frames at full size: zoom and pan through tens of megapixels, several at the same spot, with a pixel chosen by a tap.
 
-Only what the screen shows is drawn: datashader averages the pixels that fall on one of the screen, anew for each view,
-20 to 60 ms for 16 to 24 Mpx after the first (which compiles; `warm` does that ahead).
+Only what the screen shows is drawn: the pixels that fall on one of the screen are averaged, anew for each view, in 15
+to 60 ms for 24 Mpx (`live.pixels`); enlarged, each pixel is shown as it is.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import xarray as xr
 
 from ..charts import theme
 from ..errors import WorkbenchError
+from .live.pixels import look, reduced
 
 COLUMN, ROW = theme.dimension("column", "px"), theme.dimension("row", "px")
 WIDTH = 760  # of a picture on the page [px]
+_STYLED = "styled"
 _SAMPLE = 500_000  # pixels that the display's limits are found from
-_PLANES = ("red", "green", "blue")
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,28 +134,42 @@ def shade(values: np.ndarray, limits: tuple[float, float], midtones: float = 0.5
     return np.nan_to_num(255 * x).round().astype(np.uint8)
 
 
-def _element(shown: Picture) -> hv.Image:
-    """Return the whole frame as an element that shares the frame's memory."""
-    height, width = shown.shape
-    value = theme.dimension("value", shown.unit)
-    bounds = (0, 0, width, height)
-    if shown.values.ndim == 2:
-        return hv.Image(shown.values[::-1], bounds=bounds, kdims=[COLUMN, ROW], vdims=[value])
-    columns = np.arange(width) + 0.5, np.arange(height) + 0.5
-    return hv.Image((*columns, *shown.values), [COLUMN, ROW], [theme.dimension(name, shown.unit) for name in _PLANES])
+class Range(hv.streams.RangeXY):
+    """What is looked at; a move is answered at once, not after 100 ms without another (see `_RangeCallback`)."""
 
 
-def _shaded(view: hv.Image, shown: Picture, size: tuple[int, int]) -> hv.RGB:
-    """Turn the reduced view into what is drawn, on so many pixels of the page."""
-    planes = [view.dimension_values(dim, flat=False) for dim in view.vdims]
+@cache
+def _register() -> None:
+    """Tell HoloViews how bokeh reports a `Range`.
+
+    Its own callback waits until the mouse rests, because most pictures take longer than these.  Moves that come while
+    one is answered are put together all the same.
+    """
+    from holoviews.plotting.bokeh.callbacks import RangeXYCallback
+
+    class RangeCallback(RangeXYCallback):
+        debounce = None
+
+    hv.streams.Stream._callbacks["bokeh"][Range] = RangeCallback
+
+
+def _view(shown: Picture, size: tuple[int, int], x_range: Any = None, y_range: Any = None) -> hv.RGB:
+    """Return what a screen of this size shows of a picture."""
+    view = look(shown.shape, x_range, y_range, size)
+    planes = shown.values[None] if shown.values.ndim == 2 else shown.values
     grey = [
-        shade(plane, limits, shown.midtones)
+        shade(reduced(plane, view), limits, shown.midtones)
         for plane, limits in zip(planes, shown.limits * (len(planes) // len(shown.limits)), strict=True)
     ]
-    colours = grey * 3 if len(grey) == 1 else grey
-    x, y = (view.dimension_values(dim, expanded=False) for dim in view.kdims)
+    left, top, right, bottom = view.bounds
+    colours = np.dstack(grey * 3 if len(grey) == 1 else grey)[::-1]
+    return hv.RGB(colours, bounds=(left, top, right, bottom), kdims=[COLUMN, ROW])
+
+
+def _dressed(view: hv.RGB, shown: Picture, size: tuple[int, int]) -> hv.RGB:
+    """Set how a view is drawn."""
     rows, columns = shown.shape
-    return hv.RGB((x, y, *colours), [COLUMN, ROW]).opts(
+    return view.opts(
         backend="bokeh", width=size[0] + 70, height=size[1] + 76, invert_yaxis=True, xlim=(0, columns), ylim=(0, rows),
         default_tools=["pan", "wheel_zoom", "reset"], active_tools=["pan", "wheel_zoom"], toolbar="above",
         hooks=[partial(_finish, size=size)], title=shown.name,
@@ -169,21 +184,24 @@ def live(shown: Picture, *, width: int = WIDTH, streams: Sequence[Any] = ()) -> 
     width
         On the page [px]; the height follows.
     streams
-        In place of the picture's own range and size, for tests and benchmarks.
+        In place of the picture's own range, for tests and benchmarks.
     """
-    from holoviews.operation.datashader import rasterize
-
     theme.load_backends()
-    rows, columns = shown.shape
-    height = round(width * rows / columns)
-    extra = {"streams": list(streams)} if streams else {}
-    reduced = rasterize(_element(shown), aggregator="mean", width=width, height=height, **extra)
-    return reduced.apply(_shaded, shown=shown, size=(width, height))
+    _register()
+    size = width, round(width * shown.shape[0] / shown.shape[1])
+
+    def view(x_range: Any = None, y_range: Any = None) -> hv.RGB:
+        return _dressed(_view(shown, size, x_range, y_range), shown, size)
+
+    return hv.DynamicMap(view, streams=list(streams) or [Range()])
 
 
 def _finish(plot: Any, _element: Any, *, size: tuple[int, int]) -> None:
-    """Put the house style on a picture, and keep its shape."""
+    """Put the house style on a picture, once, and keep its shape; a page may change its colours later."""
     figure = plot.state
+    if _STYLED in figure.tags:
+        return
+    figure.tags = [*figure.tags, _STYLED]
     figure.frame_width, figure.frame_height = size
     figure.toolbar.logo = None
     figure.title.text_font, figure.title.text_color = theme.FONT, theme.INK
@@ -239,14 +257,13 @@ def _tapped(x: float | None, y: float | None, spot: Any, shape: tuple[int, int])
 
 @cache
 def warm() -> None:
-    """Compile what a first picture needs, about 1.5 s; call it while the user still reads."""
+    """Load and compile what a first picture needs; call it while the user still reads."""
     theme.load_backends()
-    views = ((0, 96, 0, 64), (1, 94, 1, 62), (10, 20, 10, 16))  # whole, cropped, enlarged: each is compiled by itself
-    for dtype, planes in ((np.uint16, 1), (np.float32, 1), (np.float32, 3)):
-        values = np.arange(planes * 64 * 96).astype(dtype).reshape(planes, 64, 96)
-        for left, right, low, high in views:
-            view = hv.streams.RangeXY(x_range=(left, right), y_range=(low, high))
-            live(picture("", values), width=24, streams=[view])[()]
+    for dtype in (np.uint16, np.float32):
+        values = np.arange(64 * 96).astype(dtype).reshape(64, 96)
+        live(picture("", values), width=24, streams=[Range()])[()]
+        values.flags.writeable = False  # compiled by itself
+        live(picture("", values), width=24, streams=[Range()])[()]
 
 
 def like(shown: Picture, first: Picture) -> Picture:
@@ -265,17 +282,15 @@ def blink(frame: Callable[[str], Picture], chosen: Any, *, width: int = WIDTH) -
     chosen
         The widget.
     """
-    from holoviews.operation.datashader import rasterize
-
     theme.load_backends()
-    last: dict[str, Picture] = {}
-
-    def element(value: Any) -> hv.Image:
-        last["shown"] = frame(value)
-        return _element(last["shown"])
-
+    _register()
     first = frame(chosen.value)
+    last = {"of": chosen.value, "shown": first}
     size = width, round(width * first.shape[0] / first.shape[1])
-    whole = hv.DynamicMap(element, streams=[hv.streams.Params(chosen, ["value"])])
-    reduced = rasterize(whole, aggregator="mean", width=size[0], height=size[1])
-    return reduced.apply(lambda view: _shaded(view, last["shown"], size))
+
+    def view(value: Any, x_range: Any = None, y_range: Any = None) -> hv.RGB:
+        if value != last["of"]:
+            last.update(of=value, shown=frame(value))
+        return _dressed(_view(last["shown"], size, x_range, y_range), last["shown"], size)
+
+    return hv.DynamicMap(view, streams=[hv.streams.Params(chosen, ["value"]), Range()])
