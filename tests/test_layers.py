@@ -10,7 +10,7 @@ import workbench
 # From the ground up; rooms on one line stand side by side and do not import each other.
 LAYERS = [
     ["errors"],
-    ["files"],
+    ["files", "buffers"],
     ["frames"],
     ["bayer", "defects", "keeping", "results", "vignetting"],
     ["darklibrary"],

@@ -159,6 +159,28 @@ def check_cube(cube: xr.DataArray, *, stage: str | None = None, kind: str | None
     return cube
 
 
+def take_frames(cube: xr.DataArray, which: Any) -> xr.DataArray:
+    """Return some frames of a cube, in the order given, so that reading them copies nothing (as ``isel`` would).
+
+    Parameters
+    ----------
+    which
+        Numbers of frames, or one truth value for each.
+
+    Examples
+    --------
+    >>> cube = make_cube(np.arange(3)[:, None, None] * np.ones((1, 2, 2)), cfa_pattern="mono", kind="bias")
+    >>> take_frames(cube, [2, 0]).values[:, 0, 0].tolist()
+    [2.0, 0.0]
+    """
+    which = np.asarray(which)
+    numbers = np.flatnonzero(which) if which.dtype == bool else which
+    taken = cube.isel(frame=numbers)
+    if numbers.size and cube.chunks is not None and set(cube.chunksizes["frame"]) == {1}:
+        taken = taken.copy(data=cube.data.blocks[numbers.tolist()])
+    return taken
+
+
 def add_history(array: xr.DataArray, sentence: str) -> xr.DataArray:
     """Return the array with one more sentence in its history; the input stays as it is."""
     return array.assign_attrs(history=[*array.attrs.get("history", ()), sentence])

@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import dask
@@ -22,6 +23,7 @@ from scipy import special
 from tqdm.auto import tqdm
 
 from .bayer import channel_index
+from .buffers import FrameBuffers, frame_buffers
 from .frames import channels_of
 
 MOMENTS = ("n", "y1", "y2", "y1y1", "y2y2", "y1y2")
@@ -326,7 +328,8 @@ def stream_frames(frames: Iterable[Any], workers: int | None = None) -> Iterator
     Each is computed once and no more than ``workers + 1`` wait in memory.  They may be views of the data that a cube
     was made from: not to be changed.
     """
-    return in_threads(_compute, frames, workers)
+    with frame_buffers() as buffers:
+        return in_threads(partial(_compute, buffers), frames, workers)
 
 
 def lazy_frames(cube: xr.DataArray) -> Sequence[Any]:
@@ -357,8 +360,11 @@ def in_threads(function: Callable[[Any], Any], items: Iterable[Any], workers: in
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _compute(frame: Any) -> np.ndarray:
-    array = np.asarray(dask.compute(frame, scheduler="synchronous")[0] if dask.is_dask_collection(frame) else frame)
+def _compute(buffers: FrameBuffers, frame: Any) -> np.ndarray:
+    if dask.is_dask_collection(frame):
+        with frame_buffers(buffers):
+            frame = dask.compute(frame, scheduler="synchronous")[0]
+    array = np.asarray(frame)
     return array.reshape(array.shape[-2:])  # a chunk of a cube has the frame's axis still
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..buffers import frame_memory
 from ..errors import FrameReadError
 
 
@@ -39,10 +40,12 @@ class PlainPixels:
         if area == "visible":
             (top, left), (height, width) = self.margins, self.shape
             pixels = pixels[top : top + height, left : left + width]
-        native = pixels[rows, columns].astype(np.dtype(self.stored).newbyteorder("="))
+        pixels = pixels[rows, columns]
+        native = frame_memory(pixels.shape, pixels.dtype.newbyteorder("="))
+        np.copyto(native, pixels)
         if self.flip:
             native ^= native.dtype.type(self.flip)
-        return np.asarray(native)
+        return native
 
     def require_whole(self) -> PlainPixels:
         """Return these pixels if the file is long enough to hold them."""

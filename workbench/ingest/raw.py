@@ -12,6 +12,7 @@ import rawpy
 import tifffile
 
 from ..bayer import offsets
+from ..buffers import frame_memory
 from ..errors import FrameReadError
 from ..frames import MOSAICS
 from .metadata import FrameInfo, exif_time, read_exif, require_file
@@ -35,7 +36,9 @@ def read_raw(path: str | Path, area: str = "visible") -> np.ndarray:
     with _unpacked(path) as raw:
         _pattern(raw, Path(path))
         pixels = raw.raw_image if area == "full" else raw.raw_image_visible
-        return np.array(pixels, order="C")
+        frame = frame_memory(pixels.shape, pixels.dtype)
+        np.copyto(frame, pixels)
+        return frame
 
 
 def raw_info(path: str | Path, known: MutableMapping[Any, FrameInfo] | None = None) -> FrameInfo:

@@ -14,6 +14,7 @@ import xarray as xr
 from .. import sensor
 from ..bayer import crop
 from ..errors import FrameReadError, WorkbenchError
+from ..frames import take_frames
 from ..ingest import Folder
 from ..ingest.catalogue import open_frames
 from ..results import json_number
@@ -22,7 +23,7 @@ from ..sensor.emva.spatial import emva_spatial
 from ..sensor.emva.temporal import emva_temporal
 from ..sensor.selection import at_iso, same_iso
 from ..sensor.uniformity.stacks import FrameStack
-from ..statistics import pair_moments
+from ..statistics import in_threads, pair_moments
 
 _MOST_PIXELS = 180e6  # of bias frames, read once more: ten of 16 Mpx at the lowest ISO, all ISOs of smaller ones
 _CARD_PIXELS = 13e6  # that the report card looks at, in parts of at most
@@ -105,7 +106,7 @@ def _dsnu(found: Uniformity, bias: xr.DataArray, gain: xr.Dataset | None, progre
         if frames.size < 2 or (parts and cost > budget):
             continue
         budget -= cost
-        stack = sensor.stack_cube(bias.isel(frame=frames), progress=progress)
+        stack = sensor.stack_cube(take_frames(bias, frames), progress=progress)
         parts.append(sensor.measure_dsnu({float(iso): stack}, gain))
         if first is None:
             first = stack
@@ -133,7 +134,7 @@ def _prnu(
     found: Uniformity, flat: xr.DataArray, ptc: xr.Dataset, zero: FrameStack | None, progress: Any
 ) -> FrameStack | None:
     chosen = np.isin(flat["filename"].values, sensor.half_saturated(ptc))
-    flats = flat.isel(frame=np.flatnonzero(chosen))
+    flats = take_frames(flat, chosen)
     black = ptc["black_level"].isel(pair=0).values
     if not np.isfinite(black).all():
         found.warnings.append("PRNU is not measured: the black level is not known; shoot bias frames")
@@ -195,7 +196,8 @@ def _emva(
     levels, place = np.unique(here["level"].values, return_inverse=True)
     moments = pair_moments(here["sums_plain"].sum("block").transpose("pair", "channel", "moment").values)
     spatial = zero is not None and zero.count > 1 and (found.iso == iso or (math.isnan(found.iso) and math.isnan(iso)))
-    for number, channel in enumerate(here["channel"].values):
+
+    def measure(number: int) -> dict[str, float] | None:
         mean, variance, seconds = (
             np.array([column[place == k].mean() for k in range(levels.size)])
             for column in (
@@ -214,14 +216,18 @@ def _emva(
             if spatial:
                 values |= emva_spatial(zero, flats, values["K"], number)
         except WorkbenchError:
-            continue
+            return None
         if not one_aperture:
             values |= {"LE_min": math.nan, "LE_max": math.nan}
         if values["index_u_ysat"] == levels.size - 1:  # still rising: the brightest flats do not saturate
             values |= dict.fromkeys(_OF_SATURATION, math.nan)
         # bias frames stand for the darks of the short exposures; the dark current is that of the long darks
-        values |= {"u_I_mean": math.nan, "u_I_var": math.nan} | _dark_current(darks)
-        found.emva[str(channel)] = values
+        return values | {"u_I_mean": math.nan, "u_I_var": math.nan} | _dark_current(darks)
+
+    names = here["channel"].values.tolist()
+    for name, values in zip(names, in_threads(measure, range(len(names))), strict=True):
+        if values is not None:
+            found.emva[name] = values
     if found.emva:
         found.iso = iso
 

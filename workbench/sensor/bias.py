@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from ..bayer import channel_index
-from ..frames import channels_of, check_cube
+from ..frames import channels_of, check_cube, take_frames
 from ..statistics import (
     BLOCKS,
     QUANTISATION_VARIANCE,
@@ -104,7 +104,7 @@ def read_noise(
         clipped = one["zero_fraction"] > CLIPPED_FRACTION
         files = bias["filename"].values[frames]
         if clipped.any() and len(frames) > 1:
-            fits = _fit_clipped(bias.isel(frame=frames[:_CLIPPED_FRAMES]), clipped, multiplier, progress)
+            fits = _fit_clipped(take_frames(bias, frames[:_CLIPPED_FRAMES]), clipped, multiplier, progress)
             found = _take_clipped(one, clipped, fits)
             cut.setdefault(found, []).append((setting, 100 * float(one["zero_fraction"].max()), files))
         warnings += _refuse(one, setting, files, quantisation)

@@ -14,7 +14,7 @@ from scipy import special
 
 from ..bayer import channel_index
 from ..errors import WorkbenchError
-from ..frames import channels_of, check_cube
+from ..frames import channels_of, check_cube, take_frames
 from ..statistics import BLOCKS, jackknife_error, leave_one_out, t_factor
 from .darkframes import Group, SettingRead, clipped, map_sums, medians, read_settings
 from .gain import MISFIT, MISFIT_TO_TELL
@@ -113,7 +113,7 @@ def measure_dark(
         warnings.append(
             f"{len(names)} darks state no exposure ({listed(names)}) and are left out; give exposure_s in frames.csv"
         )
-        dark = dark.isel(frame=np.flatnonzero(timed))
+        dark = take_frames(dark, timed)
     dark = in_order_of_time(dark)
     names = channels_of(dark.attrs["cfa_pattern"])
     groups, settings, warmest = [], [], None

@@ -12,7 +12,8 @@ import numpy as np
 import xarray as xr
 
 from ..bayer import channel_index
-from ..statistics import BLOCKS, counted, in_threads, lazy_frames, pair_moments, pair_sums, stream_frames
+from ..buffers import frame_memory
+from ..statistics import counted, in_threads, lazy_frames, pair_moments, pair_sums, stream_frames
 from .bias import CLIPPED_FRACTION
 from .selection import Setting, group_frames
 
@@ -150,11 +151,12 @@ def _read_setting(
     """Sum y and t·y of every pixel over the frames, hence the slope of the least-squares line."""
     pattern, shape = dark.attrs["cfa_pattern"], dark.shape[1:]
     found: list[Group] = []
-    sum_y, sum_ty = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    saturated = np.zeros(shape, bool)
+    sum_y, sum_ty, saturated = (frame_memory(shape, kind) for kind in (np.float32, np.float32, bool))
+    for picture in (sum_y, sum_ty, saturated):
+        picture.fill(0)
     n = s_t = s_tt = 0.0
     if zero is not None and not clipped(zero):
-        sum_y += master * np.float32(zero.count)
+        np.multiply(master, np.float32(zero.count), out=sum_y)
         n = zero.count
     for exposure, frames in groups:
         files = tuple(dark["filename"].values[frames])
@@ -164,17 +166,13 @@ def _read_setting(
         saturated |= own
         found.append(group)
         if not clipped(group):
-            sum_y += total
-            total *= np.float32(exposure)
-            sum_ty += total
+            _add_to_line(total, np.float32(exposure), sum_y, sum_ty)
             n, s_t, s_tt = n + group.count, s_t + group.count * exposure, s_tt + group.count * exposure**2
     spread = s_tt - s_t**2 / n if n else 0.0
     slope = None
     if spread > 1e-9 * s_tt > 0:
         # Σ(t − t̄)y / Σ(t − t̄)²
-        sum_y *= np.float32(-s_t / n)
-        sum_ty += sum_y
-        sum_ty /= np.float32(spread)
+        _slope(sum_y, sum_ty, np.float32(s_t / n), np.float32(spread))
         slope = sum_ty
     everywhere |= saturated
     return SettingRead(setting, pattern, found[::-1], zero, slope, saturated, everywhere)
@@ -209,7 +207,9 @@ def read_group(
         for frame in frames:
             if previous is None:
                 first = frame
-                sums.extend([np.zeros(frame.shape, np.float32), np.zeros(frame.shape, bool)])
+                sums.extend(frame_memory(frame.shape, kind) for kind in (np.float32, bool))
+                for picture in sums:
+                    picture.fill(0)
             add_frame(*sums, frame, np.float32(np.inf if np.isnan(white) else white))
             if previous is not None:
                 yield previous, frame
@@ -227,14 +227,11 @@ def read_group(
     means = np.array([pair[0] for pair in moments[:last]] + [pair[1] for pair in moments[last - 1 : count - 1]])
     zeros = float(np.mean([pair[2] for pair in moments]))
     half = np.mean(noise, axis=0) if count > 1 else np.full_like(noise[0], np.nan)
-    own, either = saturated, saturated if saturated_before is None else saturated | saturated_before
-    levels = []
-    for mask in (own, either):
-        n, s = map_sums(total, mask, cell, BLOCKS)[:2].sum(axis=2)
-        levels.append(s / np.where(n > 0, n, np.nan) / count)
-    group = Group(
-        exposure, files, means, half, *levels, medians(total, own, cell, count, zero), int(np.count_nonzero(own)), zeros
-    )
+    lit = np.zeros((2, 2, cell.size))
+    _level_sums(total, saturated, saturated if saturated_before is None else saturated_before, cell, lit)
+    levels = lit[:, 1] / np.where(lit[:, 0] > 0, lit[:, 0], np.nan) / count
+    middle = medians(total, saturated, cell, count, zero)
+    group = Group(exposure, files, means, half, *levels, middle, int(np.count_nonzero(saturated)), zeros)
     return group, total, saturated
 
 
@@ -268,6 +265,54 @@ def add_frame(total, saturated, frame, white):
         if np.float32(high) >= white:
             for x in range(row.size):
                 saturated[y, x] |= np.float32(row[x]) >= white
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _level_sums(total, own, before, cell, sums):
+    """Count and sum (mask, moment, channel) the pixels that are not in `own`, and those in neither mask."""
+    step = cell.shape[0]
+    for y in range(total.shape[0] // step * step):
+        odd = False
+        for x in range(total.shape[1]):
+            odd |= own[y, x] | before[y, x]
+        for dx in range(step):
+            c = cell[y % step, dx]
+            line = total[y, dx : total.shape[1] // step * step : step]
+            s = 0.0
+            if not odd:
+                for k in range(line.size):
+                    s += np.float64(line[k])
+                for mask in range(2):
+                    sums[mask, 0, c] += line.size
+                    sums[mask, 1, c] += s
+                continue
+            for k in range(line.size):
+                x = dx + k * step
+                if not own[y, x]:
+                    sums[0, 0, c] += 1
+                    sums[0, 1, c] += np.float64(line[k])
+                    if not before[y, x]:
+                        sums[1, 0, c] += 1
+                        sums[1, 1, c] += np.float64(line[k])
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _add_to_line(total, exposure, sum_y, sum_ty):
+    """Add a group's sum, and that times its exposure."""
+    for y in range(total.shape[0]):
+        row, plain, timed = total[y], sum_y[y], sum_ty[y]
+        for x in range(row.size):
+            plain[x] += row[x]
+            timed[x] += exposure * row[x]
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _slope(sum_y, sum_ty, middle, spread):
+    """Turn Σty into (Σty − t̄ Σy)/Σ(t − t̄)²."""
+    for y in range(sum_y.shape[0]):
+        plain, timed = sum_y[y], sum_ty[y]
+        for x in range(plain.size):
+            timed[x] = (timed[x] - middle * plain[x]) / spread
 
 
 def map_sums(picture: np.ndarray, masked: np.ndarray, cell: np.ndarray, blocks: int) -> np.ndarray:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 import xarray as xr
 from scipy import special
 
 from ..bayer import channel_index
+from ..buffers import frame_memory
 from ..errors import WorkbenchError
 from ..frames import channels_of, check_cube
 from ..statistics import (
@@ -19,6 +21,7 @@ from ..statistics import (
     stream_frames,
 )
 from .selection import at_iso, group_frames, same_iso
+from .uniformity.kernels import deviation_products
 
 _BINS = 200
 _QUIET = ("black_level", "variance")
@@ -216,7 +219,8 @@ def dark_subtraction(
         setting, frames = _strongest(dark, 3)
         kind, cube, number, frames = "dark", dark, int(frames[-1]), frames[:-1]
     frames = frames[:_MOST_DARKS]
-    total, noise, previous = np.zeros(dark.shape[1:], np.float32), [], None  # exact: sums of whole numbers below 2²⁴
+    total, noise, previous = frame_memory(dark.shape[1:], np.float32), [], None
+    total.fill(0)  # its sums of whole numbers below 2²⁴ are exact
     pattern = dark.attrs["cfa_pattern"]
     lazy = [*(dark.data[int(i)] for i in frames), cube.data[number]]
     stream = counted(stream_frames(lazy), progress, len(lazy))
@@ -227,22 +231,22 @@ def dark_subtraction(
             noise.append(pair_moments(pair_sums(previous, frame, pattern).plain.sum(axis=1)).half_variance)
         previous = frame
     master = np.divide(total, np.float32(len(frames)), out=total)
-    before = next(stream).astype(np.float32)
-    after = before - master
+    before, after = (frame_memory(master.shape, np.float32) for _ in range(2))
+    np.copyto(before, next(stream))
+    np.subtract(before, master, out=after)
     factors, units = _factors(gain, setting["iso"], pattern)
     before -= np.float32(np.median(_sample(master)))
     if units == "e-":
-        spread = _spread(factors, pattern, before.shape)
-        before *= spread
-        after *= spread
+        _scale(before, after, factors.astype(np.float32)[channel_index(pattern)])
     y, x = _hottest_corner(master, 2)
     part = (slice(y, y + _CROP), slice(x, x + _CROP))
     expected = np.sqrt((factors**2 * np.mean(noise, axis=0)).mean() * (1 + 1 / len(frames))) if noise else np.nan
+    products = deviation_products(before, after)
     attrs = setting | {
-        "std_before": float(before.std(dtype=float)),
-        "std_after": float(after.std(dtype=float)),
-        "row_std_before": float(before.mean(axis=1, dtype=float).std()),
-        "row_std_after": float(after.mean(axis=1, dtype=float).std()),
+        "std_before": float(np.sqrt(products.pixels[0] / before.size)),
+        "std_after": float(np.sqrt(products.pixels[1] / after.size)),
+        "row_std_before": float(np.sqrt(products.rows[0] / len(before))),
+        "row_std_after": float(np.sqrt(products.rows[1] / len(after))),
         "expected_std": float(expected) if kind == "dark" else np.nan,
         "darks": len(frames),
         "kind": kind,
@@ -298,11 +302,16 @@ def _factors(gain: xr.Dataset | None, iso: float, pattern: str) -> tuple[np.ndar
     return np.ones(len(channels)), "ADU"
 
 
-def _spread(values: np.ndarray, pattern: str, shape: tuple[int, int]) -> np.ndarray:
-    """Lay one value a channel out over the mosaic."""
-    cell = values.astype(np.float32)[channel_index(pattern)]
-    repeats = [-(-side // period) for side, period in zip(shape, cell.shape, strict=True)]
-    return np.tile(cell, repeats)[: shape[0], : shape[1]]
+@numba.njit(nogil=True, cache=True)
+def _scale(before, after, cell):
+    """Multiply two pictures with a cell of the mosaic, over and over."""
+    step = cell.shape[0]
+    for y in range(before.shape[0]):
+        for dx in range(step):
+            factor = cell[y % step, dx]
+            for x in range(dx, before.shape[1], step):
+                before[y, x] *= factor
+                after[y, x] *= factor
 
 
 def _hottest_corner(master: np.ndarray, step: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
+from ..frames import take_frames
 from ..statistics import t_factor
 from .selection import describe
 
@@ -32,7 +33,7 @@ def in_order_of_time(cube: xr.DataArray) -> xr.DataArray:
     if np.isnat(times).any():
         return cube
     order = np.argsort(times, kind="stable")
-    return cube if (np.diff(order) == 1).all() else cube.isel(frame=order)
+    return cube if (np.diff(order) == 1).all() else take_frames(cube, order)
 
 
 def run_trend(levels: np.ndarray) -> Trend:

@@ -15,7 +15,7 @@ from scipy import optimize, special
 from ..bayer import channel_index
 from ..darklibrary import law_factor
 from ..errors import WorkbenchError
-from ..frames import check_cube, one_value
+from ..frames import check_cube, one_value, take_frames
 from ..statistics import QUANTISATION_VARIANCE, counted, lazy_frames, stream_frames, t_factor
 from .dark import check_alike
 from .darkframes import Group, clipped, read_group
@@ -102,13 +102,13 @@ def fit_dark_library(
     check_cube(dark, stage="raw", kind="dark")
     if bias is not None:
         check_alike(dark, bias)
-    dark = dark.isel(frame=np.flatnonzero(dark["exposure"].values > 0))
+    dark = take_frames(dark, dark["exposure"].values > 0)
     if not dark.sizes["frame"]:
         raise WorkbenchError("none of the darks states its exposure; give exposure_s in frames.csv")
     iso = one_value(dark, "iso", "a dark library")
     if bias is not None:
         same = bias["iso"].values == iso if math.isfinite(iso) else np.isnan(bias["iso"].values)
-        bias = bias.isel(frame=np.flatnonzero(same)) if same.any() else None
+        bias = take_frames(bias, same) if same.any() else None
     reads, sums, kelvins = _read(dark, bias, progress)
     warm, times, counts, weight = (
         np.array(column, float)

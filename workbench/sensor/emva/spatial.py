@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...errors import WorkbenchError
+from ..uniformity.kernels import deviation_products
 from ..uniformity.parts import highpass, spatial_parts
 from ..uniformity.stacks import FrameStack
 
@@ -96,13 +97,12 @@ def _picture(stack: FrameStack, channel: int) -> _Picture:
     mean, variance = stack.plane("mean", channel), stack.plane("variance", channel)
     if variance is None:
         raise WorkbenchError("one frame cannot tell its noise from its pattern; give a stack of fifty, two at least")
-    centre = mean - mean.dtype.type(mean.mean(dtype=float))
     noise = float(variance.mean(dtype=float))
-    measured = float(np.var(centre, ddof=1, dtype=float))
+    measured = deviation_products(mean, mean).pixels[0] / (mean.size - 1)
     # white noise of the mean picture is in the total, and in the single pixels' part of it
     white = np.array([1.0, 0.0, 0.0, 1.0]) * noise / stack.count
-    plain = spatial_parts(centre, ddof=0) - white
-    passed = spatial_parts(highpass(centre), filtered=True) - white
+    plain = spatial_parts(mean, ddof=0) - white
+    passed = spatial_parts(highpass(mean), filtered=True) - white
     level = float(mean.mean(dtype=float)) + float(stack.black[channel])
     return _Picture(level, noise, measured, plain, passed)
 

@@ -180,6 +180,7 @@ def _accumulate(first, second, third, cell, black, edges, shift, limit, white, s
         for dy in range(step):
             for dx in range(step):
                 c = cell[dy, dx]
+                n, zeros, mean, square = 0, 0, 0.0, 0.0  # of the ordinary pixels
                 for k in range(columns):
                     y, x = row * step + dy, k * step + dx
                     a, b, z = np.float32(first[y, x]), np.float32(second[y, x]), np.float32(third[y, x])
@@ -187,17 +188,29 @@ def _accumulate(first, second, third, cell, black, edges, shift, limit, white, s
                     if not (z < np.float32(0.5) * white):
                         continue
                     z -= black[c]
-                    population = 0
+                    difference = a - b - shift[c]
+                    size = np.float64(difference)
+                    if z < edges[c, 0]:
+                        if abs(difference) <= limit[c, 0]:
+                            n += 1
+                            mean += np.float64((a + b) / 2 - black[c])
+                            square += size * size / 2
+                            zeros += np.int64((a <= 0) | (b <= 0))
+                        continue
+                    population = 1
                     while population < edges.shape[1] and z >= edges[c, population]:
                         population += 1
-                    difference = a - b - shift[c]
-                    if not (abs(difference) <= limit[c, population]):
-                        continue
-                    out = sums[c, block, population]
-                    out[0] += 1
-                    out[1] += np.float64((a + b) / 2 - black[c])
-                    out[2] += np.float64(difference) * np.float64(difference) / 2
-                    out[3] += (a <= 0) or (b <= 0)
+                    if abs(difference) <= limit[c, population]:
+                        out = sums[c, block, population]
+                        out[0] += 1
+                        out[1] += np.float64((a + b) / 2 - black[c])
+                        out[2] += size * size / 2
+                        out[3] += np.int64((a <= 0) | (b <= 0))
+                out = sums[c, block, 0]
+                out[0] += n
+                out[1] += mean
+                out[2] += square
+                out[3] += zeros
 
 
 def _dataset(dark: xr.DataArray, names: tuple, rows: list[dict], zero: xr.Dataset, warnings: list[str]) -> xr.Dataset:

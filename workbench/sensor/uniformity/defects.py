@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Any
 
+import numba
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy import special
 
 from ...bayer import channel_index
 from ...defects import (
@@ -22,6 +24,7 @@ from ...defects import (
     flag_response,
 )
 from ...errors import WorkbenchError
+from ...statistics import in_threads
 from .stacks import FrameStack
 
 _CHANCE = 0.01  # ordinary pixels taken for unstable in a whole sensor
@@ -91,24 +94,31 @@ def find_sensor_defects(
     cell = channel_index(pattern)
     flags = np.zeros(shape, np.uint8)
     told: dict[str, float] = {}
-    for (row, column), channel in np.ndenumerate(cell):
+    lasting = dark_map is not None and dark_map.attrs["units"] == "e-/s" and read_noise is not None and exposure > 0
+    noises = np.broadcast_to(np.asarray(read_noise, float) if lasting else np.nan, (cell.size,))
+    if dark_map is not None:
+        told["warm"] = warm_sigmas
+        if np.isfinite(noises).any():
+            told["hot"] = hot_noise
+    if flat is not None:
+        told["dead"] = dead_response
+    steady = bias is not None and bias.count >= FEWEST
+    if steady:
+        told["unstable"] = unstable_excess
+
+    def flag(plane: tuple[tuple[int, int], int]) -> None:
+        (row, column), channel = plane
         where = slice(row, None, cell.shape[0]), slice(column, None, cell.shape[0])
-        if dark_map is not None:
-            told["warm"] = warm_sigmas
-            noise = None
-            if dark_map.attrs["units"] == "e-/s" and read_noise is not None and exposure > 0:
-                noise = float(np.broadcast_to(np.asarray(read_noise, float), (cell.size,))[channel])
-            if noise is not None and np.isfinite(noise):
-                told["hot"] = hot_noise
-            flags[where] |= _dark_flags(dark_map.values[where], noise, exposure, hot_noise, warm_sigmas)
+        found = np.zeros(flags[where].shape, np.uint8)
         if flat is not None:
-            told["dead"] = dead_response
-            dead = np.zeros(flags[where].shape, np.uint8)
-            flag_response(flat.mean[where], dead_response, dead)
-            flags[where] |= dead
-        if bias is not None and bias.count >= FEWEST:
-            told["unstable"] = unstable_excess
-            flags[where] |= _unstable_flags(bias.variance[where], bias.count, shape[0] * shape[1], unstable_excess)
+            flag_response(flat.mean[where], dead_response, found)
+        if dark_map is not None:
+            _flag_dark(dark_map.values[where], noises[channel], exposure, hot_noise, warm_sigmas, found)
+        if steady:
+            _flag_unstable(bias.variance[where], bias.count, flags.size, unstable_excess, found)
+        flags[where] = found
+
+    deque(in_threads(flag, np.ndenumerate(cell)), maxlen=0)
     names = {"hot": "hot_noise", "warm": "warm_sigmas", "dead": "dead_response", "unstable": "unstable_excess"}
     attrs = {"pixels": int(flags.size), "exposure": float(exposure)}
     if dark_map is not None:
@@ -118,39 +128,49 @@ def find_sensor_defects(
     return result
 
 
-def _dark_flags(
-    current: np.ndarray, noise: float | None, exposure: float, hot_noise: float, warm_sigmas: float
-) -> np.ndarray:
-    stride = max(1, int(np.sqrt(current.size / _SAMPLE)))
-    sample = current[::stride, ::stride]
+def _flag_dark(
+    current: np.ndarray, noise: float, exposure: float, hot_noise: float, warm_sigmas: float, flags: np.ndarray
+) -> None:
+    sample = _sample(current)
     sample = sample[np.isfinite(sample)]
-    flags = np.zeros(current.shape, np.uint8)
     if not sample.size:
-        flags[:] = HOT
-        return flags
+        flags |= HOT
+        return
     middle = float(np.median(sample))
     spread = 1.4826 * float(np.median(np.abs(sample - middle)))
-    saturated = ~np.isfinite(current)
-    flags[saturated] = HOT
-    with np.errstate(invalid="ignore"):
-        flags[current > middle + warm_sigmas * spread] |= WARM
-        if noise is not None and np.isfinite(noise):
-            ordinary = noise**2 + max(middle, 0.0) * exposure
-            hot = current > middle + (hot_noise**2 - 1) * ordinary / exposure
-            flags[hot] |= HOT
-    return flags
+    hot = np.inf
+    if np.isfinite(noise):
+        ordinary = noise**2 + max(middle, 0.0) * exposure
+        hot = middle + (hot_noise**2 - 1) * ordinary / exposure
+    _flag_above(current, np.float32(middle + warm_sigmas * spread), WARM, flags)
+    _flag_above(current, np.float32(hot), HOT, flags)
+    flags[~np.isfinite(current)] |= HOT  # saturated
 
 
-def _unstable_flags(variance: np.ndarray, count: int, pixels: int, excess: float) -> np.ndarray:
+@numba.njit(nogil=True, cache=True)
+def _flag_above(values, limit, bit, flags):
+    for y in range(values.shape[0]):
+        for x in range(values.shape[1]):
+            if values[y, x] > limit:
+                flags[y, x] |= bit
+
+
+def _sample(plane: np.ndarray) -> np.ndarray:
+    stride = max(1, int(np.sqrt(plane.size / _SAMPLE)))
+    return plane[::stride, ::stride]
+
+
+def _flag_unstable(variance: np.ndarray, count: int, pixels: int, excess: float, flags: np.ndarray) -> None:
     """Flag variances that neither the plane's typical one nor chance explains.
 
     Whole numbers make the variance of a quiet pixel uneven; that of the plane is therefore its mean without the tail,
     at least that of rounding.
     """
-    stride = max(1, int(np.sqrt(variance.size / _SAMPLE)))
-    sample = variance[::stride, ::stride].ravel()
+    sample = _sample(variance).ravel()
     ordinary = float(sample[sample <= np.percentile(sample, 99)].mean(dtype=float))
-    share = stats.chi2.cdf(stats.chi2.ppf(0.99, count - 1), count + 1) / 0.99  # of the mean below the 99th percentile
+    degrees = count - 1
+    # of the mean, the share below the 99th percentile
+    share = special.chdtr(degrees + 2, special.chdtri(degrees, 0.01)) / 0.99
     ordinary = max(ordinary / share, 1 / 12)
-    chance = float(stats.chi2.isf(_CHANCE / pixels, count - 1)) / (count - 1)
-    return np.where(variance > max(excess, chance) * ordinary, UNSTABLE, 0).astype(np.uint8)
+    chance = float(special.chdtri(degrees, _CHANCE / pixels)) / degrees
+    _flag_above(variance, np.float32(max(excess, chance) * ordinary), UNSTABLE, flags)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 import xarray as xr
 
@@ -41,17 +42,19 @@ def dcnu_histogram(dark_map: xr.DataArray, bins: int = 240) -> xr.Dataset:
     >>> int(result["count"].sum()) + result.attrs["beyond"]
     2500
     """
-    values = dark_map.values[np.isfinite(dark_map.values)]
-    low, median, high = np.percentile(_sample(values), [0.01, 50, 99.9])
+    values = dark_map.values
+    sample = _sample(values.ravel())
+    low, median, high = np.percentile(sample[np.isfinite(sample)], [0.01, 50, 99.9])
     high = max(high, 20 * median) if median > 0 else high
-    low, high = min(low, 0.0), min(high, values.max())
-    count, edges = np.histogram(values, bins, range=(low, high))
-    count[0] += np.count_nonzero(values < low)
+    low, high = min(low, 0.0), min(high, float(np.nanmax(values)))
+    edges = np.linspace(low, high, bins + 1) if high > low else np.linspace(low - 0.5, low + 0.5, bins + 1)
+    count = np.zeros(bins, np.int64)
+    finite, total = _tally(values, edges[0], edges[-1], count)
     attrs = _where(dark_map) | {
-        "mean": float(values.mean(dtype=float)),
+        "mean": total / finite,
         "median": float(median),
-        "beyond": int(values.size - count.sum()),
-        "n_pixels": int(values.size),
+        "beyond": int(finite - count.sum()),
+        "n_pixels": int(finite),
     }
     units = dark_map.attrs["units"]
     return xr.Dataset(
@@ -81,13 +84,12 @@ def hot_pixels(dark_map: xr.DataArray, most: int = 500) -> xr.Dataset:
     """
     values = dark_map.values
     flat = values.ravel()
-    warm = flat[np.isfinite(flat)]
-    top = float(warm.max())
-    low = max(float(np.median(_sample(warm))), top * 1e-4, float(np.finfo(np.float32).tiny))
+    sample = _sample(flat)
+    top = float(np.nanmax(values))
+    low = max(float(np.median(sample[np.isfinite(sample)])), top * 1e-4, float(np.finfo(np.float32).tiny))
     threshold = np.geomspace(low, max(top, low * 1.01), 200)
-    warm = warm[warm > low]
-    place = np.log(warm / np.float32(low)) * (199 / np.log(threshold[-1] / low))
-    count = np.bincount(np.clip(np.ceil(place).astype(int) - 1, 0, 199), minlength=200)  # of those above each threshold
+    count = np.zeros(200, np.int64)
+    _tally_octaves(values, low, 199 / np.log(threshold[-1] / low), count)
     saturated = np.flatnonzero(np.isnan(flat))
     above = count[::-1].cumsum()[::-1] + saturated.size
     most = min(most, flat.size)
@@ -108,6 +110,36 @@ def hot_pixels(dark_map: xr.DataArray, most: int = 500) -> xr.Dataset:
         },
         _where(dark_map) | {"height": values.shape[0], "width": values.shape[1]},
     )
+
+
+@numba.njit(nogil=True, cache=True)
+def _tally(values, low, high, count):
+    """Count values in bins of one width, those below in the first; return how many are finite, and their sum."""
+    finite, total = 0, 0.0
+    scale = count.size / (high - low)
+    for y in range(values.shape[0]):
+        for x in range(values.shape[1]):
+            value = np.float64(values[y, x])
+            if not np.isfinite(value):
+                continue
+            finite += 1
+            total += value
+            if value <= high:
+                count[min(max(np.int64((value - low) * scale), 0), count.size - 1)] += 1
+    return finite, total
+
+
+@numba.njit(nogil=True, cache=True)
+def _tally_octaves(values, low, scale, count):
+    """Count the values above `low` by their logarithm: in bin k those above the k-th threshold and not the next.
+
+    None is above the last threshold.
+    """
+    for y in range(values.shape[0]):
+        for x in range(values.shape[1]):
+            if values[y, x] > low:
+                place = np.int64(np.ceil(np.log(values[y, x] / low) * scale)) - 1
+                count[min(max(place, 0), count.size - 2)] += 1
 
 
 def _sample(values: np.ndarray) -> np.ndarray:

@@ -11,11 +11,11 @@ from scipy import ndimage
 
 from ...bayer import channel_index
 from ...errors import WorkbenchError
-from ...frames import channels_of, check_cube
-from ...statistics import lazy_frames, stream_frames
+from ...frames import channels_of, check_cube, take_frames
+from ...statistics import in_threads, lazy_frames, stream_frames
 from ...vignetting import fit_lens
 from ..selection import at_iso, describe, group_frames, same_iso
-from .parts import MARGIN, PARTS, SMALLEST, Spatial, common_parts, highpass, lowpass, root
+from .parts import INNER, MARGIN, PARTS, SMALLEST, Spatial, common_parts, highpass, inner_lowpass, lowpass, root
 from .stacks import FrameStack, stack_frames
 
 FILTERS = ("none", "highpass")
@@ -88,14 +88,14 @@ def measure_dsnu(
     for number, stack in enumerate(stacks.values()):
         if stack is None:
             continue
-        for channel in range(len(names)):
-            shape = stack.plane("mean", channel).shape
-            for kind, name in enumerate(FILTERS):
-                if name == "highpass" and min(shape) < SMALLEST:
-                    warnings.append(_too_small(shape))
-                    continue
-                found = root(stack.common(channel, filtered=name == "highpass"))
-                values[number, kind, channel], errors[number, kind, channel] = found
+        size = stack.plane("mean", 0).shape
+        known = FILTERS if min(size) >= SMALLEST else FILTERS[:1]
+        if known != FILTERS:
+            warnings.append(_too_small(size))
+        kinds = [(kind, channel) for channel in range(len(names)) for kind in range(len(known))]
+        of_kinds = in_threads(lambda one, stack=stack: root(stack.common(one[1], filtered=one[0] == 1)), kinds)
+        for (kind, channel), found in zip(kinds, of_kinds, strict=True):
+            values[number, kind, channel], errors[number, kind, channel] = found
     factor = np.full((len(stacks), len(names), 2), np.nan)
     if gain is not None:
         factor = np.array(
@@ -136,7 +136,7 @@ def _by_iso(
             )
             stacks[setting["iso"]] = None
             continue
-        stacks[setting["iso"]] = stack_cube(bias.isel(frame=frames), progress=progress)
+        stacks[setting["iso"]] = stack_cube(take_frames(bias, frames), progress=progress)
     return stacks, bias.attrs["cfa_pattern"]
 
 
@@ -198,31 +198,33 @@ def measure_prnu(
     values, errors = np.full((2, len(FILTERS), len(names), len(PARTS)), np.nan)
     signal, dust = np.empty((2, len(names)))
     dust[:] = 0
-    filtered = [_own_response(stack, channel) for channel in range(len(names))]
+    filtered = list(in_threads(lambda channel: _own_response(stack, channel), range(len(names))))
     dusty = None
     if filtered[0] is None:
         warnings.append(_too_small(stack.plane("mean", 0).shape))
     else:
         dusty = _dust([one.own for one in filtered])
         dust[:] = np.count_nonzero(dusty) / dusty.size
-    odd = stack.count // 2
-    for channel, one in enumerate(filtered):
-        signal[channel] = level = float(stack.plane("mean", channel).mean(dtype=float))
-        pattern = [None if dark is None or dark.count < 2 else dark.common(channel, filtered=k) for k in
-                   ((False, True) if one is not None else (False,))]  # fmt: skip
-        found = common_parts(*(picture / np.float32(level) for picture in stack.halves(channel)))
-        values[0, channel], errors[0, channel] = root(_less(found, pattern[0], 1 / level**2))
-        if one is None:
-            continue
-        one.own[dusty], one.noise[dusty] = 0, 0
-        sound = 1 - dust[channel]
-        pair = (
-            one.own + one.noise * np.float32(2 * odd / stack.count),
-            one.own - one.noise * np.float32(2 - 2 * odd / stack.count),
-        )
-        found = common_parts(*pair, filtered=True)
-        found = Spatial(found.value / sound, found.error / sound**1.5)  # what is set to zero counts for nothing
-        values[1, channel], errors[1, channel] = root(_less(found, pattern[1], one.inverse_square))
+    odd = np.float32(stack.count // 2 * 2 / stack.count)
+
+    def measure(channel: int) -> tuple[float, list[Spatial]]:
+        level = float(stack.plane("mean", channel).mean(dtype=float))
+        plain = common_parts(*stack.halves(channel))
+        plain = Spatial(plain.value / level**2, plain.error / level**2)
+        found = [_less(plain, _common(dark, channel, filtered=False), 1 / level**2)]
+        one = filtered[channel]
+        if one is not None:
+            one.own[dusty], one.noise[dusty] = 0, 0
+            sound = 1 - dust[channel]
+            own = common_parts(one.own + one.noise * odd, one.own - one.noise * (2 - odd), filtered=True)
+            own = Spatial(own.value / sound, own.error / sound**1.5)  # what is set to zero counts for nothing
+            found.append(_less(own, _common(dark, channel, filtered=True), one.inverse_square))
+        return level, found
+
+    for channel, (level, found) in enumerate(in_threads(measure, range(len(names)))):
+        signal[channel] = level
+        for kind, one in enumerate(found):
+            values[kind, channel], errors[kind, channel] = root(one)
     dims = ("filter", "channel", "part")
     words = "photo-response non-uniformity"
     return xr.Dataset(
@@ -253,13 +255,13 @@ def _own_response(stack: FrameStack, channel: int) -> _Own | None:
         return None
     model = _illumination(mean)
     flattened = mean / model
-    inner = slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN)
-    smooth = lowpass(flattened)[inner]
-    return _Own(
-        flattened[inner] / smooth - 1,
-        highpass(half / model) / smooth,
-        float(np.mean(1 / np.square(smooth * model[inner], dtype=float))),
-    )
+    smooth = inner_lowpass(flattened)
+    noise = highpass(half / model)
+    noise /= smooth
+    own = flattened[INNER] / smooth
+    own -= 1
+    smooth *= model[INNER]
+    return _Own(own, noise, float(np.mean(np.square(np.reciprocal(smooth)), dtype=float)))
 
 
 def _dust(responses: list[np.ndarray]) -> np.ndarray:
@@ -279,9 +281,8 @@ def _dust(responses: list[np.ndarray]) -> np.ndarray:
     for picture, reach in scales:
         threshold = np.full(picture.shape, 6 * _spread(picture), np.float32)
         if reach == MARGIN:  # mirrored edges scatter up to twice as much
-            inner = slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN)
             threshold *= 2
-            threshold[inner] /= 2
+            threshold[INNER] /= 2
         core = np.abs(picture) > threshold
         if core.any():
             found |= ndimage.binary_dilation(core, iterations=reach)
@@ -315,6 +316,10 @@ def _flat_stack(flat: xr.DataArray, dark: FrameStack | None, black: Any, progres
     if not np.isfinite(black).all():
         raise WorkbenchError("the black level of these flats is not known; give bias frames, or the black level [ADU]")
     return stack_cube(flat, black=black, progress=progress)
+
+
+def _common(dark: FrameStack | None, channel: int, *, filtered: bool) -> Spatial | None:
+    return None if dark is None or dark.count < 2 else dark.common(channel, filtered=filtered)
 
 
 def _less(found: Spatial, dark: Spatial | None, factor: float) -> Spatial:

@@ -10,12 +10,13 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 from ...errors import WorkbenchError
+from .kernels import Products, deviation_products, smooth_within
 
 _BOXES = (7, 11)  # px; with the binomial (1 2 1)/4 they are the standard's smoothing
 MARGIN = 9  # px at each side that the smoothing reaches: 3 + 5 + 1
+INNER = slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN)
 SMALLEST = 2 * MARGIN + 8  # a picture's shorter side [px]
 
 
@@ -29,14 +30,39 @@ class Spatial(NamedTuple):
 PARTS = ("total", "row", "column", "pixel")
 
 
-def lowpass(picture: np.ndarray) -> np.ndarray:
-    """Return the standard's smoothed picture: means over 7 x 7 px, then 11 x 11 px, then the 3 x 3 binomial (8.1)."""
-    smooth = picture
+def _weights() -> np.ndarray:
+    weights = np.array([0.25, 0.5, 0.25])
     for size in _BOXES:
-        smooth = ndimage.uniform_filter(smooth, size, mode="reflect")
-    for axis in (0, 1):
-        smooth = ndimage.convolve1d(smooth, np.array([0.25, 0.5, 0.25]), axis=axis, mode="reflect")
-    return smooth
+        weights = np.convolve(weights, np.full(size, 1 / size))
+    return weights
+
+
+# the three steps in one (they commute), along either axis, of 2 MARGIN + 1 neighbours
+_WEIGHTS = _weights()
+
+
+def lowpass(picture: np.ndarray) -> np.ndarray:
+    """Return the standard's smoothed picture: means over 7 x 7 px, then 11 x 11 px, then the 3 x 3 binomial (8.1).
+
+    Edges are mirrored.
+    """
+    return smooth_within(np.pad(picture, MARGIN, "symmetric"), _WEIGHTS)
+
+
+def inner_lowpass(picture: np.ndarray) -> np.ndarray:
+    """Return the smoothed picture without the `MARGIN` that the smoothing reaches from outside.
+
+    Raises
+    ------
+    WorkbenchError
+        If it has fewer than 26 rows or columns.
+    """
+    if min(picture.shape) < SMALLEST:
+        raise WorkbenchError(
+            f"a picture of {picture.shape[1]} x {picture.shape[0]} px is too small for the standard's high-pass; "
+            f"it needs {SMALLEST} px a side"
+        )
+    return smooth_within(picture, _WEIGHTS)
 
 
 def highpass(picture: np.ndarray) -> np.ndarray:
@@ -56,13 +82,8 @@ def highpass(picture: np.ndarray) -> np.ndarray:
     >>> flat.shape, bool(np.abs(flat).max() < 1e-9)
     ((22, 42), True)
     """
-    if min(picture.shape) < SMALLEST:
-        raise WorkbenchError(
-            f"a picture of {picture.shape[1]} x {picture.shape[0]} px is too small for the standard's high-pass; "
-            f"it needs {SMALLEST} px a side"
-        )
-    inner = slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN)
-    return picture[inner] - lowpass(picture)[inner]
+    smooth = inner_lowpass(picture)
+    return np.subtract(picture[INNER], smooth, out=smooth)
 
 
 class Kept(NamedTuple):
@@ -115,25 +136,23 @@ def spatial_parts(
     >>> spatial_parts(picture).round(1).tolist()
     [9.9, 0.0, 0.9, 9.0]
     """
-    rows, columns = first.shape
+    products = deviation_products(first, first if second is None else second)
+    return _split(products, 2, first.shape, filtered=filtered, ddof=ddof)
+
+
+def _split(products: Products, which: int, shape: tuple[int, int], *, filtered: bool, ddof: int = 1) -> np.ndarray:
+    """Return the parts from the sums of products of one kind."""
+    rows, columns = shape
     left = kept() if filtered else EVERYTHING
-    first = first - first.dtype.type(first.mean(dtype=float))
-    other = first if second is None else second - second.dtype.type(second.mean(dtype=float))
     # the high-pass takes the mean out of rows and columns, too: not their own degree of freedom, but a share of all
     ddof = 0 if filtered else ddof
     shares = [1 - 1 / (count + 2 * MARGIN) if filtered else 1.0 for count in (rows, columns)]
-    rav = shares[0] * _product(first.mean(axis=1, dtype=float), other.mean(axis=1, dtype=float), ddof)
-    cav = shares[1] * _product(first.mean(axis=0, dtype=float), other.mean(axis=0, dtype=float), ddof)
-    pixel = (_product(first.ravel(), other.ravel(), 1) - rav - cav) / (
-        left.pixel - left.line / columns - left.line / rows
-    )
+    rav = shares[0] * products.rows[which] / (rows - ddof)
+    cav = shares[1] * products.columns[which] / (columns - ddof)
+    whole = products.pixels[which] / (rows * columns - 1)
+    pixel = (whole - rav - cav) / (left.pixel - left.line / columns - left.line / rows)
     row, column = rav / left.line - pixel / columns, cav / left.line - pixel / rows
     return np.array([row + column + pixel, row, column, pixel])
-
-
-def _product(first: np.ndarray, second: np.ndarray, ddof: int) -> float:
-    """Return the mean product of two series of mean zero, summed in float64."""
-    return float(np.einsum("i,i->", first, second, dtype=float)) / (first.size - ddof)
 
 
 def common_parts(first: np.ndarray, second: np.ndarray, *, filtered: bool = False) -> Spatial:
@@ -154,8 +173,8 @@ def common_parts(first: np.ndarray, second: np.ndarray, *, filtered: bool = Fals
     """
     rows, columns = first.shape
     size = rows * columns
-    value = spatial_parts(first, second, filtered=filtered)
-    one, other = (spatial_parts(picture, filtered=filtered) for picture in (first, second))
+    products = deviation_products(first, second)
+    one, other, value = (_split(products, which, first.shape, filtered=filtered) for which in range(3))
     left = kept() if filtered else EVERYTHING
     total, row, column, pixel = value
     margin = 2 * MARGIN if filtered else 0

@@ -7,7 +7,7 @@ import xarray as xr
 
 from ...errors import WorkbenchError
 from ...frames import channels_of
-from .parts import MARGIN, highpass, lowpass
+from .parts import INNER, MARGIN, inner_lowpass
 from .stacks import FrameStack
 
 _SHOWN = 200, 300  # px of the middle that the picture shows
@@ -50,12 +50,13 @@ def fixed_pattern(stack: FrameStack, channel: str | None = None, *, relative: bo
         raise WorkbenchError(f"there is no channel {channel!r}; the channels are {', '.join(names)}")
     number = names.index(channel)
     mean = stack.plane("mean", number)
-    pattern = highpass(mean)
+    smooth = inner_lowpass(mean)
+    pattern = mean[INNER] - smooth
     unit, factor = "ADU", 1.0
     if relative:
-        pattern = 100 * pattern / lowpass(mean)[MARGIN:-MARGIN, MARGIN:-MARGIN]
+        pattern *= 100 / smooth
         unit, factor = "%", 100 / float(mean.mean(dtype=float))
-    pattern = pattern - pattern.mean(dtype=float)
+    pattern -= pattern.mean(dtype=float)
     noise = np.nan
     if stack.variance is not None:
         noise = factor * float(np.sqrt(stack.plane("variance", number).mean(dtype=float) / stack.count))

@@ -14,6 +14,7 @@ import numba
 import numpy as np
 
 from ...bayer import channel_index
+from ...buffers import frame_memory
 from ...errors import WorkbenchError
 from ...statistics import counted
 from .parts import Spatial, common_parts, highpass
@@ -130,22 +131,32 @@ def stack_frames(
                 raise WorkbenchError(f"a flat of {light.min():.3g} ADU above black holds no light; leave it out")
             scale = (levels[0] - level0) / light
         if first is None:
-            first = frame.copy()
-            halves = [np.zeros(frame.shape, np.float32), np.zeros(frame.shape, np.float32)]
-            square = np.zeros(frame.shape, np.float32)
+            first = frame_memory(frame.shape, frame.dtype)
+            np.copyto(first, frame)
+            *halves, square = (frame_memory(frame.shape, np.float32) for _ in range(3))
+            for picture in (*halves, square):
+                picture.fill(0)
             continue
         if black is None:
             _add_plain(frame, first, halves[number % 2], square)
         else:
-            _add(frame, first, cell, scale, level0, halves[number % 2], square)
+            factor, shift = (_rows(each, cell, frame.shape[1]) for each in (scale, level0 * (1 - scale)))
+            _add(frame, first, factor, shift, halves[number % 2], square)
     if first is None:
         raise WorkbenchError("a stack needs a frame at least; there is none")
     known = np.reshape(levels, (-1, cell.size))
     common = np.ones(cell.size) if black is None else (known.mean(axis=0) - level0) / (known[0] - level0)
     sizes = (count + 1) // 2, count // 2
-    mean, half = np.empty(first.shape, np.float32), halves[0]
-    _finish(first, cell, level0, common, *halves, square, np.array(sizes), mean)
+    half, mean = halves
+    _finish(
+        first, *(_rows(each, cell, first.shape[1]) for each in (level0, common)), half, mean, square, np.array(sizes)
+    )
     return FrameStack(mean, half if count > 1 else None, square if count > 1 else None, count, known, level0, pattern)
+
+
+def _rows(values: np.ndarray, cell: np.ndarray, columns: int) -> np.ndarray:
+    """Lay one value a channel out along the rows of a cell."""
+    return np.tile(values.astype(np.float32)[cell], -(-columns // cell.shape[1]))[:, :columns]
 
 
 def _levels(frame: np.ndarray, cell: np.ndarray) -> np.ndarray:
@@ -157,18 +168,15 @@ def _levels(frame: np.ndarray, cell: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _add(frame, first, cell, scale, black, half, square):
-    """Add a frame's difference from the first, and its square."""
-    step = cell.shape[0]
+def _add(frame, first, factor, shift, half, square):
+    """Add a scaled frame's difference from the first, and its square."""
     for y in range(frame.shape[0]):
-        for dx in range(step):
-            channel = cell[y % step, dx]
-            factor = np.float32(scale[channel])
-            shift = np.float32(black[channel] * (1.0 - scale[channel]))
-            for x in range(dx, frame.shape[1], step):
-                difference = np.float32(frame[y, x]) * factor + shift - np.float32(first[y, x])
-                half[y, x] += difference
-                square[y, x] += difference * difference
+        line, start, sums, squares = frame[y], first[y], half[y], square[y]
+        times, plus = factor[y % factor.shape[0]], shift[y % shift.shape[0]]
+        for x in range(line.size):
+            difference = np.float32(line[x]) * times[x] + plus[x] - np.float32(start[x])
+            sums[x] += difference
+            squares[x] += difference * difference
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -183,18 +191,18 @@ def _add_plain(frame, first, half, square):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _finish(first, cell, black, common, even, odd, square, sizes, mean):
-    """Turn the sums into mean, half difference (in `even`) and variance (in `square`)."""
-    step = cell.shape[0]
-    count = np.float32(sizes[0] + sizes[1])
+def _finish(first, black, common, even, odd, square, sizes):
+    """Turn the sums into half difference (in `even`), mean (in `odd`) and variance (in `square`)."""
+    count, some, others = np.float32(sizes[0] + sizes[1]), np.float32(sizes[0]), np.float32(sizes[1])
+    per_even, per_odd = np.float32(0.5) / some, np.float32(0.5) / max(others, np.float32(1))
+    per_degree = np.float32(1) / max(count - np.float32(1), np.float32(1))
     for y in range(first.shape[0]):
-        for x in range(first.shape[1]):
-            channel = cell[y % step, x % step]
-            factor = np.float32(common[channel])
-            one, other = even[y, x], odd[y, x]
+        start, ones, twos, squares = first[y], even[y], odd[y], square[y]
+        zero, factor = black[y % black.shape[0]], common[y % common.shape[0]]
+        for x in range(start.size):
+            one, other = ones[x], twos[x]
             total = one + other
             # the first frame's difference from itself is zero, so it counts among the even ones
-            mean[y, x] = (total / count + (np.float32(first[y, x]) - np.float32(black[channel]))) * factor
-            if sizes[1]:
-                square[y, x] = (square[y, x] - total * total / count) * (factor * factor / (count - np.float32(1)))
-                even[y, x] = (one / np.float32(sizes[0]) - other / np.float32(sizes[1])) * (factor / np.float32(2))
+            twos[x] = (total / count + (np.float32(start[x]) - zero[x])) * factor[x]
+            squares[x] = (squares[x] - total * total / count) * (factor[x] * factor[x] * per_degree)
+            ones[x] = (one * per_even - other * per_odd) * factor[x]
