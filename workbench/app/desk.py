@@ -12,6 +12,7 @@ from ..errors import WorkbenchError
 from ..ingest import Folder, open_folder
 from ..results import open_sensor
 from .jobs import FINISHED, Job, Runner
+from .screen import Screen
 
 
 def results_beside(folder: Path) -> Path:
@@ -50,14 +51,21 @@ def check_results(folder: Path, results: Path) -> None:
 
 
 class Desk(param.Parameterized):
-    """The state of one page; its jobs belong to the server's `Runner`, so that another page sees them too."""
+    """The state of one page; its jobs belong to the server's `Runner`, so that another page sees them too.
+
+    Parameters
+    ----------
+    screen
+        What the page is shown on, a `Screen`; an ordinary one if not told.
+    """
 
     folder = param.ClassSelector(class_=Folder, default=None, allow_None=True, doc="The frames, once they are open.")
     results = param.ClassSelector(class_=Path, default=None, allow_None=True, doc="Where results are written.")
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, screen: Screen | None = None) -> None:
         super().__init__()
         self.runner = runner
+        self.screen = Screen() if screen is None else screen
 
     def open(self, folder: str | Path, results: str | Path | None = None) -> None:
         """Open a folder of frames; where that fails, the page keeps what it had.

@@ -7,6 +7,7 @@ runs at a time, the others wait their turn, because each uses the whole machine.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pickle
 import re
@@ -24,6 +25,7 @@ from typing import Any
 from ..errors import WorkbenchError
 from .worker import DONE, FAILED, PROBLEM, STOPPED, TASKS
 
+_LOG = logging.getLogger(__name__)
 GRACE = 20.0  # that a cancelled task gets to put its things in order [s]
 _BAR = "\x1dbar\x1f{desc}\x1f{n}\x1f{total}\x1f{unit}\x1d"
 _LINE = re.compile(r"[\r\n]|\x1b\[[0-9;]*[A-Za-z]")
@@ -100,6 +102,7 @@ class _Work:
     def __init__(self, arguments: dict[str, Any]) -> None:
         self.arguments = arguments
         self.process: subprocess.Popen[bytes] | None = None
+        self.began = 0.0
         self.cancelled = threading.Event()
 
 
@@ -154,7 +157,11 @@ class Runner:
     def find(self, task: str, key: str) -> Job | None:
         """Return what is known of the latest job of that task and key."""
         with self._lock:
-            return self._jobs.get((task, key))
+            job = self._jobs.get((task, key))
+            work = self._work.get(job.number) if job is not None else None
+            if job is not None and job.state == RUNNING and work is not None:
+                job = replace(job, seconds=time.monotonic() - work.began)
+            return job
 
     def cancel(self, task: str, key: str) -> None:
         """Cancel a job; one that has ended already stays as it is."""
@@ -209,7 +216,7 @@ class Runner:
                 self._end(job, state=WRONG, message=f"the job could not be run: {error}")
 
     def _run(self, job: Job, work: _Work) -> None:
-        began = time.monotonic()
+        began = work.began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="workbench-job-") as scratch:
             out = Path(scratch) / "value"
             order = pickle.dumps((job.task, work.arguments, str(out)))
@@ -233,7 +240,7 @@ class Runner:
                 if line.startswith(PROBLEM):
                     problem = line.removeprefix(PROBLEM)
                 elif line.startswith("\x1dbar\x1f"):
-                    job = self._tell(job, **_progress(line), seconds=time.monotonic() - began)
+                    job = self._tell(job, **_progress(line))
                 elif line.strip():
                     last_words.append(line)
             code = process.wait()
@@ -250,9 +257,10 @@ class Runner:
             elif code == FAILED:
                 self._end(job, state=WRONG, message=problem, seconds=seconds)
             else:
-                said = "\n".join(last_words)
                 what = "was interrupted" if code == STOPPED else f"ended unexpectedly (exit code {code})"
-                self._end(job, state=WRONG, message=f"the job {what}. {said}".strip(), seconds=seconds)
+                _LOG.error("the job %s %s\n%s", job.task, what, "\n".join(last_words))
+                said = f": {last_words[-1].strip()}; the log tells more" if last_words else ""
+                self._end(job, state=WRONG, message=f"the job {what}{said}", seconds=seconds)
 
     def _tell(self, job: Job, **changes: Any) -> Job:
         job = replace(job, **changes)

@@ -11,9 +11,12 @@ from typing import Any
 import pandas as pd
 import panel as pn
 
+from ..apps import viewer
+from ..apps.pixel import Spot
 from ..errors import WorkbenchError
 from .desk import Desk
 from .jobs import CANCELLED, FINISHED, WRONG, Job
+from .screen import Drawing, Screen
 
 _LOG = logging.getLogger(__name__)
 _TONE = {FINISHED: "good", WRONG: "bad", CANCELLED: "bad"}
@@ -41,13 +44,25 @@ def listing(sentences: list[str], most: int = 12) -> str:
     return f"<ul>{shown}{more}</ul>" if sentences else ""
 
 
-def drawing(element: Any) -> pn.Column:
-    """Return a chart or a live picture, to be scrolled where the screen is narrower.
+def drawing(element: Any, screen: Screen) -> pn.Column:
+    """Return a chart or a live picture in the colours of the page, to be scrolled where the screen is narrower."""
+    return scrolled(Drawing(element, screen=screen))
 
-    Panel would link the axes of all that a page shows, by their names.
-    """
-    pane = pn.pane.HoloViews(element, backend="bokeh", linked_axes=False, center=False)
-    return scrolled(pane)
+
+def beside(pictures: list[viewer.Picture], screen: Screen) -> pn.Column:
+    """Return pictures whose views move together: side by side, on a phone one below the other."""
+    columns, width = (1, screen.fit(480)) if screen.narrow else (2, 480)
+    return drawing(viewer.side_by_side(pictures, columns=columns, width=width), screen)
+
+
+def place(spot: Spot, shape: tuple[int, int]) -> pn.FlexBox:
+    """Return fields for a pixel's column and row: a tap sets them, and they do what a tap does."""
+    fields = (("Column", spot.param.x, shape[1]), ("Row", spot.param.y, shape[0]))
+    nameless = ".bk-spin-btn { display: none; }"  # the arrow keys do the same
+    return pn.FlexBox(
+        *(pn.widgets.IntInput.from_param(which, label=name, start=0, end=size - 1, width=110, stylesheets=[nameless])
+          for name, which, size in fields)
+    )  # fmt: skip
 
 
 def scrolled(shown: Any) -> pn.Column:

@@ -7,16 +7,18 @@ from typing import Any
 
 import pandas as pd
 import panel as pn
+import xarray as xr
 
 from ..apps import viewer
 from ..apps.pixel import Spot as Place
+from ..charts.words import quantity
 from ..errors import WorkbenchError
 from ..ingest import read_frame
 from ..stack.fits_out import open_stack
 from ..stack.pixel import explain, inspect_pixel
 from .desk import Desk
 from .jobs import Job
-from .parts import JobCard, Status, drawing, guarded, heading, listing, table
+from .parts import JobCard, Status, beside, drawing, guarded, heading, listing, place, table
 
 _WIDE = {"sizing_mode": "stretch_width"}
 _PERIOD = 700  # of the blink [ms]
@@ -94,7 +96,7 @@ class Spot:
         usual = shown[0].shape
         other = [one.name for one in shown if one.shape != usual]
         self.status.say(f"of another size, not shown: {', '.join(other)}" if other else "")
-        self.side[:] = [drawing(viewer.side_by_side([one for one in shown if one.shape == usual]))]
+        self.side[:] = [beside([one for one in shown if one.shape == usual], self.desk.screen)]
 
     def _begin_blinking(self) -> None:
         first = next(iter(self.lights))
@@ -105,7 +107,8 @@ class Spot:
                 return limits
             return viewer.like(viewer.picture(file, read_frame(self.lights[file])), limits)
 
-        self.blinking[:] = [drawing(viewer.blink(frame, self.number))]
+        screen = self.desk.screen
+        self.blinking[:] = [drawing(viewer.blink(frame, self.number, width=screen.fit(viewer.WIDTH)), screen)]
 
     def _blink(self, event: Any) -> None:
         """Go through the lights, one after another, or stop."""
@@ -131,6 +134,7 @@ class Spot:
         self._offer()
         mean = lights["signal"].mean("frame").values
         top, left = job.value["corner"]
+        reference = lights.attrs.get("reference") or "the reference"
         shown = viewer.picture(f"mean of {lights.sizes['frame']} aligned lights", mean, "e⁻", stretched=True)
         y, x = job.value["busiest"]
         self.place.param.update(x=x, y=y)
@@ -141,16 +145,18 @@ class Spot:
 
         def samples(x: int, y: int, channel: str) -> pn.pane.HTML:
             try:
-                told: pd.DataFrame = explain(inspect_pixel(lights, y, x, channel)).set_index("frame").rename_axis(None)
+                found = inspect_pixel(lights, y, x, channel)
             except WorkbenchError as problem:
                 return pn.pane.HTML(listing([str(problem)]))
-            where = f"column {left + x}, row {top + y} of the reference, {channel}"
-            return table(told, f"What {lights.sizes['frame']} lights say of {where}")
+            there = f" (column {left + x}, row {top + y} of {reference})" if left or top else ""
+            where = f"column {x}, row {y}{there}, {channel}"
+            return table(_samples(found), f"What {lights.sizes['frame']} lights say of {where}")
 
+        screen = self.desk.screen
         self.found[:] = [
             pn.pane.HTML(listing(job.value["warnings"]), **_WIDE),
-            drawing(viewer.marked(shown, self.place)),
-            channel,
+            drawing(viewer.marked(shown, self.place, width=screen.fit(viewer.WIDTH)), screen),
+            pn.FlexBox(place(self.place, mean.shape[-2:]), channel),
             pn.panel(pn.bind(partial(samples), self.place.param.x, self.place.param.y, channel), **_WIDE),
         ]
 
@@ -159,3 +165,11 @@ class Spot:
         self.card.refresh()
         if self.desk.folder is not None and hasattr(self, "files"):
             self._offer()
+
+
+def _samples(found: xr.Dataset) -> pd.DataFrame:
+    """Tabulate the samples of a pixel, what each method decides about them, and below, what then is left."""
+    told = explain(found).set_index("frame").rename_axis(None)
+    results = zip(found["rejection"].values, found["result"].values, found["result_error"].values, strict=True)
+    left = {str(method): quantity(float(value), float(error), "e⁻") for method, value, error in results}
+    return pd.concat([told, pd.DataFrame(left, index=["what is left"])]).fillna("")

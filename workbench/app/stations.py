@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from ..stack import METHODS
 from ..stack.fits_out import open_stack
 from .desk import Desk, results_beside
 from .jobs import Job
-from .parts import JobCard, Status, drawing, guarded, heading, listing, scrolled, table
+from .parts import JobCard, Status, beside, drawing, guarded, heading, listing, place, scrolled, table
 from .spot import Spot as SameSpot
 
 _WIDE = {"sizing_mode": "stretch_width"}
+_NO_ELECTRONS = '<p class="caption">Its electrons and their noise show once the sensor is measured at this ISO.</p>'
 
 
 class Frames:
@@ -152,16 +154,21 @@ class FrameViewer:
         table_ = self.desk.folder.table
         row = table_[table_["file"] == self.file.value].iloc[0]
         mosaic = read_frame(row["path"])
-        shown = viewer.picture(self.file.value, mosaic)
+        shown = viewer.picture(Path(self.file.value).name, mosaic)
         self.spot.param.update(x=shown.shape[1] // 2, y=shown.shape[0] // 2)
 
-        def pixel(x: int, y: int) -> pn.pane.HTML:
-            return table(pixel_table(mosaic, row, y, x, self.desk.sensor), "The pixel")
+        def pixel(x: int, y: int) -> pn.Column:
+            told = pixel_table(mosaic, row, y, x, self.desk.sensor)
+            hint = "" if "electrons" in told.index else _NO_ELECTRONS
+            return pn.Column(table(told, "The pixel"), pn.pane.HTML(hint, **_WIDE))
 
+        screen = self.desk.screen
         self.place[:] = [
             pn.FlexBox(
-                drawing(viewer.marked(shown, self.spot)),
-                pn.Column(pn.bind(pixel, self.spot.param.x, self.spot.param.y), width=300),
+                drawing(viewer.marked(shown, self.spot, width=screen.fit(viewer.WIDTH)), screen),
+                pn.Column(
+                    place(self.spot, shown.shape), pn.bind(pixel, self.spot.param.x, self.spot.param.y), width=330
+                ),
             )
         ]
 
@@ -245,7 +252,7 @@ class Charts:
         words = chart.words(result)
         drawn = chart.draw(result)
         self.place[:] = [
-            drawing(drawn),
+            drawing(drawn.cols(1) if self.desk.screen.narrow else drawn, self.desk.screen),
             pn.pane.HTML(f'<p class="caption">{html.escape(words.caption)}</p>', **_WIDE),
         ]
 
@@ -321,7 +328,7 @@ class Stack:
         shown = viewer.picture(self.desk.stack_file.name, stack["signal"].values, "e⁻", stretched=True)
         self.found[:] = [
             pn.pane.HTML(listing(words, 40), **_WIDE),
-            drawing(viewer.live(shown)),
+            drawing(viewer.live(shown, width=self.desk.screen.fit(viewer.WIDTH)), self.desk.screen),
             pn.pane.HTML('<p class="caption">The stack is linear; only what the screen shows of it is stretched.</p>'),
         ]
 
@@ -377,13 +384,14 @@ class Finish:
         linear, finished = read_picture(self.desk.linear_file), read_picture(path)
         pictures = [
             viewer.picture("linear", linear["signal"].values, "e⁻"),
-            viewer.Picture("finished", finished["signal"].values, "", ((0.0, 1.0),)),
+            replace(viewer.picture("finished", finished["signal"]), limits=((0.0, 1.0),), midtones=0.5),
         ]
+        screen, names = self.desk.screen, ("linear, stretched for the screen", "finished")
         words = [*job.value["history"], *(f"warning: {text}" for text in job.value["warnings"])]
         self.found[:] = [
             pn.pane.HTML(f"<p>Written: <code>{html.escape(str(path))}</code></p>", **_WIDE),
-            scrolled(divider.compare(linear, finished, names=("linear, stretched for the screen", "finished"))),
-            drawing(viewer.side_by_side(pictures)),
+            scrolled(divider.compare(linear, finished, names=names, width=screen.fit(divider.WIDTH, axis=False))),
+            beside(pictures, screen),
             pn.pane.HTML(listing(words, 40), **_WIDE),
         ]
 

@@ -13,6 +13,7 @@ import pickle
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ..files import aside
 
 DONE, FAILED, CRASHED, STOPPED = 0, 2, 1, 130
 LIGHTS, WINDOW = 12, (512, 768)  # that `look` aligns: lights; rows and columns of their middle
+STARS = (1800, 2700)  # rows and columns of the middle in which it looks for stars
 PROBLEM = "\x1dproblem\x1f"  # stands before the sentence that says why a task failed
 
 
@@ -72,6 +74,8 @@ def look(folder: Path, sensor: Any = None) -> dict[str, Any]:
         ``corner`` (row, column); ``busiest`` (y, x) in it, where a sample stands out; ``warnings``.
     """
     import numpy as np
+    import xarray as xr
+    from tqdm.auto import tqdm
 
     from ..align import register
     from ..calibrate import calibrate, make_masters
@@ -80,23 +84,43 @@ def look(folder: Path, sensor: Any = None) -> dict[str, Any]:
     from ..stack.pixel import busiest_pixel
 
     frames = open_folder(folder)
-    settings = frames.light["iso"].values, frames.light["exposure"].values
-    same = np.flatnonzero((settings[0] == settings[0][0]) & (settings[1] == settings[1][0]))[:LIGHTS]
-    light = frames.light.isel(frame=same)
+    light = frames.light
+    # a setting that is not recorded (NaN) is the same in all of them
+    same = [np.isclose(light[name], light[name][0], equal_nan=True) for name in ("iso", "exposure")]
+    light = light.isel(frame=np.flatnonzero(np.logical_and(*same))[:LIGHTS])
     others = {kind: frames.cube(kind) for kind in ("bias", "dark", "flat", "darkflat") if frames.has(kind)}
     masters = make_masters(light, **others, sensor=sensor)
     lights = calibrate(light, masters)
-    corner = [max(lights.sizes[dim] - most, 0) // 4 * 2 for dim, most in zip(("y", "x"), WINDOW, strict=True)]
-    window = {dim: slice(start, start + most) for dim, start, most in zip(("y", "x"), corner, WINDOW, strict=True)}
-    part = lights.isel(window).compute()
-    put = aligned(part, register(part)).compute()
+    outer, first = _middle(lights.sizes, STARS)
+    inner, second = _middle({dim: places.stop - places.start for dim, places in outer.items()}, WINDOW)
+    found = register(lights.isel(outer))
+    put = aligned(lights.isel(outer), found).isel(inner).drop_vars("saturated", errors="ignore")
+    bar = tqdm(range(put.sizes["frame"]), desc="aligning", unit="frame", leave=False)
+    put = xr.concat([put.isel(frame=[number]).compute() for number in bar], "frame", combine_attrs="override")
+    names = [str(name) for name in light["filename"].values]
     return {
         "calibrated": lights["signal"].isel(frame=0).values,
-        "aligned": put.drop_vars("saturated", errors="ignore"),
-        "corner": corner,
+        "aligned": put,
+        "corner": [one + two for one, two in zip(first, second, strict=True)],
         "busiest": busiest_pixel(put, "G" if "G" in put["channel"].values else "mono"),
-        "warnings": list(masters.warnings),
+        "warnings": [
+            *masters.warnings,
+            *(f"{names[number]} set aside: {why}" for number, why in found.set_aside.items()),
+        ],
     }
+
+
+def _middle(sizes: Any, most: tuple[int, int]) -> tuple[dict[str, slice], list[int]]:
+    """Return the middle of a frame, at most so many rows and columns, and its first pixel; the mosaic's colours keep.
+
+    Examples
+    --------
+    >>> _middle({"y": 480, "x": 721}, (512, 700))
+    ({'y': slice(0, 480, None), 'x': slice(10, 710, None)}, [0, 10])
+    """
+    first = [max(sizes[dim] - longest, 0) // 4 * 2 for dim, longest in zip(("y", "x"), most, strict=True)]
+    ends = [min(start + longest, sizes[dim]) for dim, start, longest in zip(("y", "x"), first, most, strict=True)]
+    return {dim: slice(start, end) for dim, start, end in zip(("y", "x"), first, ends, strict=True)}, first
 
 
 TASKS: dict[str, Callable[..., Any]] = {
@@ -132,6 +156,9 @@ def main() -> int:
             pickle.dump(value, file)
     except KeyboardInterrupt:
         return STOPPED
+    except Exception:
+        traceback.print_exc()
+        return CRASHED
     return DONE
 
 

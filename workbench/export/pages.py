@@ -119,7 +119,7 @@ def figure(
 
     together = Document() if models[0].document is None else models[0].document
     for model in models:
-        _say_colours(model)
+        say_colours(model)
         if model.document is None:
             together.add_root(model)
     docs, items = standalone_docs_json_and_render_items(list(models))
@@ -139,7 +139,7 @@ def _for_script(text: str) -> str:
     return text.replace("</", "<\\/").replace("<!--", "<\\!--")
 
 
-def _say_colours(model: Any) -> None:
+def say_colours(model: Any) -> None:
     """Set the colours that Bokeh would take for granted, so that they can be changed where the page is dark."""
     from bokeh.models import Axis, ColorBar, Legend, Plot, Widget
 
