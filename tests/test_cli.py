@@ -73,7 +73,7 @@ def test_a_file_that_is_no_dark_library_is_told_as_such(tmp_path):
     fits.PrimaryHDU(np.zeros((4, 4))).writeto(tmp_path / "other.fits")
     result = run("predict-dark", tmp_path / "other.fits", "--exposure", 60, "--out", tmp_path / "dark.fits")
     assert result.exit_code == 2
-    assert "other.fits: is no dark library; give the file that `workbench dark-library` wrote" in result.output
+    assert "other.fits is no dark library; give the file that `workbench dark-library` wrote" in result.output
 
 
 def test_a_plan_claims_no_charts_where_none_are_drawn(small_samples, tmp_path):

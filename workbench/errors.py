@@ -5,6 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def said_of(subject: object, problem: str) -> str:
+    """Join what is spoken of and what is the matter with it: with a colon, unless they are one sentence.
+
+    Examples
+    --------
+    >>> said_of("a.nef", "is empty"), said_of("a.nef", "there is no such file")
+    ('a.nef is empty', 'a.nef: there is no such file')
+    """
+    sentence = problem.split(" ", 1)[0] in ("is", "has", "holds", "cannot", "decodes", "shows", "named", "belongs")
+    return f"{subject} {problem}" if sentence else f"{subject}: {problem}"
+
+
 class WorkbenchError(ValueError):
     """A mistake in the input; the message says what was found, what was expected, what to do."""
 
@@ -15,7 +27,7 @@ class FrameReadError(WorkbenchError):
     def __init__(self, path: str | Path, problem: str) -> None:
         self.path = Path(path)
         self.problem = problem
-        super().__init__(f"{self.path}: {problem}")
+        super().__init__(said_of(self.path, problem))
 
     def __reduce__(self):  # crosses process borders with both arguments
         return type(self), (self.path, self.problem)

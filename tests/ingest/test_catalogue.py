@@ -267,7 +267,7 @@ def test_bad_files_are_set_aside_with_the_reason(tmp_path, real_data):
         "cut.arw": (arw[: len(arw) // 2], "is cut short"),
         "empty.nef": (b"", "is empty"),
         "jpeg.NEF": (JPEG, "is a JPEG picture"),
-        "letter.cr2": (b"Dear Sir or Madam, " * 99, "is no RAW file that LibRaw"),
+        "letter.cr2": (b"Dear Sir or Madam, " * 99, "is a text, not a RAW frame"),
         "broken.fits": (b"SIMPLE  =" + bytes(99), "cannot be read as FITS"),
         "eight.pgm": (b"P5\n2 2\n255\n" + bytes(4), "eight bits"),
     }
@@ -285,6 +285,24 @@ def test_bad_files_are_set_aside_with_the_reason(tmp_path, real_data):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_links_are_followed_and_each_real_file_counts_once(tmp_path):
+    root = tmp_path / "night"
+    frame(root / "lights" / "a.dng")
+    frame(tmp_path / "library" / "x.dng")
+    frame(tmp_path / "library" / "sub" / "y.dng")
+    (root / "darks").symlink_to(tmp_path / "library")  # kept elsewhere
+    (root / "bias").symlink_to(tmp_path / "library" / "sub")  # seen by another way already
+    (root / "again").symlink_to("lights")
+    (root / "early.dng").symlink_to(root / "lights" / "a.dng")
+    (root / "lights" / "round").symlink_to("..")
+    (root / "up").symlink_to(tmp_path)
+    (tmp_path / "library" / "loop").symlink_to(".")
+    found = kinds(open_folder(root, progress=False))
+    assert found.pop("lights/a.dng") == "light"
+    assert sorted(path.rsplit("/", 1)[-1] for path in found) == ["x.dng", "y.dng"]
+    assert found["darks/x.dng"] == "dark"
+
+
 def test_a_pipe_is_not_waited_for(tmp_path):
     frame(tmp_path / "bias" / "good.dng")
     os.mkfifo(tmp_path / "bias" / "pipe.nef")
@@ -372,7 +390,7 @@ def test_a_frame_that_changes_under_us_is_named(tmp_path):
     path = frame(tmp_path / "bias" / "a.dng")
     bias = open_folder(tmp_path).bias
     frame(path, shape=(40, 48))
-    with pytest.raises(FrameReadError, match=r"a\.dng: decodes to 40 x 48 pixels where 32 x 48 were announced"):
+    with pytest.raises(FrameReadError, match=r"a\.dng decodes to 40 x 48 pixels where 32 x 48 were announced"):
         bias.compute()
 
 

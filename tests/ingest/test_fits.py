@@ -68,7 +68,7 @@ def test_signed_integers_without_negatives_are_a_frame(tmp_path):
     data = np.arange(1024, dtype=np.int16).reshape(32, 32)
     assert read_frame(write(tmp_path / "a.fits", data)).dtype == np.uint16
     path = write(tmp_path / "b.fits", data - 5)
-    with pytest.raises(FrameReadError, match=r"b\.fits: has values below zero \(-5\)"):
+    with pytest.raises(FrameReadError, match=r"b\.fits has values below zero \(-5\)"):
         read_frame(path)
 
 
@@ -185,7 +185,7 @@ def test_a_cut_file_is_noticed(tmp_path, kept, dtype):
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
     for read in (read_frame, read_metadata):
-        with pytest.raises(FrameReadError, match=r"a\.fits: is cut short: .* bytes of the "):
+        with pytest.raises(FrameReadError, match=r"a\.fits is cut short: .* bytes of the "):
             read(path)
 
 
@@ -193,12 +193,12 @@ def test_a_cut_packed_file_is_noticed(tmp_path):
     packed = gzip.compress(write(tmp_path / "plain.fits", mosaic(shape=(300, 300))).read_bytes())
     path = tmp_path / "a.fits.gz"
     path.write_bytes(packed[: len(packed) // 2])
-    with pytest.raises(FrameReadError, match=r"a\.fits\.gz: "):
+    with pytest.raises(FrameReadError, match=r"a\.fits\.gz cannot be read as FITS"):
         read_frame(path)
 
 
 def test_garbage_after_the_first_word_is_refused(tmp_path):
     path = tmp_path / "a.fits"
     path.write_bytes(b"SIMPLE  = what is this?" + bytes(5000))
-    with pytest.raises(FrameReadError, match=r"a\.fits: "):
+    with pytest.raises(FrameReadError, match=r"a\.fits cannot be read as FITS"):
         read_frame(path)

@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 from tqdm.auto import tqdm
 
-from ..errors import FrameReadError, WorkbenchError
+from ..errors import FrameReadError, WorkbenchError, said_of
 from ..frames import KINDS, channels_of
 from .manifest import MANIFEST, read_manifest
 from .metadata import FrameInfo, kind_in_folders, kind_in_words, temperature_in_name
@@ -107,10 +107,33 @@ _RESULT, _RESULTS = "sensor.json", ("defects.fits", "dark-library.fits")
 
 
 def _files(root: Path) -> Iterator[Path]:
-    for folder, inner, names in os.walk(root):
-        inner[:] = [name for name in inner if not name.startswith((".", "__MACOSX"))]
-        ours = _RESULTS if _RESULT in names else ()  # a folder of results may lie among the frames
-        yield from (Path(folder) / name for name in names if not name.startswith(".") and name not in ours)
+    """Find the files, behind links too: each once, by its own name rather than a link's, and no link up or around."""
+    seen: set[str] = set()
+    above = {str(folder) for folder in root.resolve().parents}
+    folders, linked = [root], []
+    for start in folders:
+        for folder, inner, names in os.walk(start):
+            here = os.path.realpath(folder)
+            if here in seen | above:
+                inner.clear()
+                continue
+            seen.add(here)
+            within = [Path(folder) / name for name in inner if not name.startswith((".", "__MACOSX"))]
+            inner[:] = [path.name for path in within if not path.is_symlink()]
+            folders += [path for path in within if path.is_symlink()]
+            ours = _RESULTS if _RESULT in names else ()  # a folder of results may lie among the frames
+            files = [Path(folder) / name for name in names if not name.startswith(".") and name not in ours]
+            linked += [path for path in files if path.is_symlink()]
+            yield from (path for path in files if not path.is_symlink() and not _again(path, seen))
+    yield from (path for path in linked if not _again(path, seen))
+
+
+def _again(path: Path, seen: set[str]) -> bool:
+    """Tell whether a file was seen before, by whatever name, and remember it."""
+    real = os.path.realpath(path)
+    before = real in seen
+    seen.add(real)
+    return before
 
 
 def _natural(path: Path) -> list:
@@ -222,7 +245,7 @@ def _differences(table: pd.DataFrame) -> list[str]:
 
 def _nothing_found(root: Path, files: Sequence[Path], set_aside: Sequence[tuple[Path, str]]) -> str:
     if set_aside:
-        reasons = "; ".join(f"{file.name} {reason}" for file, reason in set_aside[:3])
+        reasons = "; ".join(said_of(file.name, reason) for file, reason in set_aside[:3])
         more = f"; and {len(set_aside) - 3} more" if len(set_aside) > 3 else ""
         return f"{root} has no frame that can be used: {reasons}{more}"
     found = f"{len(files)} other files" if files else "nothing"
@@ -361,7 +384,7 @@ class Folder:
         return f"{self.root}: {len(self)} {'frame' if len(self) == 1 else 'frames'}, {cameras}, {sizes} pixels"
 
     def _remarks(self) -> list[str]:
-        aside = [f"set aside: {path.name} {reason}" for path, reason in self.set_aside[:10]]
+        aside = [f"set aside: {said_of(path.name, reason)}" for path, reason in self.set_aside[:10]]
         more = len(self.set_aside) - len(aside)
         return [*self.warnings, *aside, *([f"set aside: {more} more files"] if more > 0 else [])]
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 from ..calibrate import save_master
 from ..darklibrary import open_dark_library, predict_dark, save_dark_library
-from ..errors import FrameReadError, WorkbenchError
+from ..errors import FrameReadError, WorkbenchError, said_of
 from ..files import check_target
 from ..ingest import Folder, open_folder
 from ..results import is_simulated, written
@@ -52,7 +52,7 @@ class DarkLibraryResult:
         return [*found, *(f"warning: {text}" for text in attrs["warnings"])]
 
     def __repr__(self) -> str:
-        aside = [f"set aside: {path.name}: {reason}" for path, reason in self.set_aside]
+        aside = [f"set aside: {said_of(path.name, reason)}" for path, reason in self.set_aside]
         return "\n".join([*self.lines(), *aside])
 
 

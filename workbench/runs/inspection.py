@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from .. import sensor
-from ..errors import FrameReadError, WorkbenchError
+from ..errors import FrameReadError, WorkbenchError, said_of
 from ..files import whole_file
 from ..frames import KINDS
 from ..ingest import Folder, open_folder, open_frames, read_metadata
@@ -106,7 +106,7 @@ class Inspection:
         if self.gain is not None:
             lines += ["", "Gain:", *(f"    {line}" for line in self.gains())]
         lines += [f"warning: {text}" for text in self.warnings]
-        lines += [f"set aside: {path.name}: {reason}" for path, reason in self.set_aside]
+        lines += [f"set aside: {said_of(path.name, reason)}" for path, reason in self.set_aside]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from .. import __version__
 from ..calibrate import MasterSet, make_masters
-from ..errors import WorkbenchError
+from ..errors import WorkbenchError, said_of
 from ..files import check_target
 from ..ingest import Folder, PlainPixels, open_folder
 from ..results import open_sensor
@@ -70,7 +70,7 @@ class StackResult:
             relative = "" if self.units == "electron" else "; the gain is not known, so only its changes tell something"
             lines.append(f"scatter between frames over the noise model's (chi-square): {chi}{relative}")
             lines.append("time: " + ", ".join(f"{name} {value:.1f} s" for name, value in self.seconds.items()))
-        lines += [f"set aside: {name}: {reason}" for name, reason in self.set_aside]
+        lines += [f"set aside: {said_of(name, reason)}" for name, reason in self.set_aside]
         lines += [f"warning: {text}" for text in self.warnings]
         return "\n".join(lines)
 
@@ -185,7 +185,7 @@ class _Run:
             )
 
     def _reasons(self) -> str:
-        return "".join(f"; set aside: {name}: {reason}" for name, reason in self.set_aside[:5])
+        return "".join(f"; set aside: {said_of(name, reason)}" for name, reason in self.set_aside[:5])
 
     def _sort_lights(self) -> None:
         """Keep the lights of the camera, size and mosaic that most have; set the others aside."""
@@ -400,7 +400,7 @@ class _Run:
             )
         frames = frame_table(self.lights, aligned)
         remarks = [*self.notes, *dict.fromkeys(self.warnings)]
-        remarks += [f"set aside: {name}: {reason}" for name, reason in self.set_aside]
+        remarks += [f"set aside: {said_of(name, reason)}" for name, reason in self.set_aside]
         group, _ = self.group_of[aligned.reference]
         header, cards = stack_header(self.lights, plan, self.noise[group], aligned, numbers, remarks)
         finish_file(layout, self.out, header, cards, chi_map, frames)
