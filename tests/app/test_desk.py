@@ -39,7 +39,7 @@ def test_results_are_not_written_among_the_frames(desk, small_samples):
 
 def test_results_need_a_place_that_can_be_written(small_samples, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkbenchError, match="nothing can be written there"):
+    with pytest.raises(WorkbenchError, match="results: cannot be made a folder"):
         check_results(small_samples, tmp_path / "file" / "results")
 
 

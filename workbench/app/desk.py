@@ -9,6 +9,7 @@ import param
 import xarray as xr
 
 from ..errors import WorkbenchError
+from ..files import check_folder
 from ..ingest import Folder, open_folder
 from ..results import open_sensor
 from .jobs import FINISHED, Job, Runner
@@ -39,15 +40,8 @@ def check_results(folder: Path, results: Path) -> None:
             f"{results} lies within the frames of {folder}, where a stack would be taken for one of them; "
             f"choose a folder outside, for example {results_beside(folder)}"
         )
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-        probe = results / ".workbench-probe"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as problem:
-        raise WorkbenchError(
-            f"{results}: nothing can be written there ({problem.strerror or problem}); choose another folder"
-        ) from problem
+    check_folder(results, "choose another folder")
+    results.mkdir(parents=True, exist_ok=True)
 
 
 class Desk(param.Parameterized):
