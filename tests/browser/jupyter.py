@@ -99,6 +99,41 @@ FIGURES = """() => {
   return found;
 }"""
 
+# what the page shows, as numbers: each figure's title with a checksum of all columns of its glyphs, and a checksum of
+# each picture that is HTML
+CONTENT = """() => {
+  const found = [];
+  const seen = new Set();
+  let sum = 0;
+  const bytes = new DataView(new ArrayBuffer(8));
+  const mix = value => { sum = Math.imul(sum ^ value, 16777619) >>> 0; };
+  const take = value => {
+    if (typeof value === 'number' || typeof value === 'boolean') {
+      bytes.setFloat64(0, Number(value));
+      mix(bytes.getInt32(0));
+      mix(bytes.getInt32(4));
+    } else if (typeof value === 'string') for (const letter of value) mix(letter.codePointAt(0));
+    else if (value != null && typeof value[Symbol.iterator] === 'function') for (const one of value) take(one);
+  };
+  for (const root of Bokeh.documents.flatMap(doc => doc.roots()))
+    for (const model of root.references())
+      if (model.type === 'Figure' && !seen.has(model.id)) {
+        seen.add(model.id);
+        sum = 2166136261;
+        for (const one of model.renderers.filter(one => one.data_source)) {
+          const data = one.data_source.data;
+          for (const [name, column] of data instanceof Map ? data : Object.entries(data)) { take(name); take(column); }
+        }
+        found.push(`${model.title?.text ?? ''} ${sum}`);
+      } else if (typeof model.text === 'string' && model.text.includes('data:image') && !seen.has(model.id)) {
+        seen.add(model.id);
+        sum = 2166136261;
+        take(model.text);
+        found.push(`picture ${sum}`);
+      }
+  return found.sort();
+}"""
+
 
 class Lab(Watch):
     """One notebook, open in JupyterLab in a page."""
@@ -161,6 +196,21 @@ class Lab(Watch):
     def figures(self) -> list[dict]:
         """Return what the Bokeh figures hold, as the browser has it: title, and for each glyph label and columns."""
         return self.page.evaluate(FIGURES)
+
+    def content(self) -> list[str]:
+        """Return for each figure in the page its title and a checksum of what it shows; the same for pictures."""
+        return self.page.evaluate(CONTENT)
+
+    def settled(self, before: list[str] | None = None, seconds: float = 60) -> list[str]:
+        """Return the content once it is unlike `before` and has stayed the same for a second, or at the end of time."""
+        give_up, last = time.monotonic() + seconds, self.content()
+        while time.monotonic() < give_up:
+            self.page.wait_for_timeout(1000)
+            now = self.content()
+            if now == last and now != before:
+                return now
+            last = now
+        return last
 
     def wait_for_figure(self, title: str) -> None:
         """Wait until a figure of that title is in the page."""

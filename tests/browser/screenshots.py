@@ -1,7 +1,8 @@
 """Pictures for people to look at: python -m tests.browser.screenshots OUT [notebooks|app|charts|NOTEBOOK ...].
 
-Every notebook run in JupyterLab, a screen at a time; every station of the app; the index of the charts; the latter two
-at the width of a desk and of a phone, the index in light and dark.
+Every notebook run in JupyterLab, a screen at a time, and once more after its main control was moved (a figure must then
+show other numbers); every station of the app; the index of the charts; the latter two at the width of a desk and of a
+phone, the index in light and dark.
 """
 
 import os
@@ -16,6 +17,7 @@ from urllib.parse import urlencode
 
 import nbformat
 
+from .controls import move_the_main_control
 from .jupyter import Lab, jupyter_lab
 from .watch import Watch, chromium
 
@@ -45,9 +47,12 @@ def of_notebooks(out: Path, names: list[str], program: str) -> int:
                     (out / path.stem).mkdir(parents=True, exist_ok=True)
                     for number in lab.walk():
                         lab.page.screenshot(path=out / path.stem / f"{number:02d}.png")
+                    moved = move_the_main_control(lab, path.stem)
+                    lab.page.screenshot(path=out / path.stem / "moved.png")
                     problems = [*lab.errors(), *lab.refused, *lab.complaints]
-                wrong += bool(problems)
-                print(f"{path.stem}: ran in {seconds:.0f} s", *problems, sep="\n  ")
+                wrong += bool(problems) or not moved
+                told = "a control moved, a figure changed" if moved else "A CONTROL MOVED AND NO FIGURE CHANGED"
+                print(f"{path.stem}: ran in {seconds:.0f} s; {told}", *problems, sep="\n  ", flush=True)
     return wrong
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from .. import charts, finish
+from ..charts.words import quantity
 from ..errors import WorkbenchError
 from ..ingest import open_folder
 from ..runs import stack_folder
@@ -94,8 +95,8 @@ class Background:
         )
         cautions = "".join(f" **Note:** {one}." for one in model.attrs["warnings"])
         return (
-            f"Removed: {told} {_unit(model.attrs['units'])}; **{model.attrs['sky_share']:.1%}** of the cells were"
-            f" empty sky.{cautions}"
+            f"Removed: {told} {_unit(model.attrs['units'])}; **{100 * model.attrs['sky_share']:.1f} %** of the "
+            f"cells were empty sky.{cautions}"
         )
 
 
@@ -175,7 +176,7 @@ class Colour:
         """Say what the multipliers are, and what the green removal took."""
         one = self.balances[balance]
         told = ", ".join(
-            f"{name} {value:.3f} ± {error:.3f}" if error > 0 else f"{name} {value:.3f}"
+            f"{name} {quantity(value, error)}"
             for name, value, error in zip(
                 one["channel"].values.astype(str),
                 one["multiplier"].values,

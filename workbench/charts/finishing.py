@@ -9,7 +9,21 @@ import numpy as np
 import xarray as xr
 
 from .pictures import COLUMN, ROW, _frame, _shown
-from .theme import CHANNEL_COLOUR, INK, MUTED, SERIES, band, dimension, layout, line, panel, picture, points
+from .theme import (
+    CHANNEL_COLOUR,
+    INK,
+    MUTED,
+    SERIES,
+    UNUSED,
+    band,
+    boxes,
+    dimension,
+    layout,
+    line,
+    panel,
+    picture,
+    points,
+)
 
 LEVEL = dimension("brightness on the screen", "0 to 1")
 _PIXELS = dimension("share of the fullest bin")
@@ -27,7 +41,7 @@ _MARKER = {"R": "R", "G": "G1", "B": "B", "mono": "mono"}
 def background(model: xr.Dataset, channel: str | None = None) -> hv.Layout:
     """Chart the light between the stars, cell by cell, and the surface that was laid through the empty sky.
 
-    Cells that count as empty sky are marked.  Both pictures have one grey scale.
+    Cells that count as empty sky are marked, those full of stars are grey.  Both pictures have one scale.
 
     Parameters
     ----------
@@ -49,15 +63,27 @@ def background(model: xr.Dataset, channel: str | None = None) -> hv.Layout:
     for data, title in ((cells, "Between the stars"), (surface, f"The model: {model.attrs['method']}")):
         values, bounds = _shown(data)
         image = picture(values, bounds, dims=(COLUMN, ROW), value=value, limits=limits, cmap="viridis")
-        rows, columns = np.nonzero(model["is_sky"].values)
-        if data is cells and rows.size:
-            marks = points(
-                x[columns], y[rows], dims=(COLUMN, ROW), label="empty sky", colour=SERIES[1], size=2.5, filled=True
-            )
-            panels.append(_frame(image.relabel(title), title, [marks]))
-        else:
-            panels.append(_frame(image.relabel(title), title))
+        marks = _marks(cells, model["is_sky"].values) if data is cells else []
+        panels.append(_frame(image.relabel(title), title, marks))
     return layout(panels)
+
+
+def _marks(cells: xr.DataArray, is_sky: np.ndarray) -> list[Any]:
+    """Draw grey boxes over the cells without a level, and dots on those that show nothing but sky."""
+    y, x = (cells[dim].values.astype(float) for dim in ("y", "x"))
+    half_y, half_x = ((axis[1] - axis[0]) / 2 if axis.size > 1 else 0.5 for axis in (y, x))
+    marks: list[Any] = []
+    rows, columns = np.nonzero(~np.isfinite(cells.values))
+    if rows.size:
+        corners = [
+            (x[c] - half_x, y[r] - half_y, x[c] + half_x, y[r] + half_y) for r, c in zip(rows, columns, strict=True)
+        ]
+        marks.append(boxes(corners, fill=UNUSED, edge=UNUSED))
+    rows, columns = np.nonzero(is_sky)
+    if rows.size:
+        style = {"label": "empty sky", "colour": SERIES[1], "size": 2.5, "filled": True}
+        marks.append(points(x[columns], y[rows], dims=(COLUMN, ROW), **style))
+    return marks
 
 
 def star_fluxes(check: xr.Dataset, title: str = "Star fluxes through the step") -> hv.Layout:
