@@ -19,7 +19,7 @@ from .watch import Watch
 
 STARTING = 120  # seconds to wait for JupyterLab, far more than it needs
 RUNNING = 300
-RESTING = 60  # times half a second that no kernel works: then none will
+RESTING = 120  # times half a second that no kernel works: then none will
 
 
 @contextmanager
@@ -155,7 +155,7 @@ class Lab(Watch):
             self.page.wait_for_timeout(300)
 
     def _kernels(self) -> list[dict]:
-        return self.page.request.get(f"{self.address}/api/kernels").json()
+        return self.page.request.get(f"{self.address}/api/kernels", timeout=1000 * STARTING).json()
 
     def run_all(self, cells: int) -> None:
         """Run all cells from the menu and wait until the last of so many code cells is done.
