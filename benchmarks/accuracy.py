@@ -10,24 +10,19 @@ which takes some minutes and writes docs/accuracy.md; a smaller run is part of t
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import os
 import sys
 import textwrap
-import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
+from trials import DRIFT, WANDER, repeat, report, shoot, table
 
 from workbench.bayer import channel_index
-from workbench.camera import VirtualSensor, d7000, expose
+from workbench.camera import VirtualSensor, d7000
 from workbench.camera.firmware import STOCK_MULTIPLIERS, stock
-from workbench.frames import channels_of, make_cube
+from workbench.frames import channels_of
 from workbench.sensor import (
     dark_law,
     dark_transfer,
@@ -48,8 +43,6 @@ OVEREXPOSED = 5.0  # of saturation, so that the corners saturate in every colour
 WELLS = (40_000.0, 25_000.0)  # e⁻, of every other body: the converter ends the scale at ISO 100, or the pixel does
 COLOUR = (0.45, 1.0, 1.0, 0.8)  # of the lamp, R G1 G2 B
 BIAS_FRAMES, FLAT_FRAMES = 6, 2
-DRIFT = 0.05  # greatest change of the lamp from one flat to the next
-WANDER = 0.1  # standard deviation of each frame's offset [ADU]
 DARK_ISO, DARK_EXPOSURES, DARK_TEMPERATURES, DARK_FRAMES = 200.0, (120.0, 600.0), (-5.0, 8.0, 20.0), 3
 TOLERANCE = {  # of the mean, as a share of the truth
     "gain": 0.002,
@@ -83,16 +76,16 @@ def trial(seed: int) -> list[tuple[str, float, float, float]]:
     """Shoot one set with a body of its own and measure it; rows of quantity, value, error, truth."""
     rng = np.random.default_rng([seed, 1])
     camera = d7000(seed=seed, shape=SHAPE, full_well=WELLS[seed % len(WELLS)])
-    bias = _cube(camera, rng, "bias", [(iso, 1 / 8000, 20.0, 0.0) for iso in ISOS for _ in range(BIAS_FRAMES)])
+    bias = shoot(camera, rng, "bias", [(iso, 1 / 8000, 20.0, 0.0) for iso in ISOS for _ in range(BIAS_FRAMES)])
     flats = []
     for iso in ISOS:
         full = (camera.white_level - camera.black_level) * camera.gain(iso)
         for number, level in enumerate((*LEVELS, OVEREXPOSED)):
             lamp = level * full * (1 + rng.uniform(-DRIFT, DRIFT, FLAT_FRAMES) / 2)
             flats += [(iso, 0.001 * (number + 1), 20.0, brightness) for brightness in lamp]
-    flat = _cube(camera, rng, "flat", flats)
+    flat = shoot(camera, rng, "flat", flats, COLOUR)
     darks = [(DARK_ISO, t, warm, 0.0) for warm in DARK_TEMPERATURES for t in DARK_EXPOSURES for _ in range(DARK_FRAMES)]
-    dark = _cube(camera, rng, "dark", darks)
+    dark = shoot(camera, rng, "dark", darks)
 
     zero = read_noise(bias, progress=False)
     ptc = photon_transfer(flat, zero, progress=False)
@@ -165,42 +158,7 @@ def _masks(camera: VirtualSensor):
     return [(index, c) for c in range(len(channels_of(camera.cfa_pattern)))]
 
 
-def _cube(camera: VirtualSensor, rng: np.random.Generator, kind: str, shots: Sequence[tuple[float, ...]]):
-    """Shoot frames of (iso, exposure, temperature, electrons where the lamp is brightest)."""
-    frames = []
-    for iso, exposure, temperature, electrons in shots:
-        body = dataclasses.replace(camera, black_level=camera.black_level + rng.normal(0, WANDER))
-        body.__dict__.update({name: getattr(camera, name) for name in ("offset_map", "response_map", "dark_map")})
-        rate = np.multiply(COLOUR, electrons) / exposure
-        seed = int(rng.integers(2**32))
-        frames.append(expose(body, rate, iso=iso, exposure=exposure, temperature=temperature, seed=seed, threads=1))
-    iso, exposure, temperature, _ = np.array(shots).T
-    return make_cube(
-        frames,
-        cfa_pattern=camera.cfa_pattern,
-        kind=kind,
-        camera=camera.camera,
-        iso=iso,
-        exposure=exposure,
-        temperature=temperature,
-        white_level=camera.white_level,
-    )
-
-
-def run(trials: int, first_seed: int = 1, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
-    """Return every interval of many trials: quantity, value, error, truth."""
-    seeds = range(first_seed, first_seed + trials)
-    rows: list[tuple[str, float, float, float]] = []
-    workers = workers or os.cpu_count() or 1
-    if workers == 1:
-        for seed in tqdm(seeds, desc="sets of frames", disable=not progress):
-            rows += trial(seed)
-    else:
-        with ProcessPoolExecutor(workers) as pool:
-            found = pool.map(trial, seeds, chunksize=4)
-            for one in tqdm(found, desc="sets of frames", total=trials, disable=not progress):
-                rows += one
-    return pd.DataFrame(rows, columns=["quantity", "value", "error", "truth"])
+run = partial(repeat, trial)  # every interval of many trials
 
 
 def summarise(intervals: pd.DataFrame) -> pd.DataFrame:
@@ -229,7 +187,7 @@ def summarise(intervals: pd.DataFrame) -> pd.DataFrame:
 def document(summary: pd.DataFrame, trials: int) -> str:
     """Write the table with what it says."""
     head = "quantity", "intervals", "mean of measured/true − 1", "allowed", "held the truth", "median error", "scatter"
-    rows = [" | ".join(head), " | ".join(["---", *["---:"] * 6])]
+    rows = []
     for quantity, row in summary.iterrows():
         bias, bias_error, coverage, error, scatter = (
             100 * row[name] for name in ("bias", "bias_error", "coverage", "median_error", "scatter")
@@ -243,8 +201,7 @@ def document(summary: pd.DataFrame, trials: int) -> str:
             f"{error:.2g} %",
             f"{scatter:.2g} %",
         )
-        rows.append(" | ".join(cells))
-    table = "\n".join(f"| {row} |" for row in rows)
+        rows.append(cells)
     isos, exposures, temperatures = (
         ", ".join(f"{value:g}" for value in values) for values in (ISOS, DARK_EXPOSURES, DARK_TEMPERATURES)
     )
@@ -261,7 +218,14 @@ def document(summary: pd.DataFrame, trials: int) -> str:
         clipped bias one ISO's frames are saved a second time as the stock firmware does: black subtracted, clipped at
         zero, red and blue multiplied.  The true black level is the mean over that
         body's own pixels, and so is the true dark current."""
-    parts = ["# Accuracy", _wrap(_INTRODUCTION), table, _wrap(_HOW_TO_READ), _wrap(made), _wrap(_HOW_TO_RUN)]
+    parts = [
+        "# Accuracy",
+        _wrap(_INTRODUCTION),
+        table(head, rows),
+        _wrap(_HOW_TO_READ),
+        _wrap(made),
+        _wrap(_HOW_TO_RUN),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -279,26 +243,5 @@ def _wrap(text: str) -> str:
     return textwrap.fill(" ".join(text.split()), 110)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=2000, help="sets of frames (2000)")
-    parser.add_argument("--workers", type=int, help="processes (as many as cores)")
-    parser.add_argument("--out", type=Path, default=DOCUMENT, help="where to write the page")
-    given = parser.parse_args()
-    start = time.monotonic()
-    summary = summarise(run(given.trials, workers=given.workers))
-    page = document(summary, given.trials)
-    aside = given.out.with_suffix(".part")
-    aside.write_text(page)
-    os.replace(aside, given.out)
-    print(page)
-    print(f"{time.monotonic() - start:.0f} s")
-    good = (summary["bias"].abs() <= pd.Series(TOLERANCE)) & summary["coverage"].between(0.64, 0.72)
-    good &= summary["missing"] == 0
-    for quantity in summary.index[~good]:
-        print(f"NOT WITHIN BOUNDS: {quantity}")
-    return int(not good.all())
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(__doc__, DOCUMENT, run, summarise, document, pd.Series(TOLERANCE)))

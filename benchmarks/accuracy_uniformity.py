@@ -10,23 +10,18 @@ which takes some minutes and writes docs/accuracy-uniformity.md; a smaller run i
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import os
 import sys
 import textwrap
-import time
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from tqdm import tqdm
+from trials import DRIFT, WANDER, repeat, report, shoot, table
 
 from workbench.bayer import channel_index
-from workbench.camera import VirtualSensor, d7000, expose
-from workbench.frames import make_cube
+from workbench.camera import VirtualSensor, d7000
 from workbench.sensor import dark_law, measure_dark, measure_dsnu, measure_prnu, stack_cube
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "accuracy-uniformity.md"
@@ -34,25 +29,22 @@ SHAPE = (128, 160)
 ISO = 200.0
 BIAS_FRAMES, FLAT_FRAMES, DARK_FRAMES = 6, 4, 3
 LEVEL = 0.5  # of saturation, of the flats
-DRIFT = 0.05  # greatest change of the lamp from one flat to the next
-WANDER = 0.1  # standard deviation of each frame's offset [ADU]
 TEMPERATURES, EXPOSURES = (-5.0, 8.0, 20.0), (120.0, 600.0)
 ENERGIES = (0.55, 0.75)  # eV: between these each body has its own
 QUANTITIES = {"DSNU": "e⁻", "PRNU": "%", "DCNU": "e⁻/s", "activation energy": "eV"}
 BOUND = 1 / 3  # of the stated error that the mean may be off
-COVERED = 0.64, 0.72
 
 
 def trial(seed: int) -> list[tuple[str, float, float, float]]:
     """Shoot one set with a body of its own and measure it; rows of quantity, value, error, truth."""
     rng = np.random.default_rng([seed, 2])
     camera = d7000(seed=seed, shape=SHAPE, activation_energy=rng.uniform(*ENERGIES), prnu=rng.uniform(0.004, 0.01))
-    bias = _cube(camera, rng, "bias", [(1 / 8000, 20.0, 0.0)] * BIAS_FRAMES)
+    bias = shoot(camera, rng, "bias", [(ISO, 1 / 8000, 20.0, 0.0)] * BIAS_FRAMES)
     full = (camera.white_level - camera.black_level) * camera.gain(ISO)
     lamp = LEVEL * full * (1 + rng.uniform(-DRIFT, DRIFT, FLAT_FRAMES) / 2)
-    flat = _cube(camera, rng, "flat", [(0.01, 20.0, electrons) for electrons in lamp])
-    shots = [(t, warm, 0.0) for warm in TEMPERATURES for t in EXPOSURES for _ in range(DARK_FRAMES)]
-    dark = _cube(camera, rng, "dark", shots)
+    flat = shoot(camera, rng, "flat", [(ISO, 0.01, 20.0, electrons) for electrons in lamp])
+    shots = [(ISO, t, warm, 0.0) for warm in TEMPERATURES for t in EXPOSURES for _ in range(DARK_FRAMES)]
+    dark = shoot(camera, rng, "dark", shots)
 
     gain = known_gain(camera)
     zero = stack_cube(bias, progress=False)
@@ -96,35 +88,7 @@ def _pair(result: xr.Dataset, name: str, channel: int) -> tuple[float, float]:
     return float(result[name][channel]), float(result[f"{name}_error"][channel])
 
 
-def _cube(camera: VirtualSensor, rng: np.random.Generator, kind: str, shots: list[tuple[float, float, float]]):
-    """Shoot frames of (exposure, temperature, electrons where the lamp is brightest)."""
-    frames = []
-    for exposure, temperature, electrons in shots:
-        body = dataclasses.replace(camera, black_level=camera.black_level + rng.normal(0, WANDER))
-        body.__dict__.update({name: getattr(camera, name) for name in ("offset_map", "response_map", "dark_map")})
-        seed, rate = int(rng.integers(2**32)), electrons / exposure
-        frames.append(expose(body, rate, iso=ISO, exposure=exposure, temperature=temperature, seed=seed, threads=1))
-    exposure, temperature, _ = np.array(shots).T
-    return make_cube(
-        frames, cfa_pattern=camera.cfa_pattern, kind=kind, camera=camera.camera, iso=ISO, exposure=exposure,
-        temperature=temperature, white_level=camera.white_level, black_level=camera.black_level,
-    )  # fmt: skip
-
-
-def run(trials: int, first_seed: int = 1, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
-    """Return every interval of many trials: quantity, value, error, truth."""
-    seeds = range(first_seed, first_seed + trials)
-    rows: list[tuple[str, float, float, float]] = []
-    workers = workers or os.cpu_count() or 1
-    if workers == 1:
-        for seed in tqdm(seeds, desc="sets of frames", disable=not progress):
-            rows += trial(seed)
-    else:
-        with ProcessPoolExecutor(workers) as pool:
-            found = pool.map(trial, seeds, chunksize=4)
-            for one in tqdm(found, desc="sets of frames", total=trials, disable=not progress):
-                rows += one
-    return pd.DataFrame(rows, columns=["quantity", "value", "error", "truth"])
+run = partial(repeat, trial)  # every interval of many trials
 
 
 def summarise(intervals: pd.DataFrame) -> pd.DataFrame:
@@ -152,7 +116,7 @@ def summarise(intervals: pd.DataFrame) -> pd.DataFrame:
 def document(summary: pd.DataFrame, trials: int) -> str:
     """Write the table with what it says."""
     head = "quantity", "intervals", "mean of (measured − true)/error", "held the truth", "median error"
-    rows = [" | ".join(head), " | ".join(["---", *["---:"] * 4])]
+    rows = []
     for quantity, row in summary.iterrows():
         cells = (
             f"{quantity} [{QUANTITIES[quantity]}]",
@@ -161,8 +125,7 @@ def document(summary: pd.DataFrame, trials: int) -> str:
             f"{100 * row['coverage']:.1f} %",
             f"{100 * row['median_error']:.2g} %",
         )
-        rows.append(" | ".join(cells))
-    table = "\n".join(f"| {row} |" for row in rows)
+        rows.append(cells)
     made = f"""
         {trials:,} sets of frames, each from a simulated body of its own ({SHAPE[0]} x {SHAPE[1]} pixels, so that errors
         are large enough to be tested), at ISO {ISO:g}: {BIAS_FRAMES} bias frames, {FLAT_FRAMES} flats at {LEVEL:.0%} of
@@ -175,33 +138,12 @@ def document(summary: pd.DataFrame, trials: int) -> str:
         "# Accuracy of the uniformity",
         "The stated interval should hold the truth 68.3 % of the time; 64 to 72 % is allowed, and a mean within a "
         "third of the\nstated error.",
-        table,
+        table(head, rows),
         textwrap.fill(" ".join(made.split()), 110),
         "`python benchmarks/accuracy_uniformity.py` writes this page.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=2000, help="sets of frames (2000)")
-    parser.add_argument("--first-seed", type=int, default=1, help="of the first set (1)")
-    parser.add_argument("--workers", type=int, help="processes (as many as cores)")
-    parser.add_argument("--out", type=Path, default=DOCUMENT, help="where to write the page")
-    given = parser.parse_args()
-    start = time.monotonic()
-    summary = summarise(run(given.trials, given.first_seed, workers=given.workers))
-    page = document(summary, given.trials)
-    aside = given.out.with_suffix(".part")
-    aside.write_text(page)
-    os.replace(aside, given.out)
-    print(page)
-    print(f"{time.monotonic() - start:.0f} s")
-    good = (summary["bias"].abs() <= BOUND) & summary["coverage"].between(*COVERED) & (summary["missing"] == 0)
-    for quantity in summary.index[~good]:
-        print(f"NOT WITHIN BOUNDS: {quantity}")
-    return int(not good.all())
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(__doc__, DOCUMENT, run, summarise, document, BOUND))

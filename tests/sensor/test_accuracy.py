@@ -1,8 +1,6 @@
 """A small run of benchmarks/accuracy: no bias beyond chance, and intervals that hold the truth as often as they say."""
 
-import importlib.util
-from pathlib import Path
-
+import accuracy
 import numpy as np
 import pytest
 from scipy import stats
@@ -25,17 +23,8 @@ INDEPENDENT = {
 }
 
 
-@pytest.fixture(scope="module")
-def accuracy():
-    path = Path(__file__).parents[2] / "benchmarks" / "accuracy.py"
-    spec = importlib.util.spec_from_file_location("accuracy", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.slow
-def test_values_are_unbiased_and_errors_honest(accuracy):
+def test_values_are_unbiased_and_errors_honest():
     intervals = accuracy.run(TRIALS, first_seed=90_001, workers=1, progress=False)
     summary = accuracy.summarise(intervals)
     assert (summary["missing"] == 0).all()
@@ -50,7 +39,7 @@ def test_values_are_unbiased_and_errors_honest(accuracy):
 
 
 @pytest.mark.slow
-def test_the_page_says_what_was_found(accuracy):
+def test_the_page_says_what_was_found():
     intervals = accuracy.run(2, workers=1, progress=False)
     page = accuracy.document(accuracy.summarise(intervals), 2)
     assert page.count("\n| ") == 2 + len(accuracy.TOLERANCE)  # two lines of head, a line for each quantity

@@ -1,9 +1,8 @@
 """The report card: honest cameras pass, cooked ones do not, and the real ones get what they deserve."""
 
-import importlib.util
 import json
-from pathlib import Path
 
+import fidelity as benchmark
 import numpy as np
 import pytest
 
@@ -13,12 +12,6 @@ from workbench.ingest import open_folder, open_frames
 from workbench.sensor import fidelity
 from workbench.sensor.fidelity import verdicts
 from workbench.sensor.fidelity.verdicts import CHANGED, NOTICE, OK, UNKNOWN
-
-SPEC = importlib.util.spec_from_file_location(
-    "benchmark_of_fidelity", Path(__file__).parents[3] / "benchmarks" / "fidelity.py"
-)
-benchmark = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(benchmark)
 
 
 def status(report):
