@@ -12,6 +12,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,6 +33,7 @@ BLOCKS = 64
 OUTLIER_SIGMAS = 8.0
 QUANTISATION_VARIANCE = 1 / 12  # of rounding to whole ADU [ADU²]
 
+_SIDE_BY_SIDE: ContextVar[int] = ContextVar("measurements side by side", default=1)
 _SAMPLE = 4096  # pixels a channel: they tell a MAD to 2 %, which is enough for a limit
 _PILED_UP, _PILED_UP_FRACTION = 16, 0.005  # pixels at the highest value; of normal noise it is one in thousands
 _MAD_TO_SIGMA = 1.4826
@@ -343,9 +346,22 @@ def lazy_frames(cube: xr.DataArray) -> Sequence[Any]:
     return data.to_delayed(optimize_graph=True).ravel()
 
 
+@contextmanager
+def side_by_side(number: int) -> Iterator[None]:
+    """Share the processors with other measurements: in here `in_threads` takes as many threads less."""
+    before = _SIDE_BY_SIDE.set(number)
+    try:
+        yield
+    finally:
+        _SIDE_BY_SIDE.reset(before)
+
+
 def in_threads(function: Callable[[Any], Any], items: Iterable[Any], workers: int | None = None) -> Iterator[Any]:
-    """Yield function(item) in order, a few ahead in as many threads; items are taken as there is room for them."""
-    workers = workers or min(4, os.cpu_count() or 1)
+    """Yield function(item) in order, a few ahead in as many threads; items are taken as there is room for them.
+
+    Without a number of `workers` there are as many as processors, four at most, or a part of them (see `side_by_side`).
+    """
+    workers = workers or max(1, min(4, os.cpu_count() or 1) // _SIDE_BY_SIDE.get())
     pool = ThreadPoolExecutor(workers)
     ahead: deque = deque()
     try:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,21 +16,17 @@ from tqdm.auto import tqdm
 from .. import sensor
 from ..buffers import frame_buffers
 from ..defects import write_defects
-from ..errors import FrameReadError, WorkbenchError
+from ..errors import WorkbenchError
 from ..files import check_folder
-from ..frames import channels_of, take_frames
 from ..ingest import Folder, open_folder
-from ..results import is_simulated, sensor_dataset, write_sensor, written
-from ..sensor.bias import CLIPPED_FRACTION
-from .transfer import Transfer, derive_transfer
-from .uniformity import DEFECTS_FILE, Uniformity, blocks, card_frames, measure_uniformity
+from ..results import write_sensor, written
+from .measurement import MEASURED, Measurement
+from .transfer import Transfer
+from .uniformity import DEFECTS_FILE, Uniformity
 
 if TYPE_CHECKING:
     from .lights import Lights
 
-Result = TypeVar("Result")
-
-_MEASURED = ("bias", "flat", "dark")
 _MAJORITY = 2 / 3  # of the frames that must agree before the others are set aside
 
 
@@ -190,9 +185,9 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
         check_folder(out)
     found = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
     found = _one_camera(found)
-    run = _Run(found, out is not None, tqdm(desc="measuring", unit="frame", delay=1, leave=False, disable=not progress))
-    with run.bar, frame_buffers():
-        result = run.measure()
+    bar = _Bar(desc="measuring", unit="frame", delay=1, leave=False, disable=not progress)
+    with bar, frame_buffers():
+        result = Characterization(**Measurement(found, out is not None, bar).measure())
     if out is not None:
         if result.uniformity.defects is not None:
             write_defects(result.uniformity.defects, Path(out) / DEFECTS_FILE)
@@ -200,9 +195,17 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
     return result
 
 
+class _Bar(tqdm):
+    """A bar whose total was an estimate: it never runs past it."""
+
+    def update(self, n: float | None = 1) -> bool | None:
+        self.total = max(self.total or 0, self.n + (n or 0))
+        return super().update(n)
+
+
 def _one_camera(folder: Folder) -> Folder:
     """Return the folder with the frames of one camera, size and mosaic, and with stated ISO where others state it."""
-    table = folder.table[folder.table["kind"].isin(_MEASURED)]
+    table = folder.table[folder.table["kind"].isin(MEASURED)]
     if not len(table):
         there = ", ".join(
             f"{count} {kind or 'of unknown kind'}" for kind, count in Counter(folder.table["kind"]).items()
@@ -212,7 +215,7 @@ def _one_camera(folder: Folder) -> Folder:
             "named bias, flats and darks, or write a frames.csv that names their kind"
         )
     for columns, what in ((["camera"], "camera"), (["height", "width"], "size"), (["cfa_pattern"], "mosaic")):
-        table = folder.table[folder.table["kind"].isin(_MEASURED)]
+        table = folder.table[folder.table["kind"].isin(MEASURED)]
         counts = table.groupby(columns, sort=False).size().sort_values(ascending=False, kind="stable")
         names = [_say(key) for key in counts.index]
         if counts.iloc[0] <= _MAJORITY * len(table):
@@ -224,13 +227,13 @@ def _one_camera(folder: Folder) -> Folder:
                 f"{folder.root} mixes frames of different {what} ({listed}); measure each in a folder of its own"
             )
         usual = counts.index[0]
-        for row in folder.table[folder.table["kind"].isin((*_MEASURED, "light"))].itertuples():
+        for row in folder.table[folder.table["kind"].isin((*MEASURED, "light"))].itertuples():
             key = tuple(getattr(row, column) for column in columns)
             if key != (usual if isinstance(usual, tuple) else (usual,)):
                 folder = folder.drop(row.path, f"its {what} is {_say(key)}, that of the other frames {names[0]}")
     table = folder.table
-    without = table["iso"].isna() & table["kind"].isin(_MEASURED)
-    if without.any() and not without[table["kind"].isin(_MEASURED)].all():
+    without = table["iso"].isna() & table["kind"].isin(MEASURED)
+    if without.any() and not without[table["kind"].isin(MEASURED)].all():
         for path in table.loc[without, "path"]:
             folder = folder.drop(path, "states no ISO, as the other frames do; give it in frames.csv (column iso)")
     return folder
@@ -245,261 +248,3 @@ def _example(table: pd.DataFrame, columns: list[str], key: Any) -> str:
     parts = key if isinstance(key, tuple) else (key,)
     same = np.logical_and.reduce([table[column] == part for column, part in zip(columns, parts, strict=True)])
     return str(table.loc[same, "file"].iloc[0])
-
-
-class _Run:
-    """One measurement of a folder: what was found on the way, and the frames left to measure."""
-
-    def __init__(self, folder: Folder, writes: bool, bar: tqdm) -> None:
-        self.folder, self.writes, self.bar = folder, writes, bar
-        self.cubes: dict[str, xr.DataArray] = {}
-        self.warnings = list(folder.warnings)
-        self.multipliers: dict[str, float] | None = None
-        bar.total = self._expected_frames()
-
-    def _expected_frames(self) -> int:
-        """Frames to be read: each once, bias frames of the darks' ISO settings twice, some flats and darks again."""
-        count = self.folder.count
-        total = sum(count(kind) for kind in _MEASURED) + 2 * bool(count("dark")) + min(count("flat"), 4)
-        table = self.folder.table
-        isos = table.loc[table["kind"] == "dark", "iso"]
-        total += sum(min(8, number) for number in isos.value_counts())  # for the gain of darks: two settings, four each
-        return total + int(((table["kind"] == "bias") & table["iso"].isin(isos)).sum())
-
-    def measure(self) -> Characterization:
-        """Measure everything that these frames give."""
-        read = self._read_noise()
-        ptc = self._try("flat", lambda cube: sensor.photon_transfer(cube, read, progress=self.bar))
-        gain = unity = snr = None
-        if ptc is not None and ptc.sizes["pair"]:
-            gain = self._note(sensor.fit_gain(ptc))
-            unity = self._note(sensor.unity_gain_iso(gain))
-            snr = sensor.shot_noise_snr(ptc, gain)
-            self._multipliers()
-        elif ptc is not None:
-            ptc = None
-        darks = self._darks(gain)
-        law = None
-        if darks is not None:
-            law = self._note(sensor.dark_law(darks.current)) if darks.current.sizes["setting"] else None
-        transfer = self._transfer(read, ptc, gain)
-        pictures = self._pictures(read, ptc, gain, darks)
-        uniformity = self._uniformity(read, ptc, gain, darks)
-        fidelity = self._fidelity()
-        self._say_what_is_missing(read, gain, darks)
-        camera, pattern = self._camera()
-        numbers = sensor_dataset(
-            camera,
-            read=read,
-            ptc=ptc,
-            gain=gain,
-            unity=unity,
-            dark_current=None if darks is None else darks.current,
-            dark_law=law,
-            **transfer.results(),
-            channels=channels_of(pattern),
-            warnings=self._all_warnings(),
-            blocks=blocks(uniformity, darks, fidelity, written=self.writes),
-        )
-        return Characterization(
-            camera,
-            is_simulated(camera),
-            numbers,
-            read_noise=_if_any(read, "read_noise_adu"),
-            ptc=ptc,
-            gain=_if_any(gain, "gain"),
-            unity=_if_any(unity, "unity_gain_iso"),
-            dark_signal=None if darks is None else _if_any(darks.signal, "dark_signal"),
-            dark_current=None if darks is None else _if_any(darks.current, "dark_current"),
-            dark_law=_if_any(law, "doubling_temperature"),
-            snr=_if_any(snr, "snr"),
-            transfer=transfer,
-            **pictures,
-            uniformity=uniformity,
-            fidelity=fidelity,
-            frame_counts={kind: self.folder.count(kind) for kind in (*_MEASURED, "light")},
-            warnings=self._all_warnings(),
-            set_aside=list(self.folder.set_aside),
-        )
-
-    def _camera(self) -> tuple[str, str]:
-        row = self.folder.table[self.folder.table["kind"].isin(_MEASURED)].iloc[0]
-        return str(row["camera"]), str(row["cfa_pattern"])
-
-    def _all_warnings(self) -> list[str]:
-        aside = [f"set aside: {path.name}: {reason}" for path, reason in self.folder.set_aside]
-        return list(dict.fromkeys([*self.warnings, *aside]))
-
-    def _try(self, kind: str, measure: Callable[[xr.DataArray], Result]) -> Result | None:
-        """Measure the frames of a kind; a frame that turns out unreadable is set aside and the rest measured again."""
-        while self.folder.has(kind):
-            try:
-                return self._note(measure(self._cube(kind)))
-            except FrameReadError as error:
-                self._drop(error)
-        return None
-
-    def _cube(self, kind: str) -> xr.DataArray | None:
-        """Return the frames of a kind that are left; None where there are none."""
-        if kind not in self.cubes and self.folder.has(kind):
-            self.cubes[kind] = self.folder.cube(kind)
-        return self.cubes.get(kind)
-
-    def _drop(self, error: FrameReadError) -> None:
-        self.cubes.clear()
-        before = len(self.folder)
-        self.folder = self.folder.drop(error.path, error.problem)
-        if len(self.folder) == before:  # not one of ours: going on would never end
-            raise error
-
-    def _note(self, result: Result) -> Result:
-        if isinstance(result, xr.Dataset):
-            self.warnings += result.attrs.get("warnings", [])
-        return result
-
-    def _darks(self, gain: xr.Dataset | None) -> sensor.Darks | None:
-        def measure(cube: xr.DataArray) -> sensor.Darks:
-            return sensor.measure_dark(cube, self._cube("bias"), gain, progress=self.bar)
-
-        darks = self._try("dark", measure)
-        if darks is not None:
-            self._note(darks.current)
-        return darks
-
-    def _read_noise(self) -> xr.Dataset | None:
-        # what the camera multiplied with is needed for clipped frames alone, and flats show it best
-        clipped = self._try("bias", lambda cube: (np.asarray(cube.data[0]) == 0).mean() > CLIPPED_FRACTION)
-        known = self._try("flat", lambda _: self._multipliers()) if clipped else None
-        return self._try("bias", lambda cube: sensor.read_noise(cube, multiplier=known, progress=self.bar))
-
-    def _transfer(self, read: xr.Dataset | None, ptc: xr.Dataset | None, gain: xr.Dataset | None) -> Transfer:
-        darks = None
-        if read is not None:
-            darks = self._try("dark", lambda cube: sensor.dark_transfer(cube, read, progress=self.bar))
-        found = derive_transfer(read, ptc, gain, darks)
-        self.warnings += found.warnings
-        return found
-
-    def _multipliers(self) -> dict[str, float]:
-        """Find what the camera multiplied its channels with, and warn; the flats' missing codes show it."""
-        flat = self._cube("flat")
-        isos = flat["iso"].values
-        lowest = isos == np.nanmin(isos) if np.isfinite(isos).any() else np.ones(isos.size, bool)
-        if self.multipliers is not None or not np.issubdtype(flat.dtype, np.integer):
-            return self.multipliers or {}
-        codes = sensor.missing_codes(sensor.count_codes(take_frames(flat, lowest), progress=self.bar)).isel(iso=0)
-        factor, error = codes["multiplier"].values, codes["multiplier_error"].values
-        changed = np.abs(factor - 1) > np.maximum(5 * np.nan_to_num(error), 0.005)
-        names, known = codes["channel"].values, np.isfinite(factor)
-        factor = np.where(changed, factor, 1.0)
-        self.multipliers = dict(zip(names[known].tolist(), factor[known].tolist(), strict=True))
-        if changed.any():
-            named = ", ".join(
-                f"{name} by {value:.3g}" for name, value in zip(names[changed], factor[changed], strict=True)
-            )
-            self.warnings.append(
-                f"the camera multiplied its numbers before it saved them ({named}; codes are missing accordingly), so "
-                "the gain of these channels is per saved ADU, and low by that factor; firmware that saves raw helps"
-            )
-        return self.multipliers
-
-    def _pictures(
-        self, read: xr.Dataset | None, ptc: xr.Dataset | None, gain: xr.Dataset | None, darks: sensor.Darks | None
-    ) -> dict[str, xr.Dataset | None]:
-        """Measure what is there to be looked at; these frames were all read before."""
-        found: dict[str, xr.Dataset | None] = dict.fromkeys(_PICTURES)
-        if darks is not None and darks.map is not None and darks.map.attrs["units"] == "e-/s":
-            found["dcnu"] = sensor.dcnu_histogram(darks.map)
-            found["hot_pixels"] = sensor.hot_pixels(darks.map)
-        if ptc is not None:
-            names = _best_flats(ptc)
-            black = ptc["black_level"].isel(pair=0).values
-            cube = self._cube("flat")
-            cube = take_frames(cube, np.isin(cube["filename"].values, names))
-            found["vignetting"] = sensor.vignetting(cube, black, progress=self.bar)
-        if darks is not None:
-            if gain is not None:
-                found["dark_noise"] = self._optional(
-                    lambda: sensor.dark_noise(self._cube("dark"), gain, read, progress=self.bar)
-                )
-            found["dark_subtraction"] = self._optional(
-                lambda: sensor.dark_subtraction(self._cube("dark"), self._cube("light"), gain, progress=self.bar)
-            )
-        return found
-
-    def _uniformity(
-        self, read: xr.Dataset | None, ptc: xr.Dataset | None, gain: xr.Dataset | None, darks: sensor.Darks | None
-    ) -> Uniformity:
-        """Measure what of the pixels differs; the frames were all read before."""
-        found = measure_uniformity(
-            self._cube("bias"), self._cube("flat"), read=read, ptc=ptc, gain=gain, darks=darks, progress=self.bar
-        )
-        self.warnings += found.warnings
-        return found
-
-    def _fidelity(self) -> sensor.Fidelity | None:
-        """Fill in the raw report card; None for frames that are not whole numbers."""
-        try:
-            return sensor.inspect_frames(card_frames(self.folder), progress=self.bar)
-        except FrameReadError:
-            raise
-        except WorkbenchError:
-            return None
-
-    def _optional(self, measure: Callable[[], xr.Dataset]) -> xr.Dataset | None:
-        try:
-            return measure()
-        except FrameReadError as error:  # a light: bias, darks and flats have been read
-            self._drop(error)
-            return self._optional(measure)
-        except WorkbenchError as error:
-            self.warnings.append(str(error))
-            return None
-
-    def _say_what_is_missing(
-        self, read: xr.Dataset | None, gain: xr.Dataset | None, darks: sensor.Darks | None
-    ) -> None:
-        if read is None:
-            self.warnings.append(
-                "no bias frames: read noise and black level are not measured, and the gain is fitted with a free "
-                "intercept; shoot ten or more at each ISO, lens covered, at the shortest exposure"
-            )
-        if gain is None:
-            self.warnings.append(
-                "no pairs of flats: the gain is not measured, and nothing can be said in electrons; shoot two or more "
-                "equal flats at each of five or more exposures, up to 70 % of saturation, at each ISO"
-            )
-        elif read is not None:
-            lacking = sorted({*gain["iso"].values} - {*read["iso"].values})
-            if lacking and not np.isnan(lacking).any():
-                self.warnings.append(
-                    f"no bias frames at ISO {', '.join(f'{iso:g}' for iso in lacking)}: read noise and black level "
-                    "are not measured there; shoot ten or more"
-                )
-        if darks is None:
-            self.warnings.append(
-                "no darks: dark current is not measured; shoot three or more at each of two or more exposures, and at "
-                "two or more temperatures for the doubling temperature"
-            )
-
-
-_PICTURES = ("dark_noise", "dcnu", "hot_pixels", "vignetting", "dark_subtraction")
-
-
-def _if_any(result: xr.Dataset | None, name: str) -> xr.Dataset | None:
-    """Return the result if at least one of its numbers was measured."""
-    return result if result is not None and np.isfinite(result[name].values).any() else None
-
-
-def _best_flats(ptc: xr.Dataset) -> Iterable[str]:
-    """Return the flats of the brightest level that is well below saturation, at the lowest ISO."""
-    iso = ptc["iso"].values
-    lowest = iso == np.nanmin(iso) if np.isfinite(iso).any() else np.ones(iso.size, bool)
-    signal = ptc["signal"].max("channel").values
-    clear = lowest & (ptc["saturated_fraction"].max("channel").values < 1e-3)
-    room = ptc.attrs["white_level"] - ptc["black_level"].max("channel").values
-    calm = clear & ~(signal > 0.7 * room)
-    choice = next(mask for mask in (calm, clear, lowest) if mask.any())
-    level = ptc["level"].values[np.argmax(np.where(choice, signal, -np.inf))]
-    same = choice & (ptc["level"].values == level)
-    return sorted({*ptc["filename_1"].values[same], *ptc["filename_2"].values[same]})

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -23,7 +24,7 @@ from ..sensor.emva.spatial import emva_spatial
 from ..sensor.emva.temporal import emva_temporal
 from ..sensor.selection import at_iso, same_iso
 from ..sensor.uniformity.stacks import FrameStack
-from ..statistics import in_threads, pair_moments
+from ..statistics import counted, in_threads, lazy_frames, pair_moments, stream_frames
 
 _MOST_PIXELS = 180e6  # of bias frames, read once more: ten of 16 Mpx at the lowest ISO, all ISOs of smaller ones
 _CARD_PIXELS = 13e6  # that the report card looks at, in parts of at most
@@ -60,6 +61,14 @@ class Uniformity:
     warnings: list[str] = field(default_factory=list)
 
 
+class Patterns(NamedTuple):
+    """What bias frames and flats alone tell, and their stacks: bias frames of the lowest ISO, half-saturated flats."""
+
+    found: Uniformity
+    zero: FrameStack | None
+    flats: FrameStack | None
+
+
 def measure_uniformity(
     bias: xr.DataArray | None,
     flat: xr.DataArray | None,
@@ -82,13 +91,39 @@ def measure_uniformity(
     read, ptc, gain, darks
         Results of `sensor.read_noise`, `photon_transfer`, `fit_gain`, `measure_dark`, or None.
     """
+    patterns = measure_patterns(bias, flat, ptc=ptc, gain=gain, progress=progress)
+    return complete(patterns, read=read, ptc=ptc, gain=gain, darks=darks)
+
+
+def measure_patterns(
+    bias: xr.DataArray | None,
+    flat: xr.DataArray | None,
+    *,
+    ptc: xr.Dataset | None = None,
+    gain: xr.Dataset | None = None,
+    progress: Any = True,
+) -> Patterns:
+    """Measure DSNU and PRNU, the first half of `measure_uniformity`."""
     found = Uniformity()
-    zero = None
-    if bias is not None:
-        zero = _dsnu(found, bias, gain, progress)
-    flats = None
-    if flat is not None and ptc is not None:
-        flats = _prnu(found, flat, ptc, zero, progress)
+    zero = None if bias is None else _dsnu(found, bias, gain, progress)
+    if zero is not None:  # what its halves have in common is known
+        zero = replace(zero, half_difference=None)
+    flats = None if flat is None or ptc is None else _prnu(found, flat, ptc, zero, progress)
+    if flats is not None:
+        flats = replace(flats, half_difference=None)
+    return Patterns(found, zero, flats)
+
+
+def complete(
+    patterns: Patterns,
+    *,
+    read: xr.Dataset | None = None,
+    ptc: xr.Dataset | None = None,
+    gain: xr.Dataset | None = None,
+    darks: sensor.Darks | None = None,
+) -> Uniformity:
+    """Find the defects and the EMVA 1288 quantities, the second half of `measure_uniformity`."""
+    found, zero, flats = patterns
     _defects(found, read, gain, darks, zero, flats)
     if ptc is not None:
         _emva(found, ptc, read, zero, flats, darks)
@@ -245,8 +280,8 @@ def _dark_current(darks: sensor.Darks | None) -> dict[str, float]:
     return {emva: float(current[name].values[warmest]) for emva, name in names.items()}
 
 
-def card_frames(folder: Folder) -> xr.DataArray:
-    """Return the frames that the report card needs, the middle of them, in the order of what they tell.
+def card_frames(folder: Folder, progress: Any = False) -> xr.DataArray:
+    """Return the frames that the report card needs, the middle of them, read, in the order of what they tell.
 
     Bias frames and flats of the lowest ISO, the longest of the warmest darks, bright flats of the highest ISO, and as
     many others as some seconds allow.
@@ -266,11 +301,25 @@ def card_frames(folder: Folder) -> xr.DataArray:
     ]
     ranked = pd.concat([part for part in wanted if len(part)])
     ranked = ranked[~ranked["path"].duplicated()]
-    height, width = int(table["height"].iloc[0]), int(table["width"].iloc[0])
-    sides = [min(side, _CARD_SIDE) // 2 * 2 or side for side in (height, width)]
-    frames = open_frames(ranked.head(max(4, int(_CARD_PIXELS / (sides[0] * sides[1])))))
-    starts = [(side - shown) // 4 * 2 for side, shown in zip((height, width), sides, strict=True)]
-    return crop(frames, *(slice(start, start + shown) for start, shown in zip(starts, sides, strict=True)))
+    starts, sides = zip(*_card_window(table), strict=True)
+    window = tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
+    frames = open_frames(ranked.head(card_size(table)))
+    lazy = lazy_frames(frames)
+    stream = counted(stream_frames(lazy), progress, len(lazy))
+    read = np.stack([frame[window] for frame in stream])  # they are looked at more than once
+    return crop(frames, *window).copy(data=da.from_array(read, (1, -1, -1)))
+
+
+def card_size(table: pd.DataFrame) -> int:
+    """Return how many frames of a table, at most, the report card looks at."""
+    return min(len(table), max(4, int(_CARD_PIXELS / math.prod(side for _, side in _card_window(table)))))
+
+
+def _card_window(table: pd.DataFrame) -> list[tuple[int, int]]:
+    """Return first place and size of the middle, along y and x."""
+    whole = int(table["height"].iloc[0]), int(table["width"].iloc[0])
+    sides = [min(side, _CARD_SIDE) // 2 * 2 or side for side in whole]
+    return [((side - shown) // 4 * 2, shown) for side, shown in zip(whole, sides, strict=True)]
 
 
 def blocks(found: Uniformity, darks: sensor.Darks | None, fidelity: Any = None, *, written: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy import special
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -177,7 +177,7 @@ class _Reference:
         edges = np.quantile(mean, np.linspace(0, 1, _LEVELS + 1))
         which = np.clip(np.searchsorted(edges, mean, side="right") - 1, 0, _LEVELS - 1)
         # the median of a χ² variable with n − 1 degrees of freedom, over n − 1
-        bias = float(stats.chi2.median(n - 1)) / (n - 1)
+        bias = float(special.chdtri(n - 1, 0.5)) / (n - 1)
         found = [(mean[which == i].mean(), np.median(variance[which == i]) / bias) for i in np.unique(which)]
         self.levels = np.array([level for level, _ in found], np.float32)
         # at least that of rounding

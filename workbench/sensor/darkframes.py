@@ -168,6 +168,7 @@ def _read_setting(
         if not clipped(group):
             _add_to_line(total, np.float32(exposure), sum_y, sum_ty)
             n, s_t, s_tt = n + group.count, s_t + group.count * exposure, s_tt + group.count * exposure**2
+        del total, own  # their memory serves the next group
     spread = s_tt - s_t**2 / n if n else 0.0
     slope = None
     if spread > 1e-9 * s_tt > 0:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy import special
 from scipy.fft import next_fast_len
 from scipy.ndimage import maximum_filter1d
 
@@ -311,7 +311,7 @@ def _multiplier(gaps: Gaps, even: np.ndarray) -> dict[str, float]:
     """Return what the gaps of one channel at one ISO say."""
     tested, missing = gaps.tested & even, gaps.missing & even
     total, absent, twice = (int(np.count_nonzero(part)) for part in (tested, missing, gaps.doubled & even))
-    p_value = float(stats.binom.sf(absent - 1, total, _CHANCE)) if absent else 1.0
+    p_value = float(special.bdtrc(absent - 1, total, _CHANCE)) if absent else 1.0
     one = {"tested": total, "missing": absent, "doubled": twice, "p_value": p_value, "period": np.nan}
     if total < _FEWEST:
         return one | {"multiplier": np.nan, "multiplier_error": np.nan}
@@ -362,10 +362,10 @@ def _period(tested: np.ndarray, present: np.ndarray, rare: np.ndarray, share: fl
     order = np.round(best * rare - phase)
     if np.unique(order).size < 2 or wave.max() < _COHERENT * rare.size * max(share, 1 - share):
         return np.nan, np.nan
-    line = stats.linregress(order, rare)
+    slope = float(np.polynomial.polynomial.polyfit(order, rare, 1)[1])
     # rounding to whole codes alone scatters the positions by 0.29
-    scatter = max(float(np.std(rare - line.slope * order)), np.sqrt(1 / 12))
-    return float(line.slope), float(scatter / np.sqrt(np.sum((order - order.mean()) ** 2)))
+    scatter = max(float(np.std(rare - slope * order)), np.sqrt(1 / 12))
+    return slope, float(scatter / np.sqrt(np.sum((order - order.mean()) ** 2)))
 
 
 def _ends(pixels: np.ndarray) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy import special
 
 from ...bayer import channel_index
 from ...frames import check_cube
@@ -81,11 +81,11 @@ def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
     level = next((k for k in range(len(_BEYOND) - 1, 0, -1) if below[k] >= _ENOUGH_EXTREMES), 0)
     spike = int(difference[_ZERO])
     rows = [
-        ("alone", alone, bright * odds, stats.binom.cdf(alone, bright, odds), 0.5, bright >= _ENOUGH_BRIGHT),
-        ("spike", spike, beside / 6, stats.binom.sf(spike - 1, spike + beside, 1 / 7), 3.0, bright >= _ENOUGH_BRIGHT),
+        ("alone", alone, bright * odds, special.bdtr(alone, bright, odds), 0.5, bright >= _ENOUGH_BRIGHT),
+        ("spike", spike, beside / 6, special.bdtrc(spike - 1, spike + beside, 1 / 7), 3.0, bright >= _ENOUGH_BRIGHT),
     ]
     extremes = [
-        ("extremes", high, low, stats.binom.cdf(high, high + low, 0.5), 0.8, low >= _ENOUGH_EXTREMES)
+        ("extremes", high, low, special.bdtr(high, high + low, 0.5), 0.8, low >= _ENOUGH_EXTREMES)
         for high, low in zip(above[: level + 1], below[: level + 1], strict=True)
     ]
     tests = len(rows) + len(extremes)

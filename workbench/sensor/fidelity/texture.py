@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy import special
 
 from ...bayer import channel_index
 from ...errors import WorkbenchError
@@ -227,13 +227,13 @@ class _Sums:
             rows["band_noise"][axis] = amplitude
             # of an excess consistent with none: the amplitude that one standard error would make
             rows["band_noise_error"][axis] = error / (2 * across * max(amplitude, np.sqrt(error / across) / 2))
-            rows["band_p_value"][axis] = stats.chi2.sf((1 + excess) * degrees, degrees)
+            rows["band_p_value"][axis] = special.chdtrc(degrees, (1 + excess) * degrees)
             power = self.power[axis] / self.pairs
             frequency = np.fft.rfftfreq(lines)
             inner = (frequency > 0) & (frequency < 0.5)
             highest = int(np.argmax(np.where(inner, power, 0)))
             rows["peak"][axis] = frequency[highest]
-            single = stats.gamma.sf(power[highest], self.pairs, scale=1 / self.pairs)
+            single = special.gammaincc(self.pairs, power[highest] * self.pairs)
             rows["peak_p_value"][axis] = -np.expm1(inner.sum() * np.log1p(-single)) if single < 1 else 1.0
             spectrum[axis] = _binned(frequency[inner], power[inner])
         return one | rows | {"spectrum": spectrum}
