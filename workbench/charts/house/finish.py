@@ -52,20 +52,29 @@ def house_font(plot, _element) -> None:
     plot.handles["glyph"].text_font = value(FONT)
 
 
+# the same in the browser
+_PLAIN_TICK = (
+    "const whole = Math.round(tick), size = Math.abs(tick); "
+    "const text = size >= 10 && Math.abs(tick - whole) <= 1e-9 * size ? whole.toLocaleString('en-US') "
+    ": String(+tick.toPrecision(6)); return text.replace('-', '−');"
+)
+
+
 def plain_number(value: float, _position: Any = None) -> str:
-    """Write a tick as people write numbers: 20000 as 20,000, 0.05 as 0.05."""
+    """Write a tick as people write numbers: 20000 as 20,000, 0.05 as 0.05, -5 as −5."""
     if value == 0:
         return "0"
     if abs(value) < 1e-4:
         power = math.floor(math.log10(abs(value)) + 1e-9)
         digits = "" if math.isclose(value, 10.0**power) else f"{value / 10.0**power:g}·"
         return f"{digits}10{str(power).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
-    return f"{value:,.0f}" if abs(value) >= 10 and float(value).is_integer() else f"{value:g}"
+    text = f"{value:,.0f}" if abs(value) >= 10 and float(value).is_integer() else f"{value:g}"
+    return text.replace("-", "−")
 
 
 def finish_bokeh(plot, _element) -> None:
     """Set what HoloViews has no option for: fonts, grid, legend box, readable logarithmic ticks."""
-    from bokeh.models import CustomJSTickFormatter, FixedTicker, LogAxis
+    from bokeh.models import BasicTickFormatter, CustomJSTickFormatter, FixedTicker, LogAxis
 
     figure = plot.state
     figure.toolbar.logo = None
@@ -83,10 +92,9 @@ def finish_bokeh(plot, _element) -> None:
         axis.minor_tick_line_color = None
         if isinstance(axis, LogAxis) and not isinstance(axis.ticker, FixedTicker):
             mark_log_axis(figure, "x" if axis in figure.xaxis else "y")
-            axis.formatter = CustomJSTickFormatter(
-                code="const round = Math.round(tick); "
-                "return round >= 10 ? round.toLocaleString('en-US') : String(+tick.toPrecision(6));"
-            )
+            axis.formatter = CustomJSTickFormatter(code=_PLAIN_TICK)
+        elif isinstance(axis.formatter, BasicTickFormatter):
+            axis.formatter = CustomJSTickFormatter(code=_PLAIN_TICK)
     for grids, axes in ((figure.xgrid, figure.xaxis), (figure.ygrid, figure.yaxis)):
         for grid in grids if plot.show_grid else []:
             grid.grid_line_color = GRID
@@ -129,8 +137,8 @@ def _log_stops(start: float | None, end: float | None, *, decades: int) -> list[
 
 
 def finish_mpl(plot, _element) -> None:
-    """Set the same style in matplotlib: thin axes, quiet grid, plain numbers on logarithmic axes."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+    """Set the same style in matplotlib: thin axes, quiet grid, plain numbers."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator, ScalarFormatter
 
     axes = plot.handles["axis"]
     axes.title.set_color(INK)
@@ -156,6 +164,8 @@ def finish_mpl(plot, _element) -> None:
                     LogLocator(subs=(1, 2, 5) if _log_stops(*limits, decades=3) else (1,), numticks=30)
                 )
                 axis.set_major_formatter(FuncFormatter(plain_number))
+        elif isinstance(axis.get_major_formatter(), ScalarFormatter):
+            axis.set_major_formatter(FuncFormatter(plain_number))
     legend = axes.get_legend()
     if legend is not None:
         legend.get_frame().set(edgecolor="none", facecolor=PAPER, alpha=0.85)
