@@ -13,7 +13,7 @@ LAYERS = [
     ["files", "buffers"],
     ["frames"],
     ["bayer", "defects", "keeping", "results", "vignetting"],
-    ["darklibrary"],
+    ["darklibrary", "streams"],
     ["statistics"],
     ["noise"],
     ["stars"],

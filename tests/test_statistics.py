@@ -12,15 +12,14 @@ from workbench.frames import make_cube
 from workbench.statistics import (
     frame_pairs,
     jackknife_error,
-    lazy_frames,
     leave_one_out,
     measure_pairs,
     pair_moments,
     pair_sums,
     pair_weight,
-    stream_frames,
     t_factor,
 )
+from workbench.streams import lazy_frames, stream_frames
 
 
 def planes(frame, pattern):

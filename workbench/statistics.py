@@ -8,32 +8,23 @@ follow from these sums, with and without outliers; leaving out one block at a ti
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import dask
 import numba
 import numpy as np
 import xarray as xr
 from scipy import special
-from tqdm.auto import tqdm
 
 from .bayer import channel_index
-from .buffers import FrameBuffers, frame_buffers
 from .frames import channels_of
+from .streams import counted, in_threads, lazy_frames, stream_frames
 
 MOMENTS = ("n", "y1", "y2", "y1y1", "y2y2", "y1y2")
 BLOCKS = 64
 OUTLIER_SIGMAS = 8.0
 QUANTISATION_VARIANCE = 1 / 12  # of rounding to whole ADU [ADU²]
 
-_SIDE_BY_SIDE: ContextVar[int] = ContextVar("measurements side by side", default=1)
 _SAMPLE = 4096  # pixels a channel: they tell a MAD to 2 %, which is enough for a limit
 _PILED_UP, _PILED_UP_FRACTION = 16, 0.005  # pixels at the highest value; of normal noise it is one in thousands
 _MAD_TO_SIGMA = 1.4826
@@ -325,65 +316,6 @@ def t_factor(degrees: int | float) -> float:
     return float(special.stdtrit(degrees, special.ndtr(1.0))) if degrees > 0 else np.nan
 
 
-def stream_frames(frames: Iterable[Any], workers: int | None = None) -> Iterator[np.ndarray]:
-    """Yield lazy (or plain) two-dimensional arrays computed, in order, a few ahead in as many threads.
-
-    Each is computed once and no more than ``workers + 1`` wait in memory.  They may be views of the data that a cube
-    was made from: not to be changed.
-    """
-    with frame_buffers() as buffers:
-        return in_threads(partial(_compute, buffers), frames, workers)
-
-
-def lazy_frames(cube: xr.DataArray) -> Sequence[Any]:
-    """Return the frames of a cube one by one, each ready for `stream_frames`.
-
-    Where a frame is a chunk, as on reading, dask is spared to slice, and to copy, every single one.
-    """
-    data = cube.data
-    if not dask.is_dask_collection(data) or data.numblocks != (data.shape[0], 1, 1):
-        return data
-    return data.to_delayed(optimize_graph=True).ravel()
-
-
-@contextmanager
-def side_by_side(number: int) -> Iterator[None]:
-    """Share the processors with other measurements: in here `in_threads` takes as many threads less."""
-    before = _SIDE_BY_SIDE.set(number)
-    try:
-        yield
-    finally:
-        _SIDE_BY_SIDE.reset(before)
-
-
-def in_threads(function: Callable[[Any], Any], items: Iterable[Any], workers: int | None = None) -> Iterator[Any]:
-    """Yield function(item) in order, a few ahead in as many threads; items are taken as there is room for them.
-
-    Without a number of `workers` there are as many as processors, four at most, or a part of them (see `side_by_side`).
-    """
-    workers = workers or max(1, min(4, os.cpu_count() or 1) // _SIDE_BY_SIDE.get())
-    pool = ThreadPoolExecutor(workers)
-    ahead: deque = deque()
-    try:
-        for item in items:
-            ahead.append(pool.submit(function, item))
-            del item  # or it would stay in memory while the next one is made
-            if len(ahead) > workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _compute(buffers: FrameBuffers, frame: Any) -> np.ndarray:
-    if dask.is_dask_collection(frame):
-        with frame_buffers(buffers):
-            frame = dask.compute(frame, scheduler="synchronous")[0]
-    array = np.asarray(frame)
-    return array.reshape(array.shape[-2:])  # a chunk of a cube has the frame's axis still
-
-
 def measure_pairs(
     cube: xr.DataArray,
     pairs: Sequence[tuple[int, int]],
@@ -430,15 +362,3 @@ def measure_pairs(
         sums, counts = (np.zeros((0, len(channels_of(pattern)), 1, *rest)) for rest in ((len(MOMENTS),), ()))
         return PairSums(sums, sums, counts, counts, np.zeros((0, sums.shape[1], 2)))
     return PairSums(*(np.stack(part) for part in zip(*results, strict=True)))
-
-
-def counted(items: Iterable[Any], progress: Any, total: int) -> Iterator[Any]:
-    """Pass frames on and advance a progress bar: a given one, a new one (True), or none (False)."""
-    if progress is True:
-        yield from tqdm(items, desc="reading frames", total=total, unit="frame", delay=2, leave=False)
-    elif progress is False or progress is None:
-        yield from items
-    else:
-        for item in items:
-            yield item
-            progress.update()

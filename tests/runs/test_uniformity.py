@@ -12,7 +12,8 @@ from workbench.frames import make_cube
 from workbench.ingest import open_folder
 from workbench.results import SCHEMA, open_sensor
 from workbench.runs import characterize
-from workbench.runs.uniformity import blocks, card_frames, measure_uniformity
+from workbench.runs.card import card_frames
+from workbench.runs.uniformity import blocks, measure_uniformity
 from workbench.sensor import fit_gain, photon_transfer, read_noise
 
 

@@ -12,7 +12,8 @@ from ..bayer import channel_index, offsets
 from ..errors import WorkbenchError
 from ..frames import channels_of, check_cube, one_value
 from ..stars import FWHM_PER_SIGMA, block_background, find_stars, green_blur, half_green
-from ..statistics import counted, stream_frames, t_factor
+from ..statistics import t_factor
+from ..streams import counted, stream_frames
 
 _BLOCK = 64  # pixels of a channel
 _FRAMES = 8  # that suffice

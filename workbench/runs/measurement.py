@@ -17,9 +17,10 @@ from ..frames import channels_of, take_frames
 from ..ingest import Folder
 from ..results import is_simulated, sensor_dataset
 from ..sensor.bias import CLIPPED_FRACTION
-from ..statistics import side_by_side, stream_frames
+from ..streams import side_by_side, stream_frames
+from .card import card_frames, card_size
 from .transfer import Transfer, derive_transfer
-from .uniformity import Patterns, blocks, card_frames, card_size, complete, measure_patterns
+from .uniformity import Patterns, blocks, complete, measure_patterns
 
 Result = TypeVar("Result")
 

@@ -7,28 +7,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-import dask.array as da
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from .. import sensor
-from ..bayer import crop
 from ..errors import FrameReadError, WorkbenchError
 from ..frames import take_frames
-from ..ingest import Folder
-from ..ingest.catalogue import open_frames
 from ..results import json_number
 from ..sensor.emva.images import emva_unit
 from ..sensor.emva.spatial import emva_spatial
 from ..sensor.emva.temporal import emva_temporal
 from ..sensor.selection import at_iso, same_iso
 from ..sensor.uniformity.stacks import FrameStack
-from ..statistics import counted, in_threads, lazy_frames, pair_moments, stream_frames
+from ..statistics import pair_moments
+from ..streams import in_threads
 
 _MOST_PIXELS = 180e6  # of bias frames, read once more: ten of 16 Mpx at the lowest ISO, all ISOs of smaller ones
-_CARD_PIXELS = 13e6  # that the report card looks at, in parts of at most
-_CARD_SIDE = 1024  # px a side
 DEFECTS_FILE = "defects.fits"
 _OF_SATURATION = ("u_e_sat", "SNR_max", "SNR_max_dB", "SNR_max_bit", "inverse_SNR_max", "DR", "DR_dB", "DR_bit")
 
@@ -278,48 +272,6 @@ def _dark_current(darks: sensor.Darks | None) -> dict[str, float]:
     warmest = enough[np.argmax(np.nan_to_num(current["temperature"].values[enough], nan=-300.0))]
     names = {"u_I_mean": "dark_current", "u_I_var": "dark_current_variance"}
     return {emva: float(current[name].values[warmest]) for emva, name in names.items()}
-
-
-def card_frames(folder: Folder, progress: Any = False) -> xr.DataArray:
-    """Return the frames that the report card needs, the middle of them, read, in the order of what they tell.
-
-    Bias frames and flats of the lowest ISO, the longest of the warmest darks, bright flats of the highest ISO, and as
-    many others as some seconds allow.
-    """
-    table = folder.table[folder.table["kind"].isin(["bias", "flat", "dark"])]
-    flat, dark, bias = (table[table["kind"] == kind] for kind in ("flat", "dark", "bias"))
-    low, high = flat["iso"].min(), flat["iso"].max()
-    lowest = flat[flat["iso"] == low] if math.isfinite(low) else flat
-    wanted = [
-        bias[bias["iso"] == bias["iso"].min()].head(4) if bias["iso"].notna().any() else bias.head(4),
-        dark.sort_values(["temperature", "exposure"], na_position="first").tail(2),
-        lowest.sort_values("exposure").iloc[:: max(1, len(lowest) // 8)],
-        flat[flat["iso"] == high].sort_values("exposure").tail(2),
-        *(flat[flat["iso"] == iso].sort_values("exposure").tail(2) for iso in sorted(flat["iso"].dropna().unique())),
-        lowest,
-        table,
-    ]
-    ranked = pd.concat([part for part in wanted if len(part)])
-    ranked = ranked[~ranked["path"].duplicated()]
-    starts, sides = zip(*_card_window(table), strict=True)
-    window = tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
-    frames = open_frames(ranked.head(card_size(table)))
-    lazy = lazy_frames(frames)
-    stream = counted(stream_frames(lazy), progress, len(lazy))
-    read = np.stack([frame[window] for frame in stream])  # they are looked at more than once
-    return crop(frames, *window).copy(data=da.from_array(read, (1, -1, -1)))
-
-
-def card_size(table: pd.DataFrame) -> int:
-    """Return how many frames of a table, at most, the report card looks at."""
-    return min(len(table), max(4, int(_CARD_PIXELS / math.prod(side for _, side in _card_window(table)))))
-
-
-def _card_window(table: pd.DataFrame) -> list[tuple[int, int]]:
-    """Return first place and size of the middle, along y and x."""
-    whole = int(table["height"].iloc[0]), int(table["width"].iloc[0])
-    sides = [min(side, _CARD_SIDE) // 2 * 2 or side for side in whole]
-    return [((side - shown) // 4 * 2, shown) for side, shown in zip(whole, sides, strict=True)]
 
 
 def blocks(found: Uniformity, darks: sensor.Darks | None, fidelity: Any = None, *, written: bool) -> dict[str, Any]:

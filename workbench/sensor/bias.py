@@ -17,16 +17,14 @@ from ..frames import channels_of, check_cube, take_frames
 from ..statistics import (
     BLOCKS,
     QUANTISATION_VARIANCE,
-    counted,
     frame_pairs,
     jackknife_error,
-    lazy_frames,
     leave_one_out,
     measure_pairs,
     pair_moments,
-    stream_frames,
     t_factor,
 )
+from ..streams import counted, lazy_frames, stream_frames
 from .noise.clipped import ClippedFit, fit_clipped
 from .selection import describe, group_frames, listed, odd_ones_out
 

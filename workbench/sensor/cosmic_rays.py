@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from ..bayer import channel_index
 from ..errors import WorkbenchError
 from ..frames import check_cube
-from ..statistics import counted, stream_frames
+from ..streams import counted, stream_frames
 from .selection import describe, group_frames
 
 MUONS = 1.0  # a cm² a minute at sea level, through a horizontal surface (Particle Data Group)

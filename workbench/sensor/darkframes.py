@@ -13,7 +13,8 @@ import xarray as xr
 
 from ..bayer import channel_index
 from ..buffers import frame_memory
-from ..statistics import counted, in_threads, lazy_frames, pair_moments, pair_sums, stream_frames
+from ..statistics import pair_moments, pair_sums
+from ..streams import counted, in_threads, lazy_frames, stream_frames
 from .bias import CLIPPED_FRACTION
 from .selection import Setting, group_frames
 

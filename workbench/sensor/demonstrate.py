@@ -13,13 +13,8 @@ from ..bayer import channel_index
 from ..buffers import frame_memory
 from ..errors import WorkbenchError
 from ..frames import channels_of, check_cube
-from ..statistics import (
-    OUTLIER_SIGMAS,
-    counted,
-    pair_moments,
-    pair_sums,
-    stream_frames,
-)
+from ..statistics import OUTLIER_SIGMAS, pair_moments, pair_sums
+from ..streams import counted, stream_frames
 from .selection import at_iso, group_frames, same_iso
 from .uniformity.kernels import deviation_products
 

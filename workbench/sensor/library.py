@@ -16,7 +16,8 @@ from ..bayer import channel_index
 from ..darklibrary import law_factor
 from ..errors import WorkbenchError
 from ..frames import check_cube, one_value, take_frames
-from ..statistics import QUANTISATION_VARIANCE, counted, lazy_frames, stream_frames, t_factor
+from ..statistics import QUANTISATION_VARIANCE, t_factor
+from ..streams import counted, lazy_frames, stream_frames
 from .dark import check_alike
 from .darkframes import Group, clipped, read_group
 from .gain import MISFIT

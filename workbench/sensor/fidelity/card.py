@@ -10,7 +10,8 @@ import xarray as xr
 
 from ...errors import FrameReadError, WorkbenchError
 from ...frames import check_cube
-from ...statistics import jackknife_error, leave_one_out, pair_moments, stream_frames
+from ...statistics import jackknife_error, leave_one_out, pair_moments
+from ...streams import stream_frames
 from ..transfer import photon_transfer
 from . import verdicts
 from .codes import count_codes, missing_codes

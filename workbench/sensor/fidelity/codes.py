@@ -20,7 +20,7 @@ from scipy.ndimage import maximum_filter1d
 from ...bayer import channel_index
 from ...errors import WorkbenchError
 from ...frames import channels_of, check_cube
-from ...statistics import counted, stream_frames
+from ...streams import counted, stream_frames
 from ..selection import group_frames
 
 ENOUGH = 12  # pixels at the codes beside one, without which its absence says nothing

@@ -9,7 +9,7 @@ from scipy import special
 
 from ...bayer import channel_index
 from ...frames import check_cube
-from ...statistics import stream_frames
+from ...streams import stream_frames
 
 _BRIGHT, _WARM = 8.0, 5.0  # standard deviations above the median: a bright pixel, and one that may be its company
 _HALF = 0.5  # as bright as it: what a filter leaves has a neighbour like itself, what a blur makes has fainter ones

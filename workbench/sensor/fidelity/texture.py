@@ -15,7 +15,7 @@ from scipy import special
 from ...bayer import channel_index
 from ...errors import WorkbenchError
 from ...frames import channels_of, check_cube
-from ...statistics import counted, stream_frames
+from ...streams import counted, stream_frames
 from ..selection import group_frames
 
 LAGS = tuple((dy, dx) for dy in range(3) for dx in range(-2, 3) if (dy, dx) > (0, 0))

@@ -11,7 +11,8 @@ from scipy import special
 from ...bayer import channel_index
 from ...errors import WorkbenchError
 from ...frames import channels_of, check_cube, one_value
-from ...statistics import BLOCKS, QUANTISATION_VARIANCE, counted, jackknife_error, lazy_frames, stream_frames
+from ...statistics import BLOCKS, QUANTISATION_VARIANCE, jackknife_error
+from ...streams import counted, lazy_frames, stream_frames
 
 _FEWEST = 3  # frames; of two a pixel's spread says next to nothing
 _RANGE = 4.0  # of the typical noise that the histogram spans

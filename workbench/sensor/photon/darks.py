@@ -12,15 +12,8 @@ from scipy import special
 
 from ...bayer import channel_index
 from ...frames import channels_of, check_cube
-from ...statistics import (
-    BLOCKS,
-    counted,
-    in_threads,
-    jackknife_error,
-    lazy_frames,
-    leave_one_out,
-    stream_frames,
-)
+from ...statistics import BLOCKS, jackknife_error, leave_one_out
+from ...streams import counted, in_threads, lazy_frames, stream_frames
 from ..bias import CLIPPED_FRACTION, read_noise
 from ..gain import MISFIT, MISFIT_TO_TELL
 from ..selection import at_iso, describe, group_frames, same_iso

@@ -11,7 +11,8 @@ import xarray as xr
 from ...bayer import channel_index
 from ...errors import WorkbenchError
 from ...frames import check_cube
-from ...statistics import BLOCKS, counted, jackknife_error, lazy_frames, leave_one_out, stream_frames
+from ...statistics import BLOCKS, jackknife_error, leave_one_out
+from ...streams import counted, lazy_frames, stream_frames
 from ..selection import at_iso, same_iso
 
 LAGS = ((0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0))

@@ -24,7 +24,7 @@ from ...defects import (
     flag_response,
 )
 from ...errors import WorkbenchError
-from ...statistics import in_threads
+from ...streams import in_threads
 from .stacks import FrameStack
 
 _CHANCE = 0.01  # ordinary pixels taken for unstable in a whole sensor

@@ -10,7 +10,7 @@ import xarray as xr
 
 from ...bayer import channel_index
 from ...frames import channels_of, check_cube
-from ...statistics import counted, stream_frames
+from ...streams import counted, stream_frames
 from ...vignetting import Lens, fit_lens
 
 _SAMPLE = 1 << 20

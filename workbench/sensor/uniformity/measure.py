@@ -12,7 +12,7 @@ from scipy import ndimage
 from ...bayer import channel_index
 from ...errors import WorkbenchError
 from ...frames import channels_of, check_cube, take_frames
-from ...statistics import in_threads, lazy_frames, stream_frames
+from ...streams import in_threads, lazy_frames, stream_frames
 from ...vignetting import fit_lens
 from ..selection import at_iso, describe, group_frames, same_iso
 from .parts import INNER, MARGIN, PARTS, SMALLEST, Spatial, common_parts, highpass, inner_lowpass, lowpass, root

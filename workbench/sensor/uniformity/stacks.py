@@ -16,7 +16,7 @@ import numpy as np
 from ...bayer import channel_index
 from ...buffers import frame_memory
 from ...errors import WorkbenchError
-from ...statistics import counted
+from ...streams import counted
 from .parts import Spatial, common_parts, highpass
 
 
@@ -95,7 +95,7 @@ def stack_frames(
     black
         Black level [ADU] of flats, one or one a channel; None for bias frames and darks.
     progress, total
-        As in `workbench.statistics.counted`.
+        As in `workbench.streams.counted`.
 
     Raises
     ------
