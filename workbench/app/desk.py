@@ -55,6 +55,7 @@ class Desk(param.Parameterized):
 
     folder = param.ClassSelector(class_=Folder, default=None, allow_None=True, doc="The frames, once they are open.")
     results = param.ClassSelector(class_=Path, default=None, allow_None=True, doc="Where results are written.")
+    measured = param.Integer(default=0, doc="How often the sensor has been measured since the page is open.")
 
     def __init__(self, runner: Runner, screen: Screen | None = None) -> None:
         super().__init__()

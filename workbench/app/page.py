@@ -45,7 +45,7 @@ code {{ background: var(--wb-soft); padding: 1px 4px; border-radius: 3px; overfl
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 caption {{ text-align: left; font-weight: 600; padding: 6px 0; }}
 th, td {{ padding: 3px 14px 3px 0; border-bottom: 1px solid var(--wb-line); text-align: left; font-size: 14px; }}
-:focus-visible {{ outline: 2px solid var(--wb-focus); outline-offset: 1px; }}
+:focus-visible {{ outline: 2px solid var(--wb-focus) !important; outline-offset: 2px !important; }}
 .bk-input {{ border-color: var(--wb-edge); }} .bk-input::placeholder {{ color: var(--wb-muted); opacity: 1; }}
 select.bk-input:not([multiple]) {{ background-image:
   linear-gradient(45deg, transparent 50%, var(--wb-caret) 50%),

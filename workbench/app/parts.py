@@ -58,7 +58,7 @@ def beside(pictures: list[viewer.Picture], screen: Screen) -> pn.Column:
 def place(spot: Spot, shape: tuple[int, int]) -> pn.FlexBox:
     """Return fields for a pixel's column and row: a tap sets them, and they do what a tap does."""
     fields = (("Column", spot.param.x, shape[1]), ("Row", spot.param.y, shape[0]))
-    nameless = ".bk-spin-btn { display: none; }"  # the arrow keys do the same
+    nameless = ".bk-spin-btn { display: none !important; }"  # the arrow keys do the same
     return pn.FlexBox(
         *(pn.widgets.IntInput.from_param(which, label=name, start=0, end=size - 1, width=110, stylesheets=[nameless])
           for name, which, size in fields)

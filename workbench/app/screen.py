@@ -31,6 +31,8 @@ class Screen(pn.custom.JSComponent):
         model.width = document.documentElement.clientWidth;
       };
       look();
+      const tabs = [...document.querySelectorAll('*')].find((one) => one.shadowRoot?.querySelector('.bk-header'));
+      tabs?.shadowRoot.prepend(tabs.shadowRoot.querySelector('.bk-header'));  // the keyboard meets the tabs first
       prefers.addEventListener('change', look);
       window.addEventListener('resize', look);
       return document.createElement('span');

@@ -157,7 +157,7 @@ class FrameViewer:
         shown = viewer.picture(Path(self.file.value).name, mosaic)
         self.spot.param.update(x=shown.shape[1] // 2, y=shown.shape[0] // 2)
 
-        def pixel(x: int, y: int) -> pn.Column:
+        def pixel(x: int, y: int, measured: int) -> pn.Column:
             told = pixel_table(mosaic, row, y, x, self.desk.sensor)
             hint = "" if "electrons" in told.index else _NO_ELECTRONS
             return pn.Column(table(told, "The pixel"), pn.pane.HTML(hint, **_WIDE))
@@ -167,7 +167,9 @@ class FrameViewer:
             pn.FlexBox(
                 drawing(viewer.marked(shown, self.spot, width=screen.fit(viewer.WIDTH)), screen),
                 pn.Column(
-                    place(self.spot, shown.shape), pn.bind(pixel, self.spot.param.x, self.spot.param.y), width=330
+                    place(self.spot, shown.shape),
+                    pn.bind(pixel, self.spot.param.x, self.spot.param.y, self.desk.param.measured),
+                    width=330,
                 ),
             )
         ]
@@ -196,6 +198,7 @@ class Measure:
 
     def _done(self, job: Job) -> None:
         result = job.value
+        self.desk.measured += 1
         where = f"<p>Written: <code>{html.escape(str(self.desk.sensor_file))}</code></p>"
         numbers = f'<div class="scroll" tabindex="0" role="region" aria-label="Results">{result._repr_html_()}</div>'
         self.found[:] = [pn.pane.HTML(numbers + where, **_WIDE)]
