@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from scipy import special
 
 from ..bayer import channel_index
 from ..errors import WorkbenchError
 from ..frames import channels_of, check_cube, take_frames
-from ..statistics import BLOCKS, jackknife_error, leave_one_out, t_factor
+from ..statistics import BLOCKS
+from .darkerrors import errors_to_compare, half_width, misfit, pooled, scatter_terms, spatial_variance
 from .darkframes import Group, SettingRead, clipped, map_sums, medians, read_settings
-from .gain import MISFIT, MISFIT_TO_TELL
 from .heating import in_order_of_time, run_trend, warming
 from .hidden import HIDDEN, from_noise, hidden_row, is_hidden
 from .selection import at_iso, describe, listed, odd_ones_out
@@ -236,25 +235,25 @@ def _slope_row(one: SettingRead, gain: np.ndarray, gain_error: np.ndarray) -> tu
     times, counts = (np.array([getattr(group, name) for group in one.points]) for name in ("exposure", "count"))
     middle = (counts * times).sum() / counts.sum()
     levers = (times - middle) / (counts * (times - middle) ** 2).sum()  # of each frame [1/s]
-    widen, doubt = _misfit(one.points, share)
+    widen, doubt = misfit(one.points, share)
     common = map_sums(one.slope, one.ever_saturated, cell, 1)[:2, :, 0]
     row = {
         "dark_current_common": float((share * gain * common[1] / common[0]).sum()),
         "median": float((share * gain * medians(one.slope, one.saturated, cell)).sum()),
     }
     for unit, factor in (("_adu", np.ones_like(gain)), ("", gain)):
-        terms, freedoms = _scatter(one.points, levers, share * factor)
-        scatter = widen * _half_width(terms, freedoms)
+        terms, freedoms = scatter_terms(one.points, levers, share * factor)
+        scatter = widen * half_width(terms, freedoms)
         by_gain = 0.0 if unit else float(np.linalg.norm(share * gain_error * slope))
         row[f"dark_current{unit}"] = float((share * factor * slope).sum())
         row[f"dark_current{unit}_error"] = float(np.hypot(scatter, by_gain))
     row |= {"dark_current_scatter": scatter}
-    row |= _for_comparison(one, terms * widen**2, freedoms, levers * np.sqrt(counts))
-    spatial, spatial_variance = _spatial_variance(one.points, levers, sums, gain)
+    row |= errors_to_compare(one, terms * widen**2, freedoms, levers * np.sqrt(counts))
+    spatial, of_spatial = spatial_variance(one.points, levers, sums, gain)
     variance = float((share * gain**2 * spatial).sum())
     if variance > 0:
         dcnu = np.sqrt(variance)
-        error = np.sqrt(((share * gain**2) ** 2 * spatial_variance).sum()) / (2 * dcnu)
+        error = np.sqrt(((share * gain**2) ** 2 * of_spatial).sum()) / (2 * dcnu)
         by_gain = np.linalg.norm(share * gain * gain_error * spatial) / dcnu
         row |= {"dcnu": dcnu, "dcnu_error": float(np.hypot(error, by_gain))}
     by_noise, by_noise_error, adu = from_noise(one.points, share, gain)
@@ -288,9 +287,9 @@ def _signal_row(
     points, levers = [group], np.array([1 / group.count])
     if zero is not None:
         points, levers = [group, zero], np.array([1 / group.count, -1 / zero.count])
-    pooled = _pooled([*one.groups, *([zero] if zero else [])])
+    others = pooled([*one.groups, *([zero] if zero else [])])
     for unit, factor, factor_error in (("_adu", np.ones(channels), 0 * gain_error), ("", gain, gain_error)):
-        scatter = _half_width(*_scatter(points, levers, factor / channels, pooled))
+        scatter = half_width(*scatter_terms(points, levers, factor / channels, others))
         by_gain = float(np.linalg.norm(factor_error * value)) / channels if unit == "" else 0.0
         row[f"dark_signal{unit}"] = float((factor * value).mean())
         row[f"dark_signal{unit}_error"] = float(np.hypot(scatter, by_gain))
@@ -299,119 +298,6 @@ def _signal_row(
     along = run_trend(group.means @ (gain / channels))
     row |= {"trend": along.change, "trend_error": along.error, "_trend": along}
     return row
-
-
-def _pooled(groups: list[Group]) -> list[Group]:
-    """The groups whose frames' scatter can be measured."""
-    return [group for group in groups if group.count > 1]
-
-
-def _scatter(
-    points: list[Group], levers: np.ndarray, weight: np.ndarray, others: list[Group] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return each group's part of the variance of Σ lever · (weighted frame mean), and its degrees of freedom.
-
-    From the scatter of the frames' means within the group; a single frame takes the pooled variance of `others`
-    (the points that have more), NaN where there are none.
-    """
-    others = _pooled(points) if others is None else others
-    terms, freedoms = [], []
-    for group, lever in zip(points, levers, strict=True):
-        variance, freedom = _pooled_variance([group] if group.count > 1 else others, weight)
-        terms.append(lever**2 * group.count * variance)
-        freedoms.append(freedom)
-    return np.array(terms), np.array(freedoms, float)
-
-
-def _pooled_variance(groups: list[Group], weight: np.ndarray) -> tuple[float, int]:
-    freedom = sum(group.count - 1 for group in groups)
-    squares = sum(float(np.var(group.means @ weight, ddof=1)) * (group.count - 1) for group in groups)
-    return (squares / freedom if freedom else np.nan), freedom
-
-
-def _half_width(terms: np.ndarray, freedoms: np.ndarray) -> float:
-    """Return half the 68 % interval of a sum of measured variances (Welch and Satterthwaite)."""
-    total = float(terms.sum())
-    return float(np.sqrt(total)) * t_factor(_freedom(terms, freedoms)) if total > 0 else total
-
-
-def _freedom(terms: np.ndarray, freedoms: np.ndarray) -> float:
-    some = terms > 0
-    return float(terms.sum() ** 2 / (terms[some] ** 2 / freedoms[some]).sum()) if some.any() else np.inf
-
-
-def _for_comparison(one: SettingRead, terms: np.ndarray, freedoms: np.ndarray, levers: np.ndarray) -> dict[str, float]:
-    """Return standard errors from the darks, and from the bias frames, which other temperatures share."""
-    shared = np.array([group is one.bias for group in one.points])
-    return {
-        "own_error": float(np.sqrt(terms[~shared].sum())),
-        "own_freedom": _freedom(terms[~shared], freedoms[~shared]),
-        "own_lever": float(np.linalg.norm(levers[~shared])),
-        "bias_error": float(np.sqrt(terms[shared].sum())),
-        "bias_freedom": float(freedoms[shared].sum()) if shared.any() else np.inf,
-    }
-
-
-def _misfit(points: list[Group], weight: np.ndarray) -> tuple[float, str]:
-    """Return by how much to widen the error where the signal is not proportional to exposure, and what to say."""
-    variance, freedom = _pooled_variance(_pooled(points), weight)
-    if len(points) < 3 or not variance > 0:
-        return 1.0, ""
-    counts, times = (np.array([getattr(group, name) for group in points], float) for name in ("count", "exposure"))
-    level = np.array([group.steady @ weight for group in points])
-    line = np.polynomial.Polynomial.fit(times, level, 1, w=np.sqrt(counts))
-    off = level - line(times)
-    ratio = float((counts * off**2).sum() / (len(points) - 2) / variance)
-    chance = special.fdtrc(len(points) - 2, freedom, ratio)
-    if not chance < MISFIT:
-        return 1.0, ""
-    if not chance < MISFIT_TO_TELL:
-        return np.sqrt(ratio), ""
-    worst = times[np.argmax(np.abs(off) * np.sqrt(counts))]
-    return np.sqrt(ratio), (
-        "the dark signal at {where} is not proportional to exposure"
-        f" (worst at {worst:g} s), so the error of the dark current is widened; darks that were not equally warm do "
-        "this"
-    )
-
-
-def _spatial_variance(
-    points: list[Group], levers: np.ndarray, sums: np.ndarray, gain: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return each channel's variance of the slope map without temporal noise [ADU²/s²], and its variance.
-
-    A pixel's temporal noise is in the map with T = Σ lever² · count · half-variance; a single frame's half-variance is
-    taken on the line through those of the other groups against exposure (shot noise grows with it).  The error is for
-    these very pixels: of the map's variance S² + T, Var = (4 S²T + 2 T² + 4 τ m₃ + 2 τ²S²)/n, where the last two terms
-    are the greater shot noise of hot pixels, τ = Σ lever² · count · exposure/g, m₃ the map's third central moment; and
-    of T, by a jackknife over blocks.  NaN where T cannot be told.
-    """
-    measured = [group for group in points if group.count > 1]
-    noise = {id(group): group.noise for group in measured}
-    channels = sums.shape[1]
-    for group in points:
-        if group.count > 1:
-            continue
-        times = np.array([other.exposure for other in measured])
-        if np.unique(times).size < 2:
-            return np.full(channels, np.nan), np.full(channels, np.nan)
-        values = np.stack([other.noise.reshape(-1) for other in measured])
-        fit = np.polynomial.polynomial.polyfit(times, values, 1)
-        noise[id(group)] = np.polynomial.polynomial.polyval(group.exposure, fit).reshape(channels, -1)
-    carried = [lever**2 * group.count for lever, group in zip(levers, points, strict=True)]
-    temporal = sum(factor * noise[id(group)] for factor, group in zip(carried, points, strict=True))  # (channel, block)
-    shot = sum(factor * group.exposure for factor, group in zip(carried, points, strict=True)) / gain
-    weight = sums[0] / sums[0].sum(axis=1, keepdims=True)
-    without = leave_one_out(weight * temporal, axis=1) / leave_one_out(weight, axis=1)
-    temporal_error = jackknife_error(without, axis=1)
-    temporal = (weight * temporal).sum(axis=1)
-    n, s, s2, s3 = sums.sum(axis=2)
-    mean = s / n
-    spatial = (s2 - s**2 / n) / (n - 1) - temporal
-    third = s3 / n - 3 * mean * s2 / n + 2 * mean**3
-    of_map = 4 * np.maximum(spatial, 0) * temporal + 2 * temporal**2
-    of_hot = 4 * shot * np.maximum(third, 0) + 2 * shot**2 * np.maximum(spatial, 0)
-    return spatial, (of_map + of_hot) / n + temporal_error**2
 
 
 def _doubts(one: SettingRead) -> list[str]:

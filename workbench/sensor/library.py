@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from itertools import islice
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import xarray as xr
 from scipy import optimize, special
 
-from ..bayer import channel_index
 from ..darklibrary import law_factor
 from ..errors import WorkbenchError
 from ..frames import check_cube, one_value, take_frames
 from ..statistics import QUANTISATION_VARIANCE, t_factor
-from ..streams import counted, lazy_frames, stream_frames
 from .dark import check_alike
-from .darkframes import Group, clipped, read_group
 from .gain import MISFIT
 from .law import inverse_temperature
-from .selection import at_iso, describe, group_frames
+from .libraryframes import USUAL_DOUBLING, GroupRead, pixel_maps, read_darks
+from .selection import at_iso, describe
 
-_USUAL = 6.0  # K: the doubling by which darks are ordered before it is known
-_MOST_TEMPERATURES = 8  # maps held at once
 _SUBTRACTED = 0.5  # of what the noise says the mean must show, or the camera takes the mean off
 _TOLD = 4.0  # of χ²: a law that is worse by more is not the sensor's
 _LAWS = {"doubling": "doubling temperature", "arrhenius": "activation energy"}
-
-
-class _Read(NamedTuple):
-    """A group of equal darks, or the bias frames, read."""
-
-    group: Group
-    temperature: float  # NaN for bias frames
-    timed: float  # its exposure as its temperature's map has it; 0 for bias frames
-    kelvin: int  # number of that map; -1 for bias frames
-    weight: float  # frames over the temporal variance of a pixel [1/ADU²]
-    variance: float  # that variance, mean of the channels [ADU²]
-    pixels: int
 
 
 def fit_dark_library(
@@ -110,7 +91,7 @@ def fit_dark_library(
     if bias is not None:
         same = bias["iso"].values == iso if math.isfinite(iso) else np.isnan(bias["iso"].values)
         bias = take_frames(bias, same) if same.any() else None
-    reads, sums, kelvins = _read(dark, bias, progress)
+    reads, sums, kelvins = read_darks(dark, bias, progress)
     warm, times, counts, weight = (
         np.array(column, float)
         for column in zip(*((r.temperature, r.group.exposure, r.group.count, r.weight) for r in reads), strict=True)
@@ -126,7 +107,7 @@ def fit_dark_library(
     value = fits[chosen].value
     factor = np.ones(len(kelvins)) if chosen == "none" else law_factor(chosen, value, kelvins, reference)
     seconds = np.array([read.timed * factor[read.kelvin] if read.kelvin >= 0 else 0.0 for read in reads])
-    offset, current = _maps(sums, seconds, weight, factor)
+    offset, current = pixel_maps(sums, seconds, weight, factor)
     read_variance, slope = _noise(reads, seconds, factors)
     hidden = 0.0
     if subtracts:
@@ -180,112 +161,6 @@ def fit_dark_library(
     )
 
 
-class _Sums(NamedTuple):
-    """Σwy, Σwty for each temperature, over the groups that a pixel has, and how many it lost."""
-
-    plain: np.ndarray
-    timed: list[np.ndarray]
-    lost: np.ndarray
-
-
-def _read(dark: xr.DataArray, bias: xr.DataArray | None, progress: Any) -> tuple[list[_Read], _Sums, np.ndarray]:
-    """Read all frames in one stream, the most intense first, and sum them up; return the maps' temperatures too."""
-    groups = group_frames(dark, "temperature", "exposure")
-    warm = np.array([setting["temperature"] for setting, _ in groups])
-    kelvins, member = _binned(warm)
-    intensity = [s["exposure"] * 2 ** (np.nan_to_num(s["temperature"]) / _USUAL) for s, _ in groups]
-    order = np.argsort(intensity, kind="stable")[::-1]
-    lazy = lazy_frames(dark)
-    wanted = [lazy[i] for number in order for i in groups[number][1]]
-    if bias is not None:
-        wanted += list(lazy_frames(bias))
-    stream = counted(stream_frames(wanted), progress, len(wanted))
-    shape = dark.shape[1:]
-    sums = _Sums(np.zeros(shape, np.float32), [np.zeros(shape, np.float32) for _ in kelvins], np.zeros(shape, np.uint8))
-    reads: list[_Read] = []
-    for number in order:
-        setting, frames = groups[number]
-        kelvin, exposure = int(member[number]), setting["exposure"]
-        apart = setting["temperature"] - kelvins[kelvin]
-        timed = exposure * 2 ** ((0.0 if np.isnan(apart) else apart) / _USUAL)
-        names = tuple(dark["filename"].values[frames])
-        _take(stream, dark, names, exposure, sums, reads, (setting["temperature"], timed, kelvin))
-    if bias is not None:
-        _take(stream, bias, tuple(bias["filename"].values), 0.0, sums, reads, (math.nan, 0.0, -1))
-    for _ in stream:  # nothing is left; lets the bar close
-        pass
-    if not reads:
-        raise WorkbenchError(
-            "all darks are clipped at zero: the camera subtracts its black level before saving; use firmware or a "
-            "setting that keeps the offset"
-        )
-    return reads, sums, kelvins
-
-
-def _binned(warm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the temperatures of the maps, at most a handful, and the number of its map for each group."""
-    for width in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 1e9):
-        place = np.nan_to_num(warm, nan=1e6) if width == 0 else np.round(np.nan_to_num(warm, nan=1e6) / width)
-        values, member = np.unique(place, return_inverse=True)
-        if values.size <= _MOST_TEMPERATURES:
-            break
-    member = member.reshape(-1)
-    return np.array([warm[member == k].mean() for k in range(values.size)]), member
-
-
-def _take(
-    stream: Iterator[np.ndarray],
-    cube: xr.DataArray,
-    names: tuple[str, ...],
-    exposure: float,
-    sums: _Sums,
-    reads: list[_Read],
-    where: tuple[float, float, int],
-) -> None:
-    """Read one group and add it to the sums, unless it is clipped at zero."""
-    pattern, white = cube.attrs["cfa_pattern"], cube.attrs["white_level"]
-    group, total, saturated = read_group(
-        islice(stream, len(names)), names, exposure, pattern, white, saturated_before=sums.lost > 0
-    )
-    if clipped(group):
-        return
-    variance = float(np.nanmean(group.noise)) if group.count > 1 else _within(total, channel_index(pattern))
-    variance = max(variance, QUANTISATION_VARIANCE)
-    weight = group.count / variance
-    temperature, timed, kelvin = where
-    total /= np.float32(group.count)
-    _add(total, saturated, np.float32(weight), np.uint8(len(reads) + 1), sums.lost, sums.plain, sums.timed)
-    if kelvin >= 0:
-        total *= np.float32(weight * timed)
-        sums.timed[kelvin] += total
-        sums.timed[kelvin][saturated] = 0
-    reads.append(_Read(group, temperature, timed, kelvin, weight, variance, total.size))
-
-
-def _within(picture: np.ndarray, cell: np.ndarray) -> float:
-    """Return the variance of a single frame's pixels, from neighbours of one colour: a little high, but known."""
-    step = cell.shape[0]
-    difference = picture[::step, step::step] - picture[::step, :-step:step]
-    return float((1.4826 * np.median(np.abs(difference))) ** 2 / 2)
-
-
-def _add(
-    mean: np.ndarray,
-    saturated: np.ndarray,
-    weight: np.float32,
-    number: np.uint8,
-    lost: np.ndarray,
-    plain: np.ndarray,
-    timed: list[np.ndarray],
-) -> None:
-    """Add a group's mean to Σwy; where it saturates, forget this group and those before."""
-    plain += mean * weight
-    if saturated.any():
-        lost[saturated] = number
-        for picture in (plain, *timed):
-            picture[saturated] = 0
-
-
 def _enough(times: np.ndarray, warm: np.ndarray) -> None:
     """Say what to shoot where offset, dark current and law cannot be told apart."""
     darks = times > 0
@@ -314,7 +189,7 @@ class _Law(NamedTuple):
 
 
 def _sensor(
-    reads: list[_Read],
+    reads: list[GroupRead],
     times: np.ndarray,
     warm: np.ndarray,
     reference: float,
@@ -337,7 +212,9 @@ def _sensor(
     several = counts > 1
     subtracts = False
     if several.sum() > 1:
-        nominal = times * 2 ** ((np.nan_to_num(warm) - (reference if math.isfinite(reference) else 0.0)) / _USUAL)
+        nominal = times * 2 ** (
+            (np.nan_to_num(warm) - (reference if math.isfinite(reference) else 0.0)) / USUAL_DOUBLING
+        )
         spread = noise * np.sqrt(2 / (pixels * np.maximum(freedom, 1)))
         rising, rising_error = _line(nominal[several], noise[several], 1 / spread[several] ** 2)[1:]
         growing, growing_error = _line(nominal, level, 1 / expected**2)[1:]
@@ -380,7 +257,7 @@ def _sensor(
     return fits, chosen, subtracts
 
 
-def _other(fits: dict[str, _Law], chosen: str, reads: list[_Read]) -> list:
+def _other(fits: dict[str, _Law], chosen: str, reads: list[GroupRead]) -> list:
     """Return the law that was not chosen, where these darks cannot tell the two apart: name, constant, level."""
     others = [law for law in fits if law != chosen]
     if not others or not fits[others[0]].level > 0:
@@ -455,7 +332,7 @@ def _line(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[float, floa
     return float((weight * y).sum() / total) - slope * middle, slope, float(lever**-0.5)
 
 
-def _noise(reads: list[_Read], seconds: np.ndarray, factors: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _noise(reads: list[GroupRead], seconds: np.ndarray, factors: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Return each channel's variance of a frame without dark current [ADU²] and what an ADU of dark signal adds [ADU].
 
     The second is 1/g, from the gain where it is known, else from the noise's growth over that of the level.
@@ -478,7 +355,7 @@ def _noise(reads: list[_Read], seconds: np.ndarray, factors: np.ndarray | None) 
     return read_variance, slope if factors is None else 1 / np.asarray(factors, float)
 
 
-def _wander(reads: list[_Read]) -> float:
+def _wander(reads: list[GroupRead]) -> float:
     """Return the standard deviation of whole frames from their group's mean [ADU]: offset and temperature wander."""
     freedom = sum(read.group.count - 1 for read in reads)
     squares = sum(
@@ -487,31 +364,3 @@ def _wander(reads: list[_Read]) -> float:
         if read.group.count > 1
     )
     return math.sqrt(squares / freedom) if freedom else 0.0
-
-
-def _maps(sums: _Sums, seconds: np.ndarray, weight: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return offset and dark current of every pixel, in the memory of the sums."""
-    crossed = sums.timed[0]
-    crossed *= np.float32(factor[0])
-    for picture, f in zip(sums.timed[1:], factor[1:], strict=True):
-        picture *= np.float32(f)
-        crossed += picture
-    moments = [np.append(np.cumsum((weight * seconds**k)[::-1])[::-1], 0.0) for k in range(3)]
-    _solve(sums.plain, crossed, sums.lost, *moments)
-    return sums.plain, crossed
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def _solve(plain, crossed, lost, s0, s1, s2):
-    for i in range(plain.shape[0]):
-        for j in range(plain.shape[1]):
-            k = lost[i, j]
-            determinant = s0[k] * s2[k] - s1[k] * s1[k]
-            if determinant <= 1e-9 * s0[k] * s2[k]:
-                plain[i, j] = np.nan
-                crossed[i, j] = np.nan
-                continue
-            y, xy = np.float64(plain[i, j]), np.float64(crossed[i, j])
-            d = (s0[k] * xy - s1[k] * y) / determinant
-            crossed[i, j] = d
-            plain[i, j] = (y - d * s1[k]) / s0[k]
