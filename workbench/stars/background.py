@@ -1,0 +1,145 @@
+"""The plane that is searched for stars, and the sky in it."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from ..bayer import offsets
+
+
+def half_green(mosaic: np.ndarray, cfa_pattern: str) -> np.ndarray:
+    """Return the half-size green plane of a mosaic (mean of G1 and G2), float32; a mono frame as it is.
+
+    Examples
+    --------
+    >>> half_green(np.arange(16.0).reshape(4, 4), "RGGB")
+    array([[ 2.5,  4.5], [10.5, 12.5]], dtype=float32)
+    """
+    if cfa_pattern == "mono":
+        return np.ascontiguousarray(mosaic, np.float32)
+    place = offsets(cfa_pattern)
+    height, width = mosaic.shape[0] // 2 * 2, mosaic.shape[1] // 2 * 2
+    first, second = (
+        mosaic[row:height:2, column:width:2].astype(np.float32) for row, column in map(place.get, ("G1", "G2"))
+    )
+    return (first + second) * np.float32(0.5)
+
+
+def green_blur(cfa_pattern: str) -> tuple[float, float, float]:
+    """Return what `half_green` adds to a star's covariance (xx, xy, yy) [px²], for `find_stars`.
+
+    Two pixels half a diagonal apart from their middle, each integrating over itself.
+
+    Examples
+    --------
+    >>> green_blur("GRBG")
+    (0.3333333333333333, 0.25, 0.3333333333333333)
+    """
+    if cfa_pattern == "mono":
+        return 1 / 12, 0.0, 1 / 12
+    return 1 / 3, 0.25 if cfa_pattern[0] == "G" else -0.25, 1 / 3
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+def clipped_stats(values):
+    """Return location and standard deviation of a run of float32 values, clipped at three sigma.
+
+    Starts from the median and MAD of a sample of 63 values, so that stars and nebula do not lead it astray, and
+    does not sort the rest.  NaNs are left out.  The deviation is divided by 0.98660, that of a normal distribution
+    cut at three sigma.
+    """
+    size = values.size
+    step = max(1, size // 63)
+    sample = np.empty(64, np.float32)
+    count = 0
+    for index in range(step // 2, size, step):
+        value = values[index]
+        if value == value and count < 64:
+            sample[count] = value
+            count += 1
+    if count < 5:
+        return np.nan, np.nan, 0
+    chosen = np.sort(sample[:count])
+    centre = np.float32(chosen[count // 2])
+    sigma = np.float32(1.4826) * np.sort(np.abs(chosen - centre))[count // 2] * np.float32(1.3)
+    used = 0
+    for _ in range(4):
+        reach = np.float32(3.0) * sigma
+        total = np.float32(0.0)
+        square = np.float32(0.0)
+        inside = np.float32(0.0)
+        for index in range(size):
+            difference = values[index] - centre
+            kept = np.float32(1.0) if abs(difference) <= reach else np.float32(0.0)
+            difference = difference if abs(difference) <= reach else np.float32(0.0)
+            inside += kept
+            total += difference
+            square += difference * difference
+        if inside < 5:
+            break
+        mean = total / inside
+        used = int(inside)
+        sigma = np.float32(np.sqrt(max(square / inside - mean * mean, np.float32(0.0))) / np.float32(0.98660))
+        centre = centre + mean
+    return centre, sigma, used
+
+
+@numba.njit(nogil=True, cache=True)
+def _blocks(plane, block, level, noise):
+    rows, columns = level.shape
+    height, width = plane.shape
+    scratch = np.empty(block * block, np.float32)
+    for row in range(rows):
+        top, bottom = row * height // rows, (row + 1) * height // rows
+        for column in range(columns):
+            left, right = column * width // columns, (column + 1) * width // columns
+            count = 0
+            for y in range(top, min(bottom, top + block)):
+                for x in range(left, min(right, left + block)):
+                    scratch[count] = plane[y, x]
+                    count += 1
+            level[row, column], noise[row, column], _ = clipped_stats(scratch[:count])
+
+
+def block_background(plane: np.ndarray, block: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Return background level and noise (standard deviation) in blocks of a plane, both in its units.
+
+    Each block (about `block` x `block` pixels) is clipped at three sigma until stars are gone; a block without
+    five finite pixels is NaN.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> level, noise = block_background(rng.normal(100, 5, (128, 128)).astype("float32"), block=32)
+    >>> level.shape, float(level.mean().round()), float(noise.mean().round())
+    ((4, 4), 100.0, 5.0)
+    """
+    shape = tuple(max(1, -(-size // block)) for size in plane.shape)
+    level, noise = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    _blocks(np.ascontiguousarray(plane, np.float32), block, level, noise)
+    return level, noise
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+def subtract(plane, level, out):
+    """Take a map of block levels, interpolated linearly between block centres, from a plane; NaN becomes 0."""
+    height, width = plane.shape
+    rows, columns = level.shape
+    left = np.empty(width, np.int64)
+    part = np.empty(width, np.float32)
+    line = np.empty(columns, np.float32)
+    for x in range(width):
+        position = min(max((x + 0.5) * columns / width - 0.5, 0.0), columns - 1.0)
+        left[x] = min(int(position), max(columns - 2, 0))
+        part[x] = position - left[x]
+    for y in range(height):
+        position = min(max((y + 0.5) * rows / height - 0.5, 0.0), rows - 1.0)
+        top = min(int(position), max(rows - 2, 0))
+        down = np.float32(position - top)
+        for column in range(columns):
+            line[column] = level[top, column] + down * (level[min(top + 1, rows - 1), column] - level[top, column])
+        for x in range(width):
+            begin = line[left[x]]
+            value = plane[y, x] - (begin + part[x] * (line[min(left[x] + 1, columns - 1)] - begin))
+            out[y, x] = value if value == value else 0.0
