@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from .. import charts
+from .live import Moving
 
 
 def noise_budget(sensor: xr.Dataset) -> Any:
@@ -41,6 +42,6 @@ def noise_budget(sensor: xr.Dataset) -> Any:
     return pn.Column(
         pn.Row(*rows[:3]),
         pn.Row(*rows[3:]),
-        pn.panel(pn.bind(charts.noise_budget, sensor, **options)),
+        Moving(pn.bind(charts.noise_budget, sensor, **options)),
         name="Noise budget",
     )

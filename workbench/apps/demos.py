@@ -348,8 +348,8 @@ def gain_one_frame(
         [
             theme.panel(
                 elements, title=f"ISO {iso:g}: the gain from each light level", log="x", legend="bottom_left",
-                ylim=(0, level * 1.25),
-            ).opts(width=780, backend="bokeh")
+                ylim=(0, level * 1.25), width=780,
+            )
         ]
     )  # fmt: skip
 

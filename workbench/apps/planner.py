@@ -16,6 +16,7 @@ from ..frames import make_cube
 from ..plan import hours, plan_subs, star_shapes, tracking
 from ..plan.subs import read_out_noise
 from .lessons import fit, live_text
+from .live import Moving
 
 _SHAPE = (256, 384)
 _FWHM = 2.6  # px
@@ -97,7 +98,7 @@ def planner(sensor: xr.Dataset, background: xr.Dataset) -> Any:
     return pn.Column(
         pn.Row(sky, penalty, longest),
         live_text(pn.bind(answer, sensor, background, sky, penalty, longest)),
-        pn.panel(pn.bind(lambda *chosen: fit(subs_under(sensor, background, *chosen)), sky, penalty, longest)),
+        Moving(pn.bind(subs_under, sensor, background, sky, penalty, longest), fit),
         name="Subs",
     )
 

@@ -20,6 +20,7 @@ from ..charts import theme
 from ..errors import WorkbenchError
 from ..frames import make_cube
 from ..stack import explain, inspect_pixel, rejection_trial
+from .live import Moving
 
 _SHAPE = (256, 384)
 _DARKS = theme.dimension("darks in the master")
@@ -187,6 +188,7 @@ def pixel_explorer(lights: xr.Dataset, y: int, x: int, channel: str = "G") -> An
     colour = pn.widgets.RadioButtonGroup(options=names, value=channel if channel in names else names[0])
     k = pn.widgets.FloatSlider(label="threshold [σ], 0: each method's own", start=0, end=8, step=0.5, value=0)
 
+    @lru_cache(maxsize=4)  # chart and table ask for the same
     def looked_at(y: int, x: int, channel: str, k: float) -> xr.Dataset:
         own = k == 0
         methods = ("noise", "sigma", "winsorized", "linear-fit", "mad", *(("esd", "percentile") if own else ()))
@@ -198,7 +200,7 @@ def pixel_explorer(lights: xr.Dataset, y: int, x: int, channel: str = "G") -> An
     at = (row, column, colour, k)
     return pn.Column(
         pn.Row(row, column, colour, k),
-        pn.panel(pn.bind(lambda *at: charts.pixel_decisions(looked_at(*at)), *at)),
+        Moving(pn.bind(lambda *at: charts.pixel_decisions(looked_at(*at)), *at)),
         pn.panel(pn.bind(table, *at)),
         name="One pixel",
     )

@@ -131,9 +131,10 @@ def _pieces(steps: xr.Dataset, side: int = 96) -> list[hv.Overlay]:
     panels = []
     for data, title in zip(shown, ("As read", "Calibrated"), strict=True):
         limits = (middle - 3 * spread, middle + 8 * spread)
-        image = picture(data[::-1], (x, y + tall, x + wide, y), dims=(COLUMN, ROW), value=value, limits=limits)
+        style = {"dims": (COLUMN, ROW), "value": value, "limits": limits, "label": title}
+        image = picture(data[::-1], (x, y + tall, x + wide, y), **style)
         frame = {"xlim": (x, x + wide), "ylim": (y, y + tall), "ratio": wide / tall, "invert_y": True}
-        panels.append(panel([image.relabel(title)], title=title, legend=None, **frame))
+        panels.append(panel([image], title=title, legend=None, **frame))
     return panels
 
 
@@ -194,10 +195,10 @@ def _residual(audit: xr.Dataset, one: xr.Dataset) -> hv.Overlay:
         float(audit["by"][0]) - half,
     )
     reach = max(2.0, float(np.nanpercentile(np.abs(left - 100), 95)))
-    image = picture(
-        left[::-1], bounds, dims=(COLUMN, ROW), value=SKY, cmap="viridis", limits=(100 - reach, 100 + reach)
-    )
-    elements: list[Any] = [image.relabel("background")]
+    limits = (100 - reach, 100 + reach)
+    style = {"dims": (COLUMN, ROW), "value": SKY, "cmap": "viridis", "limits": limits, "label": "background"}
+    image = picture(left[::-1], bounds, **style)
+    elements: list[Any] = [image]
     around = np.linspace(0, 2 * np.pi, 40)
     for place in range(audit.sizes["mote"]):
         mote = audit.isel(mote=place)

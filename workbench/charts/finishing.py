@@ -62,9 +62,10 @@ def background(model: xr.Dataset, channel: str | None = None) -> hv.Layout:
     panels = []
     for data, title in ((cells, "Between the stars"), (surface, f"The model: {model.attrs['method']}")):
         values, bounds = _shown(data)
-        image = picture(values, bounds, dims=(COLUMN, ROW), value=value, limits=limits, cmap="viridis")
+        style = {"dims": (COLUMN, ROW), "value": value, "limits": limits, "cmap": "viridis", "label": title}
+        image = picture(values, bounds, **style)
         marks = _marks(cells, model["is_sky"].values) if data is cells else []
-        panels.append(_frame(image.relabel(title), title, marks))
+        panels.append(_frame(image, title, marks))
     return layout(panels)
 
 

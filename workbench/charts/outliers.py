@@ -87,14 +87,15 @@ def _methods_side_by_side(trial: xr.Dataset) -> hv.Overlay:
     spread = 1.4826 * float(np.nanmedian(np.abs(small - middle)))
     limits = middle - 3 * spread, middle + max(6 * spread, float(trial.attrs["noise"]))
     whole = tall * len(shown)
-    image = picture(small[::-1], (0, whole, width, 0), dims=(COLUMN, ROW), value=LIGHT, limits=limits)
+    shape = {"dims": (COLUMN, ROW), "value": LIGHT, "limits": limits, "label": "stacks"}
+    image = picture(small[::-1], (0, whole, width, 0), **shape)
     style = {"dims": (COLUMN, ROW), "colour": "#ffd166", "align": ("left", "top"), "size": 12}
     notes = [
         note(0.02 * width, (place + 0.04) * tall, METHOD_NAMES.get(name, name), **style)
         for place, name in enumerate(shown)
     ]
     frame = {"xlim": (0, width), "ylim": (0, whole), "ratio": width / whole, "invert_y": True}
-    return panel([image.relabel("stacks"), *notes], title="One planted satellite", legend=None, **frame)
+    return panel([image, *notes], title="One planted satellite", legend=None, **frame)
 
 
 def pixel_decisions(pixel: xr.Dataset) -> hv.Layout:

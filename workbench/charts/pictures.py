@@ -114,8 +114,8 @@ def dark_subtraction(subtraction: xr.Dataset) -> hv.Layout:
     panels = []
     for name, title in (("before", "Before"), ("subtracted", "The master dark"), ("after", "After")):
         values, bounds = _shown(parts[name])
-        image = picture(values, bounds, dims=(COLUMN, ROW), value=value, limits=(low, high))
-        panels.append(_frame(image.relabel(name), title))
+        image = picture(values, bounds, dims=(COLUMN, ROW), value=value, limits=(low, high), label=name)
+        panels.append(_frame(image, title))
     return layout(panels)
 
 

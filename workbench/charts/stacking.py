@@ -167,9 +167,10 @@ def stack_before_after(pair: xr.Dataset) -> hv.Layout:
     ratio = (bounds[2] - bounds[0]) / (bounds[1] - bounds[3])
     panels = []
     for name, title in (("light", "One calibrated light"), ("stack", f"{pair.attrs['frames']} lights stacked")):
-        image = picture(pair[name].values[::-1], bounds, dims=(COLUMN, ROW), value=LIGHT, limits=limits)
+        style = {"dims": (COLUMN, ROW), "value": LIGHT, "limits": limits, "label": name}
+        image = picture(pair[name].values[::-1], bounds, **style)
         span = {"xlim": (bounds[0], bounds[2]), "ylim": (bounds[3], bounds[1]), "ratio": ratio, "invert_y": True}
-        panels.append(panel([image.relabel(name)], title=title, legend=None, **span))
+        panels.append(panel([image], title=title, legend=None, **span))
     return layout(panels)
 
 

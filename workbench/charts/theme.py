@@ -225,10 +225,12 @@ def shapes(outlines, *, fill: str, edge: str = INK) -> hv.Polygons:
     )
 
 
-def picture(data, bounds, *, dims, value, cmap: str = "gray", limits: tuple[float, float] | None = None) -> hv.Image:
+def picture(
+    data, bounds, *, dims, value, cmap: str = "gray", limits: tuple[float, float] | None = None, label: str = ""
+) -> hv.Image:
     """Show a reduced frame, its first row on top, with a colour bar that carries the unit."""
     low, high = limits if limits is not None else (float(data.min()), float(data.max()))
-    image = hv.Image(data, bounds=bounds, kdims=list(dims), vdims=value.clone(range=(low, high)))
+    image = hv.Image(data, bounds=bounds, kdims=list(dims), vdims=value.clone(range=(low, high)), label=label)
     bar = {"title": value.pprint_label, "title_text_font_style": "normal", "title_text_font_size": "12px"}
     bar |= {"title_text_font": FONT, "title_text_color": INK, "height": 10, "major_label_text_font": FONT}
     return styled(
@@ -252,6 +254,7 @@ def panel(
     ratio: float | None = None,
     grid: bool | None = None,
     invert_y: bool = False,
+    width: int = WIDTH,
 ) -> hv.Overlay:
     """Put elements into one pair of axes in the house style.
 
@@ -267,6 +270,8 @@ def panel(
         Width by height of the data area where that matters (a picture, a drawing).
     grid
         Whether to draw a grid; by default where `ratio` is not given.
+    width
+        On the page [px].
 
     Raises
     ------
@@ -297,7 +302,7 @@ def panel(
         overlay,
         {
             **common,
-            "width": WIDTH,
+            "width": width,
             "height": height,
             "show_grid": grid,
             "fontsize": {key: f"{size}px" for key, size in sizes.items()},

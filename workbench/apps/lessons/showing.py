@@ -13,6 +13,7 @@ from ...charts import theme
 from ...charts.registry import REGISTRY
 from ...results import is_simulated
 from ...runs import Characterization
+from ..live import Moving
 
 WIDTH = 820
 _BESIDE = 0.86  # of the size of a panel
@@ -33,7 +34,7 @@ def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.vie
     above = [pn.Row(*controls)] if controls else []
     words = pn.pane.Markdown(f"{caption} {label}", styles={"color": theme.MUTED}, width=WIDTH, margin=(0, 10))
     bound = not isinstance(chart, (hv.core.Dimensioned, pn.viewable.Viewable))
-    shown = pn.panel(pn.bind(fit, chart)) if bound else fit(chart)
+    shown = Moving(chart, fit) if bound else fit(chart)
     return pn.Column(*above, shown, words)
 
 

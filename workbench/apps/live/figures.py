@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,9 +16,13 @@ from bokeh.models import FactorRange
 from ...charts import theme
 from ...charts.house.finish import eight_bits, mark_log_axis, scale_bar
 
-_KINDS = (hv.Scatter, hv.Curve, hv.ErrorBars, hv.Area, hv.Histogram, hv.Labels, hv.Rectangles, hv.Segments,
+_KINDS = (hv.Scatter, hv.Curve, hv.ErrorBars, hv.Area, hv.Histogram, hv.Bars, hv.Labels, hv.Rectangles, hv.Segments,
           hv.Polygons, hv.Image)  # fmt: skip
-_FREE = ("title", "xlim", "ylim")  # options of a panel that may change in place
+# options that may change in place: of a panel, and of an element, with the properties of its glyph
+_FREE = dict.fromkeys(("title", "xlim", "ylim"))
+_LOOKS = {"color": "line_color", "line_color": "line_color", "line_width": "line_width", "line_dash": "line_dash",
+          "fill_color": "fill_color", "size": "size"}  # fmt: skip
+_GLYPHS = ("glyph", "hover_glyph", "muted_glyph", "nonselection_glyph", "selection_glyph")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +59,10 @@ def dressed(parts: Iterable[Sheet], hooks: Iterable[Any]) -> hv.Layout:
     with theme.drawn_by("bokeh"):
         for sheet, hook in zip(parts, hooks, strict=True):
             elements = [
-                one.opts(backend="bokeh", clone=True, **options) if options else one
+                one.opts(backend="bokeh", clone=True, **deepcopy(options))  # HoloViews empties some of them
                 for one, options in zip(sheet.elements, sheet.options, strict=True)
             ]
-            own = sheet.own | {"hooks": [*sheet.own.get("hooks", []), hook]}
+            own = deepcopy(sheet.own) | {"hooks": [*sheet.own.get("hooks", []), hook]}
             panels.append(hv.Overlay(elements).opts(backend="bokeh", **own))
         return theme.layout(panels)
 
@@ -65,10 +70,10 @@ def dressed(parts: Iterable[Sheet], hooks: Iterable[Any]) -> hv.Layout:
 def suits(drawn: Sheet, now: Sheet) -> list[int] | None:
     """Return where each drawn element stands in the chart as it is now, -1 for one that is gone; None if not possible.
 
-    It is possible where nothing but data, limits, titles and names differ, or elements are gone: kinds, dimensions and
-    options are the same.
+    It is possible where nothing but data, limits, titles, names, colours and widths differ, or elements are gone;
+    kinds, dimensions and all other options must be the same.
     """
-    if not _alike({**drawn.own, **dict.fromkeys(_FREE)}, {**now.own, **dict.fromkeys(_FREE)}):
+    if not _alike(drawn.own | _FREE, now.own | _FREE):
         return None
     if len(drawn.elements) == len(now.elements) and all(
         _same(drawn, at, now, at) and bool(drawn.elements[at].label) == bool(now.elements[at].label)
@@ -84,16 +89,24 @@ def suits(drawn: Sheet, now: Sheet) -> list[int] | None:
 
 
 def _same(drawn: Sheet, number: int, now: Sheet, at: int) -> bool:
-    """Whether two elements are of one kind, with the same dimensions and options."""
+    """Whether two elements are of one kind, with the same dimensions and options but for their looks."""
     one, other = drawn.elements[number], now.elements[at]
     if type(one) is not type(other) or not isinstance(one, _KINDS):
         return False
     dims = ([(dim.name, dim.unit) for dim in element.dimensions()] for element in (one, other))
-    return next(dims) == next(dims) and _alike(drawn.options[number], now.options[at])
+    if next(dims) != next(dims):
+        return False
+    if isinstance(one, hv.Bars) and list(one.dimension_values(0)) != list(other.dimension_values(0)):
+        return False
+    style, changed = drawn.options[number], now.options[at]
+    looks = {name for name in _LOOKS if isinstance(style.get(name), str | float | int)}
+    return _alike(*({k: v for k, v in options.items() if k not in looks} for options in (style, changed))) and all(
+        isinstance(changed.get(name), str | float | int) for name in looks
+    )
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two options are equal; arrays by their values, partial functions by their parts."""
+    """Whether two options are equal; arrays by their values, functions with arguments by these."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(_alike(one[name], other[name]) for name in one)
     if isinstance(one, partial) and isinstance(other, partial):
@@ -102,7 +115,9 @@ def _alike(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(map(_alike, one, other))
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
         return np.array_equal(one, other)
-    return one is other or one == other
+    if one is other or isinstance(one, str | float | int | None):
+        return one is other or (type(one) is type(other) and one == other)
+    return type(one) is type(other) and repr(one) == repr(other)  # some compare to what is neither true nor false
 
 
 def write(plot: Any, drawn: Sheet, now: Sheet, places: list[int], written: Written) -> None:
@@ -130,6 +145,7 @@ def write(plot: Any, drawn: Sheet, now: Sheet, places: list[int], written: Writt
         if not _alike(columns, written.columns.get(number)):
             subplot.handles["source"].data = written.columns[number] = columns
         _rename(plot.state, mark, element.label)
+        _dye(mark, now.options[at])
     for item in (item for legend in plot.state.legend for item in legend.items):
         shown = not item.renderers or any(one not in hidden for one in item.renderers)
         if item.visible != shown:
@@ -141,7 +157,7 @@ def write(plot: Any, drawn: Sheet, now: Sheet, places: list[int], written: Writt
     key = (*reach, *(np.nan if end is None else float(end) for one in limits for end in (one or (None, None))))
     if not np.array_equal(key, written.reach, equal_nan=True):
         written.reach = key
-        _set_limits(plot, now, limits)
+        _set_limits(plot, now, places, limits)
 
 
 def _columns(subplot: Any, element: Any) -> dict[str, list[Any]]:
@@ -152,11 +168,17 @@ def _columns(subplot: Any, element: Any) -> dict[str, list[Any]]:
         scale_bar(subplot, low, high)
         data["image"] = [eight_bits(data["image"][0], low, high)]
         return data
-    return {name: _listed(column) for name, column in data.items()}
+    columns = {name: _listed(column) for name, column in data.items()}
+    if isinstance(element, hv.Bars):  # the colours of the same names
+        columns = {**subplot.handles["source"].data, **columns}
+    return columns
 
 
 def _listed(column: Any) -> Any:
-    return column.tolist() if isinstance(column, np.ndarray) and column.size < 500 else column
+    """Return a column as bokeh may have it: a short one as a list."""
+    if isinstance(column, np.ndarray):
+        return column.tolist() if column.size < 500 else column
+    return list(column)
 
 
 def _extremes(columns: dict[str, Any]) -> list[float]:
@@ -178,12 +200,23 @@ def _rename(figure: Any, mark: Any, label: str) -> None:
                 item.label = value(label)
 
 
-def _set_limits(plot: Any, now: Sheet, limits: tuple[Any, Any]) -> None:
+def _dye(mark: Any, options: dict[str, Any]) -> None:
+    """Give a glyph, in all its states, the colours and the width it has now."""
+    for name, wanted in _LOOKS.items():
+        if isinstance(options.get(name), str | float | int):
+            for glyph in (getattr(mark, one, None) for one in _GLYPHS):
+                there = getattr(glyph, name if hasattr(glyph, name) else wanted, None)
+                if there is not None and there != options[name]:
+                    setattr(glyph, name if hasattr(glyph, name) else wanted, options[name])
+
+
+def _set_limits(plot: Any, now: Sheet, places: list[int], limits: tuple[Any, Any]) -> None:
     """Set the limits of the axes: those given, and for an axis without, what HoloViews would choose."""
     chosen = (np.nan,) * 4
     if None in limits:
-        overlay = hv.Overlay(now.elements)
-        chosen = plot.get_extents(overlay, plot.compute_ranges(overlay, (0,), {}))
+        shown = [(key, now.elements[at]) for key, at in zip(plot.subplots, places, strict=True) if at >= 0]
+        overlay = hv.Overlay(shown)
+        chosen = plot.get_extents(overlay, plot.compute_ranges(hv.HoloMap({0: overlay}), (0,), {}))
     for axis, at, given in (("x", 0, limits[0]), ("y", 1, limits[1])):
         span = plot.handles[f"{axis}_range"]
         if isinstance(span, FactorRange):

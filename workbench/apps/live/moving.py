@@ -7,7 +7,6 @@ differs from the drawn figure is written into it: 10 to 20 ms.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -27,8 +26,8 @@ _WAIT = 5  # ms that a move waits for the next; Panel's 50 are for what takes lo
 class Moving(pn.viewable.Viewer):
     """A chart bound to controls, as `panel.bind` gives it, that is changed rather than drawn anew.
 
-    Where it raises a `WorkbenchError` the chart stays as it was.  What is not made of `charts.theme`'s parts alone is
-    shown anew for each move.
+    Where it raises a `WorkbenchError` the chart stays as it was, and the error's sentence stands below.  What is not
+    made of `charts.theme`'s parts alone is shown anew for each move.
 
     Parameters
     ----------
@@ -45,7 +44,7 @@ class Moving(pn.viewable.Viewer):
         self._plots: list[WeakKeyDictionary[Any, Written]] = []
         self._drawn: list[Sheet] = []
         self._now: list[Sheet] = []
-        self._place = pn.Column()
+        self._place, self._problem = pn.Column(), pn.widgets.StaticText(visible=False)
         self._show(*self._made())
         for owner, names in _controls(bound).items():
             owner.param.watch(self._move, names)
@@ -53,13 +52,17 @@ class Moving(pn.viewable.Viewer):
                 owner._debounce = _WAIT
 
     def __panel__(self) -> pn.Column:
-        return self._place
+        return pn.Column(self._place, self._problem)
 
     def _made(self) -> tuple[Any, list[Sheet]]:
-        """Return the chart for the controls as they are, and its panels."""
+        """Return the chart for the controls as they are, and its panels; of a chart of another make there are none."""
         with theme.noted() as notes:
             chart = self._bound()
-        return chart, sheets(chart, notes)
+        parts = sheets(chart, notes)
+        if not parts and notes:  # some of its options are lost
+            with theme.drawn_by("bokeh"):
+                chart = self._bound()
+        return chart, parts
 
     def _show(self, chart: Any, parts: list[Sheet]) -> None:
         """Draw the chart anew."""
@@ -89,11 +92,15 @@ class Moving(pn.viewable.Viewer):
 
     def _move(self, *_events: Any) -> None:
         """Follow a control."""
-        with contextlib.suppress(WorkbenchError):
-            chart, parts = self._made()
-            with pn.io.hold():
-                self._change(chart, parts)
-            pn.io.push_notebook(self._place)
+        with pn.io.hold():
+            try:
+                made = self._made()
+            except WorkbenchError as problem:
+                self._problem.param.update(value=str(problem), visible=True)
+                return
+            self._problem.param.update(value="", visible=False)
+            self._change(*made)
+        pn.io.push_notebook(self._place)
 
     def _change(self, chart: Any, parts: list[Sheet]) -> None:
         same = len(parts) == len(self._drawn) > 0
@@ -136,7 +143,7 @@ def moving(chart: Callable[..., hv.Layout], **controls: Any) -> Moving:
     >>> dims = theme.dimension("x"), theme.dimension("y")
     >>> def line(slope):
     ...     return theme.layout([theme.panel([theme.line([0, 1], [0, slope], dims=dims)], title=f"slope {slope}")])
-    >>> type(moving(line, slope=slider).__panel__()[0]).__name__
+    >>> type(moving(line, slope=slider).__panel__()[0][0]).__name__
     'HoloViews'
     """
     return Moving(pn.bind(chart, **controls))
