@@ -118,6 +118,10 @@ def of_the_charts(out: Path, program: str) -> int:
             for _ in range(page.evaluate("Math.ceil(document.documentElement.scrollHeight / 600)")):
                 page.mouse.wheel(0, 600)
                 page.wait_for_timeout(250)
+            page.wait_for_function(  # each is drawn as it comes near the view
+                "[...document.querySelectorAll('.chart')].every(one => one.querySelector('[data-drawn]'))",
+                timeout=PATIENCE,
+            )
             page.wait_for_timeout(1500)
             page.evaluate("window.scrollTo(0, 0)")
             page.screenshot(path=out / f"index-{name}.png", full_page=True)

@@ -10,18 +10,33 @@ import pytest
 import workbench as wb
 from workbench.apps import demos
 
+from .controls import MOVES, move_the_main_control
 from .jupyter import Lab, jupyter_lab
 from .watch import chromium
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "03-bias-and-read-noise.ipynb"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+NOTEBOOK = NOTEBOOKS / "03-bias-and-read-noise.ipynb"
+# one whose control is a menu, one that stacks, one whose pictures are HTML; `make screenshots` moves them all
+OTHERS = ("04-gain-against-iso", "11-stack", "13-stretch-and-finish")
+
+
+@pytest.fixture(scope="module")
+def address(require, samples, tmp_path_factory):
+    """JupyterLab on the notebooks, with nothing measured yet."""
+    require("chromium")
+    scratch = tmp_path_factory.mktemp("lab")
+    shutil.copytree(NOTEBOOKS, scratch / "notebooks", ignore=shutil.ignore_patterns("measured", ".ipynb_checkpoints"))
+    (scratch / "cache").mkdir()
+    (scratch / "cache" / "samples").symlink_to(samples)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_CACHE", str(scratch / "cache"))
+        with jupyter_lab(scratch / "notebooks", scratch / "jupyter") as there:
+            yield there
 
 
 @pytest.fixture
-def lab(require, samples, tmp_path):
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
-    shutil.copy(NOTEBOOK, folder)
-    with jupyter_lab(folder, tmp_path / "jupyter") as address, chromium(require("chromium")) as browser:
+def lab(address, require):
+    with chromium(require("chromium")) as browser:
         yield Lab(browser.new_page(viewport={"width": 1400, "height": 1000}), address)
 
 
@@ -89,3 +104,21 @@ def test_a_reader_runs_a_notebook_and_plays_with_it(lab, samples):
     assert not lab.errors()
     assert not lab.refused, "the notebook asked for something that is not on this machine"
     assert not lab.complaints
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_control_is_moved_and_a_figure_shows_other_numbers(lab, name):
+    lab.open(f"{name}.ipynb")
+    cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4).cells
+    lab.run_all(sum(cell.cell_type == "code" for cell in cells))
+    assert move_the_main_control(lab, name)
+    assert not lab.errors()
+    assert not lab.refused
+    assert not lab.complaints
+
+
+def test_every_notebook_has_a_main_control():
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        text, _ = MOVES[path.stem]
+        assert sum(text in cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code") == 1

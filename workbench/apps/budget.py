@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from .. import charts
+from .lessons import fit
 from .live import Moving
 
 
@@ -42,6 +43,6 @@ def noise_budget(sensor: xr.Dataset) -> Any:
     return pn.Column(
         pn.Row(*rows[:3]),
         pn.Row(*rows[3:]),
-        Moving(pn.bind(charts.noise_budget, sensor, **options)),
+        Moving(pn.bind(charts.noise_budget, sensor, **options), fit),
         name="Noise budget",
     )

@@ -304,8 +304,8 @@ def hot_pixels(result: Any) -> Words:
     saturated = f"{lost} of them, gold, saturate. " if lost else ""
     return Words(
         f"How many in a million pixels exceed a dark current, {_of(hot)}; {above:,.0f} of {total:,} pixels lie above "
-        f"{quantity(5 * typical)} {unit}, five times the lowest shown. The dots are the {hot.sizes['point']} hottest "
-        f"are. {saturated}{source(result)}",
+        f"{quantity(5 * typical)} {unit}, five times the lowest shown. The dots are the {hot.sizes['point']} "
+        f"hottest. {saturated}{source(result)}",
         "Left, a curve on logarithmic axes that falls steeply and then runs out slowly: few pixels are very hot. "
         "Right, the hottest pixels as dots scattered at random over the frame.",
     )

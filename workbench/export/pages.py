@@ -256,6 +256,7 @@ def index(
     figures: Sequence[tuple[str, Figure, Sequence[str]]],
     missing: Sequence[tuple[str, str, str]],
     note: str = "",
+    order: Sequence[str] = (),
 ) -> str:
     """Return one page with all figures, under their headings.
 
@@ -267,8 +268,11 @@ def index(
         The heading, title and reason of each chart that was not drawn.
     note
         Whose data it is.
+    order
+        Of the headings; those that it does not name come last.
     """
-    headings = list(dict.fromkeys([heading for heading, *_ in figures] + [heading for heading, *_ in missing]))
+    used = [heading for heading, *_ in (*figures, *missing)]
+    headings = dict.fromkeys([*(heading for heading in order if heading in used), *used])
     body = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(note)}</p>" if note else ""]
     links = "\n".join(f'<li><a href="#{one.id}">{html.escape(one.title)}</a></li>' for _, one, _ in figures)
     body.append(f'<nav aria-label="Charts"><ul>\n{links}\n</ul></nav>')
@@ -283,7 +287,7 @@ def index(
                 body.append(f'<p class="files">{names}</p>')
         for where, name, why in missing:
             if where == heading:
-                body.append(f"<p>{html.escape(name)}: not drawn, {html.escape(why)}.</p>")
+                body.append(f"<p>{html.escape(name.rstrip('?'))}: not drawn, {html.escape(why)}.</p>")
         body.append("</section>")
     scripts = "\n".join(f'<script src="{one.id}.js"></script>' for _, one, _ in figures)
     return _whole(title, "\n".join(part for part in body if part), scripts)

@@ -149,7 +149,7 @@ def _index(charts: list[Chart], written: Written, drawn: list[Any], characteriza
     camera = getattr(characterization, "camera", "")
     simulated = getattr(characterization, "simulated", False)
     note = f"{'Simulated data' if simulated else 'Measured with'}: {camera}." if camera else ""
-    return pages.index("The charts", drawn, missing, note)
+    return pages.index("The charts", drawn, missing, note, [chart.heading for chart in charts])
 
 
 def _put(path: Path, content: bytes) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ..errors import WorkbenchError
 from .background import METHODS, background_model, evaluate_background, model_means, remove_background

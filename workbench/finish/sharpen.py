@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import xarray as xr
 from scipy import fft, ndimage
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ..errors import WorkbenchError
 from ..stars import FWHM_PER_SIGMA

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import xarray as xr
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ..errors import StageError, WorkbenchError
 from ..files import check_folder, check_target, whole_file

@@ -10,7 +10,7 @@ import xarray as xr
 
 from ..gain import ISO, READ_ELECTRONS, _channels, _iso_limits, _iso_ticks, _series, _with_iso
 from ..theme import CHANNEL_COLOUR, INK, MUTED, REFERENCE, dimension, layout, line, panel, points, steps
-from ..words import Words, quantity, source
+from ..words import Words, listing, quantity, source
 
 STOPS = dimension("dynamic range", "stops")
 FULL_WELL = dimension("full well", "e⁻")
@@ -152,6 +152,13 @@ def dynamic_range_words(result: Any) -> Words:
         if methods == {"white level"}
         else "The scale's end is measured on saturated flats. "
     )
+    unknown = [
+        str(one["channel"].item()) for _, one in wells.groupby("channel") if not one["full_well"].notnull().any()
+    ]
+    if unknown:
+        stated += (
+            f"{listing(unknown)} {'is' if len(unknown) == 1 else 'are'} not shown: no flat is bright enough there. "
+        )
     return Words(
         f"Left: full well over read noise, in factors of two; right: the electrons at which a pixel saturates. "
         f"{ends}. {stated}{source(result)}",
