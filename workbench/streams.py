@@ -14,6 +14,7 @@ from typing import Any
 import dask
 import numpy as np
 import xarray as xr
+from dask.local import get_sync
 from tqdm.auto import tqdm
 
 from .buffers import FrameBuffers, frame_buffers
@@ -75,7 +76,7 @@ def in_threads(function: Callable[[Any], Any], items: Iterable[Any], workers: in
 def _compute(buffers: FrameBuffers, frame: Any) -> np.ndarray:
     if dask.is_dask_collection(frame):
         with frame_buffers(buffers):
-            frame = dask.compute(frame, scheduler="synchronous")[0]
+            frame = dask.compute(frame, scheduler=get_sync)[0]  # in this thread; its name would search for a cluster
     array = np.asarray(frame)
     return array.reshape(array.shape[-2:])  # a chunk of a cube has the frame's axis still
 

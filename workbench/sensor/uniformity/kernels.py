@@ -126,3 +126,29 @@ def _sum(first, second, pixels, by_row, by_column):
         for x in range(columns):
             by_column[0, x] += one[x]
             by_column[1, x] += other[x]
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def flatten(mean, half, y2, x2, lens, own, noise):
+    """Divide two pictures by the light A (1 + a₂ρ² + a₄ρ⁴), ρ² = y2 + x2, into `own` and `noise`."""
+    for y in range(mean.shape[0]):
+        for x in range(mean.shape[1]):
+            rho2 = y2[y] + x2[x]
+            light = lens[0] * (np.float32(1) + rho2 * (lens[1] + lens[2] * rho2))
+            own[y, x] = mean[y, x] / light
+            noise[y, x] = half[y, x] / light
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def relate(own, noise, smooth, y2, x2, lens):
+    """Turn `own` into its departure from `smooth` and `noise` into that share of it; return Σ 1/(smooth · light)²."""
+    total = 0.0
+    for y in range(own.shape[0]):
+        for x in range(own.shape[1]):
+            rho2 = y2[y] + x2[x]
+            light = lens[0] * (np.float32(1) + rho2 * (lens[1] + lens[2] * rho2))
+            inverse = np.float32(1) / smooth[y, x]
+            own[y, x] = own[y, x] * inverse - np.float32(1)
+            noise[y, x] *= inverse
+            total += np.float64(np.square(inverse / light))
+    return total

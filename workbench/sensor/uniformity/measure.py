@@ -13,8 +13,9 @@ from ...bayer import channel_index
 from ...errors import WorkbenchError
 from ...frames import channels_of, check_cube, take_frames
 from ...streams import in_threads, lazy_frames, stream_frames
-from ...vignetting import fit_lens
+from ...vignetting import Lens, fit_lens
 from ..selection import at_iso, describe, group_frames, same_iso
+from .kernels import flatten, relate
 from .parts import INNER, MARGIN, PARTS, SMALLEST, Spatial, common_parts, highpass, inner_lowpass, lowpass, root
 from .stacks import FrameStack, stack_frames
 
@@ -253,15 +254,16 @@ def _own_response(stack: FrameStack, channel: int) -> _Own | None:
     mean, half = stack.plane("mean", channel), stack.plane("half_difference", channel)
     if min(mean.shape) < SMALLEST:
         return None
-    model = _illumination(mean)
-    flattened = mean / model
-    smooth = inner_lowpass(flattened)
-    noise = highpass(half / model)
-    noise /= smooth
-    own = flattened[INNER] / smooth
-    own -= 1
-    smooth *= model[INNER]
-    return _Own(own, noise, float(np.mean(np.square(np.reciprocal(smooth)), dtype=float)))
+    lens, scale = _illumination(mean)
+    rows, columns = ((np.arange(side, dtype=np.float32) + 0.5) / scale - 0.5 for side in mean.shape)
+    own, noise = (np.empty(mean.shape, np.float32) for _ in range(2))
+    terms = np.array([lens.level, lens.a2, lens.a4], np.float32)
+    y2, x2 = (((rows - lens.centre_y) / lens.reach) ** 2, ((columns - lens.centre_x) / lens.reach) ** 2)
+    flatten(mean, half, y2, x2, terms, own, noise)
+    smooth = inner_lowpass(own)
+    own, noise = own[INNER], highpass(noise)
+    inverse_square = relate(own, noise, smooth, y2[MARGIN:-MARGIN], x2[MARGIN:-MARGIN], terms)
+    return _Own(own, noise, inverse_square / own.size)
 
 
 def _dust(responses: list[np.ndarray]) -> np.ndarray:
@@ -294,17 +296,16 @@ def _spread(values: np.ndarray) -> float:
     return 1.4826 * float(np.median(np.abs(values[::stride, ::stride])))
 
 
-def _illumination(plane: np.ndarray) -> np.ndarray:
-    """Return the vignetting model of a plane: what it leaves is even enough for the high-pass, however small the frame.
+def _illumination(plane: np.ndarray) -> tuple[Lens, int]:
+    """Return the vignetting model of a plane in blocks of so many pixels a side.
 
-    The smoothing of a strongly curved picture is off by a part of its curvature.
+    What it leaves is even enough for the high-pass, however small the frame: the smoothing of a strongly curved
+    picture is off by a part of its curvature.
     """
     size = max(1, min(plane.shape) // _BLOCKS)
     rows, columns = (side // size for side in plane.shape)
     blocks = plane[: rows * size, : columns * size].reshape(rows, size, columns, size).mean(axis=(1, 3), dtype=float)
-    lens = fit_lens(blocks)
-    y, x = ((np.arange(side, dtype=np.float32) + 0.5) / size - 0.5 for side in plane.shape)
-    return np.asarray(lens(y[:, None], x[None, :]), np.float32)
+    return fit_lens(blocks), size
 
 
 def _flat_stack(flat: xr.DataArray, dark: FrameStack | None, black: Any, progress: Any) -> FrameStack:
