@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from tests.browser.watch import chromium, serious_faults
 from workbench.cli import main
 from workbench.errors import WorkbenchError
 from workbench.export.report import MOST_BYTES, write_report
@@ -60,7 +61,7 @@ def test_every_number_of_the_table_is_there_with_its_error(page, result):
     error = float(result.sensor.gain_error.isel(iso=0, channel=1))
     told = [
         (float(value), float(spread))
-        for value, spread in re.findall(r"<td>(\d+\.\d+) ± (\d+\.\d+)</td>", text)
+        for value, spread in re.findall(r"<td>(\d+\.\d+) ±\s(\d+\.\d+)</td>", text)
     ]  # fmt: skip
     assert any(abs(value - float(gain)) < 0.01 and abs(spread / error - 1) < 0.06 for value, spread in told)
 
@@ -100,6 +101,18 @@ def test_what_thin_data_do_not_give_is_named_with_what_to_shoot(small_samples, t
     assert re.search(r"Not measured: [^<]*From ISO to gain[^<]*Shoot two equal flats", text)
     assert "?." not in "".join(re.findall(r"<li>(.*?)</li>", text))
     assert "<td>Is the black level kept?</td>" in text
+
+
+@pytest.mark.browser
+def test_on_a_phone_answers_stand_below_their_questions(page, require):
+    with chromium(require("chromium")) as browser:
+        view = browser.new_page(viewport={"width": 390, "height": 850}, color_scheme="dark")
+        view.goto(page.as_uri())
+        wide = view.evaluate("[...document.querySelectorAll('.scroll')].filter(one => one.scrollWidth > 620).length")
+        words = view.locator("table:has(td.words) td.words").first.bounding_box()
+        assert wide == 0
+        assert words["x"] + words["width"] <= 390
+        assert serious_faults(view) == []
 
 
 def test_the_command_and_its_mistakes(small_samples, tmp_path, result):

@@ -33,10 +33,17 @@ DARK = {
     theme.CHANNEL_COLOUR["mono"]: "#b4bcc4",
     theme.SERIES[-1]: "#b0b0b0",
 }
-_WIDGETS = (
-    f":host {{ font-size: 14px; }} .bk-input {{ color: {theme.INK}; background-color: {_WHITE}; }} "
-    ".bk-btn-primary, .bk-btn-primary:hover { background-color: #00639c; border-color: #00639c; color: white; }"
-)
+_WIDGETS = f"""
+:host {{ font-size: 14px; color: {theme.INK}; }}
+.bk-input {{ color: {theme.INK}; background-color: {_WHITE}; border-color: {theme.MUTED}; }}
+select.bk-input:not([multiple]) {{ background-image: linear-gradient(45deg, transparent 50%, {theme.INK} 50%),
+  linear-gradient(-45deg, transparent 50%, {theme.INK} 50%);
+  background-position: right 12px center, right 7px center; background-size: 5px 5px; }}
+.bk-btn-default, .bk-btn-default:hover {{
+  color: {theme.INK}; background-color: {theme.GRID}; border-color: {theme.MUTED}; }}
+.bk-btn-primary, .bk-btn-primary:hover {{ background-color: #00639c; border-color: #00639c; color: white; }}
+:focus-visible {{ outline: 2px solid {theme.CHANNEL_COLOUR["B"]} !important; outline-offset: 2px !important; }}
+"""
 _NEAR = Path(__file__).with_name("drawing.js")
 _BESIDE = """(() => {
   const script = document.currentScript;
