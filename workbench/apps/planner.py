@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import holoviews as hv
@@ -64,6 +65,13 @@ def answer(
     """
     here = brighter(background, sky)
     plan = plan_subs(sensor, here, penalty=penalty / 100, longest=longest)
+    return _in_words(plan, sensor, background, here, snr, target)
+
+
+def _in_words(
+    plan: xr.Dataset, sensor: xr.Dataset, background: xr.Dataset, here: xr.Dataset, snr: float, target: float
+) -> str:
+    """Say what a plan says, under the background as it was measured and as it is here."""
     iso, length = plan.attrs["best_iso"], plan.attrs["best_length"]
     worst = str(plan["channel"].values[int(np.nanargmax(plan["needed"].sel(iso=iso).values))])
     one = background.sel(channel=worst)
@@ -95,10 +103,21 @@ def planner(sensor: xr.Dataset, background: xr.Dataset) -> Any:
     longest = pn.widgets.DiscreteSlider(
         label="the mount's limit [s]", options=[10, 20, 30, 60, 120, 300, 600], value=600
     )
+
+    @lru_cache(maxsize=4)  # chart and words ask for the same
+    def plan(sky: float, penalty: float, longest: float) -> tuple[xr.Dataset, xr.Dataset]:
+        here = brighter(background, sky)
+        return plan_subs(sensor, here, penalty=penalty / 100, longest=longest), here
+
+    def words(*chosen: float) -> str:
+        planned, here = plan(*chosen)
+        return _in_words(planned, sensor, background, here, 10.0, 10.0)
+
+    controls = (sky, penalty, longest)
     return pn.Column(
-        pn.Row(sky, penalty, longest),
-        live_text(pn.bind(answer, sensor, background, sky, penalty, longest)),
-        Moving(pn.bind(subs_under, sensor, background, sky, penalty, longest), fit),
+        pn.Row(*controls),
+        live_text(pn.bind(words, *controls)),
+        Moving(pn.bind(lambda *chosen: charts.sub_length(plan(*chosen)[0]), *controls), fit),
         name="Subs",
     )
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import holoviews as hv
 import numpy as np
+import pandas as pd
 from bokeh.core.properties import value
 from bokeh.models import FactorRange
+from holoviews.core.util import dimension_sanitizer
 
 from ...charts import theme
 from ...charts.house.finish import eight_bits, mark_log_axis, scale_bar
@@ -36,10 +38,14 @@ class Sheet:
 
 @dataclass
 class Written:
-    """What stands in a figure, so that nothing is sent twice: each element's columns, and the extremes of all."""
+    """What stands in a figure, so that nothing is sent twice: each element's columns, name and looks, and the limits.
 
-    columns: dict[int, dict[str, list[Any]]] = field(default_factory=dict)
-    reach: tuple[float, ...] = ()
+    Limits that a chart does not give follow from the extremes along their axis, and from what is shown: ``reach``.
+    """
+
+    columns: dict[int, dict[str, Any]] = field(default_factory=dict)
+    looks: dict[int, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    reach: tuple[Any, ...] = ()
 
 
 def sheets(chart: Any, notes: theme.Notes) -> list[Sheet]:
@@ -120,7 +126,7 @@ def _alike(one: Any, other: Any) -> bool:
     return type(one) is type(other) and repr(one) == repr(other)  # some compare to what is neither true nor false
 
 
-def write(plot: Any, drawn: Sheet, now: Sheet, places: list[int], written: Written) -> None:
+def write(plot: Any, now: Sheet, places: list[int], written: Written) -> None:
     """Write a chart as it is now into the figure of the drawn one.
 
     Parameters
@@ -130,7 +136,8 @@ def write(plot: Any, drawn: Sheet, now: Sheet, places: list[int], written: Writt
     places
         From `suits`.
     """
-    reach: list[float] = []
+    limits = tuple(tuple(now.own.get(name) or (None, None)) for name in ("xlim", "ylim"))
+    extremes: dict[str, list[float]] = {axis: [] for axis, given in zip("xy", limits, strict=True) if None in given}
     hidden = set()
     for number, (subplot, at) in enumerate(zip(plot.subplots.values(), places, strict=True)):
         mark = subplot.handles.get("glyph_renderer", subplot.handles.get("glyph"))
@@ -139,13 +146,16 @@ def write(plot: Any, drawn: Sheet, now: Sheet, places: list[int], written: Writt
         if at < 0:
             hidden.add(mark)
             continue
-        element = now.elements[at]
+        element, looks = now.elements[at], (now.elements[at].label, now.options[at])
         columns = _columns(subplot, element)
-        reach += _extremes(columns)
-        if not _alike(columns, written.columns.get(number)):
+        for axis in extremes:
+            extremes[axis] += _extremes(columns, axis, element)
+        if not _equal(columns, written.columns.get(number)):
             subplot.handles["source"].data = written.columns[number] = columns
-        _rename(plot.state, mark, element.label)
-        _dye(mark, now.options[at])
+        if written.looks.get(number) != looks:
+            _rename(plot.state, mark, element.label)
+            _dye(mark, now.options[at])
+            written.looks[number] = looks
     for item in (item for legend in plot.state.legend for item in legend.items):
         shown = not item.renderers or any(one not in hidden for one in item.renderers)
         if item.visible != shown:
@@ -153,15 +163,18 @@ def write(plot: Any, drawn: Sheet, now: Sheet, places: list[int], written: Writt
     title = now.own.get("title", "")
     if plot.state.title.text != title:
         plot.state.title.text = title
-    limits = tuple(now.own.get(name) for name in ("xlim", "ylim"))
-    key = (*reach, *(np.nan if end is None else float(end) for one in limits for end in (one or (None, None))))
-    if not np.array_equal(key, written.reach, equal_nan=True):
-        written.reach = key
+    reach = (limits, places, [(min(ends), max(ends)) for ends in extremes.values() if ends])
+    if reach != written.reach:
+        written.reach = reach
         _set_limits(plot, now, places, limits)
 
 
-def _columns(subplot: Any, element: Any) -> dict[str, list[Any]]:
+def _columns(subplot: Any, element: Any) -> dict[str, Any]:
     """Return an element's data by bokeh's columns, as HoloViews would have it, in lists: short ones travel faster."""
+    there = subplot.handles["source"].data
+    known = _known(element)
+    if known.keys() >= there.keys():
+        return {name: _listed(known[name]) for name in there}
     data = subplot.get_data(element, {}, {})[0]
     if isinstance(element, hv.Image):
         low, high = element.vdims[0].range
@@ -169,9 +182,18 @@ def _columns(subplot: Any, element: Any) -> dict[str, list[Any]]:
         data["image"] = [eight_bits(data["image"][0], low, high)]
         return data
     columns = {name: _listed(column) for name, column in data.items()}
-    if isinstance(element, hv.Bars):  # the colours of the same names
-        columns = {**subplot.handles["source"].data, **columns}
-    return columns
+    return {**there, **columns} if isinstance(element, hv.Bars) else columns  # the colours of the same names stay
+
+
+def _known(element: Any) -> dict[str, np.ndarray]:
+    """Return the columns of points, curves and error bars without HoloViews' help, ten times as fast; else nothing."""
+    if type(element) not in (hv.Scatter, hv.Curve, hv.ErrorBars) or not isinstance(element.data, pd.DataFrame):
+        return {}
+    values = {dim.name: element.data[dim.name].to_numpy() for dim in element.dimensions()}
+    if isinstance(element, hv.ErrorBars):
+        base, middle, error = values.values()
+        return {"base": base, "lower": middle - error, "upper": middle + error}
+    return values | {dimension_sanitizer(name): column for name, column in values.items()}
 
 
 def _listed(column: Any) -> Any:
@@ -181,14 +203,24 @@ def _listed(column: Any) -> Any:
     return list(column)
 
 
-def _extremes(columns: dict[str, Any]) -> list[float]:
-    """Return the lowest and the highest number of each column: limits can change with these only."""
+def _equal(columns: dict[str, Any], there: dict[str, Any] | None) -> bool:
+    """Whether these columns stand there already."""
+    return there is not None and all(
+        column == there[name] if isinstance(column, list) and name != "image" else np.array_equal(column, there[name])
+        for name, column in columns.items()
+    )
+
+
+def _extremes(columns: dict[str, Any], axis: str, element: Any) -> list[float]:
+    """Return the lowest and the highest number along an axis, of each column that lies along it."""
+    along = {element.dimensions()[0].name, "base", "x", "left", "right", "x0", "x1", "xs"}
     found = []
     for name, column in columns.items():
-        flat = np.ravel(column) if name != "image" and len(column) else np.zeros(0)
-        if flat.dtype.kind not in "OUS":
-            good = flat[np.isfinite(flat)]
-            found += [float(good.min()), float(good.max())] if good.size else [np.nan, np.nan]
+        if name == "image" or not len(column) or (name in along) != (axis == "x"):
+            continue
+        flat = np.ravel(column) if name not in ("xs", "ys") else np.concatenate([np.ravel(one) for one in column])
+        good = flat[np.isfinite(flat)] if flat.dtype.kind not in "OUS" else flat[:0]
+        found += [float(good.min()), float(good.max())] if good.size else []
     return found
 
 
@@ -213,7 +245,7 @@ def _dye(mark: Any, options: dict[str, Any]) -> None:
 def _set_limits(plot: Any, now: Sheet, places: list[int], limits: tuple[Any, Any]) -> None:
     """Set the limits of the axes: those given, and for an axis without, what HoloViews would choose."""
     chosen = (np.nan,) * 4
-    if None in limits:
+    if None in limits[0] + limits[1]:
         shown = [(key, now.elements[at]) for key, at in zip(plot.subplots, places, strict=True) if at >= 0]
         overlay = hv.Overlay(shown)
         chosen = plot.get_extents(overlay, plot.compute_ranges(hv.HoloMap({0: overlay}), (0,), {}))
@@ -221,7 +253,7 @@ def _set_limits(plot: Any, now: Sheet, places: list[int], limits: tuple[Any, Any
         span = plot.handles[f"{axis}_range"]
         if isinstance(span, FactorRange):
             continue
-        low, high = given or (chosen[at], chosen[at + 2])
+        low, high = (chosen[n] if end is None else end for n, end in zip((at, at + 2), given, strict=True))
         low, high = (high, low) if now.own.get(f"invert_{axis}axis") else (low, high)
         ends = {"start": low, "end": high, "reset_start": low, "reset_end": high}
         changed = {name: float(end) for name, end in ends.items() if np.isfinite(end) and getattr(span, name) != end}

@@ -44,6 +44,7 @@ class Moving(pn.viewable.Viewer):
         self._plots: list[WeakKeyDictionary[Any, Written]] = []
         self._drawn: list[Sheet] = []
         self._now: list[Sheet] = []
+        self._places: list[list[int]] = []
         self._place, self._problem = pn.Column(), pn.widgets.StaticText(visible=False)
         self._show(*self._made())
         for owner, names in _controls(bound).items():
@@ -86,9 +87,10 @@ class Moving(pn.viewable.Viewer):
             self._write(number, plot)
 
     def _write(self, number: int, plot: Any) -> None:
-        drawn, now, written = self._drawn[number], self._now[number], self._plots[number].get(plot)
+        """Bring a figure up to date."""
+        written = self._plots[number].get(plot)
         if written is not None:
-            write(plot, drawn, now, suits(drawn, now) or [], written)
+            write(plot, self._now[number], self._places[number], written)
 
     def _move(self, *_events: Any) -> None:
         """Follow a control."""
@@ -103,11 +105,11 @@ class Moving(pn.viewable.Viewer):
         pn.io.push_notebook(self._place)
 
     def _change(self, chart: Any, parts: list[Sheet]) -> None:
-        same = len(parts) == len(self._drawn) > 0
-        if not same or any(suits(drawn, now) is None for drawn, now in zip(self._drawn, parts, strict=True)):
+        places = [suits(*both) for both in zip(self._drawn, parts, strict=False)]
+        if len(parts) != len(self._drawn) or not parts or None in places:
             self._show(chart, parts)
             return
-        self._now = parts
+        self._now, self._places = parts, places
         for number, plots in enumerate(self._plots):
             for plot in list(plots):
                 document = plot.state.document
