@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any
 
@@ -63,7 +63,7 @@ def in_threads(function: Callable[[Any], Any], items: Iterable[Any], workers: in
     ahead: deque = deque()
     try:
         for item in items:
-            ahead.append(pool.submit(function, item))
+            ahead.append(pool.submit(copy_context().run, function, item))
             del item  # or it would stay in memory while the next one is made
             if len(ahead) > workers:
                 yield ahead.popleft().result()

@@ -34,18 +34,57 @@ class PlainPixels:
         """Height and width of the visible area."""
         return self.visible_shape or self.full_shape
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the numbers as they are returned, in native byte order."""
+        return np.dtype(self.stored).newbyteorder("=")
+
     def read(self, rows: slice = slice(None), columns: slice = slice(None), area: str = "visible") -> np.ndarray:
-        """Return the pixels of some rows and columns in native byte order; only their pages are read from disk."""
-        pixels = np.memmap(self.path, dtype=self.stored, mode="r", offset=self.offset, shape=self.full_shape)
-        if area == "visible":
-            (top, left), (height, width) = self.margins, self.shape
-            pixels = pixels[top : top + height, left : left + width]
-        pixels = pixels[rows, columns]
-        native = frame_memory(pixels.shape, pixels.dtype.newbyteorder("="))
-        np.copyto(native, pixels)
+        """Return the pixels of some rows and columns in native byte order; no other rows are read from disk."""
+        (height, width), left = (self.shape, self.margins[1]) if area == "visible" else (self.full_shape, 0)
+        first, last, step = rows.indices(height)
+        pixels = self._read_whole_rows(first, max(first, last), area)[::step, left : left + width]
+        return np.ascontiguousarray(pixels[:, columns])
+
+    def read_rows(self, first: int, last: int, out: np.ndarray) -> None:
+        """Read rows of the visible area into a flat array of `dtype`."""
+        if out.dtype.itemsize != self.dtype.itemsize:
+            raise FrameReadError(self.path, f"holds {self.dtype} pixels where {out.dtype} ones were planned")
+        width, left = self.shape[1], self.margins[1]
+        flat = out[: (last - first) * width]
+        if width == self.full_shape[1]:
+            self._fill(first, flat, "visible")
+        else:
+            whole = self._read_whole_rows(first, last, "visible")
+            np.copyto(flat.reshape(-1, width), whole[:, left : left + width])
+
+    def _read_whole_rows(self, first: int, last: int, area: str) -> np.ndarray:
+        rows = frame_memory((last - first, self.full_shape[1]), self.dtype)
+        self._fill(first, rows.reshape(-1), area)
+        return rows
+
+    def _fill(self, first: int, flat: np.ndarray, area: str) -> None:
+        """Fill a flat array with whole rows of the file, from row `first` of the area.
+
+        Ordinary reads, not a memory map: mapped pages count as this process's memory, and cost more than their copy.
+        """
+        stored = np.dtype(self.stored)
+        above = self.margins[0] if area == "visible" else 0
+        wanted, got = memoryview(flat.view(np.uint8)), 0
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(self.offset + (above + first) * self.full_shape[1] * stored.itemsize)
+                while got < len(wanted):
+                    count = file.readinto(wanted[got:])
+                    if not count:
+                        raise FrameReadError(self.path, "is cut short: it ended while it was being read")
+                    got += count
+        except OSError as problem:
+            raise FrameReadError(self.path, f"cannot be read: {problem.strerror or problem}") from problem
+        if not stored.isnative:
+            flat.byteswap(inplace=True)
         if self.flip:
-            native ^= native.dtype.type(self.flip)
-        return native
+            flat ^= flat.dtype.type(self.flip)
 
     def require_whole(self) -> PlainPixels:
         """Return these pixels if the file is long enough to hold them."""

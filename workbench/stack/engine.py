@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..align import Transform
-from ..errors import FrameReadError, WorkbenchError
+from ..errors import WorkbenchError
 from ..files import aside
 from ..ingest import PlainPixels
 from . import tile
@@ -114,41 +114,6 @@ def open_planes(folder: Path) -> Planes:
     small = {name: np.load(folder / f"{name}.npy") for name in ("noise", "cell")}
     large = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("base", "dark", "scale")}
     return Planes(**small, **large, white=float(np.load(folder / "white.npy")))
-
-
-def read_rows(pixels: PlainPixels, first: int, last: int, out: np.ndarray) -> None:
-    """Read rows of a frame's visible area into a flat array, in native byte order.
-
-    Ordinary reads, not a memory map: mapped pages would count as this process's memory.
-    """
-    width = pixels.shape[1]
-    full_width = pixels.full_shape[1]
-    stored = np.dtype(pixels.stored)
-    top, left = pixels.margins
-    plain = left == 0 and full_width == width
-    rows = last - first
-    target = out[: rows * width] if plain else np.empty(rows * full_width, out.dtype)
-    wanted = target.view(np.uint8)
-    if stored.itemsize != target.itemsize:
-        raise FrameReadError(pixels.path, f"holds {stored} pixels where {out.dtype} ones were planned")
-    start = pixels.offset + (top + first) * full_width * stored.itemsize
-    try:
-        with open(pixels.path, "rb", buffering=0) as file:
-            got = 0
-            file.seek(start)
-            while got < wanted.size:
-                count = file.readinto(memoryview(wanted)[got:])
-                if not count:
-                    raise FrameReadError(pixels.path, "is cut short: it ended while it was being stacked")
-                got += count
-    except OSError as problem:
-        raise FrameReadError(pixels.path, f"cannot be read: {problem.strerror or problem}") from problem
-    if not stored.isnative:
-        target.byteswap(inplace=True)
-    if pixels.flip:
-        target ^= target.dtype.type(pixels.flip)
-    if not plain:
-        out[: rows * width] = target.reshape(rows, full_width)[:, left : left + width].ravel()
 
 
 class Engine:
@@ -307,7 +272,7 @@ class Engine:
         raw = memory["raw"]
         for number, frame in enumerate(plan.frames):
             if count[number]:
-                read_rows(frame.pixels, int(row0[number]), int(row0[number] + count[number]), raw[starts[number] :])
+                frame.pixels.read_rows(int(row0[number]), int(row0[number] + count[number]), raw[starts[number] :])
         tall, wide = BAND + 2 * tile.RIM, self.tile_width + 2 * tile.RIM
         window = int((bounds[:, part, 2] * 2 * bounds[:, part, 3]).max())
         if "buffers" not in memory or memory["buffers"]["window"].size < window + tile.PADDING:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from ...buffers import frame_memory
+
 
 def smooth_within(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return a picture weighted along columns and rows, of the pixels that have all their neighbours.
@@ -29,7 +31,7 @@ def smooth_within(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     array([[5., 6.]])
     """
     reach = weights.size - 1
-    out = np.empty([max(0, side - reach) for side in picture.shape], picture.dtype)
+    out = frame_memory(tuple(max(0, side - reach) for side in picture.shape), picture.dtype)
     if out.size:
         _smooth(picture, weights.astype(picture.dtype), out)
     return out
@@ -76,6 +78,15 @@ class Products(NamedTuple):
     pixels: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
+
+    def of_halves(self, count: int) -> Products:
+        """Return those of the means of the even and the odd of `count` frames.
+
+        For products of the mean picture and half the difference of the two.
+        """
+        odd = 2 * (count // 2) / count
+        mix = np.array([[1, odd**2, 2 * odd], [1, (2 - odd) ** 2, 2 * odd - 4], [1, odd * (odd - 2), 2 * odd - 2]])
+        return Products(*(mix @ part for part in self))
 
 
 def deviation_products(first: np.ndarray, second: np.ndarray) -> Products:

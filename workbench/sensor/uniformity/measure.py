@@ -10,13 +10,14 @@ import xarray as xr
 from scipy import ndimage
 
 from ...bayer import channel_index
+from ...buffers import frame_memory
 from ...errors import WorkbenchError
 from ...frames import channels_of, check_cube, take_frames
 from ...streams import in_threads, lazy_frames, stream_frames
 from ...vignetting import Lens, fit_lens
 from ..selection import at_iso, describe, group_frames, same_iso
-from .kernels import flatten, relate
-from .parts import INNER, MARGIN, PARTS, SMALLEST, Spatial, common_parts, highpass, inner_lowpass, lowpass, root
+from .kernels import deviation_products, flatten, relate
+from .parts import INNER, MARGIN, PARTS, SMALLEST, Spatial, highpass, inner_lowpass, lowpass, products_in_common, root
 from .stacks import FrameStack, stack_frames
 
 FILTERS = ("none", "highpass")
@@ -206,18 +207,18 @@ def measure_prnu(
     else:
         dusty = _dust([one.own for one in filtered])
         dust[:] = np.count_nonzero(dusty) / dusty.size
-    odd = np.float32(stack.count // 2 * 2 / stack.count)
 
     def measure(channel: int) -> tuple[float, list[Spatial]]:
         level = float(stack.plane("mean", channel).mean(dtype=float))
-        plain = common_parts(*stack.halves(channel))
+        plain = stack.common(channel)
         plain = Spatial(plain.value / level**2, plain.error / level**2)
         found = [_less(plain, _common(dark, channel, filtered=False), 1 / level**2)]
         one = filtered[channel]
         if one is not None:
             one.own[dusty], one.noise[dusty] = 0, 0
             sound = 1 - dust[channel]
-            own = common_parts(one.own + one.noise * odd, one.own - one.noise * (2 - odd), filtered=True)
+            products = deviation_products(one.own, one.noise).of_halves(stack.count)
+            own = products_in_common(products, one.own.shape, filtered=True)
             own = Spatial(own.value / sound, own.error / sound**1.5)  # what is set to zero counts for nothing
             found.append(_less(own, _common(dark, channel, filtered=True), one.inverse_square))
         return level, found
@@ -256,7 +257,7 @@ def _own_response(stack: FrameStack, channel: int) -> _Own | None:
         return None
     lens, scale = _illumination(mean)
     rows, columns = ((np.arange(side, dtype=np.float32) + 0.5) / scale - 0.5 for side in mean.shape)
-    own, noise = (np.empty(mean.shape, np.float32) for _ in range(2))
+    own, noise = (frame_memory(mean.shape, np.float32) for _ in range(2))
     terms = np.array([lens.level, lens.a2, lens.a4], np.float32)
     y2, x2 = (((rows - lens.centre_y) / lens.reach) ** 2, ((columns - lens.centre_x) / lens.reach) ** 2)
     flatten(mean, half, y2, x2, terms, own, noise)

@@ -171,10 +171,14 @@ def common_parts(first: np.ndarray, second: np.ndarray, *, filtered: bool = Fals
     >>> bool(abs(common.value[0] - pattern.var()) < 3 * common.error[0]), round(float(common.error[0]), 3)
     (True, 0.02)
     """
-    rows, columns = first.shape
+    return products_in_common(deviation_products(first, second), first.shape, filtered=filtered)
+
+
+def products_in_common(products: Products, shape: tuple[int, int], *, filtered: bool = False) -> Spatial:
+    """Return what `common_parts` does, from the sums of products of two pictures of that shape."""
+    rows, columns = shape
     size = rows * columns
-    products = deviation_products(first, second)
-    one, other, value = (_split(products, which, first.shape, filtered=filtered) for which in range(3))
+    one, other, value = (_split(products, which, shape, filtered=filtered) for which in range(3))
     left = kept() if filtered else EVERYTHING
     total, row, column, pixel = value
     margin = 2 * MARGIN if filtered else 0

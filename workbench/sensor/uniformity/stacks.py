@@ -17,7 +17,8 @@ from ...bayer import channel_index
 from ...buffers import frame_memory
 from ...errors import WorkbenchError
 from ...streams import counted
-from .parts import Spatial, common_parts, highpass
+from .kernels import deviation_products
+from .parts import Spatial, highpass, products_in_common
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,17 @@ class FrameStack:
         """Return the variances that a channel's two halves have in common (see `common_parts`), found once."""
         key = channel, filtered
         if key not in self._known:
-            halves = self.halves(channel)
-            self._known[key] = common_parts(*(map(highpass, halves) if filtered else halves), filtered=filtered)
+            pictures = self._mean_and_half(channel)
+            if filtered:
+                pictures = tuple(map(highpass, pictures))
+            products = deviation_products(*pictures).of_halves(self.count)
+            self._known[key] = products_in_common(products, pictures[0].shape, filtered=filtered)
         return self._known[key]
+
+    def _mean_and_half(self, channel: int) -> tuple[np.ndarray, np.ndarray]:
+        if self.half_difference is None:
+            raise WorkbenchError("a single frame has no halves; give two or more equal frames")
+        return self.plane("mean", channel), self.plane("half_difference", channel)
 
     def plane(self, name: str, channel: int) -> np.ndarray | None:
         """Return the pixels (a view) of one channel of a picture: ``mean``, ``half_difference`` or ``variance``."""
@@ -72,9 +81,7 @@ class FrameStack:
 
     def halves(self, channel: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the means of the even and of the odd frames in a channel."""
-        if self.half_difference is None:
-            raise WorkbenchError("a single frame has no halves; give two or more equal frames")
-        mean, half = self.plane("mean", channel), self.plane("half_difference", channel)
+        mean, half = self._mean_and_half(channel)
         odd = self.count // 2
         return mean + half * np.float32(2 * odd / self.count), mean - half * np.float32(2 - 2 * odd / self.count)
 
