@@ -247,6 +247,9 @@ class Lab(Watch):
 
     def errors(self) -> list[str]:
         """Return the tracebacks and warnings that any cell has printed."""
-        wrong = ".jp-OutputArea-output[data-mime-type*='error'], .jp-OutputArea-output[data-mime-type*='stderr']"
+        output = ".jp-OutputArea-output"
+        wrong = (
+            f"{output}[data-mime-type*='error'], {output}[data-mime-type*='stderr'], {output}:has-text('Traceback (')"
+        )
         seen = (text.strip() for _ in self.walk() for text in self.page.locator(wrong).all_inner_texts())
         return list(dict.fromkeys(filter(None, seen)))  # a screen shows again what the one before it showed

@@ -50,8 +50,8 @@ def browser(require, tmp_path, request):
             page.screenshot(path=tmp_path / f"end-{number}.png")
 
 
-def open_tab(browser, address: str, **asked: str):
-    page = browser.new_page(viewport={"width": 1300, "height": 1000})
+def open_tab(browser, address: str, *, width: int = 1300, scheme: str = "light", **asked: str):
+    page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=scheme)
     page.set_default_timeout(PATIENCE)
     watch = Watch(page)
     page.goto(f"{address}?{urlencode(asked)}" if asked else address)
@@ -87,6 +87,19 @@ def wait_for_figure(page, title: str) -> None:
         ".some(root => [...root.references()].some(model => model.title?.text === title))",
         arg=title,
     )
+
+
+# what has the focus: its words, and the line around it
+FOCUSED = """() => {
+  let one = document.activeElement;
+  while (one.shadowRoot?.activeElement) one = one.shadowRoot.activeElement;
+  return [one.textContent.trim(), getComputedStyle(one).outlineStyle];
+}"""
+# how a figure of that title is drawn
+DRAWN = """title => Bokeh.documents.flatMap(doc => doc.roots()).flatMap(root => [...root.references()])
+  .filter((model, at, all) => model.title?.text === title && all.indexOf(model) === at)
+  .map(model => ({width: model.frame_width, paper: model.border_fill_color, ink: model.title.text_color,
+                  behind: getComputedStyle(document.body).backgroundColor}))"""
 
 
 @pytest.mark.browser
@@ -144,17 +157,27 @@ def test_from_a_folder_to_a_picture(browser, address, small_samples, tmp_path):
     assert np.allclose(sorted(drawn["G1"]["gain"]), sorted(gains))
     faults["charts"] = serious_faults(page)
 
-    # a tab that closes stops nothing; another one sees what goes on
+    # the keyboard meets the tabs first, and sees where it is
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Tab")
+    assert page.evaluate(FOCUSED) == ["Frames", "solid"]
+
+    # a tab that closes stops nothing; another one, on a phone in the dark, sees what goes on
     go(page, "Stack")
     page.get_by_role("button", name="Calibrate and stack").click()
     page.get_by_role("button", name="Cancel").wait_for()
-    second, second_watch = open_tab(browser, address, folder=str(small_samples), results=str(tmp_path / "results"))
+    asked = {"folder": str(small_samples), "results": str(tmp_path / "results")}
+    second, second_watch = open_tab(browser, address, width=390, scheme="dark", **asked)
     page.close()
     page = second
     go(page, "Stack")
     page.get_by_text(re.compile(r"\d of 3 lights stacked")).wait_for()
     assert (tmp_path / "results" / "stack.fits").is_file()
     wait_for_figure(page, "stack.fits")
+    (shown,) = page.evaluate(DRAWN, "stack.fits")
+    assert shown["width"] < 390
+    assert (shown["paper"], shown["ink"]) == ("#10181f", "#e4eaf0")
+    assert shown["behind"] == "rgb(12, 19, 25)"
     faults["stack"] = serious_faults(page)
 
     go(page, "Same spot")
@@ -162,6 +185,10 @@ def test_from_a_folder_to_a_picture(browser, address, small_samples, tmp_path):
     page.get_by_role("button", name="Calibrate and align").click()
     page.get_by_text(re.compile(r"What \d lights say of column")).wait_for()
     assert re.search(r"kept \([+-]\d", page.get_by_role("region", name="lights say of").inner_text())
+    page.get_by_label("Column", exact=True).filter(visible=True).fill("20")
+    page.keyboard.press("Enter")
+    page.get_by_text(re.compile(r"What \d lights say of column 20, row")).wait_for()
+    page.get_by_text("what is left").wait_for()
     faults["same spot"] = serious_faults(page)
 
     go(page, "Picture")
@@ -172,6 +199,7 @@ def test_from_a_folder_to_a_picture(browser, address, small_samples, tmp_path):
     sums = {one["title"]: one["sum"] for one in pictures(page)}
     assert sums["finished"] != sums["linear"]
     assert (tmp_path / "results" / "picture.png").is_file()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     faults["picture"] = serious_faults(page)
 
     assert {station: found for station, found in faults.items() if found} == {}

@@ -16,8 +16,8 @@ from .watch import chromium
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 NOTEBOOK = NOTEBOOKS / "03-bias-and-read-noise.ipynb"
-# one whose control is a menu, one that stacks, one whose pictures are HTML; `make screenshots` moves them all
-OTHERS = ("04-gain-against-iso", "11-stack", "13-stretch-and-finish")
+# a curve through points, strokes over a frame, pictures in HTML; `make screenshots` moves the control of all
+OTHERS = ("04-gain-against-iso", "10-align", "13-stretch-and-finish")
 
 
 @pytest.fixture(scope="module")
