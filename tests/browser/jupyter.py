@@ -247,9 +247,7 @@ class Lab(Watch):
 
     def errors(self) -> list[str]:
         """Return the tracebacks and warnings that any cell has printed."""
-        output = ".jp-OutputArea-output"
-        wrong = (
-            f"{output}[data-mime-type*='error'], {output}[data-mime-type*='stderr'], {output}:has-text('Traceback (')"
-        )
+        kinds = ("[data-mime-type*='error']", "[data-mime-type*='stderr']", ":has-text('Traceback (')")
+        wrong = ", ".join(f".jp-OutputArea-output{kind}" for kind in kinds)
         seen = (text.strip() for _ in self.walk() for text in self.page.locator(wrong).all_inner_texts())
         return list(dict.fromkeys(filter(None, seen)))  # a screen shows again what the one before it showed
