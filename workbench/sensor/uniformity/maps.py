@@ -138,7 +138,7 @@ def _tally_octaves(values, low, scale, count):
     for y in range(values.shape[0]):
         for x in range(values.shape[1]):
             if values[y, x] > low:
-                place = np.int64(np.ceil(np.log(values[y, x] / low) * scale)) - 1
+                place = np.int64(np.ceil(np.log(np.float32(values[y, x] / low)) * np.float32(scale))) - 1
                 count[min(max(place, 0), count.size - 2)] += 1
 
 
