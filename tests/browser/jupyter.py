@@ -99,8 +99,8 @@ FIGURES = """() => {
   return found;
 }"""
 
-# what the page shows, as numbers: each figure's title with a checksum of all columns of its glyphs, and a checksum of
-# each picture that is HTML
+# what the page shows, as numbers: each figure's title with a checksum of all columns of its visible glyphs, and a
+# checksum of each picture that is HTML
 CONTENT = """() => {
   const found = [];
   const seen = new Set();
@@ -120,7 +120,7 @@ CONTENT = """() => {
       if (model.type === 'Figure' && !seen.has(model.id)) {
         seen.add(model.id);
         sum = 2166136261;
-        for (const one of model.renderers.filter(one => one.data_source)) {
+        for (const one of model.renderers.filter(one => one.visible && one.data_source)) {
           const data = one.data_source.data;
           for (const [name, column] of data instanceof Map ? data : Object.entries(data)) { take(name); take(column); }
         }
