@@ -104,9 +104,9 @@ def views(shape: tuple[int, int]) -> tuple[dict[str, Any], list[dict[str, Any]]]
     return {"title": "view", "kind": "data"}, moves
 
 
-def choices(values: Any, seed: int = 1) -> list[Any]:
-    """Return as many of the values as there are moves, none twice in a row."""
-    rng, values, chosen = np.random.default_rng(seed), list(values), [-1]
+def choices(values: Any, start: Any = None) -> list[Any]:
+    """Return as many of the values as there are moves, none twice in a row, never where the control starts."""
+    rng, values, chosen = np.random.default_rng(1), [value for value in values if value != start], [-1]
     for _ in range(MOVES):
         chosen.append(int(rng.choice([at for at in range(len(values)) if at != chosen[-1]])))
     return [values[at] for at in chosen[1:]]
@@ -127,23 +127,24 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
     frames = wb.open_folder(folder, progress=False)
     result = characterize(folder, progress=False)
 
-    # each level between two pairs of flats, so that every move changes what is fitted
+    # every level lies in another gap between pairs of flats than the one before, and none comes twice: each is a new fit
     one = result.ptc.isel(pair=np.flatnonzero(result.ptc.iso.values == result.ptc.iso.values.min()))
-    levels = np.sort(one.signal.mean("channel").values)
-    levels = [float(level) for level in (levels[1:-1] + levels[2:]) / 2]
-    what, moves = slider("signal to fit [ADU]", [(0, level) for level in choices(levels)])
+    pairs = np.sort(one.signal.mean("channel").values)
+    rng = np.random.default_rng(2)
+    levels = [(0, float(rng.uniform(pairs[gap], pairs[gap + 1]))) for gap in choices(range(1, pairs.size - 1))]
+    what, moves = slider("signal to fit [ADU]", levels)
     yield Case("gain explorer: fit and two panels", "chart", lambda: explore.ptc_explorer(result.ptc), what, moves)
 
-    what, moves = slider("sensor temperature [°C]", choices(range(-20, 40)))
+    what, moves = slider("sensor temperature [°C]", choices(range(-20, 40), 20))
     yield Case("dark explorer", "chart", lambda: explore.dark_explorer(result.dark_law), what, moves)
 
     night = plan(frames, result.sensor, progress=False)
-    what, moves = slider("noise allowed [%]", choices(np.arange(1, 20, 0.5).tolist()))
+    what, moves = slider("noise allowed [%]", choices(np.arange(1, 20, 0.5).tolist(), 5))
     yield Case(
         "planner of sub exposures", "chart", lambda: planner.planner(night.sensor, night.background), what, moves
     )
 
-    what, moves = slider("sensor [°C]", choices(range(-20, 35)))
+    what, moves = slider("sensor [°C]", choices(range(-20, 35), 20))
     yield Case("noise budget", "chart", lambda: budget.noise_budget(result.sensor), what, moves)
 
     count = int((frames.bias.iso == frames.bias.iso[0]).sum())
@@ -154,7 +155,10 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
         return lessons.figure(bound, "The mean of some bias frames.", frames_averaged)
 
     yield Case(
-        "notebook 03: bias frames averaged", "chart", notebook, *slider("frames averaged", choices(range(1, count + 1)))
+        "notebook 03: bias frames averaged",
+        "chart",
+        notebook,
+        *slider("frames averaged", choices(range(1, count + 1), 1)),
     )
 
     frames = wb.open_folder(sample_folder(progress=False), progress=False)
@@ -174,7 +178,7 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
         stacked = pn.widgets.DiscreteSlider(label="frames stacked", options=trials.counts, value=trials.counts[-1])
         return lessons.figure(pn.bind(trials.chart, stacked), "Rejection methods tried.", stacked)
 
-    what, moves = slider(0, choices(range(len(trials.counts))))
+    what, moves = slider(0, choices(range(len(trials.counts)), len(trials.counts) - 1))
     yield Case("notebook 11: rejection trials (known ones)", "chart", rejection, what, moves)
 
     write_charts(result, scratch, only=["shot-noise-demo"], progress=False)
@@ -206,7 +210,7 @@ def picture_cases() -> Iterator[Case]:
     linear = finish.crop(open_linear(path)).load()
     done = finish.finish(linear, progress=False)
     flat = finish.remove_background(linear, done.background)
-    shares = choices(np.linspace(0.05, 1, 20).round(2).tolist())
+    shares = choices(np.linspace(0.05, 0.95, 19).round(2).tolist(), 0.5)
     for name, page, title in (
         ("background, 16 Mpx", lambda: finishing.background_explorer(linear), "share of the model removed"),
         ("colour, 16 Mpx", lambda: finishing.colour_explorer(flat), "green cast removed"),

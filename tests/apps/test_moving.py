@@ -1,4 +1,4 @@
-"""A chart that follows its controls shows what the chart drawn anew would show."""
+"""A chart that follows its controls shows what the chart drawn anew would show, in the figure that was drawn first."""
 
 import holoviews as hv
 import numpy as np
@@ -6,61 +6,180 @@ import panel as pn
 import pytest
 from bokeh.models import Plot as Figure
 
-from workbench.apps import explore
-from workbench.apps.live import moving
-from workbench.charts import theme
+from workbench.apps import explore, stacking
+from workbench.apps.lessons import figure, fit
+from workbench.apps.live import Moving, moving
+from workbench.charts import noise_budget, theme
 from workbench.errors import WorkbenchError
 from workbench.runs import characterize
 
 theme.load_backends()
+DIMS = theme.dimension("x", "s"), theme.dimension("y", "e⁻")
+ROW, COLUMN = theme.dimension("row", "px"), theme.dimension("column", "px")
 
 
 @pytest.fixture(scope="module")
-def ptc(small_samples):
-    return characterize(small_samples, progress=False).ptc
+def result(small_samples):
+    return characterize(small_samples, progress=False)
 
 
 def figures(shown):
-    """The figures of a chart, or of a page that holds one."""
+    """The figures of a chart, or of a page that holds one, by their titles."""
     if isinstance(shown, hv.Layout):
-        return list(hv.Store.renderers["bokeh"].get_plot(shown).state.select({"type": Figure}))
-    return list(pn.panel(shown).get_root().select({"type": Figure}))
+        root = hv.Store.renderers["bokeh"].get_plot(shown).state
+    else:
+        root = pn.panel(shown).get_root()
+    return sorted(root.select({"type": Figure}), key=lambda one: one.title.text)
 
 
-def shown(figure):
-    """The title and the points of a figure, by their sizes."""
-    sources = [renderer.data_source.data for renderer in figure.renderers if renderer.visible]
-    columns = [np.sort(np.concatenate([np.ravel(part) for part in data.values()])) for data in sources if data]
-    return figure.title.text, sorted((column.tolist() for column in columns if column.dtype.kind == "f"), key=len)
+def listed(column):
+    return [
+        np.round(np.ravel(part).astype(float), 9).tolist() if not isinstance(part, str) else part for part in column
+    ]
 
 
-def test_moved_and_drawn_anew_are_the_same(ptc):
-    iso = pn.widgets.Select(options=[200.0, 800.0], value=200.0)
-    levels = pn.widgets.RangeSlider(start=0, end=20000, value=(0, 20000))
+def state(figure):
+    """What a reader sees of a figure."""
+    glyphs = []
+    marks = [*figure.renderers, *(one for one in figure.center if hasattr(one, "source"))]
+    for mark in (mark for mark in marks if mark.visible):
+        source, glyph = getattr(mark, "data_source", None) or mark.source, getattr(mark, "glyph", mark)
+        looks = [getattr(glyph, name, None) for name in ("line_color", "line_width", "fill_color", "size")]
+        if any(len(column) for column in source.data.values()):
+            glyphs.append([type(glyph).__name__, looks, sorted((name, listed(c)) for name, c in source.data.items())])
+    ends = [(span.start, span.end) for span in (figure.x_range, figure.y_range)]
+    names = [item.label.value for legend in figure.legend for item in legend.items if item.visible]
+    bars = [(bar.color_mapper.low, bar.color_mapper.high) for bar in figure.below if hasattr(bar, "color_mapper")]
+    ticks = [getattr(axis.ticker, "ticks", None) for axis in figure.axis]
+    return [figure.title.text, np.round(ends, 9).tolist(), names, ticks, bars, sorted(glyphs, key=repr)]
 
-    def chart(iso, levels):
-        return explore.charts.ptc(*explore.refit(ptc, iso, levels))
 
-    moved = figures(moving(chart, iso=iso, levels=levels))
-    iso.value = 800.0
-    levels.value = (0, 5000)
-    anew = figures(chart(800.0, (0, 5000)))
-    assert len(moved) == len(anew)
-    for one, other in zip(moved, anew, strict=True):
-        assert shown(one) == shown(other)
+def follows(chart, *moves):
+    """Whether the figures drawn first show, after each move, what those drawn anew would show."""
+    control = pn.widgets.Select(options=list(moves), value=moves[0])
+    first = figures(moving(chart, at=control))
+    for at in moves:
+        control.value = at
+        anew = [state(one) for one in figures(chart(at))]
+        now = sorted((state(one) for one in first), key=lambda one: one[0])
+        assert now == anew, at
 
 
-def test_a_mistake_leaves_the_chart_as_it_was():
+def test_the_gain_explorer(result):
+    def chart(at):
+        return explore.charts.ptc(*explore.refit(result.ptc, *at))
+
+    follows(chart, (800.0, (0, 5000)), (800.0, (0, 8000)), (800.0, (0, 4000)), (800.0, (500, 5000)))
+
+
+def test_the_noise_budget(result):
+    def chart(at):
+        return noise_budget(result.sensor, temperature=at, rate=1.0, prnu=0.006, iso=800.0, exposure=60.0)
+
+    follows(chart, 20, -20, 35)
+
+
+def test_the_darks_needed():
+    follows(lambda at: stacking.darks_needed(12.0, 15.0, *at), (16, 50, True), (64, 50, False), (16, 90, True))
+
+
+def every_part(at):
+    """A chart of all that the house style has, the same each time it is asked for."""
+    rng = np.random.default_rng(at)
+    values = np.sort(rng.normal(10, at, 40)) ** 2 + 1
+    line = theme.line(np.arange(40), values, dims=DIMS, label=f"{at} times", width=1 + at, colour=theme.SERIES[at])
+    band = theme.band(np.arange(40), values - at, values + at, dims=DIMS, label="band")
+    points = theme.points(np.arange(4) * at, values[:4], np.full(4, at), dims=DIMS, label="points")
+    counts, edges = np.histogram(values, bins=8)
+    bounds, limits = (0, 0, 8, 6), (0, 2.0 * at)
+    image = theme.picture(rng.normal(at, 1, (6, 8)), bounds, dims=(COLUMN, ROW), value=DIMS[1], limits=limits)
+    corners = [(at, 1, at + 1, 2), (3, 4, 5, 6)]
+    return theme.layout(
+        [
+            theme.panel([band, line, points], title=f"a chart {at}", legend="top_left"),
+            theme.panel([theme.steps(edges, counts + 1, dims=DIMS)], title=f"b histogram {at}"),
+            theme.panel([theme.line(values, values * at, dims=DIMS)], title=f"c logarithmic {at}", log="xy"),
+            theme.panel([image, theme.note(at, 2, f"{at}", dims=DIMS)], title=f"d {at}", ratio=1.3, invert_y=True),
+            theme.panel([theme.boxes(corners, fill="#ffffff"), theme.segments(corners)], title=f"e {at}"),
+            theme.panel([theme.shapes([np.array([(0, 0), (at, 0), (at, 3)])], fill="#000000")], title=f"f {at}"),
+        ]
+    )
+
+
+def test_every_part_of_a_chart():
+    follows(every_part, 1, 2, 5, 1)
+
+
+def some_points(at):
+    there = [theme.points([1.0, 2.0], [at, 2.0], dims=DIMS, label="always")]
+    if at > 1:
+        there.insert(0, theme.points([at], [at], [1.0], dims=DIMS, label="sometimes", colour=theme.SERIES[1]))
+    return theme.layout([theme.panel(there, title=f"{at}")])
+
+
+def test_what_is_gone_is_hidden_and_comes_back():
+    follows(some_points, 3, 1, 2)
+
+
+def test_what_is_new_is_drawn():
+    control = pn.widgets.IntSlider(value=1, start=1, end=9)
+    shown = moving(some_points, at=control)
+    pane = pn.panel(shown)
+    root = pane.get_root()
+    control.value = 4
+    (now,) = root.select({"type": Figure})
+    assert state(now) == state(figures(some_points(4))[0])
+
+
+def test_a_page_opened_later_shows_what_is_now():
+    control = pn.widgets.IntSlider(value=2, start=1, end=9)
+    shown = moving(some_points, at=control)
+    early = figures(shown)
+    control.value = 5
+    late = figures(shown)
+    assert state(early[0]) == state(late[0]) == state(figures(some_points(5))[0])
+    control.value = 7
+    assert state(early[0]) == state(late[0]) == state(figures(some_points(7))[0])
+
+
+def test_a_mistake_leaves_the_chart_as_it_was_and_is_told():
     slider = pn.widgets.IntSlider(value=1, start=0, end=3)
-    dims = theme.dimension("x"), theme.dimension("y")
 
     def line(slope):
         if not slope:
             raise WorkbenchError("no slope")
-        return theme.layout([theme.panel([theme.line([0, 1], [0, slope], dims=dims)], title=f"slope {slope}")])
+        return theme.layout([theme.panel([theme.line([0, 1], [0, slope], dims=DIMS)], title=f"slope {slope}")])
 
-    (figure,) = figures(moving(line, slope=slider))
+    shown = moving(line, slope=slider)
+    (drawn,) = figures(shown)
+    _, told = shown.__panel__()
     slider.value = 3
-    assert figure.title.text == "slope 3"
+    assert drawn.title.text == "slope 3"
     slider.value = 0
-    assert figure.title.text == "slope 3"
+    assert drawn.title.text == "slope 3"
+    assert (told.visible, told.value) == (True, "no slope")
+    slider.value = 2
+    assert drawn.title.text == "slope 2"
+    assert not told.visible
+
+
+def test_a_figure_of_the_course_is_fitted_to_its_place():
+    slider = pn.widgets.IntSlider(value=1, start=1, end=3)
+
+    def two(at):
+        line = theme.line([0, 1], [0, at], dims=DIMS)
+        return theme.layout([theme.panel([line], title=f"{side} {at}") for side in "ab"])
+
+    shown = figure(pn.bind(two, slider), "Two of them.", slider)
+    drawn = figures(shown)
+    slider.value = 3
+    assert [one.title.text for one in drawn] == ["a 3", "b 3"]
+    assert {one.width for one in drawn} == {one.width for one in figures(fit(two(3)))}
+    assert drawn[0].width < theme.WIDTH
+
+
+def test_what_is_no_chart_of_the_house_is_shown_anew():
+    slider = pn.widgets.IntSlider(value=1, start=1, end=3)
+    shown = Moving(pn.bind(lambda at: f"{at} frames", slider))
+    slider.value = 2
+    assert shown.__panel__()[0][0].object == "2 frames"
