@@ -4,6 +4,7 @@ import pytest
 
 from workbench.app.desk import Desk, check_results, results_beside
 from workbench.app.jobs import Runner
+from workbench.app.screen import Drawing, Screen
 from workbench.app.server import free_port, origins
 from workbench.errors import WorkbenchError
 
@@ -63,3 +64,28 @@ def test_a_port_that_is_taken_is_passed_over():
         assert free_port("127.0.0.1", port) != port
     with pytest.raises(WorkbenchError, match="cannot listen there"):
         free_port("203.0.113.7", 5007)
+
+
+def test_drawings_fit_the_screen():
+    phone, unknown, desk = Screen(width=390), Screen(), Screen(width=1400)
+    assert (phone.narrow, unknown.narrow, desk.narrow) == (True, False, False)
+    assert phone.fit(760) < 390 - 60
+    assert unknown.fit(760) == desk.fit(760) == 760
+    assert Screen(width=100).fit(760) == 240
+
+
+def test_a_drawing_takes_the_colours_of_a_dark_page_and_gives_them_back():
+    import holoviews as hv
+    from bokeh.models import Plot
+
+    from workbench.charts import theme
+
+    theme.load_backends()
+    screen = Screen(width=390, dark=True)
+    drawing = Drawing(hv.Curve([1, 2]).opts(color=theme.INK, width=900, backend="bokeh"), screen=screen)
+    figure = drawing.get_root().select_one({"type": Plot})
+    line = figure.renderers[0].glyph
+    assert (line.line_color, figure.border_fill_color) == ("#e4eaf0", "#10181f")
+    assert figure.width <= 390
+    screen.dark = False
+    assert line.line_color == theme.INK

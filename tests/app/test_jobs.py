@@ -20,15 +20,17 @@ def runner():
 
 def test_a_job_gives_what_its_task_gives(runner, small_samples, tmp_path):
     runner.start("characterize", "small", folder=small_samples, out=tmp_path)
-    stages = set()
+    stages, seconds = set(), set()
     while (job := runner.find("characterize", "small")).active:
         stages.add((job.stage, job.unit))
+        seconds |= {job.seconds} if job.state == RUNNING and not job.stage else set()
         time.sleep(0.02)
     assert job.state == FINISHED, job.message
     assert job.value.frame_counts == {"bias": 8, "flat": 16, "dark": 8, "light": 3}
     assert (tmp_path / "sensor.json").is_file()
     assert stages <= {("", ""), ("measuring", "frame"), ("measuring", "")}
     assert job.sentence().startswith("done in ")
+    assert len(seconds) > 3, "the time should go on where there is no bar yet"
 
 
 def test_one_runs_the_others_wait_and_none_runs_twice(runner, small_samples, tmp_path):
@@ -75,6 +77,8 @@ def test_a_crash_is_told_with_its_last_words(runner, tmp_path):
     assert job.state == WRONG
     assert "ended unexpectedly" in job.message
     assert "TypeError" in job.message
+    assert "Traceback" not in job.message
+    assert "\n" not in job.message
 
 
 def test_the_server_s_end_is_the_job_s_end(small_samples, tmp_path):

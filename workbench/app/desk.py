@@ -70,6 +70,17 @@ class Desk(param.Parameterized):
         WorkbenchError
             If there is no such folder or no frame in it.
         """
+        self.take(*self.find(folder, results))
+
+    @staticmethod
+    def find(folder: str | Path, results: str | Path | None = None) -> tuple[Folder, Path]:
+        """Look through a folder of frames, and say where its results would go; changes nothing, so any thread may.
+
+        Raises
+        ------
+        WorkbenchError
+            If there is no such folder or no frame in it.
+        """
         text = str(folder).strip()
         if not text:
             raise WorkbenchError("give the path of a folder of frames, for example /home/me/my-night")
@@ -77,7 +88,11 @@ class Desk(param.Parameterized):
         path = path if path.is_absolute() else Path.cwd() / path
         found = open_folder(path, progress=False)
         place = Path(str(results).strip()).expanduser() if results and str(results).strip() else results_beside(path)
-        self.param.update(folder=found, results=place)
+        return found, place
+
+    def take(self, folder: Folder, results: Path) -> None:
+        """Work on these frames from now on; whoever watches the desk draws, so the page's own thread must."""
+        self.param.update(folder=folder, results=results)
 
     @property
     def key(self) -> str:

@@ -113,7 +113,6 @@ def build(runner: Runner, folder: str = "", results: str = "") -> pn.Template:
         await screen.known()
         if first:
             await stations[0].open_folder(first, asked.get("results", results))
-            refresh()
 
     def remember(*_: Any) -> None:
         """Keep the folder in the page's address, so that a tab that is loaded again opens it again."""

@@ -43,6 +43,8 @@ class Spot:
         self.found = pn.Column(**_WIDE)
         self.place = Place()
         self.pictures: dict[str, viewer.Picture] = {}
+        self.files: dict[str, str] = {}
+        self.lights: dict[str, str] = {}
         self.panel = pn.Column(
             heading("The same spot", "Views that move together: zoom into one and the others follow."),
             self.status.pane, self.kinds, self.side,
@@ -163,7 +165,7 @@ class Spot:
     def refresh(self) -> None:
         """Show how the alignment is doing, and offer the stack once there is one."""
         self.card.refresh()
-        if self.desk.folder is not None and hasattr(self, "files"):
+        if self.files:
             self._offer()
 
 
@@ -172,4 +174,4 @@ def _samples(found: xr.Dataset) -> pd.DataFrame:
     told = explain(found).set_index("frame").rename_axis(None)
     results = zip(found["rejection"].values, found["result"].values, found["result_error"].values, strict=True)
     left = {str(method): quantity(float(value), float(error), "e⁻") for method, value, error in results}
-    return pd.concat([told, pd.DataFrame(left, index=["what is left"])]).fillna("")
+    return pd.concat([told.astype(object), pd.DataFrame(left, index=["what is left"])]).fillna("")

@@ -15,7 +15,7 @@ from ..apps.pixel import Spot, pixel_table
 from ..charts.registry import REGISTRY
 from ..errors import WorkbenchError
 from ..finish.opening import read_picture
-from ..ingest import read_frame
+from ..ingest import Folder, read_frame
 from ..stack import METHODS
 from ..stack.fits_out import open_stack
 from .desk import Desk, results_beside
@@ -79,13 +79,17 @@ class Frames:
         self.open.disabled = True
         self.status.say("looking through the folder")
         try:
-            await asyncio.to_thread(self.desk.open, path, results)
+            found = await asyncio.to_thread(self.desk.find, path, results)
         except WorkbenchError as problem:
             self.status.say(" ".join(str(problem).split()), "bad")
-        else:
-            self.show()
+        else:  # what draws waits for its turn: the page may be busy with something else by now
+            pn.state.execute(guarded(self.status, lambda: self._take(*found)), schedule=True)
         finally:
             self.open.disabled = False
+
+    def _take(self, folder: Folder, results: Path) -> None:
+        self.desk.take(folder, results)
+        self.show()
 
     def show(self) -> None:
         """Show the folder that is open."""
