@@ -82,7 +82,7 @@ def main() -> None:
     """
 
 
-@main.command()
+@main.command(short_help="what is in a folder of frames")
 @click.argument("folder", type=_FOLDER)
 @_says_what_is_wrong
 def frames(folder: Path) -> None:
@@ -96,7 +96,7 @@ def frames(folder: Path) -> None:
     click.echo(repr(open_folder(folder)))
 
 
-@main.command()
+@main.command(short_help="is my raw file raw?")
 @click.argument("frames", nargs=-1, required=True, type=_FOLDER)
 @click.option("--out", type=_FOLDER, help="Folder for fidelity.json and the charts; made where it does not exist.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
@@ -123,7 +123,7 @@ def inspect(frames: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
         click.echo(f"\nwritten: {out / 'fidelity.json'} and charts")
 
 
-@main.command()
+@main.command(short_help="what to shoot next, how long the subs")
 @click.argument("folder", type=_FOLDER)
 @click.option("--sensor", type=_FOLDER, help="A sensor.json; without it the frames in FOLDER are measured first.")
 @click.option("--penalty", type=_POSITIVE, default=5.0, show_default=True, help="Noise that reading out may add [%].")
@@ -171,7 +171,7 @@ def plan(
         click.echo(f"\nwritten: {out / 'shots.csv'}{' and charts' if drawn else ''}")
 
 
-@main.command()
+@main.command(short_help="measure the sensor: sensor.json")
 @click.argument("folder", type=_FOLDER)
 @click.option("--out", type=_FOLDER, required=True, help="Folder for sensor.json; made where it does not exist.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
@@ -190,7 +190,7 @@ def characterize(folder: Path, out: Path, quiet: bool) -> None:
     click.echo(f"\nwritten: {out / 'sensor.json'}")
 
 
-@main.command()
+@main.command(short_help="measure the sensor: one page")
 @click.argument("folder", type=_FOLDER)
 @click.option("--out", type=_FOLDER, required=True, help="The HTML file to write, e.g. report.html.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
@@ -211,7 +211,7 @@ def report(folder: Path, out: Path, quiet: bool) -> None:
     click.echo(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
-@main.command()
+@main.command(short_help="measure the sensor: the blog's charts")
 @click.option("--frames", "folder", type=_FOLDER, help="Your folder of frames. Without it: simulated sample frames.")
 @click.option("--out", type=_FOLDER, required=True, help="Folder for the charts; made where it does not exist.")
 @click.option("--only", multiple=True, metavar="CHART", help="Draw this chart only, e.g. iso-to-gain; may be repeated.")
@@ -221,7 +221,7 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     """Draw the blog's charts into OUT: each as PNG, SVG, a web page that works offline, and CSV.
 
     Without --frames the charts are drawn from simulated sample frames, which the first run makes
-    (under a minute) and keeps. Start with OUT/index.html. Also writes OUT/sensor.json.
+    (two or three minutes in all) and keeps. Start with OUT/index.html. Also writes OUT/sensor.json.
     """
     from .charts.registry import select
     from .export import write_charts
@@ -251,7 +251,7 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
         click.echo(f"open:    {out / 'index.html'}")
 
 
-@main.command("dark-library")
+@main.command("dark-library", short_help="fit all darks together")
 @click.argument("folder", type=_FOLDER)
 @click.option("--out", type=_FOLDER, required=True, help="The FITS file to write, or a folder for dark-library.fits.")
 @click.option("--iso", type=float, help="Of this ISO; without it that with the most darks.")
@@ -271,7 +271,7 @@ def dark_library(folder: Path, out: Path, iso: float | None, quiet: bool) -> Non
     click.echo(f"written: {result.path}")
 
 
-@main.command("predict-dark")
+@main.command("predict-dark", short_help="a master dark from a dark library")
 @click.argument("library", type=_FOLDER)
 @click.option("--exposure", type=float, required=True, help="Of the lights [s].")
 @click.option("--temperature", type=float, help="Of their sensor [°C].")
@@ -288,7 +288,7 @@ def predict_dark(library: Path, exposure: float, temperature: float | None, out:
     click.echo(f"written: {out} ({exposure:g} s at {master.attrs['temperature']:g} °C)")
 
 
-@main.command()
+@main.command(short_help="a picture from a stack")
 @click.argument("stack", type=_FOLDER)
 @click.option(
     "--out", type=_FOLDER, required=True, help="The picture: .png or .tif (16 bits), .fits or .xisf (floats)."
@@ -319,7 +319,7 @@ def finish(stack: Path, out: Path, quiet: bool, **options: Any) -> None:
     click.echo(f"written: {out}")
 
 
-@main.command()
+@main.command(short_help="calibrate, align and stack the lights")
 @click.argument("folder", type=_FOLDER)
 @click.option("--out", type=_FOLDER, required=True, help="The FITS file to write, e.g. stack.fits.")
 @click.option("--reference", help="Path or name of the light that the stack lies on; else the best is chosen.")
@@ -348,7 +348,7 @@ def stack(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
     click.echo(repr(stack_folder(folder, out, progress=not quiet, **options)))
 
 
-@main.command()
+@main.command(short_help="all of it, in a browser")
 @click.argument("folder", type=_FOLDER, required=False)
 @click.option("--results", type=_FOLDER, help="Where results go; beside FOLDER, as FOLDER-results, by default.")
 @click.option("--port", default=5007, show_default=True, help="If it is taken, the next free one.")
