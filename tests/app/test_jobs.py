@@ -49,9 +49,12 @@ def test_one_runs_the_others_wait_and_none_runs_twice(runner, small_samples, tmp
 def test_a_cancelled_stack_leaves_no_stack_and_goes_on_when_started_again(runner, samples, tmp_path):
     out = tmp_path / "stack.fits"
     runner.start("stack", "night", folder=samples, out=out)
+    stages = []
     while (job := runner.find("stack", "night")).state in (WAITING, RUNNING) and job.stage != "looking at lights":
+        stages.append(job.stage)
         time.sleep(0.01)
     assert job.active, job.sentence()
+    assert "masters" in stages
     runner.cancel("stack", "night")
     job = runner.wait("stack", "night", PATIENCE)
     assert job.state == CANCELLED

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from tqdm.auto import tqdm
 
 from ..bayer import channel_index
 from ..errors import WorkbenchError
@@ -169,6 +170,7 @@ def make_masters(
     groups = plan_groups(light, bias=bias, dark=dark, flat=flat, darkflat=darkflat, doubling_temperature=law)
     made: dict[tuple, xr.Dataset] = {}
     options = {"scratch": scratch, "progress": progress}
+    bar = tqdm(desc="masters", unit="master", leave=False, disable=not progress)
 
     def master(kind: str, cube: xr.DataArray | None, numbers: Sequence[int], make, *others) -> xr.Dataset | None:
         if cube is None or not len(numbers):
@@ -178,48 +180,52 @@ def make_masters(
         key = master_key(part, [kind, settings])
         if key not in made:
             made[key] = kept(folder, kind, key, lambda: make(part, *others, **options))
+            bar.update()
         return made[key]
 
     white = saturation_level(light)
     results, warnings = [], []
-    for group in groups:
-        iso = float(light["iso"].values[group.lights[0]])
-        told = noise or (from_sensor(sensor, iso, light.attrs["cfa_pattern"]) if sensor is not None else None)
-        this_bias = master("bias", bias, group.bias, master_bias, told)
-        flat_bias = (
-            this_bias if group.flat_bias == group.bias else master("bias", bias, group.flat_bias, master_bias, None)
-        )
-        flat_noise = told if flat is not None and group.flat and _iso_of(flat, group.flat) == iso else None
-        flat_dark = master("darkflat", darkflat, group.darkflat, master_dark, None, flat_noise)
-        this_flat = master("flat", flat, group.flat, master_flat, flat_dark, flat_bias, flat_noise)
-        this_dark = master(
-            "dark", dark, group.dark, master_dark, this_bias, told or _gain_only(this_flat, this_bias, iso)
-        )
-        this_noise, words = (told, []) if told else _noise_at_hand(light, group, this_bias, this_dark, this_flat, iso)
-        found = None
-        if defects and (this_dark is not None or this_flat is not None):
-            found = find_defects(this_dark, this_flat)
-        if defects and this_dark is None and len(group.lights) > 1:
-            hot = defects_in_lights(light.isel(frame=list(group.lights)))
-            found = hot if found is None else found.copy(data=found.values | hot.values)
-        said = [*group.warnings, *words]
-        for one in (this_bias, flat_dark, this_flat, this_dark):
-            said += one.attrs["warnings"] if one is not None else []
-        results.append(
-            Masters(
-                group=group,
-                noise=this_noise,
-                cfa_pattern=light.attrs["cfa_pattern"],
-                black_level=tuple(light.attrs["black_level"]),
-                white_level=white,
-                bias=this_bias,
-                dark=this_dark,
-                flat=this_flat,
-                defects=found,
-                warnings=tuple(dict.fromkeys(said)),
+    with bar:
+        for group in groups:
+            iso = float(light["iso"].values[group.lights[0]])
+            told = noise or (from_sensor(sensor, iso, light.attrs["cfa_pattern"]) if sensor is not None else None)
+            this_bias = master("bias", bias, group.bias, master_bias, told)
+            flat_bias = (
+                this_bias if group.flat_bias == group.bias else master("bias", bias, group.flat_bias, master_bias, None)
             )
-        )
-        warnings += said
+            flat_noise = told if flat is not None and group.flat and _iso_of(flat, group.flat) == iso else None
+            flat_dark = master("darkflat", darkflat, group.darkflat, master_dark, None, flat_noise)
+            this_flat = master("flat", flat, group.flat, master_flat, flat_dark, flat_bias, flat_noise)
+            this_dark = master(
+                "dark", dark, group.dark, master_dark, this_bias, told or _gain_only(this_flat, this_bias, iso)
+            )
+            this_noise, words = (
+                (told, []) if told else _noise_at_hand(light, group, this_bias, this_dark, this_flat, iso)
+            )
+            found = None
+            if defects and (this_dark is not None or this_flat is not None):
+                found = find_defects(this_dark, this_flat)
+            if defects and this_dark is None and len(group.lights) > 1:
+                hot = defects_in_lights(light.isel(frame=list(group.lights)))
+                found = hot if found is None else found.copy(data=found.values | hot.values)
+            said = [*group.warnings, *words]
+            for one in (this_bias, flat_dark, this_flat, this_dark):
+                said += one.attrs["warnings"] if one is not None else []
+            results.append(
+                Masters(
+                    group=group,
+                    noise=this_noise,
+                    cfa_pattern=light.attrs["cfa_pattern"],
+                    black_level=tuple(light.attrs["black_level"]),
+                    white_level=white,
+                    bias=this_bias,
+                    dark=this_dark,
+                    flat=this_flat,
+                    defects=found,
+                    warnings=tuple(dict.fromkeys(said)),
+                )
+            )
+            warnings += said
     files = tuple(str(name) for name in light["filename"].values)
     return MasterSet(tuple(results), files, tuple(dict.fromkeys(warnings)))
 
