@@ -154,6 +154,10 @@ def test_a_misspelt_chart_is_refused_before_measuring(tmp_path):
     assert "no chart 'isotogain'; the charts are shot-noise-demo" in message
 
 
+def test_a_misspelt_chart_is_answered_with_the_likely_one(tmp_path):
+    assert "did you mean iso-to-gain?" in run("charts", "--only", "iso2gain", "--out", tmp_path / "c").output
+
+
 def test_a_mistake_gives_no_traceback_in_the_real_program(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "workbench.cli", "frames", str(tmp_path / "nowhere")],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import reduce
 from typing import Any
 
@@ -414,5 +415,9 @@ def select(only: tuple[str, ...] | list[str] | None = None) -> list[Chart]:
         return [chart for chart in REGISTRY.values() if not chart.asked]
     unknown = [name for name in only if name not in REGISTRY]
     if unknown:
-        raise WorkbenchError(f"there is no chart {', '.join(map(repr, unknown))}; the charts are {', '.join(REGISTRY)}")
+        near = [name for one in unknown for name in get_close_matches(one, REGISTRY, n=2)]
+        meant = f"did you mean {' or '.join(near)}? The" if near else "the"
+        raise WorkbenchError(
+            f"there is no chart {', '.join(map(repr, unknown))}; {meant} charts are {', '.join(REGISTRY)}"
+        )
     return [chart for chart in REGISTRY.values() if chart.id in only]
