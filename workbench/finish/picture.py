@@ -263,7 +263,8 @@ def common_box(picture: xr.Dataset, share: float = 0.9) -> tuple[int, int, int, 
     if box[1] - box[0] > 1 and box[3] - box[2] > 1:
         return tuple(box)
     raise WorkbenchError(
-        f"no part of this picture is covered by {share:.0%} of its frames: lower the share, or crop by hand"
+        f"no part of this picture is covered by {share:.0%} of its frames: if the stack threw out too much, check the "
+        "gain that it went by; else lower the share, or crop by hand"
     )
 
 
