@@ -66,6 +66,14 @@ def test_a_port_that_is_taken_is_passed_over():
         free_port("203.0.113.7", 5007)
 
 
+def test_a_folder_without_lights_says_so_before_a_job_starts(desk, small_samples, tmp_path):
+    desk.open(small_samples / "flats", tmp_path)
+    with pytest.raises(WorkbenchError, match="has no light frames"):
+        desk.check_lights()
+    desk.open(small_samples, tmp_path)
+    desk.check_lights()
+
+
 def test_drawings_fit_the_screen():
     phone, unknown, desk = Screen(width=390), Screen(), Screen(width=1400)
     assert (phone.narrow, unknown.narrow, desk.narrow) == (True, False, False)

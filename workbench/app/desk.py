@@ -112,6 +112,17 @@ class Desk(param.Parameterized):
         check_results(self.folder.root, self.results)
         return self.runner.start(task, self.key, **arguments)
 
+    def check_lights(self) -> None:
+        """See that there are lights before a job is sent to find that out.
+
+        Raises
+        ------
+        WorkbenchError
+            If there are none; the message says what there is, and what to do.
+        """
+        if self.folder is not None and not self.folder.has("light"):
+            self.folder.cube("light")
+
     def job(self, task: str) -> Job | None:
         """Return the latest job of that task on these frames."""
         return self.runner.find(task, self.key)

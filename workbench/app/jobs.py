@@ -87,7 +87,7 @@ class Job:
         'there is no such folder'
         """
         if self.state == WAITING:
-            return "waiting for another job to end"
+            return "waiting its turn"
         if self.state == RUNNING:
             amount = f"{self.count:g} of {self.total:g} {self.unit}s, " if self.total else ""
             return f"{self.stage or 'starting'}: {amount}{self.seconds:.0f} s"

@@ -127,6 +127,7 @@ class Spot:
     # -- one pixel -----------------------------------------------------------------------------------------------
 
     def _order(self) -> dict[str, Any]:
+        self.desk.check_lights()
         return {"folder": self.desk.folder.root, "sensor": self.desk.sensor}
 
     def _done(self, job: Job) -> None:

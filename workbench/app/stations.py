@@ -304,6 +304,7 @@ class Stack:
         desk.param.watch(lambda _: self._found_on_disk(), "folder")
 
     def _order(self) -> dict[str, Any]:
+        self.desk.check_lights()
         sensor = self.desk.sensor_file if self.desk.sensor is not None else None
         return {
             "folder": self.desk.folder.root,
