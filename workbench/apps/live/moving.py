@@ -106,7 +106,7 @@ class Moving(pn.viewable.Viewer):
 
     def _change(self, chart: Any, parts: list[Sheet]) -> None:
         places = [suits(*both) for both in zip(self._drawn, parts, strict=False)]
-        if len(parts) != len(self._drawn) or not parts or None in places:
+        if len(parts) != len(self._drawn) or not parts or None in places or self._repaints(parts, places):
             self._show(chart, parts)
             return
         self._now, self._places = parts, places
@@ -117,6 +117,25 @@ class Moving(pn.viewable.Viewer):
                     self._write(number, plot)
                 else:  # of another browser's session, which has a lock of its own
                     document.add_next_tick_callback(partial(self._write, number, plot))
+
+    def _repaints(self, parts: list[Sheet], places: list[list[int]]) -> bool:
+        """Tell whether a line or an area gets another look in a notebook, where that must be drawn anew.
+
+        JupyterLab sends such a change back to Python in a form that bokeh refuses, for these have one look for all
+        their points (bokeh 3.9, Panel 1.9): a traceback would take the figure's place.
+        """
+        if not any(_in_notebook(plot.state.document) for plots in self._plots for plot in plots):
+            return False
+        return any(
+            at >= 0 and isinstance(now.elements[at], hv.Curve | hv.Area) and drawn.options[number] != now.options[at]
+            for drawn, now, there in zip(self._drawn, parts, places, strict=True)
+            for number, at in enumerate(there)
+        )
+
+
+def _in_notebook(document: Any) -> bool:
+    """Tell whether a document is shown in a notebook, with which Panel talks by a comm."""
+    return any(comm is not None and there is document for *_, there, comm in pn.state._views.values())
 
 
 def _controls(bound: Callable[[], Any]) -> dict[Any, list[str]]:
