@@ -84,7 +84,7 @@ def test_a_plan_claims_no_charts_where_none_are_drawn(small_samples, tmp_path):
     assert result.output.rstrip().endswith("shots.csv")
 
 
-@pytest.mark.parametrize("option", ["--penalty", "--snr", "--target", "--longest"])
+@pytest.mark.parametrize("option", ["--penalty", "--snr", "--target", "--longest", "--elongation"])
 def test_a_plan_takes_no_number_below_zero(small_samples, option):
     result = run("plan", small_samples, option, -3)
     assert result.exit_code == 2

@@ -128,7 +128,10 @@ def inspect(frames: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
 @click.option("--sensor", type=_FOLDER, help="A sensor.json; without it the frames in FOLDER are measured first.")
 @click.option("--penalty", type=_POSITIVE, default=5.0, show_default=True, help="Noise that reading out may add [%].")
 @click.option("--longest", type=_POSITIVE, help="Longest sub [s], instead of what the lights say of the mount.")
-@click.option("--elongation", default=1.15, show_default=True, help="Longest over shortest axis of a good star.")
+@click.option(
+    "--elongation", type=click.FloatRange(min=1, min_open=True), default=1.15, show_default=True,
+    help="Longest over shortest axis of a good star.",
+)  # fmt: skip
 @click.option(
     "--snr", type=_POSITIVE, default=10.0, show_default=True, help="Signal-to-noise ratio of a pixel, for the hours."
 )
