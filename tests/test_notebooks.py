@@ -176,3 +176,5 @@ def test_runs_top_to_bottom_and_says_nothing_alarming(path, samples, tmp_path, m
             if output.output_type == "stream" and output.name == "stderr":
                 assert "Warning" not in output.text, output.text
                 assert "Traceback" not in output.text, output.text
+    # what `inline=True` embeds once is 6 MB; a notebook saved with its outputs may have 5 MB besides
+    assert len(nbformat.writes(notebook).encode()) < 11e6
