@@ -106,6 +106,10 @@ def divider(
         f"if({store}!==undefined){{var r=this.parentNode.querySelector('input');r.value={store};"
         "r.dispatchEvent(new Event('input'))}"
     )
+    # the slider itself is clear, so the handle shows that the keyboard is there
+    line = "this.parentNode.querySelector('.wb-line').style"
+    seen = f"if(this.matches(':focus-visible')){line}.outline='3px solid #56b4e9'"
+    unseen = f"{line}.outline=''"
     sized = f"position:absolute;left:0;top:0;width:{width}px;height:{height}px;max-width:none;user-select:none"
     left, right = (html.escape(name) for name in names)
     return (
@@ -119,7 +123,8 @@ def divider(
         '<div style="position:absolute;top:50%;left:-13px;width:28px;height:28px;margin-top:-14px;border-radius:50%;'
         'background:#fff;box-shadow:0 0 4px #000;color:#333;font:16px/28px sans-serif;text-align:center">⇔</div></div>'
         f'<input type="range" min="0" max="100" step="0.2" value="50" aria-label="divider between {left} and {right}" '
-        f'oninput="{move}" style="position:absolute;inset:0;width:100%;height:100%;margin:0;opacity:0;'
+        f'oninput="{move}" onfocus="{seen}" onkeyup="{seen}" onblur="{unseen}" '
+        'style="position:absolute;inset:0;width:100%;height:100%;margin:0;opacity:0;'
         'cursor:ew-resize"></div>'
     )
 
