@@ -127,7 +127,7 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
     frames = wb.open_folder(folder, progress=False)
     result = characterize(folder, progress=False)
 
-    # every level lies in another gap between pairs of flats than the one before, and none comes twice: each is a new fit
+    # each level lies in another gap between pairs of flats than the one before, and none comes twice: all are new fits
     one = result.ptc.isel(pair=np.flatnonzero(result.ptc.iso.values == result.ptc.iso.values.min()))
     pairs = np.sort(one.signal.mean("channel").values)
     rng = np.random.default_rng(2)

@@ -202,6 +202,7 @@ def _finish(plot: Any, _element: Any, *, size: tuple[int, int]) -> None:
     if _STYLED in figure.tags:
         return
     figure.tags = [*figure.tags, _STYLED]
+    figure.output_backend = "canvas"
     figure.frame_width, figure.frame_height = size
     figure.toolbar.logo = None
     figure.title.text_font, figure.title.text_color = theme.FONT, theme.INK
