@@ -133,7 +133,7 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
     rng = np.random.default_rng(2)
     levels = [(0, float(rng.uniform(pairs[gap], pairs[gap + 1]))) for gap in choices(range(1, pairs.size - 1))]
     what, moves = slider("signal to fit [ADU]", levels)
-    yield Case("gain explorer: fit and two panels", "chart", lambda: explore.ptc_explorer(result.ptc), what, moves)
+    yield Case("gain explorer: fit and chart", "chart", lambda: explore.ptc_explorer(result.ptc), what, moves)
 
     what, moves = slider("sensor temperature [°C]", choices(range(-20, 40), 20))
     yield Case("dark explorer", "chart", lambda: explore.dark_explorer(result.dark_law), what, moves)
