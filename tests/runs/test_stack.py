@@ -203,6 +203,8 @@ def test_mistakes_are_named(night, tmp_path):
         stack_folder(night.folder, tmp_path / "a.fits", reference="light_0099", progress=False)
     with pytest.raises(WorkbenchError, match="none of noise"):
         stack_folder(night.folder, tmp_path / "a.fits", method="kappa", progress=False)
+    with pytest.raises(WorkbenchError, match="transform 'rotate' is none of auto, shift"):
+        stack_folder(night.folder, tmp_path / "a.fits", transform="rotate", progress=False)
     only = tmp_path / "only"
     shutil.copytree(night.folder / "biases", only / "biases")
     with pytest.raises(WorkbenchError, match="no light frames"):

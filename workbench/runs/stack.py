@@ -24,6 +24,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from .. import __version__
+from ..align import KINDS
 from ..calibrate import MasterSet, make_masters
 from ..errors import WorkbenchError, said_of
 from ..files import check_target
@@ -135,6 +136,8 @@ def stack_folder(
         None if reference is None else str(reference), method, low, high, transform, background, seeing_weights
     )
     method_number(method)
+    if transform not in ("auto", *KINDS):
+        raise WorkbenchError(f"transform {transform!r} is none of auto, {', '.join(KINDS)}")
     check_target(out, "FITS file")
     run = _Run(Path(folder), Path(out), settings, masters, scratch, threads, progress)
     run.open(sensor)
