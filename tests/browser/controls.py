@@ -1,0 +1,64 @@
+"""The main control of each notebook, and how a reader moves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from playwright.sync_api import Locator
+
+from .jupyter import Lab
+
+
+def slide(key: str = "ArrowRight", times: int = 1, nth: int = 0) -> Callable[[Locator], None]:
+    """Move a slider with a key, so many times."""
+
+    def move(cell: Locator) -> None:
+        for _ in range(times):
+            cell.locator(".noUi-handle").nth(nth).press(key)
+
+    return move
+
+
+def press(words: str) -> Callable[[Locator], None]:
+    """Press the button of a group that says so."""
+    return lambda cell: cell.get_by_role("button", name=words, exact=True).first.click()
+
+
+def choose(nth: int) -> Callable[[Locator], None]:
+    """Choose another line of a menu."""
+    return lambda cell: cell.locator("select").first.select_option(index=nth)
+
+
+def untick(nth: int = -1) -> Callable[[Locator], None]:
+    """Take a tick away."""
+    return lambda cell: cell.locator("input[type=checkbox]").nth(nth).uncheck()
+
+
+# a notebook: what the cell of its main control contains, and the move
+MOVES: dict[str, tuple[str, Callable[[Locator], None]]] = {
+    "00-start-here": ("demos.browse", press("flat")),
+    "01-is-my-raw-raw": ("cooking.codes_after", slide()),
+    "02-shot-noise-and-a-simulated-camera": ("demos.virtual_exposure", slide()),
+    "03-bias-and-read-noise": ("demos.bias_average", slide(times=3)),
+    "04-gain-against-iso": ("ptc_explorer(ptc)", choose(3)),
+    "05-dark-current-and-time": ("demos.dark_growth", untick()),
+    "06-dark-current-and-temperature": ("demos.doubling_law", untick()),
+    "07-uniformity": ("evenness.spread_of_mean", slide(times=3)),
+    "08-masters": ("wb.charts.master_noise(found", press("bias frames")),
+    "09-calibrate-lights": ("stacking.warm_light_chart", slide()),
+    "10-align": ("stacking.residuals_of", choose(2)),
+    "11-stack": ("stacking.pixel_explorer", slide(times=3)),
+    "12-background-and-colour": ("finishing.background_explorer", slide("ArrowLeft", times=4)),
+    "13-stretch-and-finish": ("finishing.stretch_explorer", slide(times=3)),
+    "14-plan-the-next-night": ("planner.planner", slide()),
+}
+
+
+def move_the_main_control(lab: Lab, notebook: str) -> bool:
+    """Move a notebook's main control as a reader does; returns whether a figure then shows other numbers."""
+    text, move = MOVES[notebook]
+    cell = lab.show(text)
+    lab.page.wait_for_timeout(1000)
+    before = lab.settled()
+    move(cell)
+    return lab.settled(before) != before
