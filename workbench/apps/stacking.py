@@ -17,9 +17,11 @@ from ..align import KINDS, Registration, fit_robust
 from ..calibrate import added_noise, calibration_steps, frames_needed, make_masters, step_noise
 from ..camera import d7000, expose
 from ..charts import theme
+from ..charts.outliers import METHOD_NAMES
 from ..errors import WorkbenchError
 from ..frames import make_cube
 from ..stack import explain, inspect_pixel, rejection_trial
+from . import divider
 from .live import Moving
 
 _SHAPE = (256, 384)
@@ -186,7 +188,7 @@ def pixel_explorer(lights: xr.Dataset, y: int, x: int, channel: str = "G") -> An
     column = pn.widgets.IntInput(label="column", value=x, start=0, end=width - 1, width=110)
     names = [str(name) for name in lights["channel"].values]
     colour = pn.widgets.RadioButtonGroup(options=names, value=channel if channel in names else names[0])
-    k = pn.widgets.FloatSlider(label="threshold [σ], 0: each method's own", start=0, end=8, step=0.5, value=0)
+    k = pn.widgets.FloatSlider(label="threshold [σ]; 0 is each method's own", start=0, end=8, step=0.5, value=0)
 
     @lru_cache(maxsize=4)  # chart and table ask for the same
     def looked_at(y: int, x: int, channel: str, k: float) -> xr.Dataset:
@@ -194,14 +196,15 @@ def pixel_explorer(lights: xr.Dataset, y: int, x: int, channel: str = "G") -> An
         methods = ("noise", "sigma", "winsorized", "linear-fit", "mad", *(("esd", "percentile") if own else ()))
         return inspect_pixel(lights, y, x, channel, methods=methods, low=None if own else k, high=None if own else k)
 
-    def table(*at: Any) -> Any:
-        return explain(looked_at(*at))
+    def table(*at: Any) -> str:
+        shown = explain(looked_at(*at)).rename(columns=METHOD_NAMES | {"esd": "generalized ESD"})
+        return shown.to_html(index=False, border=0, justify="left", classes="samples")
 
     at = (row, column, colour, k)
     return pn.Column(
         pn.Row(row, column, colour, k),
         Moving(pn.bind(lambda *at: charts.pixel_decisions(looked_at(*at)), *at)),
-        pn.panel(pn.bind(table, *at)),
+        divider.shown(pn.bind(table, *at)),
         name="One pixel",
     )
 

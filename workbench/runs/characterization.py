@@ -141,7 +141,8 @@ class Characterization:
     def _repr_html_(self) -> str:
         table = self._written_table().to_html(index=False, border=0)
         remarks = "".join(f"<li>{html.escape(text)}</li>" for text in (*self.lines(), *self._remarks()))
-        return f"<p><b>{html.escape(self._headline())}</b></p>{table}<ul>{remarks}</ul>"
+        whole = f"<p><b>{html.escape(self._headline())}</b></p>{table}<ul>{remarks}</ul>"
+        return whole.replace(" e-", " e⁻").replace("[e-", "[e⁻")  # plain in a terminal, typeset on a page
 
 
 def characterize(folder: str | Path | Folder, out: str | Path | None = None, progress: bool = True) -> Characterization:
@@ -196,11 +197,15 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
 
 
 class _Bar(tqdm):
-    """A bar whose total was an estimate: it never runs past it."""
+    """A bar whose total was an estimate: it never runs past it, and ends with it."""
 
     def update(self, n: float | None = 1) -> bool | None:
         self.total = max(self.total or 0, self.n + (n or 0))
         return super().update(n)
+
+    def close(self) -> None:
+        self.total = self.n  # a notebook's bar that ends before its total stays, in red
+        super().close()
 
 
 def _one_camera(folder: Folder) -> Folder:
