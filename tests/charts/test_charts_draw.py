@@ -227,7 +227,7 @@ def test_what_is_missing_is_named_with_what_to_shoot(result):
 
 def test_select_refuses_a_name_it_does_not_know():
     assert [chart.id for chart in select(["ptc", "vignette"])] == ["ptc", "vignette"]
-    with pytest.raises(WorkbenchError, match=r"there is no chart 'pct'; did you mean ptc\? The charts are shot-noise-demo, "):
+    with pytest.raises(WorkbenchError, match=r"no chart 'pct'; did you mean ptc\? The charts are shot-noise-demo, "):
         select(["pct"])
 
 

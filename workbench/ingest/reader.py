@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterable, MutableMapping
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,7 +73,7 @@ def plain_pixels(path: str | Path) -> PlainPixels | None:
         return plain_fits(path)
     if form == "pgm":
         return plain_pgm(path)
-    found = plain_dng(Path(path))
+    found = _dng(Path(path))
     return found[1] if found else None
 
 
@@ -92,7 +93,7 @@ def read_metadata(path: str | Path, known: MutableMapping[Any, FrameInfo] | None
         return fits_info(path)
     if form == "pgm":
         return pgm_info(path)
-    found = plain_dng(Path(path))
+    found = _dng(Path(path))
     return plain_dng_info(Path(path), found[0]) if found else raw_info(path, known)
 
 
@@ -184,6 +185,17 @@ def _format(path: str | Path) -> str:
     if head == b"SIMPLE  =" or (named_fits and head[:2] in (b"\x1f\x8b", b"BZ")):
         return "fits"
     return "pgm" if head[:1] == b"P" and head[1:2] in b"1234567" else "raw"
+
+
+def _dng(path: Path) -> tuple[dict[str, Any], PlainPixels] | None:
+    stat = path.stat()
+    return _dng_as_it_is(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)  # a file is read more than once, and looking through its tags takes a third of that
+def _dng_as_it_is(path: Path, size: int, changed: int) -> tuple[dict[str, Any], PlainPixels] | None:
+    """Return what `plain_dng` does of a file of that size, changed at that time."""
+    return plain_dng(path)
 
 
 def _delayed_read(path: Path, area: Area, shape: tuple[int, int], dtype: str) -> Any:
