@@ -25,7 +25,7 @@ _SIDE_BY_SIDE: ContextVar[int] = ContextVar("measurements side by side", default
 def stream_frames(frames: Iterable[Any], workers: int | None = None) -> Iterator[np.ndarray]:
     """Yield lazy (or plain) two-dimensional arrays computed, in order, a few ahead in as many threads.
 
-    Each is computed once and no more than ``workers + 1`` wait in memory.  They may be views of the data that a cube
+    Each is computed once and no more than ``workers`` wait in memory.  They may be views of the data that a cube
     was made from: not to be changed.
     """
     with frame_buffers() as buffers:
@@ -65,7 +65,7 @@ def in_threads(function: Callable[[Any], Any], items: Iterable[Any], workers: in
         for item in items:
             ahead.append(pool.submit(copy_context().run, function, item))
             del item  # or it would stay in memory while the next one is made
-            if len(ahead) > workers:
+            if len(ahead) >= workers:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()

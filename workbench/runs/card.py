@@ -45,7 +45,7 @@ def card_frames(folder: Folder, progress: Any = False) -> xr.DataArray:
     frames = open_frames(ranked.head(card_size(table)))
     lazy = lazy_frames(frames)
     stream = counted(stream_frames(lazy), progress, len(lazy))
-    read = np.stack([frame[window] for frame in stream])  # they are looked at more than once
+    read = np.stack([frame[window].copy() for frame in stream])  # looked at more than once; the rest is let go
     return crop(frames, *window).copy(data=da.from_array(read, (1, -1, -1)))
 
 
