@@ -167,7 +167,7 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
     registration = align.register(lights, progress=False)
     aligned = stack.aligned(lights, registration).compute()
     y, x = stack.busiest_pixel(aligned, str(aligned.channel.values[0]))
-    what, moves = slider("threshold [σ], 0: each method's own", choices(np.arange(1, 8, 0.5).tolist()))
+    what, moves = slider("threshold [σ]; 0 is each method's own", choices(np.arange(1, 8, 0.5).tolist()))
     yield Case("rejection at one pixel", "chart", lambda: stacking.pixel_explorer(aligned, y, x), what, moves)
 
     trials = stacking.Trials(lights, registration)
