@@ -64,6 +64,19 @@ def crop(mosaic: xr.DataArray | xr.Dataset, rows: slice, columns: slice) -> xr.D
     return part.assign_attrs(cfa_pattern=shifted(mosaic.attrs["cfa_pattern"], top, left))
 
 
+def middle(shape: tuple[int, int], most: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the middle of a picture, at most so many rows and columns, from a whole cell of the mosaic on.
+
+    Examples
+    --------
+    >>> middle((480, 721), (512, 700))
+    (slice(0, 480, None), slice(10, 710, None))
+    """
+    firsts = [max(side - longest, 0) // 4 * 2 for side, longest in zip(shape, most, strict=True)]
+    ends = [min(first + longest, side) for first, side, longest in zip(firsts, shape, most, strict=True)]
+    return slice(firsts[0], ends[0]), slice(firsts[1], ends[1])
+
+
 def channel_index(cfa_pattern: str) -> np.ndarray:
     """Return the 2 x 2 array (1 x 1 for mono) of each pixel's channel number in `channels_of` order.
 

@@ -33,7 +33,7 @@ class _Lease:
 def frame_buffers(buffers: FrameBuffers | None = None) -> Iterator[FrameBuffers]:
     """Use memory again in here: that of the given buffers, of those around, or of new ones.
 
-    Threads do not inherit them; each enters with the buffers that the first was given.
+    Threads do not inherit them of themselves; those of `streams.in_threads` do.
 
     Examples
     --------
@@ -67,3 +67,16 @@ def frame_memory(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarr
     except IndexError:
         buffer = np.empty(shape, dtype)
     return np.asarray(_Lease(buffer, idle))
+
+
+def frame_zeros(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
+    """Return `frame_memory` with zeros in it.
+
+    Examples
+    --------
+    >>> frame_zeros((1, 2), bool).tolist()
+    [[False, False]]
+    """
+    memory = frame_memory(shape, dtype)
+    memory.fill(0)
+    return memory

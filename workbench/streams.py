@@ -45,7 +45,7 @@ def lazy_frames(cube: xr.DataArray) -> Sequence[Any]:
 
 @contextmanager
 def side_by_side(number: int) -> Iterator[None]:
-    """Share the processors with other measurements: in here `in_threads` takes as many threads less."""
+    """Share the processors among so many measurements: in here `in_threads` takes its part of the threads."""
     before = _SIDE_BY_SIDE.set(number)
     try:
         yield
@@ -56,7 +56,7 @@ def side_by_side(number: int) -> Iterator[None]:
 def in_threads(function: Callable[[Any], Any], items: Iterable[Any], workers: int | None = None) -> Iterator[Any]:
     """Yield function(item) in order, a few ahead in as many threads; items are taken as there is room for them.
 
-    Without a number of `workers` there are as many as processors, four at most, or a part of them (see `side_by_side`).
+    Without a number of `workers` there are as many as processors, four at most, or a part of these (`side_by_side`).
     """
     workers = workers or max(1, min(4, os.cpu_count() or 1) // _SIDE_BY_SIDE.get())
     pool = ThreadPoolExecutor(workers)

@@ -78,6 +78,7 @@ def look(folder: Path, sensor: Any = None) -> dict[str, Any]:
     from tqdm.auto import tqdm
 
     from ..align import register
+    from ..bayer import middle
     from ..calibrate import calibrate, make_masters
     from ..ingest import open_folder
     from ..stack import aligned
@@ -91,36 +92,24 @@ def look(folder: Path, sensor: Any = None) -> dict[str, Any]:
     others = {kind: frames.cube(kind) for kind in ("bias", "dark", "flat", "darkflat") if frames.has(kind)}
     masters = make_masters(light, **others, sensor=sensor)
     lights = calibrate(light, masters)
-    outer, first = _middle(lights.sizes, STARS)
-    inner, second = _middle({dim: places.stop - places.start for dim, places in outer.items()}, WINDOW)
-    found = register(lights.isel(outer))
-    put = aligned(lights.isel(outer), found).isel(inner).drop_vars("saturated", errors="ignore")
+    outer = middle((lights.sizes["y"], lights.sizes["x"]), STARS)
+    seen = lights.isel(y=outer[0], x=outer[1])
+    inner = middle((seen.sizes["y"], seen.sizes["x"]), WINDOW)
+    found = register(seen)
+    put = aligned(seen, found).isel(y=inner[0], x=inner[1]).drop_vars("saturated", errors="ignore")
     bar = tqdm(range(put.sizes["frame"]), desc="aligning", unit="frame", leave=False)
     put = xr.concat([put.isel(frame=[number]).compute() for number in bar], "frame", combine_attrs="override")
     names = [str(name) for name in light["filename"].values]
     return {
         "calibrated": lights["signal"].isel(frame=0).values,
         "aligned": put,
-        "corner": [one + two for one, two in zip(first, second, strict=True)],
+        "corner": [one.start + two.start for one, two in zip(outer, inner, strict=True)],
         "busiest": busiest_pixel(put, "G" if "G" in put["channel"].values else "mono"),
         "warnings": [
             *masters.warnings,
             *(f"{names[number]} set aside: {why}" for number, why in found.set_aside.items()),
         ],
     }
-
-
-def _middle(sizes: Any, most: tuple[int, int]) -> tuple[dict[str, slice], list[int]]:
-    """Return the middle of a frame, at most so many rows and columns, and its first pixel; the mosaic's colours keep.
-
-    Examples
-    --------
-    >>> _middle({"y": 480, "x": 721}, (512, 700))
-    ({'y': slice(0, 480, None), 'x': slice(10, 710, None)}, [0, 10])
-    """
-    first = [max(sizes[dim] - longest, 0) // 4 * 2 for dim, longest in zip(("y", "x"), most, strict=True)]
-    ends = [min(start + longest, sizes[dim]) for dim, start, longest in zip(("y", "x"), first, most, strict=True)]
-    return {dim: slice(start, end) for dim, start, end in zip(("y", "x"), first, ends, strict=True)}, first
 
 
 TASKS: dict[str, Callable[..., Any]] = {

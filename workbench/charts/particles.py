@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .theme import KIND_COLOUR, PAPER, dimension, layout, line, note, panel, picture, steps
-from .words import Words, quantity, source
+from .words import Words, electrons, quantity, source
 
 COLUMN, ROW = dimension("gallery column", "px"), dimension("gallery row", "px")
 PIXELS = dimension("pixels of an event")
@@ -25,7 +25,7 @@ def cosmic_rays(found: xr.Dataset) -> hv.Layout:
     found
         From `sensor.find_cosmic_rays`.
     """
-    unit = {"e-": "e⁻"}.get(found["charge"].attrs["units"], found["charge"].attrs["units"])
+    unit = electrons(found["charge"].attrs["units"])
     stamps = found["picture"].values[: _ACROSS * _DOWN]
     side = found.sizes["row"]
     gallery = np.full((_DOWN * side, _ACROSS * side), np.nan, np.float32)

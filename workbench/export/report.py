@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from .. import __version__
 from ..charts.registry import REGISTRY, Chart
-from ..charts.words import source
+from ..charts.words import electrons, source
 from ..errors import WorkbenchError
 from ..files import whole_file
 from ..results import at_lowest_iso, place_of, sensor_text, written
@@ -155,7 +155,7 @@ def _cards(sensor: xr.Dataset) -> Iterator[tuple[str, str, str]]:
     for name, title in (("prnu", "PRNU"), ("dsnu", "DSNU")):
         block = _blocks(sensor).get(name)
         if block and block.get("value") is not None:
-            yield title, written(block["value"], block["error"], _plain(block["unit"])), _place(block)
+            yield title, written(block["value"], block["error"], electrons(block["unit"])), _place(block)
     fidelity = _blocks(sensor).get("fidelity")
     if fidelity:
         yield "the raw file is", str(fidelity["verdict"]), _multipliers(fidelity)
@@ -231,7 +231,7 @@ def _groups(sensor: xr.Dataset) -> Iterator[dict[str, Any]]:
                 written(block[part]["value"], block[part]["error"]) if block.get(part) else "–"
                 for part in ("row", "column", "pixel")
             ]
-            value = written(block["value"], block["error"], _plain(block["unit"]))
+            value = written(block["value"], block["error"], electrons(block["unit"]))
             rows.append([title, _place(block), value, *parts, str(block.get("filter", "–"))])
     if rows:
         head = ["", "where", "in all", "rows", "columns", "pixels", "high-pass"]
@@ -246,7 +246,7 @@ def _groups(sensor: xr.Dataset) -> Iterator[dict[str, Any]]:
     emva = blocks.get("emva")
     if emva:
         rows = [
-            [name, _short(entry["value"]), _plain(entry.get("unit", ""))]
+            [name, _short(entry["value"]), electrons(entry.get("unit", ""))]
             for name, entry in emva.items()
             if isinstance(entry, dict) and entry.get("value") is not None
         ]
@@ -282,7 +282,3 @@ def _multipliers(fidelity: dict[str, Any]) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.5g}"
-
-
-def _plain(unit: str) -> str:
-    return unit.replace("e-", "e⁻")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..bayer import crop
+from ..bayer import crop, middle
 from ..ingest import Folder
 from ..ingest.catalogue import open_frames
 from ..streams import counted, lazy_frames, stream_frames
@@ -40,8 +40,7 @@ def card_frames(folder: Folder, progress: Any = False) -> xr.DataArray:
     ]
     ranked = pd.concat([part for part in wanted if len(part)])
     ranked = ranked[~ranked["path"].duplicated()]
-    starts, sides = zip(*_card_window(table), strict=True)
-    window = tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
+    window = _card_window(table)
     frames = open_frames(ranked.head(card_size(table)))
     lazy = lazy_frames(frames)
     stream = counted(stream_frames(lazy), progress, len(lazy))
@@ -51,11 +50,13 @@ def card_frames(folder: Folder, progress: Any = False) -> xr.DataArray:
 
 def card_size(table: pd.DataFrame) -> int:
     """Return how many frames of a table, at most, the report card looks at."""
-    return min(len(table), max(4, int(_CARD_PIXELS / math.prod(side for _, side in _card_window(table)))))
+    return min(
+        len(table), max(4, int(_CARD_PIXELS / math.prod(side.stop - side.start for side in _card_window(table))))
+    )
 
 
-def _card_window(table: pd.DataFrame) -> list[tuple[int, int]]:
-    """Return first place and size of the middle, along y and x."""
+def _card_window(table: pd.DataFrame) -> tuple[slice, slice]:
+    """Return the middle of these frames, in whole cells of the mosaic."""
     whole = int(table["height"].iloc[0]), int(table["width"].iloc[0])
-    sides = [min(side, _CARD_SIDE) // 2 * 2 or side for side in whole]
-    return [((side - shown) // 4 * 2, shown) for side, shown in zip(whole, sides, strict=True)]
+    rows, columns = (min(side, _CARD_SIDE) // 2 * 2 or side for side in whole)
+    return middle(whole, (rows, columns))

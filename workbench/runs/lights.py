@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from ..align import Registration, register
+from ..bayer import middle
 from ..calibrate import MasterSet, audit_flat, calibrate, make_masters
 from ..errors import WorkbenchError
 from ..ingest import Folder, open_folder
@@ -149,9 +150,5 @@ def _calibrated(frames: Folder, sensor: xr.Dataset | None, progress: bool) -> tu
 
 def _cut(lights: xr.Dataset) -> xr.Dataset:
     """The middle of large frames; even edges keep the mosaic's phase."""
-    part = {}
-    for name, wanted in zip(("y", "x"), WINDOW, strict=True):
-        size = lights.sizes[name]
-        first = max(size - wanted, 0) // 4 * 2
-        part[name] = slice(first, first + min(size, wanted))
-    return lights.isel(part)
+    rows, columns = middle((lights.sizes["y"], lights.sizes["x"]), WINDOW)
+    return lights.isel(y=rows, x=columns)

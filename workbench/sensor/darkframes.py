@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from ..bayer import channel_index
-from ..buffers import frame_memory
+from ..buffers import frame_zeros
 from ..statistics import pair_moments, pair_sums
 from ..streams import counted, in_threads, lazy_frames, stream_frames
 from .bias import CLIPPED_FRACTION
@@ -152,9 +152,7 @@ def _read_setting(
     """Sum y and t·y of every pixel over the frames, hence the slope of the least-squares line."""
     pattern, shape = dark.attrs["cfa_pattern"], dark.shape[1:]
     found: list[Group] = []
-    sum_y, sum_ty, saturated = (frame_memory(shape, kind) for kind in (np.float32, np.float32, bool))
-    for picture in (sum_y, sum_ty, saturated):
-        picture.fill(0)
+    sum_y, sum_ty, saturated = (frame_zeros(shape, kind) for kind in (np.float32, np.float32, bool))
     n = s_t = s_tt = 0.0
     if zero is not None and not clipped(zero):
         np.multiply(master, np.float32(zero.count), out=sum_y)
@@ -209,9 +207,7 @@ def read_group(
         for frame in frames:
             if previous is None:
                 first = frame
-                sums.extend(frame_memory(frame.shape, kind) for kind in (np.float32, bool))
-                for picture in sums:
-                    picture.fill(0)
+                sums.extend(frame_zeros(frame.shape, kind) for kind in (np.float32, bool))
             add_frame(*sums, frame, np.float32(np.inf if np.isnan(white) else white))
             if previous is not None:
                 yield previous, frame

@@ -10,7 +10,7 @@ import xarray as xr
 from scipy import special
 
 from ..bayer import channel_index
-from ..buffers import frame_memory
+from ..buffers import frame_memory, frame_zeros
 from ..errors import WorkbenchError
 from ..frames import channels_of, check_cube
 from ..statistics import OUTLIER_SIGMAS, pair_moments, pair_sums
@@ -214,8 +214,7 @@ def dark_subtraction(
         setting, frames = _strongest(dark, 3)
         kind, cube, number, frames = "dark", dark, int(frames[-1]), frames[:-1]
     frames = frames[:_MOST_DARKS]
-    total, noise, previous = frame_memory(dark.shape[1:], np.float32), [], None
-    total.fill(0)  # its sums of whole numbers below 2²⁴ are exact
+    total, noise, previous = frame_zeros(dark.shape[1:], np.float32), [], None  # exact: sums of whole numbers below 2²⁴
     pattern = dark.attrs["cfa_pattern"]
     lazy = [*(dark.data[int(i)] for i in frames), cube.data[number]]
     stream = counted(stream_frames(lazy), progress, len(lazy))

@@ -12,10 +12,11 @@ import xarray as xr
 
 from ... import charts
 from ...charts import theme
+from ...charts.words import electrons
 from ...runs.uniformity import Uniformity
 from ...sensor import find_sensor_defects, fixed_pattern
 from ...sensor.emva.images import emva_unit
-from ...sensor.uniformity import FrameStack, spatial_parts
+from ...sensor.uniformity import FrameStack
 
 _FRAMES = theme.dimension("frames averaged")
 _SPREAD = theme.dimension("standard deviation over the pixels", "ADU")
@@ -41,7 +42,7 @@ def spread_of_mean(stack: FrameStack, frames: int, channel: int = 1) -> hv.Layou
     """
     channel = min(channel, stack.black.size - 1)
     noise = float(stack.plane("variance", channel).mean(dtype=float))
-    pattern = math.sqrt(max(float(spatial_parts(*stack.halves(channel))[0]), 0.0))
+    pattern = math.sqrt(max(float(stack.common(channel).value[0]), 0.0))
     count = np.geomspace(1, 1000, 100)
     spread = np.sqrt(noise / count + pattern**2)
     dims = (_FRAMES, _SPREAD)
@@ -79,7 +80,7 @@ def emva_table(measured: Uniformity) -> pd.DataFrame:
     for name in _EMVA:
         values = {channel: one.get(name, math.nan) for channel, one in found.items()}
         if any(math.isfinite(value) for value in values.values()):
-            rows[f"{_SYMBOL.get(name, name)} [{emva_unit(name).replace('e-', 'e⁻')}]"] = {
+            rows[f"{_SYMBOL.get(name, name)} [{electrons(emva_unit(name))}]"] = {
                 channel: f"{value:.3g}".replace("-", "−") if math.isfinite(value) else "–"
                 for channel, value in values.items()
             }

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from collections import deque
 from typing import NamedTuple
 
 import numba
 import numpy as np
 
+from ...streams import in_threads
+
 _SPAN = tuple[float, float]
+_PARTS = 4  # that a picture is worked out in
 _COMPILED = (np.uint16, np.float32, np.float64)  # native byte order; anything else is copied first
 
 
@@ -102,23 +103,13 @@ def reduced(values: np.ndarray, view: View) -> np.ndarray:
         return out
     if values.dtype not in _COMPILED:
         values = values.astype(np.float64)
-    parts = np.array_split(np.arange(out.shape[0]), _workers())
-    jobs = [
-        _pool().submit(_mean, values, view.rows[part[0] : part[-1] + 2], view.columns, out[part[0] : part[-1] + 1])
-        for part in parts if part.size
-    ]  # fmt: skip
-    for job in jobs:
-        job.result()
+    parts = [part for part in np.array_split(np.arange(out.shape[0]), _PARTS) if part.size]
+
+    def reduce(part: np.ndarray) -> None:
+        _mean(values, view.rows[part[0] : part[-1] + 2], view.columns, out[part[0] : part[-1] + 1])
+
+    deque(in_threads(reduce, parts), maxlen=0)
     return out
-
-
-def _workers() -> int:
-    return min(4, os.cpu_count() or 1)
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_workers(), thread_name_prefix="pixels")
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")

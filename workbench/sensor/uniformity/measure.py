@@ -17,7 +17,7 @@ from ...streams import in_threads, lazy_frames, stream_frames
 from ...vignetting import Lens, fit_lens
 from ..selection import at_iso, describe, group_frames, same_iso
 from .kernels import deviation_products, flatten, relate
-from .parts import INNER, MARGIN, PARTS, SMALLEST, Spatial, highpass, inner_lowpass, lowpass, products_in_common, root
+from .parts import INNER, MARGIN, PARTS, SMALLEST, Spatial, common_parts, highpass, inner_lowpass, lowpass, root
 from .stacks import FrameStack, stack_frames
 
 FILTERS = ("none", "highpass")
@@ -218,7 +218,7 @@ def measure_prnu(
             one.own[dusty], one.noise[dusty] = 0, 0
             sound = 1 - dust[channel]
             products = deviation_products(one.own, one.noise).of_halves(stack.count)
-            own = products_in_common(products, one.own.shape, filtered=True)
+            own = common_parts(products, one.own.shape, filtered=True)
             own = Spatial(own.value / sound, own.error / sound**1.5)  # what is set to zero counts for nothing
             found.append(_less(own, _common(dark, channel, filtered=True), one.inverse_square))
         return level, found

@@ -155,7 +155,7 @@ def _split(products: Products, which: int, shape: tuple[int, int], *, filtered: 
     return np.array([row + column + pixel, row, column, pixel])
 
 
-def common_parts(first: np.ndarray, second: np.ndarray, *, filtered: bool = False) -> Spatial:
+def common_parts(products: Products, shape: tuple[int, int], *, filtered: bool = False) -> Spatial:
     """Return the variances that two pictures of one pattern have in common, with errors for this very pattern.
 
     Of n pixels with variances V₁, V₂ and covariance C, Var(C) = (V₁V₂ − C²)/n: the noise; where high-passed, what
@@ -167,15 +167,11 @@ def common_parts(first: np.ndarray, second: np.ndarray, *, filtered: bool = Fals
     --------
     >>> rng = np.random.default_rng(3)
     >>> pattern = rng.normal(0, 1, (200, 300))
-    >>> common = common_parts(pattern + rng.normal(0, 2, pattern.shape), pattern + rng.normal(0, 2, pattern.shape))
+    >>> halves = pattern + rng.normal(0, 2, (2, *pattern.shape))
+    >>> common = common_parts(deviation_products(*halves), pattern.shape)
     >>> bool(abs(common.value[0] - pattern.var()) < 3 * common.error[0]), round(float(common.error[0]), 3)
     (True, 0.02)
     """
-    return products_in_common(deviation_products(first, second), first.shape, filtered=filtered)
-
-
-def products_in_common(products: Products, shape: tuple[int, int], *, filtered: bool = False) -> Spatial:
-    """Return what `common_parts` does, from the sums of products of two pictures of that shape."""
     rows, columns = shape
     size = rows * columns
     one, other, value = (_split(products, which, shape, filtered=filtered) for which in range(3))

@@ -14,11 +14,11 @@ import numba
 import numpy as np
 
 from ...bayer import channel_index
-from ...buffers import frame_memory
+from ...buffers import frame_memory, frame_zeros
 from ...errors import WorkbenchError
 from ...streams import counted
 from .kernels import deviation_products
-from .parts import Spatial, highpass, products_in_common
+from .parts import Spatial, common_parts, highpass
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class FrameStack:
     mean
         Of each pixel, float32 (y, x) [ADU]; of flats above `black`, scaled to one level.
     half_difference
-        Half the difference of the means of the even and the odd frames, float32 (y, x) [ADU] (see `halves`); None for a
+        Half the difference of the means of the even and the odd frames, float32 (y, x) [ADU]; None for a
         single frame.
     variance
         Of each pixel over the frames (ddof 1), float32 (y, x) [ADU²]; None for a single frame.
@@ -57,17 +57,14 @@ class FrameStack:
         """Return the variances that a channel's two halves have in common (see `common_parts`), found once."""
         key = channel, filtered
         if key not in self._known:
-            pictures = self._mean_and_half(channel)
+            if self.half_difference is None:
+                raise WorkbenchError("a single frame has no halves; give two or more equal frames")
+            pictures = self.plane("mean", channel), self.plane("half_difference", channel)
             if filtered:
                 pictures = tuple(map(highpass, pictures))
             products = deviation_products(*pictures).of_halves(self.count)
-            self._known[key] = products_in_common(products, pictures[0].shape, filtered=filtered)
+            self._known[key] = common_parts(products, pictures[0].shape, filtered=filtered)
         return self._known[key]
-
-    def _mean_and_half(self, channel: int) -> tuple[np.ndarray, np.ndarray]:
-        if self.half_difference is None:
-            raise WorkbenchError("a single frame has no halves; give two or more equal frames")
-        return self.plane("mean", channel), self.plane("half_difference", channel)
 
     def plane(self, name: str, channel: int) -> np.ndarray | None:
         """Return the pixels (a view) of one channel of a picture: ``mean``, ``half_difference`` or ``variance``."""
@@ -78,12 +75,6 @@ class FrameStack:
         row, column = (int(k) for k in np.argwhere(cell == channel)[0])
         rows, columns = (size // cell.shape[0] * cell.shape[0] for size in picture.shape)
         return picture[row : rows : cell.shape[0], column : columns : cell.shape[0]]
-
-    def halves(self, channel: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the means of the even and of the odd frames in a channel."""
-        mean, half = self._mean_and_half(channel)
-        odd = self.count // 2
-        return mean + half * np.float32(2 * odd / self.count), mean - half * np.float32(2 - 2 * odd / self.count)
 
 
 def stack_frames(
@@ -140,9 +131,7 @@ def stack_frames(
         if first is None:
             first = frame_memory(frame.shape, frame.dtype)
             np.copyto(first, frame)
-            *halves, square = (frame_memory(frame.shape, np.float32) for _ in range(3))
-            for picture in (*halves, square):
-                picture.fill(0)
+            *halves, square = (frame_zeros(frame.shape, np.float32) for _ in range(3))
             continue
         if black is None:
             _add_plain(frame, first, halves[number % 2], square)

@@ -17,6 +17,14 @@ def _whole_vectors(start, stop):
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
+def _along_row(src, p, a0, a1, a2, a3, a4, a5):
+    """Return six samples of a row from `p` on, weighed."""
+    return (
+        a0 * src[p] + a1 * src[p + _U1] + a2 * src[p + _U2] + a3 * src[p + _U3] + a4 * src[p + _U4] + a5 * src[p + _U5]
+    )
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST)
 def run_square(src, first, stride, start, stop, way, kernel, ramp, at, value, square):
     """Interpolate a run of positions on a square lattice; sample (0, 0) of position m is src[first + m].
 
@@ -36,60 +44,12 @@ def run_square(src, first, stride, start, stop, way, kernel, ramp, at, value, sq
         ty = y0 + ramp[m] * (y1 + ramp[m] * y2)
         a0, a1, a2, a3, a4, a5 = weights_at(tx, kernel)
         b0, b1, b2, b3, b4, b5 = weights_at(ty, kernel)
-        p = r0 + m
-        s = b0 * (
-            a0 * src[p]
-            + a1 * src[p + _U1]
-            + a2 * src[p + _U2]
-            + a3 * src[p + _U3]
-            + a4 * src[p + _U4]
-            + a5 * src[p + _U5]
-        )
-        p = r1 + m
-        s += b1 * (
-            a0 * src[p]
-            + a1 * src[p + _U1]
-            + a2 * src[p + _U2]
-            + a3 * src[p + _U3]
-            + a4 * src[p + _U4]
-            + a5 * src[p + _U5]
-        )
-        p = r2 + m
-        s += b2 * (
-            a0 * src[p]
-            + a1 * src[p + _U1]
-            + a2 * src[p + _U2]
-            + a3 * src[p + _U3]
-            + a4 * src[p + _U4]
-            + a5 * src[p + _U5]
-        )
-        p = r3 + m
-        s += b3 * (
-            a0 * src[p]
-            + a1 * src[p + _U1]
-            + a2 * src[p + _U2]
-            + a3 * src[p + _U3]
-            + a4 * src[p + _U4]
-            + a5 * src[p + _U5]
-        )
-        p = r4 + m
-        s += b4 * (
-            a0 * src[p]
-            + a1 * src[p + _U1]
-            + a2 * src[p + _U2]
-            + a3 * src[p + _U3]
-            + a4 * src[p + _U4]
-            + a5 * src[p + _U5]
-        )
-        p = r5 + m
-        s += b5 * (
-            a0 * src[p]
-            + a1 * src[p + _U1]
-            + a2 * src[p + _U2]
-            + a3 * src[p + _U3]
-            + a4 * src[p + _U4]
-            + a5 * src[p + _U5]
-        )
+        s = b0 * _along_row(src, r0 + m, a0, a1, a2, a3, a4, a5)
+        s += b1 * _along_row(src, r1 + m, a0, a1, a2, a3, a4, a5)
+        s += b2 * _along_row(src, r2 + m, a0, a1, a2, a3, a4, a5)
+        s += b3 * _along_row(src, r3 + m, a0, a1, a2, a3, a4, a5)
+        s += b4 * _along_row(src, r4 + m, a0, a1, a2, a3, a4, a5)
+        s += b5 * _along_row(src, r5 + m, a0, a1, a2, a3, a4, a5)
         value[out + m] = s
         square[out + m] = squares_at(tx, kernel) * squares_at(ty, kernel)
 

@@ -7,6 +7,7 @@ import numpy as np
 from ...align import Transform
 from ...bayer import channel_index
 from .kernel import REACH
+from .window import unturned
 
 
 def quarter_turns(transform: Transform, x: float, y: float) -> int:
@@ -48,13 +49,7 @@ def turned_cell(cfa_pattern: str, turn: int, shape: tuple[int, int]) -> np.ndarr
     cell = np.empty((2, 2), np.int64)
     for j in range(2):
         for i in range(2):
-            height, width = shape
-            y, x = {
-                0: (j, i),
-                1: (i, width - 1 - j),
-                2: (height - 1 - j, width - 1 - i),
-                3: (height - 1 - i, j),
-            }[turn]
+            y, x = unturned(turn, j, i, *shape)
             cell[j, i] = colours[y % 2, x % 2]
     return cell
 

@@ -9,6 +9,18 @@ from .kernel import FAST
 
 
 @numba.njit(nogil=True, cache=True)
+def unturned(turn, y, x, height, width):
+    """Return row and column in a frame of a pixel (y, x) of the frame turned by quarters."""
+    if turn == 0:
+        return y, x
+    if turn == 1:
+        return x, width - 1 - y
+    if turn == 2:
+        return height - 1 - y, width - 1 - x
+    return height - 1 - x, y
+
+
+@numba.njit(nogil=True, cache=True)
 def _source(turn, wy, wx, height, width):
     """Return row and column in the frame of a place in the turned frame, mirrored at its edges, which keeps colours."""
     high, wide = (height, width) if turn % 2 == 0 else (width, height)
@@ -16,14 +28,7 @@ def _source(turn, wy, wx, height, width):
     wx = -wx if wx < 0 else wx
     wy = 2 * (high - 1) - wy if wy >= high else wy
     wx = 2 * (wide - 1) - wx if wx >= wide else wx
-    wy, wx = min(max(wy, 0), high - 1), min(max(wx, 0), wide - 1)
-    if turn == 0:
-        return wy, wx
-    if turn == 1:
-        return wx, width - 1 - wy
-    if turn == 2:
-        return height - 1 - wy, width - 1 - wx
-    return height - 1 - wx, wy
+    return unturned(turn, min(max(wy, 0), high - 1), min(max(wx, 0), wide - 1), height, width)
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
