@@ -19,10 +19,8 @@ import numpy as np
 import pandas as pd
 from trials import DRIFT, WANDER, repeat, report, shoot, table
 
-from workbench.bayer import channel_index
-from workbench.camera import VirtualSensor, d7000
-from workbench.camera.firmware import STOCK_MULTIPLIERS, stock
-from workbench.frames import channels_of
+from workbench.core.cube import channels_of
+from workbench.core.mosaic import channel_index
 from workbench.sensor import (
     dark_law,
     dark_transfer,
@@ -34,6 +32,8 @@ from workbench.sensor import (
     read_noise,
     split_read_noise,
 )
+from workbench.simulate import VirtualSensor, d7000
+from workbench.simulate.firmware import STOCK_MULTIPLIERS, stock
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "accuracy.md"
 SHAPE = (96, 128)

@@ -20,9 +20,10 @@ import pandas as pd
 import xarray as xr
 from trials import DRIFT, WANDER, repeat, report, shoot, table
 
-from workbench.bayer import channel_index
-from workbench.camera import VirtualSensor, d7000
-from workbench.sensor import dark_law, measure_dark, measure_dsnu, measure_prnu, stack_cube
+from workbench.core.mosaic import channel_index
+from workbench.pixels import measure_dsnu, measure_prnu, stack_cube
+from workbench.sensor import dark_law, measure_dark
+from workbench.simulate import VirtualSensor, d7000
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "accuracy-uniformity.md"
 SHAPE = (128, 160)

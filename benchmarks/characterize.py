@@ -47,7 +47,7 @@ def shots() -> list[tuple[str, int, float, float, float, int]]:
 
 def make(folder: Path) -> None:
     """Shoot what is not there yet."""
-    from workbench.camera import d7000, expose, save_frame
+    from workbench.simulate import d7000, expose, save_frame
 
     camera = d7000()
     start, number = datetime(2025, 1, 18, 20), 0
@@ -91,7 +91,7 @@ def decode(folder: Path, how: str) -> dict[str, float]:
 
 def measure(folder: Path) -> dict[str, float]:
     """Measure the set, as the command does."""
-    from workbench.runs import characterize
+    from workbench.pipelines import characterize
 
     begin, cpu = time.perf_counter(), time.process_time()
     result = characterize(folder, progress=False)

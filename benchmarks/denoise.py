@@ -22,10 +22,10 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from workbench.camera import sky as virtual
 from workbench.finish import denoise, find_picture_stars, make_picture
 from workbench.finish.detail import noise_model, stabilise, unstabilise
 from workbench.finish.photometry import photometry
+from workbench.simulate import sky as virtual
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks-denoise.md"
 FRAMES, EXPOSURE, READ_NOISE = 20, 60.0, 2.5

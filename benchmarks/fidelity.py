@@ -20,10 +20,10 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from workbench.camera import VirtualSensor, d7000, expose, firmware
-from workbench.frames import make_cube
-from workbench.sensor import inspect_frames
-from workbench.sensor.fidelity.verdicts import CHANGED, NOTICE, UNKNOWN
+from workbench.core.cube import make_cube
+from workbench.fidelity import inspect_frames
+from workbench.fidelity.findings import CHANGED, NOTICE, UNKNOWN
+from workbench.simulate import VirtualSensor, d7000, expose, firmware
 
 SHAPE, LARGER = (384, 512), (1024, 1536)
 LEVELS = (0.01, 0.03, 0.1, 0.3, 0.6)  # of saturation, green

@@ -37,8 +37,8 @@ PREVIEW = """
 import json, sys, time
 import numpy as np
 from workbench import finish
-from workbench.apps import finishing
-from workbench.runs.finish import open_linear
+from workbench.app import finishing
+from workbench.pipelines.finishing import open_linear
 stack = finish.crop(open_linear(sys.argv[1]))
 done = finish.finish(stack, progress=False)
 start = time.perf_counter()
@@ -79,8 +79,8 @@ def make(megapixels: int) -> Path:
     path = CACHE / f"stack-{megapixels}.fits"
     import numpy as np
 
-    from workbench.camera import sky as virtual
     from workbench.finish import make_picture, write_picture
+    from workbench.simulate import sky as virtual
 
     CACHE.mkdir(exist_ok=True)
     sky = virtual.make_sky(SHAPES[megapixels], stars=3000, nebula=0.3, seed=1)

@@ -114,14 +114,17 @@ def choices(values: Any, start: Any = None) -> list[Any]:
 
 def charts_cases(scratch: Path) -> Iterator[Case]:
     """Charts: explorers that measure and fit anew, figures of the course, and a page without Python."""
+    import course
     import panel as pn
+    from course import budget, planner, stacking
+    from course import explorers as explore
+    from course import figures as demos
 
     import workbench as wb
     from workbench import align, calibrate, stack
-    from workbench.apps import budget, demos, explore, lessons, planner, stacking
     from workbench.export import write_charts
-    from workbench.runs import characterize, plan
-    from workbench.runs.samples import sample_folder
+    from workbench.pipelines import characterize, plan
+    from workbench.simulate.samples import sample_folder
 
     folder = Path(__file__).parents[1] / "data-samples" / "small"
     frames = wb.open_folder(folder, progress=False)
@@ -152,7 +155,7 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
     def notebook() -> Any:
         frames_averaged = pn.widgets.IntSlider(label="frames averaged", start=1, end=count)
         bound = pn.bind(demos.bias_average, frames.bias, frames=frames_averaged)
-        return lessons.figure(bound, "The mean of some bias frames.", frames_averaged)
+        return course.figure(bound, "The mean of some bias frames.", frames_averaged)
 
     yield Case(
         "notebook 03: bias frames averaged",
@@ -176,7 +179,7 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
 
     def rejection() -> Any:
         stacked = pn.widgets.DiscreteSlider(label="frames stacked", options=trials.counts, value=trials.counts[-1])
-        return lessons.figure(pn.bind(trials.chart, stacked), "Rejection methods tried.", stacked)
+        return course.figure(pn.bind(trials.chart, stacked), "Rejection methods tried.", stacked)
 
     what, moves = slider(0, choices(range(len(trials.counts)), len(trials.counts) - 1))
     yield Case("notebook 11: rejection trials (known ones)", "chart", rejection, what, moves)
@@ -191,10 +194,12 @@ def picture_cases() -> Iterator[Case]:
     import subprocess
     import sys
 
+    from course import finishing
+
     from benchmarks import finish as finishing_benchmark
     from workbench import finish
-    from workbench.apps import finishing, viewer
-    from workbench.runs.finish import open_linear
+    from workbench.app import viewer
+    from workbench.pipelines.finishing import open_linear
 
     rng = np.random.default_rng(0)
     shape = (4016, 6016)
@@ -226,8 +231,8 @@ def measure(only: list[str], kinds: list[str]) -> list[tuple[Case, np.ndarray, f
     import panel as pn
     from playwright.sync_api import sync_playwright
 
+    from workbench.app import viewer
     from workbench.app.server import free_port
-    from workbench.apps import viewer
 
     hv.extension("bokeh", logo=False)
     pn.extension(throttled=False)

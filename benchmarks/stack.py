@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from workbench.camera.night import write_night
+from workbench.simulate.night import write_night
 
 NIGHTS = {
     "4928x3264:20": {"shape": (3264, 4928), "lights": 20},

@@ -2,7 +2,7 @@
 
     python benchmarks/stack_acceptance.py NIGHT [--out stack.fits] [--json results.json]
 
-NIGHT is a folder that `workbench.camera.night.write_night` made.  Prints each quantity with what it must be.
+NIGHT is a folder that `workbench.simulate.night.write_night` made.  Prints each quantity with what it must be.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from scipy.ndimage import binary_dilation
 from scipy.optimize import least_squares
 
 from workbench.align import Transform
-from workbench.bayer import channel_index
-from workbench.camera.night import Night, open_night
-from workbench.camera.sky import picture, render, replace_stars, star_table, to_pixels, to_sky
-from workbench.runs.stack import stack_folder
+from workbench.core.mosaic import channel_index
+from workbench.pipelines.stacking import stack_folder
+from workbench.simulate.night import Night, open_night
+from workbench.simulate.sky import picture, render, replace_stars, star_table, to_pixels, to_sky
 
 BLOCK = 32
 
@@ -313,7 +313,7 @@ def trail_left(night, used, reference, signal, nebula, free, scales, table, name
 
 def cosmic_left(night, used, reference, signal, variance, nebula, scales, table, names, say) -> None:
     """Mean residual at the pixels that cosmic rays hit, over their surroundings."""
-    from workbench.camera.sky import cosmic_rays
+    from workbench.simulate.sky import cosmic_rays
 
     shape = signal.shape[1:]
     free = starless(night, reference, shape, 60.0, 9.0)
@@ -340,7 +340,7 @@ def cosmic_left(night, used, reference, signal, variance, nebula, scales, table,
 
 def false_rejections(night, used, reference, signal, low, high, coverage, full, scales, table, names, say) -> None:
     """Share of samples rejected where nothing happened: on empty sky, and in the cores of stars."""
-    from workbench.camera.sky import cosmic_rays, trail_mask
+    from workbench.simulate.sky import cosmic_rays, trail_mask
 
     shape = signal.shape[1:]
     events = np.zeros(shape, bool)

@@ -15,9 +15,9 @@ import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
-from workbench.camera import VirtualSensor, expose
-from workbench.files import aside
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
+from workbench.core.files import aside
+from workbench.simulate import VirtualSensor, expose
 
 WANDER = 0.1  # standard deviation of each frame's offset [ADU]
 DRIFT = 0.05  # greatest change of the lamp from one flat to the next

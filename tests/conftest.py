@@ -46,8 +46,8 @@ def small_samples() -> Path:
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """The full set of sample frames, generated once by the virtual camera."""
-    from workbench.runs import sample_folder
-    from workbench.runs.samples import SampleWarning
+    from workbench.simulate import sample_folder
+    from workbench.simulate.samples import SampleWarning
 
     with warnings.catch_warnings():
         if not os.environ.get("WORKBENCH_REQUIRE_REAL"):  # other processors may round the last bit elsewhere

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from workbench import WorkbenchError, bayer, make_cube
-from workbench.frames import MOSAICS
+from workbench import WorkbenchError, make_cube
+from workbench.core import mosaic as bayer
+from workbench.core.cube import MOSAICS
 
 
 @pytest.mark.parametrize("pattern", MOSAICS)

@@ -169,8 +169,8 @@ def test_an_unexpected_error_is_not_hidden(small_samples, tmp_path, monkeypatch)
     def broken(*_, **__):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("workbench.runs.characterization.characterize", broken)
-    monkeypatch.setattr("workbench.runs.characterize", broken)
+    monkeypatch.setattr("workbench.pipelines.characterization.characterize", broken)
+    monkeypatch.setattr("workbench.pipelines.characterize", broken)
     result = run("characterize", small_samples, "--out", tmp_path)
     assert isinstance(result.exception, ZeroDivisionError)
 
@@ -179,7 +179,7 @@ def test_ctrl_c_ends_quietly(small_samples, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("workbench.runs.characterize", interrupted)
+    monkeypatch.setattr("workbench.pipelines.characterize", interrupted)
     result = run("characterize", small_samples, "--out", tmp_path)
     assert result.exit_code == 130
     assert result.stderr == "workbench: stopped; no half-written file is left\n"
@@ -190,7 +190,7 @@ def test_a_stack_that_ctrl_c_ends_says_how_it_goes_on(small_samples, tmp_path, m
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("workbench.runs.stack.make_masters", interrupted)
+    monkeypatch.setattr("workbench.pipelines.stacking.make_masters", interrupted)
     result = run("stack", small_samples, "--out", tmp_path / "stack.fits", "--quiet")
     assert result.exit_code == 130
     assert result.stderr.startswith("workbench: stopped; the same command goes on from here")

@@ -3,7 +3,7 @@ import pytest
 import xarray as xr
 
 import workbench as wb
-from workbench.frames import add_history, check_cube, make_cube, one_value
+from workbench.core.cube import add_history, check_cube, make_cube, one_value
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_make_cube_keeps_the_contract(cube):
 
 def test_a_cube_survives_selection_and_arithmetic_on_frames(cube):
     assert check_cube(cube.sel(frame=cube.iso == 200)).sizes["frame"] == 1
-    assert check_cube(wb.bayer.split(cube)).dims == ("frame", "channel", "y", "x")
+    assert check_cube(wb.core.mosaic.split(cube)).dims == ("frame", "channel", "y", "x")
 
 
 def test_a_sequence_of_frames_becomes_a_lazy_cube():

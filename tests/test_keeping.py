@@ -5,13 +5,15 @@ import shutil
 import subprocess
 import sys
 
+import course
 import numpy as np
 import pytest
 import xarray as xr
+from course import finishing
 
-from workbench import calibrate, keeping, sensor
-from workbench.apps import finishing, lessons
-from workbench.errors import WorkbenchError
+from workbench import calibrate, sensor
+from workbench.core import cache as keeping
+from workbench.core.errors import WorkbenchError
 from workbench.ingest import open_folder
 
 
@@ -63,15 +65,15 @@ def never():
 
 @pytest.mark.parametrize("name", ["read noise", "transfer", "gain"])
 def test_measured_datasets_come_back_to_the_last_bit(name, measured, frames, capsys):
-    assert lessons.keep(name, measured[name], frames) is measured[name]
-    exactly(lessons.kept(name, frames, otherwise=never), measured[name])
+    assert course.keep(name, measured[name], frames) is measured[name]
+    exactly(course.kept(name, frames, otherwise=never), measured[name])
     assert capsys.readouterr().out.startswith(f"The {name}: measured on these very frames before, 2")
 
 
 def test_a_named_tuple_with_a_map_comes_back_as_one(measured, frames):
-    lessons.keep("darks", measured["darks"], frames)
-    back = lessons.kept("darks", frames, otherwise=never)
-    assert isinstance(back, sensor.dark.Darks)
+    course.keep("darks", measured["darks"], frames)
+    back = course.kept("darks", frames, otherwise=never)
+    assert isinstance(back, sensor.Darks)
     for one, other in zip(back, measured["darks"], strict=True):
         exactly(one, other)
 
@@ -106,17 +108,17 @@ def test_what_cannot_be_kept_is_refused_and_leaves_nothing(tmp_path):
 
 
 def test_where_nothing_is_kept_it_is_measured_and_kept(measured, frames, capsys):
-    lessons.kept("gain", frames, otherwise=lambda: measured["gain"])
+    course.kept("gain", frames, otherwise=lambda: measured["gain"])
     assert "so it is measured here" in capsys.readouterr().out
-    exactly(lessons.kept("gain", frames, otherwise=never), measured["gain"])
+    exactly(course.kept("gain", frames, otherwise=never), measured["gain"])
 
 
 def test_numbers_of_other_frames_are_never_taken(own, frames):
     numbers = iter(range(100))
 
     def ask(folder):
-        found = lessons.kept("n", folder, lambda: xr.Dataset({"n": next(numbers)}))
-        assert lessons.kept("n", folder, never).identical(found)
+        found = course.kept("n", folder, lambda: xr.Dataset({"n": next(numbers)}))
+        assert course.kept("n", folder, never).identical(found)
         return int(found.n)
 
     mine = open_folder(own, progress=False)
@@ -144,13 +146,13 @@ def test_numbers_of_other_frames_are_never_taken(own, frames):
 
 
 def test_numbers_of_another_version_are_never_taken(measured, frames, monkeypatch):
-    lessons.keep("gain", measured["gain"], frames)
+    course.keep("gain", measured["gain"], frames)
     monkeypatch.setattr(keeping, "_code", lambda: "an older workbench")
-    assert lessons.kept("gain", frames, lambda: xr.Dataset(attrs={"measured": "anew"})).attrs == {"measured": "anew"}
+    assert course.kept("gain", frames, lambda: xr.Dataset(attrs={"measured": "anew"})).attrs == {"measured": "anew"}
 
 
 def test_a_damaged_file_is_measured_anew(measured, frames, cache):
-    lessons.keep("gain", measured["gain"], frames)
+    course.keep("gain", measured["gain"], frames)
     (path,) = cache.iterdir()
     whole = path.read_bytes()
     flipped = bytearray(whole)
@@ -158,7 +160,7 @@ def test_a_damaged_file_is_measured_anew(measured, frames, cache):
     for damaged in (b"", b"no archive", whole[: len(whole) // 2], whole[:-1], bytes(flipped)):
         path.write_bytes(damaged)
         asked = []
-        lessons.kept("gain", frames, otherwise=lambda asked=asked: asked.append(1) or measured["gain"])
+        course.kept("gain", frames, otherwise=lambda asked=asked: asked.append(1) or measured["gain"])
         assert asked == [1]
         assert path.read_bytes() == whole
     np.savez(path, told=np.array('{"key": "x"}'))
@@ -174,16 +176,16 @@ def test_a_folder_that_cannot_be_written_keeps_no_notebook_from_working(
 ):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "file"))
-    assert lessons.kept("gain", frames, lambda: measured["gain"]) is measured["gain"]
+    assert course.kept("gain", frames, lambda: measured["gain"]) is measured["gain"]
     assert "The gain is not kept: " in capsys.readouterr().out
 
 
 def test_masters_are_kept_for_these_frames_only(frames, own, cache, capsys):
     cubes = {"bias": frames.bias, "dark": frames.dark, "flat": frames.flat, "progress": False}
-    folder = lessons.kept_folder("masters", frames)
+    folder = course.kept_folder("masters", frames)
     assert "so they are made here" in capsys.readouterr().out
     first = calibrate.make_masters(frames.light, **cubes, folder=folder)
-    assert lessons.kept_folder("masters", frames) == folder
+    assert course.kept_folder("masters", frames) == folder
     assert "made of these very frames before" in capsys.readouterr().out
     made = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert made
@@ -191,9 +193,9 @@ def test_masters_are_kept_for_these_frames_only(frames, own, cache, capsys):
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == made
     assert again.masters[0].dark.identical(first.masters[0].dark)
 
-    lessons.kept_folder("masters", open_folder(own, progress=False)).mkdir()
+    course.kept_folder("masters", open_folder(own, progress=False)).mkdir()
     (own / "bias" / sorted(os.listdir(own / "bias"))[0]).unlink()
-    lessons.kept_folder("masters", open_folder(own, progress=False)).mkdir()
+    course.kept_folder("masters", open_folder(own, progress=False)).mkdir()
     assert len([path for path in cache.iterdir() if path.name.startswith("masters-my frames")]) == 1
     assert folder.is_dir(), "what belongs to another folder of frames stays"
 

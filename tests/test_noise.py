@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from workbench.camera import d7000, expose
-from workbench.errors import WorkbenchError
-from workbench.noise import SOURCES, dark_current_at, noise_budget, variance_terms
+from workbench.core.errors import WorkbenchError
+from workbench.core.noise import SOURCES, dark_current_at, noise_budget, variance_terms
+from workbench.simulate import d7000, expose
 
 
 def sensor_of(camera, isos):

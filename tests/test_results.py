@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 
 from workbench import open_sensor
-from workbench.errors import WorkbenchError
-from workbench.results import SCHEMA, is_simulated, sensor_dataset, write_sensor, written
+from workbench.core import SCHEMA, is_simulated, sensor_dataset, write_sensor, written
+from workbench.core.errors import WorkbenchError
 
 CHANNELS = ["R", "G1", "G2", "B"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from workbench.errors import WorkbenchError
+from workbench.core.errors import WorkbenchError
 from workbench.stars import (
     FWHM_PER_SIGMA,
     block_background,

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.bayer import offsets
-from workbench.frames import make_cube
-from workbench.statistics import (
+from workbench.core.cube import make_cube
+from workbench.core.mosaic import offsets
+from workbench.core.parallel import lazy_frames, stream_frames
+from workbench.core.statistics import (
     frame_pairs,
     jackknife_error,
     leave_one_out,
@@ -19,7 +20,6 @@ from workbench.statistics import (
     pair_weight,
     t_factor,
 )
-from workbench.streams import lazy_frames, stream_frames
 
 
 def planes(frame, pattern):

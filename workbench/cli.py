@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from . import __version__
-from .errors import WorkbenchError
-from .files import check_folder, check_target
+from .core.errors import WorkbenchError
+from .core.files import check_folder, check_target
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _FOLDER = click.Path(path_type=Path)
@@ -91,7 +91,7 @@ def frames(folder: Path) -> None:
     The kind of a frame comes from the manifest frames.csv, else from the file's header, else from
     the name of its folder. Files that cannot be used are listed with the reason; nothing is written.
     """
-    from .ingest import open_folder
+    from .ingest.catalogue import open_folder
 
     click.echo(repr(open_folder(folder)))
 
@@ -108,15 +108,15 @@ def inspect(frames: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
     frames, pairs of flats and a long dark show all. Each of eight questions gets an answer, a number,
     and what it means for your measurements.
     """
-    from .runs import inspect as run
-    from .runs.inspection import write_inspection
+    from .pipelines.inspection import inspect as run
+    from .pipelines.inspection import write_inspection
 
     if out is not None:
         check_folder(out)
     result = run(frames[0] if len(frames) == 1 else frames, progress=not quiet)
     click.echo(repr(result))
     if out is not None:
-        from .export import write_charts
+        from .export.write import write_charts
 
         write_inspection(result, out)
         write_charts(result, out, only=result.charts(), progress=not quiet)
@@ -150,7 +150,7 @@ def plan(
     the measured read noise and dark current, from the sky in a light frame, and from how far the stars
     of the lights are drawn out (lights of several exposures tell how long the mount can hold).
     """
-    from .runs import plan as run
+    from .pipelines.planning import plan_night as run
 
     if out is not None:
         check_folder(out)
@@ -164,8 +164,8 @@ def plan(
     )
     click.echo(repr(result))
     if out is not None:
-        from .export import write_charts
-        from .runs.planning import write_shots
+        from .export.write import write_charts
+        from .pipelines.planning import write_shots
 
         write_shots(result, out)
         drawn = result.charts()
@@ -186,7 +186,7 @@ def characterize(folder: Path, out: Path, quiet: bool) -> None:
     levels give the gain; darks of several lengths and temperatures give the dark current and its
     law. What these frames cannot give is left out, and a warning says what to shoot.
     """
-    from .runs import characterize as run
+    from .pipelines.characterization import characterize as run
 
     result = run(folder, out=out, progress=not quiet)
     click.echo(repr(result))
@@ -206,7 +206,7 @@ def report(folder: Path, out: Path, quiet: bool) -> None:
     with what to shoot.
     """
     from .export.report import write_report
-    from .runs import characterize as run
+    from .pipelines.characterization import characterize as run
 
     check_target(out, "HTML file")
     result = run(folder, progress=not quiet)
@@ -227,10 +227,12 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     (two or three minutes in all) and keeps. Start with OUT/index.html. Also writes OUT/sensor.json.
     """
     from .charts.registry import select
-    from .export import write_charts
-    from .ingest import open_folder
-    from .runs import characterize as run
-    from .runs import examined_beside, measure_pixel_noise, sample_folder
+    from .export.write import write_charts
+    from .ingest.catalogue import open_folder
+    from .pipelines.characterization import characterize as run
+    from .pipelines.lights import examined_beside
+    from .pipelines.transfer import measure_pixel_noise
+    from .simulate.samples import sample_folder
 
     wanted = select(only)  # a misspelt name should not cost a minute
     check_folder(out)
@@ -267,7 +269,7 @@ def dark_library(folder: Path, out: Path, iso: float | None, quiet: bool) -> Non
     current, and one law of the temperature. `workbench predict-dark` then makes a master dark for the
     exposure and temperature of the lights, with its variance.
     """
-    from .runs import make_dark_library
+    from .pipelines.dark_libraries import make_dark_library
 
     result = make_dark_library(folder, out, iso=iso, progress=not quiet)
     click.echo(repr(result))
@@ -282,7 +284,7 @@ def dark_library(folder: Path, out: Path, iso: float | None, quiet: bool) -> Non
 @_says_what_is_wrong
 def predict_dark(library: Path, exposure: float, temperature: float | None, out: Path) -> None:
     """Predict a master dark from a dark LIBRARY, with its variance, for any exposure and temperature."""
-    from .runs import predict_master_dark
+    from .pipelines.dark_libraries import predict_master_dark
 
     warm = float("nan") if temperature is None else temperature
     master = predict_master_dark(library, out, exposure=exposure, temperature=warm)
@@ -312,10 +314,10 @@ def finish(stack: Path, out: Path, quiet: bool, **options: Any) -> None:
     Star fluxes are checked after every linear step. The picture carries its history and settings
     inside; the same stack and settings give the same bytes.
     """
-    from .runs.finish import finish_file, settings_from
+    from .pipelines.finishing import finish_stack, settings_from
 
     linear, save = options.pop("linear"), options.pop("save_settings")
-    done = finish_file(stack, out, settings_from(**options), linear_out=linear, settings_out=save, progress=not quiet)
+    done = finish_stack(stack, out, settings_from(**options), linear_out=linear, settings_out=save, progress=not quiet)
     click.echo("\n".join(done.picture.attrs["history"]))
     for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -346,7 +348,7 @@ def stack(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
     do not belong are set aside and listed with the reason. Stopped at any moment, the same command
     goes on where it was.
     """
-    from .runs.stack import stack_folder
+    from .pipelines.stacking import stack_folder
 
     click.echo(repr(stack_folder(folder, out, progress=not quiet, **options)))
 
@@ -370,7 +372,7 @@ def app(folder: Path | None, results: Path | None, port: int, address: str, no_b
 
     The app is served by this machine for this machine alone and needs no network. Ctrl-C ends it.
     """
-    from .app import serve
+    from .app.server import serve
 
     serve(
         "" if folder is None else str(folder), "" if results is None else str(results),

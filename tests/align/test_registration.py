@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from workbench import align
-from workbench.errors import StageError, WorkbenchError
+from workbench.core.errors import StageError, WorkbenchError
 
 
 def test_transforms_are_the_true_ones_within_their_errors(night, samples):

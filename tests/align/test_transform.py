@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from workbench.align import KINDS, Transform, fit_robust, fit_transform
-from workbench.errors import WorkbenchError
+from workbench.core.errors import WorkbenchError
 
 RNG = np.random.default_rng(1)
 HERE = RNG.uniform(0, 4000, (200, 2))

@@ -2,11 +2,11 @@
 
 import pytest
 
-from workbench.app.desk import Desk, check_results, results_beside
 from workbench.app.jobs import Runner
 from workbench.app.screen import Drawing, Screen
 from workbench.app.server import free_port, origins
-from workbench.errors import WorkbenchError
+from workbench.app.session import Desk, check_results, results_beside
+from workbench.core.errors import WorkbenchError
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from workbench.app.jobs import CANCELLED, FINISHED, RUNNING, WAITING, WRONG, Runner
-from workbench.errors import WorkbenchError
+from workbench.core.errors import WorkbenchError
 
 PATIENCE = 300  # seconds, far more than any job here takes
 

@@ -3,10 +3,10 @@
 import pytest
 
 from workbench.app import worker
-from workbench.app.desk import Desk
 from workbench.app.jobs import FINISHED, Job, Runner
+from workbench.app.pixel_page import Spot
 from workbench.app.screen import Screen
-from workbench.app.spot import Spot
+from workbench.app.session import Desk
 from workbench.app.stations import Finish, Stack
 
 

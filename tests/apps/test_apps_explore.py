@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import xarray as xr
+from course import explorers as explore
 
-from workbench.apps import explore
-from workbench.errors import WorkbenchError
-from workbench.runs import characterize
+from workbench.core.errors import WorkbenchError
+from workbench.pipelines import characterize
 
 
 @pytest.fixture(scope="module")

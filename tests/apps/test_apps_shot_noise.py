@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from workbench.apps.shot_noise import ShotNoise, shot_noise_demo
 from workbench.charts.diagram import EXPOSURES, PARTICLES_PER_UNIT, running_snr
 from workbench.export import write_charts
+from workbench.export.shot_noise import ShotNoise, shot_noise_demo
 
 
 def test_the_live_snr_converges_to_the_root_of_n():

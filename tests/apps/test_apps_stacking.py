@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from course import stacking
 
-from workbench.apps import stacking
-from workbench.errors import WorkbenchError
+from workbench.core.errors import WorkbenchError
 
 
 def drawn(chart):

@@ -4,14 +4,14 @@ import holoviews as hv
 import numpy as np
 import pytest
 import xarray as xr
+from course import figures as demos
 
 import workbench as wb
-from workbench.apps import demos
 from workbench.charts import theme
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
 
 theme.load_backends()
-CAMERA = wb.camera.d7000(shape=(200, 300), vignetting=0.0)
+CAMERA = wb.simulate.d7000(shape=(200, 300), vignetting=0.0)
 
 
 def titles(layout: hv.Layout) -> list[str]:

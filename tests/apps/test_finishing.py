@@ -4,10 +4,12 @@ import re
 
 import numpy as np
 import pytest
+from course import finishing
+from course import five_ways as inventions
 from playwright.sync_api import sync_playwright
 
 from workbench import finish
-from workbench.apps import divider, finishing, inventions
+from workbench.app import divider
 from workbench.charts import background as background_chart
 from workbench.charts import star_fluxes, stretch_after, stretch_before
 

@@ -4,23 +4,23 @@ import math
 import re
 from pathlib import Path
 
+import course
 import holoviews as hv
 import nbformat
 import pytest
 
-from workbench.apps import lessons
 from workbench.charts import theme
-from workbench.errors import WorkbenchError
+from workbench.core.errors import WorkbenchError
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
 
 def slider():
-    return lessons.predict("How much?", low=0, high=10, step=0.5, unit="K")
+    return course.predict("How much?", low=0, high=10, step=0.5, unit="K")
 
 
 def choice():
-    return lessons.predict("How much more?", options={"half": 0.5, "the same": 1, "twice": 2})
+    return course.predict("How much more?", options={"half": 0.5, "the same": 1, "twice": 2})
 
 
 def test_nothing_is_compared_before_the_reader_commits():
@@ -84,16 +84,16 @@ def test_the_comparison_appears_when_the_reader_commits_after_measuring():
 
 def test_impossible_questions_are_refused():
     with pytest.raises(WorkbenchError, match="positive"):
-        lessons.predict("?", options={"none": 0.0})
+        course.predict("?", options={"none": 0.0})
     with pytest.raises(WorkbenchError, match="range"):
-        lessons.predict("?", low=1, high=1)
+        course.predict("?", low=1, high=1)
     with pytest.raises(WorkbenchError, match="no exercise"):
-        lessons.exercise("99 what")
+        course.exercise("99 what")
 
 
-@pytest.mark.parametrize("name", sorted(lessons.exercises()))
+@pytest.mark.parametrize("name", sorted(course.exercises()))
 def test_every_exercise_knows_its_answer_and_its_mistakes(name):
-    one = lessons.exercise(name)
+    one = course.exercise(name)
     assert one.check(one.answer) == f"**Right.** {one.because}"
     assert one.check(None) == "Give an answer first."
     for wrong, hint in one.mistakes:
@@ -106,7 +106,7 @@ def test_every_exercise_knows_its_answer_and_its_mistakes(name):
 
 
 def test_the_check_button_answers_in_words():
-    one = lessons.exercise("03 difference")
+    one = course.exercise("03 difference")
     shown = one.__panel__()[-1]
     one._control.value = 4.2
     one._button.clicks += 1
@@ -122,13 +122,13 @@ def test_every_notebook_sets_two_exercises_and_every_exercise_is_set_once():
         for path in NOTEBOOKS
     ]
     assert {len(names) for names in told} == {2}
-    assert sorted(name for names in told for name in names) == sorted(lessons.exercises())
+    assert sorted(name for names in told for name in names) == sorted(course.exercises())
 
 
 def test_a_figure_says_that_its_data_is_simulated():
-    simulated = lessons.figure(demos_like(1), "Caption.", camera="NIKON D7000 (simulated)")
+    simulated = course.figure(demos_like(1), "Caption.", camera="NIKON D7000 (simulated)")
     assert "*Simulated data*" in simulated[-1].object
-    assert "imulated" not in lessons.figure(demos_like(1), "Caption.", camera="NIKON D7000")[-1].object
+    assert "imulated" not in course.figure(demos_like(1), "Caption.", camera="NIKON D7000")[-1].object
 
 
 def demos_like(panels: int) -> hv.Layout:
@@ -144,7 +144,7 @@ def demos_like(panels: int) -> hv.Layout:
 
 def test_panels_side_by_side_find_room_and_the_chart_given_stays_as_it_was():
     given = demos_like(2)
-    shown = lessons.fit(given)
+    shown = course.fit(given)
     sizes = [hv.Store.lookup_options("bokeh", panel, "plot").kwargs for panel in (*shown, *given)]
     assert 2 * sizes[0]["width"] <= 1000
     assert sizes[0]["width"] / sizes[0]["height"] == pytest.approx(theme.WIDTH / theme.HEIGHT, rel=0.01)

@@ -5,13 +5,13 @@ import numpy as np
 import panel as pn
 import pytest
 from bokeh.models import Plot as Figure
+from course import explorers as explore
+from course import figure, fit, stacking
 
-from workbench.apps import explore, stacking
-from workbench.apps.lessons import figure, fit
-from workbench.apps.live import Moving, moving
+from workbench.app import Moving, moving
 from workbench.charts import noise_budget, theme
-from workbench.errors import WorkbenchError
-from workbench.runs import characterize
+from workbench.core.errors import WorkbenchError
+from workbench.pipelines import characterize
 
 theme.load_backends()
 DIMS = theme.dimension("x", "s"), theme.dimension("y", "e⁻")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workbench.apps.live.pixels import look, reduced
+from workbench.app.live_pixels import look, reduced
 
 
 def frame(shape=(300, 400), dtype=np.uint16):

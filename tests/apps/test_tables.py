@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 
 import workbench as wb
-from workbench.apps import tables
-from workbench.errors import WorkbenchError
+from workbench.app import tables
+from workbench.core.errors import WorkbenchError
 from workbench.sensor import Darks
 
 

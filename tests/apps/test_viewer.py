@@ -6,11 +6,11 @@ import param
 import pytest
 
 import workbench as wb
-from workbench.apps import viewer
-from workbench.apps.pixel import Spot, known_noise, noise_budget, pixel_table
+from workbench.app import viewer
+from workbench.app.pixel import Spot, known_noise, noise_budget, pixel_table
 from workbench.charts import theme
-from workbench.errors import WorkbenchError
-from workbench.runs import characterize
+from workbench.core.errors import WorkbenchError
+from workbench.pipelines import characterize
 
 theme.load_backends()
 

@@ -58,7 +58,7 @@ def of_notebooks(out: Path, names: list[str], program: str) -> int:
 
 def of_the_app(out: Path, program: str) -> int:
     """Take pictures of every station of the app, after its work is done."""
-    from workbench.runs import sample_folder
+    from workbench.simulate import sample_folder
 
     out.mkdir(parents=True, exist_ok=True)
     stations = {
@@ -102,7 +102,8 @@ def of_the_app(out: Path, program: str) -> int:
 def of_the_charts(out: Path, program: str) -> int:
     """Take pictures of the index of the charts: at a desk in light and dark, on a phone."""
     from workbench.export import write_charts
-    from workbench.runs import characterize, sample_folder
+    from workbench.pipelines import characterize
+    from workbench.simulate import sample_folder
 
     out.mkdir(parents=True, exist_ok=True)
     complaints = []

@@ -6,9 +6,9 @@ from pathlib import Path
 import holoviews as hv
 import nbformat
 import pytest
+from course import figures as demos
 
 import workbench as wb
-from workbench.apps import demos
 
 from .controls import MOVES, move_the_main_control
 from .jupyter import Lab, jupyter_lab

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from workbench.bayer import channel_index
-from workbench.camera import d7000, dust, expose, make_night, make_sky, render
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
+from workbench.core.mosaic import channel_index
+from workbench.simulate import d7000, dust, expose, make_night, make_sky, render
 
 ISO, EXPOSURE, CELSIUS = 200, 300.0, 10.0
 LAMP = np.array([0.75, 1.0, 1.0, 0.6])

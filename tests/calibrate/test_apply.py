@@ -6,10 +6,10 @@ import dask
 import numpy as np
 import pytest
 
-from workbench.bayer import crop
 from workbench.calibrate import SensorNoise, calibrate, make_masters
 from workbench.calibrate.apply import DEFECT, HALO, MISSING, SATURATED, Tables, calibrate_window
-from workbench.errors import StageError, WorkbenchError
+from workbench.core.errors import StageError, WorkbenchError
+from workbench.core.mosaic import crop
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from workbench.calibrate import SensorNoise, calibrate, make_masters, plan_groups
-from workbench.camera.night import write_night
-from workbench.errors import WorkbenchError
+from workbench.core.errors import WorkbenchError
 from workbench.ingest import open_folder
+from workbench.simulate.night import write_night
 
 
 @pytest.fixture(scope="module", params=["dng", "fits"])

@@ -4,11 +4,11 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from workbench.calibrate import bands
-from workbench.calibrate.bands import Frames
 from workbench.calibrate.combine import combine
-from workbench.errors import FrameReadError, WorkbenchError
-from workbench.frames import make_cube
+from workbench.core import bands
+from workbench.core.bands import Frames
+from workbench.core.cube import make_cube
+from workbench.core.errors import FrameReadError, WorkbenchError
 
 QUIET = np.array([9.0 + 1 / 12, 0.0])
 

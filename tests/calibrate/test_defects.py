@@ -5,9 +5,9 @@ import pytest
 
 from workbench.calibrate import SensorNoise, defects_in_lights, find_defects, master_bias, master_dark, master_flat
 from workbench.calibrate.defects import DEAD, HOT, UNSTABLE, WARM
-from workbench.camera import d7000, expose, make_night, make_sky, render
-from workbench.errors import WorkbenchError
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
+from workbench.core.errors import WorkbenchError
+from workbench.simulate import d7000, expose, make_night, make_sky, render
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from workbench.calibrate import SensorNoise, audit_flat, calibrate, make_masters
-from workbench.camera import d7000, dust, expose, render
-from workbench.camera.sky import View, make_night, make_sky, replace_stars
-from workbench.errors import WorkbenchError
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
+from workbench.core.errors import WorkbenchError
+from workbench.simulate import d7000, dust, expose, render
+from workbench.simulate.sky import View, make_night, make_sky, replace_stars
 
 ISO, SHAPE, PRNU = 200, (576, 800), 0.008
 

@@ -5,8 +5,8 @@ import pytest
 
 from workbench.calibrate import SensorNoise, master_bias, master_dark, master_flat
 from workbench.calibrate.masters import plane_means
-from workbench.errors import StageError, WorkbenchError
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
+from workbench.core.errors import StageError, WorkbenchError
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import xarray as xr
 from astropy.io import fits
 
 from workbench.calibrate import SensorNoise, calibrate, make_masters, open_master, save_master, store
-from workbench.calibrate.bands import Frames
 from workbench.calibrate.noise import hot_slope, saturation_level
-from workbench.camera import d7000, expose
-from workbench.errors import FrameReadError, WorkbenchError
-from workbench.frames import make_cube
+from workbench.core.bands import Frames
+from workbench.core.cube import make_cube
+from workbench.core.errors import FrameReadError, WorkbenchError
+from workbench.simulate import d7000, expose
 
 
 @pytest.fixture(scope="module")

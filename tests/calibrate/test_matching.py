@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from workbench.calibrate import plan_groups
-from workbench.errors import WorkbenchError
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
+from workbench.core.errors import WorkbenchError
 
 SHAPE = (4, 6)
 

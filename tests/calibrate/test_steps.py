@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import xarray as xr
+from course.stacking import simulated_frames, warm_light
 
 from workbench import calibrate
-from workbench.apps.stacking import simulated_frames, warm_light
-from workbench.errors import WorkbenchError
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
+from workbench.core.errors import WorkbenchError
 
 # -- steps
 

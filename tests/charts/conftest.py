@@ -2,7 +2,7 @@
 
 import pytest
 
-from workbench.runs import characterize
+from workbench.pipelines import characterize
 
 
 @pytest.fixture(scope="session")

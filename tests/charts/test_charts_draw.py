@@ -10,7 +10,7 @@ import pytest
 from workbench import charts
 from workbench.charts import gain, theme, words
 from workbench.charts.registry import REGISTRY, select
-from workbench.errors import WorkbenchError
+from workbench.core.errors import WorkbenchError
 
 BLOG = (
     "shot-noise-demo", "shot-noise-snr", "ccd-vs-cmos", "read-noise-vs-iso", "ptc", "iso-to-gain",

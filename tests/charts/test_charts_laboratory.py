@@ -7,11 +7,13 @@ import holoviews as hv
 import numpy as np
 import pytest
 import xarray as xr
+from course import firmware as cooking
+from course import muons as particles
+from course import planner
 
-from workbench import charts, export, plan, sensor
-from workbench.apps import cooking, particles, planner
+from workbench import charts, export, fidelity, pixels, plan
 from workbench.charts.registry import REGISTRY, select
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
 from workbench.ingest import open_folder
 
 NAMES = ("missing-codes", "noise-spectrum", "hot-pixel-filter", "cosmic-rays", "sub-length", "star-elongation")
@@ -31,8 +33,8 @@ def result(small_samples):
     frames = open_folder(small_samples, progress=False)
     made = Result()
     everything = xr.concat([frames.bias, frames.flat, frames.dark], "frame", combine_attrs="override")
-    made.fidelity = sensor.inspect_frames(everything, progress=False)
-    made.cosmic_rays = sensor.find_cosmic_rays(particles.muon_darks(8), progress=False)
+    made.fidelity = fidelity.inspect_frames(everything, progress=False)
+    made.cosmic_rays = pixels.find_cosmic_rays(particles.muon_darks(8), progress=False)
     values = {"gain": 0.5, "gain_error": 0.005, "read_noise": 2.5, "read_noise_error": 0.02, "black_level": 600.0}
     shape = (2, 4)
     made.sensor = xr.Dataset(
@@ -95,8 +97,8 @@ def test_what_is_missing_is_named():
 
 def test_gaps_in_the_chart_are_the_numbers_that_are_missing(small_samples):
     flats = open_folder(small_samples, progress=False).flat
-    codes = sensor.count_codes(cooking.cook(flats, "red multiplied", 1.25), progress=False)
-    drawn = charts.missing_codes(codes, sensor.missing_codes(codes))
+    codes = fidelity.count_codes(cooking.cook(flats, "red multiplied", 1.25), progress=False)
+    drawn = charts.missing_codes(codes, fidelity.missing_codes(codes))
     rows = [one for one in drawn[0] if isinstance(one, hv.Curve) and one.label == "R"]
     heights = rows[0].dimension_values(1) - 3  # red is the top row
     assert np.count_nonzero(heights[::2] == 0) == pytest.approx(48 / 5, abs=1)
@@ -105,7 +107,7 @@ def test_gaps_in_the_chart_are_the_numbers_that_are_missing(small_samples):
 def test_no_tracks_and_no_limit_are_drawn_too(result):
     noise = np.random.default_rng(1).normal(600, 4, (6, 64, 64)).round().astype("uint16")
     cube = make_cube(noise, cfa_pattern="mono", kind="dark", iso=100, exposure=60.0)
-    found = sensor.find_cosmic_rays(cube, progress=False)
+    found = pixels.find_cosmic_rays(cube, progress=False)
     labels = [one for one in charts.cosmic_rays(found)[0] if isinstance(one, hv.Labels)]
     assert [one.dimension_values(2).tolist() for one in labels] == [["no tracks"]]
     open_ended = plan.plan_subs(result.sensor, result.background)

@@ -11,7 +11,7 @@ from workbench import charts, export
 from workbench.charts import theme
 from workbench.charts.registry import REGISTRY
 from workbench.ingest import open_folder
-from workbench.runs import measure_pixel_noise
+from workbench.pipelines import measure_pixel_noise
 
 NAMES = ("read-noise-split", "pixel-noise", "dynamic-range", "linearity", "gain-from-darks")
 

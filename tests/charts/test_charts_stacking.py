@@ -11,7 +11,7 @@ from workbench import calibrate, charts, stack
 from workbench.align import compare_models
 from workbench.charts.registry import REGISTRY, select
 from workbench.export import write_charts
-from workbench.runs.lights import Lights
+from workbench.pipelines.lights import Lights
 from workbench.stack.pixel import busiest_pixel, inspect_pixel
 
 NAMES = ("flat-correction", "alignment-residuals", "snr-vs-frames", "rejection", "stack-before-after")

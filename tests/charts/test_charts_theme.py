@@ -8,8 +8,8 @@ import holoviews as hv
 import numpy as np
 import pytest
 
+from workbench.charts import hooks as finish
 from workbench.charts import theme
-from workbench.charts.house import finish
 
 # Machado, Oliveira and Fernandes (2009), severity 1: how the colour-blind see linear RGB
 VISION = {

@@ -2,14 +2,15 @@
 
 import holoviews as hv
 import pytest
+from course import dark_library as library
+from course import uniformity as evenness
 
 from workbench import charts
-from workbench.apps.laboratory import evenness, library
-from workbench.charts.laboratory.uniformity import dark_prediction
+from workbench.charts.patterns import dark_prediction
 from workbench.charts.registry import REGISTRY
 from workbench.ingest import open_folder
-from workbench.runs import characterize
-from workbench.sensor import stack_cube
+from workbench.pipelines import characterize
+from workbench.pixels import stack_cube
 
 NAMES = ("dark-law", "fixed-pattern", "spectrogram", "uniformity", "defects")
 

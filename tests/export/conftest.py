@@ -3,7 +3,7 @@
 import pytest
 
 from workbench.export import write_charts
-from workbench.runs import characterize
+from workbench.pipelines import characterize
 
 
 @pytest.fixture(scope="session")

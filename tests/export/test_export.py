@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from workbench.charts.registry import REGISTRY
-from workbench.errors import WorkbenchError
+from workbench.core.errors import WorkbenchError
 from workbench.export import write_charts
 
 BLOG = (
@@ -143,7 +143,7 @@ def test_a_file_is_whole_or_as_before(result, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("workbench.files.os.replace", fail)
+    monkeypatch.setattr("workbench.core.files.os.replace", fail)
     with pytest.raises(WorkbenchError, match="cannot be written .No space left on device.; choose another folder"):
         write_charts(result, tmp_path, only=["ptc"], progress=False)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from tests.browser.watch import Watch, chromium, serious_faults
-from workbench.apps.standalone import DEMOS, rejection
-from workbench.export import pages
+from workbench.export import DEMOS, pages, rejection
 
 MOST = 200_000  # bytes that one figure may add to a page
 FILES = re.compile(r"file://|data:|blob:")

@@ -14,10 +14,10 @@ from PIL import Image
 
 from tests.browser.watch import chromium, serious_faults
 from workbench.cli import main
-from workbench.errors import WorkbenchError
+from workbench.core import open_sensor
+from workbench.core.errors import WorkbenchError
 from workbench.export.report import MOST_BYTES, write_report
-from workbench.results import open_sensor
-from workbench.runs import characterize
+from workbench.pipelines import characterize
 
 
 @pytest.fixture(scope="module")

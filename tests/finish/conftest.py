@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from workbench.camera import sky as virtual
 from workbench.finish import make_picture
+from workbench.simulate import sky as virtual
 
 # Camera to XYZ of a plausible camera (the D7000's, as published in dcraw's table), and its daylight multipliers.
 COLOR_MATRIX = np.array([[0.8198, -0.2239, -0.0724], [-0.4871, 1.2389, 0.2798], [-0.1043, 0.2050, 0.7181]])

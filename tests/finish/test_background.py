@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from workbench.errors import WorkbenchError
+from workbench.core.errors import WorkbenchError
 from workbench.finish import (
     background_model,
     check_photometry,

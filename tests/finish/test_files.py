@@ -14,10 +14,10 @@ import tifffile
 from astropy.io import fits
 from PIL import Image, ImageCms
 
-from workbench.errors import FrameReadError, StageError, WorkbenchError
+from workbench.core.errors import FrameReadError, StageError, WorkbenchError
 from workbench.finish import apply_stretch, make_picture, read_picture, srgb_profile, stretch_parameters, write_picture
-from workbench.finish.files import quantise
 from workbench.finish.png import read_png, write_png
+from workbench.finish.write_files import quantise
 
 SETTINGS = {"version": 1, "stretch": {"method": "asinh", "sky": None}}
 
@@ -263,7 +263,7 @@ def test_what_cannot_be_written_is_said_and_nothing_is_left(tmp_path, linear, st
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("workbench.files.os.replace", full_disk)
+    monkeypatch.setattr("workbench.core.files.os.replace", full_disk)
     with pytest.raises(WorkbenchError, match="No space left"):
         write_picture(stretched, tmp_path / "a.png")
     assert os.listdir(tmp_path) == []

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from workbench.camera.sky import star_table
-from workbench.errors import WorkbenchError
+from workbench.core.errors import WorkbenchError
 from workbench.finish import (
     apply_colour,
     background_model,
@@ -18,6 +17,7 @@ from workbench.finish import (
     white_balance,
 )
 from workbench.finish.photometry import photometry
+from workbench.simulate.sky import star_table
 
 
 def test_fluxes_match_the_truth(scene):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from workbench.errors import StageError, WorkbenchError
+from workbench.core.errors import StageError, WorkbenchError
 from workbench.finish import (
     apply_stretch,
     check_picture,

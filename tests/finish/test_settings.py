@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from workbench.errors import StageError, WorkbenchError
+from workbench.core.errors import StageError, WorkbenchError
 from workbench.finish import (
     BackgroundSettings,
     ColourSettings,

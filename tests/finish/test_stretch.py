@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from astropy.visualization import AsinhStretch
 
-from workbench.errors import StageError, WorkbenchError
+from workbench.core.errors import StageError, WorkbenchError
 from workbench.finish import apply_stretch, curve, histogram, make_picture, sky_statistics, stretch_parameters, to_bytes
 from workbench.finish.curves import midtones, midtones_balance
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from workbench.errors import FrameReadError, WorkbenchError
-from workbench.frames import check_cube
+from workbench.core.cube import check_cube
+from workbench.core.errors import FrameReadError, WorkbenchError
 from workbench.ingest import open_folder, open_frames, read_frame, write_dng
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(200)

@@ -10,8 +10,8 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from workbench.errors import FrameReadError, WorkbenchError
-from workbench.frames import MOSAICS
+from workbench.core.cube import MOSAICS
+from workbench.core.errors import FrameReadError, WorkbenchError
 from workbench.ingest import plain_pixels, read_frame, read_metadata, write_dng
 from workbench.ingest.raw import raw_info, read_raw
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from workbench.errors import FrameReadError
+from workbench.core.errors import FrameReadError
 from workbench.ingest import plain_pixels, read_frame, read_metadata
 from workbench.ingest.fits import bayer_pattern
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workbench.errors import WorkbenchError
+from workbench.core.errors import WorkbenchError
 from workbench.ingest.manifest import read_manifest
 
 

@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from workbench.errors import FrameReadError
+from workbench.core.errors import FrameReadError
 from workbench.ingest import read_frame, read_metadata, write_dng
 
 

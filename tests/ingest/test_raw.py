@@ -9,7 +9,7 @@ import pytest
 import rawpy
 import tifffile
 
-from workbench.errors import FrameReadError
+from workbench.core.errors import FrameReadError
 from workbench.ingest import open_frames, plain_pixels, read_frame, read_metadata, write_dng
 from workbench.ingest.raw import raw_info
 

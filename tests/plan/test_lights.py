@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from workbench.camera import View, d7000, expose, make_sky, render
-from workbench.errors import WorkbenchError
-from workbench.frames import make_cube
-from workbench.plan.lights import background_rate, dark_current_at, star_shapes, tracking
+from workbench.core.cube import make_cube
+from workbench.core.errors import WorkbenchError
+from workbench.plan.conditions import background_rate, dark_current_at, star_shapes, tracking
+from workbench.simulate import View, d7000, expose, make_sky, render
 
 CAMERA = d7000(seed=4, shape=(384, 512), vignetting=0.0)
 SKY = make_sky((384, 512), stars=150, brightest=600, faintest=20, nebula=0.0, seed=2)

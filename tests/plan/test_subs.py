@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from workbench.errors import WorkbenchError
+from workbench.core.errors import WorkbenchError
 from workbench.plan.subs import hours, noise_penalty, plan_subs, propagate, sub_length
 
 CHANNELS = ["R", "G1", "G2", "B"]

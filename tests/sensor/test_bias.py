@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from workbench.camera import d7000, expose, stock
-from workbench.errors import WorkbenchError
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
+from workbench.core.errors import WorkbenchError
 from workbench.sensor import read_noise
+from workbench.simulate import d7000, expose, stock
 
 
 def biases(noise, *, count=6, black=600.0, seed=0, shape=(96, 96), pattern=1.0, jitter=0.0, iso=100.0, clip=True):

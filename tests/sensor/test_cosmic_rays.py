@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from workbench.camera import View, d7000, expose, make_sky
-from workbench.camera import cosmic_rays as particles
-from workbench.errors import WorkbenchError
-from workbench.frames import make_cube
-from workbench.sensor.cosmic_rays import clusters, find_cosmic_rays
+from workbench.core.cube import make_cube
+from workbench.core.errors import WorkbenchError
+from workbench.pixels.tracks import clusters, find_cosmic_rays
+from workbench.simulate import View, d7000, expose, make_sky
+from workbench.simulate import cosmic_rays as particles
 
 SHAPE = (256, 384)
 CAMERA = d7000(seed=9, shape=SHAPE)

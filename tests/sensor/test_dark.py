@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from workbench.camera import d7000, expose
-from workbench.errors import WorkbenchError
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
+from workbench.core.errors import WorkbenchError
 from workbench.sensor import dark_current, dark_signal, measure_dark
+from workbench.simulate import d7000, expose
 
 ISO, CHANNELS = 800.0, ["R", "G1", "G2", "B"]
 CAMERA = d7000(seed=3, shape=(256, 384))

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from workbench.camera import d7000, expose
-from workbench.errors import WorkbenchError
-from workbench.frames import make_cube
-from workbench.sensor import dark_noise, dark_subtraction, fit_gain, photon_transfer, read_noise, shot_noise_snr
+from workbench.core.cube import make_cube
+from workbench.core.errors import WorkbenchError
+from workbench.pixels import dark_noise, dark_subtraction, shot_noise_snr
+from workbench.sensor import fit_gain, photon_transfer, read_noise
+from workbench.simulate import d7000, expose
 
 CAMERA = d7000(seed=5, shape=(320, 480))
 ISO = 800.0

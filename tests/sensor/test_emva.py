@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.camera import d7000, expose
-from workbench.errors import WorkbenchError
-from workbench.sensor import emva1288, emva_dark_current, emva_points, fit_emva_gain, stack_frames
-from workbench.sensor.emva import emva_spatial
+from workbench.core.errors import WorkbenchError
+from workbench.pixels import emva1288, emva_dark_current, emva_points, emva_spatial, fit_emva_gain, stack_frames
+from workbench.simulate import d7000, expose
 
 # what the reference implementation published for its set 001 (documentation of the emva1288 package)
 PUBLISHED = {

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from workbench.camera import d7000, expose
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
 from workbench.sensor import dark_law, measure_dark
-from workbench.sensor.heating import run_trend
+from workbench.sensor.warming import run_trend
+from workbench.simulate import d7000, expose
 
 ISO = 800.0
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from workbench.camera import d7000, expose
-from workbench.darklibrary import law_factor, open_dark_library, predict_dark, save_dark_library
-from workbench.errors import FrameReadError, WorkbenchError
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
+from workbench.core.dark import law_factor, open_dark_library, predict_dark, save_dark_library
+from workbench.core.errors import FrameReadError, WorkbenchError
 from workbench.sensor import fit_dark_library
+from workbench.simulate import d7000, expose
 
 ISO = 800.0
 SHAPE = (96, 128)

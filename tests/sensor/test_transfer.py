@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.errors import StageError, WorkbenchError
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
+from workbench.core.errors import StageError, WorkbenchError
 from workbench.sensor import fit_gain, photon_transfer, read_noise
 
 GAIN, READ, BLACK = 2.0, 3.0, 600  # e-/ADU, e-, ADU

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from workbench.camera import d7000, expose
-from workbench.errors import WorkbenchError
-from workbench.frames import make_cube
-from workbench.sensor import (
+from workbench.core.cube import make_cube
+from workbench.core.errors import WorkbenchError
+from workbench.pixels import (
     channel_flat,
     dcnu_histogram,
     find_sensor_defects,
@@ -18,6 +17,7 @@ from workbench.sensor import (
     stack_cube,
     vignetting,
 )
+from workbench.simulate import d7000, expose
 
 
 def a_map(values):

@@ -7,9 +7,9 @@ import xarray as xr
 from scipy import ndimage
 
 from workbench import align, stack
-from workbench.camera import make_night, make_sky, picture, render
-from workbench.errors import WorkbenchError
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
+from workbench.core.errors import WorkbenchError
+from workbench.simulate import make_night, make_sky, picture, render
 from workbench.stack.cubes import normalisation
 
 

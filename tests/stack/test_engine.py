@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from workbench.align import Transform
-from workbench.bayer import channel_index
+from workbench.core.mosaic import channel_index
 from workbench.ingest import PlainPixels
+from workbench.stack import mean_squared_weight, narrowing_for
 from workbench.stack.engine import Plan, PlannedFrame, save_planes, stack_bands
-from workbench.stack.resample import mean_squared_weight, narrowing_for
 from workbench.stack.survey import Planes
 
 GAIN, READ, OFFSET = 2.0, 5.0, 500.0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from workbench import stack
-from workbench.errors import WorkbenchError
+from workbench.core.errors import WorkbenchError
 from workbench.stack.growth import before_after, sky_noise, starless
 from workbench.stack.pixel import REJECTING, busiest_pixel, explain, inspect_pixel
 from workbench.stack.rule import reject_samples

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workbench.errors import WorkbenchError
+from workbench.core.errors import WorkbenchError
 from workbench.stack.reject import METHODS, esd_critical_values, reject, sorting_network
 
 CLASSICAL = [name for name in METHODS if name not in ("noise", "mean", "median")]

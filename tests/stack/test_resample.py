@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from workbench.align import Transform
-from workbench.stack.resample import lanczos3, mean_squared_weight, resample, turned_cell
+from workbench.stack import lanczos3, mean_squared_weight, resample, turned_cell
 
 HEIGHT, WIDTH = 130, 180
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from workbench.align import Transform
-from workbench.bayer import channel_index
-from workbench.errors import WorkbenchError
+from workbench.core.errors import WorkbenchError
+from workbench.core.mosaic import channel_index
 from workbench.ingest import PlainPixels
 from workbench.stack.engine import Plan, PlannedFrame, save_planes, stack_bands
 from workbench.stack.reject import METHODS

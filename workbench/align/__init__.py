@@ -1,18 +1,5 @@
 """Align frames: find their stars, match the patterns, fit the transform between frames."""
 
-from .match import Match, NoMatchError, match_stars
-from .registration import Registration, compare_models, register
-from .transform import KINDS, Transform, fit_robust, fit_transform
+import lazy_loader as _lazy
 
-__all__ = [
-    "KINDS",
-    "Match",
-    "NoMatchError",
-    "Registration",
-    "Transform",
-    "compare_models",
-    "fit_robust",
-    "fit_transform",
-    "match_stars",
-    "register",
-]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

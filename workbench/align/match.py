@@ -13,7 +13,7 @@ import xarray as xr
 from scipy.spatial import cKDTree
 from scipy.stats import poisson
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 from .transform import Transform, fit_robust, fit_transform
 
 # (brightest stars, neighbours of each, tolerance in triangle shape): from quick and sure to patient.

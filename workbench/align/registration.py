@@ -14,18 +14,12 @@ import pandas as pd
 import xarray as xr
 from tqdm.auto import tqdm
 
-from ..bayer import channel_index, offsets
-from ..errors import WorkbenchError
-from ..frames import check_cube
-from ..stars import (
-    block_background,
-    choose_reference,
-    find_stars,
-    green_blur,
-    half_green,
-    poor_frames,
-    quality_table,
-)
+from ..core.cube import check_cube
+from ..core.errors import WorkbenchError
+from ..core.mosaic import channel_index, offsets
+from ..stars.background import block_background, green_blur, half_green
+from ..stars.find import find_stars
+from ..stars.quality import choose_reference, poor_frames, quality_table
 from .match import Match, NoMatchError, match_stars
 from .transform import KINDS, Transform, fit_robust, fit_transform
 
@@ -146,8 +140,8 @@ def register(
 
     Examples
     --------
-    >>> from workbench.camera import d7000, make_night, make_sky, render
-    >>> from workbench.frames import make_cube
+    >>> from workbench.simulate import d7000, make_night, make_sky, render
+    >>> from workbench.core.cube import make_cube
     >>> camera, sky = d7000(shape=(192, 288)), make_sky((192, 288), stars=40, seed=3)
     >>> views = make_night(sky, 3, exposure=60, seed=3)
     >>> electrons = np.stack([60 * render(sky, view, trails=False) for view in views]).astype("float32")

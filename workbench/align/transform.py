@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 
 KINDS = ("shift", "similarity", "affine", "homography", "quadratic", "cubic")
 _PARAMETERS = {"shift": 2, "similarity": 4, "affine": 6, "homography": 8, "quadratic": 12, "cubic": 20}

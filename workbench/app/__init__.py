@@ -1,9 +1,5 @@
-"""One app: a folder of frames in, everything at hand in the browser."""
+"""The app, and the live viewers that notebooks share with it."""
 
 import lazy_loader as _lazy
 
-__getattr__, __dir__, __all__ = _lazy.attach(
-    __name__,
-    submodules=["jobs", "server"],
-    submod_attrs={"jobs": ["Job", "Runner"], "server": ["serve"]},
-)
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 from .worker import DONE, FAILED, PROBLEM, STOPPED, TASKS
 
 _LOG = logging.getLogger(__name__)

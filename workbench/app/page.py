@@ -9,9 +9,9 @@ import panel as pn
 
 from ..charts import theme
 from ..export.pages import DARK
-from .desk import Desk
 from .jobs import Runner
 from .screen import Screen
+from .session import Desk
 from .stations import STATIONS
 
 REFRESH = 300  # between two looks at the jobs [ms]

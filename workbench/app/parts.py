@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 import panel as pn
 
-from ..apps import viewer
-from ..apps.pixel import Spot
-from ..errors import WorkbenchError
-from .desk import Desk
+from ..core.errors import WorkbenchError
+from . import viewer
 from .jobs import CANCELLED, FINISHED, WRONG, Job
+from .pixel import Spot
 from .screen import Drawing, Screen
+from .session import Desk
 
 _LOG = logging.getLogger(__name__)
 _TONE = {FINISHED: "good", WRONG: "bad", CANCELLED: "bad"}

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 from .jobs import Runner
 
 LOCAL = "127.0.0.1"
@@ -105,7 +105,7 @@ def serve(
     import holoviews as hv
     import panel as pn
 
-    from ..apps import viewer
+    from . import viewer
     from .page import STYLE, build
 
     port = free_port(address, port)

@@ -10,18 +10,19 @@ from typing import Any
 
 import panel as pn
 
-from ..apps import divider, tables, viewer
-from ..apps.pixel import Spot, pixel_table
 from ..charts.registry import REGISTRY
-from ..errors import WorkbenchError
-from ..finish.opening import read_picture
-from ..ingest import Folder, read_frame
-from ..stack import METHODS
+from ..core.errors import WorkbenchError
+from ..finish.open_files import read_picture
+from ..ingest.catalogue import Folder
+from ..ingest.reader import read_frame
 from ..stack.fits_out import open_stack
-from .desk import Desk, results_beside
+from ..stack.reject import METHODS
+from . import divider, tables, viewer
 from .jobs import Job
 from .parts import JobCard, Status, beside, drawing, guarded, heading, listing, place, scrolled, table
-from .spot import Spot as SameSpot
+from .pixel import Spot, pixel_table
+from .pixel_page import Spot as SameSpot
+from .session import Desk, results_beside
 
 _WIDE = {"sizing_mode": "stretch_width"}
 _NO_ELECTRONS = '<p class="caption">Its electrons and their noise show once the sensor is measured at this ISO.</p>'

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import WorkbenchError
-from ..files import aside
+from ..core.errors import WorkbenchError
+from ..core.files import aside
 
 DONE, FAILED, CRASHED, STOPPED = 0, 2, 1, 130
 LIGHTS, WINDOW = 12, (512, 768)  # that `look` aligns: lights; rows and columns of their middle
@@ -29,37 +29,37 @@ PROBLEM = "\x1dproblem\x1f"  # stands before the sentence that says why a task f
 
 def samples() -> Path:
     """Shoot the sample frames where they are not there yet; returns their folder."""
-    from ..runs import sample_folder
+    from ..simulate.samples import sample_folder
 
     return sample_folder()
 
 
 def characterize(folder: Path, out: Path) -> Any:
     """Measure the sensor; writes ``sensor.json``, returns the `runs.Characterization`."""
-    from ..runs import characterize as run
+    from ..pipelines.characterization import characterize as run
 
     return run(folder, out=out)
 
 
 def stack(folder: Path, out: Path, **options: Any) -> Any:
     """Calibrate, align and stack the lights; returns the `runs.StackResult`."""
-    from ..runs import stack_folder
+    from ..pipelines.stacking import stack_folder
 
     return stack_folder(folder, out, **options)
 
 
 def finish(stack: Path, out: Path, linear: Path, **wishes: Any) -> dict[str, list[str]]:
     """Make a picture of a stack; returns its history and the warnings."""
-    from ..runs.finish import finish_file, settings_from
+    from ..pipelines.finishing import finish_stack, settings_from
 
     settings_out = out.with_suffix(".json")
-    done = finish_file(stack, out, settings_from(**wishes), linear_out=linear, settings_out=settings_out)
+    done = finish_stack(stack, out, settings_from(**wishes), linear_out=linear, settings_out=settings_out)
     return {"history": list(done.picture.attrs["history"]), "warnings": list(done.warnings)}
 
 
 def export_charts(result: Any, out: Path) -> Any:
     """Write every chart that a characterization allows; returns the `export.Written`."""
-    from ..export import write_charts
+    from ..export.write import write_charts
 
     return write_charts(result, out)
 
@@ -77,11 +77,12 @@ def look(folder: Path, sensor: Any = None) -> dict[str, Any]:
     import xarray as xr
     from tqdm.auto import tqdm
 
-    from ..align import register
-    from ..bayer import middle
-    from ..calibrate import calibrate, make_masters
-    from ..ingest import open_folder
-    from ..stack import aligned
+    from ..align.registration import register
+    from ..calibrate.apply import calibrate
+    from ..calibrate.masterset import make_masters
+    from ..core.mosaic import middle
+    from ..ingest.catalogue import open_folder
+    from ..stack.cubes import aligned
     from ..stack.pixel import busiest_pixel
 
     frames = open_folder(folder)

@@ -24,9 +24,9 @@ import numpy as np
 import xarray as xr
 from numba import njit
 
-from ..bayer import channel_index
-from ..errors import WorkbenchError
-from ..frames import add_history, check_cube
+from ..core.cube import add_history, check_cube
+from ..core.errors import WorkbenchError
+from ..core.mosaic import channel_index
 from .combine import calm_levels
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import numpy as np
 from numba import njit
 from scipy.stats import chi2
 
-from ..errors import WorkbenchError
-from .bands import Frames
+from ..core.bands import Frames
+from ..core.errors import WorkbenchError
 
 CLIP = 4.5  # [σ of the model]; of 16 M pixels x 16 frames without events 2,000 samples lie beyond: 1e-5 of them
 UNSTABLE_CHANCE = 1e-7  # a pixel's own scatter takes the model's place when chance would do it this rarely

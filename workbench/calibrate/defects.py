@@ -9,8 +9,7 @@ import xarray as xr
 from numba import njit
 from scipy.stats import norm
 
-from ..bayer import channel_index
-from ..defects import (
+from ..core.defects import (
     DEAD,
     DEAD_RESPONSE,
     HOT,
@@ -23,7 +22,8 @@ from ..defects import (
     defect_map,
     flag_response,
 )
-from ..errors import FrameReadError, WorkbenchError
+from ..core.errors import FrameReadError, WorkbenchError
+from ..core.mosaic import channel_index
 
 FILLED = HOT | DEAD | UNSTABLE  # a warm pixel is only noisier; its dark signal is subtracted and its variance knows
 CHANCE = 0.01  # ordinary pixels taken for hot in lights, in a whole frame
@@ -57,7 +57,7 @@ def find_defects(
     Examples
     --------
     >>> from workbench.calibrate import master_dark
-    >>> from workbench.frames import make_cube
+    >>> from workbench.core.cube import make_cube
     >>> frames = np.random.default_rng(1).normal(620, 3, (8, 40, 40)).round().astype("uint16")
     >>> frames[:, 8, 9] += np.random.default_rng(2).poisson(400, 8).astype("uint16")
     >>> dark = master_dark(make_cube(frames, cfa_pattern="RGGB", kind="dark", iso=100, exposure=60))
@@ -103,7 +103,7 @@ def defects_in_lights(light: xr.DataArray, *, frames: int = 5, sigmas: float = 8
 
     Examples
     --------
-    >>> from workbench.frames import make_cube
+    >>> from workbench.core.cube import make_cube
     >>> frames = np.random.default_rng(1).normal(900, 9, (3, 60, 80)).round().astype("uint16")
     >>> frames[:, 20, 31] = 1500
     >>> found = defects_in_lights(make_cube(frames, cfa_pattern="RGGB", kind="light"))

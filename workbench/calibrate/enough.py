@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from ..bayer import channel_index
-from ..errors import WorkbenchError
-from ..frames import channels_of
+from ..core.cube import channels_of
+from ..core.errors import WorkbenchError
+from ..core.mosaic import channel_index
 from .masters import master_bias, master_dark, master_flat
 from .noise import SensorNoise
 
@@ -49,7 +49,7 @@ def master_noise(
 
     Examples
     --------
-    >>> from workbench.frames import make_cube
+    >>> from workbench.core.cube import make_cube
     >>> frames = np.random.default_rng(1).normal(600, 4, (8, 64, 64)).round().astype("uint16")
     >>> found = master_noise(make_cube(frames, cfa_pattern="RGGB", kind="bias", iso=100), progress=False)
     >>> found["count"].values.tolist(), found.noise.mean("channel").values.round(1).tolist()

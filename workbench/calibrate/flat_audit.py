@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..bayer import channel_index
-from ..errors import WorkbenchError
-from ..frames import channels_of
-from ..vignetting import Lens, fit_lens
+from ..core.cube import channels_of
+from ..core.errors import WorkbenchError
+from ..core.mosaic import channel_index
+from ..core.vignetting import Lens, fit_lens
 from .residuals import ADDED_NOISE, BLOCK, FINE, audit_lights, block_medians, cell_means, centres, detail, plane_of
 
 DUST_DEPTH = 0.003  # a shadow must take at least this part of the light
@@ -58,8 +58,8 @@ def audit_flat(flat: xr.Dataset, lights: xr.Dataset | None = None, *, progress: 
     Examples
     --------
     >>> from workbench.calibrate import master_flat
-    >>> from workbench.camera import d7000, expose
-    >>> from workbench.frames import make_cube
+    >>> from workbench.simulate import d7000, expose
+    >>> from workbench.core.cube import make_cube
     >>> camera = d7000(shape=(256, 384))
     >>> frames = [expose(camera, 8e5, iso=100, exposure=0.02, seed=n) for n in range(8)]
     >>> cube = make_cube(frames, cfa_pattern="RGGB", kind="flat", iso=100, black_level=600, white_level=16383)

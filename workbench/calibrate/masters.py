@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ..bayer import channel_index
-from ..errors import WorkbenchError
-from ..frames import channels_of, check_cube, one_value
-from .bands import Frames
+from ..core.bands import Frames
+from ..core.cube import channels_of, check_cube, one_value
+from ..core.errors import WorkbenchError
+from ..core.mosaic import channel_index
 from .combine import Combined, calm_levels, combine
 from .noise import SensorNoise, hot_slope, light_variance, read_variance
 
@@ -43,7 +43,7 @@ def master_bias(
 
     Examples
     --------
-    >>> from workbench.frames import make_cube
+    >>> from workbench.core.cube import make_cube
     >>> frames = np.random.default_rng(1).normal(600, 3, (16, 32, 32)).round().astype("uint16")
     >>> master = master_bias(make_cube(frames, cfa_pattern="RGGB", kind="bias", iso=100))
     >>> abs(float(master.signal.mean()) - 600) < 0.1, abs(float(master.variance.mean()) - 9 / 16) < 0.05
@@ -77,7 +77,7 @@ def master_dark(
 
     Examples
     --------
-    >>> from workbench.frames import make_cube
+    >>> from workbench.core.cube import make_cube
     >>> frames = np.random.default_rng(1).poisson(640, (8, 32, 32)).astype("uint16")
     >>> cube = make_cube(frames, cfa_pattern="RGGB", kind="dark", iso=100, exposure=60)
     >>> master = master_dark(cube)
@@ -128,7 +128,7 @@ def master_flat(
 
     Examples
     --------
-    >>> from workbench.frames import make_cube
+    >>> from workbench.core.cube import make_cube
     >>> frames = 600 + np.random.default_rng(1).poisson(np.tile([4000, 8000], (8, 32, 16))).astype("uint16")
     >>> cube = make_cube(frames, cfa_pattern="RGGB", kind="flat", iso=100, black_level=600, white_level=16383)
     >>> master = master_flat(cube)

@@ -11,9 +11,9 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from ..bayer import channel_index
-from ..errors import WorkbenchError
-from ..frames import channels_of
+from ..core.cube import channels_of
+from ..core.errors import WorkbenchError
+from ..core.mosaic import channel_index
 from .apply import Tables
 from .defects import FILLED, defects_in_lights, find_defects
 from .masters import master_bias, master_dark, master_flat, plane_means
@@ -149,8 +149,8 @@ def make_masters(
     Examples
     --------
     >>> from workbench.calibrate import calibrate
-    >>> from workbench.camera import d7000, expose
-    >>> from workbench.frames import make_cube
+    >>> from workbench.simulate import d7000, expose
+    >>> from workbench.core.cube import make_cube
     >>> camera = d7000(shape=(64, 96))
     >>> def frames(kind, seconds, rate, count=8):
     ...     data = [expose(camera, rate, iso=200, exposure=seconds, seed=(len(kind), n)) for n in range(count)]

@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 import numpy as np
 import xarray as xr
 
-from ..errors import WorkbenchError
-from ..frames import check_cube
+from ..core.cube import check_cube
+from ..core.errors import WorkbenchError
 
 SAME_EXPOSURE = 0.01  # relative
 SAME_TEMPERATURE = 2.0  # [K]: without a dark law darks count as fitting within this
@@ -64,7 +64,7 @@ def plan_groups(
 
     Examples
     --------
-    >>> from workbench.frames import make_cube
+    >>> from workbench.core.cube import make_cube
     >>> frames = np.zeros((2, 4, 6), "uint16")
     >>> light = make_cube(frames, cfa_pattern="RGGB", kind="light", iso=200, exposure=120, black_level=600)
     >>> bias = make_cube(frames, cfa_pattern="RGGB", kind="bias", iso=200, exposure=0)

@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 from scipy.stats import chi2
 
-from ..bayer import channel_index
-from ..errors import FrameReadError, WorkbenchError
-from ..frames import channels_of
-from .bands import Frames
+from ..core.bands import Frames
+from ..core.cube import channels_of
+from ..core.errors import FrameReadError, WorkbenchError
+from ..core.mosaic import channel_index
 from .combine import UNSTABLE_CHANCE
 
 QUANTISATION = 1 / 12  # variance of rounding to whole ADU [ADU²]

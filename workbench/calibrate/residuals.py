@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 
 BLOCK = 32  # [pixels of the mosaic]: side of the blocks that the smooth shape is measured in
 FINE = 8  # [pixels of the mosaic]: side of the cells that dust is looked for in

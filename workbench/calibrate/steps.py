@@ -11,9 +11,9 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..bayer import channel_index
-from ..errors import WorkbenchError
-from ..frames import channels_of, check_cube
+from ..core.cube import channels_of, check_cube
+from ..core.errors import WorkbenchError
+from ..core.mosaic import channel_index
 from .apply import Tables, calibrate_window
 from .masterset import MasterSet
 

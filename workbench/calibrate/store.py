@@ -16,8 +16,8 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 
-from ..errors import FrameReadError
-from ..files import whole_file
+from ..core.errors import FrameReadError
+from ..core.files import whole_file
 
 VERSION = 1  # of the way masters are made: another number, and all are made anew
 _NAMES = {"signal": "PRIMARY", "variance": "VARIANCE", "count": "COUNT", "unstable": "UNSTABLE"}
@@ -37,7 +37,7 @@ def save_master(master: xr.Dataset, path: str | Path) -> Path:
     --------
     >>> import tempfile
     >>> from workbench.calibrate import master_bias
-    >>> from workbench.frames import make_cube
+    >>> from workbench.core.cube import make_cube
     >>> frames = np.random.default_rng(1).normal(600, 3, (4, 16, 16)).round().astype("uint16")
     >>> master = master_bias(make_cube(frames, cfa_pattern="RGGB", kind="bias", iso=100))
     >>> open_master(save_master(master, Path(tempfile.mkdtemp()) / "bias.fits")).identical(master)

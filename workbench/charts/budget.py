@@ -9,7 +9,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from ..noise import noise_budget as budget_of
+from ..core.noise import noise_budget as budget_of
 from .theme import KIND_COLOUR, UNUSED, dimension, layout, line, panel, styled
 from .words import Words, degrees, source
 

@@ -8,21 +8,8 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from ..errors import WorkbenchError
-from .theme import (
-    CHANNEL_COLOUR,
-    INK,
-    MUTED,
-    REFERENCE,
-    UNUSED,
-    dimension,
-    layout,
-    line,
-    note,
-    panel,
-    points,
-    ramp,
-)
+from ..core.errors import WorkbenchError
+from .theme import CHANNEL_COLOUR, INK, MUTED, REFERENCE, UNUSED, dimension, layout, line, note, panel, points, ramp
 from .words import quantity
 
 _MOST_CURVES = 8  # ISOs in one photon transfer chart, so that they can be told apart

@@ -10,7 +10,7 @@ from typing import Any
 
 import holoviews as hv
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 from . import (
     budget,
     calibration,
@@ -18,6 +18,7 @@ from . import (
     diagram,
     fidelity,
     gain,
+    noise,
     outliers,
     particles,
     pictures,
@@ -25,7 +26,8 @@ from . import (
     stacking,
     words,
 )
-from .laboratory import noise, transfer, uniformity
+from . import patterns as uniformity
+from . import response as transfer
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import Any
 import holoviews as hv
 import numpy as np
 
-from ..errors import WorkbenchError
-from .house.finish import finish_bokeh, finish_mpl, house_font, in_eight_bits, keep_ratio, stand_on
-from .house.palette import (  # noqa: F401  charts take their colours from here
+from ..core.errors import WorkbenchError
+from .hooks import finish_bokeh, finish_mpl, house_font, in_eight_bits, keep_ratio, stand_on
+from .palette import (  # noqa: F401  charts take their colours from here
     CHANNEL_COLOUR,
     FONT,
     GRID,
@@ -30,7 +30,7 @@ from .house.palette import (  # noqa: F401  charts take their colours from here
     SERIES,
     UNUSED,
     ramp,
-)  # fmt: skip
+)
 
 # the same shape under each backend's own name
 _MARKER = {"R": ("square", "s"), "G1": ("triangle", "^"), "G2": ("inverted_triangle", "v"), "B": ("circle", "o")}

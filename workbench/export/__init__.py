@@ -1,5 +1,5 @@
 """Charts as files: for paper, for a page, for a blog; and their numbers."""
 
-from .write import Written, write_charts
+import lazy_loader as _lazy
 
-__all__ = ["Written", "write_charts"]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

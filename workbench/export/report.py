@@ -20,11 +20,13 @@ from tqdm.auto import tqdm
 from .. import __version__
 from ..charts.registry import REGISTRY, Chart
 from ..charts.words import electrons, source
-from ..errors import WorkbenchError
-from ..files import whole_file
-from ..results import at_lowest_iso, place_of, sensor_text, written
-from ..runs import Characterization
-from ..sensor.fidelity.card import TESTS
+from ..core.errors import WorkbenchError
+from ..core.files import whole_file
+from ..core.quantities import at_lowest_iso, place_of
+from ..core.sensor_file import sensor_text
+from ..core.words import written
+from ..fidelity.card import TESTS
+from ..pipelines.characterization import Characterization
 from .numbers import tables
 from .paper import pictures
 

@@ -10,14 +10,14 @@ from typing import Any
 import holoviews as hv
 from tqdm.auto import tqdm
 
-from ..apps import shot_noise
-from ..apps.standalone import DEMOS, Demo
 from ..charts import theme
 from ..charts.registry import Chart, select
 from ..charts.words import Words
-from ..errors import WorkbenchError
-from ..files import whole_file
-from . import pages
+from ..core.errors import WorkbenchError
+from ..core.files import whole_file
+from . import pages, shot_noise
+from .demonstration import Demo
+from .demonstrations import DEMOS
 from .numbers import tables
 from .paper import pictures
 

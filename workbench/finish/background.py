@@ -17,7 +17,7 @@ import xarray as xr
 from scipy import ndimage
 from scipy.interpolate import RBFInterpolator
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 from .picture import check_picture, in_bands, in_words, note, plane
 from .sky import find_sky, least_squares, measure_sky, polynomial_terms
 

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 from .photometry import bright_stars, find_picture_stars, photometry
 from .picture import check_picture, in_bands, in_words, note, plane
 from .sky import find_sky, measure_sky

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from scipy.optimize import brentq
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 
 CURVES = ("asinh", "autostretch", "ghs", "linear")
 _KNEE = 0.7  # where the shoulder begins

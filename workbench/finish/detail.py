@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 from .photometry import find_picture_stars
 from .picture import check_picture, in_bands, luminance, note, plane
 from .sky import star_mask

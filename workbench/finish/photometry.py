@@ -16,8 +16,9 @@ import numpy as np
 import xarray as xr
 from photutils.aperture import CircularAperture, aperture_photometry
 
-from ..errors import WorkbenchError
-from ..stars import clipped_stats, find_stars
+from ..core.errors import WorkbenchError
+from ..stars.background import clipped_stats
+from ..stars.find import find_stars
 from .picture import check_picture, luminance
 
 TOLERANCE = 0.003  # what a linear step may change of a bright star's flux

@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..errors import StageError, WorkbenchError
+from ..core.errors import StageError, WorkbenchError
 
 CHANNELS = {1: ("mono",), 3: ("R", "G", "B")}
 PLANES = ("signal", "variance", "coverage", "saturated")  # what a finish needs of a stack

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numba
 import numpy as np
 
-from ..errors import FrameReadError, WorkbenchError
+from ..core.errors import FrameReadError, WorkbenchError
 from .picture import in_bands
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"

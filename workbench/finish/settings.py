@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 from .background import METHODS, background_model, evaluate_background, model_means, remove_background
 from .colour import (
     BALANCES,

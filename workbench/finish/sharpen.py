@@ -10,8 +10,8 @@ import xarray as xr
 from scipy import fft, ndimage
 from tqdm.auto import tqdm
 
-from ..errors import WorkbenchError
-from ..stars import FWHM_PER_SIGMA
+from ..core.errors import WorkbenchError
+from ..stars.shapes import FWHM_PER_SIGMA
 from .detail import noise_model
 from .photometry import bright_stars
 from .picture import check_picture, note, plane

@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage, special
 
-from ..errors import WorkbenchError
-from ..stars import block_background
+from ..core.errors import WorkbenchError
+from ..stars.background import block_background
 from .photometry import find_picture_stars
 from .picture import check_picture
 

@@ -14,8 +14,8 @@ import numba
 import numpy as np
 import xarray as xr
 
-from ..errors import WorkbenchError
-from ..stars import block_background
+from ..core.errors import WorkbenchError
+from ..stars.background import block_background
 from .curves import CURVES, curve_terms, midtones_balance, smooth_colours, softening, stretch_each, stretch_together
 from .picture import check_picture, in_bands, luminance, note
 

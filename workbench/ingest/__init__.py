@@ -1,19 +1,5 @@
 """Reading and writing frames: camera RAW, DNG, PGM, FITS, and folders of them."""
 
-from .catalogue import Folder, open_folder
-from .dng import write_dng
-from .metadata import FrameInfo
-from .plain import PlainPixels
-from .reader import open_frames, plain_pixels, read_frame, read_metadata
+import lazy_loader as _lazy
 
-__all__ = [
-    "Folder",
-    "FrameInfo",
-    "PlainPixels",
-    "open_folder",
-    "open_frames",
-    "plain_pixels",
-    "read_frame",
-    "read_metadata",
-    "write_dng",
-]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -14,8 +14,8 @@ import pandas as pd
 import xarray as xr
 from tqdm.auto import tqdm
 
-from ..errors import FrameReadError, WorkbenchError, said_of
-from ..frames import KINDS, channels_of
+from ..core.cube import KINDS, channels_of
+from ..core.errors import FrameReadError, WorkbenchError, said_of
 from .manifest import MANIFEST, read_manifest
 from .metadata import FrameInfo, kind_in_folders, kind_in_words, temperature_in_name
 from .reader import frame_row, open_frames, read_metadata

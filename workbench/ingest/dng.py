@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from ..bayer import channel_index, offsets
-from ..errors import WorkbenchError
-from ..files import whole_file
-from ..frames import CFA_CHANNELS, MOSAICS
+from ..core.cube import CFA_CHANNELS, MOSAICS
+from ..core.errors import WorkbenchError
+from ..core.files import whole_file
+from ..core.mosaic import channel_index, offsets
 from .metadata import FrameInfo, read_exif
 from .plain import PlainPixels
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from ..bayer import shifted
-from ..errors import FrameReadError
-from ..frames import MOSAICS
+from ..core.cube import MOSAICS
+from ..core.errors import FrameReadError
+from ..core.mosaic import shifted
 from .metadata import NAT, FrameInfo, as_time, number, require_file
 from .plain import PlainPixels
 

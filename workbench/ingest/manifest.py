@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..errors import WorkbenchError
-from ..frames import KINDS, MOSAICS
+from ..core.cube import KINDS, MOSAICS
+from ..core.errors import WorkbenchError
 from .metadata import as_time, kind_in_words
 
 MANIFEST = "frames.csv"

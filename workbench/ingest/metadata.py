@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import exifread
 import numpy as np
 
-from ..errors import FrameReadError
+from ..core.errors import FrameReadError
 
 # exifread reports what it skips through logging; a frame that lacks a tag is no news to the user
 logging.getLogger("exifread").setLevel(logging.ERROR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..errors import FrameReadError
+from ..core.errors import FrameReadError
 from .metadata import FrameInfo, require_file
 from .plain import PlainPixels
 

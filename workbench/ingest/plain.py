@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..buffers import frame_memory
-from ..errors import FrameReadError
+from ..core.buffers import frame_memory
+from ..core.errors import FrameReadError
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..bayer import shifted
-from ..errors import FrameReadError, WorkbenchError
-from ..frames import KINDS, channels_of, make_cube
+from ..core.cube import KINDS, channels_of, make_cube
+from ..core.errors import FrameReadError, WorkbenchError
+from ..core.mosaic import shifted
 from .dng import plain_dng, plain_dng_info
 from .fits import fits_info, plain_fits, read_fits
 from .metadata import FrameInfo, kind_in_words, require_file

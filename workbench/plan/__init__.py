@@ -2,12 +2,4 @@
 
 import lazy_loader as _lazy
 
-__getattr__, __dir__, __all__ = _lazy.attach(
-    __name__,
-    submodules=["lights", "shots", "subs"],
-    submod_attrs={
-        "lights": ["background_rate", "star_shapes", "tracking"],
-        "shots": ["ShotList", "shot_list"],
-        "subs": ["hours", "noise_penalty", "plan_subs", "sub_length"],
-    },
-)
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

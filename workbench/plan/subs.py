@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 
 PENALTY = 0.05  # more noise than one endless exposure would have
 LONGEST = 600.0  # s: beyond it satellites, gusts and clouds cost more than read noise

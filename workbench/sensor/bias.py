@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..bayer import channel_index
-from ..frames import channels_of, check_cube, take_frames
-from ..statistics import (
+from ..core.cube import channels_of, check_cube, take_frames
+from ..core.mosaic import channel_index
+from ..core.parallel import counted, lazy_frames, stream_frames
+from ..core.selection import describe, group_frames, listed, odd_ones_out
+from ..core.statistics import (
     BLOCKS,
     QUANTISATION_VARIANCE,
     frame_pairs,
@@ -24,9 +26,7 @@ from ..statistics import (
     pair_moments,
     t_factor,
 )
-from ..streams import counted, lazy_frames, stream_frames
-from .noise.clipped import ClippedFit, fit_clipped
-from .selection import describe, group_frames, listed, odd_ones_out
+from .clipped import ClippedFit, fit_clipped
 
 CLIPPED_FRACTION = 1e-3  # pixels at zero beyond which a normal distribution's σ reads more than 0.3 % low
 _RESOLVED_VARIANCE = 0.24  # ADU²; below, rounding to whole ADU hides the noise (EMVA 1288 release 4.0, section 6.6)
@@ -73,7 +73,7 @@ def read_noise(
 
     Examples
     --------
-    >>> from workbench.frames import make_cube
+    >>> from workbench.core.cube import make_cube
     >>> noise = np.random.default_rng(0).normal(600, 3, (4, 128, 128)).round().astype("uint16")
     >>> result = read_noise(make_cube(noise, cfa_pattern="RGGB", kind="bias", iso=100), progress=False)
     >>> float(result.read_noise_adu.sel(iso=100).mean().round(2))

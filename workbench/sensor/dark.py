@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from ..bayer import channel_index
-from ..errors import WorkbenchError
-from ..frames import channels_of, check_cube, take_frames
-from ..statistics import BLOCKS
-from .darkerrors import errors_to_compare, half_width, misfit, pooled, scatter_terms, spatial_variance
-from .darkframes import Group, SettingRead, clipped, map_sums, medians, read_settings
-from .heating import in_order_of_time, run_trend, warming
-from .hidden import HIDDEN, from_noise, hidden_row, is_hidden
-from .selection import at_iso, describe, listed, odd_ones_out
+from ..core.cube import channels_of, check_cube, take_frames
+from ..core.errors import WorkbenchError
+from ..core.mosaic import channel_index
+from ..core.selection import at_iso, describe, listed, odd_ones_out
+from ..core.statistics import BLOCKS
+from .dark_errors import errors_to_compare, half_width, misfit, pooled, scatter_terms, spatial_variance
+from .dark_frames import Group, SettingRead, clipped, map_sums, medians, read_settings
+from .subtracted_dark import HIDDEN, from_noise, hidden_row, is_hidden
+from .warming import in_order_of_time, run_trend, warming
 
 _ODD_SHARE = 0.2  # of the dark signal that a dark must be off its group to be named
 
@@ -92,7 +92,7 @@ def measure_dark(
 
     Examples
     --------
-    >>> from workbench.frames import make_cube
+    >>> from workbench.core.cube import make_cube
     >>> rng = np.random.default_rng(0)
     >>> seconds = np.repeat([30.0, 120.0], 3)
     >>> y = 600 + rng.poisson(seconds[:, None, None] * 0.5, (6, 128, 128))

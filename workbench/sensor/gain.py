@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
-from ..errors import WorkbenchError
-from ..statistics import jackknife_error, leave_one_out, pair_moments, pair_weight
+from ..core.errors import WorkbenchError
+from ..core.selection import at_iso, describe, same_iso
+from ..core.statistics import jackknife_error, leave_one_out, pair_moments, pair_weight
 from .bias import CLIPPED_FRACTION
-from .selection import at_iso, describe, same_iso
 
 BELOW_SATURATION = 0.7  # of the saturation level, as EMVA 1288 has it
 MISFIT = 0.01  # probability of a worse χ² below which the model does not hold and errors are widened
@@ -56,7 +56,7 @@ def fit_gain(
 
     Examples
     --------
-    >>> from workbench.frames import make_cube
+    >>> from workbench.core.cube import make_cube
     >>> from workbench.sensor import photon_transfer
     >>> rng = np.random.default_rng(0)
     >>> electrons = rng.poisson(np.repeat([1000, 4000], 2)[:, None, None], (4, 256, 256))

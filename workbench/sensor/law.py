@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 from scipy import optimize, special
 
-from ..statistics import t_factor
+from ..core.selection import describe
+from ..core.statistics import t_factor
 from .gain import MISFIT
-from .selection import describe
 
 BOLTZMANN = 8.617333262e-5  # eV/K (CODATA 2018)
 _NO_THERMOMETER = 0.5  # K: what stated temperatures may be off without a word

@@ -9,15 +9,15 @@ import numpy as np
 import xarray as xr
 from scipy import optimize, special
 
-from ..darklibrary import law_factor
-from ..errors import WorkbenchError
-from ..frames import check_cube, one_value, take_frames
-from ..statistics import QUANTISATION_VARIANCE, t_factor
+from ..core.cube import check_cube, one_value, take_frames
+from ..core.dark import law_factor
+from ..core.errors import WorkbenchError
+from ..core.selection import at_iso, describe
+from ..core.statistics import QUANTISATION_VARIANCE, t_factor
 from .dark import check_alike
 from .gain import MISFIT
 from .law import inverse_temperature
-from .libraryframes import USUAL_DOUBLING, GroupRead, pixel_maps, read_darks
-from .selection import at_iso, describe
+from .library_frames import USUAL_DOUBLING, GroupRead, pixel_maps, read_darks
 
 _SUBTRACTED = 0.5  # of what the noise says the mean must show, or the camera takes the mean off
 _TOLD = 4.0  # of χ²: a law that is worse by more is not the sensor's
@@ -64,8 +64,8 @@ def fit_dark_library(
 
     Examples
     --------
-    >>> from workbench.darklibrary import predict_dark
-    >>> from workbench.frames import make_cube
+    >>> from workbench.core.dark import predict_dark
+    >>> from workbench.core.cube import make_cube
     >>> rng = np.random.default_rng(0)
     >>> seconds, warm = np.repeat([[60.0, 600.0, 600.0], [20.0, 20.0, 8.0]], 4, axis=1)
     >>> rate = rng.lognormal(0, 0.3, (32, 48)) * 0.3

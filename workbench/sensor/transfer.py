@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..frames import channels_of, check_cube
-from ..statistics import (
+from ..core.cube import channels_of, check_cube
+from ..core.selection import describe, group_frames, listed, same_iso
+from ..core.statistics import (
     MOMENTS,
     PairSums,
     frame_pairs,
@@ -18,7 +19,6 @@ from ..statistics import (
     pair_moments,
 )
 from .bias import read_noise
-from .selection import describe, group_frames, listed, same_iso
 
 SAME_LEVEL = 0.2  # flats whose means differ by more are not of one light level
 
@@ -61,7 +61,7 @@ def photon_transfer(
 
     Examples
     --------
-    >>> from workbench.frames import make_cube
+    >>> from workbench.core.cube import make_cube
     >>> rng = np.random.default_rng(0)
     >>> y = rng.poisson(np.repeat([500, 2000], 2)[:, None, None], (4, 128, 128)).astype("uint16")
     >>> flats = make_cube(y, cfa_pattern="RGGB", kind="flat", iso=100, exposure=[1, 1, 4, 4], black_level=0)

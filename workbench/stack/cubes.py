@@ -15,22 +15,18 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..align import Registration, Transform
-from ..errors import WorkbenchError
-from ..frames import check_cube
+from ..align.registration import Registration
+from ..align.transform import Transform
+from ..core.cube import check_cube
+from ..core.errors import WorkbenchError
 from .engine import SHARE
+from .geometry import place_polynomials, quarter_turns
+from .kernel import kernel_polynomials, mean_squared_weight, narrowing_for
 from .normalise import background_surfaces, frame_weights, star_ratio
 from .reject import DEFAULTS, method_number
-from .resample import (
-    kernel_polynomials,
-    mean_squared_weight,
-    narrowing_for,
-    place_polynomials,
-    quarter_turns,
-    resample_tile,
-    unsplit,
-)
+from .resampled import resample_tile
 from .rule import median_of, reject_samples
+from .sample import unsplit
 from .survey import FrameSurvey
 from .tile import RIM
 

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..align import Transform
-from ..errors import WorkbenchError
-from ..files import aside
-from ..ingest import PlainPixels
+from ..align.transform import Transform
+from ..core.errors import WorkbenchError
+from ..core.files import aside
+from ..ingest.plain import PlainPixels
 from . import tile
+from .geometry import place_polynomials, quarter_turns, turned_cell, window_bounds
+from .kernel import kernel_polynomials, narrowing_for
 from .reject import DEFAULTS, ESD, esd_table, method_number, sorting_network
-from .resample import kernel_polynomials, narrowing_for, place_polynomials, quarter_turns, turned_cell, window_bounds
 from .survey import Planes
 
 BAND = 64  # output rows

@@ -32,7 +32,7 @@ import pandas as pd
 import xarray as xr
 from astropy.io import fits
 
-from ..errors import FrameReadError, WorkbenchError
+from ..core.errors import FrameReadError, WorkbenchError
 from .engine import Band
 
 CARD = "WORKBNCH"
@@ -145,7 +145,7 @@ def write_band(layout: Layout, band: Band) -> None:
         raise WorkbenchError(_no_room(layout, problem)) from problem
 
 
-def finish_file(
+def finish_stack(
     layout: Layout,
     out: Path,
     about: Mapping[str, Any],

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 from .cubes import average, stack
 from .engine import SHARE
 from .rule import reject_samples

@@ -13,7 +13,8 @@ import numpy as np
 import xarray as xr
 from scipy.ndimage import map_coordinates
 
-from ..align import Match, Transform
+from ..align.match import Match
+from ..align.transform import Transform
 from .survey import BLOCK, FrameSurvey
 
 _TERMS = {1: 3, 2: 6}  # of a surface of first and second order: 1, x, y, x², x y, y²

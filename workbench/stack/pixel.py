@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 from .reject import DEFAULTS, METHODS, esd_table, method_number
 from .rule import GROW, noise_limits, reject_samples
 

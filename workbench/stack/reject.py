@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from scipy.stats import t as student
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 
 METHODS = ("noise", "sigma", "winsorized", "linear-fit", "esd", "mad", "percentile", "mean", "median")
 NOISE, SIGMA, WINSORIZED, LINEAR, ESD, MAD, PERCENTILE, MEAN, MEDIAN = range(len(METHODS))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 from .reject import DEFAULTS, MEAN, method_number, reject
 from .tile import GROW, LOCAL_RANGE, STRICT, STRONG
 

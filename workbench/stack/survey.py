@@ -12,8 +12,9 @@ import numba
 import numpy as np
 import xarray as xr
 
-from ..calibrate import Tables
-from ..stars import clipped_stats, find_stars, green_blur
+from ..calibrate.apply import Tables
+from ..stars.background import clipped_stats, green_blur
+from ..stars.find import find_stars
 
 BLOCK = 64  # pixels of the mosaic
 

@@ -11,7 +11,8 @@ import numba
 import numpy as np
 
 from .reject import MEAN, MEDIAN, NOISE, count_rejected
-from .resample import PADDING, fill_window, sample_window
+from .sample import PADDING, sample_window
+from .window import fill_window
 
 RIM = 4
 BLOCK = 32  # output pixels that share their noise parameters

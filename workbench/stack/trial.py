@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..align import Registration
-from ..errors import WorkbenchError
+from ..align.registration import Registration
+from ..core.errors import WorkbenchError
 from .cubes import _put, aligned, average, normalisation
 from .reject import DEFAULTS, MEAN, method_number
 from .rule import noise_limits, reject_samples

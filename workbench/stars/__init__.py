@@ -7,13 +7,4 @@ frames as they are.  Positions are always given in pixels of the full frame, the
 
 import lazy_loader as _lazy
 
-__getattr__, __dir__, __all__ = _lazy.attach(
-    __name__,
-    submodules=["background", "find", "quality", "search", "shapes"],
-    submod_attrs={
-        "background": ["block_background", "clipped_stats", "green_blur", "half_green"],
-        "find": ["find_stars"],
-        "quality": ["choose_reference", "poor_frames", "quality_table"],
-        "shapes": ["FWHM_PER_SIGMA"],
-    },
-)
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from ..bayer import offsets
+from ..core.mosaic import offsets
 
 
 def half_green(mosaic: np.ndarray, cfa_pattern: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 from .background import block_background, subtract
 from .search import extract, search_deeper, typical_sigma
 from .shapes import FWHM_PER_SIGMA, intrinsic, measure, photometry

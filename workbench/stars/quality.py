@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 
 _QUALITY = {
     "stars": ("1", "stars found"),

@@ -7,7 +7,7 @@ import numpy as np
 import sep
 from scipy.ndimage import gaussian_filter
 
-from ..errors import WorkbenchError
+from ..core.errors import WorkbenchError
 from .background import block_background, clipped_stats
 
 _SMOOTHING = (1.0, 2.0, 3.0)  # px: widths of the matched filters of the deeper search

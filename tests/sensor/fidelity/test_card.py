@@ -6,12 +6,11 @@ import fidelity as benchmark
 import numpy as np
 import pytest
 
-from workbench import sensor
-from workbench.frames import make_cube
+from workbench import fidelity, sensor
+from workbench.core.cube import make_cube
+from workbench.fidelity import findings as verdicts
+from workbench.fidelity.findings import CHANGED, NOTICE, OK, UNKNOWN
 from workbench.ingest import open_folder, open_frames
-from workbench.sensor import fidelity
-from workbench.sensor.fidelity import verdicts
-from workbench.sensor.fidelity.verdicts import CHANGED, NOTICE, OK, UNKNOWN
 
 
 def status(report):
@@ -132,6 +131,6 @@ def test_rounding_coarser_than_the_noise_is_a_change():
 def test_white_level_below_the_stated_one_is_worth_knowing():
     frame = np.minimum(np.random.default_rng(3).normal(14_000, 1500, (1, 256, 256)), 15_200).round().astype("uint16")
     cube = make_cube(frame, cfa_pattern="RGGB", kind="light", white_level=16383)
-    finding = verdicts.white(sensor.missing_codes(sensor.count_codes(cube, progress=False)))
+    finding = verdicts.white(fidelity.missing_codes(fidelity.count_codes(cube, progress=False)))
     assert finding.status == NOTICE
     assert finding.value == 15_200

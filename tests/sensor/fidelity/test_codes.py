@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from workbench.errors import WorkbenchError
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
+from workbench.core.errors import WorkbenchError
+from workbench.fidelity.codes import count_codes, find_gaps, missing_codes
 from workbench.ingest import open_folder, open_frames
-from workbench.sensor.fidelity.codes import count_codes, find_gaps, missing_codes
 
 
 def cube_of(mosaics, kind="flat", **attrs):

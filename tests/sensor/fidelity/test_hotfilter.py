@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from workbench.camera import d7000, expose, firmware
-from workbench.frames import make_cube
-from workbench.sensor.fidelity.hotfilter import hot_pixel_filter
+from workbench.core.cube import make_cube
+from workbench.fidelity.hot_pixels import hot_pixel_filter
+from workbench.simulate import d7000, expose, firmware
 
 CAMERA = d7000(seed=5, shape=(512, 768))
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from workbench.camera import d7000, expose, firmware
-from workbench.errors import WorkbenchError
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
+from workbench.core.errors import WorkbenchError
+from workbench.fidelity.texture import noise_texture, patch_correlation, smooth_noise
 from workbench.ingest import read_frame
-from workbench.sensor.fidelity.texture import noise_texture, patch_correlation, smooth_noise
+from workbench.simulate import d7000, expose, firmware
 
 CAMERA = d7000(seed=11, shape=(256, 384))
 

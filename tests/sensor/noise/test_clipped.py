@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workbench.sensor.noise import fit_clipped
+from workbench.sensor import fit_clipped
 
 PIXELS = 1536
 BLOCKS = np.arange(PIXELS) * 32 // PIXELS

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from workbench.errors import WorkbenchError
-from workbench.frames import make_cube
-from workbench.sensor import noise_distribution, noise_map, read_noise
+from workbench.core.cube import make_cube
+from workbench.core.errors import WorkbenchError
+from workbench.pixels import noise_distribution, noise_map
+from workbench.sensor import read_noise
 
 
 def stack(sigma=2.0, *, frames=16, shape=(128, 192), seed=0, wander=0.5, telegraph=0.0):

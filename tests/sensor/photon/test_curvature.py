@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from workbench.frames import make_cube
-from workbench.sensor import fit_curvature, fit_gain, neighbour_covariance, photon_transfer, read_noise
+from workbench.core.cube import make_cube
+from workbench.pixels import neighbour_covariance
+from workbench.sensor import fit_curvature, fit_gain, photon_transfer, read_noise
 
 GAIN, READ, PUSH = 2.0, 3.0, 4e-7  # e-/ADU, e-, 1/e- and neighbour
 LEVELS = (1000, 4000, 8000, 12000, 16000, 20500)

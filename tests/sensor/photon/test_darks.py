@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from workbench.camera import d7000, expose
-from workbench.camera.firmware import stock
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
 from workbench.sensor import compare_gains, dark_transfer, gain_from_darks
+from workbench.simulate import d7000, expose
+from workbench.simulate.firmware import stock
 
 SHAPE = (96, 128)
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 
-from workbench.errors import WorkbenchError
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
+from workbench.core.errors import WorkbenchError
 from workbench.sensor import linearity, linearity_error, photon_transfer
 
 

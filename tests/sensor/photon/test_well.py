@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from workbench.camera import d7000, expose
-from workbench.frames import make_cube
+from workbench.core.cube import make_cube
 from workbench.sensor import fit_gain, full_well, photon_transfer, read_noise
+from workbench.simulate import d7000, expose
 
 CAMERA = d7000(seed=5, shape=(96, 128))
 

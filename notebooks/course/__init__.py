@@ -1,0 +1,5 @@
+"""What only the lessons need: predictions, exercises, the figures of single notebooks."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

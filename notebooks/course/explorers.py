@@ -1,0 +1,218 @@
+"""Explorers: a few widgets, one chart that answers; each method computes, each function wires widgets to it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import holoviews as hv
+import numpy as np
+import xarray as xr
+
+from workbench import charts
+from workbench.app.live_charts import moving
+from workbench.charts import theme
+from workbench.charts.words import degrees, quantity
+from workbench.core.errors import WorkbenchError
+from workbench.sensor.gain import fit_gain
+
+from .showing import live_text
+
+_EXPOSURE = theme.dimension("exposure", "s")
+_NOISE = theme.dimension("noise of one pixel", "e⁻")
+
+
+def refit(ptc: xr.Dataset, iso: float, levels: tuple[float, float]) -> tuple[xr.Dataset, xr.Dataset]:
+    """Fit the gain at one ISO again, with the light levels of a range only.
+
+    Parameters
+    ----------
+    ptc
+        From `sensor.photon_transfer`.
+    levels
+        The lowest and the highest signal to keep [ADU], of the mean over the channels.
+
+    Returns
+    -------
+    ptc, gain
+        The curve at that ISO, and the fit, whose ``used`` is over all pairs of it.
+
+    Raises
+    ------
+    WorkbenchError
+        If there is no pair at that ISO, or none within the range.
+    """
+    curve = ptc.isel(pair=np.flatnonzero(ptc["iso"].values == iso))
+    if not curve.sizes["pair"]:
+        raise WorkbenchError(f"there are no flats at ISO {iso:g}; there are {np.unique(ptc['iso'].values).tolist()}")
+    signal = curve["signal"].mean("channel").values
+    inside = (signal >= levels[0]) & (signal <= levels[1])
+    if not inside.any():
+        raise WorkbenchError(f"no pair of flats at ISO {iso:g} lies between {levels[0]:g} and {levels[1]:g} ADU")
+    gain = fit_gain(curve.isel(pair=np.flatnonzero(inside)))
+    used = np.zeros((curve.sizes["pair"], curve.sizes["channel"]), bool)
+    used[inside] = gain["used"].values
+    return curve, gain.drop_vars("used").drop_dims("pair", errors="ignore").assign(used=(("pair", "channel"), used))
+
+
+def ptc_explorer(ptc: xr.Dataset) -> Any:
+    """Choose an ISO and which light levels to fit: the photon transfer curve and its gains answer.
+
+    Parameters
+    ----------
+    ptc
+        From `sensor.photon_transfer`.
+    """
+    import panel as pn
+
+    isos = [float(iso) for iso in np.unique(ptc["iso"].values)]
+    top = float(np.ceil(ptc["signal"].mean("channel").max() / 100) * 100)
+    iso = pn.widgets.Select(label="ISO", options={f"ISO {one:g}": one for one in isos}, value=isos[0])
+    levels = pn.widgets.RangeSlider(label="signal to fit [ADU]", start=0, end=top, value=(0, top), step=top / 100)
+
+    @lru_cache(maxsize=4)  # chart and words ask for the same
+    def fitted(iso: float, levels: tuple[float, float]) -> tuple[xr.Dataset, xr.Dataset]:
+        return refit(ptc, iso, levels)
+
+    def chart(iso: float, levels: tuple[float, float]) -> hv.Layout:
+        return charts.ptc(*fitted(iso, levels))
+
+    def gains(iso: float, levels: tuple[float, float]) -> str:
+        try:
+            gain = fitted(iso, levels)[1].isel(iso=0)
+        except WorkbenchError:  # the chart says why
+            return ""
+        return ", ".join(
+            f"**{one['channel'].item()}** {quantity(one['gain'].item(), one['gain_error'].item(), 'e⁻/ADU')}"
+            for one in (gain.sel(channel=name) for name in gain["channel"].values)
+        )
+
+    return pn.Column(
+        pn.Row(iso, levels),
+        live_text(pn.bind(gains, iso, levels)),
+        moving(chart, iso=iso, levels=levels),
+        name="Gain",
+    )
+
+
+def stacked_read_noise(read_noise: xr.Dataset, gain: xr.Dataset, frames: int) -> hv.Layout:
+    """Chart the read noise that is left in the mean of so many frames: σ/√frames.
+
+    Parameters
+    ----------
+    read_noise, gain
+        From `sensor.read_noise` and `sensor.fit_gain`.
+    """
+    shrunk = read_noise.assign(
+        {name: read_noise[name] / np.sqrt(frames) for name in ("read_noise_adu", "read_noise_adu_error")}
+    )
+    return charts.read_noise_vs_iso(shrunk, gain, reference=False)
+
+
+def read_noise_explorer(read_noise: xr.Dataset, gain: xr.Dataset) -> Any:
+    """Choose how many frames are averaged: the read noise that is left answers, at every ISO.
+
+    Parameters
+    ----------
+    read_noise, gain
+        From `sensor.read_noise` and `sensor.fit_gain`.
+    """
+    import panel as pn
+
+    frames = pn.widgets.DiscreteSlider(label="frames averaged", options=[1, 2, 4, 8, 16, 32, 64], value=1)
+    chart = moving(lambda count: stacked_read_noise(read_noise, gain, count), count=frames)
+    return pn.Column(frames, chart, name="Read noise")
+
+
+def predict_dark(
+    law: xr.Dataset, temperature: float, exposure: float | np.ndarray, read_noise: float
+) -> dict[str, np.ndarray]:
+    """Predict the dark signal and the noise of one dark frame from the temperature law.
+
+    D = D_ref 2^((T - T_ref)/T_d) t; its shot noise is √D; with the read noise √(D + σ_R²).
+
+    Parameters
+    ----------
+    law
+        From `sensor.dark_law`.
+    temperature
+        Of the sensor [°C].
+    exposure
+        In seconds.
+    read_noise
+        In e⁻ rms.
+
+    Returns
+    -------
+    dict
+        ``signal``, ``signal_error``, ``shot_noise`` and ``noise``, all in e⁻.
+
+    Examples
+    --------
+    >>> law = xr.Dataset({"doubling_temperature": 6.0, "doubling_temperature_error": 0.0, "reference_temperature": 20.0,
+    ...                   "dark_current_reference": 0.1, "dark_current_reference_error": 0.001})
+    >>> predicted = predict_dark(law, 26.0, 300.0, 2.0)
+    >>> {name: round(float(value), 2) for name, value in predicted.items()}
+    {'signal': 60.0, 'signal_error': 0.6, 'shot_noise': 7.75, 'noise': 8.0}
+    """
+    reference, doubling = float(law["dark_current_reference"]), float(law["doubling_temperature"])
+    steps = (temperature - float(law["reference_temperature"])) / doubling
+    signal = reference * 2**steps * np.asarray(exposure, float)
+    relative = np.hypot(
+        float(law["dark_current_reference_error"]) / reference,
+        np.log(2) * steps * float(law["doubling_temperature_error"]) / doubling,
+    )
+    return {
+        "signal": signal,
+        "signal_error": signal * relative,
+        "shot_noise": np.sqrt(signal),
+        "noise": np.sqrt(signal + read_noise**2),
+    }
+
+
+def dark_noise_chart(law: xr.Dataset, temperature: float, exposure: float, read_noise: float) -> hv.Layout:
+    """Chart where the dark's shot noise overtakes the read noise, and the exposure chosen."""
+    along = np.geomspace(1, 3600, 80)
+    predicted = predict_dark(law, temperature, along, read_noise)
+    chosen = predict_dark(law, temperature, exposure, read_noise)
+    dims = (_EXPOSURE, _NOISE)
+    elements = [
+        theme.line(along, predicted["shot_noise"], dims=dims, label="shot noise", colour=theme.KIND_COLOUR["dark"]),
+        theme.line(along, np.full(80, read_noise), dims=dims, label="read noise", colour=theme.KIND_COLOUR["bias"]),
+        theme.line(along, predicted["noise"], dims=dims, label="both", dash="dashed"),
+        theme.points([exposure], [float(chosen["noise"])], dims=dims, label="this exposure", size=11),
+    ]
+    title = f"Noise of one dark at {degrees(temperature)}"
+    return theme.layout([theme.panel(elements, title=title, log="xy", ylim=(0.1, 200), legend="top_left")])
+
+
+def dark_explorer(law: xr.Dataset, read_noise: float = 2.5) -> Any:
+    """Choose exposure and temperature: the dark signal and its noise are predicted.
+
+    Parameters
+    ----------
+    law
+        From `sensor.dark_law`.
+    read_noise
+        In e⁻ rms, at the ISO of the darks.
+    """
+    import panel as pn
+
+    temperature = pn.widgets.FloatSlider(label="sensor temperature [°C]", start=-20, end=40, step=1, value=20)
+    exposure = pn.widgets.DiscreteSlider(
+        label="exposure [s]", options=[1, 5, 15, 30, 60, 120, 180, 300, 600, 1200], value=300
+    )
+
+    def say(temperature: float, exposure: float) -> str:
+        one = {name: float(value) for name, value in predict_dark(law, temperature, exposure, read_noise).items()}
+        return (
+            f"Dark signal **{quantity(one['signal'], one['signal_error'], 'e⁻')}** a pixel, shot noise "
+            f"**{one['shot_noise']:.2f} e⁻**, with the read noise **{one['noise']:.2f} e⁻**."
+        )
+
+    chart = moving(
+        lambda temperature, exposure: dark_noise_chart(law, temperature, exposure, read_noise),
+        temperature=temperature, exposure=exposure,
+    )  # fmt: skip
+    text = live_text(pn.bind(say, temperature, exposure))
+    return pn.Column(pn.Row(temperature, exposure), text, chart, name="Dark current")

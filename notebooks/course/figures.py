@@ -1,0 +1,440 @@
+"""Figures of the course that answer to sliders: each takes data and settings and returns a HoloViews object.
+
+In a notebook they are bound to widgets, ``pn.bind(demos.bias_average, frames.bias, frames=slider)``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import holoviews as hv
+import numpy as np
+import xarray as xr
+
+from workbench import charts, ingest
+from workbench.charts import theme
+from workbench.charts.words import degrees, quantity
+from workbench.core import mosaic as bayer
+from workbench.core.cube import channels_of
+from workbench.core.noise import variance_terms
+from workbench.pixels.demonstrate import dark_noise
+from workbench.sensor.dark import Darks
+from workbench.sensor.law import dark_law
+from workbench.simulate.sensor import VirtualSensor, expose
+
+_ADU = theme.dimension("pixel value", "ADU")
+_OFFSET = theme.dimension("pixel value less its mean", "ADU")
+_FRACTION = theme.dimension("share of pixels", "per ADU")
+_PIXELS = theme.dimension("pixels")
+_WIDEST = 480  # of a reduced picture [px]
+_SINGLE = 120  # a picture of so few columns shows every pixel of the mosaic by itself
+
+
+def frame_picture(folder: ingest.Folder, file: str, zoom: float = 1.0) -> hv.Layout:
+    """Show one frame of a folder as a picture and as a histogram of its raw numbers.
+
+    The picture averages whole cells of the mosaic until it is small enough (zoomed in far, it shows the single
+    pixels), and runs from the 0.5th to the 99.5th percentile, in proportion to the numbers; nothing else is done to it.
+
+    Parameters
+    ----------
+    file
+        A name from the column ``file`` of the folder's table.
+    zoom
+        Enlargement of the frame's middle, 1 for the whole frame.
+    """
+    row = folder.select(file=file).table.iloc[0]
+    mosaic = ingest.read_frame(row["path"])
+    height, width = (max(2, round(size / zoom / 2)) for size in mosaic.shape)
+    top, left = ((size // 2 - half) // 2 * 2 for size, half in zip(mosaic.shape, (height, width), strict=True))
+    part = mosaic[top : top + 2 * height, left : left + 2 * width]
+    single = row["cfa_pattern"] == "mono" or part.shape[1] <= _SINGLE
+    reduced = _reduce(part, 1 if single else 2)
+    shown = theme.picture(
+        reduced,
+        (left, top + part.shape[0], left + part.shape[1], top),
+        dims=(theme.dimension("column", "px"), theme.dimension("row", "px")),
+        value=_ADU,
+        limits=tuple(np.percentile(reduced, (0.5, 99.5)) + np.array([0.0, 1e-3])),
+    )
+    counts, edges = np.histogram(part, bins=_bins(part))
+    # a line, because bars that start at zero cannot be drawn on a logarithmic axis
+    outline = np.repeat(edges, 2)[1:-1], np.repeat(np.maximum(counts, 0.5), 2)
+    colour = theme.KIND_COLOUR.get(row["kind"], theme.INK)
+    bars = theme.line(*outline, dims=(_ADU, _PIXELS), colour=colour)
+    title = f"mean {part.mean():,.1f}, spread {part.std():,.2f} ADU"
+    ratio = part.shape[1] / part.shape[0]
+    return theme.layout(
+        [
+            theme.panel(hv.Overlay([shown]), title=Path(file).name, legend=None, ratio=ratio, invert_y=True),
+            theme.panel(hv.Overlay([bars]), title=title, log="y", legend=None, ylim=(0.5, counts.max() * 2)),
+        ]
+    )
+
+
+def browse(folder: ingest.Folder, kind: str, number: int = 1, zoom: float = 1.0) -> hv.Layout:
+    """Show one frame of a kind, by its number from 1 on; past the last one the last is shown."""
+    files = folder.select(kind=kind).table["file"]
+    return frame_picture(folder, files.iloc[min(number, len(files)) - 1], zoom)
+
+
+def _reduce(mosaic: np.ndarray, cell: int) -> np.ndarray:
+    """Average square blocks of whole cells, so that the picture is no wider than `_WIDEST`."""
+    block = cell * max(1, math.ceil(mosaic.shape[1] / cell / _WIDEST))
+    height, width = (size // block for size in mosaic.shape)
+    blocks = mosaic[: height * block, : width * block].reshape(height, block, width, block)
+    return blocks.mean(axis=(1, 3), dtype=float)
+
+
+def _bins(values: np.ndarray, most: int = 120) -> np.ndarray:
+    """Return edges of equal bins, whole ADU wide and between them, over nearly all of the values."""
+    low, high = np.percentile(values, (0.02, 99.98))
+    width = max(1, math.ceil((high - low) / most))
+    return np.arange(math.floor(low) - 1.5 * width, high + 2.5 * width, width)
+
+
+def noise_budget(
+    sensor: VirtualSensor, *, light: float, exposure: float, iso: float, temperature: float
+) -> dict[str, float]:
+    """Return what each source of noise adds to a pixel [e⁻ rms], from the virtual camera's truth.
+
+    √(light · t) and √(dark current · t), Poisson's law; the read noise; rounding to whole ADU, g/√12.
+
+    Examples
+    --------
+    >>> from workbench.simulate import d7000
+    >>> parts = noise_budget(d7000(), light=100, exposure=4, iso=800, temperature=20)
+    >>> {name: round(value, 2) for name, value in parts.items()}
+    {'light': 20.0, 'dark current': 1.1, 'read noise': 2.45, 'rounding': 0.08}
+    """
+    terms = variance_terms(
+        light * exposure,
+        dark=sensor.mean_dark_current(temperature) * exposure,
+        read_noise=sensor.read_noise(iso),
+        gain=sensor.gain(iso),
+    )
+    return {name: math.sqrt(term) for name, term in terms.items() if name != "response"}
+
+
+def virtual_exposure(
+    sensor: VirtualSensor,
+    light: float = 100.0,
+    exposure: float = 4.0,
+    iso: float = 800,
+    temperature: float = 20.0,
+    seed: int = 1,
+) -> hv.Layout:
+    """Take two equal frames with the virtual camera and show what is in them: the numbers, and the noise by its source.
+
+    The noise is measured as in any camera, from the difference of the two, in the middle of the frame; the bars beside
+    it are the truth there.  The light is the mean less black level and dark signal.
+
+    Parameters
+    ----------
+    light
+        Photo-electrons a second in each pixel at the centre.
+    exposure, iso, temperature
+        Time [s], setting, sensor temperature [°C].
+    """
+    pair = [
+        expose(sensor, light, iso=iso, exposure=exposure, temperature=temperature, seed=(seed, number)).astype(float)
+        for number in range(2)
+    ]
+    gain = sensor.gain(iso)
+    middle = tuple(slice(size // 4, 3 * size // 4) for size in sensor.shape)
+    values = pair[0][middle]
+    difference = (pair[0] - pair[1])[middle]
+    noise = difference.std() / math.sqrt(2) * gain
+    signal = (values.mean() - sensor.black_level) * gain - sensor.mean_dark_current(temperature) * exposure
+    counts, edges = np.histogram(values, bins=_bins(values))
+    colour = theme.KIND_COLOUR["light" if light > 0 else "dark"]
+    shares = noise_budget(sensor, light=light, exposure=exposure, iso=iso, temperature=temperature)
+    total = math.sqrt(sum(value**2 for value in shares.values()))
+    names = [*shares, "all together", "measured"]
+    bars = hv.Bars(
+        (names, [*shares.values(), total, noise]), hv.Dimension("source"), theme.dimension("noise", "e⁻ rms")
+    )
+    shades = [
+        theme.KIND_COLOUR["light"],
+        theme.KIND_COLOUR["dark"],
+        theme.KIND_COLOUR["bias"],
+        theme.UNUSED,
+        theme.MUTED,
+        theme.INK,
+    ]
+    bars = theme.styled(
+        bars,
+        {
+            "fill_color": hv.dim("source").categorize(dict(zip(names, shades, strict=True))),
+            "line_color": None,
+            "xrotation": 25,
+        },
+        {"xrotation": 25},
+    )
+    ratio = f"light {max(signal, 0):,.1f} e⁻, noise {noise:,.2f} e⁻: SNR {max(signal, 0) / noise:,.1f}"
+    return theme.layout(
+        [
+            theme.panel(
+                hv.Overlay([theme.steps(edges, counts.astype(float), dims=(_ADU, _PIXELS), colour=colour)]),
+                title=f"The numbers: mean {values.mean():,.1f} ADU", legend=None, ylim=(0, counts.max() * 1.1),
+            ),
+            theme.panel(hv.Overlay([bars]), title=ratio, legend=None, ylim=(0, max(total, noise) * 1.15)),
+        ]
+    )  # fmt: skip
+
+
+def bias_average(
+    bias: xr.DataArray, frames: int = 1, iso: float | None = None, channel: str | None = None
+) -> hv.Layout:
+    """Show the spread over the average of some bias frames: the noise in it shrinks, the fixed pattern stays.
+
+    Left, the histogram of the average; right, its standard deviation against the number of frames averaged, beside
+    σ/√N and √(σ²/N + pattern²), with the noise σ of one frame from differences and the pattern from what is left.
+    Only the middle of the frame is used.
+
+    Parameters
+    ----------
+    bias
+        Bias frames (frame, y, x).
+    frames
+        How many of them the average on the left takes.
+    iso, channel
+        Which; the lowest ISO and the first green by default.
+    """
+    isos = np.unique(bias["iso"].values)
+    iso = float(isos[0] if iso is None else iso)
+    names = channels_of(bias.attrs["cfa_pattern"])
+    channel = channel or ("G1" if "G1" in names else names[0])
+    chosen = bias.isel(frame=np.flatnonzero(bias["iso"].values == iso))
+    planes = bayer.split(chosen).sel(channel=channel)
+    middle = {dim: slice(*_middle(planes.sizes[dim])) for dim in ("y", "x")}
+    cube = planes.isel(middle).astype("float32").values
+    count = len(cube)
+    frames = min(frames, count)
+    number = np.arange(1, count + 1)
+    means = np.cumsum(cube, axis=0) / number[:, None, None]
+    spread = means.std(axis=(1, 2))
+    noise = float(np.diff(cube, axis=0).std(axis=(1, 2)).mean() / math.sqrt(2)) if count > 1 else math.nan
+    pattern = math.sqrt(max(spread[-1] ** 2 - noise**2 / count, 0.0)) if count > 1 else math.nan
+    shown = means[frames - 1]
+    # an average of N whole numbers is a multiple of 1/N: bins of whole multiples, with edges between them
+    widest, level = 4.5 * max(spread[0], 0.5), float(shown.mean())
+    width = math.ceil(widest / 40 * frames) / frames
+    start = (math.floor((level - widest) * frames) - 0.5) / frames
+    edges = np.arange(start, level + widest + width, width)
+    density, edges = np.histogram(shown, bins=edges, density=True)
+    edges = edges - level
+    along = np.linspace(-widest, widest, 200)
+    left = [
+        theme.steps(edges, density, dims=(_OFFSET, _FRACTION), label=_frames(frames), colour=theme.KIND_COLOUR["bias"])
+    ]
+    if count > 1:
+        sigma = noise / math.sqrt(frames)
+        normal = np.exp(-0.5 * (along / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
+        left.append(theme.line(along, normal, dims=(_OFFSET, _FRACTION), label="noise alone", dash="dashed"))
+    dims = (theme.dimension("frames averaged"), theme.dimension("standard deviation", "ADU"))
+    steps = np.geomspace(1, count, 60)
+    law = [
+        theme.line(steps, noise / np.sqrt(steps), dims=dims, label="noise alone: σ/√N", dash="dashed"),
+        theme.line(
+            steps,
+            np.hypot(noise / np.sqrt(steps), pattern),
+            dims=dims,
+            label="noise and fixed pattern",
+            colour=theme.MUTED,
+        ),
+    ]
+    here = [frames], [spread[frames - 1]]
+    right = [
+        *(law if count > 1 else []),
+        theme.points(number, spread, dims=dims, label="measured", colour=theme.KIND_COLOUR["bias"]),
+        theme.points(*here, dims=dims, label="shown on the left", size=14, filled=False),
+    ]
+    lowest = 0.8 * (noise / math.sqrt(count) if count > 1 else spread[0])
+    ticks = [(n, str(n)) for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= count]
+    title = f"noise {quantity(noise)} ADU, fixed pattern {quantity(pattern)} ADU"
+    return theme.layout(
+        [
+            theme.panel(left, title=f"{channel} at ISO {iso:g}: {_frames(frames)}"),
+            theme.panel(
+                right,
+                title=title,
+                log="xy",
+                xticks=ticks,
+                xlim=(0.9, count * 1.15),
+                ylim=(lowest or 0.1, 1.4 * spread[0] or 1.0),
+            ),
+        ]
+    )
+
+
+def _middle(size: int, most: int = 512) -> tuple[int, int]:
+    """Return where the middle of a side begins and ends: enough pixels for a spread known to 0.2 %."""
+    start = max(0, (size - most) // 2)
+    return start, min(size, start + most)
+
+
+def _frames(count: int) -> str:
+    return "one frame" if count == 1 else f"average of {count} frames"
+
+
+def gain_one_frame(
+    ptc: xr.Dataset, gain: xr.Dataset, iso: float | None = None, true: xr.DataArray | None = None
+) -> hv.Layout:
+    """Show the gain that each light level gives by itself: from one frame's variance, and from a pair's.
+
+    μ/σ² with the signal μ above black and the variance σ² less that of the bias frames.  One frame's σ² holds PRNU²μ²
+    as well, so its estimate falls as the light grows; that of a pair does not.
+
+    Parameters
+    ----------
+    ptc, gain
+        From `sensor.photon_transfer` with bias frames, and `sensor.fit_gain`.
+    iso
+        The ISO; the lowest by default.
+    true
+        The true gain [e⁻/ADU] over iso where it is known.
+    """
+    iso = float(np.unique(ptc["iso"].values)[0] if iso is None else iso)
+    here = ptc.isel(pair=np.flatnonzero(ptc["iso"].values == iso))
+    fit = gain.sel(iso=iso)
+    dims = (theme.dimension("signal", "e⁻"), theme.dimension("gain", "e⁻/ADU"))
+    elements: list[Any] = []
+    floor = here["dark_variance"].fillna(0.0)
+    used = gain["used"].isel(pair=np.flatnonzero(ptc["iso"].values == iso))
+    for name in ptc["channel"].values.tolist():
+        one = {"channel": name}
+        keep = used.sel(one).values.astype(bool)
+        factor = float(fit["gain"].sel(one))
+        colour = theme.CHANNEL_COLOUR[name]
+        signal = here["signal"].sel(one).values[keep]
+        variance = (here["variance"] - floor).sel(one).values[keep]
+        error = signal / variance**2 * here["variance_error"].sel(one).values[keep]
+        single = (here["mean_single"] - here["black_level"]).sel(one).values[keep]
+        alone = single / (here["variance_single"] - floor).sel(one).values[keep]
+        elements.append(
+            theme.points(
+                signal * factor,
+                signal / variance,
+                error,
+                dims=dims,
+                label=f"{name}, pair",
+                colour=colour,
+                marker=name,
+                size=7,
+            )
+        )
+        elements.append(
+            theme.points(
+                single * factor,
+                alone,
+                dims=dims,
+                label=f"{name}, one frame",
+                colour=colour,
+                marker=name,
+                size=7,
+                filled=False,
+            )
+        )
+    level = float(fit["gain"].mean())
+    signals = np.concatenate([group.get(1 if len(group) > 1 else 0).dimension_values(0) for group in elements])
+    ends = [signals.min() / 1.4, signals.max() * 1.4]
+    elements.insert(0, theme.line(ends, [level, level], dims=dims, label="fit to the pairs", colour=theme.MUTED))
+    if true is not None and iso in true["iso"]:
+        level = float(true.sel(iso=iso))
+        elements.insert(1, theme.line(ends, [level, level], dims=dims, label="truth", dash="dashed"))
+    return theme.layout(
+        [
+            theme.panel(
+                elements, title=f"ISO {iso:g}: the gain from each light level", log="x", legend="bottom_left",
+                ylim=(0, level * 1.25), width=780,
+            )
+        ]
+    )  # fmt: skip
+
+
+def dark_growth(darks: Darks, temperatures: Sequence[float]) -> hv.Layout:
+    """Chart the dark signal against exposure time at some temperatures [°C] only, each with its fitted line."""
+    signal, current = darks.signal, darks.current
+    chosen = signal.isel(group=np.flatnonzero(signal["temperature"].isin(list(temperatures))))
+    if not chosen.sizes["group"]:
+        return _nothing("Choose a temperature")
+    return charts.dark_current_vs_time(chosen, current)
+
+
+def dark_groups(dark: xr.DataArray) -> dict[str, tuple[float, float, float]]:
+    """Name every ISO, temperature and exposure of which there are two darks or more: what a menu offers.
+
+    Examples
+    --------
+    >>> from workbench.core.cube import make_cube
+    >>> darks = make_cube(np.zeros((2, 2, 2)), cfa_pattern="mono", kind="dark", iso=200, exposure=60, temperature=5)
+    >>> dark_groups(darks)
+    {'60 s at 5 °C, ISO 200': (200.0, 5.0, 60.0)}
+    """
+    keys = zip(*(dark[name].values.tolist() for name in ("iso", "temperature", "exposure")), strict=True)
+    counts = Counter(keys)
+    return {
+        f"{seconds:g} s at {degrees(celsius)}, ISO {iso:g}": (iso, celsius, seconds)
+        for iso, celsius, seconds in sorted(counts, key=lambda key: (key[1], key[2], key[0]))
+        if counts[iso, celsius, seconds] > 1
+    }
+
+
+def dark_difference(
+    dark: xr.DataArray, gain: xr.Dataset, noise: xr.Dataset, group: tuple[float, float, float]
+) -> hv.Layout:
+    """Chart how the pixels of two equal darks differ, beside a normal curve, for one of `dark_groups`.
+
+    Parameters
+    ----------
+    dark
+        Darks (frame, y, x).
+    gain, noise
+        From `sensor.fit_gain` and `sensor.read_noise`.
+    group
+        ISO, temperature [°C] and exposure [s].
+    """
+    return charts.dark_shot_noise_histogram(dark_noise(dark.isel(frame=_of(dark, group)), gain, noise, progress=False))
+
+
+def _of(dark: xr.DataArray, group: tuple[float, float, float]) -> np.ndarray:
+    """Return the numbers of a group's frames."""
+    same = [
+        np.isclose(dark[name].values.astype(float), value, equal_nan=True)
+        for name, value in zip(("iso", "temperature", "exposure"), group, strict=True)
+    ]
+    return np.flatnonzero(np.logical_and.reduce(same))
+
+
+def dark_settings(dark_current: xr.Dataset) -> dict[str, int]:
+    """Name the settings of a dark current, coldest first: what a menu offers."""
+    order = np.lexsort((dark_current["iso"].values, dark_current["temperature"].values))
+    names = (f"{degrees(dark_current['temperature'].values[i])}, ISO {dark_current['iso'].values[i]:g}" for i in order)
+    return dict(zip(names, order.tolist(), strict=True))
+
+
+def doubling_law(dark_current: xr.Dataset, settings: Sequence[int]) -> hv.Layout:
+    """Fit the doubling law to some settings of a dark current only, and chart it with its band.
+
+    Parameters
+    ----------
+    dark_current
+        From `sensor.dark_current`.
+    settings
+        Numbers along its dimension ``setting``, as `dark_settings` gives them.
+    """
+    chosen = dark_current.isel(setting=sorted(settings))
+    if np.unique(chosen["temperature"].values).size < 2:
+        return _nothing("Choose two temperatures or more")
+    return charts.dark_current_vs_temperature(chosen, dark_law(chosen))
+
+
+def _nothing(request: str) -> hv.Layout:
+    """Show an empty chart that says what is missing."""
+    text = theme.note(0.5, 0.5, request, dims=(hv.Dimension("x"), hv.Dimension("y")), align=("center", "center"))
+    return theme.layout([theme.panel(hv.Overlay([text]), title="", axes=False, legend=None, xlim=(0, 1), ylim=(0, 1))])

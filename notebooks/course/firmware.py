@@ -1,0 +1,107 @@
+"""Cook raw frames and see what shows: controls of the course's first question, is my raw file raw?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import dask.array as da
+import holoviews as hv
+import numpy as np
+import xarray as xr
+
+from workbench import charts
+from workbench.core.cube import add_history
+from workbench.core.errors import WorkbenchError
+from workbench.fidelity.codes import count_codes, missing_codes
+from workbench.fidelity.hot_pixels import hot_pixel_filter
+from workbench.fidelity.texture import noise_texture
+from workbench.simulate import firmware
+from workbench.simulate.sensor import VirtualSensor
+
+
+def _multiply(frame: np.ndarray, camera: VirtualSensor, factor: float) -> np.ndarray:
+    """Multiply the red pixels above the black level, as cameras do that prepare the white balance."""
+    saved = frame.astype(float)
+    row, column = divmod(camera.cfa_pattern.index("R"), 2) if camera.cfa_pattern != "mono" else (0, 0)
+    step = 1 if camera.cfa_pattern == "mono" else 2
+    part = saved[row::step, column::step] - camera.black_level
+    saved[row::step, column::step] = np.rint(part * factor) + round(camera.black_level)
+    return np.clip(saved, 0, camera.white_level).astype(np.uint16)
+
+
+def _clip(frame: np.ndarray, camera: VirtualSensor, _: float) -> np.ndarray:
+    return np.maximum(frame.astype(np.int32) - round(camera.black_level), 0).astype(np.uint16)
+
+
+RECIPES: dict[str, Callable[[np.ndarray, VirtualSensor, float], np.ndarray]] = {
+    "untouched": lambda frame, camera, _: frame,
+    "red multiplied": _multiply,
+    "black level cut off": _clip,
+    "noise filtered": firmware.smooth,
+    "hot pixels removed": lambda frame, camera, margin: firmware.remove_hot_pixels(frame, camera, margin),
+    "bright numbers rounded": lambda frame, camera, first: firmware.compress(frame, camera, int(first)),
+}
+
+
+def cook(cube: xr.DataArray, how: str, strength: float = 1.0) -> xr.DataArray:
+    """Return frames as a camera would have saved them that cooks; the input stays as it is.
+
+    Parameters
+    ----------
+    cube
+        Raw frames (frame, y, x).
+    how
+        One of `RECIPES`: ``untouched``; ``red multiplied`` by `strength`; ``black level cut off``; ``noise filtered``,
+        `strength` being the share of each of four neighbours; ``hot pixels removed`` that exceed their neighbours by
+        `strength` [ADU]; ``bright numbers rounded`` from `strength` [ADU] above black on.
+
+    Raises
+    ------
+    WorkbenchError
+        If there is no such recipe.
+
+    Examples
+    --------
+    >>> from workbench.core.cube import make_cube
+    >>> cube = make_cube(np.full((1, 4, 4), 1600, "uint16"), cfa_pattern="RGGB", kind="flat", black_level=600,
+    ...                  white_level=16383)
+    >>> cook(cube, "red multiplied", 1.12).values[0, :2, :2]
+    array([[1720, 1600],
+           [1600, 1600]], dtype=uint16)
+    """
+    if how not in RECIPES:
+        raise WorkbenchError(f"there is no recipe {how!r}; there are {', '.join(RECIPES)}")
+    black = np.asarray(cube.attrs["black_level"], float)
+    camera = VirtualSensor(
+        shape=(cube.sizes["y"] // 2 * 2, cube.sizes["x"] // 2 * 2),
+        cfa_pattern=cube.attrs["cfa_pattern"],
+        black_level=float(np.nan_to_num(black).mean()),
+        white_level=int(cube.attrs["white_level"]) if np.isfinite(cube.attrs["white_level"]) else 16383,
+    )
+
+    def saved(block: np.ndarray) -> np.ndarray:
+        return np.stack([RECIPES[how](frame, camera, strength) for frame in block])
+
+    lazy = cube.data if isinstance(cube.data, da.Array) else da.from_array(cube.data, chunks=(1, -1, -1))
+    data = lazy.rechunk({1: -1, 2: -1}).map_blocks(saved, dtype=np.uint16)
+    cooked = cube.copy(data=data)
+    if how == "black level cut off":
+        cooked.attrs["black_level"] = tuple(0.0 for _ in black)
+    return add_history(cooked, f"cooked: {how}, {strength:g}")
+
+
+def codes_after(cube: xr.DataArray, multiplier: float = 1.0) -> hv.Layout:
+    """Chart which numbers occur in frames whose red the camera multiplied."""
+    codes = count_codes(cook(cube, "red multiplied", multiplier), progress=False)
+    return charts.missing_codes(codes, missing_codes(codes))
+
+
+def noise_after(cube: xr.DataArray, share: float = 0.0) -> hv.Layout:
+    """Chart what neighbours, rows and columns share of the noise, after a filter of that strength."""
+    return charts.noise_spectrum(noise_texture(cook(cube, "noise filtered", share), progress=False))
+
+
+def hot_pixels_after(dark: xr.DataArray, filtered: bool = False) -> hv.Layout:
+    """Chart whether bright pixels stand alone in a dark, without or with a filter that takes them away."""
+    how = "hot pixels removed" if filtered else "untouched"
+    return charts.hot_pixel_filter(hot_pixel_filter(cook(dark, how, 0.0)))

@@ -1,0 +1,193 @@
+"""What a finish hides and what it invents: the same data in five ways, and models beside a sky whose truth is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from workbench import finish
+from workbench.app.divider import WIDTH, jpeg, pixels, screen, shown
+from workbench.simulate import sky as virtual
+from workbench.stars.background import block_background
+
+from .finishing import Background
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One way to finish a picture: its settings, what it hides and what it invents."""
+
+    name: str
+    settings: Callable[[xr.Dataset], finish.FinishSettings]
+    hides: str
+    invents: str
+
+
+def _plain(_: xr.Dataset) -> finish.FinishSettings:
+    return finish.FinishSettings()
+
+
+def _grey(_: xr.Dataset) -> finish.FinishSettings:
+    return finish.FinishSettings(
+        colour=finish.ColourSettings(balance="none", matrix=False),
+        stretch=finish.StretchSettings(method="autostretch", linked=False),
+    )
+
+
+def _deep(linear: xr.Dataset) -> finish.FinishSettings:
+    statistics = finish.sky_statistics(linear)
+    return finish.FinishSettings(stretch=finish.StretchSettings(black=float(statistics["typical"]), sky=0.05))
+
+
+def _smooth(_: xr.Dataset) -> finish.FinishSettings:
+    return finish.FinishSettings(detail=finish.DetailSettings(denoise=1.0, stars=0.9, contrast=0.8))
+
+
+def _eaten(linear: xr.Dataset) -> finish.FinishSettings:
+    height, width = linear.sizes["y"], linear.sizes["x"]
+    points = [(x * width, y * height) for x in np.linspace(0.04, 0.96, 10) for y in np.linspace(0.05, 0.95, 7)]
+    return finish.FinishSettings(background=finish.BackgroundSettings("rbf", samples=tuple(points), smoothing=0.0))
+
+
+WAYS = (
+    Way("As it is", _plain, "little: what is very bright is compressed.", "nothing."),
+    Way(
+        "Each channel by itself",
+        _grey,
+        "the true colour of sky and nebula: whatever fills the frame becomes grey.",
+        "a balance that nobody measured.",
+    ),
+    Way(
+        "Black sky",
+        _deep,
+        "the faint half of the nebula, and the noise that tells how sure the rest is.",
+        "an edge where the nebula has none.",
+    ),
+    Way(
+        "Smooth",
+        _smooth,
+        "the grain: faint and bright parts look equally certain. Stars lose their brightness.",
+        "contours from what little structure the noise left.",
+    ),
+    Way(
+        "Samples everywhere",
+        _eaten,
+        "the nebula itself, taken for background wherever a sample lies on it.",
+        "dark hollows beside what remains.",
+    ),
+)
+
+
+def five_ways(stack: xr.Dataset) -> list[tuple[Way, xr.Dataset, dict[str, float]]]:
+    """Finish the same data in five ways, on the level that half a page shows; each with what can be measured of it.
+
+    Returns
+    -------
+    list of (way, stretched picture, numbers): ``black`` and ``white``, the shares of pixels [%] where every channel is
+    0 or any is 255; ``grain``, the noise of neighbouring pixels, and ``nebula``, how far the brightest tenth of the
+    places between the stars lies above the darkest [both in levels of 255].
+    """
+    picture = screen(finish.fill_holes(finish.crop(stack)))
+    whole = finish.CropSettings(share=None)
+    plain = finish.finish(picture, finish.FinishSettings(crop=whole), progress=False)
+    flat = picture if plain.background is None else finish.remove_background(picture, plain.background)
+    out = []
+    for way in WAYS:
+        settings = dataclasses.replace(way.settings(plain.linear), crop=whole)
+        if settings.background == finish.BackgroundSettings():  # the same for most: removed once
+            settings = dataclasses.replace(settings, background=finish.BackgroundSettings(method="none"))
+        begin = flat if settings.background.method == "none" else picture
+        done = plain if way is WAYS[0] else finish.finish(begin, settings, progress=False)
+        levels = pixels(done.picture).reshape(*done.picture["signal"].shape[1:], -1).astype(np.float32)
+        grey = levels.mean(axis=-1)
+        cells = block_background(grey, 16)[0]
+        numbers = {
+            "black": 100 * float((levels == 0).all(axis=-1).mean()),
+            "white": 100 * float((levels == 255).any(axis=-1).mean()),
+            "grain": 1.4826 * float(np.median(np.abs(np.diff(grey, axis=1)))) / np.sqrt(2),
+            "nebula": float(np.ptp(np.nanquantile(cells, (0.1, 0.9)))),
+        }
+        out.append((way, done.picture, numbers))
+    return out
+
+
+def gallery(stack: xr.Dataset) -> tuple[Any, pd.DataFrame]:
+    """Show the same data finished in five ways, with what each hides and invents; and a table of measures."""
+    made = five_ways(stack)
+    width = WIDTH // 2 - 6
+    figures = [
+        f'<figure style="margin:0"><img src="{jpeg(pixels(picture))}" alt="{way.name}" style="width:{width}px">'
+        f'<figcaption style="font:13px system-ui,sans-serif"><b>{way.name}.</b> <i>Hides:</i> {way.hides}'
+        f" <i>Invents:</i> {way.invents}</figcaption></figure>"
+        for way, picture, _ in made
+    ]
+    grid = f'<div style="display:grid;grid-template-columns:repeat(2,{width}px);gap:12px">{"".join(figures)}</div>'
+    rows = {
+        way.name: {
+            "black pixels [%]": f"{numbers['black']:.1f}",
+            "white pixels [%]": f"{numbers['white']:.2f}",
+            "grain [of 255]": f"{numbers['grain']:.1f}",
+            "nebula over sky [of 255]": f"{numbers['nebula']:.0f}",
+        }
+        for way, _, numbers in made
+    }
+    return shown(grid), pd.DataFrame.from_dict(rows, orient="index")
+
+
+@cache
+def known_sky(seed: int = 0) -> tuple[xr.Dataset, np.ndarray, np.ndarray]:
+    """Return a simulated stack of a nebula in the middle of a sky with a gradient; its background; its nebula.
+
+    All in electrons, the arrays (channel, y, x); twenty frames of 60 s.
+    """
+    shape, exposure, frames, read_noise = (480, 720), 60.0, 20, 2.5
+    sky = virtual.make_sky(shape, stars=300, brightest=3000.0, step=16.0, seed=seed)
+    rows, columns = sky.nebula.shape[1:]
+    v, u = np.mgrid[:rows, :columns]
+    cloud = np.exp(-0.5 * (((v / rows - 0.5) / 0.09) ** 2 + ((u / columns - 0.5) / 0.09) ** 2))
+    sky = dataclasses.replace(sky, nebula=0.5 * np.array([1.0, 0.35, 0.3])[:, None, None] * cloud)
+    slopes = np.outer([1.0, 0.9, 0.7], [0.06, 0.14])
+    view = virtual.View(exposure=exposure, gradient=slopes)
+    dark = virtual.View(exposure=exposure, background=(0.0, 0.0, 0.0))
+    light, background, nebula = (
+        virtual.picture(one, at).values.astype(float) * exposure
+        for one, at in (
+            (sky, view),
+            (virtual.replace_stars(sky), view),
+            (virtual.replace_stars(sky, nebula=1.0), dark),
+        )
+    )
+    rng = np.random.default_rng((seed, 9))
+    noise = rng.normal(0, read_noise / np.sqrt(frames), light.shape)
+    picture = finish.make_picture(
+        rng.poisson(light * frames) / frames + noise,
+        (light + read_noise**2) / frames,
+        attrs={"camera": "virtual camera (simulated)"},
+    )
+    return picture, background, nebula
+
+
+def against_truth(methods: tuple[str, ...] = Background.methods) -> pd.DataFrame:
+    """Tabulate how far each background model is from the truth of `known_sky`, the worst of the channels."""
+    picture, background, nebula = known_sky()
+    sky = finish.measure_sky(picture)
+    rows = {}
+    samples = tuple((x, y) for x in np.linspace(30, 690, 10) for y in np.linspace(25, 455, 7))
+    models = {name: finish.background_model(picture, name, sky=sky) for name in methods}
+    models["rbf, samples everywhere"] = finish.background_model(picture, "rbf", sky=sky, samples=samples, smoothing=0.0)
+    for name, model in models.items():
+        miss = finish.evaluate_background(model).values - background
+        core = nebula > 0.1 * nebula.max(axis=(1, 2), keepdims=True)
+        gradient = max(np.ptp(one) / np.ptp(true) for one, true in zip(miss, background, strict=True))
+        lost = max(one[where].sum() / cloud[where].sum() for one, cloud, where in zip(miss, nebula, core, strict=True))
+        rows[name] = {
+            "residual gradient [% of it]": f"{100 * gradient:.1f}",
+            "nebula taken [% of its light]": f"{100 * lost:.1f}",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,0 +1,273 @@
+"""What the course asks: a prediction to commit to, an exercise that answers.
+
+Each works in a notebook without a network.  What a control says is computed by a plain method, so that it can be
+tested without a browser.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import panel as pn
+import param
+
+from workbench.charts import theme
+from workbench.charts.words import quantity
+from workbench.core.errors import WorkbenchError
+
+from .showing import WIDTH, live_text
+
+_CARD = {"border": f"1px solid {theme.GRID}", "border-radius": "6px", "padding": "6px 14px"}
+
+
+class Prediction(pn.viewable.Viewer):
+    """A guess that the reader commits to before measuring; `predict` makes one.
+
+    ``value`` is what the control shows, ``committed`` whether the reader has pressed the button.
+    """
+
+    value = param.Parameter()
+    committed = param.Boolean(False)
+
+    def __init__(
+        self, question: str, options: Mapping[str, float] | None, bounds: tuple[float, float, float] | None, unit: str
+    ) -> None:
+        super().__init__()
+        self.question, self.options, self.bounds, self.unit = question, options, bounds, unit
+        if options is not None:
+            self._control: Any = pn.widgets.RadioBoxGroup(options={"not decided yet": None, **options}, value=None)
+        else:
+            low, high, step = bounds
+            self._control = pn.widgets.FloatSlider(
+                label=f"prediction [{unit}]" if unit else "prediction", start=low, end=high, step=step,
+                value=low + step * round((high - low) / 2 / step), width=420,
+            )  # fmt: skip
+        self._button = pn.widgets.Button(label="This is my prediction", color="primary", width=180)
+        self._button.on_click(lambda _: self.commit(self._control.value))
+
+    def commit(self, value: float) -> None:
+        """Fix the prediction; the button does this.  Choosing nothing fixes nothing."""
+        if value is None:
+            return
+        self._control.value = self.value = value
+        self.committed = True
+        self._control.disabled = self._button.disabled = True
+        self._button.label = "Committed"
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return pn.Column(
+            pn.pane.Markdown(f"**{self.question}**", margin=(4, 10)),
+            _beside_or_below(self._control, self._button),
+            styles=_CARD, width=WIDTH,
+        )  # fmt: skip
+
+    def against(self, measured: float, error: float = math.nan) -> pn.viewable.Viewable:
+        """Show the prediction against the measurement, as soon as there is a prediction.
+
+        Parameters
+        ----------
+        measured, error
+            The measured value and its standard error, in the unit of the prediction.
+        """
+        measured, error = float(measured), float(error)
+        words = live_text(pn.bind(lambda _: self.verdict(measured, error), self.param.committed))
+        drawn = live_text(pn.bind(lambda _: self.number_line(measured, error), self.param.committed))
+        return pn.Column(words, drawn, styles=_CARD, width=WIDTH)
+
+    def number_line(self, measured: float, error: float = math.nan) -> str:
+        """Draw a predicted number and the measurement on one scale, as SVG; empty where there is none."""
+        if not self.committed or self.bounds is None or not math.isfinite(measured):
+            return ""
+        return _number_line(self.bounds[:2], self.value, measured, error, self.unit)
+
+    def verdict(self, measured: float, error: float = math.nan) -> str:
+        """Say in words how the prediction compares with the measurement.
+
+        Examples
+        --------
+        >>> guess = predict("How much?", low=0, high=10, step=1, unit="e⁻")
+        >>> guess.commit(4)
+        >>> guess.verdict(5.0, 0.1)
+        'You predicted **4 e⁻**. Measured: **5.00 ± 0.10 e⁻**. Your prediction is 20 % too low.'
+        """
+        if not self.committed:
+            return (
+                "You have not committed to a prediction yet. Go back to it, choose and press the button: "
+                "the comparison then appears here by itself."
+            )
+        if not math.isfinite(measured):
+            return "These frames do not give the measurement; the warnings say what to shoot."
+        if self.options is not None:
+            return self._chosen(measured, error)
+        told = f"You predicted **{self.value:,g} {self.unit}**. Measured: **{quantity(measured, error, self.unit)}**. "
+        if (error > 0 and abs(self.value - measured) <= error) or math.isclose(self.value, measured, rel_tol=0.03):
+            return told + "That is right."
+        share = self.value / measured if measured else math.inf
+        if share > 2 or share < 0.5:
+            factor = max(share, 1 / share) if share > 0 else math.inf
+            size = f"{factor:.2g} times" if math.isfinite(factor) and factor < 1e4 else "far"
+        else:
+            size = f"{100 * abs(share - 1):.0f} %"
+        return told + f"Your prediction is {size} too {'high' if self.value > measured else 'low'}."
+
+    def _chosen(self, measured: float, error: float) -> str:
+        names = {value: name for name, value in self.options.items()}
+        # the nearest option by ratio, as all options are positive factors
+        nearest = min(names, key=lambda value: abs(math.log(value / measured)) if measured > 0 else value)
+        told = f"You predicted **{names[self.value]}**. Measured: **{quantity(measured, error, self.unit)}**. "
+        if nearest == self.value:
+            return told + "That is right."
+        return told + f"So the answer is **{names[nearest]}**."
+
+
+def predict(
+    question: str,
+    *,
+    options: Mapping[str, float] | None = None,
+    low: float = 0.0,
+    high: float = 1.0,
+    step: float = 0.1,
+    unit: str = "",
+) -> Prediction:
+    """Ask the reader for a prediction: a choice (name → the value it stands for) or a slider from low to high.
+
+    The values of a choice are positive; the one nearest to the measurement, by ratio, counts as right.
+
+    Raises
+    ------
+    WorkbenchError
+        If the options do not stand for positive numbers, or the slider has no range.
+    """
+    if options is not None and not all(value > 0 for value in options.values()):
+        raise WorkbenchError(f"the options of a prediction stand for positive numbers, not {list(options.values())}")
+    if options is None and not (low < high and step > 0):
+        raise WorkbenchError(f"a prediction needs a range to choose from; low {low}, high {high}, step {step} is none")
+    return Prediction(question, options, None if options is not None else (low, high, step), unit)
+
+
+def _number_line(bounds: tuple[float, float], guess: float, measured: float, error: float, unit: str) -> str:
+    """Return an SVG with prediction and measurement on one scale."""
+    low, high = min(*bounds, measured), max(*bounds, measured)
+    at = {name: 40 + 640 * (value - low) / (high - low) for name, value in (("guess", guess), ("measured", measured))}
+    reach = 640 * (error if math.isfinite(error) else 0.0) / (high - low)
+    told, blue, orange = html.escape(unit), theme.SERIES[0], theme.SERIES[1]
+    x, y = at["guess"], at["measured"]
+    return (
+        f'<svg role="img" aria-label="prediction {guess:g}, measured {measured:.4g} {told}" width="720" height="84" '
+        f'font-family="{theme.FONT.replace(chr(34), chr(39))}" font-size="12">'
+        f'<line x1="40" x2="680" y1="42" y2="42" stroke="{theme.MUTED}"/>'
+        f'<text x="40" y="64" text-anchor="middle" fill="{theme.MUTED}">{low:,g}</text>'
+        f'<text x="680" y="64" text-anchor="middle" fill="{theme.MUTED}">{high:,g} {told}</text>'
+        f'<path d="M{x:.1f} 34 l8 8 l-8 8 l-8 -8 z" fill="{theme.PAPER}" stroke="{orange}" stroke-width="2"/>'
+        f'<text x="{x:.1f}" y="22" text-anchor="middle" fill="{orange}">your prediction</text>'
+        f'<line x1="{y - reach:.1f}" x2="{y + reach:.1f}" y1="42" y2="42" stroke="{blue}" stroke-width="4"/>'
+        f'<circle cx="{y:.1f}" cy="42" r="5" fill="{blue}"/>'
+        f'<text x="{y:.1f}" y="80" text-anchor="middle" fill="{blue}">measured</text></svg>'
+    )
+
+
+class Exercise(pn.viewable.Viewer):
+    """A question whose answer is checked: right, or a hint.
+
+    Parameters
+    ----------
+    question, answer, unit
+        What is asked, and the answer: a number in that unit (right within a relative `tolerance`) or one of `options`.
+    because
+        Why the right answer is right.
+    hint, mistakes
+        What helps after a wrong answer, in general and for particular ones: a list of pairs (answer, hint).
+    """
+
+    def __init__(
+        self,
+        question: str,
+        answer: float | str,
+        because: str,
+        hint: str,
+        mistakes: Sequence[tuple[float | str, str]] = (),
+        unit: str = "",
+        tolerance: float = 0.02,
+        options: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.question, self.answer, self.unit, self.tolerance = question, answer, unit, tolerance
+        self.because, self.hint, self.mistakes, self.options = because, hint, list(mistakes), list(options)
+        if options:
+            choices = {"not decided yet": None, **{name: name for name in options}}
+            self._control: Any = pn.widgets.RadioBoxGroup(options=choices, value=None)
+        else:
+            label = f"your answer [{unit}]" if unit else "your answer"
+            self._control = pn.widgets.FloatInput(label=label, value=None, width=180)
+        self._button = pn.widgets.Button(label="Check", color="primary", width=90)
+        self.said = param.rx("")
+        self._button.on_click(lambda _: setattr(self.said.rx, "value", self.check(self._control.value)))
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return pn.Column(
+            pn.pane.Markdown(self.question, margin=(4, 10)),
+            _beside_or_below(self._control, self._button),
+            live_text(self.said),
+            styles=_CARD, width=WIDTH,
+        )  # fmt: skip
+
+    def check(self, given: float | str | None) -> str:
+        """Say whether an answer is right, or give a hint.
+
+        Examples
+        --------
+        >>> sum_ = Exercise("2 + 3?", 5, because="Count.", hint="Count.", mistakes=[(6, "Add, do not multiply.")])
+        >>> sum_.check(6)
+        'Not yet. Add, do not multiply.'
+        """
+        if given is None:
+            return "Give an answer first."
+        if self._same(given, self.answer):
+            return f"**Right.** {self.because}"
+        for wrong, hint in self.mistakes:
+            if self._same(given, wrong):
+                return f"Not yet. {hint}"
+        return f"Not yet. {self.hint}"
+
+    def _same(self, given: float | str, wanted: float | str) -> bool:
+        if isinstance(wanted, str):
+            return given == wanted
+        return math.isclose(float(given), float(wanted), rel_tol=self.tolerance, abs_tol=1e-12)
+
+
+def _beside_or_below(control: Any, button: Any) -> pn.viewable.Viewable:
+    """Put the button where the eye is after the control: below the last option, beside a slider or a number."""
+    if isinstance(control, pn.widgets.RadioBoxGroup):
+        return pn.Column(control, button)
+    button.align = "end"
+    return pn.Row(control, button)
+
+
+def exercise(name: str) -> Exercise:
+    """Set one of the course's exercises, which stand in ``exercises.toml`` beside this module.
+
+    Raises
+    ------
+    WorkbenchError
+        If there is no such exercise.
+    """
+    known = exercises()
+    if name not in known:
+        raise WorkbenchError(f"there is no exercise {name!r}; there are {', '.join(known)}")
+    return known[name]
+
+
+@cache
+def _read_exercises() -> dict[str, dict[str, Any]]:
+    return tomllib.loads(Path(__file__).with_name("exercises.toml").read_text(encoding="utf-8"))
+
+
+def exercises() -> dict[str, Exercise]:
+    """Return all exercises of the course by their names, each one new."""
+    return {name: Exercise(**told) for name, told in _read_exercises().items()}

@@ -1,0 +1,106 @@
+"""A figure of the course with its controls and its caption, and sentences that change with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import holoviews as hv
+import panel as pn
+
+from workbench.app.live_charts import Moving
+from workbench.charts import theme
+from workbench.charts.registry import REGISTRY
+from workbench.core.words import is_simulated
+from workbench.pipelines.characterization import Characterization
+
+WIDTH = 820
+_BESIDE = 0.86  # of the size of a panel
+
+
+def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.viewable.Viewable:
+    """Put controls above a chart and a caption below it, which says so where the data is simulated.
+
+    Parameters
+    ----------
+    chart
+        A HoloViews object, or one bound to the controls (`panel.bind`).
+    camera
+        The name that the frames carry.
+    """
+    model = camera.replace("(simulated)", "").strip()  # said once is enough
+    label = f"*Simulated data* ({model})." if is_simulated(camera) else f"*Data:* {camera}." if camera else ""
+    above = [pn.Row(*controls)] if controls else []
+    words = pn.pane.Markdown(f"{caption} {label}", styles={"color": theme.MUTED}, width=WIDTH, margin=(0, 10))
+    bound = not isinstance(chart, (hv.core.Dimensioned, pn.viewable.Viewable))
+    shown = Moving(chart, fit) if bound else fit(chart)
+    return pn.Column(*above, shown, words)
+
+
+def fit(chart: Any) -> Any:
+    """Make panels side by side smaller, so that two, or three pictures, find room beside JupyterLab's list of files."""
+    if not isinstance(chart, hv.Layout) or len(chart) < 2:
+        return chart
+    pictures = len(chart) == 3 and all(panel.traverse(specs=[hv.Image]) for panel in chart)
+    share = _BESIDE * 2 / 3 if pictures else _BESIDE
+    panels = []
+    for panel in chart:
+        sizes = hv.Store.lookup_options("bokeh", panel, "plot").kwargs
+        smaller = {name: round(share * sizes[name]) for name in ("width", "height") if sizes.get(name)}
+        panels.append(panel.opts(**smaller, backend="bokeh", clone=True))
+    return theme.layout(panels).cols(3 if pictures else 2)
+
+
+def remarks(lines: Iterable[str]) -> pn.viewable.Viewable:
+    """Show what a measurement has to remark on the frames, a line each.
+
+    Examples
+    --------
+    >>> print(remarks(["gain 0.27 e-/ADU, estimated here", "4 dust shadows"]).object)
+    - gain 0.27 e⁻/ADU, estimated here
+    - 4 dust shadows
+    """
+    text = "\n".join(f"- {line.replace('e-/', 'e⁻/')}" for line in lines)
+    return pn.pane.Markdown(text or "Nothing to remark.", width=WIDTH, margin=(0, 10))
+
+
+def chart_browser(result: Characterization, first: str = "iso-to-gain") -> pn.viewable.Viewable:
+    """Choose one of the blog's charts that a characterization allows; it is drawn with its own caption.
+
+    Parameters
+    ----------
+    result
+        From `runs.characterize`.
+    first
+        The id of the chart to begin with, where it is allowed.
+    """
+    there = {one.title: one.id for one in REGISTRY.values() if not one.missing(result)}
+    start = first if first in there.values() else next(iter(there.values()))
+    menu = pn.widgets.Select(label="chart", options=there, value=start, width=420)
+    drawn = pn.bind(lambda name: fit(REGISTRY[name].draw(result)), menu)
+    caption = pn.bind(lambda name: REGISTRY[name].words(result).caption, menu)
+    return pn.Column(menu, pn.panel(drawn), live_text(caption, color=theme.MUTED))
+
+
+def live_text(words: Any, **styles: str) -> pn.widgets.StaticText:
+    """Show a sentence that changes: a string, something bound to widgets or a reactive value; ``**bold**`` is bold.
+
+    A widget, not a pane of Markdown: a pane that changes asks the network for its style sheets each time, even where
+    Panel was told to bring them along (Panel 1.9, `inline=True`).
+    """
+    text = pn.widgets.StaticText(value=pn.bind(_bold, words), width=WIDTH - 40, styles={"font-size": "13px", **styles})
+    text.visible = bool(text.value)  # nothing said takes no room
+    text.param.watch(lambda event: setattr(text, "visible", bool(event.new)), "value")
+    return text
+
+
+def _bold(words: str) -> str:
+    """Turn the one mark that the course's live sentences use into HTML.
+
+    Examples
+    --------
+    >>> _bold("You predicted **4 e⁻**.")
+    'You predicted <b>4 e⁻</b>.'
+    """
+    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", words)

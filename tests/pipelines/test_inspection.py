@@ -1,0 +1,91 @@
+"""Inspecting folders and files."""
+
+import json
+from datetime import datetime
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from workbench.cli import main
+from workbench.core.errors import WorkbenchError
+from workbench.ingest import write_dng
+from workbench.pipelines import inspect
+from workbench.pipelines.inspection import write_inspection
+from workbench.simulate import d7000, expose, save_frame
+
+CAMERA = d7000(seed=2, shape=(128, 192))
+
+
+@pytest.fixture
+def stock(tmp_path):
+    """A folder of bias frames and flats by the stock firmware."""
+    shots = [("bias", 0.0, 1e-4)] * 4 + [("flats", 4e4, e) for e in (0.01, 0.04, 0.1, 0.3) for _ in range(2)]
+    for number, (kind, light, exposure) in enumerate(shots):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        frame = expose(CAMERA, light, iso=100, exposure=exposure, seed=number, threads=1)
+        save_frame(
+            tmp_path / kind / f"{number}.dng", frame, CAMERA, iso=100, exposure=exposure, temperature=20.0,
+            time=datetime(2024, 1, 1), firmware="stock",
+        )  # fmt: skip
+    return tmp_path
+
+
+def test_a_folder_gives_verdict_and_descaled_gain(stock):
+    result = inspect(stock, progress=False)
+    assert result.verdict == "cooked"
+    assert result.simulated
+    assert result.fidelity.card.attrs["clipped_at_zero"] is True
+    true = CAMERA.gain(100)
+    gain = result.gain.isel(iso=0)
+    assert gain.gain.sel(channel="R").item() == pytest.approx(true / 1.12, rel=0.05)
+    pull = (gain.gain_descaled - true) / gain.gain_descaled_error
+    assert (abs(pull) < 4).all()
+    text = repr(result)
+    assert "COOKED" in text
+    assert "red × 1.12" in text
+    assert "de-scaled" in text
+    assert "COOKED" in result._repr_html_()
+
+
+def test_files_are_sorted_by_their_folders_names(stock):
+    files = sorted((stock / "bias").iterdir())
+    assert inspect(files, progress=False).frame_counts == {"bias": 4}
+    assert inspect(files[0], progress=False).frame_counts == {"bias": 1}
+
+
+def test_written_as_json(stock, tmp_path):
+    path = write_inspection(inspect(stock / "bias", progress=False), tmp_path / "out")
+    told = json.loads(path.read_text())
+    assert told["simulated"] is True
+    assert told["verdict"] == "cooked"
+    assert list((tmp_path / "out").iterdir()) == [path]
+
+
+def test_an_unreadable_frame_is_set_aside(stock):
+    broken = stock / "bias" / "9.dng"
+    broken.write_bytes((stock / "bias" / "0.dng").read_bytes()[:4000])
+    result = inspect(stock, progress=False)
+    assert [path.name for path, _ in result.set_aside] == ["9.dng"]
+
+
+def test_mistakes_are_named(tmp_path, stock):
+    with pytest.raises(WorkbenchError, match="no files"):
+        inspect([], progress=False)
+    with pytest.raises(WorkbenchError, match="is a folder"):
+        inspect([stock, stock / "bias" / "0.dng"], progress=False)
+    other = np.full((64, 64), 600, "uint16")
+    write_dng(stock / "bias" / "other.dng", other, cfa_pattern="RGGB", black_level=600, white_level=16383, model="X")
+    with pytest.raises(WorkbenchError, match="several cameras"):
+        inspect(stock, progress=False)
+
+
+def test_on_the_command_line(stock, tmp_path):
+    done = CliRunner().invoke(main, ["inspect", str(stock), "--out", str(tmp_path / "out"), "--quiet"])
+    assert done.exit_code == 0, done.output
+    assert "✗ Is any colour multiplied?" in done.output
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"fidelity.json", "missing-codes.png", "missing-codes.html", "noise-spectrum.svg"} <= names
+    done = CliRunner().invoke(main, ["inspect", str(tmp_path / "nowhere.dng")])
+    assert done.exit_code == 2
+    assert "nowhere.dng" in done.output

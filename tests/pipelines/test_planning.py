@@ -1,0 +1,79 @@
+"""Planning from a folder."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+
+from workbench.cli import main
+from workbench.core import write_sensor
+from workbench.pipelines import characterize, plan_night
+from workbench.pipelines.planning import Plan
+from workbench.plan import ShotList
+
+
+@pytest.fixture(scope="module")
+def measured(samples):
+    return characterize(samples, progress=False).sensor
+
+
+def test_samples_get_iso_and_length(samples, measured):
+    result = plan_night(samples, measured, progress=False)
+    assert result.simulated
+    assert result.subs.attrs["met"]
+    assert 40 < result.subs.attrs["best_length"] < 80
+    assert np.isfinite(result.hours.hours).all()
+    assert result.tracking.attrs["limit"]
+    text = repr(result)
+    assert "shoot at ISO" in text
+    assert "sky (from 8 lights of ISO 800)" in text
+    assert "at least" in text
+    assert "<table" in result._repr_html_()
+    assert result.charts() == ["sub-length", "star-elongation"]
+
+
+def test_a_limit_given_counts(samples, measured):
+    result = plan_night(samples, measured, longest=15.0, progress=False)
+    assert not result.subs.attrs["met"]
+    assert result.subs.attrs["best_length"] == 15.0
+    assert "mount's limit" in repr(result)
+
+
+def test_without_lights_there_is_still_a_shot_list(real_data):
+    result = plan_night(real_data / "d7000-flats", progress=False)
+    assert result.subs is None
+    assert any("no light frames" in text for text in result.warnings)
+    assert len(result.shots.missing)
+    assert "what to shoot next" in repr(result)
+
+
+def test_lights_without_a_measured_gain(real_data):
+    result = plan_night(real_data / "m13", progress=False)
+    assert result.subs is None
+    assert any("gain is not measured" in text for text in result.warnings)
+
+
+def test_on_the_command_line(samples, measured, tmp_path):
+    sensor = write_sensor(measured, tmp_path / "sensor.json")
+    out = tmp_path / "plan"
+    done = CliRunner().invoke(main, ["plan", str(samples), "--sensor", str(sensor), "--out", str(out), "--quiet"])
+    assert done.exit_code == 0, done.output
+    assert "frames to shoot" in done.output
+    shots = pd.read_csv(out / "shots.csv")
+    assert {"kind", "iso", "exposure_s", "wanted", "there", "shoot", "why"} <= set(shots.columns)
+    assert (out / "sub-length.html").exists()
+    assert (out / "star-elongation.png").exists()
+    done = CliRunner().invoke(main, ["plan", str(samples), "--sensor", str(tmp_path / "none.json")])
+    assert done.exit_code == 2
+    assert "none.json" in done.output
+
+
+def test_short_subs_name_the_mark_on_the_dial_and_a_camera_without_iso_none():
+    def headline(iso, length):
+        subs = xr.Dataset(attrs={"best_iso": iso, "best_length": length, "best_length_error": 0.4, "met": True})
+        return Plan("", False, ShotList(pd.DataFrame()), subs=subs)._headline()
+
+    assert "shoot at ISO 200, subs of 17.30 ± 0.40 s (20 s on the dial)" in headline(200.0, 17.3)
+    assert "(" not in headline(200.0, 60.0)
+    assert "shoot subs of 17.30 ± 0.40 s" in headline(np.nan, 17.3)

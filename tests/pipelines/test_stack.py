@@ -1,0 +1,292 @@
+"""A folder in, a stack out: against the truth of a simulated night, and what goes wrong on the way."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from click.testing import CliRunner
+
+from workbench.cli import main
+from workbench.core.errors import FrameReadError, WorkbenchError
+from workbench.pipelines import finish_stack
+from workbench.pipelines import stacking as runs_stack
+from workbench.pipelines.stacking import stack_folder
+from workbench.simulate.night import write_night
+from workbench.simulate.sky import make_sky, star_table
+from workbench.stack.fits_out import open_stack
+
+SHAPE = (352, 480)
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("night")
+    sky = make_sky(SHAPE, stars=90, faintest=30.0, brightest=600.0, seed=11)
+    return write_night(
+        folder, shape=SHAPE, sky=sky, lights=5, biases=5, darks=5, flats=5, suffix="fits", trails=1,
+        trail_electrons=900.0, cosmic_rays=20, dither=5.0, seed=11, progress=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def done(night, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "stack.fits"
+    return stack_folder(night.folder, out, reference="light_0000", progress=False)
+
+
+def copy_of(night, folder):
+    shutil.copytree(night.folder, folder)
+    return folder
+
+
+def test_star_fluxes_and_positions_are_the_skys(night, done):
+    stack = open_stack(done.path)
+    signal = stack.signal.values
+    mean = float((night.through * night.sensor.illumination() * night.sensor.response_map).mean())
+    stars = star_table(night.sky, night.views[0], border=30)
+    ratios = []
+    for star in stars:
+        alone = np.hypot(stars["x"] - star["x"], stars["y"] - star["y"])
+        if star["flux"][1] * 60 < 5000 or np.count_nonzero(alone < 22) > 1:
+            continue
+        x, y = round(star["x"]), round(star["y"])
+        v, u = np.mgrid[-18:19, -18:19]
+        r = np.hypot(u + x - star["x"], v + y - star["y"])
+        part = signal[:, y - 18 : y + 19, x - 18 : x + 19]
+        if part.shape[1:] != r.shape:
+            continue
+        level = np.median(part[:, (r > 12) & (r < 18)], axis=1)
+        light = (part - level[:, None, None])[:, r <= 11].sum(1)
+        ratios.append(light / (star["flux"] * 60 * mean))
+    assert len(ratios) >= 6
+    # an aperture of 11 px holds 99 % of the Moffat star
+    np.testing.assert_allclose(np.median(ratios, axis=0), 0.99, atol=0.03)
+
+
+def test_the_file_opens_without_loss(night, done):
+    stack = open_stack(done.path)
+    with fits.open(done.path) as hdus:
+        names = [hdu.name for hdu in hdus]
+        assert names[1:] == [
+            "VARIANCE",
+            "COVERAGE",
+            "REJECTED_LOW",
+            "REJECTED_HIGH",
+            "SATURATED",
+            "CHI_SQUARE",
+            "FRAMES",
+        ]
+        assert hdus[0].data.shape == (3, *SHAPE)
+        assert hdus[0].data.dtype == np.dtype(">f4")
+        assert np.array_equal(hdus[0].data, stack.signal.values, equal_nan=True)
+        for name in names[1:6]:
+            assert np.array_equal(hdus[name].data, stack[name.lower()].values, equal_nan=True), name
+        header = hdus[0].header
+        assert header["REFFRAME"] == "lights/light_0000.fits"
+        assert header["EXPTIME"] == 60.0
+        assert header["NFRAMES"] == 5
+        assert header["SIMULATE"] is True
+        assert header["EGAING1"] == pytest.approx(night.sensor.gain(200), rel=0.05)
+        assert len(hdus["FRAMES"].data) == 5
+        hdus.verify("exception")
+    assert stack.attrs["reference"] == "lights/light_0000.fits"
+    assert stack.frame_used.values.all()
+
+
+def test_chi_square_and_events(night, done):
+    assert all(0.9 < value < 1.1 for value in done.chi_square.values())
+    stack = open_stack(done.path)
+    assert (stack.rejected_high.values.sum((1, 2)) > 500).all()
+    used = stack.coverage + stack.rejected_low + stack.rejected_high
+    assert int(used.max()) == 5
+
+
+def test_working_files_are_gone(done):
+    assert [path.name for path in done.path.parent.iterdir()] == ["stack.fits"]
+
+
+def test_the_same_call_gives_the_same_bytes(night, done, tmp_path):
+    again = stack_folder(night.folder, tmp_path / "stack.fits", reference="light_0000", progress=False, threads=1)
+    assert again.path.read_bytes() == done.path.read_bytes()
+
+
+def test_an_interrupted_run_goes_on(night, done, tmp_path, monkeypatch):
+    written = []
+    whole = runs_stack.write_band
+
+    def stops(layout, band):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(band.top)
+        whole(layout, band)
+
+    out = tmp_path / "stack.fits"
+    monkeypatch.setattr(runs_stack, "write_band", stops)
+    with pytest.raises(WorkbenchError, match="goes on from here"):
+        stack_folder(night.folder, out, reference="light_0000", progress=False)
+    assert not out.exists()
+    rest = []
+    monkeypatch.setattr(runs_stack, "write_band", lambda layout, band: (rest.append(band.top), whole(layout, band)))
+    stack_folder(night.folder, out, reference="light_0000", progress=False)
+    assert len(written) == 3
+    assert not set(written) & set(rest)
+    with fits.open(out) as one, fits.open(done.path) as two:
+        assert np.array_equal(one[0].data, two[0].data, equal_nan=True)
+        assert np.array_equal(one["VARIANCE"].data, two["VARIANCE"].data, equal_nan=True)
+
+
+def test_lights_that_do_not_belong_are_set_aside(night, tmp_path):
+    folder = copy_of(night, tmp_path / "night")
+    lights = folder / "lights"
+    data, header = fits.getdata(lights / "light_0002.fits", header=True)
+    whole = (lights / "light_0001.fits").read_bytes()
+    (lights / "light_0001.fits").write_bytes(whole[: len(whole) // 2])
+    rng = np.random.default_rng(1)
+    clouds = np.round(rng.normal(700, 9, SHAPE)).astype(np.uint16)
+    fits.writeto(lights / "light_0005.fits", clouds, header, overwrite=True)
+    small = fits.PrimaryHDU(data[:200, :300], header)
+    small.writeto(lights / "light_0006.fits")
+    result = stack_folder(folder, tmp_path / "stack.fits", progress=False)
+    reasons = {name.split("/")[-1]: reason for name, reason in result.set_aside}
+    assert set(reasons) == {"light_0001.fits", "light_0005.fits", "light_0006.fits"}
+    assert "short" in reasons["light_0001.fits"]
+    assert any(word in reasons["light_0005.fits"] for word in ("stars", "FWHM", "pattern"))
+    assert "300 x 200" in reasons["light_0006.fits"]
+    assert int(result.frames["used"].sum()) == 4
+    assert "light_0005.fits" in repr(result)
+
+
+def test_a_light_of_floating_point_with_gaps_among_the_others(night, done, tmp_path):
+    folder = tmp_path / "night"
+    shutil.copytree(night.folder, folder)
+    path = folder / "lights" / "light_0002.fits"
+    with fits.open(path) as hdus:
+        pixels, header = hdus[0].data.astype(np.float32), hdus[0].header
+    pixels[100:140, 60:200] = np.nan
+    fits.writeto(path, pixels, header, overwrite=True)
+    result = stack_folder(folder, tmp_path / "stack.fits", reference="light_0000", progress=False)
+    assert result.frames["used"].all()
+    stack, before = open_stack(result.path), open_stack(done.path)
+    fewer = before.coverage.astype(int) - stack.coverage
+    assert 3 * 40 * 140 < (fewer.values == 1).sum() < 3 * 52 * 152  # and around the gap, where the kernel reaches in
+    same = (fewer == 0).all("channel").values
+    # one value in a frame decides a few blocks' surfaces and no more
+    change = (stack.signal - before.signal).values[:, same] / np.sqrt(before.variance.values[:, same])
+    assert np.nanmedian(np.abs(change)) < 0.05
+
+
+def test_without_calibration_frames_it_stacks_and_says_so(night, tmp_path):
+    folder = tmp_path / "night"
+    shutil.copytree(night.folder / "lights", folder / "lights")
+    result = stack_folder(folder, tmp_path / "stack.fits", progress=False)
+    assert "no darks" in " ".join(result.warnings)
+    assert result.path.exists()
+    assert "only its changes tell something" in repr(result)
+
+
+def test_dry_run_writes_nothing(night, tmp_path):
+    result = stack_folder(night.folder, tmp_path / "stack.fits", dry_run=True, progress=False)
+    assert "5 lights (ISO 200, 60 s) calibrated with 5 bias frames, 5 dark frames, 5 flat frames" in repr(result)
+    assert "MB" in repr(result)
+    assert "time: about" in repr(result)
+    assert "an estimate from 20 frames of 0.169 Mpx" in repr(result)
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_are_named(night, tmp_path):
+    with pytest.raises(WorkbenchError, match="reference 'light_0099'"):
+        stack_folder(night.folder, tmp_path / "a.fits", reference="light_0099", progress=False)
+    with pytest.raises(WorkbenchError, match="none of noise"):
+        stack_folder(night.folder, tmp_path / "a.fits", method="kappa", progress=False)
+    with pytest.raises(WorkbenchError, match="transform 'rotate' is none of auto, shift"):
+        stack_folder(night.folder, tmp_path / "a.fits", transform="rotate", progress=False)
+    only = tmp_path / "only"
+    shutil.copytree(night.folder / "biases", only / "biases")
+    with pytest.raises(WorkbenchError, match="no light frames"):
+        stack_folder(only, tmp_path / "a.fits", progress=False)
+    one = tmp_path / "one" / "lights"
+    one.mkdir(parents=True)
+    shutil.copy(night.folder / "lights" / "light_0000.fits", one)
+    with pytest.raises(WorkbenchError, match="at least two"):
+        stack_folder(one.parent, tmp_path / "a.fits", progress=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkbenchError, match="file: cannot be made a folder"):
+        stack_folder(night.folder, tmp_path / "file" / "a.fits", progress=False)
+    with pytest.raises(FrameReadError, match="no such file"):
+        open_stack(tmp_path / "none.fits")
+
+
+def test_the_command(night, tmp_path):
+    out = tmp_path / "stack.fits"
+    result = CliRunner().invoke(main, ["stack", str(night.folder), "--out", str(out), "--dry-run", "--quiet"])
+    assert result.exit_code == 0, result.output
+    assert "5 lights" in result.output
+    result = CliRunner().invoke(main, ["stack", str(tmp_path / "nowhere"), "--out", str(out), "--quiet"])
+    assert result.exit_code == 2
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_give_the_same_and_a_lost_one_is_replaced(night, done, tmp_path):
+    from dask.distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        out = tmp_path / "stack.fits"
+        victim = next(iter(client.run(os.getpid).values()))
+        killed = threading.Event()
+
+        def accident():
+            """Once the first band is finished."""
+            while not any((tmp_path / ".stack.fits.work" / "bands").glob("[0-9]*.npy")):
+                time.sleep(0.002)
+            if not out.exists():
+                os.kill(victim, signal.SIGKILL)
+                killed.set()
+
+        thread = threading.Thread(target=accident, daemon=True)
+        thread.start()
+        result = stack_folder(night.folder, out, reference="light_0000", scheduler=client, progress=False)
+        assert killed.is_set()
+        with fits.open(result.path) as one, fits.open(done.path) as two:
+            assert np.array_equal(one[0].data, two[0].data, equal_nan=True)
+
+
+@pytest.mark.parametrize("reference", [None, "M13_blue_0001.fits"])
+def test_m13_aligns_without_darks(real_data, tmp_path, reference):
+    """Five real lights with hot pixels and banding, no darks; the shifts by cross-correlation of the cluster."""
+    folder = tmp_path / "lights"
+    folder.mkdir()
+    for path in sorted((real_data / "m13").glob("*.fits")):
+        shutil.copy(path, folder)
+    result = stack_folder(tmp_path, tmp_path / "stack.fits", reference=reference, progress=False)
+    assert result.frames["used"].all()
+    stack = open_stack(result.path)
+    signal = stack.signal.values[0]
+    single = fits.getdata(folder / "M13_blue_0001.fits").astype(float)
+
+    def scatter(image):
+        part = image[100:900, 60:400]
+        means = part.reshape(200, 4, 85, 4).mean((1, 3))
+        rough = means[:, 1:] - means[:, :-1]
+        return 1.4826 * np.median(np.abs(rough - np.median(rough)))
+
+    # nothing tells the gain: ADU stay ADU, there is no advice on a chi-square, and a remark on all frames is made once
+    assert (stack.attrs["units"], stack.signal.attrs["units"], stack.variance.attrs["units"]) == ("adu", "adu", "adu²")
+    header = fits.getheader(result.path)
+    assert header["BUNIT"] == "adu"
+    assert "EGAIN" not in header
+    told = " ".join(result.warnings)
+    assert "chi-square" not in told
+    assert told.count("tell the transparency") == 1
+    assert "4 of 5 lights show too few bright stars" in told
+    finished = finish_stack(result.path, tmp_path / "picture.png", progress=False)
+    assert "ADU (mono)" in " ".join(finished.picture.attrs["history"])
+    gain = float(stack.attrs["gain"][0])
+    assert scatter(single) * gain / scatter(signal) == pytest.approx(np.sqrt(5), rel=0.1)

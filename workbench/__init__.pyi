@@ -1,0 +1,33 @@
+from . import align as align
+from . import app as app
+from . import calibrate as calibrate
+from . import charts as charts
+from . import core as core
+from . import export as export
+from . import fidelity as fidelity
+from . import finish as finish
+from . import ingest as ingest
+from . import pipelines as pipelines
+from . import pixels as pixels
+from . import plan as plan
+from . import sensor as sensor
+from . import simulate as simulate
+from . import stack as stack
+from . import stars as stars
+from .core.cube import check_cube as check_cube
+from .core.cube import make_cube as make_cube
+from .core.dark import open_dark_library as open_dark_library
+from .core.errors import FrameReadError as FrameReadError
+from .core.errors import StageError as StageError
+from .core.errors import WorkbenchError as WorkbenchError
+from .core.sensor_file import open_sensor as open_sensor
+from .ingest.catalogue import open_folder as open_folder
+from .ingest.reader import read_frame as read_frame
+from .pipelines.characterization import characterize as characterize
+from .pipelines.inspection import inspect as inspect
+from .pipelines.stacking import stack_folder as stack_folder
+from .sensor.library import fit_dark_library as fit_dark_library
+from .simulate.samples import sample_folder as sample_folder
+from .stack.fits_out import open_stack as open_stack
+
+__version__: str

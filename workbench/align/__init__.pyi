@@ -1,0 +1,13 @@
+from . import match as match
+from . import registration as registration
+from . import transform as transform
+from .match import Match as Match
+from .match import NoMatchError as NoMatchError
+from .match import match_stars as match_stars
+from .registration import Registration as Registration
+from .registration import compare_models as compare_models
+from .registration import register as register
+from .transform import KINDS as KINDS
+from .transform import Transform as Transform
+from .transform import fit_robust as fit_robust
+from .transform import fit_transform as fit_transform

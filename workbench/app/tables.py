@@ -1,0 +1,192 @@
+"""Tables of the course: what is in a folder, and measurements with their errors beside the truth where it is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..charts.words import degrees, quantity
+from ..core.errors import WorkbenchError
+from ..ingest.catalogue import Folder
+from ..sensor.dark import Darks
+
+
+def overview(folder: Folder) -> pd.DataFrame:
+    """Tabulate what is in a folder, a row for each kind of frame."""
+    rows = {}
+    for kind, table in folder.table.groupby("kind", sort=False):
+        rows[kind or "unknown"] = {
+            "frames": len(table),
+            "ISO": _listed(table["iso"]),
+            "exposures": _listed(table["exposure"], _shutter),
+            "temperatures [°C]": _listed(table["temperature"]),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _listed(values: pd.Series, write: Callable[[float], str] = "{:g}".format) -> str:
+    """Write the different values of a column, the middle ones left out where they are many."""
+    known = sorted(values.dropna().unique())
+    if len(known) > 7:
+        return f"{len(known)} from {write(known[0])} to {write(known[-1])}"
+    return ", ".join(map(write, known)) or "not recorded"
+
+
+def _shutter(seconds: float) -> str:
+    """Write an exposure time as cameras do: 1/8000 s, 0.5 s, 30 s."""
+    return f"1/{1 / seconds:.0f} s" if 0 < seconds < 0.3 else f"{seconds:g} s"
+
+
+def truth(folder: str | Path) -> xr.Dataset:
+    """Return what is true of simulated sample frames; an empty Dataset for real frames, whose truth nobody knows.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``gain`` [e⁻/ADU], ``read_noise`` and ``saturation`` [e⁻], ``read_noise_adu`` [ADU] over iso;
+        ``dark_current``, ``median`` and ``dcnu`` [e⁻/s/pixel] over temperature; ``black_level`` and
+        ``fixed_pattern`` [ADU], ``prnu`` [%], ``unity_gain_iso``, ``doubling_temperature`` [K].
+    """
+    path = Path(folder) / "truth.json"
+    if not path.is_file():
+        return xr.Dataset()
+    told = json.loads(path.read_text(encoding="utf-8"))
+    settings, darks = told["settings"], told["dark_current"]
+    data: dict[str, Any] = {
+        name: ("iso", [one[name]["value"] for one in settings], {"units": settings[0][name]["unit"]})
+        for name in ("gain", "read_noise", "saturation")
+    }
+    for name, key in (("dark_current", "value"), ("median", "median"), ("dcnu", "dcnu")):
+        data[name] = ("temperature", [one[key] for one in darks], {"units": darks[0]["unit"]})
+    for name in ("black_level", "fixed_pattern", "prnu", "unity_gain_iso"):
+        data[name] = ((), told[name]["value"], {"units": told[name].get("unit", "1")})
+    doubling = told["dark_law"]["doubling_temperature"]
+    data["doubling_temperature"] = ((), doubling["value"], {"units": doubling["unit"]})
+    coords = {
+        "iso": [float(one["iso"]) for one in settings],
+        "temperature": [float(one["temperature_c"]) for one in darks],
+    }
+    result = xr.Dataset(data, coords, {"camera": told["camera"]})
+    return result.assign(read_noise_adu=(result["read_noise"] / result["gain"]).assign_attrs(units="adu"))
+
+
+def beside_truth(
+    measured: xr.DataArray,
+    error: xr.DataArray,
+    true: xr.DataArray | None = None,
+    *,
+    saturated: xr.DataArray | None = None,
+    digits: int = 4,
+) -> pd.DataFrame:
+    """Tabulate a measurement with its errors, and beside it the truth where it is known.
+
+    Parameters
+    ----------
+    measured, error
+        A quantity over one dimension (a row each), and perhaps channel (a column each).
+    true
+        The truth over the same dimension, from `truth`; the last column then gives the mean difference over the
+        channels in units of its error.
+    saturated
+        Pixels that the measurement left out because they saturate, a column of its own.  Where there are some, the
+        truth, which is of all pixels, is no match for the measurement, and the difference is not given.
+    digits
+        Of the truth.
+
+    Examples
+    --------
+    >>> gain = xr.DataArray([2.12, 1.06], {"iso": [100, 200]}, ["iso"], attrs={"units": "e-/ADU"}, name="gain")
+    >>> beside_truth(gain, 0 * gain + 0.01, xr.DataArray([2.13, 1.065], {"iso": [100, 200]}, ["iso"]))
+         gain [e-/ADU]  truth  off by
+    ISO
+    100  2.120 ± 0.010   2.13  -1.0 σ
+    200  1.060 ± 0.010  1.065  -0.5 σ
+    """
+    (dim,) = [name for name in measured.dims if name != "channel"]
+    rows = measured[dim].values
+    if "channel" not in measured.dims:
+        title = f"{str(measured.name).replace('_', ' ')} [{measured.attrs.get('units', '1')}]"
+        measured, error = measured.expand_dims(channel=[title]), error.expand_dims(channel=[title])
+    values, errors = (part.transpose(dim, "channel").values for part in (measured, error))
+    table = {
+        str(name): [quantity(value, spread) for value, spread in zip(values[:, i], errors[:, i], strict=True)]
+        for i, name in enumerate(measured["channel"].values)
+    }
+    left_out = np.zeros(rows.size, int) if saturated is None else saturated.values.astype(int)
+    if saturated is not None:
+        table["saturated pixels left out"] = [f"{count:,}" for count in left_out]
+    if true is not None:
+        known = true.reindex({dim: rows}).values if dim in true.dims else np.full(rows.size, float(true))
+        off = (values - known[:, None]).mean(axis=1) / (np.sqrt((errors**2).sum(axis=1)) / errors.shape[1])
+        table["truth"] = [f"{value:.{digits}g}" if math.isfinite(value) else "–" for value in known]
+        fair = np.isfinite(off) & (left_out == 0)
+        table["off by"] = [f"{value:+.1f} σ" if good else "–" for value, good in zip(off, fair, strict=True)]
+    label = {"iso": "ISO", "temperature": "temperature [°C]", "exposure": "exposure [s]"}.get(str(dim), str(dim))
+    names = [f"{value:g}" for value in rows]
+    if dim != "iso" and "iso" in measured.coords:
+        label += ", ISO"
+        names = [f"{name}, {iso:g}" for name, iso in zip(names, measured["iso"].values, strict=True)]
+    return pd.DataFrame(table, index=pd.Index(names, name=label))
+
+
+def single(*rows: tuple[str, Any, Any, Any]) -> pd.DataFrame:
+    """Tabulate single quantities: a label, the value, its standard error, and the truth or None.
+
+    In place of a value and its error there may be several values (one a channel) and None: shown is their mean, with
+    the standard error that their scatter gives.
+
+    Examples
+    --------
+    >>> single(("doubling temperature [K]", 6.03, 0.02, 6.0), ("signal [e⁻]", [99.0, 101.0, 100.0, 100.0], None, 100))
+                                  measured truth
+    doubling temperature [K]  6.030 ± 0.020     6
+    signal [e⁻]               100.00 ± 0.41   100
+    """
+    table = {}
+    for label, value, error, true in rows:
+        values = np.ravel(np.asarray(value, float))
+        if error is None:
+            error = values.std(ddof=1) / math.sqrt(values.size) if values.size > 1 else math.nan
+        table[label] = {"measured": quantity(values.mean(), float(error))}
+        if true is not None:
+            table[label]["truth"] = f"{float(true):,.5g}"
+    return pd.DataFrame.from_dict(table, orient="index").fillna("")
+
+
+def two_darks(darks: Darks) -> pd.DataFrame:
+    """Compare the darks of one ISO whose temperatures lie furthest apart: as they are, and divided by time.
+
+    The doubling temperature is ΔT/log₂(ratio): wrong from the dark signals of different exposures, right from the dark
+    currents.
+    """
+    signal = darks.signal.isel(group=np.flatnonzero(np.isfinite(darks.signal["dark_signal"])))
+    iso = signal["iso"].values
+    reach = {one: np.ptp(signal["temperature"].values[iso == one]) for one in np.unique(iso)}
+    best = max(reach, key=reach.__getitem__, default=math.nan)
+    if not reach.get(best):
+        raise WorkbenchError("these darks are of one temperature; shoot some with the camera much colder or warmer")
+    group = signal.isel(group=np.flatnonzero(iso == best)).sortby("temperature").isel(group=[0, -1])
+    rows = []
+    for number in range(2):
+        one = group.isel(group=number)
+        seconds, value, error = (float(one[name]) for name in ("exposure", "dark_signal", "dark_signal_error"))
+        rows.append(
+            {
+                "": f"{degrees(float(one['temperature']))}, {seconds:g} s, ISO {best:g}",
+                "dark signal [e⁻]": quantity(value, error),
+                "divided by time [e⁻/s]": quantity(value / seconds, error / seconds),
+            }
+        )
+    signals, times = group["dark_signal"].values, group["exposure"].values
+    step = float(np.ptp(group["temperature"].values))
+    wrong, right = (step / math.log2(part[1] / part[0]) for part in (signals, signals / times))
+    rows.append({"": "doubling temperature from these", "dark signal [e⁻]": f"{wrong:.1f} K (wrong)",
+                 "divided by time [e⁻/s]": f"{right:.1f} K"})  # fmt: skip
+    return pd.DataFrame(rows).set_index("")

@@ -1,1 +1,0 @@
-"""The house style itself: colours and type, and what HoloViews has no option for."""

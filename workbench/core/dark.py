@@ -1,0 +1,259 @@
+"""The dark library: a file that predicts a master dark for any exposure and temperature, with its variance.
+
+Every pixel has an offset o and a dark current D of its own, one law f of the temperature is common to all:
+y = o + D t f(T).  `workbench.sensor.fit_dark_library` measures it; here it is kept and used.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numba
+import numpy as np
+import xarray as xr
+from astropy.io import fits
+
+from .errors import FrameReadError, WorkbenchError
+from .files import whole_file
+from .mosaic import channel_index
+
+BOLTZMANN = 8.617333262e-5  # eV/K (CODATA 2018)
+VERSION = 1
+_MAPS = {"offset": "OFFSET", "dark_current": "DARK", "lost": "LOST"}
+_TABLE = ("weight", "seconds", "exposure", "temperature", "frames")
+_APART = 1.0  # K: a library of one temperature says nothing of others
+
+
+def law_factor(law: str, value: float, temperature: np.ndarray, reference: float) -> np.ndarray:
+    """Return f(T) = D(T)/D(T_ref): 2^((T − T_ref)/T_d) or exp(−ΔE (1/kT − 1/kT_ref)).
+
+    Parameters
+    ----------
+    law
+        ``doubling``, with `value` T_d [K], or ``arrhenius``, with ΔE [eV], or ``none``: 1 everywhere.
+
+    Examples
+    --------
+    >>> law_factor("doubling", 6.0, np.array([20.0, 26.0]), 20.0).tolist()
+    [1.0, 2.0]
+    """
+    return np.exp(_exponent(law, value, temperature, reference))
+
+
+def _exponent(law: str, value: float, temperature: np.ndarray, reference: float) -> np.ndarray:
+    temperature = np.asarray(temperature, float)
+    if law == "doubling":
+        return np.log(2) * (temperature - reference) / value
+    if law == "arrhenius":
+        return value * (1 / (reference + 273.15) - 1 / (temperature + 273.15)) / BOLTZMANN
+    return np.zeros_like(temperature)
+
+
+def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math.nan) -> xr.Dataset:
+    """Predict the master dark of an exposure and temperature: what the camera would have saved, and how sure it is.
+
+    signal = o + D t f(T); its variance is that of the fit: Σ c² (σ_R² + D x/g)/n over the groups of darks that the
+    pixel has, c their weights in o + D x, x their own t f(T); the offset of whole frames that wanders, Σ c² w²/n; and
+    the law's error, (D x Δ ln f)², Δ ln f counted from the temperature where the darks tell D best, with the difference
+    between the two laws where the darks do not tell which holds.
+
+    Parameters
+    ----------
+    library
+        From `workbench.sensor.fit_dark_library` or `open_dark_library`.
+    exposure, temperature
+        In s and °C; a library of darks at one temperature predicts for that one only.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``signal`` [ADU, as read], ``variance`` [ADU²], ``count``, ``unstable`` over (y, x), in the form of a master
+        dark, NaN where the pixel saturates in all darks but those of one exposure; attrs say what was predicted.
+
+    Raises
+    ------
+    WorkbenchError
+        If exposure or temperature are missing, or the library cannot tell of that temperature.
+    """
+    attrs = library.attrs
+    if not (math.isfinite(exposure) and exposure >= 0):
+        raise WorkbenchError(f"a dark needs an exposure in seconds, zero or more, not {exposure}")
+    reference, law = attrs["reference_temperature"], attrs["law"]
+    if law == "none":
+        if math.isfinite(temperature) and math.isfinite(reference) and abs(temperature - reference) > _APART:
+            raise WorkbenchError(
+                f"this library is of darks at {reference:g} °C only and cannot tell of {temperature:g} °C; shoot darks "
+                "at a second temperature"
+            )
+        temperature = reference
+    elif not math.isfinite(temperature):
+        raise WorkbenchError(
+            f"the darks of this library are of several temperatures: say which [°C] ({_range(library)})"
+        )
+    x = exposure * float(law_factor(law, attrs["law_value"], temperature, reference))
+    weight, seconds, frames = (library[name].values for name in ("weight", "seconds", "frames"))
+    coefficients = _coefficients(weight, seconds, x)
+    cell = channel_index(attrs["cfa_pattern"])
+    read, slope = (np.asarray(attrs[name], float) for name in ("read_variance", "shot_slope"))
+    squares = coefficients**2 / np.maximum(frames, 1)
+    # of each number of groups lost: constant part one a channel, and what the pixel's own dark current adds
+    constant = squares.sum(axis=1)[:, None] * (read + attrs["wander"] ** 2)
+    growing = (squares * seconds).sum(axis=1)[:, None] * slope
+    hidden = float(attrs["hidden_dark_current"])  # what a camera that subtracts the mean dark takes off
+    apart = _law_error(attrs, library, temperature)
+    signal = np.empty(library["offset"].shape, np.float32)
+    variance = np.empty_like(signal)
+    _predict(
+        library["offset"].values, library["dark_current"].values, library["lost"].values, cell, x, hidden,
+        constant, growing, (x * apart) ** 2, signal, variance,
+    )  # fmt: skip
+    count = (np.cumsum(frames[::-1])[::-1]).astype(np.uint16)
+    count = np.append(count, 0).astype(np.uint16)[library["lost"].values]
+    return xr.Dataset(
+        {
+            "signal": (("y", "x"), signal, {"units": "adu", "long_name": "predicted master dark"}),
+            "variance": (("y", "x"), variance, {"units": "adu²", "long_name": "variance of the predicted master dark"}),
+            "count": (("y", "x"), count, {"long_name": "samples that it rests on"}),
+            "unstable": (("y", "x"), np.zeros(signal.shape, bool), {"long_name": "scatters more than it should"}),
+        },
+        attrs={
+            "kind": "dark",
+            **{name: attrs[name] for name in ("camera", "cfa_pattern", "black_level", "white_level", "iso")},
+            "exposure": float(exposure),
+            "temperature": float(temperature),
+            "frames": int(frames.sum()),
+            "model": np.stack([read, slope], axis=-1).ravel().tolist(),
+            "noise_source": "the dark library's frames",
+            "law_error": float(apart),
+            "chi2": [],
+            "warnings": _beyond(library, exposure, temperature),
+            "history": [*attrs["history"], f"predicted a master dark of {exposure:g} s at {temperature:g} °C"],
+        },
+    )
+
+
+def _coefficients(weight: np.ndarray, seconds: np.ndarray, x: float) -> np.ndarray:
+    """Return the weights of the groups in o + D x, for each number of the first groups that a pixel has lost."""
+    rows = []
+    for lost in range(weight.size + 1):
+        use = np.arange(weight.size) >= lost
+        w = weight * use
+        s0, s1, s2 = w.sum(), (w * seconds).sum(), (w * seconds**2).sum()
+        determinant = s0 * s2 - s1 * s1
+        if not determinant > 1e-9 * s0 * s2:
+            rows.append(np.full(weight.size, np.nan))
+            continue
+        rows.append(w * (s2 - s1 * seconds + x * (s0 * seconds - s1)) / determinant)
+    return np.array(rows)
+
+
+def _law_error(attrs: dict, library: xr.Dataset, temperature: float) -> float:
+    """Return the error of ln f at a temperature, against that where the darks tell the dark current best."""
+    if attrs["law"] == "none":
+        return 0.0
+    between = 0.0
+    if attrs["other"]:  # two laws that these darks cannot tell apart are as far from one another as they are uncertain
+        law, value, level = attrs["other"]
+        reference = attrs["reference_temperature"]
+        chosen = _exponent(attrs["law"], attrs["law_value"], temperature, reference)
+        between = float(chosen - _exponent(law, value, temperature, reference)) - math.log(level)
+    lever = library["weight"].values * library["seconds"].values ** 2
+    warm = library["temperature"].values
+    known = np.isfinite(warm) & (lever > 0)
+    if attrs["law"] == "doubling":
+        best = float((lever * warm)[known].sum() / lever[known].sum())
+        own = math.log(2) * (temperature - best) / attrs["law_value"] ** 2 * attrs["law_error"]
+        return math.hypot(own, between)
+    inverse = 1 / (warm + 273.15)
+    best = float((lever * inverse)[known].sum() / lever[known].sum())
+    return math.hypot((best - 1 / (temperature + 273.15)) / BOLTZMANN * attrs["law_error"], between)
+
+
+def _range(library: xr.Dataset) -> str:
+    warm = library["temperature"].values[library["exposure"].values > 0]
+    return f"{np.nanmin(warm):g} to {np.nanmax(warm):g} °C"
+
+
+def _beyond(library: xr.Dataset, exposure: float, temperature: float) -> list[str]:
+    """Say where a prediction goes beyond what was measured."""
+    seconds, warm = library["exposure"].values, library["temperature"].values
+    darks = seconds > 0
+    said = []
+    if exposure > 1.001 * seconds.max():
+        said.append(f"{exposure:g} s is longer than the library's darks (up to {seconds.max():g} s)")
+    if library.attrs["law"] != "none":
+        low, high = np.nanmin(warm[darks]), np.nanmax(warm[darks])
+        if not low - 2 <= temperature <= high + 2:
+            said.append(f"{temperature:g} °C is outside the library's darks ({low:g} to {high:g} °C)")
+    return said
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _predict(offset, current, lost, cell, x, hidden, constant, growing, law, signal, variance):
+    step = cell.shape[0]
+    for i in range(offset.shape[0]):
+        for j in range(offset.shape[1]):
+            channel, k = cell[i % step, j % step], lost[i, j]
+            d = current[i, j]
+            signal[i, j] = offset[i, j] + d * x
+            variance[i, j] = constant[k, channel] + growing[k, channel] * max(d + hidden, 0.0) + law * d * d
+
+
+def save_dark_library(library: xr.Dataset, path: str | Path) -> Path:
+    """Write a dark library as FITS: the maps as extensions, the groups of darks as a table; whole or not at all.
+
+    Raises
+    ------
+    WorkbenchError
+        If it cannot be written.
+    """
+    path = Path(path)
+    header = fits.Header()
+    header["WBLIB"] = VERSION, "dark library of the Astrophoto Workbench"
+    header["INSTRUME"] = library.attrs["camera"].encode("ascii", "replace").decode()
+    if math.isfinite(library.attrs["iso"]):
+        header["ISOSPEED"] = library.attrs["iso"]
+    header["WBATTRS"] = json.dumps(
+        {**library.attrs, "variables": {n: dict(library[n].attrs) for n in library.data_vars}}
+    )
+    hdus = fits.HDUList([fits.PrimaryHDU(header=header)])  # no picture in it: it is no frame
+    hdus += [fits.ImageHDU(library[name].values, name=extension) for name, extension in _MAPS.items()]
+    columns = [fits.Column(name=name, format="D", array=library[name].values.astype(float)) for name in _TABLE]
+    hdus.append(fits.BinTableHDU.from_columns(columns, name="GROUPS"))
+    with whole_file(path, "the dark library", "give another folder") as part:
+        hdus.writeto(part)
+    return path
+
+
+def open_dark_library(path: str | Path) -> xr.Dataset:
+    """Return a dark library that `save_dark_library` wrote.
+
+    Raises
+    ------
+    FrameReadError
+        If the file is none, damaged, or of a later version.
+    """
+    try:
+        with fits.open(path, memmap=False) as hdus:
+            version = hdus[0].header["WBLIB"]
+            if version != VERSION:
+                raise FrameReadError(path, f"is a dark library of version {version}, not {VERSION}; make it anew")
+            attrs = json.loads(hdus[0].header["WBATTRS"])
+            described = attrs.pop("variables")
+            data = {}
+            for name, extension in _MAPS.items():
+                values = hdus[extension].data
+                data[name] = (("y", "x"), values.astype(values.dtype.newbyteorder("=")), described[name])
+            for name in _TABLE:
+                data[name] = ("group", np.array(hdus["GROUPS"].data[name], float), described[name])
+            return xr.Dataset(data, attrs=attrs)
+    except FrameReadError:
+        raise
+    except FileNotFoundError:
+        raise FrameReadError(path, "is not there") from None
+    except KeyError:
+        raise FrameReadError(path, "is no dark library; give the file that `workbench dark-library` wrote") from None
+    except Exception as error:
+        raise FrameReadError(path, f"is no dark library of the workbench ({type(error).__name__}: {error})") from None

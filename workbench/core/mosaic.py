@@ -1,0 +1,138 @@
+"""The colour filter array: which pixel belongs to which channel.
+
+G1 is the green that shares its rows with red, G2 the one that shares its rows with blue.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from .cube import CFA_CHANNELS, MOSAICS, channels_of
+from .errors import WorkbenchError
+
+
+def offsets(cfa_pattern: str) -> dict[str, tuple[int, int]]:
+    """Return the (row, column) of each channel's first pixel within the 2 x 2 cell.
+
+    Examples
+    --------
+    >>> offsets("GBRG")
+    {'R': (1, 0), 'G1': (1, 1), 'G2': (0, 0), 'B': (0, 1)}
+    """
+    if cfa_pattern == "mono":
+        return {"mono": (0, 0)}
+    if cfa_pattern not in MOSAICS:
+        raise WorkbenchError(f"cfa_pattern {cfa_pattern!r} is none of {', '.join(MOSAICS)} or mono")
+    row, column = divmod(cfa_pattern.index("R"), 2)
+    return {"R": (row, column), "G1": (row, 1 - column), "G2": (1 - row, column), "B": (1 - row, 1 - column)}
+
+
+def shifted(cfa_pattern: str, rows: int, columns: int) -> str:
+    """Return the pattern seen from pixel (rows, columns): what a crop or a flip makes of it.
+
+    Examples
+    --------
+    >>> shifted("RGGB", 1, 0), shifted("RGGB", 0, 1)
+    ('GBRG', 'GRBG')
+    """
+    if cfa_pattern == "mono":
+        return cfa_pattern
+    cell = np.array(list(cfa_pattern)).reshape(2, 2)
+    return "".join(np.roll(cell, (-(rows % 2), -(columns % 2)), axis=(0, 1)).ravel())
+
+
+def crop(mosaic: xr.DataArray | xr.Dataset, rows: slice, columns: slice) -> xr.DataArray | xr.Dataset:
+    """Cut mosaiced frames or a master to some rows and columns, with the CFA pattern that the part begins with.
+
+    ``isel`` alone would keep the pattern of the whole: after an odd first row or column every colour is wrong.
+
+    Examples
+    --------
+    >>> frame = xr.DataArray(np.zeros((4, 6)), dims=("y", "x"), attrs={"cfa_pattern": "RGGB"})
+    >>> part = crop(frame, slice(1, 4), slice(2, 6))
+    >>> part.shape, part.attrs["cfa_pattern"]
+    ((3, 4), 'GBRG')
+    """
+    top, _, step_y = rows.indices(mosaic.sizes["y"])
+    left, _, step_x = columns.indices(mosaic.sizes["x"])
+    if step_y != 1 or step_x != 1:
+        raise WorkbenchError("a crop takes all rows and columns between two: slices without a step")
+    part = mosaic.isel(y=rows, x=columns)
+    if not (part.sizes["y"] and part.sizes["x"]):
+        raise WorkbenchError(f"nothing is left of {mosaic.sizes['x']} x {mosaic.sizes['y']} pixels after this crop")
+    return part.assign_attrs(cfa_pattern=shifted(mosaic.attrs["cfa_pattern"], top, left))
+
+
+def middle(shape: tuple[int, int], most: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the middle of a picture, at most so many rows and columns, from a whole cell of the mosaic on.
+
+    Examples
+    --------
+    >>> middle((480, 721), (512, 700))
+    (slice(0, 480, None), slice(10, 710, None))
+    """
+    firsts = [max(side - longest, 0) // 4 * 2 for side, longest in zip(shape, most, strict=True)]
+    ends = [min(first + longest, side) for first, side, longest in zip(firsts, shape, most, strict=True)]
+    return slice(firsts[0], ends[0]), slice(firsts[1], ends[1])
+
+
+def channel_index(cfa_pattern: str) -> np.ndarray:
+    """Return the 2 x 2 array (1 x 1 for mono) of each pixel's channel number in `channels_of` order.
+
+    Examples
+    --------
+    >>> channel_index("GBRG").tolist()
+    [[2, 3], [0, 1]]
+    """
+    if cfa_pattern == "mono":
+        return np.zeros((1, 1), np.int64)
+    index = np.empty((2, 2), np.int64)
+    for number, place in enumerate(offsets(cfa_pattern).values()):
+        index[place] = number
+    return index
+
+
+def split(mosaic: xr.DataArray) -> xr.DataArray:
+    """Split mosaiced frames (..., y, x) into channels (..., channel, y, x) of half the size.
+
+    An odd last row or column has no whole 2 x 2 cell and is left out.  ``mono`` frames get one channel.
+    """
+    pattern = mosaic.attrs["cfa_pattern"]
+    names = channels_of(pattern)
+    if pattern == "mono":
+        planes = [mosaic]
+    else:
+        height, width = (mosaic.sizes[dim] // 2 * 2 for dim in ("y", "x"))
+        planes = [
+            mosaic.isel(y=slice(row, height, 2), x=slice(column, width, 2)).drop_vars(["y", "x"], errors="ignore")
+            for row, column in (offsets(pattern)[name] for name in names)
+        ]
+    joined = xr.concat(planes, dim=xr.Variable("channel", list(names)), join="exact")
+    leading = [dim for dim in mosaic.dims if dim not in ("y", "x")]
+    return joined.transpose(*leading, "channel", "y", "x")
+
+
+def merge(planes: xr.DataArray) -> xr.DataArray:
+    """Put four channels (..., channel, y, x) back into the mosaic (..., y, x): the inverse of `split`."""
+    pattern = planes.attrs["cfa_pattern"]
+    if pattern == "mono":
+        return planes.isel(channel=0, drop=True)
+    rows = []
+    cell = channel_index(pattern)
+    for row in range(2):
+        pair = [planes.sel(channel=CFA_CHANNELS[cell[row, column]], drop=True) for column in range(2)]
+        rows.append(_interleave(pair, "x"))
+    return _interleave(rows, "y")
+
+
+def _interleave(pair: list[xr.DataArray], dim: str) -> xr.DataArray:
+    stacked = xr.concat(pair, dim="_half", join="exact")
+    leading = list(pair[0].dims)
+    stacked = stacked.transpose(*leading[: leading.index(dim) + 1], "_half", *leading[leading.index(dim) + 1 :])
+    axis = leading.index(dim)
+    shape = list(pair[0].shape)
+    shape[axis] *= 2
+    return xr.DataArray(stacked.data.reshape(shape), dims=leading, attrs=pair[0].attrs).assign_coords(
+        {name: coord for name, coord in pair[0].coords.items() if dim not in coord.dims}
+    )

@@ -1,0 +1,93 @@
+"""Which frames belong together, and how to name them to the reader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+Setting = dict[str, float]
+
+
+def group_frames(cube: xr.DataArray, *coords: str) -> list[tuple[Setting, np.ndarray]]:
+    """Return each combination of these coordinates' values with the numbers of its frames, in rising order.
+
+    Frames in which a value is not known (NaN) form groups of their own.
+
+    Examples
+    --------
+    >>> from workbench.core.cube import make_cube
+    >>> cube = make_cube(np.zeros((3, 2, 2), "uint16"), cfa_pattern="RGGB", kind="bias", iso=[200, 100, 200])
+    >>> [(setting["iso"], frames.tolist()) for setting, frames in group_frames(cube, "iso")]
+    [(100.0, [1]), (200.0, [0, 2])]
+    """
+    keys = np.stack([np.asarray(cube[name].values, float) for name in coords], axis=1)
+    values, number = np.unique(np.where(np.isnan(keys), np.inf, keys), axis=0, return_inverse=True)
+    number = number.reshape(-1)
+    groups = []
+    for index, key in enumerate(values):
+        setting = {name: float(np.nan if np.isinf(value) else value) for name, value in zip(coords, key, strict=True)}
+        groups.append((setting, np.flatnonzero(number == index)))
+    return groups
+
+
+def same_iso(values: np.ndarray, iso: float) -> np.ndarray:
+    """Tell where the ISO is this one; frames that state none (NaN) are of one setting."""
+    return np.isnan(values) if np.isnan(iso) else np.asarray(values) == iso
+
+
+def at_iso(values: xr.DataArray, iso: float) -> np.ndarray:
+    """Return a result's values at an ISO, NaN where it was not measured there.
+
+    Examples
+    --------
+    >>> gain = xr.DataArray([[2.0, 2.1], [1.0, 1.1]], dims=("iso", "channel"), coords={"iso": [100.0, 200.0]})
+    >>> at_iso(gain, 200).tolist(), at_iso(gain, 400).tolist()
+    ([1.0, 1.1], [nan, nan])
+    """
+    where = np.flatnonzero(same_iso(values["iso"].values, iso))
+    return values.values[where[0]] if where.size else np.full(values.shape[1:], np.nan)
+
+
+def describe(setting: Setting) -> str:
+    """Say a setting in words: ``ISO 100, 1/30 s, f/5.6, 20 °C``.
+
+    Examples
+    --------
+    >>> describe({"iso": 100, "exposure": 1 / 30, "aperture": float("nan")})
+    'ISO 100, 1/30 s'
+    """
+    words = []
+    for name, value in setting.items():
+        if name == "iso":
+            words.append("ISO not stated" if np.isnan(value) else f"ISO {value:g}")
+        elif np.isnan(value):
+            continue
+        elif name == "exposure":
+            words.append(f"1/{1 / value:.4g} s" if 0 < value < 0.3 else f"{value:.4g} s")
+        elif name == "aperture":
+            words.append(f"f/{value:g}")
+        elif name == "temperature":
+            words.append(f"{value:g} °C")
+    return ", ".join(words) or "settings not stated"
+
+
+def listed(names: Sequence[str], at_most: int = 4) -> str:
+    """Join file names for a message, the first few and how many more."""
+    shown = [str(name) or "a frame without a name" for name in names[:at_most]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def odd_ones_out(means: np.ndarray, tolerance: np.ndarray | float) -> np.ndarray:
+    """Return the numbers of the frames whose mean lies off their group's median: by more than `tolerance` [ADU]
+    and by more than six robust standard deviations of the group.
+
+    Of two frames it cannot be said which is the odd one; both are returned.
+    """
+    deviation = np.abs(means - np.median(means))
+    if means.size < 2:
+        return np.empty(0, int)
+    spread = 1.4826 * np.median(deviation) if means.size > 2 else 0.0
+    return np.flatnonzero(deviation > np.maximum(tolerance, 6 * spread))

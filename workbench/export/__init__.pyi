@@ -1,0 +1,17 @@
+from . import demonstration as demonstration
+from . import demonstrations as demonstrations
+from . import numbers as numbers
+from . import pages as pages
+from . import paper as paper
+from . import rejection as rejection
+from . import report as report
+from . import shot_noise as shot_noise
+from . import subs as subs
+from . import transfer as transfer
+from . import write as write
+from .demonstration import Built as Built
+from .demonstration import Demo as Demo
+from .demonstrations import DEMOS as DEMOS
+from .shot_noise import shot_noise_demo as shot_noise_demo
+from .write import Written as Written
+from .write import write_charts as write_charts

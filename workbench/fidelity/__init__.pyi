@@ -1,0 +1,15 @@
+from . import card as card
+from . import codes as codes
+from . import findings as findings
+from . import hot_pixels as hot_pixels
+from . import texture as texture
+from .card import TESTS as TESTS
+from .card import Fidelity as Fidelity
+from .card import descaled_gain as descaled_gain
+from .card import fidelity_to_json as fidelity_to_json
+from .card import inspect_frames as inspect_frames
+from .card import vanishing_level as vanishing_level
+from .codes import count_codes as count_codes
+from .codes import missing_codes as missing_codes
+from .hot_pixels import hot_pixel_filter as hot_pixel_filter
+from .texture import noise_texture as noise_texture

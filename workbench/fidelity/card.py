@@ -1,0 +1,275 @@
+"""Is my raw file raw?  The report card: what the camera did to its numbers, and what that does to measurements."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from ..core.cube import check_cube
+from ..core.errors import FrameReadError, WorkbenchError
+from ..core.parallel import stream_frames
+from ..core.statistics import jackknife_error, leave_one_out, pair_moments
+from ..sensor.transfer import photon_transfer
+from . import findings as verdicts
+from .codes import count_codes, missing_codes
+from .findings import CHANGED, DARK_KINDS, NOTICE, OK, UNKNOWN, Finding
+from .hot_pixels import hot_pixel_filter
+from .texture import noise_texture, patch_correlation, smooth_noise
+
+TESTS = {
+    "codes": "Is any colour multiplied?",
+    "black": "Is the black level kept?",
+    "bits": "How many bits are really used?",
+    "white": "Where does it clip?",
+    "digital-iso": "Is high ISO amplified, or multiplied?",
+    "bands": "Do rows and columns have noise of their own?",
+    "neighbours": "Is the noise filtered?",
+    "hot-pixels": "Are hot pixels left alone?",
+}
+
+
+class Fidelity(NamedTuple):
+    """The report card and what it rests on.
+
+    ``card`` has, over test, ``status`` (`OK`, `NOTICE`, `CHANGED` or `UNKNOWN`), the sentences ``finding``, ``effect``
+    (on measurements) and ``remedy`` (what to do, or to shoot), a number: ``value`` with ``error`` and ``unit``, and
+    ``p_value``; its attribute ``verdict`` is ``raw`` or ``cooked``.  The others are what `count_codes`,
+    `missing_codes`, `noise_texture` and `hot_pixel_filter` gave; the last two are None where frames for them are
+    missing.
+    """
+
+    card: xr.Dataset
+    codes: xr.Dataset
+    missing: xr.Dataset
+    texture: xr.Dataset | None
+    hot: xr.Dataset | None
+
+
+def inspect_frames(frames: xr.DataArray, *, ptc: xr.Dataset | None = None, progress: Any = True) -> Fidelity:
+    """Tell what a camera does to its numbers before it saves them, from whatever frames there are.
+
+    Parameters
+    ----------
+    frames
+        Raw frames (frame, y, x) of any kinds and settings of one camera.  Bias frames and a long dark tell most; flats
+        in pairs tell whether the black level was subtracted even without them.
+    ptc
+        From `photon_transfer`, if it is measured already; otherwise that is done here where flats must stand in for
+        bias frames.
+    progress
+        False for no progress bar.
+
+    Returns
+    -------
+    Fidelity
+        The report card and what it rests on.
+
+    Raises
+    ------
+    WorkbenchError
+        If the frames are not raw or not whole numbers.
+
+    Examples
+    --------
+    >>> from workbench.core.cube import make_cube
+    >>> rng = np.random.default_rng(1)
+    >>> clipped = np.maximum(rng.normal(0, 4, (4, 128, 128)), 0).round().astype("uint16")
+    >>> report = inspect_frames(make_cube(clipped, cfa_pattern="RGGB", kind="bias", iso=100), progress=False)
+    >>> report.card.attrs["verdict"], report.card.status.sel(test="black").item()
+    ('cooked', 'changed by the camera')
+    """
+    check_cube(frames, stage="raw")
+    codes = count_codes(frames, progress=progress)
+    missing = missing_codes(codes)
+    kinds = frames["kind"].values
+    try:
+        texture = noise_texture(frames, progress=progress)
+    except FrameReadError:
+        raise
+    except WorkbenchError:  # no equal frames: the card says so
+        texture = None
+    hot = hot_pixel_filter(frames.isel(frame=kinds == "dark")) if (kinds == "dark").any() else None
+    if ptc is None and not np.isin(kinds, DARK_KINDS).any() and (kinds == "flat").any():
+        ptc = photon_transfer(frames.isel(frame=kinds == "flat"), progress=progress)
+    black, clipped = verdicts.black(codes, vanishing_level(ptc) if ptc is not None else (math.nan, math.nan))
+    single = None if texture is not None and not bool(missing["coarse"].any()) else _telling_frame(frames)
+    pattern = frames.attrs["cfa_pattern"]
+    findings = {
+        "codes": verdicts.codes(missing),
+        "black": black,
+        "bits": verdicts.bits(missing, None if single is None else smooth_noise(single, pattern)),
+        "white": verdicts.white(missing),
+        "digital-iso": verdicts.digital_iso(missing),
+        "bands": verdicts.bands(texture),
+        "neighbours": verdicts.neighbours(
+            texture, *([] if texture is not None else [patch_correlation(single, pattern)])
+        ),
+        "hot-pixels": verdicts.hot_pixels(hot),
+    }
+    card = _card(findings, clipped, frames.attrs["camera"], mono=pattern == "mono")
+    return Fidelity(card, codes, missing, texture, hot)
+
+
+def _telling_frame(frames: xr.DataArray) -> np.ndarray:
+    """Return one picture: the longest exposed light, else flat, else what there is."""
+    kinds, exposure = frames["kind"].values, np.nan_to_num(frames["exposure"].values)
+    rank = [(kind == "light") * 2 + (kind == "flat") for kind in kinds]
+    return next(stream_frames([frames.data[int(np.lexsort((exposure, rank))[-1])]]))
+
+
+def _card(findings: dict[str, Finding], clipped: bool | None, camera: str, *, mono: bool) -> xr.Dataset:
+    rows = [findings[name] for name in TESTS]
+    words = ("status", "finding", "effect", "remedy", "unit")
+    data: dict[str, Any] = {name: ("test", np.array([getattr(row, name) for row in rows], object)) for name in words}
+    data |= {
+        name: ("test", np.array([getattr(row, name) for row in rows], float)) for name in ("value", "error", "p_value")
+    }
+    asked = TESTS | ({"codes": "Are the numbers multiplied?"} if mono else {})
+    data["question"] = ("test", np.array(list(asked.values()), object))
+    changed = [name for name, row in findings.items() if row.status == CHANGED]
+    attrs = {
+        "camera": camera,
+        "long_name": "raw report card",
+        "verdict": "cooked" if changed else "raw",
+        "changed": changed,
+        "untold": [name for name, row in findings.items() if row.status == UNKNOWN],
+        "clipped_at_zero": clipped,
+    }
+    return xr.Dataset(data, {"test": list(TESTS)}, attrs)
+
+
+def vanishing_level(ptc: xr.Dataset) -> tuple[float, float]:
+    """Return the level [ADU] at which the variance of flats comes to zero, with its error.
+
+    −intercept/slope of a line through the variance of pairs against their mean as read, weights 1/variance of what the
+    line predicts, below 70 % of the brightest level; the mean over ISO settings and channels.  It is the black level
+    less the read noise's share σ²g (a few ADU).  Errors are jackknifed over blocks of rows.
+    """
+    levels, weights = [], []
+    for iso in np.unique(ptc["iso"].values):
+        here = ptc.isel(pair=np.flatnonzero(ptc["iso"].values == iso))
+        for channel in ptc["channel"].values:
+            sums = here["sums_plain"].sel(channel=channel).transpose("pair", "block", "moment").values
+            all_but_one = leave_one_out(sums, axis=1)
+            whole = pair_moments(sums.sum(axis=1))
+            mean = (whole.mean1 + whole.mean2) / 2
+            good = (here["saturated_fraction"].sel(channel=channel).values < 1e-4) & (mean < 0.7 * mean.max())
+            if np.unique(mean[good].round()).size < 3:
+                continue
+            level = _x_intercept(mean[good], whole.half_variance[good])
+            parts = pair_moments(all_but_one[good])
+            trials = [
+                _x_intercept((parts.mean1[:, i] + parts.mean2[:, i]) / 2, parts.half_variance[:, i])
+                for i in range(all_but_one.shape[1])
+            ]
+            error = float(jackknife_error(np.array(trials)))
+            if math.isfinite(level) and error > 0:
+                levels.append(level)
+                weights.append(error**-2)
+    if not levels:
+        return math.nan, math.nan
+    total = float(np.sum(weights))
+    mean_level = float(np.dot(levels, weights) / total)
+    scatter = float(np.dot(weights, (np.array(levels) - mean_level) ** 2)) / max(1, len(levels) - 1)
+    return mean_level, math.sqrt(max(1.0, scatter) / total)
+
+
+def _x_intercept(mean: np.ndarray, variance: np.ndarray) -> float:
+    """Return where a line through the points crosses zero, weighted by the inverse square of what it predicts."""
+    predicted = variance
+    for _ in range(8):
+        slope, start = np.polyfit(mean, variance, 1, w=1 / predicted)
+        if slope <= 0:
+            return math.nan
+        predicted = np.maximum(start + slope * mean, 1e-3 * variance)
+    return float(-start / slope)
+
+
+def descaled_gain(gain: xr.Dataset, missing: xr.Dataset) -> xr.Dataset:
+    """Return the gain with ``gain_descaled`` [e⁻/ADU], what it would be had the camera not multiplied that colour.
+
+    Photon transfer of numbers multiplied by m gives g/m; the multiplier relative to green, at the same ISO or the
+    lowest, undoes that.  The error has the multiplier's in it.
+
+    Parameters
+    ----------
+    gain
+        From `fit_gain`.
+    missing
+        From `missing_codes`.
+    """
+    factor, error = (
+        missing[name].reindex(iso=gain["iso"], channel=gain["channel"]).transpose("iso", "channel").values
+        for name in ("relative", "multiplier_error")
+    )
+    base = relative_multiplier(missing)
+    factor = np.where(np.isfinite(factor), factor, [base.get(str(name), np.nan) for name in gain["channel"].values])
+    error = np.where(np.isfinite(error) & (factor != 1), error, 0.0)
+    value = gain["gain"].values * factor
+    share = np.hypot(gain["gain_error"].values / gain["gain"].values, error / factor)
+    dims = ("iso", "channel")
+    return gain.assign(
+        gain_descaled=(dims, value, {"units": "e-/ADU", "long_name": "gain without the camera's multiplication"}),
+        gain_descaled_error=(dims, value * share, {"units": "e-/ADU", "long_name": "error of the descaled gain"}),
+    )
+
+
+def relative_multiplier(missing: xr.Dataset) -> dict[str, float]:
+    """Return by which factor each channel is multiplied relative to green, at the lowest ISO that tells."""
+    told = missing["relative"].dropna("iso", how="any")
+    channels = missing["channel"].values.tolist()
+    if not told.sizes["iso"]:
+        return dict.fromkeys(map(str, channels), math.nan)
+    return {str(name): float(told.isel(iso=0).sel(channel=name)) for name in channels}
+
+
+def fidelity_to_json(report: Fidelity) -> dict[str, Any]:
+    """Return the report card in the words of ``sensor.json``: plain numbers, None for what cannot be told.
+
+    ``verdict`` (``raw`` or ``cooked``), ``multiplier`` by channel, ``black_subtracted``, ``clipped_at_zero``,
+    ``hot_pixel_filter``, ``filtered_noise``, ``coarse_codes``, ``bits``, ``white_level`` [ADU] by channel where pixels
+    pile up, ``digital_iso``, ``row_noise`` and ``column_noise`` (of the pixel noise), and ``tests``, the whole card.
+    """
+    card, missing = report.card, report.missing
+    status = dict(zip(card["test"].values.tolist(), card["status"].values.tolist(), strict=True))
+    yes = {OK: False, NOTICE: False, CHANGED: True, UNKNOWN: None}
+    channels = [str(name) for name in missing["channel"].values]
+    bands: dict[str, Any] = {"row_noise": None, "column_noise": None}
+    if report.texture is not None:
+        first = report.texture.isel(iso=0)
+        for name, axis in (("row_noise", "row"), ("column_noise", "column")):
+            one = first.sel(axis=axis)
+            bands[name] = {
+                "value": float(one["band_noise"]), "error": float(one["band_noise_error"]), "unit": "of the pixel noise"
+            }  # fmt: skip
+    digital = float(card["value"].sel(test="digital-iso"))
+    return {
+        "verdict": card.attrs["verdict"],
+        "multiplier": {name: _number(value, 4) for name, value in relative_multiplier(missing).items()},
+        "black_subtracted": yes[status["black"]],
+        "clipped_at_zero": card.attrs["clipped_at_zero"],
+        "hot_pixel_filter": yes[status["hot-pixels"]],
+        "filtered_noise": yes[status["neighbours"]],
+        "coarse_codes": bool(missing["coarse"].any()),
+        "bits": _number(float(card["value"].sel(test="bits")), 2),
+        "white_level": {name: _number(float(missing["clipped_at"].sel(channel=name).max()), 0) for name in channels},
+        "digital_iso": _number(digital, 0) if status["digital-iso"] == NOTICE else None,
+        **bands,
+        "tests": [
+            {
+                "test": name,
+                **{key: str(card[key].sel(test=name).item()) for key in ("status", "finding", "effect", "remedy")},
+                "value": _number(float(card["value"].sel(test=name)), 6),
+                "p_value": _number(float(card["p_value"].sel(test=name)), 9),
+            }
+            for name in TESTS
+        ],
+    }
+
+
+def _number(value: float, digits: int) -> float | None:
+    """Return a plain rounded number, or None where there is none."""
+    return round(float(value), digits) if math.isfinite(value) else None

@@ -1,0 +1,399 @@
+"""Which numbers a camera saves: missing codes and the multiplier behind them, coarse codes, where it clips.
+
+A converter gives every whole number.  A camera that multiplies its numbers by m before saving leaves codes out:
+of a multiplier between 1 and 2 every s-th code is missing, m = s/(s − 1); of a larger one only every m-th code
+occurs; one below 1 sends two numbers to one code, at every s-th code, m = s/(s + 1).  A camera that compresses its
+numbers by a curve leaves out more codes the brighter they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import xarray as xr
+from scipy import special
+from scipy.fft import next_fast_len
+from scipy.ndimage import maximum_filter1d
+
+from ..core.cube import channels_of, check_cube
+from ..core.errors import WorkbenchError
+from ..core.mosaic import channel_index
+from ..core.parallel import counted, stream_frames
+from ..core.selection import group_frames
+
+ENOUGH = 12  # pixels at the codes beside one, without which its absence says nothing
+_DOUBLED, _DOUBLED_ENOUGH = 1.5, 200
+_REACHES = (2, 4, 8, 16, 32)  # how far off the neighbours may be: twice that is the coarsest step that is seen
+_COVERED = 0.8  # of the pixels at well-filled codes whose absence could have been seen: else look further
+_CHANCE = 1e-3  # that noise empties a code whose neighbours have `ENOUGH` pixels (Poisson: 3e-4)
+_SIGNIFICANT = 1e-6
+_PIXELS = 1 << 22  # that suffice of one kind at one ISO
+_SETTINGS = 3  # exposures and temperatures of bias frames and darks looked at, at each ISO
+_PILED_UP, _PILE = 10, 16  # times the fullest code nearby, and pixels: a pile-up
+_NEARBY = 64
+_FEWEST, _FEWEST_MISSING = 8, 3  # codes tested for a multiplier, missing ones among them
+_FIRM, _GROWN = 50, 1.3  # codes tested of an octave for its step to be firm; growth of the step that is coarse
+_COHERENT = 0.5  # of the rare codes must keep step with the period
+_HIGHEST = 1 << 16
+
+
+def count_codes(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
+    """Count how often each code occurs, for each channel and each setting.
+
+    Bias frames and darks are counted apart by ISO, exposure and temperature (their narrow peaks, put together, would
+    leave gaps that look like missing codes), other frames by ISO.  Of many frames some suffice: 4 million pixels of
+    one kind at one ISO, spread over the settings; of flats and lights the longest exposed and one between at least.
+
+    Parameters
+    ----------
+    cube
+        Raw frames (frame, y, x) of whole numbers, of any kinds.
+    progress
+        False for no progress bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``pixels`` over (group, channel, code); on group ``kind``, ``iso``, ``exposure`` [s], ``temperature`` [°C] (NaN
+        where they are put together) and ``frames``.
+
+    Raises
+    ------
+    WorkbenchError
+        If the frames are not raw, or not whole numbers from 0 to 65,535.
+
+    Examples
+    --------
+    >>> from workbench.core.cube import make_cube
+    >>> cube = make_cube(np.array([[[7, 1], [2, 7]]], "uint16"), cfa_pattern="RGGB", kind="flat")
+    >>> codes = count_codes(cube, progress=False)
+    >>> codes.pixels.isel(group=0).sel(code=7).values.tolist()
+    [1, 0, 0, 1]
+    """
+    check_cube(cube, stage="raw")
+    if not np.issubdtype(cube.dtype, np.integer) or cube.dtype.itemsize > 2:
+        raise WorkbenchError(
+            f"these frames hold {cube.dtype} values; which codes a camera saves shows in its own 16-bit numbers only: "
+            "give the files that the camera wrote"
+        )
+    cell = channel_index(cube.attrs["cfa_pattern"])
+    groups = _groups(cube)
+    order = [frame for _, frames in groups for frame in frames]
+    owner = [number for number, (_, frames) in enumerate(groups) for _ in frames]
+    counts = np.zeros((len(groups), cell.size, _HIGHEST), np.int64 if cube.size >> 31 else np.int32)
+    frames = counted(stream_frames(cube.data[i] for i in order), progress, len(order))
+    for number, frame in zip(owner, frames, strict=True):
+        _count(frame, cell, counts[number])
+    highest = int(np.flatnonzero(counts.any(axis=(0, 1)))[-1]) if counts.any() else 0
+    settings = [setting for setting, _ in groups]
+    coords = {name: ("group", np.array([setting[name] for setting in settings])) for name in _COORDS}
+    coords |= {"channel": list(channels_of(cube.attrs["cfa_pattern"])), "code": np.arange(highest + 1)}
+    data = {
+        "pixels": (("group", "channel", "code"), counts[..., : highest + 1], {"long_name": "pixels with that code"}),
+        "frames": ("group", [len(frames) for _, frames in groups], {"long_name": "frames counted"}),
+    }
+    kept = {name: cube.attrs[name] for name in ("camera", "black_level", "white_level")}
+    return xr.Dataset(data, coords, {**kept, "long_name": "codes"})
+
+
+_COORDS = ("kind", "iso", "exposure", "temperature")
+
+
+def _groups(cube: xr.DataArray) -> list[tuple[dict[str, Any], list[int]]]:
+    """Return each setting with the numbers of the frames to count."""
+    most = max(1, _PIXELS // (cube.sizes["y"] * cube.sizes["x"]))
+    kinds = cube["kind"].values
+    groups = []
+    for kind in dict.fromkeys(kinds.tolist()):
+        of_kind = np.flatnonzero(kinds == kind)
+        for setting, frames in group_frames(cube.isel(frame=of_kind), "iso"):
+            here = of_kind[frames]
+            if kind in ("bias", "dark", "darkflat"):
+                apart = group_frames(cube.isel(frame=here), "exposure", "temperature")
+                share = max(1, most // min(len(apart), _SETTINGS))
+                for which in _spread(len(apart), _SETTINGS):
+                    other, members = apart[which]
+                    chosen = here[members[_spread(len(members), share)]]
+                    groups.append(({"kind": kind, **setting, **other}, chosen.tolist()))
+            else:
+                by_level = here[np.argsort(np.nan_to_num(cube["exposure"].values[here]), kind="stable")]
+                # from the longest exposed on: it shows where the camera clips
+                chosen = by_level[::-1][_spread(len(by_level), 1 + max(2, most))[: max(2, most)]]
+                groups.append(({"kind": kind, **setting, "exposure": np.nan, "temperature": np.nan}, chosen.tolist()))
+    return groups
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """Return at most so many of the numbers 0 to count − 1, evenly spread."""
+    return np.arange(count) if count <= most else np.unique(np.linspace(0, count - 1, most).round().astype(int))
+
+
+@numba.njit(nogil=True, cache=True)
+def _count(frame, cell, counts):
+    step = cell.shape[0]
+    for y in range(frame.shape[0]):
+        for x in range(frame.shape[1]):
+            counts[cell[y % step, x % step], frame[y, x]] += 1
+
+
+class Gaps(NamedTuple):
+    """Per code, in how many groups its absence would have been seen, it was missing; its doubling seen, it doubled."""
+
+    tested: np.ndarray
+    missing: np.ndarray
+    crowded: np.ndarray
+    doubled: np.ndarray
+
+
+def find_gaps(pixels: np.ndarray) -> Gaps:
+    """Return which codes are missing or doubled in one histogram: codes far below, or above, those on both sides.
+
+    A code is tested where codes on either side, no further away than the coarsest step seen there, have at least 12
+    pixels; it is missing where it has less than a twelfth of them.  A single peak, however narrow, gives no gap.
+    Doubled are codes with 1.5 times the pixels of the fuller of their two neighbours, which have 200 or more.
+
+    Examples
+    --------
+    >>> levels = np.random.default_rng(1).poisson(400, 20_000)
+    >>> gaps = find_gaps(np.bincount((levels * 1.2).round().astype(int)))
+    >>> np.unique(np.diff(np.flatnonzero(gaps.missing)))
+    array([6])
+    """
+    size = pixels.size
+    codes = np.arange(size)
+    octave = np.frexp(codes)[1]
+    beside = {reach: _beside(pixels, reach) for reach in _REACHES}
+    chosen = np.zeros(size, pixels.dtype)
+    filled = pixels >= ENOUGH
+    for number in np.unique(octave[filled]):
+        here = octave == number
+        mass = pixels[here & filled].sum()
+        for reach in _REACHES:
+            seen = here & filled & (beside[reach] >= ENOUGH)
+            if pixels[seen].sum() >= _COVERED * mass:
+                chosen[here] = beside[reach][here]
+                break
+    tested = chosen >= ENOUGH
+    missing = tested & (pixels < chosen / ENOUGH)
+    near = np.maximum(np.append(0, pixels[:-1]), np.append(pixels[1:], 0))
+    least = np.minimum(np.append(0, pixels[:-1]), np.append(pixels[1:], 0))
+    crowded = least >= _DOUBLED_ENOUGH
+    doubled = crowded & (pixels > _DOUBLED * near)
+    return Gaps(*(part.astype(np.int64) for part in (tested, missing, crowded, doubled)))
+
+
+def _beside(pixels: np.ndarray, reach: int) -> np.ndarray:
+    """Return the lesser of the fullest codes within reach on the left and on the right of each code."""
+    padded = np.pad(pixels, reach)
+    # the largest of the `reach` codes ending at each place
+    ending = maximum_filter1d(padded, reach, origin=(reach - 1) // 2, mode="constant")
+    left = np.append(0, ending[:-1])
+    right = np.roll(ending, -reach)
+    return np.minimum(left, right)[reach:-reach]
+
+
+def missing_codes(codes: xr.Dataset) -> xr.Dataset:
+    """Find missing codes, the multiplier that they imply, and how coarse the codes are at each level.
+
+    Of a multiplier m a share 1/m of the codes occurs.  Where the missing ones recur at one distance s, 1/m is refined
+    to the frequency at which occurring and missing codes alternate; its error is that of a straight line through
+    their positions.  Codes are *coarse*, as of a camera that compresses its numbers by a curve, where their distance
+    grows with the level by more than 30 % in any channel; the multiplier is then that of the levels below.
+
+    Parameters
+    ----------
+    codes
+        From `count_codes`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over (iso, channel): ``multiplier``, 1 where every code occurs, NaN where too few could be tested, with
+        ``multiplier_error`` (where every code occurs, the excess over 1 that would have gone unseen);
+        ``relative``, the multiplier over that of green; ``period`` of the missing or doubled codes [ADU]; ``tested``,
+        ``missing`` and ``doubled`` codes; ``p_value``, of so many missing by chance; ``lowest`` and ``highest`` code;
+        ``clipped_at``, the code at which pixels pile up, NaN where none does; ``bits``, log₂ of how many different
+        numbers the camera can save.  Over (iso, channel, level): ``step``, the mean distance of occurring codes [ADU]
+        in each octave of levels.  Over iso: ``coarse``.
+
+    Examples
+    --------
+    >>> from workbench.core.cube import make_cube
+    >>> y = np.random.default_rng(1).poisson(400, (1, 256, 256)) * np.tile([[1.12, 1], [1, 1.16]], (128, 128))
+    >>> cube = make_cube(y.round().astype("uint16"), cfa_pattern="RGGB", kind="flat", iso=100)
+    >>> missing_codes(count_codes(cube, progress=False)).multiplier.round(2).values.tolist()
+    [[1.12, 1.0, 1.0, 1.16]]
+    """
+    isos = np.unique(codes["iso"].values)
+    channels = codes["channel"].values.tolist()
+    octaves = np.arange(_octave(codes.sizes["code"] - 1) + 1)
+    shape = (len(isos), len(channels))
+    numbers = {name: np.full(shape, np.nan) for name in _VARIABLES}
+    step = np.full((*shape, octaves.size), np.nan)
+    coarse = np.zeros(len(isos), bool)
+    for row, iso in enumerate(isos):
+        groups = np.flatnonzero(np.isnan(codes["iso"].values) if np.isnan(iso) else codes["iso"].values == iso)
+        pixels = codes["pixels"].values[groups]
+        for column in range(len(channels)):
+            gaps = _joined([find_gaps(one) for one in pixels[:, column]])
+            step[row, column], even = _steps(gaps, octaves)
+            coarse[row] |= not even.all()
+            for name, value in (_multiplier(gaps, even) | _ends(pixels[:, column].sum(axis=0))).items():
+                numbers[name][row, column] = value
+        for column in range(len(channels)):
+            # one curve for all colours: what the brightest of them shows holds for the others
+            steps = _filled(step[row, column], step[row]) if coarse[row] else step[row, column]
+            clipped, highest = (numbers[name][row, column] for name in ("clipped_at", "highest"))
+            numbers["bits"][row, column] = _bits(steps, octaves, clipped, codes.attrs["white_level"], highest)
+    green = numbers["multiplier"][:, [i for i, name in enumerate(channels) if name in ("G1", "G2", "mono")]]
+    known = np.isfinite(green)
+    green = np.where(known, green, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    numbers["relative"] = numbers["multiplier"] / np.where(green > 0, green, np.nan)[:, None]
+    data: dict[str, Any] = {name: (("iso", "channel"), numbers[name], attrs) for name, attrs in _VARIABLES.items()}
+    data["step"] = (("iso", "channel", "level"), step, {"units": "ADU", "long_name": "mean distance of codes"})
+    data["coarse"] = ("iso", coarse, {"long_name": "whether bright codes are coarser"})
+    level = np.where(octaves > 0, 2.0 ** (octaves - 1), 0)
+    coords = {
+        "iso": ("iso", isos, {"long_name": "ISO setting"}),
+        "channel": channels,
+        "level": ("level", level, {"units": "ADU", "long_name": "from this code on"}),
+    }
+    return xr.Dataset(data, coords, dict(codes.attrs) | {"long_name": "missing codes"})
+
+
+_VARIABLES = {
+    "multiplier": {"units": "1", "long_name": "multiplier"},
+    "multiplier_error": {"units": "1", "long_name": "error of the multiplier"},
+    "relative": {"units": "1", "long_name": "multiplier relative to green"},
+    "period": {"units": "ADU", "long_name": "distance of missing or doubled codes"},
+    "tested": {"units": "1", "long_name": "codes tested"},
+    "missing": {"units": "1", "long_name": "codes missing"},
+    "doubled": {"units": "1", "long_name": "codes doubled"},
+    "p_value": {"units": "1", "long_name": "probability of so many missing codes by chance"},
+    "lowest": {"units": "ADU", "long_name": "lowest code"},
+    "highest": {"units": "ADU", "long_name": "highest code"},
+    "clipped_at": {"units": "ADU", "long_name": "code at which pixels pile up"},
+    "bits": {"units": "bit", "long_name": "bits really used"},
+}
+
+
+def _octave(code: Any) -> Any:
+    """Return the number of binary digits: 0 for 0, 1 for 1, 2 for 2 and 3, 3 for 4 to 7."""
+    return np.frexp(code)[1]
+
+
+def _joined(parts: list[Gaps]) -> Gaps:
+    """Join the groups of one ISO: a code is missing, or doubled, where most of the groups that test it say so."""
+    tested, missing, crowded, doubled = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
+    return Gaps(
+        tested > 0, (missing > 0) & (2 * missing >= tested), crowded > 0, (doubled > 0) & (2 * doubled >= crowded)
+    )
+
+
+def _steps(gaps: Gaps, octaves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean distance of occurring codes in each octave, and which codes lie where it has not grown yet."""
+    number = _octave(np.arange(gaps.tested.size))
+    tested = np.bincount(number, gaps.tested, octaves.size)
+    found = np.bincount(number, gaps.tested & ~gaps.missing, octaves.size)
+    step = np.where(tested > 0, tested / np.maximum(found, 0.5), np.nan)
+    firm = np.flatnonzero(tested >= _FIRM)
+    even = np.ones(gaps.tested.size, bool)
+    if firm.size:
+        grown = firm[step[firm] > _GROWN * np.minimum.accumulate(step[firm])]
+        if grown.size:
+            even = number < grown[0]
+    return step, even
+
+
+def _multiplier(gaps: Gaps, even: np.ndarray) -> dict[str, float]:
+    """Return what the gaps of one channel at one ISO say."""
+    tested, missing = gaps.tested & even, gaps.missing & even
+    total, absent, twice = (int(np.count_nonzero(part)) for part in (tested, missing, gaps.doubled & even))
+    p_value = float(special.bdtrc(absent - 1, total, _CHANCE)) if absent else 1.0
+    one = {"tested": total, "missing": absent, "doubled": twice, "p_value": p_value, "period": np.nan}
+    if total < _FEWEST:
+        return one | {"multiplier": np.nan, "multiplier_error": np.nan}
+    one |= {"multiplier": 1.0, "multiplier_error": 1 / total}
+    codes = np.arange(tested.size)
+    if absent >= _FEWEST_MISSING and p_value < _SIGNIFICANT:
+        share = 1 - absent / total
+        rare = codes[missing] if share > 0.5 else codes[tested & ~missing]
+        period, error = _period(codes[tested], (~missing)[tested], rare, share)
+        regular = np.isfinite(period)
+        if not regular:  # missing, yet at no one distance: as many as their share says
+            period, error = 1 / min(share, 1 - share), np.nan
+        inverse = 1 - 1 / period if share > 0.5 else 1 / period
+        one |= {"multiplier": 1 / inverse, "period": period}
+        one["multiplier_error"] = error / (period - 1) ** 2 if share > 0.5 else error
+        if not regular:
+            one["multiplier_error"] = np.sqrt(share * (1 - share) / total) / share**2
+    elif twice >= _FEWEST_MISSING + 1:
+        crowded = gaps.crowded & even
+        rare = codes[gaps.doubled & even]
+        share = 1 - twice / np.count_nonzero(crowded)
+        period, error = _period(codes[crowded], ~gaps.doubled[crowded], rare, share)
+        if np.isfinite(period):
+            one |= {
+                "multiplier": period / (period + 1),
+                "period": period,
+                "multiplier_error": error / (period + 1) ** 2,
+            }
+    return one
+
+
+def _period(tested: np.ndarray, present: np.ndarray, rare: np.ndarray, share: float) -> tuple[float, float]:
+    """Return the distance at which the rare codes recur, with its error; NaN where they do not keep to one."""
+    frequency = min(share, 1 - share)
+    span = tested[-1] - tested[0] + 1
+    # a comb has overtones as strong as its tone: keep well below the first
+    reach = min(max(0.02, 5 * np.sqrt(share * (1 - share) / tested.size)), 0.45 * frequency)
+    place = tested - tested[0]
+    size = next_fast_len(16 * int(span), real=True)
+    signal = np.zeros(int(span))
+    signal[place] = present - present.mean()
+    wave = np.abs(np.fft.rfft(signal, size))
+    trial = np.arange(wave.size) / size
+    wave[(trial < max(frequency - reach, 0.5 / span)) | (trial > frequency + reach)] = 0
+    best = trial[np.argmax(wave)]
+    # the order of each rare code along a comb of that frequency, and a line through their positions
+    phase = np.angle(np.sum(np.exp(2j * np.pi * best * rare))) / (2 * np.pi)
+    order = np.round(best * rare - phase)
+    if np.unique(order).size < 2 or wave.max() < _COHERENT * rare.size * max(share, 1 - share):
+        return np.nan, np.nan
+    slope = float(np.polynomial.polynomial.polyfit(order, rare, 1)[1])
+    # rounding to whole codes alone scatters the positions by 0.29
+    scatter = max(float(np.std(rare - slope * order)), np.sqrt(1 / 12))
+    return slope, float(scatter / np.sqrt(np.sum((order - order.mean()) ** 2)))
+
+
+def _ends(pixels: np.ndarray) -> dict[str, float]:
+    """Return the lowest and the highest code, and the one at which the pixels of the bright half pile up."""
+    found = np.flatnonzero(pixels)
+    if not found.size:
+        return {"lowest": np.nan, "highest": np.nan, "clipped_at": np.nan}
+    top = int(found[-1])
+    fullest = top // 2 + int(np.argmax(pixels[top // 2 :]))
+    around = np.append(pixels[max(fullest - _NEARBY, 0) : fullest], pixels[fullest + 1 : fullest + 1 + _NEARBY])
+    piled = pixels[fullest] >= max(_PILE, _PILED_UP * around.max(initial=0)) and top > _NEARBY
+    return {"lowest": float(found[0]), "highest": float(top), "clipped_at": float(fullest) if piled else np.nan}
+
+
+def _filled(step: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return a channel's steps with the mean of the other channels where it has none."""
+    known = np.isfinite(steps)
+    mean = np.where(known, steps, 0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+    return np.where(np.isfinite(step), step, mean)
+
+
+def _bits(step: np.ndarray, octaves: np.ndarray, clipped: float, white: float, highest: float) -> float:
+    """Return log₂ of how many codes occur up to the white level, taking untested octaves like their neighbours."""
+    known = np.isfinite(step)
+    if not known.any():
+        return np.nan
+    top = next(value for value in (clipped, white, highest) if np.isfinite(value))
+    number = np.arange(_octave(int(top)) + 1)
+    steps = np.interp(number, octaves[known], step[known])
+    low, high = np.where(number > 0, 2.0 ** (number - 1), 0), np.where(number > 0, 2.0**number, 1)
+    return float(np.log2(np.sum((np.minimum(high, top + 1) - low) / steps)))

@@ -1,0 +1,262 @@
+"""How pixels differ: the spread of their dark current, the hot ones, the fall-off of light to the corners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import xarray as xr
+
+from ..core.cube import channels_of, check_cube
+from ..core.mosaic import channel_index
+from ..core.parallel import counted, stream_frames
+from ..core.vignetting import Lens, fit_lens
+
+_SAMPLE = 1 << 20
+_FITTED = 5000  # cells of the picture that the vignetting model is fitted to
+_FEWEST_CELLS = 20
+_PICTURE = 340  # longest side of a reduced picture [pixels], so that it has fewer than 10⁵ numbers
+
+
+def dcnu_histogram(dark_map: xr.DataArray, bins: int = 240) -> xr.Dataset:
+    """Count the pixels by their dark current, from a little below zero (noise) to the hottest.
+
+    Parameters
+    ----------
+    dark_map
+        The ``map`` of `measure_dark`.
+    bins
+        Of one width, up to twenty times the median or the 99.9th percentile; hotter pixels are in ``beyond``.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``count`` over bin (centre [e⁻/s]); attrs ``mean``, ``median``, ``beyond`` (pixels right of the last bin),
+        ``n_pixels``, and the map's ISO and temperature.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> result = dcnu_histogram(xr.DataArray(rng.normal(1, 0.1, (50, 50)), dims=("y", "x"), attrs={"units": "e-/s"}))
+    >>> int(result["count"].sum()) + result.attrs["beyond"]
+    2500
+    """
+    values = dark_map.values
+    sample = _sample(values.ravel())
+    low, median, high = np.percentile(sample[np.isfinite(sample)], [0.01, 50, 99.9])
+    high = max(high, 20 * median) if median > 0 else high
+    low, high = min(low, 0.0), min(high, float(np.nanmax(values)))
+    edges = np.linspace(low, high, bins + 1) if high > low else np.linspace(low - 0.5, low + 0.5, bins + 1)
+    count = np.zeros(bins, np.int64)
+    finite, total = _tally(values, edges[0], edges[-1], count)
+    attrs = _where(dark_map) | {
+        "mean": total / finite,
+        "median": float(median),
+        "beyond": int(finite - count.sum()),
+        "n_pixels": int(finite),
+    }
+    units = dark_map.attrs["units"]
+    return xr.Dataset(
+        {"count": ("bin", count, {"units": "1", "long_name": "pixels"})},
+        {"bin": ("bin", (edges[1:] + edges[:-1]) / 2, {"units": units, "long_name": "dark current"})},
+        attrs,
+    )
+
+
+def hot_pixels(dark_map: xr.DataArray, most: int = 500) -> xr.Dataset:
+    """Find how many pixels exceed which dark current, and where the hottest are.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``fraction`` of all pixels above ``threshold`` [e⁻/s], on a logarithmic grid; over point, the hottest `most`
+        first: ``y``, ``x``, ``dark_current`` [e⁻/s]; attrs ``height``, ``width``.  Pixels that saturated (NaN) count as
+        hotter than all and are listed first, with NaN.
+
+    Examples
+    --------
+    >>> picture = xr.DataArray(np.full((4, 4), 0.1), dims=("y", "x"), attrs={"units": "e-/s"})
+    >>> picture[2, 3] = 7.0
+    >>> one = hot_pixels(picture, most=1).isel(point=0)
+    >>> one.y.item(), one.x.item(), one.dark_current.item()
+    (2, 3, 7.0)
+    """
+    values = dark_map.values
+    flat = values.ravel()
+    sample = _sample(flat)
+    top = float(np.nanmax(values))
+    low = max(float(np.median(sample[np.isfinite(sample)])), top * 1e-4, float(np.finfo(np.float32).tiny))
+    threshold = np.geomspace(low, max(top, low * 1.01), 200)
+    count = np.zeros(200, np.int64)
+    _tally_octaves(values, low, 199 / np.log(threshold[-1] / low), count)
+    saturated = np.flatnonzero(np.isnan(flat))
+    above = count[::-1].cumsum()[::-1] + saturated.size
+    most = min(most, flat.size)
+    enough = np.flatnonzero(above >= most)
+    hot = np.flatnonzero(flat > threshold[enough[-1]]) if enough.size else np.flatnonzero(np.isfinite(flat))
+    hottest = np.concatenate([saturated, hot[np.argsort(-flat[hot], kind="stable")]])[:most]
+    y, x = np.unravel_index(hottest, values.shape)
+    units = dark_map.attrs["units"]
+    return xr.Dataset(
+        {
+            "fraction": ("threshold", above / flat.size, {"units": "1", "long_name": "fraction of pixels above"}),
+            "dark_current": ("point", flat[hottest], {"units": units, "long_name": "dark current"}),
+        },
+        {
+            "threshold": ("threshold", threshold, {"units": units, "long_name": "dark current"}),
+            "y": ("point", y, {"units": "px"}),
+            "x": ("point", x, {"units": "px"}),
+        },
+        _where(dark_map) | {"height": values.shape[0], "width": values.shape[1]},
+    )
+
+
+@numba.njit(nogil=True, cache=True)
+def _tally(values, low, high, count):
+    """Count values in bins of one width, those below in the first; return how many are finite, and their sum."""
+    finite, total = 0, 0.0
+    scale = count.size / (high - low)
+    for y in range(values.shape[0]):
+        for x in range(values.shape[1]):
+            value = np.float64(values[y, x])
+            if not np.isfinite(value):
+                continue
+            finite += 1
+            total += value
+            if value <= high:
+                count[min(max(np.int64((value - low) * scale), 0), count.size - 1)] += 1
+    return finite, total
+
+
+@numba.njit(nogil=True, cache=True)
+def _tally_octaves(values, low, scale, count):
+    """Count the values above `low` by their logarithm: in bin k those above the k-th threshold and not the next.
+
+    None is above the last threshold.
+    """
+    for y in range(values.shape[0]):
+        for x in range(values.shape[1]):
+            if values[y, x] > low:
+                place = np.int64(np.ceil(np.log(np.float32(values[y, x] / low)) * np.float32(scale))) - 1
+                count[min(max(place, 0), count.size - 2)] += 1
+
+
+def _sample(values: np.ndarray) -> np.ndarray:
+    """Return an even sample that tells a percentile of millions of numbers well enough."""
+    return values[:: max(1, values.size // _SAMPLE)]
+
+
+def _where(dark_map: xr.DataArray) -> dict[str, Any]:
+    return {name: dark_map.attrs[name] for name in ("iso", "temperature", "units") if name in dark_map.attrs}
+
+
+def vignetting(flat: xr.DataArray, black: Any = None, *, progress: Any = True) -> xr.Dataset:
+    """Show how the light falls off to the corners: a flat as a small picture, its profile, and a model.
+
+    Parameters
+    ----------
+    flat
+        Raw flats of one light level; up to eight are averaged.
+    black
+        Black level [ADU], one or one a channel; without it the one the files state.
+    progress
+        False for no progress bar, or a tqdm bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``illumination`` (y, x), mean of the channels, each divided by its value in the centre, in cells of some pixels;
+        ``profile`` (channel, radius), the mean over rings, with ``profile_error``, the standard error of that mean
+        from the scatter in the ring; y, x and radius in pixels of the frame.  ``model`` (y, x), A (1 + a₂ρ² + a₄ρ⁴)
+        about the centre ``centre_y``, ``centre_x`` [px] (``centre_error``), ρ the distance over the half diagonal
+        (`workbench.vignetting`), with ``a2``, ``a4``, ``falloff``, the light lost in the farthest corner, and
+        ``uneven``, the rms of illumination/model − 1: dust, and whatever no lens does.  NaN for a picture of fewer than
+        20 cells.
+
+    Examples
+    --------
+    >>> from workbench.core.cube import make_cube
+    >>> light = np.full((1, 64, 96), 1600, "uint16")
+    >>> flats = make_cube(light, cfa_pattern="RGGB", kind="flat", black_level=600)
+    >>> float(vignetting(flats, progress=False).illumination.mean())
+    1.0
+    """
+    check_cube(flat, stage="raw", kind="flat")
+    pattern = flat.attrs["cfa_pattern"]
+    cell, names = channel_index(pattern), channels_of(pattern)
+    levels = np.broadcast_to(np.nan_to_num(flat.attrs["black_level"] if black is None else black), (cell.size,))
+    count = min(flat.sizes["frame"], 8)
+    step = cell.shape[0]
+    size = max(1, int(np.ceil(max(flat.shape[1:]) / step / _PICTURE)))  # cells of the mosaic to a side
+    rows, columns = (side // step // size for side in flat.shape[1:])
+    planes = np.zeros((cell.size, rows, columns))
+    for frame in counted(stream_frames(flat.data[i] for i in range(count)), progress, count):
+        for (row, column), channel in np.ndenumerate(cell):
+            plane = frame[row::step, column::step][: rows * size, : columns * size]
+            planes[channel] += plane.reshape(rows, size, columns, size).mean(axis=(1, 3)) - levels[channel]
+    y = (np.arange(rows) + 0.5) * size * step
+    x = (np.arange(columns) + 0.5) * size * step
+    radius = np.hypot((y - flat.shape[1] / 2)[:, None], x - flat.shape[2] / 2)
+    edges = np.linspace(0, radius.max() * (1 + 1e-9), 41)
+    ring = np.digitize(radius.ravel(), edges) - 1
+    inside = np.bincount(ring, minlength=40)
+    edges_kept = inside > 0
+    middle = radius <= max(edges[2], np.partition(radius.ravel(), min(8, radius.size - 1))[min(8, radius.size - 1)])
+    planes /= planes[:, middle].mean(axis=1)[:, None, None]
+    profile = np.array([np.bincount(ring, plane.ravel(), 40) for plane in planes])[:, edges_kept] / inside[edges_kept]
+    square = np.array([np.bincount(ring, plane.ravel() ** 2, 40) for plane in planes])[:, edges_kept]
+    scatter = np.sqrt(np.maximum(square / inside[edges_kept] - profile**2, 0) / np.maximum(inside[edges_kept] - 1, 1))
+    centres = ((edges[1:] + edges[:-1]) / 2)[edges_kept]
+    picture = planes.mean(axis=0)
+    lens = _model(picture)
+    scale, first = size * step, 0.5 * size * step
+    units = {"centre_y": "px", "centre_x": "px", "centre_error": "px"}
+    return xr.Dataset(
+        {
+            "illumination": (("y", "x"), picture, {"units": "1", "long_name": "relative illumination"}),
+            "model": (("y", "x"), lens(*np.indices(picture.shape)), {"units": "1", "long_name": "vignetting model"}),
+            **{
+                name: ((), value, {"units": units.get(name, "1"), "long_name": name.replace("_", " ")})
+                for name, value in {
+                    "centre_y": lens.centre_y * scale + first,
+                    "centre_x": lens.centre_x * scale + first,
+                    "centre_error": lens.centre_error * scale,
+                    "a2": lens.a2,
+                    "a4": lens.a4,
+                    "falloff": lens.falloff(picture.shape),
+                    "uneven": float(np.sqrt(np.mean((picture / lens(*np.indices(picture.shape)) - 1) ** 2))),
+                }.items()
+            },
+            "profile": (("channel", "radius"), profile, {"units": "1", "long_name": "relative illumination"}),
+            "profile_error": (("channel", "radius"), scatter, {"units": "1", "long_name": "error of the profile"}),
+        },
+        {
+            "y": ("y", y, {"units": "px"}),
+            "x": ("x", x, {"units": "px"}),
+            "radius": ("radius", centres, {"units": "px", "long_name": "distance from the centre"}),
+            "channel": list(names),
+        },
+        {"frames": count, "camera": flat.attrs["camera"]},
+    )
+
+
+def _model(picture: np.ndarray) -> Lens:
+    """Fit the vignetting model to the picture, thinned to some thousands of cells, in cells of the picture."""
+    stride = max(1, int(np.sqrt(picture.size / _FITTED)))
+    thin = picture[::stride, ::stride]
+    if thin.size < _FEWEST_CELLS:
+        return Lens(*[np.nan] * 7)
+    lens = fit_lens(thin)
+    # of the thinned picture: the first cell is cell zero, the reach that of the whole
+    reach = np.hypot(*picture.shape) / 2
+    ratio = (reach / (lens.reach * stride)) ** 2
+    return Lens(
+        lens.level,
+        lens.a2 * ratio,
+        lens.a4 * ratio**2,
+        lens.centre_y * stride,
+        lens.centre_x * stride,
+        float(reach),
+        lens.centre_error * stride,
+    )

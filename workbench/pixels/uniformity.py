@@ -1,0 +1,382 @@
+"""DSNU and PRNU of a camera's bias frames and flats, with their row, column and pixel parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy import ndimage
+
+from ..core.buffers import frame_memory
+from ..core.cube import channels_of, check_cube, take_frames
+from ..core.errors import WorkbenchError
+from ..core.mosaic import channel_index
+from ..core.parallel import in_threads, lazy_frames, stream_frames
+from ..core.selection import at_iso, describe, group_frames, same_iso
+from ..core.vignetting import Lens, fit_lens
+from .kernels import deviation_products, flatten, relate
+from .parts import INNER, MARGIN, PARTS, SMALLEST, Spatial, common_parts, highpass, inner_lowpass, lowpass, root
+from .stacks import FrameStack, stack_frames
+
+FILTERS = ("none", "highpass")
+_ODD = 4.0  # robust standard deviations beyond which a pixel's own response tells nothing of dust
+_SAMPLE = 400_000  # pixels that tell a median well enough
+_BLOCKS = 32  # along the shorter side, for the vignetting model
+_HALF = 0.5  # of saturation: where the standard takes its flats
+_TOO_BRIGHT = 1e-3  # of the pixels saturated: more, and a flat shows the white level and not the pixels
+
+
+def stack_cube(cube: xr.DataArray, *, black: Any = None, progress: Any = True) -> FrameStack:
+    """Sum the frames of a cube as `stack_frames` does, each read once.
+
+    Examples
+    --------
+    >>> from workbench.core.cube import make_cube
+    >>> y = np.random.default_rng(1).normal(600, 3, (4, 32, 48)).round().astype("uint16")
+    >>> stack_cube(make_cube(y, cfa_pattern="RGGB", kind="bias", iso=100), progress=False).count
+    4
+    """
+    check_cube(cube, stage="raw")
+    frames = stream_frames(lazy_frames(cube))
+    return stack_frames(frames, cube.attrs["cfa_pattern"], black=black, progress=progress, total=cube.sizes["frame"])
+
+
+def measure_dsnu(
+    bias: xr.DataArray | Mapping[float, FrameStack], gain: xr.Dataset | None = None, *, progress: Any = True
+) -> xr.Dataset:
+    """Measure the dark-signal non-uniformity of each ISO: how much the pixels' black levels differ.
+
+    The spatial standard deviation of the pixels' means without temporal noise: the covariance between the means of
+    the even and of the odd frames, in which noise has no part.  Plain (``filter`` "none") and high-passed as EMVA 1288
+    release 4.0 (linear, section 8.1) has it; in all (``part`` "total") and in rows, columns, single pixels (8.2).
+    Errors are of these very pixels: what noise leaves open, and the gain's.  Of darks of one exposure it is the DSNU
+    at that exposure.
+
+    Parameters
+    ----------
+    bias
+        Two or more bias frames (or equal darks) of each ISO, or the stacks of them by ISO.
+    gain
+        From `fit_gain`; without it what is in electrons is NaN.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``dsnu`` [e⁻] and ``dsnu_adu`` [ADU] over (iso, filter, channel, part), each with ``_error``; ``frames`` (iso).
+        attrs ``warnings``.
+
+    Raises
+    ------
+    WorkbenchError
+        If the frames are not raw frames.
+
+    Examples
+    --------
+    >>> from workbench.simulate import d7000, expose
+    >>> from workbench.core.cube import make_cube
+    >>> camera = d7000(shape=(128, 192))
+    >>> frames = [expose(camera, iso=100, exposure=1 / 8000, seed=n) for n in range(16)]
+    >>> found = measure_dsnu(make_cube(frames, cfa_pattern="RGGB", kind="bias", iso=100), progress=False)
+    >>> found.dsnu_adu.sel(iso=100, filter="none", part="total").values.round(1)
+    array([0.4, 0.4, 0.4, 0.4])
+    """
+    warnings: list[str] = []
+    stacks, pattern = _by_iso(bias, warnings, progress)
+    names = channels_of(pattern)
+    shape = (len(stacks), len(FILTERS), len(names), len(PARTS))
+    values, errors = np.full((2, *shape), np.nan)
+    for number, stack in enumerate(stacks.values()):
+        if stack is None:
+            continue
+        size = stack.plane("mean", 0).shape
+        known = FILTERS if min(size) >= SMALLEST else FILTERS[:1]
+        if known != FILTERS:
+            warnings.append(_too_small(size))
+        kinds = [(kind, channel) for channel in range(len(names)) for kind in range(len(known))]
+        of_kinds = in_threads(lambda one, stack=stack: root(stack.common(one[1], filtered=one[0] == 1)), kinds)
+        for (kind, channel), found in zip(kinds, of_kinds, strict=True):
+            values[number, kind, channel], errors[number, kind, channel] = found
+    factor = np.full((len(stacks), len(names), 2), np.nan)
+    if gain is not None:
+        factor = np.array(
+            [np.stack([at_iso(gain[name], iso) for name in ("gain", "gain_error")], axis=-1) for iso in stacks]
+        ).reshape(factor.shape)
+    slope, slope_error = (factor[:, None, :, None, k] for k in (0, 1))
+    dims = ("iso", "filter", "channel", "part")
+    words = "dark-signal non-uniformity"
+    return xr.Dataset(
+        {
+            "dsnu": (dims, values * slope, {"units": "e-", "long_name": words}),
+            "dsnu_error": (dims, np.hypot(errors * slope, values * slope_error), {"units": "e-", "long_name": "error"}),
+            "dsnu_adu": (dims, values, {"units": "ADU", "long_name": words}),
+            "dsnu_adu_error": (dims, errors, {"units": "ADU", "long_name": "error"}),
+            "frames": (
+                "iso",
+                [0 if stack is None else stack.count for stack in stacks.values()],
+                {"long_name": "frames"},
+            ),
+        },
+        {"iso": list(stacks), "filter": list(FILTERS), "channel": list(names), "part": list(PARTS)},
+        {"long_name": words, "warnings": list(dict.fromkeys(warnings))},
+    )
+
+
+def _by_iso(
+    bias: xr.DataArray | Mapping[float, FrameStack], warnings: list[str], progress: Any
+) -> tuple[dict[float, FrameStack | None], str]:
+    """Return a stack for each ISO, None where a single frame is all there is, and the mosaic."""
+    if isinstance(bias, Mapping):
+        return dict(bias), next(iter(bias.values())).pattern if bias else "mono"
+    stacks: dict[float, FrameStack | None] = {}
+    for setting, frames in group_frames(bias, "iso"):
+        if frames.size < 2:
+            warnings.append(
+                f"one bias frame at {describe(setting)}: its noise cannot be told from its pattern, so there is no "
+                "DSNU there; shoot ten or more"
+            )
+            stacks[setting["iso"]] = None
+            continue
+        stacks[setting["iso"]] = stack_cube(take_frames(bias, frames), progress=progress)
+    return stacks, bias.attrs["cfa_pattern"]
+
+
+def _too_small(shape: tuple[int, int]) -> str:
+    return (
+        f"colour planes of {shape[1]} x {shape[0]} pixels are too small for the standard's high-pass, which needs "
+        f"{SMALLEST} a side"
+    )
+
+
+def measure_prnu(
+    flat: xr.DataArray | FrameStack, dark: FrameStack | None = None, black: Any = None, *, progress: Any = True
+) -> xr.Dataset:
+    """Measure the photo-response non-uniformity from two or more equal flats: how much the pixels' responses differ.
+
+    s² of the flats without temporal noise, less the fixed pattern of the dark, over the squared signal: the spatial
+    covariance of the even and the odd frames' means as in `measure_dsnu`.  Plain (``filter`` "none"), where the fall
+    of light to the corners counts, over the mean signal; and high-passed, the deviation of each pixel from the smoothed
+    flat over that smoothed flat (the vignetting model divided out before), which is the pixels' own; edges of dust
+    shadows, which the smoothing does not follow, are left out of it.  Flats are scaled to one level, so that a lamp
+    that drifts does no harm.
+
+    Parameters
+    ----------
+    flat
+        Equal flats, best at half of saturation, or what `stack_cube` made of them (with their black level).
+    dark
+        The stack of the bias frames of that ISO; without it the fixed pattern of the dark is not taken out.
+    black
+        Black level [ADU], one or one a channel; without it that of `dark`, else the one that the files state.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``prnu`` [%] over (filter, channel, part) with ``prnu_error``; over channel ``signal`` [ADU] and ``dust``, the
+        share of pixels left out for it; ``frames``; attrs ``warnings``.
+
+    Raises
+    ------
+    WorkbenchError
+        If there are fewer than two flats, or no black level is known.
+
+    Examples
+    --------
+    >>> from workbench.simulate import d7000, expose
+    >>> from workbench.core.cube import make_cube
+    >>> camera = d7000(shape=(192, 256))
+    >>> frames = [expose(camera, 4e5, iso=100, exposure=0.03, seed=n) for n in range(4)]
+    >>> flats = make_cube(frames, cfa_pattern="RGGB", kind="flat", iso=100, black_level=600)
+    >>> found = measure_prnu(flats, progress=False).sel(filter="highpass", part="total")
+    >>> bool((abs(found.prnu - 0.6) < 4 * found.prnu_error).all()), bool((found.prnu_error < 0.02).all())
+    (True, True)
+    """
+    warnings: list[str] = []
+    stack = flat if isinstance(flat, FrameStack) else _flat_stack(flat, dark, black, progress)
+    if stack.count < 2:
+        raise WorkbenchError("PRNU needs two or more equal flats: noise shows only between frames")
+    names = channels_of(stack.pattern)
+    values, errors = np.full((2, len(FILTERS), len(names), len(PARTS)), np.nan)
+    signal, dust = np.empty((2, len(names)))
+    dust[:] = 0
+    filtered = list(in_threads(lambda channel: _own_response(stack, channel), range(len(names))))
+    dusty = None
+    if filtered[0] is None:
+        warnings.append(_too_small(stack.plane("mean", 0).shape))
+    else:
+        dusty = _dust([one.own for one in filtered])
+        dust[:] = np.count_nonzero(dusty) / dusty.size
+
+    def measure(channel: int) -> tuple[float, list[Spatial]]:
+        level = float(stack.plane("mean", channel).mean(dtype=float))
+        plain = stack.common(channel)
+        plain = Spatial(plain.value / level**2, plain.error / level**2)
+        found = [_less(plain, _common(dark, channel, filtered=False), 1 / level**2)]
+        one = filtered[channel]
+        if one is not None:
+            one.own[dusty], one.noise[dusty] = 0, 0
+            sound = 1 - dust[channel]
+            products = deviation_products(one.own, one.noise).of_halves(stack.count)
+            own = common_parts(products, one.own.shape, filtered=True)
+            own = Spatial(own.value / sound, own.error / sound**1.5)  # what is set to zero counts for nothing
+            found.append(_less(own, _common(dark, channel, filtered=True), one.inverse_square))
+        return level, found
+
+    for channel, (level, found) in enumerate(in_threads(measure, range(len(names)))):
+        signal[channel] = level
+        for kind, one in enumerate(found):
+            values[kind, channel], errors[kind, channel] = root(one)
+    dims = ("filter", "channel", "part")
+    words = "photo-response non-uniformity"
+    return xr.Dataset(
+        {
+            "prnu": (dims, 100 * values, {"units": "%", "long_name": words}),
+            "prnu_error": (dims, 100 * errors, {"units": "%", "long_name": "error"}),
+            "signal": ("channel", signal, {"units": "ADU", "long_name": "mean signal of the flats"}),
+            "dust": ("channel", dust, {"units": "1", "long_name": "share of the pixels under dust"}),
+            "frames": ((), stack.count, {"units": "1", "long_name": "flats"}),
+        },
+        {"filter": list(FILTERS), "channel": list(names), "part": list(PARTS)},
+        {"long_name": words, "warnings": list(dict.fromkeys(warnings))},
+    )
+
+
+class _Own(NamedTuple):
+    """A channel's high-passed relative response, half the difference of the two halves, and ⟨1/signal²⟩ [1/ADU²]."""
+
+    own: np.ndarray
+    noise: np.ndarray
+    inverse_square: float
+
+
+def _own_response(stack: FrameStack, channel: int) -> _Own | None:
+    """Divide the vignetting model out and take the smooth rest away; None for a picture too small for it."""
+    mean, half = stack.plane("mean", channel), stack.plane("half_difference", channel)
+    if min(mean.shape) < SMALLEST:
+        return None
+    lens, scale = _illumination(mean)
+    rows, columns = ((np.arange(side, dtype=np.float32) + 0.5) / scale - 0.5 for side in mean.shape)
+    own, noise = (frame_memory(mean.shape, np.float32) for _ in range(2))
+    terms = np.array([lens.level, lens.a2, lens.a4], np.float32)
+    y2, x2 = (((rows - lens.centre_y) / lens.reach) ** 2, ((columns - lens.centre_x) / lens.reach) ** 2)
+    flatten(mean, half, y2, x2, terms, own, noise)
+    smooth = inner_lowpass(own)
+    own, noise = own[INNER], highpass(noise)
+    inverse_square = relate(own, noise, smooth, y2[MARGIN:-MARGIN], x2[MARGIN:-MARGIN], terms)
+    return _Own(own, noise, inverse_square / own.size)
+
+
+def _dust(responses: list[np.ndarray]) -> np.ndarray:
+    """Tell where neighbours deviate together, by more than chance: in small dust shadows, and at the edges of large.
+
+    Dust shadows all colours alike, and neighbours alike; a pixel's own response is its own, however odd, so single
+    odd ones are cut first.  Means over the cells of the mosaic, over 3 x 3 of them, and over some tens of pixels that
+    lie more than six robust standard deviations off are dust, with what is about them.
+    """
+    together = np.zeros_like(responses[0])
+    for own in responses:
+        limit = _ODD * _spread(own)
+        together += np.clip(own, -limit, limit)
+    found = np.zeros(together.shape, bool)
+    scales = [(together, 2)] if len(responses) > 1 else []  # of a single colour one pixel is no neighbourhood
+    scales += [(ndimage.uniform_filter(together, 3, mode="reflect"), 3), (lowpass(together), MARGIN)]
+    for picture, reach in scales:
+        threshold = np.full(picture.shape, 6 * _spread(picture), np.float32)
+        if reach == MARGIN:  # mirrored edges scatter up to twice as much
+            threshold *= 2
+            threshold[INNER] /= 2
+        core = np.abs(picture) > threshold
+        if core.any():
+            found |= ndimage.binary_dilation(core, iterations=reach)
+    return found
+
+
+def _spread(values: np.ndarray) -> float:
+    stride = max(1, int(np.sqrt(values.size / _SAMPLE)))
+    return 1.4826 * float(np.median(np.abs(values[::stride, ::stride])))
+
+
+def _illumination(plane: np.ndarray) -> tuple[Lens, int]:
+    """Return the vignetting model of a plane in blocks of so many pixels a side.
+
+    What it leaves is even enough for the high-pass, however small the frame: the smoothing of a strongly curved
+    picture is off by a part of its curvature.
+    """
+    size = max(1, min(plane.shape) // _BLOCKS)
+    rows, columns = (side // size for side in plane.shape)
+    blocks = plane[: rows * size, : columns * size].reshape(rows, size, columns, size).mean(axis=(1, 3), dtype=float)
+    return fit_lens(blocks), size
+
+
+def _flat_stack(flat: xr.DataArray, dark: FrameStack | None, black: Any, progress: Any) -> FrameStack:
+    check_cube(flat, stage="raw", kind="flat")
+    if black is None:
+        black = flat.attrs["black_level"]
+        if dark is not None:
+            black = [dark.plane("mean", channel).mean(dtype=float) for channel in range(len(black))]
+    if not np.isfinite(black).all():
+        raise WorkbenchError("the black level of these flats is not known; give bias frames, or the black level [ADU]")
+    return stack_cube(flat, black=black, progress=progress)
+
+
+def _common(dark: FrameStack | None, channel: int, *, filtered: bool) -> Spatial | None:
+    return None if dark is None or dark.count < 2 else dark.common(channel, filtered=filtered)
+
+
+def _less(found: Spatial, dark: Spatial | None, factor: float) -> Spatial:
+    """Take the fixed pattern of the dark [ADU²] out of the flat's relative variances."""
+    if dark is None:
+        return found
+    return Spatial(found.value - factor * dark.value, np.hypot(found.error, factor * dark.error))
+
+
+def half_saturated(ptc: xr.Dataset) -> list[str]:
+    """Return the names of the flats nearest to half of saturation, at the lowest ISO: those that tell the PRNU best.
+
+    Parameters
+    ----------
+    ptc
+        From `photon_transfer`.
+    """
+    iso = ptc["iso"].values
+    lowest = same_iso(iso, np.nanmin(iso) if np.isfinite(iso).any() else np.nan)
+    signal = ptc["signal"].max("channel").values
+    room = ptc.attrs["white_level"] - ptc["black_level"].max("channel").values
+    if not np.isfinite(room).all():
+        room = np.full(signal.shape, np.nanmax(signal[lowest]))
+    clear = lowest & (ptc["saturated_fraction"].max("channel").values < _TOO_BRIGHT)
+    choice = clear if clear.any() else lowest
+    level = ptc["level"].values[np.argmin(np.where(choice, np.abs(signal / room - _HALF), np.inf))]
+    same = choice & (ptc["level"].values == level)
+    return sorted({*ptc["filename_1"].values[same].tolist(), *ptc["filename_2"].values[same].tolist()})
+
+
+def channel_flat(stack: FrameStack) -> xr.Dataset:
+    """Return the relative response of every pixel, mean 1 in each colour: the flat to divide by, and its variance.
+
+    Each CFA plane is divided by its own mean: one scale for all would tint the picture.
+
+    Examples
+    --------
+    >>> light = np.full((3, 8, 12), [[1600.0, 1100.0] * 6] * 8)
+    >>> flat = channel_flat(stack_frames(light, "RGGB", black=600))
+    >>> float(flat.signal.min()), float(flat.signal.max())
+    (1.0, 1.0)
+    """
+    cell = channel_index(stack.pattern)
+    signal = stack.mean.copy()
+    variance = np.full_like(signal, np.nan) if stack.variance is None else stack.variance / np.float32(stack.count)
+    for (row, column), _ in np.ndenumerate(cell):
+        where = slice(row, None, cell.shape[0]), slice(column, None, cell.shape[0])
+        level = np.float32(signal[where].mean(dtype=float))
+        signal[where] /= level
+        variance[where] /= level**2
+    attrs = {"cfa_pattern": stack.pattern, "frames": stack.count}
+    return xr.Dataset(
+        {
+            "signal": (("y", "x"), signal, {"units": "1", "long_name": "relative response"}),
+            "variance": (("y", "x"), variance, {"units": "1", "long_name": "its variance"}),
+        },
+        attrs=attrs,
+    )

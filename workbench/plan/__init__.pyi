@@ -1,0 +1,13 @@
+from . import conditions as conditions
+from . import shots as shots
+from . import shutters as shutters
+from . import subs as subs
+from .conditions import background_rate as background_rate
+from .conditions import star_shapes as star_shapes
+from .conditions import tracking as tracking
+from .shots import ShotList as ShotList
+from .shots import shot_list as shot_list
+from .subs import hours as hours
+from .subs import noise_penalty as noise_penalty
+from .subs import plan_subs as plan_subs
+from .subs import sub_length as sub_length

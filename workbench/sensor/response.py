@@ -1,0 +1,288 @@
+"""Linearity: does twice the exposure give twice the number?"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike
+
+from ..core.errors import WorkbenchError
+from ..core.selection import at_iso, describe, same_iso
+
+RANGE = (0.05, 0.95)  # of saturation (EMVA 1288)
+_FEWEST = 4  # levels: a line through three says little about the fourth
+_ODD, _ODD_SIGMAS = 0.03, 6.0  # a level is odd if it is off the line of the others by both
+_NAMED = 0.85  # true times are taken where they leave less than this of the deviation
+_LONGEST_NAMED = 32.0  # s; beyond, times are counted and not named
+_SURE, _COMMON, _TOLD = 3.0, 2.0, 1.0  # errors; times the ratio's deviation; % of deviation from which it is told
+_ABS_TO_SIGMA = np.sqrt(2 / np.pi)  # mean deviation of a normal distribution over its σ
+
+
+class Line(NamedTuple):
+    """A line fitted as EMVA 1288 has it, and the relative deviations from it [%]."""
+
+    slope: float
+    offset: float
+    deviation: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """The linearity error LE: the mean absolute deviation [%]."""
+        return float(np.abs(self.deviation).mean())
+
+
+def linearity_error(light: ArrayLike, signal: ArrayLike) -> Line:
+    """Fit signal = a·light + b with relative weights and return the relative deviations δ = (y − fit)/fit.
+
+    EMVA 1288 release 4.0 linear, section 7: weights 1/y², so that each deviation counts as a share; LE is the mean of
+    |δ|, and its least and greatest are what release 3.1 stated.
+
+    Parameters
+    ----------
+    light
+        Exposure times, or photons a pixel, of levels between 5 and 95 % of saturation.
+    signal
+        Mean less dark mean of each level [ADU].
+
+    Raises
+    ------
+    WorkbenchError
+        If there are fewer than three levels, or a signal is not above zero.
+
+    Examples
+    --------
+    >>> line = linearity_error([1, 2, 3, 4], [100, 201, 299, 400])
+    >>> line.deviation.round(2).tolist(), round(line.error, 2)
+    ([-0.11, 0.46, -0.34, 0.0], 0.23)
+    """
+    x, y = np.asarray(light, float), np.asarray(signal, float)
+    if x.shape != y.shape or x.ndim != 1 or x.size < 3 or not (y > 0).all():
+        raise WorkbenchError("a linearity error needs the light and the signal of three levels or more, above zero")
+    design = np.stack([x, np.ones_like(x)], axis=1) / y[:, None]
+    slope, offset = np.linalg.lstsq(design, np.ones_like(y), rcond=None)[0]
+    fit = slope * x + offset
+    return Line(float(slope), float(offset), 100 * (y - fit) / fit)
+
+
+def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
+    """Measure the linearity error of every ISO and channel, exposure time being the measure of light.
+
+    The levels of one aperture between 5 and 95 % of saturation are fitted as EMVA 1288 has it.  A level that lies off
+    the line through the others by more than 3 % and six times their scatter (a lamp that was moved, a wrong time) is
+    left out and named.  The shutter times that cameras name are rounded (1/60 is 1/64, 30 s is 32 s): where the true
+    ones, 2 to the power of thirds, leave less than 85 % of the deviation, they are used.
+
+    A lamp that drifts looks like a sensor that bends.  What its scatter between equal flats would make of the
+    linearity error is given beside it; a slower drift does not show there, so shoot the levels in mixed order.  Free of
+    lamp and shutter is the ratio of two colours, which are at different levels in the same frame: where the ratio holds
+    and the levels do not lie on a line, a warning says that it is not the sensor.
+
+    Parameters
+    ----------
+    ptc
+        From `photon_transfer`.
+    wells
+        From `full_well`; without it saturation is the white level the files state.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over (iso, channel): ``linearity_error`` [%], the mean absolute deviation LE; ``linearity_error_min``,
+        ``linearity_error_max`` [%]; ``linearity_error_error`` [%], its uncertainty from the lamp's scatter;
+        ``lamp_share`` [%], the linearity error that this scatter alone would make; ``ratio_error`` [%], the mean
+        absolute deviation of the channel's ratio to the brightest channel (NaN for that one); ``levels``.  Over (level,
+        channel): ``signal`` [ADU], ``deviation`` [%], ``used``; on level: ``iso_of_level``, ``exposure`` as stated,
+        ``exposure_used``, ``aperture``.  attrs: ``true_times``, whether named times were replaced; ``warnings``.
+    """
+    levels = _levels(ptc)
+    isos = np.unique(np.asarray(ptc["iso"].values, float))
+    channels = ptc["channel"].values.tolist()
+    found = {name: np.full((isos.size, len(channels)), np.nan) for name in _VARIABLES}
+    shape = (len(levels["level"]), len(channels))
+    deviation, used = np.full(shape, np.nan), np.zeros(shape, bool)
+    time = levels["exposure"].copy()
+    warnings: list[str] = []
+    renamed, few = False, []
+    for row, iso in enumerate(isos):
+        here = np.flatnonzero(same_iso(levels["iso"], iso))
+        here = here[np.isfinite(levels["exposure"][here])]
+        here = _one_aperture(levels, here)
+        top = _saturation(ptc, wells, iso, len(channels))
+        inside = [
+            here[
+                (levels["signal"][here, c] >= RANGE[0] * top[c])
+                & (levels["signal"][here, c] <= RANGE[1] * top[c])
+                & (levels["saturated"][here, c] < 1e-3)
+            ]
+            for c in range(len(channels))
+        ]
+        if max((np.unique(time[which]).size for which in inside), default=0) < _FEWEST:
+            few.append(describe({"iso": iso}))
+            continue
+        true = _true_times(time[here])
+        if true is not None and _scatter(true, here, inside, levels) < _NAMED * _scatter(
+            time[here], here, inside, levels
+        ):
+            time[here], renamed = true, True
+        odd: dict[int, float] = {}
+        for column, which in enumerate(inside):
+            if np.unique(time[which]).size < _FEWEST:
+                continue
+            kept, line = _without_odd(time[which], levels["signal"][which, column])
+            which_kept = which[kept]
+            fit = line.slope * time[which] + line.offset
+            deviation[which, column] = 100 * (levels["signal"][which, column] - fit) / fit
+            used[which_kept, column] = True
+            odd |= {int(i): float(deviation[i, column]) for i in which[~kept]}
+            lamp = 100 * levels["lamp"][which_kept]
+            count = which_kept.size
+            by_lamp = float(np.sqrt((lamp**2).mean()))
+            found["linearity_error"][row, column] = line.error
+            found["linearity_error_min"][row, column] = line.deviation.min()
+            found["linearity_error_max"][row, column] = line.deviation.max()
+            found["linearity_error_error"][row, column] = by_lamp / np.sqrt(count)
+            found["lamp_share"][row, column] = by_lamp * _ABS_TO_SIGMA * np.sqrt(max(count - 2, 0) / count)
+            found["levels"][row, column] = count
+        ratio = _ratio_error(levels["signal"], used, here)
+        found["ratio_error"][row] = ratio
+        apart = found["linearity_error"][row] - _SURE * found["linearity_error_error"][row]
+        if np.isfinite(ratio).any() and np.nanmean(apart) > max(_COMMON * np.nanmax(ratio), _TOLD):
+            off = float(np.nanmean(found["linearity_error"][row]))
+            warnings.append(
+                f"the flats at {describe({'iso': iso})} lie off a straight line by {off:.1f} % on average, but all "
+                f"colours alike (their ratios hold to {np.nanmax(ratio):.1f} %): the lamp or the exposure times are "
+                "off, and not the sensor"
+            )
+        if odd:
+            named = ", ".join(
+                f"{describe({'exposure': levels['exposure'][i]})} ({levels['file'][i]}: {share:+.1f} %)"
+                for i, share in sorted(odd.items())
+            )
+            warnings.append(
+                f"flats at {describe({'iso': iso})} lie off the line through the others and are left out of the "
+                f"linearity: {named}; was the lamp as bright, and is the exposure time right?"
+            )
+    if few:
+        warnings.append(
+            f"linearity at {', '.join(few)} needs flats of {_FEWEST} exposure times or more at one aperture, between 5 "
+            "and 95 % of saturation; shoot eight, evenly spread, in mixed order"
+        )
+    data: dict[str, Any] = {name: (("iso", "channel"), found[name], attrs) for name, attrs in _VARIABLES.items()}
+    data |= {
+        "signal": (("level", "channel"), levels["signal"], {"units": "ADU", "long_name": "signal"}),
+        "deviation": (("level", "channel"), deviation, {"units": "%", "long_name": "deviation from the line"}),
+        "used": (("level", "channel"), used, {"long_name": "levels that the line was fitted to"}),
+    }
+    coords = {
+        "iso": ("iso", isos, {"long_name": "ISO setting"}),
+        "channel": channels,
+        "iso_of_level": ("level", levels["iso"], {"long_name": "ISO setting"}),
+        "exposure": ("level", levels["exposure"], {"units": "s", "long_name": "exposure time as stated"}),
+        "exposure_used": ("level", time, {"units": "s", "long_name": "exposure time"}),
+        "aperture": ("level", levels["aperture"], {"long_name": "f-number"}),
+    }
+    attrs = {"camera": ptc.attrs["camera"], "long_name": "linearity", "true_times": renamed, "warnings": warnings}
+    return xr.Dataset(data, coords, attrs)
+
+
+_VARIABLES = {
+    "linearity_error": {"units": "%", "long_name": "linearity error"},
+    "linearity_error_min": {"units": "%", "long_name": "least deviation from the line"},
+    "linearity_error_max": {"units": "%", "long_name": "greatest deviation from the line"},
+    "linearity_error_error": {"units": "%", "long_name": "uncertainty of the linearity error"},
+    "lamp_share": {"units": "%", "long_name": "linearity error that the lamp's scatter alone would make"},
+    "ratio_error": {"units": "%", "long_name": "deviation of the ratio to the brightest channel"},
+    "levels": {"units": "1", "long_name": "light levels"},
+}
+
+
+def _ratio_error(signal: np.ndarray, used: np.ndarray, here: np.ndarray) -> np.ndarray:
+    """Return the mean absolute deviation [%] of each channel's ratio to the brightest, over the levels used of both."""
+    brightest = int(np.argmax(signal[here].max(axis=0)))
+    result = np.full(signal.shape[1], np.nan)
+    for column in range(signal.shape[1]):
+        both = here[used[here, column] & used[here, brightest]]
+        if column != brightest and both.size >= _FEWEST:
+            ratio = signal[both, column] / signal[both, brightest]
+            result[column] = 100 * np.abs(ratio / ratio.mean() - 1).mean()
+    return result
+
+
+def _levels(ptc: xr.Dataset) -> dict[str, np.ndarray]:
+    """Gather the pairs by light level: mean signal, share of saturated pixels, the lamp's scatter of that mean."""
+    level = ptc["level"].values
+    rows: dict[str, list] = {
+        name: [] for name in ("level", "iso", "exposure", "aperture", "signal", "saturated", "file")
+    }
+    changes, frames = [], []
+    for number in np.unique(level):
+        where = np.flatnonzero(level == number)
+        rows["level"].append(number)
+        for name in ("iso", "exposure", "aperture"):
+            rows[name].append(float(ptc[name].values[where[0]]))
+        rows["file"].append(str(ptc["filename_1"].values[where[0]]))
+        rows["signal"].append(ptc["signal"].values[where].mean(axis=0))
+        rows["saturated"].append(ptc["saturated_fraction"].values[where].max(axis=0))
+        change = ptc["level_change"].values[where]
+        change = change[np.isfinite(change).all(axis=1)]  # the others hold no light
+        changes += [float((np.median(change, axis=1) ** 2).mean())] if change.size else []
+        frames.append(2 if where.size == 1 else where.size)
+    result = {name: np.array(values) for name, values in rows.items()}
+    # the lamp is one for all levels, and so is its scatter: (μ₂ − μ₁)/μ has twice its variance
+    scatter = np.sqrt(np.median(changes) / 2 / 0.4549) if changes else np.nan  # 0.4549: median of χ² of one degree
+    return result | {"lamp": scatter / np.sqrt(np.array(frames, float))}
+
+
+def _one_aperture(levels: dict[str, np.ndarray], here: np.ndarray) -> np.ndarray:
+    """Return the levels of the aperture that has the most exposure times."""
+    apertures = levels["aperture"][here]
+    groups = [here[(apertures == value) | (np.isnan(apertures) & np.isnan(value))] for value in np.unique(apertures)]
+    return max(groups, key=lambda group: np.unique(levels["exposure"][group]).size) if groups else here
+
+
+def _saturation(ptc: xr.Dataset, wells: xr.Dataset | None, iso: float, channels: int) -> np.ndarray:
+    stated = np.full(channels, ptc.attrs["white_level"]) - np.nan_to_num(ptc["black_level"].values.mean(axis=0))
+    if wells is None:
+        return stated
+    measured = at_iso(wells["saturation"], iso)
+    return np.where(np.isfinite(measured), measured, stated)
+
+
+def _true_times(named: np.ndarray) -> np.ndarray | None:
+    """Return 2^(n/3) for shutter times that are named so, or None where they are not."""
+    if not ((named > 0) & (named <= _LONGEST_NAMED)).all():
+        return None
+    true = 2 ** (np.rint(3 * np.log2(named)) / 3)
+    return true if (np.abs(true / named - 1) < 0.08).all() else None
+
+
+def _scatter(time: np.ndarray, here: np.ndarray, inside: list[np.ndarray], levels: dict[str, np.ndarray]) -> float:
+    """Return the mean linearity error of the channels for these times."""
+    times = dict(zip(here.tolist(), time, strict=True))
+    errors = []
+    for column, which in enumerate(inside):
+        if which.size >= _FEWEST:
+            x = np.array([times[i] for i in which.tolist()])
+            errors.append(linearity_error(x, levels["signal"][which, column]).error)
+    return float(np.mean(errors))
+
+
+def _without_odd(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, Line]:
+    """Fit without levels that lie off the line through the others: a fifth of them at most, the worst first."""
+    kept = np.ones(x.size, bool)
+    for _ in range(x.size // 5):
+        if np.count_nonzero(kept) <= _FEWEST:
+            break
+        candidates = []
+        for i in np.flatnonzero(kept):
+            others = kept.copy()
+            others[i] = False
+            line = linearity_error(x[others], y[others])
+            candidates.append((line.error, i, abs(y[i] / (line.slope * x[i] + line.offset) - 1)))
+        error, worst, off = min(candidates)
+        if off < _ODD or off < _ODD_SIGMAS * error / 100 / _ABS_TO_SIGMA:
+            break
+        kept[worst] = False
+    return kept, linearity_error(x[kept], y[kept])

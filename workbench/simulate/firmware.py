@@ -1,0 +1,174 @@
+"""What the camera's firmware does to the numbers before it saves them, and the file it writes.
+
+The *patched* firmware saves what the converter gave.  The *stock* firmware of the D7000 subtracts the black
+level, clips at zero and multiplies red and blue, so that the read noise is cut in half, some codes never
+occur, and a gain measured by photon transfer comes out too low.
+
+Other things that cameras do, to be put between `sensor.expose` and saving: `smooth` the noise, `remove_hot_pixels`,
+`compress` bright codes, and a readout that adds `row_noise`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from scipy.ndimage import maximum_filter
+
+from ..core.errors import WorkbenchError
+from ..core.mosaic import channel_index, offsets
+from ..ingest.dng import write_dng
+from .sensor import VirtualSensor
+
+# Real D7000 frames: red codes are missing every 9.2 ADU and blue ones every 7.2, m = s/(s - 1).
+STOCK_MULTIPLIERS: Mapping[str, float] = MappingProxyType({"R": 1.12, "G1": 1.0, "G2": 1.0, "B": 1.16})
+FIRMWARES = ("patched", "stock")
+MAKE = "NIKON CORPORATION"
+SOFTWARE = "Astrophoto Workbench virtual camera"
+# XYZ (D65) to camera colours of the D7000, as Adobe's DNG Converter and dcraw have it.
+COLOR_MATRIX = (0.8198, -0.2239, -0.0724, -0.4871, 1.2389, 0.2798, -0.1043, 0.2050, 0.7181)
+# What that matrix makes of white: its product with XYZ of linear sRGB white, relative to green, inverted.
+DAYLIGHT = (2.268, 1.0, 1.217)
+
+
+def stock(mosaic: np.ndarray, sensor: VirtualSensor) -> np.ndarray:
+    """Return what the stock firmware saves of a frame as `sensor.expose` gives it, uint16 (y, x) [ADU].
+
+    min(round(m · max(y - black level, 0)), white level) with the multiplier m of each colour
+    (`STOCK_MULTIPLIERS`).  Codes go missing every m/(m - 1): 9.3 in red, 7.25 in blue.  Green saturates lower,
+    at white level less black level.
+
+    Examples
+    --------
+    >>> from workbench.simulate import d7000
+    >>> stock(np.array([[598, 610], [601, 700]], "uint16"), d7000(shape=(2, 2)))
+    array([[  0,  10],
+           [  1, 116]], dtype=uint16)
+    """
+    signal = np.maximum(mosaic.astype(np.int32) - round(sensor.black_level), 0)
+    saved = signal.copy()
+    for channel, (row, column) in offsets(sensor.cfa_pattern).items():
+        multiplier = STOCK_MULTIPLIERS.get(channel, 1.0)
+        if multiplier != 1:
+            saved[row::2, column::2] = np.rint(signal[row::2, column::2] * multiplier)
+    return np.minimum(saved, sensor.white_level).astype(np.uint16)
+
+
+def smooth(mosaic: np.ndarray, sensor: VirtualSensor, share: float = 0.1) -> np.ndarray:
+    """Return a frame whose noise the camera has filtered: each pixel with `share` of it from each of four neighbours.
+
+    The neighbours are the nearest of the same colour.  Noise falls by √((1 − 4a)² + 4a²) for a share a and becomes
+    alike in neighbours, by 2a(1 − 4a) of the variance; the mean stays.
+
+    Raises
+    ------
+    WorkbenchError
+        If the share is not from 0 to 0.25.
+    """
+    if not 0 <= share <= 0.25:
+        raise WorkbenchError(f"the share of each of the four neighbours is from 0 to 0.25, not {share}")
+    reach = channel_index(sensor.cfa_pattern).shape[0]
+    padded = np.pad(mosaic.astype(float), reach, mode="reflect")
+    inner = slice(reach, -reach)
+    around = padded[: -2 * reach, inner] + padded[2 * reach :, inner]
+    around += padded[inner, : -2 * reach] + padded[inner, 2 * reach :]
+    return np.rint((1 - 4 * share) * padded[inner, inner] + share * around).astype(np.uint16)
+
+
+def remove_hot_pixels(mosaic: np.ndarray, sensor: VirtualSensor, margin: float = 0.0) -> np.ndarray:
+    """Return a frame after a "star eater": a pixel above all its eight neighbours of one colour becomes their maximum.
+
+    Only where it exceeds them by more than `margin` [ADU].  That is what M. Shelley found Nikons to do.
+
+    Examples
+    --------
+    >>> from workbench.simulate import d7000
+    >>> frame = np.full((6, 6), 600, "uint16")
+    >>> frame[2, 2] = 5000
+    >>> int(remove_hot_pixels(frame, d7000(shape=(6, 6))).max())
+    600
+    """
+    cleaned = mosaic.copy()
+    step = channel_index(sensor.cfa_pattern).shape[0]
+    ring = np.ones((3, 3), bool)
+    ring[1, 1] = False
+    for row in range(step):
+        for column in range(step):
+            plane = mosaic[row::step, column::step]
+            highest = maximum_filter(plane, footprint=ring, mode="reflect")
+            cleaned[row::step, column::step] = np.where(plane > highest + margin, highest, plane)
+    return cleaned
+
+
+def row_noise(mosaic: np.ndarray, sensor: VirtualSensor, sigma: float, seed: int | tuple[int, ...]) -> np.ndarray:
+    """Return a frame with an offset of its own added to every row, Normal(0, `sigma` [ADU]): banding."""
+    rng = np.random.default_rng(seed)
+    shifted = mosaic + sigma * rng.standard_normal((mosaic.shape[0], 1))
+    return np.clip(np.rint(shifted), 0, sensor.white_level).astype(np.uint16)
+
+
+def compress(mosaic: np.ndarray, sensor: VirtualSensor, first: int = 1024) -> np.ndarray:
+    """Return a frame after lossy compression: steps of 1 ADU up to `first` above the black level, doubling each octave.
+
+    A staircase of the square root's kind, as cameras use, in which a step stays well below the shot noise.
+    """
+    signal = np.maximum(mosaic.astype(np.int64) - round(sensor.black_level), 0)
+    step = 2 ** np.maximum(np.frexp(signal / first)[1], 0)
+    kept = signal // step * step + step // 2
+    saved = np.where(mosaic > sensor.black_level, kept + round(sensor.black_level), mosaic)
+    return np.minimum(saved, sensor.white_level).astype(np.uint16)
+
+
+def save_frame(
+    path: str | Path,
+    mosaic: np.ndarray,
+    sensor: VirtualSensor,
+    *,
+    iso: float,
+    exposure: float,
+    temperature: float,
+    time: datetime,
+    aperture: float | None = None,
+    firmware: str = "patched",
+) -> Path:
+    """Save a frame as the camera would: a CFA DNG with EXIF that says that it is simulated.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    mosaic, sensor
+        What `expose` gave, and the camera that gave it.
+    iso, exposure, temperature, time, aperture
+        Setting, time [s], sensor temperature [°C], start of the exposure, f-number (None without a lens).
+    firmware
+        ``patched`` saves the numbers untouched; ``stock`` as `stock` changes them, with a black level of zero.
+
+    Raises
+    ------
+    WorkbenchError
+        If there is no such firmware.
+    """
+    if firmware not in FIRMWARES:
+        raise WorkbenchError(f"firmware {firmware!r} is none of {', '.join(FIRMWARES)}")
+    return write_dng(
+        path,
+        stock(mosaic, sensor) if firmware == "stock" else mosaic,
+        cfa_pattern=sensor.cfa_pattern,
+        black_level=0.0 if firmware == "stock" else sensor.black_level,
+        # stock: green, which is not multiplied, ends here; real D7000s end between 15,778 and 16,383 by channel
+        white_level=sensor.white_level - round(sensor.black_level) if firmware == "stock" else sensor.white_level,
+        iso=iso,
+        exposure=exposure,
+        aperture=aperture,
+        temperature=temperature,
+        time=time,
+        make=MAKE,
+        model=sensor.camera,
+        software=SOFTWARE,
+        color_matrix=COLOR_MATRIX,
+        daylight_multipliers=DAYLIGHT,
+    )

@@ -1,0 +1,422 @@
+"""The sample frames: a folder as a user would have it, shot by the virtual camera, with the truth beside it.
+
+The recipe is fixed and seeded, so the same bytes come out every time; `samples.sha256` lists them.  The full
+set is made on first use and kept; a small set of the same form is committed in ``data-samples/small``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from .. import simulate
+from ..core.errors import WorkbenchError
+
+HASHES = Path(__file__).with_name("samples.sha256")
+_PROJECT = Path(__file__).parents[2]
+_SEED = 2025
+_START = datetime(2025, 1, 18, 20, 0, 0)  # the first frame's time; each next one follows when the last is saved
+# Light of the flat-field lamp where it is brightest [e-/s/pixel], R G1 G2 B: daylight as the D7000's matrix sees it.
+_LAMP = (26_900.0, 61_000.0, 61_000.0, 50_100.0)
+# Shutter times of the camera's third stops, from 1/2 s; a flat at ISO 100 and 1/2 s is at 0.9 of saturation.
+_SHUTTERS = (2, 2.5, 3, 4, 5, 6, 8, 10, 13, 15, 20, 25, 30, 40, 50, 60, 80, 100, 125, 160, 200, 250, 320, 400, 500, 640)
+_SHUTTERS += (800, 1000, 1250, 1600, 2000, 2500, 3200, 4000, 5000, 6400, 8000)
+_ROOM, _FREEZER = 20.0, -18.0  # °C
+
+
+class SampleWarning(UserWarning):
+    """The sample frames differ from the published ones."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shot:
+    """One frame of the recipe: where it goes and how it is taken."""
+
+    file: str
+    kind: str
+    iso: float
+    exposure: float  # s
+    temperature: float  # °C
+    aperture: float | None = None
+    lamp: float = 0.0  # of _LAMP
+    view: int | None = None  # which of the night's views a light has
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a set is made of."""
+
+    shape: tuple[int, int]
+    isos: tuple[int, ...]
+    bias: int
+    steps: tuple[int, ...]  # of the flats, in third stops below the brightest
+    darks: tuple[tuple[float, float, float, int], ...]  # iso, temperature [°C], exposure [s], frames
+    lights: int
+    light: tuple[float, float, float] = (800, 10.0, 120.0)  # iso, temperature [°C], exposure [s]
+
+
+FULL = Recipe(
+    shape=(480, 720),
+    isos=(100, 200, 400, 800, 1600, 3200, 6400),
+    bias=8,
+    steps=(0, 2, 4, 7, 10, 13, 17),
+    darks=(
+        *((800, _ROOM, exposure, 4) for exposure in (30.0, 60.0, 120.0, 300.0, 600.0)),
+        *((800, temperature, exposure, 4) for temperature in (0.0, 30.0) for exposure in (120.0, 600.0)),
+        (800, 10.0, 120.0, 8),
+        (800, 10.0, 600.0, 4),
+        # the two that the blog's author took
+        (200, _ROOM, 60.0, 4),
+        (200, _FREEZER, 600.0, 4),
+    ),
+    lights=8,
+)
+SMALL = Recipe(
+    shape=(192, 288),
+    isos=(200, 800),
+    bias=4,
+    steps=(0, 3, 7, 12),
+    darks=tuple((800, temperature, exposure, 2) for temperature in (10.0, 20.0) for exposure in (120.0, 600.0)),
+    lights=3,
+)
+
+
+def sample_folder(progress: bool = True) -> Path:
+    """Return the folder of the full set of sample frames, which the virtual camera shoots on first use.
+
+    It lies in ``data-samples/generated`` of the project, or in the user's cache folder where there is no project
+    or it cannot be written; the environment variable ``WORKBENCH_CACHE`` names another folder.  The set appears
+    whole or not at all, and is made anew when a later version of the workbench changes it.
+
+    Warns
+    -----
+    SampleWarning
+        If a frame differs from the published one (another processor may round differently).
+
+    Raises
+    ------
+    WorkbenchError
+        The same, where ``WORKBENCH_REQUIRE_REAL`` is set; or if the folder cannot be written.
+    """
+    folder = _home()
+    if _is_whole(folder):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(folder.with_name(f".{folder.name}.lock")) as alone:
+            if not _is_whole(folder):  # another process may have made it while this one waited
+                for left in folder.parent.glob(f".{folder.name}.part-*") if alone else ():  # by one that was killed
+                    shutil.rmtree(left, ignore_errors=True)
+                aside = folder.with_name(f".{folder.name}.part-{os.getpid()}")
+                try:
+                    write_samples(aside, FULL, progress=progress)
+                    _check_hashes(aside)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    os.replace(aside, folder)
+                finally:
+                    shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        raise WorkbenchError(
+            f"{folder}: cannot write the sample frames there ({error}); they need 200 MB: "
+            "make room, or name another folder in the environment variable WORKBENCH_CACHE"
+        ) from error
+    return folder
+
+
+def write_samples(
+    folder: str | Path, recipe: Recipe = FULL, *, progress: bool = True, threads: int | None = None
+) -> Path:
+    """Shoot a set of sample frames into a folder, with ``truth.json`` beside them.
+
+    The bytes do not depend on the number of threads, which work on a frame each.
+    """
+    folder = Path(folder)
+    sensor = simulate.d7000(shape=recipe.shape)
+    sky, views, through = _scene(recipe)
+    shots = list(plan(recipe))
+    times = [_START]
+    for shot in shots:
+        times.append(times[-1] + timedelta(seconds=round(shot.exposure) + 2))
+    for parent in {(folder / shot.file).parent for shot in shots}:
+        parent.mkdir(parents=True, exist_ok=True)
+    sensor.dark_map, sensor.response_map, sensor.offset_map  # noqa: B018  drawn once, before the threads want them
+
+    def shoot(number: int) -> None:
+        shot = shots[number]
+        light, hits = 0.0, None
+        if shot.kind == "flat":
+            light = through * sensor.spread(shot.lamp * np.array(_LAMP))
+        elif shot.kind == "light":
+            light = through * simulate.render(sky, views[shot.view], sensor.cfa_pattern, threads=1)
+            hits = simulate.cosmic_rays(sky, views[shot.view])
+        mosaic = simulate.expose(
+            sensor,
+            light,
+            iso=shot.iso,
+            exposure=shot.exposure,
+            temperature=shot.temperature,
+            seed=(_SEED, number),
+            hits=hits,
+            threads=1,
+        )
+        simulate.save_frame(
+            folder / shot.file,
+            mosaic,
+            sensor,
+            iso=shot.iso,
+            exposure=shot.exposure,
+            temperature=shot.temperature,
+            aperture=shot.aperture,
+            time=times[number],
+        )
+
+    failed = threading.Event()
+
+    def shoot_unless_failed(number: int) -> None:
+        if failed.is_set():  # the set is lost already, and the first failure will be told
+            return
+        try:
+            shoot(number)
+        except BaseException:
+            failed.set()
+            raise
+
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        done = pool.map(shoot_unless_failed, range(len(shots)))
+        for _ in tqdm(done, total=len(shots), desc="shooting sample frames", unit="frame", disable=not progress):
+            pass
+    (folder / "truth.json").write_text(json.dumps(truth(recipe), indent=1) + "\n", encoding="utf-8", newline="\n")
+    return folder
+
+
+def plan(recipe: Recipe) -> Iterator[Shot]:
+    """Yield the frames of a set in the order in which they are shot."""
+    rng = np.random.default_rng(_SEED)
+    for iso in recipe.isos:
+        for number in range(1, recipe.bias + 1):
+            yield Shot(f"bias/bias_ISO{iso}_{number:02d}.dng", "bias", iso, 1 / _SHUTTERS[-1], _ROOM)
+    for stop, iso in ((round(np.log2(iso / 100)), iso) for iso in recipe.isos):
+        for step in recipe.steps:
+            speed = _SHUTTERS[3 * stop + step]
+            for number in (1, 2):
+                name = f"flats/flat_ISO{iso}_1-{speed:g}s_{number}.dng"
+                lamp = 1.0 if number == 1 else 1 + float(rng.uniform(-0.015, 0.015))
+                yield Shot(name, "flat", iso, 1 / speed, _ROOM, aperture=8.0, lamp=lamp)
+    for iso, temperature, exposure, frames in recipe.darks:
+        for number in range(1, frames + 1):
+            name = f"darks/{temperature:g}C/dark_ISO{iso:g}_{exposure:g}s_{temperature:g}C_{number:02d}.dng"
+            yield Shot(name, "dark", iso, exposure, temperature)
+    iso, temperature, exposure = recipe.light
+    for number in range(1, recipe.lights + 1):
+        name = f"lights/light_ISO{iso:g}_{exposure:g}s_{temperature:g}C_{number:02d}.dng"
+        yield Shot(name, "light", iso, exposure, temperature, aperture=5.6, view=number - 1)
+
+
+def truth(recipe: Recipe) -> dict:
+    """Return what is true of a set, as ``truth.json`` has it; realised values, not expected ones."""
+    sensor = simulate.d7000(shape=recipe.shape)
+    sky, views, _ = _scene(recipe)
+    temperatures = sorted({_ROOM, *(dark[1] for dark in recipe.darks)})
+    hot = sensor.dark_map[tuple(sensor.hot_pixels.T)]
+    return _rounded(
+        {
+            "camera": sensor.camera,
+            "simulated": True,
+            "cfa_pattern": sensor.cfa_pattern,
+            "shape": list(sensor.shape),
+            "black_level": {"value": sensor.black_level + float(sensor.offset_map.mean(dtype=float)), "unit": "adu"},
+            "white_level": {"value": sensor.white_level, "unit": "adu"},
+            "settings": [
+                {
+                    "iso": iso,
+                    "gain": {"value": sensor.gain(iso), "unit": "e-/adu"},
+                    "read_noise": {"value": sensor.read_noise(iso), "unit": "e-"},
+                    "saturation": {"value": sensor.saturation(iso), "unit": "e-"},
+                }
+                for iso in recipe.isos
+            ],
+            "unity_gain_iso": {"value": sensor.unity_gain_iso},
+            "dark_current": [
+                {
+                    "temperature_c": temperature,
+                    "value": sensor.mean_dark_current(temperature),
+                    "median": float(np.median(sensor.dark_map)) * sensor.dark_factor(temperature),
+                    "dcnu": sensor.dcnu(temperature),
+                    "unit": "e-/s/pixel",
+                }
+                for temperature in temperatures
+            ],
+            "dark_law": {
+                "doubling_temperature": {"value": sensor.doubling_temperature, "unit": "K"},
+                "reference_temperature": {"value": sensor.reference_temperature, "unit": "°C"},
+                "dark_current_reference": {"value": sensor.dark_current, "unit": "e-/s/pixel"},
+            },
+            "fixed_pattern": {"value": float(sensor.offset_map.std(dtype=float)), "unit": "adu"},
+            "prnu": {"value": 100 * float(sensor.response_map.std(dtype=float)), "unit": "%"},
+            "vignetting": {"value": 100 * sensor.vignetting, "unit": "% lost in the corners, growing as r²"},
+            "hot_pixels": [
+                {"y": int(y), "x": int(x), "dark_current": float(value)}
+                for (y, x), value in zip(sensor.hot_pixels, hot, strict=True)
+            ],
+            "stars": [
+                {"x": float(star["x"]), "y": float(star["y"]), "flux": star["flux"].tolist(), "unit": "e-/s in R, G, B"}
+                for star in simulate.star_table(sky)
+            ],
+            "frames": [
+                {
+                    "file": shot.file,
+                    "kind": shot.kind,
+                    "iso": shot.iso,
+                    "exposure_s": shot.exposure,
+                    "temperature_c": shot.temperature,
+                    **({"lamp": [shot.lamp * rate for rate in _LAMP]} if shot.kind == "flat" else {}),
+                    **({} if shot.view is None else _view_truth(views[shot.view])),
+                }
+                for shot in plan(recipe)
+            ],
+        }
+    )
+
+
+def _view_truth(view: simulate.View) -> dict:
+    """Return how a light saw the sky: `matrix` takes the stars' places to its pixels."""
+    return {
+        "matrix": view.matrix.tolist(),
+        "fwhm": view.fwhm,
+        "transparency": view.transparency,
+        "background": list(view.background),
+        "trails": [dataclasses.asdict(trail) | {"electrons": list(trail.electrons)} for trail in view.trails],
+        "cosmic_rays": view.cosmic_rays,
+    }
+
+
+def hash_folder(folder: Path) -> str:
+    """Return the SHA-256 of every file in a folder, in the form of ``sha256sum``, sorted by name."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = (
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}" for path in files
+    )
+    return "\n".join(lines) + "\n"
+
+
+@cache
+def _scene(recipe: Recipe) -> tuple[simulate.Sky, tuple[simulate.View, ...], np.ndarray]:
+    """Return the sky of a set, how each light sees it, and what the dust lets through."""
+    stars = recipe.shape[0] * recipe.shape[1] // 1000
+    sky = simulate.make_sky(recipe.shape, stars=stars, brightest=1500.0, faintest=2.0, nebula=1.2, seed=_SEED)
+    views = simulate.make_night(
+        sky, recipe.lights, exposure=recipe.light[2], dither=5.0, rotation=0.2, cosmic_rays=2, seed=_SEED
+    )
+    # one satellite, in the middle of the night, for the stack to reject
+    height, width = recipe.shape
+    trail = simulate.Trail(0.0, 0.3 * height, width - 1.0, 0.8 * height, fwhm=2.5, electrons=(250.0, 500.0, 400.0))
+    views[recipe.lights // 2] = dataclasses.replace(views[recipe.lights // 2], trails=(trail,))
+    return sky, tuple(views), simulate.dust(recipe.shape, motes=5, depth=0.08, seed=_SEED)
+
+
+def own_folder(name: str, in_project: str) -> Path:
+    """Return where files belong that the workbench makes for itself: in the project, else in the user's cache folder.
+
+    Parameters
+    ----------
+    name
+        The folder's name in the cache, or in the folder that the environment variable ``WORKBENCH_CACHE`` names.
+    in_project
+        The folder's path in the project, where there is one and it can be written.
+    """
+    if os.environ.get("WORKBENCH_CACHE"):
+        return Path(os.environ["WORKBENCH_CACHE"]) / name
+    project = _PROJECT / in_project
+    if (_PROJECT / "data-samples" / "README.md").is_file() and os.access(project.parent, os.W_OK):
+        return project
+    if sys.platform == "win32":
+        cache = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        cache = Path.home() / "Library" / "Caches"
+    else:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "astrophoto-workbench" / name
+
+
+def _home() -> Path:
+    """Return where the full set belongs on this machine."""
+    return own_folder("samples", "data-samples/generated")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Tell whether the folder holds every frame of this version's set."""
+    expected = HASHES.read_text(encoding="utf-8") if HASHES.is_file() else ""
+    mark = folder / ".recipe"
+    if not mark.is_file() or mark.read_text(encoding="utf-8") != hashlib.sha256(expected.encode()).hexdigest():
+        return False
+    return all((folder / line.split("  ", 1)[1]).is_file() for line in expected.splitlines())
+
+
+def _check_hashes(folder: Path) -> None:
+    """Compare the files with the published ones, and mark the folder as this version's."""
+    expected = HASHES.read_text(encoding="utf-8") if HASHES.is_file() else ""
+    found = hash_folder(folder)
+    different = [line.split("  ", 1)[1] for line in sorted(set(found.splitlines()) ^ set(expected.splitlines()))]
+    (folder / ".recipe").write_text(hashlib.sha256(expected.encode()).hexdigest(), encoding="utf-8")
+    if not different:
+        return
+    message = (
+        f"{len(set(different))} of the sample files made here differ from the published ones, first {different[0]}. "
+        "Another processor or another NumPy rounds exp, log and pow differently in the last bit, which can shift a "
+        "simulated pixel; the frames are just as good statistically, but numbers computed from them will differ "
+        "slightly from those in the documentation."
+    )
+    if os.environ.get("WORKBENCH_REQUIRE_REAL"):
+        raise WorkbenchError(message)
+    warnings.warn(message, SampleWarning, stacklevel=3)
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[bool]:
+    """Let one process at a time through, and say whether that worked; the lock of one that was killed is free."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: two processes may both do the work
+        yield False
+        return
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield True
+
+
+def _rounded(value):
+    """Round every float to nine digits, so that the text does not depend on the processor's last bit."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.9g}") if isinstance(value, float) else value
+
+
+def publish() -> None:
+    """Make the committed small set and the published hashes anew: for whoever changes the recipe on purpose."""
+    small = _PROJECT / "data-samples" / "small"
+    shutil.rmtree(small, ignore_errors=True)
+    write_samples(small, SMALL)
+    with tempfile.TemporaryDirectory() as aside:
+        HASHES.write_text(hash_folder(write_samples(aside)), encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    publish()

@@ -1,0 +1,14 @@
+from . import background as background
+from . import find as find
+from . import quality as quality
+from . import search as search
+from . import shapes as shapes
+from .background import block_background as block_background
+from .background import clipped_stats as clipped_stats
+from .background import green_blur as green_blur
+from .background import half_green as half_green
+from .find import find_stars as find_stars
+from .quality import choose_reference as choose_reference
+from .quality import poor_frames as poor_frames
+from .quality import quality_table as quality_table
+from .shapes import FWHM_PER_SIGMA as FWHM_PER_SIGMA
