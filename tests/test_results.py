@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from workbench import open_sensor
-from workbench.core import SCHEMA, is_simulated, sensor_dataset, write_sensor, written
+from workbench.core import SCHEMA, is_simulated, sensor_dataset, value_text, write_sensor
 from workbench.core.errors import WorkbenchError
 
 CHANNELS = ["R", "G1", "G2", "B"]
@@ -256,11 +256,11 @@ def test_names_of_cameras():
     [
         (2.49312, 0.0123, "2.493 ± 0.012"),
         (199.4, 2.61, "199.4 ± 2.6"),
-        (15000.0, 250.0, "15000 ± 250"),
+        (15000.0, 250.0, "15,000 ± 250"),
         (0.33, 0.0998, "0.33 ± 0.10"),
-        (0.5, np.nan, "0.5"),
+        (0.5, np.nan, "0.500"),
         (np.nan, 0.1, "not measured"),
     ],
 )
 def test_written_to_two_figures_of_the_error(value, error, text):
-    assert written(value, error) == text
+    assert value_text(value, error) == text

@@ -12,8 +12,9 @@ import xarray as xr
 from workbench import charts
 from workbench.app.live_charts import moving
 from workbench.charts import theme
-from workbench.charts.words import degrees, quantity
+from workbench.charts.words import degrees
 from workbench.core.errors import WorkbenchError
+from workbench.core.values import value_text
 from workbench.sensor.gain import fit_gain
 
 from .showing import live_text
@@ -83,7 +84,7 @@ def ptc_explorer(ptc: xr.Dataset) -> Any:
         except WorkbenchError:  # the chart says why
             return ""
         return ", ".join(
-            f"**{one['channel'].item()}** {quantity(one['gain'].item(), one['gain_error'].item(), 'e⁻/ADU')}"
+            f"**{one['channel'].item()}** {value_text(one['gain'].item(), one['gain_error'].item(), 'e⁻/ADU')}"
             for one in (gain.sel(channel=name) for name in gain["channel"].values)
         )
 
@@ -206,7 +207,7 @@ def dark_explorer(law: xr.Dataset, read_noise: float = 2.5) -> Any:
     def say(temperature: float, exposure: float) -> str:
         one = {name: float(value) for name, value in predict_dark(law, temperature, exposure, read_noise).items()}
         return (
-            f"Dark signal **{quantity(one['signal'], one['signal_error'], 'e⁻')}** a pixel, shot noise "
+            f"Dark signal **{value_text(one['signal'], one['signal_error'], 'e⁻')}** a pixel, shot noise "
             f"**{one['shot_noise']:.2f} e⁻**, with the read noise **{one['noise']:.2f} e⁻**."
         )
 

@@ -17,10 +17,11 @@ import xarray as xr
 
 from workbench import charts, ingest
 from workbench.charts import theme
-from workbench.charts.words import degrees, quantity
+from workbench.charts.words import degrees
 from workbench.core import mosaic as bayer
 from workbench.core.cube import channels_of
 from workbench.core.noise import variance_terms
+from workbench.core.values import value_text
 from workbench.pixels.demonstrate import dark_noise
 from workbench.sensor.dark import Darks
 from workbench.sensor.law import dark_law
@@ -256,7 +257,7 @@ def bias_average(
     ]
     lowest = 0.8 * (noise / math.sqrt(count) if count > 1 else spread[0])
     ticks = [(n, str(n)) for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= count]
-    title = f"noise {quantity(noise)} ADU, fixed pattern {quantity(pattern)} ADU"
+    title = f"noise {value_text(noise)} ADU, fixed pattern {value_text(pattern)} ADU"
     return theme.layout(
         [
             theme.panel(left, title=f"{channel} at ISO {iso:g}: {_frames(frames)}"),

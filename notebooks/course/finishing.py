@@ -18,8 +18,8 @@ import xarray as xr
 
 from workbench import charts, finish
 from workbench.app.divider import SAMPLE, WIDTH, difference, divider, jpeg, next_key, pixels, screen, shown
-from workbench.charts.words import quantity
 from workbench.core.errors import WorkbenchError
+from workbench.core.values import value_text
 from workbench.ingest.catalogue import open_folder
 from workbench.pipelines.finishing import open_linear
 from workbench.pipelines.stacking import stack_folder
@@ -178,7 +178,7 @@ class Colour:
         """Say what the multipliers are, and what the green removal took."""
         one = self.balances[balance]
         told = ", ".join(
-            f"{name} {quantity(value, error)}"
+            f"{name} {value_text(value, error)}"
             for name, value, error in zip(
                 one["channel"].values.astype(str),
                 one["multiplier"].values,

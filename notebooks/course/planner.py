@@ -12,8 +12,8 @@ import xarray as xr
 
 from workbench import charts
 from workbench.app.live_charts import Moving
-from workbench.charts.words import quantity
 from workbench.core.cube import make_cube
+from workbench.core.values import value_text
 from workbench.plan.conditions import star_shapes, tracking
 from workbench.plan.subs import hours, plan_subs, read_out_noise
 from workbench.simulate.sensor import d7000, expose
@@ -83,8 +83,8 @@ def _in_words(
     time = hours(snr, signal, rate, read_out_noise(sensor, iso, worst), length)
     kept = "" if plan.attrs["met"] else " The mount's limit is shorter than the noise asks for."
     return (
-        f"**ISO {iso:g}, subs of {quantity(length, plan.attrs['best_length_error'], 's')}**; "
-        f"**{quantity(time.value, time.error, 'hours')}** for a ratio of {snr:g} in {worst}.{kept}"
+        f"**ISO {iso:g}, subs of {value_text(length, plan.attrs['best_length_error'], 's')}**; "
+        f"**{value_text(time.value, time.error, 'hours')}** for a ratio of {snr:g} in {worst}.{kept}"
     )
 
 

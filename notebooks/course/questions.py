@@ -18,8 +18,8 @@ import panel as pn
 import param
 
 from workbench.charts import theme
-from workbench.charts.words import quantity
 from workbench.core.errors import WorkbenchError
+from workbench.core.values import value_text
 
 from .showing import WIDTH, live_text
 
@@ -105,7 +105,9 @@ class Prediction(pn.viewable.Viewer):
             return "These frames do not give the measurement; the warnings say what to shoot."
         if self.options is not None:
             return self._chosen(measured, error)
-        told = f"You predicted **{self.value:,g} {self.unit}**. Measured: **{quantity(measured, error, self.unit)}**. "
+        told = (
+            f"You predicted **{self.value:,g} {self.unit}**. Measured: **{value_text(measured, error, self.unit)}**. "
+        )
         if (error > 0 and abs(self.value - measured) <= error) or math.isclose(self.value, measured, rel_tol=0.03):
             return told + "That is right."
         share = self.value / measured if measured else math.inf
@@ -120,7 +122,7 @@ class Prediction(pn.viewable.Viewer):
         names = {value: name for name, value in self.options.items()}
         # the nearest option by ratio, as all options are positive factors
         nearest = min(names, key=lambda value: abs(math.log(value / measured)) if measured > 0 else value)
-        told = f"You predicted **{names[self.value]}**. Measured: **{quantity(measured, error, self.unit)}**. "
+        told = f"You predicted **{names[self.value]}**. Measured: **{value_text(measured, error, self.unit)}**. "
         if nearest == self.value:
             return told + "That is right."
         return told + f"So the answer is **{names[nearest]}**."

@@ -12,7 +12,7 @@ import panel as pn
 from workbench.app.live_charts import Moving
 from workbench.charts import theme
 from workbench.charts.registry import REGISTRY
-from workbench.core.words import is_simulated
+from workbench.core.values import is_simulated
 from workbench.pipelines.characterization import Characterization
 
 WIDTH = 820

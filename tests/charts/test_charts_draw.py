@@ -66,9 +66,9 @@ def test_captions_say_whose_data_it_is(result, name):
 
 def test_captions_give_the_fit_results(result):
     law = result.dark_law
-    doubling = words.quantity(float(law.doubling_temperature), float(law.doubling_temperature_error), "K")
+    doubling = words.value_text(float(law.doubling_temperature), float(law.doubling_temperature_error), "K")
     assert doubling in words.dark_current_vs_temperature(result).caption
-    unity = words.quantity(float(result.unity.unity_gain_iso), float(result.unity.unity_gain_iso_error))
+    unity = words.value_text(float(result.unity.unity_gain_iso), float(result.unity.unity_gain_iso_error))
     assert f"ISO {unity}" in words.iso_to_gain(result).caption
     assert (
         f"KS distance {result.dark_noise.attrs['ks_distance']:.4f}" in words.dark_shot_noise_histogram(result).caption
@@ -243,4 +243,4 @@ def test_select_refuses_a_name_it_does_not_know():
     ],
 )
 def test_numbers_are_written_to_two_figures_of_their_error(value, error, written):
-    assert words.quantity(value, error) == written
+    assert words.value_text(value, error) == written

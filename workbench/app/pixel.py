@@ -10,10 +10,10 @@ import pandas as pd
 import param
 import xarray as xr
 
-from ..charts.words import quantity
 from ..core.cube import channels_of
 from ..core.errors import WorkbenchError
 from ..core.noise import variance_terms
+from ..core.values import value_text
 
 
 class Spot(param.Parameterized):
@@ -142,6 +142,6 @@ def pixel_table(mosaic: np.ndarray, row: Any, y: int, x: int, sensor: xr.Dataset
         )
     if known and math.isfinite(black):
         parts = noise_budget(number, **(known | {"black": black}))
-        lines["electrons"] = quantity(parts.pop("electrons"), parts["all together"], "e⁻")
+        lines["electrons"] = value_text(parts.pop("electrons"), parts["all together"], "e⁻")
         lines |= {f"noise: {name}": f"{value:.2f} e⁻" for name, value in parts.items()}
     return pd.DataFrame({"value": lines})

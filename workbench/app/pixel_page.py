@@ -9,8 +9,8 @@ import pandas as pd
 import panel as pn
 import xarray as xr
 
-from ..charts.words import quantity
 from ..core.errors import WorkbenchError
+from ..core.values import value_text
 from ..ingest.reader import read_frame
 from ..stack.fits_out import open_stack
 from ..stack.pixel import explain, inspect_pixel
@@ -174,5 +174,5 @@ def _samples(found: xr.Dataset) -> pd.DataFrame:
     """Tabulate the samples of a pixel, what each method decides about them, and below, what then is left."""
     told = explain(found).set_index("frame").rename_axis(None)
     results = zip(found["rejection"].values, found["result"].values, found["result_error"].values, strict=True)
-    left = {str(method): quantity(float(value), float(error), "e⁻") for method, value, error in results}
+    left = {str(method): value_text(float(value), float(error), "e⁻") for method, value, error in results}
     return pd.concat([told.astype(object), pd.DataFrame(left, index=["what is left"])]).fillna("")

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..charts.words import degrees, quantity
+from ..charts.words import degrees
 from ..core.errors import WorkbenchError
+from ..core.values import value_text
 from ..ingest.catalogue import Folder
 from ..sensor.dark import Darks
 
@@ -116,7 +117,7 @@ def beside_truth(
         measured, error = measured.expand_dims(channel=[title]), error.expand_dims(channel=[title])
     values, errors = (part.transpose(dim, "channel").values for part in (measured, error))
     table = {
-        str(name): [quantity(value, spread) for value, spread in zip(values[:, i], errors[:, i], strict=True)]
+        str(name): [value_text(value, spread) for value, spread in zip(values[:, i], errors[:, i], strict=True)]
         for i, name in enumerate(measured["channel"].values)
     }
     left_out = np.zeros(rows.size, int) if saturated is None else saturated.values.astype(int)
@@ -154,7 +155,7 @@ def single(*rows: tuple[str, Any, Any, Any]) -> pd.DataFrame:
         values = np.ravel(np.asarray(value, float))
         if error is None:
             error = values.std(ddof=1) / math.sqrt(values.size) if values.size > 1 else math.nan
-        table[label] = {"measured": quantity(values.mean(), float(error))}
+        table[label] = {"measured": value_text(values.mean(), float(error))}
         if true is not None:
             table[label]["truth"] = f"{float(true):,.5g}"
     return pd.DataFrame.from_dict(table, orient="index").fillna("")
@@ -180,8 +181,8 @@ def two_darks(darks: Darks) -> pd.DataFrame:
         rows.append(
             {
                 "": f"{degrees(float(one['temperature']))}, {seconds:g} s, ISO {best:g}",
-                "dark signal [e⁻]": quantity(value, error),
-                "divided by time [e⁻/s]": quantity(value / seconds, error / seconds),
+                "dark signal [e⁻]": value_text(value, error),
+                "divided by time [e⁻/s]": value_text(value / seconds, error / seconds),
             }
         )
     signals, times = group["dark_signal"].values, group["exposure"].values

@@ -9,6 +9,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.values import value_text
 from .theme import (
     CHANNEL_COLOUR,
     INK,
@@ -23,7 +24,7 @@ from .theme import (
     picture,
     points,
 )
-from .words import Words, quantity, source
+from .words import Words, source
 
 COLUMN, ROW = dimension("column", "px"), dimension("row", "px")
 COUNT = dimension("frames in the master")
@@ -249,7 +250,7 @@ def flat_correction_words(result: Any) -> Words:
         weight = 1 / error[good] ** 2
         mean, spread = float((weight * k[good]).sum() / weight.sum()), float(weight.sum() ** -0.5)
         told = (
-            f"From the pixels' own response {quantity(mean, spread)} of the flat is left (0 is right, 1 none applied, "
+            f"The pixels' own response shows {value_text(mean, spread)} of the flat left (0 is right, 1 none applied, "
         )
         told += "−1 applied twice). "
     findings = "; ".join(audit.attrs["findings"])

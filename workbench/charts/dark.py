@@ -8,8 +8,9 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.values import value_text
 from .theme import KIND_COLOUR, band, dimension, layout, line, note, panel, points, ramp, steps
-from .words import degrees, electrons, quantity
+from .words import degrees, electrons
 
 DIFFERENCE = dimension("pair difference / √2", "e⁻")
 DENSITY = dimension("share of pixels", "per e⁻")
@@ -157,7 +158,9 @@ def dark_current_vs_temperature(dark_current: xr.Dataset, dark_law: xr.Dataset |
         margin = max(2.0, 0.08 * (high - low))
         along = np.linspace(low - margin, high + margin, 80)
         curve, spread = _law(dark_law, along)
-        doubling = quantity(float(dark_law["doubling_temperature"]), float(dark_law["doubling_temperature_error"]), "K")
+        doubling = value_text(
+            float(dark_law["doubling_temperature"]), float(dark_law["doubling_temperature_error"]), "K"
+        )
         style = {"label": "68 % band of the law", "colour": KIND_COLOUR["dark"]}
         left.append(line(along, curve, dims=dims, label=f"doubles every {doubling}", dash="dashed"))
         right.append(band(along, -100 * spread, 100 * spread, dims=off, **style))
@@ -214,7 +217,7 @@ def dcnu_histogram(dcnu: xr.Dataset) -> hv.Layout:
     ]
     for name, dash in (("mean", "solid"), ("median", "dotted")):
         x = float(dcnu.attrs[name])
-        elements.append(line([x, x], [_BASE, 2 * top], dims=dims, label=f"{name} {quantity(x)} {unit}", dash=dash))
+        elements.append(line([x, x], [_BASE, 2 * top], dims=dims, label=f"{name} {value_text(x)} {unit}", dash=dash))
     title = "Every pixel has its own dark current"
     return layout([panel(elements, title=title, log="y", ylim=(_BASE, top * 4), legend="top_right")])
 

@@ -9,6 +9,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.values import value_text
 from .theme import (
     CHANNEL_COLOUR,
     INK,
@@ -25,7 +26,7 @@ from .theme import (
     points,
     steps,
 )
-from .words import Words, quantity, source
+from .words import Words, source
 
 CODE = dimension("number, from the first shown", "ADU")
 OCCURS = dimension("how often it occurs")
@@ -216,7 +217,7 @@ def noise_spectrum_words(result: Any) -> Words:
     """Describe the texture of the noise of a characterization."""
     one = result.fidelity.texture.isel(iso=0)
     row, column = (
-        quantity(
+        value_text(
             100 * float(one["band_noise"].sel(axis=axis)), 100 * float(one["band_noise_error"].sel(axis=axis)), "%"
         )
         for axis in ("row", "column")

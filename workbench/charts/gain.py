@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 
 from ..core.errors import WorkbenchError
+from ..core.values import value_text
 from .theme import CHANNEL_COLOUR, INK, MUTED, REFERENCE, UNUSED, dimension, layout, line, note, panel, points, ramp
-from .words import quantity
 
 _MOST_CURVES = 8  # ISOs in one photon transfer chart, so that they can be told apart
 # The blog's own chart of a Nikon D7000, read off its points (centroids, ± 0.05), in ADU per electron.
@@ -155,7 +155,7 @@ def _unity(unity: xr.Dataset, edges: np.ndarray, dims, invert: bool) -> list[Any
     if edges[0] < iso < edges[1]:
         elements.append(line([edges[0], iso], [1.0, 1.0], dims=dims, colour=MUTED, dash="dotted", width=1.2))
         elements.append(line([iso, iso], [law.min(), 1.0], dims=dims, colour=MUTED, dash="dotted", width=1.2))
-        label = f"unity gain: ISO {quantity(iso, error)}"
+        label = f"unity gain: ISO {value_text(iso, error)}"
         elements.append(points([iso], [1.0], dims=dims, label=label, colour=INK, marker="star", size=15))
     return elements
 

@@ -8,9 +8,10 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.values import value_text
 from .gain import ISO, READ_ELECTRONS, _channels, _iso_limits, _iso_ticks, _series, _with_iso
 from .theme import CHANNEL_COLOUR, INK, MUTED, REFERENCE, dimension, layout, line, panel, points, steps
-from .words import Words, listing, quantity, source
+from .words import Words, listing, source
 
 STOPS = dimension("dynamic range", "stops")
 FULL_WELL = dimension("full well", "e⁻")
@@ -79,7 +80,7 @@ def _limit(split: xr.Dataset, isos: np.ndarray) -> list[Any]:
     iso, error = float(split["invariance_iso"]), float(split["invariance_iso_error"])
     if not ends[0] < iso < ends[1]:
         return [level]
-    label = f"ISO {quantity(iso, error)}"
+    label = f"ISO {value_text(iso, error)}"
     return [level, points([iso], [within], dims=(ISO, EXCESS), label=label, colour=INK, marker="star", size=15)]
 
 
@@ -87,7 +88,7 @@ def read_noise_split_words(result: Any) -> Words:
     """Describe the chart of the read noise's two parts."""
     split = result.transfer.split
     before, after, iso = (
-        quantity(float(split[name]), float(split[f"{name}_error"]), unit)
+        value_text(float(split[name]), float(split[f"{name}_error"]), unit)
         for name, unit in (("before_gain", "e⁻"), ("after_gain", "ADU"), ("invariance_iso", ""))
     )
     within = f"{100 * split.attrs['within']:.0f} %"
@@ -200,7 +201,7 @@ def pixel_noise(distribution: xr.Dataset) -> hv.Layout:
 def pixel_noise_words(result: Any) -> Words:
     """Describe the chart of the pixels' read noise."""
     found = result.pixel_noise
-    share = quantity(
+    share = value_text(
         100 * float(found["tail_share"].mean()),
         100 * float(np.sqrt((found["tail_share_error"] ** 2).sum())) / found.sizes["channel"],
         "%",

@@ -8,8 +8,9 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.values import value_text
 from .theme import KIND_COLOUR, PAPER, dimension, layout, line, note, panel, picture, steps
-from .words import Words, electrons, quantity, source
+from .words import Words, electrons, source
 
 COLUMN, ROW = dimension("gallery column", "px"), dimension("gallery row", "px")
 PIXELS = dimension("pixels of an event")
@@ -64,7 +65,7 @@ def cosmic_rays_words(result: Any) -> Words:
     """Describe the cosmic rays found in a series of darks."""
     found = result.cosmic_rays
     tracks, expected = int(found["tracks"]), float(found["expected"])
-    flux = quantity(float(found["flux"]), float(found["flux_error"]), "a cm² and minute")
+    flux = value_text(float(found["flux"]), float(found["flux_error"]), "a cm² and minute")
     compared = (
         f"; {expected:.0f} muons were to be expected (one a cm² and minute at sea level). Measured: {flux}"
         if np.isfinite(expected)

@@ -9,6 +9,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.values import value_text
 from .pictures import COLUMN, ROW, _frame, _shown
 from .theme import (
     CHANNEL_COLOUR,
@@ -26,7 +27,7 @@ from .theme import (
     points,
     ramp,
 )
-from .words import Words, degrees, listing, quantity, source
+from .words import Words, degrees, listing, source
 
 FREQUENCY = dimension("spatial frequency", "cycles/px")
 INVERSE = dimension("1/kT", "1/eV")
@@ -216,8 +217,8 @@ def dark_law(dark_current: xr.Dataset, law: xr.Dataset) -> hv.Layout:
         ),
     }
     dims, off = (INVERSE, DARK_CURRENT), (dimension("sensor temperature", "°C"), OFF)
-    energy = quantity(float(law["activation_energy"]), float(law["activation_energy_error"]), "eV")
-    doubling = quantity(float(law["doubling_temperature"]), float(law["doubling_temperature_error"]), "K")
+    energy = value_text(float(law["activation_energy"]), float(law["activation_energy_error"]), "eV")
+    doubling = value_text(float(law["doubling_temperature"]), float(law["doubling_temperature_error"]), "K")
     labels = {"doubling": f"doubles every {doubling}", "arrhenius": f"ΔE = {energy}"}
     left: list[Any] = []
     right: list[Any] = []
@@ -344,7 +345,7 @@ def uniformity_parts_words(result: Any) -> Words:
 
 def _mean_of(one: xr.Dataset, name: str, unit: str) -> str:
     errors = one[f"{name}_error"].values
-    return quantity(float(one[name].mean()), float(np.sqrt((errors**2).sum()) / errors.size), unit)
+    return value_text(float(one[name].mean()), float(np.sqrt((errors**2).sum()) / errors.size), unit)
 
 
 def defects_words(result: Any) -> Words:
@@ -377,8 +378,8 @@ def defects_words(result: Any) -> Words:
 def dark_law_words(result: Any) -> Words:
     """Describe the two laws of the dark current of a characterization."""
     law = result.dark_law
-    energy = quantity(float(law["activation_energy"]), float(law["activation_energy_error"]), "eV")
-    doubling = quantity(float(law["doubling_temperature"]), float(law["doubling_temperature_error"]), "K")
+    energy = value_text(float(law["activation_energy"]), float(law["activation_energy_error"]), "eV")
+    doubling = value_text(float(law["doubling_temperature"]), float(law["doubling_temperature_error"]), "K")
     better = {
         "doubling": "The doubling law fits these darks better. ",
         "arrhenius": "Arrhenius' law fits these darks better. ",

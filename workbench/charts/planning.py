@@ -8,8 +8,9 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.values import value_text
 from .theme import INK, KIND_COLOUR, MUTED, band, dimension, layout, line, note, panel, points, ramp
-from .words import Words, quantity, source
+from .words import Words, source
 
 LENGTH = dimension("length of a sub", "s")
 ADDED = dimension("noise added by reading out", "%")
@@ -115,7 +116,7 @@ def star_elongation(shapes: xr.Dataset, track: xr.Dataset) -> hv.Layout:
             along, law(max(drift - uncertain, 0)), law(drift + uncertain), dims=dims, label="68 % band",
             colour=KIND_COLOUR["light"],
         ),
-        line(along, law(drift), dims=dims, label=f"drift of {quantity(drift, uncertain)} px/s", dash="dashed"),
+        line(along, law(drift), dims=dims, label=f"drift of {value_text(drift, uncertain)} px/s", dash="dashed"),
         line([0, end], [wanted, wanted], dims=dims, label="still good enough", colour=MUTED, dash="dotted"),
         points(time[good], stretch[good], error[good], dims=dims, label="lights", colour=KIND_COLOUR["light"], size=8),
     ]  # fmt: skip
@@ -126,10 +127,10 @@ def star_elongation(shapes: xr.Dataset, track: xr.Dataset) -> hv.Layout:
 def sub_length_words(result: Any) -> Words:
     """Describe the plan of subs."""
     subs, back = result.subs, result.background
-    best = quantity(subs.attrs["best_length"], subs.attrs["best_length_error"], "s")
+    best = value_text(subs.attrs["best_length"], subs.attrs["best_length_error"], "s")
     asked = 100 * subs.attrs["asked"]
     rates = ", ".join(
-        f"{name} {quantity(float(back['rate'].sel(channel=name)), float(back['rate_error'].sel(channel=name)))}"
+        f"{name} {value_text(float(back['rate'].sel(channel=name)), float(back['rate_error'].sel(channel=name)))}"
         for name in back["channel"].values
     )
     limit = f"The lights allow subs of up to {subs.attrs['longest']:.0f} s. " if subs.attrs["longest_known"] else ""
@@ -150,11 +151,11 @@ def star_elongation_words(result: Any) -> Words:
     longest = (
         f"at least {float(track['longest']):.0f} s"
         if track.attrs["limit"] or not track.attrs["several_exposures"]
-        else quantity(float(track["longest"]), float(track["longest_error"]), "s")
+        else value_text(float(track["longest"]), float(track["longest_error"]), "s")
     )
     text = (
         f"Stars keep an elongation below {track.attrs['elongation']:g} for {longest}; the mount drifts by "
-        f"{quantity(float(track['drift']), float(track['drift_error']))} pixels a second."
+        f"{value_text(float(track['drift']), float(track['drift_error']))} pixels a second."
     )
     one = (
         "" if track.attrs["several_exposures"] else " All lights are of one exposure, so their whole elongation counts."

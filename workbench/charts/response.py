@@ -8,9 +8,10 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.values import value_text
 from .gain import SIGNAL_ADU, _channels, _named
 from .theme import CHANNEL_COLOUR, INK, MUTED, REFERENCE, band, dimension, layout, line, note, panel, points
-from .words import Words, listing, quantity, source
+from .words import Words, listing, source
 
 SHOT_VARIANCE = dimension("variance above read noise", "ADU²")
 DARK_SIGNAL = dimension("dark signal", "ADU")
@@ -75,7 +76,7 @@ def dark_gain_words(result: Any) -> Words:
         known = np.flatnonzero(np.isfinite(darks["gain"].values[row]))
         if known.size:
             one = darks.isel(iso=row, channel=known[min(1, known.size - 1)])
-            told.append(f"{quantity(float(one['gain']), float(one['gain_error']), 'e⁻/ADU')} at {_named(float(iso))}")
+            told.append(f"{value_text(float(one['gain']), float(one['gain_error']), 'e⁻/ADU')} at {_named(float(iso))}")
     agree = ""
     if "agrees" in darks:
         ratio = float(np.nanmean(darks["ratio"].values))

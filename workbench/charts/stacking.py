@@ -8,6 +8,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.values import value_text
 from .theme import (
     CHANNEL_COLOUR,
     INK,
@@ -23,7 +24,7 @@ from .theme import (
     ramp,
     segments,
 )
-from .words import Words, listing, quantity, source
+from .words import Words, listing, source
 
 COLUMN, ROW = dimension("column", "px"), dimension("row", "px")
 ACROSS, DOWN = dimension("residual along rows", "px"), dimension("residual along columns", "px")
@@ -185,7 +186,7 @@ def alignment_residuals_words(result: Any) -> Words:
     frames = np.unique(used["frame"].values).size
     return Words(
         f"How far {count} matched stars of {frames} lights lie from where the fitted transforms ({kinds}) put them: "
-        f"{quantity(rms, rms / np.sqrt(4 * max(count, 1)), 'px')} rms per axis. It is the noise of single positions: "
+        f"{value_text(rms, rms / np.sqrt(4 * max(count, 1)), 'px')} rms per axis. It is the noise of single positions: "
         "the strokes of one star point alike, because the reference's own error is in all of them, but those of "
         f"neighbouring stars do not. The transform, fitted to all, is far better. {source(result)}",
         f"Left: short strokes at the stars, in no common direction. Right: a round cloud of {count} points about zero.",
@@ -198,7 +199,7 @@ def snr_vs_frames_words(result: Any) -> Words:
     last = growth.isel(count=-1)
     count = int(last["count"])
     told = listing(
-        f"{name} {quantity(float(one['noise']), float(one['noise_error']))}"
+        f"{name} {value_text(float(one['noise']), float(one['noise_error']))}"
         for name, one in ((str(name), last.sel(channel=name)) for name in growth["channel"].values)
     )
     first = growth.isel(count=0)

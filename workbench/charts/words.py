@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from ..core.values import value_text
+
 _PLURAL = {"bias": "bias frames", "dark": "darks", "flat": "flats", "darkflat": "dark flats", "light": "lights"}
 
 
@@ -16,26 +18,6 @@ class Words(NamedTuple):
 
     caption: str
     alt: str
-
-
-def quantity(value: float, error: float | None = None, unit: str = "") -> str:
-    """Write a value with its standard error to two figures of the error.
-
-    Examples
-    --------
-    >>> quantity(2.49312, 0.0123, "e⁻/ADU"), quantity(199.4, 2.61), quantity(0.1234), quantity(31234.0, 250.0, "e⁻")
-    ('2.493 ± 0.012 e⁻/ADU', '199.4 ± 2.6', '0.123', '31,230 ± 250 e⁻')
-    """
-    tail = f" {unit}" if unit else ""
-    if not math.isfinite(value):
-        return "not measured"
-    if error is None or not math.isfinite(error) or error <= 0:
-        digits = 0 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
-        return f"{round(value, digits):,.{digits}f}{tail}"
-    rounded = float(f"{error:.1e}")  # 0.0998 is written 0.10
-    digits = 1 - math.floor(math.log10(rounded))
-    shown = max(digits, 0)
-    return f"{round(value, digits):,.{shown}f} ± {rounded:,.{shown}f}{tail}"
 
 
 def source(result: Any) -> str:
@@ -82,7 +64,7 @@ def _first_gains(result: Any) -> str:
     for index in range(result.gain.sizes["iso"]):
         one = result.gain.isel(iso=index)
         known = [
-            f"{name} {quantity(float(value), float(error))}"
+            f"{name} {value_text(float(value), float(error))}"
             for name, value, error in zip(
                 one["channel"].values, one["gain"].values, one["gain_error"].values, strict=True
             )
@@ -101,7 +83,7 @@ def iso_to_gain(result: Any) -> Words:
     """Describe the ISO-to-gain chart of a characterization."""
     unity = ""
     if result.unity is not None and math.isfinite(float(result.unity["unity_gain_iso"])):
-        iso = quantity(float(result.unity["unity_gain_iso"]), float(result.unity["unity_gain_iso_error"]))
+        iso = value_text(float(result.unity["unity_gain_iso"]), float(result.unity["unity_gain_iso_error"]))
         unity = f"Unity gain, one electron an ADU, lies at ISO {iso}. "
     reference = "Gold diamonds: the blog's own chart of another D7000 body. " if is_d7000(result.camera) else ""
     return Words(
@@ -133,13 +115,15 @@ def read_noise_vs_iso(result: Any) -> Words:
     text = ""
     if noise.sizes["iso"]:
         ends = dict.fromkeys((0, noise.sizes["iso"] - 1))
-        text = listing(f"{quantity(float(noise[i]))} ADU {_at(float(noise.iso[i]))}" for i in ends) + ". "
+        text = listing(f"{value_text(float(noise[i]))} ADU {_at(float(noise.iso[i]))}" for i in ends) + ". "
     if result.gain is not None:
         both = (result.read_noise["read_noise_adu"] * result.gain["gain"]).mean("channel").dropna("iso")
         if both.sizes["iso"]:
             ends = dict.fromkeys((0, both.sizes["iso"] - 1))
             text += (
-                "In electrons: " + listing(f"{quantity(float(both[i]))} {_at(float(both.iso[i]))}" for i in ends) + ". "
+                "In electrons: "
+                + listing(f"{value_text(float(both[i]))} {_at(float(both.iso[i]))}" for i in ends)
+                + ". "
             )
     reference = (
         "Gold diamonds: Bill Claff's published D7000, up to ISO 1007, where its analogue gain ends. "
@@ -200,7 +184,7 @@ def dark_current_vs_time(result: Any) -> Words:
     rates = ""
     if result.dark_current is not None:
         found = [
-            f"{quantity(float(one['dark_current']), float(one['dark_current_error']))} at {degrees(one['temperature'])}"
+            f"{value_text(one['dark_current'].item(), one['dark_current_error'].item())} at {degrees(one['temperature'])}"
             for one in map(result.dark_current.isel, _by_temperature(result.dark_current))
             if math.isfinite(float(one["dark_current"]))
         ]
@@ -215,8 +199,8 @@ def dark_current_vs_time(result: Any) -> Words:
 def dark_current_vs_temperature(result: Any) -> Words:
     """Describe the temperature law of a characterization."""
     law = result.dark_law
-    doubling = quantity(float(law["doubling_temperature"]), float(law["doubling_temperature_error"]), "K")
-    reference = quantity(float(law["dark_current_reference"]), float(law["dark_current_reference_error"]))
+    doubling = value_text(float(law["doubling_temperature"]), float(law["doubling_temperature_error"]), "K")
+    reference = value_text(float(law["dark_current_reference"]), float(law["dark_current_reference_error"]))
     temperatures = np.unique(result.dark_current["temperature"].values)
     return Words(
         f"Mean dark current against sensor temperature, {temperatures[np.isfinite(temperatures)].size} temperatures; "
@@ -282,13 +266,13 @@ def dcnu_histogram(result: Any) -> Words:
             if float(one["iso"]) == attrs.get("iso") and float(one["temperature"]) == attrs.get("temperature")
         ]
         if same and math.isfinite(float(same[0]["dcnu"])):
-            dcnu = quantity(float(same[0]["dcnu"]), float(same[0]["dcnu_error"]), "e⁻/s")
+            dcnu = value_text(float(same[0]["dcnu"]), float(same[0]["dcnu_error"]), "e⁻/s")
             spread = f"The non-uniformity (DCNU), their standard deviation without temporal noise, is {dcnu}. "
     beyond = f"{attrs['beyond']:,} hotter pixels lie beyond the right edge. " if attrs.get("beyond") else ""
     return Words(
         f"How many of {attrs['n_pixels']:,} pixels have which dark current, {_of(result.dcnu)}. Most lie about the "
-        f"median of {quantity(attrs['median'])} {unit}; the tail on the right are the hot pixels, which lift the mean "
-        f"to {quantity(attrs['mean'])} {unit}. {spread}{beyond}{source(result)}",
+        f"median of {value_text(attrs['median'])} {unit}; the tail on the right are hot pixels, which lift the mean "
+        f"to {value_text(attrs['mean'])} {unit}. {spread}{beyond}{source(result)}",
         "A histogram with a logarithmic count axis: a narrow peak and a long thin tail towards high dark currents.",
     )
 
@@ -304,7 +288,7 @@ def hot_pixels(result: Any) -> Words:
     saturated = f"{lost} of them, gold, saturate. " if lost else ""
     return Words(
         f"How many in a million pixels exceed a dark current, {_of(hot)}; {above:,.0f} of {total:,} pixels lie above "
-        f"{quantity(5 * typical)} {unit}, five times the lowest shown. The dots are the {hot.sizes['point']} "
+        f"{value_text(5 * typical)} {unit}, five times the lowest shown. The dots are the {hot.sizes['point']} "
         f"hottest. {saturated}{source(result)}",
         "Left, a curve on logarithmic axes that falls steeply and then runs out slowly: few pixels are very hot. "
         "Right, the hottest pixels as dots scattered at random over the frame.",
@@ -342,9 +326,9 @@ def dark_subtraction(result: Any) -> Words:
     else:
         kept = "A dark that is not in the master"
         rest = (
-            f"the standard deviation of the frame falls from {quantity(attrs['std_before'])} to "
-            f"{quantity(attrs['std_after'])} {unit}, where temporal noise alone leaves "
-            f"{quantity(attrs['expected_std'])}"
+            f"the standard deviation of the frame falls from {value_text(attrs['std_before'])} to "
+            f"{value_text(attrs['std_after'])} {unit}, where temporal noise alone leaves "
+            f"{value_text(attrs['expected_std'])}"
         )
     return Words(
         f"{kept} ({attrs['filename']}; {attrs['exposure']:g} s, ISO {attrs['iso']:g}, "

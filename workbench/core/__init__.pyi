@@ -8,15 +8,16 @@ from . import errors as errors
 from . import files as files
 from . import mosaic as mosaic
 from . import noise as noise
+from . import pairs as pairs
 from . import parallel as parallel
 from . import quantities as quantities
 from . import results as results
 from . import selection as selection
 from . import sensor_file as sensor_file
 from . import statistics as statistics
+from . import values as values
 from . import vignetting as vignetting
 from . import vocabulary as vocabulary
-from . import words as words
 from .cube import check_cube as check_cube
 from .cube import make_cube as make_cube
 from .errors import FrameReadError as FrameReadError
@@ -33,6 +34,6 @@ from .sensor_file import SCHEMA_VERSION as SCHEMA_VERSION
 from .sensor_file import open_sensor as open_sensor
 from .sensor_file import sensor_text as sensor_text
 from .sensor_file import write_sensor as write_sensor
+from .values import is_simulated as is_simulated
+from .values import value_text as value_text
 from .vocabulary import BLOCKS as BLOCKS
-from .words import is_simulated as is_simulated
-from .words import written as written

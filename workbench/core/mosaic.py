@@ -5,6 +5,8 @@ G1 is the green that shares its rows with red, G2 the one that shares its rows w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import xarray as xr
 
@@ -91,6 +93,30 @@ def channel_index(cfa_pattern: str) -> np.ndarray:
     for number, place in enumerate(offsets(cfa_pattern).values()):
         index[place] = number
     return index
+
+
+def planes(frame: np.ndarray, cfa_pattern: str | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the number of each channel (in `channels_of` order) and the plane of its pixels: views, no copies.
+
+    An odd last row or column has no whole cell; what it holds belongs to the planes that begin there.
+
+    Parameters
+    ----------
+    frame
+        Mosaiced pixels (..., y, x).
+    cfa_pattern
+        The pattern, or its `channel_index`.
+
+    Examples
+    --------
+    >>> [(channel, plane.tolist()) for channel, plane in planes(np.arange(4).reshape(2, 2), "GRBG")]
+    [(0, [[1]]), (1, [[0]]), (2, [[3]]), (3, [[2]])]
+    """
+    cell = channel_index(cfa_pattern) if isinstance(cfa_pattern, str) else cfa_pattern
+    rows, columns = cell.shape
+    for channel in range(cell.size):
+        ((row, column),) = np.argwhere(cell == channel)
+        yield channel, frame[..., row::rows, column::columns]
 
 
 def split(mosaic: xr.DataArray) -> xr.DataArray:

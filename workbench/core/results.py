@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .values import is_simulated
 from .vocabulary import COUNTS, DETAILS, LAW, METHODS, NUMBERS, SETTINGS, SPLIT, TITLES
-from .words import is_simulated
 
 
 def sensor_dataset(

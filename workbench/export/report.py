@@ -24,7 +24,7 @@ from ..core.errors import WorkbenchError
 from ..core.files import whole_file
 from ..core.quantities import at_lowest_iso, place_of
 from ..core.sensor_file import sensor_text
-from ..core.words import written
+from ..core.values import value_text
 from ..fidelity.card import TESTS
 from ..pipelines.characterization import Characterization
 from .numbers import tables
@@ -139,14 +139,14 @@ def _cards(sensor: xr.Dataset) -> Iterator[tuple[str, str, str]]:
     yield from _scalar(sensor, "invariance_iso", "nothing gained above", "read noise within 5 % of its least", "ISO ")
     well = at_lowest_iso(sensor, "full_well") if "full_well" in sensor else None
     if well:
-        yield "full well", written(well["value"], well["error"], "e⁻"), place_of(well, why=True)
+        yield "full well", value_text(well["value"], well["error"], "e⁻"), place_of(well, why=True)
     if "dynamic_range" in sensor and np.isfinite(sensor["dynamic_range"].values).any():
         values = sensor["dynamic_range"].mean("channel")
         place = int(np.nanargmax(values.values))
         error = float(sensor["dynamic_range_error"].isel(iso=place).mean("channel"))
         yield (
             "dynamic range",
-            written(float(values[place]), error, "stops"),
+            value_text(float(values[place]), error, "stops"),
             f"at ISO {float(sensor['iso'][place]):g}, mean of the channels",
         )
     reference = float(sensor["reference_temperature"])
@@ -157,7 +157,7 @@ def _cards(sensor: xr.Dataset) -> Iterator[tuple[str, str, str]]:
     for name, title in (("prnu", "PRNU"), ("dsnu", "DSNU")):
         block = _blocks(sensor).get(name)
         if block and block.get("value") is not None:
-            yield title, written(block["value"], block["error"], electrons(block["unit"])), _place(block)
+            yield title, value_text(block["value"], block["error"], electrons(block["unit"])), _place(block)
     fidelity = _blocks(sensor).get("fidelity")
     if fidelity:
         yield "the raw file is", str(fidelity["verdict"]), _multipliers(fidelity)
@@ -167,7 +167,7 @@ def _scalar(
     sensor: xr.Dataset, name: str, title: str, where: str, before: str = "", unit: str = ""
 ) -> Iterator[tuple[str, str, str]]:
     if name in sensor and math.isfinite(float(sensor[name])):
-        yield title, before + written(float(sensor[name]), float(sensor[f"{name}_error"]), unit), where
+        yield title, before + value_text(float(sensor[name]), float(sensor[f"{name}_error"]), unit), where
 
 
 def _best_read_noise(sensor: xr.Dataset) -> tuple[str, str, str] | None:
@@ -178,7 +178,7 @@ def _best_read_noise(sensor: xr.Dataset) -> tuple[str, str, str] | None:
     errors = sensor["read_noise_error"].values[place]
     error = math.sqrt(float(np.nansum(errors**2))) / max(int(np.isfinite(errors).sum()), 1)
     where = f"at ISO {float(sensor['iso'][place]):g}, mean of the channels"
-    return "least read noise", written(float(values[place]), error, "e⁻ rms"), where
+    return "least read noise", value_text(float(values[place]), error, "e⁻ rms"), where
 
 
 def _settings(sensor: xr.Dataset) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def _settings(sensor: xr.Dataset) -> dict[str, Any]:
     for iso in range(sensor.sizes.get("iso", 0)):
         for channel in range(sensor.sizes.get("channel", 0)):
             one = sensor.isel(iso=iso, channel=channel)
-            values = [written(float(one[name]), float(one[f"{name}_error"])) for name in known]
+            values = [value_text(float(one[name]), float(one[f"{name}_error"])) for name in known]
             number = float(one["iso"])
             rows.append(
                 [f"{number:g}" if math.isfinite(number) else "–", str(one["channel"].item())]
@@ -214,8 +214,8 @@ def _darks(sensor: xr.Dataset) -> dict[str, Any]:
             [
                 f"{float(one['setting_iso']):g}" if np.isfinite(one["setting_iso"]) else "–",
                 f"{float(one['setting_temperature']):g}" if np.isfinite(one["setting_temperature"]) else "–",
-                written(float(one["dark_current"]), float(one["dark_current_error"])),
-                written(float(one["dark_current_median"])),
+                value_text(float(one["dark_current"]), float(one["dark_current_error"])),
+                value_text(float(one["dark_current_median"])),
                 f"{int(one['saturated_pixels'])}",
             ]
         )
@@ -230,10 +230,10 @@ def _groups(sensor: xr.Dataset) -> Iterator[dict[str, Any]]:
     for name, title in (("dsnu", "DSNU"), ("prnu", "PRNU"), ("dcnu", "DCNU")):
         for block in _entries(sensor, name):
             parts = [
-                written(block[part]["value"], block[part]["error"]) if block.get(part) else "–"
+                value_text(block[part]["value"], block[part]["error"]) if block.get(part) else "–"
                 for part in ("row", "column", "pixel")
             ]
-            value = written(block["value"], block["error"], electrons(block["unit"]))
+            value = value_text(block["value"], block["error"], electrons(block["unit"]))
             rows.append([title, _place(block), value, *parts, str(block.get("filter", "–"))])
     if rows:
         head = ["", "where", "in all", "rows", "columns", "pixels", "high-pass"]

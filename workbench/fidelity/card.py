@@ -10,8 +10,8 @@ import xarray as xr
 
 from ..core.cube import check_cube
 from ..core.errors import FrameReadError, WorkbenchError
+from ..core.pairs import jackknife_error, leave_one_out, pair_moments
 from ..core.parallel import stream_frames
-from ..core.statistics import jackknife_error, leave_one_out, pair_moments
 from ..sensor.transfer import photon_transfer
 from . import findings as verdicts
 from .codes import count_codes, missing_codes

@@ -18,7 +18,7 @@ from ..core.defects import write_defects
 from ..core.errors import WorkbenchError
 from ..core.files import check_folder
 from ..core.sensor_file import write_sensor
-from ..core.words import written
+from ..core.values import value_text
 from ..fidelity.card import Fidelity
 from ..ingest.catalogue import Folder, open_folder
 from .measurement import MEASURED, Measurement
@@ -99,17 +99,19 @@ class Characterization:
         found = []
         values = self.sensor
         if np.isfinite(values["unity_gain_iso"]):
-            unity = written(values["unity_gain_iso"].item(), values["unity_gain_iso_error"].item())
+            unity = value_text(values["unity_gain_iso"].item(), values["unity_gain_iso_error"].item())
             found.append(f"unity gain: ISO {unity}")
         found += self.transfer.lines()
         for i in range(values.sizes["setting"]):
             one = values.isel(setting=i)
             where = [f"ISO {one.setting_iso.item():g}"] if np.isfinite(one.setting_iso) else []
             where += [f"{one.setting_temperature.item():g} °C"] if np.isfinite(one.setting_temperature) else []
-            amount = written(one.dark_current.item(), one.dark_current_error.item(), "e-/s/pixel")
+            amount = value_text(one.dark_current.item(), one.dark_current_error.item(), "e-/s/pixel")
             found.append(f"dark current at {', '.join(where) or 'settings not stated'}: {amount}")
         if np.isfinite(values["doubling_temperature"]):
-            doubling = written(values["doubling_temperature"].item(), values["doubling_temperature_error"].item(), "K")
+            doubling = value_text(
+                values["doubling_temperature"].item(), values["doubling_temperature_error"].item(), "K"
+            )
             found.append(f"dark current doubles every {doubling}")
         return found
 
@@ -123,9 +125,9 @@ class Characterization:
             {
                 "ISO": f"{row.iso:g}" if np.isfinite(row.iso) else "–",
                 "channel": row.channel,
-                "black level [ADU]": written(row.black_level, row.black_level_error),
-                "gain [e-/ADU]": written(row.gain, row.gain_error),
-                "read noise [e- rms]": written(row.read_noise, row.read_noise_error),
+                "black level [ADU]": value_text(row.black_level, row.black_level_error),
+                "gain [e-/ADU]": value_text(row.gain, row.gain_error),
+                "read noise [e- rms]": value_text(row.read_noise, row.read_noise_error),
             }
             for row in self.table().itertuples()
         ]

@@ -13,7 +13,7 @@ from ..calibrate.store import save_master
 from ..core.dark import open_dark_library, predict_dark, save_dark_library
 from ..core.errors import FrameReadError, WorkbenchError, said_of
 from ..core.files import check_target
-from ..core.words import is_simulated, written
+from ..core.values import is_simulated, value_text
 from ..ingest.catalogue import Folder, open_folder
 from ..sensor.library import fit_dark_library
 
@@ -48,7 +48,7 @@ class DarkLibraryResult:
         ):
             if math.isfinite(attrs[key]):
                 used = " (used)" if attrs["law"] == law else ""
-                found.append(f"{name} {written(attrs[key], attrs[f'{key}_error'], unit)}{used}")
+                found.append(f"{name} {value_text(attrs[key], attrs[f'{key}_error'], unit)}{used}")
         return [*found, *(f"warning: {text}" for text in attrs["warnings"])]
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ from .. import fidelity, sensor
 from ..core.cube import KINDS
 from ..core.errors import FrameReadError, WorkbenchError, said_of
 from ..core.files import whole_file
-from ..core.words import is_simulated, written
+from ..core.values import is_simulated, value_text
 from ..fidelity.card import Fidelity
 from ..fidelity.findings import CHANGED, NOTICE, OK, UNKNOWN
 from ..ingest.catalogue import Folder, open_folder
@@ -92,9 +92,9 @@ class Inspection:
                 one = self.gain.sel(iso=iso, channel=channel)
                 value, error = float(one["gain_descaled"]), float(one["gain_descaled_error"])
                 if np.isfinite(value):
-                    measured = written(float(one["gain"]), float(one["gain_error"]))
+                    measured = value_text(float(one["gain"]), float(one["gain_error"]))
                     lines.append(
-                        f"ISO {iso:g} {channel}: {measured} as saved, {written(value, error, 'e-/ADU')} de-scaled"
+                        f"ISO {iso:g} {channel}: {measured} as saved, {value_text(value, error, 'e-/ADU')} de-scaled"
                     )
         return lines
 

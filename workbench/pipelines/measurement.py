@@ -16,7 +16,7 @@ from ..core.cube import channels_of, take_frames
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.parallel import side_by_side, stream_frames
 from ..core.results import sensor_dataset
-from ..core.words import is_simulated
+from ..core.values import is_simulated
 from ..ingest.catalogue import Folder
 from ..sensor.bias import CLIPPED_FRACTION
 from .card import card_frames, card_size

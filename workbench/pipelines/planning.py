@@ -14,7 +14,7 @@ import xarray as xr
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.files import whole_file
 from ..core.sensor_file import open_sensor
-from ..core.words import is_simulated, written
+from ..core.values import is_simulated, value_text
 from ..ingest.catalogue import Folder, open_folder
 from ..plan.conditions import ELONGATION, background_rate, star_shapes, tracking
 from ..plan.shots import ShotList, shot_list
@@ -71,14 +71,14 @@ class Plan:
             back = self.background
             what = "sky" if np.isfinite(back["sky"]).all() else "rate"
             rates = ", ".join(
-                f"{name} {written(float(back[what].sel(channel=name)), float(back[f'{what}_error'].sel(channel=name)))}"
+                f"{name} {value_text(*(float(back[key].sel(channel=name)) for key in (what, f'{what}_error')))}"
                 for name in back["channel"].values
             )
             name = "sky" if what == "sky" else "sky and dark current"
             iso = f" of ISO {back.attrs['iso']:g}" if math.isfinite(back.attrs["iso"]) else ""
             found.append(f"{name} (from {back.attrs['frames']} lights{iso}): {rates} e-/s/pixel")
             if what == "sky":
-                dark = written(float(back["dark"][0]), float(back["dark_error"][0]), "e-/s/pixel")
+                dark = value_text(float(back["dark"][0]), float(back["dark_error"][0]), "e-/s/pixel")
                 found.append(f"dark current at the lights' {back.attrs['temperature']:.3g} °C: {dark}")
         if self.tracking is not None:
             track = self.tracking
@@ -86,21 +86,21 @@ class Plan:
             if track.attrs["limit"] or not track.attrs["several_exposures"]:
                 found.append(f"the mount holds round stars for at least {longest:.0f} s")
             else:
-                found.append(f"the mount holds round stars for {written(longest, error, 's')}")
+                found.append(f"the mount holds round stars for {value_text(longest, error, 's')}")
         if self.subs is not None:
             subs = self.subs
             for row, iso in enumerate(subs["iso"].values):
                 one = subs.isel(iso=row)
                 mark = "→" if iso == subs.attrs["best_iso"] else " "
                 setting = f"{mark} ISO {iso:g}: subs" if math.isfinite(iso) else "subs"
-                length = written(float(one["length"]), float(one["length_error"]), "s")
+                length = value_text(float(one["length"]), float(one["length_error"]), "s")
                 found.append(
                     f"{setting} of {length}, {100 * float(one['penalty']):.2g} % more noise than one "
                     f"endless exposure, {float(one['dynamic_range']):.1f} stops"
                 )
         if self.hours is not None:
             worst = self.hours.isel(channel=int(np.nanargmax(self.hours["hours"].values)))
-            time = written(float(worst["hours"]), float(worst["hours_error"]), "h")
+            time = value_text(float(worst["hours"]), float(worst["hours_error"]), "h")
             found.append(
                 f"{time} for a signal-to-noise ratio of {self.hours.attrs['snr']:g} a pixel on a target of "
                 f"{100 * self.hours.attrs['share']:.3g} % of the sky's brightness ({worst['channel'].item()})"
@@ -112,7 +112,7 @@ class Plan:
         if self.subs is None:
             return f"{camera}: what to shoot next"
         iso, length = self.subs.attrs["best_iso"], self.subs.attrs["best_length"]
-        best = written(length, self.subs.attrs["best_length_error"], "s")
+        best = value_text(length, self.subs.attrs["best_length_error"], "s")
         if not self.subs.attrs["met"]:
             return f"{camera}: {_at(iso)}subs of {best} (shorter than the noise asks for: the mount's limit)"
         mark = settable_above(length) if math.isfinite(iso) else None

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import __version__
 from ..calibrate.noise import SensorNoise
-from ..core.words import is_simulated
+from ..core.values import is_simulated
 from ..stack.engine import Plan
 from ..stack.kernel import mean_squared_weight, narrowing_for
 from .stack_plan import Aligned, Lights

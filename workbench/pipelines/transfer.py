@@ -12,7 +12,7 @@ from .. import pixels, sensor
 from ..core.errors import FrameReadError
 from ..core.quantities import at_lowest_iso, place_of
 from ..core.selection import group_frames
-from ..core.words import written
+from ..core.values import value_text
 from ..ingest.catalogue import Folder
 
 
@@ -34,7 +34,7 @@ class Transfer:
         found = []
         if self.split is not None:
             before, after, iso = (
-                written(self.split[name].item(), self.split[f"{name}_error"].item(), unit)
+                value_text(self.split[name].item(), self.split[f"{name}_error"].item(), unit)
                 for name, unit in (("before_gain", "e- rms"), ("after_gain", "ADU rms"), ("invariance_iso", ""))
             )
             found.append(f"read noise before the gain: {before}, after it: {after}")
@@ -49,7 +49,7 @@ class Transfer:
             if value is not None:
                 place = place_of(value, why=name == "wells")
                 found.append(
-                    f"{title}{f' ({place})' if place else ''}: {written(value['value'], value['error'], unit)}"
+                    f"{title}{f' ({place})' if place else ''}: {value_text(value['value'], value['error'], unit)}"
                 )
         return found
 

@@ -13,10 +13,10 @@ import xarray as xr
 from .. import fidelity, pixels, sensor
 from ..core.cube import take_frames
 from ..core.errors import FrameReadError, WorkbenchError
+from ..core.pairs import pair_moments
 from ..core.parallel import in_threads
 from ..core.quantities import json_number
 from ..core.selection import at_iso, same_iso
-from ..core.statistics import pair_moments
 from ..pixels.emva_images import emva_unit
 from ..pixels.emva_space import emva_spatial
 from ..pixels.emva_time import emva_temporal

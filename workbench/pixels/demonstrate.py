@@ -13,9 +13,9 @@ from ..core.buffers import frame_memory, frame_zeros
 from ..core.cube import channels_of, check_cube
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
+from ..core.pairs import OUTLIER_SIGMAS, pair_moments, pair_sums
 from ..core.parallel import counted, stream_frames
 from ..core.selection import at_iso, group_frames, same_iso
-from ..core.statistics import OUTLIER_SIGMAS, pair_moments, pair_sums
 from .kernels import deviation_products
 
 _BINS = 200

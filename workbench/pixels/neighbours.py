@@ -11,9 +11,9 @@ import xarray as xr
 from ..core.cube import check_cube
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
+from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
 from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.selection import at_iso, same_iso
-from ..core.statistics import BLOCKS, jackknife_error, leave_one_out
 
 LAGS = ((0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0))
 _SIGMAS = 8.0

@@ -11,8 +11,8 @@ from scipy import special
 from ..core.cube import channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
+from ..core.pairs import BLOCKS, QUANTISATION_VARIANCE, jackknife_error
 from ..core.parallel import counted, lazy_frames, stream_frames
-from ..core.statistics import BLOCKS, QUANTISATION_VARIANCE, jackknife_error
 
 _FEWEST = 3  # frames; of two a pixel's spread says next to nothing
 _RANGE = 4.0  # of the typical noise that the histogram spans

@@ -11,8 +11,8 @@ import xarray as xr
 from ..core.cube import channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, offsets
+from ..core.pairs import t_factor
 from ..core.parallel import counted, stream_frames
-from ..core.statistics import t_factor
 from ..stars.background import block_background, green_blur, half_green
 from ..stars.find import find_stars
 from ..stars.shapes import FWHM_PER_SIGMA

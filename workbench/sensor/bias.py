@@ -14,9 +14,7 @@ import xarray as xr
 
 from ..core.cube import channels_of, check_cube, take_frames
 from ..core.mosaic import channel_index
-from ..core.parallel import counted, lazy_frames, stream_frames
-from ..core.selection import describe, group_frames, listed, odd_ones_out
-from ..core.statistics import (
+from ..core.pairs import (
     BLOCKS,
     QUANTISATION_VARIANCE,
     frame_pairs,
@@ -26,6 +24,8 @@ from ..core.statistics import (
     pair_moments,
     t_factor,
 )
+from ..core.parallel import counted, lazy_frames, stream_frames
+from ..core.selection import describe, group_frames, listed, odd_ones_out
 from .clipped import ClippedFit, fit_clipped
 
 CLIPPED_FRACTION = 1e-3  # pixels at zero beyond which a normal distribution's σ reads more than 0.3 % low

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from scipy import special
 
-from ..core.statistics import jackknife_error
+from ..core.pairs import jackknife_error
 
 OUTLIER_SIGMAS = 8.0
 _FEWEST_STEPS = 3  # different codes: two are in the right ratio for any σ

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..core.pairs import jackknife_error, leave_one_out, pair_weight
 from ..core.selection import describe, same_iso
-from ..core.statistics import jackknife_error, leave_one_out, pair_weight
 from .gain import Curve, curve_of, levels_of, pairs_to_fit, scaled_pairs
 
 _FEWEST = 3  # light levels with known read noise: slope, bend and one to spare

@@ -14,8 +14,8 @@ import xarray as xr
 from ..core.cube import channels_of, check_cube, take_frames
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
+from ..core.pairs import BLOCKS
 from ..core.selection import at_iso, describe, listed, odd_ones_out
-from ..core.statistics import BLOCKS
 from .dark_errors import errors_to_compare, half_width, misfit, pooled, scatter_terms, spatial_variance
 from .dark_frames import Group, SettingRead, clipped, map_sums, medians, read_settings
 from .subtracted_dark import HIDDEN, from_noise, hidden_row, is_hidden

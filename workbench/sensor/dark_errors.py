@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from ..core.statistics import jackknife_error, leave_one_out, t_factor
+from ..core.pairs import jackknife_error, leave_one_out, t_factor
 from .dark_frames import Group, SettingRead
 from .gain import MISFIT, MISFIT_TO_TELL
 

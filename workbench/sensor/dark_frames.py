@@ -13,9 +13,9 @@ import xarray as xr
 
 from ..core.buffers import frame_zeros
 from ..core.mosaic import channel_index
+from ..core.pairs import pair_moments, pair_sums
 from ..core.parallel import counted, in_threads, lazy_frames, stream_frames
 from ..core.selection import Setting, group_frames
-from ..core.statistics import pair_moments, pair_sums
 from .bias import CLIPPED_FRACTION
 
 _LARGEST_SAMPLE = 1 << 18  # pixels a channel for a median: they tell it to 0.3 % of the spread

@@ -9,8 +9,8 @@ import xarray as xr
 from scipy import special
 
 from ..core.errors import WorkbenchError
+from ..core.pairs import jackknife_error, leave_one_out, pair_moments, pair_weight
 from ..core.selection import at_iso, describe, same_iso
-from ..core.statistics import jackknife_error, leave_one_out, pair_moments, pair_weight
 from .bias import CLIPPED_FRACTION
 
 BELOW_SATURATION = 0.7  # of the saturation level, as EMVA 1288 has it

@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 from scipy import optimize, special
 
+from ..core.pairs import t_factor
 from ..core.selection import describe
-from ..core.statistics import t_factor
 from .gain import MISFIT
 
 BOLTZMANN = 8.617333262e-5  # eV/K (CODATA 2018)

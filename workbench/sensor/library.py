@@ -12,8 +12,8 @@ from scipy import optimize, special
 from ..core.cube import check_cube, one_value, take_frames
 from ..core.dark import law_factor
 from ..core.errors import WorkbenchError
+from ..core.pairs import QUANTISATION_VARIANCE, t_factor
 from ..core.selection import at_iso, describe
-from ..core.statistics import QUANTISATION_VARIANCE, t_factor
 from .dark import check_alike
 from .gain import MISFIT
 from .law import inverse_temperature

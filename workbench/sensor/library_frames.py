@@ -13,9 +13,9 @@ import xarray as xr
 
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
+from ..core.pairs import QUANTISATION_VARIANCE
 from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.selection import group_frames
-from ..core.statistics import QUANTISATION_VARIANCE
 from .dark_frames import Group, clipped, read_group
 
 USUAL_DOUBLING = 6.0  # K: the doubling by which darks are ordered before it is known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..core.statistics import BLOCKS, jackknife_error
+from ..core.pairs import BLOCKS, jackknife_error
 from .dark_frames import Group
 
 _SUBTRACTED = 0.5  # of what the noise says the mean must show, or the camera takes the mean off

@@ -8,8 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ..core.cube import channels_of, check_cube
-from ..core.selection import describe, group_frames, listed, same_iso
-from ..core.statistics import (
+from ..core.pairs import (
     MOMENTS,
     PairSums,
     frame_pairs,
@@ -18,6 +17,7 @@ from ..core.statistics import (
     measure_pairs,
     pair_moments,
 )
+from ..core.selection import describe, group_frames, listed, same_iso
 from .bias import read_noise
 
 SAME_LEVEL = 0.2  # flats whose means differ by more are not of one light level
@@ -51,7 +51,7 @@ def photon_transfer(
         ``variance_single``, of a window in the middle of the first frame alone, for the estimate that ignores PRNU;
         ``saturated_fraction``, ``zero_fraction``; ``level_change``, (μ₂ − μ₁)/μ; ``black_level`` and
         ``dark_variance`` [ADU, ADU²] of the bias frames used, with ``_error``, and ``black_scatter``.  Over (pair,
-        channel, block, moment): ``sums`` and ``sums_plain`` (see `workbench.statistics`).  On pair: ``iso``,
+        channel, block, moment): ``sums`` and ``sums_plain`` (see `workbench.core.pairs`).  On pair: ``iso``,
         ``exposure``, ``aperture``, ``filename_1``, ``filename_2`` and ``level``, the number of the light level.
 
     Raises

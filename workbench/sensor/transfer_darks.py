@@ -12,9 +12,9 @@ from scipy import special
 
 from ..core.cube import channels_of, check_cube
 from ..core.mosaic import channel_index
+from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
 from ..core.parallel import counted, in_threads, lazy_frames, stream_frames
 from ..core.selection import at_iso, describe, group_frames, same_iso
-from ..core.statistics import BLOCKS, jackknife_error, leave_one_out
 from .bias import CLIPPED_FRACTION, read_noise
 from .gain import MISFIT, MISFIT_TO_TELL
 

@@ -10,8 +10,8 @@ import xarray as xr
 from scipy import special
 
 from ..core.cube import take_frames
+from ..core.pairs import t_factor
 from ..core.selection import describe
-from ..core.statistics import t_factor
 
 USUAL_DOUBLING = 6.0  # K: for a word on how much warmer, where the law is not known yet
 _FELT = 0.3  # K along a run that gets a word

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from workbench.core.cube import make_cube
 from workbench.core.mosaic import offsets
-from workbench.core.parallel import lazy_frames, stream_frames
-from workbench.core.statistics import (
+from workbench.core.pairs import (
     frame_pairs,
     jackknife_error,
     leave_one_out,
@@ -20,6 +19,7 @@ from workbench.core.statistics import (
     pair_weight,
     t_factor,
 )
+from workbench.core.parallel import lazy_frames, stream_frames
 
 
 def planes(frame, pattern):
