@@ -184,7 +184,8 @@ def dark_current_vs_time(result: Any) -> Words:
     rates = ""
     if result.dark_current is not None:
         found = [
-            f"{value_text(one['dark_current'].item(), one['dark_current_error'].item())} at {degrees(one['temperature'])}"
+            f"{value_text(one['dark_current'].item(), one['dark_current_error'].item())} "
+            f"at {degrees(one['temperature'])}"
             for one in map(result.dark_current.isel, _by_temperature(result.dark_current))
             if math.isfinite(float(one["dark_current"]))
         ]
