@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from workbench.core.cube import make_cube
 from workbench.fidelity import inspect_frames
 from workbench.fidelity.findings import CHANGED, NOTICE, UNKNOWN
+from workbench.pipelines.card import flat_transfer
 from workbench.simulate import VirtualSensor, d7000, expose, firmware
 
 SHAPE, LARGER = (384, 512), (1024, 1536)
@@ -132,7 +133,8 @@ CASES: list[tuple[str, Change | None, str, tuple[str, ...], dict]] = [
 
 def honest(seed: int) -> dict[str, str]:
     """The status of every question for one honest camera."""
-    card = inspect_frames(frames(camera(seed), seed), progress=False).card
+    shots = frames(camera(seed), seed)
+    card = inspect_frames(shots, ptc=flat_transfer(shots), progress=False).card
     return dict(zip(card["test"].values.tolist(), card["status"].values.tolist(), strict=True))
 
 
@@ -140,7 +142,8 @@ def cooked(case: int, seed: int) -> str:
     """The status of the question that should find a case."""
     _, change, test, kinds, changes = CASES[case]
     sensor = camera(seed, **changes)
-    card = inspect_frames(frames(sensor, seed, change, kinds), progress=False).card
+    shots = frames(sensor, seed, change, kinds)
+    card = inspect_frames(shots, ptc=flat_transfer(shots), progress=False).card
     return str(card["status"].sel(test=test).item())
 
 

@@ -12,10 +12,9 @@ from ..core.cube import check_cube
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.pairs import jackknife_error, leave_one_out, pair_moments
 from ..core.parallel import stream_frames
-from ..sensor.transfer import photon_transfer
 from . import findings as verdicts
 from .codes import count_codes, missing_codes
-from .findings import CHANGED, DARK_KINDS, NOTICE, OK, UNKNOWN, Finding
+from .findings import CHANGED, NOTICE, OK, UNKNOWN, Finding
 from .hot_pixels import hot_pixel_filter
 from .texture import noise_texture, patch_correlation, smooth_noise
 
@@ -49,16 +48,14 @@ class Fidelity(NamedTuple):
 
 
 def inspect_frames(frames: xr.DataArray, *, ptc: xr.Dataset | None = None, progress: Any = True) -> Fidelity:
-    """Tell what a camera does to its numbers before it saves them, from whatever frames there are.
+    """Find what a camera does to its numbers before it saves them, from whatever frames there are.
 
     Parameters
     ----------
     frames
-        Raw frames (frame, y, x) of any kinds and settings of one camera.  Bias frames and a long dark tell most; flats
-        in pairs tell whether the black level was subtracted even without them.
+        Raw frames (frame, y, x) of any kinds and settings of one camera.  Bias frames and a long dark show most.
     ptc
-        From `photon_transfer`, if it is measured already; otherwise that is done here where flats must stand in for
-        bias frames.
+        From `sensor.photon_transfer`; without bias frames or darks it shows whether the black level was subtracted.
     progress
         False for no progress bar.
 
@@ -92,8 +89,6 @@ def inspect_frames(frames: xr.DataArray, *, ptc: xr.Dataset | None = None, progr
     except WorkbenchError:  # no equal frames: the card says so
         texture = None
     hot = hot_pixel_filter(frames.isel(frame=kinds == "dark")) if (kinds == "dark").any() else None
-    if ptc is None and not np.isin(kinds, DARK_KINDS).any() and (kinds == "flat").any():
-        ptc = photon_transfer(frames.isel(frame=kinds == "flat"), progress=progress)
     black, clipped = verdicts.black(codes, vanishing_level(ptc) if ptc is not None else (math.nan, math.nan))
     single = None if texture is not None and not bool(missing["coarse"].any()) else _telling_frame(frames)
     pattern = frames.attrs["cfa_pattern"]

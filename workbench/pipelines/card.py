@@ -12,7 +12,9 @@ import xarray as xr
 
 from ..core.mosaic import crop, middle
 from ..core.parallel import counted, lazy_frames, stream_frames
+from ..fidelity.findings import DARK_KINDS
 from ..ingest.catalogue import Folder, open_frames
+from ..sensor.transfer import photon_transfer
 
 _CARD_PIXELS = 13e6  # that the report card looks at, in parts of at most
 _CARD_SIDE = 1024  # px a side
@@ -45,6 +47,14 @@ def card_frames(folder: Folder, progress: Any = False) -> xr.DataArray:
     stream = counted(stream_frames(lazy), progress, len(lazy))
     read = np.stack([frame[window].copy() for frame in stream])  # looked at more than once; the rest is let go
     return crop(frames, *window).copy(data=da.from_array(read, (1, -1, -1)))
+
+
+def flat_transfer(frames: xr.DataArray, progress: Any = False) -> xr.Dataset | None:
+    """Return the photon transfer of flats without bias frames or darks, which shows their black level; else None."""
+    kinds = frames["kind"].values
+    if np.isin(kinds, DARK_KINDS).any() or not (kinds == "flat").any():
+        return None
+    return photon_transfer(frames.isel(frame=kinds == "flat"), progress=progress)
 
 
 def card_size(table: pd.DataFrame) -> int:

@@ -24,6 +24,7 @@ from ..fidelity.findings import CHANGED, NOTICE, OK, UNKNOWN
 from ..ingest.catalogue import Folder, open_folder
 from ..ingest.metadata import kind_in_folders, kind_in_words
 from ..ingest.reader import frame_row, open_frames, read_metadata
+from .card import flat_transfer
 
 _MARK = {OK: "✓", NOTICE: "i", CHANGED: "✗", UNKNOWN: "?"}
 
@@ -195,9 +196,7 @@ def _inspect(folder: Folder, progress: bool) -> Inspection:
         )
     frames = open_frames(folder.table)
     flats = folder.has("flat")
-    ptc = None
-    if flats and not any(folder.has(kind) for kind in ("bias", "dark", "darkflat")):
-        ptc = sensor.photon_transfer(folder.flat, progress=progress)
+    ptc = flat_transfer(frames, progress)
     report = fidelity.inspect_frames(frames, ptc=ptc, progress=progress)
     gain = None
     if flats and "codes" in report.card.attrs["changed"]:

@@ -19,7 +19,7 @@ from ..core.results import sensor_dataset
 from ..core.values import is_simulated
 from ..ingest.catalogue import Folder
 from ..sensor.bias import CLIPPED_FRACTION
-from .card import card_frames, card_size
+from .card import card_frames, card_size, flat_transfer
 from .transfer import Transfer, derive_transfer
 from .uniformity import Patterns, blocks, complete, measure_patterns
 
@@ -227,7 +227,8 @@ class Measurement:
     def _fidelity(self) -> fidelity.Fidelity | None:
         """Fill in the raw report card; None for frames that are not whole numbers."""
         try:
-            return fidelity.inspect_frames(card_frames(self.folder, progress=self.bar), progress=False)
+            frames = card_frames(self.folder, progress=self.bar)
+            return fidelity.inspect_frames(frames, ptc=flat_transfer(frames), progress=False)
         except FrameReadError:
             raise
         except WorkbenchError:
