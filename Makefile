@@ -11,7 +11,7 @@ help:  ## this list
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,test,xisf,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,test,units,xisf,zarr,dev]'
 	@touch $@
 
 charts: $(READY)  ## measure the sample frames' sensor and draw the blog's charts into charts/

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import shutil
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from workbench.core import cache as keeping
+from workbench.core.cache import code_version, digest, load, save
 from workbench.core.errors import WorkbenchError
 from workbench.ingest.catalogue import Folder
 from workbench.simulate.samples import own_folder
@@ -31,7 +30,7 @@ def keep(name: str, result: Any, frames: Folder) -> Any:
     frames
         From `open_folder`: the whole folder that was measured.
     """
-    return _save(name, result, _kept_file(name, frames), keeping.frames_key(frames.table))
+    return _save(name, result, _kept_file(name, frames), _key(frames))
 
 
 def kept(name: str, frames: Folder, otherwise: Callable[[], Any]) -> Any:
@@ -47,8 +46,8 @@ def kept(name: str, frames: Folder, otherwise: Callable[[], Any]) -> Any:
     otherwise
         Measures it: called where nothing is kept.
     """
-    path, key = _kept_file(name, frames), keeping.frames_key(frames.table)
-    result = keeping.load(path, key) if path.is_file() else None
+    path, key = _kept_file(name, frames), _key(frames)
+    result = load(path, key)
     if result is not None:
         when = datetime.fromtimestamp(path.stat().st_mtime)
         _say(f"The {name}: measured on these very frames before, {when:%Y-%m-%d %H:%M}; taken from there.")
@@ -64,7 +63,7 @@ def kept_folder(name: str, frames: Folder) -> Path:
     line says whether an earlier notebook has been there.
     """
     base = _kept_file(name, frames).with_suffix("")
-    folder = base.with_name(f"{base.name}-{keeping.frames_key(frames.table)[:8]}")
+    folder = base.with_name(f"{base.name}-{_key(frames)[:8]}")
     for old in folder.parent.glob(f"{glob.escape(base.name)}-*"):
         if old != folder and old.is_dir():
             shutil.rmtree(old, ignore_errors=True)
@@ -75,9 +74,14 @@ def kept_folder(name: str, frames: Folder) -> Path:
     return folder
 
 
+def _key(frames: Folder) -> str:
+    """Return what stands for these frames and this version of the workbench."""
+    return digest(code_version(), frames.table)
+
+
 def _save(name: str, result: Any, path: Path, key: str) -> Any:
     try:
-        keeping.save(path, key, result)
+        save(path, key, result)
     except WorkbenchError as problem:
         _say(f"The {name} is not kept: {problem}")
     return result
@@ -90,5 +94,5 @@ def _say(words: str) -> None:
 def _kept_file(name: str, frames: Folder) -> Path:
     """One file a name and folder: what is measured anew takes the place of what it was measured for before."""
     root = Path(frames.root).resolve()
-    mark = hashlib.sha256(root.as_posix().encode()).hexdigest()[:8]
-    return own_folder("measured", "notebooks/measured") / f"{name.replace(' ', '-')}-{root.name}-{mark}.npz"
+    mark = digest(root.as_posix())[:8]
+    return own_folder("measured", "notebooks/measured") / f"{name.replace(' ', '-')}-{root.name}-{mark}.nc"

@@ -1,168 +1,249 @@
-"""Results kept as files, to the last bit: what one notebook measured is there for the next.
+"""Results kept as files and used again while what they were made from is the same.
 
-A result is a Dataset, a DataArray or one of this package's named tuples of these.  Its file is a NumPy ``.npz``: the
-arrays as they are, and as JSON how they belong together.  A key stands in it, made of the frames and of the workbench's
-own code; whoever asks with another key gets nothing.
+One digest stands for "the same inputs as before": of files their path, size and time of change; of everything else the
+content.  A kept result is a netCDF file, of several groups for a named tuple, and bears the digest of its inputs and of
+the workbench's source.  Where that is another one, or the file is damaged, the result is computed again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import io
 import json
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import dask
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.base import tokenize
 
 from .errors import WorkbenchError
 from .files import whole_file
 
-_PACKAGE = Path(__file__).parent
+Result = TypeVar("Result")
+_PACKAGE = Path(__file__).parents[1]
+_JSON = "json:"  # begins an attribute that netCDF cannot hold as it is
+_SUM = hashlib.sha256().digest_size  # bytes after the netCDF file: its SHA-256, as HDF5 does not notice every damage
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, ImportError, RuntimeError)
 
 
-def frames_key(table: pd.DataFrame) -> str:
-    """Return a key of these frames: another file, size, time of change, place or setting gives another one.
+def cached(work: str | Path | None, name: str, function: Callable[..., Result], *inputs: Any) -> Result:
+    """Return ``function(*inputs)``, from the folder `work` where these very inputs gave it before.
 
     Parameters
     ----------
-    table
-        One row a frame, its file in ``path``; all columns count, as ``frames.csv`` may correct what a file says.  The
-        workbench's own code counts as well: numbers that an older one measured are not taken.
+    work
+        Folder of the kept results, one file ``<name>.nc`` each; None computes and keeps nothing.
+    name
+        What the file is called.
+    function
+        Returns a Dataset, a DataArray, or one of the package's named tuples of these.
+    *inputs
+        See `digest`.  Another version of the workbench's source counts as another input.
 
     Raises
     ------
     WorkbenchError
-        If a file has gone meanwhile.
-
-    Examples
-    --------
-    >>> here = pd.DataFrame({"path": [Path(__file__)], "iso": [100]})
-    >>> frames_key(here) == frames_key(here), frames_key(here) == frames_key(here.assign(iso=200))
-    (True, False)
-    """
-    made = hashlib.sha256(_code().encode())
-    for row in table.to_dict("records"):
-        path = Path(row["path"]).resolve()
-        try:
-            state = path.stat()
-        except OSError as problem:
-            raise WorkbenchError(f"{path}: cannot be read ({problem.strerror}); open the folder anew") from problem
-        told = sorted((name, repr(value)) for name, value in row.items() if name != "path")
-        made.update(repr((path.as_posix(), state.st_size, state.st_mtime_ns, told)).encode())
-    return made.hexdigest()
-
-
-@cache
-def _code() -> str:
-    """Return a hash of this package's source: numbers of another version are other numbers."""
-    made = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        made.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
-    return made.hexdigest()
-
-
-def save(path: str | Path, key: str, result: Any) -> Path:
-    """Keep a result under a key; the file is whole or not there.
-
-    Raises
-    ------
-    WorkbenchError
-        If the file cannot be written, or the result is none of those that can be kept.
+        If the file cannot be written, or the result is of a type that cannot be kept.
 
     Examples
     --------
     >>> import tempfile
-    >>> gain = xr.Dataset({"gain": ("iso", [2.5, np.nan])}, {"iso": [100.0, 200.0]}, {"units": "e-/ADU"})
-    >>> path = save(Path(tempfile.mkdtemp()) / "gain.npz", "these frames", gain)
+    >>> work = tempfile.mkdtemp()
+    >>> def double(value):
+    ...     print("computing")
+    ...     return xr.Dataset({"double": 2 * value})
+    >>> cached(work, "double", double, 3).double.item(), cached(work, "double", double, 3).double.item()
+    computing
+    (6, 6)
+    """
+    if work is None:
+        return function(*inputs)
+    path, key = Path(work) / f"{name}.nc", digest(code_version(), *inputs)
+    result = load(path, key)
+    if result is None:
+        result = function(*inputs)
+        save(path, key, result)
+    return result
+
+
+def digest(*inputs: Any) -> str:
+    """Return a digest of the inputs: the same digest means the same inputs.
+
+    Parameters
+    ----------
+    *inputs
+        Frames as a table (one row a frame, its file in the column ``path``; all columns count, as ``frames.csv`` may
+        correct what a file states), paths of files, cubes, Datasets, settings, and tuples, lists and dicts of these.  A
+        file counts by its path, size and time of change; a lazy cube by the name of its graph, which stands for the
+        files it is read from; everything else by its content.
+
+    Raises
+    ------
+    WorkbenchError
+        If a file does not exist any more.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"path": [Path(__file__)], "iso": [100]})
+    >>> digest(table) == digest(table), digest(table) == digest(table.assign(iso=200))
+    (True, False)
+    """
+    with dask.config.set({"tokenize.ensure-deterministic": True}):
+        return hashlib.sha256(tokenize([_identity(value) for value in inputs]).encode()).hexdigest()
+
+
+def _identity(value: Any) -> Any:
+    """Return what stands for an input in its digest."""
+    if isinstance(value, pd.DataFrame) and "path" in value:
+        others = value.drop(columns="path")
+        rows = [sorted((str(name), repr(item)) for name, item in row.items()) for row in others.to_dict("records")]
+        return [(_identity(Path(path)), row) for path, row in zip(value["path"], rows, strict=True)]
+    if isinstance(value, Path):
+        path = value.resolve()
+        try:
+            state = path.stat()
+        except OSError as problem:
+            raise WorkbenchError(f"{path}: cannot be read ({problem.strerror}); open the folder again") from problem
+        return path.as_posix(), state.st_size, state.st_mtime_ns
+    if isinstance(value, Mapping) and not isinstance(value, xr.Dataset):
+        return [(name, _identity(item)) for name, item in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [type(value).__name__, *(_identity(item) for item in value)]
+    return value
+
+
+@cache
+def code_version() -> str:
+    """Return a digest of the package's source: results of another version are not used again."""
+    content = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        content.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+    return content.hexdigest()
+
+
+def save(path: str | Path, key: str, result: Any) -> Path:
+    """Keep a result in a file under a key; the file is whole or not there.
+
+    Raises
+    ------
+    WorkbenchError
+        If the file cannot be written, or the result is of a type that cannot be kept.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> gain = xr.Dataset({"gain": ("iso", [2.5, np.nan])}, {"iso": [100.0, 200.0]}, {"units": "electron / adu"})
+    >>> path = save(Path(tempfile.mkdtemp()) / "gain.nc", "these frames", gain)
     >>> load(path, "these frames").identical(gain), load(path, "other frames")
     (True, None)
     """
-    arrays: list[np.ndarray] = []
-    told = json.dumps({"key": key, "result": _pack(result, arrays)})
-    packed = {f"array{number}": array for number, array in enumerate(arrays)}
-    with whole_file(path, "the kept numbers", "the notebooks work without them") as part:
-        np.savez(part, told=np.array(told), **packed)
+    kind = type(result)
+    named = hasattr(kind, "_fields") and kind.__module__.startswith("workbench.")
+    parts = dict(zip(kind._fields, result, strict=True)) if named else {"result": result}
+    root = {"key": key, "type": f"{kind.__module__}:{kind.__qualname__}" if named else ""}
+    groups = {f"/{name}": _packed(part) for name, part in parts.items()}
+    with whole_file(path, "the result", "the computation works without it") as aside:
+        tree = xr.DataTree.from_dict({"/": xr.Dataset(attrs=root), **groups})
+        tree.to_netcdf(aside, engine="h5netcdf")
+        content = aside.read_bytes()
+        aside.write_bytes(content + hashlib.sha256(content).digest())
     return Path(path)
 
 
 def load(path: str | Path, key: str) -> Any:
-    """Return the result kept under this key; None where there is none, another one's, or a damaged file."""
+    """Return the result kept under this key; None if there is none, it is of another key, or the file is damaged."""
     try:
-        with Path(path).open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            told = json.loads(str(file["told"]))
-            return _unpack(told["result"], file) if told["key"] == key else None
-    except (*_DAMAGED, zipfile.BadZipFile):
+        content = Path(path).read_bytes()
+        if hashlib.sha256(content[:-_SUM]).digest() != content[-_SUM:]:
+            return None
+        with xr.open_datatree(io.BytesIO(content[:-_SUM]), engine="h5netcdf") as tree:
+            if tree.attrs["key"] != key:
+                return None
+            parts = {name: _unpacked(group.to_dataset().load()) for name, group in tree.children.items()}
+            module, _, name = tree.attrs["type"].partition(":")
+        if not module:
+            return parts["result"]
+        if not module.startswith("workbench."):
+            return None
+        kind = getattr(importlib.import_module(module), name)
+        return kind(*(parts[field] for field in kind._fields))
+    except _DAMAGED:
         return None
 
 
-def _pack(value: Any, arrays: list[np.ndarray]) -> Any:
-    """Return a value as JSON can tell it, its arrays put aside; whatever JSON would change gets its type beside it."""
+def _packed(result: Any) -> xr.Dataset:
+    """Return a result as a Dataset that netCDF can hold; what netCDF would change is in the attributes."""
+    if not isinstance(result, (xr.Dataset, xr.DataArray)):
+        raise WorkbenchError(f"a {type(result).__name__} cannot be kept; Datasets and DataArrays can")
+    data = result
+    if isinstance(result, xr.DataArray):
+        data = result.rename("result").to_dataset().assign_attrs(kept_name=[result.name])
+    variables = {}
+    for name, variable in data.variables.items():
+        attrs = {key: _attribute(value) for key, value in variable.attrs.items()}
+        if variable.dtype.kind in "OUM":
+            attrs["kept_dtype"] = variable.dtype.str
+        variables[name] = xr.Variable(variable.dims, variable.values, attrs)
+    coords = {name: variables.pop(name) for name in data.coords}
+    return xr.Dataset(variables, coords, {key: _attribute(value) for key, value in data.attrs.items()})
 
-    def array(values: Any) -> int:
-        arrays.append(np.asarray(values))
-        return len(arrays) - 1
 
-    def many(values: Any) -> list:
-        return [_pack(one, arrays) for one in values]
+def _unpacked(data: xr.Dataset) -> xr.Dataset | xr.DataArray:
+    """Return the result that `_packed` was given."""
+    variables = {}
+    for name, variable in data.variables.items():
+        attrs = {key: _value(value) for key, value in variable.attrs.items()}
+        dtype = attrs.pop("kept_dtype", variable.dtype)
+        variables[name] = xr.Variable(variable.dims, variable.values.astype(dtype), attrs)
+    coords = {name: variables.pop(name) for name in data.coords}
+    attrs = {key: _value(value) for key, value in data.attrs.items()}
+    if "kept_name" in attrs:
+        return xr.DataArray(variables["result"], coords, name=attrs["kept_name"][0])
+    return xr.Dataset(variables, coords, attrs)
 
+
+def _attribute(value: Any) -> Any:
+    """Return an attribute as netCDF can hold it: text and numbers as they are, the rest as JSON."""
+    if type(value) is float or (type(value) is str and not value.startswith(_JSON)):
+        return value
+    return _JSON + json.dumps(_tagged(value))
+
+
+def _value(attribute: Any) -> Any:
+    """Return the attribute that `_attribute` was given."""
+    if isinstance(attribute, str):
+        return _untagged(json.loads(attribute[len(_JSON) :])) if attribute.startswith(_JSON) else attribute
+    return attribute.item()
+
+
+def _tagged(value: Any) -> Any:
+    """Return a value as JSON has it, what JSON would change as a dict of its type."""
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, xr.Dataset):
-        parts = [[name, _pack(value[name].variable, arrays), name in value.coords] for name in value.variables]
-        return {"is": "Dataset", "parts": parts, "attrs": _pack(dict(value.attrs), arrays)}
-    if isinstance(value, xr.DataArray):
-        coords = [[name, _pack(coord.variable, arrays)] for name, coord in value.coords.items()]
-        return {"is": "DataArray", "name": value.name, "data": _pack(value.variable, arrays), "coords": coords}
-    if isinstance(value, xr.Variable):
-        told = {"is": "Variable", "dims": list(value.dims), "attrs": _pack(dict(value.attrs), arrays)}
-        return told | {"data": _pack(np.asarray(value.values), arrays)}
-    if isinstance(value, np.ndarray) and value.dtype == object:
-        return {"is": "objects", "shape": list(value.shape), "items": many(value.ravel())}
-    if isinstance(value, (np.ndarray, np.generic)):
-        return {"is": "array" if isinstance(value, np.ndarray) else "scalar", "number": array(value)}
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufU":
+        return {"dtype": value.dtype.str, "values": value.tolist()}
     if isinstance(value, Mapping):
-        return {"is": "dict", "items": [many(pair) for pair in value.items()]}
+        return {"dict": [[_tagged(key), _tagged(item)] for key, item in value.items()]}
     if type(value) in (list, tuple):
-        return {"is": type(value).__name__, "items": many(value)}
-    kind = type(value)
-    if isinstance(value, tuple) and hasattr(kind, "_fields") and kind.__module__.startswith(f"{__package__}."):
-        return {"is": "named", "module": kind.__module__, "name": kind.__name__, "items": many(value)}
-    raise WorkbenchError(f"a {kind.__name__} cannot be kept; Datasets, DataArrays and their attributes can")
+        items = [_tagged(item) for item in value]
+        return items if type(value) is list else {"tuple": items}
+    raise WorkbenchError(f"a {type(value).__name__} cannot be kept as an attribute; text, numbers and lists can")
 
 
-def _unpack(told: Any, file: Mapping[str, np.ndarray]) -> Any:
-    """Return what `_pack` told."""
-    if not isinstance(told, dict):
-        return told
-    kind, items = told["is"], [_unpack(one, file) for one in told.get("items", ())] if told["is"] != "dict" else []
-    if kind == "dict":
-        return {_unpack(name, file): _unpack(value, file) for name, value in told["items"]}
-    if kind in ("list", "tuple"):
-        return {"list": list, "tuple": tuple}[kind](items)
-    if kind in ("array", "scalar"):
-        values = file[f"array{told['number']}"]
-        return values if kind == "array" else values[()]
-    if kind == "objects":
-        values = np.empty(len(items), object)
-        values[:] = items
-        return values.reshape(told["shape"])
-    if kind == "Variable":
-        return xr.Variable(told["dims"], _unpack(told["data"], file), _unpack(told["attrs"], file))
-    if kind == "DataArray":
-        coords = {name: _unpack(one, file) for name, one in told["coords"]}
-        return xr.DataArray(_unpack(told["data"], file), coords, name=told["name"])
-    if kind == "Dataset":
-        parts = {True: {}, False: {}}
-        for name, one, coord in told["parts"]:
-            parts[coord][name] = _unpack(one, file)
-        return xr.Dataset(parts[False], parts[True], _unpack(told["attrs"], file))
-    if kind == "named" and told["module"].startswith(f"{__package__}."):
-        return getattr(importlib.import_module(told["module"]), told["name"])(*items)
-    raise ValueError(f"{kind!r} is nothing that was kept")
+def _untagged(value: Any) -> Any:
+    """Return the value that `_tagged` was given."""
+    if isinstance(value, list):
+        return [_untagged(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "tuple" in value:
+        return tuple(_untagged(value["tuple"]))
+    if "dict" in value:
+        return {_untagged(key): _untagged(item) for key, item in value["dict"]}
+    return np.array(value["values"], value["dtype"])[()]

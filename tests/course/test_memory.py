@@ -2,17 +2,14 @@
 
 import os
 import shutil
-import subprocess
-import sys
 
 import course
-import numpy as np
 import pytest
 import xarray as xr
-from course import finishing
+from course import finishing, memory
 
+from tests.core.test_cache import exactly
 from workbench import calibrate, sensor
-from workbench.core import cache as keeping
 from workbench.core.errors import WorkbenchError
 from workbench.ingest import open_folder
 
@@ -46,19 +43,6 @@ def own(tmp_path, small_samples):
     return folder
 
 
-def exactly(one, other):
-    """Compare two results: values, bits, types, coordinates, names and attributes."""
-    xr.testing.assert_identical(one, other)
-    for first, second in zip(one.coords.values(), other.coords.values(), strict=True):
-        assert first.dtype == second.dtype
-    pairs = zip(one.values(), other.values(), strict=True) if isinstance(one, xr.Dataset) else [(one, other)]
-    for first, second in pairs:
-        assert (first.name, first.dtype, first.dims) == (second.name, second.dtype, second.dims)
-        if first.dtype != object:
-            assert first.values.tobytes() == second.values.tobytes()
-    assert repr(one.attrs) == repr(other.attrs)
-
-
 def never():
     raise AssertionError("measured although it was kept")
 
@@ -76,35 +60,6 @@ def test_a_named_tuple_with_a_map_comes_back_as_one(measured, frames):
     assert isinstance(back, sensor.Darks)
     for one, other in zip(back, measured["darks"], strict=True):
         exactly(one, other)
-
-
-def test_whatever_arrays_and_attributes_hold_survives(tmp_path):
-    odd = np.array([np.nan, -0.0, np.inf, 5e-324, 0.1])
-    attrs = {"nothing": None, "yes": True, "not a number": np.nan, "numpy": np.float32(0.1), "tuple": (1, (2.5, "µ"))}
-    attrs |= {"list": [1, [2]], "array": np.arange(3, dtype="uint16"), "nested": {"a": {1: -np.inf}}}
-    result = xr.Dataset(
-        {
-            "odd": ("x", odd, attrs),
-            "scalar": np.float32(1.5),
-            "words": ("x", np.array(["a", "bé", "", "c", "d"])),
-            "objects": ("x", np.array([1, "two", None, 2.5, ("t",)], dtype=object)),
-            "times": ("x", np.array(["2025-01-18T20:00", "NaT"] + 3 * ["2025-01-19"], "datetime64[ns]")),
-            "none": ("y", np.empty(0)),
-        },
-        {"x": [10, 20, 30, 40, 50], "beside": ("x", list("abcde")), "one": 7},
-        attrs,
-    )
-    exactly(keeping.load(keeping.save(tmp_path / "odd.npz", "key", result), "key"), result)
-    lazy = result[["odd", "times"]].chunk()
-    exactly(keeping.load(keeping.save(tmp_path / "lazy.npz", "key", lazy), "key"), lazy.compute())
-    nameless = result["odd"].rename(None)
-    exactly(keeping.load(keeping.save(tmp_path / "array.npz", "key", nameless), "key"), nameless)
-
-
-def test_what_cannot_be_kept_is_refused_and_leaves_nothing(tmp_path):
-    with pytest.raises(WorkbenchError, match="a set cannot be kept"):
-        keeping.save(tmp_path / "no.npz", "key", xr.Dataset(attrs={"strange": {1}}))
-    assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_where_nothing_is_kept_it_is_measured_and_kept(measured, frames, capsys):
@@ -141,17 +96,17 @@ def test_numbers_of_other_frames_are_never_taken(own, frames):
     assert ask(open_folder(own, progress=False)) == 6
     own.rename(own.with_name("moved"))
     assert ask(open_folder(own.with_name("moved"), progress=False)) == 7
-    with pytest.raises(WorkbenchError, match="open the folder anew"):
+    with pytest.raises(WorkbenchError, match="open the folder again"):
         ask(fewer)
 
 
 def test_numbers_of_another_version_are_never_taken(measured, frames, monkeypatch):
     course.keep("gain", measured["gain"], frames)
-    monkeypatch.setattr(keeping, "_code", lambda: "an older workbench")
+    monkeypatch.setattr(memory, "code_version", lambda: "an older workbench")
     assert course.kept("gain", frames, lambda: xr.Dataset(attrs={"measured": "anew"})).attrs == {"measured": "anew"}
 
 
-def test_a_damaged_file_is_measured_anew(measured, frames, cache):
+def test_a_damaged_file_is_measured_again(measured, frames, cache):
     course.keep("gain", measured["gain"], frames)
     (path,) = cache.iterdir()
     whole = path.read_bytes()
@@ -163,12 +118,6 @@ def test_a_damaged_file_is_measured_anew(measured, frames, cache):
         course.kept("gain", frames, otherwise=lambda asked=asked: asked.append(1) or measured["gain"])
         assert asked == [1]
         assert path.read_bytes() == whole
-    np.savez(path, told=np.array('{"key": "x"}'))
-    assert keeping.load(path, "x") is None
-    np.savez(
-        path, told=np.array('{"key": "x", "result": {"is": "named", "module": "os", "name": "system", "items": []}}')
-    )
-    assert keeping.load(path, "x") is None, "only this package's own classes are made"
 
 
 def test_a_folder_that_cannot_be_written_keeps_no_notebook_from_working(
@@ -198,40 +147,6 @@ def test_masters_are_kept_for_these_frames_only(frames, own, cache, capsys):
     course.kept_folder("masters", open_folder(own, progress=False)).mkdir()
     assert len([path for path in cache.iterdir() if path.name.startswith("masters-my frames")]) == 1
     assert folder.is_dir(), "what belongs to another folder of frames stays"
-
-
-KEEP_OFTEN = """
-import sys
-import numpy as np
-import xarray as xr
-from workbench import keeping
-path, value = sys.argv[1:]
-print("ready", flush=True)
-sys.stdin.readline()
-for _ in range(30):
-    keeping.save(path, "key", xr.Dataset({"value": ("x", np.full(20_000, float(value)))}))
-"""
-
-
-def test_two_notebooks_at_once_leave_one_whole_file(tmp_path):
-    path = tmp_path / "number.npz"
-    keeping.save(path, "key", xr.Dataset({"value": ("x", np.full(20_000, 3.0))}))
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    workers = [subprocess.Popen([sys.executable, "-c", KEEP_OFTEN, path, value], **pipes) for value in ("1", "2")]
-    for worker in workers:
-        assert worker.stdout.readline() == "ready\n"
-    for worker in workers:
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    while any(worker.poll() is None for worker in workers):
-        values = keeping.load(path, "key")["value"].values
-        assert len(values) == 20_000
-        assert (values == values[0]).all()
-    for worker in workers:
-        worker.communicate()
-        assert worker.returncode == 0
-    assert [one.name for one in tmp_path.iterdir()] == ["number.npz"], "nothing half-written is left"
-    assert keeping.load(path, "key")["value"].values[0] in (1.0, 2.0)
 
 
 def test_the_stack_is_kept_for_the_next_notebook(tmp_path, small_samples, capsys):
