@@ -13,6 +13,7 @@ from workbench import charts
 from workbench.app.live_charts import moving
 from workbench.charts import theme
 from workbench.charts.words import degrees
+from workbench.core.dark import dark_current_at
 from workbench.core.errors import WorkbenchError
 from workbench.core.values import value_text
 from workbench.sensor.gain import fit_gain
@@ -156,16 +157,11 @@ def predict_dark(
     >>> {name: round(float(value), 2) for name, value in predicted.items()}
     {'signal': 60.0, 'signal_error': 0.6, 'shot_noise': 7.75, 'noise': 8.0}
     """
-    reference, doubling = float(law["dark_current_reference"]), float(law["doubling_temperature"])
-    steps = (temperature - float(law["reference_temperature"])) / doubling
-    signal = reference * 2**steps * np.asarray(exposure, float)
-    relative = np.hypot(
-        float(law["dark_current_reference_error"]) / reference,
-        np.log(2) * steps * float(law["doubling_temperature_error"]) / doubling,
-    )
+    current, error = dark_current_at(law, temperature)
+    signal = current * np.asarray(exposure, float)
     return {
         "signal": signal,
-        "signal_error": signal * relative,
+        "signal_error": error * np.asarray(exposure, float),
         "shot_noise": np.sqrt(signal),
         "noise": np.sqrt(signal + read_noise**2),
     }

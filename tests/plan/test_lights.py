@@ -7,8 +7,9 @@ import pytest
 import xarray as xr
 
 from workbench.core.cube import make_cube
+from workbench.core.dark import dark_current_at
 from workbench.core.errors import WorkbenchError
-from workbench.plan.conditions import background_rate, dark_current_at, star_shapes, tracking
+from workbench.plan.conditions import background_rate, star_shapes, tracking
 from workbench.simulate import View, d7000, expose, make_sky, render
 
 CAMERA = d7000(seed=4, shape=(384, 512), vignetting=0.0)

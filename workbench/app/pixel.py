@@ -11,6 +11,7 @@ import param
 import xarray as xr
 
 from ..core.cube import channels_of
+from ..core.dark import dark_current_at
 from ..core.errors import WorkbenchError
 from ..core.noise import variance_terms
 from ..core.values import value_text
@@ -93,9 +94,8 @@ def known_noise(
     gain, noise, black = (float(one[name]) for name in ("gain", "read_noise", "black_level"))
     if not math.isfinite(gain):
         return {}
-    reference, doubling = float(sensor["dark_current_reference"]), float(sensor["doubling_temperature"])
-    steps = (temperature - float(sensor["reference_temperature"])) / doubling
-    dark = reference * 2**steps * exposure if math.isfinite(steps) and math.isfinite(exposure) else 0.0
+    dark = dark_current_at(sensor, temperature)[0] * exposure
+    dark = dark if math.isfinite(dark) else 0.0
     return {"gain": gain, "read_noise": noise if math.isfinite(noise) else 0.0, "black": black, "dark": dark}
 
 

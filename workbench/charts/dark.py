@@ -8,6 +8,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.dark import dark_laws, predict_current
 from ..core.values import value_text
 from .theme import KIND_COLOUR, band, dimension, layout, line, note, panel, points, ramp, steps
 from .words import degrees, electrons
@@ -137,8 +138,8 @@ def _equal(values: np.ndarray, value: float) -> np.ndarray:
 def dark_current_vs_temperature(dark_current: xr.Dataset, dark_law: xr.Dataset | None = None) -> hv.Layout:
     """Chart the dark current against temperature on a logarithmic axis, and how far it lies from the doubling law.
 
-    The law is D = D_ref 2^((T - T_ref)/T_d); its 68 % band combines the errors of D_ref and T_d as independent.  It is
-    of the pixels that saturate at no temperature; their mean, where it is known, is what lies off it.
+    The law is D = D_ref 2^((T - T_ref)/T_d); its 68 % band combines the errors of D_ref and T_d with their correlation.
+    It is of the pixels that saturate at no temperature; their mean, where it is known, is what lies off it.
 
     Parameters
     ----------
@@ -192,12 +193,12 @@ def _of_the_law(dark_current: xr.Dataset) -> np.ndarray:
 
 
 def _law(law: xr.Dataset, temperature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the law and the relative 1σ error of its value, both along temperature."""
-    doubling, reference = float(law["doubling_temperature"]), float(law["dark_current_reference"])
-    steps_up = (temperature - float(law["reference_temperature"])) / doubling
-    from_doubling = np.log(2) * steps_up * float(law["doubling_temperature_error"]) / doubling
-    from_reference = float(law["dark_current_reference_error"]) / reference
-    return reference * 2**steps_up, np.hypot(from_doubling, from_reference)
+    """Return the doubling law and the relative 1σ error of its value, both along temperature."""
+    laws = dark_laws(law, ["doubling"])
+    if not laws:
+        return np.full((2, temperature.size), np.nan)
+    current, error = predict_current(laws, temperature)
+    return current, error / current
 
 
 def dcnu_histogram(dcnu: xr.Dataset) -> hv.Layout:

@@ -9,6 +9,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.dark import dark_laws, predict_current
 from ..core.values import value_text
 from .pictures import COLUMN, ROW, _frame, _shown
 from .theme import (
@@ -204,34 +205,25 @@ def dark_law(dark_current: xr.Dataset, law: xr.Dataset) -> hv.Layout:
     error = dark_current["dark_current_error"].values
     good = np.isfinite(warm) & (value > 0)
     warm, value, error = warm[good], value[good], error[good]
-    reference = float(law["reference_temperature"])
     margin = max(2.0, 0.08 * np.ptp(warm))
     along = np.linspace(warm.min() - margin, warm.max() + margin, 120)
-    curves = {
-        "doubling": lambda t: (
-            float(law["dark_current_reference"]) * 2 ** ((t - reference) / float(law["doubling_temperature"]))
-        ),
-        "arrhenius": lambda t: (
-            float(law["dark_current_reference_arrhenius"])
-            * np.exp(float(law["activation_energy"]) * (_inverse(reference) - _inverse(t)))
-        ),
-    }
+    laws = {one.name: [one] for one in dark_laws(law, ["arrhenius", "doubling"])}
     dims, off = (INVERSE, DARK_CURRENT), (dimension("sensor temperature", "°C"), OFF)
     energy = value_text(float(law["activation_energy"]), float(law["activation_energy_error"]), "eV")
     doubling = value_text(float(law["doubling_temperature"]), float(law["doubling_temperature_error"]), "K")
     labels = {"doubling": f"doubles every {doubling}", "arrhenius": f"ΔE = {energy}"}
     left: list[Any] = []
     right: list[Any] = []
-    spread = float(law["activation_energy_error"]) * np.abs(_inverse(along) - _inverse(reference))
     best = law.attrs.get("law") or "either"
     base = "arrhenius" if best == "arrhenius" else "doubling"
     for name, colour, dash in (("arrhenius", SERIES[0], "solid"), ("doubling", REFERENCE, "dashed")):
-        left.append(line(_inverse(along), curves[name](along), dims=dims, label=labels[name], colour=colour, dash=dash))
-        away = 100 * (curves[name](along) / curves[base](along) - 1)
+        current, spread = predict_current(laws[name], along)
+        left.append(line(_inverse(along), current, dims=dims, label=labels[name], colour=colour, dash=dash))
+        away = 100 * (current / predict_current(laws[base], along)[0] - 1)
         right.append(line(along, away, dims=off, label=labels[name], colour=colour, dash=dash))
         if name == "arrhenius":
-            low, high = away - 100 * spread, away + 100 * spread
-            right.append(band(along, low, high, dims=off, label="68 % of ΔE", colour=colour))
+            low, high = away - 100 * spread / current, away + 100 * spread / current
+            right.append(band(along, low, high, dims=off, label="68 % band of the law", colour=colour))
     isos = dark_current["iso"].values[good]
     known = np.unique(isos)
     for iso, colour in zip(known, ramp(known.size + 1), strict=False):
@@ -239,7 +231,7 @@ def dark_law(dark_current: xr.Dataset, law: xr.Dataset) -> hv.Layout:
         style = {"colour": KIND_COLOUR["dark"] if known.size == 1 else colour, "size": 8}
         style["label"] = f"ISO {iso:g}" if np.isfinite(iso) else "darks"
         left.append(points(_inverse(warm[here]), value[here], error[here], dims=dims, **style))
-        model = curves[base](warm[here])
+        model = predict_current(laws[base], warm[here])[0]
         right.append(points(warm[here], 100 * (value[here] / model - 1), 100 * error[here] / model, dims=off, **style))
     return layout(
         [

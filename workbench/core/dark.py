@@ -1,14 +1,17 @@
-"""The dark library: a file that predicts a master dark for any exposure and temperature, with its variance.
+"""Dark current against temperature, and the dark library: predicting a master dark for any exposure and temperature.
 
-Every pixel has an offset o and a dark current D of its own, one law f of the temperature is common to all:
-y = o + D t f(T).  `workbench.sensor.fit_dark_library` measures it; here it is kept and used.
+Two laws are in use, doubling each T_d kelvin and Arrhenius' with its activation energy; both are written here and
+nowhere else.  In a dark library every pixel has an offset o and a dark current D of its own, one law f of the
+temperature is common to all: y = o + D t f(T).  `workbench.sensor` fits them.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -20,35 +23,166 @@ from .files import whole_file
 from .mosaic import channel_index
 
 BOLTZMANN = 8.617333262e-5  # eV/K (CODATA 2018)
+TYPICAL_DOUBLING = 6.0  # K: usual for silicon; to order darks and to word warnings, never to correct
 VERSION = 1
+_ZERO_CELSIUS = 273.15  # K
+_NEAR = 2.0  # K: a dark current measured so near stands for that of a temperature where there is no law
+_APART = 1.0  # K: a library of one temperature predicts no further than this
 _MAPS = {"offset": "OFFSET", "dark_current": "DARK", "lost": "LOST"}
 _TABLE = ("weight", "seconds", "exposure", "temperature", "frames")
-_APART = 1.0  # K: a library of one temperature says nothing of others
+# of each law: its constant, the dark current at the reference temperature, the correlation of their errors
+_LAW_NAMES = {
+    "doubling": ("doubling_temperature", "dark_current_reference", "doubling_correlation"),
+    "arrhenius": ("activation_energy", "dark_current_reference_arrhenius", "activation_correlation"),
+}
 
 
-def law_factor(law: str, value: float, temperature: np.ndarray, reference: float) -> np.ndarray:
+class DarkLaw(NamedTuple):
+    """Dark current against temperature, D(T) = D_ref f(T), with the errors of its fit; f is `law_factor`.
+
+    Attributes
+    ----------
+    name
+        ``doubling``, ``arrhenius``, or ``none``: the same at all temperatures.
+    value, value_error
+        T_d [K] or ΔE [eV].
+    current, current_error
+        D_ref [e⁻/s/pixel or ADU/s].
+    reference
+        T_ref [°C].
+    correlation
+        Of the errors of `current` and `value`, -1 to 1.
+    """
+
+    name: str
+    value: float
+    value_error: float
+    current: float
+    current_error: float
+    reference: float
+    correlation: float = 0.0
+
+
+def inverse_temperature(temperature: Any, reference: float) -> np.ndarray:
+    """Return 1/kT_ref − 1/kT [1/eV]: the logarithm of the dark current is a line on it, with the slope ΔE.
+
+    Examples
+    --------
+    >>> float(inverse_temperature(np.array([20.0]), 10.0).round(3)[0])
+    1.398
+    """
+    temperature = np.asarray(temperature, float)
+    return (1 / (reference + _ZERO_CELSIUS) - 1 / (temperature + _ZERO_CELSIUS)) / BOLTZMANN
+
+
+def law_factor(name: str, value: float, temperature: Any, reference: float) -> np.ndarray:
     """Return f(T) = D(T)/D(T_ref): 2^((T − T_ref)/T_d) or exp(−ΔE (1/kT − 1/kT_ref)).
 
     Parameters
     ----------
-    law
+    name
         ``doubling``, with `value` T_d [K], or ``arrhenius``, with ΔE [eV], or ``none``: 1 everywhere.
+    temperature, reference
+        In °C.
 
     Examples
     --------
     >>> law_factor("doubling", 6.0, np.array([20.0, 26.0]), 20.0).tolist()
     [1.0, 2.0]
     """
-    return np.exp(_exponent(law, value, temperature, reference))
-
-
-def _exponent(law: str, value: float, temperature: np.ndarray, reference: float) -> np.ndarray:
     temperature = np.asarray(temperature, float)
-    if law == "doubling":
-        return np.log(2) * (temperature - reference) / value
-    if law == "arrhenius":
-        return value * (1 / (reference + 273.15) - 1 / (temperature + 273.15)) / BOLTZMANN
+    if name == "doubling":
+        return np.exp(np.log(2) * (temperature - reference) / value)
+    if name == "arrhenius":
+        return np.exp(value * inverse_temperature(temperature, reference))
+    return np.ones_like(temperature)
+
+
+def _sensitivity(law: DarkLaw, temperature: np.ndarray) -> np.ndarray:
+    """Return ∂ ln f/∂value, the value being T_d [1/K] or ΔE [1/eV]."""
+    if law.name == "doubling":
+        return -np.log(2) * (temperature - law.reference) / law.value**2
+    if law.name == "arrhenius":
+        return inverse_temperature(temperature, law.reference)
     return np.zeros_like(temperature)
+
+
+def predict_current(laws: Sequence[DarkLaw], temperature: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the dark current at temperatures [°C] by the first of the laws, with its standard error, in its unit.
+
+    (σ_D/D)² = (σ_ref/D_ref)² + (s σ_v)² + 2 ρ s σ_v σ_ref/D_ref + Σ Δ², s = ∂ ln f/∂v, v being T_d or ΔE and ρ the
+    correlation of the errors of D_ref and v.  Δ is the logarithm of the ratio to each further law: where darks do not
+    exclude a law, its distance counts as an error.
+
+    Examples
+    --------
+    >>> law = DarkLaw("doubling", 6.0, 0.1, 0.4, 0.01, 20.0, 0.0)
+    >>> [round(float(number), 4) for number in predict_current([law], 8.0)]
+    [0.1, 0.0034]
+    """
+    law, temperature = laws[0], np.asarray(temperature, float)
+    current = law.current * law_factor(law.name, law.value, temperature, law.reference)
+    level, growth = law.current_error / law.current, law.value_error * _sensitivity(law, temperature)
+    variance = np.maximum(level**2 + growth**2 + 2 * law.correlation * level * growth, 0.0)
+    for other in laws[1:]:
+        factor = law_factor(other.name, other.value, temperature, other.reference)
+        variance += np.log(other.current * factor / current) ** 2
+    return current, current * np.sqrt(variance)
+
+
+def dark_laws(sensor: xr.Dataset, names: Sequence[str] | None = None) -> list[DarkLaw]:
+    """Return the laws of a measured sensor, or of `sensor.dark_law`; none where there is no fit.
+
+    Parameters
+    ----------
+    names
+        Which laws; by default those that the darks do not exclude, the better one first (attribute ``dark_laws``;
+        files of earlier versions have the doubling law).
+    """
+    laws = []
+    for name in sensor.attrs.get("dark_laws", ["doubling"]) if names is None else names:
+        value, current, correlation = _LAW_NAMES[name]
+        numbers = {
+            key: float(sensor.get(key, math.nan))
+            for key in (value, f"{value}_error", current, f"{current}_error", "reference_temperature", correlation)
+        }
+        known = [numbers[key] for key in (value, current, "reference_temperature")]
+        if np.isfinite(known).all() and numbers[current] > 0:
+            laws.append(DarkLaw(name, *np.nan_to_num(list(numbers.values())).tolist()))
+    return laws
+
+
+def dark_current_at(sensor: xr.Dataset, temperature: float) -> tuple[float, float]:
+    """Return the dark current [e⁻/s/pixel] at a temperature [°C] with its standard error; NaN where it is not known.
+
+    By the sensor's law with the law's own error (see `predict_current`); without a law, that of the setting within 2 K.
+
+    Parameters
+    ----------
+    sensor
+        From `workbench.open_sensor` or ``characterize(...).sensor``.
+
+    Examples
+    --------
+    >>> sensor = xr.Dataset({"doubling_temperature": 6.0, "doubling_temperature_error": 0.1,
+    ...                      "dark_current_reference": 0.4, "dark_current_reference_error": 0.01,
+    ...                      "reference_temperature": 20.0})
+    >>> [round(number, 4) for number in dark_current_at(sensor, 8.0)]
+    [0.1, 0.0034]
+    """
+    if math.isnan(temperature):
+        return math.nan, math.nan
+    laws = dark_laws(sensor)
+    if laws:
+        value, error = predict_current(laws, temperature)
+        return float(value), float(error)
+    if "dark_current" in sensor and "setting_temperature" in sensor:
+        distance = np.abs(sensor["setting_temperature"].values - temperature)
+        near = np.flatnonzero((distance <= _NEAR) & np.isfinite(sensor["dark_current"].values))
+        if near.size:
+            nearest = near[np.argmin(distance[near])]
+            return float(sensor["dark_current"][nearest]), float(sensor["dark_current_error"][nearest])
+    return math.nan, math.nan
 
 
 def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math.nan) -> xr.Dataset:
@@ -150,25 +284,29 @@ def _coefficients(weight: np.ndarray, seconds: np.ndarray, x: float) -> np.ndarr
 
 
 def _law_error(attrs: dict, library: xr.Dataset, temperature: float) -> float:
-    """Return the error of ln f at a temperature, against that where the darks tell the dark current best."""
-    if attrs["law"] == "none":
+    """Return the relative error of f at a temperature, counted from where the darks measure the dark current best.
+
+    That is the mean of their temperatures (of the inverse ones for Arrhenius' law), weighted with the square of the
+    dark signal: any law fitted to these darks runs through there.
+    """
+    name, reference = attrs["law"], attrs["reference_temperature"]
+    if name == "none":
         return 0.0
-    between = 0.0
-    if attrs["other"]:  # two laws that these darks cannot tell apart are as far from one another as they are uncertain
-        law, value, level = attrs["other"]
-        reference = attrs["reference_temperature"]
-        chosen = _exponent(attrs["law"], attrs["law_value"], temperature, reference)
-        between = float(chosen - _exponent(law, value, temperature, reference)) - math.log(level)
     lever = library["weight"].values * library["seconds"].values ** 2
     warm = library["temperature"].values
     known = np.isfinite(warm) & (lever > 0)
-    if attrs["law"] == "doubling":
-        best = float((lever * warm)[known].sum() / lever[known].sum())
-        own = math.log(2) * (temperature - best) / attrs["law_value"] ** 2 * attrs["law_error"]
-        return math.hypot(own, between)
-    inverse = 1 / (warm + 273.15)
-    best = float((lever * inverse)[known].sum() / lever[known].sum())
-    return math.hypot((best - 1 / (temperature + 273.15)) / BOLTZMANN * attrs["law_error"], between)
+    lever, warm = lever[known] / lever[known].sum(), warm[known]
+    if name == "doubling":
+        pivot = float((lever * warm).sum())
+    else:
+        pivot = float(1 / (lever / (warm + _ZERO_CELSIUS)).sum()) - _ZERO_CELSIUS
+    start = float(law_factor(name, attrs["law_value"], pivot, reference))
+    laws = [DarkLaw(name, attrs["law_value"], attrs["law_error"], start, 0.0, pivot)]
+    if attrs["other"]:  # name, constant and level of the law that these darks do not exclude
+        other, value, level = attrs["other"]
+        laws.append(DarkLaw(other, value, 0.0, level, 0.0, reference))
+    current, error = predict_current(laws, temperature)
+    return float(error / current)
 
 
 def _range(library: xr.Dataset) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .dark import dark_current_at
 from .errors import WorkbenchError
 
 SOURCES = ("light", "dark current", "read noise", "response", "rounding")
@@ -85,7 +86,7 @@ def noise_budget(
     Raises
     ------
     WorkbenchError
-        If nothing tells the dark current, or no ISO has both gain and read noise.
+        If the dark current at the temperature is not known, or no ISO has both gain and read noise.
 
     Examples
     --------
@@ -114,6 +115,11 @@ def noise_budget(
         )
     gain, read, read_error = (one[name].values[known] for name in ("gain", "read_noise", "read_noise_error"))
     current, current_error = dark_current_at(sensor, temperature)
+    if math.isnan(current):
+        raise WorkbenchError(
+            f"the dark current at {temperature:g} °C is not known: shoot darks of several exposure times, at two or "
+            "more temperatures for the law"
+        )
     time = np.atleast_1d(np.asarray(exposure, float))
     grid = np.ones((gain.size, time.size))
     terms = variance_terms(
@@ -140,31 +146,4 @@ def noise_budget(
             "exposure": ("exposure", time, {"units": "s"}),
         },
         attrs={"dark_current": current, "rate": rate, "temperature": temperature, "prnu": prnu},
-    )
-
-
-def dark_current_at(sensor: xr.Dataset, temperature: float) -> tuple[float, float]:
-    """Return the dark current [e⁻/s/pixel] at a temperature [°C] with its error, by the sensor's dark law.
-
-    D_ref 2^((T - T_ref)/T_d); without a law the measured one that is within 1 K.
-
-    Raises
-    ------
-    WorkbenchError
-        If there is neither.
-    """
-    law = [float(sensor[name]) if name in sensor else math.nan
-           for name in ("dark_current_reference", "doubling_temperature", "reference_temperature")]  # fmt: skip
-    if all(map(math.isfinite, law)):
-        factor = 2.0 ** ((temperature - law[2]) / law[1])
-        error = float(sensor["dark_current_reference_error"])
-        return law[0] * factor, (error if math.isfinite(error) else 0.0) * factor
-    if "setting_temperature" in sensor:
-        away = np.abs(sensor["setting_temperature"].values - temperature)
-        if away.size and np.nanmin(away, initial=np.inf) <= 1.0:
-            place = int(np.nanargmin(away))
-            return float(sensor["dark_current"].values[place]), float(sensor["dark_current_error"].values[place])
-    raise WorkbenchError(
-        f"nothing tells the dark current at {temperature:g} °C: shoot darks of several exposure times, at two or more "
-        "temperatures for the law"
     )

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .values import is_simulated
-from .vocabulary import COUNTS, DETAILS, LAW, METHODS, NUMBERS, SETTINGS, SPLIT, TITLES
+from .vocabulary import COUNTS, DETAILS, LAW, LAW_CORRELATIONS, METHODS, NUMBERS, SETTINGS, SPLIT, TITLES
 
 
 def sensor_dataset(
@@ -56,8 +56,10 @@ def sensor_dataset(
         ``frames_used``, ``bias_frames``, ``flat_frames``.  Over setting (``setting_iso``, ``setting_temperature``):
         ``dark_current`` [e⁻/s/pixel] with error, ``dark_current_median``, ``saturated_pixels``.  Scalars:
         ``unity_gain_iso``, ``noise_before_gain`` [e⁻ rms], ``noise_after_gain`` [ADU rms], ``invariance_iso``,
-        ``doubling_temperature``, ``dark_current_reference``, ``activation_energy``, each with error, and
-        ``reference_temperature``.  attrs: ``camera``, ``simulated``, ``warnings``, ``blocks``.
+        ``doubling_temperature``, ``dark_current_reference``, ``activation_energy``,
+        ``dark_current_reference_arrhenius``, each with error, the correlations of their errors
+        (``doubling_correlation``, ``activation_correlation``), and ``reference_temperature``.  attrs: ``camera``,
+        ``simulated``, ``warnings``, ``blocks``, ``dark_laws`` (those that the darks do not exclude).
     """
     measured = [part for part in (read, gain) if part is not None]
     names = [str(name) for name in (measured[0]["channel"].values if measured else channels)]
@@ -134,16 +136,20 @@ def sensor_dataset(
         (dark_law, "doubling_temperature"),
         (dark_law, "dark_current_reference"),
         (dark_law, "activation_energy"),
+        (dark_law, "dark_current_reference_arrhenius"),
     ):
         for name in (key, f"{key}_error"):
             scalars[name] = float(part[name]) if part is not None and name in part else np.nan
     scalars["reference_temperature"] = np.nan if dark_law is None else float(dark_law["reference_temperature"])
+    for key in LAW_CORRELATIONS:
+        scalars[key] = np.nan if dark_law is None else float(dark_law.get(key, np.nan))
+    laws = [] if dark_law is None else dark_law.attrs.get("dark_laws", ["doubling"])
     for key, name in (
         ("noise_before_gain", "before_gain"), ("noise_after_gain", "after_gain"), ("invariance_iso", "invariance_iso"),
     ):  # fmt: skip
         for tail in ("", "_error"):
             scalars[f"{key}{tail}"] = np.nan if split is None else float(split[f"{name}{tail}"])
-    return assemble(camera, isos, names, data, dark, scalars, list(warnings), dict(blocks or {}))
+    return assemble(camera, isos, names, data, dark, scalars, list(warnings), dict(blocks or {}), laws)
 
 
 def assemble(
@@ -155,6 +161,7 @@ def assemble(
     scalars: dict[str, float],
     warnings: list[str],
     blocks: dict[str, Any],
+    dark_laws: list[str],
 ) -> xr.Dataset:
     """Return the Dataset of measured variables over (iso, channel) in `data`, of darks, and of single numbers."""
     per_second = {"units": "e-/s/pixel"}
@@ -168,7 +175,9 @@ def assemble(
             {"long_name": "saturated pixels left out"},
         ),
     }
-    units = {"unity_gain_iso": "ISO", "reference_temperature": "°C"} | LAW | SPLIT
+    units = (
+        {"unity_gain_iso": "ISO", "reference_temperature": "°C"} | LAW | SPLIT | dict.fromkeys(LAW_CORRELATIONS, "1")
+    )
     for name, value in scalars.items():
         key = name.removesuffix("_error")
         title = TITLES[key] if key == name else f"error of the {TITLES[key]}"
@@ -185,6 +194,7 @@ def assemble(
         "warnings": warnings,
         "long_name": "measured sensor",
         "blocks": blocks,
+        "dark_laws": dark_laws,
     }
     return xr.Dataset(data, coords, attrs)
 

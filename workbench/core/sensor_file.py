@@ -14,7 +14,7 @@ from .errors import WorkbenchError
 from .files import whole_file
 from .quantities import at_lowest_iso, json_number, json_quantity
 from .results import assemble
-from .vocabulary import BLOCKS, COUNTS, DETAILS, LAW, METHODS, NUMBERS, SETTINGS, SPLIT, TITLES
+from .vocabulary import BLOCKS, COUNTS, DETAILS, LAW, LAW_CORRELATIONS, METHODS, NUMBERS, SETTINGS, SPLIT, TITLES
 
 SCHEMA = Path(__file__).parents[1] / "sensor.schema.json"
 SCHEMA_VERSION = 2
@@ -98,7 +98,9 @@ def _to_json(sensor: xr.Dataset) -> dict[str, Any]:
             if entry["gain_from_darks"] is not None
         ],
         "dark_current": dark,
-        "dark_law": law | {"reference_temperature": json_number(sensor["reference_temperature"].item())},
+        "dark_law": law
+        | {key: json_number(sensor[key].item()) for key in ("reference_temperature", *LAW_CORRELATIONS)}
+        | {"laws": list(sensor.attrs["dark_laws"])},
         **{name: value for name, value in sensor.attrs.get("blocks", {}).items() if name in BLOCKS},
         "warnings": [str(text) for text in sensor.attrs["warnings"]],
     }
@@ -183,12 +185,15 @@ def _from_json(content: dict[str, Any]) -> xr.Dataset:
     ):
         scalars[key], scalars[f"{key}_error"] = _part(quantity, "value"), _part(quantity, "error")
     scalars["reference_temperature"] = _float(law["reference_temperature"])
+    scalars |= {key: _float(law.get(key)) for key in LAW_CORRELATIONS}
+    laws = law.get("laws", ["doubling"])
     split = content.get("read_noise_split") or {}
     for key in SPLIT:
         scalars[key], scalars[f"{key}_error"] = (_part(split.get(key), part) for part in ("value", "error"))
     iso_values = np.array([_float(iso) for iso in isos], float)
     blocks = {name: content[name] for name in BLOCKS if name in content}
-    return assemble(str(content["camera"]), iso_values, names, data, dark, scalars, list(content["warnings"]), blocks)
+    warnings = list(content["warnings"])
+    return assemble(str(content["camera"]), iso_values, names, data, dark, scalars, warnings, blocks, laws)
 
 
 def _part(quantity: dict[str, Any] | None, part: str) -> float:

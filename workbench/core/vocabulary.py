@@ -20,7 +20,14 @@ METHODS = {
 }
 # of the camera, with errors: unit
 SPLIT = {"noise_before_gain": "e- rms", "noise_after_gain": "ADU rms", "invariance_iso": "ISO"}
-LAW = {"doubling_temperature": "K", "dark_current_reference": "e-/s/pixel", "activation_energy": "eV"}
+LAW = {
+    "doubling_temperature": "K",
+    "dark_current_reference": "e-/s/pixel",
+    "activation_energy": "eV",
+    "dark_current_reference_arrhenius": "e-/s/pixel",
+}
+# likewise, without errors
+LAW_CORRELATIONS = ("doubling_correlation", "activation_correlation")
 # of a setting and channel: title
 COUNTS = {"frames_used": "frames used", "bias_frames": "bias frames used", "flat_frames": "flats used"}
 # what is kept as it stands in the file: JSON in the attribute ``blocks``
@@ -36,6 +43,9 @@ TITLES = {
     "dark_current_reference": "dark current at the reference temperature",
     "reference_temperature": "reference temperature",
     "activation_energy": "activation energy of the dark current",
+    "dark_current_reference_arrhenius": "dark current at the reference temperature by the Arrhenius law",
+    "doubling_correlation": "correlation of the errors of the doubling law",
+    "activation_correlation": "correlation of the errors of the Arrhenius law",
     "dynamic_range": "dynamic range",
     "full_well": "full well",
     "linearity_error": "linearity error",

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..core.cube import channels_of, check_cube, one_value
+from ..core.dark import dark_current_at
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, offsets
 from ..core.pairs import t_factor
@@ -27,8 +28,8 @@ def background_rate(light: xr.DataArray, sensor: xr.Dataset, *, progress: Any = 
     """Measure how fast the background of lights fills up: sky and dark current together, and the sky alone.
 
     (median level − black level) · gain / exposure, level by blocks of 64 x 64 pixels of a channel from which stars are
-    clipped.  The dark current is the sensor's, at the lights' temperature by its doubling law, or the one measured
-    within 2 K.  The error has that of gain, black level and dark current in it, and the scatter between frames.
+    clipped.  The dark current is the sensor's at the lights' temperature, by its law, or the one measured within
+    2 K.  The error has that of gain, black level and dark current in it, and the scatter between frames.
 
     Parameters
     ----------
@@ -144,30 +145,6 @@ def _at_iso(
     black, black_error = one["black_level"].values, one["black_level_error"].values
     black = np.where(np.isfinite(black), black, np.nan_to_num(np.asarray(stated, float)))
     return one["gain"].values, np.nan_to_num(one["gain_error"].values), black, np.nan_to_num(black_error)
-
-
-def dark_current_at(sensor: xr.Dataset, temperature: float) -> tuple[float, float]:
-    """Return the dark current [e⁻/s/pixel] at a temperature [°C] with its error; NaN where it is not known.
-
-    By the doubling law D_ref 2^((T − T_ref)/T_d) where it is measured, else that of the setting within 2 K.
-    """
-    if math.isnan(temperature) or "dark_current" not in sensor:
-        return math.nan, math.nan
-    if "doubling_temperature" in sensor and np.isfinite(sensor["doubling_temperature"]):
-        reference, doubling = float(sensor["dark_current_reference"]), float(sensor["doubling_temperature"])
-        steps = (temperature - float(sensor["reference_temperature"])) / doubling
-        value = reference * 2**steps
-        share = np.hypot(
-            np.nan_to_num(float(sensor["dark_current_reference_error"])) / reference,
-            math.log(2) * steps * np.nan_to_num(float(sensor["doubling_temperature_error"])) / doubling,
-        )
-        return value, float(value * share)
-    distance = np.abs(sensor["setting_temperature"].values - temperature)
-    near = np.flatnonzero((distance <= 2) & np.isfinite(sensor["dark_current"].values))
-    if not near.size:
-        return math.nan, math.nan
-    nearest = near[np.argmin(distance[near])]
-    return float(sensor["dark_current"][nearest]), float(sensor["dark_current_error"][nearest])
 
 
 def star_shapes(light: xr.DataArray, *, progress: Any = True) -> xr.Dataset:

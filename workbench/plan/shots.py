@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..core.dark import dark_current_at
 from ..core.errors import FrameReadError
 from ..ingest.catalogue import Folder
 from ..ingest.reader import read_frame
-from .conditions import dark_current_at
 from .shutters import FASTEST, FASTEST_WITHOUT_DIAL, isos_wanted, settable, shutter, stops_too_bright
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.65)  # of saturation: of which a gain is fitted

@@ -8,11 +8,12 @@ import numpy as np
 import xarray as xr
 from scipy import optimize, special
 
+from ..core.dark import inverse_temperature
 from ..core.pairs import t_factor
 from ..core.selection import describe
 from .gain import MISFIT
 
-BOLTZMANN = 8.617333262e-5  # eV/K (CODATA 2018)
+EXCLUDED = 4.0  # of χ²: a law that fits worse by more is not the sensor's
 _NO_THERMOMETER = 0.5  # K: what stated temperatures may be off without a word
 
 
@@ -37,9 +38,12 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
     -------
     xarray.Dataset
         Scalars ``doubling_temperature`` [K], ``dark_current_reference`` [e⁻/s/pixel] and ``activation_energy`` [eV],
-        each with ``_error``; ``dark_current_reference_arrhenius``, of the other law; ``reference_temperature`` [°C];
+        each with ``_error``; ``dark_current_reference_arrhenius`` (``_error``), of the other law;
+        ``doubling_correlation`` and ``activation_correlation``, of the errors of each law's two constants;
+        ``reference_temperature`` [°C];
         ``chi2`` and ``chi2_arrhenius`` per degree of freedom.  attrs ``law``: the one that fits better, ``doubling``
-        or ``arrhenius``, or ``either`` with two temperatures.  NaN, with a warning, where temperatures are lacking or
+        or ``arrhenius``, or ``either`` with two temperatures; ``dark_laws``: those that the darks do not exclude (χ²
+        within 4 of the better), the better one first.  NaN, with a warning, where temperatures are lacking or
         the dark current does not rise.
 
     Examples
@@ -94,6 +98,9 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
             )
     value = np.log(2) / doubling.slope
     law = "either" if not doubling.degrees else "doubling" if doubling.chi2 <= arrhenius.chi2 else "arrhenius"
+    better, worse = (arrhenius, doubling) if law == "arrhenius" else (doubling, arrhenius)
+    both = ["arrhenius", "doubling"] if law == "arrhenius" else ["doubling", "arrhenius"]
+    excluded = doubling.degrees and (worse.chi2 - better.chi2) * better.degrees > EXCLUDED * better.widen**2
     return _law(
         value,
         value * doubling.slope_error / doubling.slope,
@@ -107,19 +114,12 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
         arrhenius.chi2,
         warnings,
         law,
+        arrhenius.level_error,
+        # a steeper slope is a shorter doubling
+        -doubling.correlation,
+        arrhenius.correlation,
+        both[:1] if excluded else both,
     )
-
-
-def inverse_temperature(temperature: np.ndarray, reference: float) -> np.ndarray:
-    """Return 1/kT_ref − 1/kT [1/eV]: the logarithm of the dark current is a line on it, with the slope ΔE.
-
-    Examples
-    --------
-    >>> float(inverse_temperature(np.array([20.0]), 10.0).round(3)[0])
-    1.398
-    """
-    zero = 273.15
-    return (1 / (reference + zero) - 1 / (np.asarray(temperature, float) + zero)) / BOLTZMANN
 
 
 class _Fit(NamedTuple):
@@ -132,6 +132,7 @@ class _Fit(NamedTuple):
     chi2: float
     degrees: int
     widen: float
+    correlation: float
     model: np.ndarray
     off: np.ndarray
 
@@ -163,6 +164,7 @@ def _fit(points: _Points, x: np.ndarray) -> _Fit | None:
     variances = np.concatenate([(points.own / expected) ** 2, np.ones(2 * isos)])
     freedoms = np.concatenate([points.own_freedom, np.full(isos, np.inf), points.bias_freedom])
     terms = by_row**2 * variances
+    correlation = float((by_row[0] * by_row[1] * variances).sum() / np.sqrt(np.prod(terms.sum(axis=1))))
     errors = np.sqrt(terms.sum(axis=1))
     errors *= [
         t_factor(total) for total in terms.sum(axis=1) ** 2 / np.maximum((terms**2 / freedoms).sum(axis=1), 1e-300)
@@ -180,6 +182,7 @@ def _fit(points: _Points, x: np.ndarray) -> _Fit | None:
         chi2 / degrees if degrees > 0 else np.nan,
         degrees,
         widen,
+        correlation,
         model(fit.x),
         misfit(fit.x)[: value.size],
     )
@@ -262,6 +265,10 @@ def _law(
     chi2_arrhenius: float = np.nan,
     warnings: list[str] | None = None,
     law: str = "",
+    start_arrhenius_error: float = np.nan,
+    correlation: float = np.nan,
+    correlation_arrhenius: float = np.nan,
+    laws: list[str] | None = None,
 ) -> xr.Dataset:
     values = {
         "doubling_temperature": (doubling, "K", "doubling temperature"),
@@ -277,9 +284,17 @@ def _law(
             "e-/s",
             "dark current at the reference temperature by the Arrhenius law",
         ),
+        "dark_current_reference_arrhenius_error": (
+            start_arrhenius_error,
+            "e-/s",
+            "error of the dark current at the reference temperature by the Arrhenius law",
+        ),
+        "doubling_correlation": (correlation, "1", "correlation of the errors of the doubling law"),
+        "activation_correlation": (correlation_arrhenius, "1", "correlation of the errors of the Arrhenius law"),
         "chi2_arrhenius": (chi2_arrhenius, "1", "χ² per degree of freedom of the Arrhenius law"),
     }
     data = {
         name: ((), float(value), {"units": units, "long_name": text}) for name, (value, units, text) in values.items()
     }
-    return xr.Dataset(data, attrs={"long_name": "law of the dark current", "law": law, "warnings": warnings or []})
+    attrs = {"long_name": "law of the dark current", "law": law, "dark_laws": laws or [], "warnings": warnings or []}
+    return xr.Dataset(data, attrs=attrs)

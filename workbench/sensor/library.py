@@ -10,17 +10,16 @@ import xarray as xr
 from scipy import optimize, special
 
 from ..core.cube import check_cube, one_value, take_frames
-from ..core.dark import law_factor
+from ..core.dark import inverse_temperature, law_factor
 from ..core.errors import WorkbenchError
 from ..core.pairs import QUANTISATION_VARIANCE, t_factor
 from ..core.selection import at_iso, describe
 from .dark import check_alike
 from .gain import MISFIT
-from .law import inverse_temperature
+from .law import EXCLUDED
 from .library_frames import USUAL_DOUBLING, GroupRead, pixel_maps, read_darks
 
 _SUBTRACTED = 0.5  # of what the noise says the mean must show, or the camera takes the mean off
-_TOLD = 4.0  # of χ²: a law that is worse by more is not the sensor's
 _LAWS = {"doubling": "doubling temperature", "arrhenius": "activation energy"}
 
 
@@ -265,7 +264,7 @@ def _other(fits: dict[str, _Law], chosen: str, reads: list[GroupRead]) -> list:
     other = fits[others[0]]
     worse = np.nan_to_num(other.chi2 - fits[chosen].chi2) * max(len(reads) - 3, 1)
     widened = max(fits[chosen].widen, 1.0) ** 2
-    if worse / widened > _TOLD:
+    if worse / widened > EXCLUDED:
         return []
     return [others[0], other.value, other.level / fits[chosen].level]
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from workbench.core.dark import dark_current_at
 from workbench.core.errors import WorkbenchError
-from workbench.core.noise import SOURCES, dark_current_at, noise_budget, variance_terms
+from workbench.core.noise import SOURCES, noise_budget, variance_terms
 from workbench.simulate import d7000, expose
 
 
@@ -61,22 +62,21 @@ def test_the_terms_go_with_arrays():
     assert terms["response"] == pytest.approx([0.01, 100.0])
 
 
-def test_the_dark_current_comes_from_the_law_else_from_a_measurement_near_by():
-    sensor = sensor_of(d7000(), [200])
-    assert dark_current_at(sensor, 26.0)[0] == pytest.approx(
-        dark_current_at(sensor, 20.0)[0] * 2 ** (6 / float(sensor.doubling_temperature))
-    )
-    single = xr.Dataset(
-        {"dark_current": ("setting", [0.2]), "dark_current_error": ("setting", [0.02])},
-        {"setting_temperature": ("setting", [12.0])},
-    )
-    assert dark_current_at(single, 12.5) == (0.2, 0.02)
-    with pytest.raises(WorkbenchError, match=r"nothing tells the dark current at 20 °C: shoot darks"):
-        dark_current_at(single, 20.0)
+def test_the_dark_currents_share_has_the_laws_error():
+    sensor = sensor_of(d7000(), [200]).assign(doubling_temperature_error=0.2, doubling_correlation=0.5)
+    budget = noise_budget(sensor, rate=1.0, exposure=[60.0], temperature=-10.0)
+    current, error = dark_current_at(sensor, -10.0)
+    dark = budget.sel(source="dark current").isel(iso=0, exposure=0)
+    assert float(dark.variance) == pytest.approx(60 * current)
+    assert float(dark.variance_error) == pytest.approx(60 * error)
+    assert budget.attrs["dark_current"] == current
 
 
 def test_what_is_missing_is_named():
     sensor = sensor_of(d7000(), [200])
     sensor["gain"] = sensor["gain"] * np.nan
     with pytest.raises(WorkbenchError, match="no ISO has both a gain and a read noise"):
+        noise_budget(sensor, rate=1.0, exposure=[1.0])
+    sensor = sensor_of(d7000(), [200]).drop_vars("doubling_temperature")
+    with pytest.raises(WorkbenchError, match=r"the dark current at 20 °C is not known: shoot darks"):
         noise_budget(sensor, rate=1.0, exposure=[1.0])
