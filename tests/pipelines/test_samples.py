@@ -236,7 +236,6 @@ def test_two_processes_make_one_set(cache):
 def test_without_a_project_the_set_goes_to_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("WORKBENCH_CACHE", raising=False)
     monkeypatch.setattr(module, "_PROJECT", tmp_path / "site-packages")
-    monkeypatch.setattr(module.sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert module._home() == tmp_path / "cache" / "astrophoto-workbench" / "samples"
     monkeypatch.undo()

@@ -6,13 +6,11 @@ set is made on first use and kept; a small set of the same form is committed in 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 import threading
 import warnings
@@ -23,6 +21,8 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import platformdirs
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from .. import simulate
@@ -119,9 +119,9 @@ def sample_folder(progress: bool = True) -> Path:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(folder.with_name(f".{folder.name}.lock")) as alone:
+        with FileLock(folder.with_name(f".{folder.name}.lock")):  # free again if its holder was killed
             if not _is_whole(folder):  # another process may have made it while this one waited
-                for left in folder.parent.glob(f".{folder.name}.part-*") if alone else ():  # by one that was killed
+                for left in folder.parent.glob(f".{folder.name}.part-*"):  # by one that was killed
                     shutil.rmtree(left, ignore_errors=True)
                 aside = folder.with_name(f".{folder.name}.part-{os.getpid()}")
                 try:
@@ -345,13 +345,7 @@ def own_folder(name: str, in_project: str) -> Path:
     project = _PROJECT / in_project
     if (_PROJECT / "data-samples" / "README.md").is_file() and os.access(project.parent, os.W_OK):
         return project
-    if sys.platform == "win32":
-        cache = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        cache = Path.home() / "Library" / "Caches"
-    else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "astrophoto-workbench" / name
+    return platformdirs.user_cache_path("astrophoto-workbench", appauthor=False) / name
 
 
 def _home() -> Path:
@@ -385,19 +379,6 @@ def _check_hashes(folder: Path) -> None:
     if os.environ.get("WORKBENCH_REQUIRE_REAL"):
         raise WorkbenchError(message)
     warnings.warn(message, SampleWarning, stacklevel=3)
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[bool]:
-    """Let one process at a time through, and say whether that worked; the lock of one that was killed is free."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two processes may both do the work
-        yield False
-        return
-    with lock.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield True
 
 
 def _rounded(value):
