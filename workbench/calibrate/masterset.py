@@ -12,10 +12,11 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ..core.cube import channels_of
+from ..core.defects import FILLED
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from .apply import Tables
-from .defects import FILLED, defects_in_lights, find_defects
+from .defects import defects_in_lights, find_defects
 from .masters import master_bias, master_dark, master_flat, plane_means
 from .matching import Group, close, plan_groups
 from .noise import QUANTISATION, SensorNoise, from_sensor, saturation_level

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import Any
 
-import numba
 import numpy as np
 import xarray as xr
-from scipy import special
+from scipy.special import chdtr, chdtri
 
-from ..core.defects import (
-    DEAD_RESPONSE,
-    HOT,
-    HOT_NOISE,
-    UNSTABLE,
-    UNSTABLE_EXCESS,
-    WARM,
-    WARM_SIGMAS,
-    defect_map,
-    flag_response,
-)
-from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index
-from ..core.parallel import in_threads
+from ..core.defects import Thresholds, UnlitFrames, flag_defects, sample_pixels
+from ..core.mosaic import channel_index, planes
 from .stacks import FrameStack
-
-_CHANCE = 0.01  # ordinary pixels taken for unstable in a whole sensor
-_SAMPLE = 400_000  # pixels of a plane that tell its median to a thousandth of the spread
-FEWEST = 4  # frames that can tell an unstable pixel
 
 
 def find_sensor_defects(
@@ -39,34 +21,26 @@ def find_sensor_defects(
     *,
     flat: FrameStack | None = None,
     bias: FrameStack | None = None,
-    hot_noise: float = HOT_NOISE,
-    warm_sigmas: float = WARM_SIGMAS,
-    dead_response: float = DEAD_RESPONSE,
-    unstable_excess: float = UNSTABLE_EXCESS,
+    **thresholds: float,
 ) -> xr.DataArray:
-    """Return the sensor's defects, uint8 (y, x) with the bits of `workbench.defects.KINDS`.
+    """Return the sensor's defects, uint8 (y, x) with the bits of `workbench.core.defects.KINDS`.
 
-    ========  ==========================================================================================
-    hot       excess dark current d with σ² + d t > hot_noise² σ², σ² = σ_R² + D t the noise of an ordinary
-              pixel in a dark of t seconds; saturated pixels are hot
-    warm      excess dark current above warm_sigmas robust standard deviations of its CFA plane
-    dead      response below dead_response of the median of its 24 nearest of the same plane, or above its inverse
-    unstable  variance over the bias frames more than unstable_excess times its plane's, and not by chance (χ², one
-              pixel in a hundred sensors); random-telegraph pixels are
-    ========  ==========================================================================================
-
-    A kind that these measurements cannot tell is not in the counts.
+    The noise of an ordinary pixel in a dark of t seconds is σ² = σ_R² + D t, D the median dark current of its CFA
+    plane; what hot, warm, dead and unstable mean is defined in `workbench.core.defects.flag_defects`.  A kind that
+    these measurements cannot show is not in the counts.
 
     Parameters
     ----------
     dark_map
-        The ``map`` of `measure_dark` [e⁻/s], NaN where saturated; of a map in ADU/s only the warm ones are told.
+        The ``map`` of `measure_dark` [e⁻/s], NaN where saturated; a map in ADU/s shows only the warm ones.
     read_noise
-        One a channel [e⁻ rms], for the hot ones.
+        σ_R, one a channel [e⁻ rms], for the hot ones.
     exposure
         t [s]: of the darks, or of the lights that are to come.
     flat, bias
         Stacks of flats and of bias frames (`stack_cube`).
+    thresholds
+        Those of `workbench.core.defects.Thresholds` that are to differ from its defaults.
 
     Raises
     ------
@@ -82,95 +56,43 @@ def find_sensor_defects(
     >>> find_sensor_defects(current, 3.0, 300.0).attrs["counts"]
     {'hot': 1, 'warm': 2}
     """
-    shapes = {tuple(part.shape) for part in (dark_map,) if part is not None}
-    shapes |= {stack.mean.shape for stack in (flat, bias) if stack is not None}
-    if len(shapes) != 1:
-        found = " and ".join(map(str, sorted(shapes))) or "nothing"
-        raise WorkbenchError(
-            f"defects show in a dark-current map, in flats, in bias frames of one size; given: {found}"
-        )
-    shape = shapes.pop()
-    pattern = dark_map.attrs["cfa_pattern"] if dark_map is not None else (flat or bias).pattern
-    cell = channel_index(pattern)
-    flags = np.zeros(shape, np.uint8)
-    told: dict[str, float] = {}
-    lasting = dark_map is not None and dark_map.attrs["units"] == "e-/s" and read_noise is not None and exposure > 0
-    noises = np.broadcast_to(np.asarray(read_noise, float) if lasting else np.nan, (cell.size,))
+    dark = steady = None
+    attrs: dict[str, Any] = {"exposure": float(exposure)}
     if dark_map is not None:
-        told["warm"] = warm_sigmas
-        if np.isfinite(noises).any():
-            told["hot"] = hot_noise
-    if flat is not None:
-        told["dead"] = dead_response
-    steady = bias is not None and bias.count >= FEWEST
-    if steady:
-        told["unstable"] = unstable_excess
-
-    def flag(plane: tuple[tuple[int, int], int]) -> None:
-        (row, column), channel = plane
-        where = slice(row, None, cell.shape[0]), slice(column, None, cell.shape[0])
-        found = np.zeros(flags[where].shape, np.uint8)
-        if flat is not None:
-            flag_response(flat.mean[where], dead_response, found)
-        if dark_map is not None:
-            _flag_dark(dark_map.values[where], noises[channel], exposure, hot_noise, warm_sigmas, found)
-        if steady:
-            _flag_unstable(bias.variance[where], bias.count, flags.size, unstable_excess, found)
-        flags[where] = found
-
-    deque(in_threads(flag, np.ndenumerate(cell)), maxlen=0)
-    names = {"hot": "hot_noise", "warm": "warm_sigmas", "dead": "dead_response", "unstable": "unstable_excess"}
-    attrs = {"pixels": int(flags.size), "exposure": float(exposure)}
-    if dark_map is not None:
+        dark = _dark_frames(dark_map, read_noise, exposure)
         attrs |= {name: float(dark_map.attrs[name]) for name in ("iso", "temperature") if name in dark_map.attrs}
-    result = defect_map(flags, pattern, {names[kind]: value for kind, value in told.items()}, **attrs)
-    result.attrs["counts"] = {kind: count for kind, count in result.attrs["counts"].items() if kind in told}
-    return result
+    if bias is not None and bias.variance is not None:
+        channels = channel_index(bias.pattern).size
+        ordinary = [_ordinary_variance(variance, bias.count) for _, variance in planes(bias.variance, bias.pattern)]
+        steady = UnlitFrames(bias.mean, np.array(ordinary), np.zeros(channels), bias.variance, bias.count)
+    pattern = dark_map.attrs["cfa_pattern"] if dark_map is not None else getattr(flat or bias, "pattern", "mono")
+    response = None if flat is None else flat.mean
+    found = flag_defects(
+        pattern, dark=dark, steady=steady, response=response, thresholds=Thresholds(**thresholds), **attrs
+    )
+    return found.assign_attrs(pixels=found.size)
 
 
-def _flag_dark(
-    current: np.ndarray, noise: float, exposure: float, hot_noise: float, warm_sigmas: float, flags: np.ndarray
-) -> None:
-    sample = _sample(current)
-    sample = sample[np.isfinite(sample)]
-    if not sample.size:
-        flags |= HOT
-        return
-    middle = float(np.median(sample))
-    spread = 1.4826 * float(np.median(np.abs(sample - middle)))
-    hot = np.inf
-    if np.isfinite(noise):
-        ordinary = noise**2 + max(middle, 0.0) * exposure
-        hot = middle + (hot_noise**2 - 1) * ordinary / exposure
-    _flag_above(current, np.float32(middle + warm_sigmas * spread), WARM, flags)
-    _flag_above(current, np.float32(hot), HOT, flags)
-    flags[~np.isfinite(current)] |= HOT  # saturated
+def _dark_frames(dark_map: xr.DataArray, read_noise: Any, exposure: float) -> UnlitFrames:
+    """Return the dark-current map [e⁻/s] with the noise [e⁻] of darks of this exposure; NaN where it is not known."""
+    pattern = dark_map.attrs["cfa_pattern"]
+    channels = channel_index(pattern).size
+    known = dark_map.attrs["units"] == "e-/s" and read_noise is not None and exposure > 0
+    noise = np.broadcast_to(np.asarray(read_noise, float) if known else np.nan, (channels,))
+    samples = [sample_pixels(plane) for _, plane in planes(dark_map.values, pattern)]
+    current = np.array([max(float(np.median(sample)), 0.0) if sample.size else 0.0 for sample in samples])
+    ordinary = noise**2 + (current * exposure if known else 0.0)
+    return UnlitFrames(dark_map.values, ordinary, np.full(channels, exposure if known else 0.0))
 
 
-@numba.njit(nogil=True, cache=True)
-def _flag_above(values, limit, bit, flags):
-    for y in range(values.shape[0]):
-        for x in range(values.shape[1]):
-            if values[y, x] > limit:
-                flags[y, x] |= bit
+def _ordinary_variance(variance: np.ndarray, count: int) -> float:
+    """Return the variance of an ordinary pixel of a plane of bias frames [ADU²], at least that of rounding.
 
-
-def _sample(plane: np.ndarray) -> np.ndarray:
-    stride = max(1, int(np.sqrt(plane.size / _SAMPLE)))
-    return plane[::stride, ::stride]
-
-
-def _flag_unstable(variance: np.ndarray, count: int, pixels: int, excess: float, flags: np.ndarray) -> None:
-    """Flag variances that neither the plane's typical one nor chance explains.
-
-    Whole numbers make the variance of a quiet pixel uneven; that of the plane is therefore its mean without the tail,
-    at least that of rounding.
+    Whole numbers make the variance of a quiet pixel uneven, so that a median would not do; it is the mean without the
+    largest hundredth, which has a known share of it (χ² of count - 1 degrees of freedom).
     """
-    sample = _sample(variance).ravel()
-    ordinary = float(sample[sample <= np.percentile(sample, 99)].mean(dtype=float))
+    sample = sample_pixels(variance)
     degrees = count - 1
-    # of the mean, the share below the 99th percentile
-    share = special.chdtr(degrees + 2, special.chdtri(degrees, 0.01)) / 0.99
-    ordinary = max(ordinary / share, 1 / 12)
-    chance = float(special.chdtri(degrees, _CHANCE / pixels)) / degrees
-    _flag_above(variance, np.float32(max(excess, chance) * ordinary), UNSTABLE, flags)
+    ordinary = float(sample[sample <= np.percentile(sample, 99)].mean(dtype=float))
+    share = chdtr(degrees + 2, chdtri(degrees, 0.01)) / 0.99
+    return max(ordinary / share, 1 / 12)
