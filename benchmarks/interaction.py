@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,9 +117,6 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
     """Charts: explorers that measure and fit anew, figures of the course, and a page without Python."""
     import course
     import panel as pn
-    from course import budget, planner, stacking
-    from course import explorers as explore
-    from course import figures as demos
 
     import workbench as wb
     from workbench import align, calibrate, stack
@@ -136,25 +134,24 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
     rng = np.random.default_rng(2)
     levels = [(0, float(rng.uniform(pairs[gap], pairs[gap + 1]))) for gap in choices(range(1, pairs.size - 1))]
     what, moves = slider("signal to fit [ADU]", levels)
-    yield Case("gain explorer: fit and chart", "chart", lambda: explore.ptc_explorer(result.ptc), what, moves)
+    yield Case("gain explorer: fit and chart", "chart", lambda: wb.app.ptc_explorer(result.ptc), what, moves)
 
     what, moves = slider("sensor temperature [°C]", choices(range(-20, 40), 20))
-    yield Case("dark explorer", "chart", lambda: explore.dark_explorer(result.dark_law), what, moves)
+    yield Case("dark explorer", "chart", lambda: wb.app.dark_explorer(result.dark_law), what, moves)
 
     night = plan(frames, result.sensor, progress=False)
     what, moves = slider("noise allowed [%]", choices(np.arange(1, 20, 0.5).tolist(), 5))
-    yield Case(
-        "planner of sub exposures", "chart", lambda: planner.planner(night.sensor, night.background), what, moves
-    )
+    page = partial(course.sub_length_explorer, night.sensor, night.background)
+    yield Case("planner of sub exposures", "chart", page, what, moves)
 
     what, moves = slider("sensor [°C]", choices(range(-20, 35), 20))
-    yield Case("noise budget", "chart", lambda: budget.noise_budget(result.sensor), what, moves)
+    yield Case("noise budget", "chart", lambda: course.noise_budget_explorer(result.sensor), what, moves)
 
     count = int((frames.bias.iso == frames.bias.iso[0]).sum())
 
     def notebook() -> Any:
         frames_averaged = pn.widgets.IntSlider(label="frames averaged", start=1, end=count)
-        bound = pn.bind(demos.bias_average, frames.bias, frames=frames_averaged)
+        bound = pn.bind(course.bias_average, frames.bias, frames=frames_averaged)
         return course.figure(bound, "The mean of some bias frames.", frames_averaged)
 
     yield Case(
@@ -171,9 +168,9 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
     aligned = stack.aligned(lights, registration).compute()
     y, x = stack.busiest_pixel(aligned, str(aligned.channel.values[0]))
     what, moves = slider("threshold [σ]; 0 is each method's own", choices(np.arange(1, 8, 0.5).tolist()))
-    yield Case("rejection at one pixel", "chart", lambda: stacking.pixel_explorer(aligned, y, x), what, moves)
+    yield Case("rejection at one pixel", "chart", lambda: wb.app.pixel_explorer(aligned, y, x), what, moves)
 
-    trials = stacking.Trials(lights, registration)
+    trials = course.RejectionTrials(lights, registration)
     for number in trials.counts:  # worked out before: what is measured is the figure
         trials.of(number)
 
@@ -194,8 +191,7 @@ def picture_cases() -> Iterator[Case]:
     import subprocess
     import sys
 
-    from course import finishing
-
+    import workbench as wb
     from benchmarks import finish as finishing_benchmark
     from workbench import finish
     from workbench.app import viewer
@@ -217,10 +213,10 @@ def picture_cases() -> Iterator[Case]:
     flat = finish.remove_background(linear, done.background)
     shares = choices(np.linspace(0.05, 0.95, 19).round(2).tolist(), 0.5)
     for name, page, title in (
-        ("background, 16 Mpx", lambda: finishing.background_explorer(linear), "share of the model removed"),
-        ("colour, 16 Mpx", lambda: finishing.colour_explorer(flat), "green cast removed"),
-        ("stretch, 16 Mpx, with histograms", lambda: finishing.stretch_explorer(done.linear), "strength"),
-        ("denoise, a piece of it", lambda: finishing.detail_explorer(linear, done), "denoise"),
+        ("background, 16 Mpx", lambda: wb.app.background_explorer(linear), "share of the model removed"),
+        ("colour, 16 Mpx", lambda: wb.app.colour_explorer(flat), "green cast removed"),
+        ("stretch, 16 Mpx, with histograms", lambda: wb.app.stretch_explorer(done.linear), "strength"),
+        ("denoise, a piece of it", lambda: wb.app.detail_explorer(linear, done), "denoise"),
     ):
         yield Case(name, "picture", page, *slider(title, shares, "text"))
 

@@ -50,11 +50,11 @@ def shown_by(cell: str) -> str:
 
 
 def calls_of(path: Path, name: str) -> list[ast.Call]:
-    """Every call of ``lessons.<name>``."""
+    """Every call of ``course.<name>``."""
     return [
         node
         for node in ast.walk(ast.parse(code_of(path)))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == f"lessons.{name}"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == f"course.{name}"
     ]
 
 
@@ -96,10 +96,10 @@ def test_goes_from_question_to_exercises(path):
     sections = sections_of(path)
     assert [name for name in sections if name in STATIONS] == list(STATIONS)
     assert "?" in sections["question"].splitlines()[1], "the question stands in its heading"
-    assert sections["prediction"].count("lessons.predict(") == code_of(path).count("lessons.predict(") == 1
+    assert sections["prediction"].count("course.predict(") == code_of(path).count("course.predict(") == 1
     assert sections["measurement"].count("prediction.against(") == 1, "the prediction is set against the measurement"
     assert len(re.findall(r"^- ", sections["learned"], re.M)) >= 3
-    told = re.findall(r'lessons\.exercise\("(\d\d) [^"]+"\)', sections["exercises"])
+    told = re.findall(r'course\.exercise\("(\d\d) [^"]+"\)', sections["exercises"])
     assert told == [path.stem[:2]] * 2
 
 
@@ -109,7 +109,7 @@ def test_every_figure_has_a_caption_and_says_whose_data_it_shows(path):
     assert figures
     assert re.search(LIVE, sections_of(path)["measurement"]), "no figure can be changed"
     for cell in cells_of(path, "code"):
-        bare = re.fullmatch(r"(viewer|planner|stacking|finishing|wb\.charts)\.\w+", shown_by(cell))
+        bare = re.fullmatch(r"(viewer|wb\.charts|wb\.app)\.\w+(?<!folder_overview)(?<!live_text)", shown_by(cell))
         assert not bare, f"{bare[0]} is shown without a caption"
     for call in figures:
         caption = ast.unparse(call.args[1])
@@ -153,7 +153,7 @@ def test_what_a_notebook_takes_an_earlier_one_has_kept():
         takes = [call.args[0].value for call in calls_of(path, "kept")]
         keeps = [call.args[0].value for call in calls_of(path, "keep")]
         masters = [call.args[0].value for call in calls_of(path, "kept_folder")]
-        stacks = ["stack"] if "open_stack(folder, keep=True)" in code_of(path) else []
+        stacks = ["stack"] if "open_linear_stack(folder, keep=True)" in code_of(path) else []
         for name in takes:
             assert name in there, f"{path.stem} asks for {name!r}, which no earlier notebook keeps"
         for call in calls_of(path, "kept"):

@@ -33,7 +33,7 @@ def _clip(frame: np.ndarray, camera: VirtualSensor, _: float) -> np.ndarray:
     return np.maximum(frame.astype(np.int32) - round(camera.black_level), 0).astype(np.uint16)
 
 
-RECIPES: dict[str, Callable[[np.ndarray, VirtualSensor, float], np.ndarray]] = {
+FIRMWARES: dict[str, Callable[[np.ndarray, VirtualSensor, float], np.ndarray]] = {
     "untouched": lambda frame, camera, _: frame,
     "red multiplied": _multiply,
     "black level cut off": _clip,
@@ -43,7 +43,7 @@ RECIPES: dict[str, Callable[[np.ndarray, VirtualSensor, float], np.ndarray]] = {
 }
 
 
-def cook(cube: xr.DataArray, how: str, strength: float = 1.0) -> xr.DataArray:
+def simulate_firmware(cube: xr.DataArray, how: str, strength: float = 1.0) -> xr.DataArray:
     """Return frames as a camera would have saved them that cooks; the input stays as it is.
 
     Parameters
@@ -51,9 +51,9 @@ def cook(cube: xr.DataArray, how: str, strength: float = 1.0) -> xr.DataArray:
     cube
         Raw frames (frame, y, x).
     how
-        One of `RECIPES`: ``untouched``; ``red multiplied`` by `strength`; ``black level cut off``; ``noise filtered``,
-        `strength` being the share of each of four neighbours; ``hot pixels removed`` that exceed their neighbours by
-        `strength` [ADU]; ``bright numbers rounded`` from `strength` [ADU] above black on.
+        One of `FIRMWARES`: ``untouched``; ``red multiplied`` by `strength`; ``black level cut off``; ``noise
+        filtered``, `strength` being the share of each of four neighbours; ``hot pixels removed`` that exceed their
+        neighbours by `strength` [ADU]; ``bright numbers rounded`` from `strength` [ADU] above black on.
 
     Raises
     ------
@@ -65,12 +65,12 @@ def cook(cube: xr.DataArray, how: str, strength: float = 1.0) -> xr.DataArray:
     >>> from workbench.core.cube import make_cube
     >>> cube = make_cube(np.full((1, 4, 4), 1600, "uint16"), cfa_pattern="RGGB", kind="flat", black_level=600,
     ...                  white_level=16383)
-    >>> cook(cube, "red multiplied", 1.12).values[0, :2, :2]
+    >>> simulate_firmware(cube, "red multiplied", 1.12).values[0, :2, :2]
     array([[1720, 1600],
            [1600, 1600]], dtype=uint16)
     """
-    if how not in RECIPES:
-        raise WorkbenchError(f"there is no recipe {how!r}; there are {', '.join(RECIPES)}")
+    if how not in FIRMWARES:
+        raise WorkbenchError(f"there is no recipe {how!r}; there are {', '.join(FIRMWARES)}")
     black = np.asarray(cube.attrs["black_level"], float)
     camera = VirtualSensor(
         shape=(cube.sizes["y"] // 2 * 2, cube.sizes["x"] // 2 * 2),
@@ -80,7 +80,7 @@ def cook(cube: xr.DataArray, how: str, strength: float = 1.0) -> xr.DataArray:
     )
 
     def saved(block: np.ndarray) -> np.ndarray:
-        return np.stack([RECIPES[how](frame, camera, strength) for frame in block])
+        return np.stack([FIRMWARES[how](frame, camera, strength) for frame in block])
 
     lazy = cube.data if isinstance(cube.data, da.Array) else da.from_array(cube.data, chunks=(1, -1, -1))
     data = lazy.rechunk({1: -1, 2: -1}).map_blocks(saved, dtype=np.uint16)
@@ -90,18 +90,18 @@ def cook(cube: xr.DataArray, how: str, strength: float = 1.0) -> xr.DataArray:
     return add_history(cooked, f"cooked: {how}, {strength:g}")
 
 
-def codes_after(cube: xr.DataArray, multiplier: float = 1.0) -> hv.Layout:
+def codes_after_multiplying(cube: xr.DataArray, multiplier: float = 1.0) -> hv.Layout:
     """Chart which numbers occur in frames whose red the camera multiplied."""
-    codes = count_codes(cook(cube, "red multiplied", multiplier), progress=False)
+    codes = count_codes(simulate_firmware(cube, "red multiplied", multiplier), progress=False)
     return charts.missing_codes(codes, missing_codes(codes))
 
 
-def noise_after(cube: xr.DataArray, share: float = 0.0) -> hv.Layout:
+def noise_after_filtering(cube: xr.DataArray, share: float = 0.0) -> hv.Layout:
     """Chart what neighbours, rows and columns share of the noise, after a filter of that strength."""
-    return charts.noise_spectrum(noise_texture(cook(cube, "noise filtered", share), progress=False))
+    return charts.noise_spectrum(noise_texture(simulate_firmware(cube, "noise filtered", share), progress=False))
 
 
-def hot_pixels_after(dark: xr.DataArray, filtered: bool = False) -> hv.Layout:
+def hot_pixels_after_filtering(dark: xr.DataArray, filtered: bool = False) -> hv.Layout:
     """Chart whether bright pixels stand alone in a dark, without or with a filter that takes them away."""
     how = "hot pixels removed" if filtered else "untouched"
-    return charts.hot_pixel_filter(hot_pixel_filter(cook(dark, how, 0.0)))
+    return charts.hot_pixel_filter(hot_pixel_filter(simulate_firmware(dark, how, 0.0)))

@@ -17,11 +17,12 @@ from typing import Any
 import panel as pn
 import param
 
+from workbench.app.live_charts import live_text
 from workbench.charts import theme
 from workbench.core.errors import WorkbenchError
 from workbench.core.values import value_text
 
-from .showing import WIDTH, live_text
+from .presentation import WIDTH
 
 _CARD = {"border": f"1px solid {theme.GRID}", "border-radius": "6px", "padding": "6px 14px"}
 

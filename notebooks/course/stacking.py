@@ -1,12 +1,11 @@
-"""Live controls of the course's second half: masters, calibration, alignment, the stack.
+"""Notebooks 08 to 11: darks for a master, noise after each step of calibration, residuals of the alignment, rejection.
 
-Plain functions compute, so that they can be tested without a browser; what they simulate says so in its camera's name.
+What is simulated here says so in the name of its camera.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import holoviews as hv
 import numpy as np
@@ -15,17 +14,13 @@ import xarray as xr
 from workbench import charts
 from workbench.align.registration import Registration
 from workbench.align.transform import KINDS, fit_robust
-from workbench.app import divider
-from workbench.app.live_charts import Moving
 from workbench.calibrate.enough import added_noise, frames_needed
 from workbench.calibrate.masterset import make_masters
 from workbench.calibrate.steps import calibration_steps, step_noise
 from workbench.charts import theme
-from workbench.charts.outliers import METHOD_NAMES
 from workbench.core.cube import make_cube
 from workbench.core.errors import WorkbenchError
 from workbench.simulate.sensor import d7000, expose
-from workbench.stack.pixel import explain, inspect_pixel
 from workbench.stack.trial import rejection_trial
 
 _SHAPE = (256, 384)
@@ -84,12 +79,12 @@ def darks_needed(dark: float, light: float, darks: int, lights: int, dithered: b
     return theme.layout([theme.panel(elements, title=title, log="xy", ylim=(0.01, 500), legend="bottom_left")])
 
 
-def darks_in_words(dark: float, light: float, darks: int, lights: int, dithered: bool) -> str:
+def darks_needed_text(dark: float, light: float, darks: int, lights: int, dithered: bool) -> str:
     """Say what a master dark of so many frames adds, and how many would add 5 %.
 
     Examples
     --------
-    >>> darks_in_words(12.0, 15.0, 16, 20, False)
+    >>> darks_needed_text(12.0, 15.0, 16, 20, False)
     '16 darks add **34.2 %** to the noise of 20 lights that are not dithered; **125** would add 5 %.'
     """
     added = 100 * float(added_noise(dark, light, darks, lights=lights, dithered=dithered))
@@ -121,7 +116,7 @@ def warm_light_chart(temperature: float = 20.0, darks: int = 8) -> hv.Layout:
     return charts.calibration_steps(*warm_light(temperature, darks))
 
 
-def residuals_of(registration: Registration, number: int = -1) -> hv.Layout:
+def alignment_residuals(registration: Registration, number: int = -1) -> hv.Layout:
     """Chart the residuals of one frame of a registration, or of all for -1.
 
     Raises
@@ -175,45 +170,7 @@ def model_residuals(kind: str, distortion: float = 0.01) -> hv.Layout:
     return charts.alignment_residuals(everything.assign(used=("star", np.ones(len(reference), bool))))
 
 
-def pixel_explorer(lights: xr.Dataset, y: int, x: int, channel: str = "G") -> Any:
-    """Choose a pixel of aligned lights and a threshold: its samples, what each method throws out, and why.
-
-    Parameters
-    ----------
-    lights
-        From `stack.aligned`, computed.
-    y, x, channel
-        Where to begin.
-    """
-    import panel as pn
-
-    height, width = lights.sizes["y"], lights.sizes["x"]
-    row = pn.widgets.IntInput(label="row", value=y, start=0, end=height - 1, width=110)
-    column = pn.widgets.IntInput(label="column", value=x, start=0, end=width - 1, width=110)
-    names = [str(name) for name in lights["channel"].values]
-    colour = pn.widgets.RadioButtonGroup(options=names, value=channel if channel in names else names[0])
-    k = pn.widgets.FloatSlider(label="threshold [σ]; 0 is each method's own", start=0, end=8, step=0.5, value=0)
-
-    @lru_cache(maxsize=4)  # chart and table ask for the same
-    def looked_at(y: int, x: int, channel: str, k: float) -> xr.Dataset:
-        own = k == 0
-        methods = ("noise", "sigma", "winsorized", "linear-fit", "mad", *(("esd", "percentile") if own else ()))
-        return inspect_pixel(lights, y, x, channel, methods=methods, low=None if own else k, high=None if own else k)
-
-    def table(*at: Any) -> str:
-        shown = explain(looked_at(*at)).rename(columns=METHOD_NAMES | {"esd": "generalized ESD"})
-        return shown.to_html(index=False, border=0, justify="left", classes="samples")
-
-    at = (row, column, colour, k)
-    return pn.Column(
-        pn.Row(row, column, colour, k),
-        Moving(pn.bind(lambda *at: charts.pixel_decisions(looked_at(*at)), *at)),
-        divider.shown(pn.bind(table, *at)),
-        name="One pixel",
-    )
-
-
-class Trials:
+class RejectionTrials:
     """Rejection trials on some lights with any number of their frames; each is worked out once.
 
     Parameters

@@ -56,17 +56,17 @@ def spread_of_mean(stack: FrameStack, frames: int, channel: int = 1) -> hv.Layou
     return theme.layout([theme.panel(elements, title="Averaging ends at the fixed pattern", log="xy")])
 
 
-def patterns(zero: FrameStack, flats: FrameStack, channel: str) -> hv.Layout:
+def fixed_patterns(zero: FrameStack, flats: FrameStack, channel: str) -> hv.Layout:
     """Show the fixed pattern of bias frames and of flats in a channel."""
     return charts.fixed_pattern(fixed_pattern(zero, channel), fixed_pattern(flats, channel, relative=True))
 
 
-def spectra(zero: FrameStack, flats: FrameStack, channel: str) -> hv.Layout:
+def spectrograms(zero: FrameStack, flats: FrameStack, channel: str) -> hv.Layout:
     """Show their spectrograms."""
     return charts.spectrogram(fixed_pattern(zero, channel), fixed_pattern(flats, channel, relative=True))
 
 
-def defects(
+def sensor_defects(
     dark_map: xr.DataArray, noise: np.ndarray, zero: FrameStack, flats: FrameStack, exposure: float, hot_noise: float
 ) -> hv.Layout:
     """Show the defects for an exposure [s] and a threshold; see `sensor.find_sensor_defects`."""

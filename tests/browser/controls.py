@@ -36,21 +36,21 @@ def untick(nth: int = -1) -> Callable[[Locator], None]:
 
 # a notebook: what the cell of its main control contains, and the move
 MOVES: dict[str, tuple[str, Callable[[Locator], None]]] = {
-    "00-start-here": ("demos.browse", press("flat")),
-    "01-is-my-raw-raw": ("cooking.codes_after", slide()),
-    "02-shot-noise-and-a-simulated-camera": ("demos.virtual_exposure", slide()),
-    "03-bias-and-read-noise": ("demos.bias_average", slide(times=3)),
-    "04-gain-against-iso": ("ptc_explorer(ptc)", choose(3)),
-    "05-dark-current-and-time": ("demos.dark_growth", untick()),
-    "06-dark-current-and-temperature": ("demos.doubling_law", untick()),
-    "07-uniformity": ("evenness.spread_of_mean", slide(times=3)),
+    "00-start-here": ("course.browse_frames", press("flat")),
+    "01-is-my-raw-raw": ("course.codes_after_multiplying", slide()),
+    "02-shot-noise-and-a-simulated-camera": ("course.virtual_exposure", slide()),
+    "03-bias-and-read-noise": ("course.bias_average", slide(times=3)),
+    "04-gain-against-iso": ("wb.app.ptc_explorer(ptc)", choose(3)),
+    "05-dark-current-and-time": ("course.dark_growth", untick()),
+    "06-dark-current-and-temperature": ("course.doubling_law", untick()),
+    "07-uniformity": ("course.spread_of_mean", slide(times=3)),
     "08-masters": ("wb.charts.master_noise(found", press("bias frames")),
-    "09-calibrate-lights": ("stacking.warm_light_chart", slide()),
-    "10-align": ("stacking.residuals_of", choose(2)),
-    "11-stack": ("stacking.pixel_explorer", slide(times=3)),
-    "12-background-and-colour": ("finishing.background_explorer", slide("ArrowLeft", times=4)),
-    "13-stretch-and-finish": ("finishing.stretch_explorer", slide(times=3)),
-    "14-plan-the-next-night": ("planner.planner", slide()),
+    "09-calibrate-lights": ("course.warm_light_chart", slide()),
+    "10-align": ("course.alignment_residuals", choose(2)),
+    "11-stack": ("wb.app.pixel_explorer", slide(times=3)),
+    "12-background-and-colour": ("wb.app.background_explorer", slide("ArrowLeft", times=4)),
+    "13-stretch-and-finish": ("wb.app.stretch_explorer", slide(times=3)),
+    "14-plan-the-next-night": ("course.sub_length_explorer", slide()),
 }
 
 

@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
+import course
 import holoviews as hv
 import nbformat
 import pytest
-from course import figures as demos
 
 import workbench as wb
 
@@ -53,7 +53,7 @@ def glyph(figures: list[dict], title: str, label: str) -> dict:
 
 def expected(samples: Path, count: int) -> tuple[list[str], tuple[float, float]]:
     """Return the titles and the marked point of the figure that the reader should see."""
-    layout = demos.bias_average(wb.open_folder(samples).bias, frames=count)
+    layout = course.bias_average(wb.open_folder(samples).bias, frames=count)
     titles = [hv.Store.lookup_options("bokeh", panel, "plot").kwargs["title"] for panel in layout]
     (point,) = [
         part for part in layout[1].traverse(lambda part: part, [hv.Scatter]) if part.label == "shown on the left"
@@ -67,7 +67,7 @@ def test_a_reader_runs_a_notebook_and_plays_with_it(lab, samples):
     lab.run_all(sum(cell.cell_type == "code" for cell in nbformat.read(NOTEBOOK, 4).cells))
     page = lab.page
 
-    cell = lab.show("demos.bias_average")
+    cell = lab.show("course.bias_average")
     (left, right), point = expected(samples, 1)
     lab.wait_for_figure(left)
     marked = glyph(lab.figures(), right, "shown on the left")
@@ -86,14 +86,14 @@ def test_a_reader_runs_a_notebook_and_plays_with_it(lab, samples):
     assert before != after, "the picture that the reader sees did not change"
 
     # a prediction, made after the measurement, is still set against it
-    asked = lab.show("lessons.predict(")
+    asked = lab.show("course.predict(")
     asked.get_by_text("It falls a little").last.click()
     asked.get_by_role("button", name="This is my prediction").click()
     asked.get_by_role("button", name="Committed").wait_for()
     told = lab.show("prediction.against")
     told.get_by_text("That is right.").wait_for()
 
-    exercise = lab.show('lessons.exercise("03 difference")')
+    exercise = lab.show('course.exercise("03 difference")')
     answer = exercise.get_by_role("spinbutton").or_(exercise.locator("input")).first
     for given, said in (("4.2", "Not yet."), ("2.97", "Right.")):
         answer.fill(given)

@@ -1,15 +1,12 @@
 """Charts of the raw report card, of cosmic rays and of the plan: drawn from what was measured, by both backends."""
 
-import math
 from dataclasses import dataclass, field
 
+import course
 import holoviews as hv
 import numpy as np
 import pytest
 import xarray as xr
-from course import firmware as cooking
-from course import muons as particles
-from course import planner
 
 from workbench import charts, export, fidelity, pixels, plan
 from workbench.charts.registry import REGISTRY, select
@@ -34,7 +31,7 @@ def result(small_samples):
     made = Result()
     everything = xr.concat([frames.bias, frames.flat, frames.dark], "frame", combine_attrs="override")
     made.fidelity = fidelity.inspect_frames(everything, progress=False)
-    made.cosmic_rays = pixels.find_cosmic_rays(particles.muon_darks(8), progress=False)
+    made.cosmic_rays = pixels.find_cosmic_rays(course.muon_darks(8), progress=False)
     values = {"gain": 0.5, "gain_error": 0.005, "read_noise": 2.5, "read_noise_error": 0.02, "black_level": 600.0}
     shape = (2, 4)
     made.sensor = xr.Dataset(
@@ -53,7 +50,7 @@ def result(small_samples):
         {"white_level": 16383.0},
     )  # fmt: skip
     made.subs = plan.plan_subs(made.sensor, made.background, longest=120.0)
-    made.shapes = plan.star_shapes(planner.drifting_lights(0.01), progress=False)
+    made.shapes = plan.star_shapes(course.drifting_lights(0.01), progress=False)
     made.tracking = plan.tracking(made.shapes)
     return made
 
@@ -97,7 +94,7 @@ def test_what_is_missing_is_named():
 
 def test_gaps_in_the_chart_are_the_numbers_that_are_missing(small_samples):
     flats = open_folder(small_samples, progress=False).flat
-    codes = fidelity.count_codes(cooking.cook(flats, "red multiplied", 1.25), progress=False)
+    codes = fidelity.count_codes(course.simulate_firmware(flats, "red multiplied", 1.25), progress=False)
     drawn = charts.missing_codes(codes, fidelity.missing_codes(codes))
     rows = [one for one in drawn[0] if isinstance(one, hv.Curve) and one.label == "R"]
     heights = rows[0].dimension_values(1) - 3  # red is the top row
@@ -113,29 +110,3 @@ def test_no_tracks_and_no_limit_are_drawn_too(result):
     open_ended = plan.plan_subs(result.sensor, result.background)
     labels = [one.label for one in charts.sub_length(open_ended)[0]]
     assert "the mount's limit" not in labels
-
-
-def test_planner_answers(result):
-    words = planner.answer(result.sensor, result.background, sky=0.1, penalty=5.0)
-    assert words.startswith("**ISO ")
-    assert "hours" in words
-    brighter = planner.brighter(result.background, 10.0)
-    assert brighter.rate.values == pytest.approx([9.1, 19.1, 19.1, 14.1])
-    poor = planner.answer(result.sensor, result.background, longest=10.0)
-    assert "mount's limit" in poor
-    assert planner.planner(result.sensor, result.background) is not None
-
-
-def test_cooking_recipes_do_what_they_say(small_samples):
-    bias = open_folder(small_samples, progress=False).bias
-    for how, strength in (("noise filtered", 0.1), ("hot pixels removed", 0.0), ("bright numbers rounded", 64)):
-        cooked = cooking.cook(bias, how, strength)
-        assert cooked.shape == bias.shape
-        assert cooked.attrs["history"][-1].startswith(f"cooked: {how}")
-    assert (cooking.cook(bias, "untouched").values == bias.values).all()
-    cut = cooking.cook(bias, "black level cut off")
-    assert cut.attrs["black_level"] == (0.0,) * 4
-    assert math.isclose((cut.values == 0).mean(), 0.55, abs_tol=0.1)
-    with pytest.raises(ValueError, match="no recipe"):
-        cooking.cook(bias, "fried")
-    assert cooking.noise_after(bias, 0.02) is not None

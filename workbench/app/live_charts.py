@@ -7,6 +7,7 @@ differs from the drawn figure is written into it: 10 to 20 ms.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from ..charts import theme
 from ..core.errors import WorkbenchError
 from .live_figures import Sheet, Written, dressed, sheets, suits, write
 
+_TEXT_WIDTH = 780  # px
 _WAIT = 5  # ms that a move waits for the next; Panel's 50 are for what takes longer
 
 
@@ -168,3 +170,26 @@ def moving(chart: Callable[..., hv.Layout], **controls: Any) -> Moving:
     'HoloViews'
     """
     return Moving(pn.bind(chart, **controls))
+
+
+def live_text(words: Any, **styles: str) -> pn.widgets.StaticText:
+    """Show a sentence that changes: a string, something bound to widgets or a reactive value; ``**bold**`` is bold.
+
+    A widget, not a pane of Markdown: a pane that changes asks the network for its style sheets each time, even where
+    Panel was told to bring them along (Panel 1.9, `inline=True`).
+    """
+    text = pn.widgets.StaticText(value=pn.bind(_bold, words), width=_TEXT_WIDTH, styles={"font-size": "13px", **styles})
+    text.visible = bool(text.value)  # nothing said takes no room
+    text.param.watch(lambda event: setattr(text, "visible", bool(event.new)), "value")
+    return text
+
+
+def _bold(words: str) -> str:
+    """Turn the one mark that the course's live sentences use into HTML.
+
+    Examples
+    --------
+    >>> _bold("You predicted **4 e⁻**.")
+    'You predicted <b>4 e⁻</b>.'
+    """
+    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", words)

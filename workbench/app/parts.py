@@ -12,6 +12,7 @@ import pandas as pd
 import panel as pn
 
 from ..core.errors import WorkbenchError
+from ..ingest.catalogue import Folder
 from . import viewer
 from .jobs import CANCELLED, FINISHED, WRONG, Job
 from .pixel import Spot
@@ -181,3 +182,29 @@ def _bar(job: Job) -> str:
         f'<div class="{kind}" role="progressbar" aria-label="{label}" aria-valuemin="0" aria-valuemax="100"{now}>'
         f'<div style="width:{width}%"></div></div>'
     )
+
+
+def folder_overview(folder: Folder) -> pd.DataFrame:
+    """Tabulate what is in a folder, a row for each kind of frame."""
+    rows = {}
+    for kind, table in folder.table.groupby("kind", sort=False):
+        rows[kind or "unknown"] = {
+            "frames": len(table),
+            "ISO": _listed(table["iso"]),
+            "exposures": _listed(table["exposure"], _shutter),
+            "temperatures [°C]": _listed(table["temperature"]),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _listed(values: pd.Series, write: Callable[[float], str] = "{:g}".format) -> str:
+    """Write the different values of a column, the middle ones left out where they are many."""
+    known = sorted(values.dropna().unique())
+    if len(known) > 7:
+        return f"{len(known)} from {write(known[0])} to {write(known[-1])}"
+    return ", ".join(map(write, known)) or "not recorded"
+
+
+def _shutter(seconds: float) -> str:
+    """Write an exposure time as cameras do: 1/8000 s, 0.5 s, 30 s."""
+    return f"1/{1 / seconds:.0f} s" if 0 < seconds < 0.3 else f"{seconds:g} s"

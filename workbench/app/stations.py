@@ -17,9 +17,9 @@ from ..ingest.catalogue import Folder
 from ..ingest.reader import read_frame
 from ..stack.fits_out import open_stack
 from ..stack.reject import METHODS
-from . import divider, tables, viewer
+from . import divider, viewer
 from .jobs import Job
-from .parts import JobCard, Status, beside, drawing, guarded, heading, listing, place, scrolled, table
+from .parts import JobCard, Status, beside, drawing, folder_overview, guarded, heading, listing, place, scrolled, table
 from .pixel import Spot, pixel_table
 from .pixel_page import Spot as SameSpot
 from .session import Desk, results_beside
@@ -106,7 +106,7 @@ class Frames:
             if lines
         )
         self.found[:] = [
-            table(tables.overview(folder), "What is there"),
+            table(folder_overview(folder), "What is there"),
             *([pn.pane.HTML(notes, **_WIDE)] if notes else []),
         ]
         self.look[:] = [FrameViewer(self.desk).panel]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import xarray as xr
-from course import explorers as explore
 
+from workbench.app import explorers as explore
 from workbench.core.errors import WorkbenchError
 from workbench.pipelines import characterize
 

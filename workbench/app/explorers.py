@@ -9,16 +9,17 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from workbench import charts
-from workbench.app.live_charts import moving
-from workbench.charts import theme
-from workbench.charts.words import degrees
-from workbench.core.dark import dark_current_at
-from workbench.core.errors import WorkbenchError
-from workbench.core.values import value_text
-from workbench.sensor.gain import fit_gain
-
-from .showing import live_text
+from .. import charts
+from ..charts import theme
+from ..charts.outliers import METHOD_NAMES
+from ..charts.words import degrees
+from ..core.dark import dark_current_at
+from ..core.errors import WorkbenchError
+from ..core.values import value_text
+from ..sensor.gain import fit_gain
+from ..stack.pixel import explain, inspect_pixel
+from . import divider
+from .live_charts import Moving, live_text, moving
 
 _EXPOSURE = theme.dimension("exposure", "s")
 _NOISE = theme.dimension("noise of one pixel", "e⁻")
@@ -213,3 +214,41 @@ def dark_explorer(law: xr.Dataset, read_noise: float = 2.5) -> Any:
     )  # fmt: skip
     text = live_text(pn.bind(say, temperature, exposure))
     return pn.Column(pn.Row(temperature, exposure), text, chart, name="Dark current")
+
+
+def pixel_explorer(lights: xr.Dataset, y: int, x: int, channel: str = "G") -> Any:
+    """Choose a pixel of aligned lights and a threshold: its samples, what each method throws out, and why.
+
+    Parameters
+    ----------
+    lights
+        From `stack.aligned`, computed.
+    y, x, channel
+        Where to begin.
+    """
+    import panel as pn
+
+    height, width = lights.sizes["y"], lights.sizes["x"]
+    row = pn.widgets.IntInput(label="row", value=y, start=0, end=height - 1, width=110)
+    column = pn.widgets.IntInput(label="column", value=x, start=0, end=width - 1, width=110)
+    names = [str(name) for name in lights["channel"].values]
+    colour = pn.widgets.RadioButtonGroup(options=names, value=channel if channel in names else names[0])
+    k = pn.widgets.FloatSlider(label="threshold [σ]; 0 is each method's own", start=0, end=8, step=0.5, value=0)
+
+    @lru_cache(maxsize=4)  # chart and table ask for the same
+    def looked_at(y: int, x: int, channel: str, k: float) -> xr.Dataset:
+        own = k == 0
+        methods = ("noise", "sigma", "winsorized", "linear-fit", "mad", *(("esd", "percentile") if own else ()))
+        return inspect_pixel(lights, y, x, channel, methods=methods, low=None if own else k, high=None if own else k)
+
+    def table(*at: Any) -> str:
+        shown = explain(looked_at(*at)).rename(columns=METHOD_NAMES | {"esd": "generalized ESD"})
+        return shown.to_html(index=False, border=0, justify="left", classes="samples")
+
+    at = (row, column, colour, k)
+    return pn.Column(
+        pn.Row(row, column, colour, k),
+        Moving(pn.bind(lambda *at: charts.pixel_decisions(looked_at(*at)), *at)),
+        divider.shown(pn.bind(table, *at)),
+        name="One pixel",
+    )

@@ -5,11 +5,9 @@ import re
 from pathlib import Path
 
 import course
-import holoviews as hv
 import nbformat
 import pytest
 
-from workbench.charts import theme
 from workbench.core.errors import WorkbenchError
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
@@ -118,35 +116,8 @@ def test_the_check_button_answers_in_words():
 
 def test_every_notebook_sets_two_exercises_and_every_exercise_is_set_once():
     told = [
-        re.findall(r'lessons\.exercise\("([^"]+)"\)', "\n".join(cell.source for cell in nbformat.read(path, 4).cells))
+        re.findall(r'course\.exercise\("([^"]+)"\)', "\n".join(cell.source for cell in nbformat.read(path, 4).cells))
         for path in NOTEBOOKS
     ]
     assert {len(names) for names in told} == {2}
     assert sorted(name for names in told for name in names) == sorted(course.exercises())
-
-
-def test_a_figure_says_that_its_data_is_simulated():
-    simulated = course.figure(demos_like(1), "Caption.", camera="NIKON D7000 (simulated)")
-    assert "*Simulated data*" in simulated[-1].object
-    assert "imulated" not in course.figure(demos_like(1), "Caption.", camera="NIKON D7000")[-1].object
-
-
-def demos_like(panels: int) -> hv.Layout:
-    dims = (theme.dimension("x"), theme.dimension("y", "ADU"))
-    one = [
-        theme.panel(
-            [theme.line([0, 1], [0, 1], dims=dims, label="line"), theme.points([0], [1], dims=dims, label="p")],
-            title="t",
-        )
-    ]
-    return theme.layout(one * panels)
-
-
-def test_panels_side_by_side_find_room_and_the_chart_given_stays_as_it_was():
-    given = demos_like(2)
-    shown = course.fit(given)
-    sizes = [hv.Store.lookup_options("bokeh", panel, "plot").kwargs for panel in (*shown, *given)]
-    assert 2 * sizes[0]["width"] <= 1000
-    assert sizes[0]["width"] / sizes[0]["height"] == pytest.approx(theme.WIDTH / theme.HEIGHT, rel=0.01)
-    assert sizes[2]["width"] == theme.WIDTH
-    assert shown.dimensions() == given.dimensions()

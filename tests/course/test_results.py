@@ -6,7 +6,6 @@ import shutil
 import course
 import pytest
 import xarray as xr
-from course import finishing, memory
 
 from tests.core.test_cache import exactly
 from workbench import calibrate, sensor
@@ -102,7 +101,7 @@ def test_numbers_of_other_frames_are_never_taken(own, frames):
 
 def test_numbers_of_another_version_are_never_taken(measured, frames, monkeypatch):
     course.keep("gain", measured["gain"], frames)
-    monkeypatch.setattr(memory, "code_version", lambda: "an older workbench")
+    monkeypatch.setattr(course.results, "code_version", lambda: "an older workbench")
     assert course.kept("gain", frames, lambda: xr.Dataset(attrs={"measured": "anew"})).attrs == {"measured": "anew"}
 
 
@@ -150,7 +149,7 @@ def test_masters_are_kept_for_these_frames_only(frames, own, cache, capsys):
 
 
 def test_the_stack_is_kept_for_the_next_notebook(tmp_path, small_samples, capsys):
-    first = finishing.open_stack(small_samples, keep=True)
+    first = course.open_linear_stack(small_samples, keep=True)
     assert "measured here" in capsys.readouterr().out
-    exactly(finishing.open_stack(small_samples, keep=True), first)
+    exactly(course.open_linear_stack(small_samples, keep=True), first)
     assert "on these very frames before" in capsys.readouterr().out

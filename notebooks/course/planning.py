@@ -1,4 +1,4 @@
-"""Plan the next night with sliders: darker or brighter sky, a better or a poorer mount."""
+"""Notebook 14: sub lengths under another sky, whose noise it is, and what the mount_drift allows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from workbench import charts
-from workbench.app.live_charts import Moving
+from workbench.app.live_charts import Moving, live_text
 from workbench.core.cube import make_cube
 from workbench.core.values import value_text
 from workbench.plan.conditions import star_shapes, tracking
@@ -19,14 +19,16 @@ from workbench.plan.subs import hours, plan_subs, read_out_noise
 from workbench.simulate.sensor import d7000, expose
 from workbench.simulate.sky import View, make_sky, render
 
-from .showing import fit, live_text
+from .presentation import fit
 
 _SHAPE = (256, 384)
 _FWHM = 2.6  # px
+_SNR = 10.0  # wanted of a pixel
+_TARGET = 0.1  # brightness of the target, as a fraction of the measured sky's
 
 
-def brighter(background: xr.Dataset, factor: float) -> xr.Dataset:
-    """Return the background under a sky so many times as bright; the dark current stays."""
+def brighter_sky(background: xr.Dataset, factor: float) -> xr.Dataset:
+    """Return the background under a sky that is `factor` times as bright; the dark current is unchanged."""
     dark = background["dark"].fillna(0.0)
     rate = (background["rate"] - dark) * factor + dark
     changed = {
@@ -37,59 +39,32 @@ def brighter(background: xr.Dataset, factor: float) -> xr.Dataset:
     return background.assign({name: value.assign_attrs(background[name].attrs) for name, value in changed.items()})
 
 
-def subs_under(
-    sensor: xr.Dataset, background: xr.Dataset, sky: float = 1.0, penalty: float = 5.0, longest: float = 600.0
-) -> hv.Layout:
-    """Chart what sub length costs under a sky `sky` times as bright, and which ISO and length are best.
+def sub_length_text(plan: xr.Dataset, sensor: xr.Dataset, background: xr.Dataset, here: xr.Dataset) -> str:
+    """Describe a plan: the best ISO and sub length, and the hours for a target at 10 % of the sky and an SNR of 10.
 
     Parameters
     ----------
-    sensor, background
-        From `open_sensor` (or `characterize`) and `plan.background_rate`.
-    penalty
-        Noise that reading out may add [%].
-    longest
-        Longest sub that the mount allows [s].
+    plan
+        From `plan.plan_subs`, made with `here`.
+    background, here
+        The background as measured, and under the sky that was chosen (`brighter_sky`).
     """
-    return charts.sub_length(plan_subs(sensor, brighter(background, sky), penalty=penalty / 100, longest=longest))
-
-
-def answer(
-    sensor: xr.Dataset, background: xr.Dataset, sky: float = 1.0, penalty: float = 5.0, longest: float = 600.0,
-    snr: float = 10.0, target: float = 10.0,
-) -> str:  # fmt: skip
-    """Say in words which ISO and sub length are best, and how many hours a target takes.
-
-    Parameters
-    ----------
-    snr, target
-        The signal-to-noise ratio wanted of a pixel, and the target's brightness [% of the sky as it was measured].
-    """
-    here = brighter(background, sky)
-    plan = plan_subs(sensor, here, penalty=penalty / 100, longest=longest)
-    return _in_words(plan, sensor, background, here, snr, target)
-
-
-def _in_words(
-    plan: xr.Dataset, sensor: xr.Dataset, background: xr.Dataset, here: xr.Dataset, snr: float, target: float
-) -> str:
-    """Say what a plan says, under the background as it was measured and as it is here."""
     iso, length = plan.attrs["best_iso"], plan.attrs["best_length"]
     worst = str(plan["channel"].values[int(np.nanargmax(plan["needed"].sel(iso=iso).values))])
-    one = background.sel(channel=worst)
-    measured = "sky" if math.isfinite(float(one["sky"])) else "rate"
-    signal = tuple(target / 100 * float(one[name]) for name in (measured, f"{measured}_error"))
+    measured = background.sel(channel=worst)
+    name = "sky" if math.isfinite(float(measured["sky"])) else "rate"
+    signal = (_TARGET * float(measured[name]), _TARGET * float(measured[f"{name}_error"]))
     rate = tuple(float(here[name].sel(channel=worst)) for name in ("rate", "rate_error"))
-    time = hours(snr, signal, rate, read_out_noise(sensor, iso, worst), length)
-    kept = "" if plan.attrs["met"] else " The mount's limit is shorter than the noise asks for."
+    time = hours(_SNR, signal, rate, read_out_noise(sensor, iso, worst), length)
+    limited = "" if plan.attrs["met"] else " The mount's limit is shorter than the allowed noise requires."
     return (
         f"**ISO {iso:g}, subs of {value_text(length, plan.attrs['best_length_error'], 's')}**; "
-        f"**{value_text(time.value, time.error, 'hours')}** for a ratio of {snr:g} in {worst}.{kept}"
+        f"**{value_text(time.value, time.error, 'hours')}** for an SNR of {_SNR:g} in {worst}.{limited}"
     )
 
 
-def planner(sensor: xr.Dataset, background: xr.Dataset) -> Any:
-    """Choose sky, allowed noise and the mount's limit: the plan answers, in words and as a chart.
+def sub_length_explorer(sensor: xr.Dataset, background: xr.Dataset) -> Any:
+    """Choose the sky, the allowed noise and the mount's limit: text and chart show the plan.
 
     Parameters
     ----------
@@ -106,19 +81,19 @@ def planner(sensor: xr.Dataset, background: xr.Dataset) -> Any:
         label="the mount's limit [s]", options=[10, 20, 30, 60, 120, 300, 600], value=600
     )
 
-    @lru_cache(maxsize=4)  # chart and words ask for the same
+    @lru_cache(maxsize=4)  # text and chart use the same plan
     def plan(sky: float, penalty: float, longest: float) -> tuple[xr.Dataset, xr.Dataset]:
-        here = brighter(background, sky)
+        here = brighter_sky(background, sky)
         return plan_subs(sensor, here, penalty=penalty / 100, longest=longest), here
 
-    def words(*chosen: float) -> str:
+    def text(*chosen: float) -> str:
         planned, here = plan(*chosen)
-        return _in_words(planned, sensor, background, here, 10.0, 10.0)
+        return sub_length_text(planned, sensor, background, here)
 
     controls = (sky, penalty, longest)
     return pn.Column(
         pn.Row(*controls),
-        live_text(pn.bind(words, *controls)),
+        live_text(pn.bind(text, *controls)),
         Moving(pn.bind(lambda *chosen: charts.sub_length(plan(*chosen)[0]), *controls), fit),
         name="Subs",
     )
@@ -127,7 +102,7 @@ def planner(sensor: xr.Dataset, background: xr.Dataset) -> Any:
 def drifting_lights(
     drift: float, exposures: tuple[float, ...] = (30.0, 60.0, 120.0, 240.0), seed: int = 1
 ) -> xr.DataArray:
-    """Shoot simulated lights of several exposures with a mount that drifts, as a cube.
+    """Simulate lights of several exposures taken with a drifting mount, as a cube (frame, y, x).
 
     A drift v makes a star image longer by a variance of (v t)²/12.
 
@@ -157,7 +132,43 @@ def drifting_lights(
     )  # fmt: skip
 
 
-def mount(drift: float = 0.01, elongation: float = 1.15) -> hv.Layout:
-    """Chart how the stars of simulated lights draw out with the exposure, and the longest sub for an elongation."""
+def mount_drift(drift: float = 0.01, elongation: float = 1.15) -> hv.Layout:
+    """Chart how stars elongate with exposure time under a drift [px/s], and the longest sub for an elongation."""
     shapes = star_shapes(drifting_lights(drift), progress=False)
     return charts.star_elongation(shapes, tracking(shapes, elongation))
+
+
+def noise_budget_explorer(sensor: xr.Dataset) -> Any:
+    """Choose light, temperature, ISO and exposure: the chart shows which noise dominates.
+
+    Parameters
+    ----------
+    sensor
+        From `open_sensor`, or ``characterize(...).sensor``.
+    """
+    import panel as pn
+
+    known = np.isfinite(sensor["gain"]).any("channel") & np.isfinite(sensor["read_noise"]).any("channel")
+    isos = [float(iso) for iso in sensor["iso"].values[known.values]]
+    options = {
+        "rate": pn.widgets.DiscreteSlider(
+            label="sky and target [e⁻/s/pixel]", options=[0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100], value=1
+        ),
+        "temperature": pn.widgets.IntSlider(label="sensor [°C]", start=-20, end=35, step=1, value=20),
+        "prnu": pn.widgets.DiscreteSlider(
+            label="differences in response (PRNU)",
+            options={"0, the flat is applied": 0.0, "0.3 %": 0.003, "0.6 %": 0.006, "1 %": 0.01},
+            value=0.006,
+        ),
+        "iso": pn.widgets.DiscreteSlider(label="ISO", options=isos, value=isos[len(isos) // 3]),
+        "exposure": pn.widgets.DiscreteSlider(
+            label="exposure [s]", options=[0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600], value=60
+        ),
+    }
+    rows = list(options.values())
+    return pn.Column(
+        pn.Row(*rows[:3]),
+        pn.Row(*rows[3:]),
+        Moving(pn.bind(charts.noise_budget, sensor, **options), fit),
+        name="Noise budget",
+    )

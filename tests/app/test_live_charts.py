@@ -1,14 +1,14 @@
 """A chart that follows its controls shows what the chart drawn anew would show, in the figure that was drawn first."""
 
+import course
 import holoviews as hv
 import numpy as np
 import panel as pn
 import pytest
 from bokeh.models import Plot as Figure
-from course import explorers as explore
-from course import figure, fit, stacking
 
-from workbench.app import Moving, moving
+from workbench import charts
+from workbench.app import Moving, explorers, moving
 from workbench.charts import noise_budget, theme
 from workbench.core.errors import WorkbenchError
 from workbench.pipelines import characterize
@@ -67,7 +67,7 @@ def follows(chart, *moves):
 
 def test_the_gain_explorer(result):
     def chart(at):
-        return explore.charts.ptc(*explore.refit(result.ptc, *at))
+        return charts.ptc(*explorers.refit(result.ptc, *at))
 
     follows(chart, (800.0, (0, 5000)), (800.0, (0, 8000)), (800.0, (0, 4000)), (800.0, (500, 5000)))
 
@@ -80,7 +80,7 @@ def test_the_noise_budget(result):
 
 
 def test_the_darks_needed():
-    follows(lambda at: stacking.darks_needed(12.0, 15.0, *at), (16, 50, True), (64, 50, False), (16, 90, True))
+    follows(lambda at: course.darks_needed(12.0, 15.0, *at), (16, 50, True), (64, 50, False), (16, 90, True))
 
 
 def every_part(at):
@@ -161,21 +161,6 @@ def test_a_mistake_leaves_the_chart_as_it_was_and_is_told():
     slider.value = 2
     assert drawn.title.text == "slope 2"
     assert not told.visible
-
-
-def test_a_figure_of_the_course_is_fitted_to_its_place():
-    slider = pn.widgets.IntSlider(value=1, start=1, end=3)
-
-    def two(at):
-        line = theme.line([0, 1], [0, at], dims=DIMS)
-        return theme.layout([theme.panel([line], title=f"{side} {at}") for side in "ab"])
-
-    shown = figure(pn.bind(two, slider), "Two of them.", slider)
-    drawn = figures(shown)
-    slider.value = 3
-    assert [one.title.text for one in drawn] == ["a 3", "b 3"]
-    assert {one.width for one in drawn} == {one.width for one in figures(fit(two(3)))}
-    assert drawn[0].width < theme.WIDTH
 
 
 def test_what_is_no_chart_of_the_house_is_shown_anew():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +11,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..charts.words import degrees
-from ..core.errors import WorkbenchError
-from ..core.values import value_text
-from ..ingest.catalogue import Folder
-from ..sensor.dark import Darks
-
-
-def overview(folder: Folder) -> pd.DataFrame:
-    """Tabulate what is in a folder, a row for each kind of frame."""
-    rows = {}
-    for kind, table in folder.table.groupby("kind", sort=False):
-        rows[kind or "unknown"] = {
-            "frames": len(table),
-            "ISO": _listed(table["iso"]),
-            "exposures": _listed(table["exposure"], _shutter),
-            "temperatures [°C]": _listed(table["temperature"]),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def _listed(values: pd.Series, write: Callable[[float], str] = "{:g}".format) -> str:
-    """Write the different values of a column, the middle ones left out where they are many."""
-    known = sorted(values.dropna().unique())
-    if len(known) > 7:
-        return f"{len(known)} from {write(known[0])} to {write(known[-1])}"
-    return ", ".join(map(write, known)) or "not recorded"
-
-
-def _shutter(seconds: float) -> str:
-    """Write an exposure time as cameras do: 1/8000 s, 0.5 s, 30 s."""
-    return f"1/{1 / seconds:.0f} s" if 0 < seconds < 0.3 else f"{seconds:g} s"
+from workbench.charts.words import degrees
+from workbench.core.errors import WorkbenchError
+from workbench.core.values import value_text
+from workbench.sensor.dark import Darks
 
 
 def truth(folder: str | Path) -> xr.Dataset:
@@ -78,7 +50,7 @@ def truth(folder: str | Path) -> xr.Dataset:
     return result.assign(read_noise_adu=(result["read_noise"] / result["gain"]).assign_attrs(units="adu"))
 
 
-def beside_truth(
+def with_truth(
     measured: xr.DataArray,
     error: xr.DataArray,
     true: xr.DataArray | None = None,
@@ -104,7 +76,7 @@ def beside_truth(
     Examples
     --------
     >>> gain = xr.DataArray([2.12, 1.06], {"iso": [100, 200]}, ["iso"], attrs={"units": "e-/ADU"}, name="gain")
-    >>> beside_truth(gain, 0 * gain + 0.01, xr.DataArray([2.13, 1.065], {"iso": [100, 200]}, ["iso"]))
+    >>> with_truth(gain, 0 * gain + 0.01, xr.DataArray([2.13, 1.065], {"iso": [100, 200]}, ["iso"]))
          gain [e-/ADU]  truth  off by
     ISO
     100  2.120 ± 0.010   2.13  -1.0 σ
@@ -137,15 +109,16 @@ def beside_truth(
     return pd.DataFrame(table, index=pd.Index(names, name=label))
 
 
-def single(*rows: tuple[str, Any, Any, Any]) -> pd.DataFrame:
-    """Tabulate single quantities: a label, the value, its standard error, and the truth or None.
+def quantities(*rows: tuple[str, Any, Any, Any]) -> pd.DataFrame:
+    """Tabulate quantities quantities: a label, the value, its standard error, and the truth or None.
 
     In place of a value and its error there may be several values (one a channel) and None: shown is their mean, with
     the standard error that their scatter gives.
 
     Examples
     --------
-    >>> single(("doubling temperature [K]", 6.03, 0.02, 6.0), ("signal [e⁻]", [99.0, 101.0, 100.0, 100.0], None, 100))
+    >>> signal = [99.0, 101.0, 100.0, 100.0]
+    >>> quantities(("doubling temperature [K]", 6.03, 0.02, 6.0), ("signal [e⁻]", signal, None, 100))
                                   measured truth
     doubling temperature [K]  6.030 ± 0.020     6
     signal [e⁻]               100.00 ± 0.41   100
@@ -161,7 +134,7 @@ def single(*rows: tuple[str, Any, Any, Any]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(table, orient="index").fillna("")
 
 
-def two_darks(darks: Darks) -> pd.DataFrame:
+def compare_two_darks(darks: Darks) -> pd.DataFrame:
     """Compare the darks of one ISO whose temperatures lie furthest apart: as they are, and divided by time.
 
     The doubling temperature is ΔT/log₂(ratio): wrong from the dark signals of different exposures, right from the dark

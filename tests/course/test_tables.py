@@ -1,11 +1,10 @@
 """Tables of the course: the truth stands beside what was measured, and only where it is a fair match."""
 
+import course
 import numpy as np
 import pytest
 import xarray as xr
 
-import workbench as wb
-from workbench.app import tables
 from workbench.core.errors import WorkbenchError
 from workbench.sensor import Darks
 
@@ -16,15 +15,15 @@ def over_temperature(values, name="dark_current"):
 
 
 def test_the_truth_of_the_samples_and_none_for_real_frames(small_samples, tmp_path):
-    true = tables.truth(small_samples)
+    true = course.truth(small_samples)
     assert true["gain"].sel(iso=200).item() == pytest.approx(1.065)
     assert true["read_noise_adu"].sel(iso=800).item() == pytest.approx(2.45413 / 0.26625, rel=1e-4)
     assert true["doubling_temperature"].item() == 6.0
-    assert tables.truth(tmp_path).get("gain") is None
+    assert course.truth(tmp_path).get("gain") is None
 
 
 def test_difference_from_the_truth_is_in_standard_errors():
-    table = tables.beside_truth(
+    table = course.with_truth(
         over_temperature([0.1, 0.4]), over_temperature([0.01, 0.1]), over_temperature([0.12, 0.3])
     )
     assert table["off by"].tolist() == ["-2.0 σ", "+1.0 σ"]
@@ -35,12 +34,12 @@ def test_difference_from_the_truth_is_in_standard_errors():
 def test_channels_count_together():
     coords = {"iso": [100.0], "channel": ["R", "B"]}
     value = xr.DataArray([[2.1, 2.1]], coords, ["iso", "channel"])
-    table = tables.beside_truth(value, 0 * value + 0.1, xr.DataArray([2.0], {"iso": [100.0]}, ["iso"]))
+    table = course.with_truth(value, 0 * value + 0.1, xr.DataArray([2.0], {"iso": [100.0]}, ["iso"]))
     assert table["off by"].tolist() == ["+1.4 σ"]  # 0.1 of 0.1/√2
 
 
 def test_where_pixels_were_left_out_the_truth_is_no_match():
-    table = tables.beside_truth(
+    table = course.with_truth(
         over_temperature([0.1, 0.4]), over_temperature([0.01, 0.1]), over_temperature([0.12, 0.3]),
         saturated=over_temperature([0, 72]),
     )  # fmt: skip
@@ -49,16 +48,9 @@ def test_where_pixels_were_left_out_the_truth_is_no_match():
 
 
 def test_without_a_truth_there_is_no_column_for_it():
-    table = tables.beside_truth(over_temperature([0.1, np.nan]), over_temperature([0.01, np.nan]))
+    table = course.with_truth(over_temperature([0.1, np.nan]), over_temperature([0.01, np.nan]))
     assert len(table.columns) == 1
     assert table.iloc[1, 0] == "not measured"
-
-
-def test_overview_of_a_folder(small_samples):
-    table = tables.overview(wb.open_folder(small_samples))
-    assert table.loc["flat", "frames"] == 16
-    assert table.loc["bias", "exposures"] == "1/8000 s"
-    assert table.loc["dark", "temperatures [°C]"] == "10, 20"
 
 
 def dark_signals(temperature):
@@ -68,11 +60,11 @@ def dark_signals(temperature):
 
 
 def test_two_darks_show_the_trap_of_not_dividing_by_time():
-    table = tables.two_darks(dark_signals([20.0, -18.0]))
+    table = course.compare_two_darks(dark_signals([20.0, -18.0]))
     # 18/2.25 is three doublings in 38 K; divided by time 0.3/0.00375 = 80 is 6.32 of them
     assert table.iloc[-1].tolist() == ["12.7 K (wrong)", "6.0 K"]
 
 
 def test_darks_of_one_temperature_give_no_law():
     with pytest.raises(WorkbenchError, match="one temperature"):
-        tables.two_darks(dark_signals([20.0, 20.0]))
+        course.compare_two_darks(dark_signals([20.0, 20.0]))

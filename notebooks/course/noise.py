@@ -1,13 +1,11 @@
-"""Figures of the course that answer to sliders: each takes data and settings and returns a HoloViews object.
+"""Notebooks 00, 02, 03 and 04: a frame and its histogram, noise by its source, averages of bias frames, single flats.
 
-In a notebook they are bound to widgets, ``pn.bind(demos.bias_average, frames.bias, frames=slider)``.
+Each function takes data and settings and returns a HoloViews object; notebooks bind them to widgets.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,12 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from workbench import charts, ingest
+from workbench import ingest
 from workbench.charts import theme
-from workbench.charts.words import degrees
 from workbench.core import mosaic as bayer
 from workbench.core.cube import channels_of
 from workbench.core.noise import variance_terms
 from workbench.core.values import value_text
-from workbench.pixels.demonstrate import dark_noise
-from workbench.sensor.dark import Darks
-from workbench.sensor.law import dark_law
 from workbench.simulate.sensor import VirtualSensor, expose
 
 _ADU = theme.dimension("pixel value", "ADU")
@@ -77,7 +71,7 @@ def frame_picture(folder: ingest.Folder, file: str, zoom: float = 1.0) -> hv.Lay
     )
 
 
-def browse(folder: ingest.Folder, kind: str, number: int = 1, zoom: float = 1.0) -> hv.Layout:
+def browse_frames(folder: ingest.Folder, kind: str, number: int = 1, zoom: float = 1.0) -> hv.Layout:
     """Show one frame of a kind, by its number from 1 on; past the last one the last is shown."""
     files = folder.select(kind=kind).table["file"]
     return frame_picture(folder, files.iloc[min(number, len(files)) - 1], zoom)
@@ -98,7 +92,7 @@ def _bins(values: np.ndarray, most: int = 120) -> np.ndarray:
     return np.arange(math.floor(low) - 1.5 * width, high + 2.5 * width, width)
 
 
-def noise_budget(
+def noise_by_source(
     sensor: VirtualSensor, *, light: float, exposure: float, iso: float, temperature: float
 ) -> dict[str, float]:
     """Return what each source of noise adds to a pixel [e⁻ rms], from the virtual camera's truth.
@@ -108,7 +102,7 @@ def noise_budget(
     Examples
     --------
     >>> from workbench.simulate import d7000
-    >>> parts = noise_budget(d7000(), light=100, exposure=4, iso=800, temperature=20)
+    >>> parts = noise_by_source(d7000(), light=100, exposure=4, iso=800, temperature=20)
     >>> {name: round(value, 2) for name, value in parts.items()}
     {'light': 20.0, 'dark current': 1.1, 'read noise': 2.45, 'rounding': 0.08}
     """
@@ -153,7 +147,7 @@ def virtual_exposure(
     signal = (values.mean() - sensor.black_level) * gain - sensor.mean_dark_current(temperature) * exposure
     counts, edges = np.histogram(values, bins=_bins(values))
     colour = theme.KIND_COLOUR["light" if light > 0 else "dark"]
-    shares = noise_budget(sensor, light=light, exposure=exposure, iso=iso, temperature=temperature)
+    shares = noise_by_source(sensor, light=light, exposure=exposure, iso=iso, temperature=temperature)
     total = math.sqrt(sum(value**2 for value in shares.values()))
     names = [*shares, "all together", "measured"]
     bars = hv.Bars(
@@ -356,86 +350,3 @@ def gain_one_frame(
             )
         ]
     )  # fmt: skip
-
-
-def dark_growth(darks: Darks, temperatures: Sequence[float]) -> hv.Layout:
-    """Chart the dark signal against exposure time at some temperatures [°C] only, each with its fitted line."""
-    signal, current = darks.signal, darks.current
-    chosen = signal.isel(group=np.flatnonzero(signal["temperature"].isin(list(temperatures))))
-    if not chosen.sizes["group"]:
-        return _nothing("Choose a temperature")
-    return charts.dark_current_vs_time(chosen, current)
-
-
-def dark_groups(dark: xr.DataArray) -> dict[str, tuple[float, float, float]]:
-    """Name every ISO, temperature and exposure of which there are two darks or more: what a menu offers.
-
-    Examples
-    --------
-    >>> from workbench.core.cube import make_cube
-    >>> darks = make_cube(np.zeros((2, 2, 2)), cfa_pattern="mono", kind="dark", iso=200, exposure=60, temperature=5)
-    >>> dark_groups(darks)
-    {'60 s at 5 °C, ISO 200': (200.0, 5.0, 60.0)}
-    """
-    keys = zip(*(dark[name].values.tolist() for name in ("iso", "temperature", "exposure")), strict=True)
-    counts = Counter(keys)
-    return {
-        f"{seconds:g} s at {degrees(celsius)}, ISO {iso:g}": (iso, celsius, seconds)
-        for iso, celsius, seconds in sorted(counts, key=lambda key: (key[1], key[2], key[0]))
-        if counts[iso, celsius, seconds] > 1
-    }
-
-
-def dark_difference(
-    dark: xr.DataArray, gain: xr.Dataset, noise: xr.Dataset, group: tuple[float, float, float]
-) -> hv.Layout:
-    """Chart how the pixels of two equal darks differ, beside a normal curve, for one of `dark_groups`.
-
-    Parameters
-    ----------
-    dark
-        Darks (frame, y, x).
-    gain, noise
-        From `sensor.fit_gain` and `sensor.read_noise`.
-    group
-        ISO, temperature [°C] and exposure [s].
-    """
-    return charts.dark_shot_noise_histogram(dark_noise(dark.isel(frame=_of(dark, group)), gain, noise, progress=False))
-
-
-def _of(dark: xr.DataArray, group: tuple[float, float, float]) -> np.ndarray:
-    """Return the numbers of a group's frames."""
-    same = [
-        np.isclose(dark[name].values.astype(float), value, equal_nan=True)
-        for name, value in zip(("iso", "temperature", "exposure"), group, strict=True)
-    ]
-    return np.flatnonzero(np.logical_and.reduce(same))
-
-
-def dark_settings(dark_current: xr.Dataset) -> dict[str, int]:
-    """Name the settings of a dark current, coldest first: what a menu offers."""
-    order = np.lexsort((dark_current["iso"].values, dark_current["temperature"].values))
-    names = (f"{degrees(dark_current['temperature'].values[i])}, ISO {dark_current['iso'].values[i]:g}" for i in order)
-    return dict(zip(names, order.tolist(), strict=True))
-
-
-def doubling_law(dark_current: xr.Dataset, settings: Sequence[int]) -> hv.Layout:
-    """Fit the doubling law to some settings of a dark current only, and chart it with its band.
-
-    Parameters
-    ----------
-    dark_current
-        From `sensor.dark_current`.
-    settings
-        Numbers along its dimension ``setting``, as `dark_settings` gives them.
-    """
-    chosen = dark_current.isel(setting=sorted(settings))
-    if np.unique(chosen["temperature"].values).size < 2:
-        return _nothing("Choose two temperatures or more")
-    return charts.dark_current_vs_temperature(chosen, dark_law(chosen))
-
-
-def _nothing(request: str) -> hv.Layout:
-    """Show an empty chart that says what is missing."""
-    text = theme.note(0.5, 0.5, request, dims=(hv.Dimension("x"), hv.Dimension("y")), align=("center", "center"))
-    return theme.layout([theme.panel(hv.Overlay([text]), title="", axes=False, legend=None, xlim=(0, 1), ylim=(0, 1))])

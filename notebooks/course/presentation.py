@@ -1,15 +1,14 @@
-"""A figure of the course with its controls and its caption, and sentences that change with them."""
+"""A figure of the course with its controls and its caption, and the menu of the blog's charts."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
 import holoviews as hv
 import panel as pn
 
-from workbench.app.live_charts import Moving
+from workbench.app.live_charts import Moving, live_text
 from workbench.charts import theme
 from workbench.charts.registry import REGISTRY
 from workbench.core.values import is_simulated
@@ -81,26 +80,3 @@ def chart_browser(result: Characterization, first: str = "iso-to-gain") -> pn.vi
     drawn = pn.bind(lambda name: fit(REGISTRY[name].draw(result)), menu)
     caption = pn.bind(lambda name: REGISTRY[name].words(result).caption, menu)
     return pn.Column(menu, pn.panel(drawn), live_text(caption, color=theme.MUTED))
-
-
-def live_text(words: Any, **styles: str) -> pn.widgets.StaticText:
-    """Show a sentence that changes: a string, something bound to widgets or a reactive value; ``**bold**`` is bold.
-
-    A widget, not a pane of Markdown: a pane that changes asks the network for its style sheets each time, even where
-    Panel was told to bring them along (Panel 1.9, `inline=True`).
-    """
-    text = pn.widgets.StaticText(value=pn.bind(_bold, words), width=WIDTH - 40, styles={"font-size": "13px", **styles})
-    text.visible = bool(text.value)  # nothing said takes no room
-    text.param.watch(lambda event: setattr(text, "visible", bool(event.new)), "value")
-    return text
-
-
-def _bold(words: str) -> str:
-    """Turn the one mark that the course's live sentences use into HTML.
-
-    Examples
-    --------
-    >>> _bold("You predicted **4 e⁻**.")
-    'You predicted <b>4 e⁻</b>.'
-    """
-    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", words)

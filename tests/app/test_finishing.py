@@ -2,21 +2,20 @@
 
 import re
 
+import course
 import numpy as np
 import pytest
-from course import finishing
-from course import five_ways as inventions
 from playwright.sync_api import sync_playwright
 
 from workbench import finish
-from workbench.app import divider
+from workbench.app import divider, finishing
 from workbench.charts import background as background_chart
 from workbench.charts import star_fluxes, stretch_after, stretch_before
 
 
 @pytest.fixture(scope="module")
 def known():
-    return inventions.known_sky()
+    return course.known_sky()
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +59,7 @@ def test_the_background_explorer_removes_what_the_slider_says(known):
     assert len(pictures(made.view("rbf", 0.7))) == 2
     assert "what it removed" in made.view("mesh", 1.0, "removed")
     assert "% of the cells were empty sky" in made.words("polynomial").replace("*", "")
-    share, error = finishing.sky_light(known[0], made.models["polynomial"])
+    share, error = course.sky_share(known[0], made.models["polynomial"])
     true = 100 * known[1].mean() / known[0].signal.values.mean()
     assert share == pytest.approx(true, abs=0.3)
     assert error < 1
@@ -89,10 +88,6 @@ def test_the_stretch_explorer_shows_the_whole_pictures_stretch(done):
     assert titles == ["Before: linear", "After: on the screen"]
 
 
-def test_nearly_all_of_a_linear_picture_is_black(done):
-    assert finishing.darkest_share(done.linear) > 80
-
-
 def test_the_detail_explorer_does_what_the_export_does(known, done):
     made = finishing.Detail(known[0], done)
     rows, columns = finishing._busiest(done.linear, (200, 300))
@@ -105,23 +100,6 @@ def test_the_detail_explorer_does_what_the_export_does(known, done):
     assert noise[0] > noise[1] > noise[2]
     for numbers in ((0.5, 0.5), (0.0, 0.0, 0.5), (0.0, 0.0, 0.0, 0.5)):
         assert len(pictures(made.view(*numbers, show="removed"))) == 2
-
-
-def test_the_five_ways_differ_as_they_say(known):
-    made = inventions.five_ways(known[0])
-    assert [way.name for way, _, _ in made] == [way.name for way in inventions.WAYS]
-    plain, _, deep, smooth, eaten = (numbers for _, _, numbers in made)
-    assert plain["black"] < 1 < deep["black"]
-    assert smooth["grain"] < 0.5 * plain["grain"]
-    assert eaten["nebula"] < 0.5 * plain["nebula"]
-    spread = [np.ptp(np.nanmean(picture.signal, axis=(1, 2))) for _, picture, _ in made[:2]]
-    assert spread[1] < spread[0]  # each channel by itself makes everything grey
-
-
-def test_models_beside_the_truth():
-    table = inventions.against_truth().astype(float)
-    assert (table.loc[["polynomial", "rbf", "mesh"]].abs().to_numpy() < 2).all()
-    assert table.loc["rbf, samples everywhere"].min() > 50
 
 
 def test_charts_of_the_finish(known, done):

@@ -1,10 +1,9 @@
 """What the course's figures show is what the data says."""
 
+import course
 import holoviews as hv
 import numpy as np
 import pytest
-import xarray as xr
-from course import figures as demos
 
 import workbench as wb
 from workbench.charts import theme
@@ -40,7 +39,7 @@ def measured(frames):
 
 
 def test_a_picture_keeps_the_mean_of_the_frame(frames):
-    layout = demos.browse(frames, "flat", 1)
+    layout = course.browse_frames(frames, "flat", 1)
     mosaic = wb.read_frame(frames.select(kind="flat").table.path[0])
     (image,) = layout[0].traverse(lambda part: part, [hv.Image])
     assert image.dimension_values(2).mean() == pytest.approx(mosaic.mean(), rel=1e-6)
@@ -48,7 +47,7 @@ def test_a_picture_keeps_the_mean_of_the_frame(frames):
 
 
 def test_zoomed_in_far_a_picture_shows_single_pixels(frames):
-    layout = demos.browse(frames, "flat", 99, zoom=8)  # past the last one the last is shown
+    layout = course.browse_frames(frames, "flat", 99, zoom=8)  # past the last one the last is shown
     path = frames.select(kind="flat").table.path.iloc[-1]
     (image,) = layout[0].traverse(lambda part: part, [hv.Image])
     left, _, _, top = image.bounds.lbrt()
@@ -62,7 +61,7 @@ def test_zoomed_in_far_a_picture_shows_single_pixels(frames):
 
 @pytest.mark.parametrize(("light", "exposure", "iso"), [(0, 1, 100), (100, 4, 800), (3, 64, 3200)])
 def test_the_noise_budget_of_the_virtual_camera_adds_up(light, exposure, iso):
-    layout = demos.virtual_exposure(CAMERA, light, exposure, iso, temperature=20)
+    layout = course.virtual_exposure(CAMERA, light, exposure, iso, temperature=20)
     (bars,) = layout[1].traverse(lambda part: part, [hv.Bars])
     values = dict(zip(bars.dimension_values(0), bars.dimension_values(1), strict=True))
     parts = [values[name] for name in ("light", "dark current", "read noise", "rounding")]
@@ -76,7 +75,7 @@ def test_averaging_leaves_the_fixed_pattern():
     pattern, sigma = rng.normal(0, 1.5, (256, 256)), 3.0
     frames = [(600 + pattern + rng.normal(0, sigma, pattern.shape)).round().astype("uint16") for _ in range(16)]
     bias = make_cube(frames, cfa_pattern="mono", kind="bias", iso=100)
-    layout = demos.bias_average(bias, frames=16)
+    layout = course.bias_average(bias, frames=16)
     assert titles(layout)[1] == "noise 3.01 ADU, fixed pattern 1.50 ADU"
     spread = element(layout, 1, "measured").dimension_values(1)
     assert spread[-1] == pytest.approx(np.sqrt(sigma**2 / 16 + 1.5**2), rel=0.02)
@@ -87,39 +86,14 @@ def test_averaging_leaves_the_fixed_pattern():
 
 def test_a_single_bias_frame_is_shown_without_a_law():
     bias = make_cube([np.full((32, 32), 600, "uint16")], cfa_pattern="mono", kind="bias", iso=100)
-    assert "not measured" in titles(demos.bias_average(bias))[1]
+    assert "not measured" in titles(course.bias_average(bias))[1]
 
 
 def test_one_frame_gives_too_small_a_gain_and_a_pair_does_not(measured):
     _, ptc, gain = measured
-    layout = demos.gain_one_frame(ptc, gain, 200.0, gain["gain"].mean("channel"))
+    layout = course.gain_one_frame(ptc, gain, 200.0, gain["gain"].mean("channel"))
     pair, alone = (element(layout, 0, f"G1, {name}") for name in ("pair", "one frame"))
     assert pair.dimension_values(1) == pytest.approx(1.065, rel=0.06)
     brightest = np.argmax(alone.dimension_values(0))
     assert alone.dimension_values(1)[brightest] < 0.8 * 1.065
     assert element(layout, 0, "truth").dimension_values(1) == pytest.approx(1.065, rel=0.02)
-
-
-def test_darks_are_chosen_by_group_and_temperature(frames, measured):
-    noise, _, gain = measured
-    groups = demos.dark_groups(frames.dark)
-    assert list(groups) == [f"{t} s at {c} °C, ISO 800" for c in (10, 20) for t in (120, 600)]
-    layout = demos.dark_difference(frames.dark, gain, noise, groups["120 s at 10 °C, ISO 800"])
-    assert len(layout) == 2
-    darks = wb.sensor.measure_dark(frames.dark, frames.bias, gain, progress=False)
-    both, one = (demos.dark_growth(darks, chosen) for chosen in ([10.0, 20.0], [20.0]))
-    assert len(both[0]) > len(one[0])
-    assert "Choose a temperature" in str(demos.dark_growth(darks, [])[0].traverse(lambda part: part.data, [hv.Labels]))
-
-
-def test_the_law_needs_two_temperatures():
-    current = xr.Dataset(
-        {name: ("setting", [0.1, 0.4, 1.6]) for name in ("dark_current", "dark_current_common")}
-        | {name: ("setting", [1e-3, 4e-3, 0.016]) for name in ("dark_current_error", "dark_current_scatter")},
-        {"iso": ("setting", [200.0] * 3), "temperature": ("setting", [8.0, 20.0, 32.0])},
-    )
-    settings = demos.dark_settings(current)
-    assert list(settings.values()) == [0, 1, 2]
-    assert len(demos.doubling_law(current, [0, 2])) >= 1
-    asked = demos.doubling_law(current, [1])[0].traverse(lambda part: part.data, [hv.Labels])
-    assert "two temperatures" in str(asked)

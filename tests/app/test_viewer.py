@@ -5,12 +5,10 @@ import numpy as np
 import param
 import pytest
 
-import workbench as wb
 from workbench.app import viewer
-from workbench.app.pixel import Spot, known_noise, noise_budget, pixel_table
+from workbench.app.pixel import Spot
 from workbench.charts import theme
 from workbench.core.errors import WorkbenchError
-from workbench.pipelines import characterize
 
 theme.load_backends()
 
@@ -87,28 +85,3 @@ def test_a_tap_chooses_a_pixel_within_the_frame():
     viewer._tapped(30.5, 2.2, spot, (20, 30))
     viewer._tapped(None, None, spot, (20, 30))
     assert (spot.x, spot.y) == (10, 2)
-
-
-def test_the_noise_that_a_pixel_is_said_to_have_is_the_noise_it_has(small_samples):
-    """Flats of one light: the scatter of a pair is what the budget of its mean says."""
-    result = characterize(small_samples, progress=False)
-    folder = wb.open_folder(small_samples)
-    row = folder.select(kind="flat", iso=800.0).table.iloc[0]
-    pair = [wb.read_frame(path) for path in folder.select(kind="flat", iso=800.0).table.path[:2]]
-    part = (slice(80, 112), slice(128, 160))  # where vignetting is flat
-    greens = [frame[part][::2, 1::2].astype(float) for frame in pair]
-    known = known_noise(result.sensor, 800.0, "G1", float(row.exposure), float(row.temperature))
-    budget = noise_budget(np.mean(greens), **known)
-    scaled = greens[1] * greens[0].mean() / greens[1].mean()
-    measured = (greens[0] - scaled).std() / np.sqrt(2) * known["gain"]
-    assert measured == pytest.approx(budget["all together"], rel=0.12)  # 256 pixels: 4.4 %
-
-
-def test_the_pixel_s_table_says_what_is_known(small_samples):
-    row = wb.open_folder(small_samples).select(kind="light").table.iloc[0]
-    mosaic = wb.read_frame(row.path)
-    without = pixel_table(mosaic, row, 7, 11)
-    assert list(without.index) == ["pixel", "channel", "number", "above black"]
-    assert without.value["number"] == f"{mosaic[7, 11]:,} ADU"
-    with pytest.raises(WorkbenchError, match="lies outside"):
-        pixel_table(mosaic, row, 192, 0)

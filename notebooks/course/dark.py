@@ -1,0 +1,201 @@
+"""Notebooks 05 and 06: dark current against time and temperature, muons, and a dark that a library predicts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import holoviews as hv
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from workbench import charts
+from workbench.charts import theme
+from workbench.charts.words import degrees
+from workbench.core.cube import make_cube
+from workbench.core.dark import predict_dark
+from workbench.pixels.demonstrate import dark_noise
+from workbench.pixels.tracks import find_cosmic_rays
+from workbench.pixels.uniformity import stack_cube
+from workbench.sensor.dark import Darks
+from workbench.sensor.law import dark_law
+from workbench.sensor.library import fit_dark_library
+from workbench.simulate.sensor import d7000, expose
+from workbench.simulate.sky import View, cosmic_rays, make_sky
+
+_SHAPE = (256, 384)
+
+
+def dark_growth(darks: Darks, temperatures: Sequence[float]) -> hv.Layout:
+    """Chart the dark signal against exposure time at some temperatures [°C] only, each with its fitted line."""
+    signal, current = darks.signal, darks.current
+    chosen = signal.isel(group=np.flatnonzero(signal["temperature"].isin(list(temperatures))))
+    if not chosen.sizes["group"]:
+        return _nothing("Choose a temperature")
+    return charts.dark_current_vs_time(chosen, current)
+
+
+def dark_groups(dark: xr.DataArray) -> dict[str, tuple[float, float, float]]:
+    """Name every ISO, temperature and exposure of which there are two darks or more: what a menu offers.
+
+    Examples
+    --------
+    >>> from workbench.core.cube import make_cube
+    >>> darks = make_cube(np.zeros((2, 2, 2)), cfa_pattern="mono", kind="dark", iso=200, exposure=60, temperature=5)
+    >>> dark_groups(darks)
+    {'60 s at 5 °C, ISO 200': (200.0, 5.0, 60.0)}
+    """
+    keys = zip(*(dark[name].values.tolist() for name in ("iso", "temperature", "exposure")), strict=True)
+    counts = Counter(keys)
+    return {
+        f"{seconds:g} s at {degrees(celsius)}, ISO {iso:g}": (iso, celsius, seconds)
+        for iso, celsius, seconds in sorted(counts, key=lambda key: (key[1], key[2], key[0]))
+        if counts[iso, celsius, seconds] > 1
+    }
+
+
+def dark_difference(
+    dark: xr.DataArray, gain: xr.Dataset, noise: xr.Dataset, group: tuple[float, float, float]
+) -> hv.Layout:
+    """Chart how the pixels of two equal darks differ, beside a normal curve, for one of `dark_groups`.
+
+    Parameters
+    ----------
+    dark
+        Darks (frame, y, x).
+    gain, noise
+        From `sensor.fit_gain` and `sensor.read_noise`.
+    group
+        ISO, temperature [°C] and exposure [s].
+    """
+    return charts.dark_shot_noise_histogram(dark_noise(dark.isel(frame=_of(dark, group)), gain, noise, progress=False))
+
+
+def _of(dark: xr.DataArray, group: tuple[float, float, float]) -> np.ndarray:
+    """Return the numbers of a group's frames."""
+    same = [
+        np.isclose(dark[name].values.astype(float), value, equal_nan=True)
+        for name, value in zip(("iso", "temperature", "exposure"), group, strict=True)
+    ]
+    return np.flatnonzero(np.logical_and.reduce(same))
+
+
+def dark_settings(dark_current: xr.Dataset) -> dict[str, int]:
+    """Name the settings of a dark current, coldest first: what a menu offers."""
+    order = np.lexsort((dark_current["iso"].values, dark_current["temperature"].values))
+    names = (f"{degrees(dark_current['temperature'].values[i])}, ISO {dark_current['iso'].values[i]:g}" for i in order)
+    return dict(zip(names, order.tolist(), strict=True))
+
+
+def doubling_law(dark_current: xr.Dataset, settings: Sequence[int]) -> hv.Layout:
+    """Fit the doubling law to some settings of a dark current only, and chart it with its band.
+
+    Parameters
+    ----------
+    dark_current
+        From `sensor.dark_current`.
+    settings
+        Numbers along its dimension ``setting``, as `dark_settings` gives them.
+    """
+    chosen = dark_current.isel(setting=sorted(settings))
+    if np.unique(chosen["temperature"].values).size < 2:
+        return _nothing("Choose two temperatures or more")
+    return charts.dark_current_vs_temperature(chosen, dark_law(chosen))
+
+
+def _nothing(request: str) -> hv.Layout:
+    """Show an empty chart that says what is missing."""
+    text = theme.note(0.5, 0.5, request, dims=(hv.Dimension("x"), hv.Dimension("y")), align=("center", "center"))
+    return theme.layout([theme.panel(hv.Overlay([text]), title="", axes=False, legend=None, xlim=(0, 1), ylim=(0, 1))])
+
+
+def muon_darks(frames: int = 24, muons: int = 2, exposure: float = 60.0, seed: int = 1) -> xr.DataArray:
+    """Shoot simulated darks, each crossed by so many muons (through so small a sensor one comes in two hours).
+
+    Examples
+    --------
+    >>> muon_darks(2, muons=1).sizes["frame"]
+    2
+    """
+    camera = d7000(seed=9, shape=_SHAPE)
+    sky = make_sky(_SHAPE, stars=1, nebula=0.0)
+    mosaics = []
+    for number in range(frames):
+        hits = cosmic_rays(sky, View(cosmic_rays=muons, seed=1000 * seed + number, exposure=exposure))
+        mosaics.append(expose(camera, iso=800, exposure=exposure, seed=(seed, number), hits=hits))
+    return make_cube(
+        np.stack(mosaics), cfa_pattern=camera.cfa_pattern, kind="dark", iso=800, exposure=exposure, temperature=20.0,
+        camera=camera.camera, black_level=camera.black_level, white_level=camera.white_level,
+        filename=[f"dark_{number:02d}" for number in range(frames)],
+    )  # fmt: skip
+
+
+def muon_tracks(dark: xr.DataArray, threshold: float = 6.0, frames: int | None = None) -> hv.Layout:
+    """Chart the tracks found in the first so many of a series of darks, beyond a threshold [σ]."""
+    some = dark if frames is None else dark.isel(frame=slice(0, frames))
+    return charts.cosmic_rays(find_cosmic_rays(some, threshold=threshold, progress=False))
+
+
+def count_muons(found: xr.Dataset) -> pd.DataFrame:
+    """Tabulate how many events a series of darks holds, and how many muons were to be expected.
+
+    Parameters
+    ----------
+    found
+        From `sensor.find_cosmic_rays`.
+
+    Examples
+    --------
+    >>> found = find_cosmic_rays(muon_darks(6, muons=3), progress=False)
+    >>> count_muons(found).loc["darks, and their exposure together", "number"]
+    '6, 6.0 min'
+    """
+    expected = float(found["expected"])
+    rows = {
+        "darks, and their exposure together": f"{int(found['frames'])}, {float(found['seconds']) / 60:.1f} min",
+        "tracks of two pixels or more": f"{int(found['tracks']):,}",
+        "events of one pixel": f"{int(found['singles']):,}",
+        "muons to be expected": f"{expected:.1f}" if np.isfinite(expected) else "pixel size not known",
+        "pixels as far below the mean, which no particle can do": f"{int(found['dips']):,}",
+    }
+    return pd.DataFrame({"number": rows})
+
+
+def held_out_settings(dark: xr.DataArray) -> dict[str, tuple[float, float]]:
+    """Name the exposures and temperatures of the darks that can be held out, the middle ones first.
+
+    Of the ISO with the most darks; a control chooses among them.
+    """
+    cube = _most_darks(dark)
+    pairs = sorted(set(zip(cube["temperature"].values.tolist(), cube["exposure"].values.tolist(), strict=True)))
+    order = sorted(range(len(pairs)), key=lambda number: abs(number - len(pairs) / 2))
+    return {f"{pairs[k][1]:g} s at {degrees(pairs[k][0])}": pairs[k][::-1] for k in order}
+
+
+def _most_darks(dark: xr.DataArray) -> xr.DataArray:
+    isos, counts = np.unique(dark["iso"].values, return_counts=True)
+    return dark.isel(frame=np.flatnonzero(dark["iso"].values == isos[np.argmax(counts)]))
+
+
+def held_out_dark(dark: xr.DataArray, bias: xr.DataArray, setting: tuple[float, float]) -> hv.Layout:
+    """Fit a library without the darks of one exposure and temperature, and chart its prediction beside them.
+
+    Parameters
+    ----------
+    setting
+        From `held_out_settings`: exposure [s] and temperature [°C].
+    """
+    cube = _most_darks(dark)
+    same = (cube["exposure"].values == setting[0]) & (cube["temperature"].values == setting[1])
+    library = fit_dark_library(cube.isel(frame=np.flatnonzero(~same)), bias, progress=False)
+    stack = stack_cube(cube.isel(frame=np.flatnonzero(same)), progress=False)
+    predicted = predict_dark(library, *setting)
+    # hot pixels scatter by their own shot noise in the measured darks, too
+    slope = np.mean(library.attrs["shot_slope"])
+    quiet = float(np.mean(library.attrs["read_variance"]))
+    noise = (quiet + slope * np.maximum(predicted["signal"].values - library["offset"].values, 0)) / stack.count
+    full = 0.97 * library.attrs["white_level"]  # above it some of the frames saturate, and their mean is low
+    seen = np.where(stack.mean > full, np.nan, stack.mean) if np.isfinite(full) else stack.mean
+    measured = xr.Dataset({"signal": (("y", "x"), seen), "variance": (("y", "x"), noise)})
+    return charts.dark_prediction(predicted, measured)

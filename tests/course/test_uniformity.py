@@ -1,0 +1,28 @@
+"""The spread of a mean of bias frames, and the table of EMVA 1288."""
+
+import course
+import holoviews as hv
+import pytest
+
+from workbench.ingest import open_folder
+from workbench.pipelines import characterize
+from workbench.pixels import stack_cube
+
+
+@pytest.fixture(scope="module")
+def folder(small_samples):
+    return open_folder(small_samples, progress=False)
+
+
+@pytest.fixture(scope="module")
+def result(folder):
+    return characterize(folder, progress=False)
+
+
+def test_controls_move_what_is_drawn(folder, result):
+    bias = folder.bias.isel(frame=folder.bias.iso == 200)
+    stack = stack_cube(bias, progress=False)
+    hv.render(course.spread_of_mean(stack, 8), backend="matplotlib")
+    table = course.emva_table(result.uniformity)
+    assert {"K [DN/e⁻]", "DSNU1288 [e⁻]", "PRNU1288, high-passed [%]"} <= set(table.index)
+    assert "nan" not in table.to_string()
