@@ -75,7 +75,7 @@ def darkest_share(linear: xr.Dataset) -> float:
     >>> round(darkest_share(picture))
     99
     """
-    numbers = finish.stretch_parameters(linear, "linear")
+    numbers = finish.stretch_parameters(linear, finish.StretchSettings("linear"))
     level = finish.luminance(linear["signal"].values)
     level = level[np.isfinite(level)]
     black = float(numbers["black"][0])

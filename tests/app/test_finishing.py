@@ -77,7 +77,9 @@ def test_the_colour_explorer_offers_what_the_file_knows(flat):
 
 def test_the_stretch_explorer_shows_the_whole_pictures_stretch(done):
     made = finishing.Stretch(done.linear)
-    exported = finish.apply_stretch(done.linear, finish.stretch_parameters(done.linear, sky=0.2))
+    exported = finish.apply_stretch(
+        done.linear, finish.stretch_parameters(done.linear, finish.StretchSettings(sky=0.2))
+    )
     np.testing.assert_array_equal(made.apply("asinh", 0.2).signal, exported.signal)
     for method in made.methods:
         assert len(pictures(made.view(method, 0.1, 1.0, 1.5, 5.0))) == 2

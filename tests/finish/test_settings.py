@@ -142,14 +142,15 @@ def test_auto_balance_says_what_it_fell_back_to(simulated):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("nonsense", "no JSON"),
-        ("[]", "no JSON object"),
+        ("nonsense", "not valid JSON"),
+        ("[]", "not a JSON object"),
         ('{"version": 9}', "version 9"),
         ('{"sharpen": {}}', "have no 'sharpen'"),
         ('{"stretch": {"gamma": 2}}', "have no 'gamma'"),
         ('{"stretch": 3}', "holds settings by name"),
         ('{"stretch": {"sky": "dark"}}', "stretch.sky is 'dark'"),
         ('{"detail": {"denoise": true}}', "detail.denoise is True"),
+        ('{"crop": {"box": [1, 2, 3]}}', "crop.box is"),
     ],
 )
 def test_bad_settings_are_named(tmp_path, text, words):

@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 
 from ..core.cube import check_cube
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index, offsets
-from ..stars.background import block_background, green_blur, half_green
+from ..core.mosaic import offsets
+from ..stars.background import block_background, green_sampling, half_green
 from ..stars.find import find_stars
 from ..stars.quality import choose_reference, poor_frames, quality_table
 from .match import Match, NoMatchError, match_stars
@@ -219,17 +219,14 @@ def _survey(signal: np.ndarray, mask: np.ndarray, pattern: str) -> tuple[xr.Data
         noise = (noise[0], np.sqrt((noise[1] ** 2 + noise[2] ** 2) / 2), noise[3])
     full = (mask & SATURATED) > 0
     ceiling = 0.85 * float(np.nanmin(signal[full])) if full.any() and np.isfinite(signal[full]).any() else np.inf
-    cell = channel_index(pattern)
     stars = find_stars(
         half_green(signal, pattern),
-        scale=float(step),
-        offset=0.5 * (step - 1),
+        sampling=green_sampling(pattern),
         gain=1.0 if mono else 2.0,
         background=sky,
         noise=noise_of_plane,
         saturation=max(ceiling, 0.0),
         limit=2000,
-        blur=green_blur("mono" if mono else "GR" if cell[0, 0] in (1, 2) else "RG"),
     )
     return stars, np.stack(level), np.stack(noise)
 

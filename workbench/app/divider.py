@@ -40,7 +40,7 @@ def pixels(picture: xr.Dataset) -> np.ndarray:
     if picture.attrs.get("stage") != "stretched":
         statistics = finish.sky_statistics(picture, sample=SAMPLE)
         picture = finish.apply_stretch(picture, finish.stretch_parameters(picture, statistics=statistics))
-    return finish.to_bytes(picture)
+    return finish.quantise(picture, 8)
 
 
 def difference(before: xr.Dataset, after: xr.Dataset, *, signed: bool = True) -> np.ndarray:

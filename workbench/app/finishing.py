@@ -178,15 +178,8 @@ class Stretch:
         self, method: str, sky: float | None = None, strength: float = 1.0, chroma: float = 1.5, intensity: float = 5.0
     ) -> dict[str, Any]:
         """Return the numbers of a stretch of the whole picture."""
-        return finish.stretch_parameters(
-            self.linear,
-            method,
-            sky=sky,
-            strength=strength,
-            chroma=chroma,
-            intensity=intensity,
-            statistics=self.statistics,
-        )
+        settings = finish.StretchSettings(method, sky=sky, strength=strength, chroma=chroma, intensity=intensity)
+        return finish.stretch_parameters(self.linear, settings, statistics=self.statistics)
 
     def apply(self, method: str, *numbers: Any) -> xr.Dataset:
         """Return the screen's level, stretched."""
@@ -258,7 +251,7 @@ class Detail:
         self.transform = partial(finish.apply_colour, balance=done.balance)
         if self.piece.sizes["channel"] == 3 and settings.colour.matrix:
             self.transform = partial(self.transform, matrix=finish.camera_matrix(picture))
-        self.numbers = finish.stretch_parameters(done.linear, **dataclasses.asdict(settings.stretch))
+        self.numbers = finish.stretch_parameters(done.linear, settings.stretch)
         try:
             psf = finish.measure_psf(picture, stars)
             sharp = finish.deconvolve(self.piece, psf, strength=1.0, progress=False)

@@ -12,7 +12,7 @@ import panel as pn
 
 from ..charts.registry import REGISTRY
 from ..core.errors import WorkbenchError
-from ..finish.open_files import read_picture
+from ..finish.files import read_picture
 from ..ingest.catalogue import Folder
 from ..ingest.reader import read_frame
 from ..stack.fits_out import open_stack

@@ -18,6 +18,7 @@ import xarray as xr
 
 from ..charts import theme
 from ..core.errors import WorkbenchError
+from ..finish import curves
 from .live_pixels import look, reduced
 
 COLUMN, ROW = theme.dimension("column", "px"), theme.dimension("row", "px")
@@ -101,22 +102,10 @@ def picture(name: str, values: Any, unit: str = "ADU", *, stretched: bool = Fals
             middle = float(np.median(some))
             low = max(float(some.min()), middle - 2.8 * 1.4826 * float(np.median(np.abs(some - middle))))
             high = float(np.percentile(some, 99.99))
-            mids.append(_midtones((middle - low) / (high - low), 0.25) if high > low else 0.5)
+            share = float(np.clip((middle - low) / (high - low), 1e-6, 1 - 1e-6)) if high > low else 0.25
+            mids.append(curves.midtones_balance(share, 0.25))
         limits.append((round(low, 6), round(high, 6) if high > low else low + 1.0))
     return Picture(name, array, unit, tuple(limits), float(np.mean(mids)) if mids else 0.5)
-
-
-def _midtones(value: float, target: float) -> float:
-    """Return the midtones m for which MTF(value; m) is the target.
-
-    Examples
-    --------
-    >>> m = _midtones(0.01, 0.25)
-    >>> round((m - 1) * 0.01 / ((2 * m - 1) * 0.01 - m), 6)
-    0.25
-    """
-    value = min(max(value, 1e-6), 1 - 1e-6)
-    return value * (target - 1) / (2 * value * target - target - value)
 
 
 def shade(values: np.ndarray, limits: tuple[float, float], midtones: float = 0.5) -> np.ndarray:
@@ -130,7 +119,7 @@ def shade(values: np.ndarray, limits: tuple[float, float], midtones: float = 0.5
     low, high = limits
     x = np.clip((np.asarray(values, np.float32) - low) / (high - low), 0, 1)
     if midtones != 0.5:
-        x = (midtones - 1) * x / ((2 * midtones - 1) * x - midtones)
+        x = curves.midtones(x, midtones)
     return np.nan_to_num(255 * x).round().astype(np.uint8)
 
 

@@ -7,11 +7,13 @@ attribute ``colour_transform`` (3 x 3), so that photometry can be checked agains
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
 import numba
 import numpy as np
 import xarray as xr
+from PIL import ImageCms
 from scipy import ndimage
 
 from ..core.errors import WorkbenchError
@@ -314,3 +316,29 @@ def remove_green(picture: xr.Dataset, *, amount: float = 1.0) -> xr.Dataset:
         f"Green cast: amount {amount:g}, green lowered in {share:.1%} of the pixels, {light / total:.2%} of its light"
         " removed.",
     )
+
+
+def srgb_profile(channels: int = 3) -> bytes:
+    """Return the sRGB profile, the same bytes always; for one channel its curve as a grey profile.
+
+    Made by Little CMS (Pillow); the date and platform that it stamps into the header are cleared.
+    """
+    rgb = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    rgb[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
+    rgb[40:44] = b"\0\0\0\0"
+    if channels == 3:
+        return bytes(rgb)
+    count = struct.unpack(">I", rgb[128:132])[0]
+    tags = {}
+    for number in range(count):
+        name, offset, size = struct.unpack(">4sII", rgb[132 + 12 * number : 144 + 12 * number])
+        tags[name] = bytes(rgb[offset : offset + size])
+    kept = {b"desc": tags[b"desc"], b"cprt": tags[b"cprt"], b"wtpt": tags[b"wtpt"], b"kTRC": tags[b"rTRC"]}
+    table, body = struct.pack(">I", len(kept)), b""
+    start = 132 + 12 * len(kept)
+    for name, content in kept.items():
+        table += struct.pack(">4sII", name, start + len(body), len(content))
+        body += content + b"\0" * (-len(content) % 4)
+    rgb[16:20] = b"GRAY"
+    rgb[0:4] = struct.pack(">I", start + len(body))
+    return bytes(rgb[:128]) + table + body

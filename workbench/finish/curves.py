@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -12,6 +12,23 @@ from ..core.errors import WorkbenchError
 
 CURVES = ("asinh", "autostretch", "ghs", "linear")
 _KNEE = 0.7  # where the shoulder begins
+
+
+class Curve(NamedTuple):
+    """A stretch's curve for the kernels, each term an array (channel,), 0 where its kind has no use for it.
+
+    `scale` is 1/(white - black), [1/units]; `bend` the slope of asinh at black, the midtones or GHS's D; `shape`,
+    `symmetry` and `low` (the value at black) are GHS's; `norm` brings asinh and GHS to 1 at white.
+    """
+
+    kind: int
+    black: np.ndarray
+    scale: np.ndarray
+    bend: np.ndarray
+    norm: np.ndarray
+    shape: np.ndarray
+    symmetry: np.ndarray
+    low: np.ndarray
 
 
 def midtones(x: Any, m: float) -> Any:
@@ -59,43 +76,39 @@ def curve(x: np.ndarray, parameters: dict[str, Any], channel: int = 0) -> np.nda
     >>> curve(np.array([0.0, 100.0]), {"method": "linear", "black": [0.0], "white": 200.0}).tolist()
     [0.0, 0.5]
     """
-    kind, table = curve_terms(parameters, channel + 1)
+    terms = curve_terms(parameters, channel + 1)
+    own = Curve(terms.kind, *(term[channel : channel + 1] for term in terms[1:]))
     x = np.ascontiguousarray(x, np.float32)
-    out = np.empty(x.shape, np.float32)
-    _curve_rows(np.atleast_2d(x), kind, table[channel], np.atleast_2d(out))
-    return np.clip(out, 0, 1)
+    out = np.empty((1, 1, x.size), np.float32)
+    stretch_each(x.reshape(1, 1, -1), own, out)
+    return out.reshape(x.shape)
 
 
-def curve_terms(parameters: dict[str, Any], channels: int) -> tuple[int, np.ndarray]:
-    """A curve's number and its terms, one row a channel: black, 1/span, and what the curve needs."""
+def curve_terms(parameters: dict[str, Any], channels: int) -> Curve:
+    """The curve of `stretch_parameters`' numbers, for at least so many channels."""
     try:
         kind = CURVES.index(parameters["method"])
-        blacks = np.broadcast_to(np.asarray(parameters["black"], float), (max(channels, len(parameters["black"])),))
-        table = np.zeros((len(blacks), 12))
-        table[:, 0] = blacks
-        table[:, 1] = 1 / (float(parameters["white"]) - blacks)
+        black = np.asarray(parameters["black"], float)
+        black = np.array(np.broadcast_to(black, (max(channels, black.size),)))
+        terms = {name: np.zeros(black.size) for name in Curve._fields[3:]}
+        scale = 1 / (float(parameters["white"]) - black)
         if kind == 0:
-            table[:, 2] = 1 / (float(parameters["softening"]) * table[:, 1])
-            table[:, 3] = 1 / np.arcsinh(table[:, 2])
+            terms["bend"] = 1 / (float(parameters["softening"]) * scale)
+            terms["norm"] = 1 / np.arcsinh(terms["bend"])
         elif kind == 1:
-            table[:, 2] = parameters["midtones"]
+            terms["bend"][:] = parameters["midtones"]
         elif kind == 2:
-            table[:, 2:] = _ghs_terms(*(float(parameters[key]) for key in ("intensity", "shape", "symmetry")))
+            strength = np.expm1(float(parameters["intensity"]))
+            shape, symmetry = float(parameters["shape"]), float(parameters["symmetry"])
+            low, high = -_ghs(symmetry, strength, shape), _ghs(1 - symmetry, strength, shape)
+            norm = 1 / (high - low) if high > low else 1.0
+            for name, value in zip(terms, (strength, norm, shape, symmetry, low), strict=True):
+                terms[name][:] = value
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise WorkbenchError(
-            f"these are no stretch parameters ({problem!r}); stretch_parameters makes them"
+            f"these are not the numbers of a stretch ({problem!r}); stretch_parameters finds them"
         ) from problem
-    return kind, table
-
-
-def _ghs_terms(intensity: float, shape: float, symmetry: float) -> np.ndarray:
-    """D, b, symmetry point, value at 0, one over the range: T(x) = ±∫ dT over |x - SP|, brought to 0 to 1."""
-    strength = np.expm1(intensity)
-
-    low, high = -_ghs(symmetry, strength, shape), _ghs(1 - symmetry, strength, shape)
-    terms = np.zeros(10)
-    terms[:5] = strength, shape, symmetry, low, 1 / (high - low) if high > low else 1.0
-    return terms
+    return Curve(kind, black, scale, **terms)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -116,20 +129,21 @@ def _ghs(distance, strength, shape):
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _one(value, kind, terms):
+def _level(value, curve, channel):
     """The curve at one brightness; odd below black, so that noise about it stays what it is."""
-    x = (value - terms[0]) * terms[1]
-    if kind == 0:
-        return np.arcsinh(x * terms[2]) * terms[3]
-    if kind == 1:
+    x = (value - curve.black[channel]) * curve.scale[channel]
+    if curve.kind == 0:
+        return np.arcsinh(x * curve.bend[channel]) * curve.norm[channel]
+    if curve.kind == 1:
         if x <= 0.0:
             return x
-        return (terms[2] - 1.0) * x / ((2.0 * terms[2] - 1.0) * x - terms[2]) if x < 1.0 else 1.0
-    if kind == 2:
+        m = curve.bend[channel]
+        return (m - 1.0) * x / ((2.0 * m - 1.0) * x - m) if x < 1.0 else 1.0
+    if curve.kind == 2:
         x = min(max(x, 0.0), 1.0)
-        if x >= terms[4]:
-            return (_ghs(x - terms[4], terms[2], terms[3]) - terms[5]) * terms[6]
-        return (-_ghs(terms[4] - x, terms[2], terms[3]) - terms[5]) * terms[6]
+        away = x - curve.symmetry[channel]
+        change = _ghs(abs(away), curve.bend[channel], curve.shape[channel])
+        return ((change if away >= 0.0 else -change) - curve.low[channel]) * curve.norm[channel]
     return x
 
 
@@ -139,40 +153,32 @@ def _shoulder(level):
     return level if level <= _KNEE else 1.0 - (1.0 - _KNEE) * np.exp(-(level - _KNEE) / (1.0 - _KNEE))
 
 
-@numba.njit(nogil=True, cache=True)
-def _curve_rows(values, kind, terms, out):
-    for row in range(values.shape[0]):
-        for column in range(values.shape[1]):
-            level = _one(values[row, column], kind, terms)
-            out[row, column] = _shoulder(level) if kind == 0 else level
-
-
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
-def stretch_each(values, kind, terms, out):
-    """Each channel through its own curve, cut to 0 to 1."""
+def stretch_each(values, curve, out):
+    """Each channel of `values` (channel, y, x) through its own curve into `out`, cut to 0 to 1; NaN stays."""
     for channel in range(values.shape[0]):
         for row in range(values.shape[1]):
             for column in range(values.shape[2]):
                 value = values[channel, row, column]
                 if np.isfinite(value):
-                    level = _one(np.float64(value), kind, terms[channel])
-                    level = _shoulder(level) if kind == 0 else level
+                    level = _level(np.float64(value), curve, channel)
+                    level = _shoulder(level) if curve.kind == 0 else level
                     out[channel, row, column] = min(max(level, 0.0), 1.0)
                 else:
                     out[channel, row, column] = np.nan
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
-def stretch_together(values, colours, kind, terms, out):
-    """All channels scaled by what the curve does to their mean; into 0 to 1 without a turn of the hue."""
-    black = terms[0, 0]
+def stretch_together(values, colours, curve, out):
+    """Three channels (R, G, B; y, x) scaled by what the curve does to their mean, into 0 to 1 without a turn of hue."""
+    black = curve.black[0]
     for row in range(values.shape[1]):
         for column in range(values.shape[2]):
             mean = (np.float64(values[0, row, column]) + values[1, row, column] + values[2, row, column]) / 3.0 - black
             if not np.isfinite(mean):
                 out[0, row, column] = out[1, row, column] = out[2, row, column] = np.nan
                 continue
-            level = _one(mean + black, kind, terms[0])
+            level = _level(mean + black, curve, 0)
             if level <= 0.0:
                 out[0, row, column] = out[1, row, column] = out[2, row, column] = 0.0
                 continue

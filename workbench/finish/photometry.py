@@ -1,7 +1,7 @@
-"""Stars as the judges of a finish: their fluxes and colours before and after every linear step.
+"""A finish checked on its stars: their fluxes and colours before and after every linear step.
 
 A linear step may scale and mix the channels, shift the frame or take a background away; what it may not do is
-change how bright one star is beside another.  Each step leaves in the attribute ``colour_transform`` what it meant
+change how bright one star is relative to another.  Each step leaves in the attribute ``colour_transform`` what it meant
 to do to the channels; `check_photometry` measures what it did.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numba
 import numpy as np
@@ -17,7 +18,8 @@ import xarray as xr
 from photutils.aperture import CircularAperture, aperture_photometry
 
 from ..core.errors import WorkbenchError
-from ..stars.background import clipped_stats
+from ..core.statistics import mad_std
+from ..stars.background import Sampling, clipped_stats
 from ..stars.find import find_stars
 from .picture import check_picture, luminance
 
@@ -25,7 +27,11 @@ TOLERANCE = 0.003  # what a linear step may change of a bright star's flux
 _RADIUS = 2.5  # [FWHM] of the aperture
 _ANNULUS = (4.0, 6.0)  # [FWHM] of the local background
 _WIDE = (4.5, 5.0, 6.5)  # [FWHM] aperture and annulus where light moves within a star
-_EMPTY = 12  # apertures on a side of the grid that tells how much noise a step takes away
+_EMPTY = 12  # apertures on a side of the grid on which the noise that a step takes away is measured
+
+
+class TooFewStarsError(WorkbenchError):
+    """Fewer than three stars can be measured: photometry is not checked."""
 
 
 def find_picture_stars(picture: xr.Dataset, *, limit: int = 20_000) -> xr.Dataset:
@@ -45,7 +51,7 @@ def find_picture_stars(picture: xr.Dataset, *, limit: int = 20_000) -> xr.Datase
     if height * width > 2_000_000:
         even = level[: height // 2 * 2, : width // 2 * 2]
         searched = 0.25 * (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2])
-        stars = find_stars(searched, scale=2.0, offset=0.5, limit=limit)
+        stars = find_stars(searched, sampling=Sampling(2.0, 0.5), limit=limit)
     else:
         stars = find_stars(level, limit=limit)
     spoilt = stars["saturated"].values.copy()
@@ -62,6 +68,7 @@ def find_picture_stars(picture: xr.Dataset, *, limit: int = 20_000) -> xr.Datase
 
 @numba.njit(nogil=True, cache=True)
 def _touches(bad, xs, ys, reach):
+    """Whether a bad pixel (y, x) lies within `reach` [px] of each star (star,)."""
     height, width = bad.shape
     out = np.zeros(xs.size, np.bool_)
     for star in range(xs.size):
@@ -201,7 +208,7 @@ def check_photometry(
 
     Raises
     ------
-    WorkbenchError
+    TooFewStarsError
         If fewer than three stars can be measured in both.
     """
     check_picture(before), check_picture(after)
@@ -210,43 +217,37 @@ def check_photometry(
     if stars.sizes["star"]:
         stars = bright_stars(stars, tuple(before["signal"].shape[1:]), apart=11.0 if relative else 7.0)
     fwhm = float(stars.attrs.get("searched_fwhm", np.nan))
-    box_before, box_after = (np.asarray(p.attrs.get("crop", (0, 0, 0, 0)), int) for p in (before, after))
-    down, right = (int(box_after[side] - box_before[side]) for side in (0, 2))
-    radii = _WIDE if relative else (_RADIUS, *_ANNULUS)
+    crops = [np.asarray(p.attrs.get("crop", (0, 0, 0, 0)), int) for p in (before, after)]
+    down, right = (int(crops[1][side] - crops[0][side]) for side in (0, 2))
+    radii = [radius * fwhm for radius in (_WIDE if relative else (_RADIUS, *_ANNULUS))]
     x, y = stars["x"].values, stars["y"].values
-    reach = radii[2] * fwhm + 1
+    reach = radii[2] + 1
     inside = (x - right > reach) & (x - right < after.sizes["x"] - reach)
     inside &= (y - down > reach) & (y - down < after.sizes["y"] - reach)
     if inside.sum() < 3:
-        raise WorkbenchError(
+        raise TooFewStarsError(
             f"{int(inside.sum())} unsaturated, isolated stars can be measured; the photometry check needs three"
         )
-    channels = before.sizes["channel"]
-    transforms = [np.asarray(p.attrs.get("colour_transform", np.eye(channels)), float) for p in (before, after)]
+    x, y = x[inside], y[inside]
+    identity = np.eye(before.sizes["channel"])
+    transforms = [np.asarray(p.attrs.get("colour_transform", identity), float) for p in (before, after)]
     transform = transforms[1] @ np.linalg.inv(transforms[0])
-    wanted = 1.0 if gain is None else np.asarray(gain)[:, inside].T
-    sums = partial(_paired, before, after, shift=(down, right), radii=[radius * fwhm for radius in radii])
-    first, second, error = sums(x[inside], y[inside])
-    expected = first @ transform.T * wanted
+    factor = 1.0 if gain is None else np.asarray(gain)[:, inside].T
+    sums = partial(_paired, before, after, shift=(down, right), radii=radii)
+    first, second, error = sums(x, y)
+    expected = first @ transform.T * factor
     if relative:
         with np.errstate(invalid="ignore", divide="ignore"):
             expected = expected * np.nanmedian(second / expected, axis=0)
     grid = np.meshgrid(*(np.linspace(reach, size - reach, _EMPTY) for size in before["signal"].shape[:0:-1]))
-    empty, changed, _ = sums(*(places.ravel() for places in grid))
-    change = changed - empty @ transform.T * (1.0 if gain is None else np.median(wanted, axis=0))
-    noise = 1.4826 * np.nanmedian(np.abs(change - np.nanmedian(change, axis=0)), axis=0)
+    empty, changed, _ = sums(*(positions.ravel() for positions in grid))
+    noise = mad_std(changed - empty @ transform.T * (1.0 if gain is None else np.median(factor, axis=0)), axis=0)
     scale = np.max(np.abs(expected), axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         deviation, uncertainty = (second - expected) / scale, noise / scale
         own = np.sqrt(error**2 @ transform.T**2) / scale
-    whole = np.isfinite(deviation).all(axis=1)
-    if whole.sum() < 3:
-        raise WorkbenchError("fewer than three stars without missing pixels: their photometry cannot be checked")
-    sizes = np.sort(np.abs(deviation[whole]), axis=0)
-    median, worst = float(np.median(sizes, axis=0).max()), float(sizes[int(0.9 * (len(sizes) - 1))].max())
-    off = np.abs(deviation) > np.maximum(tolerance, 0.1 * own) + 3 * uncertainty
     dims, units = ("star", "channel"), after.attrs.get("units", "")
-    return xr.Dataset(
+    table = xr.Dataset(
         {
             "flux_before": (dims, first, {"units": units, "long_name": "flux before"}),
             "flux_after": (dims, second, {"units": units, "long_name": "flux after"}),
@@ -256,19 +257,27 @@ def check_photometry(
         },
         coords={
             "channel": before["channel"].values,
-            "x": ("star", x[inside], {"units": "px"}),
-            "y": ("star", y[inside], {"units": "px"}),
-        },
-        attrs={
-            "fwhm": fwhm,
-            "median": median,
-            "worst": worst,
-            "uncertainty": float(np.median(uncertainty[whole])),
-            "tolerance": tolerance,
-            "passed": bool(off[whole].any(axis=1).mean() <= 0.1),
-            "stars": int(whole.sum()),
+            "x": ("star", x, {"units": "px"}),
+            "y": ("star", y, {"units": "px"}),
         },
     )
+    return table.assign_attrs(fwhm=fwhm, tolerance=tolerance, **_verdict(deviation, uncertainty, own, tolerance))
+
+
+def _verdict(deviation: np.ndarray, uncertainty: np.ndarray, own: np.ndarray, tolerance: float) -> dict[str, Any]:
+    """Summarise deviations (star, channel); `own` is what a star's flux is known to before the step."""
+    whole = np.isfinite(deviation).all(axis=1)
+    if whole.sum() < 3:
+        raise TooFewStarsError("fewer than three stars without missing pixels: their photometry cannot be checked")
+    sizes = np.sort(np.abs(deviation[whole]), axis=0)
+    off = np.abs(deviation) > np.maximum(tolerance, 0.1 * own) + 3 * uncertainty
+    return {
+        "median": float(np.median(sizes, axis=0).max()),
+        "worst": float(sizes[int(0.9 * (len(sizes) - 1))].max()),
+        "uncertainty": float(np.median(uncertainty[whole])),
+        "passed": bool(off[whole].any(axis=1).mean() <= 0.1),
+        "stars": int(whole.sum()),
+    }
 
 
 def _paired(
@@ -292,8 +301,10 @@ def _paired(
     reach = int(np.ceil(outer)) + 1
     v, u = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     for star, (x, y) in enumerate(zip(xs, ys, strict=True)):
-        places = [(round(y) - down, round(x) - right) for down, right in ((0, 0), shift)]
-        cuts = [_cut(picture["signal"], *place, reach) for picture, place in zip((before, after), places, strict=True)]
+        corners = [(round(y) - down, round(x) - right) for down, right in ((0, 0), shift)]
+        cuts = [
+            _cut(picture["signal"], *corner, reach) for picture, corner in zip((before, after), corners, strict=True)
+        ]
         if any(cut is None for cut in cuts):
             continue
         good = np.isfinite(cuts[0]).all(axis=0) & np.isfinite(cuts[1]).all(axis=0)
@@ -314,7 +325,7 @@ def _paired(
         used = weights != 0
         first[star], second[star] = (cut[:, used] @ weights[used] for cut in cuts)
         if "variance" in before:
-            variance = _cut(before["variance"], *places[0], reach)[:, used]
+            variance = _cut(before["variance"], *corners[0], reach)[:, used]
             error[star] = np.sqrt(np.nan_to_num(variance) @ weights[used] ** 2)
     return first, second, error
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,11 +32,11 @@ from .colour import (
 )
 from .curves import CURVES
 from .detail import denoise, local_contrast, reduce_stars, removed
-from .photometry import bright_stars, check_photometry, find_picture_stars
+from .photometry import TooFewStarsError, bright_stars, check_photometry, find_picture_stars
 from .picture import PLANES, check_picture, crop, fill_holes, pyramid
 from .sharpen import deconvolve, measure_psf
 from .sky import measure_sky
-from .stretch import apply_stretch, stretch_parameters
+from .stretch import StretchSettings, apply_stretch, stretch_parameters
 
 VERSION = 1
 
@@ -76,22 +78,6 @@ class ColourSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class StretchSettings:
-    """See `stretch_parameters`."""
-
-    method: str = "asinh"
-    sky: float | None = None
-    strength: float = 1.0
-    linked: bool = True
-    black: float | None = None
-    white: float | None = None
-    intensity: float = 5.0
-    shape: float = 2.0
-    symmetry: float | None = None
-    chroma: float = 1.5
-
-
-@dataclasses.dataclass(frozen=True)
 class DetailSettings:
     """Strengths from 0 (off, where all begin) to 1; see `deconvolve`, `denoise`, `reduce_stars`, `local_contrast`."""
 
@@ -113,11 +99,11 @@ class FinishSettings:
     True
     """
 
-    crop: CropSettings = CropSettings()
-    background: BackgroundSettings = BackgroundSettings()
-    colour: ColourSettings = ColourSettings()
-    detail: DetailSettings = DetailSettings()
-    stretch: StretchSettings = StretchSettings()
+    crop: CropSettings = dataclasses.field(default_factory=CropSettings)
+    background: BackgroundSettings = dataclasses.field(default_factory=BackgroundSettings)
+    colour: ColourSettings = dataclasses.field(default_factory=ColourSettings)
+    detail: DetailSettings = dataclasses.field(default_factory=DetailSettings)
+    stretch: StretchSettings = dataclasses.field(default_factory=StretchSettings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain dicts, with the version of their form."""
@@ -136,20 +122,12 @@ class FinishSettings:
         WorkbenchError
             If a name is unknown, a value of the wrong type, or the version a later one.
         """
-        parts = {field.name: type(field.default) for field in dataclasses.fields(cls)}
         version = values.get("version", VERSION)
         if version != VERSION:
             raise WorkbenchError(f"these finish settings are of version {version!r}; this workbench knows {VERSION}")
-        _known(values, {*parts, "version"}, "finish settings")
-        made = {}
-        for name, part in parts.items():
-            if name in values:
-                if not isinstance(values[name], Mapping):
-                    raise WorkbenchError(f"the finish setting {name!r} holds settings by name, not {values[name]!r}")
-                fields = {field.name: field for field in dataclasses.fields(part)}
-                _known(values[name], set(fields), f"the {name} settings")
-                made[name] = part(**{key: _typed(name, fields[key], value) for key, value in values[name].items()})
-        return cls(**made)
+        groups = {field.name: field.default_factory for field in dataclasses.fields(cls)}
+        _check_names(values, {*groups, "version"}, "finish settings")
+        return cls(**{name: _group(name, groups[name], values[name]) for name in groups if name in values})
 
     @classmethod
     def from_json(cls, text: str) -> FinishSettings:
@@ -157,9 +135,9 @@ class FinishSettings:
         try:
             values = json.loads(text)
         except ValueError as problem:
-            raise WorkbenchError(f"the finish settings are no JSON: {problem}") from problem
+            raise WorkbenchError(f"the finish settings are not valid JSON: {problem}") from problem
         if not isinstance(values, Mapping):
-            raise WorkbenchError("the finish settings are no JSON object: { ... }")
+            raise WorkbenchError("the finish settings are not a JSON object: { ... }")
         return cls.from_dict(values)
 
     @classmethod
@@ -179,30 +157,41 @@ class FinishSettings:
             raise WorkbenchError(f"{path}: {problem}") from problem
 
 
-def _known(values: Mapping[str, Any], names: set[str], where: str) -> None:
+def _check_names(values: Mapping[str, Any], names: set[str], where: str) -> None:
     unknown = sorted(set(values) - names)
     if unknown:
         raise WorkbenchError(f"{where} have no {', '.join(map(repr, unknown))}; they have {', '.join(sorted(names))}")
 
 
-def _typed(part: str, field: dataclasses.Field, value: Any) -> Any:
-    """A value as the field holds it: JSON's lists as tuples, whole numbers as floats; anything else is a mistake."""
-    kinds = str(field.type)
-    good = (
-        (value is None and "None" in kinds)
-        or (isinstance(value, bool) and kinds == "bool")
-        or (isinstance(value, str) and "str" in kinds)
-        or (isinstance(value, (list, tuple)) and "tuple" in kinds)
-        or (isinstance(value, int) and not isinstance(value, bool) and ("int" in kinds or "float" in kinds))
-        or (isinstance(value, float) and "float" in kinds)
-    )
-    if not good:
-        raise WorkbenchError(f"the finish setting {part}.{field.name} is {value!r}; it takes {kinds}")
-    if isinstance(value, (list, tuple)):
-        if field.name == "samples":
-            return tuple(tuple(float(number) for number in point) for point in value)
-        return tuple(int(number) for number in value)
-    return float(value) if kinds.startswith("float") and isinstance(value, int) else value
+def _group(name: str, group: Any, values: Any) -> Any:
+    """One group of settings from JSON's values: lists become tuples, whole numbers floats where those are meant."""
+    if not isinstance(values, Mapping):
+        raise WorkbenchError(f"the finish setting {name!r} holds settings by name, not {values!r}")
+    hints = typing.get_type_hints(group)
+    _check_names(values, set(hints), f"the {name} settings")
+    made = {}
+    for key, value in values.items():
+        try:
+            made[key] = _as_hinted(hints[key], value)
+        except TypeError:
+            kinds = getattr(hints[key], "__name__", hints[key])
+            raise WorkbenchError(f"the finish setting {name}.{key} is {value!r}; it takes {kinds}") from None
+    return group(**made)
+
+
+def _as_hinted(hint: Any, value: Any) -> Any:
+    """A value of JSON as its type hint wants it; a TypeError where it cannot be."""
+    for option in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
+        if option is float and type(value) is int:
+            return float(value)
+        if typing.get_origin(option) is tuple and isinstance(value, (list, tuple)):
+            hints = typing.get_args(option)
+            hints = hints[:1] * len(value) if hints[-1] is Ellipsis else hints
+            if len(hints) == len(value):
+                return tuple(map(_as_hinted, hints, value))
+        elif type(value) is option:
+            return value
+    raise TypeError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,6 +212,36 @@ class Finished:
     warnings: list[str]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Notes:
+    """What the steps of a finish leave beside the picture, and the stars they are checked on."""
+
+    bright: xr.Dataset
+    removed: dict[str, xr.Dataset] = dataclasses.field(default_factory=dict)
+    checks: dict[str, xr.Dataset] = dataclasses.field(default_factory=dict)
+    warnings: list[str] = dataclasses.field(default_factory=list)
+
+    def check(self, step: str, before: xr.Dataset, after: xr.Dataset, among: xr.Dataset | None = None, **how) -> None:
+        """Compare star fluxes before and after a linear step; too few stars: not checked."""
+        among = self.bright if among is None else among
+        try:
+            check = check_photometry(before, after, among, **how)
+        except TooFewStarsError:
+            return
+        self.checks[step] = check
+        if not check.attrs["passed"]:
+            self.warnings.append(
+                f"{step}: star fluxes changed by up to {check.attrs['worst']:.2%} beyond what the step"
+                f" means to do ({check.attrs['stars']} stars, typical error"
+                f" {check.attrs['uncertainty']:.2%}; {check.attrs['tolerance']:.1%} allowed)"
+            )
+
+    def keep(self, step: str, before: xr.Dataset, after: xr.Dataset) -> xr.Dataset:
+        """Keep a small picture of what a step removed, and pass its result on."""
+        self.removed[step] = _small(removed(before, after))
+        return after
+
+
 def finish(stack: xr.Dataset, settings: FinishSettings | None = None, *, progress: bool = True) -> Finished:
     """Finish a linear stack: crop, background, (deconvolve, denoise,) colour, stretch, (stars, contrast).
 
@@ -238,10 +257,7 @@ def finish(stack: xr.Dataset, settings: FinishSettings | None = None, *, progres
     check_picture(stack)
     stack = stack[[name for name in PLANES if name in stack]].compute()  # an opened stack is lazy
     check_picture(stack, content=True)
-    cautions: list[str] = []
-    checks: dict[str, xr.Dataset] = {}
-    took: dict[str, xr.Dataset] = {}
-    with tqdm(total=7, desc="finishing", unit="step", delay=2, leave=False, disable=not progress) as bar:
+    with tqdm(total=5, desc="finishing", unit="step", delay=2, leave=False, disable=not progress) as bar:
 
         def done(step: str) -> None:
             bar.set_postfix_str(step)
@@ -250,103 +266,92 @@ def finish(stack: xr.Dataset, settings: FinishSettings | None = None, *, progres
         picture = fill_holes(crop(stack, share=settings.crop.share, box=settings.crop.box))
         del stack
         stars = find_picture_stars(picture)
-        # the judges: their fluxes are measured again after each step
-        judges = bright_stars(stars, tuple(picture["signal"].shape[1:])).assign_attrs(stars.attrs)
+        notes = _Notes(bright_stars(stars, tuple(picture["signal"].shape[1:])).assign_attrs(stars.attrs))
         done("crop")
-
-        def check(step: str, before: xr.Dataset, after: xr.Dataset, among: xr.Dataset = judges, **how: Any) -> None:
-            if among.sizes["star"] < 3:
-                return
-            try:
-                checks[step] = check_photometry(before, after, among, **how)
-            except WorkbenchError:  # too few of them without missing pixels: nothing can be said
-                return
-            if not checks[step].attrs["passed"]:
-                cautions.append(
-                    f"{step}: star fluxes changed by up to {checks[step].attrs['worst']:.2%} beyond what the step"
-                    f" means to do ({checks[step].attrs['stars']} stars, typical error"
-                    f" {checks[step].attrs['uncertainty']:.2%}; {checks[step].attrs['tolerance']:.1%} allowed)"
-                )
-
-        model = None
-        chosen = settings.background
-        if chosen.method != "none":
-            sky = measure_sky(picture, stars)
-            model = background_model(
-                picture,
-                chosen.method,
-                degree=chosen.degree,
-                samples=chosen.samples,
-                smoothing=chosen.smoothing,
-                box=chosen.box,
-                sky=sky,
-            )
-            cautions += model.attrs["warnings"]
-            before, picture = picture, remove_background(picture, model, mode=chosen.mode)
-            gain = None
-            if chosen.mode == "divide":
-                at_stars = evaluate_background(model, judges["y"].values, judges["x"].values)
-                gain = model_means(model)[:, None] / at_stars
-            check("background", before, picture, gain=gain)
-            del before
+        picture, model = _level_background(picture, stars, settings.background, notes)
         done("background")
-
-        detail = settings.detail
-        if detail.deconvolve > 0:
-            before = picture
-            psf = measure_psf(picture, stars)
-            picture = deconvolve(
-                picture, psf, strength=detail.deconvolve, iterations=detail.iterations, progress=progress
-            )
-            took["deconvolve"] = _small(removed(before, picture))
-            check("deconvolution", before, picture, stars, relative=True)
-            del before
-        done("deconvolution")
-        if detail.denoise > 0:
-            before, picture = picture, denoise(picture, strength=detail.denoise, stars=stars)
-            took["denoise"] = _small(removed(before, picture))
-            check("denoising", before, picture)
-            del before
-        done("denoising")
-
-        balance = None
-        if picture.sizes["channel"] == 3:
-            colour = settings.colour
-            before = picture
-            if colour.mend:
-                picture = mend_cores(picture)
-            balance, remark = _balance(picture, colour, stars)
-            cautions += remark
-            matrix = camera_matrix(picture) if colour.matrix else None
-            if colour.matrix and matrix is None:
-                cautions.append("the file names no colour matrix: the camera's own colours are kept")
-            picture = apply_colour(picture, balance, matrix)
-            if colour.neutralise:
-                picture = neutralise_background(picture)
-            check("colour", before, picture)
-            if colour.green > 0:
-                before, picture = picture, remove_green(picture, amount=colour.green)
-                took["green"] = _small(removed(before, picture))
-                check("green cast", before, picture)
-            del before
-        done("colour")
-
-        parameters = stretch_parameters(picture, **dataclasses.asdict(settings.stretch))
-        linear, picture = picture, apply_stretch(picture, parameters)
-        done("stretch")
-
-        if detail.stars > 0:
-            before, picture = picture, reduce_stars(picture, stars, strength=detail.stars)
-            took["stars"] = _small(removed(before, picture))
-        if detail.contrast > 0:
-            before, picture = picture, local_contrast(picture, strength=detail.contrast)
-            took["contrast"] = _small(removed(before, picture))
+        picture = _sharpen_and_denoise(picture, stars, settings.detail, notes, progress)
         done("detail")
-    return Finished(picture, linear, settings, model, balance, took, checks, cautions)
+        picture, balance = _to_srgb(picture, stars, settings.colour, notes)
+        done("colour")
+        linear = picture
+        picture = apply_stretch(linear, stretch_parameters(linear, settings.stretch))
+        if settings.detail.stars > 0:
+            picture = notes.keep("stars", picture, reduce_stars(picture, stars, strength=settings.detail.stars))
+        if settings.detail.contrast > 0:
+            picture = notes.keep("contrast", picture, local_contrast(picture, strength=settings.detail.contrast))
+        done("stretch")
+    return Finished(picture, linear, settings, model, balance, notes.removed, notes.checks, notes.warnings)
+
+
+def _level_background(
+    picture: xr.Dataset, stars: xr.Dataset, how: BackgroundSettings, notes: _Notes
+) -> tuple[xr.Dataset, xr.Dataset | None]:
+    if how.method == "none":
+        return picture, None
+    options = {key: value for key, value in dataclasses.asdict(how).items() if key != "mode"}
+    model = background_model(picture, **options, sky=measure_sky(picture, stars))
+    notes.warnings.extend(model.attrs["warnings"])
+    levelled = remove_background(picture, model, mode=how.mode)
+    gain = None
+    if how.mode == "divide":
+        at_stars = evaluate_background(model, notes.bright["y"].values, notes.bright["x"].values)
+        gain = model_means(model)[:, None] / at_stars
+    notes.check("background", picture, levelled, gain=gain)
+    return levelled, model
+
+
+def _sharpen_and_denoise(
+    picture: xr.Dataset, stars: xr.Dataset, how: DetailSettings, notes: _Notes, progress: bool
+) -> xr.Dataset:
+    if how.deconvolve > 0:
+        psf = measure_psf(picture, stars)
+        sharp = deconvolve(picture, psf, strength=how.deconvolve, iterations=how.iterations, progress=progress)
+        notes.check("deconvolution", picture, sharp, stars, relative=True)
+        picture = notes.keep("deconvolve", picture, sharp)
+    if how.denoise > 0:
+        calm = denoise(picture, strength=how.denoise, stars=stars)
+        notes.check("denoising", picture, calm)
+        picture = notes.keep("denoise", picture, calm)
+    return picture
+
+
+def _to_srgb(
+    picture: xr.Dataset, stars: xr.Dataset, how: ColourSettings, notes: _Notes
+) -> tuple[xr.Dataset, xr.Dataset | None]:
+    if picture.sizes["channel"] != 3:
+        return picture, None
+    mended = mend_cores(picture) if how.mend else picture
+    balance = _balance(mended, how, stars, notes)
+    matrix = camera_matrix(mended) if how.matrix else None
+    if how.matrix and matrix is None:
+        notes.warnings.append("the file names no colour matrix: the camera's own colours are kept")
+    mixed = apply_colour(mended, balance, matrix)
+    if how.neutralise:
+        mixed = neutralise_background(mixed)
+    notes.check("colour", picture, mixed)
+    if how.green > 0:
+        lessened = notes.keep("green", mixed, remove_green(mixed, amount=how.green))
+        notes.check("green cast", mixed, lessened)
+        mixed = lessened
+    return mixed, balance
+
+
+def _balance(picture: xr.Dataset, how: ColourSettings, stars: xr.Dataset, notes: _Notes) -> xr.Dataset:
+    """The white balance; ``auto`` takes the first that works."""
+    if how.balance != "auto":
+        return white_balance(picture, how.balance, region=how.region, stars=stars)
+    for method in ("stars", "daylight"):
+        try:
+            return white_balance(picture, method, stars=stars)
+        except WorkbenchError as problem:
+            notes.warnings.append(f"white balance: {problem}")
+    notes.warnings.append("white balance: none")
+    return white_balance(picture, "none")
 
 
 def _check_choices(settings: FinishSettings) -> None:
-    """Say what is unknown before the work and not in the middle of it."""
+    """Raise a WorkbenchError for an unknown choice before the work rather than in the middle of it."""
     for what, value, known in (
         ("background method", settings.background.method, (*METHODS, "none")),
         ("background mode", settings.background.mode, ("subtract", "divide")),
@@ -354,7 +359,7 @@ def _check_choices(settings: FinishSettings) -> None:
         ("stretch", settings.stretch.method, CURVES),
     ):
         if value not in known:
-            raise WorkbenchError(f"{what} {value!r} is none of {', '.join(known)}")
+            raise WorkbenchError(f"{what} {value!r} is not known; choose {', '.join(known)}")
     detail = settings.detail
     for name in ("deconvolve", "denoise", "stars", "contrast"):
         if not 0 <= getattr(detail, name) <= 1:
@@ -363,23 +368,7 @@ def _check_choices(settings: FinishSettings) -> None:
         raise WorkbenchError(f"the amount of green to remove lies between 0 and 1; got {settings.colour.green:g}")
 
 
-def _balance(picture: xr.Dataset, colour: ColourSettings, stars: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
-    """The white balance, and what there is to say of it; ``auto`` takes the first that works."""
-    if colour.balance != "auto":
-        return white_balance(picture, colour.balance, region=colour.region, stars=stars), []
-    problems = []
-    for method in ("stars", "daylight"):
-        try:
-            return white_balance(picture, method, stars=stars), problems
-        except WorkbenchError as problem:
-            problems.append(f"white balance: {problem}")
-    return white_balance(picture, "none"), [*problems, "white balance: none"]
-
-
 def _small(picture: xr.Dataset) -> xr.Dataset:
     """The picture at the level of its pyramid that a screen shows."""
-    return next(level for level in pyramid(picture) if np.prod(level["signal"].shape[1:]) <= 4e6 or _last(level))
-
-
-def _last(level: xr.Dataset) -> bool:
-    return min(level.sizes["y"], level.sizes["x"]) < 512
+    levels = pyramid(picture)
+    return next((level for level in levels if np.prod(level["signal"].shape[1:]) <= 4e6), levels[-1])

@@ -1,13 +1,13 @@
-"""The stretch: the one step from linear data to what a screen shows, and nowhere else.
+"""From linear light to the screen: the curve's numbers from the picture's own statistics, and the curve applied.
 
-`stretch_parameters` reads from a picture's histogram what a curve needs and gives plain numbers; `apply_stretch`
-applies them, to the whole frame or to a small level of its pyramid.  Curves: ``asinh`` (Lupton et al. 2004), which
-keeps the colours; ``autostretch``, the midtone transfer function with its published constants; ``ghs``, the
-generalised hyperbolic stretch (Payne and Cranfield 2021).
+The numbers are found once, on the full picture; the same numbers then stretch any level of its pyramid.  Curves:
+``asinh`` (Lupton et al. 2004), which keeps the colours; ``autostretch``, the midtone transfer function with its
+published constants; ``ghs``, the generalised hyperbolic stretch (Payne and Cranfield 2021); ``linear``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numba
@@ -15,104 +15,24 @@ import numpy as np
 import xarray as xr
 
 from ..core.errors import WorkbenchError
+from ..core.statistics import MAD_TO_SIGMA, mad_std
 from ..stars.background import block_background
 from .curves import CURVES, curve_terms, midtones_balance, smooth_colours, softening, stretch_each, stretch_together
 from .picture import check_picture, in_bands, luminance, note
 
 SHADOWS = -2.8  # autostretch: the black point in (normalised) median absolute deviations from the median
 TARGET = 0.25  # autostretch: where the median lands
-MAD_TO_SIGMA = 1.4826
 _LEAST_SPAN = 12  # [σ] from the sky to white, at least
 _LEAST_HEADROOM = 8  # white above the sky, at least, as a multiple of the typical cell above it
 _BRIGHTEST_TYPICAL = 0.2  # where the typical cell of a frame full of nebula may land
 _SAMPLE = 1_000_000  # pixels that the statistics are taken from
 
 
-def sky_statistics(picture: xr.Dataset, *, sample: int = _SAMPLE) -> xr.Dataset:
-    """Return what a stretch needs to know of a linear picture.
+@dataclasses.dataclass(frozen=True)
+class StretchSettings:
+    """How to stretch; `stretch_parameters` finds the rest.
 
-    Each channel's ``median`` and ``mad`` (median absolute deviation) of `sample` pixels on a regular grid, and its
-    ``peak`` of all; and of the channels' mean: ``sky``, the level that a twentieth of the cells of 32 px lie below;
-    ``noise``, the standard deviation of a pixel of one channel (root mean square of the channels) from differences
-    8 px apart, which neither nebula nor resampling changes much; ``typical``, the median cell; ``bright``, the level
-    that one pixel in 2,000 exceeds.  Missing pixels are left out.
-
-    Raises
-    ------
-    WorkbenchError
-        If no pixel is finite in every channel.
-    """
-    check_picture(picture)
-    signal = picture["signal"].values
-    step = max(1, int(np.sqrt(signal[0].size / sample)))
-    some = signal[:, ::step, ::step].reshape(len(signal), -1)
-    some = some[:, np.isfinite(some).all(axis=0)].astype(float)
-    if not some.size:
-        some = signal.reshape(len(signal), -1)
-        some = some[:, np.isfinite(some).all(axis=0)].astype(float)
-    if not some.size:
-        raise WorkbenchError("this picture has no pixel that is finite in every channel: nothing can be stretched")
-    median = np.median(some, axis=1)
-    mad = np.median(np.abs(some - median[:, None]), axis=1)
-    mean = some.mean(axis=0)
-    peak = np.array([max(in_bands(lambda rows, v=values: _peak(v[rows]), len(values))) for values in signal])
-    # of the mean: rows in a regular grid, each cell one stretch of 32 px along it
-    lines = signal[:, :: max(1, signal.shape[1] // 1024, step)]
-    rows = luminance(lines)
-    apart = 8 if rows.shape[1] > 16 else 1
-    noises = []
-    for values in lines:
-        far = np.abs(values[:, apart:] - values[:, :-apart])
-        far = far[np.isfinite(far)]
-        noises.append(MAD_TO_SIGMA * float(np.median(far)) / np.sqrt(2) if far.size else 0.0)
-    noise = float(np.sqrt(np.mean(np.square(noises))))
-    cells = block_background(rows, 32)[0] if min(rows.shape) >= 64 else np.array([])
-    cells = cells[np.isfinite(cells)]
-    cells = cells if cells.size >= 20 else mean
-    units = {"units": picture.attrs.get("units", "")}
-    return xr.Dataset(
-        {
-            "median": ("channel", median, units),
-            "mad": ("channel", mad, {**units, "long_name": "median absolute deviation"}),
-            "peak": ("channel", peak, units),
-            "sky": ((), float(np.quantile(cells, 0.05)), {**units, "long_name": "level of the darkest cells"}),
-            "noise": ((), noise, {**units, "long_name": "noise of a pixel of one channel"}),
-            "typical": ((), float(np.median(cells)), {**units, "long_name": "level of the typical cell"}),
-            "bright": ((), float(np.quantile(mean, 0.9995)), {**units, "long_name": "exceeded by 1 pixel in 2,000"}),
-        },
-        coords={"channel": picture["channel"].values},
-    )
-
-
-@numba.njit(nogil=True, cache=True)
-def _peak(values):
-    top = -np.inf
-    for row in range(values.shape[0]):
-        for column in range(values.shape[1]):
-            value = values[row, column]
-            if value > top and value < np.inf:
-                top = value
-    return top
-
-
-def stretch_parameters(
-    picture: xr.Dataset,
-    method: str = "asinh",
-    *,
-    sky: float | None = None,
-    strength: float = 1.0,
-    linked: bool = True,
-    black: float | None = None,
-    white: float | None = None,
-    intensity: float = 5.0,
-    shape: float = 2.0,
-    symmetry: float | None = None,
-    chroma: float = 1.5,
-    statistics: xr.Dataset | None = None,
-) -> dict[str, Any]:
-    """Find the numbers of a stretch from the picture itself.
-
-    Parameters
+    Attributes
     ----------
     method
         ``asinh``: f(I) = asinh(I/s)/asinh(w/s) of the channels' mean I above black, the channels scaled alike, so
@@ -138,8 +58,76 @@ def stretch_parameters(
         Of asinh and ghs, on colour pictures: the brightness of each pixel is its own, its colour that of its
         surroundings within this many pixels (standard deviation).  A mosaic knows colour on every second pixel
         only: less noise, no fringes about stars.  0 switches it off.
-    statistics
-        From `sky_statistics`, when already measured.
+    """
+
+    method: str = "asinh"
+    sky: float | None = None
+    strength: float = 1.0
+    linked: bool = True
+    black: float | None = None
+    white: float | None = None
+    intensity: float = 5.0
+    shape: float = 2.0
+    symmetry: float | None = None
+    chroma: float = 1.5
+
+
+def sky_statistics(picture: xr.Dataset, *, sample: int = _SAMPLE) -> xr.Dataset:
+    """Return what a stretch needs to know of a linear picture.
+
+    Each channel's ``median`` and ``mad`` (median absolute deviation) of `sample` pixels on a regular grid, and its
+    ``peak`` of all; and of the channels' mean: ``sky``, the level that a twentieth of the cells of 32 px lie below;
+    ``noise``, the standard deviation of a pixel of one channel (root mean square of the channels) from differences
+    8 px apart, which neither nebula nor resampling changes much; ``typical``, the median cell; ``bright``, the level
+    that one pixel in 2,000 exceeds.  Missing pixels are left out.
+
+    Raises
+    ------
+    WorkbenchError
+        If no pixel is finite in every channel.
+    """
+    check_picture(picture)
+    signal = picture["signal"].values
+    step = max(1, int(np.sqrt(signal[0].size / sample)))
+    for part in (signal[:, ::step, ::step], signal):
+        some = part.reshape(len(signal), -1)
+        some = some[:, np.isfinite(some).all(axis=0)].astype(float)
+        if some.size:
+            break
+    else:
+        raise WorkbenchError("this picture has no pixel that is finite in every channel: nothing can be stretched")
+    # of the mean: rows in a regular grid, each cell one stretch of 32 px along it
+    lines = signal[:, :: max(1, signal.shape[1] // 1024, step)]
+    rows = luminance(lines)
+    apart = 8 if rows.shape[1] > 16 else 1
+    far = (lines[..., apart:] - lines[..., :-apart]).astype(float)
+    noises = [np.nan_to_num(mad_std(values, centre=0)) / np.sqrt(2) for values in far]
+    cells = block_background(rows, 32)[0] if min(rows.shape) >= 64 else np.array([])
+    cells = cells[np.isfinite(cells)]
+    mean = some.mean(axis=0)
+    cells = cells if cells.size >= 20 else mean
+    median = np.median(some, axis=1)
+    found = {
+        "median": (median, "median"),
+        "mad": (np.median(np.abs(some - median[:, None]), axis=1), "median absolute deviation"),
+        "peak": ([np.max(v, where=np.isfinite(v), initial=-np.inf) for v in signal], "brightest pixel"),
+        "sky": (np.quantile(cells, 0.05), "level of the darkest cells"),
+        "noise": (np.sqrt(np.mean(np.square(noises))), "noise of a pixel of one channel"),
+        "typical": (np.median(cells), "level of the typical cell"),
+        "bright": (np.quantile(mean, 0.9995), "exceeded by 1 pixel in 2,000"),
+    }
+    units = picture.attrs.get("units", "")
+    data = {
+        name: ("channel" if np.ndim(value) else (), np.asarray(value, float), {"units": units, "long_name": text})
+        for name, (value, text) in found.items()
+    }
+    return xr.Dataset(data, coords={"channel": picture["channel"].values})
+
+
+def stretch_parameters(
+    picture: xr.Dataset, settings: StretchSettings | None = None, *, statistics: xr.Dataset | None = None
+) -> dict[str, Any]:
+    """Find the numbers of a stretch from the picture itself, or from its `sky_statistics` where already measured.
 
     Returns
     -------
@@ -150,64 +138,84 @@ def stretch_parameters(
     WorkbenchError
         If the method is unknown, a number is out of its range, or the picture is flat.
     """
-    if method not in CURVES:
-        raise WorkbenchError(f"stretch {method!r} is none of {', '.join(CURVES)}")
-    target = (TARGET if method == "autostretch" else 0.10) if sky is None else float(sky)
-    if not 0 < target < 1:
-        raise WorkbenchError(f"the sky's level after the stretch lies between 0 and 1; got {target:g}")
-    if not strength > 0:
-        raise WorkbenchError(f"the strength of a stretch is above 0; got {strength:g}")
+    how = StretchSettings() if settings is None else settings
+    _check(how)
     stats = sky_statistics(picture) if statistics is None else statistics
+    level, blacks = _sky_and_black(stats, how)
+    white = _white_point(stats, how, blacks[0])
+    spans = white - blacks
+    if np.any(spans <= 0) or not np.all(np.isfinite(spans)):
+        raise WorkbenchError(
+            f"white ({white:.4g}) does not lie above black ({float(blacks.max()):.4g}): nothing to stretch"
+        )
+    found: dict[str, Any] = {"method": how.method, "black": blacks.tolist(), "white": white}
+    if how.method in ("asinh", "ghs") and stats.sizes["channel"] == 3:
+        found["chroma"] = float(how.chroma)
+    # where black is put above the sky, the curve is that of a sky just above black
+    above = level - blacks
+    above = above if how.black is None else np.maximum(above, -SHADOWS * float(stats["noise"]))
+    levels = np.clip(above / spans, 1e-9, 0.999)
+    if how.method == "autostretch":
+        raised = 1 - (1 - _target(how)) ** how.strength  # the same share of the rest for every strength
+        found |= {"midtones": [midtones_balance(float(v), raised) for v in levels], "linked": bool(how.linked)}
+    elif how.method == "asinh":
+        soft = softening(float(levels[0]), _target(how))
+        typical = float(np.clip((stats["typical"] - blacks[0]) / spans[0], 1e-9, 0.999))
+        if how.sky is None and typical > levels[0]:  # a frame full of light is not to be bright all over
+            soft = max(soft, softening(typical, _BRIGHTEST_TYPICAL))
+        found["softening"] = soft * float(spans[0])
+    elif how.method == "ghs":
+        symmetry = float(levels[0] if how.symmetry is None else how.symmetry)
+        found |= {"intensity": float(how.intensity), "shape": float(how.shape), "symmetry": symmetry}
+    return found
+
+
+def _target(how: StretchSettings) -> float:
+    """The level at which the sky is to land."""
+    return float(how.sky if how.sky is not None else TARGET if how.method == "autostretch" else 0.10)
+
+
+def _check(how: StretchSettings) -> None:
+    """Raise a WorkbenchError for the first setting that is out of its range."""
+    if how.method not in CURVES:
+        raise WorkbenchError(f"stretch {how.method!r} is not known; choose {', '.join(CURVES)}")
+    if not 0 < _target(how) < 1:
+        raise WorkbenchError(f"the sky's level after the stretch lies between 0 and 1; got {_target(how):g}")
+    if not how.strength > 0:
+        raise WorkbenchError(f"the strength of a stretch is above 0; got {how.strength:g}")
+    if not 0 <= how.chroma <= 20:
+        raise WorkbenchError(f"colour is smoothed over 0 to 20 pixels; got {how.chroma:g}")
+    symmetry = 0.0 if how.symmetry is None else how.symmetry
+    if how.method == "ghs" and not (0 <= symmetry <= 1 and 0 <= how.intensity <= 20 and -5 <= how.shape <= 15):
+        raise WorkbenchError(
+            "a generalised hyperbolic stretch has intensity 0 to 20, shape -5 to 15, symmetry 0 to 1;"
+            f" got {how.intensity:g}, {how.shape:g}, {symmetry:g}"
+        )
+
+
+def _sky_and_black(stats: xr.Dataset, how: StretchSettings) -> tuple[np.ndarray, np.ndarray]:
+    """The sky's level and the black point of each channel [picture's units]."""
     channels = stats.sizes["channel"]
-    if method == "autostretch":  # linked: the mean of the channels' own constants
+    if how.method == "autostretch":  # linked: the mean of the channels' own constants
         level = stats["median"].values
         blacks = level + SHADOWS * MAD_TO_SIGMA * stats["mad"].values
-        if linked:
+        if how.linked:
             level, blacks = np.full(channels, level.mean()), np.full(channels, blacks.mean())
     else:
         level = np.full(channels, float(stats["sky"]))
         blacks = level + SHADOWS * float(stats["noise"])
-    if black is not None:
-        blacks = np.full(channels, float(black))
-    if white is None:
-        white = float(stats["peak"].max())
-        if method == "asinh":  # neither noise nor a nebula that fills the frame is blown up to white
-            least = float(stats["sky"] + _LEAST_SPAN * stats["noise"])
-            filled = float(stats["sky"] + _LEAST_HEADROOM * (stats["typical"] - stats["sky"]))
-            white = blacks[0] + (max(float(stats["bright"]), least, filled) - blacks[0]) / strength
-    spans = float(white) - blacks
-    if np.any(spans <= 0) or not np.all(np.isfinite(spans)):
-        raise WorkbenchError(
-            f"white ({float(white):.4g}) does not lie above black ({float(blacks.max()):.4g}): nothing to stretch"
-        )
-    if not 0 <= chroma <= 20:
-        raise WorkbenchError(f"colour is smoothed over 0 to 20 pixels; got {chroma:g}")
-    found: dict[str, Any] = {"method": method, "black": blacks.tolist(), "white": float(white)}
-    if method in ("asinh", "ghs") and channels == 3:
-        found["chroma"] = float(chroma)
-    # where black is put above the sky, the curve is that of a sky just above black
-    above = np.maximum(level - blacks, -SHADOWS * float(stats["noise"])) if black is not None else level - blacks
-    levels = np.clip(above / spans, 1e-9, 0.999)
-    if method == "autostretch":
-        # the same share of what is left above the target for every strength
-        raised = 1 - (1 - target) ** strength
-        found["midtones"] = [midtones_balance(float(value), raised) for value in levels]
-        found["linked"] = bool(linked)
-    elif method == "asinh":
-        soft = softening(float(levels[0]), target)
-        typical = float(np.clip((stats["typical"] - blacks[0]) / spans[0], 1e-9, 0.999))
-        if sky is None and typical > levels[0]:  # a frame full of light is not to be bright all over
-            soft = max(soft, softening(typical, _BRIGHTEST_TYPICAL))
-        found["softening"] = soft * float(spans[0])
-    elif method == "ghs":
-        found |= {"intensity": float(intensity), "shape": float(shape)}
-        found["symmetry"] = float(levels[0]) if symmetry is None else float(symmetry)
-        if not 0 <= found["symmetry"] <= 1 or not 0 <= intensity <= 20 or not -5 <= shape <= 15:
-            raise WorkbenchError(
-                f"a generalised hyperbolic stretch has intensity 0 to 20, shape -5 to 15, symmetry 0 to 1;"
-                f" got {intensity:g}, {shape:g}, {found['symmetry']:g}"
-            )
-    return found
+    return level, blacks if how.black is None else np.full(channels, float(how.black))
+
+
+def _white_point(stats: xr.Dataset, how: StretchSettings, black: float) -> float:
+    if how.white is not None:
+        return float(how.white)
+    if how.method != "asinh":
+        return float(stats["peak"].max())
+    # neither noise nor a nebula that fills the frame is blown up to white
+    sky, noise, typical = (float(stats[name]) for name in ("sky", "noise", "typical"))
+    bright = max(float(stats["bright"]), sky + _LEAST_SPAN * noise, sky + _LEAST_HEADROOM * (typical - sky))
+    return float(black + (bright - black) / how.strength)
 
 
 def apply_stretch(picture: xr.Dataset, parameters: dict[str, Any]) -> xr.Dataset:
@@ -226,7 +234,7 @@ def apply_stretch(picture: xr.Dataset, parameters: dict[str, Any]) -> xr.Dataset
     """
     check_picture(picture)
     values = picture["signal"].values
-    kind, terms = curve_terms(parameters, values.shape[0])
+    terms = curve_terms(parameters, values.shape[0])
     out = np.empty(values.shape, np.float32)
     together = values.shape[0] == 3 and parameters["method"] in ("asinh", "ghs")
     # on a smaller level of the pyramid, so many of its pixels
@@ -234,9 +242,9 @@ def apply_stretch(picture: xr.Dataset, parameters: dict[str, Any]) -> xr.Dataset
 
     def work(rows: slice) -> None:
         if together:
-            stretch_together(values[:, rows], smooth_colours(values, rows, sigma), kind, terms, out[:, rows])
+            stretch_together(values[:, rows], smooth_colours(values, rows, sigma), terms, out[:, rows])
         else:
-            stretch_each(values[:, rows], kind, terms, out[:, rows])
+            stretch_each(values[:, rows], terms, out[:, rows])
 
     in_bands(work, values.shape[1], band=128)
     numbers = {key: value for key, value in parameters.items() if key not in ("method", "linked")}
@@ -254,24 +262,25 @@ def apply_stretch(picture: xr.Dataset, parameters: dict[str, Any]) -> xr.Dataset
     )
 
 
-def to_bytes(picture: xr.Dataset) -> np.ndarray:
-    """Return a stretched picture as 8-bit (y, x, 3) or (y, x), for a preview; missing pixels black."""
+def quantise(picture: xr.Dataset, bits: int = 16) -> np.ndarray:
+    """Return a stretched picture as integers of 8 or 16 bits, (y, x) or (y, x, 3), missing pixels black."""
     check_picture(picture, stage="stretched")
     values = picture["signal"].values
-    out = np.empty((*values.shape[1:], len(values)), np.uint8)
-    in_bands(lambda rows: _quantise_bytes(values[:, rows], out[rows]), len(out))
+    out = np.empty((*values.shape[1:], len(values)), np.uint16 if bits == 16 else np.uint8)
+    top = np.float32(np.iinfo(out.dtype).max)
+    in_bands(lambda rows: _quantise(values[:, rows], top, out[rows]), len(out))
     return out if len(values) == 3 else out[..., 0]
 
 
 @numba.njit(nogil=True, cache=True)
-def _quantise_bytes(values, out):
-    """Nearest of 255 levels, the channels last; what is missing becomes 0."""
+def _quantise(values, top, out):
+    """Nearest of `top` levels, from (channel, y, x) to (y, x, channel); what is missing becomes 0."""
     for row in range(out.shape[0]):
         for column in range(out.shape[1]):
             for channel in range(out.shape[2]):
                 level = values[channel, row, column]
                 level = min(max(level, np.float32(0.0)), np.float32(1.0)) if np.isfinite(level) else np.float32(0.0)
-                out[row, column, channel] = np.uint8(level * np.float32(255.0) + np.float32(0.5))
+                out[row, column, channel] = np.rint(level * top)
 
 
 def histogram(

@@ -9,9 +9,8 @@ from tqdm.auto import tqdm
 
 from ..core.errors import StageError, WorkbenchError
 from ..core.files import check_folder, check_target, whole_file
-from ..finish.open_files import read_picture
+from ..finish.files import SUFFIXES, read_picture, write_picture
 from ..finish.settings import Finished, FinishSettings, finish
-from ..finish.write_files import SUFFIXES, write_picture
 
 
 def open_linear(path: str | Path) -> xr.Dataset:

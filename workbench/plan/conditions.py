@@ -14,7 +14,7 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, offsets
 from ..core.pairs import t_factor
 from ..core.parallel import counted, stream_frames
-from ..stars.background import block_background, green_blur, half_green
+from ..stars.background import block_background, green_sampling, half_green
 from ..stars.find import find_stars
 from ..stars.shapes import FWHM_PER_SIGMA
 
@@ -176,7 +176,6 @@ def star_shapes(light: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     """
     check_cube(light, stage="raw", kind="light")
     pattern = light.attrs["cfa_pattern"]
-    scale, offset = (1.0, 0.0) if pattern == "mono" else (2.0, 0.5)
     green = np.array(
         [[name[0] in "Gm" for name in row] for row in np.array(channels_of(pattern))[channel_index(pattern)]]
     )
@@ -190,7 +189,7 @@ def star_shapes(light: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     for number, frame in enumerate(frames):
         plane = half_green(frame, pattern)
         level = block_background(plane, _BLOCK)[0]
-        found = find_stars(plane, scale=scale, offset=offset, saturation=top, blur=green_blur(pattern))
+        found = find_stars(plane, sampling=green_sampling(pattern), saturation=top)
         good = (~found["saturated"] & (found["snr"] > _SNR) & np.isfinite(found["fwhm"])).values
         count[number] = np.count_nonzero(good)
         if count[number] < _FEWEST_STARS:

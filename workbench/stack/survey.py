@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from ..calibrate.apply import Tables
-from ..stars.background import clipped_stats, green_blur
+from ..stars.background import Sampling, clipped_stats, green_sampling
 from ..stars.find import find_stars
 
 BLOCK = 64  # pixels of the mosaic
@@ -36,9 +36,9 @@ class Planes:
     white: float
 
     @property
-    def blur(self) -> tuple[float, float, float]:
-        """What sampling on the plane that stars are sought on adds to their covariance [px²]."""
-        return green_blur("mono" if self.cell.size == 1 else "GR" if self.cell[0, 0] in (1, 2) else "RG")
+    def sampling(self) -> Sampling:
+        """How the plane that stars are sought on samples the frame."""
+        return green_sampling("mono" if self.cell.size == 1 else "GR" if self.cell[0, 0] in (1, 2) else "RG")
 
 
 @numba.njit(nogil=True, cache=True)
@@ -218,13 +218,11 @@ def survey_frame(raw: np.ndarray, planes: Planes, factor: float = 1.0) -> FrameS
     )
     stars = find_stars(
         green,
-        scale=float(step),
-        offset=0.5 * (step - 1),
+        sampling=planes.sampling,
         gain=1.0 if mono else 2.0,
         background=background,
         noise=deviation,
         saturation=ceiling,
         limit=2000,
-        blur=planes.blur,
     )
     return FrameSurvey(stars, level, noise)

@@ -1,11 +1,11 @@
 from . import background as background
 from . import find as find
 from . import quality as quality
-from . import search as search
 from . import shapes as shapes
+from .background import Sampling as Sampling
 from .background import block_background as block_background
 from .background import clipped_stats as clipped_stats
-from .background import green_blur as green_blur
+from .background import green_sampling as green_sampling
 from .background import half_green as half_green
 from .find import find_stars as find_stars
 from .quality import choose_reference as choose_reference

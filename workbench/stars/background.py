@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 
 from ..core.mosaic import offsets
+from ..core.statistics import MAD_TO_SIGMA
+
+
+class Sampling(NamedTuple):
+    """How a plane samples the frame: where its pixels lie, and what they add to the width of a star's image.
+
+    ``position = scale * index + offset`` [px of the frame]; `blur` is the covariance (xx, xy, yy) [px²] that is taken
+    out of a star's width, by default that of a square pixel.
+    """
+
+    scale: float = 1.0
+    offset: float = 0.0
+    blur: tuple[float, float, float] = (1 / 12, 0.0, 1 / 12)
+
+
+SQUARE_PIXELS = Sampling()  # the frame itself
 
 
 def half_green(mosaic: np.ndarray, cfa_pattern: str) -> np.ndarray:
@@ -26,19 +44,19 @@ def half_green(mosaic: np.ndarray, cfa_pattern: str) -> np.ndarray:
     return (first + second) * np.float32(0.5)
 
 
-def green_blur(cfa_pattern: str) -> tuple[float, float, float]:
-    """Return what `half_green` adds to a star's covariance (xx, xy, yy) [px²], for `find_stars`.
+def green_sampling(cfa_pattern: str) -> Sampling:
+    """Return how `half_green` samples the frame, for `find_stars`.
 
     Two pixels half a diagonal apart from their middle, each integrating over itself.
 
     Examples
     --------
-    >>> green_blur("GRBG")
-    (0.3333333333333333, 0.25, 0.3333333333333333)
+    >>> green_sampling("GRBG")
+    Sampling(scale=2.0, offset=0.5, blur=(0.3333333333333333, 0.25, 0.3333333333333333))
     """
     if cfa_pattern == "mono":
-        return 1 / 12, 0.0, 1 / 12
-    return 1 / 3, 0.25 if cfa_pattern[0] == "G" else -0.25, 1 / 3
+        return SQUARE_PIXELS
+    return Sampling(2.0, 0.5, (1 / 3, 0.25 if cfa_pattern[0] == "G" else -0.25, 1 / 3))
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
@@ -62,7 +80,7 @@ def clipped_stats(values):
         return np.nan, np.nan, 0
     chosen = np.sort(sample[:count])
     centre = np.float32(chosen[count // 2])
-    sigma = np.float32(1.4826) * np.sort(np.abs(chosen - centre))[count // 2] * np.float32(1.3)
+    sigma = np.float32(MAD_TO_SIGMA) * np.sort(np.abs(chosen - centre))[count // 2] * np.float32(1.3)
     used = 0
     for _ in range(4):
         reach = np.float32(3.0) * sigma
@@ -87,6 +105,7 @@ def clipped_stats(values):
 
 @numba.njit(nogil=True, cache=True)
 def _blocks(plane, block, level, noise):
+    """Fill `level` and `noise` (row, column of blocks) with the clipped statistics of a float32 plane (y, x)."""
     rows, columns = level.shape
     height, width = plane.shape
     scratch = np.empty(block * block, np.float32)
@@ -123,7 +142,7 @@ def block_background(plane: np.ndarray, block: int = 64) -> tuple[np.ndarray, np
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
 def subtract(plane, level, out):
-    """Take a map of block levels, interpolated linearly between block centres, from a plane; NaN becomes 0."""
+    """Write a plane (y, x) less its block levels (row, column), linear between block centres; NaN becomes 0."""
     height, width = plane.shape
     rows, columns = level.shape
     left = np.empty(width, np.int64)

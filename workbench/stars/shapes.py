@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 
@@ -12,14 +14,33 @@ _APERTURE = 2.2  # flux within this many FWHM: a fraction that does not change w
 _ANNULUS = (3.0, 5.0)  # local background, in FWHM
 
 
-@numba.njit(nogil=True, cache=True)
-def measure(plane, xs, ys, sigma, noise, gain, out):
-    """Centroid and moments of every star under a round Gaussian weight; see `find_stars`.
+class Moments(NamedTuple):
+    """Stars under a Gaussian weight, each array (star,): NaN for a star that walked away.
 
-    Sets x, y, the weighted moments xx, yy, xy, the sum of weight times light, its noise, and the noise of its
-    moment about the centroid.  A star that walks away is NaN.
+    Centroid `x`, `y` [px]; second moments `xx`, `yy`, `xy` [px²], as weighted; `light`, the sum of weight times light,
+    with its `noise`; `lever` [units · px], the noise of the light's first moment about the centroid.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    xx: np.ndarray
+    yy: np.ndarray
+    xy: np.ndarray
+    light: np.ndarray
+    noise: np.ndarray
+    lever: np.ndarray
+
+
+@numba.njit(nogil=True, cache=True)
+def measure(plane, xs, ys, sigma, noise, gain):
+    """Return the `Moments` of stars on a background-subtracted plane (y, x) under a round Gaussian weight.
+
+    `xs`, `ys` (star,) are where to start and `sigma` the weight's width [px]; `noise` is a pixel's, in the units of the
+    plane, `gain` electrons for one of them.  The weight is moved until it is centred on the star.
     """
     height, width = plane.shape
+    found = np.full((8, xs.size), np.nan)
+    out = Moments(found[0], found[1], found[2], found[3], found[4], found[5], found[6], found[7])
     reach = int(np.ceil(3.5 * sigma))
     narrow = -0.5 / (sigma * sigma)
     size = 2 * reach + 1
@@ -63,20 +84,19 @@ def measure(plane, xs, ys, sigma, noise, gain, out):
             y += min(max(shift_y, -1.0), 1.0)
             if abs(x - xs[star]) > 1.0 + 1.5 * sigma or abs(y - ys[star]) > 1.0 + 1.5 * sigma:
                 break
-        if not good:
-            out[star, :] = np.nan
-            continue
-        out[star, 0], out[star, 1] = x, y
-        out[star, 2], out[star, 3], out[star, 4] = sxx / total, syy / total, sxy / total
-        out[star, 5], out[star, 6], out[star, 7] = total, np.sqrt(variance), np.sqrt(leverage)
+        if good:
+            out.x[star], out.y[star] = x, y
+            out.xx[star], out.yy[star], out.xy[star] = sxx / total, syy / total, sxy / total
+            out.light[star], out.noise[star], out.lever[star] = total, np.sqrt(variance), np.sqrt(leverage)
+    return out
 
 
-def intrinsic(measured: np.ndarray, sigma: float) -> np.ndarray:
-    """Return the stars' own covariances (xx, yy, xy) from the moments under a Gaussian weight; NaN where it fails.
+def intrinsic(measured: Moments, sigma: float) -> np.ndarray:
+    """Return the stars' own covariances xx, yy, xy [px²], (star, 3); NaN where they cannot be had.
 
     The moments of star times weight are (C⁻¹ + W⁻¹)⁻¹ for a Gaussian star; solved for C.
     """
-    xx, yy, xy = measured[:, 2], measured[:, 3], measured[:, 4]
+    xx, yy, xy = measured.xx, measured.yy, measured.xy
     with np.errstate(all="ignore"):
         det = xx * yy - xy**2
         axx, ayy, axy = yy / det - sigma**-2, xx / det - sigma**-2, -xy / det
@@ -85,9 +105,13 @@ def intrinsic(measured: np.ndarray, sigma: float) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True)
-def photometry(plane, xs, ys, fwhm, noise, gain, out):
-    """Write each star's flux and its error into `out`: light in an aperture less that of a ring about it."""
+def photometry(plane, xs, ys, fwhm, noise, gain):
+    """Return flux and error of each star (star,): light in an aperture of 2.2 `fwhm` [px] less that of a ring about it.
+
+    In the units of the plane (y, x); NaN where the aperture is not complete.
+    """
     height, width = plane.shape
+    fluxes, errors = np.full(xs.size, np.nan), np.full(xs.size, np.nan)
     inner, begin, end = _APERTURE * fwhm, _ANNULUS[0] * fwhm, _ANNULUS[1] * fwhm
     reach = int(np.ceil(end))
     ring = np.empty((2 * reach + 1) ** 2, np.float32)
@@ -109,9 +133,8 @@ def photometry(plane, xs, ys, fwhm, noise, gain, out):
                     count += 1
         local, _, used = clipped_stats(ring[:count])
         complete = area > 0.98 * np.pi * inner * inner
-        if used < 8 or not complete:
-            out[star, 0] = out[star, 1] = np.nan
-            continue
-        flux = light - area * local
-        out[star, 0] = flux
-        out[star, 1] = np.sqrt(max(flux, 0.0) / gain + area * noise * noise * (1.0 + area / used))
+        if used >= 8 and complete:
+            flux = light - area * local
+            fluxes[star] = flux
+            errors[star] = np.sqrt(max(flux, 0.0) / gain + area * noise * noise * (1.0 + area / used))
+    return fluxes, errors
