@@ -6,7 +6,6 @@ whole frame.
 
 from __future__ import annotations
 
-import dataclasses
 from functools import lru_cache, partial
 from typing import Any
 
