@@ -9,6 +9,7 @@ import pytest
 from workbench.core import SCHEMA, open_sensor
 from workbench.core.cube import make_cube
 from workbench.core.defects import open_defects
+from workbench.core.values import attribute_dict
 from workbench.ingest import open_folder
 from workbench.pipelines import characterize
 from workbench.pipelines.card import card_frames
@@ -28,7 +29,7 @@ def test_the_file_keeps_its_form_and_comes_back(written):
     content = json.loads((out / "sensor.json").read_text())
     jsonschema.validate(content, json.loads(SCHEMA.read_text()))
     assert open_sensor(out).identical(result.sensor)
-    assert set(result.sensor.attrs["blocks"]) == {"dsnu", "prnu", "dcnu", "defects", "emva", "fidelity"}
+    assert set(attribute_dict(result.sensor.attrs, "blocks")) == {"dsnu", "prnu", "dcnu", "defects", "emva", "fidelity"}
 
 
 def test_numbers_against_the_truth(written, small_samples):
@@ -67,7 +68,7 @@ def test_the_map_of_defects_lies_beside(written):
 def test_without_a_folder_nothing_is_written_and_the_file_is_not_named(small_samples):
     folder = open_folder(small_samples, progress=False)
     result = characterize(folder.select(kind="bias"), progress=False)
-    found = result.sensor.attrs["blocks"]
+    found = attribute_dict(result.sensor.attrs, "blocks")
     assert found["defects"]["file"] is None
     assert found["defects"]["hot"] is None
     assert found["dsnu"]["value"] is None  # no gain, no electrons

@@ -10,22 +10,17 @@ from . import mosaic as mosaic
 from . import noise as noise
 from . import pairs as pairs
 from . import parallel as parallel
-from . import quantities as quantities
 from . import results as results
 from . import selection as selection
 from . import sensor_file as sensor_file
 from . import statistics as statistics
 from . import values as values
 from . import vignetting as vignetting
-from . import vocabulary as vocabulary
 from .cube import check_cube as check_cube
 from .cube import make_cube as make_cube
 from .errors import FrameReadError as FrameReadError
 from .errors import StageError as StageError
 from .errors import WorkbenchError as WorkbenchError
-from .quantities import at_lowest_iso as at_lowest_iso
-from .quantities import json_number as json_number
-from .quantities import place_of as place_of
 from .results import sensor_dataset as sensor_dataset
 from .sensor_file import FILE as FILE
 from .sensor_file import READABLE as READABLE
@@ -36,4 +31,3 @@ from .sensor_file import sensor_text as sensor_text
 from .sensor_file import write_sensor as write_sensor
 from .values import is_simulated as is_simulated
 from .values import value_text as value_text
-from .vocabulary import BLOCKS as BLOCKS

@@ -21,6 +21,7 @@ from astropy.io import fits
 from .errors import FrameReadError, WorkbenchError
 from .files import whole_file
 from .mosaic import channel_index
+from .values import attribute_lines
 
 BOLTZMANN = 8.617333262e-5  # eV/K (CODATA 2018)
 TYPICAL_DOUBLING = 6.0  # K: usual for silicon; to order darks and to word warnings, never to correct
@@ -140,7 +141,8 @@ def dark_laws(sensor: xr.Dataset, names: Sequence[str] | None = None) -> list[Da
         files of earlier versions have the doubling law).
     """
     laws = []
-    for name in sensor.attrs.get("dark_laws", ["doubling"]) if names is None else names:
+    listed = attribute_lines({"dark_laws": "doubling"} | sensor.attrs, "dark_laws")
+    for name in listed if names is None else names:
         value, current, correlation = _LAW_NAMES[name]
         numbers = {
             key: float(sensor.get(key, math.nan))

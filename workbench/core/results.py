@@ -1,219 +1,317 @@
-"""The measurements of one camera, put together."""
+"""The measurements of one camera, put together.
+
+`QUANTITIES` is the one table of what they are: the Dataset and ``sensor.json`` follow from it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from .values import is_simulated
-from .vocabulary import COUNTS, DETAILS, LAW, LAW_CORRELATIONS, METHODS, NUMBERS, SETTINGS, SPLIT, TITLES
+from .values import is_simulated, joined_lines, json_number, json_quantity, unit_text
+
+# Further results, kept as they stand in the file: JSON text in the attribute ``blocks``.
+BLOCKS = ("dsnu", "prnu", "dcnu", "defects", "emva", "fidelity")
+_FILL = {"quantity": np.nan, "number": np.nan, "text": "", "count": 0}
+
+
+class Quantity(NamedTuple):
+    """What is measured of a sensor.
+
+    Attributes
+    ----------
+    name, title
+        Of its variable in the Dataset, and in words.
+    units
+        As astropy parses them; empty for text and counts.
+    source
+        The result that it comes from and its name there: ``"gain.gain"``.
+    dims
+        ``("iso", "channel")``, ``("setting",)`` (of darks) or none.
+    form
+        ``quantity`` (a second variable ``<name>_error`` has its error), ``number``, ``text`` or ``count``.
+    where
+        The object of the file that holds it, and its key there: ``"dark_law.activation_energy"``.
+    shown
+        Its unit in the file, if that says more than ``units``.
+    version
+        The first version of the file that has it.
+    """
+
+    name: str
+    title: str
+    units: str
+    source: str
+    dims: tuple[str, ...] = ("iso", "channel")
+    form: str = "quantity"
+    where: str = ""
+    shown: str = ""
+    version: int = 2
+
+    @property
+    def unit(self) -> str:
+        """Return the unit as it stands in the file."""
+        return self.shown or unit_text(self.units).replace("e⁻", "e-")
+
+    @property
+    def key(self) -> str:
+        """Return the key in the file's object."""
+        return self.where.rpartition(".")[2] or self.name
+
+    def variables(self) -> Iterator[tuple[str, str, dict[str, str], Any]]:
+        """Yield each variable's name, the ending of its name in the source, its attributes and its value if missing."""
+        units = {"units": self.units} if self.units else {}
+        yield self.name, "", {**units, "long_name": self.title}, _FILL[self.form]
+        if self.form == "quantity":
+            yield f"{self.name}_error", "_error", {**units, "long_name": f"error of the {self.title}"}, np.nan
+
+
+_GAIN, _RATE = "electron / adu", "electron / (s pix)"
+QUANTITIES = (
+    Quantity("black_level", "black level", "adu", "read.black_level", version=1),
+    Quantity("gain", "gain", _GAIN, "gain.gain", version=1),
+    Quantity("read_noise", "read noise", "electron", "noise.read_noise", shown="e- rms", version=1),
+    Quantity("dynamic_range", "dynamic range", "bit", "dynamic_range.dynamic_range", shown="stops"),
+    Quantity("full_well", "full well", "electron", "wells.full_well"),
+    Quantity("linearity_error", "linearity error", "%", "linearity.linearity_error"),
+    Quantity("gain_from_darks", "gain from darks alone", _GAIN, "dark_gain.gain"),
+    Quantity("curvature", "curvature of the photon transfer curve", "1 / electron", "curvature.curvature"),
+    Quantity("read_noise_method", "how the read noise was measured", "", "read.method", form="text"),
+    Quantity("full_well_method", "how saturation was found", "", "wells.method", form="text"),
+    Quantity("full_well_limit", "what saturates first", "", "wells.limit", form="text"),
+    *(
+        Quantity(f"linearity_error_{end}", title, "%", f"linearity.linearity_error_{end}", form="number")
+        for end, title in (("min", "least deviation from the line"), ("max", "greatest deviation from the line"))
+    ),
+    Quantity(
+        "gain_from_darks_agrees", "whether it agrees with the flats' gain", "1", "dark_gain.agrees", form="number"
+    ),
+    Quantity("frames_used", "frames used", "", "counts.frames", form="count", version=1),
+    Quantity("bias_frames", "bias frames used", "", "counts.bias", form="count", version=1),
+    Quantity("flat_frames", "flats used", "", "counts.flat", form="count", version=1),
+    Quantity("unity_gain_iso", "unity-gain ISO", "1", "unity.unity_gain_iso", (), shown="ISO", version=1),
+    *(
+        Quantity(name, title, units, f"split.{source}", (), where=f"read_noise_split.{name}", shown=shown)
+        for name, source, title, units, shown in (
+            ("noise_before_gain", "before_gain", "read noise before the gain", "electron", "e- rms"),
+            ("noise_after_gain", "after_gain", "read noise after the gain", "adu", "ADU rms"),
+            ("invariance_iso", "invariance_iso", "ISO from which nothing is gained", "1", "ISO"),
+        )
+    ),
+    *(
+        Quantity(name, title, units, f"dark_law.{name}", (), form, f"dark_law.{name}")
+        for name, title, units, form in (
+            ("doubling_temperature", "doubling temperature of the dark current", "K", "quantity"),
+            ("dark_current_reference", "dark current at the reference temperature", _RATE, "quantity"),
+            ("activation_energy", "activation energy of the dark current", "eV", "quantity"),
+            (
+                "dark_current_reference_arrhenius",
+                "dark current at the reference temperature by the Arrhenius law",
+                _RATE,
+                "quantity",
+            ),
+            ("reference_temperature", "reference temperature", "°C", "number"),
+            ("doubling_correlation", "correlation of the errors of the doubling law", "1", "number"),
+            ("activation_correlation", "correlation of the errors of the Arrhenius law", "1", "number"),
+        )
+    ),
+    *(
+        Quantity(name, title, units, f"dark_current.{source}", ("setting",), form, where, version=1)
+        for name, source, title, units, form, where in (
+            ("dark_current", "dark_current", "dark current", _RATE, "quantity", "value"),
+            ("dark_current_median", "median", "median dark current", _RATE, "number", "median"),
+            ("saturated_pixels", "saturated_pixels", "saturated pixels left out", "", "count", "saturated_pixels"),
+        )
+    ),
+)
+_BY_NAME = {quantity.name: quantity for quantity in QUANTITIES}
+_RESULTS = {quantity.source.partition(".")[0] for quantity in QUANTITIES} - {"noise", "counts"} | {"ptc"}
+
+
+def of_dims(*dims: str) -> list[Quantity]:
+    """Return the quantities that have these dims."""
+    return [quantity for quantity in QUANTITIES if quantity.dims == dims]
 
 
 def sensor_dataset(
     camera: str,
     *,
-    read: xr.Dataset | None = None,
-    ptc: xr.Dataset | None = None,
-    gain: xr.Dataset | None = None,
-    unity: xr.Dataset | None = None,
-    dark_current: xr.Dataset | None = None,
-    dark_law: xr.Dataset | None = None,
-    split: xr.Dataset | None = None,
-    wells: xr.Dataset | None = None,
-    dynamic_range: xr.Dataset | None = None,
-    linearity: xr.Dataset | None = None,
-    curvature: xr.Dataset | None = None,
-    dark_gain: xr.Dataset | None = None,
     channels: Iterable[str] = (),
     warnings: Iterable[str] = (),
     blocks: Mapping[str, Any] | None = None,
+    **results: xr.Dataset | None,
 ) -> xr.Dataset:
     """Put the measurements of one camera together.
 
     Parameters
     ----------
-    read, ptc, gain, unity, dark_current, dark_law
-        Results of `sensor.read_noise`, `photon_transfer`, `fit_gain`, `unity_gain_iso`, `dark_current`, `dark_law`;
-        None for what these frames do not give.
-    split, wells, dynamic_range, linearity, curvature, dark_gain
-        Results of `sensor.split_read_noise`, `full_well`, `dynamic_range`, `linearity`, `fit_curvature`, and
-        `compare_gains` (or `gain_from_darks`).
     channels
-        The camera's channels, if none of the results tells them.
+        The camera's channels, if none of the results has them.
     blocks
         Further results in the form that they have in the file, under names of `BLOCKS`.
+    **results
+        ``read``, ``ptc``, ``gain``, ``unity``, ``dark_current``, ``dark_law``: results of `sensor.read_noise`,
+        `photon_transfer`, `fit_gain`, `unity_gain_iso`, `dark_current`, `dark_law`; ``split``, ``wells``,
+        ``dynamic_range``, ``linearity``, ``curvature``, ``dark_gain``: of `sensor.split_read_noise`, `full_well`,
+        `dynamic_range`, `linearity`, `fit_curvature` and `compare_gains` (or `gain_from_darks`).  None, or left out,
+        where these frames do not give it.
 
     Returns
     -------
     xarray.Dataset
-        Over (iso, channel): ``black_level`` [ADU], ``gain`` [e⁻/ADU], ``read_noise`` [e⁻ rms], the product of the read
-        noise in ADU and the gain; ``dynamic_range`` [stops], ``full_well`` [e⁻], ``linearity_error`` [%],
-        ``gain_from_darks`` [e⁻/ADU], ``curvature`` [1/e⁻], each with ``_error``; ``linearity_error_min`` and ``_max``
-        [%], ``gain_from_darks_agrees`` (1, 0, NaN), ``read_noise_method``, ``full_well_method``, ``full_well_limit``;
-        ``frames_used``, ``bias_frames``, ``flat_frames``.  Over setting (``setting_iso``, ``setting_temperature``):
-        ``dark_current`` [e⁻/s/pixel] with error, ``dark_current_median``, ``saturated_pixels``.  Scalars:
-        ``unity_gain_iso``, ``noise_before_gain`` [e⁻ rms], ``noise_after_gain`` [ADU rms], ``invariance_iso``,
-        ``doubling_temperature``, ``dark_current_reference``, ``activation_energy``,
-        ``dark_current_reference_arrhenius``, each with error, the correlations of their errors
+        The variables of `QUANTITIES`, those with an error with a second one ``<name>_error``.  Over (iso, channel):
+        ``black_level`` [ADU], ``gain`` [e⁻/ADU], ``read_noise`` [e⁻ rms], the product of the read noise in ADU and the
+        gain; ``dynamic_range`` [stops], ``full_well`` [e⁻], ``linearity_error`` [%], ``gain_from_darks`` [e⁻/ADU],
+        ``curvature`` [1/e⁻]; ``linearity_error_min`` and ``_max`` [%], ``gain_from_darks_agrees`` (1, 0, NaN),
+        ``read_noise_method``, ``full_well_method``, ``full_well_limit``; ``frames_used``, ``bias_frames``,
+        ``flat_frames``.  Over setting (``setting_iso``, ``setting_temperature``): ``dark_current`` [e⁻/s/pixel],
+        ``dark_current_median``, ``saturated_pixels``.  Scalars: ``unity_gain_iso``, ``noise_before_gain`` [e⁻ rms],
+        ``noise_after_gain`` [ADU rms], ``invariance_iso``, ``doubling_temperature``, ``dark_current_reference``,
+        ``activation_energy``, ``dark_current_reference_arrhenius``, the correlations of their errors
         (``doubling_correlation``, ``activation_correlation``), and ``reference_temperature``.  attrs: ``camera``,
-        ``simulated``, ``warnings``, ``blocks``, ``dark_laws`` (those that the darks do not exclude).
+        ``simulated`` (1 or 0), ``warnings`` and ``dark_laws`` (those that the darks do not exclude) as lines (see
+        `core.values.attribute_lines`), ``blocks`` as JSON.
+
+    Raises
+    ------
+    TypeError
+        If a result of another name is given.
     """
-    measured = [part for part in (read, gain) if part is not None]
+    if not set(results) <= _RESULTS:
+        raise TypeError(f"unknown results {sorted(set(results) - _RESULTS)}; known are {sorted(_RESULTS)}")
+    given = {name: part for name, part in results.items() if part is not None}
+    measured = [given[name] for name in ("read", "gain") if name in given]
     names = [str(name) for name in (measured[0]["channel"].values if measured else channels)]
     isos = np.unique(np.concatenate([part["iso"].values for part in measured] or [np.empty(0)]).astype(float))
-    blank = np.full((isos.size, len(names)), np.nan)
-    values = {name: blank.copy() for key in SETTINGS | DETAILS for name in (key, f"{key}_error")}
-    values |= {name: blank.copy() for name in NUMBERS} | {name: np.full(blank.shape, "", object) for name in METHODS}
-    values |= {name: np.zeros(blank.shape, int) for name in COUNTS}
-    for row, iso in enumerate(isos):
-        zero = _at(read, iso)
-        slope = _at(gain, iso)
-        if zero is not None:
-            values["black_level"][row] = zero["black_level"]
-            values["black_level_error"][row] = zero["black_level_error"]
-            values["bias_frames"][row] = int(zero["frames"])
-        if slope is not None:
-            values["gain"][row], values["gain_error"][row] = slope["gain"], slope["gain_error"]
-            values["flat_frames"][row] = _flats_used(ptc, gain, iso, len(names))
-        if zero is not None and slope is not None:
-            noise, factor = zero["read_noise_adu"].values, slope["gain"].values
-            values["read_noise"][row] = noise * factor
-            values["read_noise_error"][row] = np.hypot(
-                zero["read_noise_adu_error"].values * factor, noise * slope["gain_error"].values
-            )
-    values["frames_used"] = values["bias_frames"] + values["flat_frames"]
-    for part, source, target in (
-        (read, "method", "read_noise_method"),
-        (wells, "method", "full_well_method"),
-        (wells, "limit", "full_well_limit"),
-        (linearity, "linearity_error_min", "linearity_error_min"),
-        (linearity, "linearity_error_max", "linearity_error_max"),
-        (dark_gain, "agrees", "gain_from_darks_agrees"),
-        *(
-            (part, f"{source}{tail}", f"{target}{tail}")
-            for part, source, target in (
-                (wells, "full_well", "full_well"),
-                (dynamic_range, "dynamic_range", "dynamic_range"),
-                (linearity, "linearity_error", "linearity_error"),
-                (dark_gain, "gain", "gain_from_darks"),
-                (curvature, "curvature", "curvature"),
-            )
-            for tail in ("", "_error")
-        ),
-    ):
-        for row, iso in enumerate(isos):
-            one = None if part is None or source not in part else _at(part, iso)
-            if one is not None:
-                blank_value = "" if target in METHODS else np.nan
-                values[target][row] = one[source].reindex(channel=names, fill_value=blank_value).values
+    given |= _derived(given)
+    values = {}
+    for quantity in QUANTITIES:
+        part, _, variable = quantity.source.partition(".")
+        for name, ending, _, fill in quantity.variables():
+            found = given.get(part, {}).get(f"{variable}{ending}")
+            if quantity.dims == ("iso", "channel"):
+                values[name] = _over_settings(found, isos, names, fill)
+            elif found is not None:
+                values[name] = found.values
     known = np.isfinite(values["gain_from_darks"]) & np.isfinite(values["gain"])
     values["gain_from_darks_agrees"] = np.where(known, values["gain_from_darks_agrees"], np.nan)
-    data: dict[str, Any] = {}
-    for name, unit in NUMBERS.items():
-        data[name] = (("iso", "channel"), values[name], {"units": unit, "long_name": TITLES[name]})
-    for name, text in METHODS.items():
-        data[name] = (("iso", "channel"), values[name], {"long_name": text})
-    for key, unit in (SETTINGS | DETAILS).items():
-        data[key] = (("iso", "channel"), values[key], {"units": unit, "long_name": TITLES[key]})
-        data[f"{key}_error"] = (
-            ("iso", "channel"),
-            values[f"{key}_error"],
-            {"units": unit, "long_name": f"error of the {TITLES[key]}"},
-        )
-    data |= {name: (("iso", "channel"), values[name], {"long_name": text}) for name, text in COUNTS.items()}
-    dark = {
-        name: np.empty(0)
-        for name in ("iso", "temperature", "dark_current", "dark_current_error", "median", "saturated_pixels")
-    }
-    if dark_current is not None:
-        dark = {name: dark_current[name].values.astype(float) for name in dark}
-    scalars = {}
-    for part, key in (
-        (unity, "unity_gain_iso"),
-        (dark_law, "doubling_temperature"),
-        (dark_law, "dark_current_reference"),
-        (dark_law, "activation_energy"),
-        (dark_law, "dark_current_reference_arrhenius"),
-    ):
-        for name in (key, f"{key}_error"):
-            scalars[name] = float(part[name]) if part is not None and name in part else np.nan
-    scalars["reference_temperature"] = np.nan if dark_law is None else float(dark_law["reference_temperature"])
-    for key in LAW_CORRELATIONS:
-        scalars[key] = np.nan if dark_law is None else float(dark_law.get(key, np.nan))
-    laws = [] if dark_law is None else dark_law.attrs.get("dark_laws", ["doubling"])
-    for key, name in (
-        ("noise_before_gain", "before_gain"), ("noise_after_gain", "after_gain"), ("invariance_iso", "invariance_iso"),
-    ):  # fmt: skip
-        for tail in ("", "_error"):
-            scalars[f"{key}{tail}"] = np.nan if split is None else float(split[f"{name}{tail}"])
-    return assemble(camera, isos, names, data, dark, scalars, list(warnings), dict(blocks or {}), laws)
+    darks = given.get("dark_current")
+    settings = {name: np.empty(0) if darks is None else darks[name].values for name in ("iso", "temperature")}
+    laws = given["dark_law"].attrs.get("dark_laws", ["doubling"]) if "dark_law" in given else []
+    attrs = {"camera": camera, "warnings": warnings, "blocks": blocks or {}, "dark_laws": laws}
+    return build_dataset(values, {"iso": isos, "channel": names}, settings, attrs)
 
 
-def assemble(
-    camera: str,
-    isos: np.ndarray,
-    names: list[str],
-    data: dict[str, Any],
-    dark: dict[str, np.ndarray],
-    scalars: dict[str, float],
-    warnings: list[str],
-    blocks: dict[str, Any],
-    dark_laws: list[str],
+def build_dataset(
+    values: Mapping[str, Any], axes: Mapping[str, Any], settings: Mapping[str, np.ndarray], attrs: Mapping[str, Any]
 ) -> xr.Dataset:
-    """Return the Dataset of measured variables over (iso, channel) in `data`, of darks, and of single numbers."""
-    per_second = {"units": "e-/s/pixel"}
-    data |= {
-        "dark_current": ("setting", dark["dark_current"], per_second | {"long_name": TITLES["dark_current"]}),
-        "dark_current_error": ("setting", dark["dark_current_error"], per_second | {"long_name": "its error"}),
-        "dark_current_median": ("setting", dark["median"], per_second | {"long_name": TITLES["dark_current_median"]}),
-        "saturated_pixels": (
-            "setting",
-            dark["saturated_pixels"].astype(int),
-            {"long_name": "saturated pixels left out"},
-        ),
-    }
-    units = (
-        {"unity_gain_iso": "ISO", "reference_temperature": "°C"} | LAW | SPLIT | dict.fromkeys(LAW_CORRELATIONS, "1")
-    )
-    for name, value in scalars.items():
-        key = name.removesuffix("_error")
-        title = TITLES[key] if key == name else f"error of the {TITLES[key]}"
-        data[name] = ((), float(value), {"units": units[key], "long_name": title})
+    """Return the Dataset of `QUANTITIES`.
+
+    Parameters
+    ----------
+    values
+        By variable, in the shape of its dims; what is missing is NaN, 0 or empty.
+    axes
+        ``iso`` and ``channel``.
+    settings
+        ``iso`` and ``temperature`` [°C] of the darks' settings.
+    attrs
+        ``camera``, ``warnings``, ``blocks``, ``dark_laws``.
+    """
+    sizes = {"iso": len(axes["iso"]), "channel": len(axes["channel"]), "setting": len(settings["iso"])}
+    types = {"quantity": float, "number": float, "count": int, "text": object}
+    data = {}
+    for quantity in QUANTITIES:
+        shape = tuple(sizes[dim] for dim in quantity.dims)
+        for name, _, about, fill in quantity.variables():
+            array = np.asarray(values.get(name, np.full(shape, fill)), types[quantity.form]).reshape(shape)
+            data[name] = (quantity.dims, array, about)
     coords = {
-        "iso": ("iso", isos, {"long_name": "ISO setting"}),
-        "channel": names,
-        "setting_iso": ("setting", dark["iso"], {"long_name": "ISO setting"}),
-        "setting_temperature": ("setting", dark["temperature"], {"units": "°C", "long_name": "sensor temperature"}),
-    }
-    attrs = {
-        "camera": camera,
-        "simulated": is_simulated(camera),
-        "warnings": warnings,
-        "long_name": "measured sensor",
-        "blocks": blocks,
-        "dark_laws": dark_laws,
-    }
-    return xr.Dataset(data, coords, attrs)
+        "iso": ("iso", np.asarray(axes["iso"], float), {"long_name": "ISO setting"}),
+        "channel": list(axes["channel"]),
+        "setting_iso": ("setting", settings["iso"].astype(float), {"long_name": "ISO setting"}),
+        "setting_temperature": (
+            "setting", settings["temperature"].astype(float), {"units": "°C", "long_name": "sensor temperature"},
+        ),
+    }  # fmt: skip
+    camera = attrs["camera"]
+    about = {"camera": camera, "simulated": int(is_simulated(camera)), "long_name": "measured sensor"}
+    about |= {name: joined_lines(attrs[name]) for name in ("warnings", "dark_laws")}
+    return xr.Dataset(data, coords, about | {"blocks": json.dumps(attrs["blocks"], ensure_ascii=False)})
 
 
-def _at(part: xr.Dataset | None, iso: float) -> xr.Dataset | None:
-    if part is None:
-        return None
-    values = part["iso"].values
-    where = np.flatnonzero(np.isnan(values) if np.isnan(iso) else values == iso)
-    return part.isel(iso=where[0]) if where.size else None
-
-
-def _flats_used(ptc: xr.Dataset | None, gain: xr.Dataset, iso: float, channels: int) -> list[int]:
-    """Count the different flats in the pairs that each channel's fit used."""
-    if ptc is None:
-        return [0] * channels
-    here = np.isnan(ptc["iso"].values) if np.isnan(iso) else ptc["iso"].values == iso
+def _derived(given: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Return what follows from several results: the read noise in electrons, the numbers of frames."""
+    derived: dict[str, xr.Dataset] = {}
+    read, gain = given.get("read"), given.get("gain")
+    if read is not None and gain is not None:
+        zero, slope = read.reset_coords(drop=True), gain.reset_coords(drop=True)
+        noise, factor = zero["read_noise_adu"], slope["gain"]  # arithmetic is over the ISO settings of both
+        error = np.hypot(zero["read_noise_adu_error"] * factor, noise * slope["gain_error"])
+        derived["noise"] = xr.Dataset({"read_noise": noise * factor, "read_noise_error": error})
     counts = []
-    for channel in range(channels):
-        used = here & gain["used"].values[:, channel]
-        counts.append(len({*ptc["filename_1"].values[used], *ptc["filename_2"].values[used]}))
-    return counts
+    if read is not None:
+        frames = read["frames"].reset_coords(drop=True).broadcast_like(read["black_level"])
+        counts.append(frames.rename("bias"))
+    if gain is not None and "ptc" in given:
+        flats = [_flats_used(given["ptc"], gain, iso) for iso in gain["iso"].values]
+        axes = {name: gain[name].values for name in ("iso", "channel")}
+        counts.append(xr.DataArray(flats, axes, ("iso", "channel"), "flat"))
+    if counts:
+        merged = xr.merge(counts, join="outer", combine_attrs="drop").fillna(0)
+        derived["counts"] = merged.assign(frames=sum(merged.data_vars.values()))
+    return derived
+
+
+def _flats_used(ptc: xr.Dataset, gain: xr.Dataset, iso: float) -> list[int]:
+    """Return the number of different flats in the pairs that each channel's fit used."""
+    here = np.isnan(ptc["iso"].values) if np.isnan(iso) else ptc["iso"].values == iso
+    used = gain["used"].values & here[:, None]
+    return [len({*ptc["filename_1"].values[one], *ptc["filename_2"].values[one]}) for one in used.T]
+
+
+def _over_settings(found: xr.DataArray | None, isos: np.ndarray, names: list[str], fill: Any) -> np.ndarray:
+    """Return values over (iso, channel) at these ISO settings and channels."""
+    if found is None:
+        return np.full((isos.size, len(names)), fill)
+    plain = found.reset_coords(drop=True).transpose("iso", "channel")
+    if not isinstance(fill, str):
+        plain = plain.astype(float)
+    values = plain.reindex(iso=isos, channel=names, fill_value=fill).values
+    return np.nan_to_num(values) if isinstance(fill, int) else values
+
+
+def at_lowest_iso(data: xr.Dataset, key: str, more: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+    """Return a quantity of the lowest ISO that has it, of its first green or the only channel there.
+
+    Green, because cameras that multiply colours before saving leave it as it is: a multiplied colour ends at fewer
+    electrons, for the scale's sake and not the pixel's.
+
+    Parameters
+    ----------
+    data
+        Over (iso, channel), with ``key`` and its ``_error``.
+    more
+        Names for what goes with it, and the variable that each is.
+
+    Returns
+    -------
+    dict or None
+        ``iso``, ``channel``, ``value``, ``error``, ``unit`` and what was asked for; None where nothing is measured.
+    """
+    for iso in np.argsort(data["iso"].values):
+        known = data.isel(iso=iso, channel=np.flatnonzero(np.isfinite(data[key].values[iso])))
+        if known.sizes["channel"]:
+            names = known["channel"].values.tolist()
+            one = known.sel(channel=next((name for name in ("G1", "G2") if name in names), names[0]))
+            result = {"iso": json_number(one["iso"].item()), "channel": str(one["channel"].item())}
+            result |= json_quantity(one[key].item(), one[f"{key}_error"].item(), _BY_NAME[key].unit) or {}
+            for name, source in (more or {}).items():
+                value = one[source].item()
+                result[name] = (value or None) if isinstance(value, str) else json_number(value)
+            return result
+    return None

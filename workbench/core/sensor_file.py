@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ import xarray as xr
 
 from .errors import WorkbenchError
 from .files import whole_file
-from .quantities import at_lowest_iso, json_number, json_quantity
-from .results import assemble
-from .vocabulary import BLOCKS, COUNTS, DETAILS, LAW, LAW_CORRELATIONS, METHODS, NUMBERS, SETTINGS, SPLIT, TITLES
+from .results import BLOCKS, Quantity, at_lowest_iso, build_dataset, of_dims
+from .values import attribute_dict, attribute_lines, json_number, json_quantity
 
 SCHEMA = Path(__file__).parents[1] / "sensor.schema.json"
 SCHEMA_VERSION = 2
@@ -50,64 +50,65 @@ def sensor_text(sensor: xr.Dataset) -> str:
 
 
 def _to_json(sensor: xr.Dataset) -> dict[str, Any]:
-    settings = []
-    for row, iso in enumerate(sensor["iso"].values):
-        for column, channel in enumerate(sensor["channel"].values):
-            entry: dict[str, Any] = {"iso": json_number(iso), "channel": str(channel)}
-            for key, unit in (SETTINGS | DETAILS).items():
-                entry[key] = json_quantity(
-                    sensor[key].values[row, column], sensor[f"{key}_error"].values[row, column], unit
-                )
-            entry |= {name: sensor[name].values[row, column] or None for name in METHODS}
-            entry |= {name: json_number(sensor[name].values[row, column]) for name in NUMBERS}
-            entry |= {name: int(sensor[name].values[row, column]) for name in COUNTS}
-            settings.append(entry)
-    dark = [
-        {
-            "iso": json_number(sensor["setting_iso"].values[i]),
-            "temperature_c": json_number(sensor["setting_temperature"].values[i]),
-            "value": json_number(sensor["dark_current"].values[i]),
-            "error": json_number(sensor["dark_current_error"].values[i]),
-            "unit": "e-/s/pixel",
-            "median": json_number(sensor["dark_current_median"].values[i]),
-            "saturated_pixels": int(sensor["saturated_pixels"].values[i]),
-        }
-        for i in range(sensor.sizes["setting"])
+    settings = [
+        {"iso": json_number(iso), "channel": str(channel)}
+        | {quantity.key: _entry(quantity, sensor, (row, column)) for quantity in of_dims("iso", "channel")}
+        for row, iso in enumerate(sensor["iso"].values)
+        for column, channel in enumerate(sensor["channel"].values)
     ]
-    law: dict[str, Any] = {
-        key: json_quantity(sensor[key].item(), sensor[f"{key}_error"].item(), unit) for key, unit in LAW.items()
-    }
+    objects: dict[str, Any] = {"": {}}
+    for quantity in of_dims():
+        objects.setdefault(quantity.where.rpartition(".")[0], {})[quantity.key] = _entry(quantity, sensor, ())
+    blocks = attribute_dict(sensor.attrs, "blocks")
     return {
         "schema_version": SCHEMA_VERSION,
         "camera": sensor.attrs["camera"],
         "simulated": bool(sensor.attrs["simulated"]),
         "settings": settings,
-        "unity_gain_iso": json_quantity(sensor["unity_gain_iso"].item(), sensor["unity_gain_iso_error"].item(), "ISO"),
-        "read_noise_split": {
-            key: json_quantity(sensor[key].item(), sensor[f"{key}_error"].item(), unit) for key, unit in SPLIT.items()
-        },
+        **objects[""],
+        "read_noise_split": objects["read_noise_split"],
         "full_well": at_lowest_iso(sensor, "full_well", {"method": "full_well_method", "limit": "full_well_limit"}),
         "linearity": at_lowest_iso(
             sensor, "linearity_error", {"minimum": "linearity_error_min", "maximum": "linearity_error_max"}
         ),
         "gain_from_darks": [
-            {"iso": entry["iso"], "channel": entry["channel"]}
+            {name: entry[name] for name in ("iso", "channel")}
             | entry["gain_from_darks"]
-            | {"agrees_with_flats": agrees}
-            for entry, agrees in zip(settings, _truths(sensor["gain_from_darks_agrees"].values), strict=True)
+            | {"agrees_with_flats": None if agrees is None else bool(agrees)}
+            for entry in settings
+            for agrees in [entry["gain_from_darks_agrees"]]
             if entry["gain_from_darks"] is not None
         ],
-        "dark_current": dark,
-        "dark_law": law
-        | {key: json_number(sensor[key].item()) for key in ("reference_temperature", *LAW_CORRELATIONS)}
-        | {"laws": list(sensor.attrs["dark_laws"])},
-        **{name: value for name, value in sensor.attrs.get("blocks", {}).items() if name in BLOCKS},
-        "warnings": [str(text) for text in sensor.attrs["warnings"]],
+        "dark_current": [_dark(sensor, number) for number in range(sensor.sizes["setting"])],
+        "dark_law": objects["dark_law"] | {"laws": attribute_lines(sensor.attrs, "dark_laws")},
+        **{name: value for name, value in blocks.items() if name in BLOCKS},
+        "warnings": attribute_lines(sensor.attrs, "warnings"),
     }
 
 
-def _truths(values: np.ndarray) -> list[bool | None]:
-    return [None if math.isnan(value) else bool(value) for value in values.ravel()]
+def _entry(quantity: Quantity, sensor: xr.Dataset, index: tuple[int, ...]) -> Any:
+    """Return a quantity as the file has it."""
+    value = sensor[quantity.name].values[index]
+    if quantity.form == "quantity":
+        return json_quantity(value, sensor[f"{quantity.name}_error"].values[index], quantity.unit)
+    if quantity.form == "text":
+        return value or None
+    return int(value) if quantity.form == "count" else json_number(value)
+
+
+def _dark(sensor: xr.Dataset, number: int) -> dict[str, Any]:
+    """Return the dark current of a setting; its value, error and unit stand beside the setting, measured or not."""
+    entry = {key: json_number(sensor[name].values[number]) for key, name in _SETTING.items()}
+    for quantity in of_dims("setting"):
+        if quantity.form == "quantity":
+            entry[quantity.key] = json_number(sensor[quantity.name].values[number])
+            entry |= {"error": json_number(sensor[f"{quantity.name}_error"].values[number]), "unit": quantity.unit}
+        else:
+            entry[quantity.key] = _entry(quantity, sensor, (number,))
+    return entry
+
+
+_SETTING = {"iso": "setting_iso", "temperature_c": "setting_temperature"}
 
 
 def open_sensor(path: str | Path) -> xr.Dataset:
@@ -130,75 +131,57 @@ def open_sensor(path: str | Path) -> xr.Dataset:
         raise WorkbenchError(f"{file}: not a JSON file ({error}); give the {FILE} that characterize wrote") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version not in READABLE:
-        found = "no schema_version" if version is None else f"schema_version {version!r}"
+        given = "no schema_version" if version is None else f"schema_version {version!r}"
         raise WorkbenchError(
-            f"{file}: {found} where {' or '.join(map(str, READABLE))} is expected; give a {FILE} that "
+            f"{file}: {given} where {' or '.join(map(str, READABLE))} is expected; give a {FILE} that "
             "characterize wrote, or measure the frames again with this version of the workbench"
         )
     try:
         return _from_json(content)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         what = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise WorkbenchError(f"{file}: not a complete {FILE} ({what}); measure the frames again") from error
 
 
 def _from_json(content: dict[str, Any]) -> xr.Dataset:
-    settings, dark_list, law = content["settings"], content["dark_current"], content["dark_law"]
-    names = list(dict.fromkeys(str(entry["channel"]) for entry in settings))
-    isos = list(dict.fromkeys(entry["iso"] for entry in settings))
-    place = {(entry["iso"], entry["channel"]): entry for entry in settings}
-    data: dict[str, Any] = {}
-    shape = len(isos), len(names)
-    for name, text in METHODS.items():
-        words = [[place[iso, channel].get(name) or "" for channel in names] for iso in isos]
-        data[name] = (("iso", "channel"), np.array(words, object).reshape(shape), {"long_name": text})
-    for name, unit in NUMBERS.items():
-        values = [[_float(place[iso, channel].get(name)) for channel in names] for iso in isos]
-        attrs = {"units": unit, "long_name": TITLES[name]}
-        data[name] = (("iso", "channel"), np.array(values, float).reshape(shape), attrs)
-    for key, unit in (SETTINGS | DETAILS).items():
-        for name, part, title in ((key, "value", ""), (f"{key}_error", "error", "error of the ")):
-            # what every version has must be there
-            entries = [[place[iso, channel] for channel in names] for iso in isos]
-            values = [[_part(one[key] if key in SETTINGS else one.get(key), part) for one in row] for row in entries]
-            data[name] = (
-                ("iso", "channel"),
-                np.array(values, float).reshape(shape),
-                {"units": unit, "long_name": f"{title}{TITLES[key]}"},
-            )
-    for name, text in COUNTS.items():
-        values = [[int(place[iso, channel][name]) for channel in names] for iso in isos]
-        data[name] = (("iso", "channel"), np.array(values, int).reshape(shape), {"long_name": text})
-    keys = {
-        "iso": "iso",
-        "temperature": "temperature_c",
-        "dark_current": "value",
-        "dark_current_error": "error",
-        "median": "median",
-        "saturated_pixels": "saturated_pixels",
+    entries = {(entry["iso"], str(entry["channel"])): entry for entry in content["settings"]}
+    isos, names = (list(dict.fromkeys(part)) for part in zip(*entries, strict=True)) if entries else ([], [])
+    grid = [entries[iso, name] for iso in isos for name in names]
+    values = {}
+    for quantity in of_dims("iso", "channel"):
+        values |= _columns(quantity, grid)
+    for quantity in of_dims():
+        holder = content
+        if name := quantity.where.rpartition(".")[0]:
+            holder = content["dark_law"] if name == "dark_law" else content.get(name) or {}
+        values |= _columns(quantity, [holder])
+    darks = content["dark_current"]
+    for quantity in of_dims("setting"):
+        flat = quantity.form == "quantity"  # its value and error are the entry's own
+        values |= _columns(quantity, [{quantity.key: entry} for entry in darks] if flat else darks)
+    settings = {
+        name: np.array([_number(entry[key]) for entry in darks], float)
+        for name, key in (("iso", "iso"), ("temperature", "temperature_c"))
     }
-    dark = {name: np.array([_float(entry[key]) for entry in dark_list], float) for name, key in keys.items()}
-    scalars = {}
-    for quantity, key in (
-        (content["unity_gain_iso"], "unity_gain_iso"),
-        *((law.get(key), key) for key in LAW),  # files of earlier versions lack the later ones
-    ):
-        scalars[key], scalars[f"{key}_error"] = _part(quantity, "value"), _part(quantity, "error")
-    scalars["reference_temperature"] = _float(law["reference_temperature"])
-    scalars |= {key: _float(law.get(key)) for key in LAW_CORRELATIONS}
-    laws = law.get("laws", ["doubling"])
-    split = content.get("read_noise_split") or {}
-    for key in SPLIT:
-        scalars[key], scalars[f"{key}_error"] = (_part(split.get(key), part) for part in ("value", "error"))
-    iso_values = np.array([_float(iso) for iso in isos], float)
-    blocks = {name: content[name] for name in BLOCKS if name in content}
-    warnings = list(content["warnings"])
-    return assemble(str(content["camera"]), iso_values, names, data, dark, scalars, warnings, blocks, laws)
+    attrs = {
+        "camera": str(content["camera"]),
+        "warnings": list(content["warnings"]),
+        "blocks": {name: content[name] for name in BLOCKS if name in content},
+        "dark_laws": content["dark_law"].get("laws", ["doubling"]),
+    }
+    axes = {"iso": [_number(iso) for iso in isos], "channel": names}
+    return build_dataset(values, axes, settings, attrs)
 
 
-def _part(quantity: dict[str, Any] | None, part: str) -> float:
-    return math.nan if quantity is None else _float(quantity[part])
+def _columns(quantity: Quantity, entries: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Return a quantity's variables from the objects that hold it; what every version has must be there."""
+    found = [entry[quantity.key] if quantity.version == 1 else entry.get(quantity.key) for entry in entries]
+    if quantity.form == "quantity":
+        parts = {name: key for (name, *_), key in zip(quantity.variables(), ("value", "error"), strict=True)}
+        return {name: [math.nan if one is None else _number(one[key]) for one in found] for name, key in parts.items()}
+    convert = {"text": lambda one: one or "", "count": int, "number": _number}[quantity.form]
+    return {quantity.name: [convert(one) for one in found]}
 
 
-def _float(value: float | None) -> float:
+def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)

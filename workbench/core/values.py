@@ -1,12 +1,18 @@
-"""A measured number in words."""
+"""Measured values as text and as JSON, units as text, and attributes that are lists."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_SYMBOLS = {"electron": "e⁻", "adu": "ADU", "deg_C": "°C", "arcsec": "″"}
+_POWERS = {"**2": "²", "**3": "³"}
 
 
 def is_simulated(camera: str) -> bool:
-    """Tell whether a camera's name says that its frames are simulated.
+    """Return whether a camera's name says that its frames are simulated.
 
     Examples
     --------
@@ -18,6 +24,13 @@ def is_simulated(camera: str) -> bool:
 
 def value_text(value: float, error: float | None = None, unit: str = "") -> str:
     """Write a value with its standard error to two figures of the error, or to three figures where there is no error.
+
+    Parameters
+    ----------
+    value, error
+        In the same unit; an error that is None, not finite or not positive is left out.
+    unit
+        As it is to be shown; see `unit_text`.
 
     Examples
     --------
@@ -36,3 +49,91 @@ def value_text(value: float, error: float | None = None, unit: str = "") -> str:
     digits = 1 - math.floor(math.log10(rounded))
     shown = max(digits, 0)
     return f"{round(value, digits):,.{shown}f} ± {rounded:,.{shown}f}{tail}"
+
+
+def unit_text(units: str) -> str:
+    """Return a unit as it is shown to readers, from its name in a ``units`` attribute (which astropy and pint parse).
+
+    Examples
+    --------
+    >>> [unit_text(units) for units in ("electron / adu", "electron / (s pix)", "adu**2", "1 / electron", "pix", "1")]
+    ['e⁻/ADU', 'e⁻/s/pixel', 'ADU²', '1/e⁻', 'px', '']
+    """
+    if units in ("", "1"):
+        return ""
+    parts = [part.strip("()") for part in units.split(" / ")]
+    names = [parts[0], *(name for part in parts[1:] for name in part.split())]
+    shown = []
+    for name in names:
+        for power, sign in _POWERS.items():
+            name = name.replace(power, sign)
+        base = name.rstrip("²³")
+        pixel = "px" if len(names) == 1 or names[0] == "1" else "pixel"
+        symbol = pixel if base == "pix" else _SYMBOLS.get(base, base)
+        shown.append(symbol + name[len(base) :])
+    return "/".join(shown)
+
+
+def json_number(value: float) -> float | int | None:
+    """Return a number as JSON has it: null for what is not finite, whole numbers without a point."""
+    value = float(value)
+    if not math.isfinite(value):
+        return None
+    return int(value) if value.is_integer() and abs(value) < 1e15 else value
+
+
+def json_quantity(value: float, error: float, unit: str) -> dict[str, Any] | None:
+    """Return a value with its error and unit as JSON has them; None where it is not measured."""
+    if not math.isfinite(value):
+        return None
+    return {"value": float(value), "error": float(error) if math.isfinite(error) else None, "unit": unit}
+
+
+def setting_text(quantity: Mapping[str, Any], *, why: bool = False) -> str:
+    """Return the setting and channel of a quantity of `core.results.at_lowest_iso`, with the reason for the channel.
+
+    Examples
+    --------
+    >>> setting_text({"iso": 100, "channel": "G1"}), setting_text({"iso": None, "channel": "mono"})
+    ('ISO 100, G1', '')
+    >>> setting_text({"iso": 100, "channel": "G1"}, why=True)
+    'ISO 100, G1: cameras may multiply red and blue, green never'
+    """
+    channel = quantity["channel"]
+    parts = [f"ISO {quantity['iso']:g}"] if quantity["iso"] is not None else []
+    text = ", ".join([*parts, *([] if channel == "mono" else [channel])])
+    return text + (": cameras may multiply red and blue, green never" if why and channel in ("G1", "G2") else "")
+
+
+def joined_lines(lines: Iterable[str]) -> str:
+    r"""Return texts as one attribute, a line each: netCDF and zarr keep text as it is, and no list of one or none.
+
+    Examples
+    --------
+    >>> joined_lines(["no darks", "no flats"])
+    'no darks\nno flats'
+    """
+    return "\n".join(str(line).replace("\n", " ") for line in lines)
+
+
+def attribute_lines(attrs: Mapping[str, Any], name: str) -> list[str]:
+    """Return the texts of an attribute that `joined_lines` wrote, or that is a list; none where it is missing.
+
+    Examples
+    --------
+    >>> attribute_lines({"warnings": "no darks"}, "warnings"), attribute_lines({}, "warnings")
+    (['no darks'], [])
+    """
+    value = attrs.get(name, ())
+    return value.splitlines() if isinstance(value, str) else [str(line) for line in value]
+
+
+def attribute_dict(attrs: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the dict of an attribute that is JSON text, as netCDF and zarr keep it; empty where it is missing.
+
+    Examples
+    --------
+    >>> attribute_dict({"blocks": '{"prnu": {"value": 0.5}}'}, "blocks"), attribute_dict({}, "blocks")
+    ({'prnu': {'value': 0.5}}, {})
+    """
+    return json.loads(attrs.get(name) or "{}")

@@ -22,9 +22,9 @@ from ..charts.registry import REGISTRY, Chart
 from ..charts.words import electrons, source
 from ..core.errors import WorkbenchError
 from ..core.files import whole_file
-from ..core.quantities import at_lowest_iso, place_of
+from ..core.results import at_lowest_iso
 from ..core.sensor_file import sensor_text
-from ..core.values import value_text
+from ..core.values import attribute_dict, setting_text, value_text
 from ..fidelity.card import TESTS
 from ..pipelines.characterization import Characterization
 from .numbers import tables
@@ -139,7 +139,7 @@ def _cards(sensor: xr.Dataset) -> Iterator[tuple[str, str, str]]:
     yield from _scalar(sensor, "invariance_iso", "nothing gained above", "read noise within 5 % of its least", "ISO ")
     well = at_lowest_iso(sensor, "full_well") if "full_well" in sensor else None
     if well:
-        yield "full well", value_text(well["value"], well["error"], "e⁻"), place_of(well, why=True)
+        yield "full well", value_text(well["value"], well["error"], "e⁻"), setting_text(well, why=True)
     if "dynamic_range" in sensor and np.isfinite(sensor["dynamic_range"].values).any():
         values = sensor["dynamic_range"].mean("channel")
         place = int(np.nanargmax(values.values))
@@ -261,7 +261,7 @@ def _groups(sensor: xr.Dataset) -> Iterator[dict[str, Any]]:
 
 
 def _blocks(sensor: xr.Dataset) -> dict[str, Any]:
-    return sensor.attrs.get("blocks", {})
+    return attribute_dict(sensor.attrs, "blocks")
 
 
 def _entries(sensor: xr.Dataset, name: str) -> list[dict[str, Any]]:

@@ -10,9 +10,9 @@ import xarray as xr
 
 from .. import pixels, sensor
 from ..core.errors import FrameReadError
-from ..core.quantities import at_lowest_iso, place_of
+from ..core.results import at_lowest_iso
 from ..core.selection import group_frames
-from ..core.values import value_text
+from ..core.values import setting_text, value_text
 from ..ingest.catalogue import Folder
 
 
@@ -47,7 +47,7 @@ class Transfer:
                 continue
             value = at_lowest_iso(data, {"wells": "full_well"}.get(name, "linearity_error"))
             if value is not None:
-                place = place_of(value, why=name == "wells")
+                place = setting_text(value, why=name == "wells")
                 found.append(
                     f"{title}{f' ({place})' if place else ''}: {value_text(value['value'], value['error'], unit)}"
                 )

@@ -15,8 +15,8 @@ from ..core.cube import take_frames
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.pairs import pair_moments
 from ..core.parallel import in_threads
-from ..core.quantities import json_number
 from ..core.selection import at_iso, same_iso
+from ..core.values import json_number
 from ..pixels.emva_images import emva_unit
 from ..pixels.emva_space import emva_spatial
 from ..pixels.emva_time import emva_temporal

@@ -6,10 +6,13 @@ import jsonschema
 import numpy as np
 import pytest
 import xarray as xr
+from astropy import units
 
 from workbench import open_sensor
 from workbench.core import SCHEMA, is_simulated, sensor_dataset, value_text, write_sensor
 from workbench.core.errors import WorkbenchError
+from workbench.core.sensor_file import sensor_text
+from workbench.core.values import unit_text
 
 CHANNELS = ["R", "G1", "G2", "B"]
 
@@ -264,3 +267,34 @@ def test_names_of_cameras():
 )
 def test_written_to_two_figures_of_the_error(value, error, text):
     assert value_text(value, error) == text
+
+
+def test_units_parse_with_astropy_and_print_as_before(sensor):
+    for variable in sensor.variables.values():
+        units.Unit(variable.attrs.get("units", ""))
+    shown = {
+        "gain": "e⁻/ADU",
+        "dark_current": "e⁻/s/pixel",
+        "curvature": "1/e⁻",
+        "black_level": "ADU",
+        "full_well": "e⁻",
+    }
+    assert {name: unit_text(sensor[name].attrs["units"]) for name in shown} == shown
+
+
+@pytest.mark.parametrize("form", ["netcdf", "zarr"])
+def test_a_sensor_goes_to_netcdf_and_zarr_and_back(sensor, tmp_path, form):
+    if form == "netcdf":
+        sensor.to_netcdf(tmp_path / "sensor.nc", engine="h5netcdf")
+        with xr.open_dataset(tmp_path / "sensor.nc", engine="h5netcdf") as file:
+            back = file.load()
+    else:
+        sensor.to_zarr(tmp_path / "sensor.zarr", zarr_format=2)  # format 3 has no fixed text yet
+        back = xr.open_zarr(tmp_path / "sensor.zarr").load()
+    xr.testing.assert_identical(back, sensor)
+    assert sensor_text(back) == sensor_text(sensor)
+
+
+def test_an_unknown_result_is_refused():
+    with pytest.raises(TypeError, match="unknown results \\['gian'\\]"):
+        sensor_dataset("camera", gian=xr.Dataset())
