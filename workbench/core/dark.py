@@ -64,16 +64,20 @@ class DarkLaw(NamedTuple):
     correlation: float = 0.0
 
 
-def inverse_temperature(temperature: Any, reference: float) -> np.ndarray:
-    """Return 1/kT_ref − 1/kT [1/eV]: the logarithm of the dark current is a line on it, with the slope ΔE.
+def law_abscissa(name: str, temperature: Any, reference: float) -> np.ndarray:
+    """Return what ln D is a line on: T − T_ref [K] (doubling), or 1/kT_ref − 1/kT [1/eV] (Arrhenius, slope ΔE).
 
     Examples
     --------
-    >>> float(inverse_temperature(np.array([20.0]), 10.0).round(3)[0])
+    >>> float(law_abscissa("arrhenius", 20.0, 10.0).round(3))
     1.398
     """
     temperature = np.asarray(temperature, float)
-    return (1 / (reference + _ZERO_CELSIUS) - 1 / (temperature + _ZERO_CELSIUS)) / BOLTZMANN
+    if name == "doubling":
+        return temperature - reference
+    if name == "arrhenius":
+        return (1 / (reference + _ZERO_CELSIUS) - 1 / (temperature + _ZERO_CELSIUS)) / BOLTZMANN
+    return np.zeros_like(temperature)
 
 
 def law_factor(name: str, value: float, temperature: Any, reference: float) -> np.ndarray:
@@ -91,21 +95,14 @@ def law_factor(name: str, value: float, temperature: Any, reference: float) -> n
     >>> law_factor("doubling", 6.0, np.array([20.0, 26.0]), 20.0).tolist()
     [1.0, 2.0]
     """
-    temperature = np.asarray(temperature, float)
-    if name == "doubling":
-        return np.exp(np.log(2) * (temperature - reference) / value)
-    if name == "arrhenius":
-        return np.exp(value * inverse_temperature(temperature, reference))
-    return np.ones_like(temperature)
+    x = law_abscissa(name, temperature, reference)
+    return np.exp(np.log(2) * x / value if name == "doubling" else value * x)
 
 
 def _sensitivity(law: DarkLaw, temperature: np.ndarray) -> np.ndarray:
     """Return ∂ ln f/∂value, the value being T_d [1/K] or ΔE [1/eV]."""
-    if law.name == "doubling":
-        return -np.log(2) * (temperature - law.reference) / law.value**2
-    if law.name == "arrhenius":
-        return inverse_temperature(temperature, law.reference)
-    return np.zeros_like(temperature)
+    x = law_abscissa(law.name, temperature, law.reference)
+    return -np.log(2) * x / law.value**2 if law.name == "doubling" else x
 
 
 def predict_current(laws: Sequence[DarkLaw], temperature: Any) -> tuple[np.ndarray, np.ndarray]:

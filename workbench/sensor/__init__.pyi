@@ -7,13 +7,10 @@ from . import dark_frames as dark_frames
 from . import gain as gain
 from . import law as law
 from . import library as library
-from . import library_frames as library_frames
 from . import noise_split as noise_split
 from . import response as response
-from . import subtracted_dark as subtracted_dark
 from . import transfer as transfer
 from . import transfer_darks as transfer_darks
-from . import warming as warming
 from . import well as well
 from .bias import read_noise as read_noise
 from .clipped import ClippedFit as ClippedFit

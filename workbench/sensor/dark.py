@@ -12,20 +12,34 @@ import numpy as np
 import xarray as xr
 
 from ..core.cube import channels_of, check_cube, take_frames
-from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.pairs import BLOCKS
 from ..core.selection import at_iso, describe, listed, odd_ones_out
-from .dark_errors import errors_to_compare, half_width, misfit, pooled, scatter_terms, spatial_variance
-from .dark_frames import Group, SettingRead, clipped, map_sums, medians, read_settings
-from .subtracted_dark import HIDDEN, from_noise, hidden_row, is_hidden
-from .warming import in_order_of_time, run_trend, warming
+from .dark_errors import (
+    errors_to_compare,
+    from_noise,
+    half_width,
+    map_sums,
+    mean_subtracted,
+    misfit,
+    pooled,
+    row_from_noise,
+    run_trend,
+    scatter_terms,
+    spatial_variance,
+    warming_along_runs,
+)
+from .dark_frames import DarkGroup, DarkSetting, check_alike, clipped, medians, read_settings
 
+_SUBTRACTED = (
+    "the camera subtracts the mean dark signal by itself at {where}: the noise grows with exposure, the mean does not; "
+    "the dark current is that of the noise"
+)
 _ODD_SHARE = 0.2  # of the dark signal that a dark must be off its group to be named
 
 
 class Darks(NamedTuple):
-    """What darks tell: `signal` over (group), `current` over (setting), and the warmest setting's `map` (y, x)."""
+    """What darks show: `signal` over (group), `current` over (setting), and the warmest setting's `map` (y, x)."""
 
     signal: xr.Dataset
     current: xr.Dataset
@@ -113,22 +127,22 @@ def measure_dark(
             f"{len(names)} darks state no exposure ({listed(names)}) and are left out; give exposure_s in frames.csv"
         )
         dark = take_frames(dark, timed)
-    dark = in_order_of_time(dark)
+    dark = _in_order_of_time(dark)
     names = channels_of(dark.attrs["cfa_pattern"])
     groups, settings, warmest = [], [], None
-    for one in read_settings(dark, bias, progress):
+    for setting in read_settings(dark, bias, progress):
         factor, factor_error = np.full((2, len(names)), np.nan)
         if gain is not None:
-            factor, factor_error = (at_iso(gain[name], one.key["iso"]) for name in ("gain", "gain_error"))
-        current, signals, problems = _reduce(one, factor, factor_error)
+            factor, factor_error = (at_iso(gain[name], setting.key["iso"]) for name in ("gain", "gain_error"))
+        current, signals, problems = _reduce(setting, factor, factor_error)
         warnings += problems
         settings.append(current)
         groups += signals
-        warmth = (np.nan_to_num(one.key["temperature"], nan=-np.inf), current["frames"])
-        if one.slope is not None and (warmest is None or warmth > warmest[0]):
-            warmest = (warmth, _as_map(one, factor))
+        warmth = (np.nan_to_num(setting.key["temperature"], nan=-np.inf), current["frames"])
+        if setting.slope is not None and (warmest is None or warmth > warmest[0]):
+            warmest = (warmth, _as_map(setting, factor))
     groups.sort(key=lambda row: _rising(row, ("iso", "temperature", "exposure")))
-    warnings += warming(groups)
+    warnings += warming_along_runs(groups)
     settings.sort(key=lambda row: _rising(row, ("iso", "temperature")))
     missing = sorted({describe({"iso": row["iso"]}) for row in settings if np.isnan(row["dark_current"])})
     if gain is None or any(np.isfinite(row["dark_current_adu"]) and np.isnan(row["dark_current"]) for row in settings):
@@ -183,6 +197,15 @@ def _rising(row: dict, names: tuple[str, ...]) -> tuple[float, ...]:
     return tuple(np.nan_to_num(row[name], nan=np.inf) for name in names)
 
 
+def _in_order_of_time(cube: xr.DataArray) -> xr.DataArray:
+    """Return the frames in the order of time where all state it, else as they are (by name)."""
+    times = cube["time"].values
+    if np.isnat(times).any():
+        return cube
+    order = np.argsort(times, kind="stable")
+    return cube if (np.diff(order) == 1).all() else take_frames(cube, order)
+
+
 def _table(
     rows: list[dict], dim: str, coords: tuple[str, ...], names: dict, dark: xr.DataArray, title: str, warnings: list
 ) -> xr.Dataset:
@@ -194,92 +217,81 @@ def _table(
     return xr.Dataset(data, given, {"camera": dark.attrs["camera"], "long_name": title, "warnings": warnings})
 
 
-def check_alike(dark: xr.DataArray, bias: xr.DataArray) -> None:
-    """Refuse bias frames that are not raw, or of another size or mosaic than the darks."""
-    check_cube(bias, stage="raw", kind="bias")
-    for name, one, other in (
-        ("size", dark.shape[1:], bias.shape[1:]),
-        ("mosaic", dark.attrs["cfa_pattern"], bias.attrs["cfa_pattern"]),
-    ):
-        if one != other:
-            raise WorkbenchError(f"darks and bias frames differ in {name}: {one} and {other}; measure them separately")
-
-
-def _reduce(one: SettingRead, gain: np.ndarray, gain_error: np.ndarray) -> tuple[dict, list[dict], list[str]]:
+def _reduce(setting: DarkSetting, gain: np.ndarray, gain_error: np.ndarray) -> tuple[dict, list[dict], list[str]]:
     """Turn what was read at a setting into a row of dark current, rows of dark signal, and warnings."""
-    current = dict.fromkeys(_CURRENT, np.nan) | one.key
+    current = dict.fromkeys(_CURRENT, np.nan) | setting.key
     current |= {
-        "exposures": len(one.groups),
-        "frames": sum(group.count for group in one.groups),
-        "saturated_pixels": int(np.count_nonzero(one.saturated)),
+        "exposures": len(setting.groups),
+        "frames": sum(group.count for group in setting.groups),
+        "saturated_pixels": int(np.count_nonzero(setting.saturated)),
     }
-    warnings = _doubts(one)
-    zero = None if one.bias is None or clipped(one.bias) else one.bias
+    warnings = _setting_warnings(setting)
+    zero = None if setting.bias is None or clipped(setting.bias) else setting.bias
     base = None if zero is None else zero.level
-    if one.slope is not None:
-        values, intercept, doubt = _slope_row(one, gain, gain_error)
+    if setting.slope is not None:
+        values, intercept, doubt = _slope_row(setting, gain, gain_error)
         base = intercept if base is None else base
         current |= values | {"intercept": float((gain * (intercept - base)).mean())}
         warnings += [doubt] if doubt else []
-    signals = [_signal_row(one, group, zero, base, gain, gain_error) for group in one.groups]
+    signals = [_signal_row(setting, group, zero, base, gain, gain_error) for group in setting.groups]
     return current, signals, warnings
 
 
-def _slope_row(one: SettingRead, gain: np.ndarray, gain_error: np.ndarray) -> tuple[dict, np.ndarray, str]:
-    """Return what the slopes of the pixels tell, the line's intercept of each channel [ADU], and a doubt or none."""
-    cell = channel_index(one.pattern)
-    sums = map_sums(one.slope, one.saturated, cell, BLOCKS)
+def _slope_row(setting: DarkSetting, gain: np.ndarray, gain_error: np.ndarray) -> tuple[dict, np.ndarray, str]:
+    """Return the dark current of the pixels' slopes, each channel's intercept [ADU], and a warning or none."""
+    cell = channel_index(setting.pattern)
+    sums = map_sums(setting.slope, setting.saturated, cell, BLOCKS)
     pixels = sums[0].sum(axis=1)
     share = pixels / pixels.sum()
     slope = sums[1].sum(axis=1) / pixels
-    times, counts = (np.array([getattr(group, name) for group in one.points]) for name in ("exposure", "count"))
+    times, counts = (np.array([getattr(group, name) for group in setting.points]) for name in ("exposure", "count"))
     middle = (counts * times).sum() / counts.sum()
     levers = (times - middle) / (counts * (times - middle) ** 2).sum()  # of each frame [1/s]
-    widen, doubt = misfit(one.points, share)
-    common = map_sums(one.slope, one.ever_saturated, cell, 1)[:2, :, 0]
+    widen, doubt = misfit(setting.points, share)
+    common = map_sums(setting.slope, setting.ever_saturated, cell, 1)[:2, :, 0]
     row = {
         "dark_current_common": float((share * gain * common[1] / common[0]).sum()),
-        "median": float((share * gain * medians(one.slope, one.saturated, cell)).sum()),
+        "median": float((share * gain * medians(setting.slope, setting.saturated, cell)).sum()),
     }
     for unit, factor in (("_adu", np.ones_like(gain)), ("", gain)):
-        terms, freedoms = scatter_terms(one.points, levers, share * factor)
+        terms, freedoms = scatter_terms(setting.points, levers, share * factor)
         scatter = widen * half_width(terms, freedoms)
         by_gain = 0.0 if unit else float(np.linalg.norm(share * gain_error * slope))
         row[f"dark_current{unit}"] = float((share * factor * slope).sum())
         row[f"dark_current{unit}_error"] = float(np.hypot(scatter, by_gain))
     row |= {"dark_current_scatter": scatter}
-    row |= errors_to_compare(one, terms * widen**2, freedoms, levers * np.sqrt(counts))
-    spatial, of_spatial = spatial_variance(one.points, levers, sums, gain)
+    row |= errors_to_compare(setting, terms * widen**2, freedoms, levers * np.sqrt(counts))
+    spatial, of_spatial = spatial_variance(setting.points, levers, sums, gain)
     variance = float((share * gain**2 * spatial).sum())
     if variance > 0:
         dcnu = np.sqrt(variance)
         error = np.sqrt(((share * gain**2) ** 2 * of_spatial).sum()) / (2 * dcnu)
         by_gain = np.linalg.norm(share * gain * gain_error * spatial) / dcnu
         row |= {"dcnu": dcnu, "dcnu_error": float(np.hypot(error, by_gain))}
-    by_noise, by_noise_error, adu = from_noise(one.points, share, gain)
+    by_noise, by_noise_error, adu = from_noise(setting.points, share, gain)
     row |= {
         "dark_current_variance": by_noise,
         "dark_current_variance_error": float(
             np.hypot(by_noise_error, 2 * by_noise * np.linalg.norm(gain_error) / gain.sum())
         ),
     }
-    if is_hidden(row["dark_current"], by_noise, by_noise_error):
-        row |= hidden_row(row, by_noise, by_noise_error, adu)
-        doubt = HIDDEN
-    level = sum(count * group.steady for count, group in zip(counts, one.points, strict=True)) / counts.sum()
-    return row, level - slope * middle, doubt.format(where=describe(one.key))
+    if mean_subtracted(row["dark_current"], by_noise, by_noise_error):
+        row |= row_from_noise(row, by_noise, by_noise_error, adu)
+        doubt = _SUBTRACTED
+    level = sum(count * group.steady for count, group in zip(counts, setting.points, strict=True)) / counts.sum()
+    return row, level - slope * middle, doubt.format(where=describe(setting.key))
 
 
 def _signal_row(
-    one: SettingRead,
-    group: Group,
-    zero: Group | None,
+    setting: DarkSetting,
+    group: DarkGroup,
+    zero: DarkGroup | None,
     base: np.ndarray | None,
     gain: np.ndarray,
     gain_error: np.ndarray,
 ) -> dict:
     """Return one group's dark signal above the bias frames, or above the line's intercept without them."""
-    row = dict.fromkeys(_SIGNAL, np.nan) | one.key
+    row = dict.fromkeys(_SIGNAL, np.nan) | setting.key
     row |= {"exposure": group.exposure, "frames": group.count, "saturated_pixels": group.saturated}
     if base is None or clipped(group):
         return row
@@ -287,7 +299,7 @@ def _signal_row(
     points, levers = [group], np.array([1 / group.count])
     if zero is not None:
         points, levers = [group, zero], np.array([1 / group.count, -1 / zero.count])
-    others = pooled([*one.groups, *([zero] if zero else [])])
+    others = pooled([*setting.groups, *([zero] if zero else [])])
     for unit, factor, factor_error in (("_adu", np.ones(channels), 0 * gain_error), ("", gain, gain_error)):
         scatter = half_width(*scatter_terms(points, levers, factor / channels, others))
         by_gain = float(np.linalg.norm(factor_error * value)) / channels if unit == "" else 0.0
@@ -300,30 +312,30 @@ def _signal_row(
     return row
 
 
-def _doubts(one: SettingRead) -> list[str]:
-    """Say what in these frames is odd or missing."""
-    where = describe(one.key)
+def _setting_warnings(setting: DarkSetting) -> list[str]:
+    """Return warnings about frames that are odd or missing."""
+    where = describe(setting.key)
     warnings = []
-    usable = [group for group in one.groups if not clipped(group)]
-    if len(usable) < len(one.groups):
-        worst = max(one.groups, key=lambda group: group.zero)
+    usable = [group for group in setting.groups if not clipped(group)]
+    if len(usable) < len(setting.groups):
+        worst = max(setting.groups, key=lambda group: group.zero)
         warnings.append(
             f"darks at {where} are clipped at zero ({100 * worst.zero:.3g} % of the pixels, {listed(worst.files)}) and "
             "left out: the camera subtracts its black level before saving; use firmware or a setting that keeps the "
             "offset"
         )
-    if one.slope is None:
+    if setting.slope is None:
         warnings.append(
             f"dark current at {where} cannot be measured: {len(usable)} exposure{'s' * (len(usable) != 1)} and no "
             "usable bias frames at this ISO; shoot darks of a second exposure, or bias frames"
         )
-    elif all(group.count < 2 for group in one.points):
+    elif all(group.count < 2 for group in setting.points):
         warnings.append(
             f"one dark at each exposure at {where}: the error of the dark current cannot be measured; shoot two or more"
         )
-    for group in one.groups:
+    for group in setting.groups:
         means = group.means.mean(axis=1)
-        base = one.bias.level.mean() if one.bias is not None and not clipped(one.bias) else None
+        base = setting.bias.level.mean() if setting.bias is not None and not clipped(setting.bias) else None
         noise = np.sqrt(np.nanmean(group.noise)) if group.count > 1 else np.nan
         tolerance = (
             max(0.1 * noise, _ODD_SHARE * max(np.median(means) - base, 0.0)) if base is not None else 0.5 * noise
@@ -338,18 +350,18 @@ def _doubts(one: SettingRead) -> list[str]:
     return warnings
 
 
-def _as_map(one: SettingRead, gain: np.ndarray) -> xr.DataArray:
+def _as_map(setting: DarkSetting, gain: np.ndarray) -> xr.DataArray:
     """Return the slope map as a DataArray in e⁻/s, or in ADU/s where there is no gain; uses its memory."""
     known = bool(np.isfinite(gain).all())
-    picture, cell = one.slope, channel_index(one.pattern)
+    picture, cell = setting.slope, channel_index(setting.pattern)
     if known:
         for (row, column), channel in np.ndenumerate(cell):
             picture[row :: cell.shape[0], column :: cell.shape[1]] *= np.float32(gain[channel])
-    picture[one.saturated] = np.nan
+    picture[setting.saturated] = np.nan
     attrs = {
         "units": "e-/s" if known else "ADU/s",
         "long_name": "dark current of each pixel",
-        "cfa_pattern": one.pattern,
-        "frames": sum(group.count for group in one.groups),
+        "cfa_pattern": setting.pattern,
+        "frames": sum(group.count for group in setting.groups),
     }
-    return xr.DataArray(picture, dims=("y", "x"), attrs=attrs | one.key)
+    return xr.DataArray(picture, dims=("y", "x"), attrs=attrs | setting.key)

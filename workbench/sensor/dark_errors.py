@@ -1,22 +1,37 @@
-"""Errors of dark signal and dark current: from the scatter of whole frames, of blocks, of these very pixels."""
+"""Errors of dark signal and dark current from the scatter of whole frames and of blocks, and two checks.
+
+The checks: a sensor that warms along a run of darks, and a camera that subtracts the mean dark signal by itself, whose
+noise still gives the dark current.
+"""
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
+import numba
 import numpy as np
 from scipy import special
 
-from ..core.pairs import jackknife_error, leave_one_out, t_factor
-from .dark_frames import Group, SettingRead
+from ..core.dark import TYPICAL_DOUBLING
+from ..core.pairs import BLOCKS, jackknife_error, leave_one_out, t_factor
+from ..core.selection import describe
+from .dark_frames import DarkGroup, DarkSetting
 from .gain import MISFIT, MISFIT_TO_TELL
 
+SUBTRACTED = 0.5  # of the dark current that the noise gives the mean must show, or the camera subtracts the mean
+_WORTH_A_WARNING = 0.3  # K along a run
+_TREND_CHANCE = 1e-3  # that equal darks show such a trend
+_FEWEST_IN_A_RUN = 4
 
-def pooled(groups: list[Group]) -> list[Group]:
+
+def pooled(groups: list[DarkGroup]) -> list[DarkGroup]:
     """The groups whose frames' scatter can be measured."""
     return [group for group in groups if group.count > 1]
 
 
 def scatter_terms(
-    points: list[Group], levers: np.ndarray, weight: np.ndarray, others: list[Group] | None = None
+    points: list[DarkGroup], levers: np.ndarray, weight: np.ndarray, others: list[DarkGroup] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return each group's part of the variance of Σ lever · (weighted frame mean), and its degrees of freedom.
 
@@ -32,7 +47,7 @@ def scatter_terms(
     return np.array(terms), np.array(freedoms, float)
 
 
-def pooled_variance(groups: list[Group], weight: np.ndarray) -> tuple[float, int]:
+def pooled_variance(groups: list[DarkGroup], weight: np.ndarray) -> tuple[float, int]:
     """Return the variance of the frames' weighted means within their groups, and its degrees of freedom."""
     freedom = sum(group.count - 1 for group in groups)
     squares = sum(float(np.var(group.means @ weight, ddof=1)) * (group.count - 1) for group in groups)
@@ -48,14 +63,15 @@ def half_width(terms: np.ndarray, freedoms: np.ndarray) -> float:
 def freedom_of(terms: np.ndarray, freedoms: np.ndarray) -> float:
     """Return the degrees of freedom of a sum of measured variances (Welch and Satterthwaite)."""
     some = terms > 0
-    return float(terms.sum() ** 2 / (terms[some] ** 2 / freedoms[some]).sum()) if some.any() else np.inf
+    shares = (terms[some] ** 2 / freedoms[some]).sum()
+    return float(terms.sum() ** 2 / shares) if shares > 0 else np.inf
 
 
 def errors_to_compare(
-    one: SettingRead, terms: np.ndarray, freedoms: np.ndarray, levers: np.ndarray
+    setting: DarkSetting, terms: np.ndarray, freedoms: np.ndarray, levers: np.ndarray
 ) -> dict[str, float]:
     """Return standard errors from the darks, and from the bias frames, which other temperatures share."""
-    shared = np.array([group is one.bias for group in one.points])
+    shared = np.array([group is setting.bias for group in setting.points])
     return {
         "own_error": float(np.sqrt(terms[~shared].sum())),
         "own_freedom": freedom_of(terms[~shared], freedoms[~shared]),
@@ -65,8 +81,8 @@ def errors_to_compare(
     }
 
 
-def misfit(points: list[Group], weight: np.ndarray) -> tuple[float, str]:
-    """Return by how much to widen the error where the signal is not proportional to exposure, and what to say."""
+def misfit(points: list[DarkGroup], weight: np.ndarray) -> tuple[float, str]:
+    """Return by how much to widen the error where the signal is not proportional to exposure, and a warning or none."""
     variance, freedom = pooled_variance(pooled(points), weight)
     if len(points) < 3 or not variance > 0:
         return 1.0, ""
@@ -89,7 +105,7 @@ def misfit(points: list[Group], weight: np.ndarray) -> tuple[float, str]:
 
 
 def spatial_variance(
-    points: list[Group], levers: np.ndarray, sums: np.ndarray, gain: np.ndarray
+    points: list[DarkGroup], levers: np.ndarray, sums: np.ndarray, gain: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return each channel's variance of the slope map without temporal noise [ADU²/s²], and its variance.
 
@@ -97,7 +113,7 @@ def spatial_variance(
     taken on the line through those of the other groups against exposure (shot noise grows with it).  The error is for
     these very pixels: of the map's variance S² + T, Var = (4 S²T + 2 T² + 4 τ m₃ + 2 τ²S²)/n, where the last two terms
     are the greater shot noise of hot pixels, τ = Σ lever² · count · exposure/g, m₃ the map's third central moment; and
-    of T, by a jackknife over blocks.  NaN where T cannot be told.
+    of T, by a jackknife over blocks.  NaN where T cannot be measured.
     """
     measured = [group for group in points if group.count > 1]
     noise = {id(group): group.noise for group in measured}
@@ -125,3 +141,165 @@ def spatial_variance(
     of_map = 4 * np.maximum(spatial, 0) * temporal + 2 * temporal**2
     of_hot = 4 * shot * np.maximum(third, 0) + 2 * shot**2 * np.maximum(spatial, 0)
     return spatial, (of_map + of_hot) / n + temporal_error**2
+
+
+def weighted_line(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return intercept and slope of the weighted line y(x), and the slope's error where weights are 1/σ².
+
+    Parameters
+    ----------
+    x, weight
+        Over point.
+    y
+        (point, ...): a line for each of what follows.
+    """
+    total = weight.sum()
+    middle = (weight * x).sum() / total
+    away = x - middle
+    spread = (weight * away**2).sum()
+    slope = np.tensordot(weight * away, y, 1) / spread
+    return np.tensordot(weight, y, 1) / total - slope * middle, slope, float(spread**-0.5)
+
+
+def map_sums(picture: np.ndarray, masked: np.ndarray, cell: np.ndarray, blocks: int) -> np.ndarray:
+    """Return n, Σ, Σ², Σ³ of a picture's unmasked pixels (4, channel, block), blocks being strips of rows."""
+    rows = picture.shape[0] // cell.shape[0]
+    sums = np.zeros((4, cell.size, max(1, min(blocks, rows))))
+    _map_sums(picture, masked, cell, sums)
+    return sums
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _map_sums(picture, masked, cell, sums):
+    step = cell.shape[0]
+    rows, columns = picture.shape[0] // step, picture.shape[1] // step
+    blocks = sums.shape[2]
+    for row in range(rows):
+        block = row * blocks // rows
+        for dy in range(step):
+            for dx in range(step):
+                n, s1, s2, s3 = 0, 0.0, 0.0, 0.0
+                for k in range(columns):
+                    y, x = row * step + dy, k * step + dx
+                    if not masked[y, x]:
+                        value = np.float64(picture[y, x])
+                        n += 1
+                        s1 += value
+                        s2 += value * value
+                        s3 += value * value * value
+                sums[0, cell[dy, dx], block] += n
+                sums[1, cell[dy, dx], block] += s1
+                sums[2, cell[dy, dx], block] += s2
+                sums[3, cell[dy, dx], block] += s3
+
+
+def mean_subtracted(mean: float, by_noise: float, error: float) -> bool:
+    """Return whether the mean shows less than half of the dark current that the noise is sure of [e⁻/s].
+
+    Examples
+    --------
+    >>> mean_subtracted(0.01, 0.3, 0.02), mean_subtracted(0.31, 0.3, 0.02), mean_subtracted(0.01, 0.3, 0.2)
+    (True, False, False)
+    """
+    return bool(by_noise > 5 * error and mean < SUBTRACTED * by_noise)
+
+
+def from_noise(points: list[DarkGroup], share: np.ndarray, gain: np.ndarray) -> tuple[float, float, float]:
+    """Return the dark current from the growth of the pairs' variance, dσ²/dt g² [e⁻/s], its error, and in ADU/s.
+
+    Shot noise of D t electrons has the variance D t/g² [ADU²], whatever the camera subtracts.  The error is from a
+    jackknife over blocks of rows.
+    """
+    several = pooled(points)
+    times = np.array([group.exposure for group in several])
+    if np.unique(times).size < 2 or not np.isfinite(gain).all():
+        return np.nan, np.nan, np.nan
+    noise = np.array([group.noise for group in several])  # (group, channel, block)
+    weight = np.array([group.count - 1 for group in several]) / np.mean(noise, axis=(1, 2)) ** 2
+    slopes = weighted_line(times, noise, weight)[1]
+    by_block = ((share * gain**2)[:, None] * slopes).sum(axis=0)
+    count = by_block.size
+    without = (by_block.sum() - by_block) / max(count - 1, 1)
+    in_adu = float(((share * gain)[:, None] * slopes).sum(axis=0).mean())
+    return float(by_block.mean()), float(jackknife_error(without)) if count > 1 else np.nan, in_adu
+
+
+def row_from_noise(row: dict, value: float, error: float, adu: float) -> dict[str, float]:
+    """Return the row's dark currents where the mean is taken off by the camera: those of the noise."""
+    whole = row["dark_current_variance_error"]
+    return {
+        "dark_current": value,
+        "dark_current_error": whole,
+        "dark_current_scatter": error,
+        "dark_current_common": value,
+        "dark_current_adu": adu,
+        "dark_current_adu_error": adu * error / value,
+        "median": row["median"] + value - row["dark_current"],
+        "own_error": error,
+        "own_lever": error,  # known by itself, not by the scatter of whole frames
+        "own_freedom": float(BLOCKS - 1),
+        "bias_error": 0.0,
+    }
+
+
+class Trend(NamedTuple):
+    """Change from the first frame of a run to the last, its error, and the chance that it is none."""
+
+    change: float
+    error: float
+    chance: float
+
+
+def run_trend(levels: np.ndarray) -> Trend:
+    """Return the straight trend of the levels of equal frames, in their order; NaN for fewer than four.
+
+    Examples
+    --------
+    >>> trend = run_trend(np.array([10.0, 11.1, 11.9, 13.0, 14.0]))
+    >>> round(trend.change, 1), trend.chance < 1e-3
+    (4.0, True)
+    """
+    count = levels.size
+    if count < _FEWEST_IN_A_RUN:
+        return Trend(math.nan, math.nan, 1.0)
+    place = np.linspace(-0.5, 0.5, count)
+    slope = float((place * levels).sum() / (place**2).sum())
+    left = levels - levels.mean() - slope * place
+    error = math.sqrt(float((left**2).sum()) / (count - 2) / float((place**2).sum()))
+    if not error > 0:
+        return Trend(slope, 0.0, 1.0)
+    chance = 2 * float(special.stdtr(count - 2, -abs(slope) / error))
+    return Trend(slope, error * t_factor(count - 2), chance)
+
+
+def warmed(trend: Trend, signal: float, runs: int = 1) -> float:
+    """Return by how much the sensor warmed along a run [K], 0 where the trend may be chance.
+
+    ΔT = T_d log₂(1 + change/signal), T_d typically 6 K; `runs` is how many runs were looked through.
+
+    Examples
+    --------
+    >>> warmed(Trend(50.0, 2.0, 1e-6), 50.0)
+    6.0
+    """
+    if not (trend.chance < _TREND_CHANCE / max(runs, 1) and signal > 0 and abs(trend.change) < signal * 4):
+        return 0.0
+    share = 1 + trend.change / signal
+    return TYPICAL_DOUBLING * math.log2(share) if share > 0 else 0.0
+
+
+def warming_along_runs(rows: list[dict]) -> list[str]:
+    """Fill in by how much the sensor warmed along each run of darks, and say so where it did."""
+    warnings = []
+    runs = [row for row in rows if "_trend" in row]
+    for row in runs:
+        warmer = warmed(row.pop("_trend"), row["dark_signal"], len(runs))
+        row["heating"] = warmer
+        if abs(warmer) > _WORTH_A_WARNING:
+            where = describe({name: row[name] for name in ("iso", "temperature", "exposure")})
+            warnings.append(
+                f"the darks at {where} change by {row['trend']:+.3g} ± {row['trend_error']:.2g} e- from the first to "
+                f"the last, as if the sensor had {'warmed' if warmer > 0 else 'cooled'} by {abs(warmer):.2g} K; let it "
+                "run for half an hour before the series, and take darks between the lights"
+            )
+    return warnings

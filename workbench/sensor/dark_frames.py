@@ -1,7 +1,8 @@
-"""Darks read once: per exposure their means and the noise between them, per setting every pixel's slope."""
+"""Darks read once: of equal frames their means and the noise between them, of every pixel its sums over all frames."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -12,18 +13,20 @@ import numpy as np
 import xarray as xr
 
 from ..core.buffers import frame_zeros
+from ..core.cube import check_cube
+from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.pairs import pair_moments, pair_sums
 from ..core.parallel import counted, in_threads, lazy_frames, stream_frames
 from ..core.selection import Setting, group_frames
 from .bias import CLIPPED_FRACTION
 
-_LARGEST_SAMPLE = 1 << 18  # pixels a channel for a median: they tell it to 0.3 % of the spread
+_LARGEST_SAMPLE = 1 << 18  # pixels a channel for a median, which is then known to 0.3 % of the spread
 
 
 @dataclass(frozen=True)
-class Group:
-    """Equal frames: what their means, their pairs and their sum tell, per channel [ADU].
+class DarkGroup:
+    """Equal frames, measured, per channel [ADU].
 
     Attributes
     ----------
@@ -60,10 +63,15 @@ class Group:
         """Number of frames."""
         return len(self.files)
 
+    @property
+    def scatter(self) -> float:
+        """Variance of the frames' means [ADU²]; NaN for a single frame."""
+        return float(np.var(self.means.mean(axis=1), ddof=1)) if self.count > 1 else math.nan
+
 
 @dataclass(frozen=True)
-class SettingRead:
-    """All frames of one ISO and temperature, read.
+class DarkSetting:
+    """All frames of one ISO and temperature, measured.
 
     Attributes
     ----------
@@ -83,52 +91,62 @@ class SettingRead:
 
     key: Setting
     pattern: str
-    groups: list[Group]
-    bias: Group | None
+    groups: list[DarkGroup]
+    bias: DarkGroup | None
     slope: np.ndarray | None
     saturated: np.ndarray
     ever_saturated: np.ndarray
 
     @property
-    def points(self) -> list[Group]:
+    def points(self) -> list[DarkGroup]:
         """The groups that the slope goes through."""
         return [group for group in ([self.bias] if self.bias else []) + self.groups if not clipped(group)]
 
 
-def clipped(group: Group) -> bool:
-    """Tell whether so many pixels are at zero that means and variances are wrong."""
+def clipped(group: DarkGroup) -> bool:
+    """Return whether so many pixels are at zero that means and variances are wrong."""
     return group.zero > CLIPPED_FRACTION
 
 
-def read_settings(dark: xr.DataArray, bias: xr.DataArray | None, progress: Any) -> Iterator[SettingRead]:
+def check_alike(dark: xr.DataArray, bias: xr.DataArray) -> None:
+    """Refuse bias frames that are not raw, or of another size or mosaic than the darks."""
+    check_cube(bias, stage="raw", kind="bias")
+    for name, of_dark, of_bias in (
+        ("size", dark.shape[1:], bias.shape[1:]),
+        ("mosaic", dark.attrs["cfa_pattern"], bias.attrs["cfa_pattern"]),
+    ):
+        if of_dark != of_bias:
+            raise WorkbenchError(
+                f"darks and bias frames differ in {name}: {of_dark} and {of_bias}; measure them separately"
+            )
+
+
+def read_settings(dark: xr.DataArray, bias: xr.DataArray | None, progress: Any) -> Iterator[DarkSetting]:
     """Read all frames in one stream, setting by setting.
 
     The warmest settings, the highest ISO and the longest exposures come first: most pixels saturate there, and can be
     left out of what follows where it is to be compared.  What is yielded is overwritten by the next.
     """
     plan = []
-    for setting, frames in group_frames(dark, "temperature", "iso"):
+    for setting, frames in reversed(group_frames(dark, "temperature", "iso")):
         groups = group_frames(dark.isel(frame=frames), "exposure")
         plan.append((setting, [(key["exposure"], frames[where]) for key, where in reversed(groups)]))
-    plan.reverse()
-    zeros = {} if bias is None else {_hashable(key["iso"]): where for key, where in group_frames(bias, "iso")}
-    order, wanted = [], dict(zeros)
+    zeros = {} if bias is None else {str(key["iso"]): where for key, where in group_frames(bias, "iso")}
+    order, unread = [], dict(zeros)
     lazy_dark, lazy_bias = lazy_frames(dark), None if bias is None else lazy_frames(bias)
     for setting, groups in plan:
-        order += [lazy_bias[i] for i in wanted.pop(_hashable(setting["iso"]), ())]
+        order += [lazy_bias[i] for i in unread.pop(str(setting["iso"]), ())]
         order += [lazy_dark[i] for _, frames in groups for i in frames]
     stream = counted(stream_frames(order), progress, len(order))
-    pattern, white = dark.attrs["cfa_pattern"], dark.attrs["white_level"]
     everywhere = np.zeros(dark.shape[1:], bool)
-    masters: dict[float | None, tuple[Group | None, np.ndarray | None]] = {}
+    masters: dict[str, tuple[DarkGroup | None, np.ndarray | None]] = {}
     for setting, groups in plan:
-        iso = _hashable(setting["iso"])
+        iso = str(setting["iso"])
         if iso not in masters:
-            where = zeros.get(iso, ())
             masters[iso] = None, None
-            if len(where):
-                files = tuple(bias["filename"].values[where])
-                zero, total, _ = read_group(islice(stream, len(where)), files, 0.0, pattern, white)
+            if iso in zeros:
+                files = tuple(bias["filename"].values[zeros[iso]])
+                zero, total, _ = read_group(islice(stream, len(files)), files, 0.0, bias.attrs)
                 total /= np.float32(zero.count)
                 masters[iso] = zero, total
         yield _read_setting(dark, setting, groups, stream, *masters[iso], everywhere)
@@ -136,70 +154,68 @@ def read_settings(dark: xr.DataArray, bias: xr.DataArray | None, progress: Any) 
         pass
 
 
-def _hashable(iso: float) -> float | None:
-    return None if np.isnan(iso) else iso
-
-
 def _read_setting(
     dark: xr.DataArray,
     setting: Setting,
     groups: list[tuple[float, np.ndarray]],
     stream: Iterator[np.ndarray],
-    zero: Group | None,
+    zero: DarkGroup | None,
     master: np.ndarray | None,
     everywhere: np.ndarray,
-) -> SettingRead:
+) -> DarkSetting:
     """Sum y and t·y of every pixel over the frames, hence the slope of the least-squares line."""
-    pattern, shape = dark.attrs["cfa_pattern"], dark.shape[1:]
-    found: list[Group] = []
+    shape, measured = dark.shape[1:], []
     sum_y, sum_ty, saturated = (frame_zeros(shape, kind) for kind in (np.float32, np.float32, bool))
-    n = s_t = s_tt = 0.0
+    counts, times = [], []
     if zero is not None and not clipped(zero):
         np.multiply(master, np.float32(zero.count), out=sum_y)
-        n = zero.count
+        counts, times = [zero.count], [0.0]
     for exposure, frames in groups:
         files = tuple(dark["filename"].values[frames])
-        group, total, own = read_group(
-            islice(stream, len(frames)), files, exposure, pattern, dark.attrs["white_level"], saturated, master
-        )
+        group, total, own = read_group(islice(stream, len(files)), files, exposure, dark.attrs, saturated, master)
         saturated |= own
-        found.append(group)
+        measured.append(group)
         if not clipped(group):
-            _add_to_line(total, np.float32(exposure), sum_y, sum_ty)
-            n, s_t, s_tt = n + group.count, s_t + group.count * exposure, s_tt + group.count * exposure**2
+            add_weighted(total, np.float32(1), np.float32(exposure), sum_y, sum_ty)
+            counts, times = [*counts, group.count], [*times, exposure]
         del total, own  # their memory serves the next group
-    spread = s_tt - s_t**2 / n if n else 0.0
+    s0, s1, s2 = sums = moments(np.array(counts), np.array(times), [0, len(times)])
     slope = None
-    if spread > 1e-9 * s_tt > 0:
-        # Σ(t − t̄)y / Σ(t − t̄)²
-        _slope(sum_y, sum_ty, np.float32(s_t / n), np.float32(spread))
+    if s0[0] * s2[0] - s1[0] ** 2 > 1e-9 * s0[0] * s2[0]:
+        solve_pixels(sum_y, sum_ty, saturated.view(np.uint8), sums)
         slope = sum_ty
     everywhere |= saturated
-    return SettingRead(setting, pattern, found[::-1], zero, slope, saturated, everywhere)
+    return DarkSetting(setting, dark.attrs["cfa_pattern"], measured[::-1], zero, slope, saturated, everywhere)
+
+
+def moments(weight: np.ndarray, seconds: np.ndarray, lost: Iterable[int]) -> np.ndarray:
+    """Return Σw, Σwt and Σwt² (moment, number) without the first so many groups."""
+    return np.array([[(weight[k:] * seconds[k:] ** power).sum() for k in lost] for power in range(3)], float)
 
 
 def read_group(
     frames: Iterable[np.ndarray],
     files: tuple[str, ...],
     exposure: float,
-    pattern: str,
-    white: float,
+    attrs: dict[str, Any],
     saturated_before: np.ndarray | None = None,
     zero: np.ndarray | None = None,
-) -> tuple[Group, np.ndarray, np.ndarray]:
-    """Read equal frames once; return what they tell, their sum float32 (y, x), and which pixels saturate.
+) -> tuple[DarkGroup, np.ndarray, np.ndarray]:
+    """Read equal frames once; return what they show, their sum float32 (y, x), and which pixels saturate.
 
     The sum is exact up to 2²⁴: a thousand frames of 14 bits.
 
     Parameters
     ----------
+    attrs
+        Of the cube: its mosaic and white level.
     saturated_before
         Pixels that saturate in longer exposures.
     zero
         The master bias (y, x) to take the median against.
     """
-    cell = channel_index(pattern)
-    count = len(files)
+    pattern, white = attrs["cfa_pattern"], attrs["white_level"]
+    cell, count = channel_index(pattern), len(files)
     sums: list[np.ndarray] = []  # the two that grow while pairs of frames go by
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -208,28 +224,28 @@ def read_group(
             if previous is None:
                 first = frame
                 sums.extend(frame_zeros(frame.shape, kind) for kind in (np.float32, bool))
-            add_frame(*sums, frame, np.float32(np.inf if np.isnan(white) else white))
+            _add_frame(*sums, frame, np.float32(np.inf if np.isnan(white) else white))
             if previous is not None:
                 yield previous, frame
             previous = frame
         if count != 2:
             yield first, previous  # closes the ring; a lone frame, paired with itself, still has a mean
 
-    moments, noise = [], []
-    for one in in_threads(lambda pair: pair_sums(*pair, pattern), pairs()):
-        whole = pair_moments(one.plain.sum(axis=1))
-        moments.append((whole.mean1, whole.mean2, one.zero.sum() / one.plain[..., 0].sum()))
-        noise.append(pair_moments(one.plain).half_variance)
+    measured, noise = [], []
+    for pair in in_threads(lambda pair: pair_sums(*pair, pattern), pairs()):
+        whole = pair_moments(pair.plain.sum(axis=1))
+        measured.append((whole.mean1, whole.mean2, pair.zero.sum() / pair.plain[..., 0].sum()))
+        noise.append(pair_moments(pair.plain).half_variance)
     total, saturated = sums
     last = max(count - 1, 1)
-    means = np.array([pair[0] for pair in moments[:last]] + [pair[1] for pair in moments[last - 1 : count - 1]])
-    zeros = float(np.mean([pair[2] for pair in moments]))
+    means = np.array([pair[0] for pair in measured[:last]] + [pair[1] for pair in measured[last - 1 : count - 1]])
+    zeros = float(np.mean([pair[2] for pair in measured]))
     half = np.mean(noise, axis=0) if count > 1 else np.full_like(noise[0], np.nan)
     lit = np.zeros((2, 2, cell.size))
     _level_sums(total, saturated, saturated if saturated_before is None else saturated_before, cell, lit)
     levels = lit[:, 1] / np.where(lit[:, 0] > 0, lit[:, 0], np.nan) / count
     middle = medians(total, saturated, cell, count, zero)
-    group = Group(exposure, files, means, half, *levels, middle, int(np.count_nonzero(saturated)), zeros)
+    group = DarkGroup(exposure, files, means, half, *levels, middle, int(np.count_nonzero(saturated)), zeros)
     return group, total, saturated
 
 
@@ -252,8 +268,8 @@ def medians(
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def add_frame(total, saturated, frame, white):
-    """Add a frame to a sum and note the pixels at or above white, in place."""
+def _add_frame(total, saturated, frame, white):
+    """Add a frame (y, x) [ADU] to a sum and note the pixels at or above white, in place."""
     for y in range(frame.shape[0]):
         row, sums = frame[y], total[y]
         high = row[0]
@@ -267,7 +283,7 @@ def add_frame(total, saturated, frame, white):
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _level_sums(total, own, before, cell, sums):
-    """Count and sum (mask, moment, channel) the pixels that are not in `own`, and those in neither mask."""
+    """Count and sum (mask, moment, channel) the pixels [ADU] that are not in `own`, and those in neither mask."""
     step = cell.shape[0]
     for y in range(total.shape[0] // step * step):
         odd = False
@@ -295,51 +311,32 @@ def _level_sums(total, own, before, cell, sums):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _add_to_line(total, exposure, sum_y, sum_ty):
-    """Add a group's sum, and that times its exposure."""
-    for y in range(total.shape[0]):
-        row, plain, timed = total[y], sum_y[y], sum_ty[y]
+def add_weighted(picture, weight, timed_weight, plain, timed):
+    """Add a picture (y, x) [ADU] to Σwy and, times the other weight, to Σwty."""
+    for y in range(picture.shape[0]):
+        row, to_plain, to_timed = picture[y], plain[y], timed[y]
         for x in range(row.size):
-            plain[x] += row[x]
-            timed[x] += exposure * row[x]
+            to_plain[x] += weight * row[x]
+            to_timed[x] += timed_weight * row[x]
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _slope(sum_y, sum_ty, middle, spread):
-    """Turn Σty into (Σty − t̄ Σy)/Σ(t − t̄)²."""
-    for y in range(sum_y.shape[0]):
-        plain, timed = sum_y[y], sum_ty[y]
-        for x in range(plain.size):
-            timed[x] = (timed[x] - middle * plain[x]) / spread
+def solve_pixels(plain, timed, lost, moments):
+    """Turn Σwy [ADU] and Σwty [ADU s] (y, x) into offset [ADU] and slope [ADU/s] of the least-squares line, in place.
 
-
-def map_sums(picture: np.ndarray, masked: np.ndarray, cell: np.ndarray, blocks: int) -> np.ndarray:
-    """Return n, Σ, Σ², Σ³ of a picture's unmasked pixels (4, channel, block), blocks being strips of rows."""
-    rows = picture.shape[0] // cell.shape[0]
-    sums = np.zeros((4, cell.size, max(1, min(blocks, rows))))
-    _map_sums(picture, masked, cell, sums)
-    return sums
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def _map_sums(picture, masked, cell, sums):
-    step = cell.shape[0]
-    rows, columns = picture.shape[0] // step, picture.shape[1] // step
-    blocks = sums.shape[2]
-    for row in range(rows):
-        block = row * blocks // rows
-        for dy in range(step):
-            for dx in range(step):
-                n, s1, s2, s3 = 0, 0.0, 0.0, 0.0
-                for k in range(columns):
-                    y, x = row * step + dy, k * step + dx
-                    if not masked[y, x]:
-                        value = np.float64(picture[y, x])
-                        n += 1
-                        s1 += value
-                        s2 += value * value
-                        s3 += value * value * value
-                sums[0, cell[dy, dx], block] += n
-                sums[1, cell[dy, dx], block] += s1
-                sums[2, cell[dy, dx], block] += s2
-                sums[3, cell[dy, dx], block] += s3
+    `moments` (moment, number): Σw, Σwt, Σwt² [1, s, s²] without the first so many groups; `lost`: how many a pixel
+    lacks.  NaN where two exposures are not left.
+    """
+    s0, s1, s2 = moments
+    for i in range(plain.shape[0]):
+        for j in range(plain.shape[1]):
+            k = lost[i, j]
+            determinant = s0[k] * s2[k] - s1[k] * s1[k]
+            if determinant <= 1e-9 * s0[k] * s2[k]:
+                plain[i, j] = np.nan
+                timed[i, j] = np.nan
+                continue
+            y, ty = np.float64(plain[i, j]), np.float64(timed[i, j])
+            d = (s0[k] * ty - s1[k] * y) / determinant
+            timed[i, j] = d
+            plain[i, j] = (y - d * s1[k]) / s0[k]

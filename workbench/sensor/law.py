@@ -1,4 +1,7 @@
-"""Dark current against temperature: the doubling law, and Arrhenius' with its activation energy."""
+"""Dark current against temperature: the doubling law, and Arrhenius' with its activation energy.
+
+`fit_law` is the one fit of either law, of dark currents (`dark_law`) and of the levels of a dark library.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,39 @@ import numpy as np
 import xarray as xr
 from scipy import optimize, special
 
-from ..core.dark import inverse_temperature
-from ..core.pairs import t_factor
+from ..core.dark import DarkLaw, law_abscissa
 from ..core.selection import describe
+from .dark_errors import half_width
 from .gain import MISFIT
 
-EXCLUDED = 4.0  # of χ²: a law that fits worse by more is not the sensor's
-_NO_THERMOMETER = 0.5  # K: what stated temperatures may be off without a word
+LAWS = ("doubling", "arrhenius")
+_EXCLUDED = 4.0  # of χ²: a law that fits worse by more is not the sensor's
+_STATED_WITHIN = 0.5  # K: what stated temperatures may be off without a warning
+_PRECISION = 1e-12  # relative, of the fit
+# slopes of ln D to start from: of doublings [1/K], of activation energies [eV]
+_STEEPNESS = {
+    "doubling": np.log(2) / np.array([3, 4, 5, 6, 7, 8, 10, 14]),
+    "arrhenius": np.arange(0.3, 1.3, 0.1),
+    "none": np.zeros(1),
+}
+_QUANTITIES = {
+    "doubling_temperature": ("K", "doubling temperature"),
+    "doubling_temperature_error": ("K", "error of the doubling temperature"),
+    "reference_temperature": ("°C", "reference temperature"),
+    "dark_current_reference": ("e-/s", "dark current at the reference temperature"),
+    "dark_current_reference_error": ("e-/s", "error of the dark current at the reference temperature"),
+    "doubling_correlation": ("1", "correlation of the errors of the doubling law"),
+    "chi2": ("1", "χ² per degree of freedom"),
+    "activation_energy": ("eV", "activation energy"),
+    "activation_energy_error": ("eV", "error of the activation energy"),
+    "dark_current_reference_arrhenius": ("e-/s", "dark current at the reference temperature by the Arrhenius law"),
+    "dark_current_reference_arrhenius_error": (
+        "e-/s",
+        "error of the dark current at the reference temperature by the Arrhenius law",
+    ),
+    "activation_correlation": ("1", "correlation of the errors of the Arrhenius law"),
+    "chi2_arrhenius": ("1", "χ² per degree of freedom of the Arrhenius law"),
+}
 
 
 def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
@@ -40,11 +69,10 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
         Scalars ``doubling_temperature`` [K], ``dark_current_reference`` [e⁻/s/pixel] and ``activation_energy`` [eV],
         each with ``_error``; ``dark_current_reference_arrhenius`` (``_error``), of the other law;
         ``doubling_correlation`` and ``activation_correlation``, of the errors of each law's two constants;
-        ``reference_temperature`` [°C];
-        ``chi2`` and ``chi2_arrhenius`` per degree of freedom.  attrs ``law``: the one that fits better, ``doubling``
-        or ``arrhenius``, or ``either`` with two temperatures; ``dark_laws``: those that the darks do not exclude (χ²
-        within 4 of the better), the better one first.  NaN, with a warning, where temperatures are lacking or
-        the dark current does not rise.
+        ``reference_temperature`` [°C]; ``chi2`` and ``chi2_arrhenius`` per degree of freedom.  attrs ``law``: the one
+        that fits better, ``doubling`` or ``arrhenius``, or ``either`` with two temperatures; ``dark_laws``: those that
+        the darks do not exclude (χ² within 4 of the better), the better one first.  NaN, with a warning, where
+        temperatures are lacking or the dark current does not rise.
 
     Examples
     --------
@@ -58,243 +86,226 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
     >>> round(law.activation_energy.item(), 3), round(law.activation_energy_error.item(), 3)
     (0.82, 0.008)
     """
-    points = _points(dark_current)
-    temperature = points.temperature
-    distinct = np.unique(temperature)
+    levels, iso = _of_settings(dark_current)
+    distinct = np.unique(levels.temperature)
     if distinct.size < 2:
         there = ", ".join(f"{t:g} °C" for t in distinct) or "none"
-        return _law(warnings=[f"a doubling temperature needs dark current at two temperatures or more ({there} here)"])
-    reference = float(np.round(temperature.mean()))
-    fits = [_fit(points, x) for x in (temperature - reference, inverse_temperature(temperature, reference))]
-    if any(fit is None for fit in fits):
-        return _law(
-            reference=reference,
-            warnings=[
-                "the dark current does not rise with temperature beyond its error, so there is no doubling "
-                "temperature; check the temperatures that the darks state"
-            ],
+        return _dataset({}, [f"a doubling temperature needs dark current at two temperatures or more ({there} here)"])
+    reference = float(np.round(levels.temperature.mean()))
+    significant = levels.value > 2 * levels.measured
+    fits = {}
+    if np.unique(levels.temperature[significant]).size > 1:
+        fits = {name: fit_law(name, levels, reference) for name in LAWS}
+    if not fits or None in fits.values():
+        warning = (
+            "the dark current does not rise with temperature beyond its error, so there is no doubling temperature; "
+            "check the temperatures that the darks state, shoot longer darks, or at temperatures further apart"
         )
-    doubling, arrhenius = fits
-    if not (doubling.rises and arrhenius.rises):
-        return _law(
-            reference=reference,
-            warnings=[
-                "the dark current does not rise with temperature beyond its error, so there is no doubling "
-                "temperature; shoot longer darks, or at temperatures further apart"
-            ],
-        )
+        return _dataset({}, [warning], reference)
     warnings = []
-    if doubling.widen > 1 and arrhenius.widen > 1:
-        better = min(fits, key=lambda fit: fit.chi2)
+    if all(fit.widen > 1 for fit in fits.values()):
+        better = min(fits.values(), key=lambda fit: fit.chi2)
         worst = int(np.argmax(np.abs(better.off)))
         # by how much it is too warm: in kelvin of the doubling law
-        warmer = np.log(max(points.value[worst], 1e-300) / better.model[worst]) / doubling.slope
-        if abs(warmer) > _NO_THERMOMETER:
-            setting = {"iso": points.iso[worst], "temperature": temperature[worst]}
+        ratio = max(levels.value[worst], 1e-300) / better.model[worst]
+        warmer = fits["doubling"].law.value * np.log2(ratio)
+        if abs(warmer) > _STATED_WITHIN:
+            setting = {"iso": iso[worst], "temperature": levels.temperature[worst]}
             warnings.append(
                 f"the dark currents do not lie on one doubling law within their errors: at {describe(setting)} it is "
                 f"as if the sensor were {abs(warmer):.2g} K {'warmer' if warmer > 0 else 'colder'} than stated; the "
                 "law's errors are widened"
             )
-    value = np.log(2) / doubling.slope
-    law = "either" if not doubling.degrees else "doubling" if doubling.chi2 <= arrhenius.chi2 else "arrhenius"
-    better, worse = (arrhenius, doubling) if law == "arrhenius" else (doubling, arrhenius)
-    both = ["arrhenius", "doubling"] if law == "arrhenius" else ["doubling", "arrhenius"]
-    excluded = doubling.degrees and (worse.chi2 - better.chi2) * better.degrees > EXCLUDED * better.widen**2
-    return _law(
-        value,
-        value * doubling.slope_error / doubling.slope,
-        reference,
-        doubling.level,
-        doubling.level_error,
-        doubling.chi2,
-        arrhenius.slope,
-        arrhenius.slope_error,
-        arrhenius.level,
-        arrhenius.chi2,
-        warnings,
-        law,
-        arrhenius.level_error,
-        # a steeper slope is a shorter doubling
-        -doubling.correlation,
-        arrhenius.correlation,
-        both[:1] if excluded else both,
-    )
+    return _dataset(fits, warnings, reference)
 
 
-class _Fit(NamedTuple):
-    """A line through the logarithms: its level and slope with errors (widened by `widen`), and how well it fits."""
+def _dataset(fits: dict[str, LawFit], warnings: list[str], reference: float = np.nan) -> xr.Dataset:
+    """Return the Dataset of `dark_law`; NaN where there are no fits."""
+    values = dict.fromkeys(_QUANTITIES, np.nan) | {"reference_temperature": reference}
+    law, possible = "", possible_laws(fits)
+    if fits:
+        law = possible[0] if fits["doubling"].degrees else "either"
+        names = {
+            "doubling": ("doubling_temperature", "", "doubling"),
+            "arrhenius": ("activation_energy", "_arrhenius", "activation"),
+        }
+        for name, (key, tail, prefix) in names.items():
+            fit = fits[name]
+            values |= {
+                key: fit.law.value,
+                f"{key}_error": fit.law.value_error,
+                f"dark_current_reference{tail}": fit.law.current,
+                f"dark_current_reference{tail}_error": fit.law.current_error,
+                f"{prefix}_correlation": fit.law.correlation,
+                f"chi2{tail}": fit.chi2,
+            }
+    data = {
+        name: ((), float(values[name]), {"units": units, "long_name": title})
+        for name, (units, title) in _QUANTITIES.items()
+    }
+    attrs = {"long_name": "law of the dark current", "law": law, "dark_laws": possible, "warnings": warnings}
+    return xr.Dataset(data, attrs=attrs)
 
-    level: float
-    level_error: float
-    slope: float
-    slope_error: float
+
+class Levels(NamedTuple):
+    """What a law is fitted to, over point: value = offset + D t f(T), with the errors that points share.
+
+    Attributes
+    ----------
+    value, seconds, temperature
+        Levels [ADU] after t seconds, or dark currents [e⁻/s] with t = 1; °C.
+    expected, measured, freedom
+        The standard error that weights are made from; the one measured, with its degrees of freedom.
+    gain
+        Relative errors (point, source), each shared by all its points.
+    offset
+        (point, source): offsets shared likewise, times a number that is 0 ± 1; or any at all without `offset_freedom`.
+    offset_freedom
+        Degrees of freedom of these offsets' sizes, or None where offsets are free.
+    """
+
+    value: np.ndarray
+    seconds: np.ndarray
+    temperature: np.ndarray
+    expected: np.ndarray
+    measured: np.ndarray
+    freedom: np.ndarray
+    gain: np.ndarray
+    offset: np.ndarray
+    offset_freedom: np.ndarray | None = None
+
+
+class LawFit(NamedTuple):
+    """A fitted law, χ² per degree of freedom, and by how much it widened the errors; residuals [expected] and model."""
+
+    law: DarkLaw
     chi2: float
     degrees: int
     widen: float
-    correlation: float
-    model: np.ndarray
     off: np.ndarray
-
-    @property
-    def rises(self) -> bool:
-        return self.slope > 2 * self.slope_error
+    model: np.ndarray
 
 
-def _fit(points: _Points, x: np.ndarray) -> _Fit | None:
-    """Fit value = exp(level + slope x) with the errors that settings share; None where nothing rises."""
-    value = points.value
-    start = _start(x, value, points.own)
+def fit_law(name: str, levels: Levels, reference: float) -> LawFit | None:
+    """Fit D_ref and the law's constant by least squares; None where the values do not rise beyond their error.
+
+    Parameters move by J⁺ of an error in each row, and the rows' variances are the measured ones, of few degrees of
+    freedom: errors are half the 68 % interval (Welch and Satterthwaite), widened by √χ² where the law does not hold
+    (p < 0.01).
+
+    Parameters
+    ----------
+    name
+        ``doubling``, ``arrhenius``, or ``none`` for darks of one temperature.
+    """
+    x = law_abscissa(name, levels.temperature, reference)
+    start = _start(name, x, levels)
     if start is None:
         return None
-    expected, gain_size, bias_size = _sizes(points)
-    member = points.member
-    isos = member.shape[1]
+    gains = levels.gain.shape[1]
+    constrained = slice(2, None if levels.offset_freedom is not None else 2 + gains)
 
-    def model(parameters: np.ndarray) -> np.ndarray:
-        factor, offset = 1 + member @ (gain_size * parameters[2 : 2 + isos]), member @ parameters[2 + isos :]
-        return np.exp(parameters[0] + parameters[1] * x) * factor + bias_size * offset
+    def model(p: np.ndarray) -> np.ndarray:
+        shared = 1 + levels.gain @ p[2 : 2 + gains]
+        return p[0] * levels.seconds * np.exp(p[1] * x) * shared + levels.offset @ p[2 + gains :]
 
-    def misfit(parameters: np.ndarray) -> np.ndarray:
-        return np.concatenate([(value - model(parameters)) / expected, parameters[2:]])
+    def residuals(p: np.ndarray) -> np.ndarray:
+        return np.concatenate([(levels.value - model(p)) / levels.expected, p[constrained]])
 
-    fit = optimize.least_squares(misfit, np.concatenate([start, np.zeros(2 * isos)]), x_scale="jac")
-    # parameters move by `by_row` for each row's error; the rows' variances are measured, with few degrees of freedom
+    precision = dict.fromkeys(("ftol", "xtol", "gtol"), _PRECISION)
+    fit = optimize.least_squares(residuals, start, x_scale="jac", **precision)
     by_row = np.linalg.pinv(fit.jac)[:2]
-    variances = np.concatenate([(points.own / expected) ** 2, np.ones(2 * isos)])
-    freedoms = np.concatenate([points.own_freedom, np.full(isos, np.inf), points.bias_freedom])
+    count = levels.value.size
+    variances = np.ones(by_row.shape[1])
+    variances[:count] = (levels.measured / levels.expected) ** 2
+    freedoms = np.full(by_row.shape[1], np.inf)
+    freedoms[:count] = levels.freedom
+    if levels.offset_freedom is not None:
+        freedoms[count + gains :] = levels.offset_freedom
     terms = by_row**2 * variances
-    correlation = float((by_row[0] * by_row[1] * variances).sum() / np.sqrt(np.prod(terms.sum(axis=1))))
-    errors = np.sqrt(terms.sum(axis=1))
-    errors *= [
-        t_factor(total) for total in terms.sum(axis=1) ** 2 / np.maximum((terms**2 / freedoms).sum(axis=1), 1e-300)
-    ]
-    degrees = value.size - 2
-    chi2 = float(2 * fit.cost)
-    chance = special.fdtrc(degrees, min(points.own_freedom.sum(), 1e9), chi2 / degrees) if degrees > 0 else 1.0
-    widen = float(np.sqrt(chi2 / degrees)) if chance < MISFIT else 1.0
-    level = float(np.exp(fit.x[0]))
-    return _Fit(
-        level,
-        level * widen * errors[0],
-        float(fit.x[1]),
-        widen * errors[1],
-        chi2 / degrees if degrees > 0 else np.nan,
-        degrees,
-        widen,
-        correlation,
-        model(fit.x),
-        misfit(fit.x)[: value.size],
-    )
+    degrees = count - 2 + (name == "none") - (levels.offset.shape[1] if levels.offset_freedom is None else 0)
+    chi2 = float(2 * fit.cost) / degrees if degrees > 0 else np.nan
+    chance = special.fdtrc(degrees, min(levels.freedom.sum(), 1e9), chi2) if degrees > 0 else 1.0
+    widen = float(np.sqrt(chi2)) if chance < MISFIT else 1.0
+    current, slope = (float(value) for value in fit.x[:2])
+    current_error, slope_error = (widen * half_width(row, freedoms) for row in terms)
+    value, value_error, correlation = 0.0, 0.0, 0.0
+    if name != "none":
+        correlation = float((by_row[0] * by_row[1] * variances).sum() / np.sqrt(terms.sum(axis=1).prod()))
+        if not slope > 2 * slope_error:
+            return None
+        value, value_error = slope, slope_error
+        if name == "doubling":  # a steeper slope is a shorter doubling
+            value, value_error, correlation = np.log(2) / slope, np.log(2) * slope_error / slope**2, -correlation
+    if not current > 0:
+        return None
+    law = DarkLaw(name, float(value), float(value_error), current, current_error, reference, correlation)
+    return LawFit(law, chi2, degrees, widen, residuals(fit.x)[:count], model(fit.x))
 
 
-class _Points(NamedTuple):
-    """Dark currents of the settings that count; `member` (setting, ISO) tells which is of which ISO."""
-
-    iso: np.ndarray
-    temperature: np.ndarray
-    value: np.ndarray
-    by_gain: np.ndarray  # error from the gain
-    own: np.ndarray  # standard error from the darks
-    own_freedom: np.ndarray
-    lever: np.ndarray  # that error over the standard deviation of a frame
-    by_bias: np.ndarray  # standard error from the bias frames
-    bias_freedom: np.ndarray  # one an ISO
-    member: np.ndarray
-
-
-def _points(current: xr.Dataset) -> _Points:
-    """Take from `dark_current` what the fit needs; of a table with plain errors these are exact and independent."""
-
-    def column(name: str, other: str | float) -> np.ndarray:
-        if name in current:
-            return np.asarray(current[name].values, float)
-        return (
-            np.asarray(current[other].values, float)
-            if isinstance(other, str)
-            else np.full(current.sizes["setting"], other)
-        )
-
-    value = column("dark_current_common", "dark_current")
-    error, scatter = column("dark_current_error", np.nan), column("dark_current_scatter", np.nan)
-    own, freedom = column("own_error", "dark_current_scatter"), column("own_freedom", np.inf)
-    lever, bias = column("own_lever", "dark_current_scatter"), column("bias_error", 0.0)
-    iso, temperature = column("iso", np.nan), column("temperature", np.nan)
-    good = np.isfinite(temperature) & np.isfinite(value) & (own > 0) & np.isfinite(error)
-    isos, which = np.unique(np.where(np.isnan(iso), -1, iso)[good], return_inverse=True)
-    member = (which.reshape(-1)[:, None] == np.arange(isos.size)).astype(float)
-    bias_freedom = column("bias_freedom", np.inf)[good]
-    by_gain = np.sqrt(np.maximum(error**2 - scatter**2, 0))
-    parts = (part[good] for part in (iso, temperature, value, by_gain, own, freedom, lever, bias))
-    return _Points(*parts, np.array([bias_freedom[column > 0][0] for column in member.T]), member)
+def _start(name: str, x: np.ndarray, levels: Levels) -> np.ndarray | None:
+    """Return the parameters of the best of a few slopes, offset and level by least squares; None where none rises."""
+    best, start = np.inf, None
+    for slope in _STEEPNESS[name]:
+        rising = levels.seconds * np.exp(slope * x)
+        columns = [rising, *(levels.offset.T if levels.offset_freedom is None else ())]
+        design = np.stack(columns, axis=1) / levels.expected[:, None]
+        wanted = levels.value / levels.expected
+        answer = np.linalg.lstsq(design, wanted, rcond=None)[0]
+        off = float(np.square(design @ answer - wanted).sum())
+        if answer[0] > 0 and off < best:
+            shared = np.zeros(levels.gain.shape[1] + levels.offset.shape[1])
+            best, start = off, np.array([answer[0], slope, *shared])
+            start[start.size - answer.size + 1 :] = answer[1:]
+    return start
 
 
-def _sizes(points: _Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each setting the expected error from its darks, and how much the errors it shares may move it.
+def possible_laws(fits: dict[str, LawFit]) -> list[str]:
+    """Return the laws that the darks do not exclude, the better one first (at two temperatures both fit: doubling)."""
+    if not fits:
+        return []
+    # at two temperatures both run through all points, but for rounding
+    order = sorted(fits, key=lambda name: (round(float(np.nan_to_num(fits[name].chi2)), 4), name != "doubling"))
+    best = fits[order[0]]
+    limit = _EXCLUDED * max(best.widen, 1.0) ** 2 / max(best.degrees, 1)
+    return [name for name in order if np.nan_to_num(fits[name].chi2) - np.nan_to_num(best.chi2) <= limit]
+
+
+def _of_settings(current: xr.Dataset) -> tuple[Levels, np.ndarray]:
+    """Return what `dark_current` measured, and the settings' ISO; plain errors are exact and independent.
 
     Weights from each setting's own scatter, of a few frames, would favour those that happened to come out close
     together; the scatter of a frame is therefore pooled over the settings of an ISO.
     """
-    member = points.member
-    weight = np.where(np.isfinite(points.own_freedom), points.own_freedom, 1.0)
-    pooled = member.T @ (weight * (points.own / points.lever) ** 2) / (member.T @ weight)
-    relative = member.T @ (points.by_gain / np.abs(points.value)) / member.sum(axis=0)
-    return points.lever * np.sqrt(member @ pooled), relative, points.by_bias
 
+    def column(name: str, other: str | float) -> np.ndarray:
+        source = name if name in current else other
+        return current[source].values.astype(float) if isinstance(source, str) else np.full(size, source)
 
-def _start(x: np.ndarray, value: np.ndarray, scatter: np.ndarray) -> np.ndarray | None:
-    """Return level and slope of a line through the logarithms that are well known."""
-    known = value > 2 * scatter
-    if np.unique(x[known]).size < 2:
-        return None
-    y, weight = np.log(value[known]), value[known] / scatter[known]
-    offset, slope = np.polynomial.polynomial.polyfit(x[known], y, 1, w=weight)
-    return np.array([offset, slope]) if slope > 0 else None
-
-
-def _law(
-    doubling: float = np.nan,
-    doubling_error: float = np.nan,
-    reference: float = np.nan,
-    start: float = np.nan,
-    start_error: float = np.nan,
-    chi2: float = np.nan,
-    energy: float = np.nan,
-    energy_error: float = np.nan,
-    start_arrhenius: float = np.nan,
-    chi2_arrhenius: float = np.nan,
-    warnings: list[str] | None = None,
-    law: str = "",
-    start_arrhenius_error: float = np.nan,
-    correlation: float = np.nan,
-    correlation_arrhenius: float = np.nan,
-    laws: list[str] | None = None,
-) -> xr.Dataset:
-    values = {
-        "doubling_temperature": (doubling, "K", "doubling temperature"),
-        "doubling_temperature_error": (doubling_error, "K", "error of the doubling temperature"),
-        "reference_temperature": (reference, "°C", "reference temperature"),
-        "dark_current_reference": (start, "e-/s", "dark current at the reference temperature"),
-        "dark_current_reference_error": (start_error, "e-/s", "error of the dark current at the reference temperature"),
-        "chi2": (chi2, "1", "χ² per degree of freedom"),
-        "activation_energy": (energy, "eV", "activation energy"),
-        "activation_energy_error": (energy_error, "eV", "error of the activation energy"),
-        "dark_current_reference_arrhenius": (
-            start_arrhenius,
-            "e-/s",
-            "dark current at the reference temperature by the Arrhenius law",
-        ),
-        "dark_current_reference_arrhenius_error": (
-            start_arrhenius_error,
-            "e-/s",
-            "error of the dark current at the reference temperature by the Arrhenius law",
-        ),
-        "doubling_correlation": (correlation, "1", "correlation of the errors of the doubling law"),
-        "activation_correlation": (correlation_arrhenius, "1", "correlation of the errors of the Arrhenius law"),
-        "chi2_arrhenius": (chi2_arrhenius, "1", "χ² per degree of freedom of the Arrhenius law"),
-    }
-    data = {
-        name: ((), float(value), {"units": units, "long_name": text}) for name, (value, units, text) in values.items()
-    }
-    attrs = {"long_name": "law of the dark current", "law": law, "dark_laws": laws or [], "warnings": warnings or []}
-    return xr.Dataset(data, attrs=attrs)
+    size = current.sizes["setting"]
+    value = column("dark_current_common", "dark_current")
+    error, scatter = column("dark_current_error", np.nan), column("dark_current_scatter", np.nan)
+    own = column("own_error", "dark_current_scatter")
+    iso, temperature = column("iso", np.nan), column("temperature", np.nan)
+    good = np.isfinite(temperature) & np.isfinite(value) & (own > 0) & np.isfinite(error)
+    value, error, scatter, own = value[good], error[good], scatter[good], own[good]
+    iso, temperature = iso[good], temperature[good]
+    freedom, lever = column("own_freedom", np.inf)[good], column("own_lever", "dark_current_scatter")[good]
+    bias, bias_freedom = column("bias_error", 0.0)[good], column("bias_freedom", np.inf)[good]
+    isos, which = np.unique(np.nan_to_num(iso, nan=-1), return_inverse=True)
+    member = (which.reshape(-1)[:, None] == np.arange(isos.size)).astype(float)
+    weight = np.where(np.isfinite(freedom), freedom, 1.0)
+    pooled = member.T @ (weight * (own / lever) ** 2) / (member.T @ weight)
+    by_gain = member.T @ (np.sqrt(np.maximum(error**2 - scatter**2, 0)) / np.abs(value)) / member.sum(axis=0)
+    levels = Levels(
+        value,
+        np.ones(value.size),
+        temperature,
+        lever * np.sqrt(member @ pooled),
+        own,
+        freedom,
+        member * by_gain,
+        member * bias[:, None],
+        np.array([bias_freedom[column > 0][0] for column in member.T]),
+    )
+    return levels, iso

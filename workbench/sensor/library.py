@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from scipy import optimize, special
 
 from ..core.cube import check_cube, one_value, take_frames
-from ..core.dark import inverse_temperature, law_factor
+from ..core.dark import TYPICAL_DOUBLING, law_factor
 from ..core.errors import WorkbenchError
-from ..core.pairs import QUANTISATION_VARIANCE, t_factor
-from ..core.selection import at_iso, describe
-from .dark import check_alike
-from .gain import MISFIT
-from .law import EXCLUDED
-from .library_frames import USUAL_DOUBLING, GroupRead, pixel_maps, read_darks
+from ..core.mosaic import channel_index
+from ..core.pairs import QUANTISATION_VARIANCE
+from ..core.parallel import counted, lazy_frames, stream_frames
+from ..core.selection import at_iso, describe, group_frames, same_iso
+from ..core.statistics import mad_std
+from .dark_errors import SUBTRACTED, weighted_line
+from .dark_frames import add_weighted, check_alike, clipped, moments, read_group, solve_pixels
+from .law import LAWS, LawFit, Levels, fit_law, possible_laws
 
-_SUBTRACTED = 0.5  # of what the noise says the mean must show, or the camera takes the mean off
-_LAWS = {"doubling": "doubling temperature", "arrhenius": "activation energy"}
+_MOST_TEMPERATURES = 8  # maps held at once
+_CONSTANTS = {"doubling": "doubling_temperature", "arrhenius": "activation_energy"}
 
 
 def fit_dark_library(
@@ -43,9 +45,9 @@ def fit_dark_library(
     Parameters
     ----------
     dark, bias
-        Raw frames of one ISO; two or more of each setting tell the noise.  Bias frames count as darks of exposure zero.
+        Raw frames of one ISO, two or more of each setting for the noise.  Bias frames count as darks of exposure zero.
     gain
-        From `fit_gain`, for the shot noise of hot pixels; without it the darks' own noise tells.
+        From `fit_gain`, for the shot noise of hot pixels; without it the darks' own noise serves.
 
     Returns
     -------
@@ -59,7 +61,7 @@ def fit_dark_library(
     Raises
     ------
     WorkbenchError
-        If the darks are of several ISO settings, or cannot tell offset from dark current.
+        If the darks are of several ISO settings, or do not separate offset and dark current.
 
     Examples
     --------
@@ -80,40 +82,23 @@ def fit_dark_library(
     >>> 0.9 < float(pull.std()) < 1.1
     True
     """
-    check_cube(dark, stage="raw", kind="dark")
-    if bias is not None:
-        check_alike(dark, bias)
-    dark = take_frames(dark, dark["exposure"].values > 0)
-    if not dark.sizes["frame"]:
-        raise WorkbenchError("none of the darks states its exposure; give exposure_s in frames.csv")
-    iso = one_value(dark, "iso", "a dark library")
-    if bias is not None:
-        same = bias["iso"].values == iso if math.isfinite(iso) else np.isnan(bias["iso"].values)
-        bias = take_frames(bias, same) if same.any() else None
-    reads, sums, kelvins = read_darks(dark, bias, progress)
-    warm, times, counts, weight = (
-        np.array(column, float)
-        for column in zip(*((r.temperature, r.group.exposure, r.group.count, r.weight) for r in reads), strict=True)
-    )
-    darks = times > 0
-    reference = float(np.round(np.nanmean(warm[darks]))) if np.isfinite(warm[darks]).any() else math.nan
-    _enough(times, warm)
-    warnings: list[str] = []
-    factors = None if gain is None else at_iso(gain["gain"], iso)
-    if factors is not None and not np.isfinite(factors).all():
-        factors = None
-    fits, chosen, subtracts = _sensor(reads, times, warm, reference, factors, warnings)
-    value = fits[chosen].value
-    factor = np.ones(len(kelvins)) if chosen == "none" else law_factor(chosen, value, kelvins, reference)
-    seconds = np.array([read.timed * factor[read.kelvin] if read.kelvin >= 0 else 0.0 for read in reads])
-    offset, current = pixel_maps(sums, seconds, weight, factor)
-    read_variance, slope = _noise(reads, seconds, factors)
-    hidden = 0.0
-    if subtracts:
-        # of the whole sensor: the noise's growth over what one electron adds
-        level = np.array([read.variance for read in reads])
-        rising = _line(seconds, level, 1 / level**2)[1]
-        hidden = max(rising / float(np.mean(slope)), 0.0) if np.mean(slope) > 0 else 0.0
+    dark, bias, iso = _of_one_iso(dark, bias)
+    groups, sums, celsius = read_library(dark, bias, progress)
+    _check_exposures(groups)
+    warm = groups.temperature  # NaN for bias frames
+    reference = float(np.round(np.nanmean(warm))) if np.isfinite(warm).any() else math.nan
+    gains = None if gain is None else at_iso(gain["gain"], iso)
+    gains = None if gains is None or not np.isfinite(gains).all() else gains
+    sensor = _fit_sensor(groups, sums.plain.size, reference, gains)
+    law = _law_attrs(sensor)
+    factor = law_factor(law["law"], law["law_value"], celsius, reference)
+    seconds = groups.timed * factor[groups.map]
+    offset, current = pixel_maps(sums, seconds, groups.weight, factor)
+    read_variance, slope = _noise(groups, seconds, gains)
+    subtracted = 0.0
+    if sensor.subtracts and np.mean(slope) > 0:  # of the whole sensor: the noise's growth over what one electron adds
+        rising = weighted_line(seconds, groups.variance, 1 / groups.variance**2)[1]
+        subtracted = max(float(rising / np.mean(slope)), 0.0)
     attrs = {
         "kind": "dark library",
         "camera": dark.attrs["camera"],
@@ -122,27 +107,14 @@ def fit_dark_library(
         "white_level": float(dark.attrs["white_level"]),
         "iso": float(iso),
         "reference_temperature": reference,
-        "law": chosen,
-        "law_value": float(value),
-        "law_error": float(fits[chosen].error),
-        "chi2": float(fits[chosen].chi2),
-        "other": _other(fits, chosen, reads),
-        "subtracts_mean_dark": bool(subtracts),
-        "hidden_dark_current": float(hidden),
-        "read_variance": [float(one) for one in read_variance],
-        "shot_slope": [float(one) for one in slope],
-        "wander": _wander(reads),
-        "warnings": warnings,
-        "history": [*dark.attrs["history"], f"fitted {int(counts.sum())} darks and bias frames together"],
-    }
-    for law, name in _LAWS.items():
-        key = name.replace(" ", "_")
-        attrs |= {key: math.nan, f"{key}_error": math.nan}
-        if law in fits:
-            attrs |= {key: fits[law].value, f"{key}_error": fits[law].error}
-    attrs |= {
-        "dark_current_reference": float(fits[chosen].level),
-        "dark_current_reference_error": float(fits[chosen].level_error),
+        **law,
+        "subtracts_mean_dark": sensor.subtracts,
+        "hidden_dark_current": subtracted,
+        "read_variance": read_variance.tolist(),
+        "shot_slope": slope.tolist(),
+        "wander": math.sqrt(_pooled_scatter(groups)),
+        "warnings": sensor.warnings,
+        "history": [*dark.attrs["history"], f"fitted {int(groups.frames.sum())} darks and bias frames together"],
     }
     per = {"units": "s", "long_name": "exposure at the reference temperature that gives as much"}
     return xr.Dataset(
@@ -150,216 +122,285 @@ def fit_dark_library(
             "offset": (("y", "x"), offset, {"units": "adu", "long_name": "offset of each pixel"}),
             "dark_current": (("y", "x"), current, {"units": "adu/s", "long_name": "dark current of each pixel"}),
             "lost": (("y", "x"), sums.lost, {"units": "1", "long_name": "groups lost by saturation"}),
-            "weight": ("group", weight, {"units": "1/adu²", "long_name": "weight"}),
+            "weight": ("group", groups.weight, {"units": "1/adu²", "long_name": "weight"}),
             "seconds": ("group", seconds, per),
-            "exposure": ("group", times, {"units": "s", "long_name": "exposure"}),
-            "temperature": ("group", warm, {"units": "°C", "long_name": "sensor temperature"}),
-            "frames": ("group", counts.astype(float), {"units": "1", "long_name": "frames"}),
+            "exposure": ("group", groups.exposure, {"units": "s", "long_name": "exposure"}),
+            "temperature": ("group", groups.temperature, {"units": "°C", "long_name": "sensor temperature"}),
+            "frames": ("group", groups.frames, {"units": "1", "long_name": "frames"}),
         },
         attrs=attrs,
     )
 
 
-def _enough(times: np.ndarray, warm: np.ndarray) -> None:
-    """Say what to shoot where offset, dark current and law cannot be told apart."""
-    darks = times > 0
-    temperatures = np.unique(warm[darks]).size
-    needed = 3 if temperatures > 1 else 2
-    if times.size < needed or np.unique(times).size < 2:
-        there = ", ".join(
-            describe({"exposure": t, "temperature": w}) for t, w in zip(times[darks], warm[darks], strict=True)
-        )
+def _of_one_iso(dark: xr.DataArray, bias: xr.DataArray | None) -> tuple[xr.DataArray, xr.DataArray | None, float]:
+    """Return the darks that state an exposure, the bias frames of their ISO, and this ISO."""
+    check_cube(dark, stage="raw", kind="dark")
+    if bias is not None:
+        check_alike(dark, bias)
+    dark = take_frames(dark, dark["exposure"].values > 0)
+    if not dark.sizes["frame"]:
+        raise WorkbenchError("none of the darks states its exposure; give exposure_s in frames.csv")
+    iso = one_value(dark, "iso", "a dark library")
+    if bias is not None:
+        same = same_iso(bias["iso"].values, iso)
+        bias = take_frames(bias, same) if same.any() else None
+    return dark, bias, iso
+
+
+class LibraryGroups(NamedTuple):
+    """The darks of a library by temperature and exposure, the most intense first, and its bias frames.
+
+    Attributes
+    ----------
+    exposure, temperature, frames
+        Of each group [s, °C]: 0 and NaN for bias frames.
+    timed, map
+        The exposure [s] that gives as much dark signal at the temperature of the group's map, and that map's number.
+    weight, variance
+        Frames over the variance of a pixel from frame to frame [1/ADU²], and that variance, mean of the channels.
+    scatter
+        Variance of the frames' means [ADU²]; NaN for a single frame.
+    noise, level
+        (group, channel): half-variance of pairs [ADU²], NaN for a single frame; mean of the unsaturated pixels [ADU].
+    """
+
+    exposure: np.ndarray
+    temperature: np.ndarray
+    frames: np.ndarray
+    timed: np.ndarray
+    map: np.ndarray
+    weight: np.ndarray
+    variance: np.ndarray
+    scatter: np.ndarray
+    noise: np.ndarray
+    level: np.ndarray
+
+
+class PixelSums(NamedTuple):
+    """Of every pixel Σwy, and Σwty for each temperature, over the groups that it has; `lost`: how many it has not."""
+
+    plain: np.ndarray
+    timed: list[np.ndarray]
+    lost: np.ndarray
+
+
+def read_library(
+    dark: xr.DataArray, bias: xr.DataArray | None, progress: Any
+) -> tuple[LibraryGroups, PixelSums, np.ndarray]:
+    """Read all frames in one stream, the most intense first, and sum them up; return the maps' temperatures too."""
+    groups = group_frames(dark, "temperature", "exposure")
+    warm = np.array([setting["temperature"] for setting, _ in groups])
+    celsius, member = _binned(warm)
+    times = np.array([setting["exposure"] for setting, _ in groups])
+    order = np.argsort(times * law_factor("doubling", TYPICAL_DOUBLING, np.nan_to_num(warm), 0.0), kind="stable")[::-1]
+    away = np.nan_to_num(warm - celsius[member])
+    timed = times * law_factor("doubling", TYPICAL_DOUBLING, away, 0.0)
+    lazy, names = lazy_frames(dark), dark["filename"].values
+    jobs = [(tuple(names[groups[k][1]]), times[k], warm[k], timed[k], int(member[k])) for k in order]
+    frames = [lazy[i] for k in order for i in groups[k][1]]
+    if bias is not None:
+        jobs.append((tuple(bias["filename"].values), 0.0, math.nan, 0.0, 0))
+        frames += list(lazy_frames(bias))
+    stream = counted(stream_frames(frames), progress, len(frames))
+    plain, *maps = (np.zeros(dark.shape[1:], np.float32) for _ in range(celsius.size + 1))
+    sums = PixelSums(plain, maps, np.zeros(dark.shape[1:], np.uint8))
+    rows, noise, level = [], [], []
+    for files, exposure, temperature, seconds, number in jobs:
+        frames_here = islice(stream, len(files))
+        group, total, saturated = read_group(frames_here, files, float(exposure), dark.attrs, sums.lost > 0)
+        if clipped(group):
+            continue
+        within = float(np.nanmean(group.noise)) if group.count > 1 else _within(total, dark.attrs["cfa_pattern"])
+        variance = max(within, QUANTISATION_VARIANCE)
+        weight = group.count / variance
+        total /= np.float32(group.count)
+        add_weighted(total, np.float32(weight), np.float32(weight * seconds), plain, maps[number])
+        rows.append((exposure, temperature, group.count, seconds, number, weight, variance, group.scatter))
+        noise.append(group.noise.mean(axis=1))
+        level.append(group.steady)
+        if saturated.any():  # there this group and those before, more intense ones, do not count
+            sums.lost[saturated] = len(rows)
+            for picture in (plain, *maps):
+                picture[saturated] = 0
+    for _ in stream:  # nothing is left; lets the bar close
+        pass
+    if not rows:
         raise WorkbenchError(
-            f"these darks ({there}; {'no ' if not (times == 0).any() else ''}bias frames) cannot tell the pixels' "
+            "all darks are clipped at zero: the camera subtracts its black level before saving; use firmware or a "
+            "setting that keeps the offset"
+        )
+    columns = [np.array(column, float) for column in zip(*rows, strict=True)]
+    columns[4] = columns[4].astype(int)
+    return LibraryGroups(*columns, np.array(noise), np.array(level)), sums, celsius
+
+
+def _binned(warm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the temperatures of the maps, at most a handful, and the number of its map for each group."""
+    for width in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 1e9):
+        celsius = np.nan_to_num(warm, nan=1e6)
+        values, member = np.unique(np.round(celsius / width) if width else celsius, return_inverse=True)
+        if values.size <= _MOST_TEMPERATURES:
+            break
+    member = member.reshape(-1)
+    return np.array([warm[member == k].mean() for k in range(values.size)]), member
+
+
+def _within(picture: np.ndarray, pattern: str) -> float:
+    """Return the variance of a single frame's pixels, from neighbours of one colour: a little high, but known."""
+    step = channel_index(pattern).shape[0]
+    difference = picture[::step, step::step] - picture[::step, :-step:step]
+    return float(mad_std(difference, centre=0) ** 2 / 2)
+
+
+def pixel_maps(
+    sums: PixelSums, seconds: np.ndarray, weight: np.ndarray, factor: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return offset and dark current of every pixel of a library, in the memory of the sums.
+
+    Parameters
+    ----------
+    seconds, weight
+        Of each group: t f(T) [s], and weight [1/ADU²].
+    factor
+        f(T) of each map.
+    """
+    crossed = sums.timed[0]
+    crossed *= np.float32(factor[0])
+    for picture, f in zip(sums.timed[1:], factor[1:], strict=True):
+        picture *= np.float32(f)
+        crossed += picture
+    solve_pixels(sums.plain, crossed, sums.lost, moments(weight, seconds, range(weight.size + 1)))
+    return sums.plain, crossed
+
+
+def _check_exposures(groups: LibraryGroups) -> None:
+    """Refuse darks that do not separate offset, dark current and law, and name what to shoot."""
+    exposure, darks = groups.exposure, groups.exposure > 0
+    needed = 3 if np.unique(groups.temperature[darks]).size > 1 else 2
+    if exposure.size < needed or np.unique(exposure).size < 2:
+        settings = zip(exposure[darks], groups.temperature[darks], strict=True)
+        there = ", ".join(describe({"exposure": seconds, "temperature": warm}) for seconds, warm in settings)
+        raise WorkbenchError(
+            f"these darks ({there}; {'' if (exposure == 0).any() else 'no '}bias frames) do not separate the pixels' "
             "offset from their dark current; shoot bias frames of the same ISO, or darks of a second exposure at one "
             "of the temperatures"
         )
 
 
-class _Law(NamedTuple):
-    """A law fitted to the groups: its constant, the dark current at the reference temperature, and how well it fits."""
-
-    value: float
-    error: float
-    level: float
-    level_error: float
-    chi2: float
-    widen: float
+def _pooled_scatter(groups: LibraryGroups) -> float:
+    """Return the variance of whole frames about their group's mean [ADU²]: offset and temperature wander."""
+    freedom = groups.frames - 1
+    return float(np.nansum(freedom * groups.scatter) / max(freedom.sum(), 1))
 
 
-def _sensor(
-    reads: list[GroupRead],
-    times: np.ndarray,
-    warm: np.ndarray,
-    reference: float,
-    factors: np.ndarray | None,
-    warnings: list[str],
-) -> tuple[dict[str, _Law], str, bool]:
-    """Fit the laws to the groups' levels; return them, which one is better, and whether the camera hides the mean."""
-    counts = np.array([read.group.count for read in reads], float)
-    level = np.array([read.group.steady.mean() for read in reads])
-    own = np.array([np.var(r.group.means.mean(axis=1), ddof=1) if r.group.count > 1 else np.nan for r in reads])
-    freedom = counts - 1
-    pooled = np.nansum(freedom * own) / max(freedom.sum(), 1)
-    pixels = float(reads[0].pixels)
-    # no frame's mean is better known than its pixels' noise allows
-    least = np.array([read.variance for read in reads]) / pixels
-    expected = np.sqrt(np.maximum(pooled, least) / counts)
-    measured = np.sqrt(np.maximum(np.where(freedom > 0, own, pooled), least) / counts)
-    freedoms = np.where(freedom > 0, freedom, max(freedom.sum(), 1))
-    noise = np.array([read.variance for read in reads])
-    several = counts > 1
-    subtracts = False
-    if several.sum() > 1:
-        nominal = times * 2 ** (
-            (np.nan_to_num(warm) - (reference if math.isfinite(reference) else 0.0)) / USUAL_DOUBLING
-        )
-        spread = noise * np.sqrt(2 / (pixels * np.maximum(freedom, 1)))
-        rising, rising_error = _line(nominal[several], noise[several], 1 / spread[several] ** 2)[1:]
-        growing, growing_error = _line(nominal, level, 1 / expected**2)[1:]
-        if rising > 5 * rising_error:
-            if factors is not None:
-                subtracts = growing / float(np.mean(factors)) < _SUBTRACTED * rising
-            else:
-                subtracts = growing < 3 * growing_error
-    scale = 1.0
+class _SensorFit(NamedTuple):
+    """The laws fitted, levels in units of `scale` ADU/s, and whether the camera subtracts the mean dark signal."""
+
+    fits: dict[str, LawFit]
+    scale: float
+    subtracts: bool
+    warnings: list[str]
+
+
+def _fit_sensor(groups: LibraryGroups, pixels: int, reference: float, gain: np.ndarray | None) -> _SensorFit:
+    """Fit the laws to the groups' levels, or to their noise where the camera subtracts the mean dark signal."""
+    warnings: list[str] = []
+    darks, several, freedom = groups.exposure > 0, groups.frames > 1, groups.frames - 1
+    pooled = _pooled_scatter(groups)
+    least = groups.variance / pixels  # no frame's mean is better known than its pixels' noise allows
+    expected = np.sqrt(np.maximum(pooled, least) / groups.frames)
+    measured = np.sqrt(np.maximum(np.where(several, groups.scatter, pooled), least) / groups.frames)
+    spread = groups.variance * np.sqrt(2 / (pixels * np.maximum(freedom, 1)))
+    subtracts = _subtracts(groups, reference, expected, spread, gain)
+    value, scale, freedom = groups.level.mean(axis=1), 1.0, np.where(several, freedom, max(freedom.sum(), 1))
     if subtracts:
         warnings.append(
             "the camera subtracts the mean dark signal by itself: the darks' noise grows with time and temperature, "
             "their mean does not; the dark current is that of the noise"
         )
-        level, expected, measured = noise, spread, spread
-        freedoms = np.where(several, 1e9, 1.0)
-        scale = float(np.mean(factors)) if factors is not None else math.nan  # Var = D t/g², in ADU D t/g
-    darks = times > 0
-    laws = ["none"]
-    if np.unique(warm[darks]).size > 1 and np.isfinite(warm[darks]).all():
-        laws = list(_LAWS)
-    elif np.unique(warm[darks]).size > 1:
-        warnings.append(
-            "some darks state no temperature, so that no law can be fitted; give temperature_c in frames.csv"
-        )
-    fits = {law: _fit(law, times, warm, reference, level, expected, measured, freedoms, scale) for law in laws}
-    fits = {law: fit for law, fit in fits.items() if fit is not None}
+        value, expected, measured, freedom = groups.variance, spread, spread, np.where(several, 1e9, 1.0)
+        scale = math.nan if gain is None else float(np.mean(gain))  # Var = D t/g², in ADU D t/g
+    names: tuple[str, ...] = ("none",)
+    if np.unique(groups.temperature[darks]).size > 1:
+        if np.isfinite(groups.temperature[darks]).all():
+            names = LAWS
+        else:
+            warnings.append(
+                "some darks state no temperature, so that no law can be fitted; give temperature_c in frames.csv"
+            )
+    levels = Levels(
+        value,
+        groups.exposure,
+        np.where(darks, groups.temperature, reference),
+        expected,
+        measured,
+        freedom,
+        gain=np.zeros((value.size, 0)),
+        offset=np.ones((value.size, 1)),
+    )
+    fits = {name: fit for name in names if (fit := fit_law(name, levels, reference)) is not None}
     if not fits:
         raise WorkbenchError(
             "the dark signal does not rise with time and temperature beyond its error: shoot longer darks, or at "
             "temperatures further apart"
         )
-    # at two temperatures both fit alike, but for rounding
-    chosen = min(fits, key=lambda law: (round(float(np.nan_to_num(fits[law].chi2)), 4), law != "doubling"))
     if all(fit.widen > 1 for fit in fits.values()):
         warnings.append(
             "the darks do not lie on one law of time and temperature within their errors, which are widened; were they "
             "as warm as they say?"
         )
-    return fits, chosen, subtracts
+    return _SensorFit(fits, scale, subtracts, warnings)
 
 
-def _other(fits: dict[str, _Law], chosen: str, reads: list[GroupRead]) -> list:
-    """Return the law that was not chosen, where these darks cannot tell the two apart: name, constant, level."""
-    others = [law for law in fits if law != chosen]
-    if not others or not fits[others[0]].level > 0:
-        return []
-    other = fits[others[0]]
-    worse = np.nan_to_num(other.chi2 - fits[chosen].chi2) * max(len(reads) - 3, 1)
-    widened = max(fits[chosen].widen, 1.0) ** 2
-    if worse / widened > EXCLUDED:
-        return []
-    return [others[0], other.value, other.level / fits[chosen].level]
+def _subtracts(
+    groups: LibraryGroups, reference: float, expected: np.ndarray, spread: np.ndarray, gain: np.ndarray | None
+) -> bool:
+    """Return whether the noise grows with time and temperature and the mean does not, beyond their errors."""
+    several = groups.frames > 1
+    if several.sum() < 2:
+        return False
+    warm = np.nan_to_num(groups.temperature)
+    nominal = groups.exposure * law_factor("doubling", TYPICAL_DOUBLING, warm, np.nan_to_num(reference))
+    _, rising, rising_error = weighted_line(nominal[several], groups.variance[several], 1 / spread[several] ** 2)
+    _, growing, growing_error = weighted_line(nominal, groups.level.mean(axis=1), 1 / expected**2)
+    if not rising > 5 * rising_error:
+        return False
+    return bool(growing < 3 * growing_error if gain is None else growing / np.mean(gain) < SUBTRACTED * rising)
 
 
-def _fit(
-    law: str,
-    times: np.ndarray,
-    warm: np.ndarray,
-    reference: float,
-    level: np.ndarray,
-    expected: np.ndarray,
-    measured: np.ndarray,
-    freedoms: np.ndarray,
-    scale: float,
-) -> _Law | None:
-    """Fit level = o + D t exp(p x(T)) by least squares; None where it does not rise."""
-    known = np.where(times > 0, warm, reference)
-    x = np.zeros(times.size)
-    if law == "doubling":
-        x = known - reference
-    elif law == "arrhenius":
-        x = inverse_temperature(known, reference)
-    free = 3 if law != "none" else 2
-
-    def model(p: np.ndarray) -> np.ndarray:
-        return p[0] + p[1] * times * (np.exp(p[2] * x) if free == 3 else 1.0)
-
-    start = None
-    tried = np.log(2) / np.array([3, 4, 5, 6, 7, 8, 10, 14]) if law == "doubling" else np.arange(0.3, 1.3, 0.1)
-    for slope in tried if free == 3 else [0.0]:
-        base, rising, _ = _line(times * np.exp(slope * x), level, 1 / expected**2)
-        off = float((((level - base - rising * times * np.exp(slope * x)) / expected) ** 2).sum())
-        if rising > 0 and (start is None or off < start[0]):
-            start = off, [base, rising, slope][:free]
-    if start is None:
-        return None
-    fit = optimize.least_squares(lambda p: (level - model(p)) / expected, start[1], x_scale="jac")
-    by_row = np.linalg.pinv(fit.jac)
-    terms = by_row**2 * (measured / expected) ** 2
-    total = terms.sum(axis=1)
-    errors = np.sqrt(total) * [
-        t_factor(one) for one in total**2 / np.maximum((terms**2 / freedoms).sum(axis=1), 1e-300)
-    ]
-    degrees = times.size - free
-    chi2 = float(2 * fit.cost) / degrees if degrees > 0 else math.nan
-    chance = special.fdtrc(degrees, min(freedoms.sum(), 1e9), chi2) if degrees > 0 else 1.0
-    widen = math.sqrt(chi2) if chance < MISFIT else 1.0
-    errors = errors * widen
-    value, error = (float(fit.x[2]), float(errors[2])) if free == 3 else (0.0, 0.0)
-    if not fit.x[1] > 0 or (free == 3 and not value > 2 * error):
-        return None
-    if law == "doubling":
-        value, error = math.log(2) / value, math.log(2) * error / value**2
-    return _Law(value, error, scale * float(fit.x[1]), scale * float(errors[1]), chi2, widen)
+def _law_attrs(sensor: _SensorFit) -> dict[str, Any]:
+    """Return the law for prediction, the law that the darks do not exclude either, and the constants of both."""
+    best, *others = (sensor.fits[name] for name in possible_laws(sensor.fits))
+    attrs: dict[str, Any] = {
+        "law": best.law.name,
+        "law_value": best.law.value,
+        "law_error": best.law.value_error,
+        "chi2": float(best.chi2),
+        "other": [others[0].law.name, others[0].law.value, others[0].law.current / best.law.current] if others else [],
+    }
+    for name, key in _CONSTANTS.items():
+        law = sensor.fits[name].law if name in sensor.fits else None
+        attrs |= {key: law.value if law else math.nan, f"{key}_error": law.value_error if law else math.nan}
+    attrs["dark_current_reference"] = sensor.scale * best.law.current
+    attrs["dark_current_reference_error"] = sensor.scale * best.law.current_error
+    return attrs
 
 
-def _line(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[float, float, float]:
-    """Return intercept, slope and the slope's error of a weighted line."""
-    total = weight.sum()
-    middle = (weight * x).sum() / total
-    away = x - middle
-    lever = (weight * away**2).sum()
-    slope = float((weight * away * y).sum() / lever)
-    return float((weight * y).sum() / total) - slope * middle, slope, float(lever**-0.5)
-
-
-def _noise(reads: list[GroupRead], seconds: np.ndarray, factors: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _noise(groups: LibraryGroups, seconds: np.ndarray, gain: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Return each channel's variance of a frame without dark current [ADU²] and what an ADU of dark signal adds [ADU].
 
     The second is 1/g, from the gain where it is known, else from the noise's growth over that of the level.
     """
-    several = [k for k, read in enumerate(reads) if read.group.count > 1]
-    channels = reads[0].group.steady.size
-    if not several:
-        quiet = min(read.variance for read in reads)
-        return np.full(channels, quiet), np.zeros(channels) if factors is None else 1 / factors
-    noise = np.array([reads[k].group.noise.mean(axis=1) for k in several])
-    level = np.array([reads[k].group.steady for k in several])
-    x, weight = seconds[several], 1 / np.mean(noise, axis=1) ** 2
-    read_variance, slope = noise[np.argmin(x)].copy(), np.zeros(channels)
-    if np.unique(x).size > 1:
-        for channel in range(channels):
-            base, rising, _ = _line(x, noise[:, channel], weight)
-            read_variance[channel] = max(base, QUANTISATION_VARIANCE)
-            growing = _line(x, level[:, channel], weight)[1]
-            slope[channel] = max(rising / growing, 0.0) if growing > 0 else 0.0
-    return read_variance, slope if factors is None else 1 / np.asarray(factors, float)
-
-
-def _wander(reads: list[GroupRead]) -> float:
-    """Return the standard deviation of whole frames from their group's mean [ADU]: offset and temperature wander."""
-    freedom = sum(read.group.count - 1 for read in reads)
-    squares = sum(
-        (read.group.count - 1) * float(np.var(read.group.means.mean(axis=1), ddof=1))
-        for read in reads
-        if read.group.count > 1
-    )
-    return math.sqrt(squares / freedom) if freedom else 0.0
+    several = groups.frames > 1
+    slope = np.zeros(groups.level.shape[1])
+    if not several.any():
+        read_variance = np.full(slope.size, groups.variance.min())
+    else:
+        x, noise = seconds[several], groups.noise[several]
+        read_variance, weight = noise[np.argmin(x)], 1 / noise.mean(axis=1) ** 2
+        if np.unique(x).size > 1:
+            base, rising, _ = weighted_line(x, noise, weight)
+            growing = weighted_line(x, groups.level[several], weight)[1]
+            read_variance = np.maximum(base, QUANTISATION_VARIANCE)
+            slope = np.maximum(np.divide(rising, growing, out=slope, where=growing > 0), 0.0)
+    return read_variance, slope if gain is None else 1 / gain
