@@ -15,9 +15,9 @@ from workbench.charts import theme
 from workbench.charts.words import degrees
 from workbench.core.cube import make_cube
 from workbench.core.dark import predict_dark
-from workbench.pixels.demonstrate import dark_noise
-from workbench.pixels.tracks import find_cosmic_rays
-from workbench.pixels.uniformity import stack_cube
+from workbench.pixels.cosmic_rays import find_cosmic_rays
+from workbench.pixels.darks import dark_noise
+from workbench.pixels.stacks import stack_cube
 from workbench.sensor.dark import Darks
 from workbench.sensor.law import dark_law
 from workbench.sensor.library import fit_dark_library

@@ -15,8 +15,8 @@ from workbench.charts import theme
 from workbench.charts.words import electrons
 from workbench.pipelines.uniformity import Uniformity
 from workbench.pixels.defects import find_sensor_defects
-from workbench.pixels.emva_images import emva_unit
-from workbench.pixels.patterns import fixed_pattern
+from workbench.pixels.emva import emva_unit
+from workbench.pixels.maps import fixed_pattern
 from workbench.pixels.stacks import FrameStack
 
 _FRAMES = theme.dimension("frames averaged")

@@ -5,7 +5,7 @@ import pytest
 
 from workbench.core.cube import make_cube
 from workbench.core.errors import WorkbenchError
-from workbench.pixels.tracks import clusters, find_cosmic_rays
+from workbench.pixels.cosmic_rays import clusters, find_cosmic_rays
 from workbench.simulate import View, d7000, expose, make_sky
 from workbench.simulate import cosmic_rays as particles
 

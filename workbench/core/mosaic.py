@@ -119,6 +119,27 @@ def planes(frame: np.ndarray, cfa_pattern: str | np.ndarray) -> Iterator[tuple[i
         yield channel, frame[..., row::rows, column::columns]
 
 
+def tiles(picture: np.ndarray, height: int, width: int | None = None) -> np.ndarray:
+    """Return the whole tiles of a picture as a view (row, column, y, x); what is left at the far edges is cut off.
+
+    Parameters
+    ----------
+    picture
+        (y, x).
+    height, width
+        Of a tile [pixels]; a square without a width.
+
+    Examples
+    --------
+    >>> tiles(np.arange(12).reshape(2, 6), 2).sum(axis=(2, 3)).tolist()
+    [[14, 22, 30]]
+    """
+    width = width or height
+    rows, columns = picture.shape[0] // height, picture.shape[1] // width
+    whole = picture[: rows * height, : columns * width]
+    return whole.reshape(rows, height, columns, width).swapaxes(1, 2)
+
+
 def split(mosaic: xr.DataArray) -> xr.DataArray:
     """Split mosaiced frames (..., y, x) into channels (..., channel, y, x) of half the size.
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from .statistics import mad_std
+
 Setting = dict[str, float]
 
 
@@ -33,7 +35,7 @@ def group_frames(cube: xr.DataArray, *coords: str) -> list[tuple[Setting, np.nda
 
 
 def same_iso(values: np.ndarray, iso: float) -> np.ndarray:
-    """Tell where the ISO is this one; frames that state none (NaN) are of one setting."""
+    """Flag where the ISO is this one; frames that state none (NaN) are of one setting."""
     return np.isnan(values) if np.isnan(iso) else np.asarray(values) == iso
 
 
@@ -51,7 +53,7 @@ def at_iso(values: xr.DataArray, iso: float) -> np.ndarray:
 
 
 def describe(setting: Setting) -> str:
-    """Say a setting in words: ``ISO 100, 1/30 s, f/5.6, 20 °C``.
+    """Write a setting as text: ``ISO 100, 1/30 s, f/5.6, 20 °C``.
 
     Examples
     --------
@@ -84,10 +86,10 @@ def odd_ones_out(means: np.ndarray, tolerance: np.ndarray | float) -> np.ndarray
     """Return the numbers of the frames whose mean lies off their group's median: by more than `tolerance` [ADU]
     and by more than six robust standard deviations of the group.
 
-    Of two frames it cannot be said which is the odd one; both are returned.
+    Of two frames either may be the odd one; both are returned.
     """
     deviation = np.abs(means - np.median(means))
     if means.size < 2:
         return np.empty(0, int)
-    spread = 1.4826 * np.median(deviation) if means.size > 2 else 0.0
+    spread = mad_std(means) if means.size > 2 else 0.0
     return np.flatnonzero(deviation > np.maximum(tolerance, 6 * spread))

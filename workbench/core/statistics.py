@@ -1,8 +1,9 @@
-"""Robust statistics that every station shares."""
+"""Statistics that every station shares: robust spreads, straight lines, what neighbours have in common."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,3 +47,90 @@ def mad_std(values: Any, axis: int | tuple[int, ...] | None = None, *, centre: A
     elif values.dtype.kind in "ub":
         values = values.astype(np.float64)
     return MAD_TO_SIGMA * median(np.abs(values - centre), axis=axis)
+
+
+class Line(NamedTuple):
+    """Straight lines y = slope · x + intercept, of any leading shape.
+
+    About `centre`, the weighted mean of x (0 for lines through the origin), slope and level do not correlate; with
+    weights 1/σ² their variances are `slope_variance` and `level_variance`.
+    """
+
+    slope: Any
+    intercept: Any
+    centre: Any
+    slope_variance: Any
+    level_variance: Any
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Covariance matrix (2, 2) of slope and intercept, in the units of 1/weight."""
+        mixed = -self.centre * self.slope_variance
+        return np.array([[self.slope_variance, mixed], [mixed, self.level_variance - self.centre * mixed]])
+
+
+def fit_line(x: Any, y: Any, weight: Any = 1.0, *, through_origin: bool = False) -> Line:
+    """Fit straight lines along the last axis by weighted least squares, min Σ w (y - slope x - intercept)².
+
+    Parameters
+    ----------
+    x, y, weight
+        Arrays (..., point) that broadcast against each other; weights are 1/σ² of y, or proportional to it.
+    through_origin
+        Whether the intercept is zero.
+
+    Examples
+    --------
+    >>> line = fit_line([1.0, 2.0, 3.0], [3.0, 5.0, 7.0])
+    >>> float(line.slope), float(line.intercept), float(line.slope_variance)
+    (2.0, 1.0, 0.5)
+    """
+    x, y, weight = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float), np.asarray(weight, float))
+    total = weight.sum(-1)
+    centre = np.zeros_like(total) if through_origin else (weight * x).sum(-1) / total
+    away = x - centre[..., None]
+    square = (weight * away * away).sum(-1)
+    slope = (weight * away * y).sum(-1) / square
+    level = np.zeros_like(total) if through_origin else (weight * y).sum(-1) / total
+    return Line(slope, level - slope * centre, centre, 1 / square, 0 * total if through_origin else 1 / total)
+
+
+def neighbour_covariance(picture: np.ndarray, lags: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean product of pixels and their neighbours at each lag, and how many pairs of pixels it is of.
+
+    Of a difference of two equal frames over √2, whose mean is zero, this is the covariance of the noise.
+
+    Parameters
+    ----------
+    picture
+        (y, x), in any unit; pairs with a NaN are left out.
+    lags
+        (Δy, Δx) of the neighbour in pixels, Δy at least zero.
+
+    Returns
+    -------
+    tuple
+        Covariance (lag) in the unit's square, zero where the picture is smaller than the lag; pairs (lag).
+
+    Examples
+    --------
+    >>> covariance, pairs = neighbour_covariance(np.array([[1.0, 1.0, -1.0, -1.0]]), [(0, 1), (0, 2), (1, 0)])
+    >>> covariance.round(2).tolist(), pairs.tolist()
+    ([0.33, -1.0, 0.0], [3, 2, 0])
+    """
+    height, width = picture.shape
+    whole = bool(np.isfinite(picture).all())
+    covariance, pairs = np.zeros(len(lags)), np.zeros(len(lags), int)
+    for number, (dy, dx) in enumerate(lags):
+        if dy >= height or abs(dx) >= width:
+            continue
+        near = picture[: height - dy, max(0, -dx) : width - max(0, dx)]
+        far = picture[dy:, max(0, dx) : width - max(0, -dx)]
+        if whole:
+            pairs[number] = near.size
+            covariance[number] = np.einsum("ij,ij->", near, far, dtype=np.float64) / near.size
+        else:
+            product = near.astype(float) * far
+            pairs[number] = np.count_nonzero(np.isfinite(product))
+            covariance[number] = np.nansum(product) / max(pairs[number], 1)
+    return covariance, pairs

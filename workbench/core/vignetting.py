@@ -9,6 +9,7 @@ import numpy as np
 from scipy import optimize
 
 from .errors import WorkbenchError
+from .statistics import mad_std
 
 
 class Lens(NamedTuple):
@@ -36,6 +37,12 @@ class Lens(NamedTuple):
         rho2 = ((y - self.centre_y) ** 2 + (x - self.centre_x) ** 2) / self.reach**2
         return self.level * (1 + self.a2 * rho2 + self.a4 * rho2**2)
 
+    def enlarged(self, factor: int, reach: float) -> Lens:
+        """Return the model of a picture from that of every `factor`-th of its pixels, with the reach of the whole."""
+        ratio = (reach / (self.reach * factor)) ** 2
+        centre_y, centre_x, error = self.centre_y * factor, self.centre_x * factor, self.centre_error * factor
+        return Lens(self.level, self.a2 * ratio, self.a4 * ratio**2, centre_y, centre_x, float(reach), error)
+
     def falloff(self, shape: tuple[int, int]) -> float:
         """Return the light lost in the farthest corner of a picture of that shape, against the centre."""
         y, x = np.array([[0, 0, shape[0] - 1, shape[0] - 1], [0, shape[1] - 1, 0, shape[1] - 1]])
@@ -48,7 +55,7 @@ def fit_lens(picture: np.ndarray) -> Lens:
     Raises
     ------
     WorkbenchError
-        If hardly a block is sound.
+        If fewer than 20 blocks are valid.
 
     Examples
     --------
@@ -62,9 +69,9 @@ def fit_lens(picture: np.ndarray) -> Lens:
     reach = math.hypot(rows, columns) / 2
     good = np.isfinite(picture)
     if good.sum() < 20:
-        raise WorkbenchError("the flat has hardly a sound block: most of it is saturated or missing")
+        raise WorkbenchError("the flat has fewer than 20 valid blocks: most of it is saturated or missing")
     start = np.array([np.nanmax(picture), -0.2, 0.0, (rows - 1) / 2, (columns - 1) / 2])
-    scale = max(1e-4, 1.4826 * float(np.nanmedian(np.abs(picture - np.nanmedian(picture)))) / 50)
+    scale = max(1e-4, float(mad_std(picture[good])) / 50)
     y, x, values = y[good], x[good], picture[good]
     fit = optimize.least_squares(
         lambda p: Lens(*p, reach)(y, x) - values, start, loss="soft_l1", f_scale=scale, x_scale=[1, 0.1, 0.1, 1, 1]

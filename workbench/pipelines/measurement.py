@@ -57,7 +57,7 @@ class Measurement:
         if ptc is not None and ptc.sizes["pair"]:
             gain = self._note(sensor.fit_gain(ptc))
             unity = self._note(sensor.unity_gain_iso(gain))
-            snr = pixels.shot_noise_snr(ptc, gain)
+            snr = sensor.shot_noise_snr(ptc, gain)
         elif ptc is not None:
             ptc = None
         with ThreadPoolExecutor(1) as second, side_by_side(2):

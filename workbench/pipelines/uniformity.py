@@ -17,9 +17,7 @@ from ..core.pairs import pair_moments
 from ..core.parallel import in_threads
 from ..core.selection import at_iso, same_iso
 from ..core.values import json_number
-from ..pixels.emva_images import emva_unit
-from ..pixels.emva_space import emva_spatial
-from ..pixels.emva_time import emva_temporal
+from ..pixels.emva import emva_spatial, emva_temporal, emva_unit
 from ..pixels.stacks import FrameStack
 
 _MOST_PIXELS = 180e6  # of bias frames, read once more: ten of 16 Mpx at the lowest ISO, all ISOs of smaller ones

@@ -1,4 +1,4 @@
-"""How pixels differ: the spread of their dark current, the hot ones, the fall-off of light to the corners."""
+"""How pixels differ: dark current, hot pixels, the fall-off of light to the corners, the fixed pattern."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import numpy as np
 import xarray as xr
 
 from ..core.cube import channels_of, check_cube
-from ..core.mosaic import channel_index
+from ..core.errors import WorkbenchError
+from ..core.mosaic import channel_index, planes, tiles
 from ..core.parallel import counted, stream_frames
 from ..core.vignetting import Lens, fit_lens
+from .spatial import INNER, MARGIN, inner_lowpass
+from .stacks import FrameStack
 
 _SAMPLE = 1 << 20
 _FITTED = 5000  # cells of the picture that the vignetting model is fitted to
 _FEWEST_CELLS = 20
+_RINGS = 40  # of the profile
+_SHOWN = 200, 300  # px of the middle that the picture of the fixed pattern shows
 _PICTURE = 340  # longest side of a reduced picture [pixels], so that it has fewer than 10⁵ numbers
 
 
@@ -50,7 +55,7 @@ def dcnu_histogram(dark_map: xr.DataArray, bins: int = 240) -> xr.Dataset:
     edges = np.linspace(low, high, bins + 1) if high > low else np.linspace(low - 0.5, low + 0.5, bins + 1)
     count = np.zeros(bins, np.int64)
     finite, total = _tally(values, edges[0], edges[-1], count)
-    attrs = _where(dark_map) | {
+    attrs = _setting_attrs(dark_map) | {
         "mean": total / finite,
         "median": float(median),
         "beyond": int(finite - count.sum()),
@@ -108,7 +113,7 @@ def hot_pixels(dark_map: xr.DataArray, most: int = 500) -> xr.Dataset:
             "y": ("point", y, {"units": "px"}),
             "x": ("point", x, {"units": "px"}),
         },
-        _where(dark_map) | {"height": values.shape[0], "width": values.shape[1]},
+        _setting_attrs(dark_map) | {"height": values.shape[0], "width": values.shape[1]},
     )
 
 
@@ -143,11 +148,11 @@ def _tally_octaves(values, low, scale, count):
 
 
 def _sample(values: np.ndarray) -> np.ndarray:
-    """Return an even sample that tells a percentile of millions of numbers well enough."""
+    """Return an even sample, large enough for a percentile of millions of numbers."""
     return values[:: max(1, values.size // _SAMPLE)]
 
 
-def _where(dark_map: xr.DataArray) -> dict[str, Any]:
+def _setting_attrs(dark_map: xr.DataArray) -> dict[str, Any]:
     return {name: dark_map.attrs[name] for name in ("iso", "temperature", "units") if name in dark_map.attrs}
 
 
@@ -183,62 +188,68 @@ def vignetting(flat: xr.DataArray, black: Any = None, *, progress: Any = True) -
     1.0
     """
     check_cube(flat, stage="raw", kind="flat")
-    pattern = flat.attrs["cfa_pattern"]
-    cell, names = channel_index(pattern), channels_of(pattern)
+    cell = channel_index(flat.attrs["cfa_pattern"])
     levels = np.broadcast_to(np.nan_to_num(flat.attrs["black_level"] if black is None else black), (cell.size,))
     count = min(flat.sizes["frame"], 8)
-    step = cell.shape[0]
-    size = max(1, int(np.ceil(max(flat.shape[1:]) / step / _PICTURE)))  # cells of the mosaic to a side
-    rows, columns = (side // step // size for side in flat.shape[1:])
-    planes = np.zeros((cell.size, rows, columns))
+    size = max(1, int(np.ceil(max(flat.shape[1:]) / cell.shape[0] / _PICTURE)))  # cells of the mosaic to a side
+    scale = size * cell.shape[0]
+    light = np.zeros((cell.size, *(side // scale for side in flat.shape[1:])))
     for frame in counted(stream_frames(flat.data[i] for i in range(count)), progress, count):
-        for (row, column), channel in np.ndenumerate(cell):
-            plane = frame[row::step, column::step][: rows * size, : columns * size]
-            planes[channel] += plane.reshape(rows, size, columns, size).mean(axis=(1, 3)) - levels[channel]
-    y = (np.arange(rows) + 0.5) * size * step
-    x = (np.arange(columns) + 0.5) * size * step
+        for channel, plane in planes(frame, cell):
+            block = tiles(plane, size)[: light.shape[1], : light.shape[2]]
+            light[channel] += block.mean(axis=(2, 3)) - levels[channel]
+    y, x = ((np.arange(side) + 0.5) * scale for side in light.shape[1:])
     radius = np.hypot((y - flat.shape[1] / 2)[:, None], x - flat.shape[2] / 2)
-    edges = np.linspace(0, radius.max() * (1 + 1e-9), 41)
-    ring = np.digitize(radius.ravel(), edges) - 1
-    inside = np.bincount(ring, minlength=40)
-    edges_kept = inside > 0
-    middle = radius <= max(edges[2], np.partition(radius.ravel(), min(8, radius.size - 1))[min(8, radius.size - 1)])
-    planes /= planes[:, middle].mean(axis=1)[:, None, None]
-    profile = np.array([np.bincount(ring, plane.ravel(), 40) for plane in planes])[:, edges_kept] / inside[edges_kept]
-    square = np.array([np.bincount(ring, plane.ravel() ** 2, 40) for plane in planes])[:, edges_kept]
-    scatter = np.sqrt(np.maximum(square / inside[edges_kept] - profile**2, 0) / np.maximum(inside[edges_kept] - 1, 1))
-    centres = ((edges[1:] + edges[:-1]) / 2)[edges_kept]
-    picture = planes.mean(axis=0)
+    edges = np.linspace(0, radius.max() * (1 + 1e-9), _RINGS + 1)
+    nearest = np.partition(radius.ravel(), min(8, radius.size - 1))[min(8, radius.size - 1)]
+    light /= light[:, radius <= max(edges[2], nearest)].mean(axis=1)[:, None, None]
+    centres, profile, error = _profile(light, radius, edges)
+    picture = light.mean(axis=0)
     lens = _model(picture)
-    scale, first = size * step, 0.5 * size * step
-    units = {"centre_y": "px", "centre_x": "px", "centre_error": "px"}
+    model = lens(*np.indices(picture.shape))
+    uneven = float(np.sqrt(np.mean((picture / model - 1) ** 2)))
+    scalars = {
+        "centre_y": (lens.centre_y * scale + 0.5 * scale, "px"),
+        "centre_x": (lens.centre_x * scale + 0.5 * scale, "px"),
+        "centre_error": (lens.centre_error * scale, "px"),
+        "a2": (lens.a2, "1"),
+        "a4": (lens.a4, "1"),
+        "falloff": (lens.falloff(picture.shape), "1"),
+        "uneven": (uneven, "1"),
+    }
     return xr.Dataset(
         {
             "illumination": (("y", "x"), picture, {"units": "1", "long_name": "relative illumination"}),
-            "model": (("y", "x"), lens(*np.indices(picture.shape)), {"units": "1", "long_name": "vignetting model"}),
-            **{
-                name: ((), value, {"units": units.get(name, "1"), "long_name": name.replace("_", " ")})
-                for name, value in {
-                    "centre_y": lens.centre_y * scale + first,
-                    "centre_x": lens.centre_x * scale + first,
-                    "centre_error": lens.centre_error * scale,
-                    "a2": lens.a2,
-                    "a4": lens.a4,
-                    "falloff": lens.falloff(picture.shape),
-                    "uneven": float(np.sqrt(np.mean((picture / lens(*np.indices(picture.shape)) - 1) ** 2))),
-                }.items()
-            },
+            "model": (("y", "x"), model, {"units": "1", "long_name": "vignetting model"}),
             "profile": (("channel", "radius"), profile, {"units": "1", "long_name": "relative illumination"}),
-            "profile_error": (("channel", "radius"), scatter, {"units": "1", "long_name": "error of the profile"}),
+            "profile_error": (("channel", "radius"), error, {"units": "1", "long_name": "error of the profile"}),
+            **{
+                name: ((), value, {"units": units, "long_name": name.replace("_", " ")})
+                for name, (value, units) in scalars.items()
+            },
         },
         {
             "y": ("y", y, {"units": "px"}),
             "x": ("x", x, {"units": "px"}),
             "radius": ("radius", centres, {"units": "px", "long_name": "distance from the centre"}),
-            "channel": list(names),
+            "channel": list(channels_of(flat.attrs["cfa_pattern"])),
         },
         {"frames": count, "camera": flat.attrs["camera"]},
     )
+
+
+def _profile(light: np.ndarray, radius: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the middle (ring) of each ring with cells in it, each channel's mean (channel, ring) and its error."""
+    ring = np.digitize(radius.ravel(), edges) - 1
+    inside = np.bincount(ring, minlength=_RINGS)
+    some = inside > 0
+    count = inside[some]
+    mean, square = (
+        np.array([np.bincount(ring, plane.ravel() ** power, _RINGS) for plane in light])[:, some] / count
+        for power in (1, 2)
+    )
+    error = np.sqrt(np.maximum(square - mean**2, 0) / np.maximum(count - 1, 1))
+    return ((edges[1:] + edges[:-1]) / 2)[some], mean, error
 
 
 def _model(picture: np.ndarray) -> Lens:
@@ -247,16 +258,88 @@ def _model(picture: np.ndarray) -> Lens:
     thin = picture[::stride, ::stride]
     if thin.size < _FEWEST_CELLS:
         return Lens(*[np.nan] * 7)
-    lens = fit_lens(thin)
-    # of the thinned picture: the first cell is cell zero, the reach that of the whole
-    reach = np.hypot(*picture.shape) / 2
-    ratio = (reach / (lens.reach * stride)) ** 2
-    return Lens(
-        lens.level,
-        lens.a2 * ratio,
-        lens.a4 * ratio**2,
-        lens.centre_y * stride,
-        lens.centre_x * stride,
-        float(reach),
-        lens.centre_error * stride,
+    return fit_lens(thin).enlarged(stride, np.hypot(*picture.shape) / 2)
+
+
+def fixed_pattern(stack: FrameStack, channel: str | None = None, *, relative: bool = False) -> xr.Dataset:
+    """Return what is fixed in a stack of equal frames, high-passed, of one channel.
+
+    The spectrogram is the mean over the rows (columns) of the power spectrum of each, as a standard deviation
+    (EMVA 1288 release 4.0 linear, section 8.6): white noise lies at its own standard deviation, stripes stand out as
+    peaks.  ``noise`` is what temporal noise leaves of it in the mean of the frames.
+
+    Parameters
+    ----------
+    stack
+        From `stack_cube`.
+    channel
+        The first green, or mono, where none is named.
+    relative
+        Of flats: in % of the smoothed flat instead of ADU.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``picture`` (y, x), the middle of it; ``row_profile`` (row) and ``column_profile`` (column), means of rows and
+        columns; ``along_rows`` and ``along_columns`` (frequency) [cycles a pixel of the channel]; scalar ``noise``.
+
+    Examples
+    --------
+    >>> from workbench.pixels import stack_frames
+    >>> y = np.random.default_rng(1).normal(600, 3, (4, 64, 96)) + np.tile([0.0, 2.0], 48)
+    >>> found = fixed_pattern(stack_frames(y))
+    >>> float(found.along_rows.idxmax())
+    0.5
+    """
+    names = channels_of(stack.pattern)
+    if channel is None:
+        channel = "G1" if "G1" in names else names[0]
+    if channel not in names:
+        raise WorkbenchError(f"channel {channel!r} is unknown; the channels are {', '.join(names)}")
+    number = names.index(channel)
+    mean = stack.plane("mean", number)
+    smooth = inner_lowpass(mean)
+    pattern = mean[INNER] - smooth
+    unit, factor = "ADU", 1.0
+    if relative:
+        pattern *= 100 / smooth
+        unit, factor = "%", 100 / float(mean.mean(dtype=float))
+    pattern -= pattern.mean(dtype=float)
+    noise = np.nan
+    if stack.variance is not None:
+        noise = factor * float(np.sqrt(stack.plane("variance", number).mean(dtype=float) / stack.count))
+    spectra = [_spectrogram(pattern), _spectrogram(pattern.T)]
+    # both on the frequencies of the shorter side
+    frequency = np.fft.rfftfreq(min(pattern.shape))[1:]
+    along = [
+        np.interp(frequency, np.fft.rfftfreq(size)[1:], spectrum)
+        for size, spectrum in zip(pattern.shape[::-1], spectra, strict=True)
+    ]
+    top, left = (max(0, (size - shown) // 2) for size, shown in zip(pattern.shape, _SHOWN, strict=True))
+    picture = pattern[top : top + _SHOWN[0], left : left + _SHOWN[1]]
+    attrs = {"units": unit}
+    return xr.Dataset(
+        {
+            "picture": (("y", "x"), picture, attrs | {"long_name": "fixed pattern"}),
+            "row_profile": ("row", pattern.mean(axis=1, dtype=float), attrs | {"long_name": "mean of a row"}),
+            "column_profile": ("column", pattern.mean(axis=0, dtype=float), attrs | {"long_name": "mean of a column"}),
+            "along_rows": ("frequency", along[0], attrs | {"long_name": "spectrogram along the rows"}),
+            "along_columns": ("frequency", along[1], attrs | {"long_name": "spectrogram along the columns"}),
+            "noise": ((), noise, attrs | {"long_name": "temporal noise of the mean"}),
+        },
+        {
+            "y": ("y", np.arange(picture.shape[0]) + top + MARGIN, {"units": "px"}),
+            "x": ("x", np.arange(picture.shape[1]) + left + MARGIN, {"units": "px"}),
+            "row": ("row", np.arange(pattern.shape[0]) + MARGIN, {"units": "px"}),
+            "column": ("column", np.arange(pattern.shape[1]) + MARGIN, {"units": "px"}),
+            "frequency": ("frequency", frequency, {"units": "1/px", "long_name": "spatial frequency"}),
+        },
+        {"channel": channel, "frames": stack.count, "units": unit},
     )
+
+
+def _spectrogram(pattern: np.ndarray) -> np.ndarray:
+    """Return the root of the mean power along the second axis, without the frequency zero, of some hundred lines."""
+    lines = pattern[:: max(1, pattern.shape[0] // 600)]
+    power = np.abs(np.fft.rfft(lines, axis=1, norm="ortho")) ** 2
+    return np.sqrt(power.mean(axis=0)[1:])

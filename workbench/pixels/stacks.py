@@ -1,4 +1,4 @@
-"""A stack of equal frames, read once: every pixel's mean, its scatter, and the means of two halves.
+"""Equal frames, read once: every pixel's mean, its scatter and noise, and the means of two halves.
 
 What is fixed in the frames is in both halves, temporal noise is not: their covariance over the pixels is the spatial
 variance without temporal noise, whatever that noise looks like.
@@ -8,22 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+import xarray as xr
+from scipy import special
 
 from ..core.buffers import frame_memory, frame_zeros
+from ..core.cube import channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index
-from ..core.parallel import counted
-from .kernels import deviation_products
-from .parts import Spatial, common_parts, highpass
+from ..core.mosaic import channel_index, planes
+from ..core.pairs import BLOCKS, QUANTISATION_VARIANCE, jackknife_error, leave_one_out
+from ..core.parallel import counted, lazy_frames, stream_frames
+from .spatial import Spatial, common_parts, deviation_products, highpass
+
+_FEWEST = 3  # frames of a noise map; of two a pixel's spread says next to nothing
+_RANGE = 4.0  # of the typical noise that its histogram spans
 
 
 @dataclass(frozen=True)
 class FrameStack:
-    """What a stack of equal frames tells.
+    """Means and scatter of a stack of equal frames.
 
     Attributes
     ----------
@@ -68,13 +74,12 @@ class FrameStack:
 
     def plane(self, name: str, channel: int) -> np.ndarray | None:
         """Return the pixels (a view) of one channel of a picture: ``mean``, ``half_difference`` or ``variance``."""
-        picture = getattr(self, name)
+        picture = {"mean": self.mean, "half_difference": self.half_difference, "variance": self.variance}[name]
         if picture is None:
             return None
         cell = channel_index(self.pattern)
-        row, column = (int(k) for k in np.argwhere(cell == channel)[0])
         rows, columns = (size // cell.shape[0] * cell.shape[0] for size in picture.shape)
-        return picture[row : rows : cell.shape[0], column : columns : cell.shape[0]]
+        return dict(planes(picture[:rows, :columns], cell))[channel]
 
 
 def stack_frames(
@@ -108,64 +113,86 @@ def stack_frames(
     (True, True)
     """
     cell = channel_index(pattern)
-    level0 = np.zeros(cell.size) if black is None else np.broadcast_to(np.asarray(black, float), (cell.size,)).copy()
-    first: np.ndarray | None = None
-    halves: list[np.ndarray] = []
-    square = np.empty(0)
+    offset = np.zeros(cell.size) if black is None else np.broadcast_to(np.asarray(black, float), (cell.size,)).copy()
+    sums: _Sums | None = None
     levels: list[np.ndarray] = []
     count = 0
-    for number, frame in enumerate(counted(frames, progress, total or 0)):
-        frame = np.asarray(frame)
-        if frame.ndim != 2 or (first is not None and frame.shape != first.shape):
-            raise WorkbenchError(
-                f"a stack needs pictures of one shape; one has {frame.shape}"
-                + (f", the first {first.shape}" if first is not None else "")
-            )
-        scale, count = np.ones(cell.size), number + 1
+    for number, picture in enumerate(counted(frames, progress, total or 0)):
+        frame = np.asarray(picture)
+        _check_shape(frame, sums)
+        count = number + 1
         if black is not None:
-            levels.append(_levels(frame, cell))
-            light = levels[-1] - level0
-            if not (light > 0).all():
-                raise WorkbenchError(f"a flat of {light.min():.3g} ADU above black holds no light; leave it out")
-            scale = (levels[0] - level0) / light
-        if first is None:
+            levels.append(_levels(frame, cell, offset))
+        if sums is None:
             first = frame_memory(frame.shape, frame.dtype)
             np.copyto(first, frame)
-            *halves, square = (frame_zeros(frame.shape, np.float32) for _ in range(3))
+            sums = _Sums(first, *(frame_zeros(frame.shape, np.float32) for _ in range(3)))
             continue
+        half = sums.odd if number % 2 else sums.even
         if black is None:
-            _add_plain(frame, first, halves[number % 2], square)
+            _add_plain(frame, sums.first, half, sums.square)
         else:
-            factor, shift = (_rows(each, cell, frame.shape[1]) for each in (scale, level0 * (1 - scale)))
-            _add(frame, first, factor, shift, halves[number % 2], square)
-    if first is None:
+            scale = (levels[0] - offset) / (levels[-1] - offset)
+            factor, shift = (_rows(each, cell, frame.shape[1]) for each in (scale, offset * (1 - scale)))
+            _add(frame, sums.first, factor, shift, half, sums.square)
+    if sums is None:
         raise WorkbenchError("a stack needs a frame at least; there is none")
     known = np.reshape(levels, (-1, cell.size))
-    common = np.ones(cell.size) if black is None else (known.mean(axis=0) - level0) / (known[0] - level0)
-    sizes = (count + 1) // 2, count // 2
-    half, mean = halves
-    _finish(
-        first, *(_rows(each, cell, first.shape[1]) for each in (level0, common)), half, mean, square, np.array(sizes)
-    )
-    return FrameStack(mean, half if count > 1 else None, square if count > 1 else None, count, known, level0, pattern)
+    common = np.ones(cell.size) if black is None else (known.mean(axis=0) - offset) / (known[0] - offset)
+    shift, factor = (_rows(each, cell, sums.first.shape[1]) for each in (offset, common))
+    _finish(sums, shift, factor, np.array([(count + 1) // 2, count // 2]))
+    half, variance = (sums.even, sums.square) if count > 1 else (None, None)
+    return FrameStack(sums.odd, half, variance, count, known, offset, pattern)
+
+
+def stack_cube(cube: xr.DataArray, *, black: Any = None, progress: Any = True) -> FrameStack:
+    """Sum the frames of a cube as `stack_frames` does, each read once.
+
+    Examples
+    --------
+    >>> from workbench.core.cube import make_cube
+    >>> y = np.random.default_rng(1).normal(600, 3, (4, 32, 48)).round().astype("uint16")
+    >>> stack_cube(make_cube(y, cfa_pattern="RGGB", kind="bias", iso=100), progress=False).count
+    4
+    """
+    check_cube(cube, stage="raw")
+    frames = stream_frames(lazy_frames(cube))
+    return stack_frames(frames, cube.attrs["cfa_pattern"], black=black, progress=progress, total=cube.sizes["frame"])
+
+
+class _Sums(NamedTuple):
+    """The first frame, sums of the even and the odd frames' differences from it, and of their squares, all (y, x)."""
+
+    first: np.ndarray
+    even: np.ndarray
+    odd: np.ndarray
+    square: np.ndarray
+
+
+def _check_shape(frame: np.ndarray, sums: _Sums | None) -> None:
+    if frame.ndim != 2 or (sums is not None and frame.shape != sums.first.shape):
+        raise WorkbenchError(
+            f"a stack needs pictures of one shape; one has {frame.shape}"
+            + (f", the first {sums.first.shape}" if sums is not None else "")
+        )
 
 
 def _rows(values: np.ndarray, cell: np.ndarray, columns: int) -> np.ndarray:
-    """Lay one value a channel out along the rows of a cell."""
+    """Lay one value a channel out along the rows of a cell: (cell's rows, columns), float32."""
     return np.tile(values.astype(np.float32)[cell], -(-columns // cell.shape[1]))[:, :columns]
 
 
-def _levels(frame: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    step = cell.shape[0]
-    means = np.empty(cell.size)
-    for (row, column), channel in np.ndenumerate(cell):
-        means[channel] = frame[row::step, column::step].mean(dtype=float)
+def _levels(frame: np.ndarray, cell: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Return the mean of each channel of a flat [ADU], which has to lie above the black level `offset`."""
+    means = np.array([plane.mean(dtype=float) for _, plane in planes(frame, cell)])
+    if not (means > offset).all():
+        raise WorkbenchError(f"a flat of {(means - offset).min():.3g} ADU above black holds no light; leave it out")
     return means
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _add(frame, first, factor, shift, half, square):
-    """Add a scaled frame's difference from the first, and its square."""
+    """Add the difference of a scaled frame (y, x) from the first to `half`, and its square to `square`."""
     for y in range(frame.shape[0]):
         line, start, sums, squares = frame[y], first[y], half[y], square[y]
         times, plus = factor[y % factor.shape[0]], shift[y % shift.shape[0]]
@@ -187,13 +214,17 @@ def _add_plain(frame, first, half, square):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _finish(first, black, common, even, odd, square, sizes):
-    """Turn the sums into half difference (in `even`), mean (in `odd`) and variance (in `square`)."""
+def _finish(sums, black, common, sizes):
+    """Turn the sums into half difference (in `even`), mean (in `odd`) and variance (in `square`), in place.
+
+    `black` and `common` (cell's rows, x) are what is subtracted [ADU] and the factor to the common level; `sizes`
+    counts the even and the odd frames.
+    """
     count, some, others = np.float32(sizes[0] + sizes[1]), np.float32(sizes[0]), np.float32(sizes[1])
     per_even, per_odd = np.float32(0.5) / some, np.float32(0.5) / max(others, np.float32(1))
     per_degree = np.float32(1) / max(count - np.float32(1), np.float32(1))
-    for y in range(first.shape[0]):
-        start, ones, twos, squares = first[y], even[y], odd[y], square[y]
+    for y in range(sums.first.shape[0]):
+        start, ones, twos, squares = sums.first[y], sums.even[y], sums.odd[y], sums.square[y]
         zero, factor = black[y % black.shape[0]], common[y % common.shape[0]]
         for x in range(start.size):
             one, other = ones[x], twos[x]
@@ -202,3 +233,150 @@ def _finish(first, black, common, even, odd, square, sizes):
             twos[x] = (total / count + (np.float32(start[x]) - zero[x])) * factor[x]
             squares[x] = (squares[x] - total * total / count) * (factor[x] * factor[x] * per_degree)
             ones[x] = (one * per_even - other * per_odd) * factor[x]
+
+
+def noise_map(bias: xr.DataArray, *, progress: Any = True) -> xr.DataArray:
+    """Measure the temporal noise of every pixel from a stack of equal frames.
+
+    The standard deviation (ddof 1) of each pixel's values over the frames, each frame's mean of the channel taken out
+    first, so that an offset that wanders does not count.  From N frames one pixel's is known to 1/√(2(N−1)).
+
+    Parameters
+    ----------
+    bias
+        Raw frames (frame, y, x) of one kind, ISO and exposure, three or more; twenty show the pixels that flicker.
+    progress
+        False for no progress bar.
+
+    Returns
+    -------
+    xarray.DataArray
+        Over (y, x) [ADU], rounding included; attrs ``frames``, ``iso``, ``whole_numbers``, ``cfa_pattern``, ``camera``.
+
+    Raises
+    ------
+    WorkbenchError
+        If there are fewer than three frames, or they are not equal.
+
+    Examples
+    --------
+    >>> from workbench.core.cube import make_cube
+    >>> noise = np.random.default_rng(0).normal(600, 3, (16, 64, 64)).round().astype("uint16")
+    >>> found = noise_map(make_cube(noise, cfa_pattern="RGGB", kind="bias", iso=100, exposure=0), progress=False)
+    >>> found.shape, float(np.sqrt((found**2).mean()).round(1))
+    ((64, 64), 3.0)
+    """
+    check_cube(bias, stage="raw")
+    count = bias.sizes["frame"]
+    if count < _FEWEST:
+        raise WorkbenchError(f"the noise of each pixel needs {_FEWEST} equal frames at least, and there are {count}")
+    iso, _ = one_value(bias, "iso", "a noise map"), one_value(bias, "exposure", "a noise map")
+    total, squares = np.zeros((2, *bias.shape[1:]), np.float32)
+    base = None
+    for frame in counted(stream_frames(lazy_frames(bias)), progress, count):
+        values = frame.astype(np.float32)
+        for _, plane in planes(values, bias.attrs["cfa_pattern"]):
+            plane -= np.float32(plane.mean(dtype=float))
+        if base is None:
+            base = values.copy()  # small numbers keep their digits in float32
+        values -= base
+        total += values
+        squares += values * values
+    total *= total
+    total /= np.float32(count)
+    squares -= total
+    np.maximum(squares, 0, out=squares)
+    squares /= np.float32(count - 1)
+    attrs = {
+        "units": "ADU",
+        "long_name": "temporal noise of each pixel",
+        "frames": count,
+        "iso": iso,
+        "whole_numbers": bool(np.issubdtype(bias.dtype, np.integer)),
+        "cfa_pattern": bias.attrs["cfa_pattern"],
+        "camera": bias.attrs["camera"],
+    }
+    return xr.DataArray(np.sqrt(squares, out=squares), dims=("y", "x"), attrs=attrs)
+
+
+def noise_distribution(pixels: xr.DataArray, *, rare: float = 1e-3, bins: int = 200) -> xr.Dataset:
+    """Compare the noise of the pixels with what chance makes of one noise for all, and count those beyond it.
+
+    Of normal noise (N−1)s²/σ² is χ² of N−1 degrees of freedom; σ² is taken from the median, which the odd ones do not
+    move.  Pixels whose s² exceeds what χ² exceeds once in a thousand (`rare`) are more than chance allows where their
+    share is more than a thousandth: a source follower that switches between two levels (random telegraph noise) makes
+    such a tail.
+
+    Parameters
+    ----------
+    pixels
+        From `noise_map`.
+    rare
+        The probability beyond which a pixel counts to the tail.
+    bins
+        Of the histogram, from zero to four times the typical noise.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over channel: ``typical_noise`` [ADU], from the median; ``read_noise_adu`` [ADU], the root of the mean of s²
+        less 1/12, as pairs give it, with ``read_noise_adu_error`` (jackknife over blocks of rows); ``threshold`` [ADU];
+        ``tail_share``, the share of pixels beyond it less `rare`, with ``tail_share_error``.  Over (channel, bin):
+        ``count`` and ``expected`` pixels; ``bin`` [ADU], the middle.  ``beyond``, pixels right of the last bin.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> s = np.sqrt(9 * rng.chisquare(15, (200, 200)) / 15)
+    >>> s[::20, ::20] = 12  # a quarter per cent of the pixels flickers
+    >>> attrs = {"frames": 16, "cfa_pattern": "mono", "whole_numbers": False, "iso": 100, "camera": ""}
+    >>> found = noise_distribution(xr.DataArray(s, dims=("y", "x"), attrs=attrs))
+    >>> round(found.typical_noise.item(), 1), round(100 * found.tail_share.item(), 2)
+    (3.0, 0.26)
+    """
+    if not 0 < rare < 0.5:
+        raise WorkbenchError(f"rare is a probability well below one half, not {rare}")
+    names, degrees = channels_of(pixels.attrs["cfa_pattern"]), pixels.attrs["frames"] - 1
+    rounding = QUANTISATION_VARIANCE if pixels.attrs["whole_numbers"] else 0.0
+    variances = [plane.astype(float) ** 2 for _, plane in planes(pixels.values, pixels.attrs["cfa_pattern"])]
+    typical = np.array([np.median(variance) for variance in variances]) * degrees / special.chdtri(degrees, 0.5)
+    edges = np.linspace(0, _RANGE * np.nanmax(np.sqrt(typical)), bins + 1)
+    limit = typical * special.chdtri(degrees, rare) / degrees
+    found = {name: np.full(len(names), np.nan) for name in _VARIABLES}
+    found |= {"typical_noise": np.sqrt(typical), "threshold": np.sqrt(limit)}
+    histogram, expected = np.zeros((2, len(names), bins))
+    for channel, variance in enumerate(variances):
+        share = float((variance > limit[channel]).mean())
+        blocks = np.array_split(variance, min(BLOCKS, variance.shape[0]))
+        sums = leave_one_out(np.array([[block.sum(), block.size] for block in blocks]), axis=0)
+        mean = float(variance.mean()) - rounding
+        error = jackknife_error(sums[:, 0] / sums[:, 1])
+        found["read_noise_adu"][channel] = np.sqrt(max(mean, 0.0))
+        found["read_noise_adu_error"][channel] = error / (2 * np.sqrt(mean)) if mean > 0 else np.nan
+        found["tail_share"][channel] = share - rare
+        found["tail_share_error"][channel] = np.sqrt(max(share, rare) * (1 - share) / variance.size)
+        histogram[channel] = np.histogram(np.sqrt(variance), edges)[0]
+        some = typical[channel] > 0
+        chance = special.chdtr(degrees, degrees * edges**2 / typical[channel]) if some else np.ones(edges.size)
+        expected[channel] = np.diff(chance) * variance.size
+        found["beyond"][channel] = variance.size - histogram[channel].sum()
+    data: dict[str, Any] = {name: ("channel", found[name], attrs) for name, attrs in _VARIABLES.items()}
+    data["count"] = (("channel", "bin"), histogram, {"units": "1", "long_name": "pixels"})
+    data["expected"] = (("channel", "bin"), expected, {"units": "1", "long_name": "pixels by chance"})
+    coords = {
+        "channel": list(names),
+        "bin": ("bin", (edges[1:] + edges[:-1]) / 2, {"units": "ADU", "long_name": "read noise of a pixel"}),
+    }
+    kept = {name: pixels.attrs[name] for name in ("frames", "iso", "camera")}
+    return xr.Dataset(data, coords, kept | {"rare": rare, "long_name": "read noise pixel by pixel"})
+
+
+_VARIABLES = {
+    "typical_noise": {"units": "ADU", "long_name": "typical noise of a pixel"},
+    "read_noise_adu": {"units": "ADU", "long_name": "read noise"},
+    "read_noise_adu_error": {"units": "ADU", "long_name": "error of the read noise"},
+    "threshold": {"units": "ADU", "long_name": "noise beyond which a pixel counts to the tail"},
+    "tail_share": {"units": "1", "long_name": "share of pixels beyond what chance allows"},
+    "tail_share_error": {"units": "1", "long_name": "error of that share"},
+    "beyond": {"units": "1", "long_name": "pixels right of the histogram"},
+}

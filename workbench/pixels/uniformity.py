@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import xarray as xr
 from scipy import ndimage
@@ -12,35 +13,32 @@ from scipy import ndimage
 from ..core.buffers import frame_memory
 from ..core.cube import channels_of, check_cube, take_frames
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index
-from ..core.parallel import in_threads, lazy_frames, stream_frames
+from ..core.mosaic import tiles
+from ..core.parallel import in_threads
 from ..core.selection import at_iso, describe, group_frames, same_iso
+from ..core.statistics import mad_std
 from ..core.vignetting import Lens, fit_lens
-from .kernels import deviation_products, flatten, relate
-from .parts import INNER, MARGIN, PARTS, SMALLEST, Spatial, common_parts, highpass, inner_lowpass, lowpass, root
-from .stacks import FrameStack, stack_frames
+from .spatial import (
+    INNER,
+    MARGIN,
+    PARTS,
+    SMALLEST,
+    Spatial,
+    common_parts,
+    deviation_products,
+    highpass,
+    inner_lowpass,
+    lowpass,
+    standard_deviations,
+)
+from .stacks import FrameStack, stack_cube
 
 FILTERS = ("none", "highpass")
-_ODD = 4.0  # robust standard deviations beyond which a pixel's own response tells nothing of dust
+_ODD = 4.0  # robust standard deviations beyond which a pixel's own response shows no dust
 _SAMPLE = 400_000  # pixels that tell a median well enough
 _BLOCKS = 32  # along the shorter side, for the vignetting model
 _HALF = 0.5  # of saturation: where the standard takes its flats
 _TOO_BRIGHT = 1e-3  # of the pixels saturated: more, and a flat shows the white level and not the pixels
-
-
-def stack_cube(cube: xr.DataArray, *, black: Any = None, progress: Any = True) -> FrameStack:
-    """Sum the frames of a cube as `stack_frames` does, each read once.
-
-    Examples
-    --------
-    >>> from workbench.core.cube import make_cube
-    >>> y = np.random.default_rng(1).normal(600, 3, (4, 32, 48)).round().astype("uint16")
-    >>> stack_cube(make_cube(y, cfa_pattern="RGGB", kind="bias", iso=100), progress=False).count
-    4
-    """
-    check_cube(cube, stage="raw")
-    frames = stream_frames(lazy_frames(cube))
-    return stack_frames(frames, cube.attrs["cfa_pattern"], black=black, progress=progress, total=cube.sizes["frame"])
 
 
 def measure_dsnu(
@@ -95,7 +93,9 @@ def measure_dsnu(
         if known != FILTERS:
             warnings.append(_too_small(size))
         kinds = [(kind, channel) for channel in range(len(names)) for kind in range(len(known))]
-        of_kinds = in_threads(lambda one, stack=stack: root(stack.common(one[1], filtered=one[0] == 1)), kinds)
+        of_kinds = in_threads(
+            lambda one, stack=stack: standard_deviations(stack.common(one[1], filtered=one[0] == 1)), kinds
+        )
         for (kind, channel), found in zip(kinds, of_kinds, strict=True):
             values[number, kind, channel], errors[number, kind, channel] = found
     factor = np.full((len(stacks), len(names), 2), np.nan)
@@ -133,8 +133,8 @@ def _by_iso(
     for setting, frames in group_frames(bias, "iso"):
         if frames.size < 2:
             warnings.append(
-                f"one bias frame at {describe(setting)}: its noise cannot be told from its pattern, so there is no "
-                "DSNU there; shoot ten or more"
+                f"one bias frame at {describe(setting)}: noise and pattern cannot be separated, so DSNU is not "
+                "measured there; shoot ten or more"
             )
             stacks[setting["iso"]] = None
             continue
@@ -226,7 +226,7 @@ def measure_prnu(
     for channel, (level, found) in enumerate(in_threads(measure, range(len(names)))):
         signal[channel] = level
         for kind, one in enumerate(found):
-            values[kind, channel], errors[kind, channel] = root(one)
+            values[kind, channel], errors[kind, channel] = standard_deviations(one)
     dims = ("filter", "channel", "part")
     words = "photo-response non-uniformity"
     return xr.Dataset(
@@ -242,33 +242,73 @@ def measure_prnu(
     )
 
 
-class _Own(NamedTuple):
-    """A channel's high-passed relative response, half the difference of the two halves, and ⟨1/signal²⟩ [1/ADU²]."""
+class _Response(NamedTuple):
+    """A channel's high-passed relative response (y, x), half the difference of its two halves, ⟨1/signal²⟩ [1/ADU²]."""
 
     own: np.ndarray
     noise: np.ndarray
     inverse_square: float
 
 
-def _own_response(stack: FrameStack, channel: int) -> _Own | None:
-    """Divide the vignetting model out and take the smooth rest away; None for a picture too small for it."""
+class _Light(NamedTuple):
+    """The vignetting model level · (1 + a₂ρ² + a₄ρ⁴) [ADU] with ρ² = y2 + x2, terms (level, a₂, a₄), all float32."""
+
+    y2: np.ndarray
+    x2: np.ndarray
+    terms: np.ndarray
+
+
+def _own_response(stack: FrameStack, channel: int) -> _Response | None:
+    """Divide by the vignetting model and by the smooth rest; None for a picture too small for the high-pass."""
     mean, half = stack.plane("mean", channel), stack.plane("half_difference", channel)
     if min(mean.shape) < SMALLEST:
         return None
     lens, scale = _illumination(mean)
     rows, columns = ((np.arange(side, dtype=np.float32) + 0.5) / scale - 0.5 for side in mean.shape)
-    own, noise = (frame_memory(mean.shape, np.float32) for _ in range(2))
-    terms = np.array([lens.level, lens.a2, lens.a4], np.float32)
     y2, x2 = (((rows - lens.centre_y) / lens.reach) ** 2, ((columns - lens.centre_x) / lens.reach) ** 2)
-    flatten(mean, half, y2, x2, terms, own, noise)
+    light = _Light(y2, x2, np.array([lens.level, lens.a2, lens.a4], np.float32))
+    own, noise = (frame_memory(mean.shape, np.float32) for _ in range(2))
+    _divide_by_light(mean, half, light, own, noise)
     smooth = inner_lowpass(own)
     own, noise = own[INNER], highpass(noise)
-    inverse_square = relate(own, noise, smooth, y2[MARGIN:-MARGIN], x2[MARGIN:-MARGIN], terms)
-    return _Own(own, noise, inverse_square / own.size)
+    inner = light._replace(y2=y2[MARGIN:-MARGIN], x2=x2[MARGIN:-MARGIN])
+    inverse_square = _divide_by_smooth(own, noise, smooth, inner)
+    return _Response(own, noise, inverse_square / own.size)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _divide_by_light(mean, half, light, own, noise):
+    """Divide two pictures (y, x) [ADU] by the `_Light`, into `own` and `noise`."""
+    terms = light.terms
+    for y in range(mean.shape[0]):
+        for x in range(mean.shape[1]):
+            rho2 = light.y2[y] + light.x2[x]
+            level = terms[0] * (np.float32(1) + rho2 * (terms[1] + terms[2] * rho2))
+            own[y, x] = mean[y, x] / level
+            noise[y, x] = half[y, x] / level
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _divide_by_smooth(own, noise, smooth, light):
+    """Turn `own` (y, x) into own/smooth − 1 and `noise` into noise/smooth, in place.
+
+    Returns Σ 1/(smooth · light)² [1/ADU²].
+    """
+    terms = light.terms
+    total = 0.0
+    for y in range(own.shape[0]):
+        for x in range(own.shape[1]):
+            rho2 = light.y2[y] + light.x2[x]
+            level = terms[0] * (np.float32(1) + rho2 * (terms[1] + terms[2] * rho2))
+            inverse = np.float32(1) / smooth[y, x]
+            own[y, x] = own[y, x] * inverse - np.float32(1)
+            noise[y, x] *= inverse
+            total += np.float64(np.square(inverse / level))
+    return total
 
 
 def _dust(responses: list[np.ndarray]) -> np.ndarray:
-    """Tell where neighbours deviate together, by more than chance: in small dust shadows, and at the edges of large.
+    """Flag (y, x) where neighbours deviate together, beyond chance: in small dust shadows, at the edges of large ones.
 
     Dust shadows all colours alike, and neighbours alike; a pixel's own response is its own, however odd, so single
     odd ones are cut first.  Means over the cells of the mosaic, over 3 x 3 of them, and over some tens of pixels that
@@ -294,7 +334,7 @@ def _dust(responses: list[np.ndarray]) -> np.ndarray:
 
 def _spread(values: np.ndarray) -> float:
     stride = max(1, int(np.sqrt(values.size / _SAMPLE)))
-    return 1.4826 * float(np.median(np.abs(values[::stride, ::stride])))
+    return float(mad_std(values[::stride, ::stride], centre=0))
 
 
 def _illumination(plane: np.ndarray) -> tuple[Lens, int]:
@@ -304,9 +344,7 @@ def _illumination(plane: np.ndarray) -> tuple[Lens, int]:
     picture is off by a part of its curvature.
     """
     size = max(1, min(plane.shape) // _BLOCKS)
-    rows, columns = (side // size for side in plane.shape)
-    blocks = plane[: rows * size, : columns * size].reshape(rows, size, columns, size).mean(axis=(1, 3), dtype=float)
-    return fit_lens(blocks), size
+    return fit_lens(tiles(plane, size).mean(axis=(2, 3), dtype=float)), size
 
 
 def _flat_stack(flat: xr.DataArray, dark: FrameStack | None, black: Any, progress: Any) -> FrameStack:
@@ -332,7 +370,7 @@ def _less(found: Spatial, dark: Spatial | None, factor: float) -> Spatial:
 
 
 def half_saturated(ptc: xr.Dataset) -> list[str]:
-    """Return the names of the flats nearest to half of saturation, at the lowest ISO: those that tell the PRNU best.
+    """Return the names of the flats nearest to half of saturation, at the lowest ISO: the best ones for the PRNU.
 
     Parameters
     ----------
@@ -350,33 +388,3 @@ def half_saturated(ptc: xr.Dataset) -> list[str]:
     level = ptc["level"].values[np.argmin(np.where(choice, np.abs(signal / room - _HALF), np.inf))]
     same = choice & (ptc["level"].values == level)
     return sorted({*ptc["filename_1"].values[same].tolist(), *ptc["filename_2"].values[same].tolist()})
-
-
-def channel_flat(stack: FrameStack) -> xr.Dataset:
-    """Return the relative response of every pixel, mean 1 in each colour: the flat to divide by, and its variance.
-
-    Each CFA plane is divided by its own mean: one scale for all would tint the picture.
-
-    Examples
-    --------
-    >>> light = np.full((3, 8, 12), [[1600.0, 1100.0] * 6] * 8)
-    >>> flat = channel_flat(stack_frames(light, "RGGB", black=600))
-    >>> float(flat.signal.min()), float(flat.signal.max())
-    (1.0, 1.0)
-    """
-    cell = channel_index(stack.pattern)
-    signal = stack.mean.copy()
-    variance = np.full_like(signal, np.nan) if stack.variance is None else stack.variance / np.float32(stack.count)
-    for (row, column), _ in np.ndenumerate(cell):
-        where = slice(row, None, cell.shape[0]), slice(column, None, cell.shape[0])
-        level = np.float32(signal[where].mean(dtype=float))
-        signal[where] /= level
-        variance[where] /= level**2
-    attrs = {"cfa_pattern": stack.pattern, "frames": stack.count}
-    return xr.Dataset(
-        {
-            "signal": (("y", "x"), signal, {"units": "1", "long_name": "relative response"}),
-            "variance": (("y", "x"), variance, {"units": "1", "long_name": "its variance"}),
-        },
-        attrs=attrs,
-    )

@@ -21,6 +21,7 @@ from .dark import dark_current as dark_current
 from .dark import dark_signal as dark_signal
 from .dark import measure_dark as measure_dark
 from .gain import fit_gain as fit_gain
+from .gain import shot_noise_snr as shot_noise_snr
 from .gain import unity_gain_iso as unity_gain_iso
 from .law import dark_law as dark_law
 from .library import fit_dark_library as fit_dark_library

@@ -6,8 +6,8 @@ import xarray as xr
 
 from workbench.core.cube import make_cube
 from workbench.core.errors import WorkbenchError
-from workbench.pixels import dark_noise, dark_subtraction, shot_noise_snr
-from workbench.sensor import fit_gain, photon_transfer, read_noise
+from workbench.pixels import dark_noise, dark_subtraction
+from workbench.sensor import read_noise
 from workbench.simulate import d7000, expose
 
 CAMERA = d7000(seed=5, shape=(320, 480))
@@ -98,19 +98,3 @@ def test_a_light_with_matching_darks_is_shown_instead(darks):
 def test_dark_subtraction_needs_three_equal_darks(darks):
     with pytest.raises(WorkbenchError, match="no 3 darks"):
         dark_subtraction(darks.isel(frame=[0, 1]), progress=False)
-
-
-def test_snr_follows_the_root_of_the_electrons():
-    levels = [0.02, 0.08, 0.32]
-    flats = [
-        expose(CAMERA, 8000.0, iso=ISO, exposure=level, seed=[7, n]) for n, level in enumerate(np.repeat(levels, 2))
-    ]
-    flat = make_cube(flats, cfa_pattern="RGGB", kind="flat", iso=ISO, exposure=np.repeat(levels, 2), white_level=16383)
-    ptc = photon_transfer(flat, shoot(4, "bias", 1 / 8000), progress=False)
-    result = shot_noise_snr(ptc, fit_gain(ptc))
-    assert result.sizes["point"] == 12
-    by_level = result.groupby("exposure").mean()
-    np.testing.assert_allclose(by_level.snr / by_level.snr_expected, 1, rtol=0.03)
-    np.testing.assert_allclose(by_level.snr[1:].values / by_level.snr[:-1].values, 2, rtol=0.03)  # four times, twice
-    assert set(result.channel.values) == {"R", "G1", "G2", "B"}
-    assert (result.snr_error < 0.05 * result.snr).all()
