@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import xarray as xr
 from astropy.io import fits
 
 from .errors import FrameReadError, WorkbenchError
 from .files import whole_file
-from .mosaic import channel_index
+from .mosaic import planes
 from .values import attribute_lines
 
 BOLTZMANN = 8.617333262e-5  # eV/K (CODATA 2018)
@@ -185,12 +184,12 @@ def dark_current_at(sensor: xr.Dataset, temperature: float) -> tuple[float, floa
 
 
 def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math.nan) -> xr.Dataset:
-    """Predict the master dark of an exposure and temperature: what the camera would have saved, and how sure it is.
+    """Predict the master dark of an exposure and temperature: what the camera would have saved, with its variance.
 
     signal = o + D t f(T); its variance is that of the fit: Σ c² (σ_R² + D x/g)/n over the groups of darks that the
     pixel has, c their weights in o + D x, x their own t f(T); the offset of whole frames that wanders, Σ c² w²/n; and
-    the law's error, (D x Δ ln f)², Δ ln f counted from the temperature where the darks tell D best, with the difference
-    between the two laws where the darks do not tell which holds.
+    the law's error, (D x Δ ln f)², Δ ln f counted from the temperature where the darks measure D best, with the
+    difference between the two laws where the darks do not exclude either.
 
     Parameters
     ----------
@@ -208,7 +207,7 @@ def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math
     Raises
     ------
     WorkbenchError
-        If exposure or temperature are missing, or the library cannot tell of that temperature.
+        If exposure or temperature are missing, or the library has no law and another temperature.
     """
     attrs = library.attrs
     if not (math.isfinite(exposure) and exposure >= 0):
@@ -217,33 +216,34 @@ def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math
     if law == "none":
         if math.isfinite(temperature) and math.isfinite(reference) and abs(temperature - reference) > _APART:
             raise WorkbenchError(
-                f"this library is of darks at {reference:g} °C only and cannot tell of {temperature:g} °C; shoot darks "
-                "at a second temperature"
+                f"this library is of darks at {reference:g} °C only, not of {temperature:g} °C; shoot darks at a "
+                "second temperature"
             )
         temperature = reference
     elif not math.isfinite(temperature):
+        low, high = _celsius(library)
         raise WorkbenchError(
-            f"the darks of this library are of several temperatures: say which [°C] ({_range(library)})"
+            f"the darks of this library are of several temperatures ({low:g} to {high:g} °C): give the temperature"
         )
     x = exposure * float(law_factor(law, attrs["law_value"], temperature, reference))
     weight, seconds, frames = (library[name].values for name in ("weight", "seconds", "frames"))
-    coefficients = _coefficients(weight, seconds, x)
-    cell = channel_index(attrs["cfa_pattern"])
+    offset, current, lost = (library[name].values for name in _MAPS)
     read, slope = (np.asarray(attrs[name], float) for name in ("read_variance", "shot_slope"))
-    squares = coefficients**2 / np.maximum(frames, 1)
-    # of each number of groups lost: constant part one a channel, and what the pixel's own dark current adds
+    squares = _coefficients(weight, seconds, x) ** 2 / np.maximum(frames, 1)
+    # of each number of groups lost and channel: the constant part, and what the pixel's own dark current adds
     constant = squares.sum(axis=1)[:, None] * (read + attrs["wander"] ** 2)
     growing = (squares * seconds).sum(axis=1)[:, None] * slope
-    hidden = float(attrs["hidden_dark_current"])  # what a camera that subtracts the mean dark takes off
-    apart = _law_error(attrs, library, temperature)
-    signal = np.empty(library["offset"].shape, np.float32)
-    variance = np.empty_like(signal)
-    _predict(
-        library["offset"].values, library["dark_current"].values, library["lost"].values, cell, x, hidden,
-        constant, growing, (x * apart) ** 2, signal, variance,
-    )  # fmt: skip
-    count = (np.cumsum(frames[::-1])[::-1]).astype(np.uint16)
-    count = np.append(count, 0).astype(np.uint16)[library["lost"].values]
+    subtracted = float(attrs["hidden_dark_current"])  # what a camera that subtracts the mean dark takes off
+    relative = _law_error(attrs, library, temperature)
+    signal, variance = np.empty((2, *offset.shape), np.float32)
+    parts = (offset, current, lost, signal, variance)
+    for maps in zip(*(planes(part, attrs["cfa_pattern"]) for part in parts), strict=True):
+        channel, (o, d, k, of_signal, of_variance) = maps[0][0], (plane for _, plane in maps)
+        d = d.astype(float)
+        of_signal[:] = o + d * x
+        of_variance[:] = constant[k, channel] + growing[k, channel] * np.maximum(d + subtracted, 0.0)
+        of_variance += (x * relative * d) ** 2
+    count = np.append(np.cumsum(frames[::-1])[::-1], 0).astype(np.uint16)[lost]
     return xr.Dataset(
         {
             "signal": (("y", "x"), signal, {"units": "adu", "long_name": "predicted master dark"}),
@@ -259,7 +259,7 @@ def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math
             "frames": int(frames.sum()),
             "model": np.stack([read, slope], axis=-1).ravel().tolist(),
             "noise_source": "the dark library's frames",
-            "law_error": float(apart),
+            "law_error": relative,
             "chi2": [],
             "warnings": _beyond(library, exposure, temperature),
             "history": [*attrs["history"], f"predicted a master dark of {exposure:g} s at {temperature:g} °C"],
@@ -267,19 +267,19 @@ def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math
     )
 
 
+def line_moments(weight: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Return Σw, Σwt and Σwt² (moment, number) over the groups but the first so many, from none lost to all."""
+    lost = range(weight.size + 1)
+    return np.array([[(weight[k:] * seconds[k:] ** power).sum() for k in lost] for power in range(3)])
+
+
 def _coefficients(weight: np.ndarray, seconds: np.ndarray, x: float) -> np.ndarray:
-    """Return the weights of the groups in o + D x, for each number of the first groups that a pixel has lost."""
-    rows = []
-    for lost in range(weight.size + 1):
-        use = np.arange(weight.size) >= lost
-        w = weight * use
-        s0, s1, s2 = w.sum(), (w * seconds).sum(), (w * seconds**2).sum()
-        determinant = s0 * s2 - s1 * s1
-        if not determinant > 1e-9 * s0 * s2:
-            rows.append(np.full(weight.size, np.nan))
-            continue
-        rows.append(w * (s2 - s1 * seconds + x * (s0 * seconds - s1)) / determinant)
-    return np.array(rows)
+    """Return the weights of the groups in o + D x (number, group), for each number of groups that a pixel has lost."""
+    s0, s1, s2 = line_moments(weight, seconds)[:, :, None]
+    determinant = s0 * s2 - s1 * s1
+    determinant = np.where(determinant > 1e-9 * s0 * s2, determinant, np.nan)
+    kept = np.arange(weight.size) >= np.arange(weight.size + 1)[:, None]
+    return kept * weight * (s2 - s1 * seconds + x * (s0 * seconds - s1)) / determinant
 
 
 def _law_error(attrs: dict, library: xr.Dataset, temperature: float) -> float:
@@ -308,34 +308,21 @@ def _law_error(attrs: dict, library: xr.Dataset, temperature: float) -> float:
     return float(error / current)
 
 
-def _range(library: xr.Dataset) -> str:
-    warm = library["temperature"].values[library["exposure"].values > 0]
-    return f"{np.nanmin(warm):g} to {np.nanmax(warm):g} °C"
-
-
 def _beyond(library: xr.Dataset, exposure: float, temperature: float) -> list[str]:
-    """Say where a prediction goes beyond what was measured."""
-    seconds, warm = library["exposure"].values, library["temperature"].values
-    darks = seconds > 0
-    said = []
-    if exposure > 1.001 * seconds.max():
-        said.append(f"{exposure:g} s is longer than the library's darks (up to {seconds.max():g} s)")
-    if library.attrs["law"] != "none":
-        low, high = np.nanmin(warm[darks]), np.nanmax(warm[darks])
-        if not low - 2 <= temperature <= high + 2:
-            said.append(f"{temperature:g} °C is outside the library's darks ({low:g} to {high:g} °C)")
-    return said
+    """Return warnings where a prediction goes beyond what was measured."""
+    longest = library["exposure"].values.max()
+    low, high = _celsius(library)
+    warnings = []
+    if exposure > 1.001 * longest:
+        warnings.append(f"{exposure:g} s is longer than the library's darks (up to {longest:g} s)")
+    if library.attrs["law"] != "none" and not low - 2 <= temperature <= high + 2:
+        warnings.append(f"{temperature:g} °C is outside the library's darks ({low:g} to {high:g} °C)")
+    return warnings
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def _predict(offset, current, lost, cell, x, hidden, constant, growing, law, signal, variance):
-    step = cell.shape[0]
-    for i in range(offset.shape[0]):
-        for j in range(offset.shape[1]):
-            channel, k = cell[i % step, j % step], lost[i, j]
-            d = current[i, j]
-            signal[i, j] = offset[i, j] + d * x
-            variance[i, j] = constant[k, channel] + growing[k, channel] * max(d + hidden, 0.0) + law * d * d
+def _celsius(library: xr.Dataset) -> tuple[float, float]:
+    warm = library["temperature"].values[library["exposure"].values > 0]
+    return float(np.nanmin(warm)), float(np.nanmax(warm))
 
 
 def save_dark_library(library: xr.Dataset, path: str | Path) -> Path:
@@ -376,7 +363,7 @@ def open_dark_library(path: str | Path) -> xr.Dataset:
         with fits.open(path, memmap=False) as hdus:
             version = hdus[0].header["WBLIB"]
             if version != VERSION:
-                raise FrameReadError(path, f"is a dark library of version {version}, not {VERSION}; make it anew")
+                raise FrameReadError(path, f"is a dark library of version {version}, not {VERSION}; make it again")
             attrs = json.loads(hdus[0].header["WBATTRS"])
             described = attrs.pop("variables")
             data = {}
@@ -389,8 +376,10 @@ def open_dark_library(path: str | Path) -> xr.Dataset:
     except FrameReadError:
         raise
     except FileNotFoundError:
-        raise FrameReadError(path, "is not there") from None
+        raise FrameReadError(path, "cannot be found") from None
     except KeyError:
-        raise FrameReadError(path, "is no dark library; give the file that `workbench dark-library` wrote") from None
+        raise FrameReadError(path, "is not a dark library; give the file that `workbench dark-library` wrote") from None
     except Exception as error:
-        raise FrameReadError(path, f"is no dark library of the workbench ({type(error).__name__}: {error})") from None
+        raise FrameReadError(
+            path, f"is not a dark library of the workbench ({type(error).__name__}: {error})"
+        ) from None

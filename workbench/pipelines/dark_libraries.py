@@ -78,7 +78,7 @@ def make_dark_library(
 
     Examples
     --------
-    >>> from workbench.pipelines import samples
+    >>> from workbench.simulate import samples
     >>> result = make_dark_library(samples._PROJECT / "data-samples" / "small", progress=False)
     >>> 5 < result.library.attrs["doubling_temperature"] < 7
     True

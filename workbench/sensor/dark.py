@@ -19,7 +19,6 @@ from .dark_errors import (
     errors_to_compare,
     from_noise,
     half_width,
-    map_sums,
     mean_subtracted,
     misfit,
     pooled,
@@ -29,7 +28,7 @@ from .dark_errors import (
     spatial_variance,
     warming_along_runs,
 )
-from .dark_frames import DarkGroup, DarkSetting, check_alike, clipped, medians, read_settings
+from .dark_frames import DarkGroup, DarkSetting, check_alike, clipped, map_sums, medians, read_settings
 
 _SUBTRACTED = (
     "the camera subtracts the mean dark signal by itself at {where}: the noise grows with exposure, the mean does not; "

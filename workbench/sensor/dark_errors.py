@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from scipy import special
 
@@ -159,38 +158,6 @@ def weighted_line(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.
     spread = (weight * away**2).sum()
     slope = np.tensordot(weight * away, y, 1) / spread
     return np.tensordot(weight, y, 1) / total - slope * middle, slope, float(spread**-0.5)
-
-
-def map_sums(picture: np.ndarray, masked: np.ndarray, cell: np.ndarray, blocks: int) -> np.ndarray:
-    """Return n, Σ, Σ², Σ³ of a picture's unmasked pixels (4, channel, block), blocks being strips of rows."""
-    rows = picture.shape[0] // cell.shape[0]
-    sums = np.zeros((4, cell.size, max(1, min(blocks, rows))))
-    _map_sums(picture, masked, cell, sums)
-    return sums
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def _map_sums(picture, masked, cell, sums):
-    step = cell.shape[0]
-    rows, columns = picture.shape[0] // step, picture.shape[1] // step
-    blocks = sums.shape[2]
-    for row in range(rows):
-        block = row * blocks // rows
-        for dy in range(step):
-            for dx in range(step):
-                n, s1, s2, s3 = 0, 0.0, 0.0, 0.0
-                for k in range(columns):
-                    y, x = row * step + dy, k * step + dx
-                    if not masked[y, x]:
-                        value = np.float64(picture[y, x])
-                        n += 1
-                        s1 += value
-                        s2 += value * value
-                        s3 += value * value * value
-                sums[0, cell[dy, dx], block] += n
-                sums[1, cell[dy, dx], block] += s1
-                sums[2, cell[dy, dx], block] += s2
-                sums[3, cell[dy, dx], block] += s3
 
 
 def mean_subtracted(mean: float, by_noise: float, error: float) -> bool:

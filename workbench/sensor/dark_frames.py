@@ -14,8 +14,9 @@ import xarray as xr
 
 from ..core.buffers import frame_zeros
 from ..core.cube import check_cube
+from ..core.dark import line_moments
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index
+from ..core.mosaic import channel_index, planes
 from ..core.pairs import pair_moments, pair_sums
 from ..core.parallel import counted, in_threads, lazy_frames, stream_frames
 from ..core.selection import Setting, group_frames
@@ -179,18 +180,14 @@ def _read_setting(
             add_weighted(total, np.float32(1), np.float32(exposure), sum_y, sum_ty)
             counts, times = [*counts, group.count], [*times, exposure]
         del total, own  # their memory serves the next group
-    s0, s1, s2 = sums = moments(np.array(counts), np.array(times), [0, len(times)])
+    moments = line_moments(np.array(counts, float), np.array(times, float))[:, [0, -1]]  # of all frames, and of none
+    s0, s1, s2 = moments[:, 0]
     slope = None
-    if s0[0] * s2[0] - s1[0] ** 2 > 1e-9 * s0[0] * s2[0]:
-        solve_pixels(sum_y, sum_ty, saturated.view(np.uint8), sums)
+    if s0 * s2 - s1**2 > 1e-9 * s0 * s2:
+        solve_pixels(sum_y, sum_ty, saturated.view(np.uint8), moments)
         slope = sum_ty
     everywhere |= saturated
     return DarkSetting(setting, dark.attrs["cfa_pattern"], measured[::-1], zero, slope, saturated, everywhere)
-
-
-def moments(weight: np.ndarray, seconds: np.ndarray, lost: Iterable[int]) -> np.ndarray:
-    """Return Σw, Σwt and Σwt² (moment, number) without the first so many groups."""
-    return np.array([[(weight[k:] * seconds[k:] ** power).sum() for k in lost] for power in range(3)], float)
 
 
 def read_group(
@@ -241,9 +238,9 @@ def read_group(
     means = np.array([pair[0] for pair in measured[:last]] + [pair[1] for pair in measured[last - 1 : count - 1]])
     zeros = float(np.mean([pair[2] for pair in measured]))
     half = np.mean(noise, axis=0) if count > 1 else np.full_like(noise[0], np.nan)
-    lit = np.zeros((2, 2, cell.size))
-    _level_sums(total, saturated, saturated if saturated_before is None else saturated_before, cell, lit)
-    levels = lit[:, 1] / np.where(lit[:, 0] > 0, lit[:, 0], np.nan) / count
+    ever = saturated if saturated_before is None else saturated | saturated_before
+    own, steady = (map_sums(total, masked, cell, 1)[:2, :, 0] for masked in (saturated, ever))
+    levels = (sums[1] / np.where(sums[0] > 0, sums[0], np.nan) / count for sums in (own, steady))
     middle = medians(total, saturated, cell, count, zero)
     group = DarkGroup(exposure, files, means, half, *levels, middle, int(np.count_nonzero(saturated)), zeros)
     return group, total, saturated
@@ -253,16 +250,13 @@ def medians(
     total: np.ndarray, masked: np.ndarray, cell: np.ndarray, count: int = 1, zero: np.ndarray | None = None
 ) -> np.ndarray:
     """Return each channel's median of total/count − zero, of an even sample where there are very many pixels."""
-    step = cell.shape[0]
     result = np.empty(cell.size)
-    for (row, column), channel in np.ndenumerate(cell):
-        rows, columns = total.shape[0] // step, total.shape[1] // step
-        stride = step * max(1, int(np.ceil(np.sqrt(rows * columns / _LARGEST_SAMPLE))))
-        where = slice(row, None, stride), slice(column, None, stride)
-        values = total[where] / np.float32(count)
+    for (channel, plane), (_, mask) in zip(planes(total, cell), planes(masked, cell), strict=True):
+        stride = max(1, int(np.ceil(np.sqrt(plane.size / _LARGEST_SAMPLE))))
+        values = plane[::stride, ::stride] / np.float32(count)
         if zero is not None:
-            values -= zero[where]
-        values = values[~masked[where]]
+            values -= dict(planes(zero, cell))[channel][::stride, ::stride]
+        values = values[~mask[::stride, ::stride]]
         result[channel] = np.median(values) if values.size else np.nan
     return result
 
@@ -281,33 +275,36 @@ def _add_frame(total, saturated, frame, white):
                 saturated[y, x] |= np.float32(row[x]) >= white
 
 
+def map_sums(picture: np.ndarray, masked: np.ndarray, cell: np.ndarray, blocks: int) -> np.ndarray:
+    """Return n, Σ, Σ², Σ³ of a picture's unmasked pixels (4, channel, block), blocks being strips of rows."""
+    rows = picture.shape[0] // cell.shape[0]
+    sums = np.zeros((4, cell.size, max(1, min(blocks, rows))))
+    _map_sums(picture, masked, cell, sums)
+    return sums
+
+
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _level_sums(total, own, before, cell, sums):
-    """Count and sum (mask, moment, channel) the pixels [ADU] that are not in `own`, and those in neither mask."""
+def _map_sums(picture, masked, cell, sums):
     step = cell.shape[0]
-    for y in range(total.shape[0] // step * step):
-        odd = False
-        for x in range(total.shape[1]):
-            odd |= own[y, x] | before[y, x]
-        for dx in range(step):
-            c = cell[y % step, dx]
-            line = total[y, dx : total.shape[1] // step * step : step]
-            s = 0.0
-            if not odd:
-                for k in range(line.size):
-                    s += np.float64(line[k])
-                for mask in range(2):
-                    sums[mask, 0, c] += line.size
-                    sums[mask, 1, c] += s
-                continue
-            for k in range(line.size):
-                x = dx + k * step
-                if not own[y, x]:
-                    sums[0, 0, c] += 1
-                    sums[0, 1, c] += np.float64(line[k])
-                    if not before[y, x]:
-                        sums[1, 0, c] += 1
-                        sums[1, 1, c] += np.float64(line[k])
+    rows, columns = picture.shape[0] // step, picture.shape[1] // step
+    blocks = sums.shape[2]
+    for row in range(rows):
+        block = row * blocks // rows
+        for dy in range(step):
+            for dx in range(step):
+                n, s1, s2, s3 = 0, 0.0, 0.0, 0.0
+                for k in range(columns):
+                    y, x = row * step + dy, k * step + dx
+                    if not masked[y, x]:
+                        value = np.float64(picture[y, x])
+                        n += 1
+                        s1 += value
+                        s2 += value * value
+                        s3 += value * value * value
+                sums[0, cell[dy, dx], block] += n
+                sums[1, cell[dy, dx], block] += s1
+                sums[2, cell[dy, dx], block] += s2
+                sums[3, cell[dy, dx], block] += s3
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..core.cube import check_cube, one_value, take_frames
-from ..core.dark import TYPICAL_DOUBLING, law_factor
+from ..core.dark import TYPICAL_DOUBLING, law_factor, line_moments
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.pairs import QUANTISATION_VARIANCE
@@ -18,7 +18,7 @@ from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.selection import at_iso, describe, group_frames, same_iso
 from ..core.statistics import mad_std
 from .dark_errors import SUBTRACTED, weighted_line
-from .dark_frames import add_weighted, check_alike, clipped, moments, read_group, solve_pixels
+from .dark_frames import add_weighted, check_alike, clipped, read_group, solve_pixels
 from .law import LAWS, LawFit, Levels, fit_law, possible_laws
 
 _MOST_TEMPERATURES = 8  # maps held at once
@@ -269,7 +269,7 @@ def pixel_maps(
     for picture, f in zip(sums.timed[1:], factor[1:], strict=True):
         picture *= np.float32(f)
         crossed += picture
-    solve_pixels(sums.plain, crossed, sums.lost, moments(weight, seconds, range(weight.size + 1)))
+    solve_pixels(sums.plain, crossed, sums.lost, line_moments(weight, seconds))
     return sums.plain, crossed
 
 
