@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 
 from workbench.ingest import Folder, open_folder, read_frame
-from workbench.plan.shots import bias_frames_needed, flat_pairs_needed, saturation_time, shot_list
-from workbench.plan.shutters import DIAL, shutter
+from workbench.plan.conditions import saturation_time
+from workbench.plan.shots import DIAL, bias_frames_needed, flat_pairs_needed, shot_list, shutter
 
 
 def test_what_is_there_is_counted_and_what_is_missing_asked_for(samples):

@@ -5,7 +5,6 @@ import pytest
 
 from workbench.core.errors import WorkbenchError
 from workbench.stars import (
-    FWHM_PER_SIGMA,
     find_stars,
     green_sampling,
     half_green,
@@ -107,14 +106,3 @@ def test_mistakes_are_named():
         find_stars(np.zeros((8, 8), np.float32))
     with pytest.raises(WorkbenchError, match="no finite"):
         find_stars(np.full((64, 64), np.nan, np.float32))
-
-
-def test_second_moments_are_those_of_the_image_before_the_pixels(painted):
-    image, *_ = painted(6, fwhm=3.5, faintest=20000, elongation=1.3)
-    for plane, sampling in ((image, None), (half_green(image, "RGGB"), green_sampling("RGGB"))):
-        stars = find_stars(plane, gain=1.0, **({"sampling": sampling} if sampling else {}))
-        xx, yy, xy = (float(np.median(stars[name])) for name in ("xx", "yy", "xy"))
-        sigma = 3.5 / FWHM_PER_SIGMA
-        assert xx == pytest.approx((1.3 * sigma) ** 2, rel=0.03)
-        assert yy == pytest.approx(sigma**2, rel=0.03)
-        assert abs(xy) < 0.03 * sigma**2

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MAD_TO_SIGMA = 1.4826  # standard deviation of a normal distribution over its median absolute deviation: 1/Φ⁻¹(3/4)
+MEDIAN_ERROR = 1.2533  # standard error of a median over that of a mean, of a normal distribution: √(π/2)
 
 
 def mad_std(values: Any, axis: int | tuple[int, ...] | None = None, *, centre: Any = None) -> Any:

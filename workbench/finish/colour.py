@@ -17,6 +17,7 @@ from PIL import ImageCms
 from scipy import ndimage
 
 from ..core.errors import WorkbenchError
+from ..core.statistics import MEDIAN_ERROR, mad_std
 from .photometry import bright_stars, find_picture_stars, photometry
 from .picture import check_picture, in_bands, in_words, note, plane
 from .sky import find_sky, measure_sky
@@ -99,9 +100,9 @@ def _star_balance(picture: xr.Dataset, stars: xr.Dataset | None) -> tuple[np.nda
             " white balance: use the camera's ('daylight') or a region's"
         )
     middle = np.median(index, axis=0)
-    scatter = 1.4826 * np.median(np.abs(index - middle), axis=0)
+    error = MEDIAN_ERROR * mad_std(index, axis=0) / np.sqrt(len(index))
     multipliers = np.exp(middle)
-    return multipliers, multipliers * 1.2533 * scatter / np.sqrt(len(index)), len(index)
+    return multipliers, multipliers * error, len(index)
 
 
 def _region_balance(picture: xr.Dataset, region: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:

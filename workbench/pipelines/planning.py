@@ -17,8 +17,7 @@ from ..core.sensor_file import open_sensor
 from ..core.values import is_simulated, value_text
 from ..ingest.catalogue import Folder, open_folder
 from ..plan.conditions import ELONGATION, background_rate, star_shapes, tracking
-from ..plan.shots import ShotList, shot_list
-from ..plan.shutters import settable_above, shutter
+from ..plan.shots import ShotList, settable_above, shot_list, shutter
 from ..plan.subs import PENALTY, hours, plan_subs, read_out_noise
 from .characterization import characterize
 

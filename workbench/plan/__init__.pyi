@@ -1,6 +1,5 @@
 from . import conditions as conditions
 from . import shots as shots
-from . import shutters as shutters
 from . import subs as subs
 from .conditions import background_rate as background_rate
 from .conditions import star_shapes as star_shapes

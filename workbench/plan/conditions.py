@@ -1,7 +1,8 @@
-"""What a light frame tells about the night: how bright the sky is, and how well the mount tracks."""
+"""Conditions measured on frames: how bright lamp and sky are, and how well the mount tracks."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -10,18 +11,59 @@ import xarray as xr
 
 from ..core.cube import channels_of, check_cube, one_value
 from ..core.dark import dark_current_at
-from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index, offsets
+from ..core.errors import FrameReadError, WorkbenchError
+from ..core.mosaic import channel_index, planes
 from ..core.pairs import t_factor
-from ..core.parallel import counted, stream_frames
-from ..stars.background import block_background, green_sampling, half_green
+from ..core.parallel import counted, lazy_frames, stream_frames
+from ..core.statistics import MEDIAN_ERROR, mad_std
+from ..ingest.catalogue import Folder
+from ..ingest.reader import read_frame
+from ..stars.background import block_background, green_sampling, half_green, subtract
 from ..stars.find import find_stars
-from ..stars.shapes import FWHM_PER_SIGMA
+from ..stars.shapes import FWHM_PER_SIGMA, intrinsic, measure
 
 _BLOCK = 64  # pixels of a channel
 _FRAMES = 8  # that suffice
 _SNR, _FEWEST_STARS = 30.0, 5  # of stars whose shape counts
 ELONGATION = 1.15  # longest over shortest axis of a star that still looks round
+_DARK_UNKNOWN = (
+    "the dark current at the lights' temperature is not known: the background is sky and dark current together"
+)
+
+
+def saturation_time(folder: Folder) -> float:
+    """Return the exposure [s] at ISO 100 at which the flats' brightest colour would saturate; NaN without flats.
+
+    From the flat whose 90th percentile lies highest below 90 % of the white level, with the black level of its file.
+    """
+    best, found = 0.0, math.nan
+    flats = folder.table[folder.table["kind"] == "flat"].dropna(subset=["exposure"])
+    flats = flats.assign(iso=flats["iso"].fillna(100))
+    flats = flats.sort_values(["iso", "exposure"]).drop_duplicates(["iso", "exposure", "aperture"])
+    for row in flats.itertuples():
+        if best > 0.5 or not row.exposure > 0:  # bright enough for a good estimate
+            break
+        try:
+            frame = read_frame(row.path)[::4, ::4] if min(row.height, row.width) > 256 else read_frame(row.path)
+        except FrameReadError:
+            continue
+        black = np.nan_to_num(np.asarray(row.black_level, float)).mean()
+        room = row.white_level - black
+        level = (float(np.quantile(frame, 0.9)) - black) / room
+        if best < level < 0.9:
+            best, found = level, row.exposure * row.iso / 100 / level
+    return found
+
+
+def saturates(folder: Folder) -> bool:
+    """Return whether one of the three longest exposed flats and lights reaches the white level."""
+    table = folder.table[folder.table["kind"].isin(["flat", "light"])]
+    light = table["exposure"].fillna(0) * table["iso"].fillna(100)
+    for row in table.loc[light.sort_values(ascending=False).index[:3]].itertuples():
+        with contextlib.suppress(FrameReadError):
+            if np.count_nonzero(read_frame(row.path) >= 0.97 * row.white_level) > 16:
+                return True
+    return False
 
 
 def background_rate(light: xr.DataArray, sensor: xr.Dataset, *, progress: Any = True) -> xr.Dataset:
@@ -50,7 +92,7 @@ def background_rate(light: xr.DataArray, sensor: xr.Dataset, *, progress: Any = 
     Raises
     ------
     WorkbenchError
-        If the frames are no raw lights of one ISO with stated exposure, or that ISO's gain is not measured.
+        If the frames are not raw lights of one ISO with stated exposure, or that ISO's gain is not measured.
 
     Examples
     --------
@@ -67,38 +109,26 @@ def background_rate(light: xr.DataArray, sensor: xr.Dataset, *, progress: Any = 
     iso = one_value(light, "iso", "a background rate")
     channels = list(channels_of(light.attrs["cfa_pattern"]))
     gain, gain_error, black, black_error = _at_iso(sensor, iso, channels, light.attrs["black_level"])
-    chosen = _spread(light.sizes["frame"])
+    chosen = _evenly(light.sizes["frame"])
     exposure = light["exposure"].values[chosen]
     if not (np.isfinite(exposure) & (exposure > 0)).all():
         raise WorkbenchError(
             "these lights do not state their exposure, without which there is no rate; give it in frames.csv (column "
             "exposure_s)"
         )
-    place = offsets(light.attrs["cfa_pattern"])
-    step = 1 if light.attrs["cfa_pattern"] == "mono" else 2
     frames = counted(stream_frames(light.data[i] for i in chosen), progress, len(chosen))
-    rates = np.empty((len(chosen), len(channels)))
-    for number, frame in enumerate(frames):
-        for column, name in enumerate(channels):
-            plane = frame[place[name][0] :: step, place[name][1] :: step].astype(np.float32)
-            level = float(np.nanmedian(block_background(plane, _BLOCK)[0]))
-            rates[number, column] = (level - black[column]) * gain[column] / exposure[number]
+    levels = np.array([_levels(frame, light.attrs["cfa_pattern"]) for frame in frames])
+    rates = (levels - black) * gain / exposure[:, None]
     rate = rates.mean(axis=0)
     scatter = np.zeros(len(channels))
     if len(chosen) > 1:  # also real: the sky changes through a night
         scatter = rates.std(axis=0, ddof=1) / math.sqrt(len(chosen)) * t_factor(len(chosen) - 1)
     levelling = black_error * gain * float(np.mean(1 / exposure))
     error = np.sqrt((rate * gain_error / gain) ** 2 + levelling**2 + scatter**2)
-    temperature = (
-        float(np.nanmean(light["temperature"].values[chosen])) if _any(light["temperature"].values) else math.nan
-    )
-    warnings: list[str] = []
+    known = light["temperature"].values[chosen]
+    known = known[np.isfinite(known)]
+    temperature = float(known.mean()) if known.size else math.nan
     dark, dark_error = dark_current_at(sensor, temperature)
-    if math.isnan(dark):
-        warnings.append(
-            "the dark current at the lights' temperature is not known: the background is sky and dark current together"
-        )
-    per_second = {"units": "e-/s/pixel"}
     values = {
         "rate": (rate, "sky and dark current"),
         "rate_error": (error, "error of sky and dark current"),
@@ -114,18 +144,25 @@ def background_rate(light: xr.DataArray, sensor: xr.Dataset, *, progress: Any = 
         "frames": len(chosen),
         "white_level": light.attrs["white_level"],
         "camera": light.attrs["camera"],
-        "warnings": warnings,
+        "warnings": [_DARK_UNKNOWN] if math.isnan(dark) else [],
         "long_name": "background of the lights",
     }
-    data = {name: ("channel", value, per_second | {"long_name": text}) for name, (value, text) in values.items()}
+    data = {
+        name: ("channel", value, {"units": "e-/s/pixel", "long_name": text}) for name, (value, text) in values.items()
+    }
     return xr.Dataset(data, {"channel": channels}, attrs)
 
 
-def _any(values: np.ndarray) -> bool:
-    return bool(np.isfinite(values).any())
+def _levels(frame: np.ndarray, pattern: str) -> list[float]:
+    """Return the background of each channel of a frame (y, x) [ADU]: the median of blocks without stars."""
+    return [
+        float(np.nanmedian(block_background(plane.astype(np.float32), _BLOCK)[0]))
+        for _, plane in planes(frame, pattern)
+    ]
 
 
-def _spread(count: int) -> np.ndarray:
+def _evenly(count: int) -> np.ndarray:
+    """Return the indices of up to `_FRAMES` frames spread over so many."""
     return np.unique(np.linspace(0, count - 1, min(count, _FRAMES)).round().astype(int))
 
 
@@ -172,94 +209,62 @@ def star_shapes(light: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     Raises
     ------
     WorkbenchError
-        If the frames are no raw lights.
+        If the frames are not raw lights.
     """
     check_cube(light, stage="raw", kind="light")
     pattern = light.attrs["cfa_pattern"]
-    green = np.array(
-        [[name[0] in "Gm" for name in row] for row in np.array(channels_of(pattern))[channel_index(pattern)]]
-    )
-    names = ("plus", "plus_error", "cross", "cross_error", "short", "elongation", "fwhm")
-    values = np.full((light.sizes["frame"], len(names)), np.nan)
-    count = np.zeros(light.sizes["frame"], int)
-    frames = counted(stream_frames(light.data[i] for i in range(len(count))), progress, len(count))
     black = np.nan_to_num(np.asarray(light.attrs["black_level"], float)).mean()
     white = light.attrs["white_level"]
     top = 0.9 * (white - black) if math.isfinite(white) else math.inf
-    for number, frame in enumerate(frames):
-        plane = half_green(frame, pattern)
-        level = block_background(plane, _BLOCK)[0]
-        found = find_stars(plane, sampling=green_sampling(pattern), saturation=top)
-        good = (~found["saturated"] & (found["snr"] > _SNR) & np.isfinite(found["fwhm"])).values
-        count[number] = np.count_nonzero(good)
-        if count[number] < _FEWEST_STARS:
-            continue
-        sigma = max(float(np.median(found["fwhm"].values[good])) / FWHM_PER_SIGMA, 0.9)
-        flat = frame.astype(np.float32) - np.float32(np.nanmedian(level))
-        moments = _moments(flat, green, found["x"].values[good], found["y"].values[good], sigma)
-        moments = moments[np.isfinite(moments).all(axis=1)] - np.array([1 / 12, 0.0, 1 / 12])
-        if len(moments) < _FEWEST_STARS:
-            continue
-        xx, xy, yy = moments.T
-        width = float(np.median(xx + yy)) / 2
-        for place, sample in ((0, xx - yy), (2, 2 * xy)):
-            centre = float(np.median(sample))
-            spread = 1.4826 * float(np.median(np.abs(sample - centre)))
-            # a median scatters 1.2533 times as much as a mean
-            values[number, place : place + 2] = centre, 1.2533 * spread / math.sqrt(sample.size)
-        half = math.hypot(values[number, 0], values[number, 2]) / 2
-        values[number, 4] = width - half
-        values[number, 5] = math.sqrt((width + half) / (width - half)) if width > half else math.nan
-        values[number, 6] = FWHM_PER_SIGMA * math.sqrt(max(width, 0.0))
-    units = {"elongation": "1", "fwhm": "px"}
-    data: dict[str, Any] = {
-        name: ("frame", column, {"units": units.get(name, "px²")}) for name, column in zip(names, values.T, strict=True)
-    }
-    data["stars"] = ("frame", count)
+    green = np.isin(np.array(channels_of(pattern))[channel_index(pattern)], ("G1", "G2", "mono"))
+    green = np.tile(green, [-(-size // step) for size, step in zip(light.shape[1:], green.shape, strict=True)])
+    green = green[: light.sizes["y"], : light.sizes["x"]]
+    frames = counted(stream_frames(lazy_frames(light)), progress, light.sizes["frame"])
+    rows = [_shape(frame, pattern, green, top) for frame in frames]
+    values = dict(zip(_SHAPE, np.array(rows).T, strict=True))
+    data: dict[str, Any] = {name: ("frame", values[name], {"units": unit}) for name, unit in _SHAPE.items()}
+    data["stars"] = ("frame", values["stars"].astype(int))
     coords = {name: ("frame", light[name].values) for name in ("exposure", "filename")}
     return xr.Dataset(data, coords, {"camera": light.attrs["camera"], "long_name": "shapes of the stars"})
 
 
-def _moments(flat: np.ndarray, used: np.ndarray, xs: np.ndarray, ys: np.ndarray, sigma: float) -> np.ndarray:
-    """Return xx, xy, yy [px²] of stars without their weight; NaN near the edge or where that fails.
+_SHAPE = {
+    "plus": "px2", "plus_error": "px2", "cross": "px2", "cross_error": "px2", "short": "px2", "elongation": "1",
+    "fwhm": "px", "stars": "1",
+}  # fmt: skip
 
-    `used` is the cell of the mosaic with True for the pixels that count.  Of a Gaussian star of covariance S under a
-    weight of covariance W the weighted moments are M = (S⁻¹ + W⁻¹)⁻¹.
-    """
-    reach = math.ceil(3.5 * sigma)
-    found = np.full((xs.size, 3), np.nan)
-    offset = np.arange(-reach, reach + 1)
-    step = used.shape[0]
-    for number, (x, y) in enumerate(zip(xs, ys, strict=True)):
-        column, row = round(float(x)), round(float(y))
-        if not (reach <= column < flat.shape[1] - reach and reach <= row < flat.shape[0] - reach):
-            continue
-        stamp = flat[row - reach : row + reach + 1, column - reach : column + reach + 1].astype(float)
-        mask = used[np.ix_((row + offset) % step, (column + offset) % step)]
-        border = np.ones_like(mask)
-        border[1:-1, 1:-1] = False
-        stamp = np.where(mask, stamp - np.median(stamp[border & mask]), 0.0)  # less the local background
-        for _ in range(4):  # the weight is centred on the star
-            dx, dy = offset[None, :] - (x - column), offset[:, None] - (y - row)
-            light = stamp * np.exp(-(dx**2 + dy**2) / (2 * sigma**2))
-            total = light.sum()
-            if total <= 0:
-                break
-            x, y = x + 2 * float((light * dx).sum() / total), y + 2 * float((light * dy).sum() / total)
-        if total <= 0 or abs(x - column) > 2 or abs(y - row) > 2:
-            continue
-        xx, xy, yy = ((light * part).sum() / total for part in (dx * dx, dx * dy, dy * dy))
-        inverse = np.linalg.inv([[xx, xy], [xy, yy]]) - np.eye(2) / sigma**2
-        if np.linalg.det(inverse) > 0 and inverse[0, 0] > 0:
-            own = np.linalg.inv(inverse)
-            found[number] = own[0, 0], own[0, 1], own[1, 1]
-    return found
+
+def _shape(frame: np.ndarray, pattern: str, green: np.ndarray, top: float) -> list[float]:
+    """Return one raw frame's values of `_SHAPE`; `green` (y, x) marks the pixels that count, `top` [ADU] saturation."""
+    plane = half_green(frame, pattern)
+    stars = find_stars(plane, sampling=green_sampling(pattern), saturation=top)
+    good = ~stars["saturated"].values & (stars["snr"].values > _SNR) & np.isfinite(stars["fwhm"].values)
+    count = int(np.count_nonzero(good))
+    unknown = [*[math.nan] * (len(_SHAPE) - 1), count]
+    if count < _FEWEST_STARS:
+        return unknown
+    flat = np.empty(frame.shape, np.float32)
+    subtract(frame.astype(np.float32), block_background(plane, _BLOCK)[0], flat)
+    flat[~green] = 0
+    sigma = max(float(np.median(stars["fwhm"].values[good])) / FWHM_PER_SIGMA, 0.9)
+    moments = measure(flat, stars["x"].values[good], stars["y"].values[good], sigma, 0.0, math.inf)
+    own = intrinsic(moments, sigma) - np.array([1 / 12, 1 / 12, 0.0])  # less the pixels' own width
+    own = own[np.isfinite(own).all(axis=1)]
+    if len(own) < _FEWEST_STARS:
+        return unknown
+    xx, yy, xy = own.T
+    centres = [float(np.median(sample)) for sample in (xx - yy, 2 * xy)]
+    errors = [MEDIAN_ERROR * float(mad_std(sample)) / math.sqrt(len(own)) for sample in (xx - yy, 2 * xy)]
+    width, half = float(np.median(xx + yy)) / 2, math.hypot(*centres) / 2
+    elongation = math.sqrt((width + half) / (width - half)) if width > half else math.nan
+    fwhm = FWHM_PER_SIGMA * math.sqrt(max(width, 0.0))
+    return [centres[0], errors[0], centres[1], errors[1], width - half, elongation, fwhm, count]
 
 
 def tracking(shapes: xr.Dataset, elongation: float = ELONGATION) -> xr.Dataset:
     """Estimate the longest sub that the mount allows, from how star images draw out with the exposure.
 
-    A star that drifts by v t is blurred along its path by a variance of (v t)²/12, beside what optics leave: the vector
+    A star that drifts by v t is blurred along its path by a variance of (v t)²/12, on top of the optics: the vector
     (xx − yy, 2 xy) is a + q t² with |q| = v²/12, fitted to lights of different exposures with weights from the errors
     and scatter.  The longest sub keeps √(1 + |a + q t²|/short) to `elongation`.  From lights of one exposure all of the
     elongation counts as drift, and the sub is a lower limit.
@@ -298,7 +303,7 @@ def tracking(shapes: xr.Dataset, elongation: float = ELONGATION) -> xr.Dataset:
     good = np.isfinite(shapes["plus"].values) & (shapes["exposure"].values > 0)
     if not good.any():
         raise WorkbenchError(
-            "none of the lights has five stars that are bright and unsaturated: tracking cannot be judged from them"
+            "none of the lights has five stars that are bright and unsaturated: the tracking cannot be measured"
         )
     time = shapes["exposure"].values[good]
     short = float(np.median(shapes["short"].values[good]))
@@ -307,54 +312,52 @@ def tracking(shapes: xr.Dataset, elongation: float = ELONGATION) -> xr.Dataset:
     for name in ("plus", "cross"):
         error = np.maximum(shapes[f"{name}_error"].values[good], 1e-4)
         fits.append(_line(time**2, shapes[name].values[good], error, several))
-    (a1, q1, covariance1), (a2, q2, covariance2) = fits
-    slope = math.hypot(q1, q2)
-    weights = (q1 / slope, q2 / slope) if slope > 0 else (1.0, 0.0)
-    slope_error = math.hypot(weights[0] * math.sqrt(covariance1[1, 1]), weights[1] * math.sqrt(covariance2[1, 1]))
+    (offset, slope), covariances = np.array([fit[0] for fit in fits]).T, [fit[1] for fit in fits]
+    size = math.hypot(*slope)
+    weights = slope / size if size > 0 else np.ones(2)
+    slope_error = math.hypot(*(weight * math.sqrt(c[1, 1]) for weight, c in zip(weights, covariances, strict=True)))
     room = short * (elongation**2 - 1)
-
-    def reach(b1: float, b2: float, p1: float, p2: float) -> float:
-        """Solve |b + p t²| = room for t."""
-        square, product, rest = p1**2 + p2**2, b1 * p1 + b2 * p2, b1**2 + b2**2 - room**2
-        if rest >= 0:
-            return 0.0
-        return math.sqrt((-product + math.sqrt(product**2 - square * rest)) / square) if square > 0 else math.inf
-
-    limit = slope < 2 * slope_error
+    limit = size < 2 * slope_error
     if limit:
-        longest, longest_error = reach(0.0, 0.0, 2 * slope_error, 0.0), math.nan
+        longest, longest_error = _reach(np.zeros(2), np.array([2 * slope_error, 0.0]), room), math.nan
     else:
-        longest = reach(a1, a2, q1, q2)
-        moved = []
-        for number, covariance in enumerate((covariance1, covariance2)):
-            # along the principal axes of each fit's own errors
-            size, axes = np.linalg.eigh(covariance)
-            for one, axis in zip(size, axes.T, strict=True):
-                step = math.sqrt(max(one, 0.0)) * axis
-                ends = []
-                for sign in (1, -1):
-                    shifted = [a1, a2, q1, q2]
-                    shifted[number] += sign * step[0]
-                    shifted[number + 2] += sign * step[1]
-                    ends.append(reach(*shifted))
-                moved.append((ends[0] - ends[1]) / 2)
-        longest_error = math.sqrt(sum(step**2 for step in moved))
-    drift = math.sqrt(12 * slope)
+        longest, longest_error = _reach(offset, slope, room), _reach_error(offset, slope, covariances, room)
+    drift = math.sqrt(12 * size)
     data = {
         "drift": ((), drift, {"units": "px/s", "long_name": "drift during an exposure"}),
         "drift_error": ((), 6 * slope_error / max(drift, math.sqrt(6 * slope_error)), {"units": "px/s"}),
         "longest": ((), longest, {"units": "s", "long_name": "longest sub"}),
         "longest_error": ((), longest_error, {"units": "s", "long_name": "error of the longest sub"}),
-        "optics": ((), math.hypot(a1, a2), {"units": "px²", "long_name": "elongation without drift"}),
-        "short": ((), short, {"units": "px²", "long_name": "variance along the shorter axis"}),
-        "law": (("term", "component"), [[a1, a2], [q1, q2]], {"long_name": "a [px²] and q [px²/s²]"}),
+        "optics": ((), math.hypot(*offset), {"units": "px2", "long_name": "elongation without drift"}),
+        "short": ((), short, {"units": "px2", "long_name": "variance along the shorter axis"}),
+        "law": (("term", "component"), [offset, slope], {"long_name": "a [px²] and q [px²/s²]"}),
     }
     attrs = {"several_exposures": several, "elongation": float(elongation), "limit": limit, "long_name": "tracking"}
     return xr.Dataset(data, attrs=attrs)
 
 
-def _line(x: np.ndarray, y: np.ndarray, error: np.ndarray, free: bool) -> tuple[float, float, np.ndarray]:
-    """Fit y = a + q x, or y = q x; return a, q and their covariance, widened to the scatter about the line."""
+def _reach(offset: np.ndarray, slope: np.ndarray, room: float) -> float:
+    """Solve |a + q t²| = room for t, with vectors a and q of two components."""
+    square, product, rest = slope @ slope, offset @ slope, offset @ offset - room**2
+    if rest >= 0:
+        return 0.0
+    return math.sqrt((-product + math.sqrt(product**2 - square * rest)) / square) if square > 0 else math.inf
+
+
+def _reach_error(offset: np.ndarray, slope: np.ndarray, covariances: list[np.ndarray], room: float) -> float:
+    """The error of `_reach`: central differences along the principal axes of each component's covariance of (a, q)."""
+    variance = 0.0
+    for component, covariance in enumerate(covariances):
+        unit = np.eye(2)[component]
+        for size, axis in zip(*np.linalg.eigh(covariance), strict=True):
+            step = math.sqrt(max(size, 0.0)) * axis
+            ends = [_reach(offset + sign * step[0] * unit, slope + sign * step[1] * unit, room) for sign in (1, -1)]
+            variance += ((ends[0] - ends[1]) / 2) ** 2
+    return math.sqrt(variance)
+
+
+def _line(x: np.ndarray, y: np.ndarray, error: np.ndarray, free: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Fit y = a + q x, or y = q x; return (a, q) and their covariance, widened to the scatter about the line."""
     design = np.stack([np.ones(x.size), x], axis=1) if free else x[:, None]
     covariance = np.linalg.inv(design.T @ (design / error[:, None] ** 2))
     answer = covariance @ (design.T @ (y / error**2))
@@ -362,8 +365,4 @@ def _line(x: np.ndarray, y: np.ndarray, error: np.ndarray, free: bool) -> tuple[
     if degrees > 0:  # seeing and gusts scatter more than the stars' own errors
         chi2 = float(np.sum(((y - design @ answer) / error) ** 2)) / degrees
         covariance = covariance * max(1.0, chi2)
-    if free:
-        return float(answer[0]), float(answer[1]), covariance
-    whole = np.zeros((2, 2))
-    whole[1, 1] = covariance[0, 0]
-    return 0.0, float(answer[0]), whole
+    return (answer, covariance) if free else (np.array([0.0, answer[0]]), np.diag([0.0, covariance[0, 0]]))

@@ -1,10 +1,10 @@
-"""The shot list: what a full characterisation of a camera needs, what is there, and what is missing."""
+"""The shot list: what a full characterisation of a camera needs, in shutter times and ISO settings that it has."""
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +13,8 @@ import pandas as pd
 import xarray as xr
 
 from ..core.dark import dark_current_at
-from ..core.errors import FrameReadError
 from ..ingest.catalogue import Folder
-from ..ingest.reader import read_frame
-from .shutters import FASTEST, FASTEST_WITHOUT_DIAL, isos_wanted, settable, shutter, stops_too_bright
+from .conditions import saturates, saturation_time
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.65)  # of saturation: of which a gain is fitted
 GAIN_ERROR, READ_NOISE_ERROR = 0.01, 0.02  # wanted, as shares
@@ -24,12 +22,50 @@ BIAS, DARKS, CALIBRATION = 10, 4, 20  # frames of a kind below which rare pixels
 WARMER = 10.0  # K between the temperatures of darks
 _TALLER = 1.5  # ratio within which two exposures are the same
 _WITHIN = 2.0  # K
+FULL_STOPS = (100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0, 6400.0)  # ISO
+FASTEST = 1 / 8000  # s: of most shutters
+FASTEST_WITHOUT_DIAL = 1 / 1000  # s: of most astronomical cameras
+BULB = 30.0  # s: longer exposures are held open, to the second
+_PARTS = (
+    *(8000, 6400, 5000, 4000, 3200, 2500, 2000, 1600, 1250, 1000, 800, 640, 500, 400, 320, 250, 200, 160, 125, 100),
+    *(80, 60, 50, 40, 30, 25, 20, 15, 13, 10, 8, 6, 5, 4),
+)  # of a second
+_SECONDS = (0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.3, 1.6, 2, 2.5, 3, 4, 5, 6, 8, 10, 13, 15, 20, 25, BULB)
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.8,
+    1.0,
+    1.3,
+    1.6,
+    2.0,
+    2.5,
+    3.0,
+    4.0,
+    5.0,
+    6.0,
+    8.0,
+    10.0,
+    13.0,
+    15.0,
+    20.0,
+    25.0,
+    BULB,
+)
+DIAL = (*(1 / part for part in _PARTS), *_SECONDS)  # s, as cameras mark them
+_THIRD = 2 ** (1 / 3)
+_NEAR = 1.22  # ratio of two settings nearer than a third of a stop, of which 100 and 125 are
+_SAME = 0.03  # 1/125 s is really 1/128 s, and recorded as either
 
 
 @dataclass(frozen=True, repr=False)
 class ShotList:
-    """What to shoot: `table` has a row for each setting, ``kind``, ``iso``, ``exposure`` [s], ``temperature`` [°C],
-    ``wanted``, ``there``, ``shoot`` (frames) and ``why``; `notes` say what could not be worked out."""
+    """What to shoot.
+
+    `table` has a row for each setting: ``kind``, ``iso``, ``exposure`` [s], ``temperature`` [°C]; the numbers of frames
+    ``wanted``, ``there`` and to ``shoot``; and ``why``.  `notes` list what could not be worked out.
+    """
 
     table: pd.DataFrame
     notes: tuple[str, ...] = field(default=())
@@ -129,32 +165,31 @@ def shot_list(
 
     Examples
     --------
-    >>> from workbench.pipelines import sample_folder
+    >>> from workbench.simulate import sample_folder
     >>> from workbench.ingest import open_folder
     >>> shot_list(open_folder(sample_folder())).missing                  # doctest: +SKIP
     """
     table = folder.table
     wanted = isos_wanted(table["iso"].dropna()) if isos is None else sorted(isos)
-    pixels = int(table["height"].iloc[0]) * int(table["width"].iloc[0]) // (1 if _mono(table) else 4)
+    pixels = (
+        int(table["height"].iloc[0])
+        * int(table["width"].iloc[0])
+        // (1 if (table["cfa_pattern"] == "mono").all() else 4)
+    )
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     for iso in wanted:
-        need = max(
-            BIAS, _more(sensor, iso, "read_noise", read_noise_error, bias_frames_needed(pixels, read_noise_error))
-        )
+        statistics = bias_frames_needed(pixels, read_noise_error)
+        need = max(BIAS, _more(sensor, iso, "read_noise", read_noise_error, statistics))
         why = f"black level and read noise to {100 * read_noise_error:g} %"
         rows.append(_row(table, "bias", iso, 0.0, math.nan, need, why))
     rows += _flats(folder, sensor, wanted, pixels, gain_error, notes)
     rows += _darks(table, sensor, notes)
-    if not _saturated(folder):
-        row = _row(table, "light", math.nan, math.nan, math.nan, 1, "overexposed, of anything; where the camera clips")
-        rows.append(row | {"there": 0, "shoot": 1})
-    rows += _calibration(table, pixels)
+    if not saturates(folder):
+        why = "overexposed, of anything; where the camera clips"
+        rows.append(_row(table, "light", math.nan, math.nan, math.nan, 1, why) | {"there": 0, "shoot": 1})
+    rows += _calibration(table)
     return ShotList(pd.DataFrame(rows), tuple(notes))
-
-
-def _mono(table: pd.DataFrame) -> bool:
-    return bool((table["cfa_pattern"] == "mono").all())
 
 
 def _row(
@@ -191,44 +226,31 @@ def _more(sensor: xr.Dataset | None, iso: float, name: str, error: float, needed
 def _flats(
     folder: Folder, sensor: xr.Dataset | None, isos: Sequence[float], pixels: int, error: float, notes: list[str]
 ) -> list[dict[str, Any]]:
+    """Return the rows of pairs of flats at six levels of each ISO; what could not be worked out joins the notes."""
     table = folder.table
     speed = saturation_time(folder)
-    pairs = max(1, math.ceil(flat_pairs_needed(pixels, error) / len(LEVELS)))
-    rows = []
-    has_iso = bool(np.isfinite(isos).any())
+    dial = bool(np.isfinite(isos).any())
     if math.isnan(speed):
-        setting = f"at ISO {np.nanmin(isos):g} " if has_iso else ""
+        setting = f"at ISO {np.nanmin(isos):g} " if dial else ""
         notes.append(
             f"how bright the flats' lamp is shows once there is a flat: shoot one {setting}with the peak of the "
             "histogram in the middle, and plan again"
         )
     known = table["exposure"][table["exposure"] > 0]
-    fastest = min([FASTEST if has_iso else FASTEST_WITHOUT_DIAL, *known])
-    dimmed = False
+    fastest = min([FASTEST if dial else FASTEST_WITHOUT_DIAL, *known])
+    pairs = max(1, math.ceil(flat_pairs_needed(pixels, error) / len(LEVELS)))
+    rows, dimmed = [], False
     for iso in isos:
-        each = 2 * pairs
-        total = _more(sensor, iso, "gain", error, 0)
-        if total:
-            each = max(each, 2 * math.ceil(total / len(LEVELS) / 2))
+        each = max(2 * pairs, 2 * math.ceil(_more(sensor, iso, "gain", error, 0) / len(LEVELS) / 2))
         same = np.isclose(table["iso"].to_numpy(float), iso) | math.isnan(iso)
-        have = table[(table["kind"] == "flat") & same]
         full = speed * 100 / (iso if math.isfinite(iso) else 100)  # s to saturation
-        stops = 0 if math.isnan(speed) else stops_too_bright(LEVELS[0] * full, fastest)
+        dimmer = math.log2(fastest / (LEVELS[0] * full))  # in stops, so that the shortest exposure can be set
+        stops = 0 if math.isnan(speed) else max(0, math.ceil(dimmer - 0.02))
         lamp = f", the lamp {stops} {'stop' if stops == 1 else 'stops'} dimmer" if stops else ""
-        for level in LEVELS:
-            exposure = settable(level * full * 2**stops, has_iso)
-            why = f"gain to {100 * error:g} %{lamp}: {100 * level:.0f} % of saturation"
-            if math.isnan(speed):
-                rows.append(_row(have, "flat", iso, math.nan, math.nan, each, why) | {"there": 0, "shoot": each})
-            else:
-                rows.append(_row(have, "flat", iso, exposure, math.nan, each, why))
-        # other levels will do as well: six of them with two frames each
-        times = have.groupby("exposure").size()
-        good = int((times >= 2).sum())
-        if good >= len(LEVELS) and (math.isnan(speed) or times.index.max() < 1.4 * rows[-1]["exposure"] / LEVELS[-1]):
-            for row in rows[-len(LEVELS) :]:
-                row.update(there=max(row["there"], row["wanted"]), shoot=0)
-        dimmed |= stops > 0 and any(row["shoot"] for row in rows[-len(LEVELS) :])
+        why = f"gain to {100 * error:g} %{lamp}"
+        own = _flats_of_iso(table[(table["kind"] == "flat") & same], iso, full * 2**stops, each, why)
+        dimmed |= stops > 0 and any(row["shoot"] for row in own)
+        rows += own
     if dimmed:
         notes.append(
             f"where the lamp is to be dimmed, flats would need less than {shutter(fastest)}: a dimmer, sheets of white "
@@ -237,43 +259,27 @@ def _flats(
     return rows
 
 
-def saturation_time(folder: Folder) -> float:
-    """Return the exposure [s] at ISO 100 at which the flats' brightest colour would saturate; NaN without flats.
-
-    From the flat whose 90th percentile lies highest below 90 % of the white level, with the black level of its file.
-    """
-    best, found = 0.0, math.nan
-    flats = folder.table[folder.table["kind"] == "flat"].dropna(subset=["exposure"])
-    flats = flats.assign(iso=flats["iso"].fillna(100))
-    flats = flats.sort_values(["iso", "exposure"]).drop_duplicates(["iso", "exposure", "aperture"])
-    for row in flats.itertuples():
-        if best > 0.5 or not row.exposure > 0:  # bright enough for a good estimate
-            break
-        try:
-            frame = read_frame(row.path)[::4, ::4] if min(row.height, row.width) > 256 else read_frame(row.path)
-        except FrameReadError:
-            continue
-        black = np.nan_to_num(np.asarray(row.black_level, float)).mean()
-        room = row.white_level - black
-        level = (float(np.quantile(frame, 0.9)) - black) / room
-        if best < level < 0.9:
-            best, found = level, row.exposure * row.iso / 100 / level
-    return found
+def _flats_of_iso(have: pd.DataFrame, iso: float, full: float, each: int, why: str) -> list[dict[str, Any]]:
+    """Return one row a level of the flats of an ISO; `full` [s] is the time to saturation, NaN where not known."""
+    rows = []
+    for level in LEVELS:
+        exposure = settable(level * full, math.isfinite(iso))
+        row = _row(have, "flat", iso, exposure, math.nan, each, f"{why}: {100 * level:.0f} % of saturation")
+        rows.append(row | {"there": 0, "shoot": each} if math.isnan(full) else row)
+    # other levels will do as well: six of them with two frames each
+    times = have.groupby("exposure").size()
+    enough = int((times >= 2).sum()) >= len(LEVELS)
+    if enough and (math.isnan(full) or times.index.max() < 1.4 * rows[-1]["exposure"] / LEVELS[-1]):
+        for row in rows:
+            row.update(there=max(row["there"], row["wanted"]), shoot=0)
+    return rows
 
 
 def _darks(table: pd.DataFrame, sensor: xr.Dataset | None, notes: list[str]) -> list[dict[str, Any]]:
-    """Darks for dark current and its law: three exposures at one temperature, the longest at two others."""
-    lights = table[table["kind"] == "light"]
+    """Return the rows of darks for dark current and its law: three exposures, the longest at two more temperatures."""
     own = table[table["kind"] == "dark"]
-    if len(lights):
-        iso, longest = _usual(lights["iso"]), float(lights["exposure"].max())
-    elif len(own):
-        iso, longest = _usual(own["iso"]), float(own["exposure"].max())
-    else:
-        iso, longest = 800.0 if table["iso"].notna().any() else math.nan, 300.0
-    longest = longest if math.isfinite(longest) else 300.0
-    known = pd.concat([own["temperature"], lights["temperature"]]).dropna()
-    room = _usual(known)
+    dial = bool(table["iso"].notna().any())
+    iso, longest, room = _dark_setting(table, dial)
     here = own[np.isclose(own["iso"].to_numpy(float), iso, equal_nan=True)]
     if math.isfinite(room):
         here = here[(here["temperature"] - room).abs() <= _WITHIN]
@@ -286,7 +292,6 @@ def _darks(table: pd.DataFrame, sensor: xr.Dataset | None, notes: list[str]) -> 
         if rate > 0 and rate * longest < 10:
             longest = settable(min(1200.0, 10 / rate))
     rows = []
-    dial = bool(table["iso"].notna().any())
     for target in (settable(longest / 10, dial), settable(longest / 3, dial), longest):
         near = times[np.abs(np.log(times / target)) < math.log(2)]  # another exposure will do as well
         exposure = float(near[np.argmin(np.abs(np.log(near / target)))]) if near.size else target
@@ -297,13 +302,22 @@ def _darks(table: pd.DataFrame, sensor: xr.Dataset | None, notes: list[str]) -> 
             "for half an hour to settle"
         )
         room = 20.0
-    temperatures = sorted(own["temperature"].dropna().unique())
-    others = [value for value in temperatures if abs(value - room) >= WARMER / 2]
-    for step in (-WARMER, -2 * WARMER):
-        near = [value for value in others if abs(value - (room + step)) < WARMER / 2 + 1e-9]
-        value = near[0] if near else room + step
+    others = [value for value in sorted(own["temperature"].dropna().unique()) if abs(value - room) >= WARMER / 2]
+    for wanted in (room - WARMER, room - 2 * WARMER):
+        value = next((value for value in others if abs(value - wanted) < WARMER / 2 + 1e-9), wanted)
         rows.append(_row(own, "dark", iso, longest, value, DARKS, "dark law: its doubling temperature"))
     return rows
+
+
+def _dark_setting(table: pd.DataFrame, dial: bool) -> tuple[float, float, float]:
+    """Return ISO, longest exposure [s] and usual temperature [°C] of the lights, else of the darks, else a guess."""
+    lights, darks = (table[table["kind"] == kind] for kind in ("light", "dark"))
+    chosen = lights if len(lights) else darks
+    iso, longest = 800.0 if dial else math.nan, 300.0
+    if len(chosen):
+        iso, longest = _usual(chosen["iso"]), float(chosen["exposure"].max())
+    known = pd.concat([darks["temperature"], lights["temperature"]]).dropna()
+    return iso, longest if math.isfinite(longest) else 300.0, _usual(known)
 
 
 def _usual(values: pd.Series) -> float:
@@ -312,28 +326,72 @@ def _usual(values: pd.Series) -> float:
     return float(known.iloc[0]) if len(known) else math.nan
 
 
-def _saturated(folder: Folder) -> bool:
-    """Tell whether the longest exposed flat or light reaches the white level."""
-    table = folder.table[folder.table["kind"].isin(["flat", "light"])].copy()
-    if not len(table):
-        return False
-    table["light"] = table["exposure"].fillna(0) * table["iso"].fillna(100)
-    for row in table.sort_values("light", ascending=False).head(3).itertuples():
-        try:
-            if np.count_nonzero(read_frame(row.path) >= 0.97 * row.white_level) > 16:
-                return True
-        except FrameReadError:
-            continue
-    return False
+def _calibration(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of darks for the lights that are there: of their ISO, exposure and temperature."""
+    why = "calibration: the lights' own master dark"
+    groups = table[table["kind"] == "light"].groupby(["iso", "exposure"], dropna=False)["temperature"].mean()
+    return [
+        _row(table, "dark", iso, exposure, temperature, CALIBRATION, why)
+        for (iso, exposure), temperature in groups.items()
+    ]
 
 
-def _calibration(table: pd.DataFrame, pixels: int) -> list[dict[str, Any]]:
-    """Darks and flats for the lights that are there: of their ISO, exposure and temperature."""
-    rows = []
-    lights = table[table["kind"] == "light"]
-    for (iso, exposure), some in lights.groupby(["iso", "exposure"], dropna=False):
-        temperature = float(some["temperature"].mean()) if some["temperature"].notna().any() else math.nan
-        rows.append(
-            _row(table, "dark", iso, exposure, temperature, CALIBRATION, "calibration: the lights' own master dark")
-        )
-    return rows
+def settable(time: float, dial: bool = True) -> float:
+    """Return the exposure [s] nearest to the wanted one that can be set.
+
+    On a camera's dial in thirds of a stop, from 1/8000 s to 30 s; beyond, and where there is no dial (an astronomical
+    camera, driven by a computer), any number of two digits.
+
+    Examples
+    --------
+    >>> [settable(time) for time in (1 / 297, 11.7, 333.3)], settable(1 / 297, dial=False)
+    ([0.003125, 13.0, 330.0], 0.0034)
+    """
+    if not (math.isfinite(time) and time > 0):
+        return time
+    if dial and time <= BULB * _THIRD**0.5:
+        return DIAL[int(np.argmin(np.abs(np.log(np.divide(DIAL, time)))))]
+    return float(f"{time:.2g}")
+
+
+def settable_above(time: float) -> float | None:
+    """Return the first exposure [s] on a camera's dial that is not shorter; None beyond 30 s, where every one is.
+
+    Examples
+    --------
+    >>> settable_above(17.3), settable_above(15.01), settable_above(61.0)
+    (20.0, 15.0, None)
+    """
+    return next((mark for mark in DIAL if mark >= time / (1 + _SAME)), None)
+
+
+def shutter(time: float) -> str:
+    """Write an exposure as a camera does.
+
+    Examples
+    --------
+    >>> shutter(1 / 125), shutter(2.5), shutter(300), shutter(0.0034), shutter(0.0), shutter(float("nan"))
+    ('1/125 s', '2.5 s', '300 s', '0.0034 s', 'shortest', '')
+    """
+    if math.isnan(time):
+        return ""
+    if time <= 0:
+        return "shortest"
+    part = next((part for part in _PARTS if abs(time * part - 1) < _SAME), None)
+    return f"{time:.3g} s" if part is None else f"1/{part} s"
+
+
+def isos_wanted(used: Iterable[float]) -> list[float]:
+    """Return the ISO settings of a whole characterisation: those in use, and the full stops that none of them is near.
+
+    None that was seen means a camera without ISO settings, whose one setting is NaN.
+
+    Examples
+    --------
+    >>> isos_wanted([84, 1000]), isos_wanted([])
+    ([84.0, 200.0, 400.0, 800.0, 1000.0, 1600.0, 3200.0, 6400.0], [nan])
+    """
+    own = sorted({float(iso) for iso in used})
+    if not own:
+        return [math.nan]
+    return sorted({*own, *(iso for iso in FULL_STOPS if all(max(iso / seen, seen / iso) > _NEAR for seen in own))})

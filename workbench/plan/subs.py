@@ -52,8 +52,8 @@ def propagate(formula: Callable[..., float], *quantities: tuple[float, float]) -
 def noise_penalty(time: Any, read_noise: Any, rate: Any) -> Any:
     """Return by how much subs of a length make a stack noisier than one endless exposure of the same total.
 
-    √(1 + RN²/(B t)) − 1: in a total time T there are T/t read-outs, each of variance RN², beside the shot noise B T of
-    sky and dark current.
+    √(1 + RN²/(B t)) − 1: in a total time T there are T/t read-outs, each of variance RN², and the shot noise B T of sky
+    and dark current.
 
     Parameters
     ----------
@@ -220,77 +220,97 @@ def plan_subs(
     limit = LONGEST if longest is None or not math.isfinite(longest) else float(longest)
     if not limit > 0:
         raise WorkbenchError(f"the longest sub is a time in seconds, not {limit}")
-    channels = [str(name) for name in background["channel"].values]
-    rates = {name: Quantity(*_pair(background, "rate", channel=name)) for name in channels}
-    rates = {name: rate for name, rate in rates.items() if rate.value > 0}
-    if not rates:
+    rates = {str(name): Quantity(*_pair(background, "rate", channel=name)) for name in background["channel"].values}
+    bright = [name for name, rate in rates.items() if rate.value > 0]
+    if not bright:
         raise WorkbenchError(
             "the background of the lights is not above their black level: no sub length can be planned from it; give a "
             "longer light, or one whose black level is known"
         )
     kept = [float(iso) for iso in sensor["iso"].values if isos is None or iso in isos]
-    kept = [iso for iso in kept if _known(sensor, iso, list(rates))]
+    kept = [iso for iso in kept if _known(sensor, iso, bright)]
     if not kept:
         raise WorkbenchError(
             "no ISO has both gain and read noise measured: shoot bias frames and pairs of flats at one ISO, and "
             "characterize them"
         )
     white = float(background.attrs.get("white_level", math.nan)) if white_level is None else float(white_level)
-    shape = (len(kept), len(channels))
-    found = {name: np.full(shape, np.nan) for name in ("needed", "needed_error", "saturation")}
-    curve = np.full((*shape, TIMES.size), np.nan)
-    rows: dict[str, list[float]] = {
-        name: [] for name in ("length", "length_error", "penalty", "dynamic_range", "filled")
+    rows = [_at_iso(sensor.sel(iso=[iso]), rates, white, penalty, limit) for iso in kept]
+    best, met = _best(rows, penalty)
+    data = {
+        name: (dims, np.array([row[name] for row in rows]), {"units": unit, "long_name": text})
+        for name, (dims, unit, text) in _COLUMNS.items()
     }
-    for row, iso in enumerate(kept):
-        for column, channel in enumerate(channels):
-            if channel not in rates:
-                continue
-            at = {"iso": iso, "channel": channel}
-            noise, rate = read_out_noise(sensor, iso, channel), rates[channel]
-            found["needed"][row, column], found["needed_error"][row, column] = sub_length(noise, rate, penalty)
-            black = float(sensor["black_level"].sel(at))
-            gain = float(sensor["gain"].sel(at))
-            found["saturation"][row, column] = (white - (black if math.isfinite(black) else 0.0)) * gain
-            curve[row, column] = noise_penalty(TIMES, noise[0], rate.value)
-        worst = int(np.nanargmax(found["needed"][row]))
-        length = min(found["needed"][row, worst], limit)
-        rows["length"].append(length)
-        rows["length_error"].append(found["needed_error"][row, worst] if length < limit else 0.0)
-        noise = np.array([read_out_noise(sensor, iso, name).value if name in rates else np.nan for name in channels])
-        level = np.array([rates[name].value if name in rates else np.nan for name in channels])
-        rows["penalty"].append(float(np.nanmax(noise_penalty(length, noise, level))))
-        total = np.sqrt(noise**2 + level * length)
-        rows["dynamic_range"].append(float(np.nanmin(np.log2(found["saturation"][row] / total))))
-        rows["filled"].append(float(np.nanmax(level * length / found["saturation"][row])))
-    met = np.array(rows["penalty"]) <= penalty * 1.001
-    score = np.array(rows["dynamic_range"]) if met.any() else -np.array(rows["penalty"])
-    if not np.isfinite(score).any():  # saturation is not known: the shortest sub
-        score = -np.array(rows["length"])
-    best = int(np.nanargmax(np.where(met | ~met.any(), np.nan_to_num(score, nan=-np.inf), -np.inf)))
-    units = {"length": "s", "length_error": "s", "penalty": "1", "dynamic_range": "stops", "filled": "1"}
-    data: dict[str, Any] = {
-        name: (("iso", "channel"), found[name], {"units": unit, "long_name": text})
-        for name, unit, text in (
-            ("needed", "s", "sub length for the penalty"),
-            ("needed_error", "s", "error of the sub length"),
-            ("saturation", "e-", "signal at saturation"),
-        )
-    }
-    data |= {name: ("iso", np.array(values), {"units": units[name]}) for name, values in rows.items()}
-    data["curve"] = (("iso", "channel", "time"), curve, {"units": "1", "long_name": "noise added by read-out"})
-    coords = {"iso": kept, "channel": channels, "time": ("time", TIMES, {"units": "s", "long_name": "sub length"})}
+    coords = {"iso": kept, "channel": list(rates), "time": ("time", TIMES, {"units": "s", "long_name": "sub length"})}
     attrs = {
         "best_iso": kept[best],
-        "best_length": rows["length"][best],
-        "best_length_error": rows["length_error"][best],
+        "best_length": rows[best]["length"],
+        "best_length_error": rows[best]["length_error"],
         "longest": limit,
         "longest_known": longest is not None,
         "asked": penalty,
-        "met": bool(met.any()),
+        "met": met,
         "long_name": "plan of sub-exposures",
     }
     return xr.Dataset(data, coords, attrs)
+
+
+_COLUMNS = {
+    "needed": (("iso", "channel"), "s", "sub length for the penalty"),
+    "needed_error": (("iso", "channel"), "s", "error of the sub length"),
+    "saturation": (("iso", "channel"), "e-", "signal at saturation"),
+    "length": ("iso", "s", "sub length"),
+    "length_error": ("iso", "s", "error of the sub length"),
+    "penalty": ("iso", "1", "noise added by read-out"),
+    "dynamic_range": ("iso", "stops", "dynamic range"),
+    "filled": ("iso", "1", "share of the range that the background fills"),
+    "curve": (("iso", "channel", "time"), "1", "noise added by read-out"),
+}
+
+
+def _at_iso(
+    sensor: xr.Dataset, rates: dict[str, Quantity], white: float, penalty: float, limit: float
+) -> dict[str, Any]:
+    """Return the plan's `_COLUMNS` at one ISO; channels whose background is not above black are NaN."""
+    iso = float(sensor["iso"].values[0])
+    noise, level, needed, needed_error, saturation = (np.full(len(rates), np.nan) for _ in range(5))
+    for column, (channel, rate) in enumerate(rates.items()):
+        if not rate.value > 0:
+            continue
+        read_out = read_out_noise(sensor, iso, channel)
+        noise[column], level[column] = read_out.value, rate.value
+        needed[column], needed_error[column] = sub_length(read_out, rate, penalty)
+        (black, _), (gain, _) = (_pair(sensor, name, iso=iso, channel=channel) for name in ("black_level", "gain"))
+        saturation[column] = (white - (black if math.isfinite(black) else 0.0)) * gain
+    worst = int(np.nanargmax(needed))
+    length = min(needed[worst], limit)
+    curve = noise_penalty(TIMES, noise[:, None], level[:, None])
+    stops, filled = np.log2(saturation / np.sqrt(noise**2 + level * length)), level * length / saturation
+    unknown = np.isnan(stops).all()  # saturation is not known
+    return {
+        "needed": needed,
+        "needed_error": needed_error,
+        "saturation": saturation,
+        "curve": curve,
+        "length": length,
+        "length_error": needed_error[worst] if length < limit else 0.0,
+        "penalty": float(np.nanmax(noise_penalty(length, noise, level))),
+        "dynamic_range": math.nan if unknown else float(np.nanmin(stops)),
+        "filled": math.nan if unknown else float(np.nanmax(filled)),
+    }
+
+
+def _best(rows: list[dict[str, Any]], penalty: float) -> tuple[int, bool]:
+    """Return the index of the best ISO, and whether any keeps to the penalty."""
+    penalties, stops, lengths = (
+        np.array([row[name] for row in rows]) for name in ("penalty", "dynamic_range", "length")
+    )
+    met = penalties <= penalty * 1.001
+    score = stops if met.any() else -penalties
+    if not np.isfinite(score).any():  # saturation is not known: the shortest sub
+        score = -lengths
+    allowed = met | ~met.any()
+    return int(np.argmax(np.where(allowed, np.nan_to_num(score, nan=-np.inf), -np.inf))), bool(met.any())
 
 
 def read_out_noise(sensor: xr.Dataset, iso: float, channel: str) -> Quantity:
@@ -304,14 +324,14 @@ def read_out_noise(sensor: xr.Dataset, iso: float, channel: str) -> Quantity:
 
 
 def _pair(data: xr.Dataset, name: str, **at: Any) -> tuple[float, float]:
-    """Return a value and its error; by their places, for a plan asks for some hundred and `sel` takes a millisecond."""
-    place = tuple(data.indexes[dim].get_loc(label) for dim, label in at.items())
-    values = [data[one].transpose(*at).values[place] if one in data else math.nan for one in (name, f"{name}_error")]
+    """Return a value and its error, by position: a plan asks for some hundred and `sel` takes a millisecond."""
+    position = tuple(data.indexes[dim].get_loc(label) for dim, label in at.items())
+    values = [data[key].transpose(*at).values[position] if key in data else math.nan for key in (name, f"{name}_error")]
     return float(values[0]), float(values[1])
 
 
 def _known(sensor: xr.Dataset, iso: float, channels: list[str]) -> bool:
     if any(name not in sensor["channel"].values for name in channels):
         return False
-    one = sensor[["gain", "read_noise"]].sel(iso=iso, channel=channels)
-    return bool(np.isfinite(one["gain"]).all() and np.isfinite(one["read_noise"]).all())
+    chosen = sensor[["gain", "read_noise"]].sel(iso=iso, channel=channels)
+    return bool(np.isfinite(chosen["gain"]).all() and np.isfinite(chosen["read_noise"]).all())

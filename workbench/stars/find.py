@@ -71,10 +71,9 @@ def find_stars(
     Returns
     -------
     Dataset over ``star``, brightest first: ``x``, ``y`` [px] with ``x_error``, ``y_error``; ``flux`` (plane's
-    units) with ``flux_error``; ``fwhm`` [px] and second moments ``xx``, ``yy``, ``xy`` [px²], before the pixels
-    integrate the image; ``roundness`` (minor over major axis); ``peak``; ``snr``; ``saturated``.  Attributes:
-    ``background``, ``noise`` (medians, plane's units), ``detected``, ``hot_pixels``, ``fwhm`` and ``roundness``
-    (medians over good stars).
+    units) with ``flux_error``; ``fwhm`` [px], before the pixels integrate the image; ``roundness`` (minor over major
+    axis); ``peak``; ``snr``; ``saturated``.  Attributes: ``background``, ``noise`` (medians, plane's units),
+    ``detected``, ``hot_pixels``, ``fwhm`` and ``roundness`` (medians over good stars).
 
     Raises
     ------
@@ -264,9 +263,6 @@ def _table(moments: Moments, own: np.ndarray, sigma: float, sampling: Sampling, 
         "y_error": (error, "px", "standard error of y"),
         "fwhm": (fwhm, "px", "full width at half maximum"),
         "roundness": (roundness, "1", "minor over major axis"),
-        "xx": (xx, "px2", "variance of the image along x"),
-        "yy": (yy, "px2", "variance of the image along y"),
-        "xy": (xy, "px2", "covariance of the image"),
         "snr": (snr, "1", "signal-to-noise ratio within the matched weight"),
         "kept": (kept, "", ""),
     }
