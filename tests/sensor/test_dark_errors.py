@@ -69,8 +69,8 @@ def test_steady_darks_are_left_alone(camera, bias):
     darks = measure_dark(shoot(camera, [(300.0, 18.0)] * 8), bias, gain_of(camera), progress=False)
     assert darks.signal["heating"].item() == 0
     assert not darks.current.attrs["warnings"]
-    assert np.isnan(run_trend(np.array([1.0, 2.0, 3.0])).change)
-    chances = [run_trend(levels).chance for levels in np.random.default_rng(1).normal(0, 1, (400, 6))]
+    assert np.isnan(run_trend(np.array([1.0, 2.0, 3.0]))[0])
+    chances = [run_trend(levels)[2] for levels in np.random.default_rng(1).normal(0, 1, (400, 6))]
     assert 2 < np.sum(np.array(chances) < 0.02) < 20  # one in fifty
 
 

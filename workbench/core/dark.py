@@ -30,11 +30,13 @@ _NEAR = 2.0  # K: a dark current measured so near stands for that of a temperatu
 _APART = 1.0  # K: a library of one temperature predicts no further than this
 _MAPS = {"offset": "OFFSET", "dark_current": "DARK", "lost": "LOST"}
 _TABLE = ("weight", "seconds", "exposure", "temperature", "frames")
-# of each law: its constant, the dark current at the reference temperature, the correlation of their errors
-_LAW_NAMES = {
-    "doubling": ("doubling_temperature", "dark_current_reference", "doubling_correlation"),
-    "arrhenius": ("activation_energy", "dark_current_reference_arrhenius", "activation_correlation"),
-}
+# where the fields of a `DarkLaw` stand in the Dataset of a measured sensor
+LAW_QUANTITIES = {
+    "doubling": ("doubling_temperature", "doubling_temperature_error", "dark_current_reference",
+                 "dark_current_reference_error", "reference_temperature", "doubling_correlation"),
+    "arrhenius": ("activation_energy", "activation_energy_error", "dark_current_reference_arrhenius",
+                  "dark_current_reference_arrhenius_error", "reference_temperature", "activation_correlation"),
+}  # fmt: skip
 
 
 class DarkLaw(NamedTuple):
@@ -139,14 +141,9 @@ def dark_laws(sensor: xr.Dataset, names: Sequence[str] | None = None) -> list[Da
     laws = []
     listed = attribute_lines({"dark_laws": "doubling"} | sensor.attrs, "dark_laws")
     for name in listed if names is None else names:
-        value, current, correlation = _LAW_NAMES[name]
-        numbers = {
-            key: float(sensor.get(key, math.nan))
-            for key in (value, f"{value}_error", current, f"{current}_error", "reference_temperature", correlation)
-        }
-        known = [numbers[key] for key in (value, current, "reference_temperature")]
-        if np.isfinite(known).all() and numbers[current] > 0:
-            laws.append(DarkLaw(name, *np.nan_to_num(list(numbers.values())).tolist()))
+        law = DarkLaw(name, *(float(sensor.get(key, math.nan)) for key in LAW_QUANTITIES[name]))
+        if np.isfinite([law.value, law.reference]).all() and 0 < law.current < math.inf:
+            laws.append(DarkLaw(name, *np.nan_to_num(law[1:]).tolist()))
     return laws
 
 

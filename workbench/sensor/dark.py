@@ -16,6 +16,7 @@ from ..core.mosaic import channel_index
 from ..core.pairs import BLOCKS
 from ..core.selection import at_iso, describe, listed, odd_ones_out
 from .dark_errors import (
+    add_warming,
     errors_to_compare,
     from_noise,
     half_width,
@@ -26,7 +27,6 @@ from .dark_errors import (
     run_trend,
     scatter_terms,
     spatial_variance,
-    warming_along_runs,
 )
 from .dark_frames import DarkGroup, DarkSetting, check_alike, clipped, map_sums, medians, read_settings
 
@@ -141,7 +141,7 @@ def measure_dark(
         if setting.slope is not None and (warmest is None or warmth > warmest[0]):
             warmest = (warmth, _as_map(setting, factor))
     groups.sort(key=lambda row: _rising(row, ("iso", "temperature", "exposure")))
-    warnings += warming_along_runs(groups)
+    warnings += add_warming(groups)
     settings.sort(key=lambda row: _rising(row, ("iso", "temperature")))
     missing = sorted({describe({"iso": row["iso"]}) for row in settings if np.isnan(row["dark_current"])})
     if gain is None or any(np.isfinite(row["dark_current_adu"]) and np.isnan(row["dark_current"]) for row in settings):
@@ -307,8 +307,7 @@ def _signal_row(
     # with bias frames the median is already above them, pixel by pixel
     row["median"] = float((gain * (group.median - (0 if zero is not None else base))).mean())
     along = run_trend(group.means @ (gain / channels))
-    row |= {"trend": along.change, "trend_error": along.error, "_trend": along}
-    return row
+    return row | dict(zip(("trend", "trend_error", "trend_chance"), along, strict=True))
 
 
 def _setting_warnings(setting: DarkSetting) -> list[str]:

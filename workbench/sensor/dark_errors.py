@@ -7,7 +7,6 @@ noise still gives the dark current.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from scipy import special
@@ -21,6 +20,7 @@ from .gain import MISFIT, MISFIT_TO_TELL
 SUBTRACTED = 0.5  # of the dark current that the noise gives the mean must show, or the camera subtracts the mean
 _WORTH_A_WARNING = 0.3  # K along a run
 _TREND_CHANCE = 1e-3  # that equal darks show such a trend
+_STEEPEST_TREND = 4.0  # of the dark signal; more is something else
 _FEWEST_IN_A_RUN = 4
 
 
@@ -87,8 +87,8 @@ def misfit(points: list[DarkGroup], weight: np.ndarray) -> tuple[float, str]:
         return 1.0, ""
     counts, times = (np.array([getattr(group, name) for group in points], float) for name in ("count", "exposure"))
     level = np.array([group.steady @ weight for group in points])
-    line = np.polynomial.Polynomial.fit(times, level, 1, w=np.sqrt(counts))
-    off = level - line(times)
+    base, slope, _ = weighted_line(times, level, counts)
+    off = level - base - slope * times
     ratio = float((counts * off**2).sum() / (len(points) - 2) / variance)
     chance = special.fdtrc(len(points) - 2, freedom, ratio)
     if not chance < MISFIT:
@@ -114,21 +114,17 @@ def spatial_variance(
     are the greater shot noise of hot pixels, τ = Σ lever² · count · exposure/g, m₃ the map's third central moment; and
     of T, by a jackknife over blocks.  NaN where T cannot be measured.
     """
-    measured = [group for group in points if group.count > 1]
-    noise = {id(group): group.noise for group in measured}
-    channels = sums.shape[1]
-    for group in points:
-        if group.count > 1:
-            continue
-        times = np.array([other.exposure for other in measured])
+    channels, measured = sums.shape[1], pooled(points)
+    noise = [group.noise for group in points]
+    if len(measured) < len(points):
+        times = np.array([group.exposure for group in measured])
         if np.unique(times).size < 2:
             return np.full(channels, np.nan), np.full(channels, np.nan)
-        values = np.stack([other.noise.reshape(-1) for other in measured])
-        fit = np.polynomial.polynomial.polyfit(times, values, 1)
-        noise[id(group)] = np.polynomial.polynomial.polyval(group.exposure, fit).reshape(channels, -1)
-    carried = [lever**2 * group.count for lever, group in zip(levers, points, strict=True)]
-    temporal = sum(factor * noise[id(group)] for factor, group in zip(carried, points, strict=True))  # (channel, block)
-    shot = sum(factor * group.exposure for factor, group in zip(carried, points, strict=True)) / gain
+        base, slope, _ = weighted_line(times, np.stack([group.noise for group in measured]), np.ones(times.size))
+        noise = [group.noise if group.count > 1 else base + slope * group.exposure for group in points]
+    carried = levers**2 * np.array([group.count for group in points])
+    temporal = np.tensordot(carried, np.stack(noise), 1)  # (channel, block)
+    shot = carried @ np.array([group.exposure for group in points]) / gain
     weight = sums[0] / sums[0].sum(axis=1, keepdims=True)
     without = leave_one_out(weight * temporal, axis=1) / leave_one_out(weight, axis=1)
     temporal_error = jackknife_error(without, axis=1)
@@ -209,59 +205,38 @@ def row_from_noise(row: dict, value: float, error: float, adu: float) -> dict[st
     }
 
 
-class Trend(NamedTuple):
-    """Change from the first frame of a run to the last, its error, and the chance that it is none."""
+def run_trend(levels: np.ndarray) -> tuple[float, float, float]:
+    """Return the change of the levels of equal frames from the first to the last, its error, and the chance of none.
 
-    change: float
-    error: float
-    chance: float
-
-
-def run_trend(levels: np.ndarray) -> Trend:
-    """Return the straight trend of the levels of equal frames, in their order; NaN for fewer than four.
+    A straight line through the levels in their order; NaN, NaN and 1 for fewer than four.
 
     Examples
     --------
-    >>> trend = run_trend(np.array([10.0, 11.1, 11.9, 13.0, 14.0]))
-    >>> round(trend.change, 1), trend.chance < 1e-3
+    >>> change, _, chance = run_trend(np.array([10.0, 11.1, 11.9, 13.0, 14.0]))
+    >>> round(change, 1), chance < 1e-3
     (4.0, True)
     """
     count = levels.size
     if count < _FEWEST_IN_A_RUN:
-        return Trend(math.nan, math.nan, 1.0)
-    place = np.linspace(-0.5, 0.5, count)
-    slope = float((place * levels).sum() / (place**2).sum())
-    left = levels - levels.mean() - slope * place
-    error = math.sqrt(float((left**2).sum()) / (count - 2) / float((place**2).sum()))
-    if not error > 0:
-        return Trend(slope, 0.0, 1.0)
-    chance = 2 * float(special.stdtr(count - 2, -abs(slope) / error))
-    return Trend(slope, error * t_factor(count - 2), chance)
+        return math.nan, math.nan, 1.0
+    along = np.linspace(-0.5, 0.5, count)
+    middle, slope, lever = weighted_line(along, levels, np.ones(count))
+    error = lever * math.sqrt(float(np.square(levels - middle - slope * along).sum()) / (count - 2))
+    chance = 2 * float(special.stdtr(count - 2, -abs(slope) / error)) if error > 0 else 1.0
+    return float(slope), error * t_factor(count - 2), chance
 
 
-def warmed(trend: Trend, signal: float, runs: int = 1) -> float:
-    """Return by how much the sensor warmed along a run [K], 0 where the trend may be chance.
+def add_warming(rows: list[dict]) -> list[str]:
+    """Fill in by how much the sensor warmed along each run of darks [K] and return warnings where it did.
 
-    ΔT = T_d log₂(1 + change/signal), T_d typically 6 K; `runs` is how many runs were looked through.
-
-    Examples
-    --------
-    >>> warmed(Trend(50.0, 2.0, 1e-6), 50.0)
-    6.0
+    ΔT = T_d log₂(1 + change/signal), T_d typically 6 K; 0 where the trend may be chance, all runs considered.
     """
-    if not (trend.chance < _TREND_CHANCE / max(runs, 1) and signal > 0 and abs(trend.change) < signal * 4):
-        return 0.0
-    share = 1 + trend.change / signal
-    return TYPICAL_DOUBLING * math.log2(share) if share > 0 else 0.0
-
-
-def warming_along_runs(rows: list[dict]) -> list[str]:
-    """Fill in by how much the sensor warmed along each run of darks, and say so where it did."""
     warnings = []
-    runs = [row for row in rows if "_trend" in row]
+    runs = [row for row in rows if "trend_chance" in row]
     for row in runs:
-        warmer = warmed(row.pop("_trend"), row["dark_signal"], len(runs))
-        row["heating"] = warmer
+        chance, share = row.pop("trend_chance"), row["trend"] / max(row["dark_signal"], 1e-300)
+        certain = chance < _TREND_CHANCE / len(runs) and -1 < share < _STEEPEST_TREND
+        row["heating"] = warmer = TYPICAL_DOUBLING * math.log2(1 + share) if certain else 0.0
         if abs(warmer) > _WORTH_A_WARNING:
             where = describe({name: row[name] for name in ("iso", "temperature", "exposure")})
             warnings.append(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -104,6 +104,14 @@ class DarkSetting:
         return [group for group in ([self.bias] if self.bias else []) + self.groups if not clipped(group)]
 
 
+class PixelSums(NamedTuple):
+    """Of every pixel Σwy, and Σwty for each temperature, over the groups that it has; `lost`: how many it has not."""
+
+    plain: np.ndarray
+    timed: list[np.ndarray]
+    lost: np.ndarray
+
+
 def clipped(group: DarkGroup) -> bool:
     """Return whether so many pixels are at zero that means and variances are wrong."""
     return group.zero > CLIPPED_FRACTION
@@ -184,10 +192,31 @@ def _read_setting(
     s0, s1, s2 = moments[:, 0]
     slope = None
     if s0 * s2 - s1**2 > 1e-9 * s0 * s2:
-        solve_pixels(sum_y, sum_ty, saturated.view(np.uint8), moments)
+        _solve(sum_y, sum_ty, saturated.view(np.uint8), moments)
         slope = sum_ty
     everywhere |= saturated
     return DarkSetting(setting, dark.attrs["cfa_pattern"], measured[::-1], zero, slope, saturated, everywhere)
+
+
+def pixel_maps(
+    sums: PixelSums, seconds: np.ndarray, weight: np.ndarray, factor: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return offset and dark current of every pixel of a library, in the memory of the sums.
+
+    Parameters
+    ----------
+    seconds, weight
+        Of each group: t f(T) [s], and weight [1/ADU²].
+    factor
+        f(T) of each map.
+    """
+    crossed = sums.timed[0]
+    crossed *= np.float32(factor[0])
+    for picture, f in zip(sums.timed[1:], factor[1:], strict=True):
+        picture *= np.float32(f)
+        crossed += picture
+    _solve(sums.plain, crossed, sums.lost, line_moments(weight, seconds))
+    return sums.plain, crossed
 
 
 def read_group(
@@ -318,7 +347,7 @@ def add_weighted(picture, weight, timed_weight, plain, timed):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def solve_pixels(plain, timed, lost, moments):
+def _solve(plain, timed, lost, moments):
     """Turn Σwy [ADU] and Σwty [ADU s] (y, x) into offset [ADU] and slope [ADU/s] of the least-squares line, in place.
 
     `moments` (moment, number): Σw, Σwt, Σwt² [1, s, s²] without the first so many groups; `lost`: how many a pixel

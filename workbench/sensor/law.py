@@ -11,12 +11,11 @@ import numpy as np
 import xarray as xr
 from scipy import optimize, special
 
-from ..core.dark import DarkLaw, law_abscissa
+from ..core.dark import LAW_QUANTITIES, DarkLaw, law_abscissa
 from ..core.selection import describe
 from .dark_errors import half_width
 from .gain import MISFIT
 
-LAWS = ("doubling", "arrhenius")
 _EXCLUDED = 4.0  # of χ²: a law that fits worse by more is not the sensor's
 _STATED_WITHIN = 0.5  # K: what stated temperatures may be off without a warning
 _PRECISION = 1e-12  # relative, of the fit
@@ -28,20 +27,16 @@ _STEEPNESS = {
 }
 _QUANTITIES = {
     "doubling_temperature": ("K", "doubling temperature"),
-    "doubling_temperature_error": ("K", "error of the doubling temperature"),
-    "reference_temperature": ("°C", "reference temperature"),
     "dark_current_reference": ("e-/s", "dark current at the reference temperature"),
-    "dark_current_reference_error": ("e-/s", "error of the dark current at the reference temperature"),
-    "doubling_correlation": ("1", "correlation of the errors of the doubling law"),
-    "chi2": ("1", "χ² per degree of freedom"),
     "activation_energy": ("eV", "activation energy"),
-    "activation_energy_error": ("eV", "error of the activation energy"),
     "dark_current_reference_arrhenius": ("e-/s", "dark current at the reference temperature by the Arrhenius law"),
-    "dark_current_reference_arrhenius_error": (
-        "e-/s",
-        "error of the dark current at the reference temperature by the Arrhenius law",
-    ),
+}
+_QUANTITIES |= {f"{name}_error": (unit, f"error of the {title}") for name, (unit, title) in _QUANTITIES.items()}
+_QUANTITIES |= {
+    "reference_temperature": ("°C", "reference temperature"),
+    "doubling_correlation": ("1", "correlation of the errors of the doubling law"),
     "activation_correlation": ("1", "correlation of the errors of the Arrhenius law"),
+    "chi2": ("1", "χ² per degree of freedom"),
     "chi2_arrhenius": ("1", "χ² per degree of freedom of the Arrhenius law"),
 }
 
@@ -95,7 +90,7 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
     significant = levels.value > 2 * levels.measured
     fits = {}
     if np.unique(levels.temperature[significant]).size > 1:
-        fits = {name: fit_law(name, levels, reference) for name in LAWS}
+        fits = {name: fit_law(name, levels, reference) for name in LAW_QUANTITIES}
     if not fits or None in fits.values():
         warning = (
             "the dark current does not rise with temperature beyond its error, so there is no doubling temperature; "
@@ -104,7 +99,7 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
         return _dataset({}, [warning], reference)
     warnings = []
     if all(fit.widen > 1 for fit in fits.values()):
-        better = min(fits.values(), key=lambda fit: fit.chi2)
+        better = fits[possible_laws(fits)[0]]
         worst = int(np.argmax(np.abs(better.off)))
         # by how much it is too warm: in kelvin of the doubling law
         ratio = max(levels.value[worst], 1e-300) / better.model[worst]
@@ -122,23 +117,11 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
 def _dataset(fits: dict[str, LawFit], warnings: list[str], reference: float = np.nan) -> xr.Dataset:
     """Return the Dataset of `dark_law`; NaN where there are no fits."""
     values = dict.fromkeys(_QUANTITIES, np.nan) | {"reference_temperature": reference}
-    law, possible = "", possible_laws(fits)
-    if fits:
-        law = possible[0] if fits["doubling"].degrees else "either"
-        names = {
-            "doubling": ("doubling_temperature", "", "doubling"),
-            "arrhenius": ("activation_energy", "_arrhenius", "activation"),
-        }
-        for name, (key, tail, prefix) in names.items():
-            fit = fits[name]
-            values |= {
-                key: fit.law.value,
-                f"{key}_error": fit.law.value_error,
-                f"dark_current_reference{tail}": fit.law.current,
-                f"dark_current_reference{tail}_error": fit.law.current_error,
-                f"{prefix}_correlation": fit.law.correlation,
-                f"chi2{tail}": fit.chi2,
-            }
+    for name, fit in fits.items():
+        values |= dict(zip(LAW_QUANTITIES[name], fit.law[1:], strict=True))
+        values["chi2" if name == "doubling" else "chi2_arrhenius"] = fit.chi2
+    possible = possible_laws(fits)
+    law = "" if not fits else possible[0] if fits["doubling"].degrees else "either"
     data = {
         name: ((), float(values[name]), {"units": units, "long_name": title})
         for name, (units, title) in _QUANTITIES.items()

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..core.cube import check_cube, one_value, take_frames
-from ..core.dark import TYPICAL_DOUBLING, law_factor, line_moments
+from ..core.dark import LAW_QUANTITIES, TYPICAL_DOUBLING, law_factor
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.pairs import QUANTISATION_VARIANCE
@@ -18,11 +18,10 @@ from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.selection import at_iso, describe, group_frames, same_iso
 from ..core.statistics import mad_std
 from .dark_errors import SUBTRACTED, weighted_line
-from .dark_frames import add_weighted, check_alike, clipped, read_group, solve_pixels
-from .law import LAWS, LawFit, Levels, fit_law, possible_laws
+from .dark_frames import PixelSums, add_weighted, check_alike, clipped, pixel_maps, read_group
+from .law import LawFit, Levels, fit_law, possible_laws
 
 _MOST_TEMPERATURES = 8  # maps held at once
-_CONSTANTS = {"doubling": "doubling_temperature", "arrhenius": "activation_energy"}
 
 
 def fit_dark_library(
@@ -91,9 +90,10 @@ def fit_dark_library(
     gains = None if gains is None or not np.isfinite(gains).all() else gains
     sensor = _fit_sensor(groups, sums.plain.size, reference, gains)
     law = _law_attrs(sensor)
+    weight = groups.frames / groups.variance
     factor = law_factor(law["law"], law["law_value"], celsius, reference)
     seconds = groups.timed * factor[groups.map]
-    offset, current = pixel_maps(sums, seconds, groups.weight, factor)
+    offset, current = pixel_maps(sums, seconds, weight, factor)
     read_variance, slope = _noise(groups, seconds, gains)
     subtracted = 0.0
     if sensor.subtracts and np.mean(slope) > 0:  # of the whole sensor: the noise's growth over what one electron adds
@@ -122,7 +122,7 @@ def fit_dark_library(
             "offset": (("y", "x"), offset, {"units": "adu", "long_name": "offset of each pixel"}),
             "dark_current": (("y", "x"), current, {"units": "adu/s", "long_name": "dark current of each pixel"}),
             "lost": (("y", "x"), sums.lost, {"units": "1", "long_name": "groups lost by saturation"}),
-            "weight": ("group", groups.weight, {"units": "1/adu²", "long_name": "weight"}),
+            "weight": ("group", weight, {"units": "1/adu²", "long_name": "weight"}),
             "seconds": ("group", seconds, per),
             "exposure": ("group", groups.exposure, {"units": "s", "long_name": "exposure"}),
             "temperature": ("group", groups.temperature, {"units": "°C", "long_name": "sensor temperature"}),
@@ -156,8 +156,8 @@ class LibraryGroups(NamedTuple):
         Of each group [s, °C]: 0 and NaN for bias frames.
     timed, map
         The exposure [s] that gives as much dark signal at the temperature of the group's map, and that map's number.
-    weight, variance
-        Frames over the variance of a pixel from frame to frame [1/ADU²], and that variance, mean of the channels.
+    variance
+        Of a pixel from frame to frame [ADU²], mean of the channels.
     scatter
         Variance of the frames' means [ADU²]; NaN for a single frame.
     noise, level
@@ -169,19 +169,10 @@ class LibraryGroups(NamedTuple):
     frames: np.ndarray
     timed: np.ndarray
     map: np.ndarray
-    weight: np.ndarray
     variance: np.ndarray
     scatter: np.ndarray
     noise: np.ndarray
     level: np.ndarray
-
-
-class PixelSums(NamedTuple):
-    """Of every pixel Σwy, and Σwty for each temperature, over the groups that it has; `lost`: how many it has not."""
-
-    plain: np.ndarray
-    timed: list[np.ndarray]
-    lost: np.ndarray
 
 
 def read_library(
@@ -196,7 +187,7 @@ def read_library(
     away = np.nan_to_num(warm - celsius[member])
     timed = times * law_factor("doubling", TYPICAL_DOUBLING, away, 0.0)
     lazy, names = lazy_frames(dark), dark["filename"].values
-    jobs = [(tuple(names[groups[k][1]]), times[k], warm[k], timed[k], int(member[k])) for k in order]
+    jobs = [(tuple(names[groups[k][1]]), float(times[k]), warm[k], timed[k], int(member[k])) for k in order]
     frames = [lazy[i] for k in order for i in groups[k][1]]
     if bias is not None:
         jobs.append((tuple(bias["filename"].values), 0.0, math.nan, 0.0, 0))
@@ -206,8 +197,8 @@ def read_library(
     sums = PixelSums(plain, maps, np.zeros(dark.shape[1:], np.uint8))
     rows, noise, level = [], [], []
     for files, exposure, temperature, seconds, number in jobs:
-        frames_here = islice(stream, len(files))
-        group, total, saturated = read_group(frames_here, files, float(exposure), dark.attrs, sums.lost > 0)
+        equal = islice(stream, len(files))
+        group, total, saturated = read_group(equal, files, exposure, dark.attrs, sums.lost > 0)
         if clipped(group):
             continue
         within = float(np.nanmean(group.noise)) if group.count > 1 else _within(total, dark.attrs["cfa_pattern"])
@@ -215,7 +206,7 @@ def read_library(
         weight = group.count / variance
         total /= np.float32(group.count)
         add_weighted(total, np.float32(weight), np.float32(weight * seconds), plain, maps[number])
-        rows.append((exposure, temperature, group.count, seconds, number, weight, variance, group.scatter))
+        rows.append((exposure, temperature, float(group.count), seconds, number, variance, group.scatter))
         noise.append(group.noise.mean(axis=1))
         level.append(group.steady)
         if saturated.any():  # there this group and those before, more intense ones, do not count
@@ -229,8 +220,7 @@ def read_library(
             "all darks are clipped at zero: the camera subtracts its black level before saving; use firmware or a "
             "setting that keeps the offset"
         )
-    columns = [np.array(column, float) for column in zip(*rows, strict=True)]
-    columns[4] = columns[4].astype(int)
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
     return LibraryGroups(*columns, np.array(noise), np.array(level)), sums, celsius
 
 
@@ -250,27 +240,6 @@ def _within(picture: np.ndarray, pattern: str) -> float:
     step = channel_index(pattern).shape[0]
     difference = picture[::step, step::step] - picture[::step, :-step:step]
     return float(mad_std(difference, centre=0) ** 2 / 2)
-
-
-def pixel_maps(
-    sums: PixelSums, seconds: np.ndarray, weight: np.ndarray, factor: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return offset and dark current of every pixel of a library, in the memory of the sums.
-
-    Parameters
-    ----------
-    seconds, weight
-        Of each group: t f(T) [s], and weight [1/ADU²].
-    factor
-        f(T) of each map.
-    """
-    crossed = sums.timed[0]
-    crossed *= np.float32(factor[0])
-    for picture, f in zip(sums.timed[1:], factor[1:], strict=True):
-        picture *= np.float32(f)
-        crossed += picture
-    solve_pixels(sums.plain, crossed, sums.lost, line_moments(weight, seconds))
-    return sums.plain, crossed
 
 
 def _check_exposures(groups: LibraryGroups) -> None:
@@ -323,7 +292,7 @@ def _fit_sensor(groups: LibraryGroups, pixels: int, reference: float, gain: np.n
     names: tuple[str, ...] = ("none",)
     if np.unique(groups.temperature[darks]).size > 1:
         if np.isfinite(groups.temperature[darks]).all():
-            names = LAWS
+            names = tuple(LAW_QUANTITIES)
         else:
             warnings.append(
                 "some darks state no temperature, so that no law can be fitted; give temperature_c in frames.csv"
@@ -376,11 +345,13 @@ def _law_attrs(sensor: _SensorFit) -> dict[str, Any]:
         "law_value": best.law.value,
         "law_error": best.law.value_error,
         "chi2": float(best.chi2),
-        "other": [others[0].law.name, others[0].law.value, others[0].law.current / best.law.current] if others else [],
+        "other": [],
     }
-    for name, key in _CONSTANTS.items():
-        law = sensor.fits[name].law if name in sensor.fits else None
-        attrs |= {key: law.value if law else math.nan, f"{key}_error": law.value_error if law else math.nan}
+    for other in others:  # there is one at most
+        attrs["other"] = [other.law.name, other.law.value, other.law.current / best.law.current]
+    for name, (key, error, *_) in LAW_QUANTITIES.items():
+        fit = sensor.fits.get(name)
+        attrs |= {key: fit.law.value if fit else math.nan, error: fit.law.value_error if fit else math.nan}
     attrs["dark_current_reference"] = sensor.scale * best.law.current
     attrs["dark_current_reference_error"] = sensor.scale * best.law.current_error
     return attrs
