@@ -12,9 +12,9 @@ import xarray as xr
 
 from workbench import charts
 from workbench.charts import theme
-from workbench.charts.words import degrees
 from workbench.core.cube import make_cube
 from workbench.core.dark import predict_dark
+from workbench.core.values import temperature_text
 from workbench.pixels.cosmic_rays import find_cosmic_rays
 from workbench.pixels.darks import dark_noise
 from workbench.pixels.stacks import stack_cube
@@ -49,7 +49,7 @@ def dark_groups(dark: xr.DataArray) -> dict[str, tuple[float, float, float]]:
     keys = zip(*(dark[name].values.tolist() for name in ("iso", "temperature", "exposure")), strict=True)
     counts = Counter(keys)
     return {
-        f"{seconds:g} s at {degrees(celsius)}, ISO {iso:g}": (iso, celsius, seconds)
+        f"{seconds:g} s at {temperature_text(celsius)}, ISO {iso:g}": (iso, celsius, seconds)
         for iso, celsius, seconds in sorted(counts, key=lambda key: (key[1], key[2], key[0]))
         if counts[iso, celsius, seconds] > 1
     }
@@ -84,7 +84,10 @@ def _of(dark: xr.DataArray, group: tuple[float, float, float]) -> np.ndarray:
 def dark_settings(dark_current: xr.Dataset) -> dict[str, int]:
     """Name the settings of a dark current, coldest first: what a menu offers."""
     order = np.lexsort((dark_current["iso"].values, dark_current["temperature"].values))
-    names = (f"{degrees(dark_current['temperature'].values[i])}, ISO {dark_current['iso'].values[i]:g}" for i in order)
+    names = (
+        f"{temperature_text(dark_current['temperature'].values[i])}, ISO {dark_current['iso'].values[i]:g}"
+        for i in order
+    )
     return dict(zip(names, order.tolist(), strict=True))
 
 
@@ -170,7 +173,7 @@ def held_out_settings(dark: xr.DataArray) -> dict[str, tuple[float, float]]:
     cube = _most_darks(dark)
     pairs = sorted(set(zip(cube["temperature"].values.tolist(), cube["exposure"].values.tolist(), strict=True)))
     order = sorted(range(len(pairs)), key=lambda number: abs(number - len(pairs) / 2))
-    return {f"{pairs[k][1]:g} s at {degrees(pairs[k][0])}": pairs[k][::-1] for k in order}
+    return {f"{pairs[k][1]:g} s at {temperature_text(pairs[k][0])}": pairs[k][::-1] for k in order}
 
 
 def _most_darks(dark: xr.DataArray) -> xr.DataArray:

@@ -161,15 +161,8 @@ def virtual_exposure(
         theme.MUTED,
         theme.INK,
     ]
-    bars = theme.styled(
-        bars,
-        {
-            "fill_color": hv.dim("source").categorize(dict(zip(names, shades, strict=True))),
-            "line_color": None,
-            "xrotation": 25,
-        },
-        {"xrotation": 25},
-    )
+    shade = hv.dim("source").categorize(dict(zip(names, shades, strict=True)))
+    bars = theme.styled(bars, fill_color=shade, line_color=None, xrotation=25)
     ratio = f"light {max(signal, 0):,.1f} e⁻, noise {noise:,.2f} e⁻: SNR {max(signal, 0) / noise:,.1f}"
     return theme.layout(
         [

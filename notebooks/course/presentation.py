@@ -78,5 +78,5 @@ def chart_browser(result: Characterization, first: str = "iso-to-gain") -> pn.vi
     start = first if first in there.values() else next(iter(there.values()))
     menu = pn.widgets.Select(label="chart", options=there, value=start, width=420)
     drawn = pn.bind(lambda name: fit(REGISTRY[name].draw(result)), menu)
-    caption = pn.bind(lambda name: REGISTRY[name].words(result).caption, menu)
+    caption = pn.bind(lambda name: REGISTRY[name].caption(result).text, menu)
     return pn.Column(menu, pn.panel(drawn), live_text(caption, color=theme.MUTED))

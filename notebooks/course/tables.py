@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from workbench.charts.words import degrees
 from workbench.core.errors import WorkbenchError
-from workbench.core.values import value_text
+from workbench.core.values import temperature_text, value_text
 from workbench.sensor.dark import Darks
 
 
@@ -153,7 +152,7 @@ def compare_two_darks(darks: Darks) -> pd.DataFrame:
         seconds, value, error = (float(one[name]) for name in ("exposure", "dark_signal", "dark_signal_error"))
         rows.append(
             {
-                "": f"{degrees(float(one['temperature']))}, {seconds:g} s, ISO {best:g}",
+                "": f"{temperature_text(float(one['temperature']))}, {seconds:g} s, ISO {best:g}",
                 "dark signal [e⁻]": value_text(value, error),
                 "divided by time [e⁻/s]": value_text(value / seconds, error / seconds),
             }

@@ -12,7 +12,7 @@ import xarray as xr
 
 from workbench import charts
 from workbench.charts import theme
-from workbench.charts.words import electrons
+from workbench.core.values import unit_text
 from workbench.pipelines.uniformity import Uniformity
 from workbench.pixels.defects import find_sensor_defects
 from workbench.pixels.emva import emva_unit
@@ -81,7 +81,7 @@ def emva_table(measured: Uniformity) -> pd.DataFrame:
     for name in _EMVA:
         values = {channel: one.get(name, math.nan) for channel, one in found.items()}
         if any(math.isfinite(value) for value in values.values()):
-            rows[f"{_SYMBOL.get(name, name)} [{electrons(emva_unit(name))}]"] = {
+            rows[f"{_SYMBOL.get(name, name)} [{unit_text(emva_unit(name))}]"] = {
                 channel: f"{value:.3g}".replace("-", "−") if math.isfinite(value) else "–"
                 for channel, value in values.items()
             }

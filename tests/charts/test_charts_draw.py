@@ -56,12 +56,12 @@ def test_charts_draw_in_both_backends(result, name, backend):
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_captions_say_whose_data_it_is(result, name):
-    caption, alt = REGISTRY[name].words(result)
+    caption, alt = REGISTRY[name].caption(result)
     assert "Simulated data: NIKON D7000 (simulated); 8 bias frames, 16 flats, 8 darks, 3 lights." in caption
     assert len(alt) > 60
     assert "nan" not in caption.lower().replace("nano", "")
     real = dataclasses.replace(result, simulated=False, camera="NIKON D7000")
-    assert "Real data: NIKON D7000; 8 bias" in REGISTRY[name].words(real).caption
+    assert "Real data: NIKON D7000; 8 bias" in REGISTRY[name].caption(real).text
 
 
 def test_captions_give_the_fit_results(result):

@@ -64,7 +64,7 @@ def test_each_is_drawn_by_both_backends(name, backend, result):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_says_whose_data_it_is(name, result):
-    caption, alt = REGISTRY[name].words(result)
+    caption, alt = REGISTRY[name].caption(result)
     assert "Simulated data: NIKON D7000 (simulated); 4 bias frames." in caption
     assert "nan" not in caption
     assert len(alt) > 40

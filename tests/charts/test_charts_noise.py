@@ -38,7 +38,7 @@ def test_each_is_drawn_by_both_backends(name, backend, full):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_says_whose_data_it_is(name, full):
-    caption, alt = REGISTRY[name].words(full)
+    caption, alt = REGISTRY[name].caption(full)
     assert "Simulated data: NIKON D7000 (simulated); 8 bias frames" in caption
     assert "nan" not in caption.lower()
     assert len(alt) > 60

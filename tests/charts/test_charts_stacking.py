@@ -43,7 +43,7 @@ def test_each_is_written_small_and_whole(name, folder, result):
     for ending in ("png", "svg", "txt", "html"):
         assert (folder / f"{name}.{ending}").stat().st_size > 300
     assert (folder / f"{name}.html").stat().st_size < 2_000_000
-    caption, alt = REGISTRY[name].words(result)
+    caption, alt = REGISTRY[name].caption(result)
     assert "Simulated data: NIKON D7000 (simulated); 8 lights." in caption
     assert "nan" not in caption
     assert len(alt) > 40

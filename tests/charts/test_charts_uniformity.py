@@ -26,9 +26,9 @@ def test_every_chart_is_drawn(result, name, backend):
     assert not REGISTRY[name].missing(result)
     drawn = REGISTRY[name].draw(result)
     hv.render(drawn, backend=backend)
-    told = REGISTRY[name].words(result)
-    assert "Simulated data" in told.caption
-    assert "nan" not in told.caption.lower().split()
+    told = REGISTRY[name].caption(result)
+    assert "Simulated data" in told.text
+    assert "nan" not in told.text.lower().split()
     assert len(told.alt) > 40
 
 
@@ -39,4 +39,4 @@ def test_what_is_missing_is_named(folder):
     drawn = REGISTRY["uniformity"].draw(thin)  # in ADU, and no PRNU
     hv.render(drawn, backend="matplotlib")
     assert len(drawn) == 1
-    assert "hot" not in REGISTRY["defects"].words(thin).caption.split(".")[0]
+    assert "hot" not in REGISTRY["defects"].caption(thin).text.split(".")[0]

@@ -27,7 +27,7 @@ def test_png_is_1600_wide_and_carries_its_caption(folder, result, name):
     with Image.open(folder / f"{name}.png") as picture:
         assert picture.width == 1600
         assert 400 < picture.height < 1400
-        assert picture.info["Description"] == REGISTRY[name].words(result).caption
+        assert picture.info["Description"] == REGISTRY[name].caption(result).text
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 20  # something is drawn
 
 
@@ -38,7 +38,7 @@ def test_svg_is_sound_and_described(folder, result, name):
     assert root.attrib["role"] == "img"
     tags = {child.tag.split("}")[1]: child.text for child in root}
     assert tags["title"] == REGISTRY[name].title
-    assert tags["desc"] == REGISTRY[name].words(result).alt
+    assert tags["desc"] == REGISTRY[name].caption(result).alt
     assert not re.search(r'href="(?!#|data:)', text)
 
 
@@ -50,7 +50,7 @@ def test_page_is_small_needs_no_network_and_says_its_caption(folder, result, nam
     own = re.sub(r"<script[ >].*?</script>", "", text, flags=re.DOTALL)
     assert not re.search(r'(?:src|href)="(?!data:)', own)
     assert "<script src" not in text
-    caption, alt = REGISTRY[name].words(result)
+    caption, alt = REGISTRY[name].caption(result)
     assert html.escape(caption) in own
     assert html.escape(alt) in own
 
@@ -63,7 +63,7 @@ def test_csv_holds_what_is_plotted_with_units(folder, result, name):
     if REGISTRY[name].needs:
         assert any("[" in column for column in table.columns[1:])
     first = (folder / f"{name}.csv").read_text().splitlines()[0]
-    assert REGISTRY[name].words(result).caption.startswith(first.removeprefix("# "))
+    assert REGISTRY[name].caption(result).text.startswith(first.removeprefix("# "))
 
 
 def test_csv_numbers_are_the_measured_ones(folder, result):

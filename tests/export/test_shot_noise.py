@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from workbench.charts.diagram import EXPOSURES, PARTICLES_PER_UNIT, running_snr
+from workbench.charts.particles import EXPOSURES, PARTICLES_PER_UNIT, running_snr
 from workbench.export import write_charts
 from workbench.export.shot_noise import ShotNoise, shot_noise_demo
 

@@ -11,11 +11,10 @@ import xarray as xr
 
 from .. import charts
 from ..charts import theme
-from ..charts.outliers import METHOD_NAMES
-from ..charts.words import degrees
+from ..charts.stacking import METHOD_NAMES
 from ..core.dark import dark_current_at
 from ..core.errors import WorkbenchError
-from ..core.values import value_text
+from ..core.values import temperature_text, value_text
 from ..sensor.gain import fit_gain
 from ..stack.pixel import explain, inspect_pixel
 from . import divider
@@ -180,7 +179,7 @@ def dark_noise_chart(law: xr.Dataset, temperature: float, exposure: float, read_
         theme.line(along, predicted["noise"], dims=dims, label="both", dash="dashed"),
         theme.points([exposure], [float(chosen["noise"])], dims=dims, label="this exposure", size=11),
     ]
-    title = f"Noise of one dark at {degrees(temperature)}"
+    title = f"Noise of one dark at {temperature_text(temperature)}"
     return theme.layout([theme.panel(elements, title=title, log="xy", ylim=(0.1, 200), legend="top_left")])
 
 

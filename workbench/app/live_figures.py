@@ -16,7 +16,7 @@ from bokeh.models import FactorRange
 from holoviews.core.util import dimension_sanitizer
 
 from ..charts import theme
-from ..charts.hooks import eight_bits, mark_log_axis, scale_bar
+from ..charts.style import eight_bits, mark_log_axis, scale_bar
 
 _KINDS = (hv.Scatter, hv.Curve, hv.ErrorBars, hv.Area, hv.Histogram, hv.Bars, hv.Labels, hv.Rectangles, hv.Segments,
           hv.Polygons, hv.Image)  # fmt: skip

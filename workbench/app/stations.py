@@ -257,11 +257,11 @@ class Charts:
         chart, result = REGISTRY.get(self.menu.value), self.desk.characterization
         if chart is None or result is None:
             return
-        words = chart.words(result)
+        caption = chart.caption(result)
         drawn = chart.draw(result)
         self.place[:] = [
             drawing(drawn.cols(1) if self.desk.screen.narrow else drawn, self.desk.screen),
-            pn.pane.HTML(f'<p class="caption">{html.escape(words.caption)}</p>', **_WIDE),
+            pn.pane.HTML(f'<p class="caption">{html.escape(caption.text)}</p>', **_WIDE),
         ]
 
     def refresh(self) -> None:

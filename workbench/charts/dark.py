@@ -1,92 +1,66 @@
-"""Charts of the dark: shot noise of the dark current, its growth with time and temperature, its spread over pixels."""
+"""Charts of the dark: growth with time and temperature, its shot noise, and a predicted master dark."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from ..core.dark import dark_laws, predict_current
-from ..core.values import value_text
-from .theme import KIND_COLOUR, band, dimension, layout, line, note, panel, points, ramp, steps
-from .words import degrees, electrons
+from ..core.dark import BOLTZMANN, dark_laws, predict_current
+from ..core.values import temperature_text
+from .gain import same
+from .registry import Caption, caption, chart, listing, quantity, source
+from .theme import (
+    DARK_CURRENT,
+    EXPOSURE,
+    KIND_COLOUR,
+    MARKERS,
+    MUTED,
+    REFERENCE,
+    SERIES,
+    band,
+    bin_edges,
+    dimension,
+    layout,
+    line,
+    note,
+    panel,
+    points,
+    ramp,
+    steps,
+)  # fmt: skip
 
-DIFFERENCE = dimension("pair difference / √2", "e⁻")
-DENSITY = dimension("share of pixels", "per e⁻")
-EXPOSURE = dimension("exposure", "s")
+DARKS = "two or more darks at each of three exposure times"
+DIFFERENCE, DENSITY = dimension("pair difference / √2", "e⁻"), dimension("share of pixels", "per e⁻")
 DARK_SIGNAL = dimension("dark signal", "e⁻")
-TEMPERATURE = dimension("sensor temperature", "°C")
-DARK_CURRENT = dimension("dark current", "e⁻/s/pixel")
+TEMPERATURE, INVERSE = dimension("sensor temperature", "°C"), dimension("1/kT", "1/eV")
 DEVIATION = dimension("measured / law − 1", "%")
-_DARK = {"colour": KIND_COLOUR["dark"]}
 _EFFECTS = ("sigma", "expected_sigma", "ks_distance", "skewness", "excess_kurtosis")
-_BASE = 0.6  # of a bar that counts pixels, so that one pixel can be seen
-_MARKERS = ("circle", "square", "triangle", "diamond")
-COUNT = dimension("pixels")
+_DARK = KIND_COLOUR["dark"]
 
 
-def dark_shot_noise_histogram(dark_noise: xr.Dataset) -> hv.Layout:
-    """Chart how the dark signal scatters between two equal darks, beside a normal curve of the same width.
-
-    Left on a linear axis, right on a logarithmic one, where departures in the tails would show.
-
-    Parameters
-    ----------
-    dark_noise
-        From `sensor.dark_noise`: ``density`` [1/e⁻] over bin [e⁻], ``normal``, and the effect sizes in attrs.
-    """
-    centres, density = dark_noise["bin"].values, dark_noise["density"].values
-    edges = _edges(centres)
-    dims = (DIFFERENCE, DENSITY)
-    size = {name: float(dark_noise.attrs[name]) for name in _EFFECTS}
-    along = np.linspace(edges[0], edges[-1], 301)
-    normal = np.exp(-0.5 * (along / size["sigma"]) ** 2) / (size["sigma"] * np.sqrt(2 * np.pi))
-    text = [f"σ {size['sigma']:.2f} e⁻"]
-    text += [f"expected {size['expected_sigma']:.2f} e⁻"] if np.isfinite(size["expected_sigma"]) else []
-    text += [f"KS distance {size['ks_distance']:.4f}", f"skewness {size['skewness']:+.3f}"]
-    text += [f"excess kurtosis {size['excess_kurtosis']:+.3f}"]
-    wide = 5.5 * size["sigma"]
-    top = max(normal.max(), density.max())
-    seen = density > 0
-    floor = density[seen].min() / 3
-    linear = [
-        steps(edges, density, dims=dims, label="darks", **_DARK),
-        line(along, normal, dims=dims, label="normal curve"),
-        note(-0.95 * wide, 1.42 * top, "\n".join(text), dims=dims, align=("left", "top")),
-    ]
-    logarithmic = [
-        points(centres[seen], density[seen], dims=dims, label="darks", size=4, **_DARK),
-        line(along[normal > floor], normal[normal > floor], dims=dims, label="normal curve"),
-    ]
-    left = {"xlim": (-wide, wide), "ylim": (0, 1.5 * top)}
-    return layout(
-        [
-            panel(linear, title="Between two equal darks", legend="top_right", **left),
-            panel(logarithmic, title="The same, logarithmic", log="y", legend="top_right", ylim=(floor, 8 * top)),
-        ]
-    )
-
-
-def _settings(data: xr.Dataset, dim: str) -> list[tuple[str, np.ndarray, str, str]]:
-    """Split along a dimension by temperature and ISO: a label that says what differs, where, colour and marker."""
-    iso, temperature = data["iso"].values.astype(float), data["temperature"].values.astype(float)
-    temperatures, isos = np.unique(temperature), np.unique(iso)  # NaN, once and last, is one that is not known
-    found = []
-    for one_temperature, colour in zip(temperatures, ramp(temperatures.size), strict=True):
-        for number, one_iso in enumerate(isos):
-            here = _equal(temperature, one_temperature) & _equal(iso, one_iso)
+def _settings(data: xr.Dataset) -> Iterator[tuple[str, np.ndarray, str, str]]:
+    """Split settings by temperature and ISO: a label of what differs, where, colour and marker."""
+    temperatures, isos = (np.unique(data[name].values.astype(float)) for name in ("temperature", "iso"))
+    for temperature, colour in zip(temperatures, ramp(temperatures.size), strict=True):
+        for number, iso in enumerate(isos):
+            here = same(data["temperature"].values, temperature) & same(data["iso"].values, iso)
             if here.any():
-                label = degrees(one_temperature) + (f", ISO {one_iso:g}" if isos.size > 1 else "")
-                found.append((label, here, colour, _MARKERS[number % len(_MARKERS)]))
-    return found
+                label = temperature_text(temperature) + (f", ISO {iso:g}" if isos.size > 1 else "")
+                yield label, np.flatnonzero(here), colour, MARKERS[number % len(MARKERS)]
 
 
+@chart(
+    "dark-current-vs-time", "Dark signal against exposure time", "Dark current", needs=("dark_signal",),
+    takes=("dark_signal", "dark_current"), shoot=DARKS,
+)  # fmt: skip
 def dark_current_vs_time(dark_signal: xr.Dataset, dark_current: xr.Dataset | None = None) -> hv.Layout:
-    """Chart the dark signal against exposure time, one line a temperature; the slope is the dark current.
+    """Chart the dark signal against exposure time, one line for each temperature; the slope is the dark current.
 
-    Left on linear axes, right on logarithmic ones, where the cold lines part.
+    Left on linear axes, right on logarithmic ones, where the cold lines separate.
 
     Parameters
     ----------
@@ -97,25 +71,26 @@ def dark_current_vs_time(dark_signal: xr.Dataset, dark_current: xr.Dataset | Non
     """
     dims = (EXPOSURE, DARK_SIGNAL)
     times = dark_signal["exposure"].values
-    ends = float(np.nanmin(times)), float(np.nanmax(times))
+    first, last = float(np.nanmin(times)), float(np.nanmax(times))
     linear: list[Any] = []
     logarithmic: list[Any] = []
-    for label, here, colour, marker in _settings(dark_signal, "group"):
-        one = dark_signal.isel(group=np.flatnonzero(here))
-        style = {"dims": dims, "colour": colour}
+    for label, here, colour, marker in _settings(dark_signal):
+        one = dark_signal.isel(group=here)
         for rate, start in _slopes(dark_current, one):
-            along = np.array([0.0, ends[1] * 1.05])
-            linear.append(line(along, start + rate * along, width=1.4, **style))
-            along = np.geomspace(ends[0] / 1.3, ends[1] * 1.3, 40)
+            style = {"dims": dims, "colour": colour, "width": 1.4}
+            along = np.array([0.0, last * 1.05])
+            linear.append(line(along, start + rate * along, **style))
+            along = np.geomspace(first / 1.3, last * 1.3, 40)
             rising = start + rate * along > 0
-            logarithmic.append(line(along[rising], (start + rate * along)[rising], width=1.4, **style))
+            logarithmic.append(line(along[rising], (start + rate * along)[rising], **style))
         x, y, error = (one[name].values for name in ("exposure", "dark_signal", "dark_signal_error"))
-        style |= {"label": label, "marker": marker, "size": 8}
-        linear.append(points(x, y, error, **style))
-        logarithmic.append(points(x[y > 0], y[y > 0], error[y > 0], **style))
+        look = {"label": label, "colour": colour, "marker": marker}
+        linear.append(points(x, y, error, dims=dims, **look))
+        logarithmic.append(points(x[y > 0], y[y > 0], error[y > 0], dims=dims, **look))
+    left = {"xlim": (0, last * 1.08), "legend": "top_left"}
     return layout(
         [
-            panel(linear, title="The dark signal grows with time", xlim=(0, ends[1] * 1.08), legend="top_left"),
+            panel(linear, title="The dark signal grows with time", **left),
             panel(logarithmic, title="The same, logarithmic", log="xy", legend=None),
         ]
     )
@@ -125,21 +100,114 @@ def _slopes(dark_current: xr.Dataset | None, group: xr.Dataset) -> list[tuple[fl
     """Return slope and intercept of the fits at a group's ISO and temperature."""
     if dark_current is None:
         return []
-    same = _equal(dark_current["iso"].values, group["iso"].values[0])
-    same &= _equal(dark_current["temperature"].values, group["temperature"].values[0])
-    fits = [dark_current.isel(setting=index) for index in np.flatnonzero(same)]
+    there = same(dark_current["iso"].values, group["iso"].values[0])
+    there &= same(dark_current["temperature"].values, group["temperature"].values[0])
+    fits = [dark_current.isel(setting=index) for index in np.flatnonzero(there)]
     return [(float(fit["dark_current"]), float(fit["intercept"])) for fit in fits if np.isfinite(fit["dark_current"])]
 
 
-def _equal(values: np.ndarray, value: float) -> np.ndarray:
-    return np.isclose(values.astype(float), float(value), equal_nan=True)
+@caption(dark_current_vs_time)
+def dark_current_vs_time_caption(result: Any) -> Caption:
+    """Describe how the dark signal grows."""
+    current, rates = result.dark_current, ""
+    if current is not None and np.isfinite(current["dark_current"]).any():
+        known = current.isel(setting=np.flatnonzero(np.isfinite(current["dark_current"].values)))
+        order = np.argsort(known["temperature"].values, kind="stable")
+        slopes = listing(
+            f"{quantity(one, 'dark_current')} at {temperature_text(one['temperature'])}"
+            for one in (known.isel(setting=index) for index in order)
+        )
+        rates = f"The slope of each line is the dark current in e⁻/s/pixel: {slopes}. "
+    return Caption(
+        f"Mean dark signal against exposure time, hot pixels included, {int(result.dark_signal['frames'].sum())} "
+        f"darks; bars: 1σ. {rates}{source(result)}",
+        "Straight lines rising with exposure time; the warmer the sensor, the steeper.",
+    )
 
 
+@chart(
+    "dark-shot-noise-histogram", "The shot noise of the dark current", "Dark current", needs=("dark_noise",),
+    shoot="two equal long darks, and flats or bias for the gain",
+)  # fmt: skip
+def dark_shot_noise_histogram(dark_noise: xr.Dataset) -> hv.Layout:
+    """Chart how the dark signal scatters between two equal darks, with a normal curve of the same width.
+
+    Left on a linear axis, right on a logarithmic one, where departures in the tails would show.
+
+    Parameters
+    ----------
+    dark_noise
+        From `sensor.dark_noise`: ``density`` [1/e⁻] over bin [e⁻], ``normal``, and the effect sizes in attrs.
+    """
+    dims = (DIFFERENCE, DENSITY)
+    centres, density = dark_noise["bin"].values, dark_noise["density"].values
+    edges = bin_edges(centres)
+    sigma, expected, distance, skewness, kurtosis = (float(dark_noise.attrs[name]) for name in _EFFECTS)
+    along = np.linspace(edges[0], edges[-1], 301)
+    normal = np.exp(-0.5 * (along / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
+    text = [f"σ {sigma:.2f} e⁻", *([f"expected {expected:.2f} e⁻"] if np.isfinite(expected) else [])]
+    text += [f"KS distance {distance:.4f}", f"skewness {skewness:+.3f}", f"excess kurtosis {kurtosis:+.3f}"]
+    wide, top = 5.5 * sigma, max(normal.max(), density.max())
+    seen = density > 0
+    floor = density[seen].min() / 3
+    linear = [
+        steps(edges, density, dims=dims, label="darks", colour=_DARK),
+        line(along, normal, dims=dims, label="normal curve"),
+        note(-0.95 * wide, 1.42 * top, "\n".join(text), dims=dims, align=("left", "top")),
+    ]
+    logarithmic = [
+        points(centres[seen], density[seen], dims=dims, label="darks", size=4, colour=_DARK),
+        line(along[normal > floor], normal[normal > floor], dims=dims, label="normal curve"),
+    ]
+    left = panel(linear, title="Between two equal darks", xlim=(-wide, wide), ylim=(0, 1.5 * top))
+    return layout([left, panel(logarithmic, title="The same, logarithmic", log="y", ylim=(floor, 8 * top))])
+
+
+@caption(dark_shot_noise_histogram)
+def dark_shot_noise_histogram_caption(result: Any) -> Caption:
+    """Describe the dark shot noise."""
+    attrs = result.dark_noise.attrs
+    sigma, expected = float(attrs["sigma"]), float(attrs["expected_sigma"])
+    width = f"Its width is {sigma:.3f} e⁻"
+    if np.isfinite(expected):
+        width += f", {sigma / expected:.3f} times the {expected:.3f} e⁻ that dark shot noise and read noise predict"
+    outliers = f"; {attrs['outliers']} flickering ones or hits left out" if attrs.get("outliers") else ""
+    return Caption(
+        f"Pixel by pixel difference of two equal darks ({attrs['exposure']:g} s, ISO {attrs['iso']:g}, "
+        f"{temperature_text(attrs['temperature'])}), divided by √2: {attrs['n_pixels']:,} pixels{outliers}. {width}. "
+        "How normal it is, as effect sizes (with so many pixels any p-value is zero): KS distance "
+        f"{attrs['ks_distance']:.4f}, skewness {attrs['skewness']:+.3f}, excess kurtosis "
+        f"{attrs['excess_kurtosis']:+.3f}. {source(result)}",
+        "A histogram of pixel differences between two darks under a bell-shaped normal curve, on linear and on "
+        "logarithmic axes.",
+    )
+
+
+def _measured(dark_current: xr.Dataset) -> Iterator[tuple[float, str, str, xr.Dataset]]:
+    """Split dark currents of known temperature by ISO: the ISO, a colour, a marker, the settings."""
+    good = np.isfinite(dark_current["temperature"].values) & (dark_current["dark_current"].values > 0)
+    known = dark_current.isel(setting=np.flatnonzero(good))
+    isos = np.unique(known["iso"].values)
+    for number, (iso, colour) in enumerate(zip(isos, ramp(isos.size + 1), strict=False)):
+        one = known.isel(setting=np.flatnonzero(same(known["iso"].values, iso)))
+        yield iso, colour, MARKERS[number % len(MARKERS)], one
+
+
+def _common(dark_current: xr.Dataset) -> np.ndarray:
+    """Return the dark currents that the law was fitted to: of the pixels that saturate nowhere, where it is known."""
+    return dark_current.get("dark_current_common", dark_current["dark_current"]).values
+
+
+@chart(
+    "dark-current-vs-temperature", "Dark current against temperature", "Dark current",
+    needs=("dark_current", "dark_law"),
+    shoot="darks at two or more sensor temperatures, which the file, the manifest or the folder's name states",
+)  # fmt: skip
 def dark_current_vs_temperature(dark_current: xr.Dataset, dark_law: xr.Dataset | None = None) -> hv.Layout:
     """Chart the dark current against temperature on a logarithmic axis, and how far it lies from the doubling law.
 
     The law is D = D_ref 2^((T - T_ref)/T_d); its 68 % band combines the errors of D_ref and T_d with their correlation.
-    It is of the pixels that saturate at no temperature; their mean, where it is known, is what lies off it.
+    It is of the pixels that saturate at no temperature; their mean, where it is known, is compared with it.
 
     Parameters
     ----------
@@ -149,81 +217,164 @@ def dark_current_vs_temperature(dark_current: xr.Dataset, dark_law: xr.Dataset |
         From `sensor.dark_law`: ``doubling_temperature`` [K], ``dark_current_reference``, ``reference_temperature``.
     """
     dims, off = (TEMPERATURE, DARK_CURRENT), (TEMPERATURE, DEVIATION)
-    temperature = dark_current["temperature"].values.astype(float)
-    good = np.isfinite(temperature) & (dark_current["dark_current"].values > 0)
+    groups = list(_measured(dark_current))
     left: list[Any] = []
     right: list[Any] = []
     reach = 0.0
-    if dark_law is not None and good.any():
-        low, high = temperature[good].min(), temperature[good].max()
-        margin = max(2.0, 0.08 * (high - low))
-        along = np.linspace(low - margin, high + margin, 80)
-        curve, spread = _law(dark_law, along)
-        doubling = value_text(
-            float(dark_law["doubling_temperature"]), float(dark_law["doubling_temperature_error"]), "K"
-        )
-        style = {"label": "68 % band of the law", "colour": KIND_COLOUR["dark"]}
+    laws = [] if dark_law is None else dark_laws(dark_law, ["doubling"])
+    if laws and groups:
+        along = _around(np.concatenate([one["temperature"].values for *_, one in groups]), 80)
+        curve, error = predict_current(laws, along)
+        spread = 100 * error / curve
+        doubling = quantity(dark_law, "doubling_temperature", "K")
         left.append(line(along, curve, dims=dims, label=f"doubles every {doubling}", dash="dashed"))
-        right.append(band(along, -100 * spread, 100 * spread, dims=off, **style))
+        right.append(band(along, -spread, spread, dims=off, label="68 % band of the law", colour=_DARK))
         right.append(line(along, np.zeros(along.size), dims=off, dash="dashed"))
-    isos = dark_current["iso"].values
-    known = np.unique(isos[good])
-    for number, (iso, colour) in enumerate(zip(known, ramp(known.size + 1), strict=False)):
-        here = np.flatnonzero(good & _equal(isos, iso))
-        one, x = dark_current.isel(setting=here), temperature[here]
-        style = {"colour": colour, "marker": _MARKERS[number % len(_MARKERS)], "size": 8}
-        label = f"ISO {iso:g}" if np.isfinite(iso) else "mean"
-        mean, error = one["dark_current"].values, one["dark_current_error"].values
-        left.append(points(x, mean, error, dims=dims, label=label, **style))
-        if dark_law is not None:
-            law = _law(dark_law, x)[0]
-            share = 100 * (_of_the_law(one) / law - 1)
-            right.append(points(x, share, 100 * error / law, dims=off, label=label, **style))
-            reach = max(reach, float(np.max(np.abs(share) + 100 * error / law)))
+    for iso, colour, marker, one in groups:
+        x, error = one["temperature"].values, one["dark_current_error"].values
+        look = {"label": f"ISO {iso:g}" if np.isfinite(iso) else "mean", "colour": colour, "marker": marker}
+        left.append(points(x, one["dark_current"].values, error, dims=dims, **look))
+        if laws:
+            model, _ = predict_current(laws, x)
+            share, bars = 100 * (_common(one) / model - 1), 100 * error / model
+            right.append(points(x, share, bars, dims=off, **look))
+            reach = max(reach, float(np.max(np.abs(share) + bars)))
     panels = [panel(left, title="Dark current doubles and doubles", log="y", legend="top_left")]
-    if dark_law is not None:
-        room = (-1.2 * reach, 1.9 * reach) if 0 < reach < np.inf else None  # above the points the legend
-        panels.append(panel(right, title="How far from the law", legend="top_right", ylim=room))
+    if laws:
+        room = {"ylim": (-1.2 * reach, 1.9 * reach)} if 0 < reach < np.inf else {}  # the legend above the points
+        panels.append(panel(right, title="How far from the law", **room))
     return layout(panels)
 
 
-def _of_the_law(dark_current: xr.Dataset) -> np.ndarray:
-    """Return the dark currents that the law was fitted to: of the pixels that saturate nowhere, where they are told."""
-    return dark_current.get("dark_current_common", dark_current["dark_current"]).values
+def _around(temperature: np.ndarray, count: int) -> np.ndarray:
+    margin = max(2.0, 0.08 * float(np.ptp(temperature)))
+    return np.linspace(temperature.min() - margin, temperature.max() + margin, count)
 
 
-def _law(law: xr.Dataset, temperature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the doubling law and the relative 1σ error of its value, both along temperature."""
-    laws = dark_laws(law, ["doubling"])
-    if not laws:
-        return np.full((2, temperature.size), np.nan)
-    current, error = predict_current(laws, temperature)
-    return current, error / current
+@caption(dark_current_vs_temperature)
+def dark_current_vs_temperature_caption(result: Any) -> Caption:
+    """Describe the dark current against temperature."""
+    law = result.dark_law
+    temperatures = np.unique(result.dark_current["temperature"].values)
+    return Caption(
+        f"Mean dark current against sensor temperature, {temperatures[np.isfinite(temperatures)].size} temperatures; "
+        f"bars: 1σ. It doubles every {quantity(law, 'doubling_temperature', 'K')}: "
+        f"{quantity(law, 'dark_current_reference')} e⁻/s/pixel at "
+        f"{temperature_text(round(float(law['reference_temperature']), 1))}. Shaded: where the law lies with 68 % "
+        f"confidence. {source(result)}",
+        "Dark current on a logarithmic axis rises along a straight line with temperature.",
+    )
 
 
-def dcnu_histogram(dcnu: xr.Dataset) -> hv.Layout:
-    """Chart how many pixels have which dark current, on a logarithmic axis: the long tail is the hot pixels.
+@chart(
+    "dark-law", "Doubling, or an activation energy?", "Dark current", needs=("dark_current", "dark_law"), asked=True,
+    shoot=f"{DARKS}, at two or more temperatures",
+)  # fmt: skip
+def dark_law(dark_current: xr.Dataset, law: xr.Dataset) -> hv.Layout:
+    """Chart the dark current over 1/kT, where Arrhenius' law is straight, with the doubling law, and what each leaves.
 
     Parameters
     ----------
-    dcnu
-        From `sensor.dcnu_histogram`: ``count`` of pixels over bin; ``mean`` and ``median`` in attrs.
+    dark_current
+        From `sensor.dark_current`: ``dark_current`` [e⁻/s/pixel] and its error over setting.
+    law
+        From `sensor.dark_law`.
     """
-    unit = electrons(dcnu.attrs["units"])
-    dims = (dimension("dark current of a pixel", unit), COUNT)
-    edges, count = _edges(dcnu["bin"].values.astype(float)), dcnu["count"].values.astype(float)
-    top = float(count.max())
-    elements: list[Any] = [
-        steps(edges, np.where(count > 0, count, np.nan), dims=dims, label="pixels", base=_BASE, **_DARK)
+    dims, off = (INVERSE, DARK_CURRENT), (TEMPERATURE, DEVIATION)
+    groups = list(_measured(dark_current))
+    along = _around(np.concatenate([one["temperature"].values for *_, one in groups]), 120)
+    laws = {one.name: [one] for one in dark_laws(law, ["arrhenius", "doubling"])}
+    better = "arrhenius" if law.attrs.get("law") == "arrhenius" else "doubling"
+    base, _ = predict_current(laws[better], along)
+    energy, doubling = quantity(law, "activation_energy", "eV"), quantity(law, "doubling_temperature", "K")
+    left: list[Any] = []
+    right: list[Any] = []
+    for name, label, colour, dash in (
+        ("arrhenius", f"ΔE = {energy}", SERIES[0], "solid"),
+        ("doubling", f"doubles every {doubling}", REFERENCE, "dashed"),
+    ):
+        style = {"label": label, "colour": colour, "dash": dash}
+        curve, error = predict_current(laws[name], along)
+        away = 100 * (curve / base - 1)
+        left.append(line(_inverse(along), curve, dims=dims, **style))
+        right.append(line(along, away, dims=off, **style))
+        if name == "arrhenius":
+            spread = 100 * error / curve
+            label = "68 % band of the law"
+            right.append(band(along, away - spread, away + spread, dims=off, label=label, colour=colour))
+    for iso, colour, _, one in groups:
+        label = f"ISO {iso:g}" if np.isfinite(iso) else "darks"
+        look = {"colour": _DARK if len(groups) == 1 else colour, "label": label}
+        x, value, error = one["temperature"].values, _common(one), one["dark_current_error"].values
+        left.append(points(_inverse(x), value, error, dims=dims, **look))
+        model, _ = predict_current(laws[better], x)
+        right.append(points(x, 100 * (value / model - 1), 100 * error / model, dims=off, **look))
+    title = f"How far from the {better.capitalize() if better == 'arrhenius' else better} law"
+    return layout(
+        [
+            panel(left, title="The same law, as physicists draw it", log="y", legend="bottom_left"),
+            panel(right, title=title, legend="bottom_right"),
+        ]
+    )
+
+
+def _inverse(temperature: np.ndarray) -> np.ndarray:
+    return 1 / (BOLTZMANN * (temperature + 273.15))
+
+
+@caption(dark_law)
+def dark_law_caption(result: Any) -> Caption:
+    """Describe the two laws of the dark current."""
+    law = result.dark_law
+    better = {
+        "doubling": "The doubling law fits these darks better. ",
+        "arrhenius": "Arrhenius' law fits these darks better. ",
+    }.get(law.attrs.get("law", ""), "Two temperatures cannot decide between them. ")
+    return Caption(
+        f"Dark current over the inverse temperature, with an activation energy of "
+        f"{quantity(law, 'activation_energy', 'eV')} (straight) and a doubling every "
+        f"{quantity(law, 'doubling_temperature', 'K')} (bent); right, how far each lies from the one that fits better. "
+        f"{better}The two are not the same curve: far from the measured temperatures they diverge. Bars: 1σ. "
+        f"{source(result)}",
+        "Left, points on a falling line over 1/kT; right, two curves that diverge towards both ends, and the points on "
+        "one of them.",
+    )
+
+
+def dark_prediction(predicted: xr.Dataset, held_out: xr.Dataset) -> hv.Layout:
+    """Chart a predicted master dark against held-out darks: pixel by pixel, and what is left over its error.
+
+    Parameters
+    ----------
+    predicted
+        From `predict_dark`: ``signal``, ``variance`` [ADU, ADU²].
+    held_out
+        ``signal`` and ``variance`` (y, x) of the mean of darks of the same exposure and temperature.
+    """
+    x, y = predicted["signal"].values, held_out["signal"].values
+    pull = (y - x) / np.sqrt(predicted["variance"].values + held_out["variance"].values)
+    good = np.isfinite(x) & np.isfinite(y) & np.isfinite(pull)
+    x, y, pull = x[good], y[good], pull[good]
+    hot, rest = np.argsort(x)[-400:], slice(None, None, max(1, x.size // 800))
+    dims = (dimension("predicted", "ADU"), dimension("measured", "ADU"))
+    ends = np.array([np.percentile(x, 0.1), float(x.max())])
+    left = [
+        points(x[rest], y[rest], dims=dims, label="ordinary pixels", colour=MUTED, size=4, filled=False),
+        points(x[hot], y[hot], dims=dims, label="the 400 hottest", colour=_DARK, size=5),
+        line(ends, ends, dims=dims, label="equal", dash="dashed"),
     ]
-    for name, dash in (("mean", "solid"), ("median", "dotted")):
-        x = float(dcnu.attrs[name])
-        elements.append(line([x, x], [_BASE, 2 * top], dims=dims, label=f"{name} {value_text(x)} {unit}", dash=dash))
-    title = "Every pixel has its own dark current"
-    return layout([panel(elements, title=title, log="y", ylim=(_BASE, top * 4), legend="top_right")])
-
-
-def _edges(centres: np.ndarray) -> np.ndarray:
-    """Return the edges of bins of one width from their centres."""
-    half = (centres[-1] - centres[0]) / (2 * (centres.size - 1))
-    return np.append(centres - half, centres[-1] + half)
+    over = (dimension("(measured − predicted) / error", "σ"), dimension("share of pixels", "per σ"))
+    counts, edges = np.histogram(np.clip(pull, -5, 5), np.linspace(-5, 5, 81), density=True)
+    along = np.linspace(-5, 5, 101)
+    normal = np.exp(-(along**2) / 2) / np.sqrt(2 * np.pi)
+    right = [
+        points((edges[1:] + edges[:-1]) / 2, counts, dims=over, label="pixels", colour=_DARK, size=5),
+        line(along, normal, dims=over, label="if the errors are right"),
+    ]
+    title = f"What is left: σ = {pull.std():.2f}"
+    return layout(
+        [
+            panel(left, title="Predicted and measured", log="xy", legend="top_left"),
+            panel(right, title=title, ylim=(0, 0.55)),
+        ]
+    )

@@ -1,4 +1,4 @@
-"""Charts of the raw report card: which numbers occur, what neighbours share of the noise, hot pixels left or taken."""
+"""Charts of the raw report card: which numbers occur, what neighbours share of the noise, whether hot pixels remain."""
 
 from __future__ import annotations
 
@@ -9,238 +9,222 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from ..core.values import value_text
+from .gain import channels
+from .registry import Caption, caption, chart, quantity, source
 from .theme import (
     CHANNEL_COLOUR,
-    INK,
     KIND_COLOUR,
     MUTED,
     SERIES,
     UNUSED,
+    channel_points,
     dimension,
     layout,
+    level,
     line,
     note,
     panel,
     picture,
     points,
     steps,
-)
-from .words import Words, source
+)  # fmt: skip
 
-CODE = dimension("number, from the first shown", "ADU")
-OCCURS = dimension("how often it occurs")
-LEVEL = dimension("level", "ADU")
-STEP = dimension("distance of numbers that occur", "ADU")
+CODE, OCCURS = dimension("number, from the first shown", "ADU"), dimension("how often it occurs")
+LEVEL, STEP = dimension("level", "ADU"), dimension("distance of numbers that occur", "ADU")
 FREQUENCY = dimension("spatial frequency", "cycles/pixel")
 POWER = dimension("noise power over that of white noise")
-RIGHT, DOWN = dimension("pixels of one colour to the right", "px"), dimension("pixels of one colour below", "px")
+RIGHT, BELOW = dimension("pixels of one colour to the right", "px"), dimension("pixels of one colour below", "px")
 CORRELATION = dimension("correlation")
-NEIGHBOUR = dimension("brightest of its 24 neighbours", "σ")
-PIXEL = dimension("the pixel itself", "σ")
+NEIGHBOUR, PIXEL = dimension("brightest of its 24 neighbours", "σ"), dimension("the pixel itself", "σ")
 DIFFERENCE = dimension("pixel − brightest of 8 neighbours of its colour", "ADU")
 COUNT = dimension("bright pixels")
 _SHOWN = 48  # codes in a row
+_NAMES = {"R": "red", "G1": "green 1", "G2": "green 2", "B": "blue", "mono": "all pixels"}
+_DARK = KIND_COLOUR["dark"]
 
 
+def _answer(result: Any, *tests: str) -> str:
+    """Return the card's answers to these questions, without the remedies."""
+    card = result.fidelity.card
+    parts = [card[name].sel(test=test).item() for test in tests for name in ("finding", "effect")]
+    return " ".join(part for part in parts if part)
+
+
+@chart(
+    "missing-codes", "Is my raw file raw?", "The sensor", needs=("fidelity.codes", "fidelity.missing"), asked=True,
+    shoot="any raw frames with whole numbers",
+)  # fmt: skip
 def missing_codes(codes: xr.Dataset, missing: xr.Dataset) -> hv.Layout:
     """Chart which numbers occur, a row of them for each channel, and how far apart they are at each level.
 
     Parameters
     ----------
     codes, missing
-        From `sensor.count_codes` and `sensor.missing_codes`; of several ISO settings the lowest is shown.
+        From `fidelity.count_codes` and `fidelity.missing_codes`; of several ISO settings the lowest is shown.
     """
     iso = missing["iso"].values[0]
     here = np.flatnonzero(np.isnan(codes["iso"].values) if np.isnan(iso) else codes["iso"].values == iso)
     pixels = codes["pixels"].isel(group=here).sum("group")
-    channels = [str(name) for name in missing["channel"].values]
-    dims, rows = (CODE, OCCURS), []
-    for height, channel in enumerate(reversed(channels)):
-        counts = pixels.sel(channel=channel).values
-        first = _fullest(counts)
-        shown = counts[first : first + _SHOWN]
-        # a square root, so that a number that occurs seldom still differs from one that does not occur
-        bars = np.sqrt(shown / max(1, shown.max())) * 0.68
-        colour = CHANNEL_COLOUR[channel]
-        x = np.repeat(np.arange(shown.size + 1), 2)[1:-1] - 0.5
-        rows.append(line(x, height + np.repeat(bars, 2), dims=dims, label=channel, colour=colour, width=1.4))
-        rows.append(line([-0.5, shown.size - 0.5], [height, height], dims=dims, colour=MUTED, width=0.8))
-        rows.append(note(-0.3, height + 0.74, f"{_NAMES[channel]}, from {first:,}", dims=dims, colour=colour, size=10))
-    ticks = [(height, channel) for height, channel in enumerate(reversed(channels))]
-    left = panel(
-        rows, title="Which numbers occur", legend=None, yticks=ticks, ylim=(-0.15, len(channels) + 0.05), grid=False
-    )
-    dims, curves = (LEVEL, STEP), []
-    highest = 1.0
-    for channel in channels:
+    rows: list[Any] = []
+    names = channels(missing)[::-1]
+    for height, channel in enumerate(names):
+        rows += _row_of_codes(pixels.sel(channel=channel).values, channel, height)
+    scales = {"yticks": list(enumerate(names)), "ylim": (-0.15, len(names) + 0.05)}
+    left = panel(rows, title="Which numbers occur", legend=None, grid=False, **scales)
+    return layout([left, _distances(missing)])
+
+
+def _row_of_codes(counts: np.ndarray, channel: str, height: int) -> list[Any]:
+    """Draw a row of the codes where the most pixels lie, by the geometric mean."""
+    first = 0
+    if counts.size > _SHOWN:
+        first = int(np.argmax(np.convolve(np.log1p(counts), np.ones(_SHOWN), mode="valid")))
+    shown = counts[first : first + _SHOWN]
+    # a square root, so that a number that occurs seldom still differs from one that does not occur
+    bars = np.sqrt(shown / max(1, shown.max())) * 0.68
+    x = np.repeat(np.arange(shown.size + 1), 2)[1:-1] - 0.5
+    dims, colour, text = (CODE, OCCURS), CHANNEL_COLOUR[channel], f"{_NAMES[channel]}, from {first:,}"
+    return [
+        line(x, height + np.repeat(bars, 2), dims=dims, label=channel, colour=colour, width=1.4),
+        level(height, (-0.5, shown.size - 0.5), dims=dims, colour=MUTED, width=0.8),
+        note(-0.3, height + 0.74, text, dims=dims, colour=colour, size=10),
+    ]
+
+
+def _distances(missing: xr.Dataset) -> hv.Overlay:
+    """Chart how far apart the numbers that occur are."""
+    dims, highest = (LEVEL, STEP), 1.0
+    curves: list[Any] = []
+    for channel in channels(missing):
         step = missing["step"].isel(iso=0).sel(channel=channel).values
         seen = np.isfinite(step) & (missing["level"].values > 0)
         if seen.any():
             highest = max(highest, float(step[seen].max()))
-            level = missing["level"].values[seen] * math.sqrt(2)
-            one = points(
-                level, step[seen], dims=dims, label=channel, colour=CHANNEL_COLOUR[channel], marker=channel, size=8
-            )
-            curves += [line(level, step[seen], dims=dims, colour=CHANNEL_COLOUR[channel], width=1), one]
-    fine = highest < 3
-    right = panel(
-        curves or [line([1, 16384], [1, 1], dims=dims)],
-        title="How far apart they are", log="x" if fine else "xy", legend="top_left",
-        xlim=(4, 1.3 * float(missing["highest"].max())), ylim=(0.9, 1.5 if highest < 1.4 else 1.6 * highest),
-    )  # fmt: skip
-    return layout([left, right])
+            at = missing["level"].values[seen] * math.sqrt(2)
+            curves.append(line(at, step[seen], dims=dims, colour=CHANNEL_COLOUR[channel], width=1))
+            curves.append(channel_points(channel, at, step[seen], dims=dims, size=8))
+    scales = {
+        "xlim": (4, 1.3 * float(missing["highest"].max())),
+        "ylim": (0.9, 1.5 if highest < 1.4 else 1.6 * highest),
+    }
+    title, log = "How far apart they are", "x" if highest < 3 else "xy"
+    return panel(curves or [level(1, (1, 16384), dims=dims)], title=title, log=log, legend="top_left", **scales)
 
 
-_NAMES = {"R": "red", "G1": "green 1", "G2": "green 2", "B": "blue", "mono": "all pixels"}
+@caption(missing_codes)
+def missing_codes_caption(result: Any) -> Caption:
+    """Describe the missing codes."""
+    text = _answer(result, "codes", "bits")
+    return Caption(
+        f"Left: how often each of {_SHOWN} successive numbers occurs in the files (square root), by colour; a gap is a "
+        "number that never occurs. Right: the mean distance between the numbers that occur, in each octave of levels; "
+        f"1 where all do. {text} Verdict on this camera: {result.fidelity.card.attrs['verdict']}. {source(result)}",
+        f"A row of bars for each colour, with gaps where numbers are missing, and a chart of their distance. {text}",
+    )
 
 
-def _fullest(counts: np.ndarray) -> int:
-    """Return where the most pixels lie in the row of codes to be shown, reckoned by the geometric mean."""
-    if counts.size <= _SHOWN:
-        return 0
-    filled = np.convolve(np.log1p(counts), np.ones(_SHOWN), mode="valid")
-    return int(np.argmax(filled))
-
-
+@chart(
+    "noise-spectrum", "Is the noise each pixel's own?", "The sensor", needs=("fidelity.texture",), asked=True,
+    shoot="two or more equal frames, best bias frames",
+)  # fmt: skip
 def noise_spectrum(texture: xr.Dataset) -> hv.Layout:
     """Chart the power spectrum of the noise of whole rows and columns, and how neighbours correlate.
 
     Parameters
     ----------
     texture
-        From `sensor.noise_texture`; the lowest ISO is shown.
+        From `fidelity.noise_texture`; the lowest ISO is shown.
     """
     one = texture.isel(iso=0)
-    dims = (FREQUENCY, POWER)
-    curves: list[Any] = [line([0, 0.5], [1, 1], dims=dims, label="white noise", dash="dashed")]
-    highest = 2.0
+    dims, highest = (FREQUENCY, POWER), 2.0
+    curves: list[Any] = [level(1, (0, 0.5), dims=dims, label="white noise", dash="dashed")]
     for colour, axis in zip(SERIES, one["axis"].values.astype(str), strict=False):
         power = one["spectrum"].sel(axis=axis).values
         seen = np.isfinite(power)
         highest = max(highest, float(power[seen].max(initial=0)))
         curves.append(line(one["frequency"].values[seen], power[seen], dims=dims, label=f"{axis}s", colour=colour))
-    left = panel(curves, title="Rows and columns", legend="top_right", ylim=(0, 1.5 * highest), xlim=(0, 0.5))
+    left = panel(curves, title="Rows and columns", ylim=(0, 1.5 * highest), xlim=(0, 0.5))
     middle = one["correlation"].mean("channel").values
     values = np.full((5, 5), np.nan)
     for dy, dx, value in zip(one["dy"].values, one["dx"].values, middle, strict=True):
         values[2 + dy, 2 + dx] = values[2 - dy, 2 - dx] = value
     values[2, 2] = 0.0  # with itself: one, which would drown the rest
     reach = max(0.02, float(np.abs(middle).max()))
-    image = picture(
-        values[::-1],
-        (-2.5, -2.5, 2.5, 2.5),
-        dims=(RIGHT, DOWN),
-        value=CORRELATION,
-        cmap="RdBu_r",
-        limits=(-reach, reach),
+    style = {"value": CORRELATION, "cmap": "RdBu_r", "limits": (-reach, reach)}
+    image = picture(values[::-1], (-2.5, -2.5, 2.5, 2.5), dims=(RIGHT, BELOW), **style)
+    itself = note(0, 0, "itself", dims=(RIGHT, BELOW), align=("center", "center"))
+    scales = {"ratio": 1.3, "invert_y": True, "xlim": (-2.5, 2.5), "ylim": (-2.5, 2.5)}
+    return layout([left, panel([image, itself], title="Neighbours of one colour", legend=None, **scales)])
+
+
+@caption(noise_spectrum)
+def noise_spectrum_caption(result: Any) -> Caption:
+    """Describe the texture of the noise."""
+    one = result.fidelity.texture.isel(iso=0)
+    share = 100 * one[["band_noise", "band_noise_error"]]
+    row, column = (quantity(share.sel(axis=axis), "band_noise", "%") for axis in ("row", "column"))
+    text = _answer(result, "bands", "neighbours")
+    return Caption(
+        f"From differences of {int(one['pairs'])} pairs of equal frames ({one['kind'].item()}, ISO "
+        f"{float(one['iso']):g}). Left: power spectrum of the means of whole rows and columns; a peak is banding. "
+        f"Noise common to a row or column, compared with that of a pixel: rows {row}, columns {column}. Right: how "
+        f"much of its noise a pixel shares with its neighbours. {text} {source(result)}",
+        "Two spectra that scatter about one where noise is white, and a five by five map of correlations, pale where "
+        f"neighbours share nothing. {text}",
     )
-    cross = note(0, 0, "itself", dims=(RIGHT, DOWN), colour=INK, align=("center", "center"))
-    right = panel(
-        [image, cross], title="Neighbours of one colour", legend=None, ratio=1.3, invert_y=True,
-        xlim=(-2.5, 2.5), ylim=(-2.5, 2.5),
-    )  # fmt: skip
-    return layout([left, right])
 
 
+@chart(
+    "hot-pixel-filter", "Does the camera eat stars?", "The sensor", needs=("fidelity.hot",), asked=True,
+    shoot="a dark of 30 s or longer",
+)  # fmt: skip
 def hot_pixel_filter(hot: xr.Dataset) -> hv.Layout:
     """Chart whether bright pixels stand alone: each against its 24 neighbours, and how far above 8 of its colour.
 
     Parameters
     ----------
     hot
-        From `sensor.hot_pixel_filter`.
+        From `fidelity.hot_pixel_filter`.
     """
     value, company = hot["value"].values, hot["company"].values
     seen = np.isfinite(value) & np.isfinite(company)
     value, company = np.maximum(value[seen], 0.3), np.maximum(company[seen], 0.3)
-    bright = value > 8
-    dims = (NEIGHBOUR, PIXEL)
-    top = float(max(value.max(initial=20), company.max(initial=20))) * 1.5
-    elements: list[Any] = [line([0.3, top], [0.3, top], dims=dims, label="as bright as its neighbour", dash="dashed")]
-    if (~bright).any():
-        ordinary = points(company[~bright], value[~bright], dims=dims, label="other pixels", colour=UNUSED, size=3)
-        elements.append(ordinary)
-    if bright.any():
-        colour = KIND_COLOUR["dark"]
-        elements.append(points(company[bright], value[bright], dims=dims, label="bright pixels", colour=colour, size=4))
-    left = panel(
-        elements,
-        title="Each pixel against its neighbours",
-        log="xy",
-        legend="top_right",
-        xlim=(0.3, top),
-        ylim=(0.3, top),
-    )
+    bright, dims = value > 8, (NEIGHBOUR, PIXEL)
+    ends = (0.3, float(max(value.max(initial=20), company.max(initial=20))) * 1.5)
+    elements: list[Any] = [line(ends, ends, dims=dims, label="as bright as its neighbour", dash="dashed")]
+    for which, label, colour, size in ((~bright, "other pixels", UNUSED, 3), (bright, "bright pixels", _DARK, 4)):
+        if which.any():
+            elements.append(points(company[which], value[which], dims=dims, label=label, colour=colour, size=size))
+    left = panel(elements, title="Each pixel against its neighbours", log="xy", xlim=ends, ylim=ends)
     difference, counts = hot["difference"].values, hot["bright"].values
     # bins of an odd width, so that the middle one is about zero; wide enough for nineteen in twenty of the pixels
-    order = np.argsort(np.abs(difference))
-    reach = (
-        abs(difference[order][np.searchsorted(np.cumsum(counts[order]), 0.95 * counts.sum())]) if counts.sum() else 30
-    )
+    order, reach = np.argsort(np.abs(difference)), 30
+    if counts.sum():
+        reach = abs(difference[order][np.searchsorted(np.cumsum(counts[order]), 0.95 * counts.sum())])
     width = 2 * math.ceil(reach / 60) + 1
-    bins = np.round(difference / width).astype(int)
     wanted = np.arange(-15, math.ceil(reach / width) + 1)
+    bins = np.round(difference / width).astype(int)
     heights = np.array([counts[bins == number].sum() for number in wanted])
     edges = (np.append(wanted, wanted[-1] + 1) - 0.5) * width
-    limit = max(5.0, 1.25 * float(heights.max()))
-    dims = (DIFFERENCE, COUNT)
-    bars = steps(edges, heights, dims=dims, colour=KIND_COLOUR["dark"])
-    zero = int(counts[difference == 0][0])
-    words = note(edges[0] + width, 0.95 * limit, f"exactly zero: {zero:,}", dims=dims, align=("left", "top"))
-    right = panel(
-        [bars, words], title="Above the brightest of eight", legend=None, ylim=(0, limit), xlim=(edges[0], edges[-1])
-    )
-    return layout([left, right])
+    top, dims = max(5.0, 1.25 * float(heights.max())), (DIFFERENCE, COUNT)
+    text = f"exactly zero: {int(counts[difference == 0][0]):,}"
+    bars = [
+        steps(edges, heights, dims=dims, colour=_DARK),
+        note(edges[0] + width, 0.95 * top, text, dims=dims, align=("left", "top")),
+    ]
+    scales = {"ylim": (0, top), "xlim": (edges[0], edges[-1])}
+    return layout([left, panel(bars, title="Above the brightest of eight", legend=None, **scales)])
 
 
-def _answer(report: Any, *tests: str) -> str:
-    """Return what the card says to these questions, without the remedies."""
-    card = report.card
-    parts = [card[name].sel(test=test).item() for test in tests for name in ("finding", "effect")]
-    return " ".join(part for part in parts if part)
-
-
-def missing_codes_words(result: Any) -> Words:
-    """Describe the missing codes of a characterization."""
-    verdict = result.fidelity.card.attrs["verdict"]
-    text = _answer(result.fidelity, "codes", "bits")
-    return Words(
-        f"Left: how often each of {_SHOWN} successive numbers occurs in the files (square root), by colour; a gap is a "
-        "number that never occurs. Right: the mean distance of the numbers that occur, in each octave of levels; 1 "
-        f"where all do. {text} Verdict on this camera: {verdict}. {source(result)}",
-        f"A row of bars for each colour, with gaps where numbers are missing, and a chart of their distance. {text}",
-    )
-
-
-def noise_spectrum_words(result: Any) -> Words:
-    """Describe the texture of the noise of a characterization."""
-    one = result.fidelity.texture.isel(iso=0)
-    row, column = (
-        value_text(
-            100 * float(one["band_noise"].sel(axis=axis)), 100 * float(one["band_noise_error"].sel(axis=axis)), "%"
-        )
-        for axis in ("row", "column")
-    )
-    text = _answer(result.fidelity, "bands", "neighbours")
-    return Words(
-        f"From differences of {int(one['pairs'])} pairs of equal frames ({one['kind'].item()}, ISO "
-        f"{float(one['iso']):g}). Left: power spectrum of the means of whole rows and columns; a peak is banding. "
-        f"Noise of their own: rows {row}, columns {column} of a pixel's. Right: how much of its noise a pixel shares "
-        f"with its neighbours. {text} {source(result)}",
-        "Two spectra that scatter about one where noise is white, and a five by five map of correlations, pale where "
-        f"neighbours share nothing. {text}",
-    )
-
-
-def hot_pixel_filter_words(result: Any) -> Words:
-    """Describe the test for a hot-pixel filter of a characterization."""
-    hot = result.fidelity.hot
-    text = _answer(result.fidelity, "hot-pixels")
-    return Words(
-        f"One dark of {hot.attrs['exposure']:g} s ({hot.attrs['bright_pixels']:,} pixels brighter than 8 σ). Left: "
-        "each pixel against the brightest of its 24 neighbours, in standard deviations above the median; hot pixels "
-        "left alone form the vertical arm, a filter folds it onto the dashed line. Right: a filter that gives a pixel "
-        f"the value of its brightest neighbour makes a spike at zero. {text} {source(result)}",
+@caption(hot_pixel_filter)
+def hot_pixel_filter_caption(result: Any) -> Caption:
+    """Describe the test for a hot-pixel filter."""
+    attrs = result.fidelity.hot.attrs
+    text = _answer(result, "hot-pixels")
+    return Caption(
+        f"One dark of {attrs['exposure']:g} s ({attrs['bright_pixels']:,} pixels brighter than 8 σ). Left: each pixel "
+        "against the brightest of its 24 neighbours, in standard deviations above the median; hot pixels left alone "
+        "form the vertical arm, a filter folds it onto the dashed line. Right: a filter that gives a pixel the value "
+        f"of its brightest neighbour makes a spike at zero. {text} {source(result)}",
         f"A scatter plot with a vertical arm of lone bright pixels, and a histogram of how far they rise above. {text}",
     )

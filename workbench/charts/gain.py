@@ -1,7 +1,8 @@
-"""Charts of gain and noise: signal to noise, ISO to gain, photon transfer, read noise."""
+"""Charts of the gain: against ISO, the photon transfer curve it is the slope of, from darks alone, and linearity."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import holoviews as hv
@@ -9,71 +10,68 @@ import numpy as np
 import xarray as xr
 
 from ..core.errors import WorkbenchError
-from ..core.values import value_text
-from .theme import CHANNEL_COLOUR, INK, MUTED, REFERENCE, UNUSED, dimension, layout, line, note, panel, points, ramp
+from .registry import Caption, at_iso, caption, chart, is_d7000, iso_name, listing, quantity, source, with_reference
+from .theme import (
+    CHANNEL_COLOUR,
+    INK,
+    ISO,
+    MARKERS,
+    MUTED,
+    REFERENCE,
+    SERIES,
+    UNUSED,
+    band,
+    channel_points,
+    dimension,
+    iso_axis,
+    layout,
+    level,
+    line,
+    note,
+    panel,
+    points,
+    ramp,
+    upright,
+)  # fmt: skip
 
-_MOST_CURVES = 8  # ISOs in one photon transfer chart, so that they can be told apart
+FLATS = "two equal flats at several light levels and ISOs"
+_MOST_CURVES = 8  # ISOs in one photon transfer chart, so that they can be distinguished
+_ABOVE = 3.0  # errors by which a variance must rise above read noise to be shown on a logarithmic axis
 # The blog's own chart of a Nikon D7000, read off its points (centroids, ± 0.05), in ADU per electron.
 BLOG_ADU_PER_ELECTRON = {
     200: 0.94, 400: 1.85, 500: 2.31, 640: 2.93, 800: 3.68, 1000: 4.65, 1250: 6.26, 1600: 7.56,
     2000: 9.82, 2500: 12.24, 3200: 16.48, 4000: 20.62, 5000: 25.79, 6400: 34.07,
 }  # fmt: skip
-# Bill Claff, photonstophotos.net, "D7000 Read Noise" (2012): optical black, 14-bit ADU.  Beyond ISO 1007 the camera
-# scales digitally, which the optical black does not follow, so the published values beyond are not comparable.
-CLAFF_READ_NOISE_ADU = {
-    100: 1.659, 125: 2.013, 158: 2.400, 200: 2.936, 251: 3.520, 317: 4.391, 400: 5.343, 503: 6.447, 634: 7.717,
-    800: 9.717, 1007: 11.134,
-}  # fmt: skip
-# The same author's chart in electrons.
-CLAFF_READ_NOISE_ELECTRONS = {100: 3.1, 200: 2.9, 400: 2.7, 800: 2.5, 1000: 2.45}
 
-ISO = dimension("ISO")
 GAIN = dimension("gain", "e⁻/ADU")
 INVERSE = dimension("inverse gain", "ADU/e⁻")
-SIGNAL_ADU = dimension("signal", "ADU")
+SIGNAL = dimension("signal", "ADU")
 VARIANCE = dimension("variance", "ADU²")
-READ_ADU = dimension("read noise", "ADU")
-READ_ELECTRONS = dimension("read noise", "e⁻")
-EXPOSURE = dimension("exposure", "s")
-SNR = dimension("signal to noise")
-SIGNAL_ELECTRONS = dimension("signal", "e⁻")
+DARK_SIGNAL = dimension("dark signal", "ADU")
+SHOT_VARIANCE = dimension("variance above read noise", "ADU²")
+DEVIATION = dimension("deviation from the line", "%")
 
 
-def _channels(data: xr.Dataset) -> list[str]:
+def channels(data: xr.Dataset) -> list[str]:
+    """Return the names of the channels, of one too."""
     return [str(name) for name in np.atleast_1d(data["channel"].values)]
 
 
-def _iso_ticks(isos) -> list[tuple[float, str]]:
-    """Return the full stops within the range, so that labels never touch."""
-    stops = [stop for stop in 100 * 2.0 ** np.arange(-2, 12) if min(isos) * 0.99 <= stop <= max(isos) * 1.01]
-    return [(stop, f"{stop:g}") for stop in (stops or sorted(set(isos)))]
+def with_iso(data: xr.Dataset) -> xr.Dataset:
+    """Leave out what has no ISO.
 
-
-def _iso_limits(isos) -> tuple[float, float]:
-    return float(min(isos)) / 1.25, float(max(isos)) * 1.25
-
-
-def _around(values: np.ndarray) -> tuple[float, float]:
-    """Return logarithmic limits that leave air around all points."""
-    known = values[np.isfinite(values) & (values > 0)]
-    return float(known.min()) / 1.5, float(known.max()) * 1.5
-
-
-def _room_for_legend(gain: Any, invert: bool) -> tuple[float, float]:
-    """Return limits that keep the legend's corner, the one the line does not cross, free on a narrow screen too."""
-    low, high = np.nanmin(gain), np.nanmax(gain)
-    return (0.4 / high, 4 / low) if invert else (low / 2.5, high * 4)
-
-
-def _with_iso(data: xr.Dataset) -> xr.Dataset:
-    """Leave out what has no ISO; a chart against ISO needs some."""
+    Raises
+    ------
+    WorkbenchError
+        If nothing has one.
+    """
     known = np.flatnonzero(np.isfinite(data["iso"].values))
     if not known.size:
         raise WorkbenchError("these frames state no ISO; give it in frames.csv (column iso)")
     return data.isel(iso=known)
 
 
-def _series(data: xr.Dataset, name: str, channel: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def series(data: xr.Dataset, name: str, channel: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return ISO, value and error of one channel where the value is known."""
     one = data.sel(channel=channel)
     value, error = one[name].values, one[f"{name}_error"].values
@@ -81,85 +79,135 @@ def _series(data: xr.Dataset, name: str, channel: str) -> tuple[np.ndarray, np.n
     return one["iso"].values[good], value[good], error[good]
 
 
-def iso_to_gain(gain: xr.Dataset, unity: xr.Dataset | None = None, *, reference: bool = True) -> hv.Layout:
-    """Chart the gain against ISO both ways: electrons an ADU, and ADU an electron as the blog's axis has it.
+def cameras_panel(cameras: Mapping[str, Any], name: str, dims, *, inverse: bool = False, **options: Any) -> hv.Overlay:
+    """Draw a quantity of several cameras against ISO, the mean of its channels, in a colour and with a marker for each.
+
+    Parameters
+    ----------
+    cameras
+        By the name to be shown: from `open_sensor`, or a characterization.  One without the quantity is left out.
+    name
+        Of a variable over (iso, channel), such as ``read_noise``.
+    inverse
+        Draw one over it.
+    options
+        Of `theme.panel`.
+    """
+    elements: list[Any] = []
+    isos: list[float] = []
+    for number, (camera, saved) in enumerate(cameras.items()):
+        sensor = getattr(saved, "sensor", saved)
+        if name not in sensor or not np.isfinite(sensor[name].values).any():
+            continue
+        iso, error = sensor["iso"].values, sensor[f"{name}_error"]
+        mean = sensor[name].mean("channel").values
+        error = (np.sqrt((error**2).sum("channel")) / sensor[name].count("channel")).values
+        value, error = (1 / mean, error / mean**2) if inverse else (mean, error)
+        good = np.isfinite(iso) & np.isfinite(value)
+        look = {"colour": SERIES[number % len(SERIES)], "marker": MARKERS[number % len(MARKERS)]}
+        elements.append(line(iso[good], value[good], dims=dims, colour=look["colour"], width=1.2))
+        elements.append(points(iso[good], value[good], error[good], dims=dims, label=camera, **look))
+        isos += iso[good].tolist()
+    if not isos:
+        raise WorkbenchError(f"no {name.replace('_', ' ')} is known of {listing(cameras) or 'any camera'}")
+    return panel(elements, **iso_axis(isos), **options)
+
+
+@chart(
+    "iso-to-gain", "From ISO to gain", "Gain", needs=("gain",), takes=("gain", "unity"), shoot=FLATS,
+    options=with_reference,
+)  # fmt: skip
+def iso_to_gain(
+    gain: xr.Dataset | Mapping[str, Any], unity: xr.Dataset | None = None, *, reference: bool = True
+) -> hv.Layout:
+    """Chart the gain against ISO both ways: electrons per ADU, and ADU per electron as on the blog's axis.
 
     Parameters
     ----------
     gain
-        From `sensor.fit_gain`: ``gain`` [e⁻/ADU] with its error, and ``blog_gain``, over (iso, channel).
+        From `sensor.fit_gain`: ``gain`` [e⁻/ADU] with its error, and ``blog_gain``, over (iso, channel).  Or several
+        cameras by name, each from `open_sensor` or `characterize`; then the means of the channels are drawn.
     unity
         From `sensor.unity_gain_iso`; its law gain = unity/ISO is drawn and the crossing marked.
     reference
         Overlay the blog's own points (a Nikon D7000).
     """
-    gain = _with_iso(gain)
-    isos = gain["iso"].values
-    shown = [*isos, *BLOG_ADU_PER_ELECTRON] if reference else isos
-    edges = np.array(_iso_limits(shown))
+    if not isinstance(gain, xr.Dataset):
+        direct = cameras_panel(gain, "gain", (ISO, GAIN), title="Electrons for each ADU", log="xy")
+        options = {"title": "ADU for each electron", "log": "xy", "legend": "top_left"}
+        return layout([direct, cameras_panel(gain, "gain", (ISO, INVERSE), inverse=True, **options)])
+    gain = with_iso(gain)
+    shown = [*gain["iso"].values, *(BLOG_ADU_PER_ELECTRON if reference else ())]
+    return layout([_gain_panel(gain, unity, invert, reference, iso_axis(shown)) for invert in (False, True)])
+
+
+def _gain_panel(gain: xr.Dataset, unity: xr.Dataset | None, invert: bool, reference: bool, axis: dict[str, Any]):
+    dims = (ISO, INVERSE if invert else GAIN)
     blog_iso, blog = np.array(list(BLOG_ADU_PER_ELECTRON.items())).T
     values = [*gain["gain"].values.ravel(), *(1 / blog if reference else [])]
-    panels = []
-    for dims, invert in (((ISO, GAIN), False), ((ISO, INVERSE), True)):
-        elements: list[Any] = []
-        if unity is not None and np.isfinite(float(unity["unity_gain_iso"])):
-            elements += _unity(unity, edges, dims, invert)
-        if reference:
-            elements.append(
-                points(
-                    blog_iso, blog if invert else 1 / blog, dims=dims, label="the blog's points (D7000)",
-                    colour=REFERENCE, marker="diamond", size=9, filled=False,
-                )
-            )  # fmt: skip
-        if "blog_gain" in gain and not invert:
-            estimate = gain["blog_gain"].mean("channel", skipna=True)
-            good = np.isfinite(estimate.values)
-            elements.append(
-                points(
-                    isos[good],
-                    estimate.values[good],
-                    dims=dims,
-                    label="μ/σ² of one frame",
-                    colour=MUTED,
-                    marker="cross",
-                )
-            )
-        for channel in _channels(gain):
-            iso, value, error = _series(gain, "gain", channel)
-            if invert:
-                value, error = 1 / value, error / value**2
-            elements.append(
-                points(
-                    iso, value, error, dims=dims, label=channel,
-                    colour=CHANNEL_COLOUR[channel], marker=channel, size=7,
-                )
-            )  # fmt: skip
-        panels.append(
-            panel(
-                elements,
-                title="ADU for each electron" if invert else "Electrons for each ADU",
-                log="xy",
-                xlim=tuple(edges),
-                ylim=_room_for_legend(values, invert),
-                xticks=_iso_ticks(shown),
-                legend="top_left" if invert else "top_right",
-            )
-        )
-    return layout(panels)
+    elements: list[Any] = []
+    if unity is not None and np.isfinite(float(unity["unity_gain_iso"])):
+        elements += _unity(unity, np.array(axis["xlim"]), dims, invert)
+    if reference:
+        look = {"colour": REFERENCE, "marker": "diamond", "size": 9, "filled": False}
+        label = "the blog's points (D7000)"
+        elements.append(points(blog_iso, blog if invert else 1 / blog, dims=dims, label=label, **look))
+    if "blog_gain" in gain and not invert:
+        estimate = gain["blog_gain"].mean("channel", skipna=True)
+        look = {"colour": MUTED, "marker": "cross"}
+        elements.append(points(gain["iso"].values, estimate.values, dims=dims, label="μ/σ² of one frame", **look))
+    for channel in channels(gain):
+        iso, value, error = series(gain, "gain", channel)
+        if invert:
+            value, error = 1 / value, error / value**2
+        elements.append(channel_points(channel, iso, value, error, dims=dims))
+    low, high = np.nanmin(values), np.nanmax(values)
+    # the legend's corner, which the line does not cross, stays free on a narrow screen too
+    limits, legend = ((0.4 / high, 4 / low), "top_left") if invert else ((low / 2.5, high * 4), "top_right")
+    title = "ADU for each electron" if invert else "Electrons for each ADU"
+    return panel(elements, title=title, log="xy", ylim=limits, legend=legend, **axis)
 
 
 def _unity(unity: xr.Dataset, edges: np.ndarray, dims, invert: bool) -> list[Any]:
-    iso, error = float(unity["unity_gain_iso"]), float(unity["unity_gain_iso_error"])
+    iso = float(unity["unity_gain_iso"])
     law = edges / iso if invert else iso / edges
     elements: list[Any] = [line(edges, law, dims=dims, label="fit: unity gain ISO / ISO", dash="dashed")]
     if edges[0] < iso < edges[1]:
-        elements.append(line([edges[0], iso], [1.0, 1.0], dims=dims, colour=MUTED, dash="dotted", width=1.2))
-        elements.append(line([iso, iso], [law.min(), 1.0], dims=dims, colour=MUTED, dash="dotted", width=1.2))
-        label = f"unity gain: ISO {value_text(iso, error)}"
+        style = {"dims": dims, "colour": MUTED, "dash": "dotted", "width": 1.2}
+        elements += [level(1.0, (edges[0], iso), **style), upright(iso, (law.min(), 1.0), **style)]
+        label = f"unity gain: ISO {quantity(unity, 'unity_gain_iso')}"
         elements.append(points([iso], [1.0], dims=dims, label=label, colour=INK, marker="star", size=15))
     return elements
 
 
+@caption(iso_to_gain)
+def iso_to_gain_caption(result: Any) -> Caption:
+    """Describe the gain against ISO."""
+    unity = ""
+    if result.unity is not None and np.isfinite(float(result.unity["unity_gain_iso"])):
+        unity = f"Unity gain, one electron per ADU, is at ISO {quantity(result.unity, 'unity_gain_iso')}. "
+    reference = "Gold diamonds: the blog's own chart of another D7000 body. " if is_d7000(result) else ""
+    return Caption(
+        f"Gain against ISO, from the noise in {result.ptc.sizes['pair']} pairs of equal flats; bars: 1σ. "
+        f"{_first_gains(result.gain)}{unity}Grey: μ/σ² of single flats, where fixed differences between pixels count "
+        f"as noise, so it reads low. {reference}{source(result)}",
+        "Two charts with logarithmic axes. Left: the gain in electrons per ADU falls in inverse proportion to ISO; "
+        f"right: its inverse, ADU per electron, rises in proportion. {unity}",
+    )
+
+
+def _first_gains(gain: xr.Dataset) -> str:
+    """Write the gains of the lowest ISO that has any."""
+    for index in range(gain.sizes["iso"]):
+        one = gain.isel(iso=index)
+        known = one.isel(channel=np.flatnonzero(np.isfinite(one["gain"].values)))
+        if known.sizes["channel"]:
+            texts = listing(f"{name} {quantity(known.sel(channel=name), 'gain')}" for name in channels(known))
+            return f"Gain {at_iso(float(one['iso']))}: {texts} e⁻/ADU. "
+    return "No gain could be measured. "
+
+
+@chart("ptc", "The photon transfer curve", "Gain", needs=("ptc", "gain"), shoot=FLATS)
 def ptc(
     ptc: xr.Dataset, gain: xr.Dataset | None = None, *, iso: float | None = None, channel: str | None = None
 ) -> hv.Layout:
@@ -176,26 +224,21 @@ def ptc(
     iso, channel
         The ISO on the left (default the lowest) and the channel on the right (default G1, or mono).
     """
-    dims = (SIGNAL_ADU, VARIANCE)
     isos = np.unique(ptc["iso"].values)
     iso = float(isos[0] if iso is None else iso)
-    names = _channels(ptc)
+    names = channels(ptc)
     channel = channel or ("G1" if "G1" in names else names[0])
     left = [(_curve(ptc, gain, iso, name), name, CHANNEL_COLOUR[name], name) for name in names]
-    title = f"{_named(iso)}, every channel" if len(names) > 1 else _named(iso)
-    panels = [_transfer_panel(left, dims, title, floor=True)]
+    title = f"{iso_name(iso)}, every channel" if len(names) > 1 else iso_name(iso)
+    panels = [_transfer_panel(left, title, floor=True)]
     if isos.size > 1:
         places = np.linspace(0, isos.size - 1, min(isos.size, _MOST_CURVES)).round().astype(int)
         right = [
-            (_curve(ptc, gain, float(one), channel), _named(one), colour, "circle")
+            (_curve(ptc, gain, float(one), channel), iso_name(one), colour, "circle")
             for one, colour in zip(isos[places], ramp(places.size), strict=True)
         ]
-        panels.append(_transfer_panel(right, dims, f"{channel}, every ISO", floor=False))
+        panels.append(_transfer_panel(right, f"{channel}, every ISO", floor=False))
     return layout(panels)
-
-
-def _named(iso: float) -> str:
-    return f"ISO {iso:g}" if np.isfinite(iso) else "ISO not recorded"
 
 
 class _Curve(NamedTuple):
@@ -210,14 +253,14 @@ class _Curve(NamedTuple):
 
 
 def _curve(ptc: xr.Dataset, gain: xr.Dataset | None, iso: float, channel: str) -> _Curve:
-    pairs = np.flatnonzero(_equal(ptc["iso"].values, iso))
+    pairs = np.flatnonzero(same(ptc["iso"].values, iso))
     names = ("signal", "variance", "variance_error")
     signal, variance, error = (_column(ptc[name], channel)[pairs] for name in names)
     good = np.isfinite(signal) & np.isfinite(variance) & (signal > 0) & (variance > 0)
     used, slope, floor = np.ones(good.size, bool), np.nan, np.nan
     if gain is not None:
         used = _column(gain["used"], channel)[pairs].astype(bool)
-        for row in np.flatnonzero(_equal(gain["iso"].values, iso)):
+        for row in np.flatnonzero(same(gain["iso"].values, iso)):
             slope = 1 / float(_column(gain["gain"], channel)[row])
             floor = float(_column(gain["intercept"], channel)[row])
     return _Curve(signal[good], variance[good], error[good], used[good], slope, floor)
@@ -228,151 +271,170 @@ def _column(values: xr.DataArray, channel: str) -> np.ndarray:
     return values.transpose(..., "channel").values[..., values["channel"].values.tolist().index(channel)]
 
 
-def _equal(values: np.ndarray, value: float) -> np.ndarray:
-    return np.isclose(values.astype(float), float(value), equal_nan=True)
+def same(values: np.ndarray, value: float) -> np.ndarray:
+    """Return where settings are equal to one; one that is not known (NaN) equals itself."""
+    return np.isclose(np.asarray(values, float), float(value), equal_nan=True)
 
 
-def _transfer_panel(curves: list[tuple[_Curve, str, str, str]], dims, title: str, *, floor: bool) -> hv.Overlay:
-    """Draw curves with their names, colours and markers: the fits, what they used and what they left out."""
+def _transfer_panel(curves: list[tuple[_Curve, str, str, str]], title: str, *, floor: bool) -> hv.Overlay:
+    """Draw curves with their names, colours and markers: the fits, the points used and the points left out."""
+    dims = (SIGNAL, VARIANCE)
+    shown = [(curve, label, colour, marker) for curve, label, colour, marker in curves if curve.signal.size]
     elements: list[Any] = []
-    for curve, _, colour, _ in curves:
-        if np.isfinite(curve.slope) and curve.signal.size:
+    for curve, _, colour, _ in shown:
+        if np.isfinite(curve.slope):
             along = np.geomspace(curve.signal.min() / 1.5, curve.signal.max() * 1.2, 60)
             law = along * curve.slope + curve.floor
             elements.append(line(along[law > 0], law[law > 0], dims=dims, colour=colour, width=1.3))
-    unused = [np.concatenate([part[~curve.used] for curve, *_ in curves for part in [curve[at]]]) for at in (0, 1)]
-    if unused[0].size:
-        style = {"label": "not used in the fit", "colour": UNUSED, "size": 7, "filled": False}
-        elements.append(points(*unused, dims=dims, **style))
-    for curve, label, colour, marker in curves:
+    unused = [(curve.signal[~curve.used], curve.variance[~curve.used]) for curve, *_ in shown]
+    if sum(x.size for x, _ in unused):
+        look = {"colour": UNUSED, "size": 7, "filled": False}
+        left_out = (np.concatenate(part) for part in zip(*unused, strict=True))
+        elements.append(points(*left_out, dims=dims, label="not used in the fit", **look))
+    for curve, label, colour, marker in shown:
         kept = [part[curve.used] for part in curve[:3]]
-        if kept[0].size:
-            elements.append(points(*kept, dims=dims, label=label, colour=colour, marker=marker, size=6))
-    floors = [curve.floor for curve, *_ in curves if curve.floor > 0]
-    if floor and floors:
+        elements.append(points(*kept, dims=dims, label=label, colour=colour, marker=marker, size=6))
+    floors = [curve.floor for curve, *_ in curves if floor and curve.floor > 0]
+    if floors:
         signals = np.concatenate([curve.signal for curve, *_ in curves])
-        ends = np.array([signals.min() / 1.5, signals.max()])
-        level = np.full(2, np.mean(floors))
-        elements.append(line(ends, level, dims=dims, label="floor without light", colour=MUTED, dash="dotted"))
-    tops = [float(curve.variance.max()) for curve, *_ in curves if curve.variance.size]
-    room = {"ylim": (_lowest(curves, floors if floor else []) / 2, 10 * max(tops))} if tops else {}
+        style = {"label": "floor without light", "colour": MUTED, "dash": "dotted"}
+        elements.append(level(float(np.mean(floors)), (signals.min() / 1.5, signals.max()), dims=dims, **style))
+    low = min([float(curve.variance.min()) for curve, *_ in shown] + floors, default=0.0)
+    top = max((float(curve.variance.max()) for curve, *_ in shown), default=0.0)
+    room = {"ylim": (low / 2, 10 * top)} if shown else {}
     return panel(elements, title=title, log="xy", legend="top_left", **room)
 
 
-def _lowest(curves, floors: list[float]) -> float:
-    return min([float(curve.variance.min()) for curve, *_ in curves if curve.variance.size] + floors)
-
-
-def read_noise_vs_iso(read_noise: xr.Dataset, gain: xr.Dataset | None = None, *, reference: bool = True) -> hv.Layout:
-    """Chart the read noise against ISO, in ADU and, where the gain is known, in electrons.
-
-    Parameters
-    ----------
-    read_noise
-        From `sensor.read_noise`: ``read_noise_adu`` and its error over (iso, channel).
-    gain
-        From `sensor.fit_gain`, for the electrons; errors of both are combined.
-    reference
-        Overlay Bill Claff's published values of the Nikon D7000.
-    """
-    read_noise = _with_iso(read_noise)
-    isos = read_noise["iso"].values
-    settings = {"log": "xy", "xlim": _iso_limits(isos), "xticks": _iso_ticks(isos)}
-    adu: list[Any] = []
-    if reference:
-        iso, value = np.array(list(CLAFF_READ_NOISE_ADU.items())).T
-        inside = (iso >= isos.min() / 1.01) & (iso <= isos.max() * 1.01)
-        adu.append(_claff(iso[inside], value[inside], (ISO, READ_ADU)))
-    electrons: list[Any] = []
-    if reference:
-        iso, value = np.array(list(CLAFF_READ_NOISE_ELECTRONS.items())).T
-        electrons.append(_claff(iso, value, (ISO, READ_ELECTRONS)))
-    for channel in _channels(read_noise):
-        style = {"label": channel, "colour": CHANNEL_COLOUR[channel], "marker": channel, "size": 7}
-        iso, value, error = _series(read_noise, "read_noise_adu", channel)
-        adu.append(points(iso, value, error, dims=(ISO, READ_ADU), **style))
-        if gain is None or channel not in _channels(gain):
-            continue
-        factor = _with_iso(gain).sel(channel=channel).reindex(iso=iso)
-        product = value * factor["gain"].values
-        spread = np.hypot(error / value, factor["gain_error"].values / factor["gain"].values) * product
-        good = np.isfinite(product)
-        electrons.append(points(iso[good], product[good], spread[good], dims=(ISO, READ_ELECTRONS), **style))
-    panels = [panel(adu, title="Read noise in ADU", legend="top_left", **settings)]
-    if gain is not None:
-        settings["log"] = "x"
-        panels.append(
-            panel(
-                electrons, title="Read noise in electrons", legend="top_right", ylim=_from_zero(electrons), **settings
-            )
-        )
-    return layout(panels)
-
-
-def _claff(iso, value, dims) -> hv.Overlay:
-    return points(
-        iso, value, dims=dims, label="B. Claff (D7000)", colour=REFERENCE, marker="diamond", size=8, filled=False
+@caption(ptc)
+def ptc_caption(result: Any) -> Caption:
+    """Describe the photon transfer curve."""
+    return Caption(
+        "Photon transfer: the variance between two equal flats against their signal. Shot noise makes a straight line "
+        "whose slope is the inverse of the gain; at the left end read noise lifts it. "
+        f"{result.ptc.sizes['pair']} pairs; bars: 1σ. Open grey points, clipped or too close to saturation, are not "
+        f"used in the fit. {_first_gains(result.gain)}{source(result)}",
+        "Log-log charts of variance against signal: the points follow straight lines, one for each channel on the "
+        "left, one for each ISO on the right, and fall away near saturation.",
     )
 
 
-def _from_zero(elements) -> tuple[float, float]:
-    top = max(float(np.max(part.dimension_values(1))) for group in elements for part in group if len(part))
-    return 0.0, top * 1.35
-
-
-def shot_noise_snr(snr: xr.Dataset) -> hv.Layout:
-    """Chart the signal-to-noise ratio against exposure and against signal, with what shot noise alone allows.
-
-    Flats at several apertures are charted against exposure/f², to which the light is proportional.
+@chart(
+    "gain-from-darks", "The gain from darks alone", "Gain", needs=("transfer.dark_transfer", "transfer.dark_gain"),
+    takes=("transfer.dark_transfer", "transfer.dark_gain", "gain"),
+    shoot="three or more darks of ten minutes, and bias frames of their ISO",
+)  # fmt: skip
+def dark_gain(transfer: xr.Dataset, darks: xr.Dataset, flats: xr.Dataset | None = None) -> hv.Layout:
+    """Chart variance against mean of the dark signal, population by population, one panel for each ISO.
 
     Parameters
     ----------
-    snr
-        From `sensor.shot_noise_snr`: ``snr`` and its error, ``snr_expected`` = √N and ``electrons`` over point.
+    transfer, darks
+        From `sensor.dark_transfer` and `sensor.gain_from_darks`.
+    flats
+        From `sensor.fit_gain`: the line that the flats' gain predicts.
     """
-    names = ("exposure", "electrons", "snr", "snr_error", "snr_expected")
-    exposure, electrons, measured, error, expected = (snr[name].values for name in names)
-    light = EXPOSURE
-    if np.unique(snr["aperture"].values[np.isfinite(snr["aperture"].values)]).size > 1:
-        exposure, light = exposure / np.square(snr["aperture"].values), dimension("exposure / (f-number)²", "s")
-    channel = snr["channel"].values.astype(str)
-    present = [name for name in CHANNEL_COLOUR if (channel == name).any()]
-    left: list[Any] = []
-    right: list[Any] = []
-    along = np.geomspace(*_around(electrons), 60)
-    right.append(line(along, np.sqrt(along), dims=(SIGNAL_ELECTRONS, SNR), label="√N: shot noise alone", dash="dashed"))
-    for name in present:
-        style = {"label": name, "colour": CHANNEL_COLOUR[name], "marker": name, "size": 6}
-        here = np.flatnonzero((channel == name) & (exposure > 0))
-        rate = np.exp(np.mean(np.log(electrons[here] / exposure[here]))) if here.size else np.nan
-        if np.isfinite(rate):
-            span = np.array(_around(exposure[here]))
-            left.append(
-                line(span, np.sqrt(rate * span), dims=(light, SNR), colour=style["colour"], dash="dashed", width=1.2)
-            )
-            left.append(points(exposure[here], measured[here], error[here], dims=(light, SNR), **style))
-        here = channel == name
-        right.append(points(electrons[here], measured[here], error[here], dims=(SIGNAL_ELECTRONS, SNR), **style))
+    dims = (DARK_SIGNAL, SHOT_VARIANCE)
     panels = []
-    if left and np.unique(exposure[exposure > 0]).size > 1:
-        left += _quadruple(exposure, expected, (light, SNR))
-        panels.append(panel(left, title="SNR against exposure", log="xy", legend="top_left", xlim=_around(exposure)))
-    panels.append(
-        panel(right, title="SNR against electrons caught", log="xy", legend="top_left", xlim=_around(electrons))
+    for row, iso in enumerate(darks["iso"].values):
+        here = transfer.isel(point=np.flatnonzero(same(transfer["iso"].values, iso)))
+        elements: list[Any] = []
+        span: list[float] = []
+        for channel in channels(here):
+            one = here.sel(channel=channel)
+            signal, variance = one["signal"].values, one["variance"].values - one["dark_variance"].values
+            error = one["variance"].values * np.sqrt(2 / np.maximum(one["pixels"].sum("block").values, 1))
+            good = (signal > 0) & (variance > _ABOVE * error)
+            span += signal[good].tolist()
+            elements.append(channel_points(channel, signal[good], variance[good], error[good], dims=dims))
+        if not span:
+            continue
+        ends = np.array([min(span) / 2, max(span) * 2])
+        gain = float(np.nanmean(darks["gain"].values[row]))
+        if np.isfinite(gain):
+            elements.append(line(ends, ends / gain, dims=dims, label="gain from darks"))
+        for other in np.flatnonzero(same(flats["iso"].values, iso))[:1] if flats is not None else ():
+            flat = ends / float(np.nanmean(flats["gain"].values[other]))
+            elements.append(line(ends, flat, dims=dims, label="gain from flats", colour=REFERENCE, dash="dashed"))
+        title = f"Darks, {iso_name(iso)}"
+        panels.append(panel(elements, title=title, log="xy", legend="top_left", xlim=tuple(ends)))
+    return layout(panels or [_nothing("Gain from darks", "too little dark current here", dims)])
+
+
+def _nothing(title: str, words: str, dims: tuple[hv.Dimension, hv.Dimension]) -> hv.Overlay:
+    """Return a panel that says why it is empty."""
+    return panel([note(0.5, 0.5, words, dims=dims, align=("center", "center"))], title=title, xlim=(0, 1), ylim=(0, 1))
+
+
+@caption(dark_gain)
+def dark_gain_caption(result: Any) -> Caption:
+    """Describe the gain from darks."""
+    darks = result.transfer.dark_gain
+    gains = []
+    for row, iso in enumerate(darks["iso"].values):
+        known = np.flatnonzero(np.isfinite(darks["gain"].values[row]))
+        if known.size:
+            one = darks.isel(iso=row, channel=known[min(1, known.size - 1)])
+            gains.append(f"{quantity(one, 'gain', 'e⁻/ADU')} at {iso_name(float(iso))}")
+    agree = ""
+    if "agrees" in darks:
+        agree = f"Darks over flats: {float(np.nanmean(darks['ratio'].values)):.3f} on average. "
+    return Caption(
+        "Dark current arrives at random as light does, so darks alone make a photon transfer curve: "
+        f"{listing(gains)}. Points: pixels sorted by their dark signal in another frame, hot pixels on the right. "
+        f"{agree}{source(result)}",
+        "Log-log charts of the variance of darks, with the read noise subtracted, against their signal: the points "
+        "follow the line of the gain, ordinary pixels on the left and hot pixels on the right.",
     )
-    return layout(panels)
 
 
-def _quadruple(exposure: np.ndarray, expected: np.ndarray, dims) -> list[Any]:
-    """Draw the step: four times to the right is twice up."""
-    good = np.isfinite(expected) & (exposure > 0)
-    if not good.any() or exposure[good].max() < 4 * exposure[good].min():
-        return []
-    x = float(np.exp(np.mean(np.log([exposure[good].min(), exposure[good].max()])))) * 2
-    y = float(expected[good].min()) * 1.1
-    step = line([x, 4 * x, 4 * x], [y, y, 2 * y], dims=dims, colour=MUTED, width=1.4)
-    return [
-        step,
-        note(2 * x, y / 1.05, "exposure × 4", dims=dims, colour=MUTED, align=("center", "top")),
-        note(4.3 * x, 1.4 * y, "SNR × 2", dims=dims, colour=MUTED, align=("left", "center")),
-    ]
+@chart(
+    "linearity", "Twice the light, twice the number?", "Gain", needs=("transfer.linearity",),
+    shoot="pairs of flats at eight exposures of one ISO and aperture",
+)  # fmt: skip
+def linearity(linear: xr.Dataset) -> hv.Layout:
+    """Chart how far the levels lie from a straight line against their signal, and what the lamp alone makes of it.
+
+    Parameters
+    ----------
+    linear
+        From `sensor.linearity`; the lowest ISO on the left, the highest on the right.
+    """
+    dims = (SIGNAL, DEVIATION)
+    known = linear["iso"].values[np.isfinite(linear["linearity_error"].values).any(axis=1)]
+    panels = []
+    for iso in dict.fromkeys((known.min(), known.max()) if known.size else ()):
+        here = linear.isel(level=np.flatnonzero(same(linear["iso_of_level"].values, iso)))
+        row = linear.isel(iso=int(np.flatnonzero(same(linear["iso"].values, iso))[0]))
+        signals = here["signal"].values[np.isfinite(here["deviation"].values)]
+        ends = np.array([signals.min() / 1.3, signals.max() * 1.3])
+        # the errors are those of means of so many levels
+        lamp = float(np.nanmax(row["linearity_error_error"] * np.sqrt(row["levels"])))
+        elements: list[Any] = [
+            band(ends, [-lamp, -lamp], [lamp, lamp], dims=dims, label="the lamp's scatter", colour=MUTED),
+            level(0.0, ends, dims=dims, width=1.2),
+        ]
+        for channel in channels(here):
+            one = here.sel(channel=channel)
+            elements.append(channel_points(channel, one["signal"].values, one["deviation"].values, dims=dims))
+        room = 2.2 * max(float(np.nanmax(np.abs(here["deviation"].values))), lamp)
+        scales = {"xlim": tuple(ends), "ylim": (-room, room)}
+        panels.append(panel(elements, title=iso_name(float(iso)), log="x", legend="top_left", **scales))
+    return layout(panels or [_nothing("Linearity", "too few exposures here", dims)])
+
+
+@caption(linearity)
+def linearity_caption(result: Any) -> Caption:
+    """Describe the linearity."""
+    linear = result.transfer.linearity
+    error, share = (float(linear[name].mean()) for name in ("linearity_error", "lamp_share"))
+    times = (
+        "Shutter times are taken as powers of two in thirds of a stop, which the stated ones are rounded from. "
+        if linear.attrs["true_times"]
+        else ""
+    )
+    return Caption(
+        "How far the mean of each light level lies from a line through all of them (EMVA 1288, 5 to 95 % of "
+        f"saturation). Linearity error {error:.2f} % on average; the lamp's scatter between equal flats alone would "
+        f"make {share:.2f} %. {times}{source(result)}",
+        "Deviations from a straight line in per cent against the signal, with a band as wide as the lamp's scatter.",
+    )

@@ -1,7 +1,8 @@
-"""Charts of read noise: before and after the gain, pixel by pixel, and the dynamic range it leaves."""
+"""Charts of noise: signal to noise, read noise against ISO and pixel by pixel, and the dynamic range that it leaves."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import holoviews as hv
@@ -9,17 +10,224 @@ import numpy as np
 import xarray as xr
 
 from ..core.values import value_text
-from .gain import ISO, READ_ELECTRONS, _channels, _iso_limits, _iso_ticks, _series, _with_iso
-from .theme import CHANNEL_COLOUR, INK, MUTED, REFERENCE, dimension, layout, line, panel, points, steps
-from .words import Words, listing, source
+from .gain import FLATS, cameras_panel, channels, series, with_iso
+from .registry import (
+    Caption,
+    caption,
+    chart,
+    ends_text,
+    is_d7000,
+    listing,
+    mean_quantity,
+    quantity,
+    source,
+    with_reference,
+)  # fmt: skip
+from .theme import (
+    CHANNEL_COLOUR,
+    EXPOSURE,
+    INK,
+    ISO,
+    MUTED,
+    REFERENCE,
+    bin_edges,
+    channel_points,
+    dimension,
+    iso_axis,
+    layout,
+    level,
+    line,
+    note,
+    panel,
+    points,
+    steps,
+    upright,
+)  # fmt: skip
 
-STOPS = dimension("dynamic range", "stops")
-FULL_WELL = dimension("full well", "e⁻")
-PIXEL_NOISE = dimension("read noise of a pixel", "ADU")
-PIXELS = dimension("pixels")
+# Bill Claff, photonstophotos.net, "D7000 Read Noise" (2012): optical black, 14-bit ADU.  Beyond ISO 1007 the camera
+# scales digitally, which the optical black does not follow, so the published values beyond are not comparable.
+CLAFF_READ_NOISE_ADU = {
+    100: 1.659, 125: 2.013, 158: 2.400, 200: 2.936, 251: 3.520, 317: 4.391, 400: 5.343, 503: 6.447, 634: 7.717,
+    800: 9.717, 1007: 11.134,
+}  # fmt: skip
+# The same author's chart in electrons.
+CLAFF_READ_NOISE_ELECTRONS = {100: 3.1, 200: 2.9, 400: 2.7, 800: 2.5, 1000: 2.45}
+
+SNR = dimension("signal to noise")
+SIGNAL = dimension("signal", "e⁻")
+READ_ADU, READ_ELECTRONS = dimension("read noise", "ADU"), dimension("read noise", "e⁻")
 EXCESS = dimension("read noise above its floor", "%")
+STOPS, FULL_WELL = dimension("dynamic range", "stops"), dimension("full well", "e⁻")
+PIXEL_NOISE, PIXELS = dimension("read noise of a pixel", "ADU"), dimension("pixels")
 
 
+def _around(values: np.ndarray) -> tuple[float, float]:
+    """Return logarithmic limits that leave air around all points."""
+    known = values[np.isfinite(values) & (values > 0)]
+    return float(known.min()) / 1.5, float(known.max()) * 1.5
+
+
+@chart(
+    "shot-noise-snr", "Four times the exposure, twice the signal to noise", "Shot noise", needs=("snr",), shoot=FLATS
+)
+def shot_noise_snr(snr: xr.Dataset) -> hv.Layout:
+    """Chart the signal-to-noise ratio against exposure and against signal, with what shot noise alone allows.
+
+    Flats at several apertures are charted against exposure/f², to which the light is proportional.
+
+    Parameters
+    ----------
+    snr
+        From `sensor.shot_noise_snr`: ``snr`` and its error, ``snr_expected`` = √N and ``electrons`` over point.
+    """
+    names = ("exposure", "electrons", "snr", "snr_error", "snr_expected")
+    exposure, electrons, measured, error, expected = (snr[name].values for name in names)
+    light = EXPOSURE
+    if _apertures(snr).size > 1:
+        exposure, light = exposure / np.square(snr["aperture"].values), dimension("exposure / (f-number)²", "s")
+    channel = snr["channel"].values.astype(str)
+    along = np.geomspace(*_around(electrons), 60)
+    dims, over_time = (SIGNAL, SNR), (light, SNR)
+    left: list[Any] = []
+    right: list[Any] = [line(along, np.sqrt(along), dims=dims, label="√N: shot noise alone", dash="dashed")]
+    for name in (name for name in CHANNEL_COLOUR if (channel == name).any()):
+        timed, here = np.flatnonzero((channel == name) & (exposure > 0)), channel == name
+        rate = np.exp(np.mean(np.log(electrons[timed] / exposure[timed]))) if timed.size else np.nan
+        if np.isfinite(rate):
+            span = np.array(_around(exposure[timed]))
+            law = np.sqrt(rate * span)
+            left.append(line(span, law, dims=over_time, colour=CHANNEL_COLOUR[name], dash="dashed", width=1.2))
+            x, y, bars = exposure[timed], measured[timed], error[timed]
+            left.append(channel_points(name, x, y, bars, dims=over_time, size=6))
+        right.append(channel_points(name, electrons[here], measured[here], error[here], dims=dims, size=6))
+    options = {"log": "xy", "legend": "top_left"}
+    panels = []
+    if left and np.unique(exposure[exposure > 0]).size > 1:
+        left += _quadruple(exposure, expected, over_time)
+        panels.append(panel(left, title="SNR against exposure", xlim=_around(exposure), **options))
+    panels.append(panel(right, title="SNR against electrons caught", xlim=_around(electrons), **options))
+    return layout(panels)
+
+
+def _apertures(snr: xr.Dataset) -> np.ndarray:
+    return np.unique(snr["aperture"].values[np.isfinite(snr["aperture"].values)])
+
+
+def _quadruple(exposure: np.ndarray, expected: np.ndarray, dims) -> list[Any]:
+    """Draw the step: four times to the right is twice up."""
+    good = np.isfinite(expected) & (exposure > 0)
+    if not good.any() or exposure[good].max() < 4 * exposure[good].min():
+        return []
+    x = 2 * float(np.sqrt(exposure[good].min() * exposure[good].max()))
+    y = 1.1 * float(expected[good].min())
+    style = {"dims": dims, "colour": MUTED}
+    return [
+        line([x, 4 * x, 4 * x], [y, y, 2 * y], width=1.4, **style),
+        note(2 * x, y / 1.05, "exposure × 4", align=("center", "top"), **style),
+        note(4.3 * x, 1.4 * y, "SNR × 2", align=("left", "center"), **style),
+    ]
+
+
+@caption(shot_noise_snr)
+def shot_noise_snr_caption(result: Any) -> Caption:
+    """Describe the signal-to-noise ratio."""
+    ratio = result.snr["snr"].values / result.snr["snr_expected"].values
+    several = _apertures(result.snr).size > 1
+    light = "Exposure is divided by the square of the f-number, as these flats are of several. " if several else ""
+    return Caption(
+        "Signal-to-noise ratio of pairs of flats, where shot noise dominates: it grows as the square root of the "
+        "electrons caught, so four times the exposure doubles it. Dashed: √N. Measured over expected, median of "
+        f"{np.isfinite(ratio).sum()} points: {np.nanmedian(ratio):.3f}; read noise pulls the faintest below the line. "
+        f"{light}Bars: 1σ. {source(result)}",
+        "Log-log charts: the measured signal-to-noise ratio follows the square root of the number of electrons.",
+    )
+
+
+def _in_electrons(read: xr.Dataset, gain: xr.Dataset, channel: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return ISO, read noise in electrons and its error, from that of both factors, of one channel."""
+    iso, value, error = series(read, "read_noise_adu", channel)
+    factor = with_iso(gain).sel(channel=channel).reindex(iso=iso)
+    noise = value * factor["gain"].values
+    return iso, noise, noise * np.hypot(error / value, factor["gain_error"].values / factor["gain"].values)
+
+
+@chart(
+    "read-noise-vs-iso", "Read noise against ISO", "Read noise", needs=("read_noise",), takes=("read_noise", "gain"),
+    shoot="two or more bias frames at each ISO", options=with_reference,
+)  # fmt: skip
+def read_noise_vs_iso(
+    read_noise: xr.Dataset | Mapping[str, Any], gain: xr.Dataset | None = None, *, reference: bool = True
+) -> hv.Layout:
+    """Chart the read noise against ISO, in ADU and, where the gain is known, in electrons.
+
+    Parameters
+    ----------
+    read_noise
+        From `sensor.read_noise`: ``read_noise_adu`` and its error over (iso, channel).  Or several cameras by name,
+        each from `open_sensor` or `characterize`; then the means of the channels in electrons are drawn.
+    gain
+        From `sensor.fit_gain`, for the electrons; errors of both are combined.
+    reference
+        Overlay Bill Claff's published values of the Nikon D7000.
+    """
+    if not isinstance(read_noise, xr.Dataset):
+        return layout([cameras_panel(read_noise, "read_noise", (ISO, READ_ELECTRONS), title="Read noise", log="x")])
+    read_noise = with_iso(read_noise)
+    isos = read_noise["iso"].values
+    axis = iso_axis(isos)
+    adu: list[Any] = []
+    electrons: list[Any] = []
+    if reference:
+        published = {iso: value for iso, value in CLAFF_READ_NOISE_ADU.items() if iso / isos.min() > 0.99}
+        adu.append(_claff({iso: value for iso, value in published.items() if iso < 1.01 * isos.max()}, READ_ADU))
+        electrons.append(_claff(CLAFF_READ_NOISE_ELECTRONS, READ_ELECTRONS))
+    for channel in channels(read_noise):
+        adu.append(channel_points(channel, *series(read_noise, "read_noise_adu", channel), dims=(ISO, READ_ADU)))
+        if gain is not None and channel in channels(gain):
+            measured = _in_electrons(read_noise, gain, channel)
+            electrons.append(channel_points(channel, *measured, dims=(ISO, READ_ELECTRONS)))
+    panels = [panel(adu, title="Read noise in ADU", log="xy", legend="top_left", **axis)]
+    if gain is not None:
+        top = max(float(np.max(part.dimension_values(1))) for group in electrons for part in group)
+        panels.append(panel(electrons, title="Read noise in electrons", log="x", ylim=(0.0, 1.35 * top), **axis))
+    return layout(panels)
+
+
+def _claff(published: dict[int, float], value: hv.Dimension) -> hv.Overlay:
+    look = {"colour": REFERENCE, "marker": "diamond", "size": 8, "filled": False}
+    return points(list(published), list(published.values()), dims=(ISO, value), label="B. Claff (D7000)", **look)
+
+
+@caption(read_noise_vs_iso)
+def read_noise_vs_iso_caption(result: Any) -> Caption:
+    """Describe the read noise against ISO."""
+    read = result.read_noise
+    frames = np.unique(read["frames"].values)
+    count = f"{frames[0]}" if frames.size == 1 else f"{frames[0]} to {frames[-1]}"
+    text = ends_text(read["read_noise_adu"].mean("channel"), lambda value: f"{value_text(value)} ADU")
+    text = f"{text}. " if text else ""
+    if result.gain is not None:
+        electrons = ends_text((read["read_noise_adu"] * result.gain["gain"]).mean("channel"), value_text)
+        text += f"In electrons: {electrons}. " if electrons else ""
+    reference = (
+        "Gold diamonds: Bill Claff's published D7000, up to ISO 1007, where its analogue gain ends. "
+        if is_d7000(result)
+        else ""
+    )
+    how = "the differences of bias pairs"
+    if "method" in read and (read["method"] == "clipped").any():
+        how = "bias frames that the camera clipped at zero, by the likelihood of the pixels above"
+    return Caption(
+        f"Read noise from {how}, {count} frames at each ISO; bars: 1σ. Mean of the channels: "
+        f"{text}{reference}{source(result)}",
+        "Read noise against ISO: in ADU it grows with ISO, in electrons it falls gently and levels off.",
+    )
+
+
+@chart(
+    "read-noise-split", "Read noise before and after the gain", "Read noise",
+    needs=("transfer.split", "read_noise", "gain"), shoot="bias frames and pairs of flats at three ISOs or more",
+)  # fmt: skip
 def read_noise_split(split: xr.Dataset, read: xr.Dataset, gain: xr.Dataset) -> hv.Layout:
     """Chart read noise in electrons against ISO with its two parts, and what a higher ISO could still take off it.
 
@@ -30,137 +238,118 @@ def read_noise_split(split: xr.Dataset, read: xr.Dataset, gain: xr.Dataset) -> h
     read, gain
         From `sensor.read_noise` and `sensor.fit_gain`, from which it was made.
     """
-    gain = _with_iso(gain)
-    isos = gain["iso"].values
-    settings = {"xlim": _iso_limits(isos), "xticks": _iso_ticks(isos), "log": "x"}
+    gain = with_iso(gain)
+    axis = iso_axis(gain["iso"].values)
+    dims, above = (ISO, READ_ELECTRONS), (ISO, EXCESS)
     before, after = (float(split[name]) for name in ("before_gain", "after_gain"))
     left: list[Any] = []
     right: list[Any] = []
     if np.isfinite(before):
-        along = np.geomspace(*_iso_limits(isos), 120)
-        floor, tail = np.full(along.size, before), np.nan_to_num(after) * _gain_along(gain, along)
-        whole = np.hypot(floor, tail)
-        dims = (ISO, READ_ELECTRONS)
+        along = np.geomspace(*axis["xlim"], 120)
+        tail = np.nan_to_num(after) * _gain_along(gain, along)
+        whole = np.hypot(before, tail)
+        floor = np.full(along.size, before)
         left.append(line(along, floor, dims=dims, label="before the gain", colour=MUTED, dash="dashed"))
         left.append(line(along, tail, dims=dims, label="after the gain, in electrons", colour=REFERENCE))
         left.append(line(along, whole, dims=dims, label="both together"))
-        right.append(line(along, 100 * (whole / before - 1), dims=(ISO, EXCESS), label="both together"))
-    top = 0.0
-    for channel in _channels(gain):
-        iso, value, error = _series(read, "read_noise_adu", channel)
-        one = gain.sel(channel=channel).reindex(iso=iso)
-        noise = value * one["gain"].values
-        spread = noise * np.hypot(error / value, one["gain_error"].values / one["gain"].values)
-        style = {"label": channel, "colour": CHANNEL_COLOUR[channel], "marker": channel, "size": 7}
-        left.append(points(iso, noise, spread, dims=(ISO, READ_ELECTRONS), **style))
-        right.append(points(iso, 100 * (noise / before - 1), 100 * spread / before, dims=(ISO, EXCESS), **style))
+        right.append(line(along, 100 * (whole / before - 1), dims=above, label="both together"))
+    top = 0.1
+    for channel in channels(gain):
+        iso, noise, error = _in_electrons(read, gain, channel)
+        left.append(channel_points(channel, iso, noise, error, dims=dims))
+        excess = 100 * (noise / before - 1), 100 * error / before
+        right.append(channel_points(channel, iso, *excess, dims=above))
         top = max(top, float(np.nanmax(noise, initial=0.0)))
-    title = "Two sources of read noise" if np.isfinite(before) else "Read noise: too few ISOs to tell its sources"
-    panels = [panel(left, title=title, legend="top_right", ylim=(0.0, 1.5 * max(top, 0.1)), **settings)]
+    title = "Two sources of read noise" if np.isfinite(before) else "Read noise: too few ISOs to separate its sources"
+    panels = [panel(left, title=title, log="x", ylim=(0.0, 1.5 * top), **axis)]
     if np.isfinite(before):
-        right += _limit(split, isos)
-        panels.append(panel(right, title="What a higher ISO can still take off", legend="top_right", **settings))
+        right += _limit(split, axis["xlim"])
+        panels.append(panel(right, title="What a higher ISO can still take off", log="x", **axis))
     return layout(panels)
 
 
 def _gain_along(gain: xr.Dataset, along: np.ndarray) -> np.ndarray:
     """Return the greens' gain at any ISO, in proportion beyond the measured ones."""
     isos = gain["iso"].values
-    greens = [name for name in _channels(gain) if name in ("G1", "G2", "mono")]
+    greens = [name for name in channels(gain) if name in ("G1", "G2", "mono")]
     values = gain["gain"].sel(channel=greens).mean("channel").values
     good = np.isfinite(values) & (values > 0)
     # gain times ISO is nearly the same everywhere
     return np.interp(np.log(along), np.log(isos[good]), (values * isos)[good]) / along
 
 
-def _limit(split: xr.Dataset, isos: np.ndarray) -> list[Any]:
+def _limit(split: xr.Dataset, ends: tuple[float, float]) -> list[Any]:
     """Return the level from which nothing is gained, and the ISO that reaches it."""
-    within, ends = 100 * split.attrs["within"], np.array(_iso_limits(isos))
-    level = line(ends, [within, within], dims=(ISO, EXCESS), colour=MUTED, dash="dotted", width=1.2)
-    iso, error = float(split["invariance_iso"]), float(split["invariance_iso_error"])
-    if not ends[0] < iso < ends[1]:
-        return [level]
-    label = f"ISO {value_text(iso, error)}"
-    return [level, points([iso], [within], dims=(ISO, EXCESS), label=label, colour=INK, marker="star", size=15)]
+    within, iso = 100 * split.attrs["within"], float(split["invariance_iso"])
+    drawn: list[Any] = [level(within, ends, dims=(ISO, EXCESS), colour=MUTED, dash="dotted", width=1.2)]
+    if ends[0] < iso < ends[1]:
+        label = f"ISO {quantity(split, 'invariance_iso')}"
+        look = {"colour": INK, "marker": "star", "size": 15}
+        drawn.append(points([iso], [within], dims=(ISO, EXCESS), label=label, **look))
+    return drawn
 
 
-def read_noise_split_words(result: Any) -> Words:
-    """Describe the chart of the read noise's two parts."""
+@caption(read_noise_split)
+def read_noise_split_caption(result: Any) -> Caption:
+    """Describe the two parts of the read noise."""
     split = result.transfer.split
-    before, after, iso = (
-        value_text(float(split[name]), float(split[f"{name}_error"]), unit)
-        for name, unit in (("before_gain", "e⁻"), ("after_gain", "ADU"), ("invariance_iso", ""))
-    )
-    within = f"{100 * split.attrs['within']:.0f} %"
-    told = "" if "not" in iso else f"From ISO {iso} on (star) the whole is within {within} of that floor. "
-    return Words(
-        f"Read noise before the gain, {before}, is there at every ISO; that after it, {after}, counts less the more "
-        f"the signal is amplified first. {told}A higher setting takes off less than that and costs dynamic range. "
-        f"{source(result)}",
+    iso, within = quantity(split, "invariance_iso"), f"{100 * split.attrs['within']:.0f} %"
+    reached = f"From ISO {iso} on (star) the whole is within {within} of that floor. " if iso[0].isdigit() else ""
+    return Caption(
+        f"Read noise before the gain, {quantity(split, 'before_gain', 'e⁻')}, is present at every ISO; that after it, "
+        f"{quantity(split, 'after_gain', 'ADU')}, counts less the more the signal is amplified first. {reached}A "
+        f"higher setting takes off less than that and costs dynamic range. {source(result)}",
         "Left: read noise in electrons falls with ISO towards a constant floor; a dashed line is the part before the "
         "gain, a falling line the part after it. Right: how far each setting lies above that floor, in per cent.",
     )
 
 
-def dynamic_range(ranges: xr.Dataset, wells: xr.Dataset) -> hv.Layout:
+@chart(
+    "dynamic-range", "Dynamic range and full well against ISO", "Gain",
+    needs=("transfer.dynamic_range", "transfer.wells"), shoot="bias frames, and flats up to saturation, at each ISO",
+)  # fmt: skip
+def dynamic_range(ranges: xr.Dataset | Mapping[str, Any], wells: xr.Dataset | None = None) -> hv.Layout:
     """Chart dynamic range and full well against ISO.
 
     Parameters
     ----------
     ranges, wells
-        From `sensor.dynamic_range` and `sensor.full_well`.
+        From `sensor.dynamic_range` and `sensor.full_well`.  Or several cameras by name, each from `open_sensor` or
+        `characterize`; then the means of the channels are drawn.
     """
-    ranges, wells = _with_iso(ranges), _with_iso(wells)
     panels = []
     for data, name, dim, title, log in (
         (ranges, "dynamic_range", STOPS, "Dynamic range", "x"),
-        (wells, "full_well", FULL_WELL, "Full well", "xy"),
+        (ranges if wells is None else wells, "full_well", FULL_WELL, "Full well", "xy"),
     ):
-        isos = data["iso"].values
-        elements: list[Any] = []
-        values: list[float] = []
-        for channel in _channels(data):
-            iso, value, error = _series(data, name, channel)
-            values += (value + error).tolist()
-            style = {"label": channel, "colour": CHANNEL_COLOUR[channel], "marker": channel, "size": 7}
-            elements.append(points(iso, value, error, dims=(ISO, dim), **style))
-        room = {"ylim": (0.0, 1.15 * max(values))} if log == "x" and values else {}
-        panels.append(
-            panel(
-                elements,
-                title=title,
-                log=log,
-                xlim=_iso_limits(isos),
-                xticks=_iso_ticks(isos),
-                legend="top_right",
-                **room,
-            )
-        )
+        if not isinstance(data, xr.Dataset):
+            panels.append(cameras_panel(data, name, (ISO, dim), title=title, log=log))
+            continue
+        data = with_iso(data)
+        measured = {channel: series(data, name, channel) for channel in channels(data)}
+        elements = [channel_points(channel, *known, dims=(ISO, dim)) for channel, known in measured.items()]
+        top = max((float(np.max(value + error, initial=0.0)) for _, value, error in measured.values()), default=0.0)
+        room = {"ylim": (0.0, 1.15 * top)} if log == "x" and top else {}
+        panels.append(panel(elements, title=title, log=log, **iso_axis(data["iso"].values), **room))
     return layout(panels)
 
 
-def dynamic_range_words(result: Any) -> Words:
-    """Describe the chart of the dynamic range."""
+@caption(dynamic_range)
+def dynamic_range_caption(result: Any) -> Caption:
+    """Describe dynamic range and full well."""
     ranges, wells = result.transfer.dynamic_range, result.transfer.wells
-    mean = ranges["dynamic_range"].mean("channel").dropna("iso")
-    ends = " and ".join(
-        f"{float(mean[i]):.2f} stops at ISO {float(mean.iso[i]):g}" for i in dict.fromkeys((0, mean.sizes["iso"] - 1))
-    )
-    methods = set(wells["method"].values.ravel().tolist()) - {""}
-    stated = (
-        "No flat here is saturated all over: the scale is taken to end at the white level that the files state, and "
-        "the bars are how far the brightest flats are from it. "
-        if methods == {"white level"}
-        else "The scale's end is measured on saturated flats. "
-    )
-    unknown = [
-        str(one["channel"].item()) for _, one in wells.groupby("channel") if not one["full_well"].notnull().any()
-    ]
-    if unknown:
-        stated += (
-            f"{listing(unknown)} {'is' if len(unknown) == 1 else 'are'} not shown: no flat is bright enough there. "
+    ends = ends_text(ranges["dynamic_range"].mean("channel"), lambda value: f"{value:.2f} stops")
+    stated = "The end of the scale is measured on saturated flats. "
+    if set(wells["method"].values.ravel().tolist()) - {""} == {"white level"}:
+        stated = (
+            "No flat here is saturated everywhere: the scale is taken to end at the white level stated in the files, "
+            "and the bars show how far the brightest flats are from it. "
         )
-    return Words(
+    unknown = [name for name in channels(wells) if not wells["full_well"].sel(channel=name).notnull().any()]
+    if unknown:
+        verb = "is" if len(unknown) == 1 else "are"
+        stated += f"{listing(unknown)} {verb} not shown: no flat is bright enough there. "
+    return Caption(
         f"Left: full well over read noise, in factors of two; right: the electrons at which a pixel saturates. "
         f"{ends}. {stated}{source(result)}",
         "Two charts against ISO: the dynamic range falls slowly at first and by one stop for each doubling at high "
@@ -168,48 +357,47 @@ def dynamic_range_words(result: Any) -> Words:
     )
 
 
+@chart(
+    "pixel-noise", "The read noise of every pixel", "Read noise", needs=("pixel_noise",), asked=True,
+    shoot="ten or more bias frames of one ISO",
+)  # fmt: skip
 def pixel_noise(distribution: xr.Dataset) -> hv.Layout:
-    """Chart how many pixels have which read noise and how many chance would give, twice: the right axis is logarithmic.
+    """Chart how many pixels have which read noise and how many chance would give, on linear and logarithmic axes.
 
     Parameters
     ----------
     distribution
         From `sensor.noise_distribution`; all its channels together.
     """
-    middle = distribution["bin"].values
-    width = middle[1] - middle[0]
-    edges = np.append(middle - width / 2, middle[-1] + width / 2)
+    middle, dims = distribution["bin"].values, (PIXEL_NOISE, PIXELS)
     count, chance = (distribution[name].sum("channel").values for name in ("count", "expected"))
     threshold = float(distribution["threshold"].mean())
+    rare = {"label": f"beyond: {distribution.attrs['rare']:.1%} by chance", "colour": MUTED, "dash": "dotted"}
     panels = []
-    for log, low in (("", 0.0), ("y", 0.5)):
+    for log, low, title in (("", 0.0, "Every pixel's own read noise"), ("y", 0.5, "The tail: pixels that flicker")):
         top = 1.6 * max(count.max(), chance.max()) * (6 if log else 1)
-        # on a logarithmic axis nothing has no place
-        base = {"base": low} if log else {}
+        heights, base = (
+            (np.maximum(count, low), low) if log else (count, None)
+        )  # zero has no place on a logarithmic axis
         kept = chance > 0.05 if log else np.ones(chance.size, bool)
         elements = [
-            steps(edges, np.maximum(count, low) if log else count, dims=(PIXEL_NOISE, PIXELS), label="pixels", **base),
-            line(middle[kept], chance[kept], dims=(PIXEL_NOISE, PIXELS), label="chance alone", colour=REFERENCE),
-            line([threshold] * 2, [max(low, 1e-9), top / 3], dims=(PIXEL_NOISE, PIXELS), colour=MUTED, dash="dotted",
-                 label=f"beyond: {distribution.attrs['rare']:.1%} by chance"),
-        ]  # fmt: skip
-        title = "The tail: pixels that flicker" if log else "Every pixel's own read noise"
-        panels.append(panel(elements, title=title, log=log, ylim=(low, top), legend="top_right"))
+            steps(bin_edges(middle), heights, dims=dims, label="pixels", base=base),
+            line(middle[kept], chance[kept], dims=dims, label="chance alone", colour=REFERENCE),
+            upright(threshold, (max(low, 1e-9), top / 3), dims=dims, **rare),
+        ]
+        panels.append(panel(elements, title=title, log=log, ylim=(low, top)))
     return layout(panels)
 
 
-def pixel_noise_words(result: Any) -> Words:
-    """Describe the chart of the pixels' read noise."""
+@caption(pixel_noise)
+def pixel_noise_caption(result: Any) -> Caption:
+    """Describe the read noise of the pixels."""
     found = result.pixel_noise
-    share = value_text(
-        100 * float(found["tail_share"].mean()),
-        100 * float(np.sqrt((found["tail_share_error"] ** 2).sum())) / found.sizes["channel"],
-        "%",
-    )
-    return Words(
+    return Caption(
         f"The standard deviation of every pixel over {found.attrs['frames']} bias frames. Equal pixels would differ by "
-        f"chance as the line says; {share} of the pixels more than that lie beyond the dotted line. Random telegraph "
-        f"noise, a transistor that switches between two levels, makes such a tail. {source(result)}",
+        f"chance as the line shows; {mean_quantity(found, 'tail_share', '%', 100)} of the pixels more than that lie "
+        "beyond the dotted line. Random telegraph noise, a transistor that switches between two levels, makes such a "
+        f"tail. {source(result)}",
         "A histogram of the pixels' read noise with the curve that chance gives, on a linear and on a logarithmic "
         "scale; pixels that flicker stand to the right of the curve.",
     )

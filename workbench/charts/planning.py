@@ -1,4 +1,4 @@
-"""Charts of the plan: what sub length costs, what the mount holds, how long it takes."""
+"""Charts of the plan: whose noise it is, what sub length costs, and for how long the mount holds."""
 
 from __future__ import annotations
 
@@ -8,18 +8,127 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from ..core.values import value_text
-from .theme import INK, KIND_COLOUR, MUTED, band, dimension, layout, line, note, panel, points, ramp
-from .words import Words, source
+from ..core.noise import noise_budget as budget_of
+from ..core.values import temperature_text, value_text
+from .registry import Caption, caption, chart, listing, quantity, source
+from .theme import (
+    EXPOSURE,
+    ISO,
+    KIND_COLOUR,
+    MUTED,
+    UNUSED,
+    band,
+    dimension,
+    layout,
+    level,
+    line,
+    note,
+    panel,
+    points,
+    ramp,
+    upright,
+)  # fmt: skip
 
-LENGTH = dimension("length of a sub", "s")
-ADDED = dimension("noise added by reading out", "%")
-ISO = dimension("ISO")
+SHARE = dimension("share of the variance", "%")
+LENGTH, ADDED = dimension("length of a sub", "s"), dimension("noise added by reading out", "%")
 NEEDED = dimension("sub needed", "s")
-EXPOSURE = dimension("exposure", "s")
 STRETCH = dimension("longest over shortest axis of the stars")
+SHADES = {
+    "light": KIND_COLOUR["light"], "dark current": KIND_COLOUR["dark"], "read noise": KIND_COLOUR["bias"],
+    "response": KIND_COLOUR["flat"], "rounding": UNUSED,
+}  # fmt: skip
+RATE = 1.0  # e⁻/s: what a moderately dark sky gives a pixel of 5 µm behind an f/5 telescope, within a factor of three
+SHOWN = (200.0, 60.0)  # ISO (the nearest measured one) and seconds
+PRNU = 0.006
+_LIGHT = KIND_COLOUR["light"]
 
 
+@chart(
+    "noise-budget", "Whose noise is it?", "Dark noise, read noise and shot noise together",
+    needs=("gain", "read_noise", "dark_current"), takes=("sensor",),
+    shoot="bias frames and pairs of flats of the same ISO settings, and darks of several exposure times at two "
+    "temperatures",
+)  # fmt: skip
+def noise_budget(
+    sensor: xr.Dataset, *, rate: float = RATE, temperature: float = 20.0, prnu: float = PRNU, iso: float = SHOWN[0],
+    exposure: float = SHOWN[1],
+) -> hv.Layout:  # fmt: skip
+    """Chart the share of each source in a pixel's variance: against exposure at one ISO, against ISO at one exposure.
+
+    Parameters
+    ----------
+    sensor
+        From `open_sensor`, or ``characterize(...).sensor``.
+    rate
+        Light of sky and target [e⁻/s/pixel].
+    temperature
+        Of the sensor [°C].
+    prnu
+        Differences in response as a fraction; 0 shows frames whose flat has been applied.
+    iso, exposure
+        What the left and the right panel show; of the ISOs the nearest measured one.
+    """
+    times = np.geomspace(0.1, 1000, 81)
+    over_time, over_iso = (
+        budget_of(sensor, rate=rate, exposure=seconds, temperature=temperature, prnu=prnu)["share"]
+        for seconds in (times, [exposure])
+    )
+    isos = over_time["iso"].values
+    iso = _nearest(isos, iso)
+    dims, scales = (EXPOSURE, SHARE), {"xlim": (times[0], times[-1]), "ylim": (0, 100)}
+    mark = upright(exposure, (0, 100), dims=dims, dash="dotted", width=1.4)
+    stacked = [*_stacked(times, over_time.sel(iso=iso), dims), mark]
+    panels = [panel(stacked, title=f"At ISO {iso:g}", log="x", legend="bottom_right", **scales)]
+    if isos.size > 1:
+        dims, scales = (ISO, SHARE), {"xlim": (isos.min(), isos.max()), "ylim": (0, 100)}
+        mark = upright(iso, (0, 100), dims=dims, dash="dotted", width=1.4)
+        stacked = [*_stacked(isos, over_iso.isel(exposure=0), dims), mark]
+        ticks = [(float(one), f"{one:g}") for one in isos]
+        panels.append(panel(stacked, title=f"In {exposure:g} s", log="x", legend=None, xticks=ticks, **scales))
+    return layout(panels)
+
+
+def _nearest(values: np.ndarray, wanted: float) -> float:
+    return float(values[np.argmin(np.abs(np.log(values / wanted)))])
+
+
+def _stacked(x: np.ndarray, share: xr.DataArray, dims: tuple[hv.Dimension, hv.Dimension]) -> list[hv.Area]:
+    """Stack areas in the order of the sources; what never reaches a hundred thousandth is left out."""
+    top = 100 * share.transpose("source", ...).values.cumsum(axis=0)
+    below = np.concatenate([np.zeros_like(top[:1]), top[:-1]])
+    return [
+        band(x, below[number], top[number], dims=dims, label=name, colour=SHADES[name], stacked=True)
+        for number, name in enumerate(share["source"].values.astype(str))
+        if float(share.isel(source=number).max()) >= 1e-3
+    ]
+
+
+@caption(noise_budget)
+def noise_budget_caption(result: Any) -> Caption:
+    """Describe the noise budget."""
+    budget = budget_of(result.sensor, rate=RATE, exposure=[SHOWN[1]], prnu=PRNU)
+    iso = _nearest(budget["iso"].values, SHOWN[0])
+    one = budget.sel(iso=iso).isel(exposure=0)
+    shares = ", ".join(
+        f"{name} {100 * float(share):.0f} %"
+        for name, share in zip(one["source"].values, one["share"].values, strict=True)
+        if share >= 0.005
+    )
+    return Caption(
+        f"Whose noise it is in a pixel that catches {RATE:g} e⁻/s of sky and target (assumed) with the sensor at "
+        f"{temperature_text(budget.attrs['temperature'])}, from the measured gain, read noise and dark current: in "
+        f"{SHOWN[1]:g} s at ISO {iso:g} {shares}; all together {float(np.sqrt(one['variance'].sum())):.1f} e⁻ rms. "
+        "Read noise dominates short exposures, light the long ones, and on a warm sensor dark current takes its share. "
+        f"Response (PRNU, {100 * PRNU:.1f} % assumed) is what a flat removes. {source(result)}",
+        "Two stacked charts of shares of the variance. Left, against exposure time: read noise fills the short "
+        "exposures and gives way to light and dark current. Right, against ISO: the share of read noise shrinks.",
+    )
+
+
+@chart(
+    "sub-length", "How long should a sub be?", "Planning", needs=("subs",), asked=True,
+    shoot="a light of a minute or more, with bias frames and pairs of flats of its ISO",
+)  # fmt: skip
 def sub_length(subs: xr.Dataset) -> hv.Layout:
     """Chart how much noise short subs add, a curve for each ISO, and the length that each ISO needs.
 
@@ -28,63 +137,69 @@ def sub_length(subs: xr.Dataset) -> hv.Layout:
     subs
         From `plan.plan_subs`; the curves are of the channel that needs the longest subs.
     """
-    asked, limit = 100 * float(subs.attrs["asked"]), float(subs.attrs["longest"])
-    isos = subs["iso"].values
-    dims = (LENGTH, ADDED)
-    worst = [int(np.nanargmax(subs["needed"].sel(iso=iso).values)) for iso in isos]
+    attrs, isos, dims = subs.attrs, subs["iso"].values, (LENGTH, ADDED)
+    allowed, limit, best = 100 * float(attrs["asked"]), float(attrs["longest"]), float(attrs["best_iso"])
     low = float(max(1.0, 0.1 * np.nanmin(subs["needed"].values)))
-    high = float(max(2 * limit if subs.attrs["longest_known"] else 600.0, 3 * np.nanmax(subs["length"].values)))
+    high = float(max(2 * limit if attrs["longest_known"] else 600.0, 3 * np.nanmax(subs["length"].values)))
+    ceiling = max(4 * allowed, 20.0)
+    shown = (subs["time"].values >= low) & (subs["time"].values <= high)
     elements: list[Any] = []
-    for iso, column, colour in zip(isos, worst, ramp(len(isos)), strict=True):
-        time = subs["time"].values
-        shown = (time >= low) & (time <= high)
-        curve = 100 * subs["curve"].sel(iso=iso).isel(channel=column).values
-        best = iso == subs.attrs["best_iso"]
-        elements.append(
-            line(time[shown], curve[shown], dims=dims, label=f"ISO {iso:g}", colour=colour, width=2.8 if best else 1.5)
-        )
-    ceiling = max(4 * asked, 20.0)
-    elements.append(
-        line([low, high], [asked, asked], dims=dims, label=f"{asked:g} % allowed", colour=INK, dash="dashed")
-    )
+    for iso, colour in zip(isos, ramp(len(isos)), strict=True):
+        one = subs.sel(iso=iso)
+        curve = 100 * one["curve"].isel(channel=int(np.nanargmax(one["needed"].values))).values[shown]
+        style = {"label": f"ISO {iso:g}", "colour": colour, "width": 2.8 if iso == best else 1.5}
+        elements.append(line(subs["time"].values[shown], curve, dims=dims, **style))
+    elements.append(level(allowed, (low, high), dims=dims, label=f"{allowed:g} % allowed", dash="dashed"))
     if low < limit < high:
-        name = "the mount's limit" if subs.attrs["longest_known"] else "longest"
-        elements.append(line([limit, limit], [0, ceiling], dims=dims, label=name, colour=MUTED, dash="dotted"))
-    best, penalty = float(subs.attrs["best_length"]), 100 * float(subs["penalty"].sel(iso=subs.attrs["best_iso"]))
-    elements.append(
-        points([best], [penalty], dims=dims, label="the plan", colour=KIND_COLOUR["light"], marker="star", size=15)
-    )
-    left = panel(
-        elements, title="Short subs cost noise", log="x", legend="top_right", xlim=(low, high), ylim=(0, ceiling)
-    )
-    return layout([left, _needed(subs, limit)])
+        name = "the mount's limit" if attrs["longest_known"] else "longest"
+        elements.append(upright(limit, (0, ceiling), dims=dims, label=name, colour=MUTED, dash="dotted"))
+    plan = [float(attrs["best_length"])], [100 * float(subs["penalty"].sel(iso=best))]
+    elements.append(points(*plan, dims=dims, label="the plan", colour=_LIGHT, marker="star", size=15))
+    scales = {"xlim": (low, high), "ylim": (0, ceiling)}
+    return layout([panel(elements, title="Short subs cost noise", log="x", **scales), _needed(subs, limit)])
 
 
 def _needed(subs: xr.Dataset, limit: float) -> hv.Overlay:
     """Chart the sub length that each ISO needs in its darkest colour."""
-    dims = (ISO, NEEDED)
-    isos = subs["iso"].values
-    best = np.nanargmax(subs["needed"].values, axis=1)
-    rows = np.arange(isos.size)
-    needed, error = subs["needed"].values[rows, best], subs["needed_error"].values[rows, best]
-    elements: list[Any] = [points(isos, needed, error, dims=dims, label="needed", colour=KIND_COLOUR["light"], size=9)]
+    dims, isos = (ISO, NEEDED), subs["iso"].values
+    longest = np.arange(isos.size), np.nanargmax(subs["needed"].values, axis=1)
+    needed, error = subs["needed"].values[longest], subs["needed_error"].values[longest]
+    elements: list[Any] = [points(isos, needed, error, dims=dims, label="needed", colour=_LIGHT, size=9)]
     top = 1.3 * float(np.nanmax(needed + np.nan_to_num(error)))
     edges = (0.8 * isos.min(), 1.25 * isos.max())
     if subs.attrs["longest_known"]:
-        elements.append(line(edges, [limit, limit], dims=dims, label="the mount's limit", colour=MUTED, dash="dotted"))
+        elements.append(level(limit, edges, dims=dims, label="the mount's limit", colour=MUTED, dash="dotted"))
         top = max(top, min(1.3 * limit, 3 * top))
     for iso, length, stops in zip(isos, needed, subs["dynamic_range"].values, strict=True):
         if np.isfinite(stops):
-            elements.append(
-                note(iso, length + 0.04 * top, f"{stops:.1f}", dims=dims, align=("center", "bottom"), size=10)
-            )
-    ticks = [(float(iso), f"{iso:g}") for iso in isos]
-    return panel(
-        elements, title="Subs that each ISO needs, and stops of range", log="x", legend="top_right", xlim=edges,
-        ylim=(0, top), xticks=ticks,
-    )  # fmt: skip
+            style = {"align": ("center", "bottom"), "size": 10}
+            elements.append(note(iso, length + 0.04 * top, f"{stops:.1f}", dims=dims, **style))
+    scales = {"xlim": edges, "ylim": (0, top), "xticks": [(float(iso), f"{iso:g}") for iso in isos]}
+    return panel(elements, title="Subs that each ISO needs, and stops of range", log="x", **scales)
 
 
+@caption(sub_length)
+def sub_length_caption(result: Any) -> Caption:
+    """Describe the plan of subs."""
+    attrs, back = result.subs.attrs, result.background
+    best = value_text(attrs["best_length"], attrs["best_length_error"], "s")
+    rates = listing(f"{name} {quantity(back.sel(channel=name), 'rate')}" for name in back["channel"].values)
+    limit = f"The lights allow subs of up to {attrs['longest']:.0f} s. " if attrs["longest_known"] else ""
+    kept = "" if attrs["met"] else "No ISO meets it within that limit. "
+    return Caption(
+        "Left: how much noisier a stack of subs is than one endless exposure, √(1 + RN²/(B t)) − 1, in the colour that "
+        f"needs the longest subs. Dashed: the {100 * attrs['asked']:g} % allowed. Right: the sub that each ISO needs "
+        f"for it, bars of 1σ, and the stops between noise and saturation in it. Best: ISO {attrs['best_iso']:g}, subs "
+        f"of {best}. {kept}{limit}Sky and dark current, measured in the lights: {rates} e⁻/s/pixel. {source(result)}",
+        f"Curves that fall with the length of the subs, and points for each ISO. Best: ISO {attrs['best_iso']:g}, subs "
+        f"of {best}.",
+    )
+
+
+@chart(
+    "star-elongation", "How long can the mount hold?", "Planning", needs=("shapes", "tracking"), asked=True,
+    shoot="lights of several exposures",
+)  # fmt: skip
 def star_elongation(shapes: xr.Dataset, track: xr.Dataset) -> hv.Layout:
     """Chart how star images draw out with the exposure, the law fitted, and the longest sub it allows.
 
@@ -94,14 +209,14 @@ def star_elongation(shapes: xr.Dataset, track: xr.Dataset) -> hv.Layout:
         From `plan.star_shapes` and `plan.tracking`.
     """
     dims = (EXPOSURE, STRETCH)
-    time, stretch = shapes["exposure"].values, shapes["elongation"].values
-    short = float(track["short"])
-    error = np.hypot(shapes["plus_error"].values, shapes["cross_error"].values) / (2 * short * np.maximum(stretch, 1))
-    good = np.isfinite(stretch)
-    longest = float(track["longest"])
-    end = 1.3 * max(float(time[good].max()), longest if np.isfinite(longest) and longest < 3000 else 0.0)
+    good = np.isfinite(shapes["elongation"].values)
+    time, stretch, plus, cross = (
+        shapes[name].values[good] for name in ("exposure", "elongation", "plus_error", "cross_error")
+    )
+    short, longest, drift, uncertain = (float(track[name]) for name in ("short", "longest", "drift", "drift_error"))
+    error = np.hypot(plus, cross) / (2 * short * np.maximum(stretch, 1))
+    end = 1.3 * max(float(time.max()), longest if longest < 3000 else 0.0)
     along = np.linspace(0, end, 120)
-    drift, uncertain = float(track["drift"]), float(track["drift_error"])
     start, slope = track["law"].values
 
     def law(rate: float) -> np.ndarray:
@@ -110,57 +225,31 @@ def star_elongation(shapes: xr.Dataset, track: xr.Dataset) -> hv.Layout:
         vector = start[:, None] + steeper * slope[:, None] * along**2
         return np.sqrt(1 + np.hypot(*vector) / short)
 
-    wanted = float(track.attrs["elongation"])
+    low, high = law(max(drift - uncertain, 0)), law(drift + uncertain)
+    wanted, dotted = float(track.attrs["elongation"]), {"colour": MUTED, "dash": "dotted"}
     elements = [
-        band(
-            along, law(max(drift - uncertain, 0)), law(drift + uncertain), dims=dims, label="68 % band",
-            colour=KIND_COLOUR["light"],
-        ),
-        line(along, law(drift), dims=dims, label=f"drift of {value_text(drift, uncertain)} px/s", dash="dashed"),
-        line([0, end], [wanted, wanted], dims=dims, label="still good enough", colour=MUTED, dash="dotted"),
-        points(time[good], stretch[good], error[good], dims=dims, label="lights", colour=KIND_COLOUR["light"], size=8),
-    ]  # fmt: skip
-    top = max(1.1 * wanted, 1.05 * float(stretch[good].max()))
-    return layout([panel(elements, title="Stars draw out", legend="top_left", xlim=(0, end), ylim=(0.98, top))])
+        band(along, low, high, dims=dims, label="68 % band", colour=_LIGHT),
+        line(along, law(drift), dims=dims, label=f"drift of {quantity(track, 'drift')} px/s", dash="dashed"),
+        level(wanted, (0, end), dims=dims, label="still good enough", **dotted),
+        points(time, stretch, error, dims=dims, label="lights", colour=_LIGHT),
+    ]
+    scales = {"xlim": (0, end), "ylim": (0.98, max(1.1 * wanted, 1.05 * float(stretch.max())))}
+    return layout([panel(elements, title="Stars draw out", legend="top_left", **scales)])
 
 
-def sub_length_words(result: Any) -> Words:
-    """Describe the plan of subs."""
-    subs, back = result.subs, result.background
-    best = value_text(subs.attrs["best_length"], subs.attrs["best_length_error"], "s")
-    asked = 100 * subs.attrs["asked"]
-    rates = ", ".join(
-        f"{name} {value_text(float(back['rate'].sel(channel=name)), float(back['rate_error'].sel(channel=name)))}"
-        for name in back["channel"].values
-    )
-    limit = f"The lights allow subs of up to {subs.attrs['longest']:.0f} s. " if subs.attrs["longest_known"] else ""
-    kept = "" if subs.attrs["met"] else "No ISO keeps to it within that limit. "
-    return Words(
-        "Left: how much noisier a stack of subs is than one endless exposure, √(1 + RN²/(B t)) − 1, in the colour that "
-        f"needs the longest subs. Dashed: the {asked:g} % allowed. Right: the sub that each ISO needs for it, bars "
-        f"of 1σ, and the stops between noise and saturation in it. Best: ISO {subs.attrs['best_iso']:g}, subs of "
-        f"{best}. {kept}{limit}Sky and dark current, measured in the lights: {rates} e⁻/s/pixel. {source(result)}",
-        f"Curves that fall with the length of the subs, and points for each ISO. Best: ISO {subs.attrs['best_iso']:g}, "
-        f"subs of {best}.",
-    )
-
-
-def star_elongation_words(result: Any) -> Words:
-    """Describe what the lights tell of the mount."""
+@caption(star_elongation)
+def star_elongation_caption(result: Any) -> Caption:
+    """Describe what the lights show of the mount."""
     track = result.tracking
-    longest = (
-        f"at least {float(track['longest']):.0f} s"
-        if track.attrs["limit"] or not track.attrs["several_exposures"]
-        else value_text(float(track["longest"]), float(track["longest_error"]), "s")
-    )
+    several = track.attrs["several_exposures"]
+    bounded = several and not track.attrs["limit"]
+    longest = quantity(track, "longest", "s") if bounded else f"at least {float(track['longest']):.0f} s"
     text = (
         f"Stars keep an elongation below {track.attrs['elongation']:g} for {longest}; the mount drifts by "
-        f"{value_text(float(track['drift']), float(track['drift_error']))} pixels a second."
+        f"{quantity(track, 'drift')} pixels per second."
     )
-    one = (
-        "" if track.attrs["several_exposures"] else " All lights are of one exposure, so their whole elongation counts."
-    )
-    return Words(
+    one = "" if several else " All lights have the same exposure, so their whole elongation counts."
+    return Caption(
         f"Elongation of the stars, common to all of a frame, against exposure; bars: 1σ. {text}{one} {source(result)}",
         f"Points that rise with the exposure along a curve. {text}",
     )

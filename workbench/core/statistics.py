@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,3 +136,40 @@ def neighbour_covariance(picture: np.ndarray, lags: Sequence[tuple[int, int]]) -
             pairs[number] = np.count_nonzero(np.isfinite(product))
             covariance[number] = np.nansum(product) / max(pairs[number], 1)
     return covariance, pairs
+
+
+def median_profile(
+    position: np.ndarray, values: np.ndarray, edges: np.ndarray, *, least: int = 4
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the medians of values in bins of their position, such as rings about a centre, with their errors.
+
+    The error of a median of n values that scatter by σ is 1.25 σ/√n, with σ from `mad_std`.
+
+    Parameters
+    ----------
+    position, values
+        Arrays of one shape; values that are not finite are left out.
+    edges
+        Of the bins, rising, in the unit of the position.
+    least
+        How many values a bin must have; the others are left out.
+
+    Returns
+    -------
+    middle, median, error : array
+        One entry for each bin that is kept.
+
+    Examples
+    --------
+    >>> values = np.array([1.0, 2.0, 3.0, 4.0, 7.0, 7.0, 7.0, 7.0])
+    >>> middle, median, error = median_profile(np.arange(8.0), values, np.array([0.0, 4.0, 8.0]))
+    >>> middle.tolist(), median.tolist()
+    ([2.0, 6.0], [2.5, 7.0])
+    """
+    rows = []
+    for low, high in pairwise(edges):
+        inside = values[(position >= low) & (position < high) & np.isfinite(values)]
+        if inside.size >= least:
+            rows.append(((low + high) / 2, np.median(inside), 1.25 * mad_std(inside) / np.sqrt(inside.size)))
+    middle, median, error = np.array(rows).reshape(-1, 3).T
+    return middle, median, error

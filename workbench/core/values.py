@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -58,7 +59,10 @@ def unit_text(units: str) -> str:
     --------
     >>> [unit_text(units) for units in ("electron / adu", "electron / (s pix)", "adu**2", "1 / electron", "pix", "1")]
     ['e⁻/ADU', 'e⁻/s/pixel', 'ADU²', '1/e⁻', 'px', '']
+    >>> unit_text("e-/s"), unit_text("ADU")
+    ('e⁻/s', 'ADU')
     """
+    units = re.sub(" ?/ ?", " / ", units.replace("e-", "electron"))
     if units in ("", "1"):
         return ""
     parts = [part.strip("()") for part in units.split(" / ")]
@@ -137,3 +141,15 @@ def attribute_dict(attrs: Mapping[str, Any], name: str) -> dict[str, Any]:
     ({'prnu': {'value': 0.5}}, {})
     """
     return json.loads(attrs.get(name) or "{}")
+
+
+def temperature_text(temperature: float) -> str:
+    """Write a temperature [°C], or that there is none.
+
+    Examples
+    --------
+    >>> temperature_text(-5.0), temperature_text(float("nan"))
+    ('−5 °C', 'temperature not recorded')
+    """
+    known = math.isfinite(float(temperature))
+    return f"{float(temperature):g} °C".replace("-", "−") if known else "temperature not recorded"

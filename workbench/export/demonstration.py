@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..charts.registry import Caption
 from ..charts.theme import FONT, GRID, INK, MUTED
-from ..charts.words import Words
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Built:
 
     document: Any
     headings: tuple[str | None, ...]
-    words: Words
+    words: Caption
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 import holoviews as hv
 import numpy as np
 
-from ..charts.words import Words
+from ..charts.registry import Caption
 
 
-def tables(drawn: hv.Layout, words: Words) -> dict[str, str]:
+def tables(drawn: hv.Layout, words: Caption) -> dict[str, str]:
     """Return the CSV files of a chart: the points and curves of all panels in one, each picture in one of its own."""
     rows: list[dict[str, Any]] = []
     found: dict[str, str] = {}
@@ -58,7 +58,7 @@ def _number(value: Any) -> str:
     return f"{value:.8g}" if isinstance(value, (float, int, np.number)) else str(value)
 
 
-def _picture_table(image: hv.Image, words: Words) -> str:
+def _picture_table(image: hv.Image, words: Caption) -> str:
     """Return a picture as rows of numbers, the first line the top one."""
     text = io.StringIO()
     _comment(text, words)
@@ -72,6 +72,6 @@ def _picture_table(image: hv.Image, words: Words) -> str:
     return text.getvalue()
 
 
-def _comment(text: io.StringIO, words: Words) -> None:
-    for line in textwrap.wrap(words.caption, 110):
+def _comment(text: io.StringIO, words: Caption) -> None:
+    for line in textwrap.wrap(words.text, 110):
         text.write(f"# {line}\n")

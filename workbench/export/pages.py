@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from .. import __version__
 from ..charts import theme
-from ..charts.words import Words
+from ..charts.registry import Caption
 
 SHARED = "workbench-charts.js"
 _WHITE = "#fffffe"  # Bokeh leaves out what equals its default, #ffffff, and that could then not be changed
@@ -63,7 +63,7 @@ class Figure(NamedTuple):
 
     id: str
     title: str
-    words: Words
+    words: Caption
     headings: tuple[str | None, ...]
     basis: int
     docs: str
@@ -103,7 +103,7 @@ def figure(
     *,
     chart: str,
     title: str,
-    words: Words,
+    words: Caption,
     headings: Sequence[str | None],
     basis: int = 430,
 ) -> Figure:
@@ -228,7 +228,7 @@ def _whole(title: str, body: str, scripts: str = "") -> str:
 def _described(one: Figure) -> str:
     return (
         f'<figure role="group" aria-label="{html.escape(one.words.alt)}">\n{one.places()}\n'
-        f"<figcaption>{html.escape(one.words.caption)}</figcaption>\n</figure>"
+        f"<figcaption>{html.escape(one.words.text)}</figcaption>\n</figure>"
     )
 
 
@@ -253,7 +253,7 @@ def snippet(one: Figure, picture: bool = True) -> str:
     return (
         f"<!-- {html.escape(one.title)}. Put {files} into the folder of the page. -->\n"
         f'<figure class="workbench-chart" role="group" aria-label="{alt}" style="margin:0">\n{one.places()}\n{still}'
-        f"<figcaption>{html.escape(one.words.caption)}</figcaption>\n"
+        f"<figcaption>{html.escape(one.words.text)}</figcaption>\n"
         f'<script src="{one.id}.js"></script>\n</figure>\n'
     )
 

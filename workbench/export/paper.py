@@ -12,7 +12,7 @@ from typing import Any
 import holoviews as hv
 
 from ..charts import theme
-from ..charts.words import Words
+from ..charts.registry import Caption
 
 DPI = 150
 WIDTH_IN = 1600 / DPI
@@ -20,7 +20,7 @@ _GAP = {"left": 0.98, "right": 0.22, "top": 0.42, "bottom": 0.62}  # around the 
 _BAR = 0.75  # more on the right where there is a colour bar [in]
 
 
-def pictures(drawn: hv.Layout, title: str, words: Words) -> tuple[bytes, bytes]:
+def pictures(drawn: hv.Layout, title: str, words: Caption) -> tuple[bytes, bytes]:
     """Return PNG and SVG of a chart with its title above and its caption below."""
     import matplotlib as mpl
     from matplotlib import pyplot as plt
@@ -28,9 +28,9 @@ def pictures(drawn: hv.Layout, title: str, words: Words) -> tuple[bytes, bytes]:
     theme.load_backends()
     figure = plt.figure()
     try:
-        _arrange(figure, _draw(figure, drawn), drawn, title, words.caption)
+        _arrange(figure, _draw(figure, drawn), drawn, title, words.text)
         png, svg = io.BytesIO(), io.BytesIO()
-        about = {"Title": title, "Description": words.caption}
+        about = {"Title": title, "Description": words.text}
         figure.savefig(png, format="png", dpi=DPI, metadata={**about, "Software": None})
         with mpl.rc_context({"svg.hashsalt": "workbench", "svg.fonttype": "path"}):
             figure.savefig(svg, format="svg", metadata={"Date": None, **about})

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..charts.registry import Caption
 from ..charts.theme import INK, MUTED, SERIES
-from ..charts.words import Words
 from ..stack.rule import reject_samples
 from .demonstration import Built, legend, plot, readout, together
 
@@ -121,7 +121,7 @@ def build(_result: Any = None) -> Built:
     return Built(
         document,
         (None, "One pixel in every frame", "How far the satellite moves the result"),
-        Words(
+        Caption(
             "One pixel of a stack, simulated: sky of 100 e⁻ with a noise of 10 e⁻, and a satellite in one frame. With "
             "few frames no sample can stand out from its own stack's scatter, however bright: three sigma never reject "
             "one of five. The measured noise does from three frames on. What each method decides was computed by the "

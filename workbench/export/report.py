@@ -18,13 +18,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tqdm.auto import tqdm
 
 from .. import __version__
-from ..charts.registry import REGISTRY, Chart
-from ..charts.words import electrons, source
+from ..charts.registry import REGISTRY, Chart, source
 from ..core.errors import WorkbenchError
 from ..core.files import whole_file
 from ..core.results import at_lowest_iso
 from ..core.sensor_file import sensor_text
-from ..core.values import attribute_dict, setting_text, value_text
+from ..core.values import attribute_dict, setting_text, unit_text, value_text
 from ..fidelity.card import TESTS
 from ..pipelines.characterization import Characterization
 from .numbers import tables
@@ -107,7 +106,7 @@ def _figure(chart: Chart, result: Characterization) -> dict[str, str]:
     """A chart as a picture in the page, with its words and its numbers."""
     from PIL import Image
 
-    drawn, words = chart.draw(result), chart.words(result)
+    drawn, words = chart.draw(result), chart.caption(result)
     png, _ = pictures(drawn, chart.title, words)
     small = io.BytesIO()
     with Image.open(io.BytesIO(png)) as picture:
@@ -119,7 +118,7 @@ def _figure(chart: Chart, result: Characterization) -> dict[str, str]:
     return {
         "id": chart.id,
         "title": chart.title,
-        "caption": words.caption,
+        "caption": words.text,
         "alt": words.alt,
         "picture": _data_address(small.getvalue(), "image/png"),
         "numbers": _data_address(numbers.encode(), "text/csv") if numbers else "",
@@ -157,7 +156,7 @@ def _cards(sensor: xr.Dataset) -> Iterator[tuple[str, str, str]]:
     for name, title in (("prnu", "PRNU"), ("dsnu", "DSNU")):
         block = _blocks(sensor).get(name)
         if block and block.get("value") is not None:
-            yield title, value_text(block["value"], block["error"], electrons(block["unit"])), _place(block)
+            yield title, value_text(block["value"], block["error"], unit_text(block["unit"])), _place(block)
     fidelity = _blocks(sensor).get("fidelity")
     if fidelity:
         yield "the raw file is", str(fidelity["verdict"]), _multipliers(fidelity)
@@ -233,7 +232,7 @@ def _groups(sensor: xr.Dataset) -> Iterator[dict[str, Any]]:
                 value_text(block[part]["value"], block[part]["error"]) if block.get(part) else "–"
                 for part in ("row", "column", "pixel")
             ]
-            value = value_text(block["value"], block["error"], electrons(block["unit"]))
+            value = value_text(block["value"], block["error"], unit_text(block["unit"]))
             rows.append([title, _place(block), value, *parts, str(block.get("filter", "–"))])
     if rows:
         head = ["", "where", "in all", "rows", "columns", "pixels", "high-pass"]
@@ -248,7 +247,7 @@ def _groups(sensor: xr.Dataset) -> Iterator[dict[str, Any]]:
     emva = blocks.get("emva")
     if emva:
         rows = [
-            [name, _short(entry["value"]), electrons(entry.get("unit", ""))]
+            [name, _short(entry["value"]), unit_text(entry.get("unit", ""))]
             for name, entry in emva.items()
             if isinstance(entry, dict) and entry.get("value") is not None
         ]

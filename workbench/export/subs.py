@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..charts.registry import Caption
 from ..charts.theme import INK, MUTED, SERIES
-from ..charts.words import Words
 from .demonstration import Built, legend, plot, readout, together
 
 LENGTHS = np.geomspace(1, 1200, 90)  # s
@@ -85,7 +85,7 @@ def build(result: Any) -> Built | None:
     return Built(
         document,
         (None, "What reading out costs", "The shortest sub at every ISO"),
-        Words(
+        Caption(
             "How long must a sub be before the sky's shot noise drowns the read noise? t = C·RN²/(sky + dark), "
             f"C = 1/((1+p)² − 1). Move the sliders. {source}: {result.camera}; its read noise and dark current.",
             "Interactive: sliders for sky brightness, allowed noise and sensor temperature; a falling curve of the "

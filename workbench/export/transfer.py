@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..charts.registry import Caption
 from ..charts.theme import INK, MUTED, SERIES
-from ..charts.words import Words
 from .demonstration import Built, legend, plot, readout, together
 
 LEVELS = np.geomspace(8, 13_000, 22)  # mean signal [ADU]
@@ -90,7 +90,7 @@ def build(_result: Any = None) -> Built:
     return Built(
         document,
         (None, "Variance against mean", "The gain from each light level"),
-        Words(
+        Caption(
             "Photon transfer with simulated flats. The variance of the difference of two equal flats grows in "
             "proportion to the light, and its slope is the inverse of the gain; the read noise lifts the left "
             "end. One frame's variance also holds the lasting differences between pixels, which grow with the "

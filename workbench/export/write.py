@@ -11,8 +11,7 @@ import holoviews as hv
 from tqdm.auto import tqdm
 
 from ..charts import theme
-from ..charts.registry import Chart, select
-from ..charts.words import Words
+from ..charts.registry import Caption, Chart, select
 from ..core.errors import WorkbenchError
 from ..core.files import whole_file
 from . import pages, shot_noise
@@ -67,7 +66,7 @@ def write_charts(
             written.not_drawn[chart.id] = f"these frames do not give it; shoot {chart.shoot}"
             continue
         try:
-            layout, words = chart.draw(characterization), chart.words(characterization)
+            layout, words = chart.draw(characterization), chart.caption(characterization)
         except WorkbenchError as problem:
             written.not_drawn[chart.id] = str(problem)
         else:
@@ -91,7 +90,7 @@ def _write_chart(chart: Chart, layout: hv.Layout, one: pages.Figure, folder: Pat
     contents = {".png": png, ".svg": svg}
     for ending, table in tables(layout, one.words).items() if chart.numbers else ():
         contents[ending] = table.encode()
-    contents[".txt"] = f"{chart.title}\n\n{one.words.caption}\n\n{one.words.alt}\n".encode()
+    contents[".txt"] = f"{chart.title}\n\n{one.words.text}\n\n{one.words.alt}\n".encode()
     paths = []
     for ending, content in contents.items():
         paths.append(folder / f"{chart.id}{ending}")
@@ -107,7 +106,7 @@ def _write_pages(one: pages.Figure, folder: Path, picture: bool = True) -> list[
     return [folder / f"{one.id}{ending}" for ending in contents]
 
 
-def _figure(chart: Chart, layout: hv.Layout, words: Words) -> pages.Figure:
+def _figure(chart: Chart, layout: hv.Layout, words: Caption) -> pages.Figure:
     if chart.id == "shot-noise-demo":  # the page is alive, the picture is not
         document, headings = shot_noise.standalone()
         return pages.figure(

@@ -1,13 +1,94 @@
-"""What HoloViews has no option for: hooks that put the house style on a drawn figure."""
+"""The house style: colours and markers, bokeh's options in matplotlib's names, what HoloViews has no option for."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import holoviews as hv
 import numpy as np
 
-from .palette import FONT, GRID, INK, MUTED, PAPER
+INK, MUTED, GRID, PAPER = "#1f2933", "#5b6875", "#e4e9ee", "#ffffff"
+REFERENCE, UNUSED = "#b07d2b", "#aab4be"
+
+CHANNEL_COLOUR = {"R": "#d55e00", "G1": "#009e73", "G2": "#8bc34a", "B": "#0072b2", "mono": "#4d4d4d"}
+KIND_COLOUR = {"light": "#e69f00", "dark": "#54478c", "bias": "#cc79a7", "flat": "#56b4e9"}
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#54478c", "#6b6b6b")
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+_RAMP = ("#3b0f8f", "#8c2981", "#c8456c", "#ee7b51", "#e9ae2f")  # cold to warm, darker to lighter
+
+
+def ramp(count: int) -> list[str]:
+    """Return colours from cold to warm for ordered series, such as temperatures.
+
+    Examples
+    --------
+    >>> ramp(3)
+    ['#3b0f8f', '#c8456c', '#e9ae2f']
+    """
+    stops = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in _RAMP])
+    places = np.linspace(0, len(_RAMP) - 1, count)
+    mixed = [np.interp(places, np.arange(len(_RAMP)), stops[:, part]).round().astype(int) for part in range(3)]
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in zip(*mixed, strict=True)]
+
+
+# a marker's shape: bokeh's name, matplotlib's, and by how much bokeh draws it too small
+MARKER = {
+    "circle": ("circle", "o", 1.0), "square": ("square", "s", 1.0), "triangle": ("triangle", "^", 1.0),
+    "inverted_triangle": ("inverted_triangle", "v", 1.0), "diamond": ("diamond", "D", 1.4),
+    "cross": ("x", "X", 1.2), "star": ("star", "*", 1.0),
+}  # fmt: skip
+MARKER |= {"R": MARKER["square"], "G": MARKER["triangle"], "G1": MARKER["triangle"], "B": MARKER["circle"]}
+MARKER |= {"G2": MARKER["inverted_triangle"], "mono": MARKER["circle"]}
+_SHAPE = {name: (shape, scale) for name, shape, scale in MARKER.values()}  # by bokeh's name
+
+# matplotlib's names where they differ from bokeh's, in general and for some kinds of element; None where it has none
+_NAMES = {
+    "fill_color": "facecolor", "fill_alpha": "alpha", "line_color": "edgecolor", "line_width": "linewidth",
+    "line_dash": "linestyle", "line_alpha": None, "text_color": "color", "text_align": "horizontalalignment",
+    "text_baseline": "verticalalignment", "text_font_size": "size", "size": "s", "tools": None, "hooks": None,
+    "upper_head": None, "lower_head": None, "colorbar_opts": None, "colorbar_position": None,
+}  # fmt: skip
+_OWN_NAMES = {
+    hv.Scatter: {"fill_color": "facecolors", "line_color": "edgecolors"},
+    hv.ErrorBars: {"line_width": "elinewidth"},
+    hv.Bars: {"fill_color": None, "line_color": None},
+}
+_POINTS = {hv.Curve: 1.0, hv.ErrorBars: 0.93, hv.Segments: 0.9}  # a line's width in points over that in px; else 0.8
+_DASH = {"solid": "-", "dashed": "--", "dotted": ":", "dotdash": "-."}
+_ALSO: dict[type, dict[str, Any]] = {
+    hv.ErrorBars: {"capsize": 0},
+    hv.Area: {"show_legend": True},
+    hv.Image: {"interpolation": "nearest", "aspect": "equal"},
+}
+
+
+def matplotlib_options(element: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Return matplotlib's options of an element for those written in bokeh's names."""
+    kind = type(element)
+    names = _NAMES | _OWN_NAMES.get(kind, {})
+    made = {names.get(name, name): value for name, value in options.items() if names.get(name, name)}
+    made |= _ALSO.get(kind, {})
+    if kind is hv.Scatter:
+        made["marker"], scale = _SHAPE[options["marker"]]
+        made["s"] = 0.55 * (options["size"] / scale) ** 2
+    elif kind is hv.Labels:
+        made["size"] = 0.8 * float(options["text_font_size"].removesuffix("px"))
+        made["verticalalignment"] = {"middle": "center"}.get(options["text_baseline"], options["text_baseline"])
+    elif kind is hv.Image:
+        made["clabel"] = element.vdims[0].pprint_label
+    elif kind in (hv.Area, hv.Polygons):
+        made["color"] = options["fill_color"]
+    if options.get("line_alpha") == 0:
+        made["edgecolor"] = "none"
+    if "line_dash" in options:
+        made["linestyle"] = _DASH[options["line_dash"]]
+    for name in ("linewidth", "elinewidth"):
+        if name in made:
+            made[name] *= _POINTS.get(kind, 0.8)
+    return made
 
 
 def in_eight_bits(plot, _element) -> None:
