@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from workbench import charts
-from workbench.charts import gain, theme, words
+from workbench.charts import dark, gain, theme
 from workbench.charts.registry import REGISTRY, select
 from workbench.core.errors import WorkbenchError
+from workbench.core.values import value_text
 
 BLOG = (
     "shot-noise-demo", "shot-noise-snr", "ccd-vs-cmos", "read-noise-vs-iso", "ptc", "iso-to-gain",
@@ -66,12 +67,13 @@ def test_captions_say_whose_data_it_is(result, name):
 
 def test_captions_give_the_fit_results(result):
     law = result.dark_law
-    doubling = words.value_text(float(law.doubling_temperature), float(law.doubling_temperature_error), "K")
-    assert doubling in words.dark_current_vs_temperature(result).caption
-    unity = words.value_text(float(result.unity.unity_gain_iso), float(result.unity.unity_gain_iso_error))
-    assert f"ISO {unity}" in words.iso_to_gain(result).caption
+    doubling = value_text(float(law.doubling_temperature), float(law.doubling_temperature_error), "K")
+    assert doubling in dark.dark_current_vs_temperature_caption(result).text
+    unity = value_text(float(result.unity.unity_gain_iso), float(result.unity.unity_gain_iso_error))
+    assert f"ISO {unity}" in gain.iso_to_gain_caption(result).text
     assert (
-        f"KS distance {result.dark_noise.attrs['ks_distance']:.4f}" in words.dark_shot_noise_histogram(result).caption
+        f"KS distance {result.dark_noise.attrs['ks_distance']:.4f}"
+        in dark.dark_shot_noise_histogram_caption(result).text
     )
 
 
@@ -111,7 +113,7 @@ def test_unknown_values_are_left_out_and_nothing_at_all_is_said(result):
     drawn = charts.iso_to_gain(partial, reference=False)
     assert parts(drawn, hv.Scatter, "R") == []
     assert [len(part) for part in parts(drawn, hv.Scatter, "B")] == [1, 1]
-    assert "B not" not in words.iso_to_gain(dataclasses.replace(result, gain=partial)).caption
+    assert "B not" not in gain.iso_to_gain_caption(dataclasses.replace(result, gain=partial)).text
     nothing = result.dark_signal.assign(dark_signal=result.dark_signal.dark_signal * np.nan)
     with pytest.raises(WorkbenchError, match="nothing to draw in the chart 'The dark signal grows with time'"):
         charts.dark_current_vs_time(nothing)
@@ -243,4 +245,4 @@ def test_select_refuses_a_name_it_does_not_know():
     ],
 )
 def test_numbers_are_written_to_two_figures_of_their_error(value, error, written):
-    assert words.value_text(value, error) == written
+    assert value_text(value, error) == written

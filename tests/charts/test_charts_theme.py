@@ -8,7 +8,7 @@ import holoviews as hv
 import numpy as np
 import pytest
 
-from workbench.charts import hooks as finish
+from workbench.charts import style as finish
 from workbench.charts import theme
 
 # Machado, Oliveira and Fernandes (2009), severity 1: how the colour-blind see linear RGB
@@ -38,7 +38,7 @@ def test_colours_can_be_told_apart(palette, vision):
 
 
 def test_every_channel_has_a_marker_of_its_own():
-    shapes = [theme._MARKER[channel] for channel in ("R", "G1", "G2", "B")]
+    shapes = [theme.MARKER[channel] for channel in ("R", "G1", "G2", "B")]
     assert len(set(shapes)) == 4
 
 

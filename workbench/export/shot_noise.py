@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..charts.diagram import EXPOSURES, PARTICLES_PER_UNIT, expose, running_snr
+from ..charts.particles import EXPOSURES, PARTICLES_PER_UNIT, expose, running_snr
 from ..charts.theme import FONT, GRID, INK, MUTED, SERIES
 
 SHOWN = 60  # counts in the strip chart
