@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from workbench import charts
-from workbench.core.cube import add_history
+from workbench.core.cube import add_history, black_levels
 from workbench.core.errors import WorkbenchError
 from workbench.fidelity.codes import count_codes, missing_codes
 from workbench.fidelity.hot_pixels import hot_pixel_filter
@@ -71,7 +71,7 @@ def simulate_firmware(cube: xr.DataArray, how: str, strength: float = 1.0) -> xr
     """
     if how not in FIRMWARES:
         raise WorkbenchError(f"there is no recipe {how!r}; there are {', '.join(FIRMWARES)}")
-    black = np.asarray(cube.attrs["black_level"], float)
+    black = black_levels(cube.attrs)
     camera = VirtualSensor(
         shape=(cube.sizes["y"] // 2 * 2, cube.sizes["x"] // 2 * 2),
         cfa_pattern=cube.attrs["cfa_pattern"],
@@ -86,7 +86,7 @@ def simulate_firmware(cube: xr.DataArray, how: str, strength: float = 1.0) -> xr
     data = lazy.rechunk({1: -1, 2: -1}).map_blocks(saved, dtype=np.uint16)
     cooked = cube.copy(data=data)
     if how == "black level cut off":
-        cooked.attrs["black_level"] = tuple(0.0 for _ in black)
+        cooked.attrs["black_level"] = (0.0,) * black.size if black.size > 1 else 0.0
     return add_history(cooked, f"cooked: {how}, {strength:g}")
 
 

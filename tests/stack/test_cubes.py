@@ -9,6 +9,7 @@ from scipy import ndimage
 from workbench import align, stack
 from workbench.core.cube import make_cube
 from workbench.core.errors import WorkbenchError
+from workbench.core.values import attribute_dict, attribute_lines
 from workbench.simulate import make_night, make_sky, picture, render
 from workbench.stack.cubes import normalisation
 
@@ -43,7 +44,7 @@ def test_stack_is_the_sky_within_its_variance(pattern):
     residual = (result["signal"].values - truth)[inside]
     blocks = residual.reshape(len(residual), 8, 16, 13, 16)
     level = np.median(blocks, axis=(2, 4), keepdims=True)
-    share = np.array(list(result.attrs["pixel_variance_share"].values()))[:, None, None]
+    share = np.array(list(attribute_dict(result.attrs, "pixel_variance_share").values()))[:, None, None]
     single = (result["variance"].values * share)[inside]
     calm = truth[inside] < np.percentile(truth[inside], 85, axis=(1, 2), keepdims=True)
     chi = ((blocks - level).reshape(residual.shape) ** 2 / single)[calm].mean()
@@ -83,7 +84,7 @@ def test_nothing_is_computed_until_asked_and_chunks_do_not_matter(night):
 def test_history_weights_and_units_travel(night):
     result = stack.stack(night.aligned, "winsorized", high=2.5)
     assert result.attrs["stage"] == "stacked"
-    assert result.attrs["history"][-1] == "8 lights stacked, rejection: winsorized (3, 2.5)"
+    assert attribute_lines(result.attrs, "history")[-1] == "8 lights stacked, rejection: winsorized (3, 2.5)"
     assert result["signal"].attrs["units"] == "electron"
     assert night.aligned["weight"].mean("frame").values == pytest.approx([1, 1, 1])
     assert float(night.aligned["scale"][night.registration.reference]) == 1.0

@@ -14,9 +14,10 @@ import numpy as np
 import xarray as xr
 
 from ..core.bands import Frames
-from ..core.cube import channels_of, check_cube, one_value
+from ..core.cube import black_levels, channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
+from ..core.values import attribute_lines
 from .combine import Combined, calm_levels, combine
 from .noise import SensorNoise, hot_slope, light_variance, read_variance
 
@@ -146,7 +147,7 @@ def master_flat(
                 f"the offset differs; give bias or darkflats at ISO {iso:g}"
             )
     cell = channel_index(flat.attrs["cfa_pattern"])
-    white, black = flat.attrs["white_level"], np.array(flat.attrs["black_level"], float)
+    white, black = flat.attrs["white_level"], black_levels(flat.attrs)
     if offset is None and not np.isfinite(black).all():
         raise WorkbenchError(
             "nothing tells the flats' offset: no darkflats, no bias, and their files do not tell the black level; "
@@ -378,7 +379,7 @@ def _master(
             "kind": kind,
             "camera": cube.attrs["camera"],
             "cfa_pattern": cube.attrs["cfa_pattern"],
-            "black_level": list(cube.attrs["black_level"]),
+            "black_level": black_levels(cube.attrs).tolist(),
             "white_level": cube.attrs["white_level"],
             "iso": float(iso),
             "exposure": float(exposure),
@@ -388,7 +389,7 @@ def _master(
             "noise_source": noise.source if noise else "the frames' own scatter",
             "chi2": [float(value) for value in combined.chi2],
             "warnings": warnings,
-            "history": [*cube.attrs["history"], f"combined {len(frames)} {kind} frames"],
+            "history": [*attribute_lines(cube.attrs, "history"), f"combined {len(frames)} {kind} frames"],
         },
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from ..core.cube import channels_of
+from ..core.cube import black_levels, channels_of
 from ..core.defects import FILLED
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
@@ -217,7 +217,7 @@ def make_masters(
                     group=group,
                     noise=this_noise,
                     cfa_pattern=light.attrs["cfa_pattern"],
-                    black_level=tuple(light.attrs["black_level"]),
+                    black_level=tuple(black_levels(light.attrs).tolist()),
                     white_level=white,
                     bias=this_bias,
                     dark=this_dark,
@@ -274,7 +274,7 @@ def _noise_at_hand(
         return SensorNoise(np.ones(channels), read, iso=iso, source="unknown: one electron an ADU", known=False), words
     if quiet is None:
         scatter, level = _light_scatter(light, group)
-        black = np.nan_to_num(np.array(light.attrs["black_level"], float))
+        black = np.nan_to_num(black_levels(light.attrs))
         read = np.sqrt(np.maximum(scatter**2 - slope * np.maximum(level - black, 0), 0.25)) / slope
         source += ", read noise from the lights' background (an upper bound)"
     else:

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 
+from ..core.cube import black_levels
 from ..core.errors import FrameReadError
 from ..core.files import whole_file
 
@@ -105,7 +106,7 @@ def master_key(cube: xr.DataArray, settings: Any) -> str:
     digest = getattr(cube.data, "name", None) or dask.base.tokenize(cube.data)
     coords = {name: np.asarray(cube[name].values).astype(str).tolist() for name in sorted(cube.coords)}
     content = json.dumps(
-        [VERSION, digest, coords, cube.attrs["cfa_pattern"], list(cube.attrs["black_level"]), settings],
+        [VERSION, digest, coords, cube.attrs["cfa_pattern"], black_levels(cube.attrs).tolist(), settings],
         default=str,
         sort_keys=True,
     )

@@ -7,15 +7,19 @@ A cube is an `xarray.DataArray`, lazily dask-backed, with dims ``(frame, y, x)``
 Coordinates on ``frame``
     ``kind`` (`KINDS`), ``iso``, ``exposure`` [s], ``aperture`` (f-number), ``temperature`` [°C],
     ``time`` (datetime64), ``filename``.  A number that is not known is NaN, a time NaT.
+Coordinates ``y``, ``x`` while mosaiced
+    Row and column of each pixel's centre in the full frame [px], from 0.  `check_cube` compares them with the
+    mosaic: a slice that would swap its colours, every other row, or binned pixels are refused.
 Attributes
-    ``units`` (`UNITS`), ``long_name``, ``stage`` (`STAGES`), ``history`` (a list of sentences),
-    ``camera``, ``black_level`` (one value a channel) and ``white_level`` [ADU],
-    ``cfa_pattern`` (of the pixels from (0, 0): ``RGGB``, ``GRBG``, ``GBRG``, ``BGGR``, or ``mono``).
+    ``units`` (`UNITS`), ``long_name``, ``stage`` (`STAGES`), ``history`` (a sentence a line), ``camera``,
+    ``black_level`` (one value a channel, see `black_levels`) and ``white_level`` [ADU], ``cfa_pattern`` (of the first
+    pixels: ``RGGB``, ``GRBG``, ``GBRG``, ``BGGR``, or ``mono``).  All are text, numbers or tuples of numbers, so that
+    ``to_netcdf`` and ``to_zarr`` write a cube and it comes back equal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dask.array as da
@@ -23,6 +27,7 @@ import numpy as np
 import xarray as xr
 
 from .errors import StageError, WorkbenchError
+from .values import attribute_lines, joined_lines
 
 KINDS = ("bias", "dark", "flat", "darkflat", "light")
 STAGES = ("raw", "calibrated", "stacked", "stretched")
@@ -46,6 +51,7 @@ _COORD_ATTRS = {
     "temperature": {"long_name": "sensor temperature", "units": "°C"},
     "time": {"long_name": "start of exposure"},
 }
+_ORIGIN = "cfa_origin"  # attribute of y and x: the row and column that `cfa_pattern` begins with
 _ATTRS = ("units", "long_name", "stage", "history", "camera", "black_level", "white_level", "cfa_pattern")
 
 
@@ -119,24 +125,37 @@ def make_cube(
         "units": units,
         "long_name": long_name,
         "stage": stage,
-        "history": list(history),
+        "history": joined_lines(history),
         "camera": camera,
-        "black_level": tuple(float(value) for value in black),
+        "black_level": tuple(float(value) for value in black) if n_channels > 1 else float(black[0]),
         "white_level": float(white_level),
         "cfa_pattern": cfa_pattern,
     }
-    return check_cube(xr.DataArray(data, dims=("frame", "y", "x"), coords=frame_coords, attrs=attrs))
+    pixels = {}
+    for dim, axis, title in (("x", 2, "column"), ("y", 1, "row")):  # in the order in which HoloViews takes them
+        pixels[dim] = (dim, np.arange(data.shape[axis]), {"units": "pix", "long_name": title, _ORIGIN: 0})
+    cube = xr.DataArray(data, dims=("frame", "y", "x"), coords=frame_coords | pixels, attrs=attrs, name="value")
+    return check_cube(cube)
 
 
 def check_cube(cube: xr.DataArray, *, stage: str | None = None, kind: str | None = None) -> xr.DataArray:
-    """Return the cube if it keeps the contract (and is of that stage and kind), else say what breaks it.
+    """Return the cube if it keeps the contract and is of that stage and kind.
 
     Raises
     ------
     StageError
         If the cube is of another stage.
     WorkbenchError
-        If dims, coordinates, kinds or attributes are not a cube's.
+        If dims, coordinates, kinds or attributes are not a cube's, or its pixels are not all those of a rectangle of
+        the frame that begins with the colours that ``cfa_pattern`` names.
+
+    Examples
+    --------
+    >>> cube = make_cube(np.zeros((1, 4, 6)), cfa_pattern="RGGB", kind="dark")
+    >>> check_cube(cube.isel(x=slice(1, None)))
+    Traceback (most recent call last):
+    ...
+    workbench.core.errors.WorkbenchError: this cube begins at column 1, its cfa_pattern RGGB at column 0: ...
     """
     if not isinstance(cube, xr.DataArray):
         raise WorkbenchError(f"a cube is an xarray.DataArray; this is a {type(cube).__name__}")
@@ -153,10 +172,48 @@ def check_cube(cube: xr.DataArray, *, stage: str | None = None, kind: str | None
         )
     if stage is not None and cube.attrs["stage"] != stage:
         raise StageError(f"this step wants a cube of stage {stage!r} and got one of stage {cube.attrs['stage']!r}")
+    check_pixels(cube)
     kinds = set(cube["kind"].values.tolist())
     if kind is not None and kinds - {kind}:
         raise WorkbenchError(f"this step wants {kind} frames and got {', '.join(sorted(map(str, kinds)))}")
     return cube
+
+
+def check_pixels(cube: xr.DataArray) -> None:
+    """Compare the coordinates of the pixels with the mosaic.
+
+    Raises
+    ------
+    WorkbenchError
+        If rows or columns were left out, or the cube begins with other colours than ``cfa_pattern`` names.
+    """
+    pattern = cube.attrs["cfa_pattern"]
+    for dim, title in (("y", "row"), ("x", "column")):
+        if dim not in cube.coords or "channel" in cube.dims:
+            continue
+        places = cube[dim].values
+        if (places % 1).any() or (np.diff(places) != 1).any():
+            raise WorkbenchError(
+                f"the {title}s of this cube do not follow one another, as after binning or a slice with a step; these "
+                "are other pixels with other noise: use all pixels of a rectangle (workbench.core.mosaic.crop)"
+            )
+        origin = cube[dim].attrs.get(_ORIGIN, 0)
+        if places.size and (places[0] - origin) % 2 and pattern != "mono":
+            raise WorkbenchError(
+                f"this cube begins at {title} {places[0]:g}, its cfa_pattern {pattern} at {title} {origin:g}: every "
+                "colour would be taken for another; cut it with workbench.core.mosaic.crop, or by even numbers"
+            )
+
+
+def black_levels(attrs: Mapping[str, Any]) -> np.ndarray:
+    """Return the black level of each channel [ADU] from the attributes of a cube or master; NaN where not known.
+
+    Examples
+    --------
+    >>> black_levels({"black_level": 600.0}).tolist(), black_levels({"black_level": (1.0, 2.0, 3.0, 4.0)}).tolist()
+    ([600.0], [1.0, 2.0, 3.0, 4.0])
+    """
+    return np.array(attrs["black_level"], float).ravel()
 
 
 def take_frames(cube: xr.DataArray, which: Any) -> xr.DataArray:
@@ -183,7 +240,7 @@ def take_frames(cube: xr.DataArray, which: Any) -> xr.DataArray:
 
 def add_history(array: xr.DataArray, sentence: str) -> xr.DataArray:
     """Return the array with one more sentence in its history; the input stays as it is."""
-    return array.assign_attrs(history=[*array.attrs.get("history", ()), sentence])
+    return array.assign_attrs(history=joined_lines([*attribute_lines(array.attrs, "history"), sentence]))
 
 
 def one_value(cube: xr.DataArray, coord: str, task: str) -> float:

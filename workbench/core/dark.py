@@ -259,7 +259,10 @@ def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math
             "law_error": relative,
             "chi2": [],
             "warnings": _beyond(library, exposure, temperature),
-            "history": [*attrs["history"], f"predicted a master dark of {exposure:g} s at {temperature:g} °C"],
+            "history": [
+                *attribute_lines(attrs, "history"),
+                f"predicted a master dark of {exposure:g} s at {temperature:g} °C",
+            ],
         },
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from .cube import CFA_CHANNELS, MOSAICS, channels_of
+from .cube import CFA_CHANNELS, MOSAICS, channels_of, check_pixels
 from .errors import WorkbenchError
 
 
@@ -63,6 +63,8 @@ def crop(mosaic: xr.DataArray | xr.Dataset, rows: slice, columns: slice) -> xr.D
     part = mosaic.isel(y=rows, x=columns)
     if not (part.sizes["y"] and part.sizes["x"]):
         raise WorkbenchError(f"nothing is left of {mosaic.sizes['x']} x {mosaic.sizes['y']} pixels after this crop")
+    for dim in {"y", "x"} & set(part.coords):
+        part = part.assign_coords({dim: part[dim].assign_attrs(cfa_origin=int(part[dim].values[0]))})
     return part.assign_attrs(cfa_pattern=shifted(mosaic.attrs["cfa_pattern"], top, left))
 
 
@@ -144,7 +146,13 @@ def split(mosaic: xr.DataArray) -> xr.DataArray:
     """Split mosaiced frames (..., y, x) into channels (..., channel, y, x) of half the size.
 
     An odd last row or column has no whole 2 x 2 cell and is left out.  ``mono`` frames get one channel.
+
+    Raises
+    ------
+    WorkbenchError
+        If the cube was sliced so that its colours would be swapped, see `core.cube.check_pixels`.
     """
+    check_pixels(mosaic)
     pattern = mosaic.attrs["cfa_pattern"]
     names = channels_of(pattern)
     if pattern == "mono":

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 _SYMBOLS = {"electron": "e⁻", "adu": "ADU", "deg_C": "°C", "arcsec": "″"}
 _POWERS = {"**2": "²", "**3": "³"}
 
@@ -130,6 +132,29 @@ def attribute_lines(attrs: Mapping[str, Any], name: str) -> list[str]:
     """
     value = attrs.get(name, ())
     return value.splitlines() if isinstance(value, str) else [str(line) for line in value]
+
+
+def plain_attributes(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes as netCDF and zarr keep them: text, numbers and arrays of numbers.
+
+    Texts become lines (`attribute_lines`), dicts JSON (`attribute_dict`), truth values 1 or 0; None is left out.
+
+    Examples
+    --------
+    >>> plain_attributes({"history": ["stacked"], "chi_square": {"R": 1.0}, "simulated": True, "gain": [0.5]})
+    {'history': 'stacked', 'chi_square': '{"R": 1.0}', 'simulated': 1, 'gain': 0.5}
+    """
+    plain: dict[str, Any] = {}
+    for name, value in attrs.items():
+        if isinstance(value, Mapping):
+            plain[name] = json.dumps(value, ensure_ascii=False)
+        elif isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+            plain[name] = joined_lines(value)
+        elif isinstance(value, (list, tuple, np.ndarray)):
+            plain[name] = np.asarray(value) if np.size(value) > 1 else float(np.ravel(value)[0])
+        elif value is not None:
+            plain[name] = int(value) if isinstance(value, bool) else value
+    return plain
 
 
 def attribute_dict(attrs: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from ..core.cube import black_levels
 from ..core.selection import describe
 
 OK, NOTICE, CHANGED, UNKNOWN = "as it should be", "worth knowing", "changed by the camera", "cannot tell"
@@ -116,7 +117,7 @@ def black(counted: xr.Dataset, vanishing: tuple[float, float] = (math.nan, math.
                 OK, f"The {name} lie at {level:.0f} ADU, well above zero: the black level is kept.", "", "",
                 level, math.nan, "ADU",
             ), False  # fmt: skip
-    stated = np.asarray(counted.attrs["black_level"], float)
+    stated = black_levels(counted.attrs)
     level, error = vanishing
     if math.isfinite(level):
         told = f"The noise of the flats vanishes at {level:.1f} ± {error:.1f} ADU"

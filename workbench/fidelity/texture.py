@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
-from ..core.cube import channels_of, check_cube
+from ..core.cube import black_levels, channels_of, check_cube
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.parallel import counted, stream_frames
@@ -79,7 +79,7 @@ def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     order = [frame for _, _, pairs in chosen for pair in pairs for frame in pair]
     frames = counted(stream_frames(cube.data[i] for i in order), progress, len(order))
     cell = channel_index(cube.attrs["cfa_pattern"])
-    black = np.nan_to_num(np.asarray(cube.attrs["black_level"], float))
+    black = np.nan_to_num(black_levels(cube.attrs))
     white = cube.attrs["white_level"]
     results, kept = [], []
     for iso, kind, pairs in chosen:

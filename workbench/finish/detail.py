@@ -14,6 +14,7 @@ import xarray as xr
 from scipy import ndimage
 
 from ..core.errors import WorkbenchError
+from ..core.values import attribute_lines
 from .photometry import find_picture_stars
 from .picture import check_picture, in_bands, luminance, note, plane
 from .sky import star_mask
@@ -36,7 +37,7 @@ def removed(before: xr.Dataset, after: xr.Dataset) -> xr.Dataset:
             " after one step"
         )
     difference = before["signal"].values - after["signal"].values
-    steps = after.attrs.get("history", [])[len(before.attrs.get("history", [])) :]
+    steps = attribute_lines(after.attrs, "history")[len(attribute_lines(before.attrs, "history")) :]
     return xr.Dataset(
         {"signal": plane(difference, "what was removed", units=before.attrs.get("units", ""))},
         coords={"channel": before["channel"]},

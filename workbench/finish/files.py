@@ -27,6 +27,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..core.errors import FrameReadError, StageError, WorkbenchError
 from ..core.files import whole_file
+from ..core.values import attribute_lines
 from .colour import srgb_profile
 from .picture import CHANNELS, PLANES, check_picture, make_picture
 from .stretch import quantise
@@ -104,7 +105,7 @@ def describe(picture: xr.Dataset, settings: Mapping[str, Any] | None = None) -> 
         "program": f"astrophoto-workbench {importlib.metadata.version('astrophoto-workbench')}",
         "stage": attrs.pop("stage", "stacked"),
         "units": attrs.pop("units", ""),
-        "history": attrs.pop("history", []),
+        "history": attribute_lines({"history": attrs.pop("history", [])}, "history"),
         "attributes": {key: value for key, value in attrs.items() if value is not None},
     }
     return about if settings is None else {**about, "settings": _plain(dict(settings))}

@@ -20,6 +20,7 @@ import xarray as xr
 from scipy import ndimage
 
 from ..core.errors import StageError, WorkbenchError
+from ..core.values import attribute_lines
 
 CHANNELS = {1: ("mono",), 3: ("R", "G", "B")}
 PLANES = ("signal", "variance", "coverage", "saturated")  # what a finish needs of a stack
@@ -137,7 +138,7 @@ def check_picture(picture: xr.Dataset, *, stage: str | None = "stacked", content
 
 def note(picture: xr.Dataset, sentence: str, **attrs: Any) -> xr.Dataset:
     """Return the picture with one more sentence in its history (and other attributes); the input stays as it is."""
-    return picture.assign_attrs(history=[*picture.attrs.get("history", ()), sentence], **attrs)
+    return picture.assign_attrs(history=[*attribute_lines(picture.attrs, "history"), sentence], **attrs)
 
 
 def plane(values: np.ndarray, name: str, **attrs: Any) -> xr.Variable:

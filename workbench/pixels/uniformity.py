@@ -11,7 +11,7 @@ import xarray as xr
 from scipy import ndimage
 
 from ..core.buffers import frame_memory
-from ..core.cube import channels_of, check_cube, take_frames
+from ..core.cube import black_levels, channels_of, check_cube, take_frames
 from ..core.errors import WorkbenchError
 from ..core.mosaic import tiles
 from ..core.parallel import in_threads
@@ -350,7 +350,7 @@ def _illumination(plane: np.ndarray) -> tuple[Lens, int]:
 def _flat_stack(flat: xr.DataArray, dark: FrameStack | None, black: Any, progress: Any) -> FrameStack:
     check_cube(flat, stage="raw", kind="flat")
     if black is None:
-        black = flat.attrs["black_level"]
+        black = black_levels(flat.attrs)
         if dark is not None:
             black = [dark.plane("mean", channel).mean(dtype=float) for channel in range(len(black))]
     if not np.isfinite(black).all():

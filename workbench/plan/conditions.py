@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..core.cube import channels_of, check_cube, one_value
+from ..core.cube import black_levels, channels_of, check_cube, one_value
 from ..core.dark import dark_current_at
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import channel_index, planes
@@ -108,7 +108,7 @@ def background_rate(light: xr.DataArray, sensor: xr.Dataset, *, progress: Any = 
     check_cube(light, stage="raw", kind="light")
     iso = one_value(light, "iso", "a background rate")
     channels = list(channels_of(light.attrs["cfa_pattern"]))
-    gain, gain_error, black, black_error = _at_iso(sensor, iso, channels, light.attrs["black_level"])
+    gain, gain_error, black, black_error = _at_iso(sensor, iso, channels, black_levels(light.attrs))
     chosen = _evenly(light.sizes["frame"])
     exposure = light["exposure"].values[chosen]
     if not (np.isfinite(exposure) & (exposure > 0)).all():

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from ..core.cube import check_cube, one_value, take_frames
+from ..core.cube import black_levels, check_cube, one_value, take_frames
 from ..core.dark import LAW_QUANTITIES, TYPICAL_DOUBLING, law_factor
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
@@ -17,6 +17,7 @@ from ..core.pairs import QUANTISATION_VARIANCE
 from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.selection import at_iso, describe, group_frames, same_iso
 from ..core.statistics import mad_std
+from ..core.values import attribute_lines
 from .dark_errors import SUBTRACTED, weighted_line
 from .dark_frames import PixelSums, add_weighted, check_alike, clipped, pixel_maps, read_group
 from .law import LawFit, Levels, fit_law, possible_laws
@@ -103,7 +104,7 @@ def fit_dark_library(
         "kind": "dark library",
         "camera": dark.attrs["camera"],
         "cfa_pattern": dark.attrs["cfa_pattern"],
-        "black_level": list(dark.attrs["black_level"]),
+        "black_level": black_levels(dark.attrs).tolist(),
         "white_level": float(dark.attrs["white_level"]),
         "iso": float(iso),
         "reference_temperature": reference,
@@ -114,7 +115,10 @@ def fit_dark_library(
         "shot_slope": slope.tolist(),
         "wander": math.sqrt(_pooled_scatter(groups)),
         "warnings": sensor.warnings,
-        "history": [*dark.attrs["history"], f"fitted {int(groups.frames.sum())} darks and bias frames together"],
+        "history": [
+            *attribute_lines(dark.attrs, "history"),
+            f"fitted {int(groups.frames.sum())} darks and bias frames together",
+        ],
     }
     per = {"units": "s", "long_name": "exposure at the reference temperature that gives as much"}
     return xr.Dataset(

@@ -19,6 +19,7 @@ from ..align.registration import Registration
 from ..align.transform import Transform
 from ..core.cube import check_cube
 from ..core.errors import WorkbenchError
+from ..core.values import attribute_lines, joined_lines, plain_attributes
 from .engine import SHARE
 from .geometry import place_polynomials, quarter_turns
 from .kernel import kernel_polynomials, mean_squared_weight, narrowing_for
@@ -128,7 +129,9 @@ def aligned(lights: xr.Dataset, registration: Registration, norm: xr.Dataset | N
     attrs = {
         **signal.attrs,
         "long_name": "signal on the reference's grid",
-        "history": [*signal.attrs["history"], f"resampled onto {reference or 'the reference'} and normalised"],
+        "history": joined_lines(
+            [*attribute_lines(signal.attrs, "history"), f"resampled onto {reference or 'the reference'} and normalised"]
+        ),
         "reference": reference,
     }
     dims = ("frame", "channel", "y", "x")
@@ -236,7 +239,7 @@ def stack(
             into.append(da.from_delayed(plane, (channels, bottom - top, width), dtype=dtype))
     first, second = DEFAULTS[method]
     history = [
-        *lights.attrs["history"],
+        *attribute_lines(lights.attrs, "history"),
         f"{lights.sizes['frame']} lights stacked, rejection: {method} "
         f"({first if low is None else low:g}, {second if high is None else high:g})",
     ]
@@ -252,6 +255,7 @@ def stack(
         "rejection": method,
         "pixel_variance_share": {str(n): s for n, s in zip(lights["channel"].values, share, strict=True)},
     }
+    attrs = plain_attributes(attrs)
     names = {"signal": "electron", "variance": "electron²"}
     data = {
         name: (("channel", "y", "x"), da.concatenate(part, axis=1), {"units": names.get(name, "1")})

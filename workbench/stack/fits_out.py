@@ -33,6 +33,7 @@ import xarray as xr
 from astropy.io import fits
 
 from ..core.errors import FrameReadError, WorkbenchError
+from ..core.values import plain_attributes
 from .engine import Band
 
 CARD = "WORKBNCH"
@@ -275,12 +276,14 @@ def open_stack(path: str | Path) -> xr.Dataset:
     except (KeyError, OSError) as problem:
         raise FrameReadError(path, f"is no stack of the workbench ({problem})") from problem
     about = json.loads(header.get(CARD, "{}"))
-    attrs: dict[str, Any] = {
-        "units": str(about.get("units", "electron")),
-        "stage": "stacked",
-        "history": list(about.get("history", [])),
-        **about.get("attributes", {}),
-    }
+    attrs = plain_attributes(
+        {
+            "units": str(about.get("units", "electron")),
+            "stage": "stacked",
+            "history": list(about.get("history", [])),
+            **about.get("attributes", {}),
+        }
+    )
     data: dict[str, Any] = {}
     for name, image in planes.items():
         array = da.from_array(image, chunks=(1, 512, image.shape[2]), name=f"{path}-{path.stat().st_mtime_ns}-{name}")
