@@ -71,7 +71,7 @@ def test_a_mistake_is_one_sentence(runner, tmp_path):
     runner.start("characterize", "nowhere", folder=tmp_path / "nowhere", out=tmp_path)
     job = runner.wait("characterize", "nowhere", PATIENCE)
     assert job.state == WRONG
-    assert job.message == f"{tmp_path / 'nowhere'}: there is no such folder; check the name"
+    assert job.message == f"{tmp_path / 'nowhere'}: this folder does not exist; check the name"
 
 
 def test_a_crash_is_told_with_its_last_words(runner, tmp_path):

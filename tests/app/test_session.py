@@ -24,7 +24,7 @@ def test_a_folder_is_opened_with_its_results_beside_it(desk, small_samples):
 def test_a_wrong_folder_changes_nothing(desk, small_samples, tmp_path):
     desk.open(small_samples)
     before = desk.folder
-    for wrong, said in ((tmp_path / "nowhere", "no such folder"), ("", "give the path"), (tmp_path, "has no frames")):
+    for wrong, said in ((tmp_path / "nowhere", "does not exist"), ("", "give the path"), (tmp_path, "has no frames")):
         with pytest.raises(WorkbenchError, match=said):
             desk.open(wrong)
     assert desk.folder is before

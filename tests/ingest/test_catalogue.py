@@ -12,7 +12,7 @@ from astropy.io import fits
 
 from workbench.core.cube import check_cube
 from workbench.core.errors import FrameReadError, WorkbenchError
-from workbench.ingest import open_folder, open_frames, read_frame, write_dng
+from workbench.ingest import DngMetadata, open_folder, open_frames, read_frame, write_dng
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(200)
 
@@ -29,7 +29,7 @@ def frame(path, level=600, shape=(32, 48), **changes):
         "make": "NIKON CORPORATION",
         "model": "NIKON D7000",
     }
-    return write_dng(path, np.full(shape, level, np.uint16), **{**facts, **changes})
+    return write_dng(path, np.full(shape, level, np.uint16), DngMetadata(**{**facts, **changes}))
 
 
 def fit(path, **words):
@@ -161,7 +161,7 @@ def test_darks_warmer_than_they_say_are_noticed(tmp_path):
     folder = open_folder(tmp_path)
     assert folder.table["temperature"].tolist() == [14, 15, 16]
     assert folder.warnings == [
-        "the temperature recorded is not what manifest or name say; the recorded one holds: "
+        "the recorded temperature differs from that of manifest or name; the recorded one is used: "
         "darks_-10C/0.dng (14 °C, not -10) and 2 more"
     ]
 
@@ -244,7 +244,7 @@ def test_a_conversion_beside_its_raw_is_set_aside(tmp_path, real_data):
     folder = open_folder(tmp_path)
     assert list(kinds(folder)) == ["bias/a.kdc"]
     assert sorted(path.name for path, _ in folder.set_aside) == ["A.fits", "a.dng"]
-    assert all("a.kdc beside it" in reason for _, reason in folder.set_aside)
+    assert all("a.kdc, which is used" in reason for _, reason in folder.set_aside)
 
 
 def test_what_is_no_image_is_passed_over(tmp_path):
@@ -267,7 +267,7 @@ def test_bad_files_are_set_aside_with_the_reason(tmp_path, real_data):
         "cut.arw": (arw[: len(arw) // 2], "is cut short"),
         "empty.nef": (b"", "is empty"),
         "jpeg.NEF": (JPEG, "is a JPEG picture"),
-        "letter.cr2": (b"Dear Sir or Madam, " * 99, "is a text, not a RAW frame"),
+        "letter.cr2": (b"Dear Sir or Madam, " * 99, "is a text file, not a RAW frame"),
         "broken.fits": (b"SIMPLE  =" + bytes(99), "cannot be read as FITS"),
         "eight.pgm": (b"P5\n2 2\n255\n" + bytes(4), "eight bits"),
     }
@@ -280,7 +280,7 @@ def test_bad_files_are_set_aside_with_the_reason(tmp_path, real_data):
     assert set(reasons) == {*bad, "gone.nef"}
     for name, (_, reason) in bad.items():
         assert reason in reasons[name]
-    assert "no such file" in reasons["gone.nef"]
+    assert "does not exist" in reasons["gone.nef"]
     assert all(name in repr(folder) for name in bad)
 
 
@@ -308,7 +308,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "bias" / "pipe.nef")
     ((path, reason),) = open_folder(tmp_path).set_aside
     assert path.name == "pipe.nef"
-    assert "no ordinary file" in reason
+    assert "not an ordinary file" in reason
 
 
 def test_a_manifest_naming_a_missing_file(tmp_path):
@@ -334,13 +334,13 @@ def test_a_manifest_may_name_a_file_of_any_suffix(tmp_path):
 @pytest.mark.parametrize(
     ("fill", "message"),
     [
-        (lambda root: None, "has no frames .found nothing.: it should hold camera RAW, DNG, FITS or dcraw's PGM"),
+        (lambda root: None, "has no frames .found nothing.; supported are camera RAW, DNG, FITS and dcraw's PGM"),
         (lambda root: (root / "a.txt").write_text("x"), r"has no frames \(found 1 other files?\)"),
         (
             lambda root: (root / "a.jpg").write_bytes(JPEG),
-            r"has no frame that can be used: a\.jpg is a finished picture",
+            r"can be used: a\.jpg is a finished picture",
         ),
-        (lambda root: (root / "a.nef").write_bytes(b""), r"has no frame that can be used: a\.nef is empty"),
+        (lambda root: (root / "a.nef").write_bytes(b""), r"can be used: a\.nef is empty"),
     ],
 )
 def test_a_folder_without_frames(tmp_path, fill, message):
@@ -350,7 +350,7 @@ def test_a_folder_without_frames(tmp_path, fill, message):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(WorkbenchError, match="no such folder"):
+    with pytest.raises(WorkbenchError, match="does not exist"):
         open_folder(tmp_path / "absent")
     with pytest.raises(WorkbenchError, match=r"a\.dng is a file; give the folder"):
         open_folder(frame(tmp_path / "a.dng"))
@@ -369,7 +369,7 @@ def test_a_cube_is_lazy_and_reads_one_frame_a_chunk(tmp_path):
     assert dark.chunks == ((1, 1, 1), (32,), (48,))
     (tmp_path / "darks" / "IMG_9.dng").unlink()  # nothing has been read yet
     assert dark[2].max() == 702
-    with pytest.raises(FrameReadError, match=r"IMG_9\.dng: there is no such file"):
+    with pytest.raises(FrameReadError, match=r"IMG_9\.dng does not exist"):
         dark.compute()
     assert (dark.iso.values == 200).all()
     assert (dark.temperature.values == 20).all()
@@ -390,7 +390,7 @@ def test_a_frame_that_changes_under_us_is_named(tmp_path):
     path = frame(tmp_path / "bias" / "a.dng")
     bias = open_folder(tmp_path).bias
     frame(path, shape=(40, 48))
-    with pytest.raises(FrameReadError, match=r"a\.dng decodes to 40 x 48 pixels where 32 x 48 were announced"):
+    with pytest.raises(FrameReadError, match=r"a\.dng decodes to 40 x 48 pixels, not to the announced 32 x 48"):
         bias.compute()
 
 
@@ -400,10 +400,7 @@ def test_the_full_area_begins_at_another_colour(tmp_path):
     write_dng(
         tmp_path / "bias" / "a.dng",
         pixels,
-        cfa_pattern="RGGB",
-        black_level=0,
-        white_level=9,
-        active_area=(3, 4, 40, 40),
+        DngMetadata(cfa_pattern="RGGB", black_level=0, white_level=9, active_area=(3, 4, 40, 40)),
     )
     folder = open_folder(tmp_path)
     assert (folder.bias.shape, folder.bias.attrs["cfa_pattern"]) == ((1, 37, 36), "RGGB")
@@ -419,7 +416,7 @@ def test_an_empty_kind_says_what_there_is(tmp_path):
         WorkbenchError, match=r"has no flat frames \(it has 1 bias\); put them into a folder named flat"
     ):
         _ = folder.flat
-    with pytest.raises(WorkbenchError, match="kind 'flats' is none of"):
+    with pytest.raises(WorkbenchError, match="kind 'flats' is not known"):
         folder.cube("flats")
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from workbench.ingest import write_dng
+from workbench.ingest import DngMetadata, write_dng
 from workbench.ingest.metadata import (
     as_time,
     camera_name,
@@ -144,13 +144,7 @@ def test_exif_within_a_canon_cr3_container(tmp_path):
     dng = write_dng(
         tmp_path / "a.dng",
         frame,
-        cfa_pattern="RGGB",
-        black_level=0,
-        white_level=1,
-        iso=800,
-        exposure=30,
-        make="Acme",
-        model="R1",
+        DngMetadata(cfa_pattern="RGGB", black_level=0, white_level=1, iso=800, exposure=30, make="Acme", model="R1"),
     )
     tiff = dng.read_bytes()
     boxes = struct.pack(">I", 24) + b"ftypcrx " + bytes(12) + struct.pack(">I", 8 + len(tiff)) + b"CMT1" + tiff

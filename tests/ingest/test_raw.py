@@ -10,7 +10,7 @@ import rawpy
 import tifffile
 
 from workbench.core.errors import FrameReadError
-from workbench.ingest import open_frames, plain_pixels, read_frame, read_metadata, write_dng
+from workbench.ingest import DngMetadata, open_frames, plain_pixels, read_frame, read_metadata, write_dng
 from workbench.ingest.raw import raw_info
 
 CFA = 32803
@@ -136,7 +136,7 @@ def test_a_mosaic_of_other_colours_is_refused(tmp_path):
 
 def test_a_monochrome_raw_is_read_through_libraw(tmp_path):
     pixels = np.arange(1600, dtype=np.uint16).reshape(40, 40)
-    path = write_dng(tmp_path / "m.dng", pixels, cfa_pattern="mono", black_level=64, white_level=4095)
+    path = write_dng(tmp_path / "m.dng", pixels, DngMetadata(cfa_pattern="mono", black_level=64, white_level=4095))
     info = raw_info(path)
     assert (info.cfa_pattern, info.black_level) == ("mono", (64,))
 
@@ -148,7 +148,7 @@ def test_a_monochrome_raw_is_read_through_libraw(tmp_path):
         (
             "a.nef",
             b"This is a letter, not a photograph.\n" * 100,
-            "is a text, not a RAW frame; it begins 'This is a letter",
+            "is a text file, not a RAW frame; it begins 'This is a letter",
         ),
         ("a.nef", b"\x01\x02\x03\x04" * 100, "is "),
         ("a.nef", b"\xff\xd8\xff\xe1" + bytes(500), "is a JPEG picture, not a RAW frame"),
@@ -176,7 +176,7 @@ def test_a_tiff_picture_is_refused(tmp_path):
 def test_a_folder_or_nothing_is_refused(tmp_path):
     with pytest.raises(FrameReadError, match="is a folder"):
         read_frame(tmp_path)
-    with pytest.raises(FrameReadError, match=r"absent\.nef: there is no such file"):
+    with pytest.raises(FrameReadError, match=r"absent\.nef does not exist"):
         read_frame(tmp_path / "absent.nef")
 
 

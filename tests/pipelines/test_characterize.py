@@ -354,7 +354,7 @@ def test_darks_warmer_than_they_say(camera):
 
 
 def test_folders_with_nothing_to_measure(tmp_path, camera):
-    for folder, words in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "no frames")):
+    for folder, words in ((tmp_path / "nowhere", "does not exist"), (tmp_path, "no frames")):
         with pytest.raises(WorkbenchError, match=words):
             measure(folder)
     camera.shoot("lights", 1, exposure=60.0)

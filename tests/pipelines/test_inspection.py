@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from workbench.cli import main
 from workbench.core.errors import WorkbenchError
-from workbench.ingest import write_dng
+from workbench.ingest import DngMetadata, write_dng
 from workbench.pipelines import inspect
 from workbench.pipelines.inspection import write_inspection
 from workbench.simulate import d7000, expose, save_frame
@@ -75,7 +75,11 @@ def test_mistakes_are_named(tmp_path, stock):
     with pytest.raises(WorkbenchError, match="is a folder"):
         inspect([stock, stock / "bias" / "0.dng"], progress=False)
     other = np.full((64, 64), 600, "uint16")
-    write_dng(stock / "bias" / "other.dng", other, cfa_pattern="RGGB", black_level=600, white_level=16383, model="X")
+    write_dng(
+        stock / "bias" / "other.dng",
+        other,
+        DngMetadata(cfa_pattern="RGGB", black_level=600, white_level=16383, model="X"),
+    )
     with pytest.raises(WorkbenchError, match="several cameras"):
         inspect(stock, progress=False)
 

@@ -10,10 +10,20 @@ def said_of(subject: object, problem: str) -> str:
 
     Examples
     --------
-    >>> said_of("a.nef", "is empty"), said_of("a.nef", "there is no such file")
-    ('a.nef is empty', 'a.nef: there is no such file')
+    >>> said_of("a.nef", "is empty"), said_of("a.nef", "no such file")
+    ('a.nef is empty', 'a.nef: no such file')
     """
-    sentence = problem.split(" ", 1)[0] in ("is", "has", "holds", "cannot", "decodes", "shows", "named", "belongs")
+    sentence = problem.split(" ", 1)[0] in (
+        "is",
+        "has",
+        "does",
+        "holds",
+        "cannot",
+        "decodes",
+        "shows",
+        "named",
+        "belongs",
+    )
     return f"{subject} {problem}" if sentence else f"{subject}: {problem}"
 
 

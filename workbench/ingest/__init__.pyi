@@ -3,12 +3,12 @@ from . import dng as dng
 from . import fits as fits
 from . import manifest as manifest
 from . import metadata as metadata
-from . import pgm as pgm
 from . import plain as plain
 from . import raw as raw
 from . import reader as reader
 from .catalogue import Folder as Folder
 from .catalogue import open_folder as open_folder
+from .dng import DngMetadata as DngMetadata
 from .dng import write_dng as write_dng
 from .metadata import FrameInfo as FrameInfo
 from .plain import PlainPixels as PlainPixels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from ..core.cube import KINDS, channels_of
 from ..core.errors import FrameReadError, WorkbenchError, said_of
 from .manifest import MANIFEST, read_manifest
 from .metadata import FrameInfo, kind_in_folders, kind_in_words, temperature_in_name
-from .reader import frame_row, open_frames, read_metadata
+from .reader import differing, frame_row, open_frames, read_metadata
 
 # Best first: of files with one name in a folder, the first of these is the frame and the others were made from it.
 _FORMS = {
@@ -37,11 +38,11 @@ _GROUPS = ["kind", "iso", "exposure", "temperature"]
 def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
     """Look through a folder, at any depth, and return what frames it holds; no pixels are read.
 
-    What a frame is comes from a manifest ``frames.csv`` beside it or above it, else from the FITS
-    header's ``IMAGETYP``, else from the nearest folder whose name speaks of a kind (``bias``,
-    ``Darks``, ``flat-darks``, ...).  Everything else comes from the manifest where it tells it, else
-    from the file; the temperature from the file where it records one, else from the manifest, else
-    from a token such as ``-5C`` in the name of the file or a folder.
+    The kind of a frame comes from a manifest ``frames.csv`` in its folder or above, else from the FITS
+    header's ``IMAGETYP``, else from the nearest folder named after a kind (``bias``, ``Darks``,
+    ``flat-darks``, ...).  Everything else comes from the manifest where it is given there, else from
+    the file; the temperature from the file where it records one, else from the manifest, else from a
+    token such as ``-5C`` in the name of the file or a folder.
 
     A RAW with its JPEG, or with the PGM that dcraw made of it, counts once: as the RAW.
 
@@ -55,37 +56,37 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
     Raises
     ------
     WorkbenchError
-        If there is no such folder, no frame in it, or its manifest is at fault.
+        If the folder does not exist or holds no frame, or its manifest has a mistake.
 
     Examples
     --------
     >>> import tempfile
-    >>> from workbench.ingest import write_dng
+    >>> from workbench.ingest import DngMetadata, write_dng
     >>> folder = Path(tempfile.mkdtemp()) / "bias"
     >>> folder.mkdir()
     >>> for n in range(3):
-    ...     _ = write_dng(folder / f"{n}.dng", np.full((32, 32), 600, "uint16"), cfa_pattern="RGGB",
-    ...                   black_level=600, white_level=16383, iso=100, exposure=1 / 8000)
+    ...     metadata = DngMetadata("RGGB", black_level=600, white_level=16383, iso=100, exposure=1 / 8000)
+    ...     _ = write_dng(folder / f"{n}.dng", np.full((32, 32), 600, "uint16"), metadata)
     >>> open_folder(folder).bias.sizes["frame"]
     3
     """
     root = Path(path)
     if not root.exists():
-        raise WorkbenchError(f"{root}: there is no such folder; check the name")
+        raise WorkbenchError(f"{root}: this folder does not exist; check the name")
     if not root.is_dir():
         raise WorkbenchError(f"{root} is a file; give the folder that holds the frames")
     files = sorted(_files(root), key=_natural)
-    told: dict[Path, dict[str, Any]] = {}
+    given: dict[Path, dict[str, Any]] = {}
     manifests = [file for file in files if file.name.casefold() == MANIFEST]
-    for manifest in sorted(manifests, key=lambda file: len(file.parts)):  # the nearer one knows better
+    for manifest in sorted(manifests, key=lambda file: len(file.parts)):  # the nearer one comes first
         for file, values in read_manifest(manifest).items():
-            told[file] = told.get(file, {}) | values
+            given[file] = given.get(file, {}) | values
     set_aside = [
-        (file, f"named in the manifest {MANIFEST}, but there is no such file; correct the name or delete the line")
-        for file in told
+        (file, f"named in the manifest {MANIFEST}, but does not exist; correct the name or delete the line")
+        for file in given
         if not file.exists()
     ]
-    frames, doubled = _frames_among(files, told)
+    frames, doubled = _frames_among(files, given)
     set_aside += doubled
     rows, findings = [], []
     known: dict[Any, FrameInfo] = {}
@@ -95,7 +96,7 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
         except FrameReadError as error:
             set_aside.append((file, error.problem))
             continue
-        row, doubts = _row(info, told.get(file.resolve(), {}), root)
+        row, doubts = _row(info, given.get(file.resolve(), {}), root)
         rows.append(row)
         findings += doubts
     if not rows:
@@ -129,7 +130,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _again(path: Path, seen: set[str]) -> bool:
-    """Tell whether a file was seen before, by whatever name, and remember it."""
+    """Return whether a file was seen before, under any name, and remember it."""
     real = os.path.realpath(path)
     before = real in seen
     seen.add(real)
@@ -145,34 +146,32 @@ def _natural(path: Path) -> list:
     ]
 
 
-def _frames_among(files: Sequence[Path], told: dict[Path, Any]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Pick the frames; of files with one name the best counts, and what a manifest tells of its likes is told of it."""
+def _frames_among(files: Sequence[Path], given: dict[Path, Any]) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Pick the frames; of files with one name the best counts, with what the manifest gives for any of them."""
     best: dict[tuple[Path, str], tuple[int, Path]] = {}
     forms: dict[Path, tuple[int, str]] = {}
     for file in files:
         form, stem = _form(file)
-        if form is None and file.resolve() in told and file.name.casefold() != MANIFEST:
-            form = 0  # named as a frame: whatever it is, reading it will tell
+        if form is None and file.resolve() in given and file.name.casefold() != MANIFEST:
+            form = 0  # named as a frame: whether it is one shows when it is read
         if form is not None:
             forms[file] = form, stem
             best[file.parent, stem] = min(best.get((file.parent, stem), (form, file)), (form, file))
     frames, set_aside = [], []
     for file, (form, stem) in forms.items():
         name = list(_FORMS)[form]
-        places = (file.parent, file.parent.parent) if name in ("pgm", "picture") else (file.parent,)
-        better = min((best[place, stem] for place in places if (place, stem) in best), default=(form, file))
+        folders = (file.parent, file.parent.parent) if name in ("pgm", "picture") else (file.parent,)
+        better = min((best[folder, stem] for folder in folders if (folder, stem) in best), default=(form, file))
         if better[0] >= form and name != "picture":
             frames.append(file)
             continue
         if better[0] < form:
-            told[better[1].resolve()] = told.get(file.resolve(), {}) | told.get(better[1].resolve(), {})
+            given[better[1].resolve()] = given.get(file.resolve(), {}) | given.get(better[1].resolve(), {})
         if name in ("dng", "fits"):
-            set_aside.append(
-                (file, f"has the name of {better[1].name} beside it, which counts: one exposure, one frame")
-            )
+            set_aside.append((file, f"has the name of {better[1].name}, which is used: one exposure, one frame"))
         elif better[0] >= form:
             suffix = file.suffix[1:].upper()
-            set_aside.append((file, f"is a finished picture ({suffix}), not a RAW frame, and no RAW lies beside it"))
+            set_aside.append((file, f"is a finished picture ({suffix}) without its RAW frame; give the RAW frame"))
     return frames, set_aside
 
 
@@ -184,42 +183,46 @@ def _form(file: Path) -> tuple[int | None, str]:
     return None, file.stem.casefold()
 
 
-def _row(info: FrameInfo, told: dict[str, Any], root: Path) -> tuple[dict[str, Any], list[Finding]]:
-    """Put together what file, manifest and names tell of a frame, and what is doubtful in it."""
+def _row(info: FrameInfo, given: dict[str, Any], root: Path) -> tuple[dict[str, Any], list[Finding]]:
+    """A frame's row, from its file, the manifest and names; and what is doubtful in it."""
     name = info.path.relative_to(root).as_posix()
-    findings: list[Finding] = []
-
-    def doubt(problem: str, example: str = name) -> None:
-        findings.append((name, problem, example))
-
-    kind = told.get("kind") or kind_in_words(info.imagetyp) or kind_in_folders(info.path, root)
+    kind = given.get("kind") or kind_in_words(info.imagetyp) or kind_in_folders(info.path, root)
+    temperature, doubts = _temperature(info, given.get("temperature"), root)
     if not kind:
-        doubt(f"kind unknown; name the folder bias, darks, flats, darkflats or lights, or write {MANIFEST}")
-    values = {key: value for key, value in told.items() if key not in ("kind", "temperature")}
-    in_name, sure = temperature_in_name(info.path, root)
-    claimed = told.get("temperature", in_name)
-    if np.isnan(info.temperature):
-        values["temperature"] = claimed
-        if "temperature" not in told and not sure:
-            doubt("the hyphen before the temperature in the name is taken for a minus sign")
-    elif abs(claimed - info.temperature) > 2:
-        doubt(
-            "the temperature recorded is not what manifest or name say; the recorded one holds",
-            f"{name} ({info.temperature:g} °C, not {claimed:g})",
+        doubts.append(
+            (f"kind unknown; name the folder bias, darks, flats, darkflats or lights, or write {MANIFEST}", name)
         )
-    pattern = values.get("cfa_pattern", info.cfa_pattern)
+    pattern = given.get("cfa_pattern", info.cfa_pattern)
     # a mono camera's driver writes no ISO; a FITS frame with one comes from a camera with a mosaic
     unsure = info.format == "pgm" or (info.format == "fits" and info.iso > 0)
-    if unsure and pattern == "mono" and "cfa_pattern" not in told:
-        doubt(f"no CFA pattern recorded, taken for mono; give it in {MANIFEST} (column cfa)")
+    if unsure and pattern == "mono" and "cfa_pattern" not in given:
+        doubts.append((f"no CFA pattern recorded, taken for mono; give it in {MANIFEST} (column cfa)", name))
+    black = given.get("black_level", info.black_level)
     channels = len(channels_of(pattern))
-    black = values.get("black_level", info.black_level)
-    values["black_level"] = black if len(black) == channels else (black[0],) * channels
+    values = {key: value for key, value in given.items() if key != "kind"} | {
+        "temperature": temperature,
+        "black_level": black if len(black) == channels else (black[0],) * channels,
+    }
     info = replace(info, **values)
-    for quantity, word, column in (("iso", "ISO", "iso"), ("exposure", "exposure", "exposure_s")):
+    for quantity, label, column in (("iso", "ISO", "iso"), ("exposure", "exposure", "exposure_s")):
         if np.isnan(getattr(info, quantity)):
-            doubt(f"no {word} recorded; give it in {MANIFEST} (column {column})")
-    return frame_row(info, name, kind), findings
+            doubts.append((f"no {label} recorded; give it in {MANIFEST} (column {column})", name))
+    return frame_row(info, name, kind), [(name, problem, example) for problem, example in doubts]
+
+
+def _temperature(info: FrameInfo, given: float | None, root: Path) -> tuple[float, list[tuple[str, str]]]:
+    """The temperature [°C]: recorded, else given in the manifest, else in a name; and doubts with their example."""
+    name = info.path.relative_to(root).as_posix()
+    in_name, sure = temperature_in_name(info.path, root)
+    claimed = in_name if given is None else given
+    if np.isnan(info.temperature):
+        doubtful = given is None and not sure
+        problem = "the hyphen before the temperature in the name is taken for a minus sign"
+        return claimed, [(problem, name)] if doubtful else []
+    if abs(claimed - info.temperature) > 2:
+        problem = "the recorded temperature differs from that of manifest or name; the recorded one is used"
+        return info.temperature, [(problem, f"{name} ({info.temperature:g} °C, not {claimed:g})")]
+    return info.temperature, []
 
 
 def _sentences(findings: Iterable[Finding]) -> list[str]:
@@ -234,12 +237,10 @@ def _sentences(findings: Iterable[Finding]) -> list[str]:
 
 
 def _differences(table: pd.DataFrame) -> list[str]:
-    """What keeps these frames from forming one cube: the gravest difference."""
+    """Why these frames do not form one cube: the greatest difference."""
     for column, name in (("camera", "cameras"), ("full_shape", "sizes"), ("cfa_pattern", "CFA patterns")):
-        first = table.drop_duplicates(column)
-        if len(first) > 1:
-            found = ", ".join(f"{row[column] or 'unknown'} ({row['file']})" for _, row in first.head(4).iterrows())
-            return [f"the frames are of {len(first)} {name}: {found}; select one before measuring"]
+        if found := differing(table, column):
+            return [f"the frames are of {table[column].nunique()} {name}: {found}; select one before measuring"]
     return []
 
 
@@ -247,9 +248,9 @@ def _nothing_found(root: Path, files: Sequence[Path], set_aside: Sequence[tuple[
     if set_aside:
         reasons = "; ".join(said_of(file.name, reason) for file, reason in set_aside[:3])
         more = f"; and {len(set_aside) - 3} more" if len(set_aside) > 3 else ""
-        return f"{root} has no frame that can be used: {reasons}{more}"
+        return f"no frame in {root} can be used: {reasons}{more}"
     found = f"{len(files)} other files" if files else "nothing"
-    return f"{root} has no frames (found {found}): it should hold camera RAW, DNG, FITS or dcraw's PGM files"
+    return f"{root} has no frames (found {found}); supported are camera RAW, DNG, FITS and dcraw's PGM files"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -258,7 +259,7 @@ class Folder:
 
     ``table`` has one row a frame.  ``bias``, ``dark``, ``flat``, ``darkflat`` and ``light`` are cubes
     (frame, y, x).  ``set_aside`` lists files that cannot be used, each with the reason; ``findings``
-    what is doubtful, frame by frame, and ``warnings`` says it in words.
+    what is doubtful, frame by frame, and ``warnings`` the same as sentences.
     """
 
     table: pd.DataFrame
@@ -311,7 +312,7 @@ class Folder:
             If there are none, or they do not fit into one cube.
         """
         if kind not in KINDS:
-            raise WorkbenchError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+            raise WorkbenchError(f"kind {kind!r} is not known; choose {', '.join(KINDS)}")
         if not self.has(kind):
             there = ", ".join(f"{n} {k or 'of unknown kind'}" for k, n in self.table["kind"].value_counts().items())
             raise WorkbenchError(
@@ -371,8 +372,8 @@ class Folder:
 
     def _repr_html_(self) -> str:
         table = self._shown().to_html(index=False, na_rep="–", float_format="%g", border=0)
-        remarks = "".join(f"<li>{_escape(remark)}</li>" for remark in self._remarks())
-        return f"<p><b>{_escape(self._headline())}</b></p>{table}" + (f"<ul>{remarks}</ul>" if remarks else "")
+        remarks = "".join(f"<li>{html.escape(remark)}</li>" for remark in self._remarks())
+        return f"<p><b>{html.escape(self._headline())}</b></p>{table}" + (f"<ul>{remarks}</ul>" if remarks else "")
 
     def _shown(self) -> pd.DataFrame:
         units = {"exposure": "exposure [s]", "temperature": "temperature [°C]"}
@@ -401,7 +402,3 @@ def _matches(values: pd.Series, wanted: Any) -> np.ndarray:
         else:
             fits |= (values == option).to_numpy(bool)
     return fits
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

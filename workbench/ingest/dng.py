@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..core.mosaic import channel_index, offsets
 from .metadata import FrameInfo, read_exif
 from .plain import PlainPixels
 
-# XYZ (D65) to camera, the matrix that says "this camera sees sRGB": a neutral choice for frames without one.
+# XYZ (D65) to camera, the matrix of a camera that sees sRGB: a neutral choice for frames without one.
 SRGB_MATRIX = (3.2404542, -1.5371385, -0.4985314, -0.9692660, 1.8760108, 0.0415560, 0.0556434, -0.2040259, 1.0572252)
 
 _BYTE, _ASCII, _SHORT, _LONG, _RATIONAL, _UNDEFINED, _SRATIONAL = 1, 2, 3, 4, 5, 7, 10
@@ -28,36 +29,12 @@ _FORMATS = {_BYTE: "B", _SHORT: "H", _LONG: "I", _RATIONAL: "2I", _SRATIONAL: "2
 _COLOURS = "RGB"  # by TIFF/EP CFAPattern value
 
 
-def write_dng(
-    path: str | Path,
-    mosaic: np.ndarray,
-    *,
-    cfa_pattern: str,
-    black_level: float | Sequence[float],
-    white_level: float,
-    iso: float | None = None,
-    exposure: float | None = None,
-    aperture: float | None = None,
-    time: Any = None,
-    make: str = "",
-    model: str = "",
-    software: str = "astrophoto-workbench",
-    temperature: float | None = None,
-    color_matrix: Sequence[float] = SRGB_MATRIX,
-    daylight_multipliers: Sequence[float] = (1.0, 1.0, 1.0),
-    active_area: tuple[int, int, int, int] | None = None,
-) -> Path:
-    """Write one mosaiced frame as an uncompressed 16-bit DNG with an EXIF directory.
+@dataclass(frozen=True)
+class DngMetadata:
+    """What a DNG records of a frame.
 
-    LibRaw and ``dcraw -4 -D`` return the very pixels that were given.  The same arguments give the
-    same bytes.  The file appears whole or not at all.
-
-    Parameters
+    Attributes
     ----------
-    path
-        Where to write; an existing file is replaced.
-    mosaic
-        uint16, (y, x), in ADU as read.
     cfa_pattern
         Colours from the first pixel of the active area, row by row, or ``mono``.
     black_level, white_level
@@ -73,11 +50,43 @@ def write_dng(
         What R, G and B are multiplied with for a neutral daylight picture (1/AsShotNeutral).
     active_area
         (top, left, bottom, right) of the light-sensitive pixels; the rest are masked margins.
+    """
+
+    cfa_pattern: str
+    black_level: float | Sequence[float]
+    white_level: float
+    iso: float | None = None
+    exposure: float | None = None
+    aperture: float | None = None
+    time: Any = None
+    make: str = ""
+    model: str = ""
+    software: str = "astrophoto-workbench"
+    temperature: float | None = None
+    color_matrix: Sequence[float] = SRGB_MATRIX
+    daylight_multipliers: Sequence[float] = (1.0, 1.0, 1.0)
+    active_area: tuple[int, int, int, int] | None = None
+
+
+def write_dng(path: str | Path, mosaic: np.ndarray, metadata: DngMetadata) -> Path:
+    """Write one mosaiced frame as an uncompressed 16-bit DNG with an EXIF directory.
+
+    LibRaw and ``dcraw -4 -D`` return the very pixels that were given.  The same arguments give the
+    same bytes.  The file appears whole or not at all; an existing one is replaced.
+
+    Parameters
+    ----------
+    path
+        Where to write.
+    mosaic
+        uint16, (y, x), in ADU as read.
+    metadata
+        Colours, levels, setting, camera.
 
     Raises
     ------
     WorkbenchError
-        If the mosaic is not a two-dimensional uint16 array, or an argument has no place in a DNG.
+        If the mosaic is not a two-dimensional uint16 array, or a value does not fit a DNG.
 
     Notes
     -----
@@ -87,8 +96,8 @@ def write_dng(
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "frame.dng"
-    >>> _ = write_dng(path, np.full((32, 48), 600, "uint16"), cfa_pattern="RGGB", black_level=600,
-    ...               white_level=16383, iso=100, exposure=1 / 640, model="Example")
+    >>> metadata = DngMetadata("RGGB", black_level=600, white_level=16383, iso=100, exposure=1 / 640, model="Example")
+    >>> _ = write_dng(path, np.full((32, 48), 600, "uint16"), metadata)
     >>> from workbench.ingest import read_frame
     >>> int(read_frame(path).max())
     600
@@ -101,81 +110,84 @@ def write_dng(
             "round, clip to 0..65535 and convert first"
         )
     if min(mosaic.shape) < 22:
-        raise WorkbenchError(f"LibRaw takes nothing below 22 x 22 pixels for a RAW frame; got {mosaic.shape}")
+        raise WorkbenchError(f"LibRaw does not read RAW frames below 22 x 22 pixels; got {mosaic.shape}")
     pixels = np.ascontiguousarray(mosaic, dtype="<u2").data.cast("B")
     height, width = mosaic.shape
-    exif = _exif(iso, exposure, aperture, time, temperature)
+    camera = " ".join(filter(None, (metadata.make, metadata.model))) or "unknown camera"
     tags = [
         (254, _LONG, [0]),
         (256, _LONG, [width]),
         (257, _LONG, [height]),
         (258, _SHORT, [16]),
         (259, _SHORT, [1]),
-        (271, _ASCII, make),
-        (272, _ASCII, model),
+        (271, _ASCII, metadata.make),
+        (272, _ASCII, metadata.model),
         (274, _SHORT, [1]),
         (277, _SHORT, [1]),
         (278, _LONG, [height]),
         (279, _LONG, [len(pixels)]),
         (284, _SHORT, [1]),
-        (305, _ASCII, software),
-        (306, _ASCII, _exif_time(time)),
+        (305, _ASCII, metadata.software),
+        (306, _ASCII, _exif_time(metadata.time)),
         (50706, _BYTE, [1, 4, 0, 0]),
         (50707, _BYTE, [1, 1, 0, 0]),
-        (50708, _ASCII, " ".join(filter(None, (make, model))) or "unknown camera"),
-        (50717, _LONG, [_whole(white_level, "white_level")]),
-        (50829, _LONG, _active_area(active_area, height, width)),
-        *_colour_tags(cfa_pattern, black_level, color_matrix, daylight_multipliers),
+        (50708, _ASCII, camera),
+        (50717, _LONG, [_whole(metadata.white_level, "white_level")]),
+        (50829, _LONG, _active_area(metadata.active_area, height, width)),
+        *_colour_tags(metadata),
     ]
-    _write_aside(path, _assemble(tags, exif), pixels)
+    head = _assemble(tags, _exif(metadata))
+    if not path.parent.is_dir():
+        raise WorkbenchError(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
+    with whole_file(path) as whole, whole.open("wb") as file:
+        file.write(head)
+        file.write(pixels)
     return path
 
 
-def _colour_tags(
-    cfa_pattern: str, black_level: float | Sequence[float], matrix: Sequence[float], multipliers: Sequence[float]
-) -> list[tuple]:
-    """Tags that say what the pixels see and where their scale begins."""
-    n_channels = 1 if cfa_pattern == "mono" else len(CFA_CHANNELS)
+def _colour_tags(metadata: DngMetadata) -> list[tuple]:
+    """Tags of the pixels' colours and of where their scale begins."""
+    pattern, level, matrix = metadata.cfa_pattern, metadata.black_level, metadata.color_matrix
     try:
-        black = np.broadcast_to(np.asarray(black_level, float), (n_channels,))
+        black = np.broadcast_to(np.asarray(level, float), (1 if pattern == "mono" else len(CFA_CHANNELS),))
     except ValueError:
         raise WorkbenchError(
-            f"black_level has {np.size(black_level)} values; give one, or one a channel (R, G1, G2, B)"
+            f"black_level has {np.size(level)} values; give one, or one a channel (R, G1, G2, B)"
         ) from None
     if not (np.isfinite(black).all() and (black >= 0).all()):
-        raise WorkbenchError(f"black_level {black_level!r} is not a level in ADU")
-    if cfa_pattern == "mono":
+        raise WorkbenchError(f"black_level {level!r} is not a level in ADU")
+    if pattern == "mono":
         return [(262, _SHORT, [34892]), (50714, _RATIONAL, black)]
-    if cfa_pattern not in MOSAICS:
-        raise WorkbenchError(f"cfa_pattern {cfa_pattern!r} is none of {', '.join(MOSAICS)} or mono")
-    if np.size(matrix) != 9 or np.size(multipliers) != 3:
+    if pattern not in MOSAICS:
+        raise WorkbenchError(f"cfa_pattern {pattern!r} is not supported; choose {', '.join(MOSAICS)} or mono")
+    if np.size(matrix) != 9 or np.size(metadata.daylight_multipliers) != 3:
         raise WorkbenchError("color_matrix has nine numbers, daylight_multipliers three (R, G, B)")
     return [
         (262, _SHORT, [32803]),
         (33421, _SHORT, [2, 2]),
-        (33422, _BYTE, [_COLOURS.index(colour) for colour in cfa_pattern]),
+        (33422, _BYTE, [_COLOURS.index(colour) for colour in pattern]),
         (50710, _BYTE, [0, 1, 2]),
         (50711, _SHORT, [1]),
         (50713, _SHORT, [2, 2]),
-        (50714, _RATIONAL, black[channel_index(cfa_pattern).ravel()]),
+        (50714, _RATIONAL, black[channel_index(pattern).ravel()]),
         (50721, _SRATIONAL, np.ravel(matrix)),
-        (50728, _RATIONAL, 1 / np.asarray(multipliers, float)),
+        (50728, _RATIONAL, 1 / np.asarray(metadata.daylight_multipliers, float)),
         (50778, _SHORT, [21]),  # D65
     ]
 
 
-def _exif(iso: Any, exposure: Any, aperture: Any, time: Any, temperature: Any) -> list[tuple]:
-    tags: list[tuple] = [(36864, _UNDEFINED, b"0231"), (36867, _ASCII, _exif_time(time))]
-    if _known(exposure):
-        tags.append((33434, _RATIONAL, [exposure]))
-    if _known(aperture):
-        tags.append((33437, _RATIONAL, [aperture]))
-    if _known(iso):
-        iso = _whole(iso, "iso")
+def _exif(metadata: DngMetadata) -> list[tuple]:
+    tags: list[tuple] = [(36864, _UNDEFINED, b"0231"), (36867, _ASCII, _exif_time(metadata.time))]
+    if _known(metadata.exposure):
+        tags.append((33434, _RATIONAL, [metadata.exposure]))
+    if _known(metadata.aperture):
+        tags.append((33437, _RATIONAL, [metadata.aperture]))
+    if _known(metadata.iso):
+        iso = _whole(metadata.iso, "iso")
         tags.append((34855, _SHORT, [min(iso, 65535)]))
         tags += [(34864, _SHORT, [2]), (34866, _LONG, [iso])]  # the short field ends at 65535
-    if _known(temperature):
-        tags.append((37888, _SRATIONAL, [temperature]))
+    if _known(metadata.temperature):
+        tags.append((37888, _SRATIONAL, [metadata.temperature]))
     return tags
 
 
@@ -217,7 +229,7 @@ def _rational(value: float, signed: bool) -> tuple[int, int]:
 
 def _assemble(tags: list[tuple], exif: list[tuple]) -> bytes:
     """Lay out header, main directory and EXIF directory; the pixels follow at the end, on a 16-byte border."""
-    # The pointers' values do not change the layout: lay out once with zeros to learn the places, then for good.
+    # The pointers' values do not change the layout: lay out once with zeros for the positions, then for good.
     exif_at = pixels_at = 0
     for _ in range(2):
         main = _directory([*tags, (34665, _LONG, [exif_at]), (273, _LONG, [pixels_at])], 8)
@@ -258,19 +270,10 @@ def _packed_values(kind: int, values: Any) -> tuple[int, bytes]:
     return len(values), struct.pack(f"<{len(values)}{_FORMATS[kind]}", *values)
 
 
-def _write_aside(path: Path, *parts: Any) -> None:
-    """Write into a neighbour and move it into place, so that no half-written file is ever seen."""
-    if not path.parent.is_dir():
-        raise WorkbenchError(f"cannot write {path}: there is no folder {path.parent}; make it first")
-    with whole_file(path) as whole, whole.open("wb") as file:
-        for part in parts:
-            file.write(part)
-
-
 def plain_dng(path: Path) -> tuple[dict[str, Any], PlainPixels] | None:
-    """Return layout and place of an uncompressed 16-bit DNG's pixels; None where LibRaw must decode it.
+    """Return layout and position of an uncompressed 16-bit DNG's pixels; None where LibRaw must decode it.
 
-    Its tags (DNG specification 1.4) give all that LibRaw would tell, without reading a pixel.
+    Its tags (DNG specification 1.4) give all that LibRaw would, without reading a pixel.
     """
     with path.open("rb") as file:
         if file.read(2) not in (b"II", b"MM"):
@@ -282,7 +285,7 @@ def plain_dng(path: Path) -> tuple[dict[str, Any], PlainPixels] | None:
             images = [image for page in tiff.pages for image in (page, *(page.pages or ()))]
             full = [image for image in images if _value(image, 254, 0) == 0]  # not a reduced copy
             found = _layout(full[0], path, tiff.byteorder) if len(full) == 1 else None
-    except Exception:  # damaged tags surface as all sorts of errors; LibRaw will judge the file
+    except Exception:  # damaged tags surface as all sorts of errors; LibRaw decides whether the file can be used
         return None
     if found is not None:
         found[1].require_whole()
@@ -290,7 +293,7 @@ def plain_dng(path: Path) -> tuple[dict[str, Any], PlainPixels] | None:
 
 
 def plain_dng_info(path: Path, layout: dict[str, Any]) -> FrameInfo:
-    """Return the record of a DNG whose layout `plain_dng` has told; EXIF gives the rest."""
+    """Return the record of a DNG with the layout from `plain_dng`; EXIF gives the rest."""
     return FrameInfo(path=path, format="dng", **layout, **read_exif(path))
 
 

@@ -1,4 +1,4 @@
-"""FITS frames: the header words that matter, and pixels in native byte order."""
+"""FITS frames: the keywords that matter, and pixels in native byte order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_fits(path: str | Path) -> np.ndarray:
     Raises
     ------
     FrameReadError
-        If there is no two-dimensional picture in it, it has eight bits a pixel, or is cut short.
+        If it holds no two-dimensional image, has eight bits a pixel, or is cut short.
     """
     path = require_file(path)
     with _opened(path) as hdus:
@@ -55,17 +55,17 @@ def plain_fits(path: str | Path) -> PlainPixels | None:
 
 
 def fits_info(path: str | Path) -> FrameInfo:
-    """Return what a FITS header tells, by the words that capture programs use.
+    """Return what a FITS header records, under the keywords that capture programs use.
 
     ``EXPTIME`` or ``EXPOSURE`` [s]; ``ISOSPEED``; ``CCD-TEMP`` [°C]; ``DATE-OBS``; ``INSTRUME`` or
     ``CAMERA``; ``IMAGETYP``; ``EGAIN`` [e-/ADU] (``GAIN`` is a camera setting and is not read);
-    ``BAYERPAT`` moved by ``XBAYROFF`` and ``YBAYROFF``, and flipped where ``ROWORDER`` says that the
-    file's first row is the bottom of the picture.
+    ``BAYERPAT`` moved by ``XBAYROFF`` and ``YBAYROFF``, and flipped where by ``ROWORDER`` the file's
+    first row is the bottom of the picture.
     """
     path = require_file(path)
     with _opened(path) as hdus:
         hdu, info = _picture(hdus, path)
-        _plain(hdu, info)  # says so if the file is cut short
+        _plain(hdu, info)  # raises if the file is cut short
         return info
 
 
@@ -82,7 +82,7 @@ def bayer_pattern(header: Mapping[str, Any], height: int) -> str:
         return "mono"
     if pattern not in MOSAICS:
         raise ValueError(f"BAYERPAT is {pattern!r}; only {', '.join(MOSAICS)} are read")
-    rows, columns = (round(number(header.get(word, 0)) or 0) for word in ("YBAYROFF", "XBAYROFF"))
+    rows, columns = (round(number(header.get(key, 0)) or 0) for key in ("YBAYROFF", "XBAYROFF"))
     pattern = shifted(pattern, rows, columns)
     if str(header.get("ROWORDER", "")).strip().upper() == "BOTTOM-UP":
         # the pattern is that of the upright picture, whose last row is the array's first
@@ -115,11 +115,11 @@ def _require_first_unit(header: Mapping[str, Any], offset: int, path: Path) -> N
 
 
 def _picture(hdus: fits.HDUList, path: Path) -> tuple[Any, FrameInfo]:
-    """The first HDU that holds an image, and what its header says."""
+    """The first HDU that holds an image, and its record."""
     for hdu in hdus:
         if isinstance(hdu, (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)) and hdu.header.get("NAXIS", 0) > 0:
             return hdu, _info(hdu, path)
-    raise FrameReadError(path, "holds no image (its FITS units are empty or tables)")
+    raise FrameReadError(path, "holds no image (its FITS units are empty, or tables)")
 
 
 def _info(hdu: Any, path: Path) -> FrameInfo:
@@ -159,8 +159,8 @@ def _info(hdu: Any, path: Path) -> FrameInfo:
 
 
 def _first_number(header: Mapping[str, Any]):
-    def first(*words: str) -> float:
-        return next((value for value in (number(header.get(word)) for word in words) if math.isfinite(value)), math.nan)
+    def first(*keys: str) -> float:
+        return next((value for value in (number(header.get(key)) for key in keys) if math.isfinite(value)), math.nan)
 
     return first
 
@@ -195,7 +195,7 @@ def _bytes(header: Mapping[str, Any]) -> int:
 
 
 def _time(header: Mapping[str, Any]) -> np.datetime64:
-    """DATE-OBS, also in its old form day/month/year with the time in a word of its own."""
+    """DATE-OBS, also in its old form day/month/year with the time in a keyword of its own."""
     date = str(header.get("DATE-OBS", "")).strip()
     if not date:
         return NAT

@@ -1,4 +1,4 @@
-"""The manifest ``frames.csv``: what its writer knows of the frames and their files do not tell."""
+"""The manifest ``frames.csv``: what is known of the frames and not recorded in their files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MANIFEST = "frames.csv"
 
 
 def read_manifest(path: str | Path) -> dict[Path, dict[str, Any]]:
-    """Read a manifest: for each file it names, what it tells of that frame.
+    """Read a manifest: for each file it names, the values that it gives.
 
     Columns are ``file, kind, iso, exposure_s, aperture, temperature_c, cfa, black_level, white_level,
     camera, time``; any but ``file`` may be missing or empty, others are passed over.  Numbers may be
@@ -29,12 +29,12 @@ def read_manifest(path: str | Path) -> dict[Path, dict[str, Any]]:
     Returns
     -------
     dict
-        Resolved file path → values by `FrameInfo`'s names (and ``kind``); only what is told.
+        Resolved file path → values by `FrameInfo`'s names (and ``kind``); only those that are given.
 
     Raises
     ------
     WorkbenchError
-        If it is no table with a column ``file``, or a value cannot be what its column says.
+        If it is not a table with a column ``file``, or a value cannot be what its column says.
 
     Examples
     --------
@@ -46,20 +46,20 @@ def read_manifest(path: str | Path) -> dict[Path, dict[str, Any]]:
     """
     path = Path(path)
     table = _table(path)
-    told: dict[Path, dict[str, Any]] = {}
+    given: dict[Path, dict[str, Any]] = {}
     for line, row in zip(table.index + 2, table.to_dict("records"), strict=True):
         name = row["file"]
         if not name:
             raise WorkbenchError(f"{path}, line {line}: the column 'file' is empty; name the frame or delete the line")
         file = (path.parent / name).resolve()
-        if file in told:
+        if file in given:
             raise WorkbenchError(f"{path}, line {line}: {name} is named twice; keep one of the lines")
-        told[file] = {
+        given[file] = {
             field: parse(row[column], f"{path}, line {line}: {column}")
             for column, (field, parse) in _COLUMNS.items()
             if row.get(column)
         }
-    return told
+    return given
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -100,7 +100,7 @@ def _number(text: str, where: str) -> float:
     try:
         value = float(Fraction(text)) if "/" in text else float(text)
     except (ValueError, ZeroDivisionError):
-        raise WorkbenchError(f"{where} is {text!r}, which is no number; leave it empty if it is unknown") from None
+        raise WorkbenchError(f"{where} is {text!r}, which is not a number; leave it empty if it is unknown") from None
     if math.isinf(value):
         raise WorkbenchError(f"{where} is {text!r}; give a finite number, or leave it empty")
     return value

@@ -1,4 +1,4 @@
-"""What is known of a frame without its pixels: the record, EXIF, and what names tell."""
+"""What is known of a frame without its pixels: the record, EXIF, and what names of files and folders imply."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from ..core.errors import FrameReadError
 
-# exifread reports what it skips through logging; a frame that lacks a tag is no news to the user
+# exifread reports what it skips through logging; a frame that lacks a tag does not concern the user
 logging.getLogger("exifread").setLevel(logging.ERROR)
 
 NAT = np.datetime64("NaT", "ns")
@@ -25,7 +25,7 @@ NAT = np.datetime64("NaT", "ns")
 
 @dataclass(frozen=True)
 class FrameInfo:
-    """One frame without its pixels; NaN, NaT or an empty text where the file does not tell.
+    """One frame without its pixels; NaN, NaT or an empty text where the file does not record it.
 
     ``exposure`` is in seconds, ``temperature`` in °C, ``time`` the start of the exposure by the
     camera's clock, ``cfa_pattern`` that of the visible area's first pixel.  ``black_level`` [ADU]
@@ -56,16 +56,16 @@ class FrameInfo:
 
 
 def read_exif(path: str | Path) -> dict[str, Any]:
-    """Return a camera file's camera, iso, exposure, aperture, temperature and time, as far as EXIF tells.
+    """Return a file's camera, iso, exposure, aperture, temperature and time by EXIF; NaN, NaT or empty if unknown.
 
     TIFF-based files (NEF, ARW, CR2, DNG, ...) as well as Canon's CR3 and Fujifilm's RAF.
 
     Examples
     --------
     >>> import tempfile, numpy as np
-    >>> from workbench.ingest import write_dng
-    >>> path = write_dng(Path(tempfile.mkdtemp()) / "a.dng", np.zeros((32, 32), "uint16"), cfa_pattern="RGGB",
-    ...                  black_level=0, white_level=4095, iso=800, exposure=0.5, temperature=-5)
+    >>> from workbench.ingest import DngMetadata, write_dng
+    >>> metadata = DngMetadata("RGGB", black_level=0, white_level=4095, iso=800, exposure=0.5, temperature=-5)
+    >>> path = write_dng(Path(tempfile.mkdtemp()) / "a.dng", np.zeros((32, 32), "uint16"), metadata)
     >>> exif = read_exif(path)
     >>> exif["iso"], exif["exposure"], exif["temperature"]
     (800.0, 0.5, -5.0)
@@ -102,19 +102,19 @@ def _exif_blocks(path: Path) -> Iterator[BinaryIO]:
         elif head[4:12] == b"ftypcrx ":  # Canon CR3: box CMT1 holds the main tags, CMT2 the EXIF ones
             head += file.read(1 << 20)
             for name in (b"CMT1", b"CMT2"):
-                place = head.find(name) - 4
-                if place >= 0:
-                    length = int.from_bytes(head[place : place + 4], "big")
-                    yield io.BytesIO(head[place + 8 : place + length])
-        elif head.startswith(b"FUJIFILMCCD-RAW"):  # byte 84 tells place and length of the embedded JPEG
+                start = head.find(name) - 4
+                if start >= 0:
+                    length = int.from_bytes(head[start : start + 4], "big")
+                    yield io.BytesIO(head[start + 8 : start + length])
+        elif head.startswith(b"FUJIFILMCCD-RAW"):  # byte 84: position and length of the embedded JPEG
             file.seek(84)
-            place, length = (int.from_bytes(file.read(4), "big") for _ in range(2))
-            file.seek(place)
+            start, length = (int.from_bytes(file.read(4), "big") for _ in range(2))
+            file.seek(start)
             yield io.BytesIO(file.read(min(length, 1 << 20)))
 
 
 def camera_name(make: str, model: str) -> str:
-    """Join maker and model as people say it: once each.
+    """Join maker and model, each named once.
 
     Examples
     --------
@@ -124,12 +124,12 @@ def camera_name(make: str, model: str) -> str:
     make, model = " ".join(make.split()), " ".join(model.split())
     if not make or not model:
         return model or make
-    said = model.split()[0].casefold() in make.casefold().split()
-    return model if said else f"{make} {model}"
+    named = model.split()[0].casefold() in make.casefold().split()
+    return model if named else f"{make} {model}"
 
 
 def exif_time(text: str, subsecond: str = "") -> np.datetime64:
-    """Return EXIF's ``2014:07:15 13:07:40`` as datetime64, NaT where it is no date."""
+    """Return EXIF's ``2014:07:15 13:07:40`` as datetime64, NaT where it is not a date."""
     match = re.match(r"(\d{4})[:-](\d\d)[:-](\d\d)[ T](\d\d):(\d\d):(\d\d)", text.strip())
     if not match:
         return NAT
@@ -147,9 +147,9 @@ def as_time(text: str) -> np.datetime64:
 
 
 def temperature_in_name(path: str | Path, root: str | Path | None = None) -> tuple[float, bool]:
-    """Return the temperature [°C] that a token such as ``20C``, ``-5C`` or ``m10degC`` in a name tells, NaN if none.
+    """Return the temperature [°C] of a token such as ``20C``, ``-5C`` or ``m10degC`` in a name, NaN without one.
 
-    The file's own name is asked first, then its folders, the nearest first, up to and with `root`.
+    The file's own name comes first, then its folders, the nearest first, up to and with `root`.
     A hyphen right before the number is a minus sign; the second value returned is False where it
     follows a letter or digit and so may have been meant as a mere separator.
 
@@ -164,10 +164,10 @@ def temperature_in_name(path: str | Path, root: str | Path | None = None) -> tup
     for name in (path.stem, *_folders(path, root)):
         match = _TEMPERATURE.search(name)
         if match:
-            word, hyphen, digits = match.groups()
+            minus, hyphen, digits = match.groups()
             before = name[match.start() - 1 : match.start()]
             value = float(digits.replace(",", "."))
-            return -value if word or hyphen else value, not (hyphen and before.isalnum())
+            return -value if minus or hyphen else value, not (hyphen and before.isalnum())
     return math.nan, True
 
 
@@ -189,9 +189,9 @@ _KIND_PATTERNS = [(kind, re.compile(rf"(?<![a-z])(?:{words})(?![a-z])")) for kin
 
 
 def kind_in_words(text: str) -> str:
-    """Return the kind of frame that a folder's name or a FITS ``IMAGETYP`` speaks of, or nothing.
+    """Return the kind of frame that a folder's name or a FITS ``IMAGETYP`` means, or an empty text.
 
-    A text that speaks of two kinds, or of a master, tells none: a master is no frame.
+    A text that names two kinds, or a master, means none: a master is not a frame.
 
     Examples
     --------
@@ -209,7 +209,7 @@ def kind_in_words(text: str) -> str:
 
 
 def kind_in_folders(path: str | Path, root: str | Path | None = None) -> str:
-    """Return the kind that the nearest folder speaking of one tells, up to and with `root`."""
+    """Return the kind that the nearest folder named after one means, up to and with `root`."""
     return next(filter(None, map(kind_in_words, _folders(Path(path), root))), "")
 
 
@@ -237,17 +237,17 @@ def number(text: Any) -> float:
 
 
 def require_file(path: str | Path) -> Path:
-    """Return the path of a readable file that is not empty, or say what is wrong with it."""
+    """Return the path of a readable file that is not empty, or raise what is wrong with it."""
     path = Path(path)
     try:
         if not (path.is_file() or path.is_dir() or not path.exists()):
-            raise FrameReadError(path, "is no ordinary file (a pipe or a device); give a file")
+            raise FrameReadError(path, "is not an ordinary file (a pipe or a device); give a file")
         with path.open("rb") as file:
             empty = not file.read(1)
     except FileNotFoundError:
-        raise FrameReadError(path, "there is no such file; check the name") from None
+        raise FrameReadError(path, "does not exist; check the name") from None
     except IsADirectoryError:
-        raise FrameReadError(path, "is a folder, not a frame; give open_folder the folder") from None
+        raise FrameReadError(path, "is a folder, not a frame; open it with open_folder") from None
     except OSError as error:
         raise FrameReadError(path, f"cannot be opened: {error.strerror}") from None
     if empty:

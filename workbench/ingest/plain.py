@@ -1,8 +1,12 @@
-"""Pixels that lie in a file as they are, so that any part of a frame can be read in place."""
+"""Pixels that lie in a file as they are, so that any part of a frame can be read in place; PGM files, which do.
+
+PGM is a binary grey map as ``dcraw -4 -D`` writes it: 16 bits, big-endian, no metadata.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +14,10 @@ import numpy as np
 
 from ..core.buffers import frame_memory
 from ..core.errors import FrameReadError
+from .metadata import FrameInfo, require_file
+
+_GAP = rb"(?:\s|#[^\n]*\n)+"
+_PGM_HEADER = re.compile(rb"P5" + 3 * (_GAP + rb"(\d+)") + rb"\s")
 
 
 @dataclass(frozen=True)
@@ -97,3 +105,38 @@ class PlainPixels:
                 f"({100 * length / needed:.1f} %); copy it again",
             )
         return self
+
+
+def plain_pgm(path: str | Path) -> PlainPixels:
+    """Return where the 16-bit pixels of a PGM lie in its file.
+
+    Raises
+    ------
+    FrameReadError
+        If the file is not a binary PGM, has eight bits a pixel, or is cut short.
+
+    Notes
+    -----
+    Format: netpbm's ``pgm(5)``: ``P5``, width, height, maximum, one white space, then the samples,
+    most significant byte first.
+    """
+    path = require_file(path)
+    with path.open("rb") as file:
+        match = _PGM_HEADER.match(file.read(4096))
+    if not match:
+        raise FrameReadError(path, "is not a binary PGM (P5) with width, height and maximum; make it with dcraw -4 -D")
+    width, height, maximum = map(int, match.groups())
+    if not (width and height and 0 < maximum < 65536):
+        raise FrameReadError(path, f"has an impossible PGM header: {width} x {height}, maximum {maximum}")
+    if maximum < 256:
+        raise FrameReadError(
+            path, "has eight bits a pixel: the camera's values are lost; make it again with dcraw -4 -D"
+        )
+    return PlainPixels(path, match.end(), ">u2", (height, width)).require_whole()
+
+
+def pgm_info(path: str | Path) -> FrameInfo:
+    """Return a PGM's size; it records nothing else."""
+    pixels = plain_pgm(path)
+    height, width = pixels.full_shape
+    return FrameInfo(path=pixels.path, format="pgm", height=height, width=width, full_shape=pixels.full_shape)

@@ -31,7 +31,7 @@ def read_raw(path: str | Path, area: str = "visible") -> np.ndarray:
     Raises
     ------
     FrameReadError
-        If the file is cut short, no RAW, damaged, or has neither a Bayer mosaic nor one plain channel.
+        If the file is cut short, not a RAW file, damaged, or has neither a Bayer mosaic nor one plain channel.
     """
     with _unpacked(path) as raw:
         _pattern(raw, Path(path))
@@ -44,8 +44,8 @@ def read_raw(path: str | Path, area: str = "visible") -> np.ndarray:
 def raw_info(path: str | Path, known: MutableMapping[Any, FrameInfo] | None = None) -> FrameInfo:
     """Return what is known of a RAW file without its pixels.
 
-    LibRaw tells size, mosaic and levels only after decoding.  `known` remembers them for each camera,
-    ISO and file structure, so that of many like files only the first is decoded.
+    LibRaw knows size, mosaic and levels only after decoding.  `known` keeps them for each camera, ISO and
+    file structure, so that of many similar files only the first is decoded.
     """
     path = require_file(path)
     refuse_pictures(path)
@@ -110,7 +110,7 @@ def _unpacked(path: str | Path) -> rawpy.RawPy:
         raw.close()
         if isinstance(error, rawpy.LibRawFileUnsupportedError):
             version = ".".join(map(str, rawpy.libraw_version))
-            raise FrameReadError(path, f"is no RAW file that LibRaw {version} knows") from None
+            raise FrameReadError(path, f"is not a RAW file that LibRaw {version} supports") from None
         reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else error
         raise FrameReadError(path, f"is damaged or cut short (LibRaw: {reason}); copy it again from the card") from None
     return raw
@@ -127,21 +127,21 @@ def _pattern(raw: rawpy.RawPy, path: Path) -> str:
     cell = raw.raw_pattern
     size = "unknown" if cell is None else f"{cell.shape[0]} x {cell.shape[1]}"
     if cell is not None and cell.shape == (6, 6):
-        raise FrameReadError(path, "has an X-Trans mosaic (6 x 6); only 2 x 2 Bayer mosaics and mono are read for now")
+        raise FrameReadError(path, "has an X-Trans mosaic (6 x 6); only 2 x 2 Bayer mosaics and mono are supported")
     if cell is None or cell.shape != (2, 2):
-        raise FrameReadError(path, f"has a mosaic of size {size}; only 2 x 2 Bayer mosaics and mono are read")
+        raise FrameReadError(path, f"has a mosaic of size {size}; only 2 x 2 Bayer mosaics and mono are supported")
     top, left = raw.sizes.top_margin, raw.sizes.left_margin
     names = raw.color_desc.decode()
     pattern = "".join(names[raw.raw_color(top + row, left + column)] for row in (0, 1) for column in (0, 1))
     if pattern not in MOSAICS:
         raise FrameReadError(
-            path, f"has a mosaic of colours {pattern}; only red, green and blue Bayer mosaics are read"
+            path, f"has a mosaic of colours {pattern}; only red, green and blue Bayer mosaics are supported"
         )
     return pattern
 
 
 def refuse_pictures(path: Path) -> None:
-    """Say so when the file is a finished picture or a text, whatever its name."""
+    """Raise an error if the file is a finished picture or a text, whatever its name."""
     with path.open("rb") as file:
         head = file.read(256)
     kinds = {"JPEG": head[:3] == b"\xff\xd8\xff", "PNG": head[:4] == b"\x89PNG", "GIF": head[:4] == b"GIF8"}
@@ -151,13 +151,13 @@ def refuse_pictures(path: Path) -> None:
             raise FrameReadError(path, f"is a {kind} picture, not a RAW frame: its values are no longer linear")
     text = head.decode("utf-8", "ignore").strip()
     if text and all(letter.isprintable() or letter.isspace() for letter in text) and len(text) > len(head) // 2:
-        raise FrameReadError(path, f"is a text, not a RAW frame; it begins {text.splitlines()[0][:40]!r}")
+        raise FrameReadError(path, f"is a text file, not a RAW frame; it begins {text.splitlines()[0][:40]!r}")
 
 
 def require_whole(path: Path) -> None:
-    """Compare the file's length with what its own directory promises.
+    """Raise an error if the file is shorter than its own directory requires.
 
-    LibRaw reads some cut files (Sony's ARW, for one) without a word and fills the rest with garbage.
+    LibRaw reads some cut files (Sony's ARW, for one) without an error and fills the rest with garbage.
     """
     length = path.stat().st_size
     needed = _promised_length(path)
@@ -170,12 +170,12 @@ def require_whole(path: Path) -> None:
 
 
 def _promised_length(path: Path) -> int:
-    """The end of the last strip, tile or box that a file's own directory speaks of; 0 where it has none."""
+    """The end of the last strip, tile or box in a file's own directory; 0 where it has none."""
     with path.open("rb") as file:
         head = file.read(108)
         if head.startswith(b"FUJIFILMCCD-RAW"):
-            places = [int.from_bytes(head[at : at + 4], "big") for at in (84, 88, 100, 104)]
-            return max(places[0] + places[1], places[2] + places[3])
+            values = [int.from_bytes(head[at : at + 4], "big") for at in (84, 88, 100, 104)]
+            return max(values[0] + values[1], values[2] + values[3])
         if head[4:8] == b"ftyp":
             return _boxes_end(file)
     return max((offset + count for page in _pages(path) for offset, count in page[0]), default=0)
@@ -183,21 +183,21 @@ def _promised_length(path: Path) -> int:
 
 def _boxes_end(file: Any) -> int:
     """Walk the top-level boxes of an ISO base media file (CR3)."""
-    place = 0
+    start = 0
     while True:
-        file.seek(place)
+        file.seek(start)
         head = file.read(16)
         if len(head) < 8:
-            return place
+            return start
         size = int.from_bytes(head[:4], "big")
         size = int.from_bytes(head[8:16], "big") if size == 1 else size
         if size < 8:  # 0 means: to the end of the file
-            return place
-        place += size
+            return start
+        start += size
 
 
 def _structure(path: Path) -> tuple:
-    """Shape, depth and compression of all images within a TIFF-based file: equal for like files of one camera."""
+    """Shape, depth and compression of all images within a TIFF-based file: equal for similar files of one camera."""
     return tuple(page[1] for page in _pages(path))
 
 
@@ -212,7 +212,7 @@ def _pages(path: Path) -> list[tuple[list[tuple[int, int]], tuple]]:
                     structure = (image.shape, image.bitspersample, int(image.compression), int(image.photometric or 0))
                     pages.append((segments, structure))
     except tifffile.TiffFileError:
-        return []  # another container, or the directory itself is cut off: LibRaw will tell
+        return []  # another container, or the directory itself is cut off: LibRaw decides
     except Exception:  # damaged tags surface as all sorts of errors; LibRaw decides whether the file can be used
         return pages
     return pages

@@ -1,4 +1,4 @@
-"""One door for every format: pixels, record, and lazy cubes of many frames."""
+"""Any frame by its path, whatever the format: pixels, record, and lazy cubes of many frames."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from ..core.mosaic import shifted
 from .dng import plain_dng, plain_dng_info
 from .fits import fits_info, plain_fits, read_fits
 from .metadata import FrameInfo, kind_in_words, require_file
-from .pgm import pgm_info, plain_pgm
-from .plain import PlainPixels
+from .plain import PlainPixels, pgm_info, plain_pgm
 from .raw import raw_info, read_raw
 
 Area = Literal["visible", "full"]
@@ -38,10 +37,10 @@ def read_frame(path: str | Path, area: Area = "visible") -> np.ndarray:
     Raises
     ------
     FrameReadError
-        If the file is no frame, damaged, cut short, or of a kind that is not read.
+        If the file is not a frame, damaged, cut short, or of a kind that is not supported.
     """
     if area not in ("visible", "full"):
-        raise WorkbenchError(f"area {area!r} is neither 'visible' nor 'full'")
+        raise WorkbenchError(f"area {area!r} is not known; choose 'visible' or 'full'")
     plain = plain_pixels(path)
     if plain is not None:
         return plain.read(area=area)
@@ -51,7 +50,7 @@ def read_frame(path: str | Path, area: Area = "visible") -> np.ndarray:
 def plain_pixels(path: str | Path) -> PlainPixels | None:
     """Return where a frame's pixels lie in its file, so that any part can be read in place.
 
-    Uncompressed DNG, FITS and PGM are plain; None says that the frame must be decoded by `read_frame`.
+    Uncompressed DNG, FITS and PGM are plain; None means that the frame must be decoded by `read_frame`.
 
     Raises
     ------
@@ -61,9 +60,9 @@ def plain_pixels(path: str | Path) -> PlainPixels | None:
     Examples
     --------
     >>> import tempfile
-    >>> from workbench.ingest import write_dng
+    >>> from workbench.ingest import DngMetadata, write_dng
     >>> frame = np.arange(32 * 32, dtype="uint16").reshape(32, 32)
-    >>> path = write_dng(Path(tempfile.mkdtemp()) / "a.dng", frame, cfa_pattern="RGGB", black_level=0, white_level=4095)
+    >>> path = write_dng(Path(tempfile.mkdtemp()) / "a.dng", frame, DngMetadata("RGGB", 0, 4095))
     >>> plain_pixels(path).read(slice(2, 4), slice(0, 3))
     array([[64, 65, 66],
            [96, 97, 98]], dtype=uint16)
@@ -78,15 +77,15 @@ def plain_pixels(path: str | Path) -> PlainPixels | None:
 
 
 def read_metadata(path: str | Path, known: MutableMapping[Any, FrameInfo] | None = None) -> FrameInfo:
-    """Return what a frame's file tells of it, without its pixels.
+    """Return what a frame's file records of it, without its pixels.
 
-    LibRaw tells a camera RAW's size, mosaic and levels only when it decodes it; pass one dict as
+    LibRaw knows a camera RAW's size, mosaic and levels only when it has decoded it; pass one dict as
     `known` when reading many, and only the first of each camera, ISO and file structure is decoded.
 
     Raises
     ------
     FrameReadError
-        If the file is no frame, cut short, or of a kind that is not read.
+        If the file is not a frame, cut short, or of a kind that is not supported.
     """
     form = _format(path)
     if form == "fits":
@@ -105,7 +104,7 @@ def open_frames(frames: Any, *, kind: str | None = None, area: Area = "visible")
     frames
         A path, several paths, or a table as `open_folder` makes it.
     kind
-        What the frames are; without it the table's or the FITS header's word holds.
+        What the frames are; without it as the table or the FITS header has it.
     area
         ``"full"`` includes the masked margins.
 
@@ -119,15 +118,15 @@ def open_frames(frames: Any, *, kind: str | None = None, area: Area = "visible")
     Examples
     --------
     >>> import tempfile
-    >>> from workbench.ingest import write_dng
-    >>> path = write_dng(Path(tempfile.mkdtemp()) / "a.dng", np.zeros((32, 32), "uint16"), cfa_pattern="RGGB",
-    ...                  black_level=600, white_level=16383, iso=100, exposure=2)
+    >>> from workbench.ingest import DngMetadata, write_dng
+    >>> metadata = DngMetadata("RGGB", black_level=600, white_level=16383, iso=100, exposure=2)
+    >>> path = write_dng(Path(tempfile.mkdtemp()) / "a.dng", np.zeros((32, 32), "uint16"), metadata)
     >>> open_frames(path, kind="dark").exposure.values
     array([2.])
     """
     table = frames if isinstance(frames, pd.DataFrame) else _table_of_paths(frames)
     if kind is not None and kind not in KINDS:
-        raise WorkbenchError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+        raise WorkbenchError(f"kind {kind!r} is not known; choose {', '.join(KINDS)}")
     if not len(table):
         raise WorkbenchError("no frames given: a cube needs at least one")
     pattern, camera = _same(table, "cfa_pattern"), _same(table, "camera")
@@ -177,7 +176,7 @@ def _iterable(frames: Any) -> Iterable:
 
 
 def _format(path: str | Path) -> str:
-    """Tell the format by the first bytes; a name may say anything."""
+    """Return the format by the first bytes; a name can be wrong."""
     path = require_file(path)
     with path.open("rb") as file:
         head = file.read(9)
@@ -209,19 +208,24 @@ def _read_checked(path: Path, area: Area, shape: tuple[int, int], dtype: str) ->
     if pixels.shape != tuple(shape):
         raise FrameReadError(
             path,
-            f"decodes to {pixels.shape[0]} x {pixels.shape[1]} pixels where {shape[0]} x {shape[1]} were announced",
+            f"decodes to {pixels.shape[0]} x {pixels.shape[1]} pixels, not to the announced {shape[0]} x {shape[1]}",
         )
     return pixels.astype(dtype, copy=False)
 
 
-def _same(table: pd.DataFrame, column: str) -> Any:
-    """The one value of a column, or a message that names a frame of each."""
+def differing(table: pd.DataFrame, column: str) -> str:
+    """Return the first values of a column that is not the same for all frames, each with a frame's name."""
     first = table.drop_duplicates(column)
-    if len(first) == 1:
-        return first[column].iloc[0]
+    shown = [f"{value or 'unknown'} ({file})" for value, file in zip(first[column], first["file"], strict=True)]
+    return ", ".join(shown[:4]) if len(first) > 1 else ""
+
+
+def _same(table: pd.DataFrame, column: str) -> Any:
+    """The one value of a column, or an error that names a frame of each."""
+    example, found = table[column].iloc[0], differing(table, column)
+    if not found:
+        return example
     names = {"cfa_pattern": "CFA pattern"}
-    found = ", ".join(f"{row[column] or 'unknown'} ({row['file']})" for _, row in first.head(4).iterrows())
-    example = first[column].iloc[0]
     example = example.item() if isinstance(example, np.generic) else example
     raise WorkbenchError(
         f"these frames differ in {names.get(column, column)}: {found}; "
@@ -230,7 +234,7 @@ def _same(table: pd.DataFrame, column: str) -> Any:
 
 
 def _common_black(levels: pd.Series, pattern: str, history: list[str]) -> Any:
-    """The frames' black level, NaN and a word in the history where they differ."""
+    """The frames' black level; NaN and a sentence in the history where they differ."""
     unique = set(levels)
     if len({tuple("nan" if math.isnan(value) else value for value in level) for level in unique}) == 1:
         return next(iter(unique))
@@ -239,7 +243,7 @@ def _common_black(levels: pd.Series, pattern: str, history: list[str]) -> Any:
 
 
 def _common_white(levels: pd.Series, history: list[str]) -> float:
-    """The frames' white level, the lowest and a word in the history where they differ."""
+    """The frames' white level; the lowest and a sentence in the history where they differ."""
     if levels.nunique(dropna=False) > 1:
         lowest = levels.min()
         history.append(

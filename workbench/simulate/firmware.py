@@ -20,7 +20,7 @@ from scipy.ndimage import maximum_filter
 
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, offsets
-from ..ingest.dng import write_dng
+from ..ingest.dng import DngMetadata, write_dng
 from .sensor import VirtualSensor
 
 # Real D7000 frames: red codes are missing every 9.2 ADU and blue ones every 7.2, m = s/(s - 1).
@@ -157,18 +157,20 @@ def save_frame(
     return write_dng(
         path,
         stock(mosaic, sensor) if firmware == "stock" else mosaic,
-        cfa_pattern=sensor.cfa_pattern,
-        black_level=0.0 if firmware == "stock" else sensor.black_level,
-        # stock: green, which is not multiplied, ends here; real D7000s end between 15,778 and 16,383 by channel
-        white_level=sensor.white_level - round(sensor.black_level) if firmware == "stock" else sensor.white_level,
-        iso=iso,
-        exposure=exposure,
-        aperture=aperture,
-        temperature=temperature,
-        time=time,
-        make=MAKE,
-        model=sensor.camera,
-        software=SOFTWARE,
-        color_matrix=COLOR_MATRIX,
-        daylight_multipliers=DAYLIGHT,
+        DngMetadata(
+            cfa_pattern=sensor.cfa_pattern,
+            black_level=0.0 if firmware == "stock" else sensor.black_level,
+            # stock: green, which is not multiplied, ends here; real D7000s end between 15,778 and 16,383 by channel
+            white_level=sensor.white_level - round(sensor.black_level) if firmware == "stock" else sensor.white_level,
+            iso=iso,
+            exposure=exposure,
+            aperture=aperture,
+            temperature=temperature,
+            time=time,
+            make=MAKE,
+            model=sensor.camera,
+            software=SOFTWARE,
+            color_matrix=COLOR_MATRIX,
+            daylight_multipliers=DAYLIGHT,
+        ),
     )

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from workbench.core.errors import FrameReadError
-from workbench.ingest import read_frame, read_metadata, write_dng
+from workbench.ingest import DngMetadata, read_frame, read_metadata, write_dng
 
 
 def test_a_map_of_dcraw_is_the_frame(tmp_path, require):
     mosaic = np.random.default_rng(1).integers(0, 65536, (60, 41), dtype=np.uint16)
-    write_dng(tmp_path / "a.dng", mosaic, cfa_pattern="GBRG", black_level=0, white_level=16383)
+    write_dng(tmp_path / "a.dng", mosaic, DngMetadata(cfa_pattern="GBRG", black_level=0, white_level=16383))
     subprocess.run([require("dcraw"), "-4", "-D", "a.dng"], cwd=tmp_path, check=True)
     pixels = read_frame(tmp_path / "a.pgm")
     assert pixels.dtype == np.dtype("uint16")
@@ -32,12 +32,12 @@ def test_comments_in_the_header_are_passed_over(tmp_path):
     ("content", "message"),
     [
         (b"P5\n4 4\n255\n" + bytes(16), r"has eight bits a pixel: .*dcraw -4 -D"),
-        (b"P6\n4 4\n65535\n" + bytes(96), r"is no binary PGM \(P5\)"),
-        (b"P2\n4 4\n65535\n" + b"1 " * 16, r"is no binary PGM"),
+        (b"P6\n4 4\n65535\n" + bytes(96), r"is not a binary PGM \(P5\)"),
+        (b"P2\n4 4\n65535\n" + b"1 " * 16, r"is not a binary PGM"),
         (b"P5\n4 4\n65535\n" + bytes(31), r"is cut short: 44 bytes of the 45"),
         (b"P5\n0 4\n65535\n", r"impossible PGM header"),
         (b"P5\n4 4\n70000\n" + bytes(32), r"impossible PGM header"),
-        (b"P5\n", r"is no binary PGM"),
+        (b"P5\n", r"is not a binary PGM"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, content, message):
