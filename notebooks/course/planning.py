@@ -169,6 +169,6 @@ def noise_budget_explorer(sensor: xr.Dataset) -> Any:
     return pn.Column(
         pn.Row(*rows[:3]),
         pn.Row(*rows[3:]),
-        Moving(pn.bind(charts.noise_budget, sensor, **options), fit),
+        Moving(pn.bind(charts.noise_budget_chart, sensor, **options), fit),
         name="Noise budget",
     )

@@ -9,7 +9,7 @@ from bokeh.models import Plot as Figure
 
 from workbench import charts
 from workbench.app import Moving, explorers, moving
-from workbench.charts import noise_budget, theme
+from workbench.charts import noise_budget_chart, theme
 from workbench.core.errors import WorkbenchError
 from workbench.pipelines import characterize
 
@@ -74,7 +74,7 @@ def test_the_gain_explorer(result):
 
 def test_the_noise_budget(result):
     def chart(at):
-        return noise_budget(result.sensor, temperature=at, rate=1.0, prnu=0.006, iso=800.0, exposure=60.0)
+        return noise_budget_chart(result.sensor, temperature=at, rate=1.0, prnu=0.006, iso=800.0, exposure=60.0)
 
     follows(chart, 20, -20, 35)
 

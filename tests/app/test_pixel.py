@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import workbench as wb
-from workbench.app.pixel import known_noise, noise_budget, pixel_table
+from workbench.app.pixel import known_noise, pixel_noise, pixel_table
 from workbench.core.errors import WorkbenchError
 from workbench.pipelines import characterize
 
@@ -18,7 +18,7 @@ def test_the_noise_that_a_pixel_is_said_to_have_is_the_noise_it_has(small_sample
     part = (slice(80, 112), slice(128, 160))  # where vignetting is flat
     greens = [frame[part][::2, 1::2].astype(float) for frame in pair]
     known = known_noise(result.sensor, 800.0, "G1", float(row.exposure), float(row.temperature))
-    budget = noise_budget(np.mean(greens), **known)
+    budget = pixel_noise(np.mean(greens), **known)
     scaled = greens[1] * greens[0].mean() / greens[1].mean()
     measured = (greens[0] - scaled).std() / np.sqrt(2) * known["gain"]
     assert measured == pytest.approx(budget["all together"], rel=0.12)  # 256 pixels: 4.4 %

@@ -11,7 +11,7 @@ from workbench.simulate import d7000, expose
 
 
 def sensor_of(camera, isos):
-    """What a perfect measurement of the virtual camera says."""
+    """A perfect measurement of the virtual camera."""
     return xr.Dataset(
         {
             "gain": ("iso", [camera.gain(iso) for iso in isos]),

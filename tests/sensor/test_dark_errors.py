@@ -25,13 +25,13 @@ def gain_of(camera):
     )
 
 
-def shoot(camera, settings, warming=0.0, hidden=False, times=None):
+def shoot(camera, settings, warming=0.0, subtract=False, times=None):
     """Darks of (exposure, stated temperature), the sensor warmer by up to `warming` along the run."""
     frames = []
     for n, (t, warm) in enumerate(settings):
         real = warm + warming * n / (len(settings) - 1)
         frame = expose(camera, iso=ISO, exposure=t, temperature=real, seed=n)
-        if hidden:
+        if subtract:
             taken = round(camera.mean_dark_current(real) * t / camera.gain(ISO))
             frame = (frame.astype(int) - taken).clip(0).astype(np.uint16)
         frames.append(frame)
@@ -49,12 +49,12 @@ def bias(camera):
     return shoot(camera, [(1e-4, 20.0)] * 6)
 
 
-def test_a_run_that_warms_up_is_told_with_the_kelvin(camera, bias):
+def test_a_run_that_warms_up_is_reported_in_kelvin(camera, bias):
     darks = measure_dark(shoot(camera, [(300.0, 18.0)] * 8, warming=3.0), bias, gain_of(camera), progress=False)
     np.testing.assert_allclose(darks.signal["heating"], 3.0, atol=0.6)
-    told = [text for text in darks.current.attrs["warnings"] if "warmed" in text]
-    assert len(told) == 1
-    assert "18 °C" in told[0]
+    warned = [text for text in darks.current.attrs["warnings"] if "warmed" in text]
+    assert len(warned) == 1
+    assert "18 °C" in warned[0]
 
 
 def test_frames_count_in_the_order_of_time(camera, bias):
@@ -74,9 +74,9 @@ def test_steady_darks_are_left_alone(camera, bias):
     assert 2 < np.sum(np.array(chances) < 0.02) < 20  # one in fifty
 
 
-def test_the_noise_tells_the_dark_current_that_a_camera_hides(camera, bias):
+def test_the_noise_gives_the_dark_current_that_a_camera_subtracts(camera, bias):
     settings = [(t, warm) for warm in (8.0, 14.0, 20.0) for t in (120.0, 600.0) for _ in range(3)]
-    darks = measure_dark(shoot(camera, settings, hidden=True), bias, gain_of(camera), progress=False)
+    darks = measure_dark(shoot(camera, settings, subtract=True), bias, gain_of(camera), progress=False)
     current = darks.current
     truth = [camera.mean_dark_current(warm) for warm in (8.0, 14.0, 20.0)]
     pull = (current["dark_current"] - truth) / current["dark_current_error"]

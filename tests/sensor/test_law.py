@@ -1,4 +1,4 @@
-"""The doubling law: truth recovered, shared gain errors cancel, lies about temperature are noticed."""
+"""The doubling law: truth recovered, shared gain errors cancel, wrong temperatures are noticed."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_a_gain_error_between_two_isos_does_count():
     )
 
 
-def test_darks_warmer_than_they_say_are_named_and_widen_the_errors():
+def test_darks_warmer_than_stated_are_named_and_widen_the_errors():
     temperature = [0.0, 10.0, 20.0, 30.0]
     value = law_of([0.0, 13.0, 20.0, 30.0])
     law = dark_law(currents(temperature, value, 0.01 * value))
@@ -128,7 +128,7 @@ def test_intervals_hold_the_activation_energy():
     assert 0.61 < inside / 400 < 0.76
 
 
-def test_two_temperatures_give_both_and_tell_neither():
+def test_two_temperatures_give_both_laws_and_exclude_neither():
     law = dark_law(currents([-18.0, 20.0], law_of([-18.0, 20.0]), 0.001))
     assert law.attrs["law"] == "either"
     # one number for 38 K: ln(D2/D1)/(1/kT1 - 1/kT2)

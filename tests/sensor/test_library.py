@@ -20,8 +20,8 @@ def shoot(camera, settings, frames=3, seed=1, subtract=False):
     for t, warm, n in shots:
         frame = expose(camera, iso=ISO, exposure=t, temperature=warm, seed=(seed, n))
         if subtract:  # what is left of the mean is less than rounding
-            hidden = round(camera.mean_dark_current(warm) * t / camera.gain(ISO))
-            frame = (frame.astype(int) - hidden).clip(0).astype(np.uint16)
+            taken = round(camera.mean_dark_current(warm) * t / camera.gain(ISO))
+            frame = (frame.astype(int) - taken).clip(0).astype(np.uint16)
         pictures.append(frame)
     exposure, temperature, _ = np.array(shots).T
     kind = "bias" if exposure.max() < 1 else "dark"
@@ -93,7 +93,7 @@ def test_hot_pixels_are_predicted_with_their_own_noise(camera, library):
     assert predicted.variance.values[hot].mean() > 1.3 * np.median(predicted.variance)
 
 
-def test_saturated_pixels_are_told_from_the_darks_that_they_do_not_fill(camera, bias):
+def test_saturated_pixels_are_measured_in_the_darks_that_they_do_not_fill(camera, bias):
     blazing = d7000(seed=3, shape=SHAPE, hot_fraction=0.02, hot_median=30.0, hot_spread=0.8, dark_current=2.0)
     settings = [(t, warm) for warm in (0.0, 10.0, 20.0) for t in (30.0, 120.0, 600.0)]
     library = fit_dark_library(shoot(blazing, settings), shoot(blazing, [(1e-4, 20.0)], 6), progress=False)
@@ -116,7 +116,7 @@ def test_sixty_seconds_in_the_room_and_six_hundred_in_the_freezer(camera, bias):
         fit_dark_library(darks, progress=False)
 
 
-def test_two_temperatures_do_not_tell_the_law_and_the_variance_knows(camera, bias):
+def test_two_temperatures_do_not_show_the_law_and_the_variance_knows(camera, bias):
     library = fit_dark_library(
         shoot(camera, [(t, warm) for warm in (-5.0, 25.0) for t in (60.0, 600.0)]), bias, progress=False
     )

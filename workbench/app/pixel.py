@@ -41,7 +41,7 @@ def channel_at(cfa_pattern: str, y: int, x: int) -> str:
     return "G1" if y % 2 == red_row else "G2"
 
 
-def noise_budget(
+def pixel_noise(
     value: float,
     *,
     black: float,
@@ -64,7 +64,7 @@ def noise_budget(
 
     Examples
     --------
-    >>> {name: round(one, 2) for name, one in noise_budget(1600, black=600, gain=0.4, read_noise=3.0).items()}
+    >>> {name: round(one, 2) for name, one in pixel_noise(1600, black=600, gain=0.4, read_noise=3.0).items()}
     {'electrons': 400.0, 'light': 20.0, 'dark current': 0.0, 'read noise': 3.0, 'rounding': 0.12, 'all together': 20.22}
     """
     electrons = gain * (value - black)
@@ -141,7 +141,7 @@ def pixel_table(mosaic: np.ndarray, row: Any, y: int, x: int, sensor: xr.Dataset
             f"{number - black:,.5g} ADU" if abs(number - black) < 1000 else f"{number - black:,.0f} ADU"
         )
     if known and math.isfinite(black):
-        parts = noise_budget(number, **(known | {"black": black}))
+        parts = pixel_noise(number, **(known | {"black": black}))
         lines["electrons"] = value_text(parts.pop("electrons"), parts["all together"], "e⁻")
         lines |= {f"noise: {name}": f"{value:.2f} e⁻" for name, value in parts.items()}
     return pd.DataFrame({"value": lines})

@@ -11,12 +11,12 @@ import numpy as np
 import xarray as xr
 
 from ..core.cube import check_cube
+from ..core.dark import TYPICAL_DOUBLING, law_factor
 from ..core.errors import WorkbenchError
 
 SAME_EXPOSURE = 0.01  # relative
 SAME_TEMPERATURE = 2.0  # [K]: without a dark law darks count as fitting within this
 SESSION_GAP = np.timedelta64(8, "h")  # flats further apart belong to different nights
-TYPICAL_DOUBLING = 6.0  # [K]: only to say in a warning how far off a dark may be, never to correct
 
 
 @dataclass(frozen=True)
@@ -188,9 +188,10 @@ def _factors(
         factors *= exposure / seconds
     warmer = np.nan_to_num(lights["temperature"].values - celsius)
     if has_bias and math.isfinite(doubling):
-        factors *= 2.0 ** (warmer / doubling)
+        factors *= law_factor("doubling", doubling, warmer, 0.0)
     elif np.abs(warmer).max() > SAME_TEMPERATURE:
         worst = float(warmer[np.abs(warmer).argmax()])
+        factor = float(law_factor("doubling", TYPICAL_DOUBLING, abs(worst), 0.0))
         missing = " and ".join(
             word
             for word, absent in (("bias frames", not has_bias), ("a measured dark law", math.isnan(doubling)))
@@ -198,7 +199,7 @@ def _factors(
         )
         warnings.append(
             f"the darks were taken at {celsius:g} °C, the lights at up to {worst:+.3g} K from that: their dark signal "
-            f"may be off by a factor of {2 ** (abs(worst) / TYPICAL_DOUBLING):.2g}; to scale it takes {missing}"
+            f"may be off by a factor of {factor:.2g}; to scale it takes {missing}"
         )
     if factors.max() > 2:
         warnings.append(f"the dark is scaled up to {factors.max():.3g} times, and its noise with it: take longer darks")

@@ -39,7 +39,7 @@ from .noise import shot_noise_snr as shot_noise_snr
 from .particles import ccd_vs_cmos as ccd_vs_cmos
 from .particles import cosmic_rays as cosmic_rays
 from .particles import shot_noise_demo as shot_noise_demo
-from .planning import noise_budget as noise_budget
+from .planning import noise_budget_chart as noise_budget_chart
 from .planning import star_elongation as star_elongation
 from .planning import sub_length as sub_length
 from .registry import REGISTRY as REGISTRY

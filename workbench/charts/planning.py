@@ -8,7 +8,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from ..core.noise import noise_budget as budget_of
+from ..core.noise import noise_budget
 from ..core.values import temperature_text, value_text
 from .registry import Caption, caption, chart, listing, quantity, source
 from .theme import (
@@ -49,7 +49,7 @@ _LIGHT = KIND_COLOUR["light"]
     shoot="bias frames and pairs of flats of the same ISO settings, and darks of several exposure times at two "
     "temperatures",
 )  # fmt: skip
-def noise_budget(
+def noise_budget_chart(
     sensor: xr.Dataset, *, rate: float = RATE, temperature: float = 20.0, prnu: float = PRNU, iso: float = SHOWN[0],
     exposure: float = SHOWN[1],
 ) -> hv.Layout:  # fmt: skip
@@ -70,7 +70,7 @@ def noise_budget(
     """
     times = np.geomspace(0.1, 1000, 81)
     over_time, over_iso = (
-        budget_of(sensor, rate=rate, exposure=seconds, temperature=temperature, prnu=prnu)["share"]
+        noise_budget(sensor, rate=rate, exposure=seconds, temperature=temperature, prnu=prnu)["share"]
         for seconds in (times, [exposure])
     )
     isos = over_time["iso"].values
@@ -103,10 +103,10 @@ def _stacked(x: np.ndarray, share: xr.DataArray, dims: tuple[hv.Dimension, hv.Di
     ]
 
 
-@caption(noise_budget)
+@caption(noise_budget_chart)
 def noise_budget_caption(result: Any) -> Caption:
     """Describe the noise budget."""
-    budget = budget_of(result.sensor, rate=RATE, exposure=[SHOWN[1]], prnu=PRNU)
+    budget = noise_budget(result.sensor, rate=RATE, exposure=[SHOWN[1]], prnu=PRNU)
     iso = _nearest(budget["iso"].values, SHOWN[0])
     one = budget.sel(iso=iso).isel(exposure=0)
     shares = ", ".join(

@@ -26,7 +26,7 @@ BOLTZMANN = 8.617333262e-5  # eV/K (CODATA 2018)
 TYPICAL_DOUBLING = 6.0  # K: usual for silicon; to order darks and to word warnings, never to correct
 VERSION = 1
 _ZERO_CELSIUS = 273.15  # K
-_NEAR = 2.0  # K: a dark current measured so near stands for that of a temperature where there is no law
+_NEAR = 2.0  # K: a dark current measured so near stands for that of a temperature where the law is not known
 _APART = 1.0  # K: a library of one temperature predicts no further than this
 _MAPS = {"offset": "OFFSET", "dark_current": "DARK", "lost": "LOST"}
 _TABLE = ("weight", "seconds", "exposure", "temperature", "frames")
@@ -130,7 +130,7 @@ def predict_current(laws: Sequence[DarkLaw], temperature: Any) -> tuple[np.ndarr
 
 
 def dark_laws(sensor: xr.Dataset, names: Sequence[str] | None = None) -> list[DarkLaw]:
-    """Return the laws of a measured sensor, or of `sensor.dark_law`; none where there is no fit.
+    """Return the laws of a measured sensor, or of `sensor.dark_law`; an empty list without a fit.
 
     Parameters
     ----------
@@ -199,7 +199,8 @@ def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math
     -------
     xarray.Dataset
         ``signal`` [ADU, as read], ``variance`` [ADU²], ``count``, ``unstable`` over (y, x), in the form of a master
-        dark, NaN where the pixel saturates in all darks but those of one exposure; attrs say what was predicted.
+        dark, NaN where the pixel saturates in all darks but those of one exposure; its
+        attrs hold exposure, temperature and the law's relative error.
 
     Raises
     ------
@@ -342,7 +343,7 @@ def save_dark_library(library: xr.Dataset, path: str | Path) -> Path:
     header["WBATTRS"] = json.dumps(
         {**library.attrs, "variables": {n: dict(library[n].attrs) for n in library.data_vars}}
     )
-    hdus = fits.HDUList([fits.PrimaryHDU(header=header)])  # no picture in it: it is no frame
+    hdus = fits.HDUList([fits.PrimaryHDU(header=header)])  # no picture in it, so that it does not pass for a frame
     hdus += [fits.ImageHDU(library[name].values, name=extension) for name, extension in _MAPS.items()]
     columns = [fits.Column(name=name, format="D", array=library[name].values.astype(float)) for name in _TABLE]
     hdus.append(fits.BinTableHDU.from_columns(columns, name="GROUPS"))

@@ -73,7 +73,7 @@ def make_dark_library(
     Raises
     ------
     WorkbenchError
-        If there are no darks (of that ISO), or they cannot tell offset from dark current; the message says what to
+        If there are no darks (of that ISO), or they do not separate offset and dark current; the message names what to
         shoot.
 
     Examples
@@ -125,7 +125,7 @@ def predict_master_dark(
     Raises
     ------
     WorkbenchError
-        If the file is no library, cannot tell of that temperature, or the master cannot be written.
+        If the file is not a library, does not reach that temperature, or the master cannot be written.
     """
     check_target(out, "FITS file")
     master = predict_dark(open_dark_library(library), exposure, temperature)

@@ -343,13 +343,13 @@ def _setting_warnings(setting: DarkSetting) -> list[str]:
             named = ", ".join(f"{group.files[i]} ({means[i]:.1f} ADU)" for i in odd[:4])
             warnings.append(
                 f"darks at {where}, {group.exposure:g} s disagree: {named} against a median of {np.median(means):.1f} "
-                "ADU; were they as warm as they say, and was the shutter closed?"
+                "ADU; check their temperatures, and that the shutter was closed"
             )
     return warnings
 
 
 def _as_map(setting: DarkSetting, gain: np.ndarray) -> xr.DataArray:
-    """Return the slope map as a DataArray in e⁻/s, or in ADU/s where there is no gain; uses its memory."""
+    """Return the slope map as a DataArray in e⁻/s, or in ADU/s without a gain; uses its memory."""
     known = bool(np.isfinite(gain).all())
     picture, cell = setting.slope, channel_index(setting.pattern)
     if known:

@@ -93,7 +93,7 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
         fits = {name: fit_law(name, levels, reference) for name in LAW_QUANTITIES}
     if not fits or None in fits.values():
         warning = (
-            "the dark current does not rise with temperature beyond its error, so there is no doubling temperature; "
+            "the dark current does not rise with temperature beyond its error, so a doubling temperature is not known; "
             "check the temperatures that the darks state, shoot longer darks, or at temperatures further apart"
         )
         return _dataset({}, [warning], reference)
@@ -115,7 +115,7 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
 
 
 def _dataset(fits: dict[str, LawFit], warnings: list[str], reference: float = np.nan) -> xr.Dataset:
-    """Return the Dataset of `dark_law`; NaN where there are no fits."""
+    """Return the Dataset of `dark_law`; NaN without fits."""
     values = dict.fromkeys(_QUANTITIES, np.nan) | {"reference_temperature": reference}
     for name, fit in fits.items():
         values |= dict(zip(LAW_QUANTITIES[name], fit.law[1:], strict=True))

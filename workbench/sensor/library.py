@@ -319,8 +319,8 @@ def _fit_sensor(groups: LibraryGroups, pixels: int, reference: float, gain: np.n
         )
     if all(fit.widen > 1 for fit in fits.values()):
         warnings.append(
-            "the darks do not lie on one law of time and temperature within their errors, which are widened; were they "
-            "as warm as they say?"
+            "the darks do not lie on one law of time and temperature within their errors, which are widened; check "
+            "the temperatures that they state"
         )
     return _SensorFit(fits, scale, subtracts, warnings)
 

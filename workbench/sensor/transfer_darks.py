@@ -11,6 +11,7 @@ import xarray as xr
 from scipy import special
 
 from ..core.cube import channels_of, check_cube
+from ..core.dark import TYPICAL_DOUBLING, law_factor
 from ..core.mosaic import channel_index
 from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
 from ..core.parallel import counted, in_threads, lazy_frames, stream_frames
@@ -98,7 +99,7 @@ def dark_transfer(dark: xr.DataArray, bias: xr.DataArray | xr.Dataset, *, progre
 def _settings(dark: xr.DataArray) -> Iterator[tuple[tuple[dict, np.ndarray], np.ndarray]]:
     """Yield, of each ISO, the settings that hold the most dark signal, with a frame of another where two is all."""
     exposure, temperature = dark["exposure"].values, np.nan_to_num(dark["temperature"].values, nan=20.0)
-    expected = exposure * 2 ** (temperature / 6)  # in no unit: only the order counts
+    expected = exposure * law_factor("doubling", TYPICAL_DOUBLING, temperature, 0.0)  # only the order counts
     for key, frames in group_frames(dark, "iso"):
         groups = [
             (one | key, frames[where])
