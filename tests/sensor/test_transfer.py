@@ -6,7 +6,8 @@ import pytest
 
 from workbench.core.cube import make_cube
 from workbench.core.errors import StageError, WorkbenchError
-from workbench.sensor import fit_gain, photon_transfer, read_noise
+from workbench.sensor import fit_gain, photon_transfer, read_noise, shot_noise_snr
+from workbench.simulate import d7000, expose
 
 GAIN, READ, BLACK = 2.0, 3.0, 600  # e-/ADU, e-, ADU
 
@@ -154,7 +155,7 @@ def test_wrong_frames_are_refused():
 
 
 @pytest.fixture(scope="module")
-def d7000(real_data):
+def crops(real_data):
     """84 crops of a real D7000's flats, as its manifest lists them."""
     from astropy.io import fits
 
@@ -175,8 +176,8 @@ def d7000(real_data):
     return photon_transfer(cube, progress=False), pd.read_csv(folder / "published-pairs.csv")
 
 
-def test_all_published_pairs_of_a_real_camera_are_reproduced(d7000):
-    ptc, published = d7000
+def test_all_published_pairs_of_a_real_camera_are_reproduced(crops):
+    ptc, published = crops
     names = {"Red": "R", "Green R": "G1", "Green B": "G2", "Blue": "B"}
     number = {
         frozenset(pair): i for i, pair in enumerate(zip(ptc.filename_1.values, ptc.filename_2.values, strict=True))
@@ -188,8 +189,8 @@ def test_all_published_pairs_of_a_real_camera_are_reproduced(d7000):
         np.testing.assert_allclose(one.variance_plain, row.half_variance_of_difference_adu2, rtol=1e-6)
 
 
-def test_the_gain_of_a_real_camera(d7000):
-    ptc, _ = d7000
+def test_the_gain_of_a_real_camera(crops):
+    ptc, _ = crops
     plain, best = fit_gain(ptc, method="plain"), fit_gain(ptc)
     published = [2.270, 2.577, 2.528, 2.174]  # R, G1, G2, B
     np.testing.assert_allclose(plain.gain[0], published, rtol=1e-3)
@@ -197,3 +198,21 @@ def test_the_gain_of_a_real_camera(d7000):
     # the data's own description: 0.9 % by bootstrap
     np.testing.assert_allclose(best.gain_error[0] / best.gain[0], 0.009, rtol=0.5)
     np.testing.assert_allclose(best.gain[0], [2.260, 2.539, 2.493, 2.148], rtol=3e-3)
+
+
+def test_snr_follows_the_root_of_the_electrons():
+    camera = d7000(seed=5, shape=(320, 480))
+    levels = [0.02, 0.08, 0.32]
+    flats = [
+        expose(camera, 8000.0, iso=800, exposure=level, seed=[7, n]) for n, level in enumerate(np.repeat(levels, 2))
+    ]
+    flat = make_cube(flats, cfa_pattern="RGGB", kind="flat", iso=800, exposure=np.repeat(levels, 2), white_level=16383)
+    bias = [expose(camera, iso=800, exposure=1 / 8000, seed=[n]) for n in range(4)]
+    ptc = photon_transfer(flat, make_cube(bias, cfa_pattern="RGGB", kind="bias", iso=800), progress=False)
+    result = shot_noise_snr(ptc, fit_gain(ptc))
+    assert result.sizes["point"] == 12
+    by_level = result.groupby("exposure").mean()
+    np.testing.assert_allclose(by_level.snr / by_level.snr_expected, 1, rtol=0.03)
+    np.testing.assert_allclose(by_level.snr[1:].values / by_level.snr[:-1].values, 2, rtol=0.03)  # four times, twice
+    assert set(result.channel.values) == {"R", "G1", "G2", "B"}
+    assert (result.snr_error < 0.05 * result.snr).all()

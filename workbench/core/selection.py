@@ -1,8 +1,9 @@
-"""Which frames belong together, and how to name them to the reader."""
+"""Which frames belong together, what was measured at each of their settings, and how messages name them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -50,6 +51,69 @@ def at_iso(values: xr.DataArray, iso: float) -> np.ndarray:
     """
     where = np.flatnonzero(same_iso(values["iso"].values, iso))
     return values.values[where[0]] if where.size else np.full(values.shape[1:], np.nan)
+
+
+def at_isos(values: xr.DataArray, isos: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return a result's values (iso, channel) at several ISO settings, as `at_iso` does at one."""
+    found = [at_iso(values, iso) for iso in isos]
+    return np.reshape(found, (len(found), *values.shape[1:]))
+
+
+Table = dict[str, tuple[str, str]]  # of quantities: name, units (empty for text), title
+
+
+def with_errors(table: Table) -> Table:
+    """Return a table of quantities with a row for the error of each."""
+    rows: Table = {}
+    for name, (units, title) in table.items():
+        rows |= {name: (units, title), f"{name}_error": (units, f"error of the {title}")}
+    return rows
+
+
+def per_channel(
+    table: Table, rows: Sequence[Sequence[Mapping[str, Any]]], isos: np.ndarray, channels: Sequence[str], **attrs: Any
+) -> xr.Dataset:
+    """Return what was measured of each ISO and channel as variables over (iso, channel).
+
+    Parameters
+    ----------
+    table
+        The quantities.
+    rows
+        For each ISO and channel the values found, by name; what is missing is NaN, or empty text.
+    **attrs
+        Of the Dataset.
+
+    Examples
+    --------
+    >>> found = per_channel({"gain": ("e-/ADU", "gain")}, [[{"gain": 2.0}, {}]], [100.0], ["G1", "G2"])
+    >>> found.gain.values.tolist(), found.gain.attrs["units"]
+    ([[2.0, nan]], 'e-/ADU')
+    """
+    data = {}
+    for name, (units, title) in table.items():
+        missing, about = (np.nan, {"units": units}) if units else ("", {})
+        values = [[one.get(name, missing) for one in row] for row in rows]
+        shape = (len(rows), len(channels))
+        data[name] = (("iso", "channel"), np.array(values, float if units else object).reshape(shape), about)
+        data[name][2]["long_name"] = title
+    coords = {"iso": ("iso", np.asarray(isos, float), {"long_name": "ISO setting"}), "channel": list(channels)}
+    return xr.Dataset(data, coords, attrs)
+
+
+def channel_warnings(what: str, iso: float, channels: Sequence[str], problems: Sequence[str]) -> list[str]:
+    """Return one warning for each problem that channels have at an ISO, with the channels that have it.
+
+    Examples
+    --------
+    >>> channel_warnings("gain", 100, ["R", "G1", "G2"], ["too dark", "", "too dark"])
+    ['gain at ISO 100 (R, G2): too dark']
+    """
+    named: dict[str, list[str]] = {}
+    for channel, problem in zip(channels, problems, strict=True):
+        if problem:
+            named.setdefault(problem, []).append(str(channel))
+    return [f"{what} at {describe({'iso': iso})} ({', '.join(names)}): {text}" for text, names in named.items()]
 
 
 def describe(setting: Setting) -> str:

@@ -7,9 +7,12 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import special
 
 MAD_TO_SIGMA = 1.4826  # standard deviation of a normal distribution over its median absolute deviation: 1/Φ⁻¹(3/4)
 MEDIAN_ERROR = 1.2533  # standard error of a median over that of a mean, of a normal distribution: √(π/2)
+MISFIT = 0.01  # probability of a worse χ² below which the model does not hold and errors are widened
+MISFIT_TO_WARN = 0.001  # below which there is a warning: of thirty fits one falls below 0.01 every third time
 
 
 def mad_std(values: Any, axis: int | tuple[int, ...] | None = None, *, centre: Any = None) -> Any:
@@ -95,6 +98,18 @@ def fit_line(x: Any, y: Any, weight: Any = 1.0, *, through_origin: bool = False)
     slope = (weight * away * y).sum(-1) / square
     level = np.zeros_like(total) if through_origin else (weight * y).sum(-1) / total
     return Line(slope, level - slope * centre, centre, 1 / square, 0 * total if through_origin else 1 / total)
+
+
+def misfit(chi2: float, degrees: int) -> tuple[float, bool]:
+    """Return by how much χ² of so many degrees of freedom widens an error, and whether it deserves a warning.
+
+    Examples
+    --------
+    >>> misfit(9.0, 8), misfit(32.0, 8)
+    ((1.0, False), (2.0, True))
+    """
+    chance = float(special.chdtrc(degrees, chi2)) if degrees > 0 else 1.0
+    return (max(1.0, float(np.sqrt(chi2 / degrees))) if chance < MISFIT else 1.0), chance < MISFIT_TO_WARN
 
 
 def neighbour_covariance(picture: np.ndarray, lags: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -14,8 +14,8 @@ from scipy import special
 from ..core.dark import TYPICAL_DOUBLING
 from ..core.pairs import BLOCKS, jackknife_error, leave_one_out, t_factor
 from ..core.selection import describe
+from ..core.statistics import MISFIT, MISFIT_TO_WARN
 from .dark_frames import DarkGroup, DarkSetting
-from .gain import MISFIT, MISFIT_TO_TELL
 
 SUBTRACTED = 0.5  # of the dark current that the noise gives the mean must show, or the camera subtracts the mean
 _WORTH_A_WARNING = 0.3  # K along a run
@@ -93,7 +93,7 @@ def misfit(points: list[DarkGroup], weight: np.ndarray) -> tuple[float, str]:
     chance = special.fdtrc(len(points) - 2, freedom, ratio)
     if not chance < MISFIT:
         return 1.0, ""
-    if not chance < MISFIT_TO_TELL:
+    if not chance < MISFIT_TO_WARN:
         return np.sqrt(ratio), ""
     worst = times[np.argmax(np.abs(off) * np.sqrt(counts))]
     return np.sqrt(ratio), (

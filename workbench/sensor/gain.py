@@ -1,22 +1,49 @@
-"""Gain from photon transfer, and the ISO at which one electron is one ADU."""
+"""Gain from photon transfer: the slope of variance against signal, and how far that curve bends."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
-from scipy import special
 
 from ..core.errors import WorkbenchError
 from ..core.pairs import jackknife_error, leave_one_out, pair_moments, pair_weight
-from ..core.selection import at_iso, describe, same_iso
+from ..core.selection import Table, at_isos, channel_warnings, describe, per_channel, same_iso, with_errors
+from ..core.statistics import Line, fit_line, misfit
 from .bias import CLIPPED_FRACTION
 
 BELOW_SATURATION = 0.7  # of the saturation level, as EMVA 1288 has it
-MISFIT = 0.01  # probability of a worse χ² below which the model does not hold and errors are widened
-MISFIT_TO_TELL = 0.001  # below which the reader is told: of thirty fits one falls below 0.01 every third time
+_FEWEST = 3  # light levels with known read noise: slope, bend and one to spare
+_STEPS = 12  # of Gauss and Newton; 1e-10 after six
+_BENT = 3.0  # errors from which there is a warning of a bend
 _ROUNDS = 12  # of reweighting; the weights change by less than 1e-6 after five
+_QUANTITIES: Table = {
+    **with_errors({"gain": ("e-/ADU", "gain"), "intercept": ("ADU²", "variance without light")}),
+    "blog_gain": ("e-/ADU", "signal/variance of single frames"),
+    "pairs_used": ("1", "pairs used"),
+    "levels_used": ("1", "light levels used"),
+    "chi2": ("1", "χ² per degree of freedom"),
+}
+_CURVED: Table = {
+    **with_errors(
+        {
+            "curvature": ("1/e-", "curvature a of the photon transfer curve"),
+            "gain_curved": ("e-/ADU", "gain, bend allowed for"),
+            "bend": ("%", "change of the variance at the brightest level"),
+        }
+    ),
+    "levels_used": ("1", "light levels used"),
+}
+Curve = dict[str, np.ndarray]  # one ISO and channel of a photon transfer curve, each array along its pairs
+
+
+class _Fit(NamedTuple):
+    """What was fitted, to which pairs, and what is wrong with it."""
+
+    values: dict[str, float]
+    pairs: np.ndarray
+    problem: str = ""
 
 
 def fit_gain(
@@ -29,7 +56,7 @@ def fit_gain(
     of the variance that the *fit* predicts, 2σ⁴/(n−1) (weights from the measured variances would favour those that came
     out low); only levels below 70 % of saturation, without clipped pixels, count.  The error is a jackknife of the
     whole fit over blocks of rows, with the errors of R and of the black level added; where χ² says that the line does
-    not hold (p < 0.01), it is widened, and below 0.001 a warning says so.
+    not hold (p < 0.01), it is widened, and below 0.001 there is a warning.
 
     ``plain``: `variance_plain` against `mean`, all pairs, free intercept, weights 1/variance²: as tables are often
     published.
@@ -70,71 +97,43 @@ def fit_gain(
     if read is not None:
         ptc = _with_read_noise(ptc, read)
     fit = _fit_model if method == "model" else _fit_plain
-    isos = _unique(ptc["iso"].values)
+    isos = np.unique(np.asarray(ptc["iso"].values, float))
     channels = ptc["channel"].values.tolist()
-    result = {name: np.full((len(isos), len(channels)), np.nan) for name in _VARIABLES}
     used = np.zeros((ptc.sizes["pair"], len(channels)), bool)
-    warnings: list[str] = []
-    for row, iso in enumerate(isos):
+    rows, warnings = [], []
+    for iso in isos:
         where = np.flatnonzero(same_iso(ptc["iso"].values, iso))
-        problems: dict[str, list[str]] = {}
-        for column, channel in enumerate(channels):
-            one, which, problem = fit(curve_of(ptc, where, column))
-            used[where[which], column] = True
-            for name, value in one.items():
-                result[name][row, column] = value
-            if problem:
-                problems.setdefault(problem, []).append(channel)
-        warnings += [f"gain at {describe({'iso': iso})} ({', '.join(c)}): {text}" for text, c in problems.items()]
-    data: dict[str, Any] = {name: (("iso", "channel"), result[name], attrs) for name, attrs in _VARIABLES.items()}
-    data["used"] = (("pair", "channel"), used, {"long_name": "pairs that the fit used"})
-    coords = {"iso": ("iso", isos, {"long_name": "ISO setting"}), "channel": channels}
-    attrs = {"camera": ptc.attrs["camera"], "method": method, "long_name": "gain", "warnings": warnings}
-    return xr.Dataset(data, coords, attrs)
-
-
-_VARIABLES = {
-    "gain": {"units": "e-/ADU", "long_name": "gain"},
-    "gain_error": {"units": "e-/ADU", "long_name": "error of the gain"},
-    "intercept": {"units": "ADU²", "long_name": "variance without light"},
-    "intercept_error": {"units": "ADU²", "long_name": "error of the variance without light"},
-    "blog_gain": {"units": "e-/ADU", "long_name": "signal/variance of single frames"},
-    "pairs_used": {"units": "1", "long_name": "pairs used"},
-    "levels_used": {"units": "1", "long_name": "light levels used"},
-    "chi2": {"units": "1", "long_name": "χ² per degree of freedom"},
-}
-
-
-def _unique(values: np.ndarray) -> np.ndarray:
-    return np.unique(np.asarray(values, float))  # one NaN at most, at the end
+        fits = [fit(_curve_of(ptc, where, column)) for column in range(len(channels))]
+        for column, one in enumerate(fits):
+            used[where[one.pairs], column] = True
+        rows.append([one.values for one in fits])
+        warnings += channel_warnings("gain", iso, channels, [one.problem for one in fits])
+    found = per_channel(_QUANTITIES, rows, isos, channels, camera=ptc.attrs["camera"], method=method, long_name="gain")
+    found["used"] = (("pair", "channel"), used, {"long_name": "pairs that the fit used"})
+    return found.assign_attrs(warnings=warnings)
 
 
 def _with_read_noise(ptc: xr.Dataset, read: xr.Dataset) -> xr.Dataset:
     """Return the curve with the dark variance of other bias frames."""
     here = read.reindex(channel=ptc["channel"])
-    changes = {}
-    for name, source in (("dark_variance", "variance"), ("dark_variance_error", "variance_error")):
-        values = np.array([at_iso(here[source], iso) for iso in ptc["iso"].values]).reshape(-1, ptc.sizes["channel"])
-        changes[name] = (("pair", "channel"), values, ptc[name].attrs)
-    return ptc.assign(changes)
+    sources = {"dark_variance": "variance", "dark_variance_error": "variance_error"}
+    return ptc.assign(
+        {
+            name: (("pair", "channel"), at_isos(here[source], ptc["iso"].values), ptc[name].attrs)
+            for name, source in sources.items()
+        }
+    )
 
 
-Curve = dict[str, np.ndarray]  # one ISO and channel of a photon transfer curve, each array along its pairs
-
-
-def curve_of(ptc: xr.Dataset, pairs: np.ndarray, column: int) -> Curve:
-    """Return the arrays of some pairs and one channel of a photon transfer curve, and what the file says of white."""
+def _curve_of(ptc: xr.Dataset, pairs: np.ndarray, column: int) -> Curve:
+    """Return the arrays of some pairs and one channel of a photon transfer curve, and the stated white level."""
     one = {
         str(name): values.values[pairs, column] for name, values in ptc.data_vars.items() if "channel" in values.dims
     }
     return one | {"level": ptc["level"].values[pairs], "white_level": np.full(pairs.size, ptc.attrs["white_level"])}
 
 
-def _chosen(curve: Curve, which: np.ndarray) -> Curve:
-    return {name: values[which] for name, values in curve.items()}
-
-
-def pairs_to_fit(curve: Curve) -> tuple[np.ndarray, str]:
+def _pairs_to_fit(curve: Curve) -> tuple[np.ndarray, str]:
     """Return the numbers of the pairs to fit, and why there are none."""
     signal, variance = curve["signal"], curve["variance"]
     saturated = curve["saturated_fraction"] > CLIPPED_FRACTION
@@ -160,280 +159,242 @@ def pairs_to_fit(curve: Curve) -> tuple[np.ndarray, str]:
     return np.flatnonzero(good), ""
 
 
-def _fit_model(curve: Curve) -> tuple[dict[str, float], np.ndarray, str]:
-    which, problem = pairs_to_fit(curve)
+def _fit_model(curve: Curve) -> _Fit:
+    nothing = {"pairs_used": 0, "levels_used": 0}
+    which, problem = _pairs_to_fit(curve)
     if problem:
-        return {"pairs_used": 0, "levels_used": 0}, which, problem
-    curve = _chosen(curve, which)
-    level = levels_of(curve)
-    known = bool(np.isfinite(curve["dark_variance"]).all() and (curve["dark_variance"] > 0).all())
-    count = {"pairs_used": which.size, "levels_used": level.max() + 1, "blog_gain": _blog_gain(curve)}
+        return _Fit(nothing, which, problem)
+    curve = {name: values[which] for name, values in curve.items()}
+    known = _read_noise_known(curve)
     if not known and curve["signal"].max() < 1.5 * curve["signal"].min():
-        return (
-            count | {"pairs_used": 0, "levels_used": 0},
-            which[:0],
+        problem = (
             "without bias frames one light level does not separate gain from read noise; shoot bias frames, or flats "
-            "at several exposures",
+            "at several exposures"
         )
-    black = curve["black_level"]
+        return _Fit(nothing | {"blog_gain": _blog_gain(curve)}, which[:0], problem)
+    level = _levels_of(curve)
+    frames, worth = _weights_of(curve, level)
     read = curve["dark_variance"] if known else np.zeros(which.size)
-    sums = curve["sums"]  # (pair, block, moment)
-    frames = np.array([_frames_of(curve, number) for number in range(level.max() + 1)])
-    pixels = sums[..., 0].sum(axis=1)
-    worth = pixels * np.array([pair_weight(frames[number]) for number in level])
-
-    x, q, h = scaled_pairs(sums.sum(axis=1), black)
-    slope, intercept, weight = _solve(x, q, h - read * q, read * q, worth, free=not known)
-    replicates = scaled_pairs(leave_one_out(sums, axis=1), black[:, None])
-    xr_, qr, hr = (np.moveaxis(part, 1, 0) for part in replicates)  # (block, pair)
-    slopes, intercepts, _ = _solve(xr_, qr, hr - read * qr, read * qr, worth, free=not known)
+    whole, parts = _scaled_with_replicates(curve)
+    line, weight = _fit_signal(whole, read, worth, through_origin=known)
+    lines, _ = _fit_signal(parts, read, worth, through_origin=known)
 
     # χ² of the levels' mean residuals; a variance from B blocks makes t² of each, whose mean is (B−1)/(B−3)
-    residual = _by_level(h - read * q - slope * x - intercept * q, level)
-    blocks = xr_.shape[0]
-    spread = _by_level(hr - read * qr - slope * xr_ - intercept * qr, level)
+    residual, spread = (
+        _by_level(pairs.variance - read * pairs.read - line.slope * pairs.signal - line.intercept * pairs.read, level)
+        for pairs in (whole, parts)
+    )
     read_error = float(curve["dark_variance_error"].mean()) if known else 0.0
-    scatter = slope * curve["black_scatter"].mean()
+    scatter = line.slope * curve["black_scatter"].mean()
     noise = np.square(jackknife_error(spread)) + scatter**2 / frames
-    degrees = residual.size - (1 if known else 2)
-    chi2 = float((np.square(residual) / noise).sum()) * max(blocks - 3, 1) / max(blocks - 1, 1) if degrees > 0 else 0.0
-    widen, problem = 1.0, ""
-    chance = special.chdtrc(degrees, chi2) if degrees > 0 else 1.0
-    if chance < MISFIT:
-        widen = max(1.0, np.sqrt(chi2 / degrees))
-    if chance < MISFIT_TO_TELL:
+    degrees, blocks = residual.size - (1 if known else 2), len(spread)
+    chi2 = float((np.square(residual) / noise).sum()) * max(blocks - 3, 1) / max(blocks - 1, 1)
+    widen, off = misfit(chi2, degrees)
+    if off:
         problem = (
             f"the variances do not lie on one line (χ² is {chi2 / degrees:.1f} times what it should be), so the error "
             "is widened; look at the photon transfer chart for a light level that is off"
         )
-
-    # ∂slope/∂R, and ∂slope/∂(signal) of each pair, of the weighted fit
-    lever = _levers(x, q, weight, free=not known)
-    by_read = float((lever * q).sum()) * read_error if known else 0.0
-    by_black = float((lever * slope).sum()) * float(curve["black_level_error"].mean())
+    # ∂slope/∂y of each pair, and by what R and the black level move it
+    lever = weight * (whole.signal / whole.read - line.centre) * line.slope_variance
+    by_read = float(lever.sum()) * read_error if known else 0.0
+    lever = lever / whole.read
+    by_black = float((lever * line.slope).sum()) * float(curve["black_level_error"].mean())
     by_scatter = np.sqrt((np.square(_by_level(lever, level, mean=False)) / frames).sum()) * scatter
-    error = np.sqrt((jackknife_error(slopes) * widen) ** 2 + by_read**2 + by_black**2 + by_scatter**2)
-    one = count | {
-        "gain": 1 / slope,
-        "gain_error": error / slope**2,
-        "intercept": float(read.mean()) if known else float(intercept),
-        "intercept_error": read_error if known else float(jackknife_error(intercepts) * widen),
+    error = np.sqrt((jackknife_error(lines.slope) * widen) ** 2 + by_read**2 + by_black**2 + by_scatter**2)
+    values = {
+        "pairs_used": which.size,
+        "levels_used": level.max() + 1,
+        "blog_gain": _blog_gain(curve),
+        "gain": 1 / line.slope,
+        "gain_error": error / line.slope**2,
+        "intercept": float(read.mean()) if known else float(line.intercept),
+        "intercept_error": read_error if known else float(jackknife_error(lines.intercept) * widen),
         "chi2": chi2 / degrees if degrees > 0 else np.nan,
     }
-    if not slope > 0 or not error < slope:
-        for name in ("gain", "gain_error", "blog_gain"):
-            one[name] = np.nan
+    if not line.slope > 0 or not error < line.slope:
+        values |= dict.fromkeys(("gain", "gain_error", "blog_gain"), np.nan)
         problem = "the variance does not rise with the signal beyond its error; shoot brighter flats, or more"
-    return one, which, problem
+    return _Fit(values, which, problem)
 
 
-def _fit_plain(curve: Curve) -> tuple[dict[str, float], np.ndarray, str]:
+def _fit_plain(curve: Curve) -> _Fit:
     """A line through all pairs, weights 1/variance²; the jackknife deletes blocks of rows."""
-
-    def line(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        slope, intercept, _ = _weighted(mean, np.ones_like(mean), variance, 1 / np.square(variance), free=True)
-        return slope, intercept
-
-    mean, variance = curve["mean"], curve["variance_plain"]
-    which = np.flatnonzero(variance > 0)
-    levels = levels_of(_chosen(curve, which)) if which.size else np.zeros(1, int)
-    if which.size < 2 or levels.max() < 1:
-        return {"pairs_used": 0, "levels_used": 0}, which[:0], "a line needs pairs at two light levels or more"
-    slope, intercept = line(mean[which], variance[which])
-    moments = pair_moments(np.moveaxis(leave_one_out(curve["sums_plain"][which], axis=1), 1, 0))
-    slopes, intercepts = line((moments.mean1 + moments.mean2) / 2, moments.half_variance)
-    residual = variance[which] - intercept - slope * mean[which]
-    scale = 2 / (curve["sums_plain"][which][..., 0].sum(axis=1) - 1)
-    one = {
-        "gain": 1 / slope,
-        "gain_error": float(jackknife_error(slopes)) / slope**2,
-        "intercept": float(intercept),
-        "intercept_error": float(jackknife_error(intercepts)),
-        "blog_gain": _blog_gain(_chosen(curve, which)),
+    which = np.flatnonzero(curve["variance_plain"] > 0)
+    curve = {name: values[which] for name, values in curve.items()}
+    mean, variance, sums = curve["mean"], curve["variance_plain"], curve["sums_plain"]
+    levels = np.unique(curve["level"]).size
+    if levels < 2:
+        return _Fit({"pairs_used": 0, "levels_used": 0}, which[:0], "a line needs pairs at two light levels or more")
+    line = fit_line(mean, variance, 1 / np.square(variance))
+    moments = pair_moments(np.moveaxis(leave_one_out(sums, axis=1), 1, 0))
+    lines = fit_line((moments.mean1 + moments.mean2) / 2, moments.half_variance, 1 / np.square(moments.half_variance))
+    residual = variance - line.intercept - line.slope * mean
+    scale = 2 / (sums[..., 0].sum(axis=1) - 1)
+    values = {
+        "gain": 1 / line.slope,
+        "gain_error": float(jackknife_error(lines.slope)) / line.slope**2,
+        "intercept": float(line.intercept),
+        "intercept_error": float(jackknife_error(lines.intercept)),
+        "blog_gain": _blog_gain(curve),
         "pairs_used": which.size,
-        "levels_used": levels.max() + 1,
-        "chi2": float((residual**2 / (scale * variance[which] ** 2)).sum() / max(which.size - 2, 1)),
+        "levels_used": levels,
+        "chi2": float((residual**2 / (scale * variance**2)).sum() / max(which.size - 2, 1)),
     }
-    return one, which, ""
+    return _Fit(values, which)
 
 
-def scaled_pairs(sums: np.ndarray, black: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what 1/g and R are multiplied with in a scaled pair's half-variance, and that half-variance."""
+class _ScaledPairs(NamedTuple):
+    """Half-variance of pairs scaled to one level [ADU²], and what 1/g (`signal`, ADU) and R (`read`) contribute."""
+
+    signal: np.ndarray
+    read: np.ndarray
+    variance: np.ndarray
+
+
+def _scaled_pairs(sums: np.ndarray, black: np.ndarray) -> _ScaledPairs:
+    """Return variance = signal/g + read · R of pairs from their sums (..., moment): μ₁μ₂/μ and (μ₁² + μ₂²)/2μ²."""
     moments = pair_moments(sums)
     level1, level2 = moments.mean1 - black, moments.mean2 - black
     level = (level1 + level2) / 2
-    x = level1 * level2 / level
-    q = (level1**2 + level2**2) / (2 * level**2)
-    return x, q, moments.scaled_half_variance(black)
+    read = (level1**2 + level2**2) / (2 * level**2)
+    return _ScaledPairs(level1 * level2 / level, read, moments.scaled_half_variance(black))
 
 
-def _solve(
-    x: np.ndarray, q: np.ndarray, y: np.ndarray, fixed: np.ndarray, worth: np.ndarray, *, free: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fit y = slope·x (+ intercept·q if free) along the last axis, weights from the model; also the weights."""
-    slope = np.median(y / x, axis=-1, keepdims=True)
+def _scaled_with_replicates(curve: Curve) -> tuple[_ScaledPairs, _ScaledPairs]:
+    """Return the scaled pairs of a curve (pair), and those without one block of rows each (block, pair)."""
+    sums, black = curve["sums"], curve["black_level"]
+    parts = _scaled_pairs(leave_one_out(sums, axis=1), black[:, None])
+    return _scaled_pairs(sums.sum(axis=1), black), _ScaledPairs(*(np.moveaxis(part, 1, 0) for part in parts))
+
+
+def _fit_signal(
+    pairs: _ScaledPairs, read: np.ndarray, worth: np.ndarray, *, through_origin: bool
+) -> tuple[Line, np.ndarray]:
+    """Fit variance/read − R = slope · signal/read (+ intercept); return the line and its weights 1/Var of the model."""
+    x, y = pairs.signal / pairs.read, pairs.variance / pairs.read - read
+    slope = np.median(y * pairs.read / pairs.signal, axis=-1, keepdims=True)
     intercept = np.zeros_like(slope)
     for _ in range(_ROUNDS):
-        model = slope * x + fixed + intercept * q
+        model = slope * x + read + intercept
         weight = worth / np.square(np.maximum(model, 0.1 * np.abs(slope) * x))
-        slope, intercept, _ = (part[..., None] for part in _weighted(x, q, y, weight, free=free))
-    return slope[..., 0], intercept[..., 0], weight
+        line = fit_line(x, y, weight, through_origin=through_origin)
+        slope, intercept = line.slope[..., None], line.intercept[..., None]
+    return line, weight
 
 
-def _weighted(
-    x: np.ndarray, q: np.ndarray, y: np.ndarray, weight: np.ndarray, *, free: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return slope, intercept and determinant of one weighted fit along the last axis."""
-    xx, xy = (weight * x * x).sum(-1), (weight * x * y).sum(-1)
-    if not free:
-        return xy / xx, np.zeros_like(xx), xx
-    xq, qq, qy = (weight * x * q).sum(-1), (weight * q * q).sum(-1), (weight * q * y).sum(-1)
-    determinant = xx * qq - xq**2
-    return (xy * qq - qy * xq) / determinant, (qy * xx - xy * xq) / determinant, determinant
+def _read_noise_known(curve: Curve) -> bool:
+    return bool((np.isfinite(curve["dark_variance"]) & (curve["dark_variance"] > 0)).all())
 
 
-def _levers(x: np.ndarray, q: np.ndarray, weight: np.ndarray, *, free: bool) -> np.ndarray:
-    """Return ∂slope/∂y of each pair."""
-    xx = (weight * x * x).sum()
-    if not free:
-        return weight * x / xx
-    xq, qq = (weight * x * q).sum(), (weight * q * q).sum()
-    return weight * (x * qq - q * xq) / (xx * qq - xq**2)
-
-
-def _by_level(values: np.ndarray, level: np.ndarray, *, mean: bool = True) -> np.ndarray:
-    """Mean or sum over each level's pairs, along the last axis."""
-    member = (level[:, None] == np.arange(level.max() + 1)).astype(float)
-    return values @ (member / member.sum(axis=0) if mean else member)
-
-
-def levels_of(curve: Curve) -> np.ndarray:
+def _levels_of(curve: Curve) -> np.ndarray:
     """Number the light levels of a curve from 0."""
     return np.unique(curve["level"], return_inverse=True)[1].reshape(-1)
 
 
-def _frames_of(curve: Curve, number: int) -> int:
-    """How many frames the pairs of a level are made of."""
-    where = levels_of(curve) == number
-    pairs = int(where.sum())
-    return 2 if pairs == 1 else pairs  # a ring of n frames has n pairs
+def _weights_of(curve: Curve, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the frames of each level (a ring of n frames has n pairs), and the independent pixels of each pair."""
+    pairs = np.bincount(level)
+    frames = np.where(pairs == 1, 2, pairs)
+    return frames, curve["sums"][..., 0].sum(axis=1) * np.array([pair_weight(frames[number]) for number in level])
+
+
+def _by_level(values: np.ndarray, level: np.ndarray, *, mean: bool = True) -> np.ndarray:
+    """Return the mean or sum over each level's pairs, along the last axis."""
+    member = (level[:, None] == np.arange(level.max() + 1)).astype(float)
+    return values @ (member / member.sum(axis=0) if mean else member)
 
 
 def _blog_gain(curve: Curve) -> float:
+    """Return the mean of signal/variance of single frames, which PRNU makes too small."""
     signal = curve["mean_single"] - curve["black_level"]
     return float((signal / curve["variance_single"]).mean())
 
 
-def unity_gain_iso(gain: xr.Dataset) -> xr.Dataset:
-    """Find the ISO at which one electron is one ADU, from the greens (or the only channel).
+def fit_curvature(ptc: xr.Dataset) -> xr.Dataset:
+    """Fit a photon transfer curve that bends.
 
-    The logarithm of the gain is interpolated in the logarithm of the ISO, between the two settings that bracket
-    g = 1.  Where none do, the power law through all settings is extended, with a warning; from one setting alone there
-    is no measurement (NaN), and the warning gives what proportionality would say.
+    C₀₀(μ) = [exp(2aμg) − 1]/(2ag²) + R (Astier et al., A&A 629, A36 (2019), eq. 16, with n = Rg²), μ the signal in
+    ADU: where charge already collected pushes later charge to the neighbours, a < 0 and the variance of bright levels
+    falls below the line, so that a line reads the gain too high.  Pairs are those of `fit_gain` (up to 70 % of
+    saturation), each scaled to one level, and so is a lamp's drift taken out; the signal is the measured mean, hence a
+    wrong exposure time does not matter.  Errors: a jackknife over blocks of rows.
+
+    Parameters
+    ----------
+    ptc
+        From `photon_transfer`, with bias frames: their variance is R.
 
     Returns
     -------
     xarray.Dataset
-        Scalars ``unity_gain_iso`` and ``unity_gain_iso_error``; ``attrs["warnings"]``.
-
-    Examples
-    --------
-    >>> gain = xr.Dataset(
-    ...     {"gain": (("iso", "channel"), [[2.0], [0.5]]), "gain_error": (("iso", "channel"), [[0.02], [0.005]])},
-    ...     {"iso": [100.0, 400.0], "channel": ["mono"]})
-    >>> result = unity_gain_iso(gain)
-    >>> round(result.unity_gain_iso.item()), round(result.unity_gain_iso_error.item(), 1)
-    (200, 1.4)
+        Over (iso, channel): ``curvature`` a [1/e⁻], ``gain_curved`` [e⁻/ADU], ``bend`` [%], the change of the variance
+        at the brightest level fitted, each with ``_error``; ``levels_used``.  NaN where there are fewer than three
+        light levels or no bias frames; ``attrs["warnings"]`` names a bend beyond three errors in most channels.
     """
-    greens = [name for name in gain["channel"].values.tolist() if name in ("G1", "G2", "mono")]
-    values, errors = (gain[name].sel(channel=greens).values for name in ("gain", "gain_error"))
-    weight = 1 / np.square(errors / values)
-    log_gain = (weight * np.log(values)).sum(-1) / weight.sum(-1)
-    log_error = np.sqrt(1 / weight.sum(-1))
-    log_iso = np.log(gain["iso"].values)
-    good = np.isfinite(log_gain) & np.isfinite(log_iso) & np.isfinite(log_error)
-    x, y, e = log_iso[good], log_gain[good], log_error[good]
-    value, error, warnings = np.nan, np.nan, []
-    crossing = np.flatnonzero((y[:-1] >= 0) & (y[1:] < 0))
-    if crossing.size:
-        i = int(crossing[0])
-        # x₀ = x_i + y_i (x_j − x_i)/(y_i − y_j)
-        step, fall = x[i + 1] - x[i], y[i] - y[i + 1]
-        x0 = x[i] + y[i] * step / fall
-        by_first, by_second = -y[i + 1] * step / fall**2, y[i] * step / fall**2
-        value = np.exp(x0)
-        error = value * np.hypot(by_first * e[i], by_second * e[i + 1])
-    elif x.size >= 2:
-        # y = a + b (x − x̄) with weights 1/e²
-        w = 1 / e**2
-        centre = (w * x).sum() / w.sum()
-        b = (w * (x - centre) * y).sum() / (w * (x - centre) ** 2).sum()
-        a = (w * y).sum() / w.sum()
-        if b < 0:
-            x0 = centre - a / b
-            value = np.exp(x0)
-            error = value / abs(b) * np.sqrt(1 / w.sum() + (a / b) ** 2 / (w * (x - centre) ** 2).sum())
+    isos = np.unique(np.asarray(ptc["iso"].values, float))
+    channels = ptc["channel"].values.tolist()
+    rows, warnings = [], []
+    for iso in isos:
+        where = np.flatnonzero(same_iso(ptc["iso"].values, iso))
+        row = [_fit_bend(_curve_of(ptc, where, column)) for column in range(len(channels))]
+        rows.append(row)
+        bent = [
+            f"{channel}: {one['bend']:+.1f} % at the brightest level"
+            for channel, one in zip(channels, row, strict=True)
+            if abs(one.get("curvature", 0.0)) > _BENT * one.get("curvature_error", np.inf)
+        ]
+        # one channel in hundreds bends by chance; all of them do where the sensor does
+        if len(bent) > len(channels) / 2:
             warnings.append(
-                f"no two of the measured ISO settings bracket unity gain: {value:.0f} is an extrapolation from "
-                f"ISO {np.exp(x.min()):.0f} to {np.exp(x.max()):.0f}; measure settings on both sides"
+                f"the photon transfer curve at {describe({'iso': iso})} bends ({', '.join(bent)}), as bright pixels "
+                "that push charge to their neighbours make it: the gain of a straight line is then off, gain_curved is "
+                "not"
             )
-        else:
-            warnings.append(
-                "the gain does not fall with the ISO setting: no unity-gain ISO; check the ISO of the flats"
-            )
-    elif x.size == 1:
-        warnings.append(
-            f"gain is measured at one ISO setting only, so the unity-gain ISO is not; were gain inversely proportional "
-            f"to ISO, it would be {np.exp(x[0] + y[0]):.0f}: measure a second setting"
+    attrs = {"camera": ptc.attrs["camera"], "long_name": "curvature", "warnings": warnings}
+    return per_channel(_CURVED, rows, isos, channels, **attrs)
+
+
+def _fit_bend(curve: Curve) -> dict[str, float]:
+    which, problem = _pairs_to_fit(curve)
+    if problem:
+        return {"levels_used": 0}
+    curve = {name: values[which] for name, values in curve.items()}
+    level = _levels_of(curve)
+    count = int(level.max()) + 1
+    if count < _FEWEST or not _read_noise_known(curve):
+        return {"levels_used": count}
+    read, (_, worth), brightest = curve["dark_variance"], _weights_of(curve, level), curve["signal"].max()
+
+    def quantities(pairs: _ScaledPairs) -> dict[str, np.ndarray]:
+        slope, bend = _fit_exponential(pairs, read, worth)
+        change = np.expm1(bend * brightest) / (bend * brightest) - 1
+        return {"curvature": bend * slope / 2, "gain_curved": 1 / slope, "bend": 100 * change}
+
+    values, replicates = map(quantities, _scaled_with_replicates(curve))
+    one = {name: float(value) for name, value in values.items()}
+    one |= {f"{name}_error": float(jackknife_error(part)) for name, part in replicates.items()}
+    return one | {"levels_used": count}
+
+
+def _fit_exponential(pairs: _ScaledPairs, read: np.ndarray, worth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fit variance − R · read = s (e^{bx} − 1)/b along the last axis, x the signal; return s = 1/g and b = 2ag."""
+    x, fixed = pairs.signal, read * pairs.read
+    y = pairs.variance - fixed
+    slope = (x * y).sum(-1, keepdims=True) / (x * x).sum(-1, keepdims=True)
+    bend = np.full_like(slope, -1e-9)  # not zero, so that the quotient stands
+    for _ in range(_STEPS):
+        grown = np.expm1(bend * x)
+        by_slope = grown / bend
+        by_bend = slope * np.where(
+            np.abs(bend * x) < 1e-4, x * x / 2 + bend * x**3 / 3, (x * (grown + 1) - grown / bend) / bend
         )
-    data = {
-        "unity_gain_iso": ((), value, {"units": "ISO", "long_name": "unity-gain ISO"}),
-        "unity_gain_iso_error": ((), error, {"units": "ISO", "long_name": "error of the unity-gain ISO"}),
-    }
-    return xr.Dataset(data, attrs={"long_name": "unity gain", "warnings": warnings})
-
-
-def shot_noise_snr(ptc: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
-    """Compare the signal-to-noise ratio of each pair of flats with that of shot noise alone, √N.
-
-    Measured: signal/√variance of a pair's pixels, read noise included; N = signal · gain electrons.
-
-    Returns
-    -------
-    xarray.Dataset
-        Over point, one for each pair and channel that the fit used: ``snr`` with ``snr_error``, ``snr_expected`` = √N,
-        ``electrons`` N, and ``iso``, ``exposure`` [s], ``aperture``, ``channel``.
-
-    Examples
-    --------
-    >>> from workbench.core.cube import make_cube
-    >>> from workbench.sensor import fit_gain, photon_transfer
-    >>> rng = np.random.default_rng(0)
-    >>> y = rng.poisson(np.repeat([400, 1600], 2)[:, None, None], (4, 256, 256)).astype("uint16")
-    >>> ptc = photon_transfer(make_cube(y, cfa_pattern="mono", kind="flat", iso=100, exposure=[1, 1, 4, 4],
-    ...                                 black_level=0), progress=False)
-    >>> shot_noise_snr(ptc, fit_gain(ptc)).snr.round().values
-    array([20., 40.])
-    """
-    pair, channel = np.nonzero(gain["used"].values)
-    isos = ptc["iso"].values[pair]
-    factor = np.array([at_iso(gain["gain"], iso)[c] for iso, c in zip(isos, channel, strict=True)])
-    signal, variance, error = (ptc[name].values[pair, channel] for name in ("signal", "variance", "variance_error"))
-    good = np.isfinite(factor) & (factor > 0) & (signal > 0) & (variance > 0)
-    pair, channel, factor, signal, variance, error = (
-        part[good] for part in (pair, channel, factor, signal, variance, error)
-    )
-    ratio, electrons = signal / np.sqrt(variance), signal * factor
-    data = {
-        "snr": (ratio, "1", "signal-to-noise ratio"),
-        "snr_error": (ratio * error / (2 * variance), "1", "error of the signal-to-noise ratio"),
-        "snr_expected": (np.sqrt(electrons), "1", "√N"),
-        "electrons": (electrons, "e-", "signal"),
-    }
-    coords = {name: ("point", ptc[name].values[pair], ptc[name].attrs) for name in ("iso", "exposure", "aperture")}
-    coords["channel"] = ("point", ptc["channel"].values[channel])
-    return xr.Dataset(
-        {name: ("point", value, {"units": units, "long_name": text}) for name, (value, units, text) in data.items()},
-        coords,
-        {"camera": ptc.attrs["camera"], "long_name": "signal-to-noise ratio"},
-    )
+        model = slope * by_slope
+        weight = worth / np.square(np.maximum(model + fixed, 0.1 * np.abs(slope) * x))
+        terms = np.stack([by_slope, by_bend, y - model])
+        (ss, sb, rs), (_, bb, rb), _ = (weight * terms[:, None] * terms).sum(-1, keepdims=True)
+        determinant = ss * bb - sb**2
+        slope = slope + (rs * bb - rb * sb) / determinant
+        bend = bend + (rb * ss - rs * sb) / determinant
+        bend = np.where(np.abs(bend) < 1e-12, -1e-12, bend)
+    return slope[..., 0], bend[..., 0]

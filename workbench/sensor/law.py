@@ -13,8 +13,8 @@ from scipy import optimize, special
 
 from ..core.dark import LAW_QUANTITIES, DarkLaw, law_abscissa
 from ..core.selection import describe
+from ..core.statistics import MISFIT
 from .dark_errors import half_width
-from .gain import MISFIT
 
 _EXCLUDED = 4.0  # of χ²: a law that fits worse by more is not the sensor's
 _STATED_WITHIN = 0.5  # K: what stated temperatures may be off without a warning

@@ -1,26 +1,36 @@
-"""Linearity: does twice the exposure give twice the number?"""
+"""Linearity: does twice the exposure give twice the signal?"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
 from ..core.errors import WorkbenchError
-from ..core.selection import at_iso, describe, same_iso
+from ..core.selection import Table, at_iso, describe, per_channel, same_iso
+from ..core.statistics import fit_line
 
 RANGE = (0.05, 0.95)  # of saturation (EMVA 1288)
 _FEWEST = 4  # levels: a line through three says little about the fourth
 _ODD, _ODD_SIGMAS = 0.03, 6.0  # a level is odd if it is off the line of the others by both
 _NAMED = 0.85  # true times are taken where they leave less than this of the deviation
 _LONGEST_NAMED = 32.0  # s; beyond, times are counted and not named
-_SURE, _COMMON, _TOLD = 3.0, 2.0, 1.0  # errors; times the ratio's deviation; % of deviation from which it is told
+_SURE, _COMMON, _WARN = 3.0, 2.0, 1.0  # errors; times the ratio's deviation; % of deviation that make a warning
 _ABS_TO_SIGMA = np.sqrt(2 / np.pi)  # mean deviation of a normal distribution over its σ
+_LINEARITY: Table = {
+    "linearity_error": ("%", "linearity error"),
+    "linearity_error_min": ("%", "least deviation from the line"),
+    "linearity_error_max": ("%", "greatest deviation from the line"),
+    "linearity_error_error": ("%", "uncertainty of the linearity error"),
+    "lamp_share": ("%", "linearity error that the lamp's scatter alone would make"),
+    "ratio_error": ("%", "deviation of the ratio to the brightest channel"),
+    "levels": ("1", "light levels"),
+}
 
 
-class Line(NamedTuple):
+class Linearity(NamedTuple):
     """A line fitted as EMVA 1288 has it, and the relative deviations from it [%]."""
 
     slope: float
@@ -33,7 +43,7 @@ class Line(NamedTuple):
         return float(np.abs(self.deviation).mean())
 
 
-def linearity_error(light: ArrayLike, signal: ArrayLike) -> Line:
+def linearity_error(light: ArrayLike, signal: ArrayLike) -> Linearity:
     """Fit signal = a·light + b with relative weights and return the relative deviations δ = (y − fit)/fit.
 
     EMVA 1288 release 4.0 linear, section 7: weights 1/y², so that each deviation counts as a share; LE is the mean of
@@ -60,10 +70,8 @@ def linearity_error(light: ArrayLike, signal: ArrayLike) -> Line:
     x, y = np.asarray(light, float), np.asarray(signal, float)
     if x.shape != y.shape or x.ndim != 1 or x.size < 3 or not (y > 0).all():
         raise WorkbenchError("a linearity error needs the light and the signal of three levels or more, above zero")
-    design = np.stack([x, np.ones_like(x)], axis=1) / y[:, None]
-    slope, offset = np.linalg.lstsq(design, np.ones_like(y), rcond=None)[0]
-    fit = slope * x + offset
-    return Line(float(slope), float(offset), 100 * (y - fit) / fit)
+    line = fit_line(x, y, 1 / y**2)
+    return Linearity(float(line.slope), float(line.intercept), 100 * (y / (line.slope * x + line.intercept) - 1))
 
 
 def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
@@ -75,7 +83,7 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
     ones, 2 to the power of thirds, leave less than 85 % of the deviation, they are used.
 
     A lamp that drifts looks like a sensor that bends.  What its scatter between equal flats would make of the
-    linearity error is given beside it; a slower drift does not show there, so shoot the levels in mixed order.  Free of
+    linearity error is given as well; a slower drift does not show there, so shoot the levels in mixed order.  Free of
     lamp and shutter is the ratio of two colours, which are at different levels in the same frame: where the ratio holds
     and the levels do not lie on a line, a warning says that it is not the sensor.
 
@@ -99,25 +107,17 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
     levels = _levels(ptc)
     isos = np.unique(np.asarray(ptc["iso"].values, float))
     channels = ptc["channel"].values.tolist()
-    found = {name: np.full((isos.size, len(channels)), np.nan) for name in _VARIABLES}
-    shape = (len(levels["level"]), len(channels))
+    shape = (len(levels.iso), len(channels))
     deviation, used = np.full(shape, np.nan), np.zeros(shape, bool)
-    time = levels["exposure"].copy()
+    time = levels.exposure.copy()
+    rows: list[list[dict[str, float]]] = []
     warnings: list[str] = []
     renamed, few = False, []
-    for row, iso in enumerate(isos):
-        here = np.flatnonzero(same_iso(levels["iso"], iso))
-        here = here[np.isfinite(levels["exposure"][here])]
+    for iso in isos:
+        here = np.flatnonzero(same_iso(levels.iso, iso) & np.isfinite(levels.exposure))
         here = _one_aperture(levels, here)
-        top = _saturation(ptc, wells, iso, len(channels))
-        inside = [
-            here[
-                (levels["signal"][here, c] >= RANGE[0] * top[c])
-                & (levels["signal"][here, c] <= RANGE[1] * top[c])
-                & (levels["saturated"][here, c] < 1e-3)
-            ]
-            for c in range(len(channels))
-        ]
+        inside = _in_range(levels, here, _saturation(ptc, wells, iso, len(channels)))
+        rows.append([{} for _ in channels])
         if max((np.unique(time[which]).size for which in inside), default=0) < _FEWEST:
             few.append(describe({"iso": iso}))
             continue
@@ -128,74 +128,74 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
             time[here], renamed = true, True
         odd: dict[int, float] = {}
         for column, which in enumerate(inside):
-            if np.unique(time[which]).size < _FEWEST:
-                continue
-            kept, line = _without_odd(time[which], levels["signal"][which, column])
-            which_kept = which[kept]
-            fit = line.slope * time[which] + line.offset
-            deviation[which, column] = 100 * (levels["signal"][which, column] - fit) / fit
-            used[which_kept, column] = True
-            odd |= {int(i): float(deviation[i, column]) for i in which[~kept]}
-            lamp = 100 * levels["lamp"][which_kept]
-            count = which_kept.size
-            by_lamp = float(np.sqrt((lamp**2).mean()))
-            found["linearity_error"][row, column] = line.error
-            found["linearity_error_min"][row, column] = line.deviation.min()
-            found["linearity_error_max"][row, column] = line.deviation.max()
-            found["linearity_error_error"][row, column] = by_lamp / np.sqrt(count)
-            found["lamp_share"][row, column] = by_lamp * _ABS_TO_SIGMA * np.sqrt(max(count - 2, 0) / count)
-            found["levels"][row, column] = count
-        ratio = _ratio_error(levels["signal"], used, here)
-        found["ratio_error"][row] = ratio
-        apart = found["linearity_error"][row] - _SURE * found["linearity_error_error"][row]
-        if np.isfinite(ratio).any() and np.nanmean(apart) > max(_COMMON * np.nanmax(ratio), _TOLD):
-            off = float(np.nanmean(found["linearity_error"][row]))
-            warnings.append(
-                f"the flats at {describe({'iso': iso})} lie off a straight line by {off:.1f} % on average, but all "
-                f"colours alike (their ratios hold to {np.nanmax(ratio):.1f} %): the lamp or the exposure times are "
-                "off, and not the sensor"
-            )
-        if odd:
-            named = ", ".join(
-                f"{describe({'exposure': levels['exposure'][i]})} ({levels['file'][i]}: {share:+.1f} %)"
-                for i, share in sorted(odd.items())
-            )
-            warnings.append(
-                f"flats at {describe({'iso': iso})} lie off the line through the others and are left out of the "
-                f"linearity: {named}; was the lamp as bright, and is the exposure time right?"
-            )
+            if np.unique(time[which]).size >= _FEWEST:
+                rows[-1][column], kept = _fit_levels(levels, which, column, time, deviation)
+                used[kept, column] = True
+                odd |= {int(i): float(deviation[i, column]) for i in np.setdiff1d(which, kept)}
+        ratio = _ratio_error(levels.signal, used, here)
+        rows[-1] = [one | {"ratio_error": value} for one, value in zip(rows[-1], ratio, strict=True)]
+        warnings += _warnings(iso, rows[-1], odd, levels)
     if few:
         warnings.append(
             f"linearity at {', '.join(few)} needs flats of {_FEWEST} exposure times or more at one aperture, between 5 "
             "and 95 % of saturation; shoot eight, evenly spread, in mixed order"
         )
-    data: dict[str, Any] = {name: (("iso", "channel"), found[name], attrs) for name, attrs in _VARIABLES.items()}
-    data |= {
-        "signal": (("level", "channel"), levels["signal"], {"units": "ADU", "long_name": "signal"}),
+    result = per_channel(_LINEARITY, rows, isos, channels, camera=ptc.attrs["camera"], long_name="linearity")
+    by_level = {
+        "signal": (("level", "channel"), levels.signal, {"units": "ADU", "long_name": "signal"}),
         "deviation": (("level", "channel"), deviation, {"units": "%", "long_name": "deviation from the line"}),
         "used": (("level", "channel"), used, {"long_name": "levels that the line was fitted to"}),
     }
-    coords = {
-        "iso": ("iso", isos, {"long_name": "ISO setting"}),
-        "channel": channels,
-        "iso_of_level": ("level", levels["iso"], {"long_name": "ISO setting"}),
-        "exposure": ("level", levels["exposure"], {"units": "s", "long_name": "exposure time as stated"}),
+    on_level = {
+        "iso_of_level": ("level", levels.iso, {"long_name": "ISO setting"}),
+        "exposure": ("level", levels.exposure, {"units": "s", "long_name": "exposure time as stated"}),
         "exposure_used": ("level", time, {"units": "s", "long_name": "exposure time"}),
-        "aperture": ("level", levels["aperture"], {"long_name": "f-number"}),
+        "aperture": ("level", levels.aperture, {"long_name": "f-number"}),
     }
-    attrs = {"camera": ptc.attrs["camera"], "long_name": "linearity", "true_times": renamed, "warnings": warnings}
-    return xr.Dataset(data, coords, attrs)
+    return result.assign(by_level).assign_coords(on_level).assign_attrs(true_times=renamed, warnings=warnings)
 
 
-_VARIABLES = {
-    "linearity_error": {"units": "%", "long_name": "linearity error"},
-    "linearity_error_min": {"units": "%", "long_name": "least deviation from the line"},
-    "linearity_error_max": {"units": "%", "long_name": "greatest deviation from the line"},
-    "linearity_error_error": {"units": "%", "long_name": "uncertainty of the linearity error"},
-    "lamp_share": {"units": "%", "long_name": "linearity error that the lamp's scatter alone would make"},
-    "ratio_error": {"units": "%", "long_name": "deviation of the ratio to the brightest channel"},
-    "levels": {"units": "1", "long_name": "light levels"},
-}
+def _fit_levels(
+    levels: _Levels, which: np.ndarray, column: int, time: np.ndarray, deviation: np.ndarray
+) -> tuple[dict[str, float], np.ndarray]:
+    """Return the linearity of a channel and the levels kept; write all deviations [%] into `deviation`."""
+    kept, line = _without_odd(time[which], levels.signal[which, column])
+    deviation[which, column] = 100 * (levels.signal[which, column] / (line.slope * time[which] + line.offset) - 1)
+    count = np.count_nonzero(kept)
+    by_lamp = 100 * float(np.sqrt((levels.lamp[which[kept]] ** 2).mean()))
+    return {
+        "linearity_error": line.error,
+        "linearity_error_min": line.deviation.min(),
+        "linearity_error_max": line.deviation.max(),
+        "linearity_error_error": by_lamp / np.sqrt(count),
+        "lamp_share": by_lamp * _ABS_TO_SIGMA * np.sqrt(max(count - 2, 0) / count),
+        "levels": count,
+    }, which[kept]
+
+
+def _warnings(iso: float, row: list[dict[str, float]], odd: dict[int, float], levels: _Levels) -> list[str]:
+    """Warn of a lamp or times that are off in all colours alike, and of odd levels (number: deviation in %)."""
+    warnings = []
+    error, doubt, ratio = (
+        np.array([one.get(name, np.nan) for one in row])
+        for name in ("linearity_error", "linearity_error_error", "ratio_error")
+    )
+    if np.isfinite(ratio).any() and np.nanmean(error - _SURE * doubt) > max(_COMMON * np.nanmax(ratio), _WARN):
+        warnings.append(
+            f"the flats at {describe({'iso': iso})} lie off a straight line by {np.nanmean(error):.1f} % on average, "
+            f"but all colours alike (their ratios hold to {np.nanmax(ratio):.1f} %): the lamp or the exposure times "
+            "are off, and not the sensor"
+        )
+    if odd:
+        named = ", ".join(
+            f"{describe({'exposure': levels.exposure[i]})} ({levels.file[i]}: {share:+.1f} %)"
+            for i, share in sorted(odd.items())
+        )
+        warnings.append(
+            f"flats at {describe({'iso': iso})} lie off the line through the others and are left out of the "
+            f"linearity: {named}; was the lamp as bright, and is the exposure time right?"
+        )
+    return warnings
 
 
 def _ratio_error(signal: np.ndarray, used: np.ndarray, here: np.ndarray) -> np.ndarray:
@@ -210,36 +210,52 @@ def _ratio_error(signal: np.ndarray, used: np.ndarray, here: np.ndarray) -> np.n
     return result
 
 
-def _levels(ptc: xr.Dataset) -> dict[str, np.ndarray]:
-    """Gather the pairs by light level: mean signal, share of saturated pixels, the lamp's scatter of that mean."""
+class _Levels(NamedTuple):
+    """Light levels: setting and first file, mean signal [ADU] and share of saturated pixels (level, channel), and the
+    lamp's scatter of that mean, as a share of it."""
+
+    iso: np.ndarray
+    exposure: np.ndarray
+    aperture: np.ndarray
+    file: np.ndarray
+    signal: np.ndarray
+    saturated: np.ndarray
+    lamp: np.ndarray
+
+
+def _levels(ptc: xr.Dataset) -> _Levels:
+    """Gather the pairs by light level."""
     level = ptc["level"].values
-    rows: dict[str, list] = {
-        name: [] for name in ("level", "iso", "exposure", "aperture", "signal", "saturated", "file")
-    }
-    changes, frames = [], []
-    for number in np.unique(level):
-        where = np.flatnonzero(level == number)
-        rows["level"].append(number)
-        for name in ("iso", "exposure", "aperture"):
-            rows[name].append(float(ptc[name].values[where[0]]))
-        rows["file"].append(str(ptc["filename_1"].values[where[0]]))
-        rows["signal"].append(ptc["signal"].values[where].mean(axis=0))
-        rows["saturated"].append(ptc["saturated_fraction"].values[where].max(axis=0))
-        change = ptc["level_change"].values[where]
-        change = change[np.isfinite(change).all(axis=1)]  # the others hold no light
-        changes += [float((np.median(change, axis=1) ** 2).mean())] if change.size else []
-        frames.append(2 if where.size == 1 else where.size)
-    result = {name: np.array(values) for name, values in rows.items()}
+    groups = [np.flatnonzero(level == number) for number in np.unique(level)]
+    first = np.array([where[0] for where in groups], int)
+    pairs = np.array([where.size for where in groups], float)
+    change = [ptc["level_change"].values[where] for where in groups]
+    change = [values[np.isfinite(values).all(axis=1)] for values in change]  # the others hold no light
+    squares = [float((np.median(values, axis=1) ** 2).mean()) for values in change if values.size]
     # the lamp is one for all levels, and so is its scatter: (μ₂ − μ₁)/μ has twice its variance
-    scatter = np.sqrt(np.median(changes) / 2 / 0.4549) if changes else np.nan  # 0.4549: median of χ² of one degree
-    return result | {"lamp": scatter / np.sqrt(np.array(frames, float))}
+    scatter = np.sqrt(np.median(squares) / 2 / 0.4549) if squares else np.nan  # 0.4549: median of χ² of one degree
+    shape = (len(groups), ptc.sizes["channel"])
+    return _Levels(
+        *(ptc[name].values[first].astype(float) for name in ("iso", "exposure", "aperture")),
+        ptc["filename_1"].values[first],
+        np.reshape([ptc["signal"].values[where].mean(axis=0) for where in groups], shape),
+        np.reshape([ptc["saturated_fraction"].values[where].max(axis=0) for where in groups], shape),
+        scatter / np.sqrt(np.where(pairs == 1, 2, pairs)),
+    )
 
 
-def _one_aperture(levels: dict[str, np.ndarray], here: np.ndarray) -> np.ndarray:
+def _in_range(levels: _Levels, here: np.ndarray, top: np.ndarray) -> list[np.ndarray]:
+    """Return, for each channel, the levels between 5 and 95 % of saturation `top` [ADU]."""
+    signal = levels.signal[here]
+    inside = (signal >= RANGE[0] * top) & (signal <= RANGE[1] * top) & (levels.saturated[here] < 1e-3)
+    return [here[column] for column in inside.T]
+
+
+def _one_aperture(levels: _Levels, here: np.ndarray) -> np.ndarray:
     """Return the levels of the aperture that has the most exposure times."""
-    apertures = levels["aperture"][here]
+    apertures = levels.aperture[here]
     groups = [here[(apertures == value) | (np.isnan(apertures) & np.isnan(value))] for value in np.unique(apertures)]
-    return max(groups, key=lambda group: np.unique(levels["exposure"][group]).size) if groups else here
+    return max(groups, key=lambda group: np.unique(levels.exposure[group]).size) if groups else here
 
 
 def _saturation(ptc: xr.Dataset, wells: xr.Dataset | None, iso: float, channels: int) -> np.ndarray:
@@ -258,18 +274,18 @@ def _true_times(named: np.ndarray) -> np.ndarray | None:
     return true if (np.abs(true / named - 1) < 0.08).all() else None
 
 
-def _scatter(time: np.ndarray, here: np.ndarray, inside: list[np.ndarray], levels: dict[str, np.ndarray]) -> float:
+def _scatter(time: np.ndarray, here: np.ndarray, inside: list[np.ndarray], levels: _Levels) -> float:
     """Return the mean linearity error of the channels for these times."""
     times = dict(zip(here.tolist(), time, strict=True))
     errors = []
     for column, which in enumerate(inside):
         if which.size >= _FEWEST:
             x = np.array([times[i] for i in which.tolist()])
-            errors.append(linearity_error(x, levels["signal"][which, column]).error)
+            errors.append(linearity_error(x, levels.signal[which, column]).error)
     return float(np.mean(errors))
 
 
-def _without_odd(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, Line]:
+def _without_odd(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, Linearity]:
     """Fit without levels that lie off the line through the others: a fifth of them at most, the worst first."""
     kept = np.ones(x.size, bool)
     for _ in range(x.size // 5):

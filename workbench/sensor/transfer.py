@@ -17,7 +17,7 @@ from ..core.pairs import (
     measure_pairs,
     pair_moments,
 )
-from ..core.selection import describe, group_frames, listed, same_iso
+from ..core.selection import at_isos, describe, group_frames, listed, same_iso
 from .bias import read_noise
 
 SAME_LEVEL = 0.2  # flats whose means differ by more are not of one light level
@@ -236,3 +236,48 @@ def _dataset(
         "warnings": warnings,
     }
     return xr.Dataset(data, coords, attrs)
+
+
+def shot_noise_snr(ptc: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
+    """Compare the signal-to-noise ratio of each pair of flats with that of shot noise alone, √N.
+
+    Measured: signal/√variance of a pair's pixels, read noise included; N = signal · gain electrons.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over point, one for each pair and channel that the fit used: ``snr`` with ``snr_error``, ``snr_expected`` = √N,
+        ``electrons`` N, and ``iso``, ``exposure`` [s], ``aperture``, ``channel``.
+
+    Examples
+    --------
+    >>> from workbench.core.cube import make_cube
+    >>> from workbench.sensor import fit_gain, photon_transfer
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.poisson(np.repeat([400, 1600], 2)[:, None, None], (4, 256, 256)).astype("uint16")
+    >>> ptc = photon_transfer(make_cube(y, cfa_pattern="mono", kind="flat", iso=100, exposure=[1, 1, 4, 4],
+    ...                                 black_level=0), progress=False)
+    >>> shot_noise_snr(ptc, fit_gain(ptc)).snr.round().values
+    array([20., 40.])
+    """
+    pair, channel = np.nonzero(gain["used"].values)
+    factor = at_isos(gain["gain"], ptc["iso"].values)[pair, channel]
+    signal, variance, error = (ptc[name].values[pair, channel] for name in ("signal", "variance", "variance_error"))
+    good = np.isfinite(factor) & (factor > 0) & (signal > 0) & (variance > 0)
+    pair, channel, factor, signal, variance, error = (
+        part[good] for part in (pair, channel, factor, signal, variance, error)
+    )
+    ratio, electrons = signal / np.sqrt(variance), signal * factor
+    data = {
+        "snr": (ratio, "1", "signal-to-noise ratio"),
+        "snr_error": (ratio * error / (2 * variance), "1", "error of the signal-to-noise ratio"),
+        "snr_expected": (np.sqrt(electrons), "1", "√N"),
+        "electrons": (electrons, "e-", "signal"),
+    }
+    coords = {name: ("point", ptc[name].values[pair], ptc[name].attrs) for name in ("iso", "exposure", "aperture")}
+    coords["channel"] = ("point", ptc["channel"].values[channel])
+    return xr.Dataset(
+        {name: ("point", value, {"units": units, "long_name": text}) for name, (value, units, text) in data.items()},
+        coords,
+        {"camera": ptc.attrs["camera"], "long_name": "signal-to-noise ratio"},
+    )

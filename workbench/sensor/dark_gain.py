@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import xarray as xr
-from scipy import special
 
 from ..core.cube import channels_of, check_cube
 from ..core.dark import TYPICAL_DOUBLING, law_factor
-from ..core.mosaic import channel_index
+from ..core.mosaic import channel_index, planes
 from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
 from ..core.parallel import counted, in_threads, lazy_frames, stream_frames
-from ..core.selection import at_iso, describe, group_frames, same_iso
+from ..core.selection import Table, at_iso, at_isos, channel_warnings, describe, group_frames, per_channel, same_iso
+from ..core.statistics import Line, fit_line, mad_std, misfit
 from .bias import CLIPPED_FRACTION, read_noise
-from .gain import MISFIT, MISFIT_TO_TELL
 
 _FRAMES, _GROUPS = 4, 2  # read of each setting, and settings of each ISO: 1 % from a megapixel
 _POPULATIONS = 12  # of pixels, each from half to twice as much dark signal as the next
-_FEWEST_PIXELS = 30  # a channel in a population, for its variance to be told at all
+_FEWEST_PIXELS = 30  # a channel in a population, for it to have a variance
 _SIGMAS = 8.0  # of a population's differences; beyond, a cosmic ray or a pixel that flickers
 _LEAST_SIGNAL = 0.5  # of the read noise's variance, that the shot noise of the brightest setting has to have
 _ROUNDS = 12
 _AGREE = 2.6  # errors; two right numbers differ by more once in a hundred times
 _MOMENTS = 4  # n, Σ mean, Σ half squared difference, zeros
+_QUANTITIES: Table = {
+    "gain": ("e-/ADU", "gain from darks"),
+    "gain_error": ("e-/ADU", "error of the gain from darks"),
+    "signal": ("ADU", "dark signal of the ordinary pixels"),
+    "points_used": ("1", "populations used"),
+    "chi2": ("1", "χ² per degree of freedom"),
+}
 
 
 def dark_transfer(dark: xr.DataArray, bias: xr.DataArray | xr.Dataset, *, progress: Any = True) -> xr.Dataset:
@@ -65,55 +71,57 @@ def dark_transfer(dark: xr.DataArray, bias: xr.DataArray | xr.Dataset, *, progre
     zero = zero.reindex(channel=list(names))
     cell = channel_index(dark.attrs["cfa_pattern"])
     jobs, warnings = [], []
-    for (key, frames), other in _settings(dark):
-        if not np.isfinite(at_iso(zero["variance"], key["iso"])).all():
-            warnings.append(
-                f"gain from darks at {describe({'iso': key['iso']})} needs bias frames of this ISO; shoot ten or more"
-            )
-            continue
-        jobs.append((key, frames, other))
-    warnings = list(dict.fromkeys(warnings))
-    lazy, white = lazy_frames(dark), dark.attrs["white_level"]
-    order = [i for _, frames, other in jobs for i in (*frames, *other)]
+    for job in _jobs(dark):
+        if np.isfinite(at_iso(zero["variance"], job.setting["iso"])).all():
+            jobs.append(job)
+        else:
+            at = describe({"iso": job.setting["iso"]})
+            warnings.append(f"gain from darks at {at} needs bias frames of this ISO; shoot ten or more")
+    lazy, white = lazy_frames(dark), np.nan_to_num(dark.attrs["white_level"], nan=np.inf)
+    order = [i for job in jobs for i in (*job.frames, *job.other)]
     stream = counted(stream_frames(lazy[i] for i in order), progress, len(order))
     rows: list[dict[str, Any]] = []
-    for number, (key, frames, other) in enumerate(jobs):
-        black, noise = (at_iso(zero[name], key["iso"]) for name in ("black_level", "variance"))
-        limit = np.float32(np.inf if np.isnan(white) else white)
-
-        def measure(three: tuple[np.ndarray, ...], black=black, noise=noise, limit=limit) -> np.ndarray:
-            return _sums(*three, cell, black.astype(np.float32), np.sqrt(noise).astype(np.float32), limit)
-
-        parts = list(in_threads(measure, _triples(stream, len(frames), len(other) > 0)))
+    for number, job in enumerate(jobs):
+        black, variance = (at_iso(zero[name], job.setting["iso"]) for name in ("black_level", "variance"))
+        bias = _Bias(cell, *(part.astype(np.float32) for part in (black, np.sqrt(variance))), np.float32(white))
+        triples = _triples(stream, len(job.frames), len(job.other) > 0)
+        parts = list(in_threads(lambda three, bias=bias: _population_sums(*three, bias), triples))
         sums = np.sum(parts, axis=0)  # (channel, block, population, moment)
         for population in range(_POPULATIONS):
             one = sums[:, :, population]
-            if one[..., 0].sum(axis=1).min() < _FEWEST_PIXELS * len(parts):
-                continue
-            rows.append(key | {"setting": number, "population": population, "sums": one, "frames": len(frames)})
+            if one[..., 0].sum(axis=1).min() >= _FEWEST_PIXELS * len(parts):
+                of = {"setting": number, "population": population, "sums": one, "frames": len(job.frames)}
+                rows.append(job.setting | of)
     for _ in stream:  # lets the bar close
         pass
-    return _dataset(dark, names, rows, zero, warnings)
+    return _dataset(dark, names, rows, zero, list(dict.fromkeys(warnings)))
 
 
-def _settings(dark: xr.DataArray) -> Iterator[tuple[tuple[dict, np.ndarray], np.ndarray]]:
-    """Yield, of each ISO, the settings that hold the most dark signal, with a frame of another where two is all."""
+class _Job(NamedTuple):
+    """A setting, its frames to be read, and a frame of another setting to sort by if it has only two."""
+
+    setting: dict[str, float]
+    frames: np.ndarray
+    other: np.ndarray
+
+
+def _jobs(dark: xr.DataArray) -> Iterator[_Job]:
+    """Yield, of each ISO, the settings that hold the most dark signal."""
     exposure, temperature = dark["exposure"].values, np.nan_to_num(dark["temperature"].values, nan=20.0)
     expected = exposure * law_factor("doubling", TYPICAL_DOUBLING, temperature, 0.0)  # only the order counts
     for key, frames in group_frames(dark, "iso"):
         groups = [
-            (one | key, frames[where])
-            for one, where in group_frames(dark.isel(frame=frames), "temperature", "exposure")
-            if one["exposure"] > 0
+            (setting | key, frames[where])
+            for setting, where in group_frames(dark.isel(frame=frames), "temperature", "exposure")
+            if setting["exposure"] > 0
         ]
         groups.sort(key=lambda group: -expected[group[1][0]])
-        chosen = [group for group in groups if len(group[1]) > 1][:_GROUPS]
-        for one, where in chosen:
-            others = [group[1] for group in groups if group[0] is not one]
-            alone = len(where) == 2
-            if alone and not others:
-                continue
-            yield (one, where[:_FRAMES]), others[0][:1] if alone else where[:0]
+        for setting, where in [group for group in groups if len(group[1]) > 1][:_GROUPS]:
+            others = [members for other, members in groups if other is not setting]
+            if len(where) > 2:
+                yield _Job(setting, where[:_FRAMES], where[:0])
+            elif others:
+                yield _Job(setting, where, others[0][:1])
 
 
 def _triples(stream: Iterator[np.ndarray], count: int, foreign: bool) -> Iterator[tuple[np.ndarray, ...]]:
@@ -129,30 +137,51 @@ def _triples(stream: Iterator[np.ndarray], count: int, foreign: bool) -> Iterato
             yield frames[i], frames[i + 1], frames[(i + 2) % count]
 
 
-def _sums(first, second, third, cell, black, noise, white) -> np.ndarray:
-    step = cell.shape[0]
-    rows = first.shape[0] // step
-    blocks = max(1, min(BLOCKS, rows))
-    edges = np.empty((cell.size, _POPULATIONS - 1), np.float32)
-    shift, limit = np.zeros(cell.size, np.float32), np.full((cell.size, _POPULATIONS), np.inf, np.float32)
-    for (row, column), channel in np.ndenumerate(cell):
-        one, two, key = (frame[row::step, column::step] for frame in (first, second, third))
+class _Bias(NamedTuple):
+    """The mosaic's `channel_index`, black level and noise of the bias frames (channel) [ADU], white level [ADU]."""
+
+    cell: np.ndarray
+    black: np.ndarray
+    noise: np.ndarray
+    white: np.float32
+
+
+class _Limits(NamedTuple):
+    """How pixels are sorted, all in ADU.
+
+    `edges` (channel, population − 1) of the dark signal; `shift` (channel), the median difference of the pair;
+    `limit` (channel, population) of the differences from it.
+    """
+
+    edges: np.ndarray
+    shift: np.ndarray
+    limit: np.ndarray
+
+
+def _population_sums(first: np.ndarray, second: np.ndarray, third: np.ndarray, bias: _Bias) -> np.ndarray:
+    """Return the sums (channel, block, population, moment) of a pair of frames, its pixels sorted by a third."""
+    channels, blocks = bias.cell.size, max(1, min(BLOCKS, first.shape[0] // bias.cell.shape[0]))
+    edges, shifts = np.empty((channels, _POPULATIONS - 1), np.float32), np.zeros(channels, np.float32)
+    limits = _Limits(edges, shifts, np.full((channels, _POPULATIONS), np.inf, np.float32))
+    every = zip(*(planes(frame, bias.cell) for frame in (first, second, third)), strict=True)
+    for (channel, one), (_, two), (_, key) in every:
+        black, noise = bias.black[channel], bias.noise[channel]
         stride = max(1, int(np.sqrt(one.size / (1 << 14))))
-        sample = key[::stride, ::stride].astype(np.float32) - black[channel]
+        sample = key[::stride, ::stride].astype(np.float32) - black
         # the ordinary pixels are one population, from which the noise alone would sort; then twice as much each
-        base = max(float(np.median(sample)), 0.0) + 6 * np.hypot(noise[channel], np.sqrt(max(np.median(sample), 0.0)))
-        edges[channel] = base * 2.0 ** np.arange(_POPULATIONS - 1)
+        base = max(float(np.median(sample)), 0.0) + 6 * np.hypot(noise, np.sqrt(max(np.median(sample), 0.0)))
+        edges = limits.edges[channel]
+        edges[:] = base * 2.0 ** np.arange(_POPULATIONS - 1)
         few = one[::stride, ::stride].astype(np.float32) - two[::stride, ::stride]
-        shift[channel] = np.median(few)
-        ordinary = sample < edges[channel, 0]
-        limit[channel, 0] = _SIGMAS * _robust(few[ordinary] - shift[channel])
-        hot = key >= black[channel] + edges[channel, 0]  # some thousands
-        where = np.digitize(key[hot] - black[channel], edges[channel])
-        difference = one[hot].astype(np.float32) - two[hot] - shift[channel]
+        shift = limits.shift[channel] = np.median(few)
+        limits.limit[channel, 0] = _SIGMAS * _robust(few[sample < edges[0]] - shift)
+        hot = key >= black + edges[0]  # some thousands
+        where = np.digitize(key[hot] - black, edges)
+        difference = one[hot].astype(np.float32) - two[hot] - shift
         for population in np.unique(where):
-            limit[channel, population] = _SIGMAS * _robust(difference[where == population])
-    sums = np.zeros((cell.size, blocks, _POPULATIONS, _MOMENTS))
-    _accumulate(first, second, third, cell, black, edges, shift, limit, white, sums)
+            limits.limit[channel, population] = _SIGMAS * _robust(difference[where == population])
+    sums = np.zeros((channels, blocks, _POPULATIONS, _MOMENTS))
+    _accumulate(first, second, third, bias, limits, sums)
     return sums
 
 
@@ -160,12 +189,14 @@ def _robust(values: np.ndarray) -> float:
     """Return 1.4826 MAD about zero, or what stands in for it where most values are zero."""
     if not values.size:
         return np.inf
-    size = np.abs(values)
-    return float(1.4826 * np.median(size) or np.sqrt(np.pi / 2) * size.mean())
+    return float(mad_std(values, centre=0) or np.sqrt(np.pi / 2) * np.abs(values).mean())
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _accumulate(first, second, third, cell, black, edges, shift, limit, white, sums):
+def _accumulate(first, second, third, bias, limits, sums):
+    """Add a pair of frames (y, x) [ADU], sorted by a third, to the sums (channel, block, population, moment)."""
+    cell, black, white = bias.cell, bias.black, bias.white
+    edges, shift, limit = limits.edges, limits.shift, limits.limit
     step = cell.shape[0]
     rows, columns = first.shape[0] // step, first.shape[1] // step
     blocks = sums.shape[1]
@@ -227,16 +258,12 @@ def _dataset(dark: xr.DataArray, names: tuple, rows: list[dict], zero: xr.Datase
         ("black_level_error", "black_level_error", "ADU"),
         ("black_scatter", "frame_scatter", "ADU"),
     ):
-        values = np.array([at_iso(zero[source], row["iso"]) for row in rows]).reshape(-1, channels)
-        data[name] = (point, values, {"units": units})
-    coords: dict[str, Any] = {
-        name: ("point", np.array([row[name] for row in rows], float), dark[name].attrs)
-        for name in ("iso", "temperature", "exposure")
-    }
-    coords |= {
-        name: ("point", np.array([row[name] for row in rows], int)) for name in ("setting", "population", "frames")
-    }
-    coords["channel"] = list(names)
+        data[name] = (point, at_isos(zero[source], [row["iso"] for row in rows]), {"units": units})
+    coords: dict[str, Any] = {"channel": list(names)}
+    for name in ("iso", "temperature", "exposure"):
+        coords[name] = ("point", np.array([row[name] for row in rows], float), dark[name].attrs)
+    for name in ("setting", "population", "frames"):
+        coords[name] = ("point", np.array([row[name] for row in rows], int))
     attrs = {"camera": dark.attrs["camera"], "long_name": "variance against mean of darks", "warnings": warnings}
     return xr.Dataset(data, coords, attrs)
 
@@ -263,103 +290,88 @@ def gain_from_darks(transfer: xr.Dataset) -> xr.Dataset:
     """
     isos = np.unique(np.asarray(transfer["iso"].values, float))
     channels = transfer["channel"].values.tolist()
-    found = {name: np.full((isos.size, len(channels)), np.nan) for name in _VARIABLES}
-    warnings: list[str] = []
-    for row, iso in enumerate(isos):
+    rows, warnings = [], []
+    for iso in isos:
         here = transfer.isel(point=np.flatnonzero(same_iso(transfer["iso"].values, iso)))
-        problems: dict[str, list[str]] = {}
-        for column, channel in enumerate(channels):
-            one, problem = _fit(here.isel(channel=column))
-            for name, value in one.items():
-                found[name][row, column] = value
-            if problem:
-                problems.setdefault(problem, []).append(str(channel))
-        warnings += [
-            f"gain from darks at {describe({'iso': iso})} ({', '.join(c)}): {text}" for text, c in problems.items()
-        ]
-    data = {name: (("iso", "channel"), found[name], attrs) for name, attrs in _VARIABLES.items()}
-    coords = {"iso": ("iso", isos, {"long_name": "ISO setting"}), "channel": channels}
+        fits = [_fit(here.isel(channel=column)) for column in range(len(channels))]
+        rows.append([values for values, _ in fits])
+        warnings += channel_warnings("gain from darks", iso, channels, [problem for _, problem in fits])
     attrs = {"camera": transfer.attrs["camera"], "long_name": "gain from darks", "warnings": warnings}
-    return xr.Dataset(data, coords, attrs)
+    return per_channel(_QUANTITIES, rows, isos, channels, **attrs)
 
 
-_VARIABLES = {
-    "gain": {"units": "e-/ADU", "long_name": "gain from darks"},
-    "gain_error": {"units": "e-/ADU", "long_name": "error of the gain from darks"},
-    "signal": {"units": "ADU", "long_name": "dark signal of the ordinary pixels"},
-    "points_used": {"units": "1", "long_name": "populations used"},
-    "chi2": {"units": "1", "long_name": "χ² per degree of freedom"},
-}
+def _usable(one: xr.Dataset) -> tuple[xr.Dataset, str]:
+    """Return the points of a channel that are not clipped, and why none can be fitted."""
+    if one.sizes["point"]:
+        whole = (one["zero_fraction"].values <= CLIPPED_FRACTION) & (one["pixels"].values.sum(axis=1) > 0)
+        # a setting goes as a whole: what of it lies above zero was chosen by its noise
+        one = one.isel(point=~np.isin(one["setting"].values, one["setting"].values[~whole]))
+        if not whole.any():
+            return one, "the darks are clipped at zero, so their mean is not their signal; shoot longer or warmer ones"
+    if not one.sizes["point"]:
+        return one, "there is no pair of long darks with a third to sort by; shoot four of ten minutes"
+    ordinary = one.isel(point=one["population"].values == 0)
+    shot = (ordinary["variance"] - ordinary["dark_variance"]).values
+    if not shot.size or shot.max() < _LEAST_SIGNAL * one["dark_variance"].values.max():
+        return one, "the darks hold too little dark current; shoot four of ten minutes or more, as warm as possible"
+    if not ordinary["signal"].values.max() > 0.05 * shot.max():
+        return one, "the camera subtracts the mean dark current itself: their noise grows and their level does not"
+    return one, ""
 
 
 def _fit(one: xr.Dataset) -> tuple[dict[str, float], str]:
-    if one.sizes["point"]:
-        whole = (one["zero_fraction"].values <= CLIPPED_FRACTION) & (one["pixels"].values.sum(axis=1) > 0)
-        if not whole.any():
-            return {}, "the darks are clipped at zero, so their mean is not their signal; shoot longer or warmer ones"
-        # a setting goes as a whole: what of it lies above zero was chosen by its noise
-        lost = set(one["setting"].values[~whole])
-        one = one.isel(point=np.flatnonzero([number not in lost for number in one["setting"].values]))
+    one, problem = _usable(one)
+    ordinary = one["signal"].values[one["population"].values == 0]
+    found = {"signal": float(ordinary.max())} if ordinary.size else {}
+    if problem:
+        return found, problem
     n, s, v = (one[name].values for name in ("pixels", "signal_sum", "variance_sum"))  # (point, block)
-    read, signal = one["dark_variance"].values, one["signal"].values
-    if not signal.size:
-        return {}, "there is no pair of long darks with a third to sort by; shoot four of ten minutes"
-    ordinary = one["population"].values == 0
-    shot = (one["variance"].values - read)[ordinary]
-    level = signal[ordinary]
-    if not shot.size or shot.max() < _LEAST_SIGNAL * read.max():
-        return {"signal": float(level.max()) if level.size else np.nan}, (
-            "the darks hold too little dark current; shoot four of ten minutes or more, as warm as the camera gets"
-        )
-    if not level.max() > 0.05 * shot.max():
-        return {}, "the camera subtracts the mean dark current itself: their noise grows and their level does not"
-
-    def line(pixels: np.ndarray, signals: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        count = np.where(pixels > 0, pixels, 1)
-        x, y = signals / count, squares / count - read
-        slope = np.median(y / x, axis=-1, keepdims=True)
-        for _ in range(_ROUNDS):
-            model = np.maximum(slope * np.maximum(x, 0) + read, 0.1 * read)
-            weight = pixels / model**2
-            slope = (weight * x * y).sum(-1, keepdims=True) / (weight * x * x).sum(-1, keepdims=True)
-        return slope[..., 0], weight
-
-    slope, weight = line(n.sum(axis=1), s.sum(axis=1), v.sum(axis=1))
+    read = one["dark_variance"].values
+    line, weight = _line(n.sum(axis=1), s.sum(axis=1), v.sum(axis=1), read)
     parts = [leave_one_out(values, axis=1).T for values in (n, s, v)]
-    slopes, _ = line(*parts)
-    x, y = signal, one["variance"].values - read
-    residual = y - slope * x
+    lines, _ = _line(*parts, read)
+    slope, x = line.slope, one["signal"].values
+    residual = one["variance"].values - read - slope * x
     count = np.where(parts[0] > 0, parts[0], 1)
-    spread = jackknife_error(parts[2] / count - read - slopes[:, None] * parts[1] / count)
-    frames = one["frames"].values
-    scatter = slope * one["black_scatter"].values / np.sqrt(frames)
+    spread = jackknife_error(parts[2] / count - read - lines.slope[:, None] * parts[1] / count)
+    scatter = slope * one["black_scatter"].values / np.sqrt(one["frames"].values)
     degrees, blocks = x.size - 1, n.shape[1]
     # each residual is measured in its own spread, so that their squares add up to as many as there are points
     chi2 = float((residual**2 / (spread**2 + scatter**2)).mean()) * degrees * max(blocks - 3, 1) / max(blocks - 1, 1)
-    problem, widen = "", 1.0
-    chance = special.chdtrc(degrees, chi2) if degrees else 1.0
-    if chance < MISFIT:
-        widen = max(1.0, np.sqrt(chi2 / degrees))
-    if chance < MISFIT_TO_TELL:
+    widen, off = misfit(chi2, degrees)
+    if off:
         problem = (
             f"variance and mean of the darks do not lie on one line (χ² is {chi2 / degrees:.1f} times what it should "
             "be), so the error is widened; hot pixels that flicker, or darks that were not equally warm, do this"
         )
-    lever = weight * x / (weight * x * x).sum()
+    lever = weight * x * line.slope_variance
     by_read = lever.sum() * float(one["dark_variance_error"].values.mean())
     by_black = slope * lever.sum() * float(np.nan_to_num(one["black_level_error"].values).mean())
     # the offset of a setting's frames is shared by its populations
     setting = one["setting"].values
     by_scatter = np.sqrt(sum(float((lever * scatter)[setting == number].sum()) ** 2 for number in np.unique(setting)))
-    error = np.sqrt((float(jackknife_error(slopes)) * widen) ** 2 + by_read**2 + by_black**2 + by_scatter**2)
-    found = {"signal": float(level.max()), "points_used": x.size, "chi2": chi2 / degrees if degrees else np.nan}
+    error = np.sqrt((float(jackknife_error(lines.slope)) * widen) ** 2 + by_read**2 + by_black**2 + by_scatter**2)
+    found |= {"points_used": x.size, "chi2": chi2 / degrees if degrees else np.nan}
     if not slope > 0 or not error < slope:
         return found, "the variance does not rise with the dark signal beyond its error; shoot longer or warmer darks"
     return found | {"gain": float(1 / slope), "gain_error": float(error / slope**2)}, problem
 
 
+def _line(pixels: np.ndarray, signals: np.ndarray, squares: np.ndarray, read: np.ndarray) -> tuple[Line, np.ndarray]:
+    """Fit variance − R = slope · signal of sums (..., point), with weights 1/Var of the model; also the weights."""
+    count = np.where(pixels > 0, pixels, 1)
+    x, y = signals / count, squares / count - read
+    slope = np.median(y / x, axis=-1, keepdims=True)
+    for _ in range(_ROUNDS):
+        model = np.maximum(slope * np.maximum(x, 0) + read, 0.1 * read)
+        weight = pixels / model**2
+        line = fit_line(x, y, weight, through_origin=True)
+        slope = line.slope[..., None]
+    return line, weight
+
+
 def compare_gains(darks: xr.Dataset, flats: xr.Dataset) -> xr.Dataset:
-    """Tell whether the gain of the darks agrees with that of the flats.
+    """Compare the gain of the darks with that of the flats.
 
     Returns
     -------
@@ -376,10 +388,7 @@ def compare_gains(darks: xr.Dataset, flats: xr.Dataset) -> xr.Dataset:
     (True, 1.015)
     """
     other = flats[["gain", "gain_error"]].reindex(channel=darks["channel"])
-    value, error = (
-        np.array([at_iso(other[name], iso) for iso in darks["iso"].values]).reshape(darks["gain"].shape)
-        for name in ("gain", "gain_error")
-    )
+    value, error = (at_isos(other[name], darks["iso"].values) for name in ("gain", "gain_error"))
     ratio = darks["gain"].values / value
     spread = ratio * np.hypot(darks["gain_error"].values / darks["gain"].values, error / value)
     dims = ("iso", "channel")
