@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from workbench.core.errors import WorkbenchError
-from workbench.core.values import temperature_text, value_text
+from workbench.core.values import temperature_text, unit_text, value_text
 from workbench.sensor.dark import Darks
 
 
@@ -74,9 +74,9 @@ def with_truth(
 
     Examples
     --------
-    >>> gain = xr.DataArray([2.12, 1.06], {"iso": [100, 200]}, ["iso"], attrs={"units": "e-/ADU"}, name="gain")
+    >>> gain = xr.DataArray([2.12, 1.06], {"iso": [100, 200]}, ["iso"], attrs={"units": "electron / adu"}, name="gain")
     >>> with_truth(gain, 0 * gain + 0.01, xr.DataArray([2.13, 1.065], {"iso": [100, 200]}, ["iso"]))
-         gain [e-/ADU]  truth  off by
+         gain [e⁻/ADU]  truth  off by
     ISO
     100  2.120 ± 0.010   2.13  -1.0 σ
     200  1.060 ± 0.010  1.065  -0.5 σ
@@ -84,7 +84,7 @@ def with_truth(
     (dim,) = [name for name in measured.dims if name != "channel"]
     rows = measured[dim].values
     if "channel" not in measured.dims:
-        title = f"{str(measured.name).replace('_', ' ')} [{measured.attrs.get('units', '1')}]"
+        title = f"{str(measured.name).replace('_', ' ')} [{unit_text(measured.attrs.get('units', '1')) or '1'}]"
         measured, error = measured.expand_dims(channel=[title]), error.expand_dims(channel=[title])
     values, errors = (part.transpose(dim, "channel").values for part in (measured, error))
     table = {

@@ -44,7 +44,9 @@ def both():
     zero = master_bias(bias, noise, progress=False)
     master = master_dark(dark, zero, noise, progress=False)
     bright = master_flat(flat, bias=zero, noise=noise, progress=False)
-    current = ((master["signal"] - zero["signal"]) * gain / SECONDS).assign_attrs(units="e-/s", cfa_pattern="RGGB")
+    current = ((master["signal"] - zero["signal"]) * gain / SECONDS).assign_attrs(
+        units="electron / s", cfa_pattern="RGGB"
+    )
     stacks = {
         "bias": stack_cube(bias, progress=False),
         "flat": stack_cube(flat, black=600, progress=False),

@@ -12,7 +12,7 @@ from workbench import open_sensor
 from workbench.core import SCHEMA, is_simulated, sensor_dataset, value_text, write_sensor
 from workbench.core.errors import WorkbenchError
 from workbench.core.sensor_file import sensor_text
-from workbench.core.values import unit_text
+from workbench.core.values import unit_registry, unit_text
 
 CHANNELS = ["R", "G1", "G2", "B"]
 
@@ -298,3 +298,11 @@ def test_a_sensor_goes_to_netcdf_and_zarr_and_back(sensor, tmp_path, form):
 def test_an_unknown_result_is_refused():
     with pytest.raises(TypeError, match="unknown results \\['gian'\\]"):
         sensor_dataset("camera", gian=xr.Dataset())
+
+
+def test_a_sensor_is_quantified_by_pint(sensor):
+    pytest.importorskip("pint_xarray", reason="pint and pint-xarray are an extra")
+    quantified = sensor.pint.quantify(unit_registry=unit_registry())
+    noise = quantified["read_noise"] / quantified["gain"]
+    assert str(noise.pint.units) == "adu"
+    assert str(quantified["dark_current"].pint.units) == "electron / pixel / second"

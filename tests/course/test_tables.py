@@ -11,7 +11,7 @@ from workbench.sensor import Darks
 
 def over_temperature(values, name="dark_current"):
     coords = {"temperature": [0.0, 20.0], "iso": ("temperature", [800.0, 800.0])}
-    return xr.DataArray(values, coords, ["temperature"], name, {"units": "e-/s"})
+    return xr.DataArray(values, coords, ["temperature"], name, {"units": "electron / s"})
 
 
 def test_the_truth_of_the_samples_and_none_for_real_frames(small_samples, tmp_path):
@@ -28,7 +28,7 @@ def test_difference_from_the_truth_is_in_standard_errors():
     )
     assert table["off by"].tolist() == ["-2.0 σ", "+1.0 σ"]
     assert table.index.tolist() == ["0, 800", "20, 800"]
-    assert table.columns[0] == "dark current [e-/s]"
+    assert table.columns[0] == "dark current [e⁻/s]"
 
 
 def test_channels_count_together():

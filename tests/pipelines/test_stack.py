@@ -278,7 +278,11 @@ def test_m13_aligns_without_darks(real_data, tmp_path, reference):
         return 1.4826 * np.median(np.abs(rough - np.median(rough)))
 
     # nothing tells the gain: ADU stay ADU, there is no advice on a chi-square, and a remark on all frames is made once
-    assert (stack.attrs["units"], stack.signal.attrs["units"], stack.variance.attrs["units"]) == ("adu", "adu", "adu²")
+    assert (stack.attrs["units"], stack.signal.attrs["units"], stack.variance.attrs["units"]) == (
+        "adu",
+        "adu",
+        "adu**2",
+    )
     header = fits.getheader(result.path)
     assert header["BUNIT"] == "adu"
     assert "EGAIN" not in header

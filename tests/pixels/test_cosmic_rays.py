@@ -65,7 +65,7 @@ def test_all_planted_muons_are_found_and_their_charge_measured():
         for k in range(2)
     )
     assert float(result.charge.sum()) == pytest.approx(truth, rel=0.05)
-    assert result.charge.attrs["units"] == "e-"
+    assert result.charge.attrs["units"] == "electron"
 
 
 def test_faint_tracks_are_found_in_part():

@@ -74,7 +74,7 @@ def test_dark_noise_needs_two_equal_darks_at_an_iso_of_known_gain(darks):
 def test_a_dark_kept_out_of_the_master_is_left_with_temporal_noise_only(darks):
     result = dark_subtraction(darks, gain=gains(), progress=False)
     attrs = result.attrs
-    assert (attrs["kind"], attrs["filename"], attrs["darks"], attrs["units"]) == ("dark", "dark_3.dng", 3, "e-")
+    assert (attrs["kind"], attrs["filename"], attrs["darks"], attrs["units"]) == ("dark", "dark_3.dng", 3, "electron")
     pattern = CAMERA.dark_map.std() * 600
     assert attrs["std_before"] > 0.9 * np.hypot(pattern, attrs["expected_std"])
     np.testing.assert_allclose(attrs["std_after"], attrs["expected_std"], rtol=0.02)
@@ -89,7 +89,7 @@ def test_a_light_with_matching_darks_is_shown_instead(darks):
         [shoot(1, "light", 60.0, temperature=10.0, rate=2.0), shoot(1, "light", 600.0, rate=2.0)], "frame", join="exact"
     )
     result = dark_subtraction(darks, lights, progress=False)
-    assert (result.attrs["kind"], result.attrs["exposure"], result.attrs["units"]) == ("light", 600.0, "ADU")
+    assert (result.attrs["kind"], result.attrs["exposure"], result.attrs["units"]) == ("light", 600.0, "adu")
     assert np.isnan(result.attrs["expected_std"])
     cold = lights.assign_coords(temperature=("frame", [-10.0, -10.0]))
     assert dark_subtraction(darks, cold, progress=False).attrs["kind"] == "dark"

@@ -116,7 +116,7 @@ def test_images_give_the_spatial_parts(camera, measured):
     for name in ("PRNU1288", "PRNU1288_pixel", "PRNU1288_highpass"):
         np.testing.assert_allclose(measured[name], 100 * camera.response_map.std(), rtol=0.02)
     assert not measured["PRNU1288_row"] > 0.15
-    assert measured["DSNU1288"].attrs["units"] == "e-"
+    assert measured["DSNU1288"].attrs["units"] == "electron"
 
 
 def test_the_high_pass_takes_vignetting_out():

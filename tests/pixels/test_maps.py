@@ -12,7 +12,7 @@ from workbench.simulate import d7000, expose
 
 def a_map(values):
     return xr.DataArray(
-        values.astype("float32"), dims=("y", "x"), attrs={"units": "e-/s", "iso": 800.0, "temperature": 20.0}
+        values.astype("float32"), dims=("y", "x"), attrs={"units": "electron / s", "iso": 800.0, "temperature": 20.0}
     )
 
 

@@ -75,7 +75,7 @@ def test_defects_of_every_kind(striped):
     _, bias, flat = striped
     current = xr.DataArray(
         np.random.default_rng(2).normal(0.05, 0.004, (240, 320)).astype("float32"), dims=("y", "x"),
-        attrs={"units": "e-/s", "iso": 800.0, "temperature": 20.0, "cfa_pattern": "RGGB"},
+        attrs={"units": "electron / s", "iso": 800.0, "temperature": 20.0, "cfa_pattern": "RGGB"},
     )  # fmt: skip
     current[10, 20], current[30, 41], current[50, 60] = 3.0, np.nan, 0.12
     bad = flat.values.copy()

@@ -131,7 +131,7 @@ def test_without_the_gain_it_stays_in_adu(darks, bias):
         result = measure_dark(darks, bias, given, progress=False)
         assert np.isnan(result.current.dark_current).all()
         assert np.isfinite(result.current.dark_current_adu).all()
-        assert result.map.attrs["units"] == "ADU/s"
+        assert result.map.attrs["units"] == "adu / s"
         assert any("ISO 800" in text and "flats" in text for text in result.current.attrs["warnings"])
 
 

@@ -279,7 +279,7 @@ def compare_models(
             square = (left**2).mean(1)
             held[row, column] = np.sqrt(square.mean())
             held_error[row, column] = square.std(ddof=1) / np.sqrt(len(square)) / (2 * held[row, column])
-    px = {"units": "px"}
+    px = {"units": "pix"}
     return xr.Dataset(
         {
             "rms": (("frame", "kind"), rms, {**px, "long_name": "rms of the stars fitted"}),

@@ -281,7 +281,7 @@ def _fit_one(reference, frame, error, kind) -> tuple[Transform, xr.Dataset]:
     degrees = max(2 * np.count_nonzero(used) - _PARAMETERS[kind], 1)
     rms = float(np.sqrt((dx[used] ** 2 + dy[used] ** 2).sum() / degrees))
     scaled_place = place * max(scatter, 1.0)
-    px = {"units": "px"}
+    px = {"units": "pix"}
     residuals = xr.Dataset(
         {
             "x": ("star", reference[:, 0], {**px, "long_name": "column in the reference"}),

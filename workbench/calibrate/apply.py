@@ -144,7 +144,7 @@ def calibrate(light: xr.DataArray, masters: Tables | MasterSet, *, fill: bool = 
     noted = add_history(light, "calibrated: ADU to electrons, offset, dark and flat applied, defects filled")
     attrs = {**noted.attrs, "units": "electron", "stage": "calibrated", "long_name": "signal"}
     flags = {"long_name": "flags", "flag_masks": list(FLAGS.values()), "flag_meanings": " ".join(FLAGS)}
-    described = {"signal": attrs, "variance": {"units": "electron²", "long_name": "variance"}, "mask": flags}
+    described = {"signal": attrs, "variance": {"units": "electron**2", "long_name": "variance"}, "mask": flags}
     return xr.Dataset(
         {name: (light.dims, arrays[name], described[name]) for name, _ in names}, coords=light.coords, attrs=attrs
     )

@@ -370,7 +370,7 @@ def _master(
             "variance": (
                 ("y", "x"),
                 combined.variance,
-                {"units": "adu²", "long_name": f"variance of the master {kind}"},
+                {"units": "adu**2", "long_name": f"variance of the master {kind}"},
             ),
             "count": (("y", "x"), combined.count, {"long_name": "samples combined"}),
             "unstable": (("y", "x"), combined.unstable, {"long_name": "scatters more than the noise model allows"}),

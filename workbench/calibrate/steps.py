@@ -85,7 +85,7 @@ def calibration_steps(light: xr.DataArray, masters: MasterSet, number: int = 0) 
     found.append(("defects filled", filled, final, np.zeros(shape), 0.0))
     steps, signals, temporals, patterns, own_noise = (list(part) for part in zip(*found, strict=True))
     own_noise = [np.broadcast_to(part, shape) for part in own_noise]
-    e, e2 = {"units": "electron"}, {"units": "electron²"}
+    e, e2 = {"units": "electron"}, {"units": "electron**2"}
     one = light.isel(frame=number)
     attrs = {name: light.attrs[name] for name in ("camera", "cfa_pattern")}
     attrs |= {"filename": str(one["filename"].values), "units": "electron"}

@@ -70,7 +70,7 @@ def fixed_pattern(bias_pattern: xr.Dataset | None, flat_pattern: xr.Dataset | No
         if pattern is not None:
             values = pattern["picture"].values
             spread = _WIDTH * (float(mad_std(values)) or float(values.std()) or 1.0)
-            style = {"value": dimension(name, pattern.attrs["units"]), "limits": (-spread, spread)}
+            style = {"value": dimension(name, unit_text(pattern.attrs["units"])), "limits": (-spread, spread)}
             panels.append(image_panel(pattern["picture"], f"{title}, {pattern.attrs['channel']}", **style))
     return layout(panels)
 
@@ -109,7 +109,7 @@ def spectrogram(bias_pattern: xr.Dataset | None, flat_pattern: xr.Dataset | None
     for pattern, title in ((bias_pattern, "In the dark: DSNU"), (flat_pattern, "In the light: PRNU")):
         if pattern is None:
             continue
-        dims = (FREQUENCY, dimension("standard deviation", pattern.attrs["units"]))
+        dims = (FREQUENCY, dimension("standard deviation", unit_text(pattern.attrs["units"])))
         frequency, noise = pattern["frequency"].values, float(pattern["noise"])
         names = ("along_rows", "along_columns")
         elements: list[Any] = [

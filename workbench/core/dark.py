@@ -245,7 +245,11 @@ def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math
     return xr.Dataset(
         {
             "signal": (("y", "x"), signal, {"units": "adu", "long_name": "predicted master dark"}),
-            "variance": (("y", "x"), variance, {"units": "adu²", "long_name": "variance of the predicted master dark"}),
+            "variance": (
+                ("y", "x"),
+                variance,
+                {"units": "adu**2", "long_name": "variance of a predicted master dark"},
+            ),
             "count": (("y", "x"), count, {"long_name": "samples that it rests on"}),
             "unstable": (("y", "x"), np.zeros(signal.shape, bool), {"long_name": "scatters more than it should"}),
         },

@@ -136,8 +136,8 @@ def noise_budget(
     dims = ("source", "iso", "exposure")
     return xr.Dataset(
         {
-            "variance": (dims, variance, {"units": "electron2", "long_name": "variance of a pixel"}),
-            "variance_error": (dims, np.stack([errors[name] for name in SOURCES]), {"units": "electron2"}),
+            "variance": (dims, variance, {"units": "electron**2", "long_name": "variance of a pixel"}),
+            "variance_error": (dims, np.stack([errors[name] for name in SOURCES]), {"units": "electron**2"}),
             "share": (dims, variance / variance.sum(axis=0), {"units": "1", "long_name": "share of the variance"}),
         },
         coords={

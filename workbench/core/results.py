@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from .values import is_simulated, joined_lines, json_number, json_quantity, unit_text
+from .values import is_simulated, joined_lines, json_number, json_quantity, json_unit
 
 # Further results, kept as they stand in the file: JSON text in the attribute ``blocks``.
 BLOCKS = ("dsnu", "prnu", "dcnu", "defects", "emva", "fidelity")
@@ -55,7 +55,7 @@ class Quantity(NamedTuple):
     @property
     def unit(self) -> str:
         """Return the unit as it stands in the file."""
-        return self.shown or unit_text(self.units).replace("e⁻", "e-")
+        return self.shown or json_unit(self.units)
 
     @property
     def key(self) -> str:

@@ -80,6 +80,36 @@ def unit_text(units: str) -> str:
     return "/".join(shown)
 
 
+def json_unit(units: str) -> str:
+    """Return a unit as ``sensor.json`` has it: as `unit_text`, electrons in plain ASCII.
+
+    Examples
+    --------
+    >>> json_unit("electron / adu")
+    'e-/ADU'
+    """
+    return unit_text(units).replace("e⁻", "e-")
+
+
+def unit_registry() -> Any:
+    """Return a pint registry that knows the units of this package: electron, adu, photon and pix as well as pint's own.
+
+    ``dataset.pint.quantify(unit_registry=unit_registry())`` then works (with the package pint-xarray).
+
+    Raises
+    ------
+    ImportError
+        If pint is not installed (``pip install "astrophoto-workbench[units]"``).
+    """
+    import pint
+
+    registry = pint.UnitRegistry(force_ndarray_like=True)
+    for name in ("electron", "adu", "photon"):
+        registry.define(f"{name} = [{name}s]")
+    registry.define("@alias pixel = pix")
+    return registry
+
+
 def json_number(value: float) -> float | int | None:
     """Return a number as JSON has it: null for what is not finite, whole numbers without a point."""
     value = float(value)

@@ -207,8 +207,16 @@ def descaled_gain(gain: xr.Dataset, missing: xr.Dataset) -> xr.Dataset:
     share = np.hypot(gain["gain_error"].values / gain["gain"].values, error / factor)
     dims = ("iso", "channel")
     return gain.assign(
-        gain_descaled=(dims, value, {"units": "e-/ADU", "long_name": "gain without the camera's multiplication"}),
-        gain_descaled_error=(dims, value * share, {"units": "e-/ADU", "long_name": "error of the descaled gain"}),
+        gain_descaled=(
+            dims,
+            value,
+            {"units": "electron / adu", "long_name": "gain without the camera's factors"},
+        ),
+        gain_descaled_error=(
+            dims,
+            value * share,
+            {"units": "electron / adu", "long_name": "error of the descaled gain"},
+        ),
     )
 
 

@@ -252,13 +252,13 @@ def missing_codes(codes: xr.Dataset) -> xr.Dataset:
     green = np.where(known, green, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
     numbers["relative"] = numbers["multiplier"] / np.where(green > 0, green, np.nan)[:, None]
     data: dict[str, Any] = {name: (("iso", "channel"), numbers[name], attrs) for name, attrs in _VARIABLES.items()}
-    data["step"] = (("iso", "channel", "level"), step, {"units": "ADU", "long_name": "mean distance of codes"})
+    data["step"] = (("iso", "channel", "level"), step, {"units": "adu", "long_name": "mean distance of codes"})
     data["coarse"] = ("iso", coarse, {"long_name": "whether bright codes are coarser"})
     level = np.where(octaves > 0, 2.0 ** (octaves - 1), 0)
     coords = {
         "iso": ("iso", isos, {"long_name": "ISO setting"}),
         "channel": channels,
-        "level": ("level", level, {"units": "ADU", "long_name": "from this code on"}),
+        "level": ("level", level, {"units": "adu", "long_name": "from this code on"}),
     }
     return xr.Dataset(data, coords, dict(codes.attrs) | {"long_name": "missing codes"})
 
@@ -267,14 +267,14 @@ _VARIABLES = {
     "multiplier": {"units": "1", "long_name": "multiplier"},
     "multiplier_error": {"units": "1", "long_name": "error of the multiplier"},
     "relative": {"units": "1", "long_name": "multiplier relative to green"},
-    "period": {"units": "ADU", "long_name": "distance of missing or doubled codes"},
+    "period": {"units": "adu", "long_name": "distance of missing or doubled codes"},
     "tested": {"units": "1", "long_name": "codes tested"},
     "missing": {"units": "1", "long_name": "codes missing"},
     "doubled": {"units": "1", "long_name": "codes doubled"},
     "p_value": {"units": "1", "long_name": "probability of so many missing codes by chance"},
-    "lowest": {"units": "ADU", "long_name": "lowest code"},
-    "highest": {"units": "ADU", "long_name": "highest code"},
-    "clipped_at": {"units": "ADU", "long_name": "code at which pixels pile up"},
+    "lowest": {"units": "adu", "long_name": "lowest code"},
+    "highest": {"units": "adu", "long_name": "highest code"},
+    "clipped_at": {"units": "adu", "long_name": "code at which pixels pile up"},
     "bits": {"units": "bit", "long_name": "bits really used"},
 }
 

@@ -106,12 +106,12 @@ def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
         "positive": ("test", found),
         "able": ("test", [bool(row[5]) for row in rows]),
         "bright": ("difference", difference, {"long_name": "bright pixels"}),
-        "value": ("pixel", shown[:, 0], {"units": "σ", "long_name": "pixel"}),
-        "company": ("pixel", shown[:, 1], {"units": "σ", "long_name": "brightest of its 24 neighbours"}),
+        "value": ("pixel", shown[:, 0], {"units": "1", "long_name": "pixel"}),
+        "company": ("pixel", shown[:, 1], {"units": "1", "long_name": "brightest of its 24 neighbours"}),
     }
     coords = {
         "test": [row[0] for row in rows],
-        "difference": ("difference", np.arange(2 * _ZERO + 1) - _ZERO, {"units": "ADU", "long_name": "V − max of 8"}),
+        "difference": ("difference", np.arange(2 * _ZERO + 1) - _ZERO, {"units": "adu", "long_name": "V − max of 8"}),
     }
     attrs = {
         "camera": dark.attrs["camera"],

@@ -104,10 +104,10 @@ def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
         "pairs": ("iso", [pairs for _, _, pairs in kept]),
         "channel": list(channels_of(cube.attrs["cfa_pattern"])),
         "lag": [f"{dy},{dx}" for dy, dx in LAGS],
-        "dy": ("lag", [dy for dy, _ in LAGS], {"units": "pixel"}),
-        "dx": ("lag", [dx for _, dx in LAGS], {"units": "pixel"}),
+        "dy": ("lag", [dy for dy, _ in LAGS], {"units": "pix"}),
+        "dx": ("lag", [dx for _, dx in LAGS], {"units": "pix"}),
         "axis": list(AXES),
-        "frequency": ("frequency", _FREQUENCY, {"units": "cycles/pixel", "long_name": "spatial frequency"}),
+        "frequency": ("frequency", _FREQUENCY, {"units": "cycle / pix", "long_name": "spatial frequency"}),
     }
     return xr.Dataset(data, coords, {"camera": cube.attrs["camera"], "long_name": "texture of the noise"})
 
@@ -116,12 +116,12 @@ _FREQUENCY = (np.arange(64) + 0.5) / 128
 _VARIABLES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "correlation": (("iso", "channel", "lag"), {"units": "1", "long_name": "correlation of neighbours"}),
     "correlation_error": (("iso", "channel", "lag"), {"units": "1", "long_name": "error of the correlation"}),
-    "noise": (("iso", "channel"), {"units": "ADU", "long_name": "temporal noise"}),
+    "noise": (("iso", "channel"), {"units": "adu", "long_name": "temporal noise"}),
     "variance_factor": (("iso", "channel"), {"units": "1", "long_name": "variance before smoothing over as read"}),
     "band_noise": (("iso", "axis"), {"units": "1", "long_name": "row or column noise over pixel noise"}),
     "band_noise_error": (("iso", "axis"), {"units": "1", "long_name": "error of the row or column noise"}),
     "band_p_value": (("iso", "axis"), {"units": "1", "long_name": "probability of such rows by white noise"}),
-    "peak": (("iso", "axis"), {"units": "cycles/pixel", "long_name": "frequency of the highest peak"}),
+    "peak": (("iso", "axis"), {"units": "cycle / pix", "long_name": "frequency of the highest peak"}),
     "peak_p_value": (("iso", "axis"), {"units": "1", "long_name": "probability of such a peak in white noise"}),
     "spectrum": (("iso", "axis", "frequency"), {"units": "1", "long_name": "noise power over that of white noise"}),
 }

@@ -115,10 +115,10 @@ def background_model(
         },
         coords={
             "channel": sky["channel"].values,
-            "y": ("y", y, {"units": "px"}),
-            "x": ("x", x, {"units": "px"}),
-            "cell_y": ("cell_y", sky["y"].values, {"units": "px"}),
-            "cell_x": ("cell_x", sky["x"].values, {"units": "px"}),
+            "y": ("y", y, {"units": "pix"}),
+            "x": ("x", x, {"units": "pix"}),
+            "cell_y": ("cell_y", sky["y"].values, {"units": "pix"}),
+            "cell_x": ("cell_x", sky["x"].values, {"units": "pix"}),
         },
         attrs={
             "method": method,

@@ -146,7 +146,7 @@ def photometry(picture: xr.Dataset, x: np.ndarray, y: np.ndarray, fwhm: float) -
             "background": (dims, local, {"units": units, "long_name": "local background per pixel"}),
             "background_error": (dims, doubt, {"units": units, "long_name": "its error's share in the flux"}),
         },
-        coords={"channel": names, "x": ("star", x, {"units": "px"}), "y": ("star", y, {"units": "px"})},
+        coords={"channel": names, "x": ("star", x, {"units": "pix"}), "y": ("star", y, {"units": "pix"})},
         attrs={"fwhm": fwhm},
     )
 
@@ -257,8 +257,8 @@ def check_photometry(
         },
         coords={
             "channel": before["channel"].values,
-            "x": ("star", x, {"units": "px"}),
-            "y": ("star", y, {"units": "px"}),
+            "x": ("star", x, {"units": "pix"}),
+            "y": ("star", y, {"units": "pix"}),
         },
     )
     return table.assign_attrs(fwhm=fwhm, tolerance=tolerance, **_verdict(deviation, uncertainty, own, tolerance))

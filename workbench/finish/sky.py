@@ -79,8 +79,8 @@ def measure_sky(picture: xr.Dataset, stars: xr.Dataset | None = None, *, cell: i
         },
         coords={
             "channel": picture["channel"].values,
-            "y": ("y", (np.arange(rows) + 0.5) * height / rows - 0.5, {"units": "px"}),
-            "x": ("x", (np.arange(columns) + 0.5) * width / columns - 0.5, {"units": "px"}),
+            "y": ("y", (np.arange(rows) + 0.5) * height / rows - 0.5, {"units": "pix"}),
+            "x": ("x", (np.arange(columns) + 0.5) * width / columns - 0.5, {"units": "pix"}),
         },
         attrs={"units": units, "cell": cell, "height": height, "width": width, "masked": float(masked.mean())},
     )

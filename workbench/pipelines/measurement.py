@@ -212,7 +212,7 @@ class Measurement:
         found: dict[str, xr.Dataset | None] = dict.fromkeys(_PICTURES)
         if darks is None:
             return found
-        if darks.map is not None and darks.map.attrs["units"] == "e-/s":
+        if darks.map is not None and darks.map.attrs["units"] == "electron / s":
             found["dcnu"] = pixels.dcnu_histogram(darks.map)
             found["hot_pixels"] = pixels.hot_pixels(darks.map)
         if gain is not None:

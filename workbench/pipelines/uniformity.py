@@ -16,7 +16,7 @@ from ..core.errors import FrameReadError, WorkbenchError
 from ..core.pairs import pair_moments
 from ..core.parallel import in_threads
 from ..core.selection import at_iso, same_iso
-from ..core.values import json_number
+from ..core.values import json_number, json_unit
 from ..pixels.emva import emva_spatial, emva_temporal, emva_unit
 from ..pixels.stacks import FrameStack
 
@@ -362,7 +362,7 @@ def _dcnu(current: xr.Dataset) -> dict[str, Any]:
 
 def _entries(one: xr.Dataset, name: str, wanted: str, iso: Any, frames: Any) -> Iterator[dict[str, Any]]:
     """Yield DSNU or PRNU of each channel as it stands in the file."""
-    unit = one[name].attrs["units"]
+    unit = json_unit(one[name].attrs["units"])
     order = ("channel", "filter", "part")
     values, errors = (one[key].transpose(*order).values for key in (name, f"{name}_error"))
     filters, parts = one["filter"].values.tolist(), one["part"].values.tolist()

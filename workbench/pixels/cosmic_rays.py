@@ -316,7 +316,7 @@ def clusters(places: np.ndarray, link: float = LINK) -> list[np.ndarray]:
 
 def _dataset(search: _Search, dark: xr.DataArray, area: float, gain: float | None) -> xr.Dataset:
     events, frame = search.events, np.array([event.frame for event in search.events], int)
-    scale, unit = (1.0, "ADU") if gain is None else (float(gain), "e-")
+    scale, unit = (1.0, "adu") if gain is None else (float(gain), "electron")
     size = np.array([len(event.hits) for event in events], int)
     tracks = int(np.count_nonzero(size > 1))
     largest = heapq.nlargest(_GALLERY, np.flatnonzero(size > 1).tolist(), key=lambda i: (size[i], -i))
@@ -327,12 +327,12 @@ def _dataset(search: _Search, dark: xr.DataArray, area: float, gain: float | Non
     minutes = search.seconds / 60
     flux = tracks / (area * minutes) if area * minutes > 0 else math.nan
     of_events = {
-        "y": (y, "pixel", "row of the charge's centre"),
-        "x": (x, "pixel", "column of the charge's centre"),
+        "y": (y, "pix", "row of the charge's centre"),
+        "x": (x, "pix", "column of the charge's centre"),
         "pixels": (size, "1", "pixels beyond the threshold"),
-        "length": ([_length(event.hits) for event in events], "pixel", "length"),
+        "length": ([_length(event.hits) for event in events], "pix", "length"),
         "charge": ([scale * float(event.hits[:, _EXCESS].sum()) for event in events], unit, "charge"),
-        "peak": ([float(event.hits[:, _Z].max()) for event in events], "σ", "peak"),
+        "peak": ([float(event.hits[:, _Z].max()) for event in events], "1", "peak"),
     }
     scalars = {
         "tracks": (tracks, "1", "events of two pixels or more"),
@@ -342,10 +342,10 @@ def _dataset(search: _Search, dark: xr.DataArray, area: float, gain: float | Non
         "dips": (search.dips, "1", "pixels below the threshold: no particles"),
         "frames": (search.frames, "1", "darks searched"),
         "seconds": (search.seconds, "s", "exposure searched"),
-        "area": (area, "cm²", "area of the sensor"),
+        "area": (area, "cm**2", "area of the sensor"),
         "expected": (MUONS * area * minutes, "1", "muons expected"),
-        "flux": (flux, "1/cm²/min", "tracks a cm² and minute"),
-        "flux_error": (flux / math.sqrt(max(tracks, 1)), "1/cm²/min", "error of the flux"),
+        "flux": (flux, "1 / (cm**2 min)", "tracks a cm² and minute"),
+        "flux_error": (flux / math.sqrt(max(tracks, 1)), "1 / (cm**2 min)", "error of the flux"),
     }
     data: dict[str, Any] = {
         name: (dims, value, {"units": units, "long_name": title})

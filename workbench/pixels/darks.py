@@ -139,15 +139,15 @@ def _density(values: np.ndarray, counts: np.ndarray, mean: float, sigma: float, 
     normal = np.exp(-0.5 * (centres / (sigma * scale)) ** 2) / (sigma * scale * np.sqrt(2 * np.pi))
     columns = {
         "count": (count, "1", "pixels"),
-        "density": (count / counts.sum() / (width * scale), "1/e-", "fraction of pixels per electron"),
-        "normal": (normal, "1/e-", "normal distribution of the same width"),
+        "density": (count / counts.sum() / (width * scale), "1 / electron", "fraction of pixels per electron"),
+        "normal": (normal, "1 / electron", "normal distribution of the same width"),
     }
     return xr.Dataset(
         {
             name: ("bin", column, {"units": units, "long_name": title})
             for name, (column, units, title) in columns.items()
         },
-        {"bin": ("bin", centres, {"units": "e-", "long_name": "difference/√2"})},
+        {"bin": ("bin", centres, {"units": "electron", "long_name": "difference/√2"})},
     )
 
 
@@ -247,7 +247,7 @@ def dark_subtraction(
         for name, values in part.items()
     }
     sides = zip(("y", "x"), (y, x), part["before"].shape, strict=True)
-    coords = {name: (name, first + np.arange(count) + 0.5, {"units": "px"}) for name, first, count in sides}
+    coords = {name: (name, first + np.arange(count) + 0.5, {"units": "pix"}) for name, first, count in sides}
     return xr.Dataset(data, coords, attrs)
 
 
@@ -293,7 +293,7 @@ def _gains(gain: xr.Dataset | None, iso: float, pattern: str) -> tuple[np.ndarra
     """Return the gain of each channel with the unit that it leads to; ones [ADU] where it is not known."""
     channels = list(channels_of(pattern))
     values = np.full(len(channels), np.nan) if gain is None else at_iso(gain["gain"].sel(channel=channels), iso)
-    return (values, "e-") if np.isfinite(values).all() else (np.ones(len(channels)), "ADU")
+    return (values, "electron") if np.isfinite(values).all() else (np.ones(len(channels)), "adu")
 
 
 def _hottest_corner(master: np.ndarray) -> tuple[int, int]:

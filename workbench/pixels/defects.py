@@ -51,7 +51,7 @@ def find_sensor_defects(
     --------
     >>> rng = np.random.default_rng(1)
     >>> current = xr.DataArray(rng.normal(0.1, 0.01, (40, 60)), dims=("y", "x"),
-    ...                        attrs={"units": "e-/s", "cfa_pattern": "RGGB"})
+    ...                        attrs={"units": "electron / s", "cfa_pattern": "RGGB"})
     >>> current[3, 4], current[20, 30] = 5.0, 0.3
     >>> find_sensor_defects(current, 3.0, 300.0).attrs["counts"]
     {'hot': 1, 'warm': 2}
@@ -77,7 +77,7 @@ def _dark_frames(dark_map: xr.DataArray, read_noise: Any, exposure: float) -> Un
     """Return the dark-current map [e⁻/s] with the noise [e⁻] of darks of this exposure; NaN where it is not known."""
     pattern = dark_map.attrs["cfa_pattern"]
     channels = channel_index(pattern).size
-    known = dark_map.attrs["units"] == "e-/s" and read_noise is not None and exposure > 0
+    known = dark_map.attrs["units"] == "electron / s" and read_noise is not None and exposure > 0
     noise = np.broadcast_to(np.asarray(read_noise, float) if known else np.nan, (channels,))
     samples = [sample_pixels(plane) for _, plane in planes(dark_map.values, pattern)]
     current = np.array([max(float(np.median(sample)), 0.0) if sample.size else 0.0 for sample in samples])

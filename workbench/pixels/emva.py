@@ -86,7 +86,11 @@ def emva1288(
     elif bright_stack is not None:
         raise WorkbenchError("PRNU needs the dark stack as well as the bright one")
     data = {
-        name: ((), value, {"units": emva_unit(name), "long_name": _TITLES.get(name, name)})
+        name: (
+            (),
+            value,
+            {"units": _ASTROPY.get(emva_unit(name), emva_unit(name)), "long_name": _TITLES.get(name, name)},
+        )
         for name, value in found.items()
     }
     return xr.Dataset(data, attrs={"long_name": "EMVA 1288 release 4.0, linear", "drift": drift})
@@ -192,6 +196,11 @@ _TITLES = {
     "LE_max": "linearity error, greatest", "u_I_mean": "dark current from the means",
     "u_I_var": "dark current from the variances",
 }  # fmt: skip
+
+
+# what astropy calls the standard's units
+_ASTROPY = {"DN/e-": "adu / electron", "e-/DN": "electron / adu", "DN/p": "adu / photon", "DN": "adu", "e-": "electron"}
+_ASTROPY |= {"e-/s": "electron / s", "p": "photon"}
 
 
 def emva_unit(name: str) -> str:

@@ -43,7 +43,8 @@ def dcnu_histogram(dark_map: xr.DataArray, bins: int = 240) -> xr.Dataset:
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> result = dcnu_histogram(xr.DataArray(rng.normal(1, 0.1, (50, 50)), dims=("y", "x"), attrs={"units": "e-/s"}))
+    >>> dark_map = xr.DataArray(rng.normal(1, 0.1, (50, 50)), dims=("y", "x"), attrs={"units": "electron / s"})
+    >>> result = dcnu_histogram(dark_map)
     >>> int(result["count"].sum()) + result.attrs["beyond"]
     2500
     """
@@ -81,7 +82,7 @@ def hot_pixels(dark_map: xr.DataArray, most: int = 500) -> xr.Dataset:
 
     Examples
     --------
-    >>> picture = xr.DataArray(np.full((4, 4), 0.1), dims=("y", "x"), attrs={"units": "e-/s"})
+    >>> picture = xr.DataArray(np.full((4, 4), 0.1), dims=("y", "x"), attrs={"units": "electron / s"})
     >>> picture[2, 3] = 7.0
     >>> one = hot_pixels(picture, most=1).isel(point=0)
     >>> one.y.item(), one.x.item(), one.dark_current.item()
@@ -110,8 +111,8 @@ def hot_pixels(dark_map: xr.DataArray, most: int = 500) -> xr.Dataset:
         },
         {
             "threshold": ("threshold", threshold, {"units": units, "long_name": "dark current"}),
-            "y": ("point", y, {"units": "px"}),
-            "x": ("point", x, {"units": "px"}),
+            "y": ("point", y, {"units": "pix"}),
+            "x": ("point", x, {"units": "pix"}),
         },
         _setting_attrs(dark_map) | {"height": values.shape[0], "width": values.shape[1]},
     )
@@ -209,9 +210,9 @@ def vignetting(flat: xr.DataArray, black: Any = None, *, progress: Any = True) -
     model = lens(*np.indices(picture.shape))
     uneven = float(np.sqrt(np.mean((picture / model - 1) ** 2)))
     scalars = {
-        "centre_y": (lens.centre_y * scale + 0.5 * scale, "px"),
-        "centre_x": (lens.centre_x * scale + 0.5 * scale, "px"),
-        "centre_error": (lens.centre_error * scale, "px"),
+        "centre_y": (lens.centre_y * scale + 0.5 * scale, "pix"),
+        "centre_x": (lens.centre_x * scale + 0.5 * scale, "pix"),
+        "centre_error": (lens.centre_error * scale, "pix"),
         "a2": (lens.a2, "1"),
         "a4": (lens.a4, "1"),
         "falloff": (lens.falloff(picture.shape), "1"),
@@ -229,9 +230,9 @@ def vignetting(flat: xr.DataArray, black: Any = None, *, progress: Any = True) -
             },
         },
         {
-            "y": ("y", y, {"units": "px"}),
-            "x": ("x", x, {"units": "px"}),
-            "radius": ("radius", centres, {"units": "px", "long_name": "distance from the centre"}),
+            "y": ("y", y, {"units": "pix"}),
+            "x": ("x", x, {"units": "pix"}),
+            "radius": ("radius", centres, {"units": "pix", "long_name": "distance from the centre"}),
             "channel": list(channels_of(flat.attrs["cfa_pattern"])),
         },
         {"frames": count, "camera": flat.attrs["camera"]},
@@ -300,7 +301,7 @@ def fixed_pattern(stack: FrameStack, channel: str | None = None, *, relative: bo
     mean = stack.plane("mean", number)
     smooth = inner_lowpass(mean)
     pattern = mean[INNER] - smooth
-    unit, factor = "ADU", 1.0
+    unit, factor = "adu", 1.0
     if relative:
         pattern *= 100 / smooth
         unit, factor = "%", 100 / float(mean.mean(dtype=float))
@@ -328,11 +329,11 @@ def fixed_pattern(stack: FrameStack, channel: str | None = None, *, relative: bo
             "noise": ((), noise, attrs | {"long_name": "temporal noise of the mean"}),
         },
         {
-            "y": ("y", np.arange(picture.shape[0]) + top + MARGIN, {"units": "px"}),
-            "x": ("x", np.arange(picture.shape[1]) + left + MARGIN, {"units": "px"}),
-            "row": ("row", np.arange(pattern.shape[0]) + MARGIN, {"units": "px"}),
-            "column": ("column", np.arange(pattern.shape[1]) + MARGIN, {"units": "px"}),
-            "frequency": ("frequency", frequency, {"units": "1/px", "long_name": "spatial frequency"}),
+            "y": ("y", np.arange(picture.shape[0]) + top + MARGIN, {"units": "pix"}),
+            "x": ("x", np.arange(picture.shape[1]) + left + MARGIN, {"units": "pix"}),
+            "row": ("row", np.arange(pattern.shape[0]) + MARGIN, {"units": "pix"}),
+            "column": ("column", np.arange(pattern.shape[1]) + MARGIN, {"units": "pix"}),
+            "frequency": ("frequency", frequency, {"units": "1 / pix", "long_name": "spatial frequency"}),
         },
         {"channel": channel, "frames": stack.count, "units": unit},
     )

@@ -288,7 +288,7 @@ def noise_map(bias: xr.DataArray, *, progress: Any = True) -> xr.DataArray:
     np.maximum(squares, 0, out=squares)
     squares /= np.float32(count - 1)
     attrs = {
-        "units": "ADU",
+        "units": "adu",
         "long_name": "temporal noise of each pixel",
         "frames": count,
         "iso": iso,
@@ -365,17 +365,17 @@ def noise_distribution(pixels: xr.DataArray, *, rare: float = 1e-3, bins: int = 
     data["expected"] = (("channel", "bin"), expected, {"units": "1", "long_name": "pixels by chance"})
     coords = {
         "channel": list(names),
-        "bin": ("bin", (edges[1:] + edges[:-1]) / 2, {"units": "ADU", "long_name": "read noise of a pixel"}),
+        "bin": ("bin", (edges[1:] + edges[:-1]) / 2, {"units": "adu", "long_name": "read noise of a pixel"}),
     }
     kept = {name: pixels.attrs[name] for name in ("frames", "iso", "camera")}
     return xr.Dataset(data, coords, kept | {"rare": rare, "long_name": "read noise pixel by pixel"})
 
 
 _VARIABLES = {
-    "typical_noise": {"units": "ADU", "long_name": "typical noise of a pixel"},
-    "read_noise_adu": {"units": "ADU", "long_name": "read noise"},
-    "read_noise_adu_error": {"units": "ADU", "long_name": "error of the read noise"},
-    "threshold": {"units": "ADU", "long_name": "noise beyond which a pixel counts to the tail"},
+    "typical_noise": {"units": "adu", "long_name": "typical noise of a pixel"},
+    "read_noise_adu": {"units": "adu", "long_name": "read noise"},
+    "read_noise_adu_error": {"units": "adu", "long_name": "error of the read noise"},
+    "threshold": {"units": "adu", "long_name": "noise beyond which a pixel counts to the tail"},
     "tail_share": {"units": "1", "long_name": "share of pixels beyond what chance allows"},
     "tail_share_error": {"units": "1", "long_name": "error of that share"},
     "beyond": {"units": "1", "long_name": "pixels right of the histogram"},

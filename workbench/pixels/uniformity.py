@@ -108,10 +108,14 @@ def measure_dsnu(
     words = "dark-signal non-uniformity"
     return xr.Dataset(
         {
-            "dsnu": (dims, values * slope, {"units": "e-", "long_name": words}),
-            "dsnu_error": (dims, np.hypot(errors * slope, values * slope_error), {"units": "e-", "long_name": "error"}),
-            "dsnu_adu": (dims, values, {"units": "ADU", "long_name": words}),
-            "dsnu_adu_error": (dims, errors, {"units": "ADU", "long_name": "error"}),
+            "dsnu": (dims, values * slope, {"units": "electron", "long_name": words}),
+            "dsnu_error": (
+                dims,
+                np.hypot(errors * slope, values * slope_error),
+                {"units": "electron", "long_name": "error"},
+            ),
+            "dsnu_adu": (dims, values, {"units": "adu", "long_name": words}),
+            "dsnu_adu_error": (dims, errors, {"units": "adu", "long_name": "error"}),
             "frames": (
                 "iso",
                 [0 if stack is None else stack.count for stack in stacks.values()],
@@ -233,7 +237,7 @@ def measure_prnu(
         {
             "prnu": (dims, 100 * values, {"units": "%", "long_name": words}),
             "prnu_error": (dims, 100 * errors, {"units": "%", "long_name": "error"}),
-            "signal": ("channel", signal, {"units": "ADU", "long_name": "mean signal of the flats"}),
+            "signal": ("channel", signal, {"units": "adu", "long_name": "mean signal of the flats"}),
             "dust": ("channel", dust, {"units": "1", "long_name": "share of the pixels under dust"}),
             "frames": ((), stack.count, {"units": "1", "long_name": "flats"}),
         },

@@ -148,7 +148,8 @@ def background_rate(light: xr.DataArray, sensor: xr.Dataset, *, progress: Any = 
         "long_name": "background of the lights",
     }
     data = {
-        name: ("channel", value, {"units": "e-/s/pixel", "long_name": text}) for name, (value, text) in values.items()
+        name: ("channel", value, {"units": "electron / (s pix)", "long_name": text})
+        for name, (value, text) in values.items()
     }
     return xr.Dataset(data, {"channel": channels}, attrs)
 

@@ -119,13 +119,13 @@ def read_noise(
 
 
 _VARIABLES = {
-    "read_noise_adu": {"units": "ADU", "long_name": "read noise"},
-    "read_noise_adu_error": {"units": "ADU", "long_name": "error of the read noise"},
-    "black_level": {"units": "ADU", "long_name": "black level"},
-    "black_level_error": {"units": "ADU", "long_name": "error of the black level"},
-    "variance": {"units": "ADU²", "long_name": "half-variance of the bias difference"},
-    "variance_error": {"units": "ADU²", "long_name": "error of the half-variance"},
-    "frame_scatter": {"units": "ADU", "long_name": "standard deviation of the frames' means"},
+    "read_noise_adu": {"units": "adu", "long_name": "read noise"},
+    "read_noise_adu_error": {"units": "adu", "long_name": "error of the read noise"},
+    "black_level": {"units": "adu", "long_name": "black level"},
+    "black_level_error": {"units": "adu", "long_name": "error of the black level"},
+    "variance": {"units": "adu**2", "long_name": "half-variance of the bias difference"},
+    "variance_error": {"units": "adu**2", "long_name": "error of the half-variance"},
+    "frame_scatter": {"units": "adu", "long_name": "standard deviation of the frames' means"},
     "zero_fraction": {"units": "1", "long_name": "fraction of pixels at zero"},
 }
 

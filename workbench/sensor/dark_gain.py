@@ -27,9 +27,9 @@ _ROUNDS = 12
 _AGREE = 2.6  # errors; two right numbers differ by more once in a hundred times
 _MOMENTS = 4  # n, Σ mean, Σ half squared difference, zeros
 _QUANTITIES: Table = {
-    "gain": ("e-/ADU", "gain from darks"),
-    "gain_error": ("e-/ADU", "error of the gain from darks"),
-    "signal": ("ADU", "dark signal of the ordinary pixels"),
+    "gain": ("electron / adu", "gain from darks"),
+    "gain_error": ("electron / adu", "error of the gain from darks"),
+    "signal": ("adu", "dark signal of the ordinary pixels"),
     "points_used": ("1", "populations used"),
     "chi2": ("1", "χ² per degree of freedom"),
 }
@@ -245,18 +245,18 @@ def _dataset(dark: xr.DataArray, names: tuple, rows: list[dict], zero: xr.Datase
     block = ("point", "channel", "block")
     data: dict[str, Any] = {
         "pixels": (block, sums[..., 0], {"long_name": "pixels"}),
-        "signal_sum": (block, sums[..., 1], {"units": "ADU", "long_name": "sum of the signal"}),
-        "variance_sum": (block, sums[..., 2], {"units": "ADU²", "long_name": "sum of half the squared differences"}),
+        "signal_sum": (block, sums[..., 1], {"units": "adu", "long_name": "sum of the signal"}),
+        "variance_sum": (block, sums[..., 2], {"units": "adu**2", "long_name": "sum of half the squared differences"}),
     }
     point = ("point", "channel")
-    data["signal"] = (point, sums[..., 1].sum(-1) / pixels, {"units": "ADU", "long_name": "dark signal"})
-    data["variance"] = (point, sums[..., 2].sum(-1) / pixels, {"units": "ADU²", "long_name": "temporal variance"})
+    data["signal"] = (point, sums[..., 1].sum(-1) / pixels, {"units": "adu", "long_name": "dark signal"})
+    data["variance"] = (point, sums[..., 2].sum(-1) / pixels, {"units": "adu**2", "long_name": "temporal variance"})
     data["zero_fraction"] = (point, sums[..., 3].sum(-1) / pixels, {"units": "1", "long_name": "pixels at zero"})
     for name, source, units in (
-        ("dark_variance", "variance", "ADU²"),
-        ("dark_variance_error", "variance_error", "ADU²"),
-        ("black_level_error", "black_level_error", "ADU"),
-        ("black_scatter", "frame_scatter", "ADU"),
+        ("dark_variance", "variance", "adu**2"),
+        ("dark_variance_error", "variance_error", "adu**2"),
+        ("black_level_error", "black_level_error", "adu"),
+        ("black_scatter", "frame_scatter", "adu"),
     ):
         data[name] = (point, at_isos(zero[source], [row["iso"] for row in rows]), {"units": units})
     coords: dict[str, Any] = {"channel": list(names)}

@@ -19,8 +19,8 @@ _STEPS = 12  # of Gauss and Newton; 1e-10 after six
 _BENT = 3.0  # errors from which there is a warning of a bend
 _ROUNDS = 12  # of reweighting; the weights change by less than 1e-6 after five
 _QUANTITIES: Table = {
-    **with_errors({"gain": ("e-/ADU", "gain"), "intercept": ("ADU²", "variance without light")}),
-    "blog_gain": ("e-/ADU", "signal/variance of single frames"),
+    **with_errors({"gain": ("electron / adu", "gain"), "intercept": ("adu**2", "variance without light")}),
+    "blog_gain": ("electron / adu", "signal/variance of single frames"),
     "pairs_used": ("1", "pairs used"),
     "levels_used": ("1", "light levels used"),
     "chi2": ("1", "χ² per degree of freedom"),
@@ -28,8 +28,8 @@ _QUANTITIES: Table = {
 _CURVED: Table = {
     **with_errors(
         {
-            "curvature": ("1/e-", "curvature a of the photon transfer curve"),
-            "gain_curved": ("e-/ADU", "gain, bend allowed for"),
+            "curvature": ("1 / electron", "curvature a of the photon transfer curve"),
+            "gain_curved": ("electron / adu", "gain, bend allowed for"),
             "bend": ("%", "change of the variance at the brightest level"),
         }
     ),

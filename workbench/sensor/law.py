@@ -27,9 +27,12 @@ _STEEPNESS = {
 }
 _QUANTITIES = {
     "doubling_temperature": ("K", "doubling temperature"),
-    "dark_current_reference": ("e-/s", "dark current at the reference temperature"),
+    "dark_current_reference": ("electron / s", "dark current at the reference temperature"),
     "activation_energy": ("eV", "activation energy"),
-    "dark_current_reference_arrhenius": ("e-/s", "dark current at the reference temperature by the Arrhenius law"),
+    "dark_current_reference_arrhenius": (
+        "electron / s",
+        "dark current at the reference temperature, Arrhenius law",
+    ),
 }
 _QUANTITIES |= {f"{name}_error": (unit, f"error of the {title}") for name, (unit, title) in _QUANTITIES.items()}
 _QUANTITIES |= {

@@ -124,9 +124,9 @@ def fit_dark_library(
     return xr.Dataset(
         {
             "offset": (("y", "x"), offset, {"units": "adu", "long_name": "offset of each pixel"}),
-            "dark_current": (("y", "x"), current, {"units": "adu/s", "long_name": "dark current of each pixel"}),
+            "dark_current": (("y", "x"), current, {"units": "adu / s", "long_name": "dark current of each pixel"}),
             "lost": (("y", "x"), sums.lost, {"units": "1", "long_name": "groups lost by saturation"}),
-            "weight": ("group", weight, {"units": "1/adu²", "long_name": "weight"}),
+            "weight": ("group", weight, {"units": "1 / adu**2", "long_name": "weight"}),
             "seconds": ("group", seconds, per),
             "exposure": ("group", groups.exposure, {"units": "s", "long_name": "exposure"}),
             "temperature": ("group", groups.temperature, {"units": "°C", "long_name": "sensor temperature"}),

@@ -19,13 +19,13 @@ _PLATEAU_VARIANCE = 0.003  # of the shot noise that a level would have; what is 
 _ENOUGH_LIGHT = 0.5  # of the stated white level: fainter flats do not show how it ends
 _LEAST_ERROR = 0.01  # of a saturation that is only bracketed
 _SPLIT: Table = {
-    "before_gain": ("e- rms", "read noise before the gain"),
-    "after_gain": ("ADU rms", "read noise after the gain"),
-    "invariance_iso": ("ISO", "ISO from which nothing is gained"),
+    "before_gain": ("electron", "read noise before the gain"),
+    "after_gain": ("adu", "read noise after the gain"),
+    "invariance_iso": ("1", "ISO from which nothing is gained"),
 }
 _WELLS: Table = {
-    **with_errors({"saturation": ("ADU", "saturation above the black level"), "full_well": ("e-", "full well")}),
-    "brightest": ("ADU", "brightest strip above the black level"),
+    **with_errors({"saturation": ("adu", "saturation above the black level"), "full_well": ("electron", "full well")}),
+    "brightest": ("adu", "brightest strip above the black level"),
     "method": ("", "how saturation was found"),
     "limit": ("", "what saturates"),
 }
@@ -159,7 +159,7 @@ def dynamic_range(read: xr.Dataset, wells: xr.Dataset) -> xr.Dataset:
         value = np.log2(top / np.where(noise > 0, noise, np.nan))
         error = np.hypot(top_error / top, noise_error / noise) / np.log(2)
         rows.append([{"dynamic_range": v, "dynamic_range_error": e} for v, e in zip(value, error, strict=True)])
-    table = with_errors({"dynamic_range": ("stops", "dynamic range")})
+    table = with_errors({"dynamic_range": ("bit", "dynamic range")})
     return per_channel(table, rows, isos, channels, camera=wells.attrs["camera"], long_name="dynamic range")
 
 
@@ -392,7 +392,7 @@ def unity_gain_iso(gain: xr.Dataset) -> xr.Dataset:
             f"to ISO, it would be {np.exp(x[0] + y[0]):.0f}: measure a second setting"
         )
     data = {
-        "unity_gain_iso": ((), value, {"units": "ISO", "long_name": "unity-gain ISO"}),
-        "unity_gain_iso_error": ((), error, {"units": "ISO", "long_name": "error of the unity-gain ISO"}),
+        "unity_gain_iso": ((), value, {"units": "1", "long_name": "unity-gain ISO"}),
+        "unity_gain_iso_error": ((), error, {"units": "1", "long_name": "error of the unity-gain ISO"}),
     }
     return xr.Dataset(data, attrs={"long_name": "unity gain", "warnings": warnings})

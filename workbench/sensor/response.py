@@ -142,7 +142,7 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
         )
     result = per_channel(_LINEARITY, rows, isos, channels, camera=ptc.attrs["camera"], long_name="linearity")
     by_level = {
-        "signal": (("level", "channel"), levels.signal, {"units": "ADU", "long_name": "signal"}),
+        "signal": (("level", "channel"), levels.signal, {"units": "adu", "long_name": "signal"}),
         "deviation": (("level", "channel"), deviation, {"units": "%", "long_name": "deviation from the line"}),
         "used": (("level", "channel"), used, {"long_name": "levels that the line was fitted to"}),
     }

@@ -193,14 +193,14 @@ def _dataset(
     mean = (plain.mean1 + plain.mean2) / 2
     black = zero["black_level"]
     replicates = pair_moments(leave_one_out(sums.kept, axis=2)).scaled_half_variance(black[..., None])
-    adu2 = "ADU²"
+    adu2 = "adu**2"
     values = {
-        "mean": (mean, "ADU", "mean level as read"),
-        "signal": (mean - black, "ADU", "signal above the black level"),
+        "mean": (mean, "adu", "mean level as read"),
+        "signal": (mean - black, "adu", "signal above the black level"),
         "variance": (kept.scaled_half_variance(black), adu2, "temporal variance"),
         "variance_error": (jackknife_error(replicates, axis=-1), adu2, "error of the temporal variance"),
         "variance_plain": (plain.half_variance, adu2, "half-variance of the difference"),
-        "mean_single": (sums.centre[..., 0], "ADU", "mean of the middle of one frame"),
+        "mean_single": (sums.centre[..., 0], "adu", "mean of the middle of one frame"),
         "variance_single": (sums.centre[..., 1], adu2, "variance over the middle of one frame"),
         "saturated_fraction": (sums.saturated.sum(axis=2) / pixels, "1", "fraction of saturated pixels"),
         "zero_fraction": (sums.zero.sum(axis=2) / pixels, "1", "fraction of pixels at zero"),
@@ -209,9 +209,9 @@ def _dataset(
             "1",
             "change of level from the first to the second frame",
         ),
-        "black_level": (black, "ADU", "black level subtracted"),
-        "black_level_error": (zero["black_level_error"], "ADU", "error of the black level"),
-        "black_scatter": (zero["black_scatter"], "ADU", "standard deviation of the bias frames' means"),
+        "black_level": (black, "adu", "black level subtracted"),
+        "black_level_error": (zero["black_level_error"], "adu", "error of the black level"),
+        "black_scatter": (zero["black_scatter"], "adu", "standard deviation of the bias frames' means"),
         "dark_variance": (zero["dark_variance"], adu2, "half-variance of the bias difference"),
         "dark_variance_error": (zero["dark_variance_error"], adu2, "error of the bias half-variance"),
     }
@@ -272,7 +272,7 @@ def shot_noise_snr(ptc: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
         "snr": (ratio, "1", "signal-to-noise ratio"),
         "snr_error": (ratio * error / (2 * variance), "1", "error of the signal-to-noise ratio"),
         "snr_expected": (np.sqrt(electrons), "1", "√N"),
-        "electrons": (electrons, "e-", "signal"),
+        "electrons": (electrons, "electron", "signal"),
     }
     coords = {name: ("point", ptc[name].values[pair], ptc[name].attrs) for name in ("iso", "exposure", "aperture")}
     coords["channel"] = ("point", ptc["channel"].values[channel])

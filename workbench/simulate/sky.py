@@ -302,7 +302,7 @@ def picture(sky: Sky, view: View | None = None, *, trails: bool = False) -> xr.D
         np.stack(planes),
         dims=("channel", "y", "x"),
         coords={"channel": list(COLOURS)},
-        attrs={"units": "electron/s", "long_name": "photo-electron rate (simulated)"},
+        attrs={"units": "electron / s", "long_name": "photo-electron rate (simulated)"},
     )
 
 

@@ -137,7 +137,7 @@ def aligned(lights: xr.Dataset, registration: Registration, norm: xr.Dataset | N
     dims = ("frame", "channel", "y", "x")
     words = {
         "signal": attrs,
-        "variance": {"units": "electron²", "long_name": "variance of a pixel's value"},
+        "variance": {"units": "electron**2", "long_name": "variance of a pixel's value"},
         "slope": {"units": "electron", "long_name": "variance for each electron of light"},
     }
     data = {name: (dims, da.stack(part), words[name]) for name, part in zip(words, parts, strict=False)}
@@ -256,7 +256,7 @@ def stack(
         "pixel_variance_share": {str(n): s for n, s in zip(lights["channel"].values, share, strict=True)},
     }
     attrs = plain_attributes(attrs)
-    names = {"signal": "electron", "variance": "electron²"}
+    names = {"signal": "electron", "variance": "electron**2"}
     data = {
         name: (("channel", "y", "x"), da.concatenate(part, axis=1), {"units": names.get(name, "1")})
         for part, (name, _) in zip(bands, _PLANES, strict=True)

@@ -287,7 +287,7 @@ def open_stack(path: str | Path) -> xr.Dataset:
     data: dict[str, Any] = {}
     for name, image in planes.items():
         array = da.from_array(image, chunks=(1, 512, image.shape[2]), name=f"{path}-{path.stat().st_mtime_ns}-{name}")
-        units = {"signal": attrs["units"], "variance": f"{attrs['units']}²"}.get(name, "1")
+        units = {"signal": attrs["units"], "variance": f"{attrs['units']}**2"}.get(name, "1")
         long_name = {"saturated": "saturated samples", "coverage": "samples used"}.get(name, name.replace("_", " "))
         data[name] = (("channel", "y", "x"), array, {"units": units, "long_name": long_name})
     data["chi_square"] = (

@@ -198,7 +198,7 @@ def rejection_trial(
         coords={
             "rejection": list(methods),
             "threshold": list(thresholds),
-            "strength": ("strength", middle, {"long_name": "what was planted", "units": "σ of a sample"}),
+            "strength": ("strength", middle, {"long_name": "what was planted", "units": "1"}),
             "shown": ["mean", *methods],
             "y": np.arange(rows.start, rows.stop),
             "x": np.arange(columns.start, columns.stop),

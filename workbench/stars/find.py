@@ -257,11 +257,11 @@ def _table(moments: Moments, own: np.ndarray, sigma: float, sampling: Sampling, 
         error = 2.0 * moments.lever / moments.light  # of a star as wide as the weight
     error = np.hypot(error, _CENTROID_FLOOR * min(1.0, (0.9 / sigma) ** 4)) * scale
     columns = {
-        "x": (moments.x * scale + offset, "px", "column of the centroid"),
-        "x_error": (error, "px", "standard error of x"),
-        "y": (moments.y * scale + offset, "px", "row of the centroid"),
-        "y_error": (error, "px", "standard error of y"),
-        "fwhm": (fwhm, "px", "full width at half maximum"),
+        "x": (moments.x * scale + offset, "pix", "column of the centroid"),
+        "x_error": (error, "pix", "standard error of x"),
+        "y": (moments.y * scale + offset, "pix", "row of the centroid"),
+        "y_error": (error, "pix", "standard error of y"),
+        "fwhm": (fwhm, "pix", "full width at half maximum"),
         "roundness": (roundness, "1", "minor over major axis"),
         "snr": (snr, "1", "signal-to-noise ratio within the matched weight"),
         "kept": (kept, "", ""),

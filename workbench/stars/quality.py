@@ -11,7 +11,7 @@ from ..core.errors import WorkbenchError
 
 _QUALITY = {
     "stars": ("1", "stars found"),
-    "fwhm": ("px", "median FWHM"),
+    "fwhm": ("pix", "median FWHM"),
     "roundness": ("1", "median roundness (minor over major axis)"),
     "background": ("", "median background"),
     "noise": ("", "background noise of a pixel of the searched plane"),
