@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -357,6 +357,24 @@ class Folder:
         """Return the folder without one frame, which joins those set aside."""
         left = self.table[self.table["path"] != Path(path)].reset_index(drop=True)
         return replace(self, table=left, set_aside=[*self.set_aside, (Path(path), reason)])
+
+    def without_unreadable(self, function: Callable[[Folder], Any], kind: str = "") -> tuple[Any, Folder]:
+        """Return function(folder) and that folder: frames whose pixels turn out unreadable are set aside, one by one.
+
+        Raises
+        ------
+        FrameReadError
+            If the frame is not one of this folder, or no frame (of the `kind`) would be left.
+        """
+        folder = self
+        while True:
+            try:
+                return function(folder), folder
+            except FrameReadError as error:
+                left = folder.drop(error.path, error.problem)
+                if len(left) == len(folder) or not (left.has(kind) if kind else len(left)):
+                    raise
+                folder = left
 
     def summary(self) -> pd.DataFrame:
         """Return how many frames there are of each kind, ISO, exposure [s] and temperature [whole °C]."""

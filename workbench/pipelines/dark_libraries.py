@@ -11,7 +11,7 @@ import xarray as xr
 
 from ..calibrate.store import save_master
 from ..core.dark import open_dark_library, predict_dark, save_dark_library
-from ..core.errors import FrameReadError, WorkbenchError, said_of
+from ..core.errors import WorkbenchError, said_of
 from ..core.files import check_target
 from ..core.values import is_simulated, value_text
 from ..ingest.catalogue import Folder, open_folder
@@ -94,27 +94,23 @@ def make_dark_library(
         raise WorkbenchError(
             f"{found.root} has no darks: shoot two or more at each of two exposures, and at two temperatures or more"
         )
-    while True:
-        table = found.table[found.table["kind"] == "dark"]
-        there = table["iso"].value_counts()
-        wanted = iso if iso is not None else (float(there.index[0]) if len(there) else math.nan)
-        if iso is not None and iso not in there.index:
-            known = ", ".join(f"{value:g}" for value in sorted(there.index)) or "not stated"
-            raise WorkbenchError(f"{found.root} has no darks at ISO {iso:g} (there are ISO {known})")
-        try:
-            dark = found.cube("dark")
-            if math.isfinite(wanted):
-                dark = dark.isel(frame=np.flatnonzero(dark["iso"].values == wanted))
-            library = fit_dark_library(dark, found.cube("bias") if found.has("bias") else None, progress=progress)
-            break
-        except FrameReadError as error:
-            before = len(found)
-            found = found.drop(error.path, error.problem)
-            if len(found) == before or not found.has("dark"):
-                raise
+    library, found = found.without_unreadable(lambda folder: _fit(folder, iso, progress), "dark")
     if path is not None:
         save_dark_library(library, path)
     return DarkLibraryResult(library, path, list(found.set_aside))
+
+
+def _fit(folder: Folder, iso: float | None, progress: bool) -> xr.Dataset:
+    """Fit the darks of an ISO, or of the one with the most."""
+    counts = folder.table.loc[folder.table["kind"] == "dark", "iso"].value_counts()
+    if iso is not None and iso not in counts.index:
+        known = ", ".join(f"{value:g}" for value in sorted(counts.index)) or "not stated"
+        raise WorkbenchError(f"{folder.root} has no darks at ISO {iso:g} (there are ISO {known})")
+    dark, bias = folder.cube("dark"), folder.cube("bias") if folder.has("bias") else None
+    if counts.size:
+        wanted = counts.index[0] if iso is None else iso
+        dark = dark.isel(frame=np.flatnonzero(dark["iso"].values == wanted))
+    return fit_dark_library(dark, bias, progress=progress)
 
 
 def predict_master_dark(

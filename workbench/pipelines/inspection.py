@@ -16,7 +16,7 @@ import xarray as xr
 
 from .. import fidelity, sensor
 from ..core.cube import KINDS
-from ..core.errors import FrameReadError, WorkbenchError, said_of
+from ..core.errors import WorkbenchError, said_of
 from ..core.files import whole_file
 from ..core.values import is_simulated, value_text
 from ..fidelity.card import Fidelity
@@ -156,15 +156,7 @@ def inspect(target: str | Path | Folder | Iterable[str | Path], progress: bool =
     >>> inspect(folder, progress=False).headline()
     'NIKON D7000 (simulated): COOKED, ...'
     """
-    folder = _folder(target, progress)
-    while True:
-        try:
-            return _inspect(folder, progress)
-        except FrameReadError as error:  # shows only when its pixels are decoded: go on without it
-            before = len(folder)
-            folder = folder.drop(error.path, error.problem)
-            if len(folder) == before or not len(folder):
-                raise
+    return _folder(target, progress).without_unreadable(lambda folder: _inspect(folder, progress))[0]
 
 
 def _folder(target: Any, progress: bool) -> Folder:

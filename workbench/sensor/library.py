@@ -183,34 +183,29 @@ def read_library(
     dark: xr.DataArray, bias: xr.DataArray | None, progress: Any
 ) -> tuple[LibraryGroups, PixelSums, np.ndarray]:
     """Read all frames in one stream, the most intense first, and sum them up; return the maps' temperatures too."""
-    groups = group_frames(dark, "temperature", "exposure")
-    warm = np.array([setting["temperature"] for setting, _ in groups])
-    celsius, member = _binned(warm)
-    times = np.array([setting["exposure"] for setting, _ in groups])
-    order = np.argsort(times * law_factor("doubling", TYPICAL_DOUBLING, np.nan_to_num(warm), 0.0), kind="stable")[::-1]
-    away = np.nan_to_num(warm - celsius[member])
-    timed = times * law_factor("doubling", TYPICAL_DOUBLING, away, 0.0)
+    jobs, celsius = _plan(dark)
     lazy, names = lazy_frames(dark), dark["filename"].values
-    jobs = [(tuple(names[groups[k][1]]), float(times[k]), warm[k], timed[k], int(member[k])) for k in order]
-    frames = [lazy[i] for k in order for i in groups[k][1]]
+    frames = [lazy[i] for job in jobs for i in job.frames]
+    files = [tuple(names[job.frames]) for job in jobs]
     if bias is not None:
-        jobs.append((tuple(bias["filename"].values), 0.0, math.nan, 0.0, 0))
+        jobs.append(_Job(np.arange(bias.sizes["frame"]), 0.0, math.nan, 0.0, 0))
         frames += list(lazy_frames(bias))
+        files.append(tuple(bias["filename"].values))
     stream = counted(stream_frames(frames), progress, len(frames))
     plain, *maps = (np.zeros(dark.shape[1:], np.float32) for _ in range(celsius.size + 1))
     sums = PixelSums(plain, maps, np.zeros(dark.shape[1:], np.uint8))
     rows, noise, level = [], [], []
-    for files, exposure, temperature, seconds, number in jobs:
-        equal = islice(stream, len(files))
-        group, total, saturated = read_group(equal, files, exposure, dark.attrs, sums.lost > 0)
+    for job, named in zip(jobs, files, strict=True):
+        equal = islice(stream, len(named))
+        group, total, saturated = read_group(equal, named, job.exposure, dark.attrs, sums.lost > 0)
         if clipped(group):
             continue
         within = float(np.nanmean(group.noise)) if group.count > 1 else _within(total, dark.attrs["cfa_pattern"])
         variance = max(within, QUANTISATION_VARIANCE)
         weight = group.count / variance
         total /= np.float32(group.count)
-        add_weighted(total, np.float32(weight), np.float32(weight * seconds), plain, maps[number])
-        rows.append((exposure, temperature, float(group.count), seconds, number, variance, group.scatter))
+        add_weighted(total, np.float32(weight), np.float32(weight * job.timed), plain, maps[job.map])
+        rows.append((job.exposure, job.temperature, float(group.count), job.timed, job.map, variance, group.scatter))
         noise.append(group.noise.mean(axis=1))
         level.append(group.steady)
         if saturated.any():  # there this group and those before, more intense ones, do not count
@@ -228,15 +223,32 @@ def read_library(
     return LibraryGroups(*columns, np.array(noise), np.array(level)), sums, celsius
 
 
-def _binned(warm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the temperatures of the maps, at most a handful, and the number of its map for each group."""
+class _Job(NamedTuple):
+    """Equal frames to read: their numbers in the cube; the rest as in `LibraryGroups`."""
+
+    frames: np.ndarray
+    exposure: float
+    temperature: float
+    timed: float
+    map: int
+
+
+def _plan(dark: xr.DataArray) -> tuple[list[_Job], np.ndarray]:
+    """Return the groups of darks, the most intense first, and the temperatures of the maps [°C], at most a handful."""
+    groups = group_frames(dark, "temperature", "exposure")
+    times, warm = (np.array([setting[name] for setting, _ in groups]) for name in ("exposure", "temperature"))
+    known = np.nan_to_num(warm, nan=1e6)
     for width in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 1e9):
-        celsius = np.nan_to_num(warm, nan=1e6)
-        values, member = np.unique(np.round(celsius / width) if width else celsius, return_inverse=True)
+        values, member = np.unique(np.round(known / width) if width else known, return_inverse=True)
         if values.size <= _MOST_TEMPERATURES:
             break
     member = member.reshape(-1)
-    return np.array([warm[member == k].mean() for k in range(values.size)]), member
+    celsius = np.array([warm[member == k].mean() for k in range(values.size)])
+    intensity = times * law_factor("doubling", TYPICAL_DOUBLING, np.nan_to_num(warm), 0.0)
+    timed = times * law_factor("doubling", TYPICAL_DOUBLING, np.nan_to_num(warm - celsius[member]), 0.0)
+    order = np.argsort(intensity, kind="stable")[::-1]
+    jobs = [_Job(groups[k][1], float(times[k]), warm[k], timed[k], int(member[k])) for k in order]
+    return jobs, celsius
 
 
 def _within(picture: np.ndarray, pattern: str) -> float:
