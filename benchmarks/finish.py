@@ -45,8 +45,8 @@ start = time.perf_counter()
 finish.pyramid(stack)
 built = time.perf_counter() - start
 flat = finish.remove_background(stack, done.background)
-background, colour = finishing.Background(stack), finishing.Colour(flat)
-stretch, detail = finishing.Stretch(done.linear), finishing.Detail(stack, done)
+background, colour = finishing.BackgroundSteps(stack), finishing.ColourSteps(flat)
+stretch, detail = finishing.StretchSteps(done.linear), finishing.DetailSteps(stack, done)
 
 def all_of_stretch(at):
     numbers = ("asinh", 0.1, 0.5 + at)

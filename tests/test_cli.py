@@ -69,11 +69,11 @@ def test_the_help_names_every_command_with_its_use(command):
     assert f"    workbench {command} " in run("--help").output
 
 
-def test_a_file_that_is_no_dark_library_is_told_as_such(tmp_path):
+def test_a_file_that_is_not_a_dark_library_is_refused(tmp_path):
     fits.PrimaryHDU(np.zeros((4, 4))).writeto(tmp_path / "other.fits")
     result = run("predict-dark", tmp_path / "other.fits", "--exposure", 60, "--out", tmp_path / "dark.fits")
     assert result.exit_code == 2
-    assert "other.fits is no dark library; give the file that `workbench dark-library` wrote" in result.output
+    assert "other.fits is not a dark library; give the file that `workbench dark-library` wrote" in result.output
 
 
 def test_a_plan_claims_no_charts_where_none_are_drawn(small_samples, tmp_path):
@@ -169,8 +169,7 @@ def test_an_unexpected_error_is_not_hidden(small_samples, tmp_path, monkeypatch)
     def broken(*_, **__):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("workbench.pipelines.characterization.characterize", broken)
-    monkeypatch.setattr("workbench.pipelines.characterize", broken)
+    monkeypatch.setattr("workbench.characterize", broken)
     result = run("characterize", small_samples, "--out", tmp_path)
     assert isinstance(result.exception, ZeroDivisionError)
 
@@ -179,7 +178,7 @@ def test_ctrl_c_ends_quietly(small_samples, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("workbench.pipelines.characterize", interrupted)
+    monkeypatch.setattr("workbench.characterize", interrupted)
     result = run("characterize", small_samples, "--out", tmp_path)
     assert result.exit_code == 130
     assert result.stderr == "workbench: stopped; no half-written file is left\n"

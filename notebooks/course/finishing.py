@@ -14,8 +14,8 @@ import pandas as pd
 import xarray as xr
 
 from workbench import finish
-from workbench.app.divider import WIDTH, jpeg, pixels, screen, shown
-from workbench.app.finishing import Background
+from workbench.app.divider import WIDTH, html_pane, jpeg, pixels, screen_level
+from workbench.app.finishing import BackgroundSteps
 from workbench.ingest.catalogue import open_folder
 from workbench.pipelines.finishing import open_linear
 from workbench.pipelines.stacking import stack_folder
@@ -156,7 +156,7 @@ def five_finishes(stack: xr.Dataset) -> list[tuple[FinishStyle, xr.Dataset, dict
     0 or any is 255; ``grain``, the noise of neighbouring pixels, and ``nebula``, how far the brightest tenth of the
     places between the stars lies above the darkest [both in levels of 255].
     """
-    picture = screen(finish.fill_holes(finish.crop(stack)))
+    picture = screen_level(finish.fill_holes(finish.crop(stack)))
     whole = finish.CropSettings(share=None)
     plain = finish.finish(picture, finish.FinishSettings(crop=whole), progress=False)
     flat = picture if plain.background is None else finish.remove_background(picture, plain.background)
@@ -200,7 +200,7 @@ def finishes_gallery(stack: xr.Dataset) -> tuple[Any, pd.DataFrame]:
         }
         for way, _, numbers in made
     }
-    return shown(grid), pd.DataFrame.from_dict(rows, orient="index")
+    return html_pane(grid), pd.DataFrame.from_dict(rows, orient="index")
 
 
 @cache
@@ -236,7 +236,7 @@ def known_sky(seed: int = 0) -> tuple[xr.Dataset, np.ndarray, np.ndarray]:
     return picture, background, nebula
 
 
-def background_errors(methods: tuple[str, ...] = Background.methods) -> pd.DataFrame:
+def background_errors(methods: tuple[str, ...] = BackgroundSteps.methods) -> pd.DataFrame:
     """Tabulate how far each background model is from the truth of `known_sky`, the worst of the channels."""
     picture, background, nebula = known_sky()
     sky = finish.measure_sky(picture)

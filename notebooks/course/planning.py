@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from workbench import charts
-from workbench.app.live_charts import Moving, live_text
+from workbench.app.live_charts import LiveChart, live_text
 from workbench.core.cube import make_cube
 from workbench.core.values import value_text
 from workbench.plan.conditions import star_shapes, tracking
@@ -94,7 +94,7 @@ def sub_length_explorer(sensor: xr.Dataset, background: xr.Dataset) -> Any:
     return pn.Column(
         pn.Row(*controls),
         live_text(pn.bind(text, *controls)),
-        Moving(pn.bind(lambda *chosen: charts.sub_length(plan(*chosen)[0]), *controls), fit),
+        LiveChart(pn.bind(lambda *chosen: charts.sub_length(plan(*chosen)[0]), *controls), fit),
         name="Subs",
     )
 
@@ -169,6 +169,6 @@ def noise_budget_explorer(sensor: xr.Dataset) -> Any:
     return pn.Column(
         pn.Row(*rows[:3]),
         pn.Row(*rows[3:]),
-        Moving(pn.bind(charts.noise_budget_chart, sensor, **options), fit),
+        LiveChart(pn.bind(charts.noise_budget_chart, sensor, **options), fit),
         name="Noise budget",
     )

@@ -8,7 +8,7 @@ from typing import Any
 import holoviews as hv
 import panel as pn
 
-from workbench.app.live_charts import Moving, live_text
+from workbench.app.live_charts import LiveChart, live_text
 from workbench.charts import theme
 from workbench.charts.registry import REGISTRY
 from workbench.core.values import is_simulated
@@ -33,7 +33,7 @@ def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.vie
     above = [pn.Row(*controls)] if controls else []
     words = pn.pane.Markdown(f"{caption} {label}", styles={"color": theme.MUTED}, width=WIDTH, margin=(0, 10))
     bound = not isinstance(chart, (hv.core.Dimensioned, pn.viewable.Viewable))
-    shown = Moving(chart, fit) if bound else fit(chart)
+    shown = LiveChart(chart, fit) if bound else fit(chart)
     return pn.Column(*above, shown, words)
 
 

@@ -1,7 +1,7 @@
 """Drawings that fit the screen and follow the colours of the page; the overview of a folder."""
 
 import workbench as wb
-from workbench.app.screen import Drawing, Screen
+from workbench.app.components import Drawing, Screen
 
 
 def test_drawings_fit_the_screen():

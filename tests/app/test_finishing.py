@@ -34,10 +34,10 @@ def pictures(view):
 
 def test_the_screens_level_is_small_and_the_picture_the_same(known):
     large = finish.make_picture(np.tile(known[0].signal.values, (1, 4, 4)))
-    level = divider.screen(large)
+    level = divider.screen_level(large)
     assert (level.sizes["x"], level.attrs["reduction"]) == (720, 4)
     np.testing.assert_allclose(level.signal.mean(), large.signal.mean(), rtol=1e-4)
-    assert divider.screen(known[0]).sizes == known[0].sizes
+    assert divider.screen_level(known[0]).sizes == known[0].sizes
 
 
 def test_what_was_removed_is_grey_where_nothing_was(known):
@@ -52,13 +52,13 @@ def test_what_was_removed_is_grey_where_nothing_was(known):
 
 
 def test_the_background_explorer_removes_what_the_slider_says(known):
-    made = finishing.Background(finish.crop(known[0]))
+    made = finishing.BackgroundSteps(finish.crop(known[0]))
     before = made.picture.signal.mean(("y", "x")).values
     half, whole = (made.after("polynomial", share).signal.mean(("y", "x")).values for share in (0.5, 1.0))
     np.testing.assert_allclose(before - half, half - whole, rtol=1e-4)
     assert len(pictures(made.view("rbf", 0.7))) == 2
     assert "what it removed" in made.view("mesh", 1.0, "removed")
-    assert "% of the cells were empty sky" in made.words("polynomial").replace("*", "")
+    assert "% of the cells were empty sky" in made.text("polynomial").replace("*", "")
     share, error = course.sky_share(known[0], made.models["polynomial"])
     true = 100 * known[1].mean() / known[0].signal.values.mean()
     assert share == pytest.approx(true, abs=0.3)
@@ -66,17 +66,17 @@ def test_the_background_explorer_removes_what_the_slider_says(known):
 
 
 def test_the_colour_explorer_offers_what_the_file_knows(flat):
-    made = finishing.Colour(flat)
+    made = finishing.ColourSteps(flat)
     assert set(made.balances) == {"stars", "none"}  # this file names no daylight multipliers, and no matrix
     assert made.matrix is None
     own = made.after("none", False)
     np.testing.assert_allclose(own.signal, made.picture.signal, rtol=1e-6)
-    assert "stars" in made.words("stars")
-    assert "Green cast" in made.words("none", False, 0.5)
+    assert "stars" in made.text("stars")
+    assert "Green cast" in made.text("none", False, 0.5)
 
 
 def test_the_stretch_explorer_shows_the_whole_pictures_stretch(done):
-    made = finishing.Stretch(done.linear)
+    made = finishing.StretchSteps(done.linear)
     exported = finish.apply_stretch(
         done.linear, finish.stretch_parameters(done.linear, finish.StretchSettings(sky=0.2))
     )
@@ -91,8 +91,8 @@ def test_the_stretch_explorer_shows_the_whole_pictures_stretch(done):
 
 
 def test_the_detail_explorer_does_what_the_export_does(known, done):
-    made = finishing.Detail(known[0], done)
-    rows, columns = finishing._busiest(done.linear, (200, 300))
+    made = finishing.DetailSteps(known[0], done)
+    rows, columns = finishing._brightest_piece(done.linear, (200, 300))
     np.testing.assert_allclose(
         made.plain.signal[:, 10:-10, 10:-10],
         done.picture.signal[:, rows, columns][:, 10:-10, 10:-10],
@@ -117,7 +117,7 @@ def test_charts_of_the_finish(known, done):
 
 @pytest.mark.browser
 def test_the_divider_is_dragged_and_stays(require, tmp_path, known, done):
-    made = finishing.Stretch(done.linear)
+    made = finishing.StretchSteps(done.linear)
     first, second = (made.view("asinh", sky) for sky in (0.1, 0.3))
     path = tmp_path / "page.html"
     path.write_text(f'<meta charset="utf-8"><div id="here">{first}</div>', encoding="utf-8")

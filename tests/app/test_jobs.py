@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from workbench.app.jobs import CANCELLED, FINISHED, RUNNING, WAITING, WRONG, Runner
+from workbench.app.jobs import CANCELLED, FAILED, FINISHED, RUNNING, WAITING, Runner
 from workbench.core.errors import WorkbenchError
 
 PATIENCE = 300  # seconds, far more than any job here takes
@@ -58,7 +58,7 @@ def test_a_cancelled_stack_leaves_no_stack_and_goes_on_when_started_again(runner
     runner.cancel("stack", "night")
     job = runner.wait("stack", "night", PATIENCE)
     assert job.state == CANCELLED
-    assert "goes on from there" in job.sentence()
+    assert "continues from there" in job.sentence()
     assert not out.exists()
     assert [path for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
     runner.start("stack", "night", folder=samples, out=out)
@@ -70,14 +70,14 @@ def test_a_cancelled_stack_leaves_no_stack_and_goes_on_when_started_again(runner
 def test_a_mistake_is_one_sentence(runner, tmp_path):
     runner.start("characterize", "nowhere", folder=tmp_path / "nowhere", out=tmp_path)
     job = runner.wait("characterize", "nowhere", PATIENCE)
-    assert job.state == WRONG
+    assert job.state == FAILED
     assert job.message == f"{tmp_path / 'nowhere'}: this folder does not exist; check the name"
 
 
 def test_a_crash_is_told_with_its_last_words(runner, tmp_path):
     runner.start("characterize", "crash", folder=None, out=tmp_path)  # no task can take this
     job = runner.wait("characterize", "crash", PATIENCE)
-    assert job.state == WRONG
+    assert job.state == FAILED
     assert "ended unexpectedly" in job.message
     assert "TypeError" in job.message
     assert "Traceback" not in job.message
@@ -91,7 +91,7 @@ def test_the_server_s_end_is_the_job_s_end(small_samples, tmp_path):
         time.sleep(0.01)
     process = runner._work[1].process
     runner.close()
-    assert process.poll() is not None
+    assert not process.is_alive()
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
     with pytest.raises(WorkbenchError, match="closing"):

@@ -8,7 +8,7 @@ import pytest
 from bokeh.models import Plot as Figure
 
 from workbench import charts
-from workbench.app import Moving, explorers, moving
+from workbench.app import LiveChart, explorers, live_chart
 from workbench.charts import noise_budget_chart, theme
 from workbench.core.errors import WorkbenchError
 from workbench.pipelines import characterize
@@ -57,7 +57,7 @@ def state(figure):
 def follows(chart, *moves):
     """Whether the figures drawn first show, after each move, what those drawn anew would show."""
     control = pn.widgets.Select(options=list(moves), value=moves[0])
-    first = figures(moving(chart, at=control))
+    first = figures(live_chart(chart, at=control))
     for at in moves:
         control.value = at
         anew = [state(one) for one in figures(chart(at))]
@@ -123,7 +123,7 @@ def test_what_is_gone_is_hidden_and_comes_back():
 
 def test_what_is_new_is_drawn():
     control = pn.widgets.IntSlider(value=1, start=1, end=9)
-    shown = moving(some_points, at=control)
+    shown = live_chart(some_points, at=control)
     pane = pn.panel(shown)
     root = pane.get_root()
     control.value = 4
@@ -133,7 +133,7 @@ def test_what_is_new_is_drawn():
 
 def test_a_page_opened_later_shows_what_is_now():
     control = pn.widgets.IntSlider(value=2, start=1, end=9)
-    shown = moving(some_points, at=control)
+    shown = live_chart(some_points, at=control)
     early = figures(shown)
     control.value = 5
     late = figures(shown)
@@ -150,7 +150,7 @@ def test_a_mistake_leaves_the_chart_as_it_was_and_is_told():
             raise WorkbenchError("no slope")
         return theme.layout([theme.panel([theme.line([0, 1], [0, slope], dims=DIMS)], title=f"slope {slope}")])
 
-    shown = moving(line, slope=slider)
+    shown = live_chart(line, slope=slider)
     (drawn,) = figures(shown)
     _, told = shown.__panel__()
     slider.value = 3
@@ -165,6 +165,6 @@ def test_a_mistake_leaves_the_chart_as_it_was_and_is_told():
 
 def test_what_is_no_chart_of_the_house_is_shown_anew():
     slider = pn.widgets.IntSlider(value=1, start=1, end=3)
-    shown = Moving(pn.bind(lambda at: f"{at} frames", slider))
+    shown = LiveChart(pn.bind(lambda at: f"{at} frames", slider))
     slider.value = 2
     assert shown.__panel__()[0][0].object == "2 frames"

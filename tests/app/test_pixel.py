@@ -17,7 +17,7 @@ def test_the_noise_that_a_pixel_is_said_to_have_is_the_noise_it_has(small_sample
     pair = [wb.read_frame(path) for path in folder.select(kind="flat", iso=800.0).table.path[:2]]
     part = (slice(80, 112), slice(128, 160))  # where vignetting is flat
     greens = [frame[part][::2, 1::2].astype(float) for frame in pair]
-    known = known_noise(result.sensor, 800.0, "G1", float(row.exposure), float(row.temperature))
+    known = known_noise(result.sensor, row, "G1")
     budget = pixel_noise(np.mean(greens), **known)
     scaled = greens[1] * greens[0].mean() / greens[1].mean()
     measured = (greens[0] - scaled).std() / np.sqrt(2) * known["gain"]

@@ -67,7 +67,7 @@ def of_the_app(out: Path, program: str) -> int:
         "Charts": ("", "Gain against ISO"),
         "Stack": ("Calibrate and stack", r"lights stacked"),
         "Same spot": ("Calibrate and align", r"lights say of"),
-        "Picture": ("Make the picture", r"^Written:"),
+        "Picture": ("Make the picture", r"^FigureState:"),
     }
     with tempfile.TemporaryDirectory() as scratch, chromium(program) as browser:
         command = [sys.executable, "-m", "workbench.cli", "app", "--no-browser", "--port", "0"]

@@ -59,8 +59,8 @@ def open_tab(browser, address: str, *, width: int = 1300, scheme: str = "light",
     return page, watch
 
 
-def go(page, station: str) -> None:
-    page.locator(".bk-tab", has_text=station).click()
+def go(page, name: str) -> None:
+    page.locator(".bk-tab", has_text=name).click()
 
 
 def pictures(page) -> list[dict]:
@@ -138,11 +138,11 @@ def test_from_a_folder_to_a_picture(browser, address, small_samples, tmp_path):
         arg=before["x1"] - before["x0"],
     )
     page.mouse.click(canvas["x"] + canvas["width"] / 2 + 40, canvas["y"] + canvas["height"] / 2 - 30)
-    told = page.get_by_role("region", name="The pixel")
-    expect(told).not_to_contain_text("column 144, row 96", timeout=PATIENCE)
-    column, row = map(int, re.search(r"column (\d+), row (\d+)", told.inner_text()).groups())
+    shown = page.get_by_role("region", name="The pixel")
+    expect(shown).not_to_contain_text("column 144, row 96", timeout=PATIENCE)
+    column, row = map(int, re.search(r"column (\d+), row (\d+)", shown.inner_text()).groups())
     mosaic = wb.read_frame(wb.open_folder(small_samples).select(kind="light").table.path[0])
-    assert f"{mosaic[row, column]:,} ADU" in told.inner_text()
+    assert f"{mosaic[row, column]:,} ADU" in shown.inner_text()
     faults["frames"] = serious_faults(page)
 
     go(page, "Sensor")
@@ -180,21 +180,21 @@ def test_from_a_folder_to_a_picture(browser, address, small_samples, tmp_path):
     assert shown["behind"] == "rgb(12, 19, 25)"
     faults["stack"] = serious_faults(page)
 
-    go(page, "Same spot")
+    go(page, "Pixels")
     wait_for_figure(page, "flat")
     page.get_by_role("button", name="Calibrate and align").click()
-    page.get_by_text(re.compile(r"What \d lights say of column")).wait_for()
-    assert re.search(r"kept \([+-]\d", page.get_by_role("region", name="lights say of").inner_text())
+    page.get_by_text(re.compile(r"\d lights at column")).wait_for()
+    assert re.search(r"kept \([+-]\d", page.get_by_role("region", name="lights at column").inner_text())
     page.get_by_label("Column", exact=True).filter(visible=True).fill("20")
     page.keyboard.press("Enter")
-    page.get_by_text(re.compile(r"What \d lights say of column 20, row")).wait_for()
-    page.get_by_text("what is left").wait_for()
-    faults["same spot"] = serious_faults(page)
+    page.get_by_text(re.compile(r"\d lights at column 20, row")).wait_for()
+    page.locator("th", has_text=re.compile("^result$")).wait_for()
+    faults["pixels"] = serious_faults(page)
 
     go(page, "Picture")
     page.get_by_role("button", name="Make the picture").click()
     page.get_by_text(str(tmp_path / "results" / "picture.png")).last.wait_for()
-    page.get_by_text("Written:").last.wait_for()
+    page.get_by_text("FigureState:").last.wait_for()
     wait_for_figure(page, "finished")
     sums = {one["title"]: one["sum"] for one in pictures(page)}
     assert sums["finished"] != sums["linear"]
@@ -202,7 +202,7 @@ def test_from_a_folder_to_a_picture(browser, address, small_samples, tmp_path):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     faults["picture"] = serious_faults(page)
 
-    assert {station: found for station, found in faults.items() if found} == {}
+    assert {name: found for name, found in faults.items() if found} == {}
     for one in (watch, second_watch):
         assert one.complaints == []
         assert one.refused == []

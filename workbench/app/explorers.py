@@ -7,6 +7,7 @@ from typing import Any
 
 import holoviews as hv
 import numpy as np
+import panel as pn
 import xarray as xr
 
 from .. import charts
@@ -18,7 +19,7 @@ from ..core.values import temperature_text, value_text
 from ..sensor.gain import fit_gain
 from ..stack.pixel import explain, inspect_pixel
 from . import divider
-from .live_charts import Moving, live_text, moving
+from .live_charts import LiveChart, live_chart, live_text
 
 _EXPOSURE = theme.dimension("exposure", "s")
 _NOISE = theme.dimension("noise of one pixel", "e⁻")
@@ -65,8 +66,6 @@ def ptc_explorer(ptc: xr.Dataset) -> Any:
     ptc
         From `sensor.photon_transfer`.
     """
-    import panel as pn
-
     isos = [float(iso) for iso in np.unique(ptc["iso"].values)]
     top = float(np.ceil(ptc["signal"].mean("channel").max() / 100) * 100)
     iso = pn.widgets.Select(label="ISO", options={f"ISO {one:g}": one for one in isos}, value=isos[0])
@@ -92,7 +91,7 @@ def ptc_explorer(ptc: xr.Dataset) -> Any:
     return pn.Column(
         pn.Row(iso, levels),
         live_text(pn.bind(gains, iso, levels)),
-        moving(chart, iso=iso, levels=levels),
+        live_chart(chart, iso=iso, levels=levels),
         name="Gain",
     )
 
@@ -119,10 +118,8 @@ def read_noise_explorer(read_noise: xr.Dataset, gain: xr.Dataset) -> Any:
     read_noise, gain
         From `sensor.read_noise` and `sensor.fit_gain`.
     """
-    import panel as pn
-
     frames = pn.widgets.DiscreteSlider(label="frames averaged", options=[1, 2, 4, 8, 16, 32, 64], value=1)
-    chart = moving(lambda count: stacked_read_noise(read_noise, gain, count), count=frames)
+    chart = live_chart(lambda count: stacked_read_noise(read_noise, gain, count), count=frames)
     return pn.Column(frames, chart, name="Read noise")
 
 
@@ -193,8 +190,6 @@ def dark_explorer(law: xr.Dataset, read_noise: float = 2.5) -> Any:
     read_noise
         In e⁻ rms, at the ISO of the darks.
     """
-    import panel as pn
-
     temperature = pn.widgets.FloatSlider(label="sensor temperature [°C]", start=-20, end=40, step=1, value=20)
     exposure = pn.widgets.DiscreteSlider(
         label="exposure [s]", options=[1, 5, 15, 30, 60, 120, 180, 300, 600, 1200], value=300
@@ -207,7 +202,7 @@ def dark_explorer(law: xr.Dataset, read_noise: float = 2.5) -> Any:
             f"**{one['shot_noise']:.2f} e⁻**, with the read noise **{one['noise']:.2f} e⁻**."
         )
 
-    chart = moving(
+    chart = live_chart(
         lambda temperature, exposure: dark_noise_chart(law, temperature, exposure, read_noise),
         temperature=temperature, exposure=exposure,
     )  # fmt: skip
@@ -225,8 +220,6 @@ def pixel_explorer(lights: xr.Dataset, y: int, x: int, channel: str = "G") -> An
     y, x, channel
         Where to begin.
     """
-    import panel as pn
-
     height, width = lights.sizes["y"], lights.sizes["x"]
     row = pn.widgets.IntInput(label="row", value=y, start=0, end=height - 1, width=110)
     column = pn.widgets.IntInput(label="column", value=x, start=0, end=width - 1, width=110)
@@ -247,7 +240,7 @@ def pixel_explorer(lights: xr.Dataset, y: int, x: int, channel: str = "G") -> An
     at = (row, column, colour, k)
     return pn.Column(
         pn.Row(row, column, colour, k),
-        Moving(pn.bind(lambda *at: charts.pixel_decisions(looked_at(*at)), *at)),
-        divider.shown(pn.bind(table, *at)),
+        LiveChart(pn.bind(lambda *at: charts.pixel_decisions(looked_at(*at)), *at)),
+        divider.html_pane(pn.bind(table, *at)),
         name="One pixel",
     )

@@ -1,47 +1,188 @@
-"""Long work outside the server: each job is a process, told of by its progress bars, and can be cancelled.
+"""Long work outside the server: each job runs in a process of its own, reports its progress and can be cancelled.
 
-Jobs belong to the server, not to a page: a tab that closes stops nothing, a tab that opens sees what runs.  One job
-runs at a time, the others wait their turn, because each uses the whole machine.
+Jobs belong to the server, not to a page: closing a tab stops nothing, and a tab that opens shows what is running.  One
+job runs at a time and the others wait, because each uses the whole machine.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import os
-import pickle
-import re
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
+import traceback
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import WorkbenchError
-from .worker import DONE, FAILED, PROBLEM, STOPPED, TASKS
 
 _LOG = logging.getLogger(__name__)
-GRACE = 20.0  # that a cancelled task gets to put its things in order [s]
-_BAR = "\x1dbar\x1f{desc}\x1f{n}\x1f{total}\x1f{unit}\x1d"
-_LINE = re.compile(r"[\r\n]|\x1b\[[0-9;]*[A-Za-z]")
-_LAST_WORDS = 30  # lines kept of what a job printed, for the case that it crashes
+_GRACE = 20.0  # that a cancelled task gets to clean up before its process is killed [s]
+_SPAWN = multiprocessing.get_context("spawn")  # a fork would copy the threads and locks of the server
 
-WAITING, RUNNING, FINISHED, WRONG, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
+_PROGRESS, _VALUE, _PROBLEM, _CRASH, _STOPPED = "progress", "value", "problem", "crash", "stopped"  # kinds of messages
+_LIGHTS, _WINDOW = 12, (512, 768)  # that `align_lights` aligns: lights; rows and columns of their middle
+_STARS = (1800, 2700)  # rows and columns of the middle in which it looks for stars
+
+WAITING, RUNNING, FINISHED, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
+
+
+def samples() -> Path:
+    """Simulate the sample frames where they do not exist yet; returns their folder."""
+    from ..simulate.samples import sample_folder
+
+    return sample_folder()
+
+
+def characterize(folder: Path, out: Path) -> Any:
+    """Measure the sensor; writes ``sensor.json``, returns the `pipelines.Characterization`."""
+    from ..pipelines.characterization import characterize as run
+
+    return run(folder, out=out)
+
+
+def stack(folder: Path, out: Path, **options: Any) -> Any:
+    """Calibrate, align and stack the lights; returns the `pipelines.StackResult`."""
+    from ..pipelines.stacking import stack_folder
+
+    return stack_folder(folder, out, **options)
+
+
+def finish(stack: Path, out: Path, linear: Path, **settings: Any) -> dict[str, list[str]]:
+    """Make a picture of a stack; returns its history and the warnings."""
+    from ..pipelines.finishing import finish_stack, settings_from
+
+    settings_out = out.with_suffix(".json")
+    done = finish_stack(stack, out, settings_from(**settings), linear_out=linear, settings_out=settings_out)
+    return {"history": list(done.picture.attrs["history"]), "warnings": list(done.warnings)}
+
+
+def export_charts(result: Any, out: Path) -> Any:
+    """Write every chart that a characterization allows; returns what `export.write_charts` returns."""
+    from ..export.write import write_charts
+
+    return write_charts(result, out)
+
+
+def align_lights(folder: Path, sensor: Any = None) -> dict[str, Any]:
+    """Calibrate one light whole, and align the middle of all of them, to look at single pixels.
+
+    Returns
+    -------
+    dict
+        ``calibrated`` (y, x) [e⁻], the first light; ``aligned`` (see `stack.aligned`), a window whose first pixel is
+        ``corner`` (row, column); ``busiest`` (y, x) in it, where a sample stands out; ``warnings``.
+    """
+    import numpy as np
+    import xarray as xr
+    from tqdm.auto import tqdm
+
+    from ..align.registration import register
+    from ..calibrate.apply import calibrate
+    from ..calibrate.masterset import make_masters
+    from ..core.mosaic import middle
+    from ..ingest.catalogue import open_folder
+    from ..stack.cubes import aligned
+    from ..stack.pixel import busiest_pixel
+
+    frames = open_folder(folder)
+    light = frames.light
+    # a setting that is not recorded (NaN) is the same in all of them
+    same = [np.isclose(light[name], light[name][0], equal_nan=True) for name in ("iso", "exposure")]
+    light = light.isel(frame=np.flatnonzero(np.logical_and(*same))[:_LIGHTS])
+    others = {kind: frames.cube(kind) for kind in ("bias", "dark", "flat", "darkflat") if frames.has(kind)}
+    masters = make_masters(light, **others, sensor=sensor)
+    lights = calibrate(light, masters)
+    outer = middle((lights.sizes["y"], lights.sizes["x"]), _STARS)
+    window = lights.isel(y=outer[0], x=outer[1])
+    inner = middle((window.sizes["y"], window.sizes["x"]), _WINDOW)
+    registration = register(window)
+    cube = aligned(window, registration).isel(y=inner[0], x=inner[1]).drop_vars("saturated", errors="ignore")
+    bar = tqdm(range(cube.sizes["frame"]), desc="aligning", unit="frame", leave=False)
+    cube = xr.concat([cube.isel(frame=[number]).compute() for number in bar], "frame", combine_attrs="override")
+    names = [str(name) for name in light["filename"].values]
+    return {
+        "calibrated": lights["signal"].isel(frame=0).values,
+        "aligned": cube,
+        "corner": [first.start + second.start for first, second in zip(outer, inner, strict=True)],
+        "busiest": busiest_pixel(cube, "G" if "G" in cube["channel"].values else "mono"),
+        "warnings": [
+            *masters.warnings,
+            *(f"{names[number]} set aside: {reason}" for number, reason in registration.set_aside.items()),
+        ],
+    }
+
+
+TASKS: dict[str, Callable[..., Any]] = {
+    task.__name__: task for task in (samples, characterize, align_lights, stack, finish, export_charts)
+}
+
+
+def run_task(connection: Connection, task: str, arguments: dict[str, Any]) -> None:
+    """Run a task in this process and send messages (kind, content): its progress, then its value or its problem.
+
+    The task is interrupted, as Ctrl-C would, when something arrives on the connection or its other end has closed.
+    """
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C in the terminal is for the server, which cancels its jobs
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    try:
+        threading.Thread(target=_interrupt, args=(connection,), daemon=True).start()
+        _report_bars(connection)
+        message = _VALUE, TASKS[task](**arguments)
+    except KeyboardInterrupt:
+        message = _STOPPED, None
+    except WorkbenchError as problem:
+        interrupted = isinstance(problem.__context__, KeyboardInterrupt)
+        message = (_STOPPED, None) if interrupted else (_PROBLEM, " ".join(str(problem).split()))
+    except Exception:
+        message = _CRASH, traceback.format_exc()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # too late to interrupt
+    connection.send(message)
+    os._exit(0)  # threads of an interrupted task must not keep the process
+
+
+def _interrupt(connection: Connection) -> None:
+    """Wait for the server to cancel or to vanish, then interrupt the main thread."""
+    with contextlib.suppress(EOFError, OSError):
+        connection.recv()
+    if hasattr(signal, "pthread_kill"):  # ends waiting for a lock too
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    else:
+        import _thread
+
+        _thread.interrupt_main()
+
+
+def _report_bars(connection: Connection) -> None:
+    """Send what progress bars would draw."""
+    from tqdm import tqdm
+
+    def send(bar: tqdm, msg: str | None = None, pos: int | None = None) -> None:
+        if msg is None:  # else it is taken from the screen
+            stage = (bar.desc or "").removesuffix(": ")
+            progress = {"stage": stage, "count": float(bar.n), "total": bar.total, "unit": bar.unit.strip()}
+            connection.send((_PROGRESS, progress))
+
+    tqdm.display = send
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is known of a job at a moment.
+    """The state of a job at one moment.
 
     Attributes
     ----------
     task, key
-        What it does (one of `worker.TASKS`), and for what: jobs of one task and key replace each other.
+        What it does (one of `TASKS`), and for what: a job replaces an earlier one of the same task and key.
     state
         ``waiting``, ``running``, ``done``, ``failed`` or ``cancelled``.
     stage, count, total, unit
@@ -49,7 +190,7 @@ class Job:
     message
         Why it failed.
     value
-        What the task gave.
+        What the task returned.
     seconds
         How long it has run [s].
     """
@@ -68,22 +209,22 @@ class Job:
 
     @property
     def active(self) -> bool:
-        """Tell whether it waits or runs."""
+        """Whether it waits or runs."""
         return self.state in (WAITING, RUNNING)
 
     @property
-    def share(self) -> float | None:
-        """Return how much of the present stage is done, 0 to 1; None where that is not known."""
+    def fraction(self) -> float | None:
+        """How much of the present stage is done, 0 to 1; None where that is not known."""
         return min(1.0, self.count / self.total) if self.total else None
 
     def sentence(self) -> str:
-        """Say how the job is doing.
+        """Describe the state in a sentence.
 
         Examples
         --------
         >>> Job("stack", "night", RUNNING, "stacking", 3, 8, "band", seconds=12.3).sentence()
         'stacking: 3 of 8 bands, 12 s'
-        >>> Job("stack", "night", WRONG, message="there is no such folder").sentence()
+        >>> Job("stack", "night", FAILED, message="there is no such folder").sentence()
         'there is no such folder'
         """
         if self.state == WAITING:
@@ -97,13 +238,34 @@ class Job:
 
 
 class _Work:
-    """A job's process while it lives."""
+    """The process of a job that waits or runs, and the connection to it."""
 
-    def __init__(self, arguments: dict[str, Any]) -> None:
-        self.arguments = arguments
-        self.process: subprocess.Popen[bytes] | None = None
-        self.began = 0.0
-        self.cancelled = threading.Event()
+    def __init__(self, task: str, arguments: dict[str, Any]) -> None:
+        self.task, self.arguments = task, arguments
+        self.started: float | None = None
+        self.cancelled = False
+
+    def start(self) -> None:
+        self.connection, other_end = _SPAWN.Pipe()
+        # a daemon does not outlive the server
+        self.process = _SPAWN.Process(target=run_task, args=(other_end, self.task, self.arguments), daemon=True)
+        self.process.start()
+        other_end.close()
+        self.started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self.started is None else time.monotonic() - self.started
+
+    def cancel(self) -> None:
+        """Interrupt the task; a process that has not ended after `_GRACE` seconds is killed."""
+        self.cancelled = True
+        if self.started is not None:
+            with contextlib.suppress(OSError):  # it has just ended
+                self.connection.send(None)
+            timer = threading.Timer(_GRACE, self.process.kill)
+            timer.daemon = True
+            timer.start()
 
 
 class Runner:
@@ -118,17 +280,16 @@ class Runner:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = threading.Condition(threading.RLock())
         self._jobs: dict[tuple[str, str], Job] = {}
         self._work: dict[int, _Work] = {}
-        self._queue: deque[tuple[int, tuple[str, str]]] = deque()
-        self._number = 0
+        self._queue: deque[Job] = deque()
+        self._count = 0
         self._closed = False
         self._thread: threading.Thread | None = None
 
     def start(self, task: str, key: str, **arguments: Any) -> Job:
-        """Start a job or put it in line; a job of the same task and key that has ended gives way to it.
+        """Start a job or queue it; it replaces an ended job of the same task and key.
 
         Raises
         ------
@@ -136,18 +297,18 @@ class Runner:
             If such a job waits or runs already (in another tab perhaps), or the server is closing.
         """
         if task not in TASKS:
-            raise WorkbenchError(f"there is no task {task!r}; there are {', '.join(TASKS)}")
-        with self._lock:
+            raise WorkbenchError(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
+        with self._changed:
             if self._closed:
                 raise WorkbenchError("the server is closing; nothing can be started")
             known = self._jobs.get((task, key))
             if known is not None and known.active:
                 raise WorkbenchError("this is running already, perhaps from another tab; wait for it or cancel it")
-            self._number += 1
-            job = Job(task, key, number=self._number)
+            self._count += 1
+            job = Job(task, key, number=self._count)
             self._jobs[task, key] = job
-            self._work[job.number] = _Work(arguments)
-            self._queue.append((job.number, (task, key)))
+            self._work[job.number] = _Work(task, arguments)
+            self._queue.append(job)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="jobs", daemon=True)
                 self._thread.start()
@@ -155,167 +316,92 @@ class Runner:
             return job
 
     def find(self, task: str, key: str) -> Job | None:
-        """Return what is known of the latest job of that task and key."""
-        with self._lock:
+        """Return the latest job of that task and key."""
+        with self._changed:
             job = self._jobs.get((task, key))
-            work = self._work.get(job.number) if job is not None else None
-            if job is not None and job.state == RUNNING and work is not None:
-                job = replace(job, seconds=time.monotonic() - work.began)
+            if job is not None and job.state == RUNNING:
+                job = replace(job, seconds=self._work[job.number].seconds)
             return job
 
     def cancel(self, task: str, key: str) -> None:
         """Cancel a job; one that has ended already stays as it is."""
-        with self._lock:
+        with self._changed:
             job = self._jobs.get((task, key))
-            if job is None or not job.active:
+            if job is None or not job.active or self._work[job.number].cancelled:
                 return
-            work = self._work[job.number]
-            work.cancelled.set()
+            self._work[job.number].cancel()
             if job.state == WAITING:
                 self._end(job, state=CANCELLED, message="cancelled before it began")
-            elif work.process is not None:
-                with contextlib.suppress(OSError):
-                    work.process.stdin.close()
 
     def wait(self, task: str, key: str, timeout: float | None = None) -> Job:
-        """Wait until a job has ended, or the time is up; returns what is known of it then."""
+        """Wait until a job has ended, at most `timeout` seconds; returns its state then."""
         with self._changed:
             self._changed.wait_for(lambda: not self._jobs[task, key].active, timeout)
             return self._jobs[task, key]
 
     def close(self) -> None:
-        """Cancel every job and take no more."""
-        with self._lock:
+        """Cancel every job and accept no more."""
+        with self._changed:
             self._closed = True
             for task, key in list(self._jobs):
                 self.cancel(task, key)
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join(GRACE + 10)
+            self._thread.join(_GRACE + 10)
+
+    def _update(self, job: Job, **changes: Any) -> Job:
+        job = replace(job, **changes)
+        with self._changed:
+            if self._jobs[job.task, job.key].number == job.number:
+                self._jobs[job.task, job.key] = job
+            self._changed.notify_all()
+        return job
 
     def _end(self, job: Job, **changes: Any) -> None:
         with self._changed:
-            if self._jobs.get((job.task, job.key), job).number == job.number:
-                self._jobs[job.task, job.key] = replace(job, **changes)
-            self._work.pop(job.number, None)
-            self._changed.notify_all()
+            work = self._work.pop(job.number)
+            self._update(job, **changes, seconds=work.seconds)
 
     def _serve(self) -> None:
+        """Run the queued jobs until the runner is closed."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._queue or self._closed)
                 if self._closed:
                     return
-                number, place = self._queue.popleft()
-                job, work = self._jobs[place], self._work.get(number)
-                if job.number != number or work is None:  # cancelled while it waited
+                job = self._queue.popleft()
+                work = self._work.get(job.number)
+                if work is None:  # cancelled while it waited
                     continue
+                work.start()
+                job = self._update(job, state=RUNNING)
             try:
-                self._run(job, work)
-            except Exception as error:  # a job must not take the others with it
-                self._end(job, state=WRONG, message=f"the job could not be run: {error}")
+                ended = self._follow(job, work)
+            except Exception as error:  # one job must not stop the others
+                _LOG.exception("the job %s could not be run", job.task)
+                ended = {"state": FAILED, "message": f"the job could not be run: {error}"}
+            self._end(job, **ended)
 
-    def _run(self, job: Job, work: _Work) -> None:
-        began = work.began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="workbench-job-") as scratch:
-            out = Path(scratch) / "value"
-            order = pickle.dumps((job.task, work.arguments, str(out)))
-            with self._lock:
-                if work.cancelled.is_set():
-                    return
-                work.process = subprocess.Popen(
-                    [sys.executable, "-m", "workbench.app.worker"],
-                    stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                    env=os.environ | {"TQDM_BAR_FORMAT": _BAR, "TQDM_MININTERVAL": "0.2"},
-                    start_new_session=True,
-                )  # fmt: skip
-                process, job = work.process, self._tell(job, state=RUNNING)
-            threading.Thread(target=self._see_to_its_end, args=(process, work.cancelled), daemon=True).start()
-            with contextlib.suppress(OSError, ValueError):  # it died at once, or was cancelled: seen below
-                process.stdin.write(order)
-                process.stdin.flush()
-            last_words: deque[str] = deque(maxlen=_LAST_WORDS)
-            problem = ""
-            for line in _lines(process.stderr):
-                if line.startswith(PROBLEM):
-                    problem = line.removeprefix(PROBLEM)
-                elif line.startswith("\x1dbar\x1f"):
-                    job = self._tell(job, **_progress(line))
-                elif line.strip():
-                    last_words.append(line)
-            code = process.wait()
-            process.stderr.close()
-            with contextlib.suppress(OSError):
-                process.stdin.close()
-            seconds = time.monotonic() - began
-            if work.cancelled.is_set() and code != DONE:
-                again = "; started again, it goes on from there" if job.task == "stack" else ""
-                self._end(job, state=CANCELLED, message=f"cancelled after {seconds:.0f} s{again}", seconds=seconds)
-            elif code == DONE:
-                value = pickle.loads(out.read_bytes())
-                self._end(job, state=FINISHED, value=value, seconds=seconds)
-            elif code == FAILED:
-                self._end(job, state=WRONG, message=problem, seconds=seconds)
-            else:
-                what = "was interrupted" if code == STOPPED else f"ended unexpectedly (exit code {code})"
-                _LOG.error("the job %s %s\n%s", job.task, what, "\n".join(last_words))
-                said = f": {last_words[-1].strip()}; the log tells more" if last_words else ""
-                self._end(job, state=WRONG, message=f"the job {what}{said}", seconds=seconds)
-
-    def _tell(self, job: Job, **changes: Any) -> Job:
-        job = replace(job, **changes)
-        with self._changed:
-            self._jobs[job.task, job.key] = job
-            self._changed.notify_all()
-        return job
-
-    @staticmethod
-    def _see_to_its_end(process: subprocess.Popen[bytes], cancelled: threading.Event) -> None:
-        """End a cancelled process that does not end by itself in good time."""
-        while process.poll() is None:
-            if not cancelled.wait(0.5):
-                continue
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE)
-            if process.poll() is None:
-                if hasattr(os, "killpg"):
-                    os.killpg(process.pid, signal.SIGKILL)
-                else:
-                    process.kill()
-            return
-
-
-def _lines(stream: Any):
-    """Yield what a process prints, line by line, where a returning carriage ends a line too."""
-    rest = ""
-    while chunk := stream.read1(65536):
-        *whole, rest = _LINE.split(rest + chunk.decode("utf-8", "replace"))
-        for line in whole:
-            # a bar that was drawn over is followed by blanks
-            yield from (part for part in re.split(r"(?<=\x1d)(?=\x1d)", line) if part.strip())
-        if rest.endswith("\x1d") and rest.startswith("\x1dbar"):
-            yield rest
-            rest = ""
-    if rest:
-        yield rest
-
-
-def _progress(line: str) -> dict[str, Any]:
-    """Read a progress bar.
-
-    Examples
-    --------
-    >>> _progress(_BAR.format(desc="stacking: ", n=3, total=8, unit="band"))
-    {'stage': 'stacking', 'count': 3.0, 'total': 8.0, 'unit': 'band'}
-    """
-    fields = line.strip("\x1d").split("\x1f")
-    if len(fields) != 5:
-        return {}
-    _, stage, count, total, unit = fields
-    number = re.compile(r"[\d.]+")
-    return {
-        "stage": stage.strip().removesuffix(":"),
-        "count": float(count) if number.fullmatch(count) else 0.0,
-        "total": float(total) if number.fullmatch(total) else None,
-        "unit": unit.strip(),
-    }
+    def _follow(self, job: Job, work: _Work) -> dict[str, Any]:
+        """Pass on the progress of a running job until it ends; returns its last state."""
+        kind, content = _PROGRESS, {}
+        with work.connection:
+            while kind == _PROGRESS:
+                job = self._update(job, **content)
+                try:
+                    kind, content = work.connection.recv()
+                except (EOFError, OSError):  # the process has ended without a message
+                    kind, content = _CRASH, ""
+        work.process.join()
+        if kind == _VALUE:
+            return {"state": FINISHED, "value": content}
+        if work.cancelled:
+            again = "; started again, it continues from there" if job.task == "stack" else ""
+            return {"state": CANCELLED, "message": f"cancelled after {work.seconds:.0f} s{again}"}
+        if kind == _PROBLEM:
+            return {"state": FAILED, "message": content}
+        if kind == _STOPPED:
+            return {"state": FAILED, "message": "the job was interrupted"}
+        _LOG.error("the job %s ended unexpectedly (exit code %s)\n%s", job.task, work.process.exitcode, content)
+        reason = content.strip().splitlines()[-1] if content else f"exit code {work.process.exitcode}"
+        return {"state": FAILED, "message": f"the job ended unexpectedly: {reason}; the log has the details"}

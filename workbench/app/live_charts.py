@@ -19,13 +19,13 @@ from param.parameterized import resolve_ref
 
 from ..charts import theme
 from ..core.errors import WorkbenchError
-from .live_figures import Sheet, Written, dressed, sheets, suits, write
+from .live_figures import FigureState, PanelParts, dressed, panel_parts, suits, write
 
 _TEXT_WIDTH = 780  # px
 _WAIT = 5  # ms that a move waits for the next; Panel's 50 are for what takes longer
 
 
-class Moving(pn.viewable.Viewer):
+class LiveChart(pn.viewable.Viewer):
     """A chart bound to controls, as `panel.bind` gives it, that is changed rather than drawn anew.
 
     Where it raises a `WorkbenchError` the chart stays as it was, and the error's sentence stands below.  What is not
@@ -43,9 +43,9 @@ class Moving(pn.viewable.Viewer):
         super().__init__()
         theme.load_backends()
         self._bound, self._fit = bound, fit
-        self._plots: list[WeakKeyDictionary[Any, Written]] = []
-        self._drawn: list[Sheet] = []
-        self._now: list[Sheet] = []
+        self._plots: list[WeakKeyDictionary[Any, FigureState]] = []
+        self._drawn: list[PanelParts] = []
+        self._now: list[PanelParts] = []
         self._places: list[list[int]] = []
         self._place, self._problem = pn.Column(), pn.widgets.StaticText(visible=False)
         self._show(*self._made())
@@ -57,17 +57,17 @@ class Moving(pn.viewable.Viewer):
     def __panel__(self) -> pn.Column:
         return pn.Column(self._place, self._problem)
 
-    def _made(self) -> tuple[Any, list[Sheet]]:
+    def _made(self) -> tuple[Any, list[PanelParts]]:
         """Return the chart for the controls as they are, and its panels; of a chart of another make there are none."""
         with theme.noted() as notes:
             chart = self._bound()
-        parts = sheets(chart, notes)
+        parts = panel_parts(chart, notes)
         if not parts and notes:  # some of its options are lost
             with theme.drawn_by("bokeh"):
                 chart = self._bound()
         return chart, parts
 
-    def _show(self, chart: Any, parts: list[Sheet]) -> None:
+    def _show(self, chart: Any, parts: list[PanelParts]) -> None:
         """Draw the chart anew."""
         self._drawn = self._now = parts
         self._plots = [WeakKeyDictionary() for _ in parts]
@@ -84,7 +84,7 @@ class Moving(pn.viewable.Viewer):
 
     def _joined(self, number: int, plot: Any, _element: Any) -> None:
         """Take up a figure that was drawn just now, for a notebook or a browser, and bring it up to date."""
-        self._plots[number][plot] = Written()
+        self._plots[number][plot] = FigureState()
         if self._now is not self._drawn:
             self._write(number, plot)
 
@@ -106,7 +106,7 @@ class Moving(pn.viewable.Viewer):
             self._change(*made)
         pn.io.push_notebook(self._place)
 
-    def _change(self, chart: Any, parts: list[Sheet]) -> None:
+    def _change(self, chart: Any, parts: list[PanelParts]) -> None:
         places = [suits(*both) for both in zip(self._drawn, parts, strict=False)]
         if len(parts) != len(self._drawn) or not parts or None in places or self._repaints(parts, places):
             self._show(chart, parts)
@@ -120,7 +120,7 @@ class Moving(pn.viewable.Viewer):
                 else:  # of another browser's session, which has a lock of its own
                     document.add_next_tick_callback(partial(self._write, number, plot))
 
-    def _repaints(self, parts: list[Sheet], places: list[list[int]]) -> bool:
+    def _repaints(self, parts: list[PanelParts], places: list[list[int]]) -> bool:
         """Tell whether a line or an area gets another look in a notebook, where that must be drawn anew.
 
         JupyterLab sends such a change back to Python in a form that bokeh refuses, for these have one look for all
@@ -150,7 +150,7 @@ def _controls(bound: Callable[[], Any]) -> dict[Any, list[str]]:
     return found
 
 
-def moving(chart: Callable[..., hv.Layout], **controls: Any) -> Moving:
+def live_chart(chart: Callable[..., hv.Layout], **controls: Any) -> LiveChart:
     """Return a chart that follows its controls.
 
     Parameters
@@ -166,10 +166,10 @@ def moving(chart: Callable[..., hv.Layout], **controls: Any) -> Moving:
     >>> dims = theme.dimension("x"), theme.dimension("y")
     >>> def line(slope):
     ...     return theme.layout([theme.panel([theme.line([0, 1], [0, slope], dims=dims)], title=f"slope {slope}")])
-    >>> type(moving(line, slope=slider).__panel__()[0][0]).__name__
+    >>> type(live_chart(line, slope=slider).__panel__()[0][0]).__name__
     'HoloViews'
     """
-    return Moving(pn.bind(chart, **controls))
+    return LiveChart(pn.bind(chart, **controls))
 
 
 def live_text(words: Any, **styles: str) -> pn.widgets.StaticText:

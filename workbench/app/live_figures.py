@@ -28,7 +28,7 @@ _GLYPHS = ("glyph", "hover_glyph", "muted_glyph", "nonselection_glyph", "selecti
 
 
 @dataclass(frozen=True, eq=False)
-class Sheet:
+class PanelParts:
     """One pair of axes: its elements, in their order, with the options noted for each, and its own options."""
 
     elements: list[Any]
@@ -37,7 +37,7 @@ class Sheet:
 
 
 @dataclass
-class Written:
+class FigureState:
     """What stands in a figure, so that nothing is sent twice: each element's columns, name and looks, and the limits.
 
     Limits that a chart does not give follow from the extremes along their axis, and from what is shown: ``reach``.
@@ -48,18 +48,18 @@ class Written:
     reach: tuple[Any, ...] = ()
 
 
-def sheets(chart: Any, notes: theme.Notes) -> list[Sheet]:
+def panel_parts(chart: Any, notes: theme.Notes) -> list[PanelParts]:
     """Return the panels of a chart made under `theme.noted`; none if anything in it is of another make."""
     panels = list(chart) if isinstance(chart, hv.Layout) else [chart]
     found = []
     for panel in panels:
         if not isinstance(panel, hv.Overlay) or not all(id(one) in notes for one in (panel, *panel)):
             return []
-        found.append(Sheet(list(panel), [notes[id(one)][1] for one in panel], notes[id(panel)][1]))
+        found.append(PanelParts(list(panel), [notes[id(one)][1] for one in panel], notes[id(panel)][1]))
     return found
 
 
-def dressed(parts: Iterable[Sheet], hooks: Iterable[Any]) -> hv.Layout:
+def dressed(parts: Iterable[PanelParts], hooks: Iterable[Any]) -> hv.Layout:
     """Set the options that were noted, and a hook for each panel besides its own; return the chart."""
     panels = []
     with theme.drawn_by("bokeh"):
@@ -73,7 +73,7 @@ def dressed(parts: Iterable[Sheet], hooks: Iterable[Any]) -> hv.Layout:
         return theme.layout(panels)
 
 
-def suits(drawn: Sheet, now: Sheet) -> list[int] | None:
+def suits(drawn: PanelParts, now: PanelParts) -> list[int] | None:
     """Return where each drawn element stands in the chart as it is now, -1 for one that is gone; None if not possible.
 
     It is possible where nothing but data, limits, titles, names, colours and widths differ, or elements are gone;
@@ -94,7 +94,7 @@ def suits(drawn: Sheet, now: Sheet) -> list[int] | None:
     return places if at == len(now.elements) else None
 
 
-def _same(drawn: Sheet, number: int, now: Sheet, at: int) -> bool:
+def _same(drawn: PanelParts, number: int, now: PanelParts, at: int) -> bool:
     """Whether two elements are of one kind, with the same dimensions and options but for their looks."""
     one, other = drawn.elements[number], now.elements[at]
     if type(one) is not type(other) or not isinstance(one, _KINDS):
@@ -126,7 +126,7 @@ def _alike(one: Any, other: Any) -> bool:
     return type(one) is type(other) and repr(one) == repr(other)  # some compare to what is neither true nor false
 
 
-def write(plot: Any, now: Sheet, places: list[int], written: Written) -> None:
+def write(plot: Any, now: PanelParts, places: list[int], written: FigureState) -> None:
     """Write a chart as it is now into the figure of the drawn one.
 
     Parameters
@@ -246,7 +246,7 @@ def _dye(mark: Any, options: dict[str, Any]) -> None:
                     setattr(glyph, name if hasattr(glyph, name) else wanted, options[name])
 
 
-def _set_limits(plot: Any, now: Sheet, places: list[int], limits: tuple[Any, Any]) -> None:
+def _set_limits(plot: Any, now: PanelParts, places: list[int], limits: tuple[Any, Any]) -> None:
     """Set the limits of the axes: those given, and for an axis without, what HoloViews would choose."""
     chosen = (np.nan,) * 4
     if None in limits[0] + limits[1]:

@@ -1,4 +1,4 @@
-"""The app's server: on this machine only, unless told otherwise; everything it needs it serves itself."""
+"""The app's server, on this machine only by default, and the page that every tab of a browser gets."""
 
 from __future__ import annotations
 
@@ -8,17 +8,103 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import holoviews as hv
+import panel as pn
+
+from ..charts import theme
 from ..core.errors import WorkbenchError
+from ..export.pages import DARK
+from . import viewer
+from .components import Screen
 from .jobs import Runner
+from .pages import PAGES
+from .session import Session
 
 LOCAL = "127.0.0.1"
 PORT = 5007
+_REFRESH = 300  # between two looks at the jobs [ms]
+_TEMPLATE, _STYLE = (Path(__file__).with_name(name) for name in ("page.html", "page.css"))
+# colours of the page, those of Panel's widgets among them
+_LIGHT_COLOURS = {
+    "color-scheme": "light", "--wb-page": "#f6f8fa", "--wb-ink": theme.INK, "--wb-muted": theme.MUTED,
+    "--wb-line": "#dfe6ec", "--wb-soft": "#e9eef3", "--wb-link": "#00639c", "--wb-good": "#00674b",
+    "--wb-bad": "#a33100", "--wb-focus": "#0072b2", "--wb-edge": "#8a97a3", "--wb-caret": "#14202b",
+}  # fmt: skip
+_DARK_COLOURS = {
+    "color-scheme": "dark", "--wb-page": "#0c1319", "--wb-ink": DARK[theme.INK], "--wb-muted": DARK[theme.MUTED],
+    "--wb-line": DARK[theme.GRID], "--wb-soft": "#1d2a34", "--wb-link": "#6cb8ec", "--wb-good": "#5fd3ae",
+    "--wb-bad": "#ff9d75", "--wb-focus": "#6cb8ec", "--wb-edge": "#667886",
+    "--wb-caret": "#e4eaf0", "--design-background-color": DARK[theme.PAPER],
+    "--design-background-text-color": DARK[theme.INK], "--design-surface-color": "#1d2a34",
+    "--design-surface-text-color": DARK[theme.INK], "--bokeh-bg-color": DARK[theme.PAPER],
+    "--bokeh-border-color": "#3b4b58", "--bokeh-icon-color": DARK[theme.MUTED],
+}  # fmt: skip
+_TABS = """
+.bk-tab { font-size: 15px; padding: 8px 16px; } .bk-tab.bk-active { font-weight: 600; color: var(--wb-ink); }
+@media (max-width: 700px) {
+  .bk-header, .bk-headers-wrapper, .bk-headers { flex-wrap: wrap; overflow: visible; height: auto; }
+  .bk-tab { padding: 6px 9px; }
+}
+"""
+
+
+def _declared(colours: dict[str, str]) -> str:
+    return " ".join(f"{name}: {value};" for name, value in colours.items())
+
+
+def build_page(runner: Runner, folder: str = "", results: str = "") -> pn.Template:
+    """Return a new page; every tab of a browser gets one of its own.
+
+    Parameters
+    ----------
+    runner
+        The server's jobs, which all pages share.
+    folder, results
+        What to open at once; the page's address may name another folder (``?folder=...``).
+    """
+    screen = Screen()
+    session = Session(runner, screen)
+    pages = [page(session) for page in PAGES]
+    tabs = pn.Tabs(*((page.name, page.panel) for page in pages), sizing_mode="stretch_width", stylesheets=[_TABS])
+
+    def show_chosen(*_: Any) -> None:  # the keyboard must not reach what is hidden
+        for number, page in enumerate(pages):
+            page.panel.visible = number == tabs.active
+
+    def refresh() -> None:
+        for page in pages:
+            page.refresh()
+
+    async def open_first() -> None:
+        asked = {key: value[0].decode() for key, value in (pn.state.session_args or {}).items() if value}
+        first = asked.get("folder", folder)
+        await screen.known()
+        if first:
+            await pages[0].open_folder(first, asked.get("results", results))
+
+    def remember(*_: Any) -> None:
+        """Keep the folder in the page's address, so that a tab that is loaded again opens it again."""
+        if pn.state.location is not None and session.folder is not None:
+            pn.state.location.update_query(folder=str(session.folder.root), results=str(session.results))
+
+    tabs.param.watch(show_chosen, "active")
+    show_chosen()
+    session.param.watch(remember, ["folder", "results"])
+    pn.state.onload(open_first)
+    pn.state.add_periodic_callback(refresh, period=_REFRESH)
+    template = pn.Template(_TEMPLATE.read_text(encoding="utf-8"), nb_template=None)
+    template.add_variable("light", _declared({"--wb-font": theme.FONT, **_LIGHT_COLOURS}))
+    template.add_variable("dark", _declared(_DARK_COLOURS))
+    template.add_panel("screen", screen)
+    template.add_panel("pages", tabs)
+    return template
 
 
 def origins(address: str, port: int) -> list[str]:
-    """Return the addresses under which browsers may open the app's connection.
+    """Return the addresses under which browsers may connect to the app.
 
     Pages of other sites may not, even those that a browser on this machine shows.
 
@@ -46,12 +132,12 @@ def _is_local(address: str) -> bool:
 
 
 def free_port(address: str, port: int) -> int:
-    """Return the port if nobody has it, else the next free one; 0 asks for any.
+    """Return the port if it is free, else the next free one; 0 asks for any.
 
     Raises
     ------
     WorkbenchError
-        If this machine has no such address, or no port near is free.
+        If this machine does not have this address, or no port near is free.
     """
     for tried in range(port, port + 20) if port else (0,):
         try:
@@ -62,11 +148,11 @@ def free_port(address: str, port: int) -> int:
         except OSError as problem:
             if problem.errno not in (13, 48, 98, 10013, 10048):  # taken or not allowed: another may be free
                 raise WorkbenchError(f"{address}: this machine cannot listen there ({problem.strerror})") from problem
-    raise WorkbenchError(f"no port from {port} to {port + 19} is free; name another with --port")
+    raise WorkbenchError(f"no port from {port} to {port + 19} is free; choose another with --port")
 
 
-def _closed_tabs_are_no_news(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Keep what was under way to a tab that has closed out of the log."""
+def _ignore_closed_tabs(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Keep what was being sent to a tab that has closed out of the log."""
     from tornado.websocket import WebSocketClosedError
 
     if not isinstance(context.get("exception"), WebSocketClosedError):
@@ -80,7 +166,7 @@ def serve(
     address: str = LOCAL,
     port: int = PORT,
     show: bool = True,
-    say: Callable[[str], Any] = print,
+    report: Callable[[str], Any] = print,
 ) -> None:
     """Serve the app until interrupted.
 
@@ -94,34 +180,28 @@ def serve(
         If it is taken, the next free one.
     show
         Open a browser.
-    say
-        Is told the address once the server listens.
+    report
+        Called with the address once the server listens.
 
     Raises
     ------
     WorkbenchError
         If it cannot listen there.
     """
-    import holoviews as hv
-    import panel as pn
-
-    from . import viewer
-    from .page import STYLE, build
-
     port = free_port(address, port)
     hv.extension("bokeh", logo=False)
     pn.extension(raw_css=[], throttled=True)
-    pn.config.raw_css = [STYLE]
+    pn.config.raw_css = [_STYLE.read_text(encoding="utf-8")]
     threading.Thread(target=viewer.warm, name="warm", daemon=True).start()
     runner = Runner()
     server = pn.serve(
-        {"/": lambda: build(runner, folder, results)},
+        {"/": lambda: build_page(runner, folder, results)},
         address=address, port=port, websocket_origin=origins(address, port), show=show, start=False, verbose=False,
         title="Astrophoto Workbench",
     )  # fmt: skip
-    server.io_loop.asyncio_loop.set_exception_handler(_closed_tabs_are_no_news)
-    shown = "localhost" if address in ("0.0.0.0", "::") else address
-    say(f"http://{shown}:{port}/")
+    server.io_loop.asyncio_loop.set_exception_handler(_ignore_closed_tabs)
+    name = "localhost" if address in ("0.0.0.0", "::") else address
+    report(f"http://{name}:{port}/")
     try:
         server.start()
         server.io_loop.start()

@@ -1,4 +1,4 @@
-"""What one page of the app works on: a folder of frames, where the results go, and what has come of them so far."""
+"""What one page of the app works on: a folder of frames, where the results go, and the results so far."""
 
 from __future__ import annotations
 
@@ -13,68 +13,59 @@ from ..core.files import check_folder
 from ..core.sensor_file import open_sensor
 from ..ingest.catalogue import Folder, open_folder
 from .jobs import FINISHED, Job, Runner
-from .screen import Screen
 
 
-def results_beside(folder: Path) -> Path:
-    """Return where the results of a folder go unless another place is chosen: beside it, never in it.
+def default_results(folder: Path) -> Path:
+    """Return where the results of a folder go by default: next to it, never into it.
 
     Examples
     --------
-    >>> results_beside(Path("nights/m31")).as_posix()
+    >>> default_results(Path("nights/m31")).as_posix()
     'nights/m31-results'
     """
     return folder.with_name(f"{folder.name}-results")
 
 
 def check_results(folder: Path, results: Path) -> None:
-    """See that results can be written and will not be taken for frames.
+    """Check that results can be written and will not be taken for frames; makes their folder.
 
     Raises
     ------
     WorkbenchError
-        If the place lies within the frames or cannot be written; the message says what to choose.
+        If it lies within the frames or cannot be written; the message says what to choose.
     """
     if results.resolve().is_relative_to(folder.resolve()):
         raise WorkbenchError(
             f"{results} lies within the frames of {folder}, where a stack would be taken for one of them; "
-            f"choose a folder outside, for example {results_beside(folder)}"
+            f"choose a folder outside, for example {default_results(folder)}"
         )
     check_folder(results, "choose another folder")
     results.mkdir(parents=True, exist_ok=True)
 
 
-class Desk(param.Parameterized):
-    """The state of one page; its jobs belong to the server's `Runner`, so that another page sees them too.
+class Session(param.Parameterized):
+    """The state of one page; its jobs belong to the server's `Runner`, so that other pages show them too.
 
     Parameters
     ----------
+    runner
+        The server's jobs.
     screen
-        What the page is shown on, a `Screen`; an ordinary one if not told.
+        What the page is shown on, a `components.Screen`.
     """
 
     folder = param.ClassSelector(class_=Folder, default=None, allow_None=True, doc="The frames, once they are open.")
     results = param.ClassSelector(class_=Path, default=None, allow_None=True, doc="Where results are written.")
-    measured = param.Integer(default=0, doc="How often the sensor has been measured since the page is open.")
+    measured = param.Integer(default=0, doc="How often the sensor has been measured since the page was opened.")
 
-    def __init__(self, runner: Runner, screen: Screen | None = None) -> None:
+    def __init__(self, runner: Runner, screen: Any) -> None:
         super().__init__()
         self.runner = runner
-        self.screen = Screen() if screen is None else screen
-
-    def open(self, folder: str | Path, results: str | Path | None = None) -> None:
-        """Open a folder of frames; where that fails, the page keeps what it had.
-
-        Raises
-        ------
-        WorkbenchError
-            If there is no such folder or no frame in it.
-        """
-        self.take(*self.find(folder, results))
+        self.screen = screen
 
     @staticmethod
-    def find(folder: str | Path, results: str | Path | None = None) -> tuple[Folder, Path]:
-        """Look through a folder of frames, and say where its results would go; changes nothing, so any thread may.
+    def find(folder: str | Path, results: str | Path = "") -> tuple[Folder, Path]:
+        """Read a folder of frames and return it with the folder of its results; changes nothing, so any thread may.
 
         Raises
         ------
@@ -84,19 +75,18 @@ class Desk(param.Parameterized):
         text = str(folder).strip()
         if not text:
             raise WorkbenchError("give the path of a folder of frames, for example /home/me/my-night")
-        path = Path(text).expanduser()
-        path = path if path.is_absolute() else Path.cwd() / path
-        found = open_folder(path, progress=False)
-        place = Path(str(results).strip()).expanduser() if results and str(results).strip() else results_beside(path)
-        return found, place
+        path = Path.cwd() / Path(text).expanduser()
+        chosen = str(results).strip()
+        frames = open_folder(path, progress=False)
+        return frames, Path(chosen).expanduser() if chosen else default_results(path)
 
-    def take(self, folder: Folder, results: Path) -> None:
-        """Work on these frames from now on; whoever watches the desk draws, so the page's own thread must."""
+    def use(self, folder: Folder, results: Path) -> None:
+        """Work on these frames from now on; observers draw, so it must be called in the page's own thread."""
         self.param.update(folder=folder, results=results)
 
     @property
     def key(self) -> str:
-        """What jobs on these frames go by, on every page that has them open."""
+        """The key of jobs on these frames, the same on every page that has them open."""
         return "" if self.folder is None else f"{self.folder.root.resolve()} → {self.results.resolve()}"
 
     def start(self, task: str, **arguments: Any) -> Job:
@@ -113,7 +103,7 @@ class Desk(param.Parameterized):
         return self.runner.start(task, self.key, **arguments)
 
     def check_lights(self) -> None:
-        """See that there are lights before a job is sent to find that out.
+        """Check that there are lights before a job is started on them.
 
         Raises
         ------
@@ -133,13 +123,13 @@ class Desk(param.Parameterized):
 
     @property
     def characterization(self) -> Any:
-        """What measuring these frames gave; None before."""
+        """The measurement of these frames; None before."""
         job = self.job("characterize")
         return job.value if job is not None and job.state == FINISHED else None
 
     @property
     def sensor(self) -> xr.Dataset | None:
-        """The measured sensor: of these frames, or what an earlier measurement left among the results."""
+        """The measured sensor: of these frames, or of an earlier measurement in the same folder of results."""
         if self.characterization is not None:
             return self.characterization.sensor
         if self.results is not None and self.sensor_file.is_file():
@@ -151,24 +141,25 @@ class Desk(param.Parameterized):
 
     @property
     def sensor_file(self) -> Path:
-        """Where the measured numbers are."""
+        """The measured sensor."""
         return self.results / "sensor.json"
 
     @property
     def stack_file(self) -> Path:
-        """Where the stack is, once there is one."""
+        """The stack."""
         return self.results / "stack.fits"
 
     @property
     def linear_file(self) -> Path:
-        """Where the linear picture is that was stretched."""
+        """The linear picture that was stretched."""
         return self.results / "linear.fits"
 
-    def picture_file(self, suffix: str = ".png") -> Path:
-        """Where the finished picture is."""
-        return self.results / f"picture{suffix}"
+    @property
+    def picture_file(self) -> Path:
+        """The finished picture."""
+        return self.results / "picture.png"
 
     @property
     def charts_folder(self) -> Path:
-        """Where the charts are written."""
+        """The charts."""
         return self.results / "charts"

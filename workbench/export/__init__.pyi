@@ -12,6 +12,7 @@ from . import write as write
 from .demonstration import Built as Built
 from .demonstration import Demo as Demo
 from .demonstrations import DEMOS as DEMOS
+from .report import write_report as write_report
 from .shot_noise import shot_noise_demo as shot_noise_demo
 from .write import Written as Written
 from .write import write_charts as write_charts

@@ -19,13 +19,16 @@ from .characterization import characterize as characterize
 from .dark_libraries import make_dark_library as make_dark_library
 from .dark_libraries import predict_master_dark as predict_master_dark
 from .finishing import finish_stack as finish_stack
+from .finishing import settings_from as settings_from
 from .inspection import Inspection as Inspection
 from .inspection import inspect as inspect
+from .inspection import write_inspection as write_inspection
 from .lights import Lights as Lights
 from .lights import examine_lights as examine_lights
 from .lights import examined_beside as examined_beside
 from .planning import Plan as Plan
 from .planning import plan_night as plan_night
+from .planning import write_shots as write_shots
 from .stacking import StackResult as StackResult
 from .stacking import stack_folder as stack_folder
 from .transfer import Transfer as Transfer

@@ -1,0 +1,350 @@
+"""The app's pages, in the order of a light's journey: frames, sensor, charts, stack, picture (see also `pixel`)."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import panel as pn
+
+from ..charts.registry import REGISTRY
+from ..core.errors import WorkbenchError
+from ..finish.files import read_picture
+from ..ingest.catalogue import Folder
+from ..stack.fits_out import open_stack
+from ..stack.reject import METHODS
+from . import divider, viewer
+from .components import (
+    WIDE,
+    JobCard,
+    Status,
+    bullets,
+    drawing,
+    folder_overview,
+    guarded,
+    heading,
+    scrolled,
+    scrolled_html,
+    side_by_side,
+    table,
+)
+from .jobs import Job
+from .pixel import FrameViewer, PixelPage
+from .session import Session, default_results
+
+_TRANSFORMS = ["auto", "shift", "similarity", "affine", "homography", "quadratic", "cubic"]
+_MEASURE_FIRST = "Measure the sensor first: the charts are drawn from its results."
+
+
+class FramesPage:
+    """Choose a folder, see what is in it, look at its frames."""
+
+    name = "Frames"
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.path = pn.widgets.TextInput(label="Folder of frames", placeholder="/home/me/my-night", **WIDE)
+        self.results = pn.widgets.TextInput(
+            label="Results go to (empty: next to the frames)", placeholder="/home/me/my-night-results", **WIDE
+        )
+        self.inside = pn.widgets.Select(label="Folders inside it", options=[], size=6, width=320)
+        self.open = pn.widgets.Button(label="Open", color="primary", width=110)
+        self.samples = pn.widgets.Button(label="Use the sample frames", width=200)
+        self.status = Status("Choose the folder of your frames, or try it with the simulated samples.")
+        self.overview, self.frame = pn.Column(**WIDE), pn.Column(**WIDE)
+        self.open.on_click(self._open)
+        self.samples.on_click(guarded(self.status, lambda: session.runner.start("samples", "")))
+        self.inside.param.watch(self._enter, "value")
+        self.samples_seen: tuple[str, int] | None = None
+        browse = pn.Card(self.inside, title="Browse", collapsed=True, width=360)
+        self.panel = pn.Column(
+            heading("Frames", "A folder with subfolders named <code>bias</code>, <code>darks</code>, "
+                    "<code>flats</code> and <code>lights</code>, at any depth; or a table <code>frames.csv</code>."),
+            self.path, self.results, pn.FlexBox(self.open, self.samples), self.status.pane, browse,
+            self.overview, self.frame, **WIDE,
+        )  # fmt: skip
+        self._list(Path.home())
+
+    def _list(self, folder: Path) -> None:
+        """Offer the folders of a folder."""
+        try:
+            inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        except OSError:
+            inside = []
+        options = {"(choose)": "", f"up: {folder.parent}": str(folder.parent)}
+        self.inside.param.update(options=options | {path.name: str(path) for path in inside}, value="")
+
+    def _enter(self, event: Any) -> None:
+        if event.new:
+            self.path.value = event.new
+            self._list(Path(event.new))
+
+    async def _open(self, _: Any = None) -> None:
+        await self.open_folder(self.path.value, self.results.value)
+
+    async def open_folder(self, path: str, results: str = "") -> None:
+        """Open a folder; an error is shown in the status line."""
+        self.open.disabled = True
+        self.status.show("reading the folder")
+        try:
+            folder, results_folder = await asyncio.to_thread(self.session.find, path, results)
+        except WorkbenchError as problem:
+            self.status.show(" ".join(str(problem).split()), "bad")
+        else:  # drawing waits for its turn: the page may be busy with something else by now
+            pn.state.execute(guarded(self.status, lambda: self._show(folder, results_folder)), schedule=True)
+        finally:
+            self.open.disabled = False
+
+    def _show(self, folder: Folder, results: Path) -> None:
+        self.session.use(folder, results)
+        self.path.value = str(folder.root)
+        self.results.value = "" if results == default_results(folder.root) else str(results)
+        self._list(folder.root)
+        self.status.show(f"{len(folder)} frames of {' and '.join(folder.cameras) or 'an unnamed camera'}", "good")
+        set_aside = [f"{path.name}: {reason}" for path, reason in folder.set_aside]
+        notes = "".join(
+            f"<h3>{title}</h3>{bullets(lines)}"
+            for title, lines in (("Warnings", folder.warnings), ("Set aside", set_aside))
+            if lines
+        )
+        self.overview[:] = [
+            table(folder_overview(folder), "What is there"),
+            *([pn.pane.HTML(notes, **WIDE)] if notes else []),
+        ]
+        self.frame[:] = [FrameViewer(self.session).panel]
+
+    def refresh(self) -> None:
+        """Open the samples when they are ready."""
+        job = self.session.runner.find("samples", "")
+        if job is None or (job.state, job.number) == self.samples_seen:
+            return
+        if job.active:
+            self.status.show(f"simulating the sample frames, {job.sentence()}")
+            return
+        self.samples_seen = (job.state, job.number)
+        if job.value is None:
+            self.status.show(job.sentence(), "bad")
+        elif self.session.folder is None or self.session.folder.root != job.value:
+            pn.state.execute(lambda: self.open_folder(str(job.value), self.results.value))
+
+
+class SensorPage:
+    """Measure the sensor."""
+
+    name = "Sensor"
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.card = JobCard(
+            session, "characterize", "Measure the sensor", self._arguments, self._command, self.show_result
+        )
+        self.refresh = self.card.refresh
+        self.result = pn.Column(**WIDE)
+        self.panel = pn.Column(
+            heading("Sensor", "Bias frames give black level and read noise, pairs of flats the gain, darks the dark "
+                    "current: each value with its standard error."),
+            self.card.panel, self.result, **WIDE,
+        )  # fmt: skip
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"folder": self.session.folder.root, "out": self.session.results}
+
+    def _command(self) -> list[str]:
+        return ["workbench", "characterize", str(self.session.folder.root), "--out", str(self.session.results)]
+
+    def show_result(self, job: Job) -> None:
+        """Show the measured values."""
+        self.session.measured += 1
+        written = f"<p>FigureState: <code>{html.escape(str(self.session.sensor_file))}</code></p>"
+        self.result[:] = [pn.pane.HTML(scrolled_html(job.value._repr_html_(), "Results") + written, **WIDE)]
+
+
+class ChartsPage:
+    """Every chart that the measurement allows."""
+
+    name = "Charts"
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.drawn_for: Any = None
+        self.menu = pn.widgets.Select(label="Chart", options={}, max_width=420, **WIDE)
+        self.status = Status(_MEASURE_FIRST)
+        self.chart, self.result = pn.Column(**WIDE), pn.Column(**WIDE)
+        self.menu.param.watch(guarded(self.status, self._draw), "value")
+        self.card = JobCard(
+            session, "export_charts", "Write all charts", self._arguments, self._command, self.show_result
+        )
+        self.panel = pn.Column(
+            heading("Charts", "The blog's charts, drawn from your frames."), self.menu, self.status.pane, self.chart,
+            heading("Export", "Each chart as PNG, SVG, a web page that works offline, its numbers as "
+                    "CSV, and an index of all."),
+            self.card.panel, self.result, **WIDE,
+        )  # fmt: skip
+
+    def _arguments(self) -> dict[str, Any]:
+        if self.session.characterization is None:
+            raise WorkbenchError("measure the sensor first: the charts are drawn from its results")
+        return {"result": self.session.characterization, "out": self.session.charts_folder}
+
+    def _command(self) -> list[str]:
+        folder, out = str(self.session.folder.root), str(self.session.charts_folder)
+        return ["workbench", "charts", "--frames", folder, "--out", out]
+
+    def show_result(self, job: Job) -> None:
+        """Name the index of the charts, and the charts that could not be drawn."""
+        index = html.escape(str(self.session.charts_folder / "index.html"))
+        missing = [f"{name}: {reason}" for name, reason in job.value.not_drawn.items()]
+        written = f"<p>{len(job.value.files)} charts written; start with <code>{index}</code>.</p>"
+        not_drawn = f"<p>Not drawn:</p>{bullets(missing)}" if missing else ""
+        self.result[:] = [pn.pane.HTML(written + not_drawn, **WIDE)]
+
+    def _draw(self) -> None:
+        chart, result = REGISTRY.get(self.menu.value), self.session.characterization
+        if chart is None or result is None:
+            return
+        caption, drawn, screen = chart.caption(result).text, chart.draw(result), self.session.screen
+        self.chart[:] = [
+            drawing(drawn.cols(1) if screen.narrow else drawn, screen),
+            pn.pane.HTML(f'<p class="caption">{html.escape(caption)}</p>', **WIDE),
+        ]
+
+    def refresh(self) -> None:
+        """Offer the charts once there is a measurement."""
+        self.card.refresh()
+        result = self.session.characterization
+        if result is self.drawn_for:
+            return
+        self.drawn_for = result
+        charts = () if result is None else (chart for chart in REGISTRY.values() if not chart.missing(result))
+        titles = {chart.title: chart.id for chart in charts}
+        self.chart[:] = []
+        self.status.show("" if titles else _MEASURE_FIRST)
+        if not titles:
+            self.menu.options = {}
+            return
+        first = "iso-to-gain" if "iso-to-gain" in titles.values() else next(iter(titles.values()))
+        self.menu.param.update(options=titles, value=first)
+        guarded(self.status, self._draw)()
+
+
+class StackPage:
+    """Calibrate, align and stack the lights."""
+
+    name = "Stack"
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.method = pn.widgets.Select(label="Rejection", options=list(METHODS), value="noise", width=160)
+        self.transform = pn.widgets.Select(label="Alignment", options=_TRANSFORMS, width=160)
+        self.card = JobCard(session, "stack", "Calibrate and stack", self._arguments, self._command, self.show_result)
+        self.refresh = self.card.refresh
+        self.result = pn.Column(**WIDE)
+        self.panel = pn.Column(
+            heading("Stack", "Lights are calibrated with the masters that the folder allows, aligned, and stacked; "
+                    "outliers are rejected by the measured noise. A cancelled stack continues where it was."),
+            pn.FlexBox(self.method, self.transform), self.card.panel, self.result, **WIDE,
+        )  # fmt: skip
+        session.param.watch(lambda _: self._show_earlier(), "folder")
+
+    def _arguments(self) -> dict[str, Any]:
+        self.session.check_lights()
+        return {
+            "folder": self.session.folder.root,
+            "out": self.session.stack_file,
+            "sensor": self.session.sensor_file if self.session.sensor is not None else None,
+            "method": self.method.value,
+            "transform": self.transform.value,
+        }
+
+    def _command(self) -> list[str]:
+        command = ["workbench", "stack", str(self.session.folder.root), "--out", str(self.session.stack_file)]
+        if self.session.sensor is not None:
+            command += ["--sensor", str(self.session.sensor_file)]
+        if self.method.value != "noise":
+            command += ["--reject", self.method.value]
+        return command + (["--transform", self.transform.value] if self.transform.value != "auto" else [])
+
+    def _show_earlier(self) -> None:
+        """Show the stack of an earlier session, where there is one."""
+        self.result[:] = []
+        path = self.session.stack_file
+        if path.is_file():
+            guarded(self.card.status, lambda: self._show([f"From an earlier session: {path}"]))()
+
+    def show_result(self, job: Job) -> None:
+        """Show the stack and what was done."""
+        self._show(repr(job.value).splitlines())
+
+    def _show(self, lines: list[str]) -> None:
+        path, screen = self.session.stack_file, self.session.screen
+        shown = viewer.picture(path.name, open_stack(path)["signal"].values, "e⁻", stretched=True)
+        self.result[:] = [
+            pn.pane.HTML(bullets(lines, 40), **WIDE),
+            drawing(viewer.live(shown, width=screen.fit(viewer.WIDTH)), screen),
+            pn.pane.HTML('<p class="caption">The stack is linear; only its display is stretched.</p>'),
+        ]
+
+
+class PicturePage:
+    """Make a picture of the stack."""
+
+    name = "Picture"
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        methods = {
+            "background": ("Background", ["polynomial", "rbf", "mesh", "none"], "polynomial"),
+            "balance": ("White balance", ["auto", "stars", "daylight", "none"], "auto"),
+            "stretch": ("Stretch", ["asinh", "autostretch", "ghs", "linear"], "asinh"),
+            "strength": ("Strength", [0.5, 0.7, 1.0, 1.4, 2.0, 3.0], 1.0),
+            "denoise": ("Denoise", [0.0, 0.25, 0.5, 0.75, 1.0], 0.0),
+        }
+        self.settings = {
+            name: pn.widgets.Select(label=label, options=options, value=value, width=150)
+            for name, (label, options, value) in methods.items()
+        }
+        self.card = JobCard(session, "finish", "Make the picture", self._arguments, self._command, self.show_result)
+        self.refresh = self.card.refresh
+        self.result = pn.Column(**WIDE)
+        self.panel = pn.Column(
+            heading("Picture", "Crop, background, colour, stretch; star fluxes are checked after every linear step."),
+            pn.FlexBox(*self.settings.values()), self.card.panel, self.result, **WIDE,
+        )  # fmt: skip
+
+    def _chosen(self) -> dict[str, Any]:
+        return {name: control.value for name, control in self.settings.items()}
+
+    def _arguments(self) -> dict[str, Any]:
+        stack, out, linear = self.session.stack_file, self.session.picture_file, self.session.linear_file
+        if not stack.is_file():
+            raise WorkbenchError(f"there is no stack yet ({stack}); stack the lights first")
+        return {"stack": stack, "out": out, "linear": linear, **self._chosen()}
+
+    def _command(self) -> list[str]:
+        command = ["workbench", "finish", str(self.session.stack_file), "--out", str(self.session.picture_file)]
+        for name, value in self._chosen().items():
+            command += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
+        return command
+
+    def show_result(self, job: Job) -> None:
+        """Show the linear and the finished picture, and what was done."""
+        path, screen = self.session.picture_file, self.session.screen
+        linear, finished = read_picture(self.session.linear_file), read_picture(path)
+        pictures = [
+            viewer.picture("linear", linear["signal"].values, "e⁻"),
+            replace(viewer.picture("finished", finished["signal"]), limits=((0.0, 1.0),), midtones=0.5),
+        ]
+        names, width = ("linear, stretched for the screen", "finished"), screen.fit(divider.WIDTH, axis=False)
+        lines = [*job.value["history"], *(f"warning: {text}" for text in job.value["warnings"])]
+        self.result[:] = [
+            pn.pane.HTML(f"<p>FigureState: <code>{html.escape(str(path))}</code></p>", **WIDE),
+            scrolled(divider.compare_pictures(linear, finished, names=names, width=width)),
+            side_by_side(pictures, screen),
+            pn.pane.HTML(bullets(lines, 40), **WIDE),
+        ]
+
+
+PAGES = (FramesPage, SensorPage, ChartsPage, StackPage, PixelPage, PicturePage)
