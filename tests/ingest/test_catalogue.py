@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import dask
 import numpy as np
@@ -529,3 +530,21 @@ def test_no_pixels_are_read_while_looking(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "memmap", read)
     monkeypatch.setattr("rawpy.RawPy", read)
     assert len(open_folder(tmp_path)) == 5
+
+
+def test_unreadable_frames_are_set_aside_until_a_measurement_runs_through(night):
+    bad = [Path(path) for path in night.table["path"].iloc[:2]]
+
+    def measure(folder):
+        for path in bad:
+            if (folder.table["path"] == path).any():
+                raise FrameReadError(path, "is truncated")
+        return len(folder)
+
+    count, left = night.without_unreadable(measure)
+    assert count == len(left) == len(night) - 2
+    assert [path for path, _ in left.set_aside[-2:]] == bad
+    with pytest.raises(FrameReadError, match="of another folder"):
+        night.without_unreadable(
+            lambda folder: (_ for _ in ()).throw(FrameReadError("other.dng", "is of another folder"))
+        )

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from workbench.core.cube import make_cube
-from workbench.core.dark import law_factor, open_dark_library, predict_dark, save_dark_library
+from workbench.core.dark import dark_current_at, law_factor, open_dark_library, predict_dark, save_dark_library
 from workbench.core.errors import FrameReadError, WorkbenchError
-from workbench.sensor import fit_dark_library
+from workbench.sensor import dark_law, fit_dark_library, measure_dark
 from workbench.simulate import d7000, expose
 
 ISO = 800.0
@@ -182,3 +183,24 @@ def test_the_answer_does_not_depend_on_the_order_of_the_frames(camera, bias, lib
     )
     np.testing.assert_allclose(mixed.dark_current, library.dark_current, rtol=1e-3, atol=2e-5)
     np.testing.assert_allclose(mixed.attrs["doubling_temperature"], library.attrs["doubling_temperature"], rtol=1e-6)
+
+
+def test_the_library_and_the_sensor_have_one_law(camera, bias, library):
+    """The same darks, measured setting by setting and all at once."""
+    values = {"gain": camera.gain(ISO), "gain_error": 0.0}
+    gain = xr.Dataset(
+        {name: (("iso", "channel"), np.full((1, 4), value)) for name, value in values.items()},
+        {"iso": [ISO], "channel": ["R", "G1", "G2", "B"]},
+    )
+    law = dark_law(measure_dark(shoot(camera, GRID), bias, gain, progress=False).current)
+    assert float(law["reference_temperature"]) == library.attrs["reference_temperature"]
+    assert law.attrs["law"] == library.attrs["law"] == "doubling"
+    for name, unit in (("doubling_temperature", 1.0), ("dark_current_reference", camera.gain(ISO))):
+        value, error = unit * library.attrs[name], unit * library.attrs[f"{name}_error"]
+        assert abs(float(law[name]) - value) < error
+        assert 0.25 < float(law[f"{name}_error"]) / error < 4  # each from a few frames
+    for warm in (-10.0, 10.0, 30.0):
+        current, error = dark_current_at(law, warm)
+        attrs = library.attrs
+        factor = law_factor("doubling", attrs["doubling_temperature"], warm, attrs["reference_temperature"])
+        assert abs(attrs["dark_current_reference"] * camera.gain(ISO) * factor - current) < 2 * error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -142,11 +142,11 @@ def read_settings(dark: xr.DataArray, bias: xr.DataArray | None, progress: Any) 
         plan.append((setting, [(key["exposure"], frames[where]) for key, where in reversed(groups)]))
     zeros = {} if bias is None else {str(key["iso"]): where for key, where in group_frames(bias, "iso")}
     order, unread = [], dict(zeros)
-    lazy_dark, lazy_bias = lazy_frames(dark), None if bias is None else lazy_frames(bias)
     for setting, groups in plan:
-        order += [lazy_bias[i] for i in unread.pop(str(setting["iso"]), ())]
-        order += [lazy_dark[i] for _, frames in groups for i in frames]
-    stream = counted(stream_frames(order), progress, len(order))
+        if str(setting["iso"]) in unread:
+            order.append((bias, unread.pop(str(setting["iso"]))))
+        order += [(dark, frames) for _, frames in groups]
+    stream = equal_frames(order, progress)
     everywhere = np.zeros(dark.shape[1:], bool)
     masters: dict[str, tuple[DarkGroup | None, np.ndarray | None]] = {}
     for setting, groups in plan:
@@ -154,34 +154,50 @@ def read_settings(dark: xr.DataArray, bias: xr.DataArray | None, progress: Any) 
         if iso not in masters:
             masters[iso] = None, None
             if iso in zeros:
-                files = tuple(bias["filename"].values[zeros[iso]])
-                zero, total, _ = read_group(islice(stream, len(files)), files, 0.0, bias.attrs)
+                zero, total, _ = read_group(next(stream), 0.0)
                 total /= np.float32(zero.count)
                 masters[iso] = zero, total
-        yield _read_setting(dark, setting, groups, stream, *masters[iso], everywhere)
+        yield _read_setting(setting, [exposure for exposure, _ in groups], stream, *masters[iso], everywhere)
+    next(stream, None)  # nothing is left; lets the bar close
+
+
+class EqualFrames(NamedTuple):
+    """Frames of one setting as they are read: their names, an iterator of frames (y, x) [ADU], their cube's attrs."""
+
+    files: tuple[str, ...]
+    frames: Iterator[np.ndarray]
+    attrs: dict[str, Any]
+
+
+def equal_frames(groups: Sequence[tuple[xr.DataArray, np.ndarray]], progress: Any) -> Iterator[EqualFrames]:
+    """Yield groups of frames, each a cube and the numbers of its frames, in one stream; use one before the next."""
+    lazy = {id(cube): lazy_frames(cube) for cube, _ in groups}
+    frames = [lazy[id(cube)][i] for cube, numbers in groups for i in numbers]
+    stream = counted(stream_frames(frames), progress, len(frames))
+    for cube, numbers in groups:
+        yield EqualFrames(tuple(cube["filename"].values[numbers]), islice(stream, len(numbers)), cube.attrs)
     for _ in stream:  # nothing is left; lets the bar close
         pass
 
 
 def _read_setting(
-    dark: xr.DataArray,
     setting: Setting,
-    groups: list[tuple[float, np.ndarray]],
-    stream: Iterator[np.ndarray],
+    exposures: list[float],
+    stream: Iterator[EqualFrames],
     zero: DarkGroup | None,
     master: np.ndarray | None,
     everywhere: np.ndarray,
 ) -> DarkSetting:
     """Sum y and t·y of every pixel over the frames, hence the slope of the least-squares line."""
-    shape, measured = dark.shape[1:], []
+    shape, measured = everywhere.shape, []
     sum_y, sum_ty, saturated = (frame_zeros(shape, kind) for kind in (np.float32, np.float32, bool))
     counts, times = [], []
     if zero is not None and not clipped(zero):
         np.multiply(master, np.float32(zero.count), out=sum_y)
         counts, times = [zero.count], [0.0]
-    for exposure, frames in groups:
-        files = tuple(dark["filename"].values[frames])
-        group, total, own = read_group(islice(stream, len(files)), files, exposure, dark.attrs, saturated, master)
+    for exposure in exposures:
+        frames = next(stream)
+        group, total, own = read_group(frames, exposure, saturated, master)
         saturated |= own
         measured.append(group)
         if not clipped(group):
@@ -195,7 +211,7 @@ def _read_setting(
         _solve(sum_y, sum_ty, saturated.view(np.uint8), moments)
         slope = sum_ty
     everywhere |= saturated
-    return DarkSetting(setting, dark.attrs["cfa_pattern"], measured[::-1], zero, slope, saturated, everywhere)
+    return DarkSetting(setting, frames.attrs["cfa_pattern"], measured[::-1], zero, slope, saturated, everywhere)
 
 
 def pixel_maps(
@@ -220,10 +236,8 @@ def pixel_maps(
 
 
 def read_group(
-    frames: Iterable[np.ndarray],
-    files: tuple[str, ...],
+    equal: EqualFrames,
     exposure: float,
-    attrs: dict[str, Any],
     saturated_before: np.ndarray | None = None,
     zero: np.ndarray | None = None,
 ) -> tuple[DarkGroup, np.ndarray, np.ndarray]:
@@ -233,20 +247,18 @@ def read_group(
 
     Parameters
     ----------
-    attrs
-        Of the cube: its mosaic and white level.
     saturated_before
         Pixels that saturate in longer exposures.
     zero
         The master bias (y, x) to take the median against.
     """
-    pattern, white = attrs["cfa_pattern"], attrs["white_level"]
-    cell, count = channel_index(pattern), len(files)
+    pattern, white = equal.attrs["cfa_pattern"], equal.attrs["white_level"]
+    cell, count = channel_index(pattern), len(equal.files)
     sums: list[np.ndarray] = []  # the two that grow while pairs of frames go by
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         first = previous = None
-        for frame in frames:
+        for frame in equal.frames:
             if previous is None:
                 first = frame
                 sums.extend(frame_zeros(frame.shape, kind) for kind in (np.float32, bool))
@@ -271,7 +283,7 @@ def read_group(
     own, steady = (map_sums(total, masked, cell, 1)[:2, :, 0] for masked in (saturated, ever))
     levels = (sums[1] / np.where(sums[0] > 0, sums[0], np.nan) / count for sums in (own, steady))
     middle = medians(total, saturated, cell, count, zero)
-    group = DarkGroup(exposure, files, means, half, *levels, middle, int(np.count_nonzero(saturated)), zeros)
+    group = DarkGroup(exposure, equal.files, means, half, *levels, middle, int(np.count_nonzero(saturated)), zeros)
     return group, total, saturated
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +13,11 @@ from ..core.dark import LAW_QUANTITIES, TYPICAL_DOUBLING, law_factor
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.pairs import QUANTISATION_VARIANCE
-from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.selection import at_iso, describe, group_frames, same_iso
 from ..core.statistics import mad_std
 from ..core.values import attribute_lines
 from .dark_errors import SUBTRACTED, weighted_line
-from .dark_frames import PixelSums, add_weighted, check_alike, clipped, pixel_maps, read_group
+from .dark_frames import PixelSums, add_weighted, check_alike, clipped, equal_frames, pixel_maps, read_group
 from .law import LawFit, Levels, fit_law, possible_laws
 
 _MOST_TEMPERATURES = 8  # maps held at once
@@ -156,10 +154,12 @@ class LibraryGroups(NamedTuple):
 
     Attributes
     ----------
-    exposure, temperature, frames
+    exposure, temperature
         Of each group [s, °C]: 0 and NaN for bias frames.
     timed, map
         The exposure [s] that gives as much dark signal at the temperature of the group's map, and that map's number.
+    frames
+        How many.
     variance
         Of a pixel from frame to frame [ADU²], mean of the channels.
     scatter
@@ -170,9 +170,9 @@ class LibraryGroups(NamedTuple):
 
     exposure: np.ndarray
     temperature: np.ndarray
-    frames: np.ndarray
     timed: np.ndarray
     map: np.ndarray
+    frames: np.ndarray
     variance: np.ndarray
     scatter: np.ndarray
     noise: np.ndarray
@@ -183,37 +183,31 @@ def read_library(
     dark: xr.DataArray, bias: xr.DataArray | None, progress: Any
 ) -> tuple[LibraryGroups, PixelSums, np.ndarray]:
     """Read all frames in one stream, the most intense first, and sum them up; return the maps' temperatures too."""
-    jobs, celsius = _plan(dark)
-    lazy, names = lazy_frames(dark), dark["filename"].values
-    frames = [lazy[i] for job in jobs for i in job.frames]
-    files = [tuple(names[job.frames]) for job in jobs]
+    plans, celsius = _plan(dark)
+    cubes = [dark] * len(plans)
     if bias is not None:
-        jobs.append(_Job(np.arange(bias.sizes["frame"]), 0.0, math.nan, 0.0, 0))
-        frames += list(lazy_frames(bias))
-        files.append(tuple(bias["filename"].values))
-    stream = counted(stream_frames(frames), progress, len(frames))
+        plans.append(_GroupPlan(np.arange(bias.sizes["frame"]), 0.0, math.nan, 0.0, 0))
+        cubes.append(bias)
+    stream = equal_frames([(cube, plan.frames) for cube, plan in zip(cubes, plans, strict=True)], progress)
     plain, *maps = (np.zeros(dark.shape[1:], np.float32) for _ in range(celsius.size + 1))
     sums = PixelSums(plain, maps, np.zeros(dark.shape[1:], np.uint8))
     rows, noise, level = [], [], []
-    for job, named in zip(jobs, files, strict=True):
-        equal = islice(stream, len(named))
-        group, total, saturated = read_group(equal, named, job.exposure, dark.attrs, sums.lost > 0)
+    for plan, frames in zip(plans, stream, strict=True):
+        group, total, saturated = read_group(frames, plan.exposure, sums.lost > 0)
         if clipped(group):
             continue
         within = float(np.nanmean(group.noise)) if group.count > 1 else _within(total, dark.attrs["cfa_pattern"])
         variance = max(within, QUANTISATION_VARIANCE)
         weight = group.count / variance
         total /= np.float32(group.count)
-        add_weighted(total, np.float32(weight), np.float32(weight * job.timed), plain, maps[job.map])
-        rows.append((job.exposure, job.temperature, float(group.count), job.timed, job.map, variance, group.scatter))
+        add_weighted(total, np.float32(weight), np.float32(weight * plan.timed), plain, maps[plan.map])
+        rows.append((*plan[1:], float(group.count), variance, group.scatter))
         noise.append(group.noise.mean(axis=1))
         level.append(group.steady)
         if saturated.any():  # there this group and those before, more intense ones, do not count
             sums.lost[saturated] = len(rows)
             for picture in (plain, *maps):
                 picture[saturated] = 0
-    for _ in stream:  # nothing is left; lets the bar close
-        pass
     if not rows:
         raise WorkbenchError(
             "all darks are clipped at zero: the camera subtracts its black level before saving; use firmware or a "
@@ -223,7 +217,7 @@ def read_library(
     return LibraryGroups(*columns, np.array(noise), np.array(level)), sums, celsius
 
 
-class _Job(NamedTuple):
+class _GroupPlan(NamedTuple):
     """Equal frames to read: their numbers in the cube; the rest as in `LibraryGroups`."""
 
     frames: np.ndarray
@@ -233,7 +227,7 @@ class _Job(NamedTuple):
     map: int
 
 
-def _plan(dark: xr.DataArray) -> tuple[list[_Job], np.ndarray]:
+def _plan(dark: xr.DataArray) -> tuple[list[_GroupPlan], np.ndarray]:
     """Return the groups of darks, the most intense first, and the temperatures of the maps [°C], at most a handful."""
     groups = group_frames(dark, "temperature", "exposure")
     times, warm = (np.array([setting[name] for setting, _ in groups]) for name in ("exposure", "temperature"))
@@ -247,8 +241,8 @@ def _plan(dark: xr.DataArray) -> tuple[list[_Job], np.ndarray]:
     intensity = times * law_factor("doubling", TYPICAL_DOUBLING, np.nan_to_num(warm), 0.0)
     timed = times * law_factor("doubling", TYPICAL_DOUBLING, np.nan_to_num(warm - celsius[member]), 0.0)
     order = np.argsort(intensity, kind="stable")[::-1]
-    jobs = [_Job(groups[k][1], float(times[k]), warm[k], timed[k], int(member[k])) for k in order]
-    return jobs, celsius
+    plans = [_GroupPlan(groups[k][1], float(times[k]), warm[k], timed[k], int(member[k])) for k in order]
+    return plans, celsius
 
 
 def _within(picture: np.ndarray, pattern: str) -> float:
