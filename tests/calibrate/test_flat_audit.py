@@ -10,7 +10,8 @@ from workbench.calibrate import SensorNoise, audit_flat, calibrate, make_masters
 from workbench.core.cube import make_cube
 from workbench.core.errors import WorkbenchError
 from workbench.simulate import d7000, dust, expose, render
-from workbench.simulate.sky import View, make_night, make_sky, replace_stars
+from workbench.simulate.night import make_night
+from workbench.simulate.sky import View, make_sky, replace_stars
 
 ISO, SHAPE, PRNU = 200, (576, 800), 0.008
 

@@ -9,12 +9,12 @@ from scipy.special import erf
 from workbench.core.errors import WorkbenchError
 from workbench.core.mosaic import channel_index
 from workbench.simulate import sky as module
+from workbench.simulate.night import make_night
 from workbench.simulate.sky import (
     Trail,
     View,
     cosmic_rays,
     dust,
-    make_night,
     make_sky,
     picture,
     pointing,

@@ -4,9 +4,14 @@ from . import paint as paint
 from . import samples as samples
 from . import sensor as sensor
 from . import sky as sky
+from .firmware import cube_of as cube_of
 from .firmware import save_frame as save_frame
 from .firmware import stock as stock
 from .night import Night as Night
+from .night import NightSettings as NightSettings
+from .night import Scene as Scene
+from .night import Shot as Shot
+from .night import make_night as make_night
 from .night import open_night as open_night
 from .night import write_night as write_night
 from .samples import sample_folder as sample_folder
@@ -18,7 +23,6 @@ from .sky import Trail as Trail
 from .sky import View as View
 from .sky import cosmic_rays as cosmic_rays
 from .sky import dust as dust
-from .sky import make_night as make_night
 from .sky import make_sky as make_sky
 from .sky import picture as picture
 from .sky import render as render

@@ -10,16 +10,17 @@ Other things that cameras do, to be put between `sensor.expose` and saving: `smo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import xarray as xr
 from scipy.ndimage import maximum_filter
 
+from ..core.cube import make_cube
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index, offsets
+from ..core.mosaic import channel_index, offsets, planes
 from ..ingest.dng import DngMetadata, write_dng
 from .sensor import VirtualSensor
 
@@ -92,14 +93,11 @@ def remove_hot_pixels(mosaic: np.ndarray, sensor: VirtualSensor, margin: float =
     600
     """
     cleaned = mosaic.copy()
-    step = channel_index(sensor.cfa_pattern).shape[0]
     ring = np.ones((3, 3), bool)
     ring[1, 1] = False
-    for row in range(step):
-        for column in range(step):
-            plane = mosaic[row::step, column::step]
-            highest = maximum_filter(plane, footprint=ring, mode="reflect")
-            cleaned[row::step, column::step] = np.where(plane > highest + margin, highest, plane)
+    for (_, plane), (_, out) in zip(*(planes(frame, sensor.cfa_pattern) for frame in (mosaic, cleaned)), strict=True):
+        highest = maximum_filter(plane, footprint=ring, mode="reflect")
+        out[:] = np.where(plane > highest + margin, highest, plane)
     return cleaned
 
 
@@ -123,18 +121,9 @@ def compress(mosaic: np.ndarray, sensor: VirtualSensor, first: int = 1024) -> np
 
 
 def save_frame(
-    path: str | Path,
-    mosaic: np.ndarray,
-    sensor: VirtualSensor,
-    *,
-    iso: float,
-    exposure: float,
-    temperature: float,
-    time: datetime,
-    aperture: float | None = None,
-    firmware: str = "patched",
+    path: str | Path, mosaic: np.ndarray, sensor: VirtualSensor, *, firmware: str = "patched", **setting
 ) -> Path:
-    """Save a frame as the camera would: a CFA DNG with EXIF that says that it is simulated.
+    """Save a frame as the camera would: a CFA DNG with EXIF, whose camera is called simulated.
 
     Parameters
     ----------
@@ -142,35 +131,52 @@ def save_frame(
         The file to write.
     mosaic, sensor
         What `expose` gave, and the camera that gave it.
-    iso, exposure, temperature, time, aperture
-        Setting, time [s], sensor temperature [°C], start of the exposure, f-number (None without a lens).
     firmware
         ``patched`` saves the numbers untouched; ``stock`` as `stock` changes them, with a black level of zero.
+    **setting
+        ``iso``, ``exposure`` [s], ``temperature`` [°C], ``time``, ``aperture``: see `DngMetadata`.
 
     Raises
     ------
     WorkbenchError
-        If there is no such firmware.
+        If the firmware is not known.
     """
     if firmware not in FIRMWARES:
-        raise WorkbenchError(f"firmware {firmware!r} is none of {', '.join(FIRMWARES)}")
-    return write_dng(
-        path,
-        stock(mosaic, sensor) if firmware == "stock" else mosaic,
-        DngMetadata(
-            cfa_pattern=sensor.cfa_pattern,
-            black_level=0.0 if firmware == "stock" else sensor.black_level,
-            # stock: green, which is not multiplied, ends here; real D7000s end between 15,778 and 16,383 by channel
-            white_level=sensor.white_level - round(sensor.black_level) if firmware == "stock" else sensor.white_level,
-            iso=iso,
-            exposure=exposure,
-            aperture=aperture,
-            temperature=temperature,
-            time=time,
-            make=MAKE,
-            model=sensor.camera,
-            software=SOFTWARE,
-            color_matrix=COLOR_MATRIX,
-            daylight_multipliers=DAYLIGHT,
-        ),
+        raise WorkbenchError(f"firmware {firmware!r} is not known; choose {' or '.join(FIRMWARES)}")
+    black, white = sensor.black_level, sensor.white_level
+    if firmware == "stock":
+        mosaic = stock(mosaic, sensor)
+        # green, which is not multiplied, ends here; real D7000s end between 15,778 and 16,383 by channel
+        black, white = 0.0, white - round(black)
+    metadata = DngMetadata(
+        cfa_pattern=sensor.cfa_pattern,
+        black_level=black,
+        white_level=white,
+        make=MAKE,
+        model=sensor.camera,
+        software=SOFTWARE,
+        color_matrix=COLOR_MATRIX,
+        daylight_multipliers=DAYLIGHT,
+        **setting,
     )
+    return write_dng(path, mosaic, metadata)
+
+
+def cube_of(sensor: VirtualSensor, mosaics: Sequence[np.ndarray], kind: str, **setting) -> xr.DataArray:
+    """Return mosaics of one kind as the raw cube (frame, y, x) that reading their files would give.
+
+    The `setting` holds coordinates of `make_cube`, one value for all frames or one each: ``iso``, ``exposure`` [s],
+    ``temperature`` [°C], ``filename``, ...
+
+    Examples
+    --------
+    >>> from workbench.simulate import d7000, expose
+    >>> camera = d7000(seed=1, shape=(64, 96))
+    >>> bias = [expose(camera, iso=100, exposure=0, seed=n) for n in range(3)]
+    >>> cube_of(camera, bias, "bias", iso=100, exposure=0).sizes["frame"]
+    3
+    """
+    names = [f"{kind}_{number:02d}.dng" for number in range(len(mosaics))]
+    camera = {"cfa_pattern": sensor.cfa_pattern, "camera": sensor.camera}
+    levels = {"black_level": sensor.black_level, "white_level": sensor.white_level}
+    return make_cube(np.stack(mosaics), kind=kind, **{"filename": names, **camera, **levels, **setting})

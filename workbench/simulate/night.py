@@ -1,4 +1,4 @@
-"""A whole simulated night in a folder: biases, darks, flats and lights as files, and the truth beside them."""
+"""A simulated night: how its frames see the sky, and a folder of biases, darks, flats and lights with their truth."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
 from tqdm import tqdm
 
 from ..core.errors import WorkbenchError
-from ..core.files import aside
-from ..core.mosaic import channel_index
+from ..core.files import whole_file
 from .firmware import save_frame
 from .sensor import VirtualSensor, d7000, expose
-from .sky import Sky, Trail, View, cosmic_rays, dust, make_night, make_sky, render
+from .sky import Sky, Trail, View, cosmic_rays, dust, make_sky, pointing, render
 
 FOLDERS = {"bias": "biases", "dark": "darks", "flat": "flats", "light": "lights"}  # Siril's names
 LAMP = (0.75, 1.0, 1.0, 0.6)  # a flat panel's light in R, G1, G2, B: any lamp that is not white
@@ -26,19 +26,114 @@ _TRUTH = "truth.json"
 _ARRAYS = "truth.npz"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Night:
-    """A simulated night and its truth: the camera, the sky, and how each light saw it.
+@dataclasses.dataclass(frozen=True)
+class NightSettings:
+    """What is shot in a night, and how its views of the sky differ.
 
-    `through` (y, x) is the share of light that the dust lets pass; `lights` names the files in the order of
-    `views`; `settings` holds iso, temperature [°C], flat_exposure [s], seed and the counts of frames.
+    Attributes
+    ----------
+    shape, lights, biases, darks, flats
+        Size of a frame [pixels] and counts of frames.
+    iso, exposure, temperature
+        The lights' setting, time [s] and sensor temperature [°C]; the darks' too unless `dark_exposure` and
+        `dark_temperature` are given.
+    flat_exposure, flat_level, lamp_drift
+        The flats' time [s], their green level in the frame's centre, of saturation, and the scatter of the lamp from
+        flat to flat.
+    motes
+        Dust shadows, in flats and lights alike.
+    fwhm, seeing_scatter, beta, distortion
+        See `View`; the seeing scatters by a fraction.
+    dither, rotation, flip_after
+        Pointings scatter [px rms] and turn by up to so many degrees either way; from a frame on the mount has flipped
+        over the meridian (180° more).
+    transparency_scatter
+        A fraction.
+    background, gradient, curvature
+        The sky's [e-/s/pixel] in R, G, B, and its relative change over the frame; both drift through the night.
+    trails, trail_electrons, cosmic_rays
+        Satellites a frame, each in another position, with about so much light along their centre; muons a frame.
     """
 
-    folder: Path
+    shape: tuple[int, int] = (1088, 1632)
+    lights: int = 20
+    biases: int = 16
+    darks: int = 16
+    flats: int = 16
+    iso: float = 200
+    exposure: float = 60.0
+    temperature: float = 10.0
+    dark_exposure: float | None = None
+    dark_temperature: float | None = None
+    flat_exposure: float = 0.02
+    flat_level: float = 0.5
+    lamp_drift: float = 0.03
+    motes: int = 12
+    fwhm: float = 3.0
+    seeing_scatter: float = 0.08
+    beta: float = 3.5
+    distortion: float = 0.0
+    dither: float = 12.0
+    rotation: float = 0.3
+    flip_after: int | None = None
+    transparency_scatter: float = 0.05
+    background: tuple[float, ...] = (1.0, 2.0, 1.5)
+    gradient: float = 0.15
+    curvature: float = 0.0
+    trails: int = 0
+    trail_electrons: float = 400.0
+    cosmic_rays: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Shot:
+    """One frame to be taken: its file and setting (exposure [s], temperature [°C]), and what it is pointed at.
+
+    A flat has the lamp's level, a light the number of its view.
+    """
+
+    file: str
+    kind: str
+    iso: float
+    exposure: float
+    temperature: float
+    aperture: float | None = None
+    lamp: float = 0.0
+    view: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scene:
+    """What frames are taken of, and with: the camera, the sky and how each light sees it, dust and flat lamp.
+
+    `through` (y, x) is the share of light that the dust lets pass, `lamp` the flat lamp's light [e-/s/pixel], one value
+    a channel, at level 1.
+    """
+
     sensor: VirtualSensor
     sky: Sky
     views: tuple[View, ...]
     through: np.ndarray
+    lamp: tuple[float, ...]
+
+    def take(self, shot: Shot, seed: Sequence[int], *, threads: int | None = None) -> np.ndarray:
+        """Expose one frame: the mosaic, uint16 (y, x) [ADU]; the bits do not depend on the number of threads."""
+        rate, hits = 0.0, None
+        if shot.kind == "flat":
+            rate = self.through * self.sensor.spread(shot.lamp * np.array(self.lamp))
+        elif shot.kind == "light":
+            view = self.views[shot.view]
+            rate = self.through * render(self.sky, view, self.sensor.cfa_pattern, threads=threads or 2)
+            hits = cosmic_rays(self.sky, view)
+        setting = {"iso": shot.iso, "exposure": shot.exposure, "temperature": shot.temperature}
+        return expose(self.sensor, rate, **setting, seed=seed, hits=hits, threads=threads)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Night(Scene):
+    """A simulated night in a folder and its truth; `lights` names the files in the order of `views`."""
+
+    folder: Path
     lights: tuple[str, ...]
     settings: dict
 
@@ -59,30 +154,69 @@ class Night:
         return mask
 
 
+def make_night(sky: Sky, frames: int, settings: NightSettings | None = None, *, seed: int = 0, **changes) -> list[View]:
+    """Make the views of one night: dithered, slowly rotating, through an air that changes.
+
+    The first view is the reference: it points straight (identity) and has no rotation.  The others scatter and turn as
+    the `settings` (all defaults without them) and the `changes`, fields of `NightSettings`, have it; trails fall on
+    every frame in another position.
+
+    Examples
+    --------
+    >>> views = make_night(make_sky((64, 96), stars=5), 3, flip_after=2, seed=4)
+    >>> len(views), np.array_equal(views[0].matrix, np.eye(3)), float(np.sign(views[2].matrix[0, 0]))
+    (3, True, -1.0)
+    """
+    night = dataclasses.replace(settings or NightSettings(), **changes)
+    views = []
+    for number in range(frames):
+        rng = np.random.default_rng((seed, 2, number))
+        shift, turn = rng.normal(0.0, night.dither, 2), rng.uniform(-night.rotation, night.rotation)
+        if number == 0:
+            shift, turn = np.zeros(2), 0.0
+        flipped = night.flip_after is not None and number >= night.flip_after
+        phase = number / max(frames - 1, 1)
+        direction = 2 * np.pi * (0.1 + 0.25 * phase)
+        plane = night.gradient * (1 + 0.5 * phase) * np.array([np.sin(direction), np.cos(direction)])
+        fwhm = night.fwhm * float(np.exp(rng.normal(0.0, night.seeing_scatter)))
+        views.append(
+            View(
+                exposure=night.exposure,
+                matrix=pointing(sky.shape, shift=shift, degrees=turn + 180.0 * flipped),
+                distortion=night.distortion,
+                fwhm=fwhm,
+                beta=night.beta,
+                transparency=float(np.exp(-abs(rng.normal(0.0, night.transparency_scatter)))),
+                background=tuple(float(level) * (1 + 0.2 * phase) for level in night.background),
+                gradient=np.outer([1.0, 0.9, 0.7], plane),
+                curvature=(night.curvature,) * 3,
+                trails=tuple(_random_trail(rng, sky.shape, fwhm, night.trail_electrons) for _ in range(night.trails)),
+                cosmic_rays=night.cosmic_rays,
+                seed=int(rng.integers(2**31)),
+            )
+        )
+    return views
+
+
+def _random_trail(rng: np.random.Generator, shape: tuple[int, int], fwhm: float, electrons: float) -> Trail:
+    height, width = shape
+    x, y, angle = rng.uniform(0.2, 0.8) * width, rng.uniform(0.2, 0.8) * height, rng.uniform(0, np.pi)
+    reach = math.hypot(height, width)
+    dx, dy = reach * math.cos(angle), reach * math.sin(angle)
+    level = electrons * float(np.exp(rng.normal(0.0, 0.5)))
+    return Trail(x - dx, y - dy, x + dx, y + dy, fwhm, (0.5 * level, level, 0.7 * level))
+
+
 def write_night(
     folder: str | Path,
+    settings: NightSettings | None = None,
     *,
-    shape: tuple[int, int] = (1088, 1632),
-    lights: int = 20,
-    biases: int = 16,
-    darks: int = 16,
-    flats: int = 16,
-    iso: float = 200,
-    exposure: float = 60.0,
-    temperature: float = 10.0,
-    dark_exposure: float | None = None,
-    dark_temperature: float | None = None,
-    flat_exposure: float = 0.02,
-    flat_level: float = 0.5,
-    lamp_drift: float = 0.03,
-    motes: int = 12,
     suffix: str = "dng",
     sensor: VirtualSensor | None = None,
     sky: Sky | None = None,
-    views: Sequence[View] | None = None,
     seed: int = 0,
     progress: bool = True,
-    **night,
+    **changes,
 ) -> Night:
     """Simulate a night and write it as DNG or FITS files into Siril's folders, the truth into truth.json and .npz.
 
@@ -90,63 +224,80 @@ def write_night(
     ----------
     folder
         Gets ``biases``, ``darks``, ``flats`` and ``lights``; must not hold frames yet.
-    shape, lights, biases, darks, flats
-        Size of a frame [pixels] and counts of frames.
-    iso, exposure, temperature
-        The lights' setting, time [s] and sensor temperature [°C]; the darks' too unless given.
-    flat_level, lamp_drift
-        The flats' green level in the frame's centre, of saturation, and the scatter of the lamp from flat to flat.
-    motes
-        Dust shadows, in flats and lights alike.
+    settings
+        Frames and sky; all defaults without them.  The `changes` are fields of `NightSettings`.
     suffix
         ``dng`` or ``fits``.
-    sensor, sky, views
-        The camera, the scene and its views, where the defaults (`d7000`, `make_sky`, `make_night`) do not do.
-    **night
-        What `make_night` takes: ``fwhm``, ``dither``, ``rotation``, ``trails``, ``cosmic_rays`` and so on.
+    sensor, sky
+        The camera and the scene, where the defaults (`d7000`, `make_sky`) do not do.
 
     Raises
     ------
     WorkbenchError
         If the folder already holds a night, or the suffix is neither.
     """
-    folder = Path(folder)
+    folder, plan = Path(folder), dataclasses.replace(settings or NightSettings(), **changes)
     if suffix not in ("dng", "fits"):
         raise WorkbenchError(f"a night is written as dng or fits files, not {suffix!r}")
     taken = [name for name in FOLDERS.values() if (folder / name).exists()]
     if taken:
         raise WorkbenchError(f"{folder}: {', '.join(taken)} already there; give an empty folder")
-    sensor = d7000(seed=7000 + seed, shape=shape) if sensor is None else sensor
+    sensor = d7000(seed=7000 + seed, shape=plan.shape) if sensor is None else sensor
     sky = make_sky(sensor.shape, seed=seed) if sky is None else sky
     if sky.shape != sensor.shape:
         raise WorkbenchError(f"the sky's field is {sky.shape}, the sensor {sensor.shape}: make both of one size")
-    views = make_night(sky, lights, exposure=exposure, seed=seed, **night) if views is None else list(views)
-    through = dust(sensor.shape, motes=motes, seed=seed)
-    settings = {
-        "iso": iso,
-        "temperature": temperature,
-        "dark_exposure": exposure if dark_exposure is None else dark_exposure,
-        "dark_temperature": temperature if dark_temperature is None else dark_temperature,
-        "flat_exposure": flat_exposure,
-        "seed": seed,
-        "motes": motes,
-        "counts": {"bias": biases, "dark": darks, "flat": flats, "light": len(views)},
-    }
-    names = tuple(f"{FOLDERS['light']}/light_{number:04d}.{suffix}" for number in range(len(views)))
-    result = Night(folder, sensor, sky, tuple(views), through, names, settings)
-    jobs = [(kind, number) for kind, count in settings["counts"].items() for number in range(count)]
-    for kind in FOLDERS:
-        if settings["counts"][kind]:
-            (folder / FOLDERS[kind]).mkdir(parents=True, exist_ok=True)
+    night = Night(
+        sensor=sensor,
+        sky=sky,
+        views=tuple(make_night(sky, plan.lights, plan, seed=seed)),
+        through=dust(sensor.shape, motes=plan.motes, seed=seed),
+        lamp=(1.0,) if sensor.cfa_pattern == "mono" else LAMP,
+        folder=folder,
+        lights=tuple(f"{FOLDERS['light']}/light_{number:04d}.{suffix}" for number in range(plan.lights)),
+        settings=_frame_settings(plan, seed),
+    )
     time = START
+    counts = night.settings["counts"]
+    jobs = [(kind, number) for kind, count in counts.items() for number in range(count)]
     for kind, number in tqdm(jobs, desc="simulating a night", unit="frame", disable=not progress):
-        mosaic, seconds, celsius = _take(result, kind, number, flat_level, lamp_drift)
-        path = folder / FOLDERS[kind] / f"{kind}_{number:04d}.{suffix}"
+        shot = _shot(night, plan, kind, number, suffix)
+        mosaic = night.take(shot, (seed, list(FOLDERS).index(kind), number))
+        path = folder / shot.file
+        path.parent.mkdir(parents=True, exist_ok=True)
         save = save_frame if suffix == "dng" else save_fits
-        save(path, mosaic, sensor, iso=iso, exposure=seconds, temperature=celsius, time=time)
-        time += timedelta(seconds=seconds + 2)
-    _write_truth(result)
-    return result
+        save(path, mosaic, sensor, iso=shot.iso, exposure=shot.exposure, temperature=shot.temperature, time=time)
+        time += timedelta(seconds=shot.exposure + 2)
+    _write_truth(night)
+    return night
+
+
+def _frame_settings(plan: NightSettings, seed: int) -> dict:
+    """What a night's truth keeps of its settings."""
+    return {
+        "iso": plan.iso,
+        "temperature": plan.temperature,
+        "dark_exposure": plan.exposure if plan.dark_exposure is None else plan.dark_exposure,
+        "dark_temperature": plan.temperature if plan.dark_temperature is None else plan.dark_temperature,
+        "flat_exposure": plan.flat_exposure,
+        "seed": seed,
+        "motes": plan.motes,
+        "counts": {"bias": plan.biases, "dark": plan.darks, "flat": plan.flats, "light": plan.lights},
+    }
+
+
+def _shot(night: Night, plan: NightSettings, kind: str, number: int, suffix: str) -> Shot:
+    settings = night.settings
+    file = f"{FOLDERS[kind]}/{kind}_{number:04d}.{suffix}"
+    exposure, temperature, lamp, view = 0.0, plan.temperature, 0.0, None
+    if kind == "dark":
+        exposure, temperature = settings["dark_exposure"], settings["dark_temperature"]
+    elif kind == "flat":
+        exposure = plan.flat_exposure
+        level = 1 + plan.lamp_drift * np.random.default_rng((settings["seed"], 6, number)).standard_normal()
+        lamp = plan.flat_level * night.sensor.saturation(plan.iso) / exposure * level
+    elif kind == "light":
+        exposure, view = night.views[number].exposure, number
+    return Shot(file, kind, plan.iso, exposure, temperature, lamp=lamp, view=view)
 
 
 def open_night(folder: str | Path) -> Night:
@@ -172,71 +323,39 @@ def open_night(folder: str | Path) -> Night:
             origin=tuple(truth["nebula_origin"]),
         )
     sensor = VirtualSensor(**{**truth["sensor"], "shape": sky.shape})
-    through = dust(sky.shape, motes=truth["settings"]["motes"], seed=truth["settings"]["seed"])
-    views = tuple(_view(entry) for entry in truth["lights"])
-    names = tuple(entry["file"] for entry in truth["lights"])
-    return Night(folder, sensor, sky, views, through, names, truth["settings"])
+    return Night(
+        sensor=sensor,
+        sky=sky,
+        views=tuple(_view(entry) for entry in truth["lights"]),
+        through=dust(sky.shape, motes=truth["settings"]["motes"], seed=truth["settings"]["seed"]),
+        lamp=(1.0,) if sensor.cfa_pattern == "mono" else LAMP,
+        folder=folder,
+        lights=tuple(entry["file"] for entry in truth["lights"]),
+        settings=truth["settings"],
+    )
 
 
-def save_fits(
-    path: str | Path,
-    mosaic: np.ndarray,
-    sensor: VirtualSensor,
-    *,
-    iso: float,
-    exposure: float,
-    temperature: float,
-    time: datetime,
-) -> Path:
-    """Save a frame as capture programs do: unsigned 16-bit FITS, rows top down, with the usual keywords."""
-    from astropy.io import fits
+def save_fits(path: str | Path, mosaic: np.ndarray, sensor: VirtualSensor, **setting) -> Path:
+    """Save a frame as capture programs do: unsigned 16-bit FITS, rows top down, with the usual keywords.
 
-    path = Path(path)
+    The `setting` has ``iso``, ``exposure`` [s], ``temperature`` [°C] and ``time``, as for `save_frame`.
+    """
     hdu = fits.PrimaryHDU(mosaic)
-    kind = path.stem.split("_")[0]
     hdu.header["INSTRUME"] = (sensor.camera, "simulated")
-    hdu.header["IMAGETYP"] = kind.capitalize()
-    hdu.header["EXPTIME"] = (exposure, "[s]")
-    hdu.header["ISOSPEED"] = iso
-    hdu.header["CCD-TEMP"] = (temperature, "[degC]")
+    hdu.header["IMAGETYP"] = Path(path).stem.split("_")[0].capitalize()
+    hdu.header["EXPTIME"] = (setting["exposure"], "[s]")
+    hdu.header["ISOSPEED"] = setting["iso"]
+    hdu.header["CCD-TEMP"] = (setting["temperature"], "[degC]")
     hdu.header["BAYERPAT"] = sensor.cfa_pattern
     hdu.header["ROWORDER"] = "TOP-DOWN"
-    hdu.header["DATE-OBS"] = time.isoformat()
-    with aside(path) as part:
+    hdu.header["DATE-OBS"] = setting["time"].isoformat()
+    with whole_file(path) as part:
         hdu.writeto(part)
-    return path
-
-
-def _take(night: Night, kind: str, number: int, level: float, drift: float) -> tuple[np.ndarray, float, float]:
-    """Expose one frame; returns the mosaic, its exposure [s] and temperature [°C]."""
-    sensor, settings = night.sensor, night.settings
-    rate, hits, seconds, celsius = 0.0, None, 0.0, settings["temperature"]
-    if kind == "dark":
-        seconds, celsius = settings["dark_exposure"], settings["dark_temperature"]
-    elif kind == "flat":
-        seconds = settings["flat_exposure"]
-        lamp = 1 + drift * np.random.default_rng((settings["seed"], 6, number)).standard_normal()
-        green = level * sensor.saturation(settings["iso"]) / seconds * lamp
-        rate = night.through * _spread(sensor, green)
-    elif kind == "light":
-        view = night.views[number]
-        seconds = view.exposure
-        rate = render(night.sky, view, sensor.cfa_pattern) * night.through
-        hits = cosmic_rays(night.sky, view)
-    seed = (settings["seed"], list(FOLDERS).index(kind), number)
-    mosaic = expose(sensor, rate, iso=settings["iso"], exposure=seconds, temperature=celsius, seed=seed, hits=hits)
-    return mosaic, seconds, celsius
-
-
-def _spread(sensor: VirtualSensor, green: float) -> np.ndarray:
-    """The lamp's light over the mosaic [e-/s/pixel]."""
-    colours = np.asarray(LAMP if sensor.cfa_pattern != "mono" else (1.0,)) * green
-    cell = colours[channel_index(sensor.cfa_pattern)]
-    return np.tile(cell, [side // period for side, period in zip(sensor.shape, cell.shape, strict=True)])
+    return Path(path)
 
 
 def _write_truth(night: Night) -> None:
-    """Write what is true beside the frames: numbers as JSON, arrays as npz."""
+    """Write what is true into the folder: numbers as JSON, arrays as npz."""
     lights = []
     for name, view in zip(night.lights, night.views, strict=True):
         entry = dataclasses.asdict(view)
@@ -246,7 +365,7 @@ def _write_truth(night: Night) -> None:
     iso = night.settings["iso"]
     truth = {
         "simulated": True,
-        "sensor": dataclasses.asdict(night.sensor) | {"analogue_limit_iso": _finite(night.sensor.analogue_limit_iso)},
+        "sensor": {key: value for key, value in dataclasses.asdict(night.sensor).items() if value != math.inf},
         "gain": night.sensor.gain(iso),
         "read_noise": night.sensor.read_noise(iso),
         "settings": night.settings,
@@ -254,26 +373,21 @@ def _write_truth(night: Night) -> None:
         "nebula_origin": list(night.sky.origin),
         "lights": lights,
     }
-    if truth["sensor"]["analogue_limit_iso"] is None:
-        del truth["sensor"]["analogue_limit_iso"]
-    hits = [cosmic_rays(night.sky, view) for view in night.views]
+    hits = [np.stack(cosmic_rays(night.sky, view)) for view in night.views]
+    rows, columns, electrons = np.concatenate([np.empty((3, 0)), *hits], axis=1)
     np.savez_compressed(
         night.folder / _ARRAYS,
         star_x=night.sky.x,
         star_y=night.sky.y,
         star_flux=night.sky.flux,
         nebula=night.sky.nebula,
-        hit_frame=np.concatenate([np.full(len(hit[0]), number) for number, hit in enumerate(hits)] or [[]]),
-        hit_y=np.concatenate([hit[0] for hit in hits] or [[]]),
-        hit_x=np.concatenate([hit[1] for hit in hits] or [[]]),
-        hit_electrons=np.concatenate([hit[2] for hit in hits] or [[]]),
+        hit_frame=np.repeat(np.arange(len(hits)), [hit.shape[1] for hit in hits]),
+        hit_y=rows.astype(int),
+        hit_x=columns.astype(int),
+        hit_electrons=electrons,
     )
-    with aside(night.folder / _TRUTH) as part:
+    with whole_file(night.folder / _TRUTH) as part:
         part.write_text(json.dumps(truth, indent=1))
-
-
-def _finite(value: float) -> float | None:
-    return None if math.isinf(value) else value
 
 
 def _view(entry: dict) -> View:

@@ -1,20 +1,137 @@
-"""The brushes of the virtual sky: compiled loops that add light to a band of rows.
+"""The brushes of the virtual sky: compiled loops that add light to a band of rows, and the records that they take.
 
-All take `out` (rows, x) [e-/s], whose first row is row `top` of a frame `height` rows high, and `cell`, the
-numbers of the colours in the mosaic's cell.  Each pixel's sum has one order: bands and threads change no bit.
+All take `out` (rows, x) [e-/s], a band of a frame.  Each pixel's sum has one order: bands and threads change no bit.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numba import njit
+
+from ..core.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from .sky import Trail, View
+
+TAIL = 0.01  # [e-]: a star's stamp ends where it adds less than this to a pixel of the exposure
 
 _CORE = np.polynomial.legendre.leggauss(5)
 _WING = np.polynomial.legendre.leggauss(3)
 _CORE_X, _CORE_W = _CORE[0] / 2, _CORE[1] / 2
 _WING_X, _WING_W = _WING[0] / 2, _WING[1] / 2
+
+
+class Band(NamedTuple):
+    """Rows from `top` of a frame of `height`; `cell`: the mosaic's colours by number, `veil`: the clouds' spline."""
+
+    top: int
+    height: int
+    cell: np.ndarray
+    veil: np.ndarray
+
+
+class Optics(NamedTuple):
+    """From detector to sky: the view's `inverse` matrix, the optical centre [px], half diagonal² [px²], distortion."""
+
+    inverse: np.ndarray
+    y: float
+    x: float
+    radius2: float
+    distortion: float
+
+
+class Nebula(NamedTuple):
+    """Spline coefficients (colour, row, column) [e-/s/pixel], from (`y`, `x`) every `step` [px]."""
+
+    points: np.ndarray
+    y: float
+    x: float
+    step: float
+
+
+class Light(NamedTuple):
+    """The background's level (colour) [e-/s/pixel], relative gradient (colour, (y, x)) and curvature (colour)."""
+
+    level: np.ndarray
+    gradient: np.ndarray
+    curvature: np.ndarray
+
+
+class Stars(NamedTuple):
+    """Positions [px], flux (star, colour) [e-/s] and the radius [px] within which a star is painted."""
+
+    x: np.ndarray
+    y: np.ndarray
+    flux: np.ndarray
+    radius: np.ndarray
+
+
+class Profile(NamedTuple):
+    """A PSF: peak (1 + q)^-beta, or peak exp(-q/2) where beta is infinite, q = xx dx² + xy dx dy + yy dy².
+
+    Within √`core2` [px] it is integrated with more nodes.
+    """
+
+    xx: float
+    xy: float
+    yy: float
+    peak: float
+    beta: float
+    core2: float
+
+
+class Line(NamedTuple):
+    """A trail: its start [px], unit direction, length, variance of its profile [px²] and rates (colour) [e-/s]."""
+
+    x: float
+    y: float
+    ux: float
+    uy: float
+    length: float
+    variance: float
+    rates: np.ndarray
+
+
+def psf_profile(view: View) -> Profile:
+    """Return the elliptic PSF of a view."""
+    if view.fwhm <= 0 or view.elongation < 1 or view.beta <= 1:
+        raise WorkbenchError(
+            f"a PSF needs fwhm > 0, elongation ≥ 1 and beta > 1; got {view.fwhm}, {view.elongation}, {view.beta}"
+        )
+    if math.isinf(view.beta):  # exp(-q/2), q = r²/σ²
+        short = view.fwhm / math.sqrt(8 * math.log(2))
+        peak = 1 / (2 * math.pi * short**2 * view.elongation)
+    else:  # (1 + q)^-β, q = r²/α² (Moffat 1969)
+        short = view.fwhm / (2 * math.sqrt(2 ** (1 / view.beta) - 1))
+        peak = (view.beta - 1) / (math.pi * short**2 * view.elongation)
+    long = short * view.elongation
+    c, s = math.cos(view.angle), math.sin(view.angle)
+    xx, yy = (c / long) ** 2 + (s / short) ** 2, (s / long) ** 2 + (c / short) ** 2
+    xy = 2 * c * s * (1 / long**2 - 1 / short**2)
+    return Profile(xx, xy, yy, peak, float(view.beta), (2 * view.fwhm * view.elongation) ** 2)
+
+
+def stamp_radius(view: View, profile: Profile, electrons: np.ndarray) -> np.ndarray:
+    """Return the distance [px] beyond which stars of so many `electrons` add less than `TAIL` of them to a pixel."""
+    beta = profile.beta
+    excess = np.maximum(electrons * profile.peak / TAIL, 1.0)
+    q = 2 * np.log(excess) if math.isinf(beta) else excess ** (1 / beta) - 1
+    width = math.sqrt(8 * math.log(2)) if math.isinf(beta) else 2 * math.sqrt(2 ** (1 / beta) - 1)
+    return np.sqrt(q) * (view.fwhm * view.elongation / width) + 1.0
+
+
+def trail_line(trail: Trail, exposure: float) -> Line:
+    """Return a trail as `paint_trail` takes it, for an exposure [s]."""
+    dx, dy = trail.x1 - trail.x0, trail.y1 - trail.y0
+    length = math.hypot(dx, dy)
+    if length == 0:
+        raise WorkbenchError("a trail needs two different ends")
+    variance = trail.fwhm**2 / (8 * math.log(2)) + 1 / 12  # the pixel's own width
+    rates = np.array([electrons / exposure for electrons in trail.electrons])
+    return Line(float(trail.x0), float(trail.y0), dx / length, dy / length, length, variance, rates)
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -45,103 +162,96 @@ def spline(points, row, column, wy, wx):
 
 
 @njit(nogil=True, cache=True)
-def _thickness(veil, y, x, height, width, wy, wx):
+def _thickness(band, y, x, width, wy, wx):
     """The clouds' optical depth at a detector pixel: the veil's control points span the frame."""
-    if veil.shape[0] == 0:
+    if band.veil.shape[0] == 0:
         return 0.0
-    row = 1.0 + y / height * (veil.shape[0] - 3.001)
-    column = 1.0 + x / width * (veil.shape[1] - 3.001)
-    return spline(veil, row, column, wy, wx)
+    row = 1.0 + y / band.height * (band.veil.shape[0] - 3.001)
+    column = 1.0 + x / width * (band.veil.shape[1] - 3.001)
+    return spline(band.veil, row, column, wy, wx)
 
 
 @njit(nogil=True, cache=True)
-def paint_field(out, top, height, cell, inverse, lens, nebula, grid, veil, transparency, light):
+def paint_field(out, band, optics, nebula, light, transparency):
     """Set the background and add the nebula.
 
     background = level (1 + gradient · (position/size - 1/2) + curvature r²/R²) (1 + veil/2); the nebula is
-    dimmed by transparency (1 - veil).  `light` holds level (3), gradient (3, (y, x)), curvature (3).
+    dimmed by transparency (1 - veil).
     """
     rows, width = out.shape
     wy, wx = np.empty(4), np.empty(4)
     for i in range(rows):
-        y = float(top + i)
+        y = float(band.top + i)
         for j in range(width):
             x = float(j)
-            colour = cell[(top + i) % cell.shape[0], j % cell.shape[1]]
-            dy, dx = y - lens[0], x - lens[1]
-            r2 = (dx * dx + dy * dy) / lens[2]
-            tilt = light[3 + 2 * colour] * ((y + 0.5) / height - 0.5) + light[4 + 2 * colour] * (
-                (x + 0.5) / width - 0.5
-            )
-            cloud = _thickness(veil, y, x, height, width, wy, wx)
-            level = light[colour] * (1.0 + tilt + light[9 + colour] * r2) * (1.0 + 0.5 * cloud)
-            bend = 1.0 + lens[3] * r2
-            px, py = lens[1] + dx * bend, lens[0] + dy * bend
+            colour = band.cell[(band.top + i) % band.cell.shape[0], j % band.cell.shape[1]]
+            dy, dx = y - optics.y, x - optics.x
+            r2 = (dx * dx + dy * dy) / optics.radius2
+            tilt = light.gradient[colour, 0] * ((y + 0.5) / band.height - 0.5)
+            tilt += light.gradient[colour, 1] * ((x + 0.5) / width - 0.5)
+            cloud = _thickness(band, y, x, width, wy, wx)
+            level = light.level[colour] * (1.0 + tilt + light.curvature[colour] * r2) * (1.0 + 0.5 * cloud)
+            bend = 1.0 + optics.distortion * r2
+            px, py = optics.x + dx * bend, optics.y + dy * bend
+            inverse = optics.inverse
             w = inverse[2, 0] * px + inverse[2, 1] * py + inverse[2, 2]
             u = (inverse[0, 0] * px + inverse[0, 1] * py + inverse[0, 2]) / w
             v = (inverse[1, 0] * px + inverse[1, 1] * py + inverse[1, 2]) / w
-            glow = spline(nebula[colour], (v - grid[0]) / grid[2], (u - grid[1]) / grid[2], wy, wx)
+            row, column = (v - nebula.y) / nebula.step, (u - nebula.x) / nebula.step
+            glow = spline(nebula.points[colour], row, column, wy, wx)
             out[i, j] = level + transparency * (1.0 - cloud) * glow
 
 
 @njit(nogil=True, cache=True)
-def _profile(q, beta):
-    if math.isinf(beta):
+def _psf(profile, dx, dy):
+    q = profile.xx * dx * dx + profile.xy * dx * dy + profile.yy * dy * dy
+    if math.isinf(profile.beta):
         return math.exp(-0.5 * q)
-    return (1.0 + q) ** -beta
+    return (1.0 + q) ** -profile.beta
 
 
 @njit(nogil=True, cache=True)
-def paint_stars(out, top, height, cell, star_x, star_y, flux, radius, profile, veil):
-    """Add stars: flux times the PSF's integral over each pixel, by Gauss-Legendre nodes (25, or 9 in the wings).
-
-    The PSF is peak (1 + q)^-beta, or peak exp(-q/2) where beta is infinite, q = xx dx² + xy dx dy + yy dy².
-    """
+def paint_stars(out, band, stars, profile):
+    """Add stars: flux times the PSF's integral over each pixel, by Gauss-Legendre nodes (25, or 9 in the wings)."""
     rows, width = out.shape
-    xx, xy, yy, peak, beta, core2 = profile
     wy, wx = np.empty(4), np.empty(4)
-    for s in range(star_x.size):
-        x0, y0, reach = star_x[s], star_y[s], radius[s]
-        clear = 1.0 - _thickness(veil, y0, x0, height, width, wy, wx)
-        for i in range(max(0, math.ceil(y0 - reach) - top), min(rows, math.floor(y0 + reach) - top + 1)):
-            dy = top + i - y0
+    for s in range(stars.x.size):
+        x0, y0, reach = stars.x[s], stars.y[s], stars.radius[s]
+        clear = 1.0 - _thickness(band, y0, x0, width, wy, wx)
+        for i in range(max(0, math.ceil(y0 - reach) - band.top), min(rows, math.floor(y0 + reach) - band.top + 1)):
+            dy = band.top + i - y0
             for j in range(max(0, math.ceil(x0 - reach)), min(width, math.floor(x0 + reach) + 1)):
                 dx = j - x0
                 r2 = dx * dx + dy * dy
                 if r2 > reach * reach:
                     continue
                 total = 0.0
-                if r2 < core2:
+                if r2 < profile.core2:
                     for m in range(5):
-                        b = dy + _CORE_X[m]
                         for n in range(5):
-                            a = dx + _CORE_X[n]
-                            total += _CORE_W[m] * _CORE_W[n] * _profile(xx * a * a + xy * a * b + yy * b * b, beta)
+                            total += _CORE_W[m] * _CORE_W[n] * _psf(profile, dx + _CORE_X[n], dy + _CORE_X[m])
                 else:
                     for m in range(3):
-                        b = dy + _WING_X[m]
                         for n in range(3):
-                            a = dx + _WING_X[n]
-                            total += _WING_W[m] * _WING_W[n] * _profile(xx * a * a + xy * a * b + yy * b * b, beta)
-                colour = cell[(top + i) % cell.shape[0], j % cell.shape[1]]
-                out[i, j] += flux[s, colour] * clear * peak * total
+                            total += _WING_W[m] * _WING_W[n] * _psf(profile, dx + _WING_X[n], dy + _WING_X[m])
+                colour = band.cell[(band.top + i) % band.cell.shape[0], j % band.cell.shape[1]]
+                out[i, j] += stars.flux[s, colour] * clear * profile.peak * total
 
 
 @njit(nogil=True, cache=True)
-def paint_trail(out, top, cell, line):
-    """Add a trail: a Gaussian profile across a straight segment (x0, y0, direction, length, variance, rates)."""
+def paint_trail(out, band, line):
+    """Add a trail: a Gaussian profile across a straight segment."""
     rows, width = out.shape
-    x0, y0, ux, uy, length, variance = line[0], line[1], line[2], line[3], line[4], line[5]
-    reach2 = 50.0 * variance
+    reach2 = 50.0 * line.variance
     for i in range(rows):
-        dy = top + i - y0
+        dy = band.top + i - line.y
         for j in range(width):
-            dx = j - x0
-            across = dx * uy - dy * ux
+            dx = j - line.x
+            across = dx * line.uy - dy * line.ux
             if across * across > reach2:
                 continue
-            along = dx * ux + dy * uy
-            if along < 0.0 or along > length:
+            along = dx * line.ux + dy * line.uy
+            if along < 0.0 or along > line.length:
                 continue
-            colour = cell[(top + i) % cell.shape[0], j % cell.shape[1]]
-            out[i, j] += line[6 + colour] * math.exp(-0.5 * across * across / variance)
+            colour = band.cell[(band.top + i) % band.cell.shape[0], j % band.cell.shape[1]]
+            out[i, j] += line.rates[colour] * math.exp(-0.5 * across * across / line.variance)

@@ -1,4 +1,4 @@
-"""The sample frames: a folder as a user would have it, shot by the virtual camera, with the truth beside it.
+"""The sample frames: a folder as a user would have it, shot by the virtual camera, with its truth.
 
 The recipe is fixed and seeded, so the same bytes come out every time; `samples.sha256` lists them.  The full
 set is made on first use and kept; a small set of the same form is committed in ``data-samples/small``.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -25,8 +26,11 @@ import platformdirs
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from .. import simulate
 from ..core.errors import WorkbenchError
+from .firmware import save_frame
+from .night import NightSettings, Scene, Shot, make_night
+from .sensor import VirtualSensor, d7000
+from .sky import Trail, dust, make_sky, star_table
 
 HASHES = Path(__file__).with_name("samples.sha256")
 _PROJECT = Path(__file__).parents[2]
@@ -42,20 +46,6 @@ _ROOM, _FREEZER = 20.0, -18.0  # °C
 
 class SampleWarning(UserWarning):
     """The sample frames differ from the published ones."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Shot:
-    """One frame of the recipe: where it goes and how it is taken."""
-
-    file: str
-    kind: str
-    iso: float
-    exposure: float  # s
-    temperature: float  # °C
-    aperture: float | None = None
-    lamp: float = 0.0  # of _LAMP
-    view: int | None = None  # which of the night's views a light has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +92,7 @@ def sample_folder(progress: bool = True) -> Path:
 
     It lies in ``data-samples/generated`` of the project, or in the user's cache folder where there is no project
     or it cannot be written; the environment variable ``WORKBENCH_CACHE`` names another folder.  The set appears
-    whole or not at all, and is made anew when a later version of the workbench changes it.
+    whole or not at all, and is made again when a later version of the workbench changes it.
 
     Warns
     -----
@@ -114,7 +104,7 @@ def sample_folder(progress: bool = True) -> Path:
     WorkbenchError
         The same, where ``WORKBENCH_REQUIRE_REAL`` is set; or if the folder cannot be written.
     """
-    folder = _home()
+    folder = own_folder("samples", "data-samples/generated")
     if _is_whole(folder):
         return folder
     try:
@@ -142,63 +132,33 @@ def sample_folder(progress: bool = True) -> Path:
 def write_samples(
     folder: str | Path, recipe: Recipe = FULL, *, progress: bool = True, threads: int | None = None
 ) -> Path:
-    """Shoot a set of sample frames into a folder, with ``truth.json`` beside them.
+    """Shoot a set of sample frames into a folder, with their ``truth.json``.
 
     The bytes do not depend on the number of threads, which work on a frame each.
     """
-    folder = Path(folder)
-    sensor = simulate.d7000(shape=recipe.shape)
-    sky, views, through = _scene(recipe)
+    folder, scene = Path(folder), _scene(recipe)
     shots = list(plan(recipe))
-    times = [_START]
-    for shot in shots:
-        times.append(times[-1] + timedelta(seconds=round(shot.exposure) + 2))
+    times = list(itertools.accumulate((round(shot.exposure) + 2 for shot in shots), initial=0))
     for parent in {(folder / shot.file).parent for shot in shots}:
         parent.mkdir(parents=True, exist_ok=True)
+    sensor = scene.sensor
     sensor.dark_map, sensor.response_map, sensor.offset_map  # noqa: B018  drawn once, before the threads want them
-
-    def shoot(number: int) -> None:
-        shot = shots[number]
-        light, hits = 0.0, None
-        if shot.kind == "flat":
-            light = through * sensor.spread(shot.lamp * np.array(_LAMP))
-        elif shot.kind == "light":
-            light = through * simulate.render(sky, views[shot.view], sensor.cfa_pattern, threads=1)
-            hits = simulate.cosmic_rays(sky, views[shot.view])
-        mosaic = simulate.expose(
-            sensor,
-            light,
-            iso=shot.iso,
-            exposure=shot.exposure,
-            temperature=shot.temperature,
-            seed=(_SEED, number),
-            hits=hits,
-            threads=1,
-        )
-        simulate.save_frame(
-            folder / shot.file,
-            mosaic,
-            sensor,
-            iso=shot.iso,
-            exposure=shot.exposure,
-            temperature=shot.temperature,
-            aperture=shot.aperture,
-            time=times[number],
-        )
-
     failed = threading.Event()
 
-    def shoot_unless_failed(number: int) -> None:
-        if failed.is_set():  # the set is lost already, and the first failure will be told
+    def shoot(number: int) -> None:
+        if failed.is_set():  # the set is lost already, and the first failure will be raised
             return
         try:
-            shoot(number)
+            shot = shots[number]
+            setting = {name: getattr(shot, name) for name in ("iso", "exposure", "temperature", "aperture")}
+            mosaic = scene.take(shot, (_SEED, number), threads=1)
+            save_frame(folder / shot.file, mosaic, sensor, **setting, time=_START + timedelta(seconds=times[number]))
         except BaseException:
             failed.set()
             raise
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        done = pool.map(shoot_unless_failed, range(len(shots)))
+        done = pool.map(shoot, range(len(shots)))
         for _ in tqdm(done, total=len(shots), desc="shooting sample frames", unit="frame", disable=not progress):
             pass
     (folder / "truth.json").write_text(json.dumps(truth(recipe), indent=1) + "\n", encoding="utf-8", newline="\n")
@@ -230,9 +190,8 @@ def plan(recipe: Recipe) -> Iterator[Shot]:
 
 def truth(recipe: Recipe) -> dict:
     """Return what is true of a set, as ``truth.json`` has it; realised values, not expected ones."""
-    sensor = simulate.d7000(shape=recipe.shape)
-    sky, views, _ = _scene(recipe)
-    temperatures = sorted({_ROOM, *(dark[1] for dark in recipe.darks)})
+    scene = _scene(recipe)
+    sensor = scene.sensor
     hot = sensor.dark_map[tuple(sensor.hot_pixels.T)]
     return _rounded(
         {
@@ -242,25 +201,10 @@ def truth(recipe: Recipe) -> dict:
             "shape": list(sensor.shape),
             "black_level": {"value": sensor.black_level + float(sensor.offset_map.mean(dtype=float)), "unit": "adu"},
             "white_level": {"value": sensor.white_level, "unit": "adu"},
-            "settings": [
-                {
-                    "iso": iso,
-                    "gain": {"value": sensor.gain(iso), "unit": "e-/adu"},
-                    "read_noise": {"value": sensor.read_noise(iso), "unit": "e-"},
-                    "saturation": {"value": sensor.saturation(iso), "unit": "e-"},
-                }
-                for iso in recipe.isos
-            ],
+            "settings": [_setting_truth(sensor, iso) for iso in recipe.isos],
             "unity_gain_iso": {"value": sensor.unity_gain_iso},
             "dark_current": [
-                {
-                    "temperature_c": temperature,
-                    "value": sensor.mean_dark_current(temperature),
-                    "median": float(np.median(sensor.dark_map)) * sensor.dark_factor(temperature),
-                    "dcnu": sensor.dcnu(temperature),
-                    "unit": "e-/s/pixel",
-                }
-                for temperature in temperatures
+                _dark_truth(sensor, temperature) for temperature in sorted({_ROOM, *(dark[1] for dark in recipe.darks)})
             ],
             "dark_law": {
                 "doubling_temperature": {"value": sensor.doubling_temperature, "unit": "K"},
@@ -276,27 +220,47 @@ def truth(recipe: Recipe) -> dict:
             ],
             "stars": [
                 {"x": float(star["x"]), "y": float(star["y"]), "flux": star["flux"].tolist(), "unit": "e-/s in R, G, B"}
-                for star in simulate.star_table(sky)
+                for star in star_table(scene.sky)
             ],
-            "frames": [
-                {
-                    "file": shot.file,
-                    "kind": shot.kind,
-                    "iso": shot.iso,
-                    "exposure_s": shot.exposure,
-                    "temperature_c": shot.temperature,
-                    **({"lamp": [shot.lamp * rate for rate in _LAMP]} if shot.kind == "flat" else {}),
-                    **({} if shot.view is None else _view_truth(views[shot.view])),
-                }
-                for shot in plan(recipe)
-            ],
+            "frames": [_frame_truth(scene, shot) for shot in plan(recipe)],
         }
     )
 
 
-def _view_truth(view: simulate.View) -> dict:
-    """Return how a light saw the sky: `matrix` takes the stars' places to its pixels."""
+def _setting_truth(sensor: VirtualSensor, iso: float) -> dict:
     return {
+        "iso": iso,
+        "gain": {"value": sensor.gain(iso), "unit": "e-/adu"},
+        "read_noise": {"value": sensor.read_noise(iso), "unit": "e-"},
+        "saturation": {"value": sensor.saturation(iso), "unit": "e-"},
+    }
+
+
+def _dark_truth(sensor: VirtualSensor, temperature: float) -> dict:
+    return {
+        "temperature_c": temperature,
+        "value": sensor.mean_dark_current(temperature),
+        "median": float(np.median(sensor.dark_map)) * sensor.dark_factor(temperature),
+        "dcnu": sensor.dcnu(temperature),
+        "unit": "e-/s/pixel",
+    }
+
+
+def _frame_truth(scene: Scene, shot: Shot) -> dict:
+    """How a frame was taken; of a light, how it saw the sky: `matrix` takes the stars' positions to its pixels."""
+    frame = {
+        "file": shot.file,
+        "kind": shot.kind,
+        "iso": shot.iso,
+        "exposure_s": shot.exposure,
+        "temperature_c": shot.temperature,
+    }
+    if shot.kind == "flat":
+        frame["lamp"] = [shot.lamp * rate for rate in scene.lamp]
+    if shot.view is None:
+        return frame
+    view = scene.views[shot.view]
+    return frame | {
         "matrix": view.matrix.tolist(),
         "fwhm": view.fwhm,
         "transparency": view.transparency,
@@ -316,18 +280,17 @@ def hash_folder(folder: Path) -> str:
 
 
 @cache
-def _scene(recipe: Recipe) -> tuple[simulate.Sky, tuple[simulate.View, ...], np.ndarray]:
-    """Return the sky of a set, how each light sees it, and what the dust lets through."""
-    stars = recipe.shape[0] * recipe.shape[1] // 1000
-    sky = simulate.make_sky(recipe.shape, stars=stars, brightest=1500.0, faintest=2.0, nebula=1.2, seed=_SEED)
-    views = simulate.make_night(
-        sky, recipe.lights, exposure=recipe.light[2], dither=5.0, rotation=0.2, cosmic_rays=2, seed=_SEED
-    )
-    # one satellite, in the middle of the night, for the stack to reject
+def _scene(recipe: Recipe) -> Scene:
+    """Return the camera of a set, its sky, how each light sees it, and what the dust lets through."""
     height, width = recipe.shape
-    trail = simulate.Trail(0.0, 0.3 * height, width - 1.0, 0.8 * height, fwhm=2.5, electrons=(250.0, 500.0, 400.0))
+    sky = make_sky(recipe.shape, stars=height * width // 1000, brightest=1500.0, faintest=2.0, nebula=1.2, seed=_SEED)
+    night = NightSettings(exposure=recipe.light[2], dither=5.0, rotation=0.2, cosmic_rays=2)
+    views = make_night(sky, recipe.lights, night, seed=_SEED)
+    # one satellite, in the middle of the night, for the stack to reject
+    trail = Trail(0.0, 0.3 * height, width - 1.0, 0.8 * height, fwhm=2.5, electrons=(250.0, 500.0, 400.0))
     views[recipe.lights // 2] = dataclasses.replace(views[recipe.lights // 2], trails=(trail,))
-    return sky, tuple(views), simulate.dust(recipe.shape, motes=5, depth=0.08, seed=_SEED)
+    through = dust(recipe.shape, motes=5, depth=0.08, seed=_SEED)
+    return Scene(d7000(shape=recipe.shape), sky, tuple(views), through, _LAMP)
 
 
 def own_folder(name: str, in_project: str) -> Path:
@@ -348,13 +311,8 @@ def own_folder(name: str, in_project: str) -> Path:
     return platformdirs.user_cache_path("astrophoto-workbench", appauthor=False) / name
 
 
-def _home() -> Path:
-    """Return where the full set belongs on this machine."""
-    return own_folder("samples", "data-samples/generated")
-
-
 def _is_whole(folder: Path) -> bool:
-    """Tell whether the folder holds every frame of this version's set."""
+    """Return whether the folder holds every frame of this version's set."""
     expected = HASHES.read_text(encoding="utf-8") if HASHES.is_file() else ""
     mark = folder / ".recipe"
     if not mark.is_file() or mark.read_text(encoding="utf-8") != hashlib.sha256(expected.encode()).hexdigest():
@@ -391,7 +349,7 @@ def _rounded(value):
 
 
 def publish() -> None:
-    """Make the committed small set and the published hashes anew: for whoever changes the recipe on purpose."""
+    """Make the committed small set and the published hashes again, after the recipe was changed on purpose."""
     small = _PROJECT / "data-samples" / "small"
     shutil.rmtree(small, ignore_errors=True)
     write_samples(small, SMALL)

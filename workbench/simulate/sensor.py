@@ -1,29 +1,27 @@
 """The virtual camera: a simulated Nikon D7000 whose truth is known.
 
-Every parameter of `VirtualSensor` says where its value comes from: a published or measured figure of
-the D7000 where there is one, otherwise it is called a choice.  Photons become electrons (one Poisson
-draw over light and dark current together, which is exact), electrons become ADU (gain, read noise,
-offset, fixed pattern, 14 bits).  The parameters, the per-pixel maps and the laws are plain attributes,
-so that whatever measures the frames can be compared with what is true.
+Photons become electrons (one Poisson draw over light and dark current together, which is exact), electrons
+become ADU (gain, read noise, offset, fixed pattern, 14 bits).  The parameters, the per-pixel maps and the
+laws are plain attributes, so that what is measured on the frames can be compared with what is true.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core.cube import channels_of
+from ..core.dark import BOLTZMANN
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
+from ..core.parallel import in_threads
 
-BOLTZMANN = 8.617333262e-5  # eV/K (CODATA 2018)
 ABSOLUTE_ZERO = -273.15  # °C
 
 # Rows that share one random stream.  Each band has its own, so the bits do not depend on the number of
@@ -36,16 +34,15 @@ _FIXED_PATTERN, _RESPONSE, _DARK = range(3)  # the random streams of the maps
 class VirtualSensor:
     """A sensor with known truth; `d7000` makes one, `dataclasses.replace` changes a parameter.
 
-    The defaults are the D7000's.  Sources: *chart* is the blog's own gain chart, *Claff* the read noise
-    that Bill Claff publishes (photonstophotos.net), *author* the dark frames of the blog's author
-    (ISO 200: 618.7 ADU, sd 4.79 after 60 s in the room; 601.0 ADU, sd 2.20 after 600 s in the freezer).
+    The defaults are published or measured figures of the D7000, or else called a choice.  Sources: *chart* is the
+    blog's own gain chart, *Claff* the read noise that Bill Claff publishes (photonstophotos.net), *author* the dark
+    frames of the blog's author (ISO 200: 618.7 ADU, sd 4.79 after 60 s in the room; 601.0 ADU, sd 2.20 after 600 s in
+    the freezer).
 
     Attributes
     ----------
-    shape
-        Rows and columns [pixels].
-    seed
-        Draws the fixed maps: this one body, not its noise.
+    shape, seed
+        Rows and columns [pixels]; what draws the fixed maps: this one body, not its noise.
     gain_iso100
         Gain at ISO 100 [e⁻/ADU]; at other settings it is ``gain_iso100 · 100 / iso``.  Chart: 0.94 ADU/e⁻ at
         ISO 200, which puts unity gain at ISO 213.  All four colours have it: the real frames of one D7000
@@ -85,10 +82,8 @@ class VirtualSensor:
         Share of hot pixels, and the lognormal of their extra dark current: median [e⁻/s] at the reference
         temperature and σ of the logarithm.  0.12 % is what a Nikon D5300 shows (M. Shelley: 29,500 of
         24 million); the lognormal is a choice.
-    cfa_pattern
-        Colours from pixel (0, 0).
-    camera
-        The name that the frames carry; it says that they are simulated.
+    cfa_pattern, camera
+        Colours from pixel (0, 0); the name that the frames carry, with "simulated" in it.
     """
 
     shape: tuple[int, int] = (3264, 4928)
@@ -131,7 +126,9 @@ class VirtualSensor:
         >>> VirtualSensor().gain(200)
         1.065
         """
-        return self.gain_iso100 * 100 / _positive("iso", iso)
+        if not (math.isfinite(iso) and iso > 0):
+            raise WorkbenchError(f"iso is a positive number, not {iso}")
+        return self.gain_iso100 * 100 / iso
 
     def read_noise(self, iso: float) -> float:
         """Return the read noise [e⁻ rms] at an ISO setting, quantisation not included.
@@ -184,7 +181,7 @@ class VirtualSensor:
     @cached_property
     def offset_map(self) -> np.ndarray:
         """Each pixel's own black level less `black_level` [ADU], float32 (y, x)."""
-        rng = self._rng(_FIXED_PATTERN)
+        rng = np.random.default_rng([self.seed, _FIXED_PATTERN])
         rows = rng.standard_normal((self.shape[0], 1)) * self.row_offset
         columns = rng.standard_normal((1, self.shape[1])) * self.column_offset
         pixels = rng.standard_normal(self.shape, dtype=np.float32) * np.float32(self.pixel_offset)
@@ -195,7 +192,7 @@ class VirtualSensor:
     @cached_property
     def response_map(self) -> np.ndarray:
         """Each pixel's response to light, mean 1, float32 (y, x)."""
-        pixels = self._rng(_RESPONSE).standard_normal(self.shape, dtype=np.float32)
+        pixels = np.random.default_rng([self.seed, _RESPONSE]).standard_normal(self.shape, dtype=np.float32)
         pixels *= np.float32(self.prnu)
         pixels += np.float32(1 - pixels.mean(dtype=float))
         return _frozen(pixels)
@@ -203,10 +200,10 @@ class VirtualSensor:
     @cached_property
     def dark_map(self) -> np.ndarray:
         """Each pixel's dark current at the reference temperature [e⁻/s], float32 (y, x); its mean is `dark_current`."""
-        rng = self._rng(_DARK)
+        rng = np.random.default_rng([self.seed, _DARK])
         hot = self.hot_pixels
         extra = rng.lognormal(math.log(self.hot_median), self.hot_spread, len(hot))
-        # drawn in float64 and rounded: exp's last bit differs between processors, the float32 hardly ever
+        # drawn in float64 and rounded: exp's last bit differs between processors, the float32 very rarely
         pixels = rng.lognormal(0.0, self.dark_spread, self.shape).astype(np.float32)
         # the ordinary pixels make up what the hot ones leave of the mean
         ordinary = self.dark_current - extra.sum() / pixels.size
@@ -221,8 +218,8 @@ class VirtualSensor:
         """Positions of the hot pixels, int64 (pixel, 2) as (y, x)."""
         size = self.shape[0] * self.shape[1]
         rng = np.random.default_rng([self.seed, _DARK, 1])
-        places = rng.choice(size, round(self.hot_fraction * size), replace=False, shuffle=False)
-        return _frozen(np.stack(np.divmod(np.sort(places), self.shape[1]), axis=1))
+        indices = rng.choice(size, round(self.hot_fraction * size), replace=False, shuffle=False)
+        return _frozen(np.stack(np.divmod(np.sort(indices), self.shape[1]), axis=1))
 
     def illumination(self, rows: slice = slice(None)) -> np.ndarray:
         """Return the share of the light that the optics let through, float64 (y, x), for some rows.
@@ -232,10 +229,9 @@ class VirtualSensor:
         >>> VirtualSensor((400, 600)).illumination()[[0, 200], [0, 300]].round(2)
         array([0.65, 1.  ])
         """
-        height, width = self.shape
-        y = np.arange(height)[rows, None] - (height - 1) / 2
-        x = np.arange(width) - (width - 1) / 2
-        return 1 - (y * y + x * x) * (self.vignetting / (((height - 1) / 2) ** 2 + ((width - 1) / 2) ** 2))
+        y, x = (np.arange(size) - (size - 1) / 2 for size in self.shape)
+        share = self.vignetting / (y[-1] ** 2 + x[-1] ** 2)
+        return 1 - (y[rows, None] ** 2 + x * x) * share
 
     def spread(self, values: ArrayLike) -> np.ndarray:
         """Return one value a channel (R, G1, G2, B) laid out over the mosaic (y, x).
@@ -248,9 +244,6 @@ class VirtualSensor:
         """
         cell = np.asarray(values)[channel_index(self.cfa_pattern)]
         return np.tile(cell, [side // period for side, period in zip(self.shape, cell.shape, strict=True)])
-
-    def _rng(self, stream: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, stream])
 
 
 def d7000(seed: int = 7000, shape: tuple[int, int] = (3264, 4928), **changes) -> VirtualSensor:
@@ -284,10 +277,8 @@ def expose(
 
     Parameters
     ----------
-    sensor
-        The camera.
-    rate
-        Photo-electrons per second before vignetting and PRNU [e⁻/s/pixel]: one number, one a channel
+    sensor, rate
+        The camera, and photo-electrons per second before vignetting and PRNU [e⁻/s/pixel]: one number, one a channel
         (R, G1, G2, B), or a picture (y, x) already sampled by the mosaic.  Zero is a closed shutter.
     iso, exposure, temperature
         Setting, time [s], and sensor temperature [°C].
@@ -312,65 +303,77 @@ def expose(
     >>> flat.dtype, flat.shape, bool((flat == expose(camera, lamp, iso=200, exposure=1 / 10, seed=1)).all())
     (dtype('uint16'), (64, 96), True)
     """
-    gain = sensor.gain(iso)
     if not (math.isfinite(exposure) and exposure >= 0):
         raise WorkbenchError(f"exposure is a time in seconds, zero or more, not {exposure}")
+    sensor.gain(iso)  # refuses an impossible setting
     dark = sensor.dark_factor(temperature) * exposure
-    light = _rate_map(sensor, rate)
-    # above the analogue limit the amplifier stays and the numbers are multiplied
-    amplifier = sensor.gain(min(iso, sensor.analogue_limit_iso))
-    noise = sensor.read_noise(iso) / amplifier
-    digital = amplifier / gain
-
+    frame = _Exposure(sensor, iso, exposure, dark, _rate_map(sensor, rate), _checked_hits(sensor, hits))
     height, width = sensor.shape
-    if hits is not None:
-        hit_y, hit_x = (np.asarray(part, dtype=np.intp) for part in hits[:2])
-        charge = np.asarray(hits[2], dtype=float)
-        if hit_y.size and not (0 <= hit_y.min() <= hit_y.max() < height and 0 <= hit_x.min() <= hit_x.max() < width):
-            raise WorkbenchError(f"hits lie outside the sensor's {height} x {width} pixels")
     bands = [slice(top, min(top + _BAND, height)) for top in range(0, height, _BAND)]
     settings = np.array([iso, exposure, temperature], dtype="<f8").view("<u8")
     streams = np.random.SeedSequence([sensor.seed, *np.atleast_1d(seed).tolist(), *settings.tolist()]).spawn(len(bands))
-    dark_map, response_map, offset_map = sensor.dark_map, sensor.response_map, sensor.offset_map
+    sensor.dark_map, sensor.response_map, sensor.offset_map  # noqa: B018  drawn once, before the threads want them
     mosaic = np.empty((height, width), np.uint16)
 
-    def fill(rows: slice, stream: np.random.SeedSequence) -> None:
-        rng = np.random.default_rng(stream)
-        expected = np.multiply(dark_map[rows], dark, dtype=float)
-        if light is not None:
-            lit = sensor.illumination(rows)
-            lit *= response_map[rows]
-            lit *= light[rows]
-            lit *= exposure
-            expected = np.add(lit, expected, out=lit)
-        electrons = rng.poisson(expected).astype(float)
-        if hits is not None:
-            here = (hit_y >= rows.start) & (hit_y < rows.stop)
-            np.add.at(electrons, (hit_y[here] - rows.start, hit_x[here]), charge[here])
-        np.minimum(electrons, sensor.full_well, out=electrons)
-        electrons /= amplifier
-        adu = rng.standard_normal(electrons.shape)
-        adu *= noise
-        adu += electrons
-        adu += offset_map[rows]
-        if digital != 1:
-            adu += sensor.black_level
-            np.rint(adu, out=adu)
-            adu -= sensor.black_level
-            adu *= digital
+    def fill(band: tuple[slice, np.random.SeedSequence]) -> None:
+        mosaic[band[0]] = _read_out(frame, band[0], np.random.default_rng(band[1]))
+
+    for _ in in_threads(fill, zip(bands, streams, strict=True), threads):
+        pass
+    return mosaic
+
+
+class _Exposure(NamedTuple):
+    """One frame in the making: its setting, the dark map's factor [s], light [e⁻/s/pixel], hits (y, x, electrons)."""
+
+    sensor: VirtualSensor
+    iso: float
+    exposure: float
+    dark: float
+    light: np.ndarray | None
+    hits: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _read_out(frame: _Exposure, rows: slice, rng: np.random.Generator) -> np.ndarray:
+    """The numbers [ADU] of some rows (y, x): photons and dark current drawn, collected, amplified, converted."""
+    sensor = frame.sensor
+    expected = np.multiply(sensor.dark_map[rows], frame.dark, dtype=float)
+    if frame.light is not None:
+        lit = sensor.illumination(rows)
+        lit *= sensor.response_map[rows]
+        lit *= frame.light[rows]
+        lit *= frame.exposure
+        expected = np.add(lit, expected, out=lit)
+    electrons = rng.poisson(expected).astype(float)
+    y, x, charge = frame.hits
+    here = (y >= rows.start) & (y < rows.stop)
+    np.add.at(electrons, (y[here] - rows.start, x[here]), charge[here])
+    np.minimum(electrons, sensor.full_well, out=electrons)
+    # above the analogue limit the amplifier stays and the numbers are multiplied
+    amplifier = sensor.gain(min(frame.iso, sensor.analogue_limit_iso))
+    digital = amplifier / sensor.gain(frame.iso)
+    electrons /= amplifier
+    adu = rng.standard_normal(electrons.shape)
+    adu *= sensor.read_noise(frame.iso) / amplifier
+    adu += electrons
+    adu += sensor.offset_map[rows]
+    if digital != 1:
         adu += sensor.black_level
         np.rint(adu, out=adu)
-        mosaic[rows] = np.clip(adu, 0, sensor.white_level, out=adu)
+        adu -= sensor.black_level
+        adu *= digital
+    adu += sensor.black_level
+    np.rint(adu, out=adu)
+    return np.clip(adu, 0, sensor.white_level, out=adu)
 
-    if threads is None:
-        threads = os.cpu_count() or 1
-    if threads == 1 or len(bands) == 1:
-        for rows, stream in zip(bands, streams, strict=True):
-            fill(rows, stream)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill, bands, streams))
-    return mosaic
+
+def _checked_hits(sensor: VirtualSensor, hits: Sequence[ArrayLike] | None) -> tuple[np.ndarray, ...]:
+    y, x, charge = ((), (), ()) if hits is None else hits
+    y, x = np.asarray(y, np.intp), np.asarray(x, np.intp)
+    height, width = sensor.shape
+    if y.size and not (0 <= y.min() <= y.max() < height and 0 <= x.min() <= x.max() < width):
+        raise WorkbenchError(f"hits lie outside the sensor's {height} x {width} pixels")
+    return y, x, np.asarray(charge, float)
 
 
 def _rate_map(sensor: VirtualSensor, rate: ArrayLike) -> np.ndarray | None:
@@ -379,24 +382,16 @@ def _rate_map(sensor: VirtualSensor, rate: ArrayLike) -> np.ndarray | None:
     if rate.dtype.kind != "f":
         rate = rate.astype(float)
     channels = channels_of(sensor.cfa_pattern)
-    if not (rate.ndim == 0 or rate.shape in ((len(channels),), sensor.shape)):
-        raise WorkbenchError(
-            f"rate has shape {rate.shape}; give one number, {len(channels)} ({', '.join(channels)}), "
-            f"or a picture of the sensor's shape {sensor.shape}"
+    if rate.ndim and rate.shape not in ((len(channels),), sensor.shape):
+        known = (
+            f"one number, {len(channels)} ({', '.join(channels)}), or a picture of the sensor's shape {sensor.shape}"
         )
+        raise WorkbenchError(f"rate has shape {rate.shape}; give {known}")
     if not (np.isfinite(rate).all() and (rate >= 0).all()):
         raise WorkbenchError("rate is in photo-electrons per second and pixel: finite and never negative")
     if not rate.any():
         return None
-    if rate.ndim == 1:
-        return sensor.spread(rate)
-    return np.broadcast_to(rate, sensor.shape)
-
-
-def _positive(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise WorkbenchError(f"{name} is a positive number, not {value}")
-    return value
+    return sensor.spread(rate) if rate.ndim == 1 else np.broadcast_to(rate, sensor.shape)
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

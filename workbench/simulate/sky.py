@@ -24,11 +24,24 @@ import xarray as xr
 from ..core.cube import MOSAICS
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
-from .paint import paint_field, paint_stars, paint_trail
+from .paint import (
+    Band,
+    Light,
+    Nebula,
+    Optics,
+    Stars,
+    paint_field,
+    paint_stars,
+    paint_trail,
+    psf_profile,
+    stamp_radius,
+    trail_line,
+)
 
 COLOURS = ("R", "G", "B")
-TAIL = 0.01  # [e-]: a star's stamp ends where it adds less than this to a pixel of the exposure
 BAND = 256  # [rows] painted at a time
+_SLOPE = 0.6  # of the stars' counts against flux
+_MARGIN = 0.15  # of the longer side: stars around the field, for dithers and rotation
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,16 +109,14 @@ def make_sky(
     stars: int | None = None,
     brightest: float = 2500.0,
     faintest: float = 10.0,
-    slope: float = 0.6,
     nebula: float = 0.5,
     step: float = 32.0,
-    margin: float = 0.15,
     seed: int = 0,
 ) -> Sky:
     """Make a sky of `stars` in the field (more around it, for dithers and rotation) and a two-coloured nebula.
 
     Without a number it is 190 stars a megapixel.
-    Fluxes follow N(>F) ∝ F^-slope between `faintest` and `brightest` [e-/s in green]; colours scatter like those
+    Fluxes follow N(>F) ∝ F^-0.6 between `faintest` and `brightest` [e-/s in green]; colours scatter like those
     of a black body seen through the three filters.  `nebula` [e-/s/pixel] is its brightest red.
 
     Examples
@@ -121,12 +132,12 @@ def make_sky(
             f"a sky needs a field of at least 4 x 4 pixels and no negative stars; got {shape}, {stars}"
         )
     rng = np.random.default_rng((seed, 1))
-    border = margin * max(height, width)
+    border = _MARGIN * max(height, width)
     count = round(stars * (height + 2 * border) * (width + 2 * border) / (height * width))
     x = rng.uniform(-border, width - 1 + border, count)
     y = rng.uniform(-border, height - 1 + border, count)
-    low, high = faintest**-slope, brightest**-slope
-    green = (low + rng.random(count) * (high - low)) ** (-1 / slope)
+    low, high = faintest**-_SLOPE, brightest**-_SLOPE
+    green = (low + rng.random(count) * (high - low)) ** (-1 / _SLOPE)
     index = rng.normal(0.0, 0.35, count)  # a colour index: red stars positive
     flux = green[:, None] * np.stack([0.55 * np.exp(index), np.ones(count), 0.75 * np.exp(-index)], axis=1)
     order = np.argsort(-green, kind="stable")
@@ -141,71 +152,6 @@ def make_sky(
         step=float(step),
         origin=origin,
     )
-
-
-def make_night(
-    sky: Sky,
-    frames: int,
-    *,
-    exposure: float = 60.0,
-    fwhm: float = 3.0,
-    seeing_scatter: float = 0.08,
-    beta: float = 3.5,
-    dither: float = 12.0,
-    rotation: float = 0.3,
-    flip_after: int | None = None,
-    transparency_scatter: float = 0.05,
-    background: Sequence[float] = (1.0, 2.0, 1.5),
-    gradient: float = 0.15,
-    curvature: float = 0.0,
-    distortion: float = 0.0,
-    trails: int = 0,
-    trail_electrons: float = 400.0,
-    cosmic_rays: int = 0,
-    seed: int = 0,
-) -> list[View]:
-    """Make the views of one night: dithered, slowly rotating, through an air that changes.
-
-    The first view is the reference: it points straight (identity) and has no rotation.  The others scatter by
-    `dither` [px rms] and turn by up to `rotation` [°] either way; from frame `flip_after` on the mount has
-    flipped over the meridian (180° more).  Seeing and transparency scatter by their fractions, the background
-    and its gradient drift through the night.  `trails` and `cosmic_rays` are counts a frame; trails fall on
-    every frame at another place.
-
-    Examples
-    --------
-    >>> views = make_night(make_sky((64, 96), stars=5), 3, flip_after=2, seed=4)
-    >>> len(views), np.array_equal(views[0].matrix, np.eye(3)), float(np.sign(views[2].matrix[0, 0]))
-    (3, True, -1.0)
-    """
-    views = []
-    for number in range(frames):
-        rng = np.random.default_rng((seed, 2, number))
-        shift, turn = rng.normal(0.0, dither, 2), rng.uniform(-rotation, rotation)
-        if number == 0:
-            shift, turn = np.zeros(2), 0.0
-        flipped = flip_after is not None and number >= flip_after
-        phase = number / max(frames - 1, 1)
-        direction = 2 * np.pi * (0.1 + 0.25 * phase)
-        plane = gradient * (1 + 0.5 * phase) * np.array([np.sin(direction), np.cos(direction)])
-        this_fwhm = fwhm * float(np.exp(rng.normal(0.0, seeing_scatter)))
-        views.append(
-            View(
-                exposure=exposure,
-                matrix=pointing(sky.shape, shift=shift, degrees=turn + 180.0 * flipped),
-                distortion=distortion,
-                fwhm=this_fwhm,
-                beta=beta,
-                transparency=float(np.exp(-abs(rng.normal(0.0, transparency_scatter)))),
-                background=tuple(float(level) * (1 + 0.2 * phase) for level in background),
-                gradient=np.outer([1.0, 0.9, 0.7], plane),
-                curvature=(curvature,) * 3,
-                trails=tuple(_random_trail(rng, sky.shape, this_fwhm, trail_electrons) for _ in range(trails)),
-                cosmic_rays=cosmic_rays,
-                seed=int(rng.integers(2**31)),
-            )
-        )
-    return views
 
 
 def pointing(
@@ -266,24 +212,24 @@ def render(sky: Sky, view: View, cfa_pattern: str = "RGGB", *, trails: bool = Tr
     height, width = sky.shape
     star_x, star_y = to_pixels(sky, view, sky.x, sky.y)
     flux = sky.flux * view.transparency
-    profile = _psf_terms(view)
-    radius = _stamp_radius(view, profile, flux.max(axis=1, initial=0.0) * view.exposure)
+    profile = psf_profile(view)
+    radius = stamp_radius(view, profile, flux.max(axis=1, initial=0.0) * view.exposure)
     veil = _veil(view)
-    inverse = np.linalg.inv(view.matrix)
-    lens = np.array([*_lens(sky.shape), view.distortion])
-    grid = np.array([*sky.origin, sky.step])
-    light = np.concatenate([np.ravel(view.background), np.ravel(view.gradient), np.ravel(view.curvature)]).astype(float)
-    lines = [_line_terms(trail, view.exposure) for trail in view.trails if trails]
+    optics = Optics(np.linalg.inv(view.matrix), *_lens(sky.shape), float(view.distortion))
+    nebula = Nebula(sky.nebula, *map(float, sky.origin), float(sky.step))
+    light = Light(*(np.asarray(terms, float) for terms in (view.background, view.gradient, view.curvature)))
+    lines = [trail_line(trail, view.exposure) for trail in view.trails if trails]
     out = np.empty((height, width), np.float32)
 
     def band(top: int) -> None:
         rows = out[top : top + BAND]
         work = np.empty(rows.shape)
-        paint_field(work, top, height, cell, inverse, lens, sky.nebula, grid, veil, view.transparency, light)
+        where = Band(top, height, cell, veil)
+        paint_field(work, where, optics, nebula, light, float(view.transparency))
         near = np.flatnonzero((star_y > top - radius - 1) & (star_y < top + len(rows) + radius))
-        paint_stars(work, top, height, cell, star_x[near], star_y[near], flux[near], radius[near], profile, veil)
+        paint_stars(work, where, Stars(star_x[near], star_y[near], flux[near], radius[near]), profile)
         for line in lines:
-            paint_trail(work, top, cell, line)
+            paint_trail(work, where, line)
         rows[:] = work
 
     with ThreadPoolExecutor(threads) as pool:
@@ -331,11 +277,11 @@ def cosmic_rays(sky: Sky, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarra
         length, angle = min(1 + rng.exponential(4.0), 30.0), rng.uniform(0, 2 * np.pi)
         density = 300.0 * math.exp(rng.normal(0.5, 0.6))  # [e-/pixel of path]
         for along in np.arange(0.0, length, 0.25):
-            place = (math.floor(y + along * math.sin(angle)), math.floor(x + along * math.cos(angle)))
-            if 0 <= place[0] < height and 0 <= place[1] < width:
-                charge[place] = charge.get(place, 0.0) + 0.25 * density * rng.gamma(4.0, 0.25)
-    places = np.array(sorted(charge), np.int64).reshape(-1, 2)
-    return places[:, 0], places[:, 1], np.array([round(charge[tuple(place)]) for place in places.tolist()], float)
+            pixel = (math.floor(y + along * math.sin(angle)), math.floor(x + along * math.cos(angle)))
+            if 0 <= pixel[0] < height and 0 <= pixel[1] < width:
+                charge[pixel] = charge.get(pixel, 0.0) + 0.25 * density * rng.gamma(4.0, 0.25)
+    pixels = np.array(sorted(charge), np.int64).reshape(-1, 2)
+    return pixels[:, 0], pixels[:, 1], np.array([round(charge[tuple(pixel)]) for pixel in pixels.tolist()], float)
 
 
 def trail_mask(sky: Sky, view: View, *, reach: float = 1.5) -> np.ndarray:
@@ -385,7 +331,9 @@ def _colour_cell(cfa_pattern: str) -> np.ndarray:
     if cfa_pattern == "mono":
         return np.array([[1]])
     if cfa_pattern not in MOSAICS:
-        raise WorkbenchError(f"cfa_pattern {cfa_pattern!r} is none of {', '.join((*MOSAICS, 'mono', *COLOURS))}")
+        raise WorkbenchError(
+            f"cfa_pattern {cfa_pattern!r} is not known; choose {', '.join((*MOSAICS, 'mono', *COLOURS))}"
+        )
     return np.array([0, 1, 1, 2])[channel_index(cfa_pattern)]
 
 
@@ -393,38 +341,6 @@ def _lens(shape: tuple[int, int]) -> tuple[float, float, float]:
     """The optical centre (y, x) and the half diagonal squared."""
     cy, cx = ((size - 1) / 2 for size in shape)
     return cy, cx, cy**2 + cx**2
-
-
-def _psf_terms(view: View) -> np.ndarray:
-    """The elliptic PSF as (xx, xy, yy of the quadratic form q, peak, beta, core radius²); see `paint_stars`."""
-    if view.fwhm <= 0 or view.elongation < 1 or view.beta <= 1:
-        raise WorkbenchError(
-            f"a PSF needs fwhm > 0, elongation ≥ 1 and beta > 1; got {view.fwhm}, {view.elongation}, {view.beta}"
-        )
-    if math.isinf(view.beta):  # exp(-q/2), q = r²/σ²
-        short = view.fwhm / math.sqrt(8 * math.log(2))
-        peak = 1 / (2 * math.pi * short**2 * view.elongation)
-    else:  # (1 + q)^-β, q = r²/α² (Moffat 1969)
-        short = view.fwhm / (2 * math.sqrt(2 ** (1 / view.beta) - 1))
-        peak = (view.beta - 1) / (math.pi * short**2 * view.elongation)
-    long = short * view.elongation
-    c, s = math.cos(view.angle), math.sin(view.angle)
-    xx, yy = (c / long) ** 2 + (s / short) ** 2, (s / long) ** 2 + (c / short) ** 2
-    xy = 2 * c * s * (1 / long**2 - 1 / short**2)
-    return np.array([xx, xy, yy, peak, view.beta, (2 * view.fwhm * view.elongation) ** 2])
-
-
-def _stamp_radius(view: View, profile: np.ndarray, electrons: np.ndarray) -> np.ndarray:
-    """The distance [px] beyond which a star adds less than `TAIL` electrons to a pixel."""
-    peak, beta = profile[3], profile[4]
-    excess = np.maximum(electrons * peak / TAIL, 1.0)
-    q = 2 * np.log(excess) if math.isinf(beta) else excess ** (1 / beta) - 1
-    scale = (
-        view.fwhm
-        * view.elongation
-        / (math.sqrt(8 * math.log(2)) if math.isinf(beta) else 2 * math.sqrt(2 ** (1 / beta) - 1))
-    )
-    return np.sqrt(q) * scale + 1.0
 
 
 def _veil(view: View) -> np.ndarray:
@@ -436,26 +352,6 @@ def _veil(view: View) -> np.ndarray:
     field_ = np.random.default_rng((view.seed, 5)).normal(size=(11, 11))
     low, high = field_.min(), field_.max()
     return view.clouds * (field_ - low) / (high - low)
-
-
-def _line_terms(trail: Trail, exposure: float) -> np.ndarray:
-    """The trail as (x0, y0, unit direction x, y, length, variance of its profile [px²], rates in R, G, B)."""
-    dx, dy = trail.x1 - trail.x0, trail.y1 - trail.y0
-    length = math.hypot(dx, dy)
-    if length == 0:
-        raise WorkbenchError("a trail needs two different ends")
-    variance = trail.fwhm**2 / (8 * math.log(2)) + 1 / 12  # the pixel's own width
-    rates = [electrons / exposure for electrons in trail.electrons]
-    return np.array([trail.x0, trail.y0, dx / length, dy / length, length, variance, *rates])
-
-
-def _random_trail(rng: np.random.Generator, shape: tuple[int, int], fwhm: float, electrons: float) -> Trail:
-    height, width = shape
-    x, y, angle = rng.uniform(0.2, 0.8) * width, rng.uniform(0.2, 0.8) * height, rng.uniform(0, np.pi)
-    reach = math.hypot(height, width)
-    dx, dy = reach * math.cos(angle), reach * math.sin(angle)
-    level = electrons * float(np.exp(rng.normal(0.0, 0.5)))
-    return Trail(x - dx, y - dy, x + dx, y + dy, fwhm, (0.5 * level, level, 0.7 * level))
 
 
 def _nebula(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
