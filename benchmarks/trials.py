@@ -15,9 +15,8 @@ import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
-from workbench.core.cube import make_cube
 from workbench.core.files import aside
-from workbench.simulate import VirtualSensor, expose
+from workbench.simulate import VirtualSensor, cube_of, expose
 
 WANDER = 0.1  # standard deviation of each frame's offset [ADU]
 DRIFT = 0.05  # greatest change of the lamp from one flat to the next
@@ -45,10 +44,7 @@ def shoot(
         rate = np.multiply(colour, electrons) / exposure
         frames.append(expose(body, rate, iso=iso, exposure=exposure, temperature=temperature, seed=seed, threads=1))
     iso, exposure, temperature, _ = np.array(shots).T
-    return make_cube(
-        frames, cfa_pattern=camera.cfa_pattern, kind=kind, camera=camera.camera, iso=iso, exposure=exposure,
-        temperature=temperature, white_level=camera.white_level, black_level=camera.black_level,
-    )  # fmt: skip
+    return cube_of(camera, frames, kind, iso=iso, exposure=exposure, temperature=temperature)
 
 
 def repeat(

@@ -12,7 +12,6 @@ import xarray as xr
 
 from workbench import charts
 from workbench.charts import theme
-from workbench.core.cube import make_cube
 from workbench.core.dark import predict_dark
 from workbench.core.values import temperature_text
 from workbench.pixels.cosmic_rays import find_cosmic_rays
@@ -21,6 +20,7 @@ from workbench.pixels.stacks import stack_cube
 from workbench.sensor.dark import Darks
 from workbench.sensor.law import dark_law
 from workbench.sensor.library import fit_dark_library
+from workbench.simulate.firmware import cube_of
 from workbench.simulate.sensor import d7000, expose
 from workbench.simulate.sky import View, cosmic_rays, make_sky
 
@@ -127,11 +127,7 @@ def muon_darks(frames: int = 24, muons: int = 2, exposure: float = 60.0, seed: i
     for number in range(frames):
         hits = cosmic_rays(sky, View(cosmic_rays=muons, seed=1000 * seed + number, exposure=exposure))
         mosaics.append(expose(camera, iso=800, exposure=exposure, seed=(seed, number), hits=hits))
-    return make_cube(
-        np.stack(mosaics), cfa_pattern=camera.cfa_pattern, kind="dark", iso=800, exposure=exposure, temperature=20.0,
-        camera=camera.camera, black_level=camera.black_level, white_level=camera.white_level,
-        filename=[f"dark_{number:02d}" for number in range(frames)],
-    )  # fmt: skip
+    return cube_of(camera, mosaics, "dark", iso=800, exposure=exposure, temperature=20.0)
 
 
 def muon_tracks(dark: xr.DataArray, threshold: float = 6.0, frames: int | None = None) -> hv.Layout:

@@ -12,10 +12,10 @@ import xarray as xr
 
 from workbench import charts
 from workbench.app.live_charts import LiveChart, live_text
-from workbench.core.cube import make_cube
 from workbench.core.values import value_text
 from workbench.plan.conditions import star_shapes, tracking
 from workbench.plan.subs import hours, plan_subs, read_out_noise
+from workbench.simulate.firmware import cube_of
 from workbench.simulate.sensor import d7000, expose
 from workbench.simulate.sky import View, make_sky, render
 
@@ -125,11 +125,8 @@ def drifting_lights(
         view = View(exposure=time, fwhm=_FWHM, beta=math.inf, elongation=stretch, angle=0.5, seed=seed + number)
         rate = render(sky, view, camera.cfa_pattern)
         mosaics.append(expose(camera, rate, iso=800, exposure=time, temperature=5.0, seed=(seed, number)))
-    return make_cube(
-        np.stack(mosaics), cfa_pattern=camera.cfa_pattern, kind="light", iso=800, exposure=list(exposures),
-        temperature=5.0, camera=camera.camera, black_level=camera.black_level, white_level=camera.white_level,
-        filename=[f"light_{time:g}s" for time in exposures],
-    )  # fmt: skip
+    names = [f"light_{time:g}s" for time in exposures]
+    return cube_of(camera, mosaics, "light", iso=800, exposure=list(exposures), temperature=5.0, filename=names)
 
 
 def mount_drift(drift: float = 0.01, elongation: float = 1.15) -> hv.Layout:

@@ -18,8 +18,8 @@ from workbench.calibrate.enough import added_noise, frames_needed
 from workbench.calibrate.masterset import make_masters
 from workbench.calibrate.steps import calibration_steps, step_noise
 from workbench.charts import theme
-from workbench.core.cube import make_cube
 from workbench.core.errors import WorkbenchError
+from workbench.simulate.firmware import cube_of
 from workbench.simulate.sensor import d7000, expose
 from workbench.stack.trial import rejection_trial
 
@@ -45,11 +45,7 @@ def simulated_frames(
         expose(camera, light, iso=iso, exposure=exposure, temperature=temperature, seed=(seed, order, n), threads=1)
         for n in range(count)
     ]
-    return make_cube(
-        np.stack(frames), cfa_pattern=camera.cfa_pattern, kind=kind, iso=iso, exposure=exposure, aperture=5.6,
-        temperature=temperature, camera=camera.camera, black_level=camera.black_level, white_level=camera.white_level,
-        filename=[f"{kind}_{n:02d}" for n in range(count)],
-    )  # fmt: skip
+    return cube_of(camera, frames, kind, iso=iso, exposure=exposure, temperature=temperature, aperture=5.6)
 
 
 def darks_needed(dark: float, light: float, darks: int, lights: int, dithered: bool) -> hv.Layout:

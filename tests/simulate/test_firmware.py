@@ -9,7 +9,8 @@ import pytest
 import rawpy
 
 from workbench.core.errors import WorkbenchError
-from workbench.simulate import cube_of, d7000, expose, firmware, save_frame, stock
+from workbench.simulate import cube_of, d7000, expose, save_frame, stock
+from workbench.simulate import firmware as changes
 
 SHAPE = (128, 192)
 
@@ -123,7 +124,7 @@ def test_the_label_simulated_travels_with_the_frame(camera, light, tmp_path):
 
 
 def test_unknown_firmware_is_refused(camera, light, tmp_path):
-    with pytest.raises(WorkbenchError, match="'magic lantern' is none of patched, stock"):
+    with pytest.raises(WorkbenchError, match="'magic lantern' is not known; choose patched or stock"):
         save_frame(tmp_path / "frame.dng", light, camera, firmware="magic lantern", **SETTINGS)
     assert list(tmp_path.iterdir()) == []
 
@@ -153,37 +154,37 @@ def frame():
 
 def test_smoothing_keeps_the_mean_and_lowers_the_noise_as_it_says():
     noise = np.random.default_rng(1).normal(5000, 40, (256, 256)).round().astype("uint16")
-    smoothed = firmware.smooth(noise, BODY, 0.05)
+    smoothed = changes.smooth(noise, BODY, 0.05)
     assert smoothed.mean() == pytest.approx(noise.mean(), abs=0.1)
     assert smoothed.std() / noise.std() == pytest.approx(np.sqrt(0.8**2 + 4 * 0.05**2), rel=0.02)
     # colours stay apart: only neighbours two pixels away are alike
     centred = smoothed - smoothed.mean()
     assert abs((centred[:, 1:] * centred[:, :-1]).mean() / centred.var()) < 0.02
-    assert (firmware.smooth(noise, BODY, 0.0) == noise).all()
+    assert (changes.smooth(noise, BODY, 0.0) == noise).all()
     with pytest.raises(WorkbenchError, match=r"0 to 0\.25"):
-        firmware.smooth(noise, BODY, 0.3)
+        changes.smooth(noise, BODY, 0.3)
 
 
 def test_a_star_eater_leaves_no_pixel_above_all_its_neighbours(frame):
-    eaten = firmware.remove_hot_pixels(frame, BODY)
+    eaten = changes.remove_hot_pixels(frame, BODY)
     assert (eaten <= frame).all()
     assert eaten.max() < frame.max()
-    assert (firmware.remove_hot_pixels(frame, BODY, margin=1e6) == frame).all()
+    assert (changes.remove_hot_pixels(frame, BODY, margin=1e6) == frame).all()
     changed = eaten != frame
     assert changed.mean() == pytest.approx(1 / 9, abs=0.02)
 
 
 def test_row_noise_moves_whole_rows(frame):
-    banded = firmware.row_noise(frame, BODY, 8.0, seed=1)
+    banded = changes.row_noise(frame, BODY, 8.0, seed=1)
     moved = (banded.astype(float) - frame).mean(axis=1)
     assert moved.std() == pytest.approx(8.0, rel=0.2)
     assert (banded.astype(float) - frame - moved[:, None]).std() < 0.5
-    assert (firmware.row_noise(frame, BODY, 8.0, seed=1) == banded).all()
+    assert (changes.row_noise(frame, BODY, 8.0, seed=1) == banded).all()
 
 
 def test_compression_rounds_bright_numbers_only():
     numbers = np.arange(0, 16384, dtype="uint16").reshape(128, 128)
-    saved = firmware.compress(numbers, BODY, first=1024)
+    saved = changes.compress(numbers, BODY, first=1024)
     black = round(BODY.black_level)
     assert (saved.ravel()[: black + 1024] == numbers.ravel()[: black + 1024]).all()
     assert np.unique(saved.ravel()[black + 1024 : black + 2048]).size == pytest.approx(512, abs=2)
