@@ -7,6 +7,7 @@ the clip needs no sorting, its mean is exact and unbiased; only the few others a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -14,9 +15,12 @@ from scipy.stats import chi2
 
 from ..core.bands import Frames
 from ..core.errors import WorkbenchError
+from ..core.statistics import MAD_TO_SIGMA
 
 CLIP = 4.5  # [σ of the model]; of 16 M pixels x 16 frames without events 2,000 samples lie beyond: 1e-5 of them
 UNSTABLE_CHANCE = 1e-7  # a pixel's own scatter takes the model's place when chance would do it this rarely
+_SURE = 3.0  # the model's first scaling leaves out pixels that scatter this many times as much as unstable ones
+_FEWEST = 30  # degrees of freedom that the model's scaling needs
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,113 @@ class Combined:
     chi2: np.ndarray
     rejected: np.ndarray
     law: np.ndarray
+
+
+class _Law(NamedTuple):
+    """Noise of one frame's samples, one value a channel: var = quiet [ADU²] + slope [ADU] · max(x - black [ADU], 0)."""
+
+    quiet: np.ndarray
+    slope: np.ndarray
+    black: np.ndarray
+
+
+class _Scaling(NamedTuple):
+    """Scales s (frame, channel) of the frames, and what follows from them for each channel.
+
+    Of the mean's variance `quiet_share` of the law's quiet part and `slope_share` of its slope; the `least` scale; the
+    `heaviest` frame's share of the weights 1/s.
+    """
+
+    scale: np.ndarray
+    quiet_share: np.ndarray
+    slope_share: np.ndarray
+    least: np.ndarray
+    heaviest: np.ndarray
+
+
+class _Rows(NamedTuple):
+    """Law and scales spread along a row (period, x) and (period, frame, x), float32, for the vector registers."""
+
+    quiet: np.ndarray
+    slope: np.ndarray
+    black: np.ndarray
+    per_weight: np.ndarray
+    scale: np.ndarray
+
+
+class _Rule(NamedTuple):
+    """What is left out: samples from `saturation` [ADU as read] on, or beyond `clip` [σ].
+
+    `limits` (degrees of freedom): the reduced chi-square beyond which a pixel is unstable.  `plain`: all scales are 1,
+    and there is neither pedestal nor saturation.
+    """
+
+    saturation: float
+    clip: float
+    limits: np.ndarray
+    plain: bool
+
+
+class _Setup(NamedTuple):
+    """All that holds for every band; `cell` is the mosaic's `channel_index`."""
+
+    cell: np.ndarray
+    law: _Law
+    scaling: _Scaling
+    rows: _Rows
+    rule: _Rule
+
+
+class _PixelLaw(NamedTuple):
+    """A channel's noise law as in `_Law`, and the clip [σ]."""
+
+    quiet: float
+    slope: float
+    black: float
+    clip: float
+
+
+class _Band(NamedTuple):
+    """Rows of all frames (frame, y, x) from row `top` of the mosaic on, and their pedestal (y, x) or (1, 1)."""
+
+    samples: np.ndarray
+    pedestal: np.ndarray
+    top: int
+
+
+class _Output(NamedTuple):
+    """Mean, variance, count of samples and unstable pixels (y, x), to be filled in."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+    count: np.ndarray
+    unstable: np.ndarray
+
+
+class _Tally(NamedTuple):
+    """Sums over pixels: chi-square and its degrees of freedom (channel), samples thrown out (frame)."""
+
+    chi: np.ndarray
+    degrees: np.ndarray
+    rejected: np.ndarray
+
+
+class _Row(NamedTuple):
+    """Of each pixel of a row (x,) float32: mean [ADU], lowest and highest sample above it [ADU], and scatter."""
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    spread: np.ndarray
+
+
+class _Samples(NamedTuple):
+    """The valid samples of one pixel (frame,): value, scale, frame they come from, whether they are kept."""
+
+    value: np.ndarray
+    scale: np.ndarray
+    frame: np.ndarray
+    kept: np.ndarray
 
 
 def combine(
@@ -73,50 +184,64 @@ def combine(
     saturation
         Samples at or above this value as read [ADU] do not count.
     """
-    count, cell = len(frames), frames.cell
+    count, channels = len(frames), frames.cell.size
     if not count:
         raise WorkbenchError("no frame could be read, so there is nothing to combine")
-    channels = cell.size
     model = np.ascontiguousarray(np.broadcast_to(np.asarray(model, np.float64), (channels, 2)))
     black = np.ascontiguousarray(np.broadcast_to(np.asarray(black, np.float64), (channels,)))
     plain = scale is None and pedestal is None and not np.isfinite(saturation)
     scale = np.ones((count, channels)) if scale is None else np.asarray(scale, np.float64)
-    shape = (frames.height, frames.width)
-    mean, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    samples = np.empty(shape, np.uint8 if count < 256 else np.uint16)
-    unstable = np.zeros(shape, bool)
     limits = np.array([np.inf, *(chi2.isf(UNSTABLE_CHANCE, n) / n for n in range(1, max(count, 2)))])
+    rule = _Rule(float(saturation), float(clip), limits, plain)
     nothing = np.zeros((1, 1), np.float32)
 
-    def one_band(top: int, bottom: int, out: tuple[np.ndarray, ...], law: np.ndarray, limits: np.ndarray):
-        scatter, rejected = np.zeros((channels, 2)), np.zeros(count, np.int64)
+    def one_band(top: int, bottom: int, setup: _Setup, out: _Output) -> _Tally:
+        tally = _Tally(np.zeros(channels), np.zeros(channels), np.zeros(count, np.int64))
         below = nothing if pedestal is None else np.ascontiguousarray(pedestal[top:bottom], np.float32)
-        _combine_band(
-            frames.read(top, bottom), top, cell, plain, below, scale, law, black, saturation, clip, limits,
-            *out, scatter, rejected,
-        )  # fmt: skip
-        return scatter, rejected
+        _combine_band(_Band(frames.read(top, bottom), below, top), setup, out, tally)
+        return tally
 
     # First a look at some rows: how much the frames scatter in units of the model, so that the variance is theirs.
-    spare = tuple(np.empty((2, frames.width), array.dtype) for array in (mean, variance, samples, unstable))
-    looked = sum(
-        one_band(*band, tuple(row[: band[1] - band[0]] for row in spare), model, 3 * limits)[0]
-        for band in frames.sampled()
-    )
-    found = looked[:, 0] / np.maximum(looked[:, 1], 1)
-    found = np.where((looked[:, 1] > 30) & (found > 0), found, 1.0)
+    setup = _set_up(frames, model, black, scale, rule._replace(limits=_SURE * limits))
+    spare = _output((2, frames.width), count)
+    looked = [one_band(*band, setup, _cut(spare, 0, band[1] - band[0])) for band in frames.sampled()]
+    chi, degrees = (sum(getattr(tally, name) for tally in looked) for name in ("chi", "degrees"))
+    found = chi / np.maximum(degrees, 1)
+    found = np.where((degrees > _FEWEST) & (found > 0), found, 1.0)
     law = model * found[:, None]
-    totals: list[tuple[np.ndarray, np.ndarray]] = []
+    setup = _set_up(frames, law, black, scale, rule)
+    out = _output((frames.height, frames.width), count)
+    tallies: list[_Tally] = []
 
     def work(top: int, bottom: int) -> None:
-        rows = slice(top, bottom)
-        totals.append(one_band(top, bottom, (mean[rows], variance[rows], samples[rows], unstable[rows]), law, limits))
+        tallies.append(one_band(top, bottom, setup, _cut(out, top, bottom)))
 
     frames.each_band(work, "combining", progress)
-    scatter = sum(part for part, _ in totals)
-    rejected = sum(part for _, part in totals)
-    ratio = found * scatter[:, 0] / np.where(scatter[:, 1] > 0, scatter[:, 1], np.nan)
-    return Combined(mean, variance, samples, unstable, ratio, rejected / mean.size, law)
+    chi, degrees, rejected = (sum(parts) for parts in zip(*tallies, strict=True))
+    ratio = found * chi / np.where(degrees > 0, degrees, np.nan)
+    return Combined(*out, chi2=ratio, rejected=rejected / out.mean.size, law=law)
+
+
+def _output(shape: tuple[int, int], count: int) -> _Output:
+    mean, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    return _Output(mean, variance, np.empty(shape, np.uint8 if count < 256 else np.uint16), np.zeros(shape, bool))
+
+
+def _cut(out: _Output, top: int, bottom: int) -> _Output:
+    return _Output(*(array[top:bottom] for array in out))
+
+
+def _set_up(frames: Frames, model: np.ndarray, black: np.ndarray, scale: np.ndarray, rule: _Rule) -> _Setup:
+    """Return what the kernel reads: `model` (channel, 2), `black` (channel) and `scale` (frame, channel)."""
+    law = _Law(*np.ascontiguousarray(model.T), black)
+    weight = 1.0 / scale
+    whole = weight.sum(axis=0)
+    scaling = _Scaling(scale, len(frames) / whole**2, whole / whole**2, scale.min(axis=0), weight.max(axis=0) / whole)
+    phase = frames.cell[:, np.arange(frames.width) % frames.cell.shape[1]]
+    spread = scale.astype(np.float32).T[phase].transpose(0, 2, 1) if not rule.plain else np.ones((1, 1, 1), np.float32)
+    along = [values.astype(np.float32)[phase] for values in (*law, 1.0 / whole)]
+    rows = _Rows(*(np.ascontiguousarray(values) for values in (*along, spread)))
+    return _Setup(frames.cell, law, scaling, rows, rule)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -125,7 +250,8 @@ def calm_levels(values, cell, model, black, count, out):
 
     A variance that follows the sample's own noise is low just where the sample is: (sample - truth)²/variance would
     average above one.  Around stars, hot pixels and edges the neighbours disagree and the pixel stands for itself.
-    `values` are means of `count` samples of the noise law `model` above `black`.
+    `values` (y, x) [ADU] are means of `count` samples with the noise `model` (channel, 2: a [ADU²], b [ADU]) above
+    `black` (channel) [ADU]; `cell` is the mosaic's `channel_index`; the levels are written into `out` (y, x).
     """
     rows, columns = values.shape
     period_y, period_x = cell.shape
@@ -159,102 +285,97 @@ def sort(values):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _combine_band(
-    band, top, cell, plain, below, scale, model, black, saturation, clip, limits,
-    mean, variance, samples, unstable, scatter, rejected,
-):  # fmt: skip
-    count, rows, width = band.shape
-    period = cell.shape[0]
-    total, low, high = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
-    spread, first, shot = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
-    values = np.empty((1 if plain else count, width), np.float32)
-    weights = 1.0 / scale
-    shares = np.zeros((cell.size, 2))  # of a and b in the variance of the mean
-    least = np.empty(cell.size)
-    heaviest = np.empty(cell.size)
-    for c in range(cell.size):
-        whole = weights[:, c].sum()
-        shares[c, 0] = count / whole**2
-        shares[c, 1] = weights[:, c].sum() / whole**2
-        least[c], heaviest[c] = scale[:, c].min(), weights[:, c].max() / whole
-    # numbers a channel, spread along the rows, so that the arithmetic runs in vector registers
-    scales = np.empty((period, 1 if plain else count, width), np.float32)
-    laws = np.empty((period, 4, width), np.float32)
-    for k in range(period):
-        for j in range(width):
-            c = cell[k, j % cell.shape[1]]
-            laws[k, 0, j], laws[k, 1, j], laws[k, 2, j] = model[c, 0], model[c, 1], black[c]
-            laws[k, 3, j] = 1.0 / weights[:, c].sum()
-            if not plain:
-                for n in range(count):
-                    scales[k, n, j] = scale[n, c]
-    x, s, kept = np.empty(count), np.empty(count), np.zeros(count, np.bool_)
-    limit = np.float32(saturation)
-    ground = np.zeros(width, np.float32)
+def _combine_band(band, setup, out, tally):
+    """Combine a `_Band` row by row into `out`; `tally` is added to."""
+    count, rows, width = band.samples.shape
+    one = _Samples(np.empty(count), np.empty(count), np.empty(count, np.int64), np.zeros(count, np.bool_))
+    values = np.empty((1 if setup.rule.plain else count, width), np.float32)
     for i in range(rows):
-        row_cell = cell[(top + i) % period]
-        law = laws[(top + i) % period]
-        # the straight mean, the extremes and the scatter of every pixel of the row
-        if plain:
-            for j in range(width):
-                first[j] = band[0, i, j]
-                total[j] = 0
-                low[j] = 0
-                high[j] = 0
-                spread[j] = 0
-            for n in range(1, count):
-                _add(band[n, i], first, total, low, high)
-            for j in range(width):
-                total[j] /= count
-            for n in range(count):
-                _add_square(band[n, i], first, total, spread)
-            for j in range(width):
-                low[j] -= total[j]
-                high[j] -= total[j]
-                total[j] += first[j]
+        row = _sum_plain_row(band.samples, i) if setup.rule.plain else _sum_scaled_row(band, i, setup, values)
+        _settle_row(band, i, setup, row, one, out, tally)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _sum_plain_row(samples, i):
+    """Return the `_Row` of straight means of row i of all frames (frame, y, x), its scatter in ADU²."""
+    count, _, width = samples.shape
+    total, low, high = np.zeros(width, np.float32), np.zeros(width, np.float32), np.zeros(width, np.float32)
+    spread, first = np.zeros(width, np.float32), np.empty(width, np.float32)
+    for j in range(width):
+        first[j] = samples[0, i, j]
+    for n in range(1, count):
+        _add(samples[n, i], first, total, low, high)
+    for j in range(width):
+        total[j] /= count
+    for n in range(count):
+        _add_square(samples[n, i], first, total, spread)
+    for j in range(width):
+        low[j] -= total[j]
+        high[j] -= total[j]
+        total[j] += first[j]
+    return _Row(total, low, high, spread)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _sum_scaled_row(band, i, setup, values):
+    """Return the `_Row` of weighted means, pedestal and scales applied, its scatter in units of the model's."""
+    count, _, width = band.samples.shape
+    phase = (band.top + i) % setup.cell.shape[0]
+    limit = np.float32(setup.rule.saturation)
+    total, low, high = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    spread, shot, pedestal = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    along, scale = setup.rows, setup.rows.scale
+    for j in range(width):
+        total[j] = 0
+        low[j] = np.inf
+        high[j] = -np.inf
+        spread[j] = 0
+        pedestal[j] = band.pedestal[i, j] if band.pedestal.shape[0] > 1 else np.float32(0)
+    for n in range(count):
+        _add_scaled(band.samples[n, i], pedestal, scale[phase, n], limit, values[n], total, low, high)
+    for j in range(width):
+        total[j] *= along.per_weight[phase, j]
+        low[j] -= total[j]
+        high[j] -= total[j]
+        shot[j] = max(total[j] - along.black[phase, j], np.float32(0)) * along.slope[phase, j]
+    for n in range(count):
+        _add_ratio(values[n], total, shot, along.quiet[phase], scale[phase, n], spread)
+    return _Row(total, low, high, spread)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _settle_row(band, i, setup, row, one, out, tally):
+    """Take the straight mean of the pixels whose samples all lie within the clip, and look at the others one by one."""
+    count, _, width = band.samples.shape
+    law, scaling, rule = setup.law, setup.scaling, setup.rule
+    channels = setup.cell[(band.top + i) % setup.cell.shape[0]]
+    mean, low, high, spread = row
+    for j in range(width):
+        c = channels[j % channels.size]
+        a, b = law.quiet[c], law.slope[c]
+        light = max(mean[j] - law.black[c], 0.0)
+        if rule.plain:
+            spread[j] /= a + b * light
+        least = scaling.least[c]
+        reach = rule.clip * np.sqrt(least * (least * a + b * light) * max(1.0 - scaling.heaviest[c], 1e-6))
+        if high[j] <= reach and -low[j] <= reach and count > 1:
+            out.mean[i, j] = mean[j]
+            out.variance[i, j] = scaling.quiet_share[c] * a + scaling.slope_share[c] * b * light
+            n, chi = count, np.float64(spread[j])
         else:
-            if below.shape[0] > 1:
-                ground[:] = below[i]
-            for j in range(width):
-                total[j] = 0
-                low[j] = np.inf
-                high[j] = -np.inf
-                spread[j] = 0
-            for n in range(count):
-                _add_scaled(band[n, i], ground, scales[(top + i) % period, n], limit, values[n], total, low, high)
-            for j in range(width):
-                total[j] *= law[3, j]
-                low[j] -= total[j]
-                high[j] -= total[j]
-                shot[j] = max(total[j] - law[2, j], np.float32(0)) * law[1, j]
-            for n in range(count):
-                _add_ratio(values[n], total, shot, law[0], scales[(top + i) % period, n], spread)
-        for j in range(width):
-            c = row_cell[j % row_cell.size]
-            a, b = model[c, 0], model[c, 1]
-            light = max(total[j] - black[c], 0.0)
-            if plain:
-                spread[j] /= a + b * light
-            reach = clip * np.sqrt(least[c] * (least[c] * a + b * light) * max(1.0 - heaviest[c], 1e-6))
-            if high[j] <= reach and -low[j] <= reach and count > 1:
-                mean[i, j] = total[j]
-                variance[i, j] = shares[c, 0] * a + shares[c, 1] * b * light
-                samples[i, j] = count
-                chi = spread[j]
-                n = count
+            m = _gather(band, i, j, scaling.scale[:, c], rule.saturation, one, tally.rejected)
+            n, centre, noise, chi = _reject(one, m, _PixelLaw(a, b, law.black[c], rule.clip))
+            _count_rejected(one, m, tally.rejected)
+            out.mean[i, j], out.variance[i, j] = centre, noise
+        out.count[i, j] = n
+        if n > 1:
+            excess = chi / (n - 1)
+            if excess > rule.limits[n - 1]:
+                out.variance[i, j] *= excess
+                out.unstable[i, j] = True
             else:
-                n, centre, noise, chi = _look_closely(
-                    band, i, j, below, scale[:, c], saturation, a, b, black[c], clip, x, s, kept, rejected
-                )
-                mean[i, j], variance[i, j], samples[i, j] = centre, noise, n
-            if n > 1:
-                excess = chi / (n - 1)
-                if excess > limits[n - 1]:
-                    variance[i, j] *= excess
-                    unstable[i, j] = True
-                else:
-                    scatter[c, 0] += chi
-                    scatter[c, 1] += n - 1
+                tally.chi[c] += chi
+                tally.degrees[c] += n - 1
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -294,73 +415,93 @@ def _add_ratio(value, centre, shot, quiet, scale, spread):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _look_closely(band, i, j, below, scale, saturation, a, b, black, clip, x, s, kept, rejected):
-    """Reject samples of one pixel; returns how many stay, their mean, its variance, and their chi-square."""
+def _gather(band, i, j, scale, saturation, one, rejected):
+    """Collect the valid samples of the pixel (i, j) into `one`, `scale` (frame,) applied; returns how many there are."""
     m = 0
-    for n in range(band.shape[0]):
-        y = float(band[n, i, j])
+    pedestal = band.pedestal[i, j] if band.pedestal.shape[0] > 1 else np.float32(0.0)
+    for n in range(band.samples.shape[0]):
+        y = float(band.samples[n, i, j])
         if not np.isfinite(y) or y >= saturation:
             rejected[n] += 1
             continue
-        ground = below[i, j] if below.shape[0] > 1 else 0.0
-        x[m] = (y - ground) * scale[n]
-        s[m] = scale[n]
+        one.value[m], one.scale[m], one.frame[m] = (y - pedestal) * scale[n], scale[n], n
         m += 1
+    return m
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _count_rejected(one, m, rejected):
+    for k in range(m):
+        if not one.kept[k]:
+            rejected[one.frame[k]] += 1
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _reject(one, m, law):
+    """Reject samples among the m of a pixel: how many stay, their mean, its variance, and their chi-square."""
     if m == 0:
         return 0, np.nan, np.nan, 0.0
-    order = x[:m].copy()
+    lowest, centre, own = _median(one.value[:m])
+    if _clip_samples(one, m, law, centre, own) == 0:
+        for k in range(m):  # two that disagree, or two levels between which the pixel jumps
+            one.kept[k] = m > 2 or one.value[k] == lowest
+    n_kept, weight, centre = _mean_of_kept(one, m)
+    light = max(centre - law.black, 0.0)
+    noise, chi = 0.0, 0.0
+    for k in range(m):
+        if one.kept[k]:
+            s = one.scale[k]
+            sigma2 = s * (s * law.quiet + law.slope * light)
+            noise += sigma2 / s**2
+            chi += (one.value[k] - centre) ** 2 / sigma2
+    return n_kept, centre, noise / weight**2, chi
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _median(values):
+    """Return lowest, median and, of eight values or more, (1.4826 MAD)², else 0."""
+    m = values.size
+    order = values.copy()
     sort(order)
     lowest = order[0]
     centre = 0.5 * (order[(m - 1) // 2] + order[m // 2])
-    own = 0.0
-    if m >= 8:
-        for k in range(m):
-            order[k] = abs(x[k] - centre)
-        sort(order)
-        own = (1.4826 * 0.5 * (order[(m - 1) // 2] + order[m // 2])) ** 2
+    if m < 8:
+        return lowest, centre, 0.0
+    for k in range(m):
+        order[k] = abs(values[k] - centre)
+    sort(order)
+    return lowest, centre, (MAD_TO_SIGMA * 0.5 * (order[(m - 1) // 2] + order[m // 2])) ** 2
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _clip_samples(one, m, law, centre, own):
+    """Keep what lies within the clip of the mean of what is kept, four times at most; returns how many are kept.
+
+    A sample's variance is the law's, at least `own` [ADU²]; the first mean is `centre` [ADU].
+    """
     n_kept = m
     for step in range(4):
-        light = max(centre - black, 0.0)
-        n_kept, weight, total, changed = 0, 0.0, 0.0, False
+        light = max(centre - law.black, 0.0)
+        changed = False
         for k in range(m):
-            sigma2 = max(s[k] * (s[k] * a + b * light), own)
-            inside = (x[k] - centre) ** 2 <= clip * clip * sigma2
-            changed |= step == 0 or inside != kept[k]
-            kept[k] = inside
-            if inside:
-                n_kept += 1
-                weight += 1.0 / s[k]
-                total += x[k] / s[k]
-        if n_kept == 0:
+            s = one.scale[k]
+            sigma2 = max(s * (s * law.quiet + law.slope * light), own)
+            inside = (one.value[k] - centre) ** 2 <= law.clip * law.clip * sigma2
+            changed |= step == 0 or inside != one.kept[k]
+            one.kept[k] = inside
+        n_kept, _, centre = _mean_of_kept(one, m)
+        if n_kept == 0 or not changed:
             break
-        centre = total / weight
-        if not changed:
-            break
-    if n_kept == 0:  # two that disagree, or two levels between which the pixel jumps
-        for k in range(m):
-            kept[k] = m > 2 or x[k] == lowest
-    n_kept, weight, total, noise, chi = 0, 0.0, 0.0, 0.0, 0.0
+    return n_kept
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _mean_of_kept(one, m):
+    """Return how many of the m samples are kept, their weight Σ 1/s, and their weighted mean."""
+    n_kept, weight, total = 0, 0.0, 0.0
     for k in range(m):
-        if kept[k]:
+        if one.kept[k]:
             n_kept += 1
-            weight += 1.0 / s[k]
-            total += x[k] / s[k]
-    centre = total / weight
-    light = max(centre - black, 0.0)
-    for k in range(m):
-        sigma2 = s[k] * (s[k] * a + b * light)
-        if kept[k]:
-            noise += sigma2 / s[k] ** 2
-            chi += (x[k] - centre) ** 2 / sigma2
-    if n_kept < m:
-        lost = m - n_kept
-        k = 0
-        for n in range(band.shape[0]):
-            y = float(band[n, i, j])
-            if not np.isfinite(y) or y >= saturation:
-                continue
-            if not kept[k]:
-                rejected[n] += 1
-                lost -= 1
-            k += 1
-    return n_kept, centre, noise / weight**2, chi
+            weight += 1.0 / one.scale[k]
+            total += one.value[k] / one.scale[k]
+    return n_kept, weight, total / weight
