@@ -4,7 +4,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from workbench.calibrate.combine import combine
+from workbench.calibrate.combine import combine_frames
 from workbench.core import bands
 from workbench.core.bands import Frames
 from workbench.core.cube import make_cube
@@ -23,7 +23,7 @@ def cube_of(data, **coords):
 
 def run(data, model=QUIET, **options):
     with Frames(cube_of(data), progress=False) as frames:
-        return combine(frames, model, progress=False, **options)
+        return combine_frames(frames, model, progress=False, **options)
 
 
 def test_without_events_it_is_the_mean_to_the_last_bit_and_the_variance_that_of_the_mean():
@@ -126,7 +126,7 @@ def test_the_same_bits_from_memory_and_scratch_whatever_the_bands_and_threads(mo
     with Frames(cube_of(data), scratch=tmp_path, threads=3, progress=False) as frames:
         assert list(tmp_path.rglob("frames"))
         assert len(frames.bands()) == 11
-        got = combine(frames, QUIET, progress=False)
+        got = combine_frames(frames, QUIET, progress=False)
     for name in ("mean", "variance", "count", "unstable", "rejected"):
         assert np.array_equal(getattr(got, name), getattr(expected, name)), name
     assert not list(tmp_path.iterdir())
@@ -145,7 +145,7 @@ def test_each_frame_is_decoded_once_and_a_damaged_one_is_left_out(tmp_path):
     lazy = da.map_blocks(decode, dtype="uint16", chunks=((1,) * 4, (64,), (96,)), meta=np.empty((0, 0, 0), "uint16"))
     cube = cube_of(lazy, filename=[f"dark_{n}.dng" for n in range(4)])
     with Frames(cube, scratch=tmp_path, progress=False) as frames:
-        got = combine(frames, QUIET, progress=False)
+        got = combine_frames(frames, QUIET, progress=False)
         assert frames.dropped == [("dark_2.dng", "is cut short")]
     assert sorted(calls) == [0, 1, 2, 3]
     np.testing.assert_allclose(got.mean[got.count == 3], data[[0, 1, 3]].mean(axis=0)[got.count == 3], rtol=1e-6)
@@ -157,7 +157,7 @@ def test_when_nothing_can_be_read_it_says_so(monkeypatch, tmp_path):
 
     lazy = da.map_blocks(decode, dtype="uint16", chunks=((1,) * 2, (4,), (4,)), meta=np.empty((0, 0, 0), "uint16"))
     with Frames(cube_of(lazy), progress=False) as frames, pytest.raises(WorkbenchError, match="no frame could be read"):
-        combine(frames, QUIET, progress=False)
+        combine_frames(frames, QUIET, progress=False)
     monkeypatch.setattr(bands, "IN_MEMORY", 0)
     with pytest.raises(WorkbenchError, match="another folder"):
         Frames(cube_of(noise(2)), scratch=tmp_path / "not there", progress=False)

@@ -1,5 +1,6 @@
 from . import apply as apply
 from . import combine as combine
+from . import combine_band as combine_band
 from . import defects as defects
 from . import enough as enough
 from . import flat_audit as flat_audit

@@ -27,7 +27,7 @@ from numba import njit
 from ..core.cube import add_history, check_cube
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
-from .combine import calm_levels
+from .combine_band import calm_levels
 
 if TYPE_CHECKING:
     from .masterset import MasterSet

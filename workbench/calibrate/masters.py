@@ -18,7 +18,8 @@ from ..core.cube import black_levels, channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.values import attribute_lines
-from .combine import Combined, calm_levels, combine
+from .combine import Combined, combine_frames
+from .combine_band import calm_levels
 from .noise import SensorNoise, hot_slope, light_variance, read_variance
 
 SATURATED = 0.98  # of the way from black to white level: flats are no longer linear beyond it
@@ -54,7 +55,7 @@ def master_bias(
     iso = one_value(bias, "iso", "a master bias")
     with Frames(bias, scratch=scratch, progress=progress) as frames:
         model = _quiet_model(frames, noise)
-        combined = combine(frames, model, black=np.inf, progress=progress)
+        combined = combine_frames(frames, model, black=np.inf, progress=progress)
         return _master("bias", bias, frames, combined, model, noise, iso=iso, exposure=_typical(bias, "exposure"))
 
 
@@ -102,7 +103,7 @@ def master_dark(
                 "seems to have been subtracted already; use the darks as the camera wrote them"
             )
         model = _dark_model(frames, bias, black, noise)
-        combined = combine(frames, model, black=black, progress=progress)
+        combined = combine_frames(frames, model, black=black, progress=progress)
         _calm_shot_noise(combined, frames.cell, black, len(frames))
         return _master(kind, dark, frames, combined, model, noise, iso=iso, exposure=exposure)
 
@@ -166,7 +167,9 @@ def master_flat(
         means = means[good]
         scale = means.mean(axis=0) / means
         model = noise.model(cell.size) if noise else _flat_model(frames, dark_noise, pedestal, scale, saturation)
-        combined = combine(frames, model, pedestal=pedestal, scale=scale, saturation=saturation, progress=progress)
+        combined = combine_frames(
+            frames, model, pedestal=pedestal, scale=scale, saturation=saturation, progress=progress
+        )
         return _normalised(flat, frames, combined, model, noise, offset, scale, means, iso)
 
 
