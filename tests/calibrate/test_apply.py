@@ -85,7 +85,7 @@ def test_a_window_is_the_same_as_that_part_of_the_whole_at_any_phase(rig, master
     tables = masters.masters[0].tables()
     rows, columns = slice(top, top + 60), slice(left, left + 80)
     raw = rig.light.values[1][rows, columns]
-    signal, variance, mask = calibrate_window(raw, tables.window(rows, columns))
+    signal, variance, mask, _ = calibrate_window(raw, tables.window(rows, columns))
     inner = (slice(HALO, -HALO), slice(HALO, -HALO))
     for name, got in (("signal", signal), ("variance", variance), ("mask", mask)):
         whole = calibrated[name].values[1][rows, columns]
@@ -134,7 +134,7 @@ def test_a_filled_defect_is_flagged_and_does_not_bleed():
     raw[10, 12] = raw[13, 15] = 60000
     raw[12, 14] = raw[12, 12] = 30000  # three red defects close together
     defects = raw > 20000
-    signal, variance, mask = calibrate_window(raw, flat_tables(shape, defects))
+    signal, variance, mask, _ = calibrate_window(raw, flat_tables(shape, defects))
     expected = np.where(np.indices(shape).sum(axis=0) % 2 + np.indices(shape)[0] % 2 == 0, 400.0, 100.0)
     assert np.array_equal(signal, expected)
     assert np.array_equal(mask == DEFECT, defects)
@@ -149,9 +149,9 @@ def test_a_defect_is_filled_on_a_slope_without_bias_and_beside_a_star_with_more_
     star = (500 + 20000 * np.exp(-0.5 * ((y - 20) ** 2 + (x - 20) ** 2) / 3**2)).astype("uint16")
     defects = np.zeros(shape, bool)
     defects[20, 23] = True
-    on_slope, _, _ = calibrate_window(slope, flat_tables(shape, defects))
+    on_slope, _, _, _ = calibrate_window(slope, flat_tables(shape, defects))
     assert on_slope[20, 23] == pytest.approx(slope[20, 23], abs=0.5)
-    by_star, variance, _ = calibrate_window(star, flat_tables(shape, defects))
+    by_star, variance, _, _ = calibrate_window(star, flat_tables(shape, defects))
     error = by_star[20, 23] - float(star[20, 23])
     assert abs(error) < 3 * np.sqrt(variance[20, 23])
     assert variance[20, 23] > 50 * float(star[20, 23]) / 8
@@ -161,7 +161,7 @@ def test_filling_knows_its_error(rig):
     rng = np.random.default_rng(2)
     raw = rng.poisson(900, (200, 300)).astype("uint16")
     defects = rng.random(raw.shape) < 0.02
-    signal, variance, _ = calibrate_window(raw, flat_tables(raw.shape, defects))
+    signal, variance, _, _ = calibrate_window(raw, flat_tables(raw.shape, defects))
     chi, error = rig.chi_square(signal, 900.0, variance, defects)
     assert chi == pytest.approx(1, abs=4 * error + 0.05)  # few of them have neighbours that differ by chance
     assert (signal[defects] - 900).mean() == pytest.approx(0, abs=4 * np.sqrt(variance[defects].mean() / defects.sum()))
@@ -172,7 +172,7 @@ def test_what_cannot_be_filled_is_missing():
     defects = np.zeros(shape, bool)
     defects[5:20, 5:20] = True
     raw = np.full(shape, 100, np.uint16)
-    signal, variance, mask = calibrate_window(raw, flat_tables(shape, defects))
+    signal, variance, mask, _ = calibrate_window(raw, flat_tables(shape, defects))
     assert mask[12, 12] == DEFECT | MISSING
     assert np.isnan(signal[12, 12])
     assert np.isnan(variance[12, 12])
@@ -185,7 +185,7 @@ def test_saturation_is_flagged_and_a_defect_amid_it_is_saturated():
     raw[4:12, 4:12] = 16383
     defects = np.zeros(raw.shape, bool)
     defects[8, 8] = True
-    _, _, mask = calibrate_window(raw, flat_tables(raw.shape, defects, saturation=16383.0))
+    _, _, mask, _ = calibrate_window(raw, flat_tables(raw.shape, defects, saturation=16383.0))
     assert mask[8, 8] == DEFECT | SATURATED
     assert (mask & SATURATED > 0).sum() == 64
 
@@ -195,7 +195,7 @@ def test_without_a_flat_value_or_a_sample_there_is_nothing():
     raw[3, 3], raw[4, 4] = np.nan, np.inf
     response = np.ones(raw.shape, np.float32)
     response[10, 10], response[11, 11], response[12, 12] = np.nan, 0.0, -0.1
-    signal, variance, mask = calibrate_window(raw, flat_tables(raw.shape, response=response))
+    signal, variance, mask, _ = calibrate_window(raw, flat_tables(raw.shape, response=response))
     for place in ((3, 3), (4, 4), (10, 10), (11, 11), (12, 12)):
         assert mask[place] == MISSING
         assert np.isnan(signal[place])

@@ -186,7 +186,7 @@ def test_without_calibration_frames_it_stacks_and_says_so(night, tmp_path):
     result = stack_folder(folder, tmp_path / "stack.fits", progress=False)
     assert "no darks" in " ".join(result.warnings)
     assert result.path.exists()
-    assert "only its changes tell something" in repr(result)
+    assert "only its changes mean something" in repr(result)
 
 
 def test_dry_run_writes_nothing(night, tmp_path):
@@ -288,7 +288,7 @@ def test_m13_aligns_without_darks(real_data, tmp_path, reference):
     assert "EGAIN" not in header
     told = " ".join(result.warnings)
     assert "chi-square" not in told
-    assert told.count("tell the transparency") == 1
+    assert told.count("to measure the transparency") == 1
     assert "4 of 5 lights show too few bright stars" in told
     finished = finish_stack(result.path, tmp_path / "picture.png", progress=False)
     assert "ADU (mono)" in " ".join(finished.picture.attrs["history"])

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from workbench.align import Transform
+from workbench.calibrate import Planes
 from workbench.core.mosaic import channel_index
 from workbench.ingest import PlainPixels
 from workbench.stack import mean_squared_weight, narrowing_for
-from workbench.stack.engine import Plan, PlannedFrame, save_planes, stack_bands
-from workbench.stack.survey import Planes
+from workbench.stack.engine import PlannedFrame, StackPlan, save_planes, stack_bands
 
 GAIN, READ, OFFSET = 2.0, 5.0, 500.0
 
@@ -82,7 +82,7 @@ class Scene:
                     np.ones(channels),
                 )
             )
-        return Plan(tuple(frames), (where,), self.shape, self.pattern, **settings)
+        return StackPlan(tuple(frames), (where,), self.shape, self.pattern, **settings)
 
 
 def stacked(plan, threads=2):

@@ -7,6 +7,8 @@ from .match import match_stars as match_stars
 from .registration import Registration as Registration
 from .registration import compare_models as compare_models
 from .registration import register as register
+from .registration import register_frames as register_frames
+from .registration import star_ratio as star_ratio
 from .transform import KINDS as KINDS
 from .transform import Transform as Transform
 from .transform import fit_robust as fit_robust

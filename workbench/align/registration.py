@@ -1,13 +1,13 @@
-"""Register calibrated lights: find their stars, choose the reference, fit the transform of every frame.
+"""Register lights: choose the reference, fit the transform and the transparency of every frame from its stars.
 
-The cube-level verb of this room.  It looks at each frame once and keeps no pixels: what it returns is small, tells
-everything that alignment needs, and is what resampling applies later.
+`register_frames` is the one registration, of star lists and backgrounds; `register` is the verb on cubes, which looks
+at each frame once and keeps no pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -16,45 +16,51 @@ from tqdm.auto import tqdm
 
 from ..core.cube import check_cube
 from ..core.errors import WorkbenchError
-from ..core.mosaic import offsets
-from ..stars.background import block_background, green_sampling, half_green
-from ..stars.find import find_stars
+from ..core.statistics import MAD_TO_SIGMA
 from ..stars.quality import choose_reference, poor_frames, quality_table
+from ..stars.survey import FrameSurvey, survey_mosaic
 from .match import Match, NoMatchError, match_stars
-from .transform import KINDS, Transform, fit_robust, fit_transform
+from .transform import KINDS, PARAMETERS, Transform, fit_robust, fit_transform
 
-BLOCK = 64  # [pixels of the mosaic] in which the background is measured
-SATURATED = 2  # bit of the mask that calibration sets
-_PARAMETERS = {"shift": 2, "similarity": 4, "affine": 6, "homography": 8, "quadratic": 12, "cubic": 20}
+LEAST_TRANSPARENCY = 0.3  # of the reference; less and clouds cover too much
+_DEFECT, _SATURATED = 1, 2  # bits of the mask that calibration sets
 
 
 @dataclass(frozen=True, eq=False)
 class Registration:
-    """How every light lies on the reference: stars, transforms, residuals, and the background on the way.
+    """How every light lies on the reference: stars, transforms, residuals, transparency and background.
 
     Attributes
     ----------
     reference
         Number of the frame on whose pixel grid all are put.
-    stars
-        Star list of each frame (see `workbench.stars.find_stars`).
+    surveys
+        Stars and background of each frame (see `workbench.stars.FrameSurvey`), None where it cannot be read.
     matches
         The `Match` of each frame, None where it was set aside.
     quality
-        Dataset over ``frame``: star count, FWHM, roundness, background, noise, SNR.
+        Dataset over ``frame``: star count, FWHM, roundness, background, noise, SNR; NaN where it cannot be read.
     set_aside
         Frame number → why it cannot be used.
-    level, noise
-        Background and its noise [e-] (frame, channel, block row, block column), channels R, G, B or mono.
+    scales, scale_errors
+        By what each frame is multiplied to have the reference's transparency, from matched stars; NaN where not used.
+    few_stars
+        Frame number → bright stars, where they are too few and exposure times give the scale.
     """
 
     reference: int
-    stars: tuple[xr.Dataset, ...]
+    surveys: tuple[FrameSurvey | None, ...]
     matches: tuple[Match | None, ...]
     quality: xr.Dataset
     set_aside: dict[int, str]
-    level: np.ndarray
-    noise: np.ndarray
+    scales: np.ndarray
+    scale_errors: np.ndarray
+    few_stars: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def stars(self) -> tuple[xr.Dataset, ...]:
+        """Star list of each frame (see `workbench.stars.find_stars`)."""
+        return tuple(None if survey is None else survey.stars for survey in self.surveys)
 
     @property
     def used(self) -> tuple[int, ...]:
@@ -114,6 +120,120 @@ the reference], ``dx``, ``dy`` [px, measured minus fitted], their ``error``, and
         return self.quality.attrs["width"], self.quality.attrs["height"]
 
 
+def star_ratio(reference: xr.Dataset, frame: xr.Dataset, match: Match) -> tuple[float, float, int]:
+    """Return by what a frame must be multiplied to show stars as bright as the reference, its error, and of how many.
+
+    The median of the flux ratios of unsaturated matched stars with a signal-to-noise ratio of at least 15 in both,
+    each star with its weight; (nan, nan, 0) with fewer than three.
+    """
+    one, two = reference.isel(star=match.reference_index), frame.isel(star=match.frame_index)
+    here, there = one["flux"].values, two["flux"].values
+    here_error, there_error = one["flux_error"].values, two["flux_error"].values
+    with np.errstate(invalid="ignore", divide="ignore"):
+        good = match.residuals["used"].values & ~one["saturated"].values & ~two["saturated"].values
+        good &= (here > 15 * here_error) & (there > 15 * there_error)
+        error = np.hypot(here_error / here, there_error / there)
+        logs = np.log(here / there)
+    if np.count_nonzero(good) < 3:
+        return np.nan, np.nan, 0
+    logs, error = logs[good], np.hypot(error[good], 0.005)  # the sampling of the aperture leaves half a per cent
+    order = np.argsort(logs, kind="stable")
+    total = np.cumsum(1 / error[order])
+    centre = float(logs[order][np.searchsorted(total, total[-1] / 2)])  # the weighted median
+    for _ in range(10):
+        pull = (logs - centre) / error
+        spread = max(MAD_TO_SIGMA * float(np.median(np.abs(pull))), 1.0)
+        weight = np.maximum(1 - (pull / (5 * spread)) ** 2, 0) ** 2 / error**2
+        centre = float((weight * logs).sum() / weight.sum())
+    return float(np.exp(centre)), float(np.exp(centre) * spread / np.sqrt(weight.sum())), int(np.count_nonzero(weight))
+
+
+def register_frames(
+    surveys: Sequence[FrameSurvey | None],
+    names: Sequence[str],
+    exposure: np.ndarray,
+    shape: tuple[int, int],
+    *,
+    reference: int | None = None,
+    kind: str = "auto",
+    unread: Mapping[int, str] | None = None,
+) -> Registration:
+    """Choose the reference, match every frame's stars to it, and set aside what does not fit.
+
+    Parameters
+    ----------
+    surveys
+        One a frame, None for one that cannot be read; `unread` gives the reason.
+    names, exposure
+        Of the frames; exposures [s] give the transparency where stars are too few.
+    shape
+        (height, width) of a frame.
+    reference
+        Number of the frame on whose grid all are put; else the best is chosen.
+    kind
+        Model of the transform (`workbench.align.KINDS`), or ``auto``.
+
+    Raises
+    ------
+    WorkbenchError
+        If no frame shows enough stars, or the kind is unknown.
+    """
+    if kind != "auto" and kind not in KINDS:
+        raise WorkbenchError(f"transform kind {kind!r} is none of auto, {', '.join(KINDS)}")
+    reasons = dict(unread or {})
+    seen = [number for number, survey in enumerate(surveys) if survey is not None]
+    quality = quality_table([surveys[number].stars for number in seen], [names[number] for number in seen])
+    for place, reason in poor_frames(quality).items():
+        if seen[place] != reference:
+            reasons[seen[place]] = reason
+    usable = [place for place, number in enumerate(seen) if number not in reasons]
+    if not usable:
+        first = seen[0]
+        raise WorkbenchError(
+            f"no light shows enough stars to be aligned; the first: {names[first]}: {reasons.get(first, 'no stars')}"
+        )
+    centre = reference if reference is not None else seen[choose_reference(quality, usable)]
+    scales, errors = np.full((2, len(names)), np.nan)
+    few: dict[int, int] = {}
+    matches: list[Match | None] = [None] * len(names)
+    for number in seen:
+        if number in reasons:
+            continue
+        try:
+            match = match_stars(surveys[centre].stars, surveys[number].stars, kind=kind)
+        except NoMatchError as problem:
+            reasons[number] = str(problem)
+            continue
+        ratio, error, count = (1.0, 0.0, 0) if number == centre else _ratio(surveys, centre, number, match)
+        if not np.isfinite(ratio):
+            ratio = exposure[centre] / exposure[number]
+            few[number] = count
+        reason = _doubt(ratio, exposure[centre] / exposure[number])
+        if reason:
+            reasons[number] = reason
+            few.pop(number, None)
+            continue
+        matches[number], scales[number], errors[number] = match, ratio, error
+    whole = quality.assign_coords(frame=seen).reindex(frame=range(len(names))).drop_vars("frame")
+    whole = whole.assign_coords(filename=("frame", np.array(list(names), object)))
+    whole = whole.assign_attrs(height=shape[0], width=shape[1])
+    return Registration(centre, tuple(surveys), tuple(matches), whole, reasons, scales, errors, few)
+
+
+def _ratio(surveys, centre: int, number: int, match: Match) -> tuple[float, float, int]:
+    return star_ratio(surveys[centre].stars, surveys[number].stars, match)
+
+
+def _doubt(ratio: float, exposures: float) -> str:
+    """Why a frame of this scale is not used; empty where it is.  `exposures`: the reference's over its own."""
+    if not np.isfinite(ratio):
+        return "too few stars for its transparency, and its exposure time is not known"
+    transparency = exposures / ratio
+    if np.isfinite(transparency) and transparency < LEAST_TRANSPARENCY:
+        return f"clouds: only {100 * transparency:.0f} % of the reference's light comes through"
+    return ""
+
+
 def register(
     lights: xr.Dataset, *, reference: int | str | None = None, kind: str = "auto", progress: bool = True
 ) -> Registration:
@@ -151,40 +271,24 @@ def register(
     >>> registration.used, bool((registration.table().rms < 0.1).all())
     ((0, 1, 2), True)
     """
-    signal = lights["signal"] if isinstance(lights, xr.Dataset) and "signal" in lights else lights
+    signal = lights["signal"]
     check_cube(signal, stage="calibrated")
-    if kind != "auto" and kind not in KINDS:
-        raise WorkbenchError(f"transform kind {kind!r} is none of auto, {', '.join(KINDS)}")
     names = [str(name) for name in signal["filename"].values]
     if len(names) < 2:
         raise WorkbenchError("alignment takes two lights or more; there is one")
     wanted = _wanted(reference, names)
-    stars, level, noise = [], [], []
+    parts = [name for name in ("signal", "mask", "saturation") if name in lights]
+    surveys = []
     for number in tqdm(range(len(names)), desc="registering", unit="frame", delay=2, leave=False, disable=not progress):
-        frame = lights[["signal", "mask"]].isel(frame=number).compute(scheduler="synchronous")
-        found, of_sky, of_noise = _survey(frame["signal"].values, frame["mask"].values, signal.attrs["cfa_pattern"])
-        stars.append(found)
-        level.append(of_sky)
-        noise.append(of_noise)
-    quality = quality_table(stars, names).assign_attrs(height=signal.sizes["y"], width=signal.sizes["x"])
-    reasons = {place: reason for place, reason in poor_frames(quality).items() if place != wanted}
-    usable = [number for number in range(len(names)) if number not in reasons]
-    if not usable:
-        raise WorkbenchError(f"no light shows enough stars to be aligned; the first: {names[0]}: {reasons[0]}")
-    centre = wanted if wanted is not None else choose_reference(quality, usable)
-    matches: list[Match | None] = []
-    for number in range(len(names)):
-        match = None
-        if number not in reasons:
-            try:
-                match = match_stars(stars[centre], stars[number], kind=kind)
-            except NoMatchError as problem:
-                reasons[number] = str(problem)
-        matches.append(match)
-    if sum(match is not None for match in matches) < 2:
-        told = "; ".join(f"{names[number]}: {reason}" for number, reason in list(reasons.items())[:3])
-        raise WorkbenchError(f"no light can be aligned to {names[centre] or f'frame {centre}'}: {told}")
-    return Registration(centre, tuple(stars), tuple(matches), quality, reasons, np.stack(level), np.stack(noise))
+        frame = lights[parts].isel(frame=number).compute(scheduler="synchronous")
+        surveys.append(_survey_light(frame, signal.attrs["cfa_pattern"]))
+    exposure = signal["exposure"].values.astype(float)
+    found = register_frames(surveys, names, exposure, signal.shape[1:], reference=wanted, kind=kind)
+    if len(found.used) < 2:
+        reasons = "; ".join(f"{names[number]}: {reason}" for number, reason in list(found.set_aside.items())[:3])
+        centre = names[found.reference] or f"frame {found.reference}"
+        raise WorkbenchError(f"no light can be aligned to {centre}: {reasons}")
+    return found
 
 
 def _wanted(reference: int | str | None, names: Sequence[str]) -> int | None:
@@ -200,35 +304,15 @@ def _wanted(reference: int | str | None, names: Sequence[str]) -> int | None:
     return int(reference)
 
 
-def _survey(signal: np.ndarray, mask: np.ndarray, pattern: str) -> tuple[xr.Dataset, np.ndarray, np.ndarray]:
-    """Stars, background level and noise of one calibrated mosaic; see `Registration`."""
-    mono = pattern == "mono"
-    step = 1 if mono else 2
-    height, width = (side // step * step for side in signal.shape)
-    planes = {
-        name: np.ascontiguousarray(signal[row:height:step, column:width:step], np.float32)
-        for name, (row, column) in offsets(pattern).items()
-    }
-    level, noise = zip(*(block_background(planes[name], BLOCK // step) for name in planes), strict=True)
-    if mono:
-        sky, noise_of_plane = level[0], float(np.nanmedian(noise[0]))
+def _survey_light(frame: xr.Dataset, pattern: str) -> FrameSurvey:
+    """Look at one calibrated light; where nothing says at what level it saturates, its saturated pixels do."""
+    signal, mask = frame["signal"].values, frame["mask"].values
+    if "saturation" in frame:
+        saturation = float(frame["saturation"])
     else:
-        sky = (level[1] + level[2]) / 2
-        noise_of_plane = float(np.sqrt(np.nanmedian(noise[1]) ** 2 + np.nanmedian(noise[2]) ** 2) / 2)
-        level = (level[0], sky, level[3])
-        noise = (noise[0], np.sqrt((noise[1] ** 2 + noise[2] ** 2) / 2), noise[3])
-    full = (mask & SATURATED) > 0
-    ceiling = 0.85 * float(np.nanmin(signal[full])) if full.any() and np.isfinite(signal[full]).any() else np.inf
-    stars = find_stars(
-        half_green(signal, pattern),
-        sampling=green_sampling(pattern),
-        gain=1.0 if mono else 2.0,
-        background=sky,
-        noise=noise_of_plane,
-        saturation=max(ceiling, 0.0),
-        limit=2000,
-    )
-    return stars, np.stack(level), np.stack(noise)
+        full = signal[(mask & _SATURATED) > 0]
+        saturation = max(float(np.nanmin(full)), 0.0) if np.isfinite(full).any() else np.inf
+    return survey_mosaic(np.where(mask & _DEFECT, np.float32(np.nan), signal), pattern, saturation)
 
 
 def compare_models(
@@ -236,13 +320,13 @@ def compare_models(
 ) -> xr.Dataset:
     """Fit every model of the transform to the matched stars of every frame, and see how well it predicts others.
 
-    More parameters always come closer to the stars they were fitted to.  What counts is the residual of stars that had
-    no say: the stars are dealt into `folds` groups, each predicted by a fit to the others.
+    More parameters always come closer to the stars they were fitted to.  What counts is the residual of
+    held-out stars: the stars are dealt into `folds` groups, each predicted by a fit to the others.
 
     Returns
     -------
     Dataset over (frame, kind): ``rms`` of the fit (per axis, over its degrees of freedom), ``held_out``, the rms of
-    stars that had no say (per axis, the outliers of the robust fit left out) and its ``held_out_error`` [px];
+    held-out stars (per axis, the outliers of the robust fit left out) and its ``held_out_error`` [px];
     ``parameters`` (kind) and ``stars`` (frame).  NaN where there are too few stars for a model.
 
     Raises
@@ -267,14 +351,14 @@ def compare_models(
         counts[row] = len(here)
         group = np.random.default_rng((seed, number)).permutation(len(here)) % folds
         for column, kind in enumerate(kinds):
-            if 2 * np.count_nonzero(group) <= _PARAMETERS[kind] + 2:
+            if 2 * np.count_nonzero(group) <= PARAMETERS[kind] + 2:
                 continue
             _, residuals = fit_robust(here, there, error, kind=kind)
             rms[row, column] = residuals.attrs["rms"]
             left = np.empty_like(here)
             for fold in range(folds):
-                told, asked = group != fold, group == fold
-                transform, _ = fit_transform(here[told], there[told], error[told], kind=kind)
+                fitted, asked = group != fold, group == fold
+                transform, _ = fit_transform(here[fitted], there[fitted], error[fitted], kind=kind)
                 left[asked] = there[asked] - np.stack(transform.apply(*here[asked].T), 1)
             square = (left**2).mean(1)
             held[row, column] = np.sqrt(square.mean())
@@ -283,9 +367,9 @@ def compare_models(
     return xr.Dataset(
         {
             "rms": (("frame", "kind"), rms, {**px, "long_name": "rms of the stars fitted"}),
-            "held_out": (("frame", "kind"), held, {**px, "long_name": "rms of stars that had no say"}),
+            "held_out": (("frame", "kind"), held, {**px, "long_name": "rms of held-out stars"}),
             "held_out_error": (("frame", "kind"), held_error, {**px, "long_name": "its standard error"}),
-            "parameters": ("kind", [_PARAMETERS[kind] for kind in kinds]),
+            "parameters": ("kind", [PARAMETERS[kind] for kind in kinds]),
             "stars": ("frame", counts),
         },
         coords={

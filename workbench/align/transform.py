@@ -14,7 +14,7 @@ import xarray as xr
 from ..core.errors import WorkbenchError
 
 KINDS = ("shift", "similarity", "affine", "homography", "quadratic", "cubic")
-_PARAMETERS = {"shift": 2, "similarity": 4, "affine": 6, "homography": 8, "quadratic": 12, "cubic": 20}
+PARAMETERS = {"shift": 2, "similarity": 4, "affine": 6, "homography": 8, "quadratic": 12, "cubic": 20}
 _LEAST = {"shift": 3, "similarity": 4, "affine": 12, "homography": 30, "quadratic": 40, "cubic": 80}  # stars, for auto
 _TERMS = {
     "shift": ((0, 0),),
@@ -167,9 +167,9 @@ def fit_transform(
     weight = np.broadcast_to(1.0 / np.asarray(error, float) ** 2, (len(reference),)) * (
         1.0 if weights is None else weights
     )
-    if 2 * np.count_nonzero(weight) < _PARAMETERS[kind]:
+    if 2 * np.count_nonzero(weight) < PARAMETERS[kind]:
         raise WorkbenchError(
-            f"a transform of kind {kind!r} needs {_PARAMETERS[kind] // 2} matched stars; "
+            f"a transform of kind {kind!r} needs {PARAMETERS[kind] // 2} matched stars; "
             f"there are {np.count_nonzero(weight)}"
         )
     centre = np.round(reference.mean(0))
@@ -254,7 +254,7 @@ def fit_robust(
     # One yardstick for all: residuals cut at the richest model's scale, so that outliers cost each the same.
     scale = min(np.median(d2) for _, _, d2 in spread.values()) / 1.386
     for name, (transform, residuals, d2) in spread.items():
-        cost = np.minimum(d2 / max(scale, 1e-12), 25.0).sum() + _PARAMETERS[name] * np.log(2 * len(reference))
+        cost = np.minimum(d2 / max(scale, 1e-12), 25.0).sum() + PARAMETERS[name] * np.log(2 * len(reference))
         if best is None or cost < best[0]:
             best = (cost, transform, residuals)
     return best[1], best[2]
@@ -271,14 +271,14 @@ def _fit_one(reference, frame, error, kind) -> tuple[Transform, xr.Dataset]:
         # The median of a Rayleigh distribution is 1.1774 sigma.
         scatter = max(float(np.median(distance)) / 1.1774, 1e-9)
         new = np.maximum(1.0 - (distance / (6.0 * scatter)) ** 2, 0.0) ** 2
-        if np.count_nonzero(new) * 2 <= _PARAMETERS[kind]:
+        if np.count_nonzero(new) * 2 <= PARAMETERS[kind]:
             break
         change = np.abs(new - weights).max()
         weights = new
         if change < 1e-4:
             break
     used = weights > 0
-    degrees = max(2 * np.count_nonzero(used) - _PARAMETERS[kind], 1)
+    degrees = max(2 * np.count_nonzero(used) - PARAMETERS[kind], 1)
     rms = float(np.sqrt((dx[used] ** 2 + dy[used] ** 2).sum() / degrees))
     scaled_place = place * max(scatter, 1.0)
     px = {"units": "pix"}

@@ -8,6 +8,7 @@ from . import masters as masters
 from . import masterset as masterset
 from . import matching as matching
 from . import noise as noise
+from . import planes as planes
 from . import residuals as residuals
 from . import steps as steps
 from . import store as store
@@ -30,6 +31,8 @@ from .matching import Group as Group
 from .matching import plan_groups as plan_groups
 from .noise import SensorNoise as SensorNoise
 from .noise import from_sensor as from_sensor
+from .planes import Planes as Planes
+from .planes import prepare_planes as prepare_planes
 from .steps import calibration_steps as calibration_steps
 from .steps import step_noise as step_noise
 from .store import open_master as open_master

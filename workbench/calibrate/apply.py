@@ -3,20 +3,23 @@
     e = g (y - P) / F,   P = B + f (D - B)
 
 with gain g [e-/ADU], dark master D and bias master B as read, the dark's scale f (1 when it fits) and the flat F.
-Negative values stay: the noise about zero must average to zero.  The variance is
+Negative values stay: the noise about zero must average to zero.
 
-    Var e = (g/F)² [σ² + max(y - black, 0)/g + Var P] + e² Var F / F²
+**Variance** means the same from here to the stack.  ``variance`` is the variance of a pixel's value about the true
+light, from all that is known:
 
-σ² [ADU²] the read noise with rounding; the middle term is the shot noise of light and dark signal together, with y
-averaged over the neighbours that agree with it, so that the variance does not follow the sample's own noise.
-`calibrate_tile` is the compiled loop, for a window of a frame at any place; `calibrate` is the verb on cubes.
+    Var e = (g/F)² [σ² + max(y - black, 0)/g] + shared,   shared = (g/F)² Var P + e² Var F / F²
+
+The first part is the frame's own: read noise with rounding σ² [ADU²] and the shot noise of light and dark signal
+together, with y averaged over the neighbours that agree with it, so that the variance does not follow the sample's own
+noise.  ``shared_variance``, the second, is the masters' noise.  It is the same in every light that they calibrate: the
+mean of N lights has 1/N of the own noise and all of the shared one, unless dithering moves it over the sky; the mean of
+N pixels of one frame has 1/N of both.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask
 import dask.array as da
@@ -27,24 +30,32 @@ from numba import njit
 from ..core.cube import add_history, check_cube
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
+from ..core.parallel import frame_arrays
 from .combine_band import calm_levels
+from .planes import (
+    NOISE_BLOCK,
+    NOISE_TERMS,
+    REACH,
+    Planes,
+    calibrate_signal,
+    neighbour_weights,
+    prepare_planes,
+    same_colour,
+    weighted_mean,
+)
 
 if TYPE_CHECKING:
     from .masterset import MasterSet
 
 DEFECT, SATURATED, MISSING = 1, 2, 4
 FLAGS = {"defect": DEFECT, "saturated": SATURATED, "missing": MISSING}
-HALO = 4  # [pixels] of surroundings that filling a defect may look at: give a window that much more on each side
+HALO = REACH  # [pixels] of surroundings that filling a defect may look at: give a window that much more on each side
+
+_ZERO, _ONE, _NONE = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32), np.zeros((1, 1), bool)
 
 
-_zero = partial(np.zeros, (1, 1), np.float32)
-_one = partial(np.ones, (1, 1), np.float32)
-_none = partial(np.zeros, (1, 1), bool)
-
-
-@dataclass(frozen=True, eq=False)
-class Tables:
-    """What `calibrate_tile` reads: maps (y, x), or (1, 1) where there is none, and numbers a channel.
+class Tables(NamedTuple):
+    """What calibration reads: maps (y, x), or (1, 1) where there is none, and numbers a channel.
 
     The offset is ``numbers[c, 3] + base + factor · dark`` [ADU].  `numbers` (channel, 5): gain [e-/ADU], σ² [ADU²],
     1/gain [ADU], constant offset [ADU], black level of the shot noise [ADU].  `saturation` [ADU].
@@ -52,13 +63,13 @@ class Tables:
 
     cell: np.ndarray
     numbers: np.ndarray
-    base: np.ndarray = field(default_factory=_zero)
-    base_variance: np.ndarray = field(default_factory=_zero)
-    dark: np.ndarray = field(default_factory=_zero)
-    dark_variance: np.ndarray = field(default_factory=_zero)
-    response: np.ndarray = field(default_factory=_one)
-    response_variance: np.ndarray = field(default_factory=_zero)
-    defects: np.ndarray = field(default_factory=_none)
+    base: np.ndarray = _ZERO
+    base_variance: np.ndarray = _ZERO
+    dark: np.ndarray = _ZERO
+    dark_variance: np.ndarray = _ZERO
+    response: np.ndarray = _ONE
+    response_variance: np.ndarray = _ZERO
+    defects: np.ndarray = _NONE
     saturation: float = np.inf
 
     def window(self, rows: slice, columns: slice) -> Tables:
@@ -68,37 +79,83 @@ class Tables:
         """
         top, left = rows.start or 0, columns.start or 0
         cell = np.roll(self.cell, (-(top % self.cell.shape[0]), -(left % self.cell.shape[1])), axis=(0, 1))
-        maps = {
-            name: getattr(self, name)
-            for name in ("base", "base_variance", "dark", "dark_variance", "response", "response_variance", "defects")
+        maps = self._asdict()
+        cut = {
+            name: part[rows, columns]
+            for name, part in maps.items()
+            if name not in ("cell", "numbers", "saturation") and part.shape != (1, 1)
         }
-        cut = {name: part if part.shape == (1, 1) else part[rows, columns] for name, part in maps.items()}
-        return Tables(cell=cell, numbers=self.numbers, saturation=self.saturation, **cut)
+        return self._replace(cell=cell, **cut)
 
 
-def calibrate_window(
-    raw: np.ndarray, tables: Tables, factor: float = 1.0, *, fill: bool = True
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+class Calibrated(NamedTuple):
+    """A window of a calibrated frame, (y, x) each: signal [e-], variance [e-²], mask (`FLAGS`), shared variance."""
+
+    signal: np.ndarray
+    variance: np.ndarray
+    mask: np.ndarray
+    shared: np.ndarray
+
+
+def calibrate_window(raw: np.ndarray, tables: Tables, factor: float = 1.0, *, fill: bool = True) -> Calibrated:
     """Calibrate one window of a frame (all of it, or a part with the tables' same `window`).
 
     Returns signal [e-] and variance [e-²], float32, and the mask, uint8 with the bits of `FLAGS`: ``defect`` where the
     value is filled in from neighbours of the same colour, ``saturated`` in the raw frame, ``missing`` where there
-    is no value (NaN): no sample, no flat, or nothing near a defect to fill it from.
+    is no value (NaN): no sample, no flat, or nothing near a defect to fill it from; and the part of the variance that
+    is the masters'.  Without `fill` defects are NaN.
+
+    Raises
+    ------
+    WorkbenchError
+        If the tables are of another size.
     """
     shape = raw.shape
     if tables.dark.shape not in ((1, 1), shape) or tables.response.shape not in ((1, 1), shape):
         raise WorkbenchError(f"the window has {shape} pixels, the masters {tables.dark.shape}: cut both alike")
-    signal, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    mask, level = np.empty(shape, np.uint8), np.empty(shape, np.float32)
+    return _calibrate_frame(raw, tables, prepare_planes(tables, shape, factor), factor, fill)
+
+
+def _signal_of(raw: np.ndarray, tables: Tables, planes: Planes, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Signal [e-] and mask (y, x) of a frame, defects NaN."""
+    signal, mask = np.empty(raw.shape, np.float32), np.empty(raw.shape, np.uint8)
+    calibrate_signal(raw, planes, factor, signal)
+    defects = np.ascontiguousarray(np.broadcast_to(tables.defects, raw.shape)).view(np.uint8)
+    _flag(raw, signal, defects, np.float32(planes.white), mask)
+    return signal, mask
+
+
+def _calibrate_frame(raw: np.ndarray, tables: Tables, planes: Planes, factor: float, fill: bool) -> Calibrated:
+    signal, mask = _signal_of(raw, tables, planes, factor)
+    variance, shared, level = (np.empty(raw.shape, np.float32) for _ in range(3))
     black = np.ascontiguousarray(tables.numbers[:, 4])
     calm_levels(raw, tables.cell, np.ascontiguousarray(tables.numbers[:, 1:3]), black, 1.0, level)
-    calibrate_tile(
-        raw, level, tables.cell, tables.numbers, tables.base, tables.base_variance, tables.dark, tables.dark_variance,
-        tables.response, tables.response_variance, tables.defects, tables.saturation, factor, signal, variance, mask,
-    )  # fmt: skip
+    _set_variance(level, tables, planes.scale, np.float32(factor), signal, variance, shared)
     if fill:
-        fill_tile(tables.cell, signal, variance, mask)
-    return signal, variance, mask
+        fill_defects(tables.cell, signal, variance, shared, mask)
+    return Calibrated(signal, variance, mask, shared)
+
+
+def _lazy_signal(raw: Any, tables: Tables, planes: Planes, factor: float, fill: bool) -> tuple[np.ndarray, ...]:
+    raw = _as_read(raw)
+    signal, mask = _signal_of(raw, tables, planes, factor)
+    if fill:
+        nothing = np.empty((0, 0), np.float32)
+        fill_defects(tables.cell, signal, nothing, nothing, mask)
+    else:
+        mask[(mask & DEFECT) > 0] |= MISSING
+    return signal, mask
+
+
+def _lazy_variance(raw: Any, tables: Tables, planes: Planes, factor: float, fill: bool) -> tuple[np.ndarray, ...]:
+    done = _calibrate_frame(_as_read(raw), tables, planes, factor, fill)
+    return done.variance, done.shared
+
+
+def _as_read(raw: Any) -> np.ndarray:
+    raw = np.asarray(raw)
+    raw = raw.reshape(raw.shape[-2:])
+    return raw if raw.dtype == np.uint16 else raw.astype(np.float32, copy=False)
 
 
 def calibrate(light: xr.DataArray, masters: Tables | MasterSet, *, fill: bool = True) -> xr.Dataset:
@@ -115,6 +172,13 @@ def calibrate(light: xr.DataArray, masters: Tables | MasterSet, *, fill: bool = 
     fill
         Fill defects from their neighbours; without it they are NaN and ``missing``.
 
+    Returns
+    -------
+    Dataset over (frame, y, x): ``signal`` [e-], ``variance`` [e-²] of a pixel, of which ``shared_variance`` [e-²] is
+    the masters' (see the module), and ``mask``; over (frame, term, channel, block_y, block_x) ``noise_terms`` of the
+    variance in blocks of 32 pixels, from which a stack predicts the noise of its samples (see `Planes`); over frame
+    ``saturation`` [e-].
+
     Raises
     ------
     WorkbenchError
@@ -123,31 +187,58 @@ def calibrate(light: xr.DataArray, masters: Tables | MasterSet, *, fill: bool = 
     check_cube(light, stage="raw", kind="light")
     count, *shape = light.shape
     shape = tuple(shape)
-    prepared: dict[int, Any] = {}
+    prepared: dict[int, tuple[Any, Any]] = {}
     data = light.data.rechunk({0: 1, 1: -1, 2: -1}) if isinstance(light.data, da.Array) else light.data
-    work = dask.delayed(_one_frame, nout=3, pure=True)
-    parts = []
+    frames = data.to_delayed(optimize_graph=False).ravel() if isinstance(data, da.Array) else data
+    calls, terms = [], []
     for number in range(count):
-        of_group, factor = (masters, 1.0) if isinstance(masters, Tables) else masters.of(light, number)
-        if id(of_group) not in prepared:
-            tables = of_group if isinstance(of_group, Tables) else of_group.tables()
+        group, factor, usual = masters, 1.0, 1.0
+        if not isinstance(masters, Tables):
+            group, factor = masters.of(light, number)
+            usual = float(np.median(group.group.factors or (1.0,)))
+        if id(group) not in prepared:
+            tables = group if isinstance(group, Tables) else group.tables()
             _require_fit(tables, shape, light.attrs["cfa_pattern"])
-            prepared[id(of_group)] = dask.delayed(tables, pure=True)
-        frame = data[number]
-        frame = frame.to_delayed().item() if isinstance(frame, da.Array) else frame
-        parts.append(work(frame, prepared[id(of_group)], factor, fill))
-    names = (("signal", np.float32), ("variance", np.float32), ("mask", np.uint8))
-    arrays = {
-        name: da.stack([da.from_delayed(part[place], shape, dtype=dtype) for part in parts])
-        for place, (name, dtype) in enumerate(names)
-    }
+            shared = dask.delayed(tables, pure=True, traverse=False)
+            prepared[id(group)] = shared, dask.delayed(prepare_planes, pure=True)(shared, shape, usual)
+        calls.append((frames[number], *prepared[id(group)], float(factor), fill))
+        terms.append((prepared[id(group)][1],))
+    blocks = tuple(-(-size // NOISE_BLOCK) for size in shape)
+    channels = ["mono"] if light.attrs["cfa_pattern"] == "mono" else ["R", "G", "B"]
+    picture, flags = (shape, np.float32), (shape, np.uint8)
+    arrays = frame_arrays(_lazy_signal, calls, {"signal": picture, "mask": flags})
+    arrays |= frame_arrays(_lazy_variance, calls, {"variance": picture, "shared_variance": picture})
+    blocked = {"noise_terms": ((len(NOISE_TERMS), len(channels), *blocks), np.float32), "saturation": ((), float)}
+    arrays |= frame_arrays(_block_terms, terms, blocked)
+    return _described(light, arrays, channels)
+
+
+def _block_terms(planes: Planes) -> tuple[np.ndarray, np.ndarray]:
+    return planes.noise, np.array(planes.saturation)
+
+
+def _described(light: xr.DataArray, arrays: dict[str, da.Array], channels: list[str]) -> xr.Dataset:
+    """The calibrated lights with their units, coordinates and history."""
     noted = add_history(light, "calibrated: ADU to electrons, offset, dark and flat applied, defects filled")
     attrs = {**noted.attrs, "units": "electron", "stage": "calibrated", "long_name": "signal"}
-    flags = {"long_name": "flags", "flag_masks": list(FLAGS.values()), "flag_meanings": " ".join(FLAGS)}
-    described = {"signal": attrs, "variance": {"units": "electron**2", "long_name": "variance"}, "mask": flags}
-    return xr.Dataset(
-        {name: (light.dims, arrays[name], described[name]) for name, _ in names}, coords=light.coords, attrs=attrs
-    )
+    about = {
+        "signal": (light.dims, attrs),
+        "variance": (light.dims, {"units": "electron**2", "long_name": "variance"}),
+        "shared_variance": (light.dims, {"units": "electron**2", "long_name": "variance of the masters' noise"}),
+        "mask": (
+            light.dims,
+            {"long_name": "flags", "flag_masks": list(FLAGS.values()), "flag_meanings": " ".join(FLAGS)},
+        ),
+        "noise_terms": (
+            ("frame", "term", "channel", "block_y", "block_x"),
+            {"long_name": "variance terms in blocks of 32 pixels"},
+        ),
+        "saturation": (("frame",), {"units": "electron", "long_name": "saturation of a typical pixel"}),
+    }
+    data = {name: (dims, arrays[name], text) for name, (dims, text) in about.items()}
+    places = {name: np.arange(light.sizes[name]) for name in ("y", "x") if name not in light.coords}
+    coords = {**light.coords, **places, "term": list(NOISE_TERMS), "channel": channels}
+    return xr.Dataset(data, coords=coords, attrs=attrs)
 
 
 def _require_fit(tables: Tables, shape: tuple[int, int], cfa_pattern: str) -> None:
@@ -161,148 +252,118 @@ def _require_fit(tables: Tables, shape: tuple[int, int], cfa_pattern: str) -> No
         raise WorkbenchError(f"the lights' mosaic is {cfa_pattern}, that of the masters another: cut both alike")
 
 
-def _one_frame(frame: np.ndarray, tables: Tables, factor: float, fill: bool) -> tuple[np.ndarray, ...]:
-    frame = np.asarray(frame)
-    if frame.dtype != np.uint16:
-        frame = frame.astype(np.float32, copy=False)
-    signal, variance, mask = calibrate_window(frame, tables, factor, fill=fill)
-    if not fill:
-        defect = (mask & DEFECT) > 0
-        signal[defect], variance[defect] = np.nan, np.nan
-        mask[defect] |= MISSING
-    return signal, variance, mask
+@njit(nogil=True, cache=True)
+def _flag(raw, signal, defects, white, mask):
+    """Set the mask (y, x) of a frame: ``defects`` are given, missing is what has no finite signal and is no defect."""
+    for y in range(raw.shape[0]):
+        for x in range(raw.shape[1]):
+            missing = np.uint8(0)
+            if not defects[y, x]:
+                missing = np.uint8(signal[y, x] - signal[y, x] != np.float32(0))
+            full = raw[y, x] >= white and not missing and not defects[y, x]
+            mask[y, x] = np.uint8(defects[y, x] > 0) | (np.uint8(full) << 1) | (missing << 2)
+            if missing:
+                signal[y, x] = np.nan
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def calibrate_tile(
-    raw, level, cell, numbers, base, base_variance, dark, dark_variance, response, response_variance, defects,
-    saturation, factor, signal, variance, mask,
-):  # fmt: skip
-    """Set signal, variance and mask of a window from its raw samples; see `Tables` and the module's formula.
+def _set_variance(level, tables, scale, factor, signal, variance, shared):
+    """Set variance and shared variance [e-²] (y, x) of a calibrated frame; see the module's formula.
 
-    `level` [ADU] is what the shot noise is taken from: the samples themselves, or their `calm_levels`.  Maps of shape
-    (1, 1) count as the same number everywhere.  Defects are flagged but not yet filled.
+    `level` (y, x) [ADU] is what the shot noise is taken from (`calm_levels`), `scale` (y, x) as in `Planes`.
     """
-    rows, columns = raw.shape
-    period_y, period_x = cell.shape
-    rest, squared = np.float32((1.0 - factor) ** 2), np.float32(factor**2)
-    times, limit, zero, one = np.float32(factor), np.float32(saturation), np.float32(0), np.float32(1)
-    # everything a row needs lies in contiguous buffers, so that the arithmetic runs in vector registers
-    numbers_of = np.empty((period_y, 5, columns), np.float32)
-    for i in range(period_y):
-        for j in range(columns):
-            for k in range(5):
-                numbers_of[i, k, j] = numbers[cell[i, j % period_x], k]
-    rows_of = np.empty((5, columns), np.float32)
-    sample, offset, noise, flat, tilt = rows_of[0], rows_of[1], rows_of[2], rows_of[3], rows_of[4]
-    bad = np.empty(columns, np.uint8)
-    flat[:] = response[0, 0]
-    tilt[:] = response_variance[0, 0]
-    bad[:] = defects[0, 0]
-    for i in range(rows):
-        phase = numbers_of[i % period_y]
-        gain, quiet, inverse, ground, black = phase[0], phase[1], phase[2], phase[3], phase[4]
-        for j in range(columns):
-            sample[j] = raw[i, j]
-        for j in range(columns):
-            offset[j] = ground[j]
-            noise[j] = quiet[j] + inverse[j] * max(level[i, j] - black[j], zero)
-        _add_row(base, i, one, offset)
-        _add_row(dark, i, times, offset)
-        _add_row(base_variance, i, rest, noise)
-        _add_row(dark_variance, i, squared, noise)
-        if response.size > 1:
-            for j in range(columns):
-                flat[j] = response[i, j]
-        if response_variance.size > 1:
-            for j in range(columns):
-                tilt[j] = response_variance[i, j]
-        if defects.size > 1:
-            for j in range(columns):
-                bad[j] = defects[i, j]
-        out_signal, out_variance, out_mask = signal[i], variance[i], mask[i]
-        for j in range(columns):
-            scale = one / flat[j]
-            e = gain[j] * (sample[j] - offset[j]) * scale
-            out_signal[j] = e
-            out_variance[j] = (gain[j] * gain[j] * noise[j] + e * e * tilt[j]) * scale * scale
-        lost = 0
-        for j in range(columns):
-            # NaN and infinity fail v - v == 0; a flat that is not positive has no answer
-            v = out_variance[j]
-            missing = np.uint8(not ((v - v == zero) & (flat[j] > zero)))
-            lost += missing
-            out_mask[j] = bad[j] | (np.uint8((sample[j] >= limit) & (missing == 0)) << 1) | (missing << 2)
-        if lost:
-            for j in range(columns):
-                if out_mask[j] & 4:
-                    out_signal[j] = np.nan
-                    out_variance[j] = np.nan
+    period_y, period_x = tables.cell.shape
+    squared, rest = factor * factor, (np.float32(1) - factor) ** 2
+    for y in range(level.shape[0]):
+        for x in range(level.shape[1]):
+            k = tables.cell[y % period_y, x % period_x]
+            quiet = np.float32(tables.numbers[k, 1])
+            light = max(level[y, x] - np.float32(tables.numbers[k, 4]), np.float32(0))
+            known = squared * (
+                tables.dark_variance[y, x] if tables.dark_variance.size > 1 else tables.dark_variance[0, 0]
+            )
+            known += rest * (
+                tables.base_variance[y, x] if tables.base_variance.size > 1 else tables.base_variance[0, 0]
+            )
+            tilt = tables.response_variance[0, 0]
+            if tables.response_variance.size > 1:
+                tilt = tables.response_variance[y, x]
+            e, s = signal[y, x], scale[y, x]
+            own = s * s * (quiet + np.float32(tables.numbers[k, 2]) * light)
+            flat = np.float32(tables.numbers[k, 0]) / s
+            shared[y, x] = s * s * known + e * e * tilt / (flat * flat)
+            variance[y, x] = own + shared[y, x]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _add_row(field, i, times, out):
-    """Add a row of a map, or its one number, times a factor."""
-    if field.size == 1:
-        number = times * field[0, 0]
-        if number != 0:
-            for j in range(out.size):
-                out[j] += number
-    else:
-        for j in range(out.size):
-            out[j] += times * field[i, j]
+@njit(nogil=True, cache=True)
+def gather(cell, signal, mask, y, x, around):
+    """Set `around` (9, 9) to the valid pixels of a pixel's colour around it, NaN elsewhere."""
+    rows, columns = signal.shape
+    around[:] = np.nan
+    for m in range(max(0, y - REACH), min(rows, y + REACH + 1)):
+        for n in range(max(0, x - REACH), min(columns, x + REACH + 1)):
+            if not mask[m, n] & (DEFECT | MISSING) and same_colour(cell, y, x, m - y, n - x):
+                around[m - y + REACH, n - x + REACH] = signal[m, n]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def fill_tile(cell, signal, variance, mask):
-    """Fill defects in place from sound pixels of their colour up to 4 pixels away, the nearer the more (1/distance²).
+@njit(nogil=True, cache=True)
+def fill_defects(cell, signal, variance, shared, mask):
+    """Fill defects of a mosaic (y, x) in place from valid pixels of their colour (`neighbour_weights`).
 
     A filled value is never the source of another.  Its variance is that of the mean of its sources, and where they
     differ by more than their noise, as beside a star, their scatter on top.  A defect among saturated pixels is
-    saturated; one without any source is missing.
+    saturated; one without any source is missing.  `variance` and `shared` may be empty.
     """
-    rows, columns = signal.shape
-    period_y, period_x = cell.shape
-    mono = cell.size == 1
-    for i in range(rows):
-        for j in range(columns):
-            if not mask[i, j] & 1:
+    around, weight = np.empty((2 * REACH + 1, 2 * REACH + 1)), np.empty((2 * REACH + 1, 2 * REACH + 1))
+    for y in range(signal.shape[0]):
+        for x in range(signal.shape[1]):
+            if not mask[y, x] & DEFECT:
                 continue
-            c = cell[i % period_y, j % period_x]
-            green = c == 1 or c == 2
-            found = 0
-            for reach in (2, 4):
-                if found:
-                    break
-                weights, squares, total, square, noise, mean_noise = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-                saturated = False
-                for m in range(max(0, i - reach), min(rows, i + reach + 1)):
-                    for n in range(max(0, j - reach), min(columns, j + reach + 1)):
-                        if mask[m, n] & 5:
-                            continue
-                        other = cell[m % period_y, n % period_x]
-                        if not mono and other != c and not (green and (other == 1 or other == 2)):
-                            continue
-                        w = 1.0 / ((m - i) ** 2 + (n - j) ** 2)
-                        found += 1
-                        weights += w
-                        squares += w * w
-                        total += w * signal[m, n]
-                        square += w * signal[m, n] * signal[m, n]
-                        noise += w * w * variance[m, n]
-                        mean_noise += w * variance[m, n]
-                        saturated |= (mask[m, n] & 2) > 0
+            gather(cell, signal, mask, y, x, around)
+            found = neighbour_weights(around, weight)
             if found == 0:
-                signal[i, j], variance[i, j] = np.nan, np.nan
-                mask[i, j] |= 4
+                signal[y, x] = np.nan
+                mask[y, x] = DEFECT | MISSING
+                if variance.size:
+                    variance[y, x], shared[y, x] = np.nan, np.nan
                 continue
-            value = total / weights
-            scatter = 0.0
-            if found > 1:
-                scatter = (square / weights - value * value) / max(1.0 - squares / weights**2, 1e-3)
-            signal[i, j] = value
-            structure = scatter - mean_noise / weights
-            if structure < 2 * mean_noise / weights:  # no more than so few sources differ by chance
-                structure = 0.0
-            variance[i, j] = noise / weights**2 + structure
-            mask[i, j] = 3 if saturated else 1
+            signal[y, x] = weighted_mean(around, weight)
+            mask[y, x] = DEFECT | (_any_saturated(mask, weight, y, x) * SATURATED)
+            if variance.size:
+                variance[y, x], shared[y, x] = _mean_variance(around, weight, variance, shared, y, x, found)
+
+
+@njit(nogil=True, cache=True)
+def _any_saturated(mask, weight, y, x):
+    """Whether one of the weighted neighbours of (y, x) is saturated."""
+    for i in range(weight.shape[0]):
+        for j in range(weight.shape[1]):
+            if weight[i, j] > 0.0 and mask[y + i - REACH, x + j - REACH] & SATURATED:
+                return 1
+    return 0
+
+
+@njit(nogil=True, cache=True)
+def _mean_variance(around, weight, variance, shared, y, x, found):
+    """Variance and shared variance of the weighted mean of the neighbours of (y, x), their scatter included."""
+    weights, squares, total, square, noise, common, mean_noise = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for i in range(weight.shape[0]):
+        for j in range(weight.shape[1]):
+            w = weight[i, j]
+            if w > 0.0:
+                own = variance[y + i - REACH, x + j - REACH]
+                weights += w
+                squares += w * w
+                total += w * around[i, j]
+                square += w * around[i, j] ** 2
+                noise += w * w * own
+                common += w * w * shared[y + i - REACH, x + j - REACH]
+                mean_noise += w * own
+    mean_noise /= weights
+    scatter = 0.0
+    if found > 1:
+        scatter = (square / weights - (total / weights) ** 2) / max(1.0 - squares / weights**2, 1e-3)
+    structure = scatter - mean_noise
+    if structure < 2 * mean_noise:  # no more than so few sources differ by chance
+        structure = 0.0
+    return noise / weights**2 + structure, common / weights**2

@@ -53,7 +53,7 @@ def calibration_steps(light: xr.DataArray, masters: MasterSet, number: int = 0) 
     tables = own.tables()
     raw = np.asarray(light.isel(frame=number).values)
     raw = raw if raw.dtype == np.uint16 else raw.astype(np.float32)
-    filled, final, mask = calibrate_window(raw, tables, factor)
+    filled, final, mask, _ = calibrate_window(raw, tables, factor)
     shape = raw.shape
     gain, quiet, inverse, constant, black = (_spread(tables, k, shape) for k in range(5))
     black = np.where(np.isfinite(black), black, constant)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
@@ -12,8 +12,11 @@ from functools import partial
 from typing import Any
 
 import dask
+import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
 from dask.local import get_sync
 from tqdm.auto import tqdm
 
@@ -91,3 +94,39 @@ def counted(items: Iterable[Any], progress: Any, total: int) -> Iterator[Any]:
         for item in items:
             yield item
             progress.update()
+
+
+def frame_arrays(
+    function: Callable[..., tuple], calls: Sequence[tuple], outputs: Mapping[str, tuple[tuple[int, ...], Any]]
+) -> dict[str, da.Array]:
+    """Return lazy arrays (frame, ...), one for each of the arrays that a function returns for every frame.
+
+    One task a frame runs the function, whatever is asked for, and one a frame and array takes its result out.
+
+    Parameters
+    ----------
+    calls
+        The function's arguments for each frame; they may be lazy.
+    outputs
+        Shape and type of each array that it returns, by name, in order.
+
+    Examples
+    --------
+    >>> arrays = frame_arrays(np.divmod, [(7, 2), (9, 4)], {"whole": ((), int), "rest": ((), int)})
+    >>> arrays["rest"].compute()
+    array([1, 1])
+    """
+    tasks = [dask.delayed(function, pure=True)(*arguments) for arguments in calls]
+    arrays = {}
+    for place, (name, (shape, dtype)) in enumerate(outputs.items()):
+        key = f"{name}-{tokenize([task.key for task in tasks], name)}"
+        corner = (0,) * len(shape)
+        layer = {(key, number, *corner): (_take, task.key, place) for number, task in enumerate(tasks)}
+        graph = HighLevelGraph.from_collections(key, layer, dependencies=tasks)
+        chunks = ((1,) * len(tasks), *((size,) for size in shape))
+        arrays[name] = da.Array(graph, key, chunks=chunks, dtype=dtype)
+    return arrays
+
+
+def _take(results: tuple, place: int) -> np.ndarray:
+    return np.asarray(results[place])[None]

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..charts.registry import Caption
 from ..charts.theme import INK, MUTED, SERIES
-from ..stack.rule import reject_samples
+from ..stack.combine import reject_samples
 from .demonstration import Built, legend, plot, readout, together
 
 COUNTS = (3, 5, 8, 12, 24)  # frames

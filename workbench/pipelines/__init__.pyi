@@ -6,11 +6,8 @@ from . import inspection as inspection
 from . import lights as lights
 from . import measurement as measurement
 from . import planning as planning
-from . import stack_files as stack_files
-from . import stack_forecast as stack_forecast
-from . import stack_header as stack_header
-from . import stack_jobs as stack_jobs
-from . import stack_plan as stack_plan
+from . import stack_report as stack_report
+from . import stack_work as stack_work
 from . import stacking as stacking
 from . import transfer as transfer
 from . import uniformity as uniformity
@@ -30,6 +27,7 @@ from .planning import Plan as Plan
 from .planning import plan_night as plan_night
 from .planning import write_shots as write_shots
 from .stacking import StackResult as StackResult
+from .stacking import StackSettings as StackSettings
 from .stacking import stack_folder as stack_folder
 from .transfer import Transfer as Transfer
 from .transfer import measure_pixel_noise as measure_pixel_noise

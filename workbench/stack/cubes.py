@@ -1,84 +1,38 @@
 """The verbs on cubes: calibrated lights put on the reference's grid, and stacked, lazily and open to inspection.
 
-The engine (`workbench.stack.engine`) does the same from files, tile by tile, for whole nights; these verbs are for
-looking at every step, and hold all frames of what is asked for in memory.  `aligned` resamples and normalises, `stack`
-rejects and averages; nothing is computed until asked, and then no more than what is asked for.
+The same compiled loops as the engine's (`workbench.stack.engine`), which works off files tile by tile for whole nights;
+these verbs are for looking at every step, and hold all frames of what is asked for in memory.  `aligned` resamples and
+normalises, `stack` rejects and averages; nothing is computed until asked.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
-from scipy import ndimage
 
 from ..align.registration import Registration
 from ..align.transform import Transform
+from ..calibrate.planes import NOISE_TERMS, noise_in_blocks
 from ..core.cube import check_cube
 from ..core.errors import WorkbenchError
+from ..core.mosaic import channel_index
+from ..core.parallel import frame_arrays
 from ..core.values import attribute_lines, joined_lines, plain_attributes
-from .engine import SHARE
-from .geometry import place_polynomials, quarter_turns
-from .kernel import kernel_polynomials, mean_squared_weight, narrowing_for
-from .normalise import background_surfaces, frame_weights, star_ratio
-from .reject import DEFAULTS, method_number
-from .resampled import resample_tile
-from .rule import median_of, reject_samples
-from .sample import unsplit
-from .survey import FrameSurvey
-from .tile import RIM
+from .combine import Output, combine_tile, rule_of, thresholds_of
+from .engine import empty_output
+from .lanczos import mean_squared_weight, narrowing_for
+from .noise import SHARE, block_centres, sample_noise, tile_noise
+from .normalise import normalisation
+from .tile import BAND, BLOCK, Scratch, Tile, band_tiles, place_frame, tile_width
 
-BAND = 128  # output rows worked off at a time
-SIDE = 256  # of the pieces that are resampled at a time
-_SATURATED = 2  # bit of the calibration's mask
-
-
-def normalisation(lights: xr.Dataset, registration: Registration, *, order: int | str = "auto") -> xr.Dataset:
-    """Return what brings each frame to the reference's transparency and to the mean background of all.
-
-    Returns
-    -------
-    Dataset over ``frame`` (the frames used): ``scale`` (by which a frame is multiplied, from matched stars) and its
-    ``scale_error``; ``surface`` (channel, term) [e-], what it then has more than the mean of all, as coefficients of
-    1, x, y, x², x y, y²; ``weight`` (channel), one over the background's variance, mean 1.
-
-    Raises
-    ------
-    WorkbenchError
-        If neither stars nor exposure times tell a frame's transparency.
-    """
-    used = list(registration.used)
-    stars, exposure = registration.stars, lights["signal"]["exposure"].values.astype(float)
-    scales, errors = [], []
-    for number in used:
-        ratio, error, _ = star_ratio(stars[registration.reference], stars[number], registration.matches[number])
-        if number == registration.reference:
-            ratio, error = 1.0, 0.0
-        if not np.isfinite(ratio):
-            ratio = exposure[registration.reference] / exposure[number]
-        if not np.isfinite(ratio):
-            name = registration.quality["filename"].values[number]
-            raise WorkbenchError(f"{name}: too few stars tell its transparency, and its exposure time is not known")
-        scales.append(ratio)
-        errors.append(error)
-    surveys = [FrameSurvey(stars[n], registration.level[n], registration.noise[n]) for n in used]
-    shape = lights["signal"].shape[1:]
-    transforms = [registration.transform(number) for number in used]
-    surfaces, _, level = background_surfaces(surveys, transforms, scales, shape, order=order)
-    channels = ["mono"] if lights.attrs["cfa_pattern"] == "mono" else ["R", "G", "B"]
-    return xr.Dataset(
-        {
-            "scale": ("frame", scales),
-            "scale_error": ("frame", errors),
-            "surface": (("frame", "channel", "term"), surfaces, {"units": "electron"}),
-            "weight": (("frame", "channel"), frame_weights(surveys, scales)),
-            "level": ("channel", level, {"units": "electron", "long_name": "mean background"}),
-        },
-        coords={"channel": channels, "number": ("frame", used)},
-    )
+CHUNKS = 8  # pieces of rows, at most, that a stack is computed in
+_NO_KERNEL = (np.float32(0),) * 35  # the samples are resampled already
+_MAPS = ("coverage", "rejected_low", "rejected_high", "saturated")
 
 
 def aligned(lights: xr.Dataset, registration: Registration, norm: xr.Dataset | None = None) -> xr.Dataset:
@@ -98,8 +52,11 @@ def aligned(lights: xr.Dataset, registration: Registration, norm: xr.Dataset | N
     Returns
     -------
     Dataset over (frame, channel, y, x), frames set aside left out: ``signal`` [e- of the reference], NaN outside the
-    frame; ``variance`` [e-²] of that value; ``slope``, how fast that variance grows with the light [e-²/e-]; and
-    ``saturated`` (frame, y, x).  Over ``frame`` also ``scale`` and ``weight`` (channel).
+    frame; ``variance`` [e-²], a frame's own noise in that value; ``slope``, how fast that variance grows with the light
+    [e-²/e-]; and ``saturated``, where saturated samples reach.  In blocks of 64 x 32 pixels ``noise_terms`` (frame,
+    term, channel, block_y, block_x), from which the variance comes and what the masters share, and ``place`` (frame,
+    axis, block_y, block_x), the blocks' positions in the frame [px].  Over ``frame`` also ``scale`` and ``weight``
+    (channel).
 
     Raises
     ------
@@ -110,90 +67,106 @@ def aligned(lights: xr.Dataset, registration: Registration, norm: xr.Dataset | N
     names = [str(name) for name in signal["filename"].values]
     if names != [str(name) for name in registration.quality["filename"].values]:
         raise WorkbenchError("this registration belongs to other lights: register these")
-    norm = normalisation(lights, registration) if norm is None else norm
-    used = norm["number"].values
+    norm = normalisation(registration) if norm is None else norm
+    used, channels = norm["number"].values, [str(name) for name in norm["channel"].values]
     pattern, shape = lights.attrs["cfa_pattern"], signal.shape[1:]
-    channels = list(norm["channel"].values)
-    work = dask.delayed(_put, nout=4, pure=True)
-    parts: list[list[Any]] = [[], [], [], []]
+    corner = tuple(int(lights[name].values[0]) if name in lights.coords else 0 for name in ("y", "x"))
+    parts = [lights[name] for name in ("signal", "mask")]
+    parts.append(lights["noise_terms"] if "noise_terms" in lights else lights["variance"])
+    frames = [_frames_of(part) for part in parts]
+    width = tile_width(len(used), len(channels))
+    calls, noises = [], []
     for place, number in enumerate(used):
-        one = lights.isel(frame=int(number))
-        pieces = work(
-            one["signal"].data, one["variance"].data, one["mask"].data, registration.transform(int(number)), pattern,
-            float(norm["scale"][place]), norm["surface"].values[place],
-        )  # fmt: skip
-        for into, piece, dtype in zip(parts, pieces, (np.float32, np.float32, np.float32, bool), strict=True):
-            size = shape if dtype is bool else (len(channels), *shape)
-            into.append(da.from_delayed(piece, size, dtype=dtype))
-    reference = names[registration.reference]
+        transform, scale = registration.transform(int(number)), float(norm["scale"][place])
+        surface = norm["surface"].values[place]
+        mosaic, mask, noise = (part[number] for part in frames)
+        noises.append((noise, mosaic, pattern, transform, scale, surface, corner))
+        calls.append((mosaic, mask, pattern, transform, scale, surface, width))
+    blocks = (-(-shape[0] // BAND), -(-shape[1] // BLOCK))
+    picture = ((len(channels), *shape), np.float32)
+    arrays = frame_arrays(
+        _noise_of, noises, {"terms": ((4, len(channels), *blocks), np.float32), "place": ((2, *blocks), np.float32)}
+    )
+    arrays |= frame_arrays(_put, calls, {"signal": picture, "square": picture, "saturated": (picture[0], bool)})
+    steps = [
+        (value, square, terms)
+        for value, square, terms in zip(*(arrays[name] for name in ("signal", "square", "terms")), strict=True)
+    ]
+    arrays |= frame_arrays(_variance_of, steps, {"variance": picture, "slope": picture})
+    return _described(signal.isel(frame=used), arrays, norm, names[registration.reference], channels)
+
+
+def _frames_of(part: xr.DataArray) -> Any:
+    """The frames of a cube one by one: lazy ones whole, as they are computed."""
+    data = part.data
+    return (
+        data.rechunk({0: 1, **dict.fromkeys(range(1, data.ndim), -1)}).to_delayed().ravel()
+        if dask.is_dask_collection(data)
+        else data
+    )
+
+
+def _whole(part: np.ndarray, ndim: int) -> np.ndarray:
+    """A frame without the axis of frames that a chunk of a cube has."""
+    part = np.asarray(part)
+    return part.reshape(part.shape[part.ndim - ndim :])
+
+
+def _put(mosaic, mask, pattern: str, transform: Transform, scale: float, surface: np.ndarray, width: int):
+    mosaic, mask = _whole(mosaic, 2), _whole(mask, 2)
+    return place_frame(mosaic, mask, pattern, transform, mosaic.shape, scale=scale, surface=surface, width=width)
+
+
+def _noise_of(noise, mosaic, pattern: str, transform: Transform, scale: float, surface: np.ndarray, corner):
+    """Noise terms and places of a frame's samples in the output's blocks; without terms from the variance."""
+    noise, mosaic = np.asarray(noise), _whole(mosaic, 2)
+    if noise.shape[-2:] == mosaic.shape:
+        noise, corner = noise_in_blocks(mosaic, _whole(noise, 2), channel_index(pattern)), (0, 0)
+    centres = block_centres(range(-(-mosaic.shape[0] // BAND)), mosaic.shape)
+    return sample_noise(_whole(noise, 4), transform, scale, surface, centres, corner)
+
+
+def _variance_of(value, square, terms):
+    """A frame's variance and slope (channel, y, x) from its values, Σw² and noise terms."""
+    value, square, terms = (_whole(part, ndim) for part, ndim in ((value, 3), (square, 3), (terms, 4)))
+    alpha, beta = (_spread(part, value.shape[1:]) for part in terms[:2])
+    slope = alpha * square
+    return (slope * np.maximum(value, 0) + beta * square).astype(np.float32), slope
+
+
+def _spread(blocks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Values in blocks of 64 x 32 pixels (..., block row, block column) at every pixel of a picture."""
+    rows, columns = np.arange(shape[0]) // BAND, np.arange(shape[1]) // BLOCK
+    return blocks[..., rows[:, None], columns]
+
+
+def _described(kept, arrays: dict[str, da.Array], norm: xr.Dataset, reference: str, channels: list[str]) -> xr.Dataset:
+    """The aligned lights with units, coordinates and history; `kept` is the signal of the frames that are used."""
     attrs = {
-        **signal.attrs,
+        **kept.attrs,
         "long_name": "signal on the reference's grid",
         "history": joined_lines(
-            [*attribute_lines(signal.attrs, "history"), f"resampled onto {reference or 'the reference'} and normalised"]
+            [*attribute_lines(kept.attrs, "history"), f"resampled onto {reference or 'the reference'} and normalised"]
         ),
         "reference": reference,
     }
-    dims = ("frame", "channel", "y", "x")
-    words = {
-        "signal": attrs,
-        "variance": {"units": "electron**2", "long_name": "variance of a pixel's value"},
-        "slope": {"units": "electron", "long_name": "variance for each electron of light"},
+    picture = ("frame", "channel", "y", "x")
+    about = {
+        "signal": (picture, attrs),
+        "variance": (picture, {"units": "electron**2", "long_name": "variance of a pixel's value"}),
+        "slope": (picture, {"units": "electron", "long_name": "variance for each electron of light"}),
+        "saturated": (picture, {"long_name": "saturated in the raw frame"}),
+        "terms": (("frame", "term", "channel", "block_y", "block_x"), {"long_name": "variance terms in blocks"}),
+        "place": (("frame", "axis", "block_y", "block_x"), {"units": "pix", "long_name": "blocks in the frame"}),
     }
-    data = {name: (dims, da.stack(part), words[name]) for name, part in zip(words, parts, strict=False)}
-    data["saturated"] = (("frame", "y", "x"), da.stack(parts[3]), {"long_name": "saturated in the raw frame"})
-    result = xr.Dataset(data, coords={"channel": channels}, attrs=attrs)
-    kept = signal.isel(frame=used)
+    data = {name.replace("terms", "noise_terms"): (dims, arrays[name], text) for name, (dims, text) in about.items()}
+    places = {name: np.arange(kept.sizes[name]) for name in ("y", "x")}
+    coords = {"channel": channels, "term": list(NOISE_TERMS), "axis": ["x", "y"], **places}
+    result = xr.Dataset(data, coords=coords, attrs=attrs)
     return result.assign_coords(
         {name: kept[name] for name in kept.coords if kept[name].dims == ("frame",)}
         | {"scale": ("frame", norm["scale"].values), "weight": (("frame", "channel"), norm["weight"].values)}
     )
-
-
-def _put(
-    signal: np.ndarray,
-    variance: np.ndarray,
-    mask: np.ndarray,
-    transform: Transform,
-    pattern: str,
-    scale: float,
-    surface: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Resample and normalise one frame: value, variance, slope (channel, y, x), and what is saturated (y, x)."""
-    shape = signal.shape
-    value, square = _resample(np.asarray(signal, np.float32), transform, pattern)
-    spread, _ = _resample(np.asarray(variance, np.float32), transform, pattern)
-    quietest = float(np.nanmin(variance))  # ringing must not make a sample quieter than the frame's quietest
-    spread = np.maximum(spread, np.float32(quietest)) * square * np.float32(scale**2)
-    y, x = (axis.astype(np.float32) for axis in np.mgrid[: shape[0], : shape[1]])
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
-    value = value * np.float32(scale) - np.tensordot(surface, terms, 1).astype(np.float32)
-    at = transform.apply(*np.meshgrid(np.arange(shape[1]), np.arange(shape[0])))
-    full = ndimage.maximum_filter((mask & _SATURATED).astype(np.uint8), 3)
-    reached = ndimage.map_coordinates(full, [at[1], at[0]], order=0, cval=0) > 0
-    return value, spread, square * np.float32(scale), reached
-
-
-def _resample(mosaic: np.ndarray, transform: Transform, pattern: str) -> tuple[np.ndarray, np.ndarray]:
-    """Resample a mosaic: value and Σw², (channel, y, x), NaN outside; `resample` with the weights kept."""
-    split = pattern != "mono"
-    frame = mosaic.shape
-    kernel = kernel_polynomials(narrowing_for(pattern))
-    zero, one = np.zeros(frame, np.float32), np.ones(frame, np.float32)
-    out = np.full((2, 3 if split else 1, *frame), np.nan, np.float32)
-    for top in range(0, frame[0], SIDE):
-        for left in range(0, frame[1], SIDE):
-            tall, wide = min(SIDE, frame[0] - top), min(SIDE, frame[1] - left)
-            turn = quarter_turns(transform, left + wide / 2, top + tall / 2)
-            place = place_polynomials(transform, turn, frame, np.array([left]), top, wide, tall)[0]
-            pair = resample_tile(mosaic, 0, zero, one, place, turn, pattern, tall, wide, kernel)
-            x, y = transform.apply(*np.meshgrid(left + np.arange(wide), top + np.arange(tall)))
-            outside = (x < -0.5) | (y < -0.5) | (x > frame[1] - 0.5) | (y > frame[0] - 0.5)
-            for into, part in zip(out, pair, strict=True):
-                part = unsplit(part) if split else part
-                part[:, outside] = np.nan
-                into[:, top : top + tall, left : left + wide] = part
-    return out[0], out[1]
 
 
 def stack(
@@ -211,105 +184,122 @@ def stack(
     Returns
     -------
     Dataset over (channel, y, x), as `open_stack` gives: ``signal`` [e- of the reference]; ``variance`` [e-²] as
-    equivalent white noise, right for sums over many pixels (a single pixel's is that times
-    ``attrs["pixel_variance_share"]``); ``coverage``, ``rejected_low``, ``rejected_high``, ``saturated``: samples.
-    Here the masters' noise counts as independent from frame to frame, as it is among dithered frames.
+    equivalent white noise and its part ``shared_variance`` (see `workbench.stack.noise`); ``coverage``,
+    ``rejected_low``, ``rejected_high``, ``saturated``: samples.
 
     Raises
     ------
     WorkbenchError
         If the lights are not aligned, or there is no such method.
     """
-    method_number(method)
-    if not isinstance(lights, xr.Dataset) or not {"signal", "variance", "slope", "weight"} <= {*lights.variables}:
+    rule = rule_of(method, lights.sizes.get("frame", 1), low, high)
+    if not isinstance(lights, xr.Dataset) or not {"signal", "slope", "noise_terms", "weight"} <= {*lights.variables}:
         raise WorkbenchError("stack wants lights on one grid: workbench.stack.aligned(lights, registration)")
-    channels, height, width = (lights.sizes[name] for name in ("channel", "y", "x"))
-    pattern = lights.attrs["cfa_pattern"]
-    share = [SHARE[str(name)] * mean_squared_weight(narrowing_for(pattern)) for name in lights["channel"].values]
+    channels = [str(name) for name in lights["channel"].values]
+    count, height, width = (lights.sizes[name] for name in ("frame", "y", "x"))
+    corner = int(lights["y"].values[0]), int(lights["x"].values[0])
     weight = lights["weight"].transpose("frame", "channel").values
-    work = dask.delayed(_stack_band, nout=6, pure=True)
-    bands: list[list[da.Array]] = [[] for _ in _PLANES]
-    for top in range(0, height, BAND):
-        bottom = min(top + BAND, height)
-        rows = slice(max(top - RIM, 0), min(bottom + RIM, height))
-        part = [lights[name].isel(y=rows).data for name in ("signal", "variance", "slope", "saturated")]
-        inner = slice(top - rows.start, bottom - rows.start)
-        planes = work(*part, weight, tuple(share), method, low, high, inner)
-        for into, plane, (_, dtype) in zip(bands, planes, _PLANES, strict=True):
-            into.append(da.from_delayed(plane, (channels, bottom - top, width), dtype=dtype))
-    first, second = DEFAULTS[method]
-    history = [
-        *attribute_lines(lights.attrs, "history"),
-        f"{lights.sizes['frame']} lights stacked, rejection: {method} "
-        f"({first if low is None else low:g}, {second if high is None else high:g})",
-    ]
+    cubes = [[*_frames_of(lights[name])] for name in ("signal", "slope", "saturated", "noise_terms", "place")]
+    cubes = [frames if dask.is_dask_collection(frames[0]) else _constant(frames) for frames in cubes]
+    work = dask.delayed(_stack_rows, nout=7, pure=False)
+    step = max(-(-height // CHUNKS // BAND), 1) * BAND
+    edges = sorted({corner[0], corner[0] + height, *range(corner[0] // BAND * BAND + step, corner[0] + height, step)})
+    planes: dict[str, list[da.Array]] = {name: [] for name in ("signal", "variance", *_MAPS, "shared_variance")}
+    counts = np.uint8 if count < 256 else np.uint16
+    for rows in pairwise(edges):
+        found = work(cubes, weight, channels, rule, rows, corner, (height, width))
+        for (name, into), part in zip(planes.items(), found, strict=True):
+            dtype = counts if name in _MAPS else np.float32
+            into.append(da.from_delayed(part, (len(channels), rows[1] - rows[0], width), dtype=dtype))
+    units = {"signal": "electron", "variance": "electron**2", "shared_variance": "electron**2"}
+    data = {
+        name: (("channel", "y", "x"), da.concatenate(parts, axis=1), {"units": units.get(name, "1")})
+        for name, parts in planes.items()
+    }
+    return xr.Dataset(data, coords={"channel": channels}, attrs=_stack_attributes(lights, channels, method, low, high))
+
+
+def _constant(frames: list[np.ndarray]) -> list[Any]:
+    return [dask.delayed(frame, pure=False, traverse=False) for frame in frames]
+
+
+def _stack_attributes(lights: xr.Dataset, channels: list[str], method: str, low, high) -> dict[str, Any]:
+    first, second = thresholds_of(method, low, high)
+    said = f"{lights.sizes['frame']} lights stacked, rejection: {method} ({first:g}, {second:g})"
     exposure = lights["exposure"].values[lights["filename"].values == lights.attrs["reference"]]
+    kernel = mean_squared_weight(narrowing_for(lights.attrs["cfa_pattern"]))
     attrs = {
         "units": "electron",
         "stage": "stacked",
-        "history": history,
+        "history": [*attribute_lines(lights.attrs, "history"), said],
         "camera": lights.attrs["camera"],
         "exposure": float(exposure[0]) if exposure.size == 1 else float("nan"),
         "frame_count": lights.sizes["frame"],
         "reference": lights.attrs["reference"],
         "rejection": method,
-        "pixel_variance_share": {str(n): s for n, s in zip(lights["channel"].values, share, strict=True)},
+        "pixel_variance_share": {name: SHARE[name] * kernel for name in channels},
     }
-    attrs = plain_attributes(attrs)
-    names = {"signal": "electron", "variance": "electron**2"}
-    data = {
-        name: (("channel", "y", "x"), da.concatenate(part, axis=1), {"units": names.get(name, "1")})
-        for part, (name, _) in zip(bands, _PLANES, strict=True)
-    }
-    return xr.Dataset(data, coords={"channel": lights["channel"].values}, attrs=attrs)
+    return plain_attributes(attrs)
 
 
-_PLANES = (
-    ("signal", np.float32),
-    ("variance", np.float32),
-    ("coverage", np.uint16),
-    ("rejected_low", np.uint16),
-    ("rejected_high", np.uint16),
-    ("saturated", np.uint16),
-)
+def _stack_rows(cubes, weight, channels, rule, rows, corner, size) -> tuple[np.ndarray, ...]:
+    """Stack the rows of aligned frames from ``rows[0]`` on; `corner` and `size` are of what the frames show."""
+    values, slopes, saturated = ([_whole(part, 3) for part in frames] for frames in cubes[:3])
+    terms, places = np.stack([_whole(part, 4) for part in cubes[3]]), np.stack([_whole(part, 3) for part in cubes[4]])
+    area = (*corner, corner[0] + size[0], corner[1] + size[1])
+    width = tile_width(*weight.shape)
+    out = empty_output(len(channels), rows[1] - rows[0], size[1], len(values))
+    shared = np.empty(out.signal.shape, np.float32)
+    for number in range(rows[0] // BAND, -(-rows[1] // BAND)):
+        begin = max(number * BAND, corner[0]) - rows[0]
+        tiles = band_tiles(number, area, width, False, begin)
+        noises, common = tile_noise(terms[..., number, :], places[..., number, :], weight, tiles, channels, corner[1])
+        for tile, noise in zip(tiles, noises, strict=True):
+            part = (slice(tile.top - corner[0], None), slice(tile.left - corner[1], None))
+            _stack_piece(
+                tile,
+                [[frame[:, part[0], part[1]] for frame in cube] for cube in (values, slopes, saturated)],
+                weight,
+                noise,
+                rule,
+                out,
+            )
+        band = slice(begin, begin + tiles[0].rows)
+        shared[:, band] = shared_variance(common, out.signal[:, band], corner[1])
+    return *out[:6], shared
 
 
-def _stack_band(values, variance, slope, saturated, weight, share, method, low, high, inner):
-    """Stack some rows, of which `inner` are wanted and the others are their surroundings."""
-    flags = reject_samples(values, variance, slope, method, low=low, high=high)[..., inner, :]
-    values, variance = values[..., inner, :], variance[..., inner, :]
-    mean, noise, count = average(values, variance, flags, weight)
-    if method == "median":
-        mean = median_of(values)
-        with np.errstate(divide="ignore"):  # of normal samples the median's variance is π/2 of the mean's
-            noise = noise * (1 + 0.5708 * np.maximum(1 - 1 / np.maximum(count, 1), 0) ** 1.2)
-    noise = noise / np.array(share, np.float32)[:, None, None]
-    full = np.broadcast_to(saturated[:, inner].sum(axis=0), mean.shape)
-    counts = (count, (flags < 0).sum(axis=0), (flags > 0).sum(axis=0), full)
-    return mean, noise.astype(np.float32), *(part.astype(np.uint16) for part in counts)
+def shared_variance(common: np.ndarray, signal: np.ndarray, left: int = 0) -> np.ndarray:
+    """Return the part of a band's variance that frames share (channel, y, x) [e-²]; see `noise.tile_noise`.
 
-
-def average(
-    values: np.ndarray, variance: np.ndarray, flags: np.ndarray, weight: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the weighted mean of the samples kept, its variance, and how many they are; NaN where none is.
-
-    Parameters
-    ----------
-    values, variance, flags
-        (frame, channel, y, x); a flag other than zero leaves a sample out.
-    weight
-        (frame, channel).
+    `common` (2, channel, block) and `signal` (channel, y, x), whose first column is `left` of the output.
     """
-    weight = np.asarray(weight, np.float32)[:, :, None, None]
-    total, mean, noise = (np.zeros(values.shape[1:], np.float32) for _ in range(3))
-    count = np.zeros(values.shape[1:], np.int64)
-    for value, spread, flag, w in zip(values, variance, flags, weight, strict=True):  # a frame at a time stays in cache
-        kept = np.isfinite(value) & (flag == 0)
-        of_frame = w * kept
-        count += kept
-        total += of_frame
-        mean += of_frame * np.where(kept, value, 0)
-        noise += of_frame * of_frame * np.where(kept, spread, 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return mean / total, noise / total**2, count
+    block = (np.arange(signal.shape[-1]) + left) // BLOCK
+    light = np.maximum(signal, 0)
+    return common[0][:, None, block] + common[1][:, None, block] * light * light
+
+
+def _stack_piece(tile: Tile, cubes, weight: np.ndarray, noise, rule, out: Output) -> None:
+    """Combine one tile of aligned frames; `cubes` are values, slopes and saturated ones that begin with the tile."""
+    count, channels = weight.shape
+    shape = (count, channels, tile.height, tile.width)
+    samples, slopes = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    reached = np.empty(shape, np.uint8)
+    for into, frames in zip((samples, slopes, reached), cubes, strict=True):
+        for one, frame in zip(into, frames, strict=True):
+            one[:] = frame[:, : tile.height, : tile.width]
+    column = np.arange(tile.width) - tile.rim_left + tile.phase
+    block = np.clip(column // BLOCK, 0, noise.alpha.shape[2] - 1)
+    squares = slopes / noise.alpha[:, :, None, block]
+    none = np.empty(0, np.float32)
+    scratch = Scratch(
+        kernel=_NO_KERNEL,
+        ramp=none,
+        window=none,
+        values=none,
+        squares=none,
+        marks=np.empty((0, 2), np.int64),
+        saturated=reached.any((1, 2, 3)),
+        reached=reached.reshape(count, -1),
+    )
+    combine_tile(tile, samples, squares, weight, noise, rule, scratch, out)

@@ -2,13 +2,16 @@
 
 ==================  =====================================================================================
 primary             signal, float32 electrons (channel, y, x), scaled to the reference's exposure; ADU, and
-                    ``BUNIT`` says so, where nothing told the gain
-``VARIANCE``        its square: equivalent white noise, right for sums over many pixels; a single
-                    pixel's is this times ``PIXVAR_c``, because resampling shares each sample out
+                    ``BUNIT`` says so, where the gain is not known
+``VARIANCE``        its square: equivalent white noise, right for the mean of 16 x 16 pixels
+                    (divided by their number); a single pixel's is ``PIXVAR_c`` times this less
+                    the shared variance, because resampling shares each sample out
 ``COVERAGE``        samples that went in after rejection
 ``REJECTED_LOW``    samples rejected as too low, ``REJECTED_HIGH`` as too high
 ``SATURATED``       samples that were saturated
 ``CHI_SQUARE``      scatter between frames over the noise model's, in blocks of 32 pixels: 1 where it holds
+``SHARED_NOISE``    what the frames share of the masters' noise, part of the variance, in blocks of 64 x 32
+                    pixels: two numbers a channel; shared variance = first + second times signal squared
 ``FRAMES``          table: every light, used or set aside, with its numbers and the reason
 ==================  =====================================================================================
 
@@ -34,10 +37,13 @@ from astropy.io import fits
 
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.values import plain_attributes
+from .cubes import shared_variance
 from .engine import Band
+from .tile import BAND
 
 CARD = "WORKBNCH"
 IMAGES = ("SIGNAL", "VARIANCE", "COVERAGE", "REJECTED_LOW", "REJECTED_HIGH", "SATURATED")
+_BLOCK_MAPS = ("CHI_SQUARE", "SHARED_NOISE")
 _FLOATS = ("SIGNAL", "VARIANCE")
 _BLOCK = 2880
 _HEADER_ROOM = 40  # FITS blocks kept free for the primary header, which is known only at the end
@@ -151,12 +157,13 @@ def finish_stack(
     out: Path,
     about: Mapping[str, Any],
     cards: Mapping[str, tuple[Any, str]],
-    chi: np.ndarray,
+    maps: tuple[np.ndarray, np.ndarray],
     frames: pd.DataFrame,
 ) -> Path:
-    """Write the primary header, the chi-square map and the table, and give the file its name.
+    """Write the primary header, the maps in blocks and the table, and give the file its name.
 
-    `about` travels as JSON in the card ``WORKBNCH``: units, stage, history, attributes.
+    `about` travels as JSON in the card ``WORKBNCH``: units, stage, history, attributes.  `maps` are the chi-square
+    (channel, block row, block) and the shared noise (2, channel, block row, block).
     """
     header = fits.Header()
     header["SIMPLE"] = (True, "conforms to FITS standard")
@@ -177,14 +184,15 @@ def finish_stack(
             del header["HISTORY"][-1]
             text = header.tostring(endcard=False, padding=False)
     text = text.ljust(room - 80) + "END".ljust(80)  # blank cards are legal and keep the data in place
-    map_hdu = fits.ImageHDU(chi.astype(">f4"), name="CHI_SQUARE")
-    map_hdu.header["BLOCK"] = (32, "[px] each pixel of this map stands for so many")
+    hdus = [fits.ImageHDU(part.astype(">f4"), name=name) for part, name in zip(maps, _BLOCK_MAPS, strict=True)]
+    for hdu, size in zip(hdus, (32, 64), strict=True):
+        hdu.header["BLOCK"] = (size, "[px] rows of the image for one of this map")
     table = fits.BinTableHDU.from_columns(_columns(frames), name="FRAMES")
     try:
         with open(layout.path, "r+b") as file:
             file.write(text.encode("ascii"))
             file.seek(layout.total)
-            for hdu in (map_hdu, table):
+            for hdu in (*hdus, table):
                 file.write(_hdu_bytes(hdu))
             file.flush()
             os.fsync(file.fileno())
@@ -241,10 +249,37 @@ class _Image:
         return values ^ values.dtype.type(self.flip) if self.flip else values
 
 
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """The shared variance as dask reads it: from the signal and the file's two numbers a block."""
+
+    signal: _Image
+    blocks: np.ndarray
+
+    ndim = 3
+    dtype = np.dtype(np.float32)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.signal.shape
+
+    def __getitem__(self, part):
+        channel, rows, columns = part
+        row = np.arange(self.shape[1])[rows] // BAND
+        signal = self.signal[channel, rows, columns]
+        out = np.empty(signal.shape, np.float32)
+        for number in np.unique(row):
+            same = row == number
+            common = self.blocks[:, channel, number].astype(np.float32)
+            out[:, same] = shared_variance(common, signal[:, same], columns.indices(self.shape[2])[0])
+        return out
+
+
 def open_stack(path: str | Path) -> xr.Dataset:
     """Open a stack as a Dataset, lazily: (channel, y, x) planes, the chi-square map and the table of frames.
 
-    Variables ``signal`` [e-, or ADU where nothing told the gain], ``variance``, its square, ``coverage``,
+    Variables ``signal`` [e-, or ADU where the gain is not known], ``variance`` and its part ``shared_variance``, its
+    squares (see `workbench.stack.noise`; files of earlier versions have no shared part), ``coverage``,
     ``rejected_low``, ``rejected_high``, ``saturated``, ``chi_square`` (channel, block_y, block_x), and over ``frame``
     the columns of the table.  The attributes hold what the header says.
 
@@ -271,6 +306,8 @@ def open_stack(path: str | Path) -> xr.Dataset:
                     raise FrameReadError(path, f"is cut short: its {name} needs {size:,} bytes; make the stack again")
                 planes[name.lower()] = _Image(path, info["datLoc"], stored, shape, flip)
             chi = hdus["CHI_SQUARE"].data.astype(np.float32)
+            if "SHARED_NOISE" in hdus:
+                planes["shared_variance"] = _Shared(planes["signal"], hdus["SHARED_NOISE"].data.astype(np.float32))
             table = hdus["FRAMES"].data
             columns = {name: np.array(table[name]) for name in table.names}
     except (KeyError, OSError) as problem:
@@ -287,7 +324,8 @@ def open_stack(path: str | Path) -> xr.Dataset:
     data: dict[str, Any] = {}
     for name, image in planes.items():
         array = da.from_array(image, chunks=(1, 512, image.shape[2]), name=f"{path}-{path.stat().st_mtime_ns}-{name}")
-        units = {"signal": attrs["units"], "variance": f"{attrs['units']}**2"}.get(name, "1")
+        square = f"{attrs['units']}**2"
+        units = {"signal": attrs["units"], "variance": square, "shared_variance": square}.get(name, "1")
         long_name = {"saturated": "saturated samples", "coverage": "samples used"}.get(name, name.replace("_", " "))
         data[name] = (("channel", "y", "x"), array, {"units": units, "long_name": long_name})
     data["chi_square"] = (

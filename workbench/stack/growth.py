@@ -9,9 +9,10 @@ import xarray as xr
 from scipy import ndimage
 
 from ..core.errors import WorkbenchError
-from .cubes import average, stack
-from .engine import SHARE
-from .rule import reject_samples
+from ..core.statistics import MAD_TO_SIGMA
+from .combine import reject_samples
+from .cubes import stack
+from .noise import SHARE
 
 LAG = 8  # [pixels] between the pixels that are compared: farther than resampling makes them alike
 BLOCK = 32  # [pixels] of the blocks whose levels tell how much there is to see
@@ -123,7 +124,7 @@ def starless(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
         .repeat(4, 0)
         .repeat(4, 1)[: picture.shape[0], : picture.shape[1]]
     )
-    spread = 1.4826 * float(np.median(np.abs(detail - np.median(detail))))
+    spread = MAD_TO_SIGMA * float(np.median(np.abs(detail - np.median(detail))))
     stars = ndimage.binary_dilation(detail - np.median(detail) > 4 * spread, iterations=5)
     return known & ~stars
 
@@ -144,7 +145,7 @@ def sky_noise(picture: np.ndarray, sky: np.ndarray) -> tuple[float, int]:
     if d.size < 500:
         raise WorkbenchError("there is hardly any starless sky in these lights to measure the noise in")
     d = d - np.median(d)
-    kept = d[np.abs(d) < 5 * 1.4826 * np.median(np.abs(d))]
+    kept = d[np.abs(d) < 5 * MAD_TO_SIGMA * np.median(np.abs(d))]
     return float(np.sqrt(kept.var() / 1.25)), int(d.size)
 
 
@@ -198,3 +199,29 @@ def before_after(lights: xr.Dataset, *, piece: tuple[int, int] = (240, 360), met
             "camera": lights.attrs["camera"],
         },
     )
+
+
+def average(
+    values: np.ndarray, variance: np.ndarray, flags: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the weighted mean of the samples kept, a pixel's variance, and how many they are; NaN where none is.
+
+    Parameters
+    ----------
+    values, variance, flags
+        (frame, channel, y, x); a flag other than zero leaves a sample out.
+    weight
+        (frame, channel).
+    """
+    weight = np.asarray(weight, np.float32)[:, :, None, None]
+    total, mean, noise = (np.zeros(values.shape[1:], np.float32) for _ in range(3))
+    count = np.zeros(values.shape[1:], np.int64)
+    for value, spread, flag, w in zip(values, variance, flags, weight, strict=True):  # a frame at a time stays in cache
+        kept = np.isfinite(value) & (flag == 0)
+        of_frame = w * kept
+        count += kept
+        total += of_frame
+        mean += of_frame * np.where(kept, value, 0)
+        noise += of_frame * of_frame * np.where(kept, spread, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return mean / total, noise / total**2, count

@@ -13,44 +13,49 @@ import numpy as np
 import xarray as xr
 from scipy.ndimage import map_coordinates
 
-from ..align.match import Match
+from ..align.registration import Registration
 from ..align.transform import Transform
-from .survey import BLOCK, FrameSurvey
+from ..core.statistics import MAD_TO_SIGMA
+from ..stars.survey import BLOCK, FrameSurvey
 
 _TERMS = {1: 3, 2: 6}  # of a surface of first and second order: 1, x, y, x², x y, y²
 _CURVED = 8.0  # a second-order surface must explain this many times more than its terms' share of noise
 
 
-def star_ratio(reference: xr.Dataset, frame: xr.Dataset, match: Match) -> tuple[float, float, int]:
-    """Return by what a frame must be multiplied to show stars as bright as the reference, its error, and how many tell.
+def normalisation(registration: Registration, *, order: int | str = "auto", seeing: bool = False) -> xr.Dataset:
+    """Return what brings each frame to the reference's transparency and to the mean background of all.
 
-    The median of the flux ratios of unsaturated matched stars with a signal-to-noise ratio of at least 15 in both,
-    each star with its weight; (nan, nan, 0) with fewer than three.
+    Parameters
+    ----------
+    registration
+        What `workbench.align.register` found.
+    order
+        Of the background surfaces; see `background_surfaces`.
+    seeing
+        Let sharp frames count for more; see `frame_weights`.
+
+    Returns
+    -------
+    Dataset over ``frame`` (the frames used): ``scale`` (by which a frame is multiplied, from matched stars) and its
+    ``scale_error``; ``surface`` (channel, term) [e-], what it then has more than the mean of all, as coefficients of
+    1, x, y, x², x y, y²; ``weight`` (channel), one over the background's variance, mean 1.
     """
-    one, two = reference.isel(star=match.reference_index), frame.isel(star=match.frame_index)
-    here, there = one["flux"].values, two["flux"].values
-    here_error, there_error = one["flux_error"].values, two["flux_error"].values
-    with np.errstate(invalid="ignore", divide="ignore"):
-        good = match.residuals["used"].values & ~one["saturated"].values & ~two["saturated"].values
-        good &= (here > 15 * here_error) & (there > 15 * there_error)
-        error = np.hypot(here_error / here, there_error / there)
-        logs = np.log(here / there)
-    if np.count_nonzero(good) < 3:
-        return np.nan, np.nan, 0
-    logs, error = logs[good], np.hypot(error[good], 0.005)  # the sampling of the aperture leaves half a per cent
-    centre = _weighted_median(logs, 1 / error)
-    for _ in range(10):
-        pull = (logs - centre) / error
-        spread = max(1.4826 * float(np.median(np.abs(pull))), 1.0)
-        weight = np.maximum(1 - (pull / (5 * spread)) ** 2, 0) ** 2 / error**2
-        centre = float((weight * logs).sum() / weight.sum())
-    return float(np.exp(centre)), float(np.exp(centre) * spread / np.sqrt(weight.sum())), int(np.count_nonzero(weight))
-
-
-def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    order = np.argsort(values, kind="stable")
-    total = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(total, total[-1] / 2)])
+    used = list(registration.used)
+    scales = registration.scales[used]
+    surveys = [registration.surveys[number] for number in used]
+    transforms = [registration.transform(number) for number in used]
+    shape = registration.quality.attrs["height"], registration.quality.attrs["width"]
+    surfaces, _, level = background_surfaces(surveys, transforms, scales, shape, order=order)
+    return xr.Dataset(
+        {
+            "scale": ("frame", scales),
+            "scale_error": ("frame", registration.scale_errors[used]),
+            "surface": (("frame", "channel", "term"), surfaces, {"units": "electron"}),
+            "weight": (("frame", "channel"), frame_weights(surveys, scales, seeing=seeing)),
+            "level": ("channel", level, {"units": "electron", "long_name": "mean background"}),
+        },
+        coords={"channel": ["mono"] if len(level) == 1 else ["R", "G", "B"], "number": ("frame", used)},
+    )
 
 
 def background_surfaces(
@@ -127,7 +132,7 @@ def _surface(design: np.ndarray, values: np.ndarray, good: np.ndarray) -> tuple[
         root = np.sqrt(weight)
         coefficients, *_ = np.linalg.lstsq(design * root[:, None], values * root, rcond=None)
         residual = values - design @ coefficients
-        spread = 1.4826 * float(np.median(np.abs(residual[good])))
+        spread = MAD_TO_SIGMA * float(np.median(np.abs(residual[good])))
         if spread <= 1e-9:
             break
         new = np.where(good, np.maximum(1 - (residual / (5 * spread)) ** 2, 0) ** 2, 0.0)

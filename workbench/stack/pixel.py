@@ -9,8 +9,9 @@ import pandas as pd
 import xarray as xr
 
 from ..core.errors import WorkbenchError
+from ..core.statistics import MAD_TO_SIGMA
+from .combine import GROW, noise_limits, reject_samples
 from .reject import DEFAULTS, METHODS, esd_table, method_number
-from .rule import GROW, noise_limits, reject_samples
 
 REJECTING = METHODS[:7]
 _AROUND = 2 * GROW + 2  # [pixels] of surroundings that the noise model looks at
@@ -119,7 +120,7 @@ def _own_scatter(value: np.ndarray, kept: np.ndarray, method: str) -> tuple[np.n
     if method == "esd":
         return same * inside.mean(), same * spread
     if method == "mad":
-        return same * middle, same * 1.4826 * np.median(np.abs(inside - middle))
+        return same * middle, same * MAD_TO_SIGMA * np.median(np.abs(inside - middle))
     if method == "winsorized":
         for _ in range(50):
             clipped = np.clip(inside, middle - 1.5 * spread, middle + 1.5 * spread)

@@ -15,9 +15,12 @@ from scipy import ndimage
 
 from ..align.registration import Registration
 from ..core.errors import WorkbenchError
-from .cubes import _put, aligned, average, normalisation
+from .combine import noise_limits, reject_samples
+from .cubes import aligned
+from .growth import average
+from .normalise import normalisation
 from .reject import DEFAULTS, MEAN, method_number
-from .rule import noise_limits, reject_samples
+from .tile import place_frame
 
 STRENGTHS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 14.0, 20.0, 30.0)  # [σ of a sample]
 THRESHOLDS = (2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
@@ -123,7 +126,7 @@ def rejection_trial(
     for method in methods:
         if method_number(method) >= MEAN:
             raise WorkbenchError(f"{method!r} rejects nothing: there is nothing to try")
-    norm = normalisation(lights, registration)
+    norm = normalisation(registration)
     norm = norm.isel(frame=np.flatnonzero(np.isin(norm["number"].values, used)))
     names = [str(name) for name in norm["channel"].values]
     channel = channel or ("mono" if names == ["mono"] else "G")
@@ -144,7 +147,8 @@ def rejection_trial(
         lights, registration, norm, struck, brightest or 25 * typical, rays, rows, columns, names.index(channel), seed
     )
     values_hit, variance_hit = values.copy(), variance.copy()
-    values_hit[struck], variance_hit[struck] = planted[0], planted[1]
+    values_hit[struck] = planted
+    variance_hit[struck] += slope[struck] * (np.maximum(planted, 0) - np.maximum(values[struck], 0))
     strength = (values_hit[struck] - values[struck]) / np.sqrt(variance[struck])
     quiet = ~before
     quiet[struck] &= np.abs(strength) < 0.3  # where something was planted is no place to count false alarms
@@ -222,16 +226,15 @@ def _middle(size: int, wanted: int) -> slice:
 
 
 def _planted(lights, registration, norm, place, brightest, rays, rows, columns, channel, seed):
-    """The struck frame on the reference's grid: (signal, variance) of the window, and where the trail's centre lies."""
+    """The struck frame on the reference's grid: signal of the window, and where the trail's centre lies."""
     number = int(norm["number"][place])
-    frame = lights.isel(frame=number)
-    signal, variance, mask = (frame[name].values for name in ("signal", "variance", "mask"))
+    signal, mask = (lights[name].isel(frame=number).values for name in ("signal", "mask"))
     light, line = plant(signal.shape, brightest=brightest, rays=rays, seed=seed)
     transform = registration.transform(number)
-    pieces = _put(
-        signal + light, variance + light, mask, transform, lights.attrs["cfa_pattern"], float(norm["scale"][place]),
-        norm["surface"].values[place],
+    placed = place_frame(
+        signal + light, mask, lights.attrs["cfa_pattern"], transform, signal.shape, scale=float(norm["scale"][place]),
+        surface=norm["surface"].values[place],
     )  # fmt: skip
     x, y = transform.apply(*np.meshgrid(np.arange(columns.start, columns.stop), np.arange(rows.start, rows.stop)))
     onto = ndimage.map_coordinates(line.astype(np.uint8), [y, x], order=0) > 0
-    return [piece[channel, rows, columns] for piece in pieces[:2]], onto
+    return placed.value[channel, rows, columns], onto

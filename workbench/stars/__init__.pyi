@@ -2,6 +2,7 @@ from . import background as background
 from . import find as find
 from . import quality as quality
 from . import shapes as shapes
+from . import survey as survey
 from .background import Sampling as Sampling
 from .background import block_background as block_background
 from .background import clipped_stats as clipped_stats
@@ -12,3 +13,5 @@ from .quality import choose_reference as choose_reference
 from .quality import poor_frames as poor_frames
 from .quality import quality_table as quality_table
 from .shapes import FWHM_PER_SIGMA as FWHM_PER_SIGMA
+from .survey import FrameSurvey as FrameSurvey
+from .survey import survey_mosaic as survey_mosaic

@@ -1,0 +1,545 @@
+"""The samples of a tile become pixels: the median, the test of every sample against it, the mean of what is left.
+
+One set of compiled loops for the engine, for the verb `stack` on cubes and for whoever looks at single samples
+(`reject_samples`, `noise_limits`).  The samples are (frame, channel, y, x).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from ..core.errors import WorkbenchError
+from ..core.statistics import MAD_TO_SIGMA
+from .reject import DEFAULTS, ESD, MEAN, MEDIAN, NOISE, count_rejected, esd_table, method_number, sorting_network
+from .tile import BLOCK, column_order, resample_frame
+
+GROW = 3  # pixels around a strong outlier in which the same frame is tested more strictly
+STRONG = 6.0  # an outlier is strong beyond this many sigma ...
+STRICT = 2.0  # ... and its surroundings keep only what lies within this many
+LOCAL_RANGE = 0.2  # of the median's range over 3 x 3 pixels counts as one sigma
+MANY = 8  # from so many samples on a pixel's own scatter counts
+LOW, HIGH, STRONG_BIT, MISSING = 1, 2, 4, 8  # flags of a sample
+OUT = LOW | HIGH | MISSING
+_ROBUST = MAD_TO_SIGMA
+_NAN = np.float32(np.nan)
+
+
+class Noise(NamedTuple):
+    """What is known of the samples' noise on a tile, in blocks of 32 columns.
+
+    A sample's variance is ``alpha`` m + ``beta`` (frame, channel, block) times Σw², m [e-] the median; what the frames
+    share of the masters' noise adds ``shared`` (channel, block, 2), μ + ν m², to the mean's (see `noise.tile_noise`);
+    `white` (channel): what white noise a sample's variance is worth.
+    """
+
+    alpha: np.ndarray
+    beta: np.ndarray
+    shared: np.ndarray
+    white: np.ndarray
+
+
+class Rule(NamedTuple):
+    """How to reject: the method's number, its thresholds, critical values and a sorting network."""
+
+    method: int
+    low: float
+    high: float
+    table: np.ndarray
+    network: np.ndarray
+
+
+class Planes(NamedTuple):
+    """Of one channel of a tile (y, x): samples, median, what the test compares with, flags (frame, y, x).
+
+    `a` and `b` (frame, 1 or y, x): the noise model's parameters at every pixel; `sorted` (frame, x).
+    """
+
+    count: np.ndarray
+    median: np.ndarray
+    floor: np.ndarray
+    ceiling: np.ndarray
+    spread: np.ndarray
+    flags: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    sorted: np.ndarray
+
+
+class Output(NamedTuple):
+    """Arrays (channel, y, x) that tiles are written into, and `chi` (2, channel, block row, block)."""
+
+    signal: np.ndarray
+    variance: np.ndarray
+    coverage: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    saturated: np.ndarray
+    chi: np.ndarray
+
+
+def rule_of(method: str, frames: int, low: float | None = None, high: float | None = None) -> Rule:
+    """Return the rule of a rejection method for so many frames; thresholds not given are the method's own.
+
+    Raises
+    ------
+    WorkbenchError
+        If there is no such method, or a threshold of the noise model is not positive.
+    """
+    number = method_number(method)
+    first, second = thresholds_of(method, low, high)
+    if number == NOISE and not (first > 0 and second > 0):
+        raise WorkbenchError(f"thresholds of the noise model are positive numbers of σ; got {first:g} and {second:g}")
+    table = esd_table(frames, first, second) if number == ESD else np.zeros((1, 1))
+    return Rule(number, float(first), float(second), table, sorting_network(frames))
+
+
+def thresholds_of(method: str, low: float | None, high: float | None) -> tuple[float, float]:
+    """Return a method's two thresholds, its own where none is given."""
+    first, second = DEFAULTS[method]
+    return first if low is None else low, second if high is None else high
+
+
+@numba.njit(nogil=True, cache=True)
+def empty_planes(frames, shape, rows):
+    """Return planes for a tile of `shape` (height, width) whose noise parameters have `rows` rows."""
+    height, width = shape
+    return Planes(
+        np.empty(shape, np.int32), np.empty(shape, np.float32), np.empty(shape, np.float32),
+        np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty((frames, height, width), np.uint8),
+        np.empty((frames, rows, width), np.float32), np.empty((frames, rows, width), np.float32),
+        np.empty((frames, width), np.float32),
+    )  # fmt: skip
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+def _sort(buffer, network, width):
+    """Sort each column of `buffer` (frame, x) by exchanging the pairs of a network."""
+    for pair in range(network.shape[0]):
+        a, b = buffer[network[pair, 0]], buffer[network[pair, 1]]
+        for i in range(width):
+            low = a[i] if a[i] < b[i] else b[i]
+            high = b[i] if a[i] < b[i] else a[i]
+            a[i] = low
+            b[i] = high
+
+
+@numba.njit(nogil=True, cache=True)
+def _local_range(median, spread, split):
+    """Set `spread` (y, x) to (0.2 times the range of the median over 3 x 3 pixels)²."""
+    height, width = median.shape
+    even = (width + 1) // 2
+    high = np.empty(width, np.float32)
+    low = np.empty(width, np.float32)
+    share = np.float32(LOCAL_RANGE * LOCAL_RANGE)
+    for v in range(height):
+        one, two, three = median[max(v - 1, 0)], median[v], median[min(v + 1, height - 1)]
+        for i in range(width):
+            top = one[i] if one[i] > two[i] else two[i]
+            high[i] = top if top > three[i] else three[i]
+            bottom = one[i] if one[i] < two[i] else two[i]
+            low[i] = bottom if bottom < three[i] else three[i]
+        out = spread[v]
+        if not split:
+            for i in range(width):
+                left, right = max(i - 1, 0), min(i + 1, width - 1)
+                out[i] = max(high[i], high[left], high[right]) - min(low[i], low[left], low[right])
+        else:
+            for i in range(even):
+                left, right = even + max(i - 1, 0), min(even + i, width - 1)
+                out[i] = max(high[i], high[left], high[right]) - min(low[i], low[left], low[right])
+            for i in range(even, width):
+                left, right = i - even, min(i - even + 1, even - 1)
+                out[i] = max(high[i], high[left], high[right]) - min(low[i], low[left], low[right])
+        for i in range(width):
+            out[i] = share * out[i] * out[i]
+
+
+@numba.njit(nogil=True, cache=True)
+def _own_scatter(buffer, number, median, floor, complete):
+    """Set `floor` (x) to (1.4826 MAD)² of each pixel's own samples, from eight on.
+
+    `buffer` (frame, x) is sorted: the MAD is the smallest window about the median that holds half of the samples.
+    """
+    frames, width = buffer.shape
+    if complete:
+        held = (frames + 1) // 2
+        floor[:] = np.inf
+        for k in range(frames - held + 1):
+            one, two = buffer[k], buffer[k + held - 1]
+            for i in range(width):
+                down, up = median[i] - one[i], two[i] - median[i]
+                wider = down if down > up else up
+                floor[i] = wider if wider < floor[i] else floor[i]
+    else:
+        for i in range(width):
+            n = number[i]
+            if n < MANY:
+                continue
+            held = (n + 1) // 2
+            best = np.float32(np.inf)
+            for k in range(n - held + 1):
+                best = min(best, max(median[i] - buffer[k, i], buffer[k + held - 1, i] - median[i]))
+            floor[i] = best
+    for i in range(width):
+        floor[i] = (np.float32(_ROBUST) * floor[i]) ** 2
+
+
+@numba.njit(nogil=True, cache=True)
+def _find_medians(c, samples, rule, planes, split):
+    """Of one channel of (frame, channel, y, x): the median of every pixel, and what the method needs besides."""
+    frames, _, height, width = samples.shape
+    buffer = planes.sorted
+    column = np.empty(frames, np.float32)
+    for v in range(height):
+        number, median, floor, ceiling = planes.count[v], planes.median[v], planes.floor[v], planes.ceiling[v]
+        number[:] = 0
+        for f in range(frames):
+            row, into = samples[f, c, v], buffer[f]
+            for i in range(width):
+                good = row[i] == row[i]
+                into[i] = row[i] if good else np.float32(np.inf)
+                number[i] += np.int32(1) if good else np.int32(0)
+        _sort(buffer, rule.network, width)
+        complete = True
+        for i in range(width):
+            complete &= number[i] == frames
+        if complete:
+            one, two = buffer[(frames - 1) // 2], buffer[frames // 2]
+            for i in range(width):
+                median[i] = np.float32(0.5) * (one[i] + two[i])
+        else:
+            for i in range(width):
+                n = number[i]
+                median[i] = np.float32(0.5) * (buffer[(n - 1) // 2, i] + buffer[n // 2, i]) if n else np.float32(0)
+        if rule.method == NOISE:
+            floor[:] = 0.0
+            if frames >= MANY:
+                _own_scatter(buffer, number, median, floor, complete)
+        elif rule.method < MEAN:
+            for i in range(width):
+                n = number[i]
+                for k in range(n):
+                    column[k] = buffer[k, i]
+                down, up = count_rejected(column, n, rule.method, rule.low, rule.high, rule.table)
+                floor[i] = column[down] if n else np.float32(0)
+                ceiling[i] = column[n - 1 - up] if n else np.float32(0)
+    if rule.method == NOISE:
+        _local_range(planes.median, planes.spread, split)
+
+
+@numba.njit(nogil=True, cache=True)
+def _flag_by_noise(row, square, a, b, planes, v, rule, out):
+    """Flag the samples (x) of row v that lie beyond the noise model; return whether any is strong."""
+    found = np.int32(0)
+    low2, high2 = np.float32(rule.low * rule.low), np.float32(rule.high * rule.high)
+    strong2 = np.float32(STRONG * STRONG)
+    median, floor, extra = planes.median[v], planes.floor[v], planes.spread[v]
+    for i in range(row.size):
+        light = median[i] if median[i] > 0 else np.float32(0)
+        model = (a[i] * light + b[i]) * square[i] + extra[i]
+        model = floor[i] if floor[i] > model else model
+        difference = row[i] - median[i]
+        d2 = difference * difference
+        flag = np.uint8(0)
+        flag = np.uint8(LOW) if d2 > low2 * model and difference < 0 else flag
+        flag = np.uint8(HIGH) if d2 > high2 * model and difference > 0 else flag
+        flag |= np.uint8(STRONG_BIT) if d2 > strong2 * model else np.uint8(0)
+        out[i] = flag if row[i] == row[i] else np.uint8(MISSING)
+        found |= np.int32(out[i] & STRONG_BIT)
+    return found
+
+
+@numba.njit(nogil=True, cache=True)
+def _flag_samples(c, samples, squares, rule, planes, order, grow):
+    """Test every sample of one channel of (frame, channel, y, x) against the median of its pixel."""
+    frames, _, height, width = samples.shape
+    last = planes.a.shape[1] - 1
+    for f in range(frames):
+        strong = 0
+        for v in range(height):
+            row, out = samples[f, c, v], planes.flags[f, v]
+            floor, ceiling = planes.floor[v], planes.ceiling[v]
+            if rule.method == NOISE:
+                a, b = planes.a[f, min(v, last)], planes.b[f, min(v, last)]
+                strong |= _flag_by_noise(row, squares[f, c, v], a, b, planes, v, rule, out)
+            elif rule.method < MEAN:
+                for i in range(width):
+                    flag = np.uint8(LOW) if row[i] < floor[i] else np.uint8(0)
+                    flag = np.uint8(HIGH) if row[i] > ceiling[i] else flag
+                    out[i] = flag if row[i] == row[i] else np.uint8(MISSING)
+            else:
+                for i in range(width):
+                    out[i] = np.uint8(0) if row[i] == row[i] else np.uint8(MISSING)
+        if strong and grow:
+            _grow(f, samples[f, c], squares[f, c], planes, order)
+
+
+@numba.njit(nogil=True, cache=True)
+def _grow(f, samples, squares, planes, order):
+    """Around strong outliers of frame f (y, x) reject what lies beyond the strict threshold."""
+    flags = planes.flags[f]
+    height, width = flags.shape
+    place = np.empty(width, np.int64)
+    for i in range(width):
+        place[order[i]] = i
+    strict2 = np.float32(STRICT * STRICT)
+    last = planes.a.shape[1] - 1
+    for v in range(height):
+        for i in range(width):
+            if not flags[v, i] & STRONG_BIT or flags[v, i] & MISSING:
+                continue
+            u = order[i]
+            for y in range(max(0, v - GROW), min(height, v + GROW + 1)):
+                for x in range(max(0, u - GROW), min(width, u + GROW + 1)):
+                    j = place[x]
+                    if (y - v) ** 2 + (x - u) ** 2 > GROW * GROW + 1 or flags[y, j] & OUT:
+                        continue
+                    light = max(planes.median[y, j], np.float32(0))
+                    a, b = planes.a[f, min(y, last), j], planes.b[f, min(y, last), j]
+                    model = max((a * light + b) * squares[y, j] + planes.spread[y, j], planes.floor[y, j])
+                    difference = samples[y, j] - planes.median[y, j]
+                    if difference * difference > strict2 * model:
+                        flags[y, j] |= np.uint8(LOW) if difference < 0 else np.uint8(HIGH)
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_saturated(c, tile, scratch, order, out):
+    """Count in the output the frames whose saturated samples reach a pixel."""
+    for f in range(scratch.saturated.size):
+        if not scratch.saturated[f]:
+            continue
+        for v in range(tile.rows):
+            for i in range(tile.width):
+                u = order[i] - tile.rim_left
+                index = (c * tile.height + tile.rim_top + v) * tile.width + i
+                if 0 <= u < tile.columns and scratch.reached[f, index]:
+                    out.saturated[c, tile.row + v, tile.column + u] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _sum_chi(samples, squares, planes, place, mean, light):
+    """Return the sum of (sample - mean)² over the model's variance of what is kept of a pixel; `place` (c, v, i)."""
+    c, v, i = place
+    scatter = 0.0
+    for f in range(samples.shape[0]):
+        if planes.flags[f, v, i] & OUT:
+            continue
+        model = (planes.a[f, 0, i] * light + planes.b[f, 0, i]) * squares[f, c, v, i]
+        scatter += (samples[f, c, v, i] - mean) ** 2 / model
+    return scatter
+
+
+class Sums(NamedTuple):
+    """Sums over the frames of one row (x): weight times sample, weight, weight² times variance, counts."""
+
+    total: np.ndarray
+    weight: np.ndarray
+    noise: np.ndarray
+    kept: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@numba.njit(nogil=True, cache=True)
+def _sum_row(c, v, samples, weights, planes, sums):
+    """Sum what is kept of row v of one channel of (frame, channel, y, x)."""
+    frames, width = samples.shape[0], samples.shape[3]
+    medians = planes.median[v]
+    total, weight_sum, noise_sum, kept, lows, highs = sums
+    total[:] = 0.0
+    weight_sum[:] = 0.0
+    noise_sum[:] = 0.0
+    kept[:] = 0
+    lows[:] = 0
+    highs[:] = 0
+    for f in range(frames):
+        w = np.float32(weights[f, c])
+        a, b, row, flag = planes.a[f, 0], planes.b[f, 0], samples[f, c, v], planes.flags[f, v]
+        for i in range(width):
+            good = (flag[i] & OUT) == 0
+            light = medians[i] if medians[i] > 0 else np.float32(0)
+            total[i] += w * row[i] if good else np.float32(0)
+            weight_sum[i] += w if good else np.float32(0)
+            noise_sum[i] += w * w * (a[i] * light + b[i]) if good else np.float32(0)
+            kept[i] += np.int32(1) if good else np.int32(0)
+            lows[i] += np.int32(flag[i] & LOW)
+            highs[i] += np.int32((flag[i] >> 1) & 1)
+
+
+@numba.njit(nogil=True, cache=True)
+def _average(c, samples, squares, weights, noise, rule, planes, tile, order, out):
+    """Average what is left of one channel of (frame, channel, y, x) and write it out."""
+    width = samples.shape[3]
+    sums = Sums(
+        np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32),
+        np.empty(width, np.int32), np.empty(width, np.int32), np.empty(width, np.int32),
+    )  # fmt: skip
+    last = noise.alpha.shape[2] - 1
+    for y in range(tile.rows):
+        v = tile.rim_top + y
+        _sum_row(c, v, samples, weights, planes, sums)
+        for i in range(width):
+            u = order[i] - tile.rim_left
+            if u < 0 or u >= tile.columns:
+                continue
+            row, x, n = tile.row + y, tile.column + u, sums.kept[i]
+            out.coverage[c, row, x], out.low[c, row, x], out.high[c, row, x] = n, sums.low[i], sums.high[i]
+            if n == 0:
+                out.signal[c, row, x], out.variance[c, row, x] = _NAN, _NAN
+                continue
+            mean = sums.total[i] / sums.weight[i]
+            variance = sums.noise[i] / (sums.weight[i] * sums.weight[i])
+            if rule.method == MEDIAN:
+                mean = planes.median[v, i]
+                # Of normal samples the median's variance is pi/2 of the mean's, for three 1.35 of it.
+                variance *= np.float32(1.0 + 0.5708 * (1.0 - 1.0 / n) ** 1.2)
+            block = min((u + tile.phase) // BLOCK, last)
+            light = max(planes.median[v, i], np.float32(0))
+            shared = noise.shared[c, block, 0] + noise.shared[c, block, 1] * light * light
+            out.signal[c, row, x] = mean
+            out.variance[c, row, x] = noise.white[c] * (variance + shared)
+            # A sample of the pixels is enough for the chi-square, where stars leave the median level: elsewhere their
+            # flanks would be taken for noise.
+            if y % 8 == 4 and n > 1:
+                flat = planes.a[0, 0, i] * light + planes.b[0, 0, i] > 4 * planes.spread[v, i]
+                if flat or rule.method != NOISE:
+                    scatter = _sum_chi(samples, squares, planes, (c, v, i), mean, light)
+                    out.chi[0, c, row // BLOCK, x // BLOCK] += scatter
+                    out.chi[1, c, row // BLOCK, x // BLOCK] += n - 1
+
+
+@numba.njit(nogil=True, cache=True)
+def combine_tile(tile, samples, squares, weights, noise, rule, scratch, out):
+    """Combine samples and their Σw² (frame, channel, y, x) of one tile into the output's arrays."""
+    frames, channels = weights.shape
+    planes = empty_planes(frames, (tile.height, tile.width), 1)
+    order = column_order(tile.width, tile.split)
+    last = noise.alpha.shape[2] - 1
+    for c in range(channels):
+        for f in range(frames):
+            for i in range(tile.width):
+                block = min(max(order[i] - tile.rim_left + tile.phase, 0) // BLOCK, last)
+                planes.a[f, 0, i], planes.b[f, 0, i] = noise.alpha[f, c, block], noise.beta[f, c, block]
+        _find_medians(c, samples, rule, planes, tile.split)
+        _flag_samples(c, samples, squares, rule, planes, order, True)
+        _count_saturated(c, tile, scratch, order, out)
+        _average(c, samples, squares, weights, noise, rule, planes, tile, order, out)
+
+
+@numba.njit(nogil=True, cache=True)
+def stack_tile(tile, frames, maps, noise, rule, scratch, out):
+    """Stack one tile of `Frames` into the output's arrays: resample every frame, then combine."""
+    count, channels = frames.weight.shape
+    shape = (count, channels, tile.height, tile.width)
+    size = count * channels * tile.height * tile.width
+    samples, squares = scratch.values[:size].reshape(shape), scratch.squares[:size].reshape(shape)
+    order = column_order(tile.width, tile.split)
+    for f in range(count):
+        resample_frame(f, frames, maps, tile, scratch, samples[f], order)
+    combine_tile(tile, samples, squares, frames.weight, noise, rule, scratch, out)
+
+
+@numba.njit(nogil=True, cache=True)
+def _inspect(values, variance, slope, rule, grow, flags, median, sigma):
+    """Set flags and σ (frame, channel, y, x) and the median (channel, y, x) of whole arrays; see `reject_samples`."""
+    frames, channels, height, width = values.shape
+    planes = empty_planes(frames, (height, width), height)
+    order = column_order(width, False)
+    ones = np.ones((frames, channels, height, width), np.float32)
+    for c in range(channels):
+        for f in range(frames):
+            for y in range(height):
+                for x in range(width):
+                    planes.a[f, y, x] = slope[f, c, y, x]
+                    light = max(values[f, c, y, x], np.float32(0))
+                    planes.b[f, y, x] = variance[f, c, y, x] - slope[f, c, y, x] * light
+        _find_medians(c, values, rule, planes, False)
+        _flag_samples(c, values, ones, rule, planes, order, grow)
+        for y in range(height):
+            for x in range(width):
+                median[c, y, x] = planes.median[y, x] if planes.count[y, x] else _NAN
+                light = max(planes.median[y, x], np.float32(0))
+                for f in range(frames):
+                    flag = planes.flags[f, y, x]
+                    flags[f, c, y, x] = 1 if flag & HIGH else (-1 if flag & LOW else 0)
+                    if rule.method == NOISE:
+                        model = planes.a[f, y, x] * light + planes.b[f, y, x] + planes.spread[y, x]
+                        sigma[f, c, y, x] = np.sqrt(max(model, planes.floor[y, x]))
+
+
+def _look(values, variance, slope, rule: Rule, grow: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Flags, median and σ of samples (frame, ..., y, x)."""
+    shape = values.shape
+    cubes = [
+        np.ascontiguousarray(part, np.float32).reshape(shape[0], -1, *shape[-2:]) for part in (values, variance, slope)
+    ]
+    flags, sigma = np.zeros(cubes[0].shape, np.int8), np.full(cubes[0].shape, np.nan, np.float32)
+    median = np.empty(cubes[0].shape[1:], np.float32)
+    _inspect(*cubes, rule, grow, flags, median, sigma)
+    return flags.reshape(shape), median.reshape(shape[1:]), sigma.reshape(shape)
+
+
+def noise_limits(values: np.ndarray, variance: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the median, and the σ of each sample that rejection by the noise model compares with.
+
+    σ² = model + (0.2 · range of the median over 3 x 3 pixels)²; from eight samples on at least (1.4826 MAD)² of the
+    pixel's own samples.  The model is the variance that a sample would have if it held what the median holds: a sample
+    that a cosmic ray made bright has the shot noise of a bright one, ``variance + slope (median - value)``.
+
+    Parameters
+    ----------
+    values, variance, slope
+        (frame, ..., y, x): aligned and normalised samples [e-], their variance [e-²], and how fast that grows with
+        the light [e-]: what `aligned` gives.
+
+    Returns
+    -------
+    median (..., y, x) and σ (frame, ..., y, x), both [e-].
+    """
+    _, median, sigma = _look(values, variance, slope, rule_of("noise", len(values)))
+    return median, sigma
+
+
+def reject_samples(
+    values: np.ndarray,
+    variance: np.ndarray,
+    slope: np.ndarray,
+    method: str = "noise",
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    grow: bool = True,
+) -> np.ndarray:
+    """Return which samples a method rejects: -1 too low, 1 too high, 0 kept or missing; int8 of `values`' shape.
+
+    The engine's own loops, on arrays that can be looked at.
+
+    Parameters
+    ----------
+    values, variance, slope
+        As for `noise_limits`; only ``noise`` looks at the variance.
+    method
+        One of `METHODS`.
+    low, high
+        Its thresholds, the defaults of `workbench.stack.reject.DEFAULTS` where not given.
+    grow
+        With ``noise``: around an outlier beyond 6 σ reject what lies beyond 2 σ in the same frame, up to 3 pixels away.
+
+    Raises
+    ------
+    WorkbenchError
+        If there is no such method, or a threshold of the noise model is not positive.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> sky = rng.normal(100, 10, (5, 1, 40, 40)).astype("float32")
+    >>> sky[2, 0, 20] += 400  # a trail
+    >>> flags = reject_samples(sky, np.full_like(sky, 100), np.ones_like(sky))
+    >>> bool((flags[2, 0, 20] == 1).all()), float(abs(flags[[0, 1, 3, 4]]).mean()) < 0.002
+    (True, True)
+    """
+    return _look(values, variance, slope, rule_of(method, len(values), low, high), grow)[0]
