@@ -79,6 +79,7 @@ def test_the_file_opens_without_loss(night, done):
             "REJECTED_HIGH",
             "SATURATED",
             "CHI_SQUARE",
+            "SHARED_NOISE",
             "FRAMES",
         ]
         assert hdus[0].data.shape == (3, *SHAPE)

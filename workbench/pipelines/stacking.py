@@ -254,7 +254,8 @@ def open_frames(folder: Path, sensor: str | Path | xr.Dataset | None, progress: 
     set_aside = [(str(path), reason) for path, reason in frames.set_aside]
     if isinstance(sensor, (str, Path)):
         sensor = open_sensor(sensor)
-    frames.light  # noqa: B018  raises with what is there and what to do
+    if not frames.has("light"):
+        _ = frames.light  # raises with what is there and what to do
     frames = _of_most_lights(frames, set_aside)
     light, table = frames.light, frames.table
     lights = LightList(
