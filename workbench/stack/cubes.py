@@ -160,7 +160,8 @@ def _described(kept, arrays: dict[str, da.Array], norm: xr.Dataset, reference: s
         "place": (("frame", "axis", "block_y", "block_x"), {"units": "pix", "long_name": "blocks in the frame"}),
     }
     data = {name.replace("terms", "noise_terms"): (dims, arrays[name], text) for name, (dims, text) in about.items()}
-    places = {name: np.arange(kept.sizes[name]) for name in ("y", "x")}
+    places = {name: kept[name] if name in kept.coords else np.arange(kept.sizes[name]) for name in ("y", "x")}
+    attrs["grid_top"], attrs["grid_left"] = (int(places[name][0]) for name in ("y", "x"))  # where the blocks begin
     coords = {"channel": channels, "term": list(NOISE_TERMS), "axis": ["x", "y"], **places}
     result = xr.Dataset(data, coords=coords, attrs=attrs)
     return result.assign_coords(
@@ -197,7 +198,7 @@ def stack(
         raise WorkbenchError("stack wants lights on one grid: workbench.stack.aligned(lights, registration)")
     channels = [str(name) for name in lights["channel"].values]
     count, height, width = (lights.sizes[name] for name in ("frame", "y", "x"))
-    corner = int(lights["y"].values[0]), int(lights["x"].values[0])
+    corner = tuple(int(lights[dim][0]) - lights.attrs[name] for dim, name in (("y", "grid_top"), ("x", "grid_left")))
     weight = lights["weight"].transpose("frame", "channel").values
     cubes = [[*_frames_of(lights[name])] for name in ("signal", "slope", "saturated", "noise_terms", "place")]
     cubes = [frames if dask.is_dask_collection(frames[0]) else _constant(frames) for frames in cubes]
