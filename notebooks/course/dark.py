@@ -58,7 +58,7 @@ def dark_groups(dark: xr.DataArray) -> dict[str, tuple[float, float, float]]:
 def dark_difference(
     dark: xr.DataArray, gain: xr.Dataset, noise: xr.Dataset, group: tuple[float, float, float]
 ) -> hv.Layout:
-    """Chart how the pixels of two equal darks differ, beside a normal curve, for one of `dark_groups`.
+    """Chart the difference of two equal darks and a normal curve, for one of `dark_groups`.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def _most_darks(dark: xr.DataArray) -> xr.DataArray:
 
 
 def held_out_dark(dark: xr.DataArray, bias: xr.DataArray, setting: tuple[float, float]) -> hv.Layout:
-    """Fit a library without the darks of one exposure and temperature, and chart its prediction beside them.
+    """Fit a library without the darks of one exposure and temperature, and chart its prediction against them.
 
     Parameters
     ----------

@@ -129,7 +129,7 @@ STYLES = (
     FinishStyle(
         "Black sky",
         _deep,
-        "the faint half of the nebula, and the noise that tells how sure the rest is.",
+        "the faint half of the nebula, and the noise that shows how certain the rest is.",
         "an edge where the nebula has none.",
     ),
     FinishStyle(
@@ -142,7 +142,7 @@ STYLES = (
         "Samples everywhere",
         _eaten,
         "the nebula itself, taken for background wherever a sample lies on it.",
-        "dark hollows beside what remains.",
+        "dark hollows next to what remains.",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Cook raw frames and see what shows: controls of the course's first question, is my raw file raw?"""
+"""Notebook 01: firmware that alters raw frames, and what it leaves behind in their numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workbench.simulate.sensor import VirtualSensor
 
 
 def _multiply(frame: np.ndarray, camera: VirtualSensor, factor: float) -> np.ndarray:
-    """Multiply the red pixels above the black level, as cameras do that prepare the white balance."""
+    """Multiply the red signal above the black level, as cameras that prepare the white balance do."""
     saved = frame.astype(float)
     row, column = divmod(camera.cfa_pattern.index("R"), 2) if camera.cfa_pattern != "mono" else (0, 0)
     step = 1 if camera.cfa_pattern == "mono" else 2
@@ -44,7 +44,7 @@ FIRMWARES: dict[str, Callable[[np.ndarray, VirtualSensor, float], np.ndarray]] =
 
 
 def simulate_firmware(cube: xr.DataArray, how: str, strength: float = 1.0) -> xr.DataArray:
-    """Return frames as a camera would have saved them that cooks; the input stays as it is.
+    """Return frames as a camera with this firmware would have saved them; the input is not changed.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def simulate_firmware(cube: xr.DataArray, how: str, strength: float = 1.0) -> xr
     Raises
     ------
     WorkbenchError
-        If there is no such recipe.
+        If the firmware is unknown.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def simulate_firmware(cube: xr.DataArray, how: str, strength: float = 1.0) -> xr
            [1600, 1600]], dtype=uint16)
     """
     if how not in FIRMWARES:
-        raise WorkbenchError(f"there is no recipe {how!r}; there are {', '.join(FIRMWARES)}")
+        raise WorkbenchError(f"unknown firmware {how!r}; choose one of {', '.join(FIRMWARES)}")
     black = black_levels(cube.attrs)
     camera = VirtualSensor(
         shape=(cube.sizes["y"] // 2 * 2, cube.sizes["x"] // 2 * 2),
@@ -84,24 +84,24 @@ def simulate_firmware(cube: xr.DataArray, how: str, strength: float = 1.0) -> xr
 
     lazy = cube.data if isinstance(cube.data, da.Array) else da.from_array(cube.data, chunks=(1, -1, -1))
     data = lazy.rechunk({1: -1, 2: -1}).map_blocks(saved, dtype=np.uint16)
-    cooked = cube.copy(data=data)
+    altered = cube.copy(data=data)
     if how == "black level cut off":
-        cooked.attrs["black_level"] = (0.0,) * black.size if black.size > 1 else 0.0
-    return add_history(cooked, f"cooked: {how}, {strength:g}")
+        altered.attrs["black_level"] = (0.0,) * black.size if black.size > 1 else 0.0
+    return add_history(altered, f"simulated firmware: {how}, {strength:g}")
 
 
 def codes_after_multiplying(cube: xr.DataArray, multiplier: float = 1.0) -> hv.Layout:
-    """Chart which numbers occur in frames whose red the camera multiplied."""
+    """Chart which numbers occur in frames after red has been multiplied."""
     codes = count_codes(simulate_firmware(cube, "red multiplied", multiplier), progress=False)
     return charts.missing_codes(codes, missing_codes(codes))
 
 
 def noise_after_filtering(cube: xr.DataArray, share: float = 0.0) -> hv.Layout:
-    """Chart what neighbours, rows and columns share of the noise, after a filter of that strength."""
+    """Chart the noise of rows and columns and the correlation of neighbours, after a filter of that strength."""
     return charts.noise_spectrum(noise_texture(simulate_firmware(cube, "noise filtered", share), progress=False))
 
 
 def hot_pixels_after_filtering(dark: xr.DataArray, filtered: bool = False) -> hv.Layout:
-    """Chart whether bright pixels stand alone in a dark, without or with a filter that takes them away."""
+    """Chart whether bright pixels stand alone in a dark, without or with a filter that removes them."""
     how = "hot pixels removed" if filtered else "untouched"
     return charts.hot_pixel_filter(hot_pixel_filter(simulate_firmware(dark, how, 0.0)))

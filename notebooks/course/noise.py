@@ -78,7 +78,7 @@ def browse_frames(folder: ingest.Folder, kind: str, number: int = 1, zoom: float
 
 
 def _reduce(mosaic: np.ndarray, cell: int) -> np.ndarray:
-    """Average square blocks of whole cells, so that the picture is no wider than `_WIDEST`."""
+    """Average square blocks of whole cells until the picture is at most `_WIDEST` wide."""
     block = cell * max(1, math.ceil(mosaic.shape[1] / cell / _WIDEST))
     height, width = (size // block for size in mosaic.shape)
     blocks = mosaic[: height * block, : width * block].reshape(height, block, width, block)
@@ -123,10 +123,10 @@ def virtual_exposure(
     temperature: float = 20.0,
     seed: int = 1,
 ) -> hv.Layout:
-    """Take two equal frames with the virtual camera and show what is in them: the numbers, and the noise by its source.
+    """Take two equal frames with the virtual camera and chart their numbers, and the noise by its source.
 
-    The noise is measured as in any camera, from the difference of the two, in the middle of the frame; the bars beside
-    it are the truth there.  The light is the mean less black level and dark signal.
+    The noise is measured as in any camera, from the difference of the two, in the middle of the frame; the other bars
+    are the truth there.  The light is the mean minus black level and dark signal.
 
     Parameters
     ----------
@@ -135,54 +135,49 @@ def virtual_exposure(
     exposure, iso, temperature
         Time [s], setting, sensor temperature [°C].
     """
-    pair = [
-        expose(sensor, light, iso=iso, exposure=exposure, temperature=temperature, seed=(seed, number)).astype(float)
-        for number in range(2)
-    ]
+    settings = {"iso": iso, "exposure": exposure, "temperature": temperature}
+    pair = [expose(sensor, light, **settings, seed=(seed, number)).astype(float) for number in range(2)]
     gain = sensor.gain(iso)
     middle = tuple(slice(size // 4, 3 * size // 4) for size in sensor.shape)
     values = pair[0][middle]
-    difference = (pair[0] - pair[1])[middle]
-    noise = difference.std() / math.sqrt(2) * gain
+    noise = (pair[0] - pair[1])[middle].std() / math.sqrt(2) * gain
     signal = (values.mean() - sensor.black_level) * gain - sensor.mean_dark_current(temperature) * exposure
+    signal = max(signal, 0.0)
     counts, edges = np.histogram(values, bins=_bins(values))
     colour = theme.KIND_COLOUR["light" if light > 0 else "dark"]
-    shares = noise_by_source(sensor, light=light, exposure=exposure, iso=iso, temperature=temperature)
-    total = math.sqrt(sum(value**2 for value in shares.values()))
-    names = [*shares, "all together", "measured"]
-    bars = hv.Bars(
-        (names, [*shares.values(), total, noise]), hv.Dimension("source"), theme.dimension("noise", "e⁻ rms")
-    )
-    shades = [
-        theme.KIND_COLOUR["light"],
-        theme.KIND_COLOUR["dark"],
-        theme.KIND_COLOUR["bias"],
-        theme.UNUSED,
-        theme.MUTED,
-        theme.INK,
-    ]
-    shade = hv.dim("source").categorize(dict(zip(names, shades, strict=True)))
-    bars = theme.styled(bars, fill_color=shade, line_color=None, xrotation=25)
-    ratio = f"light {max(signal, 0):,.1f} e⁻, noise {noise:,.2f} e⁻: SNR {max(signal, 0) / noise:,.1f}"
+    bars, highest = _noise_bars(noise_by_source(sensor, light=light, **settings), noise)
+    ratio = f"light {signal:,.1f} e⁻, noise {noise:,.2f} e⁻: SNR {signal / noise:,.1f}"
     return theme.layout(
         [
             theme.panel(
                 hv.Overlay([theme.steps(edges, counts.astype(float), dims=(_ADU, _PIXELS), colour=colour)]),
                 title=f"The numbers: mean {values.mean():,.1f} ADU", legend=None, ylim=(0, counts.max() * 1.1),
             ),
-            theme.panel(hv.Overlay([bars]), title=ratio, legend=None, ylim=(0, max(total, noise) * 1.15)),
+            theme.panel(hv.Overlay([bars]), title=ratio, legend=None, ylim=(0, highest * 1.15)),
         ]
     )  # fmt: skip
+
+
+def _noise_bars(sources: dict[str, float], measured: float) -> tuple[hv.Bars, float]:
+    """Return bars of the noise by source, all together and measured [e⁻ rms], and the highest of them."""
+    total = math.sqrt(sum(value**2 for value in sources.values()))
+    names = [*sources, "all together", "measured"]
+    colours = [theme.KIND_COLOUR[kind] for kind in ("light", "dark", "bias")] + [theme.UNUSED, theme.MUTED, theme.INK]
+    bars = hv.Bars(
+        (names, [*sources.values(), total, measured]), hv.Dimension("source"), theme.dimension("noise", "e⁻ rms")
+    )
+    fill = hv.dim("source").categorize(dict(zip(names, colours, strict=True)))
+    return theme.styled(bars, fill_color=fill, line_color=None, xrotation=25), max(total, measured)
 
 
 def bias_average(
     bias: xr.DataArray, frames: int = 1, iso: float | None = None, channel: str | None = None
 ) -> hv.Layout:
-    """Show the spread over the average of some bias frames: the noise in it shrinks, the fixed pattern stays.
+    """Chart the spread of the average of some bias frames: its noise falls, the fixed pattern stays.
 
-    Left, the histogram of the average; right, its standard deviation against the number of frames averaged, beside
-    σ/√N and √(σ²/N + pattern²), with the noise σ of one frame from differences and the pattern from what is left.
-    Only the middle of the frame is used.
+    Left, the histogram of the average; right, its standard deviation against the number of frames averaged, with σ/√N
+    and √(σ²/N + pattern²), the noise σ of one frame from differences and the pattern from what is left.  Only the
+    middle of the frame is used.
 
     Parameters
     ----------
@@ -197,67 +192,66 @@ def bias_average(
     iso = float(isos[0] if iso is None else iso)
     names = channels_of(bias.attrs["cfa_pattern"])
     channel = channel or ("G1" if "G1" in names else names[0])
-    chosen = bias.isel(frame=np.flatnonzero(bias["iso"].values == iso))
-    planes = bayer.split(chosen).sel(channel=channel)
-    middle = {dim: slice(*_middle(planes.sizes[dim])) for dim in ("y", "x")}
-    cube = planes.isel(middle).astype("float32").values
+    planes = bayer.split(bias.isel(frame=np.flatnonzero(bias["iso"].values == iso))).sel(channel=channel)
+    cube = planes.isel({dim: slice(*_middle(planes.sizes[dim])) for dim in ("y", "x")}).astype("float32").values
     count = len(cube)
     frames = min(frames, count)
-    number = np.arange(1, count + 1)
-    means = np.cumsum(cube, axis=0) / number[:, None, None]
+    means = np.cumsum(cube, axis=0) / np.arange(1, count + 1)[:, None, None]
     spread = means.std(axis=(1, 2))
     noise = float(np.diff(cube, axis=0).std(axis=(1, 2)).mean() / math.sqrt(2)) if count > 1 else math.nan
     pattern = math.sqrt(max(spread[-1] ** 2 - noise**2 / count, 0.0)) if count > 1 else math.nan
-    shown = means[frames - 1]
-    # an average of N whole numbers is a multiple of 1/N: bins of whole multiples, with edges between them
-    widest, level = 4.5 * max(spread[0], 0.5), float(shown.mean())
-    width = math.ceil(widest / 40 * frames) / frames
-    start = (math.floor((level - widest) * frames) - 0.5) / frames
-    edges = np.arange(start, level + widest + width, width)
-    density, edges = np.histogram(shown, bins=edges, density=True)
-    edges = edges - level
-    along = np.linspace(-widest, widest, 200)
-    left = [
-        theme.steps(edges, density, dims=(_OFFSET, _FRACTION), label=_frames(frames), colour=theme.KIND_COLOUR["bias"])
-    ]
-    if count > 1:
-        sigma = noise / math.sqrt(frames)
-        normal = np.exp(-0.5 * (along / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
-        left.append(theme.line(along, normal, dims=(_OFFSET, _FRACTION), label="noise alone", dash="dashed"))
-    dims = (theme.dimension("frames averaged"), theme.dimension("standard deviation", "ADU"))
-    steps = np.geomspace(1, count, 60)
-    law = [
-        theme.line(steps, noise / np.sqrt(steps), dims=dims, label="noise alone: σ/√N", dash="dashed"),
-        theme.line(
-            steps,
-            np.hypot(noise / np.sqrt(steps), pattern),
-            dims=dims,
-            label="noise and fixed pattern",
-            colour=theme.MUTED,
-        ),
-    ]
-    here = [frames], [spread[frames - 1]]
-    right = [
-        *(law if count > 1 else []),
-        theme.points(number, spread, dims=dims, label="measured", colour=theme.KIND_COLOUR["bias"]),
-        theme.points(*here, dims=dims, label="shown on the left", size=14, filled=False),
-    ]
     lowest = 0.8 * (noise / math.sqrt(count) if count > 1 else spread[0])
     ticks = [(n, str(n)) for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= count]
-    title = f"noise {value_text(noise)} ADU, fixed pattern {value_text(pattern)} ADU"
     return theme.layout(
         [
-            theme.panel(left, title=f"{channel} at ISO {iso:g}: {_frames(frames)}"),
             theme.panel(
-                right,
-                title=title,
-                log="xy",
-                xticks=ticks,
-                xlim=(0.9, count * 1.15),
-                ylim=(lowest or 0.1, 1.4 * spread[0] or 1.0),
+                _average_histogram(means[frames - 1], frames, noise, 4.5 * max(spread[0], 0.5)),
+                title=f"{channel} at ISO {iso:g}: {_frames(frames)}",
+            ),
+            theme.panel(
+                _spread_against_count(spread, frames, noise, pattern),
+                title=f"noise {value_text(noise)} ADU, fixed pattern {value_text(pattern)} ADU", log="xy",
+                xticks=ticks, xlim=(0.9, count * 1.15), ylim=(lowest or 0.1, 1.4 * spread[0] or 1.0),
             ),
         ]
-    )
+    )  # fmt: skip
+
+
+def _average_histogram(mean: np.ndarray, frames: int, noise: float, widest: float) -> list[Any]:
+    """Return the histogram of an average of frames about its mean, and the normal curve of noise alone."""
+    # an average of N whole numbers is a multiple of 1/N: bins of whole multiples, with edges between them
+    level = float(mean.mean())
+    width = math.ceil(widest / 40 * frames) / frames
+    start = (math.floor((level - widest) * frames) - 0.5) / frames
+    density, edges = np.histogram(mean, bins=np.arange(start, level + widest + width, width), density=True)
+    dims, colour = (_OFFSET, _FRACTION), theme.KIND_COLOUR["bias"]
+    elements = [theme.steps(edges - level, density, dims=dims, label=_frames(frames), colour=colour)]
+    if math.isfinite(noise):
+        sigma, along = noise / math.sqrt(frames), np.linspace(-widest, widest, 200)
+        normal = np.exp(-0.5 * (along / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
+        elements.append(theme.line(along, normal, dims=dims, label="noise alone", dash="dashed"))
+    return elements
+
+
+def _spread_against_count(spread: np.ndarray, frames: int, noise: float, pattern: float) -> list[Any]:
+    """Return the spread of averages against the number of frames, its law, and a ring around one of them."""
+    dims = (theme.dimension("frames averaged"), theme.dimension("standard deviation", "ADU"))
+    count = np.arange(1, len(spread) + 1)
+    elements = []
+    if len(spread) > 1:
+        along = np.geomspace(1, len(spread), 60)
+        alone = noise / np.sqrt(along)
+        both = np.hypot(alone, pattern)
+        elements = [
+            theme.line(along, alone, dims=dims, label="noise alone: σ/√N", dash="dashed"),
+            theme.line(along, both, dims=dims, label="noise and fixed pattern", colour=theme.MUTED),
+        ]
+    ring = [frames], [spread[frames - 1]]
+    return [
+        *elements,
+        theme.points(count, spread, dims=dims, label="measured", colour=theme.KIND_COLOUR["bias"]),
+        theme.points(*ring, dims=dims, label="shown on the left", size=14, filled=False),
+    ]
 
 
 def _middle(size: int, most: int = 512) -> tuple[int, int]:
@@ -273,10 +267,10 @@ def _frames(count: int) -> str:
 def gain_one_frame(
     ptc: xr.Dataset, gain: xr.Dataset, iso: float | None = None, true: xr.DataArray | None = None
 ) -> hv.Layout:
-    """Show the gain that each light level gives by itself: from one frame's variance, and from a pair's.
+    """Chart the gain from each light level alone: from one frame's variance, and from a pair's.
 
-    μ/σ² with the signal μ above black and the variance σ² less that of the bias frames.  One frame's σ² holds PRNU²μ²
-    as well, so its estimate falls as the light grows; that of a pair does not.
+    μ/σ² with the signal μ above black and the variance σ² less that of the bias frames.  One frame's σ² includes
+    PRNU²μ², so its estimate falls as the light grows; that of a pair does not.
 
     Parameters
     ----------
@@ -288,46 +282,13 @@ def gain_one_frame(
         The true gain [e⁻/ADU] over iso where it is known.
     """
     iso = float(np.unique(ptc["iso"].values)[0] if iso is None else iso)
-    here = ptc.isel(pair=np.flatnonzero(ptc["iso"].values == iso))
-    fit = gain.sel(iso=iso)
+    pairs = np.flatnonzero(ptc["iso"].values == iso)
+    curve, used, fit = ptc.isel(pair=pairs), gain["used"].isel(pair=pairs), gain.sel(iso=iso)
     dims = (theme.dimension("signal", "e⁻"), theme.dimension("gain", "e⁻/ADU"))
     elements: list[Any] = []
-    floor = here["dark_variance"].fillna(0.0)
-    used = gain["used"].isel(pair=np.flatnonzero(ptc["iso"].values == iso))
     for name in ptc["channel"].values.tolist():
-        one = {"channel": name}
-        keep = used.sel(one).values.astype(bool)
-        factor = float(fit["gain"].sel(one))
-        colour = theme.CHANNEL_COLOUR[name]
-        signal = here["signal"].sel(one).values[keep]
-        variance = (here["variance"] - floor).sel(one).values[keep]
-        error = signal / variance**2 * here["variance_error"].sel(one).values[keep]
-        single = (here["mean_single"] - here["black_level"]).sel(one).values[keep]
-        alone = single / (here["variance_single"] - floor).sel(one).values[keep]
-        elements.append(
-            theme.points(
-                signal * factor,
-                signal / variance,
-                error,
-                dims=dims,
-                label=f"{name}, pair",
-                colour=colour,
-                marker=name,
-                size=7,
-            )
-        )
-        elements.append(
-            theme.points(
-                single * factor,
-                alone,
-                dims=dims,
-                label=f"{name}, one frame",
-                colour=colour,
-                marker=name,
-                size=7,
-                filled=False,
-            )
-        )
+        channel = curve.sel(channel=name).isel(pair=np.flatnonzero(used.sel(channel=name).values))
+        elements += _gains_of_levels(channel, float(fit["gain"].sel(channel=name)), name, dims)
     level = float(fit["gain"].mean())
     signals = np.concatenate([group.get(1 if len(group) > 1 else 0).dimension_values(0) for group in elements])
     ends = [signals.min() / 1.4, signals.max() * 1.4]
@@ -343,3 +304,18 @@ def gain_one_frame(
             )
         ]
     )  # fmt: skip
+
+
+def _gains_of_levels(channel: xr.Dataset, gain: float, name: str, dims: tuple[Any, Any]) -> list[Any]:
+    """Return the gain from each pair of one channel, with errors, and from one frame of each pair."""
+    floor = channel["dark_variance"].fillna(0.0)
+    variance = (channel["variance"] - floor).values
+    signal, error = channel["signal"].values, channel["variance_error"].values
+    alone = (channel["mean_single"] - channel["black_level"]).values
+    alone_gain = alone / (channel["variance_single"] - floor).values
+    looks = {"dims": dims, "colour": theme.CHANNEL_COLOUR[name], "marker": name, "size": 7}
+    pair_gain, pair_error = signal / variance, signal / variance**2 * error
+    return [
+        theme.points(signal * gain, pair_gain, pair_error, label=f"{name}, pair", **looks),
+        theme.points(alone * gain, alone_gain, label=f"{name}, one frame", filled=False, **looks),
+    ]

@@ -19,7 +19,7 @@ _BESIDE = 0.86  # of the size of a panel
 
 
 def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.viewable.Viewable:
-    """Put controls above a chart and a caption below it, which says so where the data is simulated.
+    """Put controls above a chart and a caption below it, which names simulated data as such.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.vie
     camera
         The name that the frames carry.
     """
-    model = camera.replace("(simulated)", "").strip()  # said once is enough
+    model = camera.replace("(simulated)", "").strip()  # not twice
     label = f"*Simulated data* ({model})." if is_simulated(camera) else f"*Data:* {camera}." if camera else ""
     above = [pn.Row(*controls)] if controls else []
     words = pn.pane.Markdown(f"{caption} {label}", styles={"color": theme.MUTED}, width=WIDTH, margin=(0, 10))
@@ -38,7 +38,7 @@ def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.vie
 
 
 def fit(chart: Any) -> Any:
-    """Make panels side by side smaller, so that two, or three pictures, find room beside JupyterLab's list of files."""
+    """Make panels side by side smaller, so that two, or three pictures, fit next to JupyterLab's list of files."""
     if not isinstance(chart, hv.Layout) or len(chart) < 2:
         return chart
     pictures = len(chart) == 3 and all(panel.traverse(specs=[hv.Image]) for panel in chart)
@@ -52,7 +52,7 @@ def fit(chart: Any) -> Any:
 
 
 def remarks(lines: Iterable[str]) -> pn.viewable.Viewable:
-    """Show what a measurement has to remark on the frames, a line each.
+    """Show the remarks of a measurement, one a line.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def chart_browser(result: Characterization, first: str = "iso-to-gain") -> pn.vi
     Parameters
     ----------
     result
-        From `runs.characterize`.
+        From `workbench.characterize`.
     first
         The id of the chart to begin with, where it is allowed.
     """

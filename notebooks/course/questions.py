@@ -1,6 +1,6 @@
-"""What the course asks: a prediction to commit to, an exercise that answers.
+"""What the course asks: predictions to commit to, and exercises that check the answer.
 
-Each works in a notebook without a network.  What a control says is computed by a plain method, so that it can be
+Each works in a notebook without a network.  What a control shows is computed by a plain method, so that it can be
 tested without a browser.
 """
 
@@ -28,9 +28,9 @@ _CARD = {"border": f"1px solid {theme.GRID}", "border-radius": "6px", "padding":
 
 
 class Prediction(pn.viewable.Viewer):
-    """A guess that the reader commits to before measuring; `predict` makes one.
+    """A guess that the reader commits to before the measurement; `predict` makes one.
 
-    ``value`` is what the control shows, ``committed`` whether the reader has pressed the button.
+    `value` is the value of the control, `committed` whether the reader has pressed the button.
     """
 
     value = param.Parameter()
@@ -53,7 +53,7 @@ class Prediction(pn.viewable.Viewer):
         self._button.on_click(lambda _: self.commit(self._control.value))
 
     def commit(self, value: float) -> None:
-        """Fix the prediction; the button does this.  Choosing nothing fixes nothing."""
+        """Commit to the prediction, as the button does; None is ignored."""
         if value is None:
             return
         self._control.value = self.value = value
@@ -64,7 +64,7 @@ class Prediction(pn.viewable.Viewer):
     def __panel__(self) -> pn.viewable.Viewable:
         return pn.Column(
             pn.pane.Markdown(f"**{self.question}**", margin=(4, 10)),
-            _beside_or_below(self._control, self._button),
+            _with_button(self._control, self._button),
             styles=_CARD, width=WIDTH,
         )  # fmt: skip
 
@@ -88,7 +88,7 @@ class Prediction(pn.viewable.Viewer):
         return _number_line(self.bounds[:2], self.value, measured, error, self.unit)
 
     def verdict(self, measured: float, error: float = math.nan) -> str:
-        """Say in words how the prediction compares with the measurement.
+        """Describe how the prediction compares with the measurement.
 
         Examples
         --------
@@ -103,30 +103,30 @@ class Prediction(pn.viewable.Viewer):
                 "the comparison then appears here by itself."
             )
         if not math.isfinite(measured):
-            return "These frames do not give the measurement; the warnings say what to shoot."
+            return "These frames do not allow the measurement; the warnings say what to shoot."
         if self.options is not None:
             return self._chosen(measured, error)
-        told = (
+        text = (
             f"You predicted **{self.value:,g} {self.unit}**. Measured: **{value_text(measured, error, self.unit)}**. "
         )
         if (error > 0 and abs(self.value - measured) <= error) or math.isclose(self.value, measured, rel_tol=0.03):
-            return told + "That is right."
+            return text + "That is right."
         share = self.value / measured if measured else math.inf
         if share > 2 or share < 0.5:
             factor = max(share, 1 / share) if share > 0 else math.inf
             size = f"{factor:.2g} times" if math.isfinite(factor) and factor < 1e4 else "far"
         else:
             size = f"{100 * abs(share - 1):.0f} %"
-        return told + f"Your prediction is {size} too {'high' if self.value > measured else 'low'}."
+        return text + f"Your prediction is {size} too {'high' if self.value > measured else 'low'}."
 
     def _chosen(self, measured: float, error: float) -> str:
         names = {value: name for name, value in self.options.items()}
         # the nearest option by ratio, as all options are positive factors
         nearest = min(names, key=lambda value: abs(math.log(value / measured)) if measured > 0 else value)
-        told = f"You predicted **{names[self.value]}**. Measured: **{value_text(measured, error, self.unit)}**. "
+        text = f"You predicted **{names[self.value]}**. Measured: **{value_text(measured, error, self.unit)}**. "
         if nearest == self.value:
-            return told + "That is right."
-        return told + f"So the answer is **{names[nearest]}**."
+            return text + "That is right."
+        return text + f"So the answer is **{names[nearest]}**."
 
 
 def predict(
@@ -150,7 +150,7 @@ def predict(
     if options is not None and not all(value > 0 for value in options.values()):
         raise WorkbenchError(f"the options of a prediction stand for positive numbers, not {list(options.values())}")
     if options is None and not (low < high and step > 0):
-        raise WorkbenchError(f"a prediction needs a range to choose from; low {low}, high {high}, step {step} is none")
+        raise WorkbenchError(f"a prediction needs a range to choose from, not low {low}, high {high}, step {step}")
     return Prediction(question, options, None if options is not None else (low, high, step), unit)
 
 
@@ -159,14 +159,14 @@ def _number_line(bounds: tuple[float, float], guess: float, measured: float, err
     low, high = min(*bounds, measured), max(*bounds, measured)
     at = {name: 40 + 640 * (value - low) / (high - low) for name, value in (("guess", guess), ("measured", measured))}
     reach = 640 * (error if math.isfinite(error) else 0.0) / (high - low)
-    told, blue, orange = html.escape(unit), theme.SERIES[0], theme.SERIES[1]
+    unit, blue, orange = html.escape(unit), theme.SERIES[0], theme.SERIES[1]
     x, y = at["guess"], at["measured"]
     return (
-        f'<svg role="img" aria-label="prediction {guess:g}, measured {measured:.4g} {told}" width="720" height="84" '
+        f'<svg role="img" aria-label="prediction {guess:g}, measured {measured:.4g} {unit}" width="720" height="84" '
         f'font-family="{theme.FONT.replace(chr(34), chr(39))}" font-size="12">'
         f'<line x1="40" x2="680" y1="42" y2="42" stroke="{theme.MUTED}"/>'
         f'<text x="40" y="64" text-anchor="middle" fill="{theme.MUTED}">{low:,g}</text>'
-        f'<text x="680" y="64" text-anchor="middle" fill="{theme.MUTED}">{high:,g} {told}</text>'
+        f'<text x="680" y="64" text-anchor="middle" fill="{theme.MUTED}">{high:,g} {unit}</text>'
         f'<path d="M{x:.1f} 34 l8 8 l-8 8 l-8 -8 z" fill="{theme.PAPER}" stroke="{orange}" stroke-width="2"/>'
         f'<text x="{x:.1f}" y="22" text-anchor="middle" fill="{orange}">your prediction</text>'
         f'<line x1="{y - reach:.1f}" x2="{y + reach:.1f}" y1="42" y2="42" stroke="{blue}" stroke-width="4"/>'
@@ -209,19 +209,19 @@ class Exercise(pn.viewable.Viewer):
             label = f"your answer [{unit}]" if unit else "your answer"
             self._control = pn.widgets.FloatInput(label=label, value=None, width=180)
         self._button = pn.widgets.Button(label="Check", color="primary", width=90)
-        self.said = param.rx("")
-        self._button.on_click(lambda _: setattr(self.said.rx, "value", self.check(self._control.value)))
+        self.reply = param.rx("")
+        self._button.on_click(lambda _: setattr(self.reply.rx, "value", self.check(self._control.value)))
 
     def __panel__(self) -> pn.viewable.Viewable:
         return pn.Column(
             pn.pane.Markdown(self.question, margin=(4, 10)),
-            _beside_or_below(self._control, self._button),
-            live_text(self.said),
+            _with_button(self._control, self._button),
+            live_text(self.reply),
             styles=_CARD, width=WIDTH,
         )  # fmt: skip
 
     def check(self, given: float | str | None) -> str:
-        """Say whether an answer is right, or give a hint.
+        """Return whether an answer is right, or a hint.
 
         Examples
         --------
@@ -244,8 +244,8 @@ class Exercise(pn.viewable.Viewer):
         return math.isclose(float(given), float(wanted), rel_tol=self.tolerance, abs_tol=1e-12)
 
 
-def _beside_or_below(control: Any, button: Any) -> pn.viewable.Viewable:
-    """Put the button where the eye is after the control: below the last option, beside a slider or a number."""
+def _with_button(control: Any, button: Any) -> pn.viewable.Viewable:
+    """Put the button below the last option, or next to a slider or a number."""
     if isinstance(control, pn.widgets.RadioBoxGroup):
         return pn.Column(control, button)
     button.align = "end"
@@ -253,16 +253,16 @@ def _beside_or_below(control: Any, button: Any) -> pn.viewable.Viewable:
 
 
 def exercise(name: str) -> Exercise:
-    """Set one of the course's exercises, which stand in ``exercises.toml`` beside this module.
+    """Return one of the course's exercises, from ``exercises.toml`` in this folder.
 
     Raises
     ------
     WorkbenchError
-        If there is no such exercise.
+        If the name is unknown.
     """
     known = exercises()
     if name not in known:
-        raise WorkbenchError(f"there is no exercise {name!r}; there are {', '.join(known)}")
+        raise WorkbenchError(f"unknown exercise {name!r}; the exercises are {', '.join(known)}")
     return known[name]
 
 
@@ -273,4 +273,4 @@ def _read_exercises() -> dict[str, dict[str, Any]]:
 
 def exercises() -> dict[str, Exercise]:
     """Return all exercises of the course by their names, each one new."""
-    return {name: Exercise(**told) for name, told in _read_exercises().items()}
+    return {name: Exercise(**content) for name, content in _read_exercises().items()}

@@ -1,4 +1,4 @@
-"""What one notebook has measured, kept for those that follow."""
+"""Results of one notebook, kept for the notebooks that follow."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from workbench.simulate.samples import own_folder
 
 
 def keep(name: str, result: Any, frames: Folder) -> Any:
-    """Keep what a notebook has measured for those that follow, and return it; `kept` takes it up.
+    """Keep the result of a notebook for those that follow, and return it; `kept` reads it.
 
-    It goes into the folder ``measured`` beside the notebooks (or into ``WORKBENCH_CACHE``), one file a name and folder
-    of frames; it may be deleted at any time.  Where nothing can be written nothing is kept, and a line says why.
+    It is written into the folder ``measured`` next to the notebooks (or into ``WORKBENCH_CACHE``), one file for each
+    name and folder of frames, which may be deleted at any time.  If it cannot be written, a line says why.
 
     Parameters
     ----------
     name
-        What the others ask for: ``"gain"``.
+        By which `kept` finds it: ``"gain"``.
     result
         A Dataset, a DataArray or a named tuple of these.
     frames
@@ -34,33 +34,33 @@ def keep(name: str, result: Any, frames: Folder) -> Any:
 
 
 def kept(name: str, frames: Folder, otherwise: Callable[[], Any]) -> Any:
-    """Return what an earlier notebook has measured on these very frames; else measure it, and keep it.
+    """Return the result of an earlier notebook on the same frames; else measure it, and keep it.
 
-    Of other frames, changed frames, another version of the workbench or a damaged file nothing is taken.  One line says
-    where the numbers come from.
+    Results of other frames, changed frames, another version of the workbench or a damaged file are not used.  A line
+    says where the result comes from.
 
     Parameters
     ----------
     name, frames
         As for `keep`.
     otherwise
-        Measures it: called where nothing is kept.
+        Measures it: called if nothing is kept.
     """
     path, key = _kept_file(name, frames), _key(frames)
     result = load(path, key)
     if result is not None:
         when = datetime.fromtimestamp(path.stat().st_mtime)
-        _say(f"The {name}: measured on these very frames before, {when:%Y-%m-%d %H:%M}; taken from there.")
+        print(f"The {name}: measured on the same frames on {when:%Y-%m-%d at %H:%M}; read from there.")
         return result
-    _say(f"The {name}: nothing is kept of these frames yet, so it is measured here.")
+    print(f"The {name}: not measured on these frames yet, so it is measured here.")
     return _save(name, otherwise(), path, key)
 
 
 def kept_folder(name: str, frames: Folder) -> Path:
-    """Return a folder for what keeps its own files, such as the masters of `calibrate.make_masters(folder=...)`.
+    """Return a folder for results that are files, such as the masters of `calibrate.make_masters(folder=...)`.
 
-    It belongs to these very frames; what was kept there for others that the same folder held before is removed.  One
-    line says whether an earlier notebook has been there.
+    It belongs to these frames; files of other frames that the same folder held before are removed.  A line says whether
+    an earlier notebook has used it.
     """
     base = _kept_file(name, frames).with_suffix("")
     folder = base.with_name(f"{base.name}-{_key(frames)[:8]}")
@@ -68,14 +68,14 @@ def kept_folder(name: str, frames: Folder) -> Path:
         if old != folder and old.is_dir():
             shutil.rmtree(old, ignore_errors=True)
     if folder.is_dir():
-        _say(f"The {name}: made of these very frames before; taken from there.")
+        print(f"The {name}: made from the same frames before; read from there.")
     else:
-        _say(f"The {name}: none are kept of these frames yet, so they are made here.")
+        print(f"The {name}: not made from these frames yet, so they are made here.")
     return folder
 
 
 def _key(frames: Folder) -> str:
-    """Return what stands for these frames and this version of the workbench."""
+    """Return a digest of these frames and of this version of the workbench."""
     return digest(code_version(), frames.table)
 
 
@@ -83,16 +83,12 @@ def _save(name: str, result: Any, path: Path, key: str) -> Any:
     try:
         save(path, key, result)
     except WorkbenchError as problem:
-        _say(f"The {name} is not kept: {problem}")
+        print(f"The {name} is not kept: {problem}")
     return result
 
 
-def _say(words: str) -> None:
-    print(words)
-
-
 def _kept_file(name: str, frames: Folder) -> Path:
-    """One file a name and folder: what is measured anew takes the place of what it was measured for before."""
+    """Return the file of a name and a folder; a new result replaces the earlier one."""
     root = Path(frames.root).resolve()
     mark = digest(root.as_posix())[:8]
     return own_folder("measured", "notebooks/measured") / f"{name.replace(' ', '-')}-{root.name}-{mark}.nc"

@@ -156,10 +156,10 @@ def model_residuals(kind: str, distortion: float = 0.01) -> hv.Layout:
     Raises
     ------
     WorkbenchError
-        If there is no such model.
+        If the model is unknown.
     """
     if kind not in KINDS:
-        raise WorkbenchError(f"there is no model {kind!r}; there are {', '.join(KINDS)}")
+        raise WorkbenchError(f"unknown model {kind!r}; choose one of {', '.join(KINDS)}")
     reference, frame = distorted_stars(distortion)
     _, residuals = fit_robust(reference, frame, np.full(len(reference), 0.085), kind=kind)
     everything = residuals.assign(frame=("star", np.ones(len(reference), int)))

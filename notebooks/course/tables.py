@@ -1,4 +1,4 @@
-"""Tables of the course: what is in a folder, and measurements with their errors beside the truth where it is known."""
+"""Tables of the course: measurements with their errors, compared with the truth where it is known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workbench.sensor.dark import Darks
 
 
 def truth(folder: str | Path) -> xr.Dataset:
-    """Return what is true of simulated sample frames; an empty Dataset for real frames, whose truth nobody knows.
+    """Return the truth of simulated sample frames; an empty Dataset for real frames.
 
     Returns
     -------
@@ -29,8 +29,8 @@ def truth(folder: str | Path) -> xr.Dataset:
     path = Path(folder) / "truth.json"
     if not path.is_file():
         return xr.Dataset()
-    told = json.loads(path.read_text(encoding="utf-8"))
-    settings, darks = told["settings"], told["dark_current"]
+    content = json.loads(path.read_text(encoding="utf-8"))
+    settings, darks = content["settings"], content["dark_current"]
     data: dict[str, Any] = {
         name: ("iso", [one[name]["value"] for one in settings], {"units": settings[0][name]["unit"]})
         for name in ("gain", "read_noise", "saturation")
@@ -38,14 +38,14 @@ def truth(folder: str | Path) -> xr.Dataset:
     for name, key in (("dark_current", "value"), ("median", "median"), ("dcnu", "dcnu")):
         data[name] = ("temperature", [one[key] for one in darks], {"units": darks[0]["unit"]})
     for name in ("black_level", "fixed_pattern", "prnu", "unity_gain_iso"):
-        data[name] = ((), told[name]["value"], {"units": told[name].get("unit", "1")})
-    doubling = told["dark_law"]["doubling_temperature"]
+        data[name] = ((), content[name]["value"], {"units": content[name].get("unit", "1")})
+    doubling = content["dark_law"]["doubling_temperature"]
     data["doubling_temperature"] = ((), doubling["value"], {"units": doubling["unit"]})
     coords = {
         "iso": [float(one["iso"]) for one in settings],
         "temperature": [float(one["temperature_c"]) for one in darks],
     }
-    result = xr.Dataset(data, coords, {"camera": told["camera"]})
+    result = xr.Dataset(data, coords, {"camera": content["camera"]})
     return result.assign(read_noise_adu=(result["read_noise"] / result["gain"]).assign_attrs(units="adu"))
 
 
@@ -57,7 +57,7 @@ def with_truth(
     saturated: xr.DataArray | None = None,
     digits: int = 4,
 ) -> pd.DataFrame:
-    """Tabulate a measurement with its errors, and beside it the truth where it is known.
+    """Tabulate a measurement with its errors, and the truth where it is known.
 
     Parameters
     ----------
@@ -67,8 +67,8 @@ def with_truth(
         The truth over the same dimension, from `truth`; the last column then gives the mean difference over the
         channels in units of its error.
     saturated
-        Pixels that the measurement left out because they saturate, a column of its own.  Where there are some, the
-        truth, which is of all pixels, is no match for the measurement, and the difference is not given.
+        Pixels that the measurement left out because they saturate, as another column.  Where it is not 0 the
+        difference is not given, because the truth is that of all pixels.
     digits
         Of the truth.
 

@@ -32,7 +32,7 @@ def test_refitting_leaves_out_what_lies_outside(result):
 
 
 def test_refitting_says_what_is_missing(result):
-    with pytest.raises(WorkbenchError, match=r"no flats at ISO 50; there are \[200.0, 800.0\]"):
+    with pytest.raises(WorkbenchError, match=r"ISO 50 has no flats; flats exist at ISO \[200.0, 800.0\]"):
         explore.refit(result.ptc, 50.0, (0, 1e5))
     with pytest.raises(WorkbenchError, match="no pair of flats at ISO 800 lies between 90000 and 100000 ADU"):
         explore.refit(result.ptc, 800.0, (9e4, 1e5))
@@ -61,7 +61,7 @@ def test_averaging_frames_shrinks_the_read_noise(result):
 def test_the_dark_prediction_agrees_with_the_measured_darks(result):
     for group in range(result.dark_signal.sizes["group"]):
         dark = result.dark_signal.isel(group=group)
-        predicted = explore.predict_dark(result.dark_law, float(dark.temperature), float(dark.exposure), 2.5)
+        predicted = explore.dark_noise(result.dark_law, float(dark.temperature), float(dark.exposure), 2.5)
         error = np.hypot(predicted["signal_error"], float(dark.dark_signal_error))
         assert abs(float(predicted["signal"]) - float(dark.dark_signal)) < 4 * error
 
@@ -73,7 +73,7 @@ def test_dark_noise_is_shot_noise_and_read_noise_in_quadrature():
             "dark_current_reference": 0.2, "dark_current_reference_error": 0.002,
         }
     )  # fmt: skip
-    warm = explore.predict_dark(law, 26.0, 100.0, 3.0)
+    warm = explore.dark_noise(law, 26.0, 100.0, 3.0)
     assert float(warm["signal"]) == pytest.approx(40.0)
     assert float(warm["noise"]) == pytest.approx(7.0)
     assert float(warm["signal_error"]) == pytest.approx(40 * np.hypot(0.01, np.log(2) * 0.1 / 6))

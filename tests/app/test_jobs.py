@@ -99,5 +99,5 @@ def test_the_server_s_end_is_the_job_s_end(small_samples, tmp_path):
 
 
 def test_an_unknown_task_is_refused(runner):
-    with pytest.raises(WorkbenchError, match="there is no task 'paint'"):
+    with pytest.raises(WorkbenchError, match="unknown task 'paint'"):
         runner.start("paint", "")

@@ -112,7 +112,7 @@ def test_from_a_folder_to_a_picture(browser, address, small_samples, tmp_path):
     path.fill(str(tmp_path / "nowhere"))
     path.press("Tab")
     page.get_by_role("button", name="Open").click()
-    page.get_by_text("there is no such folder; check the name").wait_for()
+    page.get_by_text("this folder does not exist; check the name").wait_for()
     path.fill(str(small_samples))
     path.press("Tab")
     results.fill(str(tmp_path / "results"))

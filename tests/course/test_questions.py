@@ -67,7 +67,7 @@ def test_a_choice_is_judged_by_the_measurement(guess, words):
 def test_frames_that_give_no_measurement_are_no_mistake_of_the_reader():
     prediction = slider()
     prediction.commit(5)
-    assert "do not give" in prediction.verdict(math.nan)
+    assert "do not allow" in prediction.verdict(math.nan)
 
 
 def test_the_comparison_appears_when_the_reader_commits_after_measuring():
@@ -85,7 +85,7 @@ def test_impossible_questions_are_refused():
         course.predict("?", options={"none": 0.0})
     with pytest.raises(WorkbenchError, match="range"):
         course.predict("?", low=1, high=1)
-    with pytest.raises(WorkbenchError, match="no exercise"):
+    with pytest.raises(WorkbenchError, match="unknown exercise"):
         course.exercise("99 what")
 
 

@@ -50,7 +50,7 @@ def never():
 def test_measured_datasets_come_back_to_the_last_bit(name, measured, frames, capsys):
     assert course.keep(name, measured[name], frames) is measured[name]
     exactly(course.kept(name, frames, otherwise=never), measured[name])
-    assert capsys.readouterr().out.startswith(f"The {name}: measured on these very frames before, 2")
+    assert capsys.readouterr().out.startswith(f"The {name}: measured on the same frames on 2")
 
 
 def test_a_named_tuple_with_a_map_comes_back_as_one(measured, frames):
@@ -134,7 +134,7 @@ def test_masters_are_kept_for_these_frames_only(frames, own, cache, capsys):
     assert "so they are made here" in capsys.readouterr().out
     first = calibrate.make_masters(frames.light, **cubes, folder=folder)
     assert course.kept_folder("masters", frames) == folder
-    assert "made of these very frames before" in capsys.readouterr().out
+    assert "made from the same frames before" in capsys.readouterr().out
     made = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert made
     again = calibrate.make_masters(frames.light, **cubes, folder=folder)
@@ -152,4 +152,4 @@ def test_the_stack_is_kept_for_the_next_notebook(tmp_path, small_samples, capsys
     first = course.open_linear_stack(small_samples, keep=True)
     assert "measured here" in capsys.readouterr().out
     exactly(course.open_linear_stack(small_samples, keep=True), first)
-    assert "on these very frames before" in capsys.readouterr().out
+    assert "on the same frames on" in capsys.readouterr().out

@@ -50,7 +50,7 @@ def test_distortion_takes_a_richer_model():
         label = next(one.label for one in chart[1] if "×" in one.label)
         rms[kind] = float(label.split()[2])
     assert rms["similarity"] > 2 * rms["homography"] > 2 * rms["quadratic"]
-    with pytest.raises(WorkbenchError, match="no model 'bent'"):
+    with pytest.raises(WorkbenchError, match="unknown model 'bent'"):
         course.model_residuals("bent")
 
 

@@ -61,7 +61,7 @@ class Screen(pn.custom.JSComponent):
 
     @property
     def narrow(self) -> bool:
-        """Whether there is no room for two drawings side by side."""
+        """Whether the page is too narrow for two drawings side by side."""
         return 0 < self.width < 760
 
     def fit(self, width: int, axis: bool = True) -> int:

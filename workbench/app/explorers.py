@@ -1,4 +1,4 @@
-"""Explorers: a few widgets, one chart that answers; each method computes, each function wires widgets to it."""
+"""Explorers: a few widgets and one chart that follows them; plain functions compute, the explorers bind widgets."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def refit(ptc: xr.Dataset, iso: float, levels: tuple[float, float]) -> tuple[xr.
     Returns
     -------
     ptc, gain
-        The curve at that ISO, and the fit, whose ``used`` is over all pairs of it.
+        The curve at that ISO, and the fit, with ``used`` over all pairs of the curve.
 
     Raises
     ------
     WorkbenchError
-        If there is no pair at that ISO, or none within the range.
+        If no pair has that ISO, or none lies within the range.
     """
     curve = ptc.isel(pair=np.flatnonzero(ptc["iso"].values == iso))
     if not curve.sizes["pair"]:
-        raise WorkbenchError(f"there are no flats at ISO {iso:g}; there are {np.unique(ptc['iso'].values).tolist()}")
+        raise WorkbenchError(f"ISO {iso:g} has no flats; flats exist at ISO {np.unique(ptc['iso'].values).tolist()}")
     signal = curve["signal"].mean("channel").values
     inside = (signal >= levels[0]) & (signal <= levels[1])
     if not inside.any():
@@ -59,7 +59,7 @@ def refit(ptc: xr.Dataset, iso: float, levels: tuple[float, float]) -> tuple[xr.
 
 
 def ptc_explorer(ptc: xr.Dataset) -> Any:
-    """Choose an ISO and which light levels to fit: the photon transfer curve and its gains answer.
+    """Choose an ISO and the light levels to fit: the photon transfer curve and its gains follow.
 
     Parameters
     ----------
@@ -68,10 +68,10 @@ def ptc_explorer(ptc: xr.Dataset) -> Any:
     """
     isos = [float(iso) for iso in np.unique(ptc["iso"].values)]
     top = float(np.ceil(ptc["signal"].mean("channel").max() / 100) * 100)
-    iso = pn.widgets.Select(label="ISO", options={f"ISO {one:g}": one for one in isos}, value=isos[0])
+    iso = pn.widgets.Select(label="ISO", options={f"ISO {value:g}": value for value in isos}, value=isos[0])
     levels = pn.widgets.RangeSlider(label="signal to fit [ADU]", start=0, end=top, value=(0, top), step=top / 100)
 
-    @lru_cache(maxsize=4)  # chart and words ask for the same
+    @lru_cache(maxsize=4)  # chart and text use the same fit
     def fitted(iso: float, levels: tuple[float, float]) -> tuple[xr.Dataset, xr.Dataset]:
         return refit(ptc, iso, levels)
 
@@ -81,12 +81,10 @@ def ptc_explorer(ptc: xr.Dataset) -> Any:
     def gains(iso: float, levels: tuple[float, float]) -> str:
         try:
             gain = fitted(iso, levels)[1].isel(iso=0)
-        except WorkbenchError:  # the chart says why
+        except WorkbenchError:  # the chart shows the reason
             return ""
-        return ", ".join(
-            f"**{one['channel'].item()}** {value_text(one['gain'].item(), one['gain_error'].item(), 'e⁻/ADU')}"
-            for one in (gain.sel(channel=name) for name in gain["channel"].values)
-        )
+        values = zip(gain["channel"].values, gain["gain"].values, gain["gain_error"].values, strict=True)
+        return ", ".join(f"**{name}** {value_text(float(g), float(error), 'e⁻/ADU')}" for name, g, error in values)
 
     return pn.Column(
         pn.Row(iso, levels),
@@ -97,7 +95,7 @@ def ptc_explorer(ptc: xr.Dataset) -> Any:
 
 
 def stacked_read_noise(read_noise: xr.Dataset, gain: xr.Dataset, frames: int) -> hv.Layout:
-    """Chart the read noise that is left in the mean of so many frames: σ/√frames.
+    """Chart the read noise of the mean of a number of frames: σ/√frames.
 
     Parameters
     ----------
@@ -111,7 +109,7 @@ def stacked_read_noise(read_noise: xr.Dataset, gain: xr.Dataset, frames: int) ->
 
 
 def read_noise_explorer(read_noise: xr.Dataset, gain: xr.Dataset) -> Any:
-    """Choose how many frames are averaged: the read noise that is left answers, at every ISO.
+    """Choose how many frames are averaged: the read noise that is left follows, at every ISO.
 
     Parameters
     ----------
@@ -123,7 +121,7 @@ def read_noise_explorer(read_noise: xr.Dataset, gain: xr.Dataset) -> Any:
     return pn.Column(frames, chart, name="Read noise")
 
 
-def predict_dark(
+def dark_noise(
     law: xr.Dataset, temperature: float, exposure: float | np.ndarray, read_noise: float
 ) -> dict[str, np.ndarray]:
     """Predict the dark signal and the noise of one dark frame from the temperature law.
@@ -150,7 +148,7 @@ def predict_dark(
     --------
     >>> law = xr.Dataset({"doubling_temperature": 6.0, "doubling_temperature_error": 0.0, "reference_temperature": 20.0,
     ...                   "dark_current_reference": 0.1, "dark_current_reference_error": 0.001})
-    >>> predicted = predict_dark(law, 26.0, 300.0, 2.0)
+    >>> predicted = dark_noise(law, 26.0, 300.0, 2.0)
     >>> {name: round(float(value), 2) for name, value in predicted.items()}
     {'signal': 60.0, 'signal_error': 0.6, 'shot_noise': 7.75, 'noise': 8.0}
     """
@@ -165,10 +163,10 @@ def predict_dark(
 
 
 def dark_noise_chart(law: xr.Dataset, temperature: float, exposure: float, read_noise: float) -> hv.Layout:
-    """Chart where the dark's shot noise overtakes the read noise, and the exposure chosen."""
+    """Chart the noise of a dark against exposure time: shot noise, read noise, both, and the chosen exposure."""
     along = np.geomspace(1, 3600, 80)
-    predicted = predict_dark(law, temperature, along, read_noise)
-    chosen = predict_dark(law, temperature, exposure, read_noise)
+    predicted = dark_noise(law, temperature, along, read_noise)
+    chosen = dark_noise(law, temperature, exposure, read_noise)
     dims = (_EXPOSURE, _NOISE)
     elements = [
         theme.line(along, predicted["shot_noise"], dims=dims, label="shot noise", colour=theme.KIND_COLOUR["dark"]),
@@ -195,23 +193,24 @@ def dark_explorer(law: xr.Dataset, read_noise: float = 2.5) -> Any:
         label="exposure [s]", options=[1, 5, 15, 30, 60, 120, 180, 300, 600, 1200], value=300
     )
 
-    def say(temperature: float, exposure: float) -> str:
-        one = {name: float(value) for name, value in predict_dark(law, temperature, exposure, read_noise).items()}
+    def text(temperature: float, exposure: float) -> str:
+        signal, error, shot, noise = map(float, dark_noise(law, temperature, exposure, read_noise).values())
         return (
-            f"Dark signal **{value_text(one['signal'], one['signal_error'], 'e⁻')}** a pixel, shot noise "
-            f"**{one['shot_noise']:.2f} e⁻**, with the read noise **{one['noise']:.2f} e⁻**."
+            f"Dark signal **{value_text(signal, error, 'e⁻')}** a pixel, shot noise **{shot:.2f} e⁻**, "
+            f"with the read noise **{noise:.2f} e⁻**."
         )
 
     chart = live_chart(
         lambda temperature, exposure: dark_noise_chart(law, temperature, exposure, read_noise),
         temperature=temperature, exposure=exposure,
     )  # fmt: skip
-    text = live_text(pn.bind(say, temperature, exposure))
-    return pn.Column(pn.Row(temperature, exposure), text, chart, name="Dark current")
+    return pn.Column(
+        pn.Row(temperature, exposure), live_text(pn.bind(text, temperature, exposure)), chart, name="Dark current"
+    )
 
 
 def pixel_explorer(lights: xr.Dataset, y: int, x: int, channel: str = "G") -> Any:
-    """Choose a pixel of aligned lights and a threshold: its samples, what each method throws out, and why.
+    """Choose a pixel of aligned lights and a threshold: its samples, which of them each method rejects, and why.
 
     Parameters
     ----------
@@ -227,20 +226,20 @@ def pixel_explorer(lights: xr.Dataset, y: int, x: int, channel: str = "G") -> An
     colour = pn.widgets.RadioButtonGroup(options=names, value=channel if channel in names else names[0])
     k = pn.widgets.FloatSlider(label="threshold [σ]; 0 is each method's own", start=0, end=8, step=0.5, value=0)
 
-    @lru_cache(maxsize=4)  # chart and table ask for the same
-    def looked_at(y: int, x: int, channel: str, k: float) -> xr.Dataset:
+    @lru_cache(maxsize=4)  # chart and table use the same
+    def inspected(y: int, x: int, channel: str, k: float) -> xr.Dataset:
         own = k == 0
         methods = ("noise", "sigma", "winsorized", "linear-fit", "mad", *(("esd", "percentile") if own else ()))
         return inspect_pixel(lights, y, x, channel, methods=methods, low=None if own else k, high=None if own else k)
 
     def table(*at: Any) -> str:
-        shown = explain(looked_at(*at)).rename(columns=METHOD_NAMES | {"esd": "generalized ESD"})
+        shown = explain(inspected(*at)).rename(columns=METHOD_NAMES | {"esd": "generalized ESD"})
         return shown.to_html(index=False, border=0, justify="left", classes="samples")
 
     at = (row, column, colour, k)
     return pn.Column(
         pn.Row(row, column, colour, k),
-        LiveChart(pn.bind(lambda *at: charts.pixel_decisions(looked_at(*at)), *at)),
+        LiveChart(pn.bind(lambda *at: charts.pixel_decisions(inspected(*at)), *at)),
         divider.html_pane(pn.bind(table, *at)),
         name="One pixel",
     )

@@ -224,8 +224,8 @@ class Job:
         --------
         >>> Job("stack", "night", RUNNING, "stacking", 3, 8, "band", seconds=12.3).sentence()
         'stacking: 3 of 8 bands, 12 s'
-        >>> Job("stack", "night", FAILED, message="there is no such folder").sentence()
-        'there is no such folder'
+        >>> Job("stack", "night", FAILED, message="this folder does not exist").sentence()
+        'this folder does not exist'
         """
         if self.state == WAITING:
             return "waiting its turn"
@@ -297,7 +297,7 @@ class Runner:
             If such a job waits or runs already (in another tab perhaps), or the server is closing.
         """
         if task not in TASKS:
-            raise WorkbenchError(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
+            raise WorkbenchError(f"unknown task {task!r}; the tasks are {', '.join(TASKS)}")
         with self._changed:
             if self._closed:
                 raise WorkbenchError("the server is closing; nothing can be started")

@@ -1,8 +1,8 @@
-"""A chart that follows its controls: its figure is changed in place, and drawn anew only where its parts change.
+"""Charts and sentences that follow their controls.
 
-HoloViews builds a figure in 150 to 300 ms and updates one that it has built in 100 to 150 ms; nearly all of that goes
-into options, which are the same after every move.  Here they are noted, not set (`charts.theme.noted`), and what
-differs from the drawn figure is written into it: 10 to 20 ms.
+A chart's figure is updated in place, and drawn again only where its parts change.  HoloViews builds a figure in 150 to
+300 ms and updates one that it has built in 100 to 150 ms; nearly all of that is spent on options, which are the same
+after every move.  Here they are noted, not set (`charts.theme.noted`), and only what differs is written: 10 to 20 ms.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from param.parameterized import resolve_ref
 
 from ..charts import theme
 from ..core.errors import WorkbenchError
-from .live_figures import FigureState, PanelParts, dressed, panel_parts, suits, write
+from .live_figures import FigureState, PanelParts, match_elements, panel_parts, update_figure, with_options
 
 _TEXT_WIDTH = 780  # px
 _WAIT = 5  # ms that a move waits for the next; Panel's 50 are for what takes longer
 
 
 class LiveChart(pn.viewable.Viewer):
-    """A chart bound to controls, as `panel.bind` gives it, that is changed rather than drawn anew.
+    """A chart bound to controls, as by `panel.bind`, whose figure is updated in place.
 
-    Where it raises a `WorkbenchError` the chart stays as it was, and the error's sentence stands below.  What is not
-    made of `charts.theme`'s parts alone is shown anew for each move.
+    Where it raises a `WorkbenchError` the chart stays as it was, with the error's message below.  A chart that is not
+    made of `charts.theme`'s elements alone is drawn again for each move.
 
     Parameters
     ----------
     bound
-        Gives the chart.
+        Returns the chart.
     fit
-        What is done to a chart before it is drawn, such as making it smaller.
+        Applied to a chart before it is drawn, such as making it smaller.
     """
 
     def __init__(self, bound: Callable[[], Any], fit: Callable[[hv.Layout], hv.Layout] | None = None) -> None:
@@ -46,8 +46,8 @@ class LiveChart(pn.viewable.Viewer):
         self._plots: list[WeakKeyDictionary[Any, FigureState]] = []
         self._drawn: list[PanelParts] = []
         self._now: list[PanelParts] = []
-        self._places: list[list[int]] = []
-        self._place, self._problem = pn.Column(), pn.widgets.StaticText(visible=False)
+        self._indices: list[list[int]] = []
+        self._figure, self._problem = pn.Column(), pn.widgets.StaticText(visible=False)
         self._show(*self._made())
         for owner, names in _controls(bound).items():
             owner.param.watch(self._move, names)
@@ -55,99 +55,99 @@ class LiveChart(pn.viewable.Viewer):
                 owner._debounce = _WAIT
 
     def __panel__(self) -> pn.Column:
-        return pn.Column(self._place, self._problem)
+        return pn.Column(self._figure, self._problem)
 
     def _made(self) -> tuple[Any, list[PanelParts]]:
-        """Return the chart for the controls as they are, and its panels; of a chart of another make there are none."""
+        """Return the chart for the controls as they are, and its panels; none of a chart that must be drawn again."""
         with theme.noted() as notes:
             chart = self._bound()
         parts = panel_parts(chart, notes)
-        if not parts and notes:  # some of its options are lost
+        if not parts and notes:  # some of its options would be lost
             with theme.drawn_by("bokeh"):
                 chart = self._bound()
         return chart, parts
 
     def _show(self, chart: Any, parts: list[PanelParts]) -> None:
-        """Draw the chart anew."""
+        """Draw the chart again."""
         self._drawn = self._now = parts
         self._plots = [WeakKeyDictionary() for _ in parts]
         if parts:
-            chart = dressed(parts, [partial(self._joined, number) for number in range(len(parts))])
+            chart = with_options(parts, [partial(self._add_plot, number) for number in range(len(parts))])
         chart = self._fit(chart) if self._fit else chart
-        there = self._place[0] if len(self._place) else None
-        if parts and isinstance(there, pn.pane.HoloViews):
-            there.object = chart
+        pane = self._figure[0] if len(self._figure) else None
+        if parts and isinstance(pane, pn.pane.HoloViews):
+            pane.object = chart
         elif isinstance(chart, hv.core.Dimensioned):
-            self._place[:] = [pn.pane.HoloViews(chart, backend="bokeh")]
+            self._figure[:] = [pn.pane.HoloViews(chart, backend="bokeh")]
         else:
-            self._place[:] = [chart]
+            self._figure[:] = [chart]
 
-    def _joined(self, number: int, plot: Any, _element: Any) -> None:
-        """Take up a figure that was drawn just now, for a notebook or a browser, and bring it up to date."""
+    def _add_plot(self, number: int, plot: Any, _element: Any) -> None:
+        """Note a figure that was drawn just now, for a notebook or a browser, and bring it up to date."""
         self._plots[number][plot] = FigureState()
         if self._now is not self._drawn:
             self._write(number, plot)
 
     def _write(self, number: int, plot: Any) -> None:
         """Bring a figure up to date."""
-        written = self._plots[number].get(plot)
-        if written is not None:
-            write(plot, self._now[number], self._places[number], written)
+        state = self._plots[number].get(plot)
+        if state is not None:
+            update_figure(plot, self._now[number], self._indices[number], state)
 
     def _move(self, *_events: Any) -> None:
         """Follow a control."""
         with pn.io.hold():
             try:
-                made = self._made()
+                chart, parts = self._made()
             except WorkbenchError as problem:
                 self._problem.param.update(value=str(problem), visible=True)
                 return
             self._problem.param.update(value="", visible=False)
-            self._change(*made)
-        pn.io.push_notebook(self._place)
+            self._change(chart, parts)
+        pn.io.push_notebook(self._figure)
 
     def _change(self, chart: Any, parts: list[PanelParts]) -> None:
-        places = [suits(*both) for both in zip(self._drawn, parts, strict=False)]
-        if len(parts) != len(self._drawn) or not parts or None in places or self._repaints(parts, places):
+        indices = [match_elements(*panels) for panels in zip(self._drawn, parts, strict=False)]
+        if len(parts) != len(self._drawn) or not parts or None in indices or self._restyles(parts, indices):
             self._show(chart, parts)
             return
-        self._now, self._places = parts, places
+        self._now, self._indices = parts, indices
         for number, plots in enumerate(self._plots):
             for plot in list(plots):
                 document = plot.state.document
                 if document is None or document.session_context is None or document is pn.state.curdoc:
                     self._write(number, plot)
-                else:  # of another browser's session, which has a lock of its own
+                else:  # it belongs to another browser's session, which has a lock of its own
                     document.add_next_tick_callback(partial(self._write, number, plot))
 
-    def _repaints(self, parts: list[PanelParts], places: list[list[int]]) -> bool:
-        """Tell whether a line or an area gets another look in a notebook, where that must be drawn anew.
+    def _restyles(self, parts: list[PanelParts], indices: list[list[int]]) -> bool:
+        """Whether the style of a line or an area changes in a notebook, where it must be drawn again.
 
-        JupyterLab sends such a change back to Python in a form that bokeh refuses, for these have one look for all
-        their points (bokeh 3.9, Panel 1.9): a traceback would take the figure's place.
+        JupyterLab sends such a change back to Python in a form that bokeh refuses (bokeh 3.9, Panel 1.9), and a
+        traceback would replace the figure.
         """
         if not any(_in_notebook(plot.state.document) for plots in self._plots for plot in plots):
             return False
         return any(
             at >= 0 and isinstance(now.elements[at], hv.Curve | hv.Area) and drawn.options[number] != now.options[at]
-            for drawn, now, there in zip(self._drawn, parts, places, strict=True)
-            for number, at in enumerate(there)
+            for drawn, now, matched in zip(self._drawn, parts, indices, strict=True)
+            for number, at in enumerate(matched)
         )
 
 
 def _in_notebook(document: Any) -> bool:
-    """Tell whether a document is shown in a notebook, with which Panel talks by a comm."""
-    return any(comm is not None and there is document for *_, there, comm in pn.state._views.values())
+    """Whether a document is shown in a notebook, with which Panel communicates by a comm."""
+    return any(comm is not None and shown is document for *_, shown, comm in pn.state._views.values())
 
 
 def _controls(bound: Callable[[], Any]) -> dict[Any, list[str]]:
-    """Return what a bound function depends on: the names of parameters, by the controls they belong to."""
-    found: dict[Any, list[str]] = {}
+    """Return the parameters that a bound function depends on, by the controls they belong to."""
+    controls: dict[Any, list[str]] = {}
     for parameter in resolve_ref(bound):
-        names = found.setdefault(parameter.owner, [])
+        names = controls.setdefault(parameter.owner, [])
         if parameter.name not in names:
             names.append(parameter.name)
-    return found
+    return controls
 
 
 def live_chart(chart: Callable[..., hv.Layout], **controls: Any) -> LiveChart:
@@ -156,9 +156,9 @@ def live_chart(chart: Callable[..., hv.Layout], **controls: Any) -> LiveChart:
     Parameters
     ----------
     chart
-        From the controls' values to a chart.
+        Returns a chart for the controls' values.
     controls
-        Widgets, by the names that `chart` knows their values by.
+        Widgets, by the names of the arguments that receive their values.
 
     Examples
     --------
@@ -172,24 +172,24 @@ def live_chart(chart: Callable[..., hv.Layout], **controls: Any) -> LiveChart:
     return LiveChart(pn.bind(chart, **controls))
 
 
-def live_text(words: Any, **styles: str) -> pn.widgets.StaticText:
+def live_text(text: Any, **styles: str) -> pn.widgets.StaticText:
     """Show a sentence that changes: a string, something bound to widgets or a reactive value; ``**bold**`` is bold.
 
-    A widget, not a pane of Markdown: a pane that changes asks the network for its style sheets each time, even where
-    Panel was told to bring them along (Panel 1.9, `inline=True`).
+    A widget, not a pane of Markdown: a pane that changes fetches its style sheets from the network each time, even
+    under `inline=True` (Panel 1.9).
     """
-    text = pn.widgets.StaticText(value=pn.bind(_bold, words), width=_TEXT_WIDTH, styles={"font-size": "13px", **styles})
-    text.visible = bool(text.value)  # nothing said takes no room
-    text.param.watch(lambda event: setattr(text, "visible", bool(event.new)), "value")
-    return text
+    line = pn.widgets.StaticText(value=pn.bind(_bold, text), width=_TEXT_WIDTH, styles={"font-size": "13px", **styles})
+    line.visible = bool(line.value)  # an empty line takes no space
+    line.param.watch(lambda event: setattr(line, "visible", bool(event.new)), "value")
+    return line
 
 
-def _bold(words: str) -> str:
-    """Turn the one mark that the course's live sentences use into HTML.
+def _bold(text: str) -> str:
+    """Turn ``**bold**`` into HTML.
 
     Examples
     --------
     >>> _bold("You predicted **4 e⁻**.")
     'You predicted <b>4 e⁻</b>.'
     """
-    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", words)
+    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", text)

@@ -320,7 +320,7 @@ class PicturePage:
     def _arguments(self) -> dict[str, Any]:
         stack, out, linear = self.session.stack_file, self.session.picture_file, self.session.linear_file
         if not stack.is_file():
-            raise WorkbenchError(f"there is no stack yet ({stack}); stack the lights first")
+            raise WorkbenchError(f"{stack} does not exist yet; stack the lights first")
         return {"stack": stack, "out": out, "linear": linear, **self._chosen()}
 
     def _command(self) -> list[str]:

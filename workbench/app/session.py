@@ -70,7 +70,7 @@ class Session(param.Parameterized):
         Raises
         ------
         WorkbenchError
-            If there is no such folder or no frame in it.
+            If the folder does not exist or holds no frames.
         """
         text = str(folder).strip()
         if not text:

@@ -99,7 +99,7 @@ def picture(name: str, values: Any, unit: str = "ADU", *, stretched: bool = Fals
         raise WorkbenchError(f"{name}: a picture has shape (y, x) or (3, y, x); this has {array.shape}")
     samples = [_sample(plane) for plane in (array if array.ndim == 3 else [array])]
     if not all(some.size for some in samples):
-        raise WorkbenchError(f"{name}: there is no finite value to show")
+        raise WorkbenchError(f"{name}: it has no finite values to show")
     limits, midtones = zip(*(_display(some, stretched) for some in samples), strict=True)
     return Picture(name, array, unit, limits, float(np.mean(midtones)))
 
@@ -150,8 +150,8 @@ def look(
 ) -> ScreenView:  # fmt: skip
     """Return what a screen shows of a frame.
 
-    Pixels of the frame belong to the pixel of the screen that their centre falls on.  Where one of the frame is no
-    smaller than one of the screen there is no reduction: whole pixels are shown, as many as the view touches.
+    Pixels of the frame belong to the pixel of the screen that their centre falls on.  Where they are as large as those
+    of the screen or larger, nothing is reduced: all pixels that the view touches are shown, each as it is.
 
     Parameters
     ----------
