@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.browser.watch import Watch, chromium, serious_faults
-from workbench.export import DEMOS, pages, rejection
+from workbench.export import DEMONSTRATIONS, demonstrations, pages
 
 MOST = 200_000  # bytes that one figure may add to a page
 FILES = re.compile(r"file://|data:|blob:")
@@ -114,7 +114,7 @@ def test_snippets_live_in_a_blog_of_its_own_colours(folder, browser):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["shot-noise-demo", *(demo.id for demo in DEMOS)])
+@pytest.mark.parametrize("name", ["shot-noise-demo", *(demo.id for demo in DEMONSTRATIONS)])
 def test_a_demonstration_answers_without_python(folder, browser, result, name):
     page, watch = open_file(browser, folder / f"{name}.html")
     draw_all(page)
@@ -173,12 +173,12 @@ def check_rejection(page, _):
         put(page, "method", method)
         put(page, "frames", str(count))
         put(page, "strength", strength)
-        out = rejection.decisions(count, strength, method)
-        kept = rejection.samples(count, strength)[~out]
+        out = demonstrations.decisions(count, strength, method)
+        kept = demonstrations.samples(count, strength)[~out]
         np.testing.assert_allclose(column(page, "kept", "value"), kept)
         assert len(column(page, "gone", "value")) == out.sum() + 1
-    assert not rejection.decisions(5, 30, "sigma").any(), "three sigma cannot reject one of five"
-    assert rejection.decisions(5, 30, "noise").tolist() == [False, True, False, False, False]
+    assert not demonstrations.decisions(5, 30, "sigma").any(), "three sigma cannot reject one of five"
+    assert demonstrations.decisions(5, 30, "noise").tolist() == [False, True, False, False, False]
 
 
 def check_shot_noise(page, _):

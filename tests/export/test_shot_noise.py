@@ -1,24 +1,13 @@
-"""The shot-noise demonstration, driven by Python and, as a page, by a real browser without a network."""
+"""The shot-noise demonstration: what it opens with, and that it works in a real browser without a network."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from bokeh.models import Button, Plot, Slider
 
 from workbench.charts.particles import EXPOSURES, PARTICLES_PER_UNIT, running_snr
-from workbench.export import write_charts
-from workbench.export.shot_noise import ShotNoise, shot_noise_demo
-
-
-def test_the_live_snr_converges_to_the_root_of_n():
-    demo = ShotNoise(seed=4)
-    for exposure in EXPOSURES:
-        demo.exposure = exposure
-        demo.take(2000)
-        snr, error = demo.snr()
-        expected = np.sqrt(PARTICLES_PER_UNIT * exposure)
-        assert error < 0.02 * expected
-        assert abs(snr - expected) < 3.5 * error
+from workbench.export import shot_noise, write_charts
 
 
 def test_the_stated_error_of_the_snr_covers_the_truth():
@@ -35,31 +24,32 @@ def test_one_count_has_no_snr():
     assert np.isnan(running_snr([7, 7])).all()
 
 
-def test_what_is_drawn_is_what_was_counted():
-    demo = ShotNoise(seed=2)
-    demo.exposure = 3.0
-    assert len(demo.stage.particles.data["x"]) == demo.counts[3.0][-1]
-    demo.take(70)
-    assert demo.stage.history.data["count"].tolist() == demo.counts[3.0][-60:]
-    at = EXPOSURES.index(3.0)
-    assert demo.stage.snr.data["snr"][at] == demo.snr()[0]
-    assert demo.stage.snr.data["taken"][at] == 71
+def test_the_demonstration_opens_with_one_exposure():
+    figures, models = shot_noise._figures(seed=2)
+    count = len(models["particles"].data["x"])
+    assert models["history"].data["count"] == [count]
+    assert abs(count - PARTICLES_PER_UNIT) < 5 * PARTICLES_PER_UNIT**0.5
+    at = EXPOSURES.index(1.0)
+    snr = models["snr"].data
+    assert (snr["taken"][at], snr["mean"][at], snr["taken"].sum()) == (1, count, 1)
+    assert np.isnan(snr["snr"]).all(), "one count has no signal to noise"
+    assert (models["level"].location, models["band"].bottom, models["band"].top) == (100, 90, 110)
+    law = next(one for one in figures[2].renderers if type(one.glyph).__name__ == "Line").data_source.data
+    np.testing.assert_allclose(law["y"] ** 2, PARTICLES_PER_UNIT * law["x"])
 
 
-def test_the_panel_app_answers_to_its_widgets():
-    app = shot_noise_demo(seed=3)
-    controls, text, _ = app
-    slider, once, many, _, again = controls
-    slider.value = 4.0
-    assert "400 expected" in text.object
-    assert "needs two exposures" in text.object
-    once.clicks += 1
-    assert "SNR of 2:" in text.object
-    many.clicks += 1
-    assert "SNR of 102:" in text.object
-    assert "√N = <b>20.0</b>" in text.object
-    again.clicks += 1
-    assert "needs two exposures" in text.object
+def test_a_notebook_shows_the_same_controls_and_figures():
+    app = shot_noise.shot_noise_demo(seed=3)
+    root = app.get_root()
+    assert {button.label for button in root.select({"type": Button})} == {"One exposure", "100 exposures", "Start over"}
+    (slider,) = root.select({"type": Slider})
+    assert (slider.start, slider.end, slider.value) == (EXPOSURES[0], EXPOSURES[-1], 1.0)
+    (particles,) = root.select({"name": "particles"})
+    (readout,) = root.select({"name": "readout"})
+    assert f"<b>{len(particles.data['x'])}</b> particles in this exposure" in readout.text
+    assert len(list(root.select({"type": Plot}))) == 3
+    other = shot_noise.shot_noise_demo(seed=3).get_root().select_one({"name": "particles"})
+    assert np.array_equal(other.data["x"], particles.data["x"])
 
 
 @pytest.mark.browser

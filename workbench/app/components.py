@@ -14,7 +14,7 @@ import panel as pn
 import param
 
 from ..core.errors import WorkbenchError
-from ..export.pages import DARK, say_colours
+from ..export.pages import DARK, set_colours
 from ..ingest.catalogue import Folder
 from . import viewer
 from .jobs import CANCELLED, FAILED, FINISHED, Job
@@ -84,7 +84,7 @@ class Drawing(pn.pane.HoloViews):
         model = super()._get_model(doc, root, parent, comm)
         if self.screen is not None:
             _narrow(model, self.screen)
-            say_colours(model)
+            set_colours(model)
             recolour(model, self.screen.dark)
         return model
 

@@ -1,12 +1,316 @@
-"""The demonstrations that the export offers, in the order of the blog."""
+"""Demonstrations for a page: figures whose controls work in the browser, with no Python behind them.
 
-from .demonstration import Demo
-from .rejection import build as build_rejection
-from .subs import build as build_subs
-from .transfer import build as build_transfer
+Each has a script of its own in this folder, which knows models and numbers by the names that are passed to it.
+"""
 
-DEMOS = (
-    Demo("ptc-demo", "Photon transfer, played with", "Gain", build_transfer),
-    Demo("rejection-demo", "What goes out of a stack", "Stacking", build_rejection),
-    Demo("sub-length-demo", "How long should a sub be? Try it", "Planning", build_subs),
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..charts.registry import Caption
+from ..charts.theme import FONT, GRID, INK, MUTED, SERIES
+from ..core.dark import dark_laws
+from ..stack.combine import reject_samples
+
+
+@dataclass(frozen=True)
+class Built:
+    """A demonstration ready for a page: a Bokeh document, the heading above each root (None: full width)."""
+
+    document: Any
+    headings: tuple[str | None, ...]
+    caption: Caption
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A demonstration: `build` makes it from a characterization, None where that lacks what it needs."""
+
+    id: str
+    title: str
+    heading: str
+    build: Callable[[Any], Built | None]
+
+
+def script(name: str) -> str:
+    """Return the JavaScript of a demonstration."""
+    return Path(__file__).with_name(f"{name}.js").read_text(encoding="utf-8")
+
+
+def plot(x_label: str, y_label: str, **options: Any) -> Any:
+    """Return an empty figure in the house style."""
+    from bokeh.models import LogAxis, NumeralTickFormatter
+    from bokeh.plotting import figure
+
+    options = {"height": 360, "sizing_mode": "stretch_width", "tools": "", "min_border_right": 16} | options
+    made = figure(x_axis_label=x_label, y_axis_label=y_label, toolbar_location=None, **options)
+    for axis in made.select(LogAxis):
+        axis.formatter = NumeralTickFormatter(format="0,0.[00]")
+    made.outline_line_color = None
+    made.grid.grid_line_color = GRID
+    made.axis.axis_label_text_font = made.axis.major_label_text_font = FONT
+    made.axis.axis_label_text_font_style = "normal"
+    made.axis.minor_tick_line_color = None
+    made.axis.axis_line_color = made.axis.major_tick_line_color = MUTED
+    return made
+
+
+def legend(made: Any, location: str) -> None:
+    """Put the legend into a corner, in the house style."""
+    looks = {"location": location, "border_line_color": None, "background_fill_alpha": 0.85, "spacing": 1, "padding": 6}
+    made.legend.update(label_text_font=FONT, label_text_color=INK, **looks)
+
+
+def readout() -> Any:
+    """Return the line of text that describes what is shown."""
+    from bokeh.models import Div
+
+    return Div(text="", name="readout", sizing_mode="stretch_width", styles={"font-family": FONT, "font-size": "16px"})
+
+
+def guide(value: float, **looks: Any) -> Any:
+    """Return a dashed level line."""
+    from bokeh.models import Span
+
+    looks = {"line_color": MUTED, "line_dash": "dashed", "line_width": 1.6} | looks
+    return Span(location=value, dimension="width", **looks)
+
+
+def _page(controls: list[Any], figures: list[Any], code: str, args: dict[str, Any]) -> Any:
+    """Connect every control to a script, which also runs once when the page is ready.
+
+    Parameters
+    ----------
+    controls
+        Bokeh widgets with a name and a ``value``.
+    code, args
+        The script, and the models and numbers that it knows by name; besides the controls, and the readout as ``said``.
+
+    Returns
+    -------
+    Document
+        Its roots: controls with readout, then the figures.
+    """
+    from bokeh.document import Document
+    from bokeh.layouts import column, row
+    from bokeh.models import CustomJS
+
+    said = readout()
+    act = CustomJS(args=args | {"said": said}, code=code)
+    for control in controls:
+        control.js_on_change("value", act)
+        control.sizing_mode = "stretch_width"
+        control.max_width, control.min_width = 300, 160
+    flow = {"flex-wrap": "wrap", "gap": "4px 22px"}
+    above = column(row(*controls, styles=flow, sizing_mode="stretch_width"), said, sizing_mode="stretch_width")
+    document = Document()
+    for root in (above, *figures):
+        document.add_root(root)
+    document.js_on_event("document_ready", act)
+    return document
+
+
+LEVELS = np.geomspace(8, 13_000, 22)  # mean signal of the simulated flats [ADU]
+PIXELS = 20_000  # of each patch
+SATURATION = 15_000  # ADU
+
+
+def photon_transfer(_result: Any = None) -> Built:
+    """Build the photon transfer curve with sliders; it simulates its own flats."""
+    from bokeh.models import CategoricalSlider, ColumnDataSource, Slider
+
+    rng = np.random.default_rng(7)
+    blank = np.ones(LEVELS.size)
+    gains = ["0.1", "0.25", "0.5", "1", "2", "4"]
+    slope = CategoricalSlider(title="gain, e⁻/ADU", categories=gains, value="1", name="gain")
+    noise = Slider(title="read noise, e⁻", start=0.5, end=20, step=0.5, value=3, name="noise")
+    spread = Slider(title="pixels differ by (PRNU), %", start=0, end=3, step=0.1, value=0.6, name="prnu")
+    columns = dict.fromkeys(("pair", "alone", "gain_pair", "gain_alone"), blank)
+    points = ColumnDataSource({"signal": LEVELS} | columns, name="points")
+    line = ColumnDataSource({"signal": LEVELS, "variance": blank}, name="line")
+
+    left = plot("signal (ADU)", "variance (ADU²)", x_axis_type="log", y_axis_type="log", y_range=(0.05, 5e5))
+    fit = {"color": INK, "line_width": 1.8, "line_dash": "dashed", "legend_label": "fit to pairs"}
+    left.line("signal", "variance", source=line, **fit)
+    right = plot("signal (ADU)", "gain from this level (e⁻/ADU)", x_axis_type="log", y_range=(0, 1.5))
+    truth = guide(1)
+    right.add_layout(truth)
+    alone = {"size": 8, "marker": "square", "line_color": SERIES[1], "fill_color": None, "line_width": 1.6}
+    for figure, prefix, corner in ((left, "", "top_left"), (right, "gain_", "bottom_left")):
+        figure.scatter("signal", f"{prefix}alone", source=points, legend_label="one frame", **alone)
+        figure.scatter("signal", f"{prefix}pair", source=points, size=7, color=SERIES[0], legend_label="pair")
+        legend(figure, corner)
+
+    args = {
+        "slope": slope, "noise": noise, "spread": spread, "points": points, "line": line, "truth": truth,
+        "gains": right.y_range, "levels": LEVELS.tolist(), "pixels": PIXELS, "saturation": SATURATION,
+        "first": rng.standard_normal(LEVELS.size).tolist(), "second": rng.standard_normal(LEVELS.size).tolist(),
+    }  # fmt: skip
+    return Built(
+        _page([slope, noise, spread], [left, right], script("ptc"), args),
+        (None, "Variance against mean", "The gain from each light level"),
+        Caption(
+            "Photon transfer with simulated flats. The variance of the difference of two equal flats grows in "
+            "proportion to the light, and its slope is the inverse of the gain; the read noise lifts the left "
+            "end. One frame's variance also holds the fixed differences between pixels, which grow with the "
+            "square of the light: its gain reads low. Dashed: fit, and the true gain. Simulated data.",
+            "Interactive: sliders for gain, read noise and differences between pixels; a log-log chart of variance "
+            "against signal, and the gain that each level gives by itself, from a pair and from one frame.",
+        ),
+    )
+
+
+COUNTS = (3, 5, 8, 12, 24)  # frames
+STRENGTHS = tuple(range(31))  # of the satellite [σ]
+METHODS = ("noise", "sigma", "winsorized", "linear-fit", "esd", "mad", "mean")
+SKY, SIGMA = 100.0, 10.0  # e-: the true value of the pixel, and the noise of each frame
+TOUCHED = 1  # the frame that the satellite crosses
+
+
+def samples(count: int, strength: float) -> np.ndarray:
+    """Return the samples of one pixel [e⁻]: sky with noise, and in one frame a satellite so many σ bright.
+
+    Examples
+    --------
+    >>> round(float(samples(3, 30)[TOUCHED] - samples(3, 0)[TOUCHED]))
+    300
+    """
+    values = SKY + SIGMA * np.random.default_rng(11).standard_normal(max(COUNTS))[:count]
+    values[TOUCHED] += strength * SIGMA
+    return values
+
+
+def decisions(count: int, strength: float, method: str) -> np.ndarray:
+    """Return which samples a method rejects, by the stack's own rule with its default thresholds."""
+    values = samples(count, strength).astype(np.float32)[:, None, None]
+    if method == "mean":
+        return np.zeros(count, bool)
+    variance = np.full(values.shape, SIGMA**2, np.float32)
+    return reject_samples(values, variance, np.zeros_like(values), method)[:, 0, 0] != 0
+
+
+@cache
+def _states() -> dict[str, list[list[int]]]:
+    """Return for each method and number of frames the decisions at every strength, a bit for each frame."""
+    return {
+        f"{method} {count}": [
+            int((decisions(count, strength, method) << np.arange(count)).sum()) for strength in STRENGTHS
+        ]
+        for method in METHODS
+        for count in COUNTS
+    }
+
+
+def rejection(_result: Any = None) -> Built:
+    """Build the samples of one pixel, kept and rejected; it simulates its own frames."""
+    from bokeh.models import CategoricalSlider, ColumnDataSource, Select, Slider
+
+    noises = (samples(max(COUNTS), 0) - SKY) / SIGMA
+    frames = CategoricalSlider(title="frames", categories=[str(count) for count in COUNTS], value="5", name="frames")
+    strength = Slider(title="satellite, σ", start=0, end=STRENGTHS[-1], step=1, value=12, name="strength")
+    method = Select(title="rejection", options=list(METHODS), value="sigma", name="method")
+    left, gone = (ColumnDataSource({"frame": [1], "value": [SKY]}, name=name) for name in ("kept", "gone"))
+    curve, here = (ColumnDataSource({"strength": [0], "off": [0]}, name=name) for name in ("curve", "here"))
+
+    stack = plot("frame", "value of the pixel (e⁻)", y_range=(60, 300))
+    stack.x_range.start, stack.x_range.end = 0, 6
+    outcome = guide(SKY, line_color=SERIES[0], line_dash="solid", line_width=2)
+    stack.add_layout(guide(SKY))
+    stack.add_layout(outcome)
+    stack.scatter("frame", "value", source=left, size=10, color=SERIES[0], legend_label="kept")
+    cross = {"size": 12, "marker": "x", "line_color": SERIES[1], "line_width": 3}
+    stack.scatter("frame", "value", source=gone, legend_label="rejected", **cross)
+    legend(stack, "top_right")
+    wrong = plot("brightness of the satellite (σ)", "error of the result (σ of one frame)", y_range=(-1.5, 4))
+    wrong.add_layout(guide(0))
+    wrong.line("strength", "off", source=curve, color=INK, line_width=2)
+    wrong.scatter("strength", "off", source=here, size=12, color=SERIES[1])
+
+    args = {
+        "frames": frames, "strength": strength, "method": method, "left": left, "gone": gone, "curve": curve,
+        "here": here, "outcome": outcome, "across": stack.x_range, "up": stack.y_range, "noises": noises.tolist(),
+        "decided": _states(), "strengths": list(STRENGTHS), "sky": SKY, "sigma": SIGMA, "touched": TOUCHED,
+    }  # fmt: skip
+    return Built(
+        _page([method, frames, strength], [stack, wrong], script("rejection"), args),
+        (None, "One pixel in every frame", "How far the satellite moves the result"),
+        Caption(
+            "One pixel of a stack, simulated: sky of 100 e⁻ with a noise of 10 e⁻, and a satellite in one frame. With "
+            "few frames no sample can stand out from its own stack's scatter, however bright: three sigma never reject "
+            "one of five. The measured noise does from three frames on. The decisions of each method were computed "
+            "with the workbench's own stacking rule and its default thresholds. Simulated data.",
+            "Interactive: choose the method of rejection, the number of frames and the brightness of a satellite; the "
+            "samples kept and rejected, and the error of the result against the satellite's brightness.",
+        ),
+    )
+
+
+LENGTHS = np.geomspace(1, 1200, 90)  # of a sub [s]
+SKIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)  # e-/s/pixel
+
+
+def sub_length(result: Any) -> Built | None:
+    """Build the sub length from the measured read noise and dark current; None where no read noise is known."""
+    from bokeh.models import CategoricalSlider, ColumnDataSource, Select, Slider
+
+    sensor = getattr(result, "sensor", None)
+    if sensor is None or not sensor.sizes.get("iso"):
+        return None
+    noise = sensor["read_noise"].mean("channel").values
+    known = np.isfinite(noise) & np.isfinite(sensor["iso"].values)
+    if not known.any():
+        return None
+    isos, noises = sensor["iso"].values[known].astype(int).tolist(), noise[known].tolist()
+    law = next(iter(dark_laws(sensor, ["doubling"])), None)
+
+    names = [str(iso) for iso in isos]
+    iso = Select(title="ISO", options=names, value="800" if 800 in isos else names[-1], name="iso")
+    skies = [f"{sky:g}" for sky in SKIES]
+    sky = CategoricalSlider(title="sky, e⁻/s per pixel", categories=skies, value="0.5", name="sky")
+    penalty = Slider(title="noise allowed to add, %", start=1, end=20, step=0.5, value=5, name="penalty")
+    warmth = Slider(title="sensor, °C", start=-20, end=35, step=1, value=10, name="warmth", visible=law is not None)
+    curve = ColumnDataSource({"length": LENGTHS, "added": 0 * LENGTHS}, name="curve")
+    point = ColumnDataSource({"length": [1.0], "added": [1.0]}, name="point")
+    bars = ColumnDataSource({"iso": names, "seconds": noises}, name="bars")
+
+    added = plot("length of a sub (s)", "noise that reading out adds (%)", x_axis_type="log", y_range=(0, 40))
+    added.x_range.start, added.x_range.end = LENGTHS[0], LENGTHS[-1]
+    added.line("length", "added", source=curve, color=SERIES[0], line_width=2.4, legend_label="added by reading out")
+    level = guide(5)
+    added.add_layout(level)
+    added.scatter("length", "added", source=point, size=12, color=SERIES[1], legend_label="shortest sub")
+    legend(added, "top_right")
+    lengths = plot("ISO", "shortest sub (s)", x_range=names)
+    lengths.vbar("iso", top="seconds", source=bars, width=0.6, color=SERIES[0], line_color=INK, line_width=0.5)
+    lengths.y_range.start = 0
+    lengths.xgrid.grid_line_color = None
+
+    args = {
+        "iso": iso, "sky": sky, "penalty": penalty, "warmth": warmth, "curve": curve, "point": point, "bars": bars,
+        "level": level, "isos": isos, "noises": noises, "dark": law.current if law else 0.0,
+        "reference": law.reference if law else 0.0, "doubling": law.value if law else 1.0, "lengths": LENGTHS.tolist(),
+    }  # fmt: skip
+    source = "Simulated camera" if result.simulated else "Measured camera"
+    return Built(
+        _page([iso, sky, penalty, warmth], [added, lengths], script("sub_length"), args),
+        (None, "What reading out costs", "The shortest sub at every ISO"),
+        Caption(
+            "How long must a sub be before the sky's shot noise drowns the read noise? t = C·RN²/(sky + dark), "
+            f"C = 1/((1+p)² − 1). Move the sliders. {source}: {result.camera}; its read noise and dark current.",
+            "Interactive: sliders for sky brightness, allowed noise and sensor temperature; a falling curve of the "
+            "noise that reading out adds against sub length, and bars of the shortest sub at each ISO.",
+        ),
+    )
+
+
+DEMONSTRATIONS = (  # in the order of the blog
+    Demonstration("ptc-demo", "Photon transfer, played with", "Gain", photon_transfer),
+    Demonstration("rejection-demo", "What goes out of a stack", "Stacking", rejection),
+    Demonstration("sub-length-demo", "How long should a sub be? Try it", "Planning", sub_length),
 )

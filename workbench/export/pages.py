@@ -1,26 +1,28 @@
-"""A chart on a page: by itself, or embedded in somebody's blog; in light and dark, on a desk and a phone, offline.
+"""A chart on a page: by itself, or embedded in a blog; in light and dark, on a wide screen and a phone, offline.
 
 Bokeh's own pages would also pull in the files of every Bokeh extension that is loaded (Panel's, for one), and carry
 Bokeh's script once each.  Here a figure is a script of its own, `<chart>.js`, well under 200 KB, which brings along
-the one `SHARED` script that lies beside all of them.
+the one `SHARED` script that lies in the same folder.
 """
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from .. import __version__
 from ..charts import theme
-from ..charts.registry import Caption
+from ..charts.registry import Caption, Chart
+from .demonstrations import Demonstration
 
 SHARED = "workbench-charts.js"
 _WHITE = "#fffffe"  # Bokeh leaves out what equals its default, #ffffff, and that could then not be changed
-# what stands in for the house colours where the page is dark: lighter, the same hue
+# the house colours where the page is dark: lighter, the same hue
 DARK = {
     theme.PAPER: "#10181f",
     _WHITE: "#10181f",
@@ -44,8 +46,8 @@ select.bk-input:not([multiple]) {{ background-image: linear-gradient(45deg, tran
 .bk-btn-primary, .bk-btn-primary:hover {{ background-color: #00639c; border-color: #00639c; color: white; }}
 :focus-visible {{ outline: 2px solid {theme.CHANNEL_COLOUR["B"]} !important; outline-offset: 2px !important; }}
 """
-_NEAR = Path(__file__).with_name("drawing.js")
-_BESIDE = """(() => {
+_FOLDER = Path(__file__).parent
+_SCRIPT = """(() => {
   const script = document.currentScript;
   window.workbenchCharts ??= new Promise((loaded) => {
     const shared = document.createElement('script');
@@ -58,12 +60,15 @@ _BESIDE = """(() => {
 """
 
 
-class Figure(NamedTuple):
-    """A drawn figure, ready for any page: its models as JSON, where each goes, and what stands above each."""
+class PageFigure(NamedTuple):
+    """A drawn figure, ready for any page: its models as JSON, where each goes, and the heading above each.
+
+    A panel whose heading is None takes the whole width; the others stack where they get narrower than `basis` [px].
+    """
 
     id: str
     title: str
-    words: Caption
+    caption: Caption
     headings: tuple[str | None, ...]
     basis: int
     docs: str
@@ -71,20 +76,8 @@ class Figure(NamedTuple):
     widgets: bool
 
     def script(self) -> str:
-        """Return the figure's own script, which fetches the shared one from beside it."""
-        return _BESIDE % {"shared": SHARED, "docs": self.docs, "items": self.items}
-
-    def places(self) -> str:
-        """Return the HTML of the panels, side by side, on a phone one below the other."""
-        panels = []
-        for number, heading in enumerate(self.headings):
-            above = f"<strong>{html.escape(heading)}</strong>" if heading else ""
-            basis = "100%" if heading is None else f"{self.basis}px"
-            panels.append(
-                f'<div style="flex:1 1 {basis};min-width:0;max-width:100%">{above}'
-                f'<div id="{place(self.id, number)}"></div></div>'
-            )
-        return '<div style="display:flex;flex-wrap:wrap;gap:18px">\n' + "\n".join(panels) + "\n</div>"
+        """Return the figure's own script, which fetches the shared one from the same folder."""
+        return _SCRIPT % {"shared": SHARED, "docs": self.docs, "items": self.items}
 
 
 def place(chart: str, number: int) -> str:
@@ -100,45 +93,30 @@ def place(chart: str, number: int) -> str:
 
 def figure(
     models: Sequence[Any],
-    *,
-    chart: str,
-    title: str,
-    words: Caption,
+    chart: Chart | Demonstration,
+    caption: Caption,
     headings: Sequence[str | None],
     basis: int = 430,
-) -> Figure:
-    """Make Bokeh models ready for pages.
-
-    Parameters
-    ----------
-    models
-        Bokeh models, one a panel.
-    chart
-        The chart's id.
-    headings
-        What stands above each panel; None for one without a heading that takes the whole width.
-    basis
-        Width of a panel below which the panels stack [px].
-    """
+) -> PageFigure:
+    """Make Bokeh models, one for each panel, ready for pages; see `PageFigure` for headings and basis."""
     from bokeh.document import Document
     from bokeh.embed.util import standalone_docs_json_and_render_items
     from bokeh.models import Widget
 
     together = Document() if models[0].document is None else models[0].document
     for model in models:
-        say_colours(model)
+        set_colours(model)
         if model.document is None:
             together.add_root(model)
     docs, items = standalone_docs_json_and_render_items(list(models))
     order = {model.id: number for number, model in enumerate(models)}
-    told = []
-    for item in items:
-        one = item.to_json()
-        one["roots"] = {root: place(chart, order[root]) for root in one["roots"]}
-        told.append(one)
+    placed = []
+    for item in (item.to_json() for item in items):
+        roots = {root: place(chart.id, order[root]) for root in item["roots"]}
+        placed.append(item | {"roots": roots})
     widgets = any(isinstance(part, Widget) for model in models for part in model.references())
-    plain = [_for_script(json.dumps(part, ensure_ascii=False, separators=(",", ":"))) for part in (docs, told)]
-    return Figure(chart, title, words, tuple(headings), basis, *plain, widgets)
+    texts = [_for_script(json.dumps(part, ensure_ascii=False, separators=(",", ":"))) for part in (docs, placed)]
+    return PageFigure(chart.id, chart.title, caption, tuple(headings), basis, *texts, widgets)
 
 
 def _for_script(text: str) -> str:
@@ -146,7 +124,7 @@ def _for_script(text: str) -> str:
     return text.replace("</", "<\\/").replace("<!--", "<\\!--")
 
 
-def say_colours(model: Any) -> None:
+def set_colours(model: Any) -> None:
     """Set the colours that Bokeh would take for granted, so that they can be changed where the page is dark."""
     from bokeh.models import Axis, ColorBar, Legend, Plot, Widget
 
@@ -173,94 +151,39 @@ def library(widgets: bool = True) -> str:
     from bokeh.resources import Resources
 
     parts = ["bokeh", "bokeh-widgets"] if widgets else ["bokeh"]
-    drawing = _NEAR.read_text(encoding="utf-8") % {"dark": json.dumps(DARK)}
+    drawing = (_FOLDER / "drawing.js").read_text(encoding="utf-8") % {"dark": json.dumps(DARK)}
     return ";\n".join([*Resources(mode="inline", components=parts).js_raw, drawing])
 
 
-STYLE = f"""
-:root {{ color-scheme: light dark; --paper: {theme.PAPER}; --ink: {theme.INK}; --muted: {theme.MUTED};
-  --line: {theme.GRID}; --link: #00639c; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --paper: {DARK[theme.PAPER]}; --ink: {DARK[theme.INK]};
-  --muted: {DARK[theme.MUTED]}; --line: {DARK[theme.GRID]}; --link: #6cb8ec; }} }}
-body {{ margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 {theme.FONT}; }}
-main {{ max-width: 1180px; margin: 0 auto; padding: 20px 20px 28px; }}
-h1 {{ font-size: 1.45rem; line-height: 1.25; margin: 0 0 12px; }}
-h2 {{ font-size: 1.2rem; margin: 36px 0 4px; border-bottom: 1px solid var(--line); }}
-h3 {{ font-size: 1.05rem; margin: 22px 0 8px; }}
-figure {{ margin: 0; }} strong {{ font-size: .95rem; }}
-figcaption {{ color: var(--muted); max-width: 56rem; margin-top: 12px; font-size: .95rem; }}
-footer, .files {{ color: var(--muted); font-size: .85rem; }} footer {{ margin-top: 24px; }}
-a {{ color: var(--link); }} nav ul {{ padding-left: 1.1rem; columns: 20rem 3; }} nav li {{ break-inside: avoid; }}
-.chart {{ min-height: 320px; }}
-@media (max-width: 600px) {{ main {{ padding: 14px 10px; }} }}
-"""
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>%(title)s</title>
-<link rel="icon" href="data:,">
-<style>%(style)s</style>
-</head>
-<body>
-<main>
-%(body)s
-<footer>Drawn by the Astrophoto Workbench %(version)s.</footer>
-</main>
-%(scripts)s
-</body>
-</html>
-"""
-
-
-def _whole(title: str, body: str, scripts: str = "") -> str:
-    return _PAGE % {
-        "title": html.escape(title),
-        "style": STYLE,
-        "body": body,
-        "version": __version__,
-        "scripts": scripts,
-    }
-
-
-def _described(one: Figure) -> str:
-    return (
-        f'<figure role="group" aria-label="{html.escape(one.words.alt)}">\n{one.places()}\n'
-        f"<figcaption>{html.escape(one.words.text)}</figcaption>\n</figure>"
+@cache
+def _template() -> Any:
+    loader = FileSystemLoader(_FOLDER)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.globals.update(theme=theme, dark=DARK, shared=SHARED, place=place, version=__version__)
+    return environment.get_template("page.html.jinja").module
 
 
-def page(one: Figure) -> str:
+def page(one: PageFigure) -> str:
     """Return a page of one figure that carries all it needs, so that the one file can be sent around."""
-    draw = f"workbenchDraw({one.docs}, {one.items});"
-    scripts = f"<script>{library(one.widgets)}</script>\n<script>{draw}</script>"
-    return _whole(one.title, f"<h1>{html.escape(one.title)}</h1>\n{_described(one)}", scripts)
+    return str(_template().page(one, library(one.widgets)))
 
 
-def snippet(one: Figure, picture: bool = True) -> str:
-    """Return the figure, its caption and what is said in its stead, to be pasted into a blog.
+def snippet(one: PageFigure, picture: bool = True) -> str:
+    """Return the figure, its caption and its alternative text, to be pasted into a blog.
 
     Parameters
     ----------
     picture
         Whether there is ``<chart>.png`` for readers without JavaScript.
     """
-    alt = html.escape(one.words.alt)
-    files = ", ".join([f"{one.id}.js", SHARED, *([f"{one.id}.png"] if picture else [])])
-    still = f'<noscript><img src="{one.id}.png" alt="{alt}" style="max-width:100%"></noscript>\n' if picture else ""
-    return (
-        f"<!-- {html.escape(one.title)}. Put {files} into the folder of the page. -->\n"
-        f'<figure class="workbench-chart" role="group" aria-label="{alt}" style="margin:0">\n{one.places()}\n{still}'
-        f"<figcaption>{html.escape(one.words.text)}</figcaption>\n"
-        f'<script src="{one.id}.js"></script>\n</figure>\n'
-    )
+    return str(_template().snippet(one, picture))
 
 
 def index(
     title: str,
-    figures: Sequence[tuple[str, Figure, Sequence[str]]],
+    figures: Sequence[tuple[str, PageFigure, Sequence[str]]],
     missing: Sequence[tuple[str, str, str]],
     note: str = "",
     order: Sequence[str] = (),
@@ -279,22 +202,12 @@ def index(
         Of the headings; those that it does not name come last.
     """
     used = [heading for heading, *_ in (*figures, *missing)]
-    headings = dict.fromkeys([*(heading for heading in order if heading in used), *used])
-    body = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(note)}</p>" if note else ""]
-    links = "\n".join(f'<li><a href="#{one.id}">{html.escape(one.title)}</a></li>' for _, one, _ in figures)
-    body.append(f'<nav aria-label="Charts"><ul>\n{links}\n</ul></nav>')
-    for heading in headings:
-        body.append(f"<section>\n<h2>{html.escape(heading)}</h2>")
-        for where, one, files in figures:
-            if where == heading:
-                names = " · ".join(f'<a href="{name}">{name}</a>' for name in files)
-                body.append(
-                    f'<h3 id="{one.id}">{html.escape(one.title)}</h3>\n<div class="chart">{_described(one)}</div>'
-                )
-                body.append(f'<p class="files">{names}</p>')
-        for where, name, why in missing:
-            if where == heading:
-                body.append(f"<p>{html.escape(name.rstrip('?'))}: not drawn, {html.escape(why)}.</p>")
-        body.append("</section>")
-    scripts = "\n".join(f'<script src="{one.id}.js"></script>' for _, one, _ in figures)
-    return _whole(title, "\n".join(part for part in body if part), scripts)
+    sections = [
+        (
+            heading,
+            [(one, files) for where, one, files in figures if where == heading],
+            [(name, why) for where, name, why in missing if where == heading],
+        )
+        for heading in dict.fromkeys([*(heading for heading in order if heading in used), *used])
+    ]
+    return str(_template().index(title, note, [one for _, one, _ in figures], sections))

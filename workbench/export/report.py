@@ -26,8 +26,7 @@ from ..core.sensor_file import sensor_text
 from ..core.values import attribute_dict, setting_text, unit_text, value_text
 from ..fidelity.card import TESTS
 from ..pipelines.characterization import Characterization
-from .numbers import tables
-from .paper import pictures
+from .write import pictures, tables
 
 MOST_BYTES = 3_000_000
 _COLOURS = 256  # of a chart's palette; its PNG is half as large and looks the same
@@ -39,7 +38,7 @@ def write_report(result: Characterization, out: str | Path, *, progress: bool = 
     Parameters
     ----------
     result
-        From `runs.characterize`; what is missing in it is named on the page, with what to shoot.
+        From `characterize`; what is missing in it is named on the page, with what to shoot.
     out
         The file to write.
 
@@ -92,7 +91,7 @@ def write_report(result: Characterization, out: str | Path, *, progress: bool = 
 
 
 def _of_the_sky(chart: Chart) -> bool:
-    """Whether a chart tells of lights and not of the sensor."""
+    """Whether a chart is of the lights, not of the sensor."""
     return chart.heading == "Planning" or any(need.startswith("lights.") for need in chart.needs)
 
 
@@ -103,23 +102,23 @@ def _template() -> Any:
 
 
 def _figure(chart: Chart, result: Characterization) -> dict[str, str]:
-    """A chart as a picture in the page, with its words and its numbers."""
+    """A chart as a picture in the page, with its caption and its numbers."""
     from PIL import Image
 
-    drawn, words = chart.draw(result), chart.caption(result)
-    png, _ = pictures(drawn, chart.title, words)
+    drawn, caption = chart.draw(result), chart.caption(result)
+    png, _ = pictures(drawn, chart.title, caption)
     small = io.BytesIO()
     with Image.open(io.BytesIO(png)) as picture:
         picture.convert("RGB").quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
             small, "PNG", optimize=True
         )
     # pictures pixel by pixel would make the page too large: `workbench charts` writes them
-    numbers = tables(drawn, words).get(".csv") if chart.numbers else None
+    numbers = tables(drawn, caption).get(".csv") if chart.numbers else None
     return {
         "id": chart.id,
         "title": chart.title,
-        "caption": words.text,
-        "alt": words.alt,
+        "caption": caption.text,
+        "alt": caption.alt,
         "picture": _data_address(small.getvalue(), "image/png"),
         "numbers": _data_address(numbers.encode(), "text/csv") if numbers else "",
     }

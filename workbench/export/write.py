@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import html
+import io
+import math
+import re
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import holoviews as hv
+import numpy as np
 from tqdm.auto import tqdm
 
 from ..charts import theme
@@ -15,17 +22,17 @@ from ..charts.registry import Caption, Chart, select
 from ..core.errors import WorkbenchError
 from ..core.files import whole_file
 from . import pages, shot_noise
-from .demonstration import Demo
-from .demonstrations import DEMOS
-from .numbers import tables
-from .paper import pictures
+from .demonstrations import DEMONSTRATIONS
 
-_FIGURE = ".js"
+DPI = 150
+WIDTH_IN = 1600 / DPI
+_GAP = {"left": 0.98, "right": 0.22, "top": 0.42, "bottom": 0.62}  # around the axes of a panel [in]
+_BAR = 0.75  # more on the right where there is a colour bar [in]
 
 
 @dataclass
-class Written:
-    """What `write_charts` did: the files of each chart, and why a chart was not drawn."""
+class ChartFiles:
+    """The files that `write_charts` wrote of each chart, and why a chart was not drawn."""
 
     folder: Path
     files: dict[str, list[Path]] = field(default_factory=dict)
@@ -34,15 +41,15 @@ class Written:
 
 def write_charts(
     characterization: Any, out: str | Path, only: Iterable[str] | None = None, progress: bool = True
-) -> Written:
+) -> ChartFiles:
     """Draw the blog's charts from a characterization and write each as PNG, SVG, HTML, CSV and a caption.
 
     Parameters
     ----------
     characterization
-        From `runs.characterize`; a chart whose piece is None is not drawn, and the answer says what to shoot.
+        From `characterize`; a chart whose piece is None is not drawn, and `not_drawn` names the frames to shoot.
     out
-        The folder to write into; it is made where it does not exist.
+        The folder to write into; it is made if it does not exist.
     only
         Ids of the charts wanted (`charts.registry.REGISTRY`); all by default.
     progress
@@ -54,29 +61,30 @@ def write_charts(
         If `only` names a chart that does not exist, or the folder cannot be written.
     """
     charts = select(list(only) if only else None)
-    written = Written(Path(out))
+    written = ChartFiles(Path(out))
     try:
         written.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WorkbenchError(f"{out}: cannot be made a folder ({error.strerror}); choose another") from error
-    drawn: list[tuple[str, pages.Figure, list[str]]] = []
+    drawn: list[tuple[str, pages.PageFigure, list[str]]] = []
     _put(written.folder / pages.SHARED, pages.library().encode())
     for chart in tqdm(charts, desc="charts", unit="chart", disable=not progress, leave=False):
         if chart.missing(characterization):
             written.not_drawn[chart.id] = f"these frames do not give it; shoot {chart.shoot}"
             continue
         try:
-            layout, words = chart.draw(characterization), chart.caption(characterization)
+            layout, caption = chart.draw(characterization), chart.caption(characterization)
         except WorkbenchError as problem:
             written.not_drawn[chart.id] = str(problem)
         else:
-            one = _figure(chart, layout, words)
+            one = _figure(chart, layout, caption)
             written.files[chart.id] = _write_chart(chart, layout, one, written.folder)
             drawn.append((chart.heading, one, [path.name for path in written.files[chart.id]]))
     if not only:
-        for demo in DEMOS:
-            one = _demo(demo, characterization)
-            if one is not None:
+        for demo in DEMONSTRATIONS:
+            built = demo.build(characterization)
+            if built is not None:
+                one = pages.figure(built.document.roots, demo, built.caption, built.headings)
                 written.files[one.id] = _write_pages(one, written.folder, picture=False)
                 drawn.append((demo.heading, one, [path.name for path in written.files[one.id]]))
         _put(written.folder / "index.html", _index(charts, written, drawn, characterization).encode())
@@ -85,12 +93,12 @@ def write_charts(
     return written
 
 
-def _write_chart(chart: Chart, layout: hv.Layout, one: pages.Figure, folder: Path) -> list[Path]:
-    png, svg = pictures(layout, chart.title, one.words)
+def _write_chart(chart: Chart, layout: hv.Layout, one: pages.PageFigure, folder: Path) -> list[Path]:
+    png, svg = pictures(layout, chart.title, one.caption)
     contents = {".png": png, ".svg": svg}
-    for ending, table in tables(layout, one.words).items() if chart.numbers else ():
+    for ending, table in tables(layout, one.caption).items() if chart.numbers else ():
         contents[ending] = table.encode()
-    contents[".txt"] = f"{chart.title}\n\n{one.words.text}\n\n{one.words.alt}\n".encode()
+    contents[".txt"] = f"{chart.title}\n\n{one.caption.text}\n\n{one.caption.alt}\n".encode()
     paths = []
     for ending, content in contents.items():
         paths.append(folder / f"{chart.id}{ending}")
@@ -98,20 +106,18 @@ def _write_chart(chart: Chart, layout: hv.Layout, one: pages.Figure, folder: Pat
     return [*_write_pages(one, folder), *paths]
 
 
-def _write_pages(one: pages.Figure, folder: Path, picture: bool = True) -> list[Path]:
+def _write_pages(one: pages.PageFigure, folder: Path, picture: bool = True) -> list[Path]:
     """Write a figure's page, its snippet for a blog and the script that both an index and the snippet use."""
-    contents = {".html": pages.page(one), ".embed.html": pages.snippet(one, picture), _FIGURE: one.script()}
+    contents = {".html": pages.page(one), ".embed.html": pages.snippet(one, picture), ".js": one.script()}
     for ending, content in contents.items():
         _put(folder / f"{one.id}{ending}", content.encode())
     return [folder / f"{one.id}{ending}" for ending in contents]
 
 
-def _figure(chart: Chart, layout: hv.Layout, words: Caption) -> pages.Figure:
+def _figure(chart: Chart, layout: hv.Layout, caption: Caption) -> pages.PageFigure:
     if chart.id == "shot-noise-demo":  # the page is alive, the picture is not
         document, headings = shot_noise.standalone()
-        return pages.figure(
-            document.roots, chart=chart.id, title=chart.title, words=words, headings=headings, basis=320
-        )
+        return pages.figure(document.roots, chart, caption, headings, basis=320)
     theme.load_backends()
     renderer = hv.Store.renderers["bokeh"]
     models, headings = [], []
@@ -122,26 +128,10 @@ def _figure(chart: Chart, layout: hv.Layout, words: Caption) -> pages.Figure:
         model.sizing_mode = "stretch_width"
         model.width = None
         models.append(model)
-    basis = 430 if len(models) < 3 else 320
-    return pages.figure(models, chart=chart.id, title=chart.title, words=words, headings=headings, basis=basis)
+    return pages.figure(models, chart, caption, headings, basis=430 if len(models) < 3 else 320)
 
 
-def _demo(demo: Demo, characterization: Any) -> pages.Figure | None:
-    """Build a demonstration; None where the measurement does not give what it needs."""
-    built = demo.build(characterization)
-    if built is None:
-        return None
-    return pages.figure(
-        built.document.roots,
-        chart=demo.id,
-        title=demo.title,
-        words=built.words,
-        headings=built.headings,
-        basis=demo.basis,
-    )
-
-
-def _index(charts: list[Chart], written: Written, drawn: list[Any], characterization: Any) -> str:
+def _index(charts: list[Chart], written: ChartFiles, drawn: list[Any], characterization: Any) -> str:
     missing = [
         (chart.heading, chart.title, written.not_drawn[chart.id]) for chart in charts if chart.id in written.not_drawn
     ]
@@ -154,3 +144,147 @@ def _index(charts: list[Chart], written: Written, drawn: list[Any], characteriza
 def _put(path: Path, content: bytes) -> None:
     with whole_file(path) as part:
         part.write_bytes(content)
+
+
+def pictures(drawn: hv.Layout, title: str, caption: Caption) -> tuple[bytes, bytes]:
+    """Return PNG and SVG of a chart with its title above and its caption below."""
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    theme.load_backends()
+    figure = plt.figure()
+    try:
+        _arrange(figure, _draw(figure, drawn), drawn, title, caption.text)
+        png, svg = io.BytesIO(), io.BytesIO()
+        about = {"Title": title, "Description": caption.text}
+        figure.savefig(png, format="png", dpi=DPI, metadata={**about, "Software": None})
+        with mpl.rc_context({"svg.hashsalt": "workbench", "svg.fonttype": "path"}):
+            figure.savefig(svg, format="svg", metadata={"Date": None, **about})
+    finally:
+        plt.close(figure)
+    return png.getvalue(), _accessible(svg.getvalue().decode(), title, caption.alt).encode()
+
+
+def _draw(figure: Any, drawn: hv.Layout) -> list[list[Any]]:
+    """Draw each panel into the figure; return its axes: those of the data, and of the colour bar if there is one.
+
+    HoloViews' own layout would draw everything twice to find its places, which `_arrange` sets anyway.
+    """
+    renderer = hv.Store.renderers["matplotlib"]
+    found = []
+    for number, panel in enumerate(drawn, start=1):
+        axes = figure.add_subplot(1, len(drawn), number)
+        before = len(figure.axes)
+        options = renderer.plot_options(panel, renderer.size)
+        renderer.plotting_class(panel)(panel, renderer=renderer, fig=figure, axis=axes, **options).initialize_plot()
+        found.append([axes, *figure.axes[before:]])
+    return found
+
+
+def _arrange(figure: Any, axes: list[list[Any]], drawn: hv.Layout, title: str, caption: str) -> None:
+    """Place title, panels and caption: every panel in a cell of its own, so that nothing overlaps."""
+    lines = textwrap.wrap(caption, 150)
+    count = len(drawn)
+    gap_left = _GAP["left"] if count < 3 else 0.75
+    ratios = [_ratio(panel) for panel in drawn]
+    cell = WIDTH_IN / count
+    widths = [cell - gap_left - _GAP["right"] - _BAR * (len(own) - 1) for own in axes]
+    shapes = [width / ratio for width, ratio in zip(widths, ratios, strict=True) if ratio]
+    free = max(shapes) if shapes else min(4.1, cell / 1.3)  # of panels that may have any shape
+    heights = [width / ratio if ratio else free for width, ratio in zip(widths, ratios, strict=True)]
+    tall = max(heights)
+    head, foot = 0.55 if count > 1 else 0.3, 0.3 + 0.2 * len(lines)
+    total = head + _GAP["top"] + tall + _GAP["bottom"] + foot
+    figure.set_size_inches(WIDTH_IN, total)
+    figure.set_facecolor(theme.PAPER)
+    for number, ((data, *bars), width, height) in enumerate(zip(axes, widths, heights, strict=True)):
+        left = number * cell + gap_left
+        bottom = total - head - _GAP["top"] - height
+        data.set_aspect("auto")
+        if count == 1:
+            data.set_title("")
+        data.set_position([left / WIDTH_IN, bottom / total, width / WIDTH_IN, height / total])
+        for bar in bars:
+            bar.set_position([(left + width + 0.12) / WIDTH_IN, bottom / total, 0.13 / WIDTH_IN, height / total])
+            bar.tick_params(labelsize=8.5, color=theme.MUTED, labelcolor=theme.INK)
+            bar.yaxis.label.set(size=9.5, color=theme.INK)
+    margin = 0.25 / WIDTH_IN
+    figure.text(margin, 1 - 0.34 / total, title, size=14, weight="bold", color=theme.INK, va="center")
+    figure.text(
+        margin, (foot - 0.12) / total, "\n".join(lines), size=8.6, color=theme.MUTED, va="top", linespacing=1.35
+    )
+
+
+def _ratio(panel: hv.Overlay) -> float | None:
+    """Return the width by height that a panel asks for, None where it does not matter."""
+    asked = hv.Store.lookup_options("matplotlib", panel, "plot").kwargs.get("aspect")
+    return None if asked is None or math.isclose(asked, theme.WIDTH / theme.HEIGHT) else float(asked)
+
+
+def _accessible(svg: str, title: str, alt: str) -> str:
+    """Give the SVG a role, a title and a description for those who hear it."""
+    words = f"<title>{html.escape(title)}</title><desc>{html.escape(alt)}</desc>"
+    return re.sub(r"(<svg\b)([^>]*>)", rf'\1 role="img"\2{words}'.replace("\\n", " "), svg, count=1)
+
+
+def tables(drawn: hv.Layout, caption: Caption) -> dict[str, str]:
+    """Return the CSV files of a chart: the points and curves of all panels in one, each picture in one of its own."""
+    rows: list[dict[str, Any]] = []
+    found: dict[str, str] = {}
+    for panel in drawn:
+        for element in panel:
+            if isinstance(element, hv.Image):
+                name = re.sub(r"\W+", "-", element.label.lower()).strip("-") or "picture"
+                found[f"-{name}.csv"] = _picture_table(element, caption)
+            elif isinstance(element, (hv.Scatter, hv.Curve, hv.Area, hv.Histogram, hv.Points)):
+                rows += _rows(element)
+    if rows:
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        text = io.StringIO()
+        _comment(text, caption)
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        found = {".csv": text.getvalue(), **found}
+    return found
+
+
+def _rows(element: hv.Element) -> list[dict[str, Any]]:
+    names = [_heading(dim) for dim in element.dimensions()]
+    if isinstance(element, hv.Histogram):
+        low, high = element.edges[:-1], element.edges[1:]
+        columns = {f"{names[0]}, from": low, f"{names[0]}, to": high, names[1]: element.dimension_values(1)}
+    else:
+        columns = {name: element.dimension_values(index) for index, name in enumerate(names)}
+    series = element.label or "guide"
+    count = len(next(iter(columns.values())))
+    return [
+        {"series": series} | {name: _number(values[row]) for name, values in columns.items()} for row in range(count)
+    ]
+
+
+def _heading(dim: hv.Dimension) -> str:
+    return f"{dim.name} [{dim.unit}]" if dim.unit else dim.name
+
+
+def _number(value: Any) -> str:
+    return f"{value:.8g}" if isinstance(value, (float, int, np.number)) else str(value)
+
+
+def _picture_table(image: hv.Image, caption: Caption) -> str:
+    """Return a picture as rows of numbers, the first line the top one."""
+    text = io.StringIO()
+    _comment(text, caption)
+    value = _heading(image.vdims[0])
+    left, bottom, right, top = image.bounds.lbrt()
+    text.write(
+        f"# {value}; one line a row, from row {min(bottom, top):g} to {max(bottom, top):g}, "
+        f"columns {left:g} to {right:g}\n"
+    )
+    np.savetxt(text, image.dimension_values(2, flat=False), fmt="%.5g", delimiter=",")
+    return text.getvalue()
+
+
+def _comment(text: io.StringIO, caption: Caption) -> None:
+    for line in textwrap.wrap(caption.text, 110):
+        text.write(f"# {line}\n")
