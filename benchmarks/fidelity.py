@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from workbench.core.cube import make_cube
 from workbench.fidelity import inspect_frames
 from workbench.fidelity.findings import CHANGED, NOTICE, UNKNOWN
-from workbench.pipelines.card import flat_transfer
+from workbench.pipelines.measurement import flat_transfer
 from workbench.simulate import VirtualSensor, d7000, expose, firmware
 
 SHAPE, LARGER = (384, 512), (1024, 1536)

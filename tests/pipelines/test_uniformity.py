@@ -12,8 +12,7 @@ from workbench.core.defects import open_defects
 from workbench.core.values import attribute_dict
 from workbench.ingest import open_folder
 from workbench.pipelines import characterize
-from workbench.pipelines.card import card_frames
-from workbench.pipelines.uniformity import blocks, measure_uniformity
+from workbench.pipelines.uniformity import json_blocks, measure_uniformity
 from workbench.sensor import fit_gain, photon_transfer, read_noise
 from workbench.simulate import d7000, expose
 
@@ -82,7 +81,7 @@ def test_one_bias_frame_says_what_to_shoot(small_samples):
     found = measure_uniformity(single, None, progress=False)
     assert found.dsnu is None
     assert "shoot ten or more" in found.warnings[0]
-    assert blocks(found, None, written=False) == {}
+    assert json_blocks(found, None, written=False) == {}
 
 
 def test_one_light_level_is_too_few_for_the_standard(small_samples):
@@ -106,18 +105,10 @@ def test_a_camera_without_a_mosaic():
     noise = read_noise(bias, progress=False)
     ptc = photon_transfer(flat, noise, progress=False)
     found = measure_uniformity(bias, flat, read=noise, ptc=ptc, gain=fit_gain(ptc), progress=False)
-    content = blocks(found, None, written=False)
+    content = json_blocks(found, None, written=False)
     assert list(content["emva"]["K"]["channels"]) == ["mono"]
     assert content["emva"]["u_e_sat"]["value"] is not None
     assert abs(content["prnu"]["value"] - 0.6) < 4 * content["prnu"]["error"]
-
-
-def test_the_card_takes_the_middle_of_large_frames_and_all_of_small_ones(small_samples):
-    folder = open_folder(small_samples, progress=False)
-    frames = card_frames(folder)
-    assert frames.shape[1:] == (192, 288)
-    assert set(frames.kind.values) == {"bias", "flat", "dark"}
-    assert frames.sizes["frame"] == len(folder.table[folder.table["kind"] != "light"])
 
 
 def test_the_real_d7000_is_cooked_and_its_pixels_differ_little(real_data, tmp_path):

@@ -361,20 +361,23 @@ class Folder:
     def without_unreadable(self, function: Callable[[Folder], Any], kind: str = "") -> tuple[Any, Folder]:
         """Return function(folder) and that folder: frames whose pixels turn out unreadable are set aside, one by one.
 
+        Of a folder without frames of the `kind`, or with none that can be read, None and the folder that is left.
+
         Raises
         ------
         FrameReadError
-            If the frame is not one of this folder, or no frame (of the `kind`) would be left.
+            If the frame is not one of this folder, or no frame at all would be left.
         """
         folder = self
-        while True:
+        while not kind or folder.has(kind):
             try:
                 return function(folder), folder
             except FrameReadError as error:
                 left = folder.drop(error.path, error.problem)
-                if len(left) == len(folder) or not (left.has(kind) if kind else len(left)):
+                if len(left) == len(folder) or not len(left):
                     raise
                 folder = left
+        return None, folder
 
     def summary(self) -> pd.DataFrame:
         """Return how many frames there are of each kind, ISO, exposure [s] and temperature [whole °C]."""

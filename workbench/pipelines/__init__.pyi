@@ -1,4 +1,3 @@
-from . import card as card
 from . import characterization as characterization
 from . import dark_libraries as dark_libraries
 from . import finishing as finishing
@@ -9,7 +8,6 @@ from . import planning as planning
 from . import stack_report as stack_report
 from . import stack_work as stack_work
 from . import stacking as stacking
-from . import transfer as transfer
 from . import uniformity as uniformity
 from .characterization import Characterization as Characterization
 from .characterization import characterize as characterize
@@ -23,12 +21,12 @@ from .inspection import write_inspection as write_inspection
 from .lights import Lights as Lights
 from .lights import examine_lights as examine_lights
 from .lights import examined_beside as examined_beside
+from .measurement import Transfer as Transfer
+from .measurement import measure_pixel_noise as measure_pixel_noise
 from .planning import Plan as Plan
 from .planning import plan_night as plan_night
 from .planning import write_shots as write_shots
 from .stacking import StackResult as StackResult
 from .stacking import StackSettings as StackSettings
 from .stacking import stack_folder as stack_folder
-from .transfer import Transfer as Transfer
-from .transfer import measure_pixel_noise as measure_pixel_noise
 from .uniformity import measure_uniformity as measure_uniformity

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,16 +16,37 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ..core.buffers import frame_buffers
+from ..core.cube import channels_of
 from ..core.defects import write_defects
 from ..core.errors import WorkbenchError
 from ..core.files import check_folder
+from ..core.parallel import side_by_side
+from ..core.results import sensor_dataset
 from ..core.sensor_file import write_sensor
-from ..core.values import value_text
+from ..core.values import is_simulated, value_text
 from ..fidelity.card import Fidelity
 from ..ingest.catalogue import Folder, open_folder
-from .measurement import MEASURED, Measurement
-from .transfer import Transfer
-from .uniformity import DEFECTS_FILE, Uniformity
+from ..ingest.set_aside import of_one_camera
+from ..sensor.dark import Darks
+from .measurement import (
+    MEASURED,
+    Factors,
+    Light,
+    Transfer,
+    camera_factors,
+    cube_of,
+    expected_frames,
+    if_any,
+    measure_dark_maps,
+    measure_darks,
+    measure_light,
+    measure_read_noise,
+    measure_transfer,
+    measure_vignetting,
+    report_card,
+    warnings_of,
+)
+from .uniformity import DEFECTS_FILE, Patterns, Uniformity, complete, json_blocks, measure_patterns
 
 if TYPE_CHECKING:
     from .lights import Lights
@@ -46,13 +69,13 @@ class Characterization:
     transfer
         What follows from read noise and photon transfer: full well, linearity, the read noise's split, gain from darks.
     pixel_noise
-        What `runs.measure_pixel_noise` found, where it was asked.
+        What `pipelines.measure_pixel_noise` found, where it was asked.
     lights
-        What `runs.examine_lights` found in the lights, where it was asked.
+        What `pipelines.examine_lights` found in the lights, where it was asked.
     uniformity
-        DSNU, PRNU, defects and EMVA 1288, see `runs.uniformity.Uniformity`.
+        DSNU, PRNU, defects and EMVA 1288, see `Uniformity`.
     fidelity
-        What `sensor.inspect_frames` says of some of the frames.
+        What `fidelity.inspect_frames` found in some of the frames.
     sensor
         The numbers of ``sensor.json`` (see `workbench.core.sensor_dataset`).
     frame_counts
@@ -187,16 +210,117 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
     """
     if out is not None:
         check_folder(out)
-    found = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
-    found = _one_camera(found)
+    frames = _with_stated_iso(
+        _of_one_camera(folder if isinstance(folder, Folder) else open_folder(folder, progress=progress))
+    )
     bar = _Bar(desc="measuring", unit="frame", delay=1, leave=False, disable=not progress)
     with bar, frame_buffers():
-        result = Characterization(**Measurement(found, out is not None, bar).measure())
+        result = measure_sensor(frames, bar, written=out is not None)
     if out is not None:
         if result.uniformity.defects is not None:
             write_defects(result.uniformity.defects, Path(out) / DEFECTS_FILE)
         write_sensor(result.sensor, Path(out) / "sensor.json")
     return result
+
+
+def measure_sensor(folder: Folder, bar: tqdm, *, written: bool) -> Characterization:
+    """Measure everything that these frames give: darks in one thread, what else flats and bias frames show in another.
+
+    Parameters
+    ----------
+    folder
+        Frames of one camera, size and mosaic.
+    bar
+        A progress bar, moved on by a frame each.
+    written
+        Whether the map of defects will be written next to ``sensor.json``.
+    """
+    bar.total, warnings = expected_frames(folder), list(folder.warnings)
+    read, factors, folder = measure_read_noise(folder, bar)
+    light, doubts, folder = measure_light(folder, read, bar)
+    warnings += [*(factors.warnings if factors else []), *warnings_of(read), *doubts]
+    with ThreadPoolExecutor(1) as second, side_by_side(2):
+        running = second.submit(copy_context().run, _bias_and_flats, folder, light, factors, bar)
+        darks, law, folder = measure_darks(folder, light.gain, bar)
+        transfer, folder = measure_transfer(folder, read, light, bar)
+        maps, doubts, folder = measure_dark_maps(folder, read, light.gain, darks, bar)
+        patterns, vignetting, more = running.result()
+        running = second.submit(copy_context().run, report_card, folder, bar)
+        uniformity = complete(patterns, read=read, ptc=light.ptc, gain=light.gain, darks=darks)
+        report = running.result()
+    signal, current = (None, None) if darks is None else (darks.signal, darks.current)
+    warnings += [*warnings_of(current, law), *transfer.warnings, *doubts, *more, *uniformity.warnings]
+    warnings += _missing(read, light.gain, darks)
+    warnings += [f"set aside: {path.name}: {reason}" for path, reason in folder.set_aside]
+    warnings = list(dict.fromkeys(warnings))
+    row = folder.table[folder.table["kind"].isin(MEASURED)].iloc[0]
+    camera = str(row["camera"])
+    numbers = sensor_dataset(
+        camera, read=read, ptc=light.ptc, gain=light.gain, unity=light.unity, dark_current=current, dark_law=law,
+        **transfer.results(), channels=channels_of(str(row["cfa_pattern"])), warnings=warnings,
+        blocks=json_blocks(uniformity, darks, report, written=written),
+    )  # fmt: skip
+    return Characterization(
+        camera=camera,
+        simulated=is_simulated(camera),
+        sensor=numbers,
+        read_noise=if_any(read, "read_noise_adu"),
+        ptc=light.ptc,
+        gain=if_any(light.gain, "gain"),
+        unity=if_any(light.unity, "unity_gain_iso"),
+        dark_signal=if_any(signal, "dark_signal"),
+        dark_current=if_any(current, "dark_current"),
+        dark_law=if_any(law, "doubling_temperature"),
+        snr=if_any(light.snr, "snr"),
+        transfer=transfer,
+        vignetting=vignetting,
+        **maps,
+        uniformity=uniformity,
+        fidelity=report,
+        frame_counts={kind: folder.count(kind) for kind in (*MEASURED, "light")},
+        warnings=warnings,
+        set_aside=list(folder.set_aside),
+    )
+
+
+def _bias_and_flats(
+    folder: Folder, light: Light, factors: Factors | None, bar: tqdm
+) -> tuple[Patterns, xr.Dataset | None, list[str]]:
+    """Measure what else bias frames and flats show, all read before: their patterns, the vignetting; and warnings."""
+    bias, flat = cube_of(folder, "bias"), cube_of(folder, "flat")
+    vignetting, warnings = None, []
+    if light.ptc is not None:
+        warnings = [] if factors else camera_factors(flat, bar).warnings
+        vignetting = measure_vignetting(flat, light.ptc, bar)
+    return measure_patterns(bias, flat, ptc=light.ptc, gain=light.gain, progress=bar), vignetting, warnings
+
+
+def _missing(read: xr.Dataset | None, gain: xr.Dataset | None, darks: Darks | None) -> list[str]:
+    """Return what these frames lack, and what to shoot."""
+    missing = []
+    if read is None:
+        missing.append(
+            "no bias frames: read noise and black level are not measured, and the gain is fitted with a free "
+            "intercept; shoot ten or more at each ISO, lens covered, at the shortest exposure"
+        )
+    if gain is None:
+        missing.append(
+            "no pairs of flats: the gain is not measured, and nothing can be said in electrons; shoot two or more "
+            "equal flats at each of five or more exposures, up to 70 % of saturation, at each ISO"
+        )
+    elif read is not None:
+        lacking = sorted({*gain["iso"].values} - {*read["iso"].values})
+        if lacking and not np.isnan(lacking).any():
+            missing.append(
+                f"no bias frames at ISO {', '.join(f'{iso:g}' for iso in lacking)}: read noise and black level "
+                "are not measured there; shoot ten or more"
+            )
+    if darks is None:
+        missing.append(
+            "no darks: dark current is not measured; shoot three or more at each of two or more exposures, and at "
+            "two or more temperatures for the doubling temperature"
+        )
+    return missing
 
 
 class _Bar(tqdm):
@@ -211,48 +335,22 @@ class _Bar(tqdm):
         super().close()
 
 
-def _one_camera(folder: Folder) -> Folder:
-    """Return the folder with the frames of one camera, size and mosaic, and with stated ISO where others state it."""
-    table = folder.table[folder.table["kind"].isin(MEASURED)]
-    if not len(table):
-        there = ", ".join(
-            f"{count} {kind or 'of unknown kind'}" for kind, count in Counter(folder.table["kind"]).items()
-        )
+def _of_one_camera(folder: Folder) -> Folder:
+    """Return the folder with the frames of one camera, size and mosaic."""
+    if not folder.table["kind"].isin(MEASURED).any():
+        counts = Counter(folder.table["kind"])
+        there = ", ".join(f"{count} {kind or 'of unknown kind'}" for kind, count in counts.items())
         raise WorkbenchError(
             f"{folder.root} has no bias, flat or dark frames to measure (it has {there}); put frames into folders "
             "named bias, flats and darks, or write a frames.csv that names their kind"
         )
-    for columns, what in ((["camera"], "camera"), (["height", "width"], "size"), (["cfa_pattern"], "mosaic")):
-        table = folder.table[folder.table["kind"].isin(MEASURED)]
-        counts = table.groupby(columns, sort=False).size().sort_values(ascending=False, kind="stable")
-        names = [_say(key) for key in counts.index]
-        if counts.iloc[0] <= _MAJORITY * len(table):
-            listed = ", ".join(
-                f"{name}: {count} (such as {_example(table, columns, key)})"
-                for name, key, count in zip(names, counts.index, counts, strict=True)
-            )
-            raise WorkbenchError(
-                f"{folder.root} mixes frames of different {what} ({listed}); measure each in a folder of its own"
-            )
-        usual = counts.index[0]
-        for row in folder.table[folder.table["kind"].isin((*MEASURED, "light"))].itertuples():
-            key = tuple(getattr(row, column) for column in columns)
-            if key != (usual if isinstance(usual, tuple) else (usual,)):
-                folder = folder.drop(row.path, f"its {what} is {_say(key)}, that of the other frames {names[0]}")
-    table = folder.table
-    without = table["iso"].isna() & table["kind"].isin(MEASURED)
-    if without.any() and not without[table["kind"].isin(MEASURED)].all():
-        for path in table.loc[without, "path"]:
-            folder = folder.drop(path, "states no ISO, as the other frames do; give it in frames.csv (column iso)")
+    return of_one_camera(folder, MEASURED, ["light"], share=_MAJORITY)
+
+
+def _with_stated_iso(folder: Folder) -> Folder:
+    """Return the folder without the frames that state no ISO where others do."""
+    measured = folder.table[folder.table["kind"].isin(MEASURED)]
+    without = measured["iso"].isna()
+    for path in measured.loc[without, "path"] if not without.all() else ():
+        folder = folder.drop(path, "states no ISO, as the other frames do; give it in frames.csv (column iso)")
     return folder
-
-
-def _say(key: Any) -> str:
-    parts = key if isinstance(key, tuple) else (key,)
-    return " x ".join(str(part) for part in parts) or "not stated"
-
-
-def _example(table: pd.DataFrame, columns: list[str], key: Any) -> str:
-    parts = key if isinstance(key, tuple) else (key,)
-    same = np.logical_and.reduce([table[column] == part for column, part in zip(columns, parts, strict=True)])
-    return str(table.loc[same, "file"].iloc[0])

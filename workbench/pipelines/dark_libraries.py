@@ -90,11 +90,11 @@ def make_dark_library(
             path = path / DARK_LIBRARY_FILE
         check_target(path, "FITS file")
     found = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
-    if not found.has("dark"):
+    library, found = found.without_unreadable(lambda folder: _fit(folder, iso, progress), "dark")
+    if library is None:
         raise WorkbenchError(
             f"{found.root} has no darks: shoot two or more at each of two exposures, and at two temperatures or more"
         )
-    library, found = found.without_unreadable(lambda folder: _fit(folder, iso, progress), "dark")
     if path is not None:
         save_dark_library(library, path)
     return DarkLibraryResult(library, path, list(found.set_aside))

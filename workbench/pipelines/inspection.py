@@ -24,7 +24,7 @@ from ..fidelity.findings import CHANGED, NOTICE, OK, UNKNOWN
 from ..ingest.catalogue import Folder, open_folder
 from ..ingest.metadata import kind_in_folders, kind_in_words
 from ..ingest.reader import frame_row, open_frames, read_metadata
-from .card import flat_transfer
+from .measurement import flat_transfer
 
 _MARK = {OK: "✓", NOTICE: "i", CHANGED: "✗", UNKNOWN: "?"}
 

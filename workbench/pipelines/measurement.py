@@ -1,285 +1,282 @@
-"""All that `characterize` measures: darks in one thread, what else bias frames and flats tell in another."""
+"""The stages of `characterize`: each measures what some frames give, and returns the folder without unreadable ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
-from typing import Any, TypeVar
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+import dask.array as da
 import numpy as np
+import pandas as pd
 import xarray as xr
-from tqdm.auto import tqdm
 
 from .. import fidelity, pixels, sensor
-from ..core.cube import channels_of, take_frames
+from ..core.cube import take_frames
 from ..core.errors import FrameReadError, WorkbenchError
-from ..core.parallel import side_by_side, stream_frames
-from ..core.results import sensor_dataset
-from ..core.values import is_simulated
-from ..ingest.catalogue import Folder
+from ..core.mosaic import crop, middle
+from ..core.parallel import counted, lazy_frames, stream_frames
+from ..core.results import at_lowest_iso
+from ..core.selection import group_frames
+from ..core.values import setting_text, value_text
+from ..fidelity.findings import DARK_KINDS
+from ..ingest.catalogue import Folder, open_frames
 from ..sensor.bias import CLIPPED_FRACTION
-from .card import card_frames, card_size, flat_transfer
-from .transfer import Transfer, derive_transfer
-from .uniformity import Patterns, blocks, complete, measure_patterns
-
-Result = TypeVar("Result")
 
 MEASURED = ("bias", "flat", "dark")
-_PICTURES = ("dark_noise", "dcnu", "hot_pixels", "vignetting", "dark_subtraction")
+_CARD_PIXELS = 13e6  # that the report card looks at, in parts of at most
+_CARD_SIDE = 1024  # px a side
 
 
-class Measurement:
-    """One measurement of a folder: what was found on the way, and the frames left to measure."""
+class Factors(NamedTuple):
+    """What the camera multiplied each channel with before it saved the numbers, and the warning if it did."""
 
-    def __init__(self, folder: Folder, writes: bool, bar: tqdm) -> None:
-        self.folder, self.writes, self.bar = folder, writes, bar
-        self.cubes: dict[str, xr.DataArray] = {}
-        self.warnings = list(folder.warnings)
-        self.multipliers: dict[str, float] | None = None
-        bar.total = self._expected_frames()
+    values: dict[str, float]
+    warnings: list[str]
 
-    def _expected_frames(self) -> int:
-        """Frames to be read: each once, and some again, for what they show besides."""
-        count, table = self.folder.count, self.folder.table
-        darks, biases = table[table["kind"] == "dark"], table[table["kind"] == "bias"]
-        size = int(table["height"].iloc[0]) * int(table["width"].iloc[0])
-        again = biases["iso"].isin(darks["iso"]).sum()  # beside the darks of their ISO
-        again += min(8 * darks["iso"].nunique(), len(darks)) + 2 * bool(len(darks)) + min(len(darks), 17)
-        again += 4 * min(count("flat"), 4) + (len(biases) if size < 1e6 else min(len(biases), 10)) + card_size(table)
-        return sum(count(kind) for kind in MEASURED) + int(again)
 
-    def measure(self) -> dict[str, Any]:
-        """Measure everything that these frames give; the fields of a `Characterization`."""
-        read = self._read_noise()
-        ptc = self._try("flat", lambda cube: sensor.photon_transfer(cube, read, progress=self.bar))
-        gain = unity = snr = None
-        if ptc is not None and ptc.sizes["pair"]:
-            gain = self._note(sensor.fit_gain(ptc))
-            unity = self._note(sensor.unity_gain_iso(gain))
-            snr = sensor.shot_noise_snr(ptc, gain)
-        elif ptc is not None:
-            ptc = None
-        with ThreadPoolExecutor(1) as second, side_by_side(2):
-            beside = second.submit(copy_context().run, self._bias_and_flats, ptc, gain)
-            darks = self._darks(gain)
-            law = None
-            if darks is not None:
-                law = self._note(sensor.dark_law(darks.current)) if darks.current.sizes["setting"] else None
-            transfer = self._transfer(read, ptc, gain)
-            pictures = self._pictures(read, gain, darks)
-            patterns, pictures["vignetting"], warnings = beside.result()
-            self.warnings += warnings
-            beside = second.submit(copy_context().run, self._fidelity)
-            uniformity = complete(patterns, read=read, ptc=ptc, gain=gain, darks=darks)
-            self.warnings += uniformity.warnings
-            report = beside.result()
-        self._say_what_is_missing(read, gain, darks)
-        camera, pattern = self._camera()
-        numbers = sensor_dataset(
-            camera,
-            read=read,
-            ptc=ptc,
-            gain=gain,
-            unity=unity,
-            dark_current=None if darks is None else darks.current,
-            dark_law=law,
-            **transfer.results(),
-            channels=channels_of(pattern),
-            warnings=self._all_warnings(),
-            blocks=blocks(uniformity, darks, report, written=self.writes),
-        )
+class Light(NamedTuple):
+    """What pairs of flats give; None where there are none."""
+
+    ptc: xr.Dataset | None = None
+    gain: xr.Dataset | None = None
+    unity: xr.Dataset | None = None
+    snr: xr.Dataset | None = None
+
+
+@dataclass(repr=False)
+class Transfer:
+    """What follows from read noise and photon transfer together; None where these frames do not give it.
+
+    Attributes
+    ----------
+    split, wells, dynamic_range, linearity, curvature
+        Results of `sensor.split_read_noise`, `full_well`, `dynamic_range`, `linearity`, `fit_curvature`.
+    dark_transfer, dark_gain
+        Of `sensor.dark_transfer`, and of `compare_gains` or `gain_from_darks`.
+    warnings
+        What is doubtful, and what to do.
+    """
+
+    split: xr.Dataset | None = None
+    wells: xr.Dataset | None = None
+    dynamic_range: xr.Dataset | None = None
+    linearity: xr.Dataset | None = None
+    curvature: xr.Dataset | None = None
+    dark_transfer: xr.Dataset | None = None
+    dark_gain: xr.Dataset | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return the results in words, one a line."""
+        lines = []
+        if self.split is not None:
+            before, after, iso = (
+                value_text(self.split[name].item(), self.split[f"{name}_error"].item(), unit)
+                for name, unit in (("before_gain", "e- rms"), ("after_gain", "ADU rms"), ("invariance_iso", ""))
+            )
+            lines.append(f"read noise before the gain: {before}, after it: {after}")
+            if np.isfinite(self.split["invariance_iso"]):
+                within = 100 * self.split.attrs["within"]
+                lines.append(f"from ISO {iso} on, read noise is within {within:.0f} % of its floor")
+        for data, name, unit in ((self.wells, "full_well", "e-"), (self.linearity, "linearity_error", "%")):
+            value = None if data is None else at_lowest_iso(data, name)
+            if value is not None:
+                setting = setting_text(value, why=name == "full_well")
+                title = name.replace("_", " ") + (f" ({setting})" if setting else "")
+                lines.append(f"{title}: {value_text(value['value'], value['error'], unit)}")
+        return lines
+
+    def results(self) -> dict[str, xr.Dataset | None]:
+        """Return what `core.results.sensor_dataset` takes, by its names."""
         return {
-            "camera": camera,
-            "simulated": is_simulated(camera),
-            "sensor": numbers,
-            "read_noise": _if_any(read, "read_noise_adu"),
-            "ptc": ptc,
-            "gain": _if_any(gain, "gain"),
-            "unity": _if_any(unity, "unity_gain_iso"),
-            "dark_signal": None if darks is None else _if_any(darks.signal, "dark_signal"),
-            "dark_current": None if darks is None else _if_any(darks.current, "dark_current"),
-            "dark_law": _if_any(law, "doubling_temperature"),
-            "snr": _if_any(snr, "snr"),
-            "transfer": transfer,
-            **pictures,
-            "uniformity": uniformity,
-            "fidelity": report,
-            "frame_counts": {kind: self.folder.count(kind) for kind in (*MEASURED, "light")},
-            "warnings": self._all_warnings(),
-            "set_aside": list(self.folder.set_aside),
-        }
-
-    def _bias_and_flats(
-        self, ptc: xr.Dataset | None, gain: xr.Dataset | None
-    ) -> tuple[Patterns, xr.Dataset | None, list[str]]:
-        """Measure what else bias frames and flats tell, all read before: their patterns, the vignetting, warnings."""
-        warnings: list[str] = []
-        bias, flat = self._cube("bias"), self._cube("flat")
-        vignetting = None
-        if ptc is not None:
-            self._multipliers(flat, warnings)
-            black = ptc["black_level"].isel(pair=0).values
-            shown = take_frames(flat, np.isin(flat["filename"].values, _best_flats(ptc)))
-            vignetting = pixels.vignetting(shown, black, progress=self.bar)
-        return measure_patterns(bias, flat, ptc=ptc, gain=gain, progress=self.bar), vignetting, warnings
-
-    def _camera(self) -> tuple[str, str]:
-        row = self.folder.table[self.folder.table["kind"].isin(MEASURED)].iloc[0]
-        return str(row["camera"]), str(row["cfa_pattern"])
-
-    def _all_warnings(self) -> list[str]:
-        aside = [f"set aside: {path.name}: {reason}" for path, reason in self.folder.set_aside]
-        return list(dict.fromkeys([*self.warnings, *aside]))
-
-    def _try(self, kind: str, measure: Callable[[xr.DataArray], Result]) -> Result | None:
-        """Measure the frames of a kind; a frame that turns out unreadable is set aside and the rest measured again."""
-        while self.folder.has(kind):
-            try:
-                return self._note(measure(self._cube(kind)))
-            except FrameReadError as error:
-                self._drop(error)
-        return None
-
-    def _cube(self, kind: str) -> xr.DataArray | None:
-        """Return the frames of a kind that are left; None where there are none."""
-        cube = self.cubes.get(kind)
-        if cube is None and self.folder.has(kind):
-            cube = self.cubes[kind] = self.folder.cube(kind)
-        return cube
-
-    def _drop(self, error: FrameReadError) -> None:
-        self.cubes.clear()
-        before = len(self.folder)
-        self.folder = self.folder.drop(error.path, error.problem)
-        if len(self.folder) == before:  # not one of ours: going on would never end
-            raise error
-
-    def _note(self, result: Result) -> Result:
-        if isinstance(result, xr.Dataset):
-            self.warnings += result.attrs.get("warnings", [])
-        return result
-
-    def _darks(self, gain: xr.Dataset | None) -> sensor.Darks | None:
-        def measure(cube: xr.DataArray) -> sensor.Darks:
-            return sensor.measure_dark(cube, self._cube("bias"), gain, progress=self.bar)
-
-        darks = self._try("dark", measure)
-        if darks is not None:
-            self._note(darks.current)
-        return darks
-
-    def _read_noise(self) -> xr.Dataset | None:
-        # what the camera multiplied with is needed for clipped frames alone, and flats show it best
-        clipped = self._try("bias", lambda cube: (next(stream_frames(cube.data[:1])) == 0).mean() > CLIPPED_FRACTION)
-        known = self._try("flat", lambda cube: self._multipliers(cube, self.warnings)) if clipped else None
-        return self._try("bias", lambda cube: sensor.read_noise(cube, multiplier=known, progress=self.bar))
-
-    def _transfer(self, read: xr.Dataset | None, ptc: xr.Dataset | None, gain: xr.Dataset | None) -> Transfer:
-        darks = None
-        if read is not None:
-            darks = self._try("dark", lambda cube: sensor.dark_transfer(cube, read, progress=self.bar))
-        found = derive_transfer(read, ptc, gain, darks)
-        self.warnings += found.warnings
-        return found
-
-    def _multipliers(self, flat: xr.DataArray, warnings: list[str]) -> dict[str, float]:
-        """Find what the camera multiplied its channels with, and warn; the flats' missing codes show it."""
-        isos = flat["iso"].values
-        lowest = isos == np.nanmin(isos) if np.isfinite(isos).any() else np.ones(isos.size, bool)
-        if self.multipliers is not None or not np.issubdtype(flat.dtype, np.integer):
-            return self.multipliers or {}
-        codes = fidelity.missing_codes(fidelity.count_codes(take_frames(flat, lowest), progress=self.bar)).isel(iso=0)
-        factor, error = codes["multiplier"].values, codes["multiplier_error"].values
-        changed = np.abs(factor - 1) > np.maximum(5 * np.nan_to_num(error), 0.005)
-        names, known = codes["channel"].values, np.isfinite(factor)
-        factor = np.where(changed, factor, 1.0)
-        self.multipliers = dict(zip(names[known].tolist(), factor[known].tolist(), strict=True))
-        if changed.any():
-            named = ", ".join(
-                f"{name} by {value:.3g}" for name, value in zip(names[changed], factor[changed], strict=True)
-            )
-            warnings.append(
-                f"the camera multiplied its numbers before it saved them ({named}; codes are missing accordingly), so "
-                "the gain of these channels is per saved ADU, and low by that factor; firmware that saves raw helps"
-            )
-        return self.multipliers
-
-    def _pictures(
-        self, read: xr.Dataset | None, gain: xr.Dataset | None, darks: sensor.Darks | None
-    ) -> dict[str, xr.Dataset | None]:
-        """Measure what of the darks is there to be looked at; they were all read before."""
-        found: dict[str, xr.Dataset | None] = dict.fromkeys(_PICTURES)
-        if darks is None:
-            return found
-        if darks.map is not None and darks.map.attrs["units"] == "electron / s":
-            found["dcnu"] = pixels.dcnu_histogram(darks.map)
-            found["hot_pixels"] = pixels.hot_pixels(darks.map)
-        if gain is not None:
-            found["dark_noise"] = self._optional(
-                lambda: pixels.dark_noise(self._cube("dark"), gain, read, progress=self.bar)
-            )
-        found["dark_subtraction"] = self._optional(
-            lambda: pixels.dark_subtraction(self._cube("dark"), self._cube("light"), gain, progress=self.bar)
-        )
-        return found
-
-    def _fidelity(self) -> fidelity.Fidelity | None:
-        """Fill in the raw report card; None for frames that are not whole numbers."""
-        try:
-            frames = card_frames(self.folder, progress=self.bar)
-            return fidelity.inspect_frames(frames, ptc=flat_transfer(frames), progress=False)
-        except FrameReadError:
-            raise
-        except WorkbenchError:
-            return None
-
-    def _optional(self, measure: Callable[[], xr.Dataset]) -> xr.Dataset | None:
-        try:
-            return measure()
-        except FrameReadError as error:  # a light: bias, darks and flats have been read
-            self._drop(error)
-            return self._optional(measure)
-        except WorkbenchError as error:
-            self.warnings.append(str(error))
-            return None
-
-    def _say_what_is_missing(
-        self, read: xr.Dataset | None, gain: xr.Dataset | None, darks: sensor.Darks | None
-    ) -> None:
-        if read is None:
-            self.warnings.append(
-                "no bias frames: read noise and black level are not measured, and the gain is fitted with a free "
-                "intercept; shoot ten or more at each ISO, lens covered, at the shortest exposure"
-            )
-        if gain is None:
-            self.warnings.append(
-                "no pairs of flats: the gain is not measured, and nothing can be said in electrons; shoot two or more "
-                "equal flats at each of five or more exposures, up to 70 % of saturation, at each ISO"
-            )
-        elif read is not None:
-            lacking = sorted({*gain["iso"].values} - {*read["iso"].values})
-            if lacking and not np.isnan(lacking).any():
-                self.warnings.append(
-                    f"no bias frames at ISO {', '.join(f'{iso:g}' for iso in lacking)}: read noise and black level "
-                    "are not measured there; shoot ten or more"
-                )
-        if darks is None:
-            self.warnings.append(
-                "no darks: dark current is not measured; shoot three or more at each of two or more exposures, and at "
-                "two or more temperatures for the doubling temperature"
-            )
+            "split": self.split, "wells": self.wells, "dynamic_range": self.dynamic_range,
+            "linearity": self.linearity, "curvature": self.curvature, "dark_gain": self.dark_gain,
+        }  # fmt: skip
 
 
-def _if_any(result: xr.Dataset | None, name: str) -> xr.Dataset | None:
+def warnings_of(*results: xr.Dataset | None) -> list[str]:
+    """Return the warnings of results, in their order."""
+    return [text for result in results if result is not None for text in result.attrs.get("warnings", [])]
+
+
+def if_any(result: xr.Dataset | None, name: str) -> xr.Dataset | None:
     """Return the result if at least one of its numbers was measured."""
     return result if result is not None and np.isfinite(result[name].values).any() else None
 
 
-def _best_flats(ptc: xr.Dataset) -> Iterable[str]:
-    """Return the flats of the brightest level that is well below saturation, at the lowest ISO."""
-    iso = ptc["iso"].values
-    lowest = iso == np.nanmin(iso) if np.isfinite(iso).any() else np.ones(iso.size, bool)
+def cube_of(folder: Folder, kind: str) -> xr.DataArray | None:
+    """Return the frames of a kind; None where there are none."""
+    return folder.cube(kind) if folder.has(kind) else None
+
+
+def expected_frames(folder: Folder) -> int:
+    """Return how many frames `characterize` reads: each once, and some again for what else they show."""
+    table, count = folder.table, folder.count
+    darks, biases = table[table["kind"] == "dark"], table[table["kind"] == "bias"]
+    size = int(table["height"].iloc[0]) * int(table["width"].iloc[0])
+    again = biases["iso"].isin(darks["iso"]).sum()  # with the darks of their ISO
+    again += min(8 * darks["iso"].nunique(), len(darks)) + 2 * bool(len(darks)) + min(len(darks), 17)
+    again += 4 * min(count("flat"), 4) + (len(biases) if size < 1e6 else min(len(biases), 10)) + card_size(table)
+    return sum(count(kind) for kind in MEASURED) + int(again)
+
+
+def measure_read_noise(folder: Folder, bar: Any) -> tuple[xr.Dataset | None, Factors | None, Folder]:
+    """Measure read noise and black level, and the camera's factors where bias frames are clipped, which need them."""
+
+    def clipped(frames: Folder) -> bool:
+        return (next(stream_frames(frames.bias.data[:1])) == 0).mean() > CLIPPED_FRACTION
+
+    factors = None
+    needed, folder = folder.without_unreadable(clipped, "bias")
+    if needed:
+        factors, folder = folder.without_unreadable(lambda frames: camera_factors(frames.flat, bar), "flat")
+    known = None if factors is None else factors.values
+    read, folder = folder.without_unreadable(
+        lambda frames: sensor.read_noise(frames.bias, multiplier=known, progress=bar), "bias"
+    )
+    return read, factors, folder
+
+
+def camera_factors(flat: xr.DataArray, bar: Any) -> Factors:
+    """Measure what the camera multiplied its channels with, which the flats' missing codes show best."""
+    if not np.issubdtype(flat.dtype, np.integer):
+        return Factors({}, [])
+    counted_codes = fidelity.count_codes(take_frames(flat, _lowest(flat["iso"].values)), progress=bar)
+    codes = fidelity.missing_codes(counted_codes).isel(iso=0)
+    factor, error = codes["multiplier"].values, codes["multiplier_error"].values
+    changed = np.abs(factor - 1) > np.maximum(5 * np.nan_to_num(error), 0.005)
+    names, known = codes["channel"].values, np.isfinite(factor)
+    factor = np.where(changed, factor, 1.0)
+    warnings = []
+    if changed.any():
+        named = ", ".join(f"{name} by {value:.3g}" for name, value in zip(names[changed], factor[changed], strict=True))
+        warnings.append(
+            f"the camera multiplied its numbers before it saved them ({named}; codes are missing accordingly), so "
+            "the gain of these channels is per saved ADU, and low by that factor; firmware that saves raw helps"
+        )
+    return Factors(dict(zip(names[known].tolist(), factor[known].tolist(), strict=True)), warnings)
+
+
+def measure_light(folder: Folder, read: xr.Dataset | None, bar: Any) -> tuple[Light, list[str], Folder]:
+    """Measure photon transfer and gain from pairs of flats; returns the warnings too."""
+    ptc, folder = folder.without_unreadable(
+        lambda frames: sensor.photon_transfer(frames.flat, read, progress=bar), "flat"
+    )
+    if ptc is None or not ptc.sizes["pair"]:
+        return Light(), warnings_of(ptc), folder
+    gain = sensor.fit_gain(ptc)
+    unity = sensor.unity_gain_iso(gain)
+    return Light(ptc, gain, unity, sensor.shot_noise_snr(ptc, gain)), warnings_of(ptc, gain, unity), folder
+
+
+def measure_darks(
+    folder: Folder, gain: xr.Dataset | None, bar: Any
+) -> tuple[sensor.Darks | None, xr.Dataset | None, Folder]:
+    """Measure dark signal and dark current, and fit the dark law."""
+    darks, folder = folder.without_unreadable(
+        lambda frames: sensor.measure_dark(frames.dark, cube_of(frames, "bias"), gain, progress=bar), "dark"
+    )
+    law = sensor.dark_law(darks.current) if darks is not None and darks.current.sizes["setting"] else None
+    return darks, law, folder
+
+
+def measure_transfer(folder: Folder, read: xr.Dataset | None, light: Light, bar: Any) -> tuple[Transfer, Folder]:
+    """Measure the gain from darks alone, and derive what read noise and photon transfer give together."""
+    darks = None
+    if read is not None:
+        darks, folder = folder.without_unreadable(
+            lambda frames: sensor.dark_transfer(frames.dark, read, progress=bar), "dark"
+        )
+    return derive_transfer(read, light.ptc, light.gain, darks), folder
+
+
+def derive_transfer(
+    read: xr.Dataset | None, ptc: xr.Dataset | None, gain: xr.Dataset | None, darks: xr.Dataset | None
+) -> Transfer:
+    """Derive what needs no further frame from `sensor.read_noise`, `photon_transfer`, `fit_gain`, `dark_transfer`."""
+    kept: dict[str, xr.Dataset] = {}
+    warnings: list[str] = []
+
+    def keep(name: str, result: xr.Dataset, value: str) -> xr.Dataset | None:
+        warnings.extend(warnings_of(result))
+        if np.isfinite(result[value].values).any():
+            kept[name] = result
+        return kept.get(name)
+
+    if ptc is not None and gain is not None:
+        wells = sensor.full_well(ptc, gain)
+        known = keep("wells", wells, "full_well")
+        keep("linearity", sensor.linearity(ptc, wells), "linearity_error")
+        keep("curvature", sensor.fit_curvature(ptc), "curvature")
+        if read is not None and known is not None:
+            keep("dynamic_range", sensor.dynamic_range(read, wells), "dynamic_range")
+    if read is not None and gain is not None:
+        keep("split", sensor.split_read_noise(read, gain), "before_gain")
+    if darks is not None:
+        if darks.sizes["point"]:
+            kept["dark_transfer"] = darks
+        warnings += warnings_of(darks)
+        alone = sensor.gain_from_darks(darks)
+        warnings += _disagreement(
+            keep("dark_gain", alone if gain is None else sensor.compare_gains(alone, gain), "gain")
+        )
+    return Transfer(**kept, warnings=warnings)
+
+
+def _disagreement(dark_gain: xr.Dataset | None) -> list[str]:
+    """Warn where the gains of darks and of flats differ in most channels; of four right ones one differs by chance."""
+    if dark_gain is None or "agrees" not in dark_gain:
+        return []
+    known = np.isfinite(dark_gain["ratio"].values)
+    apart = known & ~dark_gain["agrees"].values
+    warnings = []
+    for row, iso in enumerate(dark_gain["iso"].values):
+        if apart[row].sum() <= known[row].sum() / 2:
+            continue
+        ratio = float(np.nanmedian(dark_gain["ratio"].values[row]))
+        reason = (
+            "noise is greater than their signal explains; hot pixels that flicker, or darks that were not equally warm,"
+            if ratio < 1
+            else "signal is greater than their noise explains; a black level that rises with the exposure, or bias "
+            "frames of another temperature,"
+        )
+        warnings.append(
+            f"darks and flats give different gains at ISO {iso:g} (darks/flats {ratio:.3f}): the darks' {reason} do "
+            "this, and the flats' gain is to be trusted"
+        )
+    return warnings
+
+
+def measure_dark_maps(
+    folder: Folder, read: xr.Dataset | None, gain: xr.Dataset | None, darks: sensor.Darks | None, bar: Any
+) -> tuple[dict[str, xr.Dataset | None], list[str], Folder]:
+    """Measure what the darks, all read before, show pixel by pixel; returns the warnings too."""
+    results: dict[str, xr.Dataset | None] = {}
+    warnings: list[str] = []
+    if darks is None:
+        return results, warnings, folder
+    if darks.map is not None and darks.map.attrs["units"] == "electron / s":
+        results |= {"dcnu": pixels.dcnu_histogram(darks.map), "hot_pixels": pixels.hot_pixels(darks.map)}
+    wanted = (
+        {} if gain is None else {"dark_noise": lambda frames: pixels.dark_noise(frames.dark, gain, read, progress=bar)}
+    )
+    wanted["dark_subtraction"] = lambda frames: pixels.dark_subtraction(
+        frames.dark, cube_of(frames, "light"), gain, progress=bar
+    )
+    for name, measure in wanted.items():
+        try:
+            results[name], folder = folder.without_unreadable(measure, "dark")
+        except FrameReadError:
+            raise
+        except WorkbenchError as error:
+            warnings.append(str(error))
+    return results, warnings, folder
+
+
+def measure_vignetting(flat: xr.DataArray, ptc: xr.Dataset, bar: Any) -> xr.Dataset:
+    """Measure the vignetting on the flats of the brightest level that is well below saturation, at the lowest ISO."""
+    lowest = _lowest(ptc["iso"].values)
     signal = ptc["signal"].max("channel").values
     clear = lowest & (ptc["saturated_fraction"].max("channel").values < 1e-3)
     room = ptc.attrs["white_level"] - ptc["black_level"].max("channel").values
@@ -287,4 +284,91 @@ def _best_flats(ptc: xr.Dataset) -> Iterable[str]:
     choice = next(mask for mask in (calm, clear, lowest) if mask.any())
     level = ptc["level"].values[np.argmax(np.where(choice, signal, -np.inf))]
     same = choice & (ptc["level"].values == level)
-    return sorted({*ptc["filename_1"].values[same], *ptc["filename_2"].values[same]})
+    names = {*ptc["filename_1"].values[same], *ptc["filename_2"].values[same]}
+    shown = take_frames(flat, np.isin(flat["filename"].values, sorted(names)))
+    return pixels.vignetting(shown, ptc["black_level"].isel(pair=0).values, progress=bar)
+
+
+def _lowest(iso: np.ndarray) -> np.ndarray:
+    """Return which have the lowest ISO; all, where none is stated."""
+    return iso == np.nanmin(iso) if np.isfinite(iso).any() else np.ones(iso.size, bool)
+
+
+def measure_pixel_noise(folder: Folder, *, progress: Any = True) -> xr.Dataset | None:
+    """Measure the read noise of every pixel at the ISO with the most bias frames, the lowest of several.
+
+    Returns
+    -------
+    xarray.Dataset or None
+        From `pixels.noise_distribution`; None where no ISO has three equal bias frames.
+    """
+
+    def measure(frames: Folder) -> xr.Dataset | None:
+        bias = frames.bias
+        _, chosen = max(group_frames(bias, "iso", "exposure"), key=lambda group: len(group[1]))
+        if len(chosen) < 3:
+            return None
+        return pixels.noise_distribution(pixels.noise_map(bias.isel(frame=chosen), progress=progress))
+
+    return folder.without_unreadable(measure, "bias")[0]
+
+
+def report_card(folder: Folder, bar: Any) -> fidelity.Fidelity | None:
+    """Fill in the raw report card; None for frames that are not whole numbers."""
+    try:
+        frames = card_frames(folder, progress=bar)
+        return fidelity.inspect_frames(frames, ptc=flat_transfer(frames), progress=False)
+    except FrameReadError:
+        raise
+    except WorkbenchError:
+        return None
+
+
+def card_frames(folder: Folder, progress: Any = False) -> xr.DataArray:
+    """Return the middle of the frames that the report card needs, read, the most informative ones first.
+
+    Bias frames and flats of the lowest ISO, the longest of the warmest darks, bright flats of the highest ISO, and as
+    many others as some seconds allow.
+    """
+    table = folder.table[folder.table["kind"].isin(MEASURED)]
+    flat, dark, bias = (table[table["kind"] == kind] for kind in ("flat", "dark", "bias"))
+    low, high = flat["iso"].min(), flat["iso"].max()
+    lowest = flat[flat["iso"] == low] if math.isfinite(low) else flat
+    wanted = [
+        bias[bias["iso"] == bias["iso"].min()].head(4) if bias["iso"].notna().any() else bias.head(4),
+        dark.sort_values(["temperature", "exposure"], na_position="first").tail(2),
+        lowest.sort_values("exposure").iloc[:: max(1, len(lowest) // 8)],
+        flat[flat["iso"] == high].sort_values("exposure").tail(2),
+        *(flat[flat["iso"] == iso].sort_values("exposure").tail(2) for iso in sorted(flat["iso"].dropna().unique())),
+        lowest,
+        table,
+    ]
+    ranked = pd.concat([part for part in wanted if len(part)])
+    ranked = ranked[~ranked["path"].duplicated()]
+    window = _card_window(table)
+    frames = open_frames(ranked.head(card_size(table)))
+    lazy = lazy_frames(frames)
+    stream = counted(stream_frames(lazy), progress, len(lazy))
+    read = np.stack([frame[window].copy() for frame in stream])  # looked at more than once; the rest is let go
+    return crop(frames, *window).copy(data=da.from_array(read, (1, -1, -1)))
+
+
+def flat_transfer(frames: xr.DataArray, progress: Any = False) -> xr.Dataset | None:
+    """Return the photon transfer of flats without bias frames or darks, which shows their black level; else None."""
+    kinds = frames["kind"].values
+    if np.isin(kinds, DARK_KINDS).any() or not (kinds == "flat").any():
+        return None
+    return sensor.photon_transfer(frames.isel(frame=kinds == "flat"), progress=progress)
+
+
+def card_size(table: pd.DataFrame) -> int:
+    """Return how many frames of a table, at most, the report card looks at."""
+    sides = [side.stop - side.start for side in _card_window(table)]
+    return min(len(table), max(4, int(_CARD_PIXELS / math.prod(sides))))
+
+
+def _card_window(table: pd.DataFrame) -> tuple[slice, slice]:
+    """Return the middle of these frames, in whole cells of the mosaic."""
+    whole = int(table["height"].iloc[0]), int(table["width"].iloc[0])
+    rows, columns = (min(side, _CARD_SIDE) // 2 * 2 or side for side in whole)
+    return middle(whole, (rows, columns))

@@ -1,4 +1,4 @@
-"""What `characterize` measures beyond the blog's charts: uniformity, defects, EMVA 1288, raw fidelity; as JSON."""
+"""Uniformity, defects and EMVA 1288 of a sensor, and their form in ``sensor.json``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..core.errors import FrameReadError, WorkbenchError
 from ..core.pairs import pair_moments
 from ..core.parallel import in_threads
 from ..core.selection import at_iso, same_iso
-from ..core.values import json_number, json_unit
+from ..core.values import json_number, json_quantity, json_unit
 from ..pixels.emva import emva_spatial, emva_temporal, emva_unit
 from ..pixels.stacks import FrameStack
 
@@ -27,18 +27,18 @@ _OF_SATURATION = ("u_e_sat", "SNR_max", "SNR_max_dB", "SNR_max_bit", "inverse_SN
 
 @dataclass
 class Uniformity:
-    """What was found; None for what these frames do not give.
+    """Uniformity of a sensor; None for what these frames do not give.
 
     Attributes
     ----------
     dsnu, prnu
-        Results of `sensor.measure_dsnu` and `measure_prnu`.
+        Results of `pixels.measure_dsnu` and `measure_prnu`.
     defects
-        The map, from `sensor.find_sensor_defects`.
+        The map, from `pixels.find_sensor_defects`.
     bias_pattern, flat_pattern
-        From `sensor.fixed_pattern`, to be looked at.
+        From `pixels.fixed_pattern`, to be looked at.
     emva
-        The EMVA 1288 quantities by channel, in `iso`.
+        The EMVA 1288 quantities by channel, at the ISO setting `iso`.
     warnings
         What is missing, and what to shoot.
     """
@@ -54,9 +54,9 @@ class Uniformity:
 
 
 class Patterns(NamedTuple):
-    """What bias frames and flats alone tell, and their stacks: bias frames of the lowest ISO, half-saturated flats."""
+    """What bias frames and flats alone give, and their stacks: bias frames of the lowest ISO, half-saturated flats."""
 
-    found: Uniformity
+    uniformity: Uniformity
     zero: FrameStack | None
     flats: FrameStack | None
 
@@ -96,14 +96,14 @@ def measure_patterns(
     progress: Any = True,
 ) -> Patterns:
     """Measure DSNU and PRNU, the first half of `measure_uniformity`."""
-    found = Uniformity()
-    zero = None if bias is None else _dsnu(found, bias, gain, progress)
+    uniformity = Uniformity()
+    zero = None if bias is None else _dsnu(uniformity, bias, gain, progress)
     if zero is not None:  # what its halves have in common is known
         zero = replace(zero, half_difference=None)
-    flats = None if flat is None or ptc is None else _prnu(found, flat, ptc, zero, progress)
+    flats = None if flat is None or ptc is None else _prnu(uniformity, flat, ptc, zero, progress)
     if flats is not None:
         flats = replace(flats, half_difference=None)
-    return Patterns(found, zero, flats)
+    return Patterns(uniformity, zero, flats)
 
 
 def complete(
@@ -115,19 +115,20 @@ def complete(
     darks: sensor.Darks | None = None,
 ) -> Uniformity:
     """Find the defects and the EMVA 1288 quantities, the second half of `measure_uniformity`."""
-    found, zero, flats = patterns
-    _defects(found, read, gain, darks, zero, flats)
-    if ptc is not None:
-        _emva(found, ptc, read, zero, flats, darks)
-    return found
+    uniformity = replace(patterns.uniformity, defects=_defects(patterns, read, gain, darks))
+    if ptc is None or read is None:
+        return uniformity
+    isos = ptc["iso"].values
+    iso = float(np.nanmin(isos)) if np.isfinite(isos).any() else math.nan
+    emva = _emva(patterns, ptc, read, darks, iso) if same_iso(read["iso"].values, iso).any() else {}
+    return replace(uniformity, emva=emva, iso=iso) if emva else uniformity
 
 
-def _dsnu(found: Uniformity, bias: xr.DataArray, gain: xr.Dataset | None, progress: Any) -> FrameStack | None:
-    """Measure DSNU at the ISO settings that there is time for; return the stack of the lowest."""
+def _dsnu(uniformity: Uniformity, bias: xr.DataArray, gain: xr.Dataset | None, progress: Any) -> FrameStack | None:
+    """Fill in DSNU at the ISO settings that there is time for; return the stack of the lowest."""
     isos = bias["iso"].values
     first, parts, budget = None, [], _MOST_PIXELS
-    known = np.unique(isos)  # NaN, where the files state none, is one value
-    for iso in known:
+    for iso in np.unique(isos):  # NaN, where the files state none, is one value
         frames = np.flatnonzero(same_iso(isos, iso))
         cost = frames.size * bias.sizes["y"] * bias.sizes["x"]
         if frames.size < 2 or (parts and cost > budget):
@@ -137,92 +138,80 @@ def _dsnu(found: Uniformity, bias: xr.DataArray, gain: xr.Dataset | None, progre
         parts.append(pixels.measure_dsnu({float(iso): stack}, gain))
         if first is None:
             first = stack
-            found.iso = float(iso)
-            found.bias_pattern = _pattern(stack, relative=False)
+            uniformity.iso = float(iso)
+            uniformity.bias_pattern = _pattern(stack, relative=False)
     if not parts:
-        found.warnings.append(
+        uniformity.warnings.append(
             "a single bias frame at each ISO: DSNU is not measured, for its noise cannot be told from its pattern; "
             "shoot ten or more"
         )
         return None
-    found.dsnu = xr.concat(parts, "iso", join="outer", combine_attrs="drop_conflicts")
-    found.warnings += list(dict.fromkeys(text for part in parts for text in part.attrs["warnings"]))
+    uniformity.dsnu = xr.concat(parts, "iso", join="outer", combine_attrs="drop_conflicts")
+    uniformity.warnings += list(dict.fromkeys(text for part in parts for text in part.attrs["warnings"]))
     return first
 
 
 def _pattern(stack: FrameStack, *, relative: bool) -> xr.Dataset | None:
+    """Return the fixed pattern; None for a picture too small for the high-pass, of which the measurement warns."""
     try:
         return pixels.fixed_pattern(stack, relative=relative)
-    except WorkbenchError:  # too small for the high-pass; the measurement says so
+    except WorkbenchError:
         return None
 
 
 def _prnu(
-    found: Uniformity, flat: xr.DataArray, ptc: xr.Dataset, zero: FrameStack | None, progress: Any
+    uniformity: Uniformity, flat: xr.DataArray, ptc: xr.Dataset, zero: FrameStack | None, progress: Any
 ) -> FrameStack | None:
-    chosen = np.isin(flat["filename"].values, pixels.half_saturated(ptc))
-    flats = take_frames(flat, chosen)
+    """Fill in PRNU; return the stack of the flats."""
+    flats = take_frames(flat, np.isin(flat["filename"].values, pixels.half_saturated(ptc)))
     black = ptc["black_level"].isel(pair=0).values
     if not np.isfinite(black).all():
-        found.warnings.append("PRNU is not measured: the black level is not known; shoot bias frames")
+        uniformity.warnings.append("PRNU is not measured: the black level is not known; shoot bias frames")
         return None
     try:
         stack = pixels.stack_cube(flats, black=black, progress=progress)
     except FrameReadError:
         raise
     except WorkbenchError as error:  # flats without light
-        found.warnings.append(f"PRNU is not measured: {error}")
+        uniformity.warnings.append(f"PRNU is not measured: {error}")
         return None
     iso = float(flats["iso"].values[0])
-    alike = zero is not None and (iso == found.iso or (math.isnan(iso) and math.isnan(found.iso)))
-    found.prnu = pixels.measure_prnu(stack, zero if alike else None).assign_coords(iso=iso)
-    found.warnings += found.prnu.attrs["warnings"]
-    found.flat_pattern = _pattern(stack, relative=True)
+    alike = zero is not None and same_iso(np.array([uniformity.iso]), iso).all()
+    uniformity.prnu = pixels.measure_prnu(stack, zero if alike else None).assign_coords(iso=iso)
+    uniformity.warnings += uniformity.prnu.attrs["warnings"]
+    uniformity.flat_pattern = _pattern(stack, relative=True)
     return stack
 
 
 def _defects(
-    found: Uniformity,
-    read: xr.Dataset | None,
-    gain: xr.Dataset | None,
-    darks: sensor.Darks | None,
-    zero: FrameStack | None,
-    flats: FrameStack | None,
-) -> None:
+    patterns: Patterns, read: xr.Dataset | None, gain: xr.Dataset | None, darks: sensor.Darks | None
+) -> xr.DataArray | None:
+    """Return the map of defects; None without darks, bias frames and flats."""
     dark_map = None if darks is None else darks.map
+    if dark_map is None and patterns.zero is None and patterns.flats is None:
+        return None
     exposure, noise = math.nan, None
     if dark_map is not None:
-        signal = darks.signal
-        here = same_iso(signal["iso"].values, dark_map.attrs["iso"])
+        iso, signal = dark_map.attrs["iso"], darks.signal
+        here = same_iso(signal["iso"].values, iso)
         here &= same_iso(signal["temperature"].values, dark_map.attrs["temperature"])
         exposure = float(signal["exposure"].values[here].max())
         if read is not None and gain is not None:
-            noise = at_iso(read["read_noise_adu"], dark_map.attrs["iso"])
-            noise = noise * at_iso(gain["gain"], dark_map.attrs["iso"])
-    if dark_map is None and zero is None and flats is None:
-        return
-    found.defects = pixels.find_sensor_defects(dark_map, noise, exposure, flat=flats, bias=zero)
+            noise = at_iso(read["read_noise_adu"], iso) * at_iso(gain["gain"], iso)
+    return pixels.find_sensor_defects(dark_map, noise, exposure, flat=patterns.flats, bias=patterns.zero)
 
 
 def _emva(
-    found: Uniformity,
-    ptc: xr.Dataset,
-    read: xr.Dataset | None,
-    zero: FrameStack | None,
-    flats: FrameStack | None,
-    darks: sensor.Darks | None,
-) -> None:
-    """Fill in the EMVA quantities of the lowest ISO, the exposure standing for the photons, drift removed."""
-    isos = ptc["iso"].values
-    iso = float(np.nanmin(isos)) if np.isfinite(isos).any() else math.nan
-    if read is None or not same_iso(read["iso"].values, iso).any():
-        return
-    here = ptc.isel(pair=np.flatnonzero(same_iso(isos, iso)))
+    patterns: Patterns, ptc: xr.Dataset, read: xr.Dataset, darks: sensor.Darks | None, iso: float
+) -> dict[str, dict[str, float]]:
+    """Return the EMVA quantities of an ISO by channel, the exposure standing for the photons, drift removed."""
+    zero, flats = patterns.zero, patterns.flats
+    here = ptc.isel(pair=np.flatnonzero(same_iso(ptc["iso"].values, iso)))
     one_aperture = np.unique(np.nan_to_num(here["aperture"].values)).size == 1 if "aperture" in here.coords else True
     black, noise = (at_iso(read[name], iso) for name in ("black_level", "read_noise_adu"))
     levels, place = np.unique(here["level"].values, return_inverse=True)
     moments = pair_moments(here["sums_plain"].sum("block").transpose("pair", "channel", "moment").values)
-    spatial = zero is not None and zero.count > 1 and (found.iso == iso or (math.isnan(found.iso) and math.isnan(iso)))
+    spatial = zero is not None and zero.count > 1 and same_iso(np.array([patterns.uniformity.iso]), iso).all()
 
     def measure(number: int) -> dict[str, float] | None:
         mean, variance, seconds = (
@@ -252,11 +241,8 @@ def _emva(
         return values | {"u_I_mean": math.nan, "u_I_var": math.nan} | _dark_current(darks)
 
     names = here["channel"].values.tolist()
-    for name, values in zip(names, in_threads(measure, range(len(names))), strict=True):
-        if values is not None:
-            found.emva[name] = values
-    if found.emva:
-        found.iso = iso
+    measured = zip(names, in_threads(measure, range(len(names))), strict=True)
+    return {name: values for name, values in measured if values is not None}
 
 
 def _dark_current(darks: sensor.Darks | None) -> dict[str, float]:
@@ -272,32 +258,30 @@ def _dark_current(darks: sensor.Darks | None) -> dict[str, float]:
     return {emva: float(current[name].values[warmest]) for emva, name in names.items()}
 
 
-def blocks(found: Uniformity, darks: sensor.Darks | None, report: Any = None, *, written: bool) -> dict[str, Any]:
-    """Return the fields of sensor.json: plain numbers, None for what cannot be told.
+def json_blocks(
+    uniformity: Uniformity, darks: sensor.Darks | None, report: Any = None, *, written: bool
+) -> dict[str, Any]:
+    """Return the fields of ``sensor.json``: plain numbers, None for what is not known.
 
     Parameters
     ----------
+    report
+        The raw report card, from `fidelity.inspect_frames`.
     written
-        Whether the defect map lies beside it.
+        Whether the defect map is written next to it.
     """
-    result: dict[str, Any] = {}
-    if found.dsnu is not None:
-        frames = found.dsnu["frames"].values
-        result["dsnu"] = _headed(
-            [
-                entry
-                for number, iso in enumerate(found.dsnu["iso"].values)
-                for entry in _entries(found.dsnu.isel(iso=number), "dsnu", "none", iso, frames[number])
-            ]
-        )
-    if found.prnu is not None:
-        iso, frames = found.prnu["iso"].values, found.prnu["frames"].values
-        result["prnu"] = _headed(list(_entries(found.prnu, "prnu", "highpass", iso, frames)))
+    blocks: dict[str, Any] = {}
+    if uniformity.dsnu is not None:
+        dsnu = uniformity.dsnu
+        settings = [dsnu.isel(iso=number) for number in range(dsnu.sizes["iso"])]
+        blocks["dsnu"] = _headed([entry for one in settings for entry in _entries(one, "dsnu", "none")])
+    if uniformity.prnu is not None:
+        blocks["prnu"] = _headed(list(_entries(uniformity.prnu, "prnu", "highpass")))
     if darks is not None and darks.current.sizes["setting"]:
-        result["dcnu"] = _dcnu(darks.current)
-    if found.defects is not None:
-        attrs = found.defects.attrs
-        result["defects"] = {
+        blocks["dcnu"] = _dcnu(darks.current)
+    if uniformity.defects is not None:
+        attrs = uniformity.defects.attrs
+        blocks["defects"] = {
             **{kind: attrs["counts"].get(kind) for kind in ("hot", "warm", "dead", "unstable")},
             "pixels": attrs["pixels"],
             "iso": json_number(attrs.get("iso", math.nan)),
@@ -306,19 +290,21 @@ def blocks(found: Uniformity, darks: sensor.Darks | None, report: Any = None, *,
             "thresholds": {name: float(value) for name, value in attrs["thresholds"].items()},
             "file": DEFECTS_FILE if written else None,
         }
-    if found.emva:
-        names = next(iter(found.emva.values()))
-        result["emva"] = {"iso": json_number(found.iso), "light": "exposure time", "drift": "removed"}
-        for name in names:
-            if name.startswith("index_"):
-                continue
-            each = {channel: json_number(values.get(name, math.nan)) for channel, values in found.emva.items()}
-            known = [value for value in each.values() if value is not None]
-            mean = float(np.mean(known)) if known else None
-            result["emva"][name] = {"value": mean, "unit": emva_unit(name), "channels": each}
+    if uniformity.emva:
+        blocks["emva"] = {"iso": json_number(uniformity.iso), "light": "exposure time", "drift": "removed"}
+        for name in next(iter(uniformity.emva.values())):
+            if not name.startswith("index_"):
+                blocks["emva"][name] = _emva_entry(name, uniformity.emva)
     if report is not None:
-        result["fidelity"] = fidelity.fidelity_to_json(report)
-    return result
+        blocks["fidelity"] = fidelity.fidelity_to_json(report)
+    return blocks
+
+
+def _emva_entry(name: str, emva: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Return an EMVA quantity: the mean of the channels, and each."""
+    each = {channel: json_number(values.get(name, math.nan)) for channel, values in emva.items()}
+    known = [value for value in each.values() if value is not None]
+    return {"value": float(np.mean(known)) if known else None, "unit": emva_unit(name), "channels": each}
 
 
 def _headed(entries: list[dict[str, Any]]) -> dict[str, Any]:
@@ -360,17 +346,15 @@ def _dcnu(current: xr.Dataset) -> dict[str, Any]:
     return {**rows[best], "settings": rows}
 
 
-def _entries(one: xr.Dataset, name: str, wanted: str, iso: Any, frames: Any) -> Iterator[dict[str, Any]]:
-    """Yield DSNU or PRNU of each channel as it stands in the file."""
-    unit = json_unit(one[name].attrs["units"])
+def _entries(one: xr.Dataset, name: str, wanted: str) -> Iterator[dict[str, Any]]:
+    """Yield DSNU or PRNU of each channel at one ISO as it stands in the file."""
+    iso, frames, unit = one["iso"].item(), int(one["frames"]), json_unit(one[name].attrs["units"])
     order = ("channel", "filter", "part")
     values, errors = (one[key].transpose(*order).values for key in (name, f"{name}_error"))
     filters, parts = one["filter"].values.tolist(), one["part"].values.tolist()
     for channel, value, error in zip(one["channel"].values, values, errors, strict=True):
         table = {
-            (kind, part): {"value": float(value[i, j]), "error": json_number(error[i, j]), "unit": unit}
-            if math.isfinite(value[i, j])
-            else None
+            (kind, part): json_quantity(value[i, j], error[i, j], unit)
             for i, kind in enumerate(filters)
             for j, part in enumerate(parts)
         }
@@ -384,5 +368,5 @@ def _entries(one: xr.Dataset, name: str, wanted: str, iso: Any, frames: Any) -> 
             "filter": kind,
             "unfiltered": table["none", "total"],
             "highpass": table["highpass", "total"],
-            "frames": int(frames),
+            "frames": frames,
         }

@@ -5,7 +5,7 @@ import pytest
 
 from workbench.ingest import open_folder
 from workbench.pipelines import characterize, measure_pixel_noise
-from workbench.pipelines.transfer import Transfer, derive_transfer
+from workbench.pipelines.measurement import Transfer, card_frames, derive_transfer
 from workbench.simulate import d7000
 
 
@@ -76,3 +76,11 @@ def test_gains_that_differ_are_told(result):
     flats = result.gain.assign(gain=result.gain.gain * 1.2)
     told = derive_transfer(result.read_noise, result.ptc, flats, found.dark_transfer)
     assert any("different gains at ISO 800 (darks/flats 0.83" in text for text in told.warnings)
+
+
+def test_the_card_takes_the_middle_of_large_frames_and_all_of_small_ones(small_samples):
+    folder = open_folder(small_samples, progress=False)
+    frames = card_frames(folder)
+    assert frames.shape[1:] == (192, 288)
+    assert set(frames.kind.values) == {"bias", "flat", "dark"}
+    assert frames.sizes["frame"] == len(folder.table[folder.table["kind"] != "light"])
