@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from astropy.io import fits
 
-from workbench.calibrate import SensorNoise, calibrate, make_masters, open_master, save_master, store
+from workbench.calibrate import SensorNoise, calibrate, make_masters, masterset, open_master, save_master
 from workbench.calibrate.noise import hot_slope, saturation_level
 from workbench.core.bands import Frames
 from workbench.core.cube import make_cube
@@ -135,7 +135,7 @@ def test_kept_masters_are_used_again_until_a_frame_changes(rig, noise, tmp_path,
     assert len(list(tmp_path.iterdir())) == 4
     make_masters(rig.light, **frames | {"noise": SensorNoise(rig.gain * 1.1, rig.read)}, progress=False)
     assert len(list(tmp_path.iterdir())) == 7
-    monkeypatch.setattr(store, "VERSION", 2)
+    monkeypatch.setattr(masterset, "VERSION", 2)
     make_masters(rig.light, **frames, progress=False)
     assert len(list(tmp_path.iterdir())) == 10
 
@@ -170,7 +170,7 @@ def test_files_that_are_no_masters_and_folders_that_cannot_be_written(rig, tmp_p
         open_master(tmp_path / "none.fits")
     text = tmp_path / "text.fits"
     text.write_text("not FITS")
-    with pytest.raises(FrameReadError, match="no master"):
+    with pytest.raises(FrameReadError, match="not a master"):
         open_master(text)
     master = make_masters(rig.light, bias=rig.bias, progress=False).masters[0].bias
     with pytest.raises(WorkbenchError, match="cannot be written"):

@@ -11,7 +11,6 @@ from . import noise as noise
 from . import planes as planes
 from . import residuals as residuals
 from . import steps as steps
-from . import store as store
 from .apply import Tables as Tables
 from .apply import calibrate as calibrate
 from .apply import calibrate_window as calibrate_window
@@ -27,6 +26,8 @@ from .masters import master_flat as master_flat
 from .masterset import Masters as Masters
 from .masterset import MasterSet as MasterSet
 from .masterset import make_masters as make_masters
+from .masterset import open_master as open_master
+from .masterset import save_master as save_master
 from .matching import Group as Group
 from .matching import plan_groups as plan_groups
 from .noise import SensorNoise as SensorNoise
@@ -35,5 +36,3 @@ from .planes import Planes as Planes
 from .planes import prepare_planes as prepare_planes
 from .steps import calibration_steps as calibration_steps
 from .steps import step_noise as step_noise
-from .store import open_master as open_master
-from .store import save_master as save_master

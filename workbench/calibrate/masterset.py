@@ -1,33 +1,45 @@
-"""The masters of a whole run: for each group of lights the masters, the noise, the defects, the tables."""
+"""The masters of a whole run: for each group of lights the masters, the noise, the defects, the tables.
+
+Masters are FITS files, kept in a folder and used again as long as their frames and settings are the same.
+"""
 
 from __future__ import annotations
 
+import errno
+import json
 import math
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from astropy.io import fits
 from tqdm.auto import tqdm
 
-from ..core.cube import black_levels, channels_of
-from ..core.defects import FILLED
-from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index
+from ..core.cache import digest
+from ..core.defects import FILLED, defect_map
+from ..core.errors import FrameReadError, WorkbenchError
+from ..core.files import whole_file
+from ..core.mosaic import channel_index, planes
 from .apply import Tables
 from .defects import defects_in_lights, find_defects
 from .masters import master_bias, master_dark, master_flat, plane_means
-from .matching import Group, close, plan_groups
-from .noise import QUANTISATION, SensorNoise, from_sensor, saturation_level
-from .store import kept, master_key
+from .matching import Group, plan_groups
+from .noise import SensorNoise, from_sensor, noise_of_flats, noise_of_masters, saturation_level
+
+VERSION = 1  # of the way masters are made; after another number all are made again
+_EXTENSIONS = {"signal": "PRIMARY", "variance": "VARIANCE", "count": "COUNT", "unstable": "UNSTABLE"}
 
 
 @dataclass(frozen=True, eq=False)
 class Masters:
     """The masters of one group of lights, the noise that goes with them, and the defects they show.
 
-    `tables` turns them into what calibration reads; `warnings` gathers what matching and combining had to say.
+    `tables` turns them into what calibration reads; `warnings` are those of matching, combining and the noise.
     """
 
     group: Group
@@ -64,10 +76,10 @@ class Masters:
             black = plane_means(self.bias["signal"].values, cell)
         elif not np.isfinite(black).all():
             black = constant
-            if self.dark is not None:  # the darks' own noise stands for read noise and dark shot noise together
+            if self.dark is not None:  # the darks' own noise is read noise and dark shot noise together
                 black = plane_means(self.dark["signal"].values, cell)
                 model[:, 0] = np.maximum(model[:, 0], _typical_variance(self.dark, cell))
-        if not self.noise.known:  # the scatter of the lights' background is all noise that is known
+        if not self.noise.known:  # then the scatter of the lights' background is all that is known of the noise
             black = np.full(cell.size, np.inf)
         if self.flat is not None:
             maps["response"] = self.flat["signal"].values
@@ -81,7 +93,7 @@ class Masters:
 
 @dataclass(frozen=True, eq=False)
 class MasterSet:
-    """The masters of all lights of a run: one `Masters` for each group of lights that share theirs.
+    """The masters of all lights of a run: one `Masters` for each group of lights with the same masters.
 
     `files` names the lights in the order of the cube that the set was made for.
     """
@@ -130,13 +142,13 @@ def make_masters(
     Parameters
     ----------
     light, bias, dark, flat, darkflat
-        Cubes as read.  What is missing is said in the warnings.
+        Cubes as read.  The warnings name what is missing.
     noise, sensor
         Gain and read noise: given outright, or a measured sensor (`workbench.open_sensor`) with its dark law.  Without
-        either they come from the frames: gain from flats by photon transfer (else from warm pixels in the darks),
-        read noise from bias, else darks; the warnings say so.
+        either they are estimated from the frames: gain from flats by photon transfer (else from warm pixels in the
+        darks), read noise from bias, else darks; the warnings state it.
     folder
-        Where masters are kept and looked for; they are made anew when a frame or a setting has changed.
+        Where masters are kept and looked for; they are made again when a frame or a setting has changed.
     scratch
         Folder for the temporary file of decoded frames; the system's by default.
     defects
@@ -165,156 +177,185 @@ def make_masters(
     >>> bool(abs(signal.mean() / (600 * camera.illumination().mean()) - 1) < 0.02)
     True
     """
-    law = (
-        noise.doubling_temperature if noise else float(sensor["doubling_temperature"]) if _has_law(sensor) else math.nan
-    )
-    groups = plan_groups(light, bias=bias, dark=dark, flat=flat, darkflat=darkflat, doubling_temperature=law)
-    made: dict[tuple, xr.Dataset] = {}
-    options = {"scratch": scratch, "progress": progress}
+    cubes = {"bias": bias, "dark": dark, "flat": flat, "darkflat": darkflat}
+    groups = plan_groups(light, **cubes, doubling_temperature=_doubling_temperature(noise, sensor))
+    made: dict[str, xr.Dataset] = {}
     bar = tqdm(desc="masters", unit="master", leave=False, disable=not progress)
 
-    def master(kind: str, cube: xr.DataArray | None, numbers: Sequence[int], make, *others) -> xr.Dataset | None:
-        if cube is None or not len(numbers):
+    def master(kind: str, numbers: Sequence[int], make: Callable[..., xr.Dataset], *others: Any) -> xr.Dataset | None:
+        """Return the master of some frames of a kind, made once; `make` takes `others` after the cube."""
+        if cubes[kind] is None or not len(numbers):
             return None
-        part = cube.isel(frame=list(numbers))
-        settings = [repr(other) if isinstance(other, SensorNoise) else other and other.attrs["key"] for other in others]
-        key = master_key(part, [kind, settings])
+        frames = cubes[kind].isel(frame=list(numbers))
+        settings = [other.attrs["key"] if isinstance(other, xr.Dataset) else repr(other) for other in others]
+        key = digest(VERSION, frames, kind, settings)[:16]
         if key not in made:
-            made[key] = kept(folder, kind, key, lambda: make(part, *others, **options))
+            made[key] = kept(folder, kind, key, lambda: make(frames, *others, scratch=scratch, progress=progress))
             bar.update()
         return made[key]
 
     white = saturation_level(light)
-    results, warnings = [], []
+    results = []
     with bar:
         for group in groups:
-            iso = float(light["iso"].values[group.lights[0]])
-            told = noise or (from_sensor(sensor, iso, light.attrs["cfa_pattern"]) if sensor is not None else None)
-            this_bias = master("bias", bias, group.bias, master_bias, told)
-            flat_bias = (
-                this_bias if group.flat_bias == group.bias else master("bias", bias, group.flat_bias, master_bias, None)
-            )
-            flat_noise = told if flat is not None and group.flat and _iso_of(flat, group.flat) == iso else None
-            flat_dark = master("darkflat", darkflat, group.darkflat, master_dark, None, flat_noise)
-            this_flat = master("flat", flat, group.flat, master_flat, flat_dark, flat_bias, flat_noise)
-            this_dark = master(
-                "dark", dark, group.dark, master_dark, this_bias, told or _gain_only(this_flat, this_bias, iso)
-            )
-            this_noise, words = (
-                (told, []) if told else _noise_at_hand(light, group, this_bias, this_dark, this_flat, iso)
-            )
-            found = None
-            if defects and (this_dark is not None or this_flat is not None):
-                found = find_defects(this_dark, this_flat)
-            if defects and this_dark is None and len(group.lights) > 1:
-                hot = defects_in_lights(light.isel(frame=list(group.lights)))
-                found = hot if found is None else found.copy(data=found.values | hot.values)
-            said = [*group.warnings, *words]
-            for one in (this_bias, flat_dark, this_flat, this_dark):
-                said += one.attrs["warnings"] if one is not None else []
-            results.append(
-                Masters(
-                    group=group,
-                    noise=this_noise,
-                    cfa_pattern=light.attrs["cfa_pattern"],
-                    black_level=tuple(black_levels(light.attrs).tolist()),
-                    white_level=white,
-                    bias=this_bias,
-                    dark=this_dark,
-                    flat=this_flat,
-                    defects=found,
-                    warnings=tuple(dict.fromkeys(said)),
-                )
-            )
-            warnings += said
+            first = light.isel(frame=group.lights[0])
+            known = noise
+            if noise is None and sensor is not None:
+                known = from_sensor(sensor, float(first["iso"]), light.attrs["cfa_pattern"])
+            results.append(_masters_of(group, light, flat, master, known, white, defects))
     files = tuple(str(name) for name in light["filename"].values)
-    return MasterSet(tuple(results), files, tuple(dict.fromkeys(warnings)))
+    warnings = dict.fromkeys(text for masters in results for text in masters.warnings)
+    return MasterSet(tuple(results), files, tuple(warnings))
 
 
-def _gain_only(flat: xr.Dataset | None, bias: xr.Dataset | None, iso: float) -> SensorNoise | None:
-    """The noise that flats and bias of the lights' ISO tell, for the darks' own model."""
-    if flat is None or bias is None or not close(flat.attrs["iso"], iso, 1e-6) or flat.attrs["frames"] < 2:
-        return None
-    slope, quiet = (np.reshape(m.attrs["model"], (-1, 2))[:, k] for m, k in ((flat, 1), (bias, 0)))
-    return SensorNoise(
-        1 / slope, np.sqrt(np.maximum(quiet - QUANTISATION, 1e-3)) / slope, iso=iso, source="flats and bias"
-    )
-
-
-def _noise_at_hand(
-    light: xr.DataArray,
+def _masters_of(
     group: Group,
-    bias: xr.Dataset | None,
-    dark: xr.Dataset | None,
-    flat: xr.Dataset | None,
-    iso: float,
-) -> tuple[SensorNoise, list[str]]:
-    """Gain and read noise from the masters' own scatter, and the words that say so."""
-    channels = channel_index(light.attrs["cfa_pattern"]).size
-    quiet = next((np.reshape(m.attrs["model"], (-1, 2))[:, 0] for m in (bias, dark) if m is not None), None)
-    slope, source, words = None, "", []
-    if flat is not None and flat.attrs["frames"] > 1:
-        slope = np.reshape(flat.attrs["model"], (-1, 2))[:, 1]
-        source = f"{flat.attrs['frames']} flats"
-        if not close(flat.attrs["iso"], iso, 1e-6):
-            slope = slope * (iso / flat.attrs["iso"])
-            words.append(
-                f"the gain comes from flats at ISO {flat.attrs['iso']:g}, scaled to the lights' ISO {iso:g} as if it "
-                "went with 1/ISO; a measured sensor file (--sensor) is safer"
-            )
-    elif dark is not None and (np.reshape(dark.attrs["model"], (-1, 2))[:, 1] > 0).all():
-        slope = np.full(channels, np.mean(np.reshape(dark.attrs["model"], (-1, 2))[:, 1]))
-        source = "the shot noise of the darks' warm pixels"
-    if slope is None:
-        read = np.sqrt(quiet) if quiet is not None else _light_scatter(light, group)[0]
-        words.append(
-            "nothing tells the gain (no sensor file, no flats, no warm pixels in darks): ADU are taken for electrons, "
-            "so that weights and error bars are only relative"
-        )
-        return SensorNoise(np.ones(channels), read, iso=iso, source="unknown: one electron an ADU", known=False), words
-    if quiet is None:
-        scatter, level = _light_scatter(light, group)
-        black = np.nan_to_num(black_levels(light.attrs))
-        read = np.sqrt(np.maximum(scatter**2 - slope * np.maximum(level - black, 0), 0.25)) / slope
-        source += ", read noise from the lights' background (an upper bound)"
-    else:
-        read = np.sqrt(np.maximum(quiet - QUANTISATION, 1e-3)) / slope
-        source += " and bias" if bias is not None else " and darks"
-    gains = ", ".join(
-        f"{name} {1 / b:.3f}" for name, b in zip(channels_of(light.attrs["cfa_pattern"]), slope, strict=True)
+    light: xr.DataArray,
+    flats: xr.DataArray | None,
+    master: Callable[..., xr.Dataset | None],
+    known: SensorNoise | None,
+    white: float,
+    defects: bool,
+) -> Masters:
+    """Make the masters of one group of lights; `known`: the noise at their ISO where it was measured; `white` [ADU]."""
+    lights = light.isel(frame=list(group.lights))
+    iso = float(lights["iso"][0])
+    bias = master("bias", group.bias, master_bias, known)
+    flat_bias = bias if group.flat_bias == group.bias else master("bias", group.flat_bias, master_bias, None)
+    flat_noise = known if group.flat and float(flats["iso"][group.flat[0]]) == iso else None
+    darkflat = master("darkflat", group.darkflat, master_dark, None, flat_noise)
+    flat = master("flat", group.flat, master_flat, darkflat, flat_bias, flat_noise)
+    dark = master("dark", group.dark, master_dark, bias, known or noise_of_flats(flat, bias, iso))
+    noise, warnings = (known, []) if known else noise_of_masters(lights[0], bias, dark, flat)
+    made = [item for item in (bias, darkflat, flat, dark) if item is not None]
+    warnings = [*group.warnings, *warnings, *(text for item in made for text in item.attrs["warnings"])]
+    return Masters(
+        group=group,
+        noise=noise,
+        cfa_pattern=light.attrs["cfa_pattern"],
+        black_level=tuple(light.attrs["black_level"]),
+        white_level=white,
+        bias=bias,
+        dark=dark,
+        flat=flat,
+        defects=_defects(dark, flat, lights) if defects else None,
+        warnings=tuple(dict.fromkeys(warnings)),
     )
-    words.append(f"gain ({gains} e-/ADU) and read noise were estimated from the frames at hand: {source}")
-    return SensorNoise(1 / slope, read, iso=iso, source=f"estimated from {source}"), words
 
 
-def _light_scatter(light: xr.DataArray, group: Group) -> tuple[np.ndarray, np.ndarray]:
-    """The robust scatter of one light's pixels about their neighbours of the same plane, and its level, a channel."""
-    frame = np.asarray(light.isel(frame=group.lights[0]).values, np.float64)
-    cell = channel_index(light.attrs["cfa_pattern"])
-    scatter, level = np.empty(cell.size), np.empty(cell.size)
-    for (row, column), channel in np.ndenumerate(cell):
-        plane = frame[row :: cell.shape[0], column :: cell.shape[1]]
-        step = np.abs(np.diff(plane, axis=1))
-        scatter[channel] = max(1.4826 * float(np.nanmedian(step)) / math.sqrt(2), 0.5)
-        level[channel] = float(np.nanmedian(plane))
-    return scatter, level
+def _defects(dark: xr.Dataset | None, flat: xr.Dataset | None, lights: xr.DataArray) -> xr.DataArray | None:
+    """Return the defects that the masters show, and without a dark the hot pixels that the lights do."""
+    found = find_defects(dark, flat) if dark is not None or flat is not None else None
+    if dark is not None or lights.sizes["frame"] < 2:
+        return found
+    hot = defects_in_lights(lights)
+    if found is None:
+        return hot
+    kinds = [*found.attrs["counts"], "hot"]
+    thresholds = found.attrs["thresholds"] | hot.attrs["thresholds"]
+    return defect_map(found.values | hot.values, hot.attrs["cfa_pattern"], thresholds, kinds)
 
 
 def _typical_variance(dark: xr.Dataset, cell: np.ndarray) -> np.ndarray:
-    """The variance of an ordinary pixel of one dark frame, one a channel [ADU²]."""
-    one = dark["variance"].values * dark["count"].values
-    steps = cell.shape
-    return np.array([np.nanmedian(one[r :: steps[0], c :: steps[1]]) for r, c in _places(cell)])
+    """Return the variance of an ordinary pixel of one dark frame, by channel [ADU²]."""
+    one_frame = dark["variance"].values * dark["count"].values
+    return np.array([np.nanmedian(plane) for _, plane in planes(one_frame, cell)])
 
 
-def _places(cell: np.ndarray) -> list[tuple[int, int]]:
-    """Where each channel lies in the cell, in channel order."""
-    return [tuple(int(k) for k in np.argwhere(cell == channel)[0]) for channel in range(cell.size)]
+def _doubling_temperature(noise: SensorNoise | None, sensor: xr.Dataset | None) -> float:
+    if noise is not None:
+        return noise.doubling_temperature
+    return (
+        float(sensor["doubling_temperature"]) if sensor is not None and "doubling_temperature" in sensor else math.nan
+    )
 
 
-def _has_law(sensor: xr.Dataset | None) -> bool:
-    return sensor is not None and "doubling_temperature" in sensor
+def save_master(master: xr.Dataset, path: str | Path) -> Path:
+    """Write a master as a multi-extension FITS file: signal, VARIANCE, COUNT, UNSTABLE; whole or not at all.
+
+    The header has the usual keywords for other programs and, as JSON in ``WBATTRS``, all that `open_master` returns.
+
+    Raises
+    ------
+    WorkbenchError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from workbench.calibrate import master_bias
+    >>> from workbench.core.cube import make_cube
+    >>> frames = np.random.default_rng(1).normal(600, 3, (4, 16, 16)).round().astype("uint16")
+    >>> master = master_bias(make_cube(frames, cfa_pattern="RGGB", kind="bias", iso=100))
+    >>> open_master(save_master(master, Path(tempfile.mkdtemp()) / "bias.fits")).identical(master)
+    True
+    """
+    path = Path(path)
+    attrs = {**master.attrs, "variables": {name: dict(master[name].attrs) for name in _EXTENSIONS}}
+    header = fits.Header()
+    header["IMAGETYP"] = f"master {master.attrs['kind']}"
+    header["INSTRUME"] = master.attrs["camera"].encode("ascii", "replace").decode()
+    keywords = {"iso": "ISOSPEED", "exposure": "EXPTIME", "temperature": "CCD-TEMP", "frames": "NCOMBINE"}
+    for name, keyword in keywords.items():
+        if np.isfinite(master.attrs[name]):
+            header[keyword] = master.attrs[name]
+    if master.attrs["cfa_pattern"] != "mono":
+        header["BAYERPAT"] = master.attrs["cfa_pattern"]
+    header["ROWORDER"] = "TOP-DOWN"
+    header["WBATTRS"] = json.dumps(attrs)
+    hdus = fits.HDUList([fits.PrimaryHDU(master["signal"].values, header)])
+    for name, extension in list(_EXTENSIONS.items())[1:]:
+        values = master[name].values
+        hdus.append(fits.ImageHDU(values.astype(np.uint8) if values.dtype == bool else values, name=extension))
+    with whole_file(path, "the master", "give another folder") as part:
+        _require_room(path, sum(hdu.filebytes() for hdu in hdus))
+        hdus.writeto(part)
+    return path
 
 
-def _iso_of(cube: xr.DataArray, numbers: Sequence[int]) -> float:
-    return float(cube["iso"].values[numbers[0]])
+def _require_room(path: Path, needed: int) -> None:
+    """Raise before astropy runs into a full disk: what it raises then hides the reason."""
+    if shutil.disk_usage(path.parent).free < needed:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:,.0f} MB are needed")
+
+
+def open_master(path: str | Path) -> xr.Dataset:
+    """Return a master that `save_master` wrote.
+
+    Raises
+    ------
+    FrameReadError
+        If the file is not one, or damaged.
+    """
+    try:
+        with fits.open(path, memmap=False) as hdus:
+            attrs = json.loads(hdus[0].header["WBATTRS"])
+            described = attrs.pop("variables")
+            data = {}
+            for name, extension in _EXTENSIONS.items():
+                values = hdus[extension].data
+                values = values.astype(bool if name == "unstable" else values.dtype.newbyteorder("="), copy=False)
+                data[name] = (("y", "x"), values, described[name])
+            return xr.Dataset(data, attrs=attrs)
+    except FileNotFoundError:
+        raise FrameReadError(path, "is not there") from None
+    except Exception as error:
+        raise FrameReadError(path, f"is not a master of the workbench ({type(error).__name__}: {error})") from None
+
+
+def kept(folder: str | Path | None, kind: str, key: str, make: Callable[[], xr.Dataset]) -> xr.Dataset:
+    """Return the master of that key from the folder, or make it and keep it there; without a folder only make it.
+
+    A file that is damaged is made again.
+    """
+    if folder is None:
+        return make().assign_attrs(key=key)
+    path = Path(folder) / f"master-{kind}-{key}.fits"
+    if path.exists():
+        try:
+            return open_master(path)
+        except FrameReadError:
+            path.unlink(missing_ok=True)
+    master = make().assign_attrs(key=key)
+    save_master(master, path)
+    return master

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,10 @@ from scipy.stats import chi2
 from ..core.bands import Frames
 from ..core.cube import channels_of
 from ..core.errors import FrameReadError, WorkbenchError
-from ..core.mosaic import channel_index
+from ..core.mosaic import planes
+from ..core.statistics import mad_std
 from .combine import UNSTABLE_CHANCE
+from .matching import close
 
 QUANTISATION = 1 / 12  # variance of rounding to whole ADU [ADU²]
 
@@ -23,7 +26,7 @@ class SensorNoise:
     """What calibration must know of a sensor at one ISO setting, one value a channel.
 
     `gain` [e-/ADU]; `read_noise` [e- rms], quantisation not included; `doubling_temperature` [K] of the dark
-    current, NaN where unknown; `iso`; `source` says in words where the numbers come from; `known` is False
+    current, NaN where unknown; `iso`; `source`: where the numbers come from, in words; `known` is False
     where the gain could not be found and ADU are taken for electrons.
     """
 
@@ -80,17 +83,91 @@ def from_sensor(sensor: xr.Dataset, iso: float, cfa_pattern: str) -> SensorNoise
     if not np.isclose(measured, iso, rtol=1e-6).any():
         raise WorkbenchError(
             f"the sensor was measured at ISO {', '.join(f'{value:g}' for value in measured)}, the frames have "
-            f"ISO {iso:g}: measure it there too, or leave the sensor file out and let the frames tell their noise"
+            f"ISO {iso:g}: measure it there too, or leave the sensor file out to estimate the noise from the frames"
         )
     at = sensor.isel(iso=int(np.argmin(np.abs(np.array(measured) - iso)))).sel(channel=list(channels_of(cfa_pattern)))
     gain, read = at["gain"].values.astype(float), at["read_noise"].values.astype(float)
     missing = [name for name, values in (("gain", gain), ("read noise", read)) if not np.isfinite(values).all()]
     if missing:
         raise WorkbenchError(
-            f"the sensor file has no {' and no '.join(missing)} at ISO {iso:g}: measure it, or leave it"
+            f"the sensor file has no {' and no '.join(missing)} at ISO {iso:g}: measure it, or leave the file out"
         )
     doubling = float(sensor["doubling_temperature"]) if "doubling_temperature" in sensor else math.nan
     return SensorNoise(tuple(gain), tuple(read), iso=iso, doubling_temperature=doubling, source="measured sensor file")
+
+
+def noise_of_masters(
+    light: xr.DataArray, bias: xr.Dataset | None, dark: xr.Dataset | None, flat: xr.Dataset | None
+) -> tuple[SensorNoise, list[str]]:
+    """Estimate gain and read noise at a light's ISO from the scatter of the masters' frames; with warnings.
+
+    The gain comes from two flats or more, else from the shot noise of the darks' warm pixels; the read noise from the
+    bias frames, else the darks, else the light's own background.
+
+    Parameters
+    ----------
+    light
+        One raw frame (y, x).
+    bias, dark, flat
+        Masters, each with the noise model of its frames.
+    """
+    pattern, iso = light.attrs["cfa_pattern"], float(light["iso"])
+    quiet = next((_model(master)[:, 0] for master in (bias, dark) if master is not None), None)
+    slope, source, warnings = None, "", []
+    if flat is not None and flat.attrs["frames"] > 1:
+        slope, source = _model(flat)[:, 1], f"{flat.attrs['frames']} flats"
+        if not close(flat.attrs["iso"], iso, 1e-6):
+            slope = slope * (iso / flat.attrs["iso"])
+            warnings.append(
+                f"the gain comes from flats at ISO {flat.attrs['iso']:g}, scaled to the lights' ISO {iso:g} as if it "
+                "went with 1/ISO; a measured sensor file (--sensor) is safer"
+            )
+    elif dark is not None and (_model(dark)[:, 1] > 0).all():
+        slope = np.full(len(_model(dark)), np.mean(_model(dark)[:, 1]))
+        source = "the shot noise of the darks' warm pixels"
+    if slope is None:
+        read = np.sqrt(quiet) if quiet is not None else _light_scatter(light)[0]
+        warnings.append(
+            "the gain is not known (no sensor file, no flats, no warm pixels in darks): ADU are taken for electrons, "
+            "so that weights and error bars are only relative"
+        )
+        unknown = SensorNoise(np.ones(read.size), read, iso=iso, source="unknown: one electron an ADU", known=False)
+        return unknown, warnings
+    if quiet is None:
+        scatter, level = _light_scatter(light)
+        black = np.nan_to_num(np.array(light.attrs["black_level"], float))
+        read = np.sqrt(np.maximum(scatter**2 - slope * np.maximum(level - black, 0), 0.25)) / slope
+        source += ", read noise from the lights' background (an upper bound)"
+    else:
+        read = np.sqrt(np.maximum(quiet - QUANTISATION, 1e-3)) / slope
+        source += " and bias" if bias is not None else " and darks"
+    gains = ", ".join(f"{name} {1 / b:.3f}" for name, b in zip(channels_of(pattern), slope, strict=True))
+    warnings.append(f"gain ({gains} e-/ADU) and read noise were estimated from the frames at hand: {source}")
+    return SensorNoise(1 / slope, read, iso=iso, source=f"estimated from {source}"), warnings
+
+
+def noise_of_flats(flat: xr.Dataset | None, bias: xr.Dataset | None, iso: float) -> SensorNoise | None:
+    """Return the noise of flats and bias frames, if both masters are there and of this ISO."""
+    if flat is None or bias is None or not close(flat.attrs["iso"], iso, 1e-6) or flat.attrs["frames"] < 2:
+        return None
+    slope, quiet = _model(flat)[:, 1], _model(bias)[:, 0]
+    read = np.sqrt(np.maximum(quiet - QUANTISATION, 1e-3)) / slope
+    return SensorNoise(1 / slope, read, iso=iso, source="flats and bias")
+
+
+def _model(master: xr.Dataset) -> np.ndarray:
+    """Return the noise model of a master's frames (channel, 2): a [ADU²] and b [ADU]."""
+    return np.reshape(master.attrs["model"], (-1, 2))
+
+
+def _light_scatter(light: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the robust scatter of pixels about their neighbours, and their level, one a channel [ADU]."""
+    frame = np.asarray(light.values, np.float64)
+    scatter, level = [], []
+    for _, plane in planes(frame, light.attrs["cfa_pattern"]):
+        scatter.append(max(float(mad_std(np.diff(plane, axis=1), centre=0)) / math.sqrt(2), 0.5))
+        level.append(float(np.nanmedian(plane)))
+    return np.array(scatter), np.array(level)
 
 
 def read_variance(frames: Frames) -> np.ndarray:
@@ -102,8 +179,12 @@ def read_variance(frames: Frames) -> np.ndarray:
     """
     if len(frames) == 1:
         return np.array([max(_between_neighbours(frames, c)[0], QUANTISATION) for c in range(frames.cell.size)])
-    _, spread, channel = _across_frames(frames)
-    return np.array([_typical(spread[channel == c], len(frames) - 1) for c in range(frames.cell.size)])
+    spreads: list[list[np.ndarray]] = [[] for _ in range(frames.cell.size)]
+    for top, bottom in frames.sampled():
+        for c, samples in _samples(frames.read(top, bottom).astype(float), frames.cell):
+            spread = samples.var(axis=0, ddof=1)
+            spreads[c].append(spread[np.isfinite(spread)])
+    return np.array([_typical(np.concatenate(parts), len(frames) - 1) for parts in spreads])
 
 
 def light_variance(
@@ -126,7 +207,7 @@ def light_variance(
         band = frames.read(top, bottom).astype(float)
         band[band >= saturation] = np.nan
         band -= np.broadcast_to(pedestal, (frames.height, frames.width))[top:bottom]
-        for c, plane in _planes(band, frames.cell):
+        for c, plane in _samples(band, frames.cell):
             weight = 1 / scale[:, c, None]
             x = plane / weight
             centre = (weight * x).sum(axis=0) / weight.sum()
@@ -165,7 +246,7 @@ def hot_slope(frames: Frames, bias: np.ndarray | None = None) -> np.ndarray:
     for c in range(frames.cell.size):
         z, x, v = (values[channel == c] for values in (instrument, signal, spread))
         z, x = z - np.median(z), x - np.median(x)
-        width = max(1.4826 * float(np.median(np.abs(z))), 0.5)
+        width = max(float(mad_std(z, centre=0)), 0.5)
         ordinary = np.abs(z) < 3 * width
         base = _typical(v[ordinary], degrees)
         warm = (z > 5 * width) & (z < 50 * np.sqrt(base) + 2000)
@@ -192,7 +273,7 @@ def _halves_and_spread(frames: Frames, bias: np.ndarray | None) -> tuple[np.ndar
     for top, bottom in frames.sampled():
         band = frames.read(top, bottom).astype(float)
         ground = np.zeros(band.shape[1:]) if bias is None else bias[top:bottom]
-        for c, plane in _planes(np.concatenate([band, ground[None]]), frames.cell):
+        for c, plane in _samples(np.concatenate([band, ground[None]]), frames.cell):
             samples, offset = plane[:-1], plane[-1]
             parts.append(
                 (
@@ -205,22 +286,6 @@ def _halves_and_spread(frames: Frames, bias: np.ndarray | None) -> tuple[np.ndar
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     good = np.isfinite(columns[0]) & np.isfinite(columns[2])
     return tuple(column[good] for column in columns)
-
-
-def _across_frames(frames: Frames) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and sample variance across frames of the sampled pixels, and their channel numbers."""
-    if len(frames) < 2:
-        raise WorkbenchError("noise shows only between frames: one frame cannot tell it; take at least two")
-    means, spreads, channels = [], [], []
-    for top, bottom in frames.sampled():
-        band = frames.read(top, bottom).astype(float)
-        for c, plane in _planes(band, frames.cell):
-            means.append(plane.mean(axis=0))
-            spreads.append(plane.var(axis=0, ddof=1))
-            channels.append(np.full(plane.shape[1], c))
-    mean, spread, channel = (np.concatenate(part) for part in (means, spreads, channels))
-    good = np.isfinite(spread)
-    return mean[good], spread[good], channel[good]
 
 
 def _between_neighbours(frames: Frames, channel: int, ground: np.ndarray | None = None) -> tuple[float, float]:
@@ -248,15 +313,13 @@ def saturation_level(light: xr.DataArray, frames: int = 3) -> float:
     """
     white = light.attrs["white_level"]
     level = float(white) if math.isfinite(white) else math.inf
-    cell = channel_index(light.attrs["cfa_pattern"])
     count = light.sizes["frame"]
     for number in sorted({round(k) for k in np.linspace(0, count - 1, min(frames, count))}):
         try:
             frame = np.asarray(light.isel(frame=number).values)
-        except FrameReadError:  # whoever works on the lights says so
+        except FrameReadError:  # the work on the lights reports it
             continue
-        for row, column in np.ndindex(*cell.shape):
-            plane = frame[row :: cell.shape[0], column :: cell.shape[1]]
+        for _, plane in planes(frame, light.attrs["cfa_pattern"]):
             top = np.nanmax(plane) if plane.dtype.kind == "f" else plane.max()
             if not np.isfinite(top):
                 continue
@@ -266,11 +329,10 @@ def saturation_level(light: xr.DataArray, frames: int = 3) -> float:
     return level
 
 
-def _planes(band: np.ndarray, cell: np.ndarray):
-    """Yield (channel, samples (frame, pixel)) of a band that starts at a whole cell."""
-    for (row, column), c in np.ndenumerate(cell):
-        part = band[:, row :: cell.shape[0], column :: cell.shape[1]]
-        yield int(c), part.reshape(len(part), -1)
+def _samples(band: np.ndarray, cell: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each channel and its samples (frame, pixel) of a band (frame, y, x) that starts at a whole cell."""
+    for channel, plane in planes(band, cell):
+        yield channel, plane.reshape(len(plane), -1)
 
 
 def _typical(spread: np.ndarray, degrees: int) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ..calibrate.store import save_master
+from ..calibrate.masterset import save_master
 from ..core.dark import open_dark_library, predict_dark, save_dark_library
 from ..core.errors import WorkbenchError, said_of
 from ..core.files import check_target
