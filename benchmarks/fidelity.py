@@ -172,7 +172,7 @@ def main() -> None:
     lines = [
         f"Honest virtual cameras: {options.seeds}.",
         "",
-        "| question | changed | worth knowing | cannot tell |",
+        "| question | changed | worth knowing | not known |",
         "|---|---|---|---|",
     ]
     for test in clean[0]:
@@ -182,7 +182,7 @@ def main() -> None:
         "",
         f"Cooked ones: {fewer} cameras each.",
         "",
-        "| what is done | question | found | cannot tell |",
+        "| what is done | question | found | not known |",
         "|---|---|---|---|",
     ]
     for number, (name, _, test, kinds, _) in enumerate(CASES):

@@ -8,7 +8,7 @@ import pytest
 
 from workbench import fidelity, sensor
 from workbench.core.cube import make_cube
-from workbench.fidelity import findings as verdicts
+from workbench.fidelity import findings
 from workbench.fidelity.findings import CHANGED, NOTICE, OK, UNKNOWN
 from workbench.ingest import open_folder, open_frames
 
@@ -131,6 +131,6 @@ def test_rounding_coarser_than_the_noise_is_a_change():
 def test_white_level_below_the_stated_one_is_worth_knowing():
     frame = np.minimum(np.random.default_rng(3).normal(14_000, 1500, (1, 256, 256)), 15_200).round().astype("uint16")
     cube = make_cube(frame, cfa_pattern="RGGB", kind="light", white_level=16383)
-    finding = verdicts.white(fidelity.missing_codes(fidelity.count_codes(cube, progress=False)))
+    finding = findings.white_level(fidelity.missing_codes(fidelity.count_codes(cube, progress=False)))
     assert finding.status == NOTICE
     assert finding.value == 15_200

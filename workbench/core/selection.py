@@ -35,6 +35,17 @@ def group_frames(cube: xr.DataArray, *coords: str) -> list[tuple[Setting, np.nda
     return groups
 
 
+def evenly(count: int, most: int) -> np.ndarray:
+    """Return at most so many of the numbers 0 to count − 1, evenly spread, the first and the last among them.
+
+    Examples
+    --------
+    >>> evenly(3, 5).tolist(), evenly(9, 3).tolist()
+    ([0, 1, 2], [0, 4, 8])
+    """
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
 def same_iso(values: np.ndarray, iso: float) -> np.ndarray:
     """Flag where the ISO is this one; frames that state none (NaN) are of one setting."""
     return np.isnan(values) if np.isnan(iso) else np.asarray(values) == iso

@@ -1,4 +1,4 @@
-"""Is my raw file raw?  The report card: what the camera did to its numbers, and what that does to measurements."""
+"""The raw report card: what the camera did to its numbers before saving them, and what that does to measurements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ..core.cube import check_cube
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.pairs import jackknife_error, leave_one_out, pair_moments
 from ..core.parallel import stream_frames
-from . import findings as verdicts
+from ..core.statistics import fit_line
+from . import findings
 from .codes import count_codes, missing_codes
 from .findings import CHANGED, NOTICE, OK, UNKNOWN, Finding
 from .hot_pixels import hot_pixel_filter
@@ -89,48 +90,46 @@ def inspect_frames(frames: xr.DataArray, *, ptc: xr.Dataset | None = None, progr
     except WorkbenchError:  # no equal frames: the card says so
         texture = None
     hot = hot_pixel_filter(frames.isel(frame=kinds == "dark")) if (kinds == "dark").any() else None
-    black, clipped = verdicts.black(codes, vanishing_level(ptc) if ptc is not None else (math.nan, math.nan))
-    single = None if texture is not None and not bool(missing["coarse"].any()) else _telling_frame(frames)
+    black, clipped = findings.black_level(codes, vanishing_level(ptc) if ptc is not None else (math.nan, math.nan))
+    single = None if texture is not None and not bool(missing["coarse"].any()) else _brightest_picture(frames)
     pattern = frames.attrs["cfa_pattern"]
-    findings = {
-        "codes": verdicts.codes(missing),
+    smooth = (math.nan, math.nan) if texture is not None else patch_correlation(single, pattern)
+    rows = {
+        "codes": findings.multiplied_codes(missing),
         "black": black,
-        "bits": verdicts.bits(missing, None if single is None else smooth_noise(single, pattern)),
-        "white": verdicts.white(missing),
-        "digital-iso": verdicts.digital_iso(missing),
-        "bands": verdicts.bands(texture),
-        "neighbours": verdicts.neighbours(
-            texture, *([] if texture is not None else [patch_correlation(single, pattern)])
-        ),
-        "hot-pixels": verdicts.hot_pixels(hot),
+        "bits": findings.bits(missing, None if single is None else smooth_noise(single, pattern)),
+        "white": findings.white_level(missing),
+        "digital-iso": findings.digital_iso(missing),
+        "bands": findings.bands(texture),
+        "neighbours": findings.neighbours(texture, smooth),
+        "hot-pixels": findings.hot_pixels(hot),
     }
-    card = _card(findings, clipped, frames.attrs["camera"], mono=pattern == "mono")
+    card = _card(rows, clipped, frames.attrs["camera"], mono=pattern == "mono")
     return Fidelity(card, codes, missing, texture, hot)
 
 
-def _telling_frame(frames: xr.DataArray) -> np.ndarray:
-    """Return one picture: the longest exposed light, else flat, else what there is."""
+def _brightest_picture(frames: xr.DataArray) -> np.ndarray:
+    """Return one picture (y, x): the light, else the flat, else the other frame of longest exposure."""
     kinds, exposure = frames["kind"].values, np.nan_to_num(frames["exposure"].values)
     rank = [(kind == "light") * 2 + (kind == "flat") for kind in kinds]
     return next(stream_frames([frames.data[int(np.lexsort((exposure, rank))[-1])]]))
 
 
-def _card(findings: dict[str, Finding], clipped: bool | None, camera: str, *, mono: bool) -> xr.Dataset:
-    rows = [findings[name] for name in TESTS]
-    words = ("status", "finding", "effect", "remedy", "unit")
-    data: dict[str, Any] = {name: ("test", np.array([getattr(row, name) for row in rows], object)) for name in words}
-    data |= {
-        name: ("test", np.array([getattr(row, name) for row in rows], float)) for name in ("value", "error", "p_value")
+def _card(found: dict[str, Finding], clipped: bool | None, camera: str, *, mono: bool) -> xr.Dataset:
+    rows = [found[name]._asdict() for name in TESTS]
+    data: dict[str, Any] = {
+        name: ("test", np.array([row[name] for row in rows], object if isinstance(rows[0][name], str) else float))
+        for name in Finding._fields
     }
-    asked = TESTS | ({"codes": "Are the numbers multiplied?"} if mono else {})
-    data["question"] = ("test", np.array(list(asked.values()), object))
-    changed = [name for name, row in findings.items() if row.status == CHANGED]
+    questions = TESTS | ({"codes": "Are the numbers multiplied?"} if mono else {})
+    data["question"] = ("test", np.array(list(questions.values()), object))
+    changed = [name for name, row in found.items() if row.status == CHANGED]
     attrs = {
         "camera": camera,
         "long_name": "raw report card",
         "verdict": "cooked" if changed else "raw",
         "changed": changed,
-        "untold": [name for name, row in findings.items() if row.status == UNKNOWN],
+        "unknown": [name for name, row in found.items() if row.status == UNKNOWN],
         "clipped_at_zero": clipped,
     }
     return xr.Dataset(data, {"test": list(TESTS)}, attrs)
@@ -148,19 +147,14 @@ def vanishing_level(ptc: xr.Dataset) -> tuple[float, float]:
         here = ptc.isel(pair=np.flatnonzero(ptc["iso"].values == iso))
         for channel in ptc["channel"].values:
             sums = here["sums_plain"].sel(channel=channel).transpose("pair", "block", "moment").values
-            all_but_one = leave_one_out(sums, axis=1)
             whole = pair_moments(sums.sum(axis=1))
             mean = (whole.mean1 + whole.mean2) / 2
             good = (here["saturated_fraction"].sel(channel=channel).values < 1e-4) & (mean < 0.7 * mean.max())
             if np.unique(mean[good].round()).size < 3:
                 continue
-            level = _x_intercept(mean[good], whole.half_variance[good])
-            parts = pair_moments(all_but_one[good])
-            trials = [
-                _x_intercept((parts.mean1[:, i] + parts.mean2[:, i]) / 2, parts.half_variance[:, i])
-                for i in range(all_but_one.shape[1])
-            ]
-            error = float(jackknife_error(np.array(trials)))
+            level = float(_x_intercept(mean[good], whole.half_variance[good]))
+            parts = pair_moments(np.moveaxis(leave_one_out(sums[good], axis=1), 1, 0))  # (block, pair)
+            error = float(jackknife_error(_x_intercept((parts.mean1 + parts.mean2) / 2, parts.half_variance)))
             if math.isfinite(level) and error > 0:
                 levels.append(level)
                 weights.append(error**-2)
@@ -172,19 +166,17 @@ def vanishing_level(ptc: xr.Dataset) -> tuple[float, float]:
     return mean_level, math.sqrt(max(1.0, scatter) / total)
 
 
-def _x_intercept(mean: np.ndarray, variance: np.ndarray) -> float:
-    """Return where a line through the points crosses zero, weighted by the inverse square of what it predicts."""
+def _x_intercept(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Return where lines through points (..., pair) cross zero, weighted by the inverse square of what they predict."""
     predicted = variance
     for _ in range(8):
-        slope, start = np.polyfit(mean, variance, 1, w=1 / predicted)
-        if slope <= 0:
-            return math.nan
-        predicted = np.maximum(start + slope * mean, 1e-3 * variance)
-    return float(-start / slope)
+        line = fit_line(mean, variance, 1 / predicted**2)
+        predicted = np.maximum(line.intercept[..., None] + line.slope[..., None] * mean, 1e-3 * variance)
+    return np.where(line.slope > 0, -line.intercept / line.slope, math.nan)
 
 
 def descaled_gain(gain: xr.Dataset, missing: xr.Dataset) -> xr.Dataset:
-    """Return the gain with ``gain_descaled`` [e⁻/ADU], what it would be had the camera not multiplied that colour.
+    """Return the gain with ``gain_descaled`` [e⁻/ADU], the gain without the camera's multiplication of that colour.
 
     Photon transfer of numbers multiplied by m gives g/m; the multiplier relative to green, at the same ISO or the
     lowest, undoes that.  The error has the multiplier's in it.
@@ -221,16 +213,14 @@ def descaled_gain(gain: xr.Dataset, missing: xr.Dataset) -> xr.Dataset:
 
 
 def relative_multiplier(missing: xr.Dataset) -> dict[str, float]:
-    """Return by which factor each channel is multiplied relative to green, at the lowest ISO that tells."""
-    told = missing["relative"].dropna("iso", how="any")
-    channels = missing["channel"].values.tolist()
-    if not told.sizes["iso"]:
-        return dict.fromkeys(map(str, channels), math.nan)
-    return {str(name): float(told.isel(iso=0).sel(channel=name)) for name in channels}
+    """Return by which factor each channel is multiplied relative to green, at the lowest ISO that shows it."""
+    known = missing["relative"].dropna("iso", how="any")
+    values = known.values[0] if known.sizes["iso"] else np.full(missing.sizes["channel"], math.nan)
+    return {str(name): float(value) for name, value in zip(missing["channel"].values, values, strict=True)}
 
 
 def fidelity_to_json(report: Fidelity) -> dict[str, Any]:
-    """Return the report card in the words of ``sensor.json``: plain numbers, None for what cannot be told.
+    """Return the report card as it stands in ``sensor.json``: plain numbers, None for what is not known.
 
     ``verdict`` (``raw`` or ``cooked``), ``multiplier`` by channel, ``black_subtracted``, ``clipped_at_zero``,
     ``hot_pixel_filter``, ``filtered_noise``, ``coarse_codes``, ``bits``, ``white_level`` [ADU] by channel where pixels
@@ -244,10 +234,8 @@ def fidelity_to_json(report: Fidelity) -> dict[str, Any]:
     if report.texture is not None:
         first = report.texture.isel(iso=0)
         for name, axis in (("row_noise", "row"), ("column_noise", "column")):
-            one = first.sel(axis=axis)
-            bands[name] = {
-                "value": float(one["band_noise"]), "error": float(one["band_noise_error"]), "unit": "of the pixel noise"
-            }  # fmt: skip
+            value, error = (float(first[key].sel(axis=axis)) for key in ("band_noise", "band_noise_error"))
+            bands[name] = {"value": value, "error": error, "unit": "of the pixel noise"}
     digital = float(card["value"].sel(test="digital-iso"))
     return {
         "verdict": card.attrs["verdict"],

@@ -21,9 +21,11 @@ from ..core.cube import channels_of, check_cube
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.parallel import counted, stream_frames
-from ..core.selection import group_frames
+from ..core.selection import evenly, group_frames, same_iso
+from ..core.statistics import fit_line
+from .findings import DARK_KINDS
 
-ENOUGH = 12  # pixels at the codes beside one, without which its absence says nothing
+ENOUGH = 12  # pixels at the codes on both sides of one, without which its absence proves nothing
 _DOUBLED, _DOUBLED_ENOUGH = 1.5, 200
 _REACHES = (2, 4, 8, 16, 32)  # how far off the neighbours may be: twice that is the coarsest step that is seen
 _COVERED = 0.8  # of the pixels at well-filled codes whose absence could have been seen: else look further
@@ -37,6 +39,21 @@ _FEWEST, _FEWEST_MISSING = 8, 3  # codes tested for a multiplier, missing ones a
 _FIRM, _GROWN = 50, 1.3  # codes tested of an octave for its step to be firm; growth of the step that is coarse
 _COHERENT = 0.5  # of the rare codes must keep step with the period
 _HIGHEST = 1 << 16
+_COORDS = ("kind", "iso", "exposure", "temperature")
+_VARIABLES = {
+    "multiplier": ("1", "multiplier"),
+    "multiplier_error": ("1", "error of the multiplier"),
+    "relative": ("1", "multiplier relative to green"),
+    "period": ("adu", "distance of missing or doubled codes"),
+    "tested": ("1", "codes tested"),
+    "missing": ("1", "codes missing"),
+    "doubled": ("1", "codes doubled"),
+    "p_value": ("1", "probability of so many missing codes by chance"),
+    "lowest": ("adu", "lowest code"),
+    "highest": ("adu", "highest code"),
+    "clipped_at": ("adu", "code at which pixels pile up"),
+    "bits": ("bit", "bits really used"),
+}
 
 
 def count_codes(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
@@ -98,9 +115,6 @@ def count_codes(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     return xr.Dataset(data, coords, {**kept, "long_name": "codes"})
 
 
-_COORDS = ("kind", "iso", "exposure", "temperature")
-
-
 def _groups(cube: xr.DataArray) -> list[tuple[dict[str, Any], list[int]]]:
     """Return each setting with the numbers of the frames to count."""
     most = max(1, _PIXELS // (cube.sizes["y"] * cube.sizes["x"]))
@@ -110,28 +124,23 @@ def _groups(cube: xr.DataArray) -> list[tuple[dict[str, Any], list[int]]]:
         of_kind = np.flatnonzero(kinds == kind)
         for setting, frames in group_frames(cube.isel(frame=of_kind), "iso"):
             here = of_kind[frames]
-            if kind in ("bias", "dark", "darkflat"):
+            if kind in DARK_KINDS:
                 apart = group_frames(cube.isel(frame=here), "exposure", "temperature")
                 share = max(1, most // min(len(apart), _SETTINGS))
-                for which in _spread(len(apart), _SETTINGS):
-                    other, members = apart[which]
-                    chosen = here[members[_spread(len(members), share)]]
-                    groups.append(({"kind": kind, **setting, **other}, chosen.tolist()))
+                for other, members in (apart[which] for which in evenly(len(apart), _SETTINGS)):
+                    numbers = here[members[evenly(len(members), share)]]
+                    groups.append(({"kind": kind, **setting, **other}, numbers.tolist()))
             else:
-                by_level = here[np.argsort(np.nan_to_num(cube["exposure"].values[here]), kind="stable")]
+                brightest = here[np.argsort(np.nan_to_num(cube["exposure"].values[here]), kind="stable")][::-1]
                 # from the longest exposed on: it shows where the camera clips
-                chosen = by_level[::-1][_spread(len(by_level), 1 + max(2, most))[: max(2, most)]]
-                groups.append(({"kind": kind, **setting, "exposure": np.nan, "temperature": np.nan}, chosen.tolist()))
+                numbers = brightest[evenly(len(brightest), 1 + max(2, most))[: max(2, most)]]
+                groups.append(({"kind": kind, **setting, "exposure": np.nan, "temperature": np.nan}, numbers.tolist()))
     return groups
-
-
-def _spread(count: int, most: int) -> np.ndarray:
-    """Return at most so many of the numbers 0 to count − 1, evenly spread."""
-    return np.arange(count) if count <= most else np.unique(np.linspace(0, count - 1, most).round().astype(int))
 
 
 @numba.njit(nogil=True, cache=True)
 def _count(frame, cell, counts):
+    """Count the codes of a frame (y, x) by channel, into (channel, code)."""
     step = cell.shape[0]
     for y in range(frame.shape[0]):
         for x in range(frame.shape[1]):
@@ -139,7 +148,7 @@ def _count(frame, cell, counts):
 
 
 class Gaps(NamedTuple):
-    """Per code, in how many groups its absence would have been seen, it was missing; its doubling seen, it doubled."""
+    """Of each code: its absence would have been seen, it was missing; its doubling would have been seen, it doubled."""
 
     tested: np.ndarray
     missing: np.ndarray
@@ -164,27 +173,26 @@ def find_gaps(pixels: np.ndarray) -> Gaps:
     size = pixels.size
     codes = np.arange(size)
     octave = np.frexp(codes)[1]
-    beside = {reach: _beside(pixels, reach) for reach in _REACHES}
+    lesser = {reach: _lesser_neighbour(pixels, reach) for reach in _REACHES}
     chosen = np.zeros(size, pixels.dtype)
     filled = pixels >= ENOUGH
     for number in np.unique(octave[filled]):
         here = octave == number
         mass = pixels[here & filled].sum()
         for reach in _REACHES:
-            seen = here & filled & (beside[reach] >= ENOUGH)
+            seen = here & filled & (lesser[reach] >= ENOUGH)
             if pixels[seen].sum() >= _COVERED * mass:
-                chosen[here] = beside[reach][here]
+                chosen[here] = lesser[reach][here]
                 break
     tested = chosen >= ENOUGH
     missing = tested & (pixels < chosen / ENOUGH)
-    near = np.maximum(np.append(0, pixels[:-1]), np.append(pixels[1:], 0))
-    least = np.minimum(np.append(0, pixels[:-1]), np.append(pixels[1:], 0))
-    crowded = least >= _DOUBLED_ENOUGH
-    doubled = crowded & (pixels > _DOUBLED * near)
+    sides = np.append(0, pixels[:-1]), np.append(pixels[1:], 0)
+    crowded = np.minimum(*sides) >= _DOUBLED_ENOUGH
+    doubled = crowded & (pixels > _DOUBLED * np.maximum(*sides))
     return Gaps(*(part.astype(np.int64) for part in (tested, missing, crowded, doubled)))
 
 
-def _beside(pixels: np.ndarray, reach: int) -> np.ndarray:
+def _lesser_neighbour(pixels: np.ndarray, reach: int) -> np.ndarray:
     """Return the lesser of the fullest codes within reach on the left and on the right of each code."""
     padded = np.pad(pixels, reach)
     # the largest of the `reach` codes ending at each place
@@ -230,28 +238,30 @@ def missing_codes(codes: xr.Dataset) -> xr.Dataset:
     channels = codes["channel"].values.tolist()
     octaves = np.arange(_octave(codes.sizes["code"] - 1) + 1)
     shape = (len(isos), len(channels))
-    numbers = {name: np.full(shape, np.nan) for name in _VARIABLES}
+    values = {name: np.full(shape, np.nan) for name in _VARIABLES}
     step = np.full((*shape, octaves.size), np.nan)
     coarse = np.zeros(len(isos), bool)
     for row, iso in enumerate(isos):
-        groups = np.flatnonzero(np.isnan(codes["iso"].values) if np.isnan(iso) else codes["iso"].values == iso)
-        pixels = codes["pixels"].values[groups]
+        pixels = codes["pixels"].values[np.flatnonzero(same_iso(codes["iso"].values, iso))]
         for column in range(len(channels)):
             gaps = _joined([find_gaps(one) for one in pixels[:, column]])
             step[row, column], even = _steps(gaps, octaves)
             coarse[row] |= not even.all()
             for name, value in (_multiplier(gaps, even) | _ends(pixels[:, column].sum(axis=0))).items():
-                numbers[name][row, column] = value
+                values[name][row, column] = value
         for column in range(len(channels)):
             # one curve for all colours: what the brightest of them shows holds for the others
             steps = _filled(step[row, column], step[row]) if coarse[row] else step[row, column]
-            clipped, highest = (numbers[name][row, column] for name in ("clipped_at", "highest"))
-            numbers["bits"][row, column] = _bits(steps, octaves, clipped, codes.attrs["white_level"], highest)
-    green = numbers["multiplier"][:, [i for i, name in enumerate(channels) if name in ("G1", "G2", "mono")]]
+            clipped, highest = (values[name][row, column] for name in ("clipped_at", "highest"))
+            values["bits"][row, column] = _bits(steps, octaves, clipped, codes.attrs["white_level"], highest)
+    green = values["multiplier"][:, [i for i, name in enumerate(channels) if name in ("G1", "G2", "mono")]]
     known = np.isfinite(green)
     green = np.where(known, green, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    numbers["relative"] = numbers["multiplier"] / np.where(green > 0, green, np.nan)[:, None]
-    data: dict[str, Any] = {name: (("iso", "channel"), numbers[name], attrs) for name, attrs in _VARIABLES.items()}
+    values["relative"] = values["multiplier"] / np.where(green > 0, green, np.nan)[:, None]
+    data: dict[str, Any] = {
+        name: (("iso", "channel"), values[name], {"units": units, "long_name": title})
+        for name, (units, title) in _VARIABLES.items()
+    }
     data["step"] = (("iso", "channel", "level"), step, {"units": "adu", "long_name": "mean distance of codes"})
     data["coarse"] = ("iso", coarse, {"long_name": "whether bright codes are coarser"})
     level = np.where(octaves > 0, 2.0 ** (octaves - 1), 0)
@@ -263,29 +273,13 @@ def missing_codes(codes: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(data, coords, dict(codes.attrs) | {"long_name": "missing codes"})
 
 
-_VARIABLES = {
-    "multiplier": {"units": "1", "long_name": "multiplier"},
-    "multiplier_error": {"units": "1", "long_name": "error of the multiplier"},
-    "relative": {"units": "1", "long_name": "multiplier relative to green"},
-    "period": {"units": "adu", "long_name": "distance of missing or doubled codes"},
-    "tested": {"units": "1", "long_name": "codes tested"},
-    "missing": {"units": "1", "long_name": "codes missing"},
-    "doubled": {"units": "1", "long_name": "codes doubled"},
-    "p_value": {"units": "1", "long_name": "probability of so many missing codes by chance"},
-    "lowest": {"units": "adu", "long_name": "lowest code"},
-    "highest": {"units": "adu", "long_name": "highest code"},
-    "clipped_at": {"units": "adu", "long_name": "code at which pixels pile up"},
-    "bits": {"units": "bit", "long_name": "bits really used"},
-}
-
-
 def _octave(code: Any) -> Any:
     """Return the number of binary digits: 0 for 0, 1 for 1, 2 for 2 and 3, 3 for 4 to 7."""
     return np.frexp(code)[1]
 
 
 def _joined(parts: list[Gaps]) -> Gaps:
-    """Join the groups of one ISO: a code is missing, or doubled, where most of the groups that test it say so."""
+    """Join the groups of one ISO: a code is missing, or doubled, where it is in most of the groups that test it."""
     tested, missing, crowded, doubled = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
     return Gaps(
         tested > 0, (missing > 0) & (2 * missing >= tested), crowded > 0, (doubled > 0) & (2 * doubled >= crowded)
@@ -308,39 +302,39 @@ def _steps(gaps: Gaps, octaves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _multiplier(gaps: Gaps, even: np.ndarray) -> dict[str, float]:
-    """Return what the gaps of one channel at one ISO say."""
-    tested, missing = gaps.tested & even, gaps.missing & even
-    total, absent, twice = (int(np.count_nonzero(part)) for part in (tested, missing, gaps.doubled & even))
+    """Return the multiplier of one channel at one ISO, from the gaps among the `even` codes."""
+    tested, missing = (gaps.tested & even) > 0, (gaps.missing & even) > 0
+    crowded, doubled = (gaps.crowded & even) > 0, (gaps.doubled & even) > 0
+    total, absent, twice = (int(np.count_nonzero(part)) for part in (tested, missing, doubled))
     p_value = float(special.bdtrc(absent - 1, total, _CHANCE)) if absent else 1.0
     one = {"tested": total, "missing": absent, "doubled": twice, "p_value": p_value, "period": np.nan}
     if total < _FEWEST:
         return one | {"multiplier": np.nan, "multiplier_error": np.nan}
-    one |= {"multiplier": 1.0, "multiplier_error": 1 / total}
-    codes = np.arange(tested.size)
     if absent >= _FEWEST_MISSING and p_value < _SIGNIFICANT:
-        share = 1 - absent / total
-        rare = codes[missing] if share > 0.5 else codes[tested & ~missing]
-        period, error = _period(codes[tested], (~missing)[tested], rare, share)
-        regular = np.isfinite(period)
-        if not regular:  # missing, yet at no one distance: as many as their share says
-            period, error = 1 / min(share, 1 - share), np.nan
-        inverse = 1 - 1 / period if share > 0.5 else 1 / period
-        one |= {"multiplier": 1 / inverse, "period": period}
-        one["multiplier_error"] = error / (period - 1) ** 2 if share > 0.5 else error
-        if not regular:
-            one["multiplier_error"] = np.sqrt(share * (1 - share) / total) / share**2
-    elif twice >= _FEWEST_MISSING + 1:
-        crowded = gaps.crowded & even
-        rare = codes[gaps.doubled & even]
-        share = 1 - twice / np.count_nonzero(crowded)
-        period, error = _period(codes[crowded], ~gaps.doubled[crowded], rare, share)
+        return one | _from_missing(tested, missing)
+    if twice >= _FEWEST_MISSING + 1:
+        codes = np.flatnonzero(crowded)
+        share = 1 - twice / codes.size
+        period, error = _period(codes, ~doubled[crowded], np.flatnonzero(doubled), share)
         if np.isfinite(period):
-            one |= {
-                "multiplier": period / (period + 1),
-                "period": period,
-                "multiplier_error": error / (period + 1) ** 2,
-            }
-    return one
+            multiplier = period / (period + 1)
+            return one | {"multiplier": multiplier, "period": period, "multiplier_error": error / (period + 1) ** 2}
+    return one | {"multiplier": 1.0, "multiplier_error": 1 / total}
+
+
+def _from_missing(tested: np.ndarray, missing: np.ndarray) -> dict[str, float]:
+    """Return a multiplier above 1, of which a share 1/m of the codes occurs, and the period of the rarer ones."""
+    codes, total = np.flatnonzero(tested), np.count_nonzero(tested)
+    share = 1 - np.count_nonzero(missing) / total
+    rare = np.flatnonzero(missing if share > 0.5 else tested & ~missing)
+    period, error = _period(codes, ~missing[tested], rare, share)
+    if not np.isfinite(period):  # missing, yet at no one distance: as many as their share
+        period = 1 / min(share, 1 - share)
+        error = np.sqrt(share * (1 - share) / total) / share**2
+    elif share > 0.5:
+        error /= (period - 1) ** 2
+    multiplier = period / (period - 1) if share > 0.5 else period
+    return {"multiplier": multiplier, "period": period, "multiplier_error": error}
 
 
 def _period(tested: np.ndarray, present: np.ndarray, rare: np.ndarray, share: float) -> tuple[float, float]:
@@ -362,17 +356,18 @@ def _period(tested: np.ndarray, present: np.ndarray, rare: np.ndarray, share: fl
     order = np.round(best * rare - phase)
     if np.unique(order).size < 2 or wave.max() < _COHERENT * rare.size * max(share, 1 - share):
         return np.nan, np.nan
-    slope = float(np.polynomial.polynomial.polyfit(order, rare, 1)[1])
+    line = fit_line(order, rare)
+    slope = float(line.slope)
     # rounding to whole codes alone scatters the positions by 0.29
     scatter = max(float(np.std(rare - slope * order)), np.sqrt(1 / 12))
-    return slope, float(scatter / np.sqrt(np.sum((order - order.mean()) ** 2)))
+    return slope, float(scatter * np.sqrt(line.slope_variance))
 
 
 def _ends(pixels: np.ndarray) -> dict[str, float]:
     """Return the lowest and the highest code, and the one at which the pixels of the bright half pile up."""
     found = np.flatnonzero(pixels)
     if not found.size:
-        return {"lowest": np.nan, "highest": np.nan, "clipped_at": np.nan}
+        return {}
     top = int(found[-1])
     fullest = top // 2 + int(np.argmax(pixels[top // 2 :]))
     around = np.append(pixels[max(fullest - _NEARBY, 0) : fullest], pixels[fullest + 1 : fullest + 1 + _NEARBY])

@@ -6,7 +6,7 @@ neighbours, something smoothed the picture; where whole rows or columns go toget
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -14,19 +14,32 @@ from scipy import special
 
 from ..core.cube import black_levels, channels_of, check_cube
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index
+from ..core.mosaic import channel_index, planes, tiles
 from ..core.parallel import counted, stream_frames
-from ..core.selection import group_frames
+from ..core.selection import evenly, group_frames
+from ..core.statistics import mad_std, neighbour_covariance
 
 LAGS = tuple((dy, dx) for dy in range(3) for dx in range(-2, 3) if (dy, dx) > (0, 0))
-NEAREST = ((0, 1), (1, 0), (1, 1), (1, -1))
 AXES = ("row", "column")
 WINDOW = 1024  # rows and columns of a channel that are looked at, in the middle
 _FAR = (6, 7, 8, 9)  # lags that no filter spans: what is shared there is of rows, columns or drift
 _PIXELS = 1 << 22  # of differences that suffice at one ISO
 _ISOS = 4  # looked at, from the lowest to the highest
 _OUTLIER = 6.0
-_MAD_TO_SIGMA = 1.4826
+_PATCH = 16  # pixels of a channel
+_FREQUENCY = (np.arange(64) + 0.5) / 128
+_VARIABLES = {
+    "correlation": (("iso", "channel", "lag"), "1", "correlation of neighbours"),
+    "correlation_error": (("iso", "channel", "lag"), "1", "error of the correlation"),
+    "noise": (("iso", "channel"), "adu", "temporal noise"),
+    "variance_factor": (("iso", "channel"), "1", "variance before smoothing over as read"),
+    "band_noise": (("iso", "axis"), "1", "row or column noise over pixel noise"),
+    "band_noise_error": (("iso", "axis"), "1", "error of the row or column noise"),
+    "band_p_value": (("iso", "axis"), "1", "probability of such rows by white noise"),
+    "peak": (("iso", "axis"), "cycle / pix", "frequency of the highest peak"),
+    "peak_p_value": (("iso", "axis"), "1", "probability of such a peak in white noise"),
+    "spectrum": (("iso", "axis", "frequency"), "1", "noise power over that of white noise"),
+}
 
 
 def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
@@ -83,13 +96,15 @@ def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     white = cube.attrs["white_level"]
     results, kept = [], []
     for iso, kind, pairs in chosen:
-        sums = _Sums(cell, cube.sizes["y"], cube.sizes["x"])
+        differences = []
         for _ in pairs:
             first, second = next(frames), next(frames)
-            sums.add(first, second, *((black, white / 2) if kind == "flat" else (None, np.inf)))
-        if sums.pairs:
-            results.append(sums.result())
-            kept.append((iso, kind, sums.pairs))
+            limits = (black, white / 2) if kind == "flat" else (None, np.inf)
+            differences.append(_difference(first, second, cell, *limits))
+        found = [one for one in differences if one is not None]
+        if found:
+            results.append(_texture(found, cell))
+            kept.append((iso, kind, len(found)))
     for _ in frames:  # lets the bar finish
         pass
     if not results:
@@ -97,7 +112,10 @@ def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
             "the equal frames here are flats above half of saturation, or have no noise at all: what neighbouring "
             "pixels share cannot be seen in them; shoot ten bias frames"
         )
-    data = {name: (dims, np.stack([one[name] for one in results]), attrs) for name, (dims, attrs) in _VARIABLES.items()}
+    data = {
+        name: (dims, np.stack([one[name] for one in results]), {"units": units, "long_name": title})
+        for name, (dims, units, title) in _VARIABLES.items()
+    }
     coords = {
         "iso": ("iso", [iso for iso, _, _ in kept], {"long_name": "ISO setting"}),
         "kind": ("iso", [kind for _, kind, _ in kept]),
@@ -112,28 +130,13 @@ def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     return xr.Dataset(data, coords, {"camera": cube.attrs["camera"], "long_name": "texture of the noise"})
 
 
-_FREQUENCY = (np.arange(64) + 0.5) / 128
-_VARIABLES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
-    "correlation": (("iso", "channel", "lag"), {"units": "1", "long_name": "correlation of neighbours"}),
-    "correlation_error": (("iso", "channel", "lag"), {"units": "1", "long_name": "error of the correlation"}),
-    "noise": (("iso", "channel"), {"units": "adu", "long_name": "temporal noise"}),
-    "variance_factor": (("iso", "channel"), {"units": "1", "long_name": "variance before smoothing over as read"}),
-    "band_noise": (("iso", "axis"), {"units": "1", "long_name": "row or column noise over pixel noise"}),
-    "band_noise_error": (("iso", "axis"), {"units": "1", "long_name": "error of the row or column noise"}),
-    "band_p_value": (("iso", "axis"), {"units": "1", "long_name": "probability of such rows by white noise"}),
-    "peak": (("iso", "axis"), {"units": "cycle / pix", "long_name": "frequency of the highest peak"}),
-    "peak_p_value": (("iso", "axis"), {"units": "1", "long_name": "probability of such a peak in white noise"}),
-    "spectrum": (("iso", "axis", "frequency"), {"units": "1", "long_name": "noise power over that of white noise"}),
-}
-
-
 def _choose_pairs(cube: xr.DataArray) -> list[tuple[float, str, list[tuple[int, int]]]]:
     """Return for each ISO which kind to use, and separate pairs of equal frames of it."""
     kinds = cube["kind"].values
     most = max(1, _PIXELS // (min(cube.sizes["y"], 2 * WINDOW) * min(cube.sizes["x"], 2 * WINDOW)))
     chosen = []
     isos = group_frames(cube, "iso")
-    for number in np.unique(np.linspace(0, len(isos) - 1, min(_ISOS, len(isos))).round().astype(int)):
+    for number in evenly(len(isos), _ISOS):
         setting, frames = isos[number]
         for kind in ("bias", "dark", "darkflat", "flat"):
             here = frames[kinds[frames] == kind]
@@ -146,113 +149,108 @@ def _choose_pairs(cube: xr.DataArray) -> list[tuple[float, str, list[tuple[int, 
             if kind == "flat" and len(pairs) > most:
                 pairs = pairs[: max(most, len(pairs) // 2)]  # in the order of exposure: the brightest are of no use
             if pairs:
-                keep = np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int))
-                chosen.append((setting["iso"], kind, [pairs[i] for i in keep]))
+                chosen.append((setting["iso"], kind, [pairs[i] for i in evenly(len(pairs), most)]))
                 break
     return chosen
 
 
-class _Sums:
-    """What is summed over the pairs of one ISO."""
+class _Difference(NamedTuple):
+    """Of a pair: standard deviation of each channel [ADU], its sums over the pixels, and its rows and columns.
 
-    def __init__(self, cell: np.ndarray, height: int, width: int) -> None:
-        self.cell, self.step = cell, cell.shape[0]
-        sizes = [min(size // self.step, WINDOW) for size in (height, width)]
-        starts = [
-            (size // self.step - part) // 2 * self.step for size, part in zip((height, width), sizes, strict=True)
-        ]
-        self.window = tuple(slice(a, a + n * self.step) for a, n in zip(starts, sizes, strict=True))
-        self.sizes = sizes
-        self.products = np.zeros((cell.size, len(LAGS)))
-        self.weight = np.zeros((cell.size, len(LAGS)))
-        self.squares = np.zeros(cell.size)
-        self.power = [np.zeros(self.step * size // 2 + 1) for size in sizes]
-        self.variance = [0.0, 0.0]
-        self.pairs = 0
+    `products` and `weights` (channel, lag) of each pixel's noise over its standard deviation; for rows and for columns
+    `power` (frequency) and `variance` of their means, 1 in white noise; `sizes`, rows and columns.
+    """
 
-    def add(self, first: np.ndarray, second: np.ndarray, black: np.ndarray | None, highest: float) -> None:
-        """Add a pair, unless a channel lies above `highest`; flats are brought to one level above `black` first."""
-        scaled = np.empty([size * self.step for size in self.sizes], np.float32)
-        sigma = np.empty(self.cell.size)
-        for place, channel in np.ndenumerate(self.cell):
-            part = tuple(slice(begin, None, self.step) for begin in place)
-            a, b = (frame[self.window][part].astype(np.float32) for frame in (first, second))
-            levels = np.array([a.mean(dtype=float), b.mean(dtype=float)])
-            if levels.max() > highest:
-                return
-            above = levels - (0.0 if black is None else black[channel])
-            ratio = above[0] / above[1] if black is not None and above.min() > 0 else 1.0
-            d = (a - np.float32(ratio) * b) * np.float32(np.sqrt(0.5))
-            d -= np.median(d)
-            d[np.abs(d) > _OUTLIER * _spread(d)] = 0  # particles and flickering pixels
-            sigma[channel] = d.std(dtype=float)
-            if not sigma[channel] > 0:
-                return
-            scaled[part] = d / np.float32(sigma[channel])
-        self.squares += sigma**2
-        self.pairs += 1
-        for place, channel in np.ndenumerate(self.cell):
-            plane = scaled[tuple(slice(begin, None, self.step) for begin in place)]
-            for number, lag in enumerate(LAGS):
-                near, n = _product(plane, *lag)
-                far = [_product(plane, k * lag[0], k * lag[1]) for k in _FAR]
-                known = [value for value, size in far if size > 0.25 * n]
-                weight = n / (1 + 1 / len(known)) if known else n
-                self.products[channel, number] += weight * (near - np.mean(known or [0.0]))
-                self.weight[channel, number] += weight
-        for axis in (0, 1):
-            across = scaled.shape[1 - axis]
-            lines = scaled.mean(axis=1 - axis, dtype=float) * np.sqrt(across)
-            self.power[axis] += np.abs(np.fft.rfft(lines)) ** 2 / lines.size
-            self.variance[axis] += float(np.mean(lines**2))
+    sigma: np.ndarray
+    products: np.ndarray
+    weights: np.ndarray
+    power: list[np.ndarray]
+    variance: np.ndarray
+    sizes: tuple[int, int]
 
-    def result(self) -> dict[str, np.ndarray]:
-        """Return the variables of one ISO."""
-        correlation = self.products / np.maximum(self.weight, 1)
-        one: dict[str, Any] = {
-            "correlation": correlation,
-            "correlation_error": 1 / np.sqrt(np.maximum(self.weight, 1)),
-            "noise": np.sqrt(self.squares / self.pairs),
-            "variance_factor": 1 + 2 * correlation.sum(axis=1),
-        }
-        rows = {
-            name: np.empty(2) for name in ("band_noise", "band_noise_error", "band_p_value", "peak", "peak_p_value")
-        }
-        spectrum = np.empty((2, _FREQUENCY.size))
-        for axis in (0, 1):
-            lines, across = (self.sizes[i] * self.step for i in (axis, 1 - axis))
-            degrees = self.pairs * (lines - self.cell.size)  # each channel's median difference was taken away
-            excess, error = self.variance[axis] / self.pairs - 1, np.sqrt(2 / degrees)
-            amplitude = np.sqrt(max(excess, 0.0) / across)
-            rows["band_noise"][axis] = amplitude
-            # of an excess consistent with none: the amplitude that one standard error would make
-            rows["band_noise_error"][axis] = error / (2 * across * max(amplitude, np.sqrt(error / across) / 2))
-            rows["band_p_value"][axis] = special.chdtrc(degrees, (1 + excess) * degrees)
-            power = self.power[axis] / self.pairs
-            frequency = np.fft.rfftfreq(lines)
-            inner = (frequency > 0) & (frequency < 0.5)
-            highest = int(np.argmax(np.where(inner, power, 0)))
-            rows["peak"][axis] = frequency[highest]
-            single = special.gammaincc(self.pairs, power[highest] * self.pairs)
-            rows["peak_p_value"][axis] = -np.expm1(inner.sum() * np.log1p(-single)) if single < 1 else 1.0
-            spectrum[axis] = _binned(frequency[inner], power[inner])
-        return one | rows | {"spectrum": spectrum}
+
+def _difference(
+    first: np.ndarray, second: np.ndarray, cell: np.ndarray, black: np.ndarray | None, highest: float
+) -> _Difference | None:
+    """Measure a pair, or None if a channel lies above `highest` [ADU]; flats are scaled to one level above `black`."""
+    step = cell.shape[0]
+    sizes = [min(size // step, WINDOW) for size in first.shape]
+    starts = [(size // step - part) // 2 * step for size, part in zip(first.shape, sizes, strict=True)]
+    window = tuple(slice(start, start + size * step) for start, size in zip(starts, sizes, strict=True))
+    scaled = np.empty([size * step for size in sizes], np.float32)
+    sigma, products, weights = np.empty(cell.size), np.zeros((cell.size, len(LAGS))), np.zeros((cell.size, len(LAGS)))
+    every = zip(*(planes(frame, cell) for frame in (first[window], second[window], scaled)), strict=True)
+    for (channel, a), (_, b), (_, plane) in every:
+        a, b = a.astype(np.float32), b.astype(np.float32)
+        levels = np.array([a.mean(dtype=float), b.mean(dtype=float)])
+        if levels.max() > highest:
+            return None
+        above = levels - (0.0 if black is None else black[channel])
+        ratio = above[0] / above[1] if black is not None and above.min() > 0 else 1.0
+        d = (a - np.float32(ratio) * b) * np.float32(np.sqrt(0.5))
+        d -= np.median(d)
+        d[np.abs(d) > _OUTLIER * _spread(d)] = 0  # particles and flickering pixels
+        sigma[channel] = d.std(dtype=float)
+        if not sigma[channel] > 0:
+            return None
+        plane[:] = d / np.float32(sigma[channel])
+        products[channel], weights[channel] = _correlations(np.ascontiguousarray(plane))
+    means = [scaled.mean(axis=1 - axis, dtype=float) * np.sqrt(scaled.shape[1 - axis]) for axis in (0, 1)]
+    power = [np.abs(np.fft.rfft(line)) ** 2 / line.size for line in means]
+    return _Difference(sigma, products, weights, power, np.array([np.mean(line**2) for line in means]), scaled.shape)
+
+
+def _correlations(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for each lag, weight · covariance with the neighbour less that with pixels far off, and the weights."""
+    near, count = neighbour_covariance(plane, LAGS)
+    far, far_count = neighbour_covariance(plane, [(k * dy, k * dx) for dy, dx in LAGS for k in _FAR])
+    far, known = far.reshape(-1, len(_FAR)), far_count.reshape(-1, len(_FAR)) > 0.25 * count[:, None]
+    some = known.sum(axis=1)
+    shared = (far * known).sum(axis=1) / np.maximum(some, 1)
+    weight = np.where(some > 0, count / (1 + 1 / np.maximum(some, 1)), count)
+    return weight * (near - shared), weight
+
+
+def _texture(pairs: list[_Difference], cell: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the variables of one ISO."""
+    weight = np.maximum(np.sum([pair.weights for pair in pairs], axis=0), 1)
+    correlation = np.sum([pair.products for pair in pairs], axis=0) / weight
+    rows = [_bands(pairs, axis, cell.size) for axis in (0, 1)]
+    return {
+        "correlation": correlation,
+        "correlation_error": 1 / np.sqrt(weight),
+        "noise": np.sqrt(np.mean([pair.sigma**2 for pair in pairs], axis=0)),
+        "variance_factor": 1 + 2 * correlation.sum(axis=1),
+        **{name: np.array([row[name] for row in rows]) for name in rows[0]},
+    }
+
+
+def _bands(pairs: list[_Difference], axis: int, channels: int) -> dict[str, Any]:
+    """Return the noise of rows (axis 0) or columns (1) over the pixel noise, its spectrum and the highest peak."""
+    lines, across = pairs[0].sizes[axis], pairs[0].sizes[1 - axis]
+    degrees = len(pairs) * (lines - channels)  # each channel's median difference was taken away
+    excess, error = float(np.mean([pair.variance[axis] for pair in pairs])) - 1, np.sqrt(2 / degrees)
+    amplitude = np.sqrt(max(excess, 0.0) / across)
+    power = np.mean([pair.power[axis] for pair in pairs], axis=0)
+    frequency = np.fft.rfftfreq(lines)
+    inner = (frequency > 0) & (frequency < 0.5)
+    highest = int(np.argmax(np.where(inner, power, 0)))
+    single = special.gammaincc(len(pairs), power[highest] * len(pairs))
+    return {
+        "band_noise": amplitude,
+        # of an excess consistent with none: the amplitude that one standard error would make
+        "band_noise_error": error / (2 * across * max(amplitude, np.sqrt(error / across) / 2)),
+        "band_p_value": special.chdtrc(degrees, (1 + excess) * degrees),
+        "peak": frequency[highest],
+        "peak_p_value": -np.expm1(inner.sum() * np.log1p(-single)) if single < 1 else 1.0,
+        "spectrum": _binned(frequency[inner], power[inner]),
+    }
 
 
 def _spread(values: np.ndarray) -> float:
-    """Return a robust standard deviation; of few different numbers the mean deviation says more than the median one."""
-    deviation = np.abs(values)
-    return max(_MAD_TO_SIGMA * float(np.median(deviation)), 1.2533 * float(deviation.mean(dtype=float)), 1e-9)
-
-
-def _product(d: np.ndarray, dy: int, dx: int) -> tuple[float, int]:
-    """Return the mean product of a plane with itself moved by a lag, and of how many pixels."""
-    height, width = d.shape
-    if abs(dy) >= height or abs(dx) >= width:
-        return 0.0, 0
-    a = d[: height - dy, max(0, -dx) : width - max(0, dx)]
-    b = d[dy:, max(0, dx) : width - max(0, -dx)]
-    return float(np.einsum("ij,ij->", a, b, dtype=np.float64) / a.size), a.size
+    """Return a robust standard deviation; of few different numbers the mean deviation is better than the median one."""
+    mean = np.sqrt(np.pi / 2) * float(np.abs(values).mean(dtype=float))
+    return max(float(mad_std(values, centre=0)), mean, 1e-9)
 
 
 def _binned(frequency: np.ndarray, power: np.ndarray) -> np.ndarray:
@@ -291,7 +289,7 @@ def patch_correlation(frame: np.ndarray, cfa_pattern: str) -> tuple[float, float
 
     The larger of the correlations to the right and below, in the fifth part of the patches that deviate least from
     a plane, which is taken away, in the octave of levels where it is smallest.  A filter would show at
-    all levels, picture detail does where there is some: a small value clears the camera, a large one says nothing.
+    all levels, picture detail does where there is some: a small value clears the camera, a large one proves nothing.
     NaN where there are too few patches.
     """
     level, _, patches = _patches(frame, channel_index(cfa_pattern))
@@ -320,18 +318,12 @@ def patch_correlation(frame: np.ndarray, cfa_pattern: str) -> tuple[float, float
     return best
 
 
-_PATCH = 16  # pixels of a channel
-
-
 def _patches(frame: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return median level and deviation of the second differences of each patch of each colour, and the patches."""
-    step, parts = cell.shape[0], []
-    for row in range(step):
-        for column in range(step):
-            plane = frame[row::step, column::step]
-            rows, columns = (size // _PATCH for size in plane.shape)
-            whole = plane[: rows * _PATCH, : columns * _PATCH].astype(np.float32)
-            parts.append(whole.reshape(rows, _PATCH, columns, _PATCH).swapaxes(1, 2).reshape(-1, _PATCH, _PATCH))
+    """Return level and deviation of the second differences of each patch of each colour, and the patches.
+
+    Medians (patch) [ADU], standard deviations (patch) [ADU], and pixels (patch, y, x).
+    """
+    parts = [tiles(plane.astype(np.float32), _PATCH).reshape(-1, _PATCH, _PATCH) for _, plane in planes(frame, cell)]
     patches = np.concatenate(parts)
     second = (2 * patches[..., 1:-1] - patches[..., :-2] - patches[..., 2:]) / np.float32(np.sqrt(6))
     return np.median(patches, axis=(1, 2)), second.std(axis=(1, 2)), patches

@@ -63,10 +63,10 @@ class Inspection:
     def headline(self) -> str:
         """Return the verdict in one sentence."""
         card = self.fidelity.card
-        changed, untold = len(card.attrs["changed"]), len(card.attrs["untold"])
+        changed, unknown = len(card.attrs["changed"]), len(card.attrs["unknown"])
         asked = card.sizes["test"]
         camera = self.camera or "unknown camera"
-        rest = f"; {untold} of {asked} questions these frames cannot answer" if untold else ""
+        rest = f"; {unknown} of {asked} questions these frames cannot answer" if unknown else ""
         if changed:
             return f"{camera}: COOKED, changed before saving in {changed} of {asked} respects{rest}."
         return f"{camera}: RAW as far as these frames show{rest}."
