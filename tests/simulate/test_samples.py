@@ -10,6 +10,7 @@ import pytest
 import rawpy
 
 from workbench.core.errors import WorkbenchError
+from workbench.simulate import night
 from workbench.simulate import samples as module
 from workbench.simulate.samples import FULL, SMALL, SampleWarning, hash_folder, plan, sample_folder, write_samples
 
@@ -182,7 +183,7 @@ def test_another_hash_warns_a_user_and_fails_in_ci(cache, monkeypatch):
 
 
 def test_nothing_half_made_is_left(cache, monkeypatch):
-    shoot = module.camera.expose
+    shoot = night.expose
     calls = []
 
     def fails_midway(*args, **kwargs):
@@ -191,7 +192,7 @@ def test_nothing_half_made_is_left(cache, monkeypatch):
             raise OSError(28, "No space left on device")
         return shoot(*args, **kwargs)
 
-    monkeypatch.setattr(module.camera, "expose", fails_midway)
+    monkeypatch.setattr(night, "expose", fails_midway)
     with pytest.raises(WorkbenchError, match=r"samples: cannot write .*No space left.*WORKBENCH_CACHE"):
         sample_folder(progress=False)
     assert len(calls) <= 9 + os.cpu_count()  # the rest is not even tried
@@ -237,7 +238,7 @@ def test_without_a_project_the_set_goes_to_the_users_cache(tmp_path, monkeypatch
     monkeypatch.delenv("WORKBENCH_CACHE", raising=False)
     monkeypatch.setattr(module, "_PROJECT", tmp_path / "site-packages")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert module._home() == tmp_path / "cache" / "astrophoto-workbench" / "samples"
+    assert module.own_folder("samples", "data-samples/generated") == tmp_path / "cache" / "astrophoto-workbench" / "samples"
     monkeypatch.undo()
     monkeypatch.delenv("WORKBENCH_CACHE", raising=False)
-    assert module._home() == Path(__file__).parents[2] / "data-samples" / "generated"
+    assert module.own_folder("samples", "data-samples/generated") == Path(__file__).parents[2] / "data-samples" / "generated"
