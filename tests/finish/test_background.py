@@ -122,7 +122,7 @@ def test_noise_free_data_and_missing_pixels():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda p: background_model(p, "wavelets"), "none of polynomial"),
+        (lambda p: background_model(p, "wavelets"), "choose polynomial"),
         (lambda p: background_model(p, degree=7), "degree"),
         (lambda p: background_model(p, samples=[(1, 2), (3, 4)]), "at least three"),
         (lambda p: background_model(p, samples=[(1, 2), (3, 4), (1e6, 4)]), "outside the picture"),

@@ -247,7 +247,7 @@ def test_bad_input_is_named(tmp_path):
         ("text.txt", "not a picture"),
         ("empty.xisf", "XISF"),
         ("cut.fits", "cut short"),
-        ("absent.fits", "no such file"),
+        ("absent.fits", "does not exist"),
         (".", "is a folder"),
     ):
         with pytest.raises(FrameReadError, match=words) as caught:

@@ -86,7 +86,7 @@ def test_mistakes_are_one_line_and_no_traceback(stack, tmp_path):
     nan = write_picture(make_picture(np.full((3, 64, 64), np.nan)), tmp_path / "nan.fits")
     for source, words in (
         (tmp_path / "a.jpg", "JPEG"),
-        (tmp_path / "absent.fits", "is not there"),
+        (tmp_path / "absent.fits", "does not exist"),
         (nan, "NaN everywhere"),
     ):
         run = CliRunner().invoke(main, ["finish", str(source), "--out", str(tmp_path / "p.png"), "--quiet"])

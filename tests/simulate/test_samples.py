@@ -238,7 +238,13 @@ def test_without_a_project_the_set_goes_to_the_users_cache(tmp_path, monkeypatch
     monkeypatch.delenv("WORKBENCH_CACHE", raising=False)
     monkeypatch.setattr(module, "_PROJECT", tmp_path / "site-packages")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert module.own_folder("samples", "data-samples/generated") == tmp_path / "cache" / "astrophoto-workbench" / "samples"
+    assert (
+        module.own_folder("samples", "data-samples/generated")
+        == tmp_path / "cache" / "astrophoto-workbench" / "samples"
+    )
     monkeypatch.undo()
     monkeypatch.delenv("WORKBENCH_CACHE", raising=False)
-    assert module.own_folder("samples", "data-samples/generated") == Path(__file__).parents[2] / "data-samples" / "generated"
+    assert (
+        module.own_folder("samples", "data-samples/generated")
+        == Path(__file__).parents[2] / "data-samples" / "generated"
+    )

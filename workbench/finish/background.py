@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -18,7 +18,8 @@ from scipy import ndimage
 from scipy.interpolate import RBFInterpolator
 
 from ..core.errors import WorkbenchError
-from .picture import check_picture, in_bands, in_words, note, plane
+from ..core.values import unit_text
+from .picture import check_picture, in_bands, note, plane
 from .sky import find_sky, least_squares, measure_sky, polynomial_terms
 
 METHODS = ("polynomial", "rbf", "mesh")
@@ -68,7 +69,7 @@ def background_model(
         If the method is unknown or too little of the picture can be measured.
     """
     if method not in METHODS:
-        raise WorkbenchError(f"background method {method!r} is none of {', '.join(METHODS)}")
+        raise WorkbenchError(f"background method {method!r} is not known; choose {', '.join(METHODS)}")
     sky = measure_sky(picture) if sky is None else sky
     if samples is None:
         found = find_sky(sky, degree=degree)
@@ -80,24 +81,22 @@ def background_model(
         most = max(number for number in range(5) if (number + 1) * (number + 2) // 2 <= is_sky.sum())
         degree = min(most, 2 if degree == "auto" else int(degree))
     height, width = sky.attrs["height"], sky.attrs["width"]
-    y, x = (np.arange(0, size + _STEP, _STEP, dtype=float) for size in (height, width))
-    levels, errors = sky["level"].values, sky["error"].values
+    nodes = tuple(np.arange(0, size + _STEP, _STEP, dtype=float) for size in (height, width))
     surfaces, residuals = [], []
-    for channel in range(levels.shape[0]):
-        level, error = levels[channel], errors[channel]
+    for level, error in zip(sky["level"].values, sky["error"].values, strict=True):
         fit = least_squares(polynomial_terms(sky, degree)[is_sky], level[is_sky], error[is_sky])
-        surface = polynomial_terms(sky, degree, y, x) @ fit
+        surface = polynomial_terms(sky, degree, *nodes) @ fit
         # the other two follow what the polynomial leaves, so that they fall back to it where no sky is seen
         rest = level - polynomial_terms(sky, degree) @ fit
         if method == "rbf":
-            surface += _splines(sky, is_sky, rest, error, smoothing, y, x, thin=samples is None)
+            surface += _splines(_Samples(sky, is_sky, rest, error), smoothing, nodes, thin=samples is None)
         elif method == "mesh":
-            added = _mesh(sky, is_sky, rest, box, y, x)
+            added = _mesh(_Samples(sky, is_sky, rest, error), box, nodes)
             if added is not None:
                 surface += added
-            elif not channel:
+            elif not surfaces:
                 cautions = [*cautions, f"no mesh of {box} x {box} cells holds enough empty sky: the polynomial is all"]
-        at_cells = _interpolate(surface, y, x, sky["y"].values, sky["x"].values)
+        at_cells = _interpolate(surface, nodes, (sky["y"].values, sky["x"].values))
         residuals.append(float(np.sqrt(np.mean((level - at_cells)[is_sky] ** 2))))
         surfaces.append(surface)
     units = sky.attrs["units"]
@@ -106,17 +105,17 @@ def background_model(
         {
             "background": (
                 ("channel", "y", "x"),
-                np.array(surfaces, np.float64),
+                np.array(surfaces),
                 {"units": units, "long_name": "background model"},
             ),
-            "sky_level": (("channel", "cell_y", "cell_x"), levels, {"units": units}),
+            "sky_level": (("channel", "cell_y", "cell_x"), sky["level"].values, {"units": units}),
             "is_sky": (("cell_y", "cell_x"), is_sky),
             "residual": ("channel", np.array(residuals), {"units": units, "long_name": "rms of sky about the model"}),
         },
         coords={
             "channel": sky["channel"].values,
-            "y": ("y", y, {"units": "pix"}),
-            "x": ("x", x, {"units": "pix"}),
+            "y": ("y", nodes[0], {"units": "pix"}),
+            "x": ("x", nodes[1], {"units": "pix"}),
             "cell_y": ("cell_y", sky["y"].values, {"units": "pix"}),
             "cell_x": ("cell_x", sky["x"].values, {"units": "pix"}),
         },
@@ -130,6 +129,15 @@ def background_model(
             **settings,
         },
     )
+
+
+class _Samples(NamedTuple):
+    """What a surface is fitted to: the sky's cells, which of them show sky, their levels and errors (y, x)."""
+
+    sky: xr.Dataset
+    is_sky: np.ndarray
+    level: np.ndarray
+    error: np.ndarray
 
 
 def _cells_at(sky: xr.Dataset, samples: Sequence[Sequence[float]]) -> np.ndarray:
@@ -152,8 +160,9 @@ def _cells_at(sky: xr.Dataset, samples: Sequence[Sequence[float]]) -> np.ndarray
     return is_sky
 
 
-def _splines(sky, is_sky, level, error, smoothing, y, x, *, thin):
+def _splines(samples: _Samples, smoothing: float, nodes: tuple[np.ndarray, np.ndarray], *, thin: bool) -> np.ndarray:
     """Thin-plate splines through samples: up to 200 sky cells, spread evenly, each the mean of its surroundings."""
+    sky, is_sky, level, error = samples
     rows, columns = np.nonzero(is_sky)
     step = 1
     while thin and len(np.unique((rows // step) * 10_000 + columns // step)) > 200:
@@ -172,16 +181,17 @@ def _splines(sky, is_sky, level, error, smoothing, y, x, *, thin):
     spline = RBFInterpolator(
         np.stack(mean[:2], axis=1) / scale, mean[2] / spread, kernel="thin_plate_spline", smoothing=penalty, degree=1
     )
-    coarse = [np.linspace(grid[0], grid[-1], min(grid.size, 64)) for grid in (y, x)]
-    nodes = np.stack(np.meshgrid(*coarse, indexing="ij"), axis=-1).reshape(-1, 2) / scale
-    surface = spread * spline(nodes).reshape(coarse[0].size, coarse[1].size)
-    return _interpolate(surface, *coarse, y, x)
+    coarse = [np.linspace(grid[0], grid[-1], min(grid.size, 64)) for grid in nodes]
+    positions = np.stack(np.meshgrid(*coarse, indexing="ij"), axis=-1).reshape(-1, 2) / scale
+    surface = spread * spline(positions).reshape(coarse[0].size, coarse[1].size)
+    return _interpolate(surface, coarse, nodes)
 
 
-def _mesh(sky, is_sky, level, box, y, x):
+def _mesh(samples: _Samples, box: int, nodes: tuple[np.ndarray, np.ndarray]) -> np.ndarray | None:
     """photutils' Background2D on the cells, where stars are gone already and the nebula is masked; None without sky."""
     from photutils.background import Background2D, MedianBackground  # slow to import, and seldom asked for
 
+    sky, is_sky, level, _ = samples
     if not 2 <= box <= min(level.shape):
         raise WorkbenchError(f"a mesh of {box} cells does not suit {level.shape[0]} x {level.shape[1]}: 2 or more do")
     rows, columns = (-(-size // box) for size in is_sky.shape)
@@ -191,7 +201,7 @@ def _mesh(sky, is_sky, level, box, y, x):
     if padded.reshape(rows, box, columns, box).sum(axis=(1, 3)).max() <= (1 - _MASKED / 100) * box * box:
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NaN cells are masked: it says so
+        warnings.simplefilter("ignore")  # NaN cells are masked, which it reports
         found = Background2D(
             np.nan_to_num(level),
             box,
@@ -200,20 +210,17 @@ def _mesh(sky, is_sky, level, box, y, x):
             filter_size=3,
             bkg_estimator=MedianBackground(),
         )
-    return _interpolate(found.background, sky["y"].values, sky["x"].values, y, x)
+    return _interpolate(found.background, (sky["y"].values, sky["x"].values), nodes)
 
 
-def _interpolate(values: np.ndarray, y: np.ndarray, x: np.ndarray, new_y: np.ndarray, new_x: np.ndarray) -> np.ndarray:
-    """Cubic splines from one regular grid to another, continued linearly beyond its edge."""
+def _interpolate(values: np.ndarray, grid: Sequence[np.ndarray], new: Sequence[np.ndarray]) -> np.ndarray:
+    """Cubic splines from one regular grid (y, x) [px] to another, continued linearly beyond its edge."""
     pad = 3
-    wide = (
-        np.pad(values, pad, mode="reflect", reflect_type="odd")
-        if min(values.shape) > pad
-        else np.pad(values, pad, mode="edge")
+    odd = {"mode": "reflect", "reflect_type": "odd"} if min(values.shape) > pad else {"mode": "edge"}
+    places = [(to - at[0]) / (at[1] - at[0]) + pad for at, to in zip(grid, new, strict=True)]
+    return ndimage.map_coordinates(
+        np.pad(values, pad, **odd), np.meshgrid(*places, indexing="ij"), order=3, mode="nearest"
     )
-    rows = (new_y - y[0]) / (y[1] - y[0]) + pad
-    columns = (new_x - x[0]) / (x[1] - x[0]) + pad
-    return ndimage.map_coordinates(wide, np.meshgrid(rows, columns, indexing="ij"), order=3, mode="nearest")
 
 
 def evaluate_background(model: xr.Dataset, y: np.ndarray | None = None, x: np.ndarray | None = None) -> xr.DataArray:
@@ -282,7 +289,7 @@ def remove_background(picture: xr.Dataset, model: xr.Dataset, *, mode: str = "su
     verb = "subtracted" if mode == "subtract" else "divided out"
     return note(
         picture.assign(changed),
-        f"Background: {model.attrs['method']} model {verb}, {'; '.join(span)} {in_words(model.attrs['units'])}"
+        f"Background: {model.attrs['method']} model {verb}, {'; '.join(span)} {unit_text(model.attrs['units'])}"
         f" ({', '.join(map(str, model['channel'].values))}); {model.attrs['sky_share']:.1%} of the cells were sky.",
     )
 
@@ -298,6 +305,10 @@ def _apply_model(values: np.ndarray, surface: np.ndarray, out: np.ndarray, mode:
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
 def _combine(values, first, nodes, mode, out):
+    """Write to `out` the model, the values (y, x) less it, or these divided by it once or twice, by `mode` of `_MODES`.
+
+    Row 0 is row `first` of the picture; the model is linear between `nodes` (y, x), `_STEP` px apart.
+    """
     height, width = values.shape
     line = np.empty(nodes.shape[1], np.float32)
     for row in range(height):

@@ -18,8 +18,9 @@ from scipy import ndimage
 
 from ..core.errors import WorkbenchError
 from ..core.statistics import MEDIAN_ERROR, mad_std
+from ..core.values import unit_text
 from .photometry import bright_stars, find_picture_stars, photometry
-from .picture import check_picture, in_bands, in_words, note, plane
+from .picture import check_picture, in_bands, note, plane
 from .sky import find_sky, measure_sky
 
 BALANCES = ("stars", "region", "daylight", "none")
@@ -247,7 +248,7 @@ def neutralise_background(picture: xr.Dataset, *, region: Sequence[int] | None =
     words = ", ".join(f"{-value:+.4g}" for value in shift)
     return note(
         picture.assign(signal=plane(changed, "signal")),
-        f"Background neutralised: channels shifted by {words} {in_words(picture.attrs.get('units', ''))}.",
+        f"Background neutralised: channels shifted by {words} {unit_text(picture.attrs.get('units', ''))}.",
     )
 
 

@@ -33,15 +33,8 @@ from .picture import CHANNELS, PLANES, check_picture, make_picture
 from .stretch import quantise
 
 KEYWORD = "WORKBNCH"  # of the FITS card; "workbench" elsewhere
-SUFFIXES = {
-    ".png": "png",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".fits": "fits",
-    ".fit": "fits",
-    ".fts": "fits",
-    ".xisf": "xisf",
-}
+SUFFIXES = {".png": "png", ".xisf": "xisf"} | dict.fromkeys((".tif", ".tiff"), "tiff")
+SUFFIXES |= dict.fromkeys((".fits", ".fit", ".fts"), "fits")
 
 
 def write_picture(
@@ -113,15 +106,11 @@ def describe(picture: xr.Dataset, settings: Mapping[str, Any] | None = None) -> 
 
 def _plain(value: Any) -> Any:
     """Anything as JSON can hold it; NaN becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return value if isinstance(value, (str, int, bool)) or value is None else str(value)
+
+    def plain(held: Any) -> Any:
+        return held.tolist() if isinstance(held, (np.ndarray, np.generic)) else str(held)
+
+    return json.loads(json.dumps(value, default=plain), parse_constant=lambda _: None)
 
 
 def _write_png(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any]) -> None:
@@ -171,14 +160,9 @@ def _write_fits(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
     header["CREATOR"] = about["program"]
     header[KEYWORD] = json.dumps(about)
     for sentence in about["history"]:
-        header["HISTORY"] = _ascii(sentence)
+        header["HISTORY"] = sentence.encode("ascii", "replace").decode()  # the JSON has it whole
     extra = [fits.ImageHDU(_fits_plane(picture[name]), name=name.upper()) for name in PLANES[1:] if name in picture]
     fits.HDUList([primary, *extra]).writeto(path, overwrite=True)
-
-
-def _ascii(text: str) -> str:
-    """Text as FITS headers hold it; the JSON has it whole."""
-    return text.encode("ascii", "replace").decode()
 
 
 def _fits_plane(values: xr.DataArray) -> np.ndarray:
@@ -192,7 +176,7 @@ def _write_xisf(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
     values = np.ascontiguousarray(np.moveaxis(picture["signal"].values.astype(np.float32), 0, -1))
     keywords = {
         "BUNIT": [{"value": about["units"], "comment": "of the pixel values"}],
-        "HISTORY": [{"value": "", "comment": _ascii(line)} for line in about["history"]],
+        "HISTORY": [{"value": "", "comment": line.encode("ascii", "replace").decode()} for line in about["history"]],
     }
     text = {"id": "Workbench:About", "type": "String", "value": json.dumps(about)}
     xisf_package().write(
@@ -247,7 +231,7 @@ def read_picture(path: str | Path) -> xr.Dataset:
     """
     path = Path(path)
     if not path.is_file():
-        raise FrameReadError(path, "is a folder; give a stack" if path.exists() else "there is no such file")
+        raise FrameReadError(path, "is a folder; give a stack" if path.exists() else "does not exist; check the name")
     kind = SUFFIXES.get(path.suffix.lower()) or _sniff(path)
     reader = {"png": _read_png, "tiff": _read_tiff, "fits": _read_fits, "xisf": _read_xisf}[kind]
     try:
@@ -260,17 +244,9 @@ def read_picture(path: str | Path) -> xr.Dataset:
         attrs = {**about.get("attributes", {}), "units": about.get("units", ""), "history": about.get("history", [])}
         if "settings" in about:
             attrs["settings"] = about["settings"]
-        picture = make_picture(
-            planes["signal"],
-            planes.get("variance"),
-            coverage=planes.get("coverage"),
-            saturated=planes.get("saturated"),
-            stage=about.get("stage", "stacked"),
-            attrs=attrs,
-        )
+        return make_picture(**planes, stage=about.get("stage", "stacked"), attrs=attrs)
     except WorkbenchError as problem:
         raise FrameReadError(path, str(problem)) from problem
-    return picture
 
 
 def _sniff(path: Path) -> str:

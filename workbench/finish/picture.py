@@ -3,15 +3,13 @@
 A linear picture is a Dataset with ``signal`` (channel, y, x), float32, channels ``R, G, B`` or ``mono``, and, where
 they are known, ``variance`` [units²], ``coverage`` (samples behind each pixel) and ``saturated``, of the same shape.
 Its attributes carry ``stage`` (``stacked`` until the stretch, ``stretched`` after it), ``history`` (a list of
-sentences), ``units`` and what the camera told.  Missing pixels are NaN; negative ones are kept: a noise that
+sentences), ``units`` and what the camera recorded.  Missing pixels are NaN; negative ones are kept: a noise that
 averages to zero must stay so.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -20,6 +18,7 @@ import xarray as xr
 from scipy import ndimage
 
 from ..core.errors import StageError, WorkbenchError
+from ..core.parallel import in_threads
 from ..core.values import attribute_lines
 
 CHANNELS = {1: ("mono",), 3: ("R", "G", "B")}
@@ -58,38 +57,27 @@ def make_picture(
     >>> picture.signal.dims, picture.channel.values.tolist(), picture.attrs["stage"]
     (('channel', 'y', 'x'), ['mono'], 'stacked')
     """
-    data = {}
-    for name, values in (
-        ("signal", signal),
-        ("variance", variance),
-        ("coverage", coverage),
-        ("saturated", saturated),
-    ):
-        if values is None:
-            continue
-        values = np.asarray(values)
-        if values.ndim == 2:
-            values = values[None]
-        if values.ndim != 3 or (name != "signal" and values.shape != data["signal"][1].shape):
+    given = {"signal": signal, "variance": variance, "coverage": coverage, "saturated": saturated}
+    data = {name: np.asarray(values) for name, values in given.items() if values is not None}
+    data = {name: values[None] if values.ndim == 2 else values for name, values in data.items()}
+    shape = data["signal"].shape
+    for name, values in data.items():
+        if len(shape) != 3 or values.shape != shape:
             raise WorkbenchError(
-                f"a picture has dims (channel, y, x); {name} has shape {values.shape}"
-                + (f" where the signal has {data['signal'][1].shape}" if "signal" in data else "")
+                f"a picture has dims (channel, y, x); {name} has shape {values.shape} where the signal has {shape}"
             )
         if name in ("signal", "variance"):
-            values = np.ascontiguousarray(values, np.float32)
-        data[name] = (("channel", "y", "x"), values)
-    channels = CHANNELS.get(data["signal"][1].shape[0])
-    if channels is None:
-        raise WorkbenchError(
-            f"this picture has {data['signal'][1].shape[0]} channels; one (mono) or three (R, G, B) can be finished"
-        )
-    attrs = {"units": "electron", "history": [], **(attrs or {}), "stage": stage}
-    picture = xr.Dataset(data, coords={"channel": list(channels)}, attrs=attrs)
+            data[name] = np.ascontiguousarray(values, np.float32)
+    picture = xr.Dataset(
+        {name: (("channel", "y", "x"), values) for name, values in data.items()},
+        coords={"channel": list(CHANNELS.get(shape[0], range(shape[0])))},
+        attrs={"units": "electron", "history": [], **(attrs or {}), "stage": stage},
+    )
     return check_picture(picture, stage=stage)
 
 
 def check_picture(picture: xr.Dataset, *, stage: str | None = "stacked", content: bool = False) -> xr.Dataset:
-    """Return the picture if it keeps the contract, else say what breaks it.
+    """Return the picture if it keeps the contract, else raise what breaks it.
 
     `content` looks at the pixels too: an empty frame, a constant one, one that is NaN everywhere.
 
@@ -98,7 +86,7 @@ def check_picture(picture: xr.Dataset, *, stage: str | None = "stacked", content
     StageError
         If the picture is of another stage: stretched already, or not stacked yet.
     WorkbenchError
-        If it is no picture, has other channels than R, G, B or mono, or has nothing in it.
+        If it is not a picture, has other channels than R, G, B or mono, or has nothing in it.
     """
     if not isinstance(picture, xr.Dataset) or "signal" not in picture:
         raise WorkbenchError(
@@ -116,24 +104,28 @@ def check_picture(picture: xr.Dataset, *, stage: str | None = "stacked", content
         )
     found = picture.attrs.get("stage", signal.attrs.get("stage", "stacked"))
     if stage is not None and found != stage:
-        remedy = {
-            "stretched": "it has been stretched already: finish the linear stack that it was made from",
-            "raw": "raw frames are calibrated and stacked first",
-            "calibrated": "calibrated frames are stacked first",
-        }.get(found, "this step comes after the stretch" if stage == "stretched" else "")
-        raise StageError(f"this step wants a picture of stage {stage!r} and got one of stage {found!r}; {remedy}")
+        remedy = _REMEDIES.get(found, "this step comes after the stretch" if stage == "stretched" else "")
+        raise StageError(f"this step needs a picture of stage {stage!r} and got one of stage {found!r}; {remedy}")
     if content:
-        low, high, finite = np.inf, -np.inf, 0
-        for plane in signal.values:
-            good = plane[np.isfinite(plane)]
-            finite += good.size
-            if good.size:
-                low, high = min(low, float(good.min())), max(high, float(good.max()))
-        if not finite:
-            raise WorkbenchError("this picture has no finite pixel: it is NaN everywhere; stack the lights again")
-        if low == high:
-            raise WorkbenchError(f"this picture is empty: every pixel is {low:g}; stack the lights again")
+        _check_content(signal.values)
     return picture
+
+
+_REMEDIES = {
+    "stretched": "it has been stretched already: finish the linear stack that it was made from",
+    "raw": "raw frames are calibrated and stacked first",
+    "calibrated": "calibrated frames are stacked first",
+}
+
+
+def _check_content(signal: np.ndarray) -> None:
+    finite = (values[np.isfinite(values)] for values in signal)
+    ends = [(float(values.min()), float(values.max())) for values in finite if values.size]
+    if not ends:
+        raise WorkbenchError("this picture has no finite pixel: it is NaN everywhere; stack the lights again")
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    if low == high:
+        raise WorkbenchError(f"this picture is empty: every pixel is {low:g}; stack the lights again")
 
 
 def note(picture: xr.Dataset, sentence: str, **attrs: Any) -> xr.Dataset:
@@ -146,27 +138,12 @@ def plane(values: np.ndarray, name: str, **attrs: Any) -> xr.Variable:
     return xr.Variable(("channel", "y", "x"), values, {"long_name": name, **attrs})
 
 
-def in_words(units: str) -> str:
-    """Return a picture's units as a sentence has them.
-
-    Examples
-    --------
-    >>> in_words("electron"), in_words("adu"), in_words("1")
-    ('electrons', 'ADU', 'of full scale')
-    """
-    return {"electron": "electrons", "adu": "ADU", "1": "of full scale"}.get(units, units)
-
-
 def in_bands(work: Callable[[slice], Any], height: int, *, band: int = _BAND) -> list[Any]:
-    """Call `work` with slices of rows, in as many threads as there are processors; the answers come in order.
+    """Call `work` with slices of rows in threads; the answers come in order.
 
     The bands are the same on every machine, so a result does not depend on the number of threads.
     """
-    slices = [slice(top, min(top + band, height)) for top in range(0, height, band)]
-    if len(slices) == 1:
-        return [work(slices[0])]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return list(pool.map(work, slices))
+    return list(in_threads(work, [slice(top, min(top + band, height)) for top in range(0, height, band)]))
 
 
 def crop(picture: xr.Dataset, *, share: float | None = 0.9, box: Sequence[int] | None = None) -> xr.Dataset:
@@ -223,16 +200,7 @@ def common_box(picture: xr.Dataset, share: float = 0.9) -> tuple[int, int, int, 
     """Return (top, bottom, left, right) of the largest rectangle of covered pixels; see `crop`."""
     if not 0 < share <= 1:
         raise WorkbenchError(f"the share of the coverage to crop to lies between 0 and 1; got {share:g}")
-    good = None
-    for number in range(picture.sizes["channel"]):
-        covered = np.isfinite(picture["signal"].values[number])
-        if "coverage" in picture:
-            counts = picture["coverage"].values[number]
-            sample = counts[:: max(1, counts.shape[0] // 512), :: max(1, counts.shape[1] // 512)]
-            sample = sample[sample > 0]
-            usual = np.median(sample) if sample.size else np.inf
-            covered &= counts >= share * usual
-        good = covered if good is None else good & covered
+    good = _covered(picture, share)
     cell = max(1, min(_CELL, min(good.shape) // 16))
     rows, columns = good.shape[0] // cell, good.shape[1] // cell
     cells = good[: rows * cell, : columns * cell].reshape(rows, cell, columns, cell).mean(axis=(1, 3))
@@ -246,14 +214,34 @@ def common_box(picture: xr.Dataset, share: float = 0.9) -> tuple[int, int, int, 
     top, bottom, left, right = (edge * cell for edge in _largest_rectangle(whole))
     bottom = good.shape[0] if bottom == rows * cell else bottom
     right = good.shape[1] if right == columns * cell else right
-    box = [top, bottom, left, right]
+    box = _fitted([top, bottom, left, right], good)
+    if box[1] - box[0] > 1 and box[3] - box[2] > 1:
+        return tuple(box)
+    raise WorkbenchError(
+        f"no part of this picture is covered by {share:.0%} of its frames: if the stack rejected too much, check the "
+        "gain that it used; else lower the share, or crop by hand"
+    )
+
+
+def _covered(picture: xr.Dataset, share: float) -> np.ndarray:
+    """Where all channels are finite and covered by `share` of the usual number of frames, boolean (y, x)."""
+    good = np.isfinite(picture["signal"].values).all(axis=0)
+    for counts in picture["coverage"].values if "coverage" in picture else ():
+        sample = counts[:: max(1, counts.shape[0] // 512), :: max(1, counts.shape[1] // 512)]
+        sample = sample[sample > 0]
+        good &= counts >= share * (np.median(sample) if sample.size else np.inf)
+    return good
+
+
+def _fitted(box: list[int], good: np.ndarray) -> list[int]:
+    """A box (top, bottom, left, right) of cells fitted to the covered pixels: trimmed, then grown, edge by edge."""
     while box[1] - box[0] > 1 and box[3] - box[2] > 1:  # row by row from the outside, the worst edge first
         gaps = [1 - good[_side(box, side)].mean() for side in range(4)]
         worst = int(np.argmax(gaps))
         if gaps[worst] <= _GAPS:
             break
         box[worst] += 1 if worst % 2 == 0 else -1
-    for side in (0, 1, 2, 3):  # and outwards again as far as it goes: a cell is coarse
+    for side in range(4):  # and outwards again as far as it goes: a cell is coarse
         step, end = (-1, 0) if side % 2 == 0 else (1, good.shape[side // 2])
         while box[side] != end:
             wider = box.copy()
@@ -261,12 +249,7 @@ def common_box(picture: xr.Dataset, share: float = 0.9) -> tuple[int, int, int, 
             if 1 - good[_side(wider, side)].mean() > _GAPS:
                 break
             box = wider
-    if box[1] - box[0] > 1 and box[3] - box[2] > 1:
-        return tuple(box)
-    raise WorkbenchError(
-        f"no part of this picture is covered by {share:.0%} of its frames: if the stack threw out too much, check the "
-        "gain that it went by; else lower the share, or crop by hand"
-    )
+    return box
 
 
 def _side(box: Sequence[int], side: int) -> tuple[slice, slice]:
@@ -279,7 +262,10 @@ def _side(box: Sequence[int], side: int) -> tuple[slice, slice]:
 
 @numba.njit(nogil=True, cache=True)
 def _largest_rectangle(good):
-    """The largest all-true rectangle of a boolean picture: heights of columns, row by row, with a stack."""
+    """The largest all-true rectangle (top, bottom, left, right) of a boolean picture (y, x).
+
+    Heights of columns, row by row, with a stack.
+    """
     rows, columns = good.shape
     heights = np.zeros(columns + 1, np.int64)
     starts = np.zeros(columns + 1, np.int64)
@@ -331,6 +317,7 @@ def fill_holes(picture: xr.Dataset, *, reach: int = 2) -> xr.Dataset:
 
 @numba.njit(nogil=True, cache=True)
 def _fill(signal, values, out, holes, reach):
+    """Set `out` (y, x) at the `holes` (hole, (y, x)) to the mean of `values` where the signal is finite; count them."""
     height, width = signal.shape
     count = 0
     for number in range(holes.shape[0]):
@@ -381,6 +368,7 @@ def pyramid(picture: xr.Dataset, *, smallest: int = 256) -> list[xr.Dataset]:
 
 @numba.njit(nogil=True, cache=True)
 def _halve(fine, scale, coarse):
+    """Fill `coarse` (y, x) with `scale` times the mean of the finite ones of each four pixels of `fine`."""
     for row in range(coarse.shape[0]):
         for column in range(coarse.shape[1]):
             total = np.float32(0.0)
@@ -397,3 +385,9 @@ def _halve(fine, scale, coarse):
 def luminance(signal: np.ndarray) -> np.ndarray:
     """Return the plain mean of the channels, (y, x) float32: the brightness to look for stars on."""
     return signal[0] if signal.shape[0] == 1 else signal.mean(axis=0, dtype=np.float32)
+
+
+def check_strength(strength: float) -> None:
+    """Raise a WorkbenchError unless a strength lies between 0 and 1."""
+    if not 0 <= strength <= 1:
+        raise WorkbenchError(f"a strength lies between 0 (nothing) and 1; got {strength:g}")

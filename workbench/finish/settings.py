@@ -20,6 +20,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ..core.errors import WorkbenchError
+from ..core.values import attribute_lines
 from .background import METHODS, background_model, evaluate_background, model_means, remove_background
 from .colour import (
     BALANCES,
@@ -31,12 +32,11 @@ from .colour import (
     white_balance,
 )
 from .curves import CURVES
-from .detail import denoise, local_contrast, reduce_stars, removed
+from .detail import deconvolve, denoise, measure_psf
 from .photometry import TooFewStarsError, bright_stars, check_photometry, find_picture_stars
-from .picture import PLANES, check_picture, crop, fill_holes, pyramid
-from .sharpen import deconvolve, measure_psf
+from .picture import PLANES, check_picture, crop, fill_holes, plane, pyramid
 from .sky import measure_sky
-from .stretch import StretchSettings, apply_stretch, stretch_parameters
+from .stretch import StretchSettings, apply_stretch, local_contrast, reduce_stars, stretch_parameters
 
 VERSION = 1
 
@@ -212,9 +212,29 @@ class Finished:
     warnings: list[str]
 
 
+def removed(before: xr.Dataset, after: xr.Dataset) -> xr.Dataset:
+    """Return what a step took away: before - after, as a picture to look at, with its stage.
+
+    Noise taken out looks like noise.  Stars, rings or a nebula in it are what the step destroyed.
+    """
+    check_picture(before, stage=None), check_picture(after, stage=before.attrs.get("stage", "stacked"))
+    if before["signal"].shape != after["signal"].shape:
+        raise WorkbenchError(
+            f"pictures of {before['signal'].shape} and {after['signal'].shape} cannot be subtracted: compare before"
+            " and after one step"
+        )
+    difference = before["signal"].values - after["signal"].values
+    steps = attribute_lines(after.attrs, "history")[len(attribute_lines(before.attrs, "history")) :]
+    return xr.Dataset(
+        {"signal": plane(difference, "what was removed", units=before.attrs.get("units", ""))},
+        coords={"channel": before["channel"]},
+        attrs={**before.attrs, "history": [f"Removed by: {step}" for step in steps]},
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class _Notes:
-    """What the steps of a finish leave beside the picture, and the stars they are checked on."""
+    """What the steps of a finish leave besides the picture, and the stars they are checked on."""
 
     bright: xr.Dataset
     removed: dict[str, xr.Dataset] = dataclasses.field(default_factory=dict)

@@ -1,12 +1,9 @@
-"""Where the sky is empty: light between the stars measured in cells, and sky told from nebula.
+"""Where the sky is empty: light between the stars measured in cells, and sky kept apart from nebula.
 
 `measure_sky` reduces the picture to cells free of stars; `find_sky` finds the cells that nothing shines in.
 """
 
 from __future__ import annotations
-
-import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
@@ -14,6 +11,8 @@ import xarray as xr
 from scipy import ndimage, special
 
 from ..core.errors import WorkbenchError
+from ..core.parallel import in_threads
+from ..core.statistics import mad_std
 from ..stars.background import block_background
 from .photometry import find_picture_stars
 from .picture import check_picture
@@ -67,8 +66,7 @@ def measure_sky(picture: xr.Dataset, stars: xr.Dataset | None = None, *, cell: i
         error = np.maximum(error, 1e-6 * np.nanmax(np.abs(level)) if enough.any() else 0)
         return level, error * _excess(level, error)
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        levels, errors = zip(*pool.map(measure, range(len(signal))), strict=True)
+    levels, errors = zip(*in_threads(measure, range(len(signal))), strict=True)
     rows, columns = levels[0].shape
     dims = ("channel", "y", "x")
     units = picture.attrs.get("units", "")
@@ -133,13 +131,13 @@ def _excess(level: np.ndarray, error: np.ndarray) -> float:
             second = np.diff(level, 2, axis=axis)
             middle = np.take(error, range(1, level.shape[axis] - 1), axis=axis)
             ratios.append((second / (np.sqrt(6.0) * middle)).ravel())
-    ratio = np.abs(np.concatenate(ratios)) if ratios else np.array([])
+    ratio = np.concatenate(ratios) if ratios else np.array([])
     ratio = ratio[np.isfinite(ratio)]
-    return max(1.0, 1.4826 * float(np.median(ratio))) if ratio.size > 10 else 1.0
+    return max(1.0, float(mad_std(ratio, centre=0))) if ratio.size > 10 else 1.0
 
 
 def find_sky(sky: xr.Dataset, *, degree: int | str = "auto") -> xr.Dataset:
-    """Tell sky from nebula: fit a polynomial to the cells that nothing shines in.
+    """Find the cells of empty sky: fit a polynomial to the cells that nothing shines in.
 
     A cell's level is modelled as polynomial + noise, and in some cells an exponentially distributed excess on top
     (nebula, unresolved stars): a mixture, whose likelihood is climbed by expectation and maximisation (Dempster,
@@ -200,7 +198,7 @@ def find_sky(sky: xr.Dataset, *, degree: int | str = "auto") -> xr.Dataset:
 
 
 def _share(share: float) -> str:
-    return f"only {share:.0%}" if share >= 0.01 else "hardly any part"
+    return f"only {share:.0%}" if share >= 0.01 else "almost no part"
 
 
 def polynomial_terms(

@@ -1,4 +1,5 @@
-"""From linear light to the screen: the curve's numbers from the picture's own statistics, and the curve applied.
+"""From linear light to the screen: the curve's numbers from the picture's own statistics, the curve applied, and
+what only makes sense on the screen's scale: smaller stars, local contrast.
 
 The numbers are found once, on the full picture; the same numbers then stretch any level of its pyramid.  Curves:
 ``asinh`` (Lupton et al. 2004), which keeps the colours; ``autostretch``, the midtone transfer function with its
@@ -13,12 +14,14 @@ from typing import Any
 import numba
 import numpy as np
 import xarray as xr
+from scipy import ndimage
 
 from ..core.errors import WorkbenchError
 from ..core.statistics import MAD_TO_SIGMA, mad_std
 from ..stars.background import block_background
 from .curves import CURVES, curve_terms, midtones_balance, smooth_colours, softening, stretch_each, stretch_together
-from .picture import check_picture, in_bands, luminance, note
+from .picture import check_picture, check_strength, in_bands, luminance, note, plane
+from .sky import star_mask
 
 SHADOWS = -2.8  # autostretch: the black point in (normalised) median absolute deviations from the median
 TARGET = 0.25  # autostretch: where the median lands
@@ -314,4 +317,64 @@ def histogram(
             "channel": picture["channel"].values,
             "level": ("bin", (edges[1:] + edges[:-1]) / 2, {"units": picture.attrs.get("units", "")}),
         },
+    )
+
+
+def reduce_stars(picture: xr.Dataset, stars: xr.Dataset, *, strength: float = 0.3) -> xr.Dataset:
+    """Make stars smaller on the stretched picture, so that they do not cover what lies behind.
+
+    Inside soft discs around the `stars` (of the linear picture: `find_picture_stars`), each channel gives way by
+    `strength` to its erosion (the darkest within half a FWHM): a star's rim becomes the sky or the nebula it lies
+    on, in their colour, its core stays bright.  It does not keep their measured brightness.
+    """
+    check_picture(picture, stage="stretched")
+    check_strength(strength)
+    values = picture["signal"].values
+    fwhm = stars.attrs.get("searched_fwhm", np.nan)
+    if not stars.sizes["star"] or not np.isfinite(fwhm):
+        return note(picture, "Star reduction: no stars found, nothing changed.")
+    mask = star_mask(stars, values.shape[1:], depth=1.0).astype(np.float32)
+    mask = ndimage.gaussian_filter(mask, 0.5 * fwhm)
+    reach = max(1, round(0.5 * fwhm))
+    v, u = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disc = u * u + v * v <= (reach + 0.5) ** 2
+    changed = np.empty_like(values, np.float32)
+    for level, out in zip(values, changed, strict=True):
+        known = np.nan_to_num(level, nan=0.0)
+        soft = ndimage.gaussian_filter(known, 0.35 * fwhm)  # a minimum of noise would be darker than the sky
+        eroded = ndimage.grey_erosion(soft, footprint=disc, mode="nearest")
+        eroded = np.minimum(ndimage.gaussian_filter(eroded, 0.25 * fwhm), known)
+        out[:] = level - np.float32(strength) * mask * (known - eroded)
+    return note(
+        picture.assign(signal=plane(changed, "display value", units="1")),
+        f"Star reduction: strength {strength:g}, {stars.sizes['star']} stars; their brightness is not kept.",
+    )
+
+
+def local_contrast(picture: xr.Dataset, *, strength: float = 0.2, radius: float | None = None) -> xr.Dataset:
+    """Raise the contrast of structures up to `radius` [px] on the stretched picture, without halos around stars.
+
+    Stars are first opened away from the brightness B; what is left moves away from its own mean over the radius,
+    B' = B + 2 strength (C - mean C) 4B(1 - B), C the brightness without stars, and the channels follow by the same
+    factor.  By default the radius is a twentieth of the shorter side.
+    """
+    check_picture(picture, stage="stretched")
+    check_strength(strength)
+    values = picture["signal"].values
+    level = np.nan_to_num(luminance(values), nan=0.0)
+    radius = max(4.0, min(level.shape) / 20) if radius is None else float(radius)
+    step = max(1, int(radius / 24))  # the mean over a wide radius needs no more than that
+    height, width = (size // step * step for size in level.shape)
+    calm = level[:height, :width].reshape(height // step, step, width // step, step).mean(axis=(1, 3))
+    calm = ndimage.grey_opening(calm, size=(7, 7), mode="nearest")
+    calm = ndimage.gaussian_filter(calm, 2, mode="nearest")
+    change = calm - ndimage.gaussian_filter(calm, radius / step, mode="nearest")
+    rows, columns = ((np.arange(size) + 0.5) / step - 0.5 for size in level.shape)
+    grid = np.meshgrid(rows.astype(np.float32), columns.astype(np.float32), indexing="ij", sparse=True)
+    change = ndimage.map_coordinates(change, np.broadcast_arrays(*grid), order=1, mode="nearest")
+    wanted = np.clip(level + np.float32(8 * strength) * change * level * (1 - level), 0, 1)
+    changed = np.clip(values * (wanted / np.maximum(level, np.float32(1e-6))), 0, 1).astype(np.float32)
+    return note(
+        picture.assign(signal=plane(changed, "display value", units="1")),
+        f"Local contrast: strength {strength:g}, radius {radius:.0f} px.",
     )

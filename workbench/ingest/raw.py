@@ -148,7 +148,7 @@ def refuse_pictures(path: Path) -> None:
     kinds["HEIF"] = head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"mif", b"avi", b"hev")
     for kind, found in kinds.items():
         if found:
-            raise FrameReadError(path, f"is a {kind} picture, not a RAW frame: its values are no longer linear")
+            raise FrameReadError(path, f"is a {kind} picture, not a RAW frame: its values are not linear")
     text = head.decode("utf-8", "ignore").strip()
     if text and all(letter.isprintable() or letter.isspace() for letter in text) and len(text) > len(head) // 2:
         raise FrameReadError(path, f"is a text file, not a RAW frame; it begins {text.splitlines()[0][:40]!r}")

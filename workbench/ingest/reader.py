@@ -111,7 +111,7 @@ def open_frames(frames: Any, *, kind: str | None = None, area: Area = "visible")
     Raises
     ------
     WorkbenchError
-        If there are no frames, or they differ in size, camera or mosaic.
+        If no frames are given, or they differ in size, camera or mosaic.
     FrameReadError
         If one of the paths cannot be used.
 

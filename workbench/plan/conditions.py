@@ -113,8 +113,7 @@ def background_rate(light: xr.DataArray, sensor: xr.Dataset, *, progress: Any = 
     exposure = light["exposure"].values[chosen]
     if not (np.isfinite(exposure) & (exposure > 0)).all():
         raise WorkbenchError(
-            "these lights do not state their exposure, without which there is no rate; give it in frames.csv (column "
-            "exposure_s)"
+            "these lights do not state their exposure, which a rate needs; give it in frames.csv (column exposure_s)"
         )
     frames = counted(stream_frames(light.data[i] for i in chosen), progress, len(chosen))
     levels = np.array([_levels(frame, light.attrs["cfa_pattern"]) for frame in frames])

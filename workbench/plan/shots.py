@@ -139,8 +139,8 @@ def shot_list(
         From `open_sensor`: what is measured so far.  Its errors say where more frames are needed than the statistics of
         pixels do.
     isos
-        Settings wanted; by default those of the frames that are there, and the full stops from 100 to 6400 that are no
-        nearer to one of them than a third of a stop.
+        Settings wanted; by default those of the frames that are there, and the full stops from 100 to 6400 that
+        are more than a third of a stop from any of them.
     gain_error, read_noise_error
         Wanted, as shares.
 
@@ -320,8 +320,8 @@ def _calibration(table: pd.DataFrame) -> list[dict[str, Any]]:
 def settable(time: float, dial: bool = True) -> float:
     """Return the exposure [s] nearest to the wanted one that can be set.
 
-    On a camera's dial in thirds of a stop, from 1/8000 s to 30 s; beyond, and where there is no dial (an astronomical
-    camera, driven by a computer), any number of two digits.
+    On a camera's dial in thirds of a stop, from 1/8000 s to 30 s; beyond, and without a dial (an astronomical camera,
+    driven by a computer), any number of two digits.
 
     Examples
     --------

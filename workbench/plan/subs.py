@@ -73,7 +73,7 @@ def noise_penalty(time: Any, read_noise: Any, rate: Any) -> Any:
 
 
 def sub_length(read_noise: tuple[float, float], rate: tuple[float, float], penalty: float = PENALTY) -> Quantity:
-    """Return the shortest sub [s] whose noise penalty is no more than asked, with its error.
+    """Return the shortest sub [s] with at most the noise penalty asked, and its error.
 
     t = C RN²/B with C = 1/((1 + p)² − 1), 9.76 for p = 5 %.
 

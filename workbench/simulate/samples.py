@@ -90,8 +90,8 @@ SMALL = Recipe(
 def sample_folder(progress: bool = True) -> Path:
     """Return the folder of the full set of sample frames, which the virtual camera shoots on first use.
 
-    It lies in ``data-samples/generated`` of the project, or in the user's cache folder where there is no project
-    or it cannot be written; the environment variable ``WORKBENCH_CACHE`` names another folder.  The set appears
+    It lies in ``data-samples/generated`` of the project, or in the user's cache folder where the project is
+    missing or cannot be written; the environment variable ``WORKBENCH_CACHE`` names another folder.  The set appears
     whole or not at all, and is made again when a later version of the workbench changes it.
 
     Warns

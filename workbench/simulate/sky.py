@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,6 +23,7 @@ import xarray as xr
 from ..core.cube import MOSAICS
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
+from ..core.parallel import in_threads
 from .paint import (
     Band,
     Light,
@@ -232,8 +232,8 @@ def render(sky: Sky, view: View, cfa_pattern: str = "RGGB", *, trails: bool = Tr
             paint_trail(work, where, line)
         rows[:] = work
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(band, range(0, height, BAND)))
+    for _ in in_threads(band, range(0, height, BAND), threads):
+        pass
     return out
 
 
