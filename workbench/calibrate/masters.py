@@ -7,8 +7,8 @@ together with the dark signal, when lights are calibrated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -16,10 +16,11 @@ import xarray as xr
 from ..core.bands import Frames
 from ..core.cube import black_levels, channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index
+from ..core.mosaic import channel_index, planes
 from ..core.values import attribute_lines
 from .combine import Combined, combine_frames
 from .combine_band import calm_levels
+from .matching import close
 from .noise import SensorNoise, hot_slope, light_variance, read_variance
 
 SATURATED = 0.98  # of the way from black to white level: flats are no longer linear beyond it
@@ -36,7 +37,7 @@ def master_bias(
     """Combine bias frames into a master, in ADU as read.
 
     The variance of a pixel is σ²/N with the frames' own temporal noise σ of its channel, or the read noise of
-    `noise`; where a pixel's samples scatter more than chance allows it is theirs.
+    `noise`; where a pixel's samples scatter more than chance allows it is that of the samples.
 
     Raises
     ------
@@ -52,11 +53,11 @@ def master_bias(
     (True, True)
     """
     check_cube(bias, stage="raw", kind="bias")
-    iso = one_value(bias, "iso", "a master bias")
+    one_value(bias, "iso", "a master bias")
     with Frames(bias, scratch=scratch, progress=progress) as frames:
         model = _quiet_model(frames, noise)
         combined = combine_frames(frames, model, black=np.inf, progress=progress)
-        return _master("bias", bias, frames, combined, model, noise, iso=iso, exposure=_typical(bias, "exposure"))
+        return _master(_Combination(bias, frames, combined, model, noise))
 
 
 def master_dark(
@@ -70,7 +71,7 @@ def master_dark(
     """Combine dark frames of one exposure into a master, in ADU as read: offset and dark signal.
 
     A sample's variance is σ_R² + D/g, D the dark signal above the bias (or above the frames' median without one) and
-    g the gain of `noise`; without a gain the shot noise of the warm pixels tells it.
+    g the gain of `noise`; without a gain it is estimated from the shot noise of the warm pixels.
 
     Raises
     ------
@@ -88,9 +89,10 @@ def master_dark(
     """
     kind = str(dark["kind"].values[0])
     if kind not in ("dark", "darkflat"):
-        raise WorkbenchError(f"a master dark wants dark or darkflat frames and got {kind} frames")
+        raise WorkbenchError(f"a master dark is made of dark or darkflat frames, not of {kind} frames")
     check_cube(dark, stage="raw", kind=kind)
-    iso, exposure = (one_value(dark, name, "a master dark") for name in ("iso", "exposure"))
+    for name in ("iso", "exposure"):
+        one_value(dark, name, "a master dark")
     _require_one_temperature(dark)
     if bias is not None:
         _require_alike(dark, bias, "darks")
@@ -105,7 +107,7 @@ def master_dark(
         model = _dark_model(frames, bias, black, noise)
         combined = combine_frames(frames, model, black=black, progress=progress)
         _calm_shot_noise(combined, frames.cell, black, len(frames))
-        return _master(kind, dark, frames, combined, model, noise, iso=iso, exposure=exposure)
+        return _master(_Combination(dark, frames, combined, model, noise))
 
 
 def master_flat(
@@ -126,7 +128,7 @@ def master_flat(
     Raises
     ------
     WorkbenchError
-        If nothing tells the flats' offset, or no flat is neither saturated nor dark; the message says which is which.
+        If the flats' offset is not known, or all flats are saturated or dark; the message names each.
 
     Examples
     --------
@@ -142,7 +144,7 @@ def master_flat(
     offset = dark if dark is not None else bias
     if offset is not None:
         _require_alike(flat, offset, "flats")
-        if not _same(iso, offset.attrs["iso"]):
+        if not close(iso, offset.attrs["iso"], 1e-6):
             raise WorkbenchError(
                 f"the flats have ISO {iso:g}, the master {offset.attrs['kind']} for them ISO {offset.attrs['iso']:g}: "
                 f"the offset differs; give bias or darkflats at ISO {iso:g}"
@@ -151,26 +153,27 @@ def master_flat(
     white, black = flat.attrs["white_level"], black_levels(flat.attrs)
     if offset is None and not np.isfinite(black).all():
         raise WorkbenchError(
-            "nothing tells the flats' offset: no darkflats, no bias, and their files do not tell the black level; "
+            "the flats' offset is not known: no darkflats, no bias, and their files do not state the black level; "
             f"shoot some bias frames at ISO {iso:g}"
         )
-    pedestal = offset["signal"].values if offset is not None else _tile(black, cell, flat.shape[1:])
+    pedestal = offset["signal"].values if offset is not None else _mosaic_of(black, cell, flat.shape[1:])
     level = plane_means(pedestal, cell)
     saturation = np.inf if np.isnan(white) else float(level.mean() + SATURATED * (white - level.mean()))
     with Frames(flat, scratch=scratch, progress=progress) as frames:
         dark_noise = noise.model(cell.size)[:, 0] if noise else _base_variance(offset, cell)
         means, bad = _flat_levels(frames, pedestal, saturation, dark_noise)
-        good = [place for place in range(len(frames)) if place not in bad]
+        good = [number for number in range(len(frames)) if number not in bad]
         if not good:
             raise WorkbenchError("no flat can be used: " + "; ".join(f"{name} {why}" for name, why in bad.values()))
-        _drop(frames, bad)
+        frames.dropped += list(bad.values())
+        frames.leave_out(list(bad))
         means = means[good]
         scale = means.mean(axis=0) / means
         model = noise.model(cell.size) if noise else _flat_model(frames, dark_noise, pedestal, scale, saturation)
         combined = combine_frames(
             frames, model, pedestal=pedestal, scale=scale, saturation=saturation, progress=progress
         )
-        return _normalised(flat, frames, combined, model, noise, offset, scale, means, iso)
+        return _relative(_Combination(flat, frames, combined, model, noise), offset, scale, means)
 
 
 def plane_means(mosaic: np.ndarray, cell: np.ndarray) -> np.ndarray:
@@ -182,8 +185,7 @@ def plane_means(mosaic: np.ndarray, cell: np.ndarray) -> np.ndarray:
     [1.0, 2.0, 3.0]
     """
     means = np.full(cell.size, np.nan)
-    for channel, place in _each_plane(cell):
-        plane = mosaic[place]
+    for channel, plane in planes(mosaic, cell):
         means[channel] = plane.mean(dtype=float)
         if not np.isfinite(means[channel]) and np.isfinite(plane).any():
             means[channel] = plane[np.isfinite(plane)].mean(dtype=float)
@@ -212,11 +214,11 @@ def _dark_model(frames: Frames, bias: xr.Dataset | None, black: np.ndarray, nois
         b = np.zeros(channels)
     else:
         slope, error = hot_slope(frames, None if bias is None else bias["signal"].values).T
-        told = np.isfinite(slope) & (error > 0)
-        weight = (slope[told] / error[told]) ** 2  # the relative error does not depend on what chance made of the slope
-        # all channels have one gain to a per cent or so; alone none of them may be certain of it
+        known = np.isfinite(slope) & (error > 0)
+        weight = (slope[known] / error[known]) ** 2  # the relative error does not depend on the slope's own noise
+        # all channels have one gain to a per cent or so, but the pixels of one alone may be too few to measure it
         certain = weight.sum() > 25
-        b = np.full(channels, np.average(slope[told], weights=weight) if certain else 0.0)
+        b = np.full(channels, np.average(slope[known], weights=weight) if certain else 0.0)
     return np.stack([np.maximum(base - b * np.maximum(_plane_levels(frames) - black, 0), 1e-3), b], axis=1)
 
 
@@ -243,9 +245,8 @@ def _plane_levels(frames: Frames) -> np.ndarray:
     """The median level of each plane over the sampled rows of all frames [ADU]."""
     bands = [frames.read(*band) for band in frames.sampled()]
     levels = np.empty(frames.cell.size)
-    for (row, column), channel in np.ndenumerate(frames.cell):
-        step_y, step_x = frames.cell.shape
-        values = np.concatenate([band[:, row::step_y, column::step_x].ravel() for band in bands])
+    for channel in range(levels.size):
+        values = np.concatenate([dict(planes(band, frames.cell))[channel].ravel() for band in bands])
         levels[channel] = np.nanmean(np.clip(values.astype(float), *np.nanpercentile(values, (1, 99))))
     return levels
 
@@ -259,40 +260,33 @@ def _flat_levels(
         band = frames.read(top, bottom).astype(float)
         band[~(band < saturation)] = np.nan
         band -= pedestal[top:bottom]
-        for (row, column), channel in np.ndenumerate(frames.cell):
-            part = band[:, row :: frames.cell.shape[0], column :: frames.cell.shape[1]].reshape(len(band), -1)
-            good = np.isfinite(part)
-            total[:, channel] += np.where(good, part, 0).sum(axis=1)
+        for channel, plane in planes(band, frames.cell):
+            samples = plane.reshape(len(band), -1)
+            good = np.isfinite(samples)
+            total[:, channel] += np.where(good, samples, 0).sum(axis=1)
             number[:, channel] += good.sum(axis=1)
     pixels = sum(bottom - top for top, bottom in frames.sampled()) * frames.width
     means = total / np.where(number > 0, number, np.nan)
     saturated = 1 - number.sum(axis=1) / pixels
     bad = {}
-    for place, kept in enumerate(frames.kept):
+    for frame, kept in enumerate(frames.kept):
         name = str(frames.cube["filename"].values[kept]) or f"flat {kept}"
-        if saturated[place] > MOST_SATURATED and not _half_usable(frames, place, saturation):
-            bad[place] = (name, f"is saturated in {saturated[place]:.0%} of its pixels: expose it less")
-        elif not (means[place] > LEAST_LIGHT * np.sqrt(np.maximum(base, 1.0))).all():
-            level = np.nanmin(means[place]) if np.isfinite(means[place]).any() else 0.0
-            bad[place] = (name, f"has hardly any light ({level:.3g} ADU above its offset): expose it longer")
+        if saturated[frame] > MOST_SATURATED and not _half_usable(frames, frame, saturation):
+            bad[frame] = (name, f"is saturated in {saturated[frame]:.0%} of its pixels: expose it less")
+        elif not (means[frame] > LEAST_LIGHT * np.sqrt(np.maximum(base, 1.0))).all():
+            level = np.nanmin(means[frame]) if np.isfinite(means[frame]).any() else 0.0
+            bad[frame] = (name, f"has too little light ({level:.3g} ADU above its offset): expose it longer")
     return means, bad
 
 
-def _half_usable(frames: Frames, place: int, saturation: float) -> bool:
-    """Tell whether no plane loses more than half of its pixels to saturation; a region may, and becomes NaN."""
+def _half_usable(frames: Frames, frame: int, saturation: float) -> bool:
+    """Return whether no plane loses more than half of its pixels to saturation; a region may, and becomes NaN."""
     lost = np.zeros(frames.cell.size)
     bands = frames.sampled()
     for top, bottom in bands:
-        band = frames.read(top, bottom, [place])[0]
-        for (row, column), channel in np.ndenumerate(frames.cell):
-            part = band[row :: frames.cell.shape[0], column :: frames.cell.shape[1]]
-            lost[channel] += np.mean(~(part < saturation)) / len(bands)
+        for channel, plane in planes(frames.read(top, bottom, [frame])[0], frames.cell):
+            lost[channel] += np.mean(~(plane < saturation)) / len(bands)
     return bool((lost < 0.5).all())
-
-
-def _drop(frames: Frames, bad: dict[int, tuple[str, str]]) -> None:
-    frames.dropped += list(bad.values())
-    frames.leave_out(list(bad))
 
 
 def _calm_shot_noise(combined: Combined, cell: np.ndarray, black: np.ndarray, count: int) -> None:
@@ -300,33 +294,44 @@ def _calm_shot_noise(combined: Combined, cell: np.ndarray, black: np.ndarray, co
     levels = np.empty_like(combined.mean)
     black = np.ascontiguousarray(black, float)
     calm_levels(combined.mean, cell, combined.law, black, float(count), levels)
-    for channel, plane in _each_plane(cell):
-        light, calm = (np.maximum(values[plane] - np.float32(black[channel]), 0) for values in (combined.mean, levels))
-        ordinary = (combined.count[plane] == count) & ~combined.unstable[plane]
-        combined.variance[plane] += np.where(ordinary, np.float32(combined.law[channel, 1] / count) * (calm - light), 0)
+    maps = (combined.mean, levels, combined.variance, combined.count, combined.unstable)
+    for cut in zip(*(planes(values, cell) for values in maps), strict=True):
+        channel = cut[0][0]
+        mean, level, variance, samples, unstable = (plane for _, plane in cut)
+        light, calm = (np.maximum(values - np.float32(black[channel]), 0) for values in (mean, level))
+        ordinary = (samples == count) & ~unstable
+        variance += np.where(ordinary, np.float32(combined.law[channel, 1] / count) * (calm - light), 0)
 
 
-def _normalised(
-    flat: xr.DataArray,
-    frames: Frames,
-    combined: Combined,
-    model: np.ndarray,
-    noise: SensorNoise | None,
-    offset: xr.Dataset | None,
-    scale: np.ndarray,
-    means: np.ndarray,
-    iso: float,
-) -> xr.Dataset:
+class _Combination(NamedTuple):
+    """Frames of one kind, those that were kept, what they were combined into, and the noise model (channel, 2)."""
+
+    cube: xr.DataArray
+    frames: Frames
+    combined: Combined
+    model: np.ndarray
+    noise: SensorNoise | None
+
+
+def _relative(made: _Combination, offset: xr.Dataset | None, scale: np.ndarray, means: np.ndarray) -> xr.Dataset:
+    """Return the master flat, mean 1 in each plane.
+
+    `scale` and `means` (frame, channel) are what the frames were multiplied by and their levels [ADU].
+    """
+    frames, combined = made.frames, made.combined
     cell = frames.cell
     level = plane_means(combined.mean, cell)
     if offset is not None:  # the offset's own noise is common to all flats: it does not average out
         share = (len(frames) / (1 / scale).sum(axis=0)) ** 2
-        for channel, plane in _each_plane(cell):
-            combined.variance[plane] += share[channel].astype(np.float32) * offset["variance"].values[plane]
-    for channel, plane in _each_plane(cell):
-        combined.mean[plane] /= np.float32(level[channel])
-        combined.variance[plane] /= np.float32(level[channel] ** 2)
-    result = _master("flat", flat, frames, combined, model, noise, iso=iso, exposure=_typical(flat, "exposure"))
+        own = dict(planes(offset["variance"].values, cell))
+        for channel, variance in planes(combined.variance, cell):
+            variance += share[channel].astype(np.float32) * own[channel]
+    for (channel, mean), (_, variance) in zip(
+        planes(combined.mean, cell), planes(combined.variance, cell), strict=True
+    ):
+        mean /= np.float32(level[channel])
+        variance /= np.float32(level[channel] ** 2)
+    result = _master(made)
     result["signal"].attrs.update(units="1", long_name="relative response (flat)")
     result["variance"].attrs.update(units="1", long_name="variance of the relative response")
     drift = means.mean(axis=1) / means.mean()
@@ -337,25 +342,44 @@ def _normalised(
     )
 
 
-def _master(
-    kind: str,
-    cube: xr.DataArray,
-    frames: Frames,
-    combined: Combined,
-    model: np.ndarray,
-    noise: SensorNoise | None,
-    *,
-    iso: float,
-    exposure: float,
-) -> xr.Dataset:
-    kept = cube.isel(frame=frames.kept)
+def _master(made: _Combination) -> xr.Dataset:
+    cube, frames, combined, model, noise = made
+    kind = str(cube["kind"].values[0])
+    maps = {
+        "signal": (combined.mean, {"units": "adu", "long_name": f"master {kind}"}),
+        "variance": (combined.variance, {"units": "adu²", "long_name": f"variance of the master {kind}"}),
+        "count": (combined.count, {"long_name": "samples combined"}),
+        "unstable": (combined.unstable, {"long_name": "scatters more than the noise model allows"}),
+    }
+    return xr.Dataset(
+        {name: (("y", "x"), values, attrs) for name, (values, attrs) in maps.items()},
+        attrs={
+            "kind": kind,
+            "camera": cube.attrs["camera"],
+            "cfa_pattern": cube.attrs["cfa_pattern"],
+            "black_level": black_levels(cube.attrs).tolist(),
+            "white_level": cube.attrs["white_level"],
+            "iso": float(cube["iso"].values[0]),
+            "exposure": _typical(cube, "exposure"),
+            "temperature": _typical(cube.isel(frame=frames.kept), "temperature"),
+            "frames": len(frames),
+            "model": [float(value) for value in model.ravel()],
+            "noise_source": noise.source if noise else "the frames' own scatter",
+            "chi2": [float(value) for value in combined.chi2],
+            "warnings": _warnings(kind, made),
+            "history": [*attribute_lines(cube.attrs, "history"), f"combined {len(frames)} {kind} frames"],
+        },
+    )
+
+
+def _warnings(kind: str, made: _Combination) -> list[str]:
+    cube, frames, combined, _, noise = made
     names = channels_of(cube.attrs["cfa_pattern"])
     warnings = [f"{name} left out: {problem}" for name, problem in frames.dropped]
-    off = [name for name, ratio in zip(names, combined.chi2, strict=True) if abs(ratio - 1) > _HELD]
-    if off:
+    if any(abs(ratio - 1) > _HELD for ratio in combined.chi2):
         ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in zip(names, combined.chi2, strict=True))
         warnings.append(
-            f"the {kind} frames scatter not as the noise model says (scatter² over the model's: {ratios}): "
+            f"the {kind} frames do not scatter as the noise model says (scatter² over the model's: {ratios}): "
             "the master's variance is off by as much"
         )
     for number, share in zip(frames.kept, combined.rejected, strict=True):
@@ -363,38 +387,11 @@ def _master(
             name = cube["filename"].values[number] or f"{kind} {number}"
             warnings.append(f"{name} differs from the other {kind} frames in {share:.1%} of its pixels")
     if len(frames) == 1:
-        known = "" if noise else "; what differs between neighbours stands for its noise, fixed pattern included"
+        known = "" if noise else "; its noise is estimated from differences between neighbours, fixed pattern included"
         warnings.append(f"only one {kind} frame: cosmic rays stay in it{known}")
     elif len(frames) < FEW_FRAMES:
         warnings.append(f"only {len(frames)} {kind} frames: more lower the noise")
-    return xr.Dataset(
-        {
-            "signal": (("y", "x"), combined.mean, {"units": "adu", "long_name": f"master {kind}"}),
-            "variance": (
-                ("y", "x"),
-                combined.variance,
-                {"units": "adu**2", "long_name": f"variance of the master {kind}"},
-            ),
-            "count": (("y", "x"), combined.count, {"long_name": "samples combined"}),
-            "unstable": (("y", "x"), combined.unstable, {"long_name": "scatters more than the noise model allows"}),
-        },
-        attrs={
-            "kind": kind,
-            "camera": cube.attrs["camera"],
-            "cfa_pattern": cube.attrs["cfa_pattern"],
-            "black_level": black_levels(cube.attrs).tolist(),
-            "white_level": cube.attrs["white_level"],
-            "iso": float(iso),
-            "exposure": float(exposure),
-            "temperature": _typical(kept, "temperature"),
-            "frames": len(frames),
-            "model": [float(value) for value in model.ravel()],
-            "noise_source": noise.source if noise else "the frames' own scatter",
-            "chi2": [float(value) for value in combined.chi2],
-            "warnings": warnings,
-            "history": [*attribute_lines(cube.attrs, "history"), f"combined {len(frames)} {kind} frames"],
-        },
-    )
+    return warnings
 
 
 def _require_one_temperature(cube: xr.DataArray) -> None:
@@ -405,7 +402,7 @@ def _require_one_temperature(cube: xr.DataArray) -> None:
         coldest, warmest = (int(pick(cube["temperature"].values)) for pick in (np.nanargmin, np.nanargmax))
         raise WorkbenchError(
             f"the darks' temperature runs from {known.min():g} °C ({names[coldest]}) to {known.max():g} °C "
-            f"({names[warmest]}); one master wants them within {2 * TEMPERATURE_RANGE:g} K: make several"
+            f"({names[warmest]}); for one master they must lie within {2 * TEMPERATURE_RANGE:g} K: make several"
         )
 
 
@@ -423,24 +420,15 @@ def _require_alike(frames: xr.DataArray, master: xr.Dataset, what: str) -> None:
         raise WorkbenchError(f"the {what} have {sizes[0]} pixels, the {other} {sizes[1]}: they do not belong together")
 
 
-def _each_plane(cell: np.ndarray) -> Iterator[tuple[int, tuple[slice, slice]]]:
-    """Yield each channel's number and where its pixels lie in the mosaic."""
-    for (row, column), channel in np.ndenumerate(cell):
-        yield int(channel), (slice(row, None, cell.shape[0]), slice(column, None, cell.shape[1]))
-
-
-def _tile(values: Sequence[float] | np.ndarray, cell: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """One value a channel, spread over the mosaic (y, x) float32."""
-    pattern = np.asarray(values, np.float32)[cell]
-    repeats = [-(-size // period) for size, period in zip(shape, pattern.shape, strict=True)]
-    return np.tile(pattern, repeats)[: shape[0], : shape[1]]
+def _mosaic_of(values: np.ndarray, cell: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return one value a channel spread over the mosaic (y, x) float32."""
+    out = np.empty(shape, np.float32)
+    for channel, plane in planes(out, cell):
+        plane[:] = values[channel]
+    return out
 
 
 def _typical(cube: xr.DataArray, name: str) -> float:
     """The median of a coordinate, NaN where none is known."""
     values = cube[name].values.astype(float)
     return float(np.nanmedian(values)) if np.isfinite(values).any() else float("nan")
-
-
-def _same(first: float, second: float, tolerance: float = 1e-6) -> bool:
-    return bool(np.isclose(first, second, rtol=tolerance, atol=0, equal_nan=True))

@@ -21,6 +21,7 @@ from astropy.io import fits
 from tqdm.auto import tqdm
 
 from ..core.cache import digest
+from ..core.cube import black_levels
 from ..core.defects import FILLED, defect_map
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.files import whole_file
@@ -233,7 +234,7 @@ def _masters_of(
         group=group,
         noise=noise,
         cfa_pattern=light.attrs["cfa_pattern"],
-        black_level=tuple(light.attrs["black_level"]),
+        black_level=tuple(black_levels(light.attrs).tolist()),
         white_level=white,
         bias=bias,
         dark=dark,

@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.stats import chi2
 
 from ..core.bands import Frames
-from ..core.cube import channels_of
+from ..core.cube import black_levels, channels_of
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import planes
 from ..core.statistics import mad_std
@@ -135,7 +135,7 @@ def noise_of_masters(
         return unknown, warnings
     if quiet is None:
         scatter, level = _light_scatter(light)
-        black = np.nan_to_num(np.array(light.attrs["black_level"], float))
+        black = np.nan_to_num(black_levels(light.attrs))
         read = np.sqrt(np.maximum(scatter**2 - slope * np.maximum(level - black, 0), 0.25)) / slope
         source += ", read noise from the lights' background (an upper bound)"
     else:
