@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -176,32 +176,20 @@ def _number_line(bounds: tuple[float, float], guess: float, measured: float, err
 
 
 class Exercise(pn.viewable.Viewer):
-    """A question whose answer is checked: right, or a hint.
+    """A question whose answer is checked: right, or a hint."""
 
-    Parameters
-    ----------
-    question, answer, unit
-        What is asked, and the answer: a number in that unit (right within a relative `tolerance`) or one of `options`.
-    because
-        Why the right answer is right.
-    hint, mistakes
-        What helps after a wrong answer, in general and for particular ones: a list of pairs (answer, hint).
-    """
+    question = param.String(doc="What is asked.")
+    answer = param.Parameter(doc="A number in that unit, or one of the options.")
+    because = param.String(doc="Why the right answer is right.")
+    hint = param.String(doc="Shown after a wrong answer.")
+    mistakes = param.List(doc="Hints for particular wrong answers: pairs (answer, hint).")
+    unit = param.String(doc="Of the answer.")
+    tolerance = param.Number(0.02, doc="Relative, of a number.")
+    options = param.List(doc="To choose from.")
 
-    def __init__(
-        self,
-        question: str,
-        answer: float | str,
-        because: str,
-        hint: str,
-        mistakes: Sequence[tuple[float | str, str]] = (),
-        unit: str = "",
-        tolerance: float = 0.02,
-        options: Sequence[str] = (),
-    ) -> None:
-        super().__init__()
-        self.question, self.answer, self.unit, self.tolerance = question, answer, unit, tolerance
-        self.because, self.hint, self.mistakes, self.options = because, hint, list(mistakes), list(options)
+    def __init__(self, question: str, answer: float | str, **params: Any) -> None:
+        super().__init__(question=question, answer=answer, **params)
+        unit, options = self.unit, self.options
         if options:
             choices = {"not decided yet": None, **{name: name for name in options}}
             self._control: Any = pn.widgets.RadioBoxGroup(options=choices, value=None)

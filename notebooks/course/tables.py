@@ -97,15 +97,21 @@ def with_truth(
     if true is not None:
         known = true.reindex({dim: rows}).values if dim in true.dims else np.full(rows.size, float(true))
         off = (values - known[:, None]).mean(axis=1) / (np.sqrt((errors**2).sum(axis=1)) / errors.shape[1])
+        off[left_out > 0] = math.nan
         table["truth"] = [f"{value:.{digits}g}" if math.isfinite(value) else "–" for value in known]
-        fair = np.isfinite(off) & (left_out == 0)
-        table["off by"] = [f"{value:+.1f} σ" if good else "–" for value, good in zip(off, fair, strict=True)]
-    label = {"iso": "ISO", "temperature": "temperature [°C]", "exposure": "exposure [s]"}.get(str(dim), str(dim))
-    names = [f"{value:g}" for value in rows]
+        table["off by"] = [f"{value:+.1f} σ" if math.isfinite(value) else "–" for value in off]
+    return pd.DataFrame(table, index=_row_names(measured))
+
+
+def _row_names(measured: xr.DataArray) -> pd.Index:
+    """Return the values along the dimension of a measurement, with the ISO where that is another coordinate."""
+    (dim,) = [str(name) for name in measured.dims if name != "channel"]
+    label = {"iso": "ISO", "temperature": "temperature [°C]", "exposure": "exposure [s]"}.get(dim, dim)
+    names = [f"{value:g}" for value in measured[dim].values]
     if dim != "iso" and "iso" in measured.coords:
         label += ", ISO"
         names = [f"{name}, {iso:g}" for name, iso in zip(names, measured["iso"].values, strict=True)]
-    return pd.DataFrame(table, index=pd.Index(names, name=label))
+    return pd.Index(names, name=label)
 
 
 def quantities(*rows: tuple[str, Any, Any, Any]) -> pd.DataFrame:

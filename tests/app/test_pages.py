@@ -2,6 +2,7 @@
 
 import pytest
 
+import workbench as wb
 from workbench.app import jobs
 from workbench.app.components import Screen
 from workbench.app.jobs import FINISHED, Job, Runner
@@ -30,5 +31,5 @@ def test_lights_without_iso_are_looked_at_stacked_and_finished(session, real_dat
     assert seen["aligned"].sizes["frame"] == 5
     assert done(spot, seen) == 4
     assert "calibrated" in spot.kinds.options
-    assert done(stack, jobs.stack(session.folder.root, session.stack_file)) == 3
+    assert done(stack, wb.stack_folder(session.folder.root, session.stack_file)) == 3
     assert done(finish, jobs.finish(session.stack_file, session.picture_file, session.linear_file)) == 4

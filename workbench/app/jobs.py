@@ -22,6 +22,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import workbench as wb
+
 from ..core.errors import WorkbenchError
 
 _LOG = logging.getLogger(__name__)
@@ -35,41 +37,11 @@ _STARS = (1800, 2700)  # rows and columns of the middle in which it looks for st
 WAITING, RUNNING, FINISHED, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 
 
-def samples() -> Path:
-    """Simulate the sample frames where they do not exist yet; returns their folder."""
-    from ..simulate.samples import sample_folder
-
-    return sample_folder()
-
-
-def characterize(folder: Path, out: Path) -> Any:
-    """Measure the sensor; writes ``sensor.json``, returns the `pipelines.Characterization`."""
-    from ..pipelines.characterization import characterize as run
-
-    return run(folder, out=out)
-
-
-def stack(folder: Path, out: Path, **options: Any) -> Any:
-    """Calibrate, align and stack the lights; returns the `pipelines.StackResult`."""
-    from ..pipelines.stacking import stack_folder
-
-    return stack_folder(folder, out, **options)
-
-
 def finish(stack: Path, out: Path, linear: Path, **settings: Any) -> dict[str, list[str]]:
     """Make a picture of a stack; returns its history and the warnings."""
-    from ..pipelines.finishing import finish_stack, settings_from
-
-    settings_out = out.with_suffix(".json")
-    done = finish_stack(stack, out, settings_from(**settings), linear_out=linear, settings_out=settings_out)
+    chosen, settings_out = wb.pipelines.settings_from(**settings), out.with_suffix(".json")
+    done = wb.finish_stack(stack, out, chosen, linear_out=linear, settings_out=settings_out)
     return {"history": list(done.picture.attrs["history"]), "warnings": list(done.warnings)}
-
-
-def export_charts(result: Any, out: Path) -> Any:
-    """Write every chart that a characterization allows; returns what `export.write_charts` returns."""
-    from ..export.write import write_charts
-
-    return write_charts(result, out)
 
 
 def align_lights(folder: Path, sensor: Any = None) -> dict[str, Any]:
@@ -89,11 +61,10 @@ def align_lights(folder: Path, sensor: Any = None) -> dict[str, Any]:
     from ..calibrate.apply import calibrate
     from ..calibrate.masterset import make_masters
     from ..core.mosaic import middle
-    from ..ingest.catalogue import open_folder
     from ..stack.cubes import aligned
     from ..stack.pixel import busiest_pixel
 
-    frames = open_folder(folder)
+    frames = wb.open_folder(folder)
     light = frames.light
     # a setting that is not recorded (NaN) is the same in all of them
     same = [np.isclose(light[name], light[name][0], equal_nan=True) for name in ("iso", "exposure")]
@@ -121,8 +92,13 @@ def align_lights(folder: Path, sensor: Any = None) -> dict[str, Any]:
     }
 
 
-TASKS: dict[str, Callable[..., Any]] = {
-    task.__name__: task for task in (samples, characterize, align_lights, stack, finish, export_charts)
+TASKS: dict[str, Callable[..., Any]] = {  # resolved when they run: what a task does not need is not loaded
+    "samples": lambda: wb.sample_folder(),
+    "characterize": lambda **arguments: wb.characterize(**arguments),
+    "export_charts": lambda **arguments: wb.export.write_charts(**arguments),
+    "stack": lambda **arguments: wb.stack_folder(**arguments),
+    "align_lights": align_lights,
+    "finish": finish,
 }
 
 
