@@ -11,7 +11,7 @@ from typing import Any
 
 from workbench.core.cache import code_version, digest, load, save
 from workbench.core.errors import WorkbenchError
-from workbench.ingest.catalogue import Folder
+from workbench.ingest.folder import Folder
 from workbench.simulate.samples import own_folder
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from workbench.core.errors import WorkbenchError
-from workbench.ingest.manifest import read_manifest
+from workbench.ingest.catalogue import read_manifest
 
 
 def read(folder, text, encoding="utf-8"):

@@ -15,7 +15,7 @@ import param
 
 from ..core.errors import WorkbenchError
 from ..export.pages import DARK, set_colours
-from ..ingest.catalogue import Folder
+from ..ingest.folder import Folder
 from . import viewer
 from .jobs import CANCELLED, FAILED, FINISHED, Job
 from .session import Session

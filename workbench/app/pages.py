@@ -13,7 +13,7 @@ import panel as pn
 from ..charts.registry import REGISTRY
 from ..core.errors import WorkbenchError
 from ..finish.files import read_picture
-from ..ingest.catalogue import Folder
+from ..ingest.folder import Folder
 from ..stack.fits_out import open_stack
 from ..stack.reject import METHODS
 from . import divider, viewer

@@ -11,7 +11,8 @@ import xarray as xr
 from ..core.errors import WorkbenchError
 from ..core.files import check_folder
 from ..core.sensor_file import open_sensor
-from ..ingest.catalogue import Folder, open_folder
+from ..ingest.catalogue import open_folder
+from ..ingest.folder import Folder
 from .jobs import FINISHED, Job, Runner
 
 

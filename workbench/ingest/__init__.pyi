@@ -1,15 +1,15 @@
 from . import catalogue as catalogue
 from . import dng as dng
 from . import fits as fits
-from . import manifest as manifest
+from . import folder as folder
 from . import metadata as metadata
 from . import plain as plain
 from . import raw as raw
 from . import reader as reader
-from .catalogue import Folder as Folder
 from .catalogue import open_folder as open_folder
 from .dng import DngMetadata as DngMetadata
 from .dng import write_dng as write_dng
+from .folder import Folder as Folder
 from .metadata import FrameInfo as FrameInfo
 from .plain import PlainPixels as PlainPixels
 from .reader import open_frames as open_frames

@@ -1,25 +1,25 @@
-"""What is in a folder: its frames as a table, and lazy cubes of each kind."""
+"""What is in a folder: its frames among its files, and the manifest ``frames.csv`` with what files do not record."""
 
 from __future__ import annotations
 
-import html
+import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from tqdm.auto import tqdm
 
-from ..core.cube import KINDS, channels_of
+from ..core.cube import KINDS, MOSAICS, channels_of
 from ..core.errors import FrameReadError, WorkbenchError, said_of
-from .manifest import MANIFEST, read_manifest
-from .metadata import FrameInfo, kind_in_folders, kind_in_words, temperature_in_name
-from .reader import differing, frame_row, open_frames, read_metadata
+from .folder import MANIFEST, Finding, Folder
+from .metadata import FrameInfo, as_time, kind_in_folders, kind_in_words, temperature_in_name
+from .reader import frame_row, read_metadata
 
 # Best first: of files with one name in a folder, the first of these is the frame and the others were made from it.
 _FORMS = {
@@ -31,8 +31,6 @@ _FORMS = {
     "picture": r"jpe?g|png|tiff?|hei[cf]|hif|gif|bmp|webp|jp2|avif|psd|xisf|ser",
 }
 _SUFFIXES = {form: re.compile(rf"\.(?:{suffixes})$", re.IGNORECASE) for form, suffixes in _FORMS.items()}
-Finding = tuple[str, str, str]  # file, problem, the file with what was found
-_GROUPS = ["kind", "iso", "exposure", "temperature"]
 
 
 def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
@@ -225,25 +223,6 @@ def _temperature(info: FrameInfo, given: float | None, root: Path) -> tuple[floa
     return info.temperature, []
 
 
-def _sentences(findings: Iterable[Finding]) -> list[str]:
-    """One sentence for each problem, however many frames have it."""
-    examples: dict[str, list[str]] = {}
-    for _, problem, example in findings:
-        examples.setdefault(problem, []).append(example)
-    return [
-        f"{problem}: {first}" + (f" and {len(others)} more" if others else "")
-        for problem, (first, *others) in examples.items()
-    ]
-
-
-def _differences(table: pd.DataFrame) -> list[str]:
-    """Why these frames do not form one cube: the greatest difference."""
-    for column, name in (("camera", "cameras"), ("full_shape", "sizes"), ("cfa_pattern", "CFA patterns")):
-        if found := differing(table, column):
-            return [f"the frames are of {table[column].nunique()} {name}: {found}; select one before measuring"]
-    return []
-
-
 def _nothing_found(root: Path, files: Sequence[Path], set_aside: Sequence[tuple[Path, str]]) -> str:
     if set_aside:
         reasons = "; ".join(said_of(file.name, reason) for file, reason in set_aside[:3])
@@ -253,173 +232,138 @@ def _nothing_found(root: Path, files: Sequence[Path], set_aside: Sequence[tuple[
     return f"{root} has no frames (found {found}); supported are camera RAW, DNG, FITS and dcraw's PGM files"
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class Folder:
-    """The frames of a folder: a table of them, and a lazy cube of each kind.
+def read_manifest(path: str | Path) -> dict[Path, dict[str, Any]]:
+    """Read a manifest: for each file it names, the values that it gives.
 
-    ``table`` has one row a frame.  ``bias``, ``dark``, ``flat``, ``darkflat`` and ``light`` are cubes
-    (frame, y, x).  ``set_aside`` lists files that cannot be used, each with the reason; ``findings``
-    what is doubtful, frame by frame, and ``warnings`` the same as sentences.
+    Columns are ``file, kind, iso, exposure_s, aperture, temperature_c, cfa, black_level, white_level,
+    camera, time``; any but ``file`` may be missing or empty, others are passed over.  Numbers may be
+    fractions (``1/640``).  ``black_level`` is one number, or four (R, G1, G2, B) with spaces between.
+    UTF-8; separated by commas or semicolons (then a comma may be the decimal sign).
+
+    Returns
+    -------
+    dict
+        Resolved file path → values by `FrameInfo`'s names (and ``kind``); only those that are given.
+
+    Raises
+    ------
+    WorkbenchError
+        If it is not a table with a column ``file``, or a value cannot be what its column says.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / MANIFEST
+    >>> _ = path.write_text("file,kind,exposure_s\\na.nef,flat,1/640\\n")
+    >>> list(read_manifest(path).values())
+    [{'kind': 'flat', 'exposure': 0.0015625}]
     """
+    path = Path(path)
+    table = _table(path)
+    given: dict[Path, dict[str, Any]] = {}
+    for line, row in zip(table.index + 2, table.to_dict("records"), strict=True):
+        name = row["file"]
+        if not name:
+            raise WorkbenchError(f"{path}, line {line}: the column 'file' is empty; name the frame or delete the line")
+        file = (path.parent / name).resolve()
+        if file in given:
+            raise WorkbenchError(f"{path}, line {line}: {name} is named twice; keep one of the lines")
+        given[file] = {
+            field: parse(row[column], f"{path}, line {line}: {column}")
+            for column, (field, parse) in _COLUMNS.items()
+            if row.get(column)
+        }
+    return given
 
-    table: pd.DataFrame
-    root: Path
-    set_aside: list[tuple[Path, str]] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
 
-    @property
-    def bias(self) -> xr.DataArray:
-        """The bias frames as a cube."""
-        return self.cube("bias")
-
-    @property
-    def dark(self) -> xr.DataArray:
-        """The dark frames as a cube."""
-        return self.cube("dark")
-
-    @property
-    def flat(self) -> xr.DataArray:
-        """The flat frames as a cube."""
-        return self.cube("flat")
-
-    @property
-    def darkflat(self) -> xr.DataArray:
-        """The flats' dark frames as a cube."""
-        return self.cube("darkflat")
-
-    @property
-    def light(self) -> xr.DataArray:
-        """The light frames as a cube."""
-        return self.cube("light")
-
-    @property
-    def warnings(self) -> list[str]:
-        """What is doubtful in these frames, each problem in one sentence."""
-        here = set(self.table["file"])
-        return [*_sentences(found for found in self.findings if found[0] in here), *_differences(self.table)]
-
-    @property
-    def cameras(self) -> list[str]:
-        """Names of the cameras that made the frames."""
-        return sorted(self.table["camera"].unique())
-
-    def cube(self, kind: str, area: str = "visible") -> xr.DataArray:
-        """Return all frames of a kind as one lazy cube; ``area="full"`` includes the masked margins.
-
-        Raises
-        ------
-        WorkbenchError
-            If there are none, or they do not fit into one cube.
-        """
-        if kind not in KINDS:
-            raise WorkbenchError(f"kind {kind!r} is not known; choose {', '.join(KINDS)}")
-        if not self.has(kind):
-            there = ", ".join(f"{n} {k or 'of unknown kind'}" for k, n in self.table["kind"].value_counts().items())
-            raise WorkbenchError(
-                f"{self.root} has no {kind} frames (it has {there}); put them into a folder named {kind}, "
-                f"or name their kind in {MANIFEST}"
-            )
-        return open_frames(self.table[self.table["kind"] == kind], area=area)
-
-    def has(self, kind: str) -> bool:
-        """Tell whether there are frames of that kind."""
-        return self.count(kind) > 0
-
-    def count(self, kind: str) -> int:
-        """Return the number of frames of that kind."""
-        return int((self.table["kind"] == kind).sum())
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def select(self, **criteria: Any) -> Folder:
-        """Return the folder with only the frames that fit: ``select(kind="flat", iso=[100, 200])``.
-
-        A criterion is a column of the table with the value it must have, or a list of values.
-
-        Raises
-        ------
-        WorkbenchError
-            If a column is unknown or nothing fits; the message lists the values there are.
-        """
-        keep = np.ones(len(self.table), bool)
-        for column, wanted in criteria.items():
-            if column not in self.table:
-                raise WorkbenchError(f"no column {column!r} to select by; there are {', '.join(self.table.columns)}")
-            fits = _matches(self.table[column], wanted)
-            if not (keep & fits).any():
-                there = ", ".join(map(str, self.table.loc[keep, column].drop_duplicates().head(12)))
-                raise WorkbenchError(f"no frames with {column} {wanted!r} among these; there are {there}")
-            keep &= fits
-        return replace(self, table=self.table[keep].reset_index(drop=True))
-
-    def drop(self, path: str | Path, reason: str) -> Folder:
-        """Return the folder without one frame, which joins those set aside."""
-        left = self.table[self.table["path"] != Path(path)].reset_index(drop=True)
-        return replace(self, table=left, set_aside=[*self.set_aside, (Path(path), reason)])
-
-    def without_unreadable(self, function: Callable[[Folder], Any], kind: str = "") -> tuple[Any, Folder]:
-        """Return function(folder) and that folder: frames whose pixels turn out unreadable are set aside, one by one.
-
-        Of a folder without frames of the `kind`, or with none that can be read, None and the folder that is left.
-
-        Raises
-        ------
-        FrameReadError
-            If the frame is not one of this folder, or no frame at all would be left.
-        """
-        folder = self
-        while not kind or folder.has(kind):
-            try:
-                return function(folder), folder
-            except FrameReadError as error:
-                left = folder.drop(error.path, error.problem)
-                if len(left) == len(folder) or not len(left):
-                    raise
-                folder = left
-        return None, folder
-
-    def summary(self) -> pd.DataFrame:
-        """Return how many frames there are of each kind, ISO, exposure [s] and temperature [whole °C]."""
-        counts = self.table.assign(temperature=self.table["temperature"].round())
-        counts = counts.groupby(_GROUPS, dropna=False, sort=True).size().rename("frames").reset_index()
-        order = counts["kind"].map({kind: n for n, kind in enumerate(KINDS)}).fillna(len(KINDS))
-        return counts.iloc[np.argsort(order.to_numpy(), kind="stable")].reset_index(drop=True)
-
-    def __repr__(self) -> str:
-        return "\n".join(
-            [self._headline(), self._shown().to_string(index=False, na_rep="–", float_format="%g"), *self._remarks()]
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            header = file.readline()
+        separator = ";" if header.count(";") > header.count(",") else ","
+        table = pd.read_csv(
+            path,
+            sep=separator,
+            encoding="utf-8-sig",
+            dtype=str,
+            keep_default_na=False,
+            skipinitialspace=True,
+            skip_blank_lines=False,  # so that line numbers hold
         )
+    except pd.errors.EmptyDataError:
+        raise WorkbenchError(f"{path} is empty; a manifest has a header line and one line a frame") from None
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+        raise WorkbenchError(
+            f"{path} cannot be read as a table ({error}); write it as CSV in UTF-8, one line a frame"
+        ) from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes a surplus of values for an index
+        raise WorkbenchError(f"{path} cannot be read as a table: its lines have more values than its header has names")
+    table.columns = [str(column).strip().casefold() for column in table.columns]
+    if "file" not in table:
+        raise WorkbenchError(
+            f"{path} has no column 'file' (its columns: {', '.join(table.columns)}); that column names the frames"
+        )
+    table = table.apply(lambda column: column.str.strip())
+    if separator == ";":
+        numeric = [name for name in table if name in _COLUMNS and _COLUMNS[name][1] in (_positive, _number, _levels)]
+        table[numeric] = table[numeric].apply(lambda column: column.str.replace(",", "."))
+    return table[(table != "").any(axis=1)]
 
-    def _repr_html_(self) -> str:
-        table = self._shown().to_html(index=False, na_rep="–", float_format="%g", border=0)
-        remarks = "".join(f"<li>{html.escape(remark)}</li>" for remark in self._remarks())
-        return f"<p><b>{html.escape(self._headline())}</b></p>{table}" + (f"<ul>{remarks}</ul>" if remarks else "")
 
-    def _shown(self) -> pd.DataFrame:
-        units = {"exposure": "exposure [s]", "temperature": "temperature [°C]"}
-        return self.summary().replace({"kind": {"": "unknown"}}).rename(columns=units)
-
-    def _headline(self) -> str:
-        cameras = ", ".join(name or "unknown camera" for name in self.cameras)
-        sizes = " and ".join(f"{w} x {h}" for h, w in self.table[["height", "width"]].drop_duplicates().to_numpy())
-        return f"{self.root}: {len(self)} {'frame' if len(self) == 1 else 'frames'}, {cameras}, {sizes} pixels"
-
-    def _remarks(self) -> list[str]:
-        aside = [f"set aside: {said_of(path.name, reason)}" for path, reason in self.set_aside[:10]]
-        more = len(self.set_aside) - len(aside)
-        return [*self.warnings, *aside, *([f"set aside: {more} more files"] if more > 0 else [])]
+def _number(text: str, where: str) -> float:
+    try:
+        value = float(Fraction(text)) if "/" in text else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise WorkbenchError(f"{where} is {text!r}, which is not a number; leave it empty if it is unknown") from None
+    if math.isinf(value):
+        raise WorkbenchError(f"{where} is {text!r}; give a finite number, or leave it empty")
+    return value
 
 
-def _matches(values: pd.Series, wanted: Any) -> np.ndarray:
-    """Compare a column with a value or any of several; numbers to a relative 1e-6, NaN with NaN."""
-    if isinstance(values.iloc[0], tuple):
-        return np.array([value == tuple(wanted) for value in values])
-    options = list(wanted) if isinstance(wanted, (list, tuple, set, np.ndarray, pd.Series)) else [wanted]
-    fits = np.zeros(len(values), bool)
-    for option in options:
-        if values.dtype.kind == "f":
-            fits |= np.isclose(values.to_numpy(), float(option), rtol=1e-6, atol=0, equal_nan=True)
-        else:
-            fits |= (values == option).to_numpy(bool)
-    return fits
+def _positive(text: str, where: str) -> float:
+    value = _number(text, where)
+    if value < 0:
+        raise WorkbenchError(f"{where} is {text!r}; it cannot be below zero")
+    return value
+
+
+def _levels(text: str, where: str) -> tuple[float, ...]:
+    levels = tuple(_positive(part, where) for part in text.split())
+    if len(levels) not in (1, 4):
+        raise WorkbenchError(f"{where} has {len(levels)} values; give one, or four for R, G1, G2, B")
+    return levels
+
+
+def _kind(text: str, where: str) -> str:
+    kind = kind_in_words(text)
+    if not kind:
+        raise WorkbenchError(f"{where} is {text!r}; it is one of {', '.join(KINDS)}")
+    return kind
+
+
+def _cfa(text: str, where: str) -> str:
+    pattern = "mono" if text.casefold() == "mono" else text.upper()
+    if pattern not in (*MOSAICS, "mono"):
+        raise WorkbenchError(f"{where} is {text!r}; it is one of {', '.join(MOSAICS)} or mono")
+    return pattern
+
+
+def _time(text: str, where: str) -> np.datetime64:
+    time = as_time(text)
+    if np.isnat(time):
+        raise WorkbenchError(f"{where} is {text!r}; write it as 2014-07-15T13:07:40")
+    return time
+
+
+_COLUMNS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
+    "kind": ("kind", _kind),
+    "iso": ("iso", _positive),
+    "exposure_s": ("exposure", _positive),
+    "aperture": ("aperture", _positive),
+    "temperature_c": ("temperature", _number),
+    "cfa": ("cfa_pattern", _cfa),
+    "black_level": ("black_level", _levels),
+    "white_level": ("white_level", _positive),
+    "camera": ("camera", lambda text, where: text),
+    "time": ("time", _time),
+}

@@ -25,8 +25,8 @@ from ..core.results import sensor_dataset
 from ..core.sensor_file import write_sensor
 from ..core.values import is_simulated, value_text
 from ..fidelity.card import Fidelity
-from ..ingest.catalogue import Folder, open_folder
-from ..ingest.set_aside import of_one_camera
+from ..ingest.catalogue import open_folder
+from ..ingest.folder import Folder, of_one_camera
 from ..sensor.dark import Darks
 from .measurement import (
     MEASURED,

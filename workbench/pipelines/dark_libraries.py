@@ -14,7 +14,8 @@ from ..core.dark import open_dark_library, predict_dark, save_dark_library
 from ..core.errors import WorkbenchError, said_of
 from ..core.files import check_target
 from ..core.values import is_simulated, value_text
-from ..ingest.catalogue import Folder, open_folder
+from ..ingest.catalogue import open_folder
+from ..ingest.folder import Folder
 from ..sensor.library import fit_dark_library
 
 DARK_LIBRARY_FILE = "dark-library.fits"

@@ -21,7 +21,8 @@ from ..core.files import whole_file
 from ..core.values import is_simulated, value_text
 from ..fidelity.card import Fidelity
 from ..fidelity.findings import CHANGED, NOTICE, OK, UNKNOWN
-from ..ingest.catalogue import Folder, open_folder
+from ..ingest.catalogue import open_folder
+from ..ingest.folder import Folder
 from ..ingest.metadata import kind_in_folders, kind_in_words
 from ..ingest.reader import frame_row, open_frames, read_metadata
 from .measurement import flat_transfer

@@ -19,7 +19,8 @@ from ..calibrate.flat_audit import audit_flat
 from ..calibrate.masterset import MasterSet, make_masters
 from ..core.errors import WorkbenchError
 from ..core.mosaic import middle
-from ..ingest.catalogue import Folder, open_folder
+from ..ingest.catalogue import open_folder
+from ..ingest.folder import Folder
 from ..stack.cubes import aligned
 from ..stack.growth import before_after, noise_against_frames
 from ..stack.trial import rejection_trial

@@ -15,7 +15,8 @@ from ..core.errors import FrameReadError, WorkbenchError
 from ..core.files import whole_file
 from ..core.sensor_file import open_sensor
 from ..core.values import is_simulated, value_text
-from ..ingest.catalogue import Folder, open_folder
+from ..ingest.catalogue import open_folder
+from ..ingest.folder import Folder
 from ..plan.conditions import ELONGATION, background_rate, star_shapes, tracking
 from ..plan.shots import ShotList, settable_above, shot_list, shutter
 from ..plan.subs import PENALTY, hours, plan_subs, read_out_noise

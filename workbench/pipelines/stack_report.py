@@ -20,7 +20,7 @@ from ..calibrate.matching import plan_groups
 from ..calibrate.noise import SensorNoise
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.values import is_simulated
-from ..ingest.catalogue import Folder
+from ..ingest.folder import Folder
 from ..ingest.reader import plain_pixels, read_frame
 from ..stack.engine import StackPlan
 from ..stack.fits_out import plan_layout

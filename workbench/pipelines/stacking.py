@@ -29,7 +29,8 @@ from ..calibrate.planes import prepare_planes
 from ..core.errors import WorkbenchError, said_of
 from ..core.files import check_target
 from ..core.sensor_file import open_sensor
-from ..ingest.catalogue import Folder, open_folder
+from ..ingest.catalogue import open_folder
+from ..ingest.folder import Folder
 from ..ingest.plain import PlainPixels
 from ..stack.engine import PlannedFrame, StackPlan, save_planes, stack_bands
 from ..stack.fits_out import create_file, finish_stack, plan_layout, write_band

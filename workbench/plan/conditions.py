@@ -16,7 +16,7 @@ from ..core.mosaic import channel_index, planes
 from ..core.pairs import t_factor
 from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.statistics import MEDIAN_ERROR, mad_std
-from ..ingest.catalogue import Folder
+from ..ingest.folder import Folder
 from ..ingest.reader import read_frame
 from ..stars.background import block_background, green_sampling, half_green, subtract
 from ..stars.find import find_stars

@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from ..core.dark import dark_current_at
-from ..ingest.catalogue import Folder
+from ..ingest.folder import Folder
 from .conditions import saturates, saturation_time
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.65)  # of saturation: of which a gain is fitted

@@ -1,0 +1,256 @@
+"""The frames of a folder: a table of them, lazy cubes of each kind, and what is doubtful."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..core.cube import KINDS
+from ..core.errors import FrameReadError, WorkbenchError, said_of
+from .reader import differing, open_frames
+
+MANIFEST = "frames.csv"
+Finding = tuple[str, str, str]  # file, problem, the file with what was found
+_GROUPS = ["kind", "iso", "exposure", "temperature"]
+# what all frames of one measurement have in common: columns of the table, and in words
+_ALIKE = ((["camera"], "camera"), (["height", "width"], "size"), (["cfa_pattern"], "mosaic"))
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Folder:
+    """The frames of a folder: a table of them, and a lazy cube of each kind.
+
+    ``table`` has one row a frame.  ``bias``, ``dark``, ``flat``, ``darkflat`` and ``light`` are cubes
+    (frame, y, x).  ``set_aside`` lists files that cannot be used, each with the reason; ``findings``
+    what is doubtful, frame by frame, and ``warnings`` the same as sentences.
+    """
+
+    table: pd.DataFrame
+    root: Path
+    set_aside: list[tuple[Path, str]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def bias(self) -> xr.DataArray:
+        """The bias frames as a cube."""
+        return self.cube("bias")
+
+    @property
+    def dark(self) -> xr.DataArray:
+        """The dark frames as a cube."""
+        return self.cube("dark")
+
+    @property
+    def flat(self) -> xr.DataArray:
+        """The flat frames as a cube."""
+        return self.cube("flat")
+
+    @property
+    def darkflat(self) -> xr.DataArray:
+        """The flats' dark frames as a cube."""
+        return self.cube("darkflat")
+
+    @property
+    def light(self) -> xr.DataArray:
+        """The light frames as a cube."""
+        return self.cube("light")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is doubtful in these frames, each problem in one sentence."""
+        here = set(self.table["file"])
+        return [*_sentences(found for found in self.findings if found[0] in here), *_differences(self.table)]
+
+    @property
+    def cameras(self) -> list[str]:
+        """Names of the cameras that made the frames."""
+        return sorted(self.table["camera"].unique())
+
+    def cube(self, kind: str, area: str = "visible") -> xr.DataArray:
+        """Return all frames of a kind as one lazy cube; ``area="full"`` includes the masked margins.
+
+        Raises
+        ------
+        WorkbenchError
+            If there are none, or they do not fit into one cube.
+        """
+        if kind not in KINDS:
+            raise WorkbenchError(f"kind {kind!r} is not known; choose {', '.join(KINDS)}")
+        if not self.has(kind):
+            there = ", ".join(f"{n} {k or 'of unknown kind'}" for k, n in self.table["kind"].value_counts().items())
+            raise WorkbenchError(
+                f"{self.root} has no {kind} frames (it has {there}); put them into a folder named {kind}, "
+                f"or name their kind in {MANIFEST}"
+            )
+        return open_frames(self.table[self.table["kind"] == kind], area=area)
+
+    def has(self, kind: str) -> bool:
+        """Return whether there are frames of that kind."""
+        return self.count(kind) > 0
+
+    def count(self, kind: str) -> int:
+        """Return the number of frames of that kind."""
+        return int((self.table["kind"] == kind).sum())
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def select(self, **criteria: Any) -> Folder:
+        """Return the folder with only the frames that fit: ``select(kind="flat", iso=[100, 200])``.
+
+        A criterion is a column of the table with the value it must have, or a list of values.
+
+        Raises
+        ------
+        WorkbenchError
+            If a column is unknown or nothing fits; the message lists the values there are.
+        """
+        keep = np.ones(len(self.table), bool)
+        for column, wanted in criteria.items():
+            if column not in self.table:
+                raise WorkbenchError(f"no column {column!r} to select by; there are {', '.join(self.table.columns)}")
+            fits = _matches(self.table[column], wanted)
+            if not (keep & fits).any():
+                there = ", ".join(map(str, self.table.loc[keep, column].drop_duplicates().head(12)))
+                raise WorkbenchError(f"no frames with {column} {wanted!r} among these; there are {there}")
+            keep &= fits
+        return replace(self, table=self.table[keep].reset_index(drop=True))
+
+    def drop(self, path: str | Path, reason: str) -> Folder:
+        """Return the folder without one frame, which joins those set aside."""
+        left = self.table[self.table["path"] != Path(path)].reset_index(drop=True)
+        return replace(self, table=left, set_aside=[*self.set_aside, (Path(path), reason)])
+
+    def without_unreadable(self, function: Callable[[Folder], Any], kind: str = "") -> tuple[Any, Folder]:
+        """Return function(folder) and that folder: frames whose pixels turn out unreadable are set aside, one by one.
+
+        Of a folder without frames of the `kind`, or with none that can be read, None and the folder that is left.
+
+        Raises
+        ------
+        FrameReadError
+            If the frame is not one of this folder, or no frame at all would be left.
+        """
+        folder = self
+        while not kind or folder.has(kind):
+            try:
+                return function(folder), folder
+            except FrameReadError as error:
+                left = folder.drop(error.path, error.problem)
+                if len(left) == len(folder) or not len(left):
+                    raise
+                folder = left
+        return None, folder
+
+    def summary(self) -> pd.DataFrame:
+        """Return how many frames there are of each kind, ISO, exposure [s] and temperature [whole °C]."""
+        counts = self.table.assign(temperature=self.table["temperature"].round())
+        counts = counts.groupby(_GROUPS, dropna=False, sort=True).size().rename("frames").reset_index()
+        order = counts["kind"].map({kind: n for n, kind in enumerate(KINDS)}).fillna(len(KINDS))
+        return counts.iloc[np.argsort(order.to_numpy(), kind="stable")].reset_index(drop=True)
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            [self._headline(), self._shown().to_string(index=False, na_rep="–", float_format="%g"), *self._remarks()]
+        )
+
+    def _repr_html_(self) -> str:
+        table = self._shown().to_html(index=False, na_rep="–", float_format="%g", border=0)
+        remarks = "".join(f"<li>{html.escape(remark)}</li>" for remark in self._remarks())
+        return f"<p><b>{html.escape(self._headline())}</b></p>{table}" + (f"<ul>{remarks}</ul>" if remarks else "")
+
+    def _shown(self) -> pd.DataFrame:
+        units = {"exposure": "exposure [s]", "temperature": "temperature [°C]"}
+        return self.summary().replace({"kind": {"": "unknown"}}).rename(columns=units)
+
+    def _headline(self) -> str:
+        cameras = ", ".join(name or "unknown camera" for name in self.cameras)
+        sizes = " and ".join(f"{w} x {h}" for h, w in self.table[["height", "width"]].drop_duplicates().to_numpy())
+        return f"{self.root}: {len(self)} {'frame' if len(self) == 1 else 'frames'}, {cameras}, {sizes} pixels"
+
+    def _remarks(self) -> list[str]:
+        aside = [f"set aside: {said_of(path.name, reason)}" for path, reason in self.set_aside[:10]]
+        more = len(self.set_aside) - len(aside)
+        return [*self.warnings, *aside, *([f"set aside: {more} more files"] if more > 0 else [])]
+
+
+def _sentences(findings: Iterable[Finding]) -> list[str]:
+    """One sentence for each problem, however many frames have it."""
+    examples: dict[str, list[str]] = {}
+    for _, problem, example in findings:
+        examples.setdefault(problem, []).append(example)
+    return [
+        f"{problem}: {first}" + (f" and {len(others)} more" if others else "")
+        for problem, (first, *others) in examples.items()
+    ]
+
+
+def _differences(table: pd.DataFrame) -> list[str]:
+    """Why these frames do not form one cube: the greatest difference."""
+    for column, name in (("camera", "cameras"), ("full_shape", "sizes"), ("cfa_pattern", "CFA patterns")):
+        if found := differing(table, column):
+            return [f"the frames are of {table[column].nunique()} {name}: {found}; select one before measuring"]
+    return []
+
+
+def _matches(values: pd.Series, wanted: Any) -> np.ndarray:
+    """Compare a column with a value or any of several; numbers to a relative 1e-6, NaN with NaN."""
+    if isinstance(values.iloc[0], tuple):
+        return np.array([value == tuple(wanted) for value in values])
+    options = list(wanted) if isinstance(wanted, (list, tuple, set, np.ndarray, pd.Series)) else [wanted]
+    fits = np.zeros(len(values), bool)
+    for option in options:
+        if values.dtype.kind == "f":
+            fits |= np.isclose(values.to_numpy(), float(option), rtol=1e-6, atol=0, equal_nan=True)
+        else:
+            fits |= (values == option).to_numpy(bool)
+    return fits
+
+
+def of_one_camera(folder: Folder, kinds: Sequence[str], others: Sequence[str] = (), share: float = 0.0) -> Folder:
+    """Return the folder with the frames of the camera, size and mosaic that most frames of these kinds have.
+
+    Parameters
+    ----------
+    kinds
+        Whose majority decides.
+    others
+        Further kinds of which those of another camera, size or mosaic are set aside.
+    share
+        Of the frames that must be alike, else it is an error.
+
+    Raises
+    ------
+    WorkbenchError
+        If no more than that share are alike; the message has an example of each.
+    """
+    for columns, what in _ALIKE:
+        table = folder.table[folder.table["kind"].isin(kinds)]
+        groups = {_words(key): part for key, part in table.groupby(columns, sort=False, dropna=False)}
+        ranked = sorted(groups, key=lambda words: -len(groups[words]))
+        usual = ranked[0]
+        if len(groups[usual]) <= share * len(table):
+            listed = ", ".join(
+                f"{words}: {len(groups[words])} (such as {groups[words]['file'].iloc[0]})" for words in ranked
+            )
+            raise WorkbenchError(
+                f"{folder.root} mixes frames of different {what} ({listed}); measure each in a folder of its own"
+            )
+        concerned = folder.table[folder.table["kind"].isin([*kinds, *others])]
+        for path, *values in concerned[["path", *columns]].itertuples(index=False):
+            if _words(tuple(values)) != usual:
+                folder = folder.drop(path, f"its {what} is {_words(tuple(values))}, that of the other frames {usual}")
+    return folder
+
+
+def _words(key: tuple | str) -> str:
+    """Return the values of some columns as text."""
+    values = key if isinstance(key, tuple) else (key,)
+    return " x ".join("" if pd.isna(value) else str(value) for value in values) or "not stated"
