@@ -20,8 +20,8 @@ from ..core.results import at_lowest_iso
 from ..core.selection import group_frames
 from ..core.values import setting_text, value_text
 from ..fidelity.findings import DARK_KINDS
-from ..ingest.catalogue import open_frames
 from ..ingest.folder import Folder
+from ..ingest.reader import open_frames
 from ..sensor.bias import CLIPPED_FRACTION
 
 MEASURED = ("bias", "flat", "dark")
