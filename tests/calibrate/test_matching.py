@@ -100,7 +100,7 @@ def test_what_is_missing_is_said():
     assert any(word.startswith("no flats") for word in group.warnings)
     (group,) = plan_groups(frames("light", black_level=np.nan))
     assert any(
-        "nothing is subtracted, because neither bias nor the files tell the black level" in word
+        "nothing is subtracted, because neither bias frames nor the files give the black level" in word
         for word in group.warnings
     )
     (group,) = plan_groups(LIGHT, bias=BIAS)

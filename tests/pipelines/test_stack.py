@@ -278,7 +278,7 @@ def test_m13_aligns_without_darks(real_data, tmp_path, reference):
         rough = means[:, 1:] - means[:, :-1]
         return 1.4826 * np.median(np.abs(rough - np.median(rough)))
 
-    # nothing tells the gain: ADU stay ADU, there is no advice on a chi-square, and a remark on all frames is made once
+    # the gain is not known: ADU stay ADU, there is no advice on a chi-square, and a remark on all frames is made once
     assert (stack.attrs["units"], stack.signal.attrs["units"], stack.variance.attrs["units"]) == (
         "adu",
         "adu",

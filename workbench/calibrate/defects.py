@@ -13,6 +13,7 @@ from ..core.defects import HOT, Thresholds, UnlitFrames, defect_map, flag_defect
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import channel_index, planes
 from ..core.statistics import mad_std
+from .noise import model_of
 
 _CHANCE = 0.01  # ordinary pixels taken for hot in lights, in a whole frame
 _LINEAR = 0.98  # of the white level: a dark is saturated from there on
@@ -54,7 +55,7 @@ def find_defects(dark: xr.Dataset | None = None, flat: xr.Dataset | None = None,
         frames = UnlitFrames(
             dark["signal"].values,
             np.array(ordinary),
-            np.reshape(dark.attrs["model"], (-1, 2))[:, 1],
+            model_of(dark)[:, 1],
             one_frame,
             dark["count"].values,
             _LINEAR * white if math.isfinite(white) else math.inf,

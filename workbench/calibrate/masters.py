@@ -20,14 +20,13 @@ from ..core.mosaic import channel_index, planes
 from ..core.values import attribute_lines
 from .combine import Combined, combine_frames
 from .combine_band import calm_levels
-from .matching import close
-from .noise import SensorNoise, hot_slope, light_variance, read_variance
+from .matching import close, median_of, require_alike, require_one_temperature
+from .noise import SensorNoise, hot_slope, light_variance, model_of, read_variance
 
 SATURATED = 0.98  # of the way from black to white level: flats are no longer linear beyond it
 MOST_SATURATED = 0.02  # of a flat's pixels; more and the frame is set aside
 LEAST_LIGHT = 20.0  # a flat's mean signal must be this many times the noise of one pixel without light
 FEW_FRAMES = 5
-TEMPERATURE_RANGE = 2.0  # [K] among the frames of one master
 _HELD = 0.1  # a chi-square this far from one means that the noise model does not hold
 
 
@@ -93,9 +92,9 @@ def master_dark(
     check_cube(dark, stage="raw", kind=kind)
     for name in ("iso", "exposure"):
         one_value(dark, name, "a master dark")
-    _require_one_temperature(dark)
+    require_one_temperature(dark)
     if bias is not None:
-        _require_alike(dark, bias, "darks")
+        require_alike(dark, bias, "darks")
     with Frames(dark, scratch=scratch, progress=progress) as frames:
         levels = _plane_levels(frames)
         black = levels if bias is None else plane_means(bias["signal"].values, frames.cell)
@@ -143,7 +142,7 @@ def master_flat(
     iso = one_value(flat, "iso", "a master flat")
     offset = dark if dark is not None else bias
     if offset is not None:
-        _require_alike(flat, offset, "flats")
+        require_alike(flat, offset, "flats")
         if not close(iso, offset.attrs["iso"], 1e-6):
             raise WorkbenchError(
                 f"the flats have ISO {iso:g}, the master {offset.attrs['kind']} for them ISO {offset.attrs['iso']:g}: "
@@ -160,7 +159,8 @@ def master_flat(
     level = plane_means(pedestal, cell)
     saturation = np.inf if np.isnan(white) else float(level.mean() + SATURATED * (white - level.mean()))
     with Frames(flat, scratch=scratch, progress=progress) as frames:
-        dark_noise = noise.model(cell.size)[:, 0] if noise else _base_variance(offset, cell)
+        unlit = model_of(offset) if offset is not None else np.zeros((cell.size, 2))
+        dark_noise = (noise.model(cell.size) if noise else unlit)[:, 0]
         means, bad = _flat_levels(frames, pedestal, saturation, dark_noise)
         good = [number for number in range(len(frames)) if number not in bad]
         if not good:
@@ -232,13 +232,6 @@ def _flat_model(
             "known, or they are not raw frames as the camera wrote them (averaged, JPEG, one frame copied)"
         )
     return np.stack([base, slope], axis=1)
-
-
-def _base_variance(offset: xr.Dataset | None, cell: np.ndarray) -> np.ndarray:
-    """The variance of one frame without light [ADU²], from the bias or dark that the flats are corrected with."""
-    if offset is None:
-        return np.zeros(cell.size)
-    return np.array(offset.attrs["model"], float).reshape(cell.size, 2)[:, 0]
 
 
 def _plane_levels(frames: Frames) -> np.ndarray:
@@ -360,8 +353,8 @@ def _master(made: _Combination) -> xr.Dataset:
             "black_level": black_levels(cube.attrs).tolist(),
             "white_level": cube.attrs["white_level"],
             "iso": float(cube["iso"].values[0]),
-            "exposure": _typical(cube, "exposure"),
-            "temperature": _typical(cube.isel(frame=frames.kept), "temperature"),
+            "exposure": median_of(cube, "exposure"),
+            "temperature": median_of(cube.isel(frame=frames.kept), "temperature"),
             "frames": len(frames),
             "model": [float(value) for value in model.ravel()],
             "noise_source": noise.source if noise else "the frames' own scatter",
@@ -394,41 +387,9 @@ def _warnings(kind: str, made: _Combination) -> list[str]:
     return warnings
 
 
-def _require_one_temperature(cube: xr.DataArray) -> None:
-    known = cube["temperature"].values
-    known = known[np.isfinite(known)]
-    if known.size and np.ptp(known) > 2 * TEMPERATURE_RANGE:
-        names = cube["filename"].values
-        coldest, warmest = (int(pick(cube["temperature"].values)) for pick in (np.nanargmin, np.nanargmax))
-        raise WorkbenchError(
-            f"the darks' temperature runs from {known.min():g} °C ({names[coldest]}) to {known.max():g} °C "
-            f"({names[warmest]}); for one master they must lie within {2 * TEMPERATURE_RANGE:g} K: make several"
-        )
-
-
-def _require_alike(frames: xr.DataArray, master: xr.Dataset, what: str) -> None:
-    """Refuse to bring frames and a master of different cameras, mosaics or sizes together."""
-    other = f"master {master.attrs['kind']}"
-    for name, word in (("camera", "camera"), ("cfa_pattern", "CFA pattern")):
-        first, second = frames.attrs[name], master.attrs[name]
-        if first != second:
-            raise WorkbenchError(
-                f"the {what} have {word} {first!r}, the {other} {second!r}: they do not belong together"
-            )
-    sizes = [f"{array.sizes['x']} x {array.sizes['y']}" for array in (frames, master)]
-    if sizes[0] != sizes[1]:
-        raise WorkbenchError(f"the {what} have {sizes[0]} pixels, the {other} {sizes[1]}: they do not belong together")
-
-
 def _mosaic_of(values: np.ndarray, cell: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return one value a channel spread over the mosaic (y, x) float32."""
     out = np.empty(shape, np.float32)
     for channel, plane in planes(out, cell):
         plane[:] = values[channel]
     return out
-
-
-def _typical(cube: xr.DataArray, name: str) -> float:
-    """The median of a coordinate, NaN where none is known."""
-    values = cube[name].values.astype(float)
-    return float(np.nanmedian(values)) if np.isfinite(values).any() else float("nan")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -15,7 +16,7 @@ from ..core.dark import TYPICAL_DOUBLING, law_factor
 from ..core.errors import WorkbenchError
 
 SAME_EXPOSURE = 0.01  # relative
-SAME_TEMPERATURE = 2.0  # [K]: without a dark law darks count as fitting within this
+SAME_TEMPERATURE = 2.0  # [K]: without a dark law darks count as fitting within this; so do the darks of one master
 SESSION_GAP = np.timedelta64(8, "h")  # flats further apart belong to different nights
 
 
@@ -74,7 +75,8 @@ def plan_groups(
     ((0, 1), (2.0, 2.0))
     """
     check_cube(light, stage="raw", kind="light")
-    for what, cube in (("bias frames", bias), ("darks", dark), ("flats", flat), ("darkflats", darkflat)):
+    cubes = Calibration(bias, dark, flat, darkflat)
+    for what, cube in zip(("bias frames", "darks", "flats", "darkflats"), cubes, strict=True):
         if cube is not None:
             _require_fit(cube, light, what)
     sessions = _sessions(flat) if flat is not None else []
@@ -85,41 +87,51 @@ def plan_groups(
         like = (k for k in keys if close(k[0], iso, 1e-6) and close(k[1], exposure, SAME_EXPOSURE) and k[2] == session)
         keys.setdefault(next(like, (iso, exposure, session)), []).append(number)
     return [
-        _group(
-            light, numbers, sessions[session] if session >= 0 else [], bias, dark, flat, darkflat, doubling_temperature
-        )
+        _group(light, numbers, sessions[session] if session >= 0 else [], cubes, doubling_temperature)
         for (_, _, session), numbers in keys.items()
     ]
 
 
-def _group(
-    light: xr.DataArray,
-    numbers: list[int],
-    flats: list[int],
-    bias: xr.DataArray | None,
-    dark: xr.DataArray | None,
-    flat: xr.DataArray | None,
-    darkflat: xr.DataArray | None,
-    doubling: float,
-) -> Group:
+class Calibration(NamedTuple):
+    """Cubes of the calibration frames, None where there are none."""
+
+    bias: xr.DataArray | None
+    dark: xr.DataArray | None
+    flat: xr.DataArray | None
+    darkflat: xr.DataArray | None
+
+
+def _group(light: xr.DataArray, numbers: list[int], flats: list[int], cubes: Calibration, doubling: float) -> Group:
     lights = light.isel(frame=numbers)
     iso, exposure = (float(lights[name].values[0]) for name in ("iso", "exposure"))
+    bias = _with_iso(cubes.bias, iso)
     warnings: list[str] = []
-    offsets = _with_iso(bias, iso)
-    if bias is not None and not offsets:
-        warnings.append(f"the bias frames have ISO {_values(bias, 'iso')}, the lights ISO {iso:g}: not used for them")
-    darks = _matching_darks(dark, lights, iso, exposure, bool(offsets), warnings)
-    factors = _factors(dark, darks, lights, exposure, bool(offsets), doubling, warnings)
+    if cubes.bias is not None and not bias:
+        warnings.append(
+            f"the bias frames have ISO {_values(cubes.bias, 'iso')}, the lights ISO {iso:g}: not used for them"
+        )
+    darks = _matching_darks(cubes.dark, lights, bool(bias), warnings)
+    factors = _factors(cubes.dark, darks, lights, bool(bias), doubling, warnings)
     if not darks:
-        ground = f"{'the master bias' if offsets else 'the black level that the files tell'} is subtracted"
-        if not offsets and not np.isfinite(light.attrs["black_level"]).all():
-            ground = "nothing is subtracted, because neither bias nor the files tell the black level"
+        ground = f"{'the master bias' if bias else 'the black level from the files'} is subtracted"
+        if not bias and not np.isfinite(light.attrs["black_level"]).all():
+            ground = "nothing is subtracted, because neither bias frames nor the files give the black level"
         warnings.append(f"no darks for the lights of {exposure:g} s: {ground}; the dark signal stays")
     if not flats:
         warnings.append("no flats: vignetting, dust and the pixels' own response stay in the lights")
-        return Group(tuple(numbers), tuple(offsets), tuple(darks), factors=factors, warnings=tuple(warnings))
+        return Group(tuple(numbers), tuple(bias), tuple(darks), factors=factors, warnings=tuple(warnings))
+    flats, darkflats, flat_bias = _for_flats(flats, cubes, lights, bias, warnings)
+    chosen = (tuple(some) for some in (numbers, bias, darks, flats, darkflats, flat_bias))
+    return Group(*chosen, factors=factors, warnings=tuple(warnings))
+
+
+def _for_flats(
+    flats: list[int], cubes: Calibration, lights: xr.DataArray, bias: list[int], warnings: list[str]
+) -> tuple[list[int], list[int], list[int]]:
+    """Return the flats of one ISO, the lights' where there are such, and their darkflats and bias frames."""
+    flat, darkflat, iso = cubes.flat, cubes.darkflat, float(lights["iso"].values[0])
     flats = _one_iso(flat, flats, iso)
-    flat_iso, flat_exposure = (_median(flat, name, flats) for name in ("iso", "exposure"))
+    flat_iso, flat_exposure = (median_of(flat, name, flats) for name in ("iso", "exposure"))
     _check_aperture(flat.isel(frame=flats), lights, warnings)
     own = [n for n in _with_iso(darkflat, flat_iso) if close(darkflat["exposure"].values[n], flat_exposure, 0.1)]
     if darkflat is not None and not own:
@@ -127,25 +139,14 @@ def _group(
             f"the darkflats have ISO {_values(darkflat, 'iso')} and {_values(darkflat, 'exposure')} s, the flats ISO "
             f"{flat_iso:g} and {flat_exposure:g} s: the bias is used in their place"
         )
-    flat_bias = offsets if close(flat_iso, iso, 1e-6) else _with_iso(bias, flat_iso)
-    return Group(
-        tuple(numbers),
-        tuple(offsets),
-        tuple(darks),
-        tuple(flats),
-        tuple(own),
-        tuple(flat_bias),
-        factors,
-        tuple(warnings),
-    )
+    return flats, own, bias if close(flat_iso, iso, 1e-6) else _with_iso(cubes.bias, flat_iso)
 
 
-def _matching_darks(
-    dark: xr.DataArray | None, lights: xr.DataArray, iso: float, exposure: float, has_bias: bool, warnings: list[str]
-) -> list[int]:
-    """The darks of the lights' ISO with the nearest exposure, then the nearest temperature."""
+def _matching_darks(dark: xr.DataArray | None, lights: xr.DataArray, has_bias: bool, warnings: list[str]) -> list[int]:
+    """Return the darks of the lights' ISO with the nearest exposure, then the nearest temperature."""
     if dark is None:
         return []
+    iso, exposure = (float(lights[name].values[0]) for name in ("iso", "exposure"))
     fitting = _with_iso(dark, iso)
     if not fitting:
         raise WorkbenchError(
@@ -163,7 +164,7 @@ def _matching_darks(
             )
         warnings.append(f"darks of {nearest:g} s are scaled to the lights' {exposure:g} s above the bias")
     degrees = dark["temperature"].values
-    wanted = _median(lights, "temperature")
+    wanted = median_of(lights, "temperature")
     if not math.isfinite(wanted) or not np.isfinite(degrees[fitting]).any():
         return fitting
     best = min((degrees[n] for n in fitting if np.isfinite(degrees[n])), key=lambda t: abs(t - wanted))
@@ -174,16 +175,16 @@ def _factors(
     dark: xr.DataArray | None,
     darks: list[int],
     lights: xr.DataArray,
-    exposure: float,
     has_bias: bool,
     doubling: float,
     warnings: list[str],
 ) -> tuple[float, ...]:
-    """The dark's scale for each light: by exposure, and by temperature where the dark law is known."""
+    """Return the dark's scale for each light: by exposure, and by temperature where the dark law is known."""
+    exposure = float(lights["exposure"].values[0])
     factors = np.ones(lights.sizes["frame"])
     if not darks:
         return tuple(factors.tolist())
-    seconds, celsius = (_median(dark, name, darks) for name in ("exposure", "temperature"))
+    seconds, celsius = (median_of(dark, name, darks) for name in ("exposure", "temperature"))
     if has_bias and not close(seconds, exposure, SAME_EXPOSURE) and math.isfinite(exposure):
         factors *= exposure / seconds
     warmer = np.nan_to_num(lights["temperature"].values - celsius)
@@ -207,7 +208,7 @@ def _factors(
 
 
 def _sessions(flat: xr.DataArray) -> list[list[int]]:
-    """Flats that were taken together: of one folder, without a gap of eight hours."""
+    """Return the flats that were taken together: of one folder, without a gap of eight hours."""
     folders: dict[str, list[int]] = {}
     for number, name in enumerate(flat["filename"].values):
         folders.setdefault(str(PurePosixPath(str(name)).parent), []).append(number)
@@ -219,12 +220,12 @@ def _sessions(flat: xr.DataArray) -> list[list[int]]:
             continue
         order = np.argsort(times, kind="stable")
         breaks = np.flatnonzero(np.diff(times[order]) > SESSION_GAP) + 1
-        sessions += [sorted(numbers[place] for place in part) for part in np.split(order, breaks)]
+        sessions += [sorted(numbers[index] for index in run) for run in np.split(order, breaks)]
     return sessions
 
 
 def _session_of(light: xr.DataArray, number: int, flat: xr.DataArray, sessions: list[list[int]]) -> int:
-    """The flats of the light's own branch of folders, else the nearest in time."""
+    """Return which flats have the light's own branch of folders, else which are the nearest in time."""
     parts = PurePosixPath(str(light["filename"].values[number])).parent.parts
 
     def rank(session: list[int]) -> tuple[float, float]:
@@ -241,7 +242,7 @@ def _session_of(light: xr.DataArray, number: int, flat: xr.DataArray, sessions: 
 
 
 def _one_iso(flat: xr.DataArray, flats: list[int], iso: float) -> list[int]:
-    """The flats of the lights' ISO, else of the ISO that most of them have."""
+    """Return the flats of the lights' ISO, else of the ISO that most of them have."""
     same = [n for n in flats if close(flat["iso"].values[n], iso, 1e-6)]
     if same:
         return same
@@ -250,8 +251,8 @@ def _one_iso(flat: xr.DataArray, flats: list[int], iso: float) -> list[int]:
 
 
 def _check_aperture(flats: xr.DataArray, lights: xr.DataArray, warnings: list[str]) -> None:
-    ours, theirs = (cube["aperture"].values[np.isfinite(cube["aperture"].values)] for cube in (lights, flats))
-    if ours.size and theirs.size and not np.isclose(np.median(ours), theirs, rtol=0.02).all():
+    of_lights, of_flats = (cube["aperture"].values[np.isfinite(cube["aperture"].values)] for cube in (lights, flats))
+    if of_lights.size and of_flats.size and not np.isclose(np.median(of_lights), of_flats, rtol=0.02).all():
         warnings.append(
             f"the flats were taken at f/{_values(flats, 'aperture')}, the lights at f/{_values(lights, 'aperture')}: "
             "the vignetting differs"
@@ -259,23 +260,51 @@ def _check_aperture(flats: xr.DataArray, lights: xr.DataArray, warnings: list[st
 
 
 def _require_fit(cube: xr.DataArray, light: xr.DataArray, what: str) -> None:
-    ours, theirs = (
+    of_light, of_cube = (
         (array.attrs["camera"], f"{array.sizes['x']} x {array.sizes['y']} pixels", array.attrs["cfa_pattern"])
         for array in (light, cube)
     )
-    for word, mine, other in zip(("camera", "size", "CFA pattern"), ours, theirs, strict=True):
-        if mine != other:
+    for name, ours, other in zip(("camera", "size", "CFA pattern"), of_light, of_cube, strict=True):
+        if ours != other:
             raise WorkbenchError(
-                f"the {what} have {word} {other or 'unknown'} ({cube['filename'].values[0]}), the lights "
-                f"{mine or 'unknown'} ({light['filename'].values[0]}): they do not belong together; put the {what} away"
+                f"the {what} have {name} {other or 'unknown'} ({cube['filename'].values[0]}), the lights "
+                f"{ours or 'unknown'} ({light['filename'].values[0]}): they do not belong together; put the {what} away"
             )
+
+
+def require_alike(frames: xr.DataArray, master: xr.Dataset, what: str) -> None:
+    """Refuse to bring frames and a master of different cameras, mosaics or sizes together."""
+    other = f"master {master.attrs['kind']}"
+    for name, word in (("camera", "camera"), ("cfa_pattern", "CFA pattern")):
+        first, second = frames.attrs[name], master.attrs[name]
+        if first != second:
+            raise WorkbenchError(
+                f"the {what} have {word} {first!r}, the {other} {second!r}: they do not belong together"
+            )
+    sizes = [f"{array.sizes['x']} x {array.sizes['y']}" for array in (frames, master)]
+    if sizes[0] != sizes[1]:
+        raise WorkbenchError(f"the {what} have {sizes[0]} pixels, the {other} {sizes[1]}: they do not belong together")
+
+
+def require_one_temperature(cube: xr.DataArray) -> None:
+    """Refuse darks whose temperatures are too far apart for one master."""
+    known = cube["temperature"].values
+    known = known[np.isfinite(known)]
+    if known.size and np.ptp(known) > 2 * SAME_TEMPERATURE:
+        names = cube["filename"].values
+        coldest, warmest = (int(pick(cube["temperature"].values)) for pick in (np.nanargmin, np.nanargmax))
+        raise WorkbenchError(
+            f"the darks' temperature runs from {known.min():g} °C ({names[coldest]}) to {known.max():g} °C "
+            f"({names[warmest]}); for one master they must lie within {2 * SAME_TEMPERATURE:g} K: make several"
+        )
 
 
 def _with_iso(cube: xr.DataArray | None, iso: float) -> list[int]:
     return [] if cube is None else [n for n, value in enumerate(cube["iso"].values) if close(value, iso, 1e-6)]
 
 
-def _median(cube: xr.DataArray, name: str, numbers: Sequence[int] | None = None) -> float:
+def median_of(cube: xr.DataArray, name: str, numbers: Sequence[int] | None = None) -> float:
+    """Return the median of a coordinate over some frames, or all; NaN where none is known."""
     values = cube[name].values if numbers is None else cube[name].values[list(numbers)]
     return float(np.nanmedian(values)) if np.isfinite(values).any() else math.nan
 
@@ -285,7 +314,7 @@ def _values(cube: xr.DataArray, name: str) -> str:
 
 
 def close(first: float, second: float, tolerance: float) -> bool:
-    """Equal within a relative tolerance; two unknowns are alike."""
+    """Return whether two values are equal within a relative tolerance; two unknown ones (NaN) are."""
     if math.isnan(first) or math.isnan(second):
         return math.isnan(first) and math.isnan(second)
     return math.isclose(first, second, rel_tol=tolerance, abs_tol=1e-12)

@@ -112,18 +112,18 @@ def noise_of_masters(
         Masters, each with the noise model of its frames.
     """
     pattern, iso = light.attrs["cfa_pattern"], float(light["iso"])
-    quiet = next((_model(master)[:, 0] for master in (bias, dark) if master is not None), None)
+    quiet = next((model_of(master)[:, 0] for master in (bias, dark) if master is not None), None)
     slope, source, warnings = None, "", []
     if flat is not None and flat.attrs["frames"] > 1:
-        slope, source = _model(flat)[:, 1], f"{flat.attrs['frames']} flats"
+        slope, source = model_of(flat)[:, 1], f"{flat.attrs['frames']} flats"
         if not close(flat.attrs["iso"], iso, 1e-6):
             slope = slope * (iso / flat.attrs["iso"])
             warnings.append(
                 f"the gain comes from flats at ISO {flat.attrs['iso']:g}, scaled to the lights' ISO {iso:g} as if it "
                 "went with 1/ISO; a measured sensor file (--sensor) is safer"
             )
-    elif dark is not None and (_model(dark)[:, 1] > 0).all():
-        slope = np.full(len(_model(dark)), np.mean(_model(dark)[:, 1]))
+    elif dark is not None and (model_of(dark)[:, 1] > 0).all():
+        slope = np.full(len(model_of(dark)), np.mean(model_of(dark)[:, 1]))
         source = "the shot noise of the darks' warm pixels"
     if slope is None:
         read = np.sqrt(quiet) if quiet is not None else _light_scatter(light)[0]
@@ -150,12 +150,12 @@ def noise_of_flats(flat: xr.Dataset | None, bias: xr.Dataset | None, iso: float)
     """Return the noise of flats and bias frames, if both masters are there and of this ISO."""
     if flat is None or bias is None or not close(flat.attrs["iso"], iso, 1e-6) or flat.attrs["frames"] < 2:
         return None
-    slope, quiet = _model(flat)[:, 1], _model(bias)[:, 0]
+    slope, quiet = model_of(flat)[:, 1], model_of(bias)[:, 0]
     read = np.sqrt(np.maximum(quiet - QUANTISATION, 1e-3)) / slope
     return SensorNoise(1 / slope, read, iso=iso, source="flats and bias")
 
 
-def _model(master: xr.Dataset) -> np.ndarray:
+def model_of(master: xr.Dataset) -> np.ndarray:
     """Return the noise model of a master's frames (channel, 2): a [ADU²] and b [ADU]."""
     return np.reshape(master.attrs["model"], (-1, 2))
 
