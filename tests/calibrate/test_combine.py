@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from workbench.calibrate.combine import combine_frames
-from workbench.core import bands
-from workbench.core.bands import Frames
+from workbench.core import parallel
 from workbench.core.cube import make_cube
 from workbench.core.errors import FrameReadError, WorkbenchError
+from workbench.core.parallel import Frames
 
 QUIET = np.array([9.0 + 1 / 12, 0.0])
 
@@ -121,8 +121,8 @@ def test_the_same_bits_from_memory_and_scratch_whatever_the_bands_and_threads(mo
     data = noise(5)
     data[1, 10:20, 10:20] += 300
     expected = run(data)
-    monkeypatch.setattr(bands, "IN_MEMORY", 0)
-    monkeypatch.setattr(bands, "BAND_BYTES", 5 * 96 * 2 * 6)
+    monkeypatch.setattr(parallel, "IN_MEMORY", 0)
+    monkeypatch.setattr(parallel, "BAND_BYTES", 5 * 96 * 2 * 6)
     with Frames(cube_of(data), scratch=tmp_path, threads=3, progress=False) as frames:
         assert list(tmp_path.rglob("frames"))
         assert len(frames.bands()) == 11
@@ -158,6 +158,6 @@ def test_when_nothing_can_be_read_it_says_so(monkeypatch, tmp_path):
     lazy = da.map_blocks(decode, dtype="uint16", chunks=((1,) * 2, (4,), (4,)), meta=np.empty((0, 0, 0), "uint16"))
     with Frames(cube_of(lazy), progress=False) as frames, pytest.raises(WorkbenchError, match="no frame could be read"):
         combine_frames(frames, QUIET, progress=False)
-    monkeypatch.setattr(bands, "IN_MEMORY", 0)
+    monkeypatch.setattr(parallel, "IN_MEMORY", 0)
     with pytest.raises(WorkbenchError, match="another folder"):
         Frames(cube_of(noise(2)), scratch=tmp_path / "not there", progress=False)

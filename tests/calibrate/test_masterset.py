@@ -7,9 +7,9 @@ from astropy.io import fits
 
 from workbench.calibrate import SensorNoise, calibrate, make_masters, masterset, open_master, save_master
 from workbench.calibrate.noise import hot_slope, saturation_level
-from workbench.core.bands import Frames
 from workbench.core.cube import make_cube
 from workbench.core.errors import FrameReadError, WorkbenchError
+from workbench.core.parallel import Frames
 from workbench.simulate import d7000, expose
 
 

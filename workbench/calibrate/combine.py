@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import chi2
 
-from ..core.bands import Frames
 from ..core.errors import WorkbenchError
+from ..core.parallel import Frames
 from .combine_band import Band, Channels, Output, Rows, Rule, Setup, Tally, combine_rows
 
 CLIP = 4.5  # [σ of the model]; of 16 M pixels x 16 frames without events 2,000 samples lie beyond: 1e-5 of them

@@ -11,7 +11,7 @@ from scipy import ndimage
 from ..core.cube import channels_of
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
-from ..core.vignetting import Lens, fit_lens
+from ..core.statistics import Lens, fit_lens
 from .residuals import ADDED_NOISE, BLOCK, FINE, audit_lights, block_medians, cell_means, centres, detail, plane_of
 
 DUST_DEPTH = 0.003  # a shadow must take at least this part of the light

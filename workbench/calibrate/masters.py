@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from ..core.bands import Frames
 from ..core.cube import black_levels, channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes

@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 from scipy.stats import chi2
 
-from ..core.bands import Frames
 from ..core.cube import black_levels, channels_of
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import planes
+from ..core.parallel import Frames
 from ..core.statistics import mad_std
 from .combine import UNSTABLE_CHANCE
 from .matching import close

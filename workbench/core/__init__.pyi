@@ -1,6 +1,3 @@
-from . import bands as bands
-from . import buffers as buffers
-from . import cache as cache
 from . import cube as cube
 from . import dark as dark
 from . import defects as defects
@@ -15,7 +12,6 @@ from . import selection as selection
 from . import sensor_file as sensor_file
 from . import statistics as statistics
 from . import values as values
-from . import vignetting as vignetting
 from .cube import check_cube as check_cube
 from .cube import make_cube as make_cube
 from .errors import FrameReadError as FrameReadError

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.buffers import frame_memory
 from ..core.errors import FrameReadError
+from ..core.parallel import frame_memory
 from .metadata import FrameInfo, require_file
 
 _GAP = rb"(?:\s|#[^\n]*\n)+"

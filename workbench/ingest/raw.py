@@ -11,10 +11,10 @@ import numpy as np
 import rawpy
 import tifffile
 
-from ..core.buffers import frame_memory
 from ..core.cube import MOSAICS
 from ..core.errors import FrameReadError
 from ..core.mosaic import offsets
+from ..core.parallel import frame_memory
 from .metadata import FrameInfo, exif_time, read_exif, require_file
 
 # tifffile reports private tags it cannot parse; they are of no concern here

@@ -15,12 +15,11 @@ import pandas as pd
 import xarray as xr
 from tqdm.auto import tqdm
 
-from ..core.buffers import frame_buffers
 from ..core.cube import channels_of
 from ..core.defects import write_defects
 from ..core.errors import WorkbenchError
 from ..core.files import check_folder
-from ..core.parallel import side_by_side
+from ..core.parallel import frame_buffers, side_by_side
 from ..core.results import sensor_dataset
 from ..core.sensor_file import write_sensor
 from ..core.values import is_simulated, value_text

@@ -9,7 +9,6 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
-from ..core.buffers import frame_memory, frame_zeros
 from ..core.cube import channels_of, check_cube
 from ..core.errors import WorkbenchError
 from ..core.mosaic import planes, tiles
@@ -18,7 +17,7 @@ from ..core.pairs import (
     pair_moments,
     pair_sums,
 )
-from ..core.parallel import counted, stream_frames
+from ..core.parallel import counted, frame_memory, frame_zeros, stream_frames
 from ..core.selection import Setting, at_iso, group_frames, same_iso
 from ..core.statistics import mad_std
 from .spatial import deviation_products

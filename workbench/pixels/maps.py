@@ -12,7 +12,7 @@ from ..core.cube import channels_of, check_cube
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes, tiles
 from ..core.parallel import counted, stream_frames
-from ..core.vignetting import Lens, fit_lens
+from ..core.statistics import Lens, fit_lens
 from .spatial import INNER, MARGIN, inner_lowpass
 from .stacks import FrameStack
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from ..core.buffers import frame_memory
 from ..core.errors import WorkbenchError
+from ..core.parallel import frame_memory
 
 MARGIN = 9  # px at each side that the smoothing reaches: 3 + 5 + 1
 INNER = slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN)

@@ -15,12 +15,11 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
-from ..core.buffers import frame_memory, frame_zeros
 from ..core.cube import channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import BLOCKS, QUANTISATION_VARIANCE, jackknife_error, leave_one_out
-from ..core.parallel import counted, lazy_frames, stream_frames
+from ..core.parallel import counted, frame_memory, frame_zeros, lazy_frames, stream_frames
 from .spatial import Spatial, common_parts, deviation_products, highpass
 
 _FEWEST = 3  # frames of a noise map; of two a pixel's spread says next to nothing

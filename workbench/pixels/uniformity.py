@@ -10,14 +10,12 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..core.buffers import frame_memory
 from ..core.cube import black_levels, channels_of, check_cube, take_frames
 from ..core.errors import WorkbenchError
 from ..core.mosaic import tiles
-from ..core.parallel import in_threads
+from ..core.parallel import frame_memory, in_threads
 from ..core.selection import at_iso, describe, group_frames, same_iso
-from ..core.statistics import mad_std
-from ..core.vignetting import Lens, fit_lens
+from ..core.statistics import Lens, fit_lens, mad_std
 from .spatial import (
     INNER,
     MARGIN,

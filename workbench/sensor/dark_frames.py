@@ -12,13 +12,12 @@ import numba
 import numpy as np
 import xarray as xr
 
-from ..core.buffers import frame_zeros
 from ..core.cube import check_cube
 from ..core.dark import line_moments
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import pair_moments, pair_sums
-from ..core.parallel import counted, in_threads, lazy_frames, stream_frames
+from ..core.parallel import counted, frame_zeros, in_threads, lazy_frames, stream_frames
 from ..core.selection import Setting, group_frames
 from .bias import CLIPPED_FRACTION
 
