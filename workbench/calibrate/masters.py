@@ -16,6 +16,7 @@ import xarray as xr
 from ..core.cube import black_levels, channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes
+from ..core.parallel import Frames
 from ..core.values import attribute_lines
 from .combine import Combined, combine_frames
 from .combine_band import calm_levels
