@@ -227,7 +227,12 @@ def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math
     weight, seconds, frames = (library[name].values for name in ("weight", "seconds", "frames"))
     offset, current, lost = (library[name].values for name in _MAPS)
     read, slope = (np.asarray(attrs[name], float) for name in ("read_variance", "shot_slope"))
-    squares = _coefficients(weight, seconds, x) ** 2 / np.maximum(frames, 1)
+    # the groups' weights in o + D x, for each number of groups that a pixel has lost
+    kept = np.arange(weight.size) >= np.arange(weight.size + 1)[:, None]
+    coefficients = (
+        kept * weight * (np.array([1.0, x]) @ line_inverse(weight, seconds) @ [np.ones(seconds.size), seconds])
+    )
+    squares = coefficients**2 / np.maximum(frames, 1)
     # of each number of groups lost and channel: the constant part, and what the pixel's own dark current adds
     constant = squares.sum(axis=1)[:, None] * (read + attrs["wander"] ** 2)
     growing = (squares * seconds).sum(axis=1)[:, None] * slope
@@ -272,19 +277,17 @@ def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math
     )
 
 
-def line_moments(weight: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Return Σw, Σwt and Σwt² (moment, number) over the groups but the first so many, from none lost to all."""
-    lost = range(weight.size + 1)
-    return np.array([[(weight[k:] * seconds[k:] ** power).sum() for k in lost] for power in range(3)])
+def line_inverse(weight: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Return the inverse of [[Σw, Σwt], [Σwt, Σwt²]] (number, 2, 2) for each number of the first groups left out.
 
-
-def _coefficients(weight: np.ndarray, seconds: np.ndarray, x: float) -> np.ndarray:
-    """Return the weights of the groups in o + D x (number, group), for each number of groups that a pixel has lost."""
-    s0, s1, s2 = line_moments(weight, seconds)[:, :, None]
+    Times (Σwy, Σwty) it is offset and slope of the least-squares line; NaN where the groups do not determine one.
+    """
+    s0, s1, s2 = (
+        np.array([(weight[k:] * seconds[k:] ** power).sum() for k in range(weight.size + 1)]) for power in range(3)
+    )
     determinant = s0 * s2 - s1 * s1
     determinant = np.where(determinant > 1e-9 * s0 * s2, determinant, np.nan)
-    kept = np.arange(weight.size) >= np.arange(weight.size + 1)[:, None]
-    return kept * weight * (s2 - s1 * seconds + x * (s0 * seconds - s1)) / determinant
+    return np.moveaxis(np.array([[s2, -s1], [-s1, s0]]) / determinant, -1, 0)
 
 
 def _law_error(attrs: dict, library: xr.Dataset, temperature: float) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from ..core.cube import check_cube
-from ..core.dark import line_moments
+from ..core.dark import line_inverse
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import pair_moments, pair_sums
@@ -197,17 +197,15 @@ def _read_setting(
     for exposure in exposures:
         frames = next(stream)
         group, total, own = read_group(frames, exposure, saturated, master)
-        saturated |= own
         measured.append(group)
         if not clipped(group):
             add_weighted(total, np.float32(1), np.float32(exposure), sum_y, sum_ty)
             counts, times = [*counts, group.count], [*times, exposure]
         del total, own  # their memory serves the next group
-    moments = line_moments(np.array(counts, float), np.array(times, float))[:, [0, -1]]  # of all frames, and of none
-    s0, s1, s2 = moments[:, 0]
+    inverse = line_inverse(np.array(counts, float), np.array(times, float))[[0, -1]]  # of all frames, and of none
     slope = None
-    if s0 * s2 - s1**2 > 1e-9 * s0 * s2:
-        _solve(sum_y, sum_ty, saturated.view(np.uint8), moments)
+    if np.isfinite(inverse[0]).all():
+        _solve(sum_y, sum_ty, saturated.view(np.uint8), inverse)
         slope = sum_ty
     everywhere |= saturated
     return DarkSetting(setting, frames.attrs["cfa_pattern"], measured[::-1], zero, slope, saturated, everywhere)
@@ -230,14 +228,14 @@ def pixel_maps(
     for picture, f in zip(sums.timed[1:], factor[1:], strict=True):
         picture *= np.float32(f)
         crossed += picture
-    _solve(sums.plain, crossed, sums.lost, line_moments(weight, seconds))
+    _solve(sums.plain, crossed, sums.lost, line_inverse(weight, seconds))
     return sums.plain, crossed
 
 
 def read_group(
     equal: EqualFrames,
     exposure: float,
-    saturated_before: np.ndarray | None = None,
+    ever_saturated: np.ndarray | None = None,
     zero: np.ndarray | None = None,
 ) -> tuple[DarkGroup, np.ndarray, np.ndarray]:
     """Read equal frames once; return what they show, their sum float32 (y, x), and which pixels saturate.
@@ -246,8 +244,8 @@ def read_group(
 
     Parameters
     ----------
-    saturated_before
-        Pixels that saturate in longer exposures.
+    ever_saturated
+        Pixels that saturate in longer exposures; those of these frames are added.
     zero
         The master bias (y, x) to take the median against.
     """
@@ -278,11 +276,16 @@ def read_group(
     means = np.array([pair[0] for pair in measured[:last]] + [pair[1] for pair in measured[last - 1 : count - 1]])
     zeros = float(np.mean([pair[2] for pair in measured]))
     half = np.mean(noise, axis=0) if count > 1 else np.full_like(noise[0], np.nan)
-    ever = saturated if saturated_before is None else saturated | saturated_before
-    own, steady = (map_sums(total, masked, cell, 1)[:2, :, 0] for masked in (saturated, ever))
-    levels = (sums[1] / np.where(sums[0] > 0, sums[0], np.nan) / count for sums in (own, steady))
+    if ever_saturated is None:
+        ever_saturated = saturated
+    ever_saturated |= saturated
+    own = steady = map_sums(total, saturated, cell, 1)[:2, :, 0]
+    bright = int(np.count_nonzero(saturated))
+    if np.count_nonzero(ever_saturated) > bright:
+        steady = map_sums(total, ever_saturated, cell, 1)[:2, :, 0]
+    levels = (level / np.where(pixels > 0, pixels, np.nan) / count for pixels, level in (own, steady))
     middle = medians(total, saturated, cell, count, zero)
-    group = DarkGroup(exposure, equal.files, means, half, *levels, middle, int(np.count_nonzero(saturated)), zeros)
+    group = DarkGroup(exposure, equal.files, means, half, *levels, middle, bright, zeros)
     return group, total, saturated
 
 
@@ -358,22 +361,13 @@ def add_weighted(picture, weight, timed_weight, plain, timed):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _solve(plain, timed, lost, moments):
+def _solve(plain, timed, lost, inverse):
     """Turn Σwy [ADU] and Σwty [ADU s] (y, x) into offset [ADU] and slope [ADU/s] of the least-squares line, in place.
 
-    `moments` (moment, number): Σw, Σwt, Σwt² [1, s, s²] without the first so many groups; `lost`: how many a pixel
-    lacks.  NaN where two exposures are not left.
+    `inverse` (number, 2, 2) is `core.dark.line_inverse`; `lost` (y, x): how many groups a pixel lacks.
     """
-    s0, s1, s2 = moments
     for i in range(plain.shape[0]):
         for j in range(plain.shape[1]):
-            k = lost[i, j]
-            determinant = s0[k] * s2[k] - s1[k] * s1[k]
-            if determinant <= 1e-9 * s0[k] * s2[k]:
-                plain[i, j] = np.nan
-                timed[i, j] = np.nan
-                continue
-            y, ty = np.float64(plain[i, j]), np.float64(timed[i, j])
-            d = (s0[k] * ty - s1[k] * y) / determinant
-            timed[i, j] = d
-            plain[i, j] = (y - d * s1[k]) / s0[k]
+            k, y, ty = lost[i, j], np.float64(plain[i, j]), np.float64(timed[i, j])
+            plain[i, j] = inverse[k, 0, 0] * y + inverse[k, 0, 1] * ty
+            timed[i, j] = inverse[k, 1, 0] * y + inverse[k, 1, 1] * ty

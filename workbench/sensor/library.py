@@ -208,6 +208,7 @@ def read_library(
             sums.lost[saturated] = len(rows)
             for picture in (plain, *maps):
                 picture[saturated] = 0
+        del total, saturated  # their memory serves the next group
     if not rows:
         raise WorkbenchError(
             "all darks are clipped at zero: the camera subtracts its black level before saving; use firmware or a "
