@@ -25,7 +25,7 @@ BLOCKS = 64
 OUTLIER_SIGMAS = 8.0
 QUANTISATION_VARIANCE = 1 / 12  # of rounding to whole ADU [ADU²]
 
-_SAMPLE = 4096  # pixels a channel: they tell a MAD to 2 %, which is enough for a limit
+_SAMPLE = 4096  # pixels a channel: a MAD to 2 %, which is enough for a limit
 _PILED_UP, _PILED_UP_FRACTION = 16, 0.005  # pixels at the highest value; of normal noise it is one in thousands
 _MAD_TO_SIGMA = 1.4826
 _MEAN_DEVIATION_TO_SIGMA = float(np.sqrt(np.pi / 2))

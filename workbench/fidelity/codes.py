@@ -103,7 +103,7 @@ def count_codes(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     frames = counted(stream_frames(cube.data[i] for i in order), progress, len(order))
     for number, frame in zip(owner, frames, strict=True):
         _count(frame, cell, counts[number])
-    highest = int(np.flatnonzero(counts.any(axis=(0, 1)))[-1]) if counts.any() else 0
+    highest = int(np.flatnonzero(counts.any(axis=(0, 1))).max(initial=0))
     settings = [setting for setting, _ in groups]
     coords = {name: ("group", np.array([setting[name] for setting in settings])) for name in _COORDS}
     coords |= {"channel": list(channels_of(cube.attrs["cfa_pattern"])), "code": np.arange(highest + 1)}

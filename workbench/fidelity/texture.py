@@ -96,12 +96,9 @@ def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     white = cube.attrs["white_level"]
     results, kept = [], []
     for iso, kind, pairs in chosen:
-        differences = []
-        for _ in pairs:
-            first, second = next(frames), next(frames)
-            limits = (black, white / 2) if kind == "flat" else (None, np.inf)
-            differences.append(_difference(first, second, cell, *limits))
-        found = [one for one in differences if one is not None]
+        limits = (black, white / 2) if kind == "flat" else (None, np.inf)
+        differences = [_difference(next(frames), next(frames), cell, *limits) for _ in pairs]
+        found = list(filter(None, differences))
         if found:
             results.append(_texture(found, cell))
             kept.append((iso, kind, len(found)))
@@ -112,18 +109,19 @@ def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
             "the equal frames here are flats above half of saturation, or have no noise at all: what neighbouring "
             "pixels share cannot be seen in them; shoot ten bias frames"
         )
+    isos, kinds, pairs = zip(*kept, strict=True)
     data = {
         name: (dims, np.stack([one[name] for one in results]), {"units": units, "long_name": title})
         for name, (dims, units, title) in _VARIABLES.items()
     }
     coords = {
-        "iso": ("iso", [iso for iso, _, _ in kept], {"long_name": "ISO setting"}),
-        "kind": ("iso", [kind for _, kind, _ in kept]),
-        "pairs": ("iso", [pairs for _, _, pairs in kept]),
+        "iso": ("iso", list(isos), {"long_name": "ISO setting"}),
+        "kind": ("iso", list(kinds)),
+        "pairs": ("iso", list(pairs)),
         "channel": list(channels_of(cube.attrs["cfa_pattern"])),
         "lag": [f"{dy},{dx}" for dy, dx in LAGS],
-        "dy": ("lag", [dy for dy, _ in LAGS], {"units": "pix"}),
-        "dx": ("lag", [dx for _, dx in LAGS], {"units": "pix"}),
+        "dy": ("lag", np.array(LAGS)[:, 0], {"units": "pix"}),
+        "dx": ("lag", np.array(LAGS)[:, 1], {"units": "pix"}),
         "axis": list(AXES),
         "frequency": ("frequency", _FREQUENCY, {"units": "cycle / pix", "long_name": "spatial frequency"}),
     }

@@ -118,8 +118,7 @@ def find_cosmic_rays(
                     f"{100 * share:.2g} % of the pixels: it is left out; is it a dark of the same temperature?"
                 )
         _drop_flickering(found, search)
-        seconds = setting["exposure"] * len(frames)
-        search.seconds += seconds if math.isfinite(seconds) else 0.0
+        search.seconds += float(np.nan_to_num(setting["exposure"])) * len(frames)
         search.frames += len(frames)
     for _ in stream:  # lets the bar finish
         pass

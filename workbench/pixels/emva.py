@@ -29,7 +29,7 @@ _OF_BRIGHT_STACK = ("u_y_stack", "sigma_2_y_stack", "s_2_y_measured", "s_2_y")
 
 
 def emva1288(
-    pairs: Iterable[Pair | tuple] | Mapping[str, Any],
+    pairs: Iterable[Pair] | Mapping[str, Any],
     dark_stack: FrameStack | Iterable[Any] | None = None,
     bright_stack: FrameStack | Iterable[Any] | None = None,
     *,
@@ -77,35 +77,23 @@ def emva1288(
     """
     table = pairs if isinstance(pairs, Mapping) else emva_points(pairs, drift=drift)
     found = emva_temporal(**table, photons=photons)
-    if dark_stack is not None:
-        stacks = [
-            stack if stack is None or isinstance(stack, FrameStack) else stack_frames(stack, progress=progress)
-            for stack in (dark_stack, bright_stack)
-        ]
-        found |= emva_spatial(*stacks, found["K"])
-    elif bright_stack is not None:
+    if dark_stack is None and bright_stack is not None:
         raise WorkbenchError("PRNU needs the dark stack as well as the bright one")
-    data = {
-        name: (
-            (),
-            value,
-            {"units": _ASTROPY.get(emva_unit(name), emva_unit(name)), "long_name": _TITLES.get(name, name)},
-        )
-        for name, value in found.items()
-    }
-    return xr.Dataset(data, attrs={"long_name": "EMVA 1288 release 4.0, linear", "drift": drift})
+    stacks = [
+        stack if stack is None or isinstance(stack, FrameStack) else stack_frames(stack, progress=progress)
+        for stack in (dark_stack, bright_stack)
+    ]
+    found |= emva_spatial(*stacks, found["K"]) if stacks[0] is not None else {}
+    result = xr.Dataset(found, attrs={"long_name": "EMVA 1288 release 4.0, linear", "drift": drift})
+    for name, value in result.items():
+        value.attrs = {"units": _ASTROPY.get(emva_unit(name), emva_unit(name)), "long_name": _TITLES.get(name, name)}
+    return result
 
 
-class Pair(NamedTuple):
-    """Two equal pictures: `exposure` [s], `light` (photons per pixel; 0 in the dark), the two pictures (y, x) [DN]."""
-
-    exposure: float
-    light: float
-    first: Any
-    second: Any
+Pair = tuple[float, float, Any, Any]  # exposure [s], light (photons a pixel; 0 in the dark), two pictures (y, x) [DN]
 
 
-def emva_points(pairs: Iterable[Pair | tuple], *, drift: str = "kept") -> dict[str, np.ndarray]:
+def emva_points(pairs: Iterable[Pair], *, drift: str = "kept") -> dict[str, np.ndarray]:
     """Return mean and temporal variance of pairs of pictures, and those of the dark pair at each light level.
 
     μ = (μ_A + μ_B)/2; σ² = ½⟨(y_A − y_B)²⟩, less ½(μ_A − μ_B)² where `drift` is ``removed`` (a lamp that drifts
@@ -141,14 +129,9 @@ def emva_points(pairs: Iterable[Pair | tuple], *, drift: str = "kept") -> dict[s
     """
     if drift not in ("kept", "removed"):
         raise WorkbenchError(f"drift is 'kept' or 'removed', not {drift!r}")
-    bright, dark = [], {}
-    for pair in pairs:
-        one = Pair(*pair)
-        row = (float(one.exposure), float(one.light), *_moments(one, drift))
-        if one.light > 0:
-            bright.append(row)
-        else:
-            dark[row[0]] = row[2:]
+    rows = [(float(time), float(light), *_moments(one, other, drift)) for time, light, one, other in pairs]
+    bright = sorted(row for row in rows if row[1] > 0)
+    dark = {row[0]: row[2:] for row in rows if row[1] <= 0}
     if len(bright) < 2 or not dark:
         raise WorkbenchError(
             f"EMVA 1288 needs two light levels or more and a dark pair; there are {len(bright)} and {len(dark)}"
@@ -159,19 +142,16 @@ def emva_points(pairs: Iterable[Pair | tuple], *, drift: str = "kept") -> dict[s
             f"no dark pair of {lacking[0]:g} s ({len(lacking)} exposures lack one); every exposure needs its own"
         )
     only = next(iter(dark.values()))
-    bright.sort()
-    rows = np.array([(*row, *dark.get(row[0], only)) for row in bright])
+    table = np.array([(*row, *dark.get(row[0], only)) for row in bright])
     names = ("exposure", "light", "mean", "variance", "mean_dark", "variance_dark")
-    return dict(zip(names, rows.T, strict=True))
+    return dict(zip(names, table.T, strict=True))
 
 
-def _moments(pair: Pair, drift: str) -> tuple[float, float]:
-    first, second = np.asarray(pair.first), np.asarray(pair.second)
+def _moments(first: Any, second: Any, drift: str) -> tuple[float, float]:
+    """Return mean and temporal variance of a pair of pictures (y, x) [DN, DN²]."""
+    first, second = np.asarray(first), np.asarray(second)
     if first.shape != second.shape or first.ndim != 2:
-        raise WorkbenchError(
-            f"the pair at {pair.exposure:g} s, light {pair.light:g}, has shapes {first.shape} and {second.shape}; "
-            "it needs two pictures (y, x) of one shape"
-        )
+        raise WorkbenchError(f"a pair has shapes {first.shape} and {second.shape}; it needs two pictures of one shape")
     exact = np.issubdtype(first.dtype, np.integer)
     difference = np.subtract(first, second, dtype=np.int64 if exact else float).ravel()
     means = first.mean(dtype=float), second.mean(dtype=float)
@@ -196,8 +176,6 @@ _TITLES = {
     "LE_max": "linearity error, greatest", "u_I_mean": "dark current from the means",
     "u_I_var": "dark current from the variances",
 }  # fmt: skip
-
-
 # what astropy calls the standard's units
 _ASTROPY = {"DN/e-": "adu / electron", "e-/DN": "electron / adu", "DN/p": "adu / photon", "DN": "adu", "e-": "electron"}
 _ASTROPY |= {"e-/s": "electron / s", "p": "photon"}
@@ -269,31 +247,36 @@ def emva_temporal(
     if len({column.shape for column in columns}) > 1 or columns[0].ndim != 1 or columns[0].size < 2:
         raise WorkbenchError("every column needs one number a light level, and there must be two levels or more")
     level, noise, dark, dark_noise, seconds, amount = columns
-    known = photons and light is not None
+    photon = 1.0 if photons and light is not None else np.nan  # what needs photons is NaN without them
     signal = level - dark
     top = saturation_index(noise)
-    used = _below(signal, top, _SENSITIVITY)
+    inside = np.flatnonzero(signal <= _SENSITIVITY * signal[top])
+    if not inside.size:
+        raise WorkbenchError("no light level lies below 70 % of saturation; add fainter ones")
+    used = slice(inside[-1] + 1)
     if not ((signal[used] > 0).any() and (amount[used] > 0).any()):
         raise WorkbenchError("the light levels do not rise above the dark: is the light on, are the columns swapped?")
     gain = float(fit_line(signal[used], (noise - dark_noise)[used], through_origin=True).slope)
     response = float(fit_line(amount[used], signal[used], through_origin=True).slope)
     efficiency = response / gain
-    several = np.unique(seconds).size > 2
-    by_time = fit_line(seconds, np.stack([dark, dark_noise])) if several else None
-    dark_variance = max(float(by_time.intercept[1]) if several else dark_noise[0], _FLOOR)
+    dark_slope, noise_slope, dark_variance = np.nan, np.nan, dark_noise[0]
+    if np.unique(seconds).size > 2:
+        by_time = fit_line(seconds, np.stack([dark, dark_noise]))
+        (dark_slope, noise_slope), dark_variance = by_time.slope, by_time.intercept[1]
+    dark_variance = max(float(dark_variance), _FLOOR)
     sigma = float(np.sqrt(dark_variance))
     least = sigma / gain + 0.5
     most = efficiency * amount[top]
     found = {
         "K": gain,
         "inverse_K": 1 / gain,
-        "R": response if known else np.nan,
-        "QE": 100 * efficiency if known else np.nan,
+        "R": response * photon,
+        "QE": 100 * efficiency * photon,
         "sigma_y_dark": sigma,
         "sigma_d": float(np.sqrt(dark_variance - QUANTISATION_VARIANCE)) / gain,
-        "u_p_min": least / efficiency if known else np.nan,
+        "u_p_min": least / efficiency * photon,
         "u_e_min": least,
-        "u_p_sat": amount[top] if known else np.nan,
+        "u_p_sat": amount[top] * photon,
         "u_e_sat": most,
         "SNR_max": np.sqrt(most),
         "SNR_max_dB": 10 * np.log10(most),
@@ -303,8 +286,8 @@ def emva_temporal(
         "DR_dB": 20 * np.log10(most / least),
         "DR_bit": np.log2(most / least),
         **_linearity(amount, signal, top),
-        "u_I_mean": by_time.slope[0] / gain if several else np.nan,
-        "u_I_var": by_time.slope[1] / gain**2 if several and by_time.slope[1] >= 0 else np.nan,
+        "u_I_mean": dark_slope / gain,
+        "u_I_var": noise_slope / gain**2 if noise_slope >= 0 else np.nan,
         "index_u_ysat": top,
     }
     return {name: float(value) for name, value in found.items()}
@@ -318,24 +301,14 @@ def saturation_index(variance: np.ndarray) -> int:
     >>> saturation_index(np.array([1.0, 2, 3, 5, 4.9, 6, 2, 0, 0]))
     5
     """
-    one, two = np.roll(variance, 1), np.roll(variance, 2)
-    higher = np.flatnonzero((variance > one) & (variance > two) & (np.arange(variance.size) > 1))
+    higher = 2 + np.flatnonzero((variance[2:] > variance[1:-1]) & (variance[2:] > variance[:-2]))
     return int(higher[-1]) if higher.size else int(np.argmax(variance))
-
-
-def _below(signal: np.ndarray, top: int, share: float) -> np.ndarray:
-    """Flag the levels up to a share of saturation: all below the last one that is."""
-    inside = np.flatnonzero(signal <= share * signal[top])
-    if not inside.size:
-        raise WorkbenchError("no light level lies below 70 % of saturation; add fainter ones")
-    return np.arange(signal.size) <= inside[-1]
 
 
 def _linearity(light: np.ndarray, signal: np.ndarray, top: int) -> dict[str, float]:
     """Return the least and the greatest relative deviation from the line [%]; NaN for fewer than three levels."""
-    low, high = (share * signal[top] for share in _LINEAR)
-    first = np.flatnonzero(signal >= low)
-    last = np.flatnonzero(signal <= high)
+    share = signal / signal[top]
+    first, last = np.flatnonzero(share >= _LINEAR[0]), np.flatnonzero(share <= _LINEAR[1])
     if not first.size or not last.size or last[-1] - first[0] < 2:
         return {"LE_min": np.nan, "LE_max": np.nan}
     x, y = light[first[0] : last[-1] + 1], signal[first[0] : last[-1] + 1]

@@ -102,7 +102,7 @@ def stack_frames(
     Raises
     ------
     WorkbenchError
-        If there is no frame, they differ in shape, or a flat has no light above black.
+        If frames are missing, they differ in shape, or a flat has no light above black.
 
     Examples
     --------

@@ -33,7 +33,7 @@ from .stacks import FrameStack, stack_cube
 
 FILTERS = ("none", "highpass")
 _ODD = 4.0  # robust standard deviations beyond which a pixel's own response shows no dust
-_SAMPLE = 400_000  # pixels that tell a median well enough
+_SAMPLE = 400_000  # pixels that suffice for a median
 _BLOCKS = 32  # along the shorter side, for the vignetting model
 _HALF = 0.5  # of saturation: where the standard takes its flats
 _TOO_BRIGHT = 1e-3  # of the pixels saturated: more, and a flat shows the white level and not the pixels
@@ -321,7 +321,7 @@ def _dust(responses: list[np.ndarray]) -> np.ndarray:
         limit = _ODD * _spread(own)
         together += np.clip(own, -limit, limit)
     found = np.zeros(together.shape, bool)
-    scales = [(together, 2)] if len(responses) > 1 else []  # of a single colour one pixel is no neighbourhood
+    scales = [(together, 2)] if len(responses) > 1 else []  # one colour's single pixels are left out
     scales += [(ndimage.uniform_filter(together, 3, mode="reflect"), 3), (lowpass(together), MARGIN)]
     for picture, reach in scales:
         threshold = np.full(picture.shape, 6 * _spread(picture), np.float32)

@@ -7,13 +7,13 @@ its bias frames at zero, the difference of a pair is clipped too, and the likeli
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from ..core.cube import channels_of, check_cube, take_frames
-from ..core.mosaic import channel_index
+from ..core.mosaic import channel_index, planes
 from ..core.pairs import (
     BLOCKS,
     QUANTISATION_VARIANCE,
@@ -30,7 +30,7 @@ from .clipped import ClippedFit, fit_clipped
 
 CLIPPED_FRACTION = 1e-3  # pixels at zero beyond which a normal distribution's σ reads more than 0.3 % low
 _RESOLVED_VARIANCE = 0.24  # ADU²; below, rounding to whole ADU hides the noise (EMVA 1288 release 4.0, section 6.6)
-_CLIPPED_PIXELS, _CLIPPED_FRAMES = 1 << 14, 16  # for the likelihood: they tell σ to half a per cent
+_CLIPPED_PIXELS, _CLIPPED_FRAMES = 1 << 14, 16  # for the likelihood: enough for σ to half a per cent
 
 
 def read_noise(
@@ -44,7 +44,7 @@ def read_noise(
     frames' means, so that an offset that wanders from frame to frame is in it.
 
     Of frames that the camera clipped at zero both come from the likelihood of a censored normal distribution instead
-    (see `noise.fit_clipped`; sixteen frames and 16,384 pixels a channel at most), black level being where the mean
+    (see `fit_clipped`; sixteen frames and 16,384 pixels a channel at most), black level being where the mean
     would lie without clipping; ``method`` says so.
 
     Parameters
@@ -52,8 +52,8 @@ def read_noise(
     bias
         Raw bias frames (frame, y, x) of any number of ISO settings, at least two of each.
     multiplier
-        What the camera multiplied each channel with before saving, where it is known (`missing_codes` of flats tells
-        it best); for clipped frames alone, which otherwise tell it themselves.
+        What the camera multiplied each channel with before saving, where it is known (best from `missing_codes` of
+        flats); for clipped frames only, from which it is otherwise estimated.
     progress
         False for no progress bar.
 
@@ -93,7 +93,7 @@ def read_noise(
     result = {name: np.full(shape, np.nan) for name in _VARIABLES}
     method = np.full(shape, "", object)
     warnings: list[str] = []
-    cut: dict[str, list[tuple[dict, float, np.ndarray]]] = {}  # settings that are clipped, by what is wrong with them
+    cut: dict[str, list[_Clipped]] = {}  # settings that are clipped, by what is wrong with them
     quantisation = QUANTISATION_VARIANCE if np.issubdtype(bias.dtype, np.integer) else 0.0
     for number, (setting, frames) in enumerate(groups):
         where = np.flatnonzero(owner == number)
@@ -103,13 +103,13 @@ def read_noise(
         files = bias["filename"].values[frames]
         if clipped.any() and len(frames) > 1:
             fits = _fit_clipped(take_frames(bias, frames[:_CLIPPED_FRAMES]), clipped, multiplier, progress)
-            found = _take_clipped(one, clipped, fits)
-            cut.setdefault(found, []).append((setting, 100 * float(one["zero_fraction"].max()), files))
-        warnings += _refuse(one, setting, files, quantisation)
+            problem = _put_clipped(one, clipped, fits)
+            cut.setdefault(problem, []).append(_Clipped(setting, 100 * float(one["zero_fraction"].max()), files))
+        warnings += _check(one, setting, files, quantisation)
         for name in _VARIABLES:
             result[name][number] = one[name]
         method[number] = np.where(np.isnan(one["read_noise_adu"]), "", np.where(clipped, "clipped", "pairs"))
-    warnings = [_say_clipped(problem, settings) for problem, settings in cut.items()] + warnings
+    warnings = [_clipped_warning(problem, settings) for problem, settings in cut.items()] + warnings
     data = {name: (("iso", "channel"), result[name], attrs) for name, attrs in _VARIABLES.items()}
     data["method"] = (("iso", "channel"), method, {"long_name": "how the read noise was measured"})
     data["frames"] = ("iso", [len(frames) for _, frames in groups], {"long_name": "bias frames"})
@@ -160,15 +160,14 @@ def _fit_clipped(
     bias: xr.DataArray, clipped: np.ndarray, multiplier: Mapping[str, float] | None, progress: Any
 ) -> list[ClippedFit | None]:
     """Fit an even sample of the pixels of each clipped channel of one setting's frames."""
-    names, cell = channels_of(bias.attrs["cfa_pattern"]), channel_index(bias.attrs["cfa_pattern"])
-    step = cell.shape[0]
+    names = channels_of(bias.attrs["cfa_pattern"])
+    step = channel_index(bias.attrs["cfa_pattern"]).shape[0]
     rows, columns = bias.sizes["y"] // step, bias.sizes["x"] // step
     stride = int(np.ceil(np.sqrt(max(rows * columns / _CLIPPED_PIXELS, 1))))
     frames = stream_frames(lazy_frames(bias))
     samples: list[list[np.ndarray]] = [[] for _ in names]
     for frame in counted(frames, progress if progress is True else False, bias.sizes["frame"]):
-        for (row, column), channel in np.ndenumerate(cell):
-            plane = frame[row : rows * step : step, column : columns * step : step]
+        for channel, plane in planes(frame[: rows * step, : columns * step], bias.attrs["cfa_pattern"]):
             samples[channel].append(plane[::stride, ::stride].copy())
     fits: list[ClippedFit | None] = []
     for channel, name in enumerate(names):
@@ -183,8 +182,16 @@ def _fit_clipped(
     return fits
 
 
-def _take_clipped(one: dict[str, np.ndarray], clipped: np.ndarray, fits: list[ClippedFit | None]) -> str:
-    """Put what the clipped channels' likelihood tells in place of what pairs told; return why it tells nothing."""
+class _Clipped(NamedTuple):
+    """A setting whose frames are clipped at zero: the share of zeros [%], and the files."""
+
+    setting: dict[str, float]
+    share: float
+    files: np.ndarray
+
+
+def _put_clipped(one: dict[str, np.ndarray], clipped: np.ndarray, fits: list[ClippedFit | None]) -> str:
+    """Replace the results of clipped channels by those of the likelihood, in place; return why there are none."""
     for name in set(one) - {"zero_fraction", "means"}:
         one[name] = np.where(clipped, np.nan, one[name])
     means = one["means"].copy()
@@ -206,13 +213,13 @@ def _take_clipped(one: dict[str, np.ndarray], clipped: np.ndarray, fits: list[Cl
     return problem
 
 
-def _say_clipped(problem: str, settings: list[tuple[dict, float, np.ndarray]]) -> str:
-    """Say which bias frames are clipped, and what was made of them."""
-    where = ", ".join(describe(setting) for setting, _, _ in settings)
-    share = max(share for _, share, _ in settings)
+def _clipped_warning(problem: str, settings: list[_Clipped]) -> str:
+    """Return which bias frames are clipped, and what was made of them."""
+    where = ", ".join(describe(one.setting) for one in settings)
+    share = max(one.share for one in settings)
     found = (
         f"the bias frames at {where} are clipped at zero (up to {share:.3g} % of the pixels in one frame of two or in "
-        f"both; {listed(settings[0][2])}): the camera subtracts its black level before saving"
+        f"both; {listed(settings[0].files)}): the camera subtracts its black level before saving"
     )
     advice = "; firmware or a camera setting that keeps the offset measures it directly"
     if problem:
@@ -223,8 +230,8 @@ def _say_clipped(problem: str, settings: list[tuple[dict, float, np.ndarray]]) -
     )
 
 
-def _refuse(one: dict[str, np.ndarray], setting: dict, files: np.ndarray, quantisation: float) -> list[str]:
-    """Blank what these frames cannot give, in place, and say why."""
+def _check(one: dict[str, np.ndarray], setting: dict, files: np.ndarray, quantisation: float) -> list[str]:
+    """Blank what these frames cannot give, in place, and return why."""
     where = describe(setting)
     warnings = []
     if len(files) < 2:
@@ -234,14 +241,14 @@ def _refuse(one: dict[str, np.ndarray], setting: dict, files: np.ndarray, quanti
         )
         return warnings
     if quantisation:
-        hidden = one["variance"] < _RESOLVED_VARIANCE
-        if hidden.any():
+        rounded = one["variance"] < _RESOLVED_VARIANCE
+        if rounded.any():
             warnings.append(
                 f"the read noise at {where} is below half an ADU: rounding to whole ADU hides it, and it is left out; "
                 "measure it at a higher ISO"
             )
             for name in ("read_noise_adu", "read_noise_adu_error"):
-                one[name] = np.where(hidden, np.nan, one[name])
+                one[name] = np.where(rounded, np.nan, one[name])
     means = one["means"].mean(axis=1)
     noise = float(np.sqrt(np.nanmean(one["variance"]))) if np.isfinite(one["variance"]).any() else 0.0
     odd = odd_ones_out(means, max(noise, 1.0))

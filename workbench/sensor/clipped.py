@@ -14,10 +14,11 @@ import numpy as np
 from scipy import special
 
 from ..core.pairs import jackknife_error
+from ..core.statistics import fit_line
 
 OUTLIER_SIGMAS = 8.0
 _FEWEST_STEPS = 3  # different codes: two are in the right ratio for any σ
-_LARGEST_ERROR = 0.2  # of σ; beyond, what is left above zero does not tell it
+_LARGEST_ERROR = 0.2  # of σ; beyond, what is left above zero does not determine it
 _SMALLEST_PATTERN = 1e-3  # of σ; a fixed pattern below this adds nothing to it
 _COMMON = 20  # pixels at a code without which its neighbours' being empty is chance
 _ROUNDS = 40
@@ -25,7 +26,7 @@ _TINY = 1e-300
 
 
 class ClippedFit(NamedTuple):
-    """What clipped bias frames of one channel tell [ADU]; NaN, and why in `problem`, where they do not.
+    """Noise of clipped bias frames of one channel [ADU]; NaN where it is not determined, with the `problem`.
 
     `sigma` and its error (half the 68 % interval); `offsets`, the mean level of each frame before clipping, below zero
     or above; `pattern`, the standard deviation of the pixels' own offsets; `multiplier`, what the camera multiplied the
@@ -62,8 +63,8 @@ def fit_clipped(values: np.ndarray, blocks: np.ndarray, multiplier: float | None
     blocks
         Number of the block of rows (from 0) that each pixel lies in.
     multiplier
-        What the camera multiplied the codes of this channel with, if flats have shown it; otherwise the codes missing
-        here tell it, to a per cent or so, which the error then holds.
+        What the camera multiplied the codes of this channel with, if flats have shown it; otherwise it is estimated
+        from the codes missing here, to a per cent or so, which the error then holds.
 
     Examples
     --------
@@ -81,7 +82,7 @@ def fit_clipped(values: np.ndarray, blocks: np.ndarray, multiplier: float | None
     cells = np.searchsorted(grid, values)  # an outlier off the grid takes the next step, and is left out below
     steps = np.bincount(cells.ravel())
     if np.count_nonzero(steps >= _COMMON / 4) < _FEWEST_STEPS:
-        return ClippedFit(np.nan, np.nan, nothing, np.nan, multiplier, 0, "hardly a pixel is above zero")
+        return ClippedFit(np.nan, np.nan, nothing, np.nan, multiplier, 0, "too few pixels are above zero")
     level, spread = _start(steps, multiplier)
     top = int(np.ceil((level + OUTLIER_SIGMAS * spread) / multiplier + 0.5))
     ordinary = (cells <= top).all(axis=0)
@@ -101,7 +102,7 @@ def fit_clipped(values: np.ndarray, blocks: np.ndarray, multiplier: float | None
         _error(score[:, free], information[:, free][:, :, free], cells.shape[1]), doubt / multiplier
     )
     if not converged or not error < _LARGEST_ERROR * sigma:
-        problem = "too few pixels are above zero to tell the noise of those below"
+        problem = "too few pixels are above zero to determine the noise of those below"
         return ClippedFit(np.nan, np.nan, nothing, np.nan, multiplier, len(blocks), problem)
     return ClippedFit(sigma, error, parameters[:-2], float(np.sqrt(parameters[-1])), multiplier, len(blocks))
 
@@ -141,18 +142,15 @@ def _start(steps: np.ndarray, multiplier: float) -> tuple[float, float]:
     inside = (below > 0.005) & (below < 0.995)
     if np.count_nonzero(inside) < 2:
         inside = (below > 0) & (below < 1)
-    z = special.ndtri(below[inside])
-    weight = np.exp(-(z**2) / 2)
-    x = edge[inside]
+    z, x = special.ndtri(below[inside]), edge[inside]
     if x.size < 2:
         return float(x[0]) if x.size else 0.0, multiplier
-    centre = (weight * z).sum() / weight.sum()
-    spread = (weight * (z - centre) * x).sum() / (weight * (z - centre) ** 2).sum()
-    return float((weight * x).sum() / weight.sum() - spread * centre), max(float(spread), 0.3 * multiplier)
+    line = fit_line(z, x, np.exp(-(z**2) / 2))
+    return float(line.intercept), max(float(line.slope), 0.3 * multiplier)
 
 
 def _nodes(ratio: float, frames: int) -> np.ndarray:
-    """Return evenly spaced z for the integral over a pixel's offset, as fine as `frames` values can tell it.
+    """Return evenly spaced z for the integral over a pixel's offset, as fine as `frames` values resolve it.
 
     The trapezium rule is exact to 1e-5 where the step is below 1.3 standard deviations of the integrand.
     """
@@ -170,7 +168,8 @@ def _climb(
 
     def evaluate(at: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         tau = np.sqrt(at[-1])
-        return _likelihood(cells, blocks, count, *_tables(edges, nodes, at), -(nodes**2) / 2, nodes, tau)
+        offsets = _Offsets(nodes, -(nodes**2) / 2, tau)
+        return _likelihood(cells, blocks, count, _tables(edges, nodes, at), offsets)
 
     best, score, information = evaluate(parameters)
     for _ in range(_ROUNDS):
@@ -196,8 +195,23 @@ def _climb(
     return parameters, score, information, False
 
 
-def _tables(edges: np.ndarray, nodes: np.ndarray, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return, over (frame, step, node), ln P of a step and its derivatives by the level and by ln σ."""
+class _Tables(NamedTuple):
+    """Over (frame, step, node): ln P of a step, and its derivatives by the frame's level [1/ADU] and by ln σ."""
+
+    log_p: np.ndarray
+    by_level: np.ndarray
+    by_scale: np.ndarray
+
+
+class _Offsets(NamedTuple):
+    """The integral over a pixel's offset: z and ln prior (node), and the pattern τ [ADU]."""
+
+    nodes: np.ndarray
+    log_prior: np.ndarray
+    tau: float
+
+
+def _tables(edges: np.ndarray, nodes: np.ndarray, parameters: np.ndarray) -> _Tables:
     sigma, tau = np.exp(parameters[-2]), np.sqrt(parameters[-1])
     centre = parameters[:-2, None, None] + tau * nodes
     upper = (edges[:, None] - centre) / sigma
@@ -211,12 +225,18 @@ def _tables(edges: np.ndarray, nodes: np.ndarray, parameters: np.ndarray) -> tup
     probability = np.maximum(probability, _TINY)
     by_level = -np.diff(density, axis=1, prepend=0.0) / sigma
     by_scale = -np.diff(density * upper, axis=1, prepend=0.0)
-    return np.log(probability), by_level / probability, by_scale / probability
+    return _Tables(np.log(probability), by_level / probability, by_scale / probability)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _likelihood(cells, blocks, count, log_p, by_level, by_scale, log_prior, nodes, tau):
-    """Sum over pixels ln ∫ Π_j P(cell_ij | z) prior(z) dz, its gradient and the gradients' outer products by block."""
+def _likelihood(cells, blocks, count, tables, offsets):
+    """Sum over pixels ln ∫ Π_j P(cell_ij | z) prior(z) dz, its gradient and the gradients' outer products by block.
+
+    `cells` (pixel, frame) are the steps, `blocks` (pixel) their blocks, of which there are `count`.  Returns the sum,
+    (block, parameter) and (block, parameter, parameter).
+    """
+    log_p, by_level, by_scale = tables
+    nodes, log_prior, tau = offsets
     frames, q = cells.shape[1], nodes.size
     size = frames + 2
     score = np.zeros((count, size))
@@ -259,8 +279,8 @@ def _likelihood(cells, blocks, count, log_p, by_level, by_scale, log_prior, node
     return total, score, information
 
 
-def _error(score: np.ndarray, information: np.ndarray, place: int) -> float:
-    """Return the jackknife error of the parameter at a `place`; without a block it is one step of Newton's away."""
+def _error(score: np.ndarray, information: np.ndarray, index: int) -> float:
+    """Return the jackknife error of the parameter of that index; without a block it is one step of Newton's away."""
     used = np.flatnonzero(information.any(axis=(1, 2)))
     if used.size < 2:
         return np.nan
@@ -272,4 +292,4 @@ def _error(score: np.ndarray, information: np.ndarray, place: int) -> float:
     moved = [
         np.linalg.solve((whole - one) / scale, -s / root) / root for s, one in zip(score, information, strict=True)
     ]
-    return float(jackknife_error(np.array(moved))[place])
+    return float(jackknife_error(np.array(moved))[index])

@@ -309,7 +309,7 @@ def _usable(one: xr.Dataset) -> tuple[xr.Dataset, str]:
         if not whole.any():
             return one, "the darks are clipped at zero, so their mean is not their signal; shoot longer or warmer ones"
     if not one.sizes["point"]:
-        return one, "there is no pair of long darks with a third to sort by; shoot four of ten minutes"
+        return one, "two long darks and a third to sort by are needed; shoot four of ten minutes"
     ordinary = one.isel(point=one["population"].values == 0)
     shot = (ordinary["variance"] - ordinary["dark_variance"]).values
     if not shot.size or shot.max() < _LEAST_SIGNAL * one["dark_variance"].values.max():

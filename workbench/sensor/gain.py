@@ -137,11 +137,11 @@ def _pairs_to_fit(curve: Curve) -> tuple[np.ndarray, str]:
     """Return the numbers of the pairs to fit, and why there are none."""
     signal, variance = curve["signal"], curve["variance"]
     saturated = curve["saturated_fraction"] > CLIPPED_FRACTION
-    # below one pixel's own noise there is no light to speak of
+    # below one pixel's own noise there is almost no light
     dark = (curve["zero_fraction"] > CLIPPED_FRACTION) | ~(signal > np.sqrt(np.maximum(variance, 0)))
     dark |= ~(variance > 0)
     if not signal.size:
-        return np.empty(0, int), "there are no pairs of flats; shoot two or more at each of several exposures"
+        return np.empty(0, int), "no two flats are equal; shoot two or more at each of several exposures"
     if saturated.all():
         return np.empty(0, int), "all flats are saturated; shoot shorter exposures"
     if (dark | saturated).all():
@@ -174,7 +174,9 @@ def _fit_model(curve: Curve) -> _Fit:
         return _Fit(nothing | {"blog_gain": _blog_gain(curve)}, which[:0], problem)
     level = _levels_of(curve)
     frames, worth = _weights_of(curve, level)
-    read = curve["dark_variance"] if known else np.zeros(which.size)
+    read, read_error = np.zeros(which.size), 0.0
+    if known:
+        read, read_error = curve["dark_variance"], float(curve["dark_variance_error"].mean())
     whole, parts = _scaled_with_replicates(curve)
     line, weight = _fit_signal(whole, read, worth, through_origin=known)
     lines, _ = _fit_signal(parts, read, worth, through_origin=known)
@@ -184,7 +186,6 @@ def _fit_model(curve: Curve) -> _Fit:
         _by_level(pairs.variance - read * pairs.read - line.slope * pairs.signal - line.intercept * pairs.read, level)
         for pairs in (whole, parts)
     )
-    read_error = float(curve["dark_variance_error"].mean()) if known else 0.0
     scatter = line.slope * curve["black_scatter"].mean()
     noise = np.square(jackknife_error(spread)) + scatter**2 / frames
     degrees, blocks = residual.size - (1 if known else 2), len(spread)
@@ -197,7 +198,7 @@ def _fit_model(curve: Curve) -> _Fit:
         )
     # ∂slope/∂y of each pair, and by what R and the black level move it
     lever = weight * (whole.signal / whole.read - line.centre) * line.slope_variance
-    by_read = float(lever.sum()) * read_error if known else 0.0
+    by_read = float(lever.sum()) * read_error
     lever = lever / whole.read
     by_black = float((lever * line.slope).sum()) * float(curve["black_level_error"].mean())
     by_scatter = np.sqrt((np.square(_by_level(lever, level, mean=False)) / frames).sum()) * scatter

@@ -343,8 +343,8 @@ def unity_gain_iso(gain: xr.Dataset) -> xr.Dataset:
     """Find the ISO at which one electron is one ADU, from the greens (or the only channel).
 
     The logarithm of the gain is interpolated in the logarithm of the ISO, between the two settings that bracket
-    g = 1.  Where none do, the power law through all settings is extended, with a warning; from one setting alone there
-    is no measurement (NaN), and the warning gives what proportionality would say.
+    g = 1.  Where none do, the power law through all settings is extended, with a warning; from one setting alone
+    nothing is measured (NaN), and the warning gives the ISO that proportionality would give.
 
     Returns
     -------

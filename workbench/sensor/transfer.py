@@ -77,7 +77,7 @@ def photon_transfer(
     pairs, levels = [], []
     for number, (setting, frames) in enumerate(group_frames(flat, "iso", "exposure", "aperture")):
         if len(frames) < 2:
-            warnings.append(_lonely(setting, flat["filename"].values[frames]))
+            warnings.append(_lone_flat(setting, flat["filename"].values[frames]))
         local = frame_pairs(len(frames))
         pairs += [(int(frames[i]), int(frames[j])) for i, j in local]
         levels += [number] * len(local)
@@ -117,7 +117,7 @@ def _zero_level(
 _ZERO = ("black_level", "black_level_error", "black_scatter", "dark_variance", "dark_variance_error")
 
 
-def _lonely(setting: dict, files: np.ndarray) -> str:
+def _lone_flat(setting: dict, files: np.ndarray) -> str:
     return (
         f"only one flat at {describe(setting)} ({listed(files)}): a variance needs two of the same light level; it is "
         "left out, shoot two or more"
@@ -133,48 +133,56 @@ def _split_levels(
     warnings: list[str],
     progress: Any,
 ) -> tuple[list[tuple[int, int]], list[int], PairSums]:
-    """Pair anew, by their measured level, the flats of one setting that are not of one light level."""
+    """Pair again, by their measured level, the flats of one setting that are not of one light level."""
     if not pairs:
         return pairs, levels, sums
     moments = pair_moments(sums.plain.sum(axis=2))
-    signal = {}
-    for number, (first, second) in enumerate(pairs):
-        signal[first] = float((moments.mean1[number] - black[first]).mean())
-        signal[second] = float((moments.mean2[number] - black[second]).mean())
-    group = np.array(levels)
-    uneven = []
+    first, second = np.array(pairs).T
+    signal = np.empty(flat.sizes["frame"])
+    signal[first], signal[second] = (
+        (mean - black[number]).mean(axis=1) for mean, number in ((moments.mean1, first), (moments.mean2, second))
+    )
+    group, uneven, fresh, fresh_levels = np.array(levels), [], [], []
     for number in np.unique(group):
-        frames = np.unique([pairs[i] for i in np.flatnonzero(group == number)])
-        values = np.array([signal[frame] for frame in frames])
-        if values.max() - values.min() > SAME_LEVEL * max(np.median(values), 0):
-            noise = np.sqrt(np.nanmean(moments.variance1[group == number]))
-            if values.max() - values.min() > noise:  # near black, noise is not a change of level
-                uneven.append((number, frames, values))
-    fresh, fresh_levels = [], []
-    for _, frames, values in uneven:
-        order = np.argsort(values, kind="stable")
-        jumps = np.flatnonzero(np.diff(values[order]) > SAME_LEVEL * np.maximum(values[order][:-1], 0)) + 1
-        parts = [np.sort(part) for part in np.split(frames[order], jumps)]
-        setting = {name: float(flat[name].values[frames[0]]) for name in ("iso", "exposure", "aperture")}
-        brightest, faintest = frames[order[-1]], frames[order[0]]
-        files = flat["filename"].values
-        warnings.append(
-            f"the flats at {describe(setting)} are not of one light level: {files[faintest]} has a signal of "
-            f"{values.min():.0f} ADU and {files[brightest]} one of {values.max():.0f} ADU; they are measured as "
-            f"{len(parts)} levels"
-        )
+        here = group == number
+        frames = np.unique([first[here], second[here]])
+        span = np.ptp(signal[frames])
+        if span <= SAME_LEVEL * max(np.median(signal[frames]), 0):
+            continue
+        if span <= np.sqrt(np.nanmean(moments.variance1[here])):  # near black, noise is not a change of level
+            continue
+        uneven.append(number)
+        parts = _parts_of_one_level(frames, signal[frames])
+        warnings += _uneven_warnings(flat, frames, signal[frames], parts)
         for part in parts:
-            if len(part) < 2:
-                warnings.append(_lonely(setting, files[part]))
-            fresh += [(int(part[i]), int(part[j])) for i, j in frame_pairs(len(part))]
-            fresh_levels += [max([*levels, *fresh_levels]) + 1] * len(frame_pairs(len(part)))
+            again = frame_pairs(len(part))
+            fresh += [(int(part[i]), int(part[j])) for i, j in again]
+            fresh_levels += [max([*levels, *fresh_levels]) + 1] * len(again)
     if not uneven:
         return pairs, levels, sums
     again = measure_pairs(flat, fresh, black=[black[i] for i, _ in fresh], progress=progress)
-    keep = np.flatnonzero(~np.isin(group, [number for number, _, _ in uneven]))
+    keep = np.flatnonzero(~np.isin(group, uneven))
     joined = (np.concatenate([old[keep], new]) if len(new) else old[keep] for old, new in zip(sums, again, strict=True))
     pairs = [pairs[i] for i in keep] + fresh
     return pairs, [levels[i] for i in keep] + fresh_levels, PairSums(*joined)
+
+
+def _parts_of_one_level(frames: np.ndarray, signal: np.ndarray) -> list[np.ndarray]:
+    """Split frames where their rising signal [ADU] jumps by more than 20 %."""
+    order = np.argsort(signal, kind="stable")
+    jumps = np.flatnonzero(np.diff(signal[order]) > SAME_LEVEL * np.maximum(signal[order][:-1], 0)) + 1
+    return [np.sort(part) for part in np.split(frames[order], jumps)]
+
+
+def _uneven_warnings(flat: xr.DataArray, frames: np.ndarray, signal: np.ndarray, parts: list[np.ndarray]) -> list[str]:
+    setting = {name: float(flat[name].values[frames[0]]) for name in ("iso", "exposure", "aperture")}
+    files = flat["filename"].values
+    faintest, brightest = files[frames[np.argmin(signal)]], files[frames[np.argmax(signal)]]
+    uneven = (
+        f"the flats at {describe(setting)} are not of one light level: {faintest} has a signal of {signal.min():.0f} "
+        f"ADU and {brightest} one of {signal.max():.0f} ADU; they are measured as {len(parts)} levels"
+    )
+    return [uneven, *(_lone_flat(setting, files[part]) for part in parts if len(part) < 2)]
 
 
 def _dataset(
