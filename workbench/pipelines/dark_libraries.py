@@ -74,8 +74,8 @@ def make_dark_library(
     Raises
     ------
     WorkbenchError
-        If there are no darks (of that ISO), or they do not separate offset and dark current; the message names what to
-        shoot.
+        If the folder has no darks (of that ISO), or they do not separate offset and dark current; the message
+        names what to shoot.
 
     Examples
     --------
