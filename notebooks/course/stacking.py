@@ -14,9 +14,8 @@ import xarray as xr
 from workbench import charts
 from workbench.align.registration import Registration
 from workbench.align.transform import KINDS, fit_robust
-from workbench.calibrate.enough import added_noise, frames_needed
+from workbench.calibrate.calibration_noise import added_noise, calibration_steps, frames_needed, step_noise
 from workbench.calibrate.masterset import make_masters
-from workbench.calibrate.steps import calibration_steps, step_noise
 from workbench.charts import theme
 from workbench.core.errors import WorkbenchError
 from workbench.simulate.firmware import cube_of

@@ -1,8 +1,8 @@
 from . import apply as apply
+from . import calibration_noise as calibration_noise
 from . import combine as combine
 from . import combine_band as combine_band
 from . import defects as defects
-from . import enough as enough
 from . import flat_audit as flat_audit
 from . import masters as masters
 from . import masterset as masterset
@@ -10,15 +10,16 @@ from . import matching as matching
 from . import noise as noise
 from . import planes as planes
 from . import residuals as residuals
-from . import steps as steps
 from .apply import Tables as Tables
 from .apply import calibrate as calibrate
 from .apply import calibrate_window as calibrate_window
+from .calibration_noise import added_noise as added_noise
+from .calibration_noise import calibration_steps as calibration_steps
+from .calibration_noise import frames_needed as frames_needed
+from .calibration_noise import master_noise as master_noise
+from .calibration_noise import step_noise as step_noise
 from .defects import defects_in_lights as defects_in_lights
 from .defects import find_defects as find_defects
-from .enough import added_noise as added_noise
-from .enough import frames_needed as frames_needed
-from .enough import master_noise as master_noise
 from .flat_audit import audit_flat as audit_flat
 from .masters import master_bias as master_bias
 from .masters import master_dark as master_dark
@@ -34,5 +35,3 @@ from .noise import SensorNoise as SensorNoise
 from .noise import from_sensor as from_sensor
 from .planes import Planes as Planes
 from .planes import prepare_planes as prepare_planes
-from .steps import calibration_steps as calibration_steps
-from .steps import step_noise as step_noise

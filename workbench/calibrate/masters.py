@@ -155,7 +155,7 @@ def master_flat(
             "the flats' offset is not known: no darkflats, no bias, and their files do not state the black level; "
             f"shoot some bias frames at ISO {iso:g}"
         )
-    pedestal = offset["signal"].values if offset is not None else _mosaic_of(black, cell, flat.shape[1:])
+    pedestal = offset["signal"].values if offset is not None else mosaic_of(black, cell, flat.shape[1:])
     level = plane_means(pedestal, cell)
     saturation = np.inf if np.isnan(white) else float(level.mean() + SATURATED * (white - level.mean()))
     with Frames(flat, scratch=scratch, progress=progress) as frames:
@@ -387,9 +387,9 @@ def _warnings(kind: str, made: _Combination) -> list[str]:
     return warnings
 
 
-def _mosaic_of(values: np.ndarray, cell: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return one value a channel spread over the mosaic (y, x) float32."""
-    out = np.empty(shape, np.float32)
+def mosaic_of(values: np.ndarray, cell: np.ndarray, shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
+    """Return one value a channel spread over the mosaic (y, x)."""
+    out = np.empty(shape, dtype)
     for channel, plane in planes(out, cell):
         plane[:] = values[channel]
     return out

@@ -329,6 +329,11 @@ def saturation_level(light: xr.DataArray, frames: int = 3) -> float:
     return level
 
 
+def neighbour_mean(plane: np.ndarray) -> np.ndarray:
+    """Return the mean of each pixel's four neighbours in a plane (y, x), without the edge: (y - 2, x - 2)."""
+    return (plane[:-2, 1:-1] + plane[2:, 1:-1] + plane[1:-1, :-2] + plane[1:-1, 2:]) / 4
+
+
 def _samples(band: np.ndarray, cell: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Yield each channel and its samples (frame, pixel) of a band (frame, y, x) that starts at a whole cell."""
     for channel, plane in planes(band, cell):
