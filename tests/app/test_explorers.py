@@ -87,3 +87,12 @@ def test_the_dark_explorer_answers_to_its_widgets(result):
     assert text.value != before
     exposure.value = 1200
     assert "Dark signal <b>" in text.value
+
+
+def test_the_pixel_explorer_starts_where_it_is_asked_to(night):
+    explorer = explore.pixel_explorer(night.aligned, 100, 200, "B")
+    row, column, colour, threshold = explorer[0]
+    assert (row.value, column.value, colour.value, threshold.value) == (100, 200, "B", 0)
+    threshold.value = 3.0
+    row.value = 101
+    assert np.isfinite(threshold.value)

@@ -5,10 +5,9 @@ import re
 import course
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
 
 from workbench import finish
-from workbench.app import divider, finishing
+from workbench.app import finishing
 from workbench.charts import background as background_chart
 from workbench.charts import star_fluxes, stretch_after, stretch_before
 
@@ -30,25 +29,6 @@ def flat(known, done):
 
 def pictures(view):
     return re.findall(r'src="(data:image/jpeg;base64,[^"]+)"', view)
-
-
-def test_the_screens_level_is_small_and_the_picture_the_same(known):
-    large = finish.make_picture(np.tile(known[0].signal.values, (1, 4, 4)))
-    level = divider.screen_level(large)
-    assert (level.sizes["x"], level.attrs["reduction"]) == (720, 4)
-    np.testing.assert_allclose(level.signal.mean(), large.signal.mean(), rtol=1e-4)
-    assert divider.screen_level(known[0]).sizes == known[0].sizes
-
-
-def test_what_was_removed_is_grey_where_nothing_was(known):
-    picture = known[0]
-    same = divider.difference(picture, picture)
-    assert same.min() == same.max() == 128
-    taken = picture.signal.values.copy()
-    taken[:, 100, 100] -= 50
-    shown = divider.difference(picture, picture.assign(signal=picture.signal.copy(data=taken)))
-    assert (shown[100, 100] > 200).all()
-    assert (shown[0, 0] == 128).all()
 
 
 def test_the_background_explorer_removes_what_the_slider_says(known):
@@ -113,37 +93,3 @@ def test_charts_of_the_finish(known, done):
     counts = finish.histogram(done.linear)
     assert stretch_before(counts, np.linspace(0, 10, 5), np.linspace(0, 1, 5))
     assert stretch_after(finish.histogram(done.picture))
-
-
-@pytest.mark.browser
-def test_the_divider_is_dragged_and_stays(require, tmp_path, known, done):
-    made = finishing.StretchSteps(done.linear)
-    first, second = (made.view("asinh", sky) for sky in (0.1, 0.3))
-    path = tmp_path / "page.html"
-    path.write_text(f'<meta charset="utf-8"><div id="here">{first}</div>', encoding="utf-8")
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=require("chromium"), args=["--no-sandbox"]) as browser,
-    ):
-        page = browser.new_page(viewport={"width": 900, "height": 700})
-        asked = []
-        page.on("request", lambda request: asked.append(request.url.split(":")[0]))
-        page.goto(path.as_uri())
-        box = page.locator(".wb-divider").bounding_box()
-        y = box["y"] + 0.5 * box["height"]
-        page.mouse.move(box["x"] + 0.5 * box["width"], y)
-        page.mouse.down()
-        page.mouse.move(box["x"] + 0.25 * box["width"], y, steps=4)
-        page.mouse.up()
-        page.wait_for_timeout(100)
-        place = page.evaluate("+document.querySelector('input').value")
-        assert place == pytest.approx(25, abs=2)
-        assert f"{place}%" in page.locator(".wb-after").get_attribute("style")
-        # a slider of the figure brings new pictures: the divider stays where it is
-        page.evaluate("html => document.getElementById('here').innerHTML = html", second)
-        page.wait_for_timeout(300)
-        assert page.evaluate("+document.querySelector('input').value") == place
-        page.locator("input").focus()
-        page.keyboard.press("ArrowLeft")
-        assert page.evaluate("+document.querySelector('input').value") < place
-        assert set(asked) <= {"file", "data"}

@@ -1,10 +1,8 @@
 """Live controls of masters, calibration, alignment and the stack: what they compute, without a browser."""
 
 import course
-import numpy as np
 import pytest
 
-import workbench as wb
 from workbench.core.errors import WorkbenchError
 
 
@@ -59,12 +57,3 @@ def test_trials_are_worked_out_once(night):
     assert trials.counts == [3, 5, 8]
     assert trials.of(3) is trials.of(3)
     assert drawn(trials.chart(3)) > 10
-
-
-def test_the_pixel_explorer_opens_where_it_is_told(night):
-    explorer = wb.app.pixel_explorer(night.aligned, 100, 200, "B")
-    row, column, colour, threshold = explorer[0]
-    assert (row.value, column.value, colour.value, threshold.value) == (100, 200, "B", 0)
-    threshold.value = 3.0
-    row.value = 101
-    assert np.isfinite(threshold.value)

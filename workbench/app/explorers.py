@@ -23,6 +23,7 @@ from .live_charts import LiveChart, live_chart, live_text
 
 _EXPOSURE = theme.dimension("exposure", "s")
 _NOISE = theme.dimension("noise of one pixel", "e⁻")
+_ALONG = np.geomspace(1, 3600, 80)  # exposures of the chart of a dark's noise [s]
 
 
 def refit(ptc: xr.Dataset, iso: float, levels: tuple[float, float]) -> tuple[xr.Dataset, xr.Dataset]:
@@ -142,7 +143,7 @@ def dark_noise(
     Returns
     -------
     dict
-        ``signal``, ``signal_error``, ``shot_noise`` and ``noise``, all in e⁻.
+        ``exposure`` [s]; ``signal``, ``signal_error``, ``shot_noise`` and ``noise`` [e⁻].
 
     Examples
     --------
@@ -150,29 +151,36 @@ def dark_noise(
     ...                   "dark_current_reference": 0.1, "dark_current_reference_error": 0.001})
     >>> predicted = dark_noise(law, 26.0, 300.0, 2.0)
     >>> {name: round(float(value), 2) for name, value in predicted.items()}
-    {'signal': 60.0, 'signal_error': 0.6, 'shot_noise': 7.75, 'noise': 8.0}
+    {'exposure': 300.0, 'signal': 60.0, 'signal_error': 0.6, 'shot_noise': 7.75, 'noise': 8.0}
     """
     current, error = dark_current_at(law, temperature)
-    signal = current * np.asarray(exposure, float)
+    seconds = np.asarray(exposure, float)
+    signal = current * seconds
     return {
+        "exposure": seconds,
         "signal": signal,
-        "signal_error": error * np.asarray(exposure, float),
+        "signal_error": error * seconds,
         "shot_noise": np.sqrt(signal),
         "noise": np.sqrt(signal + read_noise**2),
     }
 
 
-def dark_noise_chart(law: xr.Dataset, temperature: float, exposure: float, read_noise: float) -> hv.Layout:
-    """Chart the noise of a dark against exposure time: shot noise, read noise, both, and the chosen exposure."""
-    along = np.geomspace(1, 3600, 80)
-    predicted = dark_noise(law, temperature, along, read_noise)
-    chosen = dark_noise(law, temperature, exposure, read_noise)
-    dims = (_EXPOSURE, _NOISE)
+def dark_noise_chart(predicted: dict[str, np.ndarray], temperature: float, read_noise: float) -> hv.Layout:
+    """Chart the noise of a dark against exposure time: shot noise, read noise, both, and the chosen exposure.
+
+    Parameters
+    ----------
+    predicted
+        From `dark_noise`, for `_ALONG` and then the chosen exposure.
+    """
+    along, exposure = predicted["exposure"][:-1], predicted["exposure"][-1:]
+    shot, both, chosen = predicted["shot_noise"][:-1], predicted["noise"][:-1], predicted["noise"][-1:]
+    dims, colours = (_EXPOSURE, _NOISE), theme.KIND_COLOUR
     elements = [
-        theme.line(along, predicted["shot_noise"], dims=dims, label="shot noise", colour=theme.KIND_COLOUR["dark"]),
-        theme.line(along, np.full(80, read_noise), dims=dims, label="read noise", colour=theme.KIND_COLOUR["bias"]),
-        theme.line(along, predicted["noise"], dims=dims, label="both", dash="dashed"),
-        theme.points([exposure], [float(chosen["noise"])], dims=dims, label="this exposure", size=11),
+        theme.line(along, shot, dims=dims, label="shot noise", colour=colours["dark"]),
+        theme.line(along, np.full(along.size, read_noise), dims=dims, label="read noise", colour=colours["bias"]),
+        theme.line(along, both, dims=dims, label="both", dash="dashed"),
+        theme.points(exposure, chosen, dims=dims, label="this exposure", size=11),
     ]
     title = f"Noise of one dark at {temperature_text(temperature)}"
     return theme.layout([theme.panel(elements, title=title, log="xy", ylim=(0.1, 200), legend="top_left")])
@@ -193,19 +201,25 @@ def dark_explorer(law: xr.Dataset, read_noise: float = 2.5) -> Any:
         label="exposure [s]", options=[1, 5, 15, 30, 60, 120, 180, 300, 600, 1200], value=300
     )
 
+    @lru_cache(maxsize=4)  # chart and text use the same
+    def predicted(temperature: float, exposure: float) -> dict[str, np.ndarray]:
+        return dark_noise(law, temperature, np.append(_ALONG, exposure), read_noise)
+
     def text(temperature: float, exposure: float) -> str:
-        signal, error, shot, noise = map(float, dark_noise(law, temperature, exposure, read_noise).values())
+        chosen = {name: float(values[-1]) for name, values in predicted(temperature, exposure).items()}
         return (
-            f"Dark signal **{value_text(signal, error, 'e⁻')}** a pixel, shot noise **{shot:.2f} e⁻**, "
-            f"with the read noise **{noise:.2f} e⁻**."
+            f"Dark signal **{value_text(chosen['signal'], chosen['signal_error'], 'e⁻')}** a pixel, shot noise "
+            f"**{chosen['shot_noise']:.2f} e⁻**, with the read noise **{chosen['noise']:.2f} e⁻**."
         )
 
-    chart = live_chart(
-        lambda temperature, exposure: dark_noise_chart(law, temperature, exposure, read_noise),
-        temperature=temperature, exposure=exposure,
-    )  # fmt: skip
+    def chart(temperature: float, exposure: float) -> hv.Layout:
+        return dark_noise_chart(predicted(temperature, exposure), temperature, read_noise)
+
     return pn.Column(
-        pn.Row(temperature, exposure), live_text(pn.bind(text, temperature, exposure)), chart, name="Dark current"
+        pn.Row(temperature, exposure),
+        live_text(pn.bind(text, temperature, exposure)),
+        live_chart(chart, temperature=temperature, exposure=exposure),
+        name="Dark current",
     )
 
 
