@@ -134,7 +134,7 @@ def test_ptc_tells_used_from_unused_pairs(result):
 
 
 def test_ptc_draws_the_fit(result):
-    curve = gain._curve(result.ptc, result.gain, 800.0, "B")
+    curve = gain._curve(result.ptc, result.gain, 800.0, "B", ("B", "#0072b2", "B"))
     one = result.gain.sel(iso=800, channel="B")
     assert curve.slope == pytest.approx(1 / float(one.gain))
     assert curve.floor == pytest.approx(float(one.intercept))

@@ -11,33 +11,16 @@ import xarray as xr
 
 from ..core.dark import BOLTZMANN, dark_laws, predict_current
 from ..core.values import temperature_text
+from . import theme
 from .gain import same
 from .registry import Caption, caption, chart, listing, quantity, source
-from .theme import (
-    DARK_CURRENT,
-    EXPOSURE,
-    KIND_COLOUR,
-    MARKERS,
-    MUTED,
-    REFERENCE,
-    SERIES,
-    band,
-    bin_edges,
-    dimension,
-    layout,
-    line,
-    note,
-    panel,
-    points,
-    ramp,
-    steps,
-)  # fmt: skip
+from .theme import DARK_CURRENT, EXPOSURE, KIND_COLOUR, MARKERS, MUTED, REFERENCE, SERIES
 
 DARKS = "two or more darks at each of three exposure times"
-DIFFERENCE, DENSITY = dimension("pair difference / √2", "e⁻"), dimension("share of pixels", "per e⁻")
-DARK_SIGNAL = dimension("dark signal", "e⁻")
-TEMPERATURE, INVERSE = dimension("sensor temperature", "°C"), dimension("1/kT", "1/eV")
-DEVIATION = dimension("measured / law − 1", "%")
+DIFFERENCE, DENSITY = theme.dimension("pair difference / √2", "e⁻"), theme.dimension("share of pixels", "per e⁻")
+DARK_SIGNAL = theme.dimension("dark signal", "e⁻")
+TEMPERATURE, INVERSE = theme.dimension("sensor temperature", "°C"), theme.dimension("1/kT", "1/eV")
+DEVIATION = theme.dimension("measured / law − 1", "%")
 _EFFECTS = ("sigma", "expected_sigma", "ks_distance", "skewness", "excess_kurtosis")
 _DARK = KIND_COLOUR["dark"]
 
@@ -45,7 +28,7 @@ _DARK = KIND_COLOUR["dark"]
 def _settings(data: xr.Dataset) -> Iterator[tuple[str, np.ndarray, str, str]]:
     """Split settings by temperature and ISO: a label of what differs, where, colour and marker."""
     temperatures, isos = (np.unique(data[name].values.astype(float)) for name in ("temperature", "iso"))
-    for temperature, colour in zip(temperatures, ramp(temperatures.size), strict=True):
+    for temperature, colour in zip(temperatures, theme.ramp(temperatures.size), strict=True):
         for number, iso in enumerate(isos):
             here = same(data["temperature"].values, temperature) & same(data["iso"].values, iso)
             if here.any():
@@ -79,19 +62,19 @@ def dark_current_vs_time(dark_signal: xr.Dataset, dark_current: xr.Dataset | Non
         for rate, start in _slopes(dark_current, one):
             style = {"dims": dims, "colour": colour, "width": 1.4}
             along = np.array([0.0, last * 1.05])
-            linear.append(line(along, start + rate * along, **style))
+            linear.append(theme.line(along, start + rate * along, **style))
             along = np.geomspace(first / 1.3, last * 1.3, 40)
             rising = start + rate * along > 0
-            logarithmic.append(line(along[rising], (start + rate * along)[rising], **style))
+            logarithmic.append(theme.line(along[rising], (start + rate * along)[rising], **style))
         x, y, error = (one[name].values for name in ("exposure", "dark_signal", "dark_signal_error"))
         look = {"label": label, "colour": colour, "marker": marker}
-        linear.append(points(x, y, error, dims=dims, **look))
-        logarithmic.append(points(x[y > 0], y[y > 0], error[y > 0], dims=dims, **look))
+        linear.append(theme.points(x, y, error, dims=dims, **look))
+        logarithmic.append(theme.points(x[y > 0], y[y > 0], error[y > 0], dims=dims, **look))
     left = {"xlim": (0, last * 1.08), "legend": "top_left"}
-    return layout(
+    return theme.layout(
         [
-            panel(linear, title="The dark signal grows with time", **left),
-            panel(logarithmic, title="The same, logarithmic", log="xy", legend=None),
+            theme.panel(linear, title="The dark signal grows with time", **left),
+            theme.panel(logarithmic, title="The same, logarithmic", log="xy", legend=None),
         ]
     )
 
@@ -141,7 +124,7 @@ def dark_shot_noise_histogram(dark_noise: xr.Dataset) -> hv.Layout:
     """
     dims = (DIFFERENCE, DENSITY)
     centres, density = dark_noise["bin"].values, dark_noise["density"].values
-    edges = bin_edges(centres)
+    edges = theme.bin_edges(centres)
     sigma, expected, distance, skewness, kurtosis = (float(dark_noise.attrs[name]) for name in _EFFECTS)
     along = np.linspace(edges[0], edges[-1], 301)
     normal = np.exp(-0.5 * (along / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
@@ -151,16 +134,16 @@ def dark_shot_noise_histogram(dark_noise: xr.Dataset) -> hv.Layout:
     seen = density > 0
     floor = density[seen].min() / 3
     linear = [
-        steps(edges, density, dims=dims, label="darks", colour=_DARK),
-        line(along, normal, dims=dims, label="normal curve"),
-        note(-0.95 * wide, 1.42 * top, "\n".join(text), dims=dims, align=("left", "top")),
+        theme.steps(edges, density, dims=dims, label="darks", colour=_DARK),
+        theme.line(along, normal, dims=dims, label="normal curve"),
+        theme.note(-0.95 * wide, 1.42 * top, "\n".join(text), dims=dims, align=("left", "top")),
     ]
     logarithmic = [
-        points(centres[seen], density[seen], dims=dims, label="darks", size=4, colour=_DARK),
-        line(along[normal > floor], normal[normal > floor], dims=dims, label="normal curve"),
+        theme.points(centres[seen], density[seen], dims=dims, label="darks", size=4, colour=_DARK),
+        theme.line(along[normal > floor], normal[normal > floor], dims=dims, label="normal curve"),
     ]
-    left = panel(linear, title="Between two equal darks", xlim=(-wide, wide), ylim=(0, 1.5 * top))
-    return layout([left, panel(logarithmic, title="The same, logarithmic", log="y", ylim=(floor, 8 * top))])
+    left = theme.panel(linear, title="Between two equal darks", xlim=(-wide, wide), ylim=(0, 1.5 * top))
+    return theme.layout([left, theme.panel(logarithmic, title="The same, logarithmic", log="y", ylim=(floor, 8 * top))])
 
 
 @caption(dark_shot_noise_histogram)
@@ -188,7 +171,7 @@ def _measured(dark_current: xr.Dataset) -> Iterator[tuple[float, str, str, xr.Da
     good = np.isfinite(dark_current["temperature"].values) & (dark_current["dark_current"].values > 0)
     known = dark_current.isel(setting=np.flatnonzero(good))
     isos = np.unique(known["iso"].values)
-    for number, (iso, colour) in enumerate(zip(isos, ramp(isos.size + 1), strict=False)):
+    for number, (iso, colour) in enumerate(zip(isos, theme.ramp(isos.size + 1), strict=False)):
         one = known.isel(setting=np.flatnonzero(same(known["iso"].values, iso)))
         yield iso, colour, MARKERS[number % len(MARKERS)], one
 
@@ -227,23 +210,23 @@ def dark_current_vs_temperature(dark_current: xr.Dataset, dark_law: xr.Dataset |
         curve, error = predict_current(laws, along)
         spread = 100 * error / curve
         doubling = quantity(dark_law, "doubling_temperature", "K")
-        left.append(line(along, curve, dims=dims, label=f"doubles every {doubling}", dash="dashed"))
-        right.append(band(along, -spread, spread, dims=off, label="68 % band of the law", colour=_DARK))
-        right.append(line(along, np.zeros(along.size), dims=off, dash="dashed"))
+        left.append(theme.line(along, curve, dims=dims, label=f"doubles every {doubling}", dash="dashed"))
+        right.append(theme.band(along, -spread, spread, dims=off, label="68 % band of the law", colour=_DARK))
+        right.append(theme.line(along, np.zeros(along.size), dims=off, dash="dashed"))
     for iso, colour, marker, one in groups:
         x, error = one["temperature"].values, one["dark_current_error"].values
         look = {"label": f"ISO {iso:g}" if np.isfinite(iso) else "mean", "colour": colour, "marker": marker}
-        left.append(points(x, one["dark_current"].values, error, dims=dims, **look))
+        left.append(theme.points(x, one["dark_current"].values, error, dims=dims, **look))
         if laws:
             model, _ = predict_current(laws, x)
             share, bars = 100 * (_common(one) / model - 1), 100 * error / model
-            right.append(points(x, share, bars, dims=off, **look))
+            right.append(theme.points(x, share, bars, dims=off, **look))
             reach = max(reach, float(np.max(np.abs(share) + bars)))
-    panels = [panel(left, title="Dark current doubles and doubles", log="y", legend="top_left")]
+    panels = [theme.panel(left, title="Dark current doubles and doubles", log="y", legend="top_left")]
     if laws:
         room = {"ylim": (-1.2 * reach, 1.9 * reach)} if 0 < reach < np.inf else {}  # the legend above the points
-        panels.append(panel(right, title="How far from the law", **room))
-    return layout(panels)
+        panels.append(theme.panel(right, title="How far from the law", **room))
+    return theme.layout(panels)
 
 
 def _around(temperature: np.ndarray, count: int) -> np.ndarray:
@@ -296,24 +279,24 @@ def dark_law(dark_current: xr.Dataset, law: xr.Dataset) -> hv.Layout:
         style = {"label": label, "colour": colour, "dash": dash}
         curve, error = predict_current(laws[name], along)
         away = 100 * (curve / base - 1)
-        left.append(line(_inverse(along), curve, dims=dims, **style))
-        right.append(line(along, away, dims=off, **style))
+        left.append(theme.line(_inverse(along), curve, dims=dims, **style))
+        right.append(theme.line(along, away, dims=off, **style))
         if name == "arrhenius":
             spread = 100 * error / curve
             label = "68 % band of the law"
-            right.append(band(along, away - spread, away + spread, dims=off, label=label, colour=colour))
+            right.append(theme.band(along, away - spread, away + spread, dims=off, label=label, colour=colour))
     for iso, colour, _, one in groups:
         label = f"ISO {iso:g}" if np.isfinite(iso) else "darks"
         look = {"colour": _DARK if len(groups) == 1 else colour, "label": label}
         x, value, error = one["temperature"].values, _common(one), one["dark_current_error"].values
-        left.append(points(_inverse(x), value, error, dims=dims, **look))
+        left.append(theme.points(_inverse(x), value, error, dims=dims, **look))
         model, _ = predict_current(laws[better], x)
-        right.append(points(x, 100 * (value / model - 1), 100 * error / model, dims=off, **look))
+        right.append(theme.points(x, 100 * (value / model - 1), 100 * error / model, dims=off, **look))
     title = f"How far from the {better.capitalize() if better == 'arrhenius' else better} law"
-    return layout(
+    return theme.layout(
         [
-            panel(left, title="The same law, as physicists draw it", log="y", legend="bottom_left"),
-            panel(right, title=title, legend="bottom_right"),
+            theme.panel(left, title="The same law, as physicists draw it", log="y", legend="bottom_left"),
+            theme.panel(right, title=title, legend="bottom_right"),
         ]
     )
 
@@ -356,25 +339,25 @@ def dark_prediction(predicted: xr.Dataset, held_out: xr.Dataset) -> hv.Layout:
     good = np.isfinite(x) & np.isfinite(y) & np.isfinite(pull)
     x, y, pull = x[good], y[good], pull[good]
     hot, rest = np.argsort(x)[-400:], slice(None, None, max(1, x.size // 800))
-    dims = (dimension("predicted", "ADU"), dimension("measured", "ADU"))
+    dims = (theme.dimension("predicted", "ADU"), theme.dimension("measured", "ADU"))
     ends = np.array([np.percentile(x, 0.1), float(x.max())])
     left = [
-        points(x[rest], y[rest], dims=dims, label="ordinary pixels", colour=MUTED, size=4, filled=False),
-        points(x[hot], y[hot], dims=dims, label="the 400 hottest", colour=_DARK, size=5),
-        line(ends, ends, dims=dims, label="equal", dash="dashed"),
+        theme.points(x[rest], y[rest], dims=dims, label="ordinary pixels", colour=MUTED, size=4, filled=False),
+        theme.points(x[hot], y[hot], dims=dims, label="the 400 hottest", colour=_DARK, size=5),
+        theme.line(ends, ends, dims=dims, label="equal", dash="dashed"),
     ]
-    over = (dimension("(measured − predicted) / error", "σ"), dimension("share of pixels", "per σ"))
+    over = (theme.dimension("(measured − predicted) / error", "σ"), theme.dimension("share of pixels", "per σ"))
     counts, edges = np.histogram(np.clip(pull, -5, 5), np.linspace(-5, 5, 81), density=True)
     along = np.linspace(-5, 5, 101)
     normal = np.exp(-(along**2) / 2) / np.sqrt(2 * np.pi)
     right = [
-        points((edges[1:] + edges[:-1]) / 2, counts, dims=over, label="pixels", colour=_DARK, size=5),
-        line(along, normal, dims=over, label="if the errors are right"),
+        theme.points((edges[1:] + edges[:-1]) / 2, counts, dims=over, label="pixels", colour=_DARK, size=5),
+        theme.line(along, normal, dims=over, label="if the errors are right"),
     ]
     title = f"What is left: σ = {pull.std():.2f}"
-    return layout(
+    return theme.layout(
         [
-            panel(left, title="Predicted and measured", log="xy", legend="top_left"),
-            panel(right, title=title, ylim=(0, 0.55)),
+            theme.panel(left, title="Predicted and measured", log="xy", legend="top_left"),
+            theme.panel(right, title=title, ylim=(0, 0.55)),
         ]
     )

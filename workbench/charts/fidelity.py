@@ -9,35 +9,23 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from . import theme
 from .gain import channels
 from .registry import Caption, caption, chart, quantity, source
-from .theme import (
-    CHANNEL_COLOUR,
-    KIND_COLOUR,
-    MUTED,
-    SERIES,
-    UNUSED,
-    channel_points,
-    dimension,
-    layout,
-    level,
-    line,
-    note,
-    panel,
-    picture,
-    points,
-    steps,
-)  # fmt: skip
+from .theme import CHANNEL_COLOUR, KIND_COLOUR, MUTED, SERIES, UNUSED
 
-CODE, OCCURS = dimension("number, from the first shown", "ADU"), dimension("how often it occurs")
-LEVEL, STEP = dimension("level", "ADU"), dimension("distance of numbers that occur", "ADU")
-FREQUENCY = dimension("spatial frequency", "cycles/pixel")
-POWER = dimension("noise power over that of white noise")
-RIGHT, BELOW = dimension("pixels of one colour to the right", "px"), dimension("pixels of one colour below", "px")
-CORRELATION = dimension("correlation")
-NEIGHBOUR, PIXEL = dimension("brightest of its 24 neighbours", "σ"), dimension("the pixel itself", "σ")
-DIFFERENCE = dimension("pixel − brightest of 8 neighbours of its colour", "ADU")
-COUNT = dimension("bright pixels")
+CODE, OCCURS = theme.dimension("number, from the first shown", "ADU"), theme.dimension("how often it occurs")
+LEVEL, STEP = theme.dimension("level", "ADU"), theme.dimension("distance of numbers that occur", "ADU")
+FREQUENCY = theme.dimension("spatial frequency", "cycles/pixel")
+POWER = theme.dimension("noise power over that of white noise")
+RIGHT, BELOW = (
+    theme.dimension("pixels of one colour to the right", "px"),
+    theme.dimension("pixels of one colour below", "px"),
+)
+CORRELATION = theme.dimension("correlation")
+NEIGHBOUR, PIXEL = theme.dimension("brightest of its 24 neighbours", "σ"), theme.dimension("the pixel itself", "σ")
+DIFFERENCE = theme.dimension("pixel − brightest of 8 neighbours of its colour", "ADU")
+COUNT = theme.dimension("bright pixels")
 _SHOWN = 48  # codes in a row
 _NAMES = {"R": "red", "G1": "green 1", "G2": "green 2", "B": "blue", "mono": "all pixels"}
 _DARK = KIND_COLOUR["dark"]
@@ -70,8 +58,8 @@ def missing_codes(codes: xr.Dataset, missing: xr.Dataset) -> hv.Layout:
     for height, channel in enumerate(names):
         rows += _row_of_codes(pixels.sel(channel=channel).values, channel, height)
     scales = {"yticks": list(enumerate(names)), "ylim": (-0.15, len(names) + 0.05)}
-    left = panel(rows, title="Which numbers occur", legend=None, grid=False, **scales)
-    return layout([left, _distances(missing)])
+    left = theme.panel(rows, title="Which numbers occur", legend=None, grid=False, **scales)
+    return theme.layout([left, _distances(missing)])
 
 
 def _row_of_codes(counts: np.ndarray, channel: str, height: int) -> list[Any]:
@@ -85,9 +73,9 @@ def _row_of_codes(counts: np.ndarray, channel: str, height: int) -> list[Any]:
     x = np.repeat(np.arange(shown.size + 1), 2)[1:-1] - 0.5
     dims, colour, text = (CODE, OCCURS), CHANNEL_COLOUR[channel], f"{_NAMES[channel]}, from {first:,}"
     return [
-        line(x, height + np.repeat(bars, 2), dims=dims, label=channel, colour=colour, width=1.4),
-        level(height, (-0.5, shown.size - 0.5), dims=dims, colour=MUTED, width=0.8),
-        note(-0.3, height + 0.74, text, dims=dims, colour=colour, size=10),
+        theme.line(x, height + np.repeat(bars, 2), dims=dims, label=channel, colour=colour, width=1.4),
+        theme.level(height, (-0.5, shown.size - 0.5), dims=dims, colour=MUTED, width=0.8),
+        theme.note(-0.3, height + 0.74, text, dims=dims, colour=colour, size=10),
     ]
 
 
@@ -101,14 +89,16 @@ def _distances(missing: xr.Dataset) -> hv.Overlay:
         if seen.any():
             highest = max(highest, float(step[seen].max()))
             at = missing["level"].values[seen] * math.sqrt(2)
-            curves.append(line(at, step[seen], dims=dims, colour=CHANNEL_COLOUR[channel], width=1))
-            curves.append(channel_points(channel, at, step[seen], dims=dims, size=8))
+            curves.append(theme.line(at, step[seen], dims=dims, colour=CHANNEL_COLOUR[channel], width=1))
+            curves.append(theme.channel_points(channel, at, step[seen], dims=dims, size=8))
     scales = {
         "xlim": (4, 1.3 * float(missing["highest"].max())),
         "ylim": (0.9, 1.5 if highest < 1.4 else 1.6 * highest),
     }
     title, log = "How far apart they are", "x" if highest < 3 else "xy"
-    return panel(curves or [level(1, (1, 16384), dims=dims)], title=title, log=log, legend="top_left", **scales)
+    return theme.panel(
+        curves or [theme.level(1, (1, 16384), dims=dims)], title=title, log=log, legend="top_left", **scales
+    )
 
 
 @caption(missing_codes)
@@ -137,13 +127,15 @@ def noise_spectrum(texture: xr.Dataset) -> hv.Layout:
     """
     one = texture.isel(iso=0)
     dims, highest = (FREQUENCY, POWER), 2.0
-    curves: list[Any] = [level(1, (0, 0.5), dims=dims, label="white noise", dash="dashed")]
+    curves: list[Any] = [theme.level(1, (0, 0.5), dims=dims, label="white noise", dash="dashed")]
     for colour, axis in zip(SERIES, one["axis"].values.astype(str), strict=False):
         power = one["spectrum"].sel(axis=axis).values
         seen = np.isfinite(power)
         highest = max(highest, float(power[seen].max(initial=0)))
-        curves.append(line(one["frequency"].values[seen], power[seen], dims=dims, label=f"{axis}s", colour=colour))
-    left = panel(curves, title="Rows and columns", ylim=(0, 1.5 * highest), xlim=(0, 0.5))
+        curves.append(
+            theme.line(one["frequency"].values[seen], power[seen], dims=dims, label=f"{axis}s", colour=colour)
+        )
+    left = theme.panel(curves, title="Rows and columns", ylim=(0, 1.5 * highest), xlim=(0, 0.5))
     middle = one["correlation"].mean("channel").values
     values = np.full((5, 5), np.nan)
     for dy, dx, value in zip(one["dy"].values, one["dx"].values, middle, strict=True):
@@ -151,10 +143,10 @@ def noise_spectrum(texture: xr.Dataset) -> hv.Layout:
     values[2, 2] = 0.0  # with itself: one, which would drown the rest
     reach = max(0.02, float(np.abs(middle).max()))
     style = {"value": CORRELATION, "cmap": "RdBu_r", "limits": (-reach, reach)}
-    image = picture(values[::-1], (-2.5, -2.5, 2.5, 2.5), dims=(RIGHT, BELOW), **style)
-    itself = note(0, 0, "itself", dims=(RIGHT, BELOW), align=("center", "center"))
+    image = theme.picture(values[::-1], (-2.5, -2.5, 2.5, 2.5), dims=(RIGHT, BELOW), **style)
+    itself = theme.note(0, 0, "itself", dims=(RIGHT, BELOW), align=("center", "center"))
     scales = {"ratio": 1.3, "invert_y": True, "xlim": (-2.5, 2.5), "ylim": (-2.5, 2.5)}
-    return layout([left, panel([image, itself], title="Neighbours of one colour", legend=None, **scales)])
+    return theme.layout([left, theme.panel([image, itself], title="Neighbours of one colour", legend=None, **scales)])
 
 
 @caption(noise_spectrum)
@@ -191,11 +183,13 @@ def hot_pixel_filter(hot: xr.Dataset) -> hv.Layout:
     value, company = np.maximum(value[seen], 0.3), np.maximum(company[seen], 0.3)
     bright, dims = value > 8, (NEIGHBOUR, PIXEL)
     ends = (0.3, float(max(value.max(initial=20), company.max(initial=20))) * 1.5)
-    elements: list[Any] = [line(ends, ends, dims=dims, label="as bright as its neighbour", dash="dashed")]
+    elements: list[Any] = [theme.line(ends, ends, dims=dims, label="as bright as its neighbour", dash="dashed")]
     for which, label, colour, size in ((~bright, "other pixels", UNUSED, 3), (bright, "bright pixels", _DARK, 4)):
         if which.any():
-            elements.append(points(company[which], value[which], dims=dims, label=label, colour=colour, size=size))
-    left = panel(elements, title="Each pixel against its neighbours", log="xy", xlim=ends, ylim=ends)
+            elements.append(
+                theme.points(company[which], value[which], dims=dims, label=label, colour=colour, size=size)
+            )
+    left = theme.panel(elements, title="Each pixel against its neighbours", log="xy", xlim=ends, ylim=ends)
     difference, counts = hot["difference"].values, hot["bright"].values
     # bins of an odd width, so that the middle one is about zero; wide enough for nineteen in twenty of the pixels
     order, reach = np.argsort(np.abs(difference)), 30
@@ -209,11 +203,11 @@ def hot_pixel_filter(hot: xr.Dataset) -> hv.Layout:
     top, dims = max(5.0, 1.25 * float(heights.max())), (DIFFERENCE, COUNT)
     text = f"exactly zero: {int(counts[difference == 0][0]):,}"
     bars = [
-        steps(edges, heights, dims=dims, colour=_DARK),
-        note(edges[0] + width, 0.95 * top, text, dims=dims, align=("left", "top")),
+        theme.steps(edges, heights, dims=dims, colour=_DARK),
+        theme.note(edges[0] + width, 0.95 * top, text, dims=dims, align=("left", "top")),
     ]
     scales = {"ylim": (0, top), "xlim": (edges[0], edges[-1])}
-    return layout([left, panel(bars, title="Above the brightest of eight", legend=None, **scales)])
+    return theme.layout([left, theme.panel(bars, title="Above the brightest of eight", legend=None, **scales)])
 
 
 @caption(hot_pixel_filter)

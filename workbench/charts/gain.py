@@ -10,29 +10,9 @@ import numpy as np
 import xarray as xr
 
 from ..core.errors import WorkbenchError
+from . import theme
 from .registry import Caption, at_iso, caption, chart, is_d7000, iso_name, listing, quantity, source, with_reference
-from .theme import (
-    CHANNEL_COLOUR,
-    INK,
-    ISO,
-    MARKERS,
-    MUTED,
-    REFERENCE,
-    SERIES,
-    UNUSED,
-    band,
-    channel_points,
-    dimension,
-    iso_axis,
-    layout,
-    level,
-    line,
-    note,
-    panel,
-    points,
-    ramp,
-    upright,
-)  # fmt: skip
+from .theme import CHANNEL_COLOUR, INK, ISO, MARKERS, MUTED, REFERENCE, SERIES, UNUSED
 
 FLATS = "two equal flats at several light levels and ISOs"
 _MOST_CURVES = 8  # ISOs in one photon transfer chart, so that they can be distinguished
@@ -43,13 +23,10 @@ BLOG_ADU_PER_ELECTRON = {
     2000: 9.82, 2500: 12.24, 3200: 16.48, 4000: 20.62, 5000: 25.79, 6400: 34.07,
 }  # fmt: skip
 
-GAIN = dimension("gain", "e⁻/ADU")
-INVERSE = dimension("inverse gain", "ADU/e⁻")
-SIGNAL = dimension("signal", "ADU")
-VARIANCE = dimension("variance", "ADU²")
-DARK_SIGNAL = dimension("dark signal", "ADU")
-SHOT_VARIANCE = dimension("variance above read noise", "ADU²")
-DEVIATION = dimension("deviation from the line", "%")
+GAIN, INVERSE = theme.dimension("gain", "e⁻/ADU"), theme.dimension("inverse gain", "ADU/e⁻")
+SIGNAL, VARIANCE = theme.dimension("signal", "ADU"), theme.dimension("variance", "ADU²")
+DARK_SIGNAL, SHOT_VARIANCE = theme.dimension("dark signal", "ADU"), theme.dimension("variance above read noise", "ADU²")
+DEVIATION = theme.dimension("deviation from the line", "%")
 
 
 def channels(data: xr.Dataset) -> list[str]:
@@ -58,13 +35,7 @@ def channels(data: xr.Dataset) -> list[str]:
 
 
 def with_iso(data: xr.Dataset) -> xr.Dataset:
-    """Leave out what has no ISO.
-
-    Raises
-    ------
-    WorkbenchError
-        If nothing has one.
-    """
+    """Leave out what has no ISO; a `WorkbenchError` says so if nothing has one."""
     known = np.flatnonzero(np.isfinite(data["iso"].values))
     if not known.size:
         raise WorkbenchError("these frames state no ISO; give it in frames.csv (column iso)")
@@ -80,18 +51,10 @@ def series(data: xr.Dataset, name: str, channel: str) -> tuple[np.ndarray, np.nd
 
 
 def cameras_panel(cameras: Mapping[str, Any], name: str, dims, *, inverse: bool = False, **options: Any) -> hv.Overlay:
-    """Draw a quantity of several cameras against ISO, the mean of its channels, in a colour and with a marker for each.
+    """Draw a quantity of several cameras, or one over it, against ISO: the mean of the channels, with its error.
 
-    Parameters
-    ----------
-    cameras
-        By the name to be shown: from `open_sensor`, or a characterization.  One without the quantity is left out.
-    name
-        Of a variable over (iso, channel), such as ``read_noise``.
-    inverse
-        Draw one over it.
-    options
-        Of `theme.panel`.
+    Each camera, from `open_sensor` or `characterize`, has its name in the legend; one without the quantity is left
+    out.  `options` are those of `theme.panel`.
     """
     elements: list[Any] = []
     isos: list[float] = []
@@ -105,12 +68,12 @@ def cameras_panel(cameras: Mapping[str, Any], name: str, dims, *, inverse: bool 
         value, error = (1 / mean, error / mean**2) if inverse else (mean, error)
         good = np.isfinite(iso) & np.isfinite(value)
         look = {"colour": SERIES[number % len(SERIES)], "marker": MARKERS[number % len(MARKERS)]}
-        elements.append(line(iso[good], value[good], dims=dims, colour=look["colour"], width=1.2))
-        elements.append(points(iso[good], value[good], error[good], dims=dims, label=camera, **look))
+        elements.append(theme.line(iso[good], value[good], dims=dims, colour=look["colour"], width=1.2))
+        elements.append(theme.points(iso[good], value[good], error[good], dims=dims, label=camera, **look))
         isos += iso[good].tolist()
     if not isos:
         raise WorkbenchError(f"no {name.replace('_', ' ')} is known of {listing(cameras) or 'any camera'}")
-    return panel(elements, **iso_axis(isos), **options)
+    return theme.panel(elements, **theme.iso_axis(isos), **options)
 
 
 @chart(
@@ -135,10 +98,10 @@ def iso_to_gain(
     if not isinstance(gain, xr.Dataset):
         direct = cameras_panel(gain, "gain", (ISO, GAIN), title="Electrons for each ADU", log="xy")
         options = {"title": "ADU for each electron", "log": "xy", "legend": "top_left"}
-        return layout([direct, cameras_panel(gain, "gain", (ISO, INVERSE), inverse=True, **options)])
+        return theme.layout([direct, cameras_panel(gain, "gain", (ISO, INVERSE), inverse=True, **options)])
     gain = with_iso(gain)
-    shown = [*gain["iso"].values, *(BLOG_ADU_PER_ELECTRON if reference else ())]
-    return layout([_gain_panel(gain, unity, invert, reference, iso_axis(shown)) for invert in (False, True)])
+    axis = theme.iso_axis([*gain["iso"].values, *(BLOG_ADU_PER_ELECTRON if reference else ())])
+    return theme.layout([_gain_panel(gain, unity, invert, reference, axis) for invert in (False, True)])
 
 
 def _gain_panel(gain: xr.Dataset, unity: xr.Dataset | None, invert: bool, reference: bool, axis: dict[str, Any]):
@@ -151,32 +114,32 @@ def _gain_panel(gain: xr.Dataset, unity: xr.Dataset | None, invert: bool, refere
     if reference:
         look = {"colour": REFERENCE, "marker": "diamond", "size": 9, "filled": False}
         label = "the blog's points (D7000)"
-        elements.append(points(blog_iso, blog if invert else 1 / blog, dims=dims, label=label, **look))
+        elements.append(theme.points(blog_iso, blog if invert else 1 / blog, dims=dims, label=label, **look))
     if "blog_gain" in gain and not invert:
         estimate = gain["blog_gain"].mean("channel", skipna=True)
         look = {"colour": MUTED, "marker": "cross"}
-        elements.append(points(gain["iso"].values, estimate.values, dims=dims, label="μ/σ² of one frame", **look))
+        elements.append(theme.points(gain["iso"].values, estimate.values, dims=dims, label="μ/σ² of one frame", **look))
     for channel in channels(gain):
         iso, value, error = series(gain, "gain", channel)
         if invert:
             value, error = 1 / value, error / value**2
-        elements.append(channel_points(channel, iso, value, error, dims=dims))
+        elements.append(theme.channel_points(channel, iso, value, error, dims=dims))
     low, high = np.nanmin(values), np.nanmax(values)
     # the legend's corner, which the line does not cross, stays free on a narrow screen too
     limits, legend = ((0.4 / high, 4 / low), "top_left") if invert else ((low / 2.5, high * 4), "top_right")
     title = "ADU for each electron" if invert else "Electrons for each ADU"
-    return panel(elements, title=title, log="xy", ylim=limits, legend=legend, **axis)
+    return theme.panel(elements, title=title, log="xy", ylim=limits, legend=legend, **axis)
 
 
 def _unity(unity: xr.Dataset, edges: np.ndarray, dims, invert: bool) -> list[Any]:
     iso = float(unity["unity_gain_iso"])
     law = edges / iso if invert else iso / edges
-    elements: list[Any] = [line(edges, law, dims=dims, label="fit: unity gain ISO / ISO", dash="dashed")]
+    elements: list[Any] = [theme.line(edges, law, dims=dims, label="fit: unity gain ISO / ISO", dash="dashed")]
     if edges[0] < iso < edges[1]:
         style = {"dims": dims, "colour": MUTED, "dash": "dotted", "width": 1.2}
-        elements += [level(1.0, (edges[0], iso), **style), upright(iso, (law.min(), 1.0), **style)]
+        elements += [theme.level(1.0, (edges[0], iso), **style), theme.upright(iso, (law.min(), 1.0), **style)]
         label = f"unity gain: ISO {quantity(unity, 'unity_gain_iso')}"
-        elements.append(points([iso], [1.0], dims=dims, label=label, colour=INK, marker="star", size=15))
+        elements.append(theme.points([iso], [1.0], dims=dims, label=label, colour=INK, marker="star", size=15))
     return elements
 
 
@@ -198,13 +161,12 @@ def iso_to_gain_caption(result: Any) -> Caption:
 
 def _first_gains(gain: xr.Dataset) -> str:
     """Write the gains of the lowest ISO that has any."""
-    for index in range(gain.sizes["iso"]):
-        one = gain.isel(iso=index)
-        known = one.isel(channel=np.flatnonzero(np.isfinite(one["gain"].values)))
-        if known.sizes["channel"]:
-            texts = listing(f"{name} {quantity(known.sel(channel=name), 'gain')}" for name in channels(known))
-            return f"Gain {at_iso(float(one['iso']))}: {texts} e⁻/ADU. "
-    return "No gain could be measured. "
+    known = gain.isel(iso=np.flatnonzero(np.isfinite(gain["gain"].transpose("iso", "channel").values).any(axis=1)))
+    if not known.sizes["iso"]:
+        return "No gain could be measured. "
+    one = known.isel(iso=0).dropna("channel", subset=["gain"])
+    texts = listing(f"{name} {quantity(one.sel(channel=name), 'gain')}" for name in channels(one))
+    return f"Gain {at_iso(float(one['iso']))}: {texts} e⁻/ADU. "
 
 
 @chart("ptc", "The photon transfer curve", "Gain", needs=("ptc", "gain"), shoot=FLATS)
@@ -228,31 +190,32 @@ def ptc(
     iso = float(isos[0] if iso is None else iso)
     names = channels(ptc)
     channel = channel or ("G1" if "G1" in names else names[0])
-    left = [(_curve(ptc, gain, iso, name), name, CHANNEL_COLOUR[name], name) for name in names]
+    left = [_curve(ptc, gain, iso, name, (name, CHANNEL_COLOUR[name], name)) for name in names]
     title = f"{iso_name(iso)}, every channel" if len(names) > 1 else iso_name(iso)
     panels = [_transfer_panel(left, title, floor=True)]
     if isos.size > 1:
         places = np.linspace(0, isos.size - 1, min(isos.size, _MOST_CURVES)).round().astype(int)
         right = [
-            (_curve(ptc, gain, float(one), channel), iso_name(one), colour, "circle")
-            for one, colour in zip(isos[places], ramp(places.size), strict=True)
+            _curve(ptc, gain, float(one), channel, (iso_name(one), colour, "circle"))
+            for one, colour in zip(isos[places], theme.ramp(places.size), strict=True)
         ]
         panels.append(_transfer_panel(right, f"{channel}, every ISO", floor=False))
-    return layout(panels)
+    return theme.layout(panels)
 
 
 class _Curve(NamedTuple):
-    """One photon transfer curve: its points, which of them the fit used, and the fit."""
+    """One photon transfer curve: its points, which of them the fit used, the fit, and label, colour and marker."""
 
-    signal: np.ndarray
-    variance: np.ndarray
-    error: np.ndarray
+    points: tuple[np.ndarray, np.ndarray, np.ndarray]  # signal, variance, its error
     used: np.ndarray
     slope: float
     floor: float
+    look: tuple[str, str, str]
 
 
-def _curve(ptc: xr.Dataset, gain: xr.Dataset | None, iso: float, channel: str) -> _Curve:
+def _curve(
+    ptc: xr.Dataset, gain: xr.Dataset | None, iso: float, channel: str, look: tuple[str, str, str]
+) -> _Curve:  # fmt: skip
     pairs = np.flatnonzero(same(ptc["iso"].values, iso))
     names = ("signal", "variance", "variance_error")
     signal, variance, error = (_column(ptc[name], channel)[pairs] for name in names)
@@ -263,7 +226,7 @@ def _curve(ptc: xr.Dataset, gain: xr.Dataset | None, iso: float, channel: str) -
         for row in np.flatnonzero(same(gain["iso"].values, iso)):
             slope = 1 / float(_column(gain["gain"], channel)[row])
             floor = float(_column(gain["intercept"], channel)[row])
-    return _Curve(signal[good], variance[good], error[good], used[good], slope, floor)
+    return _Curve((signal[good], variance[good], error[good]), used[good], slope, floor, look)
 
 
 def _column(values: xr.DataArray, channel: str) -> np.ndarray:
@@ -276,33 +239,31 @@ def same(values: np.ndarray, value: float) -> np.ndarray:
     return np.isclose(np.asarray(values, float), float(value), equal_nan=True)
 
 
-def _transfer_panel(curves: list[tuple[_Curve, str, str, str]], title: str, *, floor: bool) -> hv.Overlay:
-    """Draw curves with their names, colours and markers: the fits, the points used and the points left out."""
+def _transfer_panel(curves: list[_Curve], title: str, *, floor: bool) -> hv.Overlay:
+    """Draw curves: the fits, the points left out and the points used, and the mean floor where it is asked for."""
     dims = (SIGNAL, VARIANCE)
-    shown = [(curve, label, colour, marker) for curve, label, colour, marker in curves if curve.signal.size]
-    elements: list[Any] = []
-    for curve, _, colour, _ in shown:
+    curves = [curve for curve in curves if curve.used.size]
+    fits, used = [], []
+    for curve in curves:
+        signal, (label, colour, marker) = curve.points[0], curve.look
         if np.isfinite(curve.slope):
-            along = np.geomspace(curve.signal.min() / 1.5, curve.signal.max() * 1.2, 60)
+            along = np.geomspace(signal.min() / 1.5, signal.max() * 1.2, 60)
             law = along * curve.slope + curve.floor
-            elements.append(line(along[law > 0], law[law > 0], dims=dims, colour=colour, width=1.3))
-    unused = [(curve.signal[~curve.used], curve.variance[~curve.used]) for curve, *_ in shown]
-    if sum(x.size for x, _ in unused):
-        look = {"colour": UNUSED, "size": 7, "filled": False}
-        left_out = (np.concatenate(part) for part in zip(*unused, strict=True))
-        elements.append(points(*left_out, dims=dims, label="not used in the fit", **look))
-    for curve, label, colour, marker in shown:
-        kept = [part[curve.used] for part in curve[:3]]
-        elements.append(points(*kept, dims=dims, label=label, colour=colour, marker=marker, size=6))
-    floors = [curve.floor for curve, *_ in curves if floor and curve.floor > 0]
+            fits.append(theme.line(along[law > 0], law[law > 0], dims=dims, colour=colour, width=1.3))
+        kept = [part[curve.used] for part in curve.points]
+        used.append(theme.points(*kept, dims=dims, label=label, colour=colour, marker=marker, size=6))
+    if not curves:
+        return theme.panel([], title=title)
+    signal, variance = (np.concatenate([curve.points[part] for curve in curves]) for part in (0, 1))
+    unused = ~np.concatenate([curve.used for curve in curves])
+    look = {"label": "not used in the fit", "colour": UNUSED, "size": 7, "filled": False}
+    elements: list[Any] = [*fits, theme.points(signal[unused], variance[unused], dims=dims, **look), *used]
+    floors = [curve.floor for curve in curves if floor and curve.floor > 0]
     if floors:
-        signals = np.concatenate([curve.signal for curve, *_ in curves])
         style = {"label": "floor without light", "colour": MUTED, "dash": "dotted"}
-        elements.append(level(float(np.mean(floors)), (signals.min() / 1.5, signals.max()), dims=dims, **style))
-    low = min([float(curve.variance.min()) for curve, *_ in shown] + floors, default=0.0)
-    top = max((float(curve.variance.max()) for curve, *_ in shown), default=0.0)
-    room = {"ylim": (low / 2, 10 * top)} if shown else {}
-    return panel(elements, title=title, log="xy", legend="top_left", **room)
+        elements.append(theme.level(float(np.mean(floors)), (signal.min() / 1.5, signal.max()), dims=dims, **style))
+    room = (min([float(variance.min()), *floors]) / 2, 10 * float(variance.max()))
+    return theme.panel(elements, title=title, log="xy", legend="top_left", ylim=room)
 
 
 @caption(ptc)
@@ -345,24 +306,26 @@ def dark_gain(transfer: xr.Dataset, darks: xr.Dataset, flats: xr.Dataset | None 
             error = one["variance"].values * np.sqrt(2 / np.maximum(one["pixels"].sum("block").values, 1))
             good = (signal > 0) & (variance > _ABOVE * error)
             span += signal[good].tolist()
-            elements.append(channel_points(channel, signal[good], variance[good], error[good], dims=dims))
+            elements.append(theme.channel_points(channel, signal[good], variance[good], error[good], dims=dims))
         if not span:
             continue
         ends = np.array([min(span) / 2, max(span) * 2])
         gain = float(np.nanmean(darks["gain"].values[row]))
         if np.isfinite(gain):
-            elements.append(line(ends, ends / gain, dims=dims, label="gain from darks"))
+            elements.append(theme.line(ends, ends / gain, dims=dims, label="gain from darks"))
         for other in np.flatnonzero(same(flats["iso"].values, iso))[:1] if flats is not None else ():
             flat = ends / float(np.nanmean(flats["gain"].values[other]))
-            elements.append(line(ends, flat, dims=dims, label="gain from flats", colour=REFERENCE, dash="dashed"))
+            elements.append(theme.line(ends, flat, dims=dims, label="gain from flats", colour=REFERENCE, dash="dashed"))
         title = f"Darks, {iso_name(iso)}"
-        panels.append(panel(elements, title=title, log="xy", legend="top_left", xlim=tuple(ends)))
-    return layout(panels or [_nothing("Gain from darks", "too little dark current here", dims)])
+        panels.append(theme.panel(elements, title=title, log="xy", legend="top_left", xlim=tuple(ends)))
+    return theme.layout(panels or [_nothing("Gain from darks", "too little dark current here", dims)])
 
 
 def _nothing(title: str, words: str, dims: tuple[hv.Dimension, hv.Dimension]) -> hv.Overlay:
     """Return a panel that says why it is empty."""
-    return panel([note(0.5, 0.5, words, dims=dims, align=("center", "center"))], title=title, xlim=(0, 1), ylim=(0, 1))
+    return theme.panel(
+        [theme.note(0.5, 0.5, words, dims=dims, align=("center", "center"))], title=title, xlim=(0, 1), ylim=(0, 1)
+    )
 
 
 @caption(dark_gain)
@@ -410,16 +373,16 @@ def linearity(linear: xr.Dataset) -> hv.Layout:
         # the errors are those of means of so many levels
         lamp = float(np.nanmax(row["linearity_error_error"] * np.sqrt(row["levels"])))
         elements: list[Any] = [
-            band(ends, [-lamp, -lamp], [lamp, lamp], dims=dims, label="the lamp's scatter", colour=MUTED),
-            level(0.0, ends, dims=dims, width=1.2),
+            theme.band(ends, [-lamp, -lamp], [lamp, lamp], dims=dims, label="the lamp's scatter", colour=MUTED),
+            theme.level(0.0, ends, dims=dims, width=1.2),
         ]
         for channel in channels(here):
             one = here.sel(channel=channel)
-            elements.append(channel_points(channel, one["signal"].values, one["deviation"].values, dims=dims))
+            elements.append(theme.channel_points(channel, one["signal"].values, one["deviation"].values, dims=dims))
         room = 2.2 * max(float(np.nanmax(np.abs(here["deviation"].values))), lamp)
         scales = {"xlim": tuple(ends), "ylim": (-room, room)}
-        panels.append(panel(elements, title=iso_name(float(iso)), log="x", legend="top_left", **scales))
-    return layout(panels or [_nothing("Linearity", "too few exposures here", dims)])
+        panels.append(theme.panel(elements, title=iso_name(float(iso)), log="x", legend="top_left", **scales))
+    return theme.layout(panels or [_nothing("Linearity", "too few exposures here", dims)])
 
 
 @caption(linearity)

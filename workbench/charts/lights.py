@@ -11,37 +11,18 @@ import xarray as xr
 from ..core.mosaic import planes
 from ..core.statistics import mad_std, median_profile
 from ..core.values import temperature_text, unit_text, value_text
+from . import theme
 from .registry import Caption, caption, chart, source
-from .theme import (
-    COLUMN,
-    INK,
-    KIND_COLOUR,
-    MUTED,
-    ROW,
-    SERIES,
-    UNUSED,
-    band,
-    boxes,
-    channel_colour,
-    channel_points,
-    dimension,
-    image_panel,
-    layout,
-    level,
-    line,
-    note,
-    panel,
-    points,
-)  # fmt: skip
+from .theme import COLUMN, INK, KIND_COLOUR, MUTED, ROW, SERIES, UNUSED
 
 LIGHTS = "three or more lights of one target with stars, and their darks, bias and flats"
-COUNT, RATIO = dimension("frames in the master"), dimension("over the law σ/√N − 1", "%")
-STEP, NOISE = dimension("step"), dimension("noise of a pixel of the sky", "e⁻")
-RADIUS = dimension("distance from the centre of vignetting", "px")
-SKY = dimension("background", "% of its median")
-CHANNEL, LEFT = dimension("channel"), dimension("exponent of the flat left in the lights")
-SCREEN, PIXELS = dimension("brightness on the screen", "0 to 1"), dimension("share of the fullest bin")
-FLUX, CHANGE = dimension("star's flux before"), dimension("change beyond what was meant", "%")
+COUNT, RATIO = theme.dimension("frames in the master"), theme.dimension("over the law σ/√N − 1", "%")
+STEP, NOISE = theme.dimension("step"), theme.dimension("noise of a pixel of the sky", "e⁻")
+RADIUS = theme.dimension("distance from the centre of vignetting", "px")
+SKY = theme.dimension("background", "% of its median")
+CHANNEL, LEFT = theme.dimension("channel"), theme.dimension("exponent of the flat left in the lights")
+SCREEN, PIXELS = theme.dimension("brightness on the screen", "0 to 1"), theme.dimension("share of the fullest bin")
+FLUX, CHANGE = theme.dimension("star's flux before"), theme.dimension("change beyond what was meant", "%")
 _VERDICTS = {"flattens": "the flat flattens", "look": "have a look", "fails": "the flat fails"}
 
 
@@ -82,7 +63,7 @@ def dark_subtraction(subtraction: xr.Dataset) -> hv.Layout:
     subtraction
         From `sensor.dark_subtraction`: ``before`` and ``after`` over (y, x).
     """
-    value = dimension("about the median", unit_text(subtraction.attrs["units"]))
+    value = theme.dimension("about the median", unit_text(subtraction.attrs["units"]))
     parts = {name: _about_median(subtraction[name]) for name in ("before", "after")}
     parts["subtracted"] = _about_median(subtraction["before"] - subtraction["after"])
     window = _busiest(_hot(parts["subtracted"].values))
@@ -91,7 +72,7 @@ def dark_subtraction(subtraction: xr.Dataset) -> hv.Layout:
     noise = float(mad_std(parts["after"].values))
     titles = {"before": "Before", "subtracted": "The master dark", "after": "After"}
     style = {"value": value, "limits": (-4 * noise, 12 * noise)}
-    return layout(image_panel(parts[name], title, label=name, **style) for name, title in titles.items())
+    return theme.layout(theme.image_panel(parts[name], title, label=name, **style) for name, title in titles.items())
 
 
 @caption(dark_subtraction)
@@ -131,33 +112,35 @@ def master_noise(found: xr.Dataset, *, light: float | None = None) -> hv.Layout:
     """
     unit = {"1": "%", "adu": "ADU"}[found["noise"].attrs["units"]]
     times = 100.0 if unit == "%" else 1.0
-    dims = (COUNT, dimension(f"noise of the master {found.attrs['kind']}", unit))
+    dims = (COUNT, theme.dimension(f"noise of the master {found.attrs['kind']}", unit))
     count = found["count"].values.astype(float)
     along = np.geomspace(count[0], 4 * count[-1], 30)
     law = times * float(np.sqrt((found["law"][:, 0] ** 2).mean())) * np.sqrt(count[0] / along)
     around = (count[0] / 1.3, 1.3 * count[-1])
-    left: list[Any] = [line(along, law, dims=dims, label="one frame's over √N", dash="dashed")]
-    right: list[Any] = [level(0, around, dims=(COUNT, RATIO), dash="dashed")]
+    left: list[Any] = [theme.line(along, law, dims=dims, label="one frame's over √N", dash="dashed")]
+    right: list[Any] = [theme.level(0, around, dims=(COUNT, RATIO), dash="dashed")]
     for number, channel in enumerate(found["channel"].values.astype(str)):
         one = found.sel(channel=channel)
         shift = count * (1 + 0.03 * (number - (found.sizes["channel"] - 1) / 2))
         noise, error, law = (times * one[name].values for name in ("noise", "noise_error", "law"))
-        left.append(channel_points(channel, count, noise, error, dims=dims, size=8))
+        left.append(theme.channel_points(channel, count, noise, error, dims=dims, size=8))
         deviation, bars = 100 * (noise / law - 1), 100 * error / law
-        right.append(channel_points(channel, shift, deviation, bars, dims=(COUNT, RATIO), size=8))
+        right.append(theme.channel_points(channel, shift, deviation, bars, dims=(COUNT, RATIO), size=8))
     claimed = times * np.sqrt((found["claimed"].values ** 2).mean(axis=0))
     label = "by the master's own variance"
-    left.append(points(count, claimed, dims=dims, label=label, colour=INK, marker="cross", size=9))
+    left.append(theme.points(count, claimed, dims=dims, label=label, colour=INK, marker="cross", size=9))
     if light is not None:
-        left.append(level(light * times, along, dims=dims, label="one light", colour=KIND_COLOUR["light"], width=2))
+        left.append(
+            theme.level(light * times, along, dims=dims, label="one light", colour=KIND_COLOUR["light"], width=2)
+        )
     reach = max(3.0, 1.4 * float(np.abs(100 * (found["noise"] / found["law"] - 1)).max()))
     ticks = [(int(value), f"{int(value)}") for value in (*count, 2 * count[-1], 4 * count[-1])]
     wide = {"log": "xy", "xticks": ticks, "xlim": (0.85 * along[0], 1.1 * along[-1])}
     narrow = {"log": "x", "xticks": ticks[:-2], "xlim": around, "ylim": (-reach, reach)}
-    return layout(
+    return theme.layout(
         [
-            panel(left, title="Noise of the master", legend="bottom_left", **wide),
-            panel(right, title="Measured against √N", legend="top_left", **narrow),
+            theme.panel(left, title="Noise of the master", legend="bottom_left", **wide),
+            theme.panel(right, title="Measured against √N", legend="top_left", **narrow),
         ]
     )
 
@@ -176,15 +159,15 @@ def calibration_steps(steps: xr.Dataset, noise: xr.Dataset) -> hv.Layout:
     for number, channel in enumerate(noise["channel"].values.astype(str)):
         one = noise.sel(channel=channel)
         shift = place + 0.06 * (number - 1.5)
-        style = {"colour": channel_colour(channel), "width": 1.3}
-        elements.append(line(shift, one["predicted"].values, dims=(STEP, NOISE), **style))
+        style = {"colour": theme.channel_colour(channel), "width": 1.3}
+        elements.append(theme.line(shift, one["predicted"].values, dims=(STEP, NOISE), **style))
         measured = one["noise"].values, one["noise_error"].values
-        elements.append(channel_points(channel, shift, *measured, dims=(STEP, NOISE), size=8))
+        elements.append(theme.channel_points(channel, shift, *measured, dims=(STEP, NOISE), size=8))
     low, high = float(noise["predicted"].min()), float(max(noise["noise"].max(), noise["predicted"].max()))
     room = max(high - low, 0.1 * high)
     scales = {"xticks": [(at, name.replace(" ", "\n")) for at, name in zip(place.tolist(), names, strict=True)]}
     scales |= {"xlim": (-0.5, len(names) - 0.5), "ylim": (low - 0.2 * room, high + 0.9 * room)}  # the legend on top
-    return layout([*_pieces(steps), panel(elements, title="Measured, and predicted (lines)", **scales)])
+    return theme.layout([*_pieces(steps), theme.panel(elements, title="Measured, and predicted (lines)", **scales)])
 
 
 def _pieces(steps: xr.Dataset) -> list[hv.Overlay]:
@@ -193,9 +176,9 @@ def _pieces(steps: xr.Dataset) -> list[hv.Overlay]:
     bare = steps["signal"].drop_vars(("y", "x"), errors="ignore").isel(step=[0, -1])
     shown = [_about_median(one).assign_coords(_pixel_centres(one)).isel(window) for one in bare]
     middle, spread = float(np.nanmedian(shown[1])), float(mad_std(shown[1].values))
-    style = {"value": dimension("about the median", "e⁻"), "limits": (middle - 3 * spread, middle + 8 * spread)}
+    style = {"value": theme.dimension("about the median", "e⁻"), "limits": (middle - 3 * spread, middle + 8 * spread)}
     titles = ("As read", "Calibrated")
-    return [image_panel(one, title, label=title, **style) for one, title in zip(shown, titles, strict=True)]
+    return [theme.image_panel(one, title, label=title, **style) for one, title in zip(shown, titles, strict=True)]
 
 
 def _pixel_centres(data: xr.DataArray) -> dict[str, np.ndarray]:
@@ -226,14 +209,18 @@ def flat_correction(audit: xr.Dataset) -> hv.Layout:
         ("background", "with the flat", SERIES[0], "circle"),
     ):
         middle, rings, error = median_profile(radius, 100 * one[name].values, edges)
-        elements.append(line(middle, rings, dims=(RADIUS, SKY), colour=colour, width=1.2))
-        elements.append(points(middle, rings, error, dims=(RADIUS, SKY), label=label, colour=colour, marker=marker))
+        elements.append(theme.line(middle, rings, dims=(RADIUS, SKY), colour=colour, width=1.2))
+        elements.append(
+            theme.points(middle, rings, error, dims=(RADIUS, SKY), label=label, colour=colour, marker=marker)
+        )
     middle, rings, _ = median_profile(radius, one["response"].values, edges)
     response = 100 * rings / np.median(one["response"].values)
-    elements.append(line(middle, response, dims=(RADIUS, SKY), label="the flat itself", dash="dashed", colour=MUTED))
+    elements.append(
+        theme.line(middle, response, dims=(RADIUS, SKY), label="the flat itself", dash="dashed", colour=MUTED)
+    )
     title = f"From the centre outwards ({green}): {_VERDICTS[audit.attrs['verdict']]}"
     span = (-0.03 * edges[-1], 1.03 * edges[-1])
-    return layout([panel(elements, title=title, legend="bottom_left", xlim=span), _residual(audit, one)])
+    return theme.layout([theme.panel(elements, title=title, legend="bottom_left", xlim=span), _residual(audit, one)])
 
 
 def _residual(audit: xr.Dataset, one: xr.Dataset) -> hv.Overlay:
@@ -246,9 +233,9 @@ def _residual(audit: xr.Dataset, one: xr.Dataset) -> hv.Overlay:
     for number in range(audit.sizes["mote"]):
         y, x, radius = (float(audit[f"dust_{name}"][number]) for name in ("y", "x", "radius"))
         ring = x + 1.6 * radius * np.cos(around), y + 1.6 * radius * np.sin(around)
-        rings.append(line(*ring, dims=(COLUMN, ROW), label="" if number else "dust", colour=SERIES[1]))
+        rings.append(theme.line(*ring, dims=(COLUMN, ROW), label="" if number else "dust", colour=SERIES[1]))
     style = {"value": SKY, "cmap": "viridis", "limits": (100 - reach, 100 + reach), "label": "background"}
-    return image_panel(left, "What is left (rings: dust in the flat)", over=rings, **style)
+    return theme.image_panel(left, "What is left (rings: dust in the flat)", over=rings, **style)
 
 
 @caption(flat_correction)
@@ -285,20 +272,20 @@ def flat_left(audit: xr.Dataset) -> hv.Layout:
     names = audit["channel"].values.astype(str)
     place = np.arange(names.size, dtype=float)
     ends = (-0.6, names.size - 0.4)
-    elements: list[Any] = [level(0, ends, dims=dims, dash="dashed", label="correct: nothing left")]
+    elements: list[Any] = [theme.level(0, ends, dims=dims, dash="dashed", label="correct: nothing left")]
     for name, label, colour, marker, shift in (
         ("correction", "from the pixels' own response", SERIES[0], "circle", -0.08),
         ("smooth_correction", "from the smooth background (nebulae too)", SERIES[4], "square", 0.08),
     ):
         value, error = audit[name].values, audit[f"{name}_error"].values
         look = {"label": label, "colour": colour, "marker": marker, "size": 9}
-        elements.append(points(place + shift, value, error, dims=dims, **look))
+        elements.append(theme.points(place + shift, value, error, dims=dims, **look))
     reach = max(0.3, 1.35 * max(float(np.nanmax(np.abs(audit[name]))) for name in ("correction", "smooth_correction")))
     verdict = f"verdict: {_VERDICTS[audit.attrs['verdict']]}"
-    elements.append(note(-0.5, -0.93 * reach, verdict, dims=dims, size=13))
+    elements.append(theme.note(-0.5, -0.93 * reach, verdict, dims=dims, size=13))
     scales = {"xticks": list(zip(place.tolist(), names.tolist(), strict=True)), "xlim": ends}
     title = "How much of the flat is left"
-    return layout([panel(elements, title=title, legend="top_left", ylim=(-reach, 1.6 * reach), **scales)])
+    return theme.layout([theme.panel(elements, title=title, legend="top_left", ylim=(-reach, 1.6 * reach), **scales)])
 
 
 def background(model: xr.Dataset, channel: str | None = None) -> hv.Layout:
@@ -320,12 +307,12 @@ def background(model: xr.Dataset, channel: str | None = None) -> hv.Layout:
     surface = model["background"].isel(channel=number).interp(y=y, x=x).assign_coords(y=y, x=x)
     seen = cells.values[np.isfinite(cells.values)]
     limits = (float(min(seen.min(), surface.min())), float(np.quantile(seen, 0.999)))
-    value = dimension(f"light between the stars, {names[number]}", _unit(model.attrs["units"]))
+    value = theme.dimension(f"light between the stars, {names[number]}", _unit(model.attrs["units"]))
     style = {"value": value, "limits": limits, "cmap": "viridis"}
     title = f"The model: {model.attrs['method']}"
     marks = _marks(cells, model["is_sky"].values)
-    left = image_panel(cells, "Between the stars", label="Between the stars", over=marks, **style)
-    return layout([left, image_panel(surface, title, label=title, **style)])
+    left = theme.image_panel(cells, "Between the stars", label="Between the stars", over=marks, **style)
+    return theme.layout([left, theme.image_panel(surface, title, label=title, **style)])
 
 
 def _marks(cells: xr.DataArray, is_sky: np.ndarray) -> list[Any]:
@@ -336,11 +323,11 @@ def _marks(cells: xr.DataArray, is_sky: np.ndarray) -> list[Any]:
     rows, columns = np.nonzero(~np.isfinite(cells.values))
     if rows.size:
         corners = np.stack([x[columns], y[rows]] * 2, 1) + np.array([-half_x, -half_y, half_x, half_y])
-        marks.append(boxes(corners, fill=UNUSED, edge=UNUSED))
+        marks.append(theme.boxes(corners, fill=UNUSED, edge=UNUSED))
     rows, columns = np.nonzero(is_sky)
     if rows.size:
         look = {"label": "empty sky", "colour": SERIES[1], "size": 2.5}
-        marks.append(points(x[columns], y[rows], dims=(COLUMN, ROW), **look))
+        marks.append(theme.points(x[columns], y[rows], dims=(COLUMN, ROW), **look))
     return marks
 
 
@@ -358,12 +345,12 @@ def star_fluxes(check: xr.Dataset, title: str = "Star fluxes through the step") 
     good = np.isfinite(deviation).all(axis=1) & (flux > 0).all(axis=1)
     low, high = (float(np.nanmin(flux[good])), float(np.nanmax(flux[good]))) if good.any() else (1.0, 10.0)
     along, label = np.array([0.8 * low, 1.25 * high]), f"{allowed:.1g} % allowed"
-    elements: list[Any] = [band(along, [-allowed] * 2, [allowed] * 2, dims=dims, label=label, colour=MUTED)]
+    elements: list[Any] = [theme.band(along, [-allowed] * 2, [allowed] * 2, dims=dims, label=label, colour=MUTED)]
     for number, name in enumerate(check["channel"].values.astype(str)):
         change, bars = 100 * deviation[good, number], 100 * error[good, number]
-        elements.append(channel_points(name, flux[good, number], change, bars, dims=dims, size=5))
+        elements.append(theme.channel_points(name, flux[good, number], change, bars, dims=dims, size=5))
     reach = max(2 * allowed, 110 * float(np.nanmax(np.abs(deviation[good]), initial=0.0)))
-    return layout([panel(elements, title=title, log="x", ylim=(-reach, reach), legend="bottom_right")])
+    return theme.layout([theme.panel(elements, title=title, log="x", ylim=(-reach, reach), legend="bottom_right")])
 
 
 def stretch_before(counts: xr.Dataset, levels: np.ndarray, screen: np.ndarray) -> hv.Overlay:
@@ -376,14 +363,14 @@ def stretch_before(counts: xr.Dataset, levels: np.ndarray, screen: np.ndarray) -
     levels, screen
         The curve: brightness before, in the picture's units, and after, 0 to 1.
     """
-    dims = (dimension("brightness before", _unit(counts["level"].attrs.get("units", ""))), PIXELS)
-    curve = line(levels, screen, dims=dims, label="the stretch", dash="dashed", width=2.2)
-    return panel([*_curves(counts, dims), curve], title="Before: linear", legend="bottom_right", ylim=(0, 1.05))
+    dims = (theme.dimension("brightness before", _unit(counts["level"].attrs.get("units", ""))), PIXELS)
+    curve = theme.line(levels, screen, dims=dims, label="the stretch", dash="dashed", width=2.2)
+    return theme.panel([*_curves(counts, dims), curve], title="Before: linear", legend="bottom_right", ylim=(0, 1.05))
 
 
 def stretch_after(counts: xr.Dataset) -> hv.Overlay:
     """Chart the histogram of a stretched picture; `counts` from `finish.histogram`."""
-    return panel(_curves(counts, (SCREEN, PIXELS)), title="After: on the screen", xlim=(0, 1), ylim=(0, 1.05))
+    return theme.panel(_curves(counts, (SCREEN, PIXELS)), title="After: on the screen", xlim=(0, 1), ylim=(0, 1.05))
 
 
 def _unit(units: str) -> str | None:
@@ -394,6 +381,12 @@ def _curves(counts: xr.Dataset, dims: tuple[hv.Dimension, hv.Dimension]) -> list
     """One line a channel, the fullest bin of all at 1; the outermost bins, which hold what is clipped, do not count."""
     top = float(counts["count"].values[:, 1:-1].max(initial=1))
     return [
-        line(counts["level"].values, np.minimum(row / top, 1.02), dims=dims, label=name, colour=channel_colour(name))
+        theme.line(
+            counts["level"].values,
+            np.minimum(row / top, 1.02),
+            dims=dims,
+            label=name,
+            colour=theme.channel_colour(name),
+        )
         for name, row in zip(counts["channel"].values.astype(str), counts["count"].values, strict=True)
     ]

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..core.values import value_text
+from . import theme
 from .gain import FLATS, cameras_panel, channels, series, with_iso
 from .registry import (
     Caption,
@@ -23,26 +24,7 @@ from .registry import (
     source,
     with_reference,
 )  # fmt: skip
-from .theme import (
-    CHANNEL_COLOUR,
-    EXPOSURE,
-    INK,
-    ISO,
-    MUTED,
-    REFERENCE,
-    bin_edges,
-    channel_points,
-    dimension,
-    iso_axis,
-    layout,
-    level,
-    line,
-    note,
-    panel,
-    points,
-    steps,
-    upright,
-)  # fmt: skip
+from .theme import CHANNEL_COLOUR, EXPOSURE, INK, ISO, MUTED, REFERENCE
 
 # Bill Claff, photonstophotos.net, "D7000 Read Noise" (2012): optical black, 14-bit ADU.  Beyond ISO 1007 the camera
 # scales digitally, which the optical black does not follow, so the published values beyond are not comparable.
@@ -53,12 +35,12 @@ CLAFF_READ_NOISE_ADU = {
 # The same author's chart in electrons.
 CLAFF_READ_NOISE_ELECTRONS = {100: 3.1, 200: 2.9, 400: 2.7, 800: 2.5, 1000: 2.45}
 
-SNR = dimension("signal to noise")
-SIGNAL = dimension("signal", "e⁻")
-READ_ADU, READ_ELECTRONS = dimension("read noise", "ADU"), dimension("read noise", "e⁻")
-EXCESS = dimension("read noise above its floor", "%")
-STOPS, FULL_WELL = dimension("dynamic range", "stops"), dimension("full well", "e⁻")
-PIXEL_NOISE, PIXELS = dimension("read noise of a pixel", "ADU"), dimension("pixels")
+SNR = theme.dimension("signal to noise")
+SIGNAL = theme.dimension("signal", "e⁻")
+READ_ADU, READ_ELECTRONS = theme.dimension("read noise", "ADU"), theme.dimension("read noise", "e⁻")
+EXCESS = theme.dimension("read noise above its floor", "%")
+STOPS, FULL_WELL = theme.dimension("dynamic range", "stops"), theme.dimension("full well", "e⁻")
+PIXEL_NOISE, PIXELS = theme.dimension("read noise of a pixel", "ADU"), theme.dimension("pixels")
 
 
 def _around(values: np.ndarray) -> tuple[float, float]:
@@ -84,29 +66,29 @@ def shot_noise_snr(snr: xr.Dataset) -> hv.Layout:
     exposure, electrons, measured, error, expected = (snr[name].values for name in names)
     light = EXPOSURE
     if _apertures(snr).size > 1:
-        exposure, light = exposure / np.square(snr["aperture"].values), dimension("exposure / (f-number)²", "s")
+        exposure, light = exposure / np.square(snr["aperture"].values), theme.dimension("exposure / (f-number)²", "s")
     channel = snr["channel"].values.astype(str)
     along = np.geomspace(*_around(electrons), 60)
     dims, over_time = (SIGNAL, SNR), (light, SNR)
     left: list[Any] = []
-    right: list[Any] = [line(along, np.sqrt(along), dims=dims, label="√N: shot noise alone", dash="dashed")]
+    right: list[Any] = [theme.line(along, np.sqrt(along), dims=dims, label="√N: shot noise alone", dash="dashed")]
     for name in (name for name in CHANNEL_COLOUR if (channel == name).any()):
         timed, here = np.flatnonzero((channel == name) & (exposure > 0)), channel == name
         rate = np.exp(np.mean(np.log(electrons[timed] / exposure[timed]))) if timed.size else np.nan
         if np.isfinite(rate):
             span = np.array(_around(exposure[timed]))
             law = np.sqrt(rate * span)
-            left.append(line(span, law, dims=over_time, colour=CHANNEL_COLOUR[name], dash="dashed", width=1.2))
+            left.append(theme.line(span, law, dims=over_time, colour=CHANNEL_COLOUR[name], dash="dashed", width=1.2))
             x, y, bars = exposure[timed], measured[timed], error[timed]
-            left.append(channel_points(name, x, y, bars, dims=over_time, size=6))
-        right.append(channel_points(name, electrons[here], measured[here], error[here], dims=dims, size=6))
+            left.append(theme.channel_points(name, x, y, bars, dims=over_time, size=6))
+        right.append(theme.channel_points(name, electrons[here], measured[here], error[here], dims=dims, size=6))
     options = {"log": "xy", "legend": "top_left"}
     panels = []
     if left and np.unique(exposure[exposure > 0]).size > 1:
         left += _quadruple(exposure, expected, over_time)
-        panels.append(panel(left, title="SNR against exposure", xlim=_around(exposure), **options))
-    panels.append(panel(right, title="SNR against electrons caught", xlim=_around(electrons), **options))
-    return layout(panels)
+        panels.append(theme.panel(left, title="SNR against exposure", xlim=_around(exposure), **options))
+    panels.append(theme.panel(right, title="SNR against electrons caught", xlim=_around(electrons), **options))
+    return theme.layout(panels)
 
 
 def _apertures(snr: xr.Dataset) -> np.ndarray:
@@ -122,9 +104,9 @@ def _quadruple(exposure: np.ndarray, expected: np.ndarray, dims) -> list[Any]:
     y = 1.1 * float(expected[good].min())
     style = {"dims": dims, "colour": MUTED}
     return [
-        line([x, 4 * x, 4 * x], [y, y, 2 * y], width=1.4, **style),
-        note(2 * x, y / 1.05, "exposure × 4", align=("center", "top"), **style),
-        note(4.3 * x, 1.4 * y, "SNR × 2", align=("left", "center"), **style),
+        theme.line([x, 4 * x, 4 * x], [y, y, 2 * y], width=1.4, **style),
+        theme.note(2 * x, y / 1.05, "exposure × 4", align=("center", "top"), **style),
+        theme.note(4.3 * x, 1.4 * y, "SNR × 2", align=("left", "center"), **style),
     ]
 
 
@@ -171,10 +153,12 @@ def read_noise_vs_iso(
         Overlay Bill Claff's published values of the Nikon D7000.
     """
     if not isinstance(read_noise, xr.Dataset):
-        return layout([cameras_panel(read_noise, "read_noise", (ISO, READ_ELECTRONS), title="Read noise", log="x")])
+        return theme.layout(
+            [cameras_panel(read_noise, "read_noise", (ISO, READ_ELECTRONS), title="Read noise", log="x")]
+        )
     read_noise = with_iso(read_noise)
     isos = read_noise["iso"].values
-    axis = iso_axis(isos)
+    axis = theme.iso_axis(isos)
     adu: list[Any] = []
     electrons: list[Any] = []
     if reference:
@@ -182,20 +166,20 @@ def read_noise_vs_iso(
         adu.append(_claff({iso: value for iso, value in published.items() if iso < 1.01 * isos.max()}, READ_ADU))
         electrons.append(_claff(CLAFF_READ_NOISE_ELECTRONS, READ_ELECTRONS))
     for channel in channels(read_noise):
-        adu.append(channel_points(channel, *series(read_noise, "read_noise_adu", channel), dims=(ISO, READ_ADU)))
+        adu.append(theme.channel_points(channel, *series(read_noise, "read_noise_adu", channel), dims=(ISO, READ_ADU)))
         if gain is not None and channel in channels(gain):
             measured = _in_electrons(read_noise, gain, channel)
-            electrons.append(channel_points(channel, *measured, dims=(ISO, READ_ELECTRONS)))
-    panels = [panel(adu, title="Read noise in ADU", log="xy", legend="top_left", **axis)]
+            electrons.append(theme.channel_points(channel, *measured, dims=(ISO, READ_ELECTRONS)))
+    panels = [theme.panel(adu, title="Read noise in ADU", log="xy", legend="top_left", **axis)]
     if gain is not None:
         top = max(float(np.max(part.dimension_values(1))) for group in electrons for part in group)
-        panels.append(panel(electrons, title="Read noise in electrons", log="x", ylim=(0.0, 1.35 * top), **axis))
-    return layout(panels)
+        panels.append(theme.panel(electrons, title="Read noise in electrons", log="x", ylim=(0.0, 1.35 * top), **axis))
+    return theme.layout(panels)
 
 
 def _claff(published: dict[int, float], value: hv.Dimension) -> hv.Overlay:
     look = {"colour": REFERENCE, "marker": "diamond", "size": 8, "filled": False}
-    return points(list(published), list(published.values()), dims=(ISO, value), label="B. Claff (D7000)", **look)
+    return theme.points(list(published), list(published.values()), dims=(ISO, value), label="B. Claff (D7000)", **look)
 
 
 @caption(read_noise_vs_iso)
@@ -239,7 +223,7 @@ def read_noise_split(split: xr.Dataset, read: xr.Dataset, gain: xr.Dataset) -> h
         From `sensor.read_noise` and `sensor.fit_gain`, from which it was made.
     """
     gain = with_iso(gain)
-    axis = iso_axis(gain["iso"].values)
+    axis = theme.iso_axis(gain["iso"].values)
     dims, above = (ISO, READ_ELECTRONS), (ISO, EXCESS)
     before, after = (float(split[name]) for name in ("before_gain", "after_gain"))
     left: list[Any] = []
@@ -249,23 +233,23 @@ def read_noise_split(split: xr.Dataset, read: xr.Dataset, gain: xr.Dataset) -> h
         tail = np.nan_to_num(after) * _gain_along(gain, along)
         whole = np.hypot(before, tail)
         floor = np.full(along.size, before)
-        left.append(line(along, floor, dims=dims, label="before the gain", colour=MUTED, dash="dashed"))
-        left.append(line(along, tail, dims=dims, label="after the gain, in electrons", colour=REFERENCE))
-        left.append(line(along, whole, dims=dims, label="both together"))
-        right.append(line(along, 100 * (whole / before - 1), dims=above, label="both together"))
+        left.append(theme.line(along, floor, dims=dims, label="before the gain", colour=MUTED, dash="dashed"))
+        left.append(theme.line(along, tail, dims=dims, label="after the gain, in electrons", colour=REFERENCE))
+        left.append(theme.line(along, whole, dims=dims, label="both together"))
+        right.append(theme.line(along, 100 * (whole / before - 1), dims=above, label="both together"))
     top = 0.1
     for channel in channels(gain):
         iso, noise, error = _in_electrons(read, gain, channel)
-        left.append(channel_points(channel, iso, noise, error, dims=dims))
+        left.append(theme.channel_points(channel, iso, noise, error, dims=dims))
         excess = 100 * (noise / before - 1), 100 * error / before
-        right.append(channel_points(channel, iso, *excess, dims=above))
+        right.append(theme.channel_points(channel, iso, *excess, dims=above))
         top = max(top, float(np.nanmax(noise, initial=0.0)))
     title = "Two sources of read noise" if np.isfinite(before) else "Read noise: too few ISOs to separate its sources"
-    panels = [panel(left, title=title, log="x", ylim=(0.0, 1.5 * top), **axis)]
+    panels = [theme.panel(left, title=title, log="x", ylim=(0.0, 1.5 * top), **axis)]
     if np.isfinite(before):
         right += _limit(split, axis["xlim"])
-        panels.append(panel(right, title="What a higher ISO can still take off", log="x", **axis))
-    return layout(panels)
+        panels.append(theme.panel(right, title="What a higher ISO can still take off", log="x", **axis))
+    return theme.layout(panels)
 
 
 def _gain_along(gain: xr.Dataset, along: np.ndarray) -> np.ndarray:
@@ -281,11 +265,11 @@ def _gain_along(gain: xr.Dataset, along: np.ndarray) -> np.ndarray:
 def _limit(split: xr.Dataset, ends: tuple[float, float]) -> list[Any]:
     """Return the level from which nothing is gained, and the ISO that reaches it."""
     within, iso = 100 * split.attrs["within"], float(split["invariance_iso"])
-    drawn: list[Any] = [level(within, ends, dims=(ISO, EXCESS), colour=MUTED, dash="dotted", width=1.2)]
+    drawn: list[Any] = [theme.level(within, ends, dims=(ISO, EXCESS), colour=MUTED, dash="dotted", width=1.2)]
     if ends[0] < iso < ends[1]:
         label = f"ISO {quantity(split, 'invariance_iso')}"
         look = {"colour": INK, "marker": "star", "size": 15}
-        drawn.append(points([iso], [within], dims=(ISO, EXCESS), label=label, **look))
+        drawn.append(theme.points([iso], [within], dims=(ISO, EXCESS), label=label, **look))
     return drawn
 
 
@@ -327,11 +311,11 @@ def dynamic_range(ranges: xr.Dataset | Mapping[str, Any], wells: xr.Dataset | No
             continue
         data = with_iso(data)
         measured = {channel: series(data, name, channel) for channel in channels(data)}
-        elements = [channel_points(channel, *known, dims=(ISO, dim)) for channel, known in measured.items()]
+        elements = [theme.channel_points(channel, *known, dims=(ISO, dim)) for channel, known in measured.items()]
         top = max((float(np.max(value + error, initial=0.0)) for _, value, error in measured.values()), default=0.0)
         room = {"ylim": (0.0, 1.15 * top)} if log == "x" and top else {}
-        panels.append(panel(elements, title=title, log=log, **iso_axis(data["iso"].values), **room))
-    return layout(panels)
+        panels.append(theme.panel(elements, title=title, log=log, **theme.iso_axis(data["iso"].values), **room))
+    return theme.layout(panels)
 
 
 @caption(dynamic_range)
@@ -381,12 +365,12 @@ def pixel_noise(distribution: xr.Dataset) -> hv.Layout:
         )  # zero has no place on a logarithmic axis
         kept = chance > 0.05 if log else np.ones(chance.size, bool)
         elements = [
-            steps(bin_edges(middle), heights, dims=dims, label="pixels", base=base),
-            line(middle[kept], chance[kept], dims=dims, label="chance alone", colour=REFERENCE),
-            upright(threshold, (max(low, 1e-9), top / 3), dims=dims, **rare),
+            theme.steps(theme.bin_edges(middle), heights, dims=dims, label="pixels", base=base),
+            theme.line(middle[kept], chance[kept], dims=dims, label="chance alone", colour=REFERENCE),
+            theme.upright(threshold, (max(low, 1e-9), top / 3), dims=dims, **rare),
         ]
-        panels.append(panel(elements, title=title, log=log, ylim=(low, top)))
-    return layout(panels)
+        panels.append(theme.panel(elements, title=title, log=log, ylim=(low, top)))
+    return theme.layout(panels)
 
 
 @caption(pixel_noise)

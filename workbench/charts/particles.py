@@ -10,37 +10,18 @@ import numpy as np
 import xarray as xr
 
 from ..core.values import unit_text
+from . import theme
 from .registry import Caption, caption, chart, quantity, source
-from .theme import (
-    INK,
-    KIND_COLOUR,
-    MUTED,
-    PAPER,
-    SERIES,
-    boxes,
-    dimension,
-    frame_panel,
-    layout,
-    level,
-    line,
-    note,
-    panel,
-    picture,
-    points,
-    segments,
-    shapes,
-    steps,
-    upright,
-)  # fmt: skip
+from .theme import INK, KIND_COLOUR, MUTED, PAPER, SERIES
 
 # The demonstration's detector: so many particles fall on it in an exposure of length 1.
 PARTICLES_PER_UNIT = 100.0
 EXPOSURES = tuple(0.5 * step for step in range(1, 9))
 
-LENGTH, SNR = dimension("exposure"), dimension("signal to noise")
-ACROSS, DOWN = dimension("x"), dimension("y")
-GALLERY_COLUMN, GALLERY_ROW = dimension("gallery column", "px"), dimension("gallery row", "px")
-PIXELS, EVENTS = dimension("pixels of an event"), dimension("events")
+LENGTH, SNR = theme.dimension("exposure"), theme.dimension("signal to noise")
+ACROSS, DOWN = theme.dimension("x"), theme.dimension("y")
+GALLERY_COLUMN, GALLERY_ROW = theme.dimension("gallery column", "px"), theme.dimension("gallery row", "px")
+PIXELS, EVENTS = theme.dimension("pixels of an event"), theme.dimension("events")
 _TRACKS_ACROSS, _TRACKS_DOWN = 6, 4
 _CELL, _WELL, _WIRE, _AMP, _ADC = "#dbe7f3", SERIES[0], MUTED, KIND_COLOUR["light"], KIND_COLOUR["dark"]
 
@@ -97,18 +78,18 @@ def shot_noise_demo(*, repeats: int = 1000, seed: int = 1) -> hv.Layout:
     bare = {"axes": False, "ratio": 1.0, "legend": None, "xlim": (-0.04, 1.04), "ylim": (-0.04, 1.04)}
     for exposure in (EXPOSURES[0], EXPOSURES[-1]):
         x, y = expose(exposure, rng)
-        frame = line(corner, np.sort(corner)[[0, 0, 3, 3, 0]], dims=dims, colour=MUTED, width=1)
-        dots = points(x, y, dims=dims, label="", colour=SERIES[0], size=4)
-        panels.append(panel([frame, dots], title=f"Exposure {exposure:g}: {x.size} particles", **bare))
+        frame = theme.line(corner, np.sort(corner)[[0, 0, 3, 3, 0]], dims=dims, colour=MUTED, width=1)
+        dots = theme.points(x, y, dims=dims, label="", colour=SERIES[0], size=4)
+        panels.append(theme.panel([frame, dots], title=f"Exposure {exposure:g}: {x.size} particles", **bare))
     measured = [running_snr(rng.poisson(PARTICLES_PER_UNIT * length, repeats)) for length in EXPOSURES]
     along, dims = np.linspace(0, EXPOSURES[-1] * 1.05, 200), (LENGTH, SNR)
     label = f"{repeats} exposures each"
     elements = [
-        line(along, np.sqrt(PARTICLES_PER_UNIT * along), dims=dims, label="expected: √N", dash="dashed"),
-        points(EXPOSURES, *np.array(measured).T, dims=dims, label=label, colour=SERIES[1], size=7),
+        theme.line(along, np.sqrt(PARTICLES_PER_UNIT * along), dims=dims, label="expected: √N", dash="dashed"),
+        theme.points(EXPOSURES, *np.array(measured).T, dims=dims, label=label, colour=SERIES[1], size=7),
     ]
     scales = {"xlim": (0, 4.2), "ylim": (0, 22), "ratio": 1.0, "grid": True}
-    return layout([*panels, panel(elements, title="SNR grows as √N", legend="bottom_right", **scales)])
+    return theme.layout([*panels, theme.panel(elements, title="SNR grows as √N", legend="bottom_right", **scales)])
 
 
 @caption(shot_noise_demo)
@@ -146,22 +127,24 @@ def cosmic_rays(found: xr.Dataset) -> hv.Layout:
     top = float(np.nanpercentile(stamps, 99.8)) if stamps.size else 1.0
     height, width = gallery.shape
     dims, style = (GALLERY_COLUMN, GALLERY_ROW), {"colour": PAPER}
-    over: list[Any] = [upright(x * side, (0, height), dims=dims, width=1, **style) for x in range(1, _TRACKS_ACROSS)]
-    over += [level(y * side, (0, width), dims=dims, width=1, **style) for y in range(1, _TRACKS_DOWN)]
+    over: list[Any] = [
+        theme.upright(x * side, (0, height), dims=dims, width=1, **style) for x in range(1, _TRACKS_ACROSS)
+    ]
+    over += [theme.level(y * side, (0, width), dims=dims, width=1, **style) for y in range(1, _TRACKS_DOWN)]
     if not stamps.size:
-        over.append(note(width / 2, height / 2, "no tracks", dims=dims, **style))
-    value = dimension(f"√ of the charge in {unit_text(found['charge'].attrs['units'])}")
+        over.append(theme.note(width / 2, height / 2, "no tracks", dims=dims, **style))
+    value = theme.dimension(f"√ of the charge in {unit_text(found['charge'].attrs['units'])}")
     limits = (-float(np.sqrt(max(0.1 * top, 0.0))), float(np.sqrt(max(top, 1e-6))))
-    image = picture(
+    image = theme.picture(
         values[::-1], (0.0, 0.0, float(width), float(height)), dims=dims, value=value, cmap="inferno", limits=limits
     )
-    left = frame_panel([image, *over], f"The largest {len(stamps)} tracks", (0, 0, width, height), axes=False)
+    left = theme.frame_panel([image, *over], f"The largest {len(stamps)} tracks", (0, 0, width, height), axes=False)
     sizes = found["pixels"].values
     edges = np.arange(0.5, min(int(sizes.max(initial=4)), 60) + 1.5)
     counts, _ = np.histogram(np.minimum(sizes, 60), edges)
-    bars = steps(edges, counts, dims=(PIXELS, EVENTS), colour=KIND_COLOUR["dark"])
+    bars = theme.steps(edges, counts, dims=(PIXELS, EVENTS), colour=KIND_COLOUR["dark"])
     room = (0, max(5.0, 1.15 * float(counts.max(initial=1))))
-    return layout([left, panel([bars], title="How long they are", legend=None, ylim=room)])
+    return theme.layout([left, theme.panel([bars], title="How long they are", legend=None, ylim=room)])
 
 
 @caption(cosmic_rays)
@@ -188,7 +171,7 @@ def cosmic_rays_caption(result: Any) -> Caption:
 @chart("ccd-vs-cmos", "How a CCD and a CMOS sensor are read out", "The sensor", numbers=False)
 def ccd_vs_cmos() -> hv.Layout:
     """Draw the two readouts: one amplifier for all pixels, or one in every pixel and a converter for each column."""
-    return layout([_ccd(), _cmos()])
+    return theme.layout([_ccd(), _cmos()])
 
 
 @caption(ccd_vs_cmos)
@@ -212,7 +195,7 @@ _DIMS = (ACROSS, DOWN)
 
 
 def _cells(fill: str, rows=range(4)) -> hv.Rectangles:
-    return boxes(
+    return theme.boxes(
         [(column, row, column + _SIDE, row + _SIDE) for column in range(4) for row in rows], fill=fill, edge=_WIRE
     )
 
@@ -226,7 +209,7 @@ def _arrows(ends: list[tuple[float, float, float, float]], colour: str = INK, he
         tip = np.array([x1, y1])
         base = tip - 1.7 * head * along
         tips.append(np.array([tip, base + head * across, base - head * across]))
-    return [segments(ends, colour=colour), shapes(tips, fill=colour, edge=colour)]
+    return [theme.segments(ends, colour=colour), theme.shapes(tips, fill=colour, edge=colour)]
 
 
 def _triangle(x: float, y: float, size: float, direction: str = "right") -> np.ndarray:
@@ -239,11 +222,13 @@ def _triangle(x: float, y: float, size: float, direction: str = "right") -> np.n
 def _write(words: list[tuple[float, float, str]], *, colour: str = INK, size: int = 12) -> hv.Labels:
     """Write words about the places given."""
     x, y, text = (list(part) for part in zip(*words, strict=True))
-    return note(x, y, text, dims=_DIMS, colour=colour, align=("center", "center"), size=size)
+    return theme.note(x, y, text, dims=_DIMS, colour=colour, align=("center", "center"), size=size)
 
 
 def _drawing(elements: list[Any], title: str, left: float) -> hv.Overlay:
-    return panel(elements, title=title, axes=False, legend=None, ratio=1.0, xlim=(left, left + 6.6), ylim=(-2.1, 4.5))
+    return theme.panel(
+        elements, title=title, axes=False, legend=None, ratio=1.0, xlim=(left, left + 6.6), ylim=(-2.1, 4.5)
+    )
 
 
 def _ccd() -> hv.Overlay:
@@ -258,16 +243,16 @@ def _ccd() -> hv.Overlay:
     out = [(3 + _SIDE - 0.16, register + middle, 4.12, register + middle)]
     elements = [
         _cells(_CELL),
-        boxes(
+        theme.boxes(
             [(column, register, column + _SIDE, register + _SIDE) for column in range(4)], fill="#f3e3cf", edge=_WIRE
         ),
-        points(*np.array(wells).T, dims=_DIMS, label="", colour=_WELL, size=9),
+        theme.points(*np.array(wells).T, dims=_DIMS, label="", colour=_WELL, size=9),
         *_arrows(shift, colour=_WELL, head=0.09),
         *_arrows(into, colour=_WELL, head=0.09),
         *_arrows([*along, *out], colour=_WELL, head=0.09),
-        shapes([_triangle(4.15, register + middle, 0.36)], fill=_AMP, edge=_AMP),
+        theme.shapes([_triangle(4.15, register + middle, 0.36)], fill=_AMP, edge=_AMP),
         *_arrows([(4.73, register + middle, 5.08, register + middle)], head=0.09),
-        boxes([(5.1, register + 0.05, 5.95, register + _SIDE - 0.05)], fill=_ADC, edge=_ADC),
+        theme.boxes([(5.1, register + 0.05, 5.95, register + _SIDE - 0.05)], fill=_ADC, edge=_ADC),
         _write([(5.525, register + middle, "ADC")], colour=PAPER),
         _write(
             [
@@ -290,22 +275,22 @@ def _cmos() -> hv.Overlay:
     taps = [(column + 0.7, row + 0.26, column + 0.9, row + 0.26) for column in range(4) for row in range(4)]
     live = [(column + 0.9, selected + 0.26, column + 0.9, -0.42) for column in range(4)]
     elements = [
-        segments([(-0.32, row + middle, 3 + _SIDE, row + middle) for row in range(4)], colour="#cfd6dd"),
+        theme.segments([(-0.32, row + middle, 3 + _SIDE, row + middle) for row in range(4)], colour="#cfd6dd"),
         _cells(_CELL, rows=[row for row in range(4) if row != selected]),
         _cells("#fdebc8", rows=[selected]),
-        segments(lines, colour=_WIRE),
-        segments(taps, colour=_WIRE),
-        points(*np.array(wells).T, dims=_DIMS, label="", colour=_WELL, size=9),
-        shapes(
+        theme.segments(lines, colour=_WIRE),
+        theme.segments(taps, colour=_WIRE),
+        theme.points(*np.array(wells).T, dims=_DIMS, label="", colour=_WELL, size=9),
+        theme.shapes(
             [_triangle(column + 0.44, row + 0.26, 0.16) for column in range(4) for row in range(4)],
             fill=_AMP,
             edge=_AMP,
         ),
         *_arrows(live, colour=SERIES[1], head=0.09),
-        boxes([(column + 0.55, -1.1, column + 1.25, -0.44) for column in range(4)], fill=_ADC, edge=_ADC),
+        theme.boxes([(column + 0.55, -1.1, column + 1.25, -0.44) for column in range(4)], fill=_ADC, edge=_ADC),
         _write([(column + 0.9, -0.77, "ADC") for column in range(4)], colour=PAPER, size=10),
         *_arrows([(column + 0.9, -1.12, column + 0.9, -1.42) for column in range(4)], head=0.07),
-        boxes([(0.55, -1.78, 4.25, -1.44)], fill="#eceff2", edge=_WIRE),
+        theme.boxes([(0.55, -1.78, 4.25, -1.44)], fill="#eceff2", edge=_WIRE),
         *_arrows([(4.27, -1.61, 4.9, -1.61)], head=0.09),
         *_arrows([(-0.75, selected + middle, -0.05, selected + middle)], colour=SERIES[1], head=0.09),
         _write(

@@ -10,29 +10,14 @@ import xarray as xr
 
 from ..core.noise import noise_budget
 from ..core.values import temperature_text, value_text
+from . import theme
 from .registry import Caption, caption, chart, listing, quantity, source
-from .theme import (
-    EXPOSURE,
-    ISO,
-    KIND_COLOUR,
-    MUTED,
-    UNUSED,
-    band,
-    dimension,
-    layout,
-    level,
-    line,
-    note,
-    panel,
-    points,
-    ramp,
-    upright,
-)  # fmt: skip
+from .theme import EXPOSURE, ISO, KIND_COLOUR, MUTED, UNUSED
 
-SHARE = dimension("share of the variance", "%")
-LENGTH, ADDED = dimension("length of a sub", "s"), dimension("noise added by reading out", "%")
-NEEDED = dimension("sub needed", "s")
-STRETCH = dimension("longest over shortest axis of the stars")
+SHARE = theme.dimension("share of the variance", "%")
+LENGTH, ADDED = theme.dimension("length of a sub", "s"), theme.dimension("noise added by reading out", "%")
+NEEDED = theme.dimension("sub needed", "s")
+STRETCH = theme.dimension("longest over shortest axis of the stars")
 SHADES = {
     "light": KIND_COLOUR["light"], "dark current": KIND_COLOUR["dark"], "read noise": KIND_COLOUR["bias"],
     "response": KIND_COLOUR["flat"], "rounding": UNUSED,
@@ -76,16 +61,16 @@ def noise_budget_chart(
     isos = over_time["iso"].values
     iso = _nearest(isos, iso)
     dims, scales = (EXPOSURE, SHARE), {"xlim": (times[0], times[-1]), "ylim": (0, 100)}
-    mark = upright(exposure, (0, 100), dims=dims, dash="dotted", width=1.4)
+    mark = theme.upright(exposure, (0, 100), dims=dims, dash="dotted", width=1.4)
     stacked = [*_stacked(times, over_time.sel(iso=iso), dims), mark]
-    panels = [panel(stacked, title=f"At ISO {iso:g}", log="x", legend="bottom_right", **scales)]
+    panels = [theme.panel(stacked, title=f"At ISO {iso:g}", log="x", legend="bottom_right", **scales)]
     if isos.size > 1:
         dims, scales = (ISO, SHARE), {"xlim": (isos.min(), isos.max()), "ylim": (0, 100)}
-        mark = upright(iso, (0, 100), dims=dims, dash="dotted", width=1.4)
+        mark = theme.upright(iso, (0, 100), dims=dims, dash="dotted", width=1.4)
         stacked = [*_stacked(isos, over_iso.isel(exposure=0), dims), mark]
         ticks = [(float(one), f"{one:g}") for one in isos]
-        panels.append(panel(stacked, title=f"In {exposure:g} s", log="x", legend=None, xticks=ticks, **scales))
-    return layout(panels)
+        panels.append(theme.panel(stacked, title=f"In {exposure:g} s", log="x", legend=None, xticks=ticks, **scales))
+    return theme.layout(panels)
 
 
 def _nearest(values: np.ndarray, wanted: float) -> float:
@@ -97,7 +82,7 @@ def _stacked(x: np.ndarray, share: xr.DataArray, dims: tuple[hv.Dimension, hv.Di
     top = 100 * share.transpose("source", ...).values.cumsum(axis=0)
     below = np.concatenate([np.zeros_like(top[:1]), top[:-1]])
     return [
-        band(x, below[number], top[number], dims=dims, label=name, colour=SHADES[name], stacked=True)
+        theme.band(x, below[number], top[number], dims=dims, label=name, colour=SHADES[name], stacked=True)
         for number, name in enumerate(share["source"].values.astype(str))
         if float(share.isel(source=number).max()) >= 1e-3
     ]
@@ -144,19 +129,19 @@ def sub_length(subs: xr.Dataset) -> hv.Layout:
     ceiling = max(4 * allowed, 20.0)
     shown = (subs["time"].values >= low) & (subs["time"].values <= high)
     elements: list[Any] = []
-    for iso, colour in zip(isos, ramp(len(isos)), strict=True):
+    for iso, colour in zip(isos, theme.ramp(len(isos)), strict=True):
         one = subs.sel(iso=iso)
         curve = 100 * one["curve"].isel(channel=int(np.nanargmax(one["needed"].values))).values[shown]
         style = {"label": f"ISO {iso:g}", "colour": colour, "width": 2.8 if iso == best else 1.5}
-        elements.append(line(subs["time"].values[shown], curve, dims=dims, **style))
-    elements.append(level(allowed, (low, high), dims=dims, label=f"{allowed:g} % allowed", dash="dashed"))
+        elements.append(theme.line(subs["time"].values[shown], curve, dims=dims, **style))
+    elements.append(theme.level(allowed, (low, high), dims=dims, label=f"{allowed:g} % allowed", dash="dashed"))
     if low < limit < high:
         name = "the mount's limit" if attrs["longest_known"] else "longest"
-        elements.append(upright(limit, (0, ceiling), dims=dims, label=name, colour=MUTED, dash="dotted"))
+        elements.append(theme.upright(limit, (0, ceiling), dims=dims, label=name, colour=MUTED, dash="dotted"))
     plan = [float(attrs["best_length"])], [100 * float(subs["penalty"].sel(iso=best))]
-    elements.append(points(*plan, dims=dims, label="the plan", colour=_LIGHT, marker="star", size=15))
+    elements.append(theme.points(*plan, dims=dims, label="the plan", colour=_LIGHT, marker="star", size=15))
     scales = {"xlim": (low, high), "ylim": (0, ceiling)}
-    return layout([panel(elements, title="Short subs cost noise", log="x", **scales), _needed(subs, limit)])
+    return theme.layout([theme.panel(elements, title="Short subs cost noise", log="x", **scales), _needed(subs, limit)])
 
 
 def _needed(subs: xr.Dataset, limit: float) -> hv.Overlay:
@@ -164,18 +149,18 @@ def _needed(subs: xr.Dataset, limit: float) -> hv.Overlay:
     dims, isos = (ISO, NEEDED), subs["iso"].values
     longest = np.arange(isos.size), np.nanargmax(subs["needed"].values, axis=1)
     needed, error = subs["needed"].values[longest], subs["needed_error"].values[longest]
-    elements: list[Any] = [points(isos, needed, error, dims=dims, label="needed", colour=_LIGHT, size=9)]
+    elements: list[Any] = [theme.points(isos, needed, error, dims=dims, label="needed", colour=_LIGHT, size=9)]
     top = 1.3 * float(np.nanmax(needed + np.nan_to_num(error)))
     edges = (0.8 * isos.min(), 1.25 * isos.max())
     if subs.attrs["longest_known"]:
-        elements.append(level(limit, edges, dims=dims, label="the mount's limit", colour=MUTED, dash="dotted"))
+        elements.append(theme.level(limit, edges, dims=dims, label="the mount's limit", colour=MUTED, dash="dotted"))
         top = max(top, min(1.3 * limit, 3 * top))
     for iso, length, stops in zip(isos, needed, subs["dynamic_range"].values, strict=True):
         if np.isfinite(stops):
             style = {"align": ("center", "bottom"), "size": 10}
-            elements.append(note(iso, length + 0.04 * top, f"{stops:.1f}", dims=dims, **style))
+            elements.append(theme.note(iso, length + 0.04 * top, f"{stops:.1f}", dims=dims, **style))
     scales = {"xlim": edges, "ylim": (0, top), "xticks": [(float(iso), f"{iso:g}") for iso in isos]}
-    return panel(elements, title="Subs that each ISO needs, and stops of range", log="x", **scales)
+    return theme.panel(elements, title="Subs that each ISO needs, and stops of range", log="x", **scales)
 
 
 @caption(sub_length)
@@ -228,13 +213,13 @@ def star_elongation(shapes: xr.Dataset, track: xr.Dataset) -> hv.Layout:
     low, high = law(max(drift - uncertain, 0)), law(drift + uncertain)
     wanted, dotted = float(track.attrs["elongation"]), {"colour": MUTED, "dash": "dotted"}
     elements = [
-        band(along, low, high, dims=dims, label="68 % band", colour=_LIGHT),
-        line(along, law(drift), dims=dims, label=f"drift of {quantity(track, 'drift')} px/s", dash="dashed"),
-        level(wanted, (0, end), dims=dims, label="still good enough", **dotted),
-        points(time, stretch, error, dims=dims, label="lights", colour=_LIGHT),
+        theme.band(along, low, high, dims=dims, label="68 % band", colour=_LIGHT),
+        theme.line(along, law(drift), dims=dims, label=f"drift of {quantity(track, 'drift')} px/s", dash="dashed"),
+        theme.level(wanted, (0, end), dims=dims, label="still good enough", **dotted),
+        theme.points(time, stretch, error, dims=dims, label="lights", colour=_LIGHT),
     ]
     scales = {"xlim": (0, end), "ylim": (0.98, max(1.1 * wanted, 1.05 * float(stretch.max())))}
-    return layout([panel(elements, title="Stars draw out", legend="top_left", **scales)])
+    return theme.layout([theme.panel(elements, title="Stars draw out", legend="top_left", **scales)])
 
 
 @caption(star_elongation)

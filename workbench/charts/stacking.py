@@ -10,37 +10,22 @@ import xarray as xr
 
 from ..core.statistics import mad_std
 from ..core.values import value_text
+from . import theme
 from .lights import LIGHTS
 from .registry import Caption, caption, chart, listing, quantity, source
-from .theme import (
-    COLUMN,
-    INK,
-    MUTED,
-    ROW,
-    SERIES,
-    band,
-    channel_colour,
-    channel_points,
-    dimension,
-    frame_panel,
-    image_panel,
-    layout,
-    level,
-    line,
-    note,
-    panel,
-    points,
-    ramp,
-    segments,
-)  # fmt: skip
+from .theme import COLUMN, INK, MUTED, ROW, SERIES
 
-ACROSS, DOWN = dimension("residual along rows", "px"), dimension("residual along columns", "px")
-PARAMETERS, RMS = dimension("parameters of the model"), dimension("residual, rms per axis", "px")
-FRAMES, RATIO = dimension("frames stacked"), dimension("signal to noise")
-OFF = dimension("measured / predicted − 1", "%")
-STRENGTH = dimension("what was planted", "σ of a sample")
-FOUND, ALARMS = dimension("found", "%"), dimension("good samples rejected", "%")
-NUMBER, VALUE, LIGHT = dimension("rejection method"), dimension("value", "e⁻"), dimension("light", "e⁻")
+ACROSS, DOWN = theme.dimension("residual along rows", "px"), theme.dimension("residual along columns", "px")
+PARAMETERS, RMS = theme.dimension("parameters of the model"), theme.dimension("residual, rms per axis", "px")
+FRAMES, RATIO = theme.dimension("frames stacked"), theme.dimension("signal to noise")
+OFF = theme.dimension("measured / predicted − 1", "%")
+STRENGTH = theme.dimension("what was planted", "σ of a sample")
+FOUND, ALARMS = theme.dimension("found", "%"), theme.dimension("good samples rejected", "%")
+NUMBER, VALUE, LIGHT = (
+    theme.dimension("rejection method"),
+    theme.dimension("value", "e⁻"),
+    theme.dimension("light", "e⁻"),
+)
 METHOD_NAMES = {"noise": "noise model", "sigma": "sigma clipping", "linear-fit": "linear fit", "mad": "MAD clipping"}
 _METHOD = {
     "noise": (SERIES[0], "circle"), "sigma": (SERIES[1], "square"), "winsorized": (SERIES[4], "triangle"),
@@ -69,28 +54,28 @@ def alignment_residuals(residuals: xr.Dataset) -> hv.Layout:
     right, bottom = (float(np.ceil(axis.max() + 10)) if x.size else 1.0 for axis in (x, y))
     stretch = 0.03 * right / max(typical, 1e-9)
     ends = np.stack([x, y, x + stretch * dx, y + stretch * dy], 1)
-    elements: list[Any] = [points(x, y, dims=(COLUMN, ROW), label="star", colour=MUTED, size=2.5)]
+    elements: list[Any] = [theme.points(x, y, dims=(COLUMN, ROW), label="star", colour=MUTED, size=2.5)]
     cloud: list[Any] = []
     reach = 4.5 * typical
-    for number, (frame, colour) in enumerate(zip(frames, ramp(max(frames.size, 1)), strict=False)):
+    for number, (frame, colour) in enumerate(zip(frames, theme.ramp(max(frames.size, 1)), strict=False)):
         here = used["frame"].values == frame
-        elements.append(segments(ends[here], colour=colour, width=1.4))
+        elements.append(theme.segments(ends[here], colour=colour, width=1.4))
         label = f"frame {frame + 1}" if frames.size <= 8 or number in (0, frames.size - 1) else ""
         here &= (np.abs(dx) < reach) & (np.abs(dy) < reach)
-        cloud.append(points(dx[here], dy[here], dims=(ACROSS, DOWN), label=label, colour=colour, size=4))
+        cloud.append(theme.points(dx[here], dy[here], dims=(ACROSS, DOWN), label=label, colour=colour, size=4))
     bar, above = stretch * typical, -0.045 * bottom
-    elements.append(segments([[0.03 * right, above, 0.03 * right + bar, above]], colour=INK, width=3))
+    elements.append(theme.segments([[0.03 * right, above, 0.03 * right + bar, above]], colour=INK, width=3))
     scale = {"dims": (COLUMN, ROW), "align": ("left", "center")}
-    elements.append(note(0.045 * right + bar, above, f"{typical:.2f} px", **scale))
+    elements.append(theme.note(0.045 * right + bar, above, f"{typical:.2f} px", **scale))
     circle = np.linspace(0, 2 * np.pi, 90)
     for times, dash in ((1, "solid"), (2, "dashed")):
         ring = times * typical * np.cos(circle), times * typical * np.sin(circle)
         label = f"{times} × {typical:.3f} px"
-        cloud.append(line(*ring, dims=(ACROSS, DOWN), label=label, dash=dash, width=1.6))
-    left = frame_panel(elements, "Residuals over the frame, magnified", (0, -0.09 * bottom, right, bottom))
+        cloud.append(theme.line(*ring, dims=(ACROSS, DOWN), label=label, dash=dash, width=1.6))
+    left = theme.frame_panel(elements, "Residuals over the frame, magnified", (0, -0.09 * bottom, right, bottom))
     # room for the legend on the right of the cloud
     span = {"xlim": (-reach, 1.8 * reach), "ylim": (-reach, reach), "ratio": 1.4, "grid": True}
-    return layout([left, panel(cloud, title="All stars of all frames", **span)])
+    return theme.layout([left, theme.panel(cloud, title="All stars of all frames", **span)])
 
 
 def _rms(used: xr.Dataset) -> float:
@@ -129,18 +114,18 @@ def transform_models(models: xr.Dataset) -> hv.Layout:
     fitted, held = (np.sqrt((models[name] ** 2).mean("frame", skipna=True)).values for name in ("rms", "held_out"))
     error = np.sqrt((models["held_out_error"] ** 2).sum("frame")).values / models.sizes["frame"]
     elements = [
-        line(number, fitted, dims=dims, colour=SERIES[0]),
-        points(number, fitted, dims=dims, label="fitted stars", colour=SERIES[0]),
-        line(number, held, dims=dims, colour=SERIES[1], dash="dashed"),
-        points(number, held, error, dims=dims, label="held-out stars", colour=SERIES[1], marker="square"),
+        theme.line(number, fitted, dims=dims, colour=SERIES[0]),
+        theme.points(number, fitted, dims=dims, label="fitted stars", colour=SERIES[0]),
+        theme.line(number, held, dims=dims, colour=SERIES[1], dash="dashed"),
+        theme.points(number, held, error, dims=dims, label="held-out stars", colour=SERIES[1], marker="square"),
     ]
     top = 1.25 * float(np.nanmax([fitted, held]))
     for place, kind in enumerate(models["kind"].values.astype(str)):
         if np.isfinite(held[place]):
             up = 0.05 * top * (1 + place % 2)
-            elements.append(note(number[place] + 0.2, max(held[place], fitted[place]) + up, kind, dims=dims))
+            elements.append(theme.note(number[place] + 0.2, max(held[place], fitted[place]) + up, kind, dims=dims))
     scales = {"ylim": (0, top), "xlim": (0, 22)}
-    return layout([panel(elements, title="What more parameters buy", legend="bottom_right", **scales)])
+    return theme.layout([theme.panel(elements, title="What more parameters buy", legend="bottom_right", **scales)])
 
 
 @chart("snr-vs-frames", "More frames, less noise", "Stacking", needs=("lights.growth",), shoot=LIGHTS)
@@ -155,24 +140,24 @@ def snr_vs_frames(growth: xr.Dataset) -> hv.Layout:
     count = growth["count"].values.astype(float)
     span = (count[0] / 1.2, count[-1] * 1.2)
     left: list[Any] = []
-    right: list[Any] = [level(0, span, dims=(FRAMES, OFF), dash="dashed")]
+    right: list[Any] = [theme.level(0, span, dims=(FRAMES, OFF), dash="dashed")]
     for channel in growth["channel"].values.astype(str):
         one = growth.sel(channel=channel)
         snr, error, noise, bars, predicted = (
             one[name].values for name in ("snr", "snr_error", "noise", "noise_error", "predicted")
         )
-        style = {"colour": channel_colour(channel), "dash": "dashed", "width": 1.3}
-        left.append(line(count, np.sqrt(count / count[0]) * snr[0], dims=(FRAMES, RATIO), **style))
-        left.append(channel_points(channel, count, snr, error, dims=(FRAMES, RATIO), size=8))
+        style = {"colour": theme.channel_colour(channel), "dash": "dashed", "width": 1.3}
+        left.append(theme.line(count, np.sqrt(count / count[0]) * snr[0], dims=(FRAMES, RATIO), **style))
+        left.append(theme.channel_points(channel, count, snr, error, dims=(FRAMES, RATIO), size=8))
         shift = count * {"R": 0.97, "B": 1.03}.get(channel, 1.0)
         off = 100 * (noise / predicted - 1), 100 * bars / predicted
-        right.append(channel_points(channel, shift, *off, dims=(FRAMES, OFF), size=8))
+        right.append(theme.channel_points(channel, shift, *off, dims=(FRAMES, OFF), size=8))
     reach = max(3.0, 1.3 * float(np.nanmax(np.abs(100 * (growth["noise"] / growth["predicted"] - 1)))))
     common = {"xlim": span, "xticks": [(int(value), f"{int(value)}") for value in count], "legend": "top_left"}
-    return layout(
+    return theme.layout(
         [
-            panel(left, title="Measured against √N (dashed)", log="xy", **common),
-            panel(right, title="Noise against its prediction", log="x", ylim=(-reach, reach), **common),
+            theme.panel(left, title="Measured against √N (dashed)", log="xy", **common),
+            theme.panel(right, title="Noise against its prediction", log="x", ylim=(-reach, reach), **common),
         ]
     )
 
@@ -207,7 +192,7 @@ def stack_before_after(pair: xr.Dataset) -> hv.Layout:
     middle, spread = float(np.nanmedian(pair["stack"].values)), float(mad_std(pair["light"].values))
     style = {"value": LIGHT, "limits": (middle - 2 * spread, middle + 5 * spread)}
     titles = {"light": "One calibrated light", "stack": f"{pair.attrs['frames']} lights stacked"}
-    return layout(image_panel(pair[name], title, label=name, **style) for name, title in titles.items())
+    return theme.layout(theme.image_panel(pair[name], title, label=name, **style) for name, title in titles.items())
 
 
 @caption(stack_before_after)
@@ -239,19 +224,19 @@ def rejection(trial: xr.Dataset) -> hv.Layout:
         colour, marker = _METHOD[method]
         look = {"label": METHOD_NAMES.get(method, method), "colour": colour, "marker": marker}
         strength, values = one["strength"].values, 100 * one["completeness"].values
-        found.append(line(strength, values, dims=(STRENGTH, FOUND), colour=colour, width=1.2))
+        found.append(theme.line(strength, values, dims=(STRENGTH, FOUND), colour=colour, width=1.2))
         error = 100 * one["completeness_error"].values
-        found.append(points(strength, values, error, dims=(STRENGTH, FOUND), size=7, **look))
+        found.append(theme.points(strength, values, error, dims=(STRENGTH, FOUND), size=7, **look))
         alarms, values = np.maximum(100 * one["false_alarms"].values, least), 100 * one["found"].values
-        cost.append(line(alarms, values, dims=(ALARMS, FOUND), colour=colour, width=1.4))
+        cost.append(theme.line(alarms, values, dims=(ALARMS, FOUND), colour=colour, width=1.4))
         default = [max(100 * float(one["default_false_alarms"]), least)], [100 * float(one["default_found"])]
-        cost.append(points(*default, dims=(ALARMS, FOUND), size=11, **look))
+        cost.append(theme.points(*default, dims=(ALARMS, FOUND), size=11, **look))
     common = {"log": "x", "ylim": (-4, 106)}
     price = {"title": "Found, and the price", "xlim": (least / 1.5, 90), "legend": "bottom_right"}
-    return layout(
+    return theme.layout(
         [
-            panel(found, title="Found, by strength", xlim=(1, 36), legend=None, **common),
-            panel(cost, **price, **common),
+            theme.panel(found, title="Found, by strength", xlim=(1, 36), legend=None, **common),
+            theme.panel(cost, **price, **common),
             _methods_side_by_side(trial),
         ]
     )
@@ -272,11 +257,11 @@ def _methods_side_by_side(trial: xr.Dataset) -> hv.Overlay:
     limits = middle - 3 * spread, middle + max(6 * spread, float(trial.attrs["noise"]))
     style = {"dims": (COLUMN, ROW), "colour": "#ffd166", "align": ("left", "top"), "size": 12}
     notes = [
-        note(0.02 * width, (place + 0.04) * tall, METHOD_NAMES.get(name, name), **style)
+        theme.note(0.02 * width, (place + 0.04) * tall, METHOD_NAMES.get(name, name), **style)
         for place, name in enumerate(shown)
     ]
     whole = xr.DataArray(small, axes, ("y", "x"))
-    return image_panel(whole, "One planted satellite", value=LIGHT, limits=limits, label="stacks", over=notes)
+    return theme.image_panel(whole, "One planted satellite", value=LIGHT, limits=limits, label="stacks", over=notes)
 
 
 @caption(rejection)
@@ -332,21 +317,21 @@ def pixel_decisions(pixel: xr.Dataset) -> hv.Layout:
         x = number * width + np.arange(known.size) + 1.0
         limits = [np.clip(one[name].values.astype(float)[order], bottom, top) for name in ("lower", "upper")]
         if order.size and np.isfinite(limits).all():
-            elements.append(band(x, *limits, dims=dims, label=once("kept between"), colour=MUTED))
+            elements.append(theme.band(x, *limits, dims=dims, label=once("kept between"), colour=MUTED))
         ends = (number * width + 0.5, number * width + value.size + 0.5)
-        elements.append(level(float(one["result"]), ends, dims=dims, label=once("mean of the kept"), width=1.6))
+        elements.append(theme.level(float(one["result"]), ends, dims=dims, label=once("mean of the kept"), width=1.6))
         shown, out = np.clip(value[order], bottom, top), one["decision"].values[order] != 0
         if (~out).any():
-            elements.append(points(x[~out], shown[~out], dims=dims, label=once("kept"), colour=SERIES[0], size=7))
+            elements.append(theme.points(x[~out], shown[~out], dims=dims, label=once("kept"), colour=SERIES[0], size=7))
         if out.any():
             look = {"label": once("rejected"), "colour": SERIES[1], "marker": "cross", "size": 10}
-            elements.append(points(x[out], shown[out], dims=dims, **look))
+            elements.append(theme.points(x[out], shown[out], dims=dims, **look))
         for far in np.flatnonzero(shown != value[order]):
             up = value[order][far] > top
             y, align = shown[far] + (0.6 if up else -0.6) * typical, ("right", "bottom" if up else "top")
-            elements.append(note(x[far] + 1, y, f"{value[order][far]:,.0f}", dims=dims, align=align, size=10))
+            elements.append(theme.note(x[far] + 1, y, f"{value[order][far]:,.0f}", dims=dims, align=align, size=10))
     title = f"Pixel ({pixel.attrs['y']}, {pixel.attrs['x']}), {pixel.attrs['channel']}: {known.size} samples"
     names = [METHOD_NAMES.get(method, method).replace(" ", "\n") for method in methods]
     scales = {"xticks": [(number * width + (width - 1) / 2, name) for number, name in enumerate(names)]}
     scales |= {"xlim": (0, len(methods) * width), "ylim": (bottom - typical, top + 0.45 * (top - bottom))}
-    return layout([panel(elements, title=title, legend="top_left", **scales)])
+    return theme.layout([theme.panel(elements, title=title, legend="top_left", **scales)])

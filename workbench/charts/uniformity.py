@@ -11,33 +11,15 @@ import xarray as xr
 
 from ..core.statistics import mad_std
 from ..core.values import temperature_text, unit_text, value_text
+from . import theme
 from .dark import DARKS
 from .registry import Caption, caption, chart, listing, mean_quantity, quantity, source
-from .theme import (
-    COLUMN,
-    KIND_COLOUR,
-    REFERENCE,
-    ROW,
-    SERIES,
-    bin_edges,
-    channel_points,
-    dimension,
-    frame_panel,
-    image_panel,
-    layout,
-    level,
-    line,
-    note,
-    panel,
-    points,
-    steps,
-    upright,
-)  # fmt: skip
+from .theme import COLUMN, KIND_COLOUR, REFERENCE, ROW, SERIES
 
-FREQUENCY = dimension("spatial frequency", "cycles/px")
-ILLUMINATION = dimension("illumination", "% of the centre")
-RADIUS = dimension("distance from the centre", "px")
-PIXELS, FRACTION = dimension("pixels"), dimension("pixels above it", "per million")
+FREQUENCY = theme.dimension("spatial frequency", "cycles/px")
+ILLUMINATION = theme.dimension("illumination", "% of the centre")
+RADIUS = theme.dimension("distance from the centre", "px")
+PIXELS, FRACTION = theme.dimension("pixels"), theme.dimension("pixels above it", "per million")
 _PARTS = {"total": "in all", "pixel": "pixels", "column": "columns", "row": "rows"}
 _KIND = {
     "hot": ("#d55e00", "diamond"), "warm": ("#e69f00", "circle"), "dead": ("#0072b2", "square"),
@@ -70,9 +52,9 @@ def fixed_pattern(bias_pattern: xr.Dataset | None, flat_pattern: xr.Dataset | No
         if pattern is not None:
             values = pattern["picture"].values
             spread = _WIDTH * (float(mad_std(values)) or float(values.std()) or 1.0)
-            style = {"value": dimension(name, unit_text(pattern.attrs["units"])), "limits": (-spread, spread)}
-            panels.append(image_panel(pattern["picture"], f"{title}, {pattern.attrs['channel']}", **style))
-    return layout(panels)
+            style = {"value": theme.dimension(name, unit_text(pattern.attrs["units"])), "limits": (-spread, spread)}
+            panels.append(theme.image_panel(pattern["picture"], f"{title}, {pattern.attrs['channel']}", **style))
+    return theme.layout(panels)
 
 
 @caption(fixed_pattern)
@@ -109,21 +91,23 @@ def spectrogram(bias_pattern: xr.Dataset | None, flat_pattern: xr.Dataset | None
     for pattern, title in ((bias_pattern, "In the dark: DSNU"), (flat_pattern, "In the light: PRNU")):
         if pattern is None:
             continue
-        dims = (FREQUENCY, dimension("standard deviation", unit_text(pattern.attrs["units"])))
+        dims = (FREQUENCY, theme.dimension("standard deviation", unit_text(pattern.attrs["units"])))
         frequency, noise = pattern["frequency"].values, float(pattern["noise"])
         names = ("along_rows", "along_columns")
         elements: list[Any] = [
-            line(frequency, pattern[name].values, dims=dims, label=name.replace("_", " the "), colour=colour, width=1.2)
+            theme.line(
+                frequency, pattern[name].values, dims=dims, label=name.replace("_", " the "), colour=colour, width=1.2
+            )
             for name, colour in zip(names, SERIES, strict=False)
         ]
         top = max(float(pattern[name].max()) for name in names)
         low = min(float(np.percentile(pattern[name], 1)) for name in names)
         if math.isfinite(noise):
-            elements.append(level(noise, frequency, dims=dims, label="temporal noise left", dash="dashed"))
+            elements.append(theme.level(noise, frequency, dims=dims, label="temporal noise left", dash="dashed"))
             low = min(low, noise)
         limits = (max(low / 2, top * 1e-4, 1e-9), max(3 * top, 1e-6))
-        panels.append(panel(elements, title=title, log="y", ylim=limits))
-    return layout(panels)
+        panels.append(theme.panel(elements, title=title, log="y", ylim=limits))
+    return theme.layout(panels)
 
 
 @caption(spectrogram)
@@ -157,25 +141,27 @@ def uniformity_parts(dsnu: xr.Dataset | None, prnu: xr.Dataset | None) -> hv.Lay
         one = dsnu.isel(iso=0).sel(filter="none")
         iso = float(one["iso"])
         title = "Dark-signal non-uniformity" + (f", ISO {iso:g}" if math.isfinite(iso) else "")
-        panels.append(_parts(one, name, dimension("DSNU", unit), title))
+        panels.append(_parts(one, name, theme.dimension("DSNU", unit), title))
     if prnu is not None:
         kind = "highpass" if np.isfinite(prnu["prnu"].sel(filter="highpass").values).any() else "none"
-        panels.append(_parts(prnu.sel(filter=kind), "prnu", dimension("PRNU", "%"), "Photo-response non-uniformity"))
-    return layout(panels)
+        panels.append(
+            _parts(prnu.sel(filter=kind), "prnu", theme.dimension("PRNU", "%"), "Photo-response non-uniformity")
+        )
+    return theme.layout(panels)
 
 
 def _parts(data: xr.Dataset, name: str, value: hv.Dimension, title: str) -> hv.Overlay:
-    dims = (dimension("part"), value)
+    dims = (theme.dimension("part"), value)
     data = data.sel(part=list(_PARTS))
     names = data["channel"].values.astype(str)
     elements: list[Any] = []
     for number, channel in enumerate(names):
         x = np.arange(len(_PARTS)) + 0.16 * (number - (names.size - 1) / 2)
         values, errors = (data[key].sel(channel=channel).values for key in (name, f"{name}_error"))
-        elements.append(channel_points(channel, x, values, errors, dims=dims, size=8))
+        elements.append(theme.channel_points(channel, x, values, errors, dims=dims, size=8))
     top = float(np.nanmax(data[name].values + np.nan_to_num(data[f"{name}_error"].values)))
     scales = {"xticks": list(enumerate(_PARTS.values())), "xlim": (-0.6, 3.6)}
-    return panel(elements, title=title, ylim=(-0.04 * top, 1.15 * top), **scales)  # markers at zero stay whole
+    return theme.panel(elements, title=title, ylim=(-0.04 * top, 1.15 * top), **scales)  # markers at zero stay whole
 
 
 @caption(uniformity_parts)
@@ -208,7 +194,7 @@ def defects(found: xr.DataArray) -> hv.Layout:
     """
     counts = found.attrs["counts"]
     masks = dict(zip(found.attrs["flag_meanings"].split(), found.attrs["flag_masks"], strict=True))
-    dims = (dimension("kind"), dimension("pixels", "per million"))
+    dims = (theme.dimension("kind"), theme.dimension("pixels", "per million"))
     million = 1e6 / found.size
     floor = 0.3 * million
     left: list[Any] = []
@@ -216,21 +202,21 @@ def defects(found: xr.DataArray) -> hv.Layout:
     for number, (kind, count) in enumerate(counts.items()):
         colour, marker = _KIND[kind]
         share = max(count * million, floor)
-        left.append(upright(number, (floor, share), dims=dims, colour=colour, width=9))
-        left.append(points([number], [share], dims=dims, label=kind, colour=colour, marker=marker, size=9))
-        left.append(note(number, share * 1.6, f"{count:,}", dims=dims, align=("center", "bottom"), size=12))
+        left.append(theme.upright(number, (floor, share), dims=dims, colour=colour, width=9))
+        left.append(theme.points([number], [share], dims=dims, label=kind, colour=colour, marker=marker, size=9))
+        left.append(theme.note(number, share * 1.6, f"{count:,}", dims=dims, align=("center", "bottom"), size=12))
     for kind in sorted(counts, key=counts.get, reverse=True):  # the few over the many
         y, x = np.nonzero(found.values & masks[kind])
         if y.size:
             some = slice(None, None, math.ceil(y.size / _SHOWN))
             look = {"colour": _KIND[kind][0], "marker": _KIND[kind][1], "size": 4, "filled": False, "label": kind}
-            right.append(points(x[some] + 0.5, y[some] + 0.5, dims=(COLUMN, ROW), **look))
+            right.append(theme.points(x[some] + 0.5, y[some] + 0.5, dims=(COLUMN, ROW), **look))
     top = max([count * million for count in counts.values()] + [10 * floor])
     scales = {"xticks": list(enumerate(counts)), "xlim": (-0.6, len(counts) - 0.4), "ylim": (floor / 1.5, 20 * top)}
-    panels = [panel(left, title="How many", log="y", legend=None, **scales)]
+    panels = [theme.panel(left, title="How many", log="y", legend=None, **scales)]
     if right:  # the left panel names colours and markers
-        panels.append(frame_panel(right, "Where", (0, 0, found.shape[1], found.shape[0])))
-    return layout(panels)
+        panels.append(theme.frame_panel(right, "Where", (0, 0, found.shape[1], found.shape[0])))
+    return theme.layout(panels)
 
 
 @caption(defects)
@@ -270,16 +256,18 @@ def dcnu_histogram(dcnu: xr.Dataset) -> hv.Layout:
         From `sensor.dcnu_histogram`: ``count`` of pixels over bin; ``mean`` and ``median`` in attrs.
     """
     unit = unit_text(dcnu.attrs["units"])
-    dims = (dimension("dark current of a pixel", unit), PIXELS)
+    dims = (theme.dimension("dark current of a pixel", unit), PIXELS)
     count = dcnu["count"].values.astype(float)
-    edges, top = bin_edges(dcnu["bin"].values.astype(float)), float(count.max())
+    edges, top = theme.bin_edges(dcnu["bin"].values.astype(float)), float(count.max())
     seen = np.where(count > 0, count, np.nan)
-    elements: list[Any] = [steps(edges, seen, dims=dims, label="pixels", base=_BASE, colour=_DARK)]
+    elements: list[Any] = [theme.steps(edges, seen, dims=dims, label="pixels", base=_BASE, colour=_DARK)]
     for name, dash in (("mean", "solid"), ("median", "dotted")):
         x = float(dcnu.attrs[name])
         style = {"label": f"{name} {value_text(x, unit=unit)}", "dash": dash}
-        elements.append(upright(x, (_BASE, 2 * top), dims=dims, **style))
-    return layout([panel(elements, title="Every pixel has its own dark current", log="y", ylim=(_BASE, top * 4))])
+        elements.append(theme.upright(x, (_BASE, 2 * top), dims=dims, **style))
+    return theme.layout(
+        [theme.panel(elements, title="Every pixel has its own dark current", log="y", ylim=(_BASE, top * 4))]
+    )
 
 
 @caption(dcnu_histogram)
@@ -320,10 +308,10 @@ def hot_pixels(hot: xr.Dataset) -> hv.Layout:
     hot
         From `pixels.hot_pixels`: ``fraction`` over threshold; ``dark_current`` over point with y and x.
     """
-    dims = (dimension("dark current", unit_text(hot.attrs["units"])), FRACTION)
+    dims = (theme.dimension("dark current", unit_text(hot.attrs["units"])), FRACTION)
     threshold, fraction = hot["threshold"].values, 1e6 * hot["fraction"].values
     seen = (fraction > 0) & (threshold > 0)
-    curve = line(threshold[seen], fraction[seen], dims=dims, colour=_DARK, width=2.4)
+    curve = theme.line(threshold[seen], fraction[seen], dims=dims, colour=_DARK, width=2.4)
     x, y, lost = hot["x"].values + 0.5, hot["y"].values + 0.5, np.isnan(hot["dark_current"].values)
     places = []
     for which, label, colour, marker in (
@@ -332,10 +320,10 @@ def hot_pixels(hot: xr.Dataset) -> hv.Layout:
     ):
         if which.any():
             look = {"label": label, "colour": colour, "marker": marker, "size": 5, "filled": False}
-            places.append(points(x[which], y[which], dims=(COLUMN, ROW), **look))
+            places.append(theme.points(x[which], y[which], dims=(COLUMN, ROW), **look))
     frame = (0.0, 0.0, float(hot.attrs["width"]), float(hot.attrs["height"]))
-    left = panel([curve], title="How many pixels are hotter", log="xy", legend=None)
-    return layout([left, frame_panel(places, f"Where the hottest {lost.size} are", frame)])
+    left = theme.panel([curve], title="How many pixels are hotter", log="xy", legend=None)
+    return theme.layout([left, theme.frame_panel(places, f"Where the hottest {lost.size} are", frame)])
 
 
 @caption(hot_pixels)
@@ -368,13 +356,15 @@ def vignette(vignetting: xr.Dataset) -> hv.Layout:
     vignetting
         From `pixels.vignetting`: ``illumination`` over (y, x) and ``profile`` over (channel, radius), both relative.
     """
-    picture = image_panel(100 * vignetting["illumination"], "A flat", value=ILLUMINATION, cmap="viridis")
+    picture = theme.image_panel(100 * vignetting["illumination"], "A flat", value=ILLUMINATION, cmap="viridis")
     curves = []
     for channel in vignetting["channel"].values.astype(str):
         one = vignetting.sel(channel=channel)
         percent = 100 * one["profile"].values, 100 * one["profile_error"].values
-        curves.append(channel_points(channel, one["radius"].values, *percent, dims=(RADIUS, ILLUMINATION), size=5))
-    return layout([picture, panel(curves, title="Falling off from the centre", legend="bottom_left")])
+        curves.append(
+            theme.channel_points(channel, one["radius"].values, *percent, dims=(RADIUS, ILLUMINATION), size=5)
+        )
+    return theme.layout([picture, theme.panel(curves, title="Falling off from the centre", legend="bottom_left")])
 
 
 @caption(vignette)
