@@ -1,11 +1,71 @@
-"""One characterization for all chart tests: the small sample frames, measured."""
+"""The measurements that chart tests draw: the small sample frames, a raw report card with a plan, the sample night."""
 
+from types import SimpleNamespace
+
+import course
+import numpy as np
 import pytest
+import xarray as xr
 
-from workbench.pipelines import characterize
+from workbench import calibrate, fidelity, pixels, plan, stack
+from workbench.charts.registry import REGISTRY
+from workbench.ingest import open_folder
+from workbench.pipelines import characterize, measure_pixel_noise
+from workbench.pipelines.lights import Lights
+
+CAMERA = "NIKON D7000 (simulated)"
 
 
 @pytest.fixture(scope="session")
-def result(small_samples):
-    """What `characterize` finds in the small set; it gives every piece."""
-    return characterize(small_samples, progress=False)
+def frames(small_samples):
+    return open_folder(small_samples, progress=False)
+
+
+@pytest.fixture(scope="session")
+def result(frames):
+    """What `characterize` finds in the small set, and the noise of every pixel."""
+    found = characterize(frames, progress=False)
+    found.pixel_noise = measure_pixel_noise(frames, progress=False)
+    return found
+
+
+@pytest.fixture(scope="session")
+def card(frames):
+    """A raw report card, cosmic rays and a plan of subs."""
+    made = SimpleNamespace(camera=CAMERA, simulated=True, frame_counts={"bias": 4})
+    everything = xr.concat([frames.bias, frames.flat, frames.dark], "frame", combine_attrs="override")
+    made.fidelity = fidelity.inspect_frames(everything, progress=False)
+    made.cosmic_rays = pixels.find_cosmic_rays(course.muon_darks(8), progress=False)
+    values = {"gain": 0.5, "gain_error": 0.005, "read_noise": 2.5, "read_noise_error": 0.02, "black_level": 600.0}
+    channel = ["R", "G1", "G2", "B"]
+    made.sensor = xr.Dataset(
+        {name: (("iso", "channel"), np.full((2, 4), value)) for name, value in values.items()},
+        {"iso": [200.0, 800.0], "channel": channel},
+    )
+    rates = {"rate": [1.0, 2.0, 2.0, 1.5], "sky": [0.9, 1.9, 1.9, 1.4], "dark": [0.1] * 4}
+    rates |= {"rate_error": [0.02] * 4, "sky_error": [0.02] * 4, "dark_error": [0.01] * 4}
+    data = {name: ("channel", value) for name, value in rates.items()}
+    made.background = xr.Dataset(data, {"channel": channel}, {"white_level": 16383.0})
+    made.subs = plan.plan_subs(made.sensor, made.background, longest=120.0)
+    made.shapes = plan.star_shapes(course.drifting_lights(0.01), progress=False)
+    made.tracking = plan.tracking(made.shapes)
+    return made
+
+
+@pytest.fixture(scope="session")
+def lights(night, night_trial):
+    """The lights of the full samples, examined."""
+    examined = Lights(
+        audit=calibrate.audit_flat(night.masters.masters[0].flat, night.lights.isel(frame=[0, 1]), progress=False),
+        registration=night.registration,
+        growth=stack.noise_against_frames(night.aligned, counts=(1, 8)),
+        trial=night_trial,
+        pair=stack.before_after(night.aligned, piece=(120, 180)),
+    )
+    return SimpleNamespace(camera=CAMERA, simulated=True, frame_counts={"light": 8}, lights=examined)
+
+
+@pytest.fixture
+def measured(result, card, lights):
+    """Give the measurement that a chart can be drawn from."""
+    return lambda name: next(one for one in (result, card, lights) if not REGISTRY[name].missing(one))

@@ -125,7 +125,7 @@ def test_the_same_result_gives_the_same_files(folder, result, tmp_path):
 
 
 def test_an_unknown_chart_is_refused_before_anything_is_written(result, tmp_path):
-    with pytest.raises(WorkbenchError, match="there is no chart 'iso'"):
+    with pytest.raises(WorkbenchError, match="no chart 'iso'"):
         write_charts(result, tmp_path / "new", only=["iso"], progress=False)
     assert not (tmp_path / "new").exists()
 

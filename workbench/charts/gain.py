@@ -213,12 +213,9 @@ class _Curve(NamedTuple):
     look: tuple[str, str, str]
 
 
-def _curve(
-    ptc: xr.Dataset, gain: xr.Dataset | None, iso: float, channel: str, look: tuple[str, str, str]
-) -> _Curve:  # fmt: skip
+def _curve(ptc: xr.Dataset, gain: xr.Dataset | None, iso: float, channel: str, look) -> _Curve:
     pairs = np.flatnonzero(same(ptc["iso"].values, iso))
-    names = ("signal", "variance", "variance_error")
-    signal, variance, error = (_column(ptc[name], channel)[pairs] for name in names)
+    signal, variance, error = (_column(ptc[name], channel)[pairs] for name in ("signal", "variance", "variance_error"))
     good = np.isfinite(signal) & np.isfinite(variance) & (signal > 0) & (variance > 0)
     used, slope, floor = np.ones(good.size, bool), np.nan, np.nan
     if gain is not None:

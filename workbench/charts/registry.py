@@ -167,7 +167,7 @@ def select(only: Iterable[str] | None = None) -> list[Chart]:
         near = [name for one in unknown for name in get_close_matches(one, charts, n=2)]
         meant = f"did you mean {' or '.join(near)}? The" if near else "the"
         raise WorkbenchError(
-            f"there is no chart {', '.join(map(repr, unknown))}; {meant} charts are {', '.join(charts)}"
+            f"no chart {', '.join(map(repr, unknown))}; {meant} charts are {', '.join(charts)}"
         )
     return [one for one in charts.values() if (one.id in wanted if wanted else not one.asked)]
 

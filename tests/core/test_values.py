@@ -1,0 +1,26 @@
+"""Measured values as text."""
+
+import pytest
+
+from workbench.core.values import temperature_text, unit_text, value_text
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "written"),
+    [
+        (2.49312, 0.0123, "2.493 ± 0.012"),
+        (1.2345, 0.0998, "1.23 ± 0.10"),
+        (31234.0, 250.0, "31,230 ± 250"),
+        (-0.3, 0.02, "-0.300 ± 0.020"),
+        (5.0, float("nan"), "5.00"),
+        (float("nan"), 1.0, "not measured"),
+    ],
+)
+def test_numbers_are_written_to_two_figures_of_their_error(value, error, written):
+    assert value_text(value, error) == written
+
+
+def test_units_of_both_spellings_are_shown_in_one_way():
+    for units, shown in (("e-/s", "e⁻/s"), ("electron / s", "e⁻/s"), ("electron / (s pix)", "e⁻/s/pixel")):
+        assert unit_text(units) == shown
+    assert temperature_text(-5) == "−5 °C"
