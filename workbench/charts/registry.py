@@ -166,9 +166,7 @@ def select(only: Iterable[str] | None = None) -> list[Chart]:
     if unknown:
         near = [name for one in unknown for name in get_close_matches(one, charts, n=2)]
         meant = f"did you mean {' or '.join(near)}? The" if near else "the"
-        raise WorkbenchError(
-            f"no chart {', '.join(map(repr, unknown))}; {meant} charts are {', '.join(charts)}"
-        )
+        raise WorkbenchError(f"no chart {', '.join(map(repr, unknown))}; {meant} charts are {', '.join(charts)}")
     return [one for one in charts.values() if (one.id in wanted if wanted else not one.asked)]
 
 
