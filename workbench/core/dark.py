@@ -208,53 +208,17 @@ def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math
         If exposure or temperature are missing, or the library has no law and another temperature.
     """
     attrs = library.attrs
-    if not (math.isfinite(exposure) and exposure >= 0):
-        raise WorkbenchError(f"a dark needs an exposure in seconds, zero or more, not {exposure}")
-    reference, law = attrs["reference_temperature"], attrs["law"]
-    if law == "none":
-        if math.isfinite(temperature) and math.isfinite(reference) and abs(temperature - reference) > _APART:
-            raise WorkbenchError(
-                f"this library is of darks at {reference:g} °C only, not of {temperature:g} °C; shoot darks at a "
-                "second temperature"
-            )
-        temperature = reference
-    elif not math.isfinite(temperature):
-        low, high = _celsius(library)
-        raise WorkbenchError(
-            f"the darks of this library are of several temperatures ({low:g} to {high:g} °C): give the temperature"
-        )
-    x = exposure * float(law_factor(law, attrs["law_value"], temperature, reference))
-    weight, seconds, frames = (library[name].values for name in ("weight", "seconds", "frames"))
-    offset, current, lost = (library[name].values for name in _MAPS)
-    read, slope = (np.asarray(attrs[name], float) for name in ("read_variance", "shot_slope"))
-    # the groups' weights in o + D x, for each number of groups that a pixel has lost
-    kept = np.arange(weight.size) >= np.arange(weight.size + 1)[:, None]
-    coefficients = (
-        kept * weight * (np.array([1.0, x]) @ line_inverse(weight, seconds) @ [np.ones(seconds.size), seconds])
-    )
-    squares = coefficients**2 / np.maximum(frames, 1)
-    # of each number of groups lost and channel: the constant part, and what the pixel's own dark current adds
-    constant = squares.sum(axis=1)[:, None] * (read + attrs["wander"] ** 2)
-    growing = (squares * seconds).sum(axis=1)[:, None] * slope
-    subtracted = float(attrs["hidden_dark_current"])  # what a camera that subtracts the mean dark takes off
+    temperature = _known_temperature(library, exposure, temperature)
+    x = exposure * float(law_factor(attrs["law"], attrs["law_value"], temperature, attrs["reference_temperature"]))
     relative = _law_error(attrs, library, temperature)
-    signal, variance = np.empty((2, *offset.shape), np.float32)
-    parts = (offset, current, lost, signal, variance)
-    for maps in zip(*(planes(part, attrs["cfa_pattern"]) for part in parts), strict=True):
-        channel, (o, d, k, of_signal, of_variance) = maps[0][0], (plane for _, plane in maps)
-        d = d.astype(float)
-        of_signal[:] = o + d * x
-        of_variance[:] = constant[k, channel] + growing[k, channel] * np.maximum(d + subtracted, 0.0)
-        of_variance += (x * relative * d) ** 2
-    count = np.append(np.cumsum(frames[::-1])[::-1], 0).astype(np.uint16)[lost]
+    signal, variance = _predict_maps(library, x, relative)
+    frames = library["frames"].values
+    count = np.append(np.cumsum(frames[::-1])[::-1], 0).astype(np.uint16)[library["lost"].values]
+    model = np.stack([attrs["read_variance"], attrs["shot_slope"]], axis=-1)
     return xr.Dataset(
         {
             "signal": (("y", "x"), signal, {"units": "adu", "long_name": "predicted master dark"}),
-            "variance": (
-                ("y", "x"),
-                variance,
-                {"units": "adu**2", "long_name": "variance of a predicted master dark"},
-            ),
+            "variance": (("y", "x"), variance, {"units": "adu**2", "long_name": "variance of a predicted master dark"}),
             "count": (("y", "x"), count, {"long_name": "samples that it rests on"}),
             "unstable": (("y", "x"), np.zeros(signal.shape, bool), {"long_name": "scatters more than it should"}),
         },
@@ -264,17 +228,60 @@ def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math
             "exposure": float(exposure),
             "temperature": float(temperature),
             "frames": int(frames.sum()),
-            "model": np.stack([read, slope], axis=-1).ravel().tolist(),
+            "model": model.astype(float).ravel().tolist(),
             "noise_source": "the dark library's frames",
             "law_error": relative,
             "chi2": [],
             "warnings": _beyond(library, exposure, temperature),
-            "history": [
-                *attribute_lines(attrs, "history"),
-                f"predicted a master dark of {exposure:g} s at {temperature:g} °C",
-            ],
+            "history": [*attrs["history"], f"predicted a master dark of {exposure:g} s at {temperature:g} °C"],
         },
     )
+
+
+def _known_temperature(library: xr.Dataset, exposure: float, temperature: float) -> float:
+    """Return the temperature [°C] to predict for; raise where it or the exposure is missing or out of reach."""
+    if not (math.isfinite(exposure) and exposure >= 0):
+        raise WorkbenchError(f"a dark needs an exposure in seconds, zero or more, not {exposure}")
+    reference = library.attrs["reference_temperature"]
+    if library.attrs["law"] == "none":
+        if math.isfinite(temperature) and math.isfinite(reference) and abs(temperature - reference) > _APART:
+            raise WorkbenchError(
+                f"this library is of darks at {reference:g} °C only, not of {temperature:g} °C; shoot darks at a "
+                "second temperature"
+            )
+        return reference
+    if not math.isfinite(temperature):
+        low, high = _celsius(library)
+        raise WorkbenchError(
+            f"the darks of this library are of several temperatures ({low:g} to {high:g} °C): give the temperature"
+        )
+    return temperature
+
+
+def _predict_maps(library: xr.Dataset, x: float, relative: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return o + D x [ADU] and its variance [ADU²] (y, x), x [s] = t f(T) known to `relative`."""
+    attrs = library.attrs
+    weight, seconds, frames = (library[name].values for name in ("weight", "seconds", "frames"))
+    offset, current, lost = (library[name].values for name in _MAPS)
+    read, slope = (np.asarray(attrs[name], float) for name in ("read_variance", "shot_slope"))
+    # the groups' weights in o + D x, for each number of groups that a pixel has lost
+    kept = np.arange(weight.size) >= np.arange(weight.size + 1)[:, None]
+    basis = np.stack([np.ones(seconds.size), seconds])
+    squares = (kept * weight * (np.array([1.0, x]) @ line_inverse(weight, seconds) @ basis)) ** 2
+    squares /= np.maximum(frames, 1)
+    # of each number of groups lost and channel: the constant part, and what the pixel's own dark current adds
+    constant = squares.sum(axis=1)[:, None] * (read + attrs["wander"] ** 2)
+    growing = (squares * seconds).sum(axis=1)[:, None] * slope
+    subtracted = float(attrs["hidden_dark_current"])  # what a camera that subtracts the mean dark takes off
+    signal, variance = np.empty((2, *offset.shape), np.float32)
+    parts = (offset, current, lost, signal, variance)
+    for maps in zip(*(planes(part, attrs["cfa_pattern"]) for part in parts), strict=True):
+        channel, (o, d, k, of_signal, of_variance) = maps[0][0], (plane for _, plane in maps)
+        d = d.astype(float)
+        of_signal[:] = o + d * x
+        of_variance[:] = constant[k, channel] + growing[k, channel] * np.maximum(d + subtracted, 0.0)
+        of_variance += (x * relative * d) ** 2
+    return signal, variance
 
 
 def line_inverse(weight: np.ndarray, seconds: np.ndarray) -> np.ndarray:
@@ -318,13 +325,13 @@ def _law_error(attrs: dict, library: xr.Dataset, temperature: float) -> float:
 
 def _beyond(library: xr.Dataset, exposure: float, temperature: float) -> list[str]:
     """Return warnings where a prediction goes beyond what was measured."""
-    longest = library["exposure"].values.max()
-    low, high = _celsius(library)
-    warnings = []
+    longest, warnings = library["exposure"].values.max(), []
     if exposure > 1.001 * longest:
         warnings.append(f"{exposure:g} s is longer than the library's darks (up to {longest:g} s)")
-    if library.attrs["law"] != "none" and not low - 2 <= temperature <= high + 2:
-        warnings.append(f"{temperature:g} °C is outside the library's darks ({low:g} to {high:g} °C)")
+    if library.attrs["law"] != "none":
+        low, high = _celsius(library)
+        if not low - 2 <= temperature <= high + 2:
+            warnings.append(f"{temperature:g} °C is outside the library's darks ({low:g} to {high:g} °C)")
     return warnings
 
 
@@ -388,6 +395,4 @@ def open_dark_library(path: str | Path) -> xr.Dataset:
     except KeyError:
         raise FrameReadError(path, "is not a dark library; give the file that `workbench dark-library` wrote") from None
     except Exception as error:
-        raise FrameReadError(
-            path, f"is not a dark library of the workbench ({type(error).__name__}: {error})"
-        ) from None
+        raise FrameReadError(path, f"is not a readable dark library ({type(error).__name__}: {error})") from None

@@ -97,23 +97,14 @@ def noise_budget(
     >>> noise_budget(sensor, rate=1.0, exposure=[60.0]).share.sel(source="light").values.round(2)
     array([[0.69]])
     """
-    one = {}
-    for name in ("gain", "read_noise"):
-        values, errors = sensor[name], sensor[f"{name}_error"]
-        if "channel" in values.dims:
-            if channel is not None:
-                values, errors = values.sel(channel=channel), errors.sel(channel=channel)
-            else:
-                count = np.isfinite(errors).sum("channel")
-                values = values.mean("channel")
-                errors = np.sqrt((errors**2).sum("channel")) / np.maximum(count, 1)
-        one[name], one[f"{name}_error"] = values, errors
-    known = (np.isfinite(one["gain"]) & np.isfinite(one["read_noise"])).values
+    gain, _ = _mean_of_channels(sensor, "gain", channel)
+    read, read_error = _mean_of_channels(sensor, "read_noise", channel)
+    known = np.isfinite(gain) & np.isfinite(read)
     if not known.any():
         raise WorkbenchError(
             "no ISO has both a gain and a read noise: measure flats and bias frames at the same ISO settings"
         )
-    gain, read, read_error = (one[name].values[known] for name in ("gain", "read_noise", "read_noise_error"))
+    gain, read, read_error = gain[known], read[known], read_error[known]
     current, current_error = dark_current_at(sensor, temperature)
     if math.isnan(current):
         raise WorkbenchError(
@@ -147,3 +138,14 @@ def noise_budget(
         },
         attrs={"dark_current": current, "rate": rate, "temperature": temperature, "prnu": prnu},
     )
+
+
+def _mean_of_channels(sensor: xr.Dataset, name: str, channel: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return a quantity and its error over ISO: of a channel, or the mean of all."""
+    values, errors = sensor[name], sensor[f"{name}_error"]
+    if "channel" in values.dims and channel is not None:
+        values, errors = values.sel(channel=channel), errors.sel(channel=channel)
+    elif "channel" in values.dims:
+        count = np.isfinite(errors).sum("channel")
+        values, errors = values.mean("channel"), np.sqrt((errors**2).sum("channel")) / np.maximum(count, 1)
+    return values.values, errors.values
