@@ -48,19 +48,15 @@ def noise_model(signal: np.ndarray, variance: np.ndarray) -> tuple[float, float]
     good = np.isfinite(s) & np.isfinite(v) & (v > 0)
     if good.sum() < 100:
         raise WorkbenchError("this picture's variance is missing or zero nearly everywhere: no denoise by it")
-    s, v = s[good], v[good]
-    order = np.argsort(s, kind="stable")
-    s, v = s[order], v[order]
+    order = np.argsort(s[good], kind="stable")
+    s, v = s[good][order], v[good][order]
     # classes from the sky upwards, the brighter half of the pixels in ever finer ones
     shares = np.concatenate([np.linspace(0.05, 0.95, 19), 1 - np.geomspace(0.04, 20 / s.size, 10)])
     edges = np.unique((shares * s.size).astype(int))
-    middles = np.array([(np.median(s[i:j]), np.median(v[i:j])) for i, j in itertools.pairwise(edges) if j - i > 4])
-    x, y = middles.T
-    weight = 1 / y
-    a, b = np.polyfit(x, y, 1, w=weight)
-    sky = float(np.median(v))
+    x, y = np.array([(np.median(s[i:j]), np.median(v[i:j])) for i, j in itertools.pairwise(edges) if j - i > 4]).T
+    a, b = np.polyfit(x, y, 1, w=1 / y)
     if not np.isfinite(a) or a <= 0 or b <= 0:  # no photon noise to be seen
-        return 0.0, sky
+        return 0.0, float(np.median(v))
     return float(a), float(b)
 
 
@@ -373,9 +369,7 @@ def _richardson_lucy(
     whole = tuple(slice(0, size) for size in counts.shape)
 
     def blur(values: np.ndarray, back: bool) -> np.ndarray:
-        filled = np.zeros(shape, np.float32)
-        filled[whole] = values
-        spectrum = fft.rfft2(filled)
+        spectrum = fft.rfft2(values, s=shape)
         return fft.irfft2(spectrum * (np.conj(transfer) if back else transfer), s=shape)[whole]
 
     norm = np.maximum(blur(np.ones_like(counts), True), np.float32(1e-3))

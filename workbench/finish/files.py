@@ -78,9 +78,7 @@ def write_picture(
     allowed = {"png": (16, 8), "tiff": (16, 32) if stretched else (32,), "fits": (32,), "xisf": (32,)}[kind]
     bits = allowed[0] if bits is None else bits
     if kind == "png" and not stretched:
-        raise StageError(
-            f"{path}: a linear picture is nearly black on a screen; stretch it, or write .fits, .tif, .xisf"
-        )
+        raise StageError(f"{path}: a linear picture is nearly black on a screen; stretch it, or write .fits or .tif")
     if bits not in allowed:
         raise WorkbenchError(f"{path}: {bits} bits do not suit this picture; choose {' or '.join(map(str, allowed))}")
     if not path.parent.is_dir():
@@ -132,11 +130,9 @@ def write_png(path: Path, values: np.ndarray, profile: bytes, texts: Mapping[str
 
 
 def _write_tiff(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any]) -> None:
-    if bits == 16:
-        values = quantise(picture, 16)
-    else:
-        values = np.moveaxis(picture["signal"].values.astype(np.float32), 0, -1)
-        values = np.ascontiguousarray(values[..., 0] if values.shape[-1] == 1 else values)
+    signal = np.moveaxis(picture["signal"].values, 0, -1)
+    signal = signal[..., 0] if signal.shape[-1] == 1 else signal
+    values = quantise(picture, 16) if bits == 16 else np.ascontiguousarray(signal, np.float32)
     stretched = about["stage"] == "stretched"
     tifffile.imwrite(
         path,
@@ -166,10 +162,8 @@ def _write_fits(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
 
 
 def _fits_plane(values: xr.DataArray) -> np.ndarray:
-    data = values.values
-    if data.dtype == bool:
-        return data.astype(np.uint8)
-    return data.astype(np.float32) if data.dtype.kind == "f" else data
+    kinds = {"b": np.uint8, "f": np.float32}
+    return values.values.astype(kinds.get(values.dtype.kind, values.dtype), copy=False)
 
 
 def _write_xisf(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any]) -> None:
@@ -185,8 +179,8 @@ def _write_xisf(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
         creator_app=about["program"],
         image_metadata={"FITSKeywords": keywords, "XISFProperties": {"Workbench:About": text}},
     )
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    _amend_xisf(path, (0.0, 1.0) if about["stage"] == "stretched" else (min(low, 0.0), max(high, 1.0)))
+    linear = about["stage"] != "stretched"
+    _amend_xisf(path, (min(np.nanmin(values), 0.0), max(np.nanmax(values), 1.0)) if linear else (0.0, 1.0))
 
 
 def _amend_xisf(path: Path, bounds: tuple[float, float]) -> None:
