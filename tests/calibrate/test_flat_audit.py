@@ -152,7 +152,7 @@ def test_few_flats_are_told_how_many_would_be_enough(night, audit):
 def test_it_refuses_what_it_cannot_audit(night):
     _, _, light, masters = night
     flat = masters.masters[0].flat
-    with pytest.raises(WorkbenchError, match="wants a master flat and got a master dark"):
+    with pytest.raises(WorkbenchError, match="needs a master flat, not a master of kind dark"):
         audit_flat(masters.masters[0].dark)
     with pytest.raises(WorkbenchError, match="too small"):
         audit_flat(flat.isel(y=slice(0, 64)))

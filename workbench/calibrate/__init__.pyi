@@ -4,12 +4,12 @@ from . import combine as combine
 from . import combine_band as combine_band
 from . import defects as defects
 from . import flat_audit as flat_audit
+from . import flat_residuals as flat_residuals
 from . import masters as masters
 from . import masterset as masterset
 from . import matching as matching
 from . import noise as noise
 from . import planes as planes
-from . import residuals as residuals
 from .apply import Tables as Tables
 from .apply import calibrate as calibrate
 from .apply import calibrate_window as calibrate_window

@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from ..core.defects import HOT, Thresholds, UnlitFrames, defect_map, flag_defects, sample_pixels
 from ..core.errors import FrameReadError, WorkbenchError
-from ..core.mosaic import channel_index, planes
+from ..core.mosaic import channel_index, planes, tiles
 from ..core.statistics import mad_std
 from .noise import model_of
 
@@ -119,12 +119,11 @@ def _background(frame: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.nda
     for _, plane in planes(frame, cell):
         plane = plane.astype(np.float32)
         rows, columns = (max(side // size, 1) for side in plane.shape)
-        cut = plane[: rows * size, : columns * size]
-        tiles = cut.reshape(rows, cut.shape[0] // rows, columns, cut.shape[1] // columns).swapaxes(1, 2)
-        tiles = tiles.reshape(rows, columns, -1)[..., ::3]
-        level = np.nanmedian(tiles, axis=-1)
+        height, width = (min(size, side) for side in plane.shape)
+        blocks = tiles(plane, height, width).reshape(rows, columns, -1)[..., ::3]
+        level = np.nanmedian(blocks, axis=-1)
         levels.append(level)
-        noises.append(np.maximum(mad_std(tiles, -1, centre=level[..., None]), 0.5))
+        noises.append(np.maximum(mad_std(blocks, -1, centre=level[..., None]), 0.5))
     return np.array(levels, np.float32)[cell], np.array(noises, np.float32)[cell]
 
 

@@ -11,15 +11,15 @@ from scipy import ndimage
 from ..core.cube import channels_of
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
-from ..core.statistics import Lens, fit_lens
-from .residuals import ADDED_NOISE, BLOCK, FINE, audit_lights, block_medians, cell_means, centres, detail, plane_of
+from ..core.statistics import Lens, fit_lens, mad_std
+from .flat_residuals import ADDED_NOISE, BLOCK, FINE, audit_lights, block_medians, cell_means, centres, detail, plane_of
 
 DUST_DEPTH = 0.003  # a shadow must take at least this part of the light
 DUST_SIGMAS = 6.0
 DUST_CELLS = 6  # and cover this many cells
 MOVED = 0.3  # dust of which this share of its shadow stays in the lights has moved
-UNEVEN = 0.01  # a correction off by more than this, from centre to corner, gets a word
-TINTED = 0.02  # a colour that shades this much more than green gets a word
+UNEVEN = 0.01  # a correction off by more than this, from centre to corner, is reported
+TINTED = 0.02  # a colour that shades this much more than green is reported
 
 
 def audit_flat(flat: xr.Dataset, lights: xr.Dataset | None = None, *, progress: bool = True) -> xr.Dataset:
@@ -35,7 +35,7 @@ def audit_flat(flat: xr.Dataset, lights: xr.Dataset | None = None, *, progress: 
     - ``tint``: how much more the channel shades than green does, corner to centre.
     - ``dust`` (mote): ``dust_y``, ``dust_x``, ``dust_radius`` [pixels], ``dust_depth``.
 
-    With `lights` (what `calibrate` gives; a handful is enough), what the flat leaves in them:
+    With `lights` (from `calibrate`; five or so are enough), what the flat leaves in them:
 
     - ``correction`` (``_error``): the exponent k of the flat that stays in the lights, from the pixels' own response
       alone: k = (⟨(s/s̄ - 1)(F/F̄ - 1)⟩/1.25 + σ_F²)/PRNU², bars meaning four neighbours.  0 is right, -1 a flat
@@ -48,7 +48,7 @@ def audit_flat(flat: xr.Dataset, lights: xr.Dataset | None = None, *, progress: 
     - ``enough``: the number of flats that add 5 % to the noise of the lights' background, σ_F² N S = 1.05² - 1 for N
       lights of S electrons that are not dithered; dithering needs fewer.
 
-    ``attrs["findings"]`` says in sentences what was found, ``attrs["verdict"]`` is ``flattens``, ``look`` or ``fails``.
+    ``attrs["findings"]`` are sentences, ``attrs["verdict"]`` is ``flattens``, ``look`` or ``fails``.
 
     Raises
     ------
@@ -68,27 +68,30 @@ def audit_flat(flat: xr.Dataset, lights: xr.Dataset | None = None, *, progress: 
     (array([0.29, 0.29, 0.29, 0.29]), True)
     """
     if flat.attrs.get("kind") != "flat":
-        raise WorkbenchError(f"an audit wants a master flat and got a master {flat.attrs.get('kind', 'of no kind')}")
+        raise WorkbenchError(f"an audit needs a master flat, not a master of kind {flat.attrs.get('kind', 'unknown')}")
     pattern = flat.attrs["cfa_pattern"]
     cell = channel_index(pattern)
     names = channels_of(pattern)
     values, variance = flat["signal"].values, flat["variance"].values
     if min(values.shape) < 4 * BLOCK:
         raise WorkbenchError(f"a flat of {values.shape[1]} x {values.shape[0]} pixels is too small to audit")
-    parts = [_audit_plane(plane_of(values, cell, c), plane_of(variance, cell, c), cell, c) for c in range(cell.size)]
-    lenses = [part.pop("lens") for part in parts]
+    figures = [_audit_plane(plane_of(values, cell, c), plane_of(variance, cell, c), cell, c) for c in range(cell.size)]
+    lenses = [figure.pop("lens") for figure in figures]
     result = xr.Dataset(
         {
-            name: (("channel", "by", "bx") if np.ndim(parts[0][name]) else ("channel",), [p[name] for p in parts])
-            for name in parts[0]
+            name: (
+                ("channel", "by", "bx") if np.ndim(figures[0][name]) else ("channel",),
+                [figure[name] for figure in figures],
+            )
+            for name in figures[0]
         },
         coords={"channel": list(names), "by": centres(values.shape[0]), "bx": centres(values.shape[1])},
     )
     green = result["falloff"].sel(channel="G1") if "G1" in names else result["falloff"][0]
     result["tint"] = result["falloff"] - green
     motes = _dust(values, variance, cell, lenses)
-    for place, name in enumerate(("dust_y", "dust_x", "dust_radius", "dust_depth")):
-        result[name] = ("mote", motes[:, place])
+    for name, values in zip(("dust_y", "dust_x", "dust_radius", "dust_depth"), motes.T, strict=True):
+        result[name] = ("mote", values)
     result.attrs = {name: flat.attrs[name] for name in ("camera", "iso", "frames", "cfa_pattern")}
     if lights is not None:
         result = audit_lights(result, flat, lights, cell, progress)
@@ -98,7 +101,7 @@ def audit_flat(flat: xr.Dataset, lights: xr.Dataset | None = None, *, progress: 
 
 
 def _audit_plane(plane: np.ndarray, variance: np.ndarray, cell: np.ndarray, channel: int) -> dict[str, object]:
-    """What one CFA plane of the flat tells; positions are those of the mosaic."""
+    """Return the figures of one CFA plane of the flat; positions are those of the mosaic."""
     step = cell.shape[0]
     response = block_medians(plane, BLOCK // step)
     lens = fit_lens(response)
@@ -121,7 +124,7 @@ def _audit_plane(plane: np.ndarray, variance: np.ndarray, cell: np.ndarray, chan
 
 
 def _prnu(plane: np.ndarray, variance: np.ndarray) -> tuple[float, float]:
-    """Standard deviation of the pixels' response against the mean of their four neighbours, the noise taken out.
+    """Return the standard deviation of the pixels' response over their four neighbours' mean, without the noise.
 
     Var(h) = (1 + 1/4)(PRNU² + σ_F²) for independent pixels; outliers (defects, edges of dust) are cut at 5 σ.
     """
@@ -129,7 +132,7 @@ def _prnu(plane: np.ndarray, variance: np.ndarray) -> tuple[float, float]:
     noise = variance[1:-1, 1:-1] / np.square(plane[1:-1, 1:-1])
     good = np.isfinite(ratio) & np.isfinite(noise)
     ratio, noise = ratio[good].astype(float), noise[good]
-    spread = 1.4826 * np.median(np.abs(ratio[::7]))
+    spread = mad_std(ratio[::7], centre=0)
     kept = np.abs(ratio) < 5 * spread
     square = np.mean(ratio[kept] ** 2) / 1.25 - np.mean(noise[kept], dtype=float)
     error2 = math.sqrt(2 / kept.sum()) * np.mean(ratio[kept] ** 2) / 1.25 * 1.3  # neighbours share pixels
@@ -138,7 +141,7 @@ def _prnu(plane: np.ndarray, variance: np.ndarray) -> tuple[float, float]:
 
 
 def _dust(values: np.ndarray, variance: np.ndarray, cell: np.ndarray, lenses: list[Lens]) -> np.ndarray:
-    """Shadows: (mote, (y, x, radius, depth)), the deepest first, from all planes together."""
+    """Return the shadows (mote, (y, x, radius, depth)), the deepest first, from all planes together."""
     size = FINE // cell.shape[0]
     cells, noise = [], []
     for channel in range(cell.size):
@@ -148,7 +151,7 @@ def _dust(values: np.ndarray, variance: np.ndarray, cell: np.ndarray, lenses: li
         cells.append(flattened / _smooth(flattened) - 1)
         noise.append(np.nanmean(plane_of(variance, cell, channel)) / size**2)
     dips = -np.nanmean(cells, axis=0)
-    spread = max(1.4826 * float(np.nanmedian(np.abs(dips))), math.sqrt(np.mean(noise) / len(cells)))
+    spread = max(float(mad_std(dips, centre=0)), math.sqrt(np.mean(noise) / len(cells)))
     threshold = max(DUST_DEPTH, DUST_SIGMAS * spread)
     labels, count = ndimage.label(ndimage.binary_closing(np.nan_to_num(dips) > threshold, np.ones((3, 3))))
     motes = []
@@ -164,7 +167,7 @@ def _dust(values: np.ndarray, variance: np.ndarray, cell: np.ndarray, lenses: li
 
 
 def _smooth(fine: np.ndarray) -> np.ndarray:
-    """What no lens model follows, without anything smaller than some 600 pixels: medians of 25 coarse cells a side."""
+    """Return the shape that the lens model misses, smooth over some 600 pixels: medians of 25 coarse cells a side."""
     coarse = ndimage.median_filter(block_medians(fine, 3), size=25, mode="nearest")
     coarse = np.where(np.isfinite(coarse), coarse, np.nanmedian(coarse))
     rows, columns = ((np.arange(side) + 0.5) / 3 - 0.5 for side in fine.shape)
@@ -172,27 +175,29 @@ def _smooth(fine: np.ndarray) -> np.ndarray:
 
 
 def _findings(result: xr.Dataset) -> tuple[list[str], str]:
-    said, verdict = [], "flattens"
+    findings, verdict = [], "flattens"
     largest = float(np.abs(result["tint"]).max())
     depth = float(result["falloff"].max())
     height, width = (float(result[name][-1] + result[name][0]) for name in ("by", "bx"))
     offset = np.hypot(float(result["centre_y"].mean()) - height / 2, float(result["centre_x"].mean()) - width / 2)
-    said.append(
+    findings.append(
         f"the corners get {depth:.0%} less light; the centre of vignetting lies {offset:.0f} px from the frame's"
     )
     if "correction" in result:
-        verdict = _judge_lights(result, depth, said)
+        verdict = _findings_in_lights(result, depth, findings)
     if largest > TINTED:
-        said.append(f"the colours shade differently, by up to {largest:.1%} in the corners; the flat takes that out")
+        findings.append(
+            f"the colours shade differently, by up to {largest:.1%} in the corners; the flat takes that out"
+        )
     if result.sizes["mote"]:
-        said.append(f"{result.sizes['mote']} dust shadows, the deepest {float(result['dust_depth'].max()):.1%}")
+        findings.append(f"{result.sizes['mote']} dust shadows, the deepest {float(result['dust_depth'].max()):.1%}")
     prnu, noise = (float(result[name].mean()) for name in ("prnu", "flat_noise"))
-    said.append(f"PRNU {prnu:.2%}, noise of the master {noise:.2%} a pixel")
-    return said, verdict
+    findings.append(f"PRNU {prnu:.2%}, noise of the master {noise:.2%} a pixel")
+    return findings, verdict
 
 
-def _judge_lights(result: xr.Dataset, depth: float, said: list[str]) -> str:
-    """Say what the flat leaves in the lights; returns the verdict."""
+def _findings_in_lights(result: xr.Dataset, depth: float, findings: list[str]) -> str:
+    """Append what the flat leaves in the lights to the findings; returns the verdict."""
     verdict = "flattens"
     k, error = _together(result["correction"].values, result["correction_error"].values)
     if abs(k) * depth > UNEVEN and abs(k) > 4 * error:
@@ -203,15 +208,17 @@ def _judge_lights(result: xr.Dataset, depth: float, said: list[str]) -> str:
             else "an offset was left in the lights, or the flat applied twice"
         )
         word = "under" if k > 0 else "over"
-        said.append(f"the lights are {word}-corrected by {abs(k):.0%} of the flat (k = {k:+.3f} ± {error:.3f}): {why}")
+        findings.append(
+            f"the lights are {word}-corrected by {abs(k):.0%} of the flat (k = {k:+.3f} ± {error:.3f}): {why}"
+        )
     elif math.isfinite(k):
-        said.append(f"the pixels' own response is taken out: k = {k:+.3f} ± {error:.3f}")
+        findings.append(f"the pixels' own response is taken out: k = {k:+.3f} ± {error:.3f}")
     smooth = result["smooth_correction"]
     left = float(np.abs(smooth).max()) * depth
     significant = bool((np.abs(smooth) > 3 * result["smooth_correction_error"]).any())
     if left > UNEVEN and significant:
         verdict = "look" if verdict == "flattens" else verdict
-        said.append(
+        findings.append(
             f"a smooth shape like that of the vignetting stays in the background, {left:.1%} in the corners: a "
             "nebula or moonlight does that, and so does stray light in flats or lights"
         )
@@ -219,22 +226,22 @@ def _judge_lights(result: xr.Dataset, depth: float, said: list[str]) -> str:
     moved = int(((left > MOVED) & (left > 5 * error)).sum())
     if moved:
         verdict = "fails"
-        said.append(
+        findings.append(
             f"{moved} of {result.sizes['mote']} dust shadows are not taken out: dust moved between flats and lights"
         )
     need, have = int(result["enough"].max()), int(result.attrs["frames"])
     if need > have:
         verdict = "look" if verdict == "flattens" else verdict
-        said.append(
+        findings.append(
             f"{have} flats add more than {ADDED_NOISE:.0%} to the noise of these lights; {need} would be enough"
         )
     else:
-        said.append(f"{have} flats are enough for these lights: {need} would add {ADDED_NOISE:.0%} to their noise")
+        findings.append(f"{have} flats are enough for these lights: {need} would add {ADDED_NOISE:.0%} to their noise")
     return verdict
 
 
 def _together(values: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
-    """The weighted mean of what is known, and its error."""
+    """Return the weighted mean of what is known, and its error."""
     good = np.isfinite(values) & (errors > 0)
     if not good.any():
         return math.nan, math.nan
@@ -244,7 +251,7 @@ def _together(values: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
 
 def _describe(result: xr.Dataset) -> None:
     """Give every variable its units and name."""
-    words = {
+    meanings = {
         "response": ("1", "relative response of the flat, median of blocks"),
         "vignetting": ("1", "vignetting model"),
         "centre_y": ("pix", "centre of vignetting, row"),
@@ -274,6 +281,6 @@ def _describe(result: xr.Dataset) -> None:
         "by": ("pix", "row of the block's centre"),
         "bx": ("pix", "column of the block's centre"),
     }
-    for name, (units, long_name) in words.items():
+    for name, (units, long_name) in meanings.items():
         if name in result.variables:
             result[name].attrs = {"units": units, "long_name": long_name}

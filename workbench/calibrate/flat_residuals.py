@@ -1,4 +1,4 @@
-"""What a flat leaves in the lights, and the pieces that looking at planes of a mosaic takes."""
+"""What a flat leaves in the background of the lights: its share in pixels and smooth shape, and dust shadows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ..core.errors import WorkbenchError
+from ..core.mosaic import planes, tiles
+from ..core.statistics import mad_std
+from .noise import neighbour_mean
 
 BLOCK = 32  # [pixels of the mosaic]: side of the blocks that the smooth shape is measured in
 FINE = 8  # [pixels of the mosaic]: side of the cells that dust is looked for in
@@ -18,9 +21,9 @@ ADDED_NOISE = 0.05  # "enough" flats: they add no more than this to the noise of
 def audit_lights(
     audit: xr.Dataset, flat: xr.Dataset, lights: xr.Dataset, cell: np.ndarray, progress: bool
 ) -> xr.Dataset:
-    """Return the audit of a flat with what the lights' background tells of it; see `flat_audit.audit_flat`."""
+    """Return the audit of a flat with what it leaves in the lights' background; see `flat_audit.audit_flat`."""
     if lights["signal"].attrs.get("stage") != "calibrated":
-        raise WorkbenchError("the audit wants calibrated lights: workbench.calibrate.calibrate(lights, masters)")
+        raise WorkbenchError("the audit needs calibrated lights: workbench.calibrate.calibrate(lights, masters)")
     if lights["signal"].shape[1:] != flat["signal"].shape or lights.attrs["cfa_pattern"] != flat.attrs["cfa_pattern"]:
         raise WorkbenchError("these lights do not belong to this flat: their size or mosaic differs")
     result = audit.copy()
@@ -52,14 +55,14 @@ def audit_lights(
     pixel = [
         _pixel_correction(sums[c], float(result["prnu"][c]), float(result["flat_noise"][c])) for c in range(cell.size)
     ]
-    for place, name in enumerate(("correction", "correction_error")):
-        result[name] = ("channel", [fit[place] for fit in pixel])
+    for name, values in zip(("correction", "correction_error"), zip(*pixel, strict=True), strict=True):
+        result[name] = ("channel", list(values))
     fits = [_correction(result["background"].values[c], result["response"].values[c]) for c in range(cell.size)]
-    for place, name in enumerate(("smooth_correction", "smooth_correction_error", "gradient")):
-        result[name] = ("channel", [fit[place] for fit in fits])
+    names = ("smooth_correction", "smooth_correction_error", "gradient")
+    for name, values in zip(names, zip(*fits, strict=True), strict=True):
+        result[name] = ("channel", list(values))
     left = np.array([_dust_left(fine, result, n) for n in range(result.sizes["mote"])]).reshape(-1, 2)
-    for place, name in enumerate(("dust_left", "dust_left_error")):
-        result[name] = ("mote", left[:, place])
+    result["dust_left"], result["dust_left_error"] = ("mote", left[:, 0]), ("mote", left[:, 1])
     result["sky"] = ("channel", sky.mean(axis=0))
     share = np.square(result["flat_noise"].values) * sky.sum(axis=0) / ((1 + ADDED_NOISE) ** 2 - 1)
     result["enough"] = ("channel", np.ceil(np.maximum(share * flat.attrs["frames"], 1.0)))
@@ -68,11 +71,11 @@ def audit_lights(
 
 
 def _pixel_sums(plane: np.ndarray, of_flat: np.ndarray, level: float) -> np.ndarray:
-    """n, Σ dh, Σ d², Σ h² of the light's and the flat's details where there is only sky."""
+    """Return n, Σ dh, Σ d², Σ h² of the light's and the flat's details where there is only sky."""
     if not level > 0:
         return np.zeros(4)
     d = detail(plane)
-    spread = 1.4826 * float(np.nanmedian(np.abs(d[::5, ::5])))
+    spread = float(mad_std(d[::5, ::5], centre=0))
     with np.errstate(invalid="ignore"):
         good = (np.abs(d) < 5 * spread) & (np.abs(of_flat) < 0.1)
     d, h = d[good].astype(float), of_flat[good].astype(float)
@@ -80,7 +83,7 @@ def _pixel_sums(plane: np.ndarray, of_flat: np.ndarray, level: float) -> np.ndar
 
 
 def _pixel_correction(sums: np.ndarray, prnu: float, flat_noise: float) -> tuple[float, float]:
-    """k and its error from the sums of all lights; NaN where the sensor's response is too even to tell."""
+    """Return k and its error from the sums of all lights; NaN where the sensor's response is too even for it."""
     n, product, light, flat = sums
     if n < 100 or not prnu > 0.2 * flat_noise:
         return math.nan, math.nan
@@ -90,11 +93,11 @@ def _pixel_correction(sums: np.ndarray, prnu: float, flat_noise: float) -> tuple
 
 
 def _dust_left(fine: np.ndarray, motes: xr.Dataset, number: int) -> tuple[float, float]:
-    """The share of a dust shadow's depth that stays in the lights' background (cells of `FINE` pixels), and its error.
+    """Return the share of a dust shadow's depth that stays in the lights' background (cells of `FINE`), and its error.
 
-    The shadow's middle is held against a plane through the ring around it.  A nebula or a star does there what
-    dust does; how much, the same measurement at places around the shadow tells, where there is no dust: their scatter
-    is the error, where it is more than the noise.
+    The shadow's middle is compared with a plane through the ring around it.  A nebula or a star differs there as dust
+    does; by how much is measured around the shadow, where there is no dust: the scatter of these measurements is the
+    error, where it is more than the noise.
     """
     y, x, radius, depth = (
         motes[name].values / (1 if name == "dust_depth" else FINE)
@@ -111,12 +114,12 @@ def _dust_left(fine: np.ndarray, motes: xr.Dataset, number: int) -> tuple[float,
                 others.append(_dip(fine, v, u, radius[number])[0])
     others = np.array(others)[np.isfinite(others)] if others else np.zeros(0)
     if others.size >= 6:
-        error = max(error, 1.4826 * float(np.median(np.abs(others))))
+        error = max(error, float(mad_std(others, centre=0)))
     return dip / depth[number], error / depth[number]
 
 
 def _dip(fine: np.ndarray, y: float, x: float, radius: float) -> tuple[float, float]:
-    """How much darker a disc is than a plane through the ring around it, and what the noise makes of that."""
+    """Return how much darker a disc is than a plane through the ring around it, and the error of that."""
     reach = math.ceil(2 * radius + 3)
     top, left = max(0, int(y) - reach), max(0, int(x) - reach)
     around = fine[top : int(y) + reach + 1, left : int(x) + reach + 1]
@@ -131,14 +134,17 @@ def _dip(fine: np.ndarray, y: float, x: float, radius: float) -> tuple[float, fl
         design = np.stack([np.ones(ring.sum()), dy[ring], dx[ring]], axis=1)
         plane = np.linalg.lstsq(design, around[ring], rcond=None)[0]
         surface = plane[0] + plane[1] * dy + plane[2] * dx
-        scatter = 1.4826 * float(np.median(np.abs(around[ring] - surface[ring])))
+        scatter = float(mad_std(around[ring] - surface[ring], centre=0))
         ring &= np.abs(around - surface) < 3 * max(scatter, 1e-6)
     dip = -float(np.median(around[inside] / surface[inside] - 1))
     return dip, 1.25 * scatter * math.sqrt(1 / inside.sum() + 1 / ring.sum())
 
 
 def _correction(background: np.ndarray, response: np.ndarray) -> tuple[float, float, float]:
-    """k, its error, and the plane's change over the frame, of ln background = c + a y + b x + k ln flat (bisquare)."""
+    """Return k, its error, and the plane's change over the frame, of ln background = c + a y + b x + k ln flat.
+
+    By bisquare weights, so that stars and nebulae count little.
+    """
     rows, columns = background.shape
     y, x = np.mgrid[:rows, :columns]
     good = np.isfinite(background) & (background > 0) & np.isfinite(response) & (response > 0)
@@ -151,7 +157,7 @@ def _correction(background: np.ndarray, response: np.ndarray) -> tuple[float, fl
         scaled = design * weight[:, None]
         solution = np.linalg.lstsq(scaled, target * weight, rcond=None)[0]
         residual = target - design @ solution
-        spread = max(1.4826 * float(np.median(np.abs(residual))), 1e-9)
+        spread = max(float(mad_std(residual, centre=0)), 1e-9)
         weight = np.sqrt(np.clip(1 - (residual / (4.685 * spread)) ** 2, 0, None) ** 2)
     inverse = np.linalg.pinv((design * weight[:, None] ** 2).T @ design)
     variance = (weight**2 * residual**2).sum() / max((weight > 0).sum() - 4, 1)
@@ -160,46 +166,43 @@ def _correction(background: np.ndarray, response: np.ndarray) -> tuple[float, fl
 
 
 def detail(plane: np.ndarray) -> np.ndarray:
-    """Each pixel against the mean of its four neighbours, less one; the frame's edge is left out."""
-    around = (plane[:-2, 1:-1] + plane[2:, 1:-1] + plane[1:-1, :-2] + plane[1:-1, 2:]) / 4
+    """Return each pixel over the mean of its four neighbours, less one, without the edge: (y - 2, x - 2)."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return plane[1:-1, 1:-1] / around - 1
+        return plane[1:-1, 1:-1] / neighbour_mean(plane) - 1
 
 
 def plane_of(mosaic: np.ndarray, cell: np.ndarray, channel: int) -> np.ndarray:
-    """One CFA plane of a mosaic, whole cells only; a view."""
-    row, column = np.argwhere(cell == channel)[0]
+    """Return one CFA plane of a mosaic, whole cells only; a view."""
     height, width = (side // cell.shape[0] * cell.shape[0] for side in mosaic.shape)
-    return mosaic[row : height : cell.shape[0], column : width : cell.shape[1]]
+    return dict(planes(mosaic[:height, :width], cell))[channel]
 
 
 def centres(side: int) -> np.ndarray:
-    """Where the blocks' centres lie along a side of the mosaic [pixels]."""
+    """Return where the blocks' centres lie along a side of the mosaic [pixels]."""
     return (np.arange(side // BLOCK) + 0.5) * BLOCK - 0.5
 
 
 def _tiled(plane: np.ndarray, size: int) -> np.ndarray:
-    rows, columns = (side // size for side in plane.shape)
-    tiles = plane[: rows * size, : columns * size].reshape(rows, size, columns, size)
-    return tiles.swapaxes(1, 2).reshape(rows, columns, size * size)
+    blocks = tiles(plane, size)
+    return blocks.reshape(*blocks.shape[:2], size * size)
 
 
 def block_medians(plane: np.ndarray, size: int) -> np.ndarray:
-    """Medians of blocks; NaN where less than half of a block is known."""
-    tiles = _tiled(plane, size)
-    known = np.isfinite(tiles)
+    """Return the medians of blocks; NaN where less than half of a block is known."""
+    blocks = _tiled(plane, size)
+    known = np.isfinite(blocks)
     if known.all():
-        return np.median(tiles, axis=-1).astype(float)
+        return np.median(blocks, axis=-1).astype(float)
     enough = known.mean(axis=-1) >= 0.5
     out = np.full(enough.shape, np.nan)
-    out[enough] = np.nanmedian(tiles[enough], axis=-1)
+    out[enough] = np.nanmedian(blocks[enough], axis=-1)
     return out
 
 
 def cell_means(plane: np.ndarray, size: int) -> np.ndarray:
-    """Means of blocks; NaN where less than half of a block is known."""
-    tiles = _tiled(plane, size)
-    known = np.isfinite(tiles)
+    """Return the means of blocks; NaN where less than half of a block is known."""
+    blocks = _tiled(plane, size)
+    known = np.isfinite(blocks)
     count = known.sum(axis=-1)
-    total = np.where(known, tiles, 0).sum(axis=-1, dtype=float)
+    total = np.where(known, blocks, 0).sum(axis=-1, dtype=float)
     return np.where(count >= size * size / 2, total / np.maximum(count, 1), np.nan)
