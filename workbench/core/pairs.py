@@ -17,8 +17,9 @@ import xarray as xr
 from scipy import special
 
 from .cube import channels_of
-from .mosaic import channel_index
+from .mosaic import channel_index, planes
 from .parallel import counted, in_threads, lazy_frames, stream_frames
+from .statistics import coarse_std
 
 MOMENTS = ("n", "y1", "y2", "y1y1", "y2y2", "y1y2")
 BLOCKS = 64
@@ -27,8 +28,6 @@ QUANTISATION_VARIANCE = 1 / 12  # of rounding to whole ADU [ADU²]
 
 _SAMPLE = 4096  # pixels a channel: a MAD to 2 %, which is enough for a limit
 _PILED_UP, _PILED_UP_FRACTION = 16, 0.005  # pixels at the highest value; of normal noise it is one in thousands
-_MAD_TO_SIGMA = 1.4826
-_MEAN_DEVIATION_TO_SIGMA = float(np.sqrt(np.pi / 2))
 
 
 class PairSums(NamedTuple):
@@ -87,11 +86,29 @@ def pair_sums(
     limits = _limits(first, second, cell, black, np.inf if np.isnan(white) else white)
     exact = np.issubdtype(first.dtype, np.integer) and first.dtype.itemsize <= 2
     zero = np.int64(0) if exact else np.float64(0)  # its type is that of the sums
-    plain = np.zeros((channels, blocks, len(MOMENTS)), zero.dtype)
-    kept = np.zeros_like(plain)
-    flags = np.zeros((channels, blocks, 2), np.int64)
-    _accumulate(first, second, cell, *limits, zero, plain, kept, flags)
-    return PairSums(plain.astype(float), kept.astype(float), flags[..., 0], flags[..., 1], _centre(first, cell))
+    shape = (channels, blocks, len(MOMENTS))
+    sums = _Sums(np.zeros(shape, zero.dtype), np.zeros(shape, zero.dtype), np.zeros((channels, blocks, 2), np.int64))
+    _accumulate(first, second, cell, limits, zero, sums)
+    saturated, zeros = sums.flags[..., 0], sums.flags[..., 1]
+    return PairSums(sums.plain.astype(float), sums.kept.astype(float), saturated, zeros, _centre(first, cell))
+
+
+class _Sums(NamedTuple):
+    """Sums (channel, block, moment) with and without outliers, and counts (channel, block) of saturated and of zero."""
+
+    plain: np.ndarray
+    kept: np.ndarray
+    flags: np.ndarray
+
+
+class _Limits(NamedTuple):
+    """Of each channel: ratio of the light levels, median and greatest ordinary deviation of the differences, and the
+    level from which pixels are saturated [ADU]."""
+
+    ratio: np.ndarray
+    centre: np.ndarray
+    limit: np.ndarray
+    top: np.ndarray
 
 
 def _centre(frame: np.ndarray, cell: np.ndarray) -> np.ndarray:
@@ -100,24 +117,20 @@ def _centre(frame: np.ndarray, cell: np.ndarray) -> np.ndarray:
     sizes = [max(1, min(size // step, max(64, min(256, size // step // 4)))) for size in frame.shape]
     starts = [(size // step - cells) // 2 * step for size, cells in zip(frame.shape, sizes, strict=True)]
     window = frame[tuple(slice(start, start + cells * step) for start, cells in zip(starts, sizes, strict=True))]
-    result = np.empty((cell.size, 2))
-    for (row, column), channel in np.ndenumerate(cell):
-        plane = window[row::step, column::step].astype(float)
-        result[channel] = plane.mean(), plane.var(ddof=1) if plane.size > 1 else np.nan
-    return result
+    window = window.astype(float)
+    moments = [(plane.mean(), plane.var(ddof=1) if plane.size > 1 else np.nan) for _, plane in planes(window, cell)]
+    return np.array(moments)
 
 
 def _limits(
     first: np.ndarray, second: np.ndarray, cell: np.ndarray, black: Sequence[float] | float | None, white: float
-) -> tuple[np.ndarray, ...]:
-    """Return, one a channel: ratio, median and greatest deviation of the ordinary differences; the saturated level."""
-    step = cell.shape[0]
+) -> _Limits:
+    """Find the limits from an even subsample of each channel."""
     ratio, centre, limit, top = (np.empty(cell.size, np.float32) for _ in range(4))
     levels = None if black is None else np.broadcast_to(np.asarray(black, float), (cell.size,))
-    for (row, column), channel in np.ndenumerate(cell):
-        planes = [frame[row::step, column::step] for frame in (first, second)]
-        stride = max(1, int(np.sqrt(planes[0].size / _SAMPLE)))
-        sample1, sample2 = (plane[::stride, ::stride].astype(np.float64) for plane in planes)
+    for (channel, plane1), (_, plane2) in zip(planes(first, cell), planes(second, cell), strict=True):
+        stride = max(1, int(np.sqrt(plane1.size / _SAMPLE)))
+        sample1, sample2 = (plane[::stride, ::stride].astype(np.float64) for plane in (plane1, plane2))
         good = np.isfinite(sample1) & np.isfinite(sample2)
         sample1, sample2 = sample1[good], sample2[good]
         r, m, scale, most = 1.0, 0.0, 0.0, white
@@ -127,21 +140,19 @@ def _limits(
                 r = level1 / level2 if level1 > 0 and level2 > 0 else 1.0
             difference = sample1 - r * sample2
             m = float(np.median(difference))
-            deviation = np.abs(difference - m)
-            # where more than half of the differences are equal, as in quiet bias frames, the MAD is zero
-            scale = _MAD_TO_SIGMA * float(np.median(deviation)) or _MEAN_DEVIATION_TO_SIGMA * float(deviation.mean())
+            scale = coarse_std(difference, m)
             # many pixels at the very highest value: the camera clips below the white level that its files state
             highest = sample1.max()
             if scale > 2 and np.count_nonzero(sample1 == highest) > max(_PILED_UP, _PILED_UP_FRACTION * sample1.size):
                 most = min(white, highest)
         ratio[channel], centre[channel], top[channel] = r, m, most
         limit[channel] = OUTLIER_SIGMAS * scale if scale > 0 else np.inf
-    return ratio, centre, limit, top
+    return _Limits(ratio, centre, limit, top)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc"})
 def _row(first, second, ratio, centre, limit, white, zero, out):
-    """Sum one channel's row into `out`; return how many pixels are outliers, saturated, zero."""
+    """Sum one channel's row (x) [ADU] into `out` (moment); return how many pixels are outliers, saturated, zero."""
     s1, s2, s11, s22, s12 = zero, zero, zero, zero, zero
     for k in range(first.size):
         a = first[k] + zero
@@ -170,7 +181,10 @@ def _row(first, second, ratio, centre, limit, white, zero, out):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _accumulate(first, second, cell, ratio, centre, limit, top, zero, plain, kept, flags):
+def _accumulate(first, second, cell, limits, zero, sums):
+    """Add a pair of frames (y, x) [ADU] to the `_Sums`; `zero` has the type of the sums."""
+    ratio, centre, limit, top = limits
+    plain, kept, flags = sums
     step = cell.shape[0]
     rows, columns = first.shape[0] // step, first.shape[1] // step
     blocks = plain.shape[1]

@@ -57,6 +57,21 @@ def mad_std(values: Any, axis: int | tuple[int, ...] | None = None, *, centre: A
     return MAD_TO_SIGMA * median(np.abs(values - centre), axis=axis)
 
 
+def coarse_std(values: np.ndarray, centre: Any = 0) -> float:
+    """Return `mad_std`, or √(π/2) of the mean deviation where more than half of the values are equal.
+
+    That is so for quiet frames of whole numbers, whose median deviation is zero.
+
+    Examples
+    --------
+    >>> round(coarse_std(np.array([0, 0, 0, 1, -1])), 3), coarse_std(np.empty(0))
+    (0.501, inf)
+    """
+    if not values.size:
+        return np.inf
+    return float(mad_std(values, centre=centre) or np.sqrt(np.pi / 2) * np.abs(values - centre).mean())
+
+
 class Line(NamedTuple):
     """Straight lines y = slope · x + intercept, of any leading shape.
 

@@ -15,7 +15,7 @@ from ..core.mosaic import channel_index, planes
 from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
 from ..core.parallel import counted, in_threads, lazy_frames, stream_frames
 from ..core.selection import Table, at_iso, at_isos, channel_warnings, describe, group_frames, per_channel, same_iso
-from ..core.statistics import Line, fit_line, mad_std, misfit
+from ..core.statistics import Line, coarse_std, fit_line, misfit
 from .bias import CLIPPED_FRACTION, read_noise
 
 _FRAMES, _GROUPS = 4, 2  # read of each setting, and settings of each ISO: 1 % from a megapixel
@@ -174,22 +174,15 @@ def _population_sums(first: np.ndarray, second: np.ndarray, third: np.ndarray, b
         edges[:] = base * 2.0 ** np.arange(_POPULATIONS - 1)
         few = one[::stride, ::stride].astype(np.float32) - two[::stride, ::stride]
         shift = limits.shift[channel] = np.median(few)
-        limits.limit[channel, 0] = _SIGMAS * _robust(few[sample < edges[0]] - shift)
+        limits.limit[channel, 0] = _SIGMAS * coarse_std(few[sample < edges[0]] - shift)
         hot = key >= black + edges[0]  # some thousands
         where = np.digitize(key[hot] - black, edges)
         difference = one[hot].astype(np.float32) - two[hot] - shift
         for population in np.unique(where):
-            limits.limit[channel, population] = _SIGMAS * _robust(difference[where == population])
+            limits.limit[channel, population] = _SIGMAS * coarse_std(difference[where == population])
     sums = np.zeros((channels, blocks, _POPULATIONS, _MOMENTS))
     _accumulate(first, second, third, bias, limits, sums)
     return sums
-
-
-def _robust(values: np.ndarray) -> float:
-    """Return 1.4826 MAD about zero, or what stands in for it where most values are zero."""
-    if not values.size:
-        return np.inf
-    return float(mad_std(values, centre=0) or np.sqrt(np.pi / 2) * np.abs(values).mean())
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
