@@ -230,7 +230,7 @@ def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, content, words):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(WorkbenchError, match="no such file"):
+    with pytest.raises(WorkbenchError, match="does not exist"):
         open_sensor(tmp_path)
 
 

@@ -69,8 +69,6 @@ def make_cube(
     white_level: float = np.nan,
     stage: str = "raw",
     units: str = "adu",
-    long_name: str = "pixel value",
-    history: Sequence[str] = (),
     **coords: Any,
 ) -> xr.DataArray:
     """Make a cube of mosaiced frames, `data` with dims (frame, y, x), and check it.
@@ -123,9 +121,9 @@ def make_cube(
     black = np.broadcast_to(np.asarray(black_level, float), (n_channels,))
     attrs = {
         "units": units,
-        "long_name": long_name,
+        "long_name": {"adu": "pixel value", "electron": "signal"}.get(units, units),
         "stage": stage,
-        "history": joined_lines(history),
+        "history": "",
         "camera": camera,
         "black_level": tuple(float(value) for value in black) if n_channels > 1 else float(black[0]),
         "white_level": float(white_level),

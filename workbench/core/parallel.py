@@ -2,7 +2,7 @@
 
 Of frames that are read one after the other, fresh memory costs more than the reading: thirty megabytes that the system
 has to find, clear and hand out take up to ten times as long as the copy of a frame into them.  Within `frame_buffers`
-what readers ask of `frame_memory` comes from frames that are no longer in use.
+what readers ask of `frame_memory` comes from frames that nothing uses any more.
 """
 
 from __future__ import annotations

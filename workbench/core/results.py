@@ -188,6 +188,18 @@ def sensor_dataset(
     names = [str(name) for name in (measured[0]["channel"].values if measured else channels)]
     isos = np.unique(np.concatenate([part["iso"].values for part in measured] or [np.empty(0)]).astype(float))
     given |= _derived(given)
+    values = _values(given, isos, names)
+    known = np.isfinite(values["gain_from_darks"]) & np.isfinite(values["gain"])
+    values["gain_from_darks_agrees"] = np.where(known, values["gain_from_darks_agrees"], np.nan)
+    darks = given.get("dark_current")
+    settings = {name: np.empty(0) if darks is None else darks[name].values for name in ("iso", "temperature")}
+    laws = given["dark_law"].attrs.get("dark_laws", ["doubling"]) if "dark_law" in given else []
+    attrs = {"camera": camera, "warnings": warnings, "blocks": blocks or {}, "dark_laws": laws}
+    return build_dataset(values, {"iso": isos, "channel": names}, settings, attrs)
+
+
+def _values(given: Mapping[str, xr.Dataset], isos: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+    """Return the values of all variables that the results have, those by setting at these ISO settings and channels."""
     values = {}
     for quantity in QUANTITIES:
         part, _, variable = quantity.source.partition(".")
@@ -197,13 +209,7 @@ def sensor_dataset(
                 values[name] = _over_settings(found, isos, names, fill)
             elif found is not None:
                 values[name] = found.values
-    known = np.isfinite(values["gain_from_darks"]) & np.isfinite(values["gain"])
-    values["gain_from_darks_agrees"] = np.where(known, values["gain_from_darks_agrees"], np.nan)
-    darks = given.get("dark_current")
-    settings = {name: np.empty(0) if darks is None else darks[name].values for name in ("iso", "temperature")}
-    laws = given["dark_law"].attrs.get("dark_laws", ["doubling"]) if "dark_law" in given else []
-    attrs = {"camera": camera, "warnings": warnings, "blocks": blocks or {}, "dark_laws": laws}
-    return build_dataset(values, {"iso": isos, "channel": names}, settings, attrs)
+    return values
 
 
 def build_dataset(

@@ -13,7 +13,7 @@ import xarray as xr
 
 from .errors import WorkbenchError
 from .files import whole_file
-from .results import BLOCKS, Quantity, at_lowest_iso, build_dataset, of_dims
+from .results import BLOCKS, QUANTITIES, Quantity, at_lowest_iso, build_dataset, of_dims
 from .values import attribute_dict, attribute_lines, json_number, json_quantity
 
 SCHEMA = Path(__file__).parents[1] / "sensor.schema.json"
@@ -97,7 +97,7 @@ def _entry(quantity: Quantity, sensor: xr.Dataset, index: tuple[int, ...]) -> An
 
 
 def _dark(sensor: xr.Dataset, number: int) -> dict[str, Any]:
-    """Return the dark current of a setting; its value, error and unit stand beside the setting, measured or not."""
+    """Return the dark current of a setting; its value, error and unit stand with the setting, measured or not."""
     entry = {key: json_number(sensor[name].values[number]) for key, name in _SETTING.items()}
     for quantity in of_dims("setting"):
         if quantity.form == "quantity":
@@ -117,14 +117,14 @@ def open_sensor(path: str | Path) -> xr.Dataset:
     Raises
     ------
     WorkbenchError
-        If there is no such file, or it is not a sensor.json of a version that this workbench knows.
+        If the file does not exist, or is not a sensor.json of a version that this workbench reads.
     """
     path = Path(path)
     file = path / FILE if path.is_dir() else path
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise WorkbenchError(f"{file}: there is no such file; `workbench characterize` writes one") from None
+        raise WorkbenchError(f"{file}: does not exist; `workbench characterize` writes one") from None
     except OSError as error:
         raise WorkbenchError(f"{file}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -147,18 +147,15 @@ def _from_json(content: dict[str, Any]) -> xr.Dataset:
     entries = {(entry["iso"], str(entry["channel"])): entry for entry in content["settings"]}
     isos, names = (list(dict.fromkeys(part)) for part in zip(*entries, strict=True)) if entries else ([], [])
     grid = [entries[iso, name] for iso in isos for name in names]
-    values = {}
-    for quantity in of_dims("iso", "channel"):
-        values |= _columns(quantity, grid)
-    for quantity in of_dims():
-        holder = content
-        if name := quantity.where.rpartition(".")[0]:
-            holder = content["dark_law"] if name == "dark_law" else content.get(name) or {}
-        values |= _columns(quantity, [holder])
     darks = content["dark_current"]
-    for quantity in of_dims("setting"):
-        flat = quantity.form == "quantity"  # its value and error are the entry's own
-        values |= _columns(quantity, [{quantity.key: entry} for entry in darks] if flat else darks)
+    values = {}
+    for quantity in QUANTITIES:
+        if quantity.dims == ("iso", "channel"):
+            values |= _columns(quantity, grid)
+        elif quantity.dims == ("setting",) and quantity.form == "quantity":  # its value and error are the entry's own
+            values |= _columns(quantity, [{quantity.key: entry} for entry in darks])
+        else:
+            values |= _columns(quantity, darks if quantity.dims else [_holder(content, quantity)])
     settings = {
         name: np.array([_number(entry[key]) for entry in darks], float)
         for name, key in (("iso", "iso"), ("temperature", "temperature_c"))
@@ -171,6 +168,14 @@ def _from_json(content: dict[str, Any]) -> xr.Dataset:
     }
     axes = {"iso": [_number(iso) for iso in isos], "channel": names}
     return build_dataset(values, axes, settings, attrs)
+
+
+def _holder(content: dict[str, Any], quantity: Quantity) -> dict[str, Any]:
+    """Return the object of the file that holds a quantity of the camera; files of the first version lack one."""
+    name = quantity.where.rpartition(".")[0]
+    if not name:
+        return content
+    return content[name] if name == "dark_law" else content.get(name) or {}
 
 
 def _columns(quantity: Quantity, entries: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:

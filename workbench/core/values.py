@@ -26,7 +26,7 @@ def is_simulated(camera: str) -> bool:
 
 
 def value_text(value: float, error: float | None = None, unit: str = "") -> str:
-    """Write a value with its standard error to two figures of the error, or to three figures where there is no error.
+    """Write a value with its standard error to two figures of the error, or without an error to three figures.
 
     Parameters
     ----------

@@ -19,6 +19,7 @@ import xarray as xr
 from ..core.cube import KINDS, channels_of, make_cube
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import shifted
+from ..core.values import joined_lines
 from .dng import plain_dng, plain_dng_info
 from .fits import fits_info, plain_fits, read_fits
 from .metadata import FrameInfo, kind_in_words, require_file
@@ -141,17 +142,17 @@ def open_frames(frames: Any, *, kind: str | None = None, area: Area = "visible")
     chunks = [
         da.from_delayed(_delayed_read(path, area, shape, str(dtype)), shape, dtype=dtype) for path in table["path"]
     ]
-    return make_cube(
+    cube = make_cube(
         da.stack(chunks),
         cfa_pattern=pattern,
         camera=camera,
         black_level=black,
         white_level=white,
-        history=history,
         kind=kind or table["kind"].to_numpy(),
         filename=table["file"].to_numpy(),
         **{name: table[name].to_numpy() for name in ("iso", "exposure", "aperture", "temperature", "time")},
     )
+    return cube.assign_attrs(history=joined_lines(history))
 
 
 def frame_row(info: FrameInfo, file: str, kind: str) -> dict[str, Any]:

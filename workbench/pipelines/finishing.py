@@ -19,7 +19,7 @@ def open_linear(path: str | Path) -> xr.Dataset:
     Raises
     ------
     FrameReadError
-        If the file is no picture that can be finished; the message says what it is.
+        If the file is not a linear picture; the message says what it is.
     """
     return read_picture(path)
 
@@ -33,7 +33,7 @@ def settings_from(
     strength: float | None = None,
     denoise: float | None = None,
 ) -> FinishSettings:
-    """Return the settings of a file (or the defaults) with single wishes put over them.
+    """Return the settings of a file (or the defaults) with single ones replaced.
 
     Examples
     --------
@@ -41,14 +41,14 @@ def settings_from(
     'autostretch'
     """
     values = (FinishSettings() if settings is None else FinishSettings.open(settings)).to_dict()
-    wishes = {
+    replaced = {
         ("background", "method"): background,
         ("colour", "balance"): balance,
         ("stretch", "method"): stretch,
         ("stretch", "strength"): strength,
         ("detail", "denoise"): denoise,
     }
-    for (part, name), value in wishes.items():
+    for (part, name), value in replaced.items():
         if value is not None:
             values[part][name] = value
     return FinishSettings.from_dict(values)

@@ -142,7 +142,7 @@ def inspect(target: str | Path | Folder | Iterable[str | Path], progress: bool =
     Raises
     ------
     WorkbenchError
-        If there are no frames, or they are of several cameras, sizes or mosaics, or not whole numbers.
+        If no frames are given, or they are of several cameras, sizes or mosaics, or not whole numbers.
 
     Examples
     --------

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -22,7 +24,30 @@ from ..plan.shots import ShotList, settable_above, shot_list, shutter
 from ..plan.subs import PENALTY, hours, plan_subs, read_out_noise
 from .characterization import characterize
 
-SNR, TARGET = 10.0, 0.1
+
+class PlanSettings(NamedTuple):
+    """What a plan aims at, and what limits it.
+
+    Attributes
+    ----------
+    penalty
+        More noise than one endless exposure would have, as a share.
+    elongation
+        Long over short axis of stars that are still good enough.
+    snr, target
+        For the hours: the signal-to-noise ratio of a pixel, on a target of this share of the sky's brightness.
+    longest
+        Longest sub [s], instead of what the lights allow.
+    overhead
+        Pause between subs [s].
+    """
+
+    penalty: float = PENALTY
+    elongation: float = ELONGATION
+    snr: float = 10.0
+    target: float = 0.1
+    longest: float | None = None
+    overhead: float = 5.0
 
 
 @dataclass(repr=False)
@@ -36,7 +61,7 @@ class Plan:
     shots
         What to shoot for a full characterisation (`workbench.plan.ShotList`).
     background, shapes, tracking
-        What the lights tell: sky and dark current, the stars' shapes, the longest sub that the mount allows.
+        Measured on the lights: sky and dark current, the stars' shapes, the longest sub that the mount allows.
     subs
         The plan of subs at each ISO (`workbench.plan.plan_subs`).
     hours
@@ -66,46 +91,49 @@ class Plan:
 
     def lines(self) -> list[str]:
         """Return the results in words, one a line."""
-        found = []
+        return [*self._sky_lines(), *self._sub_lines()]
+
+    def _sky_lines(self) -> list[str]:
+        """Return what the lights show of the sky and the mount."""
+        lines = []
         if self.background is not None:
             back = self.background
-            what = "sky" if np.isfinite(back["sky"]).all() else "rate"
+            known = bool(np.isfinite(back["sky"]).all())
+            what, name = ("sky", "sky") if known else ("rate", "sky and dark current")
             rates = ", ".join(
-                f"{name} {value_text(*(float(back[key].sel(channel=name)) for key in (what, f'{what}_error')))}"
-                for name in back["channel"].values
+                f"{channel} {_text(back.sel(channel=channel), what)}" for channel in back["channel"].values
             )
-            name = "sky" if what == "sky" else "sky and dark current"
             iso = f" of ISO {back.attrs['iso']:g}" if math.isfinite(back.attrs["iso"]) else ""
-            found.append(f"{name} (from {back.attrs['frames']} lights{iso}): {rates} e-/s/pixel")
-            if what == "sky":
-                dark = value_text(float(back["dark"][0]), float(back["dark_error"][0]), "e-/s/pixel")
-                found.append(f"dark current at the lights' {back.attrs['temperature']:.3g} °C: {dark}")
+            lines.append(f"{name} (from {back.attrs['frames']} lights{iso}): {rates} e-/s/pixel")
+            if known:
+                dark = _text(back.isel(channel=0), "dark", "e-/s/pixel")
+                lines.append(f"dark current at the lights' {back.attrs['temperature']:.3g} °C: {dark}")
         if self.tracking is not None:
-            track = self.tracking
-            longest, error = float(track["longest"]), float(track["longest_error"])
-            if track.attrs["limit"] or not track.attrs["several_exposures"]:
-                found.append(f"the mount holds round stars for at least {longest:.0f} s")
-            else:
-                found.append(f"the mount holds round stars for {value_text(longest, error, 's')}")
-        if self.subs is not None:
-            subs = self.subs
-            for row, iso in enumerate(subs["iso"].values):
-                one = subs.isel(iso=row)
-                mark = "→" if iso == subs.attrs["best_iso"] else " "
-                setting = f"{mark} ISO {iso:g}: subs" if math.isfinite(iso) else "subs"
-                length = value_text(float(one["length"]), float(one["length_error"]), "s")
-                found.append(
-                    f"{setting} of {length}, {100 * float(one['penalty']):.2g} % more noise than one "
-                    f"endless exposure, {float(one['dynamic_range']):.1f} stops"
-                )
+            lower = self.tracking.attrs["limit"] or not self.tracking.attrs["several_exposures"]
+            longest = (
+                f"at least {float(self.tracking['longest']):.0f} s" if lower else _text(self.tracking, "longest", "s")
+            )
+            lines.append(f"the mount holds round stars for {longest}")
+        return lines
+
+    def _sub_lines(self) -> list[str]:
+        """Return the subs of each ISO, and the hours."""
+        lines = []
+        for row, iso in enumerate([] if self.subs is None else self.subs["iso"].values):
+            one = self.subs.isel(iso=row)
+            mark = "→" if iso == self.subs.attrs["best_iso"] else " "
+            setting = f"{mark} ISO {iso:g}: subs" if math.isfinite(iso) else "subs"
+            lines.append(
+                f"{setting} of {_text(one, 'length', 's')}, {100 * float(one['penalty']):.2g} % more noise than one "
+                f"endless exposure, {float(one['dynamic_range']):.1f} stops"
+            )
         if self.hours is not None:
             worst = self.hours.isel(channel=int(np.nanargmax(self.hours["hours"].values)))
-            time = value_text(float(worst["hours"]), float(worst["hours_error"]), "h")
-            found.append(
-                f"{time} for a signal-to-noise ratio of {self.hours.attrs['snr']:g} a pixel on a target of "
-                f"{100 * self.hours.attrs['share']:.3g} % of the sky's brightness ({worst['channel'].item()})"
+            lines.append(
+                f"{_text(worst, 'hours', 'h')} for a signal-to-noise ratio of {self.hours.attrs['snr']:g} a pixel on a "
+                f"target of {100 * self.hours.attrs['share']:.3g} % of the sky's brightness ({worst['channel'].item()})"
             )
-        return found
+        return lines
 
     def _headline(self) -> str:
         camera = self.camera or "unknown camera"
@@ -128,6 +156,11 @@ class Plan:
         return f"<p><b>{html.escape(self._headline())}</b></p><ul>{lines}</ul>{self.shots._repr_html_()}"
 
 
+def _text(data: xr.Dataset, name: str, unit: str = "") -> str:
+    """Return a quantity of a Dataset with its error."""
+    return value_text(float(data[name]), float(data[f"{name}_error"]), unit)
+
+
 def _at(iso: float) -> str:
     return f"shoot at ISO {iso:g}, " if math.isfinite(iso) else "shoot "
 
@@ -136,13 +169,8 @@ def plan_night(
     folder: str | Path | Folder,
     sensor: str | Path | xr.Dataset | None = None,
     *,
-    penalty: float = PENALTY,
-    elongation: float = ELONGATION,
-    snr: float = SNR,
-    target: float = TARGET,
-    longest: float | None = None,
-    overhead: float = 5.0,
     progress: bool = True,
+    **settings: float | None,
 ) -> Plan:
     """Work out what to shoot next: the frames that a full characterisation lacks, and ISO and length of the subs.
 
@@ -152,92 +180,82 @@ def plan_night(
         Frames, with lights among them for the sub length.
     sensor
         A ``sensor.json`` or what `open_sensor` gave; without it the folder is characterized first.
-    penalty
-        More noise than one endless exposure would have, as a share.
-    elongation
-        Long over short axis of stars that are still good enough.
-    snr, target
-        For the hours: the signal-to-noise ratio wanted of a pixel, on a target of this share of the sky's brightness.
-    longest
-        Longest sub [s], instead of what the lights say of the mount.
-    overhead
-        Pause between subs [s].
     progress
         False for no progress bar.
+    **settings
+        Those of `PlanSettings`: ``penalty``, ``elongation``, ``snr``, ``target``, ``longest`` [s], ``overhead`` [s].
 
     Raises
     ------
     WorkbenchError
-        If there are no frames, or the sensor file cannot be read.
+        If the folder has no frames, or the sensor file cannot be read.
 
     Examples
     --------
     >>> from workbench.pipelines import sample_folder
     >>> plan_night(sample_folder()).subs.attrs["best_iso"]                    # doctest: +SKIP
     """
-    found = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
+    wanted = PlanSettings(**settings)
+    frames = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
     warnings: list[str] = []
-    measured = sensor if isinstance(sensor, xr.Dataset) else None if sensor is None else open_sensor(sensor)
-    if measured is None and any(found.has(kind) for kind in ("bias", "flat", "dark")):
+    measured = sensor if isinstance(sensor, xr.Dataset) or sensor is None else open_sensor(sensor)
+    if measured is None and any(frames.has(kind) for kind in ("bias", "flat", "dark")):
         try:
-            measured = characterize(found, progress=progress).sensor
+            measured = characterize(frames, progress=progress).sensor
         except WorkbenchError as error:
             warnings.append(str(error))
-    camera = str(found.table["camera"].iloc[0])
+    camera = str(frames.table["camera"].iloc[0])
     if measured is not None and measured.attrs["camera"] != camera:
         warnings.append(
             f"the sensor measured is a {measured.attrs['camera'] or 'camera not named'}, the frames are of a "
             f"{camera or 'camera not named'}: the plan holds for one camera only"
         )
-    shots = shot_list(found, measured)
-    result = Plan(camera, is_simulated(camera), shots, sensor=measured, warnings=warnings)
-    result.frame_counts = {kind: found.count(kind) for kind in ("bias", "flat", "dark", "light")}
-    if not found.has("light"):
+    plan = Plan(camera, is_simulated(camera), shot_list(frames, measured), sensor=measured, warnings=warnings)
+    plan.frame_counts = {kind: frames.count(kind) for kind in ("bias", "flat", "dark", "light")}
+    if not frames.has("light"):
         warnings.append(
             "no light frames: how long subs should be depends on the sky; shoot one light of a minute or more"
         )
-        return result
-    if measured is None or not np.isfinite(measured["gain"]).any():
+    elif measured is None or not np.isfinite(measured["gain"]).any():
         warnings.append(
             "the gain is not measured: sub lengths cannot be planned; characterize the camera from bias frames and "
             "pairs of flats"
         )
-        return result
-    _subs(result, found, penalty, elongation, longest, progress)
-    if result.subs is not None:
-        result.hours = _hours(result, snr, target, overhead)
-    return result
+    else:
+        _plan_subs(plan, frames, wanted, progress)
+    if plan.subs is not None:
+        plan.hours = _hours(plan, wanted)
+    return plan
 
 
-def _subs(
-    result: Plan, folder: Folder, penalty: float, elongation: float, longest: float | None, progress: bool
-) -> None:
+def _plan_subs(plan: Plan, folder: Folder, wanted: PlanSettings, progress: bool) -> None:
     """Measure the lights and plan the subs; what fails becomes a warning."""
     lights = folder.table[folder.table["kind"] == "light"]
     iso = lights["iso"].mode(dropna=False).iloc[0]
     usual = folder.select(kind="light", iso=iso) if math.isfinite(iso) else folder.select(kind="light")
+    with _as_warning(plan.warnings):
+        plan.shapes = star_shapes(folder.light, progress=progress)
+        plan.tracking = tracking(plan.shapes, wanted.elongation)
+    longest = wanted.longest if wanted.longest is not None or plan.tracking is None else _limit(plan)
+    with _as_warning(plan.warnings):
+        plan.background = background_rate(usual.light, plan.sensor, progress=progress)
+        plan.warnings += plan.background.attrs["warnings"]
+        plan.subs = plan_subs(plan.sensor, plan.background, penalty=wanted.penalty, longest=longest)
+
+
+@contextmanager
+def _as_warning(warnings: list[str]) -> Iterator[None]:
+    """Turn what the frames cannot give into a warning; a file that cannot be read stays an error."""
     try:
-        result.shapes = star_shapes(folder.light, progress=progress)
-        result.tracking = tracking(result.shapes, elongation)
+        yield
     except FrameReadError:
         raise
     except WorkbenchError as error:
-        result.warnings.append(str(error))
-    limit = longest
-    if limit is None and result.tracking is not None:
-        limit = _limit(result)
-    try:
-        result.background = background_rate(usual.light, result.sensor, progress=progress)
-        result.warnings += result.background.attrs["warnings"]
-        result.subs = plan_subs(result.sensor, result.background, penalty=penalty, longest=limit)
-    except FrameReadError:
-        raise
-    except WorkbenchError as error:
-        result.warnings.append(str(error))
+        warnings.append(str(error))
 
 
 def _limit(result: Plan) -> float | None:
-    """Return the longest sub [s] that the lights vouch for, None for no limit but the usual one."""
+    """Return the longest sub [s] that the lights allow; None for the usual limit."""
     track = result.tracking
     longest = float(track["longest"])
     shot = float(np.nanmax(result.shapes["exposure"]))
@@ -251,28 +269,31 @@ def _limit(result: Plan) -> float | None:
     return longest if longest > 0 else None
 
 
-def _hours(result: Plan, snr: float, share: float, overhead: float) -> xr.Dataset:
+def _hours(plan: Plan, wanted: PlanSettings) -> xr.Dataset:
     """Return the hours for a target of a share of the sky's brightness, in each channel at the best ISO."""
-    subs, back = result.subs, result.background
-    values, errors = [], []
+    subs, back = plan.subs, plan.background
+    values = []
     for channel in back["channel"].values:
         one = back.sel(channel=channel)
-        sky = float(one["sky"]) if math.isfinite(float(one["sky"])) else float(one["rate"])
+        what = "sky" if math.isfinite(float(one["sky"])) else "rate"
+        sky, error = float(one[what]), float(one[f"{what}_error"])
         if not sky > 0:
-            values.append(math.nan)
-            errors.append(math.nan)
+            values.append((math.nan, math.nan))
             continue
-        error = float(one["sky_error"]) if math.isfinite(float(one["sky_error"])) else float(one["rate_error"])
-        rate = (float(one["rate"]), float(one["rate_error"]))
-        noise = read_out_noise(result.sensor, subs.attrs["best_iso"], str(channel))
-        time = hours(snr, (share * sky, share * error), rate, noise, subs.attrs["best_length"], overhead=overhead)
-        values.append(time.value)
-        errors.append(time.error)
-    data: dict[str, Any] = {
-        "hours": ("channel", values, {"units": "h", "long_name": "hours under the sky"}),
-        "hours_error": ("channel", errors, {"units": "h", "long_name": "error of the hours"}),
+        rate = float(one["rate"]), float(one["rate_error"])
+        noise = read_out_noise(plan.sensor, subs.attrs["best_iso"], str(channel))
+        target = wanted.target * sky, wanted.target * error
+        time = hours(wanted.snr, target, rate, noise, subs.attrs["best_length"], overhead=wanted.overhead)
+        values.append((time.value, time.error))
+    numbers = np.array(values).reshape(-1, 2)
+    data = {
+        name: ("channel", column, {"units": "h", "long_name": title})
+        for name, column, title in zip(
+            ("hours", "hours_error"), numbers.T, ("hours under the sky", "error of the hours"), strict=True
+        )
     }
-    return xr.Dataset(data, {"channel": back["channel"].values}, {"snr": snr, "share": share, "overhead": overhead})
+    attrs = {"snr": wanted.snr, "share": wanted.target, "overhead": wanted.overhead}
+    return xr.Dataset(data, {"channel": back["channel"].values}, attrs)
 
 
 def write_shots(result: Plan, out: str | Path) -> Path:

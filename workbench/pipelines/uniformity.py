@@ -142,7 +142,7 @@ def _dsnu(uniformity: Uniformity, bias: xr.DataArray, gain: xr.Dataset | None, p
             uniformity.bias_pattern = _pattern(stack, relative=False)
     if not parts:
         uniformity.warnings.append(
-            "a single bias frame at each ISO: DSNU is not measured, for its noise cannot be told from its pattern; "
+            "a single bias frame at each ISO: DSNU is not measured, for its noise looks like its pattern; "
             "shoot ten or more"
         )
         return None
