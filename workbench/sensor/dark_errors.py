@@ -17,7 +17,7 @@ from ..core.selection import describe
 from ..core.statistics import MISFIT, MISFIT_TO_WARN
 from .dark_frames import DarkGroup, DarkSetting
 
-SUBTRACTED = 0.5  # of the dark current that the noise gives the mean must show, or the camera subtracts the mean
+_SUBTRACTED = 0.5  # of the dark current that the noise gives the mean must show, or the camera subtracts the mean
 _WORTH_A_WARNING = 0.3  # K along a run
 _TREND_CHANCE = 1e-3  # that equal darks show such a trend
 _STEEPEST_TREND = 4.0  # of the dark signal; more is something else
@@ -164,7 +164,7 @@ def mean_subtracted(mean: float, by_noise: float, error: float) -> bool:
     >>> mean_subtracted(0.01, 0.3, 0.02), mean_subtracted(0.31, 0.3, 0.02), mean_subtracted(0.01, 0.3, 0.2)
     (True, False, False)
     """
-    return bool(by_noise > 5 * error and mean < SUBTRACTED * by_noise)
+    return bool(by_noise > 5 * error and mean < _SUBTRACTED * by_noise)
 
 
 def from_noise(points: list[DarkGroup], share: np.ndarray, gain: np.ndarray) -> tuple[float, float, float]:

@@ -16,7 +16,7 @@ from ..core.pairs import QUANTISATION_VARIANCE
 from ..core.selection import at_iso, describe, group_frames, same_iso
 from ..core.statistics import mad_std
 from ..core.values import attribute_lines
-from .dark_errors import SUBTRACTED, weighted_line
+from .dark_errors import mean_subtracted, weighted_line
 from .dark_frames import PixelSums, add_weighted, check_alike, clipped, equal_frames, pixel_maps, read_group
 from .law import LawFit, Levels, fit_law, possible_laws
 
@@ -88,14 +88,15 @@ def fit_dark_library(
     gains = None if gain is None else at_iso(gain["gain"], iso)
     gains = None if gains is None or not np.isfinite(gains).all() else gains
     sensor = _fit_sensor(groups, sums.plain.size, reference, gains)
-    law = _law_attrs(sensor)
     weight = groups.frames / groups.variance
-    factor = law_factor(law["law"], law["law_value"], celsius, reference)
+    factor = law_factor(sensor["law"], sensor["law_value"], celsius, reference)
     seconds = groups.timed * factor[groups.map]
     offset, current = pixel_maps(sums, seconds, weight, factor)
     read_variance, slope = _noise(groups, seconds, gains)
     subtracted = 0.0
-    if sensor.subtracts and np.mean(slope) > 0:  # of the whole sensor: the noise's growth over what one electron adds
+    if (
+        sensor["subtracts_mean_dark"] and np.mean(slope) > 0
+    ):  # of the whole sensor: the noise's growth over what one electron adds
         rising = weighted_line(seconds, groups.variance, 1 / groups.variance**2)[1]
         subtracted = max(float(rising / np.mean(slope)), 0.0)
     attrs = {
@@ -106,13 +107,11 @@ def fit_dark_library(
         "white_level": float(dark.attrs["white_level"]),
         "iso": float(iso),
         "reference_temperature": reference,
-        **law,
-        "subtracts_mean_dark": sensor.subtracts,
+        **sensor,
         "hidden_dark_current": subtracted,
         "read_variance": read_variance.tolist(),
         "shot_slope": slope.tolist(),
         "wander": math.sqrt(_pooled_scatter(groups)),
-        "warnings": sensor.warnings,
         "history": [
             *attribute_lines(dark.attrs, "history"),
             f"fitted {int(groups.frames.sum())} darks and bias frames together",
@@ -273,17 +272,11 @@ def _pooled_scatter(groups: LibraryGroups) -> float:
     return float(np.nansum(freedom * groups.scatter) / max(freedom.sum(), 1))
 
 
-class _SensorFit(NamedTuple):
-    """The laws fitted, levels in units of `scale` ADU/s, and whether the camera subtracts the mean dark signal."""
+def _fit_sensor(groups: LibraryGroups, pixels: int, reference: float, gain: np.ndarray | None) -> dict[str, Any]:
+    """Fit the laws to the groups' levels, or to their noise where the camera subtracts the mean dark signal.
 
-    fits: dict[str, LawFit]
-    scale: float
-    subtracts: bool
-    warnings: list[str]
-
-
-def _fit_sensor(groups: LibraryGroups, pixels: int, reference: float, gain: np.ndarray | None) -> _SensorFit:
-    """Fit the laws to the groups' levels, or to their noise where the camera subtracts the mean dark signal."""
+    Return the attributes of the law (see `fit_dark_library`), ``subtracts_mean_dark`` and ``warnings``.
+    """
     warnings: list[str] = []
     darks, several, freedom = groups.exposure > 0, groups.frames > 1, groups.frames - 1
     pooled = _pooled_scatter(groups)
@@ -329,7 +322,7 @@ def _fit_sensor(groups: LibraryGroups, pixels: int, reference: float, gain: np.n
             "the darks do not lie on one law of time and temperature within their errors, which are widened; check "
             "the temperatures that they state"
         )
-    return _SensorFit(fits, scale, subtracts, warnings)
+    return _law_attrs(fits, scale) | {"subtracts_mean_dark": subtracts, "warnings": warnings}
 
 
 def _subtracts(
@@ -343,14 +336,17 @@ def _subtracts(
     nominal = groups.exposure * law_factor("doubling", TYPICAL_DOUBLING, warm, np.nan_to_num(reference))
     _, rising, rising_error = weighted_line(nominal[several], groups.variance[several], 1 / spread[several] ** 2)
     _, growing, growing_error = weighted_line(nominal, groups.level.mean(axis=1), 1 / expected**2)
-    if not rising > 5 * rising_error:
-        return False
-    return bool(growing < 3 * growing_error if gain is None else growing / np.mean(gain) < SUBTRACTED * rising)
+    if gain is not None:
+        return mean_subtracted(growing / np.mean(gain), rising, rising_error)
+    return bool(rising > 5 * rising_error and growing < 3 * growing_error)
 
 
-def _law_attrs(sensor: _SensorFit) -> dict[str, Any]:
-    """Return the law for prediction, the law that the darks do not exclude either, and the constants of both."""
-    best, *others = (sensor.fits[name] for name in possible_laws(sensor.fits))
+def _law_attrs(fits: dict[str, LawFit], scale: float) -> dict[str, Any]:
+    """Return the law for prediction, the law that the darks do not exclude either, and the constants of both.
+
+    The levels of the fits are in units of `scale` ADU/s.
+    """
+    best, *others = (fits[name] for name in possible_laws(fits))
     attrs: dict[str, Any] = {
         "law": best.law.name,
         "law_value": best.law.value,
@@ -361,10 +357,10 @@ def _law_attrs(sensor: _SensorFit) -> dict[str, Any]:
     for other in others:  # there is one at most
         attrs["other"] = [other.law.name, other.law.value, other.law.current / best.law.current]
     for name, (key, error, *_) in LAW_QUANTITIES.items():
-        fit = sensor.fits.get(name)
+        fit = fits.get(name)
         attrs |= {key: fit.law.value if fit else math.nan, error: fit.law.value_error if fit else math.nan}
-    attrs["dark_current_reference"] = sensor.scale * best.law.current
-    attrs["dark_current_reference_error"] = sensor.scale * best.law.current_error
+    attrs["dark_current_reference"] = scale * best.law.current
+    attrs["dark_current_reference_error"] = scale * best.law.current_error
     return attrs
 
 
