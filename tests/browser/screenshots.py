@@ -1,7 +1,7 @@
 """Pictures for people to look at: python -m tests.browser.screenshots OUT [notebooks|app|charts|NOTEBOOK ...].
 
 Every notebook run in JupyterLab, a screen at a time, and once more after its main control was moved (a figure must then
-show other numbers); every station of the app; the index of the charts; the latter two at the width of a desk and of a
+show other numbers); every page of the app; the index of the charts; the latter two at the width of a desk and of a
 phone, the index in light and dark.
 """
 
@@ -51,23 +51,23 @@ def of_notebooks(out: Path, names: list[str], program: str) -> int:
                     lab.page.screenshot(path=out / path.stem / "moved.png")
                     problems = [*lab.errors(), *lab.refused, *lab.complaints]
                 wrong += bool(problems) or not moved
-                told = "a control moved, a figure changed" if moved else "A CONTROL MOVED AND NO FIGURE CHANGED"
-                print(f"{path.stem}: ran in {seconds:.0f} s; {told}", *problems, sep="\n  ", flush=True)
+                result = "a control moved, a figure changed" if moved else "A CONTROL MOVED AND NO FIGURE CHANGED"
+                print(f"{path.stem}: ran in {seconds:.0f} s; {result}", *problems, sep="\n  ", flush=True)
     return wrong
 
 
 def of_the_app(out: Path, program: str) -> int:
-    """Take pictures of every station of the app, after its work is done."""
+    """Take pictures of every page of the app, after its work is done."""
     from workbench.simulate import sample_folder
 
     out.mkdir(parents=True, exist_ok=True)
-    stations = {
+    pages = {
         "Frames": ("", "What is there"),
         "Sensor": ("Measure the sensor", r"^done in"),
         "Charts": ("", "Gain against ISO"),
         "Stack": ("Calibrate and stack", r"lights stacked"),
-        "Same spot": ("Calibrate and align", r"lights say of"),
-        "Picture": ("Make the picture", r"^FigureState:"),
+        "Pixels": ("Calibrate and align", r"lights at column"),
+        "Picture": ("Make the picture", r"^Written:"),
     }
     with tempfile.TemporaryDirectory() as scratch, chromium(program) as browser:
         command = [sys.executable, "-m", "workbench.cli", "app", "--no-browser", "--port", "0"]
@@ -82,7 +82,7 @@ def of_the_app(out: Path, program: str) -> int:
                 watch = Watch(page)
                 page.goto(f"{address}?{asked}")
                 page.get_by_text("What is there").wait_for()
-                for name, (button, sign) in stations.items():
+                for name, (button, sign) in pages.items():
                     page.locator(".bk-tab", has_text=name).click()
                     if button and scheme == "light":  # the jobs belong to the server: later pages find them done
                         page.get_by_role("button", name=button).click()

@@ -194,7 +194,7 @@ def test_from_a_folder_to_a_picture(browser, address, small_samples, tmp_path):
     go(page, "Picture")
     page.get_by_role("button", name="Make the picture").click()
     page.get_by_text(str(tmp_path / "results" / "picture.png")).last.wait_for()
-    page.get_by_text("FigureState:").last.wait_for()
+    page.get_by_text("Written:").last.wait_for()
     wait_for_figure(page, "finished")
     sums = {one["title"]: one["sum"] for one in pictures(page)}
     assert sums["finished"] != sums["linear"]

@@ -142,6 +142,8 @@ def _report_bars(connection: Connection) -> None:
     """Send what progress bars would draw."""
     from tqdm import tqdm
 
+    tqdm.set_lock(threading.RLock())  # its default is a semaphore of the system, which ending here would leave behind
+
     def send(bar: tqdm, msg: str | None = None, pos: int | None = None) -> None:
         if msg is None:  # else it is taken from the screen
             stage = (bar.desc or "").removesuffix(": ")

@@ -158,7 +158,7 @@ class SensorPage:
     def show_result(self, job: Job) -> None:
         """Show the measured values."""
         self.session.measured += 1
-        written = f"<p>FigureState: <code>{html.escape(str(self.session.sensor_file))}</code></p>"
+        written = f"<p>Written: <code>{html.escape(str(self.session.sensor_file))}</code></p>"
         self.result[:] = [pn.pane.HTML(scrolled_html(job.value._repr_html_(), "Results") + written, **WIDE)]
 
 
@@ -340,7 +340,7 @@ class PicturePage:
         names, width = ("linear, stretched for the screen", "finished"), screen.fit(divider.WIDTH, axis=False)
         lines = [*job.value["history"], *(f"warning: {text}" for text in job.value["warnings"])]
         self.result[:] = [
-            pn.pane.HTML(f"<p>FigureState: <code>{html.escape(str(path))}</code></p>", **WIDE),
+            pn.pane.HTML(f"<p>Written: <code>{html.escape(str(path))}</code></p>", **WIDE),
             scrolled(divider.compare_pictures(linear, finished, names=names, width=width)),
             side_by_side(pictures, screen),
             pn.pane.HTML(bullets(lines, 40), **WIDE),
