@@ -69,7 +69,7 @@ def spectrograms(zero: FrameStack, flats: FrameStack, channel: str) -> hv.Layout
 def sensor_defects(
     dark_map: xr.DataArray, noise: np.ndarray, zero: FrameStack, flats: FrameStack, exposure: float, hot_noise: float
 ) -> hv.Layout:
-    """Show the defects for an exposure [s] and a threshold; see `sensor.find_sensor_defects`."""
+    """Show the defects for an exposure [s] and a threshold; see `pixels.find_sensor_defects`."""
     found = find_sensor_defects(dark_map, noise, exposure, flat=flats, bias=zero, hot_noise=hot_noise)
     return charts.defects(found)
 

@@ -6,11 +6,8 @@ import xarray as xr
 from astropy.io import fits
 
 from workbench.calibrate import SensorNoise, calibrate, make_masters, masterset, open_master, save_master
-from workbench.calibrate.noise import hot_slope, saturation_level
-from workbench.core.cube import make_cube
+from workbench.calibrate.noise import saturation_level
 from workbench.core.errors import FrameReadError, WorkbenchError
-from workbench.core.parallel import Frames
-from workbench.simulate import d7000, expose
 
 
 @pytest.fixture(scope="module")
@@ -175,22 +172,3 @@ def test_files_that_are_no_masters_and_folders_that_cannot_be_written(rig, tmp_p
     master = make_masters(rig.light, bias=rig.bias, progress=False).masters[0].bias
     with pytest.raises(WorkbenchError, match="cannot be written"):
         save_master(master, text / "below-a-file.fits")
-
-
-def test_the_gain_from_warm_pixels_is_unbiased_and_its_error_its_scatter():
-    pulls = []
-    for seed in range(8):
-        camera = d7000(seed=seed, shape=(400, 480), hot_fraction=0.004)
-        frames = [
-            make_cube(
-                [expose(camera, 0, iso=200, exposure=t, seed=(seed, t, n)) for n in range(6)],
-                cfa_pattern="RGGB", iso=200, exposure=t, kind=kind, white_level=16383,
-            )
-            for kind, t in (("bias", 0), ("dark", 60))
-        ]  # fmt: skip
-        bias = frames[0].values.mean(axis=0)
-        slope, error = hot_slope(Frames(frames[1], progress=False), bias).T
-        pulls.append((slope - 1 / camera.gain(200)) / error)
-    pulls = np.concatenate(pulls)
-    assert abs(np.nanmean(pulls)) < 3 / np.sqrt(pulls.size)
-    assert 0.7 < np.nanstd(pulls) < 1.3

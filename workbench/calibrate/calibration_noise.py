@@ -49,7 +49,7 @@ def calibration_steps(light: xr.DataArray, masters: MasterSet, number: int = 0) 
     Raises
     ------
     WorkbenchError
-        If there is no such light, or the masters were not made for it.
+        If the cube has not so many lights, or the masters were not made for this one.
     """
     check_cube(light, stage="raw", kind="light")
     if not 0 <= number < light.sizes["frame"]:

@@ -92,7 +92,7 @@ def combine_frames(
         combine_rows(Band(frames.read(top, bottom), below, top), setup, out, tally)
         return tally
 
-    # First a look at some rows: how much the frames scatter in units of the model, so that the variance is theirs.
+    # First the scatter in some rows in units of the model, so that the variance is the measured one.
     setup = _set_up(frames, model, black, scale, rule._replace(limits=_SURE * limits))
     spare = _output((2, frames.width), count)
     looked = [one_band(*band, setup, _cut(spare, 0, band[1] - band[0])) for band in frames.sampled()]

@@ -96,7 +96,7 @@ def _dust_left(fine: np.ndarray, motes: xr.Dataset, number: int) -> tuple[float,
     """Return the share of a dust shadow's depth that stays in the lights' background (cells of `FINE`), and its error.
 
     The shadow's middle is compared with a plane through the ring around it.  A nebula or a star differs there as dust
-    does; by how much is measured around the shadow, where there is no dust: the scatter of these measurements is the
+    does; by how much is measured around the shadow, in the absence of dust: the scatter of these measurements is the
     error, where it is more than the noise.
     """
     y, x, radius, depth = (

@@ -23,7 +23,7 @@ from .combine_band import calm_levels
 from .matching import close, median_of, require_alike, require_one_temperature
 from .noise import SensorNoise, hot_slope, light_variance, model_of, read_variance
 
-SATURATED = 0.98  # of the way from black to white level: flats are no longer linear beyond it
+SATURATED = 0.98  # of the way from black to white level: flats are not linear beyond it
 MOST_SATURATED = 0.02  # of a flat's pixels; more and the frame is set aside
 LEAST_LIGHT = 20.0  # a flat's mean signal must be this many times the noise of one pixel without light
 FEW_FRAMES = 5
