@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from workbench.core.parallel import Frames
 
 from workbench.calibrate import SensorNoise
 from workbench.calibrate.noise import hot_slope
 from workbench.core.cube import make_cube
 from workbench.core.errors import WorkbenchError
+from workbench.core.parallel import Frames
 from workbench.simulate import d7000, expose
 
 
