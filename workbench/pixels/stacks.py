@@ -270,22 +270,9 @@ def noise_map(bias: xr.DataArray, *, progress: Any = True) -> xr.DataArray:
     if count < _FEWEST:
         raise WorkbenchError(f"the noise of each pixel needs {_FEWEST} equal frames at least, and there are {count}")
     iso, _ = one_value(bias, "iso", "a noise map"), one_value(bias, "exposure", "a noise map")
-    total, squares = np.zeros((2, *bias.shape[1:]), np.float32)
-    base = None
-    for frame in counted(stream_frames(lazy_frames(bias)), progress, count):
-        values = frame.astype(np.float32)
-        for _, plane in planes(values, bias.attrs["cfa_pattern"]):
-            plane -= np.float32(plane.mean(dtype=float))
-        if base is None:
-            base = values.copy()  # small numbers keep their digits in float32
-        values -= base
-        total += values
-        squares += values * values
-    total *= total
-    total /= np.float32(count)
-    squares -= total
-    np.maximum(squares, 0, out=squares)
-    squares /= np.float32(count - 1)
+    pattern = bias.attrs["cfa_pattern"]
+    frames = (_without_means(frame, pattern) for frame in stream_frames(lazy_frames(bias)))
+    variance = stack_frames(frames, pattern, progress=progress, total=count).variance
     attrs = {
         "units": "adu",
         "long_name": "temporal noise of each pixel",
@@ -295,7 +282,15 @@ def noise_map(bias: xr.DataArray, *, progress: Any = True) -> xr.DataArray:
         "cfa_pattern": bias.attrs["cfa_pattern"],
         "camera": bias.attrs["camera"],
     }
-    return xr.DataArray(np.sqrt(squares, out=squares), dims=("y", "x"), attrs=attrs)
+    return xr.DataArray(np.sqrt(np.maximum(variance, 0)), dims=("y", "x"), attrs=attrs)
+
+
+def _without_means(frame: np.ndarray, pattern: str) -> np.ndarray:
+    """Return a frame (y, x) less the mean of each channel [ADU], float32."""
+    values = frame.astype(np.float32)
+    for _, plane in planes(values, pattern):
+        plane -= np.float32(plane.mean(dtype=float))
+    return values
 
 
 def noise_distribution(pixels: xr.DataArray, *, rare: float = 1e-3, bins: int = 200) -> xr.Dataset:

@@ -117,12 +117,8 @@ def _with_read_noise(ptc: xr.Dataset, read: xr.Dataset) -> xr.Dataset:
     """Return the curve with the dark variance of other bias frames."""
     here = read.reindex(channel=ptc["channel"])
     sources = {"dark_variance": "variance", "dark_variance_error": "variance_error"}
-    return ptc.assign(
-        {
-            name: (("pair", "channel"), at_isos(here[source], ptc["iso"].values), ptc[name].attrs)
-            for name, source in sources.items()
-        }
-    )
+    values = {name: at_isos(here[source], ptc["iso"].values) for name, source in sources.items()}
+    return ptc.assign({name: (("pair", "channel"), value, ptc[name].attrs) for name, value in values.items()})
 
 
 def _curve_of(ptc: xr.Dataset, pairs: np.ndarray, column: int) -> Curve:
