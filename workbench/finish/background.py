@@ -71,15 +71,8 @@ def background_model(
     if method not in METHODS:
         raise WorkbenchError(f"background method {method!r} is not known; choose {', '.join(METHODS)}")
     sky = measure_sky(picture) if sky is None else sky
-    if samples is None:
-        found = find_sky(sky, degree=degree)
-        is_sky, cautions, share = found["is_sky"].values, found.attrs["warnings"], found.attrs["sky_share"]
-        degree = found.attrs["degree"]
-    else:
-        is_sky = _cells_at(sky, samples)
-        cautions, share = [], float(is_sky.mean())
-        most = max(number for number in range(5) if (number + 1) * (number + 2) // 2 <= is_sky.sum())
-        degree = min(most, 2 if degree == "auto" else int(degree))
+    found = find_sky(sky, degree=degree) if samples is None else _sky_at(sky, samples, degree)
+    is_sky, cautions, degree = found["is_sky"].values, found.attrs["warnings"], found.attrs["degree"]
     height, width = sky.attrs["height"], sky.attrs["width"]
     nodes = tuple(np.arange(0, size + _STEP, _STEP, dtype=float) for size in (height, width))
     surfaces, residuals = [], []
@@ -99,29 +92,21 @@ def background_model(
         at_cells = _interpolate(surface, nodes, (sky["y"].values, sky["x"].values))
         residuals.append(float(np.sqrt(np.mean((level - at_cells)[is_sky] ** 2))))
         surfaces.append(surface)
-    units = sky.attrs["units"]
+    units, dims = sky.attrs["units"], ("channel", "y", "x")
+    positions = {"y": nodes[0], "x": nodes[1], "cell_y": sky["y"].values, "cell_x": sky["x"].values}
     settings = {"degree": degree, **{"rbf": {"smoothing": smoothing}, "mesh": {"box": box}}.get(method, {})}
     return xr.Dataset(
         {
-            "background": (
-                ("channel", "y", "x"),
-                np.array(surfaces),
-                {"units": units, "long_name": "background model"},
-            ),
+            "background": (dims, np.array(surfaces), {"units": units, "long_name": "background model"}),
             "sky_level": (("channel", "cell_y", "cell_x"), sky["level"].values, {"units": units}),
             "is_sky": (("cell_y", "cell_x"), is_sky),
             "residual": ("channel", np.array(residuals), {"units": units, "long_name": "rms of sky about the model"}),
         },
-        coords={
-            "channel": sky["channel"].values,
-            "y": ("y", nodes[0], {"units": "pix"}),
-            "x": ("x", nodes[1], {"units": "pix"}),
-            "cell_y": ("cell_y", sky["y"].values, {"units": "pix"}),
-            "cell_x": ("cell_x", sky["x"].values, {"units": "pix"}),
-        },
+        coords={"channel": sky["channel"].values}
+        | {name: (name, values, {"units": "pix"}) for name, values in positions.items()},
         attrs={
             "method": method,
-            "sky_share": share,
+            "sky_share": found.attrs["sky_share"],
             "warnings": cautions,
             "height": height,
             "width": width,
@@ -140,8 +125,8 @@ class _Samples(NamedTuple):
     error: np.ndarray
 
 
-def _cells_at(sky: xr.Dataset, samples: Sequence[Sequence[float]]) -> np.ndarray:
-    """The cells that hand-placed samples lie in, and those around them, boolean (y, x)."""
+def _sky_at(sky: xr.Dataset, samples: Sequence[Sequence[float]], degree: int | str) -> xr.Dataset:
+    """As `find_sky`: the cells that hand-placed samples lie in, and those around them."""
     points = np.asarray(samples, float)
     height, width = sky.attrs["height"], sky.attrs["width"]
     if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
@@ -157,7 +142,10 @@ def _cells_at(sky: xr.Dataset, samples: Sequence[Sequence[float]]) -> np.ndarray
     is_sky = ndimage.binary_dilation(is_sky, np.ones((3, 3))) & np.isfinite(sky["level"].values).all(axis=0)
     if is_sky.sum() < 3:
         raise WorkbenchError("fewer than three background samples lie on measurable sky: move them off the stars")
-    return is_sky
+    most = max(number for number in range(5) if (number + 1) * (number + 2) // 2 <= is_sky.sum())
+    degree = min(most, 2 if degree == "auto" else int(degree))
+    attrs = {"degree": degree, "sky_share": float(is_sky.mean()), "warnings": []}
+    return xr.Dataset({"is_sky": (("y", "x"), is_sky)}, attrs=attrs)
 
 
 def _splines(samples: _Samples, smoothing: float, nodes: tuple[np.ndarray, np.ndarray], *, thin: bool) -> np.ndarray:
