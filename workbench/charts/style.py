@@ -153,25 +153,34 @@ def plain_number(value: float, _position: Any = None) -> str:
     return text.replace("-", "−")
 
 
+_AXIS = {
+    "axis_label_text_font": FONT, "major_label_text_font": FONT, "axis_label_text_font_style": "normal",
+    "axis_label_text_color": INK, "major_label_text_color": INK, "axis_line_color": MUTED,
+    "major_tick_line_color": MUTED, "minor_tick_line_color": None,
+}  # fmt: skip
+# what HoloViews sets on bokeh's models
+BOKEH = {
+    "backend_opts": {
+        "plot.output_backend": "canvas",  # WebGL takes 70 ms more for each change where a browser has no graphics card
+        "plot.toolbar.logo": None, "plot.toolbar.autohide": True, "plot.outline_line_color": None,
+        "plot.title.text_font": FONT, "plot.title.text_color": INK, "plot.title.text_font_style": "bold",
+        "plot.min_border_right": 18,
+        **{f"{axis}axis.{name}": value for axis in "xy" for name, value in _AXIS.items()},
+    },
+    "gridstyle": {"grid_line_color": GRID},
+    "legend_opts": {
+        "label_text_font": FONT, "label_text_color": INK, "border_line_color": None, "background_fill_alpha": 0.85,
+        "spacing": 1, "padding": 6, "glyph_width": 16, "glyph_height": 16, "click_policy": "mute",
+    },
+}  # fmt: skip
+
+
 def finish_bokeh(plot, _element) -> None:
-    """Set what HoloViews has no option for: fonts, grid, legend box, readable logarithmic ticks."""
+    """Write ticks as people write numbers, those of logarithmic axes where they are readable, and grids at them."""
     from bokeh.models import BasicTickFormatter, CustomJSTickFormatter, FixedTicker, LogAxis
 
     figure = plot.state
-    figure.output_backend = "canvas"  # WebGL takes 70 ms more for each change where a browser has no graphics card
-    figure.toolbar.logo = None
-    figure.toolbar.autohide = True
-    figure.outline_line_color = None
-    figure.title.text_font = FONT
-    figure.title.text_color = INK
-    figure.title.text_font_style = "bold"
-    figure.min_border_right = 18
     for axis in figure.axis:
-        axis.axis_label_text_font = axis.major_label_text_font = FONT
-        axis.axis_label_text_font_style = "normal"
-        axis.axis_label_text_color = axis.major_label_text_color = INK
-        axis.axis_line_color = axis.major_tick_line_color = MUTED
-        axis.minor_tick_line_color = None
         if isinstance(axis, LogAxis) and not isinstance(axis.ticker, FixedTicker):
             mark_log_axis(figure, "x" if axis in figure.xaxis else "y")
             axis.formatter = CustomJSTickFormatter(code=_PLAIN_TICK)
@@ -179,17 +188,7 @@ def finish_bokeh(plot, _element) -> None:
             axis.formatter = CustomJSTickFormatter(code=_PLAIN_TICK)
     for grids, axes in ((figure.xgrid, figure.xaxis), (figure.ygrid, figure.yaxis)):
         for grid in grids if plot.show_grid else []:
-            grid.grid_line_color = GRID
             grid.ticker = axes[0].ticker
-    for legend in figure.legend:
-        legend.label_text_font = FONT
-        legend.label_text_color = INK
-        legend.border_line_color = None
-        legend.background_fill_alpha = 0.85
-        legend.spacing = 1
-        legend.padding = 6
-        legend.glyph_width = legend.glyph_height = 16
-        legend.click_policy = "mute"
 
 
 def mark_log_axis(figure, axis: str) -> None:

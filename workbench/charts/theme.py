@@ -20,6 +20,7 @@ import xarray as xr
 
 from ..core.errors import WorkbenchError
 from .style import (  # noqa: F401  charts take their colours from here
+    BOKEH,
     CHANNEL_COLOUR,
     FONT,
     GRID,
@@ -354,7 +355,7 @@ def panel(
         **({"legend_position": legend} if legend else {}), **{name: scale for name, scale in scales.items() if scale},
         **({} if axes else {"xaxis": None, "yaxis": None}),
     }  # fmt: skip
-    bokeh = {
+    bokeh = BOKEH | {
         "width": width, "height": HEIGHT if ratio is None else round((WIDTH - 90) / ratio + 70), "active_tools": [],
         "fontsize": {"title": "13px", "labels": "12px", "ticks": "11px", "legend": "11px"},
         "hooks": [finish_bokeh, *([partial(keep_ratio, ratio=ratio)] if ratio else [])],
