@@ -90,8 +90,8 @@ def test_a_reader_runs_a_notebook_and_plays_with_it(lab, samples):
     asked.get_by_text("It falls a little").last.click()
     asked.get_by_role("button", name="This is my prediction").click()
     asked.get_by_role("button", name="Committed").wait_for()
-    told = lab.show("prediction.against")
-    told.get_by_text("That is right.").wait_for()
+    comparison = lab.show("prediction.against")
+    comparison.get_by_text("That is right.").wait_for()
 
     exercise = lab.show('course.exercise("03 difference")')
     answer = exercise.get_by_role("spinbutton").or_(exercise.locator("input")).first
