@@ -20,6 +20,7 @@ charts: $(READY)  ## measure the sample frames' sensor and draw the blog's chart
 test: $(READY)  ## run every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
 
 lab: $(READY)  ## open the notebooks in JupyterLab
@@ -31,8 +32,8 @@ app: $(READY)  ## open the app in a browser
 screenshots: $(READY)  ## pictures of every notebook, the app and the charts' index, into screenshots/ (needs chromium)
 	$(BIN)/python -m tests.browser.screenshots screenshots
 
-lint: $(READY)  ## check the style
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: $(READY)  ## check the style and the types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 format: $(READY)  ## put the style right
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

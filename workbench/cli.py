@@ -23,7 +23,9 @@ _INTERRUPTED = 130  # the exit code after Ctrl-C: 128 and the number of the sign
 class _InputProblem(click.ClickException):
     """A mistake in the input: one line on stderr, exit code 2, no traceback."""
 
-    exit_code = 2
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the exception
 
     def show(self, file: Any = None) -> None:
         click.echo(f"workbench: {' '.join(self.message.split())}", err=True)
@@ -75,10 +77,8 @@ def _one_line_errors(command: Command) -> Command:
         try:
             return command(*args, **kwargs)
         except WorkbenchError as error:
-            problem = _InputProblem(str(error))
-            if isinstance(error.__context__, KeyboardInterrupt):  # its message says how to continue
-                problem.exit_code = _INTERRUPTED
-            raise problem from error
+            interrupted = isinstance(error.__context__, KeyboardInterrupt)  # its message says how to continue
+            raise _InputProblem(str(error), _INTERRUPTED if interrupted else 2) from error
 
     return run  # type: ignore[return-value]
 

@@ -93,7 +93,7 @@ def inspect_frames(frames: xr.DataArray, *, ptc: xr.Dataset | None = None, progr
     black, clipped = findings.black_level(codes, vanishing_level(ptc) if ptc is not None else (math.nan, math.nan))
     single = None if texture is not None and not bool(missing["coarse"].any()) else _brightest_picture(frames)
     pattern = frames.attrs["cfa_pattern"]
-    smooth = (math.nan, math.nan) if texture is not None else patch_correlation(single, pattern)
+    smooth = (math.nan, math.nan) if single is None or texture is not None else patch_correlation(single, pattern)
     rows = {
         "codes": findings.multiplied_codes(missing),
         "black": black,

@@ -105,9 +105,9 @@ def count_codes(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
         _count(frame, cell, counts[number])
     highest = int(np.flatnonzero(counts.any(axis=(0, 1))).max(initial=0))
     settings = [setting for setting, _ in groups]
-    coords = {name: ("group", np.array([setting[name] for setting in settings])) for name in _COORDS}
+    coords: dict[str, Any] = {name: ("group", np.array([setting[name] for setting in settings])) for name in _COORDS}
     coords |= {"channel": list(channels_of(cube.attrs["cfa_pattern"])), "code": np.arange(highest + 1)}
-    data = {
+    data: dict[str, tuple] = {
         "pixels": (("group", "channel", "code"), counts[..., : highest + 1], {"long_name": "pixels with that code"}),
         "frames": ("group", [len(frames) for _, frames in groups], {"long_name": "frames counted"}),
     }

@@ -109,7 +109,7 @@ def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
             "the equal frames here are flats above half of saturation, or have no noise at all: what neighbouring "
             "pixels share cannot be seen in them; shoot ten bias frames"
         )
-    isos, kinds, pairs = zip(*kept, strict=True)
+    isos, kinds, counts = zip(*kept, strict=True)
     data = {
         name: (dims, np.stack([one[name] for one in results]), {"units": units, "long_name": title})
         for name, (dims, units, title) in _VARIABLES.items()
@@ -117,7 +117,7 @@ def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     coords = {
         "iso": ("iso", list(isos), {"long_name": "ISO setting"}),
         "kind": ("iso", list(kinds)),
-        "pairs": ("iso", list(pairs)),
+        "pairs": ("iso", list(counts)),
         "channel": list(channels_of(cube.attrs["cfa_pattern"])),
         "lag": [f"{dy},{dx}" for dy, dx in LAGS],
         "dy": ("lag", np.array(LAGS)[:, 0], {"units": "pix"}),

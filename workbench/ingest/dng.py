@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import tifffile
@@ -200,7 +200,7 @@ def _active_area(area: tuple[int, int, int, int] | None, height: int, width: int
     return area
 
 
-def _known(value: Any) -> bool:
+def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and not math.isnan(value)
 
 
@@ -280,9 +280,9 @@ def plain_dng(path: Path) -> tuple[dict[str, Any], PlainPixels] | None:
             return None
     try:
         with tifffile.TiffFile(path) as tiff:
-            if 50706 not in tiff.pages[0].tags:  # DNGVersion
+            if 50706 not in tiff.pages.first.tags:  # DNGVersion
                 return None
-            images = [image for page in tiff.pages for image in (page, *(page.pages or ()))]
+            images: list[Any] = [image for page in tiff.pages for image in (page, *(page.pages or ()))]
             full = [image for image in images if _value(image, 254, 0) == 0]  # not a reduced copy
             found = _layout(full[0], path, tiff.byteorder) if len(full) == 1 else None
     except Exception:  # damaged tags surface as all sorts of errors; LibRaw decides whether the file can be used

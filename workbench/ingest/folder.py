@@ -14,7 +14,7 @@ import xarray as xr
 
 from ..core.cube import KINDS
 from ..core.errors import FrameReadError, WorkbenchError, said_of
-from .reader import differing, open_frames
+from .reader import Area, differing, open_frames
 
 MANIFEST = "frames.csv"
 Finding = tuple[str, str, str]  # file, problem, the file with what was found
@@ -73,7 +73,7 @@ class Folder:
         """Names of the cameras that made the frames."""
         return sorted(self.table["camera"].unique())
 
-    def cube(self, kind: str, area: str = "visible") -> xr.DataArray:
+    def cube(self, kind: str, area: Area = "visible") -> xr.DataArray:
         """Return all frames of a kind as one lazy cube; ``area="full"`` includes the masked margins.
 
         Raises

@@ -78,7 +78,7 @@ class PlainPixels:
         """
         stored = np.dtype(self.stored)
         above = self.margins[0] if area == "visible" else 0
-        wanted, got = memoryview(flat.view(np.uint8)), 0
+        wanted, got = flat.view(np.uint8).data, 0
         try:
             with self.path.open("rb", buffering=0) as file:
                 file.seek(self.offset + (above + first) * self.full_shape[1] * stored.itemsize)

@@ -206,7 +206,7 @@ def dark_subtraction(
     """
     check_cube(dark, stage="raw", kind="dark")
     matched = None if light is None else _first_with_darks(light, dark)
-    if matched is not None:
+    if light is not None and matched is not None:
         number, setting, frames = matched
         kind, cube = "light", light
     else:

@@ -79,14 +79,15 @@ def emva1288(
     found = emva_temporal(**table, photons=photons)
     if dark_stack is None and bright_stack is not None:
         raise WorkbenchError("PRNU needs the dark stack as well as the bright one")
-    stacks = [
+    dark, bright = (
         stack if stack is None or isinstance(stack, FrameStack) else stack_frames(stack, progress=progress)
         for stack in (dark_stack, bright_stack)
-    ]
-    found |= emva_spatial(*stacks, found["K"]) if stacks[0] is not None else {}
+    )
+    found |= emva_spatial(dark, bright, found["K"]) if dark is not None else {}
     result = xr.Dataset(found, attrs={"long_name": "EMVA 1288 release 4.0, linear", "drift": drift})
     for name, value in result.items():
-        value.attrs = {"units": _ASTROPY.get(emva_unit(name), emva_unit(name)), "long_name": _TITLES.get(name, name)}
+        unit, title = emva_unit(str(name)), _TITLES.get(str(name), str(name))
+        value.attrs = {"units": _ASTROPY.get(unit, unit), "long_name": title}
     return result
 
 
@@ -388,8 +389,6 @@ def emva_spatial(dark: FrameStack, bright: FrameStack | None, system_gain: float
 
 def _spatial_variance(stack: FrameStack, channel: int) -> _SpatialVariance:
     mean, variance = stack.plane("mean", channel), stack.plane("variance", channel)
-    if variance is None:
-        raise WorkbenchError("one frame cannot separate noise from pattern; give a stack of fifty, two at least")
     noise = float(variance.mean(dtype=float))
     measured = deviation_products(mean, mean).pixels[0] / (mean.size - 1)
     # white noise of the mean picture is in the total, and in the single pixels' part of it

@@ -62,20 +62,24 @@ class FrameStack:
         """Return the variances that a channel's two halves have in common (see `common_parts`), found once."""
         key = channel, filtered
         if key not in self._known:
-            if self.half_difference is None:
-                raise WorkbenchError("a single frame has no halves; give two or more equal frames")
-            pictures = self.plane("mean", channel), self.plane("half_difference", channel)
+            mean, half = self.plane("mean", channel), self.plane("half_difference", channel)
             if filtered:
-                pictures = tuple(map(highpass, pictures))
-            products = deviation_products(*pictures).of_halves(self.count)
-            self._known[key] = common_parts(products, pictures[0].shape, filtered=filtered)
+                mean, half = highpass(mean), highpass(half)
+            products = deviation_products(mean, half).of_halves(self.count)
+            self._known[key] = common_parts(products, mean.shape, filtered=filtered)
         return self._known[key]
 
-    def plane(self, name: str, channel: int) -> np.ndarray | None:
-        """Return the pixels (a view) of one channel of a picture: ``mean``, ``half_difference`` or ``variance``."""
+    def plane(self, name: str, channel: int) -> np.ndarray:
+        """Return the pixels (a view) of one channel of a picture: ``mean``, ``half_difference`` or ``variance``.
+
+        Raises
+        ------
+        WorkbenchError
+            If a single frame cannot have that picture.
+        """
         picture = {"mean": self.mean, "half_difference": self.half_difference, "variance": self.variance}[name]
         if picture is None:
-            return None
+            raise WorkbenchError("one frame cannot separate noise from pattern; give a stack of fifty, two at least")
         cell = channel_index(self.pattern)
         rows, columns = (size // cell.shape[0] * cell.shape[0] for size in picture.shape)
         return dict(planes(picture[:rows, :columns], cell))[channel]
@@ -140,8 +144,10 @@ def stack_frames(
     common = np.ones(cell.size) if black is None else (known.mean(axis=0) - offset) / (known[0] - offset)
     shift, factor = (_rows(each, cell, sums.first.shape[1]) for each in (offset, common))
     _finish(sums, shift, factor, np.array([(count + 1) // 2, count // 2]))
-    half, variance = (sums.even, sums.square) if count > 1 else (None, None)
-    return FrameStack(sums.odd, half, variance, count, known, offset, pattern)
+    several = count > 1
+    return FrameStack(
+        sums.odd, sums.even if several else None, sums.square if several else None, count, known, offset, pattern
+    )
 
 
 def stack_cube(cube: xr.DataArray, *, black: Any = None, progress: Any = True) -> FrameStack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numba
@@ -37,6 +38,11 @@ _SAMPLE = 400_000  # pixels that suffice for a median
 _BLOCKS = 32  # along the shorter side, for the vignetting model
 _HALF = 0.5  # of saturation: where the standard takes its flats
 _TOO_BRIGHT = 1e-3  # of the pixels saturated: more, and a flat shows the white level and not the pixels
+
+
+def _deviations(stack: FrameStack, kind_and_channel: tuple[int, int]) -> Spatial:
+    kind, channel = kind_and_channel
+    return standard_deviations(stack.common(channel, filtered=kind == 1))
 
 
 def measure_dsnu(
@@ -91,9 +97,7 @@ def measure_dsnu(
         if known != FILTERS:
             warnings.append(_too_small(size))
         kinds = [(kind, channel) for channel in range(len(names)) for kind in range(len(known))]
-        of_kinds = in_threads(
-            lambda one, stack=stack: standard_deviations(stack.common(one[1], filtered=one[0] == 1)), kinds
-        )
+        of_kinds = in_threads(partial(_deviations, stack), kinds)
         for (kind, channel), found in zip(kinds, of_kinds, strict=True):
             values[number, kind, channel], errors[number, kind, channel] = found
     factor = np.full((len(stacks), len(names), 2), np.nan)

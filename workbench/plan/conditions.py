@@ -167,14 +167,14 @@ def _evenly(count: int) -> np.ndarray:
 
 
 def _at_iso(
-    sensor: xr.Dataset, iso: float, channels: list[str], stated: tuple[float, ...]
+    sensor: xr.Dataset, iso: float, channels: list[str], stated: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return gain and black level of each channel with their errors; the black level else as the file states it."""
     isos = sensor["iso"].values
     where = np.flatnonzero(np.isnan(isos) if math.isnan(iso) else isos == iso)
     one = sensor.isel(iso=where[0]).reindex(channel=channels) if where.size else None
     if one is None or not np.isfinite(one["gain"]).all():
-        known = ", ".join(f"{value:g}" for value in isos[np.isfinite(sensor["gain"]).all("channel").values]) or "none"
+        known = ", ".join(f"{value:g}" for value in isos[sensor["gain"].notnull().all("channel").values]) or "none"
         raise WorkbenchError(
             f"the gain at ISO {iso:g}, that of the lights, is not measured (measured: {known}): shoot bias frames and "
             "pairs of flats at that ISO and characterize them"

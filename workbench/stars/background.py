@@ -39,7 +39,7 @@ def half_green(mosaic: np.ndarray, cfa_pattern: str) -> np.ndarray:
     place = offsets(cfa_pattern)
     height, width = mosaic.shape[0] // 2 * 2, mosaic.shape[1] // 2 * 2
     first, second = (
-        mosaic[row:height:2, column:width:2].astype(np.float32) for row, column in map(place.get, ("G1", "G2"))
+        mosaic[row:height:2, column:width:2].astype(np.float32) for row, column in (place["G1"], place["G2"])
     )
     return (first + second) * np.float32(0.5)
 
