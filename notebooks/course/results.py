@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from workbench.core.cache import code_version, digest, load, save
 from workbench.core.errors import WorkbenchError
-from workbench.core.files import code_version, digest, load, save
 from workbench.ingest.folder import Folder
 from workbench.simulate.samples import own_folder
 

@@ -20,10 +20,11 @@ import xarray as xr
 from astropy.io import fits
 from tqdm.auto import tqdm
 
+from ..core.cache import digest
 from ..core.cube import black_levels
 from ..core.defects import FILLED, defect_map
 from ..core.errors import FrameReadError, WorkbenchError
-from ..core.files import digest, whole_file
+from ..core.files import whole_file
 from ..core.mosaic import channel_index, planes
 from .apply import Tables
 from .defects import defects_in_lights, find_defects

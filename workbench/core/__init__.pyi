@@ -1,3 +1,4 @@
+from . import cache as cache
 from . import cube as cube
 from . import dark as dark
 from . import defects as defects

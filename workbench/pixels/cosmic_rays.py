@@ -319,9 +319,8 @@ def _dataset(search: _Search, dark: xr.DataArray, area: float, gain: float | Non
     size = np.array([len(event.hits) for event in events], int)
     tracks = int(np.count_nonzero(size > 1))
     largest = heapq.nlargest(_GALLERY, np.flatnonzero(size > 1).tolist(), key=lambda i: (size[i], -i))
-    stamps = np.array([scale * s for i in largest if (s := events[i].stamp) is not None], np.float32).reshape(
-        -1, STAMP, STAMP
-    )
+    stamps = np.array([scale * s for i in largest if (s := events[i].stamp) is not None], np.float32)
+    stamps = stamps.reshape(-1, STAMP, STAMP)
     weight = [np.maximum(event.hits[:, _EXCESS], 0) for event in events]
     centres = [np.average(event.hits[:, :2], axis=0, weights=w) for event, w in zip(events, weight, strict=True)]
     y, x = np.reshape(centres, (-1, 2)).T

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from workbench.core import files as store
+from workbench.core import cache as store
+from workbench.core.cache import cached, digest
 from workbench.core.cube import make_cube
 from workbench.core.errors import WorkbenchError
-from workbench.core.files import cached, digest
 
 
 def exactly(one, other):
@@ -108,7 +108,7 @@ KEEP_OFTEN = """
 import sys
 import numpy as np
 import xarray as xr
-from workbench.core import files as store
+from workbench.core import cache as store
 path, value = sys.argv[1:]
 print("ready", flush=True)
 sys.stdin.readline()
