@@ -7,7 +7,7 @@ import course
 import pytest
 import xarray as xr
 
-from tests.core.test_files import exactly
+from tests.core.test_cache import exactly
 from workbench import calibrate, sensor
 from workbench.core.errors import WorkbenchError
 from workbench.ingest import open_folder
