@@ -36,6 +36,7 @@ class Folder:
     root: Path
     set_aside: list[tuple[Path, str]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    _cubes: dict[tuple[str, str], xr.DataArray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def bias(self) -> xr.DataArray:
@@ -89,7 +90,9 @@ class Folder:
                 f"{self.root} has no {kind} frames (it has {there}); put them into a folder named {kind}, "
                 f"or name their kind in {MANIFEST}"
             )
-        return open_frames(self.table[self.table["kind"] == kind], area=area)
+        if (kind, area) not in self._cubes:  # opening many frames takes a while
+            self._cubes[kind, area] = open_frames(self.table[self.table["kind"] == kind], area=area)
+        return self._cubes[kind, area].copy(deep=False)
 
     def has(self, kind: str) -> bool:
         """Return whether there are frames of that kind."""
