@@ -51,17 +51,14 @@ def find_defects(dark: xr.Dataset | None = None, flat: xr.Dataset | None = None,
     if dark is not None:
         one_frame = dark["variance"].values * dark["count"].values
         ordinary = [np.median(sample_pixels(plane)) for _, plane in planes(one_frame, dark.attrs["cfa_pattern"])]
-        white = dark.attrs["white_level"]
-        frames = UnlitFrames(
-            dark["signal"].values,
-            np.array(ordinary),
-            model_of(dark)[:, 1],
-            one_frame,
-            dark["count"].values,
-            _LINEAR * white if math.isfinite(white) else math.inf,
-        )
-        # elsewhere the master's variance is the noise model's
-        steady = frames._replace(variance=np.where(dark["unstable"].values, one_frame, 0))
+        shot, white = model_of(dark)[:, 1], dark.attrs["white_level"]
+        saturation = _LINEAR * white if math.isfinite(white) else math.inf
+        signal, count = dark["signal"].values, dark["count"].values
+        known = bool((shot > 0).all())  # then the scatter serves only to find unstable pixels
+        frames = UnlitFrames(signal, np.array(ordinary), shot, None if known else one_frame, count, saturation)
+        # of the other pixels the master's variance is the noise model's
+        flickering = np.multiply(one_frame, dark["unstable"].values, out=one_frame if known else None)
+        steady = frames._replace(variance=flickering)
     pattern = next((master.attrs["cfa_pattern"] for master in (dark, flat) if master is not None), "mono")
     response = None if flat is None else flat["signal"].values
     return flag_defects(pattern, dark=frames, steady=steady, response=response, thresholds=Thresholds(**thresholds))
