@@ -7,8 +7,8 @@ from workbench.align import Transform
 from workbench.calibrate import Planes
 from workbench.core.mosaic import channel_index
 from workbench.ingest import PlainPixels
-from workbench.stack import mean_squared_weight, narrowing_for
 from workbench.stack.engine import PlannedFrame, StackPlan, save_planes, stack_bands
+from workbench.stack.noise import pixel_share
 
 GAIN, READ, OFFSET = 2.0, 5.0, 500.0
 
@@ -115,9 +115,8 @@ def test_signal_variance_and_chi_square_are_honest(tmp_path, frames, pattern):
     chi = (blocks**2 / variance).mean()
     assert chi == pytest.approx(1.0, abs=4 * np.sqrt(2 / blocks.size) + 0.05)
     assert abs(blocks.mean()) < 4 * np.sqrt(variance.mean() / blocks.size)
-    share = {"R": 0.25, "G": 0.5, "B": 0.25, "mono": 1.0}
     for place, name in enumerate(plan.channels):
-        single = share[name] * mean_squared_weight(narrowing_for(pattern)) * out["variance"][INSIDE][place].mean()
+        single = pixel_share(name) * out["variance"][INSIDE][place].mean()
         assert residual[place].var() == pytest.approx(single, rel=0.15)
     assert out["chi"][0].sum() / out["chi"][1].sum() == pytest.approx(1.0, abs=0.05)
     rejected = (out["rejected_low"] + out["rejected_high"])[INSIDE].mean() / frames

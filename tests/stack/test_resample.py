@@ -5,6 +5,7 @@ import pytest
 
 from workbench.align import Transform
 from workbench.stack import lanczos3, mean_squared_weight, resample, turned_cell
+from workbench.stack.noise import white_noise
 
 HEIGHT, WIDTH = 130, 180
 
@@ -83,6 +84,19 @@ def test_noise_after_resampling_is_predicted():
         picture = resample(mosaic, turned_about_centre(3.0), "RGGB", narrowing=narrowing)[:, 40:-40, 40:-40]
         for plane in picture:
             assert np.nanvar(plane) == pytest.approx(mean_squared_weight(narrowing), rel=0.03)
+
+
+def test_the_noise_of_areas_is_predicted():
+    rng = np.random.default_rng(3)
+    sums = np.zeros(3)
+    for number in range(6):
+        mosaic = rng.normal(0, 1, (600, 600)).astype(np.float32)
+        c, s = np.cos(np.radians(0.2 * number)), np.sin(np.radians(0.2 * number))
+        transform = Transform("affine", np.array([[0.3 * number, c, -s], [0.7 * number, s, c]]), (300.0, 300.0), 1.0)
+        picture = resample(mosaic, transform, "RGGB")[:, 28:572, 28:572]
+        sums += (picture.reshape(3, 34, 16, 34, 16).mean((2, 4)) ** 2).mean((1, 2)) / 6
+    predicted = [white_noise(name) / 256 for name in "RGB"]
+    np.testing.assert_allclose(sums, predicted, rtol=4 * np.sqrt(2 / (6 * 34 * 34)))
 
 
 def test_missing_pixels_are_filled_from_their_colour():

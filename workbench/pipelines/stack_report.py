@@ -24,8 +24,7 @@ from ..ingest.folder import Folder
 from ..ingest.reader import plain_pixels, read_frame
 from ..stack.engine import StackPlan
 from ..stack.fits_out import plan_layout
-from ..stack.lanczos import mean_squared_weight, narrowing_for
-from ..stack.noise import SHARE
+from ..stack.noise import pixel_share
 
 _OF_A_LIGHT, _OF_A_CALIBRATION = 49e-9, 8e-9  # [s] of a frame's pixel: runs of 4 and 16 Mpx, FITS, two threads
 _BEGIN = 3.0  # s: compiled code is loaded, stars are matched, the file is closed
@@ -177,10 +176,9 @@ def stack_header(
     for kind, (values, comment) in used_noise.items():
         for name, value in zip(names[len(values)], values, strict=True):
             cards[f"{kind}{'' if name == 'mono' else name}"[:8]] = (value, comment)
-    kernel = mean_squared_weight(narrowing_for(lights.cfa_pattern))
     for place, name in enumerate(plan.channels):
         letter = name[0].upper()
-        cards[f"PIXVAR_{letter}"] = (SHARE[name] * kernel, "variance of one pixel over VARIANCE")
+        cards[f"PIXVAR_{letter}"] = (pixel_share(name), "variance of one pixel over VARIANCE")
         cards[f"CHI2_{letter}"] = (_number(chi[name]), "scatter between frames over the model's")
         cards[f"BACKGR_{letter}"] = (_number(level[place]), f"[{unit}] mean background left in")
     attributes: dict[str, Any] = {

@@ -8,12 +8,14 @@ normalises, `stack` rejects and averages; nothing is computed until asked.
 from __future__ import annotations
 
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.highlevelgraph import HighLevelGraph
 
 from ..align.registration import Registration
 from ..align.transform import Transform
@@ -25,12 +27,11 @@ from ..core.parallel import frame_arrays
 from ..core.values import attribute_lines, joined_lines, plain_attributes
 from .combine import Output, combine_tile, rule_of, thresholds_of
 from .engine import empty_output
-from .lanczos import mean_squared_weight, narrowing_for
-from .noise import SHARE, block_centres, sample_noise, tile_noise
+from .noise import block_centres, pixel_share, sample_noise, tile_noise
 from .normalise import normalisation
 from .tile import BAND, BLOCK, Scratch, Tile, band_tiles, place_frame, tile_width
 
-CHUNKS = 8  # pieces of rows, at most, that a stack is computed in
+CHUNKS = 4  # pieces of rows, at most, that a stack is computed in
 _NO_KERNEL = (np.float32(0),) * 35  # the samples are resampled already
 _MAPS = ("coverage", "rejected_low", "rejected_high", "saturated")
 
@@ -88,10 +89,8 @@ def aligned(lights: xr.Dataset, registration: Registration, norm: xr.Dataset | N
         _noise_of, noises, {"terms": ((4, len(channels), *blocks), np.float32), "place": ((2, *blocks), np.float32)}
     )
     arrays |= frame_arrays(_put, calls, {"signal": picture, "square": picture, "saturated": (picture[0], bool)})
-    steps = [
-        (value, square, terms)
-        for value, square, terms in zip(*(arrays[name] for name in ("signal", "square", "terms")), strict=True)
-    ]
+    steps = [arrays[name].to_delayed(optimize_graph=False).ravel() for name in ("signal", "square", "terms")]
+    steps = list(zip(*steps, strict=True))
     arrays |= frame_arrays(_variance_of, steps, {"variance": picture, "slope": picture})
     return _described(signal.isel(frame=used), arrays, norm, names[registration.reference], channels)
 
@@ -99,11 +98,10 @@ def aligned(lights: xr.Dataset, registration: Registration, norm: xr.Dataset | N
 def _frames_of(part: xr.DataArray) -> Any:
     """The frames of a cube one by one: lazy ones whole, as they are computed."""
     data = part.data
-    return (
-        data.rechunk({0: 1, **dict.fromkeys(range(1, data.ndim), -1)}).to_delayed().ravel()
-        if dask.is_dask_collection(data)
-        else data
-    )
+    if not dask.is_dask_collection(data):
+        return data
+    whole = data.rechunk({0: 1, **dict.fromkeys(range(1, data.ndim), -1)})
+    return whole.to_delayed(optimize_graph=False).ravel()
 
 
 def _whole(part: np.ndarray, ndim: int) -> np.ndarray:
@@ -201,34 +199,31 @@ def stack(
     corner = tuple(int(lights[dim][0]) - lights.attrs[name] for dim, name in (("y", "grid_top"), ("x", "grid_left")))
     weight = lights["weight"].transpose("frame", "channel").values
     cubes = [[*_frames_of(lights[name])] for name in ("signal", "slope", "saturated", "noise_terms", "place")]
-    cubes = [frames if dask.is_dask_collection(frames[0]) else _constant(frames) for frames in cubes]
-    work = dask.delayed(_stack_rows, nout=7, pure=False)
+    if not dask.is_dask_collection(cubes[0][0]):
+        cubes = dask.delayed(cubes, pure=False, traverse=False)
     step = max(-(-height // CHUNKS // BAND), 1) * BAND
     edges = sorted({corner[0], corner[0] + height, *range(corner[0] // BAND * BAND + step, corner[0] + height, step)})
-    planes: dict[str, list[da.Array]] = {name: [] for name in ("signal", "variance", *_MAPS, "shared_variance")}
+    work = dask.delayed(_stack_rows, pure=False)
+    pieces = [work(cubes, weight, channels, rule, rows, corner, (height, width)) for rows in pairwise(edges)]
+    chunks = ((len(channels),), tuple(last - first for first, last in pairwise(edges)), (width,))
     counts = np.uint8 if count < 256 else np.uint16
-    for rows in pairwise(edges):
-        found = work(cubes, weight, channels, rule, rows, corner, (height, width))
-        for (name, into), part in zip(planes.items(), found, strict=True):
-            dtype = counts if name in _MAPS else np.float32
-            into.append(da.from_delayed(part, (len(channels), rows[1] - rows[0], width), dtype=dtype))
+    planes = {}
+    for place, name in enumerate(("signal", "variance", *_MAPS, "shared_variance")):
+        key = f"stack-{name}-{pieces[0].key}"
+        layer = {(key, 0, number, 0): (itemgetter(place), piece.key) for number, piece in enumerate(pieces)}
+        graph = HighLevelGraph.from_collections(key, layer, dependencies=pieces)
+        planes[name] = da.Array(graph, key, chunks=chunks, dtype=counts if name in _MAPS else np.float32)
     units = {"signal": "electron", "variance": "electron**2", "shared_variance": "electron**2"}
     data = {
-        name: (("channel", "y", "x"), da.concatenate(parts, axis=1), {"units": units.get(name, "1")})
-        for name, parts in planes.items()
+        name: (("channel", "y", "x"), plane, {"units": units.get(name, "1")}) for name, plane in planes.items()
     }
     return xr.Dataset(data, coords={"channel": channels}, attrs=_stack_attributes(lights, channels, method, low, high))
-
-
-def _constant(frames: list[np.ndarray]) -> list[Any]:
-    return [dask.delayed(frame, pure=False, traverse=False) for frame in frames]
 
 
 def _stack_attributes(lights: xr.Dataset, channels: list[str], method: str, low, high) -> dict[str, Any]:
     first, second = thresholds_of(method, low, high)
     said = f"{lights.sizes['frame']} lights stacked, rejection: {method} ({first:g}, {second:g})"
     exposure = lights["exposure"].values[lights["filename"].values == lights.attrs["reference"]]
-    kernel = mean_squared_weight(narrowing_for(lights.attrs["cfa_pattern"]))
     attrs = {
         "units": "electron",
         "stage": "stacked",
@@ -238,7 +233,7 @@ def _stack_attributes(lights: xr.Dataset, channels: list[str], method: str, low,
         "frame_count": lights.sizes["frame"],
         "reference": lights.attrs["reference"],
         "rejection": method,
-        "pixel_variance_share": {name: SHARE[name] * kernel for name in channels},
+        "pixel_variance_share": {name: pixel_share(name) for name in channels},
     }
     return plain_attributes(attrs)
 

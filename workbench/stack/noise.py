@@ -18,10 +18,22 @@ import numpy as np
 from ..align.transform import Transform
 from ..calibrate.planes import NOISE_BLOCK
 from .combine import Noise
+from .lanczos import area_variance, mean_squared_weight, narrowing_for
 from .tile import BAND, BLOCK, Tile
 
 AREA = 16  # [pixels] side of the areas for which `variance` counts the noise that the frames share
 SHARE = {"R": 0.25, "G": 0.5, "B": 0.25, "mono": 1.0}  # of the mosaic's pixels
+_LATTICES = {"R": "square", "G": "quincunx", "B": "square", "mono": "mono"}
+
+
+def white_noise(channel: str) -> float:
+    """Return what white noise a sample's variance is worth in the mean of 16 x 16 resampled pixels of a channel."""
+    return area_variance(_LATTICES[channel], AREA) / SHARE[channel]
+
+
+def pixel_share(channel: str) -> float:
+    """Return the variance of a single pixel over the equivalent white noise: resampling shares each sample out."""
+    return mean_squared_weight(narrowing_for("mono" if channel == "mono" else "RGGB")) / white_noise(channel)
 
 
 def block_centres(numbers: Sequence[int], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +107,7 @@ def tile_noise(terms: np.ndarray, places: np.ndarray, weight: np.ndarray, tiles:
 
     The second gives the shared variance of a pixel of signal m: the first plus the second times m².
     """
-    white = np.array([1.0 / SHARE[str(name)] for name in channels])
+    white = np.array([white_noise(str(name)) for name in channels])
     total = np.maximum(weight.sum(0), 1e-30)
     masters = np.stack([(weight[:, :, None] * terms[:, term]).sum(0) / total[:, None] for term in (2, 3)], -1)
     firsts = [(tile.column + left) // BLOCK for tile in tiles]
