@@ -24,7 +24,8 @@ from tqdm.auto import tqdm
 from .. import __version__
 from ..align.registration import Registration, register_frames
 from ..align.transform import KINDS
-from ..calibrate.masterset import MasterSet, make_masters
+from ..calibrate.masterset import make_masters
+from ..calibrate.noise import SensorNoise
 from ..calibrate.planes import prepare_planes
 from ..core.errors import WorkbenchError, said_of
 from ..core.files import check_target
@@ -142,16 +143,16 @@ class OpenedFrames(NamedTuple):
 
 
 class PreparedMasters(NamedTuple):
-    """The masters of a run: files of planes (one a group), and each light's group and factor."""
+    """The masters of a run as files of planes, one a group, with its noise; and each light's group and factor."""
 
-    masters: MasterSet
+    noise: list[SensorNoise]
     planes: list[Path]
     group_of: list[tuple[int, float]]
 
     @property
     def units(self) -> str:
         """Of the stack."""
-        return "electron" if all(group.noise.known for group in self.masters.masters) else "adu"
+        return "electron" if all(noise.known for noise in self.noise) else "adu"
 
 
 def stack_folder(
@@ -342,7 +343,7 @@ def prepare_masters(opened: OpenedFrames, place: Place) -> PreparedMasters:
     for number in range(len(opened.lights.names)):
         group, factor = masters.of(light, number)
         group_of.append((masters.masters.index(group), float(factor)))
-    return PreparedMasters(masters, planes, group_of)
+    return PreparedMasters([group.noise for group in masters.masters], planes, group_of)
 
 
 def survey_lights(opened: OpenedFrames, ready: PreparedMasters, place: Place, client: Any) -> list[PlainPixels | None]:
@@ -493,7 +494,7 @@ def finish(
         )
     lights, warnings = opened.lights, list(dict.fromkeys(opened.warnings))
     reference = registration.reference
-    noise = ready.masters.masters[ready.group_of[reference][0]].noise
+    noise = ready.noise[ready.group_of[reference][0]]
     table = frame_table(lights, registration, np.stack([frame.weight for frame in plan.frames]))
     about, cards = stack_header(lights, plan, noise, reference, level, chi_square)
     about["history"] += [*notes, *warnings]

@@ -32,7 +32,6 @@ from .normalise import normalisation
 from .tile import BAND, BLOCK, Scratch, Tile, band_tiles, place_frame, tile_width
 
 CHUNKS = 4  # pieces of rows, at most, that a stack is computed in
-_NO_KERNEL = (np.float32(0),) * 35  # the samples are resampled already
 _MAPS = ("coverage", "rejected_low", "rejected_high", "saturated")
 
 
@@ -289,7 +288,7 @@ def _stack_piece(tile: Tile, cubes, weight: np.ndarray, noise, rule, out: Output
     squares = slopes / noise.alpha[:, :, None, block]
     none = np.empty(0, np.float32)
     scratch = Scratch(
-        kernel=_NO_KERNEL,
+        kernel=none,
         ramp=none,
         window=none,
         values=none,

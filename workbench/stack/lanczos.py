@@ -137,9 +137,9 @@ _U1, _U2, _U3, _U4, _U5 = (np.uintp(step) for step in range(1, 6))
 
 
 class Target(NamedTuple):
-    """Where samples go and what they are weighed with: the kernel's coefficients, ``0, 1, 2 ...``, flat results."""
+    """Where samples go and what they are weighed with: the kernel's 35 coefficients, ``0, 1, 2 ...``, flat results."""
 
-    kernel: tuple
+    kernel: np.ndarray
     ramp: np.ndarray
     value: np.ndarray
     square: np.ndarray
@@ -161,6 +161,16 @@ class Run(NamedTuple):
     start: int
     stop: int
     at: int
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _in_registers(k):
+    """The coefficients as a tuple, which a loop keeps out of memory; passed from call to call it would be copied."""
+    return (
+        k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7], k[8], k[9], k[10], k[11], k[12], k[13], k[14], k[15], k[16],
+        k[17], k[18], k[19], k[20], k[21], k[22], k[23], k[24], k[25], k[26], k[27], k[28], k[29], k[30], k[31], k[32],
+        k[33], k[34],
+    )  # fmt: skip
 
 
 @numba.njit(nogil=True, cache=True)
@@ -209,7 +219,8 @@ def run_square(src, first, stride, run, way, target):
     r4 = r3 + step
     r5 = r4 + step
     x0, x1, x2, y0, y1, y2 = way
-    ramp, kernel, value, square = target.ramp, target.kernel, target.value, target.square
+    ramp, value, square = target.ramp, target.value, target.square
+    kernel = _in_registers(target.kernel)
     out = np.uintp(run.at)
     for m in range(np.uintp(run.start), _whole_vectors(run)):
         tx = x0 + ramp[m] * (x1 + ramp[m] * x2)
@@ -237,7 +248,8 @@ def run_quincunx(src, bases, run, way, target):
     p1, p2, p3 = np.uintp(bases[6]), np.uintp(bases[7]), np.uintp(bases[8])
     p4, p5 = np.uintp(bases[9]), np.uintp(bases[10])
     x0, x1, x2, y0, y1, y2 = way
-    ramp, kernel, value, square = target.ramp, target.kernel, target.value, target.square
+    ramp, value, square = target.ramp, target.value, target.square
+    kernel = _in_registers(target.kernel)
     out = np.uintp(run.at)
     for m in range(np.uintp(run.start), _whole_vectors(run)):
         tx = x0 + ramp[m] * (x1 + ramp[m] * x2)
@@ -257,13 +269,14 @@ def run_quincunx(src, bases, run, way, target):
 def _each(src, lattice, run, way, target):
     """Interpolate positions one by one, each with its own offsets: for frames that are turned far."""
     x0, x1, x2, y0, y1, y2 = way
+    kernel = _in_registers(target.kernel)
     for m in range(run.start, run.stop):
         u = np.float32(m)
         along = x0 + u * (x1 + u * x2)
         across = y0 + u * (y1 + u * y2)
         ia, ib = int(np.floor(along)), int(np.floor(across))
         tx, ty = along - np.float32(ia) - np.float32(0.5), across - np.float32(ib) - np.float32(0.5)
-        a, b = weights_at(tx, target.kernel), weights_at(ty, target.kernel)
+        a, b = weights_at(tx, kernel), weights_at(ty, kernel)
         s = np.float32(0.0)
         for j in range(6):
             part = np.float32(0.0)
@@ -277,7 +290,7 @@ def _each(src, lattice, run, way, target):
                     part += a[i] * src[lattice.first + (ib - 2 + j) * lattice.stride + ia - 2 + i]
             s += b[j] * part
         target.value[run.at + m] = s
-        target.square[run.at + m] = squares_at(tx, target.kernel) * squares_at(ty, target.kernel)
+        target.square[run.at + m] = squares_at(tx, kernel) * squares_at(ty, kernel)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -323,7 +336,7 @@ def _row_of(place, v, lattice, cy, cx, pace):
     return (x0 - cx) / pace, x1 / pace, x2 / pace, (y0 - cy) / pace, y1 / pace, y2 / pace
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, inline="always")
 def _sample_runs(src, lattice, drift, count, at, target, bases):
     """Resample `count` pixels along a row in runs that share their offsets.
 

@@ -96,7 +96,7 @@ class Maps(NamedTuple):
 class Scratch(NamedTuple):
     """Buffers of one thread: F frames of a tile's values and Σw², the window, which frames are saturated and where."""
 
-    kernel: tuple
+    kernel: np.ndarray
     ramp: np.ndarray
     window: np.ndarray
     values: np.ndarray
@@ -110,7 +110,7 @@ def scratch_arrays(frames: int, channels: int, width: int, window: int, kernel: 
     """Return the buffers that one thread needs for tiles of `width` columns and windows of so many samples."""
     size = channels * (BAND + 2 * RIM) * (width + 2 * RIM)
     return Scratch(
-        kernel=kernel,
+        kernel=np.array(kernel, np.float32),
         ramp=np.arange(width + 2 * RIM + PADDING, dtype=np.float32),
         window=np.zeros(window + PADDING, np.float32),
         values=np.zeros(frames * size + PADDING, np.float32),

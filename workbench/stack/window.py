@@ -94,32 +94,43 @@ def _base_at(frame, y, x):
 
 
 @numba.njit(nogil=True, cache=True)
+def _read_pixels(frame, window, row, part, line):
+    """Calibrate the pixels `part` (first, last) of a row of the window one by one; return the highest raw value."""
+    raw, dark, scale = frame.raw, frame.dark, frame.scale
+    height, width = scale.shape
+    factor = np.float32(frame.factor)
+    peak = raw[0, 0]
+    for x in range(part[0], part[1]):
+        y, i = _source(window.turn, window.top + row, window.left + x, height, width)
+        value = raw[y - frame.row0, i]
+        line[x] = calibrate_sample(value, _base_at(frame, y, i), dark[y, i], factor, scale[y, i])
+        peak = value if value > peak else peak
+    return peak
+
+
+@numba.njit(nogil=True, cache=True)
 def _read_row(frame, window, row, line):
     """Calibrate a row of the window into `line` (2 x half); return whether it may hold saturated pixels."""
     height, width = frame.scale.shape
     columns = line.size
-    factor = np.float32(frame.factor)
-    wide = width if window.turn % 2 == 0 else height
-    if window.turn == 0 and window.left >= 0 and window.left + columns <= wide:
-        y, _ = _source(0, window.top + row, 0, height, width)
-        part = slice(window.left, window.left + columns)
-        base = frame.base[y, part] if frame.base.size > 1 else frame.base[0, 0:0]
-        peak = calibrate_row(
-            frame.raw[y - frame.row0, part], base, frame.dark[y, part], factor, frame.scale[y, part], line
-        )
-        if frame.mask.size > 1:
-            flags = np.uint8(0)
-            for x in range(window.left, window.left + columns):
-                flags |= frame.mask[y, x]
-            return flags & SATURATED != 0
-        return peak >= frame.white
-    full = False
-    for x in range(columns):
-        y, i = _source(window.turn, window.top + row, window.left + x, height, width)
-        value = frame.raw[y - frame.row0, i]
-        line[x] = calibrate_sample(value, _base_at(frame, y, i), frame.dark[y, i], factor, frame.scale[y, i])
-        full |= frame.mask.size > 1 or value >= frame.white
-    return full
+    if window.turn != 0:
+        peak = _read_pixels(frame, window, row, (0, columns), line)
+        return frame.mask.size > 1 or peak >= frame.white
+    y, _ = _source(0, window.top + row, 0, height, width)
+    first, last = min(max(-window.left, 0), columns), max(min(width - window.left, columns), 0)
+    part = slice(window.left + first, window.left + last)
+    base = frame.base[y, part] if frame.base.size > 1 else frame.base[0, 0:0]
+    raw, scale = frame.raw[y - frame.row0, part], frame.scale[y, part]
+    peak = calibrate_row(raw, base, frame.dark[y, part], np.float32(frame.factor), scale, line[first:last])
+    if last - first < columns:  # the rest lies beyond the frame's edges
+        peak = max(peak, _read_pixels(frame, window, row, (0, first), line))
+        peak = max(peak, _read_pixels(frame, window, row, (last, columns), line))
+    if frame.mask.size > 1:
+        flags = np.uint8(last - first < columns) * np.uint8(SATURATED)
+        for x in range(window.left + first, window.left + last):
+            flags |= frame.mask[y, x]
+        return flags & SATURATED != 0
+    return peak >= frame.white
 
 
 @numba.njit(nogil=True, cache=True)
