@@ -213,9 +213,7 @@ def stack(
         graph = HighLevelGraph.from_collections(key, layer, dependencies=pieces)
         planes[name] = da.Array(graph, key, chunks=chunks, dtype=counts if name in _MAPS else np.float32)
     units = {"signal": "electron", "variance": "electron**2", "shared_variance": "electron**2"}
-    data = {
-        name: (("channel", "y", "x"), plane, {"units": units.get(name, "1")}) for name, plane in planes.items()
-    }
+    data = {name: (("channel", "y", "x"), plane, {"units": units.get(name, "1")}) for name, plane in planes.items()}
     return xr.Dataset(data, coords={"channel": channels}, attrs=_stack_attributes(lights, channels, method, low, high))
 
 
