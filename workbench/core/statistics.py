@@ -72,7 +72,7 @@ def coarse_std(values: np.ndarray, centre: Any = 0) -> float:
     return float(mad_std(values, centre=centre) or np.sqrt(np.pi / 2) * np.abs(values - centre).mean())
 
 
-class Line(NamedTuple):
+class StraightLine(NamedTuple):
     """Straight lines y = slope · x + intercept, of any leading shape.
 
     About `centre`, the weighted mean of x (0 for lines through the origin), slope and level do not correlate; with
@@ -92,7 +92,7 @@ class Line(NamedTuple):
         return np.array([[self.slope_variance, mixed], [mixed, self.level_variance - self.centre * mixed]])
 
 
-def fit_line(x: Any, y: Any, weight: Any = 1.0, *, through_origin: bool = False) -> Line:
+def fit_line(x: Any, y: Any, weight: Any = 1.0, *, through_origin: bool = False) -> StraightLine:
     """Fit straight lines along the last axis by weighted least squares, min Σ w (y - slope x - intercept)².
 
     Parameters
@@ -115,7 +115,7 @@ def fit_line(x: Any, y: Any, weight: Any = 1.0, *, through_origin: bool = False)
     square = (weight * away * away).sum(-1)
     slope = (weight * away * y).sum(-1) / square
     level = np.zeros_like(total) if through_origin else (weight * y).sum(-1) / total
-    return Line(slope, level - slope * centre, centre, 1 / square, 0 * total if through_origin else 1 / total)
+    return StraightLine(slope, level - slope * centre, centre, 1 / square, 0 * total if through_origin else 1 / total)
 
 
 def misfit(chi2: float, degrees: int) -> tuple[float, bool]:

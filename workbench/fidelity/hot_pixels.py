@@ -76,7 +76,7 @@ def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
         centre[channel] = np.median(plane)
         # at least that of rounding, so that a dark without any noise has no bright pixels
         sigma[channel] = max(float(mad_std(plane, centre=centre[channel])), 0.5)
-    counts = _count_neighbourhoods(frame, _Levels(cell, centre, sigma), np.array(_BEYOND, np.float32))
+    counts = _count_neighbourhoods(frame, _ChannelLevels(cell, centre, sigma), np.array(_BEYOND, np.float32))
     tests, able = _tests(counts)
     chance = np.minimum(1.0, [test.p_value for test in tests])
     found = able & (chance < _REAL) & np.array([test.matters for test in tests])
@@ -110,7 +110,7 @@ def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
     return xr.Dataset(data, coords, attrs)
 
 
-class _Levels(NamedTuple):
+class _ChannelLevels(NamedTuple):
     """The mosaic's `channel_index`, median and standard deviation (channel) [ADU]."""
 
     cell: np.ndarray

@@ -104,7 +104,7 @@ def find_cosmic_rays(
     order = [int(frame) for _, frames in groups for frame in (*frames, *frames)]
     stream = counted(stream_frames(dark.data[i] for i in order), progress, len(order))
     cell = channel_index(dark.attrs["cfa_pattern"])
-    search = _Search()
+    search = _CosmicSearch()
     for setting, frames in groups:
         reference = _reference(stream, len(frames), cell)
         found: list[_Event] = []
@@ -241,7 +241,7 @@ class _Event(NamedTuple):
 
 
 @dataclass
-class _Search:
+class _CosmicSearch:
     """What all settings gave: events, pixels below −threshold, pixels that flicker; frames and seconds searched."""
 
     events: list[_Event] = field(default_factory=list)
@@ -283,7 +283,7 @@ def _stamp(frame: np.ndarray, hits: np.ndarray, reference: _Reference, offset: n
     return stamp
 
 
-def _drop_flickering(found: list[_Event], search: _Search) -> None:
+def _drop_flickering(found: list[_Event], search: _CosmicSearch) -> None:
     """Keep the events of one setting, without the pixels that were hit in more than one of its frames."""
     if not found:
         return
@@ -313,7 +313,7 @@ def clusters(places: np.ndarray, link: float = LINK) -> list[np.ndarray]:
     return [np.flatnonzero(label == number) for number in range(count)]
 
 
-def _dataset(search: _Search, dark: xr.DataArray, area: float, gain: float | None) -> xr.Dataset:
+def _dataset(search: _CosmicSearch, dark: xr.DataArray, area: float, gain: float | None) -> xr.Dataset:
     events, frame = search.events, np.array([event.frame for event in search.events], int)
     scale, unit = (1.0, "adu") if gain is None else (float(gain), "electron")
     size = np.array([len(event.hits) for event in events], int)

@@ -117,7 +117,7 @@ def stack_frames(
     """
     cell = channel_index(pattern)
     offset = np.zeros(cell.size) if black is None else np.broadcast_to(np.asarray(black, float), (cell.size,)).copy()
-    sums: _Sums | None = None
+    sums: _StackSums | None = None
     levels: list[np.ndarray] = []
     count = 0
     for number, picture in enumerate(counted(frames, progress, total or 0)):
@@ -129,7 +129,7 @@ def stack_frames(
         if sums is None:
             first = frame_memory(frame.shape, frame.dtype)
             np.copyto(first, frame)
-            sums = _Sums(first, *(frame_zeros(frame.shape, np.float32) for _ in range(3)))
+            sums = _StackSums(first, *(frame_zeros(frame.shape, np.float32) for _ in range(3)))
             continue
         half = sums.odd if number % 2 else sums.even
         if black is None:
@@ -165,7 +165,7 @@ def stack_cube(cube: xr.DataArray, *, black: Any = None, progress: Any = True) -
     return stack_frames(frames, cube.attrs["cfa_pattern"], black=black, progress=progress, total=cube.sizes["frame"])
 
 
-class _Sums(NamedTuple):
+class _StackSums(NamedTuple):
     """The first frame, sums of the even and the odd frames' differences from it, and of their squares, all (y, x)."""
 
     first: np.ndarray
@@ -174,7 +174,7 @@ class _Sums(NamedTuple):
     square: np.ndarray
 
 
-def _check_shape(frame: np.ndarray, sums: _Sums | None) -> None:
+def _check_shape(frame: np.ndarray, sums: _StackSums | None) -> None:
     if frame.ndim != 2 or (sums is not None and frame.shape != sums.first.shape):
         raise WorkbenchError(
             f"a stack needs pictures of one shape; one has {frame.shape}"

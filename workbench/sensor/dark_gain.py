@@ -15,7 +15,7 @@ from ..core.mosaic import channel_index, planes
 from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
 from ..core.parallel import counted, in_threads, lazy_frames, stream_frames
 from ..core.selection import Table, at_iso, at_isos, channel_warnings, describe, group_frames, per_channel, same_iso
-from ..core.statistics import Line, coarse_std, fit_line, misfit
+from ..core.statistics import StraightLine, coarse_std, fit_line, misfit
 from .bias import CLIPPED_FRACTION, read_noise
 
 _FRAMES, _GROUPS = 4, 2  # read of each setting, and settings of each ISO: 1 % from a megapixel
@@ -146,7 +146,7 @@ class _Bias(NamedTuple):
     white: np.float32
 
 
-class _Limits(NamedTuple):
+class _PopulationLimits(NamedTuple):
     """How pixels are sorted, all in ADU.
 
     `edges` (channel, population − 1) of the dark signal; `shift` (channel), the median difference of the pair;
@@ -162,7 +162,7 @@ def _population_sums(first: np.ndarray, second: np.ndarray, third: np.ndarray, b
     """Return the sums (channel, block, population, moment) of a pair of frames, its pixels sorted by a third."""
     channels, blocks = bias.cell.size, max(1, min(BLOCKS, first.shape[0] // bias.cell.shape[0]))
     edges, shifts = np.empty((channels, _POPULATIONS - 1), np.float32), np.zeros(channels, np.float32)
-    limits = _Limits(edges, shifts, np.full((channels, _POPULATIONS), np.inf, np.float32))
+    limits = _PopulationLimits(edges, shifts, np.full((channels, _POPULATIONS), np.inf, np.float32))
     every = zip(*(planes(frame, bias.cell) for frame in (first, second, third)), strict=True)
     for (channel, one), (_, two), (_, key) in every:
         black, noise = bias.black[channel], bias.noise[channel]
@@ -350,7 +350,9 @@ def _fit(one: xr.Dataset) -> tuple[dict[str, float], str]:
     return found | {"gain": float(1 / slope), "gain_error": float(error / slope**2)}, problem
 
 
-def _line(pixels: np.ndarray, signals: np.ndarray, squares: np.ndarray, read: np.ndarray) -> tuple[Line, np.ndarray]:
+def _line(
+    pixels: np.ndarray, signals: np.ndarray, squares: np.ndarray, read: np.ndarray
+) -> tuple[StraightLine, np.ndarray]:
     """Fit variance − R = slope · signal of sums (..., point), with weights 1/Var of the model; also the weights."""
     count = np.where(pixels > 0, pixels, 1)
     x, y = signals / count, squares / count - read

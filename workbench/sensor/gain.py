@@ -10,7 +10,7 @@ import xarray as xr
 from ..core.errors import WorkbenchError
 from ..core.pairs import jackknife_error, leave_one_out, pair_moments, pair_weight
 from ..core.selection import Table, at_isos, channel_warnings, describe, per_channel, same_iso, with_errors
-from ..core.statistics import Line, fit_line, misfit
+from ..core.statistics import StraightLine, fit_line, misfit
 from .bias import CLIPPED_FRACTION
 
 BELOW_SATURATION = 0.7  # of the saturation level, as EMVA 1288 has it
@@ -267,7 +267,7 @@ def _scaled_with_replicates(curve: Curve) -> tuple[_ScaledPairs, _ScaledPairs]:
 
 def _fit_signal(
     pairs: _ScaledPairs, read: np.ndarray, worth: np.ndarray, *, through_origin: bool
-) -> tuple[Line, np.ndarray]:
+) -> tuple[StraightLine, np.ndarray]:
     """Fit variance/read − R = slope · signal/read (+ intercept); return the line and its weights 1/Var of the model."""
     x, y = pairs.signal / pairs.read, pairs.variance / pairs.read - read
     slope = np.median(y * pairs.read / pairs.signal, axis=-1, keepdims=True)

@@ -9,7 +9,7 @@ import xarray as xr
 
 from ..core.pairs import QUANTISATION_VARIANCE
 from ..core.selection import Table, at_iso, at_isos, describe, per_channel, same_iso, with_errors
-from ..core.statistics import Line, fit_line, misfit
+from ..core.statistics import StraightLine, fit_line, misfit
 from .bias import CLIPPED_FRACTION
 
 INVARIANT_WITHIN = 0.05  # of the floor: what raising the ISO any further could still take off the read noise
@@ -244,7 +244,7 @@ class _Split(NamedTuple):
     after: tuple[float, float]
     chi2: float = np.nan
     off: bool = False
-    line: Line | None = None
+    line: StraightLine | None = None
     covariance: np.ndarray | None = None
 
 

@@ -156,7 +156,7 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
 
 
 def _fit_levels(
-    levels: _Levels, which: np.ndarray, column: int, time: np.ndarray, deviation: np.ndarray
+    levels: _LightLevels, which: np.ndarray, column: int, time: np.ndarray, deviation: np.ndarray
 ) -> tuple[dict[str, float], np.ndarray]:
     """Return the linearity of a channel and the levels kept; write all deviations [%] into `deviation`."""
     kept, line = _without_odd(time[which], levels.signal[which, column])
@@ -173,7 +173,7 @@ def _fit_levels(
     }, which[kept]
 
 
-def _warnings(iso: float, row: list[dict[str, float]], odd: dict[int, float], levels: _Levels) -> list[str]:
+def _warnings(iso: float, row: list[dict[str, float]], odd: dict[int, float], levels: _LightLevels) -> list[str]:
     """Warn of a lamp or times that are off in all colours alike, and of odd levels (number: deviation in %)."""
     warnings = []
     error, doubt, ratio = (
@@ -210,7 +210,7 @@ def _ratio_error(signal: np.ndarray, used: np.ndarray, here: np.ndarray) -> np.n
     return result
 
 
-class _Levels(NamedTuple):
+class _LightLevels(NamedTuple):
     """Light levels: setting and first file, mean signal [ADU] and share of saturated pixels (level, channel), and the
     lamp's scatter of that mean, as a share of it."""
 
@@ -223,7 +223,7 @@ class _Levels(NamedTuple):
     lamp: np.ndarray
 
 
-def _levels(ptc: xr.Dataset) -> _Levels:
+def _levels(ptc: xr.Dataset) -> _LightLevels:
     """Gather the pairs by light level."""
     level = ptc["level"].values
     groups = [np.flatnonzero(level == number) for number in np.unique(level)]
@@ -235,7 +235,7 @@ def _levels(ptc: xr.Dataset) -> _Levels:
     # the lamp is one for all levels, and so is its scatter: (μ₂ − μ₁)/μ has twice its variance
     scatter = np.sqrt(np.median(squares) / 2 / 0.4549) if squares else np.nan  # 0.4549: median of χ² of one degree
     shape = (len(groups), ptc.sizes["channel"])
-    return _Levels(
+    return _LightLevels(
         *(ptc[name].values[first].astype(float) for name in ("iso", "exposure", "aperture")),
         ptc["filename_1"].values[first],
         np.reshape([ptc["signal"].values[where].mean(axis=0) for where in groups], shape),
@@ -244,14 +244,14 @@ def _levels(ptc: xr.Dataset) -> _Levels:
     )
 
 
-def _in_range(levels: _Levels, here: np.ndarray, top: np.ndarray) -> list[np.ndarray]:
+def _in_range(levels: _LightLevels, here: np.ndarray, top: np.ndarray) -> list[np.ndarray]:
     """Return, for each channel, the levels between 5 and 95 % of saturation `top` [ADU]."""
     signal = levels.signal[here]
     inside = (signal >= RANGE[0] * top) & (signal <= RANGE[1] * top) & (levels.saturated[here] < 1e-3)
     return [here[column] for column in inside.T]
 
 
-def _one_aperture(levels: _Levels, here: np.ndarray) -> np.ndarray:
+def _one_aperture(levels: _LightLevels, here: np.ndarray) -> np.ndarray:
     """Return the levels of the aperture that has the most exposure times."""
     apertures = levels.aperture[here]
     groups = [here[(apertures == value) | (np.isnan(apertures) & np.isnan(value))] for value in np.unique(apertures)]
@@ -274,7 +274,7 @@ def _true_times(named: np.ndarray) -> np.ndarray | None:
     return true if (np.abs(true / named - 1) < 0.08).all() else None
 
 
-def _scatter(time: np.ndarray, here: np.ndarray, inside: list[np.ndarray], levels: _Levels) -> float:
+def _scatter(time: np.ndarray, here: np.ndarray, inside: list[np.ndarray], levels: _LightLevels) -> float:
     """Return the mean linearity error of the channels for these times."""
     times = dict(zip(here.tolist(), time, strict=True))
     errors = []
