@@ -12,7 +12,6 @@ import click
 import workbench as wb
 
 from .core.errors import WorkbenchError
-from .core.files import check_folder, check_target
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
@@ -114,7 +113,7 @@ def inspect(frames: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
     and what it means for your measurements.
     """
     if out is not None:
-        check_folder(out)
+        wb.core.files.check_folder(out)
     result = wb.inspect(frames[0] if len(frames) == 1 else frames, progress=not quiet)
     click.echo(repr(result))
     if out is not None:
@@ -150,7 +149,7 @@ def plan(
     stars of the lights are (lights of several exposures show how well the mount tracks).
     """
     if out is not None:
-        check_folder(out)
+        wb.core.files.check_folder(out)
     result = wb.plan_night(folder, sensor, penalty=penalty / 100, target=target / 100, progress=not quiet, **options)
     click.echo(repr(result))
     if out is not None:
@@ -188,7 +187,7 @@ def report(folder: Path, out: Path, quiet: bool) -> None:
     every figure with its data, and sensor.json. What cannot be measured from these frames is named,
     with what to shoot.
     """
-    check_target(out, "HTML file")
+    wb.core.files.check_target(out, "HTML file")
     path = wb.export.write_report(wb.characterize(folder, progress=not quiet), out, progress=not quiet)
     click.echo(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
@@ -205,7 +204,7 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     (two or three minutes in all) and keeps. Start with OUT/index.html. Also writes OUT/sensor.json.
     """
     wanted = wb.charts.registry.select(only)  # a misspelt name should not cost a minute
-    check_folder(out)
+    wb.core.files.check_folder(out)
     frames = wb.open_folder(folder or wb.sample_folder(progress=not quiet), progress=not quiet)
     needs = {need for chart in wanted for need in chart.needs}
     examined = frames.has("light") and any(need.startswith("lights.") for need in needs)
