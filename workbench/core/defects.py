@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 from numba import njit
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from .errors import FrameReadError, WorkbenchError
 from .files import whole_file
@@ -187,7 +187,7 @@ def _flag_unstable(frames: UnlitFrames, pixels: int, excess: float, flags: np.nd
     signal = frames.signal[y, x] - np.median(sample_pixels(frames.signal))
     count = np.broadcast_to(frames.count, frames.variance.shape)[y, x].astype(int)
     degrees = np.arange(1, max(count.max(initial=0), 2))
-    limits = np.array([np.inf, np.inf, *np.maximum(excess, chi2.isf(_CHANCE / pixels, degrees) / degrees)])
+    limits = np.array([np.inf, np.inf, *np.maximum(excess, chdtri(degrees, _CHANCE / pixels) / degrees)])
     jumps = frames.variance[y, x] > limits[count] * (frames.ordinary + frames.shot * np.maximum(signal, 0.0))
     flags[y[jumps], x[jumps]] |= UNSTABLE
 
