@@ -5,9 +5,8 @@ import pytest
 
 from workbench import stack
 from workbench.core.errors import WorkbenchError
-from workbench.stack.combine import reject_samples
 from workbench.stack.growth import before_after, sky_noise, starless
-from workbench.stack.pixel import REJECTING, busiest_pixel, explain, inspect_pixel
+from workbench.stack.pixel import REJECTING, busiest_pixel, explain, inspect_pixel, reject_samples
 from workbench.stack.trial import plant, rejection_trial
 
 # -- one pixel

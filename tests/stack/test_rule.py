@@ -8,8 +8,8 @@ from workbench.calibrate import Planes
 from workbench.core.errors import WorkbenchError
 from workbench.core.mosaic import channel_index
 from workbench.ingest import PlainPixels
-from workbench.stack.combine import noise_limits, reject_samples
 from workbench.stack.engine import PlannedFrame, StackPlan, save_planes, stack_bands
+from workbench.stack.pixel import noise_limits, reject_samples
 from workbench.stack.reject import METHODS
 
 SHAPE = (96, 160)

@@ -16,7 +16,7 @@ import numpy as np
 from ..charts.registry import Caption
 from ..charts.theme import FONT, GRID, INK, MUTED, SERIES
 from ..core.dark import dark_laws
-from ..stack.combine import reject_samples
+from ..stack.pixel import reject_samples
 
 
 @dataclass(frozen=True)

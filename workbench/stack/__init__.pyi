@@ -11,8 +11,6 @@ from . import reject as reject
 from . import tile as tile
 from . import trial as trial
 from . import window as window
-from .combine import noise_limits as noise_limits
-from .combine import reject_samples as reject_samples
 from .cubes import aligned as aligned
 from .cubes import stack as stack
 from .engine import PlannedFrame as PlannedFrame
@@ -33,6 +31,8 @@ from .normalise import normalisation as normalisation
 from .pixel import busiest_pixel as busiest_pixel
 from .pixel import explain as explain
 from .pixel import inspect_pixel as inspect_pixel
+from .pixel import noise_limits as noise_limits
+from .pixel import reject_samples as reject_samples
 from .reject import METHODS as METHODS
 from .tile import place_frame as place_frame
 from .tile import resample as resample

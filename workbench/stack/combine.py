@@ -1,7 +1,7 @@
 """The samples of a tile become pixels: the median, the test of every sample against it, the mean of what is left.
 
-One set of compiled loops for the engine, for the verb `stack` on cubes and for whoever looks at single samples
-(`reject_samples`, `noise_limits`).  The samples are (frame, channel, y, x).
+One set of compiled loops for the engine, for the verb `stack` on cubes and for looks at single samples (`pixel`).  The
+samples are (frame, channel, y, x).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from ..core.errors import WorkbenchError
 from ..core.statistics import MAD_TO_SIGMA
-from .reject import DEFAULTS, ESD, MEAN, MEDIAN, NOISE, count_rejected, esd_table, method_number, sorting_network
-from .tile import BLOCK, column_order, resample_frame
+from .reject import MEAN, MEDIAN, NOISE, count_rejected
+from .tile import column_order, resample_frame
+from .window import BLOCK
 
 GROW = 3  # pixels around a strong outlier in which the same frame is tested more strictly
 STRONG = 6.0  # an outlier is strong beyond this many sigma ...
@@ -41,17 +41,7 @@ class Noise(NamedTuple):
     white: np.ndarray
 
 
-class Rule(NamedTuple):
-    """How to reject: the method's number, its thresholds, critical values and a sorting network."""
-
-    method: int
-    low: float
-    high: float
-    table: np.ndarray
-    network: np.ndarray
-
-
-class Planes(NamedTuple):
+class PixelPlanes(NamedTuple):
     """Of one channel of a tile (y, x): samples, median, what the test compares with, flags (frame, y, x).
 
     `a` and `b` (frame, 1 or y, x): the noise model's parameters at every pixel; `sorted` (frame, x).
@@ -68,7 +58,7 @@ class Planes(NamedTuple):
     sorted: np.ndarray
 
 
-class Output(NamedTuple):
+class StackArrays(NamedTuple):
     """Arrays (channel, y, x) that tiles are written into, and `chi` (2, channel, block row, block)."""
 
     signal: np.ndarray
@@ -80,33 +70,11 @@ class Output(NamedTuple):
     chi: np.ndarray
 
 
-def rule_of(method: str, frames: int, low: float | None = None, high: float | None = None) -> Rule:
-    """Return the rule of a rejection method for so many frames; thresholds not given are the method's own.
-
-    Raises
-    ------
-    WorkbenchError
-        If there is no such method, or a threshold of the noise model is not positive.
-    """
-    number = method_number(method)
-    first, second = thresholds_of(method, low, high)
-    if number == NOISE and not (first > 0 and second > 0):
-        raise WorkbenchError(f"thresholds of the noise model are positive numbers of σ; got {first:g} and {second:g}")
-    table = esd_table(frames, first, second) if number == ESD else np.zeros((1, 1))
-    return Rule(number, float(first), float(second), table, sorting_network(frames))
-
-
-def thresholds_of(method: str, low: float | None, high: float | None) -> tuple[float, float]:
-    """Return a method's two thresholds, its own where none is given."""
-    first, second = DEFAULTS[method]
-    return first if low is None else low, second if high is None else high
-
-
 @numba.njit(nogil=True, cache=True)
 def empty_planes(frames, shape, rows):
     """Return planes for a tile of `shape` (height, width) whose noise parameters have `rows` rows."""
     height, width = shape
-    return Planes(
+    return PixelPlanes(
         np.empty(shape, np.int32), np.empty(shape, np.float32), np.empty(shape, np.float32),
         np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty((frames, height, width), np.uint8),
         np.empty((frames, rows, width), np.float32), np.empty((frames, rows, width), np.float32),
@@ -188,7 +156,7 @@ def _own_scatter(buffer, number, median, floor, complete):
 
 
 @numba.njit(nogil=True, cache=True)
-def _find_medians(c, samples, rule, planes, split):
+def find_medians(c, samples, rule, planes, split):
     """Of one channel of (frame, channel, y, x): the median of every pixel, and what the method needs besides."""
     frames, _, height, width = samples.shape
     buffer = planes.sorted
@@ -253,7 +221,7 @@ def _flag_by_noise(row, square, a, b, planes, v, rule, out):
 
 
 @numba.njit(nogil=True, cache=True)
-def _flag_samples(c, samples, squares, rule, planes, order, grow):
+def flag_samples(c, samples, squares, rule, planes, order, grow):
     """Test every sample of one channel of (frame, channel, y, x) against the median of its pixel."""
     frames, _, height, width = samples.shape
     last = planes.a.shape[1] - 1
@@ -423,15 +391,15 @@ def combine_tile(tile, samples, squares, weights, noise, rule, scratch, out):
             for i in range(tile.width):
                 block = min(max(order[i] - tile.rim_left + tile.phase, 0) // BLOCK, last)
                 planes.a[f, 0, i], planes.b[f, 0, i] = noise.alpha[f, c, block], noise.beta[f, c, block]
-        _find_medians(c, samples, rule, planes, tile.split)
-        _flag_samples(c, samples, squares, rule, planes, order, True)
+        find_medians(c, samples, rule, planes, tile.split)
+        flag_samples(c, samples, squares, rule, planes, order, True)
         _count_saturated(c, tile, scratch, order, out)
         _average(c, samples, squares, weights, noise, rule, planes, tile, order, out)
 
 
 @numba.njit(nogil=True, cache=True)
 def stack_tile(tile, frames, maps, noise, rule, scratch, out):
-    """Stack one tile of `Frames` into the output's arrays: resample every frame, then combine."""
+    """Stack one tile of `TileFrames` into the output's arrays: resample every frame, then combine."""
     count, channels = frames.weight.shape
     shape = (count, channels, tile.height, tile.width)
     size = count * channels * tile.height * tile.width
@@ -440,106 +408,3 @@ def stack_tile(tile, frames, maps, noise, rule, scratch, out):
     for f in range(count):
         resample_frame(f, frames, maps, tile, scratch, samples[f], order)
     combine_tile(tile, samples, squares, frames.weight, noise, rule, scratch, out)
-
-
-@numba.njit(nogil=True, cache=True)
-def _inspect(values, variance, slope, rule, grow, flags, median, sigma):
-    """Set flags and σ (frame, channel, y, x) and the median (channel, y, x) of whole arrays; see `reject_samples`."""
-    frames, channels, height, width = values.shape
-    planes = empty_planes(frames, (height, width), height)
-    order = column_order(width, False)
-    ones = np.ones((frames, channels, height, width), np.float32)
-    for c in range(channels):
-        for f in range(frames):
-            for y in range(height):
-                for x in range(width):
-                    planes.a[f, y, x] = slope[f, c, y, x]
-                    light = max(values[f, c, y, x], np.float32(0))
-                    planes.b[f, y, x] = variance[f, c, y, x] - slope[f, c, y, x] * light
-        _find_medians(c, values, rule, planes, False)
-        _flag_samples(c, values, ones, rule, planes, order, grow)
-        for y in range(height):
-            for x in range(width):
-                median[c, y, x] = planes.median[y, x] if planes.count[y, x] else _NAN
-                light = max(planes.median[y, x], np.float32(0))
-                for f in range(frames):
-                    flag = planes.flags[f, y, x]
-                    flags[f, c, y, x] = 1 if flag & HIGH else (-1 if flag & LOW else 0)
-                    if rule.method == NOISE:
-                        model = planes.a[f, y, x] * light + planes.b[f, y, x] + planes.spread[y, x]
-                        sigma[f, c, y, x] = np.sqrt(max(model, planes.floor[y, x]))
-
-
-def _look(values, variance, slope, rule: Rule, grow: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Flags, median and σ of samples (frame, ..., y, x)."""
-    shape = values.shape
-    cubes = [
-        np.ascontiguousarray(part, np.float32).reshape(shape[0], -1, *shape[-2:]) for part in (values, variance, slope)
-    ]
-    flags, sigma = np.zeros(cubes[0].shape, np.int8), np.full(cubes[0].shape, np.nan, np.float32)
-    median = np.empty(cubes[0].shape[1:], np.float32)
-    _inspect(*cubes, rule, grow, flags, median, sigma)
-    return flags.reshape(shape), median.reshape(shape[1:]), sigma.reshape(shape)
-
-
-def noise_limits(values: np.ndarray, variance: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the median, and the σ of each sample that rejection by the noise model compares with.
-
-    σ² = model + (0.2 · range of the median over 3 x 3 pixels)²; from eight samples on at least (1.4826 MAD)² of the
-    pixel's own samples.  The model is the variance that a sample would have if it held what the median holds: a sample
-    that a cosmic ray made bright has the shot noise of a bright one, ``variance + slope (median - value)``.
-
-    Parameters
-    ----------
-    values, variance, slope
-        (frame, ..., y, x): aligned and normalised samples [e-], their variance [e-²], and how fast that grows with
-        the light [e-]: what `aligned` gives.
-
-    Returns
-    -------
-    median (..., y, x) and σ (frame, ..., y, x), both [e-].
-    """
-    _, median, sigma = _look(values, variance, slope, rule_of("noise", len(values)))
-    return median, sigma
-
-
-def reject_samples(
-    values: np.ndarray,
-    variance: np.ndarray,
-    slope: np.ndarray,
-    method: str = "noise",
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    grow: bool = True,
-) -> np.ndarray:
-    """Return which samples a method rejects: -1 too low, 1 too high, 0 kept or missing; int8 of `values`' shape.
-
-    The engine's own loops, on arrays that can be looked at.
-
-    Parameters
-    ----------
-    values, variance, slope
-        As for `noise_limits`; only ``noise`` looks at the variance.
-    method
-        One of `METHODS`.
-    low, high
-        Its thresholds, the defaults of `workbench.stack.reject.DEFAULTS` where not given.
-    grow
-        With ``noise``: around an outlier beyond 6 σ reject what lies beyond 2 σ in the same frame, up to 3 pixels away.
-
-    Raises
-    ------
-    WorkbenchError
-        If there is no such method, or a threshold of the noise model is not positive.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(1)
-    >>> sky = rng.normal(100, 10, (5, 1, 40, 40)).astype("float32")
-    >>> sky[2, 0, 20] += 400  # a trail
-    >>> flags = reject_samples(sky, np.full_like(sky, 100), np.ones_like(sky))
-    >>> bool((flags[2, 0, 20] == 1).all()), float(abs(flags[[0, 1, 3, 4]]).mean()) < 0.002
-    (True, True)
-    """
-    return _look(values, variance, slope, rule_of(method, len(values), low, high), grow)[0]

@@ -25,11 +25,13 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.parallel import frame_arrays
 from ..core.values import attribute_lines, joined_lines, plain_attributes
-from .combine import Output, combine_tile, rule_of, thresholds_of
+from .combine import StackArrays, combine_tile
 from .engine import empty_output
-from .noise import block_centres, pixel_share, sample_noise, tile_noise
+from .noise import block_centres, pixel_share, sample_noise, shared_variance, tile_noise
 from .normalise import normalisation
-from .tile import BAND, BLOCK, Scratch, Tile, band_tiles, place_frame, tile_width
+from .reject import rule_of, thresholds_of
+from .tile import Scratch, place_frame
+from .window import BAND, BLOCK, Tile, band_tiles, tile_width
 
 CHUNKS = 4  # pieces of rows, at most, that a stack is computed in
 _MAPS = ("coverage", "rejected_low", "rejected_high", "saturated")
@@ -262,17 +264,7 @@ def _stack_rows(cubes, weight, channels, rule, rows, corner, size) -> tuple[np.n
     return *out[:6], shared
 
 
-def shared_variance(common: np.ndarray, signal: np.ndarray, left: int = 0) -> np.ndarray:
-    """Return the part of a band's variance that frames share (channel, y, x) [e-²]; see `noise.tile_noise`.
-
-    `common` (2, channel, block) and `signal` (channel, y, x), whose first column is `left` of the output.
-    """
-    block = (np.arange(signal.shape[-1]) + left) // BLOCK
-    light = np.maximum(signal, 0)
-    return common[0][:, None, block] + common[1][:, None, block] * light * light
-
-
-def _stack_piece(tile: Tile, cubes, weight: np.ndarray, noise, rule, out: Output) -> None:
+def _stack_piece(tile: Tile, cubes, weight: np.ndarray, noise, rule, out: StackArrays) -> None:
     """Combine one tile of aligned frames; `cubes` are values, slopes and saturated ones that begin with the tile."""
     count, channels = weight.shape
     shape = (count, channels, tile.height, tile.width)

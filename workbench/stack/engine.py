@@ -22,11 +22,12 @@ from ..calibrate.planes import REACH, Planes
 from ..core.errors import WorkbenchError
 from ..core.files import aside
 from ..ingest.plain import PlainPixels
-from .combine import Output, Rule, rule_of, stack_tile, thresholds_of
+from .combine import StackArrays, stack_tile
 from .lanczos import PADDING, kernel_polynomials, narrowing_for
 from .noise import block_centres, sample_noise, tile_noise
-from .tile import BAND, BLOCK, Frames, Maps, Scratch, band_tiles, scratch_arrays, tile_places, tile_width
-from .window import quarter_turns, turned_cell
+from .reject import RejectionRule, rule_of, thresholds_of
+from .tile import Maps, Scratch, TileFrames, scratch_arrays
+from .window import BAND, BLOCK, band_tiles, quarter_turns, tile_places, tile_width, turned_cell
 
 RAW_BYTES = 96 * 2**20  # of raw rows that one thread holds
 _PLANES = ("base", "dark", "scale", "noise", "cell", "white")
@@ -121,10 +122,10 @@ class Prepared(NamedTuple):
     maps: Maps
     noise: tuple[np.ndarray, ...]
     dtype: np.dtype
-    rule: Rule
+    rule: RejectionRule
     width: int
     kernel: tuple
-    frames: Frames
+    frames: TileFrames
 
 
 def prepare(plan: StackPlan) -> Prepared:
@@ -144,7 +145,7 @@ def prepare(plan: StackPlan) -> Prepared:
     dtype = np.dtype(np.uint16) if dtype == np.int16 else dtype
     count, channels = len(plan.frames), len(plan.channels)
     turns = np.array([quarter_turns(one.transform, plan.shape[1] / 2, plan.shape[0] / 2) for one in plan.frames])
-    frames = Frames(
+    frames = TileFrames(
         raw=np.empty(0, dtype),
         starts=np.zeros(count, np.int64),
         row0=np.zeros(count, np.int64),
@@ -172,11 +173,11 @@ def prepare(plan: StackPlan) -> Prepared:
     )
 
 
-def empty_output(channels: int, rows: int, width: int, frames: int) -> Output:
+def empty_output(channels: int, rows: int, width: int, frames: int) -> StackArrays:
     """Return arrays (channel, rows, width) for a stack of so many frames, counts zero."""
     counts = np.uint8 if frames < 256 else np.uint16
     shape = (channels, rows, width)
-    return Output(
+    return StackArrays(
         *(np.empty(shape, np.float32) for _ in range(2)),
         *(np.zeros(shape, counts) for _ in range(4)),
         np.zeros((2, channels, -(-rows // BLOCK), -(-width // BLOCK))),
@@ -247,7 +248,7 @@ def _segment(first: np.ndarray, last: np.ndarray, begin: int, line: int) -> int:
     return end
 
 
-def _read(ready: Prepared, first: np.ndarray, last: np.ndarray, memory: dict) -> Frames:
+def _read(ready: Prepared, first: np.ndarray, last: np.ndarray, memory: dict) -> TileFrames:
     """Read the rows that some tiles need of every frame."""
     row0 = _least(first, last)
     count = last.max(1) - row0

@@ -37,9 +37,9 @@ from astropy.io import fits
 
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.values import plain_attributes
-from .cubes import shared_variance
 from .engine import Band
-from .tile import BAND
+from .noise import shared_variance
+from .window import BAND
 
 CARD = "WORKBNCH"
 IMAGES = ("SIGNAL", "VARIANCE", "COVERAGE", "REJECTED_LOW", "REJECTED_HIGH", "SATURATED")

@@ -10,9 +10,9 @@ from scipy import ndimage
 
 from ..core.errors import WorkbenchError
 from ..core.statistics import MAD_TO_SIGMA
-from .combine import reject_samples
 from .cubes import stack
 from .noise import SHARE
+from .pixel import reject_samples
 
 LAG = 8  # [pixels] between the pixels that are compared: farther than resampling makes them alike
 BLOCK = 32  # [pixels] of the blocks whose levels tell how much there is to see

@@ -5,7 +5,6 @@ The loops weigh the samples of one lattice, square or quincunx, for long runs of
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple
 
 import numba
@@ -72,45 +71,6 @@ def mean_squared_weight(narrowing: float = 1.0) -> float:
     t = (np.arange(2000) + 0.5) / 2000 - 0.5
     squares = [float(value) for value in kernel_polynomials(narrowing)[30:]]
     return float(np.polynomial.Polynomial(squares)(t**2).mean() ** 2)
-
-
-@cache
-def area_variance(lattice: str, side: int) -> float:
-    """Return the variance of the mean of side x side resampled pixels, over that of all samples that lie in it.
-
-    Close to 1: a pixel's kernel reaches over the area's edge, and the pixels outside reach in.  Averaged over all
-    positions between the samples.
-
-    Parameters
-    ----------
-    lattice
-        ``square`` (red, blue), ``quincunx`` (green) or ``mono``.
-
-    Examples
-    --------
-    >>> [round(area_variance(name, 16), 2) for name in ("square", "quincunx", "mono")]
-    [0.96, 0.99, 0.99]
-    """
-    narrowing = 1.0 if lattice == "mono" else NARROWING
-    phases = [(i / 8 + 1 / 16, j / 8 + 1 / 16) for i in range(8) for j in range(8)]
-    taps = np.arange(-2, 4)
-    y, x = (part.ravel() for part in np.mgrid[:side, :side])
-    total = 0.0
-    for dx, dy in phases:
-        if lattice == "quincunx":
-            a, b = (x + y + 2 * dx) / 2, (x - y + 2 * dy) / 2
-        else:
-            pace = 2.0 if lattice == "square" else 1.0
-            a, b = x / pace + dx, y / pace + dy
-        first, second = np.floor(a).astype(int), np.floor(b).astype(int)
-        along, across = (lanczos3((taps - (t - i)[:, None]) / narrowing) for t, i in ((a, first), (b, second)))
-        weight = (along / along.sum(1, keepdims=True))[:, :, None] * (across / across.sum(1, keepdims=True))[:, None]
-        i, j = (first[:, None] + taps - first.min() + 2, second[:, None] + taps - second.min() + 2)
-        samples = np.zeros((i.max() + 1, j.max() + 1))
-        np.add.at(samples, (i[:, :, None], j[:, None, :]), weight / side**2)
-        total += (samples**2).sum()
-    share = {"square": 0.25, "quincunx": 0.5, "mono": 1.0}[lattice]
-    return float(total / len(phases) * side**2 * share)
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)

@@ -12,18 +12,58 @@ pixel's variance is ``pixel_variance_share`` times (``variance`` - ``shared_vari
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
 from ..align.transform import Transform
 from ..calibrate.planes import NOISE_BLOCK
 from .combine import Noise
-from .lanczos import area_variance, mean_squared_weight, narrowing_for
-from .tile import BAND, BLOCK, Tile
+from .lanczos import NARROWING, lanczos3, mean_squared_weight, narrowing_for
+from .window import BAND, BLOCK, Tile
 
 AREA = 16  # [pixels] side of the areas for which `variance` counts the noise that the frames share
 SHARE = {"R": 0.25, "G": 0.5, "B": 0.25, "mono": 1.0}  # of the mosaic's pixels
 _LATTICES = {"R": "square", "G": "quincunx", "B": "square", "mono": "mono"}
+
+
+@cache
+def area_variance(lattice: str, side: int) -> float:
+    """Return the variance of the mean of side x side resampled pixels, over that of all samples that lie in it.
+
+    Close to 1: a pixel's kernel reaches over the area's edge, and the pixels outside reach in.  Averaged over all
+    positions between the samples.
+
+    Parameters
+    ----------
+    lattice
+        ``square`` (red, blue), ``quincunx`` (green) or ``mono``.
+
+    Examples
+    --------
+    >>> [round(area_variance(name, 16), 2) for name in ("square", "quincunx", "mono")]
+    [0.96, 0.99, 0.99]
+    """
+    narrowing = 1.0 if lattice == "mono" else NARROWING
+    phases = [(i / 8 + 1 / 16, j / 8 + 1 / 16) for i in range(8) for j in range(8)]
+    taps = np.arange(-2, 4)
+    y, x = (part.ravel() for part in np.mgrid[:side, :side])
+    total = 0.0
+    for dx, dy in phases:
+        if lattice == "quincunx":
+            a, b = (x + y + 2 * dx) / 2, (x - y + 2 * dy) / 2
+        else:
+            pace = 2.0 if lattice == "square" else 1.0
+            a, b = x / pace + dx, y / pace + dy
+        first, second = np.floor(a).astype(int), np.floor(b).astype(int)
+        along, across = (lanczos3((taps - (t - i)[:, None]) / narrowing) for t, i in ((a, first), (b, second)))
+        weight = (along / along.sum(1, keepdims=True))[:, :, None] * (across / across.sum(1, keepdims=True))[:, None]
+        i, j = (first[:, None] + taps - first.min() + 2, second[:, None] + taps - second.min() + 2)
+        samples = np.zeros((i.max() + 1, j.max() + 1))
+        np.add.at(samples, (i[:, :, None], j[:, None, :]), weight / side**2)
+        total += (samples**2).sum()
+    share = {"square": 0.25, "quincunx": 0.5, "mono": 1.0}[lattice]
+    return float(total / len(phases) * side**2 * share)
 
 
 def white_noise(channel: str) -> float:
@@ -126,3 +166,13 @@ def tile_noise(terms: np.ndarray, places: np.ndarray, weight: np.ndarray, tiles:
         rise = white[:, None] * (area[number] - pixel[number])
         common[:, :, part] = rise * dark, rise * flat
     return noises, common
+
+
+def shared_variance(common: np.ndarray, signal: np.ndarray, left: int = 0) -> np.ndarray:
+    """Return the part of a band's variance that frames share (channel, y, x) [e-²]; see `noise.tile_noise`.
+
+    `common` (2, channel, block) and `signal` (channel, y, x), whose first column is `left` of the output.
+    """
+    block = (np.arange(signal.shape[-1]) + left) // BLOCK
+    light = np.maximum(signal, 0)
+    return common[0][:, None, block] + common[1][:, None, block] * light * light

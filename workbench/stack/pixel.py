@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numba
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from ..core.errors import WorkbenchError
 from ..core.statistics import MAD_TO_SIGMA
-from .combine import GROW, noise_limits, reject_samples
-from .reject import DEFAULTS, METHODS, esd_table, method_number
+from .combine import GROW, HIGH, LOW, column_order, empty_planes, find_medians, flag_samples
+from .reject import DEFAULTS, METHODS, NOISE, RejectionRule, esd_table, method_number, rule_of
 
 REJECTING = METHODS[:7]
 _AROUND = 2 * GROW + 2  # [pixels] of surroundings that the noise model looks at
@@ -183,3 +184,106 @@ def busiest_pixel(lights: xr.Dataset, channel: str = "G") -> tuple[int, int]:
     alone = np.where(calm & (pull[-2] < 3), pull[-1], 0)
     y, x = np.unravel_index(np.argmax(alone), alone.shape)
     return int(y), int(x)
+
+
+@numba.njit(nogil=True, cache=True)
+def _inspect(values, variance, slope, rule, grow, flags, median, sigma):
+    """Set flags and σ (frame, channel, y, x) and the median (channel, y, x) of whole arrays; see `reject_samples`."""
+    frames, channels, height, width = values.shape
+    planes = empty_planes(frames, (height, width), height)
+    order = column_order(width, False)
+    ones = np.ones((frames, channels, height, width), np.float32)
+    for c in range(channels):
+        for f in range(frames):
+            for y in range(height):
+                for x in range(width):
+                    planes.a[f, y, x] = slope[f, c, y, x]
+                    light = max(values[f, c, y, x], np.float32(0))
+                    planes.b[f, y, x] = variance[f, c, y, x] - slope[f, c, y, x] * light
+        find_medians(c, values, rule, planes, False)
+        flag_samples(c, values, ones, rule, planes, order, grow)
+        for y in range(height):
+            for x in range(width):
+                median[c, y, x] = planes.median[y, x] if planes.count[y, x] else np.nan
+                light = max(planes.median[y, x], np.float32(0))
+                for f in range(frames):
+                    flag = planes.flags[f, y, x]
+                    flags[f, c, y, x] = 1 if flag & HIGH else (-1 if flag & LOW else 0)
+                    if rule.method == NOISE:
+                        model = planes.a[f, y, x] * light + planes.b[f, y, x] + planes.spread[y, x]
+                        sigma[f, c, y, x] = np.sqrt(max(model, planes.floor[y, x]))
+
+
+def _look(values, variance, slope, rule: RejectionRule, grow: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Flags, median and σ of samples (frame, ..., y, x)."""
+    shape = values.shape
+    cubes = [
+        np.ascontiguousarray(part, np.float32).reshape(shape[0], -1, *shape[-2:]) for part in (values, variance, slope)
+    ]
+    flags, sigma = np.zeros(cubes[0].shape, np.int8), np.full(cubes[0].shape, np.nan, np.float32)
+    median = np.empty(cubes[0].shape[1:], np.float32)
+    _inspect(*cubes, rule, grow, flags, median, sigma)
+    return flags.reshape(shape), median.reshape(shape[1:]), sigma.reshape(shape)
+
+
+def noise_limits(values: np.ndarray, variance: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the median, and the σ of each sample that rejection by the noise model compares with.
+
+    σ² = model + (0.2 · range of the median over 3 x 3 pixels)²; from eight samples on at least (1.4826 MAD)² of the
+    pixel's own samples.  The model is the variance that a sample would have if it held what the median holds: a sample
+    that a cosmic ray made bright has the shot noise of a bright one, ``variance + slope (median - value)``.
+
+    Parameters
+    ----------
+    values, variance, slope
+        (frame, ..., y, x): aligned and normalised samples [e-], their variance [e-²], and how fast that grows with
+        the light [e-]: what `aligned` gives.
+
+    Returns
+    -------
+    median (..., y, x) and σ (frame, ..., y, x), both [e-].
+    """
+    _, median, sigma = _look(values, variance, slope, rule_of("noise", len(values)))
+    return median, sigma
+
+
+def reject_samples(
+    values: np.ndarray,
+    variance: np.ndarray,
+    slope: np.ndarray,
+    method: str = "noise",
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    grow: bool = True,
+) -> np.ndarray:
+    """Return which samples a method rejects: -1 too low, 1 too high, 0 kept or missing; int8 of `values`' shape.
+
+    The engine's own loops, on arrays that can be looked at.
+
+    Parameters
+    ----------
+    values, variance, slope
+        As for `noise_limits`; only ``noise`` looks at the variance.
+    method
+        One of `METHODS`.
+    low, high
+        Its thresholds, the defaults of `workbench.stack.reject.DEFAULTS` where not given.
+    grow
+        With ``noise``: around an outlier beyond 6 σ reject what lies beyond 2 σ in the same frame, up to 3 pixels away.
+
+    Raises
+    ------
+    WorkbenchError
+        If there is no such method, or a threshold of the noise model is not positive.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> sky = rng.normal(100, 10, (5, 1, 40, 40)).astype("float32")
+    >>> sky[2, 0, 20] += 400  # a trail
+    >>> flags = reject_samples(sky, np.full_like(sky, 100), np.ones_like(sky))
+    >>> bool((flags[2, 0, 20] == 1).all()), float(abs(flags[[0, 1, 3, 4]]).mean()) < 0.002
+    (True, True)
+    """
+    return _look(values, variance, slope, rule_of(method, len(values), low, high), grow)[0]

@@ -11,6 +11,8 @@ Every method here ends in two numbers: how many of the lowest and of the highest
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 from scipy.stats import t as student
@@ -92,6 +94,38 @@ def esd_table(count: int, alpha: float, fraction: float) -> np.ndarray:
         allowed = min(max(1, int(fraction * n)), n - 3)
         table[n, :allowed] = esd_critical_values(n, alpha, allowed)
     return table
+
+
+class RejectionRule(NamedTuple):
+    """How to reject: the method's number, its thresholds, critical values and a sorting network."""
+
+    method: int
+    low: float
+    high: float
+    table: np.ndarray
+    network: np.ndarray
+
+
+def rule_of(method: str, frames: int, low: float | None = None, high: float | None = None) -> RejectionRule:
+    """Return the rule of a rejection method for so many frames; thresholds not given are the method's own.
+
+    Raises
+    ------
+    WorkbenchError
+        If there is no such method, or a threshold of the noise model is not positive.
+    """
+    number = method_number(method)
+    first, second = thresholds_of(method, low, high)
+    if number == NOISE and not (first > 0 and second > 0):
+        raise WorkbenchError(f"thresholds of the noise model are positive numbers of σ; got {first:g} and {second:g}")
+    table = esd_table(frames, first, second) if number == ESD else np.zeros((1, 1))
+    return RejectionRule(number, float(first), float(second), table, sorting_network(frames))
+
+
+def thresholds_of(method: str, low: float | None, high: float | None) -> tuple[float, float]:
+    """Return a method's two thresholds, its own where none is given."""
+    first, second = DEFAULTS[method]
+    return first if low is None else low, second if high is None else high
 
 
 @numba.njit(nogil=True, cache=True)

@@ -6,7 +6,6 @@ tests of `combine` need.  The engine works off a tile all frames deep; the verb 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numba
@@ -17,48 +16,23 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from .lanczos import PADDING, Target, kernel_polynomials, narrowing_for, sample_window
 from .window import (
+    BAND,
+    RIM,
+    WIDTH,
     Frame,
     Window,
+    band_tiles,
     fill_window,
-    place_polynomials,
     quarter_turns,
+    tile_places,
     turned_cell,
-    window_bounds,
 )
 
-RIM = 4
-BLOCK = 32  # output columns that share their noise parameters
-BAND = 64  # output rows
-WIDTH = 256  # output columns, fewer for many frames
-_BYTES = 24 * 2**20  # of resampled samples that one thread holds
 _MARKS = 4096  # saturated pixels of a window that are looked at
 _NAN = np.float32(np.nan)
 
 
-class Tile(NamedTuple):
-    """Where a tile lies in the output, and how its arrays are laid out.
-
-    With its rim it begins at (`top`, `left`) of the output and has `height` x `width` pixels; without, it has `rows` x
-    `columns`, the first of them at (`rim_top`, `rim_left`) of the whole, and goes to (`row`, `column`) of the arrays
-    that are written.  `phase` columns of its first block lie to the left of it.  With `split` its rows hold the even
-    columns first, then the odd ones.
-    """
-
-    top: int
-    left: int
-    height: int
-    width: int
-    rim_top: int
-    rim_left: int
-    row: int
-    column: int
-    rows: int
-    columns: int
-    phase: int
-    split: bool
-
-
-class Frames(NamedTuple):
+class TileFrames(NamedTuple):
     """F frames as read; frame f's rows from `row0[f]` on begin at ``raw[starts[f]]`` and are `rows[f]`.
 
     `mask` (y, x) is a calibrated mosaic's, of one frame only; else it has one pixel.  `group` numbers the `Maps` that
@@ -119,55 +93,6 @@ def scratch_arrays(frames: int, channels: int, width: int, window: int, kernel: 
         saturated=np.zeros(frames, np.bool_),
         reached=np.zeros((frames, size), np.uint8),
     )
-
-
-def tile_width(frames: int, channels: int) -> int:
-    """Return how many columns a tile has, so that its samples of all frames stay in the allowance."""
-    row_bytes = frames * channels * (BAND + 2 * RIM) * 8
-    fitting = (_BYTES // row_bytes - 2 * RIM) // BLOCK * BLOCK
-    return int(np.clip(fitting, BLOCK, WIDTH))
-
-
-def band_tiles(number: int, area: tuple[int, int, int, int], width: int, split: bool, row: int = 0) -> list[Tile]:
-    """Return the tiles of a band: what of them lies in an area (top, left, bottom, right) of the output.
-
-    Bands and tiles lie on one grid, whatever the area; rims end at its edges.  `row` is where the band begins in the
-    arrays that are written.
-    """
-    top, left, bottom, right = area
-    first, last = max(number * BAND, top), min((number + 1) * BAND, bottom)
-    above, below = max(first - RIM, top), min(last + RIM, bottom)
-    tiles = []
-    for start in range(left // width * width, right, width):
-        column, end = max(start, left), min(start + width, right)
-        before, after = max(column - RIM, left), min(end + RIM, right)
-        tiles.append(
-            Tile(
-                above,
-                before,
-                below - above,
-                after - before,
-                first - above,
-                column - before,
-                row,
-                column - left,
-                last - first,
-                end - column,
-                column % BLOCK,
-                split,
-            )
-        )
-    return tiles
-
-
-def tile_places(
-    transform: Transform, turn: int, shape: tuple[int, int], tiles: Sequence[Tile]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return where a band's tiles lie in a turned frame of `shape`: places (tile, 2, 6) and windows (tile, 4)."""
-    lefts, widths = (np.array([getattr(tile, name) for tile in tiles]) for name in ("left", "width"))
-    first = tiles[0]
-    places = place_polynomials(transform, turn, shape, lefts, widths, first.top, first.height)
-    return places, window_bounds(places, widths, first.height, first.split)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -356,7 +281,7 @@ def place_frame(
     mask = np.zeros((1, 1), np.uint8) if mask is None else np.ascontiguousarray(mask, np.uint8)
     surface = np.zeros((channels, 6)) if surface is None else np.asarray(surface, float)
     zero = np.zeros(1, np.int64)
-    frames = Frames(
+    frames = TileFrames(
         raw=mosaic.ravel(), starts=zero, row0=zero, rows=np.array([height]), mask=mask, factor=np.ones(1), group=zero,
         turn=np.array([turn]), corner=turned_cell(cfa_pattern, turn, mosaic.shape)[None], place=np.zeros((1, 2, 6)),
         bounds=np.zeros((1, 4), np.int64), surface=surface[None], scale=np.array([scale]),

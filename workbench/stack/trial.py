@@ -15,10 +15,10 @@ from scipy import ndimage
 
 from ..align.registration import Registration
 from ..core.errors import WorkbenchError
-from .combine import noise_limits, reject_samples
 from .cubes import aligned
 from .growth import average
 from .normalise import normalisation
+from .pixel import noise_limits, reject_samples
 from .reject import DEFAULTS, MEAN, method_number
 from .tile import place_frame
 

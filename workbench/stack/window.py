@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numba
@@ -20,6 +21,11 @@ from ..calibrate.planes import (
 )
 from ..core.mosaic import channel_index
 
+RIM = 4
+BLOCK = 32  # output columns that share their noise parameters
+BAND = 64  # output rows
+WIDTH = 256  # output columns, fewer for many frames
+_BYTES = 24 * 2**20  # of resampled samples that one thread holds
 KERNEL = 3  # lattice steps from the centre to the end of the resampling kernel
 
 
@@ -53,6 +59,29 @@ class Window(NamedTuple):
     left: int
     rows: int
     half: int
+    split: bool
+
+
+class Tile(NamedTuple):
+    """Where a tile lies in the output, and how its arrays are laid out.
+
+    With its rim it begins at (`top`, `left`) of the output and has `height` x `width` pixels; without, it has `rows` x
+    `columns`, the first of them at (`rim_top`, `rim_left`) of the whole, and goes to (`row`, `column`) of the arrays
+    that are written.  `phase` columns of its first block lie to the left of it.  With `split` its rows hold the even
+    columns first, then the odd ones.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    rim_top: int
+    rim_left: int
+    row: int
+    column: int
+    rows: int
+    columns: int
+    phase: int
     split: bool
 
 
@@ -304,3 +333,52 @@ def window_bounds(places: np.ndarray, widths: np.ndarray, height: int, split: bo
     rows = np.ceil(y.max(-1)).astype(np.int64) + margin - top + 1
     columns = np.ceil(x.max(-1)).astype(np.int64) + margin - left + 1
     return np.stack([top, left, rows, -(-columns // 2)], -1)
+
+
+def tile_width(frames: int, channels: int) -> int:
+    """Return how many columns a tile has, so that its samples of all frames stay in the allowance."""
+    row_bytes = frames * channels * (BAND + 2 * RIM) * 8
+    fitting = (_BYTES // row_bytes - 2 * RIM) // BLOCK * BLOCK
+    return int(np.clip(fitting, BLOCK, WIDTH))
+
+
+def band_tiles(number: int, area: tuple[int, int, int, int], width: int, split: bool, row: int = 0) -> list[Tile]:
+    """Return the tiles of a band: what of them lies in an area (top, left, bottom, right) of the output.
+
+    Bands and tiles lie on one grid, whatever the area; rims end at its edges.  `row` is where the band begins in the
+    arrays that are written.
+    """
+    top, left, bottom, right = area
+    first, last = max(number * BAND, top), min((number + 1) * BAND, bottom)
+    above, below = max(first - RIM, top), min(last + RIM, bottom)
+    tiles = []
+    for start in range(left // width * width, right, width):
+        column, end = max(start, left), min(start + width, right)
+        before, after = max(column - RIM, left), min(end + RIM, right)
+        tiles.append(
+            Tile(
+                above,
+                before,
+                below - above,
+                after - before,
+                first - above,
+                column - before,
+                row,
+                column - left,
+                last - first,
+                end - column,
+                column % BLOCK,
+                split,
+            )
+        )
+    return tiles
+
+
+def tile_places(
+    transform: Transform, turn: int, shape: tuple[int, int], tiles: Sequence[Tile]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return where a band's tiles lie in a turned frame of `shape`: places (tile, 2, 6) and windows (tile, 4)."""
+    lefts, widths = (np.array([getattr(tile, name) for tile in tiles]) for name in ("left", "width"))
+    first = tiles[0]
+    places = place_polynomials(transform, turn, shape, lefts, widths, first.top, first.height)
+    return places, window_bounds(places, widths, first.height, first.split)
