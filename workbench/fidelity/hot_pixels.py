@@ -111,7 +111,10 @@ def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
 
 
 class _ChannelLevels(NamedTuple):
-    """The mosaic's `channel_index`, median and standard deviation (channel) [ADU]."""
+    """The mosaic's `channel_index`, median and robust standard deviation (channel) [ADU].
+
+    Both over all pixels of a channel.
+    """
 
     cell: np.ndarray
     centre: np.ndarray

@@ -166,7 +166,10 @@ def stack_cube(cube: xr.DataArray, *, black: Any = None, progress: Any = True) -
 
 
 class _StackSums(NamedTuple):
-    """The first frame, sums of the even and the odd frames' differences from it, and of their squares, all (y, x)."""
+    """The first frame, sums of the even and the odd frames' differences from it, and of their squares, all (y, x).
+
+    In ADU and ADU²; frames of flats are scaled to the level of the first.
+    """
 
     first: np.ndarray
     even: np.ndarray

@@ -147,8 +147,9 @@ class _Bias(NamedTuple):
 
 
 class _PopulationLimits(NamedTuple):
-    """How pixels are sorted, all in ADU.
+    """How pixels are sorted into populations, and which differences of the pair are outliers; all in ADU.
 
+    A pixel is sorted by a third frame, so that its noise in the pair does not choose its population.
     `edges` (channel, population − 1) of the dark signal; `shift` (channel), the median difference of the pair;
     `limit` (channel, population) of the differences from it.
     """
