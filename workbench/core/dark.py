@@ -297,7 +297,7 @@ def line_inverse(weight: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.array([[s2, -s1], [-s1, s0]]) / determinant, -1, 0)
 
 
-def _law_error(attrs: dict, library: xr.Dataset, temperature: float) -> float:
+def _law_error(attrs: dict[str, Any], library: xr.Dataset, temperature: float) -> float:
     """Return the relative error of f at a temperature, counted from where the darks measure the dark current best.
 
     That is the mean of their temperatures (of the inverse ones for Arrhenius' law), weighted with the square of the
@@ -381,7 +381,7 @@ def open_dark_library(path: str | Path) -> xr.Dataset:
                 raise FrameReadError(path, f"is a dark library of version {version}, not {VERSION}; make it again")
             attrs = json.loads(hdus[0].header["WBATTRS"])
             described = attrs.pop("variables")
-            data = {}
+            data: dict[str, Any] = {}
             for name, extension in _MAPS.items():
                 values = hdus[extension].data
                 data[name] = (("y", "x"), values.astype(values.dtype.newbyteorder("=")), described[name])

@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -43,15 +43,15 @@ class UnlitFrames(NamedTuple):
 
     `signal` (y, x) [u], NaN where saturated, and saturated from `saturation` [u] on; `ordinary` (channel,) [v²]: the
     variance of an ordinary pixel in one frame, NaN where unknown; `shot` (channel,) [v²/u]: what a unit of signal adds
-    to it, 0 where unknown; `variance` (y, x) [v²]: of each pixel in one frame, None where not measured; `count` of
-    frames, one number or (y, x).
+    to it, 0 where unknown; `variance` (y, x) [v²]: of each pixel in one frame, None where not measured; `frames`:
+    how many, one number or (y, x).
     """
 
     signal: np.ndarray
     ordinary: np.ndarray
     shot: np.ndarray
     variance: np.ndarray | None = None
-    count: int | np.ndarray = 0
+    frames: int | np.ndarray = 0
     saturation: float = math.inf
 
 
@@ -111,7 +111,7 @@ def flag_defects(
     if len(shapes) != 1:
         given = " and ".join(map(str, sorted(shapes))) or "nothing"
         raise WorkbenchError(f"defects are found in darks, flats and bias frames of one size; given: {given}")
-    if steady is not None and (steady.variance is None or np.max(steady.count) < FEWEST):
+    if steady is not None and (steady.variance is None or np.max(steady.frames) < FEWEST):
         steady = None
     kinds = {
         "warm": dark is not None,
@@ -146,11 +146,13 @@ def _plane(values: np.ndarray, cell: np.ndarray, channel: int) -> np.ndarray:
 
 def _of_channel(frames: UnlitFrames, cell: np.ndarray, channel: int) -> UnlitFrames:
     """Return one CFA plane of the maps, with the channel's own numbers."""
-    cut = {
-        name: values if values is None or np.ndim(values) == 0 else _plane(values, cell, channel)
-        for name, values in (("signal", frames.signal), ("variance", frames.variance), ("count", frames.count))
-    }
-    return frames._replace(ordinary=frames.ordinary[channel], shot=frames.shot[channel], **cut)
+
+    def cut(values: Any) -> Any:
+        return values if np.ndim(values) == 0 else _plane(values, cell, channel)
+
+    numbers = {"ordinary": frames.ordinary[channel], "shot": frames.shot[channel]}
+    maps = {"signal": cut(frames.signal), "variance": cut(frames.variance), "frames": cut(frames.frames)}
+    return frames._replace(**numbers, **maps)
 
 
 def sample_pixels(plane: np.ndarray) -> np.ndarray:
@@ -176,24 +178,27 @@ def _flag_dark(dark: UnlitFrames, thresholds: Thresholds, flags: np.ndarray) -> 
     elif dark.variance is not None:  # where the gain is not known only the frames' scatter shows the noise
         hot = warm & (dark.variance > dark.ordinary + added)
     else:
-        hot = False
+        hot = np.zeros_like(sound)
     flags[warm] |= WARM
     flags[hot | ~sound] |= HOT
 
 
 def _flag_unstable(frames: UnlitFrames, pixels: int, excess: float, flags: np.ndarray) -> None:
     """Flag variances in place that neither the noise model nor chance explains."""
-    y, x = np.nonzero(frames.variance > excess * float(frames.ordinary))
+    variance = frames.variance
+    if variance is None:
+        return
+    y, x = np.nonzero(variance > excess * float(frames.ordinary))
     signal = frames.signal[y, x] - np.median(sample_pixels(frames.signal))
-    count = np.broadcast_to(frames.count, frames.variance.shape)[y, x].astype(int)
+    count = np.broadcast_to(frames.frames, variance.shape)[y, x].astype(int)
     degrees = np.arange(1, max(count.max(initial=0), 2))
     limits = np.array([np.inf, np.inf, *np.maximum(excess, chdtri(degrees, _CHANCE / pixels) / degrees)])
-    jumps = frames.variance[y, x] > limits[count] * (frames.ordinary + frames.shot * np.maximum(signal, 0.0))
+    jumps = variance[y, x] > limits[count] * (frames.ordinary + frames.shot * np.maximum(signal, 0.0))
     flags[y[jumps], x[jumps]] |= UNSTABLE
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def flag_response(response, least, flags):
+def flag_response(response: np.ndarray, least: float, flags: np.ndarray) -> None:
     """Flag dead pixels in place: those whose response differs from the median of the 24 around them.
 
     `response` (y, x) of one CFA plane, `flags` uint8 of its shape; dead is below `least` of the median or above its

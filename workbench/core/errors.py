@@ -35,11 +35,11 @@ class FrameReadError(WorkbenchError):
     """One file that cannot be used as a frame; `path` names it, so that it can be set aside."""
 
     def __init__(self, path: str | Path, problem: str) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self.problem = problem
         super().__init__(said_of(self.path, problem))
 
-    def __reduce__(self):  # crosses process borders with both arguments
+    def __reduce__(self) -> tuple[type, tuple[Path, str]]:  # crosses process borders with both arguments
         return type(self), (self.path, self.problem)
 
 

@@ -146,6 +146,6 @@ def _mean_of_channels(sensor: xr.Dataset, name: str, channel: str | None) -> tup
     if "channel" in values.dims and channel is not None:
         values, errors = values.sel(channel=channel), errors.sel(channel=channel)
     elif "channel" in values.dims:
-        count = np.isfinite(errors).sum("channel")
+        count = xr.apply_ufunc(np.isfinite, errors).sum("channel")
         values, errors = values.mean("channel"), np.sqrt((errors**2).sum("channel")) / np.maximum(count, 1)
     return values.values, errors.values

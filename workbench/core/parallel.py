@@ -105,7 +105,9 @@ def counted(items: Iterable[Any], progress: Any, total: int) -> Iterator[Any]:
 
 
 def frame_arrays(
-    function: Callable[..., tuple], calls: Sequence[tuple], outputs: Mapping[str, tuple[tuple[int, ...], Any]]
+    function: Callable[..., tuple[Any, ...]],
+    calls: Sequence[tuple[Any, ...]],
+    outputs: Mapping[str, tuple[tuple[int, ...], Any]],
 ) -> dict[str, da.Array]:
     """Return lazy arrays (frame, ...), one for each of the arrays that a function returns for every frame.
 
@@ -129,14 +131,14 @@ def frame_arrays(
     for place, (name, (shape, dtype)) in enumerate(outputs.items()):
         key = f"{name}-{tokenize([task.key for task in tasks], name)}"
         corner = (0,) * len(shape)
-        layer = {(key, number, *corner): (_take, task.key, place) for number, task in enumerate(tasks)}
+        layer: dict[Any, Any] = {(key, number, *corner): (_take, task.key, place) for number, task in enumerate(tasks)}
         graph = HighLevelGraph.from_collections(key, layer, dependencies=tasks)
         chunks = ((1,) * len(tasks), *((size,) for size in shape))
         arrays[name] = da.Array(graph, key, chunks=chunks, dtype=dtype)
     return arrays
 
 
-def _take(results: tuple, place: int) -> np.ndarray:
+def _take(results: tuple[Any, ...], place: int) -> np.ndarray:
     return np.asarray(results[place])[None]
 
 
@@ -176,9 +178,10 @@ def frame_buffers(buffers: FrameBuffers | None = None) -> Iterator[FrameBuffers]
     """
     if buffers is None:
         buffers = _CURRENT.get()
-    token = _CURRENT.set({} if buffers is None else buffers)
+    given: FrameBuffers = {} if buffers is None else buffers
+    token = _CURRENT.set(given)
     try:
-        yield _CURRENT.get()
+        yield given
     finally:
         _CURRENT.reset(token)
 
@@ -220,11 +223,15 @@ class Frames:
     Frames that cannot be decoded are dropped; `dropped` lists (filename, reason), `kept` the numbers of the others.
     """
 
-    def __init__(self, cube: xr.DataArray, *, scratch: str | Path | None = None, threads: int = 2, progress=True):
-        self.cube, self.threads = cube, threads
-        self.height, self.width = cube.sizes["y"], cube.sizes["x"]
-        self.dtype = cube.dtype if cube.dtype in (np.uint16, np.float32) else np.dtype(np.float32)
-        self.cell = channel_index(cube.attrs["cfa_pattern"])
+    def __init__(
+        self, cube: xr.DataArray, *, scratch: str | Path | None = None, threads: int = 2, progress: bool = True
+    ) -> None:
+        self.cube: xr.DataArray = cube
+        self.threads: int = threads
+        self.height: int = cube.sizes["y"]
+        self.width: int = cube.sizes["x"]
+        self.dtype: np.dtype[Any] = cube.dtype if cube.dtype in (np.uint16, np.float32) else np.dtype(np.float32)
+        self.cell: np.ndarray = channel_index(cube.attrs["cfa_pattern"])
         self.dropped: list[tuple[str, str]] = []
         self.kept: list[int] = []
         self._memory: list[np.ndarray] = []
@@ -246,7 +253,7 @@ class Frames:
     def __enter__(self) -> Frames:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __len__(self) -> int:
@@ -308,7 +315,8 @@ class Frames:
     def _decode(self, progress: bool) -> None:
         total = self.cube.sizes["frame"]
         names = self.cube["filename"].values
-        file = self._file.open("wb", buffering=0) if self._file else None
+        scratch = self._file
+        file = scratch.open("wb", buffering=0) if scratch else None
         try:
             frames = _ahead(self._one, range(total), self.threads)
             for number, result in tqdm(
@@ -317,10 +325,10 @@ class Frames:
                 if isinstance(result, FrameReadError):
                     self.dropped.append((str(names[number]) or str(result.path), result.problem))
                     continue
-                if file is None:
+                if scratch is None or file is None:
                     self._memory.append(result)
                 elif file.write(memoryview(result).cast("B")) != result.nbytes:
-                    raise WorkbenchError(f"{self._file.parent}: no room for the scratch file of {total} frames")
+                    raise WorkbenchError(f"{scratch.parent}: no room for the scratch file of {total} frames")
                 self._places.append(len(self.kept))
                 self.kept.append(number)
         except OSError as error:

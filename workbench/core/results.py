@@ -204,7 +204,7 @@ def _values(given: Mapping[str, xr.Dataset], isos: np.ndarray, names: list[str])
     for quantity in QUANTITIES:
         part, _, variable = quantity.source.partition(".")
         for name, ending, _, fill in quantity.variables():
-            found = given.get(part, {}).get(f"{variable}{ending}")
+            found = given[part].get(f"{variable}{ending}") if part in given else None
             if quantity.dims == ("iso", "channel"):
                 values[name] = _over_settings(found, isos, names, fill)
             elif found is not None:
@@ -229,12 +229,12 @@ def build_dataset(
         ``camera``, ``warnings``, ``blocks``, ``dark_laws``.
     """
     sizes = {"iso": len(axes["iso"]), "channel": len(axes["channel"]), "setting": len(settings["iso"])}
-    types = {"quantity": float, "number": float, "count": int, "text": object}
+    types: dict[str, type] = {"quantity": float, "number": float, "count": int, "text": object}
     data = {}
     for quantity in QUANTITIES:
         shape = tuple(sizes[dim] for dim in quantity.dims)
         for name, _, about, fill in quantity.variables():
-            array = np.asarray(values.get(name, np.full(shape, fill)), types[quantity.form]).reshape(shape)
+            array: np.ndarray = np.asarray(values.get(name, np.full(shape, fill)), types[quantity.form]).reshape(shape)
             data[name] = (quantity.dims, array, about)
     coords = {
         "iso": ("iso", np.asarray(axes["iso"], float), {"long_name": "ISO setting"}),
@@ -245,9 +245,13 @@ def build_dataset(
         ),
     }  # fmt: skip
     camera = attrs["camera"]
-    about = {"camera": camera, "simulated": int(is_simulated(camera)), "long_name": "measured sensor"}
-    about |= {name: joined_lines(attrs[name]) for name in ("warnings", "dark_laws")}
-    return xr.Dataset(data, coords, about | {"blocks": json.dumps(attrs["blocks"], ensure_ascii=False)})
+    described: dict[str, Any] = {
+        "camera": camera,
+        "simulated": int(is_simulated(camera)),
+        "long_name": "measured sensor",
+    }
+    described |= {name: joined_lines(attrs[name]) for name in ("warnings", "dark_laws")}
+    return xr.Dataset(data, coords, described | {"blocks": json.dumps(attrs["blocks"], ensure_ascii=False)})
 
 
 def _derived(given: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:

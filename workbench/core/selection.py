@@ -82,7 +82,7 @@ def with_errors(table: Table) -> Table:
 
 
 def per_channel(
-    table: Table, rows: Sequence[Sequence[Mapping[str, Any]]], isos: np.ndarray, channels: Sequence[str], **attrs: Any
+    table: Table, rows: Sequence[Sequence[Mapping[str, Any]]], isos: Any, channels: Sequence[str], **attrs: Any
 ) -> xr.Dataset:
     """Return what was measured of each ISO and channel as variables over (iso, channel).
 
@@ -150,7 +150,7 @@ def describe(setting: Setting) -> str:
     return ", ".join(words) or "settings not stated"
 
 
-def listed(names: Sequence[str], at_most: int = 4) -> str:
+def listed(names: Sequence[str] | np.ndarray, at_most: int = 4) -> str:
     """Join file names for a message, the first few and how many more."""
     shown = [str(name) or "a frame without a name" for name in names[:at_most]]
     more = len(names) - len(shown)

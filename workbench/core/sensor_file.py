@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def _entry(quantity: Quantity, sensor: xr.Dataset, index: tuple[int, ...]) -> An
 
 def _dark(sensor: xr.Dataset, number: int) -> dict[str, Any]:
     """Return the dark current of a setting; its value, error and unit stand with the setting, measured or not."""
-    entry = {key: json_number(sensor[name].values[number]) for key, name in _SETTING.items()}
+    entry: dict[str, Any] = {key: json_number(sensor[name].values[number]) for key, name in _SETTING.items()}
     for quantity in of_dims("setting"):
         if quantity.form == "quantity":
             entry[quantity.key] = json_number(sensor[quantity.name].values[number])
@@ -148,7 +148,7 @@ def _from_json(content: dict[str, Any]) -> xr.Dataset:
     isos, names = (list(dict.fromkeys(part)) for part in zip(*entries, strict=True)) if entries else ([], [])
     grid = [entries[iso, name] for iso in isos for name in names]
     darks = content["dark_current"]
-    values = {}
+    values: dict[str, Any] = {}
     for quantity in QUANTITIES:
         if quantity.dims == ("iso", "channel"):
             values |= _columns(quantity, grid)
@@ -184,8 +184,8 @@ def _columns(quantity: Quantity, entries: Iterable[dict[str, Any]]) -> dict[str,
     if quantity.form == "quantity":
         parts = {name: key for (name, *_), key in zip(quantity.variables(), ("value", "error"), strict=True)}
         return {name: [math.nan if one is None else _number(one[key]) for one in found] for name, key in parts.items()}
-    convert = {"text": lambda one: one or "", "count": int, "number": _number}[quantity.form]
-    return {quantity.name: [convert(one) for one in found]}
+    convert: dict[str, Callable[[Any], Any]] = {"text": lambda one: one or "", "count": int, "number": _number}
+    return {quantity.name: [convert[quantity.form](one) for one in found]}
 
 
 def _number(value: float | None) -> float:

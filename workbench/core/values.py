@@ -103,7 +103,7 @@ def unit_registry() -> Any:
     """
     import pint
 
-    registry = pint.UnitRegistry(force_ndarray_like=True)
+    registry: Any = pint.UnitRegistry(force_ndarray_like=True)
     for name in ("electron", "adu", "photon"):
         registry.define(f"{name} = [{name}s]")
     registry.define("@alias pixel = pix")

@@ -281,7 +281,8 @@ def noise_map(bias: xr.DataArray, *, progress: Any = True) -> xr.DataArray:
     iso, _ = one_value(bias, "iso", "a noise map"), one_value(bias, "exposure", "a noise map")
     pattern = bias.attrs["cfa_pattern"]
     frames = (_without_means(frame, pattern) for frame in stream_frames(lazy_frames(bias)))
-    variance = stack_frames(frames, pattern, progress=progress, total=count).variance
+    stack = stack_frames(frames, pattern, progress=progress, total=count)
+    variance = np.asarray(stack.variance)  # there are enough frames for one
     attrs = {
         "units": "adu",
         "long_name": "temporal noise of each pixel",
