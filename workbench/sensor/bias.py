@@ -25,7 +25,7 @@ from ..core.pairs import (
     t_factor,
 )
 from ..core.parallel import counted, lazy_frames, stream_frames
-from ..core.selection import describe, group_frames, listed, odd_ones_out
+from ..core.selection import Setting, describe, group_frames, listed, odd_ones_out
 from .clipped import ClippedFit, fit_clipped
 
 CLIPPED_FRACTION = 1e-3  # pixels at zero beyond which a normal distribution's σ reads more than 0.3 % low
@@ -81,13 +81,13 @@ def read_noise(
     """
     check_cube(bias, stage="raw", kind="bias")
     groups = group_frames(bias, "iso")
-    pairs, owner = [], []
+    pairs, owners = [], []
     for number, (_, frames) in enumerate(groups):
         local = frame_pairs(len(frames)) or [(0, 0)]  # a lone frame, paired with itself, still has a mean
         pairs += [(int(frames[i]), int(frames[j])) for i, j in local]
-        owner += [number] * len(local)
+        owners += [number] * len(local)
     sums = measure_pairs(bias, pairs, progress=progress)
-    owner = np.array(owner)
+    owner = np.array(owners)
     names = channels_of(bias.attrs["cfa_pattern"])
     shape = (len(groups), len(names))
     result = {name: np.full(shape, np.nan) for name in _VARIABLES}
@@ -110,7 +110,7 @@ def read_noise(
             result[name][number] = one[name]
         method[number] = np.where(np.isnan(one["read_noise_adu"]), "", np.where(clipped, "clipped", "pairs"))
     warnings = [_clipped_warning(problem, settings) for problem, settings in cut.items()] + warnings
-    data = {name: (("iso", "channel"), result[name], attrs) for name, attrs in _VARIABLES.items()}
+    data: dict[str, Any] = {name: (("iso", "channel"), result[name], attrs) for name, attrs in _VARIABLES.items()}
     data["method"] = (("iso", "channel"), method, {"long_name": "how the read noise was measured"})
     data["frames"] = ("iso", [len(frames) for _, frames in groups], {"long_name": "bias frames"})
     coords = {"iso": ("iso", [s["iso"] for s, _ in groups], {"long_name": "ISO setting"}), "channel": list(names)}
@@ -230,7 +230,7 @@ def _clipped_warning(problem: str, settings: list[_Clipped]) -> str:
     )
 
 
-def _check(one: dict[str, np.ndarray], setting: dict, files: np.ndarray, quantisation: float) -> list[str]:
+def _check(one: dict[str, np.ndarray], setting: Setting, files: np.ndarray, quantisation: float) -> list[str]:
     """Blank what these frames cannot give, in place, and return why."""
     where = describe(setting)
     warnings = []

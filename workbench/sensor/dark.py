@@ -6,6 +6,7 @@ and `dark_current` are its parts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,9 +122,9 @@ def measure_dark(
     warnings: list[str] = []
     timed = dark["exposure"].values > 0
     if not timed.all():
-        names = dark["filename"].values[~timed]
+        files = dark["filename"].values[~timed]
         warnings.append(
-            f"{len(names)} darks state no exposure ({listed(names)}) and are left out; give exposure_s in frames.csv"
+            f"{len(files)} darks state no exposure ({listed(files)}) and are left out; give exposure_s in frames.csv"
         )
         dark = take_frames(dark, timed)
     dark = _in_order_of_time(dark)
@@ -139,7 +140,7 @@ def measure_dark(
         groups += signals
         warmth = (np.nan_to_num(setting.key["temperature"], nan=-np.inf), current["frames"])
         if setting.slope is not None and (warmest is None or warmth > warmest[0]):
-            warmest = (warmth, _as_map(setting, factor))
+            warmest = (warmth, _as_map(setting, setting.slope, factor))
     groups.sort(key=lambda row: _rising(row, ("iso", "temperature", "exposure")))
     warnings += add_warming(groups)
     settings.sort(key=lambda row: _rising(row, ("iso", "temperature")))
@@ -192,7 +193,7 @@ _CURRENT = {
 }
 
 
-def _rising(row: dict, names: tuple[str, ...]) -> tuple[float, ...]:
+def _rising(row: dict[str, Any], names: tuple[str, ...]) -> tuple[float, ...]:
     return tuple(np.nan_to_num(row[name], nan=np.inf) for name in names)
 
 
@@ -206,7 +207,13 @@ def _in_order_of_time(cube: xr.DataArray) -> xr.DataArray:
 
 
 def _table(
-    rows: list[dict], dim: str, coords: tuple[str, ...], names: dict, dark: xr.DataArray, title: str, warnings: list
+    rows: list[dict[str, Any]],
+    dim: str,
+    coords: tuple[str, ...],
+    names: Mapping[str, tuple[str, str]],
+    dark: xr.DataArray,
+    title: str,
+    warnings: list[str],
 ) -> xr.Dataset:
     data = {
         name: (dim, np.array([row[name] for row in rows], float), {"units": units, "long_name": text})
@@ -216,7 +223,9 @@ def _table(
     return xr.Dataset(data, given, {"camera": dark.attrs["camera"], "long_name": title, "warnings": warnings})
 
 
-def _reduce(setting: DarkSetting, gain: np.ndarray, gain_error: np.ndarray) -> tuple[dict, list[dict], list[str]]:
+def _reduce(
+    setting: DarkSetting, gain: np.ndarray, gain_error: np.ndarray
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
     """Turn what was read at a setting into a row of dark current, rows of dark signal, and warnings."""
     current = dict.fromkeys(_CURRENT, np.nan) | setting.key
     current |= {
@@ -228,7 +237,7 @@ def _reduce(setting: DarkSetting, gain: np.ndarray, gain_error: np.ndarray) -> t
     zero = None if setting.bias is None or clipped(setting.bias) else setting.bias
     base = None if zero is None else zero.level
     if setting.slope is not None:
-        values, intercept, doubt = _slope_row(setting, gain, gain_error)
+        values, intercept, doubt = _slope_row(setting, setting.slope, gain, gain_error)
         base = intercept if base is None else base
         current |= values | {"intercept": float((gain * (intercept - base)).mean())}
         warnings += [doubt] if doubt else []
@@ -236,10 +245,12 @@ def _reduce(setting: DarkSetting, gain: np.ndarray, gain_error: np.ndarray) -> t
     return current, signals, warnings
 
 
-def _slope_row(setting: DarkSetting, gain: np.ndarray, gain_error: np.ndarray) -> tuple[dict, np.ndarray, str]:
-    """Return the dark current of the pixels' slopes, each channel's intercept [ADU], and a warning or none."""
+def _slope_row(
+    setting: DarkSetting, slopes: np.ndarray, gain: np.ndarray, gain_error: np.ndarray
+) -> tuple[dict[str, float], np.ndarray, str]:
+    """Return the dark current of the slopes (y, x) [ADU/s], each channel's intercept [ADU], and a warning or none."""
     cell = channel_index(setting.pattern)
-    sums = map_sums(setting.slope, setting.saturated, cell, BLOCKS)
+    sums = map_sums(slopes, setting.saturated, cell, BLOCKS)
     pixels = sums[0].sum(axis=1)
     share = pixels / pixels.sum()
     slope = sums[1].sum(axis=1) / pixels
@@ -247,10 +258,10 @@ def _slope_row(setting: DarkSetting, gain: np.ndarray, gain_error: np.ndarray) -
     middle = (counts * times).sum() / counts.sum()
     levers = (times - middle) / (counts * (times - middle) ** 2).sum()  # of each frame [1/s]
     widen, doubt = misfit(setting.points, share)
-    common = map_sums(setting.slope, setting.ever_saturated, cell, 1)[:2, :, 0]
+    common = map_sums(slopes, setting.ever_saturated, cell, 1)[:2, :, 0]
     row = {
         "dark_current_common": float((share * gain * common[1] / common[0]).sum()),
-        "median": float((share * gain * medians(setting.slope, setting.saturated, cell)).sum()),
+        "median": float((share * gain * medians(slopes, setting.saturated, cell)).sum()),
     }
     for unit, factor in (("_adu", np.ones_like(gain)), ("", gain)):
         terms, freedoms = scatter_terms(setting.points, levers, share * factor)
@@ -288,7 +299,7 @@ def _signal_row(
     base: np.ndarray | None,
     gain: np.ndarray,
     gain_error: np.ndarray,
-) -> dict:
+) -> dict[str, Any]:
     """Return one group's dark signal above the bias frames, or above the line's intercept without them."""
     row = dict.fromkeys(_SIGNAL, np.nan) | setting.key
     row |= {"exposure": group.exposure, "frames": group.count, "saturated_pixels": group.saturated}
@@ -348,10 +359,10 @@ def _setting_warnings(setting: DarkSetting) -> list[str]:
     return warnings
 
 
-def _as_map(setting: DarkSetting, gain: np.ndarray) -> xr.DataArray:
+def _as_map(setting: DarkSetting, picture: np.ndarray, gain: np.ndarray) -> xr.DataArray:
     """Return the slope map as a DataArray in e⁻/s, or in ADU/s without a gain; uses its memory."""
     known = bool(np.isfinite(gain).all())
-    picture, cell = setting.slope, channel_index(setting.pattern)
+    cell = channel_index(setting.pattern)
     if known:
         for (row, column), channel in np.ndenumerate(cell):
             picture[row :: cell.shape[0], column :: cell.shape[1]] *= np.float32(gain[channel])

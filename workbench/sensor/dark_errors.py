@@ -7,6 +7,7 @@ noise still gives the dark current.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from scipy import special
@@ -187,7 +188,7 @@ def from_noise(points: list[DarkGroup], share: np.ndarray, gain: np.ndarray) -> 
     return float(by_block.mean()), float(jackknife_error(without)) if count > 1 else np.nan, in_adu
 
 
-def row_from_noise(row: dict, value: float, error: float, adu: float) -> dict[str, float]:
+def row_from_noise(row: dict[str, Any], value: float, error: float, adu: float) -> dict[str, float]:
     """Return the row's dark currents where the mean is taken off by the camera: those of the noise."""
     whole = row["dark_current_variance_error"]
     return {
@@ -226,7 +227,7 @@ def run_trend(levels: np.ndarray) -> tuple[float, float, float]:
     return float(slope), error * t_factor(count - 2), chance
 
 
-def add_warming(rows: list[dict]) -> list[str]:
+def add_warming(rows: list[dict[str, Any]]) -> list[str]:
     """Fill in by how much the sensor warmed along each run of darks [K] and return warnings where it did.
 
     ΔT = T_d log₂(1 + change/signal), T_d typically 6 K; 0 where the trend may be chance, all runs considered.

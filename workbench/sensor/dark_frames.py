@@ -137,12 +137,12 @@ def read_settings(dark: xr.DataArray, bias: xr.DataArray | None, progress: Any) 
     """
     plan = []
     for setting, frames in reversed(group_frames(dark, "temperature", "iso")):
-        groups = group_frames(dark.isel(frame=frames), "exposure")
-        plan.append((setting, [(key["exposure"], frames[where]) for key, where in reversed(groups)]))
+        exposures = group_frames(dark.isel(frame=frames), "exposure")
+        plan.append((setting, [(key["exposure"], frames[where]) for key, where in reversed(exposures)]))
     zeros = {} if bias is None else {str(key["iso"]): where for key, where in group_frames(bias, "iso")}
     order, unread = [], dict(zeros)
     for setting, groups in plan:
-        if str(setting["iso"]) in unread:
+        if bias is not None and str(setting["iso"]) in unread:
             order.append((bias, unread.pop(str(setting["iso"]))))
         order += [(dark, frames) for _, frames in groups]
     stream = equal_frames(order, progress)
@@ -191,7 +191,7 @@ def _read_setting(
     shape, measured = everywhere.shape, []
     sum_y, sum_ty, saturated = (frame_zeros(shape, kind) for kind in (np.float32, np.float32, bool))
     counts, times = [], []
-    if zero is not None and not clipped(zero):
+    if zero is not None and master is not None and not clipped(zero):
         np.multiply(master, np.float32(zero.count), out=sum_y)
         counts, times = [zero.count], [0.0]
     for exposure in exposures:
@@ -259,15 +259,15 @@ def read_group(
             if previous is None:
                 first = frame
                 sums.extend(frame_zeros(frame.shape, kind) for kind in (np.float32, bool))
-            _add_frame(*sums, frame, np.float32(np.inf if np.isnan(white) else white))
+            _add_frame(sums[0], sums[1], frame, np.float32(np.inf if np.isnan(white) else white))
             if previous is not None:
                 yield previous, frame
             previous = frame
-        if count != 2:
+        if count != 2 and first is not None and previous is not None:
             yield first, previous  # closes the ring; a lone frame, paired with itself, still has a mean
 
     measured, noise = [], []
-    for pair in in_threads(lambda pair: pair_sums(*pair, pattern), pairs()):
+    for pair in in_threads(lambda pair: pair_sums(pair[0], pair[1], pattern), pairs()):
         whole = pair_moments(pair.plain.sum(axis=1))
         measured.append((whole.mean1, whole.mean2, pair.zero.sum() / pair.plain[..., 0].sum()))
         noise.append(pair_moments(pair.plain).half_variance)
@@ -283,9 +283,9 @@ def read_group(
     bright = int(np.count_nonzero(saturated))
     if np.count_nonzero(ever_saturated) > bright:
         steady = map_sums(total, ever_saturated, cell, 1)[:2, :, 0]
-    levels = (level / np.where(pixels > 0, pixels, np.nan) / count for pixels, level in (own, steady))
+    of_own, of_steady = (level / np.where(pixels > 0, pixels, np.nan) / count for pixels, level in (own, steady))
     middle = medians(total, saturated, cell, count, zero)
-    group = DarkGroup(exposure, equal.files, means, half, *levels, middle, bright, zeros)
+    group = DarkGroup(exposure, equal.files, means, half, of_own, of_steady, middle, bright, zeros)
     return group, total, saturated
 
 
@@ -351,7 +351,9 @@ def _map_sums(picture, masked, cell, sums):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def add_weighted(picture, weight, timed_weight, plain, timed):
+def add_weighted(
+    picture: np.ndarray, weight: np.float32, timed_weight: np.float32, plain: np.ndarray, timed: np.ndarray
+) -> None:
     """Add a picture (y, x) [ADU] to Σwy and, times the other weight, to Σwty."""
     for y in range(picture.shape[0]):
         row, to_plain, to_timed = picture[y], plain[y], timed[y]

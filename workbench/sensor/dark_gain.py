@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numba
@@ -83,9 +84,9 @@ def dark_transfer(dark: xr.DataArray, bias: xr.DataArray | xr.Dataset, *, progre
     rows: list[dict[str, Any]] = []
     for number, job in enumerate(jobs):
         black, variance = (at_iso(zero[name], job.setting["iso"]) for name in ("black_level", "variance"))
-        bias = _Bias(cell, *(part.astype(np.float32) for part in (black, np.sqrt(variance))), np.float32(white))
+        level = _Bias(cell, black.astype(np.float32), np.sqrt(variance).astype(np.float32), np.float32(white))
         triples = _triples(stream, len(job.frames), len(job.other) > 0)
-        parts = list(in_threads(lambda three, bias=bias: _population_sums(*three, bias), triples))
+        parts = list(in_threads(partial(_population_sums, bias=level), triples))
         sums = np.sum(parts, axis=0)  # (channel, block, population, moment)
         for population in range(_POPULATIONS):
             one = sums[:, :, population]
@@ -159,12 +160,13 @@ class _PopulationLimits(NamedTuple):
     limit: np.ndarray
 
 
-def _population_sums(first: np.ndarray, second: np.ndarray, third: np.ndarray, bias: _Bias) -> np.ndarray:
+def _population_sums(frames: tuple[np.ndarray, ...], bias: _Bias) -> np.ndarray:
     """Return the sums (channel, block, population, moment) of a pair of frames, its pixels sorted by a third."""
+    first, second, third = frames
     channels, blocks = bias.cell.size, max(1, min(BLOCKS, first.shape[0] // bias.cell.shape[0]))
     edges, shifts = np.empty((channels, _POPULATIONS - 1), np.float32), np.zeros(channels, np.float32)
     limits = _PopulationLimits(edges, shifts, np.full((channels, _POPULATIONS), np.inf, np.float32))
-    every = zip(*(planes(frame, bias.cell) for frame in (first, second, third)), strict=True)
+    every = zip(*(planes(frame, bias.cell) for frame in frames), strict=True)
     for (channel, one), (_, two), (_, key) in every:
         black, noise = bias.black[channel], bias.noise[channel]
         stride = max(1, int(np.sqrt(one.size / (1 << 14))))
@@ -232,7 +234,9 @@ def _accumulate(first, second, third, bias, limits, sums):
                 out[3] += zeros
 
 
-def _dataset(dark: xr.DataArray, names: tuple, rows: list[dict], zero: xr.Dataset, warnings: list[str]) -> xr.Dataset:
+def _dataset(
+    dark: xr.DataArray, names: tuple[str, ...], rows: list[dict[str, Any]], zero: xr.Dataset, warnings: list[str]
+) -> xr.Dataset:
     channels = len(names)
     sums = np.array([row["sums"] for row in rows]) if rows else np.zeros((0, channels, 1, _MOMENTS))
     pixels = np.where(sums[..., 0].sum(-1) > 0, sums[..., 0].sum(-1), np.nan)
@@ -322,12 +326,12 @@ def _fit(one: xr.Dataset) -> tuple[dict[str, float], str]:
     n, s, v = (one[name].values for name in ("pixels", "signal_sum", "variance_sum"))  # (point, block)
     read = one["dark_variance"].values
     line, weight = _line(n.sum(axis=1), s.sum(axis=1), v.sum(axis=1), read)
-    parts = [leave_one_out(values, axis=1).T for values in (n, s, v)]
-    lines, _ = _line(*parts, read)
+    pixels, signals, squares = (leave_one_out(values, axis=1).T for values in (n, s, v))
+    lines, _ = _line(pixels, signals, squares, read)
     slope, x = line.slope, one["signal"].values
     residual = one["variance"].values - read - slope * x
-    count = np.where(parts[0] > 0, parts[0], 1)
-    spread = jackknife_error(parts[2] / count - read - lines.slope[:, None] * parts[1] / count)
+    count = np.where(pixels > 0, pixels, 1)
+    spread = jackknife_error(squares / count - read - lines.slope[:, None] * signals / count)
     scatter = slope * one["black_scatter"].values / np.sqrt(one["frames"].values)
     degrees, blocks = x.size - 1, n.shape[1]
     # each residual is measured in its own spread, so that their squares add up to as many as there are points

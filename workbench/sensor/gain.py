@@ -156,7 +156,7 @@ def _pairs_to_fit(curve: Curve) -> tuple[np.ndarray, str]:
 
 
 def _fit_model(curve: Curve) -> _Fit:
-    nothing = {"pairs_used": 0, "levels_used": 0}
+    nothing: dict[str, float] = {"pairs_used": 0, "levels_used": 0}
     which, problem = _pairs_to_fit(curve)
     if problem:
         return _Fit(nothing, which, problem)

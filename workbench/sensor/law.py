@@ -91,10 +91,10 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
         return _dataset({}, [f"a doubling temperature needs dark current at two temperatures or more ({there} here)"])
     reference = float(np.round(levels.temperature.mean()))
     significant = levels.value > 2 * levels.measured
-    fits = {}
+    fits: dict[str, LawFit] = {}
     if np.unique(levels.temperature[significant]).size > 1:
-        fits = {name: fit_law(name, levels, reference) for name in LAW_QUANTITIES}
-    if not fits or None in fits.values():
+        fits = {name: fit for name in LAW_QUANTITIES if (fit := fit_law(name, levels, reference)) is not None}
+    if len(fits) < len(LAW_QUANTITIES):
         warning = (
             "the dark current does not rise with temperature beyond its error, so a doubling temperature is not known; "
             "check the temperatures that the darks state, shoot longer darks, or at temperatures further apart"

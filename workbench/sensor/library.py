@@ -214,7 +214,7 @@ def read_library(
             "setting that keeps the offset"
         )
     columns = [np.array(column) for column in zip(*rows, strict=True)]
-    return LibraryGroups(*columns, np.array(noise), np.array(level)), sums, celsius
+    return LibraryGroups._make((*columns, np.array(noise), np.array(level))), sums, celsius
 
 
 class _GroupPlan(NamedTuple):
@@ -337,7 +337,7 @@ def _subtracts(
     _, rising, rising_error = weighted_line(nominal[several], groups.variance[several], 1 / spread[several] ** 2)
     _, growing, growing_error = weighted_line(nominal, groups.level.mean(axis=1), 1 / expected**2)
     if gain is not None:
-        return mean_subtracted(growing / np.mean(gain), rising, rising_error)
+        return mean_subtracted(float(growing / np.mean(gain)), float(rising), float(rising_error))
     return bool(rising > 5 * rising_error and growing < 3 * growing_error)
 
 

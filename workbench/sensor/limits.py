@@ -129,8 +129,8 @@ def _saturation(ptc: xr.Dataset, pairs: np.ndarray, column: int, gain: float) ->
         value, low, method, limit = room, min(brightest, room), "white level", "converter" if clipped else ""
     else:
         return {"brightest": brightest}
-    error = max((value - low) / np.sqrt(3), _LEAST_ERROR * value)
-    return {"brightest": brightest, "saturation": value, "saturation_error": error, "method": method, "limit": limit}
+    doubt = max((value - low) / np.sqrt(3), _LEAST_ERROR * value)
+    return {"brightest": brightest, "saturation": value, "saturation_error": doubt, "method": method, "limit": limit}
 
 
 def dynamic_range(read: xr.Dataset, wells: xr.Dataset) -> xr.Dataset:
@@ -289,7 +289,7 @@ def _split(points: _Points) -> _Split:
 
 def _invariance(fit: _Split, points: _Points, within: float) -> tuple[float, float]:
     """Return the ISO at which σ_post g = σ_pre √((1 + within)² − 1), by the power law of the gain around it."""
-    if not (np.isfinite(fit.before[0]) and np.isfinite(fit.after[0])):
+    if fit.line is None or not (np.isfinite(fit.before[0]) and np.isfinite(fit.after[0])):
         return np.nan, np.nan
     square, after = fit.line.slope, fit.line.intercept
     log_gain = 0.5 * np.log(square / after * ((1 + within) ** 2 - 1))

@@ -161,7 +161,7 @@ def _fit_levels(
     """Return the linearity of a channel and the levels kept; write all deviations [%] into `deviation`."""
     kept, line = _without_odd(time[which], levels.signal[which, column])
     deviation[which, column] = 100 * (levels.signal[which, column] / (line.slope * time[which] + line.offset) - 1)
-    count = np.count_nonzero(kept)
+    count = int(np.count_nonzero(kept))
     by_lamp = 100 * float(np.sqrt((levels.lamp[which[kept]] ** 2).mean()))
     return {
         "linearity_error": line.error,
@@ -235,8 +235,11 @@ def _levels(ptc: xr.Dataset) -> _LightLevels:
     # the lamp is one for all levels, and so is its scatter: (μ₂ − μ₁)/μ has twice its variance
     scatter = np.sqrt(np.median(squares) / 2 / 0.4549) if squares else np.nan  # 0.4549: median of χ² of one degree
     shape = (len(groups), ptc.sizes["channel"])
+    iso, exposure, aperture = (ptc[name].values[first].astype(float) for name in ("iso", "exposure", "aperture"))
     return _LightLevels(
-        *(ptc[name].values[first].astype(float) for name in ("iso", "exposure", "aperture")),
+        iso,
+        exposure,
+        aperture,
         ptc["filename_1"].values[first],
         np.reshape([ptc["signal"].values[where].mean(axis=0) for where in groups], shape),
         np.reshape([ptc["saturated_fraction"].values[where].max(axis=0) for where in groups], shape),

@@ -17,7 +17,7 @@ from ..core.pairs import (
     measure_pairs,
     pair_moments,
 )
-from ..core.selection import at_isos, describe, group_frames, listed, same_iso
+from ..core.selection import Setting, at_isos, describe, group_frames, listed, same_iso
 from .bias import read_noise
 
 SAME_LEVEL = 0.2  # flats whose means differ by more are not of one light level
@@ -96,8 +96,9 @@ def _zero_level(
     dark["black_level_error"][:] = 0.0
     dark["black_scatter"][:] = 0.0
     for setting, frames in group_frames(flat, "iso"):
-        where = [] if zero is None else np.flatnonzero(same_iso(zero["iso"].values, setting["iso"]))
-        one = zero.isel(iso=where[0]).reindex(channel=list(names)) if len(where) else None
+        one = None
+        if zero is not None and (where := np.flatnonzero(same_iso(zero["iso"].values, setting["iso"]))).size:
+            one = zero.isel(iso=where[0]).reindex(channel=list(names))
         if one is not None and np.isfinite(one["black_level"]).all():
             dark["black_level"][frames] = one["black_level"]
             # of a single bias frame neither is known
@@ -117,7 +118,7 @@ def _zero_level(
 _ZERO = ("black_level", "black_level_error", "black_scatter", "dark_variance", "dark_variance_error")
 
 
-def _lone_flat(setting: dict, files: np.ndarray) -> str:
+def _lone_flat(setting: Setting, files: np.ndarray) -> str:
     return (
         f"only one flat at {describe(setting)} ({listed(files)}): a variance needs two of the same light level; it is "
         "left out, shoot two or more"
@@ -142,7 +143,8 @@ def _split_levels(
     signal[first], signal[second] = (
         (mean - black[number]).mean(axis=1) for mean, number in ((moments.mean1, first), (moments.mean2, second))
     )
-    group, uneven, fresh, fresh_levels = np.array(levels), [], [], []
+    group, uneven, fresh = np.array(levels), [], []
+    fresh_levels: list[int] = []
     for number in np.unique(group):
         here = group == number
         frames = np.unique([first[here], second[here]])
@@ -155,9 +157,9 @@ def _split_levels(
         parts = _parts_of_one_level(frames, signal[frames])
         warnings += _uneven_warnings(flat, frames, signal[frames], parts)
         for part in parts:
-            again = frame_pairs(len(part))
-            fresh += [(int(part[i]), int(part[j])) for i, j in again]
-            fresh_levels += [max([*levels, *fresh_levels]) + 1] * len(again)
+            local = frame_pairs(len(part))
+            fresh += [(int(part[i]), int(part[j])) for i, j in local]
+            fresh_levels += [max([*levels, *fresh_levels]) + 1] * len(local)
     if not uneven:
         return pairs, levels, sums
     again = measure_pairs(flat, fresh, black=[black[i] for i, _ in fresh], progress=progress)
@@ -223,13 +225,15 @@ def _dataset(
         "dark_variance": (zero["dark_variance"], adu2, "half-variance of the bias difference"),
         "dark_variance_error": (zero["dark_variance_error"], adu2, "error of the bias half-variance"),
     }
-    data = {
+    data: dict[str, Any] = {
         name: (("pair", "channel"), value, {"units": units, "long_name": long_name})
         for name, (value, units, long_name) in values.items()
     }
     for name, part in (("sums", sums.kept), ("sums_plain", sums.plain)):
         data[name] = (("pair", "channel", "block", "moment"), part, {"long_name": f"{name} of the pairs [ADU^k]"})
-    coords = {name: ("pair", flat[name].values[first], flat[name].attrs) for name in ("iso", "exposure", "aperture")}
+    coords: dict[str, Any] = {
+        name: ("pair", flat[name].values[first], flat[name].attrs) for name in ("iso", "exposure", "aperture")
+    }
     coords |= {
         "filename_1": ("pair", flat["filename"].values[first]),
         "filename_2": ("pair", flat["filename"].values[second]),
@@ -282,7 +286,9 @@ def shot_noise_snr(ptc: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
         "snr_expected": (np.sqrt(electrons), "1", "√N"),
         "electrons": (electrons, "electron", "signal"),
     }
-    coords = {name: ("point", ptc[name].values[pair], ptc[name].attrs) for name in ("iso", "exposure", "aperture")}
+    coords: dict[str, Any] = {
+        name: ("point", ptc[name].values[pair], ptc[name].attrs) for name in ("iso", "exposure", "aperture")
+    }
     coords["channel"] = ("point", ptc["channel"].values[channel])
     return xr.Dataset(
         {name: ("point", value, {"units": units, "long_name": text}) for name, (value, units, text) in data.items()},

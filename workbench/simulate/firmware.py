@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -121,7 +122,7 @@ def compress(mosaic: np.ndarray, sensor: VirtualSensor, first: int = 1024) -> np
 
 
 def save_frame(
-    path: str | Path, mosaic: np.ndarray, sensor: VirtualSensor, *, firmware: str = "patched", **setting
+    path: str | Path, mosaic: np.ndarray, sensor: VirtualSensor, *, firmware: str = "patched", **setting: Any
 ) -> Path:
     """Save a frame as the camera would: a CFA DNG with EXIF, whose camera is called simulated.
 
@@ -162,7 +163,7 @@ def save_frame(
     return write_dng(path, mosaic, metadata)
 
 
-def cube_of(sensor: VirtualSensor, mosaics: Sequence[np.ndarray], kind: str, **setting) -> xr.DataArray:
+def cube_of(sensor: VirtualSensor, mosaics: Sequence[np.ndarray], kind: str, **setting: Any) -> xr.DataArray:
     """Return mosaics of one kind as the raw cube (frame, y, x) that reading their files would give.
 
     The `setting` holds coordinates of `make_cube`, one value for all frames or one each: ``iso``, ``exposure`` [s],

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -121,7 +122,7 @@ class Scene:
         rate, hits = 0.0, None
         if shot.kind == "flat":
             rate = self.through * self.sensor.spread(shot.lamp * np.array(self.lamp))
-        elif shot.kind == "light":
+        elif shot.view is not None:  # a light
             view = self.views[shot.view]
             rate = self.through * render(self.sky, view, self.sensor.cfa_pattern, threads=threads or 2)
             hits = cosmic_rays(self.sky, view)
@@ -135,7 +136,7 @@ class Night(Scene):
 
     folder: Path
     lights: tuple[str, ...]
-    settings: dict
+    settings: dict[str, Any]
 
     def expected(self, number: int) -> np.ndarray:
         """Return the noise-free electrons of one light as the sensor collects them, dark signal and cosmic rays apart.
@@ -154,7 +155,9 @@ class Night(Scene):
         return mask
 
 
-def make_night(sky: Sky, frames: int, settings: NightSettings | None = None, *, seed: int = 0, **changes) -> list[View]:
+def make_night(
+    sky: Sky, frames: int, settings: NightSettings | None = None, *, seed: int = 0, **changes: Any
+) -> list[View]:
     """Make the views of one night: dithered, slowly rotating, through an air that changes.
 
     The first view is the reference: it points straight (identity) and has no rotation.  The others scatter and turn as
@@ -216,7 +219,7 @@ def write_night(
     sky: Sky | None = None,
     seed: int = 0,
     progress: bool = True,
-    **changes,
+    **changes: Any,
 ) -> Night:
     """Simulate a night and write it as DNG or FITS files into Siril's folders, the truth into truth.json and .npz.
 
@@ -257,8 +260,7 @@ def write_night(
         settings=_frame_settings(plan, seed),
     )
     time = START
-    counts = night.settings["counts"]
-    jobs = [(kind, number) for kind, count in counts.items() for number in range(count)]
+    jobs = [(kind, number) for kind, count in night.settings["counts"].items() for number in range(count)]
     for kind, number in tqdm(jobs, desc="simulating a night", unit="frame", disable=not progress):
         shot = _shot(night, plan, kind, number, suffix)
         mosaic = night.take(shot, (seed, list(FOLDERS).index(kind), number))
@@ -271,7 +273,7 @@ def write_night(
     return night
 
 
-def _frame_settings(plan: NightSettings, seed: int) -> dict:
+def _frame_settings(plan: NightSettings, seed: int) -> dict[str, Any]:
     """What a night's truth keeps of its settings."""
     return {
         "iso": plan.iso,
@@ -335,7 +337,7 @@ def open_night(folder: str | Path) -> Night:
     )
 
 
-def save_fits(path: str | Path, mosaic: np.ndarray, sensor: VirtualSensor, **setting) -> Path:
+def save_fits(path: str | Path, mosaic: np.ndarray, sensor: VirtualSensor, **setting: Any) -> Path:
     """Save a frame as capture programs do: unsigned 16-bit FITS, rows top down, with the usual keywords.
 
     The `setting` has ``iso``, ``exposure`` [s], ``temperature`` [°C] and ``time``, as for `save_frame`.
@@ -390,7 +392,7 @@ def _write_truth(night: Night) -> None:
         part.write_text(json.dumps(truth, indent=1))
 
 
-def _view(entry: dict) -> View:
+def _view(entry: dict[str, Any]) -> View:
     fields = {key: value for key, value in entry.items() if key != "file"}
     fields["matrix"], fields["gradient"] = np.array(fields["matrix"]), np.array(fields["gradient"])
     fields["trails"] = tuple(Trail(**{**t, "electrons": tuple(t["electrons"])}) for t in fields["trails"])

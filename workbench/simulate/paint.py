@@ -145,7 +145,7 @@ def _blend(t, weights):
 
 
 @njit(nogil=True, cache=True)
-def spline(points, row, column, wy, wx):
+def spline(points: np.ndarray, row: float, column: float, wy: np.ndarray, wx: np.ndarray) -> float:
     """Return the cubic B-spline surface of the control points at (row, column); 0 outside."""
     i, j = math.floor(row), math.floor(column)
     if i < 1 or j < 1 or i + 2 >= points.shape[0] or j + 2 >= points.shape[1]:
@@ -172,7 +172,7 @@ def _thickness(band, y, x, width, wy, wx):
 
 
 @njit(nogil=True, cache=True)
-def paint_field(out, band, optics, nebula, light, transparency):
+def paint_field(out: np.ndarray, band: Band, optics: Optics, nebula: Nebula, light: Light, transparency: float) -> None:
     """Set the background and add the nebula.
 
     background = level (1 + gradient · (position/size - 1/2) + curvature r²/R²) (1 + veil/2); the nebula is
@@ -211,7 +211,7 @@ def _psf(profile, dx, dy):
 
 
 @njit(nogil=True, cache=True)
-def paint_stars(out, band, stars, profile):
+def paint_stars(out: np.ndarray, band: Band, stars: Stars, profile: Profile) -> None:
     """Add stars: flux times the PSF's integral over each pixel, by Gauss-Legendre nodes (25, or 9 in the wings)."""
     rows, width = out.shape
     wy, wx = np.empty(4), np.empty(4)
@@ -239,7 +239,7 @@ def paint_stars(out, band, stars, profile):
 
 
 @njit(nogil=True, cache=True)
-def paint_trail(out, band, line):
+def paint_trail(out: np.ndarray, band: Band, line: Line) -> None:
     """Add a trail: a Gaussian profile across a straight segment."""
     rows, width = out.shape
     reach2 = 50.0 * line.variance

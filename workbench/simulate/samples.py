@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -39,8 +40,8 @@ _START = datetime(2025, 1, 18, 20, 0, 0)  # the first frame's time; each next on
 # Light of the flat-field lamp where it is brightest [e-/s/pixel], R G1 G2 B: daylight as the D7000's matrix sees it.
 _LAMP = (26_900.0, 61_000.0, 61_000.0, 50_100.0)
 # Shutter times of the camera's third stops, from 1/2 s; a flat at ISO 100 and 1/2 s is at 0.9 of saturation.
-_SHUTTERS = (2, 2.5, 3, 4, 5, 6, 8, 10, 13, 15, 20, 25, 30, 40, 50, 60, 80, 100, 125, 160, 200, 250, 320, 400, 500, 640)
-_SHUTTERS += (800, 1000, 1250, 1600, 2000, 2500, 3200, 4000, 5000, 6400, 8000)
+_SHUTTERS: tuple[float, ...] = (2, 2.5, 3, 4, 5, 6, 8, 10, 13, 15, 20, 25, 30, 40, 50, 60, 80, 100, 125, 160, 200, 250)
+_SHUTTERS += (320, 400, 500, 640, 800, 1000, 1250, 1600, 2000, 2500, 3200, 4000, 5000, 6400, 8000)
 _ROOM, _FREEZER = 20.0, -18.0  # °C
 
 
@@ -178,17 +179,17 @@ def plan(recipe: Recipe) -> Iterator[Shot]:
                 name = f"flats/flat_ISO{iso}_1-{speed:g}s_{number}.dng"
                 lamp = 1.0 if number == 1 else 1 + float(rng.uniform(-0.015, 0.015))
                 yield Shot(name, "flat", iso, 1 / speed, _ROOM, aperture=8.0, lamp=lamp)
-    for iso, temperature, exposure, frames in recipe.darks:
+    for dark_iso, temperature, exposure, frames in recipe.darks:
         for number in range(1, frames + 1):
-            name = f"darks/{temperature:g}C/dark_ISO{iso:g}_{exposure:g}s_{temperature:g}C_{number:02d}.dng"
-            yield Shot(name, "dark", iso, exposure, temperature)
-    iso, temperature, exposure = recipe.light
+            name = f"darks/{temperature:g}C/dark_ISO{dark_iso:g}_{exposure:g}s_{temperature:g}C_{number:02d}.dng"
+            yield Shot(name, "dark", dark_iso, exposure, temperature)
+    light_iso, temperature, exposure = recipe.light
     for number in range(1, recipe.lights + 1):
-        name = f"lights/light_ISO{iso:g}_{exposure:g}s_{temperature:g}C_{number:02d}.dng"
-        yield Shot(name, "light", iso, exposure, temperature, aperture=5.6, view=number - 1)
+        name = f"lights/light_ISO{light_iso:g}_{exposure:g}s_{temperature:g}C_{number:02d}.dng"
+        yield Shot(name, "light", light_iso, exposure, temperature, aperture=5.6, view=number - 1)
 
 
-def truth(recipe: Recipe) -> dict:
+def truth(recipe: Recipe) -> dict[str, Any]:
     """Return what is true of a set, as ``truth.json`` has it; realised values, not expected ones."""
     scene = _scene(recipe)
     sensor = scene.sensor
@@ -227,7 +228,7 @@ def truth(recipe: Recipe) -> dict:
     )
 
 
-def _setting_truth(sensor: VirtualSensor, iso: float) -> dict:
+def _setting_truth(sensor: VirtualSensor, iso: float) -> dict[str, Any]:
     return {
         "iso": iso,
         "gain": {"value": sensor.gain(iso), "unit": "e-/adu"},
@@ -236,7 +237,7 @@ def _setting_truth(sensor: VirtualSensor, iso: float) -> dict:
     }
 
 
-def _dark_truth(sensor: VirtualSensor, temperature: float) -> dict:
+def _dark_truth(sensor: VirtualSensor, temperature: float) -> dict[str, Any]:
     return {
         "temperature_c": temperature,
         "value": sensor.mean_dark_current(temperature),
@@ -246,7 +247,7 @@ def _dark_truth(sensor: VirtualSensor, temperature: float) -> dict:
     }
 
 
-def _frame_truth(scene: Scene, shot: Shot) -> dict:
+def _frame_truth(scene: Scene, shot: Shot) -> dict[str, Any]:
     """How a frame was taken; of a light, how it saw the sky: `matrix` takes the stars' positions to its pixels."""
     frame = {
         "file": shot.file,

@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -111,7 +111,7 @@ class VirtualSensor:
     cfa_pattern: str = "RGGB"
     camera: str = "NIKON D7000 (simulated)"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.shape) != 2 or min(self.shape) < 2 or any(side % 2 for side in self.shape):
             raise WorkbenchError(f"a sensor's shape is two even numbers of pixels (rows, columns), not {self.shape}")
         if not 0 <= self.vignetting < 1:
@@ -246,7 +246,7 @@ class VirtualSensor:
         return np.tile(cell, [side // period for side, period in zip(self.shape, cell.shape, strict=True)])
 
 
-def d7000(seed: int = 7000, shape: tuple[int, int] = (3264, 4928), **changes) -> VirtualSensor:
+def d7000(seed: int = 7000, shape: tuple[int, int] = (3264, 4928), **changes: Any) -> VirtualSensor:
     """Return a simulated Nikon D7000: `seed` draws its fixed pattern, `changes` are `VirtualSensor` parameters.
 
     Examples
@@ -255,7 +255,7 @@ def d7000(seed: int = 7000, shape: tuple[int, int] = (3264, 4928), **changes) ->
     >>> camera.camera, camera.unity_gain_iso, round(float(camera.dark_map.mean()), 3)
     ('NIKON D7000 (simulated)', 213.0, 0.3)
     """
-    return VirtualSensor(shape=tuple(shape), seed=seed, **changes)
+    return VirtualSensor(tuple(shape), seed, **changes)  # type: ignore[arg-type]  # it refuses other than two sides
 
 
 def expose(
@@ -367,7 +367,7 @@ def _read_out(frame: _Exposure, rows: slice, rng: np.random.Generator) -> np.nda
     return np.clip(adu, 0, sensor.white_level, out=adu)
 
 
-def _checked_hits(sensor: VirtualSensor, hits: Sequence[ArrayLike] | None) -> tuple[np.ndarray, ...]:
+def _checked_hits(sensor: VirtualSensor, hits: Sequence[ArrayLike] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     y, x, charge = ((), (), ()) if hits is None else hits
     y, x = np.asarray(y, np.intp), np.asarray(x, np.intp)
     height, width = sensor.shape

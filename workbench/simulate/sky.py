@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from ..core.cube import MOSAICS
 from ..core.errors import WorkbenchError
@@ -95,7 +96,7 @@ class View:
     angle: float = 0.0
     transparency: float = 1.0
     clouds: float = 0.0
-    background: tuple[float, float, float] = (1.0, 2.0, 1.5)
+    background: tuple[float, ...] = (1.0, 2.0, 1.5)
     gradient: np.ndarray = field(default_factory=lambda: np.zeros((3, 2)))
     curvature: tuple[float, float, float] = (0.0, 0.0, 0.0)
     trails: tuple[Trail, ...] = ()
@@ -155,7 +156,11 @@ def make_sky(
 
 
 def pointing(
-    shape: tuple[int, int], *, shift: Sequence[float] = (0.0, 0.0), degrees: float = 0.0, scale: float = 1.0
+    shape: tuple[int, int],
+    *,
+    shift: Sequence[float] | np.ndarray = (0.0, 0.0),
+    degrees: float = 0.0,
+    scale: float = 1.0,
 ) -> np.ndarray:
     """Return the matrix that turns by `degrees` and scales about the frame's centre, then shifts by (x, y) [px].
 
@@ -216,7 +221,7 @@ def render(sky: Sky, view: View, cfa_pattern: str = "RGGB", *, trails: bool = Tr
     radius = stamp_radius(view, profile, flux.max(axis=1, initial=0.0) * view.exposure)
     veil = _veil(view)
     optics = Optics(np.linalg.inv(view.matrix), *_lens(sky.shape), float(view.distortion))
-    nebula = Nebula(sky.nebula, *map(float, sky.origin), float(sky.step))
+    nebula = Nebula(sky.nebula, float(sky.origin[0]), float(sky.origin[1]), float(sky.step))
     light = Light(*(np.asarray(terms, float) for terms in (view.background, view.gradient, view.curvature)))
     lines = [trail_line(trail, view.exposure) for trail in view.trails if trails]
     out = np.empty((height, width), np.float32)
@@ -281,7 +286,7 @@ def cosmic_rays(sky: Sky, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarra
             if 0 <= pixel[0] < height and 0 <= pixel[1] < width:
                 charge[pixel] = charge.get(pixel, 0.0) + 0.25 * density * rng.gamma(4.0, 0.25)
     pixels = np.array(sorted(charge), np.int64).reshape(-1, 2)
-    return pixels[:, 0], pixels[:, 1], np.array([round(charge[tuple(pixel)]) for pixel in pixels.tolist()], float)
+    return pixels[:, 0], pixels[:, 1], np.array([round(charge[y, x]) for y, x in pixels.tolist()], float)
 
 
 def trail_mask(sky: Sky, view: View, *, reach: float = 1.5) -> np.ndarray:
@@ -296,7 +301,7 @@ def trail_mask(sky: Sky, view: View, *, reach: float = 1.5) -> np.ndarray:
     return level
 
 
-def replace_stars(sky: Sky, x=(), y=(), flux=(), *, nebula: float = 0.0) -> Sky:
+def replace_stars(sky: Sky, x: ArrayLike = (), y: ArrayLike = (), flux: ArrayLike = (), *, nebula: float = 0.0) -> Sky:
     """Return the sky with other stars ((star, colour) fluxes [e-/s]) and its nebula times a factor."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     flux = np.broadcast_to(np.asarray(flux, float).reshape(len(x), -1) if len(x) else np.empty((0, 3)), (len(x), 3))
