@@ -13,7 +13,7 @@ from scipy.stats import chi2
 
 from ..core.errors import WorkbenchError
 from ..core.parallel import Frames
-from .combine_band import Band, Channels, Output, Rows, Rule, Setup, Tally, combine_rows
+from .combine_band import Channels, Output, Rows, RowsOfFrames, Rule, Setup, Tally, combine_rows
 
 CLIP = 4.5  # [σ of the model]; of 16 M pixels x 16 frames without events 2,000 samples lie beyond: 1e-5 of them
 UNSTABLE_CHANCE = 1e-7  # a pixel's own scatter takes the model's place when chance would do it this rarely
@@ -89,7 +89,7 @@ def combine_frames(
     def one_band(top: int, bottom: int, setup: Setup, out: Output) -> Tally:
         tally = Tally(np.zeros(channels), np.zeros(channels), np.zeros(count, np.int64))
         below = nothing if pedestal is None else np.ascontiguousarray(pedestal[top:bottom], np.float32)
-        combine_rows(Band(frames.read(top, bottom), below, top), setup, out, tally)
+        combine_rows(RowsOfFrames(frames.read(top, bottom), below, top), setup, out, tally)
         return tally
 
     # First the scatter in some rows in units of the model, so that the variance is the measured one.

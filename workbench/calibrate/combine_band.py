@@ -65,7 +65,7 @@ class Setup(NamedTuple):
     rule: Rule
 
 
-class Band(NamedTuple):
+class RowsOfFrames(NamedTuple):
     """Rows of all frames (frame, y, x) from row `top` of the mosaic on, and their pedestal (y, x) or (1, 1)."""
 
     samples: np.ndarray
@@ -150,7 +150,7 @@ def sort(values):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def combine_rows(band, setup, out, tally):
-    """Combine a `Band` row by row into `out`; `tally` is added to."""
+    """Combine a `RowsOfFrames` row by row into `out`; `tally` is added to."""
     count, rows, width = band.samples.shape
     one = _Samples(np.empty(count), np.empty(count), np.empty(count, np.int64), np.zeros(count, np.bool_))
     values = np.empty((1 if setup.rule.plain else count, width), np.float32)

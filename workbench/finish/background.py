@@ -82,9 +82,9 @@ def background_model(
         # the other two follow what the polynomial leaves, so that they fall back to it where no sky is seen
         rest = level - polynomial_terms(sky, degree) @ fit
         if method == "rbf":
-            surface += _splines(_Samples(sky, is_sky, rest, error), smoothing, nodes, thin=samples is None)
+            surface += _splines(_SkySamples(sky, is_sky, rest, error), smoothing, nodes, thin=samples is None)
         elif method == "mesh":
-            added = _mesh(_Samples(sky, is_sky, rest, error), box, nodes)
+            added = _mesh(_SkySamples(sky, is_sky, rest, error), box, nodes)
             if added is not None:
                 surface += added
             elif not surfaces:
@@ -116,7 +116,7 @@ def background_model(
     )
 
 
-class _Samples(NamedTuple):
+class _SkySamples(NamedTuple):
     """What a surface is fitted to: the sky's cells, which of them show sky, their levels and errors (y, x)."""
 
     sky: xr.Dataset
@@ -148,7 +148,7 @@ def _sky_at(sky: xr.Dataset, samples: Sequence[Sequence[float]], degree: int | s
     return xr.Dataset({"is_sky": (("y", "x"), is_sky)}, attrs=attrs)
 
 
-def _splines(samples: _Samples, smoothing: float, nodes: tuple[np.ndarray, np.ndarray], *, thin: bool) -> np.ndarray:
+def _splines(samples: _SkySamples, smoothing: float, nodes: tuple[np.ndarray, np.ndarray], *, thin: bool) -> np.ndarray:
     """Thin-plate splines through samples: up to 200 sky cells, spread evenly, each the mean of its surroundings."""
     sky, is_sky, level, error = samples
     rows, columns = np.nonzero(is_sky)
@@ -175,7 +175,7 @@ def _splines(samples: _Samples, smoothing: float, nodes: tuple[np.ndarray, np.nd
     return _interpolate(surface, coarse, nodes)
 
 
-def _mesh(samples: _Samples, box: int, nodes: tuple[np.ndarray, np.ndarray]) -> np.ndarray | None:
+def _mesh(samples: _SkySamples, box: int, nodes: tuple[np.ndarray, np.ndarray]) -> np.ndarray | None:
     """photutils' Background2D on the cells, where stars are gone already and the nebula is masked; None without sky."""
     from photutils.background import Background2D, MedianBackground  # slow to import, and seldom asked for
 

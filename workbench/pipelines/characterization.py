@@ -30,7 +30,7 @@ from ..sensor.dark import Darks
 from .measurement import (
     MEASURED,
     Factors,
-    Light,
+    FlatResults,
     Transfer,
     camera_factors,
     cube_of,
@@ -283,7 +283,7 @@ def measure_sensor(folder: Folder, bar: tqdm, *, written: bool) -> Characterizat
 
 
 def _bias_and_flats(
-    folder: Folder, light: Light, factors: Factors | None, bar: tqdm
+    folder: Folder, light: FlatResults, factors: Factors | None, bar: tqdm
 ) -> tuple[Patterns, xr.Dataset | None, list[str]]:
     """Measure what else bias frames and flats show, all read before: their patterns, the vignetting; and warnings."""
     bias, flat = cube_of(folder, "bias"), cube_of(folder, "flat")

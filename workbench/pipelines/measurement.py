@@ -36,7 +36,7 @@ class Factors(NamedTuple):
     warnings: list[str]
 
 
-class Light(NamedTuple):
+class FlatResults(NamedTuple):
     """What pairs of flats give; None where there are none."""
 
     ptc: xr.Dataset | None = None
@@ -159,16 +159,16 @@ def camera_factors(flat: xr.DataArray, bar: Any) -> Factors:
     return Factors(dict(zip(names[known].tolist(), factor[known].tolist(), strict=True)), warnings)
 
 
-def measure_light(folder: Folder, read: xr.Dataset | None, bar: Any) -> tuple[Light, list[str], Folder]:
+def measure_light(folder: Folder, read: xr.Dataset | None, bar: Any) -> tuple[FlatResults, list[str], Folder]:
     """Measure photon transfer and gain from pairs of flats; returns the warnings too."""
     ptc, folder = folder.without_unreadable(
         lambda frames: sensor.photon_transfer(frames.flat, read, progress=bar), "flat"
     )
     if ptc is None or not ptc.sizes["pair"]:
-        return Light(), warnings_of(ptc), folder
+        return FlatResults(), warnings_of(ptc), folder
     gain = sensor.fit_gain(ptc)
     unity = sensor.unity_gain_iso(gain)
-    return Light(ptc, gain, unity, sensor.shot_noise_snr(ptc, gain)), warnings_of(ptc, gain, unity), folder
+    return FlatResults(ptc, gain, unity, sensor.shot_noise_snr(ptc, gain)), warnings_of(ptc, gain, unity), folder
 
 
 def measure_darks(
@@ -182,7 +182,7 @@ def measure_darks(
     return darks, law, folder
 
 
-def measure_transfer(folder: Folder, read: xr.Dataset | None, light: Light, bar: Any) -> tuple[Transfer, Folder]:
+def measure_transfer(folder: Folder, read: xr.Dataset | None, light: FlatResults, bar: Any) -> tuple[Transfer, Folder]:
     """Measure the gain from darks alone, and derive what read noise and photon transfer give together."""
     darks = None
     if read is not None:

@@ -20,14 +20,14 @@ LONGEST = 600.0  # s: beyond it satellites, gusts and clouds cost more than read
 TIMES = np.geomspace(1.0, 1800.0, 121)  # s, for curves
 
 
-class Quantity(NamedTuple):
+class Estimate(NamedTuple):
     """A number with its standard error."""
 
     value: float
     error: float
 
 
-def propagate(formula: Callable[..., float], *quantities: tuple[float, float]) -> Quantity:
+def propagate(formula: Callable[..., float], *quantities: tuple[float, float]) -> Estimate:
     """Return a formula of independent quantities with its error: first order, by central differences.
 
     σ² = Σ (½ (f(x + σ_x) − f(x − σ_x)))²: a difference over the whole error bar, so that a formula that bends within
@@ -46,7 +46,7 @@ def propagate(formula: Callable[..., float], *quantities: tuple[float, float]) -
         if error > 0 and math.isfinite(error):
             ends = [formula(*values[:number], value + sign * error, *values[number + 1 :]) for sign in (1, -1)]
             variance += ((ends[0] - ends[1]) / 2) ** 2
-    return Quantity(float(formula(*values)), math.sqrt(variance) if math.isfinite(variance) else math.nan)
+    return Estimate(float(formula(*values)), math.sqrt(variance) if math.isfinite(variance) else math.nan)
 
 
 def noise_penalty(time: Any, read_noise: Any, rate: Any) -> Any:
@@ -72,7 +72,7 @@ def noise_penalty(time: Any, read_noise: Any, rate: Any) -> Any:
     return np.sqrt(1 + np.square(read_noise) / (np.asarray(rate) * time)) - 1
 
 
-def sub_length(read_noise: tuple[float, float], rate: tuple[float, float], penalty: float = PENALTY) -> Quantity:
+def sub_length(read_noise: tuple[float, float], rate: tuple[float, float], penalty: float = PENALTY) -> Estimate:
     """Return the shortest sub [s] with at most the noise penalty asked, and its error.
 
     t = C RN²/B with C = 1/((1 + p)² − 1), 9.76 for p = 5 %.
@@ -112,7 +112,7 @@ def hours(
     *,
     overhead: float = 0.0,
     pixels: float = 1.0,
-) -> Quantity:
+) -> Estimate:
     """Return the hours under the sky that bring a target to a signal-to-noise ratio, with their error.
 
     SNR = √n · s T/√((s + B) T + RN² T/t), hence T = SNR² (s + B + RN²/t)/(n s²); with a pause after every sub it takes
@@ -220,7 +220,7 @@ def plan_subs(
     limit = LONGEST if longest is None or not math.isfinite(longest) else float(longest)
     if not limit > 0:
         raise WorkbenchError(f"the longest sub is a time in seconds, not {limit}")
-    rates = {str(name): Quantity(*_pair(background, "rate", channel=name)) for name in background["channel"].values}
+    rates = {str(name): Estimate(*_pair(background, "rate", channel=name)) for name in background["channel"].values}
     bright = [name for name, rate in rates.items() if rate.value > 0]
     if not bright:
         raise WorkbenchError(
@@ -269,7 +269,7 @@ _COLUMNS = {
 
 
 def _at_iso(
-    sensor: xr.Dataset, rates: dict[str, Quantity], white: float, penalty: float, limit: float
+    sensor: xr.Dataset, rates: dict[str, Estimate], white: float, penalty: float, limit: float
 ) -> dict[str, Any]:
     """Return the plan's `_COLUMNS` at one ISO; channels whose background is not above black are NaN."""
     iso = float(sensor["iso"].values[0])
@@ -313,7 +313,7 @@ def _best(rows: list[dict[str, Any]], penalty: float) -> tuple[int, bool]:
     return int(np.argmax(np.where(allowed, np.nan_to_num(score, nan=-np.inf), -np.inf))), bool(met.any())
 
 
-def read_out_noise(sensor: xr.Dataset, iso: float, channel: str) -> Quantity:
+def read_out_noise(sensor: xr.Dataset, iso: float, channel: str) -> Estimate:
     """Return what reading out adds [e⁻ rms] with its error: the read noise and the rounding to whole ADU, g/√12."""
     at = {"iso": iso, "channel": channel}
     return propagate(

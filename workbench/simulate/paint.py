@@ -24,7 +24,7 @@ _CORE_X, _CORE_W = _CORE[0] / 2, _CORE[1] / 2
 _WING_X, _WING_W = _WING[0] / 2, _WING[1] / 2
 
 
-class Band(NamedTuple):
+class PaintedRows(NamedTuple):
     """Rows from `top` of a frame of `height`; `cell`: the mosaic's colours by number, `veil`: the clouds' spline."""
 
     top: int
@@ -52,7 +52,7 @@ class Nebula(NamedTuple):
     step: float
 
 
-class Light(NamedTuple):
+class SkyLight(NamedTuple):
     """The background's level (colour) [e-/s/pixel], relative gradient (colour, (y, x)) and curvature (colour)."""
 
     level: np.ndarray

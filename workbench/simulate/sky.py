@@ -26,10 +26,10 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.parallel import in_threads
 from .paint import (
-    Band,
-    Light,
     Nebula,
     Optics,
+    PaintedRows,
+    SkyLight,
     Stars,
     paint_field,
     paint_stars,
@@ -222,14 +222,14 @@ def render(sky: Sky, view: View, cfa_pattern: str = "RGGB", *, trails: bool = Tr
     veil = _veil(view)
     optics = Optics(np.linalg.inv(view.matrix), *_lens(sky.shape), float(view.distortion))
     nebula = Nebula(sky.nebula, float(sky.origin[0]), float(sky.origin[1]), float(sky.step))
-    light = Light(*(np.asarray(terms, float) for terms in (view.background, view.gradient, view.curvature)))
+    light = SkyLight(*(np.asarray(terms, float) for terms in (view.background, view.gradient, view.curvature)))
     lines = [trail_line(trail, view.exposure) for trail in view.trails if trails]
     out = np.empty((height, width), np.float32)
 
     def band(top: int) -> None:
         rows = out[top : top + BAND]
         work = np.empty(rows.shape)
-        where = Band(top, height, cell, veil)
+        where = PaintedRows(top, height, cell, veil)
         paint_field(work, where, optics, nebula, light, float(view.transparency))
         near = np.flatnonzero((star_y > top - radius - 1) & (star_y < top + len(rows) + radius))
         paint_stars(work, where, Stars(star_x[near], star_y[near], flux[near], radius[near]), profile)
