@@ -172,7 +172,9 @@ def _thickness(band, y, x, width, wy, wx):
 
 
 @njit(nogil=True, cache=True)
-def paint_field(out: np.ndarray, band: Band, optics: Optics, nebula: Nebula, light: Light, transparency: float) -> None:
+def paint_field(
+    out: np.ndarray, band: PaintedRows, optics: Optics, nebula: Nebula, light: SkyLight, transparency: float
+) -> None:
     """Set the background and add the nebula.
 
     background = level (1 + gradient · (position/size - 1/2) + curvature r²/R²) (1 + veil/2); the nebula is
@@ -211,7 +213,7 @@ def _psf(profile, dx, dy):
 
 
 @njit(nogil=True, cache=True)
-def paint_stars(out: np.ndarray, band: Band, stars: Stars, profile: Profile) -> None:
+def paint_stars(out: np.ndarray, band: PaintedRows, stars: Stars, profile: Profile) -> None:
     """Add stars: flux times the PSF's integral over each pixel, by Gauss-Legendre nodes (25, or 9 in the wings)."""
     rows, width = out.shape
     wy, wx = np.empty(4), np.empty(4)
@@ -239,7 +241,7 @@ def paint_stars(out: np.ndarray, band: Band, stars: Stars, profile: Profile) -> 
 
 
 @njit(nogil=True, cache=True)
-def paint_trail(out: np.ndarray, band: Band, line: Line) -> None:
+def paint_trail(out: np.ndarray, band: PaintedRows, line: Line) -> None:
     """Add a trail: a Gaussian profile across a straight segment."""
     rows, width = out.shape
     reach2 = 50.0 * line.variance
