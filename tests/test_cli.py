@@ -189,7 +189,7 @@ def test_a_stack_that_ctrl_c_ends_says_how_it_goes_on(small_samples, tmp_path, m
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("workbench.pipelines.stacking.make_masters", interrupted)
+    monkeypatch.setattr("workbench.pipelines.stack_inputs.make_masters", interrupted)
     result = run("stack", small_samples, "--out", tmp_path / "stack.fits", "--quiet")
     assert result.exit_code == 130
     assert result.stderr.startswith("workbench: stopped; the same command goes on from here")

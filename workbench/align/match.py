@@ -243,7 +243,7 @@ def _grow(seed: Transform, here: np.ndarray, there: np.ndarray):
         ((60, 0.006 * field), (60, 0.003 * field), (300, 4.0), (len(here), 3.0), (len(here), 2.0))
     ):
         a, b = here[:count], there[:count]
-        # Not so wide that strangers pair up: at most a third of the mean distance between stars.
+        # Not so wide that different stars pair up: at most a third of the mean distance between stars.
         radius = float(np.clip(wanted, 2.0, max(2.0, 0.35 * np.sqrt(area / len(b)))))
         one, two = _pair(transform, a, b, radius)
         if one.size < 4:

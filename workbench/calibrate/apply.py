@@ -101,8 +101,8 @@ def calibrate_window(raw: np.ndarray, tables: Tables, factor: float = 1.0, *, fi
     """Calibrate one window of a frame (all of it, or a part with the tables' same `window`).
 
     Returns signal [e-] and variance [e-²], float32, and the mask, uint8 with the bits of `FLAGS`: ``defect`` where the
-    value is filled in from neighbours of the same colour, ``saturated`` in the raw frame, ``missing`` where there
-    is no value (NaN): no sample, no flat, or nothing near a defect to fill it from; and the part of the variance that
+    value is filled in from neighbours of the same colour, ``saturated`` in the raw frame, ``missing`` where
+    the value is NaN: no sample, no flat, or nothing near a defect to fill it from; and the part of the variance that
     is the masters'.  Without `fill` defects are NaN.
 
     Raises
@@ -254,7 +254,7 @@ def _require_fit(tables: Tables, shape: tuple[int, int], cfa_pattern: str) -> No
 
 @njit(nogil=True, cache=True)
 def _flag(raw, signal, defects, white, mask):
-    """Set the mask (y, x) of a frame: ``defects`` are given, missing is what has no finite signal and is no defect."""
+    """Set the mask (y, x) of a frame: ``defects`` are given, missing is what has no finite signal, defects apart."""
     for y in range(raw.shape[0]):
         for x in range(raw.shape[1]):
             missing = np.uint8(0)
@@ -311,7 +311,7 @@ def fill_defects(cell, signal, variance, shared, mask):
     """Fill defects of a mosaic (y, x) in place from valid pixels of their colour (`neighbour_weights`).
 
     A filled value is never the source of another.  Its variance is that of the mean of its sources, and where they
-    differ by more than their noise, as beside a star, their scatter on top.  A defect among saturated pixels is
+    differ by more than their noise, as next to a star, their scatter on top.  A defect among saturated pixels is
     saturated; one without any source is missing.  `variance` and `shared` may be empty.
     """
     around, weight = np.empty((2 * REACH + 1, 2 * REACH + 1)), np.empty((2 * REACH + 1, 2 * REACH + 1))

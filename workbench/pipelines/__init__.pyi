@@ -5,6 +5,7 @@ from . import inspection as inspection
 from . import lights as lights
 from . import measurement as measurement
 from . import planning as planning
+from . import stack_inputs as stack_inputs
 from . import stack_report as stack_report
 from . import stack_work as stack_work
 from . import stacking as stacking
@@ -26,7 +27,7 @@ from .measurement import measure_pixel_noise as measure_pixel_noise
 from .planning import Plan as Plan
 from .planning import plan_night as plan_night
 from .planning import write_shots as write_shots
+from .stack_inputs import StackSettings as StackSettings
 from .stacking import StackResult as StackResult
-from .stacking import StackSettings as StackSettings
 from .stacking import stack_folder as stack_folder
 from .uniformity import measure_uniformity as measure_uniformity

@@ -29,7 +29,7 @@ MOST_LIGHTS = 16  # looked at; more only take longer
 WINDOW = (1024, 1536)  # rows and columns about the middle that are aligned and stacked
 PIECE = (240, 360)  # rows and columns shown
 TRIED = (192, 384)  # rows and columns in which rejection is tried
-_AUDITED = 4  # lights whose background tells what a flat leaves
+_AUDITED = 4  # lights whose background shows what a flat leaves
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ def examine_lights(folder: str | Path | Folder, *, sensor: xr.Dataset | None = N
     folder
         A folder (see `open_folder`), or what `open_folder` returned.
     sensor
-        A measured sensor (`open_sensor`), whose gain and read noise are used; else the frames at hand tell them.
+        A measured sensor (`open_sensor`), whose gain and read noise are used; else those of these frames.
     progress
         False for no progress bars.
 

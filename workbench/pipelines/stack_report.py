@@ -1,4 +1,4 @@
-"""What a stacking run says of itself: what it would do, the table of its lights, the file's header."""
+"""What a stacking run reports: what it would do, the table of its lights, the header of the file."""
 
 from __future__ import annotations
 
@@ -148,34 +148,15 @@ def _rounded(seconds: float) -> str:
 def stack_header(
     lights: LightList, plan: StackPlan, noise: SensorNoise, reference: int, level: np.ndarray, chi: dict[str, float]
 ) -> tuple[dict[str, Any], dict[str, tuple[Any, str]]]:
-    """Return what a stack says of itself, and its FITS cards: (value, comment) by keyword.
+    """Return what describes a stack, and its FITS cards: (value, comment) by keyword.
 
     `noise` is that of the reference's group, `level` the mean background left in [e-] and `chi` the chi-square of each
     channel.
     """
-    exposure = lights.exposure
     used = [lights.names.index(frame.name) for frame in plan.frames]
     low, high = plan.thresholds
-    cards: dict[str, tuple[Any, str]] = {
-        "CHANNELS": (",".join(plan.channels), "along axis 3"),
-        "INSTRUME": (_plain(lights.camera), "camera"),
-        "REFFRAME": (_plain(lights.names[reference]), "its pixel grid and exposure"),
-        "EXPTIME": (_number(exposure[reference]), "[s] of the reference, to which all is scaled"),
-        "TOTALEXP": (_number(exposure[used].sum()), "[s] of all frames stacked"),
-        "NFRAMES": (len(used), "frames stacked"),
-        "NLIGHTS": (len(lights.names), "lights found"),
-        "REJECT": (plan.method, "rejection method"),
-        "REJLOW": (_number(low), "its lower threshold"),
-        "REJHIGH": (_number(high), "its upper threshold"),
-        "SIMULATE": (bool(is_simulated(lights.camera)), "made by a virtual camera"),
-    }
-    names = {1: ("mono",), 4: ("R", "G1", "G2", "B")}
     unit = "electron" if noise.known else "adu"
-    used_noise = {"EGAIN": (noise.gain, "[e-/ADU] gain used")} if noise.known else {}
-    used_noise["RDNOIS"] = noise.read_noise, f"[{unit}] read noise used"
-    for kind, (values, comment) in used_noise.items():
-        for name, value in zip(names[len(values)], values, strict=True):
-            cards[f"{kind}{'' if name == 'mono' else name}"[:8]] = (value, comment)
+    cards = _run_cards(lights, plan, used, reference) | _noise_cards(noise, unit)
     for place, name in enumerate(plan.channels):
         letter = name[0].upper()
         cards[f"PIXVAR_{letter}"] = (pixel_share(name), "variance of one pixel over VARIANCE")
@@ -183,7 +164,7 @@ def stack_header(
         cards[f"BACKGR_{letter}"] = (_number(level[place]), f"[{unit}] mean background left in")
     attributes: dict[str, Any] = {
         "camera": lights.camera,
-        "exposure": _number(exposure[reference]),
+        "exposure": _number(lights.exposure[reference]),
         "frame_count": len(used),
         "reference": lights.names[reference],
         "rejection": plan.method,
@@ -213,6 +194,36 @@ def stack_header(
         "history": history,
         "attributes": attributes,
     }, cards
+
+
+def _run_cards(lights: LightList, plan: StackPlan, used: list[int], reference: int) -> dict[str, tuple[Any, str]]:
+    """The cards of what was stacked and how; `used` numbers the lights of the plan."""
+    low, high = plan.thresholds
+    return {
+        "CHANNELS": (",".join(plan.channels), "along axis 3"),
+        "INSTRUME": (_plain(lights.camera), "camera"),
+        "REFFRAME": (_plain(lights.names[reference]), "its pixel grid and exposure"),
+        "EXPTIME": (_number(lights.exposure[reference]), "[s] of the reference, to which all is scaled"),
+        "TOTALEXP": (_number(lights.exposure[used].sum()), "[s] of all frames stacked"),
+        "NFRAMES": (len(used), "frames stacked"),
+        "NLIGHTS": (len(lights.names), "lights found"),
+        "REJECT": (plan.method, "rejection method"),
+        "REJLOW": (_number(low), "its lower threshold"),
+        "REJHIGH": (_number(high), "its upper threshold"),
+        "SIMULATE": (bool(is_simulated(lights.camera)), "made by a virtual camera"),
+    }
+
+
+def _noise_cards(noise: SensorNoise, unit: str) -> dict[str, tuple[Any, str]]:
+    """The cards of the gain, where it is known, and of the read noise, one a channel of the mosaic."""
+    names = {1: ("mono",), 4: ("R", "G1", "G2", "B")}
+    used_noise = {"EGAIN": (noise.gain, "[e-/ADU] gain used")} if noise.known else {}
+    used_noise["RDNOIS"] = noise.read_noise, f"[{unit}] read noise used"
+    return {
+        f"{kind}{'' if name == 'mono' else name}"[:8]: (value, comment)
+        for kind, (values, comment) in used_noise.items()
+        for name, value in zip(names[len(values)], values, strict=True)
+    }
 
 
 def camera_colours(path: Path) -> dict[str, Any] | None:

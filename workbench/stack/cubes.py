@@ -190,7 +190,7 @@ def stack(
     Raises
     ------
     WorkbenchError
-        If the lights are not aligned, or there is no such method.
+        If the lights are not aligned, or the method is not known.
     """
     rule = rule_of(method, lights.sizes.get("frame", 1), low, high)
     if not isinstance(lights, xr.Dataset) or not {"signal", "slope", "noise_terms", "weight"} <= {*lights.variables}:

@@ -3,7 +3,7 @@
 A `StackPlan` is plain data: files, transforms, scales, surfaces, weights.  A band of output rows is a pure function of
 the plan, so that bands can be worked off by threads, by processes on other machines, or again after an
 interruption, with the same result to the bit.  Each band reads the rows of each frame that it needs and holds
-nothing else; memory does not grow with the frames' size and hardly with their number.
+nothing else; memory does not grow with the frames' size and only little with their number.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def prepare(plan: StackPlan) -> Prepared:
     Raises
     ------
     WorkbenchError
-        If there are no frames.
+        If the plan has no frames.
     """
     if not plan.frames:
         raise WorkbenchError("no frames to stack")

@@ -290,7 +290,7 @@ def open_stack(path: str | Path) -> xr.Dataset:
     """
     path = Path(path)
     if not path.is_file():
-        raise FrameReadError(path, "there is no such file; give a stack that `workbench stack` wrote")
+        raise FrameReadError(path, "no such file; give a stack that `workbench stack` wrote")
     try:
         with fits.open(path, memmap=True, lazy_load_hdus=False) as hdus:
             header = hdus[0].header
@@ -311,7 +311,7 @@ def open_stack(path: str | Path) -> xr.Dataset:
             table = hdus["FRAMES"].data
             columns = {name: np.array(table[name]) for name in table.names}
     except (KeyError, OSError) as problem:
-        raise FrameReadError(path, f"is no stack of the workbench ({problem})") from problem
+        raise FrameReadError(path, f"is not a stack of the workbench ({problem})") from problem
     about = json.loads(header.get(CARD, "{}"))
     attrs = plain_attributes(
         {

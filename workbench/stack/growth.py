@@ -1,4 +1,4 @@
-"""How the noise falls as frames are added: measured in the sky of real stacks, beside what the variance predicts."""
+"""How the noise falls as frames are added: measured in the sky of real stacks, with what the variance predicts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .noise import SHARE
 from .pixel import reject_samples
 
 LAG = 8  # [pixels] between the pixels that are compared: farther than resampling makes them alike
-BLOCK = 32  # [pixels] of the blocks whose levels tell how much there is to see
+BLOCK = 32  # [pixels] of the blocks whose levels measure how much there is to see
 _SUBSETS = 4  # of the frames, for each number of them
 
 
 def noise_against_frames(
     lights: xr.Dataset, *, counts: Sequence[int] | None = None, method: str = "noise", seed: int = 0
 ) -> xr.Dataset:
-    """Stack 1, 2, ... N of the aligned lights and measure each stack's noise, beside what its variance predicts.
+    """Stack 1, 2, ... N of the aligned lights and measure each stack's noise, with what its variance predicts.
 
     The noise is that of single pixels of the starless sky: each against the mean of four pixels 8 pixels away,
     √(Var/1.25), so that a nebula's shape cancels.  For each count several sets of frames are stacked.  What does not
@@ -64,20 +64,20 @@ def noise_against_frames(
         deep, _, _ = average(values, variance, flags, weight)
         sky = starless(deep[0], np.isfinite(values[:, 0]).all(axis=0))
         if np.count_nonzero(sky) < 2000:
-            raise WorkbenchError("there is hardly any starless sky in these lights to measure the noise in")
+            raise WorkbenchError("there is too little starless sky in these lights to measure the noise in")
         signal[row] = _contrast(deep[0], sky)
         for column, count in enumerate(counts):
-            measured, told = [], []
+            measured, expected = [], []
             for chosen in _subsets(total, count, seed):
                 mean, spread, kept = average(values[chosen], variance[chosen], flags[chosen], weight[chosen])
                 good = sky & (kept[0] > 0)
                 level, pixels = sky_noise(mean[0], good)
                 measured.append(level)
-                told.append(np.sqrt(spread[0][good].mean(dtype=float)))
+                expected.append(np.sqrt(spread[0][good].mean(dtype=float)))
             noise[row, column] = np.sqrt(np.mean(np.square(measured)))
-            predicted[row, column] = np.sqrt(np.mean(np.square(told)))
+            predicted[row, column] = np.sqrt(np.mean(np.square(expected)))
             chance = noise[row, column] / np.sqrt(2 * pixels * SHARE[channel] / 2)
-            # sets of more than half of the frames have frames in common: their scatter tells less than chance
+            # sets of more than half of the frames have frames in common: their scatter shows less than chance
             error[row, column] = max(chance, np.std(measured) / np.sqrt(max(total // count, 1)))
     e = {"units": "electron"}
     snr = signal[:, None] / noise
@@ -130,7 +130,7 @@ def starless(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def sky_noise(picture: np.ndarray, sky: np.ndarray) -> tuple[float, int]:
-    """Return the noise of a pixel where there is sky, and how many pixels told it.
+    """Return the noise of a pixel where there is sky, and from how many pixels it was measured.
 
     √(Var(p - mean of four pixels `LAG` away)/1.25), what lies beyond 5 σ left out.
     """
@@ -143,7 +143,7 @@ def sky_noise(picture: np.ndarray, sky: np.ndarray) -> tuple[float, int]:
         good &= sky[there]
     d = (picture[inner] - around / 4)[good]
     if d.size < 500:
-        raise WorkbenchError("there is hardly any starless sky in these lights to measure the noise in")
+        raise WorkbenchError("there is too little starless sky in these lights to measure the noise in")
     d = d - np.median(d)
     kept = d[np.abs(d) < 5 * MAD_TO_SIGMA * np.median(np.abs(d))]
     return float(np.sqrt(kept.var() / 1.25)), int(d.size)

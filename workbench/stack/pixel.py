@@ -51,11 +51,11 @@ def inspect_pixel(
     Raises
     ------
     WorkbenchError
-        If there is no such pixel, channel or method.
+        If the pixel, the channel or the method does not exist.
     """
     names = [str(name) for name in lights["channel"].values]
     if channel not in names:
-        raise WorkbenchError(f"there is no channel {channel!r}; these lights have {', '.join(names)}")
+        raise WorkbenchError(f"these lights have no channel {channel!r}, only {', '.join(names)}")
     height, width = lights.sizes["y"], lights.sizes["x"]
     if not (0 <= y < height and 0 <= x < width):
         raise WorkbenchError(f"pixel ({y}, {x}) lies outside the frame of {width} x {height} pixels")
@@ -275,7 +275,7 @@ def reject_samples(
     Raises
     ------
     WorkbenchError
-        If there is no such method, or a threshold of the noise model is not positive.
+        If the method is not known, or a threshold of the noise model is not positive.
 
     Examples
     --------

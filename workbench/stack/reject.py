@@ -41,7 +41,7 @@ def method_number(method: str) -> int:
     Raises
     ------
     WorkbenchError
-        If there is no such method.
+        If the method is not known.
     """
     if method not in METHODS:
         raise WorkbenchError(f"rejection method {method!r} is none of {', '.join(METHODS)}")
@@ -112,7 +112,7 @@ def rule_of(method: str, frames: int, low: float | None = None, high: float | No
     Raises
     ------
     WorkbenchError
-        If there is no such method, or a threshold of the noise model is not positive.
+        If the method is not known, or a threshold of the noise model is not positive.
     """
     number = method_number(method)
     first, second = thresholds_of(method, low, high)

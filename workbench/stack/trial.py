@@ -50,7 +50,7 @@ def plant(
     ((60, 90), True, True)
     """
     if not (brightest > 0 and rays >= 0):
-        raise WorkbenchError(f"a trail needs light and rays are no fewer than 0; got {brightest:g} e- and {rays}")
+        raise WorkbenchError(f"a trail needs light and rays number 0 or more; got {brightest:g} e- and {rays}")
     rng = np.random.default_rng((seed, 17))
     y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
     tilt = 0.35 * shape[0] / shape[1]
@@ -131,7 +131,7 @@ def rejection_trial(
     names = [str(name) for name in norm["channel"].values]
     channel = channel or ("mono" if names == ["mono"] else "G")
     if channel not in names:
-        raise WorkbenchError(f"there is no channel {channel!r}; these lights have {', '.join(names)}")
+        raise WorkbenchError(f"these lights have no channel {channel!r}, only {', '.join(names)}")
     height, width = lights["signal"].shape[1:]
     rows, columns = (_middle(size, wanted) for size, wanted in ((height, window[0]), (width, window[1])))
     whole = aligned(lights, registration, norm)
@@ -151,7 +151,7 @@ def rejection_trial(
     variance_hit[struck] += slope[struck] * (np.maximum(planted, 0) - np.maximum(values[struck], 0))
     strength = (values_hit[struck] - values[struck]) / np.sqrt(variance[struck])
     quiet = ~before
-    quiet[struck] &= np.abs(strength) < 0.3  # where something was planted is no place to count false alarms
+    quiet[struck] &= np.abs(strength) < 0.3  # where something was planted false alarms are not counted
     hit = ~before[struck]
     weight = norm["weight"].sel(channel=channel).values[:, None]
     shape = (len(methods), len(thresholds))

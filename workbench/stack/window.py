@@ -110,7 +110,7 @@ def _source(turn, wy, wx, height, width):
 
 @numba.njit(nogil=True, cache=True)
 def _is_saturated(frame, y, x):
-    """Whether a pixel that is no defect is saturated; of a calibrated mosaic a filled defect may be, too."""
+    """Whether a pixel without a defect is saturated; of a calibrated mosaic a filled defect may be, too."""
     if frame.mask.size > 1:
         return frame.mask[y, x] & SATURATED != 0
     scale = frame.scale[y, x]
