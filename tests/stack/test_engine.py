@@ -8,7 +8,7 @@ from workbench.calibrate import Planes
 from workbench.core.mosaic import channel_index
 from workbench.ingest import PlainPixels
 from workbench.stack.engine import PlannedFrame, StackPlan, save_planes, stack_bands
-from workbench.stack.noise import pixel_share
+from workbench.stack.normalise import pixel_share
 
 GAIN, READ, OFFSET = 2.0, 5.0, 500.0
 

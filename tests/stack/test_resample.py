@@ -5,7 +5,7 @@ import pytest
 
 from workbench.align import Transform
 from workbench.stack import lanczos3, mean_squared_weight, resample, turned_cell
-from workbench.stack.noise import white_noise
+from workbench.stack.normalise import white_noise
 
 HEIGHT, WIDTH = 130, 180
 

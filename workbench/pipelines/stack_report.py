@@ -24,7 +24,7 @@ from ..ingest.folder import Folder
 from ..ingest.reader import plain_pixels, read_frame
 from ..stack.engine import StackPlan
 from ..stack.fits_out import plan_layout
-from ..stack.noise import pixel_share
+from ..stack.normalise import pixel_share
 
 _OF_A_LIGHT, _OF_A_CALIBRATION = 49e-9, 8e-9  # [s] of a frame's pixel: runs of 4 and 16 Mpx, FITS, two threads
 _BEGIN = 3.0  # s: compiled code is loaded, stars are matched, the file is closed

@@ -4,7 +4,6 @@ from . import engine as engine
 from . import fits_out as fits_out
 from . import growth as growth
 from . import lanczos as lanczos
-from . import noise as noise
 from . import normalise as normalise
 from . import pixel as pixel
 from . import reject as reject

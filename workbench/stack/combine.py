@@ -27,20 +27,6 @@ _ROBUST = MAD_TO_SIGMA
 _NAN = np.float32(np.nan)
 
 
-class Noise(NamedTuple):
-    """What is known of the samples' noise on a tile, in blocks of 32 columns.
-
-    A sample's variance is ``alpha`` m + ``beta`` (frame, channel, block) times Σw², m [e-] the median; what the frames
-    share of the masters' noise adds ``shared`` (channel, block, 2), μ + ν m², to the mean's (see `noise.tile_noise`);
-    `white` (channel): what white noise a sample's variance is worth.
-    """
-
-    alpha: np.ndarray
-    beta: np.ndarray
-    shared: np.ndarray
-    white: np.ndarray
-
-
 class PixelPlanes(NamedTuple):
     """Of one channel of a tile (y, x): samples, median, what the test compares with, flags (frame, y, x).
 
@@ -56,18 +42,6 @@ class PixelPlanes(NamedTuple):
     a: np.ndarray
     b: np.ndarray
     sorted: np.ndarray
-
-
-class StackArrays(NamedTuple):
-    """Arrays (channel, y, x) that tiles are written into, and `chi` (2, channel, block row, block)."""
-
-    signal: np.ndarray
-    variance: np.ndarray
-    coverage: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    saturated: np.ndarray
-    chi: np.ndarray
 
 
 @numba.njit(nogil=True, cache=True)
@@ -300,6 +274,14 @@ def _sum_chi(samples, squares, planes, place, mean, light):
     return scatter
 
 
+class Samples(NamedTuple):
+    """Of a tile: resampled values and their Σw² (frame, channel, y, x), and the frames' weights (frame, channel)."""
+
+    values: np.ndarray
+    squares: np.ndarray
+    weights: np.ndarray
+
+
 class Sums(NamedTuple):
     """Sums over the frames of one row (x): weight times sample, weight, weight² times variance, counts."""
 
@@ -338,9 +320,9 @@ def _sum_row(c, v, samples, weights, planes, sums):
 
 
 @numba.njit(nogil=True, cache=True)
-def _average(c, samples, squares, weights, noise, rule, planes, tile, order, out):
-    """Average what is left of one channel of (frame, channel, y, x) and write it out."""
-    width = samples.shape[3]
+def _average(c, samples, noise, rule, planes, tile, order, out):
+    """Average what is left of one channel of a tile's `Samples` and write it out."""
+    width = samples.values.shape[3]
     sums = Sums(
         np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32),
         np.empty(width, np.int32), np.empty(width, np.int32), np.empty(width, np.int32),
@@ -348,7 +330,7 @@ def _average(c, samples, squares, weights, noise, rule, planes, tile, order, out
     last = noise.alpha.shape[2] - 1
     for y in range(tile.rows):
         v = tile.rim_top + y
-        _sum_row(c, v, samples, weights, planes, sums)
+        _sum_row(c, v, samples.values, samples.weights, planes, sums)
         for i in range(width):
             u = order[i] - tile.rim_left
             if u < 0 or u >= tile.columns:
@@ -374,7 +356,7 @@ def _average(c, samples, squares, weights, noise, rule, planes, tile, order, out
             if y % 8 == 4 and n > 1:
                 flat = planes.a[0, 0, i] * light + planes.b[0, 0, i] > 4 * planes.spread[v, i]
                 if flat or rule.method != NOISE:
-                    scatter = _sum_chi(samples, squares, planes, (c, v, i), mean, light)
+                    scatter = _sum_chi(samples.values, samples.squares, planes, (c, v, i), mean, light)
                     out.chi[0, c, row // BLOCK, x // BLOCK] += scatter
                     out.chi[1, c, row // BLOCK, x // BLOCK] += n - 1
 
@@ -394,7 +376,7 @@ def combine_tile(tile, samples, squares, weights, noise, rule, scratch, out):
         find_medians(c, samples, rule, planes, tile.split)
         flag_samples(c, samples, squares, rule, planes, order, True)
         _count_saturated(c, tile, scratch, order, out)
-        _average(c, samples, squares, weights, noise, rule, planes, tile, order, out)
+        _average(c, Samples(samples, squares, weights), noise, rule, planes, tile, order, out)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -25,10 +25,9 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.parallel import frame_arrays
 from ..core.values import attribute_lines, joined_lines, plain_attributes
-from .combine import StackArrays, combine_tile
-from .engine import empty_output
-from .noise import block_centres, pixel_share, sample_noise, shared_variance, tile_noise
-from .normalise import normalisation
+from .combine import combine_tile
+from .engine import StackArrays, empty_output
+from .normalise import block_centres, normalisation, pixel_share, sample_noise, shared_variance, tile_noise
 from .reject import rule_of, thresholds_of
 from .tile import Scratch, place_frame
 from .window import BAND, BLOCK, Tile, band_tiles, tile_width
@@ -184,7 +183,7 @@ def stack(
     Returns
     -------
     Dataset over (channel, y, x), as `open_stack` gives: ``signal`` [e- of the reference]; ``variance`` [e-²] as
-    equivalent white noise and its part ``shared_variance`` (see `workbench.stack.noise`); ``coverage``,
+    equivalent white noise and its part ``shared_variance`` (see `workbench.stack.normalise`); ``coverage``,
     ``rejected_low``, ``rejected_high``, ``saturated``: samples.
 
     Raises

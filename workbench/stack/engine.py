@@ -22,9 +22,9 @@ from ..calibrate.planes import REACH, Planes
 from ..core.errors import WorkbenchError
 from ..core.files import aside
 from ..ingest.plain import PlainPixels
-from .combine import StackArrays, stack_tile
+from .combine import stack_tile
 from .lanczos import PADDING, kernel_polynomials, narrowing_for
-from .noise import block_centres, sample_noise, tile_noise
+from .normalise import block_centres, sample_noise, tile_noise
 from .reject import RejectionRule, rule_of, thresholds_of
 from .tile import Maps, Scratch, TileFrames, scratch_arrays
 from .window import BAND, BLOCK, band_tiles, quarter_turns, tile_places, tile_width, turned_cell
@@ -171,6 +171,18 @@ def prepare(plan: StackPlan) -> Prepared:
         kernel_polynomials(narrowing_for(plan.cfa_pattern)),
         frames,
     )
+
+
+class StackArrays(NamedTuple):
+    """Arrays (channel, y, x) that tiles are written into, and `chi` (2, channel, block row, block)."""
+
+    signal: np.ndarray
+    variance: np.ndarray
+    coverage: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    saturated: np.ndarray
+    chi: np.ndarray
 
 
 def empty_output(channels: int, rows: int, width: int, frames: int) -> StackArrays:

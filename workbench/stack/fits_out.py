@@ -38,7 +38,7 @@ from astropy.io import fits
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.values import plain_attributes
 from .engine import Band
-from .noise import shared_variance
+from .normalise import shared_variance
 from .window import BAND
 
 CARD = "WORKBNCH"
@@ -279,7 +279,7 @@ def open_stack(path: str | Path) -> xr.Dataset:
     """Open a stack as a Dataset, lazily: (channel, y, x) planes, the chi-square map and the table of frames.
 
     Variables ``signal`` [e-, or ADU where the gain is not known], ``variance`` and its part ``shared_variance``, its
-    squares (see `workbench.stack.noise`; files of earlier versions have no shared part), ``coverage``,
+    squares (see `workbench.stack.normalise`; files of earlier versions have no shared part), ``coverage``,
     ``rejected_low``, ``rejected_high``, ``saturated``, ``chi_square`` (channel, block_y, block_x), and over ``frame``
     the columns of the table.  The attributes hold what the header says.
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 from ..core.errors import WorkbenchError
 from ..core.statistics import MAD_TO_SIGMA
 from .cubes import stack
-from .noise import SHARE
+from .normalise import SHARE
 from .pixel import reject_samples
 
 LAG = 8  # [pixels] between the pixels that are compared: farther than resampling makes them alike
