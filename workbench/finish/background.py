@@ -72,15 +72,16 @@ def background_model(
         raise WorkbenchError(f"background method {method!r} is not known; choose {', '.join(METHODS)}")
     sky = measure_sky(picture) if sky is None else sky
     found = find_sky(sky, degree=degree) if samples is None else _sky_at(sky, samples, degree)
-    is_sky, cautions, degree = found["is_sky"].values, found.attrs["warnings"], found.attrs["degree"]
+    is_sky, cautions, order = found["is_sky"].values, found.attrs["warnings"], found.attrs["degree"]
     height, width = sky.attrs["height"], sky.attrs["width"]
     nodes = tuple(np.arange(0, size + _STEP, _STEP, dtype=float) for size in (height, width))
-    surfaces, residuals = [], []
+    surfaces: list[np.ndarray] = []
+    residuals = []
     for level, error in zip(sky["level"].values, sky["error"].values, strict=True):
-        fit = least_squares(polynomial_terms(sky, degree)[is_sky], level[is_sky], error[is_sky])
-        surface = polynomial_terms(sky, degree, *nodes) @ fit
+        fit = least_squares(polynomial_terms(sky, order)[is_sky], level[is_sky], error[is_sky])
+        surface = polynomial_terms(sky, order, *nodes) @ fit
         # the other two follow what the polynomial leaves, so that they fall back to it where no sky is seen
-        rest = level - polynomial_terms(sky, degree) @ fit
+        rest = level - polynomial_terms(sky, order) @ fit
         if method == "rbf":
             surface += _splines(_SkySamples(sky, is_sky, rest, error), smoothing, nodes, thin=samples is None)
         elif method == "mesh":
@@ -94,7 +95,8 @@ def background_model(
         surfaces.append(surface)
     units, dims = sky.attrs["units"], ("channel", "y", "x")
     positions = {"y": nodes[0], "x": nodes[1], "cell_y": sky["y"].values, "cell_x": sky["x"].values}
-    settings = {"degree": degree, **{"rbf": {"smoothing": smoothing}, "mesh": {"box": box}}.get(method, {})}
+    own: dict[str, dict[str, float]] = {"rbf": {"smoothing": smoothing}, "mesh": {"box": box}}
+    settings = {"degree": order, **own.get(method, {})}
     return xr.Dataset(
         {
             "background": (dims, np.array(surfaces), {"units": units, "long_name": "background model"}),
@@ -148,7 +150,7 @@ def _sky_at(sky: xr.Dataset, samples: Sequence[Sequence[float]], degree: int | s
     return xr.Dataset({"is_sky": (("y", "x"), is_sky)}, attrs=attrs)
 
 
-def _splines(samples: _SkySamples, smoothing: float, nodes: tuple[np.ndarray, np.ndarray], *, thin: bool) -> np.ndarray:
+def _splines(samples: _SkySamples, smoothing: float, nodes: tuple[np.ndarray, ...], *, thin: bool) -> np.ndarray:
     """Thin-plate splines through samples: up to 200 sky cells, spread evenly, each the mean of its surroundings."""
     sky, is_sky, level, error = samples
     rows, columns = np.nonzero(is_sky)
@@ -175,7 +177,7 @@ def _splines(samples: _SkySamples, smoothing: float, nodes: tuple[np.ndarray, np
     return _interpolate(surface, coarse, nodes)
 
 
-def _mesh(samples: _SkySamples, box: int, nodes: tuple[np.ndarray, np.ndarray]) -> np.ndarray | None:
+def _mesh(samples: _SkySamples, box: int, nodes: tuple[np.ndarray, ...]) -> np.ndarray | None:
     """photutils' Background2D on the cells, where stars are gone already and the nebula is masked; None without sky."""
     from photutils.background import Background2D, MedianBackground  # slow to import, and seldom asked for
 
@@ -204,7 +206,7 @@ def _mesh(samples: _SkySamples, box: int, nodes: tuple[np.ndarray, np.ndarray]) 
 def _interpolate(values: np.ndarray, grid: Sequence[np.ndarray], new: Sequence[np.ndarray]) -> np.ndarray:
     """Cubic splines from one regular grid (y, x) [px] to another, continued linearly beyond its edge."""
     pad = 3
-    odd = {"mode": "reflect", "reflect_type": "odd"} if min(values.shape) > pad else {"mode": "edge"}
+    odd: dict[str, Any] = {"mode": "reflect", "reflect_type": "odd"} if min(values.shape) > pad else {"mode": "edge"}
     places = [(to - at[0]) / (at[1] - at[0]) + pad for at, to in zip(grid, new, strict=True)]
     return ndimage.map_coordinates(
         np.pad(values, pad, **odd), np.meshgrid(*places, indexing="ij"), order=3, mode="nearest"

@@ -154,7 +154,7 @@ def _shoulder(level):
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
-def stretch_each(values, curve, out):
+def stretch_each(values: np.ndarray, curve: Curve, out: np.ndarray) -> None:
     """Each channel of `values` (channel, y, x) through its own curve into `out`, cut to 0 to 1; NaN stays."""
     for channel in range(values.shape[0]):
         for row in range(values.shape[1]):
@@ -169,7 +169,7 @@ def stretch_each(values, curve, out):
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
-def stretch_together(values, colours, curve, out):
+def stretch_together(values: np.ndarray, colours: np.ndarray, curve: Curve, out: np.ndarray) -> None:
     """Three channels (R, G, B; y, x) scaled by what the curve does to their mean, into 0 to 1 without a turn of hue."""
     black = curve.black[0]
     for row in range(values.shape[1]):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import numba
 import numpy as np
@@ -157,9 +158,7 @@ def _denoise_plane(
         ratio = detail / excess
         sigma = float(mad_std(ratio[::step, ::step][free[::step, ::step]].astype(float), centre=0))
         limit = _THRESHOLDS[min(scale, len(_THRESHOLDS) - 1)] * sigma
-        in_bands(
-            lambda rows, d=detail, r=ratio, t=limit: _shrink(d[rows], r[rows], t, strength, taken[rows]), len(detail)
-        )
+        in_bands(partial(_shrink, detail, ratio, limit, strength, taken), len(detail))
         rest = coarser
     taken *= ndimage.gaussian_filter(free.astype(np.float32), fade, mode="nearest") * free
     # the transform's own inverse on both sides: what is not touched comes back as it was.  A mean in the
@@ -200,9 +199,9 @@ def _smooth(values: np.ndarray, step: int) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True)
-def _shrink(detail, ratio, limit, strength, taken):
-    """Add to `taken` (y, x) what is to go: all of a small coefficient, nothing of a large one, smoothly between."""
-    for row in range(detail.shape[0]):
+def _shrink(detail, ratio, limit, strength, taken, rows):
+    """Add to `taken` (y, x) in some `rows` what is to go: all of a small coefficient, nothing of a large one."""
+    for row in range(rows.start, rows.stop):
         for column in range(detail.shape[1]):
             size = abs(ratio[row, column])
             if size < limit:
@@ -344,7 +343,7 @@ def _frozen(picture: xr.Dataset, fwhm: float) -> np.ndarray:
     return ndimage.gaussian_filter(wide, fwhm / FWHM_PER_SIGMA)
 
 
-def _tiles(shape: tuple[int, int]) -> list[tuple[slice, slice]]:
+def _tiles(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
     """Boxes of about `_TILE` px that cover a picture."""
     edges = (np.linspace(0, size, max(1, round(size / _TILE)) + 1).astype(int) for size in shape)
     return list(itertools.product(*([slice(*pair) for pair in itertools.pairwise(ends)] for ends in edges)))

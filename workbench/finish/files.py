@@ -180,7 +180,8 @@ def _write_xisf(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
         image_metadata={"FITSKeywords": keywords, "XISFProperties": {"Workbench:About": text}},
     )
     linear = about["stage"] != "stretched"
-    _amend_xisf(path, (min(np.nanmin(values), 0.0), max(np.nanmax(values), 1.0)) if linear else (0.0, 1.0))
+    bounds = (min(float(np.nanmin(values)), 0.0), max(float(np.nanmax(values)), 1.0)) if linear else (0.0, 1.0)
+    _amend_xisf(path, bounds)
 
 
 def _amend_xisf(path: Path, bounds: tuple[float, float]) -> None:
@@ -191,7 +192,7 @@ def _amend_xisf(path: Path, bounds: tuple[float, float]) -> None:
     with open(path, "r+b") as file:
         signature, length = struct.unpack("<8sI4x", file.read(16))
         text = file.read(length).decode()
-        start = int(re.search(r'location="attachment:(\d+):', text).group(1))
+        start = int(re.findall(r'location="attachment:(\d+):', text)[0])
         text = re.sub(r"(XISF:CreationTime[^>]*>)[^<]*<", r"\g<1>2000-01-01T00:00:00<", text)
         text = re.sub(r'bounds="[^"]*"', f'bounds="{bounds[0]:.9g}:{bounds[1]:.9g}"', text)
         body = text.encode()
@@ -335,7 +336,7 @@ def _display_values(
 def _read_tiff(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with tifffile.TiffFile(path) as file:
-            page = file.pages[0]
+            page = file.pages.first
             values = page.asarray()
             profile = page.tags.get(34675)
             about = _about(page.description)

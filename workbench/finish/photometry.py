@@ -79,7 +79,7 @@ def _touches(bad, xs, ys, reach):
     return out
 
 
-def bright_stars(stars: xr.Dataset, shape: tuple[int, int], *, count: int = 100, apart: float = 7.0) -> xr.Dataset:
+def bright_stars(stars: xr.Dataset, shape: tuple[int, ...], *, count: int = 100, apart: float = 7.0) -> xr.Dataset:
     """Choose the brightest stars that can be measured well: unsaturated, round, alone, not at the edge.
 
     `apart` is the distance [FWHM] to any neighbour of a fiftieth of the star's flux, and to the edge.
@@ -302,12 +302,12 @@ def _paired(
     v, u = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     for star, (x, y) in enumerate(zip(xs, ys, strict=True)):
         corners = [(round(y) - down, round(x) - right) for down, right in ((0, 0), shift)]
-        cuts = [
-            _cut(picture["signal"], *corner, reach) for picture, corner in zip((before, after), corners, strict=True)
-        ]
-        if any(cut is None for cut in cuts):
+        pairs = zip((before, after), corners, strict=True)
+        inside = (_cut(picture["signal"], *corner, reach) for picture, corner in pairs)
+        cuts = [cut for cut in inside if cut is not None]
+        if len(cuts) < 2:
             continue
-        good = np.isfinite(cuts[0]).all(axis=0) & np.isfinite(cuts[1]).all(axis=0)
+        good = np.all(np.isfinite(cuts[0]), axis=0) & np.all(np.isfinite(cuts[1]), axis=0)
         radius = np.hypot(u + round(x) - x, v + round(y) - y)
         disc = CircularAperture((reach + x - round(x), reach + y - round(y)), aperture).to_mask().to_image(u.shape)
         ring = good & (radius >= inner) & (radius <= outer)
@@ -324,9 +324,9 @@ def _paired(
         weights[ring] -= np.linalg.pinv(terms[ring]).T @ (terms * weights[..., None]).sum(axis=(0, 1))
         used = weights != 0
         first[star], second[star] = (cut[:, used] @ weights[used] for cut in cuts)
-        if "variance" in before:
-            variance = _cut(before["variance"], *corners[0], reach)[:, used]
-            error[star] = np.sqrt(np.nan_to_num(variance) @ weights[used] ** 2)
+        variance = _cut(before["variance"], *corners[0], reach) if "variance" in before else None
+        if variance is not None:
+            error[star] = np.sqrt(np.nan_to_num(variance[:, used]) @ weights[used] ** 2)
     return first, second, error
 
 

@@ -214,9 +214,9 @@ def common_box(picture: xr.Dataset, share: float = 0.9) -> tuple[int, int, int, 
     top, bottom, left, right = (edge * cell for edge in _largest_rectangle(whole))
     bottom = good.shape[0] if bottom == rows * cell else bottom
     right = good.shape[1] if right == columns * cell else right
-    box = _fitted([top, bottom, left, right], good)
-    if box[1] - box[0] > 1 and box[3] - box[2] > 1:
-        return tuple(box)
+    top, bottom, left, right = _fitted([top, bottom, left, right], good)
+    if bottom - top > 1 and right - left > 1:
+        return top, bottom, left, right
     raise WorkbenchError(
         f"no part of this picture is covered by {share:.0%} of its frames: if the stack rejected too much, check the "
         "gain that it used; else lower the share, or crop by hand"

@@ -241,7 +241,9 @@ class _Notes:
     checks: dict[str, xr.Dataset] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)
 
-    def check(self, step: str, before: xr.Dataset, after: xr.Dataset, among: xr.Dataset | None = None, **how) -> None:
+    def check(
+        self, step: str, before: xr.Dataset, after: xr.Dataset, among: xr.Dataset | None = None, **how: Any
+    ) -> None:
         """Compare star fluxes before and after a linear step; too few stars: not checked."""
         among = self.bright if among is None else among
         try:

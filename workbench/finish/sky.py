@@ -169,7 +169,7 @@ def find_sky(sky: xr.Dataset, *, degree: int | str = "auto") -> xr.Dataset:
             f"only {int(whole.sum())} cells between the stars can be measured: too few for a background;"
             " use smaller cells, or finish without background removal"
         )
-    tried = {number: _mixture(sky, whole, number) for number in ((1, 2, 3) if degree == "auto" else (degree,))}
+    tried = {number: _mixture(sky, whole, number) for number in ((1, 2, 3) if isinstance(degree, str) else (degree,))}
     shares = {number: float(is_sky.sum() / whole.sum()) for number, is_sky in tried.items()}
     best = max(shares.values())
     cautions = []
