@@ -19,6 +19,7 @@ N pixels of one frame has 1/N of both.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask
@@ -45,7 +46,7 @@ from .planes import (
 )
 
 if TYPE_CHECKING:
-    from .masterset import MasterSet
+    from .masterset import Masters, MasterSet
 
 DEFECT, SATURATED, MISSING = 1, 2, 4
 FLAGS = {"defect": DEFECT, "saturated": SATURATED, "missing": MISSING}
@@ -185,15 +186,17 @@ def calibrate(light: xr.DataArray, masters: Tables | MasterSet, *, fill: bool = 
         If the lights are not those of the masters, or differ from them in size or mosaic.
     """
     check_cube(light, stage="raw", kind="light")
-    count, *shape = light.shape
-    shape = tuple(shape)
+    count, height, width = light.shape
+    shape = (height, width)
     prepared: dict[int, tuple[Any, Any]] = {}
     data = light.data.rechunk({0: 1, 1: -1, 2: -1}) if isinstance(light.data, da.Array) else light.data
     frames = data.to_delayed(optimize_graph=False).ravel() if isinstance(data, da.Array) else data
     calls, terms = [], []
     for number in range(count):
-        group, factor, usual = masters, 1.0, 1.0
-        if not isinstance(masters, Tables):
+        group: Tables | Masters
+        if isinstance(masters, Tables):
+            group, factor, usual = masters, 1.0, 1.0
+        else:
             group, factor = masters.of(light, number)
             usual = float(np.median(group.group.factors or (1.0,)))
         if id(group) not in prepared:
@@ -221,7 +224,7 @@ def _described(light: xr.DataArray, arrays: dict[str, da.Array], channels: list[
     """The calibrated lights with their units, coordinates and history."""
     noted = add_history(light, "calibrated: ADU to electrons, offset, dark and flat applied, defects filled")
     attrs = {**noted.attrs, "units": "electron", "stage": "calibrated", "long_name": "signal"}
-    about = {
+    about: dict[str, tuple[tuple[Hashable, ...], dict[str, Any]]] = {
         "signal": (light.dims, attrs),
         "variance": (light.dims, {"units": "electron**2", "long_name": "variance"}),
         "shared_variance": (light.dims, {"units": "electron**2", "long_name": "variance of the masters' noise"}),
@@ -236,8 +239,10 @@ def _described(light: xr.DataArray, arrays: dict[str, da.Array], channels: list[
         "saturation": (("frame",), {"units": "electron", "long_name": "saturation of a typical pixel"}),
     }
     data = {name: (dims, arrays[name], text) for name, (dims, text) in about.items()}
-    places = {name: np.arange(light.sizes[name]) for name in ("y", "x") if name not in light.coords}
-    coords = {**light.coords, **places, "term": list(NOISE_TERMS), "channel": channels}
+    places: dict[Hashable, Any] = {
+        name: np.arange(light.sizes[name]) for name in ("y", "x") if name not in light.coords
+    }
+    coords: dict[Hashable, Any] = {**light.coords, **places, "term": list(NOISE_TERMS), "channel": channels}
     return xr.Dataset(data, coords=coords, attrs=attrs)
 
 
@@ -296,7 +301,7 @@ def _set_variance(level, tables, scale, factor, signal, variance, shared):
 
 
 @njit(nogil=True, cache=True)
-def gather(cell, signal, mask, y, x, around):
+def gather(cell: np.ndarray, signal: np.ndarray, mask: np.ndarray, y: int, x: int, around: np.ndarray) -> None:
     """Set `around` (9, 9) to the valid pixels of a pixel's colour around it, NaN elsewhere."""
     rows, columns = signal.shape
     around[:] = np.nan
@@ -307,7 +312,9 @@ def gather(cell, signal, mask, y, x, around):
 
 
 @njit(nogil=True, cache=True)
-def fill_defects(cell, signal, variance, shared, mask):
+def fill_defects(
+    cell: np.ndarray, signal: np.ndarray, variance: np.ndarray, shared: np.ndarray, mask: np.ndarray
+) -> None:
     """Fill defects of a mosaic (y, x) in place from valid pixels of their colour (`neighbour_weights`).
 
     A filled value is never the source of another.  Its variance is that of the mean of its sources, and where they

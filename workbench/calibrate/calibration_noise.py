@@ -167,7 +167,7 @@ def step_noise(steps: xr.Dataset) -> xr.Dataset:
         if good.sum() < _FEWEST:
             raise WorkbenchError("there is too little sky without stars in this light to measure the noise in")
         cut = [dict(planes(steps[name].values, cell))[channel] for name in maps]
-        rows.append([_noise_of_step(*(values[step] for values in cut), good) for step in range(steps.sizes["step"])])
+        rows.append([_noise_of_step(good, *values) for values in zip(*cut, strict=True)])
     found = dict(zip(_StepNoise._fields, np.moveaxis(np.array(rows), -1, 0), strict=True))
     return xr.Dataset(
         {name: (("channel", "step"), values, {"units": "electron"}) for name, values in found.items()},
@@ -185,7 +185,7 @@ class _StepNoise(NamedTuple):
 
 
 def _noise_of_step(
-    signal: np.ndarray, temporal: np.ndarray, pattern: np.ndarray, pattern_variance: np.ndarray, good: np.ndarray
+    good: np.ndarray, signal: np.ndarray, temporal: np.ndarray, pattern: np.ndarray, pattern_variance: np.ndarray
 ) -> _StepNoise:
     """Return the noise [e-] of one plane (y, x) where `good` (y - 2, x - 2)."""
     d = (signal[1:-1, 1:-1] - neighbour_mean(signal))[good].astype(float)

@@ -111,7 +111,7 @@ def combine_frames(
     in_order = (tallies[top] for top in sorted(tallies))  # the sums do not depend on the threads
     chi, degrees, rejected = (sum(parts) for parts in zip(*in_order, strict=True))
     ratio = found * chi / np.where(degrees > 0, degrees, np.nan)
-    return Combined(*out, chi2=ratio, rejected=rejected / out.mean.size, law=law)
+    return Combined(*out, ratio, np.asarray(rejected / out.mean.size), law)
 
 
 def _output(shape: tuple[int, int], count: int) -> Output:
@@ -127,11 +127,11 @@ def _set_up(frames: Frames, model: np.ndarray, black: np.ndarray, scale: np.ndar
     """Return what the kernel reads: `model` (channel, 2), `black` (channel) and `scale` (frame, channel)."""
     weight = 1.0 / scale
     whole = weight.sum(axis=0)
-    law = *np.ascontiguousarray(model.T), black
+    quiet, slope = np.ascontiguousarray(model.T)
     shares = len(frames) / whole**2, whole / whole**2
-    channels = Channels(*law, *shares, scale.min(axis=0), weight.max(axis=0) / whole)
+    channels = Channels(quiet, slope, black, *shares, scale.min(axis=0), weight.max(axis=0) / whole)
     phase = frames.cell[:, np.arange(frames.width) % frames.cell.shape[1]]
     spread = scale.astype(np.float32).T[phase].transpose(0, 2, 1) if not rule.plain else np.ones((1, 1, 1), np.float32)
-    along = [values.astype(np.float32)[phase] for values in (*law, 1.0 / whole)]
+    along = [values.astype(np.float32)[phase] for values in (quiet, slope, black, 1.0 / whole)]
     rows = Rows(*(np.ascontiguousarray(values) for values in (*along, spread)))
     return Setup(frames.cell, scale, channels, rows, rule)

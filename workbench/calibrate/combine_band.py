@@ -78,7 +78,7 @@ class Output(NamedTuple):
 
     mean: np.ndarray
     variance: np.ndarray
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # in the place of a tuple's own count, which nobody calls
     unstable: np.ndarray
 
 
@@ -109,7 +109,9 @@ class _Samples(NamedTuple):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def calm_levels(values, cell, model, black, count, out):
+def calm_levels(
+    values: np.ndarray, cell: np.ndarray, model: np.ndarray, black: np.ndarray, count: float, out: np.ndarray
+) -> None:
     """Average each pixel with those of its eight nearest of the same plane that agree with it within 3 σ.
 
     A variance that follows the sample's own noise is low just where the sample is: (sample - truth)²/variance would
@@ -137,7 +139,7 @@ def calm_levels(values, cell, model, black, count, out):
 
 
 @njit(nogil=True, cache=True)
-def sort(values):
+def sort(values: np.ndarray) -> None:
     """Sort a short array in place, by insertion: compiles ten times as fast as numpy's."""
     for k in range(1, values.size):
         value = values[k]
@@ -149,7 +151,7 @@ def sort(values):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def combine_rows(band, setup, out, tally):
+def combine_rows(band: RowsOfFrames, setup: Setup, out: Output, tally: Tally) -> None:
     """Combine a `RowsOfFrames` row by row into `out`; `tally` is added to."""
     count, rows, width = band.samples.shape
     one = _Samples(np.empty(count), np.empty(count), np.empty(count, np.int64), np.zeros(count, np.bool_))

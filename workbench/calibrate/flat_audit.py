@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -100,7 +101,7 @@ def audit_flat(flat: xr.Dataset, lights: xr.Dataset | None = None, *, progress: 
     return result
 
 
-def _audit_plane(plane: np.ndarray, variance: np.ndarray, cell: np.ndarray, channel: int) -> dict[str, object]:
+def _audit_plane(plane: np.ndarray, variance: np.ndarray, cell: np.ndarray, channel: int) -> dict[str, Any]:
     """Return the figures of one CFA plane of the flat; positions are those of the mosaic."""
     step = cell.shape[0]
     response = block_medians(plane, BLOCK // step)
@@ -222,8 +223,8 @@ def _findings_in_lights(result: xr.Dataset, depth: float, findings: list[str]) -
             f"a smooth shape like that of the vignetting stays in the background, {left:.1%} in the corners: a "
             "nebula or moonlight does that, and so does stray light in flats or lights"
         )
-    left, error = np.abs(result["dust_left"].values), result["dust_left_error"].values
-    moved = int(((left > MOVED) & (left > 5 * error)).sum())
+    dust, scatter = np.abs(result["dust_left"].values), result["dust_left_error"].values
+    moved = int(((dust > MOVED) & (dust > 5 * scatter)).sum())
     if moved:
         verdict = "fails"
         findings.append(

@@ -38,7 +38,7 @@ def audit_lights(
     ):
         frame = lights[["signal", "mask"]].isel(frame=number).compute(scheduler="synchronous")
         signal = np.where(frame["mask"].values == 0, frame["signal"].values, np.float32(np.nan))
-        fine = np.float32(0)
+        fine = np.zeros((), np.float32)
         for channel in range(cell.size):
             plane = plane_of(signal, cell, channel)
             blocks = block_medians(plane, BLOCK // step)
@@ -49,7 +49,7 @@ def audit_lights(
             sums[channel] += _pixel_sums(plane, details[channel], level)
             fine = fine + (block_medians(plane, FINE // step) / level / cell.size).astype(np.float32)
         cells.append(fine)
-    fine = np.nanmedian(cells, axis=0).astype(float)  # dithered stars go
+    fine = np.asarray(np.nanmedian(cells, axis=0), float)  # dithered stars go
     result["background"] = (("channel", "by", "bx"), np.nanmedian(after, axis=0))
     result["raw_background"] = (("channel", "by", "bx"), np.nanmedian(before, axis=0))
     pixel = [
@@ -112,9 +112,9 @@ def _dust_left(fine: np.ndarray, motes: xr.Dataset, number: int) -> tuple[float,
             inside = 0 <= v < fine.shape[0] and 0 <= u < fine.shape[1]
             if inside and (np.hypot(v - y, u - x) > 1.5 * (radius + radius[number]) + 2).all():
                 others.append(_dip(fine, v, u, radius[number])[0])
-    others = np.array(others)[np.isfinite(others)] if others else np.zeros(0)
-    if others.size >= 6:
-        error = max(error, float(mad_std(others, centre=0)))
+    others = [other for other in others if math.isfinite(other)]
+    if len(others) >= 6:
+        error = max(error, float(mad_std(np.array(others), centre=0)))
     return dip / depth[number], error / depth[number]
 
 
@@ -124,7 +124,7 @@ def _dip(fine: np.ndarray, y: float, x: float, radius: float) -> tuple[float, fl
     top, left = max(0, int(y) - reach), max(0, int(x) - reach)
     around = fine[top : int(y) + reach + 1, left : int(x) + reach + 1]
     rows, columns = np.indices(around.shape)
-    dy, dx = rows + top + 0.5 - y, columns + left + 0.5 - x
+    dy, dx = np.asarray(rows + top + 0.5 - y), np.asarray(columns + left + 0.5 - x)
     distance = np.hypot(dy, dx)
     inside = (distance < max(0.6 * radius, 1.0)) & np.isfinite(around)
     ring = (distance > 1.3 * radius) & (distance < 2 * radius + 2) & np.isfinite(around)

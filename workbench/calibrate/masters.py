@@ -389,7 +389,7 @@ def _warnings(kind: str, made: _Combination) -> list[str]:
 
 def mosaic_of(values: np.ndarray, cell: np.ndarray, shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
     """Return one value a channel spread over the mosaic (y, x)."""
-    out = np.empty(shape, dtype)
+    out: np.ndarray = np.empty(shape, dtype)
     for channel, plane in planes(out, cell):
         plane[:] = values[channel]
     return out

@@ -185,9 +185,10 @@ def make_masters(
 
     def master(kind: str, numbers: Sequence[int], make: Callable[..., xr.Dataset], *others: Any) -> xr.Dataset | None:
         """Return the master of some frames of a kind, made once; `make` takes `others` after the cube."""
-        if cubes[kind] is None or not len(numbers):
+        cube = cubes[kind]
+        if cube is None or not len(numbers):
             return None
-        frames = cubes[kind].isel(frame=list(numbers))
+        frames = cube.isel(frame=list(numbers))
         settings = [other.attrs["key"] if isinstance(other, xr.Dataset) else repr(other) for other in others]
         key = digest(VERSION, frames, kind, settings)[:16]
         if key not in made:
@@ -223,7 +224,7 @@ def _masters_of(
     iso = float(lights["iso"][0])
     bias = master("bias", group.bias, master_bias, known)
     flat_bias = bias if group.flat_bias == group.bias else master("bias", group.flat_bias, master_bias, None)
-    flat_noise = known if group.flat and float(flats["iso"][group.flat[0]]) == iso else None
+    flat_noise = known if flats is not None and group.flat and float(flats["iso"][group.flat[0]]) == iso else None
     darkflat = master("darkflat", group.darkflat, master_dark, None, flat_noise)
     flat = master("flat", group.flat, master_flat, darkflat, flat_bias, flat_noise)
     dark = master("dark", group.dark, master_dark, bias, known or noise_of_flats(flat, bias, iso))

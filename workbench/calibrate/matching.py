@@ -82,7 +82,7 @@ def plan_groups(
     sessions = _sessions(flat) if flat is not None else []
     keys: dict[tuple, list[int]] = {}
     for number in range(light.sizes["frame"]):
-        session = _session_of(light, number, flat, sessions) if sessions else -1
+        session = _session_of(light, number, flat, sessions) if flat is not None and sessions else -1
         iso, exposure = (float(light[name].values[number]) for name in ("iso", "exposure"))
         like = (k for k in keys if close(k[0], iso, 1e-6) and close(k[1], exposure, SAME_EXPOSURE) and k[2] == session)
         keys.setdefault(next(like, (iso, exposure, session)), []).append(number)
@@ -117,23 +117,29 @@ def _group(light: xr.DataArray, numbers: list[int], flats: list[int], cubes: Cal
         if not bias and not np.isfinite(light.attrs["black_level"]).all():
             ground = "nothing is subtracted, because neither bias frames nor the files give the black level"
         warnings.append(f"no darks for the lights of {exposure:g} s: {ground}; the dark signal stays")
-    if not flats:
+    if not flats or cubes.flat is None:
         warnings.append("no flats: vignetting, dust and the pixels' own response stay in the lights")
         return Group(tuple(numbers), tuple(bias), tuple(darks), factors=factors, warnings=tuple(warnings))
-    flats, darkflats, flat_bias = _for_flats(flats, cubes, lights, bias, warnings)
-    chosen = (tuple(some) for some in (numbers, bias, darks, flats, darkflats, flat_bias))
-    return Group(*chosen, factors=factors, warnings=tuple(warnings))
+    flats, darkflats, flat_bias = _for_flats(cubes.flat, flats, cubes, lights, bias, warnings)
+    own = tuple(flats), tuple(darkflats), tuple(flat_bias)
+    return Group(tuple(numbers), tuple(bias), tuple(darks), *own, factors, tuple(warnings))
 
 
 def _for_flats(
-    flats: list[int], cubes: Calibration, lights: xr.DataArray, bias: list[int], warnings: list[str]
+    flat: xr.DataArray,
+    flats: list[int],
+    cubes: Calibration,
+    lights: xr.DataArray,
+    bias: list[int],
+    warnings: list[str],
 ) -> tuple[list[int], list[int], list[int]]:
     """Return the flats of one ISO, the lights' where there are such, and their darkflats and bias frames."""
-    flat, darkflat, iso = cubes.flat, cubes.darkflat, float(lights["iso"].values[0])
+    darkflat, iso = cubes.darkflat, float(lights["iso"].values[0])
     flats = _one_iso(flat, flats, iso)
     flat_iso, flat_exposure = (median_of(flat, name, flats) for name in ("iso", "exposure"))
     _check_aperture(flat.isel(frame=flats), lights, warnings)
-    own = [n for n in _with_iso(darkflat, flat_iso) if close(darkflat["exposure"].values[n], flat_exposure, 0.1)]
+    times = darkflat["exposure"].values if darkflat is not None else np.zeros(0)
+    own = [n for n in _with_iso(darkflat, flat_iso) if close(times[n], flat_exposure, 0.1)]
     if darkflat is not None and not own:
         warnings.append(
             f"the darkflats have ISO {_values(darkflat, 'iso')} and {_values(darkflat, 'exposure')} s, the flats ISO "
@@ -182,7 +188,7 @@ def _factors(
     """Return the dark's scale for each light: by exposure, and by temperature where the dark law is known."""
     exposure = float(lights["exposure"].values[0])
     factors = np.ones(lights.sizes["frame"])
-    if not darks:
+    if dark is None or not darks:
         return tuple(factors.tolist())
     seconds, celsius = (median_of(dark, name, darks) for name in ("exposure", "temperature"))
     if has_bias and not close(seconds, exposure, SAME_EXPOSURE) and math.isfinite(exposure):

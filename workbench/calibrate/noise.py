@@ -131,7 +131,9 @@ def noise_of_masters(
             "the gain is not known (no sensor file, no flats, no warm pixels in darks): ADU are taken for electrons, "
             "so that weights and error bars are only relative"
         )
-        unknown = SensorNoise(np.ones(read.size), read, iso=iso, source="unknown: one electron an ADU", known=False)
+        unknown = SensorNoise(
+            (1.0,) * read.size, tuple(read), iso=iso, source="unknown: one electron an ADU", known=False
+        )
         return unknown, warnings
     if quiet is None:
         scatter, level = _light_scatter(light)
@@ -143,7 +145,7 @@ def noise_of_masters(
         source += " and bias" if bias is not None else " and darks"
     gains = ", ".join(f"{name} {1 / b:.3f}" for name, b in zip(channels_of(pattern), slope, strict=True))
     warnings.append(f"gain ({gains} e-/ADU) and read noise were estimated from the frames at hand: {source}")
-    return SensorNoise(1 / slope, read, iso=iso, source=f"estimated from {source}"), warnings
+    return SensorNoise(tuple(1 / slope), tuple(read), iso=iso, source=f"estimated from {source}"), warnings
 
 
 def noise_of_flats(flat: xr.Dataset | None, bias: xr.Dataset | None, iso: float) -> SensorNoise | None:
@@ -152,7 +154,7 @@ def noise_of_flats(flat: xr.Dataset | None, bias: xr.Dataset | None, iso: float)
         return None
     slope, quiet = model_of(flat)[:, 1], model_of(bias)[:, 0]
     read = np.sqrt(np.maximum(quiet - QUANTISATION, 1e-3)) / slope
-    return SensorNoise(1 / slope, read, iso=iso, source="flats and bias")
+    return SensorNoise(tuple(1 / slope), tuple(read), iso=iso, source="flats and bias")
 
 
 def model_of(master: xr.Dataset) -> np.ndarray:

@@ -174,7 +174,9 @@ def _noise_blocks(tables, planes, factor, out):
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def calibrate_row(raw, base, dark, factor, scale, line):
+def calibrate_row(
+    raw: np.ndarray, base: np.ndarray, dark: np.ndarray, factor: float | np.float32, scale: np.ndarray, line: np.ndarray
+) -> float:
     """Set ``line = (raw - base - factor dark) scale``, all (x); return the highest raw value."""
     columns = line.size
     for x in range(columns):
@@ -189,13 +191,13 @@ def calibrate_row(raw, base, dark, factor, scale, line):
 
 
 @njit(nogil=True, cache=True)
-def calibrate_sample(raw, base, dark, factor, scale):
+def calibrate_sample(raw: float, base: float, dark: float, factor: float, scale: float) -> np.float32:
     """Return one sample calibrated as `calibrate_row` does."""
     return (np.float32(raw) - factor * dark) * scale - base * scale
 
 
 @njit(nogil=True, cache=True)
-def calibrate_signal(raw, planes, factor, signal):
+def calibrate_signal(raw: np.ndarray, planes: Planes, factor: float | np.float32, signal: np.ndarray) -> None:
     """Set `signal` (y, x) [e-] from raw samples (y, x) [ADU]: NaN at defects and at missing samples."""
     factor = np.float32(factor)
     for y in range(raw.shape[0]):
@@ -204,7 +206,7 @@ def calibrate_signal(raw, planes, factor, signal):
 
 
 @njit(nogil=True, cache=True)
-def same_colour(cell, y, x, dy, dx):
+def same_colour(cell: np.ndarray, y: int, x: int, dy: int, dx: int) -> bool:
     """Whether a pixel at (y + dy, x + dx) has the colour of the one at (y, x); both greens count as one."""
     own = cell[y % cell.shape[0], x % cell.shape[1]]
     other = cell[(y + dy) % cell.shape[0], (x + dx) % cell.shape[1]]
@@ -213,7 +215,7 @@ def same_colour(cell, y, x, dy, dx):
 
 
 @njit(nogil=True, cache=True)
-def neighbour_weights(around, weight):
+def neighbour_weights(around: np.ndarray, weight: np.ndarray) -> int:
     """Weigh the neighbours from which a pixel is filled; return how many there are.
 
     `around` (9, 9) holds the pixel's surroundings, NaN but at valid pixels of its colour, and `weight`
@@ -236,7 +238,7 @@ def neighbour_weights(around, weight):
 
 
 @njit(nogil=True, cache=True)
-def weighted_mean(around, weight):
+def weighted_mean(around: np.ndarray, weight: np.ndarray) -> float:
     """Return the mean of `around` (9, 9) by `weight`, places without a weight left out."""
     total, weights = 0.0, 0.0
     for i in range(around.shape[0]):
