@@ -6,6 +6,7 @@ and shift, and the winner must explain more stars than chance would.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,8 +113,8 @@ def _positions(stars: xr.Dataset) -> np.ndarray:
     return np.stack([stars["x"].values, stars["y"].values], 1).astype(float)
 
 
-def _pair_errors(reference: xr.Dataset, frame: xr.Dataset):
-    def of(stars):
+def _pair_errors(reference: xr.Dataset, frame: xr.Dataset) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    def of(stars: xr.Dataset) -> np.ndarray:
         return (stars["x_error"].values ** 2 + stars["y_error"].values ** 2) / 2.0
 
     first, second = of(reference), of(frame)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,8 +59,8 @@ class Registration:
     few_stars: dict[int, int] = field(default_factory=dict)
 
     @property
-    def stars(self) -> tuple[xr.Dataset, ...]:
-        """Star list of each frame (see `workbench.stars.find_stars`)."""
+    def stars(self) -> tuple[xr.Dataset | None, ...]:
+        """Star list of each frame (see `workbench.stars.find_stars`), None where it cannot be read."""
         return tuple(None if survey is None else survey.stars for survey in self.surveys)
 
     @property
@@ -84,12 +85,10 @@ class Registration:
         """Return all matched stars of all other frames: a Dataset over ``star`` with ``frame``, ``x``, ``y`` [px in \
 the reference], ``dx``, ``dy`` [px, measured minus fitted], their ``error``, and ``used``.
         """
-        others = [number for number in self.used if number != self.reference]
         parts = [
-            self.matches[number].residuals.assign(
-                frame=("star", np.full(self.matches[number].frame_index.size, number))
-            )
-            for number in others
+            match.residuals.assign(frame=("star", np.full(match.frame_index.size, number)))
+            for number, match in enumerate(self.matches)
+            if match is not None and number != self.reference
         ]
         names = ("frame", "x", "y", "dx", "dy", "error", "used")
         if not parts:
@@ -104,7 +103,7 @@ the reference], ``dx``, ``dy`` [px, measured minus fitted], their ``error``, and
         """Tabulate the frames: quality, shift [px], rotation [°], model, rms of the residuals [px], or why not used."""
         rows = []
         for number, match in enumerate(self.matches):
-            row = {"file": str(self.quality["filename"].values[number])}
+            row: dict[str, Any] = {"file": str(self.quality["filename"].values[number])}
             row |= {name: float(self.quality[name][number]) for name in ("stars", "fwhm", "roundness", "background")}
             if match is not None:
                 transform = self.transform(number)
@@ -152,7 +151,7 @@ def register_frames(
     surveys: Sequence[FrameSurvey | None],
     names: Sequence[str],
     exposure: np.ndarray,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     *,
     reference: int | None = None,
     kind: str = "auto",
@@ -181,8 +180,9 @@ def register_frames(
     if kind != "auto" and kind not in KINDS:
         raise WorkbenchError(f"transform kind {kind!r} is none of auto, {', '.join(KINDS)}")
     reasons = dict(unread or {})
-    seen = [number for number, survey in enumerate(surveys) if survey is not None]
-    quality = quality_table([surveys[number].stars for number in seen], [names[number] for number in seen])
+    stars = {number: survey.stars for number, survey in enumerate(surveys) if survey is not None}
+    seen = list(stars)
+    quality = quality_table(list(stars.values()), [names[number] for number in seen])
     for place, reason in poor_frames(quality).items():
         if seen[place] != reference:
             reasons[seen[place]] = reason
@@ -200,11 +200,11 @@ def register_frames(
         if number in reasons:
             continue
         try:
-            match = match_stars(surveys[centre].stars, surveys[number].stars, kind=kind)
+            match = match_stars(stars[centre], stars[number], kind=kind)
         except NoMatchError as problem:
             reasons[number] = str(problem)
             continue
-        ratio, error, count = (1.0, 0.0, 0) if number == centre else _ratio(surveys, centre, number, match)
+        ratio, error, count = (1.0, 0.0, 0) if number == centre else star_ratio(stars[centre], stars[number], match)
         if not np.isfinite(ratio):
             ratio = exposure[centre] / exposure[number]
             few[number] = count
@@ -218,10 +218,6 @@ def register_frames(
     whole = whole.assign_coords(filename=("frame", np.array(list(names), object)))
     whole = whole.assign_attrs(height=shape[0], width=shape[1])
     return Registration(centre, tuple(surveys), tuple(matches), whole, reasons, scales, errors, few)
-
-
-def _ratio(surveys, centre: int, number: int, match: Match) -> tuple[float, float, int]:
-    return star_ratio(surveys[centre].stars, surveys[number].stars, match)
 
 
 def _doubt(ratio: float, exposures: float) -> str:
@@ -337,14 +333,15 @@ def compare_models(
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise WorkbenchError(f"transform kind {unknown[0]!r} is none of {', '.join(KINDS)}")
-    frames = [number for number in registration.used if number != registration.reference]
+    stars = {number: survey.stars for number, survey in enumerate(registration.surveys) if survey is not None}
+    matches = {number: match for number, match in enumerate(registration.matches) if match is not None}
+    frames = [number for number in matches if number != registration.reference]
     shape = (len(frames), len(kinds))
     rms, held, held_error = (np.full(shape, np.nan) for _ in range(3))
     counts = np.zeros(len(frames), int)
     for row, number in enumerate(frames):
-        match = registration.matches[number]
+        match = matches[number]
         sound = match.residuals["used"].values
-        stars = registration.stars
         here = _places(stars[registration.reference], match.reference_index[sound])
         there = _places(stars[number], match.frame_index[sound])
         error = match.residuals["error"].values[sound]

@@ -241,7 +241,6 @@ def fit_robust(
     """
     if kind != "auto":
         return _fit_one(reference, frame, error, kind)
-    best = None
     spread = {}
     for name in KINDS:
         if len(reference) < _LEAST[name]:
@@ -253,11 +252,12 @@ def fit_robust(
         return _fit_one(reference, frame, error, "shift")
     # One yardstick for all: residuals cut at the richest model's scale, so that outliers cost each the same.
     scale = min(np.median(d2) for _, _, d2 in spread.values()) / 1.386
-    for name, (transform, residuals, d2) in spread.items():
-        cost = np.minimum(d2 / max(scale, 1e-12), 25.0).sum() + PARAMETERS[name] * np.log(2 * len(reference))
-        if best is None or cost < best[0]:
-            best = (cost, transform, residuals)
-    return best[1], best[2]
+    costs = {
+        name: np.minimum(d2 / max(scale, 1e-12), 25.0).sum() + PARAMETERS[name] * np.log(2 * len(reference))
+        for name, (_, _, d2) in spread.items()
+    }
+    transform, residuals, _ = spread[min(costs, key=costs.__getitem__)]
+    return transform, residuals
 
 
 def _fit_one(reference, frame, error, kind) -> tuple[Transform, xr.Dataset]:
