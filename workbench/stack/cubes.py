@@ -29,7 +29,7 @@ from .combine import combine_tile
 from .engine import StackArrays, empty_output
 from .normalise import block_centres, normalisation, pixel_share, sample_noise, shared_variance, tile_noise
 from .reject import rule_of, thresholds_of
-from .tile import Scratch, place_frame
+from .tile import FrameLevels, Scratch, place_frame
 from .window import BAND, BLOCK, Tile, band_tiles, tile_width
 
 CHUNKS = 4  # pieces of rows, at most, that a stack is computed in
@@ -112,7 +112,8 @@ def _whole(part: np.ndarray, ndim: int) -> np.ndarray:
 
 def _put(mosaic, mask, pattern: str, transform: Transform, scale: float, surface: np.ndarray, width: int):
     mosaic, mask = _whole(mosaic, 2), _whole(mask, 2)
-    return place_frame(mosaic, mask, pattern, transform, mosaic.shape, scale=scale, surface=surface, width=width)
+    levels = FrameLevels(scale, surface)
+    return place_frame(mosaic, mask, pattern, transform, mosaic.shape, levels=levels, width=width)
 
 
 def _noise_of(noise, mosaic, pattern: str, transform: Transform, scale: float, surface: np.ndarray, corner):

@@ -249,6 +249,13 @@ class Placed(NamedTuple):
     saturated: np.ndarray
 
 
+class FrameLevels(NamedTuple):
+    """What normalises a frame: its samples times `scale`, less the background `surface` (channel, 6) [e-]."""
+
+    scale: float = 1.0
+    surface: np.ndarray | None = None
+
+
 def place_frame(
     mosaic: np.ndarray,
     mask: np.ndarray | None,
@@ -256,15 +263,15 @@ def place_frame(
     transform: Transform,
     shape: tuple[int, int],
     *,
-    scale: float = 1.0,
-    surface: np.ndarray | None = None,
+    levels: FrameLevels | None = None,
     width: int = WIDTH,
     kernel: tuple | None = None,
 ) -> Placed:
     """Put a calibrated mosaic (y, x) [e-] on an output of `shape`, tile by tile as the engine does.
 
-    `mask` has the flags of `calibrate`; `scale` and `surface` (channel, 6) normalise; `width` is that of the tiles.
+    `mask` has the flags of `calibrate`; `levels` normalise; `width` is that of the tiles.
     """
+    levels = levels or FrameLevels()
     split = cfa_pattern != "mono"
     channels = 3 if split else 1
     mosaic = np.ascontiguousarray(mosaic, np.float32)
@@ -279,12 +286,12 @@ def place_frame(
     for part in maps[:3]:
         part.flags.writeable = False
     mask = np.zeros((1, 1), np.uint8) if mask is None else np.ascontiguousarray(mask, np.uint8)
-    surface = np.zeros((channels, 6)) if surface is None else np.asarray(surface, float)
+    surface = np.zeros((channels, 6)) if levels.surface is None else np.asarray(levels.surface, float)
     zero = np.zeros(1, np.int64)
     frames = TileFrames(
         raw=mosaic.ravel(), starts=zero, row0=zero, rows=np.array([height]), mask=mask, factor=np.ones(1), group=zero,
         turn=np.array([turn]), corner=turned_cell(cfa_pattern, turn, mosaic.shape)[None], place=np.zeros((1, 2, 6)),
-        bounds=np.zeros((1, 4), np.int64), surface=surface[None], scale=np.array([scale]),
+        bounds=np.zeros((1, 4), np.int64), surface=surface[None], scale=np.array([levels.scale]),
         weight=np.ones((1, channels)),
     )  # fmt: skip
     out = Placed(

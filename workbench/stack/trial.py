@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -20,7 +21,7 @@ from .growth import average
 from .normalise import normalisation
 from .pixel import noise_limits, reject_samples
 from .reject import DEFAULTS, MEAN, method_number
-from .tile import place_frame
+from .tile import FrameLevels, place_frame
 
 STRENGTHS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 14.0, 20.0, 30.0)  # [σ of a sample]
 THRESHOLDS = (2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
@@ -69,18 +70,62 @@ def plant(
     return light, line
 
 
+class PlantedEvents(NamedTuple):
+    """What a trial plants (see `plant`): `brightest` is 25 times the noise of a sample where not given."""
+
+    brightest: float | None = None
+    rays: int = 40
+    seed: int = 0
+
+
+class WindowSamples(NamedTuple):
+    """Samples of a window (frame, y, x) [e-], variance [e-²], its growth with the light [e-]; `weight` (frame, 1)."""
+
+    values: np.ndarray
+    variance: np.ndarray
+    slope: np.ndarray
+    weight: np.ndarray
+
+    def rejected(self, method: str, **thresholds: float) -> np.ndarray:
+        """Return the flags of a method (frame, y, x); see `reject_samples`."""
+        return reject_samples(self.values, self.variance, self.slope, method, **thresholds)
+
+    def mean(self, flags: np.ndarray) -> np.ndarray:
+        """Return the mean (y, x) [e-] of what is not flagged."""
+        return average(self.values[:, None], self.variance[:, None], flags[:, None], self.weight)[0][0]
+
+    def with_planted(self, frame: int, signal: np.ndarray) -> WindowSamples:
+        """Return the samples with the `signal` (y, x) [e-] and its shot noise in one of the frames."""
+        values, variance = self.values.copy(), self.variance.copy()
+        values[frame] = signal
+        variance[frame] += self.slope[frame] * (np.maximum(signal, 0) - np.maximum(self.values[frame], 0))
+        return self._replace(values=values, variance=variance)
+
+
+class CountedSamples(NamedTuple):
+    """What a trial counts: the frame `struck`, the `strength` (y, x) [σ] of what was planted in it, and masks.
+
+    `hit` (y, x): samples of that frame which nothing disturbed before; `quiet` (frame, y, x): samples that should stay;
+    `trail` (y, x): the bright part of the trail's centre line.
+    """
+
+    struck: int
+    strength: np.ndarray
+    hit: np.ndarray
+    quiet: np.ndarray
+    trail: np.ndarray
+
+
 def rejection_trial(
     lights: xr.Dataset,
     registration: Registration,
     *,
     frames: int | None = None,
-    brightest: float | None = None,
-    rays: int = 40,
     methods: Sequence[str] = COMPARED,
     thresholds: Sequence[float] = THRESHOLDS,
     window: tuple[int, int] = (256, 384),
     channel: str | None = None,
-    seed: int = 0,
+    events: PlantedEvents | None = None,
 ) -> xr.Dataset:
     """Plant events into one of the calibrated lights, reject by every method, and count.
 
@@ -90,14 +135,14 @@ def rejection_trial(
         What `calibrate` and `register` give.
     frames
         Use only the first so many of the frames; all by default.
-    brightest
-        See `plant`; 25 times the noise of a sample by default.
     methods, thresholds
         Compared methods, each with its defaults, and at each threshold those of k σ.
     window
         (rows, columns) about the frame's middle in which is counted.
     channel
         By default green, or mono.
+    events
+        What is planted.
 
     Returns
     -------
@@ -114,15 +159,8 @@ def rejection_trial(
     WorkbenchError
         If there are fewer than three frames.
     """
-    used = list(registration.used)
-    if frames is not None:
-        if not 3 <= frames <= len(used):
-            raise WorkbenchError(f"a trial takes 3 to {len(used)} of these frames; got {frames}")
-        # the reference stays among them: the first others go with it
-        others = [number for number in used if number != registration.reference]
-        used = sorted([registration.reference, *others[: frames - 1]])
-    if len(used) < 3:
-        raise WorkbenchError(f"rejection is tried on three frames or more; there are {len(used)}")
+    events = events or PlantedEvents()
+    used = _frames_tried(registration, frames)
     for method in methods:
         if method_number(method) >= MEAN:
             raise WorkbenchError(f"{method!r} rejects nothing: there is nothing to try")
@@ -132,91 +170,49 @@ def rejection_trial(
     channel = channel or ("mono" if names == ["mono"] else "G")
     if channel not in names:
         raise WorkbenchError(f"these lights have no channel {channel!r}, only {', '.join(names)}")
-    height, width = lights["signal"].shape[1:]
-    rows, columns = (_middle(size, wanted) for size, wanted in ((height, window[0]), (width, window[1])))
-    whole = aligned(lights, registration, norm)
-    clean = whole.sel(channel=channel).isel(y=rows, x=columns)[["signal", "variance", "slope"]].compute()
-    values, variance, slope = (clean[name].values for name in ("signal", "variance", "slope"))
-    median, sigma = noise_limits(values, variance, slope)
-    with np.errstate(invalid="ignore"):
-        before = np.abs(values - median) > _EVENT * sigma
-    before = ndimage.binary_dilation(before, np.ones((1, 9, 9))) | ~np.isfinite(values)
-    struck = int(np.argmin(before.sum(axis=(1, 2))))  # the frame in which least is there already
-    typical = float(np.sqrt(np.nanmedian(variance[struck])))
-    planted, centre_line = _planted(
-        lights, registration, norm, struck, brightest or 25 * typical, rays, rows, columns, names.index(channel), seed
-    )
-    values_hit, variance_hit = values.copy(), variance.copy()
-    values_hit[struck] = planted
-    variance_hit[struck] += slope[struck] * (np.maximum(planted, 0) - np.maximum(values[struck], 0))
-    strength = (values_hit[struck] - values[struck]) / np.sqrt(variance[struck])
-    quiet = ~before
-    quiet[struck] &= np.abs(strength) < 0.3  # where something was planted false alarms are not counted
-    hit = ~before[struck]
+    rows, columns = (_middle(size, wanted) for size, wanted in zip(lights["signal"].shape[1:], window, strict=True))
+    part = aligned(lights, registration, norm).sel(channel=channel).isel(y=rows, x=columns)
+    part = part[["signal", "variance", "slope"]].compute()
     weight = norm["weight"].sel(channel=channel).values[:, None]
-    shape = (len(methods), len(thresholds))
-    found, alarms = np.zeros(shape), np.zeros(shape)
-    share, error = (np.full((len(methods), len(STRENGTHS) - 1), np.nan) for _ in range(2))
-    default = np.zeros((3, len(methods)))
-    left, pictures = np.zeros(len(methods)), []
+    clean = WindowSamples(*(part[name].values for name in ("signal", "variance", "slope")), weight)
+    before = _disturbed(clean)
+    struck = int(np.argmin(before.sum(axis=(1, 2))))  # the frame in which least is there already
+    typical = float(np.sqrt(np.nanmedian(clean.variance[struck])))
+    brightest = events.brightest or 25 * typical
+    event = plant(lights["signal"].shape[1:], brightest=brightest, rays=events.rays, seed=events.seed)
+    place = names.index(channel), rows, columns
+    planted, centre_line = _add_event(lights, registration, norm.isel(frame=struck), event, place)
+    hit = clean.with_planted(struck, planted)
+    strength = (hit.values[struck] - clean.values[struck]) / np.sqrt(clean.variance[struck])
+    quiet = ~before
+    quiet[struck] &= np.abs(strength) < 0.3  # where something was planted, false alarms are not counted
+    counted = CountedSamples(struck, strength, ~before[struck], quiet, centre_line & (strength > CLEAR))
+    results = {method: _try_method(method, thresholds, clean, hit, counted) for method in methods}
+    plain = hit.mean(np.zeros(hit.values.shape, np.int8))
+    attrs = {
+        "frames": len(used),
+        "struck": str(registration.quality["filename"].values[used[struck]]),
+        "channel": channel,
+        "camera": lights.attrs["camera"],
+        "noise": typical,
+        "planted": int(np.count_nonzero(counted.hit & (strength >= CLEAR))),
+        "rays": events.rays,
+    }
+    return _tabulate(results, plain, thresholds, rows, columns).assign_attrs(attrs)
 
-    def stacked(cube, spread, flags):
-        return average(cube[:, None], spread[:, None], flags[:, None], weight)[0][0]
 
-    nothing = np.zeros(values.shape, np.int8)
-    plain = stacked(values_hit, variance_hit, nothing)
-    pictures.append(plain)
-    bright = centre_line & (strength > CLEAR)
-    full = float((plain - stacked(values, variance, nothing))[bright].mean()) if bright.any() else np.nan
-    clear = hit & (strength >= CLEAR)
-    for row, method in enumerate(methods):
-        flags = reject_samples(values_hit, variance_hit, slope, method)
-        for step, (low, high) in enumerate(pairwise(STRENGTHS)):
-            here = hit & (strength >= low) & (strength < high)
-            if here.sum() >= 10:
-                share[row, step] = p = float((flags[struck][here] != 0).mean())
-                # neighbouring pixels share samples of the mosaic: some four of them are worth one
-                error[row, step] = np.sqrt(max(p * (1 - p), 0.25 / here.sum()) / (here.sum() / 4))
-        default[:, row] = (flags[struck][clear] != 0).mean(), (flags[quiet] != 0).mean(), DEFAULTS[method][1]
-        without = stacked(values, variance, reject_samples(values, variance, slope, method))
-        picture = stacked(values_hit, variance_hit, flags)
-        left[row] = float((picture - without)[bright].mean()) / full
-        pictures.append(picture)
-        for column, k in enumerate(thresholds if method not in ("esd", "percentile") else ()):
-            flags = reject_samples(values_hit, variance_hit, slope, method, low=k, high=k)
-            found[row, column] = (flags[struck][clear] != 0).mean()
-            alarms[row, column] = (flags[quiet] != 0).mean()
-    middle = np.sqrt(np.array(STRENGTHS[:-1]) * np.array(STRENGTHS[1:]))
-    return xr.Dataset(
-        {
-            "completeness": (("rejection", "strength"), share),
-            "completeness_error": (("rejection", "strength"), error),
-            "found": (("rejection", "threshold"), found),
-            "false_alarms": (("rejection", "threshold"), alarms),
-            "default_found": ("rejection", default[0]),
-            "default_false_alarms": ("rejection", default[1]),
-            "default_threshold": ("rejection", default[2]),
-            "left": ("rejection", left),
-            "picture": (("shown", "y", "x"), np.stack(pictures), {"units": "electron"}),
-        },
-        coords={
-            "rejection": list(methods),
-            "threshold": list(thresholds),
-            "strength": ("strength", middle, {"long_name": "what was planted", "units": "1"}),
-            "shown": ["mean", *methods],
-            "y": np.arange(rows.start, rows.stop),
-            "x": np.arange(columns.start, columns.stop),
-        },
-        attrs={
-            "frames": len(used),
-            "struck": str(registration.quality["filename"].values[used[struck]]),
-            "channel": channel,
-            "camera": lights.attrs["camera"],
-            "noise": typical,
-            "planted": int(np.count_nonzero(clear)),
-            "rays": rays,
-        },
-    )
+def _frames_tried(registration: Registration, frames: int | None) -> list[int]:
+    """The numbers of the first so many frames that are used, the reference among them."""
+    used = list(registration.used)
+    if frames is not None:
+        if not 3 <= frames <= len(used):
+            raise WorkbenchError(f"a trial takes 3 to {len(used)} of these frames; got {frames}")
+        # the reference stays among them: the first others go with it
+        others = [number for number in used if number != registration.reference]
+        used = sorted([registration.reference, *others[: frames - 1]])
+    if len(used) < 3:
+        raise WorkbenchError(f"rejection is tried on three frames or more; there are {len(used)}")
+    return used
 
 
 def _middle(size: int, wanted: int) -> slice:
@@ -225,16 +221,103 @@ def _middle(size: int, wanted: int) -> slice:
     return slice(first, first + wanted)
 
 
-def _planted(lights, registration, norm, place, brightest, rays, rows, columns, channel, seed):
-    """The struck frame on the reference's grid: signal of the window, and where the trail's centre lies."""
-    number = int(norm["number"][place])
+def _disturbed(samples: WindowSamples) -> np.ndarray:
+    """Which samples (frame, y, x) are missing or lie near something that stood out before anything was planted."""
+    median, sigma = noise_limits(samples.values, samples.variance, samples.slope)
+    with np.errstate(invalid="ignore"):
+        out = np.abs(samples.values - median) > _EVENT * sigma
+    return ndimage.binary_dilation(out, np.ones((1, 9, 9))) | ~np.isfinite(samples.values)
+
+
+def _add_event(
+    lights: xr.Dataset,
+    registration: Registration,
+    norm: xr.Dataset,
+    event: tuple[np.ndarray, np.ndarray],
+    window: tuple[int, slice, slice],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add what `plant` gave to the frame of `norm`, on the reference's grid; `window` is channel, rows and columns.
+
+    Returns the signal [e-] of the window, and where the trail's centre lies, both (y, x).
+    """
+    number, (_, rows, columns), (light, line) = int(norm["number"]), window, event
     signal, mask = (lights[name].isel(frame=number).values for name in ("signal", "mask"))
-    light, line = plant(signal.shape, brightest=brightest, rays=rays, seed=seed)
     transform = registration.transform(number)
-    placed = place_frame(
-        signal + light, mask, lights.attrs["cfa_pattern"], transform, signal.shape, scale=float(norm["scale"][place]),
-        surface=norm["surface"].values[place],
-    )  # fmt: skip
+    levels = FrameLevels(float(norm["scale"]), norm["surface"].values)
+    placed = place_frame(signal + light, mask, lights.attrs["cfa_pattern"], transform, signal.shape, levels=levels)
     x, y = transform.apply(*np.meshgrid(np.arange(columns.start, columns.stop), np.arange(rows.start, rows.stop)))
     onto = ndimage.map_coordinates(line.astype(np.uint8), [y, x], order=0) > 0
-    return placed.value[channel, rows, columns], onto
+    return placed.value[window], onto
+
+
+def _try_method(
+    method: str, thresholds: Sequence[float], clean: WindowSamples, hit: WindowSamples, counted: CountedSamples
+) -> dict[str, np.ndarray | float]:
+    """Reject by one method in the samples that were hit, and count; the variables of `rejection_trial`, by name."""
+    clear = counted.hit & (counted.strength >= CLEAR)
+    flags = hit.rejected(method)
+    share, error = _completeness(flags[counted.struck], counted)
+    picture = hit.mean(flags)
+    left = full = np.nan
+    if counted.trail.any():
+        nothing = np.zeros(flags.shape, np.int8)
+        full = float((hit.mean(nothing) - clean.mean(nothing))[counted.trail].mean())
+        left = float((picture - clean.mean(clean.rejected(method)))[counted.trail].mean())
+    found, alarms = np.zeros(len(thresholds)), np.zeros(len(thresholds))
+    for column, k in enumerate(thresholds if method not in ("esd", "percentile") else ()):
+        at_k = hit.rejected(method, low=k, high=k)
+        found[column] = (at_k[counted.struck][clear] != 0).mean()
+        alarms[column] = (at_k[counted.quiet] != 0).mean()
+    return {
+        "completeness": share,
+        "completeness_error": error,
+        "found": found,
+        "false_alarms": alarms,
+        "default_found": (flags[counted.struck][clear] != 0).mean(),
+        "default_false_alarms": (flags[counted.quiet] != 0).mean(),
+        "default_threshold": DEFAULTS[method][1],
+        "left": left / full,
+        "picture": picture,
+    }
+
+
+def _completeness(flags: np.ndarray, counted: CountedSamples) -> tuple[np.ndarray, np.ndarray]:
+    """The share of the planted samples that is flagged (y, x), with its error, in each step of strength."""
+    share, error = (np.full(len(STRENGTHS) - 1, np.nan) for _ in range(2))
+    for step, (low, high) in enumerate(pairwise(STRENGTHS)):
+        here = counted.hit & (counted.strength >= low) & (counted.strength < high)
+        if here.sum() >= 10:
+            share[step] = p = float((flags[here] != 0).mean())
+            # neighbouring pixels share samples of the mosaic: some four of them are worth one
+            error[step] = np.sqrt(max(p * (1 - p), 0.25 / here.sum()) / (here.sum() / 4))
+    return share, error
+
+
+def _tabulate(
+    results: dict[str, dict[str, np.ndarray | float]],
+    plain: np.ndarray,
+    thresholds: Sequence[float],
+    rows: slice,
+    columns: slice,
+) -> xr.Dataset:
+    """The results of each method as one Dataset, with the `plain` mean (y, x) as the first picture."""
+    over = {"completeness": ("strength",), "completeness_error": ("strength",)}
+    over |= {"found": ("threshold",), "false_alarms": ("threshold",)}
+    names = (*over, "default_found", "default_false_alarms", "default_threshold", "left")
+    data = {
+        name: (("rejection", *over.get(name, ())), np.array([result[name] for result in results.values()]))
+        for name in names
+    }
+    pictures = np.stack([plain, *(result["picture"] for result in results.values())])
+    middle = np.sqrt(np.array(STRENGTHS[:-1]) * np.array(STRENGTHS[1:]))
+    return xr.Dataset(
+        data | {"picture": (("shown", "y", "x"), pictures, {"units": "electron"})},
+        coords={
+            "rejection": list(results),
+            "threshold": list(thresholds),
+            "strength": ("strength", middle, {"long_name": "what was planted", "units": "1"}),
+            "shown": ["mean", *results],
+            "y": np.arange(rows.start, rows.stop),
+            "x": np.arange(columns.start, columns.stop),
+        },
+    )
