@@ -6,8 +6,9 @@ and shift, and the winner must explain more stars than chance would.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -153,13 +154,25 @@ def _triangles(points: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndar
     return triples[usable], shape[usable]
 
 
-def _hypotheses(first: np.ndarray, second: np.ndarray, neighbours: int, tolerance: float):
-    """Yield similarity transforms that many triangle pairs agree on, the best supported first."""
+class TrianglePairs(NamedTuple):
+    """Pairs of similar triangles: the complex `turn` (scale and rotation) between them, and their complex centres."""
+
+    turn: np.ndarray
+    here: np.ndarray
+    there: np.ndarray
+
+    def of(self, chosen: np.ndarray) -> TrianglePairs:
+        """Return the pairs with these numbers."""
+        return TrianglePairs(self.turn[chosen], self.here[chosen], self.there[chosen])
+
+
+def _triangle_pairs(first: np.ndarray, second: np.ndarray, neighbours: int, tolerance: float) -> TrianglePairs | None:
+    """Pair the triangles of two star lists (n, 2) whose shapes agree; None without any."""
     if min(len(first), len(second)) < 4:
-        return
+        return None
     (one, shape_one), (two, shape_two) = _triangles(first, neighbours), _triangles(second, neighbours)
     if not len(one) or not len(two):
-        return
+        return None
     pairs = cKDTree(shape_one).sparse_distance_matrix(cKDTree(shape_two), tolerance, output_type="coo_matrix")
     i, j = pairs.row, pairs.col
     if i.size > 300_000:  # keep the best-agreeing shapes
@@ -172,15 +185,22 @@ def _hypotheses(first: np.ndarray, second: np.ndarray, neighbours: int, toleranc
     p0, q0 = p.mean(1, keepdims=True), q.mean(1, keepdims=True)
     turn = (np.conj(p - p0) * (q - q0)).sum(1) / (np.abs(p - p0) ** 2).sum(1)
     sensible = (np.abs(turn) > 0.4) & (np.abs(turn) < 2.5)
-    turn, p0, q0 = turn[sensible], p0[sensible, 0], q0[sensible, 0]
-    if not turn.size:
+    return TrianglePairs(turn[sensible], p0[sensible, 0], q0[sensible, 0]) if sensible.any() else None
+
+
+def _hypotheses(first: np.ndarray, second: np.ndarray, neighbours: int, tolerance: float) -> Iterator[Transform]:
+    """Yield similarity transforms that many triangle pairs agree on, the best supported first."""
+    pairs = _triangle_pairs(first, second, neighbours, tolerance)
+    if pairs is None:
         return
+    turn = pairs.turn
     space = np.stack([np.log(np.abs(turn)), np.cos(np.angle(turn)), np.sin(np.angle(turn))], 1)
     reach = max(0.01, 1.5 * tolerance)
     tree = cKDTree(space)
     support = tree.query_ball_point(space, reach, return_length=True)
     taken = np.zeros(turn.size, bool)
     field = max(np.ptp(first, axis=0).max(), 1.0)
+    radius, least = max(4.0, reach * field / 8), 2 if len(first) > 4 else 1
     seeds = 0
     for seed in np.argsort(-support, kind="stable")[:4000]:
         if taken[seed]:
@@ -189,37 +209,41 @@ def _hypotheses(first: np.ndarray, second: np.ndarray, neighbours: int, toleranc
             return
         members = np.array(tree.query_ball_point(space[seed], reach))
         taken[members] = True
-        rotation = np.median(turn[members].real) + 1j * np.median(turn[members].imag)
-        shift = q0[members] - rotation * p0[members]
-        plane = np.stack([shift.real, shift.imag], 1)
-        near = cKDTree(plane)
-        radius = max(4.0, reach * field / 8)
-        votes = near.query_ball_point(plane, radius, return_length=True)
-        free = np.ones(members.size, bool)
-        for best in np.argsort(-votes, kind="stable")[:_SHIFTS]:
-            if not free[best]:
-                continue
-            agree = near.query_ball_point(plane[best], radius)
-            free[agree] = False
-            if len(agree) < 2 and len(first) > 4:
-                break
-            chosen = members[agree]
-            # Rotation and shift together, from the centres of the agreeing triangles where they span the field.
-            rotation_here = np.median(turn[chosen].real) + 1j * np.median(turn[chosen].imag)
-            middle = np.median(p0[chosen].real) + 1j * np.median(p0[chosen].imag)
-            offset = q0[chosen] - rotation_here * (p0[chosen] - middle)
-            offset = np.median(offset.real) + 1j * np.median(offset.imag)
-            yield Transform(
-                "similarity",
-                np.array(
-                    [
-                        [offset.real - middle.real, rotation_here.real, -rotation_here.imag],
-                        [offset.imag - middle.imag, rotation_here.imag, rotation_here.real],
-                    ]
-                ),
-                (float(middle.real), float(middle.imag)),
-                1.0,
-            )
+        yield from _similarities(pairs.of(members), radius, least)
+
+
+def _similarities(pairs: TrianglePairs, radius: float, least: int) -> Iterator[Transform]:
+    """Yield the transforms of pairs of like rotation on whose shift, within `radius`, at least so many agree."""
+    rotation = _median(pairs.turn)
+    shift = pairs.there - rotation * pairs.here
+    plane = np.stack([shift.real, shift.imag], 1)
+    near = cKDTree(plane)
+    votes = near.query_ball_point(plane, radius, return_length=True)
+    free = np.ones(shift.size, bool)
+    for best in np.argsort(-votes, kind="stable")[:_SHIFTS]:
+        if not free[best]:
+            continue
+        agree = near.query_ball_point(plane[best], radius)
+        free[agree] = False
+        if len(agree) < least:
+            break
+        yield _similarity(pairs.of(agree))
+
+
+def _similarity(pairs: TrianglePairs) -> Transform:
+    """Rotation and shift together, from the centres of the agreeing triangles where they span the field."""
+    rotation, middle = _median(pairs.turn), _median(pairs.here)
+    offset = _median(pairs.there - rotation * (pairs.here - middle))
+    coefficients = [
+        [offset.real - middle.real, rotation.real, -rotation.imag],
+        [offset.imag - middle.imag, rotation.imag, rotation.real],
+    ]
+    return Transform("similarity", np.array(coefficients), (float(middle.real), float(middle.imag)), 1.0)
+
+
+def _median(values: np.ndarray) -> complex:
+    """Median of the real and of the imaginary parts."""
+    return np.median(values.real) + 1j * np.median(values.imag)
 
 
 def _pair(transform: Transform, here: np.ndarray, there: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
