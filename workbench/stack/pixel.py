@@ -12,7 +12,7 @@ import xarray as xr
 from ..core.errors import WorkbenchError
 from ..core.statistics import MAD_TO_SIGMA
 from .combine import GROW, HIGH, LOW, column_order, empty_planes, find_medians, flag_samples
-from .reject import DEFAULTS, METHODS, NOISE, RejectionRule, esd_table, method_number, rule_of
+from .reject import METHODS, NOISE, RejectionRule, esd_table, method_number, rule_of, thresholds_of
 
 REJECTING = METHODS[:7]
 _AROUND = 2 * GROW + 2  # [pixels] of surroundings that the noise model looks at
@@ -64,40 +64,9 @@ def inspect_pixel(
     part = lights[["signal", "variance", "slope"]].sel(channel=channel).isel(window).compute()
     values, variance, slope = (part[name].values for name in ("signal", "variance", "slope"))
     place = (slice(None), y - top, x - left)
-    value, error = values[place].astype(float), np.sqrt(variance[place]).astype(float)
+    value, error = _sample(values, variance, place)
     weight = lights["weight"].sel(channel=channel).values
-    known = np.isfinite(value)
-    rows = []
-    for method in methods:
-        number = method_number(method)
-        if number >= len(REJECTING):
-            raise WorkbenchError(f"{method!r} rejects nothing; methods that do are {', '.join(REJECTING)}")
-        limits = [given if given is not None else own for given, own in zip((low, high), DEFAULTS[method], strict=True)]
-        flags = reject_samples(values, variance, slope, method, low=limits[0], high=limits[1])[place]
-        kept = known & (flags == 0)
-        if method == "noise":
-            median, sigma = noise_limits(values, variance, slope)
-            centre, sigma = np.full(value.shape, float(median[place[1:]])), sigma[place].astype(float)
-        else:
-            centre, sigma = _own_scatter(value, kept, method)
-        if method == "esd":
-            table = esd_table(int(known.sum()), *limits)
-            limits = [float(table[-1, 0]) or np.inf] * 2
-        total = np.where(kept, weight, 0).sum()
-        with np.errstate(invalid="ignore", divide="ignore"):
-            rows.append(
-                {
-                    "decision": np.where(known, flags, 0),
-                    "centre": centre,
-                    "sigma": sigma,
-                    "deviation": (value - centre) / sigma,
-                    "lower": centre - limits[0] * sigma,
-                    "upper": centre + limits[1] * sigma,
-                    "result": np.where(kept, weight * value, 0).sum() / total,
-                    "result_error": np.sqrt(np.where(kept, (weight * error) ** 2, 0).sum()) / total,
-                    "kept": kept.sum(),
-                }
-            )
+    rows = [_decide(method, (values, variance, slope), place, weight, (low, high)) for method in methods]
     e = {"units": "electron"}
     data = {"value": ("frame", value, e), "error": ("frame", error, e)}
     for name in rows[0]:
@@ -107,6 +76,50 @@ def inspect_pixel(
     coords = {"rejection": list(methods), "filename": ("frame", lights["filename"].values)}
     attrs = {"y": y, "x": x, "channel": channel, "camera": lights.attrs.get("camera", "")}
     return xr.Dataset(data, coords=coords, attrs=attrs)
+
+
+def _sample(values: np.ndarray, variance: np.ndarray, place: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """The values and errors (frame) [e-] of the pixel at `place` of samples (frame, y, x)."""
+    return values[place].astype(float), np.sqrt(variance[place]).astype(float)
+
+
+def _decide(
+    method: str,
+    cube: tuple[np.ndarray, np.ndarray, np.ndarray],
+    place: tuple,
+    weight: np.ndarray,
+    thresholds: tuple[float | None, float | None],
+) -> dict[str, np.ndarray]:
+    """What a method makes of the pixel at `place` of values, variance and slope (frame, y, x); see `inspect_pixel`."""
+    if method_number(method) >= len(REJECTING):
+        raise WorkbenchError(f"{method!r} rejects nothing; methods that do are {', '.join(REJECTING)}")
+    values, variance, slope = cube
+    value, error = _sample(values, variance, place)
+    known = np.isfinite(value)
+    low, high = thresholds_of(method, *thresholds)
+    flags = reject_samples(values, variance, slope, method, low=low, high=high)[place]
+    kept = known & (flags == 0)
+    if method == "noise":
+        median, limits = noise_limits(values, variance, slope)
+        centre, sigma = np.full(value.shape, float(median[place[1:]])), limits[place].astype(float)
+    else:
+        centre, sigma = _own_scatter(value, kept, method)
+    if method == "esd":
+        table = esd_table(int(known.sum()), low, high)
+        low = high = float(table[-1, 0]) or np.inf
+    total = np.where(kept, weight, 0).sum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "decision": np.where(known, flags, 0),
+            "centre": centre,
+            "sigma": sigma,
+            "deviation": (value - centre) / sigma,
+            "lower": centre - low * sigma,
+            "upper": centre + high * sigma,
+            "result": np.where(kept, weight * value, 0).sum() / total,
+            "result_error": np.sqrt(np.where(kept, (weight * error) ** 2, 0).sum()) / total,
+            "kept": kept.sum(),
+        }
 
 
 def _own_scatter(value: np.ndarray, kept: np.ndarray, method: str) -> tuple[np.ndarray, np.ndarray]:

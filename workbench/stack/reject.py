@@ -158,6 +158,77 @@ def _mad(values, low, high, centre):
 
 
 @numba.njit(nogil=True, cache=True)
+def _count_percentile(values, count, k_low, k_high):
+    """Count what lies beyond fractions of the median of sorted values, one of which stays."""
+    low, high = 0, count
+    centre = _middle(values, 0, count)
+    while high - low > 1 and centre - values[low] > k_low * abs(centre):
+        low += 1
+    while high - low > 1 and values[high - 1] - centre > k_high * abs(centre):
+        high -= 1
+    return low, count - high
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_esd(values, count, table):
+    """Count the outliers of sorted values by Rosner's test with the critical values (count, step) of `table`."""
+    low, high = 0, count
+    best_low, best_high = 0, count
+    for step in range(table.shape[1]):
+        if table[count, step] <= 0.0:
+            break
+        mean, sigma = _moments(values, low, high)
+        if sigma <= 0.0:
+            break
+        down, up = mean - values[low], values[high - 1] - mean
+        if down > up:
+            low += 1
+        else:
+            high -= 1
+        if max(down, up) / sigma > table[count, step]:
+            best_low, best_high = low, high
+    return best_low, count - best_high
+
+
+@numba.njit(nogil=True, cache=True)
+def _line_scatter(values, low, high):
+    """Fit values[low:high] against rank by least squares: mean residual, and how far the first and last lie off."""
+    n = high - low
+    mean_rank = 0.5 * (n - 1)
+    mean, _ = _moments(values, low, high)
+    top = bottom = 0.0
+    for i in range(n):
+        top += (i - mean_rank) * (values[low + i] - mean)
+        bottom += (i - mean_rank) ** 2
+    slope = top / bottom
+    sigma = 0.0
+    for i in range(n):
+        sigma += abs(values[low + i] - mean - slope * (i - mean_rank))
+    first = mean - slope * mean_rank - values[low]
+    last = values[high - 1] - (mean + slope * mean_rank)
+    return sigma / n, first, last
+
+
+@numba.njit(nogil=True, cache=True)
+def _winsorized_sigma(values, low, high, centre, sigma):
+    """1.134 SD of values[low:high] clipped to centre ± 1.5 σ, from a first σ on until it settles."""
+    for _ in range(50):
+        lower, upper = centre - 1.5 * sigma, centre + 1.5 * sigma
+        mean = square = 0.0
+        for i in range(low, high):
+            mean += min(max(values[i], lower), upper)
+        mean /= high - low
+        for i in range(low, high):
+            square += (min(max(values[i], lower), upper) - mean) ** 2
+        new = 1.134 * np.sqrt(square / (high - low - 1))
+        settled = abs(new - sigma) <= 0.0005 * sigma
+        sigma = new
+        if settled:
+            break
+    return sigma
+
+
+@numba.njit(nogil=True, cache=True)
 def count_rejected(values, count, method, k_low, k_high, table):
     """Return how many of the lowest and of the highest of `count` sorted values a method rejects.
 
@@ -174,75 +245,29 @@ def count_rejected(values, count, method, k_low, k_high, table):
     percentile
         beyond the fraction k of the median itself; for six frames or fewer.
     """
-    low, high = 0, count
     if count < 3 or method >= MEAN:
         return 0, 0
     if method == PERCENTILE:
-        centre = _middle(values, 0, count)
-        while high - low > 1 and centre - values[low] > k_low * abs(centre):
-            low += 1
-        while high - low > 1 and values[high - 1] - centre > k_high * abs(centre):
-            high -= 1
-        return low, count - high
+        return _count_percentile(values, count, k_low, k_high)
     if method == ESD:
-        best_low, best_high = 0, count
-        for step in range(table.shape[1]):
-            if table[count, step] <= 0.0:
-                break
-            mean, sigma = _moments(values, low, high)
-            if sigma <= 0.0:
-                break
-            down, up = mean - values[low], values[high - 1] - mean
-            if down > up:
-                low += 1
-            else:
-                high -= 1
-            if max(down, up) / sigma > table[count, step]:
-                best_low, best_high = low, high
-        return best_low, count - best_high
+        return _count_esd(values, count, table)
+    low, high = 0, count
     while high - low >= 3:
         before = high - low
-        centre = _middle(values, low, high)
         if method == LINEAR:
-            # Least squares of value against rank; what lies off the line by k mean residuals goes.
-            n = high - low
-            mean_rank = 0.5 * (n - 1)
-            mean, _ = _moments(values, low, high)
-            slope = top = bottom = 0.0
-            for i in range(n):
-                top += (i - mean_rank) * (values[low + i] - mean)
-                bottom += (i - mean_rank) ** 2
-            slope = top / bottom
-            sigma = 0.0
-            for i in range(n):
-                sigma += abs(values[low + i] - mean - slope * (i - mean_rank))
-            sigma /= n
-            first = mean - slope * mean_rank - values[low]
-            last = values[high - 1] - (mean + slope * mean_rank)
+            sigma, first, last = _line_scatter(values, low, high)
             if sigma > 0.0 and first > k_low * sigma:
                 low += 1
             if sigma > 0.0 and last > k_high * sigma and high - low > 2:
                 high -= 1
         else:
-            if method == SIGMA:
-                _, sigma = _moments(values, low, high)
-            elif method == MAD:
+            centre = _middle(values, low, high)
+            if method == MAD:
                 sigma = _MAD_SIGMA * _mad(values, low, high, centre)
             else:
                 _, sigma = _moments(values, low, high)
-                for _ in range(50):
-                    lower, upper = centre - 1.5 * sigma, centre + 1.5 * sigma
-                    mean = square = 0.0
-                    for i in range(low, high):
-                        mean += min(max(values[i], lower), upper)
-                    mean /= high - low
-                    for i in range(low, high):
-                        square += (min(max(values[i], lower), upper) - mean) ** 2
-                    new = 1.134 * np.sqrt(square / (high - low - 1))
-                    settled = abs(new - sigma) <= 0.0005 * sigma
-                    sigma = new
-                    if settled:
-                        break
+                if method == WINSORIZED:
+                    sigma = _winsorized_sigma(values, low, high, centre, sigma)
             if sigma <= 0.0:
                 break
             while high - low > 2 and centre - values[low] > k_low * sigma:
