@@ -187,24 +187,15 @@ def _uneven_warnings(flat: xr.DataArray, frames: np.ndarray, signal: np.ndarray,
     return [uneven, *(_lone_flat(setting, files[part]) for part in parts if len(part) < 2)]
 
 
-def _dataset(
-    flat: xr.DataArray,
-    names: tuple[str, ...],
-    pairs: list[tuple[int, int]],
-    levels: list[int],
-    sums: PairSums,
-    dark: dict[str, np.ndarray],
-    warnings: list[str],
-) -> xr.Dataset:
-    first, second = np.array(pairs, int).reshape(-1, 2).T
-    zero = {name: values[first] for name, values in dark.items()}
+def _pair_values(sums: PairSums, zero: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, str, str]]:
+    """Return what follows from the sums of each pair (pair, channel), with unit and title; `zero` is without light."""
     plain, kept = (pair_moments(part.sum(axis=2)) for part in (sums.plain, sums.kept))
     pixels = np.where(plain.n > 0, plain.n, np.nan)
     mean = (plain.mean1 + plain.mean2) / 2
     black = zero["black_level"]
     replicates = pair_moments(leave_one_out(sums.kept, axis=2)).scaled_half_variance(black[..., None])
     adu2 = "adu**2"
-    values = {
+    return {
         "mean": (mean, "adu", "mean level as read"),
         "signal": (mean - black, "adu", "signal above the black level"),
         "variance": (kept.scaled_half_variance(black), adu2, "temporal variance"),
@@ -225,6 +216,19 @@ def _dataset(
         "dark_variance": (zero["dark_variance"], adu2, "half-variance of the bias difference"),
         "dark_variance_error": (zero["dark_variance_error"], adu2, "error of the bias half-variance"),
     }
+
+
+def _dataset(
+    flat: xr.DataArray,
+    names: tuple[str, ...],
+    pairs: list[tuple[int, int]],
+    levels: list[int],
+    sums: PairSums,
+    dark: dict[str, np.ndarray],
+    warnings: list[str],
+) -> xr.Dataset:
+    first, second = np.array(pairs, int).reshape(-1, 2).T
+    values = _pair_values(sums, {name: level[first] for name, level in dark.items()})
     data: dict[str, Any] = {
         name: (("pair", "channel"), value, {"units": units, "long_name": long_name})
         for name, (value, units, long_name) in values.items()
