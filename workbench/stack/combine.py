@@ -6,15 +6,19 @@ samples are (frame, channel, y, x).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numba
 import numpy as np
 
 from ..core.statistics import MAD_TO_SIGMA
-from .reject import MEAN, MEDIAN, NOISE, count_rejected
-from .tile import column_order, resample_frame
-from .window import BLOCK
+from .reject import MEAN, MEDIAN, NOISE, PixelPlanes, RejectionRule, count_rejected, empty_planes
+from .tile import Maps, Scratch, TileFrames, column_order, resample_frame
+from .window import BLOCK, Tile
+
+if TYPE_CHECKING:
+    from .engine import StackArrays
+    from .normalise import Noise
 
 GROW = 3  # pixels around a strong outlier in which the same frame is tested more strictly
 STRONG = 6.0  # an outlier is strong beyond this many sigma ...
@@ -25,35 +29,6 @@ LOW, HIGH, STRONG_BIT, MISSING = 1, 2, 4, 8  # flags of a sample
 OUT = LOW | HIGH | MISSING
 _ROBUST = MAD_TO_SIGMA
 _NAN = np.float32(np.nan)
-
-
-class PixelPlanes(NamedTuple):
-    """Of one channel of a tile (y, x): samples, median, what the test compares with, flags (frame, y, x).
-
-    `a` and `b` (frame, 1 or y, x): the noise model's parameters at every pixel; `sorted` (frame, x).
-    """
-
-    count: np.ndarray
-    median: np.ndarray
-    floor: np.ndarray
-    ceiling: np.ndarray
-    spread: np.ndarray
-    flags: np.ndarray
-    a: np.ndarray
-    b: np.ndarray
-    sorted: np.ndarray
-
-
-@numba.njit(nogil=True, cache=True)
-def empty_planes(frames, shape, rows):
-    """Return planes for a tile of `shape` (height, width) whose noise parameters have `rows` rows."""
-    height, width = shape
-    return PixelPlanes(
-        np.empty(shape, np.int32), np.empty(shape, np.float32), np.empty(shape, np.float32),
-        np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty((frames, height, width), np.uint8),
-        np.empty((frames, rows, width), np.float32), np.empty((frames, rows, width), np.float32),
-        np.empty((frames, width), np.float32),
-    )  # fmt: skip
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
@@ -130,7 +105,7 @@ def _own_scatter(buffer, number, median, floor, complete):
 
 
 @numba.njit(nogil=True, cache=True)
-def find_medians(c, samples, rule, planes, split):
+def find_medians(c: int, samples: np.ndarray, rule: RejectionRule, planes: PixelPlanes, split: bool) -> None:
     """Of one channel of (frame, channel, y, x): the median of every pixel, and what the method needs besides."""
     frames, _, height, width = samples.shape
     buffer = planes.sorted
@@ -195,7 +170,15 @@ def _flag_by_noise(row, square, a, b, planes, v, rule, out):
 
 
 @numba.njit(nogil=True, cache=True)
-def flag_samples(c, samples, squares, rule, planes, order, grow):
+def flag_samples(
+    c: int,
+    samples: np.ndarray,
+    squares: np.ndarray,
+    rule: RejectionRule,
+    planes: PixelPlanes,
+    order: np.ndarray,
+    grow: bool,
+) -> None:
     """Test every sample of one channel of (frame, channel, y, x) against the median of its pixel."""
     frames, _, height, width = samples.shape
     last = planes.a.shape[1] - 1
@@ -362,7 +345,16 @@ def _average(c, samples, noise, rule, planes, tile, order, out):
 
 
 @numba.njit(nogil=True, cache=True)
-def combine_tile(tile, samples, squares, weights, noise, rule, scratch, out):
+def combine_tile(
+    tile: Tile,
+    samples: np.ndarray,
+    squares: np.ndarray,
+    weights: np.ndarray,
+    noise: Noise,
+    rule: RejectionRule,
+    scratch: Scratch,
+    out: StackArrays,
+) -> None:
     """Combine samples and their Σw² (frame, channel, y, x) of one tile into the output's arrays."""
     frames, channels = weights.shape
     planes = empty_planes(frames, (tile.height, tile.width), 1)
@@ -380,7 +372,15 @@ def combine_tile(tile, samples, squares, weights, noise, rule, scratch, out):
 
 
 @numba.njit(nogil=True, cache=True)
-def stack_tile(tile, frames, maps, noise, rule, scratch, out):
+def stack_tile(
+    tile: Tile,
+    frames: TileFrames,
+    maps: Maps,
+    noise: Noise,
+    rule: RejectionRule,
+    scratch: Scratch,
+    out: StackArrays,
+) -> None:
     """Stack one tile of `TileFrames` into the output's arrays: resample every frame, then combine."""
     count, channels = frames.weight.shape
     shape = (count, channels, tile.height, tile.width)

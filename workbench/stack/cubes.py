@@ -211,7 +211,9 @@ def stack(
     planes = {}
     for place, name in enumerate(("signal", "variance", *_MAPS, "shared_variance")):
         key = f"stack-{name}-{pieces[0].key}"
-        layer = {(key, 0, number, 0): (itemgetter(place), piece.key) for number, piece in enumerate(pieces)}
+        layer: dict[Any, Any] = {
+            (key, 0, number, 0): (itemgetter(place), piece.key) for number, piece in enumerate(pieces)
+        }
         graph = HighLevelGraph.from_collections(key, layer, dependencies=pieces)
         planes[name] = da.Array(graph, key, chunks=chunks, dtype=counts if name in _MAPS else np.float32)
     units = {"signal": "electron", "variance": "electron**2", "shared_variance": "electron**2"}
@@ -264,13 +266,14 @@ def _stack_rows(cubes, weight, channels, rule, rows, corner, size) -> tuple[np.n
     return *out[:6], shared
 
 
-def _stack_piece(tile: Tile, cubes, weight: np.ndarray, noise, rule, out: StackArrays) -> None:
+def _stack_piece(tile: Tile, cubes: list[Any], weight: np.ndarray, noise, rule, out: StackArrays) -> None:
     """Combine one tile of aligned frames; `cubes` are values, slopes and saturated ones that begin with the tile."""
     count, channels = weight.shape
     shape = (count, channels, tile.height, tile.width)
     samples, slopes = np.empty(shape, np.float32), np.empty(shape, np.float32)
     reached = np.empty(shape, np.uint8)
-    for into, frames in zip((samples, slopes, reached), cubes, strict=True):
+    arrays: list[np.ndarray] = [samples, slopes, reached]
+    for into, frames in zip(arrays, cubes, strict=True):
         for one, frame in zip(into, frames, strict=True):
             one[:] = frame[:, : tile.height, : tile.width]
     column = np.arange(tile.width) - tile.rim_left + tile.phase
@@ -284,7 +287,7 @@ def _stack_piece(tile: Tile, cubes, weight: np.ndarray, noise, rule, out: StackA
         values=none,
         squares=none,
         marks=np.empty((0, 2), np.int64),
-        saturated=reached.any((1, 2, 3)),
+        saturated=np.any(reached, axis=(1, 2, 3)),
         reached=reached.reshape(count, -1),
     )
     combine_tile(tile, samples, squares, weight, noise, rule, scratch, out)

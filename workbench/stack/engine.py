@@ -140,7 +140,8 @@ def prepare(plan: StackPlan) -> Prepared:
         raise WorkbenchError("no frames to stack")
     planes = [open_planes(path) for path in plan.planes]
     white = np.float32(min(one.white for one in planes))
-    maps = Maps(*(_together([getattr(one, name) for one in planes]) for name in _MAPPED), planes[0].cell, white)
+    base, dark, scale = (_together([getattr(one, name) for one in planes]) for name in _MAPPED)
+    maps = Maps(base, dark, scale, planes[0].cell, white)
     dtype = np.dtype(plan.frames[0].pixels.stored).newbyteorder("=")
     dtype = np.dtype(np.uint16) if dtype == np.int16 else dtype
     count, channels = len(plan.frames), len(plan.channels)
@@ -189,11 +190,10 @@ def empty_output(channels: int, rows: int, width: int, frames: int) -> StackArra
     """Return arrays (channel, rows, width) for a stack of so many frames, counts zero."""
     counts = np.uint8 if frames < 256 else np.uint16
     shape = (channels, rows, width)
-    return StackArrays(
-        *(np.empty(shape, np.float32) for _ in range(2)),
-        *(np.zeros(shape, counts) for _ in range(4)),
-        np.zeros((2, channels, -(-rows // BLOCK), -(-width // BLOCK))),
-    )
+    signal, variance = (np.empty(shape, np.float32) for _ in range(2))
+    coverage, low, high, saturated = (np.zeros(shape, counts) for _ in range(4))
+    chi = np.zeros((2, channels, -(-rows // BLOCK), -(-width // BLOCK)))
+    return StackArrays(signal, variance, coverage, low, high, saturated, chi)
 
 
 def stack_band(ready: Prepared, number: int, memory: dict | None = None) -> Band:

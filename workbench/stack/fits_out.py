@@ -142,7 +142,7 @@ def write_band(layout: Layout, band: Band) -> None:
                     stored ^= dtype.type(0x8000)
                 for channel in range(channels):
                     start = offset + ((channel * height + band.top) * width) * dtype.itemsize
-                    data = memoryview(np.ascontiguousarray(stored[channel])).cast("B")
+                    data = np.ascontiguousarray(stored[channel]).data.cast("B")
                     while data:
                         written = os.pwrite(handle, data, start)
                         data, start = data[written:], start + written
@@ -295,7 +295,7 @@ def open_stack(path: str | Path) -> xr.Dataset:
         with fits.open(path, memmap=True, lazy_load_hdus=False) as hdus:
             header = hdus[0].header
             places = {"SIGNAL": hdus[0], **{name: hdus[name] for name in IMAGES[1:]}}
-            planes = {}
+            planes: dict[str, Any] = {}
             for name, hdu in places.items():
                 info = hdu.fileinfo()
                 bits = hdu.header["BITPIX"]

@@ -181,7 +181,7 @@ def before_after(lights: xr.Dataset, *, piece: tuple[int, int] = (240, 360), met
     same = np.flatnonzero(lights["filename"].values == lights.attrs["reference"])
     one = lights["signal"].isel(frame=int(same[0]) if same.size else 0).sel(channel=channel).values
     deep = stack(lights.sel(channel=[channel]), method)["signal"].values[0]
-    sky = starless(deep, np.isfinite(lights["signal"].sel(channel=channel)).all("frame").values)
+    sky = starless(deep, (abs(lights["signal"].sel(channel=channel)) < np.inf).all("frame").values)
     noise = [sky_noise(part, sky & np.isfinite(part))[0] for part in (one, deep)]
     rows, columns = (
         slice((size - min(size, wanted)) // 2, (size + min(size, wanted)) // 2)

@@ -5,7 +5,7 @@ The loops weigh the samples of one lattice, square or quincunx, for long runs of
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -45,7 +45,7 @@ def kernel_polynomials(narrowing: float = 1.0) -> tuple[np.float32, ...]:
     weights = lanczos3((np.arange(-2, 4)[:, None] - (t + 0.5)) / narrowing)
     weights /= weights.sum(0)
 
-    def fit(values):
+    def fit(values: np.ndarray) -> tuple[np.float32, ...]:
         return tuple(np.float32(value) for value in np.polynomial.Polynomial.fit(t**2, values, 4).convert().coef)
 
     even = [fit((weights[j] + weights[5 - j]) / 2) for j in range(3)]
@@ -74,7 +74,7 @@ def mean_squared_weight(narrowing: float = 1.0) -> float:
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
-def weights_at(t, k):
+def weights_at(t: Any, k: Any) -> tuple[Any, ...]:
     """Return the six weights at t, the fraction less ½, from the 35 coefficients of `kernel_polynomials`."""
     q = t * t
     e0 = k[0] + q * (k[1] + q * (k[2] + q * (k[3] + q * k[4])))
@@ -87,7 +87,7 @@ def weights_at(t, k):
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
-def squares_at(t, k):
+def squares_at(t: Any, k: Any) -> Any:
     """Return the sum of their squares."""
     q = t * t
     return k[30] + q * (k[31] + q * (k[32] + q * (k[33] + q * k[34])))
@@ -166,7 +166,7 @@ def _across_rows(src, m, rows, b):
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
-def run_square(src, first, stride, run, way, target):
+def run_square(src: np.ndarray, first: int, stride: int, run: Run, way: tuple[float, ...], target: Target) -> None:
     """Interpolate a run of positions on a square lattice; sample (0, 0) of position m is src[first + m].
 
     `way` holds the fractions along x and y as quadratics in m.
@@ -197,7 +197,7 @@ def run_square(src, first, stride, run, way, target):
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
-def run_quincunx(src, bases, run, way, target):
+def run_quincunx(src: np.ndarray, bases: np.ndarray, run: Run, way: tuple[float, ...], target: Target) -> None:
     """Interpolate a run of positions on the green quincunx.
 
     Sample (i, j) of position m is src[bases[i - j + 5] + m + i]: along a diagonal of the kernel lie the greens of
@@ -341,7 +341,15 @@ def _sample_runs(src, lattice, drift, count, at, target, bases):
 
 
 @numba.njit(nogil=True, cache=True)
-def sample_window(src, window, cell, place, shape, at, target):
+def sample_window(
+    src: np.ndarray,
+    window: Any,
+    cell: np.ndarray,
+    place: np.ndarray,
+    shape: tuple[int, int],
+    at: int,
+    target: Target,
+) -> None:
     """Resample a window at every pixel of a tile, into the target's flat value and Σw² from element `at` on.
 
     They receive (channel, y, x), along x the even columns first, then the odd ones, where the window is split, and

@@ -73,7 +73,7 @@ def normalisation(registration: Registration, *, order: int | str = "auto", seei
     """
     used = list(registration.used)
     scales = registration.scales[used]
-    surveys = [registration.surveys[number] for number in used]
+    surveys = [survey for survey in (registration.surveys[number] for number in used) if survey is not None]
     transforms = [registration.transform(number) for number in used]
     shape = registration.quality.attrs["height"], registration.quality.attrs["width"]
     surfaces, _, level = background_surfaces(surveys, transforms, scales, shape, order=order)
@@ -92,7 +92,7 @@ def normalisation(registration: Registration, *, order: int | str = "auto", seei
 def background_surfaces(
     surveys: Sequence[FrameSurvey],
     transforms: Sequence[Transform],
-    scales: Sequence[float],
+    scales: Sequence[float] | np.ndarray,
     shape: tuple[int, int],
     *,
     order: int | str = "auto",
@@ -149,9 +149,9 @@ def background_surfaces(
                     chosen, left = second, second_rms
             surfaces[number, channel, : chosen.size] = chosen
             rms[number, channel] = left
-    scale = np.array([1.0, width, height, width**2, width * height, height**2])
+    units = np.array([1.0, width, height, width**2, width * height, height**2])
     level = np.array([float(np.nanmedian(plane)) if np.isfinite(plane).any() else 0.0 for plane in target])
-    return surfaces / scale, rms, level
+    return surfaces / units, rms, level
 
 
 def _surface(design: np.ndarray, values: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, float]:
@@ -173,7 +173,9 @@ def _surface(design: np.ndarray, values: np.ndarray, good: np.ndarray) -> tuple[
     return coefficients, spread
 
 
-def frame_weights(surveys: Sequence[FrameSurvey], scales: Sequence[float], *, seeing: bool = False) -> np.ndarray:
+def frame_weights(
+    surveys: Sequence[FrameSurvey], scales: Sequence[float] | np.ndarray, *, seeing: bool = False
+) -> np.ndarray:
     """Return the weights (frame, channel): one over the measured background variance after scaling.
 
     That is the ideal combination of sky-limited pixels.  With `seeing` a frame also counts by how much light a star
@@ -300,7 +302,14 @@ def common_share(places: np.ndarray, weight: np.ndarray, side: float) -> np.ndar
     return share
 
 
-def tile_noise(terms: np.ndarray, places: np.ndarray, weight: np.ndarray, tiles: Sequence[Tile], channels, left=0):
+def tile_noise(
+    terms: np.ndarray,
+    places: np.ndarray,
+    weight: np.ndarray,
+    tiles: Sequence[Tile],
+    channels: Sequence[str],
+    left: int = 0,
+) -> tuple[list[Noise], np.ndarray]:
     """Return the `Noise` of each tile of a band, and what the frames share (2, channel, block).
 
     `terms` (frame, term, channel, block) and `places` (frame, 2, block) of the band's blocks, from column 0 on;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -11,8 +12,8 @@ import xarray as xr
 
 from ..core.errors import WorkbenchError
 from ..core.statistics import MAD_TO_SIGMA
-from .combine import GROW, HIGH, LOW, column_order, empty_planes, find_medians, flag_samples
-from .reject import METHODS, NOISE, RejectionRule, esd_table, method_number, rule_of, thresholds_of
+from .combine import GROW, HIGH, LOW, column_order, find_medians, flag_samples
+from .reject import METHODS, NOISE, RejectionRule, empty_planes, esd_table, method_number, rule_of, thresholds_of
 
 REJECTING = METHODS[:7]
 _AROUND = 2 * GROW + 2  # [pixels] of surroundings that the noise model looks at
@@ -68,7 +69,7 @@ def inspect_pixel(
     weight = lights["weight"].sel(channel=channel).values
     rows = [_decide(method, (values, variance, slope), place, weight, (low, high)) for method in methods]
     e = {"units": "electron"}
-    data = {"value": ("frame", value, e), "error": ("frame", error, e)}
+    data: dict[str, Any] = {"value": ("frame", value, e), "error": ("frame", error, e)}
     for name in rows[0]:
         dims = ("rejection",) if name in ("result", "result_error", "kept") else ("rejection", "frame")
         units = {} if name in ("decision", "deviation", "kept") else e
@@ -230,12 +231,12 @@ def _inspect(values, variance, slope, rule, grow, flags, median, sigma):
 def _look(values, variance, slope, rule: RejectionRule, grow: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Flags, median and σ of samples (frame, ..., y, x)."""
     shape = values.shape
-    cubes = [
+    values, variance, slope = (
         np.ascontiguousarray(part, np.float32).reshape(shape[0], -1, *shape[-2:]) for part in (values, variance, slope)
-    ]
-    flags, sigma = np.zeros(cubes[0].shape, np.int8), np.full(cubes[0].shape, np.nan, np.float32)
-    median = np.empty(cubes[0].shape[1:], np.float32)
-    _inspect(*cubes, rule, grow, flags, median, sigma)
+    )
+    flags, sigma = np.zeros(values.shape, np.int8), np.full(values.shape, np.nan, np.float32)
+    median = np.empty(values.shape[1:], np.float32)
+    _inspect(values, variance, slope, rule, grow, flags, median, sigma)
     return flags.reshape(shape), median.reshape(shape[1:]), sigma.reshape(shape)
 
 

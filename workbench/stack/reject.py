@@ -96,6 +96,23 @@ def esd_table(count: int, alpha: float, fraction: float) -> np.ndarray:
     return table
 
 
+class PixelPlanes(NamedTuple):
+    """Of one channel of a tile (y, x): samples, median, what the test compares with, flags (frame, y, x).
+
+    `a` and `b` (frame, 1 or y, x): the noise model's parameters at every pixel; `sorted` (frame, x).
+    """
+
+    count: np.ndarray  # type: ignore[assignment]  # in the place of a tuple's own count, which nobody calls
+    median: np.ndarray
+    floor: np.ndarray
+    ceiling: np.ndarray
+    spread: np.ndarray
+    flags: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    sorted: np.ndarray
+
+
 class RejectionRule(NamedTuple):
     """How to reject: the method's number, its thresholds, critical values and a sorting network."""
 
@@ -229,7 +246,9 @@ def _winsorized_sigma(values, low, high, centre, sigma):
 
 
 @numba.njit(nogil=True, cache=True)
-def count_rejected(values, count, method, k_low, k_high, table):
+def count_rejected(
+    values: np.ndarray, count: int, method: int, k_low: float, k_high: float, table: np.ndarray
+) -> tuple[int, int]:
     """Return how many of the lowest and of the highest of `count` sorted values a method rejects.
 
     sigma
@@ -301,7 +320,9 @@ def _reject_columns(values, method, k_low, k_high, table, mask):
                 mask[frame, pixel] = 1
 
 
-def reject(values: np.ndarray, method: str = "winsorized", *, low: float | None = None, high: float | None = None):
+def reject(
+    values: np.ndarray, method: str = "winsorized", *, low: float | None = None, high: float | None = None
+) -> np.ndarray:
     """Return which samples a classical method rejects: -1 too low, 1 too high, 0 kept; shape of `values`.
 
     Parameters
@@ -329,3 +350,15 @@ def reject(values: np.ndarray, method: str = "winsorized", *, low: float | None 
     mask = np.zeros(flat.shape, np.int8)
     _reject_columns(flat, number, k_low, k_high, table, mask)
     return mask.reshape(values.shape)
+
+
+@numba.njit(nogil=True, cache=True)
+def empty_planes(frames: int, shape: tuple[int, int], rows: int) -> PixelPlanes:
+    """Return planes for a tile of `shape` (height, width) whose noise parameters have `rows` rows."""
+    height, width = shape
+    return PixelPlanes(
+        np.empty(shape, np.int32), np.empty(shape, np.float32), np.empty(shape, np.float32),
+        np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty((frames, height, width), np.uint8),
+        np.empty((frames, rows, width), np.float32), np.empty((frames, rows, width), np.float32),
+        np.empty((frames, width), np.float32),
+    )  # fmt: skip

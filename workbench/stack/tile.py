@@ -20,6 +20,7 @@ from .window import (
     RIM,
     WIDTH,
     Frame,
+    Tile,
     Window,
     band_tiles,
     fill_window,
@@ -96,7 +97,7 @@ def scratch_arrays(frames: int, channels: int, width: int, window: int, kernel: 
 
 
 @numba.njit(nogil=True, cache=True)
-def column_order(width, split):
+def column_order(width: int, split: bool) -> np.ndarray:
     """Return the column of each place along a row: even columns first where `split`."""
     order = np.empty(width, np.int64)
     even = (width + 1) // 2
@@ -205,7 +206,9 @@ def _normalise(samples, order, surface, scale, tile):
 
 
 @numba.njit(nogil=True, cache=True)
-def resample_frame(f, frames, maps, tile, scratch, samples, order):
+def resample_frame(
+    f: int, frames: TileFrames, maps: Maps, tile: Tile, scratch: Scratch, samples: np.ndarray, order: np.ndarray
+) -> None:
     """Calibrate, resample and normalise the window of frame f into `samples` (channel, y, x), NaN outside the frame.
 
     Σw² goes into the scratch's `squares`, where saturated samples reach into `reached`.

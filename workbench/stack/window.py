@@ -45,7 +45,7 @@ class Frame(NamedTuple):
     scale: np.ndarray
     factor: float
     cell: np.ndarray
-    white: float
+    white: float | np.float32
 
 
 class Window(NamedTuple):
@@ -86,7 +86,7 @@ class Tile(NamedTuple):
 
 
 @numba.njit(nogil=True, cache=True)
-def unturned(turn, y, x, height, width):
+def unturned(turn: int, y: int, x: int, height: int, width: int) -> tuple[int, int]:
     """Return row and column in a frame of a pixel (y, x) of the frame turned by quarters."""
     if turn == 0:
         return y, x
@@ -163,7 +163,7 @@ def _read_row(frame, window, row, line):
 
 
 @numba.njit(nogil=True, cache=True)
-def fill_window(frame, window, out, marks):
+def fill_window(frame: Frame, window: Window, out: np.ndarray, marks: np.ndarray) -> int:
     """Calibrate a piece of a `Frame` into `out` (flat: rows x 2 half) and return how many of its pixels are saturated.
 
     Beyond the frame's edge pixels are mirrored, and defects are filled as `calibrate` fills them.  `marks` (n, 2)
