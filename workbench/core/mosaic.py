@@ -6,12 +6,15 @@ G1 is the green that shares its rows with red, G2 the one that shares its rows w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
 
 from .cube import CFA_CHANNELS, MOSAICS, channels_of, check_pixels
 from .errors import WorkbenchError
+
+_Mosaic = TypeVar("_Mosaic", xr.DataArray, xr.Dataset)
 
 
 def offsets(cfa_pattern: str) -> dict[str, tuple[int, int]]:
@@ -44,7 +47,7 @@ def shifted(cfa_pattern: str, rows: int, columns: int) -> str:
     return "".join(np.roll(cell, (-(rows % 2), -(columns % 2)), axis=(0, 1)).ravel())
 
 
-def crop(mosaic: xr.DataArray | xr.Dataset, rows: slice, columns: slice) -> xr.DataArray | xr.Dataset:
+def crop(mosaic: _Mosaic, rows: slice, columns: slice) -> _Mosaic:
     """Cut mosaiced frames or a master to some rows and columns, with the CFA pattern that the part begins with.
 
     ``isel`` alone would keep the pattern of the whole: after an odd first row or column every colour is wrong.

@@ -216,8 +216,9 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
     with bar, frame_buffers():
         result = measure_sensor(frames, bar, written=out is not None)
     if out is not None:
-        if result.uniformity.defects is not None:
-            write_defects(result.uniformity.defects, Path(out) / DEFECTS_FILE)
+        defects = None if result.uniformity is None else result.uniformity.defects
+        if defects is not None:
+            write_defects(defects, Path(out) / DEFECTS_FILE)
         write_sensor(result.sensor, Path(out) / "sensor.json")
     return result
 
@@ -244,9 +245,9 @@ def measure_sensor(folder: Folder, bar: tqdm, *, written: bool) -> Characterizat
         transfer, folder = measure_transfer(folder, read, light, bar)
         maps, doubts, folder = measure_dark_maps(folder, read, light.gain, darks, bar)
         patterns, vignetting, more = running.result()
-        running = second.submit(copy_context().run, report_card, folder, bar)
+        card = second.submit(copy_context().run, report_card, folder, bar)
         uniformity = complete(patterns, read=read, ptc=light.ptc, gain=light.gain, darks=darks)
-        report = running.result()
+        report = card.result()
     signal, current = (None, None) if darks is None else (darks.signal, darks.current)
     warnings += [*warnings_of(current, law), *transfer.warnings, *doubts, *more, *uniformity.warnings]
     warnings += _missing(read, light.gain, darks)
@@ -288,7 +289,7 @@ def _bias_and_flats(
     """Measure what else bias frames and flats show, all read before: their patterns, the vignetting; and warnings."""
     bias, flat = cube_of(folder, "bias"), cube_of(folder, "flat")
     vignetting, warnings = None, []
-    if light.ptc is not None:
+    if flat is not None and light.ptc is not None:
         warnings = [] if factors else camera_factors(flat, bar).warnings
         vignetting = measure_vignetting(flat, light.ptc, bar)
     return measure_patterns(bias, flat, ptc=light.ptc, gain=light.gain, progress=bar), vignetting, warnings
@@ -324,6 +325,8 @@ def _missing(read: xr.Dataset | None, gain: xr.Dataset | None, darks: Darks | No
 
 class _Bar(tqdm):
     """A bar whose total was an estimate: it never runs past it, and ends with it."""
+
+    total: float | None
 
     def update(self, n: float | None = 1) -> bool | None:
         self.total = max(self.total or 0, self.n + (n or 0))

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -80,7 +81,7 @@ def examine_lights(folder: str | Path | Folder, *, sensor: xr.Dataset | None = N
         With a warning for each piece that these frames cannot give.
     """
     frames = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
-    found = {}
+    found: dict[str, Any] = {}
     warnings: list[str] = []
     try:
         lights, masters = _calibrated(frames, sensor, progress)
@@ -146,7 +147,9 @@ def _calibrated(frames: Folder, sensor: xr.Dataset | None, progress: bool) -> tu
     member = member.ravel()
     same = np.flatnonzero(member == np.bincount(member, minlength=len(kinds)).argmax())
     light = light.isel(frame=same[:MOST_LIGHTS])
-    others = {kind: frames.cube(kind) for kind in ("bias", "dark", "flat", "darkflat") if frames.has(kind)}
+    others: dict[str, Any] = {
+        kind: frames.cube(kind) for kind in ("bias", "dark", "flat", "darkflat") if frames.has(kind)
+    }
     masters = make_masters(light, **others, sensor=sensor, progress=progress)
     first = masters.masters[0]  # one group: lights of one setting, or the first night of several
     light = light.isel(frame=list(first.group.lights))

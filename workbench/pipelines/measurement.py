@@ -251,7 +251,7 @@ def _disagreement(dark_gain: xr.Dataset | None) -> list[str]:
 
 def measure_dark_maps(
     folder: Folder, read: xr.Dataset | None, gain: xr.Dataset | None, darks: sensor.Darks | None, bar: Any
-) -> tuple[dict[str, xr.Dataset | None], list[str], Folder]:
+) -> tuple[dict[str, Any], list[str], Folder]:
     """Measure what the darks, all read before, show pixel by pixel; returns the warnings too."""
     results: dict[str, xr.Dataset | None] = {}
     warnings: list[str] = []

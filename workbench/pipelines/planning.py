@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -119,14 +119,15 @@ class Plan:
     def _sub_lines(self) -> list[str]:
         """Return the subs of each ISO, and the hours."""
         lines = []
-        for row, iso in enumerate([] if self.subs is None else self.subs["iso"].values):
-            one = self.subs.isel(iso=row)
-            mark = "→" if iso == self.subs.attrs["best_iso"] else " "
-            setting = f"{mark} ISO {iso:g}: subs" if math.isfinite(iso) else "subs"
-            lines.append(
-                f"{setting} of {_text(one, 'length', 's')}, {100 * float(one['penalty']):.2g} % more noise than one "
-                f"endless exposure, {float(one['dynamic_range']):.1f} stops"
-            )
+        if self.subs is not None:
+            for row, iso in enumerate(self.subs["iso"].values):
+                one = self.subs.isel(iso=row)
+                mark = "→" if iso == self.subs.attrs["best_iso"] else " "
+                setting = f"{mark} ISO {iso:g}: subs" if math.isfinite(iso) else "subs"
+                lines.append(
+                    f"{setting} of {_text(one, 'length', 's')}, {100 * float(one['penalty']):.2g} % more noise than "
+                    f"one endless exposure, {float(one['dynamic_range']):.1f} stops"
+                )
         if self.hours is not None:
             worst = self.hours.isel(channel=int(np.nanargmax(self.hours["hours"].values)))
             lines.append(
@@ -170,7 +171,7 @@ def plan_night(
     sensor: str | Path | xr.Dataset | None = None,
     *,
     progress: bool = True,
-    **settings: float | None,
+    **settings: Any,
 ) -> Plan:
     """Work out what to shoot next: the frames that a full characterisation lacks, and ISO and length of the subs.
 
@@ -222,13 +223,13 @@ def plan_night(
             "pairs of flats"
         )
     else:
-        _plan_subs(plan, frames, wanted, progress)
-    if plan.subs is not None:
-        plan.hours = _hours(plan, wanted)
+        _plan_subs(plan, measured, frames, wanted, progress)
+        if plan.subs is not None and plan.background is not None:
+            plan.hours = _hours(measured, plan.subs, plan.background, wanted)
     return plan
 
 
-def _plan_subs(plan: Plan, folder: Folder, wanted: PlanSettings, progress: bool) -> None:
+def _plan_subs(plan: Plan, sensor: xr.Dataset, folder: Folder, wanted: PlanSettings, progress: bool) -> None:
     """Measure the lights and plan the subs; what fails becomes a warning."""
     lights = folder.table[folder.table["kind"] == "light"]
     iso = lights["iso"].mode(dropna=False).iloc[0]
@@ -236,11 +237,13 @@ def _plan_subs(plan: Plan, folder: Folder, wanted: PlanSettings, progress: bool)
     with _as_warning(plan.warnings):
         plan.shapes = star_shapes(folder.light, progress=progress)
         plan.tracking = tracking(plan.shapes, wanted.elongation)
-    longest = wanted.longest if wanted.longest is not None or plan.tracking is None else _limit(plan)
+    longest = wanted.longest
+    if longest is None and plan.tracking is not None and plan.shapes is not None:
+        longest = _limit(plan.tracking, plan.shapes, plan.warnings)
     with _as_warning(plan.warnings):
-        plan.background = background_rate(usual.light, plan.sensor, progress=progress)
+        plan.background = background_rate(usual.light, sensor, progress=progress)
         plan.warnings += plan.background.attrs["warnings"]
-        plan.subs = plan_subs(plan.sensor, plan.background, penalty=wanted.penalty, longest=longest)
+        plan.subs = plan_subs(sensor, plan.background, penalty=wanted.penalty, longest=longest)
 
 
 @contextmanager
@@ -254,24 +257,22 @@ def _as_warning(warnings: list[str]) -> Iterator[None]:
         warnings.append(str(error))
 
 
-def _limit(result: Plan) -> float | None:
+def _limit(track: xr.Dataset, shapes: xr.Dataset, warnings: list[str]) -> float | None:
     """Return the longest sub [s] that the lights allow; None for the usual limit."""
-    track = result.tracking
     longest = float(track["longest"])
-    shot = float(np.nanmax(result.shapes["exposure"]))
+    shot = float(np.nanmax(shapes["exposure"]))
     if track.attrs["limit"]:  # no drift seen: what was shot can be shot again, and more as far as the error reaches
         return None if longest > 600 else max(longest, shot)
     if not track.attrs["several_exposures"]:
-        result.warnings.append(
+        warnings.append(
             "the lights are of one exposure: how long the mount tracks is a lower limit; shoot a few of twice and four "
             "times the length"
         )
     return longest if longest > 0 else None
 
 
-def _hours(plan: Plan, wanted: PlanSettings) -> xr.Dataset:
+def _hours(sensor: xr.Dataset, subs: xr.Dataset, back: xr.Dataset, wanted: PlanSettings) -> xr.Dataset:
     """Return the hours for a target of a share of the sky's brightness, in each channel at the best ISO."""
-    subs, back = plan.subs, plan.background
     values = []
     for channel in back["channel"].values:
         one = back.sel(channel=channel)
@@ -281,7 +282,7 @@ def _hours(plan: Plan, wanted: PlanSettings) -> xr.Dataset:
             values.append((math.nan, math.nan))
             continue
         rate = float(one["rate"]), float(one["rate_error"])
-        noise = read_out_noise(plan.sensor, subs.attrs["best_iso"], str(channel))
+        noise = read_out_noise(sensor, subs.attrs["best_iso"], str(channel))
         target = wanted.target * sky, wanted.target * error
         time = hours(wanted.snr, target, rate, noise, subs.attrs["best_length"], overhead=wanted.overhead)
         values.append((time.value, time.error))

@@ -116,7 +116,7 @@ def open_frames(folder: Path, sensor: str | Path | xr.Dataset | None, progress: 
         paths=tuple(Path(path) for path in table.loc[table["kind"] == "light", "path"]),
         exposure=light["exposure"].values.astype(float),
         iso=light["iso"].values.astype(float),
-        shape=tuple(int(size) for size in light.shape[1:]),
+        shape=(light.sizes["y"], light.sizes["x"]),
         cfa_pattern=light.attrs["cfa_pattern"],
         camera=str(light.attrs["camera"]),
     )
@@ -155,7 +155,7 @@ def _sort_of(camera: str, height: int, width: int, cfa_pattern: str) -> str:
     return f"{camera or 'an unnamed camera'}, {width} x {height} {cfa_pattern}"
 
 
-def calibration_cubes(opened: OpenedFrames) -> dict[str, xr.DataArray | None]:
+def calibration_cubes(opened: OpenedFrames) -> dict[str, Any]:
     """Return the cube of each kind of calibration frame, None where the folder has none."""
     frames = opened.frames
     return {kind: frames.cube(kind) if frames.has(kind) else None for kind in ("bias", "dark", "flat", "darkflat")}
@@ -230,7 +230,7 @@ def register_lights(
         if survey is None
     }
     count, read = len(lights.names), len(surveys) - len(unread)
-    reference = None if settings.reference is None else lights.number_of(settings.reference)
+    reference = None if settings.reference is None else lights.number_of(str(settings.reference))
     if reference in unread:
         raise WorkbenchError(f"{lights.names[reference]}: the reference cannot be read: {unread[reference]}")
     if read < 2:

@@ -280,8 +280,10 @@ def frame_table(lights: LightList, registration: Registration, weights: np.ndarr
         "place_error": [math.nan] * count, "rotation": [math.nan] * count, "scale_error": [math.nan] * count,
         "model": [""] * count,
     }  # fmt: skip
-    for number in used:
-        transform, match = registration.transform(number), registration.matches[number]
+    for number, match in enumerate(registration.matches):
+        if match is None:
+            continue
+        transform = registration.transform(number)
         columns["transform"][number] = json.dumps(transform.to_dict())  # of pixels of the reference to the light's
         columns["stars_matched"][number] = int(match.reference_index.size)
         columns["rms"][number], columns["place_error"][number] = (

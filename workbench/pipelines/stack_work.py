@@ -99,7 +99,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def save_survey(work: Path, number: int, survey: FrameSurvey) -> None:
     """Keep what the first pass found on a light."""
-    stars = {f"star_{name}": survey.stars[name].values for name in survey.stars}
+    stars: dict[str, Any] = {f"star_{name}": survey.stars[name].values for name in survey.stars}
     with aside(work / "survey" / f"{number}.npz") as part:
         np.savez(part, level=survey.level, noise=survey.noise, attrs=json.dumps(survey.stars.attrs), **stars)
 

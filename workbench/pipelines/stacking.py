@@ -184,12 +184,13 @@ def plan_stack(
     lights = opened.lights
     frames = tuple(
         PlannedFrame(
-            lights.names[number], pixels[number], registration.transform(number), float(scale), surface, weight,
+            lights.names[number], one, registration.transform(number), float(scale), surface, weight,
             *ready.group_of[number],
         )
         for number, scale, surface, weight in zip(
             registration.used, norm["scale"].values, norm["surface"].values, norm["weight"].values, strict=True
         )
+        if (one := pixels[number]) is not None
     )  # fmt: skip
     plan = StackPlan(
         frames, tuple(ready.planes), lights.shape, lights.cfa_pattern, settings.method, settings.low, settings.high

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -127,7 +127,8 @@ def complete(
 def _dsnu(uniformity: Uniformity, bias: xr.DataArray, gain: xr.Dataset | None, progress: Any) -> FrameStack | None:
     """Fill in DSNU at the ISO settings that there is time for; return the stack of the lowest."""
     isos = bias["iso"].values
-    first, parts, budget = None, [], _MOST_PIXELS
+    first, budget = None, _MOST_PIXELS
+    parts: list[xr.Dataset] = []
     for iso in np.unique(isos):  # NaN, where the files state none, is one value
         frames = np.flatnonzero(same_iso(isos, iso))
         cost = frames.size * bias.sizes["y"] * bias.sizes["x"]
@@ -191,7 +192,7 @@ def _defects(
     if dark_map is None and patterns.zero is None and patterns.flats is None:
         return None
     exposure, noise = math.nan, None
-    if dark_map is not None:
+    if darks is not None and dark_map is not None:
         iso, signal = dark_map.attrs["iso"], darks.signal
         here = same_iso(signal["iso"].values, iso)
         here &= same_iso(signal["temperature"].values, dark_map.attrs["temperature"])
@@ -229,7 +230,7 @@ def _emva(
                 seconds[order], None, mean[order], variance[order], np.full(levels.size, black[number]),
                 np.full(levels.size, dark_variance), photons=False,
             )  # fmt: skip
-            if spatial:
+            if spatial and zero is not None:
                 values |= emva_spatial(zero, flats, values["K"], number)
         except WorkbenchError:
             return None
@@ -311,7 +312,7 @@ def _headed(entries: list[dict[str, Any]]) -> dict[str, Any]:
     """Put the mean of the channels at the lowest ISO before the entries of all."""
     first = [entry for entry in entries if entry["iso"] == entries[0]["iso"]]
 
-    def mean(parts: list[dict[str, Any] | None]) -> dict[str, Any] | None:
+    def mean(parts: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
         known = [part for part in parts if part is not None and part["value"] is not None]
         if not known:
             return None
@@ -335,7 +336,7 @@ def _headed(entries: list[dict[str, Any]]) -> dict[str, Any]:
 def _dcnu(current: xr.Dataset) -> dict[str, Any]:
     """Return the DCNU of every setting, before them that of the warmest at which no pixel saturates."""
     names = {"iso": "iso", "temperature_c": "temperature", "value": "dcnu", "error": "dcnu_error"}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {key: json_number(current[name].values[i]) for key, name in names.items()} | {"unit": "e-/s"}
         for i in range(current.sizes["setting"])
     ]

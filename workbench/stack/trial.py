@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -31,7 +31,7 @@ _EVENT = 6.0  # [σ of the noise model] what was there before and counts neither
 
 
 def plant(
-    shape: tuple[int, int], *, brightest: float, rays: int = 40, fwhm: float = 2.5, seed: int = 0
+    shape: tuple[int, ...], *, brightest: float, rays: int = 40, fwhm: float = 2.5, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what a satellite and cosmic rays add to a frame [e-] (y, x), and the satellite's centre line (boolean).
 
@@ -86,7 +86,7 @@ class WindowSamples(NamedTuple):
     slope: np.ndarray
     weight: np.ndarray
 
-    def rejected(self, method: str, **thresholds: float) -> np.ndarray:
+    def rejected(self, method: str, **thresholds: Any) -> np.ndarray:
         """Return the flags of a method (frame, y, x); see `reject_samples`."""
         return reject_samples(self.values, self.variance, self.slope, method, **thresholds)
 
@@ -174,7 +174,7 @@ def rejection_trial(
     part = aligned(lights, registration, norm).sel(channel=channel).isel(y=rows, x=columns)
     part = part[["signal", "variance", "slope"]].compute()
     weight = norm["weight"].sel(channel=channel).values[:, None]
-    clean = WindowSamples(*(part[name].values for name in ("signal", "variance", "slope")), weight)
+    clean = WindowSamples(part["signal"].values, part["variance"].values, part["slope"].values, weight)
     before = _disturbed(clean)
     struck = int(np.argmin(before.sum(axis=(1, 2))))  # the frame in which least is there already
     typical = float(np.sqrt(np.nanmedian(clean.variance[struck])))
