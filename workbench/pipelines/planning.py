@@ -193,7 +193,7 @@ def plan_night(
 
     Examples
     --------
-    >>> from workbench.pipelines import sample_folder
+    >>> from workbench import sample_folder
     >>> plan_night(sample_folder()).subs.attrs["best_iso"]                    # doctest: +SKIP
     """
     wanted = PlanSettings(**settings)
