@@ -121,7 +121,7 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
     import workbench as wb
     from workbench import align, calibrate, stack
     from workbench.export import write_charts
-    from workbench.pipelines import characterize, plan
+    from workbench.pipelines import characterize, plan_night
     from workbench.simulate.samples import sample_folder
 
     folder = Path(__file__).parents[1] / "data-samples" / "small"
@@ -139,7 +139,7 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
     what, moves = slider("sensor temperature [°C]", choices(range(-20, 40), 20))
     yield Case("dark explorer", "chart", lambda: wb.app.dark_explorer(result.dark_law), what, moves)
 
-    night = plan(frames, result.sensor, progress=False)
+    night = plan_night(frames, result.sensor, progress=False)
     what, moves = slider("noise allowed [%]", choices(np.arange(1, 20, 0.5).tolist(), 5))
     page = partial(course.sub_length_explorer, night.sensor, night.background)
     yield Case("planner of sub exposures", "chart", page, what, moves)

@@ -342,7 +342,9 @@ def reject(
     """
     number = method_number(method)
     if number == NOISE:
-        raise WorkbenchError("rejection by the noise model needs the frames' noise: use workbench.stack.stack_frames")
+        raise WorkbenchError(
+            "rejection by the noise model needs the frames' noise: use workbench.stack.stack on calibrated cubes"
+        )
     first, second = DEFAULTS[method]
     k_low, k_high = first if low is None else low, second if high is None else high
     flat = np.ascontiguousarray(values, np.float32).reshape(len(values), -1)
