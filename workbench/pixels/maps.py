@@ -176,7 +176,7 @@ def vignetting(flat: xr.DataArray, black: Any = None, *, progress: Any = True) -
         ``profile`` (channel, radius), the mean over rings, with ``profile_error``, the standard error of that mean
         from the scatter in the ring; y, x and radius in pixels of the frame.  ``model`` (y, x), A (1 + a₂ρ² + a₄ρ⁴)
         about the centre ``centre_y``, ``centre_x`` [px] (``centre_error``), ρ the distance over the half diagonal
-        (`workbench.core.statistics.fit_lens`), with ``a2``, ``a4``, ``falloff``, the light lost in the farthest corner, and
+        (`core.statistics.fit_lens`), with ``a2``, ``a4``, ``falloff``, the light lost in the farthest corner, and
         ``uneven``, the rms of illumination/model − 1: dust, and whatever no lens does.  NaN for a picture of fewer than
         20 cells.
 

@@ -342,9 +342,7 @@ def reject(
     """
     number = method_number(method)
     if number == NOISE:
-        raise WorkbenchError(
-            "rejection by the noise model needs the frames' noise: use workbench.stack.stack on calibrated cubes"
-        )
+        raise WorkbenchError("rejection by the noise model needs the frames' noise: use workbench.stack.stack")
     first, second = DEFAULTS[method]
     k_low, k_high = first if low is None else low, second if high is None else high
     flat = np.ascontiguousarray(values, np.float32).reshape(len(values), -1)
