@@ -2,25 +2,12 @@
 
 import course
 import holoviews as hv
-import pytest
 import xarray as xr
 
 import workbench as wb
 from workbench.charts import theme
 
 theme.load_backends()
-
-
-@pytest.fixture(scope="module")
-def frames(small_samples):
-    return wb.open_folder(small_samples)
-
-
-@pytest.fixture(scope="module")
-def measured(frames):
-    noise = wb.sensor.read_noise(frames.bias, progress=False)
-    ptc = wb.sensor.photon_transfer(frames.flat, noise, progress=False)
-    return noise, ptc, wb.sensor.fit_gain(ptc)
 
 
 def test_darks_are_chosen_by_group_and_temperature(frames, measured):

@@ -26,18 +26,6 @@ def element(layout: hv.Layout, panel: int, label: str):
     return found
 
 
-@pytest.fixture(scope="module")
-def frames(small_samples):
-    return wb.open_folder(small_samples)
-
-
-@pytest.fixture(scope="module")
-def measured(frames):
-    noise = wb.sensor.read_noise(frames.bias, progress=False)
-    ptc = wb.sensor.photon_transfer(frames.flat, noise, progress=False)
-    return noise, ptc, wb.sensor.fit_gain(ptc)
-
-
 def test_a_picture_keeps_the_mean_of_the_frame(frames):
     layout = course.browse_frames(frames, "flat", 1)
     mosaic = wb.read_frame(frames.select(kind="flat").table.path[0])

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from ..core.errors import WorkbenchError
+from ..core.statistics import MAD_TO_SIGMA
 
 METHODS = ("noise", "sigma", "winsorized", "linear-fit", "esd", "mad", "percentile", "mean", "median")
 NOISE, SIGMA, WINSORIZED, LINEAR, ESD, MAD, PERCENTILE, MEAN, MEDIAN = range(len(METHODS))
@@ -32,7 +33,6 @@ DEFAULTS = {
     "mean": (0.0, 0.0),
     "median": (0.0, 0.0),
 }
-_MAD_SIGMA = 1.4826  # standard deviation of a normal distribution over its MAD
 
 
 def method_number(method: str) -> int:
@@ -282,7 +282,7 @@ def count_rejected(
         else:
             centre = _middle(values, low, high)
             if method == MAD:
-                sigma = _MAD_SIGMA * _mad(values, low, high, centre)
+                sigma = MAD_TO_SIGMA * _mad(values, low, high, centre)
             else:
                 _, sigma = _moments(values, low, high)
                 if method == WINSORIZED:
