@@ -241,42 +241,40 @@ def guarded(status: Status, action: Callable[[], Any]) -> Callable[..., None]:
     return act
 
 
-class JobCard:
-    """A button that starts a job, one that cancels it, its progress, and the same command for a terminal.
+class JobPage:
+    """A page with a job: a button that starts it, one that cancels it, its progress, the same command for a terminal.
 
-    Parameters
-    ----------
-    arguments
-        Returns the arguments of the job.
-    command
-        Returns the parts of the same command in a terminal.
-    when_done
-        Called with the job once it is done, on every page that shows it.
+    A page gives its `task`, the `label` of the button, the arguments, the command, and what to show of a result.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        task: str,
-        label: str,
-        arguments: Callable[[], dict[str, Any]],
-        command: Callable[[], list[str]],
-        when_done: Callable[[Job], None],
-    ) -> None:
-        self.session, self.task, self.arguments, self.command, self.when_done = (
-            session, task, arguments, command, when_done,
-        )  # fmt: skip
-        self.status = Status()
-        self.button = pn.widgets.Button(label=label, color="primary", width=200)
+    name: str
+    task: str
+    label: str
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.progress = Status()
+        self.button = pn.widgets.Button(label=self.label, color="primary", width=200)
         self.stop = pn.widgets.Button(label="Cancel", width=110, visible=False)
         self.bar, self.same = pn.pane.HTML("", **WIDE), pn.pane.HTML("", **WIDE)
-        self.button.on_click(guarded(self.status, self._start))
-        self.stop.on_click(guarded(self.status, lambda: session.cancel(task)))
+        self.button.on_click(guarded(self.progress, self._start))
+        self.stop.on_click(guarded(self.progress, lambda: session.cancel(self.task)))
         self.seen: tuple[str, int] | None = None
-        self.panel = pn.Column(pn.Row(self.button, self.stop), self.bar, self.status.pane, self.same, **WIDE)
+        self.job = pn.Column(pn.Row(self.button, self.stop), self.bar, self.progress.pane, self.same, **WIDE)
+        self.result = pn.Column(**WIDE)
+
+    def _arguments(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _command(self) -> list[str]:
+        return []
+
+    def show_result(self, job: Job) -> None:
+        """Show the value of a job that is done, on every page that shows it."""
+        raise NotImplementedError
 
     def _start(self) -> None:
-        self.session.start(self.task, **self.arguments())
+        self.session.start(self.task, **self._arguments())
         self.refresh()
 
     def refresh(self) -> None:
@@ -285,21 +283,18 @@ class JobCard:
         active = job is not None and job.active
         self.button.disabled = active or self.session.folder is None
         self.stop.visible = active
-        _set(self.same, self._in_a_terminal())
+        command = html.escape(shlex.join(self._command() if self.session.folder is not None else []))
+        _set(self.same, f"<p class='same'>In a terminal: <code>{command}</code></p>" if command else "")
         _set(self.bar, _bar(job) if active else "")
         now = None if job is None else (job.state, job.number)
         if job is None and self.seen is not None:
-            self.status.show("")
+            self.progress.show("")
         elif job is not None and (active or now != self.seen):
-            self.status.show(job.sentence(), _TONE.get(job.state, ""))
+            self.progress.show(job.sentence(), _TONE.get(job.state, ""))
         if now != self.seen:
             self.seen = now
             if job is not None and job.state == FINISHED:
-                guarded(self.status, lambda: self.when_done(job))()
-
-    def _in_a_terminal(self) -> str:
-        command = self.command() if self.session.folder is not None else []
-        return f"<p class='same'>In a terminal: <code>{html.escape(shlex.join(command))}</code></p>" if command else ""
+                guarded(self.progress, lambda: self.show_result(job))()
 
 
 def _set(pane: pn.pane.HTML, text: str) -> None:

@@ -19,7 +19,7 @@ from ..stack.reject import METHODS
 from . import divider, viewer
 from .components import (
     WIDE,
-    JobCard,
+    JobPage,
     Status,
     bullets,
     drawing,
@@ -131,22 +131,17 @@ class FramesPage:
             pn.state.execute(lambda: self.open_folder(str(job.value), self.results.value))
 
 
-class SensorPage:
+class SensorPage(JobPage):
     """Measure the sensor."""
 
-    name = "Sensor"
+    name, task, label = "Sensor", "characterize", "Measure the sensor"
 
     def __init__(self, session: Session) -> None:
-        self.session = session
-        self.card = JobCard(
-            session, "characterize", "Measure the sensor", self._arguments, self._command, self.show_result
-        )
-        self.refresh = self.card.refresh
-        self.result = pn.Column(**WIDE)
+        super().__init__(session)
         self.panel = pn.Column(
             heading("Sensor", "Bias frames give black level and read noise, pairs of flats the gain, darks the dark "
                     "current: each value with its standard error."),
-            self.card.panel, self.result, **WIDE,
+            self.job, self.result, **WIDE,
         )  # fmt: skip
 
     def _arguments(self) -> dict[str, Any]:
@@ -162,26 +157,23 @@ class SensorPage:
         self.result[:] = [pn.pane.HTML(scrolled_html(job.value._repr_html_(), "Results") + written, **WIDE)]
 
 
-class ChartsPage:
+class ChartsPage(JobPage):
     """Every chart that the measurement allows."""
 
-    name = "Charts"
+    name, task, label = "Charts", "export_charts", "Write all charts"
 
     def __init__(self, session: Session) -> None:
-        self.session = session
+        super().__init__(session)
         self.drawn_for: Any = None
         self.menu = pn.widgets.Select(label="Chart", options={}, max_width=420, **WIDE)
         self.status = Status(_MEASURE_FIRST)
-        self.chart, self.result = pn.Column(**WIDE), pn.Column(**WIDE)
+        self.chart = pn.Column(**WIDE)
         self.menu.param.watch(guarded(self.status, self._draw), "value")
-        self.card = JobCard(
-            session, "export_charts", "Write all charts", self._arguments, self._command, self.show_result
-        )
         self.panel = pn.Column(
             heading("Charts", "The blog's charts, drawn from your frames."), self.menu, self.status.pane, self.chart,
             heading("Export", "Each chart as PNG, SVG, a web page that works offline, its numbers as "
                     "CSV, and an index of all."),
-            self.card.panel, self.result, **WIDE,
+            self.job, self.result, **WIDE,
         )  # fmt: skip
 
     def _arguments(self) -> dict[str, Any]:
@@ -213,7 +205,7 @@ class ChartsPage:
 
     def refresh(self) -> None:
         """Offer the charts once there is a measurement."""
-        self.card.refresh()
+        super().refresh()
         result = self.session.characterization
         if result is self.drawn_for:
             return
@@ -230,22 +222,19 @@ class ChartsPage:
         guarded(self.status, self._draw)()
 
 
-class StackPage:
+class StackPage(JobPage):
     """Calibrate, align and stack the lights."""
 
-    name = "Stack"
+    name, task, label = "Stack", "stack", "Calibrate and stack"
 
     def __init__(self, session: Session) -> None:
-        self.session = session
+        super().__init__(session)
         self.method = pn.widgets.Select(label="Rejection", options=list(METHODS), value="noise", width=160)
         self.transform = pn.widgets.Select(label="Alignment", options=_TRANSFORMS, width=160)
-        self.card = JobCard(session, "stack", "Calibrate and stack", self._arguments, self._command, self.show_result)
-        self.refresh = self.card.refresh
-        self.result = pn.Column(**WIDE)
         self.panel = pn.Column(
             heading("Stack", "Lights are calibrated with the masters that the folder allows, aligned, and stacked; "
                     "outliers are rejected by the measured noise. A cancelled stack continues where it was."),
-            pn.FlexBox(self.method, self.transform), self.card.panel, self.result, **WIDE,
+            pn.FlexBox(self.method, self.transform), self.job, self.result, **WIDE,
         )  # fmt: skip
         session.param.watch(lambda _: self._show_earlier(), "folder")
 
@@ -272,7 +261,7 @@ class StackPage:
         self.result[:] = []
         path = self.session.stack_file
         if path.is_file():
-            guarded(self.card.status, lambda: self._show([f"From an earlier session: {path}"]))()
+            guarded(self.progress, lambda: self._show([f"From an earlier session: {path}"]))()
 
     def show_result(self, job: Job) -> None:
         """Show the stack and what was done."""
@@ -288,13 +277,13 @@ class StackPage:
         ]
 
 
-class PicturePage:
+class PicturePage(JobPage):
     """Make a picture of the stack."""
 
-    name = "Picture"
+    name, task, label = "Picture", "finish", "Make the picture"
 
     def __init__(self, session: Session) -> None:
-        self.session = session
+        super().__init__(session)
         methods = {
             "background": ("Background", ["polynomial", "rbf", "mesh", "none"], "polynomial"),
             "balance": ("White balance", ["auto", "stars", "daylight", "none"], "auto"),
@@ -306,12 +295,9 @@ class PicturePage:
             name: pn.widgets.Select(label=label, options=options, value=value, width=150)
             for name, (label, options, value) in methods.items()
         }
-        self.card = JobCard(session, "finish", "Make the picture", self._arguments, self._command, self.show_result)
-        self.refresh = self.card.refresh
-        self.result = pn.Column(**WIDE)
         self.panel = pn.Column(
             heading("Picture", "Crop, background, colour, stretch; star fluxes are checked after every linear step."),
-            pn.FlexBox(*self.settings.values()), self.card.panel, self.result, **WIDE,
+            pn.FlexBox(*self.settings.values()), self.job, self.result, **WIDE,
         )  # fmt: skip
 
     def _chosen(self) -> dict[str, Any]:

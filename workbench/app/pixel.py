@@ -22,7 +22,7 @@ from ..ingest.reader import read_frame
 from ..stack.fits_out import open_stack
 from ..stack.pixel import explain, inspect_pixel
 from . import viewer
-from .components import WIDE, JobCard, Status, bullets, drawing, guarded, heading, side_by_side, table
+from .components import WIDE, JobPage, Status, bullets, drawing, guarded, heading, side_by_side, table
 from .jobs import Job
 from .session import Session
 
@@ -203,21 +203,19 @@ class FrameViewer:
         ]
 
 
-class PixelPage:
+class PixelPage(JobPage):
     """The same place in every kind of frame, lights that blink, and what rejection does to one pixel."""
 
-    name = "Pixels"
+    name, task, label = "Pixels", "align_lights", "Calibrate and align"
 
     def __init__(self, session: Session) -> None:
-        self.session = session
+        super().__init__(session)
         self.status = Status("Open a folder of frames first.")
         self.kinds = pn.widgets.CheckBoxGroup(label="Show side by side", options=[], inline=True)
         self.side = pn.Column(**WIDE)
         self.light = pn.widgets.Select(label="Light", options={}, max_width=360, **WIDE)
         self.run = pn.widgets.Toggle(label="Blink", width=110)
         self.blinking = pn.Column(**WIDE)
-        self.card = JobCard(session, "align_lights", "Calibrate and align", self._arguments, list, self.show_result)
-        self.result = pn.Column(**WIDE)
         self.pixel = ChosenPixel()
         self.pictures: dict[str, viewer.Picture] = {}
         self.files: dict[str, str] = {}
@@ -230,7 +228,7 @@ class PixelPage:
             pn.FlexBox(self.light, self.run), self.blinking,
             heading("One pixel of the stack", "Calibrates and aligns the middle of the lights. Tap a pixel: its value "
                     "in every light, and which of them each rejection method rejects, and why."),
-            self.card.panel, self.result, **WIDE,
+            self.job, self.result, **WIDE,
         )  # fmt: skip
         session.param.watch(lambda _: guarded(self.status, self._opened)(), "folder")
         self.kinds.param.watch(guarded(self.status, self._compare), "value")
@@ -339,7 +337,7 @@ class PixelPage:
 
     def refresh(self) -> None:
         """Show the state of the alignment, and offer the stack once there is one."""
-        self.card.refresh()
+        super().refresh()
         if self.files:
             self._offer()
 

@@ -44,6 +44,10 @@ def check_results(folder: Path, results: Path) -> None:
     results.mkdir(parents=True, exist_ok=True)
 
 
+def _result(name: str, doc: str) -> property:
+    return property(lambda session: session.results / name, doc=doc)
+
+
 class Session(param.Parameterized):
     """The state of one page; its jobs belong to the server's `Runner`, so that other pages show them too.
 
@@ -140,27 +144,8 @@ class Session(param.Parameterized):
                 return None
         return None
 
-    @property
-    def sensor_file(self) -> Path:
-        """The measured sensor."""
-        return self.results / "sensor.json"
-
-    @property
-    def stack_file(self) -> Path:
-        """The stack."""
-        return self.results / "stack.fits"
-
-    @property
-    def linear_file(self) -> Path:
-        """The linear picture that was stretched."""
-        return self.results / "linear.fits"
-
-    @property
-    def picture_file(self) -> Path:
-        """The finished picture."""
-        return self.results / "picture.png"
-
-    @property
-    def charts_folder(self) -> Path:
-        """The charts."""
-        return self.results / "charts"
+    sensor_file = _result("sensor.json", "The measured sensor.")
+    stack_file = _result("stack.fits", "The stack.")
+    linear_file = _result("linear.fits", "The linear picture that was stretched.")
+    picture_file = _result("picture.png", "The finished picture.")
+    charts_folder = _result("charts", "The charts.")
