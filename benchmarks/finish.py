@@ -37,7 +37,7 @@ PREVIEW = """
 import json, sys, time
 import numpy as np
 from workbench import finish
-from workbench.app import finishing
+from course import finish_explorers as live
 from workbench.pipelines.finishing import open_linear
 stack = finish.crop(open_linear(sys.argv[1]))
 done = finish.finish(stack, progress=False)
@@ -45,8 +45,8 @@ start = time.perf_counter()
 finish.pyramid(stack)
 built = time.perf_counter() - start
 flat = finish.remove_background(stack, done.background)
-background, colour = finishing.BackgroundSteps(stack), finishing.ColourSteps(flat)
-stretch, detail = finishing.StretchSteps(done.linear), finishing.DetailSteps(stack, done)
+background, colour = live.BackgroundSteps(stack), live.ColourSteps(flat)
+stretch, detail = live.StretchSteps(done.linear), live.DetailSteps(stack, done)
 
 def all_of_stretch(at):
     numbers = ("asinh", 0.1, 0.5 + at)
@@ -177,7 +177,8 @@ def main() -> None:
             best["siril"] = min(best.get("siril", found), found, key=lambda one: one["wall"])
         print(f"round {number}: {best}", flush=True)
     large = run([*ours[:5], str(stacks[24]), "--out", str(CACHE / "out24.png")])
-    preview = json.loads(subprocess.check_output([sys.executable, "-c", PREVIEW, str(stacks[16])]))
+    env = os.environ | {"PYTHONPATH": str(DOCUMENT.parents[1] / "notebooks")}
+    preview = json.loads(subprocess.check_output([sys.executable, "-c", PREVIEW, str(stacks[16])], env=env))
     lines = table(best, large, preview)
     print("\n".join(lines))
     if arguments.write:

@@ -134,10 +134,10 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
     rng = np.random.default_rng(2)
     levels = [(0, float(rng.uniform(pairs[gap], pairs[gap + 1]))) for gap in choices(range(1, pairs.size - 1))]
     what, moves = slider("signal to fit [ADU]", levels)
-    yield Case("gain explorer: fit and chart", "chart", lambda: wb.app.ptc_explorer(result.ptc), what, moves)
+    yield Case("gain explorer: fit and chart", "chart", lambda: course.ptc_explorer(result.ptc), what, moves)
 
     what, moves = slider("sensor temperature [°C]", choices(range(-20, 40), 20))
-    yield Case("dark explorer", "chart", lambda: wb.app.dark_explorer(result.dark_law), what, moves)
+    yield Case("dark explorer", "chart", lambda: course.dark_explorer(result.dark_law), what, moves)
 
     night = plan_night(frames, result.sensor, progress=False)
     what, moves = slider("noise allowed [%]", choices(np.arange(1, 20, 0.5).tolist(), 5))
@@ -168,7 +168,7 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
     aligned = stack.aligned(lights, registration).compute()
     y, x = stack.busiest_pixel(aligned, str(aligned.channel.values[0]))
     what, moves = slider("threshold [σ]; 0 is each method's own", choices(np.arange(1, 8, 0.5).tolist()))
-    yield Case("rejection at one pixel", "chart", lambda: wb.app.pixel_explorer(aligned, y, x), what, moves)
+    yield Case("rejection at one pixel", "chart", lambda: course.pixel_explorer(aligned, y, x), what, moves)
 
     trials = course.RejectionTrials(lights, registration)
     for number in trials.counts:  # worked out before: what is measured is the figure
@@ -191,7 +191,8 @@ def picture_cases() -> Iterator[Case]:
     import subprocess
     import sys
 
-    import workbench as wb
+    import course
+
     from benchmarks import finish as finishing_benchmark
     from workbench import finish
     from workbench.app import viewer
@@ -213,10 +214,10 @@ def picture_cases() -> Iterator[Case]:
     flat = finish.remove_background(linear, done.background)
     shares = choices(np.linspace(0.05, 0.95, 19).round(2).tolist(), 0.5)
     for name, page, title in (
-        ("background, 16 Mpx", lambda: wb.app.background_explorer(linear), "share of the model removed"),
-        ("colour, 16 Mpx", lambda: wb.app.colour_explorer(flat), "green cast removed"),
-        ("stretch, 16 Mpx, with histograms", lambda: wb.app.stretch_explorer(done.linear), "strength"),
-        ("denoise, a piece of it", lambda: wb.app.detail_explorer(linear, done), "denoise"),
+        ("background, 16 Mpx", lambda: course.background_explorer(linear), "share of the model removed"),
+        ("colour, 16 Mpx", lambda: course.colour_explorer(flat), "green cast removed"),
+        ("stretch, 16 Mpx, with histograms", lambda: course.stretch_explorer(done.linear), "strength"),
+        ("denoise, a piece of it", lambda: course.detail_explorer(linear, done), "denoise"),
     ):
         yield Case(name, "picture", page, *slider(title, shares, "text"))
 

@@ -197,4 +197,44 @@ def held_out_dark(dark: xr.DataArray, bias: xr.DataArray, setting: tuple[float, 
     full = 0.97 * library.attrs["white_level"]  # above it some of the frames saturate, and their mean is low
     seen = np.where(stack.mean > full, np.nan, stack.mean) if np.isfinite(full) else stack.mean
     measured = xr.Dataset({"signal": (("y", "x"), seen), "variance": (("y", "x"), noise)})
-    return charts.dark_prediction(predicted, measured)
+    return dark_prediction(predicted, measured)
+
+
+def dark_prediction(predicted: xr.Dataset, held_out: xr.Dataset) -> hv.Layout:
+    """Chart a predicted master dark against held-out darks: pixel by pixel, and what is left over its error.
+
+    Parameters
+    ----------
+    predicted
+        From `predict_dark`: ``signal``, ``variance`` [ADU, ADU²].
+    held_out
+        ``signal`` and ``variance`` (y, x) of the mean of darks of the same exposure and temperature.
+    """
+    x, y = predicted["signal"].values, held_out["signal"].values
+    pull = (y - x) / np.sqrt(predicted["variance"].values + held_out["variance"].values)
+    good = np.isfinite(x) & np.isfinite(y) & np.isfinite(pull)
+    x, y, pull = x[good], y[good], pull[good]
+    hot, rest = np.argsort(x)[-400:], slice(None, None, max(1, x.size // 800))
+    dark = theme.KIND_COLOUR["dark"]
+    dims = (theme.dimension("predicted", "ADU"), theme.dimension("measured", "ADU"))
+    ends = np.array([np.percentile(x, 0.1), float(x.max())])
+    left = [
+        theme.points(x[rest], y[rest], dims=dims, label="ordinary pixels", colour=theme.MUTED, size=4, filled=False),
+        theme.points(x[hot], y[hot], dims=dims, label="the 400 hottest", colour=dark, size=5),
+        theme.line(ends, ends, dims=dims, label="equal", dash="dashed"),
+    ]
+    over = (theme.dimension("(measured − predicted) / error", "σ"), theme.dimension("share of pixels", "per σ"))
+    counts, edges = np.histogram(np.clip(pull, -5, 5), np.linspace(-5, 5, 81), density=True)
+    along = np.linspace(-5, 5, 101)
+    normal = np.exp(-(along**2) / 2) / np.sqrt(2 * np.pi)
+    right = [
+        theme.points((edges[1:] + edges[:-1]) / 2, counts, dims=over, label="pixels", colour=dark, size=5),
+        theme.line(along, normal, dims=over, label="if the errors are right"),
+    ]
+    title = f"What is left: σ = {pull.std():.2f}"
+    return theme.layout(
+        [
+            theme.panel(left, title="Predicted and measured", log="xy", legend="top_left"),
+            theme.panel(right, title=title, ylim=(0, 0.55)),
+        ]
+    )

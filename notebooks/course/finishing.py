@@ -9,13 +9,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import holoviews as hv
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from workbench import finish
 from workbench.app.divider import WIDTH, html_pane, jpeg, pixels, screen_level
-from workbench.app.finishing import BackgroundSteps
+from workbench.charts import theme
+from workbench.core.values import unit_text
 from workbench.ingest.catalogue import open_folder
 from workbench.pipelines.finishing import open_linear
 from workbench.pipelines.stacking import stack_folder
@@ -24,6 +26,9 @@ from workbench.stars.background import block_background
 
 from .results import kept
 
+BACKGROUND_METHODS = ("polynomial", "rbf", "mesh")
+_FLUX = theme.dimension("star's flux before")
+_CHANGE = theme.dimension("change beyond what was meant", "%")
 _DARKEST = 0.01  # of the range from black to white: what a screen shows as good as black
 
 
@@ -236,7 +241,7 @@ def known_sky(seed: int = 0) -> tuple[xr.Dataset, np.ndarray, np.ndarray]:
     return picture, background, nebula
 
 
-def background_errors(methods: tuple[str, ...] = BackgroundSteps.methods) -> pd.DataFrame:
+def background_errors(methods: tuple[str, ...] = BACKGROUND_METHODS) -> pd.DataFrame:
     """Tabulate how far each background model is from the truth of `known_sky`, the worst of the channels."""
     picture, background, nebula = known_sky()
     sky = finish.measure_sky(picture)
@@ -254,3 +259,73 @@ def background_errors(methods: tuple[str, ...] = BackgroundSteps.methods) -> pd.
             "nebula taken [% of its light]": f"{100 * lost:.1f}",
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def background(model: xr.Dataset, channel: str | None = None) -> hv.Layout:
+    """Chart the light between the stars, cell by cell, and the surface that was laid through the empty sky.
+
+    Cells that count as empty sky are marked, those full of stars are grey.  Both pictures have one scale.
+
+    Parameters
+    ----------
+    model
+        From `finish.background_model`.
+    channel
+        Which to show; the middle one by default.
+    """
+    names = model["channel"].values.tolist()
+    number = len(names) // 2 if channel is None else names.index(channel)
+    cells = model["sky_level"].isel(channel=number).rename(cell_y="y", cell_x="x")
+    y, x = (cells[dim].values for dim in ("y", "x"))
+    surface = model["background"].isel(channel=number).interp(y=y, x=x).assign_coords(y=y, x=x)
+    seen = cells.values[np.isfinite(cells.values)]
+    limits = (float(min(seen.min(), surface.min())), float(np.quantile(seen, 0.999)))
+    value = theme.dimension(f"light between the stars, {names[number]}", unit_of(model.attrs["units"]))
+    style = {"value": value, "limits": limits, "cmap": "viridis"}
+    title = f"The model: {model.attrs['method']}"
+    marks = _marks(cells, model["is_sky"].values)
+    left = theme.image_panel(cells, "Between the stars", label="Between the stars", over=marks, **style)
+    return theme.layout([left, theme.image_panel(surface, title, label=title, **style)])
+
+
+def _marks(cells: xr.DataArray, is_sky: np.ndarray) -> list[Any]:
+    """Draw grey boxes over the cells without a level, and dots on those that show nothing but sky."""
+    y, x = (cells[dim].values.astype(float) for dim in ("y", "x"))
+    half_y, half_x = ((axis[1] - axis[0]) / 2 if axis.size > 1 else 0.5 for axis in (y, x))
+    marks: list[Any] = []
+    rows, columns = np.nonzero(~np.isfinite(cells.values))
+    if rows.size:
+        corners = np.stack([x[columns], y[rows]] * 2, 1) + np.array([-half_x, -half_y, half_x, half_y])
+        marks.append(theme.boxes(corners, fill=theme.UNUSED, edge=theme.UNUSED))
+    rows, columns = np.nonzero(is_sky)
+    if rows.size:
+        look = {"label": "empty sky", "colour": theme.SERIES[1], "size": 2.5}
+        marks.append(theme.points(x[columns], y[rows], dims=(theme.COLUMN, theme.ROW), **look))
+    return marks
+
+
+def star_fluxes(check: xr.Dataset, title: str = "Star fluxes through the step") -> hv.Layout:
+    """Chart how much each star's flux deviates from what a step was meant to do to it, with its error.
+
+    Parameters
+    ----------
+    check
+        From `finish.check_photometry`.
+    """
+    dims = (_FLUX.clone(unit=unit_of(check["flux_before"].attrs.get("units", ""))), _CHANGE)
+    allowed = 100 * float(check.attrs["tolerance"])
+    flux, deviation, error = (check[name].values for name in ("flux_before", "deviation", "uncertainty"))
+    good = np.isfinite(deviation).all(axis=1) & (flux > 0).all(axis=1)
+    low, high = (float(np.nanmin(flux[good])), float(np.nanmax(flux[good]))) if good.any() else (1.0, 10.0)
+    along, label = np.array([0.8 * low, 1.25 * high]), f"{allowed:.1g} % allowed"
+    elements: list[Any] = [theme.band(along, [-allowed] * 2, [allowed] * 2, dims=dims, label=label, colour=theme.MUTED)]
+    for number, name in enumerate(check["channel"].values.astype(str)):
+        change, bars = 100 * deviation[good, number], 100 * error[good, number]
+        elements.append(theme.channel_points(name, flux[good, number], change, bars, dims=dims, size=5))
+    reach = max(2 * allowed, 110 * float(np.nanmax(np.abs(deviation[good]), initial=0.0)))
+    return theme.layout([theme.panel(elements, title=title, log="x", ylim=(-reach, reach), legend="bottom_right")])
+
+
+def unit_of(units: str) -> str | None:
+    """Return how the unit of a picture is written on an axis."""
+    return "share of full scale" if units == "1" else unit_text(units) or None

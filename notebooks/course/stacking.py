@@ -6,6 +6,7 @@ What is simulated here says so in the name of its camera.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import holoviews as hv
 import numpy as np
@@ -17,6 +18,7 @@ from workbench.align.transform import KINDS, fit_robust
 from workbench.calibrate.calibration_noise import added_noise, calibration_steps, frames_needed, step_noise
 from workbench.calibrate.masterset import make_masters
 from workbench.charts import theme
+from workbench.charts.lights import VERDICTS
 from workbench.core.errors import WorkbenchError
 from workbench.simulate.firmware import cube_of
 from workbench.simulate.sensor import d7000, expose
@@ -25,6 +27,9 @@ from workbench.stack.trial import rejection_trial
 _SHAPE = (256, 384)
 _DARKS = theme.dimension("darks in the master")
 _ADDED = theme.dimension("noise added to the stack", "%")
+_COUNT, _RATIO = theme.dimension("frames in the master"), theme.dimension("over the law σ/√N − 1", "%")
+_CHANNEL, _LEFT = theme.dimension("channel"), theme.dimension("exponent of the flat left in the lights")
+_PARAMETERS, _RMS = theme.dimension("parameters of the model"), theme.dimension("residual, rms per axis", "px")
 
 
 def simulated_frames(
@@ -193,3 +198,103 @@ class RejectionTrials:
     def chart(self, frames: int) -> hv.Layout:
         """Chart the trial with so many frames."""
         return charts.rejection(self.of(frames))
+
+
+def master_noise(found: xr.Dataset, *, light: float | None = None) -> hv.Layout:
+    """Chart the noise of masters against the number of their frames, with the law σ/√N, and how far from it.
+
+    Parameters
+    ----------
+    found
+        From `calibrate.master_noise`.
+    light
+        Noise of one light in the same unit, drawn as a line.
+    """
+    unit = {"1": "%", "adu": "ADU"}[found["noise"].attrs["units"]]
+    times = 100.0 if unit == "%" else 1.0
+    dims = (_COUNT, theme.dimension(f"noise of the master {found.attrs['kind']}", unit))
+    count = found["count"].values.astype(float)
+    along = np.geomspace(count[0], 4 * count[-1], 30)
+    law = times * float(np.sqrt((found["law"][:, 0] ** 2).mean())) * np.sqrt(count[0] / along)
+    around = (count[0] / 1.3, 1.3 * count[-1])
+    left: list[Any] = [theme.line(along, law, dims=dims, label="one frame's over √N", dash="dashed")]
+    right: list[Any] = [theme.level(0, around, dims=(_COUNT, _RATIO), dash="dashed")]
+    for number, channel in enumerate(found["channel"].values.astype(str)):
+        one = found.sel(channel=channel)
+        shift = count * (1 + 0.03 * (number - (found.sizes["channel"] - 1) / 2))
+        noise, error, law = (times * one[name].values for name in ("noise", "noise_error", "law"))
+        left.append(theme.channel_points(channel, count, noise, error, dims=dims, size=8))
+        deviation, bars = 100 * (noise / law - 1), 100 * error / law
+        right.append(theme.channel_points(channel, shift, deviation, bars, dims=(_COUNT, _RATIO), size=8))
+    claimed = times * np.sqrt((found["claimed"].values ** 2).mean(axis=0))
+    label = "by the master's own variance"
+    left.append(theme.points(count, claimed, dims=dims, label=label, colour=theme.INK, marker="cross", size=9))
+    if light is not None:
+        left.append(
+            theme.level(light * times, along, dims=dims, label="one light", colour=theme.KIND_COLOUR["light"], width=2)
+        )
+    reach = max(3.0, 1.4 * float(np.abs(100 * (found["noise"] / found["law"] - 1)).max()))
+    ticks = [(int(value), f"{int(value)}") for value in (*count, 2 * count[-1], 4 * count[-1])]
+    wide = {"log": "xy", "xticks": ticks, "xlim": (0.85 * along[0], 1.1 * along[-1])}
+    narrow = {"log": "x", "xticks": ticks[:-2], "xlim": around, "ylim": (-reach, reach)}
+    return theme.layout(
+        [
+            theme.panel(left, title="Noise of the master", legend="bottom_left", **wide),
+            theme.panel(right, title="Measured against √N", legend="top_left", **narrow),
+        ]
+    )
+
+
+def flat_left(audit: xr.Dataset) -> hv.Layout:
+    """Chart the exponent k of the flat that stays in the lights, from single pixels and from the smooth background.
+
+    Parameters
+    ----------
+    audit
+        From `calibrate.audit_flat` with lights.
+    """
+    dims = (_CHANNEL, _LEFT)
+    names = audit["channel"].values.astype(str)
+    place = np.arange(names.size, dtype=float)
+    ends = (-0.6, names.size - 0.4)
+    elements: list[Any] = [theme.level(0, ends, dims=dims, dash="dashed", label="correct: nothing left")]
+    for name, label, colour, marker, shift in (
+        ("correction", "from the pixels' own response", theme.SERIES[0], "circle", -0.08),
+        ("smooth_correction", "from the smooth background (nebulae too)", theme.SERIES[4], "square", 0.08),
+    ):
+        value, error = audit[name].values, audit[f"{name}_error"].values
+        look = {"label": label, "colour": colour, "marker": marker, "size": 9}
+        elements.append(theme.points(place + shift, value, error, dims=dims, **look))
+    reach = max(0.3, 1.35 * max(float(np.nanmax(np.abs(audit[name]))) for name in ("correction", "smooth_correction")))
+    verdict = f"verdict: {VERDICTS[audit.attrs['verdict']]}"
+    elements.append(theme.note(-0.5, -0.93 * reach, verdict, dims=dims, size=13))
+    scales = {"xticks": list(zip(place.tolist(), names.tolist(), strict=True)), "xlim": ends}
+    title = "How much of the flat is left"
+    return theme.layout([theme.panel(elements, title=title, legend="top_left", ylim=(-reach, 1.6 * reach), **scales)])
+
+
+def transform_models(models: xr.Dataset) -> hv.Layout:
+    """Chart how closely each model of the transform follows the stars it was fitted to, and held-out stars.
+
+    Parameters
+    ----------
+    models
+        From `align.compare_models`.
+    """
+    dims = (_PARAMETERS, _RMS)
+    number = models["parameters"].values
+    fitted, held = (np.sqrt((models[name] ** 2).mean("frame", skipna=True)).values for name in ("rms", "held_out"))
+    error = np.sqrt((models["held_out_error"] ** 2).sum("frame")).values / models.sizes["frame"]
+    elements = [
+        theme.line(number, fitted, dims=dims, colour=theme.SERIES[0]),
+        theme.points(number, fitted, dims=dims, label="fitted stars", colour=theme.SERIES[0]),
+        theme.line(number, held, dims=dims, colour=theme.SERIES[1], dash="dashed"),
+        theme.points(number, held, error, dims=dims, label="held-out stars", colour=theme.SERIES[1], marker="square"),
+    ]
+    top = 1.25 * float(np.nanmax([fitted, held]))
+    for place, kind in enumerate(models["kind"].values.astype(str)):
+        if np.isfinite(held[place]):
+            up = 0.05 * top * (1 + place % 2)
+            elements.append(theme.note(number[place] + 0.2, max(held[place], fitted[place]) + up, kind, dims=dims))
+    scales = {"ylim": (0, top), "xlim": (0, 22)}
+    return theme.layout([theme.panel(elements, title="What more parameters buy", legend="bottom_right", **scales)])

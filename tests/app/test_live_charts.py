@@ -8,7 +8,7 @@ import pytest
 from bokeh.models import Plot as Figure
 
 from workbench import charts
-from workbench.app import LiveChart, explorers, live_chart
+from workbench.app import LiveChart, live_chart
 from workbench.charts import noise_budget_chart, theme
 from workbench.core.errors import WorkbenchError
 from workbench.pipelines import characterize
@@ -67,7 +67,7 @@ def follows(chart, *moves):
 
 def test_the_gain_explorer(result):
     def chart(at):
-        return charts.ptc(*explorers.refit(result.ptc, *at))
+        return charts.ptc(*course.explorers.refit(result.ptc, *at))
 
     follows(chart, (800.0, (0, 5000)), (800.0, (0, 8000)), (800.0, (0, 4000)), (800.0, (500, 5000)))
 

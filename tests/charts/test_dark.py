@@ -3,7 +3,6 @@
 import holoviews as hv
 import numpy as np
 import pytest
-import xarray as xr
 
 from tests.charts.drawn import check_drawn, columns, options, parts, titles
 from workbench import charts
@@ -62,21 +61,3 @@ def test_without_a_law_only_the_rates_are_drawn(result):
     assert titles(drawn) == ["Dark current doubles and doubles"]
     lost = result.dark_law.assign({name: value * np.nan for name, value in result.dark_law.data_vars.items()})
     assert len(charts.dark_current_vs_temperature(result.dark_current, lost)) == 1
-
-
-def test_a_prediction_is_compared_pixel_by_pixel():
-    rng = np.random.default_rng(1)
-    signal = rng.gamma(2, 20, (40, 50))
-    noise = rng.normal(0, 5.0, signal.shape)
-    predicted, held_out = (
-        xr.Dataset({"signal": (("y", "x"), one), "variance": (("y", "x"), np.full(one.shape, variance))})
-        for one, variance in ((signal, 9.0), (signal + noise, 16.0))
-    )
-    drawn = charts.dark_prediction(predicted, held_out)
-    check_drawn(drawn)
-    (hot,) = parts(drawn, hv.Scatter, "the 400 hottest")
-    np.testing.assert_allclose(np.sort(hot.dimension_values(0)), np.sort(signal, axis=None)[-400:])
-    assert titles(drawn)[1] == f"What is left: σ = {(noise / 5).std():.2f}"
-    (pulls,) = parts(drawn, hv.Scatter, "pixels")
-    x, y = columns(pulls)[:2]
-    assert y.sum() * (x[1] - x[0]) == pytest.approx(1)

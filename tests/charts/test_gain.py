@@ -9,6 +9,7 @@ import pytest
 from tests.charts.drawn import check_drawn, columns, options, parts
 from workbench import charts
 from workbench.charts import gain
+from workbench.charts.registry import REGISTRY
 from workbench.core import open_sensor
 from workbench.core.errors import WorkbenchError
 from workbench.core.sensor_file import write_sensor
@@ -50,7 +51,7 @@ def test_unknown_values_are_left_out_and_a_chart_of_none_is_refused(result):
     drawn = charts.iso_to_gain(partial, reference=False)
     assert parts(drawn, hv.Scatter, "R") == []
     assert [len(part) for part in parts(drawn, hv.Scatter, "B")] == [1, 1]
-    assert "B not" not in gain.iso_to_gain_caption(dataclasses.replace(result, gain=partial)).text
+    assert "B not" not in REGISTRY["iso-to-gain"].caption(dataclasses.replace(result, gain=partial)).text
     nothing = result.dark_signal.assign(dark_signal=result.dark_signal.dark_signal * np.nan)
     with pytest.raises(WorkbenchError, match="nothing to draw in the chart 'The dark signal grows with time'"):
         charts.dark_current_vs_time(nothing)

@@ -1,12 +1,13 @@
-"""Charts of lights, from calibration to the finish, show what was measured."""
+"""Charts of lights, from calibration to the stack, show what was measured."""
 
 import holoviews as hv
 import numpy as np
+import pandas as pd
 import pytest
-import xarray as xr
 
-from tests.charts.drawn import check_drawn, columns, parts, titles
-from workbench import calibrate, charts
+from tests.charts.drawn import check_drawn, columns, options, parts, titles
+from workbench import calibrate, charts, export
+from workbench.charts.lights import METHOD_NAMES
 
 
 def test_dark_subtraction_shows_one_place_on_one_scale(result):
@@ -41,25 +42,6 @@ def test_steps_of_a_calibration_measured_and_predicted(steps):
     assert window.any(), "the window holds defects"
 
 
-def test_masters_follow_one_over_the_root_of_n(night):
-    own = night.masters.masters[0]
-    bias = night.frames.bias.isel(frame=list(own.group.bias))
-    found = calibrate.master_noise(bias, None, own.noise, progress=False)
-    drawn = charts.master_noise(found, light=4.0)
-    check_drawn(drawn)
-    (law,) = parts(drawn, hv.Curve, "one frame's over √N")
-    x, y = columns(law)
-    np.testing.assert_allclose(y * np.sqrt(x), y[0] * np.sqrt(x[0]))
-    measured, deviation = parts(drawn, hv.Scatter, "G1")
-    np.testing.assert_allclose(
-        columns(measured)[1:], [found.noise.sel(channel="G1"), found.noise_error.sel(channel="G1")]
-    )
-    ratio = found.noise.sel(channel="G1") / found.law.sel(channel="G1")
-    np.testing.assert_allclose(deviation.dimension_values(1), 100 * (ratio - 1))
-    (light,) = parts(drawn, hv.Curve, "one light")
-    assert set(light.dimension_values(1)) == {4.0}
-
-
 def test_the_flat_is_audited_from_the_centre_outwards(lights):
     audit = lights.lights.audit
     drawn = charts.flat_correction(audit)
@@ -73,84 +55,70 @@ def test_the_flat_is_audited_from_the_centre_outwards(lights):
     assert len([part for part in drawn[1] if isinstance(part, hv.Curve)]) == audit.sizes["mote"]
 
 
-def test_what_is_left_of_the_flat_has_its_error(lights):
-    audit = lights.lights.audit
-    drawn = charts.flat_left(audit)
-    check_drawn(drawn)
-    for label, name in (("from the pixels' own response", "correction"),
-                        ("from the smooth background (nebulae too)", "smooth_correction")):  # fmt: skip
-        (shown,) = parts(drawn, hv.Scatter, label)
-        np.testing.assert_allclose(columns(shown)[1:], [audit[name], audit[f"{name}_error"]])
-    (text,) = parts(drawn, hv.Labels)
-    assert text.dimension_values(2)[0].startswith("verdict: ")
+def test_residuals_are_drawn_from_their_stars(lights):
+    residuals = lights.lights.registration.residuals()
+    used = residuals.isel(star=np.flatnonzero(residuals.used.values))
+    left, right = charts.alignment_residuals(residuals)
+    (stars,) = parts([left], hv.Scatter, "star")
+    np.testing.assert_allclose(columns(stars), [used.x, used.y])
+    strokes = np.concatenate([part.array() for part in parts([left], hv.Segments)][:-1])
+    assert len(strokes) == used.sizes["star"]
+    typical = float(np.sqrt((used.dx**2 + used.dy**2).mean() / 2))
+    lengths = np.hypot(strokes[:, 2] - strokes[:, 0], strokes[:, 3] - strokes[:, 1])
+    assert np.sqrt((lengths**2).mean() / 2) == pytest.approx(0.03 * options(left)["xlim"][1], rel=1e-5)
+    (ring,) = parts([right], hv.Curve, f"1 × {typical:.3f} px")
+    np.testing.assert_allclose(np.hypot(*columns(ring)), typical)
 
 
-@pytest.fixture(scope="module")
-def picture():
-    """A linear picture: sky with a slope and stars."""
-    rng = np.random.default_rng(5)
-    _y, x = np.mgrid[:128, :192]
-    signal = 100 + 0.2 * x + rng.normal(0, 3, (3, 128, 192))
-    signal[:, rng.integers(0, 128, 60), rng.integers(0, 192, 60)] += 900
-    coords = {"channel": ["R", "G", "B"], "y": np.arange(128), "x": np.arange(192)}
-    return xr.DataArray(signal.astype("float32"), coords, ("channel", "y", "x"), attrs={"units": "electron"})
+def test_noise_against_frames_has_its_law_and_errors(lights):
+    growth = lights.lights.growth
+    left, right = charts.snr_vs_frames(growth)
+    for channel in growth.channel.values.astype(str):
+        one = growth.sel(channel=channel)
+        (snr,) = parts([left], hv.Scatter, channel)
+        np.testing.assert_allclose(columns(snr), [growth["count"], one.snr, one.snr_error])
+        (ratio,) = parts([right], hv.Scatter, channel)
+        np.testing.assert_allclose(ratio.dimension_values(1), 100 * (one.noise / one.predicted - 1))
+        np.testing.assert_allclose(ratio.dimension_values(2), 100 * one.noise_error / one.predicted)
+    for law in parts([left], hv.Curve):
+        count, snr = columns(law)
+        np.testing.assert_allclose(snr / np.sqrt(count), snr[0])
 
 
-def test_histograms_of_a_picture_before_and_after_the_stretch(picture):
-    values = np.linspace(0, 200, 65)
-    centres = (values[1:] + values[:-1]) / 2
-    counts = np.stack([np.histogram(one, values)[0] for one in picture.values])
-    found = xr.Dataset({"count": (("channel", "bin"), counts), "level": ("bin", centres, {"units": "electron"})},
-                       {"channel": ["R", "G", "B"]})  # fmt: skip
-    before = charts.stretch_before(found, centres, centres / 200)
-    check_drawn([before, charts.stretch_after(found)])
-    (red,) = parts([before], hv.Curve, "R")
-    top = counts[:, 1:-1].max()
-    np.testing.assert_allclose(columns(red), [centres, np.minimum(counts[0] / top, 1.02)])
-    (curve,) = parts([before], hv.Curve, "the stretch")
-    np.testing.assert_allclose(curve.dimension_values(1), centres / 200)
-    assert before.get(0).dimensions()[0].unit == "e⁻"
+def test_a_light_and_the_stack_are_on_one_scale(lights):
+    pair = lights.lights.pair
+    drawn = charts.stack_before_after(pair)
+    light, stacked = parts(drawn, hv.Image)
+    assert light.vdims[0].range == stacked.vdims[0].range
+    assert light.bounds.lbrt() == stacked.bounds.lbrt()
+    assert light.bounds.lbrt()[::2] == (float(pair.x[0]), float(pair.x[-1]) + 1)
+    np.testing.assert_allclose(stacked.dimension_values(2, flat=False), pair["stack"].values)
+    assert titles(drawn) == ["One calibrated light", f"{pair.attrs['frames']} lights stacked"]
 
 
-def test_the_background_is_shown_with_its_model_on_one_scale():
-    y, x = np.arange(8, 64, 16.0), np.arange(8, 96, 16.0)
-    level = 100 + np.add.outer(y, x)[None].repeat(3, 0)
-    level[:, 1, 2] = np.nan
-    sky = np.isfinite(level[0])
-    full = {"y": np.arange(64.0), "x": np.arange(96.0)}
-    surface = 100 + np.add.outer(full["y"], full["x"])[None].repeat(3, 0)
-    model = xr.Dataset(
-        {"sky_level": (("channel", "cell_y", "cell_x"), level), "is_sky": (("cell_y", "cell_x"), sky),
-         "background": (("channel", "y", "x"), surface)},
-        {"channel": ["R", "G", "B"], "cell_y": y, "cell_x": x, **full}, {"units": "electron", "method": "plane"},
-    )  # fmt: skip
-    drawn = charts.background(model)
-    check_drawn(drawn)
-    assert titles(drawn) == ["Between the stars", "The model: plane"]
-    cells, laid = parts(drawn, hv.Image)
-    assert cells.vdims[0].range == laid.vdims[0].range
-    assert cells.vdims[0].label == "light between the stars, G"
-    np.testing.assert_allclose(laid.dimension_values(2, flat=False), 100 + np.add.outer(y, x))
-    (dots,) = parts(drawn, hv.Scatter, "empty sky")
-    assert len(dots) == sky.sum()
-    (grey,) = parts(drawn, hv.Rectangles)
-    assert grey.array().tolist() == [[x[2] - 8, y[1] - 8, x[2] + 8, y[1] + 8]]
+def test_rejection_shows_each_method_and_its_default(lights):
+    trial = lights.lights.trial
+    found, cost, pictures = charts.rejection(trial)
+    for method in trial.rejection.values.astype(str):
+        label = METHOD_NAMES.get(method, method)
+        one = trial.sel(rejection=method)
+        (share,) = parts([found], hv.Scatter, label)
+        np.testing.assert_allclose(columns(share)[:2], [trial.strength, 100 * one.completeness])
+        np.testing.assert_allclose(columns(share)[2], 100 * one.completeness_error)
+        (default,) = parts([cost], hv.Scatter, label)
+        assert default.dimension_values(1)[0] == pytest.approx(100 * float(one.default_found))
+    names = [text for note in parts([pictures], hv.Labels) for text in note.dimension_values(2)]
+    assert names[0] == "mean"
+    assert len(names) == 4
+    (image,) = parts([pictures], hv.Image)
+    assert image.dimension_values(2, flat=False).shape[1] == trial.sizes["x"] // 2
 
 
-def test_star_fluxes_deviate_by_what_was_measured():
-    rng = np.random.default_rng(2)
-    shape = (30, 3)
-    check = xr.Dataset(
-        {"deviation": (("star", "channel"), rng.normal(0, 0.01, shape)),
-         "uncertainty": (("star", "channel"), rng.uniform(0.005, 0.02, shape)),
-         "flux_before": (("star", "channel"), rng.uniform(10, 1000, shape), {"units": "electron"})},
-        {"channel": ["R", "G", "B"]}, {"tolerance": 0.01},
-    )  # fmt: skip
-    drawn = charts.star_fluxes(check)
-    check_drawn(drawn)
-    for channel in ("R", "G", "B"):
-        one = check.sel(channel=channel)
-        (shown,) = parts(drawn, hv.Scatter, channel)
-        np.testing.assert_allclose(columns(shown), [one.flux_before, 100 * one.deviation, 100 * one.uncertainty])
-    (allowed,) = parts(drawn, hv.Area, "1 % allowed")
-    assert columns(allowed)[2].tolist() == [1.0, 1.0]
+def test_tables_hold_what_was_measured(lights, tmp_path):
+    export.write_charts(lights, tmp_path, only=["snr-vs-frames", "rejection"], progress=False)
+    table = pd.read_csv(tmp_path / "snr-vs-frames.csv", comment="#")
+    red = table[(table["series"] == "R") & table["signal to noise"].notna()]
+    measured = lights.lights.growth["snr"].sel(channel="R").values
+    assert red["signal to noise"].to_numpy() == pytest.approx(measured, rel=1e-6)
+    table = pd.read_csv(tmp_path / "rejection.csv", comment="#")
+    assert {"noise model", "sigma clipping", "winsorized"} <= set(table["series"])

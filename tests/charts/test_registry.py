@@ -8,7 +8,7 @@ import pytest
 
 from tests.charts.drawn import check_drawn
 from workbench import charts, export
-from workbench.charts import dark, gain, registry
+from workbench.charts import registry
 from workbench.charts.registry import REGISTRY, select
 from workbench.core.errors import WorkbenchError
 from workbench.core.values import value_text
@@ -39,12 +39,12 @@ def test_captions_say_whose_data_it_is(result, name):
 def test_captions_give_the_fit_results(result):
     law = result.dark_law
     doubling = value_text(float(law.doubling_temperature), float(law.doubling_temperature_error), "K")
-    assert doubling in dark.dark_current_vs_temperature_caption(result).text
+    assert doubling in REGISTRY["dark-current-vs-temperature"].caption(result).text
     unity = value_text(float(result.unity.unity_gain_iso), float(result.unity.unity_gain_iso_error))
-    assert f"ISO {unity}" in gain.iso_to_gain_caption(result).text
+    assert f"ISO {unity}" in REGISTRY["iso-to-gain"].caption(result).text
     assert (
         f"KS distance {result.dark_noise.attrs['ks_distance']:.4f}"
-        in dark.dark_shot_noise_histogram_caption(result).text
+        in REGISTRY["dark-shot-noise-histogram"].caption(result).text
     )
 
 

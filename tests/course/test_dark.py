@@ -2,9 +2,12 @@
 
 import course
 import holoviews as hv
+import numpy as np
+import pytest
 import xarray as xr
 
 import workbench as wb
+from tests.charts.drawn import check_drawn, columns, parts, titles
 from workbench.charts import theme
 
 theme.load_backends()
@@ -41,3 +44,21 @@ def test_the_library_beside_a_dark_that_it_has_not_seen(frames):
     hv.render(drawn, backend="bokeh")
     title = list(drawn)[1].opts.get("plot", "matplotlib").kwargs["title"]
     assert 0.9 < float(title.split("=")[1]) < 1.1
+
+
+def test_a_prediction_is_compared_pixel_by_pixel():
+    rng = np.random.default_rng(1)
+    signal = rng.gamma(2, 20, (40, 50))
+    noise = rng.normal(0, 5.0, signal.shape)
+    predicted, held_out = (
+        xr.Dataset({"signal": (("y", "x"), one), "variance": (("y", "x"), np.full(one.shape, variance))})
+        for one, variance in ((signal, 9.0), (signal + noise, 16.0))
+    )
+    drawn = course.dark_prediction(predicted, held_out)
+    check_drawn(drawn)
+    (hot,) = parts(drawn, hv.Scatter, "the 400 hottest")
+    np.testing.assert_allclose(np.sort(hot.dimension_values(0)), np.sort(signal, axis=None)[-400:])
+    assert titles(drawn)[1] == f"What is left: σ = {(noise / 5).std():.2f}"
+    (pulls,) = parts(drawn, hv.Scatter, "pixels")
+    x, y = columns(pulls)[:2]
+    assert y.sum() * (x[1] - x[0]) == pytest.approx(1)

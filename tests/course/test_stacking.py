@@ -1,8 +1,13 @@
 """Live controls of masters, calibration, alignment and the stack: what they compute, without a browser."""
 
 import course
+import holoviews as hv
+import numpy as np
 import pytest
 
+from tests.charts.drawn import check_drawn, columns, parts
+from workbench import calibrate
+from workbench.align import compare_models
 from workbench.core.errors import WorkbenchError
 
 
@@ -57,3 +62,48 @@ def test_trials_are_worked_out_once(night):
     assert trials.counts == [3, 5, 8]
     assert trials.of(3) is trials.of(3)
     assert drawn(trials.chart(3)) > 10
+
+
+def test_masters_follow_one_over_the_root_of_n(night):
+    own = night.masters.masters[0]
+    bias = night.frames.bias.isel(frame=list(own.group.bias))
+    found = calibrate.master_noise(bias, None, own.noise, progress=False)
+    drawn = course.master_noise(found, light=4.0)
+    check_drawn(drawn)
+    (law,) = parts(drawn, hv.Curve, "one frame's over √N")
+    x, y = columns(law)
+    np.testing.assert_allclose(y * np.sqrt(x), y[0] * np.sqrt(x[0]))
+    measured, deviation = parts(drawn, hv.Scatter, "G1")
+    np.testing.assert_allclose(
+        columns(measured)[1:], [found.noise.sel(channel="G1"), found.noise_error.sel(channel="G1")]
+    )
+    ratio = found.noise.sel(channel="G1") / found.law.sel(channel="G1")
+    np.testing.assert_allclose(deviation.dimension_values(1), 100 * (ratio - 1))
+    (light,) = parts(drawn, hv.Curve, "one light")
+    assert set(light.dimension_values(1)) == {4.0}
+
+
+def test_what_is_left_of_the_flat_has_its_error(night):
+    flat = night.masters.masters[0].flat
+    audit = calibrate.audit_flat(flat, night.lights.isel(frame=[0, 1]), progress=False)
+    drawn = course.flat_left(audit)
+    check_drawn(drawn)
+    for label, name in (("from the pixels' own response", "correction"),
+                        ("from the smooth background (nebulae too)", "smooth_correction")):  # fmt: skip
+        (shown,) = parts(drawn, hv.Scatter, label)
+        np.testing.assert_allclose(columns(shown)[1:], [audit[name], audit[f"{name}_error"]])
+    (text,) = parts(drawn, hv.Labels)
+    assert text.dimension_values(2)[0].startswith("verdict: ")
+
+
+def test_models_are_compared_on_fitted_and_held_out_stars(night):
+    models = compare_models(night.registration)
+    drawn = course.transform_models(models)
+    check_drawn(drawn)
+    for label, name in (("fitted stars", "rms"), ("held-out stars", "held_out")):
+        (shown,) = parts(drawn, hv.Scatter, label)
+        np.testing.assert_allclose(shown.dimension_values(1), np.sqrt(np.nanmean(models[name].values ** 2, axis=0)))
+    (held,) = parts(drawn, hv.Scatter, "held-out stars")
+    assert (held.dimension_values(2) > 0).all()
+    names = [text for note in parts(drawn, hv.Labels) for text in note.dimension_values(2)]
+    assert set(names) <= set(models.kind.values.astype(str))

@@ -1,7 +1,5 @@
 from . import components as components
 from . import divider as divider
-from . import explorers as explorers
-from . import finishing as finishing
 from . import jobs as jobs
 from . import live_charts as live_charts
 from . import live_figures as live_figures
@@ -12,14 +10,6 @@ from . import session as session
 from . import viewer as viewer
 from .components import folder_overview as folder_overview
 from .divider import compare_pictures as compare_pictures
-from .explorers import dark_explorer as dark_explorer
-from .explorers import pixel_explorer as pixel_explorer
-from .explorers import ptc_explorer as ptc_explorer
-from .explorers import read_noise_explorer as read_noise_explorer
-from .finishing import background_explorer as background_explorer
-from .finishing import colour_explorer as colour_explorer
-from .finishing import detail_explorer as detail_explorer
-from .finishing import stretch_explorer as stretch_explorer
 from .jobs import Job as Job
 from .jobs import Runner as Runner
 from .live_charts import LiveChart as LiveChart

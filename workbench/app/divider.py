@@ -13,7 +13,6 @@ import xarray as xr
 from PIL import Image
 
 from .. import finish
-from ..core.statistics import mad_std
 
 WIDTH = 820  # of a picture on the page [px]
 _SHARP = 1.6  # pixels of the picture for one of the page, at most: screens are finer than they report
@@ -37,28 +36,6 @@ def pixels(picture: xr.Dataset) -> np.ndarray:
         statistics = finish.sky_statistics(picture, sample=SAMPLE)
         picture = finish.apply_stretch(picture, finish.stretch_parameters(picture, statistics=statistics))
     return finish.quantise(picture, 8)
-
-
-def difference(before: xr.Dataset, after: xr.Dataset, *, signed: bool = True) -> np.ndarray:
-    """Return what a step removed as 8-bit pixels: grey for nothing, brighter for light removed, darker for light added.
-
-    The scale runs to 4 standard deviations (robust), so that single pixels of noise can be seen; unsigned: from the
-    minimum to the maximum.
-    """
-    values = finish.removed(before, after)["signal"].values
-    good = values[np.isfinite(values)]
-    if not good.size or good.min() == good.max():
-        return _eight_bits(np.full_like(values, 0.5))
-    if signed:
-        reach = max(4 * float(mad_std(good, centre=0)), float(np.quantile(np.abs(good), 0.98)))
-        return _eight_bits(0.5 + values / (2 * (reach or float(np.abs(good).max()))))
-    low, high = float(good.min()), float(good.max())
-    return _eight_bits((values - low) / (high - low))
-
-
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    levels = (np.clip(np.nan_to_num(values), 0, 1) * 255 + 0.5).astype(np.uint8)
-    return np.moveaxis(levels, 0, -1) if len(levels) == 3 else levels[0]
 
 
 def jpeg(levels: np.ndarray) -> str:

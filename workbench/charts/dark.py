@@ -14,7 +14,7 @@ from ..core.values import temperature_text
 from . import theme
 from .gain import same
 from .registry import Caption, caption, chart, listing, quantity, source
-from .theme import DARK_CURRENT, EXPOSURE, KIND_COLOUR, MARKERS, MUTED, REFERENCE, SERIES
+from .theme import DARK_CURRENT, EXPOSURE, KIND_COLOUR, MARKERS, REFERENCE, SERIES
 
 DARKS = "two or more darks at each of three exposure times"
 DIFFERENCE, DENSITY = theme.dimension("pair difference / √2", "e⁻"), theme.dimension("share of pixels", "per e⁻")
@@ -45,18 +45,13 @@ def dark_current_vs_time(dark_signal: xr.Dataset, dark_current: xr.Dataset | Non
 
     Left on linear axes, right on logarithmic ones, where the cold lines separate.
 
-    Parameters
-    ----------
-    dark_signal
-        From `sensor.dark_signal`: ``dark_signal`` [e⁻] and its error over group.
-    dark_current
-        From `sensor.dark_current`: the fitted lines.
+    `dark_signal` comes from `sensor.dark_signal`: ``dark_signal`` [e⁻] and its error over group; `dark_current` from
+    `sensor.dark_current`: the fitted lines.
     """
     dims = (EXPOSURE, DARK_SIGNAL)
     times = dark_signal["exposure"].values
     first, last = float(np.nanmin(times)), float(np.nanmax(times))
-    linear: list[Any] = []
-    logarithmic: list[Any] = []
+    linear, logarithmic = [], []
     for label, here, colour, marker in _settings(dark_signal):
         one = dark_signal.isel(group=here)
         for rate, start in _slopes(dark_current, one):
@@ -90,8 +85,7 @@ def _slopes(dark_current: xr.Dataset | None, group: xr.Dataset) -> list[tuple[fl
 
 
 @caption(dark_current_vs_time)
-def dark_current_vs_time_caption(result: Any) -> Caption:
-    """Describe how the dark signal grows."""
+def _dark_current_vs_time_caption(result: Any) -> Caption:
     current, rates = result.dark_current, ""
     if current is not None and np.isfinite(current["dark_current"]).any():
         known = current.isel(setting=np.flatnonzero(np.isfinite(current["dark_current"].values)))
@@ -117,10 +111,8 @@ def dark_shot_noise_histogram(dark_noise: xr.Dataset) -> hv.Layout:
 
     Left on a linear axis, right on a logarithmic one, where departures in the tails would show.
 
-    Parameters
-    ----------
-    dark_noise
-        From `sensor.dark_noise`: ``density`` [1/e⁻] over bin [e⁻], ``normal``, and the effect sizes in attrs.
+    `dark_noise` comes from `sensor.dark_noise`: ``density`` [1/e⁻] over bin [e⁻], ``normal``, and the effect sizes in
+    attrs.
     """
     dims = (DIFFERENCE, DENSITY)
     centres, density = dark_noise["bin"].values, dark_noise["density"].values
@@ -147,8 +139,7 @@ def dark_shot_noise_histogram(dark_noise: xr.Dataset) -> hv.Layout:
 
 
 @caption(dark_shot_noise_histogram)
-def dark_shot_noise_histogram_caption(result: Any) -> Caption:
-    """Describe the dark shot noise."""
+def _dark_shot_noise_histogram_caption(result: Any) -> Caption:
     attrs = result.dark_noise.attrs
     sigma, expected = float(attrs["sigma"]), float(attrs["expected_sigma"])
     width = f"Its width is {sigma:.3f} e⁻"
@@ -192,17 +183,13 @@ def dark_current_vs_temperature(dark_current: xr.Dataset, dark_law: xr.Dataset |
     The law is D = D_ref 2^((T - T_ref)/T_d); its 68 % band combines the errors of D_ref and T_d with their correlation.
     It is of the pixels that saturate at no temperature; their mean, where it is known, is compared with it.
 
-    Parameters
-    ----------
-    dark_current
-        From `sensor.dark_current`: ``dark_current`` [e⁻/s/pixel] and its error over setting.
-    dark_law
-        From `sensor.dark_law`: ``doubling_temperature`` [K], ``dark_current_reference``, ``reference_temperature``.
+    `dark_current` comes from `sensor.dark_current`: ``dark_current`` [e⁻/s/pixel] and its error over setting;
+    `dark_law` from `sensor.dark_law`: ``doubling_temperature`` [K], ``dark_current_reference``,
+    ``reference_temperature``.
     """
     dims, off = (TEMPERATURE, DARK_CURRENT), (TEMPERATURE, DEVIATION)
     groups = list(_measured(dark_current))
-    left: list[Any] = []
-    right: list[Any] = []
+    left, right = [], []
     reach = 0.0
     laws = [] if dark_law is None else dark_laws(dark_law, ["doubling"])
     if laws and groups:
@@ -235,8 +222,7 @@ def _around(temperature: np.ndarray, count: int) -> np.ndarray:
 
 
 @caption(dark_current_vs_temperature)
-def dark_current_vs_temperature_caption(result: Any) -> Caption:
-    """Describe the dark current against temperature."""
+def _dark_current_vs_temperature_caption(result: Any) -> Caption:
     law = result.dark_law
     temperatures = np.unique(result.dark_current["temperature"].values)
     return Caption(
@@ -256,12 +242,8 @@ def dark_current_vs_temperature_caption(result: Any) -> Caption:
 def dark_law(dark_current: xr.Dataset, law: xr.Dataset) -> hv.Layout:
     """Chart the dark current over 1/kT, where Arrhenius' law is straight, with the doubling law, and what each leaves.
 
-    Parameters
-    ----------
-    dark_current
-        From `sensor.dark_current`: ``dark_current`` [e⁻/s/pixel] and its error over setting.
-    law
-        From `sensor.dark_law`.
+    `dark_current` comes from `sensor.dark_current`: ``dark_current`` [e⁻/s/pixel] and its error over setting; `law`
+    from `sensor.dark_law`.
     """
     dims, off = (INVERSE, DARK_CURRENT), (TEMPERATURE, DEVIATION)
     groups = list(_measured(dark_current))
@@ -270,8 +252,7 @@ def dark_law(dark_current: xr.Dataset, law: xr.Dataset) -> hv.Layout:
     better = "arrhenius" if law.attrs.get("law") == "arrhenius" else "doubling"
     base, _ = predict_current(laws[better], along)
     energy, doubling = quantity(law, "activation_energy", "eV"), quantity(law, "doubling_temperature", "K")
-    left: list[Any] = []
-    right: list[Any] = []
+    left, right = [], []
     for name, label, colour, dash in (
         ("arrhenius", f"ΔE = {energy}", SERIES[0], "solid"),
         ("doubling", f"doubles every {doubling}", REFERENCE, "dashed"),
@@ -306,8 +287,7 @@ def _inverse(temperature: np.ndarray) -> np.ndarray:
 
 
 @caption(dark_law)
-def dark_law_caption(result: Any) -> Caption:
-    """Describe the two laws of the dark current."""
+def _dark_law_caption(result: Any) -> Caption:
     law = result.dark_law
     better = {
         "doubling": "The doubling law fits these darks better. ",
@@ -321,43 +301,4 @@ def dark_law_caption(result: Any) -> Caption:
         f"{source(result)}",
         "Left, points on a falling line over 1/kT; right, two curves that diverge towards both ends, and the points on "
         "one of them.",
-    )
-
-
-def dark_prediction(predicted: xr.Dataset, held_out: xr.Dataset) -> hv.Layout:
-    """Chart a predicted master dark against held-out darks: pixel by pixel, and what is left over its error.
-
-    Parameters
-    ----------
-    predicted
-        From `predict_dark`: ``signal``, ``variance`` [ADU, ADU²].
-    held_out
-        ``signal`` and ``variance`` (y, x) of the mean of darks of the same exposure and temperature.
-    """
-    x, y = predicted["signal"].values, held_out["signal"].values
-    pull = (y - x) / np.sqrt(predicted["variance"].values + held_out["variance"].values)
-    good = np.isfinite(x) & np.isfinite(y) & np.isfinite(pull)
-    x, y, pull = x[good], y[good], pull[good]
-    hot, rest = np.argsort(x)[-400:], slice(None, None, max(1, x.size // 800))
-    dims = (theme.dimension("predicted", "ADU"), theme.dimension("measured", "ADU"))
-    ends = np.array([np.percentile(x, 0.1), float(x.max())])
-    left = [
-        theme.points(x[rest], y[rest], dims=dims, label="ordinary pixels", colour=MUTED, size=4, filled=False),
-        theme.points(x[hot], y[hot], dims=dims, label="the 400 hottest", colour=_DARK, size=5),
-        theme.line(ends, ends, dims=dims, label="equal", dash="dashed"),
-    ]
-    over = (theme.dimension("(measured − predicted) / error", "σ"), theme.dimension("share of pixels", "per σ"))
-    counts, edges = np.histogram(np.clip(pull, -5, 5), np.linspace(-5, 5, 81), density=True)
-    along = np.linspace(-5, 5, 101)
-    normal = np.exp(-(along**2) / 2) / np.sqrt(2 * np.pi)
-    right = [
-        theme.points((edges[1:] + edges[:-1]) / 2, counts, dims=over, label="pixels", colour=_DARK, size=5),
-        theme.line(along, normal, dims=over, label="if the errors are right"),
-    ]
-    title = f"What is left: σ = {pull.std():.2f}"
-    return theme.layout(
-        [
-            theme.panel(left, title="Predicted and measured", log="xy", legend="top_left"),
-            theme.panel(right, title=title, ylim=(0, 0.55)),
-        ]
     )

@@ -45,15 +45,13 @@ def _answer(result: Any, *tests: str) -> str:
 def missing_codes(codes: xr.Dataset, missing: xr.Dataset) -> hv.Layout:
     """Chart which numbers occur, a row of them for each channel, and how far apart they are at each level.
 
-    Parameters
-    ----------
-    codes, missing
-        From `fidelity.count_codes` and `fidelity.missing_codes`; of several ISO settings the lowest is shown.
+    `codes` and `missing` come from `fidelity.count_codes` and `fidelity.missing_codes`; of several ISO settings the
+    lowest is shown.
     """
     iso = missing["iso"].values[0]
     here = np.flatnonzero(np.isnan(codes["iso"].values) if np.isnan(iso) else codes["iso"].values == iso)
     pixels = codes["pixels"].isel(group=here).sum("group")
-    rows: list[Any] = []
+    rows = []
     names = channels(missing)[::-1]
     for height, channel in enumerate(names):
         rows += _row_of_codes(pixels.sel(channel=channel).values, channel, height)
@@ -82,15 +80,14 @@ def _row_of_codes(counts: np.ndarray, channel: str, height: int) -> list[Any]:
 def _distances(missing: xr.Dataset) -> hv.Overlay:
     """Chart how far apart the numbers that occur are."""
     dims, highest = (LEVEL, STEP), 1.0
-    curves: list[Any] = []
+    curves = []
     for channel in channels(missing):
         step = missing["step"].isel(iso=0).sel(channel=channel).values
         seen = np.isfinite(step) & (missing["level"].values > 0)
         if seen.any():
             highest = max(highest, float(step[seen].max()))
             at = missing["level"].values[seen] * math.sqrt(2)
-            curves.append(theme.line(at, step[seen], dims=dims, colour=CHANNEL_COLOUR[channel], width=1))
-            curves.append(theme.channel_points(channel, at, step[seen], dims=dims, size=8))
+            curves.append(theme.channel_points(channel, at, step[seen], dims=dims, size=8, joined=1))
     scales = {
         "xlim": (4, 1.3 * float(missing["highest"].max())),
         "ylim": (0.9, 1.5 if highest < 1.4 else 1.6 * highest),
@@ -102,8 +99,7 @@ def _distances(missing: xr.Dataset) -> hv.Overlay:
 
 
 @caption(missing_codes)
-def missing_codes_caption(result: Any) -> Caption:
-    """Describe the missing codes."""
+def _missing_codes_caption(result: Any) -> Caption:
     text = _answer(result, "codes", "bits")
     return Caption(
         f"Left: how often each of {_SHOWN} successive numbers occurs in the files (square root), by colour; a gap is a "
@@ -120,14 +116,11 @@ def missing_codes_caption(result: Any) -> Caption:
 def noise_spectrum(texture: xr.Dataset) -> hv.Layout:
     """Chart the power spectrum of the noise of whole rows and columns, and how neighbours correlate.
 
-    Parameters
-    ----------
-    texture
-        From `fidelity.noise_texture`; the lowest ISO is shown.
+    `texture` comes from `fidelity.noise_texture`; the lowest ISO is shown.
     """
     one = texture.isel(iso=0)
     dims, highest = (FREQUENCY, POWER), 2.0
-    curves: list[Any] = [theme.level(1, (0, 0.5), dims=dims, label="white noise", dash="dashed")]
+    curves = [theme.level(1, (0, 0.5), dims=dims, label="white noise", dash="dashed")]
     for colour, axis in zip(SERIES, one["axis"].values.astype(str), strict=False):
         power = one["spectrum"].sel(axis=axis).values
         seen = np.isfinite(power)
@@ -150,8 +143,7 @@ def noise_spectrum(texture: xr.Dataset) -> hv.Layout:
 
 
 @caption(noise_spectrum)
-def noise_spectrum_caption(result: Any) -> Caption:
-    """Describe the texture of the noise."""
+def _noise_spectrum_caption(result: Any) -> Caption:
     one = result.fidelity.texture.isel(iso=0)
     share = 100 * one[["band_noise", "band_noise_error"]]
     row, column = (quantity(share.sel(axis=axis), "band_noise", "%") for axis in ("row", "column"))
@@ -173,17 +165,14 @@ def noise_spectrum_caption(result: Any) -> Caption:
 def hot_pixel_filter(hot: xr.Dataset) -> hv.Layout:
     """Chart whether bright pixels stand alone: each against its 24 neighbours, and how far above 8 of its colour.
 
-    Parameters
-    ----------
-    hot
-        From `fidelity.hot_pixel_filter`.
+    `hot` comes from `fidelity.hot_pixel_filter`.
     """
     value, company = hot["value"].values, hot["company"].values
     seen = np.isfinite(value) & np.isfinite(company)
     value, company = np.maximum(value[seen], 0.3), np.maximum(company[seen], 0.3)
     bright, dims = value > 8, (NEIGHBOUR, PIXEL)
     ends = (0.3, float(max(value.max(initial=20), company.max(initial=20))) * 1.5)
-    elements: list[Any] = [theme.line(ends, ends, dims=dims, label="as bright as its neighbour", dash="dashed")]
+    elements = [theme.line(ends, ends, dims=dims, label="as bright as its neighbour", dash="dashed")]
     for which, label, colour, size in ((~bright, "other pixels", UNUSED, 3), (bright, "bright pixels", _DARK, 4)):
         if which.any():
             elements.append(
@@ -211,8 +200,7 @@ def hot_pixel_filter(hot: xr.Dataset) -> hv.Layout:
 
 
 @caption(hot_pixel_filter)
-def hot_pixel_filter_caption(result: Any) -> Caption:
-    """Describe the test for a hot-pixel filter."""
+def _hot_pixel_filter_caption(result: Any) -> Caption:
     attrs = result.fidelity.hot.attrs
     text = _answer(result, "hot-pixels")
     return Caption(

@@ -56,8 +56,8 @@ def cameras_panel(cameras: Mapping[str, Any], name: str, dims, *, inverse: bool 
     Each camera, from `open_sensor` or `characterize`, has its name in the legend; one without the quantity is left
     out.  `options` are those of `theme.panel`.
     """
-    elements: list[Any] = []
-    isos: list[float] = []
+    elements = []
+    isos = []
     for number, (camera, saved) in enumerate(cameras.items()):
         sensor = getattr(saved, "sensor", saved)
         if name not in sensor or not np.isfinite(sensor[name].values).any():
@@ -67,8 +67,7 @@ def cameras_panel(cameras: Mapping[str, Any], name: str, dims, *, inverse: bool 
         error = (np.sqrt((error**2).sum("channel")) / sensor[name].count("channel")).values
         value, error = (1 / mean, error / mean**2) if inverse else (mean, error)
         good = np.isfinite(iso) & np.isfinite(value)
-        look = {"colour": SERIES[number % len(SERIES)], "marker": MARKERS[number % len(MARKERS)]}
-        elements.append(theme.line(iso[good], value[good], dims=dims, colour=look["colour"], width=1.2))
+        look = {"colour": SERIES[number % len(SERIES)], "marker": MARKERS[number % len(MARKERS)], "joined": 1.2}
         elements.append(theme.points(iso[good], value[good], error[good], dims=dims, label=camera, **look))
         isos += iso[good].tolist()
     if not isos:
@@ -108,7 +107,7 @@ def _gain_panel(gain: xr.Dataset, unity: xr.Dataset | None, invert: bool, refere
     dims = (ISO, INVERSE if invert else GAIN)
     blog_iso, blog = np.array(list(BLOG_ADU_PER_ELECTRON.items())).T
     values = [*gain["gain"].values.ravel(), *(1 / blog if reference else [])]
-    elements: list[Any] = []
+    elements = []
     if unity is not None and np.isfinite(float(unity["unity_gain_iso"])):
         elements += _unity(unity, np.array(axis["xlim"]), dims, invert)
     if reference:
@@ -134,7 +133,7 @@ def _gain_panel(gain: xr.Dataset, unity: xr.Dataset | None, invert: bool, refere
 def _unity(unity: xr.Dataset, edges: np.ndarray, dims, invert: bool) -> list[Any]:
     iso = float(unity["unity_gain_iso"])
     law = edges / iso if invert else iso / edges
-    elements: list[Any] = [theme.line(edges, law, dims=dims, label="fit: unity gain ISO / ISO", dash="dashed")]
+    elements = [theme.line(edges, law, dims=dims, label="fit: unity gain ISO / ISO", dash="dashed")]
     if edges[0] < iso < edges[1]:
         style = {"dims": dims, "colour": MUTED, "dash": "dotted", "width": 1.2}
         elements += [theme.level(1.0, (edges[0], iso), **style), theme.upright(iso, (law.min(), 1.0), **style)]
@@ -144,8 +143,7 @@ def _unity(unity: xr.Dataset, edges: np.ndarray, dims, invert: bool) -> list[Any
 
 
 @caption(iso_to_gain)
-def iso_to_gain_caption(result: Any) -> Caption:
-    """Describe the gain against ISO."""
+def _iso_to_gain_caption(result: Any) -> Caption:
     unity = ""
     if result.unity is not None and np.isfinite(float(result.unity["unity_gain_iso"])):
         unity = f"Unity gain, one electron per ADU, is at ISO {quantity(result.unity, 'unity_gain_iso')}. "
@@ -254,7 +252,7 @@ def _transfer_panel(curves: list[_Curve], title: str, *, floor: bool) -> hv.Over
     signal, variance = (np.concatenate([curve.points[part] for curve in curves]) for part in (0, 1))
     unused = ~np.concatenate([curve.used for curve in curves])
     look = {"label": "not used in the fit", "colour": UNUSED, "size": 7, "filled": False}
-    elements: list[Any] = [*fits, theme.points(signal[unused], variance[unused], dims=dims, **look), *used]
+    elements = [*fits, theme.points(signal[unused], variance[unused], dims=dims, **look), *used]
     floors = [curve.floor for curve in curves if floor and curve.floor > 0]
     if floors:
         style = {"label": "floor without light", "colour": MUTED, "dash": "dotted"}
@@ -264,8 +262,7 @@ def _transfer_panel(curves: list[_Curve], title: str, *, floor: bool) -> hv.Over
 
 
 @caption(ptc)
-def ptc_caption(result: Any) -> Caption:
-    """Describe the photon transfer curve."""
+def _ptc_caption(result: Any) -> Caption:
     return Caption(
         "Photon transfer: the variance between two equal flats against their signal. Shot noise makes a straight line "
         "whose slope is the inverse of the gain; at the left end read noise lifts it. "
@@ -284,19 +281,15 @@ def ptc_caption(result: Any) -> Caption:
 def dark_gain(transfer: xr.Dataset, darks: xr.Dataset, flats: xr.Dataset | None = None) -> hv.Layout:
     """Chart variance against mean of the dark signal, population by population, one panel for each ISO.
 
-    Parameters
-    ----------
-    transfer, darks
-        From `sensor.dark_transfer` and `sensor.gain_from_darks`.
-    flats
-        From `sensor.fit_gain`: the line that the flats' gain predicts.
+    `transfer` and `darks` come from `sensor.dark_transfer` and `sensor.gain_from_darks`; `flats` from
+    `sensor.fit_gain`: the line that the flats' gain predicts.
     """
     dims = (DARK_SIGNAL, SHOT_VARIANCE)
     panels = []
     for row, iso in enumerate(darks["iso"].values):
         here = transfer.isel(point=np.flatnonzero(same(transfer["iso"].values, iso)))
-        elements: list[Any] = []
-        span: list[float] = []
+        elements = []
+        span = []
         for channel in channels(here):
             one = here.sel(channel=channel)
             signal, variance = one["signal"].values, one["variance"].values - one["dark_variance"].values
@@ -326,8 +319,7 @@ def _nothing(title: str, words: str, dims: tuple[hv.Dimension, hv.Dimension]) ->
 
 
 @caption(dark_gain)
-def dark_gain_caption(result: Any) -> Caption:
-    """Describe the gain from darks."""
+def _dark_gain_caption(result: Any) -> Caption:
     darks = result.transfer.dark_gain
     gains = []
     for row, iso in enumerate(darks["iso"].values):
@@ -354,10 +346,7 @@ def dark_gain_caption(result: Any) -> Caption:
 def linearity(linear: xr.Dataset) -> hv.Layout:
     """Chart how far the levels lie from a straight line against their signal, and what the lamp alone makes of it.
 
-    Parameters
-    ----------
-    linear
-        From `sensor.linearity`; the lowest ISO on the left, the highest on the right.
+    `linear` comes from `sensor.linearity`; the lowest ISO on the left, the highest on the right.
     """
     dims = (SIGNAL, DEVIATION)
     known = linear["iso"].values[np.isfinite(linear["linearity_error"].values).any(axis=1)]
@@ -369,7 +358,7 @@ def linearity(linear: xr.Dataset) -> hv.Layout:
         ends = np.array([signals.min() / 1.3, signals.max() * 1.3])
         # the errors are those of means of so many levels
         lamp = float(np.nanmax(row["linearity_error_error"] * np.sqrt(row["levels"])))
-        elements: list[Any] = [
+        elements = [
             theme.band(ends, [-lamp, -lamp], [lamp, lamp], dims=dims, label="the lamp's scatter", colour=MUTED),
             theme.level(0.0, ends, dims=dims, width=1.2),
         ]
@@ -383,8 +372,7 @@ def linearity(linear: xr.Dataset) -> hv.Layout:
 
 
 @caption(linearity)
-def linearity_caption(result: Any) -> Caption:
-    """Describe the linearity."""
+def _linearity_caption(result: Any) -> Caption:
     linear = result.transfer.linearity
     error, share = (float(linear[name].mean()) for name in ("linearity_error", "lamp_share"))
     times = (

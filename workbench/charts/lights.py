@@ -1,4 +1,4 @@
-"""Charts of lights from calibration to the finish: masters, dark, flat, background, star fluxes, stretch."""
+"""Charts of lights: dark and flat, alignment, rejection, noise against frames, a light and the stack."""
 
 from __future__ import annotations
 
@@ -12,18 +12,27 @@ from ..core.mosaic import planes
 from ..core.statistics import mad_std, median_profile
 from ..core.values import temperature_text, unit_text, value_text
 from . import theme
-from .registry import Caption, caption, chart, source
-from .theme import COLUMN, INK, KIND_COLOUR, MUTED, ROW, SERIES, UNUSED
+from .registry import Caption, caption, chart, listing, quantity, source
+from .theme import COLUMN, INK, MUTED, ROW, SERIES
 
 LIGHTS = "three or more lights of one target with stars, and their darks, bias and flats"
-COUNT, RATIO = theme.dimension("frames in the master"), theme.dimension("over the law σ/√N − 1", "%")
 STEP, NOISE = theme.dimension("step"), theme.dimension("noise of a pixel of the sky", "e⁻")
 RADIUS = theme.dimension("distance from the centre of vignetting", "px")
 SKY = theme.dimension("background", "% of its median")
-CHANNEL, LEFT = theme.dimension("channel"), theme.dimension("exponent of the flat left in the lights")
-SCREEN, PIXELS = theme.dimension("brightness on the screen", "0 to 1"), theme.dimension("share of the fullest bin")
-FLUX, CHANGE = theme.dimension("star's flux before"), theme.dimension("change beyond what was meant", "%")
-_VERDICTS = {"flattens": "the flat flattens", "look": "have a look", "fails": "the flat fails"}
+ACROSS, DOWN = theme.dimension("residual along rows", "px"), theme.dimension("residual along columns", "px")
+FRAMES, RATIO = theme.dimension("frames stacked"), theme.dimension("signal to noise")
+OFF = theme.dimension("measured / predicted − 1", "%")
+STRENGTH = theme.dimension("what was planted", "σ of a sample")
+FOUND, ALARMS = theme.dimension("found", "%"), theme.dimension("good samples rejected", "%")
+LIGHT = theme.dimension("light", "e⁻")
+METHOD_NAMES = {"noise": "noise model", "sigma": "sigma clipping", "linear-fit": "linear fit", "mad": "MAD clipping"}
+_METHOD = {
+    "noise": (SERIES[0], "circle"), "sigma": (SERIES[1], "square"), "winsorized": (SERIES[4], "triangle"),
+    "linear-fit": (SERIES[3], "diamond"), "mad": (SERIES[2], "star"), "esd": (SERIES[6], "cross"),
+    "percentile": (SERIES[7], "cross"),
+}  # fmt: skip
+_SHOWN = 4  # pictures of the stack, methods side by side
+VERDICTS = {"flattens": "the flat flattens", "look": "have a look", "fails": "the flat fails"}
 
 
 def _about_median(mosaic: xr.DataArray) -> xr.DataArray:
@@ -58,10 +67,7 @@ def dark_subtraction(subtraction: xr.Dataset) -> hv.Layout:
     Each colour of the mosaic is shown about its own median.  Of a larger part the corner with the most hot pixels is
     shown, so that single pixels can be seen.
 
-    Parameters
-    ----------
-    subtraction
-        From `sensor.dark_subtraction`: ``before`` and ``after`` over (y, x).
+    `subtraction` comes from `sensor.dark_subtraction`: ``before`` and ``after`` over (y, x).
     """
     value = theme.dimension("about the median", unit_text(subtraction.attrs["units"]))
     parts = {name: _about_median(subtraction[name]) for name in ("before", "after")}
@@ -76,8 +82,7 @@ def dark_subtraction(subtraction: xr.Dataset) -> hv.Layout:
 
 
 @caption(dark_subtraction)
-def dark_subtraction_caption(result: Any) -> Caption:
-    """Describe the dark subtraction."""
+def _dark_subtraction_caption(result: Any) -> Caption:
     data = result.dark_subtraction
     attrs, unit = data.attrs, unit_text(data.attrs["units"])
     master = (data["before"] - data["after"]).values
@@ -100,62 +105,23 @@ def dark_subtraction_caption(result: Any) -> Caption:
     )
 
 
-def master_noise(found: xr.Dataset, *, light: float | None = None) -> hv.Layout:
-    """Chart the noise of masters against the number of their frames, with the law σ/√N, and how far from it.
-
-    Parameters
-    ----------
-    found
-        From `calibrate.master_noise`.
-    light
-        Noise of one light in the same unit, drawn as a line.
-    """
-    unit = {"1": "%", "adu": "ADU"}[found["noise"].attrs["units"]]
-    times = 100.0 if unit == "%" else 1.0
-    dims = (COUNT, theme.dimension(f"noise of the master {found.attrs['kind']}", unit))
-    count = found["count"].values.astype(float)
-    along = np.geomspace(count[0], 4 * count[-1], 30)
-    law = times * float(np.sqrt((found["law"][:, 0] ** 2).mean())) * np.sqrt(count[0] / along)
-    around = (count[0] / 1.3, 1.3 * count[-1])
-    left: list[Any] = [theme.line(along, law, dims=dims, label="one frame's over √N", dash="dashed")]
-    right: list[Any] = [theme.level(0, around, dims=(COUNT, RATIO), dash="dashed")]
-    for number, channel in enumerate(found["channel"].values.astype(str)):
-        one = found.sel(channel=channel)
-        shift = count * (1 + 0.03 * (number - (found.sizes["channel"] - 1) / 2))
-        noise, error, law = (times * one[name].values for name in ("noise", "noise_error", "law"))
-        left.append(theme.channel_points(channel, count, noise, error, dims=dims, size=8))
-        deviation, bars = 100 * (noise / law - 1), 100 * error / law
-        right.append(theme.channel_points(channel, shift, deviation, bars, dims=(COUNT, RATIO), size=8))
-    claimed = times * np.sqrt((found["claimed"].values ** 2).mean(axis=0))
-    label = "by the master's own variance"
-    left.append(theme.points(count, claimed, dims=dims, label=label, colour=INK, marker="cross", size=9))
-    if light is not None:
-        left.append(
-            theme.level(light * times, along, dims=dims, label="one light", colour=KIND_COLOUR["light"], width=2)
-        )
-    reach = max(3.0, 1.4 * float(np.abs(100 * (found["noise"] / found["law"] - 1)).max()))
-    ticks = [(int(value), f"{int(value)}") for value in (*count, 2 * count[-1], 4 * count[-1])]
-    wide = {"log": "xy", "xticks": ticks, "xlim": (0.85 * along[0], 1.1 * along[-1])}
-    narrow = {"log": "x", "xticks": ticks[:-2], "xlim": around, "ylim": (-reach, reach)}
-    return theme.layout(
-        [
-            theme.panel(left, title="Noise of the master", legend="bottom_left", **wide),
-            theme.panel(right, title="Measured against √N", legend="top_left", **narrow),
-        ]
-    )
-
-
 def calibration_steps(steps: xr.Dataset, noise: xr.Dataset) -> hv.Layout:
     """Chart a piece of a light as read and calibrated, and its noise after each step, measured and predicted.
 
-    Parameters
-    ----------
-    steps, noise
-        From `calibrate.calibration_steps` and `calibrate.step_noise`.
+    The piece is the one with the most hot pixels.  `steps` and `noise` come from `calibrate.calibration_steps` and
+    `calibrate.step_noise`.
     """
+    window = _busiest(steps["mask"].values & 1 > 0)
+    centres = {dim: np.arange(steps.sizes[dim]) + 0.5 for dim in ("y", "x")}
+    bare = steps["signal"].drop_vars(("y", "x"), errors="ignore").isel(step=[0, -1])
+    shown = [_about_median(one).assign_coords(centres).isel(window) for one in bare]
+    middle, spread = float(np.nanmedian(shown[1])), float(mad_std(shown[1].values))
+    style = {"value": theme.dimension("about the median", "e⁻"), "limits": (middle - 3 * spread, middle + 8 * spread)}
+    titles = ("As read", "Calibrated")
+    pieces = [theme.image_panel(one, title, label=title, **style) for one, title in zip(shown, titles, strict=True)]
     names = [str(name) for name in noise["step"].values]
     place = np.arange(len(names), dtype=float)
-    elements: list[Any] = []
+    elements = []
     for number, channel in enumerate(noise["channel"].values.astype(str)):
         one = noise.sel(channel=channel)
         shift = place + 0.06 * (number - 1.5)
@@ -167,22 +133,7 @@ def calibration_steps(steps: xr.Dataset, noise: xr.Dataset) -> hv.Layout:
     room = max(high - low, 0.1 * high)
     scales = {"xticks": [(at, name.replace(" ", "\n")) for at, name in zip(place.tolist(), names, strict=True)]}
     scales |= {"xlim": (-0.5, len(names) - 0.5), "ylim": (low - 0.2 * room, high + 0.9 * room)}  # the legend on top
-    return theme.layout([*_pieces(steps), theme.panel(elements, title="Measured, and predicted (lines)", **scales)])
-
-
-def _pieces(steps: xr.Dataset) -> list[hv.Overlay]:
-    """Show the window with the most hot pixels, as read and at the end, on one grey scale."""
-    window = _busiest(steps["mask"].values & 1 > 0)
-    bare = steps["signal"].drop_vars(("y", "x"), errors="ignore").isel(step=[0, -1])
-    shown = [_about_median(one).assign_coords(_pixel_centres(one)).isel(window) for one in bare]
-    middle, spread = float(np.nanmedian(shown[1])), float(mad_std(shown[1].values))
-    style = {"value": theme.dimension("about the median", "e⁻"), "limits": (middle - 3 * spread, middle + 8 * spread)}
-    titles = ("As read", "Calibrated")
-    return [theme.image_panel(one, title, label=title, **style) for one, title in zip(shown, titles, strict=True)]
-
-
-def _pixel_centres(data: xr.DataArray) -> dict[str, np.ndarray]:
-    return {dim: np.arange(data.sizes[dim]) + 0.5 for dim in ("y", "x")}
+    return theme.layout([*pieces, theme.panel(elements, title="Measured, and predicted (lines)", **scales)])
 
 
 @chart(
@@ -192,10 +143,7 @@ def _pixel_centres(data: xr.DataArray) -> dict[str, np.ndarray]:
 def flat_correction(audit: xr.Dataset) -> hv.Layout:
     """Chart what the flat does to the lights' background: before and after from the centre outwards, what is left.
 
-    Parameters
-    ----------
-    audit
-        From `calibrate.audit_flat` with lights.
+    `audit` comes from `calibrate.audit_flat` with lights.
     """
     names = audit["channel"].values.astype(str)
     green = "G1" if "G1" in names else names[0]
@@ -203,22 +151,19 @@ def flat_correction(audit: xr.Dataset) -> hv.Layout:
     by, bx = np.meshgrid(audit["by"].values, audit["bx"].values, indexing="ij")
     radius = np.hypot(by - float(one["centre_y"]), bx - float(one["centre_x"]))
     edges = np.linspace(0, radius.max() * 1.001, 13)
-    elements: list[Any] = []
+    elements = []
     for name, label, colour, marker in (
         ("raw_background", "without the flat", SERIES[1], "square"),
         ("background", "with the flat", SERIES[0], "circle"),
     ):
         middle, rings, error = median_profile(radius, 100 * one[name].values, edges)
-        elements.append(theme.line(middle, rings, dims=(RADIUS, SKY), colour=colour, width=1.2))
-        elements.append(
-            theme.points(middle, rings, error, dims=(RADIUS, SKY), label=label, colour=colour, marker=marker)
-        )
+        look = {"label": label, "colour": colour, "marker": marker, "joined": 1.2}
+        elements.append(theme.points(middle, rings, error, dims=(RADIUS, SKY), **look))
     middle, rings, _ = median_profile(radius, one["response"].values, edges)
     response = 100 * rings / np.median(one["response"].values)
-    elements.append(
-        theme.line(middle, response, dims=(RADIUS, SKY), label="the flat itself", dash="dashed", colour=MUTED)
-    )
-    title = f"From the centre outwards ({green}): {_VERDICTS[audit.attrs['verdict']]}"
+    itself = {"label": "the flat itself", "dash": "dashed", "colour": MUTED}
+    elements.append(theme.line(middle, response, dims=(RADIUS, SKY), **itself))
+    title = f"From the centre outwards ({green}): {VERDICTS[audit.attrs['verdict']]}"
     span = (-0.03 * edges[-1], 1.03 * edges[-1])
     return theme.layout([theme.panel(elements, title=title, legend="bottom_left", xlim=span), _residual(audit, one)])
 
@@ -239,8 +184,7 @@ def _residual(audit: xr.Dataset, one: xr.Dataset) -> hv.Overlay:
 
 
 @caption(flat_correction)
-def flat_correction_caption(result: Any) -> Caption:
-    """Describe the audit of the flat."""
+def _flat_correction_caption(result: Any) -> Caption:
     audit = result.lights.audit
     k, error = audit["correction"].values, audit["correction_error"].values
     good = np.isfinite(k) & (error > 0)
@@ -248,145 +192,209 @@ def flat_correction_caption(result: Any) -> Caption:
     if good.any():
         weight = 1 / error[good] ** 2
         mean = value_text(float((weight * k[good]).sum() / weight.sum()), float(weight.sum() ** -0.5))
-        left = (
-            f"By the pixels' own response, {mean} of the flat is left (0: correct; 1: no flat applied; −1: applied "
-            "twice). "
-        )
+        scale = "0: correct; 1: no flat applied; −1: applied twice"
+        left = f"By the pixels' own response, {mean} of the flat is left ({scale}). "
     return Caption(
         f"Does the flat flatten? Background of {audit.attrs['lights']} lights before and after a master of "
         f"{audit.attrs['frames']} flats. {left}Findings: {'; '.join(audit.attrs['findings'])}. {source(result)}",
         "Left: without the flat the background falls from the centre to the corners. Right: a map of what is left. "
-        f"Verdict: {_VERDICTS[audit.attrs['verdict']]}.",
+        f"Verdict: {VERDICTS[audit.attrs['verdict']]}.",
     )
 
 
-def flat_left(audit: xr.Dataset) -> hv.Layout:
-    """Chart the exponent k of the flat that stays in the lights, from single pixels and from the smooth background.
+@chart(
+    "alignment-residuals", "How well do the frames fit together?", "Alignment", needs=("lights.registration",),
+    takes=("lights.registration.residuals",), shoot=LIGHTS,
+)  # fmt: skip
+def alignment_residuals(residuals: xr.Dataset) -> hv.Layout:
+    """Chart how far matched stars lie from where the transforms put them: as vectors over the frame, and as a cloud.
+
+    `residuals` comes from `align.Registration.residuals`: ``x``, ``y`` [px], ``dx``, ``dy`` [px], ``frame`` and
+    ``used`` over star.
+    """
+    used = residuals.isel(star=np.flatnonzero(residuals["used"].values))
+    x, y, dx, dy = (used[name].values.astype(float) for name in ("x", "y", "dx", "dy"))
+    frames = np.unique(used["frame"].values)
+    typical = _rms(used) if x.size else 1.0
+    right, bottom = (float(np.ceil(axis.max() + 10)) if x.size else 1.0 for axis in (x, y))
+    stretch = 0.03 * right / max(typical, 1e-9)
+    ends = np.stack([x, y, x + stretch * dx, y + stretch * dy], 1)
+    elements = [theme.points(x, y, dims=(COLUMN, ROW), label="star", colour=MUTED, size=2.5)]
+    cloud = []
+    reach = 4.5 * typical
+    for number, (frame, colour) in enumerate(zip(frames, theme.ramp(max(frames.size, 1)), strict=False)):
+        here = used["frame"].values == frame
+        elements.append(theme.segments(ends[here], colour=colour, width=1.4))
+        label = f"frame {frame + 1}" if frames.size <= 8 or number in (0, frames.size - 1) else ""
+        here &= (np.abs(dx) < reach) & (np.abs(dy) < reach)
+        cloud.append(theme.points(dx[here], dy[here], dims=(ACROSS, DOWN), label=label, colour=colour, size=4))
+    bar, above = stretch * typical, -0.045 * bottom
+    elements.append(theme.segments([[0.03 * right, above, 0.03 * right + bar, above]], colour=INK, width=3))
+    scale = {"dims": (COLUMN, ROW), "align": ("left", "center")}
+    elements.append(theme.note(0.045 * right + bar, above, f"{typical:.2f} px", **scale))
+    circle = np.linspace(0, 2 * np.pi, 90)
+    for times, dash in ((1, "solid"), (2, "dashed")):
+        ring = times * typical * np.cos(circle), times * typical * np.sin(circle)
+        label = f"{times} × {typical:.3f} px"
+        cloud.append(theme.line(*ring, dims=(ACROSS, DOWN), label=label, dash=dash, width=1.6))
+    left = theme.frame_panel(elements, "Residuals over the frame, magnified", (0, -0.09 * bottom, right, bottom))
+    # room for the legend on the right of the cloud
+    span = {"xlim": (-reach, 1.8 * reach), "ylim": (-reach, reach), "ratio": 1.4, "grid": True}
+    return theme.layout([left, theme.panel(cloud, title="All stars of all frames", **span)])
+
+
+def _rms(used: xr.Dataset) -> float:
+    """Return the rms of residuals per axis."""
+    return float(np.sqrt((used["dx"].astype(float) ** 2 + used["dy"].astype(float) ** 2).mean() / 2))
+
+
+@caption(alignment_residuals)
+def _alignment_residuals_caption(result: Any) -> Caption:
+    residuals = result.lights.registration.residuals()
+    used = residuals.isel(star=np.flatnonzero(residuals["used"].values))
+    models = result.lights.registration.table()["model"].dropna()
+    kinds = listing(sorted({str(kind) for kind in models} - {"shift"}) or ["shift"])
+    count, rms = used.sizes["star"], _rms(used)
+    return Caption(
+        f"How far {count} matched stars of {np.unique(used['frame'].values).size} lights lie from where the fitted "
+        f"transforms ({kinds}) put them: {value_text(rms, rms / np.sqrt(4 * max(count, 1)), 'px')} rms per axis. It is "
+        "the noise of single positions: the strokes of one star point the same way, because all of them contain the "
+        "reference's own error, but those of neighbouring stars do not. The transform, fitted to all of them, is far "
+        f"better. {source(result)}",
+        f"Left: short strokes at the stars, in no common direction. Right: a round cloud of {count} points about zero.",
+    )
+
+
+@chart("snr-vs-frames", "More frames, less noise", "Stacking", needs=("lights.growth",), shoot=LIGHTS)
+def snr_vs_frames(growth: xr.Dataset) -> hv.Layout:
+    """Chart the signal-to-noise ratio against the number of frames with √N, and the noise against its prediction.
+
+    `growth` comes from `stack.noise_against_frames`.
+    """
+    count = growth["count"].values.astype(float)
+    span = (count[0] / 1.2, count[-1] * 1.2)
+    left = []
+    right = [theme.level(0, span, dims=(FRAMES, OFF), dash="dashed")]
+    for channel in growth["channel"].values.astype(str):
+        one = growth.sel(channel=channel)
+        names = ("snr", "snr_error", "noise", "noise_error", "predicted")
+        snr, error, noise, bars, predicted = (one[name].values for name in names)
+        style = {"colour": theme.channel_colour(channel), "dash": "dashed", "width": 1.3}
+        left.append(theme.line(count, np.sqrt(count / count[0]) * snr[0], dims=(FRAMES, RATIO), **style))
+        left.append(theme.channel_points(channel, count, snr, error, dims=(FRAMES, RATIO), size=8))
+        shift = count * {"R": 0.97, "B": 1.03}.get(channel, 1.0)
+        off = 100 * (noise / predicted - 1), 100 * bars / predicted
+        right.append(theme.channel_points(channel, shift, *off, dims=(FRAMES, OFF), size=8))
+    reach = max(3.0, 1.3 * float(np.nanmax(np.abs(100 * (growth["noise"] / growth["predicted"] - 1)))))
+    common = {"xlim": span, "xticks": [(int(value), f"{int(value)}") for value in count], "legend": "top_left"}
+    off = theme.panel(right, title="Noise against its prediction", log="x", ylim=(-reach, reach), **common)
+    return theme.layout([theme.panel(left, title="Measured against √N (dashed)", log="xy", **common), off])
+
+
+@caption(snr_vs_frames)
+def _snr_vs_frames_caption(result: Any) -> Caption:
+    growth = result.lights.growth
+    first, last = growth.isel(count=0), growth.isel(count=-1)
+    count = int(last["count"])
+    noises = listing(f"{name} {quantity(last.sel(channel=name), 'noise')}" for name in growth["channel"].values)
+    lower = float(np.mean(first["noise"] / last["noise"]))
+    return Caption(
+        "Signal to noise per pixel, of the sky's brightest parts over its faintest, against the number of lights; "
+        f"bars: 1σ. {count} lights lower the noise {lower:.2f} times (√{count} = {np.sqrt(count):.2f}), to {noises} "
+        f"e⁻. Right: the measured noise over that of the variance propagated through calibration. {source(result)}",
+        "Left: points along straight lines that grow as the square root of the number of frames. Right: points about "
+        "zero.",
+    )
+
+
+@chart("stack-before-after", "One light, and the stack", "Stacking", needs=("lights.pair",), shoot=LIGHTS)
+def stack_before_after(pair: xr.Dataset) -> hv.Layout:
+    """Chart one calibrated light and the stack, on one grey scale.
 
     Parameters
     ----------
-    audit
-        From `calibrate.audit_flat` with lights.
+    pair
+        ``light`` and ``stack`` (y, x) [e⁻], with ``frames`` in attrs (from `stack.before_after`).
     """
-    dims = (CHANNEL, LEFT)
-    names = audit["channel"].values.astype(str)
-    place = np.arange(names.size, dtype=float)
-    ends = (-0.6, names.size - 0.4)
-    elements: list[Any] = [theme.level(0, ends, dims=dims, dash="dashed", label="correct: nothing left")]
-    for name, label, colour, marker, shift in (
-        ("correction", "from the pixels' own response", SERIES[0], "circle", -0.08),
-        ("smooth_correction", "from the smooth background (nebulae too)", SERIES[4], "square", 0.08),
-    ):
-        value, error = audit[name].values, audit[f"{name}_error"].values
-        look = {"label": label, "colour": colour, "marker": marker, "size": 9}
-        elements.append(theme.points(place + shift, value, error, dims=dims, **look))
-    reach = max(0.3, 1.35 * max(float(np.nanmax(np.abs(audit[name]))) for name in ("correction", "smooth_correction")))
-    verdict = f"verdict: {_VERDICTS[audit.attrs['verdict']]}"
-    elements.append(theme.note(-0.5, -0.93 * reach, verdict, dims=dims, size=13))
-    scales = {"xticks": list(zip(place.tolist(), names.tolist(), strict=True)), "xlim": ends}
-    title = "How much of the flat is left"
-    return theme.layout([theme.panel(elements, title=title, legend="top_left", ylim=(-reach, 1.6 * reach), **scales)])
+    pair = pair.assign_coords(x=pair["x"] + 0.5, y=pair["y"] + 0.5)
+    middle, spread = float(np.nanmedian(pair["stack"].values)), float(mad_std(pair["light"].values))
+    style = {"value": LIGHT, "limits": (middle - 2 * spread, middle + 5 * spread)}
+    titles = {"light": "One calibrated light", "stack": f"{pair.attrs['frames']} lights stacked"}
+    return theme.layout(theme.image_panel(pair[name], title, label=name, **style) for name, title in titles.items())
 
 
-def background(model: xr.Dataset, channel: str | None = None) -> hv.Layout:
-    """Chart the light between the stars, cell by cell, and the surface that was laid through the empty sky.
+@caption(stack_before_after)
+def _stack_before_after_caption(result: Any) -> Caption:
+    attrs = result.lights.pair.attrs
+    return Caption(
+        f"The same piece of sky in one calibrated light and in the stack of {attrs['frames']}, {attrs['channel']} "
+        f"channel, on the same grey scale. The noise of a pixel falls from {attrs['light_noise']:.1f} to "
+        f"{attrs['stack_noise']:.1f} e⁻; what was in one frame only is gone. {source(result)}",
+        "Two pictures of the same stars and nebula: the left grainy, the right smooth, with fainter stars visible.",
+    )
 
-    Cells that count as empty sky are marked, those full of stars are grey.  Both pictures have one scale.
 
-    Parameters
-    ----------
-    model
-        From `finish.background_model`.
-    channel
-        Which to show; the middle one by default.
+@chart("rejection", "Satellites and cosmic rays thrown out", "Stacking", needs=("lights.trial",), shoot=LIGHTS)
+def rejection(trial: xr.Dataset) -> hv.Layout:
+    """Chart a planted satellite in stacks by several methods, how many of the planted samples each finds, and its cost.
+
+    `trial` comes from `stack.rejection_trial`.
     """
-    names = model["channel"].values.tolist()
-    number = len(names) // 2 if channel is None else names.index(channel)
-    cells = model["sky_level"].isel(channel=number).rename(cell_y="y", cell_x="x")
-    y, x = (cells[dim].values for dim in ("y", "x"))
-    surface = model["background"].isel(channel=number).interp(y=y, x=x).assign_coords(y=y, x=x)
-    seen = cells.values[np.isfinite(cells.values)]
-    limits = (float(min(seen.min(), surface.min())), float(np.quantile(seen, 0.999)))
-    value = theme.dimension(f"light between the stars, {names[number]}", _unit(model.attrs["units"]))
-    style = {"value": value, "limits": limits, "cmap": "viridis"}
-    title = f"The model: {model.attrs['method']}"
-    marks = _marks(cells, model["is_sky"].values)
-    left = theme.image_panel(cells, "Between the stars", label="Between the stars", over=marks, **style)
-    return theme.layout([left, theme.image_panel(surface, title, label=title, **style)])
+    found, cost = [], []
+    least = 3e-3  # [%]: a logarithmic axis has no place for none
+    for method in trial["rejection"].values.astype(str):
+        one = trial.sel(rejection=method)
+        colour, marker = _METHOD[method]
+        look = {"label": METHOD_NAMES.get(method, method), "colour": colour, "marker": marker}
+        strength, values = one["strength"].values, 100 * one["completeness"].values
+        error = 100 * one["completeness_error"].values
+        found.append(theme.points(strength, values, error, dims=(STRENGTH, FOUND), size=7, joined=1.2, **look))
+        alarms, values = np.maximum(100 * one["false_alarms"].values, least), 100 * one["found"].values
+        cost.append(theme.line(alarms, values, dims=(ALARMS, FOUND), colour=colour, width=1.4))
+        default = [max(100 * float(one["default_false_alarms"]), least)], [100 * float(one["default_found"])]
+        cost.append(theme.points(*default, dims=(ALARMS, FOUND), size=11, **look))
+    common = {"log": "x", "ylim": (-4, 106)}
+    left = theme.panel(found, title="Found, by strength", xlim=(1, 36), legend=None, **common)
+    price = {"title": "Found, and the price", "xlim": (least / 1.5, 90), "legend": "bottom_right"}
+    return theme.layout([left, theme.panel(cost, **price, **common), _methods_side_by_side(trial)])
 
 
-def _marks(cells: xr.DataArray, is_sky: np.ndarray) -> list[Any]:
-    """Draw grey boxes over the cells without a level, and dots on those that show nothing but sky."""
-    y, x = (cells[dim].values.astype(float) for dim in ("y", "x"))
-    half_y, half_x = ((axis[1] - axis[0]) / 2 if axis.size > 1 else 0.5 for axis in (y, x))
-    marks: list[Any] = []
-    rows, columns = np.nonzero(~np.isfinite(cells.values))
-    if rows.size:
-        corners = np.stack([x[columns], y[rows]] * 2, 1) + np.array([-half_x, -half_y, half_x, half_y])
-        marks.append(theme.boxes(corners, fill=UNUSED, edge=UNUSED))
-    rows, columns = np.nonzero(is_sky)
-    if rows.size:
-        look = {"label": "empty sky", "colour": SERIES[1], "size": 2.5}
-        marks.append(theme.points(x[columns], y[rows], dims=(COLUMN, ROW), **look))
-    return marks
-
-
-def star_fluxes(check: xr.Dataset, title: str = "Star fluxes through the step") -> hv.Layout:
-    """Chart how much each star's flux deviates from what a step was meant to do to it, with its error.
-
-    Parameters
-    ----------
-    check
-        From `finish.check_photometry`.
-    """
-    dims = (FLUX.clone(unit=_unit(check["flux_before"].attrs.get("units", ""))), CHANGE)
-    allowed = 100 * float(check.attrs["tolerance"])
-    flux, deviation, error = (check[name].values for name in ("flux_before", "deviation", "uncertainty"))
-    good = np.isfinite(deviation).all(axis=1) & (flux > 0).all(axis=1)
-    low, high = (float(np.nanmin(flux[good])), float(np.nanmax(flux[good]))) if good.any() else (1.0, 10.0)
-    along, label = np.array([0.8 * low, 1.25 * high]), f"{allowed:.1g} % allowed"
-    elements: list[Any] = [theme.band(along, [-allowed] * 2, [allowed] * 2, dims=dims, label=label, colour=MUTED)]
-    for number, name in enumerate(check["channel"].values.astype(str)):
-        change, bars = 100 * deviation[good, number], 100 * error[good, number]
-        elements.append(theme.channel_points(name, flux[good, number], change, bars, dims=dims, size=5))
-    reach = max(2 * allowed, 110 * float(np.nanmax(np.abs(deviation[good]), initial=0.0)))
-    return theme.layout([theme.panel(elements, title=title, log="x", ylim=(-reach, reach), legend="bottom_right")])
-
-
-def stretch_before(counts: xr.Dataset, levels: np.ndarray, screen: np.ndarray) -> hv.Overlay:
-    """Chart the histogram of a linear picture and, over it, the curve that takes it to the screen.
-
-    Parameters
-    ----------
-    counts
-        From `finish.histogram`, of the linear picture.
-    levels, screen
-        The curve: brightness before, in the picture's units, and after, 0 to 1.
-    """
-    dims = (theme.dimension("brightness before", _unit(counts["level"].attrs.get("units", ""))), PIXELS)
-    curve = theme.line(levels, screen, dims=dims, label="the stretch", dash="dashed", width=2.2)
-    return theme.panel([*_curves(counts, dims), curve], title="Before: linear", legend="bottom_right", ylim=(0, 1.05))
-
-
-def stretch_after(counts: xr.Dataset) -> hv.Overlay:
-    """Chart the histogram of a stretched picture; `counts` from `finish.histogram`."""
-    return theme.panel(_curves(counts, (SCREEN, PIXELS)), title="After: on the screen", xlim=(0, 1), ylim=(0, 1.05))
-
-
-def _unit(units: str) -> str | None:
-    return "share of full scale" if units == "1" else unit_text(units) or None
-
-
-def _curves(counts: xr.Dataset, dims: tuple[hv.Dimension, hv.Dimension]) -> list[Any]:
-    """One line a channel, the fullest bin of all at 1; the outermost bins, which hold what is clipped, do not count."""
-    top = float(counts["count"].values[:, 1:-1].max(initial=1))
-    return [
-        theme.line(
-            counts["level"].values,
-            np.minimum(row / top, 1.02),
-            dims=dims,
-            label=name,
-            colour=theme.channel_colour(name),
-        )
-        for name, row in zip(counts["channel"].values.astype(str), counts["count"].values, strict=True)
+def _methods_side_by_side(trial: xr.Dataset) -> hv.Overlay:
+    """The stacks of four methods as one picture, one below the other, on one grey scale."""
+    names = [str(name) for name in trial["shown"].values]
+    shown = [name for name in dict.fromkeys(["mean", "sigma", "winsorized", "noise", *names]) if name in names][:_SHOWN]
+    width = trial.sizes["x"] // 2 * 2
+    tall = min(trial.sizes["y"], width // 2) // 2 * 2
+    top = (trial.sizes["y"] - tall) // 2
+    tiled = np.vstack([trial["picture"].sel(shown=name).values[top : top + tall, :width] for name in shown])
+    # half the size, so that the picture is light and the noise calm
+    small = tiled.reshape(-1, 2, width // 2, 2).mean((1, 3))
+    axes = {"y": 2 * np.arange(small.shape[0]) + 1.0, "x": 2 * np.arange(small.shape[1]) + 1.0}
+    middle, spread = float(np.nanmedian(small)), float(mad_std(small))
+    limits = middle - 3 * spread, middle + max(6 * spread, float(trial.attrs["noise"]))
+    style = {"dims": (COLUMN, ROW), "colour": "#ffd166", "align": ("left", "top"), "size": 12}
+    notes = [
+        theme.note(0.02 * width, (place + 0.04) * tall, METHOD_NAMES.get(name, name), **style)
+        for place, name in enumerate(shown)
     ]
+    whole = xr.DataArray(small, axes, ("y", "x"))
+    return theme.image_panel(whole, "One planted satellite", value=LIGHT, limits=limits, label="stacks", over=notes)
+
+
+@caption(rejection)
+def _rejection_caption(result: Any) -> Caption:
+    trial = result.lights.trial
+    rates = []
+    for name in trial["rejection"].values.astype(str):
+        found, lost = (100 * float(trial[f"default_{what}"].sel(rejection=name)) for what in ("found", "false_alarms"))
+        rates.append(f"{METHOD_NAMES.get(name, name)} {found:.0f} % ({lost:.2g} %)")
+    left = 100 * float(trial["left"].sel(rejection="noise"))
+    return Caption(
+        f"A satellite that brightens along its path and {trial.attrs['rays']} cosmic rays, simulated, planted into one "
+        f"of {trial.attrs['frames']} lights. Left: the share of planted samples found with the default thresholds. "
+        "Middle: the share found of those of 5 σ and more, against good samples rejected, along thresholds of 2 to "
+        f"6 σ; marks: the defaults. Found (good samples rejected): {listing(rates)}. The noise model leaves {left:.1f} "
+        f"% of the trail. {source(result)}",
+        "Left and middle: curves in which the noise model finds most and rejects fewest good samples. Right: four "
+        "stacks; the satellite shows in the mean and after sigma clipping, faintly or not at all after the others.",
+    )

@@ -57,10 +57,7 @@ def shot_noise_snr(snr: xr.Dataset) -> hv.Layout:
 
     Flats at several apertures are charted against exposure/f², to which the light is proportional.
 
-    Parameters
-    ----------
-    snr
-        From `sensor.shot_noise_snr`: ``snr`` and its error, ``snr_expected`` = √N and ``electrons`` over point.
+    `snr` comes from `sensor.shot_noise_snr`: ``snr`` and its error, ``snr_expected`` = √N and ``electrons`` over point.
     """
     names = ("exposure", "electrons", "snr", "snr_error", "snr_expected")
     exposure, electrons, measured, error, expected = (snr[name].values for name in names)
@@ -70,8 +67,8 @@ def shot_noise_snr(snr: xr.Dataset) -> hv.Layout:
     channel = snr["channel"].values.astype(str)
     along = np.geomspace(*_around(electrons), 60)
     dims, over_time = (SIGNAL, SNR), (light, SNR)
-    left: list[Any] = []
-    right: list[Any] = [theme.line(along, np.sqrt(along), dims=dims, label="√N: shot noise alone", dash="dashed")]
+    left = []
+    right = [theme.line(along, np.sqrt(along), dims=dims, label="√N: shot noise alone", dash="dashed")]
     for name in (name for name in CHANNEL_COLOUR if (channel == name).any()):
         timed, here = np.flatnonzero((channel == name) & (exposure > 0)), channel == name
         rate = np.exp(np.mean(np.log(electrons[timed] / exposure[timed]))) if timed.size else np.nan
@@ -111,8 +108,7 @@ def _quadruple(exposure: np.ndarray, expected: np.ndarray, dims) -> list[Any]:
 
 
 @caption(shot_noise_snr)
-def shot_noise_snr_caption(result: Any) -> Caption:
-    """Describe the signal-to-noise ratio."""
+def _shot_noise_snr_caption(result: Any) -> Caption:
     ratio = result.snr["snr"].values / result.snr["snr_expected"].values
     several = _apertures(result.snr).size > 1
     light = "Exposure is divided by the square of the f-number, as these flats are of several. " if several else ""
@@ -159,8 +155,7 @@ def read_noise_vs_iso(
     read_noise = with_iso(read_noise)
     isos = read_noise["iso"].values
     axis = theme.iso_axis(isos)
-    adu: list[Any] = []
-    electrons: list[Any] = []
+    adu, electrons = [], []
     if reference:
         published = {iso: value for iso, value in CLAFF_READ_NOISE_ADU.items() if iso / isos.min() > 0.99}
         adu.append(_claff({iso: value for iso, value in published.items() if iso < 1.01 * isos.max()}, READ_ADU))
@@ -183,8 +178,7 @@ def _claff(published: dict[int, float], value: hv.Dimension) -> hv.Overlay:
 
 
 @caption(read_noise_vs_iso)
-def read_noise_vs_iso_caption(result: Any) -> Caption:
-    """Describe the read noise against ISO."""
+def _read_noise_vs_iso_caption(result: Any) -> Caption:
     read = result.read_noise
     frames = np.unique(read["frames"].values)
     count = f"{frames[0]}" if frames.size == 1 else f"{frames[0]} to {frames[-1]}"
@@ -215,19 +209,14 @@ def read_noise_vs_iso_caption(result: Any) -> Caption:
 def read_noise_split(split: xr.Dataset, read: xr.Dataset, gain: xr.Dataset) -> hv.Layout:
     """Chart read noise in electrons against ISO with its two parts, and what a higher ISO could still take off it.
 
-    Parameters
-    ----------
-    split
-        From `sensor.split_read_noise`.
-    read, gain
-        From `sensor.read_noise` and `sensor.fit_gain`, from which it was made.
+    `split` comes from `sensor.split_read_noise`; `read` and `gain` from `sensor.read_noise` and `sensor.fit_gain`, from
+    which it was made.
     """
     gain = with_iso(gain)
     axis = theme.iso_axis(gain["iso"].values)
     dims, above = (ISO, READ_ELECTRONS), (ISO, EXCESS)
     before, after = (float(split[name]) for name in ("before_gain", "after_gain"))
-    left: list[Any] = []
-    right: list[Any] = []
+    left, right = [], []
     if np.isfinite(before):
         along = np.geomspace(*axis["xlim"], 120)
         tail = np.nan_to_num(after) * _gain_along(gain, along)
@@ -265,7 +254,7 @@ def _gain_along(gain: xr.Dataset, along: np.ndarray) -> np.ndarray:
 def _limit(split: xr.Dataset, ends: tuple[float, float]) -> list[Any]:
     """Return the level from which nothing is gained, and the ISO that reaches it."""
     within, iso = 100 * split.attrs["within"], float(split["invariance_iso"])
-    drawn: list[Any] = [theme.level(within, ends, dims=(ISO, EXCESS), colour=MUTED, dash="dotted", width=1.2)]
+    drawn = [theme.level(within, ends, dims=(ISO, EXCESS), colour=MUTED, dash="dotted", width=1.2)]
     if ends[0] < iso < ends[1]:
         label = f"ISO {quantity(split, 'invariance_iso')}"
         look = {"colour": INK, "marker": "star", "size": 15}
@@ -274,8 +263,7 @@ def _limit(split: xr.Dataset, ends: tuple[float, float]) -> list[Any]:
 
 
 @caption(read_noise_split)
-def read_noise_split_caption(result: Any) -> Caption:
-    """Describe the two parts of the read noise."""
+def _read_noise_split_caption(result: Any) -> Caption:
     split = result.transfer.split
     iso, within = quantity(split, "invariance_iso"), f"{100 * split.attrs['within']:.0f} %"
     reached = f"From ISO {iso} on (star) the whole is within {within} of that floor. " if iso[0].isdigit() else ""
@@ -295,11 +283,8 @@ def read_noise_split_caption(result: Any) -> Caption:
 def dynamic_range(ranges: xr.Dataset | Mapping[str, Any], wells: xr.Dataset | None = None) -> hv.Layout:
     """Chart dynamic range and full well against ISO.
 
-    Parameters
-    ----------
-    ranges, wells
-        From `sensor.dynamic_range` and `sensor.full_well`.  Or several cameras by name, each from `open_sensor` or
-        `characterize`; then the means of the channels are drawn.
+    `ranges` and `wells` come from `sensor.dynamic_range` and `sensor.full_well`. Or several cameras by name, each from
+    `open_sensor` or `characterize`; then the means of the channels are drawn.
     """
     panels = []
     for data, name, dim, title, log in (
@@ -319,8 +304,7 @@ def dynamic_range(ranges: xr.Dataset | Mapping[str, Any], wells: xr.Dataset | No
 
 
 @caption(dynamic_range)
-def dynamic_range_caption(result: Any) -> Caption:
-    """Describe dynamic range and full well."""
+def _dynamic_range_caption(result: Any) -> Caption:
     ranges, wells = result.transfer.dynamic_range, result.transfer.wells
     ends = ends_text(ranges["dynamic_range"].mean("channel"), lambda value: f"{value:.2f} stops")
     stated = "The end of the scale is measured on saturated flats. "
@@ -348,10 +332,7 @@ def dynamic_range_caption(result: Any) -> Caption:
 def pixel_noise(distribution: xr.Dataset) -> hv.Layout:
     """Chart how many pixels have which read noise and how many chance would give, on linear and logarithmic axes.
 
-    Parameters
-    ----------
-    distribution
-        From `sensor.noise_distribution`; all its channels together.
+    `distribution` comes from `sensor.noise_distribution`; all its channels together.
     """
     middle, dims = distribution["bin"].values, (PIXEL_NOISE, PIXELS)
     count, chance = (distribution[name].sum("channel").values for name in ("count", "expected"))
@@ -374,8 +355,7 @@ def pixel_noise(distribution: xr.Dataset) -> hv.Layout:
 
 
 @caption(pixel_noise)
-def pixel_noise_caption(result: Any) -> Caption:
-    """Describe the read noise of the pixels."""
+def _pixel_noise_caption(result: Any) -> Caption:
     found = result.pixel_noise
     return Caption(
         f"The standard deviation of every pixel over {found.attrs['frames']} bias frames. Equal pixels would differ by "

@@ -93,8 +93,7 @@ def shot_noise_demo(*, repeats: int = 1000, seed: int = 1) -> hv.Layout:
 
 
 @caption(shot_noise_demo)
-def shot_noise_demo_caption(_result: Any = None) -> Caption:
-    """Describe the demonstration."""
+def _shot_noise_demo_caption(_result: Any) -> Caption:
     return Caption(
         "Particles fall at random on an ideal detector, on average 100 in an exposure of length 1; it misses none and "
         "adds no noise of its own. Yet the count differs from exposure to exposure: with N particles on average it "
@@ -112,10 +111,7 @@ def shot_noise_demo_caption(_result: Any = None) -> Caption:
 def cosmic_rays(found: xr.Dataset) -> hv.Layout:
     """Show the largest tracks, each less the mean of the other darks, and how many pixels the events have.
 
-    Parameters
-    ----------
-    found
-        From `pixels.find_cosmic_rays`.
+    `found` comes from `pixels.find_cosmic_rays`.
     """
     stamps, side = found["picture"].values[: _TRACKS_ACROSS * _TRACKS_DOWN], found.sizes["row"]
     gallery = np.full((_TRACKS_DOWN * side, _TRACKS_ACROSS * side), np.nan, np.float32)
@@ -127,9 +123,7 @@ def cosmic_rays(found: xr.Dataset) -> hv.Layout:
     top = float(np.nanpercentile(stamps, 99.8)) if stamps.size else 1.0
     height, width = gallery.shape
     dims, style = (GALLERY_COLUMN, GALLERY_ROW), {"colour": PAPER}
-    over: list[Any] = [
-        theme.upright(x * side, (0, height), dims=dims, width=1, **style) for x in range(1, _TRACKS_ACROSS)
-    ]
+    over = [theme.upright(x * side, (0, height), dims=dims, width=1, **style) for x in range(1, _TRACKS_ACROSS)]
     over += [theme.level(y * side, (0, width), dims=dims, width=1, **style) for y in range(1, _TRACKS_DOWN)]
     if not stamps.size:
         over.append(theme.note(width / 2, height / 2, "no tracks", dims=dims, **style))
@@ -148,8 +142,7 @@ def cosmic_rays(found: xr.Dataset) -> hv.Layout:
 
 
 @caption(cosmic_rays)
-def cosmic_rays_caption(result: Any) -> Caption:
-    """Describe the cosmic rays found in a series of darks."""
+def _cosmic_rays_caption(result: Any) -> Caption:
     found = result.cosmic_rays
     expected, minutes = float(found["expected"]), float(found["seconds"]) / 60
     compared = ""
@@ -175,8 +168,7 @@ def ccd_vs_cmos() -> hv.Layout:
 
 
 @caption(ccd_vs_cmos)
-def ccd_vs_cmos_caption(_result: Any = None) -> Caption:
-    """Describe the two readouts."""
+def _ccd_vs_cmos_caption(_result: Any) -> Caption:
     return Caption(
         "CCD: the charge itself travels. Row by row the electrons are shifted down into the serial register, then "
         "pixel by pixel to one output amplifier and one converter: every pixel has the same gain and the same read "

@@ -89,8 +89,7 @@ def _stacked(x: np.ndarray, share: xr.DataArray, dims: tuple[hv.Dimension, hv.Di
 
 
 @caption(noise_budget_chart)
-def noise_budget_caption(result: Any) -> Caption:
-    """Describe the noise budget."""
+def _noise_budget_caption(result: Any) -> Caption:
     budget = noise_budget(result.sensor, rate=RATE, exposure=[SHOWN[1]], prnu=PRNU)
     iso = _nearest(budget["iso"].values, SHOWN[0])
     one = budget.sel(iso=iso).isel(exposure=0)
@@ -117,10 +116,7 @@ def noise_budget_caption(result: Any) -> Caption:
 def sub_length(subs: xr.Dataset) -> hv.Layout:
     """Chart how much noise short subs add, a curve for each ISO, and the length that each ISO needs.
 
-    Parameters
-    ----------
-    subs
-        From `plan.plan_subs`; the curves are of the channel that needs the longest subs.
+    `subs` comes from `plan.plan_subs`; the curves are of the channel that needs the longest subs.
     """
     attrs, isos, dims = subs.attrs, subs["iso"].values, (LENGTH, ADDED)
     allowed, limit, best = 100 * float(attrs["asked"]), float(attrs["longest"]), float(attrs["best_iso"])
@@ -128,7 +124,7 @@ def sub_length(subs: xr.Dataset) -> hv.Layout:
     high = float(max(2 * limit if attrs["longest_known"] else 600.0, 3 * np.nanmax(subs["length"].values)))
     ceiling = max(4 * allowed, 20.0)
     shown = (subs["time"].values >= low) & (subs["time"].values <= high)
-    elements: list[Any] = []
+    elements = []
     for iso, colour in zip(isos, theme.ramp(len(isos)), strict=True):
         one = subs.sel(iso=iso)
         curve = 100 * one["curve"].isel(channel=int(np.nanargmax(one["needed"].values))).values[shown]
@@ -149,7 +145,7 @@ def _needed(subs: xr.Dataset, limit: float) -> hv.Overlay:
     dims, isos = (ISO, NEEDED), subs["iso"].values
     longest = np.arange(isos.size), np.nanargmax(subs["needed"].values, axis=1)
     needed, error = subs["needed"].values[longest], subs["needed_error"].values[longest]
-    elements: list[Any] = [theme.points(isos, needed, error, dims=dims, label="needed", colour=_LIGHT, size=9)]
+    elements = [theme.points(isos, needed, error, dims=dims, label="needed", colour=_LIGHT, size=9)]
     top = 1.3 * float(np.nanmax(needed + np.nan_to_num(error)))
     edges = (0.8 * isos.min(), 1.25 * isos.max())
     if subs.attrs["longest_known"]:
@@ -164,8 +160,7 @@ def _needed(subs: xr.Dataset, limit: float) -> hv.Overlay:
 
 
 @caption(sub_length)
-def sub_length_caption(result: Any) -> Caption:
-    """Describe the plan of subs."""
+def _sub_length_caption(result: Any) -> Caption:
     attrs, back = result.subs.attrs, result.background
     best = value_text(attrs["best_length"], attrs["best_length_error"], "s")
     rates = listing(f"{name} {quantity(back.sel(channel=name), 'rate')}" for name in back["channel"].values)
@@ -188,10 +183,7 @@ def sub_length_caption(result: Any) -> Caption:
 def star_elongation(shapes: xr.Dataset, track: xr.Dataset) -> hv.Layout:
     """Chart how star images draw out with the exposure, the law fitted, and the longest sub it allows.
 
-    Parameters
-    ----------
-    shapes, track
-        From `plan.star_shapes` and `plan.tracking`.
+    `shapes` and `track` come from `plan.star_shapes` and `plan.tracking`.
     """
     dims = (EXPOSURE, STRETCH)
     good = np.isfinite(shapes["elongation"].values)
@@ -223,8 +215,7 @@ def star_elongation(shapes: xr.Dataset, track: xr.Dataset) -> hv.Layout:
 
 
 @caption(star_elongation)
-def star_elongation_caption(result: Any) -> Caption:
-    """Describe what the lights show of the mount."""
+def _star_elongation_caption(result: Any) -> Caption:
     track = result.tracking
     several = track.attrs["several_exposures"]
     bounded = several and not track.attrs["limit"]

@@ -141,7 +141,7 @@ def caption(drawing: Callable[..., Any]) -> Callable[[Drawing], Drawing]:
 
 @cache
 def _collected() -> dict[str, Chart]:
-    from . import dark, fidelity, gain, lights, noise, particles, planning, stacking, uniformity  # noqa: F401
+    from . import dark, fidelity, gain, lights, noise, particles, planning, uniformity  # noqa: F401
 
     return {name: _MARKED[name] for name in _ORDER}
 

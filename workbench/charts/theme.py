@@ -135,12 +135,13 @@ MARKERS = ("circle", "square", "triangle", "diamond")  # of series that follow e
 
 
 class Look(TypedDict, total=False):
-    """How points look: their colour, marker and size [px], and whether they are filled."""
+    """How points look: colour, marker, size [px], whether they are filled, and the width of a line that joins them."""
 
     colour: str
     marker: str
     size: float
     filled: bool
+    joined: float
 
 
 def points(x, y, error=None, *, dims, label: str, **look: Unpack[Look]) -> hv.Overlay:
@@ -152,9 +153,10 @@ def points(x, y, error=None, *, dims, label: str, **look: Unpack[Look]) -> hv.Ov
     known = np.isfinite(np.asarray(x, float)) & np.isfinite(np.asarray(y, float))
     if not known.any():
         return hv.Overlay([])
-    x, y, error = (None if part is None else np.asarray(part)[known] for part in (x, y, error))
     x_dim, y_dim = dims
-    colour = look.get("colour", INK)
+    colour, joined = look.get("colour", INK), look.get("joined")
+    drawn = [line(x, y, dims=dims, colour=colour, width=joined)] if joined else []
+    x, y, error = (None if part is None else np.asarray(part)[known] for part in (x, y, error))
     shape, _, scale = MARKER[look.get("marker", "circle")]
     columns, values = (x, y), [y_dim]
     if error is not None:
@@ -165,12 +167,12 @@ def points(x, y, error=None, *, dims, label: str, **look: Unpack[Look]) -> hv.Ov
         fill_color=colour if look.get("filled", True) else PAPER, line_color=colour, line_width=1.6, tools=["hover"],
     )  # fmt: skip
     if error is None:
-        return hv.Overlay([scatter])
+        return hv.Overlay([*drawn, scatter])
     bars = styled(
         _element(hv.ErrorBars, columns, [x_dim, *values]),
         line_color=colour, line_width=1.4, upper_head=None, lower_head=None,
     )  # fmt: skip
-    return hv.Overlay([bars, scatter])
+    return hv.Overlay([*drawn, bars, scatter])
 
 
 def channel_colour(channel: str) -> str:
@@ -178,9 +180,9 @@ def channel_colour(channel: str) -> str:
     return CHANNEL_COLOUR[{"G": "G1"}.get(channel, channel)]
 
 
-def channel_points(channel: str, x, y, error=None, *, dims, size: float = 7) -> hv.Overlay:
+def channel_points(channel: str, x, y, error=None, *, dims, size: float = 7, joined: float = 0) -> hv.Overlay:
     """Draw the points of a channel in its colour and with its marker, named in the legend."""
-    look: Look = {"colour": channel_colour(channel), "marker": channel, "size": size}
+    look: Look = {"colour": channel_colour(channel), "marker": channel, "size": size, "joined": joined}
     return points(x, y, error, dims=dims, label=channel, **look)
 
 

@@ -39,10 +39,7 @@ _BIAS = "ten or more bias frames"
 def fixed_pattern(bias_pattern: xr.Dataset | None, flat_pattern: xr.Dataset | None) -> hv.Layout:
     """Chart what is fixed in bias frames and in flats as pictures: DSNU and PRNU, pixel by pixel.
 
-    Parameters
-    ----------
-    bias_pattern, flat_pattern
-        From `pixels.fixed_pattern`, in ADU and in %; either may be None.
+    `bias_pattern` and `flat_pattern` come from `pixels.fixed_pattern`, in ADU and in %; either may be None.
     """
     panels = []
     for pattern, title, name in (
@@ -58,8 +55,7 @@ def fixed_pattern(bias_pattern: xr.Dataset | None, flat_pattern: xr.Dataset | No
 
 
 @caption(fixed_pattern)
-def fixed_pattern_caption(result: Any) -> Caption:
-    """Describe the pictures of the fixed patterns."""
+def _fixed_pattern_caption(result: Any) -> Caption:
     found, shown = result.uniformity, []
     if found.bias_pattern is not None:
         frames = int(found.bias_pattern.attrs["frames"])
@@ -82,10 +78,7 @@ def fixed_pattern_caption(result: Any) -> Caption:
 def spectrogram(bias_pattern: xr.Dataset | None, flat_pattern: xr.Dataset | None) -> hv.Layout:
     """Chart the spectrograms of the fixed patterns along rows and columns (EMVA 1288 release 4.0 linear, 8.6).
 
-    Parameters
-    ----------
-    bias_pattern, flat_pattern
-        From `pixels.fixed_pattern`; either may be None.
+    `bias_pattern` and `flat_pattern` come from `pixels.fixed_pattern`; either may be None.
     """
     panels = []
     for pattern, title in ((bias_pattern, "In the dark: DSNU"), (flat_pattern, "In the light: PRNU")):
@@ -94,7 +87,7 @@ def spectrogram(bias_pattern: xr.Dataset | None, flat_pattern: xr.Dataset | None
         dims = (FREQUENCY, theme.dimension("standard deviation", unit_text(pattern.attrs["units"])))
         frequency, noise = pattern["frequency"].values, float(pattern["noise"])
         names = ("along_rows", "along_columns")
-        elements: list[Any] = [
+        elements = [
             theme.line(
                 frequency, pattern[name].values, dims=dims, label=name.replace("_", " the "), colour=colour, width=1.2
             )
@@ -111,8 +104,7 @@ def spectrogram(bias_pattern: xr.Dataset | None, flat_pattern: xr.Dataset | None
 
 
 @caption(spectrogram)
-def spectrogram_caption(result: Any) -> Caption:
-    """Describe the spectrograms."""
+def _spectrogram_caption(result: Any) -> Caption:
     return Caption(
         "The fixed patterns decomposed into waves along the rows and along the columns: a level line is a pattern "
         "without order, a peak is one that repeats. Stripes across the rows lift the line along the rows, and vice "
@@ -130,10 +122,8 @@ def spectrogram_caption(result: Any) -> Caption:
 def uniformity_parts(dsnu: xr.Dataset | None, prnu: xr.Dataset | None) -> hv.Layout:
     """Chart DSNU and PRNU of each channel: in all, and the parts of single pixels, columns and rows.
 
-    Parameters
-    ----------
-    dsnu, prnu
-        From `pixels.measure_dsnu` (its lowest ISO is drawn) and `pixels.measure_prnu`; either may be None.
+    `dsnu` and `prnu` come from `pixels.measure_dsnu` (its lowest ISO is drawn) and `pixels.measure_prnu`; either may be
+    None.
     """
     panels = []
     if dsnu is not None:
@@ -154,7 +144,7 @@ def _parts(data: xr.Dataset, name: str, value: hv.Dimension, title: str) -> hv.O
     dims = (theme.dimension("part"), value)
     data = data.sel(part=list(_PARTS))
     names = data["channel"].values.astype(str)
-    elements: list[Any] = []
+    elements = []
     for number, channel in enumerate(names):
         x = np.arange(len(_PARTS)) + 0.16 * (number - (names.size - 1) / 2)
         values, errors = (data[key].sel(channel=channel).values for key in (name, f"{name}_error"))
@@ -165,8 +155,7 @@ def _parts(data: xr.Dataset, name: str, value: hv.Dimension, title: str) -> hv.O
 
 
 @caption(uniformity_parts)
-def uniformity_parts_caption(result: Any) -> Caption:
-    """Describe DSNU and PRNU."""
+def _uniformity_parts_caption(result: Any) -> Caption:
     found, means = result.uniformity, []
     if found.dsnu is not None and np.isfinite(found.dsnu["dsnu"].values).any():
         means.append(f"DSNU {mean_quantity(found.dsnu.isel(iso=0).sel(filter='none', part='total'), 'dsnu', 'e⁻')}")
@@ -187,18 +176,14 @@ def uniformity_parts_caption(result: Any) -> Caption:
 def defects(found: xr.DataArray) -> hv.Layout:
     """Chart how many pixels are hot, warm, dead, unstable, and where they lie.
 
-    Parameters
-    ----------
-    found
-        From `pixels.find_sensor_defects`.
+    `found` comes from `pixels.find_sensor_defects`.
     """
     counts = found.attrs["counts"]
     masks = dict(zip(found.attrs["flag_meanings"].split(), found.attrs["flag_masks"], strict=True))
     dims = (theme.dimension("kind"), theme.dimension("pixels", "per million"))
     million = 1e6 / found.size
     floor = 0.3 * million
-    left: list[Any] = []
-    right: list[Any] = []
+    left, right = [], []
     for number, (kind, count) in enumerate(counts.items()):
         colour, marker = _KIND[kind]
         share = max(count * million, floor)
@@ -220,8 +205,7 @@ def defects(found: xr.DataArray) -> hv.Layout:
 
 
 @caption(defects)
-def defects_caption(result: Any) -> Caption:
-    """Describe the defects."""
+def _defects_caption(result: Any) -> Caption:
     attrs = result.uniformity.defects.attrs
     counts = listing(f"{count:,} {kind}" for kind, count in attrs["counts"].items())
     limits, rules = attrs["thresholds"], []
@@ -250,17 +234,14 @@ def defects_caption(result: Any) -> Caption:
 def dcnu_histogram(dcnu: xr.Dataset) -> hv.Layout:
     """Chart how many pixels have which dark current, on a logarithmic axis: the long tail is the hot pixels.
 
-    Parameters
-    ----------
-    dcnu
-        From `sensor.dcnu_histogram`: ``count`` of pixels over bin; ``mean`` and ``median`` in attrs.
+    `dcnu` comes from `sensor.dcnu_histogram`: ``count`` of pixels over bin; ``mean`` and ``median`` in attrs.
     """
     unit = unit_text(dcnu.attrs["units"])
     dims = (theme.dimension("dark current of a pixel", unit), PIXELS)
     count = dcnu["count"].values.astype(float)
     edges, top = theme.bin_edges(dcnu["bin"].values.astype(float)), float(count.max())
     seen = np.where(count > 0, count, np.nan)
-    elements: list[Any] = [theme.steps(edges, seen, dims=dims, label="pixels", base=_BASE, colour=_DARK)]
+    elements = [theme.steps(edges, seen, dims=dims, label="pixels", base=_BASE, colour=_DARK)]
     for name, dash in (("mean", "solid"), ("median", "dotted")):
         x = float(dcnu.attrs[name])
         style = {"label": f"{name} {value_text(x, unit=unit)}", "dash": dash}
@@ -271,8 +252,7 @@ def dcnu_histogram(dcnu: xr.Dataset) -> hv.Layout:
 
 
 @caption(dcnu_histogram)
-def dcnu_histogram_caption(result: Any) -> Caption:
-    """Describe the spread of the dark current."""
+def _dcnu_histogram_caption(result: Any) -> Caption:
     attrs = result.dcnu.attrs
     unit = unit_text(attrs["units"])
     spread = ""
@@ -303,10 +283,7 @@ def _setting_text(data: xr.Dataset) -> str:
 def hot_pixels(hot: xr.Dataset) -> hv.Layout:
     """Chart how many pixels exceed a dark current, and where the hottest lie.
 
-    Parameters
-    ----------
-    hot
-        From `pixels.hot_pixels`: ``fraction`` over threshold; ``dark_current`` over point with y and x.
+    `hot` comes from `pixels.hot_pixels`: ``fraction`` over threshold; ``dark_current`` over point with y and x.
     """
     dims = (theme.dimension("dark current", unit_text(hot.attrs["units"])), FRACTION)
     threshold, fraction = hot["threshold"].values, 1e6 * hot["fraction"].values
@@ -327,8 +304,7 @@ def hot_pixels(hot: xr.Dataset) -> hv.Layout:
 
 
 @caption(hot_pixels)
-def hot_pixels_caption(result: Any) -> Caption:
-    """Describe the hot pixels."""
+def _hot_pixels_caption(result: Any) -> Caption:
     hot = result.hot_pixels
     total = hot.attrs["height"] * hot.attrs["width"]
     lost = int(np.isnan(hot["dark_current"].values).sum())
@@ -351,10 +327,8 @@ def hot_pixels_caption(result: Any) -> Caption:
 def vignette(vignetting: xr.Dataset) -> hv.Layout:
     """Chart a flat as a picture, and how the light falls off from the centre in every channel.
 
-    Parameters
-    ----------
-    vignetting
-        From `pixels.vignetting`: ``illumination`` over (y, x) and ``profile`` over (channel, radius), both relative.
+    `vignetting` comes from `pixels.vignetting`: ``illumination`` over (y, x) and ``profile`` over (channel, radius),
+    both relative.
     """
     picture = theme.image_panel(100 * vignetting["illumination"], "A flat", value=ILLUMINATION, cmap="viridis")
     curves = []
@@ -368,8 +342,7 @@ def vignette(vignetting: xr.Dataset) -> hv.Layout:
 
 
 @caption(vignette)
-def vignette_caption(result: Any) -> Caption:
-    """Describe the vignetting."""
+def _vignette_caption(result: Any) -> Caption:
     data = result.vignetting
     frames = int(data.attrs["frames"])
     return Caption(

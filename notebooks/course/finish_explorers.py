@@ -1,4 +1,4 @@
-"""Explorers of the finish: background, colour, stretch and detail with their sliders, and what each step removed.
+"""Notebooks 12 and 13, live: background, colour, stretch and detail with their sliders, and what each step removed.
 
 Sliders work on the level of the picture's pyramid that the screen shows; their settings are those of the export, which
 applies them to the whole picture.
@@ -14,13 +14,40 @@ import numpy as np
 import panel as pn
 import xarray as xr
 
-from .. import charts, finish
-from ..core.errors import WorkbenchError
-from ..core.values import value_text
-from .divider import SAMPLE, WIDTH, Divider, difference, html_pane, pixels, screen_level
-from .live_charts import live_text
+from workbench import finish
+from workbench.app.divider import SAMPLE, WIDTH, Divider, html_pane, pixels, screen_level
+from workbench.app.live_charts import live_text
+from workbench.charts import theme
+from workbench.core.errors import WorkbenchError
+from workbench.core.statistics import mad_std
+from workbench.core.values import value_text
 
+from .finishing import BACKGROUND_METHODS, unit_of
+
+_SCREEN, _PIXELS = theme.dimension("brightness on the screen", "0 to 1"), theme.dimension("share of the fullest bin")
 _MARGIN = 20  # around a piece of the picture, within which stars count as its own [px]
+
+
+def difference(before: xr.Dataset, after: xr.Dataset, *, signed: bool = True) -> np.ndarray:
+    """Return what a step removed as 8-bit pixels: grey for nothing, brighter for light removed, darker for light added.
+
+    The scale runs to 4 standard deviations (robust), so that single pixels of noise can be seen; unsigned: from the
+    minimum to the maximum.
+    """
+    values = finish.removed(before, after)["signal"].values
+    good = values[np.isfinite(values)]
+    if not good.size or good.min() == good.max():
+        return _eight_bits(np.full_like(values, 0.5))
+    if signed:
+        reach = max(4 * float(mad_std(good, centre=0)), float(np.quantile(np.abs(good), 0.98)))
+        return _eight_bits(0.5 + values / (2 * (reach or float(np.abs(good).max()))))
+    low, high = float(good.min()), float(good.max())
+    return _eight_bits((values - low) / (high - low))
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    levels = (np.clip(np.nan_to_num(values), 0, 1) * 255 + 0.5).astype(np.uint8)
+    return np.moveaxis(levels, 0, -1) if len(levels) == 3 else levels[0]
 
 
 def _removed_switch() -> Any:
@@ -37,12 +64,10 @@ class BackgroundSteps:
         A linear picture, cropped.
     """
 
-    methods = ("polynomial", "rbf", "mesh")
-
     def __init__(self, picture: xr.Dataset) -> None:
         self.picture = screen_level(finish.fill_holes(picture))
         sky = finish.measure_sky(self.picture)
-        self.models = {name: finish.background_model(self.picture, name, sky=sky) for name in self.methods}
+        self.models = {name: finish.background_model(self.picture, name, sky=sky) for name in BACKGROUND_METHODS}
         self.divider = Divider(pixels(self.picture))
 
     def after(self, method: str, share: float = 1.0) -> xr.Dataset:
@@ -79,7 +104,7 @@ def background_explorer(picture: xr.Dataset) -> Any:
         A linear picture, cropped.
     """
     steps = BackgroundSteps(picture)
-    method = pn.widgets.RadioButtonGroup(label="surface", options=list(steps.methods), value="polynomial")
+    method = pn.widgets.RadioButtonGroup(label="surface", options=list(BACKGROUND_METHODS), value="polynomial")
     share = pn.widgets.FloatSlider(label="share of the model removed", start=0, end=1, step=0.05, value=1)
     show = _removed_switch()
     return pn.Column(
@@ -179,11 +204,11 @@ class StretchSteps:
     def curve(self, method: str, *settings: Any) -> hv.Overlay:
         """Chart the histogram before, and the curve."""
         levels = np.linspace(float(self.counts["level"][0]), float(self.counts["level"][-1]), 200)
-        return charts.stretch_before(self.counts, levels, finish.curve(levels, self.parameters(method, *settings)))
+        return stretch_before(self.counts, levels, finish.curve(levels, self.parameters(method, *settings)))
 
     def histogram(self, method: str, *settings: Any) -> hv.Overlay:
         """Chart the histogram after."""
-        return charts.stretch_after(finish.histogram(self.apply(method, *settings), sample=4 * SAMPLE))
+        return stretch_after(finish.histogram(self.apply(method, *settings), sample=4 * SAMPLE))
 
 
 def stretch_explorer(linear: xr.Dataset) -> Any:
@@ -314,3 +339,38 @@ def detail_explorer(stack: xr.Dataset, done: finish.Finished) -> Any:
     ]
     show = _removed_switch()
     return pn.Column(pn.Row(*sliders), show, html_pane(pn.bind(steps.view, *sliders, show=show)))
+
+
+def stretch_before(counts: xr.Dataset, levels: np.ndarray, screen: np.ndarray) -> hv.Overlay:
+    """Chart the histogram of a linear picture and, over it, the curve that takes it to the screen.
+
+    Parameters
+    ----------
+    counts
+        From `finish.histogram`, of the linear picture.
+    levels, screen
+        The curve: brightness before, in the picture's units, and after, 0 to 1.
+    """
+    dims = (theme.dimension("brightness before", unit_of(counts["level"].attrs.get("units", ""))), _PIXELS)
+    curve = theme.line(levels, screen, dims=dims, label="the stretch", dash="dashed", width=2.2)
+    return theme.panel([*_curves(counts, dims), curve], title="Before: linear", legend="bottom_right", ylim=(0, 1.05))
+
+
+def stretch_after(counts: xr.Dataset) -> hv.Overlay:
+    """Chart the histogram of a stretched picture; `counts` from `finish.histogram`."""
+    return theme.panel(_curves(counts, (_SCREEN, _PIXELS)), title="After: on the screen", xlim=(0, 1), ylim=(0, 1.05))
+
+
+def _curves(counts: xr.Dataset, dims: tuple[hv.Dimension, hv.Dimension]) -> list[Any]:
+    """One line a channel, the fullest bin of all at 1; the outermost bins, which hold what is clipped, do not count."""
+    top = float(counts["count"].values[:, 1:-1].max(initial=1))
+    return [
+        theme.line(
+            counts["level"].values,
+            np.minimum(row / top, 1.02),
+            dims=dims,
+            label=name,
+            colour=theme.channel_colour(name),
+        )
+        for name, row in zip(counts["channel"].values.astype(str), counts["count"].values, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""Explorers: a few widgets and one chart that follows them; plain functions compute, the explorers bind widgets."""
+"""Notebooks 03, 04, 06 and 11: a few widgets and one chart that follows them; plain functions compute."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 import panel as pn
 import xarray as xr
 
-from .. import charts
-from ..charts import theme
-from ..charts.stacking import METHOD_NAMES
-from ..core.dark import dark_current_at
-from ..core.errors import WorkbenchError
-from ..core.values import temperature_text, value_text
-from ..sensor.gain import fit_gain
-from ..stack.pixel import explain, inspect_pixel
-from . import divider
-from .live_charts import LiveChart, live_chart, live_text
+from workbench import charts
+from workbench.app.divider import html_pane
+from workbench.app.live_charts import LiveChart, live_chart, live_text
+from workbench.charts import theme
+from workbench.charts.lights import METHOD_NAMES
+from workbench.core.dark import dark_current_at
+from workbench.core.errors import WorkbenchError
+from workbench.core.values import temperature_text, value_text
+from workbench.sensor.gain import fit_gain
+from workbench.stack.pixel import explain, inspect_pixel
 
-_EXPOSURE = theme.dimension("exposure", "s")
 _NOISE = theme.dimension("noise of one pixel", "e⁻")
+_METHOD, _VALUE = theme.dimension("rejection method"), theme.dimension("value", "e⁻")
 _ALONG = np.geomspace(1, 3600, 80)  # exposures of the chart of a dark's noise [s]
 
 
@@ -175,7 +175,7 @@ def dark_noise_chart(predicted: dict[str, np.ndarray], temperature: float, read_
     """
     along, exposure = predicted["exposure"][:-1], predicted["exposure"][-1:]
     shot, both, chosen = predicted["shot_noise"][:-1], predicted["noise"][:-1], predicted["noise"][-1:]
-    dims, colours = (_EXPOSURE, _NOISE), theme.KIND_COLOUR
+    dims, colours = (theme.EXPOSURE, _NOISE), theme.KIND_COLOUR
     elements = [
         theme.line(along, shot, dims=dims, label="shot noise", colour=colours["dark"]),
         theme.line(along, np.full(along.size, read_noise), dims=dims, label="read noise", colour=colours["bias"]),
@@ -253,7 +253,62 @@ def pixel_explorer(lights: xr.Dataset, y: int, x: int, channel: str = "G") -> An
     at = (row, column, colour, k)
     return pn.Column(
         pn.Row(row, column, colour, k),
-        LiveChart(pn.bind(lambda *at: charts.pixel_decisions(inspected(*at)), *at)),
-        divider.html_pane(pn.bind(table, *at)),
+        LiveChart(pn.bind(lambda *at: pixel_decisions(inspected(*at)), *at)),
+        html_pane(pn.bind(table, *at)),
         name="One pixel",
     )
+
+
+def pixel_decisions(pixel: xr.Dataset) -> hv.Layout:
+    """Chart the samples of one pixel, a column for each method: those kept, those rejected, and the limits between.
+
+    A sample far out is drawn at the edge, with its value.
+
+    Parameters
+    ----------
+    pixel
+        From `stack.inspect_pixel`.
+    """
+    dims = (_METHOD, _VALUE)
+    methods = [str(name) for name in pixel["rejection"].values]
+    value, typical = pixel["value"].values.astype(float), float(np.nanmedian(pixel["error"]))
+    known = np.flatnonzero(np.isfinite(value))
+    reach = 12 * typical  # a satellite must not press all others into a line
+    bottom = max(float(np.nanmin(value)), float(np.nanmedian(value)) - reach) - 3 * typical
+    top = min(float(np.nanmax(value)), float(np.nanmedian(value)) + reach) + 3 * typical
+    width = value.size + 2
+    elements: list[Any] = []
+    named: set[str] = set()
+
+    def once(label: str) -> str:
+        """Return a label the first time, so that the legend has it once."""
+        new = label not in named
+        named.add(label)
+        return label if new else ""
+
+    for number, method in enumerate(methods):
+        one = pixel.sel(rejection=method)
+        order = known[np.argsort(value[known])] if method == "linear-fit" else known
+        x = number * width + np.arange(known.size) + 1.0
+        limits = [np.clip(one[name].values.astype(float)[order], bottom, top) for name in ("lower", "upper")]
+        if order.size and np.isfinite(limits).all():
+            elements.append(theme.band(x, *limits, dims=dims, label=once("kept between"), colour=theme.MUTED))
+        ends = (number * width + 0.5, number * width + value.size + 0.5)
+        elements.append(theme.level(float(one["result"]), ends, dims=dims, label=once("mean of the kept"), width=1.6))
+        shown, out = np.clip(value[order], bottom, top), one["decision"].values[order] != 0
+        if (~out).any():
+            elements.append(
+                theme.points(x[~out], shown[~out], dims=dims, label=once("kept"), colour=theme.SERIES[0], size=7)
+            )
+        if out.any():
+            look = {"label": once("rejected"), "colour": theme.SERIES[1], "marker": "cross", "size": 10}
+            elements.append(theme.points(x[out], shown[out], dims=dims, **look))
+        for far in np.flatnonzero(shown != value[order]):
+            up = value[order][far] > top
+            y, align = shown[far] + (0.6 if up else -0.6) * typical, ("right", "bottom" if up else "top")
+            elements.append(theme.note(x[far] + 1, y, f"{value[order][far]:,.0f}", dims=dims, align=align, size=10))
+    title = f"Pixel ({pixel.attrs['y']}, {pixel.attrs['x']}), {pixel.attrs['channel']}: {known.size} samples"
+    names = [METHOD_NAMES.get(method, method).replace(" ", "\n") for method in methods]
+    scales = {"xticks": [(number * width + (width - 1) / 2, name) for number, name in enumerate(names)]}
+    scales |= {"xlim": (0, len(methods) * width), "ylim": (bottom - typical, top + 0.45 * (top - bottom))}
+    return theme.layout([theme.panel(elements, title=title, legend="top_left", **scales)])

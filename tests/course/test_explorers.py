@@ -1,12 +1,16 @@
 """The explorers: what they compute is right, and the widgets move it."""
 
+import course
+import holoviews as hv
 import numpy as np
 import pytest
 import xarray as xr
+from course import explorers as explore
 
-from workbench.app import explorers as explore
+from tests.charts.drawn import check_drawn, parts
 from workbench.core.errors import WorkbenchError
 from workbench.pipelines import characterize
+from workbench.stack.pixel import busiest_pixel, inspect_pixel
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +100,35 @@ def test_the_pixel_explorer_starts_where_it_is_asked_to(night):
     threshold.value = 3.0
     row.value = 101
     assert np.isfinite(threshold.value)
+
+
+def test_a_sample_far_out_is_drawn_at_the_edge_with_its_value(night):
+    pixel = inspect_pixel(night.aligned, *busiest_pixel(night.aligned))
+    panel = course.pixel_decisions(pixel)[0]
+    words = [word for one in panel if isinstance(one, hv.Labels) for word in one.dimension_values(2)]
+    highest = float(pixel["value"].max())
+    assert f"{highest:,.0f}" in words
+    shown = np.concatenate([one.dimension_values(1) for one in panel if isinstance(one, hv.Scatter)])
+    assert shown.max() < highest
+
+
+def test_missing_samples_and_a_pixel_without_any_are_drawn_too(night):
+    pixel = inspect_pixel(night.aligned, 0, 0)
+    assert np.isnan(pixel["value"]).any()
+    assert len(course.pixel_decisions(pixel)[0]) > 3
+
+
+def test_decisions_about_a_pixel_are_all_drawn(night):
+    pixel = inspect_pixel(night.aligned, *busiest_pixel(night.aligned))
+    drawn = course.pixel_decisions(pixel)
+    check_drawn(drawn)
+    methods, known = pixel.sizes["rejection"], int(np.isfinite(pixel.value).sum())
+    assert sum(len(part) for part in parts(drawn, hv.Scatter)) == methods * known
+    out = sum(
+        int((pixel.decision.sel(rejection=name).values[np.isfinite(pixel.value)] != 0).sum())
+        for name in pixel.rejection.values
+    )
+    marker = [hv.Store.lookup_options("bokeh", part, "style").kwargs["marker"] for part in parts(drawn, hv.Scatter)]
+    assert sum(len(part) for part, one in zip(parts(drawn, hv.Scatter), marker, strict=True) if one == "x") == out
+    labels = [part.label for panel in drawn for part in panel if part.label and not isinstance(part, hv.Labels)]
+    assert len(labels) == len(set(labels)), "each name once in the legend"
