@@ -92,7 +92,7 @@ def ideal_variance(night: Night, used: list[int], reference: int, nebula: np.nda
     Of sky background, nebula, dark signal and read noise; no star light, and masters without noise.
     """
     sensor = night.sensor
-    dark = sensor.mean_dark_current(night.settings["temperature"])
+    dark = sensor.mean_dark_current(night.settings.temperature)
     flat = night.through * sensor.illumination()
     mean = flat_mean(night)
     nebula = nebula / mean[:, None, None] / night.views[reference].transparency
@@ -105,7 +105,7 @@ def ideal_variance(night: Night, used: list[int], reference: int, nebula: np.nda
         for place in range(3):
             tilt = 1 + view.gradient[place, 0] * (v / height - 0.5) + view.gradient[place, 1] * (u / width - 0.5)
             light = view.background[place] * view.exposure * tilt + nebula[place] * view.transparency
-            sample = light / flat + (sensor.read_noise(night.settings["iso"]) ** 2 + dark * view.exposure) / flat**2
+            sample = light / flat + (sensor.read_noise(night.settings.iso) ** 2 + dark * view.exposure) / flat**2
             weights[place] += 1.0 / (scale**2 * sample)
     share = np.array([0.25, 0.5, 0.25])
     return (mean**2 / share)[:, None, None] / weights

@@ -19,7 +19,7 @@ from workbench.pipelines import finish_stack
 from workbench.pipelines import stacking as runs_stack
 from workbench.pipelines.stacking import stack_folder
 from workbench.simulate.night import write_night
-from workbench.simulate.sky import make_sky, star_table
+from workbench.simulate.sky import star_table
 from workbench.stack.fits_out import open_stack
 
 SHAPE = (352, 480)
@@ -28,10 +28,9 @@ SHAPE = (352, 480)
 @pytest.fixture(scope="module")
 def night(tmp_path_factory):
     folder = tmp_path_factory.mktemp("night")
-    sky = make_sky(SHAPE, stars=90, faintest=30.0, brightest=600.0, seed=11)
     return write_night(
-        folder, shape=SHAPE, sky=sky, lights=5, biases=5, darks=5, flats=5, suffix="fits", trails=1,
-        trail_electrons=900.0, cosmic_rays=20, dither=5.0, seed=11, progress=False,
+        folder, shape=SHAPE, stars=90, faintest=30.0, brightest=600.0, lights=5, biases=5, darks=5, flats=5,
+        suffix="fits", trails=1, trail_electrons=900.0, cosmic_rays=20, dither=5.0, seed=11, progress=False,
     )  # fmt: skip
 
 

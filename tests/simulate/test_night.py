@@ -32,9 +32,9 @@ def test_the_folder_is_laid_out_for_siril(night):
 
 
 def test_lights_scatter_about_the_truth_as_the_noise_model_says(night):
-    sensor, iso = night.sensor, night.settings["iso"]
+    sensor, iso = night.sensor, night.settings.iso
     adu = fits.getdata(night.folder / night.lights[1]).astype(float)
-    dark = sensor.dark_map * sensor.dark_factor(night.settings["temperature"]) * night.views[1].exposure
+    dark = sensor.dark_map * sensor.dark_factor(night.settings.temperature) * night.views[1].exposure
     electrons = night.expected(1) + dark
     residual = (adu - sensor.black_level - sensor.offset_map) * sensor.gain(iso) - electrons
     variance = electrons + sensor.read_noise(iso) ** 2 + sensor.gain(iso) ** 2 / 12

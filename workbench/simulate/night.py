@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ..core.errors import WorkbenchError
 from ..core.files import whole_file
+from ..core.parallel import in_threads
 from .firmware import save_frame
 from .sensor import VirtualSensor, d7000, expose
 from .sky import Sky, Trail, View, cosmic_rays, dust, make_sky, pointing, render
@@ -24,7 +27,6 @@ FOLDERS = {"bias": "biases", "dark": "darks", "flat": "flats", "light": "lights"
 LAMP = (0.75, 1.0, 1.0, 0.6)  # a flat panel's light in R, G1, G2, B: any lamp that is not white
 START = datetime(2024, 3, 9, 21, 0, 0)
 _TRUTH = "truth.json"
-_ARRAYS = "truth.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,8 @@ class NightSettings:
         flat to flat.
     motes
         Dust shadows, in flats and lights alike.
+    stars, brightest, faintest
+        See `make_sky`.
     fwhm, seeing_scatter, beta, distortion
         See `View`; the seeing scatters by a fraction.
     dither, rotation, flip_after
@@ -70,6 +74,9 @@ class NightSettings:
     flat_level: float = 0.5
     lamp_drift: float = 0.03
     motes: int = 12
+    stars: int | None = None
+    brightest: float = 2500.0
+    faintest: float = 10.0
     fwhm: float = 3.0
     seeing_scatter: float = 0.08
     beta: float = 3.5
@@ -117,17 +124,17 @@ class Scene:
     through: np.ndarray
     lamp: tuple[float, ...]
 
-    def take(self, shot: Shot, seed: Sequence[int], *, threads: int | None = None) -> np.ndarray:
-        """Expose one frame: the mosaic, uint16 (y, x) [ADU]; the bits do not depend on the number of threads."""
+    def take(self, shot: Shot, seed: Sequence[int]) -> np.ndarray:
+        """Expose one frame: the mosaic, uint16 (y, x) [ADU]."""
         rate, hits = 0.0, None
         if shot.kind == "flat":
             rate = self.through * self.sensor.spread(shot.lamp * np.array(self.lamp))
         elif shot.view is not None:  # a light
             view = self.views[shot.view]
-            rate = self.through * render(self.sky, view, self.sensor.cfa_pattern, threads=threads or 2)
+            rate = self.through * render(self.sky, view, self.sensor.cfa_pattern, threads=1)
             hits = cosmic_rays(self.sky, view)
         setting = {"iso": shot.iso, "exposure": shot.exposure, "temperature": shot.temperature}
-        return expose(self.sensor, rate, **setting, seed=seed, hits=hits, threads=threads)
+        return expose(self.sensor, rate, **setting, seed=seed, hits=hits, threads=1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,7 +143,7 @@ class Night(Scene):
 
     folder: Path
     lights: tuple[str, ...]
-    settings: dict[str, Any]
+    settings: NightSettings
 
     def expected(self, number: int) -> np.ndarray:
         """Return the noise-free electrons of one light as the sensor collects them, dark signal and cosmic rays apart.
@@ -210,18 +217,46 @@ def _random_trail(rng: np.random.Generator, shape: tuple[int, int], fwhm: float,
     return Trail(x - dx, y - dy, x + dx, y + dy, fwhm, (0.5 * level, level, 0.7 * level))
 
 
+def shoot(
+    folder: Path,
+    scene: Scene,
+    frames: Sequence[tuple[Shot, Sequence[int]]],
+    start: datetime,
+    *,
+    save: Callable[..., Path] = save_frame,
+    workers: int | None = None,
+    progress: bool = True,
+) -> None:
+    """Take frames, each by its own seed, and save them into a folder; the first at `start`, each after the last.
+
+    The bytes do not depend on the number of `workers`, who take a frame each.
+    """
+    for parent in {(folder / shot.file).parent for shot, _ in frames}:
+        parent.mkdir(parents=True, exist_ok=True)
+    sensor = scene.sensor
+    sensor.dark_map, sensor.response_map, sensor.offset_map  # noqa: B018  drawn once, before the threads want them
+    seconds = itertools.accumulate((round(shot.exposure) + 2 for shot, _ in frames), initial=0)
+
+    def take(job: tuple[tuple[Shot, Sequence[int]], int]) -> None:
+        (shot, seed), after = job
+        setting = {name: getattr(shot, name) for name in ("iso", "exposure", "temperature", "aperture")}
+        save(folder / shot.file, scene.take(shot, seed), sensor, **setting, time=start + timedelta(seconds=after))
+
+    done = in_threads(take, zip(frames, seconds, strict=False), workers or os.cpu_count())
+    for _ in tqdm(done, "shooting frames", len(frames), unit="frame", disable=not progress):
+        pass
+
+
 def write_night(
     folder: str | Path,
     settings: NightSettings | None = None,
     *,
     suffix: str = "dng",
-    sensor: VirtualSensor | None = None,
-    sky: Sky | None = None,
     seed: int = 0,
     progress: bool = True,
     **changes: Any,
 ) -> Night:
-    """Simulate a night and write it as DNG or FITS files into Siril's folders, the truth into truth.json and .npz.
+    """Simulate a night and write it as DNG or FITS files into Siril's folders, what it is made of into truth.json.
 
     Parameters
     ----------
@@ -231,79 +266,67 @@ def write_night(
         Frames and sky; all defaults without them.  The `changes` are fields of `NightSettings`.
     suffix
         ``dng`` or ``fits``.
-    sensor, sky
-        The camera and the scene, where the defaults (`d7000`, `make_sky`) do not do.
 
     Raises
     ------
     WorkbenchError
         If the folder already holds a night, or the suffix is neither.
     """
-    folder, plan = Path(folder), dataclasses.replace(settings or NightSettings(), **changes)
+    folder, settings = Path(folder), dataclasses.replace(settings or NightSettings(), **changes)
     if suffix not in ("dng", "fits"):
         raise WorkbenchError(f"a night is written as dng or fits files, not {suffix!r}")
     taken = [name for name in FOLDERS.values() if (folder / name).exists()]
     if taken:
         raise WorkbenchError(f"{folder}: {', '.join(taken)} already there; give an empty folder")
-    sensor = d7000(seed=7000 + seed, shape=plan.shape) if sensor is None else sensor
-    sky = make_sky(sensor.shape, seed=seed) if sky is None else sky
-    if sky.shape != sensor.shape:
-        raise WorkbenchError(f"the sky's field is {sky.shape}, the sensor {sensor.shape}: make both of one size")
-    night = Night(
-        sensor=sensor,
-        sky=sky,
-        views=tuple(make_night(sky, plan.lights, plan, seed=seed)),
-        through=dust(sensor.shape, motes=plan.motes, seed=seed),
-        lamp=(1.0,) if sensor.cfa_pattern == "mono" else LAMP,
-        folder=folder,
-        lights=tuple(f"{FOLDERS['light']}/light_{number:04d}.{suffix}" for number in range(plan.lights)),
-        settings=_frame_settings(plan, seed),
-    )
-    time = START
-    jobs = [(kind, number) for kind, count in night.settings["counts"].items() for number in range(count)]
-    for kind, number in tqdm(jobs, desc="simulating a night", unit="frame", disable=not progress):
-        shot = _shot(night, plan, kind, number, suffix)
-        mosaic = night.take(shot, (seed, list(FOLDERS).index(kind), number))
-        path = folder / shot.file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save = save_frame if suffix == "dng" else save_fits
-        save(path, mosaic, sensor, iso=shot.iso, exposure=shot.exposure, temperature=shot.temperature, time=time)
-        time += timedelta(seconds=shot.exposure + 2)
-    _write_truth(night)
+    night = _night(folder, settings, suffix, seed)
+    save = save_frame if suffix == "dng" else save_fits
+    shoot(folder, night, _frames(night, suffix, seed), START, save=save, progress=progress)
+    truth = {"simulated": True, "suffix": suffix, "seed": seed, "settings": dataclasses.asdict(settings)}
+    with whole_file(folder / _TRUTH) as part:
+        part.write_text(json.dumps(truth, indent=1))
     return night
 
 
-def _frame_settings(plan: NightSettings, seed: int) -> dict[str, Any]:
-    """What a night's truth keeps of its settings."""
-    return {
-        "iso": plan.iso,
-        "temperature": plan.temperature,
-        "dark_exposure": plan.exposure if plan.dark_exposure is None else plan.dark_exposure,
-        "dark_temperature": plan.temperature if plan.dark_temperature is None else plan.dark_temperature,
-        "flat_exposure": plan.flat_exposure,
-        "seed": seed,
-        "motes": plan.motes,
-        "counts": {"bias": plan.biases, "dark": plan.darks, "flat": plan.flats, "light": plan.lights},
-    }
+def _night(folder: Path, settings: NightSettings, suffix: str, seed: int) -> Night:
+    """The night that these settings and this seed make."""
+    recipe = {"stars": settings.stars, "brightest": settings.brightest, "faintest": settings.faintest}
+    sky = make_sky(settings.shape, **recipe, seed=seed)
+    return Night(
+        sensor=d7000(seed=7000 + seed, shape=settings.shape),
+        sky=sky,
+        views=tuple(make_night(sky, settings.lights, settings, seed=seed)),
+        through=dust(settings.shape, motes=settings.motes, seed=seed),
+        lamp=LAMP,
+        folder=folder,
+        lights=tuple(f"{FOLDERS['light']}/light_{number:04d}.{suffix}" for number in range(settings.lights)),
+        settings=settings,
+    )
 
 
-def _shot(night: Night, plan: NightSettings, kind: str, number: int, suffix: str) -> Shot:
-    settings = night.settings
-    file = f"{FOLDERS[kind]}/{kind}_{number:04d}.{suffix}"
-    exposure, temperature, lamp, view = 0.0, plan.temperature, 0.0, None
-    if kind == "dark":
-        exposure, temperature = settings["dark_exposure"], settings["dark_temperature"]
-    elif kind == "flat":
-        exposure = plan.flat_exposure
-        level = 1 + plan.lamp_drift * np.random.default_rng((settings["seed"], 6, number)).standard_normal()
-        lamp = plan.flat_level * night.sensor.saturation(plan.iso) / exposure * level
-    elif kind == "light":
-        exposure, view = night.views[number].exposure, number
-    return Shot(file, kind, plan.iso, exposure, temperature, lamp=lamp, view=view)
+def _frames(night: Night, suffix: str, seed: int) -> list[tuple[Shot, tuple[int, ...]]]:
+    """The frames of a night in their order, each with its seed."""
+    plan = night.settings
+    dark = plan.exposure if plan.dark_exposure is None else plan.dark_exposure
+    dark_temperature = plan.temperature if plan.dark_temperature is None else plan.dark_temperature
+    lamp = plan.flat_level * night.sensor.saturation(plan.iso) / plan.flat_exposure
+    frames = []
+    for kind, count in zip(FOLDERS, (plan.biases, plan.darks, plan.flats, plan.lights), strict=True):
+        for number in range(count):
+            shot = Shot(f"{FOLDERS[kind]}/{kind}_{number:04d}.{suffix}", kind, plan.iso, 0.0, plan.temperature)
+            change: dict[str, Any] = {}
+            if kind == "dark":
+                change = {"exposure": dark, "temperature": dark_temperature}
+            elif kind == "flat":
+                level = 1 + plan.lamp_drift * np.random.default_rng((seed, 6, number)).standard_normal()
+                change = {"exposure": plan.flat_exposure, "lamp": lamp * level}
+            elif kind == "light":
+                change = {"exposure": plan.exposure, "view": number}
+            frames.append((dataclasses.replace(shot, **change), (seed, list(FOLDERS).index(kind), number)))
+    return frames
 
 
 def open_night(folder: str | Path) -> Night:
-    """Return the truth of a night that `write_night` wrote.
+    """Return the truth of a night that `write_night` wrote, made again from its settings and its seed.
 
     Raises
     ------
@@ -314,27 +337,8 @@ def open_night(folder: str | Path) -> Night:
     if not (folder / _TRUTH).is_file():
         raise WorkbenchError(f"{folder} holds no simulated night ({_TRUTH} is missing)")
     truth = json.loads((folder / _TRUTH).read_text())
-    with np.load(folder / _ARRAYS) as arrays:
-        sky = Sky(
-            shape=tuple(truth["sensor"]["shape"]),
-            x=arrays["star_x"],
-            y=arrays["star_y"],
-            flux=arrays["star_flux"],
-            nebula=arrays["nebula"],
-            step=truth["nebula_step"],
-            origin=tuple(truth["nebula_origin"]),
-        )
-    sensor = VirtualSensor(**{**truth["sensor"], "shape": sky.shape})
-    return Night(
-        sensor=sensor,
-        sky=sky,
-        views=tuple(_view(entry) for entry in truth["lights"]),
-        through=dust(sky.shape, motes=truth["settings"]["motes"], seed=truth["settings"]["seed"]),
-        lamp=(1.0,) if sensor.cfa_pattern == "mono" else LAMP,
-        folder=folder,
-        lights=tuple(entry["file"] for entry in truth["lights"]),
-        settings=truth["settings"],
-    )
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in truth["settings"].items()}
+    return _night(folder, NightSettings(**settings), truth["suffix"], truth["seed"])
 
 
 def save_fits(path: str | Path, mosaic: np.ndarray, sensor: VirtualSensor, **setting: Any) -> Path:
@@ -354,47 +358,3 @@ def save_fits(path: str | Path, mosaic: np.ndarray, sensor: VirtualSensor, **set
     with whole_file(path) as part:
         hdu.writeto(part)
     return Path(path)
-
-
-def _write_truth(night: Night) -> None:
-    """Write what is true into the folder: numbers as JSON, arrays as npz."""
-    lights = []
-    for name, view in zip(night.lights, night.views, strict=True):
-        entry = dataclasses.asdict(view)
-        entry.update(matrix=view.matrix.tolist(), gradient=np.asarray(view.gradient).tolist())
-        entry["beta"] = None if math.isinf(view.beta) else view.beta  # JSON knows no infinity
-        lights.append({"file": name, **entry})
-    iso = night.settings["iso"]
-    truth = {
-        "simulated": True,
-        "sensor": {key: value for key, value in dataclasses.asdict(night.sensor).items() if value != math.inf},
-        "gain": night.sensor.gain(iso),
-        "read_noise": night.sensor.read_noise(iso),
-        "settings": night.settings,
-        "nebula_step": night.sky.step,
-        "nebula_origin": list(night.sky.origin),
-        "lights": lights,
-    }
-    hits = [np.stack(cosmic_rays(night.sky, view)) for view in night.views]
-    rows, columns, electrons = np.concatenate([np.empty((3, 0)), *hits], axis=1)
-    np.savez_compressed(
-        night.folder / _ARRAYS,
-        star_x=night.sky.x,
-        star_y=night.sky.y,
-        star_flux=night.sky.flux,
-        nebula=night.sky.nebula,
-        hit_frame=np.repeat(np.arange(len(hits)), [hit.shape[1] for hit in hits]),
-        hit_y=rows.astype(int),
-        hit_x=columns.astype(int),
-        hit_electrons=electrons,
-    )
-    with whole_file(night.folder / _TRUTH) as part:
-        part.write_text(json.dumps(truth, indent=1))
-
-
-def _view(entry: dict[str, Any]) -> View:
-    fields = {key: value for key, value in entry.items() if key != "file"}
-    fields["matrix"], fields["gradient"] = np.array(fields["matrix"]), np.array(fields["gradient"])
-    fields["trails"] = tuple(Trail(**{**t, "electrons": tuple(t["electrons"])}) for t in fields["trails"])
-    fields["beta"] = math.inf if fields["beta"] is None else fields["beta"]
-    return View(**fields | {key: tuple(fields[key]) for key in ("background", "curvature")})

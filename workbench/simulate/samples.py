@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import os
 import shutil
 import tempfile
-import threading
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,12 +22,10 @@ from typing import Any
 import numpy as np
 import platformdirs
 from filelock import FileLock
-from tqdm.auto import tqdm
 
 from ..core.errors import WorkbenchError
-from .firmware import save_frame
-from .night import NightSettings, Scene, Shot, make_night
-from .sensor import VirtualSensor, d7000
+from .night import NightSettings, Scene, Shot, make_night, shoot
+from .sensor import d7000
 from .sky import Trail, dust, make_sky, star_table
 
 HASHES = Path(__file__).with_name("samples.sha256")
@@ -137,31 +132,9 @@ def write_samples(
 
     The bytes do not depend on the number of threads, which work on a frame each.
     """
-    folder, scene = Path(folder), _scene(recipe)
-    shots = list(plan(recipe))
-    times = list(itertools.accumulate((round(shot.exposure) + 2 for shot in shots), initial=0))
-    for parent in {(folder / shot.file).parent for shot in shots}:
-        parent.mkdir(parents=True, exist_ok=True)
-    sensor = scene.sensor
-    sensor.dark_map, sensor.response_map, sensor.offset_map  # noqa: B018  drawn once, before the threads want them
-    failed = threading.Event()
-
-    def shoot(number: int) -> None:
-        if failed.is_set():  # the set is lost already, and the first failure will be raised
-            return
-        try:
-            shot = shots[number]
-            setting = {name: getattr(shot, name) for name in ("iso", "exposure", "temperature", "aperture")}
-            mosaic = scene.take(shot, (_SEED, number), threads=1)
-            save_frame(folder / shot.file, mosaic, sensor, **setting, time=_START + timedelta(seconds=times[number]))
-        except BaseException:
-            failed.set()
-            raise
-
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        done = pool.map(shoot, range(len(shots)))
-        for _ in tqdm(done, total=len(shots), desc="shooting sample frames", unit="frame", disable=not progress):
-            pass
+    folder = Path(folder)
+    frames = [(shot, (_SEED, number)) for number, shot in enumerate(plan(recipe))]
+    shoot(folder, _scene(recipe), frames, _START, workers=threads, progress=progress)
     (folder / "truth.json").write_text(json.dumps(truth(recipe), indent=1) + "\n", encoding="utf-8", newline="\n")
     return folder
 
@@ -202,10 +175,25 @@ def truth(recipe: Recipe) -> dict[str, Any]:
             "shape": list(sensor.shape),
             "black_level": {"value": sensor.black_level + float(sensor.offset_map.mean(dtype=float)), "unit": "adu"},
             "white_level": {"value": sensor.white_level, "unit": "adu"},
-            "settings": [_setting_truth(sensor, iso) for iso in recipe.isos],
+            "settings": [
+                {
+                    "iso": iso,
+                    "gain": {"value": sensor.gain(iso), "unit": "e-/adu"},
+                    "read_noise": {"value": sensor.read_noise(iso), "unit": "e-"},
+                    "saturation": {"value": sensor.saturation(iso), "unit": "e-"},
+                }
+                for iso in recipe.isos
+            ],
             "unity_gain_iso": {"value": sensor.unity_gain_iso},
             "dark_current": [
-                _dark_truth(sensor, temperature) for temperature in sorted({_ROOM, *(dark[1] for dark in recipe.darks)})
+                {
+                    "temperature_c": temperature,
+                    "value": sensor.mean_dark_current(temperature),
+                    "median": float(np.median(sensor.dark_map)) * sensor.dark_factor(temperature),
+                    "dcnu": sensor.dcnu(temperature),
+                    "unit": "e-/s/pixel",
+                }
+                for temperature in sorted({_ROOM, *(dark[1] for dark in recipe.darks)})
             ],
             "dark_law": {
                 "doubling_temperature": {"value": sensor.doubling_temperature, "unit": "K"},
@@ -226,25 +214,6 @@ def truth(recipe: Recipe) -> dict[str, Any]:
             "frames": [_frame_truth(scene, shot) for shot in plan(recipe)],
         }
     )
-
-
-def _setting_truth(sensor: VirtualSensor, iso: float) -> dict[str, Any]:
-    return {
-        "iso": iso,
-        "gain": {"value": sensor.gain(iso), "unit": "e-/adu"},
-        "read_noise": {"value": sensor.read_noise(iso), "unit": "e-"},
-        "saturation": {"value": sensor.saturation(iso), "unit": "e-"},
-    }
-
-
-def _dark_truth(sensor: VirtualSensor, temperature: float) -> dict[str, Any]:
-    return {
-        "temperature_c": temperature,
-        "value": sensor.mean_dark_current(temperature),
-        "median": float(np.median(sensor.dark_map)) * sensor.dark_factor(temperature),
-        "dcnu": sensor.dcnu(temperature),
-        "unit": "e-/s/pixel",
-    }
 
 
 def _frame_truth(scene: Scene, shot: Shot) -> dict[str, Any]:
