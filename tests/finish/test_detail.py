@@ -45,6 +45,12 @@ def test_the_noise_model_is_the_stacks_own(scene, flat):
         assert b == pytest.approx((sky + 2.5**2) / 20, rel=0.06)
 
 
+@pytest.mark.parametrize("level", [0.1, 36.0])
+def test_a_constant_variance_shows_no_photon_noise(level):
+    for signal in (np.random.default_rng(0).normal(0, 6, (100, 100)), np.full((100, 100), 5.0)):
+        assert noise_model(signal.astype("f4"), np.full(signal.shape, level, "f4")) == (0.0, np.float32(level))
+
+
 @pytest.mark.parametrize(("a", "b"), [(0.05, 3.0), (1.0, 30.0), (0.0, 4.0)])
 def test_stabilised_noise_has_unit_variance_at_every_level(a, b):
     rng = np.random.default_rng(0)

@@ -36,6 +36,7 @@ def noise_model(signal: np.ndarray, variance: np.ndarray) -> tuple[float, float]
 
     a is what one electron of signal adds (the inverse of the stack's gain in its own units), b the variance of the
     empty sky: its light, read noise and dark current.  Medians in classes of signal, so that no star leads the fit.
+    Where no photon noise can be seen, a is 0 and b the median variance.
 
     Examples
     --------
@@ -55,10 +56,11 @@ def noise_model(signal: np.ndarray, variance: np.ndarray) -> tuple[float, float]
     shares = np.concatenate([np.linspace(0.05, 0.95, 19), 1 - np.geomspace(0.04, 20 / s.size, 10)])
     edges = np.unique((shares * s.size).astype(int))
     x, y = np.array([(np.median(s[i:j]), np.median(v[i:j])) for i, j in itertools.pairwise(edges) if j - i > 4]).T
-    a, b = np.polyfit(x, y, 1, w=1 / y)
-    if not np.isfinite(a) or a <= 0 or b <= 0:  # no photon noise to be seen
-        return 0.0, float(np.median(v))
-    return float(a), float(b)
+    if np.ptp(y) > 1e-6 * y.max():  # a slope of the last bits is no photon noise
+        a, b = np.polyfit(x, y, 1, w=1 / y)
+        if a > 0 and b > 0:
+            return float(a), float(b)
+    return 0.0, float(np.median(v))
 
 
 def stabilise(signal: np.ndarray, a: float, b: float) -> np.ndarray:
@@ -122,13 +124,10 @@ def denoise(
     stars = find_picture_stars(picture) if stars is None else stars
     masked = star_mask(stars, signal.shape[1:], depth=_WINGS, least=0.0)
     fade = 0.25 * float(np.nan_to_num(stars.attrs.get("searched_fwhm", np.nan), nan=4.0))
-    out = np.empty_like(signal)
-    shares = []
-    for channel in range(len(signal)):
-        out[channel], share = _denoise_plane(signal[channel], variance[channel], masked, strength, scales, fade)
-        shares.append(share)
+    planes = zip(signal, variance, strict=True)
+    calm, shares = zip(*(_denoise_plane(*own, masked, strength, scales, fade) for own in planes), strict=True)
     return note(
-        picture.assign(signal=plane(out, "signal")),
+        picture.assign(signal=plane(np.stack(calm), "signal")),
         f"Denoise: strength {strength:g} on {scales} scales, weighted by the variance, stars left alone; noise of a"
         f" pixel between them lowered to {', '.join(f'{share:.0%}' for share in shares)}.",
     )
@@ -137,6 +136,7 @@ def denoise(
 def _denoise_plane(
     signal: np.ndarray, variance: np.ndarray, masked: np.ndarray, strength: float, scales: int, fade: float
 ) -> tuple[np.ndarray, float]:
+    """One channel (y, x) denoised, and the share of its noise that is left; `fade` [px] softens the stars' edges."""
     a, b = noise_model(signal, variance)
     missing = ~(np.isfinite(signal) & np.isfinite(variance) & (variance > 0))
     apart = masked | missing
@@ -153,7 +153,10 @@ def _denoise_plane(
     taken = np.zeros_like(stable)
     step = max(1, min(signal.shape) // 1024)
     for scale in range(scales):
-        coarser = _smooth(rest, 2**scale)
+        kernel = np.zeros(2 ** (scale + 2) + 1, np.float32)
+        kernel[:: 2**scale] = _B3
+        coarser = ndimage.convolve1d(rest, kernel, axis=0, mode="mirror")
+        coarser = ndimage.convolve1d(coarser, kernel, axis=1, mode="mirror")
         detail = rest - coarser
         ratio = detail / excess
         sigma = float(mad_std(ratio[::step, ::step][free[::step, ::step]].astype(float), centre=0))
@@ -189,13 +192,6 @@ def _without(values: np.ndarray, apart: np.ndarray) -> np.ndarray:
         left = left & ~found
     filled[left] = np.median(values[~apart])
     return filled
-
-
-def _smooth(values: np.ndarray, step: int) -> np.ndarray:
-    """Convolve with the B3 spline whose taps lie `step` px apart, both ways."""
-    kernel = np.zeros(4 * step + 1, np.float32)
-    kernel[::step] = _B3
-    return ndimage.convolve1d(ndimage.convolve1d(values, kernel, axis=0, mode="mirror"), kernel, axis=1, mode="mirror")
 
 
 @numba.njit(nogil=True, cache=True)
@@ -304,21 +300,17 @@ def deconvolve(
     fwhm, overlap = float(psf.attrs["fwhm"]), psf.sizes["y"] // 2 * 2
     share = np.float32(strength) * (1 - _frozen(picture, fwhm))
     out = np.empty_like(signal)
-    jobs = []
-    for channel in range(len(signal)):
-        a, b = noise_model(signal[channel], variance[channel])
-        if a <= 0:  # no photon noise to be seen: a constant one, far from zero
-            a = 0.01 * float(np.sqrt(b))
-        jobs += [(channel, a, b, box) for box in _tiles(signal.shape[1:])]
+    models = [noise_model(*planes) for planes in zip(signal, variance, strict=True)]
+    edges = (np.linspace(0, size, max(1, round(size / _TILE)) + 1).astype(int) for size in signal.shape[1:])
+    jobs = list(itertools.product(range(len(signal)), *(itertools.pairwise(ends) for ends in edges)))
 
     def work(job: tuple) -> None:
-        channel, a, b, box = job
-        wide = tuple(
-            slice(max(s.start - overlap, 0), min(s.stop + overlap, size))
-            for s, size in zip(box, signal.shape[1:], strict=True)
-        )
-        sharp = _richardson_lucy(signal[channel][wide], psf.values[channel], (a, b), iterations, fwhm)
-        inner = tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, wide, strict=True))
+        channel, *tile = job
+        begins = [max(start - overlap, 0) for start, _ in tile]
+        wide = tuple(slice(begin, stop + overlap) for begin, (_, stop) in zip(begins, tile, strict=True))
+        sharp = _richardson_lucy(signal[channel][wide], psf.values[channel], models[channel], iterations, fwhm)
+        inner = tuple(slice(start - begin, stop - begin) for begin, (start, stop) in zip(begins, tile, strict=True))
+        box = tuple(slice(*ends) for ends in tile)
         own = signal[channel][box]
         out[channel][box] = own + share[box] * (sharp[inner] - own)
 
@@ -343,17 +335,12 @@ def _frozen(picture: xr.Dataset, fwhm: float) -> np.ndarray:
     return ndimage.gaussian_filter(wide, fwhm / FWHM_PER_SIGMA)
 
 
-def _tiles(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
-    """Boxes of about `_TILE` px that cover a picture."""
-    edges = (np.linspace(0, size, max(1, round(size / _TILE)) + 1).astype(int) for size in shape)
-    return list(itertools.product(*([slice(*pair) for pair in itertools.pairwise(ends)] for ends in edges)))
-
-
 def _richardson_lucy(
     signal: np.ndarray, psf: np.ndarray, noise: tuple[float, float], iterations: int, fwhm: float
 ) -> np.ndarray:
     """One tile (y, x), mirrored at its edges; missing pixels come back as they were.  `noise`: see `noise_model`."""
     a, b = noise
+    a = a or 0.01 * float(np.sqrt(b))  # no photon noise to be seen: a constant one, far from zero
     missing = ~np.isfinite(signal)
     known = np.where(missing, np.float32(np.nanmedian(signal) if not missing.all() else 0), signal)
     lift = np.float32(b / a)
