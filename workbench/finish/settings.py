@@ -194,24 +194,6 @@ def _as_hinted(hint: Any, value: Any) -> Any:
     raise TypeError
 
 
-@dataclasses.dataclass(frozen=True)
-class Finished:
-    """A finished picture, the linear one it was stretched from, and what each step took away or measured.
-
-    `background` is the model removed, `balance` the white balance; `removed` shows, step by step, what the details
-    took (small pictures); `checks` holds the photometry after each linear step; `warnings` what to look at.
-    """
-
-    picture: xr.Dataset
-    linear: xr.Dataset
-    settings: FinishSettings
-    background: xr.Dataset | None
-    balance: xr.Dataset | None
-    removed: dict[str, xr.Dataset]
-    checks: dict[str, xr.Dataset]
-    warnings: list[str]
-
-
 def removed(before: xr.Dataset, after: xr.Dataset) -> xr.Dataset:
     """Return what a step took away: before - after, as a picture to look at, with its stage.
 
@@ -232,36 +214,22 @@ def removed(before: xr.Dataset, after: xr.Dataset) -> xr.Dataset:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Notes:
-    """What the steps of a finish leave besides the picture, and the stars they are checked on."""
+@dataclasses.dataclass
+class Finished:
+    """A finished picture, the linear one it was stretched from, and what each step took away or measured.
 
-    bright: xr.Dataset
+    `background` is the model removed, `balance` the white balance; `removed` shows, step by step, what the details
+    took (small pictures); `checks` holds the photometry after each linear step; `warnings` what to look at.
+    """
+
+    settings: FinishSettings
+    picture: xr.Dataset
+    linear: xr.Dataset
+    background: xr.Dataset | None = None
+    balance: xr.Dataset | None = None
     removed: dict[str, xr.Dataset] = dataclasses.field(default_factory=dict)
     checks: dict[str, xr.Dataset] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)
-
-    def check(
-        self, step: str, before: xr.Dataset, after: xr.Dataset, among: xr.Dataset | None = None, **how: Any
-    ) -> None:
-        """Compare star fluxes before and after a linear step; too few stars: not checked."""
-        among = self.bright if among is None else among
-        try:
-            check = check_photometry(before, after, among, **how)
-        except TooFewStarsError:
-            return
-        self.checks[step] = check
-        if not check.attrs["passed"]:
-            self.warnings.append(
-                f"{step}: star fluxes changed by up to {check.attrs['worst']:.2%} beyond what the step"
-                f" means to do ({check.attrs['stars']} stars, typical error"
-                f" {check.attrs['uncertainty']:.2%}; {check.attrs['tolerance']:.1%} allowed)"
-            )
-
-    def keep(self, step: str, before: xr.Dataset, after: xr.Dataset) -> xr.Dataset:
-        """Keep a small picture of what a step removed, and pass its result on."""
-        self.removed[step] = _small(removed(before, after))
-        return after
 
 
 def finish(stack: xr.Dataset, settings: FinishSettings | None = None, *, progress: bool = True) -> Finished:
@@ -279,87 +247,92 @@ def finish(stack: xr.Dataset, settings: FinishSettings | None = None, *, progres
     check_picture(stack)
     stack = stack[[name for name in PLANES if name in stack]].compute()  # an opened stack is lazy
     check_picture(stack, content=True)
-    with tqdm(total=5, desc="finishing", unit="step", delay=2, leave=False, disable=not progress) as bar:
-
-        def done(step: str) -> None:
-            bar.set_postfix_str(step)
-            bar.update()
-
-        picture = fill_holes(crop(stack, share=settings.crop.share, box=settings.crop.box))
-        del stack
-        stars = find_picture_stars(picture)
-        notes = _Notes(bright_stars(stars, tuple(picture["signal"].shape[1:])).assign_attrs(stars.attrs))
-        done("crop")
-        picture, model = _level_background(picture, stars, settings.background, notes)
-        done("background")
-        picture = _sharpen_and_denoise(picture, stars, settings.detail, notes, progress)
-        done("detail")
-        picture, balance = _to_srgb(picture, stars, settings.colour, notes)
-        done("colour")
-        linear = picture
-        picture = apply_stretch(linear, stretch_parameters(linear, settings.stretch))
-        if settings.detail.stars > 0:
-            picture = notes.keep("stars", picture, reduce_stars(picture, stars, strength=settings.detail.stars))
-        if settings.detail.contrast > 0:
-            picture = notes.keep("contrast", picture, local_contrast(picture, strength=settings.detail.contrast))
-        done("stretch")
-    return Finished(picture, linear, settings, model, balance, notes.removed, notes.checks, notes.warnings)
+    picture = fill_holes(crop(stack, share=settings.crop.share, box=settings.crop.box))
+    del stack
+    stars = find_picture_stars(picture)
+    bright = bright_stars(stars, picture["signal"].shape[1:]).assign_attrs(stars.attrs)
+    done = Finished(settings, picture, picture)
+    steps = {"background": _background, "detail": _detail, "colour": _colour, "stretch": _stretch}
+    bar = tqdm(steps, "finishing", unit="step", delay=2, leave=False, disable=not progress)
+    for step in bar:
+        bar.set_postfix_str(step)
+        steps[step](done, stars, bright, progress)
+    return done
 
 
-def _level_background(
-    picture: xr.Dataset, stars: xr.Dataset, how: BackgroundSettings, notes: _Notes
-) -> tuple[xr.Dataset, xr.Dataset | None]:
-    if how.method == "none":
-        return picture, None
-    options = {key: value for key, value in dataclasses.asdict(how).items() if key != "mode"}
-    model = background_model(picture, **options, sky=measure_sky(picture, stars))
-    notes.warnings.extend(model.attrs["warnings"])
-    levelled = remove_background(picture, model, mode=how.mode)
-    gain = None
-    if how.mode == "divide":
-        at_stars = evaluate_background(model, notes.bright["y"].values, notes.bright["x"].values)
-        gain = model_means(model)[:, None] / at_stars
-    notes.check("background", picture, levelled, gain=gain)
-    return levelled, model
+def _background(done: Finished, stars: xr.Dataset, bright: xr.Dataset, progress: bool) -> None:
+    how = dataclasses.asdict(done.settings.background)
+    mode = how.pop("mode")
+    if how["method"] == "none":
+        return
+    model = background_model(done.picture, **how, sky=measure_sky(done.picture, stars))
+    done.warnings.extend(model.attrs["warnings"])
+    done.background, gain = model, None
+    if mode == "divide":
+        gain = model_means(model)[:, None] / evaluate_background(model, bright["y"].values, bright["x"].values)
+    _linear_step(done, "background", remove_background(done.picture, model, mode=mode), bright, gain=gain)
 
 
-def _sharpen_and_denoise(
-    picture: xr.Dataset, stars: xr.Dataset, how: DetailSettings, notes: _Notes, progress: bool
-) -> xr.Dataset:
+def _detail(done: Finished, stars: xr.Dataset, bright: xr.Dataset, progress: bool) -> None:
+    how = done.settings.detail
     if how.deconvolve > 0:
-        psf = measure_psf(picture, stars)
-        sharp = deconvolve(picture, psf, strength=how.deconvolve, iterations=how.iterations, progress=progress)
-        notes.check("deconvolution", picture, sharp, stars, relative=True)
-        picture = notes.keep("deconvolve", picture, sharp)
+        psf = measure_psf(done.picture, stars)
+        options = {"strength": how.deconvolve, "iterations": how.iterations, "progress": progress}
+        sharp = _kept(done, "deconvolve", deconvolve(done.picture, psf, **options))
+        _linear_step(done, "deconvolution", sharp, stars, relative=True)
     if how.denoise > 0:
-        calm = denoise(picture, strength=how.denoise, stars=stars)
-        notes.check("denoising", picture, calm)
-        picture = notes.keep("denoise", picture, calm)
-    return picture
+        calm = _kept(done, "denoise", denoise(done.picture, strength=how.denoise, stars=stars))
+        _linear_step(done, "denoising", calm, bright)
 
 
-def _to_srgb(
-    picture: xr.Dataset, stars: xr.Dataset, how: ColourSettings, notes: _Notes
-) -> tuple[xr.Dataset, xr.Dataset | None]:
-    if picture.sizes["channel"] != 3:
-        return picture, None
-    mended = mend_cores(picture) if how.mend else picture
-    balance = _balance(mended, how, stars, notes)
+def _colour(done: Finished, stars: xr.Dataset, bright: xr.Dataset, progress: bool) -> None:
+    how = done.settings.colour
+    if done.picture.sizes["channel"] != 3:
+        return
+    mended = mend_cores(done.picture) if how.mend else done.picture
+    done.balance = _balance(mended, how, stars, done.warnings)
     matrix = camera_matrix(mended) if how.matrix else None
     if how.matrix and matrix is None:
-        notes.warnings.append("the file names no colour matrix: the camera's own colours are kept")
-    mixed = apply_colour(mended, balance, matrix)
-    if how.neutralise:
-        mixed = neutralise_background(mixed)
-    notes.check("colour", picture, mixed)
+        done.warnings.append("the file names no colour matrix: the camera's own colours are kept")
+    mixed = apply_colour(mended, done.balance, matrix)
+    _linear_step(done, "colour", neutralise_background(mixed) if how.neutralise else mixed, bright)
     if how.green > 0:
-        lessened = notes.keep("green", mixed, remove_green(mixed, amount=how.green))
-        notes.check("green cast", mixed, lessened)
-        mixed = lessened
-    return mixed, balance
+        _linear_step(done, "green cast", _kept(done, "green", remove_green(done.picture, amount=how.green)), bright)
 
 
-def _balance(picture: xr.Dataset, how: ColourSettings, stars: xr.Dataset, notes: _Notes) -> xr.Dataset:
+def _stretch(done: Finished, stars: xr.Dataset, bright: xr.Dataset, progress: bool) -> None:
+    done.linear, how = done.picture, done.settings.detail
+    done.picture = apply_stretch(done.linear, stretch_parameters(done.linear, done.settings.stretch))
+    if how.stars > 0:
+        done.picture = _kept(done, "stars", reduce_stars(done.picture, stars, strength=how.stars))
+    if how.contrast > 0:
+        done.picture = _kept(done, "contrast", local_contrast(done.picture, strength=how.contrast))
+
+
+def _linear_step(done: Finished, step: str, after: xr.Dataset, stars: xr.Dataset, **how: Any) -> None:
+    """Go on to what a linear step gave, its star fluxes compared with those before; too few stars: not checked."""
+    before, done.picture = done.picture, after
+    try:
+        check = check_photometry(before, after, stars, **how)
+    except TooFewStarsError:
+        return
+    done.checks[step] = check
+    if not check.attrs["passed"]:
+        done.warnings.append(
+            f"{step}: star fluxes changed by up to {check.attrs['worst']:.2%} beyond what the step"
+            f" means to do ({check.attrs['stars']} stars, typical error"
+            f" {check.attrs['uncertainty']:.2%}; {check.attrs['tolerance']:.1%} allowed)"
+        )
+
+
+def _kept(done: Finished, step: str, after: xr.Dataset) -> xr.Dataset:
+    """What a step gave; a picture of what it removed is kept at the level of its pyramid that a screen shows."""
+    levels = pyramid(removed(done.picture, after))
+    done.removed[step] = next((one for one in levels if np.prod(one["signal"].shape[1:]) <= 4e6), levels[-1])
+    return after
+
+
+def _balance(picture: xr.Dataset, how: ColourSettings, stars: xr.Dataset, warnings: list[str]) -> xr.Dataset:
     """The white balance; ``auto`` takes the first that works."""
     if how.balance != "auto":
         return white_balance(picture, how.balance, region=how.region, stars=stars)
@@ -367,8 +340,8 @@ def _balance(picture: xr.Dataset, how: ColourSettings, stars: xr.Dataset, notes:
         try:
             return white_balance(picture, method, stars=stars)
         except WorkbenchError as problem:
-            notes.warnings.append(f"white balance: {problem}")
-    notes.warnings.append("white balance: none")
+            warnings.append(f"white balance: {problem}")
+    warnings.append("white balance: none")
     return white_balance(picture, "none")
 
 
@@ -388,9 +361,3 @@ def _check_choices(settings: FinishSettings) -> None:
             raise WorkbenchError(f"the strength of {name} lies between 0 (off) and 1; got {getattr(detail, name):g}")
     if not 0 <= settings.colour.green <= 1:
         raise WorkbenchError(f"the amount of green to remove lies between 0 and 1; got {settings.colour.green:g}")
-
-
-def _small(picture: xr.Dataset) -> xr.Dataset:
-    """The picture at the level of its pyramid that a screen shows."""
-    levels = pyramid(picture)
-    return next((level for level in levels if np.prod(level["signal"].shape[1:]) <= 4e6), levels[-1])
