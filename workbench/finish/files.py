@@ -85,30 +85,27 @@ def write_picture(
         raise WorkbenchError(f"{path}: the folder {path.parent} does not exist; make it first")
     writer = {"png": _write_png, "tiff": _write_tiff, "fits": _write_fits, "xisf": _write_xisf}[kind]
     with whole_file(path) as part:
-        writer(part, picture, bits, describe(picture, settings))
+        writer(part, picture, bits, _record(picture, settings))
     return path
 
 
-def describe(picture: xr.Dataset, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return what a file records of its picture, for JSON: program, stage, units, history, attributes, settings."""
-    attrs = {key: _plain(value) for key, value in picture.attrs.items()}
-    about = {
+def _record(picture: xr.Dataset, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a file records of its picture, as JSON can hold it: program, stage, units, history, attributes, settings."""
+
+    def plain(held: Any) -> Any:
+        return held.tolist() if isinstance(held, (np.ndarray, np.generic)) else str(held)
+
+    given = {"attrs": dict(picture.attrs)} | ({} if settings is None else {"settings": dict(settings)})
+    given = json.loads(json.dumps(given, default=plain), parse_constant=lambda _: None)  # NaN becomes null
+    attrs = given.pop("attrs")
+    return {
         "program": f"astrophoto-workbench {importlib.metadata.version('astrophoto-workbench')}",
         "stage": attrs.pop("stage", "stacked"),
         "units": attrs.pop("units", ""),
         "history": attribute_lines({"history": attrs.pop("history", [])}, "history"),
         "attributes": {key: value for key, value in attrs.items() if value is not None},
+        **given,
     }
-    return about if settings is None else {**about, "settings": _plain(dict(settings))}
-
-
-def _plain(value: Any) -> Any:
-    """Anything as JSON can hold it; NaN becomes null."""
-
-    def plain(held: Any) -> Any:
-        return held.tolist() if isinstance(held, (np.ndarray, np.generic)) else str(held)
-
-    return json.loads(json.dumps(value, default=plain), parse_constant=lambda _: None)
 
 
 def _write_png(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any]) -> None:
@@ -133,13 +130,12 @@ def _write_tiff(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
     signal = np.moveaxis(picture["signal"].values, 0, -1)
     signal = signal[..., 0] if signal.shape[-1] == 1 else signal
     values = quantise(picture, 16) if bits == 16 else np.ascontiguousarray(signal, np.float32)
-    stretched = about["stage"] == "stretched"
     tifffile.imwrite(
         path,
         values,
         photometric="rgb" if values.ndim == 3 else "minisblack",
         planarconfig="contig" if values.ndim == 3 else None,
-        iccprofile=srgb_profile(picture.sizes["channel"]) if stretched else None,
+        iccprofile=srgb_profile(picture.sizes["channel"]) if about["stage"] == "stretched" else None,
         description=json.dumps(about),
         software=about["program"],
         metadata=None,
@@ -148,8 +144,12 @@ def _write_tiff(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
 
 
 def _write_fits(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any]) -> None:
-    primary = fits.PrimaryHDU(_fits_plane(picture["signal"]))
-    header = primary.header
+    hdus: list[Any] = []
+    for name, values in picture[[name for name in PLANES if name in picture]].items():
+        kind = {"b": np.uint8, "f": np.float32}.get(values.dtype.kind, values.dtype)
+        stored = values.values.astype(kind, copy=False)
+        hdus.append(fits.ImageHDU(stored, name=str(name).upper()) if hdus else fits.PrimaryHDU(stored))
+    header = hdus[0].header
     header["BUNIT"] = (about["units"] or "1", "of the pixel values")
     header["STAGE"] = (about["stage"], "linear until stretched")
     header["CHANNELS"] = (",".join(map(str, picture["channel"].values)), "along axis 3")
@@ -157,13 +157,7 @@ def _write_fits(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
     header[KEYWORD] = json.dumps(about)
     for sentence in about["history"]:
         header["HISTORY"] = sentence.encode("ascii", "replace").decode()  # the JSON has it whole
-    extra = [fits.ImageHDU(_fits_plane(picture[name]), name=name.upper()) for name in PLANES[1:] if name in picture]
-    fits.HDUList([primary, *extra]).writeto(path, overwrite=True)
-
-
-def _fits_plane(values: xr.DataArray) -> np.ndarray:
-    kinds = {"b": np.uint8, "f": np.float32}
-    return values.values.astype(kinds.get(values.dtype.kind, values.dtype), copy=False)
+    fits.HDUList(hdus).writeto(path, overwrite=True)
 
 
 def _write_xisf(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any]) -> None:
@@ -179,23 +173,15 @@ def _write_xisf(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
         creator_app=about["program"],
         image_metadata={"FITSKeywords": keywords, "XISFProperties": {"Workbench:About": text}},
     )
-    linear = about["stage"] != "stretched"
-    bounds = (min(float(np.nanmin(values)), 0.0), max(float(np.nanmax(values)), 1.0)) if linear else (0.0, 1.0)
-    _amend_xisf(path, bounds)
-
-
-def _amend_xisf(path: Path, bounds: tuple[float, float]) -> None:
-    """Correct in the header what the xisf package cannot be given: no date, and the range that black to white spans.
-
-    The pixels lie on a block boundary behind the header, so that there is room for a longer one.
-    """
+    low, high = (0.0, 1.0) if about["stage"] == "stretched" else (np.nanmin(values), np.nanmax(values))
+    # corrected in the header, as the package cannot be given it: no date, and the range that black to white spans;
+    # the pixels lie on a block boundary behind the header, so that there is room for a longer one
     with open(path, "r+b") as file:
         signature, length = struct.unpack("<8sI4x", file.read(16))
-        text = file.read(length).decode()
-        start = int(re.findall(r'location="attachment:(\d+):', text)[0])
-        text = re.sub(r"(XISF:CreationTime[^>]*>)[^<]*<", r"\g<1>2000-01-01T00:00:00<", text)
-        text = re.sub(r'bounds="[^"]*"', f'bounds="{bounds[0]:.9g}:{bounds[1]:.9g}"', text)
-        body = text.encode()
+        header = file.read(length).decode()
+        start = int(re.findall(r'location="attachment:(\d+):', header)[0])
+        header = re.sub(r"(XISF:CreationTime[^>]*>)[^<]*<", r"\g<1>2000-01-01T00:00:00<", header)
+        body = re.sub(r'bounds="[^"]*"', f'bounds="{min(low, 0.0):.9g}:{max(high, 1.0):.9g}"', header).encode()
         if 16 + len(body) > start:
             raise WorkbenchError("the history is too long for this XISF file; write FITS")
         file.seek(0)
@@ -230,7 +216,12 @@ def read_picture(path: str | Path) -> xr.Dataset:
     kind = SUFFIXES.get(path.suffix.lower()) or _sniff(path)
     reader = {"png": _read_png, "tiff": _read_tiff, "fits": _read_fits, "xisf": _read_xisf}[kind]
     try:
-        planes, about = reader(path)
+        planes, about, profile, header = reader(path)
+        about = about or _foreign(path, planes["signal"].dtype, profile, header)
+        if header is None:  # of a picture, whose integers span 0 to 1
+            values = np.moveaxis(np.atleast_3d(planes["signal"]), -1, 0)
+            top = np.float32(np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1)
+            planes = {"signal": values.astype(np.float32) / top}
     except FrameReadError:
         raise
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error) as problem:
@@ -265,20 +256,24 @@ def _sniff(path: Path) -> str:
     )
 
 
-def _foreign(path: Path, values: np.ndarray, profile: Any, *, scale: bool = True) -> tuple[np.ndarray, dict[str, Any]]:
-    """Values of another program's file, integers scaled to 0 to 1 where asked, and what is known of them."""
-    if values.dtype == np.uint8:
+def _foreign(path: Path, dtype: np.dtype, profile: Any, header: fits.Header | None) -> dict[str, Any]:
+    """The record of another program's file: what its colour profile or its FITS header say."""
+    if dtype == np.uint8:
         raise FrameReadError(
             path, "has 8 bits a channel: too few for a linear picture; finish the stack itself (16 or 32 bits)"
         )
-    if values.dtype.kind in "ui" and not scale:
-        values = values.astype(np.float32)
-    elif values.dtype.kind == "u":
-        values = values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
-    elif values.dtype.kind != "f":
-        raise FrameReadError(path, f"holds {values.dtype} values; 16-bit or floating-point ones can be finished")
-    stage = "stretched" if profile else "stacked"
-    return values, {"stage": stage, "units": "1", "history": [f"Read from {path.name}."]}
+    if dtype.kind not in ("uf" if header is None else "uif"):
+        raise FrameReadError(path, f"holds {dtype} values; 16-bit or floating-point ones can be finished")
+    about = {"stage": "stretched" if profile else "stacked", "units": "1", "history": [f"Read from {path.name}."]}
+    if header is None:
+        return about
+    units = str(header.get("BUNIT", "")).strip() or ("1" if dtype.kind == "f" else "adu")
+    keys = {"camera": "INSTRUME", "exposure": "EXPTIME", "object": "OBJECT"}
+    return about | {
+        "units": "electron" if "electron" in units.lower() or units.lower() in ("e-", "e") else units,
+        "history": [*map(str, header.get("HISTORY", [])), *about["history"]],
+        "attributes": {name: header[key] for name, key in keys.items() if key in header},
+    }
 
 
 def _about(text: str | None) -> dict[str, Any] | None:
@@ -287,14 +282,17 @@ def _about(text: str | None) -> dict[str, Any] | None:
         about = json.loads(text or "")
     except ValueError:
         return None
-    return (
-        about if isinstance(about, dict) and str(about.get("program", "")).startswith("astrophoto-workbench") else None
-    )
+    own = isinstance(about, dict) and str(about.get("program", "")).startswith("astrophoto-workbench")
+    return about if own else None
 
 
-def _read_png(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+# the readers give the planes, their record (`_about`), an ICC profile and, of FITS files alone, the header
+_Content = tuple[dict[str, np.ndarray], dict[str, Any] | None, Any, fits.Header | None]
+
+
+def _read_png(path: Path) -> _Content:
     values, profile, texts = read_png(path)
-    return _display_values(path, values, profile, _about(texts.get("workbench")))
+    return {"signal": values}, _about(texts.get("workbench")), profile, None
 
 
 def read_png(path: Path) -> tuple[np.ndarray, bytes | None, dict[str, str]]:
@@ -322,58 +320,19 @@ def read_png(path: Path) -> tuple[np.ndarray, bytes | None, dict[str, str]]:
         raise FrameReadError(path, f"is damaged: a checksum is wrong or it is cut short ({problem})") from problem
 
 
-def _display_values(
-    path: Path, values: np.ndarray, profile: Any, about: dict[str, Any] | None
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Values (y, x) or (y, x, channel) of a PNG or TIFF as a picture's signal, integers scaled to 0 to 1."""
-    if about is None:
-        values, about = _foreign(path, values, profile)
-    elif values.dtype.kind == "u":
-        values = values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
-    return {"signal": values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)}, about
+def _read_tiff(path: Path) -> _Content:
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        values = page.asarray()
+        if page.planarconfig == 2 and values.ndim == 3:
+            values = np.moveaxis(values, 0, -1)
+        return {"signal": values}, _about(page.description), page.tags.get(34675), None
 
 
-def _read_tiff(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    try:
-        with tifffile.TiffFile(path) as file:
-            page = file.pages.first
-            values = page.asarray()
-            profile = page.tags.get(34675)
-            about = _about(page.description)
-            if page.planarconfig == 2 and values.ndim == 3:
-                values = np.moveaxis(values, 0, -1)
-    except tifffile.TiffFileError as problem:
-        raise FrameReadError(path, f"cannot be read as TIFF: {problem}") from problem
-    return _display_values(path, values, profile, about)
-
-
-def _read_fits(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    try:
-        planes, header = _fits_planes(path, memmap=True)
-    except ValueError as problem:
-        if "memory-mapped" not in str(problem):
-            raise
-        planes, header = _fits_planes(path, memmap=False)  # scaled integers cannot be mapped
-    about = _about(header.get(KEYWORD))
-    if about is None:
-        usual = "1" if planes["signal"].dtype.kind == "f" else "adu"
-        planes["signal"], about = _foreign(path, planes["signal"], None, scale=False)
-        units = str(header.get("BUNIT", "")).strip() or usual
-        about["units"] = "electron" if "electron" in units.lower() or units.lower() in ("e-", "e") else units
-        about["history"] = [*map(str, header.get("HISTORY", [])), *about["history"]]
-        keys = {"camera": "INSTRUME", "exposure": "EXPTIME", "object": "OBJECT"}
-        about["attributes"] = {name: header[key] for name, key in keys.items() if key in header}
-    shape = planes["signal"].shape
-    if len(shape) == 3 and shape[0] not in CHANNELS and shape[2] in CHANNELS:
-        planes = {name: np.moveaxis(values, -1, 0) for name, values in planes.items()}
-    return planes, about
-
-
-def _fits_planes(path: Path, *, memmap: bool) -> tuple[dict[str, np.ndarray], fits.Header]:
-    """The planes of a stack by name, in this processor's byte order, and the header of the first."""
+def _read_fits(path: Path) -> _Content:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", AstropyUserWarning)
-        hdus = fits.open(path, memmap=memmap, lazy_load_hdus=False)
+        hdus = fits.open(path, lazy_load_hdus=False)
     with hdus:
         cut = [str(warning.message) for warning in caught if "truncated" in str(warning.message)]
         if cut:
@@ -383,10 +342,13 @@ def _fits_planes(path: Path, *, memmap: bool) -> tuple[dict[str, np.ndarray], fi
             raise FrameReadError(path, "holds no image")
         named = {"signal": images[0]} | {hdu.name.lower(): hdu for hdu in images[1:] if hdu.name.lower() in PLANES}
         planes = {name: np.array(hdu.data, hdu.data.dtype.newbyteorder("=")) for name, hdu in named.items()}
-        return planes, images[0].header
+        header, shape = images[0].header, planes["signal"].shape
+    if len(shape) == 3 and shape[0] not in CHANNELS and shape[2] in CHANNELS:
+        planes = {name: np.moveaxis(values, -1, 0) for name, values in planes.items()}
+    return planes, _about(header.get(KEYWORD)), None, header
 
 
-def _read_xisf(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read_xisf(path: Path) -> _Content:
     xisf = xisf_package()
     try:
         file = xisf(str(path))
@@ -394,7 +356,5 @@ def _read_xisf(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         values = file.read_image(0)
     except Exception as problem:  # the package raises whatever its parsers raise
         raise FrameReadError(path, f"cannot be read as XISF: {problem}") from problem
-    about = _about(meta.get("XISFProperties", {}).get("Workbench:About", {}).get("value"))
-    if about is None:
-        values, about = _foreign(path, values, None)
-    return {"signal": np.moveaxis(np.array(values), -1, 0)}, about
+    text = meta.get("XISFProperties", {}).get("Workbench:About", {}).get("value")
+    return {"signal": np.array(values)}, _about(text), None, None
