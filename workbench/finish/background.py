@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
@@ -18,6 +18,7 @@ from scipy import ndimage
 from scipy.interpolate import RBFInterpolator
 
 from ..core.errors import WorkbenchError
+from ..core.mosaic import tiles
 from ..core.values import unit_text
 from .picture import check_picture, in_bands, note, plane
 from .sky import find_sky, least_squares, measure_sky, polynomial_terms
@@ -73,19 +74,17 @@ def background_model(
     sky = measure_sky(picture) if sky is None else sky
     found = find_sky(sky, degree=degree) if samples is None else _sky_at(sky, samples, degree)
     is_sky, cautions, order = found["is_sky"].values, found.attrs["warnings"], found.attrs["degree"]
-    height, width = sky.attrs["height"], sky.attrs["width"]
-    nodes = tuple(np.arange(0, size + _STEP, _STEP, dtype=float) for size in (height, width))
-    surfaces: list[np.ndarray] = []
-    residuals = []
+    nodes = tuple(np.arange(0, sky.attrs[side] + _STEP, _STEP, dtype=float) for side in ("height", "width"))
+    surfaces, residuals = [], []
     for level, error in zip(sky["level"].values, sky["error"].values, strict=True):
         fit = least_squares(polynomial_terms(sky, order)[is_sky], level[is_sky], error[is_sky])
         surface = polynomial_terms(sky, order, *nodes) @ fit
         # the other two follow what the polynomial leaves, so that they fall back to it where no sky is seen
         rest = level - polynomial_terms(sky, order) @ fit
         if method == "rbf":
-            surface += _splines(_SkySamples(sky, is_sky, rest, error), smoothing, nodes, thin=samples is None)
+            surface += _splines(sky, rest, error, is_sky, smoothing, nodes, thin=samples is None)
         elif method == "mesh":
-            added = _mesh(_SkySamples(sky, is_sky, rest, error), box, nodes)
+            added = _mesh(sky, rest, is_sky, box, nodes)
             if added is not None:
                 surface += added
             elif not surfaces:
@@ -93,38 +92,22 @@ def background_model(
         at_cells = _interpolate(surface, nodes, (sky["y"].values, sky["x"].values))
         residuals.append(float(np.sqrt(np.mean((level - at_cells)[is_sky] ** 2))))
         surfaces.append(surface)
-    units, dims = sky.attrs["units"], ("channel", "y", "x")
+    units = sky.attrs["units"]
     positions = {"y": nodes[0], "x": nodes[1], "cell_y": sky["y"].values, "cell_x": sky["x"].values}
     own: dict[str, dict[str, float]] = {"rbf": {"smoothing": smoothing}, "mesh": {"box": box}}
-    settings = {"degree": order, **own.get(method, {})}
     return xr.Dataset(
         {
-            "background": (dims, np.array(surfaces), {"units": units, "long_name": "background model"}),
+            "background": plane(np.array(surfaces), "background model", units=units),
             "sky_level": (("channel", "cell_y", "cell_x"), sky["level"].values, {"units": units}),
             "is_sky": (("cell_y", "cell_x"), is_sky),
             "residual": ("channel", np.array(residuals), {"units": units, "long_name": "rms of sky about the model"}),
         },
         coords={"channel": sky["channel"].values}
         | {name: (name, values, {"units": "pix"}) for name, values in positions.items()},
-        attrs={
-            "method": method,
-            "sky_share": found.attrs["sky_share"],
-            "warnings": cautions,
-            "height": height,
-            "width": width,
-            "units": units,
-            **settings,
-        },
+        attrs={key: sky.attrs[key] for key in ("height", "width", "units")}
+        | {"method": method, "sky_share": found.attrs["sky_share"], "warnings": cautions, "degree": order}
+        | own.get(method, {}),
     )
-
-
-class _SkySamples(NamedTuple):
-    """What a surface is fitted to: the sky's cells, which of them show sky, their levels and errors (y, x)."""
-
-    sky: xr.Dataset
-    is_sky: np.ndarray
-    level: np.ndarray
-    error: np.ndarray
 
 
 def _sky_at(sky: xr.Dataset, samples: Sequence[Sequence[float]], degree: int | str) -> xr.Dataset:
@@ -150,18 +133,26 @@ def _sky_at(sky: xr.Dataset, samples: Sequence[Sequence[float]], degree: int | s
     return xr.Dataset({"is_sky": (("y", "x"), is_sky)}, attrs=attrs)
 
 
-def _splines(samples: _SkySamples, smoothing: float, nodes: tuple[np.ndarray, ...], *, thin: bool) -> np.ndarray:
+def _splines(
+    sky: xr.Dataset,
+    level: np.ndarray,
+    error: np.ndarray,
+    is_sky: np.ndarray,
+    smoothing: float,
+    nodes: Any,
+    *,
+    thin: bool,
+) -> np.ndarray:
     """Thin-plate splines through samples: up to 200 sky cells, spread evenly, each the mean of its surroundings."""
-    sky, is_sky, level, error = samples
     rows, columns = np.nonzero(is_sky)
     step = 1
     while thin and len(np.unique((rows // step) * 10_000 + columns // step)) > 200:
         step += 1
-    groups, index = np.unique((rows // step) * 10_000 + columns // step, return_inverse=True)
+    index = np.unique((rows // step) * 10_000 + columns // step, return_inverse=True)[1]
     weight = 1 / error[is_sky] ** 2
-    total = np.bincount(index, weight, groups.size)
+    total = np.bincount(index, weight)
     mean = [
-        np.bincount(index, weight * values, groups.size) / total
+        np.bincount(index, weight * values) / total
         for values in (sky["y"].values[rows], sky["x"].values[columns], level[is_sky])
     ]
     scale = max(sky.attrs["height"], sky.attrs["width"])
@@ -177,18 +168,14 @@ def _splines(samples: _SkySamples, smoothing: float, nodes: tuple[np.ndarray, ..
     return _interpolate(surface, coarse, nodes)
 
 
-def _mesh(samples: _SkySamples, box: int, nodes: tuple[np.ndarray, ...]) -> np.ndarray | None:
+def _mesh(sky: xr.Dataset, level: np.ndarray, is_sky: np.ndarray, box: int, nodes: Any) -> np.ndarray | None:
     """photutils' Background2D on the cells, where stars are gone already and the nebula is masked; None without sky."""
     from photutils.background import Background2D, MedianBackground  # slow to import, and seldom asked for
 
-    sky, is_sky, level, _ = samples
     if not 2 <= box <= min(level.shape):
         raise WorkbenchError(f"a mesh of {box} cells does not suit {level.shape[0]} x {level.shape[1]}: 2 or more do")
-    rows, columns = (-(-size // box) for size in is_sky.shape)
-    padded = np.pad(
-        is_sky, [(0, parts * box - size) for parts, size in zip((rows, columns), is_sky.shape, strict=True)]
-    )
-    if padded.reshape(rows, box, columns, box).sum(axis=(1, 3)).max() <= (1 - _MASKED / 100) * box * box:
+    meshes = tiles(np.pad(is_sky, [(0, -size % box) for size in is_sky.shape]), box)
+    if meshes.sum(axis=(2, 3)).max() <= (1 - _MASKED / 100) * box * box:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NaN cells are masked, which it reports
@@ -215,16 +202,13 @@ def _interpolate(values: np.ndarray, grid: Sequence[np.ndarray], new: Sequence[n
 
 def evaluate_background(model: xr.Dataset, y: np.ndarray | None = None, x: np.ndarray | None = None) -> xr.DataArray:
     """Return the model at every pixel, (channel, y, x) float32, or at given points, (channel, point)."""
-    surfaces = model["background"].values
+    surfaces, channels = model["background"].values, {"channel": model["channel"].values}
     if y is None:
-        height, width = model.attrs["height"], model.attrs["width"]
-        out = np.empty((len(surfaces), height, width), np.float32)
-        for channel, surface in enumerate(surfaces):
-            _apply_model(np.zeros((height, width), np.float32), surface, out[channel], "model")
-        return xr.DataArray(out, dims=("channel", "y", "x"), coords={"channel": model["channel"].values})
-    rows, columns = np.asarray(y, float) / _STEP, np.asarray(x, float) / _STEP
-    values = [ndimage.map_coordinates(surface, (rows, columns), order=1, mode="nearest") for surface in surfaces]
-    return xr.DataArray(values, dims=("channel", "point"), coords={"channel": model["channel"].values})
+        shape = (model.attrs["height"], model.attrs["width"])
+        return xr.DataArray([_full_size(surface, shape) for surface in surfaces], channels, ("channel", "y", "x"))
+    points = np.stack([y, x]) / _STEP
+    values = [ndimage.map_coordinates(surface, points, order=1, mode="nearest") for surface in surfaces]
+    return xr.DataArray(values, channels, ("channel", "point"))
 
 
 def model_means(model: xr.Dataset) -> np.ndarray:
@@ -256,7 +240,7 @@ def remove_background(picture: xr.Dataset, model: xr.Dataset, *, mode: str = "su
             f" the picture has {size[0]} x {size[1]}: model the picture after cropping it"
         )
     surfaces = model["background"].values
-    changed: dict[str, Any] = {}
+    changed = {"signal": picture["signal"].values.copy()}
     if mode == "divide":
         lowest = surfaces.min(axis=(1, 2))
         if np.any(lowest <= 0):
@@ -266,40 +250,34 @@ def remove_background(picture: xr.Dataset, model: xr.Dataset, *, mode: str = "su
                 " subtract it, or divide before anything is subtracted"
             )
         surfaces = surfaces / model_means(model)[:, None, None]
-        names = [name for name in ("signal", "variance") if name in picture]
-    else:
-        names = ["signal"]
-    for name in names:
-        values = picture[name].values
-        out = np.empty_like(values)
-        for channel, surface in enumerate(surfaces):
-            _apply_model(values[channel], surface, out[channel], mode if name == "signal" else "divide twice")
-        changed[name] = plane(out, picture[name].attrs.get("long_name", name))
+        changed |= {"variance": picture["variance"].values.copy()} if "variance" in picture else {}
+    for channel, surface in enumerate(surfaces):
+        level = _full_size(surface, size)
+        if mode == "subtract":
+            changed["signal"][channel] -= level
+        else:
+            for name, factor in zip(changed, (level, level * level), strict=False):
+                changed[name][channel] /= factor
     span = [f"{values.min():.4g} to {values.max():.4g}" for values in model["background"].values]
     verb = "subtracted" if mode == "subtract" else "divided out"
     return note(
-        picture.assign(changed),
+        picture.assign({name: picture[name].copy(data=values) for name, values in changed.items()}),
         f"Background: {model.attrs['method']} model {verb}, {'; '.join(span)} {unit_text(model.attrs['units'])}"
         f" ({', '.join(map(str, model['channel'].values))}); {model.attrs['sky_share']:.1%} of the cells were sky.",
     )
 
 
-_MODES = {"model": 0, "subtract": 1, "divide": 2, "divide twice": 3}
-
-
-def _apply_model(values: np.ndarray, surface: np.ndarray, out: np.ndarray, mode: str) -> None:
-    """Combine a plane with a model on nodes `_STEP` px apart, linear between them, in bands of rows."""
-    nodes = np.ascontiguousarray(surface, np.float32)
-    in_bands(lambda rows: _combine(values[rows], rows.start, nodes, _MODES[mode], out[rows]), values.shape[0])
+def _full_size(surface: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A model on nodes `_STEP` px apart at every pixel (y, x), float32."""
+    nodes, out = np.ascontiguousarray(surface, np.float32), np.empty(shape, np.float32)
+    in_bands(lambda rows: _fill_rows(rows.start, nodes, out[rows]), shape[0])
+    return out
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
-def _combine(values, first, nodes, mode, out):
-    """Write to `out` the model, the values (y, x) less it, or these divided by it once or twice, by `mode` of `_MODES`.
-
-    Row 0 is row `first` of the picture; the model is linear between `nodes` (y, x), `_STEP` px apart.
-    """
-    height, width = values.shape
+def _fill_rows(first, nodes, out):
+    """Rows of a picture (y, x) from `first` on, linear between `nodes` (y, x) `_STEP` px apart."""
+    height, width = out.shape
     line = np.empty(nodes.shape[1], np.float32)
     for row in range(height):
         top = (row + first) // _STEP
@@ -309,12 +287,4 @@ def _combine(values, first, nodes, mode, out):
             begin = line[left // _STEP]
             slope = (line[left // _STEP + 1] - begin) / np.float32(_STEP)
             for column in range(left, min(left + _STEP, width)):
-                level = begin + slope * np.float32(column - left)
-                if mode == 0:
-                    out[row, column] = level
-                elif mode == 1:
-                    out[row, column] = values[row, column] - level
-                elif mode == 2:
-                    out[row, column] = values[row, column] / level
-                else:
-                    out[row, column] = values[row, column] / (level * level)
+                out[row, column] = begin + slope * np.float32(column - left)

@@ -66,15 +66,18 @@ def white_balance(
         raise WorkbenchError(f"white balance {method!r} is none of {', '.join(BALANCES)}")
     if method != "none" and picture.sizes["channel"] != 3:
         raise WorkbenchError("a mono picture has no white balance; use 'none'")
-    errors, used = np.zeros(picture.sizes["channel"]), 0
+    multipliers, errors, used = np.ones(picture.sizes["channel"]), np.zeros(picture.sizes["channel"]), 0
     if method == "stars":
         multipliers, errors, used = _star_balance(picture, stars)
     elif method == "region":
         multipliers, errors = _region_balance(picture, region)
     elif method == "daylight":
-        multipliers = _daylight(picture)
-    else:
-        multipliers = np.ones(picture.sizes["channel"])
+        named = np.asarray(picture.attrs.get("daylight_multipliers", ()), float).ravel()
+        if named.size not in (3, 4) or not np.all(np.isfinite(named[:3])) or np.any(named[:3] <= 0):
+            raise WorkbenchError(
+                "this picture's file names no daylight multipliers of the camera; balance by 'stars' or a 'region'"
+            )
+        multipliers = named[:3] / named[1]
     return xr.Dataset(
         {
             "multiplier": ("channel", multipliers, {"units": "1", "long_name": "white balance multiplier"}),
@@ -120,20 +123,8 @@ def _region_balance(picture: xr.Dataset, region: Sequence[int] | None) -> tuple[
             f"the region {tuple(region)} has means {', '.join(f'{value:.3g}' for value in mean)}: too dark to be made"
             " white; choose a brighter one"
         )
-    multipliers = mean[1] / mean
     relative = error / mean
-    return multipliers, multipliers * np.array(
-        [np.hypot(relative[1], relative[c]) if c != 1 else 0.0 for c in range(3)]
-    )
-
-
-def _daylight(picture: xr.Dataset) -> np.ndarray:
-    multipliers = np.asarray(picture.attrs.get("daylight_multipliers", ()), float).ravel()
-    if multipliers.size not in (3, 4) or not np.all(np.isfinite(multipliers[:3])) or np.any(multipliers[:3] <= 0):
-        raise WorkbenchError(
-            "this picture's file names no daylight multipliers of the camera; balance by 'stars' or a 'region'"
-        )
-    return multipliers[:3] / multipliers[1]
+    return mean[1] / mean, mean[1] / mean * np.hypot(relative, relative[1]) * (1, 0, 1)
 
 
 def camera_matrix(picture: xr.Dataset) -> np.ndarray | None:
@@ -184,16 +175,14 @@ def apply_colour(
     channels = picture.sizes["channel"]
     multipliers = np.ones(channels) if balance is None else balance["multiplier"].values
     transform = (np.eye(channels) if matrix is None else np.asarray(matrix, float)) @ np.diag(multipliers)
-    changed = {"signal": _mix(picture["signal"].values, transform, "signal")}
-    if "variance" in picture:
-        changed["variance"] = _mix(picture["variance"].values, transform**2, "variance")
+    changed = {
+        name: plane(_mix(picture[name].values, (transform**power).astype(np.float32)), name)
+        for name, power in (("signal", 1), ("variance", 2))
+        if name in picture
+    }
     words = ", ".join(f"{value:.4f}" for value in multipliers)
-    source = (
-        ""
-        if balance is None
-        else f" from {balance.attrs['method']}"
-        + (f" ({balance.attrs['stars']} stars)" if balance.attrs.get("stars") else "")
-    )
+    source = "" if balance is None else f" from {balance.attrs['method']}"
+    source += f" ({balance.attrs['stars']} stars)" if balance is not None and balance.attrs.get("stars") else ""
     whole = transform @ np.asarray(picture.attrs.get("colour_transform", np.eye(channels)), float)
     return note(
         picture.assign(changed),
@@ -204,14 +193,13 @@ def apply_colour(
     )
 
 
-def _mix(values: np.ndarray, transform: np.ndarray, name: str) -> xr.Variable:
+def _mix(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The channels (channel, y, x) mixed by a matrix, float32."""
+    if len(values) == 1:
+        return values * matrix[0, 0]
     out = np.empty(values.shape, np.float32)
-    if values.shape[0] == 1:
-        np.multiply(values, np.float32(transform[0, 0]), out=out)
-    else:
-        matrix = transform.astype(np.float32)
-        in_bands(lambda rows: _mix_rows(values[:, rows], matrix, out[:, rows]), values.shape[1])
-    return plane(out, name)
+    in_bands(lambda rows: _mix_rows(values[:, rows], matrix, out[:, rows]), values.shape[1])
+    return out
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})

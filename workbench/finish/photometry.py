@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import numba
 import numpy as np
 import xarray as xr
 from photutils.aperture import CircularAperture, aperture_photometry
@@ -57,26 +56,12 @@ def find_picture_stars(picture: xr.Dataset, *, limit: int = 20_000) -> xr.Datase
     spoilt = stars["saturated"].values.copy()
     fwhm = float(stars.attrs.get("fwhm", np.nan))
     reach = int(np.ceil(fwhm)) if np.isfinite(fwhm) else 3
-    if stars.sizes["star"]:
-        bad = ~np.isfinite(level)
-        if "saturated" in picture:
-            bad |= (picture["saturated"].values > 0).any(axis=0)
-        if bad.any():
-            spoilt |= _touches(bad, stars["x"].values, stars["y"].values, reach)
+    bad = ~np.isfinite(level)
+    if "saturated" in picture:
+        bad |= (picture["saturated"].values > 0).any(axis=0)
+    for star, (x, y) in enumerate(np.rint([stars["x"].values, stars["y"].values]).T.astype(int)):
+        spoilt[star] |= bad[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1].any()
     return stars.assign(saturated=("star", spoilt)).assign_attrs(searched_fwhm=fwhm)
-
-
-@numba.njit(nogil=True, cache=True)
-def _touches(bad, xs, ys, reach):
-    """Whether a bad pixel (y, x) lies within `reach` [px] of each star (star,)."""
-    height, width = bad.shape
-    out = np.zeros(xs.size, np.bool_)
-    for star in range(xs.size):
-        x0, y0 = int(np.rint(xs[star])), int(np.rint(ys[star]))
-        for j in range(max(0, y0 - reach), min(height, y0 + reach + 1)):
-            for i in range(max(0, x0 - reach), min(width, x0 + reach + 1)):
-                out[star] |= bad[j, i]
-    return out
 
 
 def bright_stars(stars: xr.Dataset, shape: tuple[int, ...], *, count: int = 100, apart: float = 7.0) -> xr.Dataset:
@@ -161,8 +146,7 @@ def _rings(values: np.ndarray, xs: np.ndarray, ys: np.ndarray, inner: float, out
         top, left = max(y0 - reach, 0), max(x0 - reach, 0)
         cut = values[top : y0 + reach + 1, left : x0 + reach + 1]
         radius = np.hypot(u + x0 - x, v + y0 - y)
-        rows, columns = slice(top - y0 + reach, top - y0 + reach + cut.shape[0]), slice(left - x0 + reach, None)
-        radius = radius[rows, columns][:, : cut.shape[1]]
+        radius = radius[top - y0 + reach :, left - x0 + reach :][: cut.shape[0], : cut.shape[1]]
         ring = cut[(radius >= inner) & (radius <= outer)]
         out[star] = clipped_stats(np.ascontiguousarray(ring, np.float32))
     return out
@@ -212,8 +196,7 @@ def check_photometry(
         If fewer than three stars can be measured in both.
     """
     check_picture(before), check_picture(after)
-    if stars is None:
-        stars = find_picture_stars(before)
+    stars = find_picture_stars(before) if stars is None else stars
     if stars.sizes["star"]:
         stars = bright_stars(stars, tuple(before["signal"].shape[1:]), apart=11.0 if relative else 7.0)
     fwhm = float(stars.attrs.get("searched_fwhm", np.nan))

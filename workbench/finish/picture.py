@@ -18,6 +18,7 @@ import xarray as xr
 from scipy import ndimage
 
 from ..core.errors import StageError, WorkbenchError
+from ..core.mosaic import tiles
 from ..core.parallel import in_threads
 from ..core.values import attribute_lines
 
@@ -107,7 +108,12 @@ def check_picture(picture: xr.Dataset, *, stage: str | None = "stacked", content
         remedy = _REMEDIES.get(found, "this step comes after the stretch" if stage == "stretched" else "")
         raise StageError(f"this step needs a picture of stage {stage!r} and got one of stage {found!r}; {remedy}")
     if content:
-        _check_content(signal.values)
+        finite = (values[np.isfinite(values)] for values in signal.values)
+        ends = [end for values in finite if values.size for end in (float(values.min()), float(values.max()))]
+        if not ends:
+            raise WorkbenchError("this picture has no finite pixel: it is NaN everywhere; stack the lights again")
+        if min(ends) == max(ends):
+            raise WorkbenchError(f"this picture is empty: every pixel is {ends[0]:g}; stack the lights again")
     return picture
 
 
@@ -116,16 +122,6 @@ _REMEDIES = {
     "raw": "raw frames are calibrated and stacked first",
     "calibrated": "calibrated frames are stacked first",
 }
-
-
-def _check_content(signal: np.ndarray) -> None:
-    finite = (values[np.isfinite(values)] for values in signal)
-    ends = [(float(values.min()), float(values.max())) for values in finite if values.size]
-    if not ends:
-        raise WorkbenchError("this picture has no finite pixel: it is NaN everywhere; stack the lights again")
-    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
-    if low == high:
-        raise WorkbenchError(f"this picture is empty: every pixel is {low:g}; stack the lights again")
 
 
 def note(picture: xr.Dataset, sentence: str, **attrs: Any) -> xr.Dataset:
@@ -200,18 +196,21 @@ def common_box(picture: xr.Dataset, share: float = 0.9) -> tuple[int, int, int, 
     """Return (top, bottom, left, right) of the largest rectangle of covered pixels; see `crop`."""
     if not 0 < share <= 1:
         raise WorkbenchError(f"the share of the coverage to crop to lies between 0 and 1; got {share:g}")
-    good = _covered(picture, share)
+    good = np.isfinite(picture["signal"].values).all(axis=0)
+    for counts in picture["coverage"].values if "coverage" in picture else ():
+        sample = counts[:: max(1, counts.shape[0] // 512), :: max(1, counts.shape[1] // 512)]
+        sample = sample[sample > 0]
+        good &= counts >= share * (np.median(sample) if sample.size else np.inf)
     cell = max(1, min(_CELL, min(good.shape) // 16))
     rows, columns = good.shape[0] // cell, good.shape[1] // cell
-    cells = good[: rows * cell, : columns * cell].reshape(rows, cell, columns, cell).mean(axis=(1, 3))
+    cells = tiles(good, cell).mean(axis=(2, 3))
     # a cell counts while its larger part is covered: its missing edge is trimmed below, a hole in it is a hole
     # a satellite's trail is rejected right across a frame: what is that thin is bridged before the rectangle is sought
     full = np.pad(cells > 0.5, _TRAIL)
     whole = ndimage.binary_closing(full, np.ones((_TRAIL, _TRAIL)))
-    bridges = ndimage.binary_dilation(whole & ~full, np.ones((3, 3)))
-    whole, bridges = (grid[_TRAIL:-_TRAIL, _TRAIL:-_TRAIL] for grid in (whole, bridges))
+    bridges = ndimage.binary_dilation(whole & ~full, np.ones((3, 3)))[_TRAIL:-_TRAIL, _TRAIL:-_TRAIL]
     good[: rows * cell, : columns * cell] |= np.kron(bridges, np.ones((cell, cell), bool))
-    top, bottom, left, right = (edge * cell for edge in _largest_rectangle(whole))
+    top, bottom, left, right = (edge * cell for edge in _largest_rectangle(whole[_TRAIL:-_TRAIL, _TRAIL:-_TRAIL]))
     bottom = good.shape[0] if bottom == rows * cell else bottom
     right = good.shape[1] if right == columns * cell else right
     top, bottom, left, right = _fitted([top, bottom, left, right], good)
@@ -221,16 +220,6 @@ def common_box(picture: xr.Dataset, share: float = 0.9) -> tuple[int, int, int, 
         f"no part of this picture is covered by {share:.0%} of its frames: if the stack rejected too much, check the "
         "gain that it used; else lower the share, or crop by hand"
     )
-
-
-def _covered(picture: xr.Dataset, share: float) -> np.ndarray:
-    """Where all channels are finite and covered by `share` of the usual number of frames, boolean (y, x)."""
-    good = np.isfinite(picture["signal"].values).all(axis=0)
-    for counts in picture["coverage"].values if "coverage" in picture else ():
-        sample = counts[:: max(1, counts.shape[0] // 512), :: max(1, counts.shape[1] // 512)]
-        sample = sample[sample > 0]
-        good &= counts >= share * (np.median(sample) if sample.size else np.inf)
-    return good
 
 
 def _fitted(box: list[int], good: np.ndarray) -> list[int]:
@@ -255,9 +244,9 @@ def _fitted(box: list[int], good: np.ndarray) -> list[int]:
 def _side(box: Sequence[int], side: int) -> tuple[slice, slice]:
     """The outermost row or column (top, bottom, left, right) of a box."""
     top, bottom, left, right = box
-    rows = (slice(top, top + 1), slice(bottom - 1, bottom), slice(top, bottom), slice(top, bottom))[side]
-    columns = (slice(left, right), slice(left, right), slice(left, left + 1), slice(right - 1, right))[side]
-    return rows, columns
+    edge = (top, bottom - 1, left, right - 1)[side]
+    line = slice(edge, edge + 1)
+    return (line, slice(left, right)) if side < 2 else (slice(top, bottom), line)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -302,17 +291,14 @@ def fill_holes(picture: xr.Dataset, *, reach: int = 2) -> xr.Dataset:
     holes = [np.argwhere(~np.isfinite(values)) for values in signal]
     if not any(len(hole) for hole in holes):
         return picture
-    names = [name for name in ("signal", "variance") if name in picture]
-    filled = {name: picture[name].values.copy() for name in names}
-    count = 0
-    for channel, hole in enumerate(holes):
-        values = picture["signal"].values[channel]
-        for name in names:
-            count += _fill(values, picture[name].values[channel], filled[name][channel], hole, reach)
-    count //= len(names)
+    filled = picture.copy()
+    for name in ("signal", "variance"):
+        if name in picture:
+            values = picture[name].values.copy()
+            count = sum(map(_fill, signal, picture[name].values, values, holes, [reach] * len(signal)))
+            filled[name] = picture[name].copy(data=values)
     left = sum(map(len, holes)) - count
-    changed = picture.assign({name: picture[name].copy(data=filled[name]) for name in names})
-    return note(changed, f"Holes: {count} missing pixels filled from their neighbours, {left} left.")
+    return note(filled, f"Holes: {count} missing pixels filled from their neighbours, {left} left.")
 
 
 @numba.njit(nogil=True, cache=True)
@@ -349,37 +335,28 @@ def pyramid(picture: xr.Dataset, *, smallest: int = 256) -> list[xr.Dataset]:
     levels = [picture]
     while min(levels[-1].sizes["y"], levels[-1].sizes["x"]) >= 2 * smallest:
         finer = levels[-1]
-        data = {}
-        for name in ("signal", "variance", "saturated"):
-            if name in finer:
-                values = np.asarray(finer[name].values, np.float32)
-                out = np.empty((values.shape[0], values.shape[1] // 2, values.shape[2] // 2), np.float32)
-                scale = np.float32(0.25 if name == "variance" else 1.0)
-                for channel in range(values.shape[0]):
-                    _halve(values[channel], scale, out[channel])
-                data[name] = xr.Variable(finer[name].dims, out, finer[name].attrs)
-        levels.append(
-            xr.Dataset(data, coords={"channel": finer["channel"]}, attrs=finer.attrs).assign_attrs(
-                reduction=2 * finer.attrs.get("reduction", 1)
-            )
-        )
+        data = {
+            name: (finer[name].dims, _halve(np.asarray(finer[name].values, np.float32), scale), finer[name].attrs)
+            for name, scale in (("signal", 1.0), ("variance", 0.25), ("saturated", 1.0))
+            if name in finer
+        }
+        level = xr.Dataset(data, coords={"channel": finer["channel"]}, attrs=finer.attrs)
+        levels.append(level.assign_attrs(reduction=2 * finer.attrs.get("reduction", 1)))
     return levels
 
 
 @numba.njit(nogil=True, cache=True)
-def _halve(fine, scale, coarse):
-    """Fill `coarse` (y, x) with `scale` times the mean of the finite ones of each four pixels of `fine`."""
-    for row in range(coarse.shape[0]):
-        for column in range(coarse.shape[1]):
-            total = np.float32(0.0)
-            count = 0
-            for j in range(2):
-                for i in range(2):
-                    value = fine[2 * row + j, 2 * column + i]
-                    if np.isfinite(value):
-                        total += value
-                        count += 1
-            coarse[row, column] = scale * total / count if count else np.nan
+def _halve(fine, scale):
+    """`scale` times the mean of the finite ones of each four pixels (channel, y, x)."""
+    coarse = np.empty((fine.shape[0], fine.shape[1] // 2, fine.shape[2] // 2), np.float32)
+    for channel, row, column in np.ndindex(coarse.shape):
+        total, count = np.float32(0.0), 0
+        for value in fine[channel, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].flat:
+            if np.isfinite(value):
+                total += value
+                count += 1
+        coarse[channel, row, column] = scale * total / count if count else np.nan
+    return coarse
 
 
 def luminance(signal: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from ..core.parallel import in_threads
 from ..core.statistics import mad_std
 from ..stars.background import block_background
 from .photometry import find_picture_stars
-from .picture import check_picture
+from .picture import check_picture, plane
 
 _CELLS = 48  # cells along the shorter side, where the picture has pixels enough
 _GROW = 4  # [cells] by which the nebula is widened
@@ -66,14 +66,13 @@ def measure_sky(picture: xr.Dataset, stars: xr.Dataset | None = None, *, cell: i
         error = np.maximum(error, 1e-6 * np.nanmax(np.abs(level)) if enough.any() else 0)
         return level, error * _excess(level, error)
 
-    levels, errors = zip(*in_threads(measure, range(len(signal))), strict=True)
+    levels, errors = map(np.array, zip(*in_threads(measure, range(len(signal))), strict=True))
     rows, columns = levels[0].shape
-    dims = ("channel", "y", "x")
     units = picture.attrs.get("units", "")
     return xr.Dataset(
         {
-            "level": (dims, np.array(levels), {"units": units, "long_name": "sky level between the stars"}),
-            "error": (dims, np.array(errors), {"units": units, "long_name": "standard error"}),
+            "level": plane(levels, "sky level between the stars", units=units),
+            "error": plane(errors, "standard error", units=units),
         },
         coords={
             "channel": picture["channel"].values,
@@ -97,17 +96,14 @@ def star_mask(stars: xr.Dataset, shape: tuple[int, int], *, depth: float = 0.05,
     alpha = fwhm / (2 * np.sqrt(2 ** (1 / 3) - 1))
     ratio = np.maximum(stars["peak"].values, 0) / (depth * max(stars.attrs["noise"], 1e-30))
     radius = np.maximum(least * fwhm, alpha * np.sqrt(np.maximum(ratio, 1) ** (1 / 3) - 1))
-    shining = radius > 0
-    _discs(
-        out,
-        *(values[shining] for values in (stars["x"].values, stars["y"].values, np.minimum(radius, 0.1 * min(shape)))),
-    )
+    _discs(out, stars["x"].values, stars["y"].values, np.minimum(radius, 0.1 * min(shape)))
     return out
 
 
 @numba.njit(nogil=True, cache=True)
 def _discs(out, xs, ys, radii):
-    for star in range(xs.size):
+    """Set `out` (y, x) within each star's radius [px], where it has one."""
+    for star in np.flatnonzero(radii > 0):
         radius = radii[star]
         for j in range(max(0, int(ys[star] - radius)), min(out.shape[0], int(ys[star] + radius) + 2)):
             for i in range(max(0, int(xs[star] - radius)), min(out.shape[1], int(xs[star] + radius) + 2)):
@@ -125,13 +121,8 @@ def _cell_means(values: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
 
 def _excess(level: np.ndarray, error: np.ndarray) -> float:
     """How much larger the scatter between neighbours is than the error says; second differences hide gradients."""
-    ratios = []
-    for axis in (0, 1):
-        if level.shape[axis] >= 3:
-            second = np.diff(level, 2, axis=axis)
-            middle = np.take(error, range(1, level.shape[axis] - 1), axis=axis)
-            ratios.append((second / (np.sqrt(6.0) * middle)).ravel())
-    ratio = np.concatenate(ratios) if ratios else np.array([])
+    pairs = ((level, error), (level.T, error.T))
+    ratio = np.concatenate([(np.diff(v, 2, axis=0) / (np.sqrt(6.0) * e[1:-1])).ravel() for v, e in pairs])
     ratio = ratio[np.isfinite(ratio)]
     return max(1.0, float(mad_std(ratio, centre=0))) if ratio.size > 10 else 1.0
 
@@ -142,8 +133,7 @@ def find_sky(sky: xr.Dataset, *, degree: int | str = "auto") -> xr.Dataset:
     A cell's level is modelled as polynomial + noise, and in some cells an exponentially distributed excess on top
     (nebula, unresolved stars): a mixture, whose likelihood is climbed by expectation and maximisation (Dempster,
     Laird and Rubin 1977) from a fit to the lower envelope (quantile regression, Koenker and Bassett 1978).  Cells
-    more likely nebula than sky, in any channel, grow by four cells to take in their faint wings, and the
-    polynomial is fitted once more to the rest.
+    more likely nebula than sky, in any channel, grow by four cells to take in their faint wings; what is left is sky.
 
     Parameters
     ----------
@@ -153,8 +143,7 @@ def find_sky(sky: xr.Dataset, *, degree: int | str = "auto") -> xr.Dataset:
 
     Returns
     -------
-    Dataset: ``is_sky`` (y, x); ``coefficients`` (channel, term) of x^i y^j in coordinates from -1 to 1; attributes
-    ``degree``, ``sky_share``, ``warnings``.
+    Dataset: ``is_sky`` (y, x); attributes ``degree``, ``sky_share``, ``warnings``.
 
     Raises
     ------
@@ -169,36 +158,22 @@ def find_sky(sky: xr.Dataset, *, degree: int | str = "auto") -> xr.Dataset:
             f"only {int(whole.sum())} cells between the stars can be measured: too few for a background;"
             " use smaller cells, or finish without background removal"
         )
-    tried = {number: _mixture(sky, whole, number) for number in ((1, 2, 3) if isinstance(degree, str) else (degree,))}
+    tried = {number: _mixture(sky, whole, number) for number in ((1, 2, 3) if degree == "auto" else (degree,))}
     shares = {number: float(is_sky.sum() / whole.sum()) for number, is_sky in tried.items()}
-    best = max(shares.values())
-    cautions = []
-    chosen = min(tried)
+    best, chosen, cautions = max(shares.values()), min(tried), []
     if len(tried) > 1 and best >= _CURVED_SKY:
         chosen = min(number for number, share in shares.items() if share >= 0.75 * best)
     if shares[chosen] < _LITTLE_SKY:
+        share = f"only {shares[chosen]:.0%}" if shares[chosen] >= 0.01 else "almost no part"
         cautions.append(
-            f"{_share(shares[chosen])} of the picture looks like empty sky: the background model is a lower envelope"
+            f"{share} of the picture looks like empty sky: the background model is a lower envelope"
             " and may hold part of a nebula that fills the frame; place samples by hand if you know better"
         )
-    is_sky = tried[chosen]
-    terms = polynomial_terms(sky, chosen)
-    coefficients = [
-        least_squares(terms[is_sky], level[is_sky], error[is_sky])
-        for level, error in zip(sky["level"].values, sky["error"].values, strict=True)
-    ]
     return xr.Dataset(
-        {
-            "is_sky": (("y", "x"), is_sky, {"long_name": "cells of empty sky"}),
-            "coefficients": (("channel", "term"), np.array(coefficients), {"units": sky.attrs["units"]}),
-        },
-        coords={"channel": sky["channel"], "y": sky["y"], "x": sky["x"]},
+        {"is_sky": (("y", "x"), tried[chosen], {"long_name": "cells of empty sky"})},
+        coords={"y": sky["y"], "x": sky["x"]},
         attrs={"degree": chosen, "sky_share": shares[chosen], "warnings": cautions},
     )
-
-
-def _share(share: float) -> str:
-    return f"only {share:.0%}" if share >= 0.01 else "almost no part"
 
 
 def polynomial_terms(
@@ -225,31 +200,26 @@ def least_squares(terms: np.ndarray, level: np.ndarray, error: np.ndarray) -> np
 
 def _mixture(sky: xr.Dataset, whole: np.ndarray, degree: int) -> np.ndarray:
     """The cells that are sky for a polynomial of this degree, boolean (y, x)."""
-    terms = polynomial_terms(sky, degree)[whole]
-    nebula = np.zeros(whole.shape, bool)
-    for level, error in zip(sky["level"].values, sky["error"].values, strict=True):
-        doubt = np.zeros(whole.shape)
-        doubt[whole] = 1 - _sky_probability(terms, level[whole], error[whole])
-        # single doubtful cells are chance or a faint star: left out, but nebula is what hangs together
-        together = ndimage.uniform_filter(doubt, 3, mode="nearest") > 0.5
-        nebula |= together
-    least = max(12, 3 * terms.shape[1])
-    every = polynomial_terms(sky, degree)
+    terms = polynomial_terms(sky, degree)
+    channels = list(zip(sky["level"].values, sky["error"].values, strict=True))
+    doubts = np.zeros((len(channels), *whole.shape))
+    for doubt, (level, error) in zip(doubts, channels, strict=True):
+        doubt[whole] = 1 - _sky_probability(terms[whole], level[whole], error[whole])
+    # single doubtful cells are chance or a faint star: left out, but nebula is what hangs together
+    nebula = (ndimage.uniform_filter(doubts, (0, 3, 3), mode="nearest") > 0.5).any(axis=0)
+    least = max(12, 3 * terms.shape[-1])
     left = whole & ~nebula
     if left.sum() < least:  # nebula everywhere: the cells that the envelope touches
-        doubts = np.zeros(whole.shape)
-        for level, error in zip(sky["level"].values, sky["error"].values, strict=True):
-            doubts[whole] += 1 - _sky_probability(terms, level[whole], error[whole])
-        cut = np.sort(doubts[whole])[min(least, int(whole.sum()) - 1)]
-        return whole & (doubts <= cut)
+        total = doubts.sum(axis=0)
+        return whole & (total <= np.sort(total[whole])[min(least, int(whole.sum()) - 1)])
     for _ in range(20):
         wide = whole & (ndimage.distance_transform_edt(~nebula) > _GROW)
         left = wide if wide.sum() >= least else left & ~nebula
         if left.sum() < least:
             break
         found = np.zeros(whole.shape, bool)
-        for level, error in zip(sky["level"].values, sky["error"].values, strict=True):
-            excess = np.where(left, (level - every @ least_squares(every[left], level[left], error[left])) / error, 0)
+        for level, error in channels:
+            excess = np.where(left, (level - terms @ least_squares(terms[left], level[left], error[left])) / error, 0)
             # faint wings lie below the noise of one cell, not below that of five by five
             total = ndimage.uniform_filter(excess, _WINDOW, mode="constant") * _WINDOW**2
             count = ndimage.uniform_filter(left.astype(float), _WINDOW, mode="constant") * _WINDOW**2
@@ -277,13 +247,8 @@ def _sky_probability(terms: np.ndarray, level: np.ndarray, error: np.ndarray) ->
         residual = level - terms @ fit
         z = residual / error
         sky = np.log(share) - 0.5 * z**2 - np.log(error * np.sqrt(2 * np.pi))
-        nebula = (
-            np.log1p(-share)
-            - np.log(scale)
-            + 0.5 * (error / scale) ** 2
-            - residual / scale
-            + special.log_ndtr(z - error / scale)
-        )
+        nebula = np.log1p(-share) - np.log(scale) + 0.5 * (error / scale) ** 2 - residual / scale
+        nebula += special.log_ndtr(z - error / scale)
         probability = special.expit(sky - nebula)
         share = float(np.clip(probability.mean(), 0.02, 0.98))
         excess = (1 - probability) * np.clip(residual, 0, None)

@@ -17,6 +17,7 @@ import xarray as xr
 from scipy import ndimage
 
 from ..core.errors import WorkbenchError
+from ..core.mosaic import tiles
 from ..core.statistics import MAD_TO_SIGMA, mad_std
 from ..stars.background import block_background
 from .curves import CURVES, curve_terms, midtones_balance, smooth_colours, softening, stretch_each, stretch_together
@@ -142,7 +143,8 @@ def stretch_parameters(
         If the method is unknown, a number is out of its range, or the picture is flat.
     """
     how = StretchSettings() if settings is None else settings
-    _check(how)
+    target = float(how.sky if how.sky is not None else TARGET if how.method == "autostretch" else 0.10)
+    _check(how, target)
     stats = sky_statistics(picture) if statistics is None else statistics
     level, blacks = _sky_and_black(stats, how)
     white = _white_point(stats, how, blacks[0])
@@ -159,10 +161,10 @@ def stretch_parameters(
     above = above if how.black is None else np.maximum(above, -SHADOWS * float(stats["noise"]))
     levels = np.clip(above / spans, 1e-9, 0.999)
     if how.method == "autostretch":
-        raised = 1 - (1 - _target(how)) ** how.strength  # the same share of the rest for every strength
+        raised = 1 - (1 - target) ** how.strength  # the same share of the rest for every strength
         found |= {"midtones": [midtones_balance(float(v), raised) for v in levels], "linked": bool(how.linked)}
     elif how.method == "asinh":
-        soft = softening(float(levels[0]), _target(how))
+        soft = softening(float(levels[0]), target)
         typical = float(np.clip((stats["typical"] - blacks[0]) / spans[0], 1e-9, 0.999))
         if how.sky is None and typical > levels[0]:  # a frame full of light is not to be bright all over
             soft = max(soft, softening(typical, _BRIGHTEST_TYPICAL))
@@ -173,17 +175,12 @@ def stretch_parameters(
     return found
 
 
-def _target(how: StretchSettings) -> float:
-    """The level at which the sky is to land."""
-    return float(how.sky if how.sky is not None else TARGET if how.method == "autostretch" else 0.10)
-
-
-def _check(how: StretchSettings) -> None:
+def _check(how: StretchSettings, target: float) -> None:
     """Raise a WorkbenchError for the first setting that is out of its range."""
     if how.method not in CURVES:
         raise WorkbenchError(f"stretch {how.method!r} is not known; choose {', '.join(CURVES)}")
-    if not 0 < _target(how) < 1:
-        raise WorkbenchError(f"the sky's level after the stretch lies between 0 and 1; got {_target(how):g}")
+    if not 0 < target < 1:
+        raise WorkbenchError(f"the sky's level after the stretch lies between 0 and 1; got {target:g}")
     if not how.strength > 0:
         raise WorkbenchError(f"the strength of a stretch is above 0; got {how.strength:g}")
     if not 0 <= how.chroma <= 20:
@@ -237,8 +234,7 @@ def apply_stretch(picture: xr.Dataset, parameters: dict[str, Any]) -> xr.Dataset
     """
     check_picture(picture)
     values = picture["signal"].values
-    terms = curve_terms(parameters, values.shape[0])
-    out = np.empty(values.shape, np.float32)
+    terms, out = curve_terms(parameters, values.shape[0]), np.empty(values.shape, np.float32)
     together = values.shape[0] == 3 and parameters["method"] in ("asinh", "ghs")
     # on a smaller level of the pyramid, so many of its pixels
     sigma = float(parameters.get("chroma", 0.0)) / picture.attrs.get("reduction", 1)
@@ -250,19 +246,14 @@ def apply_stretch(picture: xr.Dataset, parameters: dict[str, Any]) -> xr.Dataset
             stretch_each(values[:, rows], terms, out[:, rows])
 
     in_bands(work, values.shape[1], band=128)
-    numbers = {key: value for key, value in parameters.items() if key not in ("method", "linked")}
-    words = ", ".join(
-        f"{key} {', '.join(f'{v:.5g}' for v in (value if isinstance(value, list) else [value]))}"
-        for key, value in numbers.items()
+    words = "".join(
+        f", {key} {', '.join(f'{v:.5g}' for v in np.atleast_1d(value))}"
+        for key, value in parameters.items()
+        if key not in ("method", "linked")
     )
-    stretched = xr.Dataset(
-        {"signal": (("channel", "y", "x"), out, {"units": "1", "long_name": "display value"})},
-        coords={"channel": picture["channel"]},
-        attrs=dict(picture.attrs),
-    )
-    return note(
-        stretched, f"Stretch: {parameters['method']}, {words}.", stage="stretched", units="1", stretch=dict(parameters)
-    )
+    stretched = picture[["signal"]].assign(signal=plane(out, "display value", units="1"))
+    sentence = f"Stretch: {parameters['method']}{words}."
+    return note(stretched, sentence, stage="stretched", units="1", stretch=dict(parameters))
 
 
 def quantise(picture: xr.Dataset, bits: int = 16) -> np.ndarray:
@@ -364,14 +355,13 @@ def local_contrast(picture: xr.Dataset, *, strength: float = 0.2, radius: float 
     level = np.nan_to_num(luminance(values), nan=0.0)
     radius = max(4.0, min(level.shape) / 20) if radius is None else float(radius)
     step = max(1, int(radius / 24))  # the mean over a wide radius needs no more than that
-    height, width = (size // step * step for size in level.shape)
-    calm = level[:height, :width].reshape(height // step, step, width // step, step).mean(axis=(1, 3))
+    calm = tiles(level, step).mean(axis=(2, 3))
     calm = ndimage.grey_opening(calm, size=(7, 7), mode="nearest")
     calm = ndimage.gaussian_filter(calm, 2, mode="nearest")
     change = calm - ndimage.gaussian_filter(calm, radius / step, mode="nearest")
     rows, columns = ((np.arange(size) + 0.5) / step - 0.5 for size in level.shape)
-    grid = np.meshgrid(rows.astype(np.float32), columns.astype(np.float32), indexing="ij", sparse=True)
-    change = ndimage.map_coordinates(change, np.broadcast_arrays(*grid), order=1, mode="nearest")
+    grid = np.meshgrid(rows.astype(np.float32), columns.astype(np.float32), indexing="ij", copy=False)
+    change = ndimage.map_coordinates(change, grid, order=1, mode="nearest")
     wanted = np.clip(level + np.float32(8 * strength) * change * level * (1 - level), 0, 1)
     changed = np.clip(values * (wanted / np.maximum(level, np.float32(1e-6))), 0, 1).astype(np.float32)
     return note(
