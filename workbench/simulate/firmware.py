@@ -53,9 +53,7 @@ def stock(mosaic: np.ndarray, sensor: VirtualSensor) -> np.ndarray:
     signal = np.maximum(mosaic.astype(np.int32) - round(sensor.black_level), 0)
     saved = signal.copy()
     for channel, (row, column) in offsets(sensor.cfa_pattern).items():
-        multiplier = STOCK_MULTIPLIERS.get(channel, 1.0)
-        if multiplier != 1:
-            saved[row::2, column::2] = np.rint(signal[row::2, column::2] * multiplier)
+        saved[row::2, column::2] = np.rint(signal[row::2, column::2] * STOCK_MULTIPLIERS.get(channel, 1.0))
     return np.minimum(saved, sensor.white_level).astype(np.uint16)
 
 

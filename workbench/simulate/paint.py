@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
 TAIL = 0.01  # [e-]: a star's stamp ends where it adds less than this to a pixel of the exposure
 
-_CORE = np.polynomial.legendre.leggauss(5)
-_WING = np.polynomial.legendre.leggauss(3)
-_CORE_X, _CORE_W = _CORE[0] / 2, _CORE[1] / 2
-_WING_X, _WING_W = _WING[0] / 2, _WING[1] / 2
+# places and weights within a pixel, of the nodes of a star's core and of its wings
+_CORE_X, _CORE_W = np.array(np.polynomial.legendre.leggauss(5)) / 2
+_WING_X, _WING_W = np.array(np.polynomial.legendre.leggauss(3)) / 2
 
 
 class PaintedRows(NamedTuple):
@@ -72,7 +71,7 @@ class Stars(NamedTuple):
 class Profile(NamedTuple):
     """A PSF: peak (1 + q)^-beta, or peak exp(-q/2) where beta is infinite, q = xx dx² + xy dx dy + yy dy².
 
-    Within √`core2` [px] it is integrated with more nodes.
+    `long` [px] is where q is 1 along the longer axis.  Within √`core2` [px] it is integrated with more nodes.
     """
 
     xx: float
@@ -80,6 +79,7 @@ class Profile(NamedTuple):
     yy: float
     peak: float
     beta: float
+    long: float
     core2: float
 
 
@@ -101,26 +101,22 @@ def psf_profile(view: View) -> Profile:
         raise WorkbenchError(
             f"a PSF needs fwhm > 0, elongation ≥ 1 and beta > 1; got {view.fwhm}, {view.elongation}, {view.beta}"
         )
-    if math.isinf(view.beta):  # exp(-q/2), q = r²/σ²
-        short = view.fwhm / math.sqrt(8 * math.log(2))
-        peak = 1 / (2 * math.pi * short**2 * view.elongation)
-    else:  # (1 + q)^-β, q = r²/α² (Moffat 1969)
-        short = view.fwhm / (2 * math.sqrt(2 ** (1 / view.beta) - 1))
-        peak = (view.beta - 1) / (math.pi * short**2 * view.elongation)
+    # exp(-q/2), q = r²/σ², or (1 + q)^-β, q = r²/α² (Moffat 1969)
+    gaussian = math.isinf(view.beta)
+    short = view.fwhm / (math.sqrt(8 * math.log(2)) if gaussian else 2 * math.sqrt(2 ** (1 / view.beta) - 1))
+    peak = (0.5 if gaussian else view.beta - 1) / (math.pi * short**2 * view.elongation)
     long = short * view.elongation
     c, s = math.cos(view.angle), math.sin(view.angle)
     xx, yy = (c / long) ** 2 + (s / short) ** 2, (s / long) ** 2 + (c / short) ** 2
     xy = 2 * c * s * (1 / long**2 - 1 / short**2)
-    return Profile(xx, xy, yy, peak, float(view.beta), (2 * view.fwhm * view.elongation) ** 2)
+    return Profile(xx, xy, yy, peak, float(view.beta), long, (2 * view.fwhm * view.elongation) ** 2)
 
 
-def stamp_radius(view: View, profile: Profile, electrons: np.ndarray) -> np.ndarray:
+def stamp_radius(profile: Profile, electrons: np.ndarray) -> np.ndarray:
     """Return the distance [px] beyond which stars of so many `electrons` add less than `TAIL` of them to a pixel."""
-    beta = profile.beta
     excess = np.maximum(electrons * profile.peak / TAIL, 1.0)
-    q = 2 * np.log(excess) if math.isinf(beta) else excess ** (1 / beta) - 1
-    width = math.sqrt(8 * math.log(2)) if math.isinf(beta) else 2 * math.sqrt(2 ** (1 / beta) - 1)
-    return np.sqrt(q) * (view.fwhm * view.elongation / width) + 1.0
+    q = 2 * np.log(excess) if math.isinf(profile.beta) else excess ** (1 / profile.beta) - 1
+    return np.sqrt(q) * profile.long + 1.0
 
 
 def trail_line(trail: Trail, exposure: float) -> Line:
@@ -228,14 +224,10 @@ def paint_stars(out: np.ndarray, band: PaintedRows, stars: Stars, profile: Profi
                 if r2 > reach * reach:
                     continue
                 total = 0.0
-                if r2 < profile.core2:
-                    for m in range(5):
-                        for n in range(5):
-                            total += _CORE_W[m] * _CORE_W[n] * _psf(profile, dx + _CORE_X[n], dy + _CORE_X[m])
-                else:
-                    for m in range(3):
-                        for n in range(3):
-                            total += _WING_W[m] * _WING_W[n] * _psf(profile, dx + _WING_X[n], dy + _WING_X[m])
+                nodes, weights = (_CORE_X, _CORE_W) if r2 < profile.core2 else (_WING_X, _WING_W)
+                for m in range(nodes.size):
+                    for n in range(nodes.size):
+                        total += weights[m] * weights[n] * _psf(profile, dx + nodes[n], dy + nodes[m])
                 colour = band.cell[(band.top + i) % band.cell.shape[0], j % band.cell.shape[1]]
                 out[i, j] += stars.flux[s, colour] * clear * profile.peak * total
 

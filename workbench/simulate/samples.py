@@ -167,7 +167,7 @@ def truth(recipe: Recipe) -> dict[str, Any]:
     scene = _scene(recipe)
     sensor = scene.sensor
     hot = sensor.dark_map[tuple(sensor.hot_pixels.T)]
-    return _rounded(
+    text = json.dumps(
         {
             "camera": sensor.camera,
             "simulated": True,
@@ -214,6 +214,8 @@ def truth(recipe: Recipe) -> dict[str, Any]:
             "frames": [_frame_truth(scene, shot) for shot in plan(recipe)],
         }
     )
+    # nine digits, so that the text does not depend on the processor's last bit
+    return json.loads(text, parse_float=lambda number: float(f"{float(number):.9g}"))
 
 
 def _frame_truth(scene: Scene, shot: Shot) -> dict[str, Any]:
@@ -307,15 +309,6 @@ def _check_hashes(folder: Path) -> None:
     if os.environ.get("WORKBENCH_REQUIRE_REAL"):
         raise WorkbenchError(message)
     warnings.warn(message, SampleWarning, stacklevel=3)
-
-
-def _rounded(value):
-    """Round every float to nine digits, so that the text does not depend on the processor's last bit."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
 def publish() -> None:

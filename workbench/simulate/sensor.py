@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -307,7 +307,10 @@ def expose(
         raise WorkbenchError(f"exposure is a time in seconds, zero or more, not {exposure}")
     sensor.gain(iso)  # refuses an impossible setting
     dark = sensor.dark_factor(temperature) * exposure
-    frame = _Exposure(sensor, iso, exposure, dark, _rate_map(sensor, rate), _checked_hits(sensor, hits))
+    light, (y, x, charge) = _rate_map(sensor, rate), _checked_hits(sensor, hits)
+    # above the analogue limit the amplifier stays and the numbers are multiplied
+    amplifier = sensor.gain(min(iso, sensor.analogue_limit_iso))
+    digital = amplifier / sensor.gain(iso)
     height, width = sensor.shape
     bands = [slice(top, min(top + _BAND, height)) for top in range(0, height, _BAND)]
     settings = np.array([iso, exposure, temperature], dtype="<f8").view("<u8")
@@ -315,56 +318,36 @@ def expose(
     sensor.dark_map, sensor.response_map, sensor.offset_map  # noqa: B018  drawn once, before the threads want them
     mosaic = np.empty((height, width), np.uint16)
 
-    def fill(band: tuple[slice, np.random.SeedSequence]) -> None:
-        mosaic[band[0]] = _read_out(frame, band[0], np.random.default_rng(band[1]))
-
-    for _ in in_threads(fill, zip(bands, streams, strict=True), threads):
-        pass
-    return mosaic
-
-
-class _Exposure(NamedTuple):
-    """One frame in the making: its setting, the dark map's factor [s], light [e⁻/s/pixel], hits (y, x, electrons)."""
-
-    sensor: VirtualSensor
-    iso: float
-    exposure: float
-    dark: float
-    light: np.ndarray | None
-    hits: tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def _read_out(frame: _Exposure, rows: slice, rng: np.random.Generator) -> np.ndarray:
-    """The numbers [ADU] of some rows (y, x): photons and dark current drawn, collected, amplified, converted."""
-    sensor = frame.sensor
-    expected = np.multiply(sensor.dark_map[rows], frame.dark, dtype=float)
-    if frame.light is not None:
-        lit = sensor.illumination(rows)
-        lit *= sensor.response_map[rows]
-        lit *= frame.light[rows]
-        lit *= frame.exposure
-        expected = np.add(lit, expected, out=lit)
-    electrons = rng.poisson(expected).astype(float)
-    y, x, charge = frame.hits
-    here = (y >= rows.start) & (y < rows.stop)
-    np.add.at(electrons, (y[here] - rows.start, x[here]), charge[here])
-    np.minimum(electrons, sensor.full_well, out=electrons)
-    # above the analogue limit the amplifier stays and the numbers are multiplied
-    amplifier = sensor.gain(min(frame.iso, sensor.analogue_limit_iso))
-    digital = amplifier / sensor.gain(frame.iso)
-    electrons /= amplifier
-    adu = rng.standard_normal(electrons.shape)
-    adu *= sensor.read_noise(frame.iso) / amplifier
-    adu += electrons
-    adu += sensor.offset_map[rows]
-    if digital != 1:
+    def read_out(band: tuple[slice, np.random.SeedSequence]) -> None:
+        rows, rng = band[0], np.random.default_rng(band[1])
+        expected = np.multiply(sensor.dark_map[rows], dark, dtype=float)
+        if light is not None:
+            lit = sensor.illumination(rows)
+            lit *= sensor.response_map[rows]
+            lit *= light[rows]
+            lit *= exposure
+            expected += lit
+        electrons = rng.poisson(expected).astype(float)
+        here = (y >= rows.start) & (y < rows.stop)
+        np.add.at(electrons, (y[here] - rows.start, x[here]), charge[here])
+        np.minimum(electrons, sensor.full_well, out=electrons)
+        electrons /= amplifier
+        adu = rng.standard_normal(electrons.shape)
+        adu *= sensor.read_noise(iso) / amplifier
+        adu += electrons
+        adu += sensor.offset_map[rows]
+        if digital != 1:
+            adu += sensor.black_level
+            np.rint(adu, out=adu)
+            adu -= sensor.black_level
+            adu *= digital
         adu += sensor.black_level
         np.rint(adu, out=adu)
-        adu -= sensor.black_level
-        adu *= digital
-    adu += sensor.black_level
-    np.rint(adu, out=adu)
-    return np.clip(adu, 0, sensor.white_level, out=adu)
+        mosaic[rows] = np.clip(adu, 0, sensor.white_level, out=adu)
+
+    for _ in in_threads(read_out, zip(bands, streams, strict=True), threads):
+        pass
+    return mosaic
 
 
 def _checked_hits(sensor: VirtualSensor, hits: Sequence[ArrayLike] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -383,10 +366,10 @@ def _rate_map(sensor: VirtualSensor, rate: ArrayLike) -> np.ndarray | None:
         rate = rate.astype(float)
     channels = channels_of(sensor.cfa_pattern)
     if rate.ndim and rate.shape not in ((len(channels),), sensor.shape):
-        known = (
-            f"one number, {len(channels)} ({', '.join(channels)}), or a picture of the sensor's shape {sensor.shape}"
+        raise WorkbenchError(
+            f"rate has shape {rate.shape}; give one number, {len(channels)} ({', '.join(channels)}), or a picture of"
+            f" the sensor's shape {sensor.shape}"
         )
-        raise WorkbenchError(f"rate has shape {rate.shape}; give {known}")
     if not (np.isfinite(rate).all() and (rate >= 0).all()):
         raise WorkbenchError("rate is in photo-electrons per second and pixel: finite and never negative")
     if not rate.any():

@@ -142,17 +142,9 @@ def make_sky(
     index = rng.normal(0.0, 0.35, count)  # a colour index: red stars positive
     flux = green[:, None] * np.stack([0.55 * np.exp(index), np.ones(count), 0.75 * np.exp(-index)], axis=1)
     order = np.argsort(-green, kind="stable")
-    origin = (-border - 2 * step, -border - 2 * step)
     rows, columns = (math.ceil((size + 2 * border) / step) + 6 for size in shape)
-    return Sky(
-        shape=(height, width),
-        x=x[order],
-        y=y[order],
-        flux=flux[order],
-        nebula=nebula * _nebula(rng, rows, columns),
-        step=float(step),
-        origin=origin,
-    )
+    points = nebula * _nebula(rng, rows, columns)
+    return Sky((height, width), x[order], y[order], flux[order], points, float(step), (-border - 2 * step,) * 2)
 
 
 def pointing(
@@ -171,9 +163,8 @@ def pointing(
     """
     cy, cx = ((size - 1) / 2 for size in shape)
     c, s = math.cos(math.radians(degrees)) * scale, math.sin(math.radians(degrees)) * scale
-    return np.array(
-        [[c, -s, cx - c * cx + s * cy + shift[0]], [s, c, cy - s * cx - c * cy + shift[1]], [0.0, 0.0, 1.0]]
-    )
+    x, y = cx - c * cx + s * cy + shift[0], cy - s * cx - c * cy + shift[1]
+    return np.array([[c, -s, x], [s, c, y], [0.0, 0.0, 1.0]])
 
 
 def to_pixels(sky: Sky, view: View, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -218,7 +209,7 @@ def render(sky: Sky, view: View, cfa_pattern: str = "RGGB", *, trails: bool = Tr
     star_x, star_y = to_pixels(sky, view, sky.x, sky.y)
     flux = sky.flux * view.transparency
     profile = psf_profile(view)
-    radius = stamp_radius(view, profile, flux.max(axis=1, initial=0.0) * view.exposure)
+    radius = stamp_radius(profile, flux.max(axis=1, initial=0.0) * view.exposure)
     veil = _veil(view)
     optics = Optics(np.linalg.inv(view.matrix), *_lens(sky.shape), float(view.distortion))
     nebula = Nebula(sky.nebula, float(sky.origin[0]), float(sky.origin[1]), float(sky.step))
@@ -291,14 +282,12 @@ def cosmic_rays(sky: Sky, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 def trail_mask(sky: Sky, view: View, *, reach: float = 1.5) -> np.ndarray:
     """Return where satellites crossed: True within `reach` FWHM of a trail's centre line, boolean (y, x)."""
-    dark = replace(view, background=(0.0, 0.0, 0.0))
-    empty = replace_stars(sky)
-    level = np.zeros(sky.shape, bool)
+    empty, edge = replace_stars(sky), math.exp(-4 * math.log(2) * reach**2)
+    mask = np.zeros(sky.shape, bool)
     for trail in view.trails:
-        flat = replace(trail, electrons=(1.0, 1.0, 1.0))
-        edge = math.exp(-4 * math.log(2) * reach**2)
-        level |= render(empty, replace(dark, trails=(flat,)), "G") * view.exposure > edge
-    return level
+        alone = replace(view, background=(0.0, 0.0, 0.0), trails=(replace(trail, electrons=(1.0, 1.0, 1.0)),))
+        mask |= render(empty, alone, "G") * view.exposure > edge
+    return mask
 
 
 def replace_stars(sky: Sky, x: ArrayLike = (), y: ArrayLike = (), flux: ArrayLike = (), *, nebula: float = 0.0) -> Sky:
@@ -355,8 +344,7 @@ def _veil(view: View) -> np.ndarray:
     if view.clouds == 0:
         return np.zeros((0, 0))
     field_ = np.random.default_rng((view.seed, 5)).normal(size=(11, 11))
-    low, high = field_.min(), field_.max()
-    return view.clouds * (field_ - low) / (high - low)
+    return view.clouds * (field_ - field_.min()) / np.ptp(field_)
 
 
 def _nebula(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
