@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from workbench.finish import make_picture
+from workbench.finish import background_model, find_picture_stars, make_picture, remove_background
 from workbench.simulate import sky as virtual
 
 # Camera to XYZ of a plausible camera (the D7000's, as published in dcraw's table), and its daylight multipliers.
@@ -84,6 +84,16 @@ def simulate(
 def scene():
     """One stack with a plane gradient and a nebula in the middle; do not change it in place."""
     return simulate()
+
+
+@pytest.fixture(scope="session")
+def flat(scene):
+    return remove_background(scene.picture, background_model(scene.picture))
+
+
+@pytest.fixture(scope="session")
+def stars(flat):
+    return find_picture_stars(flat)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from workbench.finish import (
     StretchSettings,
     finish,
     make_picture,
+    removed,
     write_picture,
 )
 
@@ -187,4 +188,6 @@ def test_what_cannot_be_finished_is_named(scene):
         finish(make_picture(np.full((3, 64, 64), np.nan)), progress=False)
     with pytest.raises(WorkbenchError, match="is empty"):
         finish(make_picture(np.zeros((3, 64, 64))), progress=False)
+    with pytest.raises(WorkbenchError, match="cannot be subtracted"):
+        removed(scene.picture, scene.picture.isel(x=slice(0, 50)))
     json.dumps(ALL.to_dict())

@@ -1,19 +1,25 @@
 import numpy as np
 import pytest
 from astropy.visualization import AsinhStretch
+from scipy import ndimage
 
 from workbench.core.errors import StageError, WorkbenchError
 from workbench.finish import (
     StretchSettings,
     apply_stretch,
+    bright_stars,
     curve,
     histogram,
+    local_contrast,
     make_picture,
+    midtones,
+    midtones_balance,
+    pyramid,
     quantise,
+    reduce_stars,
     sky_statistics,
     stretch_parameters,
 )
-from workbench.finish.curves import midtones, midtones_balance
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +30,6 @@ def linear():
     signal[:, 50, 50] = [9000, 5000, 2000]
     signal[:, 60, 60] = [2000, 5000, 9000]
     return make_picture(signal)
-
-
-def test_midtones_function_as_published():
-    assert midtones(0.0, 0.3) == 0
-    assert midtones(1.0, 0.3) == 1
-    assert midtones(0.3, 0.3) == pytest.approx(0.5)
-    for x, target in ((0.001, 0.25), (0.3, 0.1), (0.25, 0.25)):
-        assert midtones(x, midtones_balance(x, target)) == pytest.approx(target)
 
 
 def test_autostretch_has_the_published_constants(linear):
@@ -105,48 +103,6 @@ def test_colour_is_that_of_the_surroundings_brightness_its_own(linear):
     np.testing.assert_array_equal(after[:, far], smooth.signal.values[:, far])
 
 
-def hue(rgb):
-    """The angle about the grey axis."""
-    r, g, b = rgb
-    return np.arctan2(np.sqrt(3) * (g - b), 2 * r - g - b)
-
-
-def test_bright_and_dark_pixels_keep_their_hue():
-    rng = np.random.default_rng(0)
-    colours = rng.uniform(0.1, 1.0, (3, 1, 500)) * np.geomspace(1, 1e6, 500)
-    colours[:, :, :50] -= 2.0  # out of the gamut below
-    picture = make_picture(colours)
-    parameters = {"method": "asinh", "black": [0.0] * 3, "white": 1000.0, "softening": 10.0}
-    after = apply_stretch(picture, parameters).signal.values
-    assert after.min() >= 0
-    assert after.max() <= 1
-    lit = (colours.mean(axis=0) > 0)[0]
-    turn = np.angle(np.exp(1j * (hue(after[:, 0, lit].astype(float)) - hue(colours[:, 0, lit]))))
-    coloured = np.ptp(after[:, 0, lit], axis=0) > 1e-3
-    assert np.abs(turn[coloured]).max() < 0.01
-    brightness = after.max(axis=0)[0]
-    assert brightness[-1] > 0.99  # cores approach white and are not flat
-    assert np.all(np.diff(np.sort(brightness[-50:])) >= 0)
-
-
-@pytest.mark.parametrize("shape", [-2.0, -1.0, 0.0, 0.5, 5.0])
-def test_hyperbolic_curves_rise_from_black_to_white(linear, shape):
-    parameters = stretch_parameters(linear, StretchSettings("ghs", intensity=4.0, shape=shape, symmetry=0.1))
-    x = np.linspace(parameters["black"][0], parameters["white"], 1001)
-    y = curve(x, parameters).astype(float)
-    assert y[0] == pytest.approx(0, abs=1e-6)
-    assert y[-1] == pytest.approx(1, abs=1e-6)
-    slope = np.diff(y)
-    assert slope.min() >= 0
-    assert abs(np.argmax(slope) - 100) <= 2  # the contrast is greatest at the symmetry point
-    # and falls from there as D(1 + bDt)^-(1+1/b)
-    if shape == 0.5:
-        strength, t = np.expm1(4.0), np.array([0.05, 0.3])
-        expected = (1 + shape * strength * t) ** -(1 + 1 / shape)
-        got = np.array([np.interp(0.1 + u, (np.arange(1000) + 0.5) / 1000, slope) for u in t])
-        np.testing.assert_allclose(got[0] / got[1], expected[0] / expected[1], rtol=0.05)
-
-
 def test_no_stretch_is_the_identity():
     picture = make_picture(np.linspace(0, 1, 256).reshape(16, 16))
     parameters = stretch_parameters(picture, StretchSettings("ghs", intensity=0.0, black=0.0, white=1.0))
@@ -183,8 +139,6 @@ def test_missing_and_negative_and_mono():
 
 
 def test_a_level_of_the_pyramid_looks_like_the_whole(scene):
-    from workbench.finish import pyramid
-
     parameters = stretch_parameters(scene.picture)
     whole = apply_stretch(scene.picture, parameters).signal.values
     small = apply_stretch(pyramid(scene.picture)[1], parameters).signal.values
@@ -234,11 +188,6 @@ def test_mistakes_are_named(linear, how, words):
         stretch_parameters(linear, StretchSettings(**how))
 
 
-def test_parameters_of_another_kind_are_refused(linear):
-    with pytest.raises(WorkbenchError, match="not the numbers of a stretch"):
-        apply_stretch(linear, {"method": "asinh"})
-
-
 def test_a_black_point_above_the_sky_does_not_blow_up_the_rest(scene):
     statistics = sky_statistics(scene.picture)
     usual = stretch_parameters(scene.picture)
@@ -248,3 +197,41 @@ def test_a_black_point_above_the_sky_does_not_blow_up_the_rest(scene):
     level = apply_stretch(scene.picture, cut).signal.values
     assert (level == 0).all(axis=0).mean() > 0.3  # as was asked for
     assert np.quantile(level, 0.99) < 0.9
+
+
+def test_stars_shrink_and_the_nebula_stays(scene, flat, stars):
+    with pytest.raises(StageError, match="stretched"):
+        reduce_stars(flat, stars)
+    picture = apply_stretch(flat, stretch_parameters(flat))
+    small = reduce_stars(picture, stars, strength=0.5)
+    before, after = (p.signal.values.mean(axis=0) for p in (picture, small))
+    chosen = bright_stars(stars, before.shape, count=10)
+    for x, y in zip(chosen.x.values, chosen.y.values, strict=True):
+        cut = np.s_[round(y) - 8 : round(y) + 9, round(x) - 8 : round(x) + 9]
+        half = 0.5 * before[cut].max()
+        assert (after[cut] > half).sum() < 0.85 * (before[cut] > half).sum()  # smaller
+        assert after[cut].max() > 0.8 * before[cut].max()  # and still there
+    starless = ((scene.light - scene.background - scene.nebula) < 0.02).all(axis=0)
+    empty = ndimage.binary_erosion(starless, iterations=5)
+    assert np.abs(before - after)[empty].mean() < 0.002
+    assert before.shape == after.shape
+    assert "brightness is not kept" in small.attrs["history"][-1]
+
+
+def test_local_contrast_raises_structure_and_rings_no_star(scene, flat, stars):
+    with pytest.raises(StageError, match="stretched"):
+        local_contrast(flat)
+    picture = apply_stretch(flat, stretch_parameters(flat))
+    crisp = local_contrast(picture, strength=0.5, radius=60)
+    cloud = ndimage.gaussian_filter(scene.nebula.mean(axis=0), 10) > 5
+    deviation = [ndimage.gaussian_filter(p.signal.values.mean(axis=0), 10)[cloud].std() for p in (picture, crisp)]
+    assert deviation[1] > 1.02 * deviation[0]
+    assert crisp.signal.min() >= 0
+    assert crisp.signal.max() <= 1
+    chosen = bright_stars(stars, cloud.shape, count=5)
+    change = (crisp.signal - picture.signal).values.mean(axis=0)
+    v, u = np.mgrid[-15:16, -15:16]
+    ring = (np.hypot(u, v) > 8) & (np.hypot(u, v) < 12)
+    for x, y in zip(chosen.x.values, chosen.y.values, strict=True):
+        cut = change[round(y) - 15 : round(y) + 16, round(x) - 15 : round(x) + 16]
+        assert abs(np.median(cut[ring])) < 0.02

@@ -89,8 +89,9 @@ def white_balance(
 
 
 def _star_balance(picture: xr.Dataset, stars: xr.Dataset | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """Multipliers, their errors, and the number of stars used."""
     stars = find_picture_stars(picture) if stars is None else stars
-    chosen = bright_stars(stars, tuple(picture["signal"].shape[1:]), count=300)
+    chosen = bright_stars(stars, picture["signal"].shape[1:], count=300)
     table = photometry(picture, chosen["x"].values, chosen["y"].values, stars.attrs["searched_fwhm"])
     flux, error = table["flux"].values, table["flux_error"].values
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -213,26 +214,18 @@ def _mix_rows(values, matrix, out):
                 )
 
 
-def neutralise_background(picture: xr.Dataset, *, region: Sequence[int] | None = None) -> xr.Dataset:
+def neutralise_background(picture: xr.Dataset) -> xr.Dataset:
     """Make the empty sky grey: shift each channel so that all have the sky's mean level.
 
-    The sky is measured in cells without stars and nebula (`find_sky`), or in a region (top, bottom, left, right).
-    An offset per channel and nothing else: star fluxes, colours and variances stay.
+    The sky is measured in cells without stars and nebula (`find_sky`).  An offset per channel and nothing else: star
+    fluxes, colours and variances stay.
     """
     check_picture(picture)
-    signal = picture["signal"].values
-    if region is not None:
-        top, bottom, left, right = region
-        cut = signal[:, top:bottom, left:right].reshape(len(signal), -1)
-        if cut.shape[1] < 4 or not np.isfinite(cut).any(axis=1).all():
-            raise WorkbenchError(f"the region {tuple(region)} holds fewer than four pixels of this picture")
-        levels = np.nanmedian(cut, axis=1)
-    else:
-        sky = measure_sky(picture)
-        is_sky = find_sky(sky, degree=1)["is_sky"].values
-        levels = np.array([np.median(level[is_sky]) for level in sky["level"].values])
+    sky = measure_sky(picture)
+    is_sky = find_sky(sky, degree=1)["is_sky"].values
+    levels = np.array([np.median(level[is_sky]) for level in sky["level"].values])
     shift = (levels - levels.mean()).astype(np.float32)
-    changed = signal - shift[:, None, None]
+    changed = picture["signal"].values - shift[:, None, None]
     words = ", ".join(f"{-value:+.4g}" for value in shift)
     return note(
         picture.assign(signal=plane(changed, "signal")),
@@ -240,11 +233,11 @@ def neutralise_background(picture: xr.Dataset, *, region: Sequence[int] | None =
     )
 
 
-def mend_cores(picture: xr.Dataset, *, ring: int = 2) -> xr.Dataset:
+def mend_cores(picture: xr.Dataset) -> xr.Dataset:
     """Give clipped star cores the colour of what surrounds them, so that they do not turn magenta or green.
 
     Where a channel is ``saturated`` its value is only a lower limit.  With the colour c of the brightest pixels in a
-    `ring` [px] around the clipped ones, the brightness is at least I = max(signal/c) over the channels; the core
+    ring of 2 px around the clipped ones, the brightness is at least I = max(signal/c) over the channels; the core
     becomes I · c.  Nothing else changes; star fluxes of clipped stars do, and they are never measured.
     """
     check_picture(picture)
@@ -257,9 +250,9 @@ def mend_cores(picture: xr.Dataset, *, ring: int = 2) -> xr.Dataset:
     labels, count = ndimage.label(clipped, structure=np.ones((3, 3)))
     mended = 0
     for number, box in enumerate(ndimage.find_objects(labels), 1):
-        wide = tuple(slice(max(s.start - ring - 1, 0), s.stop + ring + 1) for s in box)
+        wide = tuple(slice(max(s.start - 3, 0), s.stop + 3) for s in box)
         core = labels[wide] == number
-        around = ndimage.binary_dilation(core, iterations=ring) & (labels[wide] == 0)
+        around = ndimage.binary_dilation(core, iterations=2) & (labels[wide] == 0)
         values = signal[:, wide[0], wide[1]]
         around &= np.isfinite(values).all(axis=0)
         # weighted by brightness: next to the core; further out each channel rings in its own way from resampling

@@ -23,8 +23,8 @@ from .photometry import bright_stars, find_picture_stars
 from .picture import check_picture, check_strength, in_bands, note, plane
 from .sky import star_mask
 
-SCALES = 4  # of the starlet transform: structures up to 2^4 px
-_THRESHOLDS = (4.5, 4.0, 3.25, 2.5)  # [σ] a coefficient must exceed to be kept, fine to coarse
+# [σ] a coefficient must exceed to be kept, one a scale of the starlet transform: 2 to 16 px
+_THRESHOLDS = (4.5, 4.0, 3.25, 2.5)
 _WINGS = 0.5  # [σ of a pixel]: a star ends, for the denoise, where its wings fall below it
 _TILE = 768  # [px] deconvolved at a time
 _DAMPING = 3.0  # [σ]: residuals below it do not sharpen
@@ -90,14 +90,12 @@ def unstabilise(values: np.ndarray, a: float, b: float) -> np.ndarray:
     return np.float32(math.sqrt(c)) * values + np.float32(a / 4) * values * values
 
 
-def denoise(
-    picture: xr.Dataset, *, strength: float = 0.5, scales: int = SCALES, stars: xr.Dataset | None = None
-) -> xr.Dataset:
+def denoise(picture: xr.Dataset, *, strength: float = 0.5, stars: xr.Dataset | None = None) -> xr.Dataset:
     """Denoise a linear picture as its own variance says: noise goes, what stands out of it stays.
 
     Each channel is stabilised (`stabilise`, with a and b fitted to the variance), and what the variance map knows
     beyond that (coverage, the flat's noise) is divided out.  The starlet transform (Starck and Murtagh 2006) splits
-    it into `scales`; the noise of each scale is measured there, since a stack's noise is correlated by resampling.
+    it into four scales; the noise of each scale is measured there, since a stack's noise is correlated by resampling.
     Coefficients below 2.5 to 4.5 σ of their scale lose the share `strength`; those above stay as they are.  The
     `stars` are taken out before and left as they are: the faint dark rings that wavelets draw around a point would
     otherwise be taken for noise, and the star would gain light.  scikit-image's wavelets and non-local means, on the
@@ -117,10 +115,8 @@ def denoise(
         raise WorkbenchError(
             "this picture has no variance to weigh a denoise by; stack with the workbench, which keeps it"
         )
-    if not 1 <= scales <= 8:
-        raise WorkbenchError(f"a denoise has 1 to 8 scales; got {scales}")
     signal, variance = picture["signal"].values, picture["variance"].values
-    scales = min(scales, int(math.log2(min(signal.shape[1:]) / 4)))
+    scales = min(len(_THRESHOLDS), int(math.log2(min(signal.shape[1:]) / 4)))
     stars = find_picture_stars(picture) if stars is None else stars
     masked = star_mask(stars, signal.shape[1:], depth=_WINGS, least=0.0)
     fade = 0.25 * float(np.nan_to_num(stars.attrs.get("searched_fwhm", np.nan), nan=4.0))
@@ -160,7 +156,7 @@ def _denoise_plane(
         detail = rest - coarser
         ratio = detail / excess
         sigma = float(mad_std(ratio[::step, ::step][free[::step, ::step]].astype(float), centre=0))
-        limit = _THRESHOLDS[min(scale, len(_THRESHOLDS) - 1)] * sigma
+        limit = _THRESHOLDS[scale] * sigma
         in_bands(partial(_shrink, detail, ratio, limit, strength, taken), len(detail))
         rest = coarser
     taken *= ndimage.gaussian_filter(free.astype(np.float32), fade, mode="nearest") * free
@@ -206,7 +202,7 @@ def _shrink(detail, ratio, limit, strength, taken, rows):
                 taken[row, column] += strength * (1.0 - keep) * detail[row, column]
 
 
-def measure_psf(picture: xr.Dataset, stars: xr.Dataset, *, count: int = 100) -> xr.DataArray:
+def measure_psf(picture: xr.Dataset, stars: xr.Dataset) -> xr.DataArray:
     """Measure the point spread function: the median of the brightest unsaturated, isolated stars.
 
     Each is cut out, its local background subtracted, moved onto the pixel grid by cubic splines and scaled to
@@ -222,7 +218,7 @@ def measure_psf(picture: xr.Dataset, stars: xr.Dataset, *, count: int = 100) -> 
         If fewer than three stars can be used.
     """
     check_picture(picture)
-    chosen = bright_stars(stars, tuple(picture["signal"].shape[1:]), count=count, apart=8.0)
+    chosen = bright_stars(stars, picture["signal"].shape[1:], apart=8.0)
     if chosen.sizes["star"] < 3:
         raise WorkbenchError(
             f"{chosen.sizes['star']} unsaturated, isolated stars are too few to measure a point spread function;"

@@ -26,6 +26,7 @@ TOLERANCE = 0.003  # what a linear step may change of a bright star's flux
 _RADIUS = 2.5  # [FWHM] of the aperture
 _ANNULUS = (4.0, 6.0)  # [FWHM] of the local background
 _WIDE = (4.5, 5.0, 6.5)  # [FWHM] aperture and annulus where light moves within a star
+_MOST_STARS = 20_000
 _EMPTY = 12  # apertures on a side of the grid on which the noise that a step takes away is measured
 
 
@@ -33,7 +34,7 @@ class TooFewStarsError(WorkbenchError):
     """Fewer than three stars can be measured: photometry is not checked."""
 
 
-def find_picture_stars(picture: xr.Dataset, *, limit: int = 20_000) -> xr.Dataset:
+def find_picture_stars(picture: xr.Dataset) -> xr.Dataset:
     """Find the stars of a linear picture on the mean of its channels; see `workbench.stars.find_stars`.
 
     Large pictures are searched at half size.  Stars whose core touches a saturated or a missing pixel are flagged
@@ -50,9 +51,9 @@ def find_picture_stars(picture: xr.Dataset, *, limit: int = 20_000) -> xr.Datase
     if height * width > 2_000_000:
         even = level[: height // 2 * 2, : width // 2 * 2]
         searched = 0.25 * (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2])
-        stars = find_stars(searched, sampling=Sampling(2.0, 0.5), limit=limit)
+        stars = find_stars(searched, sampling=Sampling(2.0, 0.5), limit=_MOST_STARS)
     else:
-        stars = find_stars(level, limit=limit)
+        stars = find_stars(level, limit=_MOST_STARS)
     spoilt = stars["saturated"].values.copy()
     fwhm = float(stars.attrs.get("fwhm", np.nan))
     reach = int(np.ceil(fwhm)) if np.isfinite(fwhm) else 3
@@ -198,7 +199,7 @@ def check_photometry(
     check_picture(before), check_picture(after)
     stars = find_picture_stars(before) if stars is None else stars
     if stars.sizes["star"]:
-        stars = bright_stars(stars, tuple(before["signal"].shape[1:]), apart=11.0 if relative else 7.0)
+        stars = bright_stars(stars, before["signal"].shape[1:], apart=11.0 if relative else 7.0)
     fwhm = float(stars.attrs.get("searched_fwhm", np.nan))
     crops = [np.asarray(p.attrs.get("crop", (0, 0, 0, 0)), int) for p in (before, after)]
     down, right = (int(crops[1][side] - crops[0][side]) for side in (0, 2))

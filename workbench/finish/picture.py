@@ -280,8 +280,8 @@ def _largest_rectangle(good):
     return best
 
 
-def fill_holes(picture: xr.Dataset, *, reach: int = 2) -> xr.Dataset:
-    """Fill missing pixels that have neighbours within `reach` [px] by their mean; larger holes stay NaN.
+def fill_holes(picture: xr.Dataset) -> xr.Dataset:
+    """Fill missing pixels that have neighbours within 2 px by their mean; larger holes stay NaN.
 
     A filled pixel's variance is the neighbours' mean variance, not less: its noise is not its own.  Without
     missing pixels the picture itself is returned.
@@ -295,22 +295,21 @@ def fill_holes(picture: xr.Dataset, *, reach: int = 2) -> xr.Dataset:
     for name in ("signal", "variance"):
         if name in picture:
             values = picture[name].values.copy()
-            count = sum(map(_fill, signal, picture[name].values, values, holes, [reach] * len(signal)))
+            count = sum(map(_fill, signal, picture[name].values, values, holes))
             filled[name] = picture[name].copy(data=values)
     left = sum(map(len, holes)) - count
     return note(filled, f"Holes: {count} missing pixels filled from their neighbours, {left} left.")
 
 
 @numba.njit(nogil=True, cache=True)
-def _fill(signal, values, out, holes, reach):
+def _fill(signal, values, out, holes):
     """Set `out` (y, x) at the `holes` (hole, (y, x)) to the mean of `values` where the signal is finite; count them."""
     height, width = signal.shape
     count = 0
-    for number in range(holes.shape[0]):
-        y, x = holes[number]
+    for y, x in holes:
         total, used = 0.0, 0
-        for j in range(max(0, y - reach), min(height, y + reach + 1)):
-            for i in range(max(0, x - reach), min(width, x + reach + 1)):
+        for j in range(max(0, y - 2), min(height, y + 3)):
+            for i in range(max(0, x - 2), min(width, x + 3)):
                 if np.isfinite(signal[j, i]):
                     total += values[j, i]
                     used += 1
