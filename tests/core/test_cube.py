@@ -2,11 +2,13 @@
 
 import holoviews as hv
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 import workbench as wb
-from workbench.core.cube import add_history, check_cube, make_cube, one_value
+from workbench.core.cube import add_history, check_cube, digest, make_cube, one_value
+from workbench.core.errors import WorkbenchError
 
 
 @pytest.fixture
@@ -133,3 +135,19 @@ def test_a_cube_goes_to_netcdf_and_zarr_and_back(tmp_path, pattern, form):
         assert check_cube(back, stage="raw", kind="dark") is back
         again, attrs = xr.Dataset(attrs=back.attrs), xr.Dataset(attrs=one.attrs)
         assert again.identical(attrs), (back.attrs, one.attrs)
+
+
+def test_a_digest_is_that_of_the_files_and_of_all_else(tmp_path):
+    path = tmp_path / "a.fits"
+    path.write_bytes(b"one")
+    table = pd.DataFrame({"path": [path], "iso": [100.0], "temperature": [np.nan]})
+    first = digest(table, {"penalty": 0.05})
+    assert first == digest(table.copy(), {"penalty": 0.05})
+    assert first != digest(table, {"penalty": 0.06})
+    assert first != digest(table.assign(iso=200.0), {"penalty": 0.05})
+    assert digest(path) != digest(str(path))
+    path.write_bytes(b"more")
+    assert first != digest(table, {"penalty": 0.05})
+    path.unlink()
+    with pytest.raises(WorkbenchError, match="open the folder again"):
+        digest(table)

@@ -20,8 +20,7 @@ import xarray as xr
 from astropy.io import fits
 from tqdm.auto import tqdm
 
-from ..core.cache import digest
-from ..core.cube import black_levels
+from ..core.cube import black_levels, digest
 from ..core.defects import FILLED, defect_map
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.files import whole_file

@@ -1,4 +1,3 @@
-from . import cache as cache
 from . import cube as cube
 from . import dark as dark
 from . import defects as defects

@@ -19,12 +19,17 @@ Attributes
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
+import pandas as pd
 import xarray as xr
+from dask.base import tokenize
 
 from .errors import StageError, WorkbenchError
 from .values import attribute_lines, joined_lines
@@ -257,3 +262,46 @@ def one_value(cube: xr.DataArray, coord: str, task: str) -> float:
         f"{task} needs frames of one {coord}; these have {', '.join(examples)}: select one, "
         f"for example cube.sel(frame=cube.{coord} == {values[0]:g})"
     )
+
+
+def digest(*inputs: Any) -> str:
+    """Return a digest of the inputs: the same digest means the same inputs.
+
+    Inputs are tables of frames (one row a frame, its file in the column ``path``; all columns count, as ``frames.csv``
+    may correct what a file states), paths of files, cubes, Datasets, settings, and tuples, lists and dicts of these.  A
+    file counts by its path, size and time of change; a lazy cube by the name of its graph, which stands for the files
+    it is read from; everything else by its content.
+
+    Raises
+    ------
+    WorkbenchError
+        If a file does not exist any more.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"path": [Path(__file__)], "iso": [100]})
+    >>> digest(table) == digest(table), digest(table) == digest(table.assign(iso=200))
+    (True, False)
+    """
+    with dask.config.set({"tokenize.ensure-deterministic": True}):
+        return hashlib.sha256(tokenize([_identity(value) for value in inputs]).encode()).hexdigest()
+
+
+def _identity(value: Any) -> Any:
+    """Return what stands for an input in its digest."""
+    if isinstance(value, pd.DataFrame) and "path" in value:
+        others = value.drop(columns="path")
+        rows = [sorted((str(name), repr(item)) for name, item in row.items()) for row in others.to_dict("records")]
+        return [(_identity(Path(path)), row) for path, row in zip(value["path"], rows, strict=True)]
+    if isinstance(value, Path):
+        path = value.resolve()
+        try:
+            state = path.stat()
+        except OSError as problem:
+            raise WorkbenchError(f"{path}: cannot be read ({problem.strerror}); open the folder again") from problem
+        return path.as_posix(), state.st_size, state.st_mtime_ns
+    if isinstance(value, Mapping) and not isinstance(value, xr.Dataset):
+        return [(name, _identity(item)) for name, item in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [type(value).__name__, *(_identity(item) for item in value)]
+    return value

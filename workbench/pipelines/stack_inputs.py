@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +16,7 @@ from ..align.transform import KINDS
 from ..calibrate.masterset import make_masters
 from ..calibrate.noise import SensorNoise
 from ..calibrate.planes import prepare_planes
+from ..core.cube import digest
 from ..core.errors import WorkbenchError, said_of
 from ..core.sensor_file import open_sensor
 from ..ingest.catalogue import open_folder
@@ -162,15 +161,8 @@ def calibration_cubes(opened: OpenedFrames) -> dict[str, Any]:
 
 
 def run_identity(opened: OpenedFrames, settings: StackSettings) -> str:
-    """A digest of frames (name, size, time), settings and version: the same means the same result."""
-    files = []
-    for path in opened.frames.table["path"]:
-        stat = Path(path).stat()
-        files.append([str(path), stat.st_size, stat.st_mtime_ns])
-    table = opened.frames.table.drop(columns=["path"], errors="ignore").astype(str).to_dict("list")
-    sensor = None if opened.sensor is None else opened.sensor.to_dict()
-    text = json.dumps([__version__, files, table, asdict(settings), sensor], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Return the digest of frames, settings, sensor and version: the same means the same result."""
+    return digest(__version__, opened.frames.table, repr(settings), opened.sensor)
 
 
 def prepare_masters(opened: OpenedFrames, place: Place) -> PreparedMasters:
