@@ -8,7 +8,6 @@ from . import noise as noise
 from . import pairs as pairs
 from . import parallel as parallel
 from . import results as results
-from . import selection as selection
 from . import sensor_file as sensor_file
 from . import statistics as statistics
 from . import values as values

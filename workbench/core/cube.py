@@ -40,6 +40,8 @@ UNITS = ("adu", "electron")
 MOSAICS = ("RGGB", "GRBG", "GBRG", "BGGR")
 CFA_CHANNELS = ("R", "G1", "G2", "B")
 
+Setting = dict[str, float]  # values of the coordinates that a group of frames has in common
+
 _FRAME_COORDS: dict[str, tuple[type | str, Any]] = {
     "kind": (object, ""),
     "iso": (float, np.nan),
@@ -239,6 +241,38 @@ def take_frames(cube: xr.DataArray, which: Any) -> xr.DataArray:
     if numbers.size and cube.chunks is not None and set(cube.chunksizes["frame"]) == {1}:
         taken = taken.copy(data=cube.data.blocks[numbers.tolist()])
     return taken
+
+
+def group_frames(cube: xr.DataArray, *coords: str) -> list[tuple[Setting, np.ndarray]]:
+    """Return each combination of these coordinates' values with the numbers of its frames, in rising order.
+
+    Frames in which a value is not known (NaN) form groups of their own.
+
+    Examples
+    --------
+    >>> cube = make_cube(np.zeros((3, 2, 2), "uint16"), cfa_pattern="RGGB", kind="bias", iso=[200, 100, 200])
+    >>> [(setting["iso"], frames.tolist()) for setting, frames in group_frames(cube, "iso")]
+    [(100.0, [1]), (200.0, [0, 2])]
+    """
+    keys = np.stack([np.asarray(cube[name].values, float) for name in coords], axis=1)
+    values, number = np.unique(np.where(np.isnan(keys), np.inf, keys), axis=0, return_inverse=True)
+    number = number.reshape(-1)
+    groups = []
+    for index, key in enumerate(values):
+        setting = {name: float(np.nan if np.isinf(value) else value) for name, value in zip(coords, key, strict=True)}
+        groups.append((setting, np.flatnonzero(number == index)))
+    return groups
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """Return at most so many of the numbers 0 to count − 1, evenly spread, the first and the last among them.
+
+    Examples
+    --------
+    >>> evenly(3, 5).tolist(), evenly(9, 3).tolist()
+    ([0, 1, 2], [0, 4, 8])
+    """
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
 def add_history(array: xr.DataArray, sentence: str) -> xr.DataArray:

@@ -1,4 +1,4 @@
-"""The measurements of one camera, put together.
+"""The measurements of one camera: each by ISO and channel, and all of them put together.
 
 `QUANTITIES` is the one table of what they are: the Dataset and ``sensor.json`` follow from it.
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -325,3 +325,69 @@ def at_lowest_iso(data: xr.Dataset, key: str, more: Mapping[str, str] | None = N
                 result[name] = (value or None) if isinstance(value, str) else json_number(value)
             return result
     return None
+
+
+def same_iso(values: np.ndarray, iso: float) -> np.ndarray:
+    """Flag where the ISO is this one; frames that state none (NaN) are of one setting."""
+    return np.isnan(values) if np.isnan(iso) else np.asarray(values) == iso
+
+
+def at_iso(values: xr.DataArray, iso: float) -> np.ndarray:
+    """Return a result's values at an ISO, NaN where it was not measured there.
+
+    Examples
+    --------
+    >>> gain = xr.DataArray([[2.0, 2.1], [1.0, 1.1]], dims=("iso", "channel"), coords={"iso": [100.0, 200.0]})
+    >>> at_iso(gain, 200).tolist(), at_iso(gain, 400).tolist()
+    ([1.0, 1.1], [nan, nan])
+    """
+    where = np.flatnonzero(same_iso(values["iso"].values, iso))
+    return values.values[where[0]] if where.size else np.full(values.shape[1:], np.nan)
+
+
+def at_isos(values: xr.DataArray, isos: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return a result's values (iso, channel) at several ISO settings, as `at_iso` does at one."""
+    found = [at_iso(values, iso) for iso in isos]
+    return np.reshape(found, (len(found), *values.shape[1:]))
+
+
+Table = dict[str, tuple[str, str]]  # of quantities: name, units (empty for text), title
+
+
+def with_errors(table: Table) -> Table:
+    """Return a table of quantities with a row for the error of each."""
+    rows: Table = {}
+    for name, (units, title) in table.items():
+        rows |= {name: (units, title), f"{name}_error": (units, f"error of the {title}")}
+    return rows
+
+
+def per_channel(
+    table: Table, rows: Sequence[Sequence[Mapping[str, Any]]], isos: Any, channels: Sequence[str], **attrs: Any
+) -> xr.Dataset:
+    """Return what was measured of each ISO and channel as variables over (iso, channel).
+
+    Parameters
+    ----------
+    table
+        The quantities.
+    rows
+        For each ISO and channel the values found, by name; what is missing is NaN, or empty text.
+    **attrs
+        Of the Dataset.
+
+    Examples
+    --------
+    >>> found = per_channel({"gain": ("e-/ADU", "gain")}, [[{"gain": 2.0}, {}]], [100.0], ["G1", "G2"])
+    >>> found.gain.values.tolist(), found.gain.attrs["units"]
+    ([[2.0, nan]], 'e-/ADU')
+    """
+    data = {}
+    for name, (units, title) in table.items():
+        missing, about = (np.nan, {"units": units}) if units else ("", {})
+        values = [[one.get(name, missing) for one in row] for row in rows]
+        shape = (len(rows), len(channels))
+        data[name] = (("iso", "channel"), np.array(values, float if units else object).reshape(shape), about)
+        data[name][2]["long_name"] = title
+    coords = {"iso": ("iso", np.asarray(isos, float), {"long_name": "ISO setting"}), "channel": list(channels)}
+    return xr.Dataset(data, coords, attrs)

@@ -72,6 +72,19 @@ def coarse_std(values: np.ndarray, centre: Any = 0) -> float:
     return float(mad_std(values, centre=centre) or np.sqrt(np.pi / 2) * np.abs(values - centre).mean())
 
 
+def odd_ones_out(means: np.ndarray, tolerance: np.ndarray | float) -> np.ndarray:
+    """Return the numbers of the frames whose mean lies off their group's median: by more than `tolerance` [ADU]
+    and by more than six robust standard deviations of the group.
+
+    Of two frames either may be the odd one; both are returned.
+    """
+    deviation = np.abs(means - np.median(means))
+    if means.size < 2:
+        return np.empty(0, int)
+    spread = mad_std(means) if means.size > 2 else 0.0
+    return np.flatnonzero(deviation > np.maximum(tolerance, 6 * spread))
+
+
 class StraightLine(NamedTuple):
     """Straight lines y = slope · x + intercept, of any leading shape.
 

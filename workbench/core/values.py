@@ -1,11 +1,11 @@
-"""Measured values as text and as JSON, units as text, and attributes that are lists."""
+"""Measured values and settings as text and as JSON, units as text, and attributes that are lists."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -208,3 +208,48 @@ def temperature_text(temperature: float) -> str:
     """
     known = math.isfinite(float(temperature))
     return f"{float(temperature):g} °C".replace("-", "−") if known else "temperature not recorded"
+
+
+def channel_warnings(what: str, iso: float, channels: Sequence[str], problems: Sequence[str]) -> list[str]:
+    """Return one warning for each problem that channels have at an ISO, with the channels that have it.
+
+    Examples
+    --------
+    >>> channel_warnings("gain", 100, ["R", "G1", "G2"], ["too dark", "", "too dark"])
+    ['gain at ISO 100 (R, G2): too dark']
+    """
+    named: dict[str, list[str]] = {}
+    for channel, problem in zip(channels, problems, strict=True):
+        if problem:
+            named.setdefault(problem, []).append(str(channel))
+    return [f"{what} at {describe({'iso': iso})} ({', '.join(names)}): {text}" for text, names in named.items()]
+
+
+def describe(setting: Mapping[str, float]) -> str:
+    """Write a setting as text: ``ISO 100, 1/30 s, f/5.6, 20 °C``.
+
+    Examples
+    --------
+    >>> describe({"iso": 100, "exposure": 1 / 30, "aperture": float("nan")})
+    'ISO 100, 1/30 s'
+    """
+    words = []
+    for name, value in setting.items():
+        if name == "iso":
+            words.append("ISO not stated" if np.isnan(value) else f"ISO {value:g}")
+        elif np.isnan(value):
+            continue
+        elif name == "exposure":
+            words.append(f"1/{1 / value:.4g} s" if 0 < value < 0.3 else f"{value:.4g} s")
+        elif name == "aperture":
+            words.append(f"f/{value:g}")
+        elif name == "temperature":
+            words.append(f"{value:g} °C")
+    return ", ".join(words) or "settings not stated"
+
+
+def listed(names: Sequence[str] | np.ndarray, at_most: int = 4) -> str:
+    """Join file names for a message, the first few and how many more."""
+    shown = [str(name) or "a frame without a name" for name in names[:at_most]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

@@ -17,11 +17,11 @@ from scipy import special
 from scipy.fft import next_fast_len
 from scipy.ndimage import maximum_filter1d
 
-from ..core.cube import channels_of, check_cube
+from ..core.cube import channels_of, check_cube, evenly, group_frames
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.parallel import counted, stream_frames
-from ..core.selection import evenly, group_frames, same_iso
+from ..core.results import same_iso
 from ..core.statistics import fit_line
 from .findings import DARK_KINDS
 

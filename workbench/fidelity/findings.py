@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from ..core.selection import describe
+from ..core.values import describe
 
 OK, NOTICE, CHANGED, UNKNOWN = "as it should be", "worth knowing", "changed by the camera", "not known"
 DARK_KINDS = ("bias", "dark", "darkflat")

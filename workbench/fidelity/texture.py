@@ -12,11 +12,10 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
-from ..core.cube import black_levels, channels_of, check_cube
+from ..core.cube import black_levels, channels_of, check_cube, evenly, group_frames
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes, tiles
 from ..core.parallel import counted, stream_frames
-from ..core.selection import evenly, group_frames
 from ..core.statistics import mad_std, neighbour_covariance
 
 LAGS = tuple((dy, dx) for dy in range(3) for dx in range(-2, 3) if (dy, dx) > (0, 0))

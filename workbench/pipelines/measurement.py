@@ -12,12 +12,11 @@ import pandas as pd
 import xarray as xr
 
 from .. import fidelity, pixels, sensor
-from ..core.cube import take_frames
+from ..core.cube import group_frames, take_frames
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import crop, middle
 from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.results import at_lowest_iso
-from ..core.selection import group_frames
 from ..core.values import setting_text, value_text
 from ..fidelity.findings import DARK_KINDS
 from ..ingest.folder import Folder

@@ -15,7 +15,7 @@ from ..core.cube import take_frames
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.pairs import pair_moments
 from ..core.parallel import in_threads
-from ..core.selection import at_iso, same_iso
+from ..core.results import at_iso, same_iso
 from ..core.values import json_number, json_quantity, json_unit
 from ..pixels.emva import emva_spatial, emva_temporal, emva_unit
 from ..pixels.stacks import FrameStack

@@ -16,12 +16,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from ..core.cube import check_cube
+from ..core.cube import check_cube, group_frames
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import QUANTISATION_VARIANCE
 from ..core.parallel import counted, stream_frames
-from ..core.selection import describe, group_frames
+from ..core.values import describe
 
 MUONS = 1.0  # a cm² a minute at sea level, through a horizontal surface (Particle Data Group)
 THRESHOLD = 6.0  # standard deviations

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
-from ..core.cube import channels_of, check_cube
+from ..core.cube import Setting, channels_of, check_cube, group_frames
 from ..core.errors import WorkbenchError
 from ..core.mosaic import planes, tiles
 from ..core.pairs import (
@@ -18,7 +18,7 @@ from ..core.pairs import (
     pair_sums,
 )
 from ..core.parallel import counted, frame_memory, frame_zeros, stream_frames
-from ..core.selection import Setting, at_iso, group_frames, same_iso
+from ..core.results import at_iso, same_iso
 from ..core.statistics import mad_std
 from .spatial import deviation_products
 

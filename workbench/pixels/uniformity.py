@@ -11,12 +11,13 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..core.cube import black_levels, channels_of, check_cube, take_frames
+from ..core.cube import black_levels, channels_of, check_cube, group_frames, take_frames
 from ..core.errors import WorkbenchError
 from ..core.mosaic import tiles
 from ..core.parallel import frame_memory, in_threads
-from ..core.selection import at_iso, describe, group_frames, same_iso
+from ..core.results import at_iso, same_iso
 from ..core.statistics import Lens, fit_lens, mad_std
+from ..core.values import describe
 from .spatial import (
     INNER,
     MARGIN,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from ..core.cube import channels_of, check_cube, take_frames
+from ..core.cube import Setting, channels_of, check_cube, group_frames, take_frames
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import (
     BLOCKS,
@@ -25,7 +25,8 @@ from ..core.pairs import (
     t_factor,
 )
 from ..core.parallel import counted, lazy_frames, stream_frames
-from ..core.selection import Setting, describe, group_frames, listed, odd_ones_out
+from ..core.statistics import odd_ones_out
+from ..core.values import describe, listed
 from .clipped import ClippedFit, fit_clipped
 
 CLIPPED_FRACTION = 1e-3  # pixels at zero beyond which a normal distribution's σ reads more than 0.3 % low

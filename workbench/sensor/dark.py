@@ -15,7 +15,9 @@ import xarray as xr
 from ..core.cube import channels_of, check_cube, take_frames
 from ..core.mosaic import channel_index
 from ..core.pairs import BLOCKS
-from ..core.selection import at_iso, describe, listed, odd_ones_out
+from ..core.results import at_iso
+from ..core.statistics import odd_ones_out
+from ..core.values import describe, listed
 from .dark_errors import (
     add_warming,
     errors_to_compare,

@@ -14,8 +14,8 @@ from scipy import special
 
 from ..core.dark import TYPICAL_DOUBLING
 from ..core.pairs import BLOCKS, jackknife_error, leave_one_out, t_factor
-from ..core.selection import describe
 from ..core.statistics import MISFIT, MISFIT_TO_WARN
+from ..core.values import describe
 from .dark_frames import DarkGroup, DarkSetting
 
 _SUBTRACTED = 0.5  # of the dark current that the noise gives the mean must show, or the camera subtracts the mean

@@ -12,13 +12,12 @@ import numba
 import numpy as np
 import xarray as xr
 
-from ..core.cube import check_cube
+from ..core.cube import Setting, check_cube, group_frames
 from ..core.dark import line_inverse
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import pair_moments, pair_sums
 from ..core.parallel import counted, frame_zeros, in_threads, lazy_frames, stream_frames
-from ..core.selection import Setting, group_frames
 from .bias import CLIPPED_FRACTION
 
 _LARGEST_SAMPLE = 1 << 18  # pixels a channel for a median, which is then known to 0.3 % of the spread

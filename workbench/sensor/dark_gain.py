@@ -10,13 +10,14 @@ import numba
 import numpy as np
 import xarray as xr
 
-from ..core.cube import channels_of, check_cube
+from ..core.cube import channels_of, check_cube, group_frames
 from ..core.dark import TYPICAL_DOUBLING, law_factor
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
 from ..core.parallel import counted, in_threads, lazy_frames, stream_frames
-from ..core.selection import Table, at_iso, at_isos, channel_warnings, describe, group_frames, per_channel, same_iso
+from ..core.results import Table, at_iso, at_isos, per_channel, same_iso
 from ..core.statistics import StraightLine, coarse_std, fit_line, misfit
+from ..core.values import channel_warnings, describe
 from .bias import CLIPPED_FRACTION, read_noise
 
 _FRAMES, _GROUPS = 4, 2  # read of each setting, and settings of each ISO: 1 % from a megapixel

@@ -9,8 +9,9 @@ import xarray as xr
 
 from ..core.errors import WorkbenchError
 from ..core.pairs import jackknife_error, leave_one_out, pair_moments, pair_weight
-from ..core.selection import Table, at_isos, channel_warnings, describe, per_channel, same_iso, with_errors
+from ..core.results import Table, at_isos, per_channel, same_iso, with_errors
 from ..core.statistics import StraightLine, fit_line, misfit
+from ..core.values import channel_warnings, describe
 from .bias import CLIPPED_FRACTION
 
 BELOW_SATURATION = 0.7  # of the saturation level, as EMVA 1288 has it

@@ -12,8 +12,8 @@ import xarray as xr
 from scipy import optimize, special
 
 from ..core.dark import LAW_QUANTITIES, DarkLaw, law_abscissa
-from ..core.selection import describe
 from ..core.statistics import MISFIT
+from ..core.values import describe
 from .dark_errors import half_width
 
 _EXCLUDED = 4.0  # of χ²: a law that fits worse by more is not the sensor's

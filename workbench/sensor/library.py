@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from ..core.cube import black_levels, check_cube, one_value, take_frames
+from ..core.cube import black_levels, check_cube, group_frames, one_value, take_frames
 from ..core.dark import LAW_QUANTITIES, TYPICAL_DOUBLING, law_factor
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.pairs import QUANTISATION_VARIANCE
-from ..core.selection import at_iso, describe, group_frames, same_iso
+from ..core.results import at_iso, same_iso
 from ..core.statistics import mad_std
-from ..core.values import attribute_lines
+from ..core.values import attribute_lines, describe
 from .dark_errors import mean_subtracted, weighted_line
 from .dark_frames import PixelSums, add_weighted, check_alike, clipped, equal_frames, pixel_maps, read_group
 from .law import LawFit, Levels, fit_law, possible_laws

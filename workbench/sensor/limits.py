@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from ..core.pairs import QUANTISATION_VARIANCE
-from ..core.selection import Table, at_iso, at_isos, describe, per_channel, same_iso, with_errors
+from ..core.results import Table, at_iso, at_isos, per_channel, same_iso, with_errors
 from ..core.statistics import StraightLine, fit_line, misfit
+from ..core.values import describe
 from .bias import CLIPPED_FRACTION
 
 INVARIANT_WITHIN = 0.05  # of the floor: what raising the ISO any further could still take off the read noise

@@ -9,8 +9,9 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from ..core.errors import WorkbenchError
-from ..core.selection import Table, at_iso, describe, per_channel, same_iso
+from ..core.results import Table, at_iso, per_channel, same_iso
 from ..core.statistics import fit_line
+from ..core.values import describe
 
 RANGE = (0.05, 0.95)  # of saturation (EMVA 1288)
 _FEWEST = 4  # levels: a line through three says little about the fourth

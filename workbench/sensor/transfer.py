@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..core.cube import channels_of, check_cube
+from ..core.cube import Setting, channels_of, check_cube, group_frames
 from ..core.pairs import (
     MOMENTS,
     PairSums,
@@ -17,7 +17,8 @@ from ..core.pairs import (
     measure_pairs,
     pair_moments,
 )
-from ..core.selection import Setting, at_isos, describe, group_frames, listed, same_iso
+from ..core.results import at_isos, same_iso
+from ..core.values import describe, listed
 from .bias import read_noise
 
 SAME_LEVEL = 0.2  # flats whose means differ by more are not of one light level
