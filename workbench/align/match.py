@@ -6,7 +6,7 @@ and shift, and the winner must explain more stars than chance would.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from .transform import Transform, fit_robust, fit_transform
 # (brightest stars, neighbours of each, tolerance in triangle shape): from quick and sure to patient.
 _ATTEMPTS = ((60, 6, 0.004), (60, 8, 0.02), (150, 8, 0.008), (120, 12, 0.03), (400, 10, 0.004))
 _SEEDS, _SHIFTS = 12, 12  # rotations, and triangle pairs within each, tried at most
+_LEAST_STARS = {"cubic": 15, "quadratic": 9, "homography": 6, "affine": 4}  # with fewer a similarity is fitted
 _CHANCE = 1e-9  # a match this likely by chance, after all tries, is none
 
 
@@ -66,7 +67,7 @@ def match_stars(reference: xr.Dataset, frame: xr.Dataset, *, kind: str = "auto",
     >>> match.reference_index.size, round(abs(match.transform.rotation), 3)
     (30, 180.0)
     """
-    here, there = _positions(reference), _positions(frame)
+    here, there = positions(reference), positions(frame)
     if min(len(here), len(there)) < 4:
         raise NoMatchError(
             f"{len(there)} stars in this frame and {len(here)} in the reference: a pattern needs at least 4 in both"
@@ -88,38 +89,28 @@ def match_stars(reference: xr.Dataset, frame: xr.Dataset, *, kind: str = "auto",
             "another target, clouds or too few stars"
         )
     _, one, two, transform = best
-    errors = _pair_errors(reference, frame)
+    of_star, of_other = ((s["x_error"].values ** 2 + s["y_error"].values ** 2) / 2.0 for s in (reference, frame))
+
+    def fit() -> tuple[Transform, xr.Dataset]:
+        model = "similarity" if one.size < _LEAST_STARS.get(kind, 0) else kind
+        return fit_robust(here[one], there[two], np.sqrt(of_star[one] + of_other[two]), kind=model)
+
     # Pair again with ever better models: distortion may have kept the corners apart.
     for _ in range(2):
-        transform, residuals = fit_robust(here[one], there[two], errors(one, two), kind=_at_most(kind, one.size))
+        transform, residuals = fit()
         kind = residuals.attrs["kind"] if one.size >= 100 else kind
         reach = float(np.clip(5.0 * residuals.attrs["rms"], 0.7, 4.0))
         again = _pair(transform, here[:limit], there[:limit], reach)
         if again[0].size < max(4, 0.8 * one.size):
             break
         one, two = again
-    transform, residuals = fit_robust(here[one], there[two], errors(one, two), kind=_at_most(kind, one.size))
+    transform, residuals = fit()
     return Match(transform, one, two, residuals)
 
 
-def _at_most(kind: str, stars: int) -> str:
-    """Fall back to a model that so few stars can carry."""
-    for name, least in (("cubic", 15), ("quadratic", 9), ("homography", 6), ("affine", 4)):
-        if kind == name and stars < least:
-            kind = "similarity"
-    return kind
-
-
-def _positions(stars: xr.Dataset) -> np.ndarray:
+def positions(stars: xr.Dataset) -> np.ndarray:
+    """Return the places (star, 2) of a star list as (x, y) [px]."""
     return np.stack([stars["x"].values, stars["y"].values], 1).astype(float)
-
-
-def _pair_errors(reference: xr.Dataset, frame: xr.Dataset) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    def of(stars: xr.Dataset) -> np.ndarray:
-        return (stars["x_error"].values ** 2 + stars["y_error"].values ** 2) / 2.0
-
-    first, second = of(reference), of(frame)
-    return lambda one, two: np.sqrt(first[one] + second[two])
 
 
 def _triangles(points: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:

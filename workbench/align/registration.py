@@ -18,9 +18,8 @@ from tqdm.auto import tqdm
 from ..core.cube import check_cube
 from ..core.errors import WorkbenchError
 from ..core.statistics import MAD_TO_SIGMA
-from ..stars.quality import choose_reference, poor_frames, quality_table
-from ..stars.survey import FrameSurvey, survey_mosaic
-from .match import Match, NoMatchError, match_stars
+from ..stars.survey import FrameSurvey, choose_reference, poor_frames, quality_table, survey_mosaic
+from .match import Match, NoMatchError, match_stars, positions
 from .transform import KINDS, PARAMETERS, Transform, fit_robust, fit_transform
 
 LEAST_TRANSPARENCY = 0.3  # of the reference; less and clouds cover too much
@@ -101,22 +100,19 @@ the reference], ``dx``, ``dy`` [px, measured minus fitted], their ``error``, and
 
     def table(self) -> pd.DataFrame:
         """Tabulate the frames: quality, shift [px], rotation [°], model, rms of the residuals [px], or why not used."""
+        x, y = self.quality.attrs["width"] / 2, self.quality.attrs["height"] / 2
         rows = []
         for number, match in enumerate(self.matches):
             row: dict[str, Any] = {"file": str(self.quality["filename"].values[number])}
             row |= {name: float(self.quality[name][number]) for name in ("stars", "fwhm", "roundness", "background")}
             if match is not None:
                 transform = self.transform(number)
-                x, y = (size / 2 for size in self._size())
                 at = transform.apply(x, y)
                 row |= {"dx": at[0] - x, "dy": at[1] - y, "rotation": transform.rotation, "model": match.transform.kind}
                 row |= {"matched": match.frame_index.size, "rms": match.residuals.attrs["rms"]}
             row["remark"] = "reference" if number == self.reference else self.set_aside.get(number, "")
             rows.append(row)
         return pd.DataFrame(rows)
-
-    def _size(self) -> tuple[int, int]:
-        return self.quality.attrs["width"], self.quality.attrs["height"]
 
 
 def star_ratio(reference: xr.Dataset, frame: xr.Dataset, match: Match) -> tuple[float, float, int]:
@@ -333,7 +329,7 @@ def compare_models(
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise WorkbenchError(f"transform kind {unknown[0]!r} is none of {', '.join(KINDS)}")
-    stars = {number: survey.stars for number, survey in enumerate(registration.surveys) if survey is not None}
+    places = {n: positions(survey.stars) for n, survey in enumerate(registration.surveys) if survey is not None}
     matches = {number: match for number, match in enumerate(registration.matches) if match is not None}
     frames = [number for number in matches if number != registration.reference]
     shape = (len(frames), len(kinds))
@@ -342,8 +338,8 @@ def compare_models(
     for row, number in enumerate(frames):
         match = matches[number]
         sound = match.residuals["used"].values
-        here = _places(stars[registration.reference], match.reference_index[sound])
-        there = _places(stars[number], match.frame_index[sound])
+        here = places[registration.reference][match.reference_index[sound]]
+        there = places[number][match.frame_index[sound]]
         error = match.residuals["error"].values[sound]
         counts[row] = len(here)
         group = np.random.default_rng((seed, number)).permutation(len(here)) % folds
@@ -375,7 +371,3 @@ def compare_models(
             "filename": ("frame", registration.quality["filename"].values[frames]),
         },
     )
-
-
-def _places(stars: xr.Dataset, index: np.ndarray) -> np.ndarray:
-    return np.stack([stars["x"].values[index], stars["y"].values[index]], 1).astype(float)

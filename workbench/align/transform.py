@@ -5,7 +5,7 @@ A `Transform` leads from the reference to the frame, the direction in which resa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -69,11 +69,9 @@ class Transform:
 
     def jacobian(self, x: float, y: float, step: float = 8.0) -> np.ndarray:
         """Return the 2 x 2 matrix of derivatives ((dx'/dx, dx'/dy), (dy'/dx, dy'/dy)) at a reference position."""
-        right, left = self.apply(x + step, y), self.apply(x - step, y)
-        below, above = self.apply(x, y + step), self.apply(x, y - step)
-        return np.array([[right[0] - left[0], below[0] - above[0]], [right[1] - left[1], below[1] - above[1]]]) / (
-            2 * step
-        )
+        near = np.array([[step, 0.0, -step, 0.0], [0.0, step, 0.0, -step]])
+        places = np.stack(self.apply(x + near[0], y + near[1]))
+        return (places[:, :2] - places[:, 2:]) / (2 * step)
 
     def inverse(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Return the reference position of frame positions, by Newton's method (to 1e-9 px).
@@ -86,10 +84,8 @@ class Transform:
         """
         x, y = np.asarray(x, float), np.asarray(y, float)
         matrix = np.linalg.inv(self.jacobian(*self.centre))
-        origin = self.apply(*self.centre)
-        u = self.centre[0] + matrix[0, 0] * (x - origin[0]) + matrix[0, 1] * (y - origin[1])
-        v = self.centre[1] + matrix[1, 0] * (x - origin[0]) + matrix[1, 1] * (y - origin[1])
-        for _ in range(60):
+        u, v = self.centre
+        for _ in range(61):
             p, q = self.apply(u, v)
             du = matrix[0, 0] * (x - p) + matrix[0, 1] * (y - q)
             dv = matrix[1, 0] * (x - p) + matrix[1, 1] * (y - q)
@@ -111,12 +107,7 @@ class Transform:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers that `from_dict` takes back without loss."""
-        return {
-            "kind": self.kind,
-            "coefficients": self.coefficients.tolist(),
-            "centre": list(self.centre),
-            "size": self.size,
-        }
+        return asdict(self) | {"coefficients": self.coefficients.tolist(), "centre": list(self.centre)}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Transform:
@@ -241,23 +232,14 @@ def fit_robust(
     """
     if kind != "auto":
         return _fit_one(reference, frame, error, kind)
-    spread = {}
-    for name in KINDS:
-        if len(reference) < _LEAST[name]:
-            continue
-        transform, residuals = _fit_one(reference, frame, error, name)
-        d2 = (residuals["dx"].values ** 2 + residuals["dy"].values ** 2) / error**2
-        spread[name] = (transform, residuals, d2)
-    if not spread:
-        return _fit_one(reference, frame, error, "shift")
+    names = [name for name in KINDS if len(reference) >= _LEAST[name]] or ["shift"]
+    fits = [_fit_one(reference, frame, error, name) for name in names]
+    spread = [(stars["dx"].values ** 2 + stars["dy"].values ** 2) / error**2 for _, stars in fits]
     # One yardstick for all: residuals cut at the richest model's scale, so that outliers cost each the same.
-    scale = min(np.median(d2) for _, _, d2 in spread.values()) / 1.386
-    costs = {
-        name: np.minimum(d2 / max(scale, 1e-12), 25.0).sum() + PARAMETERS[name] * np.log(2 * len(reference))
-        for name, (_, _, d2) in spread.items()
-    }
-    transform, residuals, _ = spread[min(costs, key=costs.__getitem__)]
-    return transform, residuals
+    scale = max(min(np.median(d2) for d2 in spread) / 1.386, 1e-12)
+    terms = [PARAMETERS[name] * np.log(2 * len(reference)) for name in names]
+    costs = [np.minimum(d2 / scale, 25.0).sum() + cost for d2, cost in zip(spread, terms, strict=True)]
+    return fits[int(np.argmin(costs))]
 
 
 def _fit_one(reference, frame, error, kind) -> tuple[Transform, xr.Dataset]:
@@ -281,21 +263,17 @@ def _fit_one(reference, frame, error, kind) -> tuple[Transform, xr.Dataset]:
     degrees = max(2 * np.count_nonzero(used) - PARAMETERS[kind], 1)
     rms = float(np.sqrt((dx[used] ** 2 + dy[used] ** 2).sum() / degrees))
     scaled_place = place * max(scatter, 1.0)
-    px = {"units": "pix"}
+    columns = {
+        "x": (reference[:, 0], "column in the reference"),
+        "y": (reference[:, 1], "row in the reference"),
+        "dx": (dx, "residual in x"),
+        "dy": (dy, "residual in y"),
+        "error": (np.broadcast_to(error, dx.shape) * 1.0, "standard error of a residual"),
+        "place_error": (scaled_place, "standard error of the transform there"),
+    }
+    table = {name: ("star", values, {"units": "pix", "long_name": text}) for name, (values, text) in columns.items()}
     residuals = xr.Dataset(
-        {
-            "x": ("star", reference[:, 0], {**px, "long_name": "column in the reference"}),
-            "y": ("star", reference[:, 1], {**px, "long_name": "row in the reference"}),
-            "dx": ("star", dx, {**px, "long_name": "residual in x"}),
-            "dy": ("star", dy, {**px, "long_name": "residual in y"}),
-            "error": (
-                "star",
-                np.broadcast_to(error, dx.shape) * 1.0,
-                {**px, "long_name": "standard error of a residual"},
-            ),
-            "place_error": ("star", scaled_place, {**px, "long_name": "standard error of the transform there"}),
-            "used": ("star", used, {"long_name": "has a say in the fit"}),
-        },
+        table | {"used": ("star", used, {"long_name": "has a say in the fit"})},
         attrs={
             "kind": kind,
             "rms": rms,

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from ..core.errors import WorkbenchError
 from ..core.parallel import in_threads
 from ..core.statistics import mad_std
-from ..stars.shapes import FWHM_PER_SIGMA
+from ..stars.find import FWHM_PER_SIGMA
 from .photometry import bright_stars, find_picture_stars
 from .picture import check_picture, check_strength, in_bands, note, plane
 from .sky import star_mask

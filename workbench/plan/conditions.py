@@ -19,8 +19,7 @@ from ..core.statistics import MEDIAN_ERROR, mad_std
 from ..ingest.folder import Folder
 from ..ingest.reader import read_frame
 from ..stars.background import block_background, green_sampling, half_green, subtract
-from ..stars.find import find_stars
-from ..stars.shapes import FWHM_PER_SIGMA, intrinsic, measure
+from ..stars.find import FWHM_PER_SIGMA, find_stars, intrinsic, measure
 
 _BLOCK = 64  # pixels of a channel
 _FRAMES = 8  # that suffice

@@ -1,4 +1,7 @@
-"""The stars of a frame as a table: detected above the noise, less hot pixels and bad lines, then measured."""
+"""The stars of a frame as a table: detected above the noise, less hot pixels and bad lines, then measured.
+
+Measured are moments under a Gaussian weight, for place and shape, and the flux in an aperture.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,10 @@ from scipy.ndimage import gaussian_filter
 
 from ..core.errors import WorkbenchError
 from .background import SQUARE_PIXELS, Sampling, block_background, clipped_stats, subtract
-from .shapes import FWHM_PER_SIGMA, Moments, intrinsic, measure, photometry
 
+FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
+_APERTURE = 2.2  # flux within this many FWHM: a fraction that does not change with the seeing
+_ANNULUS = (3.0, 5.0)  # local background, in FWHM
 _ENOUGH = 40  # with fewer stars found, look deeper
 _LEAST_MEASURED = 15  # stars that a frame's width and roundness are taken from, where there are so many
 _CENTROID_FLOOR = 0.02  # pixels of the searched plane: what sampling leaves at a width (sigma) of 0.9 of them
@@ -94,28 +99,28 @@ def find_stars(
     plane = np.ascontiguousarray(plane, np.float32)
     if not np.isfinite(plane[::7, ::7]).any():
         raise WorkbenchError("this frame has no finite pixels: no stars can be sought on it")
-    if background is None or noise is None:
-        levels, deviations = block_background(plane)
-        background = levels if background is None else background
-        noise = float(np.nanmedian(deviations)) if noise is None else noise
-    noise = max(float(noise), 1e-6)
+    levels, deviations = block_background(plane) if background is None or noise is None else (background, noise)
+    background = levels if background is None else background
+    noise = max(float(np.nanmedian(deviations)) if noise is None else float(noise), 1e-6)
     usual = np.nanmedian(background)
     flat_sky = np.empty_like(plane)
     subtract(plane, np.where(np.isfinite(background), background, usual).astype(np.float32), flat_sky)
     found = _detect(flat_sky, noise, threshold)
     objects = found.objects[np.argsort(-found.objects["flux"], kind="stable")][:limit]
     moments, own, sigma = _matched_moments(found, objects, noise, gain, saturation)
-    stars = _table(moments, own, sigma, sampling, threshold)
+    columns, kept = _places_and_shapes(moments, own, sigma, sampling, threshold)
     flux, flux_error = photometry(found.plane, moments.x, moments.y, FWHM_PER_SIGMA * sigma, noise, gain)
-    kept = stars["kept"].values
-    stars = stars.drop_vars("kept").assign(
-        flux=("star", flux, {"units": "", "long_name": "light within 2.2 FWHM"}),
-        flux_error=("star", flux_error, {"units": "", "long_name": "standard error of flux"}),
-        peak=("star", objects["peak"].astype(float), {"units": "", "long_name": "brightest pixel over the background"}),
-        saturated=("star", objects["peak"] >= saturation, {"units": "", "long_name": "brightest pixel at white level"}),
-    )
-    stars = stars.isel(star=kept)
-    well = _well_measured(stars)
+    columns |= {
+        "flux": (flux, "", "light within 2.2 FWHM"),
+        "flux_error": (flux_error, "", "standard error of flux"),
+        "peak": (objects["peak"].astype(float), "", "brightest pixel over the background"),
+        "saturated": (objects["peak"] >= saturation, "", "brightest pixel at white level"),
+    }
+    about = {name: {"units": units, "long_name": text} for name, (_, units, text) in columns.items()}
+    stars = xr.Dataset({name: ("star", values[kept], about[name]) for name, (values, *_) in columns.items()})
+    saturated, snr = stars["saturated"].values, stars["snr"].values
+    usable = np.argsort(np.where(saturated, np.inf, -snr), kind="stable")[: np.count_nonzero(~saturated)]
+    well = usable[: min(300, max(_LEAST_MEASURED, np.count_nonzero(snr[usable] > 15)))]  # one may be a cluster's core
     stars.attrs = {
         "background": float(usual),
         "noise": noise,
@@ -130,7 +135,9 @@ def find_stars(
 def _detect(flat_sky: np.ndarray, noise: float, threshold: float) -> _Search:
     """Search the background-subtracted plane (y, x); a poor field with matched filters, for faint wide stars."""
     objects, hot = _extract(flat_sky, noise, threshold)
-    first = _Search(objects, hot, _typical_sigma(objects), flat_sky)
+    bright = objects[: max(10, objects.size // 2)]
+    widths = np.sqrt(np.abs(bright["a"] * bright["b"]))  # from isophotal moments
+    first = _Search(objects, hot, float(np.clip(np.median(widths), 0.6, 6.0)) if objects.size else 1.0, flat_sky)
     if objects.size >= _ENOUGH:
         return first
     cleaned = np.empty_like(flat_sky)
@@ -211,20 +218,12 @@ def _clean(plane, noise, out):
     return hot
 
 
-def _typical_sigma(objects: np.ndarray) -> float:
-    """Return a starting width [px of the plane] from the brighter half's isophotal moments."""
-    if not objects.size:
-        return 1.0
-    bright = objects[: max(10, objects.size // 2)]
-    return float(np.clip(np.median(np.sqrt(np.abs(bright["a"] * bright["b"]))), 0.6, 6.0))
-
-
 def _matched_moments(
     found: _Search, objects: np.ndarray, noise: float, gain: float, saturation: float
 ) -> tuple[Moments, np.ndarray, float]:
     """Measure with a weight as wide as the frame's own stars: the moments, the stars' covariances, the width [px]."""
     sigma = max(found.sigma, 0.9)
-    filtered = found.plane is not None and objects.size < _ENOUGH
+    few = objects.size < _ENOUGH
     for _ in range(2):
         moments = measure(found.plane, objects["x"].copy(), objects["y"].copy(), sigma, noise, gain)
         own = intrinsic(moments, sigma)
@@ -233,14 +232,16 @@ def _matched_moments(
         if not np.isfinite(widths).any():
             break
         new = max(float(np.nanmedian(widths)), 0.9)
-        if abs(new - sigma) < 0.1 * sigma or (filtered and new > 1.5 * sigma):  # a crowd's light, not a star's
+        if abs(new - sigma) < 0.1 * sigma or (few and new > 1.5 * sigma):  # a crowd's light, not a star's
             break
         sigma = new
     return moments, own, sigma
 
 
-def _table(moments: Moments, own: np.ndarray, sigma: float, sampling: Sampling, threshold: float) -> xr.Dataset:
-    """Positions and shapes in pixels of the frame, and ``kept``: what is wide and bright enough to be a star."""
+def _places_and_shapes(
+    moments: Moments, own: np.ndarray, sigma: float, sampling: Sampling, threshold: float
+) -> tuple[dict[str, tuple[np.ndarray, str, str]], np.ndarray]:
+    """Return columns (values, units, title) in pixels of the frame, and which are wide and bright enough for a star."""
     scale, offset, (blur_xx, blur_xy, blur_yy) = sampling
     with np.errstate(all="ignore"):
         snr = moments.light / moments.noise
@@ -264,20 +265,135 @@ def _table(moments: Moments, own: np.ndarray, sigma: float, sampling: Sampling, 
         "fwhm": (fwhm, "pix", "full width at half maximum"),
         "roundness": (roundness, "1", "minor over major axis"),
         "snr": (snr, "1", "signal-to-noise ratio within the matched weight"),
-        "kept": (kept, "", ""),
     }
-    return xr.Dataset(
-        {name: ("star", values, {"units": units, "long_name": text}) for name, (values, units, text) in columns.items()}
-    )
-
-
-def _well_measured(stars: xr.Dataset) -> np.ndarray:
-    """Indices of the stars that a frame's width is taken from; one alone may be a cluster's core."""
-    saturated, snr = stars["saturated"].values, stars["snr"].values
-    usable = np.argsort(np.where(saturated, np.inf, -snr), kind="stable")[: np.count_nonzero(~saturated)]
-    return usable[: min(300, max(_LEAST_MEASURED, np.count_nonzero(snr[usable] > 15)))]
+    return columns, kept
 
 
 def _median(values: np.ndarray) -> float:
     values = values[np.isfinite(values)]
     return float(np.median(values)) if values.size else np.nan
+
+
+class Moments(NamedTuple):
+    """Stars under a Gaussian weight, each array (star,): NaN for a star that walked away.
+
+    Centroid `x`, `y` [px]; second moments `xx`, `yy`, `xy` [px²], as weighted; `light`, the sum of weight times light,
+    with its `noise`; `lever` [units · px], the noise of the light's first moment about the centroid.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    xx: np.ndarray
+    yy: np.ndarray
+    xy: np.ndarray
+    light: np.ndarray
+    noise: np.ndarray
+    lever: np.ndarray
+
+
+@numba.njit(nogil=True, cache=True)
+def measure(plane, xs, ys, sigma, noise, gain):
+    """Return the `Moments` of stars on a background-subtracted plane (y, x) under a round Gaussian weight.
+
+    `xs`, `ys` (star,) are where to start and `sigma` the weight's width [px]; `noise` is a pixel's, in the units of the
+    plane, `gain` electrons for one of them.  The weight is moved until it is centred on the star.
+    """
+    height, width = plane.shape
+    found = np.full((8, xs.size), np.nan)
+    out = Moments(found[0], found[1], found[2], found[3], found[4], found[5], found[6], found[7])
+    reach = int(np.ceil(3.5 * sigma))
+    narrow = -0.5 / (sigma * sigma)
+    size = 2 * reach + 1
+    row_weight, column_weight = np.empty(size), np.empty(size)
+    for star in range(xs.size):
+        x, y = xs[star], ys[star]
+        good = False
+        total = sxx = syy = sxy = variance = leverage = 0.0
+        for iteration in range(12):
+            x0, y0 = int(np.round(x)), int(np.round(y))
+            if x0 < 2 or y0 < 2 or x0 >= width - 2 or y0 >= height - 2:
+                break
+            total = sx = sy = sxx = syy = sxy = variance = leverage = 0.0
+            for i in range(size):
+                row_weight[i] = np.exp(narrow * (y0 - reach + i - y) ** 2)
+                column_weight[i] = np.exp(narrow * (x0 - reach + i - x) ** 2)
+            for j in range(max(0, y0 - reach), min(height, y0 + reach + 1)):
+                dy = j - y
+                for i in range(max(0, x0 - reach), min(width, x0 + reach + 1)):
+                    dx = i - x
+                    weight = row_weight[j - y0 + reach] * column_weight[i - x0 + reach]
+                    light = weight * plane[j, i]
+                    total += light
+                    sx += light * dx
+                    sy += light * dy
+                    sxx += light * dx * dx
+                    syy += light * dy * dy
+                    sxy += light * dx * dy
+                    scatter = weight * weight * (noise * noise + max(plane[j, i], 0.0) / gain)
+                    variance += scatter
+                    leverage += scatter * 0.5 * (dx * dx + dy * dy)
+            if total <= 0.0:
+                break
+            # A Gaussian star as wide as the weight is pulled half-way; twice the pull is the whole way.
+            shift_x, shift_y = 2.0 * sx / total, 2.0 * sy / total
+            if abs(shift_x) + abs(shift_y) < 1e-3 or iteration == 11:
+                good = True
+                break
+            x += min(max(shift_x, -1.0), 1.0)
+            y += min(max(shift_y, -1.0), 1.0)
+            if abs(x - xs[star]) > 1.0 + 1.5 * sigma or abs(y - ys[star]) > 1.0 + 1.5 * sigma:
+                break
+        if good:
+            out.x[star], out.y[star] = x, y
+            out.xx[star], out.yy[star], out.xy[star] = sxx / total, syy / total, sxy / total
+            out.light[star], out.noise[star], out.lever[star] = total, np.sqrt(variance), np.sqrt(leverage)
+    return out
+
+
+def intrinsic(measured: Moments, sigma: float) -> np.ndarray:
+    """Return the stars' own covariances xx, yy, xy [px²], (star, 3); NaN where they cannot be had.
+
+    The moments of star times weight are (C⁻¹ + W⁻¹)⁻¹ for a Gaussian star; solved for C.
+    """
+    xx, yy, xy = measured.xx, measured.yy, measured.xy
+    with np.errstate(all="ignore"):
+        det = xx * yy - xy**2
+        axx, ayy, axy = yy / det - sigma**-2, xx / det - sigma**-2, -xy / det
+        own = axx * ayy - axy**2
+        return np.where((det > 0) & (own > 0) & (axx > 0), np.stack([ayy / own, axx / own, -axy / own]), np.nan).T
+
+
+@numba.njit(nogil=True, cache=True)
+def photometry(plane, xs, ys, fwhm, noise, gain):
+    """Return flux and error of each star (star,): light in an aperture of 2.2 `fwhm` [px] less that of a ring about it.
+
+    In the units of the plane (y, x); NaN where the aperture is not complete.
+    """
+    height, width = plane.shape
+    fluxes, errors = np.full(xs.size, np.nan), np.full(xs.size, np.nan)
+    inner, begin, end = _APERTURE * fwhm, _ANNULUS[0] * fwhm, _ANNULUS[1] * fwhm
+    reach = int(np.ceil(end))
+    ring = np.empty((2 * reach + 1) ** 2, np.float32)
+    for star in range(xs.size):
+        x, y = xs[star], ys[star]
+        x0, y0 = int(np.round(x)), int(np.round(y))
+        light = area = 0.0
+        count = 0
+        for j in range(y0 - reach, y0 + reach + 1):
+            for i in range(x0 - reach, x0 + reach + 1):
+                if j < 0 or i < 0 or j >= height or i >= width:
+                    continue
+                radius = np.sqrt((i - x) ** 2 + (j - y) ** 2)
+                weight = min(max(inner + 0.5 - radius, 0.0), 1.0)
+                light += weight * plane[j, i]
+                area += weight
+                if begin <= radius <= end:
+                    ring[count] = plane[j, i]
+                    count += 1
+        local, _, used = clipped_stats(ring[:count])
+        complete = area > 0.98 * np.pi * inner * inner
+        if used >= 8 and complete:
+            flux = light - area * local
+            fluxes[star] = flux
+            errors[star] = np.sqrt(max(flux, 0.0) / gain + area * noise * noise * (1.0 + area / used))
+    return fluxes, errors
