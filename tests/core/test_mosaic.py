@@ -7,7 +7,7 @@ from workbench.core.cube import MOSAICS
 
 
 @pytest.mark.parametrize("pattern", MOSAICS)
-def test_split_takes_each_channel_from_its_place_and_merge_puts_it_back(pattern):
+def test_split_takes_each_channel_from_its_place(pattern):
     letters = np.array(list(pattern)).reshape(2, 2)
     mosaic = np.tile(np.vectorize(ord)(letters), (3, 4)).astype("uint16")
     cube = make_cube(mosaic[None], cfa_pattern=pattern)
@@ -15,8 +15,6 @@ def test_split_takes_each_channel_from_its_place_and_merge_puts_it_back(pattern)
     assert planes.sizes == {"frame": 1, "channel": 4, "y": 3, "x": 4}
     for channel in ("R", "G1", "G2", "B"):
         assert (planes.sel(channel=channel) == ord(channel[0])).all()
-    assert (bayer.merge(planes) == cube).all()
-    assert bayer.merge(planes).dims == cube.dims
 
 
 @pytest.mark.parametrize("pattern", MOSAICS)

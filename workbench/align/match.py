@@ -218,18 +218,12 @@ def _similarities(pairs: TrianglePairs, radius: float, least: int) -> Iterator[T
         free[agree] = False
         if len(agree) < least:
             break
-        yield _similarity(pairs.of(agree))
-
-
-def _similarity(pairs: TrianglePairs) -> Transform:
-    """Rotation and shift together, from the centres of the agreeing triangles where they span the field."""
-    rotation, middle = _median(pairs.turn), _median(pairs.here)
-    offset = _median(pairs.there - rotation * (pairs.here - middle))
-    coefficients = [
-        [offset.real - middle.real, rotation.real, -rotation.imag],
-        [offset.imag - middle.imag, rotation.imag, rotation.real],
-    ]
-    return Transform("similarity", np.array(coefficients), (float(middle.real), float(middle.imag)), 1.0)
+        # rotation and shift together, from the centres of the agreeing triangles where they span the field
+        chosen = pairs.of(agree)
+        turn, middle = _median(chosen.turn), _median(chosen.here)
+        offset = _median(chosen.there - turn * (chosen.here - middle)) - middle
+        coefficients = np.array([[offset.real, turn.real, -turn.imag], [offset.imag, turn.imag, turn.real]])
+        yield Transform("similarity", coefficients, (float(middle.real), float(middle.imag)))
 
 
 def _median(values: np.ndarray) -> complex:

@@ -124,15 +124,14 @@ def make_cube(
         if values.ndim and values.shape != (count,):
             raise WorkbenchError(f"coordinate {name!r} has {values.size} values for {count} frames")
         frame_coords[name] = ("frame", np.broadcast_to(values, (count,)).copy(), _COORD_ATTRS.get(name, {}))
-    n_channels = len(channels_of(cfa_pattern))
-    black = np.broadcast_to(np.asarray(black_level, float), (n_channels,))
+    black = np.broadcast_to(np.asarray(black_level, float), len(channels_of(cfa_pattern))).tolist()
     attrs = {
         "units": units,
         "long_name": {"adu": "pixel value", "electron": "signal"}.get(units, units),
         "stage": stage,
         "history": "",
         "camera": camera,
-        "black_level": tuple(float(value) for value in black) if n_channels > 1 else float(black[0]),
+        "black_level": tuple(black) if len(black) > 1 else black[0],
         "white_level": float(white_level),
         "cfa_pattern": cfa_pattern,
     }

@@ -100,12 +100,6 @@ def law_factor(name: str, value: float, temperature: Any, reference: float) -> n
     return np.exp(np.log(2) * x / value if name == "doubling" else value * x)
 
 
-def _sensitivity(law: DarkLaw, temperature: np.ndarray) -> np.ndarray:
-    """Return ∂ ln f/∂value, the value being T_d [1/K] or ΔE [1/eV]."""
-    x = law_abscissa(law.name, temperature, law.reference)
-    return -np.log(2) * x / law.value**2 if law.name == "doubling" else x
-
-
 def predict_current(laws: Sequence[DarkLaw], temperature: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the dark current at temperatures [°C] by the first of the laws, with its standard error, in its unit.
 
@@ -121,7 +115,9 @@ def predict_current(laws: Sequence[DarkLaw], temperature: Any) -> tuple[np.ndarr
     """
     law, temperature = laws[0], np.asarray(temperature, float)
     current = law.current * law_factor(law.name, law.value, temperature, law.reference)
-    level, growth = law.current_error / law.current, law.value_error * _sensitivity(law, temperature)
+    x = law_abscissa(law.name, temperature, law.reference)
+    slope = -np.log(2) * x / law.value**2 if law.name == "doubling" else x  # ∂ ln f/∂v
+    level, growth = law.current_error / law.current, law.value_error * slope
     variance = np.maximum(level**2 + growth**2 + 2 * law.correlation * level * growth, 0.0)
     for other in laws[1:]:
         factor = law_factor(other.name, other.value, temperature, other.reference)
@@ -215,6 +211,13 @@ def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math
     frames = library["frames"].values
     count = np.append(np.cumsum(frames[::-1])[::-1], 0).astype(np.uint16)[library["lost"].values]
     model = np.stack([attrs["read_variance"], attrs["shot_slope"]], axis=-1)
+    longest, warnings = library["exposure"].values.max(), []
+    if exposure > 1.001 * longest:
+        warnings.append(f"{exposure:g} s is longer than the library's darks (up to {longest:g} s)")
+    if attrs["law"] != "none":
+        low, high = _celsius(library)
+        if not low - 2 <= temperature <= high + 2:
+            warnings.append(f"{temperature:g} °C is outside the library's darks ({low:g} to {high:g} °C)")
     return xr.Dataset(
         {
             "signal": (("y", "x"), signal, {"units": "adu", "long_name": "predicted master dark"}),
@@ -232,7 +235,7 @@ def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math
             "noise_source": "the dark library's frames",
             "law_error": relative,
             "chi2": [],
-            "warnings": _beyond(library, exposure, temperature),
+            "warnings": warnings,
             "history": [*attrs["history"], f"predicted a master dark of {exposure:g} s at {temperature:g} °C"],
         },
     )
@@ -321,18 +324,6 @@ def _law_error(attrs: dict[str, Any], library: xr.Dataset, temperature: float) -
         laws.append(DarkLaw(other, value, 0.0, level, 0.0, reference))
     current, error = predict_current(laws, temperature)
     return float(error / current)
-
-
-def _beyond(library: xr.Dataset, exposure: float, temperature: float) -> list[str]:
-    """Return warnings where a prediction goes beyond what was measured."""
-    longest, warnings = library["exposure"].values.max(), []
-    if exposure > 1.001 * longest:
-        warnings.append(f"{exposure:g} s is longer than the library's darks (up to {longest:g} s)")
-    if library.attrs["law"] != "none":
-        low, high = _celsius(library)
-        if not low - 2 <= temperature <= high + 2:
-            warnings.append(f"{temperature:g} °C is outside the library's darks ({low:g} to {high:g} °C)")
-    return warnings
 
 
 def _celsius(library: xr.Dataset) -> tuple[float, float]:

@@ -13,18 +13,8 @@ def said_of(subject: object, problem: str) -> str:
     >>> said_of("a.nef", "is empty"), said_of("a.nef", "no such file")
     ('a.nef is empty', 'a.nef: no such file')
     """
-    sentence = problem.split(" ", 1)[0] in (
-        "is",
-        "has",
-        "does",
-        "holds",
-        "cannot",
-        "decodes",
-        "shows",
-        "named",
-        "belongs",
-    )
-    return f"{subject} {problem}" if sentence else f"{subject}: {problem}"
+    verbs = ["is", "has", "does", "holds", "cannot", "decodes", "shows", "named", "belongs"]
+    return f"{subject} {problem}" if problem.split(" ", 1)[0] in verbs else f"{subject}: {problem}"
 
 
 class WorkbenchError(ValueError):

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 import xarray as xr
 
-from .cube import CFA_CHANNELS, MOSAICS, channels_of, check_pixels
+from .cube import MOSAICS, channels_of, check_pixels
 from .errors import WorkbenchError
 
 _Mosaic = TypeVar("_Mosaic", xr.DataArray, xr.Dataset)
@@ -92,9 +92,7 @@ def channel_index(cfa_pattern: str) -> np.ndarray:
     >>> channel_index("GBRG").tolist()
     [[2, 3], [0, 1]]
     """
-    if cfa_pattern == "mono":
-        return np.zeros((1, 1), np.int64)
-    index = np.empty((2, 2), np.int64)
+    index = np.zeros((1, 1) if cfa_pattern == "mono" else (2, 2), np.int64)
     for number, place in enumerate(offsets(cfa_pattern).values()):
         index[place] = number
     return index
@@ -157,40 +155,13 @@ def split(mosaic: xr.DataArray) -> xr.DataArray:
     """
     check_pixels(mosaic)
     pattern = mosaic.attrs["cfa_pattern"]
-    names = channels_of(pattern)
-    if pattern == "mono":
-        planes = [mosaic]
-    else:
+    planes = [mosaic]
+    if pattern != "mono":
         height, width = (mosaic.sizes[dim] // 2 * 2 for dim in ("y", "x"))
         planes = [
             mosaic.isel(y=slice(row, height, 2), x=slice(column, width, 2)).drop_vars(["y", "x"], errors="ignore")
-            for row, column in (offsets(pattern)[name] for name in names)
+            for row, column in offsets(pattern).values()
         ]
-    joined = xr.concat(planes, dim=xr.Variable("channel", list(names)), join="exact")
+    joined = xr.concat(planes, dim=xr.Variable("channel", list(channels_of(pattern))), join="exact")
     leading = [dim for dim in mosaic.dims if dim not in ("y", "x")]
     return joined.transpose(*leading, "channel", "y", "x")
-
-
-def merge(planes: xr.DataArray) -> xr.DataArray:
-    """Put four channels (..., channel, y, x) back into the mosaic (..., y, x): the inverse of `split`."""
-    pattern = planes.attrs["cfa_pattern"]
-    if pattern == "mono":
-        return planes.isel(channel=0, drop=True)
-    rows = []
-    cell = channel_index(pattern)
-    for row in range(2):
-        pair = [planes.sel(channel=CFA_CHANNELS[cell[row, column]], drop=True) for column in range(2)]
-        rows.append(_interleave(pair, "x"))
-    return _interleave(rows, "y")
-
-
-def _interleave(pair: list[xr.DataArray], dim: str) -> xr.DataArray:
-    stacked = xr.concat(pair, dim="_half", join="exact")
-    leading = list(pair[0].dims)
-    stacked = stacked.transpose(*leading[: leading.index(dim) + 1], "_half", *leading[leading.index(dim) + 1 :])
-    axis = leading.index(dim)
-    shape = list(pair[0].shape)
-    shape[axis] *= 2
-    return xr.DataArray(stacked.data.reshape(shape), dims=leading, attrs=pair[0].attrs).assign_coords(
-        {name: coord for name, coord in pair[0].coords.items() if dim not in coord.dims}
-    )

@@ -112,23 +112,17 @@ def noise_budget(
             "more temperatures for the law"
         )
     time = np.atleast_1d(np.asarray(exposure, float))
-    grid = np.ones((gain.size, time.size))
-    terms = variance_terms(
-        rate * time * grid,
-        dark=current * time * grid,
-        read_noise=read[:, None] * grid,
-        gain=gain[:, None] * grid,
-        prnu=prnu,
-    )
-    errors = dict.fromkeys(SOURCES, 0.0 * grid)
-    errors["dark current"] = current_error * time * grid
-    errors["read noise"] = 2 * (read * read_error)[:, None] * grid
-    variance = np.stack([terms[name] for name in SOURCES])
+    by_iso = {"read_noise": read[:, None], "gain": gain[:, None]}
+    terms = variance_terms(rate * time, dark=current * time, prnu=prnu, **by_iso)
+    variance = np.stack(np.broadcast_arrays(*terms.values()))
+    errors = np.zeros_like(variance)
+    errors[SOURCES.index("dark current")] = current_error * time
+    errors[SOURCES.index("read noise")] = 2 * (read * read_error)[:, None]
     dims = ("source", "iso", "exposure")
     return xr.Dataset(
         {
             "variance": (dims, variance, {"units": "electron**2", "long_name": "variance of a pixel"}),
-            "variance_error": (dims, np.stack([errors[name] for name in SOURCES]), {"units": "electron**2"}),
+            "variance_error": (dims, errors, {"units": "electron**2"}),
             "share": (dims, variance / variance.sum(axis=0), {"units": "1", "long_name": "share of the variance"}),
         },
         coords={
@@ -146,6 +140,6 @@ def _mean_of_channels(sensor: xr.Dataset, name: str, channel: str | None) -> tup
     if "channel" in values.dims and channel is not None:
         values, errors = values.sel(channel=channel), errors.sel(channel=channel)
     elif "channel" in values.dims:
-        count = xr.apply_ufunc(np.isfinite, errors).sum("channel")
-        values, errors = values.mean("channel"), np.sqrt((errors**2).sum("channel")) / np.maximum(count, 1)
+        count = np.maximum(xr.apply_ufunc(np.isfinite, errors).sum("channel"), 1)
+        values, errors = values.mean("channel"), np.sqrt((errors**2).sum("channel")) / count
     return values.values, errors.values

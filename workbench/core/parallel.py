@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
@@ -300,17 +300,9 @@ class Frames:
     def each_band(self, work: Callable[[int, int], None], description: str, progress: bool) -> None:
         """Call work(top, bottom) for each band in a few threads; the first error stops all."""
         bands = self.bands()
-        with (
-            ThreadPoolExecutor(self.threads) as pool,
-            tqdm(total=len(bands), desc=description, unit="band", delay=2, leave=False, disable=not progress) as bar,
-        ):
-            for future in [pool.submit(work, *band) for band in bands]:
-                try:
-                    future.result()
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
-                bar.update()
+        done = in_threads(lambda band: work(*band), bands, self.threads)
+        bar = tqdm(done, desc=description, total=len(bands), unit="band", delay=2, leave=False, disable=not progress)
+        deque(bar, maxlen=0)
 
     def _decode(self, progress: bool) -> None:
         total = self.cube.sizes["frame"]
@@ -318,7 +310,7 @@ class Frames:
         scratch = self._file
         file = scratch.open("wb", buffering=0) if scratch else None
         try:
-            frames = _ahead(self._one, range(total), self.threads)
+            frames = enumerate(in_threads(self._one, range(total), self.threads))
             for number, result in tqdm(
                 frames, total=total, desc="reading frames", unit="frame", delay=2, leave=False, disable=not progress
             ):
@@ -343,21 +335,3 @@ class Frames:
         except FrameReadError as error:
             return error
         return np.ascontiguousarray(frame, dtype=self.dtype)
-
-
-def _ahead(work: Callable[[int], Any], numbers: range, threads: int) -> Iterator[tuple[int, Any]]:
-    """Yield (number, work(number)) in order, a few computed ahead."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[tuple[int, Future]] = deque()
-        try:
-            for number in numbers:
-                waiting.append((number, pool.submit(work, number)))
-                if len(waiting) > threads:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()

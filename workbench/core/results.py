@@ -163,18 +163,12 @@ def sensor_dataset(
     Returns
     -------
     xarray.Dataset
-        The variables of `QUANTITIES`, those with an error with a second one ``<name>_error``.  Over (iso, channel):
-        ``black_level`` [ADU], ``gain`` [e⁻/ADU], ``read_noise`` [e⁻ rms], the product of the read noise in ADU and the
-        gain; ``dynamic_range`` [stops], ``full_well`` [e⁻], ``linearity_error`` [%], ``gain_from_darks`` [e⁻/ADU],
-        ``curvature`` [1/e⁻]; ``linearity_error_min`` and ``_max`` [%], ``gain_from_darks_agrees`` (1, 0, NaN),
-        ``read_noise_method``, ``full_well_method``, ``full_well_limit``; ``frames_used``, ``bias_frames``,
-        ``flat_frames``.  Over setting (``setting_iso``, ``setting_temperature``): ``dark_current`` [e⁻/s/pixel],
-        ``dark_current_median``, ``saturated_pixels``.  Scalars: ``unity_gain_iso``, ``noise_before_gain`` [e⁻ rms],
-        ``noise_after_gain`` [ADU rms], ``invariance_iso``, ``doubling_temperature``, ``dark_current_reference``,
-        ``activation_energy``, ``dark_current_reference_arrhenius``, the correlations of their errors
-        (``doubling_correlation``, ``activation_correlation``), and ``reference_temperature``.  attrs: ``camera``,
-        ``simulated`` (1 or 0), ``warnings`` and ``dark_laws`` (those that the darks do not exclude) as lines (see
-        `core.values.attribute_lines`), ``blocks`` as JSON.
+        The variables of `QUANTITIES`, each with its units and its title, those with an error with a second one
+        ``<name>_error``: over (iso, channel), over setting (``setting_iso``, ``setting_temperature``: those of the
+        darks), and scalars.  ``read_noise`` [e⁻ rms] is the product of the read noise in ADU and the gain;
+        ``gain_from_darks_agrees`` is 1, 0 or NaN.  attrs: ``camera``, ``simulated`` (1 or 0), ``warnings`` and
+        ``dark_laws`` (those that the darks do not exclude) as lines (see `core.values.attribute_lines`), ``blocks`` as
+        JSON.
 
     Raises
     ------
@@ -268,20 +262,15 @@ def _derived(given: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
         frames = read["frames"].reset_coords(drop=True).broadcast_like(read["black_level"])
         counts.append(frames.rename("bias"))
     if gain is not None and "ptc" in given:
-        flats = [_flats_used(given["ptc"], gain, iso) for iso in gain["iso"].values]
+        pairs = [given["ptc"][f"filename_{number}"].values for number in (1, 2)]
+        used = [gain["used"].values & same_iso(given["ptc"]["iso"].values, iso)[:, None] for iso in gain["iso"].values]
+        flats = [[len({*pairs[0][pair], *pairs[1][pair]}) for pair in of_iso.T] for of_iso in used]
         axes = {name: gain[name].values for name in ("iso", "channel")}
         counts.append(xr.DataArray(flats, axes, ("iso", "channel"), "flat"))
     if counts:
         merged = xr.merge(counts, join="outer", combine_attrs="drop").fillna(0)
         derived["counts"] = merged.assign(frames=sum(merged.data_vars.values()))
     return derived
-
-
-def _flats_used(ptc: xr.Dataset, gain: xr.Dataset, iso: float) -> list[int]:
-    """Return the number of different flats in the pairs that each channel's fit used."""
-    here = np.isnan(ptc["iso"].values) if np.isnan(iso) else ptc["iso"].values == iso
-    used = gain["used"].values & here[:, None]
-    return [len({*ptc["filename_1"].values[one], *ptc["filename_2"].values[one]}) for one in used.T]
 
 
 def _over_settings(found: xr.DataArray | None, isos: np.ndarray, names: list[str], fill: Any) -> np.ndarray:

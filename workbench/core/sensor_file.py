@@ -35,9 +35,7 @@ def write_sensor(sensor: xr.Dataset, path: str | Path) -> Path:
     WorkbenchError
         If it cannot be written there.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / FILE
+    path = Path(path) / FILE if Path(path).is_dir() else Path(path)
     text = sensor_text(sensor)
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
@@ -119,8 +117,7 @@ def open_sensor(path: str | Path) -> xr.Dataset:
     WorkbenchError
         If the file does not exist, or is not a sensor.json of a version that this workbench reads.
     """
-    path = Path(path)
-    file = path / FILE if path.is_dir() else path
+    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -155,11 +152,12 @@ def _from_json(content: dict[str, Any]) -> xr.Dataset:
         elif quantity.dims == ("setting",) and quantity.form == "quantity":  # its value and error are the entry's own
             values |= _columns(quantity, [{quantity.key: entry} for entry in darks])
         else:
-            values |= _columns(quantity, darks if quantity.dims else [_holder(content, quantity)])
-    settings = {
-        name: np.array([_number(entry[key]) for entry in darks], float)
-        for name, key in (("iso", "iso"), ("temperature", "temperature_c"))
-    }
+            # of the objects for single quantities only the dark law is in every version
+            name = quantity.where.rpartition(".")[0] if not quantity.dims else ""
+            holder = (content[name] if name == "dark_law" else content.get(name) or {}) if name else content
+            values |= _columns(quantity, darks if quantity.dims else [holder])
+    names_in_file = {"iso": "iso", "temperature": "temperature_c"}
+    settings = {name: np.array([_number(d[key]) for d in darks], float) for name, key in names_in_file.items()}
     attrs = {
         "camera": str(content["camera"]),
         "warnings": list(content["warnings"]),
@@ -168,14 +166,6 @@ def _from_json(content: dict[str, Any]) -> xr.Dataset:
     }
     axes = {"iso": [_number(iso) for iso in isos], "channel": names}
     return build_dataset(values, axes, settings, attrs)
-
-
-def _holder(content: dict[str, Any], quantity: Quantity) -> dict[str, Any]:
-    """Return the object of the file that holds a quantity of the camera; files of the first version lack one."""
-    name = quantity.where.rpartition(".")[0]
-    if not name:
-        return content
-    return content[name] if name == "dark_law" else content.get(name) or {}
 
 
 def _columns(quantity: Quantity, entries: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
