@@ -15,7 +15,6 @@ import xarray as xr
 from workbench import charts
 from workbench.align.registration import Registration
 from workbench.align.transform import KINDS, fit_robust
-from workbench.calibrate.calibration_noise import added_noise, calibration_steps, frames_needed, step_noise
 from workbench.calibrate.masterset import make_masters
 from workbench.charts import theme
 from workbench.charts.lights import VERDICTS
@@ -23,6 +22,8 @@ from workbench.core.errors import WorkbenchError
 from workbench.simulate.firmware import cube_of
 from workbench.simulate.sensor import d7000, expose
 from workbench.stack.trial import rejection_trial
+
+from .calibration_noise import added_noise, calibration_steps, frames_needed, step_noise
 
 _SHAPE = (256, 384)
 _DARKS = theme.dimension("darks in the master")
@@ -99,7 +100,7 @@ def warm_light(temperature: float = 20.0, darks: int = 8) -> tuple[xr.Dataset, x
 
     Returns
     -------
-    What `calibrate.calibration_steps` and `calibrate.step_noise` give.
+    What `calibration_steps` and `step_noise` give.
     """
     sky = {"exposure": 300.0, "temperature": temperature}
     light = simulated_frames("light", 1, light=1.5, seed=1, **sky)
@@ -206,7 +207,7 @@ def master_noise(found: xr.Dataset, *, light: float | None = None) -> hv.Layout:
     Parameters
     ----------
     found
-        From `calibrate.master_noise`.
+        From `measure_master_noise`.
     light
         Noise of one light in the same unit, drawn as a line.
     """

@@ -1,12 +1,13 @@
 """Charts of lights, from calibration to the stack, show what was measured."""
 
+import course
 import holoviews as hv
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests.charts.drawn import check_drawn, columns, options, parts, titles
-from workbench import calibrate, charts, export
+from workbench import charts, export
 from workbench.charts.lights import METHOD_NAMES
 
 
@@ -23,11 +24,11 @@ def test_dark_subtraction_shows_one_place_on_one_scale(result):
 
 @pytest.fixture(scope="module")
 def steps(night):
-    return calibrate.calibration_steps(night.frames.light, night.masters)
+    return course.calibration_steps(night.frames.light, night.masters)
 
 
 def test_steps_of_a_calibration_measured_and_predicted(steps):
-    noise = calibrate.step_noise(steps)
+    noise = course.step_noise(steps)
     drawn = charts.calibration_steps(steps, noise)
     check_drawn(drawn)
     assert titles(drawn) == ["As read", "Calibrated", "Measured, and predicted (lines)"]

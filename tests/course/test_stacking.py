@@ -67,7 +67,7 @@ def test_trials_are_worked_out_once(night):
 def test_masters_follow_one_over_the_root_of_n(night):
     own = night.masters.masters[0]
     bias = night.frames.bias.isel(frame=list(own.group.bias))
-    found = calibrate.master_noise(bias, None, own.noise, progress=False)
+    found = course.measure_master_noise(bias, None, own.noise, progress=False)
     drawn = course.master_noise(found, light=4.0)
     check_drawn(drawn)
     (law,) = parts(drawn, hv.Curve, "one frame's over √N")

@@ -1,5 +1,4 @@
 from . import apply as apply
-from . import calibration_noise as calibration_noise
 from . import combine as combine
 from . import combine_band as combine_band
 from . import defects as defects
@@ -13,11 +12,6 @@ from . import planes as planes
 from .apply import Tables as Tables
 from .apply import calibrate as calibrate
 from .apply import calibrate_window as calibrate_window
-from .calibration_noise import added_noise as added_noise
-from .calibration_noise import calibration_steps as calibration_steps
-from .calibration_noise import frames_needed as frames_needed
-from .calibration_noise import master_noise as master_noise
-from .calibration_noise import step_noise as step_noise
 from .defects import defects_in_lights as defects_in_lights
 from .defects import find_defects as find_defects
 from .flat_audit import audit_flat as audit_flat

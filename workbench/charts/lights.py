@@ -108,8 +108,8 @@ def _dark_subtraction_caption(result: Any) -> Caption:
 def calibration_steps(steps: xr.Dataset, noise: xr.Dataset) -> hv.Layout:
     """Chart a piece of a light as read and calibrated, and its noise after each step, measured and predicted.
 
-    The piece is the one with the most hot pixels.  `steps` and `noise` come from `calibrate.calibration_steps` and
-    `calibrate.step_noise`.
+    The piece is the one with the most hot pixels.  `steps` and `noise` come from the course's `calibration_steps` and
+    `step_noise`.
     """
     window = _busiest(steps["mask"].values & 1 > 0)
     centres = {dim: np.arange(steps.sizes[dim]) + 0.5 for dim in ("y", "x")}

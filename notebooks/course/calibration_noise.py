@@ -1,4 +1,4 @@
-"""What calibration does to the noise: of masters, by the number of their frames; of a light, step by step.
+"""Notebooks 08 and 09: the noise of masters by the number of their frames, and of a light after each step.
 
 The steps are the arithmetic of `calibrate`, taken apart so that it can be looked at: the last one is what it gives.
 """
@@ -13,14 +13,14 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..core.cube import channels_of, check_cube
-from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index, planes
-from ..core.statistics import mad_std
-from .apply import Tables, calibrate_window
-from .masters import master_bias, master_dark, master_flat, mosaic_of
-from .masterset import Masters, MasterSet
-from .noise import SensorNoise, neighbour_mean
+from workbench.calibrate.apply import Tables, calibrate_window
+from workbench.calibrate.masters import master_bias, master_dark, master_flat, mosaic_of
+from workbench.calibrate.masterset import Masters, MasterSet
+from workbench.calibrate.noise import SensorNoise, neighbour_mean
+from workbench.core.cube import channels_of, check_cube
+from workbench.core.errors import WorkbenchError
+from workbench.core.mosaic import channel_index, planes
+from workbench.core.statistics import mad_std
 
 _EVENT = 8.0  # [σ] beyond which a calibrated pixel shows a cosmic ray
 _FEWEST = 1000  # pixels of sky that a noise is measured in
@@ -219,7 +219,7 @@ def _sky(steps: xr.Dataset, cell: np.ndarray) -> np.ndarray:
     return ~stars & ~hits & ((steps["mask"].values & 6) == 0)
 
 
-def master_noise(
+def measure_master_noise(
     cube: xr.DataArray,
     bias: xr.Dataset | None = None,
     noise: SensorNoise | None = None,
@@ -255,7 +255,7 @@ def master_noise(
     --------
     >>> from workbench.core.cube import make_cube
     >>> frames = np.random.default_rng(1).normal(600, 4, (8, 64, 64)).round().astype("uint16")
-    >>> found = master_noise(make_cube(frames, cfa_pattern="RGGB", kind="bias", iso=100), progress=False)
+    >>> found = measure_master_noise(make_cube(frames, cfa_pattern="RGGB", kind="bias", iso=100), progress=False)
     >>> found["count"].values.tolist(), found.noise.mean("channel").values.round(1).tolist()
     ([1, 2, 4], [4.0, 2.8, 2.0])
     """
