@@ -14,9 +14,8 @@ from workbench import charts
 from workbench.charts import theme
 from workbench.core.values import unit_text
 from workbench.pipelines.uniformity import Uniformity
-from workbench.pixels.defects import find_sensor_defects
-from workbench.pixels.emva import emva_unit
-from workbench.pixels.maps import fixed_pattern
+from workbench.pixels.emva import emva_unit, fixed_pattern
+from workbench.pixels.maps import find_sensor_defects
 from workbench.pixels.stacks import FrameStack
 
 _FRAMES = theme.dimension("frames averaged")

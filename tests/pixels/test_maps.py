@@ -1,4 +1,4 @@
-"""Histogram, hot pixels, vignetting and the fixed pattern show what is in the frames."""
+"""Histogram, hot pixels, defects and vignetting show what is in the frames."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import xarray as xr
 
 from workbench.core.cube import make_cube
 from workbench.core.errors import WorkbenchError
-from workbench.pixels import dcnu_histogram, fixed_pattern, hot_pixels, stack_cube, vignetting
+from workbench.pixels import dcnu_histogram, find_sensor_defects, hot_pixels, stack_cube, vignetting
 from workbench.simulate import d7000, expose
 
 
@@ -93,13 +93,29 @@ def test_the_model_of_vignetting_finds_its_centre():
     )
 
 
-def test_stripes_stand_out_in_the_spectrogram(striped):
-    _, bias, _ = striped
-    stripes = bias.values + np.tile([0, 0, 0, 4], 80).astype("uint16")  # every second column of two channels
-    found = fixed_pattern(stack_cube(bias.copy(data=stripes), progress=False), "G1")
-    assert float(found.along_rows.idxmax("frequency")) == 0.5
-    assert found.along_rows.max() > 5 * found.along_columns.max()
-    calm = fixed_pattern(stack_cube(bias, progress=False), "G1")
-    assert calm.along_columns.sel(frequency=slice(0.1, 0.5)).std() < 0.3 * calm.along_columns.mean()
-    with pytest.raises(WorkbenchError, match="channel 'X'"):
-        fixed_pattern(stack_cube(bias, progress=False), "X")
+def test_defects_of_every_kind(striped):
+    _, bias, flat = striped
+    current = xr.DataArray(
+        np.random.default_rng(2).normal(0.05, 0.004, (240, 320)).astype("float32"), dims=("y", "x"),
+        attrs={"units": "electron / s", "iso": 800.0, "temperature": 20.0, "cfa_pattern": "RGGB"},
+    )  # fmt: skip
+    current[10, 20], current[30, 41], current[50, 60] = 3.0, np.nan, 0.12
+    bad = flat.values.copy()
+    bad[:, 70, 80] = 600 + (bad[:, 70, 80] - 600) // 3
+    jumping = bias.values.copy()
+    jumping[::2, 90, 100] += 40
+    zero = stack_cube(bias.copy(data=jumping), progress=False)
+    flats = stack_cube(flat.copy(data=bad), black=600, progress=False)
+    found = find_sensor_defects(current, 3.0, 300.0, flat=flats, bias=zero)
+    assert found.attrs["counts"] == {"hot": 2, "warm": 2, "dead": 1, "unstable": 1}
+    assert found.values[30, 41] == 1
+    assert found.values[50, 60] == 2
+    assert found.values[70, 80] == 4
+    assert found.values[90, 100] == 8
+    assert set(found.attrs["thresholds"]) == {"hot_noise", "warm_sigmas", "dead_response", "unstable_excess"}
+    only = find_sensor_defects(bias=zero)
+    assert only.attrs["counts"] == {"unstable": 1}
+    with pytest.raises(WorkbenchError, match="given: nothing"):
+        find_sensor_defects()
+    with pytest.raises(WorkbenchError, match="of one size"):
+        find_sensor_defects(current[:10], bias=zero)

@@ -1,4 +1,4 @@
-"""DSNU, PRNU and defects of a camera whose pattern is known."""
+"""DSNU and PRNU of a camera whose pattern is known."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import xarray as xr
 
 from workbench.core.cube import make_cube
 from workbench.core.errors import WorkbenchError
-from workbench.pixels import find_sensor_defects, measure_dsnu, measure_prnu, stack_cube
+from workbench.pixels import measure_dsnu, measure_prnu, stack_cube
 
 
 def plane_of(picture, channel):
@@ -69,34 +69,6 @@ def test_dust_is_not_the_pixels(striped):
     assert 0.01 < float(found.dust.mean()) < 0.3
     best = {"filter": "highpass", "part": "total"}
     np.testing.assert_allclose(found.prnu.sel(best), clean.prnu.sel(best), rtol=0.03)
-
-
-def test_defects_of_every_kind(striped):
-    _, bias, flat = striped
-    current = xr.DataArray(
-        np.random.default_rng(2).normal(0.05, 0.004, (240, 320)).astype("float32"), dims=("y", "x"),
-        attrs={"units": "electron / s", "iso": 800.0, "temperature": 20.0, "cfa_pattern": "RGGB"},
-    )  # fmt: skip
-    current[10, 20], current[30, 41], current[50, 60] = 3.0, np.nan, 0.12
-    bad = flat.values.copy()
-    bad[:, 70, 80] = 600 + (bad[:, 70, 80] - 600) // 3
-    jumping = bias.values.copy()
-    jumping[::2, 90, 100] += 40
-    zero = stack_cube(bias.copy(data=jumping), progress=False)
-    flats = stack_cube(flat.copy(data=bad), black=600, progress=False)
-    found = find_sensor_defects(current, 3.0, 300.0, flat=flats, bias=zero)
-    assert found.attrs["counts"] == {"hot": 2, "warm": 2, "dead": 1, "unstable": 1}
-    assert found.values[30, 41] == 1
-    assert found.values[50, 60] == 2
-    assert found.values[70, 80] == 4
-    assert found.values[90, 100] == 8
-    assert set(found.attrs["thresholds"]) == {"hot_noise", "warm_sigmas", "dead_response", "unstable_excess"}
-    only = find_sensor_defects(bias=zero)
-    assert only.attrs["counts"] == {"unstable": 1}
-    with pytest.raises(WorkbenchError, match="given: nothing"):
-        find_sensor_defects()
-    with pytest.raises(WorkbenchError, match="of one size"):
-        find_sensor_defects(current[:10], bias=zero)
 
 
 def test_what_cannot_be_measured_says_why(striped):

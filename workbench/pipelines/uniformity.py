@@ -228,7 +228,7 @@ def _emva(
         try:
             values = emva_temporal(
                 seconds[order], None, mean[order], variance[order], np.full(levels.size, black[number]),
-                np.full(levels.size, dark_variance), photons=False,
+                np.full(levels.size, dark_variance),
             )  # fmt: skip
             if spatial and zero is not None:
                 values |= emva_spatial(zero, flats, values["K"], number)

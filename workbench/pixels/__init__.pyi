@@ -1,6 +1,5 @@
 from . import cosmic_rays as cosmic_rays
 from . import darks as darks
-from . import defects as defects
 from . import emva as emva
 from . import maps as maps
 from . import spatial as spatial
@@ -9,13 +8,11 @@ from . import uniformity as uniformity
 from .cosmic_rays import find_cosmic_rays as find_cosmic_rays
 from .darks import dark_noise as dark_noise
 from .darks import dark_subtraction as dark_subtraction
-from .defects import find_sensor_defects as find_sensor_defects
-from .emva import emva1288 as emva1288
-from .emva import emva_points as emva_points
 from .emva import emva_spatial as emva_spatial
 from .emva import emva_temporal as emva_temporal
+from .emva import fixed_pattern as fixed_pattern
 from .maps import dcnu_histogram as dcnu_histogram
-from .maps import fixed_pattern as fixed_pattern
+from .maps import find_sensor_defects as find_sensor_defects
 from .maps import hot_pixels as hot_pixels
 from .maps import vignetting as vignetting
 from .spatial import highpass as highpass

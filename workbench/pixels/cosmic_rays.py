@@ -15,6 +15,7 @@ from scipy import special
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import pdist
 
 from ..core.cube import check_cube, group_frames
 from ..core.errors import WorkbenchError
@@ -64,8 +65,6 @@ def find_cosmic_rays(
         In e⁻/ADU, to give charges in electrons.
     threshold
         In standard deviations.
-    progress
-        False for no progress bar.
 
     Returns
     -------
@@ -330,7 +329,7 @@ def _dataset(search: _CosmicSearch, dark: xr.DataArray, area: float, gain: float
         "y": (y, "pix", "row of the charge's centre"),
         "x": (x, "pix", "column of the charge's centre"),
         "pixels": (size, "1", "pixels beyond the threshold"),
-        "length": ([_length(event.hits) for event in events], "pix", "length"),
+        "length": ([1.0 + pdist(event.hits[:, :2]).max(initial=0.0) for event in events], "pix", "length"),
         "charge": ([scale * float(event.hits[:, _EXCESS].sum()) for event in events], unit, "charge"),
         "peak": ([float(event.hits[:, _Z].max()) for event in events], "1", "peak"),
     }
@@ -360,9 +359,3 @@ def _dataset(search: _CosmicSearch, dark: xr.DataArray, area: float, gain: float
         "exposure": ("event", dark["exposure"].values[frame] if len(frame) else np.array([], float)),
     }
     return xr.Dataset(data, coords)
-
-
-def _length(hits: np.ndarray) -> float:
-    """Return the largest distance between two pixels of an event, plus one."""
-    spread = hits[:, None, :2] - hits[None, :, :2]
-    return 1.0 + float(np.sqrt((spread**2).sum(axis=2)).max())

@@ -12,11 +12,7 @@ from scipy import special
 from ..core.cube import Setting, channels_of, check_cube, group_frames
 from ..core.errors import WorkbenchError
 from ..core.mosaic import planes, tiles
-from ..core.pairs import (
-    OUTLIER_SIGMAS,
-    pair_moments,
-    pair_sums,
-)
+from ..core.pairs import OUTLIER_SIGMAS, pair_moments, pair_sums
 from ..core.parallel import counted, frame_memory, frame_zeros, stream_frames
 from ..core.results import at_iso, same_iso
 from ..core.statistics import mad_std
@@ -94,7 +90,8 @@ def dark_noise(
     ks = np.abs(np.cumsum(counts) / total - special.ndtr((values + half - mean) / sigma)).max()
     expected = np.nan
     if read is not None:  # NaN without bias frames of this ISO
-        zero, quiet = (float(at_iso(read[name].sel(channel=channel), setting["iso"])) for name in _QUIET)
+        here = read.sel(channel=channel)
+        zero, quiet = (float(at_iso(here[name], setting["iso"])) for name in ("black_level", "variance"))
         signal = (first.mean(dtype=float) + second.mean(dtype=float)) / 2 - zero
         expected = float(factor * np.sqrt(quiet + signal / factor))
     scale = factor / np.sqrt(2)
@@ -111,9 +108,6 @@ def dark_noise(
         "long_name": "difference of two darks",
     }
     return _density(values, counts, mean, sigma, scale).assign_attrs(attrs)
-
-
-_QUIET = ("black_level", "variance")
 
 
 def _tally(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,13 +135,10 @@ def _density(values: np.ndarray, counts: np.ndarray, mean: float, sigma: float, 
         "density": (count / counts.sum() / (width * scale), "1 / electron", "fraction of pixels per electron"),
         "normal": (normal, "1 / electron", "normal distribution of the same width"),
     }
-    return xr.Dataset(
-        {
-            name: ("bin", column, {"units": units, "long_name": title})
-            for name, (column, units, title) in columns.items()
-        },
-        {"bin": ("bin", centres, {"units": "electron", "long_name": "difference/√2"})},
-    )
+    data = {
+        name: ("bin", column, {"units": units, "long_name": title}) for name, (column, units, title) in columns.items()
+    }
+    return xr.Dataset(data, {"bin": ("bin", centres, {"units": "electron", "long_name": "difference/√2"})})
 
 
 def _strongest(dark: xr.DataArray, least: int, isos: np.ndarray | None = None) -> tuple[Setting, np.ndarray]:

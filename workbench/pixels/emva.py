@@ -1,165 +1,32 @@
-"""EMVA 1288 (release 4.0, linear) from images, or from a table of means and variances.
+"""EMVA 1288 (release 4.0, linear), under the names that the standard's reference implementation gives its quantities.
 
 The temporal half rests on a table with one row a light level: exposure, light, mean and temporal variance of the
-illuminated pair, and of the dark pair of the same exposure (`emva_points` makes it from images).  The spatial half
-rests on stacks of a dark and of a half-saturated picture.
+illuminated pair, and of the dark pair of the same exposure.  The spatial half rests on stacks of a dark and of a
+half-saturated picture, as do the spectrograms of the fixed pattern.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
+from ..core.cube import channels_of
 from ..core.errors import WorkbenchError
 from ..core.pairs import QUANTISATION_VARIANCE
 from ..core.statistics import fit_line
-from .spatial import deviation_products, highpass, spatial_parts
-from .stacks import FrameStack, stack_frames
+from .spatial import INNER, MARGIN, deviation_products, highpass, inner_lowpass, spatial_parts
+from .stacks import FrameStack
 
 _FLOOR = 0.24  # DN²: a smaller dark variance is hidden by the rounding
 _SENSITIVITY = 0.7  # of saturation: the gain is fitted up to here
 _LINEAR = (0.05, 0.95)  # of saturation: between these the linearity error is taken
+_SHOWN = 200, 300  # px of the middle that the picture of the fixed pattern shows
 _PARTS = ("", "_row", "_col", "_pixel")
 _OF_DARK_STACK = ("u_y_dark_stack", "sigma_2_y_stack_dark", "s_2_y_measured_dark", "s_2_y_dark")
 _OF_BRIGHT_STACK = ("u_y_stack", "sigma_2_y_stack", "s_2_y_measured", "s_2_y")
-
-
-def emva1288(
-    pairs: Iterable[Pair] | Mapping[str, Any],
-    dark_stack: FrameStack | Iterable[Any] | None = None,
-    bright_stack: FrameStack | Iterable[Any] | None = None,
-    *,
-    photons: bool = True,
-    drift: str = "kept",
-    progress: Any = True,
-) -> xr.Dataset:
-    """Measure a camera as EMVA 1288 (release 4.0, linear) does, from arrays.
-
-    Parameters
-    ----------
-    pairs
-        Pairs of pictures (see `emva_points`), or the table of their means and variances that it returns.
-    dark_stack, bright_stack
-        Fifty or more equal pictures (y, x) without light, and as many at half of saturation, one after another; or
-        what `stack_frames` made of them.  Without them the spatial quantities are left out.
-    photons
-        Whether the pairs' light is in photons per pixel; without it what needs them (R, QE, u_p_...) is NaN.
-    drift
-        ``kept`` or ``removed``, see `emva_points`.
-    progress
-        False for no progress bars.
-
-    Returns
-    -------
-    xarray.Dataset
-        Scalars under the names that the reference implementation gives them (see `emva_temporal`, `emva_spatial`),
-        with units; attrs ``drift``.
-
-    Raises
-    ------
-    WorkbenchError
-        If pictures are missing or do not fit together.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(1)
-    >>> def shoot(light):
-    ...     return np.minimum(np.round(20 + rng.normal(0, 2, (64, 64)) + rng.poisson(light, (64, 64)) / 4), 1000)
-    >>> levels = [0, *np.geomspace(20, 5000, 25)]
-    >>> pairs = [(1.0, light, shoot(light), shoot(light)) for light in levels]
-    >>> found = emva1288(pairs, [shoot(0) for _ in range(9)], [shoot(2000) for _ in range(9)], progress=False)
-    >>> round(found.K.item(), 2), round(found.QE.item())
-    (0.25, 99)
-    """
-    table = pairs if isinstance(pairs, Mapping) else emva_points(pairs, drift=drift)
-    found = emva_temporal(**table, photons=photons)
-    if dark_stack is None and bright_stack is not None:
-        raise WorkbenchError("PRNU needs the dark stack as well as the bright one")
-    dark, bright = (
-        stack if stack is None or isinstance(stack, FrameStack) else stack_frames(stack, progress=progress)
-        for stack in (dark_stack, bright_stack)
-    )
-    found |= emva_spatial(dark, bright, found["K"]) if dark is not None else {}
-    result = xr.Dataset(found, attrs={"long_name": "EMVA 1288 release 4.0, linear", "drift": drift})
-    for name, value in result.items():
-        unit, title = emva_unit(str(name)), _TITLES.get(str(name), str(name))
-        value.attrs = {"units": _ASTROPY.get(unit, unit), "long_name": title}
-    return result
-
-
-Pair = tuple[float, float, Any, Any]  # exposure [s], light (photons a pixel; 0 in the dark), two pictures (y, x) [DN]
-
-
-def emva_points(pairs: Iterable[Pair], *, drift: str = "kept") -> dict[str, np.ndarray]:
-    """Return mean and temporal variance of pairs of pictures, and those of the dark pair at each light level.
-
-    μ = (μ_A + μ_B)/2; σ² = ½⟨(y_A − y_B)²⟩, less ½(μ_A − μ_B)² where `drift` is ``removed`` (a lamp that drifts
-    between the two otherwise counts as noise; the reference implementation keeps it).  Pairs are taken one by one as
-    they come, so a generator that reads files needs the memory of two pictures.
-
-    Parameters
-    ----------
-    pairs
-        (exposure [s], light, first, second) each: dark ones have light 0, and every exposure of a bright one needs
-        one, unless there is a single dark pair for all.
-    drift
-        ``kept`` or ``removed``.
-
-    Returns
-    -------
-    dict
-        ``exposure``, ``light``, ``mean``, ``variance``, ``mean_dark``, ``variance_dark``, one number a light level,
-        rising: what `emva_temporal` takes.
-
-    Raises
-    ------
-    WorkbenchError
-        If a dark pair is missing, or two pictures differ in shape.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(1)
-    >>> pairs = [(0.1, light, *rng.normal(20 + light / 2, 3, (2, 50, 50))) for light in (0, 100, 200)]
-    >>> points = emva_points(pairs)
-    >>> points["mean"].round().tolist(), points["mean_dark"].round().tolist()
-    ([70.0, 120.0], [20.0, 20.0])
-    """
-    if drift not in ("kept", "removed"):
-        raise WorkbenchError(f"drift is 'kept' or 'removed', not {drift!r}")
-    rows = [(float(time), float(light), *_moments(one, other, drift)) for time, light, one, other in pairs]
-    bright = sorted(row for row in rows if row[1] > 0)
-    dark = {row[0]: row[2:] for row in rows if row[1] <= 0}
-    if len(bright) < 2 or not dark:
-        raise WorkbenchError(
-            f"EMVA 1288 needs two light levels or more and a dark pair; there are {len(bright)} and {len(dark)}"
-        )
-    lacking = sorted({row[0] for row in bright} - set(dark))
-    if lacking and len(dark) > 1:
-        raise WorkbenchError(
-            f"no dark pair of {lacking[0]:g} s ({len(lacking)} exposures lack one); every exposure needs its own"
-        )
-    only = next(iter(dark.values()))
-    table = np.array([(*row, *dark.get(row[0], only)) for row in bright])
-    names = ("exposure", "light", "mean", "variance", "mean_dark", "variance_dark")
-    return dict(zip(names, table.T, strict=True))
-
-
-def _moments(first: Any, second: Any, drift: str) -> tuple[float, float]:
-    """Return mean and temporal variance of a pair of pictures (y, x) [DN, DN²]."""
-    first, second = np.asarray(first), np.asarray(second)
-    if first.shape != second.shape or first.ndim != 2:
-        raise WorkbenchError(f"a pair has shapes {first.shape} and {second.shape}; it needs two pictures of one shape")
-    exact = np.issubdtype(first.dtype, np.integer)
-    difference = np.subtract(first, second, dtype=np.int64 if exact else float).ravel()
-    means = first.mean(dtype=float), second.mean(dtype=float)
-    half = float(difference @ difference) / difference.size / 2
-    if drift == "removed":
-        half -= (means[0] - means[1]) ** 2 / 2
-    return (means[0] + means[1]) / 2, half
 
 
 _UNITS = {
@@ -168,18 +35,6 @@ _UNITS = {
     "inverse_SNR_max": "%", "DR": "1", "DR_dB": "dB", "DR_bit": "bit", "LE_min": "%", "LE_max": "%", "u_I_mean": "e-/s",
     "u_I_var": "e-/s", "index_u_ysat": "1", "u_y_dark_stack": "DN", "u_y_stack": "DN",
 }  # fmt: skip
-_TITLES = {
-    "K": "system gain", "inverse_K": "inverse system gain", "R": "responsivity", "QE": "quantum efficiency",
-    "sigma_y_dark": "temporal dark noise", "sigma_d": "temporal dark noise",
-    "u_p_min": "absolute sensitivity threshold", "u_e_min": "absolute sensitivity threshold",
-    "u_p_sat": "saturation capacity", "u_e_sat": "saturation capacity",
-    "SNR_max": "greatest signal-to-noise ratio", "DR": "dynamic range", "LE_min": "linearity error, least",
-    "LE_max": "linearity error, greatest", "u_I_mean": "dark current from the means",
-    "u_I_var": "dark current from the variances",
-}  # fmt: skip
-# what astropy calls the standard's units
-_ASTROPY = {"DN/e-": "adu / electron", "e-/DN": "electron / adu", "DN/p": "adu / photon", "DN": "adu", "e-": "electron"}
-_ASTROPY |= {"e-/s": "electron / s", "p": "photon"}
 
 
 def emva_unit(name: str) -> str:
@@ -202,10 +57,8 @@ def emva_temporal(
     variance: ArrayLike,
     mean_dark: ArrayLike,
     variance_dark: ArrayLike,
-    *,
-    photons: bool = True,
 ) -> dict[str, float]:
-    """Return the standard's temporal quantities under the names of its reference implementation.
+    """Return the standard's temporal quantities.
 
     K, the slope of (σ²_y − σ²_dark) on (μ_y − μ_dark), through the origin, unweighted, over the levels up to 70 % of
     saturation, which is the level of the greatest variance; R, the slope of μ_y − μ_dark on the light over the same
@@ -221,13 +74,11 @@ def emva_temporal(
     exposure
         Of each level, rising [s].
     light
-        Photons per pixel, or anything proportional to them; None takes the exposure (a constant lamp).
+        Photons per pixel; None takes the exposure (a constant lamp), and what needs photons (R, η, μ_p) is NaN.
     mean, variance
         Of the illuminated pairs, one a level, rising [DN, DN²].
     mean_dark, variance_dark
         Of the dark pairs of the same exposures [DN, DN²].
-    photons
-        Whether `light` is in photons; without it what needs them (R, η, μ_p) is NaN.
 
     Raises
     ------
@@ -248,7 +99,7 @@ def emva_temporal(
     if len({column.shape for column in columns}) > 1 or columns[0].ndim != 1 or columns[0].size < 2:
         raise WorkbenchError("every column needs one number a light level, and there must be two levels or more")
     level, noise, dark, dark_noise, seconds, amount = columns
-    photon = 1.0 if photons and light is not None else np.nan  # what needs photons is NaN without them
+    photon = np.nan if light is None else 1.0
     signal = level - dark
     top = saturation_index(noise)
     inside = np.flatnonzero(signal <= _SENSITIVITY * signal[top])
@@ -327,7 +178,7 @@ class _SpatialVariance(NamedTuple):
 
 
 def emva_spatial(dark: FrameStack, bright: FrameStack | None, system_gain: float, channel: int = 0) -> dict[str, float]:
-    """Return DSNU, PRNU and what they are made of, under the names of the standard's reference implementation.
+    """Return DSNU, PRNU and what they are made of.
 
     s² = Var(mean of L frames) − σ²_stack/L, σ²_stack the mean over the pixels of their variance (ddof 1) over the
     frames; DSNU = s_dark/K [e⁻]; PRNU = √(s²_50 − s²_dark)/(μ_50 − μ_dark) [%] (release 4.0 linear, sections 8.2 and
@@ -397,3 +248,87 @@ def _spatial_variance(stack: FrameStack, channel: int) -> _SpatialVariance:
     passed = spatial_parts(highpass(mean), filtered=True) - white
     level = float(mean.mean(dtype=float)) + float(stack.black[channel])
     return _SpatialVariance(level, noise, measured, plain, passed)
+
+
+def fixed_pattern(stack: FrameStack, channel: str | None = None, *, relative: bool = False) -> xr.Dataset:
+    """Return what is fixed in a stack of equal frames, high-passed, of one channel.
+
+    The spectrogram is the mean over the rows (columns) of the power spectrum of each, as a standard deviation
+    (EMVA 1288 release 4.0 linear, section 8.6): white noise lies at its own standard deviation, stripes stand out as
+    peaks.  ``noise`` is what temporal noise leaves of it in the mean of the frames.
+
+    Parameters
+    ----------
+    stack
+        From `stack_cube`.
+    channel
+        The first green, or mono, where none is named.
+    relative
+        Of flats: in % of the smoothed flat instead of ADU.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``picture`` (y, x), the middle of it; ``row_profile`` (row) and ``column_profile`` (column), means of rows and
+        columns; ``along_rows`` and ``along_columns`` (frequency) [cycles a pixel of the channel]; scalar ``noise``.
+
+    Examples
+    --------
+    >>> from workbench.pixels import stack_frames
+    >>> y = np.random.default_rng(1).normal(600, 3, (4, 64, 96)) + np.tile([0.0, 2.0], 48)
+    >>> found = fixed_pattern(stack_frames(y))
+    >>> float(found.along_rows.idxmax())
+    0.5
+    """
+    names = channels_of(stack.pattern)
+    if channel is None:
+        channel = "G1" if "G1" in names else names[0]
+    if channel not in names:
+        raise WorkbenchError(f"channel {channel!r} is unknown; the channels are {', '.join(names)}")
+    number = names.index(channel)
+    mean = stack.plane("mean", number)
+    smooth = inner_lowpass(mean)
+    pattern = mean[INNER] - smooth
+    unit, factor = "adu", 1.0
+    if relative:
+        pattern *= 100 / smooth
+        unit, factor = "%", 100 / float(mean.mean(dtype=float))
+    pattern -= pattern.mean(dtype=float)
+    noise = np.nan
+    if stack.variance is not None:
+        noise = factor * float(np.sqrt(stack.plane("variance", number).mean(dtype=float) / stack.count))
+    spectra = [_spectrogram(pattern), _spectrogram(pattern.T)]
+    # both on the frequencies of the shorter side
+    frequency = np.fft.rfftfreq(min(pattern.shape))[1:]
+    along = [
+        np.interp(frequency, np.fft.rfftfreq(size)[1:], spectrum)
+        for size, spectrum in zip(pattern.shape[::-1], spectra, strict=True)
+    ]
+    top, left = (max(0, (size - shown) // 2) for size, shown in zip(pattern.shape, _SHOWN, strict=True))
+    picture = pattern[top : top + _SHOWN[0], left : left + _SHOWN[1]]
+    attrs = {"units": unit}
+    return xr.Dataset(
+        {
+            "picture": (("y", "x"), picture, attrs | {"long_name": "fixed pattern"}),
+            "row_profile": ("row", pattern.mean(axis=1, dtype=float), attrs | {"long_name": "mean of a row"}),
+            "column_profile": ("column", pattern.mean(axis=0, dtype=float), attrs | {"long_name": "mean of a column"}),
+            "along_rows": ("frequency", along[0], attrs | {"long_name": "spectrogram along the rows"}),
+            "along_columns": ("frequency", along[1], attrs | {"long_name": "spectrogram along the columns"}),
+            "noise": ((), noise, attrs | {"long_name": "temporal noise of the mean"}),
+        },
+        {
+            "y": ("y", np.arange(picture.shape[0]) + top + MARGIN, {"units": "pix"}),
+            "x": ("x", np.arange(picture.shape[1]) + left + MARGIN, {"units": "pix"}),
+            "row": ("row", np.arange(pattern.shape[0]) + MARGIN, {"units": "pix"}),
+            "column": ("column", np.arange(pattern.shape[1]) + MARGIN, {"units": "pix"}),
+            "frequency": ("frequency", frequency, {"units": "1 / pix", "long_name": "spatial frequency"}),
+        },
+        {"channel": channel, "frames": stack.count, "units": unit},
+    )
+
+
+def _spectrogram(pattern: np.ndarray) -> np.ndarray:
+    """Return the root of the mean power along the second axis, without the frequency zero, of some hundred lines."""
+    lines = pattern[:: max(1, pattern.shape[0] // 600)]
+    power = np.abs(np.fft.rfft(lines, axis=1, norm="ortho")) ** 2
+    return np.sqrt(power.mean(axis=0)[1:])

@@ -1,26 +1,26 @@
-"""How pixels differ: dark current, hot pixels, the fall-off of light to the corners, the fixed pattern."""
+"""How pixels differ: dark current, hot pixels, defects, and the fall-off of light to the corners."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
 import numpy as np
 import xarray as xr
+from scipy.special import chdtr, chdtri
 
 from ..core.cube import channels_of, check_cube
-from ..core.errors import WorkbenchError
+from ..core.defects import Thresholds, UnlitFrames, flag_defects, sample_pixels
 from ..core.mosaic import channel_index, planes, tiles
 from ..core.parallel import counted, stream_frames
 from ..core.statistics import Lens, fit_lens
-from .spatial import INNER, MARGIN, inner_lowpass
 from .stacks import FrameStack
 
 _SAMPLE = 1 << 20
 _FITTED = 5000  # cells of the picture that the vignetting model is fitted to
 _FEWEST_CELLS = 20
 _RINGS = 40  # of the profile
-_SHOWN = 200, 300  # px of the middle that the picture of the fixed pattern shows
 _PICTURE = 340  # longest side of a reduced picture [pixels], so that it has fewer than 10⁵ numbers
 
 
@@ -37,8 +37,7 @@ def dcnu_histogram(dark_map: xr.DataArray, bins: int = 240) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        ``count`` over bin (centre [e⁻/s]); attrs ``mean``, ``median``, ``beyond`` (pixels right of the last bin),
-        ``n_pixels``, and the map's ISO and temperature.
+        ``count`` over bin (centre [e⁻/s]); attrs ``mean``, ``median``, ``beyond``, ``n_pixels``, and the map's own.
 
     Examples
     --------
@@ -137,10 +136,7 @@ def _tally(values, low, high, count):
 
 @numba.njit(nogil=True, cache=True)
 def _tally_octaves(values, low, scale, count):
-    """Count the values above `low` by their logarithm: in bin k those above the k-th threshold and not the next.
-
-    None is above the last threshold.
-    """
+    """Count the values above `low` by their logarithm: in bin k those above the k-th threshold and not the next."""
     for y in range(values.shape[0]):
         for x in range(values.shape[1]):
             if values[y, x] > low:
@@ -157,6 +153,88 @@ def _setting_attrs(dark_map: xr.DataArray) -> dict[str, Any]:
     return {name: dark_map.attrs[name] for name in ("iso", "temperature", "units") if name in dark_map.attrs}
 
 
+def find_sensor_defects(
+    dark_map: xr.DataArray | None = None,
+    read_noise: Any = None,
+    exposure: float = math.nan,
+    *,
+    flat: FrameStack | None = None,
+    bias: FrameStack | None = None,
+    **thresholds: float,
+) -> xr.DataArray:
+    """Return the sensor's defects, uint8 (y, x) with the bits of `workbench.core.defects.KINDS`.
+
+    The noise of an ordinary pixel in a dark of t seconds is σ² = σ_R² + D t, D the median dark current of its CFA
+    plane; what hot, warm, dead and unstable mean is defined in `workbench.core.defects.flag_defects`.  A kind that
+    these measurements cannot show is not in the counts.
+
+    Parameters
+    ----------
+    dark_map
+        The ``map`` of `measure_dark` [e⁻/s], NaN where saturated; a map in ADU/s shows only the warm ones.
+    read_noise
+        σ_R, one a channel [e⁻ rms], for the hot ones.
+    exposure
+        t [s]: of the darks, or of the lights that are to come.
+    flat, bias
+        Stacks of flats and of bias frames (`stack_cube`).
+    thresholds
+        Those of `workbench.core.defects.Thresholds` that are to differ from its defaults.
+
+    Raises
+    ------
+    WorkbenchError
+        If nothing is given, or the sizes differ.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> current = xr.DataArray(rng.normal(0.1, 0.01, (40, 60)), dims=("y", "x"),
+    ...                        attrs={"units": "electron / s", "cfa_pattern": "RGGB"})
+    >>> current[3, 4], current[20, 30] = 5.0, 0.3
+    >>> find_sensor_defects(current, 3.0, 300.0).attrs["counts"]
+    {'hot': 1, 'warm': 2}
+    """
+    dark = steady = None
+    attrs: dict[str, Any] = {"exposure": float(exposure)}
+    if dark_map is not None:
+        dark = _dark_frames(dark_map, read_noise, exposure)
+        attrs |= {name: float(dark_map.attrs[name]) for name in ("iso", "temperature") if name in dark_map.attrs}
+    if bias is not None and bias.variance is not None:
+        channels = channel_index(bias.pattern).size
+        ordinary = [_ordinary_variance(variance, bias.count) for _, variance in planes(bias.variance, bias.pattern)]
+        steady = UnlitFrames(bias.mean, np.array(ordinary), np.zeros(channels), bias.variance, bias.count)
+    pattern = dark_map.attrs["cfa_pattern"] if dark_map is not None else getattr(flat or bias, "pattern", "mono")
+    response = None if flat is None else flat.mean
+    found = flag_defects(
+        pattern, dark=dark, steady=steady, response=response, thresholds=Thresholds(**thresholds), **attrs
+    )
+    return found.assign_attrs(pixels=found.size)
+
+
+def _dark_frames(dark_map: xr.DataArray, read_noise: Any, exposure: float) -> UnlitFrames:
+    """Return the dark-current map [e⁻/s] with the noise [e⁻] of darks of this exposure; NaN where it is not known."""
+    pattern = dark_map.attrs["cfa_pattern"]
+    channels = channel_index(pattern).size
+    known = dark_map.attrs["units"] == "electron / s" and read_noise is not None and exposure > 0
+    noise = np.broadcast_to(np.asarray(read_noise, float) if known else np.nan, (channels,))
+    samples = [sample_pixels(plane) for _, plane in planes(dark_map.values, pattern)]
+    current = np.array([max(float(np.median(sample)), 0.0) if sample.size else 0.0 for sample in samples])
+    ordinary = noise**2 + (current * exposure if known else 0.0)
+    return UnlitFrames(dark_map.values, ordinary, np.full(channels, exposure if known else 0.0))
+
+
+def _ordinary_variance(variance: np.ndarray, count: int) -> float:
+    """Return the variance of an ordinary pixel of a plane of bias frames [ADU²], at least that of rounding."""
+    # whole numbers make a quiet pixel's variance uneven: no median, but the mean without the largest hundredth, which
+    # has a known share of it (χ² of count - 1 degrees of freedom)
+    sample = sample_pixels(variance)
+    degrees = count - 1
+    ordinary = float(sample[sample <= np.percentile(sample, 99)].mean(dtype=float))
+    share = chdtr(degrees + 2, chdtri(degrees, 0.01)) / 0.99
+    return max(ordinary / share, 1 / 12)
+
+
 def vignetting(flat: xr.DataArray, black: Any = None, *, progress: Any = True) -> xr.Dataset:
     """Show how the light falls off to the corners: a flat as a small picture, its profile, and a model.
 
@@ -166,8 +244,6 @@ def vignetting(flat: xr.DataArray, black: Any = None, *, progress: Any = True) -
         Raw flats of one light level; up to eight are averaged.
     black
         Black level [ADU], one or one a channel; without it the one the files state.
-    progress
-        False for no progress bar, or a tqdm bar.
 
     Returns
     -------
@@ -208,7 +284,6 @@ def vignetting(flat: xr.DataArray, black: Any = None, *, progress: Any = True) -
     picture = light.mean(axis=0)
     lens = _model(picture)
     model = lens(*np.indices(picture.shape))
-    uneven = float(np.sqrt(np.mean((picture / model - 1) ** 2)))
     scalars = {
         "centre_y": (lens.centre_y * scale + 0.5 * scale, "pix"),
         "centre_x": (lens.centre_x * scale + 0.5 * scale, "pix"),
@@ -216,18 +291,19 @@ def vignetting(flat: xr.DataArray, black: Any = None, *, progress: Any = True) -
         "a2": (lens.a2, "1"),
         "a4": (lens.a4, "1"),
         "falloff": (lens.falloff(picture.shape), "1"),
-        "uneven": (uneven, "1"),
+        "uneven": (float(np.sqrt(np.mean((picture / model - 1) ** 2))), "1"),
     }
+    columns: dict[str, tuple[Any, ...]] = {
+        "illumination": (("y", "x"), picture, "1", "relative illumination"),
+        "model": (("y", "x"), model, "1", "vignetting model"),
+        "profile": (("channel", "radius"), profile, "1", "relative illumination"),
+        "profile_error": (("channel", "radius"), error, "1", "error of the profile"),
+    }
+    columns |= {name: ((), value, unit, name.replace("_", " ")) for name, (value, unit) in scalars.items()}
     return xr.Dataset(
         {
-            "illumination": (("y", "x"), picture, {"units": "1", "long_name": "relative illumination"}),
-            "model": (("y", "x"), model, {"units": "1", "long_name": "vignetting model"}),
-            "profile": (("channel", "radius"), profile, {"units": "1", "long_name": "relative illumination"}),
-            "profile_error": (("channel", "radius"), error, {"units": "1", "long_name": "error of the profile"}),
-            **{
-                name: ((), value, {"units": units, "long_name": name.replace("_", " ")})
-                for name, (value, units) in scalars.items()
-            },
+            name: (dims, values, {"units": unit, "long_name": title})
+            for name, (dims, values, unit, title) in columns.items()
         },
         {
             "y": ("y", y, {"units": "pix"}),
@@ -260,87 +336,3 @@ def _model(picture: np.ndarray) -> Lens:
     if thin.size < _FEWEST_CELLS:
         return Lens(*[np.nan] * 7)
     return fit_lens(thin).enlarged(stride, np.hypot(*picture.shape) / 2)
-
-
-def fixed_pattern(stack: FrameStack, channel: str | None = None, *, relative: bool = False) -> xr.Dataset:
-    """Return what is fixed in a stack of equal frames, high-passed, of one channel.
-
-    The spectrogram is the mean over the rows (columns) of the power spectrum of each, as a standard deviation
-    (EMVA 1288 release 4.0 linear, section 8.6): white noise lies at its own standard deviation, stripes stand out as
-    peaks.  ``noise`` is what temporal noise leaves of it in the mean of the frames.
-
-    Parameters
-    ----------
-    stack
-        From `stack_cube`.
-    channel
-        The first green, or mono, where none is named.
-    relative
-        Of flats: in % of the smoothed flat instead of ADU.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``picture`` (y, x), the middle of it; ``row_profile`` (row) and ``column_profile`` (column), means of rows and
-        columns; ``along_rows`` and ``along_columns`` (frequency) [cycles a pixel of the channel]; scalar ``noise``.
-
-    Examples
-    --------
-    >>> from workbench.pixels import stack_frames
-    >>> y = np.random.default_rng(1).normal(600, 3, (4, 64, 96)) + np.tile([0.0, 2.0], 48)
-    >>> found = fixed_pattern(stack_frames(y))
-    >>> float(found.along_rows.idxmax())
-    0.5
-    """
-    names = channels_of(stack.pattern)
-    if channel is None:
-        channel = "G1" if "G1" in names else names[0]
-    if channel not in names:
-        raise WorkbenchError(f"channel {channel!r} is unknown; the channels are {', '.join(names)}")
-    number = names.index(channel)
-    mean = stack.plane("mean", number)
-    smooth = inner_lowpass(mean)
-    pattern = mean[INNER] - smooth
-    unit, factor = "adu", 1.0
-    if relative:
-        pattern *= 100 / smooth
-        unit, factor = "%", 100 / float(mean.mean(dtype=float))
-    pattern -= pattern.mean(dtype=float)
-    noise = np.nan
-    if stack.variance is not None:
-        noise = factor * float(np.sqrt(stack.plane("variance", number).mean(dtype=float) / stack.count))
-    spectra = [_spectrogram(pattern), _spectrogram(pattern.T)]
-    # both on the frequencies of the shorter side
-    frequency = np.fft.rfftfreq(min(pattern.shape))[1:]
-    along = [
-        np.interp(frequency, np.fft.rfftfreq(size)[1:], spectrum)
-        for size, spectrum in zip(pattern.shape[::-1], spectra, strict=True)
-    ]
-    top, left = (max(0, (size - shown) // 2) for size, shown in zip(pattern.shape, _SHOWN, strict=True))
-    picture = pattern[top : top + _SHOWN[0], left : left + _SHOWN[1]]
-    attrs = {"units": unit}
-    return xr.Dataset(
-        {
-            "picture": (("y", "x"), picture, attrs | {"long_name": "fixed pattern"}),
-            "row_profile": ("row", pattern.mean(axis=1, dtype=float), attrs | {"long_name": "mean of a row"}),
-            "column_profile": ("column", pattern.mean(axis=0, dtype=float), attrs | {"long_name": "mean of a column"}),
-            "along_rows": ("frequency", along[0], attrs | {"long_name": "spectrogram along the rows"}),
-            "along_columns": ("frequency", along[1], attrs | {"long_name": "spectrogram along the columns"}),
-            "noise": ((), noise, attrs | {"long_name": "temporal noise of the mean"}),
-        },
-        {
-            "y": ("y", np.arange(picture.shape[0]) + top + MARGIN, {"units": "pix"}),
-            "x": ("x", np.arange(picture.shape[1]) + left + MARGIN, {"units": "pix"}),
-            "row": ("row", np.arange(pattern.shape[0]) + MARGIN, {"units": "pix"}),
-            "column": ("column", np.arange(pattern.shape[1]) + MARGIN, {"units": "pix"}),
-            "frequency": ("frequency", frequency, {"units": "1 / pix", "long_name": "spatial frequency"}),
-        },
-        {"channel": channel, "frames": stack.count, "units": unit},
-    )
-
-
-def _spectrogram(pattern: np.ndarray) -> np.ndarray:
-    """Return the root of the mean power along the second axis, without the frequency zero, of some hundred lines."""
-    lines = pattern[:: max(1, pattern.shape[0] // 600)]
-    power = np.abs(np.fft.rfft(lines, axis=1, norm="ortho")) ** 2
-    return np.sqrt(power.mean(axis=0)[1:])

@@ -20,16 +20,7 @@ INNER = slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN)
 SMALLEST = 2 * MARGIN + 8  # a picture's shorter side [px]
 
 
-class Spatial(NamedTuple):
-    """A value and its parts, in the order of `PARTS`, with errors."""
-
-    value: np.ndarray
-    error: np.ndarray
-
-
 PARTS = ("total", "row", "column", "pixel")
-
-
 # the three steps in one (they commute), along either axis, of 2 MARGIN + 1 neighbours
 _WEIGHTS = np.convolve(np.convolve([0.25, 0.5, 0.25], np.full(7, 1 / 7)), np.full(11, 1 / 11))
 
@@ -39,7 +30,7 @@ def lowpass(picture: np.ndarray) -> np.ndarray:
 
     Edges are mirrored.
     """
-    return smooth_within(np.pad(picture, MARGIN, "symmetric"), _WEIGHTS)
+    return _smoothed(np.pad(picture, MARGIN, "symmetric"))
 
 
 def inner_lowpass(picture: np.ndarray) -> np.ndarray:
@@ -55,7 +46,7 @@ def inner_lowpass(picture: np.ndarray) -> np.ndarray:
             f"a picture of {picture.shape[1]} x {picture.shape[0]} px is too small for the standard's high-pass; "
             f"it needs {SMALLEST} px a side"
         )
-    return smooth_within(picture, _WEIGHTS)
+    return _smoothed(picture)
 
 
 def highpass(picture: np.ndarray) -> np.ndarray:
@@ -77,6 +68,13 @@ def highpass(picture: np.ndarray) -> np.ndarray:
     """
     smooth = inner_lowpass(picture)
     return np.subtract(picture[INNER], smooth, out=smooth)
+
+
+class Spatial(NamedTuple):
+    """A value and its parts, in the order of `PARTS`, with errors."""
+
+    value: np.ndarray
+    error: np.ndarray
 
 
 class PassedShare(NamedTuple):
@@ -191,39 +189,17 @@ def standard_deviations(spatial: Spatial) -> Spatial:
     return Spatial(value, np.maximum(above, below))
 
 
-def smooth_within(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return a picture weighted along columns and rows, of the pixels that have all their neighbours.
-
-    Parameters
-    ----------
-    picture
-        (y, x), a view with gaps too; floats.
-    weights
-        Of an odd number of neighbours 2 m + 1, symmetric, the same along both axes.
-
-    Returns
-    -------
-    numpy.ndarray
-        (y − 2 m, x − 2 m), of the picture's type.
-
-    Examples
-    --------
-    >>> smooth_within(np.arange(12.0).reshape(3, 4), np.array([0.25, 0.5, 0.25]))
-    array([[5., 6.]])
-    """
-    reach = weights.size - 1
-    out = frame_memory(tuple(max(0, side - reach) for side in picture.shape), picture.dtype)
+def _smoothed(picture: np.ndarray) -> np.ndarray:
+    """The smoothed picture, of the pixels that have all their neighbours: (y - 18, x - 18), of the picture's type."""
+    out = frame_memory(tuple(max(0, side - 2 * MARGIN) for side in picture.shape), picture.dtype)
     if out.size:
-        _smooth(picture, weights.astype(picture.dtype), out)
+        _smooth(picture, _WEIGHTS.astype(picture.dtype), out)
     return out
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
 def _smooth(picture, weights, out):
-    """Smooth a picture (y, x) into `out` (y − 2 m, x − 2 m) with 2 m + 1 weights.
-
-    Rows first, into a ring of as many rows as there are weights, then these together.
-    """
+    """Smooth (y, x) into `out` (y − 2 m, x − 2 m) with 2 m + 1 weights: rows into a ring of as many, then these."""
     size = weights.size
     middle = size // 2
     columns = out.shape[1]

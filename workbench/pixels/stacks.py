@@ -30,23 +30,10 @@ _RANGE = 4.0  # of the typical noise that its histogram spans
 class FrameStack:
     """Means and scatter of a stack of equal frames.
 
-    Attributes
-    ----------
-    mean
-        Of each pixel, float32 (y, x) [ADU]; of flats above `black`, scaled to one level.
-    half_difference
-        Half the difference of the means of the even and the odd frames, float32 (y, x) [ADU]; None for a
-        single frame.
-    variance
-        Of each pixel over the frames (ddof 1), float32 (y, x) [ADU²]; None for a single frame.
-    count
-        Number of frames.
-    levels
-        Mean of each flat and channel (frame, channel) [ADU]; empty for bias frames and darks.
-    black
-        What was subtracted, one a channel [ADU].
-    pattern
-        The mosaic.
+    `mean` (y, x) [ADU], of flats above `black` (channel,) [ADU] and scaled to one level; `half_difference` (y, x)
+    [ADU], half the difference of the means of the even and the odd frames, and `variance` (y, x) [ADU²] over the
+    frames (ddof 1), both None for a single frame; `count` of the frames; `levels` (frame, channel) [ADU], means of each
+    flat, empty for bias frames and darks; the mosaic's `pattern`.
     """
 
     mean: np.ndarray
@@ -122,7 +109,9 @@ def stack_frames(
     count = 0
     for number, picture in enumerate(counted(frames, progress, total or 0)):
         frame = np.asarray(picture)
-        _check_shape(frame, sums)
+        if frame.ndim != 2 or (sums is not None and frame.shape != sums.first.shape):
+            first = "" if sums is None else f", the first {sums.first.shape}"
+            raise WorkbenchError(f"a stack needs pictures of one shape; one has {frame.shape}{first}")
         count = number + 1
         if black is not None:
             levels.append(_levels(frame, cell, offset))
@@ -166,23 +155,12 @@ def stack_cube(cube: xr.DataArray, *, black: Any = None, progress: Any = True) -
 
 
 class _StackSums(NamedTuple):
-    """The first frame, sums of the even and the odd frames' differences from it, and of their squares, all (y, x).
-
-    In ADU and ADU²; frames of flats are scaled to the level of the first.
-    """
+    """The first frame [ADU], sums of even and odd frames' differences from it and of their squares, all (y, x)."""
 
     first: np.ndarray
     even: np.ndarray
     odd: np.ndarray
     square: np.ndarray
-
-
-def _check_shape(frame: np.ndarray, sums: _StackSums | None) -> None:
-    if frame.ndim != 2 or (sums is not None and frame.shape != sums.first.shape):
-        raise WorkbenchError(
-            f"a stack needs pictures of one shape; one has {frame.shape}"
-            + (f", the first {sums.first.shape}" if sums is not None else "")
-        )
 
 
 def _rows(values: np.ndarray, cell: np.ndarray, columns: int) -> np.ndarray:
@@ -223,11 +201,7 @@ def _add_plain(frame, first, half, square):
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _finish(sums, black, common, sizes):
-    """Turn the sums into half difference (in `even`), mean (in `odd`) and variance (in `square`), in place.
-
-    `black` and `common` (cell's rows, x) are what is subtracted [ADU] and the factor to the common level; `sizes`
-    counts the even and the odd frames.
-    """
+    """Turn sums, less `black` and times `common` (cell's rows, x), into half difference, mean, variance in place."""
     count, some, others = np.float32(sizes[0] + sizes[1]), np.float32(sizes[0]), np.float32(sizes[1])
     per_even, per_odd = np.float32(0.5) / some, np.float32(0.5) / max(others, np.float32(1))
     per_degree = np.float32(1) / max(count - np.float32(1), np.float32(1))
@@ -253,8 +227,6 @@ def noise_map(bias: xr.DataArray, *, progress: Any = True) -> xr.DataArray:
     ----------
     bias
         Raw frames (frame, y, x) of one kind, ISO and exposure, three or more; twenty show the pixels that flicker.
-    progress
-        False for no progress bar.
 
     Returns
     -------

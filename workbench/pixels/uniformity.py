@@ -16,7 +16,7 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import tiles
 from ..core.parallel import frame_memory, in_threads
 from ..core.results import at_iso, same_iso
-from ..core.statistics import Lens, fit_lens, mad_std
+from ..core.statistics import fit_lens, mad_std
 from ..core.values import describe
 from .spatial import (
     INNER,
@@ -101,29 +101,23 @@ def measure_dsnu(
         of_kinds = in_threads(partial(_deviations, stack), kinds)
         for (kind, channel), found in zip(kinds, of_kinds, strict=True):
             values[number, kind, channel], errors[number, kind, channel] = found
-    factor = np.full((len(stacks), len(names), 2), np.nan)
+    slope, slope_error = np.full((2, len(stacks), 1, len(names), 1), np.nan)
     if gain is not None:
-        factor = np.array(
-            [np.stack([at_iso(gain[name], iso) for name in ("gain", "gain_error")], axis=-1) for iso in stacks]
-        ).reshape(factor.shape)
-    slope, slope_error = (factor[:, None, :, None, k] for k in (0, 1))
+        for number, iso in enumerate(stacks):
+            slope[number, 0, :, 0], slope_error[number, 0, :, 0] = (
+                at_iso(gain[name], iso) for name in ("gain", "gain_error")
+            )
     dims = ("iso", "filter", "channel", "part")
     words = "dark-signal non-uniformity"
+    in_electrons = np.hypot(errors * slope, values * slope_error)
+    counts = [0 if stack is None else stack.count for stack in stacks.values()]
     return xr.Dataset(
         {
             "dsnu": (dims, values * slope, {"units": "electron", "long_name": words}),
-            "dsnu_error": (
-                dims,
-                np.hypot(errors * slope, values * slope_error),
-                {"units": "electron", "long_name": "error"},
-            ),
+            "dsnu_error": (dims, in_electrons, {"units": "electron", "long_name": "error"}),
             "dsnu_adu": (dims, values, {"units": "adu", "long_name": words}),
             "dsnu_adu_error": (dims, errors, {"units": "adu", "long_name": "error"}),
-            "frames": (
-                "iso",
-                [0 if stack is None else stack.count for stack in stacks.values()],
-                {"long_name": "frames"},
-            ),
+            "frames": ("iso", counts, {"long_name": "frames"}),
         },
         {"iso": list(stacks), "filter": list(FILTERS), "channel": list(names), "part": list(PARTS)},
         {"long_name": words, "warnings": list(dict.fromkeys(warnings))},
@@ -219,7 +213,7 @@ def measure_prnu(
         level = float(stack.plane("mean", channel).mean(dtype=float))
         plain = stack.common(channel)
         plain = Spatial(plain.value / level**2, plain.error / level**2)
-        found = [_less(plain, _common(dark, channel, filtered=False), 1 / level**2)]
+        found = [_less(plain, dark, channel, 1 / level**2)]
         one = filtered[channel]
         if one is not None:
             one.own[dusty], one.noise[dusty] = 0, 0
@@ -227,7 +221,7 @@ def measure_prnu(
             products = deviation_products(one.own, one.noise).of_halves(stack.count)
             own = common_parts(products, one.own.shape, filtered=True)
             own = Spatial(own.value / sound, own.error / sound**1.5)  # what is set to zero counts for nothing
-            found.append(_less(own, _common(dark, channel, filtered=True), one.inverse_square))
+            found.append(_less(own, dark, channel, one.inverse_square, filtered=True))
         return level, found
 
     for channel, (level, found) in enumerate(in_threads(measure, range(len(names)))):
@@ -270,7 +264,9 @@ def _own_response(stack: FrameStack, channel: int) -> _Response | None:
     mean, half = stack.plane("mean", channel), stack.plane("half_difference", channel)
     if min(mean.shape) < SMALLEST:
         return None
-    lens, scale = _illumination(mean)
+    # what the model leaves is even enough for the high-pass: smoothing is off by a part of a picture's curvature
+    scale = max(1, min(mean.shape) // _BLOCKS)
+    lens = fit_lens(tiles(mean, scale).mean(axis=(2, 3), dtype=float))
     rows, columns = ((np.arange(side, dtype=np.float32) + 0.5) / scale - 0.5 for side in mean.shape)
     y2, x2 = (((rows - lens.centre_y) / lens.reach) ** 2, ((columns - lens.centre_x) / lens.reach) ** 2)
     light = _Light(y2, x2, np.array([lens.level, lens.a2, lens.a4], np.float32))
@@ -297,10 +293,7 @@ def _divide_by_light(mean, half, light, own, noise):
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _divide_by_smooth(own, noise, smooth, light):
-    """Turn `own` (y, x) into own/smooth − 1 and `noise` into noise/smooth, in place.
-
-    Returns Σ 1/(smooth · light)² [1/ADU²].
-    """
+    """Turn `own` (y, x) into own/smooth − 1, `noise` into noise/smooth, in place; return Σ 1/(smooth · light)²."""
     terms = light.terms
     total = 0.0
     for y in range(own.shape[0]):
@@ -315,17 +308,14 @@ def _divide_by_smooth(own, noise, smooth, light):
 
 
 def _dust(responses: list[np.ndarray]) -> np.ndarray:
-    """Flag (y, x) where neighbours deviate together, beyond chance: in small dust shadows, at the edges of large ones.
-
-    Dust shadows all colours alike, and neighbours alike; a pixel's own response is its own, however odd, so single
-    odd ones are cut first.  Means over the cells of the mosaic, over 3 x 3 of them, and over some tens of pixels that
-    lie more than six robust standard deviations off are dust, with what is about them.
-    """
+    """Flag (y, x) where neighbours deviate together beyond chance: in small dust shadows, at edges of large ones."""
+    # dust shadows all colours and neighbours alike; a pixel's own response, however odd, is its own and is cut
     together = np.zeros_like(responses[0])
     for own in responses:
         limit = _ODD * _spread(own)
         together += np.clip(own, -limit, limit)
     found = np.zeros(together.shape, bool)
+    # six robust standard deviations off in the mean over a cell of the mosaic, 3 x 3 of them, or some tens of pixels
     scales = [(together, 2)] if len(responses) > 1 else []  # one colour's single pixels are left out
     scales += [(ndimage.uniform_filter(together, 3, mode="reflect"), 3), (lowpass(together), MARGIN)]
     for picture, reach in scales:
@@ -344,16 +334,6 @@ def _spread(values: np.ndarray) -> float:
     return float(mad_std(values[::stride, ::stride], centre=0))
 
 
-def _illumination(plane: np.ndarray) -> tuple[Lens, int]:
-    """Return the vignetting model of a plane in blocks of so many pixels a side.
-
-    What it leaves is even enough for the high-pass, however small the frame: the smoothing of a strongly curved
-    picture is off by a part of its curvature.
-    """
-    size = max(1, min(plane.shape) // _BLOCKS)
-    return fit_lens(tiles(plane, size).mean(axis=(2, 3), dtype=float)), size
-
-
 def _flat_stack(flat: xr.DataArray, dark: FrameStack | None, black: Any, progress: Any) -> FrameStack:
     check_cube(flat, stage="raw", kind="flat")
     if black is None:
@@ -365,15 +345,12 @@ def _flat_stack(flat: xr.DataArray, dark: FrameStack | None, black: Any, progres
     return stack_cube(flat, black=black, progress=progress)
 
 
-def _common(dark: FrameStack | None, channel: int, *, filtered: bool) -> Spatial | None:
-    return None if dark is None or dark.count < 2 else dark.common(channel, filtered=filtered)
-
-
-def _less(found: Spatial, dark: Spatial | None, factor: float) -> Spatial:
+def _less(found: Spatial, dark: FrameStack | None, channel: int, factor: float, *, filtered: bool = False) -> Spatial:
     """Take the fixed pattern of the dark [ADU²] out of the flat's relative variances."""
-    if dark is None:
+    if dark is None or dark.count < 2:
         return found
-    return Spatial(found.value - factor * dark.value, np.hypot(found.error, factor * dark.error))
+    own = dark.common(channel, filtered=filtered)
+    return Spatial(found.value - factor * own.value, np.hypot(found.error, factor * own.error))
 
 
 def half_saturated(ptc: xr.Dataset) -> list[str]:
