@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from workbench.calibrate.apply import Tables, calibrate_window
+from workbench.calibrate.apply import Tables, calibrate_frame
 from workbench.calibrate.masters import master_bias, master_dark, master_flat, mosaic_of
 from workbench.calibrate.masterset import Masters, MasterSet
 from workbench.calibrate.noise import SensorNoise, neighbour_mean
@@ -59,7 +59,7 @@ def calibration_steps(light: xr.DataArray, masters: MasterSet, number: int = 0) 
     frame = light.isel(frame=number)
     raw = np.asarray(frame.values)
     raw = raw if raw.dtype == np.uint16 else raw.astype(np.float32)
-    filled, variance, mask, _ = calibrate_window(raw, tables, factor)
+    filled, variance, mask, _ = calibrate_frame(raw, tables, factor)
     none = np.zeros(raw.shape)
     steps = _steps_before_filling(raw, masters_of_light, tables, factor, mask == 0)
     steps.append(_Step("defects filled", filled, variance, none, none))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from workbench.calibrate import SensorNoise, calibrate, make_masters
-from workbench.calibrate.apply import DEFECT, HALO, MISSING, SATURATED, Tables, calibrate_window
+from workbench.calibrate.apply import DEFECT, MISSING, SATURATED, Tables, calibrate_frame
+from workbench.calibrate.planes import REACH
 from workbench.core.errors import StageError, WorkbenchError
 from workbench.core.mosaic import crop
 
@@ -80,20 +81,6 @@ def test_a_part_of_the_lights_finds_its_masters_by_name(rig, masters, calibrated
         calibrate(stranger, masters)
 
 
-@pytest.mark.parametrize(("top", "left"), [(0, 0), (1, 0), (0, 1), (33, 57)])
-def test_a_window_is_the_same_as_that_part_of_the_whole_at_any_phase(rig, masters, calibrated, top, left):
-    tables = masters.masters[0].tables()
-    rows, columns = slice(top, top + 60), slice(left, left + 80)
-    raw = rig.light.values[1][rows, columns]
-    signal, variance, mask, _ = calibrate_window(raw, tables.window(rows, columns))
-    inner = (slice(HALO, -HALO), slice(HALO, -HALO))
-    for name, got in (("signal", signal), ("variance", variance), ("mask", mask)):
-        whole = calibrated[name].values[1][rows, columns]
-        assert np.array_equal(got[inner], whole[inner], equal_nan=True), name
-    plain = mask == 0
-    assert np.array_equal(signal[plain], calibrated["signal"].values[1][rows, columns][plain])
-
-
 @pytest.mark.parametrize(("top", "left"), [(0, 0), (1, 2), (3, 5)])
 def test_cropped_lights_and_cropped_masters_give_the_cropped_picture(rig, masters, calibrated, top, left):
     cut = (slice(top, 150), slice(left, 200))
@@ -103,7 +90,7 @@ def test_cropped_lights_and_cropped_masters_give_the_cropped_picture(rig, master
     assert (light.attrs["cfa_pattern"] == "RGGB") == (top % 2 == 0 and left % 2 == 0)
     cropped = replace(one, cfa_pattern=light.attrs["cfa_pattern"], **parts)
     got = calibrate(light, replace(masters, masters=(cropped,))).compute()
-    inner = (slice(None), slice(HALO, -HALO), slice(HALO, -HALO))
+    inner = (slice(None), slice(REACH, -REACH), slice(REACH, -REACH))
     for name in ("signal", "mask"):
         whole = calibrated[name].values[:, cut[0], cut[1]]
         assert np.array_equal(got[name].values[inner], whole[inner], equal_nan=True)
@@ -134,7 +121,7 @@ def test_a_filled_defect_is_flagged_and_does_not_bleed():
     raw[10, 12] = raw[13, 15] = 60000
     raw[12, 14] = raw[12, 12] = 30000  # three red defects close together
     defects = raw > 20000
-    signal, variance, mask, _ = calibrate_window(raw, flat_tables(shape, defects))
+    signal, variance, mask, _ = calibrate_frame(raw, flat_tables(shape, defects))
     expected = np.where(np.indices(shape).sum(axis=0) % 2 + np.indices(shape)[0] % 2 == 0, 400.0, 100.0)
     assert np.array_equal(signal, expected)
     assert np.array_equal(mask == DEFECT, defects)
@@ -149,9 +136,9 @@ def test_a_defect_is_filled_on_a_slope_without_bias_and_beside_a_star_with_more_
     star = (500 + 20000 * np.exp(-0.5 * ((y - 20) ** 2 + (x - 20) ** 2) / 3**2)).astype("uint16")
     defects = np.zeros(shape, bool)
     defects[20, 23] = True
-    on_slope, _, _, _ = calibrate_window(slope, flat_tables(shape, defects))
+    on_slope, _, _, _ = calibrate_frame(slope, flat_tables(shape, defects))
     assert on_slope[20, 23] == pytest.approx(slope[20, 23], abs=0.5)
-    by_star, variance, _, _ = calibrate_window(star, flat_tables(shape, defects))
+    by_star, variance, _, _ = calibrate_frame(star, flat_tables(shape, defects))
     error = by_star[20, 23] - float(star[20, 23])
     assert abs(error) < 3 * np.sqrt(variance[20, 23])
     assert variance[20, 23] > 50 * float(star[20, 23]) / 8
@@ -161,7 +148,7 @@ def test_filling_knows_its_error(rig):
     rng = np.random.default_rng(2)
     raw = rng.poisson(900, (200, 300)).astype("uint16")
     defects = rng.random(raw.shape) < 0.02
-    signal, variance, _, _ = calibrate_window(raw, flat_tables(raw.shape, defects))
+    signal, variance, _, _ = calibrate_frame(raw, flat_tables(raw.shape, defects))
     chi, error = rig.chi_square(signal, 900.0, variance, defects)
     assert chi == pytest.approx(1, abs=4 * error + 0.05)  # few of them have neighbours that differ by chance
     assert (signal[defects] - 900).mean() == pytest.approx(0, abs=4 * np.sqrt(variance[defects].mean() / defects.sum()))
@@ -172,7 +159,7 @@ def test_what_cannot_be_filled_is_missing():
     defects = np.zeros(shape, bool)
     defects[5:20, 5:20] = True
     raw = np.full(shape, 100, np.uint16)
-    signal, variance, mask, _ = calibrate_window(raw, flat_tables(shape, defects))
+    signal, variance, mask, _ = calibrate_frame(raw, flat_tables(shape, defects))
     assert mask[12, 12] == DEFECT | MISSING
     assert np.isnan(signal[12, 12])
     assert np.isnan(variance[12, 12])
@@ -185,7 +172,7 @@ def test_saturation_is_flagged_and_a_defect_amid_it_is_saturated():
     raw[4:12, 4:12] = 16383
     defects = np.zeros(raw.shape, bool)
     defects[8, 8] = True
-    _, _, mask, _ = calibrate_window(raw, flat_tables(raw.shape, defects, saturation=16383.0))
+    _, _, mask, _ = calibrate_frame(raw, flat_tables(raw.shape, defects, saturation=16383.0))
     assert mask[8, 8] == DEFECT | SATURATED
     assert (mask & SATURATED > 0).sum() == 64
 
@@ -195,7 +182,7 @@ def test_without_a_flat_value_or_a_sample_there_is_nothing():
     raw[3, 3], raw[4, 4] = np.nan, np.inf
     response = np.ones(raw.shape, np.float32)
     response[10, 10], response[11, 11], response[12, 12] = np.nan, 0.0, -0.1
-    signal, variance, mask, _ = calibrate_window(raw, flat_tables(raw.shape, response=response))
+    signal, variance, mask, _ = calibrate_frame(raw, flat_tables(raw.shape, response=response))
     for place in ((3, 3), (4, 4), (10, 10), (11, 11), (12, 12)):
         assert mask[place] == MISSING
         assert np.isnan(signal[place])
@@ -222,4 +209,4 @@ def test_wrong_lights_are_refused(rig, masters):
     with pytest.raises(WorkbenchError, match="wants light frames and got dark"):
         calibrate(rig.dark, masters)
     with pytest.raises(WorkbenchError, match="cut both alike"):
-        calibrate_window(rig.light.values[0][:20], tables)
+        calibrate_frame(rig.light.values[0][:20], tables)

@@ -1,6 +1,5 @@
 from . import apply as apply
 from . import combine as combine
-from . import combine_band as combine_band
 from . import defects as defects
 from . import flat_audit as flat_audit
 from . import flat_residuals as flat_residuals
@@ -11,7 +10,7 @@ from . import noise as noise
 from . import planes as planes
 from .apply import Tables as Tables
 from .apply import calibrate as calibrate
-from .apply import calibrate_window as calibrate_window
+from .apply import calibrate_frame as calibrate_frame
 from .defects import defects_in_lights as defects_in_lights
 from .defects import find_defects as find_defects
 from .flat_audit import audit_flat as audit_flat

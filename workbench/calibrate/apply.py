@@ -32,16 +32,17 @@ from ..core.cube import add_history, check_cube
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.parallel import frame_arrays
-from .combine_band import calm_levels
 from .planes import (
     NOISE_BLOCK,
     NOISE_TERMS,
     REACH,
     Planes,
     calibrate_signal,
+    calm_levels,
     neighbour_weights,
     prepare_planes,
     same_colour,
+    value_at,
     weighted_mean,
 )
 
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 
 DEFECT, SATURATED, MISSING = 1, 2, 4
 FLAGS = {"defect": DEFECT, "saturated": SATURATED, "missing": MISSING}
-HALO = REACH  # [pixels] of surroundings that filling a defect may look at: give a window that much more on each side
 
 _ZERO, _ONE, _NONE = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32), np.zeros((1, 1), bool)
 
@@ -73,24 +73,9 @@ class Tables(NamedTuple):
     defects: np.ndarray = _NONE
     saturation: float = np.inf
 
-    def window(self, rows: slice, columns: slice) -> Tables:
-        """Return the tables of a part of the frame, for a window that starts at (rows.start, columns.start).
-
-        Views, no copies.  The mosaic's phase is that of the window's first pixel.
-        """
-        top, left = rows.start or 0, columns.start or 0
-        cell = np.roll(self.cell, (-(top % self.cell.shape[0]), -(left % self.cell.shape[1])), axis=(0, 1))
-        maps = self._asdict()
-        cut = {
-            name: part[rows, columns]
-            for name, part in maps.items()
-            if name not in ("cell", "numbers", "saturation") and part.shape != (1, 1)
-        }
-        return self._replace(cell=cell, **cut)
-
 
 class Calibrated(NamedTuple):
-    """A window of a calibrated frame, (y, x) each: signal [e-], variance [e-²], mask (`FLAGS`), shared variance."""
+    """A calibrated frame (y, x): signal [e-], variance [e-²], mask, the masters' share of the variance."""
 
     signal: np.ndarray
     variance: np.ndarray
@@ -98,13 +83,12 @@ class Calibrated(NamedTuple):
     shared: np.ndarray
 
 
-def calibrate_window(raw: np.ndarray, tables: Tables, factor: float = 1.0, *, fill: bool = True) -> Calibrated:
-    """Calibrate one window of a frame (all of it, or a part with the tables' same `window`).
+def calibrate_frame(raw: np.ndarray, tables: Tables, factor: float = 1.0) -> Calibrated:
+    """Calibrate one frame, its dark scaled by `factor`.
 
-    Returns signal [e-] and variance [e-²], float32, and the mask, uint8 with the bits of `FLAGS`: ``defect`` where the
-    value is filled in from neighbours of the same colour, ``saturated`` in the raw frame, ``missing`` where
-    the value is NaN: no sample, no flat, or nothing near a defect to fill it from; and the part of the variance that
-    is the masters'.  Without `fill` defects are NaN.
+    The mask is uint8 with the bits of `FLAGS`: ``defect`` where the value is filled in from neighbours of the same
+    colour, ``saturated`` in the raw frame, ``missing`` where the value is NaN: no sample, no flat, or nothing near a
+    defect to fill it from.
 
     Raises
     ------
@@ -113,8 +97,8 @@ def calibrate_window(raw: np.ndarray, tables: Tables, factor: float = 1.0, *, fi
     """
     shape = raw.shape
     if tables.dark.shape not in ((1, 1), shape) or tables.response.shape not in ((1, 1), shape):
-        raise WorkbenchError(f"the window has {shape} pixels, the masters {tables.dark.shape}: cut both alike")
-    return _calibrate_frame(raw, tables, prepare_planes(tables, shape, factor), factor, fill)
+        raise WorkbenchError(f"the frame has {shape} pixels, the masters {tables.dark.shape}: cut both alike")
+    return _calibrated(raw, tables, prepare_planes(tables, shape, factor), factor, fill=True)
 
 
 def _signal_of(raw: np.ndarray, tables: Tables, planes: Planes, factor: float) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +110,7 @@ def _signal_of(raw: np.ndarray, tables: Tables, planes: Planes, factor: float) -
     return signal, mask
 
 
-def _calibrate_frame(raw: np.ndarray, tables: Tables, planes: Planes, factor: float, fill: bool) -> Calibrated:
+def _calibrated(raw: np.ndarray, tables: Tables, planes: Planes, factor: float, fill: bool) -> Calibrated:
     signal, mask = _signal_of(raw, tables, planes, factor)
     variance, shared, level = (np.empty(raw.shape, np.float32) for _ in range(3))
     black = np.ascontiguousarray(tables.numbers[:, 4])
@@ -149,7 +133,7 @@ def _lazy_signal(raw: Any, tables: Tables, planes: Planes, factor: float, fill: 
 
 
 def _lazy_variance(raw: Any, tables: Tables, planes: Planes, factor: float, fill: bool) -> tuple[np.ndarray, ...]:
-    done = _calibrate_frame(_as_read(raw), tables, planes, factor, fill)
+    done = _calibrated(_as_read(raw), tables, planes, factor, fill)
     return done.variance, done.shared
 
 
@@ -216,8 +200,8 @@ def calibrate(light: xr.DataArray, masters: Tables | MasterSet, *, fill: bool = 
     return _described(light, arrays, channels)
 
 
-def _block_terms(planes: Planes) -> tuple[np.ndarray, np.ndarray]:
-    return planes.noise, np.array(planes.saturation)
+def _block_terms(planes: Planes) -> tuple[np.ndarray, float]:
+    return planes.noise, planes.saturation
 
 
 def _described(light: xr.DataArray, arrays: dict[str, da.Array], channels: list[str]) -> xr.Dataset:
@@ -273,10 +257,7 @@ def _flag(raw, signal, defects, white, mask):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _set_variance(level, tables, scale, factor, signal, variance, shared):
-    """Set variance and shared variance [e-²] (y, x) of a calibrated frame; see the module's formula.
-
-    `level` (y, x) [ADU] is what the shot noise is taken from (`calm_levels`), `scale` (y, x) as in `Planes`.
-    """
+    """Set variance and its shared part [e-²] (y, x), the shot noise that of `level` [ADU]; `scale` as in `Planes`."""
     period_y, period_x = tables.cell.shape
     squared, rest = factor * factor, (np.float32(1) - factor) ** 2
     for y in range(level.shape[0]):
@@ -284,15 +265,8 @@ def _set_variance(level, tables, scale, factor, signal, variance, shared):
             k = tables.cell[y % period_y, x % period_x]
             quiet = np.float32(tables.numbers[k, 1])
             light = max(level[y, x] - np.float32(tables.numbers[k, 4]), np.float32(0))
-            known = squared * (
-                tables.dark_variance[y, x] if tables.dark_variance.size > 1 else tables.dark_variance[0, 0]
-            )
-            known += rest * (
-                tables.base_variance[y, x] if tables.base_variance.size > 1 else tables.base_variance[0, 0]
-            )
-            tilt = tables.response_variance[0, 0]
-            if tables.response_variance.size > 1:
-                tilt = tables.response_variance[y, x]
+            known = squared * value_at(tables.dark_variance, y, x) + rest * value_at(tables.base_variance, y, x)
+            tilt = value_at(tables.response_variance, y, x)
             e, s = signal[y, x], scale[y, x]
             own = s * s * (quiet + np.float32(tables.numbers[k, 2]) * light)
             flat = np.float32(tables.numbers[k, 0]) / s

@@ -8,7 +8,6 @@ together with the dark signal, when lights are calibrated.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -19,9 +18,9 @@ from ..core.mosaic import channel_index, planes
 from ..core.parallel import Frames
 from ..core.values import attribute_lines
 from .combine import Combined, combine_frames
-from .combine_band import calm_levels
 from .matching import close, median_of, require_alike, require_one_temperature
-from .noise import SensorNoise, hot_slope, light_variance, model_of, read_variance
+from .noise import SensorNoise, hot_slope, light_variance, model_of, read_variance, sampled_rows
+from .planes import calm_levels
 
 SATURATED = 0.98  # of the way from black to white level: flats are not linear beyond it
 MOST_SATURATED = 0.02  # of a flat's pixels; more and the frame is set aside
@@ -54,9 +53,12 @@ def master_bias(
     check_cube(bias, stage="raw", kind="bias")
     one_value(bias, "iso", "a master bias")
     with Frames(bias, scratch=scratch, progress=progress) as frames:
-        model = _quiet_model(frames, noise)
+        if noise is None or len(frames) >= 3:  # the frames' own noise where there are enough of them
+            model = np.stack([read_variance(frames), np.zeros(frames.cell.size)], axis=1)
+        else:
+            model = noise.model(frames.cell.size) * [1, 0]
         combined = combine_frames(frames, model, black=np.inf, progress=progress)
-        return _master(_Combination(bias, frames, combined, model, noise))
+        return _master(bias, frames, combined, model, noise)
 
 
 def master_dark(
@@ -106,7 +108,7 @@ def master_dark(
         model = _dark_model(frames, bias, black, noise)
         combined = combine_frames(frames, model, black=black, progress=progress)
         _calm_shot_noise(combined, frames.cell, black, len(frames))
-        return _master(_Combination(dark, frames, combined, model, noise))
+        return _master(dark, frames, combined, model, noise)
 
 
 def master_flat(
@@ -173,7 +175,16 @@ def master_flat(
         combined = combine_frames(
             frames, model, pedestal=pedestal, scale=scale, saturation=saturation, progress=progress
         )
-        return _relative(_Combination(flat, frames, combined, model, noise), offset, scale, means)
+        share = 0 if offset is None else (len(good) / (1 / scale).sum(axis=0)) ** 2
+        level = _make_relative(combined, cell, share, None if offset is None else offset["variance"].values)
+        result = _master(flat, frames, combined, model, noise)
+    result["signal"].attrs.update(units="1", long_name="relative response (flat)")
+    result["variance"].attrs.update(units="1", long_name="variance of the relative response")
+    return result.assign_attrs(
+        level=level.tolist(),
+        lamp_drift=(means.mean(axis=1) / means.mean()).tolist(),
+        offset="none" if offset is None else offset.attrs["kind"],
+    )
 
 
 def plane_means(mosaic: np.ndarray, cell: np.ndarray) -> np.ndarray:
@@ -190,16 +201,6 @@ def plane_means(mosaic: np.ndarray, cell: np.ndarray) -> np.ndarray:
         if not np.isfinite(means[channel]) and np.isfinite(plane).any():
             means[channel] = plane[np.isfinite(plane)].mean(dtype=float)
     return means
-
-
-def _quiet_model(frames: Frames, noise: SensorNoise | None) -> np.ndarray:
-    """Variance of frames without light: the frames' own where there are enough of them, else the sensor's."""
-    channels = frames.cell.size
-    if len(frames) >= 3 or noise is None:
-        return np.stack([read_variance(frames), np.zeros(channels)], axis=1)
-    model = noise.model(channels)
-    model[:, 1] = 0
-    return model
 
 
 def _dark_model(frames: Frames, bias: xr.Dataset | None, black: np.ndarray, noise: SensorNoise | None) -> np.ndarray:
@@ -235,51 +236,36 @@ def _flat_model(
 
 
 def _plane_levels(frames: Frames) -> np.ndarray:
-    """The median level of each plane over the sampled rows of all frames [ADU]."""
-    bands = [frames.read(*band) for band in frames.sampled()]
-    levels = np.empty(frames.cell.size)
-    for channel in range(levels.size):
-        values = np.concatenate([dict(planes(band, frames.cell))[channel].ravel() for band in bands])
-        levels[channel] = np.nanmean(np.clip(values.astype(float), *np.nanpercentile(values, (1, 99))))
-    return levels
+    """The mean level of each plane over the sampled rows of all frames [ADU], its extreme hundredths clipped."""
+    _, rows = sampled_rows(frames)
+    samples = (plane.astype(float) for _, plane in planes(rows, frames.cell))
+    return np.array([np.nanmean(np.clip(values, *np.nanpercentile(values, (1, 99)))) for values in samples])
 
 
 def _flat_levels(
     frames: Frames, pedestal: np.ndarray, saturation: float, base: np.ndarray
 ) -> tuple[np.ndarray, dict[int, tuple[str, str]]]:
     """Signal level of each frame and plane (frame, channel) [ADU]; the frames that cannot be used, and why."""
-    total, number = (np.zeros((len(frames), frames.cell.size)) for _ in range(2))
-    for top, bottom in frames.sampled():
-        band = frames.read(top, bottom).astype(float)
-        band[~(band < saturation)] = np.nan
-        band -= pedestal[top:bottom]
-        for channel, plane in planes(band, frames.cell):
-            samples = plane.reshape(len(band), -1)
-            good = np.isfinite(samples)
-            total[:, channel] += np.where(good, samples, 0).sum(axis=1)
-            number[:, channel] += good.sum(axis=1)
-    pixels = sum(bottom - top for top, bottom in frames.sampled()) * frames.width
-    means = total / np.where(number > 0, number, np.nan)
-    saturated = 1 - number.sum(axis=1) / pixels
+    numbers, rows = sampled_rows(frames)
+    shape = len(frames), frames.cell.size
+    means, lost = np.empty(shape), np.empty(shape)
+    for (channel, plane), (_, ground) in zip(
+        planes(rows, frames.cell), planes(pedestal[numbers], frames.cell), strict=True
+    ):
+        samples = np.where(plane < saturation, plane - ground.astype(float), np.nan).reshape(len(plane), -1)
+        number = np.isfinite(samples).sum(axis=1)
+        means[:, channel] = np.nansum(samples, axis=1) / np.where(number > 0, number, np.nan)
+        lost[:, channel] = 1 - number / samples.shape[1]
+    saturated = lost.mean(axis=1)
     bad = {}
     for frame, kept in enumerate(frames.kept):
         name = str(frames.cube["filename"].values[kept]) or f"flat {kept}"
-        if saturated[frame] > MOST_SATURATED and not _half_usable(frames, frame, saturation):
+        if saturated[frame] > MOST_SATURATED and lost[frame].max() >= 0.5:  # a region may be lost, and becomes NaN
             bad[frame] = (name, f"is saturated in {saturated[frame]:.0%} of its pixels: expose it less")
         elif not (means[frame] > LEAST_LIGHT * np.sqrt(np.maximum(base, 1.0))).all():
             level = np.nanmin(means[frame]) if np.isfinite(means[frame]).any() else 0.0
             bad[frame] = (name, f"has too little light ({level:.3g} ADU above its offset): expose it longer")
     return means, bad
-
-
-def _half_usable(frames: Frames, frame: int, saturation: float) -> bool:
-    """Return whether no plane loses more than half of its pixels to saturation; a region may, and becomes NaN."""
-    lost = np.zeros(frames.cell.size)
-    bands = frames.sampled()
-    for top, bottom in bands:
-        for channel, plane in planes(frames.read(top, bottom, [frame])[0], frames.cell):
-            lost[channel] += np.mean(~(plane < saturation)) / len(bands)
-    return bool((lost < 0.5).all())
 
 
 def _calm_shot_noise(combined: Combined, cell: np.ndarray, black: np.ndarray, count: int) -> None:
@@ -296,47 +282,26 @@ def _calm_shot_noise(combined: Combined, cell: np.ndarray, black: np.ndarray, co
         variance += np.where(ordinary, np.float32(combined.law[channel, 1] / count) * (calm - light), 0)
 
 
-class _Combination(NamedTuple):
-    """Frames of one kind, those that were kept, what they were combined into, and the noise model (channel, 2)."""
+def _make_relative(combined: Combined, cell: np.ndarray, share: np.ndarray | int, own: np.ndarray | None) -> np.ndarray:
+    """Divide each plane of combined flats by its mean, in place; returns these levels [ADU].
 
-    cube: xr.DataArray
-    frames: Frames
-    combined: Combined
-    model: np.ndarray
-    noise: SensorNoise | None
-
-
-def _relative(made: _Combination, offset: xr.Dataset | None, scale: np.ndarray, means: np.ndarray) -> xr.Dataset:
-    """Return the master flat, mean 1 in each plane.
-
-    `scale` and `means` (frame, channel) are what the frames were multiplied by and their levels [ADU].
+    `own` (y, x) [ADU²] is the variance of the offset, common to all flats, so that it does not average out; `share`
+    (channel) of it is added.
     """
-    frames, combined = made.frames, made.combined
-    cell = frames.cell
     level = plane_means(combined.mean, cell)
-    if offset is not None:  # the offset's own noise is common to all flats: it does not average out
-        share = (len(frames) / (1 / scale).sum(axis=0)) ** 2
-        own = dict(planes(offset["variance"].values, cell))
-        for channel, variance in planes(combined.variance, cell):
-            variance += share[channel].astype(np.float32) * own[channel]
     for (channel, mean), (_, variance) in zip(
         planes(combined.mean, cell), planes(combined.variance, cell), strict=True
     ):
+        if own is not None:
+            variance += share[channel].astype(np.float32) * dict(planes(own, cell))[channel]
         mean /= np.float32(level[channel])
         variance /= np.float32(level[channel] ** 2)
-    result = _master(made)
-    result["signal"].attrs.update(units="1", long_name="relative response (flat)")
-    result["variance"].attrs.update(units="1", long_name="variance of the relative response")
-    drift = means.mean(axis=1) / means.mean()
-    return result.assign_attrs(
-        level=[float(value) for value in level],
-        lamp_drift=[float(value) for value in drift],
-        offset="none" if offset is None else offset.attrs["kind"],
-    )
+    return level
 
 
-def _master(made: _Combination) -> xr.Dataset:
-    cube, frames, combined, model, noise = made
+def _master(
+    cube: xr.DataArray, frames: Frames, combined: Combined, model: np.ndarray, noise: SensorNoise | None
+) -> xr.Dataset:
     kind = str(cube["kind"].values[0])
     maps = {
         "signal": (combined.mean, {"units": "adu", "long_name": f"master {kind}"}),
@@ -359,15 +324,14 @@ def _master(made: _Combination) -> xr.Dataset:
             "model": [float(value) for value in model.ravel()],
             "noise_source": noise.source if noise else "the frames' own scatter",
             "chi2": [float(value) for value in combined.chi2],
-            "warnings": _warnings(kind, made),
+            "warnings": _warnings(frames, combined, kind, known=noise is not None),
             "history": [*attribute_lines(cube.attrs, "history"), f"combined {len(frames)} {kind} frames"],
         },
     )
 
 
-def _warnings(kind: str, made: _Combination) -> list[str]:
-    cube, frames, combined, _, noise = made
-    names = channels_of(cube.attrs["cfa_pattern"])
+def _warnings(frames: Frames, combined: Combined, kind: str, *, known: bool) -> list[str]:
+    names = channels_of(frames.cube.attrs["cfa_pattern"])
     warnings = [f"{name} left out: {problem}" for name, problem in frames.dropped]
     if any(abs(ratio - 1) > _HELD for ratio in combined.chi2):
         ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in zip(names, combined.chi2, strict=True))
@@ -377,11 +341,11 @@ def _warnings(kind: str, made: _Combination) -> list[str]:
         )
     for number, share in zip(frames.kept, combined.rejected, strict=True):
         if share > 0.01:
-            name = cube["filename"].values[number] or f"{kind} {number}"
+            name = frames.cube["filename"].values[number] or f"{kind} {number}"
             warnings.append(f"{name} differs from the other {kind} frames in {share:.1%} of its pixels")
     if len(frames) == 1:
-        known = "" if noise else "; its noise is estimated from differences between neighbours, fixed pattern included"
-        warnings.append(f"only one {kind} frame: cosmic rays stay in it{known}")
+        of = "" if known else "; its noise is estimated from differences between neighbours, fixed pattern included"
+        warnings.append(f"only one {kind} frame: cosmic rays stay in it{of}")
     elif len(frames) < FEW_FRAMES:
         warnings.append(f"only {len(frames)} {kind} frames: more lower the noise")
     return warnings

@@ -54,7 +54,7 @@ class Masters:
     warnings: tuple[str, ...] = ()
 
     def tables(self) -> Tables:
-        """Return the maps and numbers that `calibrate_tile` reads."""
+        """Return the maps and numbers that calibration reads."""
         cell = channel_index(self.cfa_pattern)
         model = self.noise.model(cell.size)
         scaled = any(abs(factor - 1) > 1e-6 for factor in self.group.factors)
@@ -178,7 +178,11 @@ def make_masters(
     True
     """
     cubes = {"bias": bias, "dark": dark, "flat": flat, "darkflat": darkflat}
-    groups = plan_groups(light, **cubes, doubling_temperature=_doubling_temperature(noise, sensor))
+    if noise is None:
+        doubling = math.nan if sensor is None else float(sensor.get("doubling_temperature", math.nan))
+    else:
+        doubling = noise.doubling_temperature
+    groups = plan_groups(light, **cubes, doubling_temperature=doubling)
     made: dict[str, xr.Dataset] = {}
     bar = tqdm(desc="masters", unit="master", leave=False, disable=not progress)
 
@@ -263,14 +267,6 @@ def _typical_variance(dark: xr.Dataset, cell: np.ndarray) -> np.ndarray:
     return np.array([np.nanmedian(plane) for _, plane in planes(one_frame, cell)])
 
 
-def _doubling_temperature(noise: SensorNoise | None, sensor: xr.Dataset | None) -> float:
-    if noise is not None:
-        return noise.doubling_temperature
-    return (
-        float(sensor["doubling_temperature"]) if sensor is not None and "doubling_temperature" in sensor else math.nan
-    )
-
-
 def save_master(master: xr.Dataset, path: str | Path) -> Path:
     """Write a master as a multi-extension FITS file: signal, VARIANCE, COUNT, UNSTABLE; whole or not at all.
 
@@ -309,15 +305,11 @@ def save_master(master: xr.Dataset, path: str | Path) -> Path:
         values = master[name].values
         hdus.append(fits.ImageHDU(values.astype(np.uint8) if values.dtype == bool else values, name=extension))
     with whole_file(path, "the master", "give another folder") as part:
-        _require_room(path, sum(hdu.filebytes() for hdu in hdus))
+        needed = sum(hdu.filebytes() for hdu in hdus)
+        if shutil.disk_usage(path.parent).free < needed:  # what astropy raises for a full disk hides the reason
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:,.0f} MB are needed")
         hdus.writeto(part)
     return path
-
-
-def _require_room(path: Path, needed: int) -> None:
-    """Raise before astropy runs into a full disk: what it raises then hides the reason."""
-    if shutil.disk_usage(path.parent).free < needed:
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:,.0f} MB are needed")
 
 
 def open_master(path: str | Path) -> xr.Dataset:

@@ -133,11 +133,20 @@ def _for_flats(
     bias: list[int],
     warnings: list[str],
 ) -> tuple[list[int], list[int], list[int]]:
-    """Return the flats of one ISO, the lights' where there are such, and their darkflats and bias frames."""
+    """Return the flats of the lights' ISO, else of that which most have, and their darkflats and bias frames."""
     darkflat, iso = cubes.darkflat, float(lights["iso"].values[0])
-    flats = _one_iso(flat, flats, iso)
+    isos = flat["iso"].values
+    values, counts = np.unique(isos[flats], return_counts=True)
+    wanted = iso if any(close(isos[n], iso, 1e-6) for n in flats) else values[counts.argmax()]
+    flats = [n for n in flats if close(isos[n], wanted, 1e-6)]
     flat_iso, flat_exposure = (median_of(flat, name, flats) for name in ("iso", "exposure"))
-    _check_aperture(flat.isel(frame=flats), lights, warnings)
+    of_flats, of_lights = (cube["aperture"].values for cube in (flat.isel(frame=flats), lights))
+    of_flats, of_lights = of_flats[np.isfinite(of_flats)], of_lights[np.isfinite(of_lights)]
+    if of_lights.size and of_flats.size and not np.isclose(np.median(of_lights), of_flats, rtol=0.02).all():
+        warnings.append(
+            f"the flats were taken at f/{_values(flat.isel(frame=flats), 'aperture')}, the lights at "
+            f"f/{_values(lights, 'aperture')}: the vignetting differs"
+        )
     times = darkflat["exposure"].values if darkflat is not None else np.zeros(0)
     own = [n for n in _with_iso(darkflat, flat_iso) if close(times[n], flat_exposure, 0.1)]
     if darkflat is not None and not own:
@@ -247,49 +256,34 @@ def _session_of(light: xr.DataArray, number: int, flat: xr.DataArray, sessions: 
     return min(range(len(sessions)), key=lambda number: rank(sessions[number]))
 
 
-def _one_iso(flat: xr.DataArray, flats: list[int], iso: float) -> list[int]:
-    """Return the flats of the lights' ISO, else of the ISO that most of them have."""
-    same = [n for n in flats if close(flat["iso"].values[n], iso, 1e-6)]
-    if same:
-        return same
-    values, counts = np.unique(flat["iso"].values[flats], return_counts=True)
-    return [n for n in flats if close(flat["iso"].values[n], values[counts.argmax()], 1e-6)]
-
-
-def _check_aperture(flats: xr.DataArray, lights: xr.DataArray, warnings: list[str]) -> None:
-    of_lights, of_flats = (cube["aperture"].values[np.isfinite(cube["aperture"].values)] for cube in (lights, flats))
-    if of_lights.size and of_flats.size and not np.isclose(np.median(of_lights), of_flats, rtol=0.02).all():
-        warnings.append(
-            f"the flats were taken at f/{_values(flats, 'aperture')}, the lights at f/{_values(lights, 'aperture')}: "
-            "the vignetting differs"
-        )
+def _difference(first: xr.DataArray | xr.Dataset, second: xr.DataArray | xr.Dataset) -> tuple[str, str, str] | None:
+    """Return the first of camera, size and CFA pattern in which two differ, and both values."""
+    known = (
+        (array.attrs["camera"], f"{array.sizes['x']} x {array.sizes['y']} pixels", array.attrs["cfa_pattern"])
+        for array in (first, second)
+    )
+    for name, one, other in zip(("camera", "size", "CFA pattern"), *known, strict=True):
+        if one != other:
+            return name, one or "unknown", other or "unknown"
+    return None
 
 
 def _require_fit(cube: xr.DataArray, light: xr.DataArray, what: str) -> None:
-    of_light, of_cube = (
-        (array.attrs["camera"], f"{array.sizes['x']} x {array.sizes['y']} pixels", array.attrs["cfa_pattern"])
-        for array in (light, cube)
-    )
-    for name, ours, other in zip(("camera", "size", "CFA pattern"), of_light, of_cube, strict=True):
-        if ours != other:
-            raise WorkbenchError(
-                f"the {what} have {name} {other or 'unknown'} ({cube['filename'].values[0]}), the lights "
-                f"{ours or 'unknown'} ({light['filename'].values[0]}): they do not belong together; put the {what} away"
-            )
+    if (differing := _difference(cube, light)) is not None:
+        name, other, ours = differing
+        raise WorkbenchError(
+            f"the {what} have {name} {other} ({cube['filename'].values[0]}), the lights {ours} "
+            f"({light['filename'].values[0]}): they do not belong together; put the {what} away"
+        )
 
 
 def require_alike(frames: xr.DataArray, master: xr.Dataset, what: str) -> None:
     """Refuse to bring frames and a master of different cameras, mosaics or sizes together."""
-    other = f"master {master.attrs['kind']}"
-    for name, word in (("camera", "camera"), ("cfa_pattern", "CFA pattern")):
-        first, second = frames.attrs[name], master.attrs[name]
-        if first != second:
-            raise WorkbenchError(
-                f"the {what} have {word} {first!r}, the {other} {second!r}: they do not belong together"
-            )
-    sizes = [f"{array.sizes['x']} x {array.sizes['y']}" for array in (frames, master)]
-    if sizes[0] != sizes[1]:
-        raise WorkbenchError(f"the {what} have {sizes[0]} pixels, the {other} {sizes[1]}: they do not belong together")
+    if (differing := _difference(frames, master)) is not None:
+        name, ours, other = differing
+        raise WorkbenchError(
+            f"the {what} have {name} {ours}, the master {master.attrs['kind']} {other}: they do not belong together"
+        )
 
 
 def require_one_temperature(cube: xr.DataArray) -> None:

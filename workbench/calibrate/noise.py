@@ -92,7 +92,7 @@ def from_sensor(sensor: xr.Dataset, iso: float, cfa_pattern: str) -> SensorNoise
         raise WorkbenchError(
             f"the sensor file has no {' and no '.join(missing)} at ISO {iso:g}: measure it, or leave the file out"
         )
-    doubling = float(sensor["doubling_temperature"]) if "doubling_temperature" in sensor else math.nan
+    doubling = float(sensor.get("doubling_temperature", math.nan))
     return SensorNoise(tuple(gain), tuple(read), iso=iso, doubling_temperature=doubling, source="measured sensor file")
 
 
@@ -180,17 +180,14 @@ def read_variance(frames: Frames) -> np.ndarray:
     fixed pattern as well: an upper bound.
     """
     if len(frames) == 1:
-        return np.array([max(_between_neighbours(frames, c)[0], QUANTISATION) for c in range(frames.cell.size)])
-    spreads: list[list[np.ndarray]] = [[] for _ in range(frames.cell.size)]
-    for top, bottom in frames.sampled():
-        for c, samples in _samples(frames.read(top, bottom).astype(float), frames.cell):
-            spread = samples.var(axis=0, ddof=1)
-            spreads[c].append(spread[np.isfinite(spread)])
-    return np.array([_typical(np.concatenate(parts), len(frames) - 1) for parts in spreads])
+        return np.maximum(_between_neighbours(frames)[0], QUANTISATION)
+    _, rows = sampled_rows(frames)
+    spreads = [_pixels(plane).var(axis=0, ddof=1) for _, plane in planes(rows, frames.cell)]
+    return np.array([_typical(spread[np.isfinite(spread)], len(frames) - 1) for spread in spreads])
 
 
 def light_variance(
-    frames: Frames, base: np.ndarray, pedestal: np.ndarray | float, scale: np.ndarray, saturation: float
+    frames: Frames, base: np.ndarray, pedestal: np.ndarray, scale: np.ndarray, saturation: float
 ) -> np.ndarray:
     """Return b = 1/gain [ADU] of flats, one a channel: the variance across frames beyond `base` over the signal.
 
@@ -198,25 +195,21 @@ def light_variance(
     pixels give b.  The fixed pattern (PRNU, vignetting) is the same in all frames and does not enter; only of a
     single frame it does, which gives an upper bound.
     """
-    channels, n = frames.cell.size, len(frames)
+    n = len(frames)
     if n == 1:
-        ground = np.broadcast_to(pedestal, (frames.height, frames.width))
-        spread, level = np.array([_between_neighbours(frames, c, ground) for c in range(channels)]).T
+        spread, level = _between_neighbours(frames, pedestal)
         return (spread - base) / level
-    slope = np.full(channels, np.nan)
-    parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(channels)]
-    for top, bottom in frames.sampled():
-        band = frames.read(top, bottom).astype(float)
-        band[band >= saturation] = np.nan
-        band -= np.broadcast_to(pedestal, (frames.height, frames.width))[top:bottom]
-        for c, plane in _samples(band, frames.cell):
-            weight = 1 / scale[:, c, None]
-            x = plane / weight
-            centre = (weight * x).sum(axis=0) / weight.sum()
-            parts[c].append((centre, (weight * (x - centre) ** 2).sum(axis=0)))
-    for c in range(channels):
-        centre, spread = (np.concatenate(part) for part in zip(*parts[c], strict=True))
+    numbers, rows = sampled_rows(frames)
+    slope = np.full(frames.cell.size, np.nan)
+    limit = chi2.isf(UNSTABLE_CHANCE, n - 1) / (n - 1)
+    for (c, plane), (_, ground) in zip(planes(rows, frames.cell), planes(pedestal[numbers], frames.cell), strict=True):
+        samples = _pixels(plane)
+        samples[samples >= saturation] = np.nan
         s = scale[:, c]
+        weight = 1 / s[:, None]
+        x = (samples - ground.ravel()) / weight
+        centre = (weight * x).sum(axis=0) / weight.sum()
+        spread = (weight * (x - centre) ** 2).sum(axis=0)
         offset = base[c] * (s.sum() - n / (1 / s).sum())
         good = np.isfinite(spread) & (centre > 0)
         for _ in range(3):
@@ -224,7 +217,6 @@ def light_variance(
                 break
             slope[c] = (spread[good] - offset).sum() / (centre[good].sum() * (n - 1))
             expected = np.maximum(slope[c], 0) * centre * (n - 1) + offset
-            limit = chi2.isf(UNSTABLE_CHANCE, n - 1) / (n - 1)
             good &= ~(spread > limit * expected)
     return slope
 
@@ -242,11 +234,15 @@ def hot_slope(frames: Frames, bias: np.ndarray | None = None) -> np.ndarray:
     result = np.full((frames.cell.size, 2), np.nan)
     if degrees < 1:
         return result
-    instrument, signal, spread, channel = _halves_and_spread(frames, bias)
+    numbers, rows = sampled_rows(frames)
+    ground = np.zeros(rows.shape[1:]) if bias is None else bias[numbers]
     middle = chi2.median(degrees) / degrees
     limit = chi2.isf(1e-4, degrees) / degrees
-    for c in range(frames.cell.size):
-        z, x, v = (values[channel == c] for values in (instrument, signal, spread))
+    for (c, plane), (_, offset) in zip(planes(rows, frames.cell), planes(ground, frames.cell), strict=True):
+        samples = _pixels(plane)
+        halves = samples[::2].mean(axis=0) - offset.ravel(), samples[1::2].mean(axis=0)
+        columns = np.array([*halves, samples.var(axis=0, ddof=1)])
+        z, x, v = columns[:, np.isfinite(columns).all(axis=0)]
         z, x = z - np.median(z), x - np.median(x)
         width = max(float(mad_std(z, centre=0)), 0.5)
         ordinary = np.abs(z) < 3 * width
@@ -269,42 +265,18 @@ def hot_slope(frames: Frames, bias: np.ndarray | None = None) -> np.ndarray:
     return result
 
 
-def _halves_and_spread(frames: Frames, bias: np.ndarray | None) -> tuple[np.ndarray, ...]:
-    """Mean of the even frames less the bias, mean of the odd ones, variance across all, channel; sampled pixels."""
-    parts: list[tuple[np.ndarray, ...]] = []
-    for top, bottom in frames.sampled():
-        band = frames.read(top, bottom).astype(float)
-        ground = np.zeros(band.shape[1:]) if bias is None else bias[top:bottom]
-        for c, plane in _samples(np.concatenate([band, ground[None]]), frames.cell):
-            samples, offset = plane[:-1], plane[-1]
-            parts.append(
-                (
-                    samples[::2].mean(axis=0) - offset,
-                    samples[1::2].mean(axis=0),
-                    samples.var(axis=0, ddof=1),
-                    np.full(offset.size, c),
-                )
-            )
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    good = np.isfinite(columns[0]) & np.isfinite(columns[2])
-    return tuple(column[good] for column in columns)
-
-
-def _between_neighbours(frames: Frames, channel: int, ground: np.ndarray | None = None) -> tuple[float, float]:
-    """Half the robust variance between neighbours of a plane in sampled rows of one frame, and their median level."""
-    steps, levels = [], []
-    row, column = (int(k) for k in np.argwhere(frames.cell == channel)[0])
-    for top, bottom in frames.sampled():
-        if row < bottom - top:
-            line = frames.read(top, bottom)[0, row, column :: frames.cell.shape[1]].astype(float)
-            if ground is not None:
-                line -= ground[top + row, column :: frames.cell.shape[1]]
-            steps.append(np.diff(line))
-            levels.append(line)
-    step, level = np.concatenate(steps), np.concatenate(levels)
-    # the rounding to whole ADU makes a MAD jump; the middle 68 % do not
-    low, high = np.nanpercentile(step, (15.865, 84.135))
-    return ((high - low) / 2) ** 2 / 2, float(np.nanmedian(level))
+def _between_neighbours(frames: Frames, pedestal: np.ndarray | None = None) -> np.ndarray:
+    """Half the robust variance between neighbours of a plane of one frame, and their median level, (2, channel)."""
+    numbers, rows = sampled_rows(frames)
+    frame = rows[0].astype(float) - (0 if pedestal is None else pedestal[numbers])
+    found = []
+    for channel in range(frames.cell.size):
+        ((row, column),) = np.argwhere(frames.cell == channel)
+        lines = frame[row::2, column :: frames.cell.shape[1]]
+        # the rounding to whole ADU makes a MAD jump; the middle 68 % do not
+        low, high = np.nanpercentile(np.diff(lines, axis=1), (15.865, 84.135))
+        found.append((((high - low) / 2) ** 2 / 2, np.nanmedian(lines)))
+    return np.transpose(found)
 
 
 def saturation_level(light: xr.DataArray, frames: int = 3) -> float:
@@ -315,12 +287,7 @@ def saturation_level(light: xr.DataArray, frames: int = 3) -> float:
     """
     white = light.attrs["white_level"]
     level = float(white) if math.isfinite(white) else math.inf
-    count = light.sizes["frame"]
-    for number in sorted({round(k) for k in np.linspace(0, count - 1, min(frames, count))}):
-        try:
-            frame = np.asarray(light.isel(frame=number).values)
-        except FrameReadError:  # the work on the lights reports it
-            continue
+    for frame in sampled_lights(light, frames):
         for _, plane in planes(frame, light.attrs["cfa_pattern"]):
             top = np.nanmax(plane) if plane.dtype.kind == "f" else plane.max()
             if not np.isfinite(top):
@@ -331,15 +298,30 @@ def saturation_level(light: xr.DataArray, frames: int = 3) -> float:
     return level
 
 
+def sampled_lights(light: xr.DataArray, most: int) -> Iterator[np.ndarray]:
+    """Yield frames (y, x) spread over a cube, except what cannot be read: the work on the lights reports that."""
+    count = light.sizes["frame"]
+    for number in sorted({round(k) for k in np.linspace(0, count - 1, min(most, count))}):
+        try:
+            yield np.asarray(light.isel(frame=number).values)
+        except FrameReadError:
+            continue
+
+
 def neighbour_mean(plane: np.ndarray) -> np.ndarray:
     """Return the mean of each pixel's four neighbours in a plane (y, x), without the edge: (y - 2, x - 2)."""
     return (plane[:-2, 1:-1] + plane[2:, 1:-1] + plane[1:-1, :-2] + plane[1:-1, 2:]) / 4
 
 
-def _samples(band: np.ndarray, cell: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each channel and its samples (frame, pixel) of a band (frame, y, x) that starts at a whole cell."""
-    for channel, plane in planes(band, cell):
-        yield channel, plane.reshape(len(plane), -1)
+def sampled_rows(frames: Frames) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of some rows spread over the frame, whole cells, and these rows (frame, y, x) as read."""
+    bands = frames.sampled()
+    rows = np.concatenate([frames.read(*band) for band in bands], axis=1)
+    return np.concatenate([np.arange(*band) for band in bands]), rows
+
+
+def _pixels(plane: np.ndarray) -> np.ndarray:
+    return plane.reshape(len(plane), -1).astype(float)
 
 
 def _typical(spread: np.ndarray, degrees: int) -> float:

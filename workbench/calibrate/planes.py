@@ -131,8 +131,8 @@ def noise_in_blocks(signal: np.ndarray, variance: np.ndarray, cell: np.ndarray) 
 
 
 @njit(nogil=True, cache=True)
-def _at(plane, y, x):
-    """A map's value at a pixel; maps of one pixel hold the same number everywhere."""
+def value_at(plane: np.ndarray, y: int, x: int) -> float:
+    """Return a map's value at a pixel; maps of one pixel hold the same number everywhere."""
     return plane[y, x] if plane.size > 1 else plane[0, 0]
 
 
@@ -155,14 +155,14 @@ def _noise_blocks(tables, planes, factor, out):
                     k = tables.cell[y % period_y, x % period_x]
                     c = k if channels == 1 or k == 0 else (1 if k < 3 else 2)
                     flat = tables.numbers[k, 0] / scale
-                    offset = _at(planes.base, y, x) + factor * planes.dark[y, x]
+                    offset = value_at(planes.base, y, x) + factor * planes.dark[y, x]
                     quiet = tables.numbers[k, 1] + tables.numbers[k, 2] * max(offset - tables.numbers[k, 4], 0.0)
-                    known = factor * factor * _at(tables.dark_variance, y, x)
-                    known += (1.0 - factor) ** 2 * _at(tables.base_variance, y, x)
+                    known = factor * factor * value_at(tables.dark_variance, y, x)
+                    known += (1.0 - factor) ** 2 * value_at(tables.base_variance, y, x)
                     terms[0] = 1.0 / flat
                     terms[1] = scale * scale * quiet
                     terms[2] = scale * scale * known
-                    terms[3] = np.float64(_at(tables.response_variance, y, x)) / (flat * flat)
+                    terms[3] = np.float64(value_at(tables.response_variance, y, x)) / (flat * flat)
                     if terms[1] - terms[1] != 0.0:
                         continue
                     for t in range(4):
@@ -171,6 +171,36 @@ def _noise_blocks(tables, planes, factor, out):
             for c in range(channels):
                 for t in range(4):
                     out[t, c, row, column] = sums[t, c] / sums[4, c] if sums[4, c] else np.nan
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def calm_levels(
+    values: np.ndarray, cell: np.ndarray, model: np.ndarray, black: np.ndarray, count: float, out: np.ndarray
+) -> None:
+    """Average each pixel with those of its eight nearest of the same plane that agree with it within 3 σ.
+
+    A variance that follows the sample's own noise is low just where the sample is: (sample - truth)²/variance would
+    average above one.  Around stars, hot pixels and edges the neighbours disagree and the pixel stands for itself.
+    `values` (y, x) [ADU] are means of `count` samples with the noise `model` (channel, 2: a [ADU²], b [ADU]) above
+    `black` (channel) [ADU]; `cell` is the mosaic's `channel_index`; the levels are written into `out` (y, x).
+    """
+    rows, columns = values.shape
+    period_y, period_x = cell.shape
+    for i in range(rows):
+        for j in range(columns):
+            c = cell[i % period_y, j % period_x]
+            own = np.float64(values[i, j])
+            limit = 18.0 * (model[c, 0] + model[c, 1] * max(own - black[c], 0.0)) / count
+            total, number = own, 1
+            for m in range(-period_y, period_y + 1, period_y):
+                for n in range(-period_x, period_x + 1, period_x):
+                    if (m == 0 and n == 0) or not (0 <= i + m < rows and 0 <= j + n < columns):
+                        continue
+                    other = np.float64(values[i + m, j + n])
+                    if (other - own) ** 2 <= limit:
+                        total += other
+                        number += 1
+            out[i, j] = total / number
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
