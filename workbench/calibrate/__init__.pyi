@@ -2,7 +2,6 @@ from . import apply as apply
 from . import combine as combine
 from . import defects as defects
 from . import flat_audit as flat_audit
-from . import flat_residuals as flat_residuals
 from . import masters as masters
 from . import masterset as masterset
 from . import matching as matching

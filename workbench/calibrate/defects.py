@@ -1,22 +1,29 @@
-"""Defects that masters show, and hot pixels that the lights themselves show."""
+"""Defects that masters show, hot pixels that the lights themselves show, and the shadows of dust."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import xarray as xr
 from numba import njit
+from scipy import ndimage
 from scipy.stats import norm
 
 from ..core.defects import HOT, Thresholds, UnlitFrames, defect_map, flag_defects, sample_pixels
-from ..core.errors import FrameReadError, WorkbenchError
+from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes, tiles
 from ..core.statistics import mad_std
-from .noise import model_of
+from .noise import model_of, sampled_lights
 
 _CHANCE = 0.01  # ordinary pixels taken for hot in lights, in a whole frame
 _LINEAR = 0.98  # of the white level: a dark is saturated from there on
+
+FINE = 8  # [pixels of the mosaic]: side of the cells that dust is looked for in
+DUST_DEPTH = 0.003  # a shadow must take at least this part of the light
+DUST_SIGMAS = 6.0
+DUST_CELLS = 6  # and cover this many cells
 
 
 def find_defects(dark: xr.Dataset | None = None, flat: xr.Dataset | None = None, **thresholds: float) -> xr.DataArray:
@@ -91,15 +98,10 @@ def defects_in_lights(light: xr.DataArray, *, frames: int = 5, sigmas: float = 8
     cell = channel_index(light.attrs["cfa_pattern"])
     shape = (light.sizes["y"], light.sizes["x"])
     seen, above, around = np.zeros(shape, np.uint8), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    numbers = sorted({round(k) for k in np.linspace(0, count - 1, min(frames, count))})
     # so high that not one ordinary pixel of ten million passes in all frames by chance
-    least = float(norm.isf((_CHANCE / above.size) ** (1 / len(numbers))))
+    least = float(norm.isf((_CHANCE / above.size) ** (1 / min(frames, count))))
     looked = 0
-    for number in numbers:
-        try:
-            frame = np.asarray(light.isel(frame=number).values)
-        except FrameReadError:  # the work on the lights reports it
-            continue
+    for frame in sampled_lights(light, frames):
         level, noise = _background(frame, cell)
         _add_excess(np.ascontiguousarray(frame, np.float32), level, noise, np.float32(least), seen, above, around)
         looked += 1
@@ -126,11 +128,7 @@ def _background(frame: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.nda
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _add_excess(frame, level, noise, least, seen, above, around):
-    """Add, in units of the noise: a pixel's excess, that of the four around it, and whether it exceeds `least`.
-
-    `frame` (y, x) float32 [ADU]; `level` and `noise` (cell row, cell column, by, bx) [ADU]; `seen` uint8, `above` and
-    `around` float32 (y, x) are added to.
-    """
+    """Add, in units of `noise`: excesses above `level` (cell row, cell column, by, bx), and of the four around."""
     rows, columns = frame.shape
     cy, cx, by, bx = level.shape
     for i in range(rows):
@@ -148,3 +146,66 @@ def _add_excess(frame, level, noise, least, seen, above, around):
             seen[i, j] += 1
             above[i, j] += excess
             around[i, j] += total / max(number, 1)
+
+
+def find_dust(dips: np.ndarray, noise: float) -> np.ndarray:
+    """Return the shadows of dust (mote, (y, x, radius [pixels of the mosaic], depth)), the deepest first.
+
+    `dips` is the relative light that cells of `FINE` pixels lose, `noise` what they scatter by at least.
+    """
+    threshold = max(DUST_DEPTH, DUST_SIGMAS * max(float(mad_std(dips, centre=0)), noise))
+    dips = np.nan_to_num(dips)
+    labels, count = ndimage.label(ndimage.binary_closing(dips > threshold, np.ones((3, 3))))
+    numbers = np.arange(1, count + 1)
+    cells = ndimage.sum_labels(labels > 0, labels, numbers)
+    centres = np.reshape(ndimage.center_of_mass(labels > 0, labels, numbers), (-1, 2))
+    depth = ndimage.maximum(dips, labels, numbers)
+    motes = np.column_stack([(centres + 0.5) * FINE - 0.5, np.sqrt(cells / math.pi) * FINE, depth])[cells >= DUST_CELLS]
+    return motes[np.argsort(-motes[:, 3], kind="stable")]
+
+
+def dust_left(fine: np.ndarray, motes: xr.Dataset, number: int) -> tuple[float, float]:
+    """Return the share of a dust shadow's depth that stays in the lights' background (cells of `FINE`), and its error.
+
+    The shadow's middle is compared with a plane through the ring around it.  A nebula or a star differs there as dust
+    does; by how much is measured around the shadow, in the absence of dust: the scatter of these measurements is the
+    error, where it is more than the noise.
+    """
+    y, x, radius, depth = (
+        motes[name].values / (1 if name == "dust_depth" else FINE)
+        for name in ("dust_y", "dust_x", "dust_radius", "dust_depth")
+    )
+    dip, error = _dip(fine, y[number], x[number], radius[number])
+    others = []
+    for distance, angle in itertools.product((3.0, 4.5, 6.0), np.arange(0, 2 * np.pi, np.pi / 6)):
+        away = distance * (radius[number] + 1)
+        v, u = y[number] + away * math.sin(angle + distance), x[number] + away * math.cos(angle + distance)
+        inside = 0 <= v < fine.shape[0] and 0 <= u < fine.shape[1]
+        if inside and (np.hypot(v - y, u - x) > 1.5 * (radius + radius[number]) + 2).all():
+            others.append(_dip(fine, v, u, radius[number])[0])
+    others = [other for other in others if math.isfinite(other)]
+    if len(others) >= 6:
+        error = max(error, float(mad_std(np.array(others), centre=0)))
+    return dip / depth[number], error / depth[number]
+
+
+def _dip(fine: np.ndarray, y: float, x: float, radius: float) -> tuple[float, float]:
+    """Return how much darker a disc is than a plane through the ring around it, and the error of that."""
+    reach = math.ceil(2 * radius + 3)
+    top, left = max(0, int(y) - reach), max(0, int(x) - reach)
+    around = fine[top : int(y) + reach + 1, left : int(x) + reach + 1]
+    rows, columns = np.indices(around.shape)
+    dy, dx = np.asarray(rows + top + 0.5 - y), np.asarray(columns + left + 0.5 - x)
+    distance = np.hypot(dy, dx)
+    inside = (distance < max(0.6 * radius, 1.0)) & np.isfinite(around)
+    ring = (distance > 1.3 * radius) & (distance < 2 * radius + 2) & np.isfinite(around)
+    for _ in range(4):  # stars in the ring are thrown out
+        if ring.sum() < 8 or not inside.any():
+            return math.nan, math.nan
+        design = np.stack([np.ones(ring.sum()), dy[ring], dx[ring]], axis=1)
+        plane = np.linalg.lstsq(design, around[ring], rcond=None)[0]
+        surface = plane[0] + plane[1] * dy + plane[2] * dx
+        scatter = float(mad_std(around[ring] - surface[ring], centre=0))
+        ring &= np.abs(around - surface) < 3 * max(scatter, 1e-6)
+    dip = -float(np.median(around[inside] / surface[inside] - 1))
+    return dip, 1.25 * scatter * math.sqrt(1 / inside.sum() + 1 / ring.sum())
