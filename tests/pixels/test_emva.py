@@ -134,11 +134,6 @@ def test_the_high_pass_takes_vignetting_out():
     )
 
 
-def test_published_dsnu_follows_from_the_published_spatial_variance():
-    """Set 001: s²_y.dark = 0.0240017725878 DN², DSNU = 0.551787767644 e-."""
-    np.testing.assert_allclose(np.sqrt(0.0240017725878) / PUBLISHED["K"], 0.551787767644, rtol=1e-9)
-
-
 def test_a_stack_of_one_frame_is_refused():
     with pytest.raises(WorkbenchError, match="stack of fifty"):
         emva_spatial(stack_frames([np.zeros((4, 6))]), None, 1.0)

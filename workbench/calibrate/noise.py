@@ -99,17 +99,10 @@ def from_sensor(sensor: xr.Dataset, iso: float, cfa_pattern: str) -> SensorNoise
 def noise_of_masters(
     light: xr.DataArray, bias: xr.Dataset | None, dark: xr.Dataset | None, flat: xr.Dataset | None
 ) -> tuple[SensorNoise, list[str]]:
-    """Estimate gain and read noise at a light's ISO from the scatter of the masters' frames; with warnings.
+    """Estimate gain and read noise at a raw light's ISO from the scatter of the masters' frames; with warnings.
 
     The gain comes from two flats or more, else from the shot noise of the darks' warm pixels; the read noise from the
     bias frames, else the darks, else the light's own background.
-
-    Parameters
-    ----------
-    light
-        One raw frame (y, x).
-    bias, dark, flat
-        Masters, each with the noise model of its frames.
     """
     pattern, iso = light.attrs["cfa_pattern"], float(light["iso"])
     quiet = next((model_of(master)[:, 0] for master in (bias, dark) if master is not None), None)
@@ -131,17 +124,15 @@ def noise_of_masters(
             "the gain is not known (no sensor file, no flats, no warm pixels in darks): ADU are taken for electrons, "
             "so that weights and error bars are only relative"
         )
-        unknown = SensorNoise(
-            (1.0,) * read.size, tuple(read), iso=iso, source="unknown: one electron an ADU", known=False
-        )
-        return unknown, warnings
+        source = "unknown: one electron an ADU"
+        return SensorNoise((1.0,) * read.size, tuple(read), iso=iso, source=source, known=False), warnings
     if quiet is None:
         scatter, level = _light_scatter(light)
         black = np.nan_to_num(black_levels(light.attrs))
         read = np.sqrt(np.maximum(scatter**2 - slope * np.maximum(level - black, 0), 0.25)) / slope
         source += ", read noise from the lights' background (an upper bound)"
     else:
-        read = np.sqrt(np.maximum(quiet - QUANTISATION, 1e-3)) / slope
+        read = _read_noise(quiet, slope)
         source += " and bias" if bias is not None else " and darks"
     gains = ", ".join(f"{name} {1 / b:.3f}" for name, b in zip(channels_of(pattern), slope, strict=True))
     warnings.append(f"gain ({gains} e-/ADU) and read noise were estimated from the frames at hand: {source}")
@@ -152,9 +143,14 @@ def noise_of_flats(flat: xr.Dataset | None, bias: xr.Dataset | None, iso: float)
     """Return the noise of flats and bias frames, if both masters are there and of this ISO."""
     if flat is None or bias is None or not close(flat.attrs["iso"], iso, 1e-6) or flat.attrs["frames"] < 2:
         return None
-    slope, quiet = model_of(flat)[:, 1], model_of(bias)[:, 0]
-    read = np.sqrt(np.maximum(quiet - QUANTISATION, 1e-3)) / slope
+    slope = model_of(flat)[:, 1]
+    read = _read_noise(model_of(bias)[:, 0], slope)
     return SensorNoise(tuple(1 / slope), tuple(read), iso=iso, source="flats and bias")
+
+
+def _read_noise(quiet: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Read noise [e-] of a variance without light [ADU²] and 1/gain [ADU], rounding taken out."""
+    return np.sqrt(np.maximum(quiet - QUANTISATION, 1e-3)) / slope
 
 
 def model_of(master: xr.Dataset) -> np.ndarray:
