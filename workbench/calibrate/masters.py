@@ -175,7 +175,7 @@ def master_flat(
         combined = combine_frames(
             frames, model, pedestal=pedestal, scale=scale, saturation=saturation, progress=progress
         )
-        share = 0 if offset is None else (len(good) / (1 / scale).sum(axis=0)) ** 2
+        share = (len(good) / (1 / scale).sum(axis=0)) ** 2
         level = _make_relative(combined, cell, share, None if offset is None else offset["variance"].values)
         result = _master(flat, frames, combined, model, noise)
     result["signal"].attrs.update(units="1", long_name="relative response (flat)")
@@ -282,7 +282,7 @@ def _calm_shot_noise(combined: Combined, cell: np.ndarray, black: np.ndarray, co
         variance += np.where(ordinary, np.float32(combined.law[channel, 1] / count) * (calm - light), 0)
 
 
-def _make_relative(combined: Combined, cell: np.ndarray, share: np.ndarray | int, own: np.ndarray | None) -> np.ndarray:
+def _make_relative(combined: Combined, cell: np.ndarray, share: np.ndarray, own: np.ndarray | None) -> np.ndarray:
     """Divide each plane of combined flats by its mean, in place; returns these levels [ADU].
 
     `own` (y, x) [ADU²] is the variance of the offset, common to all flats, so that it does not average out; `share`
