@@ -121,12 +121,11 @@ def stack_frames(
             sums = _StackSums(first, *(frame_zeros(frame.shape, np.float32) for _ in range(3)))
             continue
         half = sums.odd if number % 2 else sums.even
-        if black is None:
-            _add_plain(frame, sums.first, half, sums.square)
-        else:
+        scaling = None
+        if black is not None:
             scale = (levels[0] - offset) / (levels[-1] - offset)
-            factor, shift = (_rows(each, cell, frame.shape[1]) for each in (scale, offset * (1 - scale)))
-            _add(frame, sums.first, factor, shift, half, sums.square)
+            scaling = tuple(_rows(each, cell, frame.shape[1]) for each in (scale, offset * (1 - scale)))
+        _add(frame, sums.first, scaling, half, sums.square)
     if sums is None:
         raise WorkbenchError("a stack needs a frame at least; there is none")
     known = np.reshape(levels, (-1, cell.size))
@@ -177,24 +176,16 @@ def _levels(frame: np.ndarray, cell: np.ndarray, offset: np.ndarray) -> np.ndarr
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _add(frame, first, factor, shift, half, square):
-    """Add the difference of a scaled frame (y, x) from the first to `half`, and its square to `square`."""
-    for y in range(frame.shape[0]):
-        line, start, sums, squares = frame[y], first[y], half[y], square[y]
-        times, plus = factor[y % factor.shape[0]], shift[y % shift.shape[0]]
-        for x in range(line.size):
-            difference = np.float32(line[x]) * times[x] + plus[x] - np.float32(start[x])
-            sums[x] += difference
-            squares[x] += difference * difference
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def _add_plain(frame, first, half, square):
-    """The same without scaling, in vector registers."""
+def _add(frame, first, scaling, half, square):
+    """Add the difference of a frame (y, x) from the first to `half`, its square to `square`; `scaling` None or rows."""
     for y in range(frame.shape[0]):
         line, start, sums, squares = frame[y], first[y], half[y], square[y]
         for x in range(line.size):
-            difference = np.float32(line[x]) - np.float32(start[x])
+            value = np.float32(line[x])
+            if scaling is not None:  # compiled apart, so that plain frames stay in vector registers
+                factor, shift = scaling
+                value = value * factor[y % factor.shape[0], x] + shift[y % shift.shape[0], x]
+            difference = value - np.float32(start[x])
             sums[x] += difference
             squares[x] += difference * difference
 
