@@ -35,6 +35,12 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_importing_the_package_imports_nothing_heavy():
+    done = python(f"import sys, workbench\nprint(sorted(set(sys.modules) & {HEAVY!r}))\nworkbench.charts.REGISTRY")
+    assert done.stdout.strip() == "[]", done.stderr
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_installed_program_answers():
     done = subprocess.run(
         [sys.executable, "-m", "workbench.cli", "--version"], capture_output=True, text=True, check=True

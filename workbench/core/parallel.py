@@ -162,7 +162,7 @@ class _Lease:
 def frame_buffers(buffers: FrameBuffers | None = None) -> Iterator[FrameBuffers]:
     """Use memory again in here: that of the given buffers, of those around, or of new ones.
 
-    Threads do not inherit them of themselves; those of `streams.in_threads` do.
+    Threads do not inherit them of themselves; those of `in_threads` do.
 
     Examples
     --------
