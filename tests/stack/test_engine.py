@@ -92,8 +92,8 @@ def stacked(plan, threads=2):
 
     def write(number, band):
         for name in names:
-            arrays[name][:, band.top : band.top + band.signal.shape[1]] = getattr(band, name)
-        chi[number] = band.chi
+            arrays[name][:, band.top : band.top + band.arrays.signal.shape[1]] = getattr(band.arrays, name)
+        chi[number] = band.arrays.chi
 
     stack_bands(plan, write, threads=threads)
     assert sorted(chi) == list(range(plan.bands))

@@ -161,7 +161,7 @@ def bands_done(journal: Path, layout: Layout, digest: str) -> set[int]:
 def keep_sums(journal: Path, number: int, band: Band) -> None:
     """Keep a band's chi-square sums and shared noise; that the file is there says that its pixels are written."""
     with aside(journal / f"{number}.npy") as part:
-        np.save(part, np.concatenate([band.chi, band.shared[:, :, None]], axis=2))
+        np.save(part, np.concatenate([band.arrays.chi, band.shared[:, :, None]], axis=2))
 
 
 def read_sums(journal: Path, bands: int) -> tuple[np.ndarray, np.ndarray]:

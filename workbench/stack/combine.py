@@ -27,8 +27,15 @@ LOCAL_RANGE = 0.2  # of the median's range over 3 x 3 pixels counts as one sigma
 MANY = 8  # from so many samples on a pixel's own scatter counts
 LOW, HIGH, STRONG_BIT, MISSING = 1, 2, 4, 8  # flags of a sample
 OUT = LOW | HIGH | MISSING
-_ROBUST = MAD_TO_SIGMA
 _NAN = np.float32(np.nan)
+
+
+class Samples(NamedTuple):
+    """Of a tile: resampled values and their Σw² (frame, channel, y, x), and the frames' weights (frame, channel)."""
+
+    values: np.ndarray
+    squares: np.ndarray
+    weights: np.ndarray
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
@@ -101,7 +108,37 @@ def _own_scatter(buffer, number, median, floor, complete):
                 best = min(best, max(median[i] - buffer[k, i], buffer[k + held - 1, i] - median[i]))
             floor[i] = best
     for i in range(width):
-        floor[i] = (np.float32(_ROBUST) * floor[i]) ** 2
+        floor[i] = (np.float32(MAD_TO_SIGMA) * floor[i]) ** 2
+
+
+@numba.njit(nogil=True, cache=True)
+def _sort_row(c, v, samples, network, buffer, number):
+    """Sort the samples of row v into `buffer` (frame, x), missing ones last; return whether none is missing."""
+    frames, width = samples.shape[0], samples.shape[3]
+    number[:] = 0
+    for f in range(frames):
+        row, into = samples[f, c, v], buffer[f]
+        for i in range(width):
+            good = row[i] == row[i]
+            into[i] = row[i] if good else np.float32(np.inf)
+            number[i] += np.int32(1) if good else np.int32(0)
+    _sort(buffer, network, width)
+    complete = True
+    for i in range(width):
+        complete &= number[i] == frames
+    return complete
+
+
+@numba.njit(nogil=True, cache=True)
+def _find_limits(buffer, number, rule, column, floor, ceiling):
+    """Set the lowest and the highest sample (x) that a classical method keeps of sorted ones (frame, x)."""
+    for i in range(number.size):
+        n = number[i]
+        for k in range(n):
+            column[k] = buffer[k, i]
+        down, up = count_rejected(column, n, rule.method, rule.low, rule.high, rule.table)
+        floor[i] = column[down] if n else np.float32(0)
+        ceiling[i] = column[n - 1 - up] if n else np.float32(0)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -111,18 +148,8 @@ def find_medians(c: int, samples: np.ndarray, rule: RejectionRule, planes: Pixel
     buffer = planes.sorted
     column = np.empty(frames, np.float32)
     for v in range(height):
-        number, median, floor, ceiling = planes.count[v], planes.median[v], planes.floor[v], planes.ceiling[v]
-        number[:] = 0
-        for f in range(frames):
-            row, into = samples[f, c, v], buffer[f]
-            for i in range(width):
-                good = row[i] == row[i]
-                into[i] = row[i] if good else np.float32(np.inf)
-                number[i] += np.int32(1) if good else np.int32(0)
-        _sort(buffer, rule.network, width)
-        complete = True
-        for i in range(width):
-            complete &= number[i] == frames
+        number, median, floor = planes.count[v], planes.median[v], planes.floor[v]
+        complete = _sort_row(c, v, samples, rule.network, buffer, number)
         if complete:
             one, two = buffer[(frames - 1) // 2], buffer[frames // 2]
             for i in range(width):
@@ -136,13 +163,7 @@ def find_medians(c: int, samples: np.ndarray, rule: RejectionRule, planes: Pixel
             if frames >= MANY:
                 _own_scatter(buffer, number, median, floor, complete)
         elif rule.method < MEAN:
-            for i in range(width):
-                n = number[i]
-                for k in range(n):
-                    column[k] = buffer[k, i]
-                down, up = count_rejected(column, n, rule.method, rule.low, rule.high, rule.table)
-                floor[i] = column[down] if n else np.float32(0)
-                ceiling[i] = column[n - 1 - up] if n else np.float32(0)
+            _find_limits(buffer, number, rule, column, floor, planes.ceiling[v])
     if rule.method == NOISE:
         _local_range(planes.median, planes.spread, split)
 
@@ -257,14 +278,6 @@ def _sum_chi(samples, squares, planes, place, mean, light):
     return scatter
 
 
-class Samples(NamedTuple):
-    """Of a tile: resampled values and their Σw² (frame, channel, y, x), and the frames' weights (frame, channel)."""
-
-    values: np.ndarray
-    squares: np.ndarray
-    weights: np.ndarray
-
-
 class Sums(NamedTuple):
     """Sums over the frames of one row (x): weight times sample, weight, weight² times variance, counts."""
 
@@ -319,7 +332,8 @@ def _average(c, samples, noise, rule, planes, tile, order, out):
             if u < 0 or u >= tile.columns:
                 continue
             row, x, n = tile.row + y, tile.column + u, sums.kept[i]
-            out.coverage[c, row, x], out.low[c, row, x], out.high[c, row, x] = n, sums.low[i], sums.high[i]
+            out.coverage[c, row, x] = n
+            out.rejected_low[c, row, x], out.rejected_high[c, row, x] = sums.low[i], sums.high[i]
             if n == 0:
                 out.signal[c, row, x], out.variance[c, row, x] = _NAN, _NAN
                 continue
@@ -346,17 +360,10 @@ def _average(c, samples, noise, rule, planes, tile, order, out):
 
 @numba.njit(nogil=True, cache=True)
 def combine_tile(
-    tile: Tile,
-    samples: np.ndarray,
-    squares: np.ndarray,
-    weights: np.ndarray,
-    noise: Noise,
-    rule: RejectionRule,
-    scratch: Scratch,
-    out: StackArrays,
+    tile: Tile, samples: Samples, noise: Noise, rule: RejectionRule, scratch: Scratch, out: StackArrays
 ) -> None:
-    """Combine samples and their Σw² (frame, channel, y, x) of one tile into the output's arrays."""
-    frames, channels = weights.shape
+    """Combine the `Samples` of one tile into the output's arrays."""
+    frames, channels = samples.weights.shape
     planes = empty_planes(frames, (tile.height, tile.width), 1)
     order = column_order(tile.width, tile.split)
     last = noise.alpha.shape[2] - 1
@@ -365,21 +372,15 @@ def combine_tile(
             for i in range(tile.width):
                 block = min(max(order[i] - tile.rim_left + tile.phase, 0) // BLOCK, last)
                 planes.a[f, 0, i], planes.b[f, 0, i] = noise.alpha[f, c, block], noise.beta[f, c, block]
-        find_medians(c, samples, rule, planes, tile.split)
-        flag_samples(c, samples, squares, rule, planes, order, True)
+        find_medians(c, samples.values, rule, planes, tile.split)
+        flag_samples(c, samples.values, samples.squares, rule, planes, order, True)
         _count_saturated(c, tile, scratch, order, out)
-        _average(c, Samples(samples, squares, weights), noise, rule, planes, tile, order, out)
+        _average(c, samples, noise, rule, planes, tile, order, out)
 
 
 @numba.njit(nogil=True, cache=True)
 def stack_tile(
-    tile: Tile,
-    frames: TileFrames,
-    maps: Maps,
-    noise: Noise,
-    rule: RejectionRule,
-    scratch: Scratch,
-    out: StackArrays,
+    tile: Tile, frames: TileFrames, maps: Maps, noise: Noise, rule: RejectionRule, scratch: Scratch, out: StackArrays
 ) -> None:
     """Stack one tile of `TileFrames` into the output's arrays: resample every frame, then combine."""
     count, channels = frames.weight.shape
@@ -389,4 +390,4 @@ def stack_tile(
     order = column_order(tile.width, tile.split)
     for f in range(count):
         resample_frame(f, frames, maps, tile, scratch, samples[f], order)
-    combine_tile(tile, samples, squares, frames.weight, noise, rule, scratch, out)
+    combine_tile(tile, Samples(samples, squares, frames.weight), noise, rule, scratch, out)

@@ -8,14 +8,12 @@ normalises, `stack` rejects and averages; nothing is computed until asked.
 from __future__ import annotations
 
 from itertools import pairwise
-from operator import itemgetter
 from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
-from dask.highlevelgraph import HighLevelGraph
 
 from ..align.registration import Registration
 from ..align.transform import Transform
@@ -25,12 +23,12 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.parallel import frame_arrays
 from ..core.values import attribute_lines, joined_lines, plain_attributes
-from .combine import combine_tile
-from .engine import StackArrays, empty_output
+from .combine import Samples, combine_tile
+from .engine import empty_output
 from .normalise import block_centres, normalisation, pixel_share, sample_noise, shared_variance, tile_noise
-from .reject import rule_of, thresholds_of
+from .reject import rule_of
 from .tile import FrameLevels, Scratch, place_frame
-from .window import BAND, BLOCK, Tile, band_tiles, tile_width
+from .window import BAND, BLOCK, band_tiles, tile_width
 
 CHUNKS = 4  # pieces of rows, at most, that a stack is computed in
 _MAPS = ("coverage", "rejected_low", "rejected_high", "saturated")
@@ -126,47 +124,35 @@ def _noise_of(noise, mosaic, pattern: str, transform: Transform, scale: float, s
 
 
 def _variance_of(value, square, terms):
-    """A frame's variance and slope (channel, y, x) from its values, Σw² and noise terms."""
+    """A frame's variance and slope (channel, y, x) from its values, Σw² and noise terms in blocks of 64 x 32 pixels."""
     value, square, terms = (_whole(part, ndim) for part, ndim in ((value, 3), (square, 3), (terms, 4)))
-    alpha, beta = (_spread(part, value.shape[1:]) for part in terms[:2])
+    rows, columns = np.arange(value.shape[1])[:, None] // BAND, np.arange(value.shape[2]) // BLOCK
+    alpha, beta = terms[:2, :, rows, columns]
     slope = alpha * square
     return (slope * np.maximum(value, 0) + beta * square).astype(np.float32), slope
 
 
-def _spread(blocks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Values in blocks of 64 x 32 pixels (..., block row, block column) at every pixel of a picture."""
-    rows, columns = np.arange(shape[0]) // BAND, np.arange(shape[1]) // BLOCK
-    return blocks[..., rows[:, None], columns]
-
-
 def _described(kept, arrays: dict[str, da.Array], norm: xr.Dataset, reference: str, channels: list[str]) -> xr.Dataset:
     """The aligned lights with units, coordinates and history; `kept` is the signal of the frames that are used."""
-    attrs = {
-        **kept.attrs,
-        "long_name": "signal on the reference's grid",
-        "history": joined_lines(
-            [*attribute_lines(kept.attrs, "history"), f"resampled onto {reference or 'the reference'} and normalised"]
-        ),
-        "reference": reference,
-    }
-    picture = ("frame", "channel", "y", "x")
+    history = [*attribute_lines(kept.attrs, "history"), f"resampled onto {reference or 'the reference'} and normalised"]
+    attrs = {**kept.attrs, "long_name": "signal on the reference's grid", "history": joined_lines(history)}
+    attrs["reference"] = reference
+    picture, blocks = ("frame", "channel", "y", "x"), ("block_y", "block_x")
     about = {
-        "signal": (picture, attrs),
+        "signal": (picture, dict(attrs)),
         "variance": (picture, {"units": "electron**2", "long_name": "variance of a pixel's value"}),
         "slope": (picture, {"units": "electron", "long_name": "variance for each electron of light"}),
         "saturated": (picture, {"long_name": "saturated in the raw frame"}),
-        "terms": (("frame", "term", "channel", "block_y", "block_x"), {"long_name": "variance terms in blocks"}),
-        "place": (("frame", "axis", "block_y", "block_x"), {"units": "pix", "long_name": "blocks in the frame"}),
+        "terms": (("frame", "term", "channel", *blocks), {"long_name": "variance terms in blocks"}),
+        "place": (("frame", "axis", *blocks), {"units": "pix", "long_name": "blocks in the frame"}),
     }
     data = {name.replace("terms", "noise_terms"): (dims, arrays[name], text) for name, (dims, text) in about.items()}
     places = {name: kept[name] if name in kept.coords else np.arange(kept.sizes[name]) for name in ("y", "x")}
     attrs["grid_top"], attrs["grid_left"] = (int(places[name][0]) for name in ("y", "x"))  # where the blocks begin
-    coords = {"channel": channels, "term": list(NOISE_TERMS), "axis": ["x", "y"], **places}
-    result = xr.Dataset(data, coords=coords, attrs=attrs)
-    return result.assign_coords(
-        {name: kept[name] for name in kept.coords if kept[name].dims == ("frame",)}
-        | {"scale": ("frame", norm["scale"].values), "weight": (("frame", "channel"), norm["weight"].values)}
-    )
+    coords = {name: kept[name] for name in kept.coords if kept[name].dims == ("frame",)} | places
+    coords |= {"channel": channels, "term": list(NOISE_TERMS), "axis": ["x", "y"]}
+    coords |= {"scale": ("frame", norm["scale"].values), "weight": (("frame", "channel"), norm["weight"].values)}
+    return xr.Dataset(data, coords=coords, attrs=attrs)
 
 
 def stack(
@@ -206,24 +192,19 @@ def stack(
     edges = sorted({corner[0], corner[0] + height, *range(corner[0] // BAND * BAND + step, corner[0] + height, step)})
     work = dask.delayed(_stack_rows, pure=False)
     pieces = [work(cubes, weight, channels, rule, rows, corner, (height, width)) for rows in pairwise(edges)]
-    chunks = ((len(channels),), tuple(last - first for first, last in pairwise(edges)), (width,))
+    shapes = [(len(channels), last - first, width) for first, last in pairwise(edges)]
     counts = np.uint8 if count < 256 else np.uint16
-    planes = {}
-    for place, name in enumerate(("signal", "variance", *_MAPS, "shared_variance")):
-        key = f"stack-{name}-{pieces[0].key}"
-        layer: dict[Any, Any] = {
-            (key, 0, number, 0): (itemgetter(place), piece.key) for number, piece in enumerate(pieces)
-        }
-        graph = HighLevelGraph.from_collections(key, layer, dependencies=pieces)
-        planes[name] = da.Array(graph, key, chunks=chunks, dtype=counts if name in _MAPS else np.float32)
     units = {"signal": "electron", "variance": "electron**2", "shared_variance": "electron**2"}
-    data = {name: (("channel", "y", "x"), plane, {"units": units.get(name, "1")}) for name, plane in planes.items()}
-    return xr.Dataset(data, coords={"channel": channels}, attrs=_stack_attributes(lights, channels, method, low, high))
+    data = {}
+    for place, name in enumerate(("signal", "variance", *_MAPS, "shared_variance")):
+        dtype = counts if name in _MAPS else np.float32
+        parts = [da.from_delayed(piece[place], shape, dtype) for piece, shape in zip(pieces, shapes, strict=True)]
+        data[name] = (("channel", "y", "x"), da.concatenate(parts, axis=1), {"units": units.get(name, "1")})
+    said = f"{count} lights stacked, rejection: {method} ({rule.low:g}, {rule.high:g})"
+    return xr.Dataset(data, coords={"channel": channels}, attrs=_stack_attributes(lights, channels, method, said))
 
 
-def _stack_attributes(lights: xr.Dataset, channels: list[str], method: str, low, high) -> dict[str, Any]:
-    first, second = thresholds_of(method, low, high)
-    said = f"{lights.sizes['frame']} lights stacked, rejection: {method} ({first:g}, {second:g})"
+def _stack_attributes(lights: xr.Dataset, channels: list[str], method: str, said: str) -> dict[str, Any]:
     exposure = lights["exposure"].values[lights["filename"].values == lights.attrs["reference"]]
     attrs = {
         "units": "electron",
@@ -241,53 +222,30 @@ def _stack_attributes(lights: xr.Dataset, channels: list[str], method: str, low,
 
 def _stack_rows(cubes, weight, channels, rule, rows, corner, size) -> tuple[np.ndarray, ...]:
     """Stack the rows of aligned frames from ``rows[0]`` on; `corner` and `size` are of what the frames show."""
-    values, slopes, saturated = ([_whole(part, 3) for part in frames] for frames in cubes[:3])
+    pictures = [[_whole(part, 3) for part in frames] for frames in cubes[:3]]
     terms, places = np.stack([_whole(part, 4) for part in cubes[3]]), np.stack([_whole(part, 3) for part in cubes[4]])
     area = (*corner, corner[0] + size[0], corner[1] + size[1])
-    width = tile_width(*weight.shape)
-    out = empty_output(len(channels), rows[1] - rows[0], size[1], len(values))
+    width, count = tile_width(*weight.shape), len(weight)
+    out = empty_output(len(channels), rows[1] - rows[0], size[1], count)
     shared = np.empty(out.signal.shape, np.float32)
+    none, marks = np.empty(0, np.float32), np.empty((0, 2), np.int64)
+    columns = (np.arange(size[1]) + corner[1]) // BLOCK
     for number in range(rows[0] // BAND, -(-rows[1] // BAND)):
         begin = max(number * BAND, corner[0]) - rows[0]
         tiles = band_tiles(number, area, width, False, begin)
         noises, common = tile_noise(terms[..., number, :], places[..., number, :], weight, tiles, channels, corner[1])
         for tile, noise in zip(tiles, noises, strict=True):
-            part = (slice(tile.top - corner[0], None), slice(tile.left - corner[1], None))
-            _stack_piece(
-                tile,
-                [[frame[:, part[0], part[1]] for frame in cube] for cube in (values, slopes, saturated)],
-                weight,
-                noise,
-                rule,
-                out,
+            top, left = tile.top - corner[0], tile.left - corner[1]
+            part = np.s_[:, top : top + tile.height, left : left + tile.width]
+            values, slopes, reached = (
+                np.stack([frame[part] for frame in frames]).astype(dtype, copy=False)
+                for frames, dtype in zip(pictures, (np.float32, np.float32, np.uint8), strict=True)
             )
+            block = (np.arange(tile.width) - tile.rim_left + tile.phase) // BLOCK
+            squares = slopes / noise.alpha[:, :, None, np.clip(block, 0, noise.alpha.shape[2] - 1)]
+            saturated = np.any(reached, axis=(1, 2, 3)), reached.reshape(count, -1)
+            scratch = Scratch(none, none, none, none, none, marks, *saturated)
+            combine_tile(tile, Samples(values, squares, weight), noise, rule, scratch, out)
         band = slice(begin, begin + tiles[0].rows)
-        shared[:, band] = shared_variance(common, out.signal[:, band], corner[1])
+        shared[:, band] = shared_variance(common[:, :, None, columns], out.signal[:, band])
     return *out[:6], shared
-
-
-def _stack_piece(tile: Tile, cubes: list[Any], weight: np.ndarray, noise, rule, out: StackArrays) -> None:
-    """Combine one tile of aligned frames; `cubes` are values, slopes and saturated ones that begin with the tile."""
-    count, channels = weight.shape
-    shape = (count, channels, tile.height, tile.width)
-    samples, slopes = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    reached = np.empty(shape, np.uint8)
-    arrays: list[np.ndarray] = [samples, slopes, reached]
-    for into, frames in zip(arrays, cubes, strict=True):
-        for one, frame in zip(into, frames, strict=True):
-            one[:] = frame[:, : tile.height, : tile.width]
-    column = np.arange(tile.width) - tile.rim_left + tile.phase
-    block = np.clip(column // BLOCK, 0, noise.alpha.shape[2] - 1)
-    squares = slopes / noise.alpha[:, :, None, block]
-    none = np.empty(0, np.float32)
-    scratch = Scratch(
-        kernel=none,
-        ramp=none,
-        window=none,
-        values=none,
-        squares=none,
-        marks=np.empty((0, 2), np.int64),
-        saturated=np.any(reached, axis=(1, 2, 3)),
-        reached=reached.reshape(count, -1),
-    )
-    combine_tile(tile, samples, squares, weight, noise, rule, scratch, out)

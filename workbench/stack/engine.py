@@ -81,15 +81,13 @@ class StackPlan:
         return thresholds_of(self.method, self.low, self.high)
 
 
-@dataclass(frozen=True, eq=False)
-class Band:
-    """A band of the stack: arrays (channel, rows, x) from row `top` on, and `chi` (2, channel, block row, block).
+class StackArrays(NamedTuple):
+    """Arrays (channel, y, x) that tiles are written into, and `chi` (2, channel, block row, block).
 
     `chi` sums the squared deviations of the frames over their variance, and their degrees of freedom, in blocks of
-    32 pixels; `shared` (2, channel, block) is what the frames share of the masters' noise (see `tile_noise`).
+    32 pixels.
     """
 
-    top: int
     signal: np.ndarray
     variance: np.ndarray
     coverage: np.ndarray
@@ -97,6 +95,13 @@ class Band:
     rejected_high: np.ndarray
     saturated: np.ndarray
     chi: np.ndarray
+
+
+class Band(NamedTuple):
+    """A band of the stack from row `top` on; `shared` (2, channel, block): the masters' noise (see `tile_noise`)."""
+
+    top: int
+    arrays: StackArrays
     shared: np.ndarray
 
 
@@ -139,18 +144,15 @@ def prepare(plan: StackPlan) -> Prepared:
     if not plan.frames:
         raise WorkbenchError("no frames to stack")
     planes = [open_planes(path) for path in plan.planes]
-    white = np.float32(min(one.white for one in planes))
-    base, dark, scale = (_together([getattr(one, name) for one in planes]) for name in _MAPPED)
-    maps = Maps(base, dark, scale, planes[0].cell, white)
+    mapped = (_together([getattr(one, name) for one in planes]) for name in _MAPPED)
+    maps = Maps(*mapped, planes[0].cell, np.float32(min(one.white for one in planes)))
     dtype = np.dtype(plan.frames[0].pixels.stored).newbyteorder("=")
     dtype = np.dtype(np.uint16) if dtype == np.int16 else dtype
     count, channels = len(plan.frames), len(plan.channels)
     turns = np.array([quarter_turns(one.transform, plan.shape[1] / 2, plan.shape[0] / 2) for one in plan.frames])
+    none = np.zeros(count, np.int64)
     frames = TileFrames(
-        raw=np.empty(0, dtype),
-        starts=np.zeros(count, np.int64),
-        row0=np.zeros(count, np.int64),
-        rows=np.zeros(count, np.int64),
+        raw=np.empty(0, dtype), starts=none, row0=none, rows=none,
         mask=np.zeros((1, 1), np.uint8),
         factor=np.array([float(one.factor) for one in plan.frames]),
         group=np.array([one.group for one in plan.frames]),
@@ -161,29 +163,10 @@ def prepare(plan: StackPlan) -> Prepared:
         surface=np.stack([np.asarray(one.surface, float) for one in plan.frames]),
         scale=np.array([float(one.scale) for one in plan.frames]),
         weight=np.stack([np.asarray(one.weight, float) for one in plan.frames]),
-    )
-    return Prepared(
-        plan,
-        maps,
-        tuple(one.noise for one in planes),
-        dtype,
-        rule_of(plan.method, count, plan.low, plan.high),
-        tile_width(count, channels),
-        kernel_polynomials(narrowing_for(plan.cfa_pattern)),
-        frames,
-    )
-
-
-class StackArrays(NamedTuple):
-    """Arrays (channel, y, x) that tiles are written into, and `chi` (2, channel, block row, block)."""
-
-    signal: np.ndarray
-    variance: np.ndarray
-    coverage: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    saturated: np.ndarray
-    chi: np.ndarray
+    )  # fmt: skip
+    rule, kernel = rule_of(plan.method, count, plan.low, plan.high), kernel_polynomials(narrowing_for(plan.cfa_pattern))
+    width = tile_width(count, channels)
+    return Prepared(plan, maps, tuple(one.noise for one in planes), dtype, rule, width, kernel, frames)
 
 
 def empty_output(channels: int, rows: int, width: int, frames: int) -> StackArrays:
@@ -226,7 +209,7 @@ def stack_band(ready: Prepared, number: int, memory: dict | None = None) -> Band
             frames = frames._replace(place=places[:, place], bounds=bounds[:, place])
             stack_tile(tiles[place], frames, ready.maps, noises[place], ready.rule, scratch, out)
         begin = end
-    return Band(number * BAND, *out, shared=shared)
+    return Band(number * BAND, out, shared)
 
 
 def _rows_needed(bounds: np.ndarray, turns: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -285,17 +268,14 @@ def _scratch(ready: Prepared, bounds: np.ndarray, memory: dict) -> Scratch:
 
 
 def _together(planes: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack the groups' planes; one group's needs no copy."""
+    """Stack the groups' planes, read-only, so that one compiled form serves all; one group's needs no copy."""
     if len(planes) == 1:
-        return _sealed(np.asarray(planes[0])[None])
-    shape = max((plane.shape for plane in planes), key=lambda shape: shape[0] * shape[1])
-    return _sealed(np.stack([np.broadcast_to(plane, shape) for plane in planes]))
-
-
-def _sealed(array: np.ndarray) -> np.ndarray:
-    """Make read-only, so that one compiled form serves mapped and other planes."""
-    array.flags.writeable = False
-    return array
+        together = np.asarray(planes[0])[None]
+    else:
+        shape = max((plane.shape for plane in planes), key=lambda shape: shape[0] * shape[1])
+        together = np.stack([np.broadcast_to(plane, shape) for plane in planes])
+    together.flags.writeable = False
+    return together
 
 
 def _least(first: np.ndarray, last: np.ndarray) -> np.ndarray:
@@ -316,8 +296,8 @@ def stack_bands(
         memory = memories.pop()
         return number, stack_band(ready, number, memory), memory
 
-    waiting = iter(numbers)
     with ThreadPoolExecutor(threads) as pool:
+        waiting = iter(numbers)
         running = {pool.submit(work, number) for number in islice(waiting, threads)}
         try:
             while running:
@@ -325,11 +305,8 @@ def stack_bands(
                 for future in done:
                     number, band, memory = future.result()
                     memories.append(memory)
-                    following = next(waiting, None)
-                    if following is not None:
-                        running.add(pool.submit(work, following))
+                    running |= {pool.submit(work, following) for following in islice(waiting, 1)}
                     write(number, band)
         except BaseException:
-            for future in running:
-                future.cancel()
+            pool.shutdown(cancel_futures=True)
             raise

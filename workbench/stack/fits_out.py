@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,18 +35,19 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from astropy.io import fits
+from astropy.table import Table
 
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.values import plain_attributes
 from .engine import Band
 from .normalise import shared_variance
-from .window import BAND
+from .window import BAND, BLOCK
 
 CARD = "WORKBNCH"
 IMAGES = ("SIGNAL", "VARIANCE", "COVERAGE", "REJECTED_LOW", "REJECTED_HIGH", "SATURATED")
 _BLOCK_MAPS = ("CHI_SQUARE", "SHARED_NOISE")
 _FLOATS = ("SIGNAL", "VARIANCE")
-_BLOCK = 2880
+_FITS_BLOCK = 2880
 _HEADER_ROOM = 40  # FITS blocks kept free for the primary header, which is known only at the end
 
 
@@ -60,45 +62,24 @@ class Layout:
     total: int
     units: str = "electron"
 
-    def dtype(self, name: str) -> np.dtype:
-        """Return the stored type of an image."""
-        return np.dtype(">f4") if name in _FLOATS else np.dtype(self.counts)
 
-
-def _extension_header(name: str, shape: tuple[int, int, int], counts: str, units: str) -> fits.Header:
-    header = fits.Header()
-    header["XTENSION"] = ("IMAGE", "image extension")
-    bits = -32 if name in _FLOATS else 8 * np.dtype(counts).itemsize
-    header["BITPIX"] = bits
-    header["NAXIS"] = 3
-    for axis, size in enumerate(reversed(shape), 1):
-        header[f"NAXIS{axis}"] = size
-    header["PCOUNT"], header["GCOUNT"] = 0, 1
-    if bits == 16:
-        header["BSCALE"], header["BZERO"] = 1, 32768
-    header["EXTNAME"] = name
+def _extension_header(shape: tuple[int, int, int], name: str, counts: str, units: str) -> bytes:
+    dtype = np.dtype(np.float32 if name in _FLOATS else counts).newbyteorder("=")
+    header = fits.ImageHDU(np.broadcast_to(dtype.type(0), shape), name=name).header
     if name == "VARIANCE":
         header["BUNIT"] = f"{units}**2"
-    return header
-
-
-def _padded(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK
+    return header.tostring().encode("ascii")
 
 
 def plan_layout(path: Path, shape: tuple[int, int, int], frames: int, units: str = "electron") -> Layout:
     """Lay out the file for a stack of `frames` frames and `shape` (channel, y, x), in ``electron`` or ``adu``."""
     counts = "u1" if frames < 256 else ">u2"
-    offsets = []
-    at = 0
+    offsets, at = [], 0
     for name in IMAGES:
-        at += (
-            _HEADER_ROOM * _BLOCK
-            if name == "SIGNAL"
-            else _padded(len(_extension_header(name, shape, counts, units).tostring()))
-        )
-        offsets.append(at)
-        at += _padded(int(np.prod(shape)) * (4 if name in _FLOATS else np.dtype(counts).itemsize))
+        room = _HEADER_ROOM * _FITS_BLOCK if name == "SIGNAL" else len(_extension_header(shape, name, counts, units))
+        offsets.append(at + room)
+        size = math.prod(shape) * (4 if name in _FLOATS else np.dtype(counts).itemsize)
+        at += room + -(-size // _FITS_BLOCK) * _FITS_BLOCK
     return Layout(path, shape, counts, tuple(offsets), at, units)
 
 
@@ -114,8 +95,8 @@ def create_file(layout: Layout) -> None:
         with open(layout.path, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, layout.total)
             for name, offset in zip(IMAGES[1:], layout.offsets[1:], strict=True):
-                text = _extension_header(name, layout.shape, layout.counts, layout.units).tostring().encode("ascii")
-                os.pwrite(file.fileno(), text, offset - _padded(len(text)))
+                text = _extension_header(layout.shape, name, layout.counts, layout.units)
+                os.pwrite(file.fileno(), text, offset - len(text))
     except OSError as problem:
         layout.path.unlink(missing_ok=True)
         raise WorkbenchError(_no_room(layout, problem)) from problem
@@ -130,19 +111,17 @@ def _no_room(layout: Layout, problem: OSError) -> str:
 
 def write_band(layout: Layout, band: Band) -> None:
     """Write a band's images to their places; the order of bands does not matter."""
-    arrays = (band.signal, band.variance, band.coverage, band.rejected_low, band.rejected_high, band.saturated)
-    channels, height, width = layout.shape
+    _, height, width = layout.shape
     try:
         handle = os.open(layout.path, os.O_WRONLY)
         try:
-            for name, offset, values in zip(IMAGES, layout.offsets, arrays, strict=True):
-                dtype = layout.dtype(name)
-                stored = values.astype(dtype)
-                if dtype.itemsize == 2:
-                    stored ^= dtype.type(0x8000)
-                for channel in range(channels):
-                    start = offset + ((channel * height + band.top) * width) * dtype.itemsize
-                    data = np.ascontiguousarray(stored[channel]).data.cast("B")
+            for name, offset, values in zip(IMAGES, layout.offsets, band.arrays[: len(IMAGES)], strict=True):
+                stored = values.astype(">f4" if name in _FLOATS else layout.counts)
+                if stored.itemsize == 2:
+                    stored ^= stored.dtype.type(0x8000)
+                for channel, plane in enumerate(stored):
+                    start = offset + ((channel * height + band.top) * width) * stored.itemsize
+                    data = np.ascontiguousarray(plane).data.cast("B")
                     while data:
                         written = os.pwrite(handle, data, start)
                         data, start = data[written:], start + written
@@ -165,35 +144,32 @@ def finish_stack(
     `about` travels as JSON in the card ``WORKBNCH``: units, stage, history, attributes.  `maps` are the chi-square
     (channel, block row, block) and the shared noise (2, channel, block row, block).
     """
-    header = fits.Header()
-    header["SIMPLE"] = (True, "conforms to FITS standard")
-    header["BITPIX"], header["NAXIS"] = -32, 3
-    for axis, size in enumerate(reversed(layout.shape), 1):
-        header[f"NAXIS{axis}"] = size
-    header["EXTEND"] = True
+    header = fits.PrimaryHDU(np.broadcast_to(np.float32(0), layout.shape)).header
     header["BUNIT"] = (layout.units, "of the signal")
     for name, (value, comment) in cards.items():
         header[name] = (value, comment)
     header[CARD] = _ascii(json.dumps(about))
     for sentence in about["history"]:
         header["HISTORY"] = _ascii(sentence)
-    room = _HEADER_ROOM * _BLOCK
+    room = _HEADER_ROOM * _FITS_BLOCK
     text = header.tostring(endcard=False, padding=False)
-    if len(text) + 80 > room:  # an extraordinarily long history: keep what fits
-        while len(text) + 80 > room and "HISTORY" in header:
-            del header["HISTORY"][-1]
-            text = header.tostring(endcard=False, padding=False)
+    while len(text) + 80 > room and "HISTORY" in header:  # an extraordinarily long history: keep what fits
+        del header["HISTORY"][-1]
+        text = header.tostring(endcard=False, padding=False)
     text = text.ljust(room - 80) + "END".ljust(80)  # blank cards are legal and keep the data in place
     hdus = [fits.ImageHDU(part.astype(">f4"), name=name) for part, name in zip(maps, _BLOCK_MAPS, strict=True)]
     for hdu, size in zip(hdus, (32, 64), strict=True):
         hdu.header["BLOCK"] = (size, "[px] rows of the image for one of this map")
-    table = fits.BinTableHDU.from_columns(_columns(frames), name="FRAMES")
+    texts, whole = frames.select_dtypes(exclude=["number", "bool"]), frames.select_dtypes("integer").astype(np.int32)
+    plain = frames.assign(**{name: texts[name].map(lambda value: _ascii(str(value))) for name in texts}, **whole)
+    table = fits.BinTableHDU(Table.from_pandas(plain), name="FRAMES")
+    extensions = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), *hdus, table]).writeto(extensions)
     try:
         with open(layout.path, "r+b") as file:
             file.write(text.encode("ascii"))
             file.seek(layout.total)
-            for hdu in (*hdus, table):
-                file.write(_hdu_bytes(hdu))
+            file.write(extensions.getbuffer()[_FITS_BLOCK:])  # less the empty primary header
             file.flush()
             os.fsync(file.fileno())
         os.replace(layout.path, out)
@@ -202,30 +178,8 @@ def finish_stack(
     return out
 
 
-def _hdu_bytes(hdu) -> bytes:
-    whole = io.BytesIO()
-    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(whole)
-    return whole.getvalue()[_BLOCK:]
-
-
 def _ascii(text: str) -> str:
     return text.encode("ascii", "replace").decode()
-
-
-def _columns(frames: pd.DataFrame) -> list[fits.Column]:
-    columns = []
-    for name in frames.columns:
-        values = frames[name].to_numpy()
-        if values.dtype == bool:
-            columns.append(fits.Column(name, "L", array=values))
-        elif values.dtype.kind in "iu":
-            columns.append(fits.Column(name, "J", array=values.astype(np.int32)))
-        elif values.dtype.kind == "f":
-            columns.append(fits.Column(name, "D", array=values))
-        else:
-            texts = [_ascii(str(value)) for value in values]
-            columns.append(fits.Column(name, f"{max([1, *map(len, texts)])}A", array=np.array(texts)))
-    return columns
 
 
 @dataclass(frozen=True)
@@ -249,32 +203,6 @@ class _Image:
         return values ^ values.dtype.type(self.flip) if self.flip else values
 
 
-@dataclass(frozen=True, eq=False)
-class _Shared:
-    """The shared variance as dask reads it: from the signal and the file's two numbers a block."""
-
-    signal: _Image
-    blocks: np.ndarray
-
-    ndim = 3
-    dtype = np.dtype(np.float32)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.signal.shape
-
-    def __getitem__(self, part):
-        channel, rows, columns = part
-        row = np.arange(self.shape[1])[rows] // BAND
-        signal = self.signal[channel, rows, columns]
-        out = np.empty(signal.shape, np.float32)
-        for number in np.unique(row):
-            same = row == number
-            common = self.blocks[:, channel, number].astype(np.float32)
-            out[:, same] = shared_variance(common, signal[:, same], columns.indices(self.shape[2])[0])
-        return out
-
-
 def open_stack(path: str | Path) -> xr.Dataset:
     """Open a stack as a Dataset, lazily: (channel, y, x) planes, the chi-square map and the table of frames.
 
@@ -294,47 +222,43 @@ def open_stack(path: str | Path) -> xr.Dataset:
     try:
         with fits.open(path, memmap=True, lazy_load_hdus=False) as hdus:
             header = hdus[0].header
-            places = {"SIGNAL": hdus[0], **{name: hdus[name] for name in IMAGES[1:]}}
-            planes: dict[str, Any] = {}
-            for name, hdu in places.items():
-                info = hdu.fileinfo()
-                bits = hdu.header["BITPIX"]
-                shape = tuple(hdu.header[f"NAXIS{axis}"] for axis in (3, 2, 1))
-                stored, flip = {-32: (">f4", 0), 8: ("u1", 0), 16: (">u2", 0x8000)}[bits]
-                size = int(np.prod(shape)) * np.dtype(stored).itemsize
-                if info["datLoc"] + size > path.stat().st_size:
+            planes = {}
+            for name, hdu in {"SIGNAL": hdus[0], **{name: hdus[name] for name in IMAGES[1:]}}.items():
+                offset, shape = hdu.fileinfo()["datLoc"], hdu.shape
+                stored, flip = {-32: (">f4", 0), 8: ("u1", 0), 16: (">u2", 0x8000)}[hdu.header["BITPIX"]]
+                size = math.prod(shape) * np.dtype(stored).itemsize
+                if offset + size > path.stat().st_size:
                     raise FrameReadError(path, f"is cut short: its {name} needs {size:,} bytes; make the stack again")
-                planes[name.lower()] = _Image(path, info["datLoc"], stored, shape, flip)
+                image = _Image(path, offset, stored, shape, flip)
+                key = f"{path}-{path.stat().st_mtime_ns}-{name.lower()}"
+                planes[name.lower()] = da.from_array(image, chunks=(1, 512, shape[2]), name=key)
             chi = hdus["CHI_SQUARE"].data.astype(np.float32)
             if "SHARED_NOISE" in hdus:
-                planes["shared_variance"] = _Shared(planes["signal"], hdus["SHARED_NOISE"].data.astype(np.float32))
-            table = hdus["FRAMES"].data
-            columns = {name: np.array(table[name]) for name in table.names}
+                signal, blocks = planes["signal"], da.from_array(hdus["SHARED_NOISE"].data.astype(np.float32))
+                common = blocks.repeat(BAND, 2).repeat(BLOCK, 3)[..., : signal.shape[1], : signal.shape[2]]
+                planes["shared_variance"] = shared_variance(common.rechunk((2, *signal.chunks)), signal)
+            table = {name: np.array(hdus["FRAMES"].data[name]) for name in hdus["FRAMES"].data.names}
     except (KeyError, OSError) as problem:
         raise FrameReadError(path, f"is not a stack of the workbench ({problem})") from problem
-    about = json.loads(header.get(CARD, "{}"))
+    about = {"units": "electron", "history": [], "attributes": {}} | json.loads(header.get(CARD, "{}"))
     attrs = plain_attributes(
-        {
-            "units": str(about.get("units", "electron")),
-            "stage": "stacked",
-            "history": list(about.get("history", [])),
-            **about.get("attributes", {}),
-        }
+        {"units": about["units"], "stage": "stacked", "history": about["history"], **about["attributes"]}
     )
-    data: dict[str, Any] = {}
-    for name, image in planes.items():
-        array = da.from_array(image, chunks=(1, 512, image.shape[2]), name=f"{path}-{path.stat().st_mtime_ns}-{name}")
-        square = f"{attrs['units']}**2"
-        units = {"signal": attrs["units"], "variance": square, "shared_variance": square}.get(name, "1")
-        long_name = {"saturated": "saturated samples", "coverage": "samples used"}.get(name, name.replace("_", " "))
-        data[name] = (("channel", "y", "x"), array, {"units": units, "long_name": long_name})
-    data["chi_square"] = (
-        ("channel", "block_y", "block_x"),
-        chi,
-        {"units": "1", "long_name": "scatter over the model's"},
-    )
-    for name, values in columns.items():
-        native = values.astype(values.dtype.newbyteorder("=")) if values.dtype.kind in "if" else values
-        data[f"frame_{name}"] = ("frame", native.astype(object) if native.dtype.kind in "US" else native)
+    square = f"{attrs['units']}**2"
+    units = {"signal": attrs["units"], "variance": square, "shared_variance": square}
+    names = {"saturated": "saturated samples", "coverage": "samples used"}
+    data: dict[str, Any] = {
+        name: (
+            ("channel", "y", "x"),
+            plane,
+            {"units": units.get(name, "1"), "long_name": names.get(name, name.replace("_", " "))},
+        )
+        for name, plane in planes.items()
+    }
+    about_chi = {"units": "1", "long_name": "scatter over the model's"}
+    data["chi_square"] = (("channel", "block_y", "block_x"), chi, about_chi)
+    for name, values in table.items():
+        native = object if values.dtype.kind in "US" else values.dtype.newbyteorder("=")
+        data[f"frame_{name}"] = ("frame", values.astype(native))
     channels = ["mono"] if planes["signal"].shape[0] == 1 else ["R", "G", "B"]
     return xr.Dataset(data, coords={"channel": channels}, attrs=attrs)

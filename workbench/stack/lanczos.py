@@ -54,7 +54,7 @@ def kernel_polynomials(narrowing: float = 1.0) -> tuple[np.float32, ...]:
 
 
 def narrowing_for(cfa_pattern: str) -> float:
-    """Return the kernel's narrowing: colour lattices undersample, a mono sensor's pixels mostly do not."""
+    """Return the kernel's narrowing for a mosaic or a channel: colour lattices undersample, mono pixels seldom do."""
     return 1.0 if cfa_pattern == "mono" else NARROWING
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -29,13 +29,11 @@ from ..calibrate.planes import NOISE_BLOCK
 from ..core.statistics import MAD_TO_SIGMA
 from ..stars.survey import BLOCK as SURVEY_BLOCK
 from ..stars.survey import FrameSurvey
-from .lanczos import NARROWING, lanczos3, mean_squared_weight, narrowing_for
+from .lanczos import lanczos3, mean_squared_weight, narrowing_for
 from .window import BAND, BLOCK, Tile
 
 AREA = 16  # [pixels] side of the areas for which `variance` counts the noise that the frames share
 SHARE = {"R": 0.25, "G": 0.5, "B": 0.25, "mono": 1.0}  # of the mosaic's pixels
-_LATTICES = {"R": "square", "G": "quincunx", "B": "square", "mono": "mono"}
-_TERMS = {1: 3, 2: 6}  # of a surface of first and second order: 1, x, y, x², x y, y²
 _CURVED = 8.0  # a second-order surface must explain this many times more than its terms' share of noise
 
 
@@ -61,52 +59,47 @@ def normalisation(registration: Registration, *, order: int | str = "auto", seei
     registration
         What `workbench.align.register` found.
     order
-        Of the background surfaces; see `background_surfaces`.
+        Of the background surfaces: 1 a plane, 2 a second-order surface, ``auto`` the second order where it is plainly
+        needed (moonlight, clouds).
     seeing
-        Let sharp frames count for more; see `frame_weights`.
+        Let a frame also count by how much light a star puts into its brightest pixels, (best FWHM/FWHM)², which
+        sharpens the stack at the price of noise.
 
     Returns
     -------
     Dataset over ``frame`` (the frames used): ``scale`` (by which a frame is multiplied, from matched stars) and its
     ``scale_error``; ``surface`` (channel, term) [e-], what it then has more than the mean of all, as coefficients of
-    1, x, y, x², x y, y²; ``weight`` (channel), one over the background's variance, mean 1.
+    1, x, y, x², x y, y²; ``weight`` (channel), one over the background's variance, mean 1: the ideal combination of
+    sky-limited pixels; and over ``channel`` the mean background ``level`` [e-].
     """
     used = list(registration.used)
     scales = registration.scales[used]
     surveys = [survey for survey in (registration.surveys[number] for number in used) if survey is not None]
     transforms = [registration.transform(number) for number in used]
     shape = registration.quality.attrs["height"], registration.quality.attrs["width"]
-    surfaces, _, level = background_surfaces(surveys, transforms, scales, shape, order=order)
+    surfaces, level = _background_surfaces(surveys, transforms, scales, shape, order)
+    noise = np.array([[np.nanmedian(plane) for plane in survey.noise] for survey in surveys])
+    weights = 1.0 / np.maximum(noise * np.asarray(scales, float)[:, None], 1e-9) ** 2
+    if seeing:
+        fwhm = np.array([survey.stars.attrs["fwhm"] for survey in surveys])
+        weights *= np.where(np.isfinite(fwhm), (np.nanmin(fwhm) / fwhm) ** 2, 1.0)[:, None]
     return xr.Dataset(
         {
             "scale": ("frame", scales),
             "scale_error": ("frame", registration.scale_errors[used]),
             "surface": (("frame", "channel", "term"), surfaces, {"units": "electron"}),
-            "weight": (("frame", "channel"), frame_weights(surveys, scales, seeing=seeing)),
+            "weight": (("frame", "channel"), weights / weights.mean(0)),
             "level": ("channel", level, {"units": "electron", "long_name": "mean background"}),
         },
         coords={"channel": ["mono"] if len(level) == 1 else ["R", "G", "B"], "number": ("frame", used)},
     )
 
 
-def background_surfaces(
-    surveys: Sequence[FrameSurvey],
-    transforms: Sequence[Transform],
-    scales: Sequence[float] | np.ndarray,
-    shape: tuple[int, int],
-    *,
-    order: int | str = "auto",
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return each frame's background surface over the mean of all, (frame, channel, 6) in e- of the reference.
-
-    Coefficients of 1, x, y, x², x y, y² in output pixels.  Also returns their scatter: the rms (frame, channel) of what
-    the surfaces leave, and the mean background (channel).
-
-    Parameters
-    ----------
-    order
-        1 a plane, 2 a second-order surface, ``auto`` the second order where it is plainly needed (moonlight, clouds).
-    """
+def _background_surfaces(
+    surveys: Sequence[FrameSurvey], transforms: Sequence[Transform], scales: np.ndarray, shape: tuple[int, int],
+    order: int | str,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Each frame's background over the mean of all as (frame, channel, 6) [e-] in output pixels; the mean (channel)."""
     height, width = shape
     rows, columns = (max(2, -(-size // SURVEY_BLOCK)) for size in shape)
     y, x = np.meshgrid(
@@ -125,7 +118,6 @@ def background_surfaces(
             sampled = map_coordinates(survey.level[channel], places, order=1, mode="nearest")
             seen[number, channel] = np.where(inside, scale * sampled, np.nan)
     surfaces = np.zeros((len(surveys), channels, 6))
-    rms = np.zeros((len(surveys), channels))
     known = np.isfinite(seen)
     enough = known.all(0)  # blocks that all frames see, where there are enough of them
     few = np.count_nonzero(enough, axis=1) < 30
@@ -133,25 +125,21 @@ def background_surfaces(
     target = np.where((few[:, None] & known.any(0)) | enough, mean, np.nan)
     u, v = x / width, y / height
     design = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], 1)
-    for number in range(len(surveys)):
-        for channel in range(channels):
-            difference = seen[number, channel] - target[channel]
-            good = np.isfinite(difference)
-            if np.count_nonzero(good) < 3:
-                continue
-            wanted = order
-            first, first_rms = _surface(design[:, :3], difference, good)
-            chosen, left = first, first_rms
-            if wanted in (2, "auto") and np.count_nonzero(good) >= 30:
-                second, second_rms = _surface(design, difference, good)
-                gain = (first_rms**2 - second_rms**2) * np.count_nonzero(good) / max(second_rms**2, 1e-12)
-                if wanted == 2 or gain > _CURVED * 3:
-                    chosen, left = second, second_rms
-            surfaces[number, channel, : chosen.size] = chosen
-            rms[number, channel] = left
+    for number, channel in np.ndindex(surfaces.shape[:2]):
+        difference = seen[number, channel] - target[channel]
+        good = np.isfinite(difference)
+        count = np.count_nonzero(good)
+        if count < 3:
+            continue
+        chosen, rms = _surface(design[:, :3], difference, good)
+        if order in (2, "auto") and count >= 30:
+            second, left = _surface(design, difference, good)
+            if order == 2 or (rms**2 - left**2) * count / max(left**2, 1e-12) > _CURVED * 3:
+                chosen = second
+        surfaces[number, channel, : chosen.size] = chosen
     units = np.array([1.0, width, height, width**2, width * height, height**2])
     level = np.array([float(np.nanmedian(plane)) if np.isfinite(plane).any() else 0.0 for plane in target])
-    return surfaces / units, rms, level
+    return surfaces / units, level
 
 
 def _surface(design: np.ndarray, values: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, float]:
@@ -173,70 +161,42 @@ def _surface(design: np.ndarray, values: np.ndarray, good: np.ndarray) -> tuple[
     return coefficients, spread
 
 
-def frame_weights(
-    surveys: Sequence[FrameSurvey], scales: Sequence[float] | np.ndarray, *, seeing: bool = False
-) -> np.ndarray:
-    """Return the weights (frame, channel): one over the measured background variance after scaling.
-
-    That is the ideal combination of sky-limited pixels.  With `seeing` a frame also counts by how much light a star
-    puts into its brightest pixels, (best FWHM/FWHM)², which sharpens the stack at the price of noise.
-    """
-    noise = np.array([[np.nanmedian(plane) for plane in survey.noise] for survey in surveys])
-    scaled = np.maximum(noise * np.asarray(scales, float)[:, None], 1e-9)
-    weights = 1.0 / scaled**2
-    if seeing:
-        fwhm = np.array([survey.stars.attrs["fwhm"] for survey in surveys])
-        weights *= np.where(np.isfinite(fwhm), (np.nanmin(fwhm) / fwhm) ** 2, 1.0)[:, None]
-    return weights / weights.mean(0)
-
-
 @cache
-def area_variance(lattice: str, side: int) -> float:
-    """Return the variance of the mean of side x side resampled pixels, over that of all samples that lie in it.
+def white_noise(channel: str) -> float:
+    """Return what white noise a sample's variance is worth in the mean of 16 x 16 resampled pixels of a channel.
 
-    Close to 1: a pixel's kernel reaches over the area's edge, and the pixels outside reach in.  Averaged over all
-    positions between the samples.
-
-    Parameters
-    ----------
-    lattice
-        ``square`` (red, blue), ``quincunx`` (green) or ``mono``.
+    Close to one over the channel's share of the mosaic: a pixel's kernel reaches over the area's edge, and the pixels
+    outside reach in.  Averaged over all positions between the samples.
 
     Examples
     --------
-    >>> [round(area_variance(name, 16), 3) for name in ("square", "quincunx", "mono")]
+    >>> [round(SHARE[name] * white_noise(name), 3) for name in ("R", "G", "mono")]
     [0.964, 0.997, 0.994]
     """
-    narrowing = 1.0 if lattice == "mono" else NARROWING
+    narrowing = narrowing_for(channel)
     phases = [(i / 8 + 1 / 16, j / 8 + 1 / 16) for i in range(8) for j in range(8)]
     taps = np.arange(-2, 4)
-    y, x = (part.ravel() for part in np.mgrid[:side, :side])
+    y, x = (part.ravel() for part in np.mgrid[:AREA, :AREA])
     total = 0.0
     for dx, dy in phases:
-        if lattice == "quincunx":
+        if channel == "G":
             a, b = (x + y + 2 * dx) / 2, (x - y + 2 * dy) / 2
         else:
-            pace = 2.0 if lattice == "square" else 1.0
+            pace = 1.0 if channel == "mono" else 2.0
             a, b = x / pace + dx, y / pace + dy
         first, second = np.floor(a).astype(int), np.floor(b).astype(int)
         along, across = (lanczos3((taps - (t - i)[:, None]) / narrowing) for t, i in ((a, first), (b, second)))
         weight = (along / along.sum(1, keepdims=True))[:, :, None] * (across / across.sum(1, keepdims=True))[:, None]
         i, j = (first[:, None] + taps - first.min() + 2, second[:, None] + taps - second.min() + 2)
         samples = np.zeros((i.max() + 1, j.max() + 1))
-        np.add.at(samples, (i[:, :, None], j[:, None, :]), weight / side**2)
+        np.add.at(samples, (i[:, :, None], j[:, None, :]), weight / AREA**2)
         total += (samples**2).sum()
-    share = {"square": 0.25, "quincunx": 0.5, "mono": 1.0}[lattice]
-    return float(total / len(phases) * side**2 * share)
-
-
-def white_noise(channel: str) -> float:
-    """Return what white noise a sample's variance is worth in the mean of 16 x 16 resampled pixels of a channel."""
-    return area_variance(_LATTICES[channel], AREA) / SHARE[channel]
+    return float(total / len(phases) * AREA**2)
 
 
 def pixel_share(channel: str) -> float:
     """Return the variance of a single pixel over the equivalent white noise: resampling shares each sample out."""
-    return mean_squared_weight(narrowing_for("mono" if channel == "mono" else "RGGB")) / white_noise(channel)
+    return mean_squared_weight(narrowing_for(channel)) / white_noise(channel)
 
 
 def block_centres(numbers: Sequence[int], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -338,11 +298,10 @@ def tile_noise(
     return noises, common
 
 
-def shared_variance(common: np.ndarray, signal: np.ndarray, left: int = 0) -> np.ndarray:
-    """Return the part of a band's variance that frames share (channel, y, x) [e-²]; see `tile_noise`.
+def shared_variance(common: Any, signal: Any) -> Any:
+    """Return the part of the variance that frames share (channel, y, x) [e-²]: first + second m², m the `signal` [e-].
 
-    `common` (2, channel, block) and `signal` (channel, y, x), whose first column is `left` of the output.
+    `common` (2, channel, y, x) holds the two numbers at every pixel; see `tile_noise`.
     """
-    block = (np.arange(signal.shape[-1]) + left) // BLOCK
     light = np.maximum(signal, 0)
-    return common[0][:, None, block] + common[1][:, None, block] * light * light
+    return common[0] + common[1] * light * light

@@ -175,15 +175,13 @@ def _mad(values, low, high, centre):
 
 
 @numba.njit(nogil=True, cache=True)
-def _count_percentile(values, count, k_low, k_high):
-    """Count what lies beyond fractions of the median of sorted values, one of which stays."""
-    low, high = 0, count
-    centre = _middle(values, 0, count)
-    while high - low > 1 and centre - values[low] > k_low * abs(centre):
+def _trim(values, low, high, centre, down, up, least):
+    """Narrow values[low:high] to centre - down ... centre + up; `least` of them stay."""
+    while high - low > least and centre - values[low] > down:
         low += 1
-    while high - low > 1 and values[high - 1] - centre > k_high * abs(centre):
+    while high - low > least and values[high - 1] - centre > up:
         high -= 1
-    return low, count - high
+    return low, high
 
 
 @numba.njit(nogil=True, cache=True)
@@ -208,8 +206,8 @@ def _count_esd(values, count, table):
 
 
 @numba.njit(nogil=True, cache=True)
-def _line_scatter(values, low, high):
-    """Fit values[low:high] against rank by least squares: mean residual, and how far the first and last lie off."""
+def _trim_line(values, low, high, k_low, k_high):
+    """Fit values[low:high] against rank by least squares; drop the first or last beyond k mean absolute residuals."""
     n = high - low
     mean_rank = 0.5 * (n - 1)
     mean, _ = _moments(values, low, high)
@@ -221,9 +219,14 @@ def _line_scatter(values, low, high):
     sigma = 0.0
     for i in range(n):
         sigma += abs(values[low + i] - mean - slope * (i - mean_rank))
+    sigma /= n
     first = mean - slope * mean_rank - values[low]
     last = values[high - 1] - (mean + slope * mean_rank)
-    return sigma / n, first, last
+    if sigma > 0.0 and first > k_low * sigma:
+        low += 1
+    if sigma > 0.0 and last > k_high * sigma and high - low > 2:
+        high -= 1
+    return low, high
 
 
 @numba.njit(nogil=True, cache=True)
@@ -243,6 +246,21 @@ def _winsorized_sigma(values, low, high, centre, sigma):
         if settled:
             break
     return sigma
+
+
+@numba.njit(nogil=True, cache=True)
+def _trim_about_median(values, low, high, method, k_low, k_high):
+    """Drop what lies beyond k σ of the median of values[low:high], σ by the method; two stay."""
+    centre = _middle(values, low, high)
+    if method == MAD:
+        sigma = MAD_TO_SIGMA * _mad(values, low, high, centre)
+    else:
+        _, sigma = _moments(values, low, high)
+        if method == WINSORIZED:
+            sigma = _winsorized_sigma(values, low, high, centre, sigma)
+    if sigma <= 0.0:
+        return low, high
+    return _trim(values, low, high, centre, k_low * sigma, k_high * sigma, 2)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -266,90 +284,22 @@ def count_rejected(
     """
     if count < 3 or method >= MEAN:
         return 0, 0
-    if method == PERCENTILE:
-        return _count_percentile(values, count, k_low, k_high)
     if method == ESD:
         return _count_esd(values, count, table)
     low, high = 0, count
+    if method == PERCENTILE:
+        centre = _middle(values, 0, count)
+        low, high = _trim(values, 0, count, centre, k_low * abs(centre), k_high * abs(centre), 1)
+        return low, count - high
     while high - low >= 3:
         before = high - low
         if method == LINEAR:
-            sigma, first, last = _line_scatter(values, low, high)
-            if sigma > 0.0 and first > k_low * sigma:
-                low += 1
-            if sigma > 0.0 and last > k_high * sigma and high - low > 2:
-                high -= 1
+            low, high = _trim_line(values, low, high, k_low, k_high)
         else:
-            centre = _middle(values, low, high)
-            if method == MAD:
-                sigma = MAD_TO_SIGMA * _mad(values, low, high, centre)
-            else:
-                _, sigma = _moments(values, low, high)
-                if method == WINSORIZED:
-                    sigma = _winsorized_sigma(values, low, high, centre, sigma)
-            if sigma <= 0.0:
-                break
-            while high - low > 2 and centre - values[low] > k_low * sigma:
-                low += 1
-            while high - low > 2 and values[high - 1] - centre > k_high * sigma:
-                high -= 1
+            low, high = _trim_about_median(values, low, high, method, k_low, k_high)
         if high - low == before:
             break
     return low, count - high
-
-
-@numba.njit(nogil=True, cache=True)
-def _reject_columns(values, method, k_low, k_high, table, mask):
-    frames, pixels = values.shape
-    column = np.empty(frames, np.float32)
-    for pixel in range(pixels):
-        count = 0
-        for frame in range(frames):
-            if values[frame, pixel] == values[frame, pixel]:
-                column[count] = values[frame, pixel]
-                count += 1
-        ordered = np.sort(column[:count])
-        low, high = count_rejected(ordered, count, method, k_low, k_high, table)
-        if count == 0:
-            continue
-        first, last = ordered[low], ordered[count - 1 - high]
-        for frame in range(frames):
-            if values[frame, pixel] < first:
-                mask[frame, pixel] = -1
-            elif values[frame, pixel] > last:
-                mask[frame, pixel] = 1
-
-
-def reject(
-    values: np.ndarray, method: str = "winsorized", *, low: float | None = None, high: float | None = None
-) -> np.ndarray:
-    """Return which samples a classical method rejects: -1 too low, 1 too high, 0 kept; shape of `values`.
-
-    Parameters
-    ----------
-    values
-        (frame, ...), aligned and normalised; NaN is missing.
-    method
-        One of `METHODS` but ``noise``, which needs the noise model and the neighbourhood: that is the engine's.
-    low, high
-        Thresholds; for ``esd`` the significance α and the largest fraction that may go.
-
-    Examples
-    --------
-    >>> stack = np.array([10.0, 10.2, 9.9, 10.1, 9.8, 10.0, 10.1, 30.0])
-    >>> reject(stack, "esd").tolist()
-    [0, 0, 0, 0, 0, 0, 0, 1]
-    """
-    number = method_number(method)
-    if number == NOISE:
-        raise WorkbenchError("rejection by the noise model needs the frames' noise: use workbench.stack.stack")
-    first, second = DEFAULTS[method]
-    k_low, k_high = first if low is None else low, second if high is None else high
-    flat = np.ascontiguousarray(values, np.float32).reshape(len(values), -1)
-    table = esd_table(len(values), k_low, k_high) if number == ESD else np.zeros((1, 1))
-    mask = np.zeros(flat.shape, np.int8)
-    _reject_columns(flat, number, k_low, k_high, table, mask)
-    return mask.reshape(values.shape)
 
 
 @numba.njit(nogil=True, cache=True)

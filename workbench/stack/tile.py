@@ -12,7 +12,6 @@ import numba
 import numpy as np
 
 from ..align.transform import Transform
-from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from .lanczos import PADDING, Target, kernel_polynomials, narrowing_for, sample_window
 from .window import (
@@ -268,11 +267,18 @@ def place_frame(
     *,
     levels: FrameLevels | None = None,
     width: int = WIDTH,
-    kernel: tuple | None = None,
 ) -> Placed:
-    """Put a calibrated mosaic (y, x) [e-] on an output of `shape`, tile by tile as the engine does.
+    """Put a calibrated mosaic (y, x) [e-] on an output of `shape`, in colour, tile by tile as the engine does.
 
-    `mask` has the flags of `calibrate`; `levels` normalise; `width` is that of the tiles.
+    `mask` has the flags of `calibrate`; NaN is filled from neighbours of the colour, and outside the frame nothing is
+    known.  `transform` leads from the output to the frame; `levels` normalise; `width` is that of the tiles.
+
+    Examples
+    --------
+    >>> grey = np.full((64, 64), 7.0, "float32")
+    >>> picture = place_frame(grey, None, "RGGB", Transform("shift", np.array([[3.3], [-2.6]])), grey.shape).value
+    >>> picture.shape, bool(np.allclose(picture[:, 8:-8, 8:-8], 7.0, atol=1e-4)), bool(np.isnan(picture[0, 0, 0]))
+    ((3, 64, 64), True, True)
     """
     levels = levels or FrameLevels()
     split = cfa_pattern != "mono"
@@ -280,11 +286,10 @@ def place_frame(
     mosaic = np.ascontiguousarray(mosaic, np.float32)
     height, wide = mosaic.shape
     turn = quarter_turns(transform, shape[1] / 2, shape[0] / 2)
-    cell = channel_index(cfa_pattern)
-    kernel = kernel_polynomials(narrowing_for(cfa_pattern)) if kernel is None else kernel
+    kernel = kernel_polynomials(narrowing_for(cfa_pattern))
     maps = Maps(
         np.zeros((1, 1, 1), np.float32), np.zeros((1, height, wide), np.float32),
-        np.ones((1, height, wide), np.float32), cell, np.float32(np.inf),
+        np.ones((1, height, wide), np.float32), channel_index(cfa_pattern), np.float32(np.inf),
     )  # fmt: skip
     for part in maps[:3]:
         part.flags.writeable = False
@@ -297,11 +302,8 @@ def place_frame(
         bounds=np.zeros((1, 4), np.int64), surface=surface[None], scale=np.array([levels.scale]),
         weight=np.ones((1, channels)),
     )  # fmt: skip
-    out = Placed(
-        np.full((channels, *shape), np.nan, np.float32),
-        np.full((channels, *shape), np.nan, np.float32),
-        np.zeros((channels, *shape), bool),
-    )
+    value, square = (np.full((channels, *shape), np.nan, np.float32) for _ in range(2))
+    out = Placed(value, square, np.zeros((channels, *shape), bool))
     scratch = None
     for number in range(-(-shape[0] // BAND)):
         tiles = band_tiles(number, (0, 0, *shape), width, split, number * BAND)
@@ -337,43 +339,3 @@ def _place_tile(frames, maps, tile, scratch, out):
                 if scratch.saturated[0]:
                     index = (c * tile.height + tile.rim_top + v) * tile.width + i
                     out.saturated[c, y, x] = scratch.reached[0, index]
-
-
-def resample(
-    mosaic: np.ndarray,
-    transform: Transform,
-    cfa_pattern: str,
-    shape: tuple[int, int] | None = None,
-    *,
-    narrowing: float | None = None,
-) -> np.ndarray:
-    """Resample one calibrated mosaic onto the reference's pixel grid, in colour.
-
-    Parameters
-    ----------
-    mosaic
-        Two-dimensional; NaN is missing and filled from same-colour neighbours.
-    transform
-        From reference to this frame (`workbench.align.match_stars`).
-    cfa_pattern
-        Of the mosaic, or ``mono``.
-    shape
-        (height, width) of the reference, the mosaic's own by default.
-    narrowing
-        Of the kernel (see `kernel_polynomials`); by default `narrowing_for` the mosaic.
-
-    Returns
-    -------
-    float32 (channel, y, x), channels R, G, B or one for mono; NaN outside the frame.
-
-    Examples
-    --------
-    >>> grey = np.full((64, 64), 7.0, "float32")
-    >>> picture = resample(grey, Transform("shift", np.array([[3.3], [-2.6]])), "RGGB")
-    >>> picture.shape, bool(np.allclose(picture[:, 8:-8, 8:-8], 7.0, atol=1e-4)), bool(np.isnan(picture[0, 0, 0]))
-    ((3, 64, 64), True, True)
-    """
-    if mosaic.ndim != 2:
-        raise WorkbenchError(f"resample wants one mosaic (y, x); this array has shape {mosaic.shape}")
-    kernel = None if narrowing is None else kernel_polynomials(narrowing)
-    return place_frame(mosaic, None, cfa_pattern, transform, shape or mosaic.shape, kernel=kernel).value

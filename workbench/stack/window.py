@@ -355,22 +355,9 @@ def band_tiles(number: int, area: tuple[int, int, int, int], width: int, split: 
     for start in range(left // width * width, right, width):
         column, end = max(start, left), min(start + width, right)
         before, after = max(column - RIM, left), min(end + RIM, right)
-        tiles.append(
-            Tile(
-                above,
-                before,
-                below - above,
-                after - before,
-                first - above,
-                column - before,
-                row,
-                column - left,
-                last - first,
-                end - column,
-                column % BLOCK,
-                split,
-            )
-        )
+        size, rim = (below - above, after - before), (first - above, column - before)
+        place, inner = (row, column - left), (last - first, end - column)
+        tiles.append(Tile(above, before, *size, *rim, *place, *inner, column % BLOCK, split))
     return tiles
 
 
@@ -378,7 +365,7 @@ def tile_places(
     transform: Transform, turn: int, shape: tuple[int, int], tiles: Sequence[Tile]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return where a band's tiles lie in a turned frame of `shape`: places (tile, 2, 6) and windows (tile, 4)."""
-    lefts, widths = (np.array([getattr(tile, name) for tile in tiles]) for name in ("left", "width"))
+    lefts, widths = np.array([(tile.left, tile.width) for tile in tiles]).T
     first = tiles[0]
     places = place_polynomials(transform, turn, shape, lefts, widths, first.top, first.height)
     return places, window_bounds(places, widths, first.height, first.split)
