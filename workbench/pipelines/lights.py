@@ -23,8 +23,7 @@ from ..core.mosaic import middle
 from ..ingest.catalogue import open_folder
 from ..ingest.folder import Folder
 from ..stack.cubes import aligned
-from ..stack.growth import before_after, noise_against_frames
-from ..stack.trial import rejection_trial
+from ..stack.trial import before_after, noise_against_frames, rejection_trial
 
 MOST_LIGHTS = 16  # looked at; more only take longer
 WINDOW = (1024, 1536)  # rows and columns about the middle that are aligned and stacked

@@ -2,7 +2,6 @@ from . import combine as combine
 from . import cubes as cubes
 from . import engine as engine
 from . import fits_out as fits_out
-from . import growth as growth
 from . import lanczos as lanczos
 from . import normalise as normalise
 from . import pixel as pixel
@@ -18,14 +17,10 @@ from .engine import open_planes as open_planes
 from .engine import save_planes as save_planes
 from .engine import stack_bands as stack_bands
 from .fits_out import open_stack as open_stack
-from .growth import before_after as before_after
-from .growth import noise_against_frames as noise_against_frames
 from .lanczos import kernel_polynomials as kernel_polynomials
 from .lanczos import lanczos3 as lanczos3
 from .lanczos import mean_squared_weight as mean_squared_weight
 from .lanczos import narrowing_for as narrowing_for
-from .normalise import background_surfaces as background_surfaces
-from .normalise import frame_weights as frame_weights
 from .normalise import normalisation as normalisation
 from .pixel import busiest_pixel as busiest_pixel
 from .pixel import explain as explain
@@ -34,7 +29,8 @@ from .pixel import noise_limits as noise_limits
 from .pixel import reject_samples as reject_samples
 from .reject import METHODS as METHODS
 from .tile import place_frame as place_frame
-from .tile import resample as resample
+from .trial import before_after as before_after
+from .trial import noise_against_frames as noise_against_frames
 from .trial import plant as plant
 from .trial import rejection_trial as rejection_trial
 from .window import quarter_turns as quarter_turns

@@ -1,4 +1,7 @@
-"""One pixel of the stack: its N samples, and what each rejection method makes of them, and why."""
+"""Samples as arrays: what each rejection method makes of a pixel's, and why; the mean of what is kept; a pixel's noise.
+
+The loops that decide are the engine's own.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numba
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy import ndimage
 
 from ..core.errors import WorkbenchError
 from ..core.statistics import MAD_TO_SIGMA
@@ -16,6 +20,7 @@ from .combine import GROW, HIGH, LOW, column_order, find_medians, flag_samples
 from .reject import METHODS, NOISE, RejectionRule, empty_planes, esd_table, method_number, rule_of, thresholds_of
 
 REJECTING = METHODS[:7]
+LAG = 8  # [pixels] between the pixels that are compared: farther than resampling makes them alike
 _AROUND = 2 * GROW + 2  # [pixels] of surroundings that the noise model looks at
 
 
@@ -65,7 +70,7 @@ def inspect_pixel(
     part = lights[["signal", "variance", "slope"]].sel(channel=channel).isel(window).compute()
     values, variance, slope = (part[name].values for name in ("signal", "variance", "slope"))
     place = (slice(None), y - top, x - left)
-    value, error = _sample(values, variance, place)
+    value, error = values[place].astype(float), np.sqrt(variance[place]).astype(float)
     weight = lights["weight"].sel(channel=channel).values
     rows = [_decide(method, (values, variance, slope), place, weight, (low, high)) for method in methods]
     e = {"units": "electron"}
@@ -79,11 +84,6 @@ def inspect_pixel(
     return xr.Dataset(data, coords=coords, attrs=attrs)
 
 
-def _sample(values: np.ndarray, variance: np.ndarray, place: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """The values and errors (frame) [e-] of the pixel at `place` of samples (frame, y, x)."""
-    return values[place].astype(float), np.sqrt(variance[place]).astype(float)
-
-
 def _decide(
     method: str,
     cube: tuple[np.ndarray, np.ndarray, np.ndarray],
@@ -95,7 +95,7 @@ def _decide(
     if method_number(method) >= len(REJECTING):
         raise WorkbenchError(f"{method!r} rejects nothing; methods that do are {', '.join(REJECTING)}")
     values, variance, slope = cube
-    value, error = _sample(values, variance, place)
+    value, error = values[place].astype(float), np.sqrt(variance[place]).astype(float)
     known = np.isfinite(value)
     low, high = thresholds_of(method, *thresholds)
     flags = reject_samples(values, variance, slope, method, low=low, high=high)[place]
@@ -126,30 +126,28 @@ def _decide(
 def _own_scatter(value: np.ndarray, kept: np.ndarray, method: str) -> tuple[np.ndarray, np.ndarray]:
     """Centre and σ of each sample by a classical method, from the samples that it keeps in the end."""
     inside = np.sort(value[kept])
-    same = np.ones(value.shape)
     if inside.size < 2:
-        return same * (inside[0] if inside.size else np.nan), same * np.nan
-    middle, spread = np.median(inside), inside.std(ddof=1)
+        return np.full(value.shape, inside[0] if inside.size else np.nan), np.full(value.shape, np.nan)
+    centre, sigma = np.median(inside), inside.std(ddof=1)
     if method == "percentile":
-        return same * middle, same * abs(middle)
-    if method == "esd":
-        return same * inside.mean(), same * spread
-    if method == "mad":
-        return same * middle, same * MAD_TO_SIGMA * np.median(np.abs(inside - middle))
-    if method == "winsorized":
+        sigma = abs(centre)
+    elif method == "esd":
+        centre = inside.mean()
+    elif method == "mad":
+        sigma = MAD_TO_SIGMA * np.median(np.abs(inside - centre))
+    elif method == "winsorized":
         for _ in range(50):
-            clipped = np.clip(inside, middle - 1.5 * spread, middle + 1.5 * spread)
-            last, spread = spread, 1.134 * clipped.std(ddof=1)
-            if abs(spread - last) <= 0.0005 * last:
+            clipped = np.clip(inside, centre - 1.5 * sigma, centre + 1.5 * sigma)
+            last, sigma = sigma, 1.134 * clipped.std(ddof=1)
+            if abs(sigma - last) <= 0.0005 * last:
                 break
-        return same * middle, same * spread
-    if method == "linear-fit":
+    elif method == "linear-fit":
         rank = np.arange(inside.size)
         slope, first = np.polyfit(rank, inside, 1)
         own = np.searchsorted(inside, value).astype(float)  # one that was thrown out would come before or after all
         own[value < inside[0]] = -1
-        return first + slope * own, same * np.abs(inside - first - slope * rank).mean()
-    return same * middle, same * spread
+        centre, sigma = first + slope * own, np.abs(inside - first - slope * rank).mean()
+    return np.broadcast_to(centre, value.shape), np.broadcast_to(sigma, value.shape)
 
 
 def explain(pixel: xr.Dataset) -> pd.DataFrame:
@@ -164,22 +162,16 @@ def explain(pixel: xr.Dataset) -> pd.DataFrame:
     >>> explain(pixel).noise.tolist()
     ['kept (-0.4 σ)', 'too high (+8.6 σ)']
     """
-    table = pd.DataFrame(
-        {
-            "frame": [str(name).rsplit("/", 1)[-1] for name in pixel["filename"].values],
-            "value [e⁻]": pixel["value"].values.round(1),
-            "its noise [e⁻]": pixel["error"].values.round(1),
-        }
-    )
+    values, errors = pixel["value"].values, pixel["error"].values
+    names = [str(name).rsplit("/", 1)[-1] for name in pixel["filename"].values]
+    table = pd.DataFrame({"frame": names, "value [e⁻]": values.round(1), "its noise [e⁻]": errors.round(1)})
     words = {-1: "too low", 0: "kept", 1: "too high"}
     for method in pixel["rejection"].values:
         one = pixel.sel(rejection=method)
         unit, digits = ("of the median", 2) if method == "percentile" else ("σ", 1)
         table[str(method)] = [
             f"{words[int(choice)]} ({deviation:+.{digits}f} {unit})" if np.isfinite(value) else "missing"
-            for value, choice, deviation in zip(
-                pixel["value"].values, one["decision"].values, one["deviation"].values, strict=True
-            )
+            for value, choice, deviation in zip(values, one["decision"].values, one["deviation"].values, strict=True)
         ]
     return table
 
@@ -230,13 +222,11 @@ def _inspect(values, variance, slope, rule, grow, flags, median, sigma):
 
 def _look(values, variance, slope, rule: RejectionRule, grow: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Flags, median and σ of samples (frame, ..., y, x)."""
-    shape = values.shape
-    values, variance, slope = (
-        np.ascontiguousarray(part, np.float32).reshape(shape[0], -1, *shape[-2:]) for part in (values, variance, slope)
-    )
-    flags, sigma = np.zeros(values.shape, np.int8), np.full(values.shape, np.nan, np.float32)
-    median = np.empty(values.shape[1:], np.float32)
-    _inspect(values, variance, slope, rule, grow, flags, median, sigma)
+    shape, flat = values.shape, (len(values), -1, *values.shape[-2:])
+    parts = [np.ascontiguousarray(part, np.float32).reshape(flat) for part in (values, variance, slope)]
+    flags, sigma = np.zeros(parts[0].shape, np.int8), np.full(parts[0].shape, np.nan, np.float32)
+    median = np.empty(parts[0].shape[1:], np.float32)
+    _inspect(*parts, rule, grow, flags, median, sigma)
     return flags.reshape(shape), median.reshape(shape[1:]), sigma.reshape(shape)
 
 
@@ -273,8 +263,6 @@ def reject_samples(
 ) -> np.ndarray:
     """Return which samples a method rejects: -1 too low, 1 too high, 0 kept or missing; int8 of `values`' shape.
 
-    The engine's own loops, on arrays that can be looked at.
-
     Parameters
     ----------
     values, variance, slope
@@ -301,3 +289,62 @@ def reject_samples(
     (True, True)
     """
     return _look(values, variance, slope, rule_of(method, len(values), low, high), grow)[0]
+
+
+def average(
+    values: np.ndarray, variance: np.ndarray, flags: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the weighted mean of the samples kept, a pixel's variance, and how many they are; NaN where none is.
+
+    Parameters
+    ----------
+    values, variance, flags
+        (frame, channel, y, x); a flag other than zero leaves a sample out.
+    weight
+        (frame, channel).
+    """
+    weight = np.asarray(weight, np.float32)[:, :, None, None]
+    total, mean, noise = (np.zeros(values.shape[1:], np.float32) for _ in range(3))
+    count = np.zeros(values.shape[1:], np.int64)
+    for value, spread, flag, w in zip(values, variance, flags, weight, strict=True):  # a frame at a time stays in cache
+        kept = np.isfinite(value) & (flag == 0)
+        of_frame = w * kept
+        count += kept
+        total += of_frame
+        mean += of_frame * np.where(kept, value, 0)
+        noise += of_frame * of_frame * np.where(kept, spread, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return mean / total, noise / total**2, count
+
+
+def starless(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return where a picture (y, x) shows sky without stars: boolean (y, x), `known` pixels only.
+
+    Stars are what stands more than 4 σ above its surroundings after smoothing by 1.5 pixels, and 5 pixels around that.
+    """
+    smooth = ndimage.gaussian_filter(np.where(np.isfinite(picture), picture, np.nanmedian(picture)), 1.5)
+    around = ndimage.median_filter(smooth[::4, ::4], 11, mode="nearest").repeat(4, 0).repeat(4, 1)
+    detail = smooth - around[: picture.shape[0], : picture.shape[1]]
+    detail -= np.median(detail)
+    spread = MAD_TO_SIGMA * float(np.median(np.abs(detail)))
+    return known & ~ndimage.binary_dilation(detail > 4 * spread, iterations=5)
+
+
+def sky_noise(picture: np.ndarray, sky: np.ndarray) -> tuple[float, int]:
+    """Return the noise of a pixel where there is sky, and from how many pixels it was measured.
+
+    √(Var(p - mean of four pixels `LAG` away)/1.25), what lies beyond 5 σ left out.
+    """
+    inner = (slice(LAG, -LAG), slice(LAG, -LAG))
+    around = np.zeros_like(picture[inner], dtype=float)
+    good = sky[inner].copy()
+    for dy, dx in ((-LAG, 0), (LAG, 0), (0, -LAG), (0, LAG)):
+        there = tuple(slice(LAG + d, size - LAG + d) for d, size in zip((dy, dx), picture.shape, strict=True))
+        around += picture[there]
+        good &= sky[there]
+    d = (picture[inner] - around / 4)[good]
+    if d.size < 500:
+        raise WorkbenchError("there is too little starless sky in these lights to measure the noise in")
+    d = d - np.median(d)
+    kept = d[np.abs(d) < 5 * MAD_TO_SIGMA * np.median(np.abs(d))]
+    return float(np.sqrt(kept.var() / 1.25)), int(d.size)

@@ -1,62 +1,11 @@
-"""Looks into the stack: one pixel, a trial with planted events, noise against the number of frames."""
+"""What a stack gains: noise against the number of frames, and rejection tried with planted events."""
 
 import numpy as np
 import pytest
 
 from workbench import stack
 from workbench.core.errors import WorkbenchError
-from workbench.stack.growth import before_after, sky_noise, starless
-from workbench.stack.pixel import REJECTING, busiest_pixel, explain, inspect_pixel, reject_samples
-from workbench.stack.trial import plant, rejection_trial
-
-# -- one pixel
-
-
-def test_a_pixel_is_decided_as_in_the_stack(night):
-    y, x = busiest_pixel(night.aligned)
-    piece = night.aligned.sel(channel="G").isel(y=slice(y - 40, y + 40), x=slice(x - 40, x + 40))
-    cube = [piece[name].values for name in ("signal", "variance", "slope")]
-    pixel = inspect_pixel(night.aligned, y, x)
-    for method in REJECTING:
-        whole = reject_samples(*cube, method)[:, 40, 40]
-        assert (pixel["decision"].sel(rejection=method).values == whole).all()
-    result = stack.stack(night.aligned)["signal"].sel(channel="G").values[y, x]
-    assert float(pixel["result"].sel(rejection="noise")) == pytest.approx(result, rel=1e-5)
-
-
-def test_what_goes_lies_outside_the_limits_and_what_stays_within(night):
-    rng = np.random.default_rng(5)
-    places = [busiest_pixel(night.aligned), *rng.integers(40, 440, (6, 2))]
-    for y, x in places:
-        pixel = inspect_pixel(night.aligned, int(y), int(x), methods=("sigma", "winsorized", "mad", "percentile"))
-        kept = pixel["decision"] == 0
-        inside = (pixel["value"] >= pixel["lower"] - 1e-3) & (pixel["value"] <= pixel["upper"] + 1e-3)
-        assert bool((inside | ~kept).all())
-        assert bool((~inside | kept).all())
-
-
-def test_the_reason_stands_beside_each_sample(night):
-    pixel = inspect_pixel(night.aligned, *busiest_pixel(night.aligned))
-    table = explain(pixel)
-    worst = int(np.argmax(pixel["value"].values))
-    assert table["noise"][worst].startswith("too high (+")
-    assert table["sigma"][worst].startswith("kept (+")  # it makes its own threshold
-    assert "of the median" in table["percentile"][worst]
-    assert len(table) == night.aligned.sizes["frame"]
-
-
-def test_pixels_that_are_not_there_are_refused(night):
-    with pytest.raises(WorkbenchError, match="outside the frame of 720 x 480"):
-        inspect_pixel(night.aligned, 480, 3)
-    with pytest.raises(WorkbenchError, match="no channel 'L'"):
-        inspect_pixel(night.aligned, 4, 3, "L")
-    with pytest.raises(WorkbenchError, match="'mean' rejects nothing"):
-        inspect_pixel(night.aligned, 4, 3, methods=("mean",))
-    corner = inspect_pixel(night.aligned, 0, 0)
-    assert corner["kept"].max() <= night.aligned.sizes["frame"]
-
-
-# -- planted events
+from workbench.stack.trial import before_after, plant, rejection_trial
 
 
 def test_what_is_planted_is_what_was_asked_for():
@@ -110,9 +59,6 @@ def test_trials_that_cannot_be_made_are_refused(night):
         rejection_trial(night.lights, night.registration, channel="L")
 
 
-# -- noise against the number of frames
-
-
 def test_noise_falls_with_the_root_of_n_as_the_variance_predicts(night):
     growth = stack.noise_against_frames(night.aligned, counts=(1, 2, 4, 8))
     assert np.abs(growth["noise"] / growth["predicted"] - 1).max() < 0.03
@@ -120,19 +66,6 @@ def test_noise_falls_with_the_root_of_n_as_the_variance_predicts(night):
     assert gain.values == pytest.approx([np.sqrt(8)] * 3, rel=0.04)
     assert (growth["snr"].diff("count") > 0).all()
     assert (growth["noise_error"] < 0.05 * growth["noise"]).all()
-
-
-def test_the_noise_of_a_known_sky_is_found_beside_a_nebula_and_stars():
-    rng = np.random.default_rng(8)
-    y, x = np.mgrid[:300, :400]
-    sky = 200 + 80 * np.exp(-((x - 180) ** 2 + (y - 150) ** 2) / 2e4)
-    for row, column in rng.uniform(10, 290, (30, 2)):
-        sky = sky + 3000 * np.exp(-((x - 1.3 * column) ** 2 + (y - row) ** 2) / 6)
-    picture = sky + rng.normal(0, 7, sky.shape)
-    calm = starless(picture, np.ones(sky.shape, bool))
-    noise, pixels = sky_noise(picture, calm)
-    assert noise == pytest.approx(7, rel=4 / np.sqrt(2 * pixels) + 0.01)
-    assert 0.3 < calm.mean() < 0.95
 
 
 def test_before_and_after_show_the_same_sky(night):

@@ -1,16 +1,25 @@
-"""The rejection rules in plain NumPy: sample by sample what the engine's compiled loops decide."""
+"""What each method decides about samples: as the engine does, pixel by pixel, with the reason; a pixel's noise."""
 
 import numpy as np
 import pytest
 
+from workbench import stack
 from workbench.align import Transform
 from workbench.calibrate import Planes
 from workbench.core.errors import WorkbenchError
 from workbench.core.mosaic import channel_index
 from workbench.ingest import PlainPixels
 from workbench.stack.engine import PlannedFrame, StackPlan, save_planes, stack_bands
-from workbench.stack.pixel import noise_limits, reject_samples
-from workbench.stack.reject import METHODS
+from workbench.stack.pixel import (
+    REJECTING,
+    busiest_pixel,
+    explain,
+    inspect_pixel,
+    noise_limits,
+    reject_samples,
+    sky_noise,
+    starless,
+)
 
 SHAPE = (96, 160)
 READ2 = 30.0
@@ -51,14 +60,14 @@ def by_engine(values, method, folder):
 
     def write(_, band):
         for name, plane in maps.items():
-            plane[:, band.top : band.top + band.signal.shape[1]] = getattr(band, name)
+            plane[:, band.top : band.top + band.arrays.signal.shape[1]] = getattr(band.arrays, name)
 
     stack_bands(StackPlan(tuple(frames), (where,), SHAPE, "mono", method), write)
     return maps
 
 
 @pytest.mark.parametrize("count", [3, 9])
-@pytest.mark.parametrize("method", METHODS[:7])
+@pytest.mark.parametrize("method", REJECTING)
 def test_it_decides_as_the_engine_does(method, count, tmp_path):
     values = frames_with_events(count)
     maps = by_engine(values, method, tmp_path)
@@ -105,9 +114,66 @@ def test_missing_samples_are_no_outliers():
     assert np.nanmin(sigma) > np.sqrt(READ2)
 
 
-def test_mistakes_are_named():
+def test_methods_and_thresholds_that_do_not_exist_are_refused():
     values = frames_with_events(3)
     with pytest.raises(WorkbenchError, match="positive numbers"):
         reject_samples(values, values, values, low=-1.0)
     with pytest.raises(WorkbenchError, match="'guess' is none of"):
         reject_samples(values, values, values, "guess")
+
+
+def test_a_pixel_is_decided_as_in_the_stack(night):
+    y, x = busiest_pixel(night.aligned)
+    piece = night.aligned.sel(channel="G").isel(y=slice(y - 40, y + 40), x=slice(x - 40, x + 40))
+    cube = [piece[name].values for name in ("signal", "variance", "slope")]
+    pixel = inspect_pixel(night.aligned, y, x)
+    for method in REJECTING:
+        whole = reject_samples(*cube, method)[:, 40, 40]
+        assert (pixel["decision"].sel(rejection=method).values == whole).all()
+    result = stack.stack(night.aligned)["signal"].sel(channel="G").values[y, x]
+    assert float(pixel["result"].sel(rejection="noise")) == pytest.approx(result, rel=1e-5)
+
+
+def test_what_goes_lies_outside_the_limits_and_what_stays_within(night):
+    rng = np.random.default_rng(5)
+    places = [busiest_pixel(night.aligned), *rng.integers(40, 440, (6, 2))]
+    for y, x in places:
+        pixel = inspect_pixel(night.aligned, int(y), int(x), methods=("sigma", "winsorized", "mad", "percentile"))
+        kept = pixel["decision"] == 0
+        inside = (pixel["value"] >= pixel["lower"] - 1e-3) & (pixel["value"] <= pixel["upper"] + 1e-3)
+        assert bool((inside | ~kept).all())
+        assert bool((~inside | kept).all())
+
+
+def test_the_reason_stands_beside_each_sample(night):
+    pixel = inspect_pixel(night.aligned, *busiest_pixel(night.aligned))
+    table = explain(pixel)
+    worst = int(np.argmax(pixel["value"].values))
+    assert table["noise"][worst].startswith("too high (+")
+    assert table["sigma"][worst].startswith("kept (+")  # it makes its own threshold
+    assert "of the median" in table["percentile"][worst]
+    assert len(table) == night.aligned.sizes["frame"]
+
+
+def test_pixels_that_are_not_there_are_refused(night):
+    with pytest.raises(WorkbenchError, match="outside the frame of 720 x 480"):
+        inspect_pixel(night.aligned, 480, 3)
+    with pytest.raises(WorkbenchError, match="no channel 'L'"):
+        inspect_pixel(night.aligned, 4, 3, "L")
+    with pytest.raises(WorkbenchError, match="'mean' rejects nothing"):
+        inspect_pixel(night.aligned, 4, 3, methods=("mean",))
+    corner = inspect_pixel(night.aligned, 0, 0)
+    assert corner["kept"].max() <= night.aligned.sizes["frame"]
+
+
+def test_the_noise_of_a_known_sky_is_found_beside_a_nebula_and_stars():
+    rng = np.random.default_rng(8)
+    y, x = np.mgrid[:300, :400]
+    sky = 200 + 80 * np.exp(-((x - 180) ** 2 + (y - 150) ** 2) / 2e4)
+    for row, column in rng.uniform(10, 290, (30, 2)):
+        sky = sky + 3000 * np.exp(-((x - 1.3 * column) ** 2 + (y - row) ** 2) / 6)
+    picture = sky + rng.normal(0, 7, sky.shape)
+    calm = starless(picture, np.ones(sky.shape, bool))
+    noise, pixels = sky_noise(picture, calm)
+    assert noise == pytest.approx(7, rel=4 / np.sqrt(2 * pixels) + 0.01)
+    assert 0.3 < calm.mean() < 0.95
