@@ -20,9 +20,12 @@ from scipy.optimize import least_squares
 
 from workbench.align import Transform
 from workbench.core.mosaic import channel_index
+from workbench.core.values import attribute_dict
 from workbench.pipelines.stacking import stack_folder
 from workbench.simulate.night import Night, open_night
 from workbench.simulate.sky import picture, render, replace_stars, star_table, to_pixels, to_sky
+from workbench.stack import open_stack
+from workbench.stack.normalise import AREA, SHARE
 
 BLOCK = 32
 
@@ -84,6 +87,44 @@ def smooth_residual(residual: np.ndarray, good: np.ndarray) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     u, v = x / width - 0.5, y / height - 0.5
     return residual - (fit[0] + fit[1] * u + fit[2] * v + fit[3] * u * u + fit[4] * u * v + fit[5] * v * v)
+
+
+def pixel_chi_square(residual: np.ndarray, single: np.ndarray, good: np.ndarray, channel: str) -> tuple[float, float]:
+    """Mean of residual² over the variance of single pixels (y, x), with its error.
+
+    Resampling shares each sample out: so many pixels are worth as many samples as the channel has among them.
+    """
+    chi = (residual[good] ** 2 / single[good]).astype(float)
+    chi = chi[chi < 25]
+    return float(chi.mean()), math.sqrt(2 / (chi.size * SHARE[channel]))
+
+
+def area_chi_squares(
+    residual: np.ndarray, variance: np.ndarray, good: np.ndarray
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Mean of (area's mean residual)² over variance/256 in areas of 16 x 16 pixels, with its error.
+
+    First of the residual as it is, from a smooth surface; then against the mean of the four areas 32 pixels away, whose
+    noise is a quarter of the area's own: only what varies over shorter distances is left.
+    """
+    rows, columns = (size // AREA for size in residual.shape)
+    g, res, var = (blocks(plane, AREA).reshape(rows, columns, -1) for plane in (good, residual, variance))
+    count = np.maximum(g.sum(2), 1)
+    mean = np.where(g, res, 0).sum(2, dtype=float) / count
+    expected = np.where(g, var, 0).sum(2, dtype=float) / count**2
+    chosen = g.mean(2) > 0.85
+    own = (mean**2 / expected)[chosen]
+    inner, shifts = np.s_[2:-2, 2:-2], ((-2, 0), (2, 0), (0, -2), (0, 2))
+    around = [np.stack([np.roll(part, shift, (0, 1))[inner] for shift in shifts]) for part in (mean, expected, chosen)]
+    use = chosen[inner] & around[2].all(0)
+    difference = mean[inner] - around[0].mean(0)
+    near = (difference**2 / (expected[inner] + around[1].sum(0) / 16))[use]
+    results = []
+    # differences have areas in common: 1 + 4 · 0.4² + ... = 1.7 of them are worth one
+    for chi, alike in ((own, 1.0), (near, 1.7)):
+        chi = chi[chi < 25]
+        results.append((float(chi.mean()), math.sqrt(2 * alike / chi.size)))
+    return results[0], results[1]
 
 
 def ideal_variance(night: Night, used: list[int], reference: int, nebula: np.ndarray) -> np.ndarray:
@@ -190,6 +231,19 @@ def measure(night: Night, out: Path) -> dict[str, dict]:
     say("noise in 32-px blocks over the ideal, R G B", ratios, "<= 1.05", max(ratios) <= 1.05)
     say("chi-square of the variance map in 32-px blocks", chis, "0.95 to 1.05", all(0.95 <= x <= 1.05 for x in chis))
     say("blocks measured", fractions, "-", True)
+
+    # the two scales of the variance
+    opened = open_stack(out)
+    shares = attribute_dict(opened.attrs, "pixel_variance_share")
+    for c, name in enumerate("RGB"):
+        residual = smooth_residual(signal[c] - nebula[c], free & full)
+        single = shares[name] * (variance[c] - opened["shared_variance"][c].values)
+        chi = pixel_chi_square(residual, single, free & full, name)
+        say(f"chi-square of single pixels {name}, and its error", chi, "0.97 to 1.03", abs(chi[0] - 1) <= 0.03)
+        smooth, near = area_chi_squares(residual, variance[c], free & full)
+        limit = 0.03 + 2 * near[1]
+        say(f"chi-square of 16-px areas {name}, 32 px away", near, "|x - 1| <= 0.03 + 2 se", abs(near[0] - 1) <= limit)
+        say(f"chi-square of 16-px areas {name}, from a smooth surface", smooth, "-", True)
 
     view = night.views[reference]
     stars = star_table(night.sky, view, border=60)
