@@ -136,10 +136,12 @@ def _described(kept, arrays: dict[str, da.Array], norm: xr.Dataset, reference: s
     """The aligned lights with units, coordinates and history; `kept` is the signal of the frames that are used."""
     history = [*attribute_lines(kept.attrs, "history"), f"resampled onto {reference or 'the reference'} and normalised"]
     attrs = {**kept.attrs, "long_name": "signal on the reference's grid", "history": joined_lines(history)}
+    places = {name: kept[name] if name in kept.coords else np.arange(kept.sizes[name]) for name in ("y", "x")}
     attrs["reference"] = reference
+    attrs["grid_top"], attrs["grid_left"] = (int(places[name][0]) for name in ("y", "x"))  # where the blocks begin
     picture, blocks = ("frame", "channel", "y", "x"), ("block_y", "block_x")
     about = {
-        "signal": (picture, dict(attrs)),
+        "signal": (picture, attrs),
         "variance": (picture, {"units": "electron**2", "long_name": "variance of a pixel's value"}),
         "slope": (picture, {"units": "electron", "long_name": "variance for each electron of light"}),
         "saturated": (picture, {"long_name": "saturated in the raw frame"}),
@@ -147,8 +149,6 @@ def _described(kept, arrays: dict[str, da.Array], norm: xr.Dataset, reference: s
         "place": (("frame", "axis", *blocks), {"units": "pix", "long_name": "blocks in the frame"}),
     }
     data = {name.replace("terms", "noise_terms"): (dims, arrays[name], text) for name, (dims, text) in about.items()}
-    places = {name: kept[name] if name in kept.coords else np.arange(kept.sizes[name]) for name in ("y", "x")}
-    attrs["grid_top"], attrs["grid_left"] = (int(places[name][0]) for name in ("y", "x"))  # where the blocks begin
     coords = {name: kept[name] for name in kept.coords if kept[name].dims == ("frame",)} | places
     coords |= {"channel": channels, "term": list(NOISE_TERMS), "axis": ["x", "y"]}
     coords |= {"scale": ("frame", norm["scale"].values), "weight": (("frame", "channel"), norm["weight"].values)}
