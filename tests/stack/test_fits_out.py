@@ -6,7 +6,6 @@ import pytest
 import xarray as xr
 from astropy.io import fits
 
-from workbench.core.errors import FrameReadError
 from workbench.core.values import attribute_dict, attribute_lines
 from workbench.stack.engine import Band, StackArrays
 from workbench.stack.fits_out import IMAGES, create_file, finish_stack, open_stack, plan_layout, write_band
@@ -76,10 +75,3 @@ def test_an_opened_stack_goes_to_netcdf_and_zarr_and_back(written, tmp_path, for
     xr.testing.assert_identical(back, stack.load())  # values, coordinates and attributes
     for name, variable in stack.variables.items():
         assert variable.dtype == object or back[name].dtype == variable.dtype, name
-
-
-def test_a_file_that_is_cut_short_is_refused(written):
-    path = written[0]
-    path.write_bytes(path.read_bytes()[: 40 * 2880 + 5000])
-    with pytest.raises(FrameReadError):
-        open_stack(path)

