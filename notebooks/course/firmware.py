@@ -13,8 +13,7 @@ from workbench import charts
 from workbench.core.cube import add_history, black_levels
 from workbench.core.errors import WorkbenchError
 from workbench.fidelity.codes import count_codes, missing_codes
-from workbench.fidelity.hot_pixels import hot_pixel_filter
-from workbench.fidelity.texture import noise_texture
+from workbench.fidelity.texture import hot_pixel_filter, noise_texture
 from workbench.simulate import firmware
 from workbench.simulate.sensor import VirtualSensor
 

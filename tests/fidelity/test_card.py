@@ -9,8 +9,10 @@ import pytest
 from workbench import fidelity, sensor
 from workbench.core.cube import make_cube
 from workbench.fidelity import findings
+from workbench.fidelity.card import patch_correlation, smooth_noise
 from workbench.fidelity.findings import CHANGED, NOTICE, OK, UNKNOWN
-from workbench.ingest import open_folder, open_frames
+from workbench.ingest import open_folder, open_frames, read_frame
+from workbench.simulate import d7000, expose, firmware
 
 
 def status(report):
@@ -134,3 +136,21 @@ def test_white_level_below_the_stated_one_is_worth_knowing():
     finding = findings.white_level(fidelity.missing_codes(fidelity.count_codes(cube, progress=False)))
     assert finding.status == NOTICE
     assert finding.value == 15_200
+
+
+def test_single_frames_clear_a_camera_or_leave_it_open():
+    camera = d7000(seed=11, shape=(256, 384))
+    picture = expose(camera, (50.0, 100.0, 100.0, 70.0), iso=800, exposure=2.0, seed=3, threads=1)
+    value, error = patch_correlation(picture, "RGGB")
+    assert abs(value) < 4 * error
+    filtered, error = patch_correlation(firmware.smooth(picture, camera, 0.05), "RGGB")
+    assert filtered > 5 * error
+    truth = np.sqrt(200.0 * camera.illumination().mean() / camera.gain(800) ** 2)
+    noise = smooth_noise(picture, "RGGB")
+    assert np.nanmax(noise) == pytest.approx(truth, rel=0.2)
+
+
+def test_real_sony_noise_is_not_filtered(real_data):
+    value, error = patch_correlation(read_frame(real_data / "raw" / "sony-a7r3.arw"), "RGGB")
+    assert abs(value) < 0.02
+    assert error < 0.002

@@ -1,15 +1,15 @@
-"""What neighbours, rows and columns share, against what was put there."""
+"""What neighbours, rows and columns share, against what was put there; the hot-pixel filter, found where it is."""
 
 import numpy as np
 import pytest
 
 from workbench.core.cube import make_cube
 from workbench.core.errors import WorkbenchError
-from workbench.fidelity.texture import noise_texture, patch_correlation, smooth_noise
-from workbench.ingest import read_frame
+from workbench.fidelity.texture import hot_pixel_filter, noise_texture
 from workbench.simulate import d7000, expose, firmware
 
 CAMERA = d7000(seed=11, shape=(256, 384))
+HOT = d7000(seed=5, shape=(512, 768))
 
 
 def bias(change=None, count=8, kind="bias", **attrs):
@@ -90,18 +90,62 @@ def test_without_equal_frames_it_says_what_to_shoot():
         noise_texture(same, progress=False)
 
 
-def test_single_frames_clear_a_camera_or_leave_it_open():
-    picture = expose(CAMERA, (50.0, 100.0, 100.0, 70.0), iso=800, exposure=2.0, seed=3, threads=1)
-    value, error = patch_correlation(picture, "RGGB")
-    assert abs(value) < 4 * error
-    filtered, error = patch_correlation(firmware.smooth(picture, CAMERA, 0.05), "RGGB")
-    assert filtered > 5 * error
-    truth = np.sqrt(200.0 * CAMERA.illumination().mean() / CAMERA.gain(800) ** 2)
-    noise = smooth_noise(picture, "RGGB")
-    assert np.nanmax(noise) == pytest.approx(truth, rel=0.2)
+def dark_cube(change=None, exposure=300.0, seed=1, black=600):
+    frame = expose(HOT, iso=800, exposure=exposure, temperature=20.0, seed=seed)
+    frame = frame if change is None else change(frame)
+    return make_cube(
+        frame[None], cfa_pattern="RGGB", kind="dark", iso=800, exposure=exposure, temperature=20.0, black_level=black,
+        white_level=16383, filename="a.dng",
+    )  # fmt: skip
 
 
-def test_real_sony_noise_is_not_filtered(real_data):
-    value, error = patch_correlation(read_frame(real_data / "raw" / "sony-a7r3.arw"), "RGGB")
-    assert abs(value) < 0.02
-    assert error < 0.002
+def test_an_untouched_dark_has_lone_hot_pixels():
+    result = hot_pixel_filter(dark_cube())
+    assert result.attrs["found"] is False
+    alone = result.sel(test="alone")
+    signal = 300.0 * HOT.dark_map.astype(float)
+    noise = np.sqrt(np.median(signal) + HOT.read_noise(800) ** 2)
+    hot = np.count_nonzero(signal - np.median(signal) > 8 * noise)
+    assert result.attrs["bright_pixels"] == pytest.approx(hot, rel=0.1)
+    assert alone.observed >= 0.97 * result.attrs["bright_pixels"]
+    extremes = result.sel(test="extremes")
+    assert extremes.observed == pytest.approx(float(extremes.expected), rel=0.05)
+
+
+@pytest.mark.parametrize("margin", [0.0, 30.0])
+def test_a_star_eater_is_found(margin):
+    result = hot_pixel_filter(dark_cube(lambda frame: firmware.remove_hot_pixels(frame, HOT, margin)))
+    assert result.attrs["found"] is True
+    assert result.attrs["p_value"] < 1e-6
+
+
+def test_pixels_made_equal_to_their_neighbour_are_a_spike_at_zero():
+    frame = expose(HOT, iso=800, exposure=300.0, seed=2)
+    rng = np.random.default_rng(1)
+    for y, x in zip(rng.integers(4, 500, 300), rng.integers(4, 750, 300), strict=True):
+        frame[y, x] = frame[y, x + 2] = 3000 + rng.integers(0, 900)
+    result = hot_pixel_filter(dark_cube(lambda _: frame))
+    spike = result.sel(test="spike")
+    assert spike.observed >= 500
+    assert bool(spike.positive)
+
+
+def test_stock_firmware_and_smoothing_are_not_taken_for_it():
+    assert hot_pixel_filter(dark_cube(lambda f: firmware.stock(f, HOT), black=0)).attrs["found"] is False
+    assert hot_pixel_filter(dark_cube(lambda f: firmware.smooth(f, HOT, 0.1))).attrs["found"] is False
+
+
+def test_a_short_dark_or_one_without_hot_pixels_cannot_tell():
+    assert hot_pixel_filter(dark_cube(exposure=0.1)).attrs["found"] is None
+    noise = np.random.default_rng(2).normal(600, 4, (128, 128)).round().astype("uint16")
+    assert hot_pixel_filter(dark_cube(lambda _: noise)).attrs["found"] is None
+    assert hot_pixel_filter(dark_cube(lambda _: np.full((64, 64), 600, "uint16"))).attrs["found"] is None
+
+
+def test_the_longest_and_warmest_dark_is_tested():
+    frames = np.stack([expose(HOT, iso=800, exposure=e, seed=1) for e in (1.0, 300.0)])
+    cube = make_cube(
+        frames, cfa_pattern="RGGB", kind="dark", iso=800, exposure=[1.0, 300.0], filename=["short", "long"],
+        white_level=16383,
+    )  # fmt: skip
+    assert hot_pixel_filter(cube).attrs["filename"] == "long"

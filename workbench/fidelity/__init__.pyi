@@ -1,7 +1,6 @@
 from . import card as card
 from . import codes as codes
 from . import findings as findings
-from . import hot_pixels as hot_pixels
 from . import texture as texture
 from .card import TESTS as TESTS
 from .card import Fidelity as Fidelity
@@ -11,5 +10,5 @@ from .card import inspect_frames as inspect_frames
 from .card import vanishing_level as vanishing_level
 from .codes import count_codes as count_codes
 from .codes import missing_codes as missing_codes
-from .hot_pixels import hot_pixel_filter as hot_pixel_filter
+from .texture import hot_pixel_filter as hot_pixel_filter
 from .texture import noise_texture as noise_texture

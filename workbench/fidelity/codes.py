@@ -8,9 +8,9 @@ numbers by a curve leaves out more codes the brighter they are.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import xarray as xr
 from scipy import special
@@ -19,9 +19,9 @@ from scipy.ndimage import maximum_filter1d
 
 from ..core.cube import channels_of, check_cube, evenly, group_frames
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index
+from ..core.mosaic import planes
 from ..core.parallel import counted, stream_frames
-from ..core.results import same_iso
+from ..core.results import per_channel, same_iso
 from ..core.statistics import fit_line
 from .findings import DARK_KINDS
 
@@ -57,18 +57,11 @@ _VARIABLES = {
 
 
 def count_codes(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
-    """Count how often each code occurs, for each channel and each setting.
+    """Count how often each code occurs in raw frames (frame, y, x), for each channel and each setting.
 
     Bias frames and darks are counted apart by ISO, exposure and temperature (their narrow peaks, put together, would
     leave gaps that look like missing codes), other frames by ISO.  Of many frames some suffice: 4 million pixels of
     one kind at one ISO, spread over the settings; of flats and lights the longest exposed and one between at least.
-
-    Parameters
-    ----------
-    cube
-        Raw frames (frame, y, x) of whole numbers, of any kinds.
-    progress
-        False for no progress bar.
 
     Returns
     -------
@@ -95,18 +88,18 @@ def count_codes(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
             f"these frames hold {cube.dtype} values; which codes a camera saves shows in its own 16-bit numbers only: "
             "give the files that the camera wrote"
         )
-    cell = channel_index(cube.attrs["cfa_pattern"])
+    pattern = cube.attrs["cfa_pattern"]
+    channels = list(channels_of(pattern))
     groups = _groups(cube)
-    order = [frame for _, frames in groups for frame in frames]
-    owner = [number for number, (_, frames) in enumerate(groups) for _ in frames]
-    counts = np.zeros((len(groups), cell.size, _HIGHEST), np.int64 if cube.size >> 31 else np.int32)
-    frames = counted(stream_frames(cube.data[i] for i in order), progress, len(order))
-    for number, frame in zip(owner, frames, strict=True):
-        _count(frame, cell, counts[number])
+    order = [(number, frame) for number, (_, members) in enumerate(groups) for frame in members]
+    counts = np.zeros((len(groups), len(channels), _HIGHEST), np.int64 if cube.size >> 31 else np.int32)
+    frames = counted(stream_frames(cube.data[i] for _, i in order), progress, len(order))
+    for (number, _), frame in zip(order, frames, strict=True):
+        for channel, plane in planes(frame, pattern):
+            counts[number, channel] += np.bincount(plane.ravel(), minlength=_HIGHEST)
     highest = int(np.flatnonzero(counts.any(axis=(0, 1))).max(initial=0))
-    settings = [setting for setting, _ in groups]
-    coords: dict[str, Any] = {name: ("group", np.array([setting[name] for setting in settings])) for name in _COORDS}
-    coords |= {"channel": list(channels_of(cube.attrs["cfa_pattern"])), "code": np.arange(highest + 1)}
+    coords: dict[str, Any] = {name: ("group", np.array([setting[name] for setting, _ in groups])) for name in _COORDS}
+    coords |= {"channel": channels, "code": np.arange(highest + 1)}
     data: dict[str, tuple] = {
         "pixels": (("group", "channel", "code"), counts[..., : highest + 1], {"long_name": "pixels with that code"}),
         "frames": ("group", [len(frames) for _, frames in groups], {"long_name": "frames counted"}),
@@ -115,7 +108,7 @@ def count_codes(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     return xr.Dataset(data, coords, {**kept, "long_name": "codes"})
 
 
-def _groups(cube: xr.DataArray) -> list[tuple[dict[str, Any], list[int]]]:
+def _groups(cube: xr.DataArray) -> list[tuple[dict[str, Any], np.ndarray]]:
     """Return each setting with the numbers of the frames to count."""
     most = max(1, _PIXELS // (cube.sizes["y"] * cube.sizes["x"]))
     kinds = cube["kind"].values
@@ -128,23 +121,13 @@ def _groups(cube: xr.DataArray) -> list[tuple[dict[str, Any], list[int]]]:
                 apart = group_frames(cube.isel(frame=here), "exposure", "temperature")
                 share = max(1, most // min(len(apart), _SETTINGS))
                 for other, members in (apart[which] for which in evenly(len(apart), _SETTINGS)):
-                    numbers = here[members[evenly(len(members), share)]]
-                    groups.append(({"kind": kind, **setting, **other}, numbers.tolist()))
+                    groups.append(({"kind": kind, **setting, **other}, here[members[evenly(len(members), share)]]))
             else:
                 brightest = here[np.argsort(np.nan_to_num(cube["exposure"].values[here]), kind="stable")][::-1]
                 # from the longest exposed on: it shows where the camera clips
-                numbers = brightest[evenly(len(brightest), 1 + max(2, most))[: max(2, most)]]
-                groups.append(({"kind": kind, **setting, "exposure": np.nan, "temperature": np.nan}, numbers.tolist()))
+                members = brightest[evenly(len(brightest), 1 + max(2, most))[: max(2, most)]]
+                groups.append(({"kind": kind, **setting, "exposure": np.nan, "temperature": np.nan}, members))
     return groups
-
-
-@numba.njit(nogil=True, cache=True)
-def _count(frame, cell, counts):
-    """Count the codes of a frame (y, x) by channel, into (channel, code)."""
-    step = cell.shape[0]
-    for y in range(frame.shape[0]):
-        for x in range(frame.shape[1]):
-            counts[cell[y % step, x % step], frame[y, x]] += 1
 
 
 class Gaps(NamedTuple):
@@ -170,11 +153,9 @@ def find_gaps(pixels: np.ndarray) -> Gaps:
     >>> np.unique(np.diff(np.flatnonzero(gaps.missing)))
     array([6])
     """
-    size = pixels.size
-    codes = np.arange(size)
-    octave = np.frexp(codes)[1]
+    octave = _octave(np.arange(pixels.size))
     lesser = {reach: _lesser_neighbour(pixels, reach) for reach in _REACHES}
-    chosen = np.zeros(size, pixels.dtype)
+    chosen = np.zeros(pixels.size, pixels.dtype)
     filled = pixels >= ENOUGH
     for number in np.unique(octave[filled]):
         here = octave == number
@@ -189,7 +170,7 @@ def find_gaps(pixels: np.ndarray) -> Gaps:
     sides = np.append(0, pixels[:-1]), np.append(pixels[1:], 0)
     crowded = np.minimum(*sides) >= _DOUBLED_ENOUGH
     doubled = crowded & (pixels > _DOUBLED * np.maximum(*sides))
-    return Gaps(*(part.astype(np.int64) for part in (tested, missing, crowded, doubled)))
+    return Gaps(tested, missing, crowded, doubled)
 
 
 def _lesser_neighbour(pixels: np.ndarray, reach: int) -> np.ndarray:
@@ -203,17 +184,12 @@ def _lesser_neighbour(pixels: np.ndarray, reach: int) -> np.ndarray:
 
 
 def missing_codes(codes: xr.Dataset) -> xr.Dataset:
-    """Find missing codes, the multiplier that they imply, and how coarse the codes are at each level.
+    """Find the codes that are missing in `count_codes`, the multiplier they imply, and how coarse codes are by level.
 
     Of a multiplier m a share 1/m of the codes occurs.  Where the missing ones recur at one distance s, 1/m is refined
     to the frequency at which occurring and missing codes alternate; its error is that of a straight line through
     their positions.  Codes are *coarse*, as of a camera that compresses its numbers by a curve, where their distance
     grows with the level by more than 30 % in any channel; the multiplier is then that of the levels below.
-
-    Parameters
-    ----------
-    codes
-        From `count_codes`.
 
     Returns
     -------
@@ -235,42 +211,35 @@ def missing_codes(codes: xr.Dataset) -> xr.Dataset:
     [[1.12, 1.0, 1.0, 1.16]]
     """
     isos = np.unique(codes["iso"].values)
-    channels = codes["channel"].values.tolist()
     octaves = np.arange(_octave(codes.sizes["code"] - 1) + 1)
-    shape = (len(isos), len(channels))
-    values = {name: np.full(shape, np.nan) for name in _VARIABLES}
-    step = np.full((*shape, octaves.size), np.nan)
-    coarse = np.zeros(len(isos), bool)
-    for row, iso in enumerate(isos):
-        pixels = codes["pixels"].values[np.flatnonzero(same_iso(codes["iso"].values, iso))]
-        for column in range(len(channels)):
-            gaps = _joined([find_gaps(one) for one in pixels[:, column]])
-            step[row, column], even = _steps(gaps, octaves)
-            coarse[row] |= not even.all()
-            for name, value in (_multiplier(gaps, even) | _ends(pixels[:, column].sum(axis=0))).items():
-                values[name][row, column] = value
-        for column in range(len(channels)):
-            # one curve for all colours: what the brightest of them shows holds for the others
-            steps = _filled(step[row, column], step[row]) if coarse[row] else step[row, column]
-            clipped, highest = (values[name][row, column] for name in ("clipped_at", "highest"))
-            values["bits"][row, column] = _bits(steps, octaves, clipped, codes.attrs["white_level"], highest)
-    green = values["multiplier"][:, [i for i, name in enumerate(channels) if name in ("G1", "G2", "mono")]]
-    known = np.isfinite(green)
-    green = np.where(known, green, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    values["relative"] = values["multiplier"] / np.where(green > 0, green, np.nan)[:, None]
-    data: dict[str, Any] = {
-        name: (("iso", "channel"), values[name], {"units": units, "long_name": title})
-        for name, (units, title) in _VARIABLES.items()
-    }
-    data["step"] = (("iso", "channel", "level"), step, {"units": "adu", "long_name": "mean distance of codes"})
-    data["coarse"] = ("iso", coarse, {"long_name": "whether bright codes are coarser"})
+    rows, steps, coarse = [], [], []
+    for iso in isos:
+        pixels = codes["pixels"].values[same_iso(codes["iso"].values, iso)]
+        every = [_joined([find_gaps(one) for one in group]) for group in pixels.swapaxes(0, 1)]
+        found = [_steps(gaps, octaves) for gaps in every]
+        ends = [_ends(group) for group in pixels.sum(axis=0)]
+        rows.append([_multiplier(gaps, even) | end for gaps, (_, even), end in zip(every, found, ends, strict=True)])
+        steps.append([step for step, _ in found])
+        coarse.append(not all(even.all() for _, even in found))
+    attrs = codes.attrs | {"long_name": "missing codes"}
+    result = per_channel(_VARIABLES, rows, isos, codes["channel"].values.tolist(), **attrs)
     level = np.where(octaves > 0, 2.0 ** (octaves - 1), 0)
-    coords = {
-        "iso": ("iso", isos, {"long_name": "ISO setting"}),
-        "channel": channels,
-        "level": ("level", level, {"units": "adu", "long_name": "from this code on"}),
-    }
-    return xr.Dataset(data, coords, dict(codes.attrs) | {"long_name": "missing codes"})
+    result = result.assign_coords(level=("level", level, {"units": "adu", "long_name": "from this code on"}))
+    result["step"] = (
+        ("iso", "channel", "level"),
+        np.array(steps),
+        {"units": "adu", "long_name": "mean distance of codes"},
+    )
+    result["coarse"] = ("iso", np.array(coarse), {"long_name": "whether bright codes are coarser"})
+    green = result["multiplier"].sel(channel=result["channel"].isin(["G1", "G2", "mono"])).mean("channel")
+    result["relative"][:] = result["multiplier"] / green.where(green > 0)
+    # one curve for all colours: what the brightest of them shows holds for the others
+    filled = result["step"].fillna(result["step"].mean("channel")).where(result["coarse"], result["step"])
+    result["bits"][:] = xr.apply_ufunc(
+        partial(_bits, octaves, attrs["white_level"]), filled, result["clipped_at"], result["highest"],
+        input_core_dims=[["level"], [], []], vectorize=True,
+    )  # fmt: skip
+    return result
 
 
 def _octave(code: Any) -> Any:
@@ -303,8 +272,7 @@ def _steps(gaps: Gaps, octaves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _multiplier(gaps: Gaps, even: np.ndarray) -> dict[str, float]:
     """Return the multiplier of one channel at one ISO, from the gaps among the `even` codes."""
-    tested, missing = (gaps.tested & even) > 0, (gaps.missing & even) > 0
-    crowded, doubled = (gaps.crowded & even) > 0, (gaps.doubled & even) > 0
+    tested, missing, crowded, doubled = (part & even for part in gaps)
     total, absent, twice = (int(np.count_nonzero(part)) for part in (tested, missing, doubled))
     p_value = float(special.bdtrc(absent - 1, total, _CHANCE)) if absent else 1.0
     one = {"tested": total, "missing": absent, "doubled": twice, "p_value": p_value, "period": np.nan}
@@ -375,14 +343,7 @@ def _ends(pixels: np.ndarray) -> dict[str, float]:
     return {"lowest": float(found[0]), "highest": float(top), "clipped_at": float(fullest) if piled else np.nan}
 
 
-def _filled(step: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Return a channel's steps with the mean of the other channels where it has none."""
-    known = np.isfinite(steps)
-    mean = np.where(known, steps, 0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
-    return np.where(np.isfinite(step), step, mean)
-
-
-def _bits(step: np.ndarray, octaves: np.ndarray, clipped: float, white: float, highest: float) -> float:
+def _bits(octaves: np.ndarray, white: float, step: np.ndarray, clipped: float, highest: float) -> float:
     """Return log₂ of how many codes occur up to the white level, taking untested octaves like their neighbours."""
     known = np.isfinite(step)
     if not known.any():

@@ -48,41 +48,36 @@ def multiplied_codes(missing: xr.Dataset) -> Finding:
     """Report whether missing codes show that one colour is multiplied (`missing` from `missing_codes`)."""
     known = missing["relative"].dropna("iso", how="all")
     if not known.sizes["iso"]:
-        return Finding(
-            UNKNOWN, "Too few numbers occur often enough to see whether any is missing.",
-            remedy="Give frames with more pixels, or flats at several levels.",
-        )  # fmt: skip
+        text = "Too few numbers occur often enough to see whether any is missing."
+        return Finding(UNKNOWN, text, "", "Give frames with more pixels, or flats at several levels.")
     lowest = known.isel(iso=0)
     at = missing.sel(iso=lowest["iso"]) if np.isfinite(lowest["iso"]) else missing.isel(iso=0)
-    error = {str(name): float(at["multiplier_error"].sel(channel=name)) for name in at["channel"].values}
+    error, period, p_value = (at[name].to_series() for name in ("multiplier_error", "period", "p_value"))
     # a difference from 1 below three errors is none; a missing multiplier is NaN
-    off = {
-        str(name): float(value)
-        for name, value in zip(known["channel"].values, lowest.values, strict=True)
-        if abs(value - 1) > max(_SURE * error[str(name)], _FACTOR)
-    }
-    if off:
-        worst = max(off, key=lambda name: abs(off[name] - 1))
+    factor = lowest.to_series()
+    off = factor[(factor - 1).abs() > np.maximum(_SURE * error, _FACTOR)]
+    if off.size:
+        worst = (off - 1).abs().idxmax()
         factors = _listing(
-            f"{_COLOUR.get(name, name)} × {value:.4g} (a gap every {float(at['period'].sel(channel=name)):.3g} numbers)"
+            f"{_COLOUR.get(name, name)} × {value:.4g} (a gap every {period[name]:.3g} numbers)"
             for name, value in off.items()
         )
         return Finding(
             CHANGED,
             f"Numbers are missing at regular distances: the camera multiplies {factors} before saving.",
-            f"A gain measured in {_listing(_COLOUR.get(name, name) for name in off)} comes out too low by that factor, "
-            "and these colours clip earlier.",
+            f"A gain measured in {_listing(_COLOUR.get(name, name) for name in off.index)} comes out too low by that "
+            "factor, and these colours clip earlier.",
             "Multiply the measured gain by the factor (the report does), or save without white-balance scaling.",
-            off[worst], error[worst], "", float(at["p_value"].sel(channel=worst)),
+            float(off[worst]), float(error[worst]), "", float(p_value[worst]),
         )  # fmt: skip
     tested = int(at["tested"].min())
-    if list(error) == ["mono"]:
+    if list(error.index) == ["mono"]:
         text = f"Every number occurs: none of {tested} or more tested is missing."
     elif bool(missing["coarse"].any()) or abs(float(at["multiplier"].mean()) - 1) > _FACTOR:
         text = f"All colours are treated alike: of {tested} or more numbers tested in each, the same are missing."
     else:
         text = f"Every number occurs: none of {tested} or more tested in each colour is missing."
-    unseen = float(at["multiplier_error"].max())
+    unseen = float(error.max())
     if unseen >= 0.02:
         text += f" A factor below {1 + unseen:.3g} would not have shown."
     return Finding(OK, text, "", "", 1.0, unseen, "", 1.0)
@@ -103,9 +98,9 @@ def black_level(
     """
     at_zero, mean = {}, {}
     for kind in np.unique(counted["kind"].values):
-        pixels = counted["pixels"].isel(group=np.flatnonzero(counted["kind"].values == kind)).sum(("group", "channel"))
-        at_zero[kind] = float((pixels.isel(code=0) / pixels.sum()).values)
-        mean[kind] = float((pixels * pixels["code"]).sum() / pixels.sum())
+        pixels = counted["pixels"].values[counted["kind"].values == kind].sum((0, 1))
+        at_zero[kind] = pixels[0] / pixels.sum()
+        mean[kind] = float(pixels @ counted["code"].values / pixels.sum())
     for kind in DARK_KINDS:
         share = at_zero.get(kind, 0.0)
         if share > _CLIPPED:
@@ -233,9 +228,8 @@ def white_level(missing: xr.Dataset) -> Finding:
             UNKNOWN, f"No frame is saturated (the highest number is {highest:g}).", "",
             "Shoot one overexposed frame to see where the camera clips.", highest, math.nan, "ADU",
         )  # fmt: skip
-    levels = {str(name): float(value) for name, value in zip(known["channel"].values, known.values, strict=True)}
-    lowest = min(levels.values())
-    found = _listing(f"{_COLOUR.get(name, name)} at {value:,.0f}" for name, value in levels.items())
+    lowest = float(known.min())
+    found = _listing(f"{_COLOUR.get(name, name)} at {value:,.0f}" for name, value in known.to_series().items())
     if math.isfinite(stated) and lowest < 0.99 * stated:
         return Finding(
             NOTICE, f"Pixels pile up: {found} ADU, below the {stated:,.0f} that the file states.",

@@ -1,20 +1,24 @@
-"""The texture of noise: what neighbouring pixels, rows and columns share of it.
+"""Pixels against their neighbours: noise that neighbours, rows and columns share, and bright pixels taken away.
 
 The noise of an untouched sensor is each pixel's own.  Where the difference of two equal frames is alike in
-neighbours, something smoothed the picture; where whole rows or columns go together, the readout adds them.
+neighbours, something smoothed the picture; where whole rows or columns go together, the readout adds them.  Where no
+bright pixel of a long dark stands alone, the camera takes them for defects, and small stars with them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import reduce
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from scipy import special
+from scipy import special, stats
 
 from ..core.cube import black_levels, channels_of, check_cube, evenly, group_frames
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index, planes, tiles
+from ..core.mosaic import channel_index, planes
 from ..core.parallel import counted, stream_frames
 from ..core.statistics import mad_std, neighbour_covariance
 
@@ -25,8 +29,17 @@ _FAR = (6, 7, 8, 9)  # lags that no filter spans: what is shared there is of row
 _PIXELS = 1 << 22  # of differences that suffice at one ISO
 _ISOS = 4  # looked at, from the lowest to the highest
 _OUTLIER = 6.0
-_PATCH = 16  # pixels of a channel
 _FREQUENCY = (np.arange(64) + 0.5) / 128
+_BRIGHT, _WARM = 8.0, 5.0  # standard deviations above the median: a bright pixel, and one that may be its company
+_HALF = 0.5  # as bright as it: what a filter leaves has a neighbour like itself, what a blur makes has fainter ones
+_BEYOND = (0.0, 1.0, 2.0)  # how far beyond its neighbours an extreme lies, in standard deviations
+_AROUND = range(-2, 3)
+_EDGE = 2  # pixels without all their neighbours
+_ZERO = 65_535  # place of the difference 0
+_SHOWN = 1500  # bright pixels, and as many others, kept for a picture
+_ENOUGH_BRIGHT, _ENOUGH_EXTREMES = 20, 50
+_REAL = 1e-3
+_EXPOSED = 0.25  # s: Nikons filter from there on
 _VARIABLES = {
     "correlation": (("iso", "channel", "lag"), "1", "correlation of neighbours"),
     "correlation_error": (("iso", "channel", "lag"), "1", "error of the correlation"),
@@ -44,19 +57,12 @@ _VARIABLES = {
 def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     """Measure what neighbouring pixels, rows and columns share of the temporal noise, at each ISO.
 
-    From differences d = (y₁ − r y₂)/√2 of equal frames, r the ratio of their levels (1 for bias frames and darks), in
-    the middle of each channel.  Correlation at a lag is ⟨d(y, x) d(y+Δy, x+Δx)⟩/⟨d²⟩ less what it is six to nine times
-    as far off, where no filter reaches but rows, columns and drift do.  For rows, d over its standard deviation is
-    averaged along each row of the mosaic; times √columns that has a variance of 1 where noise is white, and what is
-    above 1 is row noise.  Bias frames are used where there are equal ones, else darks, else flats below half the white
-    level (in which a lamp that flickers makes rows too).
-
-    Parameters
-    ----------
-    cube
-        Raw frames (frame, y, x) of any kinds.
-    progress
-        False for no progress bar.
+    Of raw frames (frame, y, x) of any kinds, from differences d = (y₁ − r y₂)/√2 of equal frames, r the ratio of their
+    levels (1 for bias frames and darks), in the middle of each channel.  Correlation at a lag is ⟨d(y, x) d(y+Δy,
+    x+Δx)⟩/⟨d²⟩ less what it is six to nine times as far off, where no filter reaches but rows, columns and drift do.
+    For rows, d over its standard deviation is averaged along each row of the mosaic; times √columns that has a variance
+    of 1 where noise is white, and what is above 1 is row noise.  Bias frames are used where there are equal ones, else
+    darks, else flats below half the white level (in which a lamp that flickers makes rows too).
 
     Returns
     -------
@@ -186,7 +192,10 @@ def _difference(
         ratio = above[0] / above[1] if black is not None and above.min() > 0 else 1.0
         d = (a - np.float32(ratio) * b) * np.float32(np.sqrt(0.5))
         d -= np.median(d)
-        d[np.abs(d) > _OUTLIER * _spread(d)] = 0  # particles and flickering pixels
+        away = np.abs(d)
+        # of few different numbers the mean deviation is better than the median one
+        spread = max(float(mad_std(d, centre=0)), np.sqrt(np.pi / 2) * float(away.mean(dtype=float)), 1e-9)
+        d[away > _OUTLIER * spread] = 0  # particles and flickering pixels
         sigma[channel] = d.std(dtype=float)
         if not sigma[channel] > 0:
             return None
@@ -240,87 +249,147 @@ def _bands(pairs: list[_Difference], axis: int, channels: int) -> dict[str, Any]
         "band_p_value": special.chdtrc(degrees, (1 + excess) * degrees),
         "peak": frequency[highest],
         "peak_p_value": -np.expm1(inner.sum() * np.log1p(-single)) if single < 1 else 1.0,
-        "spectrum": _binned(frequency[inner], power[inner]),
+        "spectrum": stats.binned_statistic(frequency[inner], power[inner], bins=_FREQUENCY.size, range=(0, 0.5))[0],
     }
 
 
-def _spread(values: np.ndarray) -> float:
-    """Return a robust standard deviation; of few different numbers the mean deviation is better than the median one."""
-    mean = np.sqrt(np.pi / 2) * float(np.abs(values).mean(dtype=float))
-    return max(float(mad_std(values, centre=0)), mean, 1e-9)
+def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
+    """Test one long dark for a filter in the camera that takes lone bright pixels away (a "star eater").
 
+    Of raw darks (frame, y, x) the one of longest exposure is tested, and of those the warmest.  Three tests, none of
+    which needs to know how many hot pixels the sensor has; each gives the probability of its finding on an untouched
+    sensor. *Alone*: of pixels brighter than 8 σ the share without company among their 24 neighbours (5 σ, and half as
+    bright as they) should be (1 − ρ)²⁴ or more, ρ being the share of pixels above 5 σ (binomial; the scatter plot of M.
+    Shelley tests the same by eye). *Spike*: V − max(8 neighbours of one colour) of bright pixels should be exactly zero
+    no more often than ±1, 2 or 3 (M. Shelley). *Extremes*: noise has as many pixels above all their 8 neighbours as
+    below all, by 0, 1 or 2 σ; hot pixels only add to those above (binomial). A filter that takes only pixels far above
+    their neighbours (by more than about ten σ) leaves enough of them to go unnoticed.
 
-def _binned(frequency: np.ndarray, power: np.ndarray) -> np.ndarray:
-    """Return the mean power in each of the bins of `_FREQUENCY`; NaN in bins that a small frame leaves empty."""
-    which = np.minimum((frequency * 2 * _FREQUENCY.size).astype(int), _FREQUENCY.size - 1)
-    count = np.bincount(which, minlength=_FREQUENCY.size)
-    total = np.bincount(which, power, minlength=_FREQUENCY.size)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    Returns
+    -------
+    xarray.Dataset
+        Over test (``alone``, ``spike``, ``extremes``): ``observed`` and ``expected`` counts, ``p_value``, ``positive``
+        (p < 10⁻³ after allowing for the number of tests, and an effect that matters) and ``able`` (enough pixels).
+        Over difference [ADU]: ``bright``, pixels by V − max(8 neighbours).  Over pixel: ``value`` and ``company``, V
+        and the maximum of its 24 neighbours [σ above the median] of some pixels.
+        Attributes: ``found`` (True, False, or None where these pixels do not show it), ``p_value``, ``exposure``,
+        ``temperature``, ``filename``, ``bright_pixels``.
 
-
-def smooth_noise(frame: np.ndarray, cfa_pattern: str) -> np.ndarray:
-    """Return the noise [ADU] at each octave of levels (0, 1, 2 to 3, ...), from the smoothest patches of one frame.
-
-    From second differences along rows of one colour, (2p(x) − p(x−1) − p(x+1))/√6, in patches of 16 x 16 pixels: the
-    fifth part with the smallest deviation.  Detail in the picture makes it too large, never much too small.  NaN at
-    levels that the frame does not have.
+    Raises
+    ------
+    WorkbenchError
+        If the frames are not raw darks.
 
     Examples
     --------
-    >>> frame = np.random.default_rng(1).normal(1500, 20, (256, 256))
-    >>> smooth_noise(frame, "mono")[11].round()
-    np.float64(19.0)
+    >>> from workbench.core.cube import make_cube
+    >>> rng = np.random.default_rng(1)
+    >>> y = rng.normal(600, 4, (1, 256, 256)) + 400 * (rng.random((1, 256, 256)) < 0.002)
+    >>> hot_pixel_filter(make_cube(y.round().astype("uint16"), cfa_pattern="RGGB", kind="dark", exposure=60)).found
+    False
     """
-    noise = np.full(17, np.nan)
-    level, deviation, _ = _patches(frame, channel_index(cfa_pattern))
-    octave = np.frexp(np.clip(level, 0, 65535).astype(int))[1]
-    for number in range(noise.size):
-        here = deviation[octave == number]
-        if here.size >= 10:
-            noise[number] = np.quantile(here, 0.2)
-    return noise
+    check_cube(dark, stage="raw", kind="dark")
+    exposure, temperature = dark["exposure"].fillna(-1.0).values, dark["temperature"].fillna(-300.0).values
+    longest = dark.isel(frame=int(np.lexsort((temperature, exposure))[-1]))
+    seconds = float(longest["exposure"])
+    frame = next(stream_frames([longest.data])).astype(np.float32)
+    cell = channel_index(dark.attrs["cfa_pattern"])
+    step = cell.shape[0]
+    scaled = np.empty_like(frame)  # standard deviations above the median of the channel
+    extremes = np.zeros((2, len(_BEYOND)), int)
+    for (_, plane), (_, z) in zip(planes(frame, cell), planes(scaled, cell), strict=True):
+        centre = np.median(plane)
+        # at least that of rounding, so that a dark without any noise has no bright pixels
+        sigma = np.float32(max(float(mad_std(plane, centre=centre)), 0.5))
+        z[:] = (plane - centre) / sigma
+        extremes += _count_extremes(np.ascontiguousarray(plane), _EDGE // step, sigma)
+    inner, levels = (picture[_EDGE:-_EDGE, _EDGE:-_EDGE] for picture in (scaled, frame))
+    bright = np.flatnonzero(inner > _BRIGHT)
+    value, company = inner.flat[bright], _brightest(scaled, bright, _AROUND)
+    above = np.round(levels.flat[bright] - _brightest(frame, bright, (-step, 0, step)))
+    difference = np.bincount(np.clip(above, -_ZERO, _ZERO).astype(int) + _ZERO, minlength=2 * _ZERO + 1)
+    alone = int(np.count_nonzero(company <= np.maximum(np.float32(_WARM), np.float32(_HALF) * value)))
+    tests, able = _tests(np.count_nonzero(inner > _WARM) / max(inner.size, 1), value.size, alone, difference, extremes)
+    chance = np.minimum(1.0, [test.p_value for test in tests])
+    found = able & (chance < _REAL) & np.array([test.matters for test in tests])
+    # few hot pixels, or an exposure too short for the filter to act on: it may be there all the same
+    decided = able[0] and seconds >= _EXPOSED
+    every, step = (max(1, size // _SHOWN) for size in (value.size, frame.size))
+    others = np.setdiff1d(np.arange(step - 1, inner.size, step), bright)
+    shown = np.append(bright[every - 1 :: every][:_SHOWN], others[:_SHOWN])
+    beside = _brightest(scaled, shown, _AROUND)
+    data = {
+        "observed": ("test", [float(test.observed) for test in tests], {"long_name": "observed"}),
+        "expected": ("test", [float(test.expected) for test in tests], {"long_name": "expected"}),
+        "p_value": ("test", chance, {"long_name": "probability by chance"}),
+        "positive": ("test", found),
+        "able": ("test", able),
+        "bright": ("difference", difference, {"long_name": "bright pixels"}),
+        "value": ("pixel", inner.flat[shown], {"units": "1", "long_name": "pixel"}),
+        "company": ("pixel", beside, {"units": "1", "long_name": "brightest of its 24 neighbours"}),
+    }
+    coords = {
+        "test": ["alone", "spike", "extremes"],
+        "difference": ("difference", np.arange(2 * _ZERO + 1) - _ZERO, {"units": "adu", "long_name": "V − max of 8"}),
+    }
+    attrs = {
+        "camera": dark.attrs["camera"],
+        "long_name": "hot-pixel filter",
+        "found": True if found.any() else False if decided else None,
+        "p_value": float(chance.min()),
+        "exposure": seconds,
+        "temperature": float(longest["temperature"]),
+        "filename": str(longest["filename"].item()),
+        "bright_pixels": int(value.size),
+    }
+    return xr.Dataset(data, coords, attrs)
 
 
-def patch_correlation(frame: np.ndarray, cfa_pattern: str) -> tuple[float, float]:
-    """Return how neighbours of one colour correlate in the smoothest patches of one frame, with the error.
-
-    The larger of the correlations to the right and below, in the fifth part of the patches that deviate least from
-    a plane, which is taken away, in the octave of levels where it is smallest.  A filter would show at
-    all levels, picture detail does where there is some: a small value clears the camera, a large one proves nothing.
-    NaN where there are too few patches.
-    """
-    level, _, patches = _patches(frame, channel_index(cfa_pattern))
-    octave = np.frexp(np.clip(level, 0, 65535).astype(int))[1]
-    y, x = np.mgrid[:_PATCH, :_PATCH] - (_PATCH - 1) / 2
-    plane, _ = np.linalg.qr(np.stack([np.ones(_PATCH**2), y.ravel(), x.ravel()], axis=1).astype(np.float32))
-    flat = patches.reshape(len(patches), -1)
-    flat = flat - flat @ plane @ plane.T
-    spread = np.mean(flat**2, axis=1)
-    best = (np.nan, np.nan)
-    for number in np.unique(octave):
-        here = np.flatnonzero(octave == number)
-        smooth = here[spread[here] <= np.quantile(spread[here], 0.2)]
-        if smooth.size < 30:
-            continue
-        rest = flat[smooth].reshape(-1, _PATCH, _PATCH)
-        variance = float(spread[smooth].mean())
-        # a plane has three of the 256 degrees of freedom: without it white noise correlates by −3/256
-        found = [
-            float(np.mean(a * b)) / variance + 3 / _PATCH**2
-            for a, b in ((rest[..., 1:], rest[..., :-1]), (rest[:, 1:], rest[:, :-1]))
-        ]
-        value = max(found, key=abs)
-        if not abs(value) > abs(best[0]):  # the first of them, too
-            best = (value, float(1 / np.sqrt(smooth.size * _PATCH * (_PATCH - 1))))
-    return best
+def _count_extremes(plane: np.ndarray, edge: int, sigma: np.float32) -> np.ndarray:
+    """Count the pixels of a channel (y, x) [ADU] above and below their 8 neighbours by `_BEYOND` σ: (2, beyond)."""
+    height, width = plane.shape
+    corners = product(range(edge - 1, edge + 2), repeat=2)
+    around = [plane[y : y + height - 2 * edge, x : x + width - 2 * edge] for y, x in corners]
+    value = around.pop(4)
+    high, low = value - reduce(np.maximum, around), reduce(np.minimum, around) - value
+    return np.array(
+        [[np.count_nonzero(side > np.float32(beyond) * sigma) for beyond in _BEYOND] for side in (high, low)]
+    )
 
 
-def _patches(frame: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return level and deviation of the second differences of each patch of each colour, and the patches.
+def _brightest(frame: np.ndarray, places: np.ndarray, reach: Iterable[int]) -> np.ndarray:
+    """Return the brightest neighbour, at these distances, of some pixels: flat places in a frame without its edges."""
+    y, x = np.unravel_index(places, [size - 2 * _EDGE for size in frame.shape])
+    around = (frame[y + _EDGE + dy, x + _EDGE + dx] for dy, dx in product(reach, repeat=2) if dy or dx)
+    return reduce(np.maximum, around)
 
-    Medians (patch) [ADU], standard deviations (patch) [ADU], and pixels (patch, y, x).
-    """
-    parts = [tiles(plane.astype(np.float32), _PATCH).reshape(-1, _PATCH, _PATCH) for _, plane in planes(frame, cell)]
-    patches = np.concatenate(parts)
-    second = (2 * patches[..., 1:-1] - patches[..., :-2] - patches[..., 2:]) / np.float32(np.sqrt(6))
-    return np.median(patches, axis=(1, 2)), second.std(axis=(1, 2)), patches
+
+class _Test(NamedTuple):
+    """Observed and expected counts, their probability on an untouched sensor, and whether the effect is large."""
+
+    observed: float
+    expected: float
+    p_value: float
+    matters: bool
+
+
+def _tests(
+    warm: float, bright: int, alone: int, difference: np.ndarray, extremes: np.ndarray
+) -> tuple[list[_Test], np.ndarray]:
+    """Return the three tests, their p-values multiplied by the number of tests, and which have enough pixels."""
+    odds = (1 - warm) ** 24
+    spike = int(difference[_ZERO])
+    around = int(difference[_ZERO - 3 : _ZERO + 4].sum()) - spike
+    level = next((k for k in range(len(_BEYOND) - 1, 0, -1) if extremes[1, k] >= _ENOUGH_EXTREMES), 0)
+    sides = [
+        _Test(high, low, special.bdtr(high, high + low, 0.5), high < 0.8 * low)
+        for high, low in extremes[:, : level + 1].T
+    ]
+    tests = [
+        _Test(alone, bright * odds, special.bdtr(alone, bright, odds), alone < 0.5 * bright * odds),
+        _Test(spike, around / 6, special.bdtrc(spike - 1, spike + around, 1 / 7), spike > 0.5 * around),
+        min(sides, key=lambda test: test.p_value),
+    ]
+    number = len(sides) + 2
+    able = np.array([bright >= _ENOUGH_BRIGHT, bright >= _ENOUGH_BRIGHT, tests[2].expected >= _ENOUGH_EXTREMES])
+    return [test._replace(p_value=float(test.p_value) * number) for test in tests], able
