@@ -12,6 +12,10 @@ import numpy as np
 
 _SYMBOLS = {"electron": "e⁻", "adu": "ADU", "deg_C": "°C", "arcsec": "″"}
 _POWERS = {"**2": "²", "**3": "³"}
+SHUTTER_PARTS = (
+    *(8000, 6400, 5000, 4000, 3200, 2500, 2000, 1600, 1250, 1000, 800, 640, 500, 400, 320, 250, 200, 160, 125, 100),
+    *(80, 60, 50, 40, 30, 25, 20, 15, 13, 10, 8, 6, 5, 4),
+)  # of a second, in third stops, as cameras mark them
 
 
 def is_simulated(camera: str) -> bool:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..core.cube import black_levels, channels_of, check_cube, one_value
+from ..core.cube import black_levels, channels_of, check_cube, evenly, one_value
 from ..core.dark import dark_current_at
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import t_factor
 from ..core.parallel import counted, lazy_frames, stream_frames
-from ..core.statistics import MEDIAN_ERROR, mad_std
+from ..core.results import at_iso
+from ..core.statistics import MEDIAN_ERROR, StraightLine, fit_line, mad_std
 from ..ingest.folder import Folder
 from ..ingest.reader import read_frame
 from ..stars.background import block_background, green_sampling, half_green, subtract
@@ -68,18 +69,10 @@ def saturates(folder: Folder) -> bool:
 def background_rate(light: xr.DataArray, sensor: xr.Dataset, *, progress: Any = True) -> xr.Dataset:
     """Measure how fast the background of lights fills up: sky and dark current together, and the sky alone.
 
-    (median level − black level) · gain / exposure, level by blocks of 64 x 64 pixels of a channel from which stars are
-    clipped.  The dark current is the sensor's at the lights' temperature, by its law, or the one measured within
-    2 K.  The error has that of gain, black level and dark current in it, and the scatter between frames.
-
-    Parameters
-    ----------
-    light
-        Raw lights (frame, y, x) of one ISO.
-    sensor
-        From `open_sensor` or `characterize`.
-    progress
-        False for no progress bar.
+    Of raw lights (frame, y, x) of one ISO, (median level − black level) · gain / exposure, level by blocks of 64 x 64
+    pixels of a channel from which stars are clipped.  The dark current is the sensor's at the lights' temperature, by
+    its law, or the one measured within 2 K.  The error has that of gain, black level and dark current in it, and the
+    scatter between frames.
 
     Returns
     -------
@@ -106,16 +99,23 @@ def background_rate(light: xr.DataArray, sensor: xr.Dataset, *, progress: Any = 
     """
     check_cube(light, stage="raw", kind="light")
     iso = one_value(light, "iso", "a background rate")
-    channels = list(channels_of(light.attrs["cfa_pattern"]))
-    gain, gain_error, black, black_error = _at_iso(sensor, iso, channels, black_levels(light.attrs))
-    chosen = _evenly(light.sizes["frame"])
+    pattern = light.attrs["cfa_pattern"]
+    channels = list(channels_of(pattern))
+    gain, gain_error, black, black_error = _at_iso(sensor, iso, channels, np.nan_to_num(black_levels(light.attrs)))
+    chosen = evenly(light.sizes["frame"], _FRAMES)
     exposure = light["exposure"].values[chosen]
     if not (np.isfinite(exposure) & (exposure > 0)).all():
         raise WorkbenchError(
             "these lights do not state their exposure, which a rate needs; give it in frames.csv (column exposure_s)"
         )
     frames = counted(stream_frames(light.data[i] for i in chosen), progress, len(chosen))
-    levels = np.array([_levels(frame, light.attrs["cfa_pattern"]) for frame in frames])
+    levels = np.array(
+        [
+            [np.nanmedian(block_background(plane.astype(np.float32), _BLOCK)[0]) for _, plane in planes(frame, pattern)]
+            for frame in frames
+        ],
+        float,
+    )
     rates = (levels - black) * gain / exposure[:, None]
     rate = rates.mean(axis=0)
     scatter = np.zeros(len(channels))
@@ -152,51 +152,30 @@ def background_rate(light: xr.DataArray, sensor: xr.Dataset, *, progress: Any = 
     return xr.Dataset(data, {"channel": channels}, attrs)
 
 
-def _levels(frame: np.ndarray, pattern: str) -> list[float]:
-    """Return the background of each channel of a frame (y, x) [ADU]: the median of blocks without stars."""
-    return [
-        float(np.nanmedian(block_background(plane.astype(np.float32), _BLOCK)[0]))
-        for _, plane in planes(frame, pattern)
-    ]
-
-
-def _evenly(count: int) -> np.ndarray:
-    """Return the indices of up to `_FRAMES` frames spread over so many."""
-    return np.unique(np.linspace(0, count - 1, min(count, _FRAMES)).round().astype(int))
-
-
 def _at_iso(
     sensor: xr.Dataset, iso: float, channels: list[str], stated: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return gain and black level of each channel with their errors; the black level else as the file states it."""
-    isos = sensor["iso"].values
-    where = np.flatnonzero(np.isnan(isos) if math.isnan(iso) else isos == iso)
-    one = sensor.isel(iso=where[0]).reindex(channel=channels) if where.size else None
-    if one is None or not np.isfinite(one["gain"]).all():
-        known = ", ".join(f"{value:g}" for value in isos[sensor["gain"].notnull().all("channel").values]) or "none"
+    """Return gain and black level of each channel with their errors; the black level else as stated [ADU]."""
+    names = ("gain", "gain_error", "black_level", "black_level_error")
+    known = sensor[[*names]].reindex(channel=channels)
+    gain, gain_error, black, black_error = (at_iso(known[name], iso) for name in names)
+    if not np.isfinite(gain).all():
+        isos = sensor["iso"].values[sensor["gain"].notnull().all("channel").values]
+        measured = ", ".join(f"{value:g}" for value in isos) or "none"
         raise WorkbenchError(
-            f"the gain at ISO {iso:g}, that of the lights, is not measured (measured: {known}): shoot bias frames and "
-            "pairs of flats at that ISO and characterize them"
+            f"the gain at ISO {iso:g}, that of the lights, is not measured (measured: {measured}): shoot bias frames "
+            "and pairs of flats at that ISO and characterize them"
         )
-    black, black_error = one["black_level"].values, one["black_level_error"].values
-    black = np.where(np.isfinite(black), black, np.nan_to_num(np.asarray(stated, float)))
-    return one["gain"].values, np.nan_to_num(one["gain_error"].values), black, np.nan_to_num(black_error)
+    return gain, np.nan_to_num(gain_error), np.where(np.isfinite(black), black, stated), np.nan_to_num(black_error)
 
 
 def star_shapes(light: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
-    """Measure how wide the stars of lights are, and in which direction they are drawn out, frame by frame.
+    """Measure how wide the stars of raw lights (frame, y, x) are, and in which direction they are drawn out.
 
     Second moments of each star under a round Gaussian weight of the frame's own width, over the green pixels (or all of
     a mono frame), freed of the weight and of the pixels' own width (1/12 px²); then the median of each moment over the
     stars.  A direction that all stars share stays; what noise does to each star cancels, which the mean of their
     elongations would not.
-
-    Parameters
-    ----------
-    light
-        Raw lights (frame, y, x).
-    progress
-        False for no progress bar.
 
     Returns
     -------
@@ -212,9 +191,8 @@ def star_shapes(light: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     """
     check_cube(light, stage="raw", kind="light")
     pattern = light.attrs["cfa_pattern"]
-    black = np.nan_to_num(np.asarray(light.attrs["black_level"], float)).mean()
     white = light.attrs["white_level"]
-    top = 0.9 * (white - black) if math.isfinite(white) else math.inf
+    top = 0.9 * (white - np.nan_to_num(black_levels(light.attrs)).mean()) if math.isfinite(white) else math.inf
     green = np.isin(np.array(channels_of(pattern))[channel_index(pattern)], ("G1", "G2", "mono"))
     green = np.tile(green, [-(-size // step) for size, step in zip(light.shape[1:], green.shape, strict=True)])
     green = green[: light.sizes["y"], : light.sizes["x"]]
@@ -263,17 +241,10 @@ def _shape(frame: np.ndarray, pattern: str, green: np.ndarray, top: float) -> li
 def tracking(shapes: xr.Dataset, elongation: float = ELONGATION) -> xr.Dataset:
     """Estimate the longest sub that the mount allows, from how star images draw out with the exposure.
 
-    A star that drifts by v t is blurred along its path by a variance of (v t)²/12, on top of the optics: the vector
-    (xx − yy, 2 xy) is a + q t² with |q| = v²/12, fitted to lights of different exposures with weights from the errors
-    and scatter.  The longest sub keeps √(1 + |a + q t²|/short) to `elongation`.  From lights of one exposure all of the
-    elongation counts as drift, and the sub is a lower limit.
-
-    Parameters
-    ----------
-    shapes
-        From `star_shapes`.
-    elongation
-        Long over short axis of a star that is still good enough.
+    A star that drifts by v t is blurred along its path by a variance of (v t)²/12, on top of the optics: the vector (xx
+    − yy, 2 xy) is a + q t² with |q| = v²/12, fitted to lights of different exposures with weights from the errors and
+    scatter.  The longest sub keeps √(1 + |a + q t²|/short), long over short axis, to `elongation`.  From lights of one
+    exposure all of the elongation counts as drift, and the sub is a lower limit.
 
     Returns
     -------
@@ -307,14 +278,16 @@ def tracking(shapes: xr.Dataset, elongation: float = ELONGATION) -> xr.Dataset:
     time = shapes["exposure"].values[good]
     short = float(np.median(shapes["short"].values[good]))
     several = bool(np.unique(np.round(np.log(time), 2)).size > 1)
-    fits = []
+    lines, covariances = [], []
     for name in ("plus", "cross"):
         error = np.maximum(shapes[f"{name}_error"].values[good], 1e-4)
-        fits.append(_line(time**2, shapes[name].values[good], error, several))
-    (offset, slope), covariances = np.array([fit[0] for fit in fits]).T, [fit[1] for fit in fits]
+        line, covariance = _drift_line(time**2, shapes[name].values[good], error, several)
+        lines.append(line)
+        covariances.append(covariance)
+    offset, slope = np.array([(line.intercept, line.slope) for line in lines]).T
     size = math.hypot(*slope)
     weights = slope / size if size > 0 else np.ones(2)
-    slope_error = math.hypot(*(weight * math.sqrt(c[1, 1]) for weight, c in zip(weights, covariances, strict=True)))
+    slope_error = math.hypot(*(weight * math.sqrt(c[0, 0]) for weight, c in zip(weights, covariances, strict=True)))
     room = short * (elongation**2 - 1)
     limit = size < 2 * slope_error
     if limit:
@@ -344,24 +317,21 @@ def _reach(offset: np.ndarray, slope: np.ndarray, room: float) -> float:
 
 
 def _reach_error(offset: np.ndarray, slope: np.ndarray, covariances: list[np.ndarray], room: float) -> float:
-    """The error of `_reach`: central differences along the principal axes of each component's covariance of (a, q)."""
+    """The error of `_reach`: central differences along the principal axes of each component's covariance of (q, a)."""
     variance = 0.0
     for component, covariance in enumerate(covariances):
         unit = np.eye(2)[component]
         for size, axis in zip(*np.linalg.eigh(covariance), strict=True):
             step = math.sqrt(max(size, 0.0)) * axis
-            ends = [_reach(offset + sign * step[0] * unit, slope + sign * step[1] * unit, room) for sign in (1, -1)]
+            ends = [_reach(offset + sign * step[1] * unit, slope + sign * step[0] * unit, room) for sign in (1, -1)]
             variance += ((ends[0] - ends[1]) / 2) ** 2
     return math.sqrt(variance)
 
 
-def _line(x: np.ndarray, y: np.ndarray, error: np.ndarray, free: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Fit y = a + q x, or y = q x; return (a, q) and their covariance, widened to the scatter about the line."""
-    design = np.stack([np.ones(x.size), x], axis=1) if free else x[:, None]
-    covariance = np.linalg.inv(design.T @ (design / error[:, None] ** 2))
-    answer = covariance @ (design.T @ (y / error**2))
-    degrees = x.size - design.shape[1]
-    if degrees > 0:  # seeing and gusts scatter more than the stars' own errors
-        chi2 = float(np.sum(((y - design @ answer) / error) ** 2)) / degrees
-        covariance = covariance * max(1.0, chi2)
-    return (answer, covariance) if free else (np.array([0.0, answer[0]]), np.diag([0.0, covariance[0, 0]]))
+def _drift_line(x: np.ndarray, y: np.ndarray, error: np.ndarray, free: bool) -> tuple[StraightLine, np.ndarray]:
+    """Fit y = a + q x, or y = q x; return the line and the covariance of (q, a), widened to the scatter about it."""
+    line = fit_line(x, y, 1 / error**2, through_origin=not free)
+    degrees = x.size - (2 if free else 1)
+    # seeing and gusts scatter more than the stars' own errors
+    chi2 = float(np.sum(((y - line.intercept - line.slope * x) / error) ** 2)) / degrees if degrees > 0 else 1.0
+    return line, line.covariance * max(1.0, chi2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from ..core.dark import dark_current_at
+from ..core.values import SHUTTER_PARTS
 from ..ingest.folder import Folder
 from .conditions import saturates, saturation_time
 
@@ -26,15 +27,10 @@ FULL_STOPS = (100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0, 6400.0)  # ISO
 FASTEST = 1 / 8000  # s: of most shutters
 FASTEST_WITHOUT_DIAL = 1 / 1000  # s: of most astronomical cameras
 BULB = 30.0  # s: longer exposures are held open, to the second
-_PARTS = (
-    *(8000, 6400, 5000, 4000, 3200, 2500, 2000, 1600, 1250, 1000, 800, 640, 500, 400, 320, 250, 200, 160, 125, 100),
-    *(80, 60, 50, 40, 30, 25, 20, 15, 13, 10, 8, 6, 5, 4),
-)  # of a second
-_SECONDS = (
-    *(0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0),
-    *(13.0, 15.0, 20.0, 25.0, BULB),
-)
-DIAL = (*(1 / part for part in _PARTS), *_SECONDS)  # s, as cameras mark them
+DIAL = (
+    *(1 / part for part in SHUTTER_PARTS),
+    *(0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 13.0, 15.0, 20.0, 25.0, BULB),
+)  # s, as cameras mark them
 _THIRD = 2 ** (1 / 3)
 _NEAR = 1.22  # ratio of two settings nearer than a third of a stop, of which 100 and 125 are
 _SAME = 0.03  # 1/125 s is really 1/128 s, and recorded as either
@@ -49,7 +45,7 @@ class ShotList:
     """
 
     table: pd.DataFrame
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def missing(self) -> pd.DataFrame:
@@ -133,8 +129,6 @@ def shot_list(
 
     Parameters
     ----------
-    folder
-        From `open_folder`.
     sensor
         From `open_sensor`: what is measured so far.  Its errors say where more frames are needed than the statistics of
         pixels do.
@@ -151,12 +145,9 @@ def shot_list(
     >>> shot_list(open_folder(sample_folder())).missing                  # doctest: +SKIP
     """
     table = folder.table
-    wanted = isos_wanted(table["iso"].dropna()) if isos is None else sorted(isos)
-    pixels = (
-        int(table["height"].iloc[0])
-        * int(table["width"].iloc[0])
-        // (1 if (table["cfa_pattern"] == "mono").all() else 4)
-    )
+    wanted = _isos_wanted(table["iso"].dropna()) if isos is None else sorted(isos)
+    colours = 1 if (table["cfa_pattern"] == "mono").all() else 4
+    pixels = int(table["height"].iloc[0]) * int(table["width"].iloc[0]) // colours
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     for iso in wanted:
@@ -171,6 +162,13 @@ def shot_list(
         rows.append(_row(table, "light", math.nan, math.nan, math.nan, 1, why) | {"there": 0, "shoot": 1})
     rows += _calibration(table)
     return ShotList(pd.DataFrame(rows), tuple(notes))
+
+
+def _isos_wanted(used: Iterable[float]) -> list[float]:
+    """Return the ISO settings in use and the full stops that none of them is near; NaN alone where none was seen."""
+    own = sorted({float(iso) for iso in used})
+    near = {iso for iso in FULL_STOPS for seen in own if max(iso / seen, seen / iso) <= _NEAR}
+    return sorted({*own, *FULL_STOPS} - (near - set(own))) if own else [math.nan]
 
 
 def _row(
@@ -358,21 +356,5 @@ def shutter(time: float) -> str:
         return ""
     if time <= 0:
         return "shortest"
-    part = next((part for part in _PARTS if abs(time * part - 1) < _SAME), None)
+    part = next((part for part in SHUTTER_PARTS if abs(time * part - 1) < _SAME), None)
     return f"{time:.3g} s" if part is None else f"1/{part} s"
-
-
-def isos_wanted(used: Iterable[float]) -> list[float]:
-    """Return the ISO settings of a whole characterisation: those in use, and the full stops that none of them is near.
-
-    None that was seen means a camera without ISO settings, whose one setting is NaN.
-
-    Examples
-    --------
-    >>> isos_wanted([84, 1000]), isos_wanted([])
-    ([84.0, 200.0, 400.0, 800.0, 1000.0, 1600.0, 3200.0, 6400.0], [nan])
-    """
-    own = sorted({float(iso) for iso in used})
-    if not own:
-        return [math.nan]
-    return sorted({*own, *(iso for iso in FULL_STOPS if all(max(iso / seen, seen / iso) > _NEAR for seen in own))})

@@ -52,17 +52,8 @@ def propagate(formula: Callable[..., float], *quantities: tuple[float, float]) -
 def noise_penalty(time: Any, read_noise: Any, rate: Any) -> Any:
     """Return by how much subs of a length make a stack noisier than one endless exposure of the same total.
 
-    √(1 + RN²/(B t)) − 1: in a total time T there are T/t read-outs, each of variance RN², and the shot noise B T of sky
-    and dark current.
-
-    Parameters
-    ----------
-    time
-        Length of a sub [s].
-    read_noise
-        In e⁻ rms.
-    rate
-        Sky and dark current together, B [e⁻/s/pixel].
+    √(1 + RN²/(B t)) − 1: in a total time T there are T/t read-outs (the sub's `time` t [s]), each of variance RN²
+    (`read_noise` [e⁻ rms]), and the shot noise B T of sky and dark current together (`rate` [e⁻/s/pixel]).
 
     Examples
     --------
@@ -75,16 +66,8 @@ def noise_penalty(time: Any, read_noise: Any, rate: Any) -> Any:
 def sub_length(read_noise: tuple[float, float], rate: tuple[float, float], penalty: float = PENALTY) -> Estimate:
     """Return the shortest sub [s] with at most the noise penalty asked, and its error.
 
-    t = C RN²/B with C = 1/((1 + p)² − 1), 9.76 for p = 5 %.
-
-    Parameters
-    ----------
-    read_noise
-        Value and error [e⁻ rms].
-    rate
-        Sky and dark current together, value and error [e⁻/s/pixel].
-    penalty
-        The share p of noise that may be added.
+    t = C RN²/B with C = 1/((1 + p)² − 1), 9.76 for p = 5 %, the share of noise that may be added; read noise [e⁻ rms]
+    and the rate B of sky and dark current together [e⁻/s/pixel] are values with their errors.
 
     Raises
     ------
@@ -120,12 +103,8 @@ def hours(
 
     Parameters
     ----------
-    snr
-        The ratio wanted.
-    target
-        The target's own signal, value and error [e⁻/s/pixel].
-    rate
-        Sky and dark current together, value and error [e⁻/s/pixel].
+    target, rate
+        The target's own signal s, and sky and dark current together B, each value and error [e⁻/s/pixel].
     read_noise
         Value and error [e⁻ rms].
     time
@@ -227,8 +206,8 @@ def plan_subs(
             "the background of the lights is not above their black level: no sub length can be planned from it; give a "
             "longer light, or one whose black level is known"
         )
-    kept = [float(iso) for iso in sensor["iso"].values if isos is None or iso in isos]
-    kept = [iso for iso in kept if _known(sensor, iso, bright)]
+    measured = sensor[["gain", "read_noise"]].reindex(channel=bright).to_array().notnull().all(("variable", "channel"))
+    kept = [float(iso) for iso in sensor["iso"].values[measured.values] if isos is None or iso in isos]
     if not kept:
         raise WorkbenchError(
             "no ISO has both gain and read noise measured: shoot bias frames and pairs of flats at one ISO, and "
@@ -328,10 +307,3 @@ def _pair(data: xr.Dataset, name: str, **at: Any) -> tuple[float, float]:
     position = tuple(data.indexes[dim].get_loc(label) for dim, label in at.items())
     values = [data[key].transpose(*at).values[position] if key in data else math.nan for key in (name, f"{name}_error")]
     return float(values[0]), float(values[1])
-
-
-def _known(sensor: xr.Dataset, iso: float, channels: list[str]) -> bool:
-    if any(name not in sensor["channel"].values for name in channels):
-        return False
-    chosen = sensor[["gain", "read_noise"]].sel(iso=iso, channel=channels)
-    return bool(np.isfinite(chosen["gain"]).all() and np.isfinite(chosen["read_noise"]).all())

@@ -24,6 +24,7 @@ import platformdirs
 from filelock import FileLock
 
 from ..core.errors import WorkbenchError
+from ..core.values import SHUTTER_PARTS
 from .night import NightSettings, Scene, Shot, make_night, shoot
 from .sensor import d7000
 from .sky import Trail, dust, make_sky, star_table
@@ -35,8 +36,7 @@ _START = datetime(2025, 1, 18, 20, 0, 0)  # the first frame's time; each next on
 # Light of the flat-field lamp where it is brightest [e-/s/pixel], R G1 G2 B: daylight as the D7000's matrix sees it.
 _LAMP = (26_900.0, 61_000.0, 61_000.0, 50_100.0)
 # Shutter times of the camera's third stops, from 1/2 s; a flat at ISO 100 and 1/2 s is at 0.9 of saturation.
-_SHUTTERS: tuple[float, ...] = (2, 2.5, 3, 4, 5, 6, 8, 10, 13, 15, 20, 25, 30, 40, 50, 60, 80, 100, 125, 160, 200, 250)
-_SHUTTERS += (320, 400, 500, 640, 800, 1000, 1250, 1600, 2000, 2500, 3200, 4000, 5000, 6400, 8000)
+_SHUTTERS = (2, 2.5, 3, *reversed(SHUTTER_PARTS))
 _ROOM, _FREEZER = 20.0, -18.0  # °C
 
 
