@@ -3,7 +3,6 @@ from . import dng as dng
 from . import fits as fits
 from . import folder as folder
 from . import metadata as metadata
-from . import plain as plain
 from . import raw as raw
 from . import reader as reader
 from .catalogue import open_folder as open_folder
@@ -11,7 +10,7 @@ from .dng import DngMetadata as DngMetadata
 from .dng import write_dng as write_dng
 from .folder import Folder as Folder
 from .metadata import FrameInfo as FrameInfo
-from .plain import PlainPixels as PlainPixels
+from .metadata import PlainPixels as PlainPixels
 from .reader import open_frames as open_frames
 from .reader import plain_pixels as plain_pixels
 from .reader import read_frame as read_frame

@@ -18,8 +18,7 @@ from ..core.cube import CFA_CHANNELS, MOSAICS
 from ..core.errors import WorkbenchError
 from ..core.files import whole_file
 from ..core.mosaic import channel_index, offsets
-from .metadata import FrameInfo, read_exif
-from .plain import PlainPixels
+from .metadata import PlainPixels
 
 # XYZ (D65) to camera, the matrix of a camera that sees sRGB: a neutral choice for frames without one.
 SRGB_MATRIX = (3.2404542, -1.5371385, -0.4985314, -0.9692660, 1.8760108, 0.0415560, 0.0556434, -0.2040259, 1.0572252)
@@ -283,18 +282,13 @@ def plain_dng(path: Path) -> tuple[dict[str, Any], PlainPixels] | None:
             if 50706 not in tiff.pages.first.tags:  # DNGVersion
                 return None
             images: list[Any] = [image for page in tiff.pages for image in (page, *(page.pages or ()))]
-            full = [image for image in images if _value(image, 254, 0) == 0]  # not a reduced copy
+            full = [image for image in images if image.tags.valueof(254, 0) == 0]  # not a reduced copy
             found = _layout(full[0], path, tiff.byteorder) if len(full) == 1 else None
     except Exception:  # damaged tags surface as all sorts of errors; LibRaw decides whether the file can be used
         return None
     if found is not None:
         found[1].require_whole()
     return found
-
-
-def plain_dng_info(path: Path, layout: dict[str, Any]) -> FrameInfo:
-    """Return the record of a DNG with the layout from `plain_dng`; EXIF gives the rest."""
-    return FrameInfo(path=path, format="dng", **layout, **read_exif(path))
 
 
 def _layout(image: Any, path: Path, byteorder: str) -> tuple[dict[str, Any], PlainPixels] | None:
@@ -309,19 +303,22 @@ def _layout(image: Any, path: Path, byteorder: str) -> tuple[dict[str, Any], Pla
         and not {50712, 50715, 50716} & set(image.tags.keys())  # linearization table, black level drifts
     )
     pattern = _cfa_pattern(image)
-    repeat = tuple(_value(image, 50713, (1, 1)))
+    repeat = tuple(image.tags.valueof(50713, (1, 1)))
     if not plain or pattern is None or repeat not in ((1, 1), (2, 2)):
         return None
     height, width = image.imagelength, image.imagewidth
-    top, left, bottom, right = _value(image, 50829, (0, 0, height, width))
-    black = np.broadcast_to(np.reshape(_rationals(image, 50714, (0.0,)), repeat), (2, 2))
+    top, left, bottom, right = image.tags.valueof(50829, (0, 0, height, width))
+    black = np.ravel(image.tags.valueof(50714, 0.0)).astype(float)
+    if 50714 in image.tags and image.tags[50714].dtype in (_RATIONAL, _SRATIONAL):
+        black = black[::2] / black[1::2]
+    black = np.broadcast_to(black.reshape(repeat), (2, 2))
     levels = (black[0, 0],) if pattern == "mono" else (black[place] for place in offsets(pattern).values())
     layout = {
         "height": bottom - top,
         "width": right - left,
         "cfa_pattern": pattern,
         "black_level": tuple(float(level) for level in levels),
-        "white_level": float(np.ravel(_value(image, 50717, 65535))[0]),
+        "white_level": float(np.ravel(image.tags.valueof(50717, 65535))[0]),
         "margins": (top, left),
         "full_shape": (height, width),
     }
@@ -333,20 +330,11 @@ def _cfa_pattern(image: Any) -> str | None:
     """Colours from the active area's first pixel, where the DNG specification starts to count."""
     if image.photometric == 34892:  # LinearRaw with one sample a pixel
         return "mono"
-    if image.photometric != 32803 or tuple(_value(image, 33421, ())) != (2, 2) or _value(image, 50711, 1) != 1:
+    if (
+        image.photometric != 32803
+        or tuple(image.tags.valueof(33421, ())) != (2, 2)
+        or image.tags.valueof(50711, 1) != 1
+    ):
         return None
-    pattern = "".join(_COLOURS[code] for code in bytes(_value(image, 33422, b"")))
+    pattern = "".join(_COLOURS[code] for code in bytes(image.tags.valueof(33422, b"")))
     return pattern if pattern in MOSAICS else None
-
-
-def _value(image: Any, code: int, default: Any) -> Any:
-    tag = image.tags.get(code)
-    return default if tag is None else tag.value
-
-
-def _rationals(image: Any, code: int, default: tuple[float, ...]) -> tuple[float, ...]:
-    tag = image.tags.get(code)
-    if tag is None:
-        return default
-    values = np.ravel(tag.value).astype(float)
-    return tuple(values[::2] / values[1::2]) if tag.dtype in (5, 10) else tuple(values)

@@ -15,8 +15,7 @@ from astropy.io import fits
 from ..core.cube import MOSAICS
 from ..core.errors import FrameReadError
 from ..core.mosaic import shifted
-from .metadata import NAT, FrameInfo, as_time, number, require_file
-from .plain import PlainPixels
+from .metadata import NAT, FrameInfo, PlainPixels, as_time, number, require_file, require_length
 
 
 def read_fits(path: str | Path) -> np.ndarray:
@@ -47,26 +46,18 @@ def read_fits(path: str | Path) -> np.ndarray:
     return pixels.astype(info.dtype)
 
 
-def plain_fits(path: str | Path) -> PlainPixels | None:
-    """Return where a FITS file keeps uncompressed unsigned 16-bit or floating-point pixels; None for others."""
-    path = require_file(path)
-    with _opened(path) as hdus:
-        return _plain(*_picture(hdus, path))
-
-
-def fits_info(path: str | Path) -> FrameInfo:
-    """Return what a FITS header records, under the keywords that capture programs use.
+def fits_layout(path: str | Path) -> tuple[FrameInfo, PlainPixels | None]:
+    """Return what a FITS header records, and where the file keeps plain 16-bit or floating-point pixels (else None).
 
     ``EXPTIME`` or ``EXPOSURE`` [s]; ``ISOSPEED``; ``CCD-TEMP`` [°C]; ``DATE-OBS``; ``INSTRUME`` or
     ``CAMERA``; ``IMAGETYP``; ``EGAIN`` [e-/ADU] (``GAIN`` is a camera setting and is not read);
     ``BAYERPAT`` moved by ``XBAYROFF`` and ``YBAYROFF``, and flipped where by ``ROWORDER`` the file's
-    first row is the bottom of the picture.
+    first row is the bottom of the picture.  An error if the file is cut short.
     """
     path = require_file(path)
     with _opened(path) as hdus:
         hdu, info = _picture(hdus, path)
-        _plain(hdu, info)  # raises if the file is cut short
-        return info
+        return info, _plain(hdu, info)
 
 
 def bayer_pattern(header: Mapping[str, Any], height: int) -> str:
@@ -96,7 +87,12 @@ def _opened(path: Path) -> Iterator[fits.HDUList]:
         try:
             if file.read(6) == b"SIMPLE":  # not packed
                 file.seek(0)
-                _require_first_unit(fits.Header.fromfile(file), file.tell(), path)
+                header = fits.Header.fromfile(file)
+                shape = [header[f"NAXIS{axis}"] for axis in range(1, header["NAXIS"] + 1)]
+                # that the first unit's data are there: astropy would only warn, on the terminal
+                require_length(
+                    path, file.tell() + abs(header["BITPIX"]) // 8 * math.prod(shape) * bool(shape), "header"
+                )
             file.seek(0)
             hdus = fits.open(file, memmap=False, lazy_load_hdus=True)
         except FrameReadError:
@@ -105,13 +101,6 @@ def _opened(path: Path) -> Iterator[fits.HDUList]:
             raise FrameReadError(path, f"cannot be read as FITS ({error}); save it again as a FITS image") from None
         with hdus:
             yield hdus
-
-
-def _require_first_unit(header: Mapping[str, Any], offset: int, path: Path) -> None:
-    """Make sure that the first unit's data are there; astropy would only warn, on the terminal."""
-    shape = tuple(header[f"NAXIS{axis}"] for axis in range(1, header["NAXIS"] + 1))
-    if shape:
-        PlainPixels(path, offset, f"V{_bytes(header)}", shape).require_whole()
 
 
 def _picture(hdus: fits.HDUList, path: Path) -> tuple[Any, FrameInfo]:
@@ -137,7 +126,10 @@ def _info(hdu: Any, path: Path) -> FrameInfo:
         pattern = bayer_pattern(header, height)
     except ValueError as error:
         raise FrameReadError(path, str(error)) from None
-    first = _first_number(header)
+
+    def first(*keys: str) -> float:
+        return next((value for value in (number(header.get(key)) for key in keys) if math.isfinite(value)), math.nan)
+
     return FrameInfo(
         path=path,
         format="fits",
@@ -158,13 +150,6 @@ def _info(hdu: Any, path: Path) -> FrameInfo:
     )
 
 
-def _first_number(header: Mapping[str, Any]):
-    def first(*keys: str) -> float:
-        return next((value for value in (number(header.get(key)) for key in keys) if math.isfinite(value)), math.nan)
-
-    return first
-
-
 def _dtype(header: Mapping[str, Any]) -> str:
     """What `read_fits` returns for this header."""
     bits = header["BITPIX"]
@@ -180,18 +165,13 @@ def _plain(hdu: Any, info: FrameInfo) -> PlainPixels | None:
         packed = file.read(6) != b"SIMPLE"
     if packed or place is None or isinstance(hdu, fits.CompImageHDU):
         return None
-    shape = (info.height, info.width)
-    pixels = PlainPixels(info.path, place["datLoc"], f">{'f' if header['BITPIX'] < 0 else 'i'}{_bytes(header)}", shape)
-    pixels.require_whole()
+    stored = f">{'f' if header['BITPIX'] < 0 else 'i'}{abs(header['BITPIX']) // 8}"
+    pixels = PlainPixels(info.path, place["datLoc"], stored, (info.height, info.width)).require_whole()
     scaled = header.get("BSCALE", 1) != 1 or "BLANK" in header
     zero = header.get("BZERO", 0)
     if header["BITPIX"] == 16 and zero == 32768 and not scaled:
         return replace(pixels, stored=">u2", flip=0x8000)
     return pixels if header["BITPIX"] < 0 and zero == 0 and not scaled else None
-
-
-def _bytes(header: Mapping[str, Any]) -> int:
-    return abs(header["BITPIX"]) // 8
 
 
 def _time(header: Mapping[str, Any]) -> np.datetime64:

@@ -1,4 +1,4 @@
-"""What is known of a frame without its pixels: the record, EXIF, and what names of files and folders imply."""
+"""What is known of a frame: its record, where its file keeps the pixels, EXIF, and what names of files imply."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import exifread
 import numpy as np
 
 from ..core.errors import FrameReadError
+from ..core.parallel import frame_memory
 
 # exifread reports what it skips through logging; a frame that lacks a tag does not concern the user
 logging.getLogger("exifread").setLevel(logging.ERROR)
@@ -53,6 +54,85 @@ class FrameInfo:
     full_shape: tuple[int, int] = (0, 0)
     imagetyp: str = ""
     egain: float = math.nan
+
+
+@dataclass(frozen=True)
+class PlainPixels:
+    """Where and how a file keeps the uncompressed pixels of a frame's visible area.
+
+    ``offset`` is the first byte of the full area of ``full_shape``, ``stored`` its numpy type with
+    byte order; the visible area begins at ``margins`` (top, left).  ``flip`` is XORed
+    onto every pixel (FITS keeps unsigned numbers with a flipped sign bit).
+    """
+
+    path: Path
+    offset: int
+    stored: str
+    full_shape: tuple[int, int]
+    margins: tuple[int, int] = (0, 0)
+    visible_shape: tuple[int, int] | None = None
+    flip: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the visible area."""
+        return self.visible_shape or self.full_shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the numbers as they are returned, in native byte order."""
+        return np.dtype(self.stored).newbyteorder("=")
+
+    def read(self, rows: slice = slice(None), columns: slice = slice(None), area: str = "visible") -> np.ndarray:
+        """Return the pixels of some rows and columns in native byte order; no other rows are read from disk."""
+        first, last, step = rows.indices((self.shape if area == "visible" else self.full_shape)[0])
+        return np.ascontiguousarray(self._read_whole_rows(first, max(first, last), area)[::step, columns])
+
+    def read_rows(self, first: int, last: int, out: np.ndarray) -> None:
+        """Read rows of the visible area into a flat array of `dtype`."""
+        if out.dtype.itemsize != self.dtype.itemsize:
+            raise FrameReadError(self.path, f"holds {self.dtype} pixels where {out.dtype} ones were planned")
+        width = self.shape[1]
+        flat = out[: (last - first) * width]
+        if width == self.full_shape[1]:
+            self._fill(first, flat, "visible")
+        else:
+            np.copyto(flat.reshape(-1, width), self._read_whole_rows(first, last, "visible"))
+
+    def _read_whole_rows(self, first: int, last: int, area: str) -> np.ndarray:
+        rows = frame_memory((last - first, self.full_shape[1]), self.dtype)
+        self._fill(first, rows.reshape(-1), area)
+        left = self.margins[1]
+        return rows[:, left : left + self.shape[1]] if area == "visible" else rows
+
+    def _fill(self, first: int, flat: np.ndarray, area: str) -> None:
+        """Fill a flat array with whole rows of the file, from row `first` of the area.
+
+        Ordinary reads, not a memory map: mapped pages count as this process's memory, and cost more than their copy.
+        """
+        stored = np.dtype(self.stored)
+        above = self.margins[0] if area == "visible" else 0
+        wanted, got = flat.view(np.uint8).data, 0
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(self.offset + (above + first) * self.full_shape[1] * stored.itemsize)
+                while got < len(wanted):
+                    count = file.readinto(wanted[got:])
+                    if not count:
+                        raise FrameReadError(self.path, "is cut short: it ended while it was being read")
+                    got += count
+        except OSError as problem:
+            raise FrameReadError(self.path, f"cannot be read: {problem.strerror or problem}") from problem
+        if not stored.isnative:
+            flat.byteswap(inplace=True)
+        if self.flip:
+            flat ^= flat.dtype.type(self.flip)
+
+    def require_whole(self) -> PlainPixels:
+        """Return these pixels if the file is long enough to hold them."""
+        size = np.dtype(self.stored).itemsize * math.prod(self.full_shape)
+        require_length(self.path, self.offset + size, "header")
+        return self
 
 
 def read_exif(path: str | Path) -> dict[str, Any]:
@@ -253,6 +333,17 @@ def require_file(path: str | Path) -> Path:
     if empty:
         raise FrameReadError(path, "is empty (0 bytes); copy it again from the card")
     return path
+
+
+def require_length(path: Path, needed: int, promise: str) -> None:
+    """Raise an error if a file has fewer bytes than its own header or directory (the `promise`) requires."""
+    length = path.stat().st_size
+    if length < needed:
+        raise FrameReadError(
+            path,
+            f"is cut short: {length:,} bytes of the {needed:,} that its own {promise} promises "
+            f"({100 * length / needed:.1f} %); copy it again",
+        )
 
 
 def _text(tags: Mapping[str, Any], name: str) -> str:

@@ -15,12 +15,10 @@ from ..core.cube import MOSAICS
 from ..core.errors import FrameReadError
 from ..core.mosaic import offsets
 from ..core.parallel import frame_memory
-from .metadata import FrameInfo, exif_time, read_exif, require_file
+from .metadata import FrameInfo, exif_time, read_exif, require_file, require_length
 
 # tifffile reports private tags it cannot parse; they are of no concern here
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-
-_LAYOUT = ("height", "width", "cfa_pattern", "black_level", "white_level", "margins", "full_shape")
 
 
 def read_raw(path: str | Path, area: str = "visible") -> np.ndarray:
@@ -41,7 +39,7 @@ def read_raw(path: str | Path, area: str = "visible") -> np.ndarray:
         return frame
 
 
-def raw_info(path: str | Path, known: MutableMapping[Any, FrameInfo] | None = None) -> FrameInfo:
+def raw_info(path: str | Path, known: MutableMapping[Any, dict[str, Any]] | None = None) -> FrameInfo:
     """Return what is known of a RAW file without its pixels.
 
     LibRaw knows size, mosaic and levels only after decoding.  `known` keeps them for each camera, ISO and
@@ -49,44 +47,39 @@ def raw_info(path: str | Path, known: MutableMapping[Any, FrameInfo] | None = No
     """
     path = require_file(path)
     refuse_pictures(path)
-    structure = _structure(path)
+    # shape, depth and compression of all images in it, equal for similar files of one camera
+    structure = tuple(page[1] for page in _pages(path))
     try:
         exif = read_exif(path)
     except Exception as error:  # exifread raises whatever damaged tags make it stumble over
         raise FrameReadError(path, f"its EXIF data are damaged ({type(error).__name__}: {error})") from None
     key = (exif["camera"], exif["iso"], structure) if exif["camera"] and structure else None
-    like = known.get(key) if known is not None and key else None
-    if like is None or np.isnan([exif["iso"], exif["exposure"]]).any():
-        like, exif = _decoded_info(path, exif)
+    layout = known.get(key) if known is not None and key else None
+    if layout is None or np.isnan([exif["iso"], exif["exposure"]]).any():
+        layout, exif = _decoded_info(path, exif)
         if known is not None and key:
-            known[key] = like
-    return FrameInfo(path=path, format="raw", **{name: getattr(like, name) for name in _LAYOUT}, **exif)
+            known[key] = layout
+    return FrameInfo(path=path, format="raw", **layout, **exif)
 
 
-def _decoded_info(path: Path, exif: dict[str, Any]) -> tuple[FrameInfo, dict[str, Any]]:
+def _decoded_info(path: Path, exif: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Layout and levels by LibRaw, and the exposure where EXIF has a gap."""
     with _unpacked(path) as raw:
         pattern = _pattern(raw, path)
         sizes, other = raw.sizes, raw.other
         black = raw.black_level_per_channel
-        if pattern == "mono":
-            levels: tuple[float, ...] = (float(black[0]),)
-        else:
-            levels = tuple(
-                float(black[raw.raw_color(sizes.top_margin + row, sizes.left_margin + column)])
-                for row, column in offsets(pattern).values()
-            )
-        layout = FrameInfo(
-            path=path,
-            format="raw",
-            height=sizes.height,
-            width=sizes.width,
-            cfa_pattern=pattern,
-            black_level=levels,
-            white_level=float(raw.white_level),
-            margins=(sizes.top_margin, sizes.left_margin),
-            full_shape=(sizes.raw_height, sizes.raw_width),
-        )
+        top, left = sizes.top_margin, sizes.left_margin
+        places = offsets(pattern).values()
+        colours = [0] if pattern == "mono" else [raw.raw_color(top + row, left + column) for row, column in places]
+        layout = {
+            "height": sizes.height,
+            "width": sizes.width,
+            "cfa_pattern": pattern,
+            "black_level": tuple(float(black[colour]) for colour in colours),
+            "white_level": float(raw.white_level),
+            "margins": (top, left),
+            "full_shape": (sizes.raw_height, sizes.raw_width),
+        }
     filled = dict(exif)
     gaps = {"iso": other.iso_speed, "exposure": other.shutter_speed, "aperture": other.aperture}
     for name, value in gaps.items():
@@ -101,7 +94,8 @@ def _unpacked(path: str | Path) -> rawpy.RawPy:
     """Open and decode a RAW file, after making sure that it is whole."""
     path = require_file(path)
     refuse_pictures(path)
-    require_whole(path)
+    # LibRaw reads some cut files (Sony's ARW, for one) without an error and fills the rest with garbage
+    require_length(path, _promised_length(path), "directory")
     raw = rawpy.RawPy()
     try:
         raw.open_file(str(path))
@@ -154,21 +148,6 @@ def refuse_pictures(path: Path) -> None:
         raise FrameReadError(path, f"is a text file, not a RAW frame; it begins {text.splitlines()[0][:40]!r}")
 
 
-def require_whole(path: Path) -> None:
-    """Raise an error if the file is shorter than its own directory requires.
-
-    LibRaw reads some cut files (Sony's ARW, for one) without an error and fills the rest with garbage.
-    """
-    length = path.stat().st_size
-    needed = _promised_length(path)
-    if needed > length:
-        raise FrameReadError(
-            path,
-            f"is cut short: {length:,} bytes of the {needed:,} that its own directory promises "
-            f"({100 * length / needed:.1f} %); copy it again from the card",
-        )
-
-
 def _promised_length(path: Path) -> int:
     """The end of the last strip, tile or box in a file's own directory; 0 where it has none."""
     with path.open("rb") as file:
@@ -194,11 +173,6 @@ def _boxes_end(file: Any) -> int:
         if size < 8:  # 0 means: to the end of the file
             return start
         start += size
-
-
-def _structure(path: Path) -> tuple:
-    """Shape, depth and compression of all images within a TIFF-based file: equal for similar files of one camera."""
-    return tuple(page[1] for page in _pages(path))
 
 
 def _pages(path: Path) -> list[tuple[list[tuple[int, int]], tuple]]:

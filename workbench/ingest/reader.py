@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, MutableMapping
 from dataclasses import asdict
 from functools import lru_cache
@@ -20,13 +21,14 @@ from ..core.cube import KINDS, channels_of, make_cube
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import shifted
 from ..core.values import joined_lines
-from .dng import plain_dng, plain_dng_info
-from .fits import fits_info, plain_fits, read_fits
-from .metadata import FrameInfo, kind_in_words, require_file
-from .plain import PlainPixels, pgm_info, plain_pgm
+from .dng import plain_dng
+from .fits import fits_layout, read_fits
+from .metadata import FrameInfo, PlainPixels, kind_in_words, read_exif, require_file
 from .raw import raw_info, read_raw
 
 Area = Literal["visible", "full"]
+_GAP = rb"(?:\s|#[^\n]*\n)+"
+_PGM_HEADER = re.compile(rb"P5" + 3 * (_GAP + rb"(\d+)") + rb"\s")
 
 
 def read_frame(path: str | Path, area: Area = "visible") -> np.ndarray:
@@ -70,14 +72,14 @@ def plain_pixels(path: str | Path) -> PlainPixels | None:
     """
     form = _format(path)
     if form == "fits":
-        return plain_fits(path)
+        return fits_layout(path)[1]
     if form == "pgm":
-        return plain_pgm(path)
+        return _plain_pgm(Path(path))
     found = _dng(Path(path))
     return found[1] if found else None
 
 
-def read_metadata(path: str | Path, known: MutableMapping[Any, FrameInfo] | None = None) -> FrameInfo:
+def read_metadata(path: str | Path, known: MutableMapping[Any, dict[str, Any]] | None = None) -> FrameInfo:
     """Return what a frame's file records of it, without its pixels.
 
     LibRaw knows a camera RAW's size, mosaic and levels only when it has decoded it; pass one dict as
@@ -90,11 +92,12 @@ def read_metadata(path: str | Path, known: MutableMapping[Any, FrameInfo] | None
     """
     form = _format(path)
     if form == "fits":
-        return fits_info(path)
-    if form == "pgm":
-        return pgm_info(path)
+        return fits_layout(path)[0]
+    if form == "pgm":  # records its size and nothing else
+        height, width = shape = _plain_pgm(Path(path)).full_shape
+        return FrameInfo(path=Path(path), format="pgm", height=height, width=width, full_shape=shape)
     found = _dng(Path(path))
-    return plain_dng_info(Path(path), found[0]) if found else raw_info(path, known)
+    return FrameInfo(Path(path), "dng", **found[0], **read_exif(path)) if found else raw_info(path, known)
 
 
 def open_frames(frames: Any, *, kind: str | None = None, area: Area = "visible") -> xr.DataArray:
@@ -138,7 +141,10 @@ def open_frames(frames: Any, *, kind: str | None = None, area: Area = "visible")
     dtype = np.result_type(*set(table["dtype"]))
     history = [f"read {len(table)} frames"]
     black = _common_black(table["black_level"], pattern, history)
-    white = _common_white(table["white_level"], history)
+    white = float(table["white_level"].min())
+    if table["white_level"].nunique(dropna=False) > 1:
+        levels = _few(set(table["white_level"]))
+        history.append(f"white levels differ among the frames ({levels} ADU): the attribute white_level is the lowest")
     chunks = [
         da.from_delayed(_delayed_read(path, area, shape, str(dtype)), shape, dtype=dtype) for path in table["path"]
     ]
@@ -161,19 +167,15 @@ def frame_row(info: FrameInfo, file: str, kind: str) -> dict[str, Any]:
 
 
 def _table_of_paths(frames: Any) -> pd.DataFrame:
-    paths = [frames] if isinstance(frames, (str, os.PathLike)) else list(_iterable(frames))
-    known: dict[Any, FrameInfo] = {}
+    if not isinstance(frames, Iterable | os.PathLike):
+        raise WorkbenchError(f"open_frames takes a path, paths or a folder's table; got {type(frames).__name__}")
+    paths = [frames] if isinstance(frames, (str, os.PathLike)) else frames
+    known: dict[Any, dict[str, Any]] = {}
     rows = []
     for path in map(Path, paths):
         info = read_metadata(path, known)
         rows.append(frame_row(info, path.name, kind_in_words(info.imagetyp)))
     return pd.DataFrame(rows)
-
-
-def _iterable(frames: Any) -> Iterable:
-    if not isinstance(frames, Iterable):
-        raise WorkbenchError(f"open_frames takes a path, paths or a folder's table; got {type(frames).__name__}")
-    return frames
 
 
 def _format(path: str | Path) -> str:
@@ -214,6 +216,22 @@ def _read_checked(path: Path, area: Area, shape: tuple[int, int], dtype: str) ->
     return pixels.astype(dtype, copy=False)
 
 
+def _plain_pgm(path: Path) -> PlainPixels:
+    """Return where the 16-bit pixels lie in a PGM (netpbm's ``pgm(5)``), a grey map as ``dcraw -4 -D`` writes it."""
+    with path.open("rb") as file:
+        match = _PGM_HEADER.match(file.read(4096))
+    if not match:
+        raise FrameReadError(path, "is not a binary PGM (P5) with width, height and maximum; make it with dcraw -4 -D")
+    width, height, maximum = map(int, match.groups())
+    if not (width and height and 0 < maximum < 65536):
+        raise FrameReadError(path, f"has an impossible PGM header: {width} x {height}, maximum {maximum}")
+    if maximum < 256:
+        raise FrameReadError(
+            path, "has eight bits a pixel: the camera's values are lost; make it again with dcraw -4 -D"
+        )
+    return PlainPixels(path, match.end(), ">u2", (height, width)).require_whole()
+
+
 def differing(table: pd.DataFrame, column: str) -> str:
     """Return the first values of a column that is not the same for all frames, each with a frame's name."""
     first = table.drop_duplicates(column)
@@ -241,17 +259,6 @@ def _common_black(levels: pd.Series, pattern: str, history: list[str]) -> Any:
         return next(iter(unique))
     history.append(f"black levels differ among the frames ({_few(unique)} ADU): the attribute black_level is NaN")
     return (math.nan,) * len(channels_of(pattern))
-
-
-def _common_white(levels: pd.Series, history: list[str]) -> float:
-    """The frames' white level; the lowest and a sentence in the history where they differ."""
-    if levels.nunique(dropna=False) > 1:
-        lowest = levels.min()
-        history.append(
-            f"white levels differ among the frames ({_few(set(levels))} ADU): the attribute white_level is the lowest"
-        )
-        return float(lowest)
-    return float(levels.iloc[0])
 
 
 def _few(values: Iterable, most: int = 4) -> str:

@@ -21,7 +21,7 @@ from ..core.errors import WorkbenchError, said_of
 from ..core.sensor_file import open_sensor
 from ..ingest.catalogue import open_folder
 from ..ingest.folder import Folder
-from ..ingest.plain import PlainPixels
+from ..ingest.metadata import PlainPixels
 from ..stack.engine import save_planes
 from ..stack.reject import method_number
 from .stack_report import LightList

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from ..calibrate.planes import calibrate_signal
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.files import aside
-from ..ingest.plain import PlainPixels
+from ..ingest.metadata import PlainPixels
 from ..ingest.reader import plain_pixels, read_frame
 from ..stack.engine import Band, Prepared, StackPlan, open_planes, prepare, stack_band
 from ..stack.fits_out import Layout, write_band

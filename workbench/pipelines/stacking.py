@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from ..align.registration import Registration
 from ..core.errors import WorkbenchError, said_of
 from ..core.files import check_target
-from ..ingest.plain import PlainPixels
+from ..ingest.metadata import PlainPixels
 from ..stack.engine import PlannedFrame, StackPlan, stack_bands
 from ..stack.fits_out import create_file, finish_stack, plan_layout, write_band
 from ..stack.normalise import normalisation

@@ -21,7 +21,7 @@ from ..align.transform import Transform
 from ..calibrate.planes import REACH, Planes
 from ..core.errors import WorkbenchError
 from ..core.files import aside
-from ..ingest.plain import PlainPixels
+from ..ingest.metadata import PlainPixels
 from .combine import stack_tile
 from .lanczos import PADDING, kernel_polynomials, narrowing_for
 from .normalise import block_centres, sample_noise, tile_noise
