@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -44,13 +44,6 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
 
     A RAW with its JPEG, or with the PGM that dcraw made of it, counts once: as the RAW.
 
-    Parameters
-    ----------
-    path
-        The folder.
-    progress
-        Show a bar if it takes longer than two seconds.
-
     Raises
     ------
     WorkbenchError
@@ -87,7 +80,7 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
     frames, doubled = _frames_among(files, given)
     set_aside += doubled
     rows, findings = [], []
-    known: dict[Any, FrameInfo] = {}
+    known: dict[Any, dict[str, Any]] = {}
     for file in tqdm(frames, desc="looking through frames", unit="frame", delay=2, disable=not progress, leave=False):
         try:
             info = read_metadata(file, known)
@@ -105,11 +98,11 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
 _RESULT, _RESULTS = "sensor.json", ("defects.fits", "dark-library.fits")
 
 
-def _files(root: Path) -> Iterator[Path]:
+def _files(root: Path) -> list[Path]:
     """Find the files, behind links too: each once, by its own name rather than a link's, and no link up or around."""
     seen: set[str] = set()
     above = {str(folder) for folder in root.resolve().parents}
-    folders, linked = [root], []
+    folders, own, linked = [root], list[Path](), list[Path]()
     for start in folders:
         for folder, inner, names in os.walk(start):
             here = os.path.realpath(folder)
@@ -123,16 +116,8 @@ def _files(root: Path) -> Iterator[Path]:
             ours = _RESULTS if _RESULT in names else ()  # a folder of results may lie among the frames
             files = [Path(folder) / name for name in names if not name.startswith(".") and name not in ours]
             linked += [path for path in files if path.is_symlink()]
-            yield from (path for path in files if not path.is_symlink() and not _again(path, seen))
-    yield from (path for path in linked if not _again(path, seen))
-
-
-def _again(path: Path, seen: set[str]) -> bool:
-    """Return whether a file was seen before, under any name, and remember it."""
-    real = os.path.realpath(path)
-    before = real in seen
-    seen.add(real)
-    return before
+            own += [path for path in files if not path.is_symlink()]
+    return [*{os.path.realpath(path): path for path in reversed([*own, *linked])}.values()]
 
 
 def _natural(path: Path) -> list:
@@ -268,11 +253,16 @@ def read_manifest(path: str | Path) -> dict[Path, dict[str, Any]]:
         file = (path.parent / name).resolve()
         if file in given:
             raise WorkbenchError(f"{path}, line {line}: {name} is named twice; keep one of the lines")
-        given[file] = {
-            field: parse(row[column], f"{path}, line {line}: {column}")
-            for column, (field, parse) in _COLUMNS.items()
-            if row.get(column)
-        }
+        given[file] = {}
+        for column, (field, parse, can_be, wanted) in _COLUMNS.items():
+            if text := row.get(column):
+                try:
+                    given[file][field] = value = parse(text)
+                    problem = "" if can_be(value) else f"; {wanted}"
+                except (ValueError, ZeroDivisionError):
+                    problem = ", which is not a number; leave it empty if it is unknown"
+                if problem:
+                    raise WorkbenchError(f"{path}, line {line}: {column} is {text!r}{problem}")
     return given
 
 
@@ -305,65 +295,46 @@ def _table(path: Path) -> pd.DataFrame:
         )
     table = table.apply(lambda column: column.str.strip())
     if separator == ";":
-        numeric = [name for name in table if name in _COLUMNS and _COLUMNS[name][1] in (_positive, _number, _levels)]
+        numeric = [name for name in table if name in _COLUMNS and _COLUMNS[name][1] in (_number, _levels)]
         table[numeric] = table[numeric].apply(lambda column: column.str.replace(",", "."))
     return table[(table != "").any(axis=1)]
 
 
-def _number(text: str, where: str) -> float:
-    try:
-        value = float(Fraction(text)) if "/" in text else float(text)
-    except (ValueError, ZeroDivisionError):
-        raise WorkbenchError(f"{where} is {text!r}, which is not a number; leave it empty if it is unknown") from None
-    if math.isinf(value):
-        raise WorkbenchError(f"{where} is {text!r}; give a finite number, or leave it empty")
-    return value
+def _number(text: str) -> float:
+    return float(Fraction(text)) if "/" in text else float(text)
 
 
-def _positive(text: str, where: str) -> float:
-    value = _number(text, where)
-    if value < 0:
-        raise WorkbenchError(f"{where} is {text!r}; it cannot be below zero")
-    return value
+def _levels(text: str) -> tuple[float, ...]:
+    return tuple(map(_number, text.split()))
 
 
-def _levels(text: str, where: str) -> tuple[float, ...]:
-    levels = tuple(_positive(part, where) for part in text.split())
-    if len(levels) not in (1, 4):
-        raise WorkbenchError(f"{where} has {len(levels)} values; give one, or four for R, G1, G2, B")
-    return levels
+def _cfa(text: str) -> str:
+    return next((name for name in (*MOSAICS, "mono") if name.casefold() == text.casefold()), "")
 
 
-def _kind(text: str, where: str) -> str:
-    kind = kind_in_words(text)
-    if not kind:
-        raise WorkbenchError(f"{where} is {text!r}; it is one of {', '.join(KINDS)}")
-    return kind
+def _is_positive(value: float) -> bool:
+    return not (value < 0 or math.isinf(value))
 
 
-def _cfa(text: str, where: str) -> str:
-    pattern = "mono" if text.casefold() == "mono" else text.upper()
-    if pattern not in (*MOSAICS, "mono"):
-        raise WorkbenchError(f"{where} is {text!r}; it is one of {', '.join(MOSAICS)} or mono")
-    return pattern
-
-
-def _time(text: str, where: str) -> np.datetime64:
-    time = as_time(text)
-    if np.isnat(time):
-        raise WorkbenchError(f"{where} is {text!r}; write it as 2014-07-15T13:07:40")
-    return time
-
-
-_COLUMNS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
-    "kind": ("kind", _kind),
-    "iso": ("iso", _positive),
-    "exposure_s": ("exposure", _positive),
-    "aperture": ("aperture", _positive),
-    "temperature_c": ("temperature", _number),
-    "cfa": ("cfa_pattern", _cfa),
-    "black_level": ("black_level", _levels),
-    "white_level": ("white_level", _positive),
-    "camera": ("camera", lambda text, where: text),
-    "time": ("time", _time),
+_FINITE, _POSITIVE = (
+    "give a finite number, or leave it empty",
+    "give a number that is not below zero, or leave it empty",
+)
+# of the manifest's columns: field of `FrameInfo`, what a text stands for, whether that can be, what it must be
+_COLUMNS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], bool], str]] = {
+    "kind": ("kind", kind_in_words, bool, f"it is one of {', '.join(KINDS)}"),
+    "iso": ("iso", _number, _is_positive, _POSITIVE),
+    "exposure_s": ("exposure", _number, _is_positive, _POSITIVE),
+    "aperture": ("aperture", _number, _is_positive, _POSITIVE),
+    "temperature_c": ("temperature", _number, lambda value: not math.isinf(value), _FINITE),
+    "cfa": ("cfa_pattern", _cfa, bool, f"it is one of {', '.join(MOSAICS)} or mono"),
+    "black_level": (
+        "black_level",
+        _levels,
+        lambda levels: len(levels) in (1, 4) and all(map(_is_positive, levels)),
+        "give one level, or four for R, G1, G2, B, none below zero",
+    ),
+    "white_level": ("white_level", _number, _is_positive, _POSITIVE),
+    "camera": ("camera", str, bool, ""),
+    "time": ("time", as_time, lambda time: not np.isnat(time), "write it as 2014-07-15T13:07:40"),
 }

@@ -312,12 +312,11 @@ def _layout(image: Any, path: Path, byteorder: str) -> tuple[dict[str, Any], Pla
     if 50714 in image.tags and image.tags[50714].dtype in (_RATIONAL, _SRATIONAL):
         black = black[::2] / black[1::2]
     black = np.broadcast_to(black.reshape(repeat), (2, 2))
-    levels = (black[0, 0],) if pattern == "mono" else (black[place] for place in offsets(pattern).values())
     layout = {
         "height": bottom - top,
         "width": right - left,
         "cfa_pattern": pattern,
-        "black_level": tuple(float(level) for level in levels),
+        "black_level": tuple(float(black[place]) for place in offsets(pattern).values()),
         "white_level": float(np.ravel(image.tags.valueof(50717, 65535))[0]),
         "margins": (top, left),
         "full_shape": (height, width),
