@@ -88,13 +88,8 @@ def black_level(
 ) -> tuple[Finding, bool | None]:
     """Report whether the black level was subtracted, and whether what fell below was clipped at zero.
 
-    Parameters
-    ----------
-    counted
-        From `count_codes`: bias frames and darks show it by their pixels at zero, other frames by pixels below the
-        black level that the file states.
-    vanishing
-        Level and error [ADU] at which the noise of flats vanishes (`vanishing_level`).
+    Of `count_codes`, bias frames and darks show it by their pixels at zero, other frames by pixels below the black
+    level that the file states; so does the level, with its error [ADU], at which the noise of flats vanishes.
     """
     at_zero, mean = {}, {}
     for kind in np.unique(counted["kind"].values):
@@ -158,14 +153,9 @@ def _share_below(counted: xr.Dataset, stated: np.ndarray) -> float:
 
 
 def bits(missing: xr.Dataset, noise: np.ndarray | None = None) -> Finding:
-    """Report how many bits the numbers really have, and whether coarse codes hide the noise.
+    """Report how many bits the numbers really have (`missing_codes`), and whether coarse codes hide the noise.
 
-    Parameters
-    ----------
-    missing
-        From `missing_codes`.
-    noise
-        Standard deviation of the noise [ADU] in each octave of levels (`smooth_noise`), where codes are coarse.
+    `noise` is its standard deviation [ADU] in each octave of levels (`smooth_noise`), where codes are coarse.
     """
     used = float(missing["bits"].max())
     if not math.isfinite(used):
@@ -295,13 +285,8 @@ def bands(texture: xr.Dataset | None) -> Finding:
 def neighbours(texture: xr.Dataset | None, smooth: tuple[float, float] = (math.nan, math.nan)) -> Finding:
     """Report whether neighbouring pixels share noise, as after a filter.
 
-    Parameters
-    ----------
-    texture
-        From `noise_texture`.
-    smooth
-        Without it: correlation and error in the smoothest patches of one frame (`patch_correlation`), which can clear
-        a camera but not convict it.
+    Without the `noise_texture` of equal frames, correlation and error in the smoothest patches of one frame
+    (`patch_correlation`) can clear a camera but not convict it.
     """
     own = "Each pixel's noise is its own"
     if texture is None:

@@ -68,28 +68,16 @@ class DngMetadata:
 
 
 def write_dng(path: str | Path, mosaic: np.ndarray, metadata: DngMetadata) -> Path:
-    """Write one mosaiced frame as an uncompressed 16-bit DNG with an EXIF directory.
+    """Write one mosaic, uint16 (y, x) in ADU as read, as an uncompressed 16-bit DNG with an EXIF directory.
 
     LibRaw and ``dcraw -4 -D`` return the very pixels that were given.  The same arguments give the
-    same bytes.  The file appears whole or not at all; an existing one is replaced.
-
-    Parameters
-    ----------
-    path
-        Where to write.
-    mosaic
-        uint16, (y, x), in ADU as read.
-    metadata
-        Colours, levels, setting, camera.
+    same bytes.  The file appears whole or not at all; an existing one is replaced.  Tags after the DNG specification
+    1.4 and EXIF 2.31 (AmbientTemperature is tag 0x9400).
 
     Raises
     ------
     WorkbenchError
         If the mosaic is not a two-dimensional uint16 array, or a value does not fit a DNG.
-
-    Notes
-    -----
-    Tags after the DNG specification 1.4 and EXIF 2.31 (AmbientTemperature is tag 0x9400).
 
     Examples
     --------
@@ -112,6 +100,9 @@ def write_dng(path: str | Path, mosaic: np.ndarray, metadata: DngMetadata) -> Pa
         raise WorkbenchError(f"LibRaw does not read RAW frames below 22 x 22 pixels; got {mosaic.shape}")
     pixels = np.ascontiguousarray(mosaic, dtype="<u2").data.cast("B")
     height, width = mosaic.shape
+    top, left, bottom, right = area = metadata.active_area or (0, 0, height, width)
+    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+        raise WorkbenchError(f"active_area {area} (top, left, bottom, right) does not lie within {height} x {width}")
     camera = " ".join(filter(None, (metadata.make, metadata.model))) or "unknown camera"
     tags = [
         (254, _LONG, [0]),
@@ -132,7 +123,7 @@ def write_dng(path: str | Path, mosaic: np.ndarray, metadata: DngMetadata) -> Pa
         (50707, _BYTE, [1, 1, 0, 0]),
         (50708, _ASCII, camera),
         (50717, _LONG, [_whole(metadata.white_level, "white_level")]),
-        (50829, _LONG, _active_area(metadata.active_area, height, width)),
+        (50829, _LONG, area),
         *_colour_tags(metadata),
     ]
     head = _assemble(tags, _exif(metadata))
@@ -177,26 +168,17 @@ def _colour_tags(metadata: DngMetadata) -> list[tuple]:
 
 def _exif(metadata: DngMetadata) -> list[tuple]:
     tags: list[tuple] = [(36864, _UNDEFINED, b"0231"), (36867, _ASCII, _exif_time(metadata.time))]
-    if _known(metadata.exposure):
-        tags.append((33434, _RATIONAL, [metadata.exposure]))
-    if _known(metadata.aperture):
-        tags.append((33437, _RATIONAL, [metadata.aperture]))
+    rationals = [
+        (33434, _RATIONAL, metadata.exposure),
+        (33437, _RATIONAL, metadata.aperture),
+        (37888, _SRATIONAL, metadata.temperature),
+    ]
+    tags += [(code, kind, [value]) for code, kind, value in rationals if _known(value)]
     if _known(metadata.iso):
         iso = _whole(metadata.iso, "iso")
         tags.append((34855, _SHORT, [min(iso, 65535)]))
         tags += [(34864, _SHORT, [2]), (34866, _LONG, [iso])]  # the short field ends at 65535
-    if _known(metadata.temperature):
-        tags.append((37888, _SRATIONAL, [metadata.temperature]))
     return tags
-
-
-def _active_area(area: tuple[int, int, int, int] | None, height: int, width: int) -> Sequence[int]:
-    if area is None:
-        return (0, 0, height, width)
-    top, left, bottom, right = area
-    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
-        raise WorkbenchError(f"active_area {area} (top, left, bottom, right) does not lie within {height} x {width}")
-    return area
 
 
 def _known(value: float | None) -> TypeGuard[float]:

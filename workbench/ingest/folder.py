@@ -220,19 +220,8 @@ def _matches(values: pd.Series, wanted: Any) -> np.ndarray:
 def of_one_camera(folder: Folder, kinds: Sequence[str], others: Sequence[str] = (), share: float = 0.0) -> Folder:
     """Return the folder with the frames of the camera, size and mosaic that most frames of these kinds have.
 
-    Parameters
-    ----------
-    kinds
-        Whose majority decides.
-    others
-        Further kinds of which those of another camera, size or mosaic are set aside.
-    share
-        Of the frames that must be alike, else it is an error.
-
-    Raises
-    ------
-    WorkbenchError
-        If no more than that share are alike; the message has an example of each.
+    Of `others`, further kinds, those of another camera, size or mosaic are set aside too.  If no more than that `share`
+    of the frames are alike it is a `WorkbenchError`, whose message has an example of each.
     """
     for columns, what in _ALIKE:
         table = folder.table[folder.table["kind"].isin(kinds)]

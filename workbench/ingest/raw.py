@@ -24,12 +24,8 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 def read_raw(path: str | Path, area: str = "visible") -> np.ndarray:
     """Return a RAW file's mosaic, uint16 (y, x) in ADU, exactly as LibRaw unpacks it.
 
-    ``area="visible"`` is what light reaches, ``area="full"`` includes the masked margins.
-
-    Raises
-    ------
-    FrameReadError
-        If the file is cut short, not a RAW file, damaged, or has neither a Bayer mosaic nor one plain channel.
+    ``area="visible"`` is what light reaches, ``area="full"`` includes the masked margins.  A file that is cut short,
+    damaged, or has neither a Bayer mosaic nor one plain channel is a `FrameReadError`.
     """
     with _unpacked(path) as raw:
         _pattern(raw, Path(path))

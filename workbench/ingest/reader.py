@@ -53,12 +53,8 @@ def read_frame(path: str | Path, area: Area = "visible") -> np.ndarray:
 def plain_pixels(path: str | Path) -> PlainPixels | None:
     """Return where a frame's pixels lie in its file, so that any part can be read in place.
 
-    Uncompressed DNG, FITS and PGM are plain; None means that the frame must be decoded by `read_frame`.
-
-    Raises
-    ------
-    FrameReadError
-        As `read_frame` does.
+    Uncompressed DNG, FITS and PGM are plain; None means that the frame must be decoded by `read_frame`, whose errors
+    this raises too.
 
     Examples
     --------
@@ -83,12 +79,8 @@ def read_metadata(path: str | Path, known: MutableMapping[Any, dict[str, Any]] |
     """Return what a frame's file records of it, without its pixels.
 
     LibRaw knows a camera RAW's size, mosaic and levels only when it has decoded it; pass one dict as
-    `known` when reading many, and only the first of each camera, ISO and file structure is decoded.
-
-    Raises
-    ------
-    FrameReadError
-        If the file is not a frame, cut short, or of a kind that is not supported.
+    `known` when reading many, and only the first of each camera, ISO and file structure is decoded.  Raises a
+    `FrameReadError` where `read_frame` does.
     """
     form = _format(path)
     if form == "fits":
@@ -101,16 +93,9 @@ def read_metadata(path: str | Path, known: MutableMapping[Any, dict[str, Any]] |
 
 
 def open_frames(frames: Any, *, kind: str | None = None, area: Area = "visible") -> xr.DataArray:
-    """Open frames as one lazy cube (frame, y, x), one frame a chunk.
+    """Open frames, a path, paths or a table of `open_folder`, as one lazy cube (frame, y, x), one frame a chunk.
 
-    Parameters
-    ----------
-    frames
-        A path, several paths, or a table as `open_folder` makes it.
-    kind
-        What the frames are; without it as the table or the FITS header has it.
-    area
-        ``"full"`` includes the masked margins.
+    Their `kind` is that of the table or the FITS header where it is not given; ``area="full"`` includes masked margins.
 
     Raises
     ------

@@ -156,11 +156,9 @@ def plan_subs(
 
     Parameters
     ----------
-    sensor
-        From `open_sensor` or `characterize`: ``read_noise``, ``gain``, ``black_level`` over (iso, channel).  Rounding
-        to whole ADU is noise too and is added to the read noise.
-    background
-        From `background_rate`: ``rate`` [e⁻/s/pixel] over channel, with error.
+    sensor, background
+        From `open_sensor` or `characterize` (rounding to whole ADU is noise too and is added to the read noise), and
+        from `background_rate`.
     penalty
         More noise than one endless exposure would have, as a share.
     longest
@@ -168,7 +166,7 @@ def plan_subs(
     white_level
         In ADU; the one that the lights state where it is not given.
     isos
-        The settings to look at; all that are measured by default.
+        Settings to look at; all that are measured by default.
 
     Returns
     -------
