@@ -97,7 +97,7 @@ def doubling_law(dark_current: xr.Dataset, settings: Sequence[int]) -> hv.Layout
     Parameters
     ----------
     dark_current
-        From `sensor.dark_current`.
+        The ``current`` of `sensor.measure_dark`.
     settings
         Numbers along its dimension ``setting``, as `dark_settings` gives them.
     """

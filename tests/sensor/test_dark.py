@@ -6,7 +6,7 @@ import xarray as xr
 
 from workbench.core.cube import make_cube
 from workbench.core.errors import WorkbenchError
-from workbench.sensor import dark_current, dark_signal, measure_dark
+from workbench.sensor import measure_dark
 from workbench.simulate import d7000, expose
 
 ISO, CHANNELS = 800.0, ["R", "G1", "G2", "B"]
@@ -106,7 +106,7 @@ def test_signal_of_each_exposure(measured):
 
 @pytest.mark.parametrize("chosen", [[0, 1, 2], [0, 1, 2, 6, 7, 8], slice(None)])
 def test_one_exposure_and_bias_or_more_give_the_same(darks, bias, chosen):
-    one = dark_current(darks.isel(frame=chosen), bias, gains(), progress=False).isel(setting=0)
+    one = measure_dark(darks.isel(frame=chosen), bias, gains(), progress=False).current.isel(setting=0)
     assert abs(one.dark_current - CAMERA.mean_dark_current(5.0)) < 4 * one.dark_current_error
 
 
@@ -136,8 +136,8 @@ def test_without_the_gain_it_stays_in_adu(darks, bias):
 
 
 def test_the_gains_error_is_in_electrons_and_not_in_the_scatter(darks, bias):
-    with_error = dark_current(darks, bias, gains(0.01), progress=False)
-    without = dark_current(darks, bias, gains(), progress=False)
+    with_error = measure_dark(darks, bias, gains(0.01), progress=False).current
+    without = measure_dark(darks, bias, gains(), progress=False).current
     np.testing.assert_allclose(with_error.dark_current_scatter, without.dark_current_scatter)
     expected = np.hypot(without.dark_current_error, with_error.dark_current * 0.01 / 2)  # of four channels
     np.testing.assert_allclose(with_error.dark_current_error, expected, rtol=1e-3)
@@ -146,7 +146,7 @@ def test_the_gains_error_is_in_electrons_and_not_in_the_scatter(darks, bias):
 def test_offsets_that_wander_from_frame_to_frame_are_in_the_error(shots):
     steady = cube(shots, "dark")
     shaky = cube(shots, "dark", jitter=3.0)
-    one, other = (dark_current(x, None, gains(), progress=False) for x in (steady, shaky))
+    one, other = (measure_dark(x, None, gains(), progress=False).current for x in (steady, shaky))
     assert (other.dark_current_error > 5 * one.dark_current_error).all()
     true = [CAMERA.mean_dark_current(t) for t in other.temperature.values]
     assert (abs(other.dark_current - true) < 4 * other.dark_current_error).all()
@@ -168,7 +168,7 @@ def test_saturated_pixels_are_left_out_and_counted():
 def test_comparisons_leave_out_what_saturates_anywhere():
     warm = d7000(seed=3, shape=(128, 192), hot_median=40.0, hot_fraction=0.002, dark_current=1.0)
     shots = [(t, c) for c in (8.0, 20.0) for t in (30.0, 300.0) for _ in range(2)]
-    current = dark_current(cube(shots, "dark", camera=warm), None, gains(), progress=False)
+    current = measure_dark(cube(shots, "dark", camera=warm), None, gains(), progress=False).current
     assert current.saturated_pixels[1] > current.saturated_pixels[0]
     np.testing.assert_allclose(current.dark_current_common[1] / current.dark_current_common[0], 4, rtol=0.01)
     assert abs(current.dark_current[1] / current.dark_current[0] - 4) > 0.1
@@ -186,9 +186,9 @@ def test_a_longer_dark_that_was_warmer_bends_the_line_and_widens_the_error(bias)
     shots = [(t, 25.0 if t == 600 else 20.0) for t in (60.0, 240.0, 600.0) for _ in range(3)]
     liar = cube(shots, "dark").assign_coords(temperature=("frame", [20.0] * 9))
     honest = cube([(t, 20.0) for t, _ in shots], "dark")
-    bent, straight = (dark_current(x, bias, gains(), progress=False) for x in (liar, honest))
+    bent, straight = (measure_dark(x, bias, gains(), progress=False).current for x in (liar, honest))
     assert any("not proportional to exposure" in text for text in bent.attrs["warnings"])
-    no_gain = dark_current(liar, bias, progress=False)
+    no_gain = measure_dark(liar, bias, progress=False).current
     assert any("not proportional to exposure" in text for text in no_gain.attrs["warnings"])
     assert not straight.attrs["warnings"]
     assert bent.dark_current_error[0] > 10 * straight.dark_current_error[0]
@@ -202,7 +202,7 @@ def test_darks_clipped_at_zero_give_no_number(shots):
     # bias clipped, but long darks clear of zero: the bias frames are not used
     zero = cube([(1 / 8000, 20.0)] * 4, "bias", clip=602)
     warm = cube([(t, 20.0) for t in (240.0, 600.0) for _ in range(3)], "dark", clip=540)
-    one = dark_current(warm, zero, gains(), progress=False).isel(setting=0)
+    one = measure_dark(warm, zero, gains(), progress=False).current.isel(setting=0)
     assert abs(one.dark_current - CAMERA.mean_dark_current(20.0)) < 4 * one.dark_current_error
 
 
@@ -214,7 +214,7 @@ def test_darks_without_exposure_are_left_out_and_named(darks, bias):
 
 
 def test_single_darks_have_no_error_but_a_warning():
-    result = dark_current(cube([(60.0, 20.0), (600.0, 20.0)], "dark"), None, gains(), progress=False)
+    result = measure_dark(cube([(60.0, 20.0), (600.0, 20.0)], "dark"), None, gains(), progress=False).current
     np.testing.assert_allclose(result.dark_current[0], CAMERA.mean_dark_current(20.0), rtol=0.02)
     assert np.isnan(result.dark_current_error[0])
     assert np.isnan(result.dcnu[0])
@@ -230,7 +230,7 @@ def test_every_frame_is_read_once_and_unknown_temperatures_are_a_setting(darks, 
 
     bar = Bar()
     cold = darks.assign_coords(temperature=("frame", np.full(18, np.nan)))
-    signal = dark_signal(cold, bias, gains(), progress=bar)
+    signal = measure_dark(cold, bias, gains(), progress=bar).signal
     assert bar.count == 18 + 6
     assert signal.sizes["group"] == 3
 

@@ -45,8 +45,8 @@ def dark_current_vs_time(dark_signal: xr.Dataset, dark_current: xr.Dataset | Non
 
     Left on linear axes, right on logarithmic ones, where the cold lines separate.
 
-    `dark_signal` comes from `sensor.dark_signal`: ``dark_signal`` [e⁻] and its error over group; `dark_current` from
-    `sensor.dark_current`: the fitted lines.
+    Both come from `sensor.measure_dark`: `dark_signal` is its ``signal``, ``dark_signal`` [e⁻] and its error over group;
+    `dark_current` its ``current``, the fitted lines.
     """
     dims = (EXPOSURE, DARK_SIGNAL)
     times = dark_signal["exposure"].values
@@ -183,8 +183,8 @@ def dark_current_vs_temperature(dark_current: xr.Dataset, dark_law: xr.Dataset |
     The law is D = D_ref 2^((T - T_ref)/T_d); its 68 % band combines the errors of D_ref and T_d with their correlation.
     It is of the pixels that saturate at no temperature; their mean, where it is known, is compared with it.
 
-    `dark_current` comes from `sensor.dark_current`: ``dark_current`` [e⁻/s/pixel] and its error over setting;
-    `dark_law` from `sensor.dark_law`: ``doubling_temperature`` [K], ``dark_current_reference``,
+    `dark_current` is the ``current`` of `sensor.measure_dark`, [e⁻/s/pixel] with its error over setting; `dark_law`
+    from `sensor.dark_law`: ``doubling_temperature`` [K], ``dark_current_reference``,
     ``reference_temperature``.
     """
     dims, off = (TEMPERATURE, DARK_CURRENT), (TEMPERATURE, DEVIATION)
@@ -242,7 +242,7 @@ def _dark_current_vs_temperature_caption(result: Any) -> Caption:
 def dark_law(dark_current: xr.Dataset, law: xr.Dataset) -> hv.Layout:
     """Chart the dark current over 1/kT, where Arrhenius' law is straight, with the doubling law, and what each leaves.
 
-    `dark_current` comes from `sensor.dark_current`: ``dark_current`` [e⁻/s/pixel] and its error over setting; `law`
+    `dark_current` is the ``current`` of `sensor.measure_dark`, [e⁻/s/pixel] with its error over setting; `law`
     from `sensor.dark_law`.
     """
     dims, off = (INVERSE, DARK_CURRENT), (TEMPERATURE, DEVIATION)

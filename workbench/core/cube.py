@@ -242,7 +242,7 @@ def take_frames(cube: xr.DataArray, which: Any) -> xr.DataArray:
     return taken
 
 
-def group_frames(cube: xr.DataArray, *coords: str) -> list[tuple[Setting, np.ndarray]]:
+def group_frames(cube: xr.DataArray | xr.Dataset, *coords: str) -> list[tuple[Setting, np.ndarray]]:
     """Return each combination of these coordinates' values with the numbers of its frames, in rising order.
 
     Frames in which a value is not known (NaN) form groups of their own.

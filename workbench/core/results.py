@@ -155,7 +155,7 @@ def sensor_dataset(
         Further results in the form that they have in the file, under names of `BLOCKS`.
     **results
         ``read``, ``ptc``, ``gain``, ``unity``, ``dark_current``, ``dark_law``: results of `sensor.read_noise`,
-        `photon_transfer`, `fit_gain`, `unity_gain_iso`, `dark_current`, `dark_law`; ``split``, ``wells``,
+        `photon_transfer`, `fit_gain`, `unity_gain_iso`, `measure_dark` (``current``), `dark_law`; ``split``, ``wells``,
         ``dynamic_range``, ``linearity``, ``curvature``, ``dark_gain``: of `sensor.split_read_noise`, `full_well`,
         `dynamic_range`, `linearity`, `fit_curvature` and `compare_gains` (or `gain_from_darks`).  None, or left out,
         where these frames do not give it.
@@ -351,6 +351,12 @@ def with_errors(table: Table) -> Table:
     return rows
 
 
+def described(table: Table, dims: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the quantities of a table, of which `values` has an array each, as variables with units and titles."""
+    about = {name: {"units": units} if units else {} for name, (units, _) in table.items()}
+    return {name: (dims, values[name], about[name] | {"long_name": title}) for name, (_, title) in table.items()}
+
+
 def per_channel(
     table: Table, rows: Sequence[Sequence[Mapping[str, Any]]], isos: Any, channels: Sequence[str], **attrs: Any
 ) -> xr.Dataset:
@@ -371,12 +377,9 @@ def per_channel(
     >>> found.gain.values.tolist(), found.gain.attrs["units"]
     ([[2.0, nan]], 'e-/ADU')
     """
-    data = {}
-    for name, (units, title) in table.items():
-        missing, about = (np.nan, {"units": units}) if units else ("", {})
-        values = [[one.get(name, missing) for one in row] for row in rows]
-        shape = (len(rows), len(channels))
-        data[name] = (("iso", "channel"), np.array(values, float if units else object).reshape(shape), about)
-        data[name][2]["long_name"] = title
+    shape, values = (len(rows), len(channels)), {}
+    for name, (units, _) in table.items():
+        found = [[one.get(name, np.nan if units else "") for one in row] for row in rows]
+        values[name] = np.array(found, float if units else object).reshape(shape)
     coords = {"iso": ("iso", np.asarray(isos, float), {"long_name": "ISO setting"}), "channel": list(channels)}
-    return xr.Dataset(data, coords, attrs)
+    return xr.Dataset(described(table, ("iso", "channel"), values), coords, attrs)

@@ -1,7 +1,6 @@
 from . import bias as bias
 from . import clipped as clipped
 from . import dark as dark
-from . import dark_errors as dark_errors
 from . import dark_frames as dark_frames
 from . import dark_gain as dark_gain
 from . import gain as gain
@@ -14,8 +13,6 @@ from .bias import read_noise as read_noise
 from .clipped import ClippedFit as ClippedFit
 from .clipped import fit_clipped as fit_clipped
 from .dark import Darks as Darks
-from .dark import dark_current as dark_current
-from .dark import dark_signal as dark_signal
 from .dark import measure_dark as measure_dark
 from .dark_gain import compare_gains as compare_gains
 from .dark_gain import dark_transfer as dark_transfer

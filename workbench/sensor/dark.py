@@ -1,43 +1,63 @@
-"""Dark signal and dark current: what a sensor collects without light.
-
-`measure_dark` goes once through the frames and gives both, and the map of every pixel's dark current; `dark_signal`
-and `dark_current` are its parts.
-"""
+"""Dark signal and dark current: what a sensor collects without light, and the map of every pixel's dark current."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from ..core.cube import channels_of, check_cube, take_frames
-from ..core.mosaic import channel_index
-from ..core.pairs import BLOCKS
-from ..core.results import at_iso
-from ..core.statistics import odd_ones_out
+from ..core.cube import channels_of, take_frames
+from ..core.mosaic import channel_index, planes
+from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
+from ..core.results import Table, at_iso, described, with_errors
+from ..core.statistics import fit_line, odd_ones_out
 from ..core.values import describe, listed
-from .dark_errors import (
-    add_warming,
-    errors_to_compare,
-    from_noise,
-    half_width,
-    mean_subtracted,
+from .dark_frames import (
+    DarkGroup,
+    DarkSetting,
+    check_darks,
+    map_sums,
+    medians,
     misfit,
-    pooled,
-    row_from_noise,
-    run_trend,
+    read_settings,
     scatter_terms,
     spatial_variance,
 )
-from .dark_frames import DarkGroup, DarkSetting, check_alike, clipped, map_sums, medians, read_settings
+from .law import add_warming, freedom_of, half_width, mean_subtracted, run_trend
 
-_SUBTRACTED = (
-    "the camera subtracts the mean dark signal by itself at {where}: the noise grows with exposure, the mean does not; "
-    "the dark current is that of the noise"
-)
 _ODD_SHARE = 0.2  # of the dark signal that a dark must be off its group to be named
+_SIGNAL: Table = {
+    **with_errors({"dark_signal": ("electron", "dark signal"), "dark_signal_adu": ("adu", "dark signal")}),
+    "median": ("electron", "median dark signal"),
+    "frames": ("1", "darks"),
+    "trend": ("electron", "change of the dark signal from the first to the last dark"),
+    "trend_error": ("electron", "error of the change along the run"),
+    "heating": ("K", "as if the sensor had warmed by so much along the run"),
+    "saturated_pixels": ("1", "saturated pixels, left out"),
+}
+_CURRENT: Table = {
+    **with_errors({"dark_current": ("electron / s", "dark current")}),
+    "dark_current_scatter": ("electron / s", "error of the dark current without the gain's"),
+    "dark_current_common": ("electron / s", "dark current of the pixels that saturate in no setting"),
+    "own_error": ("electron / s", "standard error from the scatter of the darks"),
+    "own_freedom": ("1", "its degrees of freedom"),
+    "own_lever": ("1/s", "that error over the standard deviation of a dark's mean"),
+    "bias_error": ("electron / s", "standard error from the scatter of the bias frames"),
+    "bias_freedom": ("1", "its degrees of freedom"),
+    **with_errors(
+        {
+            "dark_current_variance": ("electron / s", "dark current from the growth of the noise"),
+            "dark_current_adu": ("adu / s", "dark current"),
+            "dcnu": ("electron / s", "dark current non-uniformity"),
+        }
+    ),
+    "median": ("electron / s", "median dark current"),
+    "intercept": ("electron", "dark signal at exposure zero"),
+    "saturated_pixels": ("1", "saturated pixels, left out"),
+    "exposures": ("1", "exposures"),
+    "frames": ("1", "darks"),
+}
 
 
 class Darks(NamedTuple):
@@ -46,20 +66,6 @@ class Darks(NamedTuple):
     signal: xr.Dataset
     current: xr.Dataset
     map: xr.DataArray | None
-
-
-def dark_signal(
-    dark: xr.DataArray, bias: xr.DataArray | None = None, gain: xr.Dataset | None = None, *, progress: Any = True
-) -> xr.Dataset:
-    """Measure the mean dark signal of each ISO, temperature and exposure; see `measure_dark`."""
-    return measure_dark(dark, bias, gain, progress=progress).signal
-
-
-def dark_current(
-    dark: xr.DataArray, bias: xr.DataArray | None = None, gain: xr.Dataset | None = None, *, progress: Any = True
-) -> xr.Dataset:
-    """Measure dark current and DCNU of each ISO and temperature; see `measure_dark`."""
-    return measure_dark(dark, bias, gain, progress=progress).current
 
 
 def measure_dark(
@@ -114,13 +120,10 @@ def measure_dark(
     >>> y = 600 + rng.poisson(seconds[:, None, None] * 0.5, (6, 128, 128))
     >>> darks = make_cube(y.astype("uint16"), cfa_pattern="mono", kind="dark", iso=200, exposure=seconds,
     ...                   temperature=20)
-    >>> current = dark_current(darks, progress=False)
-    >>> round(current.dark_current_adu.item(), 2)
+    >>> round(measure_dark(darks, progress=False).current.dark_current_adu.item(), 2)
     0.5
     """
-    check_cube(dark, stage="raw", kind="dark")
-    if bias is not None:
-        check_alike(dark, bias)
+    check_darks(dark, bias)
     warnings: list[str] = []
     timed = dark["exposure"].values > 0
     if not timed.all():
@@ -129,13 +132,16 @@ def measure_dark(
             f"{len(files)} darks state no exposure ({listed(files)}) and are left out; give exposure_s in frames.csv"
         )
         dark = take_frames(dark, timed)
-    dark = _in_order_of_time(dark)
-    names = channels_of(dark.attrs["cfa_pattern"])
+    if not np.isnat(times := dark["time"].values).any():
+        order = np.argsort(times, kind="stable")
+        dark = dark if (np.diff(order) == 1).all() else take_frames(dark, order)
+    channels = len(channels_of(dark.attrs["cfa_pattern"]))
     groups, settings, warmest = [], [], None
     for setting in read_settings(dark, bias, progress):
-        factor, factor_error = np.full((2, len(names)), np.nan)
+        factor, factor_error = np.full((2, channels), np.nan)
         if gain is not None:
             factor, factor_error = (at_iso(gain[name], setting.key["iso"]) for name in ("gain", "gain_error"))
+        warnings += _setting_warnings(setting)
         current, signals, problems = _reduce(setting, factor, factor_error)
         warnings += problems
         settings.append(current)
@@ -143,9 +149,9 @@ def measure_dark(
         warmth = (np.nan_to_num(setting.key["temperature"], nan=-np.inf), current["frames"])
         if setting.slope is not None and (warmest is None or warmth > warmest[0]):
             warmest = (warmth, _as_map(setting, setting.slope, factor))
-    groups.sort(key=lambda row: _rising(row, ("iso", "temperature", "exposure")))
+    groups.sort(key=_rising)
+    settings.sort(key=_rising)
     warnings += add_warming(groups)
-    settings.sort(key=lambda row: _rising(row, ("iso", "temperature")))
     missing = sorted({describe({"iso": row["iso"]}) for row in settings if np.isnan(row["dark_current"])})
     if gain is None or any(np.isfinite(row["dark_current_adu"]) and np.isnan(row["dark_current"]) for row in settings):
         warnings.append(
@@ -153,76 +159,26 @@ def measure_dark(
             "pairs of flats at that ISO"
         )
     return Darks(
-        _table(groups, "group", ("iso", "temperature", "exposure"), _SIGNAL, dark, "dark signal", warnings),
-        _table(settings, "setting", ("iso", "temperature"), _CURRENT, dark, "dark current", warnings),
+        _table(_SIGNAL, groups, ("group", "iso", "temperature", "exposure"), dark, "dark signal", warnings),
+        _table(_CURRENT, settings, ("setting", "iso", "temperature"), dark, "dark current", warnings),
         None if warmest is None else warmest[1],
     )
 
 
-_SIGNAL = {
-    "dark_signal": ("electron", "dark signal"),
-    "dark_signal_error": ("electron", "error of the dark signal"),
-    "dark_signal_adu": ("adu", "dark signal"),
-    "dark_signal_adu_error": ("adu", "error of the dark signal"),
-    "median": ("electron", "median dark signal"),
-    "frames": ("1", "darks"),
-    "trend": ("electron", "change of the dark signal from the first to the last dark"),
-    "trend_error": ("electron", "error of the change along the run"),
-    "heating": ("K", "as if the sensor had warmed by so much along the run"),
-    "saturated_pixels": ("1", "saturated pixels, left out"),
-}
-_CURRENT = {
-    "dark_current": ("electron / s", "dark current"),
-    "dark_current_error": ("electron / s", "error of the dark current"),
-    "dark_current_scatter": ("electron / s", "error of the dark current without the gain's"),
-    "dark_current_common": ("electron / s", "dark current of the pixels that saturate in no setting"),
-    "own_error": ("electron / s", "standard error from the scatter of the darks"),
-    "own_freedom": ("1", "its degrees of freedom"),
-    "own_lever": ("1/s", "that error over the standard deviation of a dark's mean"),
-    "bias_error": ("electron / s", "standard error from the scatter of the bias frames"),
-    "bias_freedom": ("1", "its degrees of freedom"),
-    "dark_current_variance": ("electron / s", "dark current from the growth of the noise"),
-    "dark_current_variance_error": ("electron / s", "error of the dark current from the growth of the noise"),
-    "dark_current_adu": ("adu / s", "dark current"),
-    "dark_current_adu_error": ("adu / s", "error of the dark current"),
-    "median": ("electron / s", "median dark current"),
-    "dcnu": ("electron / s", "dark current non-uniformity"),
-    "dcnu_error": ("electron / s", "error of the dark current non-uniformity"),
-    "intercept": ("electron", "dark signal at exposure zero"),
-    "saturated_pixels": ("1", "saturated pixels, left out"),
-    "exposures": ("1", "exposures"),
-    "frames": ("1", "darks"),
-}
-
-
-def _rising(row: dict[str, Any], names: tuple[str, ...]) -> tuple[float, ...]:
-    return tuple(np.nan_to_num(row[name], nan=np.inf) for name in names)
-
-
-def _in_order_of_time(cube: xr.DataArray) -> xr.DataArray:
-    """Return the frames in the order of time where all state it, else as they are (by name)."""
-    times = cube["time"].values
-    if np.isnat(times).any():
-        return cube
-    order = np.argsort(times, kind="stable")
-    return cube if (np.diff(order) == 1).all() else take_frames(cube, order)
+def _rising(row: dict[str, Any]) -> list[float]:
+    """Return what rows are in order of; what is not known comes last."""
+    return [np.nan_to_num(row.get(name, 0.0), nan=np.inf) for name in ("iso", "temperature", "exposure")]
 
 
 def _table(
-    rows: list[dict[str, Any]],
-    dim: str,
-    coords: tuple[str, ...],
-    names: Mapping[str, tuple[str, str]],
-    dark: xr.DataArray,
-    title: str,
-    warnings: list[str],
+    table: Table, rows: list[dict[str, Any]], dims: tuple[str, ...], dark: xr.DataArray, title: str, warnings: list[str]
 ) -> xr.Dataset:
-    data = {
-        name: (dim, np.array([row[name] for row in rows], float), {"units": units, "long_name": text})
-        for name, (units, text) in names.items()
-    }
-    given = {name: (dim, np.array([row[name] for row in rows], float), dark[name].attrs) for name in coords}
-    return xr.Dataset(data, given, {"camera": dark.attrs["camera"], "long_name": title, "warnings": warnings})
+    """Return rows over the first of `dims`, with the others as coordinates."""
+    dim, *coords = dims
+    columns = {name: np.array([row[name] for row in rows], float) for name in (*table, *coords)}
+    attrs = {"camera": dark.attrs["camera"], "long_name": title, "warnings": warnings}
+    given = {name: (dim, columns[name], dark[name].attrs) for name in coords}
+    return xr.Dataset(described(table, dim, columns), given, attrs)
 
 
 def _reduce(
@@ -235,91 +191,122 @@ def _reduce(
         "frames": sum(group.count for group in setting.groups),
         "saturated_pixels": int(np.count_nonzero(setting.saturated)),
     }
-    warnings = _setting_warnings(setting)
-    zero = None if setting.bias is None or clipped(setting.bias) else setting.bias
-    base = None if zero is None else zero.level
+    base, warnings = None if setting.bias is None else setting.bias.level, []
     if setting.slope is not None:
-        values, intercept, doubt = _slope_row(setting, setting.slope, gain, gain_error)
+        values, intercept, warnings = _slope_row(setting, setting.slope, gain, gain_error)
         base = intercept if base is None else base
         current |= values | {"intercept": float((gain * (intercept - base)).mean())}
-        warnings += [doubt] if doubt else []
-    signals = [_signal_row(setting, group, zero, base, gain, gain_error) for group in setting.groups]
+    signals = [_signal_row(setting, group, base, gain, gain_error) for group in setting.groups]
     return current, signals, warnings
 
 
 def _slope_row(
     setting: DarkSetting, slopes: np.ndarray, gain: np.ndarray, gain_error: np.ndarray
-) -> tuple[dict[str, float], np.ndarray, str]:
-    """Return the dark current of the slopes (y, x) [ADU/s], each channel's intercept [ADU], and a warning or none."""
-    cell = channel_index(setting.pattern)
+) -> tuple[dict[str, float], np.ndarray, list[str]]:
+    """Return the dark current of the slopes (y, x) [ADU/s], each channel's intercept [ADU], and warnings."""
+    points, cell, where = setting.points, channel_index(setting.pattern), describe(setting.key)
     sums = map_sums(slopes, setting.saturated, cell, BLOCKS)
     pixels = sums[0].sum(axis=1)
     share = pixels / pixels.sum()
     slope = sums[1].sum(axis=1) / pixels
-    times, counts = (np.array([getattr(group, name) for group in setting.points]) for name in ("exposure", "count"))
+    times, counts = (np.array([getattr(group, name) for group in points]) for name in ("exposure", "count"))
     middle = (counts * times).sum() / counts.sum()
     levers = (times - middle) / (counts * (times - middle) ** 2).sum()  # of each frame [1/s]
-    widen, doubt = misfit(setting.points, share)
+    widen, warnings = misfit(points, share, where)
     common = map_sums(slopes, setting.ever_saturated, cell, 1)[:2, :, 0]
     row = {
         "dark_current_common": float((share * gain * common[1] / common[0]).sum()),
         "median": float((share * gain * medians(slopes, setting.saturated, cell)).sum()),
     }
-    for unit, factor in (("_adu", np.ones_like(gain)), ("", gain)):
-        terms, freedoms = scatter_terms(setting.points, levers, share * factor)
+    for unit, factor, factor_error in (("_adu", np.ones_like(gain), 0 * slope), ("", gain, gain_error)):
+        terms, freedoms = scatter_terms(points, levers, share * factor)
         scatter = widen * half_width(terms, freedoms)
-        by_gain = 0.0 if unit else float(np.linalg.norm(share * gain_error * slope))
         row[f"dark_current{unit}"] = float((share * factor * slope).sum())
-        row[f"dark_current{unit}_error"] = float(np.hypot(scatter, by_gain))
-    row |= {"dark_current_scatter": scatter}
-    row |= errors_to_compare(setting, terms * widen**2, freedoms, levers * np.sqrt(counts))
-    spatial, of_spatial = spatial_variance(setting.points, levers, sums, gain)
+        row[f"dark_current{unit}_error"] = float(np.hypot(scatter, np.linalg.norm(share * factor_error * slope)))
+    # to compare temperatures, the errors from the darks, and from the bias frames, which temperatures share
+    shared, terms = np.array([group is setting.bias for group in points]), terms * widen**2
+    row |= {
+        "dark_current_scatter": scatter,
+        "own_error": float(np.sqrt(terms[~shared].sum())),
+        "own_freedom": freedom_of(terms[~shared], freedoms[~shared]),
+        "own_lever": float(np.linalg.norm((levers * np.sqrt(counts))[~shared])),
+        "bias_error": float(np.sqrt(terms[shared].sum())),
+        "bias_freedom": float(freedoms[shared].sum()) if shared.any() else np.inf,
+    }
+    spatial, of_spatial = spatial_variance(points, levers, sums, gain)
     variance = float((share * gain**2 * spatial).sum())
     if variance > 0:
         dcnu = np.sqrt(variance)
         error = np.sqrt(((share * gain**2) ** 2 * of_spatial).sum()) / (2 * dcnu)
         by_gain = np.linalg.norm(share * gain * gain_error * spatial) / dcnu
         row |= {"dcnu": dcnu, "dcnu_error": float(np.hypot(error, by_gain))}
-    by_noise, by_noise_error, adu = from_noise(setting.points, share, gain)
-    row |= {
-        "dark_current_variance": by_noise,
-        "dark_current_variance_error": float(
-            np.hypot(by_noise_error, 2 * by_noise * np.linalg.norm(gain_error) / gain.sum())
-        ),
+    by_noise = _by_noise(row, points, share, gain, gain_error)
+    if "dark_current" in by_noise:
+        warnings = [
+            f"the camera subtracts the mean dark signal by itself at {where}: the noise grows with exposure, the mean "
+            "does not; the dark current is that of the noise"
+        ]
+    level = sum(count * group.steady for count, group in zip(counts, points, strict=True)) / counts.sum()
+    return row | by_noise, level - slope * middle, warnings
+
+
+def _by_noise(
+    row: dict[str, float], points: list[DarkGroup], share: np.ndarray, gain: np.ndarray, gain_error: np.ndarray
+) -> dict[str, float]:
+    """Return the dark current from the growth of the noise, also in place of the mean's if the camera subtracts that.
+
+    Shot noise of D t electrons has the variance D t/g² [ADU²], whatever the camera subtracts: D = g² dσ²/dt [e⁻/s], σ²
+    of frame pairs.  The error is from a jackknife over blocks of rows.
+    """
+    several = [group for group in points if group.count > 1]
+    times = np.array([group.exposure for group in several])
+    if np.unique(times).size < 2 or not np.isfinite(gain).all():
+        return {}
+    noise = np.array([group.noise for group in several])  # (group, channel, block)
+    weight = np.array([group.count - 1 for group in several]) / np.mean(noise, axis=(1, 2)) ** 2
+    slopes = fit_line(times, np.moveaxis(noise, 0, -1), weight).slope
+    by_block = ((share * gain**2)[:, None] * slopes).sum(axis=0)
+    without = leave_one_out(by_block, 0) / max(by_block.size - 1, 1)
+    value, error = float(by_block.mean()), float(jackknife_error(without))
+    whole = float(np.hypot(error, 2 * value * np.linalg.norm(gain_error) / gain.sum()))
+    found = {"dark_current_variance": value, "dark_current_variance_error": whole}
+    if not mean_subtracted(row["dark_current"], value, error):
+        return found
+    in_adu = float(((share * gain)[:, None] * slopes).sum(axis=0).mean())
+    return found | {
+        "dark_current": value,
+        "dark_current_error": whole,
+        "dark_current_scatter": error,
+        "dark_current_common": value,
+        "dark_current_adu": in_adu,
+        "dark_current_adu_error": in_adu * error / value,
+        "median": row["median"] + value - row["dark_current"],
+        "own_error": error,
+        "own_lever": error,  # known by itself, not by the scatter of whole frames
+        "own_freedom": float(BLOCKS - 1),
+        "bias_error": 0.0,
     }
-    if mean_subtracted(row["dark_current"], by_noise, by_noise_error):
-        row |= row_from_noise(row, by_noise, by_noise_error, adu)
-        doubt = _SUBTRACTED
-    level = sum(count * group.steady for count, group in zip(counts, setting.points, strict=True)) / counts.sum()
-    return row, level - slope * middle, doubt.format(where=describe(setting.key))
 
 
 def _signal_row(
-    setting: DarkSetting,
-    group: DarkGroup,
-    zero: DarkGroup | None,
-    base: np.ndarray | None,
-    gain: np.ndarray,
-    gain_error: np.ndarray,
+    setting: DarkSetting, group: DarkGroup, base: np.ndarray | None, gain: np.ndarray, gain_error: np.ndarray
 ) -> dict[str, Any]:
     """Return one group's dark signal above the bias frames, or above the line's intercept without them."""
     row = dict.fromkeys(_SIGNAL, np.nan) | setting.key
     row |= {"exposure": group.exposure, "frames": group.count, "saturated_pixels": group.saturated}
-    if base is None or clipped(group):
+    if base is None or group.clipped:
         return row
-    value, channels = group.level - base, gain.size
-    points, levers = [group], np.array([1 / group.count])
-    if zero is not None:
-        points, levers = [group, zero], np.array([1 / group.count, -1 / zero.count])
-    others = pooled([*setting.groups, *([zero] if zero else [])])
-    for unit, factor, factor_error in (("_adu", np.ones(channels), 0 * gain_error), ("", gain, gain_error)):
-        scatter = half_width(*scatter_terms(points, levers, factor / channels, others))
-        by_gain = float(np.linalg.norm(factor_error * value)) / channels if unit == "" else 0.0
+    zero = [] if setting.bias is None else [setting.bias]
+    value, share = group.level - base, np.full(gain.size, 1 / gain.size)
+    levers = np.array([1 / group.count, *(-1 / one.count for one in zero)])
+    for unit, factor, factor_error in (("_adu", np.ones_like(gain), 0 * value), ("", gain, gain_error)):
+        terms = scatter_terms([group, *zero], levers, share * factor, [*setting.groups, *zero])
         row[f"dark_signal{unit}"] = float((factor * value).mean())
-        row[f"dark_signal{unit}_error"] = float(np.hypot(scatter, by_gain))
+        by_gain = np.linalg.norm(share * factor_error * value)
+        row[f"dark_signal{unit}_error"] = float(np.hypot(half_width(*terms), by_gain))
     # with bias frames the median is already above them, pixel by pixel
-    row["median"] = float((gain * (group.median - (0 if zero is not None else base))).mean())
-    along = run_trend(group.means @ (gain / channels))
+    row["median"] = float((gain * (group.median - (0 if zero else base))).mean())
+    along = run_trend(group.means @ (gain * share))
     return row | dict(zip(("trend", "trend_error", "trend_chance"), along, strict=True))
 
 
@@ -327,7 +314,7 @@ def _setting_warnings(setting: DarkSetting) -> list[str]:
     """Return warnings about frames that are odd or missing."""
     where = describe(setting.key)
     warnings = []
-    usable = [group for group in setting.groups if not clipped(group)]
+    usable = [group for group in setting.groups if not group.clipped]
     if len(usable) < len(setting.groups):
         worst = max(setting.groups, key=lambda group: group.zero)
         warnings.append(
@@ -346,11 +333,10 @@ def _setting_warnings(setting: DarkSetting) -> list[str]:
         )
     for group in setting.groups:
         means = group.means.mean(axis=1)
-        base = setting.bias.level.mean() if setting.bias is not None and not clipped(setting.bias) else None
         noise = np.sqrt(np.nanmean(group.noise)) if group.count > 1 else np.nan
-        tolerance = (
-            max(0.1 * noise, _ODD_SHARE * max(np.median(means) - base, 0.0)) if base is not None else 0.5 * noise
-        )
+        tolerance = 0.5 * noise
+        if setting.bias is not None:
+            tolerance = max(0.1 * noise, _ODD_SHARE * max(np.median(means) - setting.bias.level.mean(), 0.0))
         odd = odd_ones_out(means, tolerance)
         if odd.size:
             named = ", ".join(f"{group.files[i]} ({means[i]:.1f} ADU)" for i in odd[:4])
@@ -364,10 +350,9 @@ def _setting_warnings(setting: DarkSetting) -> list[str]:
 def _as_map(setting: DarkSetting, picture: np.ndarray, gain: np.ndarray) -> xr.DataArray:
     """Return the slope map as a DataArray in e⁻/s, or in ADU/s without a gain; uses its memory."""
     known = bool(np.isfinite(gain).all())
-    cell = channel_index(setting.pattern)
     if known:
-        for (row, column), channel in np.ndenumerate(cell):
-            picture[row :: cell.shape[0], column :: cell.shape[1]] *= np.float32(gain[channel])
+        for channel, plane in planes(picture, setting.pattern):
+            plane *= np.float32(gain[channel])
     picture[setting.saturated] = np.nan
     attrs = {
         "units": "electron / s" if known else "adu / s",

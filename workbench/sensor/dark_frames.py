@@ -1,8 +1,7 @@
-"""Darks read once: of equal frames their means and the noise between them, of every pixel its sums over all frames."""
+"""Equal darks, each frame read once: their means, the noise between them, and the errors that follow from these."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,13 +10,15 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import xarray as xr
+from scipy import special
 
 from ..core.cube import Setting, check_cube, group_frames
 from ..core.dark import line_inverse
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes
-from ..core.pairs import pair_moments, pair_sums
+from ..core.pairs import jackknife_error, leave_one_out, pair_moments, pair_sums
 from ..core.parallel import counted, frame_zeros, in_threads, lazy_frames, stream_frames
+from ..core.statistics import MISFIT, MISFIT_TO_WARN, fit_line
 from .bias import CLIPPED_FRACTION
 
 _LARGEST_SAMPLE = 1 << 18  # pixels a channel for a median, which is then known to 0.3 % of the spread
@@ -25,37 +26,17 @@ _LARGEST_SAMPLE = 1 << 18  # pixels a channel for a median, which is then known 
 
 @dataclass(frozen=True)
 class DarkGroup:
-    """Equal frames, measured, per channel [ADU].
+    """Equal frames, measured, per channel [ADU]."""
 
-    Attributes
-    ----------
-    exposure
-        In s; zero for bias frames.
-    files
-        Their names.
-    means
-        Of each frame over all pixels (frame, channel).
-    noise
-        Half-variance of pairs (channel, block), nothing clipped; NaN for a single frame.
-    level
-        Mean over the pixels that do not saturate in any frame of the group (channel).
-    steady
-        The same without those that saturate in longer darks of the setting either.
-    median
-        Median over the pixels, less that of the bias frames pixel by pixel where there are any (channel).
-    saturated, zero
-        Pixels that saturate; share of pixels at zero.
-    """
-
-    exposure: float
+    exposure: float  # s; zero for bias frames
     files: tuple[str, ...]
-    means: np.ndarray
-    noise: np.ndarray
-    level: np.ndarray
-    steady: np.ndarray
-    median: np.ndarray
-    saturated: int
-    zero: float
+    means: np.ndarray  # of each frame over all pixels (frame, channel)
+    noise: np.ndarray  # half-variance of pairs (channel, block), nothing clipped; NaN for a single frame
+    level: np.ndarray  # mean over the pixels that do not saturate in any frame of the group (channel)
+    steady: np.ndarray  # the same without those that saturate in longer darks of the setting either
+    median: np.ndarray  # over the pixels, less that of the bias frames pixel by pixel where there are any (channel)
+    saturated: int  # pixels
+    zero: float  # share of pixels at zero
 
     @property
     def count(self) -> int:
@@ -63,60 +44,34 @@ class DarkGroup:
         return len(self.files)
 
     @property
-    def scatter(self) -> float:
-        """Variance of the frames' means [ADU²]; NaN for a single frame."""
-        return float(np.var(self.means.mean(axis=1), ddof=1)) if self.count > 1 else math.nan
+    def clipped(self) -> bool:
+        """Whether so many pixels are at zero that means and variances are wrong."""
+        return self.zero > CLIPPED_FRACTION
 
 
 @dataclass(frozen=True)
 class DarkSetting:
-    """All frames of one ISO and temperature, measured.
+    """All frames of one ISO and temperature, measured."""
 
-    Attributes
-    ----------
-    key
-        ISO and temperature.
-    pattern
-        The mosaic.
-    groups, bias
-        Its exposures, rising, and the bias frames of the ISO.
-    slope
-        Of every pixel's least-squares line (y, x) [ADU/s]; None where one exposure makes no line.
-    saturated
-        Pixels that saturate in any of the frames.
-    ever_saturated
-        Those, and the ones that do in warmer settings.
-    """
-
-    key: Setting
+    key: Setting  # ISO and temperature
     pattern: str
-    groups: list[DarkGroup]
-    bias: DarkGroup | None
-    slope: np.ndarray | None
-    saturated: np.ndarray
-    ever_saturated: np.ndarray
+    groups: list[DarkGroup]  # its exposures, rising
+    bias: DarkGroup | None  # of the ISO, None where the camera clipped it
+    slope: np.ndarray | None  # of every pixel's least-squares line (y, x) [ADU/s]; None of one exposure
+    saturated: np.ndarray  # pixels that do in any of the frames
+    ever_saturated: np.ndarray  # those, and the ones that do in warmer settings
 
     @property
     def points(self) -> list[DarkGroup]:
         """The groups that the slope goes through."""
-        return [group for group in ([self.bias] if self.bias else []) + self.groups if not clipped(group)]
+        return [*([self.bias] if self.bias else []), *(group for group in self.groups if not group.clipped)]
 
 
-class PixelSums(NamedTuple):
-    """Of every pixel Σwy, and Σwty for each temperature, over the groups that it has; `lost`: how many it has not."""
-
-    plain: np.ndarray
-    timed: list[np.ndarray]
-    lost: np.ndarray
-
-
-def clipped(group: DarkGroup) -> bool:
-    """Return whether so many pixels are at zero that means and variances are wrong."""
-    return group.zero > CLIPPED_FRACTION
-
-
-def check_alike(dark: xr.DataArray, bias: xr.DataArray) -> None:
-    """Refuse bias frames that are not raw, or of another size or mosaic than the darks."""
+def check_darks(dark: xr.DataArray, bias: xr.DataArray | None) -> None:
+    """Refuse darks and bias frames that are not raw, or that differ in size or mosaic."""
+    check_cube(dark, stage="raw", kind="dark")
+    if bias is None:
+        return
     check_cube(bias, stage="raw", kind="bias")
     for name, of_dark, of_bias in (
         ("size", dark.shape[1:], bias.shape[1:]),
@@ -129,41 +84,39 @@ def check_alike(dark: xr.DataArray, bias: xr.DataArray) -> None:
 
 
 def read_settings(dark: xr.DataArray, bias: xr.DataArray | None, progress: Any) -> Iterator[DarkSetting]:
-    """Read all frames in one stream, setting by setting.
+    """Read all frames in one stream, bias frames first, then setting by setting.
 
     The warmest settings, the highest ISO and the longest exposures come first: most pixels saturate there, and can be
     left out of what follows where it is to be compared.  What is yielded is overwritten by the next.
     """
+    isos = {str(float(iso)) for iso in dark["iso"].values}
+    zeros = [] if bias is None else [(str(key["iso"]), where) for key, where in group_frames(bias, "iso")]
+    zeros = [(iso, where) for iso, where in zeros if iso in isos]
     plan = []
     for setting, frames in reversed(group_frames(dark, "temperature", "iso")):
         exposures = group_frames(dark.isel(frame=frames), "exposure")
         plan.append((setting, [(key["exposure"], frames[where]) for key, where in reversed(exposures)]))
-    zeros = {} if bias is None else {str(key["iso"]): where for key, where in group_frames(bias, "iso")}
-    order, unread = [], dict(zeros)
-    for setting, groups in plan:
-        if bias is not None and str(setting["iso"]) in unread:
-            order.append((bias, unread.pop(str(setting["iso"]))))
-        order += [(dark, frames) for _, frames in groups]
-    stream = equal_frames(order, progress)
+    order = [(dark, frames) for _, groups in plan for _, frames in groups]
+    stream = equal_frames([*((bias, where) for _, where in zeros), *order], progress)
+    masters: dict[str, tuple[DarkGroup, np.ndarray]] = {}
+    for iso, _ in zeros:
+        zero, total, _ = read_group(next(stream), 0.0)
+        if not zero.clipped:
+            total /= np.float32(zero.count)
+            masters[iso] = zero, total
     everywhere = np.zeros(dark.shape[1:], bool)
-    masters: dict[str, tuple[DarkGroup | None, np.ndarray | None]] = {}
     for setting, groups in plan:
-        iso = str(setting["iso"])
-        if iso not in masters:
-            masters[iso] = None, None
-            if iso in zeros:
-                zero, total, _ = read_group(next(stream), 0.0)
-                total /= np.float32(zero.count)
-                masters[iso] = zero, total
-        yield _read_setting(setting, [exposure for exposure, _ in groups], stream, *masters[iso], everywhere)
+        equal = ((exposure, next(stream)) for exposure, _ in groups)
+        yield _read_setting(setting, equal, masters.get(str(setting["iso"])), everywhere)
     next(stream, None)  # nothing is left; lets the bar close
 
 
 class EqualFrames(NamedTuple):
-    """Frames of one setting as they are read: their names, an iterator of frames (y, x) [ADU], their cube's attrs."""
+    """Frames of one setting as they are read: names, an iterator of frames (y, x) [ADU], their shape and attrs."""
 
     files: tuple[str, ...]
     frames: Iterator[np.ndarray]
+    shape: tuple[int, ...]
     attrs: dict[str, Any]
 
 
@@ -173,62 +126,41 @@ def equal_frames(groups: Sequence[tuple[xr.DataArray, np.ndarray]], progress: An
     frames = [lazy[id(cube)][i] for cube, numbers in groups for i in numbers]
     stream = counted(stream_frames(frames), progress, len(frames))
     for cube, numbers in groups:
-        yield EqualFrames(tuple(cube["filename"].values[numbers]), islice(stream, len(numbers)), cube.attrs)
+        files = tuple(cube["filename"].values[numbers])
+        yield EqualFrames(files, islice(stream, len(numbers)), cube.shape[1:], cube.attrs)
     for _ in stream:  # nothing is left; lets the bar close
         pass
 
 
 def _read_setting(
     setting: Setting,
-    exposures: list[float],
-    stream: Iterator[EqualFrames],
-    zero: DarkGroup | None,
-    master: np.ndarray | None,
+    equal: Iterator[tuple[float, EqualFrames]],
+    master: tuple[DarkGroup, np.ndarray] | None,
     everywhere: np.ndarray,
 ) -> DarkSetting:
     """Sum y and t·y of every pixel over the frames, hence the slope of the least-squares line."""
-    shape, measured = everywhere.shape, []
-    sum_y, sum_ty, saturated = (frame_zeros(shape, kind) for kind in (np.float32, np.float32, bool))
-    counts, times = [], []
-    if zero is not None and master is not None and not clipped(zero):
-        np.multiply(master, np.float32(zero.count), out=sum_y)
+    measured, counts, times = [], [], []
+    sum_y, sum_ty, saturated = (frame_zeros(everywhere.shape, kind) for kind in (np.float32, np.float32, bool))
+    zero, level = master or (None, None)
+    if zero is not None:
+        np.multiply(level, np.float32(zero.count), out=sum_y)
         counts, times = [zero.count], [0.0]
-    for exposure in exposures:
-        frames = next(stream)
-        group, total, own = read_group(frames, exposure, saturated, master)
+    for exposure, frames in equal:
+        group, total, own = read_group(frames, exposure, saturated, level)
         measured.append(group)
-        if not clipped(group):
-            add_weighted(total, np.float32(1), np.float32(exposure), sum_y, sum_ty)
+        if not group.clipped:
+            sum_y += total
+            total *= np.float32(exposure)
+            sum_ty += total
             counts, times = [*counts, group.count], [*times, exposure]
         del total, own  # their memory serves the next group
     inverse = line_inverse(np.array(counts, float), np.array(times, float))[[0, -1]]  # of all frames, and of none
     slope = None
     if np.isfinite(inverse[0]).all():
-        _solve(sum_y, sum_ty, saturated.view(np.uint8), inverse)
+        solve_lines(sum_y, sum_ty, saturated.view(np.uint8), inverse)
         slope = sum_ty
     everywhere |= saturated
     return DarkSetting(setting, frames.attrs["cfa_pattern"], measured[::-1], zero, slope, saturated, everywhere)
-
-
-def pixel_maps(
-    sums: PixelSums, seconds: np.ndarray, weight: np.ndarray, factor: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return offset and dark current of every pixel of a library, in the memory of the sums.
-
-    Parameters
-    ----------
-    seconds, weight
-        Of each group: t f(T) [s], and weight [1/ADU²].
-    factor
-        f(T) of each map.
-    """
-    crossed = sums.timed[0]
-    crossed *= np.float32(factor[0])
-    for picture, f in zip(sums.timed[1:], factor[1:], strict=True):
-        picture *= np.float32(f)
-        crossed += picture
-    _solve(sums.plain, crossed, sums.lost, line_inverse(weight, seconds))
-    return sums.plain, crossed
 
 
 def read_group(
@@ -248,44 +180,50 @@ def read_group(
     zero
         The master bias (y, x) to take the median against.
     """
-    pattern, white = equal.attrs["cfa_pattern"], equal.attrs["white_level"]
-    cell, count = channel_index(pattern), len(equal.files)
-    sums: list[np.ndarray] = []  # the two that grow while pairs of frames go by
+    pattern, white, count = equal.attrs["cfa_pattern"], equal.attrs["white_level"], len(equal.files)
+    cell, last = channel_index(pattern), max(count - 1, 1)
+    total, saturated = (frame_zeros(equal.shape, kind) for kind in (np.float32, bool))
 
-    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        first = previous = None
+    def added() -> Iterator[np.ndarray]:
         for frame in equal.frames:
-            if previous is None:
-                first = frame
-                sums.extend(frame_zeros(frame.shape, kind) for kind in (np.float32, bool))
-            _add_frame(sums[0], sums[1], frame, np.float32(np.inf if np.isnan(white) else white))
-            if previous is not None:
-                yield previous, frame
-            previous = frame
-        if count != 2 and first is not None and previous is not None:
-            yield first, previous  # closes the ring; a lone frame, paired with itself, still has a mean
+            _add_frame(total, saturated, frame, np.float32(np.inf if np.isnan(white) else white))
+            yield frame
 
-    measured, noise = [], []
-    for pair in in_threads(lambda pair: pair_sums(pair[0], pair[1], pattern), pairs()):
-        whole = pair_moments(pair.plain.sum(axis=1))
-        measured.append((whole.mean1, whole.mean2, pair.zero.sum() / pair.plain[..., 0].sum()))
-        noise.append(pair_moments(pair.plain).half_variance)
-    total, saturated = sums
-    last = max(count - 1, 1)
-    means = np.array([pair[0] for pair in measured[:last]] + [pair[1] for pair in measured[last - 1 : count - 1]])
-    zeros = float(np.mean([pair[2] for pair in measured]))
-    half = np.mean(noise, axis=0) if count > 1 else np.full_like(noise[0], np.nan)
-    if ever_saturated is None:
-        ever_saturated = saturated
+    def measure(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
+        sums = pair_sums(*pair, pattern)
+        whole = pair_moments(sums.plain.sum(axis=1))
+        zeros = sums.zero.sum() / sums.plain[..., 0].sum()
+        return whole.mean1, whole.mean2, zeros, pair_moments(sums.plain).half_variance
+
+    columns = zip(*in_threads(measure, _ring(added(), count)), strict=True)
+    first, second, zeros, noise = (np.array(column) for column in columns)
+    ever_saturated = saturated if ever_saturated is None else ever_saturated
     ever_saturated |= saturated
-    own = steady = map_sums(total, saturated, cell, 1)[:2, :, 0]
-    bright = int(np.count_nonzero(saturated))
-    if np.count_nonzero(ever_saturated) > bright:
-        steady = map_sums(total, ever_saturated, cell, 1)[:2, :, 0]
-    of_own, of_steady = (level / np.where(pixels > 0, pixels, np.nan) / count for pixels, level in (own, steady))
-    middle = medians(total, saturated, cell, count, zero)
-    group = DarkGroup(exposure, equal.files, means, half, of_own, of_steady, middle, bright, zeros)
+    # over the pixels that do not saturate in these frames, and over those that do not in longer ones either
+    own, steady = (map_sums(total, mask, cell, 1)[:2, :, 0] for mask in (saturated, ever_saturated))
+    level, steadily = (value / np.where(pixels > 0, pixels, np.nan) / count for pixels, value in (own, steady))
+    group = DarkGroup(
+        exposure,
+        equal.files,
+        np.concatenate([first[:last], second[last - 1 : count - 1]]),
+        noise.mean(axis=0) if count > 1 else np.full_like(noise[0], np.nan),
+        level,
+        steadily,
+        medians(total, saturated, cell, count, zero),
+        int(np.count_nonzero(saturated)),
+        float(zeros.mean()),
+    )
     return group, total, saturated
+
+
+def _ring(frames: Iterator[np.ndarray], count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield each frame with the next, and the last with the first; a lone frame with itself: it still has a mean."""
+    first = previous = next(frames)
+    for frame in frames:
+        yield previous, frame
+        previous = frame
+    if count != 2:
+        yield first, previous
 
 
 def medians(
@@ -317,19 +255,13 @@ def _add_frame(total, saturated, frame, white):
                 saturated[y, x] |= np.float32(row[x]) >= white
 
 
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def map_sums(picture: np.ndarray, masked: np.ndarray, cell: np.ndarray, blocks: int) -> np.ndarray:
     """Return n, Σ, Σ², Σ³ of a picture's unmasked pixels (4, channel, block), blocks being strips of rows."""
-    rows = picture.shape[0] // cell.shape[0]
-    sums = np.zeros((4, cell.size, max(1, min(blocks, rows))))
-    _map_sums(picture, masked, cell, sums)
-    return sums
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def _map_sums(picture, masked, cell, sums):
     step = cell.shape[0]
     rows, columns = picture.shape[0] // step, picture.shape[1] // step
-    blocks = sums.shape[2]
+    blocks = max(1, min(blocks, rows))
+    sums = np.zeros((4, cell.size, blocks))
     for row in range(rows):
         block = row * blocks // rows
         for dy in range(step):
@@ -347,22 +279,11 @@ def _map_sums(picture, masked, cell, sums):
                 sums[1, cell[dy, dx], block] += s1
                 sums[2, cell[dy, dx], block] += s2
                 sums[3, cell[dy, dx], block] += s3
+    return sums
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def add_weighted(
-    picture: np.ndarray, weight: np.float32, timed_weight: np.float32, plain: np.ndarray, timed: np.ndarray
-) -> None:
-    """Add a picture (y, x) [ADU] to Σwy and, times the other weight, to Σwty."""
-    for y in range(picture.shape[0]):
-        row, to_plain, to_timed = picture[y], plain[y], timed[y]
-        for x in range(row.size):
-            to_plain[x] += weight * row[x]
-            to_timed[x] += timed_weight * row[x]
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def _solve(plain, timed, lost, inverse):
+def solve_lines(plain: np.ndarray, timed: np.ndarray, lost: np.ndarray, inverse: np.ndarray) -> None:
     """Turn Σwy [ADU] and Σwty [ADU s] (y, x) into offset [ADU] and slope [ADU/s] of the least-squares line, in place.
 
     `inverse` (number, 2, 2) is `core.dark.line_inverse`; `lost` (y, x): how many groups a pixel lacks.
@@ -372,3 +293,81 @@ def _solve(plain, timed, lost, inverse):
             k, y, ty = lost[i, j], np.float64(plain[i, j]), np.float64(timed[i, j])
             plain[i, j] = inverse[k, 0, 0] * y + inverse[k, 0, 1] * ty
             timed[i, j] = inverse[k, 1, 0] * y + inverse[k, 1, 1] * ty
+
+
+def pooled_variance(groups: list[DarkGroup], weight: np.ndarray) -> tuple[float, int]:
+    """Return the variance of the frames' weighted means within their groups, and its degrees of freedom."""
+    several = [group for group in groups if group.count > 1]
+    freedom = sum(group.count - 1 for group in several)
+    squares = sum(float(np.var(group.means @ weight, ddof=1)) * (group.count - 1) for group in several)
+    return (squares / freedom if freedom else np.nan), freedom
+
+
+def scatter_terms(
+    points: list[DarkGroup], levers: np.ndarray, weight: np.ndarray, others: list[DarkGroup] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return each group's part of the variance of Σ lever · (weighted frame mean), and its degrees of freedom.
+
+    From the scatter of the frames' means within the group; a single frame takes the pooled variance of `others`
+    (by default the points), NaN where none has several frames.
+    """
+    terms, freedoms = [], []
+    for group, lever in zip(points, levers, strict=True):
+        variance, freedom = pooled_variance([group] if group.count > 1 else others or points, weight)
+        terms.append(lever**2 * group.count * variance)
+        freedoms.append(freedom)
+    return np.array(terms), np.array(freedoms, float)
+
+
+def misfit(points: list[DarkGroup], weight: np.ndarray, where: str) -> tuple[float, list[str]]:
+    """Return by how much to widen the error where the signal is not proportional to exposure, and warnings."""
+    variance, freedom = pooled_variance(points, weight)
+    if len(points) < 3 or not variance > 0:
+        return 1.0, []
+    counts, times = (np.array([getattr(group, name) for group in points], float) for name in ("count", "exposure"))
+    level = np.array([group.steady @ weight for group in points])
+    line = fit_line(times, level, counts)
+    off = level - line.intercept - line.slope * times
+    ratio = float((counts * off**2).sum() / (len(points) - 2) / variance)
+    chance = special.fdtrc(len(points) - 2, freedom, ratio)
+    warnings = []
+    if chance < MISFIT_TO_WARN:
+        worst = times[np.argmax(np.abs(off) * np.sqrt(counts))]
+        warnings.append(
+            f"the dark signal at {where} is not proportional to exposure (worst at {worst:g} s), so the error of the "
+            "dark current is widened; darks that were not equally warm do this"
+        )
+    return np.sqrt(ratio) if chance < MISFIT else 1.0, warnings
+
+
+def spatial_variance(
+    points: list[DarkGroup], levers: np.ndarray, sums: np.ndarray, gain: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return each channel's variance of the slope map without temporal noise [ADU²/s²], and its variance.
+
+    A pixel's temporal noise is in the map with T = Σ lever² · count · half-variance; a single frame's half-variance is
+    taken on the line through those of the other groups against exposure (shot noise grows with it).  The error is for
+    these very pixels: of the map's variance S² + T, Var = (4 S²T + 2 T² + 4 τ m₃ + 2 τ²S²)/n, where the last two terms
+    are the greater shot noise of hot pixels, τ = Σ lever² · count · exposure/g, m₃ the map's third central moment; and
+    of T, by a jackknife over blocks.  NaN where T cannot be measured.
+    """
+    counts, times = (np.array([getattr(group, name) for group in points], float) for name in ("count", "exposure"))
+    noise, several = np.array([group.noise for group in points]), counts > 1  # (group, channel, block)
+    if not several.all():
+        if np.unique(times[several]).size < 2:
+            return np.full(gain.size, np.nan), np.full(gain.size, np.nan)
+        line = fit_line(times[several], np.moveaxis(noise[several], 0, -1))
+        noise[~several] = line.intercept + line.slope * times[~several, None, None]
+    temporal = np.tensordot(levers**2 * counts, noise, 1)  # (channel, block)
+    shot = levers**2 * counts @ times / gain
+    weight = sums[0] / sums[0].sum(axis=1, keepdims=True)
+    without = leave_one_out(weight * temporal, axis=1) / leave_one_out(weight, axis=1)
+    temporal_error = jackknife_error(without, axis=1)
+    temporal = (weight * temporal).sum(axis=1)
+    n, s, s2, s3 = sums.sum(axis=2)
+    mean = s / n
+    spatial = (s2 - s**2 / n) / (n - 1) - temporal
+    third = s3 / n - 3 * mean * s2 / n + 2 * mean**3
+    of_map = 4 * np.maximum(spatial, 0) * temporal + 2 * temporal**2
+    of_hot = 4 * shot * np.maximum(third, 0) + 2 * shot**2 * np.maximum(spatial, 0)
+    return spatial, (of_map + of_hot) / n + temporal_error**2

@@ -1,47 +1,54 @@
-"""Dark current against temperature: the doubling law, and Arrhenius' with its activation energy.
+"""Dark current against temperature: the doubling law, Arrhenius' with its activation energy, and darks that warm up.
 
 `fit_law` is the one fit of either law, of dark currents (`dark_law`) and of the levels of a dark library.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 from scipy import optimize, special
 
-from ..core.dark import LAW_QUANTITIES, DarkLaw, law_abscissa
-from ..core.statistics import MISFIT
+from ..core.dark import LAW_QUANTITIES, TYPICAL_DOUBLING, DarkLaw, law_abscissa
+from ..core.pairs import t_factor
+from ..core.results import Table, described, with_errors
+from ..core.statistics import MISFIT, fit_line
 from ..core.values import describe
-from .dark_errors import half_width
 
 _EXCLUDED = 4.0  # of χ²: a law that fits worse by more is not the sensor's
 _STATED_WITHIN = 0.5  # K: what stated temperatures may be off without a warning
 _PRECISION = 1e-12  # relative, of the fit
+_SUBTRACTED = 0.5  # of the dark current that the noise gives the mean must show, or the camera subtracts the mean
+_WORTH_A_WARNING = 0.3  # K along a run
+_TREND_CHANCE = 1e-3  # that equal darks show such a trend
+_STEEPEST_TREND = 4.0  # of the dark signal; more is something else
+_FEWEST_IN_A_RUN = 4
 # slopes of ln D to start from: of doublings [1/K], of activation energies [eV]
 _STEEPNESS = {
     "doubling": np.log(2) / np.array([3, 4, 5, 6, 7, 8, 10, 14]),
     "arrhenius": np.arange(0.3, 1.3, 0.1),
     "none": np.zeros(1),
 }
-_QUANTITIES = {
-    "doubling_temperature": ("K", "doubling temperature"),
-    "dark_current_reference": ("electron / s", "dark current at the reference temperature"),
-    "activation_energy": ("eV", "activation energy"),
-    "dark_current_reference_arrhenius": (
-        "electron / s",
-        "dark current at the reference temperature, Arrhenius law",
+_QUANTITIES: Table = {
+    **with_errors(
+        {
+            "doubling_temperature": ("K", "doubling temperature"),
+            "dark_current_reference": ("electron / s", "dark current at the reference temperature"),
+            "activation_energy": ("eV", "activation energy"),
+            "dark_current_reference_arrhenius": (
+                "electron / s", "dark current at the reference temperature, Arrhenius law",
+            ),
+        }
     ),
-}
-_QUANTITIES |= {f"{name}_error": (unit, f"error of the {title}") for name, (unit, title) in _QUANTITIES.items()}
-_QUANTITIES |= {
     "reference_temperature": ("°C", "reference temperature"),
     "doubling_correlation": ("1", "correlation of the errors of the doubling law"),
     "activation_correlation": ("1", "correlation of the errors of the Arrhenius law"),
     "chi2": ("1", "χ² per degree of freedom"),
     "chi2_arrhenius": ("1", "χ² per degree of freedom of the Arrhenius law"),
-}
+}  # fmt: skip
 
 
 def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
@@ -59,7 +66,7 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
     Parameters
     ----------
     dark_current
-        From `dark_current`, over setting.
+        The ``current`` of `measure_dark`, over setting.
 
     Returns
     -------
@@ -125,40 +132,22 @@ def _dataset(fits: dict[str, LawFit], warnings: list[str], reference: float = np
         values["chi2" if name == "doubling" else "chi2_arrhenius"] = fit.chi2
     possible = possible_laws(fits)
     law = "" if not fits else possible[0] if fits["doubling"].degrees else "either"
-    data = {
-        name: ((), float(values[name]), {"units": units, "long_name": title})
-        for name, (units, title) in _QUANTITIES.items()
-    }
     attrs = {"long_name": "law of the dark current", "law": law, "dark_laws": possible, "warnings": warnings}
-    return xr.Dataset(data, attrs=attrs)
+    return xr.Dataset(described(_QUANTITIES, (), values), attrs=attrs)
 
 
 class Levels(NamedTuple):
-    """What a law is fitted to, over point: value = offset + D t f(T), with the errors that points share.
+    """What a law is fitted to, over point: value = offset + D t f(T), with the errors that points share."""
 
-    Attributes
-    ----------
-    value, seconds, temperature
-        Levels [ADU] after t seconds, or dark currents [e⁻/s] with t = 1; °C.
-    expected, measured, freedom
-        The standard error that weights are made from; the one measured, with its degrees of freedom.
-    gain
-        Relative errors (point, source), each shared by all its points.
-    offset
-        (point, source): offsets shared likewise, times a number that is 0 ± 1; or any at all without `offset_freedom`.
-    offset_freedom
-        Degrees of freedom of these offsets' sizes, or None where offsets are free.
-    """
-
-    value: np.ndarray
-    seconds: np.ndarray
-    temperature: np.ndarray
-    expected: np.ndarray
-    measured: np.ndarray
-    freedom: np.ndarray
-    gain: np.ndarray
-    offset: np.ndarray
-    offset_freedom: np.ndarray | None = None
+    value: np.ndarray  # levels [ADU], or dark currents [e⁻/s] with t = 1
+    seconds: np.ndarray  # t
+    temperature: np.ndarray  # °C
+    expected: np.ndarray  # the standard error that weights are made from
+    measured: np.ndarray  # the standard error measured,
+    freedom: np.ndarray  # with its degrees of freedom
+    gain: np.ndarray  # relative errors (point, source), each shared by all its points
+    offset: np.ndarray  # (point, source): offsets shared likewise, times a number that is 0 ± 1,
+    offset_freedom: np.ndarray | None = None  # their sizes' degrees of freedom; None: times any number at all
 
 
 class LawFit(NamedTuple):
@@ -258,26 +247,21 @@ def possible_laws(fits: dict[str, LawFit]) -> list[str]:
 
 
 def _of_settings(current: xr.Dataset) -> tuple[Levels, np.ndarray]:
-    """Return what `dark_current` measured, and the settings' ISO; plain errors are exact and independent.
+    """Return what `measure_dark` gives, and the settings' ISO; plain errors are exact and independent.
 
     Weights from each setting's own scatter, of a few frames, would favour those that happened to come out close
     together; the scatter of a frame is therefore pooled over the settings of an ISO.
     """
-
-    def column(name: str, other: str | float) -> np.ndarray:
-        source = name if name in current else other
-        return current[source].values.astype(float) if isinstance(source, str) else np.full(size, source)
-
-    size = current.sizes["setting"]
-    value = column("dark_current_common", "dark_current")
-    error, scatter = column("dark_current_error", np.nan), column("dark_current_scatter", np.nan)
-    own = column("own_error", "dark_current_scatter")
-    iso, temperature = column("iso", np.nan), column("temperature", np.nan)
+    columns: list[tuple[str, str | float]] = [
+        ("dark_current_common", "dark_current"), ("dark_current_error", np.nan), ("dark_current_scatter", np.nan),
+        ("own_error", "dark_current_scatter"), ("iso", np.nan), ("temperature", np.nan), ("own_freedom", np.inf),
+        ("own_lever", "dark_current_scatter"), ("bias_error", 0.0), ("bias_freedom", np.inf),
+    ]  # fmt: skip
+    sources = (current.get(name, current[other] if isinstance(other, str) else other) for name, other in columns)
+    table = np.array([np.broadcast_to(source, current.sizes["setting"]) for source in sources], float)
+    value, error, _, own, _, temperature, *_ = table
     good = np.isfinite(temperature) & np.isfinite(value) & (own > 0) & np.isfinite(error)
-    value, error, scatter, own = value[good], error[good], scatter[good], own[good]
-    iso, temperature = iso[good], temperature[good]
-    freedom, lever = column("own_freedom", np.inf)[good], column("own_lever", "dark_current_scatter")[good]
-    bias, bias_freedom = column("bias_error", 0.0)[good], column("bias_freedom", np.inf)[good]
+    value, error, scatter, own, iso, temperature, freedom, lever, bias, bias_freedom = table[:, good]
     isos, which = np.unique(np.nan_to_num(iso, nan=-1), return_inverse=True)
     member = (which.reshape(-1)[:, None] == np.arange(isos.size)).astype(float)
     weight = np.where(np.isfinite(freedom), freedom, 1.0)
@@ -295,3 +279,70 @@ def _of_settings(current: xr.Dataset) -> tuple[Levels, np.ndarray]:
         np.array([bias_freedom[column > 0][0] for column in member.T]),
     )
     return levels, iso
+
+
+def half_width(terms: np.ndarray, freedoms: np.ndarray) -> float:
+    """Return half the 68 % interval of a sum of measured variances (Welch and Satterthwaite)."""
+    total = float(terms.sum())
+    return float(np.sqrt(total)) * t_factor(freedom_of(terms, freedoms)) if total > 0 else total
+
+
+def freedom_of(terms: np.ndarray, freedoms: np.ndarray) -> float:
+    """Return the degrees of freedom of a sum of measured variances (Welch and Satterthwaite)."""
+    some = terms > 0
+    shares = (terms[some] ** 2 / freedoms[some]).sum()
+    return float(terms.sum() ** 2 / shares) if shares > 0 else np.inf
+
+
+def mean_subtracted(mean: float, by_noise: float, error: float) -> bool:
+    """Return whether the mean shows less than half of the dark current that the noise is sure of [e⁻/s].
+
+    Examples
+    --------
+    >>> mean_subtracted(0.01, 0.3, 0.02), mean_subtracted(0.31, 0.3, 0.02), mean_subtracted(0.01, 0.3, 0.2)
+    (True, False, False)
+    """
+    return bool(by_noise > 5 * error and mean < _SUBTRACTED * by_noise)
+
+
+def run_trend(levels: np.ndarray) -> tuple[float, float, float]:
+    """Return the change of the levels of equal frames from the first to the last, its error, and the chance of none.
+
+    A straight line through the levels in their order; NaN, NaN and 1 for fewer than four.
+
+    Examples
+    --------
+    >>> change, _, chance = run_trend(np.array([10.0, 11.1, 11.9, 13.0, 14.0]))
+    >>> round(change, 1), chance < 1e-3
+    (4.0, True)
+    """
+    count = levels.size
+    if count < _FEWEST_IN_A_RUN:
+        return math.nan, math.nan, 1.0
+    along = np.linspace(-0.5, 0.5, count)
+    line = fit_line(along, levels)
+    residual = float(np.square(levels - line.intercept - line.slope * along).sum())
+    error = math.sqrt(float(line.slope_variance) * residual / (count - 2))
+    chance = 2 * float(special.stdtr(count - 2, -abs(line.slope) / error)) if error > 0 else 1.0
+    return float(line.slope), error * t_factor(count - 2), chance
+
+
+def add_warming(rows: list[dict[str, Any]]) -> list[str]:
+    """Fill in by how much the sensor warmed along each run of darks [K] and return warnings where it did.
+
+    ΔT = T_d log₂(1 + change/signal), T_d typically 6 K; 0 where the trend may be chance, all runs considered.
+    """
+    warnings = []
+    runs = [row for row in rows if "trend_chance" in row]
+    for row in runs:
+        chance, share = row.pop("trend_chance"), row["trend"] / max(row["dark_signal"], 1e-300)
+        certain = chance < _TREND_CHANCE / len(runs) and -1 < share < _STEEPEST_TREND
+        row["heating"] = warmer = TYPICAL_DOUBLING * math.log2(1 + share) if certain else 0.0
+        if abs(warmer) > _WORTH_A_WARNING:
+            where = describe({name: row[name] for name in ("iso", "temperature", "exposure")})
+            warnings.append(
+                f"the darks at {where} change by {row['trend']:+.3g} ± {row['trend_error']:.2g} e- from the first to "
+                f"the last, as if the sensor had {'warmed' if warmer > 0 else 'cooled'} by {abs(warmer):.2g} K; let it "
+                "run for half an hour before the series, and take darks between the lights"
+            )
+    return warnings

@@ -8,19 +8,30 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from ..core.cube import black_levels, check_cube, group_frames, one_value, take_frames
-from ..core.dark import LAW_QUANTITIES, TYPICAL_DOUBLING, law_factor
+from ..core.cube import black_levels, group_frames, one_value, take_frames
+from ..core.dark import LAW_QUANTITIES, TYPICAL_DOUBLING, law_factor, line_inverse
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.pairs import QUANTISATION_VARIANCE
-from ..core.results import at_iso, same_iso
-from ..core.statistics import mad_std
+from ..core.results import Table, at_iso, described, same_iso
+from ..core.statistics import fit_line, mad_std
 from ..core.values import attribute_lines, describe
-from .dark_errors import mean_subtracted, weighted_line
-from .dark_frames import PixelSums, add_weighted, check_alike, clipped, equal_frames, pixel_maps, read_group
-from .law import LawFit, Levels, fit_law, possible_laws
+from .dark_frames import DarkGroup, check_darks, equal_frames, pooled_variance, read_group, scatter_terms, solve_lines
+from .law import LawFit, Levels, fit_law, mean_subtracted, possible_laws
 
 _MOST_TEMPERATURES = 8  # maps held at once
+_MAPS: Table = {
+    "offset": ("adu", "offset of each pixel"),
+    "dark_current": ("adu / s", "dark current of each pixel"),
+    "lost": ("1", "groups lost by saturation"),
+}
+_GROUPS: Table = {
+    "weight": ("1 / adu**2", "weight"),
+    "seconds": ("s", "exposure at the reference temperature that gives as much"),
+    "exposure": ("s", "exposure"),
+    "temperature": ("°C", "sensor temperature"),
+    "frames": ("1", "frames"),
+}
 
 
 def fit_dark_library(
@@ -81,7 +92,7 @@ def fit_dark_library(
     True
     """
     dark, bias, iso = _of_one_iso(dark, bias)
-    groups, sums, celsius = read_library(dark, bias, progress)
+    groups, sums, celsius = _read(dark, bias, progress)
     _check_exposures(groups)
     warm = groups.temperature  # NaN for bias frames
     reference = float(np.round(np.nanmean(warm))) if np.isfinite(warm).any() else math.nan
@@ -91,13 +102,17 @@ def fit_dark_library(
     weight = groups.frames / groups.variance
     factor = law_factor(sensor["law"], sensor["law_value"], celsius, reference)
     seconds = groups.timed * factor[groups.map]
-    offset, current = pixel_maps(sums, seconds, weight, factor)
+    offset, current, *others = sums.plain, *sums.timed
+    current *= np.float32(factor[0])
+    for picture, f in zip(others, factor[1:], strict=True):
+        picture *= np.float32(f)
+        current += picture
+    solve_lines(offset, current, sums.lost, line_inverse(weight, seconds))
     read_variance, slope = _noise(groups, seconds, gains)
     subtracted = 0.0
-    if (
-        sensor["subtracts_mean_dark"] and np.mean(slope) > 0
-    ):  # of the whole sensor: the noise's growth over what one electron adds
-        rising = weighted_line(seconds, groups.variance, 1 / groups.variance**2)[1]
+    if sensor["subtracts_mean_dark"] and np.mean(slope) > 0:
+        # of the whole sensor: the noise's growth over what one electron adds
+        rising = fit_line(seconds, groups.variance, 1 / groups.variance**2).slope
         subtracted = max(float(rising / np.mean(slope)), 0.0)
     attrs = {
         "kind": "dark library",
@@ -111,33 +126,20 @@ def fit_dark_library(
         "hidden_dark_current": subtracted,
         "read_variance": read_variance.tolist(),
         "shot_slope": slope.tolist(),
-        "wander": math.sqrt(_pooled_scatter(groups)),
+        "wander": math.sqrt(max(np.nan_to_num(pooled_variance(groups.darks, groups.share)[0]), 0.0)),
         "history": [
             *attribute_lines(dark.attrs, "history"),
             f"fitted {int(groups.frames.sum())} darks and bias frames together",
         ],
     }
-    per = {"units": "s", "long_name": "exposure at the reference temperature that gives as much"}
-    return xr.Dataset(
-        {
-            "offset": (("y", "x"), offset, {"units": "adu", "long_name": "offset of each pixel"}),
-            "dark_current": (("y", "x"), current, {"units": "adu / s", "long_name": "dark current of each pixel"}),
-            "lost": (("y", "x"), sums.lost, {"units": "1", "long_name": "groups lost by saturation"}),
-            "weight": ("group", weight, {"units": "1 / adu**2", "long_name": "weight"}),
-            "seconds": ("group", seconds, per),
-            "exposure": ("group", groups.exposure, {"units": "s", "long_name": "exposure"}),
-            "temperature": ("group", groups.temperature, {"units": "°C", "long_name": "sensor temperature"}),
-            "frames": ("group", groups.frames, {"units": "1", "long_name": "frames"}),
-        },
-        attrs=attrs,
-    )
+    maps = {"offset": offset, "dark_current": current, "lost": sums.lost}
+    values = groups._asdict() | {"weight": weight, "seconds": seconds}
+    return xr.Dataset(described(_MAPS, ("y", "x"), maps) | described(_GROUPS, "group", values), attrs=attrs)
 
 
 def _of_one_iso(dark: xr.DataArray, bias: xr.DataArray | None) -> tuple[xr.DataArray, xr.DataArray | None, float]:
     """Return the darks that state an exposure, the bias frames of their ISO, and this ISO."""
-    check_cube(dark, stage="raw", kind="dark")
-    if bias is not None:
-        check_alike(dark, bias)
+    check_darks(dark, bias)
     dark = take_frames(dark, dark["exposure"].values > 0)
     if not dark.sizes["frame"]:
         raise WorkbenchError("none of the darks states its exposure; give exposure_s in frames.csv")
@@ -148,61 +150,55 @@ def _of_one_iso(dark: xr.DataArray, bias: xr.DataArray | None) -> tuple[xr.DataA
     return dark, bias, iso
 
 
-class LibraryGroups(NamedTuple):
-    """The darks of a library by temperature and exposure, the most intense first, and its bias frames.
+class _Sums(NamedTuple):
+    """Of every pixel Σwy, and Σwty for each temperature, over the groups that it has; `lost`: how many it has not."""
 
-    Attributes
-    ----------
-    exposure, temperature
-        Of each group [s, °C]: 0 and NaN for bias frames.
-    timed, map
-        The exposure [s] that gives as much dark signal at the temperature of the group's map, and that map's number.
-    frames
-        How many.
-    variance
-        Of a pixel from frame to frame [ADU²], mean of the channels.
-    scatter
-        Variance of the frames' means [ADU²]; NaN for a single frame.
-    noise, level
-        (group, channel): half-variance of pairs [ADU²], NaN for a single frame; mean of the unsaturated pixels [ADU].
-    """
-
-    exposure: np.ndarray
-    temperature: np.ndarray
-    timed: np.ndarray
-    map: np.ndarray
-    frames: np.ndarray
-    variance: np.ndarray
-    scatter: np.ndarray
-    noise: np.ndarray
-    level: np.ndarray
+    plain: np.ndarray
+    timed: list[np.ndarray]
+    lost: np.ndarray
 
 
-def read_library(
-    dark: xr.DataArray, bias: xr.DataArray | None, progress: Any
-) -> tuple[LibraryGroups, PixelSums, np.ndarray]:
+class _Groups(NamedTuple):
+    """The darks of a library by temperature and exposure, the most intense first, and its bias frames."""
+
+    darks: list[DarkGroup]
+    temperature: np.ndarray  # °C; NaN for bias frames
+    timed: np.ndarray  # exposure [s] that gives as much dark signal at the temperature of the group's map
+    map: np.ndarray  # the number of that map
+    variance: np.ndarray  # of a pixel from frame to frame [ADU²], mean of the channels
+    exposure: np.ndarray  # s; 0 for bias frames
+    frames: np.ndarray  # how many
+    noise: np.ndarray  # half-variance of pairs [ADU²] (group, channel), NaN for a single frame
+    level: np.ndarray  # mean of the unsaturated pixels [ADU] (group, channel)
+
+    @property
+    def share(self) -> np.ndarray:
+        """The weight of each channel in the mean of a frame."""
+        return np.full(self.level.shape[1], 1 / self.level.shape[1])
+
+
+def _read(dark: xr.DataArray, bias: xr.DataArray | None, progress: Any) -> tuple[_Groups, _Sums, np.ndarray]:
     """Read all frames in one stream, the most intense first, and sum them up; return the maps' temperatures too."""
     plans, celsius = _plan(dark)
-    cubes = [dark] * len(plans)
+    order = [(dark, plan.frames) for plan in plans]
     if bias is not None:
-        plans.append(_GroupPlan(np.arange(bias.sizes["frame"]), 0.0, math.nan, 0.0, 0))
-        cubes.append(bias)
-    stream = equal_frames([(cube, plan.frames) for cube, plan in zip(cubes, plans, strict=True)], progress)
+        plans.append(_Plan(np.arange(bias.sizes["frame"]), 0.0, math.nan, 0.0, 0))
+        order.append((bias, plans[-1].frames))
     plain, *maps = (np.zeros(dark.shape[1:], np.float32) for _ in range(celsius.size + 1))
-    sums = PixelSums(plain, maps, np.zeros(dark.shape[1:], np.uint8))
-    rows, noise, level = [], [], []
-    for plan, frames in zip(plans, stream, strict=True):
+    sums = _Sums(plain, maps, np.zeros(dark.shape[1:], np.uint8))
+    rows = []
+    for plan, frames in zip(plans, equal_frames(order, progress), strict=True):
         group, total, saturated = read_group(frames, plan.exposure, sums.lost > 0)
-        if clipped(group):
+        if group.clipped:
             continue
         within = float(np.nanmean(group.noise)) if group.count > 1 else _within(total, dark.attrs["cfa_pattern"])
         variance = max(within, QUANTISATION_VARIANCE)
         weight = group.count / variance
         total /= np.float32(group.count)
-        add_weighted(total, np.float32(weight), np.float32(weight * plan.timed), plain, maps[plan.map])
-        rows.append((*plan[1:], float(group.count), variance, group.scatter))
-        noise.append(group.noise.mean(axis=1))
-        level.append(group.steady)
+        plain += np.float32(weight) * total
+        total *= np.float32(weight * plan.timed)
+        maps[plan.map] += total
+        rows.append((group, plan.temperature, plan.timed, plan.map, variance))
         if saturated.any():  # there this group and those before, more intense ones, do not count
             sums.lost[saturated] = len(rows)
             for picture in (plain, *maps):
@@ -213,12 +209,14 @@ def read_library(
             "all darks are clipped at zero: the camera subtracts its black level before saving; use firmware or a "
             "setting that keeps the offset"
         )
-    columns = [np.array(column) for column in zip(*rows, strict=True)]
-    return LibraryGroups._make((*columns, np.array(noise), np.array(level))), sums, celsius
+    darks, *columns = zip(*rows, strict=True)
+    each = [(one.exposure, float(one.count), one.noise.mean(axis=1), one.steady) for one in darks]
+    columns += zip(*each, strict=True)
+    return _Groups(list(darks), *(np.array(column) for column in columns)), sums, celsius
 
 
-class _GroupPlan(NamedTuple):
-    """Equal frames to read: their numbers in the cube; the rest as in `LibraryGroups`."""
+class _Plan(NamedTuple):
+    """Equal frames to read: their numbers in the cube; the rest as in `_Groups`."""
 
     frames: np.ndarray
     exposure: float
@@ -227,7 +225,7 @@ class _GroupPlan(NamedTuple):
     map: int
 
 
-def _plan(dark: xr.DataArray) -> tuple[list[_GroupPlan], np.ndarray]:
+def _plan(dark: xr.DataArray) -> tuple[list[_Plan], np.ndarray]:
     """Return the groups of darks, the most intense first, and the temperatures of the maps [°C], at most a handful."""
     groups = group_frames(dark, "temperature", "exposure")
     times, warm = (np.array([setting[name] for setting, _ in groups]) for name in ("exposure", "temperature"))
@@ -241,7 +239,7 @@ def _plan(dark: xr.DataArray) -> tuple[list[_GroupPlan], np.ndarray]:
     intensity = times * law_factor("doubling", TYPICAL_DOUBLING, np.nan_to_num(warm), 0.0)
     timed = times * law_factor("doubling", TYPICAL_DOUBLING, np.nan_to_num(warm - celsius[member]), 0.0)
     order = np.argsort(intensity, kind="stable")[::-1]
-    plans = [_GroupPlan(groups[k][1], float(times[k]), warm[k], timed[k], int(member[k])) for k in order]
+    plans = [_Plan(groups[k][1], float(times[k]), warm[k], timed[k], int(member[k])) for k in order]
     return plans, celsius
 
 
@@ -252,7 +250,7 @@ def _within(picture: np.ndarray, pattern: str) -> float:
     return float(mad_std(difference, centre=0) ** 2 / 2)
 
 
-def _check_exposures(groups: LibraryGroups) -> None:
+def _check_exposures(groups: _Groups) -> None:
     """Refuse darks that do not separate offset, dark current and law, and name what to shoot."""
     exposure, darks = groups.exposure, groups.exposure > 0
     needed = 3 if np.unique(groups.temperature[darks]).size > 1 else 2
@@ -266,26 +264,20 @@ def _check_exposures(groups: LibraryGroups) -> None:
         )
 
 
-def _pooled_scatter(groups: LibraryGroups) -> float:
-    """Return the variance of whole frames about their group's mean [ADU²]: offset and temperature wander."""
-    freedom = groups.frames - 1
-    return float(np.nansum(freedom * groups.scatter) / max(freedom.sum(), 1))
-
-
-def _fit_sensor(groups: LibraryGroups, pixels: int, reference: float, gain: np.ndarray | None) -> dict[str, Any]:
+def _fit_sensor(groups: _Groups, pixels: int, reference: float, gain: np.ndarray | None) -> dict[str, Any]:
     """Fit the laws to the groups' levels, or to their noise where the camera subtracts the mean dark signal.
 
     Return the attributes of the law (see `fit_dark_library`), ``subtracts_mean_dark`` and ``warnings``.
     """
     warnings: list[str] = []
-    darks, several, freedom = groups.exposure > 0, groups.frames > 1, groups.frames - 1
-    pooled = _pooled_scatter(groups)
-    least = groups.variance / pixels  # no frame's mean is better known than its pixels' noise allows
-    expected = np.sqrt(np.maximum(pooled, least) / groups.frames)
-    measured = np.sqrt(np.maximum(np.where(several, groups.scatter, pooled), least) / groups.frames)
-    spread = groups.variance * np.sqrt(2 / (pixels * np.maximum(freedom, 1)))
+    darks, several = groups.exposure > 0, groups.frames > 1
+    terms, freedom = scatter_terms(groups.darks, 1 / groups.frames, groups.share)
+    least = groups.variance / pixels / groups.frames  # no mean is better known than its pixels' noise allows
+    pooled = pooled_variance(groups.darks, groups.share)[0]
+    expected, measured = (np.sqrt(np.fmax(part, least)) for part in (pooled / groups.frames, terms))
+    spread = groups.variance * np.sqrt(2 / (pixels * np.maximum(groups.frames - 1, 1)))
     subtracts = _subtracts(groups, reference, expected, spread, gain)
-    value, scale, freedom = groups.level.mean(axis=1), 1.0, np.where(several, freedom, max(freedom.sum(), 1))
+    value, scale, freedom = groups.level.mean(axis=1), 1.0, np.maximum(freedom, 1)
     if subtracts:
         warnings.append(
             "the camera subtracts the mean dark signal by itself: the darks' noise grows with time and temperature, "
@@ -326,7 +318,7 @@ def _fit_sensor(groups: LibraryGroups, pixels: int, reference: float, gain: np.n
 
 
 def _subtracts(
-    groups: LibraryGroups, reference: float, expected: np.ndarray, spread: np.ndarray, gain: np.ndarray | None
+    groups: _Groups, reference: float, expected: np.ndarray, spread: np.ndarray, gain: np.ndarray | None
 ) -> bool:
     """Return whether the noise grows with time and temperature and the mean does not, beyond their errors."""
     several = groups.frames > 1
@@ -334,11 +326,12 @@ def _subtracts(
         return False
     warm = np.nan_to_num(groups.temperature)
     nominal = groups.exposure * law_factor("doubling", TYPICAL_DOUBLING, warm, np.nan_to_num(reference))
-    _, rising, rising_error = weighted_line(nominal[several], groups.variance[several], 1 / spread[several] ** 2)
-    _, growing, growing_error = weighted_line(nominal, groups.level.mean(axis=1), 1 / expected**2)
+    noise = fit_line(nominal[several], groups.variance[several], 1 / spread[several] ** 2)
+    mean = fit_line(nominal, groups.level.mean(axis=1), 1 / expected**2)
+    rising, rising_error = float(noise.slope), float(noise.slope_variance**0.5)
     if gain is not None:
-        return mean_subtracted(float(growing / np.mean(gain)), float(rising), float(rising_error))
-    return bool(rising > 5 * rising_error and growing < 3 * growing_error)
+        return mean_subtracted(float(mean.slope / np.mean(gain)), rising, rising_error)
+    return bool(rising > 5 * rising_error and mean.slope < 3 * mean.slope_variance**0.5)
 
 
 def _law_attrs(fits: dict[str, LawFit], scale: float) -> dict[str, Any]:
@@ -364,7 +357,7 @@ def _law_attrs(fits: dict[str, LawFit], scale: float) -> dict[str, Any]:
     return attrs
 
 
-def _noise(groups: LibraryGroups, seconds: np.ndarray, gain: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _noise(groups: _Groups, seconds: np.ndarray, gain: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Return each channel's variance of a frame without dark current [ADU²] and what an ADU of dark signal adds [ADU].
 
     The second is 1/g, from the gain where it is known, else from the noise's growth over that of the level.
@@ -377,8 +370,7 @@ def _noise(groups: LibraryGroups, seconds: np.ndarray, gain: np.ndarray | None) 
         x, noise = seconds[several], groups.noise[several]
         read_variance, weight = noise[np.argmin(x)], 1 / noise.mean(axis=1) ** 2
         if np.unique(x).size > 1:
-            base, rising, _ = weighted_line(x, noise, weight)
-            growing = weighted_line(x, groups.level[several], weight)[1]
-            read_variance = np.maximum(base, QUANTISATION_VARIANCE)
-            slope = np.maximum(np.divide(rising, growing, out=slope, where=growing > 0), 0.0)
+            line, growing = (fit_line(x, part.T, weight) for part in (noise, groups.level[several]))
+            read_variance = np.maximum(line.intercept, QUANTISATION_VARIANCE)
+            slope = np.maximum(np.divide(line.slope, growing.slope, out=slope, where=growing.slope > 0), 0.0)
     return read_variance, slope if gain is None else 1 / gain

@@ -6,7 +6,7 @@ import xarray as xr
 
 from workbench.core.cube import make_cube
 from workbench.sensor import dark_law, measure_dark
-from workbench.sensor.dark_errors import run_trend
+from workbench.sensor.law import run_trend
 from workbench.simulate import d7000, expose
 
 ISO = 800.0
