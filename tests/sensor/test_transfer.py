@@ -1,12 +1,15 @@
-"""Photon transfer against numpy, against light that drifts, and against a real camera's published table."""
+"""Photon transfer against numpy, drifting light and a real camera's published table; full well against the truth."""
+
+import dataclasses
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from workbench.core.cube import make_cube
 from workbench.core.errors import StageError, WorkbenchError
-from workbench.sensor import fit_gain, photon_transfer, read_noise, shot_noise_snr
+from workbench.sensor import dynamic_range, fit_gain, full_well, photon_transfer, read_noise
 from workbench.simulate import d7000, expose
 
 GAIN, READ, BLACK = 2.0, 3.0, 600  # e-/ADU, e-, ADU
@@ -200,19 +203,62 @@ def test_the_gain_of_a_real_camera(crops):
     np.testing.assert_allclose(best.gain[0], [2.260, 2.539, 2.493, 2.148], rtol=3e-3)
 
 
-def test_snr_follows_the_root_of_the_electrons():
-    camera = d7000(seed=5, shape=(320, 480))
-    levels = [0.02, 0.08, 0.32]
-    flats = [
-        expose(camera, 8000.0, iso=800, exposure=level, seed=[7, n]) for n, level in enumerate(np.repeat(levels, 2))
+CAMERA = d7000(seed=5, shape=(96, 128))
+
+
+def wells_of(camera, levels, iso=100.0):
+    """Saturation from pairs of flats at these shares of the scale."""
+    full, exposure = (camera.white_level - camera.black_level) * camera.gain(iso), 0.001 * np.arange(1, len(levels) + 1)
+    frames = [
+        expose(camera, level * full / time, iso=iso, exposure=time, seed=10 * number + frame)
+        for number, (level, time) in enumerate(zip(levels, exposure, strict=True))
+        for frame in range(2)
     ]
-    flat = make_cube(flats, cfa_pattern="RGGB", kind="flat", iso=800, exposure=np.repeat(levels, 2), white_level=16383)
-    bias = [expose(camera, iso=800, exposure=1 / 8000, seed=[n]) for n in range(4)]
-    ptc = photon_transfer(flat, make_cube(bias, cfa_pattern="RGGB", kind="bias", iso=800), progress=False)
-    result = shot_noise_snr(ptc, fit_gain(ptc))
-    assert result.sizes["point"] == 12
-    by_level = result.groupby("exposure").mean()
-    np.testing.assert_allclose(by_level.snr / by_level.snr_expected, 1, rtol=0.03)
-    np.testing.assert_allclose(by_level.snr[1:].values / by_level.snr[:-1].values, 2, rtol=0.03)  # four times, twice
-    assert set(result.channel.values) == {"R", "G1", "G2", "B"}
-    assert (result.snr_error < 0.05 * result.snr).all()
+    given = {"cfa_pattern": "RGGB", "iso": iso, "white_level": 16383}
+    cube = make_cube(frames, kind="flat", exposure=np.repeat(exposure, 2), black_level=600, **given)
+    bias = [expose(camera, iso=iso, exposure=1 / 8000, seed=900 + n) for n in range(4)]
+    ptc = photon_transfer(cube, make_cube(bias, kind="bias", **given), progress=False)
+    return full_well(ptc, fit_gain(ptc))
+
+
+@pytest.mark.parametrize(("well", "limit"), [(40_000.0, "converter"), (25_000.0, "well")])
+def test_flats_far_beyond_saturation_measure_it(well, limit):
+    camera = dataclasses.replace(CAMERA, full_well=well)
+    found = wells_of(camera, (0.05, 0.2, 0.4, 0.6, 3.0))
+    assert (found.method == "plateau").all()
+    assert (found.limit == limit).all()
+    assert (abs(found.full_well - camera.saturation(100)) < 3.5 * found.full_well_error).all()
+    assert (found.saturation_error < 5).all()
+    assert not found.attrs["warnings"]
+
+
+def test_a_well_that_fills_here_and_there_is_bracketed():
+    camera = dataclasses.replace(CAMERA, full_well=25_000.0)
+    found = wells_of(camera, (0.05, 0.2, 0.4, 0.6, 0.8, 0.95))
+    assert (found.method == "peak").all()
+    assert (found.limit == "well").all()
+    assert (abs(found.full_well - 25_000) < 2 * found.full_well_error).all()
+
+
+def test_without_saturated_flats_the_white_level_and_how_far_it_is():
+    found = wells_of(CAMERA, (0.05, 0.2, 0.4, 0.8))
+    assert (found.method == "white level").all()
+    assert (abs(found.full_well - CAMERA.saturation(100)) < found.full_well_error).all()
+    assert (found.saturation_error > 500).all()
+
+
+def test_faint_flats_tell_nothing_and_what_to_shoot_is_said():
+    found = wells_of(CAMERA, (0.05, 0.1, 0.2))
+    assert np.isnan(found.full_well).all()
+    assert (found.method == "").all()
+    assert "overexposed" in found.attrs["warnings"][0]
+
+
+def test_dynamic_range_is_full_well_over_read_noise():
+    dims, coords = ("iso", "channel"), {"iso": [100.0, 200.0], "channel": ["G1", "G2"]}
+    noise, top = np.array([[1.5, 1.6], [2.0, 2.1]]), np.full((2, 2), 15783.0)
+    read = xr.Dataset({"read_noise_adu": (dims, noise), "read_noise_adu_error": (dims, 0.01 * noise)}, coords)
+    wells = xr.Dataset({"saturation": (dims, top), "saturation_error": (dims, 0 * top + 100)}, coords, {"camera": ""})
+    found = dynamic_range(read, wells)
+    np.testing.assert_allclose(found.dynamic_range, np.log2(15783 / noise))
+    np.testing.assert_allclose(found.dynamic_range_error, np.hypot(100 / 15783, 0.01) / np.log(2))

@@ -6,10 +6,10 @@ from . import dark_gain as dark_gain
 from . import gain as gain
 from . import law as law
 from . import library as library
-from . import limits as limits
 from . import response as response
 from . import transfer as transfer
 from .bias import read_noise as read_noise
+from .bias import split_read_noise as split_read_noise
 from .clipped import ClippedFit as ClippedFit
 from .clipped import fit_clipped as fit_clipped
 from .dark import Darks as Darks
@@ -21,11 +21,10 @@ from .gain import fit_curvature as fit_curvature
 from .gain import fit_gain as fit_gain
 from .law import dark_law as dark_law
 from .library import fit_dark_library as fit_dark_library
-from .limits import dynamic_range as dynamic_range
-from .limits import full_well as full_well
-from .limits import split_read_noise as split_read_noise
-from .limits import unity_gain_iso as unity_gain_iso
 from .response import linearity as linearity
 from .response import linearity_error as linearity_error
+from .response import shot_noise_snr as shot_noise_snr
+from .response import unity_gain_iso as unity_gain_iso
+from .transfer import dynamic_range as dynamic_range
+from .transfer import full_well as full_well
 from .transfer import photon_transfer as photon_transfer
-from .transfer import shot_noise_snr as shot_noise_snr

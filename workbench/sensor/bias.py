@@ -1,4 +1,4 @@
-"""Read noise and black level, from bias frames alone.
+"""Read noise and black level from bias frames alone, and the read noise before and after the gain.
 
 Read noise must come from pairs: the spread over one frame holds the fixed pattern as well.  Where the camera clipped
 its bias frames at zero, the difference of a pair is clipped too, and the likelihood of what is left takes its place.
@@ -13,9 +13,7 @@ import numpy as np
 import xarray as xr
 
 from ..core.cube import Setting, channels_of, check_cube, group_frames, take_frames
-from ..core.mosaic import channel_index, planes
 from ..core.pairs import (
-    BLOCKS,
     QUANTISATION_VARIANCE,
     frame_pairs,
     jackknife_error,
@@ -24,14 +22,34 @@ from ..core.pairs import (
     pair_moments,
     t_factor,
 )
-from ..core.parallel import counted, lazy_frames, stream_frames
-from ..core.statistics import odd_ones_out
+from ..core.results import Table, at_isos, described, per_channel, with_errors
+from ..core.statistics import StraightLine, fit_line, misfit, odd_ones_out
 from ..core.values import describe, listed
-from .clipped import ClippedFit, fit_clipped
+from .clipped import ClippedSetting, clipped_warning, replace_clipped
 
 CLIPPED_FRACTION = 1e-3  # pixels at zero beyond which a normal distribution's σ reads more than 0.3 % low
+INVARIANT_WITHIN = 0.05  # of the floor: what raising the ISO any further could still take off the read noise
 _RESOLVED_VARIANCE = 0.24  # ADU²; below, rounding to whole ADU hides the noise (EMVA 1288 release 4.0, section 6.6)
-_CLIPPED_PIXELS, _CLIPPED_FRAMES = 1 << 14, 16  # for the likelihood: enough for σ to half a per cent
+_ROUNDS = 8  # of reweighting
+_QUANTITIES: Table = {
+    **with_errors(
+        {
+            "read_noise_adu": ("adu", "read noise"),
+            "black_level": ("adu", "black level"),
+            "variance": ("adu**2", "half-variance of the bias difference"),
+        }
+    ),
+    "frame_scatter": ("adu", "standard deviation of the frames' means"),
+    "zero_fraction": ("1", "fraction of pixels at zero"),
+    "method": ("", "how the read noise was measured"),
+}
+_SPLIT: Table = with_errors(
+    {
+        "before_gain": ("electron", "read noise before the gain"),
+        "after_gain": ("adu", "read noise after the gain"),
+        "invariance_iso": ("1", "ISO from which nothing is gained"),
+    }
+)
 
 
 def read_noise(
@@ -88,47 +106,28 @@ def read_noise(
         pairs += [(int(frames[i]), int(frames[j])) for i, j in local]
         owners += [number] * len(local)
     sums = measure_pairs(bias, pairs, progress=progress)
-    owner = np.array(owners)
-    names = channels_of(bias.attrs["cfa_pattern"])
-    shape = (len(groups), len(names))
-    result = {name: np.full(shape, np.nan) for name in _VARIABLES}
-    method = np.full(shape, "", object)
+    channels = channels_of(bias.attrs["cfa_pattern"])
+    rows: list[list[dict[str, Any]]] = []
     warnings: list[str] = []
-    cut: dict[str, list[_Clipped]] = {}  # settings that are clipped, by what is wrong with them
+    cut: dict[str, list[ClippedSetting]] = {}  # settings that are clipped, by what is wrong with them
     quantisation = QUANTISATION_VARIANCE if np.issubdtype(bias.dtype, np.integer) else 0.0
     for number, (setting, frames) in enumerate(groups):
-        where = np.flatnonzero(owner == number)
+        where = np.flatnonzero(np.array(owners) == number)
         one = _one_setting(sums.plain[where], sums.kept[where], len(frames), quantisation)
         one["zero_fraction"] = (sums.zero[where].sum(-1) / sums.plain[where][..., 0].sum(-1)).mean(axis=0)
         clipped = one["zero_fraction"] > CLIPPED_FRACTION
         files = bias["filename"].values[frames]
         if clipped.any() and len(frames) > 1:
-            fits = _fit_clipped(take_frames(bias, frames[:_CLIPPED_FRAMES]), clipped, multiplier, progress)
-            problem = _put_clipped(one, clipped, fits)
-            cut.setdefault(problem, []).append(_Clipped(setting, 100 * float(one["zero_fraction"].max()), files))
+            problem = replace_clipped(one, take_frames(bias, frames), clipped, multiplier, progress)
+            cut.setdefault(problem, []).append(ClippedSetting(setting, 100 * float(one["zero_fraction"].max()), files))
         warnings += _check(one, setting, files, quantisation)
-        for name in _VARIABLES:
-            result[name][number] = one[name]
-        method[number] = np.where(np.isnan(one["read_noise_adu"]), "", np.where(clipped, "clipped", "pairs"))
-    warnings = [_clipped_warning(problem, settings) for problem, settings in cut.items()] + warnings
-    data: dict[str, Any] = {name: (("iso", "channel"), result[name], attrs) for name, attrs in _VARIABLES.items()}
-    data["method"] = (("iso", "channel"), method, {"long_name": "how the read noise was measured"})
-    data["frames"] = ("iso", [len(frames) for _, frames in groups], {"long_name": "bias frames"})
-    coords = {"iso": ("iso", [s["iso"] for s, _ in groups], {"long_name": "ISO setting"}), "channel": list(names)}
+        one["method"] = np.where(np.isnan(one["read_noise_adu"]), "", np.where(clipped, "clipped", "pairs"))
+        rows.append([{name: one[name][column] for name in _QUANTITIES} for column in range(len(channels))])
+    warnings = [clipped_warning(problem, settings) for problem, settings in cut.items()] + warnings
+    isos = [setting["iso"] for setting, _ in groups]
     attrs = {"camera": bias.attrs["camera"], "long_name": "read noise and black level", "warnings": warnings}
-    return xr.Dataset(data, coords, attrs)
-
-
-_VARIABLES = {
-    "read_noise_adu": {"units": "adu", "long_name": "read noise"},
-    "read_noise_adu_error": {"units": "adu", "long_name": "error of the read noise"},
-    "black_level": {"units": "adu", "long_name": "black level"},
-    "black_level_error": {"units": "adu", "long_name": "error of the black level"},
-    "variance": {"units": "adu**2", "long_name": "half-variance of the bias difference"},
-    "variance_error": {"units": "adu**2", "long_name": "error of the half-variance"},
-    "frame_scatter": {"units": "adu", "long_name": "standard deviation of the frames' means"},
-    "zero_fraction": {"units": "1", "long_name": "fraction of pixels at zero"},
-}
+    found = per_channel(_QUANTITIES, rows, isos, channels, **attrs)
+    return found.assign(frames=("iso", [len(frames) for _, frames in groups], {"long_name": "bias frames"}))
 
 
 def _one_setting(plain: np.ndarray, kept: np.ndarray, count: int, quantisation: float) -> dict[str, np.ndarray]:
@@ -136,8 +135,8 @@ def _one_setting(plain: np.ndarray, kept: np.ndarray, count: int, quantisation: 
     whole = pair_moments(plain.sum(axis=2))
     last = max(count - 1, 1)
     means = np.vstack([whole.mean1[:last], whole.mean2[last - 1 : count - 1]])  # pair i is of frames i and i + 1
-    nothing = np.full(plain.shape[1], np.nan)
-    one = dict.fromkeys(_VARIABLES, nothing) | {"black_level": means.mean(axis=0), "means": means}
+    nothing = dict.fromkeys(_QUANTITIES, np.full(plain.shape[1], np.nan))
+    one = nothing | {"black_level": means.mean(axis=0), "means": means}
     if count < 2:
         return one
     scatter = means.std(axis=0, ddof=1)
@@ -145,7 +144,7 @@ def _one_setting(plain: np.ndarray, kept: np.ndarray, count: int, quantisation: 
     replicates = pair_moments(leave_one_out(kept, axis=2)).half_variance.mean(axis=0)
     noise = np.sqrt(np.maximum(variance - quantisation, 0.0))
     variance_error = jackknife_error(replicates, axis=-1)
-    one |= {
+    return one | {
         "read_noise_adu": noise,
         # δσ = δσ²/2σ; a direct jackknife of the root would differ in second order only
         "read_noise_adu_error": variance_error / (2 * np.where(noise > 0, noise, np.nan)),
@@ -154,81 +153,6 @@ def _one_setting(plain: np.ndarray, kept: np.ndarray, count: int, quantisation: 
         "variance_error": variance_error,
         "frame_scatter": scatter,
     }
-    return one
-
-
-def _fit_clipped(
-    bias: xr.DataArray, clipped: np.ndarray, multiplier: Mapping[str, float] | None, progress: Any
-) -> list[ClippedFit | None]:
-    """Fit an even sample of the pixels of each clipped channel of one setting's frames."""
-    names = channels_of(bias.attrs["cfa_pattern"])
-    step = channel_index(bias.attrs["cfa_pattern"]).shape[0]
-    rows, columns = bias.sizes["y"] // step, bias.sizes["x"] // step
-    stride = int(np.ceil(np.sqrt(max(rows * columns / _CLIPPED_PIXELS, 1))))
-    frames = stream_frames(lazy_frames(bias))
-    samples: list[list[np.ndarray]] = [[] for _ in names]
-    for frame in counted(frames, progress if progress is True else False, bias.sizes["frame"]):
-        for channel, plane in planes(frame[: rows * step, : columns * step], bias.attrs["cfa_pattern"]):
-            samples[channel].append(plane[::stride, ::stride].copy())
-    fits: list[ClippedFit | None] = []
-    for channel, name in enumerate(names):
-        if not clipped[channel]:
-            fits.append(None)
-            continue
-        values = np.stack(samples[channel])
-        height, width = values.shape[1:]
-        blocks = np.repeat(np.arange(height) * min(BLOCKS, height) // height, width)
-        known = None if multiplier is None else multiplier.get(name)
-        fits.append(fit_clipped(values.reshape(len(values), -1), blocks, known))
-    return fits
-
-
-class _Clipped(NamedTuple):
-    """A setting whose frames are clipped at zero: the share of zeros [%], and the files."""
-
-    setting: dict[str, float]
-    share: float
-    files: np.ndarray
-
-
-def _put_clipped(one: dict[str, np.ndarray], clipped: np.ndarray, fits: list[ClippedFit | None]) -> str:
-    """Replace the results of clipped channels by those of the likelihood, in place; return why there are none."""
-    for name in set(one) - {"zero_fraction", "means"}:
-        one[name] = np.where(clipped, np.nan, one[name])
-    means = one["means"].copy()
-    problem = ""
-    for channel, fit in enumerate(fits):
-        if fit is None or fit.problem:
-            problem = problem if fit is None else fit.problem
-            continue
-        count = fit.offsets.size
-        scatter = fit.offsets.std(ddof=1)
-        one["read_noise_adu"][channel], one["read_noise_adu_error"][channel] = fit.sigma, fit.sigma_error
-        one["variance"][channel] = fit.sigma**2 + fit.rounding_variance
-        one["variance_error"][channel] = 2 * fit.sigma * fit.sigma_error
-        one["black_level"][channel] = fit.offsets.mean()
-        one["black_level_error"][channel] = scatter / np.sqrt(count) * t_factor(count - 1)
-        one["frame_scatter"][channel] = scatter
-        means[:count, channel] = fit.offsets
-    one["means"] = means
-    return problem
-
-
-def _clipped_warning(problem: str, settings: list[_Clipped]) -> str:
-    """Return which bias frames are clipped, and what was made of them."""
-    where = ", ".join(describe(one.setting) for one in settings)
-    share = max(one.share for one in settings)
-    found = (
-        f"the bias frames at {where} are clipped at zero (up to {share:.3g} % of the pixels in one frame of two or in "
-        f"both; {listed(settings[0].files)}): the camera subtracts its black level before saving"
-    )
-    advice = "; firmware or a camera setting that keeps the offset measures it directly"
-    if problem:
-        return f"{found}, and {problem}: read noise and black level are left out{advice}"
-    return (
-        f"{found}, so the spread of what is left is 40 % too small; read noise and black level are those of the normal "
-        f"distribution that explains the pixels above zero best, less certain than from whole frames{advice}"
-    )
 
 
 def _check(one: dict[str, np.ndarray], setting: Setting, files: np.ndarray, quantisation: float) -> list[str]:
@@ -258,5 +182,175 @@ def _check(one: dict[str, np.ndarray], setting: Setting, files: np.ndarray, quan
         warnings.append(
             f"bias frames at {where} disagree: {found} against {np.median(means):.1f} ADU; check that they are "
             "bias frames"
+        )
+    return warnings
+
+
+def split_read_noise(read: xr.Dataset, gain: xr.Dataset, *, within: float = INVARIANT_WITHIN) -> xr.Dataset:
+    """Split the read noise into what arises before the amplifier and after it, from its change with ISO.
+
+    σ_ADU² = (σ_pre/g)² + σ_post²: what comes before is amplified with the signal, what comes after is not.  A line of
+    σ_ADU² on 1/g², weighted with the errors of both.  The invariance ISO is the one at which the read noise in
+    electrons has come within 5 % (`within`) of its floor σ_pre, σ_post g = σ_pre √((1 + 0.05)² − 1): raising the ISO
+    beyond it takes off less than that, however far, and costs full well.
+
+    Parameters
+    ----------
+    read, gain
+        From `read_noise` and `fit_gain`, at two ISO settings or more.
+    within
+        The share of the floor that makes the invariance ISO.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over channel: ``noise_before_gain`` [e⁻ rms], ``noise_after_gain`` [ADU rms], each with ``_error``.  The same of
+        the greens together (or the only channel), as scalars ``before_gain``, ``after_gain``, and ``invariance_iso``,
+        each with ``_error``; ``chi2`` per degree of freedom.  attrs: ``within``, ``warnings``.  What these frames do
+        not resolve is NaN, and a warning says why.
+
+    Examples
+    --------
+    >>> iso = [100.0, 200, 400, 800]
+    >>> g = np.array([[2.0], [1.0], [0.5], [0.25]])
+    >>> adu = np.hypot(2.4 / g, 0.9)
+    >>> dims, coords = ("iso", "channel"), {"iso": iso, "channel": ["mono"]}
+    >>> read = xr.Dataset({"read_noise_adu": (dims, adu), "read_noise_adu_error": (dims, 0.002 * adu)}, coords)
+    >>> gain = xr.Dataset({"gain": (dims, g), "gain_error": (dims, 0.001 * g)}, coords)
+    >>> split = split_read_noise(read, gain)
+    >>> round(split.before_gain.item(), 2), round(split.after_gain.item(), 2), round(split.invariance_iso.item())
+    (2.4, 0.9, 234)
+    """
+    channels = [str(name) for name in gain["channel"].values if name in read["channel"].values]
+    points = dict(zip(channels, _points(read, gain, channels), strict=True))
+    greens = [points[name] for name in channels if name in ("G1", "G2", "mono")] or [_Points(*[np.empty(0)] * 5)]
+    whole = _Points(*(np.concatenate(part) for part in zip(*greens, strict=True)))
+    fit, fits = _split(whole), [_split(points[name]) for name in channels]
+    invariance = _invariance(fit, whole, within)
+    values = dict(zip(_SPLIT, (*fit.before, *fit.after, *invariance), strict=True))
+    table = {f"noise_{name}": about for name, about in list(_SPLIT.items())[:4]}
+    by_channel = np.reshape([(*one.before, *one.after) for one in fits], (-1, 4)).T
+    data = described(_SPLIT, (), values) | described(table, "channel", dict(zip(table, by_channel, strict=True)))
+    data["chi2"] = ((), fit.chi2, {"units": "1", "long_name": "χ² per degree of freedom"})
+    attrs = {
+        "within": within,
+        "settings": np.unique(whole.iso).size,
+        "long_name": "read noise before and after the gain",
+        "warnings": _split_warnings(fit, invariance, whole),
+    }
+    return xr.Dataset(data, {"channel": channels}, attrs)
+
+
+class _Points(NamedTuple):
+    """Settings of a channel: ISO, 1/g [ADU/e⁻], its relative error, σ² [ADU²] of the read noise and its error."""
+
+    iso: np.ndarray
+    inverse: np.ndarray
+    relative: np.ndarray
+    variance: np.ndarray
+    error: np.ndarray
+
+
+class _Split(NamedTuple):
+    """Read noise before [e⁻] and after the gain [ADU] with errors; χ² per degree of freedom, and if it is too large.
+
+    `line` is σ_ADU² on 1/g², with its `covariance`; None from one setting.
+    """
+
+    before: tuple[float, float]
+    after: tuple[float, float]
+    chi2: float = np.nan
+    off: bool = False
+    line: StraightLine | None = None
+    covariance: np.ndarray | None = None
+
+
+def _points(read: xr.Dataset, gain: xr.Dataset, channels: list[str]) -> list[_Points]:
+    """Return the settings at which each channel has both."""
+    isos = gain["iso"].values
+    values = [
+        at_isos(part[name].sel(channel=channels), isos).T
+        for part, names in ((read, ("read_noise_adu", "read_noise_adu_error")), (gain, ("gain", "gain_error")))
+        for name in names
+    ]
+    result = []
+    for noise, noise_error, factor, factor_error in zip(*values, strict=True):
+        points = _Points(isos, 1 / factor, factor_error / factor, noise**2, 2 * noise * noise_error)
+        good = np.isfinite(points).all(axis=0) & (points.variance > 0) & (points.error > 0)
+        result.append(_Points(*(column[good] for column in points)))
+    return result
+
+
+def _split(points: _Points) -> _Split:
+    """Fit σ² = A/g² + B; A and B are the squares of the read noise before and after the gain."""
+    nothing = (np.nan, np.nan)
+    if np.unique(points.iso).size < 2:
+        return _Split(nothing, nothing)
+    x, y = points.inverse**2, points.variance
+    slope = float((y / x).min())
+    for _ in range(_ROUNDS):
+        weight = 1 / (points.error**2 + (slope * 2 * x * points.relative) ** 2)
+        line = fit_line(x, y, weight)
+        slope = float(line.slope)
+    degrees = x.size - 2
+    chi2 = float((weight * (y - line.intercept - line.slope * x) ** 2).sum())
+    widen, off = misfit(chi2, degrees)
+    covariance = line.covariance * widen**2
+    # a root is given where its square is above zero by two errors
+    before, after = (
+        (np.sqrt(square), error / (2 * np.sqrt(square))) if square > 2 * error else nothing
+        for square, error in zip(line[:2], np.sqrt(np.diag(covariance)), strict=True)
+    )
+    return _Split(before, after, chi2 / degrees if degrees else np.nan, off, line, covariance)
+
+
+def _invariance(fit: _Split, points: _Points, within: float) -> tuple[float, float]:
+    """Return the ISO at which σ_post g = σ_pre √((1 + within)² − 1), by the power law of the gain around it."""
+    if fit.line is None or not (np.isfinite(fit.before[0]) and np.isfinite(fit.after[0])):
+        return np.nan, np.nan
+    square, after = fit.line.slope, fit.line.intercept
+    log_gain = 0.5 * np.log(square / after * ((1 + within) ** 2 - 1))
+    isos = np.unique(points.iso)
+    known = np.array([-np.log(points.inverse[points.iso == iso]).mean() for iso in isos])  # ln g, falling
+    log_iso = np.log(isos)
+    if known[0] >= log_gain >= known[-1]:
+        at = int(np.clip(np.searchsorted(-known, -log_gain) - 1, 0, isos.size - 2))
+        power = (known[at + 1] - known[at]) / (log_iso[at + 1] - log_iso[at])
+        start, base = log_iso[at], known[at]
+    else:
+        line = fit_line(log_iso, known)
+        power, start, base = line.slope, line.centre, known.mean()
+    if not power < 0:
+        return np.nan, np.nan
+    value = float(np.exp(start + (log_gain - base) / power))
+    lever = np.array([0.5 / square, -0.5 / after])
+    return value, float(value / abs(power) * np.sqrt(lever @ fit.covariance @ lever))
+
+
+def _split_warnings(fit: _Split, invariance: tuple[float, float], points: _Points) -> list[str]:
+    if fit.line is None:
+        return [
+            "read noise before and after the gain cannot be separated at one ISO setting; shoot bias frames and pairs "
+            "of flats at three settings or more, the lowest and ISO 1600 among them"
+        ]
+    warnings = []
+    low, high = points.iso.min(), points.iso.max()
+    if fit.off:
+        warnings.append(
+            f"the read noise does not follow one law of gain over the ISO settings (χ² is {fit.chi2:.1f} times what "
+            "it should be), so the errors of its split are widened; cameras that switch their conversion gain, or "
+            "multiply numbers above some ISO, do this"
+        )
+    if np.isnan(fit.before[0]):
+        warnings.append("read noise before the gain is lost in that after it: measure higher ISO settings as well")
+    elif np.isnan(fit.after[0]):
+        warnings.append(
+            f"read noise after the gain is not seen from ISO {low:g} on: nothing is gained by a higher setting, as far "
+            "as these frames show; more bias frames at the lowest ISO would show it"
+        )
+    elif np.isfinite(invariance[0]) and not low <= invariance[0] <= high:
+        warnings.append(
+            f"the ISO from which nothing is gained, {invariance[0]:.0f}, lies outside the measured settings "
+            f"({low:g} to {high:g}); measure some on both sides"
         )
     return warnings

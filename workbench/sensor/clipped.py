@@ -7,22 +7,115 @@ likelihood still holds σ (A. C. Cohen, Ann. Math. Statist. 21, 557, 1950).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+import xarray as xr
 from scipy import special
 
-from ..core.pairs import jackknife_error
+from ..core.cube import Setting, channels_of, take_frames
+from ..core.mosaic import channel_index, planes
+from ..core.pairs import BLOCKS, OUTLIER_SIGMAS, jackknife_error, t_factor
+from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.statistics import fit_line
+from ..core.values import describe, listed
 
-OUTLIER_SIGMAS = 8.0
+_MOST_PIXELS, _MOST_FRAMES = 1 << 14, 16  # enough for σ to half a per cent
 _FEWEST_STEPS = 3  # different codes: two are in the right ratio for any σ
 _LARGEST_ERROR = 0.2  # of σ; beyond, what is left above zero does not determine it
 _SMALLEST_PATTERN = 1e-3  # of σ; a fixed pattern below this adds nothing to it
 _COMMON = 20  # pixels at a code without which its neighbours' being empty is chance
 _ROUNDS = 40
 _TINY = 1e-300
+
+
+def replace_clipped(
+    one: dict[str, np.ndarray],
+    bias: xr.DataArray,
+    clipped: np.ndarray,
+    multiplier: Mapping[str, float] | None,
+    progress: Any,
+) -> str:
+    """Replace the results of a setting's clipped channels by those of an even sample's likelihood.
+
+    Parameters
+    ----------
+    one
+        Results by name (channel), as of `read_noise`, and ``means`` of the frames (frame, channel); changed in place.
+    bias
+        The setting's raw frames.
+    clipped
+        Which channels are.
+
+    Returns
+    -------
+    str
+        Why there are no results, or nothing.
+    """
+    bias = take_frames(bias, np.arange(min(bias.sizes["frame"], _MOST_FRAMES)))
+    pattern = bias.attrs["cfa_pattern"]
+    names, step = channels_of(pattern), channel_index(pattern).shape[0]
+    rows, columns = bias.sizes["y"] // step, bias.sizes["x"] // step
+    stride = int(np.ceil(np.sqrt(max(rows * columns / _MOST_PIXELS, 1))))
+    samples: list[list[np.ndarray]] = [[] for _ in names]
+    bar = progress if progress is True else False
+    for frame in counted(stream_frames(lazy_frames(bias)), bar, bias.sizes["frame"]):
+        for channel, plane in planes(frame[: rows * step, : columns * step], pattern):
+            samples[channel].append(plane[::stride, ::stride].copy())
+    for name in set(one) - {"zero_fraction", "means"}:
+        one[name] = np.where(clipped, np.nan, one[name])
+    one["means"] = one["means"].copy()
+    problem = ""
+    for channel in np.flatnonzero(clipped):
+        values = np.stack(samples[channel])
+        count, height, width = values.shape
+        blocks = np.repeat(np.arange(height) * min(BLOCKS, height) // height, width)
+        known = None if multiplier is None else multiplier.get(names[channel])
+        fit = fit_clipped(values.reshape(count, -1), blocks, known)
+        if fit.problem:
+            problem = fit.problem
+            continue
+        scatter = fit.offsets.std(ddof=1)
+        found = {
+            "read_noise_adu": fit.sigma,
+            "read_noise_adu_error": fit.sigma_error,
+            "variance": fit.sigma**2 + fit.rounding_variance,
+            "variance_error": 2 * fit.sigma * fit.sigma_error,
+            "black_level": fit.offsets.mean(),
+            "black_level_error": scatter / np.sqrt(count) * t_factor(count - 1),
+            "frame_scatter": scatter,
+        }
+        for name, value in found.items():
+            one[name][channel] = value
+        one["means"][:count, channel] = fit.offsets
+    return problem
+
+
+class ClippedSetting(NamedTuple):
+    """A setting whose frames are clipped at zero: the share of zeros [%], and the files."""
+
+    setting: Setting
+    share: float
+    files: np.ndarray
+
+
+def clipped_warning(problem: str, settings: list[ClippedSetting]) -> str:
+    """Return which bias frames are clipped, and what was made of them."""
+    where = ", ".join(describe(one.setting) for one in settings)
+    share = max(one.share for one in settings)
+    found = (
+        f"the bias frames at {where} are clipped at zero (up to {share:.3g} % of the pixels in one frame of two or in "
+        f"both; {listed(settings[0].files)}): the camera subtracts its black level before saving"
+    )
+    advice = "; firmware or a camera setting that keeps the offset measures it directly"
+    if problem:
+        return f"{found}, and {problem}: read noise and black level are left out{advice}"
+    return (
+        f"{found}, so the spread of what is left is 40 % too small; read noise and black level are those of the normal "
+        f"distribution that explains the pixels above zero best, less certain than from whole frames{advice}"
+    )
 
 
 class ClippedFit(NamedTuple):
@@ -167,9 +260,7 @@ def _climb(
     floor = (_SMALLEST_PATTERN * np.exp(parameters[-2])) ** 2
 
     def evaluate(at: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        tau = np.sqrt(at[-1])
-        offsets = _Offsets(nodes, -(nodes**2) / 2, tau)
-        return _likelihood(cells, blocks, count, _tables(edges, nodes, at), offsets)
+        return _likelihood(cells, blocks, count, _tables(edges, nodes, at), nodes, np.sqrt(at[-1]))
 
     best, score, information = evaluate(parameters)
     for _ in range(_ROUNDS):
@@ -195,23 +286,8 @@ def _climb(
     return parameters, score, information, False
 
 
-class _Tables(NamedTuple):
-    """Over (frame, step, node): ln P of a step, and its derivatives by the frame's level [1/ADU] and by ln σ."""
-
-    log_p: np.ndarray
-    by_level: np.ndarray
-    by_scale: np.ndarray
-
-
-class _Offsets(NamedTuple):
-    """The integral over a pixel's offset: z and ln prior (node), and the pattern τ [ADU]."""
-
-    nodes: np.ndarray
-    log_prior: np.ndarray
-    tau: float
-
-
-def _tables(edges: np.ndarray, nodes: np.ndarray, parameters: np.ndarray) -> _Tables:
+def _tables(edges: np.ndarray, nodes: np.ndarray, parameters: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return ln P (frame, step, node) of a step, and its derivatives by the frame's level [1/ADU] and by ln σ."""
     sigma, tau = np.exp(parameters[-2]), np.sqrt(parameters[-1])
     centre = parameters[:-2, None, None] + tau * nodes
     upper = (edges[:, None] - centre) / sigma
@@ -225,18 +301,18 @@ def _tables(edges: np.ndarray, nodes: np.ndarray, parameters: np.ndarray) -> _Ta
     probability = np.maximum(probability, _TINY)
     by_level = -np.diff(density, axis=1, prepend=0.0) / sigma
     by_scale = -np.diff(density * upper, axis=1, prepend=0.0)
-    return _Tables(np.log(probability), by_level / probability, by_scale / probability)
+    return np.log(probability), by_level / probability, by_scale / probability
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _likelihood(cells, blocks, count, tables, offsets):
+def _likelihood(cells, blocks, count, tables, nodes, tau):
     """Sum over pixels ln ∫ Π_j P(cell_ij | z) prior(z) dz, its gradient and the gradients' outer products by block.
 
-    `cells` (pixel, frame) are the steps, `blocks` (pixel) their blocks, of which there are `count`.  Returns the sum,
-    (block, parameter) and (block, parameter, parameter).
+    `cells` (pixel, frame) are the steps, `blocks` (pixel) their blocks, of which there are `count`; z (node) times τ is
+    a pixel's offset [ADU].  Returns the sum, (block, parameter) and (block, parameter, parameter).
     """
     log_p, by_level, by_scale = tables
-    nodes, log_prior, tau = offsets
+    log_prior = -(nodes**2) / 2
     frames, q = cells.shape[1], nodes.size
     size = frames + 2
     score = np.zeros((count, size))

@@ -191,7 +191,8 @@ def _reduce(
         "frames": sum(group.count for group in setting.groups),
         "saturated_pixels": int(np.count_nonzero(setting.saturated)),
     }
-    base, warnings = None if setting.bias is None else setting.bias.level, []
+    base = None if setting.bias is None else setting.bias.level
+    warnings: list[str] = []
     if setting.slope is not None:
         values, intercept, warnings = _slope_row(setting, setting.slope, gain, gain_error)
         base = intercept if base is None else base

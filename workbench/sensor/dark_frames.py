@@ -90,16 +90,19 @@ def read_settings(dark: xr.DataArray, bias: xr.DataArray | None, progress: Any) 
     left out of what follows where it is to be compared.  What is yielded is overwritten by the next.
     """
     isos = {str(float(iso)) for iso in dark["iso"].values}
-    zeros = [] if bias is None else [(str(key["iso"]), where) for key, where in group_frames(bias, "iso")]
-    zeros = [(iso, where) for iso, where in zeros if iso in isos]
+    zeros: list[str] = []
+    order: list[tuple[xr.DataArray, np.ndarray]] = []
+    if bias is not None:
+        known = [(str(key["iso"]), where) for key, where in group_frames(bias, "iso") if str(key["iso"]) in isos]
+        zeros, order = [iso for iso, _ in known], [(bias, where) for _, where in known]
     plan = []
     for setting, frames in reversed(group_frames(dark, "temperature", "iso")):
         exposures = group_frames(dark.isel(frame=frames), "exposure")
         plan.append((setting, [(key["exposure"], frames[where]) for key, where in reversed(exposures)]))
-    order = [(dark, frames) for _, groups in plan for _, frames in groups]
-    stream = equal_frames([*((bias, where) for _, where in zeros), *order], progress)
+    order += [(dark, frames) for _, groups in plan for _, frames in groups]
+    stream = equal_frames(order, progress)
     masters: dict[str, tuple[DarkGroup, np.ndarray]] = {}
-    for iso, _ in zeros:
+    for iso in zeros:
         zero, total, _ = read_group(next(stream), 0.0)
         if not zero.clipped:
             total /= np.float32(zero.count)
@@ -141,8 +144,8 @@ def _read_setting(
     """Sum y and t·y of every pixel over the frames, hence the slope of the least-squares line."""
     measured, counts, times = [], [], []
     sum_y, sum_ty, saturated = (frame_zeros(everywhere.shape, kind) for kind in (np.float32, np.float32, bool))
-    zero, level = master or (None, None)
-    if zero is not None:
+    zero, level = (None, None) if master is None else master
+    if zero is not None and level is not None:
         np.multiply(level, np.float32(zero.count), out=sum_y)
         counts, times = [zero.count], [0.0]
     for exposure, frames in equal:

@@ -15,7 +15,7 @@ from ..core.dark import TYPICAL_DOUBLING, law_factor
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
 from ..core.parallel import counted, in_threads, lazy_frames, stream_frames
-from ..core.results import Table, at_iso, at_isos, per_channel, same_iso
+from ..core.results import Table, at_iso, at_isos, described, per_channel
 from ..core.statistics import StraightLine, coarse_std, fit_line, misfit
 from ..core.values import channel_warnings, describe
 from .bias import CLIPPED_FRACTION, read_noise
@@ -28,6 +28,19 @@ _LEAST_SIGNAL = 0.5  # of the read noise's variance, that the shot noise of the 
 _ROUNDS = 12
 _AGREE = 2.6  # errors; two right numbers differ by more once in a hundred times
 _MOMENTS = 4  # n, Σ mean, Σ half squared difference, zeros
+_SUMS: Table = {
+    "signal_sum": ("adu", "sum of the signal"),
+    "variance_sum": ("adu**2", "sum of half the squared differences"),
+}
+_POINTS: Table = {
+    "signal": ("adu", "dark signal"),
+    "variance": ("adu**2", "temporal variance"),
+    "zero_fraction": ("1", "pixels at zero"),
+    "dark_variance": ("adu**2", "half-variance of the bias difference"),
+    "dark_variance_error": ("adu**2", "error of the bias half-variance"),
+    "black_level_error": ("adu", "error of the black level"),
+    "black_scatter": ("adu", "standard deviation of the bias frames' means"),
+}
 _QUANTITIES: Table = {
     "gain": ("electron / adu", "gain from darks"),
     "gain_error": ("electron / adu", "error of the gain from darks"),
@@ -131,34 +144,26 @@ def _triples(stream: Iterator[np.ndarray], count: int, foreign: bool) -> Iterato
     frames = [next(stream) for _ in range(count)]
     if foreign:
         yield frames[0], frames[1], next(stream)
-    elif count == 3:
-        for i in range(3):
-            yield frames[i], frames[(i + 1) % 3], frames[(i + 2) % 3]
     else:
-        for i in range(0, count, 2):
-            yield frames[i], frames[i + 1], frames[(i + 2) % count]
+        for i in range(0, count, 1 if count == 3 else 2):
+            yield frames[i], frames[(i + 1) % count], frames[(i + 2) % count]
 
 
 class _Bias(NamedTuple):
-    """The mosaic's `channel_index`, black level and noise of the bias frames (channel) [ADU], white level [ADU]."""
+    """What bias frames say of each channel [ADU], and the white level."""
 
-    cell: np.ndarray
+    cell: np.ndarray  # the mosaic's `channel_index`
     black: np.ndarray
     noise: np.ndarray
     white: np.float32
 
 
 class _PopulationLimits(NamedTuple):
-    """How pixels are sorted into populations, and which differences of the pair are outliers; all in ADU.
+    """How pixels are sorted into populations, and which differences of the pair are outliers; all in ADU."""
 
-    A pixel is sorted by a third frame, so that its noise in the pair does not choose its population.
-    `edges` (channel, population − 1) of the dark signal; `shift` (channel), the median difference of the pair;
-    `limit` (channel, population) of the differences from it.
-    """
-
-    edges: np.ndarray
-    shift: np.ndarray
-    limit: np.ndarray
+    edges: np.ndarray  # (channel, population − 1), of the dark signal in a third frame
+    shift: np.ndarray  # (channel), median difference of the pair
+    limit: np.ndarray  # (channel, population), of the differences from it
 
 
 def _population_sums(frames: tuple[np.ndarray, ...], bias: _Bias) -> np.ndarray:
@@ -202,7 +207,6 @@ def _accumulate(first, second, third, bias, limits, sums):
         for dy in range(step):
             for dx in range(step):
                 c = cell[dy, dx]
-                n, zeros, mean, square = 0, 0, 0.0, 0.0  # of the ordinary pixels
                 for k in range(columns):
                     y, x = row * step + dy, k * step + dx
                     a, b, z = np.float32(first[y, x]), np.float32(second[y, x]), np.float32(third[y, x])
@@ -210,54 +214,36 @@ def _accumulate(first, second, third, bias, limits, sums):
                     if not (z < np.float32(0.5) * white):
                         continue
                     z -= black[c]
-                    difference = a - b - shift[c]
-                    size = np.float64(difference)
-                    if z < edges[c, 0]:
-                        if abs(difference) <= limit[c, 0]:
-                            n += 1
-                            mean += np.float64((a + b) / 2 - black[c])
-                            square += size * size / 2
-                            zeros += np.int64((a <= 0) | (b <= 0))
-                        continue
-                    population = 1
+                    difference = np.float64(a - b - shift[c])
+                    population = 0
                     while population < edges.shape[1] and z >= edges[c, population]:
                         population += 1
                     if abs(difference) <= limit[c, population]:
                         out = sums[c, block, population]
                         out[0] += 1
                         out[1] += np.float64((a + b) / 2 - black[c])
-                        out[2] += size * size / 2
+                        out[2] += difference * difference / 2
                         out[3] += np.int64((a <= 0) | (b <= 0))
-                out = sums[c, block, 0]
-                out[0] += n
-                out[1] += mean
-                out[2] += square
-                out[3] += zeros
 
 
 def _dataset(
     dark: xr.DataArray, names: tuple[str, ...], rows: list[dict[str, Any]], zero: xr.Dataset, warnings: list[str]
 ) -> xr.Dataset:
-    channels = len(names)
-    sums = np.array([row["sums"] for row in rows]) if rows else np.zeros((0, channels, 1, _MOMENTS))
-    pixels = np.where(sums[..., 0].sum(-1) > 0, sums[..., 0].sum(-1), np.nan)
-    block = ("point", "channel", "block")
-    data: dict[str, Any] = {
-        "pixels": (block, sums[..., 0], {"long_name": "pixels"}),
-        "signal_sum": (block, sums[..., 1], {"units": "adu", "long_name": "sum of the signal"}),
-        "variance_sum": (block, sums[..., 2], {"units": "adu**2", "long_name": "sum of half the squared differences"}),
+    sums = np.array([row["sums"] for row in rows]) if rows else np.zeros((0, len(names), 1, _MOMENTS))
+    count, signal, variance, zeros = np.moveaxis(sums, -1, 0)
+    pixels = np.where(count.sum(-1) > 0, count.sum(-1), np.nan)
+    sources = {"dark_variance": "variance", "dark_variance_error": "variance_error",
+               "black_level_error": "black_level_error", "black_scatter": "frame_scatter"}  # fmt: skip
+    isos = [row["iso"] for row in rows]
+    values = {name: at_isos(zero[source], isos) for name, source in sources.items()} | {
+        "signal": signal.sum(-1) / pixels,
+        "variance": variance.sum(-1) / pixels,
+        "zero_fraction": zeros.sum(-1) / pixels,
     }
-    point = ("point", "channel")
-    data["signal"] = (point, sums[..., 1].sum(-1) / pixels, {"units": "adu", "long_name": "dark signal"})
-    data["variance"] = (point, sums[..., 2].sum(-1) / pixels, {"units": "adu**2", "long_name": "temporal variance"})
-    data["zero_fraction"] = (point, sums[..., 3].sum(-1) / pixels, {"units": "1", "long_name": "pixels at zero"})
-    for name, source, units in (
-        ("dark_variance", "variance", "adu**2"),
-        ("dark_variance_error", "variance_error", "adu**2"),
-        ("black_level_error", "black_level_error", "adu"),
-        ("black_scatter", "frame_scatter", "adu"),
-    ):
-        data[name] = (point, at_isos(zero[source], [row["iso"] for row in rows]), {"units": units})
+    data: dict[str, Any] = described(_POINTS, ("point", "channel"), values)
+    data["pixels"] = (("point", "channel", "block"), count, {"long_name": "pixels"})
+    by_block = {"signal_sum": signal, "variance_sum": variance}
+    data |= described(_SUMS, ("point", "channel", "block"), by_block)
     coords: dict[str, Any] = {"channel": list(names)}
     for name in ("iso", "temperature", "exposure"):
         coords[name] = ("point", np.array([row[name] for row in rows], float), dark[name].attrs)
@@ -287,14 +273,14 @@ def gain_from_darks(transfer: xr.Dataset) -> xr.Dataset:
         pixels; ``points_used``; ``chi2`` per degree of freedom.  What cannot be measured is NaN, and
         ``attrs["warnings"]`` says why.
     """
-    isos = np.unique(np.asarray(transfer["iso"].values, float))
     channels = transfer["channel"].values.tolist()
-    rows, warnings = [], []
-    for iso in isos:
-        here = transfer.isel(point=np.flatnonzero(same_iso(transfer["iso"].values, iso)))
+    isos, rows, warnings = [], [], []
+    for setting, where in group_frames(transfer, "iso"):
+        here = transfer.isel(point=where)
         fits = [_fit(here.isel(channel=column)) for column in range(len(channels))]
+        isos.append(setting["iso"])
         rows.append([values for values, _ in fits])
-        warnings += channel_warnings("gain from darks", iso, channels, [problem for _, problem in fits])
+        warnings += channel_warnings("gain from darks", setting["iso"], channels, [problem for _, problem in fits])
     attrs = {"camera": transfer.attrs["camera"], "long_name": "gain from darks", "warnings": warnings}
     return per_channel(_QUANTITIES, rows, isos, channels, **attrs)
 

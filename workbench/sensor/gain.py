@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
 
+from ..core.cube import Setting, group_frames
 from ..core.errors import WorkbenchError
 from ..core.pairs import jackknife_error, leave_one_out, pair_moments, pair_weight
-from ..core.results import Table, at_isos, per_channel, same_iso, with_errors
+from ..core.results import Table, at_isos, per_channel, with_errors
 from ..core.statistics import StraightLine, fit_line, misfit
 from ..core.values import channel_warnings, describe
 from .bias import CLIPPED_FRACTION
 
-BELOW_SATURATION = 0.7  # of the saturation level, as EMVA 1288 has it
+_BELOW_SATURATION = 0.7  # of the saturation level, as EMVA 1288 has it
 _FEWEST = 3  # light levels with known read noise: slope, bend and one to spare
 _STEPS = 12  # of Gauss and Newton; 1e-10 after six
 _BENT = 3.0  # errors from which there is a warning of a bend
@@ -98,17 +100,16 @@ def fit_gain(
     if read is not None:
         ptc = _with_read_noise(ptc, read)
     fit = _fit_model if method == "model" else _fit_plain
-    isos = np.unique(np.asarray(ptc["iso"].values, float))
     channels = ptc["channel"].values.tolist()
     used = np.zeros((ptc.sizes["pair"], len(channels)), bool)
-    rows, warnings = [], []
-    for iso in isos:
-        where = np.flatnonzero(same_iso(ptc["iso"].values, iso))
-        fits = [fit(_curve_of(ptc, where, column)) for column in range(len(channels))]
+    isos, rows, warnings = [], [], []
+    for setting, where, curves in _curves(ptc):
+        fits = [fit(curve) for curve in curves]
         for column, one in enumerate(fits):
             used[where[one.pairs], column] = True
+        isos.append(setting["iso"])
         rows.append([one.values for one in fits])
-        warnings += channel_warnings("gain", iso, channels, [one.problem for one in fits])
+        warnings += channel_warnings("gain", setting["iso"], channels, [one.problem for one in fits])
     found = per_channel(_QUANTITIES, rows, isos, channels, camera=ptc.attrs["camera"], method=method, long_name="gain")
     found["used"] = (("pair", "channel"), used, {"long_name": "pairs that the fit used"})
     return found.assign_attrs(warnings=warnings)
@@ -122,12 +123,13 @@ def _with_read_noise(ptc: xr.Dataset, read: xr.Dataset) -> xr.Dataset:
     return ptc.assign({name: (("pair", "channel"), value, ptc[name].attrs) for name, value in values.items()})
 
 
-def _curve_of(ptc: xr.Dataset, pairs: np.ndarray, column: int) -> Curve:
-    """Return the arrays of some pairs and one channel of a photon transfer curve, and the stated white level."""
-    one = {
-        str(name): values.values[pairs, column] for name, values in ptc.data_vars.items() if "channel" in values.dims
-    }
-    return one | {"level": ptc["level"].values[pairs], "white_level": np.full(pairs.size, ptc.attrs["white_level"])}
+def _curves(ptc: xr.Dataset) -> Iterator[tuple[Setting, np.ndarray, list[Curve]]]:
+    """Yield each ISO setting, the numbers of its pairs, and the curve of each channel with the stated white level."""
+    variables = {str(name): values.values for name, values in ptc.data_vars.items() if "channel" in values.dims}
+    for setting, pairs in group_frames(ptc, "iso"):
+        common = {"level": ptc["level"].values[pairs], "white_level": np.full(pairs.size, ptc.attrs["white_level"])}
+        columns = range(ptc.sizes["channel"])
+        yield setting, pairs, [{n: v[pairs, column] for n, v in variables.items()} | common for column in columns]
 
 
 def _pairs_to_fit(curve: Curve) -> tuple[np.ndarray, str]:
@@ -150,7 +152,7 @@ def _pairs_to_fit(curve: Curve) -> tuple[np.ndarray, str]:
     limit = np.inf if np.isnan(limit) else limit
     if fallen.any():  # the variance breaks down where the brightest pixels clip
         limit = min(limit, signal[peak])
-    good = ~dark & ~saturated & (signal <= BELOW_SATURATION * limit)
+    good = ~dark & ~saturated & (signal <= _BELOW_SATURATION * limit)
     if not good.any():
         return np.empty(0, int), "no flats lie below 70 % of saturation; shoot shorter exposures"
     return np.flatnonzero(good), ""
@@ -330,12 +332,11 @@ def fit_curvature(ptc: xr.Dataset) -> xr.Dataset:
         at the brightest level fitted, each with ``_error``; ``levels_used``.  NaN where there are fewer than three
         light levels or no bias frames; ``attrs["warnings"]`` names a bend beyond three errors in most channels.
     """
-    isos = np.unique(np.asarray(ptc["iso"].values, float))
     channels = ptc["channel"].values.tolist()
-    rows, warnings = [], []
-    for iso in isos:
-        where = np.flatnonzero(same_iso(ptc["iso"].values, iso))
-        row = [_fit_bend(_curve_of(ptc, where, column)) for column in range(len(channels))]
+    isos, rows, warnings = [], [], []
+    for setting, _, curves in _curves(ptc):
+        row = [_fit_bend(curve) for curve in curves]
+        isos.append(setting["iso"])
         rows.append(row)
         bent = [
             f"{channel}: {one['bend']:+.1f} % at the brightest level"
@@ -345,9 +346,8 @@ def fit_curvature(ptc: xr.Dataset) -> xr.Dataset:
         # one channel in hundreds bends by chance; all of them do where the sensor does
         if len(bent) > len(channels) / 2:
             warnings.append(
-                f"the photon transfer curve at {describe({'iso': iso})} bends ({', '.join(bent)}), as bright pixels "
-                "that push charge to their neighbours make it: the gain of a straight line is then off, gain_curved is "
-                "not"
+                f"the photon transfer curve at {describe(setting)} bends ({', '.join(bent)}), as bright pixels that "
+                "push charge to their neighbours make it: the gain of a straight line is then off, gain_curved is not"
             )
     attrs = {"camera": ptc.attrs["camera"], "long_name": "curvature", "warnings": warnings}
     return per_channel(_CURVED, rows, isos, channels, **attrs)

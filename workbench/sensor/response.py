@@ -1,19 +1,19 @@
-"""Linearity: does twice the exposure give twice the signal?"""
+"""Response to light: linearity, the ISO at which an electron is an ADU, and noise against that of photons alone."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
 from ..core.errors import WorkbenchError
-from ..core.results import Table, at_iso, per_channel, same_iso
+from ..core.results import Table, at_iso, at_isos, described, per_channel, same_iso, with_errors
 from ..core.statistics import fit_line
 from ..core.values import describe
 
-RANGE = (0.05, 0.95)  # of saturation (EMVA 1288)
+_RANGE = (0.05, 0.95)  # of saturation (EMVA 1288)
 _FEWEST = 4  # levels: a line through three says little about the fourth
 _ODD, _ODD_SIGMAS = 0.03, 6.0  # a level is odd if it is off the line of the others by both
 _NAMED = 0.85  # true times are taken where they leave less than this of the deviation
@@ -28,6 +28,24 @@ _LINEARITY: Table = {
     "lamp_share": ("%", "linearity error that the lamp's scatter alone would make"),
     "ratio_error": ("%", "deviation of the ratio to the brightest channel"),
     "levels": ("1", "light levels"),
+}
+_BY_LEVEL: Table = {
+    "signal": ("adu", "signal"),
+    "deviation": ("%", "deviation from the line"),
+    "used": ("", "levels that the line was fitted to"),
+}
+_ON_LEVEL: Table = {
+    "iso_of_level": ("", "ISO setting"),
+    "exposure": ("s", "exposure time as stated"),
+    "exposure_used": ("s", "exposure time"),
+    "aperture": ("", "f-number"),
+}
+_UNITY = with_errors({"unity_gain_iso": ("1", "unity-gain ISO")})
+_SNR: Table = {
+    "snr": ("1", "signal-to-noise ratio"),
+    "snr_error": ("1", "error of the signal-to-noise ratio"),
+    "snr_expected": ("1", "√N"),
+    "electrons": ("electron", "signal"),
 }
 
 
@@ -117,16 +135,16 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
     for iso in isos:
         here = np.flatnonzero(same_iso(levels.iso, iso) & np.isfinite(levels.exposure))
         here = _one_aperture(levels, here)
-        inside = _in_range(levels, here, _saturation(ptc, wells, iso, len(channels)))
+        top, signal = _saturation(ptc, wells, iso, len(channels)), levels.signal[here]
+        good = (signal >= _RANGE[0] * top) & (signal <= _RANGE[1] * top) & (levels.saturated[here] < 1e-3)
+        inside = [here[column] for column in good.T]
         rows.append([{} for _ in channels])
         if max((np.unique(time[which]).size for which in inside), default=0) < _FEWEST:
             few.append(describe({"iso": iso}))
             continue
-        true = _true_times(time[here])
-        if true is not None and _scatter(true, here, inside, levels) < _NAMED * _scatter(
-            time[here], here, inside, levels
-        ):
-            time[here], renamed = true, True
+        true = _true_times(time, here)
+        if true is not None and _scatter(true, inside, levels) < _NAMED * _scatter(time, inside, levels):
+            time, renamed = true, True
         odd: dict[int, float] = {}
         for column, which in enumerate(inside):
             if np.unique(time[which]).size >= _FEWEST:
@@ -142,18 +160,15 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
             "and 95 % of saturation; shoot eight, evenly spread, in mixed order"
         )
     result = per_channel(_LINEARITY, rows, isos, channels, camera=ptc.attrs["camera"], long_name="linearity")
-    by_level = {
-        "signal": (("level", "channel"), levels.signal, {"units": "adu", "long_name": "signal"}),
-        "deviation": (("level", "channel"), deviation, {"units": "%", "long_name": "deviation from the line"}),
-        "used": (("level", "channel"), used, {"long_name": "levels that the line was fitted to"}),
+    values = levels._asdict() | {
+        "deviation": deviation,
+        "used": used,
+        "iso_of_level": levels.iso,
+        "exposure_used": time,
     }
-    on_level = {
-        "iso_of_level": ("level", levels.iso, {"long_name": "ISO setting"}),
-        "exposure": ("level", levels.exposure, {"units": "s", "long_name": "exposure time as stated"}),
-        "exposure_used": ("level", time, {"units": "s", "long_name": "exposure time"}),
-        "aperture": ("level", levels.aperture, {"long_name": "f-number"}),
-    }
-    return result.assign(by_level).assign_coords(on_level).assign_attrs(true_times=renamed, warnings=warnings)
+    result = result.assign(described(_BY_LEVEL, ("level", "channel"), values))
+    result = result.assign_coords(described(_ON_LEVEL, "level", values))
+    return result.assign_attrs(true_times=renamed, warnings=warnings)
 
 
 def _fit_levels(
@@ -212,16 +227,15 @@ def _ratio_error(signal: np.ndarray, used: np.ndarray, here: np.ndarray) -> np.n
 
 
 class _LightLevels(NamedTuple):
-    """Light levels: setting and first file, mean signal [ADU] and share of saturated pixels (level, channel), and the
-    lamp's scatter of that mean, as a share of it."""
+    """Light levels, each array over them."""
 
     iso: np.ndarray
     exposure: np.ndarray
     aperture: np.ndarray
-    file: np.ndarray
-    signal: np.ndarray
-    saturated: np.ndarray
-    lamp: np.ndarray
+    file: np.ndarray  # the first
+    signal: np.ndarray  # mean [ADU] (level, channel)
+    saturated: np.ndarray  # share of pixels (level, channel)
+    lamp: np.ndarray  # scatter of the mean, as a share of it
 
 
 def _levels(ptc: xr.Dataset) -> _LightLevels:
@@ -248,13 +262,6 @@ def _levels(ptc: xr.Dataset) -> _LightLevels:
     )
 
 
-def _in_range(levels: _LightLevels, here: np.ndarray, top: np.ndarray) -> list[np.ndarray]:
-    """Return, for each channel, the levels between 5 and 95 % of saturation `top` [ADU]."""
-    signal = levels.signal[here]
-    inside = (signal >= RANGE[0] * top) & (signal <= RANGE[1] * top) & (levels.saturated[here] < 1e-3)
-    return [here[column] for column in inside.T]
-
-
 def _one_aperture(levels: _LightLevels, here: np.ndarray) -> np.ndarray:
     """Return the levels of the aperture that has the most exposure times."""
     apertures = levels.aperture[here]
@@ -270,23 +277,19 @@ def _saturation(ptc: xr.Dataset, wells: xr.Dataset | None, iso: float, channels:
     return np.where(np.isfinite(measured), measured, stated)
 
 
-def _true_times(named: np.ndarray) -> np.ndarray | None:
-    """Return 2^(n/3) for shutter times that are named so, or None where they are not."""
-    if not ((named > 0) & (named <= _LONGEST_NAMED)).all():
+def _true_times(named: np.ndarray, here: np.ndarray) -> np.ndarray | None:
+    """Return 2^(n/3) for the shutter times [s] that are named so `here`, or None where they are not."""
+    if not ((named[here] > 0) & (named[here] <= _LONGEST_NAMED)).all():
         return None
-    true = 2 ** (np.rint(3 * np.log2(named)) / 3)
-    return true if (np.abs(true / named - 1) < 0.08).all() else None
+    true = named.copy()
+    true[here] = 2 ** (np.rint(3 * np.log2(named[here])) / 3)
+    return true if (np.abs(true / named - 1)[here] < 0.08).all() else None
 
 
-def _scatter(time: np.ndarray, here: np.ndarray, inside: list[np.ndarray], levels: _LightLevels) -> float:
+def _scatter(time: np.ndarray, inside: list[np.ndarray], levels: _LightLevels) -> float:
     """Return the mean linearity error of the channels for these times."""
-    times = dict(zip(here.tolist(), time, strict=True))
-    errors = []
-    for column, which in enumerate(inside):
-        if which.size >= _FEWEST:
-            x = np.array([times[i] for i in which.tolist()])
-            errors.append(linearity_error(x, levels.signal[which, column]).error)
-    return float(np.mean(errors))
+    enough = [(column, which) for column, which in enumerate(inside) if which.size >= _FEWEST]
+    return float(np.mean([linearity_error(time[which], levels.signal[which, c]).error for c, which in enough]))
 
 
 def _without_odd(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, Linearity]:
@@ -306,3 +309,103 @@ def _without_odd(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, Linearity]:
             break
         kept[worst] = False
     return kept, linearity_error(x[kept], y[kept])
+
+
+def shot_noise_snr(ptc: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
+    """Compare the signal-to-noise ratio of each pair of flats with that of shot noise alone, √N.
+
+    Measured: signal/√variance of a pair's pixels, read noise included; N = signal · gain electrons.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over point, one for each pair and channel that the fit used: ``snr`` with ``snr_error``, ``snr_expected`` = √N,
+        ``electrons`` N, and ``iso``, ``exposure`` [s], ``aperture``, ``channel``.
+
+    Examples
+    --------
+    >>> from workbench.core.cube import make_cube
+    >>> from workbench.sensor import fit_gain, photon_transfer
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.poisson(np.repeat([400, 1600], 2)[:, None, None], (4, 256, 256)).astype("uint16")
+    >>> ptc = photon_transfer(make_cube(y, cfa_pattern="mono", kind="flat", iso=100, exposure=[1, 1, 4, 4],
+    ...                                 black_level=0), progress=False)
+    >>> shot_noise_snr(ptc, fit_gain(ptc)).snr.round().values
+    array([20., 40.])
+    """
+    pair, channel = np.nonzero(gain["used"].values)
+    factor = at_isos(gain["gain"], ptc["iso"].values)[pair, channel]
+    signal, variance, error = (ptc[name].values[pair, channel] for name in ("signal", "variance", "variance_error"))
+    good = np.isfinite(factor) & (factor > 0) & (signal > 0) & (variance > 0)
+    pair, channel, factor, signal, variance, error = (
+        part[good] for part in (pair, channel, factor, signal, variance, error)
+    )
+    ratio, electrons = signal / np.sqrt(variance), signal * factor
+    values = {
+        "snr": ratio,
+        "snr_error": ratio * error / (2 * variance),
+        "snr_expected": np.sqrt(electrons),
+        "electrons": electrons,
+    }
+    coords: dict[str, Any] = {
+        name: ("point", ptc[name].values[pair], ptc[name].attrs) for name in ("iso", "exposure", "aperture")
+    }
+    coords["channel"] = ("point", ptc["channel"].values[channel])
+    attrs = {"camera": ptc.attrs["camera"], "long_name": "signal-to-noise ratio"}
+    return xr.Dataset(described(_SNR, "point", values), coords, attrs)
+
+
+def unity_gain_iso(gain: xr.Dataset) -> xr.Dataset:
+    """Find the ISO at which one electron is one ADU, from the greens (or the only channel).
+
+    The logarithm of the gain is interpolated in the logarithm of the ISO, between the two settings that bracket
+    g = 1.  Where none do, the power law through all settings is extended, with a warning; from one setting alone
+    nothing is measured (NaN), and the warning gives the ISO that proportionality would give.
+
+    Returns
+    -------
+    xarray.Dataset
+        Scalars ``unity_gain_iso`` and ``unity_gain_iso_error``; ``attrs["warnings"]``.
+
+    Examples
+    --------
+    >>> gain = xr.Dataset(
+    ...     {"gain": (("iso", "channel"), [[2.0], [0.5]]), "gain_error": (("iso", "channel"), [[0.02], [0.005]])},
+    ...     {"iso": [100.0, 400.0], "channel": ["mono"]})
+    >>> result = unity_gain_iso(gain)
+    >>> round(result.unity_gain_iso.item()), round(result.unity_gain_iso_error.item(), 1)
+    (200, 1.4)
+    """
+    greens = [name for name in gain["channel"].values.tolist() if name in ("G1", "G2", "mono")]
+    values, errors = (gain[name].sel(channel=greens).values for name in ("gain", "gain_error"))
+    weight = 1 / np.square(errors / values)
+    log_gain = (weight * np.log(values)).sum(-1) / weight.sum(-1)
+    log_error = np.sqrt(1 / weight.sum(-1))
+    log_iso = np.log(gain["iso"].values)
+    good = np.isfinite(log_gain) & np.isfinite(log_iso) & np.isfinite(log_error)
+    x, y, e = log_iso[good], log_gain[good], log_error[good]
+    value, error, warnings = np.nan, np.nan, []
+    crossing = np.flatnonzero((y[:-1] >= 0) & (y[1:] < 0))
+    if x.size >= 2:
+        near = slice(crossing[0], crossing[0] + 2) if crossing.size else slice(None)
+        line = fit_line(x[near], y[near], 1 / e[near] ** 2)
+        if line.slope < 0:
+            value = np.exp(-line.intercept / line.slope)
+            away = np.log(value) - line.centre
+            error = value / abs(line.slope) * np.sqrt(line.level_variance + away**2 * line.slope_variance)
+            if not crossing.size:
+                warnings.append(
+                    f"no two of the measured ISO settings bracket unity gain: {value:.0f} is an extrapolation from "
+                    f"ISO {np.exp(x.min()):.0f} to {np.exp(x.max()):.0f}; measure settings on both sides"
+                )
+        else:
+            warnings.append(
+                "the gain does not fall with the ISO setting: no unity-gain ISO; check the ISO of the flats"
+            )
+    elif x.size == 1:
+        warnings.append(
+            f"gain is measured at one ISO setting only, so the unity-gain ISO is not; were gain inversely proportional "
+            f"to ISO, it would be {np.exp(x[0] + y[0]):.0f}: measure a second setting"
+        )
+    data = described(_UNITY, (), {"unity_gain_iso": value, "unity_gain_iso_error": error})
+    return xr.Dataset(data, attrs={"long_name": "unity gain", "warnings": warnings})

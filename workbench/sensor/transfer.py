@@ -1,4 +1,4 @@
-"""Photon transfer: the variance of pairs of flats against their mean."""
+"""Photon transfer: the variance of pairs of flats against their mean, and where it ends: saturation, dynamic range."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import xarray as xr
 from ..core.cube import Setting, channels_of, check_cube, group_frames
 from ..core.pairs import (
     MOMENTS,
+    QUANTISATION_VARIANCE,
     PairSums,
     frame_pairs,
     jackknife_error,
@@ -17,11 +18,38 @@ from ..core.pairs import (
     measure_pairs,
     pair_moments,
 )
-from ..core.results import at_isos, same_iso
+from ..core.results import Table, at_iso, at_isos, described, per_channel, same_iso, with_errors
 from ..core.values import describe, listed
-from .bias import read_noise
+from .bias import CLIPPED_FRACTION, read_noise
 
-SAME_LEVEL = 0.2  # flats whose means differ by more are not of one light level
+_SAME_LEVEL = 0.2  # flats whose means differ by more are not of one light level
+_PLATEAU_SATURATED = 0.999  # share of pixels at the highest code of a level that is saturated all over
+_PLATEAU_VARIANCE = 0.003  # of the shot noise that a level would have; what is left of it where the wells are full
+_ENOUGH_LIGHT = 0.5  # of the stated white level: fainter flats do not show how it ends
+_LEAST_ERROR = 0.01  # of a saturation that is only bracketed
+_PAIRS: Table = {
+    "mean": ("adu", "mean level as read"),
+    "signal": ("adu", "signal above the black level"),
+    "variance": ("adu**2", "temporal variance"),
+    "variance_error": ("adu**2", "error of the temporal variance"),
+    "variance_plain": ("adu**2", "half-variance of the difference"),
+    "mean_single": ("adu", "mean of the middle of one frame"),
+    "variance_single": ("adu**2", "variance over the middle of one frame"),
+    "saturated_fraction": ("1", "fraction of saturated pixels"),
+    "zero_fraction": ("1", "fraction of pixels at zero"),
+    "level_change": ("1", "change of level from the first to the second frame"),
+    "black_level": ("adu", "black level subtracted"),
+    "black_level_error": ("adu", "error of the black level"),
+    "black_scatter": ("adu", "standard deviation of the bias frames' means"),
+    "dark_variance": ("adu**2", "half-variance of the bias difference"),
+    "dark_variance_error": ("adu**2", "error of the bias half-variance"),
+}
+_WELLS: Table = {
+    **with_errors({"saturation": ("adu", "saturation above the black level"), "full_well": ("electron", "full well")}),
+    "brightest": ("adu", "brightest strip above the black level"),
+    "method": ("", "how saturation was found"),
+    "limit": ("", "what saturates"),
+}
 
 
 def photon_transfer(
@@ -91,32 +119,28 @@ def _zero_level(
     flat: xr.DataArray, zero: xr.Dataset | None, names: tuple[str, ...], warnings: list[str]
 ) -> dict[str, np.ndarray]:
     """Return black level and dark variance for each flat (frame, channel): from bias frames, else from the file."""
-    shape = (flat.sizes["frame"], len(names))
-    dark = {name: np.full(shape, np.nan) for name in _ZERO}
-    dark["black_level"][:] = np.nan_to_num(flat.attrs["black_level"], nan=0.0)
-    dark["black_level_error"][:] = 0.0
-    dark["black_scatter"][:] = 0.0
-    for setting, frames in group_frames(flat, "iso"):
-        one = None
-        if zero is not None and (where := np.flatnonzero(same_iso(zero["iso"].values, setting["iso"]))).size:
-            one = zero.isel(iso=where[0]).reindex(channel=list(names))
-        if one is not None and np.isfinite(one["black_level"]).all():
-            dark["black_level"][frames] = one["black_level"]
-            # of a single bias frame neither is known
-            dark["black_level_error"][frames] = np.nan_to_num(one["black_level_error"])
-            dark["black_scatter"][frames] = np.nan_to_num(one["frame_scatter"])
-        if one is not None:
-            dark["dark_variance"][frames] = one["variance"]
-            dark["dark_variance_error"][frames] = one["variance_error"]
-        if one is None and np.isnan(flat.attrs["black_level"]).any():
+    sources = ("black_level", "black_level_error", "frame_scatter", "variance", "variance_error")
+    values = [np.full((flat.sizes["frame"], len(names)), np.nan)] * len(sources)
+    if zero is not None:
+        zero = zero.reindex(channel=list(names))
+        values = [at_isos(zero[source], flat["iso"].values) for source in sources]
+    for setting, _ in group_frames(flat, "iso"):
+        measured = zero is not None and same_iso(zero["iso"].values, setting["iso"]).any()
+        if not measured and np.isnan(flat.attrs["black_level"]).any():
             warnings.append(
                 f"neither bias frames nor a stated black level at {describe(setting)}: the flats' level is taken from "
                 "zero; shoot bias frames at this ISO"
             )
-    return dark
-
-
-_ZERO = ("black_level", "black_level_error", "black_scatter", "dark_variance", "dark_variance_error")
+    black, black_error, scatter, variance, variance_error = values
+    known = np.isfinite(black).all(axis=1, keepdims=True)
+    return {
+        "black_level": np.where(known, black, np.nan_to_num(flat.attrs["black_level"], nan=0.0)),
+        # of a single bias frame neither is known
+        "black_level_error": np.where(known, np.nan_to_num(black_error), 0.0),
+        "black_scatter": np.where(known, np.nan_to_num(scatter), 0.0),
+        "dark_variance": variance,
+        "dark_variance_error": variance_error,
+    }
 
 
 def _lone_flat(setting: Setting, files: np.ndarray) -> str:
@@ -150,7 +174,7 @@ def _split_levels(
         here = group == number
         frames = np.unique([first[here], second[here]])
         span = np.ptp(signal[frames])
-        if span <= SAME_LEVEL * max(np.median(signal[frames]), 0):
+        if span <= _SAME_LEVEL * max(np.median(signal[frames]), 0):
             continue
         if span <= np.sqrt(np.nanmean(moments.variance1[here])):  # near black, noise is not a change of level
             continue
@@ -173,7 +197,7 @@ def _split_levels(
 def _parts_of_one_level(frames: np.ndarray, signal: np.ndarray) -> list[np.ndarray]:
     """Split frames where their rising signal [ADU] jumps by more than 20 %."""
     order = np.argsort(signal, kind="stable")
-    jumps = np.flatnonzero(np.diff(signal[order]) > SAME_LEVEL * np.maximum(signal[order][:-1], 0)) + 1
+    jumps = np.flatnonzero(np.diff(signal[order]) > _SAME_LEVEL * np.maximum(signal[order][:-1], 0)) + 1
     return [np.sort(part) for part in np.split(frames[order], jumps)]
 
 
@@ -188,37 +212,6 @@ def _uneven_warnings(flat: xr.DataArray, frames: np.ndarray, signal: np.ndarray,
     return [uneven, *(_lone_flat(setting, files[part]) for part in parts if len(part) < 2)]
 
 
-def _pair_values(sums: PairSums, zero: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, str, str]]:
-    """Return what follows from the sums of each pair (pair, channel), with unit and title; `zero` is without light."""
-    plain, kept = (pair_moments(part.sum(axis=2)) for part in (sums.plain, sums.kept))
-    pixels = np.where(plain.n > 0, plain.n, np.nan)
-    mean = (plain.mean1 + plain.mean2) / 2
-    black = zero["black_level"]
-    replicates = pair_moments(leave_one_out(sums.kept, axis=2)).scaled_half_variance(black[..., None])
-    adu2 = "adu**2"
-    return {
-        "mean": (mean, "adu", "mean level as read"),
-        "signal": (mean - black, "adu", "signal above the black level"),
-        "variance": (kept.scaled_half_variance(black), adu2, "temporal variance"),
-        "variance_error": (jackknife_error(replicates, axis=-1), adu2, "error of the temporal variance"),
-        "variance_plain": (plain.half_variance, adu2, "half-variance of the difference"),
-        "mean_single": (sums.centre[..., 0], "adu", "mean of the middle of one frame"),
-        "variance_single": (sums.centre[..., 1], adu2, "variance over the middle of one frame"),
-        "saturated_fraction": (sums.saturated.sum(axis=2) / pixels, "1", "fraction of saturated pixels"),
-        "zero_fraction": (sums.zero.sum(axis=2) / pixels, "1", "fraction of pixels at zero"),
-        "level_change": (
-            (plain.mean2 - plain.mean1) / np.where(mean > black, mean - black, np.nan),
-            "1",
-            "change of level from the first to the second frame",
-        ),
-        "black_level": (black, "adu", "black level subtracted"),
-        "black_level_error": (zero["black_level_error"], "adu", "error of the black level"),
-        "black_scatter": (zero["black_scatter"], "adu", "standard deviation of the bias frames' means"),
-        "dark_variance": (zero["dark_variance"], adu2, "half-variance of the bias difference"),
-        "dark_variance_error": (zero["dark_variance_error"], adu2, "error of the bias half-variance"),
-    }
-
-
 def _dataset(
     flat: xr.DataArray,
     names: tuple[str, ...],
@@ -229,11 +222,24 @@ def _dataset(
     warnings: list[str],
 ) -> xr.Dataset:
     first, second = np.array(pairs, int).reshape(-1, 2).T
-    values = _pair_values(sums, {name: level[first] for name, level in dark.items()})
-    data: dict[str, Any] = {
-        name: (("pair", "channel"), value, {"units": units, "long_name": long_name})
-        for name, (value, units, long_name) in values.items()
+    zero = {name: level[first] for name, level in dark.items()}
+    plain, kept = (pair_moments(part.sum(axis=2)) for part in (sums.plain, sums.kept))
+    pixels = np.where(plain.n > 0, plain.n, np.nan)
+    mean, black = (plain.mean1 + plain.mean2) / 2, zero["black_level"]
+    replicates = pair_moments(leave_one_out(sums.kept, axis=2)).scaled_half_variance(black[..., None])
+    values = zero | {
+        "mean": mean,
+        "signal": mean - black,
+        "variance": kept.scaled_half_variance(black),
+        "variance_error": jackknife_error(replicates, axis=-1),
+        "variance_plain": plain.half_variance,
+        "mean_single": sums.centre[..., 0],
+        "variance_single": sums.centre[..., 1],
+        "saturated_fraction": sums.saturated.sum(axis=2) / pixels,
+        "zero_fraction": sums.zero.sum(axis=2) / pixels,
+        "level_change": (plain.mean2 - plain.mean1) / np.where(mean > black, mean - black, np.nan),
     }
+    data: dict[str, Any] = described(_PAIRS, ("pair", "channel"), values)
     for name, part in (("sums", sums.kept), ("sums_plain", sums.plain)):
         data[name] = (("pair", "channel", "block", "moment"), part, {"long_name": f"{name} of the pairs [ADU^k]"})
     coords: dict[str, Any] = {
@@ -246,57 +252,137 @@ def _dataset(
         "channel": list(names),
         "moment": list(MOMENTS),
     }
-    attrs = {
-        "camera": flat.attrs["camera"],
-        "white_level": flat.attrs["white_level"],
-        "long_name": "photon transfer",
-        "warnings": warnings,
-    }
-    return xr.Dataset(data, coords, attrs)
+    attrs = {name: flat.attrs[name] for name in ("camera", "white_level")}
+    return xr.Dataset(data, coords, attrs | {"long_name": "photon transfer", "warnings": warnings})
 
 
-def shot_noise_snr(ptc: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
-    """Compare the signal-to-noise ratio of each pair of flats with that of shot noise alone, √N.
+def full_well(ptc: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
+    """Find where each ISO and channel saturates, in ADU and in electrons.
 
-    Measured: signal/√variance of a pair's pixels, read noise included; N = signal · gain electrons.
+    ``plateau``: the mean of flats so bright that every pixel is at its limit, be it the converter's highest code or
+    full wells, where the photon noise is gone; its error is the scatter of those means and the black level's.
+    ``peak``: the variance breaks down but no flat is saturated all over; the end lies above the level of the greatest
+    variance (EMVA 1288's saturation) and is taken at the brightest strip of the brightest flat.  ``white level``: no
+    flat reaches the end; it lies between the brightest strip and the white level that the files state, and is taken
+    to be the latter.  In the last two the error is the standard deviation of an end that is anywhere in between.
+
+    Parameters
+    ----------
+    ptc
+        From `photon_transfer`.
+    gain
+        From `fit_gain`.
 
     Returns
     -------
     xarray.Dataset
-        Over point, one for each pair and channel that the fit used: ``snr`` with ``snr_error``, ``snr_expected`` = √N,
-        ``electrons`` N, and ``iso``, ``exposure`` [s], ``aperture``, ``channel``.
+        Over (iso, channel): ``saturation`` [ADU above black] and ``full_well`` [e⁻], each with ``_error`` (the gain's
+        in it); ``brightest`` [ADU], the brightest strip of rows, below which it does not lie; ``method``; ``limit``,
+        ``converter`` where the highest code ends the scale, ``well`` where the pixels do before, empty where that is
+        not known.  What cannot be measured is NaN, and ``attrs["warnings"]`` says what to shoot.
 
     Examples
     --------
     >>> from workbench.core.cube import make_cube
-    >>> from workbench.sensor import fit_gain, photon_transfer
-    >>> rng = np.random.default_rng(0)
-    >>> y = rng.poisson(np.repeat([400, 1600], 2)[:, None, None], (4, 256, 256)).astype("uint16")
-    >>> ptc = photon_transfer(make_cube(y, cfa_pattern="mono", kind="flat", iso=100, exposure=[1, 1, 4, 4],
-    ...                                 black_level=0), progress=False)
-    >>> shot_noise_snr(ptc, fit_gain(ptc)).snr.round().values
-    array([20., 40.])
+    >>> from workbench.sensor import fit_gain
+    >>> electrons = np.random.default_rng(0).poisson(np.repeat([2e3, 6e3, 3e4], 2)[:, None, None], (6, 64, 64))
+    >>> y = np.minimum(electrons, 10_000) / 2
+    >>> flats = make_cube(y.round().astype("uint16"), cfa_pattern="mono", kind="flat", iso=100,
+    ...                   exposure=[1, 1, 3, 3, 15, 15], black_level=0, white_level=16383)
+    >>> ptc = photon_transfer(flats, progress=False)
+    >>> found = full_well(ptc, fit_gain(ptc)).squeeze()
+    >>> found.saturation.item(), found.method.item(), found.limit.item()
+    (5000.0, 'plateau', 'well')
     """
-    pair, channel = np.nonzero(gain["used"].values)
-    factor = at_isos(gain["gain"], ptc["iso"].values)[pair, channel]
-    signal, variance, error = (ptc[name].values[pair, channel] for name in ("signal", "variance", "variance_error"))
-    good = np.isfinite(factor) & (factor > 0) & (signal > 0) & (variance > 0)
-    pair, channel, factor, signal, variance, error = (
-        part[good] for part in (pair, channel, factor, signal, variance, error)
+    isos, channels = gain["iso"].values, gain["channel"].values.tolist()
+    rows, faint = [], []
+    for iso in isos:
+        where = np.flatnonzero(same_iso(ptc["iso"].values, iso))
+        factor, factor_error = (at_iso(gain[name], iso) for name in ("gain", "gain_error"))
+        rows.append([_saturation(ptc, where, column, factor[column]) for column in range(len(channels))])
+        for one, value, error in zip(rows[-1], factor, factor_error, strict=True):
+            level, doubt = (one.get(name, np.nan) for name in ("saturation", "saturation_error"))
+            one |= {"full_well": level * value, "full_well_error": np.hypot(doubt * value, level * error)}
+        if where.size and not any("saturation" in one for one in rows[-1]):
+            faint.append(describe({"iso": iso}))
+    warnings = []
+    if faint:
+        warnings.append(
+            f"the flats at {', '.join(faint)} end too far below saturation to show the full well; shoot a pair several "
+            "times overexposed"
+        )
+    attrs = {"camera": ptc.attrs["camera"], "long_name": "saturation and full well", "warnings": warnings}
+    return per_channel(_WELLS, rows, isos, channels, **attrs)
+
+
+def _saturation(ptc: xr.Dataset, pairs: np.ndarray, column: int, gain: float) -> dict[str, Any]:
+    """Find the saturation of one ISO and channel."""
+    if not pairs.size:
+        return {}
+    curve = ptc.isel(pair=pairs, channel=column)
+    black, signal, variance, error, plain, saturated = (
+        curve[name].values
+        for name in ("black_level", "signal", "variance", "variance_error", "variance_plain", "saturated_fraction")
     )
-    ratio, electrons = signal / np.sqrt(variance), signal * factor
-    data = {
-        "snr": (ratio, "1", "signal-to-noise ratio"),
-        "snr_error": (ratio * error / (2 * variance), "1", "error of the signal-to-noise ratio"),
-        "snr_expected": (np.sqrt(electrons), "1", "√N"),
-        "electrons": (electrons, "electron", "signal"),
-    }
-    coords: dict[str, Any] = {
-        name: ("point", ptc[name].values[pair], ptc[name].attrs) for name in ("iso", "exposure", "aperture")
-    }
-    coords["channel"] = ("point", ptc["channel"].values[channel])
-    return xr.Dataset(
-        {name: ("point", value, {"units": units, "long_name": text}) for name, (value, units, text) in data.items()},
-        coords,
-        {"camera": ptc.attrs["camera"], "long_name": "signal-to-noise ratio"},
-    )
+    n, first, second = np.moveaxis(curve["sums_plain"].values[..., :3], -1, 0)  # (pair, block)
+    strips = np.where(n > 0, (first + second) / 2 / np.where(n > 0, n, 1), -np.inf)
+    brightest = float((strips.max(axis=1) - black).max())
+    room = float(ptc.attrs["white_level"]) - float(black.max())
+    dark = np.nan_to_num(curve["dark_variance"].values) + QUANTISATION_VARIANCE
+    # a wrong or missing gain would only move a threshold that is far from either side
+    shot = signal / gain if np.isfinite(gain) and gain > 0 else variance.max() * signal / signal.max()
+    full = saturated > _PLATEAU_SATURATED
+    quiet = (plain < 3 * dark - 2 * QUANTISATION_VARIANCE + _PLATEAU_VARIANCE * shot) & (shot > 30 * dark)
+    plateau = (full | quiet) & (signal > 0.9 * signal.max())
+    if plateau.any():
+        levels = signal[plateau]
+        offset = float(np.nan_to_num(curve["black_scatter"].values).max()) / np.sqrt(2 * levels.size)
+        scatter = max(float(levels.std()), offset)
+        return {
+            "brightest": brightest,
+            "saturation": float(levels.mean()),
+            "saturation_error": float(np.hypot(scatter, curve["black_level_error"].values.max())),
+            "method": "plateau",
+            "limit": "converter" if full[plateau].all() else "well",
+        }
+    peak = int(np.argmax(variance))
+    fallen = (signal > signal[peak]) & (variance < 0.9 * variance[peak] - 4 * np.hypot(error, error[peak]))
+    clipped = (saturated > CLIPPED_FRACTION).any()
+    if fallen.any() and not (clipped and brightest > 0.9 * room):
+        value, low, method, limit = brightest, float(signal[peak]), "peak", "" if clipped else "well"
+    elif np.isfinite(room) and brightest > _ENOUGH_LIGHT * room:
+        value, low, method, limit = room, min(brightest, room), "white level", "converter" if clipped else ""
+    else:
+        return {"brightest": brightest}
+    doubt = max((value - low) / np.sqrt(3), _LEAST_ERROR * value)
+    return {"brightest": brightest, "saturation": value, "saturation_error": doubt, "method": method, "limit": limit}
+
+
+def dynamic_range(read: xr.Dataset, wells: xr.Dataset) -> xr.Dataset:
+    """Return the dynamic range of every ISO and channel: full well over read noise, log₂ of it in stops.
+
+    The gain cancels, saturation and noise both being in ADU, so its error is not in it.  EMVA 1288's is smaller by
+    log₂(1 + ½/σ), as its faintest signal has half an electron more.
+
+    Parameters
+    ----------
+    read, wells
+        From `read_noise` and `full_well`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over (iso, channel): ``dynamic_range`` [stops] with ``dynamic_range_error``.
+    """
+    isos = [iso for iso in wells["iso"].values if np.isfinite(at_iso(read["read_noise_adu"], iso)).any()]
+    channels = wells["channel"].values.tolist()
+    read = read.reindex(channel=channels)
+    rows = []
+    for iso in isos:
+        top, top_error = (at_iso(wells[name], iso) for name in ("saturation", "saturation_error"))
+        noise, noise_error = (at_iso(read[name], iso) for name in ("read_noise_adu", "read_noise_adu_error"))
+        value = np.log2(top / np.where(noise > 0, noise, np.nan))
+        error = np.hypot(top_error / top, noise_error / noise) / np.log(2)
+        rows.append([{"dynamic_range": v, "dynamic_range_error": e} for v, e in zip(value, error, strict=True)])
+    table = with_errors({"dynamic_range": ("bit", "dynamic range")})
+    return per_channel(table, rows, isos, channels, camera=wells.attrs["camera"], long_name="dynamic range")
