@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from ..core.cube import Setting, channels_of, check_cube, group_frames, take_frames
@@ -43,6 +44,8 @@ _QUANTITIES: Table = {
     "zero_fraction": ("1", "fraction of pixels at zero"),
     "method": ("", "how the read noise was measured"),
 }
+# columns of the settings of a channel: 1/g [ADU/e⁻], its relative error, σ² [ADU²] of the read noise and its error
+_POINT = ["iso", "inverse", "relative", "variance", "error"]
 _SPLIT: Table = with_errors(
     {
         "before_gain": ("electron", "read noise before the gain"),
@@ -222,9 +225,9 @@ def split_read_noise(read: xr.Dataset, gain: xr.Dataset, *, within: float = INVA
     (2.4, 0.9, 234)
     """
     channels = [str(name) for name in gain["channel"].values if name in read["channel"].values]
-    points = dict(zip(channels, _points(read, gain, channels), strict=True))
-    greens = [points[name] for name in channels if name in ("G1", "G2", "mono")] or [_Points(*[np.empty(0)] * 5)]
-    whole = _Points(*(np.concatenate(part) for part in zip(*greens, strict=True)))
+    points = {name: _points(read, gain, name) for name in channels}
+    greens = [points[name] for name in channels if name in ("G1", "G2", "mono")]
+    whole = pd.concat(greens, ignore_index=True) if greens else pd.DataFrame(columns=_POINT, dtype=float)
     fit, fits = _split(whole), [_split(points[name]) for name in channels]
     invariance = _invariance(fit, whole, within)
     values = dict(zip(_SPLIT, (*fit.before, *fit.after, *invariance), strict=True))
@@ -234,21 +237,11 @@ def split_read_noise(read: xr.Dataset, gain: xr.Dataset, *, within: float = INVA
     data["chi2"] = ((), fit.chi2, {"units": "1", "long_name": "χ² per degree of freedom"})
     attrs = {
         "within": within,
-        "settings": np.unique(whole.iso).size,
+        "settings": whole["iso"].nunique(),
         "long_name": "read noise before and after the gain",
         "warnings": _split_warnings(fit, invariance, whole),
     }
     return xr.Dataset(data, {"channel": channels}, attrs)
-
-
-class _Points(NamedTuple):
-    """Settings of a channel: ISO, 1/g [ADU/e⁻], its relative error, σ² [ADU²] of the read noise and its error."""
-
-    iso: np.ndarray
-    inverse: np.ndarray
-    relative: np.ndarray
-    variance: np.ndarray
-    error: np.ndarray
 
 
 class _Split(NamedTuple):
@@ -265,31 +258,27 @@ class _Split(NamedTuple):
     covariance: np.ndarray | None = None
 
 
-def _points(read: xr.Dataset, gain: xr.Dataset, channels: list[str]) -> list[_Points]:
-    """Return the settings at which each channel has both."""
+def _points(read: xr.Dataset, gain: xr.Dataset, channel: str) -> pd.DataFrame:
+    """Return the settings at which a channel has both, in the columns of `_POINT`."""
     isos = gain["iso"].values
-    values = [
-        at_isos(part[name].sel(channel=channels), isos).T
-        for part, names in ((read, ("read_noise_adu", "read_noise_adu_error")), (gain, ("gain", "gain_error")))
-        for name in names
-    ]
-    result = []
-    for noise, noise_error, factor, factor_error in zip(*values, strict=True):
-        points = _Points(isos, 1 / factor, factor_error / factor, noise**2, 2 * noise * noise_error)
-        good = np.isfinite(points).all(axis=0) & (points.variance > 0) & (points.error > 0)
-        result.append(_Points(*(column[good] for column in points)))
-    return result
+    noise, noise_error = (at_isos(read[f"read_noise_adu{end}"].sel(channel=channel), isos) for end in ("", "_error"))
+    factor, factor_error = (at_isos(gain[f"gain{end}"].sel(channel=channel), isos) for end in ("", "_error"))
+    columns = (isos, 1 / factor, factor_error / factor, noise**2, 2 * noise * noise_error)
+    points = pd.DataFrame(dict(zip(_POINT, columns, strict=True)))
+    good = np.isfinite(points).all(axis=1) & (points["variance"] > 0) & (points["error"] > 0)
+    return points[good].reset_index(drop=True)
 
 
-def _split(points: _Points) -> _Split:
+def _split(points: pd.DataFrame) -> _Split:
     """Fit σ² = A/g² + B; A and B are the squares of the read noise before and after the gain."""
     nothing = (np.nan, np.nan)
-    if np.unique(points.iso).size < 2:
+    if points["iso"].nunique() < 2:
         return _Split(nothing, nothing)
-    x, y = points.inverse**2, points.variance
+    _, inverse, relative, y, error = points.to_numpy().T
+    x = inverse**2
     slope = float((y / x).min())
     for _ in range(_ROUNDS):
-        weight = 1 / (points.error**2 + (slope * 2 * x * points.relative) ** 2)
+        weight = 1 / (error**2 + (slope * 2 * x * relative) ** 2)
         line = fit_line(x, y, weight)
         slope = float(line.slope)
     degrees = x.size - 2
@@ -298,23 +287,22 @@ def _split(points: _Points) -> _Split:
     covariance = line.covariance * widen**2
     # a root is given where its square is above zero by two errors
     before, after = (
-        (np.sqrt(square), error / (2 * np.sqrt(square))) if square > 2 * error else nothing
-        for square, error in zip(line[:2], np.sqrt(np.diag(covariance)), strict=True)
+        (np.sqrt(square), doubt / (2 * np.sqrt(square))) if square > 2 * doubt else nothing
+        for square, doubt in zip(line[:2], np.sqrt(np.diag(covariance)), strict=True)
     )
     return _Split(before, after, chi2 / degrees if degrees else np.nan, off, line, covariance)
 
 
-def _invariance(fit: _Split, points: _Points, within: float) -> tuple[float, float]:
+def _invariance(fit: _Split, points: pd.DataFrame, within: float) -> tuple[float, float]:
     """Return the ISO at which σ_post g = σ_pre √((1 + within)² − 1), by the power law of the gain around it."""
     if fit.line is None or not (np.isfinite(fit.before[0]) and np.isfinite(fit.after[0])):
         return np.nan, np.nan
     square, after = fit.line.slope, fit.line.intercept
     log_gain = 0.5 * np.log(square / after * ((1 + within) ** 2 - 1))
-    isos = np.unique(points.iso)
-    known = np.array([-np.log(points.inverse[points.iso == iso]).mean() for iso in isos])  # ln g, falling
-    log_iso = np.log(isos)
+    mean = np.log(points["inverse"]).groupby(points["iso"]).mean()
+    log_iso, known = np.log(mean.index.to_numpy()), -mean.to_numpy()  # ln g, falling
     if known[0] >= log_gain >= known[-1]:
-        at = int(np.clip(np.searchsorted(-known, -log_gain) - 1, 0, isos.size - 2))
+        at = int(np.clip(np.searchsorted(-known, -log_gain) - 1, 0, known.size - 2))
         power = (known[at + 1] - known[at]) / (log_iso[at + 1] - log_iso[at])
         start, base = log_iso[at], known[at]
     else:
@@ -327,14 +315,14 @@ def _invariance(fit: _Split, points: _Points, within: float) -> tuple[float, flo
     return value, float(value / abs(power) * np.sqrt(lever @ fit.covariance @ lever))
 
 
-def _split_warnings(fit: _Split, invariance: tuple[float, float], points: _Points) -> list[str]:
+def _split_warnings(fit: _Split, invariance: tuple[float, float], points: pd.DataFrame) -> list[str]:
     if fit.line is None:
         return [
             "read noise before and after the gain cannot be separated at one ISO setting; shoot bias frames and pairs "
             "of flats at three settings or more, the lowest and ISO 1600 among them"
         ]
     warnings = []
-    low, high = points.iso.min(), points.iso.max()
+    low, high = points["iso"].min(), points["iso"].max()
     if fit.off:
         warnings.append(
             f"the read noise does not follow one law of gain over the ISO settings (χ² is {fit.chi2:.1f} times what "

@@ -38,21 +38,10 @@ def replace_clipped(
     multiplier: Mapping[str, float] | None,
     progress: Any,
 ) -> str:
-    """Replace the results of a setting's clipped channels by those of an even sample's likelihood.
+    """Replace the results of a setting's clipped channels by those of an even sample's likelihood, in place.
 
-    Parameters
-    ----------
-    one
-        Results by name (channel), as of `read_noise`, and ``means`` of the frames (frame, channel); changed in place.
-    bias
-        The setting's raw frames.
-    clipped
-        Which channels are.
-
-    Returns
-    -------
-    str
-        Why there are no results, or nothing.
+    `one` holds results by name (channel), as of `read_noise`, and ``means`` of the frames (frame, channel).  Returns
+    why there are none, if so.
     """
     bias = take_frames(bias, np.arange(min(bias.sizes["frame"], _MOST_FRAMES)))
     pattern = bias.attrs["cfa_pattern"]

@@ -174,14 +174,8 @@ def read_group(
 ) -> tuple[DarkGroup, np.ndarray, np.ndarray]:
     """Read equal frames once; return what they show, their sum float32 (y, x), and which pixels saturate.
 
-    The sum is exact up to 2²⁴: a thousand frames of 14 bits.
-
-    Parameters
-    ----------
-    ever_saturated
-        Pixels that saturate in longer exposures; those of these frames are added.
-    zero
-        The master bias (y, x) to take the median against.
+    The sum is exact up to 2²⁴: a thousand frames of 14 bits.  Pixels that saturate are added to `ever_saturated`, those
+    of longer exposures; medians are against `zero`, the master bias (y, x).
     """
     pattern, white, count = equal.attrs["cfa_pattern"], equal.attrs["white_level"], len(equal.files)
     cell, last = channel_index(pattern), max(count - 1, 1)

@@ -166,12 +166,7 @@ def fit_law(name: str, levels: Levels, reference: float) -> LawFit | None:
 
     Parameters move by J⁺ of an error in each row, and the rows' variances are the measured ones, of few degrees of
     freedom: errors are half the 68 % interval (Welch and Satterthwaite), widened by √χ² where the law does not hold
-    (p < 0.01).
-
-    Parameters
-    ----------
-    name
-        ``doubling``, ``arrhenius``, or ``none`` for darks of one temperature.
+    (p < 0.01).  The law ``none`` is for darks of one temperature.
     """
     x = law_abscissa(name, levels.temperature, reference)
     start = _start(name, x, levels)

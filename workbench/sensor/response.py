@@ -250,11 +250,8 @@ def _levels(ptc: xr.Dataset) -> _LightLevels:
     # the lamp is one for all levels, and so is its scatter: (μ₂ − μ₁)/μ has twice its variance
     scatter = np.sqrt(np.median(squares) / 2 / 0.4549) if squares else np.nan  # 0.4549: median of χ² of one degree
     shape = (len(groups), ptc.sizes["channel"])
-    iso, exposure, aperture = (ptc[name].values[first].astype(float) for name in ("iso", "exposure", "aperture"))
     return _LightLevels(
-        iso,
-        exposure,
-        aperture,
+        *(ptc[name].values[first].astype(float) for name in ("iso", "exposure", "aperture")),
         ptc["filename_1"].values[first],
         np.reshape([ptc["signal"].values[where].mean(axis=0) for where in groups], shape),
         np.reshape([ptc["saturated_fraction"].values[where].max(axis=0) for where in groups], shape),
@@ -271,9 +268,7 @@ def _one_aperture(levels: _LightLevels, here: np.ndarray) -> np.ndarray:
 
 def _saturation(ptc: xr.Dataset, wells: xr.Dataset | None, iso: float, channels: int) -> np.ndarray:
     stated = np.full(channels, ptc.attrs["white_level"]) - np.nan_to_num(ptc["black_level"].values.mean(axis=0))
-    if wells is None:
-        return stated
-    measured = at_iso(wells["saturation"], iso)
+    measured = stated if wells is None else at_iso(wells["saturation"], iso)
     return np.where(np.isfinite(measured), measured, stated)
 
 
@@ -300,8 +295,7 @@ def _without_odd(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, Linearity]:
             break
         candidates = []
         for i in np.flatnonzero(kept):
-            others = kept.copy()
-            others[i] = False
+            others = kept & (np.arange(x.size) != i)
             line = linearity_error(x[others], y[others])
             candidates.append((line.error, i, abs(y[i] / (line.slope * x[i] + line.offset) - 1)))
         error, worst, off = min(candidates)
@@ -335,18 +329,13 @@ def shot_noise_snr(ptc: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
     """
     pair, channel = np.nonzero(gain["used"].values)
     factor = at_isos(gain["gain"], ptc["iso"].values)[pair, channel]
-    signal, variance, error = (ptc[name].values[pair, channel] for name in ("signal", "variance", "variance_error"))
-    good = np.isfinite(factor) & (factor > 0) & (signal > 0) & (variance > 0)
-    pair, channel, factor, signal, variance, error = (
-        part[good] for part in (pair, channel, factor, signal, variance, error)
-    )
+    measured = (ptc[name].values[pair, channel] for name in ("signal", "variance", "variance_error"))
+    table = np.array([factor, *measured])
+    good = np.isfinite(factor) & (table[:3] > 0).all(axis=0)
+    pair, channel, (factor, signal, variance, error) = pair[good], channel[good], table[:, good]
     ratio, electrons = signal / np.sqrt(variance), signal * factor
-    values = {
-        "snr": ratio,
-        "snr_error": ratio * error / (2 * variance),
-        "snr_expected": np.sqrt(electrons),
-        "electrons": electrons,
-    }
+    values = {"snr": ratio, "electrons": electrons, "snr_expected": np.sqrt(electrons)}
+    values["snr_error"] = ratio * error / (2 * variance)
     coords: dict[str, Any] = {
         name: ("point", ptc[name].values[pair], ptc[name].attrs) for name in ("iso", "exposure", "aperture")
     }

@@ -174,9 +174,8 @@ def _split_levels(
         here = group == number
         frames = np.unique([first[here], second[here]])
         span = np.ptp(signal[frames])
-        if span <= _SAME_LEVEL * max(np.median(signal[frames]), 0):
-            continue
-        if span <= np.sqrt(np.nanmean(moments.variance1[here])):  # near black, noise is not a change of level
+        steady = span <= _SAME_LEVEL * max(np.median(signal[frames]), 0)
+        if steady or span <= np.sqrt(np.nanmean(moments.variance1[here])):  # near black, noise is no change of level
             continue
         uneven.append(number)
         parts = _parts_of_one_level(frames, signal[frames])
