@@ -57,7 +57,7 @@ def replace_clipped(
         one[name] = np.where(clipped, np.nan, one[name])
     one["means"] = one["means"].copy()
     problem = ""
-    for channel in np.flatnonzero(clipped):
+    for channel in np.flatnonzero(clipped).tolist():
         values = np.stack(samples[channel])
         count, height, width = values.shape
         blocks = np.repeat(np.arange(height) * min(BLOCKS, height) // height, width)

@@ -250,13 +250,11 @@ def _levels(ptc: xr.Dataset) -> _LightLevels:
     # the lamp is one for all levels, and so is its scatter: (μ₂ − μ₁)/μ has twice its variance
     scatter = np.sqrt(np.median(squares) / 2 / 0.4549) if squares else np.nan  # 0.4549: median of χ² of one degree
     shape = (len(groups), ptc.sizes["channel"])
-    return _LightLevels(
-        *(ptc[name].values[first].astype(float) for name in ("iso", "exposure", "aperture")),
-        ptc["filename_1"].values[first],
-        np.reshape([ptc["signal"].values[where].mean(axis=0) for where in groups], shape),
-        np.reshape([ptc["saturated_fraction"].values[where].max(axis=0) for where in groups], shape),
-        scatter / np.sqrt(np.where(pairs == 1, 2, pairs)),
-    )
+    setting = [ptc[name].values[first].astype(float) for name in ("iso", "exposure", "aperture")]
+    signal = np.reshape([ptc["signal"].values[where].mean(axis=0) for where in groups], shape)
+    saturated = np.reshape([ptc["saturated_fraction"].values[where].max(axis=0) for where in groups], shape)
+    lamp = scatter / np.sqrt(np.where(pairs == 1, 2, pairs))
+    return _LightLevels._make((*setting, ptc["filename_1"].values[first], signal, saturated, lamp))
 
 
 def _one_aperture(levels: _LightLevels, here: np.ndarray) -> np.ndarray:
