@@ -45,8 +45,8 @@ def dark_current_vs_time(dark_signal: xr.Dataset, dark_current: xr.Dataset | Non
 
     Left on linear axes, right on logarithmic ones, where the cold lines separate.
 
-    Both come from `sensor.measure_dark`: `dark_signal` is its ``signal``, ``dark_signal`` [e⁻] and its error over group;
-    `dark_current` its ``current``, the fitted lines.
+    Both come from `sensor.measure_dark`: `dark_signal`, its ``signal``, has ``dark_signal`` [e⁻] and error over group;
+    `dark_current`, its ``current``, the fitted lines.
     """
     dims = (EXPOSURE, DARK_SIGNAL)
     times = dark_signal["exposure"].values
