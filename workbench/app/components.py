@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 import panel as pn
 import param
+from bokeh.core.property.vectorization import Value
+from bokeh.models import Plot
 
 from ..core.errors import WorkbenchError
 from ..export.pages import DARK, set_colours
@@ -83,7 +85,10 @@ class Drawing(pn.pane.HoloViews):
     def _get_model(self, doc: Any, root: Any = None, parent: Any = None, comm: Any = None) -> Any:
         model = super()._get_model(doc, root, parent, comm)
         if self.screen is not None:
-            _narrow(model, self.screen)
+            room = self.screen.fit(10_000, axis=False)
+            for figure in model.select({"type": Plot}):
+                if figure.frame_width is None and figure.width is not None:
+                    figure.width = min(figure.width, room)
             set_colours(model)
             recolour(model, self.screen.dark)
         return model
@@ -91,16 +96,6 @@ class Drawing(pn.pane.HoloViews):
     def _recolour(self) -> None:
         for plot, _ in self._plots.values():
             recolour(plot.state, self.screen.dark)
-
-
-def _narrow(model: Any, screen: Screen) -> None:
-    """Narrow the figures whose frame is not fixed to the screen."""
-    from bokeh.models import Plot
-
-    room = screen.fit(10_000, axis=False)
-    for figure in model.references():
-        if isinstance(figure, Plot) and figure.frame_width is None and figure.width is not None:
-            figure.width = min(figure.width, room)
 
 
 def recolour(model: Any, dark: bool) -> None:
@@ -129,8 +124,6 @@ def recolour(model: Any, dark: bool) -> None:
 
 def _translated(value: Any, colours: dict[str, str]) -> Any:
     """Return the other page's colour for a colour, or for one given as a value to all points; else the same."""
-    from bokeh.core.property.vectorization import Value
-
     if isinstance(value, str):
         return colours.get(value.lower(), value)
     if isinstance(value, Value) and isinstance(value.value, str) and value.value.lower() in colours:

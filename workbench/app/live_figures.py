@@ -215,13 +215,11 @@ def _listed(column: Any) -> Any:
 def _equal(columns: dict[str, Any], there: dict[str, Any] | None) -> bool:
     """Whether the figure shows these columns already."""
     return there is not None and all(
-        column == there[name] if _plain(column) else _alike(column, there[name]) for name, column in columns.items()
+        column == there[name]  # lists of numbers or strings
+        if isinstance(column, list) and column and isinstance(column[0], str | float | int)
+        else _alike(column, there[name])
+        for name, column in columns.items()
     )
-
-
-def _plain(column: Any) -> bool:
-    """Whether a column is a list of numbers or strings, which == compares."""
-    return isinstance(column, list) and bool(column) and isinstance(column[0], str | float | int)
 
 
 def _extremes(columns: dict[str, Any], axis: str, element: Any) -> list[float]:

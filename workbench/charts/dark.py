@@ -65,13 +65,9 @@ def dark_current_vs_time(dark_signal: xr.Dataset, dark_current: xr.Dataset | Non
         look = {"label": label, "colour": colour, "marker": marker}
         linear.append(theme.points(x, y, error, dims=dims, **look))
         logarithmic.append(theme.points(x[y > 0], y[y > 0], error[y > 0], dims=dims, **look))
-    left = {"xlim": (0, last * 1.08), "legend": "top_left"}
-    return theme.layout(
-        [
-            theme.panel(linear, title="The dark signal grows with time", **left),
-            theme.panel(logarithmic, title="The same, logarithmic", log="xy", legend=None),
-        ]
-    )
+    scales = {"xlim": (0, last * 1.08), "legend": "top_left"}
+    left = theme.panel(linear, title="The dark signal grows with time", **scales)
+    return theme.layout([left, theme.panel(logarithmic, title="The same, logarithmic", log="xy", legend=None)])
 
 
 def _slopes(dark_current: xr.Dataset | None, group: xr.Dataset) -> list[tuple[float, float]]:
@@ -274,12 +270,8 @@ def dark_law(dark_current: xr.Dataset, law: xr.Dataset) -> hv.Layout:
         model, _ = predict_current(laws[better], x)
         right.append(theme.points(x, 100 * (value / model - 1), 100 * error / model, dims=off, **look))
     title = f"How far from the {better.capitalize() if better == 'arrhenius' else better} law"
-    return theme.layout(
-        [
-            theme.panel(left, title="The same law, as physicists draw it", log="y", legend="bottom_left"),
-            theme.panel(right, title=title, legend="bottom_right"),
-        ]
-    )
+    law_panel = theme.panel(left, title="The same law, as physicists draw it", log="y", legend="bottom_left")
+    return theme.layout([law_panel, theme.panel(right, title=title, legend="bottom_right")])
 
 
 def _inverse(temperature: np.ndarray) -> np.ndarray:

@@ -18,10 +18,8 @@ CODE, OCCURS = theme.dimension("number, from the first shown", "ADU"), theme.dim
 LEVEL, STEP = theme.dimension("level", "ADU"), theme.dimension("distance of numbers that occur", "ADU")
 FREQUENCY = theme.dimension("spatial frequency", "cycles/pixel")
 POWER = theme.dimension("noise power over that of white noise")
-RIGHT, BELOW = (
-    theme.dimension("pixels of one colour to the right", "px"),
-    theme.dimension("pixels of one colour below", "px"),
-)
+RIGHT = theme.dimension("pixels of one colour to the right", "px")
+BELOW = theme.dimension("pixels of one colour below", "px")
 CORRELATION = theme.dimension("correlation")
 NEIGHBOUR, PIXEL = theme.dimension("brightest of its 24 neighbours", "σ"), theme.dimension("the pixel itself", "σ")
 DIFFERENCE = theme.dimension("pixel − brightest of 8 neighbours of its colour", "ADU")
@@ -88,14 +86,11 @@ def _distances(missing: xr.Dataset) -> hv.Overlay:
             highest = max(highest, float(step[seen].max()))
             at = missing["level"].values[seen] * math.sqrt(2)
             curves.append(theme.channel_points(channel, at, step[seen], dims=dims, size=8, joined=1))
-    scales = {
-        "xlim": (4, 1.3 * float(missing["highest"].max())),
-        "ylim": (0.9, 1.5 if highest < 1.4 else 1.6 * highest),
-    }
-    title, log = "How far apart they are", "x" if highest < 3 else "xy"
-    return theme.panel(
-        curves or [theme.level(1, (1, 16384), dims=dims)], title=title, log=log, legend="top_left", **scales
-    )
+    ends = (4, 1.3 * float(missing["highest"].max()))
+    room = (0.9, 1.5 if highest < 1.4 else 1.6 * highest)
+    scales = {"log": "x" if highest < 3 else "xy", "legend": "top_left", "xlim": ends, "ylim": room}
+    curves = curves or [theme.level(1, (1, 16384), dims=dims)]
+    return theme.panel(curves, title="How far apart they are", **scales)
 
 
 @caption(missing_codes)
@@ -125,9 +120,8 @@ def noise_spectrum(texture: xr.Dataset) -> hv.Layout:
         power = one["spectrum"].sel(axis=axis).values
         seen = np.isfinite(power)
         highest = max(highest, float(power[seen].max(initial=0)))
-        curves.append(
-            theme.line(one["frequency"].values[seen], power[seen], dims=dims, label=f"{axis}s", colour=colour)
-        )
+        known = one["frequency"].values[seen], power[seen]
+        curves.append(theme.line(*known, dims=dims, label=f"{axis}s", colour=colour))
     left = theme.panel(curves, title="Rows and columns", ylim=(0, 1.5 * highest), xlim=(0, 0.5))
     middle = one["correlation"].mean("channel").values
     values = np.full((5, 5), np.nan)
@@ -175,9 +169,8 @@ def hot_pixel_filter(hot: xr.Dataset) -> hv.Layout:
     elements = [theme.line(ends, ends, dims=dims, label="as bright as its neighbour", dash="dashed")]
     for which, label, colour, size in ((~bright, "other pixels", UNUSED, 3), (bright, "bright pixels", _DARK, 4)):
         if which.any():
-            elements.append(
-                theme.points(company[which], value[which], dims=dims, label=label, colour=colour, size=size)
-            )
+            look = {"label": label, "colour": colour, "size": size}
+            elements.append(theme.points(company[which], value[which], dims=dims, **look))
     left = theme.panel(elements, title="Each pixel against its neighbours", log="xy", xlim=ends, ylim=ends)
     difference, counts = hot["difference"].values, hot["bright"].values
     # bins of an odd width, so that the middle one is about zero; wide enough for nineteen in twenty of the pixels

@@ -375,11 +375,8 @@ def linearity(linear: xr.Dataset) -> hv.Layout:
 def _linearity_caption(result: Any) -> Caption:
     linear = result.transfer.linearity
     error, share = (float(linear[name].mean()) for name in ("linearity_error", "lamp_share"))
-    times = (
-        "Shutter times are taken as powers of two in thirds of a stop, which the stated ones are rounded from. "
-        if linear.attrs["true_times"]
-        else ""
-    )
+    times = "Shutter times are taken as powers of two in thirds of a stop, which the stated ones are rounded from. "
+    times = times if linear.attrs["true_times"] else ""
     return Caption(
         "How far the mean of each light level lies from a line through all of them (EMVA 1288, 5 to 95 % of "
         f"saturation). Linearity error {error:.2f} % on average; the lamp's scatter between equal flats alone would "

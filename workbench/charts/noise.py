@@ -149,9 +149,8 @@ def read_noise_vs_iso(
         Overlay Bill Claff's published values of the Nikon D7000.
     """
     if not isinstance(read_noise, xr.Dataset):
-        return theme.layout(
-            [cameras_panel(read_noise, "read_noise", (ISO, READ_ELECTRONS), title="Read noise", log="x")]
-        )
+        dims = (ISO, READ_ELECTRONS)
+        return theme.layout([cameras_panel(read_noise, "read_noise", dims, title="Read noise", log="x")])
     read_noise = with_iso(read_noise)
     isos = read_noise["iso"].values
     axis = theme.iso_axis(isos)
@@ -187,11 +186,8 @@ def _read_noise_vs_iso_caption(result: Any) -> Caption:
     if result.gain is not None:
         electrons = ends_text((read["read_noise_adu"] * result.gain["gain"]).mean("channel"), value_text)
         text += f"In electrons: {electrons}. " if electrons else ""
-    reference = (
-        "Gold diamonds: Bill Claff's published D7000, up to ISO 1007, where its analogue gain ends. "
-        if is_d7000(result)
-        else ""
-    )
+    reference = "Gold diamonds: Bill Claff's published D7000, up to ISO 1007, where its analogue gain ends. "
+    reference = reference if is_d7000(result) else ""
     how = "the differences of bias pairs"
     if "method" in read and (read["method"] == "clipped").any():
         how = "bias frames that the camera clipped at zero, by the likelihood of the pixels above"
@@ -341,9 +337,8 @@ def pixel_noise(distribution: xr.Dataset) -> hv.Layout:
     panels = []
     for log, low, title in (("", 0.0, "Every pixel's own read noise"), ("y", 0.5, "The tail: pixels that flicker")):
         top = 1.6 * max(count.max(), chance.max()) * (6 if log else 1)
-        heights, base = (
-            (np.maximum(count, low), low) if log else (count, None)
-        )  # zero has no place on a logarithmic axis
+        # zero has no place on a logarithmic axis
+        heights, base = (np.maximum(count, low), low) if log else (count, None)
         kept = chance > 0.05 if log else np.ones(chance.size, bool)
         elements = [
             theme.steps(theme.bin_edges(middle), heights, dims=dims, label="pixels", base=base),

@@ -129,9 +129,8 @@ def cosmic_rays(found: xr.Dataset) -> hv.Layout:
         over.append(theme.note(width / 2, height / 2, "no tracks", dims=dims, **style))
     value = theme.dimension(f"√ of the charge in {unit_text(found['charge'].attrs['units'])}")
     limits = (-float(np.sqrt(max(0.1 * top, 0.0))), float(np.sqrt(max(top, 1e-6))))
-    image = theme.picture(
-        values[::-1], (0.0, 0.0, float(width), float(height)), dims=dims, value=value, cmap="inferno", limits=limits
-    )
+    bounds = (0.0, 0.0, float(width), float(height))
+    image = theme.picture(values[::-1], bounds, dims=dims, value=value, cmap="inferno", limits=limits)
     left = theme.frame_panel([image, *over], f"The largest {len(stamps)} tracks", (0, 0, width, height), axes=False)
     sizes = found["pixels"].values
     edges = np.arange(0.5, min(int(sizes.max(initial=4)), 60) + 1.5)
@@ -187,9 +186,8 @@ _DIMS = (ACROSS, DOWN)
 
 
 def _cells(fill: str, rows=range(4)) -> hv.Rectangles:
-    return theme.boxes(
-        [(column, row, column + _SIDE, row + _SIDE) for column in range(4) for row in rows], fill=fill, edge=_WIRE
-    )
+    corners = [(column, row, column + _SIDE, row + _SIDE) for column in range(4) for row in rows]
+    return theme.boxes(corners, fill=fill, edge=_WIRE)
 
 
 def _arrows(ends: list[tuple[float, float, float, float]], colour: str = INK, head: float = 0.11) -> list[Any]:
@@ -218,26 +216,21 @@ def _write(words: list[tuple[float, float, str]], *, colour: str = INK, size: in
 
 
 def _drawing(elements: list[Any], title: str, left: float) -> hv.Overlay:
-    return theme.panel(
-        elements, title=title, axes=False, legend=None, ratio=1.0, xlim=(left, left + 6.6), ylim=(-2.1, 4.5)
-    )
+    scales = {"ratio": 1.0, "xlim": (left, left + 6.6), "ylim": (-2.1, 4.5)}
+    return theme.panel(elements, title=title, axes=False, legend=None, **scales)
 
 
 def _ccd() -> hv.Overlay:
     middle = _SIDE / 2
     register = -1.25
     wells = [(column + middle, row + middle) for column in range(4) for row in range(4)]
-    shift = [
-        (column + middle, row + 0.2, column + middle, row - 0.22 - 0.2) for column in range(4) for row in range(1, 4)
-    ]
+    shift = [(x + middle, row + 0.2, x + middle, row - 0.22 - 0.2) for x in range(4) for row in range(1, 4)]
     into = [(column + middle, 0.2, column + middle, register + _SIDE + 0.02) for column in range(4)]
     along = [(column + 0.56, register + middle, column + 1.22, register + middle) for column in range(3)]
     out = [(3 + _SIDE - 0.16, register + middle, 4.12, register + middle)]
     elements = [
         _cells(_CELL),
-        theme.boxes(
-            [(column, register, column + _SIDE, register + _SIDE) for column in range(4)], fill="#f3e3cf", edge=_WIRE
-        ),
+        _cells("#f3e3cf", rows=[register]),
         theme.points(*np.array(wells).T, dims=_DIMS, label="", colour=_WELL, size=9),
         *_arrows(shift, colour=_WELL, head=0.09),
         *_arrows(into, colour=_WELL, head=0.09),

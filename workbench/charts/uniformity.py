@@ -87,12 +87,10 @@ def spectrogram(bias_pattern: xr.Dataset | None, flat_pattern: xr.Dataset | None
         dims = (FREQUENCY, theme.dimension("standard deviation", unit_text(pattern.attrs["units"])))
         frequency, noise = pattern["frequency"].values, float(pattern["noise"])
         names = ("along_rows", "along_columns")
-        elements = [
-            theme.line(
-                frequency, pattern[name].values, dims=dims, label=name.replace("_", " the "), colour=colour, width=1.2
-            )
-            for name, colour in zip(names, SERIES, strict=False)
-        ]
+        elements = []
+        for name, colour in zip(names, SERIES, strict=False):
+            style = {"label": name.replace("_", " the "), "colour": colour, "width": 1.2}
+            elements.append(theme.line(frequency, pattern[name].values, dims=dims, **style))
         top = max(float(pattern[name].max()) for name in names)
         low = min(float(np.percentile(pattern[name], 1)) for name in names)
         if math.isfinite(noise):
@@ -134,9 +132,8 @@ def uniformity_parts(dsnu: xr.Dataset | None, prnu: xr.Dataset | None) -> hv.Lay
         panels.append(_parts(one, name, theme.dimension("DSNU", unit), title))
     if prnu is not None:
         kind = "highpass" if np.isfinite(prnu["prnu"].sel(filter="highpass").values).any() else "none"
-        panels.append(
-            _parts(prnu.sel(filter=kind), "prnu", theme.dimension("PRNU", "%"), "Photo-response non-uniformity")
-        )
+        value, title = theme.dimension("PRNU", "%"), "Photo-response non-uniformity"
+        panels.append(_parts(prnu.sel(filter=kind), "prnu", value, title))
     return theme.layout(panels)
 
 
@@ -246,9 +243,8 @@ def dcnu_histogram(dcnu: xr.Dataset) -> hv.Layout:
         x = float(dcnu.attrs[name])
         style = {"label": f"{name} {value_text(x, unit=unit)}", "dash": dash}
         elements.append(theme.upright(x, (_BASE, 2 * top), dims=dims, **style))
-    return theme.layout(
-        [theme.panel(elements, title="Every pixel has its own dark current", log="y", ylim=(_BASE, top * 4))]
-    )
+    title = "Every pixel has its own dark current"
+    return theme.layout([theme.panel(elements, title=title, log="y", ylim=(_BASE, top * 4))])
 
 
 @caption(dcnu_histogram)
@@ -258,9 +254,8 @@ def _dcnu_histogram_caption(result: Any) -> Caption:
     spread = ""
     if result.dark_current is not None:
         current = result.dark_current
-        there = (current["iso"].values == attrs.get("iso")) & (
-            current["temperature"].values == attrs.get("temperature")
-        )
+        there = current["iso"].values == attrs.get("iso")
+        there &= current["temperature"].values == attrs.get("temperature")
         for index in np.flatnonzero(there & np.isfinite(current["dcnu"].values))[:1]:
             dcnu = quantity(current.isel(setting=index), "dcnu", "e⁻/s")
             spread = f"The non-uniformity (DCNU), their standard deviation without temporal noise, is {dcnu}. "
@@ -291,13 +286,10 @@ def hot_pixels(hot: xr.Dataset) -> hv.Layout:
     curve = theme.line(threshold[seen], fraction[seen], dims=dims, colour=_DARK, width=2.4)
     x, y, lost = hot["x"].values + 0.5, hot["y"].values + 0.5, np.isnan(hot["dark_current"].values)
     places = []
-    for which, label, colour, marker in (
-        (~lost, "hottest", _DARK, "circle"),
-        (lost, "saturated", REFERENCE, "diamond"),
-    ):
-        if which.any():
+    for at, label, colour, marker in ((~lost, "hottest", _DARK, "circle"), (lost, "saturated", REFERENCE, "diamond")):
+        if at.any():
             look = {"label": label, "colour": colour, "marker": marker, "size": 5, "filled": False}
-            places.append(theme.points(x[which], y[which], dims=(COLUMN, ROW), **look))
+            places.append(theme.points(x[at], y[at], dims=(COLUMN, ROW), **look))
     frame = (0.0, 0.0, float(hot.attrs["width"]), float(hot.attrs["height"]))
     left = theme.panel([curve], title="How many pixels are hotter", log="xy", legend=None)
     return theme.layout([left, theme.frame_panel(places, f"Where the hottest {lost.size} are", frame)])
@@ -334,10 +326,8 @@ def vignette(vignetting: xr.Dataset) -> hv.Layout:
     curves = []
     for channel in vignetting["channel"].values.astype(str):
         one = vignetting.sel(channel=channel)
-        percent = 100 * one["profile"].values, 100 * one["profile_error"].values
-        curves.append(
-            theme.channel_points(channel, one["radius"].values, *percent, dims=(RADIUS, ILLUMINATION), size=5)
-        )
+        known = one["radius"].values, 100 * one["profile"].values, 100 * one["profile_error"].values
+        curves.append(theme.channel_points(channel, *known, dims=(RADIUS, ILLUMINATION), size=5))
     return theme.layout([picture, theme.panel(curves, title="Falling off from the centre", legend="bottom_left")])
 
 
