@@ -28,7 +28,7 @@ _FEWEST = 30  # degrees of freedom that the model's scaling needs
 
 @dataclass(frozen=True, eq=False)
 class Combined:
-    """What `combine_frames` gives, maps (y, x): mean, its variance, count of samples, pixels that flicker.
+    """What `combine_frames` gives: maps (y, x), `unstable` those of pixels that flicker.
 
     `chi2` (channel): the samples' scatter over the model's; `rejected` (frame): fraction of its samples that were
     thrown out; `law` (channel, 2): the model as scaled to the scatter.
@@ -65,18 +65,9 @@ def combine_frames(
     variance is the measured one.  Where a pixel's samples scatter more than chance gives once in 10⁷, its variance is
     that of its samples: it is unstable.
 
-    Parameters
-    ----------
-    model
-        (channel, 2): a, the variance without light [ADU²], and b, the variance a unit of signal, 1/gain [ADU].
-    black
-        Level [ADU] of no signal after the pedestal is taken off, one or one a channel.
-    pedestal
-        What is subtracted from each frame, (y, x) [ADU].
-    scale
-        (frame, channel); 1 where not given.
-    saturation
-        Samples at or above this value as read [ADU] do not count.
+    `model` is (channel, 2); `black` [ADU] is the level of no signal after the pedestal is taken off, one or one a
+    channel; the `pedestal` (y, x) [ADU] is subtracted from each frame; `scale` (frame, channel) is 1 where not given;
+    samples at or above `saturation` as read [ADU] do not count.
     """
     count, channels = len(frames), frames.cell.size
     if not count:
@@ -87,17 +78,6 @@ def combine_frames(
     scale = np.ones((count, channels)) if scale is None else np.asarray(scale, np.float64)
     limits = np.array([np.inf, *(chi2.isf(UNSTABLE_CHANCE, n) / n for n in range(1, max(count, 2)))])
 
-    def set_up(model: np.ndarray, limits: np.ndarray) -> _Setup:
-        weight = 1.0 / scale
-        whole = weight.sum(axis=0)
-        law = (*np.ascontiguousarray(model.T), black)
-        shares = count / whole**2, whole / whole**2, scale.min(axis=0), weight.max(axis=0) / whole
-        phase = frames.cell[:, np.arange(frames.width) % frames.cell.shape[1]]
-        spread = np.ones((1, 1, 1), np.float32) if plain else scale.astype(np.float32).T[phase].transpose(0, 2, 1)
-        along = *(values.astype(np.float32)[phase] for values in (*law, 1.0 / whole)), spread
-        rows = map(np.ascontiguousarray, along)
-        return _Setup(frames.cell, scale, *law, *shares, *rows, float(saturation), limits, plain)
-
     def empty(rows: int) -> tuple[np.ndarray, ...]:
         kinds = np.float32, np.float32, np.uint8 if count < 256 else np.uint16, bool
         return tuple(np.zeros((rows, frames.width), kind) for kind in kinds)
@@ -106,19 +86,18 @@ def combine_frames(
         """Combine some rows into the maps; returns chi-square, degrees of freedom and rejected samples."""
         sums = np.zeros(channels), np.zeros(channels), np.zeros(count, np.int64)
         below = np.zeros((1, 1)) if pedestal is None else pedestal[top:bottom]
-        _combine_rows(
-            _Band(frames.read(top, bottom), np.ascontiguousarray(below, np.float32), top), setup, _Output(*maps, *sums)
-        )
+        band = _Band(frames.read(top, bottom), np.ascontiguousarray(below, np.float32), top)
+        _combine_rows(band, setup, _Output._make((*maps, *sums)))
         return sums
 
     # First the scatter in some rows in units of the model, so that the variance is the measured one.
-    setup = set_up(model, _SURE * limits)
+    setup = _set_up(frames, model, black, scale, _SURE * limits, saturation, plain)
     looked = [one_band(*band, setup, empty(band[1] - band[0])) for band in frames.sampled()]
     chi, degrees, _ = (sum(parts) for parts in zip(*looked, strict=True))
     found = chi / np.maximum(degrees, 1)
     found = np.where((degrees > _FEWEST) & (found > 0), found, 1.0)
     law = model * found[:, None]
-    setup, out = set_up(law, limits), empty(frames.height)
+    setup, out = _set_up(frames, law, black, scale, limits, saturation, plain), empty(frames.height)
     sums: dict[int, tuple[np.ndarray, ...]] = {}
 
     def work(top: int, bottom: int) -> None:
@@ -128,7 +107,8 @@ def combine_frames(
     in_order = (sums[top] for top in sorted(sums))  # whatever the threads did first
     chi, degrees, rejected = (sum(parts) for parts in zip(*in_order, strict=True))
     ratio = found * chi / np.where(degrees > 0, degrees, np.nan)
-    return Combined(*out, ratio, np.asarray(rejected / (frames.height * frames.width)), law)
+    mean, variance, samples, unstable = out
+    return Combined(mean, variance, samples, unstable, ratio, np.asarray(rejected / mean.size), law)
 
 
 class _Setup(NamedTuple):
@@ -159,6 +139,26 @@ class _Setup(NamedTuple):
     saturation: float
     limits: np.ndarray
     plain: bool
+
+
+def _set_up(
+    frames: Frames,
+    model: np.ndarray,
+    black: np.ndarray,
+    scale: np.ndarray,
+    limits: np.ndarray,
+    white: float,
+    plain: bool,
+) -> _Setup:
+    weight = 1.0 / scale
+    whole = weight.sum(axis=0)
+    law = (*np.ascontiguousarray(model.T), black)
+    shares = len(frames) / whole**2, whole / whole**2, scale.min(axis=0), weight.max(axis=0) / whole
+    phase = frames.cell[:, np.arange(frames.width) % frames.cell.shape[1]]
+    spread = np.ones((1, 1, 1), np.float32) if plain else scale.astype(np.float32).T[phase].transpose(0, 2, 1)
+    along = *(values.astype(np.float32)[phase] for values in (*law, 1.0 / whole)), spread
+    rest = *map(np.ascontiguousarray, along), float(white), limits, plain
+    return _Setup._make((frames.cell, scale, *law, *shares, *rest))
 
 
 class _Band(NamedTuple):

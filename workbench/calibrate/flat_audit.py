@@ -99,9 +99,8 @@ def audit_flat(flat: xr.Dataset, lights: xr.Dataset | None = None, *, progress: 
     result.attrs = {name: flat.attrs[name] for name in ("camera", "iso", "frames", "cfa_pattern")}
     if lights is not None:
         result = _audit_lights(result, flat, lights, cell, progress)
-    for name, (units, long_name) in _MEANINGS.items():
-        if name in result.variables:
-            result[name].attrs = {"units": units, "long_name": long_name}
+    for name in _MEANINGS.keys() & set(result.variables):
+        result[name].attrs = dict(zip(("units", "long_name"), _MEANINGS[name], strict=True))
     findings = _findings(result)
     worst = max((verdict for verdict, _ in findings), key=_VERDICTS.index)
     return result.assign_attrs(findings=[text for _, text in findings], verdict=worst)

@@ -176,7 +176,7 @@ def master_flat(
             frames, model, pedestal=pedestal, scale=scale, saturation=saturation, progress=progress
         )
         share = (len(good) / (1 / scale).sum(axis=0)) ** 2
-        level = _make_relative(combined, cell, share, None if offset is None else offset["variance"].values)
+        level = _make_relative(combined, cell, share, offset)
         result = _master(flat, frames, combined, model, noise)
     result["signal"].attrs.update(units="1", long_name="relative response (flat)")
     result["variance"].attrs.update(units="1", long_name="variance of the relative response")
@@ -282,18 +282,18 @@ def _calm_shot_noise(combined: Combined, cell: np.ndarray, black: np.ndarray, co
         variance += np.where(ordinary, np.float32(combined.law[channel, 1] / count) * (calm - light), 0)
 
 
-def _make_relative(combined: Combined, cell: np.ndarray, share: np.ndarray, own: np.ndarray | None) -> np.ndarray:
+def _make_relative(combined: Combined, cell: np.ndarray, share: np.ndarray, offset: xr.Dataset | None) -> np.ndarray:
     """Divide each plane of combined flats by its mean, in place; returns these levels [ADU].
 
-    `own` (y, x) [ADU²] is the variance of the offset, common to all flats, so that it does not average out; `share`
-    (channel) of it is added.
+    The variance of the offset is common to all flats and does not average out: `share` (channel) of it is added.
     """
     level = plane_means(combined.mean, cell)
     for (channel, mean), (_, variance) in zip(
         planes(combined.mean, cell), planes(combined.variance, cell), strict=True
     ):
-        if own is not None:
-            variance += share[channel].astype(np.float32) * dict(planes(own, cell))[channel]
+        if offset is not None:
+            own = dict(planes(offset["variance"].values, cell))[channel]
+            variance += share[channel].astype(np.float32) * own
         mean /= np.float32(level[channel])
         variance /= np.float32(level[channel] ** 2)
     return level

@@ -109,9 +109,7 @@ def stack_frames(
     count = 0
     for number, picture in enumerate(counted(frames, progress, total or 0)):
         frame = np.asarray(picture)
-        if frame.ndim != 2 or (sums is not None and frame.shape != sums.first.shape):
-            first = "" if sums is None else f", the first {sums.first.shape}"
-            raise WorkbenchError(f"a stack needs pictures of one shape; one has {frame.shape}{first}")
+        _check_shape(frame, sums)
         count = number + 1
         if black is not None:
             levels.append(_levels(frame, cell, offset))
@@ -160,6 +158,12 @@ class _StackSums(NamedTuple):
     even: np.ndarray
     odd: np.ndarray
     square: np.ndarray
+
+
+def _check_shape(frame: np.ndarray, sums: _StackSums | None) -> None:
+    if frame.ndim != 2 or (sums is not None and frame.shape != sums.first.shape):
+        others = "" if sums is None else f", the first {sums.first.shape}"
+        raise WorkbenchError(f"a stack needs pictures of one shape; one has {frame.shape}{others}")
 
 
 def _rows(values: np.ndarray, cell: np.ndarray, columns: int) -> np.ndarray:
