@@ -132,9 +132,7 @@ def measure_dark(
             f"{len(files)} darks state no exposure ({listed(files)}) and are left out; give exposure_s in frames.csv"
         )
         dark = take_frames(dark, timed)
-    if not np.isnat(times := dark["time"].values).any():
-        order = np.argsort(times, kind="stable")
-        dark = dark if (np.diff(order) == 1).all() else take_frames(dark, order)
+    dark = _in_order_of_time(dark)
     channels = len(channels_of(dark.attrs["cfa_pattern"]))
     groups, settings, warmest = [], [], None
     for setting in read_settings(dark, bias, progress):
@@ -163,6 +161,13 @@ def measure_dark(
         _table(_CURRENT, settings, ("setting", "iso", "temperature"), dark, "dark current", warnings),
         None if warmest is None else warmest[1],
     )
+
+
+def _in_order_of_time(cube: xr.DataArray) -> xr.DataArray:
+    """Return the frames in the order of time where all state it, else as they are (by name)."""
+    times = cube["time"].values
+    order = np.argsort(times, kind="stable")
+    return cube if np.isnat(times).any() or (np.diff(order) == 1).all() else take_frames(cube, order)
 
 
 def _rising(row: dict[str, Any]) -> list[float]:

@@ -175,7 +175,7 @@ def _split_levels(
         frames = np.unique([first[here], second[here]])
         span = np.ptp(signal[frames])
         steady = span <= _SAME_LEVEL * max(np.median(signal[frames]), 0)
-        if steady or span <= np.sqrt(np.nanmean(moments.variance1[here])):  # near black, noise is no change of level
+        if steady or span <= np.sqrt(np.nanmean(moments.variance1[here])):  # near black, noise can do this
             continue
         uneven.append(number)
         parts = _parts_of_one_level(frames, signal[frames])
