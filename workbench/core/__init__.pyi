@@ -9,6 +9,7 @@ from . import pairs as pairs
 from . import parallel as parallel
 from . import results as results
 from . import sensor_file as sensor_file
+from . import settings as settings
 from . import statistics as statistics
 from . import values as values
 from .cube import check_cube as check_cube

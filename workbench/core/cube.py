@@ -5,8 +5,10 @@ A cube is an `xarray.DataArray`, lazily dask-backed, with dims ``(frame, y, x)``
 `check_cube`, here and nowhere else.
 
 Coordinates on ``frame``
-    ``kind`` (`KINDS`), ``iso``, ``exposure`` [s], ``aperture`` (f-number), ``temperature`` [°C],
-    ``time`` (datetime64), ``filename``.  A number that is not known is NaN, a time NaT.
+    ``kind`` (`KINDS`); the setting (`SETTING`): ``iso``, or ``gain_setting`` and ``offset_setting`` on the camera's own
+    scales, ``readout_mode``, ``binning`` and ``window`` (where the frame begins on the sensor); ``filter``;
+    ``exposure`` [s], ``aperture`` (f-number), ``temperature`` [°C], ``rotation`` of the camera [deg], ``time``
+    (datetime64), ``filename``.  A number that is not known is NaN, a time NaT, a text empty.
 Coordinates ``y``, ``x`` while mosaiced
     Row and column of each pixel's centre in the full frame [px], from 0.  `check_cube` compares them with the
     mosaic: a slice that would swap its colours, every other row, or binned pixels are refused.
@@ -40,22 +42,33 @@ UNITS = ("adu", "electron")
 MOSAICS = ("RGGB", "GRBG", "GBRG", "BGGR")
 CFA_CHANNELS = ("R", "G1", "G2", "B")
 
-Setting = dict[str, float]  # values of the coordinates that a group of frames has in common
+Setting = dict[str, Any]  # values of the coordinates that a group of frames has in common
 
 _FRAME_COORDS: dict[str, tuple[type | str, Any]] = {
     "kind": (object, ""),
     "iso": (float, np.nan),
+    "gain_setting": (float, np.nan),
+    "offset_setting": (float, np.nan),
+    "readout_mode": (object, ""),
+    "binning": (float, np.nan),
+    "window": (object, ""),
+    "filter": (object, ""),
     "exposure": (float, np.nan),
     "aperture": (float, np.nan),
     "temperature": (float, np.nan),
+    "rotation": (float, np.nan),
     "time": ("datetime64[ns]", np.datetime64("NaT")),
     "filename": (object, ""),
 }
 _COORD_ATTRS = {
     "iso": {"long_name": "ISO setting"},
+    "gain_setting": {"long_name": "gain setting"},
+    "offset_setting": {"long_name": "offset setting"},
+    "binning": {"long_name": "sensor pixels along a side of a pixel"},
     "exposure": {"long_name": "exposure time", "units": "s"},
     "aperture": {"long_name": "f-number"},
     "temperature": {"long_name": "sensor temperature", "units": "°C"},
+    "rotation": {"long_name": "angle of the rotator", "units": "deg"},
     "time": {"long_name": "start of exposure"},
 }
 _ORIGIN = "cfa_origin"  # attribute of y and x: the row and column that `cfa_pattern` begins with
@@ -89,8 +102,7 @@ def make_cube(
     black_level, white_level
         In ADU; the black level one value for all, or one a channel (R, G1, G2, B).
     **coords
-        ``kind``, ``iso``, ``exposure`` [s], ``aperture``, ``temperature`` [°C], ``time``,
-        ``filename``: one value for all frames or one a frame.
+        As listed above: one value for all frames or one a frame.
 
     Raises
     ------
@@ -245,7 +257,7 @@ def take_frames(cube: xr.DataArray, which: Any) -> xr.DataArray:
 def group_frames(cube: xr.DataArray | xr.Dataset, *coords: str) -> list[tuple[Setting, np.ndarray]]:
     """Return each combination of these coordinates' values with the numbers of its frames, in rising order.
 
-    Frames in which a value is not known (NaN) form groups of their own.
+    Frames in which a value is not known (NaN, or empty text) form groups of their own.
 
     Examples
     --------
@@ -253,14 +265,11 @@ def group_frames(cube: xr.DataArray | xr.Dataset, *coords: str) -> list[tuple[Se
     >>> [(setting["iso"], frames.tolist()) for setting, frames in group_frames(cube, "iso")]
     [(100.0, [1]), (200.0, [0, 2])]
     """
-    keys = np.stack([np.asarray(cube[name].values, float) for name in coords], axis=1)
-    values, number = np.unique(np.where(np.isnan(keys), np.inf, keys), axis=0, return_inverse=True)
-    number = number.reshape(-1)
-    groups = []
-    for index, key in enumerate(values):
-        setting = {name: float(np.nan if np.isinf(value) else value) for name, value in zip(coords, key, strict=True)}
-        groups.append((setting, np.flatnonzero(number == index)))
-    return groups
+    columns = {name: pd.factorize(cube[name].values, sort=True)[0] for name in coords}
+    values, number = np.unique(np.stack([*columns.values()], axis=1), axis=0, return_inverse=True)
+    groups = [np.flatnonzero(number.reshape(-1) == index) for index in range(len(values))]
+    groups.sort(key=lambda frames: [code if code >= 0 else np.inf for code in (columns[n][frames[0]] for n in coords)])
+    return [({name: cube[name].values[frames[0]].item() for name in coords}, frames) for frames in groups]
 
 
 def evenly(count: int, most: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -229,27 +229,41 @@ def channel_warnings(what: str, iso: float, channels: Sequence[str], problems: S
     return [f"{what} at {describe({'iso': iso})} ({', '.join(names)}): {text}" for text, names in named.items()]
 
 
-def describe(setting: Mapping[str, float]) -> str:
-    """Write a setting as text: ``ISO 100, 1/30 s, f/5.6, 20 °C``.
+def describe(setting: Mapping[str, Any]) -> str:
+    """Write a setting as text, without what is not known: ``ISO 100, 1/30 s, f/5.6, 20 °C``.
+
+    An ISO that is not known is left out where there is a gain setting, as is binning of 1.
 
     Examples
     --------
     >>> describe({"iso": 100, "exposure": 1 / 30, "aperture": float("nan")})
     'ISO 100, 1/30 s'
+    >>> describe({"iso": float("nan"), "gain_setting": 0, "offset_setting": 50, "binning": 2, "readout_mode": "Fast"})
+    'gain setting 0, offset setting 50, 2 x 2 binning, readout mode Fast'
     """
     words = []
     for name, value in setting.items():
-        if name == "iso":
-            words.append("ISO not stated" if np.isnan(value) else f"ISO {value:g}")
-        elif np.isnan(value):
-            continue
-        elif name == "exposure":
-            words.append(f"1/{1 / value:.4g} s" if 0 < value < 0.3 else f"{value:.4g} s")
-        elif name == "aperture":
-            words.append(f"f/{value:g}")
-        elif name == "temperature":
-            words.append(f"{value:g} °C")
+        known = bool(value) if isinstance(value, str) else value is not None and not np.isnan(value)
+        if name == "iso" and not known and math.isnan(setting.get("gain_setting", math.nan)):
+            words.append("ISO not stated")
+        elif known and not (name == "binning" and value == 1):
+            words.append(_SETTING_WORDS[name](value))
     return ", ".join(words) or "settings not stated"
+
+
+_SETTING_WORDS: dict[str, Callable[[Any], str]] = {
+    "iso": "ISO {:g}".format,
+    "gain_setting": "gain setting {:g}".format,
+    "offset_setting": "offset setting {:g}".format,
+    "readout_mode": "readout mode {}".format,
+    "binning": "{0:g} x {0:g} binning".format,
+    "window": "window from {}".format,
+    "filter": "filter {}".format,
+    "exposure": lambda value: f"1/{1 / value:.4g} s" if 0 < value < 0.3 else f"{value:.4g} s",
+    "aperture": "f/{:g}".format,
+    "temperature": "{:g} °C".format,
+    "rotation": "rotated by {:g}°".format,
+}
 
 
 def listed(names: Sequence[str] | np.ndarray, at_most: int = 4) -> str:

@@ -187,8 +187,10 @@ def _row(info: FrameInfo, given: dict[str, Any], root: Path) -> tuple[dict[str, 
         "black_level": black if len(black) == channels else (black[0],) * channels,
     }
     info = replace(info, **values)
+    doubts += [(doubt, name) for doubt in info.doubts]
+    camera_file = info.format != "fits"  # cooled cameras have a gain setting, or one gain for good
     for quantity, label, column in (("iso", "ISO", "iso"), ("exposure", "exposure", "exposure_s")):
-        if np.isnan(getattr(info, quantity)):
+        if np.isnan(getattr(info, quantity)) and (quantity != "iso" or camera_file):
             doubts.append((f"no {label} recorded; give it in {MANIFEST} (column {column})", name))
     return frame_row(info, name, kind), [(name, problem, example) for problem, example in doubts]
 
@@ -220,8 +222,8 @@ def _nothing_found(root: Path, files: Sequence[Path], set_aside: Sequence[tuple[
 def read_manifest(path: str | Path) -> dict[Path, dict[str, Any]]:
     """Read a manifest: for each file it names, the values that it gives.
 
-    Columns are ``file, kind, iso, exposure_s, aperture, temperature_c, cfa, black_level, white_level,
-    camera, time``; any but ``file`` may be missing or empty, others are passed over.  Numbers may be
+    Columns are ``file, kind, iso, gain, offset, readout_mode, binning, filter, exposure_s, aperture, temperature_c,
+    rotation, cfa, black_level, white_level, camera, time``; any but ``file`` may be missing or empty, others are passed over.  Numbers may be
     fractions (``1/640``).  ``black_level`` is one number, or four (R, G1, G2, B) with spaces between.
     UTF-8; separated by commas or semicolons (then a comma may be the decimal sign).
 
@@ -324,6 +326,12 @@ _FINITE, _POSITIVE = (
 _COLUMNS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], bool], str]] = {
     "kind": ("kind", kind_in_words, bool, f"it is one of {', '.join(KINDS)}"),
     "iso": ("iso", _number, _is_positive, _POSITIVE),
+    "gain": ("gain_setting", _number, math.isfinite, _FINITE),
+    "offset": ("offset_setting", _number, math.isfinite, _FINITE),
+    "readout_mode": ("readout_mode", str, bool, ""),
+    "binning": ("binning", _number, _is_positive, _POSITIVE),
+    "filter": ("filter", str, bool, ""),
+    "rotation": ("rotation", _number, math.isfinite, _FINITE),
     "exposure_s": ("exposure", _number, _is_positive, _POSITIVE),
     "aperture": ("aperture", _number, _is_positive, _POSITIVE),
     "temperature_c": ("temperature", _number, lambda value: not math.isinf(value), _FINITE),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,28 +126,90 @@ def _info(hdu: Any, path: Path) -> FrameInfo:
         pattern = bayer_pattern(header, height)
     except ValueError as error:
         raise FrameReadError(path, str(error)) from None
-
-    def first(*keys: str) -> float:
-        return next((value for value in (number(header.get(key)) for key in keys) if math.isfinite(value)), math.nan)
-
+    first = partial(_first, header)
+    (exposure, slow), (temperature, warm) = _exposure(header), _temperature(header)
     return FrameInfo(
         path=path,
         format="fits",
         height=height,
         width=width,
         dtype=_dtype(header),
-        camera=str(header.get("INSTRUME") or header.get("CAMERA") or "").strip(),
-        iso=first("ISOSPEED"),
-        exposure=first("EXPTIME", "EXPOSURE"),
+        camera=_words(header, "INSTRUME", "CAMERA"),
+        iso=first("ISOSPEED", "ISO"),
+        gain_setting=first("GAIN"),
+        offset_setting=first("OFFSET", "BLKLEVEL", "BLACKLVL"),
+        readout_mode=_words(header, "READOUTM", "READMODE"),
+        binning=_binning(header, path),
+        window=_window(header),
+        filter=_words(header, "FILTER", "FILTER1"),
+        exposure=exposure,
         aperture=first("APERTURE", "FNUMBER"),
-        temperature=first("CCD-TEMP"),
+        temperature=temperature,
+        rotation=first("ROTATOR", "ROTATANG"),
         time=_time(header),
         cfa_pattern=pattern,
         black_level=(math.nan,) * (1 if pattern == "mono" else 4),
         full_shape=(height, width),
-        imagetyp=str(header.get("IMAGETYP") or header.get("FRAME") or "").strip(),
+        imagetyp=_words(header, "IMAGETYP", "FRAME"),
         egain=first("EGAIN"),
+        doubts=tuple(filter(None, (slow, warm))),
     )
+
+
+def _words(header: Mapping[str, Any], *keys: str) -> str:
+    """The first of some keywords that is given, as text."""
+    return next((text for text in (str(header.get(key) or "").strip() for key in keys) if text), "")
+
+
+def _exposure(header: Mapping[str, Any]) -> tuple[float, str]:
+    """The exposure time [s], from seconds, or from whole microseconds; and what is doubtful."""
+    stated, micro = _first(header, "EXPTIME", "EXPOSURE"), number(header.get("EXPOINUS")) * 1e-6
+    if math.isnan(stated):
+        return micro, ""
+    if micro > 0 and abs(stated / micro - 1) > 0.01:
+        return micro, f"EXPTIME is {stated:g} and EXPOINUS {micro * 1e6:g} µs: {micro:g} s are used"
+    unit = re.match(r"\s*\[?\(?(ms|msec|milliseconds)\b", _comment(header, "EXPTIME", "EXPOSURE"))
+    return (stated * 1e-3, "EXPTIME is in milliseconds") if unit else (stated, "")
+
+
+def _comment(header: Any, *keys: str) -> str:
+    """The comment of the first of some keywords that is given."""
+    return next((header.comments[key] for key in keys if key in header), "") if hasattr(header, "comments") else ""
+
+
+def _temperature(header: Mapping[str, Any]) -> tuple[float, str]:
+    """The sensor's temperature [°C], converted from kelvin where no Celsius scale reaches; and what is doubtful."""
+    measured, wanted = number(header.get("CCD-TEMP")), number(header.get("SET-TEMP"))
+    if 173 < measured < 333:  # -100 to 60 °C
+        measured -= 273.15
+        return round(measured, 2), "CCD-TEMP is in kelvin and taken as such"
+    if math.isnan(measured):
+        camera = re.match(r"\s*([-+]?\d+(?:\.\d+)?)", str(header.get("CAMTEMP", "")))
+        return (float(camera.group(1)) if camera else math.nan), ""
+    if not -100 <= measured <= 100:
+        return math.nan, f"CCD-TEMP is {measured:g}: no temperature of a sensor, taken as not recorded"
+    if abs(measured - wanted) > 2:
+        return measured, f"the sensor was at {measured:g} °C, set to {wanted:g} °C: the measured one is used"
+    return measured, ""
+
+
+def _binning(header: Mapping[str, Any], path: Path) -> float:
+    """Sensor pixels along a side of a pixel; different ones along x and y are refused."""
+    across, down = (_first(header, f"{axis}BINNING", f"CCD{axis}BIN") for axis in "XY")
+    if across > 0 and down > 0 and across != down:
+        raise FrameReadError(path, f"is binned {across:g} x {down:g}; frames binned alike along x and y are supported")
+    return next((value for value in (across, down) if value > 0), math.nan)
+
+
+def _window(header: Mapping[str, Any]) -> str:
+    """Where the frame begins on the sensor, empty for its corner."""
+    corner = [number(header.get(key)) for key in ("XORGSUBF", "YORGSUBF")]
+    return f"{corner[0]:g}, {corner[1]:g}" if all(map(math.isfinite, corner)) and any(corner) else ""
+
+
+def _first(header: Mapping[str, Any], *keys: str) -> float:
+    """The first of some keywords that is a finite number, NaN without one."""
+    return next((value for value in (number(header.get(key)) for key in keys) if math.isfinite(value)), math.nan)
 
 
 def _dtype(header: Mapping[str, Any]) -> str:

@@ -14,11 +14,12 @@ import xarray as xr
 
 from ..core.cube import KINDS
 from ..core.errors import FrameReadError, WorkbenchError, said_of
+from ..core.settings import SETTING
 from .reader import Area, differing, open_frames
 
 MANIFEST = "frames.csv"
 Finding = tuple[str, str, str]  # file, problem, the file with what was found
-_GROUPS = ["kind", "iso", "exposure", "temperature"]
+_GROUPS = ["kind", *SETTING, "filter", "exposure", "temperature"]
 # what all frames of one measurement have in common: columns of the table, and in words
 _ALIKE = ((["camera"], "camera"), (["height", "width"], "size"), (["cfa_pattern"], "mosaic"))
 
@@ -153,11 +154,17 @@ class Folder:
         return None, folder
 
     def summary(self) -> pd.DataFrame:
-        """Return how many frames there are of each kind, ISO, exposure [s] and temperature [whole °C]."""
+        """Return how many frames there are of each kind, setting, filter, exposure [s] and temperature [whole °C].
+
+        Columns of the setting and the filter of which nothing is known are left out.
+        """
         counts = self.table.assign(temperature=self.table["temperature"].round())
         counts = counts.groupby(_GROUPS, dropna=False, sort=True).size().rename("frames").reset_index()
         order = counts["kind"].map({kind: n for n, kind in enumerate(KINDS)}).fillna(len(KINDS))
-        return counts.iloc[np.argsort(order.to_numpy(), kind="stable")].reset_index(drop=True)
+        counts = counts.iloc[np.argsort(order.to_numpy(), kind="stable")].reset_index(drop=True)
+        empty = [name for name in (*SETTING[1:], "filter") if not counts[name].replace("", np.nan).notna().any()]
+        no_iso = counts["iso"].isna().all() and "gain_setting" not in empty
+        return counts.drop(columns=[*empty, *(["iso"] if no_iso else [])])
 
     def __repr__(self) -> str:
         return "\n".join(

@@ -32,8 +32,11 @@ class FrameInfo:
     camera's clock, ``cfa_pattern`` that of the visible area's first pixel.  ``black_level`` [ADU]
     has one value a channel (R, G1, G2, B; one for mono), ``white_level`` is in ADU.  ``height`` and
     ``width`` are the visible area's, ``margins`` its (top, left) within the full (masked margins
-    included) ``full_shape``.  ``imagetyp`` is the kind as the file words it.  ``egain`` is e-/ADU as
-    a FITS header claims it; a header's ``GAIN`` is a camera setting and is not read.
+    included) ``full_shape``.  ``imagetyp`` is the kind as the file words it.  ``gain_setting`` and
+    ``offset_setting`` are numbers on the camera's own scales, ``egain`` is e-/ADU as a FITS header claims
+    it.  ``binning`` counts sensor pixels along a side of a pixel, ``window`` is where the frame begins on
+    the sensor (``"640, 480"``, empty for its corner), ``rotation`` the rotator's angle [deg].  ``doubts``
+    are sentences about what the header states.
     """
 
     path: Path
@@ -43,9 +46,16 @@ class FrameInfo:
     dtype: str = "uint16"
     camera: str = ""
     iso: float = math.nan
+    gain_setting: float = math.nan
+    offset_setting: float = math.nan
+    readout_mode: str = ""
+    binning: float = math.nan
+    window: str = ""
+    filter: str = ""
     exposure: float = math.nan
     aperture: float = math.nan
     temperature: float = math.nan
+    rotation: float = math.nan
     time: np.datetime64 = NAT
     cfa_pattern: str = "mono"
     black_level: tuple[float, ...] = (math.nan,)
@@ -54,6 +64,7 @@ class FrameInfo:
     full_shape: tuple[int, int] = (0, 0)
     imagetyp: str = ""
     egain: float = math.nan
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

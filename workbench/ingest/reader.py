@@ -20,12 +20,14 @@ import xarray as xr
 from ..core.cube import KINDS, channels_of, make_cube
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import shifted
+from ..core.settings import SETTING
 from ..core.values import joined_lines
 from .dng import plain_dng
 from .fits import fits_layout, read_fits
 from .metadata import FrameInfo, PlainPixels, kind_in_words, read_exif, require_file
 from .raw import raw_info, read_raw
 
+_RECORDED = (*SETTING, "filter", "exposure", "aperture", "temperature", "rotation", "time")
 Area = Literal["visible", "full"]
 _GAP = rb"(?:\s|#[^\n]*\n)+"
 _PGM_HEADER = re.compile(rb"P5" + 3 * (_GAP + rb"(\d+)") + rb"\s")
@@ -141,7 +143,7 @@ def open_frames(frames: Any, *, kind: str | None = None, area: Area = "visible")
         white_level=white,
         kind=kind or table["kind"].to_numpy(),
         filename=table["file"].to_numpy(),
-        **{name: table[name].to_numpy() for name in ("iso", "exposure", "aperture", "temperature", "time")},
+        **{name: table[name].to_numpy() for name in _RECORDED},
     )
     return cube.assign_attrs(history=joined_lines(history))
 

@@ -1,0 +1,66 @@
+"""The setting of a camera: what frames must share to calibrate one another, compared and told apart.
+
+ISO, or the gain and offset settings of a camera without one, readout mode, binning and the window on the sensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+# coordinates of a cube and columns of a folder's table
+SETTING = ("iso", "gain_setting", "offset_setting", "readout_mode", "binning", "window")
+
+
+def setting_dim(found: xr.DataArray | xr.Dataset) -> str:
+    """Return along what the settings of a cube or a result are told apart: ``iso``, or ``gain_setting`` without an ISO.
+
+    Examples
+    --------
+    >>> from workbench.core.cube import make_cube
+    >>> frames = np.zeros((1, 2, 2))
+    >>> [setting_dim(make_cube(frames, cfa_pattern="mono", **setting)) for setting in ({"iso": 100}, {"gain_setting": 0})]
+    ['iso', 'gain_setting']
+    """
+    if "gain_setting" in found.dims or "iso" in found.dims:
+        return "gain_setting" if "gain_setting" in found.dims else "iso"
+    iso, gain = (np.asarray(found.coords.get(name, np.nan), float) for name in ("iso", "gain_setting"))
+    return "gain_setting" if np.isnan(iso).all() and np.isfinite(gain).any() else "iso"
+
+
+def setting_of(cube: xr.DataArray, number: int = 0) -> dict[str, Any]:
+    """Return the setting of one frame of a cube.
+
+    Examples
+    --------
+    >>> from workbench.core.cube import make_cube
+    >>> setting_of(make_cube(np.zeros((1, 2, 2)), cfa_pattern="mono", gain_setting=100))["gain_setting"]
+    100.0
+    """
+    return {name: np.ravel(cube[name].values)[number] for name in SETTING}
+
+
+def setting_differs(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Return in what two settings differ; what either of them does not state does not count, but for the ISO.
+
+    Examples
+    --------
+    >>> nan = float("nan")
+    >>> setting_differs({"iso": nan, "gain_setting": 0.0}, {"iso": nan, "gain_setting": 100.0, "offset_setting": 50.0})
+    ['gain_setting']
+    >>> setting_differs({"iso": 800.0}, {"iso": nan})
+    ['iso']
+    """
+    return [name for name in SETTING if name in first and name in second and _differ(name, first[name], second[name])]
+
+
+def _differ(name: str, first: Any, second: Any) -> bool:
+    if isinstance(first, str):
+        return bool(first and second) and first.casefold() != second.casefold()
+    unknown = int(np.isnan(first)) + int(np.isnan(second))
+    if unknown:
+        return name == "iso" and unknown == 1
+    return not np.isclose(first, second, rtol=1e-6, atol=1e-9)
