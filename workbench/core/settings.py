@@ -21,8 +21,8 @@ def setting_dim(found: xr.DataArray | xr.Dataset) -> str:
     Examples
     --------
     >>> from workbench.core.cube import make_cube
-    >>> frames = np.zeros((1, 2, 2))
-    >>> [setting_dim(make_cube(frames, cfa_pattern="mono", **setting)) for setting in ({"iso": 100}, {"gain_setting": 0})]
+    >>> cubes = [make_cube(np.zeros((1, 2, 2)), cfa_pattern="mono", **{name: 100}) for name in SETTING[:2]]
+    >>> [setting_dim(cube) for cube in cubes]
     ['iso', 'gain_setting']
     """
     if "gain_setting" in found.dims or "iso" in found.dims:

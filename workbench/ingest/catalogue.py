@@ -223,8 +223,9 @@ def read_manifest(path: str | Path) -> dict[Path, dict[str, Any]]:
     """Read a manifest: for each file it names, the values that it gives.
 
     Columns are ``file, kind, iso, gain, offset, readout_mode, binning, filter, exposure_s, aperture, temperature_c,
-    rotation, cfa, black_level, white_level, camera, time``; any but ``file`` may be missing or empty, others are passed over.  Numbers may be
-    fractions (``1/640``).  ``black_level`` is one number, or four (R, G1, G2, B) with spaces between.
+    rotation, cfa, black_level, white_level, camera, time``; any but ``file`` may be missing or empty, others are
+    passed over. Numbers may be fractions (``1/640``). ``black_level`` is one number, or four (R, G1, G2, B) with
+    spaces between.
     UTF-8; separated by commas or semicolons (then a comma may be the decimal sign).
 
     Returns

@@ -150,7 +150,7 @@ def _info(hdu: Any, path: Path) -> FrameInfo:
         cfa_pattern=pattern,
         black_level=(math.nan,) * (1 if pattern == "mono" else 4),
         full_shape=(height, width),
-        imagetyp=_words(header, "IMAGETYP", "FRAME"),
+        imagetyp=_words(header, "IMAGETYP", "FRAMETYP", "FRAME"),
         egain=first("EGAIN"),
         doubts=tuple(filter(None, (slow, warm))),
     )

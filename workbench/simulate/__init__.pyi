@@ -1,9 +1,15 @@
+from . import capture as capture
 from . import firmware as firmware
 from . import night as night
 from . import paint as paint
 from . import samples as samples
 from . import sensor as sensor
 from . import sky as sky
+from .capture import Batch as Batch
+from .capture import CooledCamera as CooledCamera
+from .capture import cooled as cooled
+from .capture import smart_telescope as smart_telescope
+from .capture import write_frames as write_frames
 from .firmware import cube_of as cube_of
 from .firmware import save_frame as save_frame
 from .firmware import stock as stock

@@ -82,6 +82,8 @@ class VirtualSensor:
         Share of hot pixels, and the lognormal of their extra dark current: median [e⁻/s] at the reference
         temperature and σ of the logarithm.  0.12 % is what a Nikon D5300 shows (M. Shelley: 29,500 of
         24 million); the lognormal is a choice.
+    step
+        ADU from one code to the next: 16 for the 12 bits of a cooled camera that are saved in 16.
     cfa_pattern, camera
         Colours from pixel (0, 0); the name that the frames carry, with "simulated" in it.
     """
@@ -108,6 +110,7 @@ class VirtualSensor:
     hot_fraction: float = 0.0012
     hot_median: float = 0.8
     hot_spread: float = 0.9
+    step: int = 1
     cfa_pattern: str = "RGGB"
     camera: str = "NIKON D7000 (simulated)"
 
@@ -342,7 +345,11 @@ def expose(
             adu -= sensor.black_level
             adu *= digital
         adu += sensor.black_level
+        if sensor.step != 1:
+            adu /= sensor.step
         np.rint(adu, out=adu)
+        if sensor.step != 1:
+            adu *= sensor.step
         mosaic[rows] = np.clip(adu, 0, sensor.white_level, out=adu)
 
     for _ in in_threads(read_out, zip(bands, streams, strict=True), threads):
