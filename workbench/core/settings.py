@@ -40,7 +40,7 @@ def setting_of(cube: xr.DataArray, number: int = 0) -> dict[str, Any]:
     >>> setting_of(make_cube(np.zeros((1, 2, 2)), cfa_pattern="mono", gain_setting=100))["gain_setting"]
     100.0
     """
-    return {name: np.ravel(cube[name].values)[number] for name in SETTING}
+    return {name: cube[name].values.item(number) for name in SETTING}
 
 
 def setting_differs(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
