@@ -87,13 +87,15 @@ def pair_sums(
     exact = np.issubdtype(first.dtype, np.integer) and first.dtype.itemsize <= 2
     zero = np.int64(0) if exact else np.float64(0)  # its type is that of the sums
     shape = (channels, blocks, len(MOMENTS))
-    sums = _Sums(np.zeros(shape, zero.dtype), np.zeros(shape, zero.dtype), np.zeros((channels, blocks, 2), np.int64))
+    sums = _PairSums(
+        np.zeros(shape, zero.dtype), np.zeros(shape, zero.dtype), np.zeros((channels, blocks, 2), np.int64)
+    )
     _accumulate(first, second, cell, limits, zero, sums)
     saturated, zeros = sums.flags[..., 0], sums.flags[..., 1]
     return PairSums(sums.plain.astype(float), sums.kept.astype(float), saturated, zeros, _centre(first, cell))
 
 
-class _Sums(NamedTuple):
+class _PairSums(NamedTuple):
     """Sums (channel, block, moment) with and without outliers, and counts (channel, block) of saturated and of zero."""
 
     plain: np.ndarray
@@ -182,7 +184,7 @@ def _row(first, second, ratio, centre, limit, white, zero, out):
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _accumulate(first, second, cell, limits, zero, sums):
-    """Add a pair of frames (y, x) [ADU] to the `_Sums`; `zero` has the type of the sums."""
+    """Add a pair of frames (y, x) [ADU] to the `_PairSums`; `zero` has the type of the sums."""
     ratio, centre, limit, top = limits
     plain, kept, flags = sums
     step = cell.shape[0]
