@@ -5,6 +5,7 @@ ISO, or the gain and offset settings of a camera without one, readout mode, binn
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,18 @@ import xarray as xr
 
 # coordinates of a cube and columns of a folder's table
 SETTING = ("iso", "gain_setting", "offset_setting", "readout_mode", "binning", "window")
+# of filters: the usual name, and in small letters and digits alone what else files call it
+FILTERS = {
+    "L": ("lum", "luminance"),
+    "R": ("red",),
+    "G": ("green",),
+    "B": ("blue",),
+    "Ha": ("halpha", "hydrogenalpha"),
+    "Hb": ("hbeta",),
+    "OIII": ("o3", "oxygen"),
+    "SII": ("s2", "sulfur", "sulphur"),
+    "NII": ("n2",),
+}
 
 
 def setting_dim(found: xr.DataArray | xr.Dataset) -> str:
@@ -64,3 +77,16 @@ def _differ(name: str, first: Any, second: Any) -> bool:
     if unknown:
         return name == "iso" and unknown == 1
     return not np.isclose(first, second, rtol=1e-6, atol=1e-9)
+
+
+def filter_name(stated: str) -> str:
+    """Return the name of a filter as it stands in tables and headers: the usual one, else the stated one in capitals.
+
+    Examples
+    --------
+    >>> [filter_name(name) for name in ("lum", "Red", "H-alpha", "oiii", "S2", "IrCut", "Ha 3nm", "")]
+    ['L', 'R', 'Ha', 'OIII', 'SII', 'IRCUT', 'HA 3NM', '']
+    """
+    plain = re.sub(r"[^a-z0-9]", "", stated.casefold().replace("α", "alpha").replace("β", "beta"))
+    usual = (name for name, others in FILTERS.items() if plain in (name.casefold(), *others))
+    return next(usual, " ".join(stated.split()).upper())

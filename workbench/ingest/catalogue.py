@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from ..core.cube import KINDS, MOSAICS, channels_of
 from ..core.errors import FrameReadError, WorkbenchError, said_of
+from ..core.settings import filter_name
 from .folder import MANIFEST, Finding, Folder
 from .metadata import FrameInfo, as_time, kind_in_folders, kind_in_words, temperature_in_name
 from .reader import frame_row, read_metadata
@@ -331,7 +332,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], bool], str]
     "offset": ("offset_setting", _number, math.isfinite, _FINITE),
     "readout_mode": ("readout_mode", str, bool, ""),
     "binning": ("binning", _number, _is_positive, _POSITIVE),
-    "filter": ("filter", str, bool, ""),
+    "filter": ("filter", filter_name, bool, ""),
     "rotation": ("rotation", _number, math.isfinite, _FINITE),
     "exposure_s": ("exposure", _number, _is_positive, _POSITIVE),
     "aperture": ("aperture", _number, _is_positive, _POSITIVE),

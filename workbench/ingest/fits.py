@@ -17,6 +17,7 @@ from astropy.io import fits
 from ..core.cube import MOSAICS
 from ..core.errors import FrameReadError
 from ..core.mosaic import shifted
+from ..core.settings import filter_name
 from .metadata import NAT, FrameInfo, PlainPixels, as_time, number, require_file, require_length
 
 
@@ -141,7 +142,7 @@ def _info(hdu: Any, path: Path) -> FrameInfo:
         readout_mode=_words(header, "READOUTM", "READMODE"),
         binning=_binning(header, path),
         window=_window(header),
-        filter=_words(header, "FILTER", "FILTER1"),
+        filter=filter_name(_words(header, "FILTER", "FILTER1")),
         exposure=exposure,
         aperture=first("APERTURE", "FNUMBER"),
         temperature=temperature,
