@@ -195,7 +195,7 @@ def stack(
     shapes = [(len(channels), last - first, width) for first, last in pairwise(edges)]
     counts = np.uint8 if count < 256 else np.uint16
     units = {"signal": "electron", "variance": "electron**2", "shared_variance": "electron**2"}
-    data = {}
+    data: dict[str, Any] = {}
     for place, name in enumerate(("signal", "variance", *_MAPS, "shared_variance")):
         dtype = counts if name in _MAPS else np.float32
         parts = [da.from_delayed(piece[place], shape, dtype) for piece, shape in zip(pieces, shapes, strict=True)]

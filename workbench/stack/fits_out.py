@@ -222,7 +222,7 @@ def open_stack(path: str | Path) -> xr.Dataset:
     try:
         with fits.open(path, memmap=True, lazy_load_hdus=False) as hdus:
             header = hdus[0].header
-            planes = {}
+            planes: dict[str, da.Array] = {}
             for name, hdu in {"SIGNAL": hdus[0], **{name: hdus[name] for name in IMAGES[1:]}}.items():
                 offset, shape = hdu.fileinfo()["datLoc"], hdu.shape
                 stored, flip = {-32: (">f4", 0), 8: ("u1", 0), 16: (">u2", 0x8000)}[hdu.header["BITPIX"]]

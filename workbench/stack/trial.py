@@ -66,7 +66,7 @@ def noise_against_frames(
     if total < 2:
         raise WorkbenchError("how noise falls with the number of frames takes two frames or more")
     if counts is None:
-        counts = range(1, total + 1) if total <= 12 else (round(float(count)) for count in np.geomspace(1, total, 12))
+        counts = [round(float(count)) for count in np.geomspace(1, total, 12)] if total > 12 else range(1, total + 1)
     counts = sorted(set(counts))
     if not counts or counts[0] < 1 or counts[-1] > total:
         raise WorkbenchError(f"there are {total} frames; the counts asked for are {counts}")
@@ -321,7 +321,7 @@ def rejection_trial(
     plain = hit.mean(np.zeros(hit.values.shape, np.int8))
     pictures = np.stack([plain, *result["picture"].values])
     steps = np.sqrt(np.array(STRENGTHS[:-1]) * np.array(STRENGTHS[1:]))
-    coords = {"threshold": list(thresholds), "shown": ["mean", *methods], "y": y[:, 0], "x": x[0]}
+    coords: dict[str, Any] = {"threshold": list(thresholds), "shown": ["mean", *methods], "y": y[:, 0], "x": x[0]}
     coords["strength"] = ("strength", steps, {"long_name": "what was planted", "units": "1"})
     attrs = {
         "frames": len(used),
