@@ -144,8 +144,8 @@ def prepare(plan: StackPlan) -> Prepared:
     if not plan.frames:
         raise WorkbenchError("no frames to stack")
     planes = [open_planes(path) for path in plan.planes]
-    mapped = (_together([getattr(one, name) for one in planes]) for name in _MAPPED)
-    maps = Maps(*mapped, planes[0].cell, np.float32(min(one.white for one in planes)))
+    base, dark, scale = (_together([getattr(one, name) for one in planes]) for name in _MAPPED)
+    maps = Maps(base, dark, scale, planes[0].cell, np.float32(min(one.white for one in planes)))
     dtype = np.dtype(plan.frames[0].pixels.stored).newbyteorder("=")
     dtype = np.dtype(np.uint16) if dtype == np.int16 else dtype
     count, channels = len(plan.frames), len(plan.channels)

@@ -223,10 +223,12 @@ def _inspect(values, variance, slope, rule, grow, flags, median, sigma):
 def _look(values, variance, slope, rule: RejectionRule, grow: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Flags, median and σ of samples (frame, ..., y, x)."""
     shape, flat = values.shape, (len(values), -1, *values.shape[-2:])
-    parts = [np.ascontiguousarray(part, np.float32).reshape(flat) for part in (values, variance, slope)]
-    flags, sigma = np.zeros(parts[0].shape, np.int8), np.full(parts[0].shape, np.nan, np.float32)
-    median = np.empty(parts[0].shape[1:], np.float32)
-    _inspect(*parts, rule, grow, flags, median, sigma)
+    values, variance, slope = (
+        np.ascontiguousarray(part, np.float32).reshape(flat) for part in (values, variance, slope)
+    )
+    flags, sigma = np.zeros(values.shape, np.int8), np.full(values.shape, np.nan, np.float32)
+    median = np.empty(values.shape[1:], np.float32)
+    _inspect(values, variance, slope, rule, grow, flags, median, sigma)
     return flags.reshape(shape), median.reshape(shape[1:]), sigma.reshape(shape)
 
 

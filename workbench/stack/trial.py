@@ -295,12 +295,12 @@ def rejection_trial(
     channel = channel or ("mono" if names == ["mono"] else "G")
     if channel not in names:
         raise WorkbenchError(f"these lights have no channel {channel!r}, only {', '.join(names)}")
-    shape = lights["signal"].shape[1:]
+    shape = lights.sizes["y"], lights.sizes["x"]
     window_at = rows, columns = middle(shape, window)
     part = aligned(lights, registration, norm).sel(channel=channel).isel(y=rows, x=columns)
     part = part[["signal", "variance", "slope"]].compute()
     weight = norm["weight"].sel(channel=channel).values[:, None]
-    clean = WindowSamples(*(plane.values for plane in part.values()), weight)
+    clean = WindowSamples(part["signal"].values, part["variance"].values, part["slope"].values, weight)
     before = _disturbed(clean)
     struck = int(np.argmin(before.sum(axis=(1, 2))))  # the frame in which least is there already
     typical = float(np.sqrt(np.nanmedian(clean.variance[struck])))
