@@ -8,7 +8,6 @@ from astropy.io import fits
 
 from workbench.core.errors import FrameReadError
 from workbench.ingest import plain_pixels, read_frame, read_metadata
-from workbench.ingest.fits import bayer_pattern
 
 
 def write(path, data, hdu=fits.PrimaryHDU, **words):
@@ -141,13 +140,150 @@ def test_gain_is_a_setting_and_not_read(tmp_path):
 @pytest.mark.parametrize("height", [6, 7])
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (1, 0), (0, 1), (3, 5)])
 @pytest.mark.parametrize("order", [None, "TOP-DOWN", "BOTTOM-UP"])
-def test_the_pattern_by_painting_the_picture(pattern, height, x, y, order):
-    """Paint the upright picture pixel by pixel, store it in the order stated, and look at its first cell."""
-    cell = np.array(list(pattern)).reshape(2, 2)
+def test_the_mosaic_by_painting_the_picture(tmp_path, pattern, height, x, y, order):
+    """Paint the upright picture pixel by pixel, store it in the order stated, and look at what is read."""
+    cell = np.array([ord(colour) for colour in pattern], np.uint16).reshape(2, 2)
     upright = np.array([[cell[(row + y) % 2, (column + x) % 2] for column in range(8)] for row in range(height)])
-    stored = upright[::-1] if order == "BOTTOM-UP" else upright
     header = {"BAYERPAT": pattern, "XBAYROFF": x, "YBAYROFF": y} | ({"ROWORDER": order} if order else {})
-    assert bayer_pattern(header, height) == "".join(stored[:2, :2].ravel())
+    path = write(tmp_path / "a.fits", upright[::-1] if order == "BOTTOM-UP" else upright, **header)
+    pixels = read_frame(path)
+    np.testing.assert_array_equal(pixels, upright)
+    assert read_metadata(path).cfa_pattern == "".join(map(chr, pixels[:2, :2].ravel()))
+
+
+def in_file(upright, form):
+    """The picture as a file of this form, bottom-up, keeps it."""
+    return {"int32": upright.astype("int32"), "float32": upright.astype("float32")}.get(form, upright)[::-1]
+
+
+@pytest.mark.parametrize("form", ["uint16", "float32", "int32", "packed"])
+def test_a_bottom_up_file_is_turned_upright_in_every_band(tmp_path, form):
+    upright = mosaic()
+    kind = fits.CompImageHDU if form == "packed" else fits.PrimaryHDU
+    path = write(tmp_path / "a.fits", in_file(upright, form), kind, ROWORDER="BOTTOM-UP")
+    np.testing.assert_array_equal(read_frame(path), upright)
+    plain = plain_pixels(path)
+    assert (plain is None) == (form in ("int32", "packed"))
+    if plain is None:
+        return
+    band = np.zeros(42 * 31, plain.dtype)
+    for first, last in ((0, 1), (0, 31), (3, 20), (30, 31), (5, 5), (11, 13)):
+        np.testing.assert_array_equal(plain.read(slice(first, last), slice(4, 9)), upright[first:last, 4:9])
+        plain.read_rows(first, last, band)
+        np.testing.assert_array_equal(band[: (last - first) * 42].reshape(-1, 42), upright[first:last])
+
+
+# windows: 31 rows and 42 columns, of which light reaches rows 5 to 28 and columns 3 to 40 of the upright picture
+
+
+def sections(order):
+    rows = "3:26" if order == "BOTTOM-UP" else "6:29"
+    return {"TRIMSEC": f"[4:41,{rows}]", "DATASEC": f"[41:4,{rows}]"}
+
+
+@pytest.mark.parametrize("order", ["TOP-DOWN", "BOTTOM-UP"])
+@pytest.mark.parametrize("key", ["TRIMSEC", "DATASEC"])
+@pytest.mark.parametrize("form", ["uint16", "float32", "int32", "packed"])
+def test_a_frame_is_trimmed_to_the_pixels_that_light_reaches(tmp_path, order, key, form):
+    upright = mosaic()
+    stored = in_file(upright, form) if order == "BOTTOM-UP" else in_file(upright, form)[::-1]
+    kind = fits.CompImageHDU if form == "packed" else fits.PrimaryHDU
+    words = {key: sections(order)[key], "BAYERPAT": "RGGB", "ROWORDER": order}
+    path = write(tmp_path / "a.fits", stored, kind, **words)
+    info = read_metadata(path)
+    assert (info.height, info.width, info.margins, info.full_shape) == (24, 38, (5, 3), (31, 42))
+    assert (info.cfa_pattern, info.doubts) == ("BGGR", ())
+    np.testing.assert_array_equal(read_frame(path), upright[5:29, 3:41])
+    np.testing.assert_array_equal(read_frame(path, area="full"), upright)
+    if (plain := plain_pixels(path)) is not None:
+        np.testing.assert_array_equal(plain.read(slice(7, 12), slice(2, None)), upright[12:17, 5:41])
+
+
+@pytest.mark.parametrize(
+    ("overscan", "window"),
+    [("[1:6,1:31]", (0, 6, 31, 36)), ("[37:42,1:31]", (0, 0, 31, 36)), ("[1:42,30:31]", (0, 0, 29, 42))],
+)
+def test_an_overscan_alone_is_cut_off(tmp_path, overscan, window):
+    info = read_metadata(write(tmp_path / "a.fits", mosaic(), BIASSEC=overscan))
+    assert (*info.margins, info.height, info.width) == window
+
+
+@pytest.mark.parametrize("section", ["[50:91,10:40]", "[1:42,1:31]"])
+def test_a_frame_that_was_trimmed_stays_whole(tmp_path, section):
+    info = read_metadata(write(tmp_path / "a.fits", mosaic(), TRIMSEC=section))
+    assert (info.height, info.width, info.doubts) == (31, 42, ())
+
+
+def test_a_window_that_cannot_be_is_questioned(tmp_path):
+    info = read_metadata(write(tmp_path / "a.fits", mosaic(), TRIMSEC="[50:2098,1:2048]"))
+    assert (info.height, info.width) == (31, 42)
+    assert info.doubts == ("TRIMSEC is '[50:2098,1:2048]', not a part of 42 x 31 pixels: the whole frame is used",)
+
+
+def test_no_warning_about_header_cards_reaches_the_user(tmp_path):
+    path = tmp_path / "a.fits"
+    cards = [b"SIMPLE  =                    T", b"BITPIX  =                   16", b"NAXIS   =                    2"]
+    cards += [b"NAXIS1  =                    4", b"NAXIS2  =                    2", b"object  = M 31 is not quoted"]
+    cards += [b"FOCALLEN= 250,5", b"EXPTIME =                 30.0", b"END"]
+    path.write_bytes(b"".join(card.ljust(80) for card in cards).ljust(2880) + bytes(2880))
+    assert read_metadata(path).exposure == 30  # pytest makes any warning an error
+    assert read_frame(path).shape == (2, 4)
+
+
+# what the header says of the settings
+
+
+@pytest.mark.parametrize(
+    ("words", "exposure", "doubt"),
+    [
+        ({"EXPTIME": 2.5}, 2.5, ""),
+        ({"EXPOINUS": 2_500_000}, 2.5, ""),
+        ({"EXPTIME": 2500.0, "EXPOINUS": 2_500_000}, 2.5, "EXPTIME is 2500 and EXPOINUS 2.5e+06 µs: 2.5 s are used"),
+        ({"EXPTIME": (2500.0, "[ms] exposure time")}, 2.5, "EXPTIME is in milliseconds"),
+    ],
+)
+def test_exposures_in_other_units(tmp_path, words, exposure, doubt):
+    info = read_metadata(write(tmp_path / "a.fits", mosaic(), **words))
+    assert info.exposure == pytest.approx(exposure)
+    assert info.doubts == ((doubt,) if doubt else ())
+
+
+@pytest.mark.parametrize(
+    ("words", "temperature", "doubt"),
+    [
+        ({"CCD_TEMP": -10.0, "SET_TEMP": -10.0}, -10, ""),
+        ({"CCD_TEMP": -10.0}, -10, ""),
+        ({"CCD_TEMP": 263.15}, -10, "CCD-TEMP is in kelvin and taken as such"),
+        ({"CCD_TEMP": -4.0, "SET_TEMP": -10.0}, -4, "the sensor was at -4 °C, set to -10 °C: the measured one is used"),
+        ({"CCD_TEMP": 999.0}, np.nan, "CCD-TEMP is 999: no temperature of a sensor, taken as not recorded"),
+        ({"CAMTEMP": "17 C"}, 17, ""),
+        ({"SET_TEMP": -10.0}, np.nan, ""),
+    ],
+)
+def test_temperatures_measured_wanted_and_in_kelvin(tmp_path, words, temperature, doubt):
+    info = read_metadata(write(tmp_path / "a.fits", mosaic(), **words))
+    assert info.temperature == pytest.approx(temperature, nan_ok=True)
+    assert info.doubts == ((doubt,) if doubt else ())
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ({"IMAGETYP": "Master Dark"}, "IMAGETYP 'Master Dark'"),
+        ({"STACKCNT": 30}, "STACKCNT 30"),
+        ({"NCOMBINE": 12}, "NCOMBINE 12"),
+        ({"NCOMBINE": 1, "TOTALEXP": 10.0}, ""),
+        ({"HISTORY": "ImageIntegration.numberOfImages: 20"}, "HISTORY ImageIntegration"),
+    ],
+)
+def test_what_is_no_raw_frame_is_known_by_its_header(tmp_path, words, reason):
+    assert read_metadata(write(tmp_path / "a.fits", mosaic(), **words)).derived == reason
+
+
+def test_a_frame_that_was_calibrated_is_questioned(tmp_path):
+    assert read_metadata(write(tmp_path / "a.fits", mosaic(), CALSTAT="BDF")).doubts == (
+        "CALSTAT is 'BDF': calibrated already, calibrated again it is wrong; give the raw frame",
+    )
 
 
 def test_a_pattern_that_is_not_read_is_named(tmp_path):

@@ -28,15 +28,15 @@ NAT = np.datetime64("NaT", "ns")
 class FrameInfo:
     """One frame without its pixels; NaN, NaT or an empty text where the file does not record it.
 
-    ``exposure`` is in seconds, ``temperature`` in °C, ``time`` the start of the exposure by the
-    camera's clock, ``cfa_pattern`` that of the visible area's first pixel.  ``black_level`` [ADU]
-    has one value a channel (R, G1, G2, B; one for mono), ``white_level`` is in ADU.  ``height`` and
-    ``width`` are the visible area's, ``margins`` its (top, left) within the full (masked margins
-    included) ``full_shape``.  ``imagetyp`` is the kind as the file words it.  ``gain_setting`` and
-    ``offset_setting`` are numbers on the camera's own scales, ``egain`` is e-/ADU as a FITS header claims
-    it.  ``binning`` counts sensor pixels along a side of a pixel, ``window`` is where the frame begins on
-    the sensor (``"640, 480"``, empty for its corner), ``rotation`` the rotator's angle [deg].  ``doubts``
-    are sentences about what the header states.
+    ``exposure`` is in seconds, ``temperature`` in °C, ``time`` the start of the exposure by the camera's clock,
+    ``cfa_pattern`` that of the visible area's first pixel (``cfa_stated``: whether the file says so).  ``black_level``
+    [ADU] has one value a channel (R, G1, G2, B; one for mono), ``white_level`` is in ADU.  ``height`` and ``width`` are
+    the visible area's, ``margins`` its (top, left) within the full (masked margins included) ``full_shape``.
+    ``imagetyp`` is the kind as the file words it.  ``gain_setting`` and ``offset_setting`` are numbers on the camera's
+    own scales, ``egain`` is e-/ADU as a FITS header claims it.  ``binning`` counts sensor pixels along a side of a
+    pixel, ``window`` is where the frame begins on the sensor (``"640, 480"``, empty for its corner), ``rotation`` the
+    rotator's angle [deg].  ``row_order`` is the file's (pixels are read upright); ``derived`` is why it is no raw frame
+    (a master, a stack, a processed picture).  ``doubts`` are sentences about what the header states.
     """
 
     path: Path
@@ -64,6 +64,9 @@ class FrameInfo:
     full_shape: tuple[int, int] = (0, 0)
     imagetyp: str = ""
     egain: float = math.nan
+    cfa_stated: bool = True
+    row_order: str = ""
+    derived: str = ""
     doubts: tuple[str, ...] = ()
 
 
@@ -71,9 +74,9 @@ class FrameInfo:
 class PlainPixels:
     """Where and how a file keeps the uncompressed pixels of a frame's visible area.
 
-    ``offset`` is the first byte of the full area of ``full_shape``, ``stored`` its numpy type with
-    byte order; the visible area begins at ``margins`` (top, left).  ``flip`` is XORed
-    onto every pixel (FITS keeps unsigned numbers with a flipped sign bit).
+    ``offset`` is the first byte of the full area of ``full_shape``, ``stored`` its numpy type with byte order; the
+    visible area begins at ``margins`` (top, left).  ``flip`` is XORed onto every pixel (FITS keeps unsigned numbers
+    with a flipped sign bit).  A ``bottom_up`` file begins with the lowest row; rows count from the top all the same.
     """
 
     path: Path
@@ -83,6 +86,7 @@ class PlainPixels:
     margins: tuple[int, int] = (0, 0)
     visible_shape: tuple[int, int] | None = None
     flip: int = 0
+    bottom_up: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -121,23 +125,28 @@ class PlainPixels:
 
         Ordinary reads, not a memory map: mapped pages count as this process's memory, and cost more than their copy.
         """
-        stored = np.dtype(self.stored)
-        above = self.margins[0] if area == "visible" else 0
+        stored, (height, width) = np.dtype(self.stored), self.full_shape
+        start, count = first + (self.margins[0] if area == "visible" else 0), flat.size // width
+        if self.bottom_up:
+            start = height - start - count
         wanted, got = flat.view(np.uint8).data, 0
         try:
             with self.path.open("rb", buffering=0) as file:
-                file.seek(self.offset + (above + first) * self.full_shape[1] * stored.itemsize)
+                file.seek(self.offset + start * width * stored.itemsize)
                 while got < len(wanted):
-                    count = file.readinto(wanted[got:])
-                    if not count:
+                    read = file.readinto(wanted[got:])
+                    if not read:
                         raise FrameReadError(self.path, "is cut short: it ended while it was being read")
-                    got += count
+                    got += read
         except OSError as problem:
             raise FrameReadError(self.path, f"cannot be read: {problem.strerror or problem}") from problem
         if not stored.isnative:
             flat.byteswap(inplace=True)
         if self.flip:
             flat ^= flat.dtype.type(self.flip)
+        if self.bottom_up:
+            rows = flat.reshape(count, width)
+            rows[:] = rows[::-1]
 
     def require_whole(self) -> PlainPixels:
         """Return these pixels if the file is long enough to hold them."""
@@ -169,18 +178,14 @@ def read_exif(path: str | Path) -> dict[str, Any]:
         with contextlib.suppress(Exception):  # a maker note that exifread stumbles over costs only the temperature
             for block in _exif_blocks(Path(path)):
                 tags |= exifread.process_file(block, details=True, extract_thumbnail=False)
+    dates = (_text(tags, name) for name in ("EXIF DateTimeOriginal", "Image DateTimeOriginal", "Image DateTime"))
     return {
         "camera": camera_name(make, model),
         "iso": _positive(_iso(tags)),
         "exposure": _positive(_number(tags, "EXIF ExposureTime", "Image ExposureTime")),
         "aperture": _positive(_number(tags, "EXIF FNumber", "Image FNumber")),
         "temperature": _temperature(tags),
-        "time": exif_time(
-            _text(tags, "EXIF DateTimeOriginal")
-            or _text(tags, "Image DateTimeOriginal")
-            or _text(tags, "Image DateTime"),
-            _text(tags, "EXIF SubSecTimeOriginal"),
-        ),
+        "time": exif_time(next(filter(None, dates), ""), _text(tags, "EXIF SubSecTimeOriginal")),
     }
 
 

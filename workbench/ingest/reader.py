@@ -36,8 +36,8 @@ _PGM_HEADER = re.compile(rb"P5" + 3 * (_GAP + rb"(\d+)") + rb"\s")
 def read_frame(path: str | Path, area: Area = "visible") -> np.ndarray:
     """Return one frame's pixels (y, x) in ADU as read: nothing subtracted, nothing scaled.
 
-    Integers come as uint16, floating-point FITS data as they are, always in native byte order.
-    ``area="full"`` includes a RAW's masked margins.
+    Integers come as uint16, floating-point FITS data as they are, always in native byte order, and the picture's top
+    row first, whatever the order in the file.  ``area="full"`` includes a RAW's masked margins and a FITS overscan.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def read_frame(path: str | Path, area: Area = "visible") -> np.ndarray:
     plain = plain_pixels(path)
     if plain is not None:
         return plain.read(area=area)
-    return read_fits(path) if _format(path) == "fits" else read_raw(path, area)
+    return read_fits(path, area) if _format(path) == "fits" else read_raw(path, area)
 
 
 def plain_pixels(path: str | Path) -> PlainPixels | None:
@@ -189,7 +189,7 @@ def _dng_as_it_is(path: Path, size: int, changed: int) -> tuple[dict[str, Any], 
 
 def _delayed_read(path: Path, area: Area, shape: tuple[int, int], dtype: str) -> Any:
     stat = path.stat()  # a file that has been replaced is another chunk
-    token = dask.base.tokenize(str(path), stat.st_size, stat.st_mtime_ns, area, dtype)
+    token = dask.base.tokenize(str(path), stat.st_size, stat.st_mtime_ns, area, dtype, "upright")
     return dask.delayed(_read_checked, pure=True)(path, area, shape, dtype, dask_key_name=f"read_frame-{token}")
 
 
