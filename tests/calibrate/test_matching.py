@@ -112,7 +112,7 @@ def test_what_is_missing_is_said():
     [
         (
             {"dark": frames("dark", iso=800.0)},
-            "darks have ISO 800, the lights ISO 200.*shoot darks at ISO 200",
+            "darks have ISO 800 .darks/dark_0.dng., the lights ISO 200.*shoot darks at ISO 200 and 60 s",
         ),
         ({"dark": frames("dark", shape=(6, 6))}, "darks have size 6 x 6 pixels .darks/dark_0.dng., the lights 6 x 4"),
         ({"flat": frames("flat", camera="D5300")}, "flats have camera D5300 .flats/flat_0.dng., the lights D7000"),
@@ -150,7 +150,7 @@ def test_darkflats_must_fit_the_flats():
     other = frames("darkflat", exposure=2.0)
     (group,) = plan_groups(LIGHT, bias=BIAS, dark=DARK, flat=FLAT, darkflat=other)
     assert group.darkflat == ()
-    assert any("darkflats have ISO 200 and 2 s, the flats ISO 200 and 0.02 s" in word for word in group.warnings)
+    assert any("darkflats have 2 s, the flats 0.02 s" in word for word in group.warnings)
 
 
 def test_flats_of_the_lights_iso_are_preferred_and_another_aperture_told():
@@ -169,3 +169,51 @@ def test_lights_that_know_nothing_form_one_group():
 def test_exposures_that_differ_by_less_than_a_hundredth_are_one_group():
     light = frames("light", 3, exposure=[60.0, 60.1, 61.0])
     assert [group.lights for group in plan_groups(light, bias=BIAS, dark=DARK, flat=FLAT)] == [(0, 1), (2,)]
+
+
+COOLED = {"iso": np.nan, "gain_setting": 100.0, "offset_setting": 50.0, "camera": "ASI1600", "cfa_pattern": "mono"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "theirs", "ours"),
+    [
+        ({"gain_setting": 0.0}, "gain setting 0", "gain setting 100"),
+        ({"offset_setting": 10.0}, "offset setting 10", "offset setting 50"),
+        ({"readout_mode": "Fast"}, "readout mode Fast", "readout mode Normal"),
+        ({"binning": 2.0}, "2 x 2 binning", "settings not stated"),
+        ({"window": "64, 32"}, "window from 64, 32", "window from 0, 0"),
+    ],
+)
+def test_bias_and_darks_of_another_setting_are_never_used(changes, theirs, ours):
+    own = COOLED | {"readout_mode": "Normal", "binning": 1.0, "window": "0, 0"}
+    light, dark, bias = frames("light", 2, **own), frames("dark", **own), frames("bias", **own)
+    other_dark, other_bias = frames("dark", **own | changes), frames("bias", **own | changes)
+    with pytest.raises(WorkbenchError, match=f"the darks have {theirs} .darks/dark_0.dng., the lights {ours}.*shoot"):
+        plan_groups(light, dark=other_dark, bias=bias)
+    (group,) = plan_groups(light, dark=dark, bias=other_bias)
+    assert group.bias == ()
+    assert any(f"bias frames have {theirs}" in text and "not used" in text for text in group.warnings)
+    (group,) = plan_groups(light, dark=dark, bias=bias)
+    assert (group.dark, group.bias) == ((0, 1), (0, 1))
+
+
+def test_lights_of_two_gain_settings_get_their_own_frames():
+    settings = COOLED | {"gain_setting": [0.0, 100.0, 0.0, 100.0]}
+    cubes = {kind: frames(kind, 4, **settings) for kind in ("light", "bias", "dark", "flat")}
+    groups = {group.lights: group for group in plan_groups(cubes.pop("light"), **cubes)}
+    for lights in ((0, 2), (1, 3)):
+        group = groups[lights]
+        assert group.bias == group.dark == group.flat == group.flat_bias == lights
+
+
+def test_what_a_dark_does_not_state_is_reported_and_flats_may_have_their_own_setting():
+    light, bias = frames("light", 2, **COOLED), frames("bias", 4, **COOLED | {"gain_setting": [0.0, 0.0, 100.0, 100.0]})
+    dark = frames("dark", **COOLED | {"gain_setting": np.nan})
+    flat = frames("flat", **COOLED | {"gain_setting": 0.0, "exposure": 0.02})
+    (group,) = plan_groups(light, bias=bias, dark=dark, flat=flat)
+    assert (group.dark, group.bias, group.flat, group.flat_bias) == ((0, 1), (2, 3), (0, 1), (0, 1))
+    assert any("the darks state no GAIN (darks/dark_0.dng)" in text for text in group.warnings)
+    elsewhere = frames("flat", **COOLED | {"window": "64, 32"})
+    (group,) = plan_groups(frames("light", 2, **COOLED | {"window": "0, 0"}), flat=elsewhere)
+    assert group.flat == ()
+    assert any("2 flats have window from 64, 32" in text and "not used" in text for text in group.warnings)

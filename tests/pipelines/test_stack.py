@@ -193,7 +193,7 @@ def test_without_calibration_frames_it_stacks_and_says_so(night, tmp_path):
 
 def test_dry_run_writes_nothing(night, tmp_path):
     result = stack_folder(night.folder, tmp_path / "stack.fits", dry_run=True, progress=False)
-    assert "5 lights (ISO 200, 60 s) calibrated with 5 bias frames, 5 dark frames, 5 flat frames" in repr(result)
+    assert "5 lights (ISO 200, 60 s) calibrated with 5 bias frames, 5 darks, 5 flats" in repr(result)
     assert "MB" in repr(result)
     assert "time: about" in repr(result)
     assert "an estimate from 20 frames of 0.169 Mpx" in repr(result)

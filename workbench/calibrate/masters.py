@@ -16,9 +16,10 @@ from ..core.cube import black_levels, channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes
 from ..core.parallel import Frames
-from ..core.values import attribute_lines
+from ..core.settings import SETTING, setting_differs, setting_of
+from ..core.values import attribute_lines, describe
 from .combine import Combined, combine_frames
-from .matching import close, median_of, require_alike, require_one_temperature
+from .matching import median_of, require_alike, require_one_setting, require_one_temperature
 from .noise import SensorNoise, hot_slope, light_variance, model_of, read_variance, sampled_rows
 from .planes import calm_levels
 
@@ -51,7 +52,7 @@ def master_bias(
     (True, True)
     """
     check_cube(bias, stage="raw", kind="bias")
-    one_value(bias, "iso", "a master bias")
+    require_one_setting(bias, "a master bias")
     with Frames(bias, scratch=scratch, progress=progress) as frames:
         if noise is None or len(frames) >= 3:  # the frames' own noise where there are enough of them
             model = np.stack([read_variance(frames), np.zeros(frames.cell.size)], axis=1)
@@ -92,8 +93,8 @@ def master_dark(
     if kind not in ("dark", "darkflat"):
         raise WorkbenchError(f"a master dark is made of dark or darkflat frames, not of {kind} frames")
     check_cube(dark, stage="raw", kind=kind)
-    for name in ("iso", "exposure"):
-        one_value(dark, name, "a master dark")
+    require_one_setting(dark, "a master dark")
+    one_value(dark, "exposure", "a master dark")
     require_one_temperature(dark)
     if bias is not None:
         require_alike(dark, bias, "darks")
@@ -141,21 +142,22 @@ def master_flat(
     ([4000.0, 8000.0, 4000.0, 8000.0], 1.0)
     """
     check_cube(flat, stage="raw", kind="flat")
-    iso = one_value(flat, "iso", "a master flat")
+    setting = require_one_setting(flat, "a master flat")
     offset = dark if dark is not None else bias
     if offset is not None:
         require_alike(flat, offset, "flats")
-        if not close(iso, offset.attrs["iso"], 1e-6):
+        if setting_differs(setting, offset.attrs):
             raise WorkbenchError(
-                f"the flats have ISO {iso:g}, the master {offset.attrs['kind']} for them ISO {offset.attrs['iso']:g}: "
-                f"the offset differs; give bias or darkflats at ISO {iso:g}"
+                f"the flats have {describe(setting)}, the master {offset.attrs['kind']} for them "
+                f"{describe({name: offset.attrs[name] for name in SETTING})}: the offset differs; give bias or "
+                f"darkflats at {describe(setting)}"
             )
     cell = channel_index(flat.attrs["cfa_pattern"])
     white, black = flat.attrs["white_level"], black_levels(flat.attrs)
     if offset is None and not np.isfinite(black).all():
         raise WorkbenchError(
             "the flats' offset is not known: no darkflats, no bias, and their files do not state the black level; "
-            f"shoot some bias frames at ISO {iso:g}"
+            f"shoot some bias frames at {describe(setting)}"
         )
     pedestal = offset["signal"].values if offset is not None else mosaic_of(black, cell, flat.shape[1:])
     level = plane_means(pedestal, cell)
@@ -317,7 +319,7 @@ def _master(
             "cfa_pattern": cube.attrs["cfa_pattern"],
             "black_level": black_levels(cube.attrs).tolist(),
             "white_level": cube.attrs["white_level"],
-            "iso": float(cube["iso"].values[0]),
+            **setting_of(cube),
             "exposure": median_of(cube, "exposure"),
             "temperature": median_of(cube.isel(frame=frames.kept), "temperature"),
             "frames": len(frames),

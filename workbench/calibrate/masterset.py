@@ -25,13 +25,14 @@ from ..core.defects import FILLED, defect_map
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.files import whole_file
 from ..core.mosaic import channel_index, planes
+from ..core.settings import setting_differs, setting_of
 from .apply import Tables
 from .defects import defects_in_lights, find_defects
 from .masters import master_bias, master_dark, master_flat, plane_means
 from .matching import Group, plan_groups
 from .noise import SensorNoise, from_sensor, noise_of_flats, noise_of_masters, saturation_level
 
-VERSION = 1  # of the way masters are made; after another number all are made again
+VERSION = 2  # of the way masters are made; after another number all are made again
 _EXTENSIONS = {"signal": "PRIMARY", "variance": "VARIANCE", "count": "COUNT", "unstable": "UNSTABLE"}
 
 
@@ -206,7 +207,7 @@ def make_masters(
             first = light.isel(frame=group.lights[0])
             known = noise
             if noise is None and sensor is not None:
-                known = from_sensor(sensor, float(first["iso"]), light.attrs["cfa_pattern"])
+                known = from_sensor(sensor, setting_of(first), light.attrs["cfa_pattern"])
             results.append(_masters_of(group, light, flat, master, known, white, defects))
     files = tuple(str(name) for name in light["filename"].values)
     warnings = dict.fromkeys(text for masters in results for text in masters.warnings)
@@ -224,13 +225,14 @@ def _masters_of(
 ) -> Masters:
     """Make the masters of one group of lights; `known`: the noise at their ISO where it was measured; `white` [ADU]."""
     lights = light.isel(frame=list(group.lights))
-    iso = float(lights["iso"][0])
+    setting = setting_of(lights)
     bias = master("bias", group.bias, master_bias, known)
     flat_bias = bias if group.flat_bias == group.bias else master("bias", group.flat_bias, master_bias, None)
-    flat_noise = known if flats is not None and group.flat and float(flats["iso"][group.flat[0]]) == iso else None
+    same = flats is not None and group.flat and not setting_differs(setting, setting_of(flats, group.flat[0]))
+    flat_noise = known if same else None
     darkflat = master("darkflat", group.darkflat, master_dark, None, flat_noise)
     flat = master("flat", group.flat, master_flat, darkflat, flat_bias, flat_noise)
-    dark = master("dark", group.dark, master_dark, bias, known or noise_of_flats(flat, bias, iso))
+    dark = master("dark", group.dark, master_dark, bias, known or noise_of_flats(flat, bias, setting))
     noise, warnings = (known, []) if known else noise_of_masters(lights[0], bias, dark, flat)
     made = [item for item in (bias, darkflat, flat, dark) if item is not None]
     warnings = [*group.warnings, *warnings, *(text for item in made for text in item.attrs["warnings"])]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -14,17 +13,21 @@ import xarray as xr
 from ..core.cube import check_cube
 from ..core.dark import TYPICAL_DOUBLING, law_factor
 from ..core.errors import WorkbenchError
+from ..core.settings import SETTING, setting_differs, setting_of
+from ..core.values import describe
+from .sessions import flat_doubts, flat_sessions, flats_in_words, no_flats, session_of
 
 SAME_EXPOSURE = 0.01  # relative
 SAME_TEMPERATURE = 2.0  # [K]: without a dark law darks count as fitting within this; so do the darks of one master
-SESSION_GAP = np.timedelta64(8, "h")  # flats further apart belong to different nights
+_PLACE = ("binning", "window")  # frames that differ in these see other parts of the sensor
 
 
 @dataclass(frozen=True)
 class Group:
     """Lights that share their masters: numbers of the frames in their cubes, and the dark's scale for each light.
 
-    `warnings` says what does not match and what follows from it.
+    `flats_used` names the flats and why these were chosen; `warnings` says what does not match and what follows from
+    it.
     """
 
     lights: tuple[int, ...]
@@ -35,6 +38,16 @@ class Group:
     flat_bias: tuple[int, ...] = ()
     factors: tuple[float, ...] = ()
     warnings: tuple[str, ...] = ()
+    flats_used: str = ""
+
+    def in_words(self, light: xr.DataArray) -> str:
+        """Say what these lights, of the cube that the group was made for, are calibrated with."""
+        own = light.isel(frame=list(self.lights))
+        setting = describe({**setting_of(own), "exposure": float(own["exposure"].values[0])})
+        kinds = [f"{len(n)} {what}" for what, n in (("bias frames", self.bias), ("darks", self.dark)) if n]
+        kinds += [self.flats_used] if self.flat else []
+        kinds += [f"{len(self.darkflat)} darkflats"] if self.darkflat else []
+        return f"{len(self.lights)} lights ({setting}) calibrated with {', '.join(kinds) or 'nothing'}"
 
 
 def plan_groups(
@@ -48,20 +61,21 @@ def plan_groups(
 ) -> list[Group]:
     """Decide which calibration frames belong to which lights; nothing is read.
 
-    Lights of one ISO, one exposure and one set of flats form a group.  Bias and darks must have the lights' ISO.  Of
-    several darks the nearest exposure, then the nearest temperature is taken.  Where it is not the same, the dark
+    Lights of one setting (`workbench.core.settings`), one exposure and one set of flats form a group.  Bias and darks
+    must have the lights' whole setting; what a file does not state is not held against it, but reported.  Of several
+    darks the nearest exposure, then the nearest temperature is taken.  Where it is not the same, the dark
     signal above the bias is multiplied with
 
         f = (t_light / t_dark) · 2^((T_light - T_dark) / T_d)
 
-    which needs bias frames, and for the temperature the measured `doubling_temperature` T_d [K].  Flats of several
-    nights (folders, or eight hours apart) go to the lights of their own folder's branch, else to the nearest in time.
+    which needs bias frames, and for the temperature the measured `doubling_temperature` T_d [K].  Flats go to the
+    lights of their filter and session (`workbench.calibrate.sessions`); their own setting may be another.
 
     Raises
     ------
     WorkbenchError
-        If frames of other cameras, sizes or ISOs are all there is, or darks of another exposure without bias; the
-        message says what was found and what to shoot.
+        If frames of other cameras or sizes, or darks of another setting, are all there is, or darks of another exposure
+        without bias; the message says what was found and what to shoot.
 
     Examples
     --------
@@ -79,16 +93,17 @@ def plan_groups(
     for what, cube in zip(("bias frames", "darks", "flats", "darkflats"), cubes, strict=True):
         if cube is not None:
             _require_fit(cube, light, what)
-    sessions = _sessions(flat) if flat is not None else []
+    sessions = flat_sessions(flat) if flat is not None else []
     keys: dict[tuple, list[int]] = {}
     for number in range(light.sizes["frame"]):
-        session = _session_of(light, number, flat, sessions) if flat is not None and sessions else -1
-        iso, exposure = (float(light[name].values[number]) for name in ("iso", "exposure"))
-        like = (k for k in keys if close(k[0], iso, 1e-6) and close(k[1], exposure, SAME_EXPOSURE) and k[2] == session)
-        keys.setdefault(next(like, (iso, exposure, session)), []).append(number)
+        session = session_of(light, number, flat, sessions) if flat is not None else (-1, "")
+        exposure = float(light["exposure"].values[number])
+        own = tuple(_comparable(value) for value in setting_of(light, number).values()), session
+        like = (key for key in keys if key[0] == own and close(key[1], exposure, SAME_EXPOSURE))
+        keys.setdefault(next(like, (own, exposure)), []).append(number)
     return [
-        _group(light, numbers, sessions[session] if session >= 0 else [], cubes, doubling_temperature)
-        for (_, _, session), numbers in keys.items()
+        _group(light, numbers, (sessions[session] if session >= 0 else [], by), cubes, doubling_temperature)
+        for ((_, (session, by)), _), numbers in keys.items()
     ]
 
 
@@ -101,28 +116,39 @@ class Calibration(NamedTuple):
     darkflat: xr.DataArray | None
 
 
-def _group(light: xr.DataArray, numbers: list[int], flats: list[int], cubes: Calibration, doubling: float) -> Group:
+def _group(
+    light: xr.DataArray, numbers: list[int], session: tuple[list[int], str], cubes: Calibration, doubling: float
+) -> Group:
     lights = light.isel(frame=numbers)
-    iso, exposure = (float(lights[name].values[0]) for name in ("iso", "exposure"))
-    bias = _with_iso(cubes.bias, iso)
+    setting = setting_of(lights)
     warnings: list[str] = []
+    bias = _fitting(cubes.bias, setting)
     if cubes.bias is not None and not bias:
-        warnings.append(
-            f"the bias frames have ISO {_values(cubes.bias, 'iso')}, the lights ISO {iso:g}: not used for them"
-        )
+        warnings.append(f"{_both('bias frames', cubes.bias, lights, setting)}: not used for them")
+    warnings += _unstated("bias frames", cubes.bias, bias, setting)
     darks = _matching_darks(cubes.dark, lights, bool(bias), warnings)
     factors = _factors(cubes.dark, darks, lights, bool(bias), doubling, warnings)
     if not darks:
         ground = f"{'the master bias' if bias else 'the black level from the files'} is subtracted"
         if not bias and not np.isfinite(light.attrs["black_level"]).all():
             ground = "nothing is subtracted, because neither bias frames nor the files give the black level"
+        exposure = float(lights["exposure"].values[0])
         warnings.append(f"no darks for the lights of {exposure:g} s: {ground}; the dark signal stays")
-    if not flats or cubes.flat is None:
+    flats, by = session
+    darkflats: list[int] = []
+    flat_bias: list[int] = []
+    if cubes.flat is None:
         warnings.append("no flats: vignetting, dust and the pixels' own response stay in the lights")
-        return Group(tuple(numbers), tuple(bias), tuple(darks), factors=factors, warnings=tuple(warnings))
-    flats, darkflats, flat_bias = _for_flats(cubes.flat, flats, cubes, lights, bias, warnings)
-    own = tuple(flats), tuple(darkflats), tuple(flat_bias)
-    return Group(tuple(numbers), tuple(bias), tuple(darks), *own, factors, tuple(warnings))
+    elif not flats:
+        warnings.append(no_flats(lights, cubes.flat))
+    else:
+        flats, darkflats, flat_bias = _for_flats(cubes.flat, flats, cubes, lights, bias, warnings)
+        if flats:
+            warnings += flat_doubts(lights, cubes.flat, flats, by)
+    return Group(
+        tuple(numbers), tuple(bias), tuple(darks), tuple(flats), tuple(darkflats), tuple(flat_bias), factors,
+        tuple(warnings), flats_in_words(cubes.flat, flats, by) if cubes.flat is not None and flats else "",
+    )  # fmt: skip
 
 
 def _for_flats(
@@ -133,13 +159,18 @@ def _for_flats(
     bias: list[int],
     warnings: list[str],
 ) -> tuple[list[int], list[int], list[int]]:
-    """Return the flats of the lights' ISO, else of that which most have, and their darkflats and bias frames."""
-    darkflat, iso = cubes.darkflat, float(lights["iso"].values[0])
-    isos = flat["iso"].values
-    values, counts = np.unique(isos[flats], return_counts=True)
-    wanted = iso if any(close(isos[n], iso, 1e-6) for n in flats) else values[counts.argmax()]
-    flats = [n for n in flats if close(isos[n], wanted, 1e-6)]
-    flat_iso, flat_exposure = (median_of(flat, name, flats) for name in ("iso", "exposure"))
+    """Return the flats of the lights' setting, else of that which most have, and their darkflats and bias frames."""
+    own = setting_of(lights)
+    elsewhere = [n for n in flats if set(_PLACE) & set(setting_differs(setting_of(flat, n), own))]
+    if elsewhere:
+        flats = [n for n in flats if n not in elsewhere]
+        warnings.append(f"{_both(f'{len(elsewhere)} flats', flat.isel(frame=elsewhere), lights, own)}: not used")
+    if not flats:
+        return [], [], []
+    usual = [tuple(_comparable(value) for value in setting_of(flat, n).values()) for n in flats]
+    same = [n for n in flats if not setting_differs(setting_of(flat, n), own)]
+    flats = same or [n for n, key in zip(flats, usual, strict=True) if key == max(usual, key=usual.count)]
+    setting, exposure = setting_of(flat, flats[0]), median_of(flat, "exposure", flats)
     of_flats, of_lights = (cube["aperture"].values for cube in (flat.isel(frame=flats), lights))
     of_flats, of_lights = of_flats[np.isfinite(of_flats)], of_lights[np.isfinite(of_lights)]
     if of_lights.size and of_flats.size and not np.isclose(np.median(of_lights), of_flats, rtol=0.02).all():
@@ -147,37 +178,40 @@ def _for_flats(
             f"the flats were taken at f/{_values(flat.isel(frame=flats), 'aperture')}, the lights at "
             f"f/{_values(lights, 'aperture')}: the vignetting differs"
         )
+    darkflat = cubes.darkflat
     times = darkflat["exposure"].values if darkflat is not None else np.zeros(0)
-    own = [n for n in _with_iso(darkflat, flat_iso) if close(times[n], flat_exposure, 0.1)]
-    if darkflat is not None and not own:
-        warnings.append(
-            f"the darkflats have ISO {_values(darkflat, 'iso')} and {_values(darkflat, 'exposure')} s, the flats ISO "
-            f"{flat_iso:g} and {flat_exposure:g} s: the bias is used in their place"
-        )
-    return flats, own, bias if close(flat_iso, iso, 1e-6) else _with_iso(cubes.bias, flat_iso)
+    fitting = _fitting(darkflat, setting)
+    darkflats = [n for n in fitting if close(times[n], exposure, 0.1)]
+    if darkflat is not None and not darkflats:
+        both = f"the darkflats have {_values(darkflat, 'exposure')} s, the flats {exposure:g} s"
+        if not fitting:
+            both = _both("darkflats", darkflat, flat.isel(frame=flats), setting, "flats")
+        warnings.append(f"{both}: the bias is used in their place")
+    return flats, darkflats, bias if same else _fitting(cubes.bias, setting)
 
 
 def _matching_darks(dark: xr.DataArray | None, lights: xr.DataArray, has_bias: bool, warnings: list[str]) -> list[int]:
-    """Return the darks of the lights' ISO with the nearest exposure, then the nearest temperature."""
+    """Return the darks of the lights' setting with the nearest exposure, then the nearest temperature."""
     if dark is None:
         return []
-    iso, exposure = (float(lights[name].values[0]) for name in ("iso", "exposure"))
-    fitting = _with_iso(dark, iso)
+    setting, exposure = setting_of(lights), float(lights["exposure"].values[0])
+    fitting = _fitting(dark, setting)
     if not fitting:
         raise WorkbenchError(
-            f"the darks have ISO {_values(dark, 'iso')}, the lights ISO {iso:g}: their offset and gain differ; shoot "
-            f"darks at ISO {iso:g} and {exposure:g} s, or put these away to go on without darks"
+            f"{_both('darks', dark, lights, setting)}: their offset and gain differ; shoot darks at "
+            f"{describe(setting)} and {exposure:g} s, or put these away to go on without darks"
         )
+    warnings += _unstated("darks", dark, fitting, setting)
     times = dark["exposure"].values
     nearest = min((times[n] for n in fitting), key=lambda t: abs(math.log(max(t, 1e-9) / max(exposure, 1e-9))))
-    fitting = [n for n in fitting if close(times[n], nearest, SAME_EXPOSURE)]
     if math.isfinite(exposure) and not close(nearest, exposure, SAME_EXPOSURE):
         if not has_bias:
             raise WorkbenchError(
-                f"the darks have {_values(dark, 'exposure')} s, the lights {exposure:g} s: scaling a dark needs "
-                f"bias frames at ISO {iso:g}; shoot those, or darks of {exposure:g} s"
+                f"the darks have {_values(dark.isel(frame=fitting), 'exposure')} s, the lights {exposure:g} s: scaling "
+                f"a dark needs bias frames at {describe(setting)}; shoot those, or darks of {exposure:g} s"
             )
         warnings.append(f"darks of {nearest:g} s are scaled to the lights' {exposure:g} s above the bias")
+    fitting = [n for n in fitting if close(times[n], nearest, SAME_EXPOSURE)]
     degrees = dark["temperature"].values
     wanted = median_of(lights, "temperature")
     if not math.isfinite(wanted) or not np.isfinite(degrees[fitting]).any():
@@ -220,40 +254,6 @@ def _factors(
     if factors.max() > 2:
         warnings.append(f"the dark is scaled up to {factors.max():.3g} times, and its noise with it: take longer darks")
     return tuple(np.where(np.abs(factors - 1) < 1e-3, 1.0, factors).tolist())
-
-
-def _sessions(flat: xr.DataArray) -> list[list[int]]:
-    """Return the flats that were taken together: of one folder, without a gap of eight hours."""
-    folders: dict[str, list[int]] = {}
-    for number, name in enumerate(flat["filename"].values):
-        folders.setdefault(str(PurePosixPath(str(name)).parent), []).append(number)
-    sessions = []
-    for numbers in folders.values():
-        times = flat["time"].values[numbers]
-        if np.isnat(times).any():
-            sessions.append(numbers)
-            continue
-        order = np.argsort(times, kind="stable")
-        breaks = np.flatnonzero(np.diff(times[order]) > SESSION_GAP) + 1
-        sessions += [sorted(numbers[index] for index in run) for run in np.split(order, breaks)]
-    return sessions
-
-
-def _session_of(light: xr.DataArray, number: int, flat: xr.DataArray, sessions: list[list[int]]) -> int:
-    """Return which flats have the light's own branch of folders, else which are the nearest in time."""
-    parts = PurePosixPath(str(light["filename"].values[number])).parent.parts
-
-    def rank(session: list[int]) -> tuple[float, float]:
-        others = PurePosixPath(str(flat["filename"].values[session[0]])).parent.parts
-        shared = next(
-            (n for n, (a, b) in enumerate(zip(parts, others, strict=False)) if a != b), min(len(parts), len(others))
-        )
-        time, times = light["time"].values[number], flat["time"].values[session]
-        if np.isnat(time) or np.isnat(times).all():
-            return -shared, 0.0
-        return -shared, float(np.nanmin(np.abs((times - time) / np.timedelta64(1, "s"))))
-
-    return min(range(len(sessions)), key=lambda number: rank(sessions[number]))
 
 
 def _difference(first: xr.DataArray | xr.Dataset, second: xr.DataArray | xr.Dataset) -> tuple[str, str, str] | None:
@@ -299,8 +299,67 @@ def require_one_temperature(cube: xr.DataArray) -> None:
         )
 
 
-def _with_iso(cube: xr.DataArray | None, iso: float) -> list[int]:
-    return [] if cube is None else [n for n, value in enumerate(cube["iso"].values) if close(value, iso, 1e-6)]
+def require_one_setting(cube: xr.DataArray, task: str) -> dict[str, Any]:
+    """Return the setting that all frames of a cube share.
+
+    Raises
+    ------
+    WorkbenchError
+        If two differ; the message names them and the `task` that wants one setting.
+    """
+    first = setting_of(cube)
+    for number in range(1, cube.sizes["frame"]):
+        if differing := setting_differs(first, other := setting_of(cube, number)):
+            names = cube["filename"].values
+            raise WorkbenchError(
+                f"{task} needs frames of one setting; these have {_words(first, differing)} ({names[0]}) and "
+                f"{_words(other, differing)} ({names[number]}): select one"
+            )
+    return first
+
+
+def _fitting(cube: xr.DataArray | None, setting: Mapping[str, Any]) -> list[int]:
+    """Return the frames that do not differ from a setting."""
+    frames = range(0 if cube is None else cube.sizes["frame"])
+    return [] if cube is None else [n for n in frames if not setting_differs(setting_of(cube, n), setting)]
+
+
+def _both(what: str, cube: xr.DataArray, others: xr.DataArray, setting: Mapping[str, Any], of: str = "lights") -> str:
+    """Name the setting of some frames and that of others, in what they differ, each with a file."""
+    settings = [setting_of(cube, n) for n in range(cube.sizes["frame"])]
+    differing = [name for name in SETTING if any(name in setting_differs(one, setting) for one in settings)]
+    theirs = list(dict.fromkeys(_words(one, differing) for one in settings))
+    return (
+        f"the {what} have {' and '.join(theirs[:4])} ({cube['filename'].values[0]}), the {of} "
+        f"{_words(setting, differing)} ({others['filename'].values[0]})"
+    )
+
+
+def _unstated(what: str, cube: xr.DataArray | None, numbers: list[int], setting: Mapping[str, Any]) -> list[str]:
+    """Say which part of the lights' setting some frames do not state, and are taken to have."""
+    if cube is None or not numbers:
+        return []
+    missing = [
+        name
+        for name in ("gain_setting", "offset_setting")
+        if math.isfinite(setting[name]) and np.isnan(cube[name].values[numbers]).any()
+    ]
+    if not missing:
+        return []
+    keywords = " or ".join({"gain_setting": "GAIN", "offset_setting": "OFFSET"}[name] for name in missing)
+    return [
+        f"the {what} state no {keywords} ({cube['filename'].values[numbers[0]]}); they are taken to have the lights' "
+        f"{_words(setting, missing)}: make sure they do"
+    ]
+
+
+def _words(setting: Mapping[str, Any], names: Sequence[str]) -> str:
+    return describe({name: setting[name] for name in SETTING if name in names})
+
+
+def _comparable(value: Any) -> Any:
+    """Return a value of a setting so that equal ones, and two unknown ones, are equal."""
+    return value.casefold() if isinstance(value, str) else f"{value:.6g}"
 
 
 def median_of(cube: xr.DataArray, name: str, numbers: Sequence[int] | None = None) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,9 +15,10 @@ from ..core.cube import black_levels, channels_of
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import planes
 from ..core.parallel import Frames
+from ..core.settings import setting_differs, setting_dim, setting_of
 from ..core.statistics import mad_std
+from ..core.values import describe
 from .combine import UNSTABLE_CHANCE
-from .matching import close
 
 QUANTISATION = 1 / 12  # variance of rounding to whole ADU [ADU²]
 
@@ -62,13 +64,13 @@ class SensorNoise:
         return np.stack([(np.asarray(read) / gain) ** 2 + QUANTISATION, 1 / gain], axis=1)
 
 
-def from_sensor(sensor: xr.Dataset, iso: float, cfa_pattern: str) -> SensorNoise:
-    """Return a measured sensor's noise at an ISO setting; `sensor` is what `workbench.open_sensor` gives.
+def from_sensor(sensor: xr.Dataset, setting: Mapping[str, Any], cfa_pattern: str) -> SensorNoise:
+    """Return a measured sensor's noise at a setting; `sensor` is what `workbench.open_sensor` gives.
 
     Raises
     ------
     WorkbenchError
-        If it was not measured at that ISO; the message lists the settings that were.
+        If it was not measured at that ISO or gain setting; the message lists those that were.
 
     Examples
     --------
@@ -76,40 +78,46 @@ def from_sensor(sensor: xr.Dataset, iso: float, cfa_pattern: str) -> SensorNoise
     ...     {"gain": (("iso", "channel"), [[0.5]]), "read_noise": (("iso", "channel"), [[3.0]])},
     ...     coords={"iso": [800.0], "channel": ["mono"]},
     ... )
-    >>> from_sensor(sensor, 800, "mono").gain
+    >>> from_sensor(sensor, {"iso": 800.0}, "mono").gain
     (0.5,)
     """
-    measured = [float(value) for value in sensor["iso"].values]
-    if not np.isclose(measured, iso, rtol=1e-6).any():
+    dim = setting_dim(sensor)
+    wanted, measured = float(setting.get(dim, math.nan)), sensor[dim].values.astype(float)
+    same = np.isclose(measured, wanted, rtol=1e-6, atol=1e-9, equal_nan=True)
+    here = describe({dim: wanted})
+    if not same.any():
         raise WorkbenchError(
-            f"the sensor was measured at ISO {', '.join(f'{value:g}' for value in measured)}, the frames have "
-            f"ISO {iso:g}: measure it there too, or leave the sensor file out to estimate the noise from the frames"
+            f"the sensor was measured at {' and '.join(describe({dim: value}) for value in measured)}, the frames have "
+            f"{here}: measure it there too, or leave the sensor file out to estimate the noise from the frames"
         )
-    at = sensor.isel(iso=int(np.argmin(np.abs(np.array(measured) - iso)))).sel(channel=list(channels_of(cfa_pattern)))
+    at = sensor.isel({dim: int(np.argmax(same))}).sel(channel=list(channels_of(cfa_pattern)))
     gain, read = at["gain"].values.astype(float), at["read_noise"].values.astype(float)
     missing = [name for name, values in (("gain", gain), ("read noise", read)) if not np.isfinite(values).all()]
     if missing:
         raise WorkbenchError(
-            f"the sensor file has no {' and no '.join(missing)} at ISO {iso:g}: measure it, or leave the file out"
+            f"the sensor file has no {' and no '.join(missing)} at {here}: measure it, or leave the file out"
         )
     doubling = float(sensor.get("doubling_temperature", math.nan))
+    iso = float(setting.get("iso", math.nan))
     return SensorNoise(tuple(gain), tuple(read), iso=iso, doubling_temperature=doubling, source="measured sensor file")
 
 
 def noise_of_masters(
     light: xr.DataArray, bias: xr.Dataset | None, dark: xr.Dataset | None, flat: xr.Dataset | None
 ) -> tuple[SensorNoise, list[str]]:
-    """Estimate gain and read noise at a raw light's ISO from the scatter of the masters' frames; with warnings.
+    """Estimate gain and read noise at a raw light's setting from the scatter of the masters' frames; with warnings.
 
     The gain comes from two flats or more, else from the shot noise of the darks' warm pixels; the read noise from the
     bias frames, else the darks, else the light's own background.
     """
-    pattern, iso = light.attrs["cfa_pattern"], float(light["iso"])
+    pattern, setting = light.attrs["cfa_pattern"], setting_of(light)
+    iso = setting["iso"]
     quiet = next((model_of(master)[:, 0] for master in (bias, dark) if master is not None), None)
     slope, source, warnings = None, "", []
-    if flat is not None and flat.attrs["frames"] > 1:
+    differing = [] if flat is None else setting_differs(setting, flat.attrs)
+    if flat is not None and flat.attrs["frames"] > 1 and not set(differing) & {"gain_setting", "readout_mode"}:
         slope, source = model_of(flat)[:, 1], f"{flat.attrs['frames']} flats"
-        if not close(flat.attrs["iso"], iso, 1e-6):
+        if "iso" in differing:
             slope = slope * (iso / flat.attrs["iso"])
             warnings.append(
                 f"the gain comes from flats at ISO {flat.attrs['iso']:g}, scaled to the lights' ISO {iso:g} as if it "
@@ -121,8 +129,8 @@ def noise_of_masters(
     if slope is None:
         read = np.sqrt(quiet) if quiet is not None else _light_scatter(light)[0]
         warnings.append(
-            "the gain is not known (no sensor file, no flats, no warm pixels in darks): ADU are taken for electrons, "
-            "so that weights and error bars are only relative"
+            f"the gain is not known (no sensor file, no flats at {describe(setting)}, no warm pixels in darks): ADU "
+            "are taken for electrons, so that weights and error bars are only relative"
         )
         source = "unknown: one electron an ADU"
         return SensorNoise((1.0,) * read.size, tuple(read), iso=iso, source=source, known=False), warnings
@@ -139,13 +147,13 @@ def noise_of_masters(
     return SensorNoise(tuple(1 / slope), tuple(read), iso=iso, source=f"estimated from {source}"), warnings
 
 
-def noise_of_flats(flat: xr.Dataset | None, bias: xr.Dataset | None, iso: float) -> SensorNoise | None:
-    """Return the noise of flats and bias frames, if both masters are there and of this ISO."""
-    if flat is None or bias is None or not close(flat.attrs["iso"], iso, 1e-6) or flat.attrs["frames"] < 2:
+def noise_of_flats(flat: xr.Dataset | None, bias: xr.Dataset | None, setting: Mapping[str, Any]) -> SensorNoise | None:
+    """Return the noise of flats and bias frames, if both masters are there and of this setting."""
+    if flat is None or bias is None or setting_differs(setting, flat.attrs) or flat.attrs["frames"] < 2:
         return None
     slope = model_of(flat)[:, 1]
     read = _read_noise(model_of(bias)[:, 0], slope)
-    return SensorNoise(tuple(1 / slope), tuple(read), iso=iso, source="flats and bias")
+    return SensorNoise(tuple(1 / slope), tuple(read), iso=setting["iso"], source="flats and bias")
 
 
 def _read_noise(quiet: np.ndarray, slope: np.ndarray) -> np.ndarray:

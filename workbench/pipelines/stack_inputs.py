@@ -82,11 +82,15 @@ class OpenedFrames(NamedTuple):
 
 
 class PreparedMasters(NamedTuple):
-    """The masters of a run as files of planes, one a group, with its noise; and each light's group and factor."""
+    """The masters of a run as files of planes, one a group, with its noise; and each light's group and factor.
+
+    `used` says for each group what calibrates it.
+    """
 
     noise: list[SensorNoise]
     planes: list[Path]
     group_of: list[tuple[int, float]]
+    used: list[str]
 
     @property
     def units(self) -> str:
@@ -184,7 +188,8 @@ def prepare_masters(opened: OpenedFrames, place: Place) -> PreparedMasters:
     for number in range(len(opened.lights.names)):
         group, factor = masters.of(light, number)
         group_of.append((masters.masters.index(group), float(factor)))
-    return PreparedMasters([group.noise for group in masters.masters], planes, group_of)
+    used = [group.group.in_words(light) for group in masters.masters]
+    return PreparedMasters([group.noise for group in masters.masters], planes, group_of, used)
 
 
 def survey_lights(opened: OpenedFrames, ready: PreparedMasters, place: Place, client: Any) -> list[PlainPixels | None]:

@@ -57,8 +57,8 @@ _CHI_HOLDS = (0.9, 1.1)  # within this the noise model describes the scatter bet
 class StackResult:
     """What a run made and from what: `path` of the stack, `frames` (one row a light), `set_aside`, `warnings`.
 
-    `chi_square` a channel: the scatter between frames over the noise model's.  `plan` lists, for a dry run, what would
-    be used for what.  `units` of the stack: ``electron``, or ``adu`` where the gain is not known.
+    `chi_square` a channel: the scatter between frames over the noise model's.  `plan` lists what is used
+    for what, and for a dry run how long it would take.  `units` of the stack: ``electron``, or ``adu`` where the gain is not known.
     """
 
     path: Path | None
@@ -260,9 +260,10 @@ def finish(
     noise = ready.noise[ready.group_of[reference][0]]
     table = frame_table(lights, registration, np.stack([frame.weight for frame in plan.frames]))
     about, cards = stack_header(lights, plan, noise, reference, level, chi_square)
-    about["history"] += [*notes, *warnings]
+    about["history"] += [*notes, *ready.used, *warnings]
     about["history"] += [f"set aside: {said_of(name, reason)}" for name, reason in opened.set_aside]
     finish_stack(_layout(plan, place, ready.units), place.out, about, cards, (chi_map, shared), table)
     return StackResult(
-        place.out, table, opened.set_aside, warnings, chi_square, lights.names[reference], units=ready.units
-    )
+        place.out, table, opened.set_aside, warnings, chi_square, lights.names[reference], plan=tuple(ready.used),
+        units=ready.units,
+    )  # fmt: skip
