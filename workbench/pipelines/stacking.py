@@ -57,8 +57,8 @@ _CHI_HOLDS = (0.9, 1.1)  # within this the noise model describes the scatter bet
 class StackResult:
     """What a run made and from what: `path` of the stack, `frames` (one row a light), `set_aside`, `warnings`.
 
-    `chi_square` a channel: the scatter between frames over the noise model's.  `plan` lists what is used
-    for what, and for a dry run how long it would take.  `units` of the stack: ``electron``, or ``adu`` where the gain is not known.
+    `chi_square` a channel: the scatter between frames over the noise model's.  `plan` lists what is used for what, and
+    for a dry run how long it would take.  `units` of the stack: ``electron``, or ``adu`` where the gain is not known.
     """
 
     path: Path | None
