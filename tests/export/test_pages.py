@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from tests.browser.watch import Watch, chromium, serious_faults
+from workbench.core.dark import dark_laws, predict_current
 from workbench.export import DEMONSTRATIONS, demonstrations, pages
+from workbench.plan.subs import noise_penalty, sub_length
 
 MOST = 200_000  # bytes that one figure may add to a page
 FILES = re.compile(r"file://|data:|blob:")
@@ -145,16 +147,16 @@ def column(page, name, key):
 
 
 def check_subs(page, result):
-    """C RN²/(sky + dark), as the planner computes it."""
+    """What the planner computes."""
     put(page, "penalty", 10)
     put(page, "sky", "2")
     put(page, "warmth", 20)
-    sensor = result.sensor
-    background = 2 + float(sensor.dark_current_reference) * 2 ** (
-        (20 - float(sensor.reference_temperature)) / float(sensor.doubling_temperature)
-    )
-    expected = sensor.read_noise.mean("channel").values ** 2 / background / (1.1**2 - 1)
+    dark, _ = predict_current(dark_laws(result.sensor, ["doubling"]), 20)
+    expected = [sub_length((noise, 0), (2 + dark, 0), 0.1).value for noise in result.sensor.read_noise.mean("channel")]
     np.testing.assert_allclose(column(page, "bars", "seconds"), expected)
+    length, added = (column(page, "curve", name) for name in ("length", "added"))
+    noise = float(result.sensor.read_noise.mean("channel").sel(iso=800))
+    np.testing.assert_allclose(added, 100 * noise_penalty(length, noise, 2 + dark))
 
 
 def check_transfer(page, _):

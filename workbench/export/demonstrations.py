@@ -15,7 +15,7 @@ import numpy as np
 
 from ..charts.registry import Caption
 from ..charts.theme import FONT, GRID, INK, MUTED, SERIES
-from ..core.dark import dark_laws
+from ..core.dark import dark_laws, predict_current
 from ..stack.pixel import reject_samples
 
 
@@ -252,6 +252,7 @@ def rejection(_result: Any = None) -> Built:
 
 
 LENGTHS = np.geomspace(1, 1200, 90)  # of a sub [s]
+CELSIUS = np.arange(-20.0, 36.0)  # of the sensor
 SKIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)  # e-/s/pixel
 
 
@@ -267,14 +268,16 @@ def sub_length(result: Any) -> Built | None:
     if not known.any():
         return None
     isos, noises = sensor["iso"].values[known].astype(int).tolist(), noise[known].tolist()
-    law = next(iter(dark_laws(sensor, ["doubling"])), None)
+    laws = dark_laws(sensor, ["doubling"])
+    darks = predict_current(laws, CELSIUS)[0] if laws else 0.0 * CELSIUS  # [e-/s/pixel]
 
     names = [str(iso) for iso in isos]
     iso = Select(title="ISO", options=names, value="800" if 800 in isos else names[-1], name="iso")
     skies = [f"{sky:g}" for sky in SKIES]
     sky = CategoricalSlider(title="sky, e⁻/s per pixel", categories=skies, value="0.5", name="sky")
     penalty = Slider(title="noise allowed to add, %", start=1, end=20, step=0.5, value=5, name="penalty")
-    warmth = Slider(title="sensor, °C", start=-20, end=35, step=1, value=10, name="warmth", visible=law is not None)
+    start, end = int(CELSIUS[0]), int(CELSIUS[-1])
+    warmth = Slider(title="sensor, °C", start=start, end=end, step=1, value=10, name="warmth", visible=bool(laws))
     curve = ColumnDataSource({"length": LENGTHS, "added": 0 * LENGTHS}, name="curve")
     point = ColumnDataSource({"length": [1.0], "added": [1.0]}, name="point")
     bars = ColumnDataSource({"iso": names, "seconds": noises}, name="bars")
@@ -293,8 +296,7 @@ def sub_length(result: Any) -> Built | None:
 
     args = {
         "iso": iso, "sky": sky, "penalty": penalty, "warmth": warmth, "curve": curve, "point": point, "bars": bars,
-        "level": level, "isos": isos, "noises": noises, "dark": law.current if law else 0.0,
-        "reference": law.reference if law else 0.0, "doubling": law.value if law else 1.0, "lengths": LENGTHS.tolist(),
+        "level": level, "isos": isos, "noises": noises, "darks": darks.tolist(), "lengths": LENGTHS.tolist(),
     }  # fmt: skip
     source = "Simulated camera" if result.simulated else "Measured camera"
     return Built(

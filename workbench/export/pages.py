@@ -8,7 +8,7 @@ the one `SHARED` script that lies in the same folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,10 +74,6 @@ class PageFigure(NamedTuple):
     docs: str
     items: str
     widgets: bool
-
-    def script(self) -> str:
-        """Return the figure's own script, which fetches the shared one from the same folder."""
-        return _SCRIPT % {"shared": SHARED, "docs": self.docs, "items": self.items}
 
 
 def place(chart: str, number: int) -> str:
@@ -156,58 +152,61 @@ def library(widgets: bool = True) -> str:
 
 
 @cache
-def _template() -> Any:
+def template(name: str) -> Any:
+    """Return a template of this folder."""
     loader = FileSystemLoader(_FOLDER)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals.update(theme=theme, dark=DARK, shared=SHARED, place=place, version=__version__)
-    return environment.get_template("page.html.jinja").module
+    return environment.get_template(f"{name}.html.jinja")
 
 
-def page(one: PageFigure) -> str:
-    """Return a page of one figure that carries all it needs, so that the one file can be sent around."""
-    return str(_template().page(one, library(one.widgets)))
+def files(one: PageFigure, picture: bool = True) -> dict[str, bytes]:
+    """Return a figure as files, by the ending of their names.
 
-
-def snippet(one: PageFigure, picture: bool = True) -> str:
-    """Return the figure, its caption and its alternative text, to be pasted into a blog.
+    A page that carries all it needs, so that the one file can be sent around; the figure with its caption and its
+    alternative text, to be pasted into a blog; the script that both an index and a blog use.
 
     Parameters
     ----------
     picture
         Whether there is ``<chart>.png`` for readers without JavaScript.
     """
-    return str(_template().snippet(one, picture))
+    pages = template("page").module
+    script = _SCRIPT % {"shared": SHARED, "docs": one.docs, "items": one.items}
+    contents = {".html": pages.page(one, library(one.widgets)), ".embed.html": pages.snippet(one, picture)}
+    return {ending: str(text).encode() for ending, text in contents.items()} | {".js": script.encode()}
 
 
 def index(
-    title: str,
-    figures: Sequence[tuple[str, PageFigure, Sequence[str]]],
-    missing: Sequence[tuple[str, str, str]],
-    note: str = "",
-    order: Sequence[str] = (),
+    charts: Sequence[Chart],
+    drawn: Sequence[tuple[str, PageFigure, Sequence[str]]],
+    missing: Mapping[Chart, str],
+    characterization: Any,
 ) -> str:
     """Return one page with all figures, under their headings.
 
     Parameters
     ----------
-    figures
+    charts
+        Whose headings come first, in their order.
+    drawn
         The heading, the figure and the names of its files.
     missing
-        The heading, title and reason of each chart that was not drawn.
-    note
+        Why a chart was not drawn.
+    characterization
         Whose data it is.
-    order
-        Of the headings; those that it does not name come last.
     """
-    used = [heading for heading, *_ in (*figures, *missing)]
     sections = [
         (
             heading,
-            [(one, files) for where, one, files in figures if where == heading],
-            [(name, why) for where, name, why in missing if where == heading],
+            [(one, names) for where, one, names in drawn if where == heading],
+            [(chart.title, why) for chart, why in missing.items() if chart.heading == heading],
         )
-        for heading in dict.fromkeys([*(heading for heading in order if heading in used), *used])
+        for heading in dict.fromkeys([*(chart.heading for chart in charts), *(where for where, *_ in drawn)])
     ]
-    return str(_template().index(title, note, [one for _, one, _ in figures], sections))
+    camera = getattr(characterization, "camera", "")
+    simulated = getattr(characterization, "simulated", False)
+    note = f"{'Simulated data' if simulated else 'Measured with'}: {camera}." if camera else ""
+    return str(template("page").module.index("The charts", note, [one for _, one, _ in drawn], sections))

@@ -1,5 +1,5 @@
 // t = C RN²/B with C = 1/((1+p)² - 1); what reading adds after t seconds is √(1 + RN²/(B t)) - 1.
-const background = Number(sky.value) + (dark > 0 ? dark * Math.pow(2, (warmth.value - reference) / doubling) : 0);
+const background = Number(sky.value) + darks[Math.round(warmth.value - warmth.start)];   // computed for each degree
 const allowed = penalty.value / 100;
 const needs = 1 / ((1 + allowed) * (1 + allowed) - 1);
 const which = isos.indexOf(Number(iso.value));

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import html
 import io
 import math
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import holoviews as hv
 import numpy as np
+import pandas as pd
 from tqdm.auto import tqdm
 
 from ..charts import theme
@@ -52,8 +52,6 @@ def write_charts(
         The folder to write into; it is made if it does not exist.
     only
         Ids of the charts wanted (`charts.registry.REGISTRY`); all by default.
-    progress
-        Show a progress bar.
 
     Raises
     ------
@@ -67,7 +65,14 @@ def write_charts(
     except OSError as error:
         raise WorkbenchError(f"{out}: cannot be made a folder ({error.strerror}); choose another") from error
     drawn: list[tuple[str, pages.PageFigure, list[str]]] = []
-    _put(written.folder / pages.SHARED, pages.library().encode())
+
+    def keep(heading: str, figure: pages.PageFigure, contents: Mapping[str, bytes]) -> None:
+        contents = pages.files(figure, picture=".png" in contents) | contents
+        files = {f"{figure.id}{ending}": content for ending, content in contents.items()}
+        written.files[figure.id] = _write(written.folder, files)
+        drawn.append((heading, figure, list(files)))
+
+    _write(written.folder, {pages.SHARED: pages.library().encode()})
     for chart in tqdm(charts, desc="charts", unit="chart", disable=not progress, leave=False):
         if chart.missing(characterization):
             written.not_drawn[chart.id] = f"these frames do not give it; shoot {chart.shoot}"
@@ -77,41 +82,36 @@ def write_charts(
         except WorkbenchError as problem:
             written.not_drawn[chart.id] = str(problem)
         else:
-            one = _figure(chart, layout, caption)
-            written.files[chart.id] = _write_chart(chart, layout, one, written.folder)
-            drawn.append((chart.heading, one, [path.name for path in written.files[chart.id]]))
-    if not only:
-        for demo in DEMONSTRATIONS:
-            built = demo.build(characterization)
-            if built is not None:
-                one = pages.figure(built.document.roots, demo, built.caption, built.headings)
-                written.files[one.id] = _write_pages(one, written.folder, picture=False)
-                drawn.append((demo.heading, one, [path.name for path in written.files[one.id]]))
-        _put(written.folder / "index.html", _index(charts, written, drawn, characterization).encode())
-    elif not drawn:
-        (written.folder / pages.SHARED).unlink()
+            keep(chart.heading, _figure(chart, layout, caption), _contents(chart, layout, caption))
+    if only:
+        if not drawn:
+            (written.folder / pages.SHARED).unlink()
+        return written
+    for demo in DEMONSTRATIONS:
+        built = demo.build(characterization)
+        if built is not None:
+            keep(demo.heading, pages.figure(built.document.roots, demo, built.caption, built.headings), {})
+    why = {chart: written.not_drawn[chart.id] for chart in charts if chart.id in written.not_drawn}
+    _write(written.folder, {"index.html": pages.index(charts, drawn, why, characterization).encode()})
     return written
 
 
-def _write_chart(chart: Chart, layout: hv.Layout, one: pages.PageFigure, folder: Path) -> list[Path]:
-    png, svg = pictures(layout, chart.title, one.caption)
+def _write(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write files by their names, each whole or not at all."""
+    paths = [folder / name for name in contents]
+    for path, content in zip(paths, contents.values(), strict=True):
+        with whole_file(path) as part:
+            part.write_bytes(content)
+    return paths
+
+
+def _contents(chart: Chart, layout: hv.Layout, caption: Caption) -> dict[str, bytes]:
+    """Return the files of a chart for paper and for readers of numbers, by the ending of their names."""
+    png, svg = pictures(layout, chart.title, caption)
     contents = {".png": png, ".svg": svg}
-    for ending, table in tables(layout, one.caption).items() if chart.numbers else ():
-        contents[ending] = table.encode()
-    contents[".txt"] = f"{chart.title}\n\n{one.caption.text}\n\n{one.caption.alt}\n".encode()
-    paths = []
-    for ending, content in contents.items():
-        paths.append(folder / f"{chart.id}{ending}")
-        _put(paths[-1], content)
-    return [*_write_pages(one, folder), *paths]
-
-
-def _write_pages(one: pages.PageFigure, folder: Path, picture: bool = True) -> list[Path]:
-    """Write a figure's page, its snippet for a blog and the script that both an index and the snippet use."""
-    contents = {".html": pages.page(one), ".embed.html": pages.snippet(one, picture), ".js": one.script()}
-    for ending, content in contents.items():
-        _put(folder / f"{one.id}{ending}", content.encode())
-    return [folder / f"{one.id}{ending}" for ending in contents]
+    if chart.numbers:
+        contents |= {ending: table.encode() for ending, table in tables(layout, caption).items()}
+    return contents | {".txt": f"{chart.title}\n\n{caption.text}\n\n{caption.alt}\n".encode()}
 
 
 def _figure(chart: Chart, layout: hv.Layout, caption: Caption) -> pages.PageFigure:
@@ -129,21 +129,6 @@ def _figure(chart: Chart, layout: hv.Layout, caption: Caption) -> pages.PageFigu
         model.width = None
         models.append(model)
     return pages.figure(models, chart, caption, headings, basis=430 if len(models) < 3 else 320)
-
-
-def _index(charts: list[Chart], written: ChartFiles, drawn: list[Any], characterization: Any) -> str:
-    missing = [
-        (chart.heading, chart.title, written.not_drawn[chart.id]) for chart in charts if chart.id in written.not_drawn
-    ]
-    camera = getattr(characterization, "camera", "")
-    simulated = getattr(characterization, "simulated", False)
-    note = f"{'Simulated data' if simulated else 'Measured with'}: {camera}." if camera else ""
-    return pages.index("The charts", drawn, missing, note, [chart.heading for chart in charts])
-
-
-def _put(path: Path, content: bytes) -> None:
-    with whole_file(path) as part:
-        part.write_bytes(content)
 
 
 def pictures(drawn: hv.Layout, title: str, caption: Caption) -> tuple[bytes, bytes]:
@@ -229,38 +214,31 @@ def _accessible(svg: str, title: str, alt: str) -> str:
 
 def tables(drawn: hv.Layout, caption: Caption) -> dict[str, str]:
     """Return the CSV files of a chart: the points and curves of all panels in one, each picture in one of its own."""
-    rows: list[dict[str, Any]] = []
-    found: dict[str, str] = {}
+    rows: list[pd.DataFrame] = []
+    pictured: dict[str, str] = {}
+    comment = "".join(f"# {line}\n" for line in textwrap.wrap(caption.text, 110))
     for panel in drawn:
         for element in panel:
             if isinstance(element, hv.Image):
                 name = re.sub(r"\W+", "-", element.label.lower()).strip("-") or "picture"
-                found[f"-{name}.csv"] = _picture_table(element, caption)
+                pictured[f"-{name}.csv"] = comment + _picture_table(element)
             elif isinstance(element, (hv.Scatter, hv.Curve, hv.Area, hv.Histogram, hv.Points)):
-                rows += _rows(element)
-    if rows:
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        text = io.StringIO()
-        _comment(text, caption)
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        found = {".csv": text.getvalue(), **found}
-    return found
+                rows.append(_rows(element))
+    if not rows:
+        return pictured
+    return {".csv": comment + pd.concat(rows).to_csv(index=False, lineterminator="\n"), **pictured}
 
 
-def _rows(element: hv.Element) -> list[dict[str, Any]]:
+def _rows(element: hv.Element) -> pd.DataFrame:
+    """Return the numbers of an element as text, a row a point."""
     names = [_heading(dim) for dim in element.dimensions()]
     if isinstance(element, hv.Histogram):
         low, high = element.edges[:-1], element.edges[1:]
         columns = {f"{names[0]}, from": low, f"{names[0]}, to": high, names[1]: element.dimension_values(1)}
     else:
         columns = {name: element.dimension_values(index) for index, name in enumerate(names)}
-    series = element.label or "guide"
-    count = len(next(iter(columns.values())))
-    return [
-        {"series": series} | {name: _number(values[row]) for name, values in columns.items()} for row in range(count)
-    ]
+    texts = {name: [_number(value) for value in values] for name, values in columns.items()}
+    return pd.DataFrame({"series": element.label or "guide"} | texts)
 
 
 def _heading(dim: hv.Dimension) -> str:
@@ -271,20 +249,13 @@ def _number(value: Any) -> str:
     return f"{value:.8g}" if isinstance(value, (float, int, np.number)) else str(value)
 
 
-def _picture_table(image: hv.Image, caption: Caption) -> str:
+def _picture_table(image: hv.Image) -> str:
     """Return a picture as rows of numbers, the first line the top one."""
-    text = io.StringIO()
-    _comment(text, caption)
-    value = _heading(image.vdims[0])
     left, bottom, right, top = image.bounds.lbrt()
+    text = io.StringIO()
     text.write(
-        f"# {value}; one line a row, from row {min(bottom, top):g} to {max(bottom, top):g}, "
+        f"# {_heading(image.vdims[0])}; one line a row, from row {min(bottom, top):g} to {max(bottom, top):g}, "
         f"columns {left:g} to {right:g}\n"
     )
     np.savetxt(text, image.dimension_values(2, flat=False), fmt="%.5g", delimiter=",")
     return text.getvalue()
-
-
-def _comment(text: io.StringIO, caption: Caption) -> None:
-    for line in textwrap.wrap(caption.text, 110):
-        text.write(f"# {line}\n")
