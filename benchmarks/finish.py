@@ -38,8 +38,7 @@ import json, sys, time
 import numpy as np
 from workbench import finish
 from course import finish_explorers as live
-from workbench.pipelines.finishing import open_linear
-stack = finish.crop(open_linear(sys.argv[1]))
+stack = finish.crop(finish.read_picture(sys.argv[1]))
 done = finish.finish(stack, progress=False)
 start = time.perf_counter()
 finish.pyramid(stack)

@@ -196,7 +196,6 @@ def picture_cases() -> Iterator[Case]:
     from benchmarks import finish as finishing_benchmark
     from workbench import finish
     from workbench.app import viewer
-    from workbench.pipelines.finishing import open_linear
 
     rng = np.random.default_rng(0)
     shape = (4016, 6016)
@@ -209,7 +208,7 @@ def picture_cases() -> Iterator[Case]:
     path = finishing_benchmark.CACHE / "stack-16.fits"
     if not path.exists():
         subprocess.run([sys.executable, finishing_benchmark.__file__, "--make", "16"], check=True)
-    linear = finish.crop(open_linear(path)).load()
+    linear = finish.crop(finish.read_picture(path)).load()
     done = finish.finish(linear, progress=False)
     flat = finish.remove_background(linear, done.background)
     shares = choices(np.linspace(0.05, 0.95, 19).round(2).tolist(), 0.5)

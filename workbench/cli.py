@@ -208,7 +208,7 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     frames = wb.open_folder(folder or wb.sample_folder(progress=not quiet), progress=not quiet)
     needs = {need for chart in wanted for need in chart.needs}
     examined = frames.has("light") and any(need.startswith("lights.") for need in needs)
-    with wb.pipelines.examined_beside(frames if examined else None) as lights:
+    with wb.pipelines.examining_lights(frames if examined else None) as lights:
         result = wb.characterize(frames, out=out, progress=not quiet)
         if "pixel_noise" in needs:
             result.pixel_noise = wb.pipelines.measure_pixel_noise(frames, progress=not quiet)

@@ -19,7 +19,6 @@ from workbench.app.divider import WIDTH, html_pane, jpeg, pixels, screen_level
 from workbench.charts import theme
 from workbench.core.values import unit_text
 from workbench.ingest.catalogue import open_folder
-from workbench.pipelines.finishing import open_linear
 from workbench.pipelines.stacking import stack_folder
 from workbench.simulate import sky as virtual
 from workbench.stars.background import block_background
@@ -44,14 +43,14 @@ def open_linear_stack(source: str | Path, *, keep: bool = False, progress: bool 
         `workbench stack` writes a file of your own.
     """
     if Path(source).is_file():
-        return open_linear(source)
+        return finish.read_picture(source)
     if keep:
         frames = open_folder(source, progress=progress)
         return kept("stack", frames, otherwise=lambda: open_linear_stack(source, progress=progress))
     with tempfile.TemporaryDirectory() as aside:
         path = Path(aside) / "stack.fits"
         stack_folder(source, path, progress=progress)
-        return open_linear(path).load()
+        return finish.read_picture(path).load()
 
 
 def sky_share(picture: xr.Dataset, model: xr.Dataset) -> tuple[float, float]:

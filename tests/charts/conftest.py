@@ -11,7 +11,7 @@ from workbench import calibrate, fidelity, pixels, plan, stack
 from workbench.charts.registry import REGISTRY
 from workbench.ingest import open_folder
 from workbench.pipelines import characterize, measure_pixel_noise
-from workbench.pipelines.lights import Lights
+from workbench.pipelines.calibration import Lights
 
 CAMERA = "NIKON D7000 (simulated)"
 

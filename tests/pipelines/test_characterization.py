@@ -227,7 +227,7 @@ def test_a_frame_of_another_size_is_set_aside(camera):
     (odd,) = Camera(camera.folder, d7000(seed=1, shape=(64, 64))).bias(1, name="other")
     result = measure(camera.folder)
     assert [path for path, _ in result.set_aside] == [odd]
-    says(result, odd.name, "size is 64 x 64", "96 x 128")
+    says(result, odd.name, "size is 64 x 64", "128 x 96")
     assert result.frame_counts["bias"] == 6
 
 
@@ -256,7 +256,7 @@ def test_a_light_of_another_size_is_set_aside(camera):
 def test_half_of_one_camera_and_half_of_another_is_refused(camera):
     camera.bias(3)
     Camera(camera.folder, d7000(seed=1, shape=(64, 64))).bias(3, name="other")
-    with pytest.raises(WorkbenchError, match=r"different size .*96 x 128: 3 .*64 x 64: 3 .*folder of its own"):
+    with pytest.raises(WorkbenchError, match=r"different size .*128 x 96: 3 .*64 x 64: 3 .*folder of its own"):
         measure(camera.folder)
 
 

@@ -11,8 +11,7 @@ from PIL import Image
 from workbench.cli import main
 from workbench.core.errors import StageError, WorkbenchError
 from workbench.finish import FinishSettings, make_picture, read_picture, write_picture
-from workbench.pipelines import stack_folder
-from workbench.pipelines.finishing import finish_stack, settings_from
+from workbench.pipelines import finish_stack, settings_from, stack_folder
 from workbench.simulate import sky as virtual
 
 
@@ -134,7 +133,7 @@ MEMORY = """
 import resource, sys
 import numpy as np
 from workbench.finish import make_picture, write_picture
-from workbench.pipelines.finishing import finish_stack
+from workbench.pipelines import finish_stack
 stars = np.random.default_rng(0)
 height, width = (int(side) for side in sys.argv[2:])
 signal = stars.normal(100, 3, (3, height, width)).astype(np.float32)

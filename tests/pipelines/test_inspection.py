@@ -74,14 +74,15 @@ def test_mistakes_are_named(tmp_path, stock):
         inspect([], progress=False)
     with pytest.raises(WorkbenchError, match="is a folder"):
         inspect([stock, stock / "bias" / "0.dng"], progress=False)
-    other = np.full((64, 64), 600, "uint16")
-    write_dng(
-        stock / "bias" / "other.dng",
-        other,
-        DngMetadata(cfa_pattern="RGGB", black_level=600, white_level=16383, model="X"),
-    )
-    with pytest.raises(WorkbenchError, match="several cameras"):
-        inspect(stock, progress=False)
+
+
+def test_a_frame_of_another_camera_is_set_aside_and_half_of_them_refused(stock):
+    facts = DngMetadata(cfa_pattern="RGGB", black_level=600, white_level=16383, model="X")
+    other = write_dng(stock / "bias" / "other.dng", np.full((64, 64), 600, "uint16"), facts)
+    result = inspect([*sorted((stock / "flats").iterdir()), other], progress=False)
+    assert [path.name for path, _ in result.set_aside] == ["other.dng"]
+    with pytest.raises(WorkbenchError, match="mixes frames of different camera"):
+        inspect([stock / "bias" / "0.dng", other], progress=False)
 
 
 def test_on_the_command_line(stock, tmp_path):

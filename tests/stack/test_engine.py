@@ -1,13 +1,16 @@
 """The engine on mosaics painted with a known truth: noise, variance, events, missing data, chunks, turns."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from workbench.align import Transform
 from workbench.calibrate import Planes
 from workbench.core.mosaic import channel_index
+from workbench.core.parallel import in_threads
 from workbench.ingest import PlainPixels
-from workbench.stack.engine import PlannedFrame, StackPlan, save_planes, stack_bands
+from workbench.stack.engine import PlannedFrame, StackPlan, prepare, save_planes, stack_band
 from workbench.stack.normalise import pixel_share
 
 GAIN, READ, OFFSET = 2.0, 5.0, 500.0
@@ -88,16 +91,12 @@ class Scene:
 def stacked(plan, threads=2):
     names = ("signal", "variance", "coverage", "rejected_low", "rejected_high", "saturated")
     arrays = {name: np.zeros((len(plan.channels), *plan.shape), np.float32) for name in names}
-    chi = {}
-
-    def write(number, band):
+    chi = []
+    for band in in_threads(partial(stack_band, prepare(plan)), range(plan.bands), threads):
         for name in names:
             arrays[name][:, band.top : band.top + band.arrays.signal.shape[1]] = getattr(band.arrays, name)
-        chi[number] = band.arrays.chi
-
-    stack_bands(plan, write, threads=threads)
-    assert sorted(chi) == list(range(plan.bands))
-    arrays["chi"] = np.concatenate([chi[number] for number in sorted(chi)], axis=2)
+        chi.append(band.arrays.chi)
+    arrays["chi"] = np.concatenate(chi, axis=2)
     return arrays
 
 

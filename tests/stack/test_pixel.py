@@ -9,7 +9,7 @@ from workbench.calibrate import Planes
 from workbench.core.errors import WorkbenchError
 from workbench.core.mosaic import channel_index
 from workbench.ingest import PlainPixels
-from workbench.stack.engine import PlannedFrame, StackPlan, save_planes, stack_bands
+from workbench.stack.engine import PlannedFrame, StackPlan, prepare, save_planes, stack_band
 from workbench.stack.pixel import (
     REJECTING,
     busiest_pixel,
@@ -58,11 +58,10 @@ def by_engine(values, method, folder):
         frames.append(PlannedFrame(str(number), pixels, Transform.identity(), 1.0, np.zeros((1, 6)), np.ones(1)))
     maps = {name: np.zeros((1, *SHAPE), np.float32) for name in ("signal", "rejected_low", "rejected_high")}
 
-    def write(_, band):
+    ready = prepare(StackPlan(tuple(frames), (where,), SHAPE, "mono", method))
+    for band in (stack_band(ready, number) for number in range(ready.plan.bands)):
         for name, plane in maps.items():
             plane[:, band.top : band.top + band.arrays.signal.shape[1]] = getattr(band.arrays, name)
-
-    stack_bands(StackPlan(tuple(frames), (where,), SHAPE, "mono", method), write)
     return maps
 
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tqdm.auto import tqdm
 
-from .. import __version__
 from ..charts.registry import REGISTRY, Chart, source
 from ..core.errors import WorkbenchError
 from ..core.files import whole_file
@@ -25,10 +24,27 @@ from ..core.results import at_lowest_iso
 from ..core.sensor_file import sensor_text
 from ..core.values import attribute_dict, setting_text, unit_text, value_text
 from ..fidelity.card import TESTS
-from ..pipelines.characterization import Characterization
+from ..pipelines.characterization import Characterization, written_table
+from .pages import template
 from .write import pictures, tables
 
 MOST_BYTES = 3_000_000
+_AT_ISO = {
+    "black_level": "black level [ADU]",
+    "gain": "gain [e⁻/ADU]",
+    "read_noise": "read noise [e⁻ rms]",
+    "full_well": "full well [e⁻]",
+    "dynamic_range": "dynamic range [stops]",
+    "linearity_error": "linearity error [%]",
+    "gain_from_darks": "gain from darks [e⁻/ADU]",
+}
+_DARKS = {
+    "setting_iso": "ISO",
+    "setting_temperature": "sensor [°C]",
+    "dark_current": "dark current [e⁻/s/pixel]",
+    "dark_current_median": "median pixel",
+    "saturated_pixels": "saturated pixels",
+}
 _COLOURS = 256  # of a chart's palette; its PNG is half as large and looks the same
 
 
@@ -68,19 +84,17 @@ def write_report(result: Characterization, out: str | Path, *, progress: bool = 
             missing.setdefault(str(problem), []).append(chart.title)
     if not figures and not result.sensor.sizes.get("iso"):
         raise WorkbenchError("these frames give no measurement to report; `workbench plan` says what to shoot")
-    page = _template().render(
+    sensor = result.sensor
+    page = template("report").render(
         camera=result.camera or "unknown camera",
         simulated=result.simulated,
         source=source(result),
-        cards=list(_cards(result.sensor)),
-        settings=_settings(result.sensor),
-        darks=_darks(result.sensor),
-        groups=list(_groups(result.sensor)),
+        cards=list(_cards(sensor)),
+        tables=list(_tables(sensor)),
         figures=figures,
         missing=missing,
         warnings=[str(text) for text in result.warnings],
-        sensor=_data_address(sensor_text(result.sensor).encode(), "application/json"),
-        version=__version__,
+        sensor=_data_address(sensor_text(sensor).encode(), "application/json"),
     )
     content = page.encode()
     if len(content) > MOST_BYTES:
@@ -93,12 +107,6 @@ def write_report(result: Characterization, out: str | Path, *, progress: bool = 
 def _of_the_sky(chart: Chart) -> bool:
     """Whether a chart is of the lights, not of the sensor."""
     return chart.heading == "Planning" or any(need.startswith("lights.") for need in chart.needs)
-
-
-def _template() -> Any:
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template("report.html.jinja")
 
 
 def _figure(chart: Chart, result: Characterization) -> dict[str, str]:
@@ -152,12 +160,12 @@ def _cards(sensor: xr.Dataset) -> Iterator[tuple[str, str, str]]:
     yield from _scalar(sensor, "dark_current_reference", "dark current", where, unit="e⁻/s/pixel")
     yield from _scalar(sensor, "doubling_temperature", "dark current doubles every", "", unit="K")
     yield from _scalar(sensor, "activation_energy", "activation energy", "of the dark current", unit="eV")
+    blocks = attribute_dict(sensor.attrs, "blocks")
     for name, title in (("prnu", "PRNU"), ("dsnu", "DSNU")):
-        block = _blocks(sensor).get(name)
+        block = blocks.get(name)
         if block and block.get("value") is not None:
             yield title, value_text(block["value"], block["error"], unit_text(block["unit"])), _place(block)
-    fidelity = _blocks(sensor).get("fidelity")
-    if fidelity:
+    if fidelity := blocks.get("fidelity"):
         yield "the raw file is", str(fidelity["verdict"]), _multipliers(fidelity)
 
 
@@ -179,54 +187,17 @@ def _best_read_noise(sensor: xr.Dataset) -> tuple[str, str, str] | None:
     return "least read noise", value_text(float(values[place]), error, "e⁻ rms"), where
 
 
-def _settings(sensor: xr.Dataset) -> dict[str, Any]:
-    """The table of ISO settings: headings, and rows of words."""
-    columns = {
-        "black_level": "black level [ADU]",
-        "gain": "gain [e⁻/ADU]",
-        "read_noise": "read noise [e⁻ rms]",
-        "full_well": "full well [e⁻]",
-        "dynamic_range": "dynamic range [stops]",
-        "linearity_error": "linearity error [%]",
-        "gain_from_darks": "gain from darks [e⁻/ADU]",
-    }
-    known = [name for name in columns if name in sensor and np.isfinite(sensor[name].values).any()]
-    rows = []
-    for iso in range(sensor.sizes.get("iso", 0)):
-        for channel in range(sensor.sizes.get("channel", 0)):
-            one = sensor.isel(iso=iso, channel=channel)
-            values = [value_text(float(one[name]), float(one[f"{name}_error"])) for name in known]
-            number = float(one["iso"])
-            rows.append(
-                [f"{number:g}" if math.isfinite(number) else "–", str(one["channel"].item())]
-                + ["–" if value == "not measured" else value for value in values]
-            )
-    return {"head": ["ISO", "channel", *(columns[name] for name in known)], "rows": rows}
-
-
-def _darks(sensor: xr.Dataset) -> dict[str, Any]:
-    rows = []
-    for number in range(sensor.sizes.get("setting", 0)):
-        one = sensor.isel(setting=number)
-        rows.append(
-            [
-                f"{float(one['setting_iso']):g}" if np.isfinite(one["setting_iso"]) else "–",
-                f"{float(one['setting_temperature']):g}" if np.isfinite(one["setting_temperature"]) else "–",
-                value_text(float(one["dark_current"]), float(one["dark_current_error"])),
-                value_text(float(one["dark_current_median"])),
-                f"{int(one['saturated_pixels'])}",
-            ]
-        )
-    head = ["ISO", "sensor [°C]", "dark current [e⁻/s/pixel]", "median pixel", "saturated pixels"]
-    return {"head": head, "rows": rows}
-
-
-def _groups(sensor: xr.Dataset) -> Iterator[dict[str, Any]]:
-    """The tables of what is beyond the settings: uniformity, defects, EMVA 1288, raw fidelity."""
-    blocks = _blocks(sensor)
+def _tables(sensor: xr.Dataset) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The tables of words with their titles: each ISO, dark current, uniformity, defects, EMVA 1288, raw fidelity."""
+    known = {name: title for name, title in _AT_ISO.items() if np.isfinite(sensor.get(name, np.nan)).any()}
+    yield "At each ISO", written_table(sensor, {"iso": "ISO", "channel": "channel"} | known)
+    yield "Dark current", written_table(sensor, _DARKS)
+    blocks = attribute_dict(sensor.attrs, "blocks")
     rows = []
     for name, title in (("dsnu", "DSNU"), ("prnu", "PRNU"), ("dcnu", "DCNU")):
-        for block in _entries(sensor, name):
+        for block in (blocks.get(name) or {}).get("settings", []):
+            if block.get("value") is None:
+                continue
             parts = [
                 value_text(block[part]["value"], block[part]["error"]) if block.get(part) else "–"
                 for part in ("row", "column", "pixel")
@@ -235,37 +206,27 @@ def _groups(sensor: xr.Dataset) -> Iterator[dict[str, Any]]:
             rows.append([title, _place(block), value, *parts, str(block.get("filter", "–"))])
     if rows:
         head = ["", "where", "in all", "rows", "columns", "pixels", "high-pass"]
-        yield {"title": "Uniformity", "head": head, "rows": rows}
+        yield "Uniformity", pd.DataFrame(rows, columns=head)
     defects = blocks.get("defects")
     if defects:
         kinds = ("hot", "warm", "dead", "unstable")
         counts = {kind: defects[kind] for kind in kinds if defects[kind] is not None}
         rows = [[kind, f"{count:,}", f"{1e6 * count / defects['pixels']:.0f}"] for kind, count in counts.items()]
-        title = f"Defects among {defects['pixels']:,} pixels"
-        yield {"title": title, "head": ["kind", "pixels", "per million"], "rows": rows}
+        table = pd.DataFrame(rows, columns=["kind", "pixels", "per million"])
+        yield f"Defects among {defects['pixels']:,} pixels", table
     emva = blocks.get("emva")
     if emva:
         rows = [
-            [name, _short(entry["value"]), unit_text(entry.get("unit", ""))]
+            [name, f"{entry['value']:.5g}", unit_text(entry.get("unit", ""))]
             for name, entry in emva.items()
             if isinstance(entry, dict) and entry.get("value") is not None
         ]
         title = f"By the names of EMVA 1288 (release 4.0), ISO {emva.get('iso', 0):g}, mean of the channels"
-        yield {"title": title, "head": ["quantity", "value", "unit"], "rows": rows}
+        yield title, pd.DataFrame(rows, columns=["quantity", "value", "unit"])
     fidelity = blocks.get("fidelity")
     if fidelity and fidelity.get("tests"):
         rows = [[TESTS.get(test["test"], test["test"]), test["status"], test["finding"]] for test in fidelity["tests"]]
-        yield {"title": "Is the raw file raw?", "head": ["question", "answer", "finding"], "rows": rows}
-
-
-def _blocks(sensor: xr.Dataset) -> dict[str, Any]:
-    return attribute_dict(sensor.attrs, "blocks")
-
-
-def _entries(sensor: xr.Dataset, name: str) -> list[dict[str, Any]]:
-    """The settings at which a quantity was measured."""
-    settings = (_blocks(sensor).get(name) or {}).get("settings", [])
-    return [block for block in settings if block.get("value") is not None]
+        yield "Is the raw file raw?", pd.DataFrame(rows, columns=["question", "answer", "finding"])
 
 
 def _place(block: dict[str, Any]) -> str:
@@ -278,7 +239,3 @@ def _place(block: dict[str, Any]) -> str:
 def _multipliers(fidelity: dict[str, Any]) -> str:
     changed = [f"{name} × {value:.3g}" for name, value in fidelity["multiplier"].items() if value and value != 1]
     return ", ".join(changed) if changed else "no colour was multiplied"
-
-
-def _short(value: float) -> str:
-    return f"{value:.5g}"

@@ -21,7 +21,7 @@ MANIFEST = "frames.csv"
 Finding = tuple[str, str, str]  # file, problem, the file with what was found
 _GROUPS = ["kind", *SETTING, "filter", "exposure", "temperature"]
 # what all frames of one measurement have in common: columns of the table, and in words
-_ALIKE = ((["camera"], "camera"), (["height", "width"], "size"), (["cfa_pattern"], "mosaic"))
+_ALIKE = ((["camera"], "camera"), (["width", "height"], "size"), (["cfa_pattern"], "mosaic"))
 
 
 @dataclass(frozen=True, repr=False, eq=False)

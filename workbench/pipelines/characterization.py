@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from ..ingest.catalogue import open_folder
 from ..ingest.folder import Folder, of_one_camera
 from ..sensor.dark import Darks
 from .measurement import (
+    MAJORITY,
     MEASURED,
     Factors,
     FlatResults,
@@ -43,14 +45,21 @@ from .measurement import (
     measure_transfer,
     measure_vignetting,
     report_card,
+    set_aside_lines,
     warnings_of,
 )
 from .uniformity import DEFECTS_FILE, Patterns, Uniformity, complete, json_blocks, measure_patterns
 
 if TYPE_CHECKING:
-    from .lights import Lights
+    from .calibration import Lights
 
-_MAJORITY = 2 / 3  # of the frames that must agree before the others are set aside
+_SHOWN = {
+    "iso": "ISO",
+    "channel": "channel",
+    "black_level": "black level [ADU]",
+    "gain": "gain [e-/ADU]",
+    "read_noise": "read noise [e- rms]",
+}
 
 
 @dataclass(repr=False)
@@ -143,17 +152,7 @@ class Characterization:
         return f"{self.camera or 'unknown camera'}{label}: {counts} frames"
 
     def _written_table(self) -> pd.DataFrame:
-        rows = [
-            {
-                "ISO": f"{row.iso:g}" if np.isfinite(row.iso) else "–",
-                "channel": row.channel,
-                "black level [ADU]": value_text(row.black_level, row.black_level_error),
-                "gain [e-/ADU]": value_text(row.gain, row.gain_error),
-                "read noise [e- rms]": value_text(row.read_noise, row.read_noise_error),
-            }
-            for row in self.table().itertuples()
-        ]
-        return pd.DataFrame(rows).replace("not measured", "–")
+        return written_table(self.sensor, _SHOWN)
 
     def _remarks(self) -> list[str]:
         return [f"warning: {text}" for text in self.warnings]
@@ -223,6 +222,26 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
     return result
 
 
+def written_table(sensor: xr.Dataset, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Return variables of a sensor as text under their titles: a row for each ISO and channel, or for each setting.
+
+    Numbers come with their errors; "–" stands for what was not measured or stated.
+    """
+    errors = {name: f"{name}_error" for name in columns if f"{name}_error" in sensor}
+    data = sensor[[name for name in (*columns, *errors.values()) if name not in sensor.coords]]
+    table = data.to_dataframe().reset_index()
+
+    def text(name: str) -> Iterator[str]:
+        for value, error in zip(table[name], table[errors[name]] if name in errors else table[name], strict=True):
+            if name not in sensor.coords and isinstance(value, float):
+                written = value_text(value, error if name in errors else None)
+                yield "–" if written == "not measured" else written
+            else:
+                yield "–" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
+
+    return pd.DataFrame({title: list(text(name)) for name, title in columns.items()})
+
+
 def measure_sensor(folder: Folder, bar: tqdm, *, written: bool) -> Characterization:
     """Measure everything that these frames give: darks in one thread, what else flats and bias frames show in another.
 
@@ -251,8 +270,7 @@ def measure_sensor(folder: Folder, bar: tqdm, *, written: bool) -> Characterizat
     signal, current = (None, None) if darks is None else (darks.signal, darks.current)
     warnings += [*warnings_of(current, law), *transfer.warnings, *doubts, *more, *uniformity.warnings]
     warnings += _missing(read, light.gain, darks)
-    warnings += [f"set aside: {path.name}: {reason}" for path, reason in folder.set_aside]
-    warnings = list(dict.fromkeys(warnings))
+    warnings = list(dict.fromkeys([*warnings, *set_aside_lines(folder)]))
     row = folder.table[folder.table["kind"].isin(MEASURED)].iloc[0]
     camera = str(row["camera"])
     numbers = sensor_dataset(
@@ -346,7 +364,7 @@ def _of_one_camera(folder: Folder) -> Folder:
             f"{folder.root} has no bias, flat or dark frames to measure (it has {there}); put frames into folders "
             "named bias, flats and darks, or write a frames.csv that names their kind"
         )
-    return of_one_camera(folder, MEASURED, ["light"], share=_MAJORITY)
+    return of_one_camera(folder, MEASURED, ["light"], share=MAJORITY)
 
 
 def _with_stated_iso(folder: Folder) -> Folder:

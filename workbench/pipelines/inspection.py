@@ -22,10 +22,10 @@ from ..core.values import is_simulated, value_text
 from ..fidelity.card import Fidelity
 from ..fidelity.findings import CHANGED, NOTICE, OK, UNKNOWN
 from ..ingest.catalogue import open_folder
-from ..ingest.folder import Folder
+from ..ingest.folder import Folder, of_one_camera
 from ..ingest.metadata import kind_in_folders, kind_in_words
 from ..ingest.reader import frame_row, open_frames, read_metadata
-from .measurement import flat_transfer
+from .measurement import MAJORITY, flat_transfer
 
 _MARK = {OK: "✓", NOTICE: "i", CHANGED: "✗", UNKNOWN: "?"}
 
@@ -142,7 +142,8 @@ def inspect(target: str | Path | Folder | Iterable[str | Path], progress: bool =
     Raises
     ------
     WorkbenchError
-        If no frames are given, or they are of several cameras, sizes or mosaics, or not whole numbers.
+        If no frames are given, they are not whole numbers, or no two thirds are of one camera, size and mosaic (the
+        others are set aside).
 
     Examples
     --------
@@ -157,7 +158,9 @@ def inspect(target: str | Path | Folder | Iterable[str | Path], progress: bool =
     >>> inspect(folder, progress=False).headline()
     'NIKON D7000 (simulated): COOKED, ...'
     """
-    return _folder(target, progress).without_unreadable(lambda folder: _inspect(folder, progress))[0]
+    folder = _folder(target, progress)
+    folder = of_one_camera(folder, folder.table["kind"].unique().tolist(), share=MAJORITY)
+    return folder.without_unreadable(lambda folder: _inspect(folder, progress))[0]
 
 
 def _folder(target: Any, progress: bool) -> Folder:
@@ -180,13 +183,6 @@ def _folder(target: Any, progress: bool) -> Folder:
 
 
 def _inspect(folder: Folder, progress: bool) -> Inspection:
-    cameras = folder.table.drop_duplicates(["camera", "height", "width", "cfa_pattern"])
-    if len(cameras) > 1:
-        found = ", ".join(f"{row.camera or 'unknown'} ({row.file})" for row in cameras.head(4).itertuples())
-        raise WorkbenchError(
-            f"these frames are of several cameras, sizes or mosaics: {found}; inspect each in a folder of its own, or "
-            "name its files"
-        )
     frames = open_frames(folder.table)
     flats = folder.has("flat")
     ptc = flat_transfer(frames, progress)

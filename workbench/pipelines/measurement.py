@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from ..ingest.reader import open_frames
 from ..sensor.bias import CLIPPED_FRACTION
 
 MEASURED = ("bias", "flat", "dark")
+MAJORITY = 2 / 3  # of the frames that must agree before the others are set aside
 _CARD_PIXELS = 13e6  # that the report card looks at, in parts of at most
 _CARD_SIDE = 1024  # px a side
 
@@ -98,6 +101,22 @@ class Transfer:
 def warnings_of(*results: xr.Dataset | None) -> list[str]:
     """Return the warnings of results, in their order."""
     return [text for result in results if result is not None for text in result.attrs.get("warnings", [])]
+
+
+def set_aside_lines(folder: Folder) -> list[str]:
+    """Return the files of a folder that are not used, each with the reason, as warnings."""
+    return [f"set aside: {path.name}: {reason}" for path, reason in folder.set_aside]
+
+
+@contextmanager
+def as_warning(warnings: list[str], subject: str = "") -> Iterator[None]:
+    """Turn what the frames cannot give into a warning; a file that cannot be read stays an error."""
+    try:
+        yield
+    except FrameReadError:
+        raise
+    except WorkbenchError as error:
+        warnings.append(f"{subject}{error}")
 
 
 def if_any(result: xr.Dataset | None, name: str) -> xr.Dataset | None:
@@ -265,12 +284,8 @@ def measure_dark_maps(
         frames.dark, cube_of(frames, "light"), gain, progress=bar
     )
     for name, measure in wanted.items():
-        try:
+        with as_warning(warnings):
             results[name], folder = folder.without_unreadable(measure, "dark")
-        except FrameReadError:
-            raise
-        except WorkbenchError as error:
-            warnings.append(str(error))
     return results, warnings, folder
 
 
@@ -315,13 +330,10 @@ def measure_pixel_noise(folder: Folder, *, progress: Any = True) -> xr.Dataset |
 
 def report_card(folder: Folder, bar: Any) -> fidelity.Fidelity | None:
     """Fill in the raw report card; None for frames that are not whole numbers."""
-    try:
+    with as_warning([]):
         frames = card_frames(folder, progress=bar)
         return fidelity.inspect_frames(frames, ptc=flat_transfer(frames), progress=False)
-    except FrameReadError:
-        raise
-    except WorkbenchError:
-        return None
+    return None
 
 
 def card_frames(folder: Folder, progress: Any = False) -> xr.DataArray:

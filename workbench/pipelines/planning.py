@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,16 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from ..core.errors import FrameReadError, WorkbenchError
 from ..core.files import whole_file
 from ..core.sensor_file import open_sensor
 from ..core.values import is_simulated, value_text
 from ..ingest.catalogue import open_folder
-from ..ingest.folder import Folder
+from ..ingest.folder import Folder, of_one_camera
 from ..plan.conditions import ELONGATION, background_rate, star_shapes, tracking
 from ..plan.shots import ShotList, settable_above, shot_list, shutter
 from ..plan.subs import PENALTY, hours, plan_subs, read_out_noise
 from .characterization import characterize
+from .measurement import MEASURED, as_warning, set_aside_lines
 
 
 class PlanSettings(NamedTuple):
@@ -200,11 +198,11 @@ def plan_night(
     frames = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
     warnings: list[str] = []
     measured = sensor if isinstance(sensor, xr.Dataset) or sensor is None else open_sensor(sensor)
-    if measured is None and any(frames.has(kind) for kind in ("bias", "flat", "dark")):
-        try:
+    if frames.has("light"):
+        frames = of_one_camera(frames, ["light"], MEASURED)
+    if measured is None and any(map(frames.has, MEASURED)):
+        with as_warning(warnings):
             measured = characterize(frames, progress=progress).sensor
-        except WorkbenchError as error:
-            warnings.append(str(error))
     camera = str(frames.table["camera"].iloc[0])
     if measured is not None and measured.attrs["camera"] != camera:
         warnings.append(
@@ -212,7 +210,7 @@ def plan_night(
             f"{camera or 'camera not named'}: the plan holds for one camera only"
         )
     plan = Plan(camera, is_simulated(camera), shot_list(frames, measured), sensor=measured, warnings=warnings)
-    plan.frame_counts = {kind: frames.count(kind) for kind in ("bias", "flat", "dark", "light")}
+    plan.frame_counts = {kind: frames.count(kind) for kind in (*MEASURED, "light")}
     if not frames.has("light"):
         warnings.append(
             "no light frames: how long subs should be depends on the sky; shoot one light of a minute or more"
@@ -223,9 +221,12 @@ def plan_night(
             "pairs of flats"
         )
     else:
-        _plan_subs(plan, measured, frames, wanted, progress)
+        _, frames = frames.without_unreadable(
+            lambda frames: _plan_subs(plan, measured, frames, wanted, progress), "light"
+        )
         if plan.subs is not None and plan.background is not None:
             plan.hours = _hours(measured, plan.subs, plan.background, wanted)
+    warnings += set_aside_lines(frames)
     return plan
 
 
@@ -234,27 +235,18 @@ def _plan_subs(plan: Plan, sensor: xr.Dataset, folder: Folder, wanted: PlanSetti
     lights = folder.table[folder.table["kind"] == "light"]
     iso = lights["iso"].mode(dropna=False).iloc[0]
     usual = folder.select(kind="light", iso=iso) if math.isfinite(iso) else folder.select(kind="light")
-    with _as_warning(plan.warnings):
+    warnings: list[str] = []
+    with as_warning(warnings):
         plan.shapes = star_shapes(folder.light, progress=progress)
         plan.tracking = tracking(plan.shapes, wanted.elongation)
     longest = wanted.longest
     if longest is None and plan.tracking is not None and plan.shapes is not None:
-        longest = _limit(plan.tracking, plan.shapes, plan.warnings)
-    with _as_warning(plan.warnings):
+        longest = _limit(plan.tracking, plan.shapes, warnings)
+    with as_warning(warnings):
         plan.background = background_rate(usual.light, sensor, progress=progress)
-        plan.warnings += plan.background.attrs["warnings"]
+        warnings += plan.background.attrs["warnings"]
         plan.subs = plan_subs(sensor, plan.background, penalty=wanted.penalty, longest=longest)
-
-
-@contextmanager
-def _as_warning(warnings: list[str]) -> Iterator[None]:
-    """Turn what the frames cannot give into a warning; a file that cannot be read stays an error."""
-    try:
-        yield
-    except FrameReadError:
-        raise
-    except WorkbenchError as error:
-        warnings.append(str(error))
+    plan.warnings += warnings
 
 
 def _limit(track: xr.Dataset, shapes: xr.Dataset, warnings: list[str]) -> float | None:

@@ -1,7 +1,8 @@
-"""A folder of lights and calibration frames in, a linear stack with its variance out.
+"""A folder of lights and calibration frames in, a linear stack with its variance out; a stack in, a picture out.
 
-Six stages, each a function: open the frames, make the masters, look at every light, register them, plan, stack.  Each
-leaves its results in a working folder next to the output, so that a run that was interrupted goes on where it stopped.
+Stacking has six stages, each a function: open the frames, make the masters, look at every light, register them, plan,
+stack.  Each leaves its results in a working folder next to the output, so that a run that was interrupted goes on where
+it stopped.
 """
 
 from __future__ import annotations
@@ -20,32 +21,34 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ..align.registration import Registration
-from ..core.errors import WorkbenchError, said_of
-from ..core.files import check_target
+from ..core.errors import StageError, WorkbenchError, said_of
+from ..core.files import check_target, whole_file
+from ..finish.files import SUFFIXES, read_picture, write_picture
+from ..finish.settings import Finished, FinishSettings, finish
 from ..ingest.metadata import PlainPixels
-from ..stack.engine import PlannedFrame, StackPlan, stack_bands
-from ..stack.fits_out import create_file, finish_stack, plan_layout, write_band
+from ..stack import fits_out
+from ..stack.engine import PlannedFrame, StackPlan
 from ..stack.normalise import normalisation
 from .stack_inputs import (
     OpenedFrames,
     Place,
     PreparedMasters,
     StackSettings,
-    calibration_cubes,
+    forecast,
     open_frames,
     prepare_masters,
     register_lights,
     run_identity,
     survey_lights,
 )
-from .stack_report import forecast, frame_table, stack_header
-from .stack_work import (
+from .stack_outputs import (
     bands_done,
     claim_folder,
-    keep_sums,
+    frame_table,
     plan_digest,
     read_sums,
-    stack_on,
+    stack_all,
+    stack_header,
     workers,
     write_whole,
 )
@@ -133,7 +136,7 @@ def stack_folder(
     place = Place(out, work, Path(masters) if masters is not None else work / "masters", threads, progress)
     opened = open_frames(Path(folder), sensor, progress)
     if dry_run:
-        lines = forecast(opened.frames, opened.lights, calibration_cubes(opened), opened.sensor, out)
+        lines = forecast(opened, out)
         table = pd.DataFrame({"file": list(opened.lights.names), "used": True})
         return StackResult(None, table, opened.set_aside, opened.warnings, plan=tuple(lines))
     with workers(scheduler) as client:
@@ -167,7 +170,7 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
     plan, level = timed("alignment", plan_stack, opened, settings, ready, registration, pixels)
     chi_maps = timed("stack", write_stack, plan, place, ready.units, client)
     notes = ["continued after an interruption"] if continued else []
-    result = timed("stack", finish, opened, place, ready, registration, plan, level, chi_maps, notes)
+    result = timed("stack", complete_stack, opened, place, ready, registration, plan, level, chi_maps, notes)
     shutil.rmtree(place.work, ignore_errors=True)
     return replace(result, seconds=seconds)
 
@@ -206,31 +209,23 @@ def write_stack(plan: StackPlan, place: Place, units: str, client: Any) -> tuple
     if not done:
         shutil.rmtree(journal, ignore_errors=True)
         journal.mkdir()
-        create_file(layout)
+        fits_out.create_file(layout)
         write_whole(journal / "plan.json", digest.encode())
     missing = [number for number in range(plan.bands) if number not in done]
-    with tqdm(
-        total=plan.bands, initial=len(done), desc="stacking", unit="band", disable=not place.progress, leave=False
-    ) as bar:
-
-        def write(number: int, band: Any) -> None:
-            write_band(layout, band)
-            keep_sums(journal, number, band)
-            bar.update()
-
-        if client is None:
-            stack_bands(plan, write, missing, threads=place.threads)
-        else:
-            stack_on(client, plan, layout, journal, missing, bar)
+    for _ in tqdm(
+        stack_all(plan, digest, layout, journal, missing, client, place.threads), desc="stacking", unit="band",
+        total=plan.bands, initial=len(done), disable=not place.progress, leave=False,
+    ):  # fmt: skip
+        pass
     return read_sums(journal, plan.bands)
 
 
-def _layout(plan: StackPlan, place: Place, units: str) -> Any:
+def _layout(plan: StackPlan, place: Place, units: str) -> fits_out.Layout:
     part = place.out.parent / f".{place.out.name}.part"
-    return plan_layout(part, (len(plan.channels), *plan.shape), len(plan.frames), units)
+    return fits_out.plan_layout(part, (len(plan.channels), *plan.shape), len(plan.frames), units)
 
 
-def finish(
+def complete_stack(
     opened: OpenedFrames,
     place: Place,
     ready: PreparedMasters,
@@ -262,8 +257,99 @@ def finish(
     about, cards = stack_header(lights, plan, noise, reference, level, chi_square)
     about["history"] += [*notes, *ready.used, *warnings]
     about["history"] += [f"set aside: {said_of(name, reason)}" for name, reason in opened.set_aside]
-    finish_stack(_layout(plan, place, ready.units), place.out, about, cards, (chi_map, shared), table)
+    fits_out.finish_stack(_layout(plan, place, ready.units), place.out, about, cards, (chi_map, shared), table)
     return StackResult(
         place.out, table, opened.set_aside, warnings, chi_square, lights.names[reference], plan=tuple(ready.used),
         units=ready.units,
     )  # fmt: skip
+
+
+def settings_from(
+    settings: str | Path | None = None,
+    *,
+    background: str | None = None,
+    balance: str | None = None,
+    stretch: str | None = None,
+    strength: float | None = None,
+    denoise: float | None = None,
+) -> FinishSettings:
+    """Return the settings of a file (or the defaults) with single ones replaced.
+
+    Examples
+    --------
+    >>> settings_from(stretch="autostretch", denoise=0.5).stretch.method
+    'autostretch'
+    """
+    values = (FinishSettings() if settings is None else FinishSettings.open(settings)).to_dict()
+    replaced = {
+        ("background", "method"): background,
+        ("colour", "balance"): balance,
+        ("stretch", "method"): stretch,
+        ("stretch", "strength"): strength,
+        ("detail", "denoise"): denoise,
+    }
+    for (part, name), value in replaced.items():
+        if value is not None:
+            values[part][name] = value
+    return FinishSettings.from_dict(values)
+
+
+def finish_stack(
+    path: str | Path,
+    out: str | Path,
+    settings: FinishSettings | None = None,
+    *,
+    linear_out: str | Path | None = None,
+    settings_out: str | Path | None = None,
+    progress: bool = True,
+) -> Finished:
+    """Finish the stack at `path` and write the picture to `out`.
+
+    Parameters
+    ----------
+    out
+        .png (16 bits), .tif (16 bits), .fits or .xisf (32-bit floats).
+    settings
+        How; the defaults give a picture of most stacks.  Settings are kept inside the picture.
+    linear_out
+        Where the linear picture goes that was stretched: .fits, .tif or .xisf.
+    settings_out
+        Where the settings go, as JSON that `FinishSettings.open` reads.
+
+    Raises
+    ------
+    WorkbenchError
+        If the stack cannot be finished or a file not be written; then no picture is written.
+    """
+    settings = FinishSettings() if settings is None else settings
+    _can_be_written(out, set(SUFFIXES))
+    if linear_out is not None:
+        _can_be_written(linear_out, {".fits", ".fit", ".fts", ".tif", ".tiff", ".xisf"})
+    if settings_out is not None:
+        check_target(settings_out, "settings file")
+    stack = read_picture(path)
+    try:
+        done = finish(stack, settings, progress=progress)
+    except WorkbenchError as problem:
+        kind = StageError if isinstance(problem, StageError) else WorkbenchError
+        raise kind(f"{path}: {problem}") from problem
+    targets = [(done.picture, out), *([] if linear_out is None else [(done.linear, linear_out)])]
+    for picture, target in tqdm(targets, desc="writing", unit="file", delay=2, leave=False, disable=not progress):
+        write_picture(picture, target, settings=settings.to_dict())
+    if settings_out is not None:
+        with whole_file(settings_out) as part:
+            part.write_text(settings.to_json(), encoding="utf-8")
+    return done
+
+
+def _can_be_written(path: str | Path, suffixes: set[str]) -> None:
+    """Say before the work, not after it, that its result has nowhere to go."""
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise WorkbenchError(
+            f"{path}: no picture is written as {path.suffix or 'a file without a suffix'!r}; known are"
+            f" {', '.join(sorted(suffixes))}"
+        )
+    if not path.parent.is_dir():
+        raise WorkbenchError(f"{path}: the folder {path.parent} does not exist; make it first")
+    check_target(path, "picture")

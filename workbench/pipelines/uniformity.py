@@ -12,13 +12,14 @@ import xarray as xr
 
 from .. import fidelity, pixels, sensor
 from ..core.cube import take_frames
-from ..core.errors import FrameReadError, WorkbenchError
+from ..core.errors import WorkbenchError
 from ..core.pairs import pair_moments
 from ..core.parallel import in_threads
 from ..core.results import at_iso, same_iso
 from ..core.values import json_number, json_quantity, json_unit
 from ..pixels.emva import emva_spatial, emva_temporal, emva_unit
 from ..pixels.stacks import FrameStack
+from .measurement import as_warning
 
 _MOST_PIXELS = 180e6  # of bias frames, read once more: ten of 16 Mpx at the lowest ISO, all ISOs of smaller ones
 DEFECTS_FILE = "defects.fits"
@@ -169,12 +170,10 @@ def _prnu(
     if not np.isfinite(black).all():
         uniformity.warnings.append("PRNU is not measured: the black level is not known; shoot bias frames")
         return None
-    try:
+    stack = None
+    with as_warning(uniformity.warnings, "PRNU is not measured: "):  # flats without light
         stack = pixels.stack_cube(flats, black=black, progress=progress)
-    except FrameReadError:
-        raise
-    except WorkbenchError as error:  # flats without light
-        uniformity.warnings.append(f"PRNU is not measured: {error}")
+    if stack is None:
         return None
     iso = float(flats["iso"].values[0])
     alike = zero is not None and same_iso(np.array([uniformity.iso]), iso).all()

@@ -15,7 +15,6 @@ from .engine import PlannedFrame as PlannedFrame
 from .engine import StackPlan as StackPlan
 from .engine import open_planes as open_planes
 from .engine import save_planes as save_planes
-from .engine import stack_bands as stack_bands
 from .fits_out import open_stack as open_stack
 from .lanczos import kernel_polynomials as kernel_polynomials
 from .lanczos import lanczos3 as lanczos3

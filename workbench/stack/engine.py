@@ -8,10 +8,8 @@ nothing else; memory does not grow with the frames' size and only little with th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -282,31 +280,3 @@ def _least(first: np.ndarray, last: np.ndarray) -> np.ndarray:
     """The first row needed of each frame over tiles, those that need none left out; 0 where none does."""
     used = last > first
     return np.where(used.any(1), np.where(used, first, np.iinfo(np.int64).max).min(1), 0)
-
-
-def stack_bands(
-    plan: StackPlan, write: Callable[[int, Band], None], bands: Iterable[int] | None = None, *, threads: int = 2
-) -> None:
-    """Work off bands of a plan on threads and hand each to `write`, one at a time, as it is done."""
-    ready = prepare(plan)
-    numbers = list(range(plan.bands) if bands is None else bands)
-    memories: list[dict] = [{} for _ in range(threads)]
-
-    def work(number: int) -> tuple[int, Band, dict]:
-        memory = memories.pop()
-        return number, stack_band(ready, number, memory), memory
-
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = iter(numbers)
-        running = {pool.submit(work, number) for number in islice(waiting, threads)}
-        try:
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    number, band, memory = future.result()
-                    memories.append(memory)
-                    running |= {pool.submit(work, following) for following in islice(waiting, 1)}
-                    write(number, band)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise

@@ -15,9 +15,7 @@ from click.testing import CliRunner
 
 from workbench.cli import main
 from workbench.core.errors import FrameReadError, WorkbenchError
-from workbench.pipelines import finish_stack
-from workbench.pipelines import stacking as runs_stack
-from workbench.pipelines.stacking import stack_folder
+from workbench.pipelines import finish_stack, stack_folder, stack_outputs
 from workbench.simulate.night import write_night
 from workbench.simulate.sky import star_table
 from workbench.stack.fits_out import open_stack
@@ -38,11 +36,6 @@ def night(tmp_path_factory):
 def done(night, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "stack.fits"
     return stack_folder(night.folder, out, reference="light_0000", progress=False)
-
-
-def copy_of(night, folder):
-    shutil.copytree(night.folder, folder)
-    return folder
 
 
 def test_star_fluxes_and_positions_are_the_skys(night, done):
@@ -119,7 +112,7 @@ def test_the_same_call_gives_the_same_bytes(night, done, tmp_path):
 
 def test_an_interrupted_run_goes_on(night, done, tmp_path, monkeypatch):
     written = []
-    whole = runs_stack.write_band
+    whole = stack_outputs.write_band
 
     def stops(layout, band):
         if len(written) == 3:
@@ -128,12 +121,12 @@ def test_an_interrupted_run_goes_on(night, done, tmp_path, monkeypatch):
         whole(layout, band)
 
     out = tmp_path / "stack.fits"
-    monkeypatch.setattr(runs_stack, "write_band", stops)
+    monkeypatch.setattr(stack_outputs, "write_band", stops)
     with pytest.raises(WorkbenchError, match="goes on from here"):
         stack_folder(night.folder, out, reference="light_0000", progress=False)
     assert not out.exists()
     rest = []
-    monkeypatch.setattr(runs_stack, "write_band", lambda layout, band: (rest.append(band.top), whole(layout, band)))
+    monkeypatch.setattr(stack_outputs, "write_band", lambda layout, band: (rest.append(band.top), whole(layout, band)))
     stack_folder(night.folder, out, reference="light_0000", progress=False)
     assert len(written) == 3
     assert not set(written) & set(rest)
@@ -143,7 +136,7 @@ def test_an_interrupted_run_goes_on(night, done, tmp_path, monkeypatch):
 
 
 def test_lights_that_do_not_belong_are_set_aside(night, tmp_path):
-    folder = copy_of(night, tmp_path / "night")
+    folder = shutil.copytree(night.folder, tmp_path / "night")
     lights = folder / "lights"
     data, header = fits.getdata(lights / "light_0002.fits", header=True)
     whole = (lights / "light_0001.fits").read_bytes()
@@ -164,8 +157,7 @@ def test_lights_that_do_not_belong_are_set_aside(night, tmp_path):
 
 
 def test_a_light_of_floating_point_with_gaps_among_the_others(night, done, tmp_path):
-    folder = tmp_path / "night"
-    shutil.copytree(night.folder, folder)
+    folder = shutil.copytree(night.folder, tmp_path / "night")
     path = folder / "lights" / "light_0002.fits"
     with fits.open(path) as hdus:
         pixels, header = hdus[0].data.astype(np.float32), hdus[0].header

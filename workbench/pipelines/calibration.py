@@ -1,0 +1,270 @@
+"""What calibration frames and lights give: a dark library, a master dark, the lights examined for the charts."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..align.registration import Registration, register
+from ..calibrate.apply import calibrate
+from ..calibrate.flat_audit import audit_flat
+from ..calibrate.masterset import make_masters, save_master
+from ..core.cube import group_frames
+from ..core.dark import open_dark_library, predict_dark, save_dark_library
+from ..core.errors import WorkbenchError, said_of
+from ..core.files import check_target
+from ..core.mosaic import middle
+from ..core.values import is_simulated, value_text
+from ..ingest.catalogue import open_folder
+from ..ingest.folder import Folder, of_one_camera
+from ..sensor.library import fit_dark_library
+from ..stack.cubes import aligned
+from ..stack.trial import before_after, noise_against_frames, rejection_trial
+from .measurement import MAJORITY, as_warning, set_aside_lines
+
+CALIBRATION = ("bias", "dark", "flat", "darkflat")
+DARK_LIBRARY_FILE = "dark-library.fits"
+MOST_LIGHTS = 16  # looked at; more only take longer
+WINDOW = (1024, 1536)  # rows and columns about the middle that are aligned and stacked
+PIECE = (240, 360)  # rows and columns shown
+TRIED = (192, 384)  # rows and columns in which rejection is tried
+_AUDITED = 4  # lights whose background shows what a flat leaves
+
+
+def calibration_cubes(frames: Folder) -> dict[str, Any]:
+    """Return the cube of each kind of calibration frame, None where the folder has none."""
+    return {kind: frames.cube(kind) if frames.has(kind) else None for kind in CALIBRATION}
+
+
+@dataclass(frozen=True, eq=False)
+class Lights:
+    """What a look at a folder's lights found; a piece is None where these frames cannot give it.
+
+    Attributes
+    ----------
+    audit
+        `calibrate.audit_flat` of the master flat on the calibrated lights.
+    registration
+        `align.register` of the lights.
+    growth
+        `stack.noise_against_frames`.
+    trial
+        `stack.rejection_trial`.
+    pair
+        ``light`` and ``stack`` (y, x) [e-]: a piece of sky before and after stacking.
+    warnings
+        What is doubtful, and why a piece is missing.
+    """
+
+    audit: xr.Dataset | None = None
+    registration: Registration | None = None
+    growth: xr.Dataset | None = None
+    trial: xr.Dataset | None = None
+    pair: xr.Dataset | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def examine_lights(folder: str | Path | Folder, *, sensor: xr.Dataset | None = None, progress: bool = True) -> Lights:
+    """Calibrate, register and stack a part of a folder's lights, and measure what the charts show.
+
+    Of large frames the middle, of many lights the first `MOST_LIGHTS` of the setting that most have.
+
+    Parameters
+    ----------
+    folder
+        A folder (see `open_folder`), or what `open_folder` returned.
+    sensor
+        A measured sensor (`open_sensor`), whose gain and read noise are used; else those of these frames.
+    progress
+        False for no progress bars.
+
+    Returns
+    -------
+    Lights
+        With a warning for each piece that these frames cannot give.
+    """
+    frames = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
+    try:
+        if frames.has("light"):
+            frames = of_one_camera(frames, ["light"], CALIBRATION)
+        lights, frames = frames.without_unreadable(lambda frames: _examine(frames, sensor, progress))
+    except WorkbenchError as problem:
+        return Lights(warnings=[f"the lights were not looked at: {problem}"])
+    return replace(lights, warnings=[*lights.warnings, *set_aside_lines(frames)])
+
+
+def _examine(frames: Folder, sensor: xr.Dataset | None, progress: bool) -> Lights:
+    """Look at the lights of the setting that most of them have."""
+    light = frames.light
+    _, same = max(group_frames(light, "iso", "exposure"), key=lambda group: len(group[1]))
+    light = light.isel(frame=same[:MOST_LIGHTS])
+    masters = make_masters(light, **calibration_cubes(frames), sensor=sensor, progress=progress)
+    own = masters.masters[0]  # one group: lights of one setting, or the first night of several
+    lights = calibrate(light.isel(frame=list(own.group.lights)), masters)
+    found: dict[str, Any] = {}
+    warnings = list(masters.warnings)
+    if own.flat is None:
+        warnings.append("no flats: whether they flatten is not measured")
+    else:
+        with as_warning(warnings, "the flat is not audited: "):
+            found["audit"] = audit_flat(own.flat, lights.isel(frame=slice(0, _AUDITED)), progress=progress)
+    with as_warning(warnings, "the lights were not stacked: "):
+        rows, columns = middle((lights.sizes["y"], lights.sizes["x"]), WINDOW)  # even edges keep the mosaic's phase
+        cut = lights.isel(y=rows, x=columns).compute()
+        found["registration"] = registration = register(cut, progress=progress)
+        put = aligned(cut, registration).compute()
+        found["growth"] = noise_against_frames(put)
+        found["pair"] = before_after(put, piece=PIECE)
+        found["trial"] = rejection_trial(cut, registration, window=TRIED, thresholds=(2.0, 2.5, 3.0, 4.0, 6.0))
+    return Lights(**found, warnings=list(dict.fromkeys(warnings)))
+
+
+@contextlib.contextmanager
+def examining_lights(frames: Folder | None) -> Iterator[Callable[[], Lights | None]]:
+    """Examine lights in a process of its own while this one does something else; yields what waits for the answer.
+
+    Compiling for the first time, which Python does on one core, then takes half as long.  None for no frames.
+
+    Examples
+    --------
+    >>> with examining_lights(None) as lights:
+    ...     print(lights())
+    None
+    """
+    if frames is None:
+        yield lambda: None
+        return
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        future = pool.submit(examine_lights, frames, progress=False)
+
+        def answer() -> Lights:
+            try:
+                return future.result()
+            except BrokenProcessPool:  # killed, for its memory perhaps: once more, here
+                return examine_lights(frames, progress=False)
+
+        try:
+            yield answer
+        finally:
+            future.cancel()
+
+
+@dataclass(repr=False)
+class DarkLibraryResult:
+    """A dark library that was made, and where it lies; prints as what it can predict."""
+
+    library: xr.Dataset
+    path: Path | None = None
+    set_aside: list[tuple[Path, str]] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return what it is, one line a fact."""
+        attrs = self.library.attrs
+        seconds, warm = self.library["exposure"].values, self.library["temperature"].values
+        darks = seconds > 0
+        label = " [simulated data]" if is_simulated(attrs["camera"]) and "simulated" not in attrs["camera"] else ""
+        iso = f", ISO {attrs['iso']:g}" if math.isfinite(attrs["iso"]) else ""
+        found = [
+            f"{attrs['camera'] or 'unknown camera'}{label}{iso}: dark library of "
+            f"{int(self.library['frames'].sum())} frames",
+            f"exposures {seconds[darks].min():g} to {seconds.max():g} s",
+        ]
+        if np.isfinite(warm[darks]).any():
+            found[-1] += f", temperatures {np.nanmin(warm):g} to {np.nanmax(warm):g} °C"
+        for law, key, name, unit in (
+            ("doubling", "doubling_temperature", "dark current doubles every", "K"),
+            ("arrhenius", "activation_energy", "activation energy", "eV"),
+        ):
+            if math.isfinite(attrs[key]):
+                used = " (used)" if attrs["law"] == law else ""
+                found.append(f"{name} {value_text(attrs[key], attrs[f'{key}_error'], unit)}{used}")
+        return [*found, *(f"warning: {text}" for text in attrs["warnings"])]
+
+    def __repr__(self) -> str:
+        aside = [f"set aside: {said_of(path.name, reason)}" for path, reason in self.set_aside]
+        return "\n".join([*self.lines(), *aside])
+
+
+def make_dark_library(
+    folder: str | Path | Folder, out: str | Path | None = None, *, iso: float | None = None, progress: bool = True
+) -> DarkLibraryResult:
+    """Fit the darks (and bias frames) in a folder together and keep the result: see `sensor.fit_dark_library`.
+
+    Parameters
+    ----------
+    folder
+        A folder (see `open_folder`), or what `open_folder` returned.
+    out
+        The FITS file to write, or a folder for ``dark-library.fits``; nothing is written without it.
+    iso
+        Which ISO; without it the one with the most darks.
+
+    Raises
+    ------
+    WorkbenchError
+        If the folder has no darks (of that ISO), or they do not separate offset and dark current; the message
+        names what to shoot.
+
+    Examples
+    --------
+    >>> from workbench.simulate import samples
+    >>> result = make_dark_library(samples._PROJECT / "data-samples" / "small", progress=False)
+    >>> 5 < result.library.attrs["doubling_temperature"] < 7
+    True
+    """
+    path = None
+    if out is not None:
+        path = Path(out)
+        if path.is_dir() or not path.suffix:
+            path = path / DARK_LIBRARY_FILE
+        check_target(path, "FITS file")
+    found = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
+    if found.has("dark"):
+        found = of_one_camera(found, ["dark"], ["bias"], share=MAJORITY)
+    library, found = found.without_unreadable(lambda folder: _fit(folder, iso, progress), "dark")
+    if library is None:
+        raise WorkbenchError(
+            f"{found.root} has no darks: shoot two or more at each of two exposures, and at two temperatures or more"
+        )
+    if path is not None:
+        save_dark_library(library, path)
+    return DarkLibraryResult(library, path, list(found.set_aside))
+
+
+def _fit(folder: Folder, iso: float | None, progress: bool) -> xr.Dataset:
+    """Fit the darks of an ISO, or of the one with the most."""
+    counts = folder.table.loc[folder.table["kind"] == "dark", "iso"].value_counts()
+    if iso is not None and iso not in counts.index:
+        known = ", ".join(f"{value:g}" for value in sorted(counts.index)) or "not stated"
+        raise WorkbenchError(f"{folder.root} has no darks at ISO {iso:g} (there are ISO {known})")
+    dark, bias = folder.dark, folder.bias if folder.has("bias") else None
+    if counts.size:
+        wanted = counts.index[0] if iso is None else iso
+        dark = dark.isel(frame=np.flatnonzero(dark["iso"].values == wanted))
+    return fit_dark_library(dark, bias, progress=progress)
+
+
+def predict_master_dark(
+    library: str | Path, out: str | Path, *, exposure: float, temperature: float = math.nan
+) -> xr.Dataset:
+    """Predict a master dark from a library file and write it as the masters of the workbench are; see `predict_dark`.
+
+    Raises
+    ------
+    WorkbenchError
+        If the file is not a library, does not reach that temperature, or the master cannot be written.
+    """
+    check_target(out, "FITS file")
+    master = predict_dark(open_dark_library(library), exposure, temperature)
+    save_master(master.assign_attrs(key=""), out)
+    return master
