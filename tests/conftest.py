@@ -44,6 +44,22 @@ def small_samples() -> Path:
 
 
 @pytest.fixture(scope="session")
+def frames(small_samples):
+    """The small set, opened."""
+    from workbench.ingest import open_folder
+
+    return open_folder(small_samples, progress=False)
+
+
+@pytest.fixture(scope="session")
+def result(frames):
+    """What `characterize` finds in the small set."""
+    from workbench.pipelines import characterize
+
+    return characterize(frames, progress=False)
+
+
+@pytest.fixture(scope="session")
 def samples() -> Path:
     """The full set of sample frames, generated once by the virtual camera."""
     from workbench.simulate import sample_folder

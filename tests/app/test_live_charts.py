@@ -4,23 +4,16 @@ import course
 import holoviews as hv
 import numpy as np
 import panel as pn
-import pytest
 from bokeh.models import Plot as Figure
 
 from workbench import charts
 from workbench.app import LiveChart, live_chart
 from workbench.charts import noise_budget_chart, theme
 from workbench.core.errors import WorkbenchError
-from workbench.pipelines import characterize
 
 theme.load_backends()
 DIMS = theme.dimension("x", "s"), theme.dimension("y", "e⁻")
 ROW, COLUMN = theme.dimension("row", "px"), theme.dimension("column", "px")
-
-
-@pytest.fixture(scope="module")
-def result(small_samples):
-    return characterize(small_samples, progress=False)
 
 
 def figures(shown):

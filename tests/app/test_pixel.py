@@ -6,12 +6,10 @@ import pytest
 import workbench as wb
 from workbench.app.pixel import known_noise, pixel_noise, pixel_table
 from workbench.core.errors import WorkbenchError
-from workbench.pipelines import characterize
 
 
-def test_the_noise_that_a_pixel_is_said_to_have_is_the_noise_it_has(small_samples):
+def test_the_noise_that_a_pixel_is_said_to_have_is_the_noise_it_has(small_samples, result):
     """Flats of one light: the scatter of a pair is what the budget of its mean says."""
-    result = characterize(small_samples, progress=False)
     folder = wb.open_folder(small_samples)
     row = folder.select(kind="flat", iso=800.0).table.iloc[0]
     pair = [wb.read_frame(path) for path in folder.select(kind="flat", iso=800.0).table.path[:2]]

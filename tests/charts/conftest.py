@@ -1,5 +1,6 @@
 """The measurements that chart tests draw: the small sample frames, a raw report card with a plan, the sample night."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import course
@@ -9,24 +10,16 @@ import xarray as xr
 
 from workbench import calibrate, fidelity, pixels, plan, stack
 from workbench.charts.registry import REGISTRY
-from workbench.ingest import open_folder
-from workbench.pipelines import characterize, measure_pixel_noise
+from workbench.pipelines import measure_pixel_noise
 from workbench.pipelines.calibration import Lights
 
 CAMERA = "NIKON D7000 (simulated)"
 
 
 @pytest.fixture(scope="session")
-def frames(small_samples):
-    return open_folder(small_samples, progress=False)
-
-
-@pytest.fixture(scope="session")
-def result(frames):
+def result(result, frames):
     """What `characterize` finds in the small set, and the noise of every pixel."""
-    found = characterize(frames, progress=False)
-    found.pixel_noise = measure_pixel_noise(frames, progress=False)
-    return found
+    return dataclasses.replace(result, pixel_noise=measure_pixel_noise(frames, progress=False))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.scenes import frames_of, true_gain
 from workbench.core.cube import make_cube
 from workbench.core.dark import BOLTZMANN, DarkLaw, dark_current_at, dark_laws, predict_current
 from workbench.core.noise import noise_budget
@@ -75,25 +76,11 @@ def test_the_virtual_cameras_frames():
     pulls = []
     for trial in range(25):
         camera = d7000(seed=trial, shape=(48, 64), hot_fraction=0.0)
-        gain = xr.Dataset(
-            {
-                "gain": (("iso", "channel"), np.full((1, 4), camera.gain(800))),
-                "gain_error": (("iso", "channel"), np.zeros((1, 4))),
-            },
-            {"iso": [800.0], "channel": CHANNELS},
+        bias, dark = (
+            frames_of(camera, kind, shots, seed=lambda n, trial=trial, kind=kind: (trial, n, len(kind)))
+            for kind, shots in (("bias", [(1e-4, 20.0)] * 6), ("dark", settings))
         )
-        frames = {}
-        for kind, shots in (("bias", [(1e-4, 20.0)] * 6), ("dark", settings)):
-            exposure, temperature = np.array(shots).T
-            pictures = [
-                expose(camera, iso=800, exposure=t, temperature=warm, seed=(trial, n, len(kind)))
-                for n, (t, warm) in enumerate(shots)
-            ]
-            frames[kind] = make_cube(
-                pictures, cfa_pattern="RGGB", kind=kind, iso=800, exposure=exposure, temperature=temperature,
-                white_level=16383,
-            )  # fmt: skip
-        law = dark_law(measure_dark(frames["dark"], frames["bias"], gain, progress=False).current)
+        law = dark_law(measure_dark(dark, bias, true_gain(camera), progress=False).current)
         for warm in (-10.0, 4.0, 15.0, 30.0):
             value, error = dark_current_at(law, warm)
             pulls.append((value - camera.mean_dark_current(warm)) / error)

@@ -6,11 +6,6 @@ import workbench as wb
 
 
 @pytest.fixture(scope="module")
-def frames(small_samples):
-    return wb.open_folder(small_samples)
-
-
-@pytest.fixture(scope="module")
 def measured(frames):
     noise = wb.sensor.read_noise(frames.bias, progress=False)
     ptc = wb.sensor.photon_transfer(frames.flat, noise, progress=False)

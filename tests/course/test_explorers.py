@@ -9,13 +9,7 @@ from course import explorers as explore
 
 from tests.charts.drawn import check_drawn, parts
 from workbench.core.errors import WorkbenchError
-from workbench.pipelines import characterize
 from workbench.stack.pixel import busiest_pixel, inspect_pixel
-
-
-@pytest.fixture(scope="module")
-def result(small_samples):
-    return characterize(small_samples, progress=False)
 
 
 def test_refitting_with_every_level_gives_the_same_gain(result):

@@ -32,11 +32,6 @@ def exactly(one, other):
 
 
 @pytest.fixture(scope="module")
-def frames(small_samples):
-    return open_folder(small_samples, progress=False)
-
-
-@pytest.fixture(scope="module")
 def measured(frames):
     noise = sensor.read_noise(frames.bias)
     transfer = sensor.photon_transfer(frames.flat, noise, progress=False)

@@ -2,25 +2,12 @@
 
 import course
 import holoviews as hv
-import pytest
 
-from workbench.ingest import open_folder
-from workbench.pipelines import characterize
 from workbench.pixels import stack_cube
 
 
-@pytest.fixture(scope="module")
-def folder(small_samples):
-    return open_folder(small_samples, progress=False)
-
-
-@pytest.fixture(scope="module")
-def result(folder):
-    return characterize(folder, progress=False)
-
-
-def test_controls_move_what_is_drawn(folder, result):
-    bias = folder.bias.isel(frame=folder.bias.iso == 200)
+def test_controls_move_what_is_drawn(frames, result):
+    bias = frames.bias.isel(frame=frames.bias.iso == 200)
     stack = stack_cube(bias, progress=False)
     hv.render(course.spread_of_mean(stack, 8), backend="matplotlib")
     table = course.emva_table(result.uniformity)

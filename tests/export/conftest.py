@@ -3,12 +3,6 @@
 import pytest
 
 from workbench.export import write_charts
-from workbench.pipelines import characterize
-
-
-@pytest.fixture(scope="session")
-def result(small_samples):
-    return characterize(small_samples, progress=False)
 
 
 @pytest.fixture(scope="session")

@@ -21,11 +21,6 @@ from workbench.pipelines import characterize
 
 
 @pytest.fixture(scope="module")
-def result(small_samples):
-    return characterize(small_samples, progress=False)
-
-
-@pytest.fixture(scope="module")
 def page(result, tmp_path_factory):
     return write_report(result, tmp_path_factory.mktemp("report") / "report.html", progress=False)
 

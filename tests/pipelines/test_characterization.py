@@ -2,78 +2,29 @@
 
 import json
 import shutil
-from datetime import datetime, timedelta
 
 import jsonschema
 import numpy as np
 import pytest
 
 import workbench
+from tests.scenes import Shooting
 from workbench.core import SCHEMA
 from workbench.core.errors import WorkbenchError
 from workbench.ingest import open_folder
 from workbench.pipelines import characterize
-from workbench.simulate import d7000, expose, save_frame
+from workbench.simulate import d7000
 
 CAMERA = d7000(seed=11, shape=(96, 128))
-LAMP = (27_000.0, 61_000.0, 61_000.0, 50_000.0)
 PIECES = (
     "read_noise", "ptc", "gain", "unity", "dark_signal", "dark_current", "dark_law", "dark_noise", "dcnu", "hot_pixels",
     "vignetting", "dark_subtraction", "snr",
 )  # fmt: skip
 
 
-class Camera:
-    """Shoots into a folder as a user would."""
-
-    def __init__(self, folder, camera=CAMERA, firmware="patched"):
-        self.folder, self.camera, self.firmware, self.count = folder, camera, firmware, 0
-
-    def shoot(self, kind, frames=2, *, iso=800.0, exposure=1 / 8000, temperature=20.0, light=0.0, name=""):
-        paths = []
-        (self.folder / kind).mkdir(parents=True, exist_ok=True)
-        for _ in range(frames):
-            self.count += 1
-            mosaic = expose(
-                self.camera,
-                np.multiply(LAMP, light),
-                iso=iso,
-                exposure=exposure,
-                temperature=temperature,
-                seed=self.count,
-            )
-            path = self.folder / kind / f"{name or kind}_{self.count:03d}.dng"
-            save_frame(
-                path,
-                mosaic,
-                self.camera,
-                iso=iso,
-                exposure=exposure,
-                temperature=temperature,
-                time=datetime(2025, 1, 18, 20) + timedelta(minutes=self.count),
-                firmware=self.firmware,
-            )
-            paths.append(path)
-        return paths
-
-    def bias(self, frames=3, **settings):
-        return self.shoot("bias", frames, **settings)
-
-    def flats(self, exposures=(0.0125, 0.03, 0.05), frames=2, **settings):
-        return [path for t in exposures for path in self.shoot("flats", frames, exposure=t, light=1.0, **settings)]
-
-    def darks(self, exposures=(120.0, 600.0), frames=2, temperatures=(20.0,), **settings):
-        return [
-            path
-            for warm in temperatures
-            for t in exposures
-            for path in self.shoot("darks", frames, exposure=t, temperature=warm, **settings)
-        ]
-
-
 @pytest.fixture
 def camera(tmp_path):
-    return Camera(tmp_path / "frames")
+    return Shooting(tmp_path / "frames")
 
 
 def measure(folder, out=None):
@@ -128,8 +79,7 @@ def test_the_samples_give_their_truth_within_the_stated_errors(samples, tmp_path
     assert workbench.open_sensor(tmp_path / "out").identical(result.sensor)
 
 
-def test_the_small_samples_give_every_piece(small_samples):
-    result = measure(small_samples)
+def test_the_small_samples_give_every_piece(result):
     lacking = [piece for piece in PIECES if getattr(result, piece) is None]
     assert not lacking
     assert (
@@ -137,8 +87,7 @@ def test_the_small_samples_give_every_piece(small_samples):
     )
 
 
-def test_what_is_printed_is_short_and_complete(small_samples):
-    result = measure(small_samples)
+def test_what_is_printed_is_short_and_complete(result):
     text = str(result)
     assert "simulated" in text.splitlines()[0]
     assert "±" in text
@@ -224,7 +173,7 @@ def test_saturated_and_black_flats(camera, exposure, words):
 def test_a_frame_of_another_size_is_set_aside(camera):
     camera.bias(6)
     camera.flats()
-    (odd,) = Camera(camera.folder, d7000(seed=1, shape=(64, 64))).bias(1, name="other")
+    (odd,) = Shooting(camera.folder, d7000(seed=1, shape=(64, 64))).bias(1, name="other")
     result = measure(camera.folder)
     assert [path for path, _ in result.set_aside] == [odd]
     says(result, odd.name, "size is 64 x 64", "128 x 96")
@@ -236,7 +185,8 @@ def test_a_frame_of_another_camera_or_mosaic_is_set_aside(camera):
     camera.flats()
     stranger = d7000(seed=1, shape=(96, 128), camera="NIKON D5300 (simulated)")
     turned = d7000(seed=1, shape=(96, 128), cfa_pattern="GBRG")
-    odd = [Camera(camera.folder, one).bias(1, name=name)[0] for one, name in ((stranger, "d5300"), (turned, "turned"))]
+    others = {"d5300": stranger, "turned": turned}
+    odd = [Shooting(camera.folder, other).bias(1, name=name)[0] for name, other in others.items()]
     result = measure(camera.folder)
     assert sorted(path for path, _ in result.set_aside) == sorted(odd)
     says(result, "d5300", "NIKON D5300")
@@ -247,7 +197,7 @@ def test_a_light_of_another_size_is_set_aside(camera):
     camera.bias()
     camera.flats()
     camera.darks(frames=3)
-    (odd,) = Camera(camera.folder, d7000(seed=1, shape=(64, 64))).shoot("lights", 1, exposure=600.0)
+    (odd,) = Shooting(camera.folder, d7000(seed=1, shape=(64, 64))).shoot("lights", 1, exposure=600.0)
     result = measure(camera.folder)
     assert [path for path, _ in result.set_aside] == [odd]
     assert result.dark_subtraction.attrs["kind"] == "dark"
@@ -255,7 +205,7 @@ def test_a_light_of_another_size_is_set_aside(camera):
 
 def test_half_of_one_camera_and_half_of_another_is_refused(camera):
     camera.bias(3)
-    Camera(camera.folder, d7000(seed=1, shape=(64, 64))).bias(3, name="other")
+    Shooting(camera.folder, d7000(seed=1, shape=(64, 64))).bias(3, name="other")
     with pytest.raises(WorkbenchError, match=r"different size .*128 x 96: 3 .*64 x 64: 3 .*folder of its own"):
         measure(camera.folder)
 
@@ -312,7 +262,7 @@ def test_a_file_that_fails_only_when_it_is_decoded_is_set_aside_and_the_rest_mea
 
 
 def test_stock_firmware_gives_no_silent_number(tmp_path):
-    stock = Camera(tmp_path, firmware="stock")
+    stock = Shooting(tmp_path, firmware="stock")
     stock.bias(4)
     stock.flats((0.004, 0.0125, 0.03, 0.05))
     stock.darks()

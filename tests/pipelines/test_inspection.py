@@ -1,33 +1,29 @@
 """Inspecting folders and files."""
 
 import json
-from datetime import datetime
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.scenes import Shooting
 from workbench.cli import main
 from workbench.core.errors import WorkbenchError
 from workbench.ingest import DngMetadata, write_dng
 from workbench.pipelines import inspect
 from workbench.pipelines.inspection import write_inspection
-from workbench.simulate import d7000, expose, save_frame
+from workbench.simulate import d7000
 
 CAMERA = d7000(seed=2, shape=(128, 192))
+LIGHT = 4e4 / np.array(Shooting.LAMP)  # the same in all channels
 
 
 @pytest.fixture
 def stock(tmp_path):
     """A folder of bias frames and flats by the stock firmware."""
-    shots = [("bias", 0.0, 1e-4)] * 4 + [("flats", 4e4, e) for e in (0.01, 0.04, 0.1, 0.3) for _ in range(2)]
-    for number, (kind, light, exposure) in enumerate(shots):
-        (tmp_path / kind).mkdir(exist_ok=True)
-        frame = expose(CAMERA, light, iso=100, exposure=exposure, seed=number, threads=1)
-        save_frame(
-            tmp_path / kind / f"{number}.dng", frame, CAMERA, iso=100, exposure=exposure, temperature=20.0,
-            time=datetime(2024, 1, 1), firmware="stock",
-        )  # fmt: skip
+    camera = Shooting(tmp_path, CAMERA, firmware="stock")
+    camera.bias(4, iso=100, exposure=1e-4)
+    camera.flats((0.01, 0.04, 0.1, 0.3), iso=100, light=LIGHT)
     return tmp_path
 
 
@@ -64,7 +60,7 @@ def test_written_as_json(stock, tmp_path):
 
 def test_an_unreadable_frame_is_set_aside(stock):
     broken = stock / "bias" / "9.dng"
-    broken.write_bytes((stock / "bias" / "0.dng").read_bytes()[:4000])
+    broken.write_bytes((stock / "bias" / "bias_001.dng").read_bytes()[:4000])
     result = inspect(stock, progress=False)
     assert [path.name for path, _ in result.set_aside] == ["9.dng"]
 
@@ -73,7 +69,7 @@ def test_mistakes_are_named(tmp_path, stock):
     with pytest.raises(WorkbenchError, match="no files"):
         inspect([], progress=False)
     with pytest.raises(WorkbenchError, match="is a folder"):
-        inspect([stock, stock / "bias" / "0.dng"], progress=False)
+        inspect([stock, stock / "bias" / "bias_001.dng"], progress=False)
 
 
 def test_a_frame_of_another_camera_is_set_aside_and_half_of_them_refused(stock):
@@ -82,7 +78,7 @@ def test_a_frame_of_another_camera_is_set_aside_and_half_of_them_refused(stock):
     result = inspect([*sorted((stock / "flats").iterdir()), other], progress=False)
     assert [path.name for path, _ in result.set_aside] == ["other.dng"]
     with pytest.raises(WorkbenchError, match="mixes frames of different camera"):
-        inspect([stock / "bias" / "0.dng", other], progress=False)
+        inspect([stock / "bias" / "bias_001.dng", other], progress=False)
 
 
 def test_on_the_command_line(stock, tmp_path):

@@ -5,7 +5,7 @@ import dataclasses
 import xarray as xr
 from astropy import units
 
-from workbench import characterize, open_stack, stack_folder
+from workbench import open_stack, stack_folder
 
 
 def datasets(value):
@@ -32,8 +32,8 @@ def unknown(data):
     return found
 
 
-def test_the_units_of_a_measured_sensor_parse(small_samples):
-    results = list(datasets(characterize(small_samples, progress=False)))
+def test_the_units_of_a_measured_sensor_parse(result):
+    results = list(datasets(result))
     assert len(results) > 15
     assert not {text for data in results for text in unknown(data)}
 

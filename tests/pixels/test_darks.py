@@ -1,33 +1,28 @@
 """What is shown of the noise agrees with the noise that was put in."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import xarray as xr
 
+from tests.scenes import frames_of, names_of, true_gain
 from workbench.core.cube import make_cube
 from workbench.core.errors import WorkbenchError
 from workbench.pixels import dark_noise, dark_subtraction
 from workbench.sensor import read_noise
-from workbench.simulate import d7000, expose
+from workbench.simulate import d7000
 
 CAMERA = d7000(seed=5, shape=(320, 480))
 ISO = 800.0
 
 
 def shoot(count, kind, exposure, temperature=20.0, rate=0.0, start=0):
-    frames = [
-        expose(CAMERA, rate, iso=ISO, exposure=exposure, temperature=temperature, seed=[start + n])
-        for n in range(count)
-    ]
-    names = [f"{kind}_{n}.dng" for n in range(count)]
-    given = {"iso": ISO, "exposure": exposure, "temperature": temperature, "filename": names, "white_level": 16383}
-    return make_cube(frames, cfa_pattern="RGGB", kind=kind, **given)
+    shots, names = [(exposure, temperature)] * count, names_of(kind, count)
+    return frames_of(CAMERA, kind, shots, rate=rate, seed=lambda number: [start + number], filename=names)
 
 
-def gains(iso=ISO):
-    value = np.full((1, 4), CAMERA.gain(iso))
-    data = {"gain": (("iso", "channel"), value), "gain_error": (("iso", "channel"), 0.01 * value)}
-    return xr.Dataset(data, {"iso": [iso], "channel": ["R", "G1", "G2", "B"]})
+gains = partial(true_gain, CAMERA, error=0.01)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import xarray as xr
 
+from tests.scenes import true_gain
 from workbench.core.cube import make_cube
 from workbench.core.errors import WorkbenchError
 from workbench.pixels import measure_dsnu, measure_prnu, stack_cube
@@ -13,18 +13,10 @@ def plane_of(picture, channel):
     return picture[channel // 2 :: 2, channel % 2 :: 2].astype(float)
 
 
-def known_gain(camera):
-    values = np.full((1, 4), camera.gain(100))
-    return xr.Dataset(
-        {"gain": (("iso", "channel"), values), "gain_error": (("iso", "channel"), 0 * values)},
-        {"iso": [100.0], "channel": ["R", "G1", "G2", "B"]},
-    )
-
-
 @pytest.mark.parametrize("kind", ["none", "highpass"])
 def test_dsnu_and_its_parts(striped, kind):
     camera, bias, _ = striped
-    found = measure_dsnu(bias, known_gain(camera), progress=False).isel(iso=0).sel(filter=kind)
+    found = measure_dsnu(bias, true_gain(camera, iso=100.0), progress=False).isel(iso=0).sel(filter=kind)
     assert int(found.frames) == 12
     for number in range(4):
         offsets = plane_of(camera.offset_map, number) * camera.gain(100)

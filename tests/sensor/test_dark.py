@@ -1,42 +1,31 @@
 """Dark signal, dark current and DCNU recover the virtual camera's truth; doubtful darks are named."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-import xarray as xr
 
-from workbench.core.cube import make_cube
+from tests.scenes import frames_of, names_of, true_gain
 from workbench.core.errors import WorkbenchError
 from workbench.sensor import measure_dark
-from workbench.simulate import d7000, expose
+from workbench.simulate import d7000
 
 ISO, CHANNELS = 800.0, ["R", "G1", "G2", "B"]
 CAMERA = d7000(seed=3, shape=(256, 384))
 
 
-def cube(shots, kind, *, camera=CAMERA, jitter=0.0, clip=None, **changes):
-    """Frames of (exposure, temperature) pairs."""
+def cube(shots, kind, *, camera=CAMERA, jitter=0.0, clip=0):
+    """Frames of (exposure, temperature) pairs, shaken and clipped by some ADU."""
     rng = np.random.default_rng(99)
-    frames = []
-    for number, (exposure, temperature) in enumerate(shots):
-        frame = expose(camera, iso=ISO, exposure=exposure, temperature=temperature, seed=[number, len(kind)])
-        frame = frame.astype(float) + np.rint(rng.normal(0, jitter))
-        frames.append(np.clip(frame if clip is None else frame - clip, 0, 16383).astype("uint16"))
-    given = {
-        "iso": ISO,
-        "exposure": [exposure for exposure, _ in shots],
-        "temperature": [temperature for _, temperature in shots],
-        "filename": [f"{kind}_{number}.dng" for number in range(len(shots))],
-        "white_level": 16383,
-    }
-    return make_cube(frames, cfa_pattern="RGGB", kind=kind, **(given | changes))
+
+    def change(frame, _):
+        return np.clip(frame.astype(float) + np.rint(rng.normal(0, jitter)) - clip, 0, 16383).astype("uint16")
+
+    names = names_of(kind, len(shots))
+    return frames_of(camera, kind, shots, seed=lambda number: [number, len(kind)], change=change, filename=names)
 
 
-def gains(error=0.0):
-    value = np.full((1, 4), CAMERA.gain(ISO))
-    return xr.Dataset(
-        {"gain": (("iso", "channel"), value), "gain_error": (("iso", "channel"), value * error)},
-        {"iso": [ISO], "channel": CHANNELS},
-    )
+gains = partial(true_gain, CAMERA)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +125,7 @@ def test_without_the_gain_it_stays_in_adu(darks, bias):
 
 
 def test_the_gains_error_is_in_electrons_and_not_in_the_scatter(darks, bias):
-    with_error = measure_dark(darks, bias, gains(0.01), progress=False).current
+    with_error = measure_dark(darks, bias, gains(error=0.01), progress=False).current
     without = measure_dark(darks, bias, gains(), progress=False).current
     np.testing.assert_allclose(with_error.dark_current_scatter, without.dark_current_scatter)
     expected = np.hypot(without.dark_current_error, with_error.dark_current * 0.01 / 2)  # of four channels

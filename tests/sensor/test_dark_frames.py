@@ -1,13 +1,14 @@
 """Runs that warm up, and cameras that take the mean dark off: both are noticed, and honest darks are not."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-import xarray as xr
 
-from workbench.core.cube import make_cube
+from tests.scenes import frames_of, less_mean_dark, true_gain
 from workbench.sensor import dark_law, measure_dark
 from workbench.sensor.law import run_trend
-from workbench.simulate import d7000, expose
+from workbench.simulate import d7000
 
 ISO = 800.0
 
@@ -17,30 +18,16 @@ def camera():
     return d7000(seed=8, shape=(96, 128))
 
 
-def gain_of(camera):
-    values = np.full((1, 4), camera.gain(ISO))
-    return xr.Dataset(
-        {"gain": (("iso", "channel"), values), "gain_error": (("iso", "channel"), 0.002 * values)},
-        {"iso": [ISO], "channel": ["R", "G1", "G2", "B"]},
-    )
+gain_of = partial(true_gain, error=0.002)
 
 
 def shoot(camera, settings, warming=0.0, subtract=False, times=None):
     """Darks of (exposure, stated temperature), the sensor warmer by up to `warming` along the run."""
-    frames = []
-    for n, (t, warm) in enumerate(settings):
-        real = warm + warming * n / (len(settings) - 1)
-        frame = expose(camera, iso=ISO, exposure=t, temperature=real, seed=n)
-        if subtract:
-            taken = round(camera.mean_dark_current(real) * t / camera.gain(ISO))
-            frame = (frame.astype(int) - taken).clip(0).astype(np.uint16)
-        frames.append(frame)
-    exposure, temperature = np.array(settings).T
-    kind = "bias" if exposure.max() < 1 else "dark"
-    time = np.datetime64("NaT") if times is None else times
-    return make_cube(
-        frames, cfa_pattern="RGGB", kind=kind, iso=ISO, exposure=exposure, temperature=temperature, time=time,
-        white_level=16383, black_level=600,
+    real = [(t, warm + warming * n / (len(settings) - 1)) for n, (t, warm) in enumerate(settings)]
+    return frames_of(
+        camera, "bias" if settings[0][0] < 1 else "dark", real, temperature=[warm for _, warm in settings],
+        change=(lambda frame, n: less_mean_dark(camera, frame, *real[n])) if subtract else None,
+        time=np.datetime64("NaT") if times is None else times, black_level=600,
     )  # fmt: skip
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from workbench.core.cube import make_cube
+from tests.scenes import frames_of
 from workbench.sensor import compare_gains, dark_transfer, gain_from_darks
-from workbench.simulate import d7000, expose
+from workbench.simulate import d7000
 from workbench.simulate.firmware import stock
 
 SHAPE = (96, 128)
@@ -13,18 +13,12 @@ SHAPE = (96, 128)
 
 def shoot(seed, *, shots=((600.0, 20.0, 3), (600.0, 8.0, 3)), iso=200.0, change=None, **camera):
     body = d7000(seed=seed, shape=SHAPE, **camera)
-    darks, exposure, temperature = [], [], []
-    for time, warm, count in shots:
-        for n in range(count):
-            frame = expose(body, iso=iso, exposure=time, temperature=warm, seed=(seed, n), threads=1)
-            darks.append(frame if change is None else change(frame, n))
-            exposure.append(time)
-            temperature.append(warm)
-    given = {"cfa_pattern": "RGGB", "iso": iso, "white_level": 16383}
-    names = [f"dark_{i}.nef" for i in range(len(darks))]
-    dark = make_cube(darks, kind="dark", exposure=exposure, temperature=temperature, filename=names, **given)
-    bias = [expose(body, iso=iso, exposure=1 / 8000, seed=(seed, 99, n), threads=1) for n in range(6)]
-    return body, dark, make_cube(bias, kind="bias", **given)
+    series = [(time, warm, n) for time, warm, count in shots for n in range(count)]
+    dark = frames_of(
+        body, "dark", [shot[:2] for shot in series], iso=iso, seed=lambda number: (seed, series[number][2]),
+        change=change, filename=[f"dark_{number}.nef" for number in range(len(series))],
+    )  # fmt: skip
+    return body, dark, frames_of(body, "bias", [(1 / 8000, 20.0)] * 6, iso=iso, seed=lambda number: (seed, 99, number))
 
 
 def measure(seed, **changes):

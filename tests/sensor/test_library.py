@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-import xarray as xr
 
-from workbench.core.cube import make_cube
+from tests.scenes import frames_of, less_mean_dark, true_gain
 from workbench.core.dark import dark_current_at, law_factor, open_dark_library, predict_dark, save_dark_library
 from workbench.core.errors import FrameReadError, WorkbenchError
 from workbench.sensor import dark_law, fit_dark_library, measure_dark
-from workbench.simulate import d7000, expose
+from workbench.simulate import d7000
 
 ISO = 800.0
 SHAPE = (96, 128)
@@ -16,19 +15,11 @@ GRID = [(t, warm) for warm in (0.0, 10.0, 20.0) for t in (120.0, 600.0)]
 
 
 def shoot(camera, settings, frames=3, seed=1, subtract=False):
-    shots = [(t, warm, n) for t, warm in settings for n in range(frames)]
-    pictures = []
-    for t, warm, n in shots:
-        frame = expose(camera, iso=ISO, exposure=t, temperature=warm, seed=(seed, n))
-        if subtract:  # what is left of the mean is less than rounding
-            taken = round(camera.mean_dark_current(warm) * t / camera.gain(ISO))
-            frame = (frame.astype(int) - taken).clip(0).astype(np.uint16)
-        pictures.append(frame)
-    exposure, temperature, _ = np.array(shots).T
-    kind = "bias" if exposure.max() < 1 else "dark"
-    return make_cube(
-        pictures, cfa_pattern=camera.cfa_pattern, kind=kind, camera=camera.camera, iso=ISO, exposure=exposure,
-        temperature=temperature, white_level=camera.white_level, black_level=600,
+    shots = [shot for shot in settings for _ in range(frames)]
+    return frames_of(
+        camera, "bias" if shots[0][0] < 1 else "dark", shots, seed=lambda number: (seed, number % frames),
+        change=(lambda frame, number: less_mean_dark(camera, frame, *shots[number])) if subtract else None,
+        camera=camera.camera, black_level=600,
     )  # fmt: skip
 
 
@@ -190,12 +181,7 @@ def test_the_answer_does_not_depend_on_the_order_of_the_frames(camera, bias, lib
 
 def test_the_library_and_the_sensor_have_one_law(camera, bias, library):
     """The same darks, measured setting by setting and all at once."""
-    values = {"gain": camera.gain(ISO), "gain_error": 0.0}
-    gain = xr.Dataset(
-        {name: (("iso", "channel"), np.full((1, 4), value)) for name, value in values.items()},
-        {"iso": [ISO], "channel": ["R", "G1", "G2", "B"]},
-    )
-    law = dark_law(measure_dark(shoot(camera, GRID), bias, gain, progress=False).current)
+    law = dark_law(measure_dark(shoot(camera, GRID), bias, true_gain(camera), progress=False).current)
     assert float(law["reference_temperature"]) == library.attrs["reference_temperature"]
     assert law.attrs["law"] == library.attrs["law"] == "doubling"
     for name, unit in (("doubling_temperature", 1.0), ("dark_current_reference", camera.gain(ISO))):
