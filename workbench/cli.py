@@ -68,23 +68,21 @@ def main() -> None:
     """
 
 
-def _one_line_errors(command: Command) -> Command:
-    """Turn a `WorkbenchError` into its message; anything unexpected keeps its traceback."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except WorkbenchError as error:
-            interrupted = isinstance(error.__context__, KeyboardInterrupt)  # its message says how to continue
-            raise _InputProblem(str(error), _INTERRUPTED if interrupted else 2) from error
-
-    return run  # type: ignore[return-value]
-
-
 def _command(summary: str, name: str | None = None) -> Callable[[Command], Any]:
-    """Register a function as a command with a summary for the list of commands."""
-    return lambda function: main.command(name, short_help=summary)(_one_line_errors(function))
+    """Register a function as a command; a `WorkbenchError` becomes its message, anything else keeps its traceback."""
+
+    def register(command: Command) -> Any:
+        @functools.wraps(command)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return command(*args, **kwargs)
+            except WorkbenchError as error:
+                interrupted = isinstance(error.__context__, KeyboardInterrupt)  # its message says how to continue
+                raise _InputProblem(str(error), _INTERRUPTED if interrupted else 2) from error
+
+        return main.command(name, short_help=summary)(run)
+
+    return register
 
 
 _quiet = click.option("--quiet", is_flag=True, help="No progress bars.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,29 +138,18 @@ def _data_address(content: bytes, kind: str) -> str:
 
 def _cards(sensor: xr.Dataset) -> Iterator[tuple[str, str, str]]:
     """The headline numbers: what it is, the value with its error, where it holds."""
-    yield from _scalar(sensor, "unity_gain_iso", "unity gain", "", "ISO ")
-    best = _best_read_noise(sensor)
-    if best:
-        yield best
-    yield from _scalar(sensor, "invariance_iso", "nothing gained above", "read noise within 5 % of its least", "ISO ")
-    well = at_lowest_iso(sensor, "full_well") if "full_well" in sensor else None
-    if well:
-        yield "full well", value_text(well["value"], well["error"], "e⁻"), setting_text(well, why=True)
-    if "dynamic_range" in sensor and np.isfinite(sensor["dynamic_range"].values).any():
-        values = sensor["dynamic_range"].mean("channel")
-        place = int(np.nanargmax(values.values))
-        error = float(sensor["dynamic_range_error"].isel(iso=place).mean("channel"))
-        yield (
-            "dynamic range",
-            value_text(float(values[place]), error, "stops"),
-            f"at ISO {float(sensor['iso'][place]):g}, mean of the channels",
-        )
+    blocks = attribute_dict(sensor.attrs, "blocks")
     reference = float(sensor["reference_temperature"])
     where = f"at {reference:.3g} °C" if math.isfinite(reference) else ""
+    yield from _scalar(sensor, "unity_gain_iso", "unity gain", before="ISO ")
+    yield from _best(sensor, "read_noise", "least read noise", "e⁻ rms", np.nanargmin, _error_of_mean)
+    yield from _scalar(sensor, "invariance_iso", "nothing gained above", "read noise within 5 % of its least", "ISO ")
+    if well := at_lowest_iso(sensor, "full_well") if "full_well" in sensor else None:
+        yield "full well", value_text(well["value"], well["error"], "e⁻"), setting_text(well, why=True)
+    yield from _best(sensor, "dynamic_range", "dynamic range", "stops", np.nanargmax, np.mean)
     yield from _scalar(sensor, "dark_current_reference", "dark current", where, unit="e⁻/s/pixel")
-    yield from _scalar(sensor, "doubling_temperature", "dark current doubles every", "", unit="K")
+    yield from _scalar(sensor, "doubling_temperature", "dark current doubles every", unit="K")
     yield from _scalar(sensor, "activation_energy", "activation energy", "of the dark current", unit="eV")
-    blocks = attribute_dict(sensor.attrs, "blocks")
     for name, title in (("prnu", "PRNU"), ("dsnu", "DSNU")):
         block = blocks.get(name)
         if block and block.get("value") is not None:
@@ -169,22 +158,29 @@ def _cards(sensor: xr.Dataset) -> Iterator[tuple[str, str, str]]:
         yield "the raw file is", str(fidelity["verdict"]), _multipliers(fidelity)
 
 
+def _error_of_mean(errors: np.ndarray) -> float:
+    return float(np.linalg.norm(errors)) / errors.size
+
+
 def _scalar(
-    sensor: xr.Dataset, name: str, title: str, where: str, before: str = "", unit: str = ""
+    sensor: xr.Dataset, name: str, title: str, where: str = "", before: str = "", unit: str = ""
 ) -> Iterator[tuple[str, str, str]]:
     if name in sensor and math.isfinite(float(sensor[name])):
         yield title, before + value_text(float(sensor[name]), float(sensor[f"{name}_error"]), unit), where
 
 
-def _best_read_noise(sensor: xr.Dataset) -> tuple[str, str, str] | None:
-    values = sensor["read_noise"].mean("channel").values if sensor.sizes.get("iso") else np.array([])
-    if not np.isfinite(values).any():
-        return None
-    place = int(np.nanargmin(values))
-    errors = sensor["read_noise_error"].values[place]
-    error = math.sqrt(float(np.nansum(errors**2))) / max(int(np.isfinite(errors).sum()), 1)
-    where = f"at ISO {float(sensor['iso'][place]):g}, mean of the channels"
-    return "least read noise", value_text(float(values[place]), error, "e⁻ rms"), where
+def _best(
+    sensor: xr.Dataset, name: str, title: str, unit: str, pick: Callable[..., Any], error_of: Callable[..., Any]
+) -> Iterator[tuple[str, str, str]]:
+    """The mean of the channels at the best ISO; `error_of` gives its error from those of the channels."""
+    values = sensor[name].mean("channel").values if name in sensor else np.empty(0)
+    if np.isfinite(values).any():
+        place = int(pick(values))
+        errors = sensor[f"{name}_error"].values[place]
+        known = errors[np.isfinite(errors)]
+        error = float(error_of(known)) if known.size else math.nan
+        where = f"at ISO {float(sensor['iso'][place]):g}, mean of the channels"
+        yield title, value_text(float(values[place]), error, unit), where
 
 
 def _tables(sensor: xr.Dataset) -> Iterator[tuple[str, pd.DataFrame]]:

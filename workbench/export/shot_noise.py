@@ -107,10 +107,7 @@ def _controls(models: dict[str, Any]) -> tuple[Any, Any]:
 def shot_noise_demo(seed: int | None = None) -> Any:
     """Return the demonstration as a Panel object: show it in a notebook, or serve it with ``.servable()``.
 
-    Parameters
-    ----------
-    seed
-        Of the random numbers; None for different ones every time.
+    Its random numbers differ every time, unless there is a seed.
     """
     import panel as pn
 
@@ -127,17 +124,11 @@ def shot_noise_demo(seed: int | None = None) -> Any:
     return pn.Column(pn.pane.Bokeh(controls, sizing_mode="stretch_width"), pn.FlexBox(*panes), name="Shot noise")
 
 
-def standalone(seed: int = 1) -> tuple[Any, tuple[str | None, ...]]:
-    """Return the demonstration as a Bokeh document, and the headings of its parts.
-
-    Parameters
-    ----------
-    seed
-        Of the random numbers, so that the page always opens with the same exposure.
-    """
+def standalone() -> tuple[Any, tuple[str | None, ...]]:
+    """Return the demonstration as a Bokeh document that always opens with the same exposure, and its headings."""
     from bokeh.document import Document
 
-    figures, models = _figures(seed)
+    figures, models = _figures(seed=1)
     controls, start = _controls(models)
     document = Document()
     for root in (controls, *figures):

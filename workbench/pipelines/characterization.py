@@ -208,9 +208,15 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
     """
     if out is not None:
         check_folder(out)
-    frames = _with_stated_iso(
-        _of_one_camera(folder if isinstance(folder, Folder) else open_folder(folder, progress=progress))
-    )
+    frames = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
+    if not frames.table["kind"].isin(MEASURED).any():
+        counts = Counter(frames.table["kind"])
+        there = ", ".join(f"{count} {kind or 'of unknown kind'}" for kind, count in counts.items())
+        raise WorkbenchError(
+            f"{frames.root} has no bias, flat or dark frames to measure (it has {there}); put frames into folders "
+            "named bias, flats and darks, or write a frames.csv that names their kind"
+        )
+    frames = _with_stated_iso(of_one_camera(frames, MEASURED, ["light"], share=MAJORITY))
     bar = _Bar(desc="measuring", unit="frame", delay=1, leave=False, disable=not progress)
     with bar, frame_buffers():
         result = measure_sensor(frames, bar, written=out is not None)
@@ -243,16 +249,9 @@ def written_table(sensor: xr.Dataset, columns: Mapping[str, str]) -> pd.DataFram
 
 
 def measure_sensor(folder: Folder, bar: tqdm, *, written: bool) -> Characterization:
-    """Measure everything that these frames give: darks in one thread, what else flats and bias frames show in another.
+    """Measure everything that these frames of one camera give: darks in one thread, bias frames and flats in another.
 
-    Parameters
-    ----------
-    folder
-        Frames of one camera, size and mosaic.
-    bar
-        A progress bar, moved on by a frame each.
-    written
-        Whether the map of defects will be written next to ``sensor.json``.
+    `written` says that the map of defects will lie next to ``sensor.json``.
     """
     bar.total, warnings = expected_frames(folder), list(folder.warnings)
     read, factors, folder = measure_read_noise(folder, bar)
@@ -353,18 +352,6 @@ class _Bar(tqdm):
     def close(self) -> None:
         self.total = self.n  # a notebook's bar that ends before its total stays, in red
         super().close()
-
-
-def _of_one_camera(folder: Folder) -> Folder:
-    """Return the folder with the frames of one camera, size and mosaic."""
-    if not folder.table["kind"].isin(MEASURED).any():
-        counts = Counter(folder.table["kind"])
-        there = ", ".join(f"{count} {kind or 'of unknown kind'}" for kind, count in counts.items())
-        raise WorkbenchError(
-            f"{folder.root} has no bias, flat or dark frames to measure (it has {there}); put frames into folders "
-            "named bias, flats and darks, or write a frames.csv that names their kind"
-        )
-    return of_one_camera(folder, MEASURED, ["light"], share=MAJORITY)
 
 
 def _with_stated_iso(folder: Folder) -> Folder:

@@ -79,26 +79,20 @@ class Inspection:
 
     def charts(self) -> list[str]:
         """Name the charts of the registry that these frames give."""
-        found = ["missing-codes"]
-        found += ["noise-spectrum"] if self.fidelity.texture is not None else []
-        found += ["hot-pixel-filter"] if self.fidelity.hot is not None else []
-        return found
+        given = {"missing-codes": True, "noise-spectrum": self.fidelity.texture, "hot-pixel-filter": self.fidelity.hot}
+        return [name for name, result in given.items() if result is not None]
 
     def gains(self) -> list[str]:
         """Return the gains as measured and without the camera's multiplication, one line an ISO and channel."""
         if self.gain is None:
             return []
-        lines = []
-        for iso in self.gain["iso"].values:
-            for channel in self.gain["channel"].values:
-                one = self.gain.sel(iso=iso, channel=channel)
-                value, error = float(one["gain_descaled"]), float(one["gain_descaled_error"])
-                if np.isfinite(value):
-                    measured = value_text(float(one["gain"]), float(one["gain_error"]))
-                    lines.append(
-                        f"ISO {iso:g} {channel}: {measured} as saved, {value_text(value, error, 'e-/ADU')} de-scaled"
-                    )
-        return lines
+        table = self.gain[["gain", "gain_error", "gain_descaled", "gain_descaled_error"]]
+        return [
+            f"ISO {row.iso:g} {row.channel}: {value_text(row.gain, row.gain_error)} as saved, "
+            f"{value_text(row.gain_descaled, row.gain_descaled_error, 'e-/ADU')} de-scaled"
+            for row in table.to_dataframe(dim_order=["iso", "channel"]).reset_index().itertuples()
+            if np.isfinite(row.gain_descaled)
+        ]
 
     def __repr__(self) -> str:
         lines = [self.headline(), ""]
