@@ -8,6 +8,8 @@ import xarray as xr
 from workbench.core.cube import make_cube
 from workbench.simulate import d7000, expose, save_frame
 
+CHANNELS = ["R", "G1", "G2", "B"]
+
 
 def frames_of(camera, kind, shots, /, *, iso=800.0, rate=0.0, seed=lambda number: number, change=None, **coords):
     """A cube of frames, one for each (exposure [s], temperature [°C]); `change` alters a mosaic, given its number."""
@@ -30,11 +32,37 @@ def less_mean_dark(camera, frame, exposure, temperature, iso=800.0):
     return (frame.astype(int) - taken).clip(0).astype(np.uint16)
 
 
+def sensor_of(values, isos=(800.0,)):
+    """A measured sensor whose channels and ISO settings are alike."""
+    data = {name: (("iso", "channel"), np.full((len(isos), 4), value)) for name, value in values.items()}
+    return xr.Dataset(data, {"iso": list(isos), "channel": CHANNELS})
+
+
 def true_gain(camera, iso=800.0, error=0.0):
     """The gain as `sensor.fit_gain` would give it, with a relative error."""
-    gain = np.full((1, 4), camera.gain(iso))
-    data = {"gain": (("iso", "channel"), gain), "gain_error": (("iso", "channel"), error * gain)}
-    return xr.Dataset(data, {"iso": [iso], "channel": ["R", "G1", "G2", "B"]})
+    gain = camera.gain(iso)
+    return sensor_of({"gain": gain, "gain_error": error * gain}, [iso])
+
+
+def true_sensor(camera):
+    """Gain, black level and read noise of a camera at ISO 800, with small errors."""
+    return sensor_of({
+        "gain": camera.gain(800), "gain_error": 0.002, "black_level": 600.0, "black_level_error": 0.02,
+        "read_noise": camera.read_noise(800), "read_noise_error": 0.01,
+    })  # fmt: skip
+
+
+def plain_sensor():
+    values = {"gain": 0.5, "gain_error": 0.005, "read_noise": 2.5, "read_noise_error": 0.02, "black_level": 600.0}
+    return sensor_of(values, [200.0, 800.0])
+
+
+def plain_background():
+    """Rates of the sky and the dark current as `plan.background_rate` gives them."""
+    rates = {"rate": [1.0, 2.0, 2.0, 1.5], "sky": [0.9, 1.9, 1.9, 1.4], "dark": [0.1] * 4}
+    errors = {"rate_error": [0.02] * 4, "sky_error": [0.02] * 4, "dark_error": [0.01] * 4}
+    data = {name: ("channel", value) for name, value in (rates | errors).items()}
+    return xr.Dataset(data, {"channel": CHANNELS}, {"white_level": 16383.0})
 
 
 class Shooting:

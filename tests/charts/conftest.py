@@ -4,10 +4,10 @@ import dataclasses
 from types import SimpleNamespace
 
 import course
-import numpy as np
 import pytest
 import xarray as xr
 
+from tests.scenes import plain_background, plain_sensor
 from workbench import calibrate, fidelity, pixels, plan, stack
 from workbench.charts.registry import REGISTRY
 from workbench.pipelines import measure_pixel_noise
@@ -29,16 +29,8 @@ def card(frames):
     everything = xr.concat([frames.bias, frames.flat, frames.dark], "frame", combine_attrs="override")
     made.fidelity = fidelity.inspect_frames(everything, progress=False)
     made.cosmic_rays = pixels.find_cosmic_rays(course.muon_darks(8), progress=False)
-    values = {"gain": 0.5, "gain_error": 0.005, "read_noise": 2.5, "read_noise_error": 0.02, "black_level": 600.0}
-    channel = ["R", "G1", "G2", "B"]
-    made.sensor = xr.Dataset(
-        {name: (("iso", "channel"), np.full((2, 4), value)) for name, value in values.items()},
-        {"iso": [200.0, 800.0], "channel": channel},
-    )
-    rates = {"rate": [1.0, 2.0, 2.0, 1.5], "sky": [0.9, 1.9, 1.9, 1.4], "dark": [0.1] * 4}
-    rates |= {"rate_error": [0.02] * 4, "sky_error": [0.02] * 4, "dark_error": [0.01] * 4}
-    data = {name: ("channel", value) for name, value in rates.items()}
-    made.background = xr.Dataset(data, {"channel": channel}, {"white_level": 16383.0})
+    made.sensor = plain_sensor()
+    made.background = plain_background()
     made.subs = plan.plan_subs(made.sensor, made.background, longest=120.0)
     made.shapes = plan.star_shapes(course.drifting_lights(0.01), progress=False)
     made.tracking = plan.tracking(made.shapes)

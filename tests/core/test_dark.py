@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from tests.scenes import frames_of, true_gain
+from tests.scenes import frames_of, true_gain, true_sensor
 from workbench.core.cube import make_cube
 from workbench.core.dark import BOLTZMANN, DarkLaw, dark_current_at, dark_laws, predict_current
 from workbench.core.noise import noise_budget
@@ -103,14 +103,9 @@ def test_both_constants_errors_go_together_with_their_correlation():
 
 
 def sensor_of(camera, law):
-    values = {
-        "gain": camera.gain(800), "gain_error": 0.002, "black_level": 600.0, "black_level_error": 0.02,
-        "read_noise": camera.read_noise(800), "read_noise_error": 0.01,
-    }  # fmt: skip
-    data = {name: (("iso", "channel"), np.full((1, 4), value)) for name, value in values.items()}
     known = sensor_dataset("camera (simulated)", channels=CHANNELS, dark_law=law)
     scalars = {name: known[name] for name in known.data_vars if known[name].ndim == 0}
-    return xr.Dataset(data | scalars, {"iso": [800.0], "channel": CHANNELS}, known.attrs)
+    return true_sensor(camera).assign(scalars).assign_attrs(known.attrs)
 
 
 def test_the_noise_budget_and_the_planner_give_the_same_dark_current(tmp_path):

@@ -2,10 +2,9 @@
 
 import course
 import holoviews as hv
-import numpy as np
 import pytest
-import xarray as xr
 
+from tests.scenes import plain_background, plain_sensor
 from workbench import plan
 
 CHANNELS = ["R", "G1", "G2", "B"]
@@ -13,19 +12,12 @@ CHANNELS = ["R", "G1", "G2", "B"]
 
 @pytest.fixture
 def sensor():
-    values = {"gain": 0.5, "gain_error": 0.005, "read_noise": 2.5, "read_noise_error": 0.02, "black_level": 600.0}
-    return xr.Dataset(
-        {name: (("iso", "channel"), np.full((2, 4), value)) for name, value in values.items()},
-        {"iso": [200.0, 800.0], "channel": CHANNELS},
-    )
+    return plain_sensor()
 
 
 @pytest.fixture
 def background():
-    rates = {"rate": [1.0, 2.0, 2.0, 1.5], "sky": [0.9, 1.9, 1.9, 1.4], "dark": [0.1] * 4}
-    errors = {"rate_error": [0.02] * 4, "sky_error": [0.02] * 4, "dark_error": [0.01] * 4}
-    data = {name: ("channel", value) for name, value in (rates | errors).items()}
-    return xr.Dataset(data, {"channel": CHANNELS}, {"white_level": 16383.0})
+    return plain_background()
 
 
 def test_only_the_sky_grows_brighter(background):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.scenes import true_sensor
 from workbench.core.cube import make_cube
 from workbench.core.dark import dark_current_at
 from workbench.core.errors import WorkbenchError
@@ -18,19 +19,13 @@ FWHM = 2.6
 
 
 def measured(**changes):
-    values = {
-        "gain": CAMERA.gain(800), "gain_error": 0.002, "black_level": 600.0, "black_level_error": 0.02,
-        "read_noise": CAMERA.read_noise(800), "read_noise_error": 0.01,
-    }  # fmt: skip
-    data = {name: (("iso", "channel"), np.full((1, 4), value)) for name, value in values.items()}
     scalars = {
         "doubling_temperature": 6.0, "doubling_temperature_error": 0.05, "dark_current_reference": 0.3,
         "dark_current_reference_error": 0.003, "reference_temperature": 20.0,
     } | changes  # fmt: skip
-    data |= {name: ((), value) for name, value in scalars.items()}
-    data |= {"dark_current": ("setting", [0.3]), "dark_current_error": ("setting", [0.01])}
-    coords = {"iso": [800.0], "channel": ["R", "G1", "G2", "B"], "setting_temperature": ("setting", [20.0])}
-    return xr.Dataset(data, coords, {"camera": CAMERA.camera})
+    darks = {"dark_current": ("setting", [0.3]), "dark_current_error": ("setting", [0.01])}
+    known = true_sensor(CAMERA).assign(scalars | darks).assign_coords(setting_temperature=("setting", [20.0]))
+    return known.assign_attrs(camera=CAMERA.camera)
 
 
 def lights(exposures, drift=0.0, seed=1, temperature=8.0, background=(1.0, 2.0, 1.5), angle=0.6):
