@@ -24,7 +24,7 @@ from ..core.dark import open_dark_library, predict_dark, save_dark_library
 from ..core.errors import WorkbenchError, said_of
 from ..core.files import check_target
 from ..core.mosaic import middle
-from ..core.values import is_simulated, value_text
+from ..core.values import value_text
 from ..ingest.catalogue import open_folder
 from ..ingest.folder import Folder, of_one_camera
 from ..sensor.library import fit_dark_library
@@ -77,7 +77,8 @@ class Lights:
 def examine_lights(folder: str | Path | Folder, *, sensor: xr.Dataset | None = None, progress: bool = True) -> Lights:
     """Calibrate, register and stack a part of a folder's lights, and measure what the charts show.
 
-    Of large frames the middle, of many lights the first `MOST_LIGHTS` of the setting that most have.
+    Of large frames the middle, of many lights the first `MOST_LIGHTS` of the setting that most have.  A piece that
+    these frames cannot give is None, and a warning says why.
 
     Parameters
     ----------
@@ -85,13 +86,6 @@ def examine_lights(folder: str | Path | Folder, *, sensor: xr.Dataset | None = N
         A folder (see `open_folder`), or what `open_folder` returned.
     sensor
         A measured sensor (`open_sensor`), whose gain and read noise are used; else those of these frames.
-    progress
-        False for no progress bars.
-
-    Returns
-    -------
-    Lights
-        With a warning for each piece that these frames cannot give.
     """
     frames = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
     try:
@@ -172,11 +166,9 @@ class DarkLibraryResult:
         attrs = self.library.attrs
         seconds, warm = self.library["exposure"].values, self.library["temperature"].values
         darks = seconds > 0
-        label = " [simulated data]" if is_simulated(attrs["camera"]) and "simulated" not in attrs["camera"] else ""
         iso = f", ISO {attrs['iso']:g}" if math.isfinite(attrs["iso"]) else ""
         found = [
-            f"{attrs['camera'] or 'unknown camera'}{label}{iso}: dark library of "
-            f"{int(self.library['frames'].sum())} frames",
+            f"{attrs['camera'] or 'unknown camera'}{iso}: dark library of {int(self.library['frames'].sum())} frames",
             f"exposures {seconds[darks].min():g} to {seconds.max():g} s",
         ]
         if np.isfinite(warm[darks]).any():

@@ -148,8 +148,7 @@ class Characterization:
 
     def _headline(self) -> str:
         counts = ", ".join(f"{count} {kind}" for kind, count in self.frame_counts.items() if count)
-        label = " [simulated data]" if self.simulated and "simulated" not in self.camera else ""
-        return f"{self.camera or 'unknown camera'}{label}: {counts} frames"
+        return f"{self.camera or 'unknown camera'}: {counts} frames"
 
     def _written_table(self) -> pd.DataFrame:
         return written_table(self.sensor, _SHOWN)
@@ -182,8 +181,6 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
         A folder (see `open_folder`), or what `open_folder` returned.
     out
         Where to write ``sensor.json`` and the map of defects, ``defects.fits``; nothing is written without it.
-    progress
-        False for no progress bar.
 
     Raises
     ------

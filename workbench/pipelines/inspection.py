@@ -118,20 +118,13 @@ class Inspection:
 
 
 def inspect(target: str | Path | Folder | Iterable[str | Path], progress: bool = True) -> Inspection:
-    """Tell from whatever frames there are what the camera did to its numbers before it saved them.
+    """Find what the camera did to its numbers before it saved them, from whatever frames there are: a report card.
 
     Parameters
     ----------
     target
         A folder (see `open_folder`) or what `open_folder` returned, a file, or several files; a file's kind comes from
         its header or from its folder's name.
-    progress
-        False for no progress bar.
-
-    Returns
-    -------
-    Inspection
-        Which prints as the report card.
 
     Raises
     ------

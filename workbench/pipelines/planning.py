@@ -179,8 +179,6 @@ def plan_night(
         Frames, with lights among them for the sub length.
     sensor
         A ``sensor.json`` or what `open_sensor` gave; without it the folder is characterized first.
-    progress
-        False for no progress bar.
     **settings
         Those of `PlanSettings`: ``penalty``, ``elongation``, ``snr``, ``target``, ``longest`` [s], ``overhead`` [s].
 
