@@ -185,12 +185,7 @@ def forecast(opened: OpenedFrames, out: Path) -> list[str]:
     light = frames.light
     lines = []
     for group in plan_groups(light, **calibration_cubes(frames), doubling_temperature=law):
-        counts = ", ".join(f"{len(getattr(group, kind))} {kind} frames" for kind in CALIBRATION if getattr(group, kind))
-        first = light.isel(frame=group.lights[0])
-        iso = f"ISO {float(first.iso):g}" if math.isfinite(float(first.iso)) else "no ISO recorded"
-        lines.append(
-            f"{len(group.lights)} lights ({iso}, {float(first.exposure):g} s) calibrated with {counts or 'nothing'}"
-        )
+        lines.append(group.in_words(light))
         lines += [f"  {text}" for text in group.warnings]
     pixels = math.prod(lights.shape)
     files = [Path(path) for path in frames.table.loc[frames.table["kind"].isin([*CALIBRATION, "light"]), "path"]]
