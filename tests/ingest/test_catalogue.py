@@ -172,7 +172,7 @@ def test_a_mosaic_that_no_one_names_is_not_taken_for_mono_in_silence(tmp_path):
     (tmp_path / "a.pgm").write_bytes(b"P5\n2 2\n65535\n" + bytes(8))
     fit(tmp_path / "b.fit", ISOSPEED=800, EXPTIME=1.0)
     fit(tmp_path / "c.fit", EXPTIME=1.0)
-    (tmp_path / "frames.csv").write_text("file,kind,iso,exposure_s\na.pgm,flat,100,1\nb.fit,flat\nc.fit,flat,100\n")
+    (tmp_path / "frames.csv").write_text("file,kind,iso,exposure_s\na.pgm,flat,100,1\nb.fit,flat\nc.fit,flat\n")
     (warning,) = (text for text in open_folder(tmp_path).warnings if "CFA" in text)
     assert warning == ("no CFA pattern recorded, taken for mono; give it in frames.csv (column cfa): a.pgm and 1 more")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -15,6 +17,25 @@ def said_of(subject: object, problem: str) -> str:
     """
     verbs = ["is", "has", "does", "holds", "cannot", "decodes", "shows", "named", "belongs"]
     return f"{subject} {problem}" if problem.split(" ", 1)[0] in verbs else f"{subject}: {problem}"
+
+
+def said_of_all(set_aside: Iterable[tuple[str | Path, str]]) -> list[str]:
+    """Return one sentence a reason, with its first file and how many more there are; numbers and names may differ.
+
+    Examples
+    --------
+    >>> said_of_all([("a.fits", "is equal to x.fits"), ("b.fits", "is equal to y.fits"), ("c.fits", "is empty")])
+    ['a.fits is equal to x.fits (and 1 more file like it)', 'c.fits is empty']
+    """
+    groups: dict[str, list[str]] = {}
+    for subject, problem in set_aside:
+        name = subject.name if isinstance(subject, Path) else subject
+        alike = re.sub(r"'[^']*'|\S*[\d./]\S*", "#", problem)
+        groups.setdefault(alike, []).append(said_of(name, problem))
+    return [
+        first + (f" (and {len(more)} more file{'s' * (len(more) > 1)} like it)" if more else "")
+        for first, *more in groups.values()
+    ]
 
 
 class WorkbenchError(ValueError):

@@ -13,6 +13,7 @@ import xarray as xr
 
 from .cube import MOSAICS, channels_of, check_pixels
 from .errors import WorkbenchError
+from .statistics import mad_std
 
 _Mosaic = TypeVar("_Mosaic", xr.DataArray, xr.Dataset)
 
@@ -82,6 +83,36 @@ def middle(shape: tuple[int, int], most: tuple[int, int]) -> tuple[slice, slice]
     firsts = [max(side - longest, 0) // 4 * 2 for side, longest in zip(shape, most, strict=True)]
     ends = [min(first + longest, side) for first, side, longest in zip(firsts, shape, most, strict=True)]
     return slice(firsts[0], ends[0]), slice(firsts[1], ends[1])
+
+
+def checkerboard(frame: np.ndarray) -> str:
+    """Return the mosaic that the levels of a frame (y, x) show, ``RGGB`` or ``GRBG``, an empty text if they show none.
+
+    Two pixels on a diagonal of the 2 x 2 cell have one level, those of green, and another pixel a level of its own.
+    Columns or rows with offsets of their own are no mosaic.  Levels do not tell red from blue: ``RGGB`` may be
+    ``BGGR``, and ``GRBG`` be ``GBRG``.
+
+    Examples
+    --------
+    >>> level = np.tile([[300.0, 900.0], [900.0, 500.0]], (64, 64))
+    >>> noise = np.random.default_rng(1).normal(0, 30, level.shape)
+    >>> checkerboard(level + noise), checkerboard(500 + noise)
+    ('RGGB', '')
+    """
+    cells = tiles(np.asarray(frame, float), 16)
+    if cells.size < 16 * 16**2:
+        return ""
+    a, b, c, d = (cells[..., row::2, column::2].mean(axis=(2, 3)).ravel() for row in (0, 1) for column in (0, 1))
+    level, shown = abs(np.nanmedian(cells)), dict[str, float]()
+    for pattern, greens, others in (("RGGB", (b, c), (a, d)), ("GRBG", (a, d), (b, c))):
+        green = (greens[0] + greens[1]) / 2
+        steps = [greens[0] - greens[1], *(other - green for other in others)]
+        between, *beside = (float(np.nanmedian(step)) for step in steps)
+        error = 1.25 * max(mad_std(step[np.isfinite(step)]) for step in steps) / np.sqrt(green.size)
+        contrast = max(map(abs, beside))
+        if contrast > max(6 * error, 0.005 * level) and abs(between) < 0.2 * contrast:
+            shown[pattern] = float(np.nanmedian(green))
+    return max(shown, key=lambda pattern: shown[pattern], default="")
 
 
 def channel_index(cfa_pattern: str) -> np.ndarray:

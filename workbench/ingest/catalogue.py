@@ -16,11 +16,12 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..core.cube import KINDS, MOSAICS, channels_of
-from ..core.errors import FrameReadError, WorkbenchError, said_of
+from ..core.errors import FrameReadError, WorkbenchError, said_of_all
 from ..core.settings import filter_name
 from .folder import MANIFEST, Finding, Folder
 from .metadata import FrameInfo, as_time, kind_in_folders, kind_in_words, temperature_in_name
 from .reader import frame_row, read_metadata
+from .review import foreign, review
 
 # Best first: of files with one name in a folder, the first of these is the frame and the others were made from it.
 _FORMS = {
@@ -35,7 +36,7 @@ _SUFFIXES = {form: re.compile(rf"\.(?:{suffixes})$", re.IGNORECASE) for form, su
 
 
 def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
-    """Look through a folder, at any depth, and return what frames it holds; no pixels are read.
+    """Look through a folder, at any depth, and return what frames it holds; of pixels only samples are read.
 
     The kind of a frame comes from a manifest ``frames.csv`` in its folder or above, else from the FITS
     header's ``IMAGETYP``, else from the nearest folder named after a kind (``bias``, ``Darks``,
@@ -43,7 +44,9 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
     the file; the temperature from the file where it records one, else from the manifest, else from a
     token such as ``-5C`` in the name of the file or a folder.
 
-    A RAW with its JPEG, or with the PGM that dcraw made of it, counts once: as the RAW.
+    A RAW with its JPEG, or with the PGM that dcraw made of it, counts once: as the RAW; and so does an exposure
+    of which there is a copy anywhere in the folder.  Masters of other programs, stacks and processed pictures are set
+    aside, unless the manifest gives them a kind.
 
     Raises
     ------
@@ -80,20 +83,27 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
     ]
     frames, doubled = _frames_among(files, given)
     set_aside += doubled
-    rows, findings = [], []
+    rows, masters, findings = [], [], list[Finding]()
     known: dict[Any, dict[str, Any]] = {}
     for file in tqdm(frames, desc="looking through frames", unit="frame", delay=2, disable=not progress, leave=False):
+        told = given.get(file.resolve(), {})
         try:
             info = read_metadata(file, known)
         except FrameReadError as error:
             set_aside.append((file, error.problem))
             continue
-        row, doubts = _row(info, given.get(file.resolve(), {}), root)
+        row, doubts = _row(info, told, root)
+        reason, master = ("", "") if "kind" in told else foreign(info, root)
+        if reason:
+            set_aside.append((file, reason))
+            masters += [row | {"kind": master}] if master else []
+            continue
         rows.append(row)
         findings += doubts
     if not rows:
         raise WorkbenchError(_nothing_found(root, files, set_aside))
-    return Folder(pd.DataFrame(rows), root, set_aside, findings)
+    table, more_aside, doubts = review(pd.DataFrame(rows))
+    return Folder(table, root, set_aside + more_aside, findings + doubts, pd.DataFrame(masters))
 
 
 _RESULT, _RESULTS = "sensor.json", ("defects.fits", "dark-library.fits")
@@ -177,14 +187,11 @@ def _row(info: FrameInfo, given: dict[str, Any], root: Path) -> tuple[dict[str, 
             (f"kind unknown; name the folder bias, darks, flats, darkflats or lights, or write {MANIFEST}", name)
         )
     pattern = given.get("cfa_pattern", info.cfa_pattern)
-    # a mono camera's driver writes no ISO; a FITS frame with one comes from a camera with a mosaic
-    unsure = info.format == "pgm" or (info.format == "fits" and info.iso > 0)
-    if unsure and pattern == "mono" and "cfa_pattern" not in given:
-        doubts.append((f"no CFA pattern recorded, taken for mono; give it in {MANIFEST} (column cfa)", name))
     black = given.get("black_level", info.black_level)
     channels = len(channels_of(pattern))
     values = {key: value for key, value in given.items() if key != "kind"} | {
         "temperature": temperature,
+        "cfa_stated": info.cfa_stated or "cfa_pattern" in given,
         "black_level": black if len(black) == channels else (black[0],) * channels,
     }
     info = replace(info, **values)
@@ -213,9 +220,9 @@ def _temperature(info: FrameInfo, given: float | None, root: Path) -> tuple[floa
 
 def _nothing_found(root: Path, files: Sequence[Path], set_aside: Sequence[tuple[Path, str]]) -> str:
     if set_aside:
-        reasons = "; ".join(said_of(file.name, reason) for file, reason in set_aside[:3])
-        more = f"; and {len(set_aside) - 3} more" if len(set_aside) > 3 else ""
-        return f"no frame in {root} can be used: {reasons}{more}"
+        reasons = said_of_all(set_aside)
+        more = f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else ""
+        return f"no frame in {root} can be used: {'; '.join(reasons[:3])}{more}"
     found = f"{len(files)} other files" if files else "nothing"
     return f"{root} has no frames (found {found}); supported are camera RAW, DNG, FITS and dcraw's PGM files"
 

@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from ..core.cube import KINDS
-from ..core.errors import FrameReadError, WorkbenchError, said_of
+from ..core.errors import FrameReadError, WorkbenchError, said_of_all
 from ..core.settings import SETTING
 from .reader import Area, differing, open_frames
 
@@ -30,13 +30,15 @@ class Folder:
 
     ``table`` has one row a frame.  ``bias``, ``dark``, ``flat``, ``darkflat`` and ``light`` are cubes
     (frame, y, x).  ``set_aside`` lists files that cannot be used, each with the reason; ``findings``
-    what is doubtful, frame by frame, and ``warnings`` the same as sentences.
+    what is doubtful, frame by frame, and ``warnings`` the same as sentences.  ``masters`` are the rows of
+    files set aside that other programs combined from bias frames, darks, flats or their darks.
     """
 
     table: pd.DataFrame
     root: Path
     set_aside: list[tuple[Path, str]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    masters: pd.DataFrame = field(default_factory=pd.DataFrame)
     _cubes: dict[tuple[str, str], xr.DataArray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -89,7 +91,7 @@ class Folder:
             there = ", ".join(f"{n} {k or 'of unknown kind'}" for k, n in self.table["kind"].value_counts().items())
             raise WorkbenchError(
                 f"{self.root} has no {kind} frames (it has {there}); put them into a folder named {kind}, "
-                f"or name their kind in {MANIFEST}"
+                f"or name their kind in {MANIFEST}" + "".join(f"; set aside: {told}" for told in self._aside()[:3])
             )
         if (kind, area) not in self._cubes:  # opening many frames takes a while
             self._cubes[kind, area] = open_frames(self.table[self.table["kind"] == kind], area=area)
@@ -186,9 +188,14 @@ class Folder:
         return f"{self.root}: {len(self)} {'frame' if len(self) == 1 else 'frames'}, {cameras}, {sizes} pixels"
 
     def _remarks(self) -> list[str]:
-        aside = [f"set aside: {said_of(path.name, reason)}" for path, reason in self.set_aside[:10]]
-        more = len(self.set_aside) - len(aside)
-        return [*self.warnings, *aside, *([f"set aside: {more} more files"] if more > 0 else [])]
+        aside = self._aside()
+        more = len(aside) - 10
+        told = [f"set aside: {sentence}" for sentence in aside[:10]]
+        return [*self.warnings, *told, *([f"set aside for {more} more reasons"] if more > 0 else [])]
+
+    def _aside(self) -> list[str]:
+        """What is set aside, each reason in one sentence."""
+        return said_of_all(self.set_aside)
 
 
 def _sentences(findings: Iterable[Finding]) -> list[str]:

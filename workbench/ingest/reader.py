@@ -89,7 +89,7 @@ def read_metadata(path: str | Path, known: MutableMapping[Any, dict[str, Any]] |
         return fits_layout(path)[0]
     if form == "pgm":  # records its size and nothing else
         height, width = shape = _plain_pgm(Path(path)).full_shape
-        return FrameInfo(path=Path(path), format="pgm", height=height, width=width, full_shape=shape)
+        return FrameInfo(Path(path), "pgm", height, width, full_shape=shape, cfa_stated=False)
     found = _dng(Path(path))
     return FrameInfo(Path(path), "dng", **found[0], **read_exif(path)) if found else raw_info(path, known)
 

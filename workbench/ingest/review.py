@@ -1,0 +1,234 @@
+"""What shows only when files are looked into: foreign files, the same exposure twice, mosaics, impossible times."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..core.errors import FrameReadError
+from ..core.mosaic import checkerboard, middle, shifted
+from .fits_header import BOTTOM_UP
+from .folder import Finding
+from .metadata import FrameInfo, kind_in_folders, kind_in_words
+from .reader import plain_pixels, read_frame
+
+MASTER_KINDS = ("bias", "dark", "flat", "darkflat")
+_MASTER = re.compile(r"(?<![a-z])(?:master|stack(?:ed)?)(?![a-z])", re.IGNORECASE)
+_PROCESSED = re.compile(r"(?:(?:r|bkg|cc|drizzle|mtf|ght)_)*pp_", re.IGNORECASE)  # names that Siril gives
+_COLOUR_CAMERA = re.compile(
+    r"\d(?:MC|CC|C|KPC)\b|-C\b|colou?r|\bOSC\b|Canon|Nikon|Pentax|Fuji|Olympus|Lumix|ILCE|DSLR|Seestar|DWARF|Vespera",
+    re.IGNORECASE,
+)
+_COPIED = re.compile(
+    r"(?<![a-z])(?:cop(?:y|ie)|kopie|backup|process(?:ed)?)(?![a-z])|\(\d+\)|(?<![a-z])pp_", re.IGNORECASE
+)
+
+
+def foreign(info: FrameInfo, root: Path) -> tuple[str, str]:
+    """Return why a file is no raw frame (empty if it is one), and of which kind it is a master (empty if of none).
+
+    A master or stack by its header (`FrameInfo.derived`) or name, a picture that Siril processed by its name, or
+    floating-point numbers from 0 to 1, which are no ADU.
+    """
+    if info.format in ("raw", "dng", "pgm"):
+        return "", ""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", info.path.name.split(".")[0])
+    named = _MASTER.search(name) or _PROCESSED.match(name)
+    why = info.derived or (f"its name {info.path.name}" if named else "")
+    peak = _peak(info)
+    if not why and np.isnan(peak):
+        return "", ""
+    kinds = (kind_in_words(_MASTER.sub(" ", text)) for text in (info.imagetyp, name))
+    kind = next(filter(None, kinds), "") or kind_in_folders(info.path, root)
+    if kind in MASTER_KINDS:
+        why = why or f"numbers from 0 to {peak:.3g}"
+        return f"is a master {kind} of another program ({why}): not counted as a raw frame", kind
+    if why:
+        return f"is a stacked or processed picture ({why}): give the raw frames", ""
+    scaled = f"holds numbers from 0 to {peak:.3g}, not ADU, as Siril and PixInsight write them"
+    return f"{scaled}; save it in 16 bits, or give the raw frame", ""
+
+
+def _peak(info: FrameInfo) -> float:
+    """The highest value in the middle of a floating-point frame that runs from 0 to 1, NaN for any other frame."""
+    if not info.dtype.startswith("float"):
+        return np.nan
+    try:
+        values = _middle_rows(info.path, 64)
+    except FrameReadError:
+        return np.nan  # what is the matter shows when the frame is read
+    peak = float(np.nanmax(values, initial=-np.inf))
+    return peak if 0 < peak <= 1 else np.nan
+
+
+def _middle_rows(path: Path, count: int) -> np.ndarray:
+    """Return some rows from the middle of a frame."""
+    plain = plain_pixels(path)
+    frame = read_frame(path) if plain is None else None
+    height = (plain if frame is None else frame).shape[0]
+    rows = slice(max(height // 2 - count // 2, 0), height // 2 + (count + 1) // 2)
+    return plain.read(rows) if plain is not None else frame[rows]
+
+
+def review(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[Path, str]], list[Finding]]:
+    """Return a folder's table with each exposure once and its mosaic, what is set aside, and what is doubtful."""
+    pairs = find_duplicates(table)
+    paths, files = table["path"], table["file"]
+    set_aside = [(paths[copy], f"is the same exposure as {files[kept]}, which is used") for copy, kept in pairs]
+    table = table.drop(index=[copy for copy, _ in pairs]).reset_index(drop=True)
+    table, doubts = complete_mosaics(table)
+    doubts += impossible_exposures(table) + mixed_row_orders(table)
+    return table, set_aside, doubts
+
+
+# the same exposure twice
+
+
+def find_duplicates(table: pd.DataFrame) -> list[tuple[int, int]]:
+    """Return the rows of a folder's table that hold an exposure again, each with the row that is kept.
+
+    Only frames of one size and exposure time that began at the same time, or state none, are compared, by their pixels;
+    packed files without a time, and bursts of camera RAW, byte by byte.  Frames whose pixels are all equal prove
+    nothing.  Kept is the one whose name and folder do not speak of a copy, then the one less deep.
+    """
+    order = sorted(range(len(table)), key=lambda number: _rank(table.iloc[number], number))
+    key = ["height", "width", "exposure", "time"]
+    pairs = []
+    for values, group in table.iloc[order].groupby(key, sort=False, dropna=False):
+        if len(group) < 2:
+            continue
+        decode = not pd.isna(values[-1]) and (group["format"] != "raw").any()
+        first: dict[Any, list[int]] = {}
+        for number, path in group["path"].items():
+            if not (mark := _mark(path, decode)):
+                continue
+            same = next((other for other in first.get(mark, ()) if _equal(table["path"][other], path, decode)), None)
+            if same is None:
+                first.setdefault(mark, []).append(int(number))
+            else:
+                pairs.append((int(number), same))
+    return sorted(pairs)
+
+
+def _rank(row: pd.Series, number: int) -> tuple:
+    return row["kind"] == "", bool(_COPIED.search(row["file"])), row["file"].count("/"), number
+
+
+def _mark(path: Path, decode: bool) -> Any:
+    """What differs between two exposures, and is cheap to find; None where all pixels are equal."""
+    try:
+        if decode or plain_pixels(path) is not None:
+            row = _middle_rows(path, 1).astype(float)
+            return hashlib.sha256(row.tobytes()).hexdigest()
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            file.seek(size // 2)
+            return size, hashlib.sha256(file.read(1 << 16)).hexdigest()
+    except (FrameReadError, OSError):
+        return None
+
+
+def _equal(first: Path, second: Path, decode: bool) -> bool:
+    """Whether two files hold the same pixels, and not one value everywhere."""
+    try:
+        plain = all(plain_pixels(path) is not None for path in (first, second))
+        if not (decode or plain):
+            return filecmp.cmp(first, second, shallow=False)
+        pixels = read_frame(first)
+        return bool((pixels != pixels.flat[0]).any()) and np.array_equal(pixels, read_frame(second), equal_nan=True)
+    except (FrameReadError, OSError):
+        return False
+
+
+# mosaics that no header states
+
+
+def complete_mosaics(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
+    """Return the table with the mosaic of frames that do not state one, and what is doubtful: findings.
+
+    It is that of the camera's other frames of this size, else what the levels of its flats and lights show
+    (`core.mosaic.checkerboard`); a camera that by its ISO or name should have one, and shows none, is asked about.
+    """
+    table, doubts = table.copy(), []
+    ask = "give it in frames.csv (column cfa)"
+    for (camera, *_), group in table.groupby(["camera", "full_shape"], sort=False, dropna=False):
+        unstated = group[~group["cfa_stated"]]
+        if not len(unstated):
+            continue
+        stated = group[group["cfa_stated"] & (group["cfa_pattern"] != "mono")]
+        pattern = ""
+        if len(stated):
+            (top, left), pattern = stated["margins"].iloc[0], stated["cfa_pattern"].iloc[0]
+            pattern = shifted(pattern, -top, -left)
+            problem = f"no CFA pattern recorded, taken for {pattern} as in the other frames of this camera"
+        elif pattern := _mosaic_in_pixels(unstated):
+            twin = {"RGGB": "BGGR", "GRBG": "GBRG"}[pattern]
+            problem = (
+                f"no CFA pattern recorded, but the pixels show a colour mosaic: taken for {pattern}; if it is {twin}, "
+                f"red and blue are swapped: {ask}"
+            )
+        else:
+            problem = f"no CFA pattern recorded, taken for mono; {ask}"
+            if not _COLOUR_CAMERA.search(camera):
+                unstated = unstated[(unstated["format"] == "pgm") | (unstated["iso"] > 0)]
+        for number, row in unstated.iterrows():
+            doubts.append((row["file"], problem, row["file"]))
+            if pattern:
+                table.at[number, "cfa_pattern"] = shifted(pattern, *row["margins"])
+                table.at[number, "black_level"] = (row["black_level"] * 4)[:4]
+    return table, doubts
+
+
+def _mosaic_in_pixels(group: pd.DataFrame) -> str:
+    """The mosaic from the full frame's first pixel that the middle of a flat shows, or of a light; empty without."""
+    for kind in ("flat", "light"):
+        frames = group[group["kind"] == kind]
+        if not len(frames):
+            continue
+        row = frames.iloc[len(frames) // 2]
+        try:
+            plain = plain_pixels(row["path"])
+            rows, columns = middle((row["height"], row["width"]), (512, 512))
+            part = plain.read(rows, columns) if plain else read_frame(row["path"])[rows, columns]
+        except FrameReadError:
+            continue
+        if pattern := checkerboard(part):
+            top, left = row["margins"]
+            pattern = shifted(pattern, -top, -left)
+            return pattern if pattern in ("RGGB", "GRBG") else {"BGGR": "RGGB", "GBRG": "GRBG"}[pattern]
+    return ""
+
+
+# what cannot be
+
+
+def impossible_exposures(table: pd.DataFrame) -> list[Finding]:
+    """Return frames whose exposure is longer than the time to the next frame of their camera: findings."""
+    doubts, problem = [], "the exposure is longer than the time to the camera's next frame; is its unit seconds?"
+    for _, group in table[table["time"].notna()].groupby("camera", sort=False, dropna=False):
+        frames = group.sort_values("time", kind="stable")
+        gap = -frames["time"].diff(-1).dt.total_seconds().to_numpy()
+        exposure = frames["exposure"].to_numpy(float)
+        # the next frame's exposure counts as well: the time may be that of the end; clocks give whole seconds
+        shorter = np.fmin(exposure, np.append(exposure[1:], np.nan))
+        for number in np.flatnonzero((gap > 0) & (gap + 1 < 0.95 * shorter)):
+            file = frames["file"].iloc[number]
+            example = f"{file} ({exposure[number]:g} s, the next frame {gap[number]:g} s later)"
+            doubts.append((file, problem, example))
+    return doubts
+
+
+def mixed_row_orders(table: pd.DataFrame) -> list[Finding]:
+    """Return the FITS frames that state no order of rows where others are bottom-up: findings."""
+    if not (table["row_order"] == BOTTOM_UP).any():
+        return []
+    problem = "no ROWORDER recorded, taken for top-down, while other frames are bottom-up; add it to the header"
+    return [
+        (file, problem, file) for file in table.loc[(table["format"] == "fits") & (table["row_order"] == ""), "file"]
+    ]
