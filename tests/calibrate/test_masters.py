@@ -5,6 +5,7 @@ import pytest
 
 from workbench.calibrate import SensorNoise, master_bias, master_dark, master_flat
 from workbench.calibrate.masters import plane_means
+from workbench.calibrate.noise import noise_of_masters
 from workbench.core.cube import make_cube
 from workbench.core.errors import StageError, WorkbenchError
 
@@ -138,6 +139,26 @@ def test_a_saturated_region_becomes_missing_and_the_rest_stays_right(rig, bias, 
     )
     chi, error = rig.chi_square(master["signal"], truth, master["variance"], ~lost)
     assert chi == pytest.approx(1, abs=4 * error)
+
+
+def test_flats_clipped_in_the_middle_are_refused_and_a_few_never_give_the_gain(rig, bias):
+    bright = np.minimum(600 + (rig.flat.values - 600.0) * 1.6, 11000).astype("uint16")  # clips green in the middle
+    cut = rig.flat.copy(data=bright).assign_attrs(white_level=np.nan)
+    with pytest.raises(WorkbenchError, match=r"no flat can be used: flats/flat_3_0.dng is saturated .*G1.*15 more"):
+        master_flat(cut, bias=bias, progress=False)
+    mixed = rig.flat.values.copy()
+    mixed[:6] = bright[:6]
+    master = master_flat(rig.flat.copy(data=mixed).assign_attrs(white_level=np.nan), bias=bias, progress=False)
+    assert master.attrs["frames"] == 10
+    assert any("6 of 16 flat frames left out: flats/flat_3_0.dng is saturated" in t for t in master.attrs["warnings"])
+    gain = 1 / np.reshape(master.attrs["model"], (4, 2))[:, 1]
+    assert gain == pytest.approx(np.full(4, rig.gain), rel=0.03)
+    spots = rig.flat.values.copy()
+    spots[:, 20:40, 30:60] = 16383  # 0.7 % of the frame
+    master = master_flat(rig.flat.copy(data=spots), bias=bias, progress=False)
+    found, _ = noise_of_masters(rig.light[0], bias, None, master)
+    assert not found.known
+    assert any("gain does not come from them" in text for text in master.attrs["warnings"])
 
 
 def test_a_wrong_noise_model_is_noticed(rig, bias):

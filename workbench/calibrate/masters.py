@@ -15,16 +15,17 @@ import xarray as xr
 from ..core.cube import black_levels, channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes
+from ..core.pairs import CLIPPED_FRACTION
 from ..core.parallel import Frames
 from ..core.settings import SETTING, setting_differs, setting_of
 from ..core.values import attribute_lines, describe
 from .combine import Combined, combine_frames
 from .matching import median_of, require_alike, require_one_setting, require_one_temperature
-from .noise import SensorNoise, hot_slope, light_variance, model_of, read_variance, sampled_rows
+from .noise import SensorNoise, frames_saturate_at, hot_slope, light_variance, model_of, read_variance, sampled_rows
 from .planes import calm_levels
 
 SATURATED = 0.98  # of the way from black to white level: flats are not linear beyond it
-MOST_SATURATED = 0.02  # of a flat's pixels; more and the frame is set aside
+MOST_SATURATED = 0.02  # of a colour's pixels: where all flats are saturated in no more, these pixels are missing
 LEAST_LIGHT = 20.0  # a flat's mean signal must be this many times the noise of one pixel without light
 FEW_FRAMES = 5
 _HELD = 0.1  # a chi-square this far from one means that the noise model does not hold
@@ -125,12 +126,14 @@ def master_flat(
 
     F = Σ(y - P)/Σm, with the offset P (the flats' own `dark`, else the `bias`, else the camera's black level), the
     level m of each frame and plane, so that a lamp that drifts costs nothing, and divided by the plane's mean:
-    the flat does not tint.  Saturated samples do not count; a pixel without any is NaN.
+    the flat does not tint.  Frames with more than a thousandth of a colour's pixels saturated are left out, as for the
+    gain; where all are, but in no more than a fiftieth, these pixels are NaN (``attrs["clipped"]``: no gain from them).
+    Saturation is the white level, or where values pile up.
 
     Raises
     ------
     WorkbenchError
-        If the flats' offset is not known, or all flats are saturated or dark; the message names each.
+        If the flats' offset is not known, or all flats are saturated or dark; the message says how many, and by what.
 
     Examples
     --------
@@ -161,14 +164,15 @@ def master_flat(
         )
     pedestal = offset["signal"].values if offset is not None else mosaic_of(black, cell, flat.shape[1:])
     level = plane_means(pedestal, cell)
-    saturation = np.inf if np.isnan(white) else float(level.mean() + SATURATED * (white - level.mean()))
     with Frames(flat, scratch=scratch, progress=progress) as frames:
+        white = frames_saturate_at(frames, white)
+        saturation = float(level.mean() + SATURATED * (white - level.mean()))
         unlit = model_of(offset) if offset is not None else np.zeros((cell.size, 2))
         dark_noise = (noise.model(cell.size) if noise else unlit)[:, 0]
-        means, bad = _flat_levels(frames, pedestal, saturation, dark_noise)
+        means, bad, clipped = _flat_levels(frames, pedestal, saturation, dark_noise)
         good = [number for number in range(len(frames)) if number not in bad]
         if not good:
-            raise WorkbenchError("no flat can be used: " + "; ".join(f"{name} {why}" for name, why in bad.values()))
+            raise WorkbenchError(f"no flat can be used: {_in_one_line(bad)}; or put the flats away to do without")
         frames.dropped += list(bad.values())
         frames.leave_out(list(bad))
         means = means[good]
@@ -182,7 +186,11 @@ def master_flat(
         result = _master(flat, frames, combined, model, noise)
     result["signal"].attrs.update(units="1", long_name="relative response (flat)")
     result["variance"].attrs.update(units="1", long_name="variance of the relative response")
+    if clipped:
+        text = "all flats are saturated in some pixels, which get no flat; the gain does not come from them"
+        result.attrs["warnings"] = [*result.attrs["warnings"], f"{text}: expose them less"]
     return result.assign_attrs(
+        clipped=clipped,
         level=level.tolist(),
         lamp_drift=(means.mean(axis=1) / means.mean()).tolist(),
         offset="none" if offset is None else offset.attrs["kind"],
@@ -246,8 +254,11 @@ def _plane_levels(frames: Frames) -> np.ndarray:
 
 def _flat_levels(
     frames: Frames, pedestal: np.ndarray, saturation: float, base: np.ndarray
-) -> tuple[np.ndarray, dict[int, tuple[str, str]]]:
-    """Signal level of each frame and plane (frame, channel) [ADU]; the frames that cannot be used, and why."""
+) -> tuple[np.ndarray, dict[int, tuple[str, str]], bool]:
+    """Signal level of each frame and plane (frame, channel) [ADU]; the frames that cannot be used, and why.
+
+    And whether those that can be used are saturated in a few pixels each.
+    """
     numbers, rows = sampled_rows(frames)
     shape = len(frames), frames.cell.size
     means, lost = np.empty(shape), np.empty(shape)
@@ -258,16 +269,32 @@ def _flat_levels(
         number = np.isfinite(samples).sum(axis=1)
         means[:, channel] = np.nansum(samples, axis=1) / np.where(number > 0, number, np.nan)
         lost[:, channel] = 1 - number / samples.shape[1]
-    saturated = lost.mean(axis=1)
+    worst = lost.max(axis=1)
+    clipped = bool((worst > CLIPPED_FRACTION).all() and (worst <= MOST_SATURATED).any())
+    names = channels_of(frames.cube.attrs["cfa_pattern"])
     bad = {}
     for frame, kept in enumerate(frames.kept):
         name = str(frames.cube["filename"].values[kept]) or f"flat {kept}"
-        if saturated[frame] > MOST_SATURATED and lost[frame].max() >= 0.5:  # a region may be lost, and becomes NaN
-            bad[frame] = (name, f"is saturated in {saturated[frame]:.0%} of its pixels: expose it less")
+        if worst[frame] > (MOST_SATURATED if clipped else CLIPPED_FRACTION):
+            shares = zip(names, 100 * lost[frame], strict=True)
+            where = ", ".join(f"{share:.2g} % of {channel}" for channel, share in shares if share > 0.1)
+            bad[frame] = (name, f"is saturated ({where}, at {saturation:.0f} ADU and more): expose it less")
         elif not (means[frame] > LEAST_LIGHT * np.sqrt(np.maximum(base, 1.0))).all():
             level = np.nanmin(means[frame]) if np.isfinite(means[frame]).any() else 0.0
             bad[frame] = (name, f"has too little light ({level:.3g} ADU above its offset): expose it longer")
-    return means, bad
+    return means, bad, clipped
+
+
+def _in_one_line(bad: dict[int, tuple[str, str]]) -> str:
+    """Say what is wrong with some frames: one of each kind of reason, and how many more have it."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for name, why in bad.values():
+        kinds.setdefault(why.split(" (")[0], []).append((name, why))
+    return "; ".join(
+        f"{name} {why}" + (f" ({len(alike) - 1} more like it)" if len(alike) > 1 else "")
+        for alike in kinds.values()
+        for name, why in alike[:1]
+    )
 
 
 def _calm_shot_noise(combined: Combined, cell: np.ndarray, black: np.ndarray, count: int) -> None:
@@ -334,7 +361,10 @@ def _master(
 
 def _warnings(frames: Frames, combined: Combined, kind: str, *, known: bool) -> list[str]:
     names = channels_of(frames.cube.attrs["cfa_pattern"])
-    warnings = [f"{name} left out: {problem}" for name, problem in frames.dropped]
+    warnings = []
+    if lost := len(frames.dropped):
+        said = _in_one_line(dict(enumerate(frames.dropped)))
+        warnings.append(f"{lost} of {lost + len(frames)} {kind} frames left out: {said}")
     if any(abs(ratio - 1) > _HELD for ratio in combined.chi2):
         ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in zip(names, combined.chi2, strict=True))
         warnings.append(

@@ -115,7 +115,7 @@ def noise_of_masters(
     quiet = next((model_of(master)[:, 0] for master in (bias, dark) if master is not None), None)
     slope, source, warnings = None, "", []
     differing = [] if flat is None else setting_differs(setting, flat.attrs)
-    if flat is not None and flat.attrs["frames"] > 1 and not set(differing) & {"gain_setting", "readout_mode"}:
+    if flat is not None and _measures_gain(flat) and not set(differing) & {"gain_setting", "readout_mode"}:
         slope, source = model_of(flat)[:, 1], f"{flat.attrs['frames']} flats"
         if "iso" in differing:
             slope = slope * (iso / flat.attrs["iso"])
@@ -149,11 +149,15 @@ def noise_of_masters(
 
 def noise_of_flats(flat: xr.Dataset | None, bias: xr.Dataset | None, setting: Mapping[str, Any]) -> SensorNoise | None:
     """Return the noise of flats and bias frames, if both masters are there and of this setting."""
-    if flat is None or bias is None or setting_differs(setting, flat.attrs) or flat.attrs["frames"] < 2:
+    if flat is None or bias is None or setting_differs(setting, flat.attrs) or not _measures_gain(flat):
         return None
     slope = model_of(flat)[:, 1]
     read = _read_noise(model_of(bias)[:, 0], slope)
     return SensorNoise(tuple(1 / slope), tuple(read), iso=setting["iso"], source="flats and bias")
+
+
+def _measures_gain(flat: xr.Dataset) -> bool:
+    return flat.attrs["frames"] > 1 and not flat.attrs.get("clipped", False)
 
 
 def _read_noise(quiet: np.ndarray, slope: np.ndarray) -> np.ndarray:
@@ -286,19 +290,42 @@ def _between_neighbours(frames: Frames, pedestal: np.ndarray | None = None) -> n
 def saturation_level(light: xr.DataArray, frames: int = 3) -> float:
     """Return the level [ADU] at which lights saturate: the white level, or where values pile up below; inf if unknown.
 
-    Looked for in a few frames, plane by plane: the greatest value is the saturation where at least eight pixels have it
-    and four times as many as the eight values below it together.  Some cameras saturate below the level they state.
+    Looked for in a few frames, plane by plane (`piled_level`).  Some cameras saturate below the level they state.
     """
     white = light.attrs["white_level"]
     level = float(white) if math.isfinite(white) else math.inf
     for frame in sampled_lights(light, frames):
         for _, plane in planes(frame, light.attrs["cfa_pattern"]):
-            top = np.nanmax(plane) if plane.dtype.kind == "f" else plane.max()
-            if not np.isfinite(top):
-                continue
-            piled, below = np.count_nonzero(plane == top), np.count_nonzero((plane < top) & (plane >= top - 8.0))
-            if piled >= 8 and piled > 4 * below:
-                level = min(level, float(top))
+            level = min(level, piled_level(plane))
+    return level
+
+
+def piled_level(plane: np.ndarray) -> float:
+    """Return the greatest value of a plane [ADU] if values pile up there, as a converter's end makes them; else inf.
+
+    They do where at least eight pixels have it and four times as many as the eight codes below it together.
+
+    Examples
+    --------
+    >>> values = 16 * np.random.default_rng(1).poisson(1000, 4000)  # 12 bits in 16
+    >>> piled_level(values), piled_level(np.minimum(values, 16000))
+    (inf, 16000.0)
+    """
+    whole = plane.dtype.kind in "iu"
+    top = plane.max() if whole else np.nanmax(plane, initial=-np.inf)
+    if not np.isfinite(top):
+        return math.inf
+    step = max(int(np.gcd.reduce(plane.ravel()[::7])), 1) if whole else 1
+    piled, below = np.count_nonzero(plane == top), np.count_nonzero((plane < top) & (plane >= top - 8.0 * step))
+    return float(top) if piled >= 8 and piled > 4 * below else math.inf
+
+
+def frames_saturate_at(frames: Frames, white: float) -> float:
+    """Return the level [ADU] at which frames saturate: the white level, or where values of a frame pile up below."""
+    level = math.inf if math.isnan(white) else float(white)
+    _, rows = sampled_rows(frames)
+    for _, plane in planes(rows, frames.cell):
+        level = min([level, *(piled_level(frame) for frame in plane)])
     return level
 
 

@@ -26,6 +26,7 @@ BLOCKS = 64
 OUTLIER_SIGMAS = 8.0
 QUANTISATION_VARIANCE = 1 / 12  # of rounding to whole ADU [ADU²]
 
+CLIPPED_FRACTION = 1e-3  # of pixels at zero, or saturated, beyond which a normal distribution's σ reads 0.3 % low
 _SAMPLE = 4096  # pixels a channel: a MAD to 2 %, which is enough for a limit
 _PILED_UP, _PILED_UP_FRACTION = 16, 0.005  # pixels at the highest value; of normal noise it is one in thousands
 

@@ -15,6 +15,7 @@ import xarray as xr
 
 from ..core.cube import Setting, channels_of, check_cube, group_frames, take_frames
 from ..core.pairs import (
+    CLIPPED_FRACTION,
     QUANTISATION_VARIANCE,
     frame_pairs,
     jackknife_error,
@@ -28,7 +29,6 @@ from ..core.statistics import StraightLine, fit_line, misfit, odd_ones_out
 from ..core.values import describe, listed
 from .clipped import ClippedSetting, clipped_warning, replace_clipped
 
-CLIPPED_FRACTION = 1e-3  # pixels at zero beyond which a normal distribution's σ reads more than 0.3 % low
 INVARIANT_WITHIN = 0.05  # of the floor: what raising the ISO any further could still take off the read noise
 _RESOLVED_VARIANCE = 0.24  # ADU²; below, rounding to whole ADU hides the noise (EMVA 1288 release 4.0, section 6.6)
 _ROUNDS = 8  # of reweighting
