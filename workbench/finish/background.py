@@ -75,7 +75,8 @@ def background_model(
     found = find_sky(sky, degree=degree) if samples is None else _sky_at(sky, samples, degree)
     is_sky, cautions, order = found["is_sky"].values, found.attrs["warnings"], found.attrs["degree"]
     nodes = tuple(np.arange(0, sky.attrs[side] + _STEP, _STEP, dtype=float) for side in ("height", "width"))
-    surfaces, residuals = [], []
+    surfaces: list[np.ndarray] = []
+    residuals: list[np.ndarray] = []
     for level, error in zip(sky["level"].values, sky["error"].values, strict=True):
         fit = least_squares(polynomial_terms(sky, order)[is_sky], level[is_sky], error[is_sky])
         surface = polynomial_terms(sky, order, *nodes) @ fit
@@ -203,7 +204,7 @@ def _interpolate(values: np.ndarray, grid: Sequence[np.ndarray], new: Sequence[n
 def evaluate_background(model: xr.Dataset, y: np.ndarray | None = None, x: np.ndarray | None = None) -> xr.DataArray:
     """Return the model at every pixel, (channel, y, x) float32, or at given points, (channel, point)."""
     surfaces, channels = model["background"].values, {"channel": model["channel"].values}
-    if y is None:
+    if y is None or x is None:
         shape = (model.attrs["height"], model.attrs["width"])
         return xr.DataArray([_full_size(surface, shape) for surface in surfaces], channels, ("channel", "y", "x"))
     points = np.stack([y, x]) / _STEP

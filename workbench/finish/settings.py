@@ -277,8 +277,8 @@ def _detail(done: Finished, stars: xr.Dataset, bright: xr.Dataset, progress: boo
     how = done.settings.detail
     if how.deconvolve > 0:
         psf = measure_psf(done.picture, stars)
-        options = {"strength": how.deconvolve, "iterations": how.iterations, "progress": progress}
-        sharp = _kept(done, "deconvolve", deconvolve(done.picture, psf, **options))
+        sharp = deconvolve(done.picture, psf, strength=how.deconvolve, iterations=how.iterations, progress=progress)
+        sharp = _kept(done, "deconvolve", sharp)
         _linear_step(done, "deconvolution", sharp, stars, relative=True)
     if how.denoise > 0:
         calm = _kept(done, "denoise", denoise(done.picture, strength=how.denoise, stars=stars))

@@ -158,7 +158,7 @@ def find_sky(sky: xr.Dataset, *, degree: int | str = "auto") -> xr.Dataset:
             f"only {int(whole.sum())} cells between the stars can be measured: too few for a background;"
             " use smaller cells, or finish without background removal"
         )
-    tried = {number: _mixture(sky, whole, number) for number in ((1, 2, 3) if degree == "auto" else (degree,))}
+    tried = {number: _mixture(sky, whole, number) for number in ((1, 2, 3) if degree == "auto" else (int(degree),))}
     shares = {number: float(is_sky.sum() / whole.sum()) for number, is_sky in tried.items()}
     best, chosen, cautions = max(shares.values()), min(tried), []
     if len(tried) > 1 and best >= _CURVED_SKY:

@@ -78,7 +78,7 @@ class CooledCamera(VirtualSensor):
 
 def cooled(shape: tuple[int, int] = (480, 640), seed: int = 1600, **changes: Any) -> CooledCamera:
     """Return a simulated cooled camera; `changes` are its attributes."""
-    return CooledCamera(tuple(shape), seed, **changes)
+    return CooledCamera(shape, seed, **changes)
 
 
 def smart_telescope(shape: tuple[int, int] = (1920, 1080), seed: int = 50, **changes: Any) -> CooledCamera:
@@ -89,8 +89,13 @@ def smart_telescope(shape: tuple[int, int] = (1920, 1080), seed: int = 50, **cha
     >>> smart_telescope((64, 96)).camera
     'Seestar S50 (simulated)'
     """
-    own = {"cfa_pattern": "GRBG", "camera": "Seestar S50 (simulated)", "dark_current": 0.3, "hot_fraction": 0.0005}
-    return CooledCamera(tuple(shape), seed, **own | changes)
+    own: dict[str, Any] = {
+        "cfa_pattern": "GRBG",
+        "camera": "Seestar S50 (simulated)",
+        "dark_current": 0.3,
+        "hot_fraction": 0.0005,
+    }
+    return CooledCamera(shape, seed, **own | changes)
 
 
 @dataclasses.dataclass(frozen=True)

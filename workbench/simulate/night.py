@@ -289,7 +289,7 @@ def write_night(
 
 def _night(folder: Path, settings: NightSettings, suffix: str, seed: int) -> Night:
     """The night that these settings and this seed make."""
-    recipe = {"stars": settings.stars, "brightest": settings.brightest, "faintest": settings.faintest}
+    recipe: dict[str, Any] = {"stars": settings.stars, "brightest": settings.brightest, "faintest": settings.faintest}
     sky = make_sky(settings.shape, **recipe, seed=seed)
     return Night(
         sensor=d7000(seed=7000 + seed, shape=settings.shape),
@@ -309,7 +309,7 @@ def _frames(night: Night, suffix: str, seed: int) -> list[tuple[Shot, tuple[int,
     dark = plan.exposure if plan.dark_exposure is None else plan.dark_exposure
     dark_temperature = plan.temperature if plan.dark_temperature is None else plan.dark_temperature
     lamp = plan.flat_level * night.sensor.saturation(plan.iso) / plan.flat_exposure
-    frames = []
+    frames: list[tuple[Shot, tuple[int, ...]]] = []
     for kind, count in zip(FOLDERS, (plan.biases, plan.darks, plan.flats, plan.lights), strict=True):
         for number in range(count):
             shot = Shot(f"{FOLDERS[kind]}/{kind}_{number:04d}.{suffix}", kind, plan.iso, 0.0, plan.temperature)
@@ -337,7 +337,7 @@ def open_night(folder: str | Path) -> Night:
     if not (folder / _TRUTH).is_file():
         raise WorkbenchError(f"{folder} holds no simulated night ({_TRUTH} is missing)")
     truth = json.loads((folder / _TRUTH).read_text())
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in truth["settings"].items()}
+    settings: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in truth["settings"].items()}
     return _night(folder, NightSettings(**settings), truth["suffix"], truth["seed"])
 
 
