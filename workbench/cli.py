@@ -285,6 +285,8 @@ def finish(stack: Path, out: Path, quiet: bool, **options: Any) -> None:
 @click.argument("folder", type=_PATH)
 @click.option("--out", type=_PATH, required=True, help="The FITS file to write, e.g. stack.fits.")
 @click.option("--reference", help="Path or name of the light that the others are aligned to; by default the best.")
+@click.option("--filter", multiple=True, metavar="NAME",
+              help="Stack only the lights of this filter, e.g. Ha; may be repeated.")  # fmt: skip
 @click.option("--sensor", type=_PATH, help="sensor.json of `workbench characterize`: measured gain and read noise.")
 @click.option("--masters", type=_PATH, help="A folder where master frames are kept and used again.")
 @click.option("--reject", "method", default="noise", show_default=True, help="noise (the measured noise model), sigma,"
@@ -301,8 +303,9 @@ def stack(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
     """Calibrate, align and stack the lights in FOLDER into one linear FITS file with its variance.
 
     FOLDER holds lights with their bias, darks and flats in subfolders of these names. Frames that
-    do not belong are set aside and listed with the reason. If it is interrupted, the same command
-    continues where it was.
+    do not belong are set aside and listed with the reason. Lights of several filters give a stack
+    each, night_L.fits, night_R.fits, ... for --out night.fits, all on one pixel grid. If it is
+    interrupted, the same command continues where it was.
     """
     click.echo(repr(wb.stack_folder(folder, out, progress=not quiet, **options)))
 

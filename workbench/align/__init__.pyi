@@ -1,6 +1,9 @@
+from . import grid as grid
 from . import match as match
 from . import registration as registration
 from . import transform as transform
+from .grid import common_grid as common_grid
+from .grid import on_grid as on_grid
 from .match import Match as Match
 from .match import NoMatchError as NoMatchError
 from .match import match_stars as match_stars
@@ -11,5 +14,6 @@ from .registration import register_frames as register_frames
 from .registration import star_ratio as star_ratio
 from .transform import KINDS as KINDS
 from .transform import Transform as Transform
+from .transform import compose as compose
 from .transform import fit_robust as fit_robust
 from .transform import fit_transform as fit_transform

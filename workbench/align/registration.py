@@ -46,6 +46,8 @@ class Registration:
         By what each frame is multiplied to have the reference's transparency, from matched stars; NaN where not used.
     few_stars
         Frame number → bright stars, where they are too few and exposure times give the scale.
+    grid
+        The map from the common pixel grid to the reference, where that is another frame's (see `common_grid`).
     """
 
     reference: int
@@ -56,6 +58,7 @@ class Registration:
     scales: np.ndarray
     scale_errors: np.ndarray
     few_stars: dict[int, int] = field(default_factory=dict)
+    grid: Transform = field(default_factory=Transform.identity)
 
     @property
     def stars(self) -> tuple[xr.Dataset | None, ...]:
@@ -68,7 +71,7 @@ class Registration:
         return tuple(number for number, match in enumerate(self.matches) if match is not None)
 
     def transform(self, number: int) -> Transform:
-        """Return the map from the reference to a frame.
+        """Return the map from the reference, or from the common grid, to a frame.
 
         Raises
         ------
@@ -78,7 +81,7 @@ class Registration:
         match = self.matches[number]
         if match is None:
             raise WorkbenchError(f"frame {number} was set aside: {self.set_aside[number]}")
-        return Transform.identity() if number == self.reference else match.transform
+        return self.grid if number == self.reference else match.transform
 
     def residuals(self) -> xr.Dataset:
         """Return all matched stars of all other frames: a Dataset over ``star`` with ``frame``, ``x``, ``y`` [px in \

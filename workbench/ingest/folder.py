@@ -256,6 +256,35 @@ def of_one_camera(folder: Folder, kinds: Sequence[str], others: Sequence[str] = 
     return folder
 
 
+def of_filters(folder: Folder, wanted: Sequence[str] = ()) -> Folder:
+    """Return the folder with the lights of the wanted filters only; without a wish, with those that can be told apart.
+
+    Among lights of several filters one that states none is set aside; beside one filter it counts as that, with a
+    finding.
+
+    Raises
+    ------
+    WorkbenchError
+        If no light has a filter that is wanted.
+    """
+    lights = folder.table[folder.table["kind"] == "light"]
+    there = ", ".join(f"{name or 'none stated'} ({count})" for name, count in lights["filter"].value_counts().items())
+    names = [name for name in lights["filter"].unique() if name]
+    if missing := [name for name in wanted if name not in names]:
+        raise WorkbenchError(f"no light is taken through the filter {missing[0]!r}; the lights' filters are {there}")
+    if wanted:
+        others = lights.index[~lights["filter"].isin(wanted)]
+        return replace(folder, table=folder.table.drop(index=others).reset_index(drop=True))
+    unnamed = lights[lights["filter"] == ""]
+    remedy = f"name its filter in the column filter of {MANIFEST}"
+    if len(names) == 1:
+        problem = f"states no filter and counts as {names[0]}, like the other lights; if that is wrong, {remedy}"
+        return replace(folder, findings=[*folder.findings, *((file, problem, file) for file in unnamed["file"])])
+    for path in unnamed["path"] if names else ():
+        folder = folder.drop(path, f"states no filter, where the other lights state {', '.join(names)}; {remedy}")
+    return folder
+
+
 def _words(key: tuple | str) -> str:
     """Return the values of some columns as text."""
     values = key if isinstance(key, tuple) else (key,)

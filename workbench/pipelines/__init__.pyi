@@ -3,6 +3,7 @@ from . import characterization as characterization
 from . import inspection as inspection
 from . import measurement as measurement
 from . import planning as planning
+from . import stack_filters as stack_filters
 from . import stack_inputs as stack_inputs
 from . import stack_outputs as stack_outputs
 from . import stacking as stacking

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,15 +23,17 @@ from ..calibrate.planes import prepare_planes
 from ..core.cube import digest
 from ..core.errors import FrameReadError, WorkbenchError, said_of
 from ..core.sensor_file import open_sensor
+from ..core.settings import filter_name
 from ..ingest.catalogue import open_folder
-from ..ingest.folder import Folder, of_one_camera
+from ..ingest.folder import Folder, of_filters, of_one_camera
 from ..ingest.metadata import PlainPixels
 from ..ingest.reader import plain_pixels, read_frame
 from ..stack.engine import save_planes
 from ..stack.fits_out import plan_layout
 from ..stack.reject import method_number
+from ..stars.survey import FrameSurvey
 from .calibration import CALIBRATION, calibration_cubes
-from .stack_outputs import load_survey, spread, survey_light
+from .stack_outputs import spread, survey_light
 
 _OF_A_LIGHT, _OF_A_CALIBRATION = 49e-9, 8e-9  # [s] of a frame's pixel: runs of 4 and 16 Mpx, FITS, two threads
 _BEGIN = 3.0  # s: compiled code is loaded, stars are matched, the file is closed
@@ -52,6 +55,8 @@ class StackSettings:
         Order of the surface by which frames' backgrounds are matched: 1, 2 or ``auto``.
     seeing_weights
         Let sharp frames count for more.
+    filter
+        Name or names of filters whose lights alone are stacked; else all, each filter for itself.
     """
 
     reference: str | Path | None = None
@@ -61,22 +66,26 @@ class StackSettings:
     transform: str = "auto"
     background: int | str = "auto"
     seeing_weights: bool = False
+    filter: str | tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         method_number(self.method)
         if self.transform not in ("auto", *KINDS):
             raise WorkbenchError(f"transform {self.transform!r} is none of auto, {', '.join(KINDS)}")
+        wanted = (self.filter,) if isinstance(self.filter, str) else self.filter
+        object.__setattr__(self, "filter", tuple(map(filter_name, wanted)))
         object.__setattr__(self, "reference", None if self.reference is None else str(self.reference))
 
 
 @dataclass(frozen=True, eq=False)
 class LightList:
-    """The lights of a run: names, paths, exposures [s] and ISO, one each; and what they have in common."""
+    """The lights of a run: names, paths, exposures [s], ISO and filters, one each; and what they have in common."""
 
     names: tuple[str, ...]
     paths: tuple[Path, ...]
     exposure: np.ndarray
     iso: np.ndarray
+    filters: tuple[str, ...]
     shape: tuple[int, int]
     cfa_pattern: str
     camera: str
@@ -86,13 +95,30 @@ class LightList:
         """Of the stack."""
         return ("mono",) if self.cfa_pattern == "mono" else ("R", "G", "B")
 
-    def number_of(self, wanted: str) -> int:
-        """Return which light is meant by a path, a name or a stem."""
-        found = [
+    @property
+    def filter(self) -> str:
+        """Of these lights, where they state one."""
+        return next(filter(None, self.filters), "")
+
+    def of(self, numbers: list[int]) -> LightList:
+        """Return the list of some of the lights."""
+        names, paths, filters = (
+            tuple(values[number] for number in numbers) for values in (self.names, self.paths, self.filters)
+        )
+        arrays = {"exposure": self.exposure[numbers], "iso": self.iso[numbers]}
+        return replace(self, names=names, paths=paths, filters=filters, **arrays)
+
+    def meant_by(self, wanted: str) -> list[int]:
+        """Return which lights a path, a name or a stem can mean."""
+        return [
             number
             for number, (path, name) in enumerate(zip(self.paths, self.names, strict=True))
             if wanted in (name, path.name, path.stem, str(path)) or (Path(wanted).exists() and path.samefile(wanted))
         ]
+
+    def number_of(self, wanted: str) -> int:
+        """Return which light is meant by a path, a name or a stem."""
+        found = self.meant_by(wanted)
         if len(found) != 1:
             raise WorkbenchError(
                 f"the reference {wanted!r} is {'none' if not found else 'more than one'} of the lights "
@@ -137,20 +163,29 @@ class PreparedMasters(NamedTuple):
         """Of the stack."""
         return "electron" if all(noise.known for noise in self.noise) else "adu"
 
+    def of(self, numbers: list[int]) -> PreparedMasters:
+        """Return the masters of some of the lights."""
+        groups = sorted({self.group_of[number][0] for number in numbers})
+        noise, planes, used = ([values[group] for group in groups] for values in (self.noise, self.planes, self.used))
+        group_of = [(groups.index(group), factor) for group, factor in (self.group_of[number] for number in numbers)]
+        return PreparedMasters(noise, planes, group_of, used)
 
-def open_frames(folder: Path, sensor: str | Path | xr.Dataset | None, progress: bool) -> OpenedFrames:
-    """Open a folder and keep the lights of the camera, size and mosaic that most have.
+
+def open_frames(
+    folder: Path, sensor: str | Path | xr.Dataset | None, settings: StackSettings, progress: bool
+) -> OpenedFrames:
+    """Open a folder and keep the lights of the camera, size and mosaic that most have, and of the filters wanted.
 
     Raises
     ------
     WorkbenchError
-        If there are fewer than two lights.
+        If there are fewer than two lights, or none of a filter that is wanted.
     """
     frames = open_folder(folder, progress=progress)
     if isinstance(sensor, (str, Path)):
         sensor = open_sensor(sensor)
     if frames.has("light"):
-        frames = of_one_camera(frames, ["light"], CALIBRATION)
+        frames = of_filters(of_one_camera(frames, ["light"], CALIBRATION), settings.filter)
     light, table = frames.light, frames.table  # without lights this raises, with what is there and what to do
     set_aside = [(_name(path, folder), reason) for path, reason in frames.set_aside]
     lights = LightList(
@@ -158,6 +193,7 @@ def open_frames(folder: Path, sensor: str | Path | xr.Dataset | None, progress: 
         paths=tuple(Path(path) for path in table.loc[table["kind"] == "light", "path"]),
         exposure=light["exposure"].values.astype(float),
         iso=light["iso"].values.astype(float),
+        filters=tuple(str(name) for name in light["filter"].values),
         shape=(light.sizes["y"], light.sizes["x"]),
         cfa_pattern=light.attrs["cfa_pattern"],
         camera=str(light.attrs["camera"]),
@@ -178,24 +214,30 @@ def _reasons(set_aside: list[tuple[str, str]]) -> str:
     return "".join(f"; set aside: {said_of(name, reason)}" for name, reason in set_aside[:5])
 
 
-def forecast(opened: OpenedFrames, out: Path) -> list[str]:
-    """Return a line each: which frames would calibrate which lights, about how long it takes, what disk it needs."""
+def forecast(opened: OpenedFrames, files: Mapping[str, Path]) -> list[str]:
+    """Return a line each: which frames would calibrate which lights, about how long it takes, what disk it needs.
+
+    `files` are those of the stacks, by filter.
+    """
     frames, lights, sensor = opened.frames, opened.lights, opened.sensor
     law = math.nan if sensor is None else float(sensor.get("doubling_temperature", math.nan))
     light = frames.light
-    lines = []
+    lines = [f"{name}: {lights.filters.count(name)} lights into {path}" for name, path in files.items()]
+    lines = lines if len(lines) > 1 else []
     for group in plan_groups(light, **calibration_cubes(frames), doubling_temperature=law):
         lines.append(group.in_words(light))
         lines += [f"  {text}" for text in group.warnings]
     pixels = math.prod(lights.shape)
-    files = [Path(path) for path in frames.table.loc[frames.table["kind"].isin([*CALIBRATION, "light"]), "path"]]
-    packed = {path for path in files if plain_pixels(path) is None}
+    paths = [Path(path) for path in frames.table.loc[frames.table["kind"].isin([*CALIBRATION, "light"]), "path"]]
+    packed = {path for path in paths if plain_pixels(path) is None}
     count = len(lights.paths)
-    seconds, source = working_time(lights.paths, len(files) - count, len(packed), pixels)
+    seconds, source = working_time(lights.paths, len(paths) - count, len(packed), pixels)
     lines.append(f"time: about {_rounded(seconds)}, an estimate from {source}")
-    layout = plan_layout(out, (len(lights.channels), *lights.shape), count)
+    out = ", ".join(map(str, files.values()))
+    layout = plan_layout(Path(out), (len(lights.channels), *lights.shape), count)
     kept = len(packed & set(lights.paths)) * pixels * 2 + 8 * pixels
-    lines.append(f"disk: {layout.total / 1e6:,.0f} MB for {out}, {kept / 1e6:,.0f} MB of working files until the end")
+    size = len(files) * layout.total
+    lines.append(f"disk: {size / 1e6:,.0f} MB for {out}, {kept / 1e6:,.0f} MB of working files until the end")
     return lines
 
 
@@ -296,10 +338,8 @@ def survey_lights(opened: OpenedFrames, ready: PreparedMasters, place: Place, cl
     return results
 
 
-def register_lights(
-    opened: OpenedFrames, settings: StackSettings, place: Place, pixels: list[PlainPixels | None]
-) -> Registration:
-    """Register the lights that could be read, and set aside what does not fit.
+def register_lights(opened: OpenedFrames, settings: StackSettings, surveys: list[FrameSurvey | None]) -> Registration:
+    """Register the lights that could be read (None: it could not), and set aside what does not fit.
 
     Raises
     ------
@@ -307,7 +347,6 @@ def register_lights(
         If fewer than two can be read or stacked, or the reference cannot.
     """
     lights, reasons = opened.lights, dict(opened.set_aside)
-    surveys = [load_survey(place.work, number) if one is not None else None for number, one in enumerate(pixels)]
     unread = {
         number: reasons.get(name, "cannot be read")
         for number, (name, survey) in enumerate(zip(lights.names, surveys, strict=True))

@@ -258,6 +258,8 @@ def stack_header(
         "pixel_variance_share": {n: cards[f"PIXVAR_{n[0].upper()}"][0] for n in plan.channels},
         "chi_square": {name: _number(value) for name, value in chi.items()},
     }
+    if lights.filter:
+        attributes["filter"] = lights.filter
     colours = camera_colours(lights.paths[reference])
     if colours is not None and len(plan.channels) == 3:
         attributes |= colours
@@ -296,6 +298,7 @@ def _run_cards(lights: LightList, plan: StackPlan, used: list[int], reference: i
         "REJLOW": (_number(low), "its lower threshold"),
         "REJHIGH": (_number(high), "its upper threshold"),
         "SIMULATE": (bool(is_simulated(lights.camera)), "made by a virtual camera"),
+        **({"FILTER": (_plain(lights.filter), "of the lights")} if lights.filter else {}),
     }
 
 
@@ -351,6 +354,8 @@ def frame_table(lights: LightList, registration: Registration, weights: np.ndarr
     table["reason"] = [registration.set_aside.get(number, "") for number in range(count)]
     table["exposure"] = lights.exposure
     table["iso"] = lights.iso
+    if lights.filter:
+        table["filter"] = lights.filters
     for name in ("stars", "fwhm", "roundness", "background", "noise", "snr"):
         table[name] = registration.quality[name].values
     relative = lights.exposure / lights.exposure[reference]

@@ -1,8 +1,8 @@
 """A folder of lights and calibration frames in, a linear stack with its variance out; a stack in, a picture out.
 
 Stacking has six stages, each a function: open the frames, make the masters, look at every light, register them, plan,
-stack.  Each leaves its results in a working folder next to the output, so that a run that was interrupted goes on where
-it stopped.
+stack.  Lights of several filters share the first three and the pixel grid, and give a stack each.  Each stage leaves
+its results in a working folder next to the output, so that a run that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -25,19 +25,17 @@ from ..core.errors import StageError, WorkbenchError, said_of
 from ..core.files import check_target, whole_file
 from ..finish.files import SUFFIXES, read_picture, write_picture
 from ..finish.settings import Finished, FinishSettings, finish
-from ..ingest.metadata import PlainPixels
 from ..stack import fits_out
 from ..stack.engine import PlannedFrame, StackPlan
 from ..stack.normalise import normalisation
+from .stack_filters import FilterRun, filter_runs, register_filters, stack_files
 from .stack_inputs import (
     OpenedFrames,
     Place,
-    PreparedMasters,
     StackSettings,
     forecast,
     open_frames,
     prepare_masters,
-    register_lights,
     run_identity,
     survey_lights,
 )
@@ -62,6 +60,9 @@ class StackResult:
 
     `chi_square` a channel: the scatter between frames over the noise model's.  `plan` lists what is used for what, and
     for a dry run how long it would take.  `units` of the stack: ``electron``, or ``adu`` where the gain is not known.
+
+    `stacks`: of lights of several filters, the result of each by the filter's name; then `path` is None, `grid` the
+    frame whose pixel grid all have, and `set_aside` and `warnings` hold what concerns no filter alone.
     """
 
     path: Path | None
@@ -73,9 +74,15 @@ class StackResult:
     seconds: dict[str, float] = field(default_factory=dict)
     plan: tuple[str, ...] = ()
     units: str = "electron"
+    grid: str = ""
+    stacks: dict[str, StackResult] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         lines = list(self.plan)
+        if self.stacks:
+            lines.append(f"a stack for each of {len(self.stacks)} filters, on the pixel grid of {self.grid}")
+        for name, one in self.stacks.items():
+            lines += [name, *(f"  {line}" for line in repr(one).splitlines())]
         if self.path is not None:
             used = int(self.frames["used"].sum())
             gone = f", {len(self.set_aside)} set aside" if self.set_aside else ""
@@ -83,6 +90,7 @@ class StackResult:
             chi = ", ".join(f"{name} {value:.3f}" for name, value in self.chi_square.items())
             relative = "" if self.units == "electron" else "; the gain is not known, so only its changes mean something"
             lines.append(f"scatter between frames over the noise model's (chi-square): {chi}{relative}")
+        if self.seconds:
             lines.append("time: " + ", ".join(f"{name} {value:.1f} s" for name, value in self.seconds.items()))
         lines += [f"set aside: {said_of(name, reason)}" for name, reason in self.set_aside]
         lines += [f"warning: {text}" for text in self.warnings]
@@ -102,6 +110,9 @@ def stack_folder(
 ) -> StackResult:
     """Stack the lights of a folder with its bias, darks and flats, and write the stack with its variance.
 
+    Lights of several filters give a stack for each, ``stack_Ha.fits`` for ``stack.fits`` and so on, all on one pixel
+    grid; transparency, quality and the exposure that all is scaled to are each filter's own.
+
     Parameters
     ----------
     folder
@@ -120,8 +131,8 @@ def stack_folder(
     scheduler
         Address of a dask scheduler, or a ``Client``: its workers, who must see the same files, do the work.
     settings
-        Those of `StackSettings`: reference, method, low, high, transform, background, seeing_weights; ``threads`` (2)
-        on this machine and ``progress`` (True) for progress bars.
+        Those of `StackSettings`: reference, method, low, high, transform, background, seeing_weights, filter;
+        ``threads`` (2) on this machine and ``progress`` (True) for progress bars.
 
     Raises
     ------
@@ -134,9 +145,14 @@ def stack_folder(
     out = Path(out)
     work = (out.parent if scratch is None else Path(scratch)) / f".{out.name}.work"
     place = Place(out, work, Path(masters) if masters is not None else work / "masters", threads, progress)
-    opened = open_frames(Path(folder), sensor, progress)
+    opened = open_frames(Path(folder), sensor, chosen, progress)
+    if chosen.reference is not None:
+        opened.lights.number_of(str(chosen.reference))
+    files = stack_files(opened.lights, out)
+    for path in files.values():
+        check_target(path, "FITS file")
     if dry_run:
-        lines = forecast(opened, out)
+        lines = forecast(opened, files)
         table = pd.DataFrame({"file": list(opened.lights.names), "used": True})
         return StackResult(None, table, opened.set_aside, opened.warnings, plan=tuple(lines))
     with workers(scheduler) as client:
@@ -154,7 +170,7 @@ def stack_folder(
 
 
 def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: Any) -> StackResult:
-    """The stages, one after the other."""
+    """The stages, one after the other; all stacks are whole before the first gets its name: none is made twice."""
     seconds: dict[str, float] = {}
 
     def timed(stage: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -166,25 +182,35 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
     continued = claim_folder(place.work, place.out, run_identity(opened, settings))
     ready = timed("masters", prepare_masters, opened, place)
     pixels = timed("first pass", survey_lights, opened, ready, place, client)
-    registration = timed("alignment", register_lights, opened, settings, place, pixels)
-    plan, level = timed("alignment", plan_stack, opened, settings, ready, registration, pixels)
-    chi_maps = timed("stack", write_stack, plan, place, ready.units, client)
+    shared = filter_runs(opened, ready, pixels, place)
+    runs = timed("alignment", register_filters, shared, settings, opened.warnings)
+    planned = [timed("alignment", plan_stack, run, settings, registration) for run, registration in runs]
+    maps = [
+        timed("stack", write_stack, plan, run.place, run.ready.units, client)
+        for (run, _), (plan, _) in zip(runs, planned, strict=True)
+    ]
     notes = ["continued after an interruption"] if continued else []
-    result = timed("stack", complete_stack, opened, place, ready, registration, plan, level, chi_maps, notes)
+    if len(shared) > 1:
+        notes += [*opened.warnings, *(f"set aside: {said_of(name, reason)}" for name, reason in opened.set_aside)]
+    results = [
+        timed("stack", complete_stack, run, registration, *plan, chi_maps, notes)
+        for (run, registration), plan, chi_maps in zip(runs, planned, maps, strict=True)
+    ]
     shutil.rmtree(place.work, ignore_errors=True)
-    return replace(result, seconds=seconds)
+    if len(shared) == 1:
+        return replace(results[0], seconds=seconds)
+    frames = pd.concat([one.frames for one in results], ignore_index=True)
+    stacks = {run.opened.lights.filter: one for (run, _), one in zip(runs, results, strict=True)}
+    warnings, grid = list(dict.fromkeys(opened.warnings)), results[0].grid
+    return StackResult(
+        None, frames, opened.set_aside, warnings, seconds=seconds, units=ready.units, grid=grid, stacks=stacks
+    )
 
 
-def plan_stack(
-    opened: OpenedFrames,
-    settings: StackSettings,
-    ready: PreparedMasters,
-    registration: Registration,
-    pixels: list[PlainPixels | None],
-) -> tuple[StackPlan, np.ndarray]:
+def plan_stack(run: FilterRun, settings: StackSettings, registration: Registration) -> tuple[StackPlan, np.ndarray]:
     """Return the plan of the stack: what to read where, how to normalise and weigh it; and the mean background."""
     norm = normalisation(registration, order=settings.background, seeing=settings.seeing_weights)
-    lights = opened.lights
+    lights, ready = run.opened.lights, run.ready
     frames = tuple(
         PlannedFrame(
             lights.names[number], one, registration.transform(number), float(scale), surface, weight,
@@ -193,7 +219,7 @@ def plan_stack(
         for number, scale, surface, weight in zip(
             registration.used, norm["scale"].values, norm["surface"].values, norm["weight"].values, strict=True
         )
-        if (one := pixels[number]) is not None
+        if (one := run.pixels[number]) is not None
     )  # fmt: skip
     plan = StackPlan(
         frames, tuple(ready.planes), lights.shape, lights.cfa_pattern, settings.method, settings.low, settings.high
@@ -226,9 +252,7 @@ def _layout(plan: StackPlan, place: Place, units: str) -> fits_out.Layout:
 
 
 def complete_stack(
-    opened: OpenedFrames,
-    place: Place,
-    ready: PreparedMasters,
+    run: FilterRun,
     registration: Registration,
     plan: StackPlan,
     level: np.ndarray,
@@ -236,6 +260,7 @@ def complete_stack(
     notes: list[str],
 ) -> StackResult:
     """Write the header, the maps in blocks and the table of lights, and give the stack its name."""
+    opened, place, ready = run.opened, run.place, run.ready
     chi, shared = maps
     with np.errstate(invalid="ignore", divide="ignore"):
         chi_map = np.where(chi[1] > 0, chi[0] / chi[1], np.nan)
@@ -255,12 +280,16 @@ def complete_stack(
     noise = ready.noise[ready.group_of[reference][0]]
     table = frame_table(lights, registration, np.stack([frame.weight for frame in plan.frames]))
     about, cards = stack_header(lights, plan, noise, reference, level, chi_square)
+    if run.grid and run.grid != lights.names[reference]:
+        cards["SCALEREF"] = cards["REFFRAME"][0], "to this all is scaled"
+        cards["REFFRAME"] = run.grid.encode("ascii", "replace").decode(), "its pixel grid"
+        about["attributes"] |= {"reference": run.grid, "scale_reference": lights.names[reference]}
     about["history"] += [*notes, *ready.used, *warnings]
     about["history"] += [f"set aside: {said_of(name, reason)}" for name, reason in opened.set_aside]
     fits_out.finish_stack(_layout(plan, place, ready.units), place.out, about, cards, (chi_map, shared), table)
     return StackResult(
         place.out, table, opened.set_aside, warnings, chi_square, lights.names[reference], plan=tuple(ready.used),
-        units=ready.units,
+        units=ready.units, grid=run.grid,
     )  # fmt: skip
 
 

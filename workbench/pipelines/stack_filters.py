@@ -1,0 +1,106 @@
+"""A run of lights through several filters: shared out by filter, each registered by itself, all on one pixel grid."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from ..align.grid import common_grid
+from ..align.registration import Registration
+from ..core.errors import WorkbenchError
+from ..core.settings import FILTERS
+from ..ingest.metadata import PlainPixels
+from ..stars.survey import FrameSurvey
+from .stack_inputs import LightList, OpenedFrames, Place, PreparedMasters, StackSettings, register_lights
+from .stack_outputs import load_survey
+
+
+class FilterRun(NamedTuple):
+    """What one stack is made from: the lights of one filter, or all of a run without several, and where it goes.
+
+    `pixels` and `surveys` of the lights are None where a file cannot be read; `grid` names the frame whose pixel grid
+    the stacks of several filters share.
+    """
+
+    opened: OpenedFrames
+    place: Place
+    ready: PreparedMasters
+    pixels: list[PlainPixels | None]
+    surveys: list[FrameSurvey | None]
+    grid: str = ""
+
+
+def stack_files(lights: LightList, out: Path) -> dict[str, Path]:
+    """Return the file of each filter's stack: `out` where there is one filter or none, else with the filter's name."""
+    names = list(dict.fromkeys(name for name in lights.filters if name))
+    if len(names) < 2:
+        return {lights.filter: out}
+    order = [name for name in FILTERS if name in names]
+    order += sorted(set(names) - set(order))
+    return {name: out.with_name(f"{out.stem}_{re.sub('[^A-Za-z0-9.+-]+', '-', name)}{out.suffix}") for name in order}
+
+
+def filter_runs(
+    opened: OpenedFrames, ready: PreparedMasters, pixels: list[PlainPixels | None], place: Place
+) -> list[FilterRun]:
+    """Share a run out by filter; a run without several filters is one, with its own output and working folder."""
+    surveys = [load_survey(place.work, number) if one is not None else None for number, one in enumerate(pixels)]
+    files = stack_files(opened.lights, place.out)
+    if len(files) == 1:
+        return [FilterRun(opened, place, ready, pixels, surveys)]
+    runs = []
+    for name, path in files.items():
+        numbers = [number for number, one in enumerate(opened.lights.filters) if one == name]
+        lights = opened.lights.of(numbers)
+        own = [found for found in opened.set_aside if found[0] in lights.names]
+        opened.set_aside[:] = [found for found in opened.set_aside if found not in own]
+        work = place.work / path.stem
+        work.mkdir(exist_ok=True)
+        here = opened._replace(lights=lights, set_aside=own, warnings=[])
+        own_pixels, own_surveys = ([values[number] for number in numbers] for values in (pixels, surveys))
+        runs.append(FilterRun(here, place._replace(out=path, work=work), ready.of(numbers), own_pixels, own_surveys))
+    return runs
+
+
+def register_filters(
+    runs: list[FilterRun], settings: StackSettings, warnings: list[str]
+) -> list[tuple[FilterRun, Registration]]:
+    """Register the lights of every filter, and put all on one pixel grid: the wanted reference's, or the best's.
+
+    A filter that cannot be stacked is left out with a warning.
+
+    Raises
+    ------
+    WorkbenchError
+        If no filter can be stacked, or not that of the wanted reference.
+    """
+    if len(runs) == 1:
+        return [(runs[0], register_lights(runs[0].opened, settings, runs[0].surveys))]
+    registered: list[tuple[FilterRun, Registration]] = []
+    centre = None
+    for run in runs:
+        here = settings.reference is not None and bool(run.opened.lights.meant_by(str(settings.reference)))
+        try:
+            own = settings if here else replace(settings, reference=None)
+            registered.append((run, register_lights(run.opened, own, run.surveys)))
+        except WorkbenchError as problem:
+            if here:
+                raise
+            warnings.append(f"{run.opened.lights.filter} is not stacked: {problem}")
+            continue
+        centre = len(registered) - 1 if here else centre
+    if not registered:
+        raise WorkbenchError("no filter's lights can be stacked: " + "; ".join(warnings))
+    centre, placed, apart = common_grid([found for _, found in registered], centre, kind=settings.transform)
+    grids = [run.opened.lights.names[found.reference] for run, found in registered]
+    for number, reason in apart.items():
+        registered[number][0].opened.warnings.append(
+            f"this stack has the pixel grid of {grids[number]}, the others that of {grids[centre]}, so that they "
+            f"cannot be composed: {reason}"
+        )
+    return [
+        (run._replace(grid=grids[number if number in apart else centre]), found)
+        for number, ((run, _), found) in enumerate(zip(registered, placed, strict=True))
+    ]
