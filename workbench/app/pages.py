@@ -11,7 +11,7 @@ from typing import Any
 import panel as pn
 
 from ..charts.registry import REGISTRY
-from ..core.errors import WorkbenchError
+from ..core.errors import WorkbenchError, said_of_all
 from ..finish.files import read_picture
 from ..ingest.folder import Folder
 from ..stack.fits_out import open_stack
@@ -104,7 +104,7 @@ class FramesPage:
         self.results.value = "" if results == default_results(folder.root) else str(results)
         self._list(folder.root)
         self.status.show(f"{len(folder)} frames of {' and '.join(folder.cameras) or 'an unnamed camera'}", "good")
-        set_aside = [f"{path.name}: {reason}" for path, reason in folder.set_aside]
+        set_aside = said_of_all(folder.set_aside)
         notes = "".join(
             f"<h3>{title}</h3>{bullets(lines)}"
             for title, lines in (("Warnings", folder.warnings), ("Set aside", set_aside))

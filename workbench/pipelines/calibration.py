@@ -21,7 +21,7 @@ from ..calibrate.flat_audit import audit_flat
 from ..calibrate.masterset import make_masters, save_master
 from ..core.cube import group_frames
 from ..core.dark import open_dark_library, predict_dark, save_dark_library
-from ..core.errors import WorkbenchError, said_of
+from ..core.errors import WorkbenchError, said_of_all
 from ..core.files import check_target
 from ..core.mosaic import middle
 from ..core.values import value_text
@@ -183,7 +183,7 @@ class DarkLibraryResult:
         return [*found, *(f"warning: {text}" for text in attrs["warnings"])]
 
     def __repr__(self) -> str:
-        aside = [f"set aside: {said_of(path.name, reason)}" for path, reason in self.set_aside]
+        aside = [f"set aside: {sentence}" for sentence in said_of_all(self.set_aside)]
         return "\n".join([*self.lines(), *aside])
 
 

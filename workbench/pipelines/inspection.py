@@ -16,7 +16,7 @@ import xarray as xr
 
 from .. import fidelity, sensor
 from ..core.cube import KINDS
-from ..core.errors import WorkbenchError, said_of
+from ..core.errors import WorkbenchError, said_of_all
 from ..core.files import whole_file
 from ..core.values import is_simulated, value_text
 from ..fidelity.card import Fidelity
@@ -103,7 +103,7 @@ class Inspection:
         if self.gain is not None:
             lines += ["", "Gain:", *(f"    {line}" for line in self.gains())]
         lines += [f"warning: {text}" for text in self.warnings]
-        lines += [f"set aside: {said_of(path.name, reason)}" for path, reason in self.set_aside]
+        lines += [f"set aside: {sentence}" for sentence in said_of_all(self.set_aside)]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

@@ -15,7 +15,7 @@ import xarray as xr
 
 from .. import fidelity, pixels, sensor
 from ..core.cube import group_frames, take_frames
-from ..core.errors import FrameReadError, WorkbenchError
+from ..core.errors import FrameReadError, WorkbenchError, said_of_all
 from ..core.mosaic import crop, middle
 from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.results import at_lowest_iso
@@ -104,8 +104,8 @@ def warnings_of(*results: xr.Dataset | None) -> list[str]:
 
 
 def set_aside_lines(folder: Folder) -> list[str]:
-    """Return the files of a folder that are not used, each with the reason, as warnings."""
-    return [f"set aside: {path.name}: {reason}" for path, reason in folder.set_aside]
+    """Return the files of a folder that are not used as warnings, one a reason."""
+    return [f"set aside: {sentence}" for sentence in said_of_all(folder.set_aside)]
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from ..calibrate.matching import plan_groups
 from ..calibrate.noise import SensorNoise
 from ..calibrate.planes import prepare_planes
 from ..core.cube import digest
-from ..core.errors import FrameReadError, WorkbenchError, said_of
+from ..core.errors import FrameReadError, WorkbenchError, said_of_all
 from ..core.sensor_file import open_sensor
 from ..core.settings import filter_name
 from ..ingest.catalogue import open_folder
@@ -211,7 +211,7 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _reasons(set_aside: list[tuple[str, str]]) -> str:
-    return "".join(f"; set aside: {said_of(name, reason)}" for name, reason in set_aside[:5])
+    return "".join(f"; set aside: {sentence}" for sentence in said_of_all(set_aside)[:5])
 
 
 def forecast(opened: OpenedFrames, files: Mapping[str, Path]) -> list[str]:

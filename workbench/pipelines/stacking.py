@@ -21,7 +21,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ..align.registration import Registration
-from ..core.errors import StageError, WorkbenchError, said_of
+from ..core.errors import StageError, WorkbenchError, said_of, said_of_all
 from ..core.files import check_target, whole_file
 from ..finish.files import SUFFIXES, read_picture, write_picture
 from ..finish.settings import Finished, FinishSettings, finish
@@ -92,7 +92,7 @@ class StackResult:
             lines.append(f"scatter between frames over the noise model's (chi-square): {chi}{relative}")
         if self.seconds:
             lines.append("time: " + ", ".join(f"{name} {value:.1f} s" for name, value in self.seconds.items()))
-        lines += [f"set aside: {said_of(name, reason)}" for name, reason in self.set_aside]
+        lines += [f"set aside: {sentence}" for sentence in said_of_all(self.set_aside)]
         lines += [f"warning: {text}" for text in self.warnings]
         return "\n".join(lines)
 
@@ -191,7 +191,7 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
     ]
     notes = ["continued after an interruption"] if continued else []
     if len(shared) > 1:
-        notes += [*opened.warnings, *(f"set aside: {said_of(name, reason)}" for name, reason in opened.set_aside)]
+        notes += [*opened.warnings, *(f"set aside: {sentence}" for sentence in said_of_all(opened.set_aside))]
     results = [
         timed("stack", complete_stack, run, registration, *plan, chi_maps, notes)
         for (run, registration), plan, chi_maps in zip(runs, planned, maps, strict=True)
