@@ -2,7 +2,9 @@ from . import catalogue as catalogue
 from . import dng as dng
 from . import fits as fits
 from . import folder as folder
+from . import manifest as manifest
 from . import metadata as metadata
+from . import names as names
 from . import raw as raw
 from . import reader as reader
 from .catalogue import open_folder as open_folder

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,12 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..core.cube import KINDS, MOSAICS, channels_of
+from ..core.cube import channels_of
 from ..core.errors import FrameReadError, WorkbenchError, said_of_all
-from ..core.settings import filter_name
 from .folder import MANIFEST, Finding, Folder
-from .metadata import FrameInfo, as_time, kind_in_folders, kind_in_words, temperature_in_name
+from .manifest import read_manifest
+from .metadata import FrameInfo, kind_in_folders, kind_in_words, temperature_in_name
+from .names import exposure_in_name, iso_in_name
 from .reader import frame_row, read_metadata
 from .review import foreign, review
 
@@ -40,9 +40,10 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
 
     The kind of a frame comes from a manifest ``frames.csv`` in its folder or above, else from the FITS
     header's ``IMAGETYP``, else from the nearest folder named after a kind (``bias``, ``Darks``,
-    ``flat-darks``, ...).  Everything else comes from the manifest where it is given there, else from
-    the file; the temperature from the file where it records one, else from the manifest, else from a
-    token such as ``-5C`` in the name of the file or a folder.
+    ``flat-darks``, ...), else from the file's name.  Everything else comes from the manifest where it is given
+    there, else from the file; the temperature from the file where it records one, else from the manifest, else
+    from a token such as ``-5C`` in the name of the file or a folder.  ISO and exposure that neither states come
+    from such a token too (``ISO800``, ``60s``, ``1-125s``), and the mosaic from the pixels of flats and lights.
 
     A RAW with its JPEG, or with the PGM that dcraw made of it, counts once: as the RAW; and so does an exposure
     of which there is a copy anywhere in the folder.  Masters of other programs, stacks and processed pictures are set
@@ -81,7 +82,7 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
         for file in given
         if not file.exists()
     ]
-    frames, doubled = _frames_among(files, given)
+    frames, doubled = _frames_among(files, given, root)
     set_aside += doubled
     rows, masters, findings = [], [], list[Finding]()
     known: dict[Any, dict[str, Any]] = {}
@@ -140,7 +141,9 @@ def _natural(path: Path) -> list:
     ]
 
 
-def _frames_among(files: Sequence[Path], given: dict[Path, Any]) -> tuple[list[Path], list[tuple[Path, str]]]:
+def _frames_among(
+    files: Sequence[Path], given: dict[Path, Any], root: Path
+) -> tuple[list[Path], list[tuple[Path, str]]]:
     """Pick the frames; of files with one name the best counts, with what the manifest gives for any of them."""
     best: dict[tuple[Path, str], tuple[int, Path]] = {}
     forms: dict[Path, tuple[int, str]] = {}
@@ -151,11 +154,16 @@ def _frames_among(files: Sequence[Path], given: dict[Path, Any]) -> tuple[list[P
         if form is not None:
             forms[file] = form, stem
             best[file.parent, stem] = min(best.get((file.parent, stem), (form, file)), (form, file))
+    origins = _origins(forms, root)
     frames, set_aside = [], []
     for file, (form, stem) in forms.items():
         name = list(_FORMS)[form]
         folders = (file.parent, file.parent.parent) if name in ("pgm", "picture") else (file.parent,)
         better = min((best[folder, stem] for folder in folders if (folder, stem) in best), default=(form, file))
+        if better[0] == form and file in origins:
+            better = (0, origins[file])
+            if (kind := kind_in_folders(file, root)) and not kind_in_folders(better[1], root):
+                given[file.resolve()] = {"kind": kind} | given.get(file.resolve(), {})
         if better[0] >= form and name != "picture":
             frames.append(file)
             continue
@@ -167,6 +175,25 @@ def _frames_among(files: Sequence[Path], given: dict[Path, Any]) -> tuple[list[P
             suffix = file.suffix[1:].upper()
             set_aside.append((file, f"is a finished picture ({suffix}) without its RAW frame; give the RAW frame"))
     return frames, set_aside
+
+
+def _origins(forms: Mapping[Path, tuple[int, str]], root: Path) -> dict[Path, Path]:
+    """For each grey map the one RAW of its name, in whatever folder, from which it can have been made.
+
+    None is made from a RAW of another kind, no two from one.
+    """
+    raws: dict[str, list[Path]] = {}
+    for file, (form, stem) in forms.items():
+        if list(_FORMS)[form] in ("raw", "dng"):
+            raws.setdefault(stem, []).append(file)
+    origins = {}
+    for file, (form, stem) in forms.items():
+        if list(_FORMS)[form] == "pgm":
+            kinds = ("", kind_in_folders(file, root))
+            fitting = [raw for raw in raws.get(stem, []) if not kinds[1] or kind_in_folders(raw, root) in kinds]
+            origins |= {file: fitting[0]} if len(fitting) == 1 else {}
+    claims = Counter(origins.values())
+    return {file: raw for file, raw in origins.items() if claims[raw] == 1}
 
 
 def _form(file: Path) -> tuple[int | None, str]:
@@ -181,26 +208,41 @@ def _row(info: FrameInfo, given: dict[str, Any], root: Path) -> tuple[dict[str, 
     """A frame's row, from its file, the manifest and names; and what is doubtful in it."""
     name = info.path.relative_to(root).as_posix()
     kind = given.get("kind") or kind_in_words(info.imagetyp) or kind_in_folders(info.path, root)
+    kind = kind or kind_in_words(info.path.stem)
     temperature, doubts = _temperature(info, given.get("temperature"), root)
     if not kind:
         doubts.append(
             (f"kind unknown; name the folder bias, darks, flats, darkflats or lights, or write {MANIFEST}", name)
         )
-    pattern = given.get("cfa_pattern", info.cfa_pattern)
     black = given.get("black_level", info.black_level)
-    channels = len(channels_of(pattern))
+    channels = len(channels_of(given.get("cfa_pattern", info.cfa_pattern)))
     values = {key: value for key, value in given.items() if key != "kind"} | {
         "temperature": temperature,
-        "cfa_stated": info.cfa_stated or "cfa_pattern" in given,
         "black_level": black if len(black) == channels else (black[0],) * channels,
+        "cfa_stated": info.cfa_stated or "cfa_pattern" in given,
     }
     info = replace(info, **values)
+    named = _named(info, root)
+    if named:
+        words = ", ".join(f"ISO {value:g}" if key == "iso" else f"{value:g} s" for key, value in named.items())
+        doubts.append(("ISO and exposure that no file records are taken from names", f"{name} ({words})"))
+        info = replace(info, **named)
     doubts += [(doubt, name) for doubt in info.doubts]
     camera_file = info.format != "fits"  # cooled cameras have a gain setting, or one gain for good
     for quantity, label, column in (("iso", "ISO", "iso"), ("exposure", "exposure", "exposure_s")):
         if np.isnan(getattr(info, quantity)) and (quantity != "iso" or camera_file):
             doubts.append((f"no {label} recorded; give it in {MANIFEST} (column {column})", name))
     return frame_row(info, name, kind), [(name, problem, example) for problem, example in doubts]
+
+
+def _named(info: FrameInfo, root: Path) -> dict[str, float]:
+    """The ISO and exposure that names state of a frame which does not record them."""
+    values = {}
+    if np.isnan(info.iso) and np.isnan(info.gain_setting):
+        values["iso"] = iso_in_name(info.path, root)
+    if np.isnan(info.exposure):
+        values["exposure"] = exposure_in_name(info.path, root)
+    return {key: value for key, value in values.items() if not np.isnan(value)}
 
 
 def _temperature(info: FrameInfo, given: float | None, root: Path) -> tuple[float, list[tuple[str, str]]]:
@@ -225,133 +267,3 @@ def _nothing_found(root: Path, files: Sequence[Path], set_aside: Sequence[tuple[
         return f"no frame in {root} can be used: {'; '.join(reasons[:3])}{more}"
     found = f"{len(files)} other files" if files else "nothing"
     return f"{root} has no frames (found {found}); supported are camera RAW, DNG, FITS and dcraw's PGM files"
-
-
-def read_manifest(path: str | Path) -> dict[Path, dict[str, Any]]:
-    """Read a manifest: for each file it names, the values that it gives.
-
-    Columns are ``file, kind, iso, gain, offset, readout_mode, binning, filter, exposure_s, aperture, temperature_c,
-    rotation, cfa, black_level, white_level, camera, time``; any but ``file`` may be missing or empty, others are
-    passed over. Numbers may be fractions (``1/640``). ``black_level`` is one number, or four (R, G1, G2, B) with
-    spaces between.
-    UTF-8; separated by commas or semicolons (then a comma may be the decimal sign).
-
-    Returns
-    -------
-    dict
-        Resolved file path → values by `FrameInfo`'s names (and ``kind``); only those that are given.
-
-    Raises
-    ------
-    WorkbenchError
-        If it is not a table with a column ``file``, or a value cannot be what its column says.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / MANIFEST
-    >>> _ = path.write_text("file,kind,exposure_s\\na.nef,flat,1/640\\n")
-    >>> list(read_manifest(path).values())
-    [{'kind': 'flat', 'exposure': 0.0015625}]
-    """
-    path = Path(path)
-    table = _table(path)
-    given: dict[Path, dict[str, Any]] = {}
-    for line, row in zip(table.index + 2, table.to_dict("records"), strict=True):
-        name = row["file"]
-        if not name:
-            raise WorkbenchError(f"{path}, line {line}: the column 'file' is empty; name the frame or delete the line")
-        file = (path.parent / name).resolve()
-        if file in given:
-            raise WorkbenchError(f"{path}, line {line}: {name} is named twice; keep one of the lines")
-        given[file] = {}
-        for column, (field, parse, can_be, wanted) in _COLUMNS.items():
-            if text := row.get(column):
-                try:
-                    given[file][field] = value = parse(text)
-                    problem = "" if can_be(value) else f"; {wanted}"
-                except (ValueError, ZeroDivisionError):
-                    problem = ", which is not a number; leave it empty if it is unknown"
-                if problem:
-                    raise WorkbenchError(f"{path}, line {line}: {column} is {text!r}{problem}")
-    return given
-
-
-def _table(path: Path) -> pd.DataFrame:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
-        separator = ";" if header.count(";") > header.count(",") else ","
-        table = pd.read_csv(
-            path,
-            sep=separator,
-            encoding="utf-8-sig",
-            dtype=str,
-            keep_default_na=False,
-            skipinitialspace=True,
-            skip_blank_lines=False,  # so that line numbers hold
-        )
-    except pd.errors.EmptyDataError:
-        raise WorkbenchError(f"{path} is empty; a manifest has a header line and one line a frame") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        raise WorkbenchError(
-            f"{path} cannot be read as a table ({error}); write it as CSV in UTF-8, one line a frame"
-        ) from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes a surplus of values for an index
-        raise WorkbenchError(f"{path} cannot be read as a table: its lines have more values than its header has names")
-    table.columns = [str(column).strip().casefold() for column in table.columns]
-    if "file" not in table:
-        raise WorkbenchError(
-            f"{path} has no column 'file' (its columns: {', '.join(table.columns)}); that column names the frames"
-        )
-    table = table.apply(lambda column: column.str.strip())
-    if separator == ";":
-        numeric = [name for name in table if name in _COLUMNS and _COLUMNS[name][1] in (_number, _levels)]
-        table[numeric] = table[numeric].apply(lambda column: column.str.replace(",", "."))
-    return table[(table != "").any(axis=1)]
-
-
-def _number(text: str) -> float:
-    return float(Fraction(text)) if "/" in text else float(text)
-
-
-def _levels(text: str) -> tuple[float, ...]:
-    return tuple(map(_number, text.split()))
-
-
-def _cfa(text: str) -> str:
-    return next((name for name in (*MOSAICS, "mono") if name.casefold() == text.casefold()), "")
-
-
-def _is_positive(value: float) -> bool:
-    return not (value < 0 or math.isinf(value))
-
-
-_FINITE, _POSITIVE = (
-    "give a finite number, or leave it empty",
-    "give a number that is not below zero, or leave it empty",
-)
-# of the manifest's columns: field of `FrameInfo`, what a text stands for, whether that can be, what it must be
-_COLUMNS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], bool], str]] = {
-    "kind": ("kind", kind_in_words, bool, f"it is one of {', '.join(KINDS)}"),
-    "iso": ("iso", _number, _is_positive, _POSITIVE),
-    "gain": ("gain_setting", _number, math.isfinite, _FINITE),
-    "offset": ("offset_setting", _number, math.isfinite, _FINITE),
-    "readout_mode": ("readout_mode", str, bool, ""),
-    "binning": ("binning", _number, _is_positive, _POSITIVE),
-    "filter": ("filter", filter_name, bool, ""),
-    "rotation": ("rotation", _number, math.isfinite, _FINITE),
-    "exposure_s": ("exposure", _number, _is_positive, _POSITIVE),
-    "aperture": ("aperture", _number, _is_positive, _POSITIVE),
-    "temperature_c": ("temperature", _number, lambda value: not math.isinf(value), _FINITE),
-    "cfa": ("cfa_pattern", _cfa, bool, f"it is one of {', '.join(MOSAICS)} or mono"),
-    "black_level": (
-        "black_level",
-        _levels,
-        lambda levels: len(levels) in (1, 4) and all(map(_is_positive, levels)),
-        "give one level, or four for R, G1, G2, B, none below zero",
-    ),
-    "white_level": ("white_level", _number, _is_positive, _POSITIVE),
-    "camera": ("camera", str, bool, ""),
-    "time": ("time", as_time, lambda time: not np.isnat(time), "write it as 2014-07-15T13:07:40"),
-}

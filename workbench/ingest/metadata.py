@@ -257,7 +257,7 @@ def temperature_in_name(path: str | Path, root: str | Path | None = None) -> tup
     (-5.0, False)
     """
     path = Path(path)
-    for name in (path.stem, *_folders(path, root)):
+    for name in (path.stem, *folder_names(path, root)):
         match = _TEMPERATURE.search(name)
         if match:
             minus, hyphen, digits = match.groups()
@@ -306,11 +306,11 @@ def kind_in_words(text: str) -> str:
 
 def kind_in_folders(path: str | Path, root: str | Path | None = None) -> str:
     """Return the kind that the nearest folder named after one means, up to and with `root`."""
-    return next(filter(None, map(kind_in_words, _folders(Path(path), root))), "")
+    return next(filter(None, map(kind_in_words, folder_names(Path(path), root))), "")
 
 
-def _folders(path: Path, root: str | Path | None) -> list[str]:
-    """Names of the folders above a file, nearest first, up to and with `root`."""
+def folder_names(path: Path, root: str | Path | None) -> list[str]:
+    """Return the names of the folders above a file, nearest first, up to and with `root`."""
     if root is None:
         return [folder.name for folder in path.parents]
     root = Path(root)

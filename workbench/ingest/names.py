@@ -1,0 +1,61 @@
+"""ISO setting and exposure in the names of files and folders, for frames that record neither."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+from .metadata import folder_names
+
+_ISO = re.compile(
+    r"(?<![a-z])iso[ _=-]?(\d{2,7})(?![\d.,])|(?<![\d.,a-z])(\d{2,7})[ _-]?iso(?![a-z0-9])", re.IGNORECASE
+)
+_UNITS = {"min": 60.0, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "s": 1.0}  # by what a unit begins with
+_EXPOSURE = re.compile(
+    r"""(?: (?<![a-z0-9.,]) | (?<=dark) | (?<=flat) | (?<=bias) | (?<=light) | (?<=exp) | (?<=exposure) )
+        (?P<one>0*1[_-])? (?P<number>\d+(?:[.,]\d+)?) [ _]?
+        (?P<unit> [mµu]?s | m?secs? | seconds? | mins? | minutes? ) (?![a-z0-9])""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def iso_in_name(path: str | Path, root: str | Path | None = None) -> float:
+    """Return the ISO setting of a token such as ``ISO800`` or ``ISO 400`` in a name, NaN without one.
+
+    The file's own name comes first, then its folders, the nearest first, up to and with `root`.
+
+    Examples
+    --------
+    >>> iso_in_name("ISO 400/dark 60s/a.pgm"), iso_in_name("flat_ISO800_1-125s.pgm"), iso_in_name("isobars_12.pgm")
+    (400.0, 800.0, nan)
+    """
+    for name in (Path(path).stem, *folder_names(Path(path), root)):
+        if match := _ISO.search(name):
+            return float(match.group(1) or match.group(2))
+    return math.nan
+
+
+def exposure_in_name(path: str | Path, root: str | Path | None = None) -> float:
+    """Return the exposure [s] of a token such as ``60s``, ``1-125s`` or ``2min`` in a name, NaN without one.
+
+    The file's own name comes first, then its folders, as `iso_in_name`.  ``1_60s`` and ``01-60s`` can be the first
+    frame of 60 s as well as 1/60 s: NaN.
+
+    Examples
+    --------
+    >>> [exposure_in_name(name) for name in ("flat_1-125s.pgm", "dark 60s/a.pgm", "dark2min.pgm", "b_1_60s.pgm", "M31")]
+    [0.008, 60.0, 120.0, nan, nan]
+    """
+    for name in (Path(path).stem, *folder_names(Path(path), root)):
+        if match := _EXPOSURE.search(name):
+            return _seconds(match)
+    return math.nan
+
+
+def _seconds(match: re.Match[str]) -> float:
+    factor = next(factor for start, factor in _UNITS.items() if match["unit"].casefold().startswith(start))
+    value = float(match["number"].replace(",", ".")) * factor
+    if not match["one"]:
+        return value
+    return 1 / value if match["one"] == "1-" and value else math.nan
