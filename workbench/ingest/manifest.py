@@ -39,7 +39,7 @@ def read_manifest(path: str | Path) -> dict[Path, dict[str, Any]]:
     Examples
     --------
     >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / MANIFEST
+    >>> path = Path(tempfile.mkdtemp()) / "frames.csv"
     >>> _ = path.write_text("file,kind,exposure_s\\na.nef,flat,1/640\\n")
     >>> list(read_manifest(path).values())
     [{'kind': 'flat', 'exposure': 0.0015625}]
