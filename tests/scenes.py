@@ -1,5 +1,6 @@
 """Scenes that several test files share: frames of a virtual camera as a cube or in a folder, and its true gain."""
 
+import dataclasses
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -63,6 +64,26 @@ def plain_background():
     errors = {"rate_error": [0.02] * 4, "sky_error": [0.02] * 4, "dark_error": [0.01] * 4}
     data = {name: ("channel", value) for name, value in (rates | errors).items()}
     return xr.Dataset(data, {"channel": CHANNELS}, {"white_level": 16383.0})
+
+
+def in_gain_settings(found, settings):
+    """A measurement as of a camera without ISO, each ISO being the gain setting that `settings` has for it."""
+    if dataclasses.is_dataclass(found):
+        fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.init}
+        return dataclasses.replace(found, **{name: in_gain_settings(part, settings) for name, part in fields.items()})
+    if hasattr(found, "_fields"):
+        return found._make(in_gain_settings(part, settings) for part in found)
+    if not isinstance(found, xr.Dataset):
+        return found
+    for name in {"iso", "setting_iso", "iso_of_level"} & {*found.variables}:
+        values = [settings.get(float(iso), np.nan) for iso in found[name].values.flat]
+        found = found.assign_coords({name: (found[name].dims, np.reshape(values, found[name].shape))})
+    names = {"iso": "gain_setting", "setting_iso": "setting_gain_setting"}
+    found = found.rename({old: new for old, new in names.items() if old in found.variables})
+    if "iso" in found.attrs:
+        found = found.assign_attrs(gain_setting=settings.get(float(found.attrs["iso"]), np.nan))
+        del found.attrs["iso"]
+    return found
 
 
 class Shooting:

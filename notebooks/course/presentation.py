@@ -74,7 +74,7 @@ def chart_browser(result: Characterization, first: str = "iso-to-gain") -> pn.vi
     first
         The id of the chart to begin with, where it is allowed.
     """
-    there = {one.title: one.id for one in REGISTRY.values() if not one.missing(result)}
+    there = {one.in_words_of(result).title: one.id for one in REGISTRY.values() if not one.missing(result)}
     start = first if first in there.values() else next(iter(there.values()))
     menu = pn.widgets.Select(label="chart", options=there, value=start, width=420)
     drawn = pn.bind(lambda name: fit(REGISTRY[name].draw(result)), menu)

@@ -40,7 +40,7 @@ def test_iso_to_gain_marks_unity_gain_and_the_blogs_points(result):
 
 def test_a_chart_against_iso_says_when_there_is_none(result):
     nameless = result.gain.assign_coords(iso=[np.nan, np.nan])
-    with pytest.raises(WorkbenchError, match=r"state no ISO; give it in frames\.csv"):
+    with pytest.raises(WorkbenchError, match=r"no ISO and no gain setting; give one in frames\.csv"):
         charts.iso_to_gain(nameless)
 
 

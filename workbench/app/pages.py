@@ -211,7 +211,7 @@ class ChartsPage(JobPage):
             return
         self.drawn_for = result
         charts = () if result is None else (chart for chart in REGISTRY.values() if not chart.missing(result))
-        titles = {chart.title: chart.id for chart in charts}
+        titles = {chart.in_words_of(result).title: chart.id for chart in charts}
         self.chart[:] = []
         self.status.show("" if titles else _MEASURE_FIRST)
         if not titles:

@@ -6,6 +6,7 @@ from . import noise as noise
 from . import particles as particles
 from . import planning as planning
 from . import registry as registry
+from . import settings as settings
 from . import style as style
 from . import theme as theme
 from . import uniformity as uniformity

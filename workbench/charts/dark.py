@@ -10,10 +10,11 @@ import numpy as np
 import xarray as xr
 
 from ..core.dark import BOLTZMANN, dark_laws, predict_current
+from ..core.settings import setting_dim
 from ..core.values import temperature_text
 from . import theme
-from .gain import same
 from .registry import Caption, caption, chart, listing, quantity, source
+from .settings import same, settings_of, words_of
 from .theme import DARK_CURRENT, EXPOSURE, KIND_COLOUR, MARKERS, REFERENCE, SERIES
 
 DARKS = "two or more darks at each of three exposure times"
@@ -26,13 +27,15 @@ _DARK = KIND_COLOUR["dark"]
 
 
 def _settings(data: xr.Dataset) -> Iterator[tuple[str, np.ndarray, str, str]]:
-    """Split settings by temperature and ISO: a label of what differs, where, colour and marker."""
-    temperatures, isos = (np.unique(data[name].values.astype(float)) for name in ("temperature", "iso"))
+    """Split settings by temperature and ISO or gain setting: a label of what differs, where, colour and marker."""
+    warm, settings = data["temperature"].values.astype(float), settings_of(data)
+    temperatures, different = np.unique(warm), np.unique(settings)
     for temperature, colour in zip(temperatures, theme.ramp(temperatures.size), strict=True):
-        for number, iso in enumerate(isos):
-            here = same(data["temperature"].values, temperature) & same(data["iso"].values, iso)
+        for number, setting in enumerate(different):
+            here = same(warm, temperature) & same(settings, setting)
             if here.any():
-                label = temperature_text(temperature) + (f", ISO {iso:g}" if isos.size > 1 else "")
+                words = f", {words_of({setting_dim(data): setting})}" if different.size > 1 else ""
+                label = temperature_text(temperature) + words
                 yield label, np.flatnonzero(here), colour, MARKERS[number % len(MARKERS)]
 
 
@@ -71,10 +74,10 @@ def dark_current_vs_time(dark_signal: xr.Dataset, dark_current: xr.Dataset | Non
 
 
 def _slopes(dark_current: xr.Dataset | None, group: xr.Dataset) -> list[tuple[float, float]]:
-    """Return slope and intercept of the fits at a group's ISO and temperature."""
+    """Return slope and intercept of the fits at a group's setting and temperature."""
     if dark_current is None:
         return []
-    there = same(dark_current["iso"].values, group["iso"].values[0])
+    there = same(settings_of(dark_current), settings_of(group)[0])
     there &= same(dark_current["temperature"].values, group["temperature"].values[0])
     fits = [dark_current.isel(setting=index) for index in np.flatnonzero(there)]
     return [(float(fit["dark_current"]), float(fit["intercept"])) for fit in fits if np.isfinite(fit["dark_current"])]
@@ -143,7 +146,7 @@ def _dark_shot_noise_histogram_caption(result: Any) -> Caption:
         width += f", {sigma / expected:.3f} times the {expected:.3f} e⁻ that dark shot noise and read noise predict"
     outliers = f"; {attrs['outliers']} flickering ones or hits left out" if attrs.get("outliers") else ""
     return Caption(
-        f"Pixel by pixel difference of two equal darks ({attrs['exposure']:g} s, ISO {attrs['iso']:g}, "
+        f"Pixel by pixel difference of two equal darks ({attrs['exposure']:g} s, {words_of(attrs)}, "
         f"{temperature_text(attrs['temperature'])}), divided by √2: {attrs['n_pixels']:,} pixels{outliers}. {width}. "
         "How normal it is, as effect sizes (with so many pixels any p-value is zero): KS distance "
         f"{attrs['ks_distance']:.4f}, skewness {attrs['skewness']:+.3f}, excess kurtosis "
@@ -153,14 +156,15 @@ def _dark_shot_noise_histogram_caption(result: Any) -> Caption:
     )
 
 
-def _measured(dark_current: xr.Dataset) -> Iterator[tuple[float, str, str, xr.Dataset]]:
-    """Split dark currents of known temperature by ISO: the ISO, a colour, a marker, the settings."""
+def _measured(dark_current: xr.Dataset) -> Iterator[tuple[str, str, str, xr.Dataset]]:
+    """Split dark currents of known temperature by ISO or gain setting: its words, a colour, a marker, the settings."""
     good = np.isfinite(dark_current["temperature"].values) & (dark_current["dark_current"].values > 0)
     known = dark_current.isel(setting=np.flatnonzero(good))
-    isos = np.unique(known["iso"].values)
-    for number, (iso, colour) in enumerate(zip(isos, theme.ramp(isos.size + 1), strict=False)):
-        one = known.isel(setting=np.flatnonzero(same(known["iso"].values, iso)))
-        yield iso, colour, MARKERS[number % len(MARKERS)], one
+    different = np.unique(settings_of(known))
+    for number, (setting, colour) in enumerate(zip(different, theme.ramp(different.size + 1), strict=False)):
+        one = known.isel(setting=np.flatnonzero(same(settings_of(known), setting)))
+        words = words_of({setting_dim(known): setting}) if np.isfinite(setting) else "darks"
+        yield words, colour, MARKERS[number % len(MARKERS)], one
 
 
 def _common(dark_current: xr.Dataset) -> np.ndarray:
@@ -196,9 +200,9 @@ def dark_current_vs_temperature(dark_current: xr.Dataset, dark_law: xr.Dataset |
         left.append(theme.line(along, curve, dims=dims, label=f"doubles every {doubling}", dash="dashed"))
         right.append(theme.band(along, -spread, spread, dims=off, label="68 % band of the law", colour=_DARK))
         right.append(theme.line(along, np.zeros(along.size), dims=off, dash="dashed"))
-    for iso, colour, marker, one in groups:
+    for words, colour, marker, one in groups:
         x, error = one["temperature"].values, one["dark_current_error"].values
-        look = {"label": f"ISO {iso:g}" if np.isfinite(iso) else "mean", "colour": colour, "marker": marker}
+        look = {"label": words, "colour": colour, "marker": marker}
         left.append(theme.points(x, one["dark_current"].values, error, dims=dims, **look))
         if laws:
             model, _ = predict_current(laws, x)
@@ -262,9 +266,8 @@ def dark_law(dark_current: xr.Dataset, law: xr.Dataset) -> hv.Layout:
             spread = 100 * error / curve
             label = "68 % band of the law"
             right.append(theme.band(along, away - spread, away + spread, dims=off, label=label, colour=colour))
-    for iso, colour, _, one in groups:
-        label = f"ISO {iso:g}" if np.isfinite(iso) else "darks"
-        look = {"colour": _DARK if len(groups) == 1 else colour, "label": label}
+    for words, colour, _, one in groups:
+        look = {"colour": _DARK if len(groups) == 1 else colour, "label": words}
         x, value, error = one["temperature"].values, _common(one), one["dark_current_error"].values
         left.append(theme.points(_inverse(x), value, error, dims=dims, **look))
         model, _ = predict_current(laws[better], x)

@@ -9,9 +9,10 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.settings import setting_dim
 from . import theme
-from .gain import channels
 from .registry import Caption, caption, chart, quantity, source
+from .settings import channels, same, settings_of, words_of
 from .theme import CHANNEL_COLOUR, KIND_COLOUR, MUTED, SERIES, UNUSED
 
 CODE, OCCURS = theme.dimension("number, from the first shown", "ADU"), theme.dimension("how often it occurs")
@@ -43,11 +44,10 @@ def _answer(result: Any, *tests: str) -> str:
 def missing_codes(codes: xr.Dataset, missing: xr.Dataset) -> hv.Layout:
     """Chart which numbers occur, a row of them for each channel, and how far apart they are at each level.
 
-    `codes` and `missing` come from `fidelity.count_codes` and `fidelity.missing_codes`; of several ISO settings the
+    `codes` and `missing` come from `fidelity.count_codes` and `fidelity.missing_codes`; of several settings the
     lowest is shown.
     """
-    iso = missing["iso"].values[0]
-    here = np.flatnonzero(np.isnan(codes["iso"].values) if np.isnan(iso) else codes["iso"].values == iso)
+    here = np.flatnonzero(same(settings_of(codes), settings_of(missing)[0]))
     pixels = codes["pixels"].isel(group=here).sum("group")
     rows = []
     names = channels(missing)[::-1]
@@ -80,7 +80,7 @@ def _distances(missing: xr.Dataset) -> hv.Overlay:
     dims, highest = (LEVEL, STEP), 1.0
     curves = []
     for channel in channels(missing):
-        step = missing["step"].isel(iso=0).sel(channel=channel).values
+        step = missing["step"].isel({setting_dim(missing): 0}).sel(channel=channel).values
         seen = np.isfinite(step) & (missing["level"].values > 0)
         if seen.any():
             highest = max(highest, float(step[seen].max()))
@@ -111,9 +111,9 @@ def _missing_codes_caption(result: Any) -> Caption:
 def noise_spectrum(texture: xr.Dataset) -> hv.Layout:
     """Chart the power spectrum of the noise of whole rows and columns, and how neighbours correlate.
 
-    `texture` comes from `fidelity.noise_texture`; the lowest ISO is shown.
+    `texture` comes from `fidelity.noise_texture`; the lowest setting is shown.
     """
-    one = texture.isel(iso=0)
+    one = texture.isel({setting_dim(texture): 0})
     dims, highest = (FREQUENCY, POWER), 2.0
     curves = [theme.level(1, (0, 0.5), dims=dims, label="white noise", dash="dashed")]
     for colour, axis in zip(SERIES, one["axis"].values.astype(str), strict=False):
@@ -138,13 +138,13 @@ def noise_spectrum(texture: xr.Dataset) -> hv.Layout:
 
 @caption(noise_spectrum)
 def _noise_spectrum_caption(result: Any) -> Caption:
-    one = result.fidelity.texture.isel(iso=0)
+    one = result.fidelity.texture.isel({setting_dim(result.fidelity.texture): 0})
     share = 100 * one[["band_noise", "band_noise_error"]]
     row, column = (quantity(share.sel(axis=axis), "band_noise", "%") for axis in ("row", "column"))
     text = _answer(result, "bands", "neighbours")
     return Caption(
-        f"From differences of {int(one['pairs'])} pairs of equal frames ({one['kind'].item()}, ISO "
-        f"{float(one['iso']):g}). Left: power spectrum of the means of whole rows and columns; a peak is banding. "
+        f"From differences of {int(one['pairs'])} pairs of equal frames ({one['kind'].item()}, "
+        f"{words_of(one)}). Left: power spectrum of the means of whole rows and columns; a peak is banding. "
         f"Noise common to a row or column, compared with that of a pixel: rows {row}, columns {column}. Right: how "
         f"much of its noise a pixel shares with its neighbours. {text} {source(result)}",
         "Two spectra that scatter about one where noise is white, and a five by five map of correlations, pale where "

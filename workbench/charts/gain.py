@@ -1,4 +1,4 @@
-"""Charts of the gain: against ISO, the photon transfer curve it is the slope of, from darks alone, and linearity."""
+"""Charts of the gain: against the setting, the photon transfer curve that gives it, from darks alone, and linearity."""
 
 from __future__ import annotations
 
@@ -9,13 +9,24 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from ..core.errors import WorkbenchError
+from ..core.settings import setting_dim
 from . import theme
-from .registry import Caption, at_iso, caption, chart, is_d7000, iso_name, listing, quantity, source, with_reference
-from .theme import CHANNEL_COLOUR, INK, ISO, MARKERS, MUTED, REFERENCE, SERIES, UNUSED
+from .registry import Caption, caption, chart, is_d7000, listing, quantity, source, with_reference
+from .settings import (
+    at_setting,
+    axis_of,
+    cameras_panel,
+    channels,
+    same,
+    series,
+    settings_of,
+    with_setting,
+    words_of,
+)  # fmt: skip
+from .theme import CHANNEL_COLOUR, INK, MUTED, REFERENCE, UNUSED
 
 FLATS = "two equal flats at several light levels and ISOs"
-_MOST_CURVES = 8  # ISOs in one photon transfer chart, so that they can be distinguished
+_MOST_CURVES = 8  # settings in one photon transfer chart, so that they can be distinguished
 _ABOVE = 3.0  # errors by which a variance must rise above read noise to be shown on a logarithmic axis
 # The blog's own chart of a Nikon D7000, read off its points (centroids, ± 0.05), in ADU per electron.
 BLOG_ADU_PER_ELECTRON = {
@@ -29,52 +40,6 @@ DARK_SIGNAL, SHOT_VARIANCE = theme.dimension("dark signal", "ADU"), theme.dimens
 DEVIATION = theme.dimension("deviation from the line", "%")
 
 
-def channels(data: xr.Dataset) -> list[str]:
-    """Return the names of the channels, of one too."""
-    return [str(name) for name in np.atleast_1d(data["channel"].values)]
-
-
-def with_iso(data: xr.Dataset) -> xr.Dataset:
-    """Leave out what has no ISO; a `WorkbenchError` says so if nothing has one."""
-    known = np.flatnonzero(np.isfinite(data["iso"].values))
-    if not known.size:
-        raise WorkbenchError("these frames state no ISO; give it in frames.csv (column iso)")
-    return data.isel(iso=known)
-
-
-def series(data: xr.Dataset, name: str, channel: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return ISO, value and error of one channel where the value is known."""
-    one = data.sel(channel=channel)
-    value, error = one[name].values, one[f"{name}_error"].values
-    good = np.isfinite(value)
-    return one["iso"].values[good], value[good], error[good]
-
-
-def cameras_panel(cameras: Mapping[str, Any], name: str, dims, *, inverse: bool = False, **options: Any) -> hv.Overlay:
-    """Draw a quantity of several cameras, or one over it, against ISO: the mean of the channels, with its error.
-
-    Each camera, from `open_sensor` or `characterize`, has its name in the legend; one without the quantity is left
-    out.  `options` are those of `theme.panel`.
-    """
-    elements = []
-    isos = []
-    for number, (camera, saved) in enumerate(cameras.items()):
-        sensor = getattr(saved, "sensor", saved)
-        if name not in sensor or not np.isfinite(sensor[name].values).any():
-            continue
-        iso, error = sensor["iso"].values, sensor[f"{name}_error"]
-        mean = sensor[name].mean("channel").values
-        error = (np.sqrt((error**2).sum("channel")) / sensor[name].count("channel")).values
-        value, error = (1 / mean, error / mean**2) if inverse else (mean, error)
-        good = np.isfinite(iso) & np.isfinite(value)
-        look = {"colour": SERIES[number % len(SERIES)], "marker": MARKERS[number % len(MARKERS)], "joined": 1.2}
-        elements.append(theme.points(iso[good], value[good], error[good], dims=dims, label=camera, **look))
-        isos += iso[good].tolist()
-    if not isos:
-        raise WorkbenchError(f"no {name.replace('_', ' ')} is known of {listing(cameras) or 'any camera'}")
-    return theme.panel(elements, **theme.iso_axis(isos), **options)
-
-
 @chart(
     "iso-to-gain", "From ISO to gain", "Gain", needs=("gain",), takes=("gain", "unity"), shoot=FLATS,
     options=with_reference,
@@ -82,34 +47,39 @@ def cameras_panel(cameras: Mapping[str, Any], name: str, dims, *, inverse: bool 
 def iso_to_gain(
     gain: xr.Dataset | Mapping[str, Any], unity: xr.Dataset | None = None, *, reference: bool = True
 ) -> hv.Layout:
-    """Chart the gain against ISO both ways: electrons per ADU, and ADU per electron as on the blog's axis.
+    """Chart the gain against the setting both ways: electrons per ADU, and ADU per electron as on the blog's axis.
+
+    Against gain settings, which are proportional to nothing, points alone are drawn, and unity gain is interpolated.
 
     Parameters
     ----------
     gain
-        From `sensor.fit_gain`: ``gain`` [e⁻/ADU] with its error, and ``blog_gain``, over (iso, channel).  Or several
-        cameras by name, each from `open_sensor` or `characterize`; then the means of the channels are drawn.
+        From `sensor.fit_gain`: ``gain`` [e⁻/ADU] with its error, and ``blog_gain``, over (iso, channel) or
+        (gain_setting, channel).  Or several cameras by name, each from `open_sensor` or `characterize`; then the means
+        of the channels are drawn.
     unity
         From `sensor.unity_gain_iso`; its law gain = unity/ISO is drawn and the crossing marked.
     reference
-        Overlay the blog's own points (a Nikon D7000).
+        Overlay the blog's own points (a Nikon D7000), which are against ISO.
     """
     if not isinstance(gain, xr.Dataset):
-        direct = cameras_panel(gain, "gain", (ISO, GAIN), title="Electrons for each ADU", log="xy")
-        options = {"title": "ADU for each electron", "log": "xy", "legend": "top_left"}
-        return theme.layout([direct, cameras_panel(gain, "gain", (ISO, INVERSE), inverse=True, **options)])
-    gain = with_iso(gain)
-    axis = theme.iso_axis([*gain["iso"].values, *(BLOG_ADU_PER_ELECTRON if reference else ())])
-    return theme.layout([_gain_panel(gain, unity, invert, reference, axis) for invert in (False, True)])
+        direct = cameras_panel(gain, "gain", GAIN, title="Electrons for each ADU", log=True)
+        options = {"title": "ADU for each electron", "log": True, "legend": "top_left"}
+        return theme.layout([direct, cameras_panel(gain, "gain", INVERSE, inverse=True, **options)])
+    gain = with_setting(gain)
+    reference = reference and setting_dim(gain) == "iso"
+    return theme.layout([_gain_panel(gain, unity, invert, reference) for invert in (False, True)])
 
 
-def _gain_panel(gain: xr.Dataset, unity: xr.Dataset | None, invert: bool, reference: bool, axis: dict[str, Any]):
-    dims = (ISO, INVERSE if invert else GAIN)
+def _gain_panel(gain: xr.Dataset, unity: xr.Dataset | None, invert: bool, reference: bool) -> hv.Overlay:
+    axis = axis_of(gain)
+    dims = (axis.dim, INVERSE if invert else GAIN)
+    scales = axis.scales([*settings_of(gain), *(BLOG_ADU_PER_ELECTRON if reference else ())])
     blog_iso, blog = np.array(list(BLOG_ADU_PER_ELECTRON.items())).T
     values = [*gain["gain"].values.ravel(), *(1 / blog if reference else [])]
     elements = []
     if unity is not None and np.isfinite(float(unity["unity_gain_iso"])):
-        elements += _unity(unity, np.array(axis["xlim"]), dims, invert)
+        elements += _unity(gain, unity, np.array(scales["xlim"]), dims, invert)
     if reference:
         look = {"colour": REFERENCE, "marker": "diamond", "size": 9, "filled": False}
         label = "the blog's points (D7000)"
@@ -117,54 +87,76 @@ def _gain_panel(gain: xr.Dataset, unity: xr.Dataset | None, invert: bool, refere
     if "blog_gain" in gain and not invert:
         estimate = gain["blog_gain"].mean("channel", skipna=True)
         look = {"colour": MUTED, "marker": "cross"}
-        elements.append(theme.points(gain["iso"].values, estimate.values, dims=dims, label="μ/σ² of one frame", **look))
+        elements.append(theme.points(settings_of(gain), estimate.values, dims=dims, label="μ/σ² of one frame", **look))
     for channel in channels(gain):
-        iso, value, error = series(gain, "gain", channel)
+        setting, value, error = series(gain, "gain", channel)
         if invert:
             value, error = 1 / value, error / value**2
-        elements.append(theme.channel_points(channel, iso, value, error, dims=dims))
+        elements.append(theme.channel_points(channel, setting, value, error, dims=dims))
     low, high = np.nanmin(values), np.nanmax(values)
     # the legend's corner, which the line does not cross, stays free on a narrow screen too
     limits, legend = ((0.4 / high, 4 / low), "top_left") if invert else ((low / 2.5, high * 4), "top_right")
     title = "ADU for each electron" if invert else "Electrons for each ADU"
-    return theme.panel(elements, title=title, log="xy", ylim=limits, legend=legend, **axis)
+    return theme.panel(elements, title=title, log=f"{axis.log}y", ylim=limits, legend=legend, **scales)
 
 
-def _unity(unity: xr.Dataset, edges: np.ndarray, dims, invert: bool) -> list[Any]:
-    iso = float(unity["unity_gain_iso"])
-    law = edges / iso if invert else iso / edges
-    elements = [theme.line(edges, law, dims=dims, label="fit: unity gain ISO / ISO", dash="dashed")]
-    if edges[0] < iso < edges[1]:
+def _unity(gain: xr.Dataset, unity: xr.Dataset, edges: np.ndarray, dims, invert: bool) -> list[Any]:
+    """Mark unity gain, one electron a step of the converter, with the law through it, or the line interpolated in."""
+    axis, setting, level = axis_of(gain), float(unity["unity_gain_iso"]), _step(gain) if invert else 1 / _step(gain)
+    if axis.by_iso:
+        along, law = edges, edges / setting if invert else setting / edges
+        label = "fit: unity gain ISO / ISO"
+    else:
+        greens = gain["gain"].sel(channel=[name for name in channels(gain) if name in ("G1", "G2", "mono")])
+        middle = np.exp(np.log(greens).mean("channel")).dropna(axis.name)  # straight in its logarithm
+        along, law, label = settings_of(middle), middle.values ** (-1 if invert else 1), "interpolated"
+    elements = [theme.line(along, law, dims=dims, label=label, dash="dashed")]
+    if edges[0] < setting < edges[1]:
         style = {"dims": dims, "colour": MUTED, "dash": "dotted", "width": 1.2}
-        elements += [theme.level(1.0, (edges[0], iso), **style), theme.upright(iso, (law.min(), 1.0), **style)]
-        label = f"unity gain: ISO {quantity(unity, 'unity_gain_iso')}"
-        elements.append(theme.points([iso], [1.0], dims=dims, label=label, colour=INK, marker="star", size=15))
+        foot = law.min() if axis.by_iso else level / 1e3  # far below the axis
+        elements += [theme.level(level, (edges[0], setting), **style), theme.upright(setting, (foot, level), **style)]
+        label = f"unity gain: {axis.words('ISO')} {quantity(unity, 'unity_gain_iso')}"
+        elements.append(theme.points([setting], [level], dims=dims, label=label, colour=INK, marker="star", size=15))
     return elements
+
+
+def _step(gain: xr.Dataset) -> float:
+    """Return the step of the converter [ADU], more than one where its codes are padded with zeros."""
+    return float(gain.attrs.get("step", 1))
 
 
 @caption(iso_to_gain)
 def _iso_to_gain_caption(result: Any) -> Caption:
-    unity = ""
+    axis, step, unity = axis_of(result.gain), _step(result.gain), ""
     if result.unity is not None and np.isfinite(float(result.unity["unity_gain_iso"])):
-        unity = f"Unity gain, one electron per ADU, is at ISO {quantity(result.unity, 'unity_gain_iso')}. "
+        adu = "ADU" if step == 1 else f"step of the converter ({step:g} ADU)"
+        unity = f"Unity gain, one electron per {adu}, is at {axis.words('ISO')} "
+        unity += f"{quantity(result.unity, 'unity_gain_iso')}. "
     reference = "Gold diamonds: the blog's own chart of another D7000 body. " if is_d7000(result) else ""
-    return Caption(
-        f"Gain against ISO, from the noise in {result.ptc.sizes['pair']} pairs of equal flats; bars: 1σ. "
-        f"{_first_gains(result.gain)}{unity}Grey: μ/σ² of single flats, where fixed differences between pixels count "
-        f"as noise, so it reads low. {reference}{source(result)}",
+    seen = (
         "Two charts with logarithmic axes. Left: the gain in electrons per ADU falls in inverse proportion to ISO; "
-        f"right: its inverse, ADU per electron, rises in proportion. {unity}",
+        "right: its inverse, ADU per electron, rises in proportion. "
+        if axis.by_iso
+        else "Two charts with logarithmic upright axes. Left: the gain in electrons per ADU at each gain setting; "
+        "right: its inverse, ADU per electron. "
+    )
+    return Caption(
+        f"Gain against {axis.words('ISO')}, from the noise in {result.ptc.sizes['pair']} pairs of equal flats; bars: "
+        f"1σ. {_first_gains(result.gain)}{unity}Grey: μ/σ² of single flats, where fixed differences between pixels "
+        f"count as noise, so it reads low. {reference}{source(result)}",
+        f"{seen}{unity}",
     )
 
 
 def _first_gains(gain: xr.Dataset) -> str:
-    """Write the gains of the lowest ISO that has any."""
-    known = gain.isel(iso=np.flatnonzero(np.isfinite(gain["gain"].transpose("iso", "channel").values).any(axis=1)))
-    if not known.sizes["iso"]:
+    """Write the gains of the lowest setting that has any."""
+    dim = setting_dim(gain)
+    known = gain.isel({dim: np.flatnonzero(np.isfinite(gain["gain"].transpose(dim, "channel").values).any(axis=1))})
+    if not known.sizes[dim]:
         return "No gain could be measured. "
-    one = known.isel(iso=0).dropna("channel", subset=["gain"])
+    one = known.isel({dim: 0}).dropna("channel", subset=["gain"])
     texts = listing(f"{name} {quantity(one.sel(channel=name), 'gain')}" for name in channels(one))
-    return f"Gain {at_iso(float(one['iso']))}: {texts} e⁻/ADU. "
+    return f"Gain {at_setting(one)}: {texts} e⁻/ADU. "
 
 
 @chart("ptc", "The photon transfer curve", "Gain", needs=("ptc", "gain"), shoot=FLATS)
@@ -173,7 +165,7 @@ def ptc(
 ) -> hv.Layout:
     """Chart the photon transfer curve: the variance of a pair of flats against its signal, log-log.
 
-    Left, every channel at one ISO with the fit var = signal/gain + intercept; right, one channel at every ISO.
+    Left, every channel at one setting with the fit var = signal/gain + intercept; right, one channel at every setting.
 
     Parameters
     ----------
@@ -182,22 +174,22 @@ def ptc(
     gain
         From `sensor.fit_gain`: the fit, and in ``used`` the pairs that went into it.
     iso, channel
-        The ISO on the left (default the lowest) and the channel on the right (default G1, or mono).
+        The ISO or gain setting on the left (default the lowest) and the channel on the right (default G1, or mono).
     """
-    isos = np.unique(ptc["iso"].values)
-    iso = float(isos[0] if iso is None else iso)
+    axis, settings = axis_of(ptc), np.unique(settings_of(ptc))
+    first = float(settings[0] if iso is None else iso)
     names = channels(ptc)
     channel = channel or ("G1" if "G1" in names else names[0])
-    left = [_curve(ptc, gain, iso, name, (name, CHANNEL_COLOUR[name], name)) for name in names]
-    title = f"{iso_name(iso)}, every channel" if len(names) > 1 else iso_name(iso)
+    left = [_curve(ptc, gain, first, name, (name, CHANNEL_COLOUR[name], name)) for name in names]
+    title = words_of({axis.name: first}) + (", every channel" if len(names) > 1 else "")
     panels = [_transfer_panel(left, title, floor=True)]
-    if isos.size > 1:
-        places = np.linspace(0, isos.size - 1, min(isos.size, _MOST_CURVES)).round().astype(int)
+    if settings.size > 1:
+        places = np.linspace(0, settings.size - 1, min(settings.size, _MOST_CURVES)).round().astype(int)
         right = [
-            _curve(ptc, gain, float(one), channel, (iso_name(one), colour, "circle"))
-            for one, colour in zip(isos[places], theme.ramp(places.size), strict=True)
+            _curve(ptc, gain, float(one), channel, (words_of({axis.name: one}), colour, "circle"))
+            for one, colour in zip(settings[places], theme.ramp(places.size), strict=True)
         ]
-        panels.append(_transfer_panel(right, f"{channel}, every ISO", floor=False))
+        panels.append(_transfer_panel(right, f"{channel}, every {axis.words('ISO')}", floor=False))
     return theme.layout(panels)
 
 
@@ -211,14 +203,14 @@ class _Curve(NamedTuple):
     look: tuple[str, str, str]
 
 
-def _curve(ptc: xr.Dataset, gain: xr.Dataset | None, iso: float, channel: str, look) -> _Curve:
-    pairs = np.flatnonzero(same(ptc["iso"].values, iso))
+def _curve(ptc: xr.Dataset, gain: xr.Dataset | None, setting: float, channel: str, look) -> _Curve:
+    pairs = np.flatnonzero(same(settings_of(ptc), setting))
     signal, variance, error = (_column(ptc[name], channel)[pairs] for name in ("signal", "variance", "variance_error"))
     good = np.isfinite(signal) & np.isfinite(variance) & (signal > 0) & (variance > 0)
     used, slope, floor = np.ones(good.size, bool), np.nan, np.nan
     if gain is not None:
         used = _column(gain["used"], channel)[pairs].astype(bool)
-        for row in np.flatnonzero(same(gain["iso"].values, iso)):
+        for row in np.flatnonzero(same(settings_of(gain), setting)):
             slope = 1 / float(_column(gain["gain"], channel)[row])
             floor = float(_column(gain["intercept"], channel)[row])
     return _Curve((signal[good], variance[good], error[good]), used[good], slope, floor, look)
@@ -227,11 +219,6 @@ def _curve(ptc: xr.Dataset, gain: xr.Dataset | None, iso: float, channel: str, l
 def _column(values: xr.DataArray, channel: str) -> np.ndarray:
     """Return one channel's values; ten times as fast as `sel`, for curves that follow a control."""
     return values.transpose(..., "channel").values[..., values["channel"].values.tolist().index(channel)]
-
-
-def same(values: np.ndarray, value: float) -> np.ndarray:
-    """Return where settings are equal to one; one that is not known (NaN) equals itself."""
-    return np.isclose(np.asarray(values, float), float(value), equal_nan=True)
 
 
 def _transfer_panel(curves: list[_Curve], title: str, *, floor: bool) -> hv.Overlay:
@@ -269,7 +256,7 @@ def _ptc_caption(result: Any) -> Caption:
         f"{result.ptc.sizes['pair']} pairs; bars: 1σ. Open grey points, clipped or too close to saturation, are not "
         f"used in the fit. {_first_gains(result.gain)}{source(result)}",
         "Log-log charts of variance against signal: the points follow straight lines, one for each channel on the "
-        "left, one for each ISO on the right, and fall away near saturation.",
+        "left, one for each setting on the right, and fall away near saturation.",
     )
 
 
@@ -279,15 +266,15 @@ def _ptc_caption(result: Any) -> Caption:
     shoot="three or more darks of ten minutes, and bias frames of their ISO",
 )  # fmt: skip
 def dark_gain(transfer: xr.Dataset, darks: xr.Dataset, flats: xr.Dataset | None = None) -> hv.Layout:
-    """Chart variance against mean of the dark signal, population by population, one panel for each ISO.
+    """Chart variance against mean of the dark signal, population by population, one panel for each setting.
 
     `transfer` and `darks` come from `sensor.dark_transfer` and `sensor.gain_from_darks`; `flats` from
     `sensor.fit_gain`: the line that the flats' gain predicts.
     """
     dims = (DARK_SIGNAL, SHOT_VARIANCE)
     panels = []
-    for row, iso in enumerate(darks["iso"].values):
-        here = transfer.isel(point=np.flatnonzero(same(transfer["iso"].values, iso)))
+    for row, setting in enumerate(settings_of(darks)):
+        here = transfer.isel(point=np.flatnonzero(same(settings_of(transfer), setting)))
         elements = []
         span = []
         for channel in channels(here):
@@ -303,10 +290,10 @@ def dark_gain(transfer: xr.Dataset, darks: xr.Dataset, flats: xr.Dataset | None 
         gain = float(np.nanmean(darks["gain"].values[row]))
         if np.isfinite(gain):
             elements.append(theme.line(ends, ends / gain, dims=dims, label="gain from darks"))
-        for other in np.flatnonzero(same(flats["iso"].values, iso))[:1] if flats is not None else ():
+        for other in np.flatnonzero(same(settings_of(flats), setting))[:1] if flats is not None else ():
             flat = ends / float(np.nanmean(flats["gain"].values[other]))
             elements.append(theme.line(ends, flat, dims=dims, label="gain from flats", colour=REFERENCE, dash="dashed"))
-        title = f"Darks, {iso_name(iso)}"
+        title = f"Darks, {words_of(darks.isel({setting_dim(darks): row}))}"
         panels.append(theme.panel(elements, title=title, log="xy", legend="top_left", xlim=tuple(ends)))
     return theme.layout(panels or [_nothing("Gain from darks", "too little dark current here", dims)])
 
@@ -322,11 +309,11 @@ def _nothing(title: str, words: str, dims: tuple[hv.Dimension, hv.Dimension]) ->
 def _dark_gain_caption(result: Any) -> Caption:
     darks = result.transfer.dark_gain
     gains = []
-    for row, iso in enumerate(darks["iso"].values):
+    for row in range(settings_of(darks).size):
         known = np.flatnonzero(np.isfinite(darks["gain"].values[row]))
         if known.size:
-            one = darks.isel(iso=row, channel=known[min(1, known.size - 1)])
-            gains.append(f"{quantity(one, 'gain', 'e⁻/ADU')} at {iso_name(float(iso))}")
+            one = darks.isel({setting_dim(darks): row, "channel": known[min(1, known.size - 1)]})
+            gains.append(f"{quantity(one, 'gain', 'e⁻/ADU')} {at_setting(one)}")
     agree = ""
     if "agrees" in darks:
         agree = f"Darks over flats: {float(np.nanmean(darks['ratio'].values)):.3f} on average. "
@@ -346,14 +333,15 @@ def _dark_gain_caption(result: Any) -> Caption:
 def linearity(linear: xr.Dataset) -> hv.Layout:
     """Chart how far the levels lie from a straight line against their signal, and what the lamp alone makes of it.
 
-    `linear` comes from `sensor.linearity`; the lowest ISO on the left, the highest on the right.
+    `linear` comes from `sensor.linearity`; the lowest setting on the left, the highest on the right.
     """
     dims = (SIGNAL, DEVIATION)
-    known = linear["iso"].values[np.isfinite(linear["linearity_error"].values).any(axis=1)]
+    settings, dim = settings_of(linear), setting_dim(linear)
+    known = settings[np.isfinite(linear["linearity_error"].values).any(axis=1)]
     panels = []
-    for iso in dict.fromkeys((known.min(), known.max()) if known.size else ()):
-        here = linear.isel(level=np.flatnonzero(same(linear["iso_of_level"].values, iso)))
-        row = linear.isel(iso=int(np.flatnonzero(same(linear["iso"].values, iso))[0]))
+    for setting in dict.fromkeys((known.min(), known.max()) if known.size else ()):
+        here = linear.isel(level=np.flatnonzero(same(linear["iso_of_level"].values, setting)))
+        row = linear.isel({dim: int(np.flatnonzero(same(settings, setting))[0])})
         signals = here["signal"].values[np.isfinite(here["deviation"].values)]
         ends = np.array([signals.min() / 1.3, signals.max() * 1.3])
         # the errors are those of means of so many levels
@@ -367,7 +355,7 @@ def linearity(linear: xr.Dataset) -> hv.Layout:
             elements.append(theme.channel_points(channel, one["signal"].values, one["deviation"].values, dims=dims))
         room = 2.2 * max(float(np.nanmax(np.abs(here["deviation"].values))), lamp)
         scales = {"xlim": tuple(ends), "ylim": (-room, room)}
-        panels.append(theme.panel(elements, title=iso_name(float(iso)), log="x", legend="top_left", **scales))
+        panels.append(theme.panel(elements, title=words_of(row), log="x", legend="top_left", **scales))
     return theme.layout(panels or [_nothing("Linearity", "too few exposures here", dims)])
 
 

@@ -13,6 +13,7 @@ from ..core.statistics import mad_std, median_profile
 from ..core.values import temperature_text, unit_text, value_text
 from . import theme
 from .registry import Caption, caption, chart, listing, quantity, source
+from .settings import words_of
 from .theme import COLUMN, INK, MUTED, ROW, SERIES
 
 LIGHTS = "three or more lights of one target with stars, and their darks, bias and flats"
@@ -64,8 +65,7 @@ def _hot(master: np.ndarray) -> np.ndarray:
 def dark_subtraction(subtraction: xr.Dataset) -> hv.Layout:
     """Chart a part of a frame before and after the master dark is subtracted, and that master, on one grey scale.
 
-    Each colour of the mosaic is shown about its own median.  Of a larger part the corner with the most hot pixels is
-    shown, so that single pixels can be seen.
+    Each colour of the mosaic is shown about its own median; of a larger part, the corner with the most hot pixels.
 
     `subtraction` comes from `sensor.dark_subtraction`: ``before`` and ``after`` over (y, x).
     """
@@ -95,7 +95,7 @@ def _dark_subtraction_caption(result: Any) -> Caption:
             f"{value_text(attrs['expected_std'])}"
         )
     return Caption(
-        f"{frame} ({attrs['filename']}; {attrs['exposure']:g} s, ISO {attrs['iso']:g}, "
+        f"{frame} ({attrs['filename']}; {attrs['exposure']:g} s, {words_of(attrs)}, "
         f"{temperature_text(attrs['temperature'])}) before and after a master of {attrs['darks']} darks is subtracted, "
         f"and that master, on one grey scale: the part with the most hot pixels. Of {master.shape[1]} x "
         f"{master.shape[0]} pixels around it, {int(_hot(master).sum())} are more than 10 robust σ above the master's "

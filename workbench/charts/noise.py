@@ -1,4 +1,4 @@
-"""Charts of noise: signal to noise, read noise against ISO and pixel by pixel, and the dynamic range that it leaves."""
+"""Charts of noise: signal to noise, read noise by setting and of each pixel, and the dynamic range that it leaves."""
 
 from __future__ import annotations
 
@@ -9,20 +9,30 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.settings import setting_dim
 from ..core.values import value_text
 from . import theme
-from .gain import FLATS, cameras_panel, channels, series, with_iso
+from .gain import FLATS
 from .registry import (
     Caption,
     caption,
     chart,
-    ends_text,
     is_d7000,
     listing,
     mean_quantity,
     quantity,
     source,
     with_reference,
+)  # fmt: skip
+from .settings import (
+    SettingAxis,
+    axis_of,
+    cameras_panel,
+    channels,
+    ends_text,
+    series,
+    settings_of,
+    with_setting,
 )  # fmt: skip
 from .theme import CHANNEL_COLOUR, EXPOSURE, INK, ISO, MUTED, REFERENCE
 
@@ -122,11 +132,11 @@ def _shot_noise_snr_caption(result: Any) -> Caption:
 
 
 def _in_electrons(read: xr.Dataset, gain: xr.Dataset, channel: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return ISO, read noise in electrons and its error, from that of both factors, of one channel."""
-    iso, value, error = series(read, "read_noise_adu", channel)
-    factor = with_iso(gain).sel(channel=channel).reindex(iso=iso)
+    """Return setting, read noise in electrons and its error, from that of both factors, of one channel."""
+    setting, value, error = series(read, "read_noise_adu", channel)
+    factor = with_setting(gain).sel(channel=channel).reindex({setting_dim(read): setting})
     noise = value * factor["gain"].values
-    return iso, noise, noise * np.hypot(error / value, factor["gain_error"].values / factor["gain"].values)
+    return setting, noise, noise * np.hypot(error / value, factor["gain_error"].values / factor["gain"].values)
 
 
 @chart(
@@ -136,38 +146,40 @@ def _in_electrons(read: xr.Dataset, gain: xr.Dataset, channel: str) -> tuple[np.
 def read_noise_vs_iso(
     read_noise: xr.Dataset | Mapping[str, Any], gain: xr.Dataset | None = None, *, reference: bool = True
 ) -> hv.Layout:
-    """Chart the read noise against ISO, in ADU and, where the gain is known, in electrons.
+    """Chart the read noise against the setting, in ADU and, where the gain is known, in electrons.
 
     Parameters
     ----------
     read_noise
-        From `sensor.read_noise`: ``read_noise_adu`` and its error over (iso, channel).  Or several cameras by name,
-        each from `open_sensor` or `characterize`; then the means of the channels in electrons are drawn.
+        From `sensor.read_noise`: ``read_noise_adu`` and its error over (iso, channel) or (gain_setting, channel).  Or
+        several cameras by name, each from `open_sensor` or `characterize`; then the means of the channels in electrons
+        are drawn.
     gain
         From `sensor.fit_gain`, for the electrons; errors of both are combined.
     reference
         Overlay Bill Claff's published values of the Nikon D7000.
     """
     if not isinstance(read_noise, xr.Dataset):
-        dims = (ISO, READ_ELECTRONS)
-        return theme.layout([cameras_panel(read_noise, "read_noise", dims, title="Read noise", log="x")])
-    read_noise = with_iso(read_noise)
-    isos = read_noise["iso"].values
-    axis = theme.iso_axis(isos)
+        return theme.layout([cameras_panel(read_noise, "read_noise", READ_ELECTRONS, title="Read noise")])
+    read_noise = with_setting(read_noise)
+    axis, isos = axis_of(read_noise), settings_of(read_noise)
+    scales = axis.scales(isos)
     adu, electrons = [], []
-    if reference:
+    if reference and axis.by_iso:
         published = {iso: value for iso, value in CLAFF_READ_NOISE_ADU.items() if iso / isos.min() > 0.99}
         adu.append(_claff({iso: value for iso, value in published.items() if iso < 1.01 * isos.max()}, READ_ADU))
         electrons.append(_claff(CLAFF_READ_NOISE_ELECTRONS, READ_ELECTRONS))
     for channel in channels(read_noise):
-        adu.append(theme.channel_points(channel, *series(read_noise, "read_noise_adu", channel), dims=(ISO, READ_ADU)))
+        measured = series(read_noise, "read_noise_adu", channel)
+        adu.append(theme.channel_points(channel, *measured, dims=(axis.dim, READ_ADU)))
         if gain is not None and channel in channels(gain):
             measured = _in_electrons(read_noise, gain, channel)
-            electrons.append(theme.channel_points(channel, *measured, dims=(ISO, READ_ELECTRONS)))
-    panels = [theme.panel(adu, title="Read noise in ADU", log="xy", legend="top_left", **axis)]
+            electrons.append(theme.channel_points(channel, *measured, dims=(axis.dim, READ_ELECTRONS)))
+    panels = [theme.panel(adu, title="Read noise in ADU", log=f"{axis.log}y", legend="top_left", **scales)]
     if gain is not None:
         top = max(float(np.max(part.dimension_values(1))) for group in electrons for part in group)
-        panels.append(theme.panel(electrons, title="Read noise in electrons", log="x", ylim=(0.0, 1.35 * top), **axis))
+        scales |= {"ylim": (0.0, 1.35 * top)}
+        panels.append(theme.panel(electrons, title="Read noise in electrons", log=axis.log, **scales))
     return theme.layout(panels)
 
 
@@ -191,10 +203,11 @@ def _read_noise_vs_iso_caption(result: Any) -> Caption:
     how = "the differences of bias pairs"
     if "method" in read and (read["method"] == "clipped").any():
         how = "bias frames that the camera clipped at zero, by the likelihood of the pixels above"
+    setting = axis_of(read).words("ISO")
     return Caption(
-        f"Read noise from {how}, {count} frames at each ISO; bars: 1σ. Mean of the channels: "
+        f"Read noise from {how}, {count} frames at each {setting}; bars: 1σ. Mean of the channels: "
         f"{text}{reference}{source(result)}",
-        "Read noise against ISO: in ADU it grows with ISO, in electrons it falls gently and levels off.",
+        f"Read noise against {setting}: in ADU it grows with {setting}, in electrons it falls gently and levels off.",
     )
 
 
@@ -203,18 +216,18 @@ def _read_noise_vs_iso_caption(result: Any) -> Caption:
     needs=("transfer.split", "read_noise", "gain"), shoot="bias frames and pairs of flats at three ISOs or more",
 )  # fmt: skip
 def read_noise_split(split: xr.Dataset, read: xr.Dataset, gain: xr.Dataset) -> hv.Layout:
-    """Chart read noise in electrons against ISO with its two parts, and what a higher ISO could still take off it.
+    """Chart read noise in electrons against the setting with its two parts, and what a higher one could still take off.
 
     `split` comes from `sensor.split_read_noise`; `read` and `gain` from `sensor.read_noise` and `sensor.fit_gain`, from
     which it was made.
     """
-    gain = with_iso(gain)
-    axis = theme.iso_axis(gain["iso"].values)
-    dims, above = (ISO, READ_ELECTRONS), (ISO, EXCESS)
+    gain = with_setting(gain)
+    axis, scales = axis_of(gain), axis_of(gain).scales(settings_of(gain))
+    dims, above = (axis.dim, READ_ELECTRONS), (axis.dim, EXCESS)
     before, after = (float(split[name]) for name in ("before_gain", "after_gain"))
     left, right = [], []
     if np.isfinite(before):
-        along = np.geomspace(*axis["xlim"], 120)
+        along = axis.along(settings_of(gain))
         tail = np.nan_to_num(after) * _gain_along(gain, along)
         whole = np.hypot(before, tail)
         floor = np.full(along.size, before)
@@ -224,51 +237,57 @@ def read_noise_split(split: xr.Dataset, read: xr.Dataset, gain: xr.Dataset) -> h
         right.append(theme.line(along, 100 * (whole / before - 1), dims=above, label="both together"))
     top = 0.1
     for channel in channels(gain):
-        iso, noise, error = _in_electrons(read, gain, channel)
-        left.append(theme.channel_points(channel, iso, noise, error, dims=dims))
+        setting, noise, error = _in_electrons(read, gain, channel)
+        left.append(theme.channel_points(channel, setting, noise, error, dims=dims))
         excess = 100 * (noise / before - 1), 100 * error / before
-        right.append(theme.channel_points(channel, iso, *excess, dims=above))
+        right.append(theme.channel_points(channel, setting, *excess, dims=above))
         top = max(top, float(np.nanmax(noise, initial=0.0)))
-    title = "Two sources of read noise" if np.isfinite(before) else "Read noise: too few ISOs to separate its sources"
-    panels = [theme.panel(left, title=title, log="x", ylim=(0.0, 1.5 * top), **axis)]
+    few = axis.words("Read noise: too few ISOs to separate its sources")
+    title = "Two sources of read noise" if np.isfinite(before) else few
+    panels = [theme.panel(left, title=title, log=axis.log, ylim=(0.0, 1.5 * top), **scales)]
     if np.isfinite(before):
-        right += _limit(split, axis["xlim"])
-        panels.append(theme.panel(right, title="What a higher ISO can still take off", log="x", **axis))
+        right += _limit(split, scales["xlim"], axis)
+        title = axis.words("What a higher ISO can still take off")
+        panels.append(theme.panel(right, title=title, log=axis.log, **scales))
     return theme.layout(panels)
 
 
 def _gain_along(gain: xr.Dataset, along: np.ndarray) -> np.ndarray:
-    """Return the greens' gain at any ISO, in proportion beyond the measured ones."""
-    isos = gain["iso"].values
+    """Return the greens' gain at any ISO, in proportion beyond the measured ones, or between measured gain settings."""
+    settings = settings_of(gain)
     greens = [name for name in channels(gain) if name in ("G1", "G2", "mono")]
     values = gain["gain"].sel(channel=greens).mean("channel").values
     good = np.isfinite(values) & (values > 0)
+    if not axis_of(gain).by_iso:
+        return np.exp(np.interp(along, settings[good], np.log(values[good])))
     # gain times ISO is nearly the same everywhere
-    return np.interp(np.log(along), np.log(isos[good]), (values * isos)[good]) / along
+    return np.interp(np.log(along), np.log(settings[good]), (values * settings)[good]) / along
 
 
-def _limit(split: xr.Dataset, ends: tuple[float, float]) -> list[Any]:
-    """Return the level from which nothing is gained, and the ISO that reaches it."""
-    within, iso = 100 * split.attrs["within"], float(split["invariance_iso"])
-    drawn = [theme.level(within, ends, dims=(ISO, EXCESS), colour=MUTED, dash="dotted", width=1.2)]
-    if ends[0] < iso < ends[1]:
-        label = f"ISO {quantity(split, 'invariance_iso')}"
+def _limit(split: xr.Dataset, ends: tuple[float, float], axis: SettingAxis) -> list[Any]:
+    """Return the level from which nothing is gained, and the setting that reaches it."""
+    within, setting, dims = 100 * split.attrs["within"], float(split["invariance_iso"]), (axis.dim, EXCESS)
+    drawn = [theme.level(within, ends, dims=dims, colour=MUTED, dash="dotted", width=1.2)]
+    if ends[0] < setting < ends[1]:
+        label = f"{axis.words('ISO')} {quantity(split, 'invariance_iso')}"
         look = {"colour": INK, "marker": "star", "size": 15}
-        drawn.append(theme.points([iso], [within], dims=(ISO, EXCESS), label=label, **look))
+        drawn.append(theme.points([setting], [within], dims=dims, label=label, **look))
     return drawn
 
 
 @caption(read_noise_split)
 def _read_noise_split_caption(result: Any) -> Caption:
-    split = result.transfer.split
-    iso, within = quantity(split, "invariance_iso"), f"{100 * split.attrs['within']:.0f} %"
-    reached = f"From ISO {iso} on (star) the whole is within {within} of that floor. " if iso[0].isdigit() else ""
+    split, words = result.transfer.split, axis_of(result.gain).words
+    where, within = quantity(split, "invariance_iso"), f"{100 * split.attrs['within']:.0f} %"
+    reached = words(f"From ISO {where} on (star) the whole is within {within} of that floor. ")
+    reached = reached if where[0].isdigit() else ""
     return Caption(
-        f"Read noise before the gain, {quantity(split, 'before_gain', 'e⁻')}, is present at every ISO; that after it, "
+        f"Read noise before the gain, {quantity(split, 'before_gain', 'e⁻')}, is present at every "
+        f"{words('ISO')}; that after it, "
         f"{quantity(split, 'after_gain', 'ADU')}, counts less the more the signal is amplified first. {reached}A "
         f"higher setting takes off less than that and costs dynamic range. {source(result)}",
-        "Left: read noise in electrons falls with ISO towards a constant floor; a dashed line is the part before the "
-        "gain, a falling line the part after it. Right: how far each setting lies above that floor, in per cent.",
+        f"Left: read noise in electrons falls with {words('ISO')} towards a constant floor; a dashed line is the part "
+        "before the gain, a falling line the part after it. Right: how far each lies above that floor, in per cent.",
     )
 
 
@@ -277,25 +296,26 @@ def _read_noise_split_caption(result: Any) -> Caption:
     needs=("transfer.dynamic_range", "transfer.wells"), shoot="bias frames, and flats up to saturation, at each ISO",
 )  # fmt: skip
 def dynamic_range(ranges: xr.Dataset | Mapping[str, Any], wells: xr.Dataset | None = None) -> hv.Layout:
-    """Chart dynamic range and full well against ISO.
+    """Chart dynamic range and full well against the setting.
 
     `ranges` and `wells` come from `sensor.dynamic_range` and `sensor.full_well`. Or several cameras by name, each from
     `open_sensor` or `characterize`; then the means of the channels are drawn.
     """
     panels = []
-    for data, name, dim, title, log in (
-        (ranges, "dynamic_range", STOPS, "Dynamic range", "x"),
-        (ranges if wells is None else wells, "full_well", FULL_WELL, "Full well", "xy"),
+    for data, key, value, title, log in (
+        (ranges, "dynamic_range", STOPS, "Dynamic range", False),
+        (ranges if wells is None else wells, "full_well", FULL_WELL, "Full well", True),
     ):
         if not isinstance(data, xr.Dataset):
-            panels.append(cameras_panel(data, name, (ISO, dim), title=title, log=log))
+            panels.append(cameras_panel(data, key, value, title=title, log=log))
             continue
-        data = with_iso(data)
-        measured = {channel: series(data, name, channel) for channel in channels(data)}
-        elements = [theme.channel_points(channel, *known, dims=(ISO, dim)) for channel, known in measured.items()]
-        top = max((float(np.max(value + error, initial=0.0)) for _, value, error in measured.values()), default=0.0)
-        room = {"ylim": (0.0, 1.15 * top)} if log == "x" and top else {}
-        panels.append(theme.panel(elements, title=title, log=log, **theme.iso_axis(data["iso"].values), **room))
+        data = with_setting(data)
+        axis = axis_of(data)
+        measured = {channel: series(data, key, channel) for channel in channels(data)}
+        elements = [theme.channel_points(name, *known, dims=(axis.dim, value)) for name, known in measured.items()]
+        top = max((float(np.max(known + error, initial=0.0)) for _, known, error in measured.values()), default=0.0)
+        scales = axis.scales(settings_of(data)) | ({"ylim": (0.0, 1.15 * top)} if not log and top else {})
+        panels.append(theme.panel(elements, title=title, log=axis.log + ("y" if log else ""), **scales))
     return theme.layout(panels)
 
 
@@ -313,11 +333,12 @@ def _dynamic_range_caption(result: Any) -> Caption:
     if unknown:
         verb = "is" if len(unknown) == 1 else "are"
         stated += f"{listing(unknown)} {verb} not shown: no flat is bright enough there. "
+    seen = "by one stop for each doubling at high ISO; the full well halves with each doubling."
+    seen = seen if axis_of(ranges).by_iso else "faster at high gain settings; the full well falls with the gain."
     return Caption(
         f"Left: full well over read noise, in factors of two; right: the electrons at which a pixel saturates. "
         f"{ends}. {stated}{source(result)}",
-        "Two charts against ISO: the dynamic range falls slowly at first and by one stop for each doubling at high "
-        "ISO; the full well halves with each doubling.",
+        f"Two charts against {axis_of(ranges).words('ISO')}: the dynamic range falls slowly at first and {seen}",
     )
 
 

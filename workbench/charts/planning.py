@@ -12,7 +12,8 @@ from ..core.noise import noise_budget
 from ..core.values import temperature_text, value_text
 from . import theme
 from .registry import Caption, caption, chart, listing, quantity, source
-from .theme import EXPOSURE, ISO, KIND_COLOUR, MUTED, UNUSED
+from .settings import SettingAxis, axis_of, settings_of, words_of
+from .theme import EXPOSURE, KIND_COLOUR, MUTED, UNUSED
 
 SHARE = theme.dimension("share of the variance", "%")
 LENGTH, ADDED = theme.dimension("length of a sub", "s"), theme.dimension("noise added by reading out", "%")
@@ -31,14 +32,14 @@ _LIGHT = KIND_COLOUR["light"]
 @chart(
     "noise-budget", "Whose noise is it?", "Dark noise, read noise and shot noise together",
     needs=("gain", "read_noise", "dark_current"), takes=("sensor",),
-    shoot="bias frames and pairs of flats of the same ISO settings, and darks of several exposure times at two "
+    shoot="bias frames and pairs of flats of the same ISOs, and darks of several exposure times at two "
     "temperatures",
 )  # fmt: skip
 def noise_budget_chart(
-    sensor: xr.Dataset, *, rate: float = RATE, temperature: float = 20.0, prnu: float = PRNU, iso: float = SHOWN[0],
+    sensor: xr.Dataset, *, rate: float = RATE, temperature: float = 20.0, prnu: float = PRNU, iso: float | None = None,
     exposure: float = SHOWN[1],
 ) -> hv.Layout:  # fmt: skip
-    """Chart the share of each source in a pixel's variance: against exposure at one ISO, against ISO at one exposure.
+    """Chart the share of each source in a pixel's variance: against exposure at one setting, and against the setting.
 
     Parameters
     ----------
@@ -51,30 +52,34 @@ def noise_budget_chart(
     prnu
         Differences in response as a fraction; 0 shows frames whose flat has been applied.
     iso, exposure
-        What the left and the right panel show; of the ISOs the nearest measured one.
+        What the left and the right panel show; of the ISOs, or gain settings, the nearest measured one.  By default
+        ISO 200, or the lowest gain setting, and a minute.
     """
     times = np.geomspace(0.1, 1000, 81)
     over_time, over_iso = (
         noise_budget(sensor, rate=rate, exposure=seconds, temperature=temperature, prnu=prnu)["share"]
         for seconds in (times, [exposure])
     )
-    isos = over_time["iso"].values
-    iso = _nearest(isos, iso)
+    axis, settings = axis_of(over_time), settings_of(over_time)
+    chosen = over_time.isel({axis.name: _nearest(axis, settings, iso)})
     dims, scales = (EXPOSURE, SHARE), {"xlim": (times[0], times[-1]), "ylim": (0, 100)}
     mark = theme.upright(exposure, (0, 100), dims=dims, dash="dotted", width=1.4)
-    stacked = [*_stacked(times, over_time.sel(iso=iso), dims), mark]
-    panels = [theme.panel(stacked, title=f"At ISO {iso:g}", log="x", legend="bottom_right", **scales)]
-    if isos.size > 1:
-        dims, scales = (ISO, SHARE), {"xlim": (isos.min(), isos.max()), "ylim": (0, 100)}
-        mark = theme.upright(iso, (0, 100), dims=dims, dash="dotted", width=1.4)
-        stacked = [*_stacked(isos, over_iso.isel(exposure=0), dims), mark]
-        ticks = [(float(one), f"{one:g}") for one in isos]
-        panels.append(theme.panel(stacked, title=f"In {exposure:g} s", log="x", legend=None, xticks=ticks, **scales))
+    stacked = [*_stacked(times, chosen, dims), mark]
+    panels = [theme.panel(stacked, title=f"At {words_of(chosen)}", log="x", legend="bottom_right", **scales)]
+    if settings.size > 1:
+        dims, scales = (axis.dim, SHARE), {"xlim": (settings.min(), settings.max()), "ylim": (0, 100)}
+        mark = theme.upright(float(chosen[axis.name]), (0, 100), dims=dims, dash="dotted", width=1.4)
+        stacked = [*_stacked(settings, over_iso.isel(exposure=0), dims), mark]
+        title, ticks = f"In {exposure:g} s", [(float(one), f"{one:g}") for one in settings]
+        panels.append(theme.panel(stacked, title=title, log=axis.log, legend=None, xticks=ticks, **scales))
     return theme.layout(panels)
 
 
-def _nearest(values: np.ndarray, wanted: float) -> float:
-    return float(values[np.argmin(np.abs(np.log(values / wanted)))])
+def _nearest(axis: SettingAxis, settings: np.ndarray, wanted: float | None) -> int:
+    """Return the place of the measured setting that is nearest to the one wanted, of ISOs in proportion."""
+    if axis.by_iso:
+        return int(np.argmin(np.abs(np.log(settings / (SHOWN[0] if wanted is None else wanted)))))
+    return int(np.argmin(np.abs(settings - (settings.min() if wanted is None else wanted))))
 
 
 def _stacked(x: np.ndarray, share: xr.DataArray, dims: tuple[hv.Dimension, hv.Dimension]) -> list[hv.Area]:
@@ -91,8 +96,8 @@ def _stacked(x: np.ndarray, share: xr.DataArray, dims: tuple[hv.Dimension, hv.Di
 @caption(noise_budget_chart)
 def _noise_budget_caption(result: Any) -> Caption:
     budget = noise_budget(result.sensor, rate=RATE, exposure=[SHOWN[1]], prnu=PRNU)
-    iso = _nearest(budget["iso"].values, SHOWN[0])
-    one = budget.sel(iso=iso).isel(exposure=0)
+    axis = axis_of(budget)
+    one = budget.isel({axis.name: _nearest(axis, settings_of(budget), None), "exposure": 0})
     shares = ", ".join(
         f"{name} {100 * float(share):.0f} %"
         for name, share in zip(one["source"].values, one["share"].values, strict=True)
@@ -101,11 +106,12 @@ def _noise_budget_caption(result: Any) -> Caption:
     return Caption(
         f"Whose noise it is in a pixel that catches {RATE:g} e⁻/s of sky and target (assumed) with the sensor at "
         f"{temperature_text(budget.attrs['temperature'])}, from the measured gain, read noise and dark current: in "
-        f"{SHOWN[1]:g} s at ISO {iso:g} {shares}; all together {float(np.sqrt(one['variance'].sum())):.1f} e⁻ rms. "
+        f"{SHOWN[1]:g} s at {words_of(one)} {shares}; all together {float(np.sqrt(one['variance'].sum())):.1f} e⁻ rms. "
         "Read noise dominates short exposures, light the long ones, and on a warm sensor dark current takes its share. "
         f"Response (PRNU, {100 * PRNU:.1f} % assumed) is what a flat removes. {source(result)}",
         "Two stacked charts of shares of the variance. Left, against exposure time: read noise fills the short "
-        "exposures and gives way to light and dark current. Right, against ISO: the share of read noise shrinks.",
+        f"exposures and gives way to light and dark current. Right, against {axis.words('ISO')}: the share of read "
+        "noise shrinks.",
     )
 
 
@@ -114,49 +120,50 @@ def _noise_budget_caption(result: Any) -> Caption:
     shoot="a light of a minute or more, with bias frames and pairs of flats of its ISO",
 )  # fmt: skip
 def sub_length(subs: xr.Dataset) -> hv.Layout:
-    """Chart how much noise short subs add, a curve for each ISO, and the length that each ISO needs.
+    """Chart how much noise short subs add, a curve for each setting, and the length that each setting needs.
 
     `subs` comes from `plan.plan_subs`; the curves are of the channel that needs the longest subs.
     """
-    attrs, isos, dims = subs.attrs, subs["iso"].values, (LENGTH, ADDED)
+    attrs, axis, dims = subs.attrs, axis_of(subs), (LENGTH, ADDED)
     allowed, limit, best = 100 * float(attrs["asked"]), float(attrs["longest"]), float(attrs["best_iso"])
     low = float(max(1.0, 0.1 * np.nanmin(subs["needed"].values)))
     high = float(max(2 * limit if attrs["longest_known"] else 600.0, 3 * np.nanmax(subs["length"].values)))
     ceiling = max(4 * allowed, 20.0)
     shown = (subs["time"].values >= low) & (subs["time"].values <= high)
     elements = []
-    for iso, colour in zip(isos, theme.ramp(len(isos)), strict=True):
-        one = subs.sel(iso=iso)
+    for setting, colour in zip(settings_of(subs), theme.ramp(subs.sizes[axis.name]), strict=True):
+        one = subs.sel({axis.name: setting})
         curve = 100 * one["curve"].isel(channel=int(np.nanargmax(one["needed"].values))).values[shown]
-        style = {"label": f"ISO {iso:g}", "colour": colour, "width": 2.8 if iso == best else 1.5}
+        style = {"label": words_of(one), "colour": colour, "width": 2.8 if setting == best else 1.5}
         elements.append(theme.line(subs["time"].values[shown], curve, dims=dims, **style))
     elements.append(theme.level(allowed, (low, high), dims=dims, label=f"{allowed:g} % allowed", dash="dashed"))
     if low < limit < high:
         name = "the mount's limit" if attrs["longest_known"] else "longest"
         elements.append(theme.upright(limit, (0, ceiling), dims=dims, label=name, colour=MUTED, dash="dotted"))
-    plan = [float(attrs["best_length"])], [100 * float(subs["penalty"].sel(iso=best))]
+    plan = [float(attrs["best_length"])], [100 * float(subs["penalty"].sel({axis.name: best}))]
     elements.append(theme.points(*plan, dims=dims, label="the plan", colour=_LIGHT, marker="star", size=15))
     scales = {"xlim": (low, high), "ylim": (0, ceiling)}
     return theme.layout([theme.panel(elements, title="Short subs cost noise", log="x", **scales), _needed(subs, limit)])
 
 
 def _needed(subs: xr.Dataset, limit: float) -> hv.Overlay:
-    """Chart the sub length that each ISO needs in its darkest colour."""
-    dims, isos = (ISO, NEEDED), subs["iso"].values
-    longest = np.arange(isos.size), np.nanargmax(subs["needed"].values, axis=1)
+    """Chart the sub length that each setting needs in its darkest colour."""
+    axis, settings = axis_of(subs), settings_of(subs)
+    dims, longest = (axis.dim, NEEDED), (np.arange(settings.size), np.nanargmax(subs["needed"].values, axis=1))
     needed, error = subs["needed"].values[longest], subs["needed_error"].values[longest]
-    elements = [theme.points(isos, needed, error, dims=dims, label="needed", colour=_LIGHT, size=9)]
+    elements = [theme.points(settings, needed, error, dims=dims, label="needed", colour=_LIGHT, size=9)]
     top = 1.3 * float(np.nanmax(needed + np.nan_to_num(error)))
-    edges = (0.8 * isos.min(), 1.25 * isos.max())
+    edges = axis.scales(settings)["xlim"]
     if subs.attrs["longest_known"]:
         elements.append(theme.level(limit, edges, dims=dims, label="the mount's limit", colour=MUTED, dash="dotted"))
         top = max(top, min(1.3 * limit, 3 * top))
-    for iso, length, stops in zip(isos, needed, subs["dynamic_range"].values, strict=True):
+    for setting, length, stops in zip(settings, needed, subs["dynamic_range"].values, strict=True):
         if np.isfinite(stops):
             style = {"align": ("center", "bottom"), "size": 10}
-            elements.append(theme.note(iso, length + 0.04 * top, f"{stops:.1f}", dims=dims, **style))
-    scales = {"xlim": edges, "ylim": (0, top), "xticks": [(float(iso), f"{iso:g}") for iso in isos]}
-    return theme.panel(elements, title="Subs that each ISO needs, and stops of range", log="x", **scales)
+            elements.append(theme.note(setting, length + 0.04 * top, f"{stops:.1f}", dims=dims, **style))
+    scales = {"xlim": edges, "ylim": (0, top), "xticks": [(float(one), f"{one:g}") for one in settings]}
+    title = axis.words("Subs that each ISO needs, and stops of range")
+    return theme.panel(elements, title=title, log=axis.log, **scales)
 
 
 @caption(sub_length)
@@ -165,14 +172,15 @@ def _sub_length_caption(result: Any) -> Caption:
     best = value_text(attrs["best_length"], attrs["best_length_error"], "s")
     rates = listing(f"{name} {quantity(back.sel(channel=name), 'rate')}" for name in back["channel"].values)
     limit = f"The lights allow subs of up to {attrs['longest']:.0f} s. " if attrs["longest_known"] else ""
-    kept = "" if attrs["met"] else "No ISO meets it within that limit. "
+    words = axis_of(result.subs).words
+    kept = "" if attrs["met"] else words("No ISO meets it within that limit. ")
+    chosen = words(f"Best: ISO {attrs['best_iso']:g}, subs of {best}. ")
     return Caption(
         "Left: how much noisier a stack of subs is than one endless exposure, √(1 + RN²/(B t)) − 1, in the colour that "
-        f"needs the longest subs. Dashed: the {100 * attrs['asked']:g} % allowed. Right: the sub that each ISO needs "
-        f"for it, bars of 1σ, and the stops between noise and saturation in it. Best: ISO {attrs['best_iso']:g}, subs "
-        f"of {best}. {kept}{limit}Sky and dark current, measured in the lights: {rates} e⁻/s/pixel. {source(result)}",
-        f"Curves that fall with the length of the subs, and points for each ISO. Best: ISO {attrs['best_iso']:g}, subs "
-        f"of {best}.",
+        f"needs the longest subs. Dashed: the {100 * attrs['asked']:g} % allowed. Right: the sub that each "
+        f"{words('ISO')} needs for it, bars of 1σ, and the stops between noise and saturation in it. {chosen}"
+        f"{kept}{limit}Sky and dark current, measured in the lights: {rates} e⁻/s/pixel. {source(result)}",
+        f"Curves that fall with the length of the subs, and points for each {words('ISO')}. {chosen}".strip(),
     )
 
 

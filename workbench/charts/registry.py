@@ -6,7 +6,6 @@ collected, in the order of the blog.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -18,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from ..core.errors import WorkbenchError
+from ..core.settings import in_words_of, setting_dim
 from ..core.values import value_text
 
 _PLURAL = {"bias": "bias frames", "dark": "darks", "flat": "flats", "darkflat": "dark flats", "light": "lights"}
@@ -82,6 +82,11 @@ class Chart:
     def missing(self, result: Any) -> list[str]:
         """Return the names of the pieces that a characterization lacks for this chart."""
         return [name for name in self.needs if piece(result, name) is None]
+
+    def in_words_of(self, result: Any) -> Chart:
+        """Return the chart with title and advice in the words of a measured camera, which may have no ISO."""
+        dim = setting_dim(result.sensor) if getattr(result, "sensor", None) is not None else "iso"
+        return replace(self, title=in_words_of(dim, self.title), shoot=in_words_of(dim, self.shoot))
 
     def draw(self, result: Any) -> hv.Layout:
         """Draw the chart of a characterization."""
@@ -208,35 +213,6 @@ def mean_quantity(data: xr.Dataset, name: str, unit: str = "", times: float = 1.
     errors = data[f"{name}_error"].values
     error = float(np.sqrt((errors**2).sum()) / errors.size)
     return value_text(times * float(data[name].mean()), times * error, unit)
-
-
-def at_iso(iso: float) -> str:
-    """Write an ISO setting, or that there is none.
-
-    Examples
-    --------
-    >>> at_iso(800.0), at_iso(float("nan"))
-    ('at ISO 800', '(ISO not recorded)')
-    """
-    return f"at ISO {iso:g}" if math.isfinite(iso) else "(ISO not recorded)"
-
-
-def iso_name(iso: float) -> str:
-    """Write an ISO setting as a title.
-
-    Examples
-    --------
-    >>> iso_name(800.0), iso_name(float("nan"))
-    ('ISO 800', 'ISO not recorded')
-    """
-    return f"ISO {iso:g}" if math.isfinite(iso) else "ISO not recorded"
-
-
-def ends_text(values: xr.DataArray, text: Callable[[float], str]) -> str:
-    """Write the first and last known value along ISO, each with its ISO; an empty text where none is known."""
-    known = values.dropna("iso")
-    ends = dict.fromkeys((0, known.sizes["iso"] - 1)) if known.sizes["iso"] else ()
-    return listing(f"{text(float(known[i]))} {at_iso(float(known.iso[i]))}" for i in ends)
 
 
 def is_d7000(result: Any) -> bool:

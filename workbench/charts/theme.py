@@ -126,7 +126,7 @@ def dimension(name: str, unit: str | None = None, **kwargs: Any) -> hv.Dimension
 
 
 # axes that several charts share
-ISO, EXPOSURE = dimension("ISO"), dimension("exposure", "s")
+ISO, GAIN_SETTING, EXPOSURE = dimension("ISO"), dimension("gain setting"), dimension("exposure", "s")
 COLUMN, ROW = dimension("column", "px"), dimension("row", "px")
 DARK_CURRENT = dimension("dark current", "e⁻/s/pixel")
 

@@ -9,11 +9,13 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.settings import setting_dim
 from ..core.statistics import mad_std
 from ..core.values import temperature_text, unit_text, value_text
 from . import theme
 from .dark import DARKS
 from .registry import Caption, caption, chart, listing, mean_quantity, quantity, source
+from .settings import settings_of, words_of
 from .theme import COLUMN, KIND_COLOUR, REFERENCE, ROW, SERIES
 
 FREQUENCY = theme.dimension("spatial frequency", "cycles/px")
@@ -120,15 +122,14 @@ def _spectrogram_caption(result: Any) -> Caption:
 def uniformity_parts(dsnu: xr.Dataset | None, prnu: xr.Dataset | None) -> hv.Layout:
     """Chart DSNU and PRNU of each channel: in all, and the parts of single pixels, columns and rows.
 
-    `dsnu` and `prnu` come from `pixels.measure_dsnu` (its lowest ISO is drawn) and `pixels.measure_prnu`; either may be
-    None.
+    `dsnu` and `prnu` come from `pixels.measure_dsnu` (its lowest setting is drawn) and `pixels.measure_prnu`; either
+    may be None.
     """
     panels = []
     if dsnu is not None:
         name, unit = ("dsnu", "e⁻") if np.isfinite(dsnu["dsnu"].values).any() else ("dsnu_adu", "ADU")
-        one = dsnu.isel(iso=0).sel(filter="none")
-        iso = float(one["iso"])
-        title = "Dark-signal non-uniformity" + (f", ISO {iso:g}" if math.isfinite(iso) else "")
+        one = dsnu.isel({setting_dim(dsnu): 0}).sel(filter="none")
+        title = "Dark-signal non-uniformity" + (f", {words_of(one)}" if np.isfinite(settings_of(one)) else "")
         panels.append(_parts(one, name, theme.dimension("DSNU", unit), title))
     if prnu is not None:
         kind = "highpass" if np.isfinite(prnu["prnu"].sel(filter="highpass").values).any() else "none"
@@ -155,7 +156,8 @@ def _parts(data: xr.Dataset, name: str, value: hv.Dimension, title: str) -> hv.O
 def _uniformity_parts_caption(result: Any) -> Caption:
     found, means = result.uniformity, []
     if found.dsnu is not None and np.isfinite(found.dsnu["dsnu"].values).any():
-        means.append(f"DSNU {mean_quantity(found.dsnu.isel(iso=0).sel(filter='none', part='total'), 'dsnu', 'e⁻')}")
+        lowest = found.dsnu.isel({setting_dim(found.dsnu): 0}).sel(filter="none", part="total")
+        means.append(f"DSNU {mean_quantity(lowest, 'dsnu', 'e⁻')}")
     if found.prnu is not None:
         means.append(f"PRNU {mean_quantity(found.prnu.sel(filter='highpass', part='total'), 'prnu', '%')}")
     numbers = f"Mean of the channels: {listing(means)}. " if means else ""
@@ -254,7 +256,7 @@ def _dcnu_histogram_caption(result: Any) -> Caption:
     spread = ""
     if result.dark_current is not None:
         current = result.dark_current
-        there = current["iso"].values == attrs.get("iso")
+        there = settings_of(current) == attrs.get(setting_dim(current))
         there &= current["temperature"].values == attrs.get("temperature")
         for index in np.flatnonzero(there & np.isfinite(current["dcnu"].values))[:1]:
             dcnu = quantity(current.isel(setting=index), "dcnu", "e⁻/s")
@@ -271,7 +273,7 @@ def _dcnu_histogram_caption(result: Any) -> Caption:
 def _setting_text(data: xr.Dataset) -> str:
     """Write the setting of a map of dark current."""
     attrs = data.attrs
-    return f"at {temperature_text(attrs.get('temperature', np.nan))}, ISO {float(attrs.get('iso', np.nan)):g}"
+    return f"at {temperature_text(attrs.get('temperature', np.nan))}, {words_of(attrs)}"
 
 
 @chart("hot-pixels", "Hot pixels", "Fixed pattern", needs=("hot_pixels",), shoot=DARKS)

@@ -20,6 +20,7 @@ import xarray as xr
 
 from .dark import dark_current_at
 from .errors import WorkbenchError
+from .settings import in_words_of, setting_dim
 
 SOURCES = ("light", "dark current", "read noise", "response", "rounding")
 
@@ -60,7 +61,7 @@ def noise_budget(
     prnu: float = 0.0,
     channel: str | None = None,
 ) -> xr.Dataset:
-    """Return whose noise it is: the variance by source for each ISO and exposure of a light frame.
+    """Return whose noise it is: the variance by source for each ISO (or gain setting) and exposure of a light frame.
 
     Parameters
     ----------
@@ -79,14 +80,14 @@ def noise_budget(
 
     Returns
     -------
-    Dataset over (source, iso, exposure): ``variance`` with ``variance_error`` [e⁻²] (from the errors of read noise and
-    dark current) and ``share`` (0 to 1).  ISO settings without a gain or a read noise are left out.  Attributes:
-    ``dark_current`` [e⁻/s] at the temperature, ``rate``, ``temperature``, ``prnu``.
+    Dataset over (source, iso or gain_setting, exposure): ``variance`` with ``variance_error`` [e⁻²] (from the errors of
+    read noise and dark current) and ``share`` (0 to 1).  Settings without a gain or a read noise are left out.
+    Attributes: ``dark_current`` [e⁻/s] at the temperature, ``rate``, ``temperature``, ``prnu``.
 
     Raises
     ------
     WorkbenchError
-        If the dark current at the temperature is not known, or no ISO has both gain and read noise.
+        If the dark current at the temperature is not known, or no setting has both gain and read noise.
 
     Examples
     --------
@@ -97,12 +98,14 @@ def noise_budget(
     >>> noise_budget(sensor, rate=1.0, exposure=[60.0]).share.sel(source="light").values.round(2)
     array([[0.69]])
     """
+    dim = setting_dim(sensor)
     gain, _ = _mean_of_channels(sensor, "gain", channel)
     read, read_error = _mean_of_channels(sensor, "read_noise", channel)
     known = np.isfinite(gain) & np.isfinite(read)
     if not known.any():
         raise WorkbenchError(
-            "no ISO has both a gain and a read noise: measure flats and bias frames at the same ISO settings"
+            in_words_of(dim, "no ISO has both a gain and a read noise: ")
+            + "measure flats and bias frames at the same settings"
         )
     gain, read, read_error = gain[known], read[known], read_error[known]
     current, current_error = dark_current_at(sensor, temperature)
@@ -112,13 +115,13 @@ def noise_budget(
             "more temperatures for the law"
         )
     time = np.atleast_1d(np.asarray(exposure, float))
-    by_iso = {"read_noise": read[:, None], "gain": gain[:, None]}
-    terms = variance_terms(rate * time, dark=current * time, prnu=prnu, **by_iso)
+    by_setting = {"read_noise": read[:, None], "gain": gain[:, None]}
+    terms = variance_terms(rate * time, dark=current * time, prnu=prnu, **by_setting)
     variance = np.stack(np.broadcast_arrays(*terms.values()))
     errors = np.zeros_like(variance)
     errors[SOURCES.index("dark current")] = current_error * time
     errors[SOURCES.index("read noise")] = 2 * (read * read_error)[:, None]
-    dims = ("source", "iso", "exposure")
+    dims = ("source", dim, "exposure")
     return xr.Dataset(
         {
             "variance": (dims, variance, {"units": "electron**2", "long_name": "variance of a pixel"}),
@@ -127,7 +130,7 @@ def noise_budget(
         },
         coords={
             "source": list(SOURCES),
-            "iso": sensor["iso"].values[known],
+            dim: sensor[dim].values[known],
             "exposure": ("exposure", time, {"units": "s"}),
         },
         attrs={"dark_current": current, "rate": rate, "temperature": temperature, "prnu": prnu},
@@ -135,7 +138,7 @@ def noise_budget(
 
 
 def _mean_of_channels(sensor: xr.Dataset, name: str, channel: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return a quantity and its error over ISO: of a channel, or the mean of all."""
+    """Return a quantity and its error over the settings: of a channel, or the mean of all."""
     values, errors = sensor[name], sensor[f"{name}_error"]
     if "channel" in values.dims and channel is not None:
         values, errors = values.sel(channel=channel), errors.sel(channel=channel)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 # coordinates of a cube and columns of a folder's table
@@ -27,6 +28,8 @@ FILTERS = {
     "NII": ("n2",),
 }
 
+TITLES = {"iso": "ISO setting", "gain_setting": "gain setting"}  # of what settings are told apart along
+
 
 def setting_dim(found: xr.DataArray | xr.Dataset) -> str:
     """Return along what the settings of a cube or a result are told apart: ``iso``, or ``gain_setting`` without an ISO.
@@ -42,6 +45,22 @@ def setting_dim(found: xr.DataArray | xr.Dataset) -> str:
         return "gain_setting" if "gain_setting" in found.dims else "iso"
     iso, gain = (np.asarray(found.coords.get(name, np.nan), float) for name in ("iso", "gain_setting"))
     return "gain_setting" if np.isnan(iso).all() and np.isfinite(gain).any() else "iso"
+
+
+def in_words_of(dim: str, text: str) -> str:
+    """Return a title or a unit that speaks of the ISO for a camera with gain settings.
+
+    Examples
+    --------
+    >>> in_words_of("gain_setting", "unity-gain ISO"), in_words_of("iso", "unity-gain ISO")
+    ('gain setting of unity gain', 'unity-gain ISO')
+    """
+    return text if dim == "iso" else text.replace("unity-gain ISO", "ISO of unity gain").replace("ISO", TITLES[dim])
+
+
+def setting_of_table(table: pd.DataFrame) -> str:
+    """Return along what the settings of a folder's table are told apart, as `setting_dim` does of a cube's."""
+    return "gain_setting" if table["iso"].isna().all() and table["gain_setting"].notna().any() else "iso"
 
 
 def setting_of(cube: xr.DataArray, number: int = 0) -> dict[str, Any]:

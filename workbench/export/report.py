@@ -70,7 +70,7 @@ def write_report(result: Characterization, out: str | Path, *, progress: bool = 
     out = Path(out)
     if out.is_dir():
         raise WorkbenchError(f"{out} is a folder; give the name of the HTML file to write")
-    charts = [chart for chart in REGISTRY.values() if chart.needs and not _of_the_sky(chart)]
+    charts = [chart.in_words_of(result) for chart in REGISTRY.values() if chart.needs and not _of_the_sky(chart)]
     figures, missing = [], {}
     for chart in tqdm(charts, desc="report", unit="chart", disable=not progress, leave=False):
         if chart.missing(result) and chart.asked:

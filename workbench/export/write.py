@@ -58,7 +58,7 @@ def write_charts(
     WorkbenchError
         If `only` names a chart that does not exist, or the folder cannot be written.
     """
-    charts = select(list(only) if only else None)
+    charts = [chart.in_words_of(characterization) for chart in select(list(only) if only else None)]
     written = ChartFiles(Path(out))
     try:
         written.folder.mkdir(parents=True, exist_ok=True)
