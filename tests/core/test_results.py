@@ -111,7 +111,7 @@ def test_read_noise_in_electrons_has_both_errors(sensor):
 def test_the_file_says_exactly_what_is_promised(sensor, tmp_path):
     content = json.loads(write_sensor(sensor, tmp_path).read_text())
     jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(content)
-    assert content["schema_version"] == 2
+    assert content["schema_version"] == 3
     assert content["camera"] == "NIKON D7000 (simulated)"
     assert content["simulated"] is True
     assert len(content["settings"]) == 12
@@ -215,7 +215,7 @@ def test_a_sensor_of_which_little_is_known(tmp_path):
         ("not json {", "not a JSON file"),
         ("[1, 2]", "no schema_version"),
         ("{}", "no schema_version"),
-        ('{"schema_version": 99}', "schema_version 99 where 1 or 2 is expected"),
+        ('{"schema_version": 99}', "schema_version 99 where 1 or 2 or 3 is expected"),
         ('{"schema_version": 1}', "'settings' is missing"),
         ('{"schema_version": 1, "settings": 3, "dark_current": [], "dark_law": {}}', "not a complete sensor.json"),
         (b"\xff\xfe\x00", "not a JSON file"),
@@ -306,3 +306,28 @@ def test_a_sensor_is_quantified_by_pint(sensor):
     noise = quantified["read_noise"] / quantified["gain"]
     assert str(noise.pint.units) == "adu"
     assert str(quantified["dark_current"].pint.units) == "electron / pixel / second"
+
+
+def test_gain_settings_stand_in_place_of_iso(tmp_path):
+    dims, coords = ("gain_setting", "channel"), {"gain_setting": [0.0, 120.0], "channel": ["mono"]}
+    names = ("read_noise_adu", "read_noise_adu_error", "black_level", "black_level_error")
+    read = xr.Dataset({name: (dims, [[14.0], [23.0]]) for name in names}, coords)
+    read["frames"] = ("gain_setting", [8, 6])
+    gain = xr.Dataset({"gain": (dims, [[0.25], [0.0628]]), "gain_error": (dims, [[1e-3], [1e-4]])}, coords)
+    darks = {"gain_setting": ("setting", [0.0, 120.0]), "temperature": ("setting", [-10.0, -10.0])}
+    names = ("dark_current", "dark_current_error", "median", "saturated_pixels")
+    current = xr.Dataset({name: ("setting", [1.0, 2.0]) for name in names}, darks)
+    unity = xr.Dataset({"unity_gain_iso": 120.4, "unity_gain_iso_error": 0.4})
+    mode = {"offset_setting": 50.0, "readout_mode": "Normal", "binning": 1.0}
+    sensor = sensor_dataset("ASI1600", read=read, gain=gain, unity=unity, dark_current=current, mode=mode)
+    assert sensor.gain.sel(gain_setting=0, channel="mono") == 0.25
+    assert sensor.unity_gain_iso.attrs["long_name"] == "gain setting of unity gain"
+    path = write_sensor(sensor, tmp_path)
+    xr.testing.assert_identical(open_sensor(path), sensor)
+    content = json.loads(path.read_text())
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(content)
+    assert content["mode"] == {"offset_setting": 50, "readout_mode": "Normal", "binning": 1, "window": None}
+    assert [entry["gain_setting"] for entry in content["settings"]] == [0, 120]
+    assert content["unity_gain_iso"]["unit"] == "gain setting"
+    assert content["dark_current"][1]["gain_setting"] == 120
+    assert '"iso"' not in path.read_text()

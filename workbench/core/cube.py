@@ -269,7 +269,7 @@ def group_frames(cube: xr.DataArray | xr.Dataset, *coords: str) -> list[tuple[Se
     values, number = np.unique(np.stack([*columns.values()], axis=1), axis=0, return_inverse=True)
     groups = [np.flatnonzero(number.reshape(-1) == index) for index in range(len(values))]
     groups.sort(key=lambda frames: [code if code >= 0 else np.inf for code in (columns[n][frames[0]] for n in coords)])
-    return [({name: cube[name].values[frames[0]].item() for name in coords}, frames) for frames in groups]
+    return [({name: cube[name].values.item(frames[0]) for name in coords}, frames) for frames in groups]
 
 
 def evenly(count: int, most: int) -> np.ndarray:

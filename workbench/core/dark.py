@@ -228,6 +228,7 @@ def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math
         attrs={
             "kind": "dark",
             **{name: attrs[name] for name in ("camera", "cfa_pattern", "black_level", "white_level", "iso")},
+            **{name: attrs[name] for name in ("gain_setting",) if name in attrs},
             "exposure": float(exposure),
             "temperature": float(temperature),
             "frames": int(frames.sum()),
@@ -345,6 +346,8 @@ def save_dark_library(library: xr.Dataset, path: str | Path) -> Path:
     header["INSTRUME"] = library.attrs["camera"].encode("ascii", "replace").decode()
     if math.isfinite(library.attrs["iso"]):
         header["ISOSPEED"] = library.attrs["iso"]
+    if math.isfinite(library.attrs.get("gain_setting", math.nan)):
+        header["GAIN"] = library.attrs["gain_setting"]
     header["WBATTRS"] = json.dumps(
         {**library.attrs, "variables": {n: dict(library[n].attrs) for n in library.data_vars}}
     )

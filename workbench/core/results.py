@@ -1,4 +1,6 @@
-"""The measurements of one camera: each by ISO and channel, and all of them put together.
+"""The measurements of one camera: each by setting and channel, and all of them put together.
+
+A setting is an ISO, or the gain setting of a camera without one: the dimension is ``iso`` or ``gain_setting``.
 
 `QUANTITIES` is the one table of what they are: the Dataset and ``sensor.json`` follow from it.
 """
@@ -12,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from .settings import TITLES, in_words_of, setting_dim
 from .values import is_simulated, joined_lines, json_number, json_quantity, json_unit
 
 # Further results, kept as they stand in the file: JSON text in the attribute ``blocks``.
@@ -31,7 +34,8 @@ class Quantity(NamedTuple):
     source
         The result that it comes from and its name there: ``"gain.gain"``.
     dims
-        ``("iso", "channel")``, ``("setting",)`` (of darks) or none.
+        ``("iso", "channel")`` (the first is ``gain_setting`` for a camera without ISO), ``("setting",)`` (of darks) or
+        none.
     form
         ``quantity`` (a second variable ``<name>_error`` has its error), ``number``, ``text`` or ``count``.
     where
@@ -70,6 +74,7 @@ class Quantity(NamedTuple):
             yield f"{self.name}_error", "_error", {**units, "long_name": f"error of the {self.title}"}, np.nan
 
 
+MODE = {"offset_setting": np.nan, "readout_mode": "", "binning": np.nan, "window": ""}  # attributes of the Dataset
 _GAIN, _RATE = "electron / adu", "electron / (s pix)"
 QUANTITIES = (
     Quantity("black_level", "black level", "adu", "read.black_level", version=1),
@@ -143,6 +148,7 @@ def sensor_dataset(
     channels: Iterable[str] = (),
     warnings: Iterable[str] = (),
     blocks: Mapping[str, Any] | None = None,
+    mode: Mapping[str, Any] | None = None,
     **results: xr.Dataset | None,
 ) -> xr.Dataset:
     """Put the measurements of one camera together.
@@ -153,6 +159,8 @@ def sensor_dataset(
         The camera's channels, if none of the results has them.
     blocks
         Further results in the form that they have in the file, under names of `BLOCKS`.
+    mode
+        The operating mode that was measured: what is known of `MODE`.
     **results
         ``read``, ``ptc``, ``gain``, ``unity``, ``dark_current``, ``dark_law``: results of `sensor.read_noise`,
         `photon_transfer`, `fit_gain`, `unity_gain_iso`, `measure_dark` (``current``), `dark_law`; ``split``, ``wells``,
@@ -165,10 +173,10 @@ def sensor_dataset(
     xarray.Dataset
         The variables of `QUANTITIES`, each with its units and its title, those with an error with a second one
         ``<name>_error``: over (iso, channel), over setting (``setting_iso``, ``setting_temperature``: those of the
-        darks), and scalars.  ``read_noise`` [e⁻ rms] is the product of the read noise in ADU and the gain;
-        ``gain_from_darks_agrees`` is 1, 0 or NaN.  attrs: ``camera``, ``simulated`` (1 or 0), ``warnings`` and
-        ``dark_laws`` (those that the darks do not exclude) as lines (see `core.values.attribute_lines`), ``blocks`` as
-        JSON.
+        darks), and scalars; ``gain_setting`` in place of ``iso`` for a camera without ISO.  ``read_noise`` [e⁻ rms] is
+        the product of the read noise in ADU and the gain; ``gain_from_darks_agrees`` is 1, 0 or NaN.  attrs:
+        ``camera``, ``simulated`` (1 or 0), the operating mode (`MODE`), ``warnings`` and ``dark_laws`` (those that the
+        darks do not exclude) as lines (see `core.values.attribute_lines`), ``blocks`` as JSON.
 
     Raises
     ------
@@ -180,27 +188,29 @@ def sensor_dataset(
     given = {name: part for name, part in results.items() if part is not None}
     measured = [given[name] for name in ("read", "gain") if name in given]
     names = [str(name) for name in (measured[0]["channel"].values if measured else channels)]
-    isos = np.unique(np.concatenate([part["iso"].values for part in measured] or [np.empty(0)]).astype(float))
-    given |= _derived(given)
-    values = _values(given, isos, names)
+    dim = "gain_setting" if "gain_setting" in map(setting_dim, given.values()) else "iso"
+    settings = np.unique(np.concatenate([part[dim].values for part in measured] or [np.empty(0)]).astype(float))
+    axes = {dim: settings, "channel": names}
+    given |= _derived(given, dim)
+    values = _values(given, axes)
     known = np.isfinite(values["gain_from_darks"]) & np.isfinite(values["gain"])
     values["gain_from_darks_agrees"] = np.where(known, values["gain_from_darks_agrees"], np.nan)
     darks = given.get("dark_current")
-    settings = {name: np.empty(0) if darks is None else darks[name].values for name in ("iso", "temperature")}
+    of_darks = {name: np.empty(0) if darks is None else darks[name].values for name in (dim, "temperature")}
     laws = given["dark_law"].attrs.get("dark_laws", ["doubling"]) if "dark_law" in given else []
-    attrs = {"camera": camera, "warnings": warnings, "blocks": blocks or {}, "dark_laws": laws}
-    return build_dataset(values, {"iso": isos, "channel": names}, settings, attrs)
+    attrs = {"camera": camera, "warnings": warnings, "blocks": blocks or {}, "dark_laws": laws, "mode": mode or {}}
+    return build_dataset(values, axes, of_darks, attrs)
 
 
-def _values(given: Mapping[str, xr.Dataset], isos: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
-    """Return the values of all variables that the results have, those by setting at these ISO settings and channels."""
+def _values(given: Mapping[str, xr.Dataset], axes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the values of all variables that the results have, those by setting at these settings and channels."""
     values = {}
     for quantity in QUANTITIES:
         part, _, variable = quantity.source.partition(".")
         for name, ending, _, fill in quantity.variables():
             found = given[part].get(f"{variable}{ending}") if part in given else None
             if quantity.dims == ("iso", "channel"):
-                values[name] = _over_settings(found, isos, names, fill)
+                values[name] = _over_settings(found, axes, fill)
             elif found is not None:
                 values[name] = found.values
     return values
@@ -216,45 +226,44 @@ def build_dataset(
     values
         By variable, in the shape of its dims; what is missing is NaN, 0 or empty.
     axes
-        ``iso`` and ``channel``.
+        ``iso`` or ``gain_setting``, and ``channel``.
     settings
-        ``iso`` and ``temperature`` [°C] of the darks' settings.
+        The same and ``temperature`` [°C] of the darks' settings.
     attrs
-        ``camera``, ``warnings``, ``blocks``, ``dark_laws``.
+        ``camera``, ``warnings``, ``blocks``, ``dark_laws``, ``mode``.
     """
-    sizes = {"iso": len(axes["iso"]), "channel": len(axes["channel"]), "setting": len(settings["iso"])}
+    dim = next(iter(axes))
+    sizes = {dim: len(axes[dim]), "channel": len(axes["channel"]), "setting": len(settings[dim])}
     types: dict[str, type] = {"quantity": float, "number": float, "count": int, "text": object}
-    data = {}
+    data: dict[str, Any] = {}
     for quantity in QUANTITIES:
-        shape = tuple(sizes[dim] for dim in quantity.dims)
+        dims = tuple(dim if name == "iso" else name for name in quantity.dims)
+        shape = tuple(sizes[name] for name in dims)
         for name, _, about, fill in quantity.variables():
-            array: np.ndarray = np.asarray(values.get(name, np.full(shape, fill)), types[quantity.form]).reshape(shape)
-            data[name] = (quantity.dims, array, about)
+            array = np.asarray(values.get(name, np.full(shape, fill)), types[quantity.form]).reshape(shape)
+            data[name] = (dims, array, about | {"long_name": in_words_of(dim, about["long_name"])})
     coords = {
-        "iso": ("iso", np.asarray(axes["iso"], float), {"long_name": "ISO setting"}),
+        dim: (dim, np.asarray(axes[dim], float), {"long_name": TITLES[dim]}),
         "channel": list(axes["channel"]),
-        "setting_iso": ("setting", settings["iso"].astype(float), {"long_name": "ISO setting"}),
+        f"setting_{dim}": ("setting", settings[dim].astype(float), {"long_name": TITLES[dim]}),
         "setting_temperature": (
             "setting", settings["temperature"].astype(float), {"units": "°C", "long_name": "sensor temperature"},
         ),
     }  # fmt: skip
     camera = attrs["camera"]
-    described: dict[str, Any] = {
-        "camera": camera,
-        "simulated": int(is_simulated(camera)),
-        "long_name": "measured sensor",
-    }
+    described: dict[str, Any] = {"camera": camera, "simulated": int(is_simulated(camera)), **MODE, **attrs["mode"]}
+    described |= {"long_name": "measured sensor"}
     described |= {name: joined_lines(attrs[name]) for name in ("warnings", "dark_laws")}
     return xr.Dataset(data, coords, described | {"blocks": json.dumps(attrs["blocks"], ensure_ascii=False)})
 
 
-def _derived(given: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+def _derived(given: Mapping[str, xr.Dataset], dim: str) -> dict[str, xr.Dataset]:
     """Return what follows from several results: the read noise in electrons, the numbers of frames."""
     derived: dict[str, xr.Dataset] = {}
     read, gain = given.get("read"), given.get("gain")
     if read is not None and gain is not None:
         zero, slope = read.reset_coords(drop=True), gain.reset_coords(drop=True)
-        noise, factor = zero["read_noise_adu"], slope["gain"]  # arithmetic is over the ISO settings of both
+        noise, factor = zero["read_noise_adu"], slope["gain"]  # arithmetic is over the settings of both
         error = np.hypot(zero["read_noise_adu_error"] * factor, noise * slope["gain_error"])
         derived["noise"] = xr.Dataset({"read_noise": noise * factor, "read_noise_error": error})
     counts = []
@@ -263,29 +272,27 @@ def _derived(given: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
         counts.append(frames.rename("bias"))
     if gain is not None and "ptc" in given:
         pairs = [given["ptc"][f"filename_{number}"].values for number in (1, 2)]
-        used = [gain["used"].values & same_iso(given["ptc"]["iso"].values, iso)[:, None] for iso in gain["iso"].values]
-        flats = [[len({*pairs[0][pair], *pairs[1][pair]}) for pair in of_iso.T] for of_iso in used]
-        axes = {name: gain[name].values for name in ("iso", "channel")}
-        counts.append(xr.DataArray(flats, axes, ("iso", "channel"), "flat"))
+        here = [same_iso(given["ptc"][dim].values, setting)[:, None] for setting in gain[dim].values]
+        flats = [[len({*pairs[0][pair], *pairs[1][pair]}) for pair in (gain["used"].values & some).T] for some in here]
+        counts.append(xr.DataArray(flats, {name: gain[name].values for name in (dim, "channel")}, name="flat"))
     if counts:
         merged = xr.merge(counts, join="outer", combine_attrs="drop").fillna(0)
         derived["counts"] = merged.assign(frames=sum(merged.data_vars.values()))
     return derived
 
 
-def _over_settings(found: xr.DataArray | None, isos: np.ndarray, names: list[str], fill: Any) -> np.ndarray:
-    """Return values over (iso, channel) at these ISO settings and channels."""
+def _over_settings(found: xr.DataArray | None, axes: Mapping[str, Any], fill: Any) -> np.ndarray:
+    """Return values over (setting, channel) at these settings and channels."""
     if found is None:
-        return np.full((isos.size, len(names)), fill)
-    plain = found.reset_coords(drop=True).transpose("iso", "channel")
-    if not isinstance(fill, str):
-        plain = plain.astype(float)
-    values = plain.reindex(iso=isos, channel=names, fill_value=fill).values
+        return np.full([len(values) for values in axes.values()], fill)
+    plain = found.reset_coords(drop=True).transpose(*axes)
+    plain = plain if isinstance(fill, str) else plain.astype(float)
+    values = plain.reindex(axes, fill_value=fill).values
     return np.nan_to_num(values) if isinstance(fill, int) else values
 
 
 def at_lowest_iso(data: xr.Dataset, key: str, more: Mapping[str, str] | None = None) -> dict[str, Any] | None:
-    """Return a quantity of the lowest ISO that has it, of its first green or the only channel there.
+    """Return a quantity of the lowest setting that has it, of its first green or the only channel there.
 
     Green, because cameras that multiply colours before saving leave it as it is: a multiplied colour ends at fewer
     electrons, for the scale's sake and not the pixel's.
@@ -293,21 +300,23 @@ def at_lowest_iso(data: xr.Dataset, key: str, more: Mapping[str, str] | None = N
     Parameters
     ----------
     data
-        Over (iso, channel), with ``key`` and its ``_error``.
+        Over (iso, channel), or (gain_setting, channel), with ``key`` and its ``_error``.
     more
         Names for what goes with it, and the variable that each is.
 
     Returns
     -------
     dict or None
-        ``iso``, ``channel``, ``value``, ``error``, ``unit`` and what was asked for; None where nothing is measured.
+        ``iso`` (or ``gain_setting``), ``channel``, ``value``, ``error``, ``unit`` and what was asked for; None where
+        nothing is measured.
     """
-    for iso in np.argsort(data["iso"].values):
-        known = data.isel(iso=iso, channel=np.flatnonzero(np.isfinite(data[key].values[iso])))
+    dim = setting_dim(data)
+    for row in np.argsort(data[dim].values):
+        known = data.isel({dim: row, "channel": np.flatnonzero(np.isfinite(data[key].values[row]))})
         if known.sizes["channel"]:
             names = known["channel"].values.tolist()
             one = known.sel(channel=next((name for name in ("G1", "G2") if name in names), names[0]))
-            result = {"iso": json_number(one["iso"].item()), "channel": str(one["channel"].item())}
+            result = {dim: json_number(one[dim].item()), "channel": str(one["channel"].item())}
             result |= json_quantity(one[key].item(), one[f"{key}_error"].item(), _BY_NAME[key].unit) or {}
             for name, source in (more or {}).items():
                 value = one[source].item()
@@ -317,12 +326,12 @@ def at_lowest_iso(data: xr.Dataset, key: str, more: Mapping[str, str] | None = N
 
 
 def same_iso(values: np.ndarray, iso: float) -> np.ndarray:
-    """Flag where the ISO is this one; frames that state none (NaN) are of one setting."""
+    """Flag where the ISO, or gain setting, is this one; frames that state none (NaN) are of one setting."""
     return np.isnan(values) if np.isnan(iso) else np.asarray(values) == iso
 
 
 def at_iso(values: xr.DataArray, iso: float) -> np.ndarray:
-    """Return a result's values at an ISO, NaN where it was not measured there.
+    """Return a result's values at an ISO or gain setting, NaN where it was not measured there.
 
     Examples
     --------
@@ -330,12 +339,12 @@ def at_iso(values: xr.DataArray, iso: float) -> np.ndarray:
     >>> at_iso(gain, 200).tolist(), at_iso(gain, 400).tolist()
     ([1.0, 1.1], [nan, nan])
     """
-    where = np.flatnonzero(same_iso(values["iso"].values, iso))
+    where = np.flatnonzero(same_iso(values[setting_dim(values)].values, iso))
     return values.values[where[0]] if where.size else np.full(values.shape[1:], np.nan)
 
 
 def at_isos(values: xr.DataArray, isos: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return a result's values (iso, channel) at several ISO settings, as `at_iso` does at one."""
+    """Return a result's values (setting, channel) at several ISO or gain settings, as `at_iso` does at one."""
     found = [at_iso(values, iso) for iso in isos]
     return np.reshape(found, (len(found), *values.shape[1:]))
 
@@ -358,22 +367,28 @@ def described(table: Table, dims: Any, values: Mapping[str, Any]) -> dict[str, A
 
 
 def per_channel(
-    table: Table, rows: Sequence[Sequence[Mapping[str, Any]]], isos: Any, channels: Sequence[str], **attrs: Any
+    table: Table,
+    rows: Sequence[Sequence[Mapping[str, Any]]],
+    settings: Mapping[str, Any],
+    channels: Sequence[str],
+    **attrs: Any,
 ) -> xr.Dataset:
-    """Return what was measured of each ISO and channel as variables over (iso, channel).
+    """Return what was measured of each setting and channel as variables over both.
 
     Parameters
     ----------
     table
         The quantities.
     rows
-        For each ISO and channel the values found, by name; what is missing is NaN, or empty text.
+        For each setting and channel the values found, by name; what is missing is NaN, or empty text.
+    settings
+        The name of the dimension, ``iso`` or ``gain_setting``, and the settings.
     **attrs
         Of the Dataset.
 
     Examples
     --------
-    >>> found = per_channel({"gain": ("e-/ADU", "gain")}, [[{"gain": 2.0}, {}]], [100.0], ["G1", "G2"])
+    >>> found = per_channel({"gain": ("e-/ADU", "gain")}, [[{"gain": 2.0}, {}]], {"iso": [100.0]}, ["G1", "G2"])
     >>> found.gain.values.tolist(), found.gain.attrs["units"]
     ([[2.0, nan]], 'e-/ADU')
     """
@@ -381,5 +396,6 @@ def per_channel(
     for name, (units, _) in table.items():
         found = [[one.get(name, np.nan if units else "") for one in row] for row in rows]
         values[name] = np.array(found, float if units else object).reshape(shape)
-    coords = {"iso": ("iso", np.asarray(isos, float), {"long_name": "ISO setting"}), "channel": list(channels)}
-    return xr.Dataset(described(table, ("iso", "channel"), values), coords, attrs)
+    ((dim, where),) = settings.items()
+    coords = {dim: (dim, np.asarray(where, float), {"long_name": TITLES[dim]}), "channel": list(channels)}
+    return xr.Dataset(described(table, (dim, "channel"), values), coords, attrs)

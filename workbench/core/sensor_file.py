@@ -13,12 +13,13 @@ import xarray as xr
 
 from .errors import WorkbenchError
 from .files import whole_file
-from .results import BLOCKS, QUANTITIES, Quantity, at_lowest_iso, build_dataset, of_dims
+from .results import BLOCKS, MODE, QUANTITIES, Quantity, at_lowest_iso, build_dataset, of_dims
+from .settings import in_words_of, setting_dim
 from .values import attribute_dict, attribute_lines, json_number, json_quantity
 
 SCHEMA = Path(__file__).parents[1] / "sensor.schema.json"
-SCHEMA_VERSION = 2
-READABLE = (1, 2)  # version 1 lacks what came later; it is NaN then
+SCHEMA_VERSION = 3
+READABLE = (1, 2, 3)  # the older ones lack what came later (1: most quantities, 2: gain settings); it is NaN then
 FILE = "sensor.json"
 
 
@@ -48,10 +49,11 @@ def sensor_text(sensor: xr.Dataset) -> str:
 
 
 def _to_json(sensor: xr.Dataset) -> dict[str, Any]:
+    dim = setting_dim(sensor)
     settings = [
-        {"iso": json_number(iso), "channel": str(channel)}
+        {dim: json_number(setting), "channel": str(channel)}
         | {quantity.key: _entry(quantity, sensor, (row, column)) for quantity in of_dims("iso", "channel")}
-        for row, iso in enumerate(sensor["iso"].values)
+        for row, setting in enumerate(sensor[dim].values)
         for column, channel in enumerate(sensor["channel"].values)
     ]
     objects: dict[str, Any] = {"": {}}
@@ -62,6 +64,10 @@ def _to_json(sensor: xr.Dataset) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "camera": sensor.attrs["camera"],
         "simulated": bool(sensor.attrs["simulated"]),
+        "mode": {
+            name: sensor.attrs.get(name) or None if fill == "" else json_number(sensor.attrs.get(name, fill))
+            for name, fill in MODE.items()
+        },
         "settings": settings,
         **objects[""],
         "read_noise_split": objects["read_noise_split"],
@@ -70,14 +76,14 @@ def _to_json(sensor: xr.Dataset) -> dict[str, Any]:
             sensor, "linearity_error", {"minimum": "linearity_error_min", "maximum": "linearity_error_max"}
         ),
         "gain_from_darks": [
-            {name: entry[name] for name in ("iso", "channel")}
+            {name: entry[name] for name in (dim, "channel")}
             | entry["gain_from_darks"]
             | {"agrees_with_flats": None if agrees is None else bool(agrees)}
             for entry in settings
             for agrees in [entry["gain_from_darks_agrees"]]
             if entry["gain_from_darks"] is not None
         ],
-        "dark_current": [_dark(sensor, number) for number in range(sensor.sizes["setting"])],
+        "dark_current": [_dark(sensor, dim, number) for number in range(sensor.sizes["setting"])],
         "dark_law": objects["dark_law"] | {"laws": attribute_lines(sensor.attrs, "dark_laws")},
         **{name: value for name, value in blocks.items() if name in BLOCKS},
         "warnings": attribute_lines(sensor.attrs, "warnings"),
@@ -88,15 +94,17 @@ def _entry(quantity: Quantity, sensor: xr.Dataset, index: tuple[int, ...]) -> An
     """Return a quantity as the file has it."""
     value = sensor[quantity.name].values[index]
     if quantity.form == "quantity":
-        return json_quantity(value, sensor[f"{quantity.name}_error"].values[index], quantity.unit)
+        unit = in_words_of(setting_dim(sensor), quantity.unit)
+        return json_quantity(value, sensor[f"{quantity.name}_error"].values[index], unit)
     if quantity.form == "text":
         return value or None
     return int(value) if quantity.form == "count" else json_number(value)
 
 
-def _dark(sensor: xr.Dataset, number: int) -> dict[str, Any]:
+def _dark(sensor: xr.Dataset, dim: str, number: int) -> dict[str, Any]:
     """Return the dark current of a setting; its value, error and unit stand with the setting, measured or not."""
-    entry: dict[str, Any] = {key: json_number(sensor[name].values[number]) for key, name in _SETTING.items()}
+    names = {dim: f"setting_{dim}", "temperature_c": "setting_temperature"}
+    entry: dict[str, Any] = {key: json_number(sensor[name].values[number]) for key, name in names.items()}
     for quantity in of_dims("setting"):
         if quantity.form == "quantity":
             entry[quantity.key] = json_number(sensor[quantity.name].values[number])
@@ -104,9 +112,6 @@ def _dark(sensor: xr.Dataset, number: int) -> dict[str, Any]:
         else:
             entry[quantity.key] = _entry(quantity, sensor, (number,))
     return entry
-
-
-_SETTING = {"iso": "setting_iso", "temperature_c": "setting_temperature"}
 
 
 def open_sensor(path: str | Path) -> xr.Dataset:
@@ -141,10 +146,12 @@ def open_sensor(path: str | Path) -> xr.Dataset:
 
 
 def _from_json(content: dict[str, Any]) -> xr.Dataset:
-    entries = {(entry["iso"], str(entry["channel"])): entry for entry in content["settings"]}
-    isos, names = (list(dict.fromkeys(part)) for part in zip(*entries, strict=True)) if entries else ([], [])
-    grid = [entries[iso, name] for iso in isos for name in names]
     darks = content["dark_current"]
+    first = next(iter([*content["settings"], *darks]), {})
+    dim = "gain_setting" if "gain_setting" in first else "iso"
+    entries = {(entry[dim], str(entry["channel"])): entry for entry in content["settings"]}
+    settings, names = (list(dict.fromkeys(part)) for part in zip(*entries, strict=True)) if entries else ([], [])
+    grid = [entries[setting, name] for setting in settings for name in names]
     values: dict[str, Any] = {}
     for quantity in QUANTITIES:
         if quantity.dims == ("iso", "channel"):
@@ -156,16 +163,18 @@ def _from_json(content: dict[str, Any]) -> xr.Dataset:
             name = quantity.where.rpartition(".")[0] if not quantity.dims else ""
             holder = (content[name] if name == "dark_law" else content.get(name) or {}) if name else content
             values |= _columns(quantity, darks if quantity.dims else [holder])
-    names_in_file = {"iso": "iso", "temperature": "temperature_c"}
-    settings = {name: np.array([_number(d[key]) for d in darks], float) for name, key in names_in_file.items()}
+    names_in_file = {dim: dim, "temperature": "temperature_c"}
+    of_darks = {name: np.array([_number(d[key]) for d in darks], float) for name, key in names_in_file.items()}
+    mode = content.get("mode", {})
     attrs = {
         "camera": str(content["camera"]),
         "warnings": list(content["warnings"]),
         "blocks": {name: content[name] for name in BLOCKS if name in content},
         "dark_laws": content["dark_law"].get("laws", ["doubling"]),
+        "mode": {name: mode[name] for name in MODE if mode.get(name) is not None},
     }
-    axes = {"iso": [_number(iso) for iso in isos], "channel": names}
-    return build_dataset(values, axes, settings, attrs)
+    axes = {dim: [_number(setting) for setting in settings], "channel": names}
+    return build_dataset(values, axes, of_darks, attrs)
 
 
 def _columns(quantity: Quantity, entries: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:

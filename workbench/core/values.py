@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .settings import SETTING
+
 _SYMBOLS = {"electron": "e⁻", "adu": "ADU", "deg_C": "°C", "arcsec": "″"}
 _POWERS = {"**2": "²", "**3": "³"}
 SHUTTER_PARTS = (
@@ -136,12 +138,14 @@ def setting_text(quantity: Mapping[str, Any], *, why: bool = False) -> str:
     --------
     >>> setting_text({"iso": 100, "channel": "G1"}), setting_text({"iso": None, "channel": "mono"})
     ('ISO 100, G1', '')
+    >>> setting_text({"gain_setting": 0, "channel": "mono"})
+    'gain setting 0'
     >>> setting_text({"iso": 100, "channel": "G1"}, why=True)
     'ISO 100, G1: cameras may multiply red and blue, green never'
     """
     channel = quantity["channel"]
-    parts = [f"ISO {quantity['iso']:g}"] if quantity["iso"] is not None else []
-    text = ", ".join([*parts, *([] if channel == "mono" else [channel])])
+    known = {name: quantity[name] for name in SETTING if quantity.get(name) is not None}
+    text = ", ".join([*([describe(known)] if known else []), *([] if channel == "mono" else [channel])])
     return text + (": cameras may multiply red and blue, green never" if why and channel in ("G1", "G2") else "")
 
 
@@ -214,19 +218,21 @@ def temperature_text(temperature: float) -> str:
     return f"{float(temperature):g} °C".replace("-", "−") if known else "temperature not recorded"
 
 
-def channel_warnings(what: str, iso: float, channels: Sequence[str], problems: Sequence[str]) -> list[str]:
-    """Return one warning for each problem that channels have at an ISO, with the channels that have it.
+def channel_warnings(
+    what: str, setting: Mapping[str, Any], channels: Sequence[str], problems: Sequence[str]
+) -> list[str]:
+    """Return one warning for each problem that channels have at a setting, with the channels that have it.
 
     Examples
     --------
-    >>> channel_warnings("gain", 100, ["R", "G1", "G2"], ["too dark", "", "too dark"])
+    >>> channel_warnings("gain", {"iso": 100}, ["R", "G1", "G2"], ["too dark", "", "too dark"])
     ['gain at ISO 100 (R, G2): too dark']
     """
     named: dict[str, list[str]] = {}
     for channel, problem in zip(channels, problems, strict=True):
         if problem:
             named.setdefault(problem, []).append(str(channel))
-    return [f"{what} at {describe({'iso': iso})} ({', '.join(names)}): {text}" for text, names in named.items()]
+    return [f"{what} at {describe(setting)} ({', '.join(names)}): {text}" for text, names in named.items()]
 
 
 def describe(setting: Mapping[str, Any]) -> str:

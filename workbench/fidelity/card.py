@@ -13,6 +13,8 @@ from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import planes, tiles
 from ..core.pairs import jackknife_error, leave_one_out, pair_moments
 from ..core.parallel import stream_frames
+from ..core.results import same_iso
+from ..core.settings import setting_dim
 from ..core.statistics import fit_line
 from . import findings
 from .codes import count_codes, missing_codes
@@ -200,8 +202,9 @@ def vanishing_level(ptc: xr.Dataset) -> tuple[float, float]:
     less the read noise's share σ²g (a few ADU).  Errors are jackknifed over blocks of rows.
     """
     levels, weights = [], []
-    for iso in np.unique(ptc["iso"].values):
-        here = ptc.isel(pair=np.flatnonzero(ptc["iso"].values == iso))
+    settings = ptc[setting_dim(ptc)].values
+    for setting in np.unique(settings):
+        here = ptc.isel(pair=np.flatnonzero(same_iso(settings, setting)))
         for channel in ptc["channel"].values:
             sums = here["sums_plain"].sel(channel=channel).transpose("pair", "block", "moment").values
             whole = pair_moments(sums.sum(axis=1))
@@ -238,7 +241,8 @@ def descaled_gain(gain: xr.Dataset, missing: xr.Dataset) -> xr.Dataset:
     Photon transfer (`fit_gain`) of numbers multiplied by m gives g/m; the multiplier relative to green
     (`missing_codes`), at the same ISO or the lowest, undoes that.  The error has the multiplier's in it.
     """
-    known = missing[["relative", "multiplier_error"]].reindex(iso=gain["iso"], channel=gain["channel"])
+    dims = (setting_dim(gain), "channel")
+    known = missing[["relative", "multiplier_error"]].reindex({name: gain[name] for name in dims})
     factor, error = known["relative"].fillna(relative_multiplier(missing)), known["multiplier_error"].fillna(0.0)
     share = np.hypot(gain["gain_error"] / gain["gain"], error.where(factor != 1, 0.0) / factor)
     value = gain["gain"] * factor
@@ -246,7 +250,6 @@ def descaled_gain(gain: xr.Dataset, missing: xr.Dataset) -> xr.Dataset:
         "gain_descaled": (value, "gain without the camera's factors"),
         "gain_descaled_error": (value * share, "error of the descaled gain"),
     }
-    dims = ("iso", "channel")
     return gain.assign(
         {
             name: (dims, data.transpose(*dims).values, {"units": "electron / adu", "long_name": title})
@@ -257,8 +260,9 @@ def descaled_gain(gain: xr.Dataset, missing: xr.Dataset) -> xr.Dataset:
 
 def relative_multiplier(missing: xr.Dataset) -> xr.DataArray:
     """Return by which factor each channel is multiplied relative to green, at the lowest ISO that shows it."""
-    known = missing["relative"].dropna("iso", how="any")
-    return known.isel(iso=0, drop=True) if known.sizes["iso"] else missing["relative"].max("iso") * math.nan
+    dim = setting_dim(missing)
+    known = missing["relative"].dropna(dim, how="any")
+    return known.isel({dim: 0}, drop=True) if known.sizes[dim] else missing["relative"].max(dim) * math.nan
 
 
 def fidelity_to_json(report: Fidelity) -> dict[str, Any]:
@@ -275,7 +279,7 @@ def fidelity_to_json(report: Fidelity) -> dict[str, Any]:
     factors = relative_multiplier(missing)
     bands: dict[str, Any] = {"row_noise": None, "column_noise": None}
     if report.texture is not None:
-        first = report.texture.isel(iso=0)
+        first = report.texture.isel({setting_dim(report.texture): 0})
         for name, axis in (("row_noise", "row"), ("column_noise", "column")):
             noise, error = (float(first[key].sel(axis=axis)) for key in ("band_noise", "band_noise_error"))
             bands[name] = {"value": noise, "error": error, "unit": "of the pixel noise"}

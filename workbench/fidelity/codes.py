@@ -22,6 +22,7 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import planes
 from ..core.parallel import counted, stream_frames
 from ..core.results import per_channel, same_iso
+from ..core.settings import setting_dim
 from ..core.statistics import fit_line
 from .findings import DARK_KINDS
 
@@ -39,7 +40,6 @@ _FEWEST, _FEWEST_MISSING = 8, 3  # codes tested for a multiplier, missing ones a
 _FIRM, _GROWN = 50, 1.3  # codes tested of an octave for its step to be firm; growth of the step that is coarse
 _COHERENT = 0.5  # of the rare codes must keep step with the period
 _HIGHEST = 1 << 16
-_COORDS = ("kind", "iso", "exposure", "temperature")
 _VARIABLES = {
     "multiplier": ("1", "multiplier"),
     "multiplier_error": ("1", "error of the multiplier"),
@@ -98,7 +98,8 @@ def count_codes(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
         for channel, plane in planes(frame, pattern):
             counts[number, channel] += np.bincount(plane.ravel(), minlength=_HIGHEST)
     highest = int(np.flatnonzero(counts.any(axis=(0, 1))).max(initial=0))
-    coords: dict[str, Any] = {name: ("group", np.array([setting[name] for setting, _ in groups])) for name in _COORDS}
+    names = ("kind", setting_dim(cube), "exposure", "temperature")
+    coords: dict[str, Any] = {name: ("group", np.array([setting[name] for setting, _ in groups])) for name in names}
     coords |= {"channel": channels, "code": np.arange(highest + 1)}
     data: dict[str, tuple] = {
         "pixels": (("group", "channel", "code"), counts[..., : highest + 1], {"long_name": "pixels with that code"}),
@@ -115,7 +116,7 @@ def _groups(cube: xr.DataArray) -> list[tuple[dict[str, Any], np.ndarray]]:
     groups = []
     for kind in dict.fromkeys(kinds.tolist()):
         of_kind = np.flatnonzero(kinds == kind)
-        for setting, frames in group_frames(cube.isel(frame=of_kind), "iso"):
+        for setting, frames in group_frames(cube.isel(frame=of_kind), setting_dim(cube)):
             here = of_kind[frames]
             if kind in DARK_KINDS:
                 apart = group_frames(cube.isel(frame=here), "exposure", "temperature")
@@ -210,11 +211,12 @@ def missing_codes(codes: xr.Dataset) -> xr.Dataset:
     >>> missing_codes(count_codes(cube, progress=False)).multiplier.round(2).values.tolist()
     [[1.12, 1.0, 1.0, 1.16]]
     """
-    isos = np.unique(codes["iso"].values)
+    dim = setting_dim(codes)
+    settings = np.unique(codes[dim].values)
     octaves = np.arange(_octave(codes.sizes["code"] - 1) + 1)
     rows, steps, coarse = [], [], []
-    for iso in isos:
-        pixels = codes["pixels"].values[same_iso(codes["iso"].values, iso)]
+    for setting in settings:
+        pixels = codes["pixels"].values[same_iso(codes[dim].values, setting)]
         every = [_joined([find_gaps(one) for one in group]) for group in pixels.swapaxes(0, 1)]
         found = [_steps(gaps, octaves) for gaps in every]
         ends = [_ends(group) for group in pixels.sum(axis=0)]
@@ -222,15 +224,15 @@ def missing_codes(codes: xr.Dataset) -> xr.Dataset:
         steps.append([step for step, _ in found])
         coarse.append(not all(even.all() for _, even in found))
     attrs = codes.attrs | {"long_name": "missing codes"}
-    result = per_channel(_VARIABLES, rows, isos, codes["channel"].values.tolist(), **attrs)
+    result = per_channel(_VARIABLES, rows, {dim: settings}, codes["channel"].values.tolist(), **attrs)
     level = np.where(octaves > 0, 2.0 ** (octaves - 1), 0)
     result = result.assign_coords(level=("level", level, {"units": "adu", "long_name": "from this code on"}))
     result["step"] = (
-        ("iso", "channel", "level"),
+        (dim, "channel", "level"),
         np.array(steps),
         {"units": "adu", "long_name": "mean distance of codes"},
     )
-    result["coarse"] = ("iso", np.array(coarse), {"long_name": "whether bright codes are coarser"})
+    result["coarse"] = (dim, np.array(coarse), {"long_name": "whether bright codes are coarser"})
     green = result["multiplier"].sel(channel=result["channel"].isin(["G1", "G2", "mono"])).mean("channel")
     result["relative"][:] = result["multiplier"] / green.where(green > 0)
     # one curve for all colours: what the brightest of them shows holds for the others

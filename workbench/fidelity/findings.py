@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from ..core.settings import TITLES, in_words_of, setting_dim
 from ..core.values import describe
 
 OK, NOTICE, CHANGED, UNKNOWN = "as it should be", "worth knowing", "changed by the camera", "not known"
@@ -46,12 +47,13 @@ class Finding(NamedTuple):
 
 def multiplied_codes(missing: xr.Dataset) -> Finding:
     """Report whether missing codes show that one colour is multiplied (`missing` from `missing_codes`)."""
-    known = missing["relative"].dropna("iso", how="all")
-    if not known.sizes["iso"]:
+    dim = setting_dim(missing)
+    known = missing["relative"].dropna(dim, how="all")
+    if not known.sizes[dim]:
         text = "Too few numbers occur often enough to see whether any is missing."
         return Finding(UNKNOWN, text, "", "Give frames with more pixels, or flats at several levels.")
-    lowest = known.isel(iso=0)
-    at = missing.sel(iso=lowest["iso"]) if np.isfinite(lowest["iso"]) else missing.isel(iso=0)
+    lowest = known.isel({dim: 0})
+    at = missing.sel({dim: lowest[dim]}) if np.isfinite(lowest[dim]) else missing.isel({dim: 0})
     error, period, p_value = (at[name].to_series() for name in ("multiplier_error", "period", "p_value"))
     # a difference from 1 below three errors is none; a missing multiplier is NaN
     factor = lowest.to_series()
@@ -164,7 +166,7 @@ def bits(missing: xr.Dataset, noise: np.ndarray | None = None) -> Finding:
     top, white = float(missing["highest"].max()), missing.attrs["white_level"]
     # a few pixels may lie above the white level that the file states
     stored = math.ceil(math.log2((white if math.isfinite(white) and top < 1.2 * white else top) + 1))
-    steps = missing["step"].where(missing["step"] > 0).max(("iso", "channel")).values
+    steps = missing["step"].where(missing["step"] > 0).max((setting_dim(missing), "channel")).values
     coarsest = np.nanmax(steps)
     ending = f"The numbers use {used:.3g} of the {stored} bits"
     if not math.isfinite(white) and not np.isfinite(missing["clipped_at"]).any():
@@ -210,7 +212,7 @@ def _compressed(missing: xr.Dataset, steps: np.ndarray, noise: np.ndarray | None
 
 def white_level(missing: xr.Dataset) -> Finding:
     """Report at which number the pixels clip."""
-    known = missing["clipped_at"].max("iso").dropna("channel")
+    known = missing["clipped_at"].max(setting_dim(missing)).dropna("channel")
     stated = missing.attrs["white_level"]
     if not known.sizes["channel"]:
         highest = float(missing["highest"].max())
@@ -230,28 +232,31 @@ def white_level(missing: xr.Dataset) -> Finding:
 
 
 def digital_iso(missing: xr.Dataset) -> Finding:
-    """Report from which ISO on numbers are multiplied instead of signals amplified."""
+    """Report from which ISO, or gain setting, on numbers are multiplied instead of signals amplified."""
+    dim = setting_dim(missing)
     green = [name for name in missing["channel"].values if name in ("G1", "G2", "mono")]
-    step = missing["multiplier"].sel(channel=green).mean("channel").dropna("iso")
-    step = step.isel(iso=np.isfinite(step["iso"].values))
-    if not step.sizes["iso"]:
+    step = missing["multiplier"].sel(channel=green).mean("channel").dropna(dim)
+    step = step.isel({dim: np.isfinite(step[dim].values)})
+    if not step.sizes[dim]:
         text = "The frames record no ISO; cameras without that setting do not multiply by it."
         return Finding(UNKNOWN, text, "", "Where the camera has one, name it in frames.csv (column iso).")
-    if step.sizes["iso"] < 2:
-        text = "Frames of one ISO do not show from which ISO on the camera only multiplies."
-        return Finding(UNKNOWN, text, "", "Give frames at several ISO settings.")
-    isos, factors = step["iso"].values, step.values / float(step.min())
+    if step.sizes[dim] < 2:
+        text = f"Frames of one {TITLES[dim]} do not show from which one on the camera only multiplies."
+        return Finding(UNKNOWN, text, "", f"Give frames at several {TITLES[dim]}s.")
+    factors = step.values / float(step.min())
+    at = [describe({dim: setting}) for setting in step[dim].values]
     above = np.flatnonzero(factors > _DIGITAL)
     if not above.size:
-        text = f"From ISO {isos[0]:g} to {isos[-1]:g} every number occurs: the amplifier does the work."
+        text = f"From {at[0]} to {step[dim].values[-1]:g} every number occurs: the amplifier does the work."
         return Finding(OK, text, "", "", 1.0, math.nan, "times")
     first = int(above[0])
     return Finding(
         NOTICE,
-        f"From ISO {isos[first]:g} on the camera multiplies numbers (at ISO {isos[-1]:g} by {factors[-1]:.3g}) instead "
+        f"From {at[first]} on the camera multiplies numbers (at {at[-1]} by {factors[-1]:.3g}) instead "
         "of amplifying the signal.",
         "Nothing is gained above the setting before: the same noise, and bright stars clip sooner.",
-        f"Stay at or below ISO {isos[first - 1]:g}." if first else "", float(isos[first]), math.nan, "ISO",
+        f"Stay at or below {at[first - 1]}." if first else "", float(step[dim][first]), math.nan,
+        in_words_of(dim, "ISO"),
     )  # fmt: skip
 
 
@@ -259,7 +264,9 @@ def bands(texture: xr.Dataset | None) -> Finding:
     """Report whether whole rows or columns have noise of their own (`texture` from `noise_texture`)."""
     if texture is None:
         return Finding(UNKNOWN, _NO_PAIRS, "", _SHOOT_PAIRS)
-    largest = texture.isel({name: int(at) for name, at in texture["band_noise"].argmax(("iso", "axis")).items()})
+    largest = texture.isel(
+        {name: int(at) for name, at in texture["band_noise"].argmax((setting_dim(texture), "axis")).items()}
+    )
     value, error, chance = (float(largest[name]) for name in ("band_noise", "band_noise_error", "band_p_value"))
     tests, axis = texture["band_noise"].size, str(largest["axis"].item())
     peaks = texture["peak_p_value"].values
@@ -300,13 +307,13 @@ def neighbours(texture: xr.Dataset | None, smooth: tuple[float, float] = (math.n
         return Finding(UNKNOWN, _NO_PAIRS, "", _SHOOT_PAIRS)
     nearest = texture["correlation"].isel(lag=np.flatnonzero((texture["dy"] <= 1) & (abs(texture["dx"]) <= 1)))
     errors = texture["correlation_error"].sel(lag=nearest["lag"])
-    strength = abs(nearest) / errors
+    strength, dim = abs(nearest) / errors, setting_dim(texture)
     at = {name: int(where) for name, where in strength.argmax(strength.dims).items()}
     value, error = float(nearest.isel(at)), float(errors.isel(at))
     number = (value, error, "", min(1.0, math.erfc(abs(value) / error / math.sqrt(2)) * nearest.size))
     found = f"correlation {value:+.3f} ± {error:.3f}"
     if abs(value) > max(_ALIKE, _ALIKE_SIGMAS * error):
-        factor = float(texture["variance_factor"].isel(iso=at["iso"]).mean())
+        factor = float(texture["variance_factor"].isel({dim: at[dim]}).mean())
         return Finding(
             CHANGED, f"Neighbouring pixels of one colour share noise ({found}): the camera filters it.",
             f"The variance of single pixels reads {factor:.2g} times too small, and a gain from it as much too high.",

@@ -20,6 +20,7 @@ from ..core.cube import black_levels, channels_of, check_cube, evenly, group_fra
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes
 from ..core.parallel import counted, stream_frames
+from ..core.settings import TITLES, setting_dim
 from ..core.statistics import mad_std, neighbour_covariance
 
 LAGS = tuple((dy, dx) for dy in range(3) for dx in range(-2, 3) if (dy, dx) > (0, 0))
@@ -27,7 +28,7 @@ AXES = ("row", "column")
 WINDOW = 1024  # rows and columns of a channel that are looked at, in the middle
 _FAR = (6, 7, 8, 9)  # lags that no filter spans: what is shared there is of rows, columns or drift
 _PIXELS = 1 << 22  # of differences that suffice at one ISO
-_ISOS = 4  # looked at, from the lowest to the highest
+_SETTINGS = 4  # looked at, from the lowest to the highest
 _OUTLIER = 6.0
 _FREQUENCY = (np.arange(64) + 0.5) / 128
 _BRIGHT, _WARM = 8.0, 5.0  # standard deviations above the median: a bright pixel, and one that may be its company
@@ -41,16 +42,16 @@ _ENOUGH_BRIGHT, _ENOUGH_EXTREMES = 20, 50
 _REAL = 1e-3
 _EXPOSED = 0.25  # s: Nikons filter from there on
 _VARIABLES = {
-    "correlation": (("iso", "channel", "lag"), "1", "correlation of neighbours"),
-    "correlation_error": (("iso", "channel", "lag"), "1", "error of the correlation"),
-    "noise": (("iso", "channel"), "adu", "temporal noise"),
-    "variance_factor": (("iso", "channel"), "1", "variance before smoothing over as read"),
-    "band_noise": (("iso", "axis"), "1", "row or column noise over pixel noise"),
-    "band_noise_error": (("iso", "axis"), "1", "error of the row or column noise"),
-    "band_p_value": (("iso", "axis"), "1", "probability of such rows by white noise"),
-    "peak": (("iso", "axis"), "cycle / pix", "frequency of the highest peak"),
-    "peak_p_value": (("iso", "axis"), "1", "probability of such a peak in white noise"),
-    "spectrum": (("iso", "axis", "frequency"), "1", "noise power over that of white noise"),
+    "correlation": (("channel", "lag"), "1", "correlation of neighbours"),
+    "correlation_error": (("channel", "lag"), "1", "error of the correlation"),
+    "noise": (("channel",), "adu", "temporal noise"),
+    "variance_factor": (("channel",), "1", "variance before smoothing over as read"),
+    "band_noise": (("axis",), "1", "row or column noise over pixel noise"),
+    "band_noise_error": (("axis",), "1", "error of the row or column noise"),
+    "band_p_value": (("axis",), "1", "probability of such rows by white noise"),
+    "peak": (("axis",), "cycle / pix", "frequency of the highest peak"),
+    "peak_p_value": (("axis",), "1", "probability of such a peak in white noise"),
+    "spectrum": (("axis", "frequency"), "1", "noise power over that of white noise"),
 }
 
 
@@ -100,13 +101,14 @@ def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     black = np.nan_to_num(black_levels(cube.attrs))
     white = cube.attrs["white_level"]
     results, kept = [], []
-    for iso, kind, pairs in chosen:
+    dim = setting_dim(cube)
+    for setting, kind, pairs in chosen:
         limits = (black, white / 2) if kind == "flat" else (None, np.inf)
         differences = [_difference(next(frames), next(frames), cell, *limits) for _ in pairs]
         found = list(filter(None, differences))
         if found:
             results.append(_texture(found, cell))
-            kept.append((iso, kind, len(found)))
+            kept.append((setting, kind, len(found)))
     for _ in frames:  # lets the bar finish
         pass
     if not results:
@@ -114,15 +116,15 @@ def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
             "the equal frames here are flats above half of saturation, or have no noise at all: what neighbouring "
             "pixels share cannot be seen in them; shoot ten bias frames"
         )
-    isos, kinds, counts = zip(*kept, strict=True)
+    settings, kinds, counts = zip(*kept, strict=True)
     data = {
-        name: (dims, np.stack([one[name] for one in results]), {"units": units, "long_name": title})
+        name: ((dim, *dims), np.stack([one[name] for one in results]), {"units": units, "long_name": title})
         for name, (dims, units, title) in _VARIABLES.items()
     }
     coords = {
-        "iso": ("iso", list(isos), {"long_name": "ISO setting"}),
-        "kind": ("iso", list(kinds)),
-        "pairs": ("iso", list(counts)),
+        dim: (dim, list(settings), {"long_name": TITLES[dim]}),
+        "kind": (dim, list(kinds)),
+        "pairs": (dim, list(counts)),
         "channel": list(channels_of(cube.attrs["cfa_pattern"])),
         "lag": [f"{dy},{dx}" for dy, dx in LAGS],
         "dy": ("lag", np.array(LAGS)[:, 0], {"units": "pix"}),
@@ -134,13 +136,14 @@ def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
 
 
 def _choose_pairs(cube: xr.DataArray) -> list[tuple[float, str, list[tuple[int, int]]]]:
-    """Return for each ISO which kind to use, and separate pairs of equal frames of it."""
+    """Return for each setting which kind to use, and separate pairs of equal frames of it."""
     kinds = cube["kind"].values
     most = max(1, _PIXELS // (min(cube.sizes["y"], 2 * WINDOW) * min(cube.sizes["x"], 2 * WINDOW)))
     chosen = []
-    isos = group_frames(cube, "iso")
-    for number in evenly(len(isos), _ISOS):
-        setting, frames = isos[number]
+    dim = setting_dim(cube)
+    settings = group_frames(cube, dim)
+    for number in evenly(len(settings), _SETTINGS):
+        setting, frames = settings[number]
         for kind in ("bias", "dark", "darkflat", "flat"):
             here = frames[kinds[frames] == kind]
             if not here.size:
@@ -152,7 +155,7 @@ def _choose_pairs(cube: xr.DataArray) -> list[tuple[float, str, list[tuple[int, 
             if kind == "flat" and len(pairs) > most:
                 pairs = pairs[: max(most, len(pairs) // 2)]  # in the order of exposure: the brightest are of no use
             if pairs:
-                chosen.append((setting["iso"], kind, [pairs[i] for i in evenly(len(pairs), most)]))
+                chosen.append((setting[dim], kind, [pairs[i] for i in evenly(len(pairs), most)]))
                 break
     return chosen
 

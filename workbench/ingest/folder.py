@@ -14,11 +14,13 @@ import xarray as xr
 
 from ..core.cube import KINDS
 from ..core.errors import FrameReadError, WorkbenchError, said_of_all
-from ..core.settings import SETTING
+from ..core.settings import SETTING, setting_differs
+from ..core.values import describe
 from .reader import Area, differing, open_frames
 
 MANIFEST = "frames.csv"
 Finding = tuple[str, str, str]  # file, problem, the file with what was found
+_MODE = ["offset_setting", "readout_mode", "binning", "window"]  # operating mode: of the setting, what is not measured
 _GROUPS = ["kind", *SETTING, "filter", "exposure", "temperature"]
 # what all frames of one measurement have in common: columns of the table, and in words
 _ALIKE = ((["camera"], "camera"), (["width", "height"], "size"), (["cfa_pattern"], "mosaic"))
@@ -289,3 +291,30 @@ def _words(key: tuple | str) -> str:
     """Return the values of some columns as text."""
     values = key if isinstance(key, tuple) else (key,)
     return " x ".join("" if pd.isna(value) else str(value) for value in values) or "not stated"
+
+
+def of_one_mode(folder: Folder, kinds: Sequence[str], others: Sequence[str] = ()) -> Folder:
+    """Return the folder with the frames of the offset setting, readout mode, binning and window used most.
+
+    Of the camera that most frames of these kinds have, the mode that most of them state; those that state another, and
+    such frames of `others`, further kinds, are set aside.  What a frame does not state is no difference.
+    """
+    measured = folder.table[folder.table["kind"].isin(kinds)]
+    camera = measured["camera"].mode()
+    measured = measured[measured["camera"].isin(camera.head(1))]
+    if measured.empty:
+        return folder
+    modes = measured.groupby(_MODE, dropna=False, sort=False).size()
+    usual = dict(zip(_MODE, modes.idxmax(), strict=True))
+    keep, aside = np.ones(len(folder.table), bool), []
+    concerned = folder.table["kind"].isin([*kinds, *others]) & folder.table["camera"].isin(camera.head(1))
+    for number in np.flatnonzero(concerned):
+        own = folder.table.iloc[number]
+        other = setting_differs(own, usual)
+        if other:
+            what, most = (describe({name: one[name] for name in other}) for one in (own, usual))
+            keep[number] = False
+            aside.append(
+                (own["path"], f"{what}, where most frames have {most}: one operating mode is measured at a time")
+            )
+    return replace(folder, table=folder.table[keep].reset_index(drop=True), set_aside=[*folder.set_aside, *aside])

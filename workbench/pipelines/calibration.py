@@ -24,9 +24,10 @@ from ..core.dark import open_dark_library, predict_dark, save_dark_library
 from ..core.errors import WorkbenchError, said_of_all
 from ..core.files import check_target
 from ..core.mosaic import middle
-from ..core.values import value_text
+from ..core.settings import TITLES, in_words_of, setting_dim
+from ..core.values import describe, value_text
 from ..ingest.catalogue import open_folder
-from ..ingest.folder import Folder, of_one_camera
+from ..ingest.folder import Folder, of_one_camera, of_one_mode
 from ..sensor.library import fit_dark_library
 from ..stack.cubes import aligned
 from ..stack.trial import before_after, noise_against_frames, rejection_trial
@@ -100,7 +101,7 @@ def examine_lights(folder: str | Path | Folder, *, sensor: xr.Dataset | None = N
 def _examine(frames: Folder, sensor: xr.Dataset | None, progress: bool) -> Lights:
     """Look at the lights of the setting that most of them have."""
     light = frames.light
-    _, same = max(group_frames(light, "iso", "exposure"), key=lambda group: len(group[1]))
+    _, same = max(group_frames(light, setting_dim(light), "exposure"), key=lambda group: len(group[1]))
     light = light.isel(frame=same[:MOST_LIGHTS])
     masters = make_masters(light, **calibration_cubes(frames), sensor=sensor, progress=progress)
     own = masters.masters[0]  # one group: lights of one setting, or the first night of several
@@ -166,9 +167,11 @@ class DarkLibraryResult:
         attrs = self.library.attrs
         seconds, warm = self.library["exposure"].values, self.library["temperature"].values
         darks = seconds > 0
-        iso = f", ISO {attrs['iso']:g}" if math.isfinite(attrs["iso"]) else ""
+        known = {name: attrs[name] for name in TITLES if math.isfinite(attrs.get(name, math.nan))}
+        setting = f", {describe(known)}" if known else ""
+        count = int(self.library["frames"].sum())
         found = [
-            f"{attrs['camera'] or 'unknown camera'}{iso}: dark library of {int(self.library['frames'].sum())} frames",
+            f"{attrs['camera'] or 'unknown camera'}{setting}: dark library of {count} frames",
             f"exposures {seconds[darks].min():g} to {seconds.max():g} s",
         ]
         if np.isfinite(warm[darks]).any():
@@ -199,7 +202,7 @@ def make_dark_library(
     out
         The FITS file to write, or a folder for ``dark-library.fits``; nothing is written without it.
     iso
-        Which ISO; without it the one with the most darks.
+        Which ISO, or gain setting of a camera without; else the one with the most darks.
 
     Raises
     ------
@@ -222,6 +225,7 @@ def make_dark_library(
         check_target(path, "FITS file")
     found = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
     if found.has("dark"):
+        found = of_one_mode(found, ["dark"], ["bias"])
         found = of_one_camera(found, ["dark"], ["bias"], share=MAJORITY)
     library, found = found.without_unreadable(lambda folder: _fit(folder, iso, progress), "dark")
     if library is None:
@@ -234,15 +238,17 @@ def make_dark_library(
 
 
 def _fit(folder: Folder, iso: float | None, progress: bool) -> xr.Dataset:
-    """Fit the darks of an ISO, or of the one with the most."""
-    counts = folder.table.loc[folder.table["kind"] == "dark", "iso"].value_counts()
+    """Fit the darks of an ISO or gain setting, or of the one with the most."""
+    dark, bias = folder.dark, folder.bias if folder.has("bias") else None
+    dim = setting_dim(dark)
+    counts = folder.table.loc[folder.table["kind"] == "dark", dim].value_counts()
     if iso is not None and iso not in counts.index:
         known = ", ".join(f"{value:g}" for value in sorted(counts.index)) or "not stated"
-        raise WorkbenchError(f"{folder.root} has no darks at ISO {iso:g} (there are ISO {known})")
-    dark, bias = folder.dark, folder.bias if folder.has("bias") else None
+        there = f"{in_words_of(dim, 'ISO')} {known}"
+        raise WorkbenchError(f"{folder.root} has no darks at {describe({dim: iso})} (there are {there})")
     if counts.size:
         wanted = counts.index[0] if iso is None else iso
-        dark = dark.isel(frame=np.flatnonzero(dark["iso"].values == wanted))
+        dark = dark.isel(frame=np.flatnonzero(dark[dim].values == wanted))
     return fit_dark_library(dark, bias, progress=progress)
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,12 +21,13 @@ from ..core.defects import write_defects
 from ..core.errors import WorkbenchError
 from ..core.files import check_folder
 from ..core.parallel import frame_buffers, side_by_side
-from ..core.results import sensor_dataset
+from ..core.results import MODE, sensor_dataset
 from ..core.sensor_file import write_sensor
-from ..core.values import is_simulated, value_text
+from ..core.settings import in_words_of, setting_dim, setting_of_table
+from ..core.values import describe, is_simulated, value_text
 from ..fidelity.card import Fidelity
 from ..ingest.catalogue import open_folder
-from ..ingest.folder import Folder, of_one_camera
+from ..ingest.folder import Folder, of_one_camera, of_one_mode
 from ..sensor.dark import Darks
 from .measurement import (
     MAJORITY,
@@ -120,7 +121,7 @@ class Characterization:
     set_aside: list[tuple[Path, str]] = field(default_factory=list)
 
     def table(self) -> pd.DataFrame:
-        """Return the settings as a table of numbers: a row for each ISO and channel."""
+        """Return the settings as a table of numbers: a row for each ISO or gain setting and channel."""
         names = ["black_level", "gain", "read_noise"]
         columns = [column for name in names for column in (name, f"{name}_error")]
         return self.sensor[[*columns, "frames_used"]].to_dataframe().reset_index()
@@ -128,17 +129,17 @@ class Characterization:
     def lines(self) -> list[str]:
         """Return the other results in words, one a line."""
         found = []
-        values = self.sensor
+        values, dim = self.sensor, setting_dim(self.sensor)
         if np.isfinite(values["unity_gain_iso"]):
             unity = value_text(values["unity_gain_iso"].item(), values["unity_gain_iso_error"].item())
-            found.append(f"unity gain: ISO {unity}")
+            found.append(f"unity gain: {in_words_of(dim, 'ISO')} {unity}")
         found += self.transfer.lines()
         for i in range(values.sizes["setting"]):
             one = values.isel(setting=i)
-            where = [f"ISO {one.setting_iso.item():g}"] if np.isfinite(one.setting_iso) else []
-            where += [f"{one.setting_temperature.item():g} °C"] if np.isfinite(one.setting_temperature) else []
+            setting = {dim: one[f"setting_{dim}"].item(), "temperature": one["setting_temperature"].item()}
+            where = describe({name: value for name, value in setting.items() if np.isfinite(value)})
             amount = value_text(one.dark_current.item(), one.dark_current_error.item(), "e-/s/pixel")
-            found.append(f"dark current at {', '.join(where) or 'settings not stated'}: {amount}")
+            found.append(f"dark current at {where}: {amount}")
         if np.isfinite(values["doubling_temperature"]):
             doubling = value_text(
                 values["doubling_temperature"].item(), values["doubling_temperature_error"].item(), "K"
@@ -172,8 +173,9 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
     """Measure the sensor from a folder of frames, and write ``sensor.json``.
 
     Bias frames give black level and read noise, pairs of flats the gain, darks the dark current.  What the frames
-    cannot give is None, and a warning says what to shoot.  Frames that cannot be read, or are of another camera, size
-    or mosaic than the rest, are set aside and listed; the measurement goes on without them.
+    cannot give is None, and a warning says what to shoot.  Frames that cannot be read, or are of another camera, size,
+    mosaic or operating mode (offset setting, readout mode, binning, window) than most, are set aside and listed; the
+    measurement goes on without them.  Each ISO, or gain setting of a camera without, is measured by itself.
 
     Parameters
     ----------
@@ -213,7 +215,8 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
             f"{frames.root} has no bias, flat or dark frames to measure (it has {there}); put frames into folders "
             "named bias, flats and darks, or write a frames.csv that names their kind"
         )
-    frames = _with_stated_iso(of_one_camera(frames, MEASURED, ["light"], share=MAJORITY))
+    frames = of_one_mode(frames, MEASURED, ["light"])
+    frames = _with_stated_setting(of_one_camera(frames, MEASURED, ["light"], share=MAJORITY))
     bar = _Bar(desc="measuring", unit="frame", delay=1, leave=False, disable=not progress)
     with bar, frame_buffers():
         result = measure_sensor(frames, bar, written=out is not None)
@@ -228,8 +231,12 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
 def written_table(sensor: xr.Dataset, columns: Mapping[str, str]) -> pd.DataFrame:
     """Return variables of a sensor as text under their titles: a row for each ISO and channel, or for each setting.
 
-    Numbers come with their errors; "–" stands for what was not measured or stated.
+    Numbers come with their errors; "–" stands for what was not measured or stated.  Where a camera has gain settings,
+    these stand in the columns for the ISO.
     """
+    dim = setting_dim(sensor)
+    own = {"iso": dim, "setting_iso": f"setting_{dim}"}
+    columns = {own.get(name, name): in_words_of(dim, title) for name, title in columns.items()}
     errors = {name: f"{name}_error" for name in columns if f"{name}_error" in sensor}
     data = sensor[[name for name in (*columns, *errors.values()) if name not in sensor.coords]]
     table = data.to_dataframe().reset_index()
@@ -265,14 +272,14 @@ def measure_sensor(folder: Folder, bar: tqdm, *, written: bool) -> Characterizat
         report = card.result()
     signal, current = (None, None) if darks is None else (darks.signal, darks.current)
     warnings += [*warnings_of(current, law), *transfer.warnings, *doubts, *more, *uniformity.warnings]
-    warnings += _missing(read, light.gain, darks)
+    warnings += _missing(setting_of_table(folder.table), read, light.gain, darks)
     warnings = list(dict.fromkeys([*warnings, *set_aside_lines(folder)]))
     row = folder.table[folder.table["kind"].isin(MEASURED)].iloc[0]
     camera = str(row["camera"])
     numbers = sensor_dataset(
         camera, read=read, ptc=light.ptc, gain=light.gain, unity=light.unity, dark_current=current, dark_law=law,
         **transfer.results(), channels=channels_of(str(row["cfa_pattern"])), warnings=warnings,
-        blocks=json_blocks(uniformity, darks, report, written=written),
+        blocks=json_blocks(uniformity, darks, report, written=written), mode=_mode(folder),
     )  # fmt: skip
     return Characterization(
         camera=camera,
@@ -309,24 +316,25 @@ def _bias_and_flats(
     return measure_patterns(bias, flat, ptc=light.ptc, gain=light.gain, progress=bar), vignetting, warnings
 
 
-def _missing(read: xr.Dataset | None, gain: xr.Dataset | None, darks: Darks | None) -> list[str]:
+def _missing(dim: str, read: xr.Dataset | None, gain: xr.Dataset | None, darks: Darks | None) -> list[str]:
     """Return what these frames lack, and what to shoot."""
+    setting = in_words_of(dim, "ISO")
     missing = []
     if read is None:
         missing.append(
             "no bias frames: read noise and black level are not measured, and the gain is fitted with a free "
-            "intercept; shoot ten or more at each ISO, lens covered, at the shortest exposure"
+            f"intercept; shoot ten or more at each {setting}, lens covered, at the shortest exposure"
         )
     if gain is None:
         missing.append(
             "no pairs of flats: the gain is not measured, and nothing can be said in electrons; shoot two or more "
-            "equal flats at each of five or more exposures, up to 70 % of saturation, at each ISO"
+            f"equal flats at each of five or more exposures, up to 70 % of saturation, at each {setting}"
         )
     elif read is not None:
-        lacking = sorted({*gain["iso"].values} - {*read["iso"].values})
+        lacking = sorted({*gain[dim].values} - {*read[dim].values})
         if lacking and not np.isnan(lacking).any():
             missing.append(
-                f"no bias frames at ISO {', '.join(f'{iso:g}' for iso in lacking)}: read noise and black level "
+                f"no bias frames at {setting} {', '.join(f'{one:g}' for one in lacking)}: read noise and black level "
                 "are not measured there; shoot ten or more"
             )
     if darks is None:
@@ -351,10 +359,19 @@ class _Bar(tqdm):
         super().close()
 
 
-def _with_stated_iso(folder: Folder) -> Folder:
-    """Return the folder without the frames that state no ISO where others do."""
+def _with_stated_setting(folder: Folder) -> Folder:
+    """Return the folder without the frames that state no ISO, or gain setting, where others do."""
     measured = folder.table[folder.table["kind"].isin(MEASURED)]
-    without = measured["iso"].isna()
+    dim = setting_of_table(measured)
+    without, column = measured[dim].isna(), "iso" if dim == "iso" else "gain"
+    words = f"states no {in_words_of(dim, 'ISO')}, as the other frames do; give it in frames.csv (column {column})"
     for path in measured.loc[without, "path"] if not without.all() else ():
-        folder = folder.drop(path, "states no ISO, as the other frames do; give it in frames.csv (column iso)")
+        folder = folder.drop(path, words)
     return folder
+
+
+def _mode(folder: Folder) -> dict[str, Any]:
+    """Return what is known of the operating mode of the frames measured."""
+    table = folder.table[folder.table["kind"].isin(MEASURED)]
+    known = {name: table[name].replace("", np.nan).dropna() for name in MODE}
+    return {name: values.iloc[0] for name, values in known.items() if len(values)}

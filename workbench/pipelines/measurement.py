@@ -19,7 +19,8 @@ from ..core.errors import FrameReadError, WorkbenchError, said_of_all
 from ..core.mosaic import crop, middle
 from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.results import at_lowest_iso
-from ..core.values import setting_text, value_text
+from ..core.settings import in_words_of, setting_dim, setting_of_table
+from ..core.values import describe, setting_text, value_text
 from ..fidelity.findings import DARK_KINDS
 from ..ingest.folder import Folder
 from ..ingest.reader import open_frames
@@ -74,14 +75,17 @@ class Transfer:
         """Return the results in words, one a line."""
         lines = []
         if self.split is not None:
-            before, after, iso = (
+            before, after, setting = (
                 value_text(self.split[name].item(), self.split[f"{name}_error"].item(), unit)
                 for name, unit in (("before_gain", "e- rms"), ("after_gain", "ADU rms"), ("invariance_iso", ""))
             )
             lines.append(f"read noise before the gain: {before}, after it: {after}")
             if np.isfinite(self.split["invariance_iso"]):
                 within = 100 * self.split.attrs["within"]
-                lines.append(f"from ISO {iso} on, read noise is within {within:.0f} % of its floor")
+                dim = self.split.attrs.get("of", "iso")
+                lines.append(
+                    f"from {in_words_of(dim, 'ISO')} {setting} on, read noise is within {within:.0f} % of its floor"
+                )
         for data, name, unit in ((self.wells, "full_well", "e-"), (self.linearity, "linearity_error", "%")):
             value = None if data is None else at_lowest_iso(data, name)
             if value is not None:
@@ -134,8 +138,9 @@ def expected_frames(folder: Folder) -> int:
     table, count = folder.table, folder.count
     darks, biases = table[table["kind"] == "dark"], table[table["kind"] == "bias"]
     size = int(table["height"].iloc[0]) * int(table["width"].iloc[0])
-    again = biases["iso"].isin(darks["iso"]).sum()  # with the darks of their ISO
-    again += min(8 * darks["iso"].nunique(), len(darks)) + 2 * bool(len(darks)) + min(len(darks), 17)
+    dim = setting_of_table(table)
+    again = biases[dim].isin(darks[dim]).sum()  # with the darks of their setting
+    again += min(8 * darks[dim].nunique(), len(darks)) + 2 * bool(len(darks)) + min(len(darks), 17)
     again += 4 * min(count("flat"), 4) + (len(biases) if size < 1e6 else min(len(biases), 10)) + card_size(table)
     return sum(count(kind) for kind in MEASURED) + int(again)
 
@@ -161,8 +166,9 @@ def camera_factors(flat: xr.DataArray, bar: Any) -> Factors:
     """Measure what the camera multiplied its channels with, which the flats' missing codes show best."""
     if not np.issubdtype(flat.dtype, np.integer):
         return Factors({}, [])
-    counted_codes = fidelity.count_codes(take_frames(flat, _lowest(flat["iso"].values)), progress=bar)
-    codes = fidelity.missing_codes(counted_codes).isel(iso=0)
+    counted_codes = fidelity.count_codes(take_frames(flat, _lowest(flat[setting_dim(flat)].values)), progress=bar)
+    codes = fidelity.missing_codes(counted_codes)
+    codes = codes.isel({setting_dim(codes): 0})
     factor, error = codes["multiplier"].values, codes["multiplier_error"].values
     changed = np.abs(factor - 1) > np.maximum(5 * np.nan_to_num(error), 0.005)
     names, known = codes["channel"].values, np.isfinite(factor)
@@ -250,7 +256,9 @@ def _disagreement(dark_gain: xr.Dataset | None) -> list[str]:
     known = np.isfinite(dark_gain["ratio"].values)
     apart = known & ~dark_gain["agrees"].values
     warnings = []
-    for row, iso in enumerate(dark_gain["iso"].values):
+    dim = setting_dim(dark_gain)
+    for row, value in enumerate(dark_gain[dim].values):
+        where = describe({dim: value})
         if apart[row].sum() <= known[row].sum() / 2:
             continue
         ratio = float(np.nanmedian(dark_gain["ratio"].values[row]))
@@ -261,7 +269,7 @@ def _disagreement(dark_gain: xr.Dataset | None) -> list[str]:
             "frames of another temperature,"
         )
         warnings.append(
-            f"darks and flats give different gains at ISO {iso:g} (darks/flats {ratio:.3f}): the darks' {reason} do "
+            f"darks and flats give different gains at {where} (darks/flats {ratio:.3f}): the darks' {reason} do "
             "this, and the flats' gain is to be trusted"
         )
     return warnings
@@ -290,8 +298,8 @@ def measure_dark_maps(
 
 
 def measure_vignetting(flat: xr.DataArray, ptc: xr.Dataset, bar: Any) -> xr.Dataset:
-    """Measure the vignetting on the flats of the brightest level that is well below saturation, at the lowest ISO."""
-    lowest = _lowest(ptc["iso"].values)
+    """Measure the vignetting on flats of the brightest level well below saturation, at the lowest setting."""
+    lowest = _lowest(ptc[setting_dim(ptc)].values)
     signal = ptc["signal"].max("channel").values
     clear = lowest & (ptc["saturated_fraction"].max("channel").values < 1e-3)
     room = ptc.attrs["white_level"] - ptc["black_level"].max("channel").values
@@ -304,23 +312,23 @@ def measure_vignetting(flat: xr.DataArray, ptc: xr.Dataset, bar: Any) -> xr.Data
     return pixels.vignetting(shown, ptc["black_level"].isel(pair=0).values, progress=bar)
 
 
-def _lowest(iso: np.ndarray) -> np.ndarray:
-    """Return which have the lowest ISO; all, where none is stated."""
-    return iso == np.nanmin(iso) if np.isfinite(iso).any() else np.ones(iso.size, bool)
+def _lowest(settings: np.ndarray) -> np.ndarray:
+    """Return which have the lowest ISO or gain setting; all, where none is stated."""
+    return settings == np.nanmin(settings) if np.isfinite(settings).any() else np.ones(settings.size, bool)
 
 
 def measure_pixel_noise(folder: Folder, *, progress: Any = True) -> xr.Dataset | None:
-    """Measure the read noise of every pixel at the ISO with the most bias frames, the lowest of several.
+    """Measure the read noise of every pixel at the setting with the most bias frames, the lowest of several.
 
     Returns
     -------
     xarray.Dataset or None
-        From `pixels.noise_distribution`; None where no ISO has three equal bias frames.
+        From `pixels.noise_distribution`; None where no setting has three equal bias frames.
     """
 
     def measure(frames: Folder) -> xr.Dataset | None:
         bias = frames.bias
-        _, chosen = max(group_frames(bias, "iso", "exposure"), key=lambda group: len(group[1]))
+        _, chosen = max(group_frames(bias, setting_dim(bias), "exposure"), key=lambda group: len(group[1]))
         if len(chosen) < 3:
             return None
         return pixels.noise_distribution(pixels.noise_map(bias.isel(frame=chosen), progress=progress))
@@ -339,19 +347,20 @@ def report_card(folder: Folder, bar: Any) -> fidelity.Fidelity | None:
 def card_frames(folder: Folder, progress: Any = False) -> xr.DataArray:
     """Return the middle of the frames that the report card needs, read, the most informative ones first.
 
-    Bias frames and flats of the lowest ISO, the longest of the warmest darks, bright flats of the highest ISO, and as
-    many others as some seconds allow.
+    Bias frames and flats of the lowest setting, the longest of the warmest darks, bright flats of the highest setting,
+    and as many others as some seconds allow.
     """
     table = folder.table[folder.table["kind"].isin(MEASURED)]
     flat, dark, bias = (table[table["kind"] == kind] for kind in ("flat", "dark", "bias"))
-    low, high = flat["iso"].min(), flat["iso"].max()
-    lowest = flat[flat["iso"] == low] if math.isfinite(low) else flat
+    dim = setting_of_table(table)
+    low, high = flat[dim].min(), flat[dim].max()
+    lowest = flat[flat[dim] == low] if math.isfinite(low) else flat
     wanted = [
-        bias[bias["iso"] == bias["iso"].min()].head(4) if bias["iso"].notna().any() else bias.head(4),
+        bias[bias[dim] == bias[dim].min()].head(4) if bias[dim].notna().any() else bias.head(4),
         dark.sort_values(["temperature", "exposure"], na_position="first").tail(2),
         lowest.sort_values("exposure").iloc[:: max(1, len(lowest) // 8)],
-        flat[flat["iso"] == high].sort_values("exposure").tail(2),
-        *(flat[flat["iso"] == iso].sort_values("exposure").tail(2) for iso in sorted(flat["iso"].dropna().unique())),
+        flat[flat[dim] == high].sort_values("exposure").tail(2),
+        *(flat[flat[dim] == one].sort_values("exposure").tail(2) for one in sorted(flat[dim].dropna().unique())),
         lowest,
         table,
     ]

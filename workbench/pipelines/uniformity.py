@@ -16,6 +16,7 @@ from ..core.errors import WorkbenchError
 from ..core.pairs import pair_moments
 from ..core.parallel import in_threads
 from ..core.results import at_iso, same_iso
+from ..core.settings import TITLES, setting_dim
 from ..core.values import json_number, json_quantity, json_unit
 from ..pixels.emva import emva_spatial, emva_temporal, emva_unit
 from ..pixels.stacks import FrameStack
@@ -39,7 +40,7 @@ class Uniformity:
     bias_pattern, flat_pattern
         From `pixels.fixed_pattern`, to be looked at.
     emva
-        The EMVA 1288 quantities by channel, at the ISO setting `iso`.
+        The EMVA 1288 quantities by channel, at the setting `iso` (ISO, or gain setting of a camera without: `dim`).
     warnings
         What is missing, and what to shoot.
     """
@@ -51,6 +52,7 @@ class Uniformity:
     flat_pattern: xr.Dataset | None = None
     emva: dict[str, dict[str, float]] = field(default_factory=dict)
     iso: float = math.nan
+    dim: str = "iso"
     warnings: list[str] = field(default_factory=list)
 
 
@@ -119,36 +121,39 @@ def complete(
     uniformity = replace(patterns.uniformity, defects=_defects(patterns, read, gain, darks))
     if ptc is None or read is None:
         return uniformity
-    isos = ptc["iso"].values
-    iso = float(np.nanmin(isos)) if np.isfinite(isos).any() else math.nan
-    emva = _emva(patterns, ptc, read, darks, iso) if same_iso(read["iso"].values, iso).any() else {}
-    return replace(uniformity, emva=emva, iso=iso) if emva else uniformity
+    dim = setting_dim(ptc)
+    settings = ptc[dim].values
+    lowest = float(np.nanmin(settings)) if np.isfinite(settings).any() else math.nan
+    here = dim in read.dims and same_iso(read[dim].values, lowest).any()
+    emva = _emva(patterns, ptc, read, darks, lowest) if here else {}
+    return replace(uniformity, emva=emva, iso=lowest, dim=dim) if emva else uniformity
 
 
 def _dsnu(uniformity: Uniformity, bias: xr.DataArray, gain: xr.Dataset | None, progress: Any) -> FrameStack | None:
-    """Fill in DSNU at the ISO settings that there is time for; return the stack of the lowest."""
-    isos = bias["iso"].values
+    """Fill in DSNU at the settings that there is time for; return the stack of the lowest."""
+    dim = uniformity.dim = setting_dim(bias)
+    settings = bias[dim].values
     first, budget = None, _MOST_PIXELS
     parts: list[xr.Dataset] = []
-    for iso in np.unique(isos):  # NaN, where the files state none, is one value
-        frames = np.flatnonzero(same_iso(isos, iso))
+    for setting in np.unique(settings):  # NaN, where the files state none, is one value
+        frames = np.flatnonzero(same_iso(settings, setting))
         cost = frames.size * bias.sizes["y"] * bias.sizes["x"]
         if frames.size < 2 or (parts and cost > budget):
             continue
         budget -= cost
         stack = pixels.stack_cube(take_frames(bias, frames), progress=progress)
-        parts.append(pixels.measure_dsnu({float(iso): stack}, gain))
+        parts.append(pixels.measure_dsnu({float(setting): stack}, gain, dim=dim))
         if first is None:
             first = stack
-            uniformity.iso = float(iso)
+            uniformity.iso = float(setting)
             uniformity.bias_pattern = _pattern(stack, relative=False)
     if not parts:
         uniformity.warnings.append(
-            "a single bias frame at each ISO: DSNU is not measured, for its noise looks like its pattern; "
+            "a single bias frame at each setting: DSNU is not measured, for its noise looks like its pattern; "
             "shoot ten or more"
         )
         return None
-    uniformity.dsnu = xr.concat(parts, "iso", join="outer", combine_attrs="drop_conflicts")
+    uniformity.dsnu = xr.concat(parts, dim, join="outer", combine_attrs="drop_conflicts")
     uniformity.warnings += list(dict.fromkeys(text for part in parts for text in part.attrs["warnings"]))
     return first
 
@@ -175,9 +180,10 @@ def _prnu(
         stack = pixels.stack_cube(flats, black=black, progress=progress)
     if stack is None:
         return None
-    iso = float(flats["iso"].values[0])
-    alike = zero is not None and same_iso(np.array([uniformity.iso]), iso).all()
-    uniformity.prnu = pixels.measure_prnu(stack, zero if alike else None).assign_coords(iso=iso)
+    dim = setting_dim(flats)
+    setting = float(flats[dim].values[0])
+    alike = zero is not None and dim == uniformity.dim and same_iso(np.array([uniformity.iso]), setting).all()
+    uniformity.prnu = pixels.measure_prnu(stack, zero if alike else None).assign_coords({dim: setting})
     uniformity.warnings += uniformity.prnu.attrs["warnings"]
     uniformity.flat_pattern = _pattern(stack, relative=True)
     return stack
@@ -192,26 +198,27 @@ def _defects(
         return None
     exposure, noise = math.nan, None
     if darks is not None and dark_map is not None:
-        iso, signal = dark_map.attrs["iso"], darks.signal
-        here = same_iso(signal["iso"].values, iso)
+        signal, dim = darks.signal, setting_dim(darks.signal)
+        setting = dark_map.attrs[dim]
+        here = same_iso(signal[dim].values, setting)
         here &= same_iso(signal["temperature"].values, dark_map.attrs["temperature"])
         exposure = float(signal["exposure"].values[here].max())
         if read is not None and gain is not None:
-            noise = at_iso(read["read_noise_adu"], iso) * at_iso(gain["gain"], iso)
+            noise = at_iso(read["read_noise_adu"], setting) * at_iso(gain["gain"], setting)
     return pixels.find_sensor_defects(dark_map, noise, exposure, flat=patterns.flats, bias=patterns.zero)
 
 
 def _emva(
-    patterns: Patterns, ptc: xr.Dataset, read: xr.Dataset, darks: sensor.Darks | None, iso: float
+    patterns: Patterns, ptc: xr.Dataset, read: xr.Dataset, darks: sensor.Darks | None, setting: float
 ) -> dict[str, dict[str, float]]:
-    """Return the EMVA quantities of an ISO by channel, the exposure standing for the photons, drift removed."""
+    """Return the EMVA quantities of a setting by channel, the exposure standing for the photons, drift removed."""
     zero, flats = patterns.zero, patterns.flats
-    here = ptc.isel(pair=np.flatnonzero(same_iso(ptc["iso"].values, iso)))
+    here = ptc.isel(pair=np.flatnonzero(same_iso(ptc[setting_dim(ptc)].values, setting)))
     one_aperture = np.unique(np.nan_to_num(here["aperture"].values)).size == 1 if "aperture" in here.coords else True
-    black, noise = (at_iso(read[name], iso) for name in ("black_level", "read_noise_adu"))
+    black, noise = (at_iso(read[name], setting) for name in ("black_level", "read_noise_adu"))
     levels, place = np.unique(here["level"].values, return_inverse=True)
     moments = pair_moments(here["sums_plain"].sum("block").transpose("pair", "channel", "moment").values)
-    spatial = zero is not None and zero.count > 1 and same_iso(np.array([patterns.uniformity.iso]), iso).all()
+    spatial = zero is not None and zero.count > 1 and same_iso(np.array([patterns.uniformity.iso]), setting).all()
 
     def measure(number: int) -> dict[str, float] | None:
         mean, variance, seconds = (
@@ -273,7 +280,8 @@ def json_blocks(
     blocks: dict[str, Any] = {}
     if uniformity.dsnu is not None:
         dsnu = uniformity.dsnu
-        settings = [dsnu.isel(iso=number) for number in range(dsnu.sizes["iso"])]
+        dim = setting_dim(dsnu)
+        settings = [dsnu.isel({dim: number}) for number in range(dsnu.sizes[dim])]
         blocks["dsnu"] = _headed([entry for one in settings for entry in _entries(one, "dsnu", "none")])
     if uniformity.prnu is not None:
         blocks["prnu"] = _headed(list(_entries(uniformity.prnu, "prnu", "highpass")))
@@ -284,14 +292,14 @@ def json_blocks(
         blocks["defects"] = {
             **{kind: attrs["counts"].get(kind) for kind in ("hot", "warm", "dead", "unstable")},
             "pixels": attrs["pixels"],
-            "iso": json_number(attrs.get("iso", math.nan)),
+            **{name: json_number(attrs[name]) for name in TITLES if name in attrs},
             "temperature_c": json_number(attrs.get("temperature", math.nan)),
             "exposure_s": json_number(attrs["exposure"]),
             "thresholds": {name: float(value) for name, value in attrs["thresholds"].items()},
             "file": DEFECTS_FILE if written else None,
         }
     if uniformity.emva:
-        blocks["emva"] = {"iso": json_number(uniformity.iso), "light": "exposure time", "drift": "removed"}
+        blocks["emva"] = {uniformity.dim: json_number(uniformity.iso), "light": "exposure time", "drift": "removed"}
         for name in next(iter(uniformity.emva.values())):
             if not name.startswith("index_"):
                 blocks["emva"][name] = _emva_entry(name, uniformity.emva)
@@ -308,8 +316,9 @@ def _emva_entry(name: str, emva: dict[str, dict[str, float]]) -> dict[str, Any]:
 
 
 def _headed(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Put the mean of the channels at the lowest ISO before the entries of all."""
-    first = [entry for entry in entries if entry["iso"] == entries[0]["iso"]]
+    """Put the mean of the channels at the lowest setting before the entries of all."""
+    dim = next(name for name in TITLES if name in entries[0])
+    first = [entry for entry in entries if entry[dim] == entries[0][dim]]
 
     def mean(parts: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
         known = [part for part in parts if part is not None and part["value"] is not None]
@@ -324,7 +333,7 @@ def _headed(entries: list[dict[str, Any]]) -> dict[str, Any]:
 
     names = ("row", "column", "pixel", "unfiltered", "highpass")
     return {
-        "iso": first[0]["iso"],
+        dim: first[0][dim],
         **(mean(first) or {"value": None, "error": None, "unit": first[0]["unit"]}),
         **{name: mean([entry[name] for entry in first]) for name in names},
         "filter": first[0]["filter"],
@@ -334,7 +343,8 @@ def _headed(entries: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _dcnu(current: xr.Dataset) -> dict[str, Any]:
     """Return the DCNU of every setting, before them that of the warmest at which no pixel saturates."""
-    names = {"iso": "iso", "temperature_c": "temperature", "value": "dcnu", "error": "dcnu_error"}
+    dim = setting_dim(current)
+    names = {dim: dim, "temperature_c": "temperature", "value": "dcnu", "error": "dcnu_error"}
     rows: list[dict[str, Any]] = [
         {key: json_number(current[name].values[i]) for key, name in names.items()} | {"unit": "e-/s"}
         for i in range(current.sizes["setting"])
@@ -347,8 +357,9 @@ def _dcnu(current: xr.Dataset) -> dict[str, Any]:
 
 
 def _entries(one: xr.Dataset, name: str, wanted: str) -> Iterator[dict[str, Any]]:
-    """Yield DSNU or PRNU of each channel at one ISO as it stands in the file."""
-    iso, frames, unit = one["iso"].item(), int(one["frames"]), json_unit(one[name].attrs["units"])
+    """Yield DSNU or PRNU of each channel at one setting as it stands in the file."""
+    dim = setting_dim(one)
+    setting, frames, unit = one[dim].item(), int(one["frames"]), json_unit(one[name].attrs["units"])
     order = ("channel", "filter", "part")
     values, errors = (one[key].transpose(*order).values for key in (name, f"{name}_error"))
     filters, parts = one["filter"].values.tolist(), one["part"].values.tolist()
@@ -361,7 +372,7 @@ def _entries(one: xr.Dataset, name: str, wanted: str) -> Iterator[dict[str, Any]
         # a picture too small for the high-pass has the plain value
         kind = wanted if table[wanted, "total"] else "none"
         yield {
-            "iso": json_number(iso),
+            dim: json_number(setting),
             "channel": str(channel),
             **(table[kind, "total"] or {"value": None, "error": None, "unit": unit}),
             **{part: table[kind, part] for part in ("row", "column", "pixel")},

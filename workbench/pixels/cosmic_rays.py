@@ -22,6 +22,7 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import QUANTISATION_VARIANCE
 from ..core.parallel import counted, stream_frames
+from ..core.settings import setting_dim
 from ..core.values import describe
 
 MUONS = 1.0  # a cm² a minute at sea level, through a horizontal surface (Particle Data Group)
@@ -92,11 +93,11 @@ def find_cosmic_rays(
     (1, [4], [31.5], [3])
     """
     check_cube(dark, stage="raw", kind="dark")
-    settings = group_frames(dark, "iso", "exposure", "temperature")
+    settings = group_frames(dark, setting_dim(dark), "exposure", "temperature")
     groups = [(setting, frames) for setting, frames in settings if len(frames) >= FEWEST]
     if not groups:
         raise WorkbenchError(
-            f"no {FEWEST} equal darks (of one ISO, exposure and temperature) among these {dark.sizes['frame']}: cosmic "
+            f"no {FEWEST} equal darks (of one setting, time and temperature) among these {dark.sizes['frame']}: cosmic "
             "rays are what one frame has and the others have not; shoot twenty or more"
         )
     warnings: list[str] = []

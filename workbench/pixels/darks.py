@@ -15,6 +15,7 @@ from ..core.mosaic import planes, tiles
 from ..core.pairs import OUTLIER_SIGMAS, pair_moments, pair_sums
 from ..core.parallel import counted, frame_memory, frame_zeros, stream_frames
 from ..core.results import at_iso, same_iso
+from ..core.settings import setting_dim
 from ..core.statistics import mad_std
 from .spatial import deviation_products
 
@@ -69,9 +70,10 @@ def dark_noise(
     check_cube(dark, stage="raw", kind="dark")
     names = channels_of(dark.attrs["cfa_pattern"])
     channel = "G1" if "G1" in names else "mono"
-    factors = gain["gain"].sel(channel=channel).dropna("iso", how="any")
-    setting, frames = _strongest(dark, 2, factors["iso"].values)
-    factor = float(at_iso(factors, setting["iso"]))
+    dim = setting_dim(dark)
+    factors = gain["gain"].sel(channel=channel).dropna(setting_dim(gain), how="any")
+    setting, frames = _strongest(dark, 2, factors[setting_dim(gain)].values)
+    factor = float(at_iso(factors, setting[dim]))
     pair = list(counted(stream_frames(dark.data[int(i)] for i in frames[:2]), progress, 2))
     first, second = (dict(planes(frame, dark.attrs["cfa_pattern"]))[names.index(channel)] for frame in pair)
     whole = np.issubdtype(first.dtype, np.integer)
@@ -91,7 +93,7 @@ def dark_noise(
     expected = np.nan
     if read is not None:  # NaN without bias frames of this ISO
         here = read.sel(channel=channel)
-        zero, quiet = (float(at_iso(here[name], setting["iso"])) for name in ("black_level", "variance"))
+        zero, quiet = (float(at_iso(here[name], setting[dim])) for name in ("black_level", "variance"))
         signal = (first.mean(dtype=float) + second.mean(dtype=float)) / 2 - zero
         expected = float(factor * np.sqrt(quiet + signal / factor))
     scale = factor / np.sqrt(2)
@@ -141,16 +143,17 @@ def _density(values: np.ndarray, counts: np.ndarray, mean: float, sigma: float, 
     return xr.Dataset(data, {"bin": ("bin", centres, {"units": "electron", "long_name": "difference/√2"})})
 
 
-def _strongest(dark: xr.DataArray, least: int, isos: np.ndarray | None = None) -> tuple[Setting, np.ndarray]:
-    """Return the group of at least so many equal darks with the most dark signal, of these ISO settings."""
+def _strongest(dark: xr.DataArray, least: int, known: np.ndarray | None = None) -> tuple[Setting, np.ndarray]:
+    """Return the group of at least so many equal darks with the most dark signal, of these ISO or gain settings."""
+    dim = setting_dim(dark)
     groups = [
         (setting, frames)
-        for setting, frames in group_frames(dark, "iso", "temperature", "exposure")
-        if len(frames) >= least and (isos is None or same_iso(isos, setting["iso"]).any())
+        for setting, frames in group_frames(dark, dim, "temperature", "exposure")
+        if len(frames) >= least and (known is None or same_iso(known, setting[dim]).any())
     ]
     if not groups:
-        among = "" if isos is None else " at an ISO whose gain is measured"
-        raise WorkbenchError(f"no {least} darks of one ISO, temperature and exposure{among}; shoot {least} or more")
+        among = "" if known is None else " at a setting whose gain is measured"
+        raise WorkbenchError(f"no {least} darks of one setting, temperature and exposure{among}; shoot {least} or more")
     return max(groups, key=lambda group: [np.nan_to_num(group[0][n], nan=-np.inf) for n in ("temperature", "exposure")])
 
 
@@ -212,7 +215,7 @@ def dark_subtraction(
     np.copyto(before, next(stream))
     np.subtract(before, master, out=after)
     before -= np.float32(np.median(_some_rows(master)))
-    factors, units = _gains(gain, setting["iso"], pattern)
+    factors, units = _gains(gain, setting[setting_dim(dark)], pattern)
     for picture in (before, after):
         for channel, plane in planes(picture, pattern):
             plane *= np.float32(factors[channel])
@@ -265,13 +268,14 @@ def _first_with_darks(light: xr.DataArray, dark: xr.DataArray) -> tuple[int, Set
     """Return the first light that has two darks or more of its setting, and those nearest in temperature."""
     if light.shape[1:] != dark.shape[1:] or light.attrs["cfa_pattern"] != dark.attrs["cfa_pattern"]:
         return None
-    groups = [group for group in group_frames(dark, "iso", "temperature", "exposure") if len(group[1]) >= 2]
+    dim = setting_dim(dark)
+    groups = [group for group in group_frames(dark, dim, "temperature", "exposure") if len(group[1]) >= 2]
     for number in range(light.sizes["frame"]):
-        iso, warm, seconds = (float(light[name].values[number]) for name in ("iso", "temperature", "exposure"))
+        own, warm, seconds = (float(light[name].values[number]) for name in (dim, "temperature", "exposure"))
         matches = [
             (abs(np.nan_to_num(setting["temperature"] - warm)), setting, frames)
             for setting, frames in groups
-            if same_iso(np.array([setting["iso"]]), iso)[0] and np.isclose(setting["exposure"], seconds, rtol=0.01)
+            if same_iso(np.array([setting[dim]]), own)[0] and np.isclose(setting["exposure"], seconds, rtol=0.01)
         ]
         away, setting, frames = min(matches, key=lambda match: match[0], default=(np.inf, {}, np.empty(0)))
         if away <= 2:  # K
@@ -279,10 +283,10 @@ def _first_with_darks(light: xr.DataArray, dark: xr.DataArray) -> tuple[int, Set
     return None
 
 
-def _gains(gain: xr.Dataset | None, iso: float, pattern: str) -> tuple[np.ndarray, str]:
+def _gains(gain: xr.Dataset | None, setting: float, pattern: str) -> tuple[np.ndarray, str]:
     """Return the gain of each channel with the unit that it leads to; ones [ADU] where it is not known."""
     channels = list(channels_of(pattern))
-    values = np.full(len(channels), np.nan) if gain is None else at_iso(gain["gain"].sel(channel=channels), iso)
+    values = np.full(len(channels), np.nan) if gain is None else at_iso(gain["gain"].sel(channel=channels), setting)
     return (values, "electron") if np.isfinite(values).all() else (np.ones(len(channels)), "adu")
 
 

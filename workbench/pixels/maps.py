@@ -14,6 +14,7 @@ from ..core.cube import channels_of, check_cube
 from ..core.defects import Thresholds, UnlitFrames, flag_defects, sample_pixels
 from ..core.mosaic import channel_index, planes, tiles
 from ..core.parallel import counted, stream_frames
+from ..core.settings import TITLES
 from ..core.statistics import Lens, fit_lens
 from .stacks import FrameStack
 
@@ -150,7 +151,7 @@ def _sample(values: np.ndarray) -> np.ndarray:
 
 
 def _setting_attrs(dark_map: xr.DataArray) -> dict[str, Any]:
-    return {name: dark_map.attrs[name] for name in ("iso", "temperature", "units") if name in dark_map.attrs}
+    return {name: dark_map.attrs[name] for name in (*TITLES, "temperature", "units") if name in dark_map.attrs}
 
 
 def find_sensor_defects(
@@ -199,7 +200,7 @@ def find_sensor_defects(
     attrs: dict[str, Any] = {"exposure": float(exposure)}
     if dark_map is not None:
         dark = _dark_frames(dark_map, read_noise, exposure)
-        attrs |= {name: float(dark_map.attrs[name]) for name in ("iso", "temperature") if name in dark_map.attrs}
+        attrs |= {name: float(dark_map.attrs[name]) for name in (*TITLES, "temperature") if name in dark_map.attrs}
     if bias is not None and bias.variance is not None:
         channels = channel_index(bias.pattern).size
         ordinary = [_ordinary_variance(variance, bias.count) for _, variance in planes(bias.variance, bias.pattern)]

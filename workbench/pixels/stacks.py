@@ -20,6 +20,7 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import BLOCKS, QUANTISATION_VARIANCE, jackknife_error, leave_one_out
 from ..core.parallel import counted, frame_memory, frame_zeros, lazy_frames, stream_frames
+from ..core.settings import TITLES, setting_dim
 from .spatial import Spatial, common_parts, deviation_products, highpass
 
 _FEWEST = 3  # frames of a noise map; of two a pixel's spread says next to nothing
@@ -245,7 +246,8 @@ def noise_map(bias: xr.DataArray, *, progress: Any = True) -> xr.DataArray:
     count = bias.sizes["frame"]
     if count < _FEWEST:
         raise WorkbenchError(f"the noise of each pixel needs {_FEWEST} equal frames at least, and there are {count}")
-    iso, _ = one_value(bias, "iso", "a noise map"), one_value(bias, "exposure", "a noise map")
+    dim = setting_dim(bias)
+    setting, _ = one_value(bias, dim, "a noise map"), one_value(bias, "exposure", "a noise map")
     pattern = bias.attrs["cfa_pattern"]
     frames = (_without_means(frame, pattern) for frame in stream_frames(lazy_frames(bias)))
     stack = stack_frames(frames, pattern, progress=progress, total=count)
@@ -254,7 +256,7 @@ def noise_map(bias: xr.DataArray, *, progress: Any = True) -> xr.DataArray:
         "units": "adu",
         "long_name": "temporal noise of each pixel",
         "frames": count,
-        "iso": iso,
+        dim: setting,
         "whole_numbers": bool(np.issubdtype(bias.dtype, np.integer)),
         "cfa_pattern": bias.attrs["cfa_pattern"],
         "camera": bias.attrs["camera"],
@@ -338,7 +340,7 @@ def noise_distribution(pixels: xr.DataArray, *, rare: float = 1e-3, bins: int = 
         "channel": list(names),
         "bin": ("bin", (edges[1:] + edges[:-1]) / 2, {"units": "adu", "long_name": "read noise of a pixel"}),
     }
-    kept = {name: pixels.attrs[name] for name in ("frames", "iso", "camera")}
+    kept = {name: pixels.attrs[name] for name in ("frames", *TITLES, "camera") if name in pixels.attrs}
     return xr.Dataset(data, coords, kept | {"rare": rare, "long_name": "read noise pixel by pixel"})
 
 

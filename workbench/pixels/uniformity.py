@@ -16,6 +16,7 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import tiles
 from ..core.parallel import frame_memory, in_threads
 from ..core.results import at_iso, same_iso
+from ..core.settings import setting_dim
 from ..core.statistics import fit_lens, mad_std
 from ..core.values import describe
 from .spatial import (
@@ -47,9 +48,13 @@ def _deviations(stack: FrameStack, kind_and_channel: tuple[int, int]) -> Spatial
 
 
 def measure_dsnu(
-    bias: xr.DataArray | Mapping[float, FrameStack], gain: xr.Dataset | None = None, *, progress: Any = True
+    bias: xr.DataArray | Mapping[float, FrameStack],
+    gain: xr.Dataset | None = None,
+    *,
+    dim: str = "iso",
+    progress: Any = True,
 ) -> xr.Dataset:
-    """Measure the dark-signal non-uniformity of each ISO: how much the pixels' black levels differ.
+    """Measure the dark-signal non-uniformity of each ISO or gain setting: how much the pixels' black levels differ.
 
     The spatial standard deviation of the pixels' means without temporal noise: the covariance between the means of
     the even and of the odd frames, in which noise has no part.  Plain (``filter`` "none") and high-passed as EMVA 1288
@@ -60,9 +65,11 @@ def measure_dsnu(
     Parameters
     ----------
     bias
-        Two or more bias frames (or equal darks) of each ISO, or the stacks of them by ISO.
+        Two or more bias frames (or equal darks) of each setting, or the stacks of them by setting.
     gain
         From `fit_gain`; without it what is in electrons is NaN.
+    dim
+        What stacks are told apart by: ``iso`` or ``gain_setting``.
 
     Returns
     -------
@@ -86,7 +93,8 @@ def measure_dsnu(
     array([0.4, 0.4, 0.4, 0.4])
     """
     warnings: list[str] = []
-    stacks, pattern = _by_iso(bias, warnings, progress)
+    dim = dim if isinstance(bias, Mapping) else setting_dim(bias)
+    stacks, pattern = _by_setting(bias, warnings, progress)
     names = channels_of(pattern)
     shape = (len(stacks), len(FILTERS), len(names), len(PARTS))
     values, errors = np.full((2, *shape), np.nan)
@@ -103,11 +111,11 @@ def measure_dsnu(
             values[number, kind, channel], errors[number, kind, channel] = found
     slope, slope_error = np.full((2, len(stacks), 1, len(names), 1), np.nan)
     if gain is not None:
-        for number, iso in enumerate(stacks):
+        for number, setting in enumerate(stacks):
             slope[number, 0, :, 0], slope_error[number, 0, :, 0] = (
-                at_iso(gain[name], iso) for name in ("gain", "gain_error")
+                at_iso(gain[name], setting) for name in ("gain", "gain_error")
             )
-    dims = ("iso", "filter", "channel", "part")
+    dims = (dim, "filter", "channel", "part")
     words = "dark-signal non-uniformity"
     in_electrons = np.hypot(errors * slope, values * slope_error)
     counts = [0 if stack is None else stack.count for stack in stacks.values()]
@@ -117,29 +125,30 @@ def measure_dsnu(
             "dsnu_error": (dims, in_electrons, {"units": "electron", "long_name": "error"}),
             "dsnu_adu": (dims, values, {"units": "adu", "long_name": words}),
             "dsnu_adu_error": (dims, errors, {"units": "adu", "long_name": "error"}),
-            "frames": ("iso", counts, {"long_name": "frames"}),
+            "frames": (dim, counts, {"long_name": "frames"}),
         },
-        {"iso": list(stacks), "filter": list(FILTERS), "channel": list(names), "part": list(PARTS)},
+        {dim: list(stacks), "filter": list(FILTERS), "channel": list(names), "part": list(PARTS)},
         {"long_name": words, "warnings": list(dict.fromkeys(warnings))},
     )
 
 
-def _by_iso(
+def _by_setting(
     bias: xr.DataArray | Mapping[float, FrameStack], warnings: list[str], progress: Any
 ) -> tuple[dict[float, FrameStack | None], str]:
-    """Return a stack for each ISO, None where a single frame is all there is, and the mosaic."""
+    """Return a stack for each ISO or gain setting, None where a single frame is all there is, and the mosaic."""
     if isinstance(bias, Mapping):
         return dict(bias), next(iter(bias.values())).pattern if bias else "mono"
     stacks: dict[float, FrameStack | None] = {}
-    for setting, frames in group_frames(bias, "iso"):
+    dim = setting_dim(bias)
+    for setting, frames in group_frames(bias, dim):
         if frames.size < 2:
             warnings.append(
                 f"one bias frame at {describe(setting)}: noise and pattern cannot be separated, so DSNU is not "
                 "measured there; shoot ten or more"
             )
-            stacks[setting["iso"]] = None
+            stacks[setting[dim]] = None
             continue
-        stacks[setting["iso"]] = stack_cube(take_frames(bias, frames), progress=progress)
+        stacks[setting[dim]] = stack_cube(take_frames(bias, frames), progress=progress)
     return stacks, bias.attrs["cfa_pattern"]
 
 
@@ -354,15 +363,15 @@ def _less(found: Spatial, dark: FrameStack | None, channel: int, factor: float, 
 
 
 def half_saturated(ptc: xr.Dataset) -> list[str]:
-    """Return the names of the flats nearest to half of saturation, at the lowest ISO: the best ones for the PRNU.
+    """Return the names of the flats nearest to half of saturation, at the lowest setting: the best ones for the PRNU.
 
     Parameters
     ----------
     ptc
         From `photon_transfer`.
     """
-    iso = ptc["iso"].values
-    lowest = same_iso(iso, np.nanmin(iso) if np.isfinite(iso).any() else np.nan)
+    settings = ptc[setting_dim(ptc)].values
+    lowest = same_iso(settings, np.nanmin(settings) if np.isfinite(settings).any() else np.nan)
     signal = ptc["signal"].max("channel").values
     room = ptc.attrs["white_level"] - ptc["black_level"].max("channel").values
     if not np.isfinite(room).all():

@@ -8,6 +8,7 @@ from . import law as law
 from . import library as library
 from . import response as response
 from . import transfer as transfer
+from . import unity as unity
 from .bias import read_noise as read_noise
 from .bias import split_read_noise as split_read_noise
 from .clipped import ClippedFit as ClippedFit
@@ -24,7 +25,7 @@ from .library import fit_dark_library as fit_dark_library
 from .response import linearity as linearity
 from .response import linearity_error as linearity_error
 from .response import shot_noise_snr as shot_noise_snr
-from .response import unity_gain_iso as unity_gain_iso
 from .transfer import dynamic_range as dynamic_range
 from .transfer import full_well as full_well
 from .transfer import photon_transfer as photon_transfer
+from .unity import unity_gain_iso as unity_gain_iso

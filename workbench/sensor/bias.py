@@ -25,6 +25,7 @@ from ..core.pairs import (
     t_factor,
 )
 from ..core.results import Table, at_isos, described, per_channel, with_errors
+from ..core.settings import TITLES, in_words_of, setting_dim
 from ..core.statistics import StraightLine, fit_line, misfit, odd_ones_out
 from ..core.values import describe, listed
 from .clipped import ClippedSetting, clipped_warning, replace_clipped
@@ -45,7 +46,7 @@ _QUANTITIES: Table = {
     "method": ("", "how the read noise was measured"),
 }
 # columns of the settings of a channel: 1/g [ADU/e⁻], its relative error, σ² [ADU²] of the read noise and its error
-_POINT = ["iso", "inverse", "relative", "variance", "error"]
+_POINT = ["setting", "inverse", "relative", "variance", "error"]
 _SPLIT: Table = with_errors(
     {
         "before_gain": ("electron", "read noise before the gain"),
@@ -58,7 +59,7 @@ _SPLIT: Table = with_errors(
 def read_noise(
     bias: xr.DataArray, *, multiplier: Mapping[str, float] | None = None, progress: Any = True
 ) -> xr.Dataset:
-    """Measure read noise and black level of every ISO and channel from bias frames.
+    """Measure read noise and black level of every setting and channel from bias frames.
 
     σ_R² = ½ Var(b₁ − b₂) − 1/12, averaged over pairs of successive frames (the pair's mean difference and
     differences beyond 8 robust σ removed; 1/12 ADU² is what rounding adds; EMVA 1288).  Its error is a jackknife
@@ -82,11 +83,11 @@ def read_noise(
     Returns
     -------
     xarray.Dataset
-        Over (iso, channel): ``read_noise_adu`` and ``black_level`` [ADU], each with its ``_error`` (half the width
-        of the 68 % interval); ``variance`` [ADU²], rounding included, with ``variance_error``; ``frame_scatter``
-        [ADU], the standard deviation of the frames' means; ``zero_fraction``; ``method``, ``pairs`` or ``clipped``,
-        empty where nothing was measured.  Over iso: ``frames``.  What cannot be measured is NaN, and
-        ``attrs["warnings"]`` says why.
+        Over (iso, channel), or (gain_setting, channel): ``read_noise_adu`` and ``black_level`` [ADU], each with its
+        ``_error`` (half the width of the 68 % interval); ``variance`` [ADU²], rounding included, with
+        ``variance_error``; ``frame_scatter`` [ADU], the standard deviation of the frames' means; ``zero_fraction``;
+        ``method``, ``pairs`` or ``clipped``, empty where nothing was measured.  Over iso: ``frames``.  What cannot be
+        measured is NaN, and ``attrs["warnings"]`` says why.
 
     Raises
     ------
@@ -102,7 +103,8 @@ def read_noise(
     3.0
     """
     check_cube(bias, stage="raw", kind="bias")
-    groups = group_frames(bias, "iso")
+    dim = setting_dim(bias)
+    groups = group_frames(bias, dim)
     pairs, owners = [], []
     for number, (_, frames) in enumerate(groups):
         local = frame_pairs(len(frames)) or [(0, 0)]  # a lone frame, paired with itself, still has a mean
@@ -127,14 +129,14 @@ def read_noise(
         one["method"] = np.where(np.isnan(one["read_noise_adu"]), "", np.where(clipped, "clipped", "pairs"))
         rows.append([{name: one[name][column] for name in _QUANTITIES} for column in range(len(channels))])
     warnings = [clipped_warning(problem, settings) for problem, settings in cut.items()] + warnings
-    isos = [setting["iso"] for setting, _ in groups]
+    settings = {dim: [setting[dim] for setting, _ in groups]}
     attrs = {"camera": bias.attrs["camera"], "long_name": "read noise and black level", "warnings": warnings}
-    found = per_channel(_QUANTITIES, rows, isos, channels, **attrs)
-    return found.assign(frames=("iso", [len(frames) for _, frames in groups], {"long_name": "bias frames"}))
+    found = per_channel(_QUANTITIES, rows, settings, channels, **attrs)
+    return found.assign(frames=(dim, [len(frames) for _, frames in groups], {"long_name": "bias frames"}))
 
 
 def _one_setting(plain: np.ndarray, kept: np.ndarray, count: int, quantisation: float) -> dict[str, np.ndarray]:
-    """Reduce the sums (pair, channel, block, moment) of one ISO."""
+    """Reduce the sums (pair, channel, block, moment) of one setting."""
     whole = pair_moments(plain.sum(axis=2))
     last = max(count - 1, 1)
     means = np.vstack([whole.mean1[:last], whole.mean2[last - 1 : count - 1]])  # pair i is of frames i and i + 1
@@ -190,17 +192,18 @@ def _check(one: dict[str, np.ndarray], setting: Setting, files: np.ndarray, quan
 
 
 def split_read_noise(read: xr.Dataset, gain: xr.Dataset, *, within: float = INVARIANT_WITHIN) -> xr.Dataset:
-    """Split the read noise into what arises before the amplifier and after it, from its change with ISO.
+    """Split the read noise into what arises before the amplifier and after it, from its change with the gain.
 
     σ_ADU² = (σ_pre/g)² + σ_post²: what comes before is amplified with the signal, what comes after is not.  A line of
     σ_ADU² on 1/g², weighted with the errors of both.  The invariance ISO is the one at which the read noise in
     electrons has come within 5 % (`within`) of its floor σ_pre, σ_post g = σ_pre √((1 + 0.05)² − 1): raising the ISO
-    beyond it takes off less than that, however far, and costs full well.
+    beyond it takes off less than that, however far, and costs full well.  For a camera with gain settings it is such a
+    setting, between two measured ones: beyond them no law is known.
 
     Parameters
     ----------
     read, gain
-        From `read_noise` and `fit_gain`, at two ISO settings or more.
+        From `read_noise` and `fit_gain`, at two settings or more.
     within
         The share of the floor that makes the invariance ISO.
 
@@ -229,17 +232,20 @@ def split_read_noise(read: xr.Dataset, gain: xr.Dataset, *, within: float = INVA
     greens = [points[name] for name in channels if name in ("G1", "G2", "mono")]
     whole = pd.concat(greens, ignore_index=True) if greens else pd.DataFrame(columns=_POINT, dtype=float)
     fit, fits = _split(whole), [_split(points[name]) for name in channels]
-    invariance = _invariance(fit, whole, within)
+    dim = setting_dim(gain)
+    invariance = _invariance(fit, whole, within, by_iso=dim == "iso")
     values = dict(zip(_SPLIT, (*fit.before, *fit.after, *invariance), strict=True))
     table = {f"noise_{name}": about for name, about in list(_SPLIT.items())[:4]}
     by_channel = np.reshape([(*one.before, *one.after) for one in fits], (-1, 4)).T
-    data = described(_SPLIT, (), values) | described(table, "channel", dict(zip(table, by_channel, strict=True)))
+    split = {name: (units, in_words_of(dim, title)) for name, (units, title) in _SPLIT.items()}
+    data = described(split, (), values) | described(table, "channel", dict(zip(table, by_channel, strict=True)))
     data["chi2"] = ((), fit.chi2, {"units": "1", "long_name": "χ² per degree of freedom"})
     attrs = {
         "within": within,
-        "settings": whole["iso"].nunique(),
+        "settings": whole["setting"].nunique(),
         "long_name": "read noise before and after the gain",
-        "warnings": _split_warnings(fit, invariance, whole),
+        "of": dim,
+        "warnings": _split_warnings(fit, invariance, whole, dim),
     }
     return xr.Dataset(data, {"channel": channels}, attrs)
 
@@ -260,7 +266,7 @@ class _Split(NamedTuple):
 
 def _points(read: xr.Dataset, gain: xr.Dataset, channel: str) -> pd.DataFrame:
     """Return the settings at which a channel has both, in the columns of `_POINT`."""
-    isos = gain["iso"].values
+    isos = gain[setting_dim(gain)].values
     noise, noise_error = (at_isos(read[f"read_noise_adu{end}"].sel(channel=channel), isos) for end in ("", "_error"))
     factor, factor_error = (at_isos(gain[f"gain{end}"].sel(channel=channel), isos) for end in ("", "_error"))
     columns = (isos, 1 / factor, factor_error / factor, noise**2, 2 * noise * noise_error)
@@ -272,7 +278,7 @@ def _points(read: xr.Dataset, gain: xr.Dataset, channel: str) -> pd.DataFrame:
 def _split(points: pd.DataFrame) -> _Split:
     """Fit σ² = A/g² + B; A and B are the squares of the read noise before and after the gain."""
     nothing = (np.nan, np.nan)
-    if points["iso"].nunique() < 2:
+    if points["setting"].nunique() < 2:
         return _Split(nothing, nothing)
     _, inverse, relative, y, error = points.to_numpy().T
     x = inverse**2
@@ -293,48 +299,57 @@ def _split(points: pd.DataFrame) -> _Split:
     return _Split(before, after, chi2 / degrees if degrees else np.nan, off, line, covariance)
 
 
-def _invariance(fit: _Split, points: pd.DataFrame, within: float) -> tuple[float, float]:
-    """Return the ISO at which σ_post g = σ_pre √((1 + within)² − 1), by the power law of the gain around it."""
+def _invariance(fit: _Split, points: pd.DataFrame, within: float, *, by_iso: bool) -> tuple[float, float]:
+    """Return the setting at which σ_post g = σ_pre √((1 + within)² − 1).
+
+    ln g is a straight line in ln ISO around it, or in the gain setting between two measured ones.
+    """
     if fit.line is None or not (np.isfinite(fit.before[0]) and np.isfinite(fit.after[0])):
         return np.nan, np.nan
     square, after = fit.line.slope, fit.line.intercept
     log_gain = 0.5 * np.log(square / after * ((1 + within) ** 2 - 1))
-    mean = np.log(points["inverse"]).groupby(points["iso"]).mean()
-    log_iso, known = np.log(mean.index.to_numpy()), -mean.to_numpy()  # ln g, falling
+    mean = np.log(points["inverse"]).groupby(points["setting"]).mean()
+    place, known = mean.index.to_numpy(float), -mean.to_numpy()  # ln g, falling
+    place = np.log(place) if by_iso else place
     if known[0] >= log_gain >= known[-1]:
         at = int(np.clip(np.searchsorted(-known, -log_gain) - 1, 0, known.size - 2))
-        power = (known[at + 1] - known[at]) / (log_iso[at + 1] - log_iso[at])
-        start, base = log_iso[at], known[at]
-    else:
-        line = fit_line(log_iso, known)
+        power = (known[at + 1] - known[at]) / (place[at + 1] - place[at])
+        start, base = place[at], known[at]
+    elif by_iso:
+        line = fit_line(place, known)
         power, start, base = line.slope, line.centre, known.mean()
+    else:
+        return np.nan, np.nan
     if not power < 0:
         return np.nan, np.nan
-    value = float(np.exp(start + (log_gain - base) / power))
+    value = float(start + (log_gain - base) / power)
     lever = np.array([0.5 / square, -0.5 / after])
-    return value, float(value / abs(power) * np.sqrt(lever @ fit.covariance @ lever))
+    error = float(np.sqrt(lever @ fit.covariance @ lever)) / abs(power)
+    return (float(np.exp(value)), float(np.exp(value)) * error) if by_iso else (value, error)
 
 
-def _split_warnings(fit: _Split, invariance: tuple[float, float], points: pd.DataFrame) -> list[str]:
+def _split_warnings(fit: _Split, invariance: tuple[float, float], points: pd.DataFrame, dim: str) -> list[str]:
+    setting = TITLES[dim]
     if fit.line is None:
+        among = "the lowest and ISO 1600" if dim == "iso" else "the lowest and one close to the highest"
         return [
-            "read noise before and after the gain cannot be separated at one ISO setting; shoot bias frames and pairs "
-            "of flats at three settings or more, the lowest and ISO 1600 among them"
+            f"read noise before and after the gain cannot be separated at one {setting}; shoot bias frames and pairs "
+            f"of flats at three settings or more, {among} among them"
         ]
     warnings = []
-    low, high = points["iso"].min(), points["iso"].max()
+    low, high = points["setting"].min(), points["setting"].max()
     if fit.off:
         warnings.append(
-            f"the read noise does not follow one law of gain over the ISO settings (χ² is {fit.chi2:.1f} times what "
+            f"the read noise does not follow one law of gain over the {setting}s (χ² is {fit.chi2:.1f} times what "
             "it should be), so the errors of its split are widened; cameras that switch their conversion gain, or "
-            "multiply numbers above some ISO, do this"
+            f"multiply numbers above some {'ISO' if dim == 'iso' else setting}, do this"
         )
     if np.isnan(fit.before[0]):
-        warnings.append("read noise before the gain is lost in that after it: measure higher ISO settings as well")
+        warnings.append(f"read noise before the gain is lost in that after it: measure higher {setting}s as well")
     elif np.isnan(fit.after[0]):
         warnings.append(
-            f"read noise after the gain is not seen from ISO {low:g} on: nothing is gained by a higher setting, as far "
-            "as these frames show; more bias frames at the lowest ISO would show it"
+            f"read noise after the gain is not seen from {describe({dim: low})} on: nothing is gained by a higher "
+            "setting, as far as these frames show; more bias frames at the lowest one would show it"
         )
     elif np.isfinite(invariance[0]) and not low <= invariance[0] <= high:
         warnings.append(

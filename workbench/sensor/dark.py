@@ -11,6 +11,7 @@ from ..core.cube import channels_of, take_frames
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
 from ..core.results import Table, at_iso, described, with_errors
+from ..core.settings import setting_dim
 from ..core.statistics import fit_line, odd_ones_out
 from ..core.values import describe, listed
 from .dark_frames import (
@@ -132,13 +133,13 @@ def measure_dark(
             f"{len(files)} darks state no exposure ({listed(files)}) and are left out; give exposure_s in frames.csv"
         )
         dark = take_frames(dark, timed)
-    dark = _in_order_of_time(dark)
+    dark, dim = _in_order_of_time(dark), setting_dim(dark)
     channels = len(channels_of(dark.attrs["cfa_pattern"]))
     groups, settings, warmest = [], [], None
     for setting in read_settings(dark, bias, progress):
         factor, factor_error = np.full((2, channels), np.nan)
         if gain is not None:
-            factor, factor_error = (at_iso(gain[name], setting.key["iso"]) for name in ("gain", "gain_error"))
+            factor, factor_error = (at_iso(gain[name], setting.key[dim]) for name in ("gain", "gain_error"))
         warnings += _setting_warnings(setting)
         current, signals, problems = _reduce(setting, factor, factor_error)
         warnings += problems
@@ -147,18 +148,20 @@ def measure_dark(
         warmth = (np.nan_to_num(setting.key["temperature"], nan=-np.inf), current["frames"])
         if setting.slope is not None and (warmest is None or warmth > warmest[0]):
             warmest = (warmth, _as_map(setting, setting.slope, factor))
-    groups.sort(key=_rising)
-    settings.sort(key=_rising)
+    for rows in (groups, settings):
+        rows.sort(
+            key=lambda row: [np.nan_to_num(row.get(n, 0.0), nan=np.inf) for n in (dim, "temperature", "exposure")]
+        )
     warnings += add_warming(groups)
-    missing = sorted({describe({"iso": row["iso"]}) for row in settings if np.isnan(row["dark_current"])})
+    missing = sorted({describe({dim: row[dim]}) for row in settings if np.isnan(row["dark_current"])})
     if gain is None or any(np.isfinite(row["dark_current_adu"]) and np.isnan(row["dark_current"]) for row in settings):
         warnings.append(
             f"the gain at {', '.join(missing)} is not measured, so dark current there is known in ADU/s only; shoot "
-            "pairs of flats at that ISO"
+            "pairs of flats at that setting"
         )
     return Darks(
-        _table(_SIGNAL, groups, ("group", "iso", "temperature", "exposure"), dark, "dark signal", warnings),
-        _table(_CURRENT, settings, ("setting", "iso", "temperature"), dark, "dark current", warnings),
+        _table(_SIGNAL, groups, ("group", dim, "temperature", "exposure"), dark, "dark signal", warnings),
+        _table(_CURRENT, settings, ("setting", dim, "temperature"), dark, "dark current", warnings),
         None if warmest is None else warmest[1],
     )
 
@@ -168,11 +171,6 @@ def _in_order_of_time(cube: xr.DataArray) -> xr.DataArray:
     times = cube["time"].values
     order = np.argsort(times, kind="stable")
     return cube if np.isnat(times).any() or (np.diff(order) == 1).all() else take_frames(cube, order)
-
-
-def _rising(row: dict[str, Any]) -> list[float]:
-    """Return what rows are in order of; what is not known comes last."""
-    return [np.nan_to_num(row.get(name, 0.0), nan=np.inf) for name in ("iso", "temperature", "exposure")]
 
 
 def _table(

@@ -18,6 +18,7 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import jackknife_error, leave_one_out, pair_moments, pair_sums
 from ..core.parallel import counted, frame_zeros, in_threads, lazy_frames, stream_frames
+from ..core.settings import setting_dim
 from ..core.statistics import MISFIT, MISFIT_TO_WARN, fit_line
 from .bias import CLIPPED_FRACTION
 
@@ -86,31 +87,32 @@ def check_darks(dark: xr.DataArray, bias: xr.DataArray | None) -> None:
 def read_settings(dark: xr.DataArray, bias: xr.DataArray | None, progress: Any) -> Iterator[DarkSetting]:
     """Read all frames in one stream, bias frames first, then setting by setting.
 
-    The warmest settings, the highest ISO and the longest exposures come first: most pixels saturate there, and can be
-    left out of what follows where it is to be compared.  What is yielded is overwritten by the next.
+    The warmest settings, the highest ISO or gain setting and the longest exposures come first: most pixels saturate
+    there, and can be left out of what follows where it is to be compared.  What is yielded is overwritten by the next.
     """
-    isos = {str(float(iso)) for iso in dark["iso"].values}
+    dim = setting_dim(dark)
+    used = {str(float(value)) for value in dark[dim].values}
     zeros: list[str] = []
     order: list[tuple[xr.DataArray, np.ndarray]] = []
     if bias is not None:
-        known = [(str(key["iso"]), where) for key, where in group_frames(bias, "iso") if str(key["iso"]) in isos]
-        zeros, order = [iso for iso, _ in known], [(bias, where) for _, where in known]
+        known = [(str(key[dim]), where) for key, where in group_frames(bias, dim) if str(key[dim]) in used]
+        zeros, order = [value for value, _ in known], [(bias, where) for _, where in known]
     plan = []
-    for setting, frames in reversed(group_frames(dark, "temperature", "iso")):
+    for setting, frames in reversed(group_frames(dark, "temperature", dim)):
         exposures = group_frames(dark.isel(frame=frames), "exposure")
         plan.append((setting, [(key["exposure"], frames[where]) for key, where in reversed(exposures)]))
     order += [(dark, frames) for _, groups in plan for _, frames in groups]
     stream = equal_frames(order, progress)
     masters: dict[str, tuple[DarkGroup, np.ndarray]] = {}
-    for iso in zeros:
+    for value in zeros:
         zero, total, _ = read_group(next(stream), 0.0)
         if not zero.clipped:
             total /= np.float32(zero.count)
-            masters[iso] = zero, total
+            masters[value] = zero, total
     everywhere = np.zeros(dark.shape[1:], bool)
     for setting, groups in plan:
         equal = ((exposure, next(stream)) for exposure, _ in groups)
-        yield _read_setting(setting, equal, masters.get(str(setting["iso"])), everywhere)
+        yield _read_setting(setting, equal, masters.get(str(setting[dim])), everywhere)
     next(stream, None)  # nothing is left; lets the bar close
 
 

@@ -16,6 +16,7 @@ from ..core.mosaic import channel_index, planes
 from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
 from ..core.parallel import counted, in_threads, lazy_frames, stream_frames
 from ..core.results import Table, at_iso, at_isos, described, per_channel
+from ..core.settings import setting_dim
 from ..core.statistics import StraightLine, coarse_std, fit_line, misfit
 from ..core.values import channel_warnings, describe
 from .bias import CLIPPED_FRACTION, read_noise
@@ -86,18 +87,19 @@ def dark_transfer(dark: xr.DataArray, bias: xr.DataArray | xr.Dataset, *, progre
     zero = zero.reindex(channel=list(names))
     cell = channel_index(dark.attrs["cfa_pattern"])
     jobs, warnings = [], []
+    dim = setting_dim(dark)
     for job in _jobs(dark):
-        if np.isfinite(at_iso(zero["variance"], job.setting["iso"])).all():
+        if np.isfinite(at_iso(zero["variance"], job.setting[dim])).all():
             jobs.append(job)
         else:
-            at = describe({"iso": job.setting["iso"]})
-            warnings.append(f"gain from darks at {at} needs bias frames of this ISO; shoot ten or more")
+            at = describe({dim: job.setting[dim]})
+            warnings.append(f"gain from darks at {at} needs bias frames of this setting; shoot ten or more")
     lazy, white = lazy_frames(dark), np.nan_to_num(dark.attrs["white_level"], nan=np.inf)
     order = [i for job in jobs for i in (*job.frames, *job.other)]
     stream = counted(stream_frames(lazy[i] for i in order), progress, len(order))
     rows: list[dict[str, Any]] = []
     for number, job in enumerate(jobs):
-        black, variance = (at_iso(zero[name], job.setting["iso"]) for name in ("black_level", "variance"))
+        black, variance = (at_iso(zero[name], job.setting[dim]) for name in ("black_level", "variance"))
         level = _Bias(cell, black.astype(np.float32), np.sqrt(variance).astype(np.float32), np.float32(white))
         triples = _triples(stream, len(job.frames), len(job.other) > 0)
         parts = list(in_threads(partial(_population_sums, bias=level), triples))
@@ -121,10 +123,10 @@ class _Job(NamedTuple):
 
 
 def _jobs(dark: xr.DataArray) -> Iterator[_Job]:
-    """Yield, of each ISO, the settings that hold the most dark signal."""
+    """Yield, of each ISO or gain setting, the settings that hold the most dark signal."""
     exposure, temperature = dark["exposure"].values, np.nan_to_num(dark["temperature"].values, nan=20.0)
     expected = exposure * law_factor("doubling", TYPICAL_DOUBLING, temperature, 0.0)  # only the order counts
-    for key, frames in group_frames(dark, "iso"):
+    for key, frames in group_frames(dark, setting_dim(dark)):
         groups = [
             (setting | key, frames[where])
             for setting, where in group_frames(dark.isel(frame=frames), "temperature", "exposure")
@@ -234,7 +236,8 @@ def _dataset(
     pixels = np.where(count.sum(-1) > 0, count.sum(-1), np.nan)
     sources = {"dark_variance": "variance", "dark_variance_error": "variance_error",
                "black_level_error": "black_level_error", "black_scatter": "frame_scatter"}  # fmt: skip
-    isos = [row["iso"] for row in rows]
+    dim = setting_dim(dark)
+    isos = [row[dim] for row in rows]
     values = {name: at_isos(zero[source], isos) for name, source in sources.items()} | {
         "signal": signal.sum(-1) / pixels,
         "variance": variance.sum(-1) / pixels,
@@ -245,7 +248,7 @@ def _dataset(
     by_block = {"signal_sum": signal, "variance_sum": variance}
     data |= described(_SUMS, ("point", "channel", "block"), by_block)
     coords: dict[str, Any] = {"channel": list(names)}
-    for name in ("iso", "temperature", "exposure"):
+    for name in (dim, "temperature", "exposure"):
         coords[name] = ("point", np.array([row[name] for row in rows], float), dark[name].attrs)
     for name in ("setting", "population", "frames"):
         coords[name] = ("point", np.array([row[name] for row in rows], int))
@@ -254,7 +257,7 @@ def _dataset(
 
 
 def gain_from_darks(transfer: xr.Dataset) -> xr.Dataset:
-    """Fit the gain of every ISO and channel to the darks' variance against their mean.
+    """Fit the gain of every setting and channel to the darks' variance against their mean.
 
     variance = signal/g + R through all populations of all settings, R the variance of the bias pairs; weights are
     1/Var of the variance that the fit predicts.  The error is a jackknife over blocks of rows with those of R and of
@@ -274,15 +277,15 @@ def gain_from_darks(transfer: xr.Dataset) -> xr.Dataset:
         ``attrs["warnings"]`` says why.
     """
     channels = transfer["channel"].values.tolist()
-    isos, rows, warnings = [], [], []
-    for setting, where in group_frames(transfer, "iso"):
+    dim, settings, rows, warnings = setting_dim(transfer), [], [], []
+    for setting, where in group_frames(transfer, dim):
         here = transfer.isel(point=where)
         fits = [_fit(here.isel(channel=column)) for column in range(len(channels))]
-        isos.append(setting["iso"])
+        settings.append(setting[dim])
         rows.append([values for values, _ in fits])
-        warnings += channel_warnings("gain from darks", setting["iso"], channels, [problem for _, problem in fits])
+        warnings += channel_warnings("gain from darks", setting, channels, [problem for _, problem in fits])
     attrs = {"camera": transfer.attrs["camera"], "long_name": "gain from darks", "warnings": warnings}
-    return per_channel(_QUANTITIES, rows, isos, channels, **attrs)
+    return per_channel(_QUANTITIES, rows, {dim: settings}, channels, **attrs)
 
 
 def _usable(one: xr.Dataset) -> tuple[xr.Dataset, str]:
@@ -374,11 +377,11 @@ def compare_gains(darks: xr.Dataset, flats: xr.Dataset) -> xr.Dataset:
     >>> bool(result.agrees.item()), round(result.ratio.item(), 3)
     (True, 1.015)
     """
-    other = flats[["gain", "gain_error"]].reindex(channel=darks["channel"])
-    value, error = (at_isos(other[name], darks["iso"].values) for name in ("gain", "gain_error"))
+    other, dim = flats[["gain", "gain_error"]].reindex(channel=darks["channel"]), setting_dim(darks)
+    value, error = (at_isos(other[name], darks[dim].values) for name in ("gain", "gain_error"))
     ratio = darks["gain"].values / value
     spread = ratio * np.hypot(darks["gain_error"].values / darks["gain"].values, error / value)
-    dims = ("iso", "channel")
+    dims = (dim, "channel")
     return darks.assign(
         ratio=(dims, ratio, {"units": "1", "long_name": "gain from darks over gain from flats"}),
         ratio_error=(dims, spread, {"units": "1", "long_name": "error of that ratio"}),

@@ -12,6 +12,7 @@ from ..core.cube import Setting, group_frames
 from ..core.errors import WorkbenchError
 from ..core.pairs import jackknife_error, leave_one_out, pair_moments, pair_weight
 from ..core.results import Table, at_isos, per_channel, with_errors
+from ..core.settings import setting_dim
 from ..core.statistics import StraightLine, fit_line, misfit
 from ..core.values import channel_warnings, describe
 from .bias import CLIPPED_FRACTION
@@ -38,7 +39,7 @@ _CURVED: Table = {
     ),
     "levels_used": ("1", "light levels used"),
 }
-Curve = dict[str, np.ndarray]  # one ISO and channel of a photon transfer curve, each array along its pairs
+Curve = dict[str, np.ndarray]  # one setting and channel of a photon transfer curve, each array along its pairs
 
 
 class _Fit(NamedTuple):
@@ -52,7 +53,7 @@ class _Fit(NamedTuple):
 def fit_gain(
     ptc: xr.Dataset, read: xr.Dataset | None = None, method: Literal["model", "plain"] = "model"
 ) -> xr.Dataset:
-    """Fit the gain of every ISO and channel to a photon transfer curve.
+    """Fit the gain of every setting and channel to a photon transfer curve.
 
     ``model``: variance = μ₁μ₂/μ · 1/g + R (μ₁² + μ₂²)/2μ², exact for a pair scaled to one level (1/g times the signal,
     plus R, for equal frames).  R is the variance of the bias pairs, and free where there are none.  Weights are 1/Var
@@ -74,10 +75,10 @@ def fit_gain(
     Returns
     -------
     xarray.Dataset
-        Over (iso, channel): ``gain`` [e⁻/ADU] with ``gain_error`` (half the 68 % interval); ``intercept`` [ADU²], given
-        or fitted; ``blog_gain`` [e⁻/ADU], the mean of signal/variance of single frames, which PRNU makes too small;
-        ``pairs_used``, ``levels_used``; ``chi2`` per degree of freedom.  Over (pair, channel): ``used``.  What
-        cannot be measured is NaN, and ``attrs["warnings"]`` says why.
+        Over (iso, channel), or (gain_setting, channel): ``gain`` [e⁻/ADU] with ``gain_error`` (half the 68 %
+        interval); ``intercept`` [ADU²], given or fitted; ``blog_gain`` [e⁻/ADU], the mean of signal/variance of single
+        frames, which PRNU makes too small; ``pairs_used``, ``levels_used``; ``chi2`` per degree of freedom.  Over
+        (pair, channel): ``used``.  What cannot be measured is NaN, and ``attrs["warnings"]`` says why.
 
     Raises
     ------
@@ -102,15 +103,16 @@ def fit_gain(
     fit = _fit_model if method == "model" else _fit_plain
     channels = ptc["channel"].values.tolist()
     used = np.zeros((ptc.sizes["pair"], len(channels)), bool)
-    isos, rows, warnings = [], [], []
+    dim, settings, rows, warnings = setting_dim(ptc), [], [], []
     for setting, where, curves in _curves(ptc):
         fits = [fit(curve) for curve in curves]
         for column, one in enumerate(fits):
             used[where[one.pairs], column] = True
-        isos.append(setting["iso"])
+        settings.append(setting[dim])
         rows.append([one.values for one in fits])
-        warnings += channel_warnings("gain", setting["iso"], channels, [one.problem for one in fits])
-    found = per_channel(_QUANTITIES, rows, isos, channels, camera=ptc.attrs["camera"], method=method, long_name="gain")
+        warnings += channel_warnings("gain", setting, channels, [one.problem for one in fits])
+    attrs = {"camera": ptc.attrs["camera"], "method": method, "long_name": "gain"}
+    found = per_channel(_QUANTITIES, rows, {dim: settings}, channels, **attrs)
     found["used"] = (("pair", "channel"), used, {"long_name": "pairs that the fit used"})
     return found.assign_attrs(warnings=warnings)
 
@@ -119,14 +121,14 @@ def _with_read_noise(ptc: xr.Dataset, read: xr.Dataset) -> xr.Dataset:
     """Return the curve with the dark variance of other bias frames."""
     here = read.reindex(channel=ptc["channel"])
     sources = {"dark_variance": "variance", "dark_variance_error": "variance_error"}
-    values = {name: at_isos(here[source], ptc["iso"].values) for name, source in sources.items()}
+    values = {name: at_isos(here[source], ptc[setting_dim(ptc)].values) for name, source in sources.items()}
     return ptc.assign({name: (("pair", "channel"), value, ptc[name].attrs) for name, value in values.items()})
 
 
 def _curves(ptc: xr.Dataset) -> Iterator[tuple[Setting, np.ndarray, list[Curve]]]:
-    """Yield each ISO setting, the numbers of its pairs, and the curve of each channel with the stated white level."""
+    """Yield each setting, the numbers of its pairs, and the curve of each channel with the stated white level."""
     variables = {str(name): values.values for name, values in ptc.data_vars.items() if "channel" in values.dims}
-    for setting, pairs in group_frames(ptc, "iso"):
+    for setting, pairs in group_frames(ptc, setting_dim(ptc)):
         common = {"level": ptc["level"].values[pairs], "white_level": np.full(pairs.size, ptc.attrs["white_level"])}
         columns = range(ptc.sizes["channel"])
         yield setting, pairs, [{n: v[pairs, column] for n, v in variables.items()} | common for column in columns]
@@ -333,10 +335,10 @@ def fit_curvature(ptc: xr.Dataset) -> xr.Dataset:
         light levels or no bias frames; ``attrs["warnings"]`` names a bend beyond three errors in most channels.
     """
     channels = ptc["channel"].values.tolist()
-    isos, rows, warnings = [], [], []
+    dim, settings, rows, warnings = setting_dim(ptc), [], [], []
     for setting, _, curves in _curves(ptc):
         row = [_fit_bend(curve) for curve in curves]
-        isos.append(setting["iso"])
+        settings.append(setting[dim])
         rows.append(row)
         bent = [
             f"{channel}: {one['bend']:+.1f} % at the brightest level"
@@ -350,7 +352,7 @@ def fit_curvature(ptc: xr.Dataset) -> xr.Dataset:
                 "push charge to their neighbours make it: the gain of a straight line is then off, gain_curved is not"
             )
     attrs = {"camera": ptc.attrs["camera"], "long_name": "curvature", "warnings": warnings}
-    return per_channel(_CURVED, rows, isos, channels, **attrs)
+    return per_channel(_CURVED, rows, {dim: settings}, channels, **attrs)
 
 
 def _fit_bend(curve: Curve) -> dict[str, float]:

@@ -15,6 +15,7 @@ from scipy import optimize, special
 from ..core.dark import LAW_QUANTITIES, TYPICAL_DOUBLING, DarkLaw, law_abscissa
 from ..core.pairs import t_factor
 from ..core.results import Table, described, with_errors
+from ..core.settings import setting_dim
 from ..core.statistics import MISFIT, fit_line
 from ..core.values import describe
 
@@ -91,7 +92,7 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
     >>> round(law.activation_energy.item(), 3), round(law.activation_energy_error.item(), 3)
     (0.82, 0.008)
     """
-    levels, iso = _of_settings(dark_current)
+    levels, setting = _of_settings(dark_current)
     distinct = np.unique(levels.temperature)
     if distinct.size < 2:
         there = ", ".join(f"{t:g} °C" for t in distinct) or "none"
@@ -115,9 +116,9 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
         ratio = max(levels.value[worst], 1e-300) / better.model[worst]
         warmer = fits["doubling"].law.value * np.log2(ratio)
         if abs(warmer) > _STATED_WITHIN:
-            setting = {"iso": iso[worst], "temperature": levels.temperature[worst]}
+            where = {setting_dim(dark_current): setting[worst], "temperature": levels.temperature[worst]}
             warnings.append(
-                f"the dark currents do not lie on one doubling law within their errors: at {describe(setting)} it is "
+                f"the dark currents do not lie on one doubling law within their errors: at {describe(where)} it is "
                 f"as if the sensor were {abs(warmer):.2g} K {'warmer' if warmer > 0 else 'colder'} than stated; the "
                 "law's errors are widened"
             )
@@ -242,23 +243,23 @@ def possible_laws(fits: dict[str, LawFit]) -> list[str]:
 
 
 def _of_settings(current: xr.Dataset) -> tuple[Levels, np.ndarray]:
-    """Return what `measure_dark` gives, and the settings' ISO; plain errors are exact and independent.
+    """Return what `measure_dark` gives, and the settings' ISO or gain setting; plain errors are exact and independent.
 
     Weights from each setting's own scatter, of a few frames, would favour those that happened to come out close
     together; the scatter of a frame is therefore pooled over the settings of an ISO.
     """
     columns: list[tuple[str, str | float]] = [
         ("dark_current_common", "dark_current"), ("dark_current_error", np.nan), ("dark_current_scatter", np.nan),
-        ("own_error", "dark_current_scatter"), ("iso", np.nan), ("temperature", np.nan), ("own_freedom", np.inf),
-        ("own_lever", "dark_current_scatter"), ("bias_error", 0.0), ("bias_freedom", np.inf),
+        ("own_error", "dark_current_scatter"), (setting_dim(current), np.nan), ("temperature", np.nan),
+        ("own_freedom", np.inf), ("own_lever", "dark_current_scatter"), ("bias_error", 0.0), ("bias_freedom", np.inf),
     ]  # fmt: skip
     sources = (current.get(name, current[other] if isinstance(other, str) else other) for name, other in columns)
     table = np.array([np.broadcast_to(source, current.sizes["setting"]) for source in sources], float)
     value, error, _, own, _, temperature, *_ = table
     good = np.isfinite(temperature) & np.isfinite(value) & (own > 0) & np.isfinite(error)
-    value, error, scatter, own, iso, temperature, freedom, lever, bias, bias_freedom = table[:, good]
-    isos, which = np.unique(np.nan_to_num(iso, nan=-1), return_inverse=True)
-    member = (which.reshape(-1)[:, None] == np.arange(isos.size)).astype(float)
+    value, error, scatter, own, setting, temperature, freedom, lever, bias, bias_freedom = table[:, good]
+    settings, which = np.unique(np.nan_to_num(setting, nan=-1), return_inverse=True)
+    member = (which.reshape(-1)[:, None] == np.arange(settings.size)).astype(float)
     weight = np.where(np.isfinite(freedom), freedom, 1.0)
     pooled = member.T @ (weight * (own / lever) ** 2) / (member.T @ weight)
     by_gain = member.T @ (np.sqrt(np.maximum(error**2 - scatter**2, 0)) / np.abs(value)) / member.sum(axis=0)
@@ -273,7 +274,7 @@ def _of_settings(current: xr.Dataset) -> tuple[Levels, np.ndarray]:
         member * bias[:, None],
         np.array([bias_freedom[column > 0][0] for column in member.T]),
     )
-    return levels, iso
+    return levels, setting
 
 
 def half_width(terms: np.ndarray, freedoms: np.ndarray) -> float:
@@ -334,7 +335,9 @@ def add_warming(rows: list[dict[str, Any]]) -> list[str]:
         certain = chance < _TREND_CHANCE / len(runs) and -1 < share < _STEEPEST_TREND
         row["heating"] = warmer = TYPICAL_DOUBLING * math.log2(1 + share) if certain else 0.0
         if abs(warmer) > _WORTH_A_WARNING:
-            where = describe({name: row[name] for name in ("iso", "temperature", "exposure")})
+            where = describe(
+                {name: row[name] for name in ("iso", "gain_setting", "temperature", "exposure") if name in row}
+            )
             warnings.append(
                 f"the darks at {where} change by {row['trend']:+.3g} ± {row['trend_error']:.2g} e- from the first to "
                 f"the last, as if the sensor had {'warmed' if warmer > 0 else 'cooled'} by {abs(warmer):.2g} K; let it "

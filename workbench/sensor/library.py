@@ -14,6 +14,7 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.pairs import QUANTISATION_VARIANCE
 from ..core.results import Table, at_iso, described, same_iso
+from ..core.settings import setting_dim
 from ..core.statistics import fit_line, mad_std
 from ..core.values import attribute_lines, describe
 from .dark_frames import DarkGroup, check_darks, equal_frames, pooled_variance, read_group, scatter_terms, solve_lines
@@ -37,7 +38,7 @@ _GROUPS: Table = {
 def fit_dark_library(
     dark: xr.DataArray, bias: xr.DataArray | None = None, gain: xr.Dataset | None = None, *, progress: Any = True
 ) -> xr.Dataset:
-    """Fit y = o + D t f(T) to darks of one ISO at several exposures and temperatures, all at once.
+    """Fit y = o + D t f(T) to darks of one ISO or gain setting at several exposures and temperatures, all at once.
 
     First the sensor: the groups' mean levels give o, D_ref and the law f, both 2^((T − T_ref)/T_d) and
     exp(−ΔE (1/kT − 1/kT_ref)); errors from the scatter of whole frames within their groups, widened where neither law
@@ -91,12 +92,12 @@ def fit_dark_library(
     >>> 0.9 < float(pull.std()) < 1.1
     True
     """
-    dark, bias, iso = _of_one_iso(dark, bias)
+    dark, bias, setting = _of_one_setting(dark, bias)
     groups, sums, celsius = _read(dark, bias, progress)
     _check_exposures(groups)
     warm = groups.temperature  # NaN for bias frames
     reference = float(np.round(np.nanmean(warm))) if np.isfinite(warm).any() else math.nan
-    gains = None if gain is None else at_iso(gain["gain"], iso)
+    gains = None if gain is None else at_iso(gain["gain"], next(iter(setting.values())))
     gains = None if gains is None or not np.isfinite(gains).all() else gains
     sensor = _fit_sensor(groups, sums.plain.size, reference, gains)
     weight = groups.frames / groups.variance
@@ -120,7 +121,8 @@ def fit_dark_library(
         "cfa_pattern": dark.attrs["cfa_pattern"],
         "black_level": black_levels(dark.attrs).tolist(),
         "white_level": float(dark.attrs["white_level"]),
-        "iso": float(iso),
+        "iso": math.nan,
+        **setting,
         "reference_temperature": reference,
         **sensor,
         "hidden_dark_current": subtracted,
@@ -137,17 +139,20 @@ def fit_dark_library(
     return xr.Dataset(described(_MAPS, ("y", "x"), maps) | described(_GROUPS, "group", values), attrs=attrs)
 
 
-def _of_one_iso(dark: xr.DataArray, bias: xr.DataArray | None) -> tuple[xr.DataArray, xr.DataArray | None, float]:
-    """Return the darks that state an exposure, the bias frames of their ISO, and this ISO."""
+def _of_one_setting(
+    dark: xr.DataArray, bias: xr.DataArray | None
+) -> tuple[xr.DataArray, xr.DataArray | None, dict[str, float]]:
+    """Return the darks that state an exposure, the bias frames of their ISO or gain setting, and this setting."""
     check_darks(dark, bias)
     dark = take_frames(dark, dark["exposure"].values > 0)
     if not dark.sizes["frame"]:
         raise WorkbenchError("none of the darks states its exposure; give exposure_s in frames.csv")
-    iso = one_value(dark, "iso", "a dark library")
+    dim = setting_dim(dark)
+    setting = one_value(dark, dim, "a dark library")
     if bias is not None:
-        same = same_iso(bias["iso"].values, iso)
+        same = same_iso(bias[dim].values, setting)
         bias = take_frames(bias, same) if same.any() else None
-    return dark, bias, iso
+    return dark, bias, {dim: setting}
 
 
 class _Sums(NamedTuple):

@@ -9,7 +9,8 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from ..core.errors import WorkbenchError
-from ..core.results import Table, at_iso, at_isos, described, per_channel, same_iso, with_errors
+from ..core.results import Table, at_iso, at_isos, described, per_channel, same_iso
+from ..core.settings import setting_dim
 from ..core.statistics import fit_line
 from ..core.values import describe
 
@@ -35,12 +36,11 @@ _BY_LEVEL: Table = {
     "used": ("", "levels that the line was fitted to"),
 }
 _ON_LEVEL: Table = {
-    "iso_of_level": ("", "ISO setting"),
+    "iso_of_level": ("", "ISO or gain setting"),
     "exposure": ("s", "exposure time as stated"),
     "exposure_used": ("s", "exposure time"),
     "aperture": ("", "f-number"),
 }
-_UNITY = with_errors({"unity_gain_iso": ("1", "unity-gain ISO")})
 _SNR: Table = {
     "snr": ("1", "signal-to-noise ratio"),
     "snr_error": ("1", "error of the signal-to-noise ratio"),
@@ -124,23 +124,24 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
         ``exposure_used``, ``aperture``.  attrs: ``true_times``, whether named times were replaced; ``warnings``.
     """
     levels = _levels(ptc)
-    isos = np.unique(np.asarray(ptc["iso"].values, float))
+    dim = setting_dim(ptc)
+    settings = np.unique(np.asarray(ptc[dim].values, float))
     channels = ptc["channel"].values.tolist()
-    shape = (len(levels.iso), len(channels))
+    shape = (len(levels.setting), len(channels))
     deviation, used = np.full(shape, np.nan), np.zeros(shape, bool)
     time = levels.exposure.copy()
     rows: list[list[dict[str, float]]] = []
     warnings: list[str] = []
     renamed, few = False, []
-    for iso in isos:
-        here = np.flatnonzero(same_iso(levels.iso, iso) & np.isfinite(levels.exposure))
-        here = _one_aperture(levels, here)
-        top, signal = _saturation(ptc, wells, iso, len(channels)), levels.signal[here]
+    for setting in settings:
+        here = np.flatnonzero(same_iso(levels.setting, setting) & np.isfinite(levels.exposure))
+        here = _of_one_lens(levels, here)
+        top, signal = _saturation(ptc, wells, setting, len(channels)), levels.signal[here]
         good = (signal >= _RANGE[0] * top) & (signal <= _RANGE[1] * top) & (levels.saturated[here] < 1e-3)
         inside = [here[column] for column in good.T]
         rows.append([{} for _ in channels])
         if max((np.unique(time[which]).size for which in inside), default=0) < _FEWEST:
-            few.append(describe({"iso": iso}))
+            few.append(describe({dim: setting}))
             continue
         true = _true_times(time, here)
         if true is not None and _scatter(true, inside, levels) < _NAMED * _scatter(time, inside, levels):
@@ -153,17 +154,18 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
                 odd |= {int(i): float(deviation[i, column]) for i in np.setdiff1d(which, kept)}
         ratio = _ratio_error(levels.signal, used, here)
         rows[-1] = [one | {"ratio_error": value} for one, value in zip(rows[-1], ratio, strict=True)]
-        warnings += _warnings(iso, rows[-1], odd, levels)
+        warnings += _warnings(describe({dim: setting}), rows[-1], odd, levels)
     if few:
         warnings.append(
             f"linearity at {', '.join(few)} needs flats of {_FEWEST} exposure times or more at one aperture, between 5 "
             "and 95 % of saturation; shoot eight, evenly spread, in mixed order"
         )
-    result = per_channel(_LINEARITY, rows, isos, channels, camera=ptc.attrs["camera"], long_name="linearity")
+    attrs = {"camera": ptc.attrs["camera"], "long_name": "linearity"}
+    result = per_channel(_LINEARITY, rows, {dim: settings}, channels, **attrs)
     values = levels._asdict() | {
         "deviation": deviation,
         "used": used,
-        "iso_of_level": levels.iso,
+        "iso_of_level": levels.setting,
         "exposure_used": time,
     }
     result = result.assign(described(_BY_LEVEL, ("level", "channel"), values))
@@ -189,7 +191,7 @@ def _fit_levels(
     }, which[kept]
 
 
-def _warnings(iso: float, row: list[dict[str, float]], odd: dict[int, float], levels: _LightLevels) -> list[str]:
+def _warnings(where: str, row: list[dict[str, float]], odd: dict[int, float], levels: _LightLevels) -> list[str]:
     """Warn of a lamp or times that are off in all colours alike, and of odd levels (number: deviation in %)."""
     warnings = []
     error, doubt, ratio = (
@@ -198,7 +200,7 @@ def _warnings(iso: float, row: list[dict[str, float]], odd: dict[int, float], le
     )
     if np.isfinite(ratio).any() and np.nanmean(error - _SURE * doubt) > max(_COMMON * np.nanmax(ratio), _WARN):
         warnings.append(
-            f"the flats at {describe({'iso': iso})} lie off a straight line by {np.nanmean(error):.1f} % on average, "
+            f"the flats at {where} lie off a straight line by {np.nanmean(error):.1f} % on average, "
             f"but all colours alike (their ratios hold to {np.nanmax(ratio):.1f} %): the lamp or the exposure times "
             "are off, and not the sensor"
         )
@@ -208,7 +210,7 @@ def _warnings(iso: float, row: list[dict[str, float]], odd: dict[int, float], le
             for i, share in sorted(odd.items())
         )
         warnings.append(
-            f"flats at {describe({'iso': iso})} lie off the line through the others and are left out of the "
+            f"flats at {where} lie off the line through the others and are left out of the "
             f"linearity: {named}; was the lamp as bright, and is the exposure time right?"
         )
     return warnings
@@ -229,9 +231,10 @@ def _ratio_error(signal: np.ndarray, used: np.ndarray, here: np.ndarray) -> np.n
 class _LightLevels(NamedTuple):
     """Light levels, each array over them."""
 
-    iso: np.ndarray
+    setting: np.ndarray
     exposure: np.ndarray
     aperture: np.ndarray
+    filter: np.ndarray
     file: np.ndarray  # the first
     signal: np.ndarray  # mean [ADU] (level, channel)
     saturated: np.ndarray  # share of pixels (level, channel)
@@ -250,17 +253,18 @@ def _levels(ptc: xr.Dataset) -> _LightLevels:
     # the lamp is one for all levels, and so is its scatter: (μ₂ − μ₁)/μ has twice its variance
     scatter = np.sqrt(np.median(squares) / 2 / 0.4549) if squares else np.nan  # 0.4549: median of χ² of one degree
     shape = (len(groups), ptc.sizes["channel"])
-    setting = [ptc[name].values[first].astype(float) for name in ("iso", "exposure", "aperture")]
+    setting = [ptc[name].values[first].astype(float) for name in (setting_dim(ptc), "exposure", "aperture")]
+    setting.append(ptc["filter"].values[first] if "filter" in ptc.coords else np.full(first.size, ""))
     signal = np.reshape([ptc["signal"].values[where].mean(axis=0) for where in groups], shape)
     saturated = np.reshape([ptc["saturated_fraction"].values[where].max(axis=0) for where in groups], shape)
     lamp = scatter / np.sqrt(np.where(pairs == 1, 2, pairs))
     return _LightLevels._make((*setting, ptc["filename_1"].values[first], signal, saturated, lamp))
 
 
-def _one_aperture(levels: _LightLevels, here: np.ndarray) -> np.ndarray:
-    """Return the levels of the aperture that has the most exposure times."""
-    apertures = levels.aperture[here]
-    groups = [here[(apertures == value) | (np.isnan(apertures) & np.isnan(value))] for value in np.unique(apertures)]
+def _of_one_lens(levels: _LightLevels, here: np.ndarray) -> np.ndarray:
+    """Return the levels of the aperture and filter that have the most exposure times."""
+    through = np.array([f"{levels.aperture[i]:g} {levels.filter[i]}" for i in here])
+    groups = [here[through == value] for value in dict.fromkeys(through[np.argsort(levels.aperture[here])])]
     return max(groups, key=lambda group: np.unique(levels.exposure[group]).size) if groups else here
 
 
@@ -326,7 +330,7 @@ def shot_noise_snr(ptc: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
     array([20., 40.])
     """
     pair, channel = np.nonzero(gain["used"].values)
-    factor = at_isos(gain["gain"], ptc["iso"].values)[pair, channel]
+    factor = at_isos(gain["gain"], ptc[setting_dim(ptc)].values)[pair, channel]
     measured = (ptc[name].values[pair, channel] for name in ("signal", "variance", "variance_error"))
     table = np.array([factor, *measured])
     good = np.isfinite(factor) & (table[:3] > 0).all(axis=0)
@@ -335,64 +339,8 @@ def shot_noise_snr(ptc: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
     values = {"snr": ratio, "electrons": electrons, "snr_expected": np.sqrt(electrons)}
     values["snr_error"] = ratio * error / (2 * variance)
     coords: dict[str, Any] = {
-        name: ("point", ptc[name].values[pair], ptc[name].attrs) for name in ("iso", "exposure", "aperture")
+        name: ("point", ptc[name].values[pair], ptc[name].attrs) for name in (setting_dim(ptc), "exposure", "aperture")
     }
     coords["channel"] = ("point", ptc["channel"].values[channel])
     attrs = {"camera": ptc.attrs["camera"], "long_name": "signal-to-noise ratio"}
     return xr.Dataset(described(_SNR, "point", values), coords, attrs)
-
-
-def unity_gain_iso(gain: xr.Dataset) -> xr.Dataset:
-    """Find the ISO at which one electron is one ADU, from the greens (or the only channel).
-
-    The logarithm of the gain is interpolated in the logarithm of the ISO, between the two settings that bracket
-    g = 1.  Where none do, the power law through all settings is extended, with a warning; from one setting alone
-    nothing is measured (NaN), and the warning gives the ISO that proportionality would give.
-
-    Returns
-    -------
-    xarray.Dataset
-        Scalars ``unity_gain_iso`` and ``unity_gain_iso_error``; ``attrs["warnings"]``.
-
-    Examples
-    --------
-    >>> gain = xr.Dataset(
-    ...     {"gain": (("iso", "channel"), [[2.0], [0.5]]), "gain_error": (("iso", "channel"), [[0.02], [0.005]])},
-    ...     {"iso": [100.0, 400.0], "channel": ["mono"]})
-    >>> result = unity_gain_iso(gain)
-    >>> round(result.unity_gain_iso.item()), round(result.unity_gain_iso_error.item(), 1)
-    (200, 1.4)
-    """
-    greens = [name for name in gain["channel"].values.tolist() if name in ("G1", "G2", "mono")]
-    values, errors = (gain[name].sel(channel=greens).values for name in ("gain", "gain_error"))
-    weight = 1 / np.square(errors / values)
-    log_gain = (weight * np.log(values)).sum(-1) / weight.sum(-1)
-    log_error = np.sqrt(1 / weight.sum(-1))
-    log_iso = np.log(gain["iso"].values)
-    good = np.isfinite(log_gain) & np.isfinite(log_iso) & np.isfinite(log_error)
-    x, y, e = log_iso[good], log_gain[good], log_error[good]
-    value, error, warnings = np.nan, np.nan, []
-    crossing = np.flatnonzero((y[:-1] >= 0) & (y[1:] < 0))
-    if x.size >= 2:
-        near = slice(crossing[0], crossing[0] + 2) if crossing.size else slice(None)
-        line = fit_line(x[near], y[near], 1 / e[near] ** 2)
-        if line.slope < 0:
-            value = np.exp(-line.intercept / line.slope)
-            away = np.log(value) - line.centre
-            error = value / abs(line.slope) * np.sqrt(line.level_variance + away**2 * line.slope_variance)
-            if not crossing.size:
-                warnings.append(
-                    f"no two of the measured ISO settings bracket unity gain: {value:.0f} is an extrapolation from "
-                    f"ISO {np.exp(x.min()):.0f} to {np.exp(x.max()):.0f}; measure settings on both sides"
-                )
-        else:
-            warnings.append(
-                "the gain does not fall with the ISO setting: no unity-gain ISO; check the ISO of the flats"
-            )
-    elif x.size == 1:
-        warnings.append(
-            f"gain is measured at one ISO setting only, so the unity-gain ISO is not; were gain inversely proportional "
-            f"to ISO, it would be {np.exp(x[0] + y[0]):.0f}: measure a second setting"
-        )
-    data = described(_UNITY, (), {"unity_gain_iso": value, "unity_gain_iso_error": error})
-    return xr.Dataset(data, attrs={"long_name": "unity gain", "warnings": warnings})

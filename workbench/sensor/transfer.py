@@ -19,6 +19,7 @@ from ..core.pairs import (
     pair_moments,
 )
 from ..core.results import Table, at_iso, at_isos, described, per_channel, same_iso, with_errors
+from ..core.settings import setting_dim
 from ..core.values import describe, listed
 from .bias import CLIPPED_FRACTION, read_noise
 
@@ -57,16 +58,16 @@ def photon_transfer(
 ) -> xr.Dataset:
     """Measure mean and variance of every pair of equal flats, for each channel.
 
-    Flats of one ISO, exposure and aperture are one light level, unless their means differ by more than 20 %.  Each
-    is paired with the next, and the last with the first.  The variance is ½ Var((μ₂y₁ − μ₁y₂)/μ): scaled to one
-    level first, it is free of lamp drift and, being a difference, of fixed pattern, vignetting and PRNU.
+    Flats of one setting, exposure, aperture and filter are one light level, unless their means differ by more than
+    20 %.  Each is paired with the next, and the last with the first.  The variance is ½ Var((μ₂y₁ − μ₁y₂)/μ): scaled to
+    one level first, it is free of lamp drift and, being a difference, of fixed pattern, vignetting and PRNU.
 
     Parameters
     ----------
     flat
         Raw flats (frame, y, x), two or more at each of several light levels.
     bias
-        Bias frames of the same ISO settings, or the result of `read_noise` on them.  Without them the black level is
+        Bias frames of the same settings, or the result of `read_noise` on them.  Without them the black level is
         the one the files state.
     progress
         False for no progress bar.
@@ -80,8 +81,9 @@ def photon_transfer(
         ``variance_single``, of a window in the middle of the first frame alone, for the estimate that ignores PRNU;
         ``saturated_fraction``, ``zero_fraction``; ``level_change``, (μ₂ − μ₁)/μ; ``black_level`` and
         ``dark_variance`` [ADU, ADU²] of the bias frames used, with ``_error``, and ``black_scatter``.  Over (pair,
-        channel, block, moment): ``sums`` and ``sums_plain`` (see `workbench.core.pairs`).  On pair: ``iso``,
-        ``exposure``, ``aperture``, ``filename_1``, ``filename_2`` and ``level``, the number of the light level.
+        channel, block, moment): ``sums`` and ``sums_plain`` (see `workbench.core.pairs`).  On pair: ``iso`` or
+        ``gain_setting``, ``exposure``, ``aperture``, ``filter``, ``filename_1``, ``filename_2`` and ``level``, the
+        number of the light level.
 
     Raises
     ------
@@ -104,7 +106,7 @@ def photon_transfer(
     warnings = [] if zero is None or isinstance(bias, xr.Dataset) else list(zero.attrs["warnings"])
     dark = _zero_level(flat, zero, names, warnings)
     pairs, levels = [], []
-    for number, (setting, frames) in enumerate(group_frames(flat, "iso", "exposure", "aperture")):
+    for number, (setting, frames) in enumerate(group_frames(flat, *_of_level(flat))):
         if len(frames) < 2:
             warnings.append(_lone_flat(setting, flat["filename"].values[frames]))
         local = frame_pairs(len(frames))
@@ -115,21 +117,29 @@ def photon_transfer(
     return _dataset(flat, names, pairs, levels, sums, dark, warnings)
 
 
+def _of_level(flat: xr.DataArray) -> tuple[str, ...]:
+    """Return the coordinates that flats of one light level share."""
+    return (setting_dim(flat), "exposure", "aperture", "filter")
+
+
 def _zero_level(
     flat: xr.DataArray, zero: xr.Dataset | None, names: tuple[str, ...], warnings: list[str]
 ) -> dict[str, np.ndarray]:
     """Return black level and dark variance for each flat (frame, channel): from bias frames, else from the file."""
-    sources = ("black_level", "black_level_error", "frame_scatter", "variance", "variance_error")
+    dim, sources = (
+        setting_dim(flat),
+        ("black_level", "black_level_error", "frame_scatter", "variance", "variance_error"),
+    )
     values = [np.full((flat.sizes["frame"], len(names)), np.nan)] * len(sources)
     if zero is not None:
         zero = zero.reindex(channel=list(names))
-        values = [at_isos(zero[source], flat["iso"].values) for source in sources]
-    for setting, _ in group_frames(flat, "iso"):
-        measured = zero is not None and same_iso(zero["iso"].values, setting["iso"]).any()
+        values = [at_isos(zero[source], flat[dim].values) for source in sources]
+    for setting, _ in group_frames(flat, dim):
+        measured = zero is not None and np.isfinite(at_iso(zero["black_level"], setting[dim])).any()
         if not measured and np.isnan(flat.attrs["black_level"]).any():
             warnings.append(
                 f"neither bias frames nor a stated black level at {describe(setting)}: the flats' level is taken from "
-                "zero; shoot bias frames at this ISO"
+                "zero; shoot bias frames at this setting"
             )
     black, black_error, scatter, variance, variance_error = values
     known = np.isfinite(black).all(axis=1, keepdims=True)
@@ -201,7 +211,7 @@ def _parts_of_one_level(frames: np.ndarray, signal: np.ndarray) -> list[np.ndarr
 
 
 def _uneven_warnings(flat: xr.DataArray, frames: np.ndarray, signal: np.ndarray, parts: list[np.ndarray]) -> list[str]:
-    setting = {name: float(flat[name].values[frames[0]]) for name in ("iso", "exposure", "aperture")}
+    setting = {name: flat[name].values.item(frames[0]) for name in _of_level(flat)}
     files = flat["filename"].values
     faintest, brightest = files[frames[np.argmin(signal)]], files[frames[np.argmax(signal)]]
     uneven = (
@@ -241,9 +251,7 @@ def _dataset(
     data: dict[str, Any] = described(_PAIRS, ("pair", "channel"), values)
     for name, part in (("sums", sums.kept), ("sums_plain", sums.plain)):
         data[name] = (("pair", "channel", "block", "moment"), part, {"long_name": f"{name} of the pairs [ADU^k]"})
-    coords: dict[str, Any] = {
-        name: ("pair", flat[name].values[first], flat[name].attrs) for name in ("iso", "exposure", "aperture")
-    }
+    coords: dict[str, Any] = {name: ("pair", flat[name].values[first], flat[name].attrs) for name in _of_level(flat)}
     coords |= {
         "filename_1": ("pair", flat["filename"].values[first]),
         "filename_2": ("pair", flat["filename"].values[second]),
@@ -256,7 +264,7 @@ def _dataset(
 
 
 def full_well(ptc: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
-    """Find where each ISO and channel saturates, in ADU and in electrons.
+    """Find where each setting and channel saturates, in ADU and in electrons.
 
     ``plateau``: the mean of flats so bright that every pixel is at its limit, be it the converter's highest code or
     full wells, where the photon noise is gone; its error is the scatter of those means and the black level's.
@@ -293,17 +301,17 @@ def full_well(ptc: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
     >>> found.saturation.item(), found.method.item(), found.limit.item()
     (5000.0, 'plateau', 'well')
     """
-    isos, channels = gain["iso"].values, gain["channel"].values.tolist()
+    dim, channels = setting_dim(gain), gain["channel"].values.tolist()
     rows, faint = [], []
-    for iso in isos:
-        where = np.flatnonzero(same_iso(ptc["iso"].values, iso))
-        factor, factor_error = (at_iso(gain[name], iso) for name in ("gain", "gain_error"))
+    for setting in gain[dim].values:
+        where = np.flatnonzero(same_iso(ptc[dim].values, setting))
+        factor, factor_error = (at_iso(gain[name], setting) for name in ("gain", "gain_error"))
         rows.append([_saturation(ptc, where, column, factor[column]) for column in range(len(channels))])
         for one, value, error in zip(rows[-1], factor, factor_error, strict=True):
             level, doubt = (one.get(name, np.nan) for name in ("saturation", "saturation_error"))
             one |= {"full_well": level * value, "full_well_error": np.hypot(doubt * value, level * error)}
         if where.size and not any("saturation" in one for one in rows[-1]):
-            faint.append(describe({"iso": iso}))
+            faint.append(describe({dim: setting}))
     warnings = []
     if faint:
         warnings.append(
@@ -311,11 +319,11 @@ def full_well(ptc: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
             "times overexposed"
         )
     attrs = {"camera": ptc.attrs["camera"], "long_name": "saturation and full well", "warnings": warnings}
-    return per_channel(_WELLS, rows, isos, channels, **attrs)
+    return per_channel(_WELLS, rows, {dim: gain[dim].values}, channels, **attrs)
 
 
 def _saturation(ptc: xr.Dataset, pairs: np.ndarray, column: int, gain: float) -> dict[str, Any]:
-    """Find the saturation of one ISO and channel."""
+    """Find the saturation of one setting and channel."""
     if not pairs.size:
         return {}
     curve = ptc.isel(pair=pairs, channel=column)
@@ -358,7 +366,7 @@ def _saturation(ptc: xr.Dataset, pairs: np.ndarray, column: int, gain: float) ->
 
 
 def dynamic_range(read: xr.Dataset, wells: xr.Dataset) -> xr.Dataset:
-    """Return the dynamic range of every ISO and channel: full well over read noise, log₂ of it in stops.
+    """Return the dynamic range of every setting and channel: full well over read noise, log₂ of it in stops.
 
     The gain cancels, saturation and noise both being in ADU, so its error is not in it.  EMVA 1288's is smaller by
     log₂(1 + ½/σ), as its faintest signal has half an electron more.
@@ -373,15 +381,17 @@ def dynamic_range(read: xr.Dataset, wells: xr.Dataset) -> xr.Dataset:
     xarray.Dataset
         Over (iso, channel): ``dynamic_range`` [stops] with ``dynamic_range_error``.
     """
-    isos = [iso for iso in wells["iso"].values if np.isfinite(at_iso(read["read_noise_adu"], iso)).any()]
+    dim = setting_dim(wells)
+    settings = [one for one in wells[dim].values if np.isfinite(at_iso(read["read_noise_adu"], one)).any()]
     channels = wells["channel"].values.tolist()
     read = read.reindex(channel=channels)
     rows = []
-    for iso in isos:
-        top, top_error = (at_iso(wells[name], iso) for name in ("saturation", "saturation_error"))
-        noise, noise_error = (at_iso(read[name], iso) for name in ("read_noise_adu", "read_noise_adu_error"))
+    for setting in settings:
+        top, top_error = (at_iso(wells[name], setting) for name in ("saturation", "saturation_error"))
+        noise, noise_error = (at_iso(read[name], setting) for name in ("read_noise_adu", "read_noise_adu_error"))
         value = np.log2(top / np.where(noise > 0, noise, np.nan))
         error = np.hypot(top_error / top, noise_error / noise) / np.log(2)
         rows.append([{"dynamic_range": v, "dynamic_range_error": e} for v, e in zip(value, error, strict=True)])
     table = with_errors({"dynamic_range": ("bit", "dynamic range")})
-    return per_channel(table, rows, isos, channels, camera=wells.attrs["camera"], long_name="dynamic range")
+    attrs = {"camera": wells.attrs["camera"], "long_name": "dynamic range"}
+    return per_channel(table, rows, {dim: settings}, channels, **attrs)
