@@ -1,11 +1,13 @@
 """A folder in, sensor.json out: the truth within its errors, and clear words for every kind of bad input."""
 
 import json
+import re
 import shutil
 
 import jsonschema
 import numpy as np
 import pytest
+import xarray as xr
 
 import workbench
 from tests.scenes import Shooting
@@ -14,6 +16,7 @@ from workbench.core.errors import WorkbenchError
 from workbench.ingest import open_folder
 from workbench.pipelines import characterize
 from workbench.simulate import d7000
+from workbench.simulate.capture import Batch, cooled, write_frames
 
 CAMERA = d7000(seed=11, shape=(96, 128))
 PIECES = (
@@ -255,7 +258,7 @@ def test_a_file_that_fails_only_when_it_is_decoded_is_set_aside_and_the_rest_mea
         path.write_bytes(path.read_bytes()[:-3000])  # as if the card were pulled out
     result = measure(found)
     assert {path.name for path, _ in result.set_aside} == {flats[2].name, "bias_002.dng"}
-    says(result, flats[2].name, "cut short")
+    says(result, "cut short", "1 more file like it")
     assert result.frame_counts["bias"] == 3
     assert result.gain.levels_used.max() == 2
     assert (np.abs(pulls(result, CAMERA.gain(800), "gain")) < 4).all()
@@ -338,3 +341,64 @@ def test_the_same_frames_give_the_same_file(camera, tmp_path):
     shutil.copytree(camera.folder, moved)
     measure(moved, tmp_path / "three")
     assert (tmp_path / "one" / "sensor.json").read_bytes() == (tmp_path / "three" / "sensor.json").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def cooled_camera(tmp_path_factory):
+    """Two gain settings of a cooled camera, twelve bits in sixteen, with frames of other modes among them."""
+    body, folder = cooled((120, 160), dark_current=1.5), tmp_path_factory.mktemp("cooled")
+    batches = [
+        batch
+        for gain in (0, 120)
+        for batch in (
+            Batch("bias", 8, 0.0, gain_setting=gain),
+            Batch("dark", 4, 60.0, gain_setting=gain),
+            Batch("dark", 4, 300.0, gain_setting=gain),
+            *(Batch("flat", 2, seconds, gain_setting=gain, lamp=0.1 * seconds) for seconds in (1, 2, 4, 6)),
+            Batch("flat", 2, 16.0, gain_setting=gain, lamp=1.6),
+        )
+    ]
+    batches += [
+        Batch("bias", 3, 0.0, offset_setting=10),
+        Batch("dark", 2, 300.0, header={"READOUTM": "High Gain"}),
+    ]
+    write_frames(folder, body, batches, seed=3)
+    return body, folder
+
+
+@pytest.fixture(scope="module")
+def cooled_result(cooled_camera, tmp_path_factory):
+    out = tmp_path_factory.mktemp("measured")
+    return characterize(cooled_camera[1], out, progress=False), out
+
+
+def test_each_gain_setting_has_its_own_numbers(cooled_camera, cooled_result):
+    body, (result, out) = cooled_camera[0], cooled_result
+    sensor = result.sensor.sel(channel="mono")
+    assert sensor["gain_setting"].values.tolist() == [0, 120]
+    for setting in (0.0, 120.0):
+        one = sensor.sel(gain_setting=setting)
+        truth = {"gain": body.gain(setting), "read_noise": body.read_noise(setting), "black_level": 800.0}
+        for name, value in truth.items():
+            assert abs(one[name] - value) < 3.5 * one[f"{name}_error"], (setting, name)
+        assert abs(one["full_well"] / (body.gain(setting) * (65520 - 800)) - 1) < 0.01
+    rate = body.mean_dark_current(-10)
+    assert sensor["setting_gain_setting"].values.tolist() == [0, 120]
+    assert (abs(sensor["dark_current"] - rate) < 3.5 * sensor["dark_current_error"]).all()
+    xr.testing.assert_identical(workbench.open_sensor(out), result.sensor)
+    check_schema(out / "sensor.json")
+
+
+def test_no_iso_in_the_words_for_a_camera_with_gain_settings(cooled_result):
+    result, _ = cooled_result
+    assert "gain setting" in str(result)
+    assert not re.search(r"\bISO\b", f"{result}{result._repr_html_()}")
+    assert not any("subtract" in text for text in result.warnings)
+
+
+def test_frames_of_another_operating_mode_are_set_aside_with_the_reason(cooled_result):
+    result, _ = cooled_result
+    assert [result.sensor.attrs[name] for name in ("offset_setting", "readout_mode")] == [50, "Normal"]
+    assert len(result.set_aside) == 5
+    says(result, "offset setting 10", "offset setting 50", "2 more files")
+    says(result, "readout mode High Gain", "readout mode Normal")

@@ -34,8 +34,7 @@ class Quantity(NamedTuple):
     source
         The result that it comes from and its name there: ``"gain.gain"``.
     dims
-        ``("iso", "channel")`` (the first is ``gain_setting`` for a camera without ISO), ``("setting",)`` (of darks) or
-        none.
+        ``("iso", "channel")`` (``gain_setting`` for a camera without ISO), ``("setting",)`` (of darks) or none.
     form
         ``quantity`` (a second variable ``<name>_error`` has its error), ``number``, ``text`` or ``count``.
     where

@@ -146,12 +146,12 @@ def open_sensor(path: str | Path) -> xr.Dataset:
 
 
 def _from_json(content: dict[str, Any]) -> xr.Dataset:
-    darks = content["dark_current"]
-    first = next(iter([*content["settings"], *darks]), {})
+    settings, darks = content["settings"], content["dark_current"]
+    first = next(iter([*settings, *darks]), {})
     dim = "gain_setting" if "gain_setting" in first else "iso"
-    entries = {(entry[dim], str(entry["channel"])): entry for entry in content["settings"]}
-    settings, names = (list(dict.fromkeys(part)) for part in zip(*entries, strict=True)) if entries else ([], [])
-    grid = [entries[setting, name] for setting in settings for name in names]
+    entries = {(entry[dim], str(entry["channel"])): entry for entry in settings}
+    places, names = (list(dict.fromkeys(part)) for part in zip(*entries, strict=True)) if entries else ([], [])
+    grid = [entries[place, name] for place in places for name in names]
     values: dict[str, Any] = {}
     for quantity in QUANTITIES:
         if quantity.dims == ("iso", "channel"):
@@ -173,7 +173,7 @@ def _from_json(content: dict[str, Any]) -> xr.Dataset:
         "dark_laws": content["dark_law"].get("laws", ["doubling"]),
         "mode": {name: mode[name] for name in MODE if mode.get(name) is not None},
     }
-    axes = {dim: [_number(setting) for setting in settings], "channel": names}
+    axes = {dim: [_number(place) for place in places], "channel": names}
     return build_dataset(values, axes, of_darks, attrs)
 
 
