@@ -1,10 +1,13 @@
 """Shared fixtures: where the real data, the real programs and the samples are."""
 
 import os
+import re
 import shutil
+import subprocess
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +29,34 @@ def require():
         return found or _missing(f"the program {program!r} is not installed")
 
     return find
+
+
+@pytest.fixture
+def siril(require, tmp_path, monkeypatch):
+    """Run lines of a script with Siril's own command line in a folder, with settings as installed; returns its log."""
+    program = require("siril-cli")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+    def run(folder: Path, *lines: str) -> str:
+        script = folder / "script.ssf"
+        script.write_text("\n".join(["requires 1.0.0", *lines, ""]))
+        call = [program, "-d", str(folder), "-s", str(script)]
+        return subprocess.run(call, capture_output=True, text=True, timeout=300, check=False).stdout
+
+    return run
+
+
+@pytest.fixture
+def siril_levels(siril):
+    """Open a file with Siril's own command line; returns mean, median and standard deviation of each layer."""
+
+    def levels(path: Path) -> np.ndarray:
+        log = siril(path.parent, f"load {path.name}", "stat")
+        found = re.findall(r"layer: Mean: (\S+), Median: (\S+), Sigma: (\S+),", log)
+        assert found, log
+        return np.array(found, float)
+
+    return levels
 
 
 @pytest.fixture(scope="session")

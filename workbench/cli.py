@@ -256,7 +256,9 @@ def predict_dark(library: Path, exposure: float, temperature: float | None, out:
 
 @_command("a picture from a stack")
 @click.argument("stack", type=_PATH)
-@click.option("--out", type=_PATH, required=True, help="The picture: .png or .tif (16 bits), .fits or .xisf (floats).")
+@click.option(
+    "--out", type=_PATH, required=True, help="The picture: .png or .tif (16 bits), .jpg, .fits or .xisf (floats)."
+)
 @click.option("--settings", type=_PATH, help="Settings (JSON) of an earlier finish, to be used again.")
 @click.option("--save-settings", type=_PATH, help="File for the settings that were used.")
 @click.option("--linear", type=_PATH, help="File for the linear picture before the stretch.")

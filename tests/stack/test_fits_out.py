@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from astropy.io import fits
+from astropy.nddata import CCDData, VarianceUncertainty
 
 from workbench.core.values import attribute_dict, attribute_lines
 from workbench.stack.engine import Band, StackArrays
@@ -37,7 +38,8 @@ def written(request, tmp_path):
     frames = frames.assign(stars=[40, 3], rms=[0.1, np.nan], model=["", ""])
     chi = rng.uniform(0.9, 1.1, (3, 5, 3))
     path = finish_stack(layout, tmp_path / "stack.fits", ABOUT, {"EXPTIME": (60.0, "[s]")}, (chi, shared), frames)
-    return path, dict(zip([name.lower() for name in IMAGES], arrays, strict=True)), shared
+    names = [name.lower() for name in IMAGES if name != "MASK"]
+    return path, dict(zip(names, arrays, strict=True)), shared
 
 
 def test_a_stack_is_opened_as_it_was_written(written):
@@ -61,6 +63,54 @@ def test_a_stack_is_opened_as_it_was_written(written):
         hdus.verify("exception")
         assert [hdu.name for hdu in hdus[1:]] == [*IMAGES[1:], "CHI_SQUARE", "SHARED_NOISE", "FRAMES"]
         np.testing.assert_array_equal(hdus["COVERAGE"].data, arrays["coverage"])
+        np.testing.assert_array_equal(hdus["MASK"].data, np.isnan(arrays["signal"]))
+        assert not hdus[0].data[:, :5].any()
+
+
+def test_a_file_of_an_earlier_version_is_opened(written, tmp_path):
+    """Variance second, NaN in the signal, the record in the primary header."""
+    path = written[0]
+    with fits.open(path) as hdus:
+        order = ["PRIMARY", "VARIANCE", "COVERAGE", "REJECTED_LOW", "REJECTED_HIGH", "SATURATED"]
+        before = fits.HDUList([hdus[name] for name in (*order, "CHI_SQUARE", "SHARED_NOISE", "FRAMES")])
+        before[0].data[:, :5] = np.nan
+        before[0].header["WORKBNCH"] = hdus["FRAMES"].header.pop("WORKBNCH")
+        before.writeto(tmp_path / "before.fits")
+    xr.testing.assert_identical(open_stack(tmp_path / "before.fits").load(), open_stack(path).load())
+
+
+def test_astropy_reads_unit_variance_and_mask(written):
+    path, arrays, _ = written
+    stack = CCDData.read(path, hdu_uncertainty="VARIANCE")
+    assert (str(stack.unit), str(stack.uncertainty.unit)) == ("electron", "electron2")
+    assert isinstance(stack.uncertainty, VarianceUncertainty)
+    np.testing.assert_array_equal(stack.mask, np.isnan(arrays["signal"]))
+
+
+def test_siril_opens_it_with_the_same_statistics(written, siril_levels):
+    path, arrays, _ = written
+    signal = arrays["signal"]
+    wanted = [[np.nanmean(plane), np.nanmedian(plane), np.nanstd(plane)] for plane in signal]
+    np.testing.assert_allclose(siril_levels(path), wanted, rtol=0, atol=0.11)
+
+
+def test_the_longest_history_of_a_mono_stack_does_not_move_the_data(tmp_path, siril_levels):
+    layout = plan_layout(tmp_path / ".part", (1, 64, 64), 3)
+    create_file(layout)
+    values = {np.float32: (100, 2), np.uint8: (3, 0, 0, 0)}
+    planes = [np.full((1, 64, 64), value, kind) for kind, levels in values.items() for value in levels]
+    write_band(layout, Band(0, StackArrays(*planes, chi=np.zeros(0)), np.zeros(0)))
+    history = [f"sentence {number} is long enough for a card and then for another" + 40 * "." for number in range(99)]
+    maps, frames = (np.ones((1, 2, 2)), np.zeros((2, 1, 1, 2))), pd.DataFrame({"file": ["a"]})
+    path = finish_stack(layout, tmp_path / "a.fits", ABOUT | {"history": history}, {}, maps, frames)
+    stack = open_stack(path)
+    assert stack.attrs["history"].splitlines() == history
+    assert (stack.signal == 100).all()
+    assert (stack.variance == 2).all()
+    with fits.open(path) as hdus:
+        hdus.verify("exception")
+        assert hdus[0].data.shape == (64, 64)  # other programs take three axes for colours
+    np.testing.assert_allclose(siril_levels(path)[:, :2], 100)
 
 
 @pytest.mark.parametrize("form", ["netcdf", "zarr"])

@@ -3,6 +3,7 @@ from . import dark as dark
 from . import defects as defects
 from . import errors as errors
 from . import files as files
+from . import fits_cards as fits_cards
 from . import mosaic as mosaic
 from . import noise as noise
 from . import pairs as pairs

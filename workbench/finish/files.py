@@ -1,4 +1,4 @@
-"""Pictures as files: 16-bit PNG and TIFF for the wall, 32-bit FITS, TIFF and XISF for more work; and read back.
+"""Pictures as files: 16-bit PNG and TIFF and 8-bit JPEG to look at, 32-bit FITS, TIFF and XISF for more work; and back.
 
 Every file carries, as one JSON text, the picture's stage, units, history and attributes and the settings that made
 it.  The same picture gives the same bytes: no date is written.
@@ -27,14 +27,17 @@ from PIL import Image, UnidentifiedImageError
 
 from ..core.errors import FrameReadError, StageError, WorkbenchError
 from ..core.files import whole_file
+from ..core.fits_cards import RECORD, ascii_text, put_cards, put_plane, record_of, with_gaps, without_gaps
 from ..core.values import attribute_lines
 from .colour import srgb_profile
 from .picture import CHANNELS, PLANES, check_picture, make_picture
 from .stretch import quantise
 
-KEYWORD = "WORKBNCH"  # of the FITS card; "workbench" elsewhere
+JPEG_QUALITY = 95  # of 100; the colours at full resolution
+_COMMENT_ROOM = 65_000  # bytes of a JPEG's comment
 SUFFIXES = {".png": "png", ".xisf": "xisf"} | dict.fromkeys((".tif", ".tiff"), "tiff")
 SUFFIXES |= dict.fromkeys((".fits", ".fit", ".fts"), "fits")
+SUFFIXES |= dict.fromkeys((".jpg", ".jpeg"), "jpeg")
 
 
 def write_picture(
@@ -44,15 +47,15 @@ def write_picture(
     bits: int | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a picture; the suffix says how: .png, .tif, .fits, .xisf.
+    """Write a picture; the suffix says how: .png, .jpg, .tif, .fits, .xisf.
 
     Parameters
     ----------
     picture
-        Stretched for PNG and 16-bit TIFF, which get an sRGB profile; linear or stretched for the 32-bit kinds.
+        Stretched for PNG, JPEG and 16-bit TIFF, which get an sRGB profile; linear or stretched for the 32-bit kinds.
     bits
-        16 or 32 for TIFF (16 by default for a stretched picture, 32 for a linear one), 8 or 16 for PNG (16);
-        FITS and XISF have 32-bit floats.
+        16 or 32 for TIFF (16 by default for a stretched picture, 32 for a linear one), 8 or 16 for PNG (16), 8 for
+        JPEG; FITS and XISF have 32-bit floats.
     settings
         What finished the picture, kept in the file so that it can be replayed.
 
@@ -63,29 +66,29 @@ def write_picture(
     Raises
     ------
     WorkbenchError
-        If the suffix is unknown, the bits do not suit it, a linear picture is to become PNG, or the file cannot be
-        written.
+        If the suffix is unknown, the bits do not suit it, a linear picture is to become PNG or JPEG, or the file
+        cannot be written.
     """
     check_picture(picture, stage=None)
     path = Path(path)
     kind = SUFFIXES.get(path.suffix.lower())
     if kind is None:
         raise WorkbenchError(
-            f"{path}: pictures are not written as {path.suffix or 'files without a suffix'!r}; use .png, .tif, .fits or"
-            " .xisf"
+            f"{path}: pictures are not written as {path.suffix or 'files without a suffix'!r}; use .png, .jpg, .tif,"
+            " .fits or .xisf"
         )
     stretched = picture.attrs.get("stage") == "stretched"
-    allowed = {"png": (16, 8), "tiff": (16, 32) if stretched else (32,), "fits": (32,), "xisf": (32,)}[kind]
+    allowed = {"png": (16, 8), "jpeg": (8,), "tiff": (16, 32) if stretched else (32,)}.get(kind, (32,))
     bits = allowed[0] if bits is None else bits
-    if kind == "png" and not stretched:
+    if kind in ("png", "jpeg") and not stretched:
         raise StageError(f"{path}: a linear picture is nearly black on a screen; stretch it, or write .fits or .tif")
     if bits not in allowed:
         raise WorkbenchError(f"{path}: {bits} bits do not suit this picture; choose {' or '.join(map(str, allowed))}")
     if not path.parent.is_dir():
         raise WorkbenchError(f"{path}: the folder {path.parent} does not exist; make it first")
-    writer = {"png": _write_png, "tiff": _write_tiff, "fits": _write_fits, "xisf": _write_xisf}[kind]
+    writers = {"png": _write_png, "jpeg": _write_jpeg, "tiff": _write_tiff, "fits": _write_fits, "xisf": _write_xisf}
     with whole_file(path) as part:
-        writer(part, picture, bits, _record(picture, settings))
+        writers[kind](part, picture, bits, _record(picture, settings))
     return path
 
 
@@ -126,6 +129,17 @@ def write_png(path: Path, values: np.ndarray, profile: bytes, texts: Mapping[str
         png.write_chunks(file, [header, *own, *rest])
 
 
+def _write_jpeg(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any]) -> None:
+    values = quantise(picture, bits)
+    text = json.dumps(about).encode()
+    if len(text) > _COMMENT_ROOM:  # the settings are what a picture is made again from
+        text = json.dumps(about | {"history": []}).encode()
+    Image.fromarray(values).save(
+        path, "JPEG", quality=JPEG_QUALITY, subsampling=0, icc_profile=srgb_profile(picture.sizes["channel"]),
+        comment=text,
+    )  # fmt: skip
+
+
 def _write_tiff(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any]) -> None:
     signal = np.moveaxis(picture["signal"].values, 0, -1)
     signal = signal[..., 0] if signal.shape[-1] == 1 else signal
@@ -144,19 +158,23 @@ def _write_tiff(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
 
 
 def _write_fits(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any]) -> None:
+    signal, mask = without_gaps(picture["signal"].values.astype(np.float32, copy=False))
+    planes = {"signal": signal, "mask": mask, **{name: picture[name].values for name in PLANES[1:] if name in picture}}
     hdus: list[Any] = []
-    for name, values in picture[[name for name in PLANES if name in picture]].items():
+    for name, values in planes.items():
         kind = {"b": np.uint8, "f": np.float32}.get(values.dtype.kind, values.dtype)
-        stored = values.values.astype(kind, copy=False)
-        hdus.append(fits.ImageHDU(stored, name=str(name).upper()) if hdus else fits.PrimaryHDU(stored))
+        stored = values.astype(kind, copy=False)
+        stored = stored[0] if len(stored) == 1 else stored  # a mono image has two axes
+        hdus.append(fits.ImageHDU(stored, name=name.upper()) if hdus else fits.PrimaryHDU(stored))
+        put_plane(hdus[-1].header, name.upper(), about["units"])
     header = hdus[0].header
-    header["BUNIT"] = (about["units"] or "1", "of the pixel values")
     header["STAGE"] = (about["stage"], "linear until stretched")
     header["CHANNELS"] = (",".join(map(str, picture["channel"].values)), "along axis 3")
+    put_cards(header, {"ROWORDER": "TOP-DOWN", **about["attributes"].get("cards", {})})
     header["CREATOR"] = about["program"]
-    header[KEYWORD] = json.dumps(about)
+    header[RECORD] = json.dumps(about)
     for sentence in about["history"]:
-        header["HISTORY"] = sentence.encode("ascii", "replace").decode()  # the JSON has it whole
+        header["HISTORY"] = ascii_text(sentence)  # the JSON has it whole
     fits.HDUList(hdus).writeto(path, overwrite=True)
 
 
@@ -213,7 +231,8 @@ def read_picture(path: str | Path) -> xr.Dataset:
     path = Path(path)
     if not path.is_file():
         raise FrameReadError(path, "is a folder; give a stack" if path.exists() else "does not exist; check the name")
-    kind = SUFFIXES.get(path.suffix.lower()) or _sniff(path)
+    kind = SUFFIXES.get(path.suffix.lower())
+    kind = _sniff(path) if kind in (None, "jpeg") else kind
     reader = {"png": _read_png, "tiff": _read_tiff, "fits": _read_fits, "xisf": _read_xisf}[kind]
     try:
         planes, about, profile, header = reader(path)
@@ -337,15 +356,20 @@ def _read_fits(path: Path) -> _Content:
         cut = [str(warning.message) for warning in caught if "truncated" in str(warning.message)]
         if cut:
             raise FrameReadError(path, f"is a FITS file cut short: {cut[0]}")
+        record = record_of(hdus)
         images = [hdu for hdu in hdus if getattr(hdu, "is_image", False) and hdu.header.get("NAXIS", 0) > 0]
         if not images:
             raise FrameReadError(path, "holds no image")
-        named = {"signal": images[0]} | {hdu.name.lower(): hdu for hdu in images[1:] if hdu.name.lower() in PLANES}
+        known = {hdu.name.lower(): hdu for hdu in images[1:] if hdu.name.lower() in (*PLANES, "mask")}
+        named = {"signal": images[0], **known}
         planes = {name: np.array(hdu.data, hdu.data.dtype.newbyteorder("=")) for name, hdu in named.items()}
         header, shape = images[0].header, planes["signal"].shape
+    if "mask" in planes and planes["signal"].dtype.kind == "f" and planes["mask"].shape == shape:
+        planes["signal"] = with_gaps(planes["signal"], planes["mask"])
+    planes.pop("mask", None)
     if len(shape) == 3 and shape[0] not in CHANNELS and shape[2] in CHANNELS:
         planes = {name: np.moveaxis(values, -1, 0) for name, values in planes.items()}
-    return planes, _about(header.get(KEYWORD)), None, header
+    return planes, _about(record), None, header
 
 
 def _read_xisf(path: Path) -> _Content:

@@ -337,7 +337,7 @@ def finish_stack(
     Parameters
     ----------
     out
-        .png (16 bits), .tif (16 bits), .fits or .xisf (32-bit floats).
+        .png or .tif (16 bits), .jpg (8 bits), .fits or .xisf (32-bit floats).
     settings
         How; the defaults give a picture of most stacks.  Settings are kept inside the picture.
     linear_out

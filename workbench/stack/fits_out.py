@@ -1,8 +1,9 @@
 """The stack as a file: multi-extension FITS, written band by band, and opened again without loss.
 
 ==================  =====================================================================================
-primary             signal, float32 electrons (channel, y, x), scaled to the reference's exposure; ADU, and
-                    ``BUNIT`` says so, where the gain is not known
+primary             signal, float32 electrons (channel, y, x), or (y, x) of a mono stack, scaled to the reference's
+                    exposure; ADU, and ``BUNIT`` says so, where the gain is not known; 0 where there is none
+``MASK``            1 where the signal has no value; `open_stack` makes these pixels NaN
 ``VARIANCE``        its square: equivalent white noise, right for the mean of 16 x 16 pixels
                     (divided by their number); a single pixel's is ``PIXVAR_c`` times this less
                     the shared variance, because resampling shares each sample out
@@ -12,8 +13,14 @@ primary             signal, float32 electrons (channel, y, x), scaled to the ref
 ``CHI_SQUARE``      scatter between frames over the noise model's, in blocks of 32 pixels: 1 where it holds
 ``SHARED_NOISE``    what the frames share of the masters' noise, part of the variance, in blocks of 64 x 32
                     pixels: two numbers a channel; shared variance = first + second times signal squared
-``FRAMES``          table: every light, used or set aside, with its numbers and the reason
+``FRAMES``          table: every light, used or set aside, with its numbers and the reason; its header holds
+                    ``WORKBNCH``: units, history and attributes as JSON
 ==================  =====================================================================================
+
+The order is what other programs need: images of one size and type next to each other are a sequence to Siril, and zeros
+are its missing pixels (with NaN among them it gives no statistics).  astropy's `CCDData.read(path,
+hdu_uncertainty="VARIANCE")` takes unit, variance and mask.  Files of earlier versions, with other orders and NaN, are
+read as well.
 
 The file is made under another name and takes its own when it is whole.  Bands may be written in any order, by
 several processes, and again.
@@ -25,7 +32,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,17 +45,17 @@ from astropy.io import fits
 from astropy.table import Table
 
 from ..core.errors import FrameReadError, WorkbenchError
+from ..core.fits_cards import RECORD, ascii_text, put_cards, put_plane, record_of, with_gaps, without_gaps
 from ..core.values import plain_attributes
 from .engine import Band
 from .normalise import shared_variance
 from .window import BAND, BLOCK
 
-CARD = "WORKBNCH"
-IMAGES = ("SIGNAL", "VARIANCE", "COVERAGE", "REJECTED_LOW", "REJECTED_HIGH", "SATURATED")
+IMAGES = ("SIGNAL", "MASK", "VARIANCE", "COVERAGE", "REJECTED_LOW", "REJECTED_HIGH", "SATURATED")
 _BLOCK_MAPS = ("CHI_SQUARE", "SHARED_NOISE")
 _FLOATS = ("SIGNAL", "VARIANCE")
 _FITS_BLOCK = 2880
-_HEADER_ROOM = 40  # FITS blocks kept free for the primary header, which is known only at the end
+_HEADER_ROOM = 3 * _FITS_BLOCK  # kept free for the primary header, which is known only at the end: 108 cards
 
 
 @dataclass(frozen=True)
@@ -63,11 +70,20 @@ class Layout:
     units: str = "electron"
 
 
+def _stored_type(name: str, counts: str) -> np.dtype:
+    """How an image is stored; counts of 16 bits have their sign bit flipped."""
+    return np.dtype({"MASK": "u1"}.get(name, ">f4" if name in _FLOATS else counts))
+
+
+def _axes(shape: tuple[int, int, int]) -> tuple[int, ...]:
+    """The axes of an image in the file: a mono one has two, as other programs expect."""
+    return shape[1:] if shape[0] == 1 else shape
+
+
 def _extension_header(shape: tuple[int, int, int], name: str, counts: str, units: str) -> bytes:
-    dtype = np.dtype(np.float32 if name in _FLOATS else counts).newbyteorder("=")
-    header = fits.ImageHDU(np.broadcast_to(dtype.type(0), shape), name=name).header
-    if name == "VARIANCE":
-        header["BUNIT"] = f"{units}**2"
+    dtype = _stored_type(name, counts).newbyteorder("=")
+    header = fits.ImageHDU(np.broadcast_to(dtype.type(0), _axes(shape)), name=name).header
+    put_plane(header, name, units)
     return header.tostring().encode("ascii")
 
 
@@ -76,9 +92,9 @@ def plan_layout(path: Path, shape: tuple[int, int, int], frames: int, units: str
     counts = "u1" if frames < 256 else ">u2"
     offsets, at = [], 0
     for name in IMAGES:
-        room = _HEADER_ROOM * _FITS_BLOCK if name == "SIGNAL" else len(_extension_header(shape, name, counts, units))
+        room = _HEADER_ROOM if name == "SIGNAL" else len(_extension_header(shape, name, counts, units))
         offsets.append(at + room)
-        size = math.prod(shape) * (4 if name in _FLOATS else np.dtype(counts).itemsize)
+        size = math.prod(shape) * _stored_type(name, counts).itemsize
         at += room + -(-size // _FITS_BLOCK) * _FITS_BLOCK
     return Layout(path, shape, counts, tuple(offsets), at, units)
 
@@ -115,10 +131,7 @@ def write_band(layout: Layout, band: Band) -> None:
     try:
         handle = os.open(layout.path, os.O_WRONLY)
         try:
-            for name, offset, values in zip(IMAGES, layout.offsets, band.arrays[: len(IMAGES)], strict=True):
-                stored = values.astype(">f4" if name in _FLOATS else layout.counts)
-                if stored.itemsize == 2:
-                    stored ^= stored.dtype.type(0x8000)
+            for offset, stored in zip(layout.offsets, _stored_images(layout, band), strict=True):
                 for channel, plane in enumerate(stored):
                     start = offset + ((channel * height + band.top) * width) * stored.itemsize
                     data = np.ascontiguousarray(plane).data.cast("B")
@@ -131,6 +144,16 @@ def write_band(layout: Layout, band: Band) -> None:
         raise WorkbenchError(_no_room(layout, problem)) from problem
 
 
+def _stored_images(layout: Layout, band: Band) -> Iterator[np.ndarray]:
+    """A band's images as the file has them, in its order."""
+    signal, *others = band.arrays[: len(IMAGES) - 1]
+    for name, values in zip(IMAGES, (*without_gaps(signal), *others), strict=True):
+        stored = values.astype(_stored_type(name, layout.counts))
+        if stored.itemsize == 2:
+            stored ^= stored.dtype.type(0x8000)
+        yield stored
+
+
 def finish_stack(
     layout: Layout,
     out: Path,
@@ -141,33 +164,22 @@ def finish_stack(
 ) -> Path:
     """Write the primary header, the maps in blocks and the table, and give the file its name.
 
-    `about` travels as JSON in the card ``WORKBNCH``: units, stage, history, attributes.  `maps` are the chi-square
-    (channel, block row, block) and the shared noise (2, channel, block row, block).
+    `about` travels as JSON in the card ``WORKBNCH`` of the table: units, stage, history, attributes.  `maps` are the
+    chi-square (channel, block row, block) and the shared noise (2, channel, block row, block).
     """
-    header = fits.PrimaryHDU(np.broadcast_to(np.float32(0), layout.shape)).header
-    header["BUNIT"] = (layout.units, "of the signal")
-    for name, (value, comment) in cards.items():
-        header[name] = (value, comment)
-    header[CARD] = _ascii(json.dumps(about))
-    for sentence in about["history"]:
-        header["HISTORY"] = _ascii(sentence)
-    room = _HEADER_ROOM * _FITS_BLOCK
-    text = header.tostring(endcard=False, padding=False)
-    while len(text) + 80 > room and "HISTORY" in header:  # an extraordinarily long history: keep what fits
-        del header["HISTORY"][-1]
-        text = header.tostring(endcard=False, padding=False)
-    text = text.ljust(room - 80) + "END".ljust(80)  # blank cards are legal and keep the data in place
+    text = _primary_header(layout, cards, about["history"])
     hdus = [fits.ImageHDU(part.astype(">f4"), name=name) for part, name in zip(maps, _BLOCK_MAPS, strict=True)]
     for hdu, size in zip(hdus, (32, 64), strict=True):
         hdu.header["BLOCK"] = (size, "[px] rows of the image for one of this map")
     texts, whole = frames.select_dtypes(exclude=["number", "bool"]), frames.select_dtypes("integer").astype(np.int32)
-    plain = frames.assign(**{name: texts[name].map(lambda value: _ascii(str(value))) for name in texts}, **whole)
+    plain = frames.assign(**{name: texts[name].map(lambda value: ascii_text(str(value))) for name in texts}, **whole)
     table = fits.BinTableHDU(Table.from_pandas(plain), name="FRAMES")
+    table.header[RECORD] = ascii_text(json.dumps(about))
     extensions = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), *hdus, table]).writeto(extensions)
     try:
         with open(layout.path, "r+b") as file:
-            file.write(text.encode("ascii"))
+            file.write(text)
             file.seek(layout.total)
             file.write(extensions.getbuffer()[_FITS_BLOCK:])  # less the empty primary header
             file.flush()
@@ -178,8 +190,16 @@ def finish_stack(
     return out
 
 
-def _ascii(text: str) -> str:
-    return text.encode("ascii", "replace").decode()
+def _primary_header(layout: Layout, cards: Mapping[str, Any], history: list[str]) -> bytes:
+    """The header before the signal, as long as the room kept for it; of the history as much as fits."""
+    header = fits.PrimaryHDU(np.broadcast_to(np.float32(0), _axes(layout.shape))).header
+    put_plane(header, "SIGNAL", layout.units)
+    put_cards(header, cards)
+    for sentence in history:
+        header["HISTORY"] = ascii_text(sentence)
+    text = header.tostring(endcard=False, padding=False)[: _HEADER_ROOM - 80]
+    # data begin at the block after END: blank cards fill up to the last block, if so few are written
+    return (text.ljust(_HEADER_ROOM - _FITS_BLOCK) + "END").ljust(_HEADER_ROOM).encode("ascii")
 
 
 @dataclass(frozen=True)
@@ -221,10 +241,12 @@ def open_stack(path: str | Path) -> xr.Dataset:
         raise FrameReadError(path, "no such file; give a stack that `workbench stack` wrote")
     try:
         with fits.open(path, memmap=True, lazy_load_hdus=False) as hdus:
-            header = hdus[0].header
+            about = {"units": "electron", "history": [], "attributes": {}} | json.loads(record_of(hdus) or "{}")
             planes: dict[str, da.Array] = {}
-            for name, hdu in {"SIGNAL": hdus[0], **{name: hdus[name] for name in IMAGES[1:]}}.items():
-                offset, shape = hdu.fileinfo()["datLoc"], hdu.shape
+            masked = "MASK" in hdus  # not in files of earlier versions
+            names = [name for name in IMAGES[1:] if masked or name != "MASK"]
+            for name, hdu in {"SIGNAL": hdus[0], **{name: hdus[name] for name in names}}.items():
+                offset, shape = hdu.fileinfo()["datLoc"], (hdu.shape if len(hdu.shape) == 3 else (1, *hdu.shape))
                 stored, flip = {-32: (">f4", 0), 8: ("u1", 0), 16: (">u2", 0x8000)}[hdu.header["BITPIX"]]
                 size = math.prod(shape) * np.dtype(stored).itemsize
                 if offset + size > path.stat().st_size:
@@ -232,6 +254,8 @@ def open_stack(path: str | Path) -> xr.Dataset:
                 image = _Image(path, offset, stored, shape, flip)
                 key = f"{path}-{path.stat().st_mtime_ns}-{name.lower()}"
                 planes[name.lower()] = da.from_array(image, chunks=(1, 512, shape[2]), name=key)
+            if masked:
+                planes["signal"] = with_gaps(planes["signal"], planes.pop("mask"))
             chi = hdus["CHI_SQUARE"].data.astype(np.float32)
             if "SHARED_NOISE" in hdus:
                 signal, blocks = planes["signal"], da.from_array(hdus["SHARED_NOISE"].data.astype(np.float32))
@@ -240,18 +264,17 @@ def open_stack(path: str | Path) -> xr.Dataset:
             table = {name: np.array(hdus["FRAMES"].data[name]) for name in hdus["FRAMES"].data.names}
     except (KeyError, OSError) as problem:
         raise FrameReadError(path, f"is not a stack of the workbench ({problem})") from problem
-    about = {"units": "electron", "history": [], "attributes": {}} | json.loads(header.get(CARD, "{}"))
     attrs = plain_attributes(
         {"units": about["units"], "stage": "stacked", "history": about["history"], **about["attributes"]}
     )
     square = f"{attrs['units']}**2"
     units = {"signal": attrs["units"], "variance": square, "shared_variance": square}
-    names = {"saturated": "saturated samples", "coverage": "samples used"}
+    long_names = {"saturated": "saturated samples", "coverage": "samples used"}
     data: dict[str, Any] = {
         name: (
             ("channel", "y", "x"),
             plane,
-            {"units": units.get(name, "1"), "long_name": names.get(name, name.replace("_", " "))},
+            {"units": units.get(name, "1"), "long_name": long_names.get(name, name.replace("_", " "))},
         )
         for name, plane in planes.items()
     }

@@ -1,0 +1,172 @@
+"""Cards that our FITS files have alike: what was observed, what a plane holds, the record of how it was made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from astropy.io import fits
+
+RECORD = "WORKBNCH"  # keyword of the record: JSON text
+NO_VALUE, UNSTABLE = 1, 2  # bits of the plane MASK
+# coordinates of a cube and attributes of a master, as FITS names them
+SETTING_CARDS = {
+    "iso": "ISOSPEED", "gain_setting": "GAIN", "offset_setting": "OFFSET", "readout_mode": "READOUTM",
+    "binning": "XBINNING", "filter": "FILTER", "temperature": "CCD-TEMP",
+}  # fmt: skip
+# what is copied from the header of the reference: our keyword, and others under which programs write the same
+_COPIED = {
+    "OBJECT": (), "TELESCOP": (), "FOCALLEN": (), "APTDIA": (), "XPIXSZ": ("PIXSIZE1",), "YPIXSZ": ("PIXSIZE2",),
+    "RA": (), "DEC": (), "OBJCTRA": (), "OBJCTDEC": (), "EQUINOX": (),
+}  # fmt: skip
+_SITE = {"SITELAT": ("LAT-OBS",), "SITELONG": ("LONG-OBS",), "SITEELEV": ("ALT-OBS",)}
+COMMENTS = {
+    "DATE-OBS": "start of the first exposure, camera's clock",
+    "DATE-AVG": "mean of the exposures' middles",
+    "DATE-END": "end of the last exposure",
+    "OBJECT": "as the reference's file names it",
+    "FILTER": "of the lights",
+    "INSTRUME": "camera",
+    "EXPTIME": "[s]",
+    "ISOSPEED": "ISO setting",
+    "GAIN": "gain setting of the camera, not e-/ADU",
+    "OFFSET": "offset setting of the camera",
+    "CCD-TEMP": "[deg C] of the sensor, mean",
+    "FOCALLEN": "[mm]",
+    "APTDIA": "[mm]",
+    "XPIXSZ": "[um]",
+    "YPIXSZ": "[um]",
+    "NCOMBINE": "frames combined",
+    "ROWORDER": "the first row is the top of the picture",
+}
+
+
+def observation(light: xr.DataArray, number: int, header: Mapping[str, Any], *, site: bool = False) -> dict[str, Any]:
+    """Return the cards of what was observed: dates, setting, object, telescope, direction; of the site only if asked.
+
+    Parameters
+    ----------
+    light
+        The lights that are stacked: their coordinates ``time`` (start), ``exposure`` [s], the setting, ``filter`` and
+        ``temperature`` [°C].
+    number
+        Of the reference among them, whose setting counts.
+    header
+        Of the reference's file; what it does not state is left out.
+
+    Examples
+    --------
+    >>> from workbench.core.cube import make_cube
+    >>> times = np.array(["2026-01-01T20:00", "2026-01-01T20:02"], "datetime64[ns]")
+    >>> frames = np.zeros((2, 4, 4), "uint16")
+    >>> cube = make_cube(frames, cfa_pattern="RGGB", kind="light", exposure=60.0, time=times, gain_setting=100)
+    >>> cards = observation(cube, 0, {"OBJECT": "M 31", "SITELAT": 50.0})
+    >>> [cards[name][11:19] for name in ("DATE-OBS", "DATE-AVG", "DATE-END")], cards["OBJECT"], "SITELAT" in cards
+    (['20:00:00', '20:01:30', '20:03:00'], 'M 31', False)
+    """
+    cards: dict[str, Any] = {}
+    start = light["time"].values.astype("datetime64[ms]")
+    length = np.nan_to_num(light["exposure"].values.astype(float))
+    dated = ~np.isnat(start)
+    if dated.any():
+        start, length = start[dated], (1000 * length[dated]).round().astype("timedelta64[ms]")
+        first = start.min()
+        middle = (start - first + length / 2).astype(float).mean()
+        cards["DATE-OBS"] = str(first)
+        cards["DATE-AVG"] = str(first + np.timedelta64(round(middle), "ms"))
+        cards["DATE-END"] = str((start + length).max())
+    of_reference = {name: light[name].values[number] for name in SETTING_CARDS if name in light.coords}
+    temperatures = light["temperature"].values.astype(float)
+    if np.isfinite(temperatures).any():
+        of_reference["temperature"] = round(float(np.nanmean(temperatures)), 2)
+    cards |= setting_cards(of_reference)
+    for key, others in (_COPIED | (_SITE if site else {})).items():
+        value = next((header[name] for name in (key, *others) if header.get(name) not in (None, "")), None)
+        if isinstance(value, (str, int, float)):
+            cards[key] = _card_text(value) if isinstance(value, str) else value
+    return cards
+
+
+def setting_cards(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cards of a setting, a filter and a temperature; what is not known is left out.
+
+    Examples
+    --------
+    >>> setting_cards({"iso": float("nan"), "gain_setting": 0.0, "binning": 2.0, "filter": ""})
+    {'GAIN': 0, 'XBINNING': 2, 'YBINNING': 2}
+    """
+    cards: dict[str, Any] = {}
+    for name, keyword in SETTING_CARDS.items():
+        value = values.get(name, "")
+        if isinstance(value, str):
+            if value:
+                cards[keyword] = _card_text(value)
+        elif math.isfinite(value):
+            cards[keyword] = int(value) if float(value).is_integer() and name != "temperature" else float(value)
+    if "XBINNING" in cards:
+        cards["YBINNING"] = cards["XBINNING"]
+    return cards
+
+
+def put_cards(header: fits.Header, cards: Mapping[str, Any]) -> None:
+    """Write cards into a header with their comments; a value may be a tuple with a comment of its own."""
+    for keyword, value in cards.items():
+        if isinstance(value, tuple):
+            header[keyword] = value
+        elif value is not None:
+            header[keyword] = (value, COMMENTS.get(keyword, ""))
+
+
+def put_plane(header: fits.Header, name: str, units: str) -> None:
+    """Say in a header what an image holds: the unit of the signal, that a variance is one, what the mask's bits mean.
+
+    ``UTYPE`` is what astropy's `CCDData` goes by.
+    """
+    units = units.replace("²", "2") or "1"
+    if name == "VARIANCE":
+        header["BUNIT"] = (units if units == "1" else f"{units}2", "square of the signal's")
+        header["UTYPE"] = ("VarianceUncertainty", "not a standard deviation")
+    elif name == "MASK":
+        header["BIT1"] = ("no value", "the signal is 0 there")
+        header["BIT2"] = ("unstable", "samples scatter more than they may")
+    elif name == "SIGNAL":
+        header["BUNIT"] = (units, "of the signal")
+
+
+def without_gaps(signal: np.ndarray, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return a signal with 0 where it has no value, and the mask that says so.
+
+    Other programs count zeros as missing, and give no statistics at all of a picture with NaN in it.
+    """
+    gaps = np.isnan(signal)
+    mask = np.zeros(signal.shape, np.uint8) if mask is None else mask
+    return np.where(gaps, signal.dtype.type(0), signal), mask | (gaps * np.uint8(NO_VALUE))
+
+
+def with_gaps(signal: Any, mask: Any) -> Any:
+    """Return the signal, NaN where the mask says that it has no value; undoes `without_gaps`.
+
+    Examples
+    --------
+    >>> signal = np.array([1.0, np.nan, 0.0])
+    >>> with_gaps(*without_gaps(signal)).tolist()
+    [1.0, nan, 0.0]
+    """
+    return np.where((mask & NO_VALUE) > 0, signal.dtype.type(np.nan), signal)  # lazy for dask's arrays
+
+
+def record_of(hdus: Iterable[Any]) -> str:
+    """Return the record in one of our files, JSON text, whichever header it lies in; empty where there is none."""
+    return next((str(hdu.header[RECORD]) for hdu in hdus if RECORD in hdu.header), "")
+
+
+def ascii_text(text: str) -> str:
+    """Return a text as a FITS card can hold it."""
+    return text.encode("ascii", "replace").decode().replace("\n", " ")
+
+
+def _card_text(text: str) -> str:
+    return ascii_text(text).strip()[:68]
