@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from astropy.io import fits
+from astropy.nddata import CCDData, VarianceUncertainty
 
 from workbench.calibrate import SensorNoise, calibrate, make_masters, masterset, open_master, save_master
 from workbench.calibrate.noise import saturation_level
@@ -154,12 +155,36 @@ def test_masters_go_through_fits_without_loss_and_other_programs_read_them(rig, 
     assert open_master(path).identical(master)
     with fits.open(path) as hdus:
         hdus.verify("exception")
-        assert [hdu.name for hdu in hdus] == ["PRIMARY", "VARIANCE", "COUNT", "UNSTABLE"]
+        assert [hdu.name for hdu in hdus] == ["PRIMARY", "MASK", "VARIANCE", "COUNT"]
         header = hdus[0].header
         assert (header["ISOSPEED"], header["EXPTIME"], header["NCOMBINE"]) == (200.0, 300.0, 16)
         assert "simulated" in header["INSTRUME"]
         assert hdus[0].data.dtype.itemsize == 4
     assert [entry.name for entry in path.parent.iterdir()] == ["dark.fits"]
+
+
+def test_siril_and_astropy_open_masters(rig, noise, tmp_path, siril_levels):
+    made = make_masters(rig.light, bias=rig.bias, dark=rig.dark, flat=rig.flat, noise=noise, progress=False).masters[0]
+    flat = made.flat.copy(deep=True)
+    flat["signal"][:4] = np.nan
+    for master, unit, scale in ((made.bias, "adu", 1), (made.dark, "adu", 1), (flat, "", 65535)):
+        path = save_master(master, tmp_path / "master.fits")
+        assert open_master(path).identical(master)
+        signal = master.signal.values
+        np.testing.assert_allclose(siril_levels(path)[0, :2] / scale, [np.nanmean(signal), np.nanmedian(signal)], 1e-3)
+        seen = CCDData.read(path, hdu_uncertainty="VARIANCE")
+        assert str(seen.unit) == unit
+        assert isinstance(seen.uncertainty, VarianceUncertainty)
+        assert str(seen.uncertainty.unit) == unit + "2" * bool(unit)
+        assert seen.mask.sum() == (np.isnan(signal) | master.unstable.values).sum()
+
+
+def test_masters_of_earlier_versions_are_opened(rig, noise, tmp_path):
+    master = make_masters(rig.light, dark=rig.dark, noise=noise, progress=False).masters[0].dark
+    with fits.open(save_master(master, tmp_path / "dark.fits")) as hdus:
+        unstable = fits.ImageHDU((hdus["MASK"].data & 2) // 2, name="UNSTABLE")
+        fits.HDUList([hdus[0], hdus["VARIANCE"], hdus["COUNT"], unstable]).writeto(tmp_path / "before.fits")
+    assert open_master(tmp_path / "before.fits").identical(master)
 
 
 def test_files_that_are_no_masters_and_folders_that_cannot_be_written(rig, tmp_path):

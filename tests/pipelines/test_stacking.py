@@ -71,6 +71,7 @@ def test_the_file_opens_without_loss(night, done):
     with fits.open(done.path) as hdus:
         names = [hdu.name for hdu in hdus]
         assert names[1:] == [
+            "MASK",
             "VARIANCE",
             "COVERAGE",
             "REJECTED_LOW",
@@ -82,8 +83,9 @@ def test_the_file_opens_without_loss(night, done):
         ]
         assert hdus[0].data.shape == (3, *SHAPE)
         assert hdus[0].data.dtype == np.dtype(">f4")
-        assert np.array_equal(hdus[0].data, stack.signal.values, equal_nan=True)
-        for name in names[1:6]:
+        gaps = hdus["MASK"].data > 0
+        assert np.array_equal(np.where(gaps, np.nan, hdus[0].data), stack.signal.values, equal_nan=True)
+        for name in names[2:7]:
             assert np.array_equal(hdus[name].data, stack[name.lower()].values, equal_nan=True), name
         header = hdus[0].header
         assert header["REFFRAME"] == "lights/light_0000.fits"
@@ -336,7 +338,7 @@ def test_wishes_lie_over_a_settings_file(tmp_path):
 
 def test_what_cannot_be_is_said_before_the_work(linear, tmp_path):
     for out, words in (
-        (tmp_path / "a.jpg", r"'\.jpg'"),
+        (tmp_path / "a.gif", r"'\.gif'"),
         (tmp_path / "a", "without a suffix"),
         (tmp_path / "no" / "a.png", "does not exist"),
     ):

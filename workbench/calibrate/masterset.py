@@ -24,6 +24,15 @@ from ..core.cube import black_levels, digest
 from ..core.defects import FILLED, defect_map
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.files import whole_file
+from ..core.fits_cards import (
+    UNSTABLE,
+    ascii_text,
+    put_cards,
+    put_plane,
+    setting_cards,
+    with_gaps,
+    without_gaps,
+)
 from ..core.mosaic import channel_index, planes
 from ..core.settings import setting_differs, setting_of
 from .apply import Tables
@@ -33,7 +42,7 @@ from .matching import Group, plan_groups
 from .noise import SensorNoise, from_sensor, noise_of_flats, noise_of_masters, saturation_level
 
 VERSION = 2  # of the way masters are made; after another number all are made again
-_EXTENSIONS = {"signal": "PRIMARY", "variance": "VARIANCE", "count": "COUNT", "unstable": "UNSTABLE"}
+_VARIABLES = ("signal", "variance", "count", "unstable")
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,9 +279,10 @@ def _typical_variance(dark: xr.Dataset, cell: np.ndarray) -> np.ndarray:
 
 
 def save_master(master: xr.Dataset, path: str | Path) -> Path:
-    """Write a master as a multi-extension FITS file: signal, VARIANCE, COUNT, UNSTABLE; whole or not at all.
+    """Write a master as a multi-extension FITS file: signal, MASK, VARIANCE, COUNT; whole or not at all.
 
-    The header has the usual keywords for other programs and, as JSON in ``WBATTRS``, all that `open_master` returns.
+    The mask has bit 1 where there is no value (the signal is 0 there) and bit 2 where a pixel is unstable.  The header
+    has the usual keywords for other programs and, as JSON in ``WBATTRS``, all that `open_master` returns.
 
     Raises
     ------
@@ -290,22 +300,23 @@ def save_master(master: xr.Dataset, path: str | Path) -> Path:
     True
     """
     path = Path(path)
-    attrs = {**master.attrs, "variables": {name: dict(master[name].attrs) for name in _EXTENSIONS}}
+    about = master.attrs
+    attrs = {**about, "variables": {name: dict(master[name].attrs) for name in _VARIABLES}}
     header = fits.Header()
-    header["IMAGETYP"] = f"master {master.attrs['kind']}"
-    header["INSTRUME"] = master.attrs["camera"].encode("ascii", "replace").decode()
-    keywords = {"iso": "ISOSPEED", "exposure": "EXPTIME", "temperature": "CCD-TEMP", "frames": "NCOMBINE"}
-    for name, keyword in keywords.items():
-        if np.isfinite(master.attrs[name]):
-            header[keyword] = master.attrs[name]
-    if master.attrs["cfa_pattern"] != "mono":
-        header["BAYERPAT"] = master.attrs["cfa_pattern"]
-    header["ROWORDER"] = "TOP-DOWN"
+    header["IMAGETYP"] = f"master {about['kind']}"
+    exposure = float(about["exposure"])
+    cards = {"INSTRUME": ascii_text(about["camera"]), "EXPTIME": exposure if np.isfinite(exposure) else None}
+    put_cards(header, cards | setting_cards(about) | {"NCOMBINE": about["frames"], "ROWORDER": "TOP-DOWN"})
+    if about["cfa_pattern"] != "mono":
+        header["BAYERPAT"] = about["cfa_pattern"]
     header["WBATTRS"] = json.dumps(attrs)
-    hdus = fits.HDUList([fits.PrimaryHDU(master["signal"].values, header)])
-    for name, extension in list(_EXTENSIONS.items())[1:]:
-        values = master[name].values
-        hdus.append(fits.ImageHDU(values.astype(np.uint8) if values.dtype == bool else values, name=extension))
+    signal, mask = without_gaps(master["signal"].values, master["unstable"].values * np.uint8(UNSTABLE))
+    planes = {"MASK": mask, "VARIANCE": master["variance"].values, "COUNT": master["count"].values}
+    hdus = fits.HDUList([fits.PrimaryHDU(signal, header)])
+    for name, values in planes.items():
+        hdus.append(fits.ImageHDU(values, name=name))
+    for name, hdu in zip(("SIGNAL", *planes), hdus, strict=True):
+        put_plane(hdu.header, name, master["signal"].attrs["units"])
     with whole_file(path, "the master", "give another folder") as part:
         needed = sum(hdu.filebytes() for hdu in hdus)
         if shutil.disk_usage(path.parent).free < needed:  # what astropy raises for a full disk hides the reason
@@ -326,11 +337,15 @@ def open_master(path: str | Path) -> xr.Dataset:
         with fits.open(path, memmap=False) as hdus:
             attrs = json.loads(hdus[0].header["WBATTRS"])
             described = attrs.pop("variables")
-            data = {}
-            for name, extension in _EXTENSIONS.items():
-                values = hdus[extension].data
-                values = values.astype(bool if name == "unstable" else values.dtype.newbyteorder("="), copy=False)
-                data[name] = (("y", "x"), values, described[name])
+            planes = {name: hdus[name].data for name in ("VARIANCE", "COUNT", "MASK", "UNSTABLE") if name in hdus}
+            planes = {n: values.astype(values.dtype.newbyteorder("="), copy=False) for n, values in planes.items()}
+            signal = hdus[0].data.astype(np.float32, copy=False)
+            if "MASK" in planes:
+                signal, unstable = with_gaps(signal, planes["MASK"]), (planes["MASK"] & UNSTABLE) > 0
+            else:  # a file of an earlier version
+                unstable = planes["UNSTABLE"].astype(bool)
+            values = (signal, planes["VARIANCE"], planes["COUNT"], unstable)
+            data = {n: (("y", "x"), held, described[n]) for n, held in zip(_VARIABLES, values, strict=True)}
             return xr.Dataset(data, attrs=attrs)
     except FileNotFoundError:
         raise FrameReadError(path, "is not there") from None
