@@ -96,6 +96,34 @@ def test_frames_of_one_time_or_of_one_level_are_not_taken_for_copies(night):
     assert counts(open_folder(root)) == WHOLE
 
 
+def test_copies_whose_times_are_cut_to_seconds(night):
+    root, files = night
+    light = rewrite(files[-1], DATE_OBS="2024-05-12T22:00:00.25", EXPTIME=1 / 60, EXPOSURE=None)
+    with fits.open(light) as units:
+        level = units[0].data.astype("float32")
+    rewrite(
+        light, root / "process" / "i_00001.fit", level, DATE_OBS="2024-05-12T22:00:00", EXPTIME=0.016667, EXPOSURE=None
+    )
+    folder = open_folder(root)
+    assert (counts(folder), len(folder.set_aside)) == (WHOLE, 1)
+
+
+def test_frames_that_serve_as_two_kinds_stay_both(night):
+    root, files = night
+    rewrite(files[0], root / "darkflats" / "a.fits", IMAGETYP="DARKFLAT")
+    folder = open_folder(root)
+    assert (counts(folder), folder.set_aside) == (WHOLE | {"darkflat": 1}, [])
+
+
+def test_dates_without_a_time_are_no_time(night):
+    root, files = night
+    for path in files:
+        rewrite(path, DATE_OBS="2024-05-12")
+    copy = rewrite(files[-1], files[-1].with_name("x again.fits"))
+    folder = open_folder(root)
+    assert (counts(folder), [path for path, _ in folder.set_aside]) == (WHOLE, [copy])
+
+
 # masters, stacks and processed pictures
 
 
@@ -107,7 +135,8 @@ def test_frames_of_one_time_or_of_one_level_are_not_taken_for_copies(night):
         ("masterDark_BIN-1.fits", {"IMAGETYP": None}, 1.0, "is a master dark of another program"),
         ("dark_stacked.fits", {"STACKCNT": 30}, 1 / 65535, r"is a master dark of another program \(STACKCNT 30\)"),
         ("d.fits", {"NCOMBINE": 20}, 1.0, r"is a master dark of another program \(NCOMBINE 20\)"),
-        ("d.fits", {}, 1 / 65535, r"is a master dark of another program \(numbers from 0 to 0\.\d+\)"),
+        ("d.fits", {"NFRAMES": 20}, 1.0, r"is a master dark of another program \(NFRAMES 20\)"),
+        ("d.fits", {}, 1 / 65535, r"holds numbers from 0 to 0\.\d+, not ADU, .*, taken for a master dark: not counted"),
     ],
 )
 def test_a_master_is_never_counted_as_a_frame(night, name, words, scale, reason):
@@ -124,6 +153,14 @@ def test_a_master_is_never_counted_as_a_frame(night, name, words, scale, reason)
         raise WorkbenchError(why)
     assert folder.masters[["path", "kind", "exposure"]].values.tolist() == [[path, "dark", 60.0]]
     assert folder.warnings == []
+
+
+def test_a_folder_of_masters_holds_no_frames(night):
+    root, files = night
+    rewrite(files[2], root / "MasterDarks" / "60s.fits", IMAGETYP=None, DATE_OBS=None, GAIN=99)
+    folder = open_folder(root)
+    assert (counts(folder), folder.masters["kind"].tolist()) == (WHOLE, ["dark"])
+    assert folder.set_aside[0][1].startswith("is a master dark of another program (its folder MasterDarks)")
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def _derived(header: Mapping[str, Any]) -> str:
     kind = _words(header, "IMAGETYP", "FRAMETYP", "FRAME")
     if "master" in kind.casefold():
         return f"IMAGETYP {kind!r}"
-    for key in ("STACKCNT", "NCOMBINE", "SNAPSHOT"):
+    for key in ("STACKCNT", "NCOMBINE", "NFRAMES", "SNAPSHOT"):
         count = number(header.get(key))
         if count > 1:
             return f"{key} {count:g}"

@@ -19,7 +19,7 @@ from .metadata import FrameInfo, kind_in_folders, kind_in_words
 from .reader import plain_pixels, read_frame
 
 MASTER_KINDS = ("bias", "dark", "flat", "darkflat")
-_MASTER = re.compile(r"(?<![a-z])(?:master|stack(?:ed)?)(?![a-z])", re.IGNORECASE)
+_MASTER = re.compile(r"(?<![a-z])(?:masters?|stack(?:ed)?)(?![a-z])", re.IGNORECASE)
 _PROCESSED = re.compile(r"(?:(?:r|bkg|cc|drizzle|mtf|ght)_)*pp_", re.IGNORECASE)  # names that Siril gives
 _COLOUR_CAMERA = re.compile(
     r"\d(?:MC|CC|C|KPC)\b|-C\b|colou?r|\bOSC\b|Canon|Nikon|Pentax|Fuji|Olympus|Lumix|ILCE|DSLR|Seestar|DWARF|Vespera",
@@ -38,20 +38,23 @@ def foreign(info: FrameInfo, root: Path) -> tuple[str, str]:
     """
     if info.format in ("raw", "dng", "pgm"):
         return "", ""
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", info.path.name.split(".")[0])
-    named = _MASTER.search(name) or _PROCESSED.match(name)
-    why = info.derived or (f"its name {info.path.name}" if named else "")
+    name, folder = (re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text) for text in (info.path.stem, info.path.parent.name))
+    why = info.derived
+    if not why and (_MASTER.search(name) or _PROCESSED.match(name)):
+        why = f"its name {info.path.name}"
+    elif not why and info.path.parent != root and "master" in folder.casefold():
+        why = f"its folder {info.path.parent.name}"
     peak = _peak(info)
     if not why and np.isnan(peak):
         return "", ""
-    kinds = (kind_in_words(_MASTER.sub(" ", text)) for text in (info.imagetyp, name))
+    kinds = (kind_in_words(_MASTER.sub(" ", text)) for text in (info.imagetyp, name, folder))
     kind = next(filter(None, kinds), "") or kind_in_folders(info.path, root)
+    scaled = f"holds numbers from 0 to {peak:.3g}, not ADU, as Siril and PixInsight write them"
     if kind in MASTER_KINDS:
-        why = why or f"numbers from 0 to {peak:.3g}"
-        return f"is a master {kind} of another program ({why}): not counted as a raw frame", kind
+        reason = f"is a master {kind} of another program ({why})" if why else f"{scaled}, taken for a master {kind}"
+        return f"{reason}: not counted as a raw frame", kind
     if why:
         return f"is a stacked or processed picture ({why}): give the raw frames", ""
-    scaled = f"holds numbers from 0 to {peak:.3g}, not ADU, as Siril and PixInsight write them"
     return f"{scaled}; save it in 16 bits, or give the raw frame", ""
 
 
@@ -93,22 +96,28 @@ def review(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[Path, str]], l
 def find_duplicates(table: pd.DataFrame) -> list[tuple[int, int]]:
     """Return the rows of a folder's table that hold an exposure again, each with the row that is kept.
 
-    Only frames of one size and exposure time that began at the same time, or state none, are compared, by their pixels;
-    packed files without a time, and bursts of camera RAW, byte by byte.  Frames whose pixels are all equal prove
-    nothing.  Kept is the one whose name and folder do not speak of a copy, then the one less deep.
+    Only frames of one size and exposure time that began in the same second, or state no time, are compared: by their
+    pixels, packed files of one form byte by byte.  Frames whose pixels are all equal prove nothing, and frames that
+    serve as two kinds stay both.  Kept is the one whose name and folder do not speak of a copy, then the one less deep.
     """
     order = sorted(range(len(table)), key=lambda number: _rank(table.iloc[number], number))
-    key = ["height", "width", "exposure", "time"]
+    times = pd.to_datetime(table["time"]).dt.floor("s")
+    times = times.mask(times == times.dt.floor("D"))  # a date alone
+    exposure = table["exposure"].map("{:.3g}".format)
     pairs = []
-    for values, group in table.iloc[order].groupby(key, sort=False, dropna=False):
+    key = [table["height"], table["width"], exposure, times]
+    for values, group in table.groupby(key, sort=False, dropna=False):
         if len(group) < 2:
             continue
-        decode = not pd.isna(values[-1]) and (group["format"] != "raw").any()
+        plain = {path: plain_pixels(path) is not None for path in group["path"]}
+        decode = not pd.isna(values[-1]) and group.assign(plain=plain.values())[["format", "plain"]].nunique().max() > 1
         first: dict[Any, list[int]] = {}
-        for number, path in group["path"].items():
-            if not (mark := _mark(path, decode)):
+        for number in sorted(group.index, key=order.index):
+            path, kind = table.loc[number, ["path", "kind"]]
+            if not (mark := _mark(path, decode or plain[path])):
                 continue
-            same = next((other for other in first.get(mark, ()) if _equal(table["path"][other], path, decode)), None)
+            earlier = [other for other in first.get(mark, ()) if kind in ("", table["kind"][other])]
+            same = next((other for other in earlier if _equal(table["path"][other], path, decode or plain[path])), None)
             if same is None:
                 first.setdefault(mark, []).append(int(number))
             else:
@@ -120,12 +129,11 @@ def _rank(row: pd.Series, number: int) -> tuple:
     return row["kind"] == "", bool(_COPIED.search(row["file"])), row["file"].count("/"), number
 
 
-def _mark(path: Path, decode: bool) -> Any:
-    """What differs between two exposures, and is cheap to find; None where all pixels are equal."""
+def _mark(path: Path, pixels: bool) -> Any:
+    """What differs between two exposures, and is cheap to find, in their pixels or bytes; None if it cannot be read."""
     try:
-        if decode or plain_pixels(path) is not None:
-            row = _middle_rows(path, 1).astype(float)
-            return hashlib.sha256(row.tobytes()).hexdigest()
+        if pixels:
+            return hashlib.sha256(_middle_rows(path, 1).astype(float).tobytes()).hexdigest()
         size = path.stat().st_size
         with path.open("rb") as file:
             file.seek(size // 2)
@@ -134,14 +142,13 @@ def _mark(path: Path, decode: bool) -> Any:
         return None
 
 
-def _equal(first: Path, second: Path, decode: bool) -> bool:
-    """Whether two files hold the same pixels, and not one value everywhere."""
+def _equal(first: Path, second: Path, pixels: bool) -> bool:
+    """Whether two files hold the same bytes, or the same pixels, and these not one value everywhere."""
     try:
-        plain = all(plain_pixels(path) is not None for path in (first, second))
-        if not (decode or plain):
+        if not pixels:
             return filecmp.cmp(first, second, shallow=False)
-        pixels = read_frame(first)
-        return bool((pixels != pixels.flat[0]).any()) and np.array_equal(pixels, read_frame(second), equal_nan=True)
+        frame = read_frame(first)
+        return bool((frame != frame.flat[0]).any()) and np.array_equal(frame, read_frame(second), equal_nan=True)
     except (FrameReadError, OSError):
         return False
 
