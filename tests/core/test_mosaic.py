@@ -40,3 +40,40 @@ def test_mono_and_odd_sizes():
     assert bayer.shifted("mono", 1, 1) == "mono"
     with pytest.raises(WorkbenchError, match="none of"):
         bayer.offsets("XXXX")
+
+
+# the mosaic that the levels show
+
+
+def cell_of(levels, shape=(256, 320), noise=30.0, seed=4):
+    cell = np.tile(np.array(levels, float).reshape(2, 2), (shape[0] // 2, shape[1] // 2))
+    return cell + np.random.default_rng(seed).normal(0, noise, shape)
+
+
+@pytest.mark.parametrize(
+    ("levels", "shown"),
+    [
+        ((300, 900, 900, 500), "RGGB"),
+        ((900, 300, 500, 900), "GRBG"),
+        ((600, 640, 640, 600), "RGGB"),  # red and blue alike: the greens are the brighter ones
+        ((600, 630, 630, 660), "RGGB"),  # under lamps: red, green, blue in falling order
+        ((600, 600, 600, 600), ""),
+        ((600, 605, 600, 605), ""),  # columns with offsets of their own
+        ((600, 600, 640, 640), ""),  # rows
+        ((600, 640, 620, 660), ""),  # both
+        ((600, 601, 601, 603), ""),  # too little to tell
+    ],
+)
+def test_the_mosaic_shows_in_the_levels(levels, shown):
+    assert bayer.checkerboard(cell_of(levels)) == shown
+
+
+def test_stars_and_gradients_are_no_mosaic():
+    frame = cell_of((600,) * 4) + np.linspace(0, 300, 320)
+    rng = np.random.default_rng(5)
+    frame[rng.integers(0, 256, 300), rng.integers(0, 320, 300)] += 5000
+    assert bayer.checkerboard(frame) == ""
+
+
+def test_nothing_is_no_mosaic():
+    assert bayer.checkerboard(np.full((256, 256), np.nan)) == bayer.checkerboard(np.zeros((2, 2))) == ""

@@ -162,6 +162,39 @@ def test_lights_that_do_not_belong_are_set_aside(night, tmp_path):
     assert "light_0005.fits" in repr(result)
 
 
+def test_the_same_night_as_other_programs_leave_it(night, done, tmp_path):
+    """Calibration frames bottom-up, with an overscan; copies, a master, a stack, a processed light: the same bits."""
+    folder = shutil.copytree(night.folder, tmp_path / "night")
+    lights = sorted((folder / "lights").glob("*.fits"))
+    for path in (*folder.glob("*/*.fits"),):
+        if path in lights:
+            continue
+        with fits.open(path) as hdus:
+            pixels, header = hdus[0].data, hdus[0].header
+        wide = np.pad(pixels[::-1], ((2, 0), (6, 0)), constant_values=40)
+        header["ROWORDER"], header["TRIMSEC"] = "BOTTOM-UP", f"[7:{SHAPE[1] + 6},3:{SHAPE[0] + 2}]"
+        fits.writeto(path, wide, header, overwrite=True)
+    shutil.copy(lights[1], folder / "lights" / "light_0001 (1).fits")
+    shutil.copy(lights[2], folder / "lights" / "light_0002 copy.fits")
+    dark = next(folder.glob("darks/*.fits"))
+    fits.writeto(dark.with_name("x.fits"), np.full(SHAPE, 0.009, "f4"), fits.Header({"IMAGETYP": "Master Dark"}))
+    fits.writeto(lights[0].with_name("m42.fits"), np.ones(SHAPE, "f4"), fits.Header({"STACKCNT": 5}))
+    fits.writeto(lights[0].with_name("r_pp_light_0001.fits"), np.full(SHAPE, 0.01, "f4"))
+    result = stack_folder(folder, tmp_path / "stack.fits", reference="light_0000", progress=False)
+    reasons = {name.split("/")[-1]: reason for name, reason in result.set_aside}
+    assert {name: reason.split(" (")[0] for name, reason in reasons.items()} == {
+        "light_0001 (1).fits": "is the same exposure as lights/light_0001.fits, which is used",
+        "light_0002 copy.fits": "is the same exposure as lights/light_0002.fits, which is used",
+        "x.fits": "is a master dark of another program",
+        "m42.fits": "is a stacked or processed picture",
+        "r_pp_light_0001.fits": "is a stacked or processed picture",
+    }
+    with fits.open(result.path) as one, fits.open(done.path) as two:
+        assert one[0].header["TOTALEXP"] == two[0].header["TOTALEXP"]
+        np.testing.assert_array_equal(one[0].data, two[0].data)
+        np.testing.assert_array_equal(one["VARIANCE"].data, two["VARIANCE"].data)
+
+
 def test_a_light_of_floating_point_with_gaps_among_the_others(night, done, tmp_path):
     folder = shutil.copytree(night.folder, tmp_path / "night")
     path = folder / "lights" / "light_0002.fits"

@@ -100,18 +100,19 @@ def checkerboard(frame: np.ndarray) -> str:
     ('RGGB', '')
     """
     cells = tiles(np.asarray(frame, float), 16)
-    if cells.size < 16 * 16**2:
+    corners = np.array([cells[..., row::2, column::2].mean(axis=(2, 3)).ravel() for row in (0, 1) for column in (0, 1)])
+    a, b, c, d = corners = corners[:, np.isfinite(corners).all(axis=0)]
+    if a.size < 16:
         return ""
-    a, b, c, d = (cells[..., row::2, column::2].mean(axis=(2, 3)).ravel() for row in (0, 1) for column in (0, 1))
-    level, shown = abs(np.nanmedian(cells)), dict[str, float]()
+    level, shown = abs(np.median(corners)), dict[str, float]()
     for pattern, greens, others in (("RGGB", (b, c), (a, d)), ("GRBG", (a, d), (b, c))):
         green = (greens[0] + greens[1]) / 2
         steps = [greens[0] - greens[1], *(other - green for other in others)]
-        between, *beside = (float(np.nanmedian(step)) for step in steps)
-        error = 1.25 * max(mad_std(step[np.isfinite(step)]) for step in steps) / np.sqrt(green.size)
+        between, *beside = (float(np.median(step)) for step in steps)
+        error = 1.25 * max(mad_std(step) for step in steps) / np.sqrt(green.size)
         contrast = max(map(abs, beside))
         if contrast > max(6 * error, 0.005 * level) and abs(between) < 0.2 * contrast:
-            shown[pattern] = float(np.nanmedian(green))
+            shown[pattern] = float(np.median(green))
     return max(shown, key=lambda pattern: shown[pattern], default="")
 
 

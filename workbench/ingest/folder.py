@@ -213,7 +213,8 @@ def _sentences(findings: Iterable[Finding]) -> list[str]:
 
 def _differences(table: pd.DataFrame) -> list[str]:
     """Why these frames do not form one cube: the greatest difference."""
-    for column, name in (("camera", "cameras"), ("full_shape", "sizes"), ("cfa_pattern", "CFA patterns")):
+    table = table.assign(size=[*zip(table["height"], table["width"], strict=True)])
+    for column, name in (("camera", "cameras"), ("size", "sizes"), ("cfa_pattern", "CFA patterns")):
         if found := differing(table, column):
             return [f"the frames are of {table[column].nunique()} {name}: {found}; select one before measuring"]
     return []

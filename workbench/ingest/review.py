@@ -101,6 +101,7 @@ def find_duplicates(table: pd.DataFrame) -> list[tuple[int, int]]:
     serve as two kinds stay both.  Kept is the one whose name and folder do not speak of a copy, then the one less deep.
     """
     order = sorted(range(len(table)), key=lambda number: _rank(table.iloc[number], number))
+    place = {number: rank for rank, number in enumerate(order)}
     times = pd.to_datetime(table["time"]).dt.floor("s")
     times = times.mask(times == times.dt.floor("D"))  # a date alone
     exposure = table["exposure"].map("{:.3g}".format)
@@ -112,7 +113,7 @@ def find_duplicates(table: pd.DataFrame) -> list[tuple[int, int]]:
         plain = {path: plain_pixels(path) is not None for path in group["path"]}
         decode = not pd.isna(values[-1]) and group.assign(plain=plain.values())[["format", "plain"]].nunique().max() > 1
         first: dict[Any, list[int]] = {}
-        for number in sorted(group.index, key=order.index):
+        for number in sorted(group.index, key=place.__getitem__):
             path, kind = table.loc[number, ["path", "kind"]]
             if not (mark := _mark(path, decode or plain[path])):
                 continue
