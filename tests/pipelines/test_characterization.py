@@ -14,7 +14,7 @@ from tests.scenes import Shooting
 from workbench.core import SCHEMA
 from workbench.core.errors import WorkbenchError
 from workbench.ingest import open_folder
-from workbench.pipelines import characterize
+from workbench.pipelines import characterize, inspect
 from workbench.simulate import d7000
 from workbench.simulate.capture import Batch, cooled, write_frames
 
@@ -378,7 +378,7 @@ def test_each_gain_setting_has_its_own_numbers(cooled_camera, cooled_result):
     assert sensor["gain_setting"].values.tolist() == [0, 120]
     for setting in (0.0, 120.0):
         one = sensor.sel(gain_setting=setting)
-        truth = {"gain": body.gain(setting), "black_level": 800.0}
+        truth = {"gain": body.gain(setting), "read_noise": body.read_noise(setting), "black_level": 800.0}
         for name, value in truth.items():
             assert abs(one[name] - value) < 3.5 * one[f"{name}_error"], (setting, name)
         assert abs(one["full_well"] / (body.gain(setting) * (65520 - 800)) - 1) < 0.01
@@ -402,3 +402,18 @@ def test_frames_of_another_operating_mode_are_set_aside_with_the_reason(cooled_r
     assert len(result.set_aside) == 5
     says(result, "offset setting 10", "offset setting 50", "2 more files")
     says(result, "readout mode High Gain", "readout mode Normal")
+
+
+def test_twelve_bits_in_sixteen_are_an_ordinary_camera(cooled_camera, cooled_result):
+    result, out = cooled_result
+    report = inspect(cooled_camera[1], progress=False)
+    for fidelity in (result.fidelity, report.fidelity):
+        assert fidelity.card.attrs["verdict"] == "raw"
+        assert fidelity.missing.attrs["padding"] == 16
+        assert "12 of the 16 bits: they come in steps of 16." in fidelity.card.sel(test="bits").finding.item()
+        assert "stated level" not in fidelity.card.sel(test="white").finding.item()
+        assert fidelity.missing.multiplier.min() == 1
+    assert result.sensor.attrs["code_step"] == 16
+    assert "steps of 16 ADU: 12 bits" in str(result)
+    assert not any(word in text for text in result.warnings for word in ("multiplied", "firmware"))
+    assert workbench.open_sensor(out).attrs["code_step"] == 16

@@ -29,7 +29,7 @@ class SensorNoise:
 
     `gain` [e-/ADU]; `read_noise` [e- rms], quantisation not included; `doubling_temperature` [K] of the dark
     current, NaN where unknown; `iso`; `source`: where the numbers come from, in words; `known` is False
-    where the gain could not be found and ADU are taken for electrons.
+    where the gain could not be found and ADU are taken for electrons; `step` [ADU] of the codes.
     """
 
     gain: tuple[float, ...]
@@ -38,6 +38,7 @@ class SensorNoise:
     doubling_temperature: float = math.nan
     source: str = "given"
     known: bool = True
+    step: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("gain", "read_noise"):
@@ -50,7 +51,7 @@ class SensorNoise:
     def model(self, channels: int) -> np.ndarray:
         """Return the variance of one sample as (channel, 2): a [ADU²] and b [ADU], var = a + b · signal.
 
-        a = (σ_R/g)² + 1/12, b = 1/g.
+        a = (σ_R/g)² + s²/12, b = 1/g, s the step of the codes.
 
         Examples
         --------
@@ -61,7 +62,7 @@ class SensorNoise:
         read = np.broadcast_to(self.read_noise, (channels,)) if len(self.read_noise) == 1 else self.read_noise
         if len(gain) != channels:
             raise WorkbenchError(f"the noise is that of {len(gain)} channels, the frames have {channels}")
-        return np.stack([(np.asarray(read) / gain) ** 2 + QUANTISATION, 1 / gain], axis=1)
+        return np.stack([(np.asarray(read) / gain) ** 2 + QUANTISATION * self.step**2, 1 / gain], axis=1)
 
 
 def from_sensor(sensor: xr.Dataset, setting: Mapping[str, Any], cfa_pattern: str) -> SensorNoise:
@@ -99,7 +100,8 @@ def from_sensor(sensor: xr.Dataset, setting: Mapping[str, Any], cfa_pattern: str
         )
     doubling = float(sensor.get("doubling_temperature", math.nan))
     iso = float(setting.get("iso", math.nan))
-    return SensorNoise(tuple(gain), tuple(read), iso=iso, doubling_temperature=doubling, source="measured sensor file")
+    step = max(float(sensor.attrs.get("code_step", 1)), 1.0)
+    return SensorNoise(tuple(gain), tuple(read), iso, doubling, source="measured sensor file", step=step)
 
 
 def noise_of_masters(

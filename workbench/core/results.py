@@ -73,7 +73,7 @@ class Quantity(NamedTuple):
             yield f"{self.name}_error", "_error", {**units, "long_name": f"error of the {self.title}"}, np.nan
 
 
-MODE = {"offset_setting": np.nan, "readout_mode": "", "binning": np.nan, "window": ""}  # attributes of the Dataset
+MODE = {"offset_setting": np.nan, "readout_mode": "", "binning": np.nan, "window": "", "code_step": 1}  # attributes
 _GAIN, _RATE = "electron / adu", "electron / (s pix)"
 QUANTITIES = (
     Quantity("black_level", "black level", "adu", "read.black_level", version=1),

@@ -20,6 +20,7 @@ from scipy.ndimage import maximum_filter1d
 from ..core.cube import channels_of, check_cube, evenly, group_frames
 from ..core.errors import WorkbenchError
 from ..core.mosaic import planes
+from ..core.noise import code_step
 from ..core.parallel import counted, stream_frames
 from ..core.results import per_channel, same_iso
 from ..core.settings import setting_dim
@@ -190,7 +191,9 @@ def missing_codes(codes: xr.Dataset) -> xr.Dataset:
     Of a multiplier m a share 1/m of the codes occurs.  Where the missing ones recur at one distance s, 1/m is refined
     to the frequency at which occurring and missing codes alternate; its error is that of a straight line through
     their positions.  Codes are *coarse*, as of a camera that compresses its numbers by a curve, where their distance
-    grows with the level by more than 30 % in any channel; the multiplier is then that of the levels below.
+    grows with the level by more than 30 % in any channel; the multiplier is then that of the levels below.  Codes of a
+    converter of 12 or 14 bits that are saved in 16 are multiples of 16 or 4 (``attrs["padding"]``): it alone can leave
+    out others, and the multiplier is that of its own numbers.
 
     Returns
     -------
@@ -213,19 +216,20 @@ def missing_codes(codes: xr.Dataset) -> xr.Dataset:
     """
     dim = setting_dim(codes)
     settings = np.unique(codes[dim].values)
-    octaves = np.arange(_octave(codes.sizes["code"] - 1) + 1)
+    counts, padding, first = _without_padding(codes["pixels"].values)
+    octaves = np.arange(_octave(counts.shape[-1] - 1) + 1)
     rows, steps, coarse = [], [], []
     for setting in settings:
-        pixels = codes["pixels"].values[same_iso(codes[dim].values, setting)]
+        pixels = counts[same_iso(codes[dim].values, setting)]
         every = [_joined([find_gaps(one) for one in group]) for group in pixels.swapaxes(0, 1)]
         found = [_steps(gaps, octaves) for gaps in every]
         ends = [_ends(group) for group in pixels.sum(axis=0)]
         rows.append([_multiplier(gaps, even) | end for gaps, (_, even), end in zip(every, found, ends, strict=True)])
         steps.append([step for step, _ in found])
         coarse.append(not all(even.all() for _, even in found))
-    attrs = codes.attrs | {"long_name": "missing codes"}
+    attrs = codes.attrs | {"padding": padding, "long_name": "missing codes"}
     result = per_channel(_VARIABLES, rows, {dim: settings}, codes["channel"].values.tolist(), **attrs)
-    level = np.where(octaves > 0, 2.0 ** (octaves - 1), 0)
+    level = np.where(octaves > 0, 2.0 ** (octaves - 1), 0) * padding
     result = result.assign_coords(level=("level", level, {"units": "adu", "long_name": "from this code on"}))
     result["step"] = (
         (dim, "channel", "level"),
@@ -238,10 +242,27 @@ def missing_codes(codes: xr.Dataset) -> xr.Dataset:
     # one curve for all colours: what the brightest of them shows holds for the others
     filled = result["step"].fillna(result["step"].mean("channel")).where(result["coarse"], result["step"])
     result["bits"][:] = xr.apply_ufunc(
-        partial(_bits, octaves, attrs["white_level"]), filled, result["clipped_at"], result["highest"],
+        partial(_bits, octaves, attrs["white_level"] / padding), filled, result["clipped_at"], result["highest"],
         input_core_dims=[["level"], [], []], vectorize=True,
     )  # fmt: skip
+    for name in ("step", "period"):
+        result[name][:] = padding * result[name]
+    for name in ("lowest", "highest", "clipped_at"):
+        result[name][:] = np.minimum(padding * result[name] + first, _HIGHEST - 1)
     return result
+
+
+def _without_padding(pixels: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """Return the histograms (..., code) over the codes that a padded converter can save, their step and the first."""
+    codes = np.flatnonzero(pixels.any(axis=tuple(range(pixels.ndim - 1))))
+    step = code_step(codes)
+    if step < 2:
+        return pixels, 1, 0
+    first = int(codes[0]) % step
+    kept = pixels[..., first::step].copy()
+    if codes[-1] % step != first:  # cut off at the file's highest number, between two codes
+        kept[..., -1] += pixels[..., codes[-1]]
+    return kept, step, first
 
 
 def _octave(code: Any) -> Any:

@@ -228,7 +228,10 @@ def white_level(missing: xr.Dataset) -> Finding:
             "A program that trusts the file takes clipped stars for good ones, and tints them.",
             f"Give {lowest:,.0f} ADU as the white level.", lowest, math.nan, "ADU",
         )  # fmt: skip
-    return Finding(OK, f"Pixels clip at the stated level: {found} ADU.", "", "", lowest, math.nan, "ADU")
+    text = f"Pixels clip at the stated level: {found} ADU."
+    if not math.isfinite(stated):
+        text = f"Pixels clip: {found} ADU; the files state no white level."
+    return Finding(OK, text, "", "", lowest, math.nan, "ADU")
 
 
 def digital_iso(missing: xr.Dataset) -> Finding:

@@ -19,6 +19,7 @@ from scipy import special, stats
 from ..core.cube import black_levels, channels_of, check_cube, evenly, group_frames
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes
+from ..core.noise import code_step_of
 from ..core.parallel import counted, stream_frames
 from ..core.settings import TITLES, setting_dim
 from ..core.statistics import mad_std, neighbour_covariance
@@ -100,8 +101,7 @@ def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     cell = channel_index(cube.attrs["cfa_pattern"])
     black = np.nan_to_num(black_levels(cube.attrs))
     white = cube.attrs["white_level"]
-    results, kept = [], []
-    dim = setting_dim(cube)
+    results, kept, dim = [], [], setting_dim(cube)
     for setting, kind, pairs in chosen:
         limits = (black, white / 2) if kind == "flat" else (None, np.inf)
         differences = [_difference(next(frames), next(frames), cell, *limits) for _ in pairs]
@@ -140,8 +140,7 @@ def _choose_pairs(cube: xr.DataArray) -> list[tuple[float, str, list[tuple[int, 
     kinds = cube["kind"].values
     most = max(1, _PIXELS // (min(cube.sizes["y"], 2 * WINDOW) * min(cube.sizes["x"], 2 * WINDOW)))
     chosen = []
-    dim = setting_dim(cube)
-    settings = group_frames(cube, dim)
+    settings = group_frames(cube, dim := setting_dim(cube))
     for number in evenly(len(settings), _SETTINGS):
         setting, frames = settings[number]
         for kind in ("bias", "dark", "darkflat", "flat"):
@@ -294,8 +293,9 @@ def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
     check_cube(dark, stage="raw", kind="dark")
     exposure, temperature = dark["exposure"].fillna(-1.0).values, dark["temperature"].fillna(-300.0).values
     longest = dark.isel(frame=int(np.lexsort((temperature, exposure))[-1]))
-    seconds = float(longest["exposure"])
-    frame = next(stream_frames([longest.data])).astype(np.float32)
+    seconds, frame = float(longest["exposure"]), next(stream_frames([longest.data]))
+    padding = max(code_step_of(dark), 1)  # else all differences would be ties
+    frame = frame.astype(np.float32) / np.float32(padding)
     cell = channel_index(dark.attrs["cfa_pattern"])
     step = cell.shape[0]
     scaled = np.empty_like(frame)  # standard deviations above the median of the channel
@@ -333,7 +333,7 @@ def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
     }
     coords = {
         "test": ["alone", "spike", "extremes"],
-        "difference": ("difference", np.arange(2 * _ZERO + 1) - _ZERO, {"units": "adu", "long_name": "V − max of 8"}),
+        "difference": padding * (np.arange(2 * _ZERO + 1) - _ZERO),
     }
     attrs = {
         "camera": dark.attrs["camera"],
@@ -345,7 +345,9 @@ def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
         "filename": str(longest["filename"].item()),
         "bright_pixels": int(value.size),
     }
-    return xr.Dataset(data, coords, attrs)
+    result = xr.Dataset(data, coords, attrs)
+    result["difference"].attrs = {"units": "adu", "long_name": "V − max of 8"}
+    return result
 
 
 def _count_extremes(plane: np.ndarray, edge: int, sigma: np.float32) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -133,6 +134,9 @@ class Characterization:
         if np.isfinite(values["unity_gain_iso"]):
             unity = value_text(values["unity_gain_iso"].item(), values["unity_gain_iso_error"].item())
             found.append(f"unity gain: {in_words_of(dim, 'ISO')} {unity}")
+        if values.attrs["code_step"] > 1:
+            bits = 16 - round(math.log2(values.attrs["code_step"]))
+            found.append(f"codes come in steps of {values.attrs['code_step']:g} ADU: {bits} bits, saved in 16")
         found += self.transfer.lines()
         for i in range(values.sizes["setting"]):
             one = values.isel(setting=i)
@@ -275,11 +279,12 @@ def measure_sensor(folder: Folder, bar: tqdm, *, written: bool) -> Characterizat
     warnings += _missing(setting_of_table(folder.table), read, light.gain, darks)
     warnings = list(dict.fromkeys([*warnings, *set_aside_lines(folder)]))
     row = folder.table[folder.table["kind"].isin(MEASURED)].iloc[0]
+    step = next((part.attrs["step"] for part in (read, light.ptc) if part is not None), 1)
     camera = str(row["camera"])
     numbers = sensor_dataset(
         camera, read=read, ptc=light.ptc, gain=light.gain, unity=light.unity, dark_current=current, dark_law=law,
         **transfer.results(), channels=channels_of(str(row["cfa_pattern"])), warnings=warnings,
-        blocks=json_blocks(uniformity, darks, report, written=written), mode=_mode(folder),
+        blocks=json_blocks(uniformity, darks, report, written=written), mode=_mode(folder, step),
     )  # fmt: skip
     return Characterization(
         camera=camera,
@@ -370,8 +375,8 @@ def _with_stated_setting(folder: Folder) -> Folder:
     return folder
 
 
-def _mode(folder: Folder) -> dict[str, Any]:
-    """Return what is known of the operating mode of the frames measured."""
+def _mode(folder: Folder, step: int) -> dict[str, Any]:
+    """Return what is known of the operating mode of the frames measured, and the step of their codes [ADU]."""
     table = folder.table[folder.table["kind"].isin(MEASURED)]
-    known = {name: table[name].replace("", np.nan).dropna() for name in MODE}
-    return {name: values.iloc[0] for name, values in known.items() if len(values)}
+    known = {name: table[name].replace("", np.nan).dropna() for name in MODE if name in table}
+    return {name: values.iloc[0] for name, values in known.items() if len(values)} | {"code_step": step}

@@ -18,6 +18,7 @@ from scipy import special
 from ..core.cube import channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes
+from ..core.noise import code_step_of
 from ..core.pairs import BLOCKS, QUANTISATION_VARIANCE, jackknife_error, leave_one_out
 from ..core.parallel import counted, frame_memory, frame_zeros, lazy_frames, stream_frames
 from ..core.settings import TITLES, setting_dim
@@ -258,6 +259,7 @@ def noise_map(bias: xr.DataArray, *, progress: Any = True) -> xr.DataArray:
         "frames": count,
         dim: setting,
         "whole_numbers": bool(np.issubdtype(bias.dtype, np.integer)),
+        "step": code_step_of(bias),
         "cfa_pattern": bias.attrs["cfa_pattern"],
         "camera": bias.attrs["camera"],
     }
@@ -310,7 +312,7 @@ def noise_distribution(pixels: xr.DataArray, *, rare: float = 1e-3, bins: int = 
     if not 0 < rare < 0.5:
         raise WorkbenchError(f"rare is a probability well below one half, not {rare}")
     names, degrees = channels_of(pixels.attrs["cfa_pattern"]), pixels.attrs["frames"] - 1
-    rounding = QUANTISATION_VARIANCE if pixels.attrs["whole_numbers"] else 0.0
+    rounding = QUANTISATION_VARIANCE * pixels.attrs.get("step", int(pixels.attrs["whole_numbers"])) ** 2
     variances = [plane.astype(float) ** 2 for _, plane in planes(pixels.values, pixels.attrs["cfa_pattern"])]
     typical = np.array([np.median(variance) for variance in variances]) * degrees / special.chdtri(degrees, 0.5)
     edges = np.linspace(0, _RANGE * np.nanmax(np.sqrt(typical)), bins + 1)

@@ -291,10 +291,11 @@ def _best(rows: list[dict[str, Any]], penalty: float) -> tuple[int, bool]:
 
 
 def read_out_noise(sensor: xr.Dataset, iso: float, channel: str) -> Estimate:
-    """Return what reading out adds [e⁻ rms] with its error: the read noise and the rounding to whole ADU, g/√12."""
+    """Return what reading out adds [e⁻ rms] with its error: the read noise and rounding to steps of s ADU, sg/√12."""
+    step = sensor.attrs.get("code_step", 1)
     at = {"iso": iso, "channel": channel}
     return propagate(
-        lambda noise, gain: math.sqrt(noise**2 + gain**2 / 12),
+        lambda noise, gain: math.sqrt(noise**2 + (step * gain) ** 2 / 12),
         _pair(sensor, "read_noise", **at),
         _pair(sensor, "gain", **at),
     )

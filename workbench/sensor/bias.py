@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from ..core.cube import Setting, channels_of, check_cube, group_frames, take_frames
+from ..core.noise import code_step_of
 from ..core.pairs import (
     CLIPPED_FRACTION,
     QUANTISATION_VARIANCE,
@@ -62,9 +63,9 @@ def read_noise(
     """Measure read noise and black level of every setting and channel from bias frames.
 
     σ_R² = ½ Var(b₁ − b₂) − 1/12, averaged over pairs of successive frames (the pair's mean difference and
-    differences beyond 8 robust σ removed; 1/12 ADU² is what rounding adds; EMVA 1288).  Its error is a jackknife
-    over blocks of rows.  The black level is the plain mean of all frames; its error comes from the scatter of the
-    frames' means, so that an offset that wanders from frame to frame is in it.
+    differences beyond 8 robust σ removed; 1/12 ADU² is what rounding adds, s²/12 to steps of s ADU; EMVA 1288).  Its
+    error is a jackknife over blocks of rows.  The black level is the plain mean of all frames; its error comes from the
+    scatter of the frames' means, so that an offset that wanders from frame to frame is in it.
 
     Of frames that the camera clipped at zero both come from the likelihood of a censored normal distribution instead
     (see `fit_clipped`; sixteen frames and 16,384 pixels a channel at most), black level being where the mean
@@ -115,7 +116,8 @@ def read_noise(
     rows: list[list[dict[str, Any]]] = []
     warnings: list[str] = []
     cut: dict[str, list[ClippedSetting]] = {}  # settings that are clipped, by what is wrong with them
-    quantisation = QUANTISATION_VARIANCE if np.issubdtype(bias.dtype, np.integer) else 0.0
+    step = code_step_of(bias)
+    quantisation = QUANTISATION_VARIANCE * step**2
     for number, (setting, frames) in enumerate(groups):
         where = np.flatnonzero(np.array(owners) == number)
         one = _one_setting(sums.plain[where], sums.kept[where], len(frames), quantisation)
@@ -130,7 +132,8 @@ def read_noise(
         rows.append([{name: one[name][column] for name in _QUANTITIES} for column in range(len(channels))])
     warnings = [clipped_warning(problem, settings) for problem, settings in cut.items()] + warnings
     settings = {dim: [setting[dim] for setting, _ in groups]}
-    attrs = {"camera": bias.attrs["camera"], "long_name": "read noise and black level", "warnings": warnings}
+    attrs = {"camera": bias.attrs["camera"], "step": step, "long_name": "read noise and black level"}
+    attrs["warnings"] = warnings
     found = per_channel(_QUANTITIES, rows, settings, channels, **attrs)
     return found.assign(frames=(dim, [len(frames) for _, frames in groups], {"long_name": "bias frames"}))
 
@@ -171,11 +174,11 @@ def _check(one: dict[str, np.ndarray], setting: Setting, files: np.ndarray, quan
         )
         return warnings
     if quantisation:
-        rounded = one["variance"] < _RESOLVED_VARIANCE
+        rounded = one["variance"] < _RESOLVED_VARIANCE * quantisation / QUANTISATION_VARIANCE
         if rounded.any():
             warnings.append(
-                f"the read noise at {where} is below half an ADU: rounding to whole ADU hides it, and it is left out; "
-                "measure it at a higher ISO"
+                f"the read noise at {where} is below half a step of the converter: rounding hides it, and it is left "
+                "out; measure it at a higher setting"
             )
             for name in ("read_noise_adu", "read_noise_adu_error"):
                 one[name] = np.where(rounded, np.nan, one[name])

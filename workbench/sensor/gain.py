@@ -111,7 +111,7 @@ def fit_gain(
         settings.append(setting[dim])
         rows.append([one.values for one in fits])
         warnings += channel_warnings("gain", setting, channels, [one.problem for one in fits])
-    attrs = {"camera": ptc.attrs["camera"], "method": method, "long_name": "gain"}
+    attrs = {"camera": ptc.attrs["camera"], "step": ptc.attrs.get("step", 1), "method": method, "long_name": "gain"}
     found = per_channel(_QUANTITIES, rows, {dim: settings}, channels, **attrs)
     found["used"] = (("pair", "channel"), used, {"long_name": "pairs that the fit used"})
     return found.assign_attrs(warnings=warnings)

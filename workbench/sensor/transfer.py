@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ..core.cube import Setting, channels_of, check_cube, group_frames
+from ..core.noise import code_step_of
 from ..core.pairs import (
     MOMENTS,
     QUANTISATION_VARIANCE,
@@ -259,7 +260,7 @@ def _dataset(
         "channel": list(names),
         "moment": list(MOMENTS),
     }
-    attrs = {name: flat.attrs[name] for name in ("camera", "white_level")}
+    attrs = {name: flat.attrs[name] for name in ("camera", "white_level")} | {"step": code_step_of(flat)}
     return xr.Dataset(data, coords, attrs | {"long_name": "photon transfer", "warnings": warnings})
 
 
@@ -335,11 +336,12 @@ def _saturation(ptc: xr.Dataset, pairs: np.ndarray, column: int, gain: float) ->
     strips = np.where(n > 0, (first + second) / 2 / np.where(n > 0, n, 1), -np.inf)
     brightest = float((strips.max(axis=1) - black).max())
     room = float(ptc.attrs["white_level"]) - float(black.max())
-    dark = np.nan_to_num(curve["dark_variance"].values) + QUANTISATION_VARIANCE
+    rounding = QUANTISATION_VARIANCE * max(ptc.attrs.get("step", 1), 1) ** 2
+    dark = np.nan_to_num(curve["dark_variance"].values) + rounding
     # a wrong or missing gain would only move a threshold that is far from either side
     shot = signal / gain if np.isfinite(gain) and gain > 0 else variance.max() * signal / signal.max()
     full = saturated > _PLATEAU_SATURATED
-    quiet = (plain < 3 * dark - 2 * QUANTISATION_VARIANCE + _PLATEAU_VARIANCE * shot) & (shot > 30 * dark)
+    quiet = (plain < 3 * dark - 2 * rounding + _PLATEAU_VARIANCE * shot) & (shot > 30 * dark)
     plateau = (full | quiet) & (signal > 0.9 * signal.max())
     if plateau.any():
         levels = signal[plateau]

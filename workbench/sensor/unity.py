@@ -44,7 +44,7 @@ def unity_gain_iso(gain: xr.Dataset) -> xr.Dataset:
     greens = [name for name in gain["channel"].values.tolist() if name in ("G1", "G2", "mono")]
     values, errors = (gain[name].sel(channel=greens).values for name in ("gain", "gain_error"))
     weight = 1 / np.square(errors / values)
-    log_gain = (weight * np.log(values * gain.attrs.get("step", 1))).sum(-1) / weight.sum(-1)
+    log_gain = (weight * np.log(values * max(gain.attrs.get("step", 1), 1))).sum(-1) / weight.sum(-1)
     log_error = np.sqrt(1 / weight.sum(-1))
     dim = setting_dim(gain)
     by_iso = dim == "iso"
