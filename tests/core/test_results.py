@@ -326,7 +326,8 @@ def test_gain_settings_stand_in_place_of_iso(tmp_path):
     xr.testing.assert_identical(open_sensor(path), sensor)
     content = json.loads(path.read_text())
     jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(content)
-    assert content["mode"] == {"offset_setting": 50, "readout_mode": "Normal", "binning": 1, "window": None, "code_step": 1}
+    known = {"offset_setting": 50, "readout_mode": "Normal", "binning": 1, "window": None, "code_step": 1}
+    assert content["mode"] == known
     assert [entry["gain_setting"] for entry in content["settings"]] == [0, 120]
     assert content["unity_gain_iso"]["unit"] == "gain setting"
     assert content["dark_current"][1]["gain_setting"] == 120
