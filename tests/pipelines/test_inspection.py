@@ -1,6 +1,7 @@
 """Inspecting folders and files."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from workbench.ingest import DngMetadata, write_dng
 from workbench.pipelines import inspect
 from workbench.pipelines.inspection import write_inspection
 from workbench.simulate import d7000
+from workbench.simulate.capture import Batch, smart_telescope, write_frames
 
 CAMERA = d7000(seed=2, shape=(128, 192))
 LIGHT = 4e4 / np.array(Shooting.LAMP)  # the same in all channels
@@ -90,3 +92,14 @@ def test_on_the_command_line(stock, tmp_path):
     done = CliRunner().invoke(main, ["inspect", str(tmp_path / "nowhere.dng")])
     assert done.exit_code == 2
     assert "nowhere.dng" in done.output
+
+
+def test_files_are_looked_at_as_a_folder_is(tmp_path):
+    """A colour camera's flats without BAYERPAT, one of them twice."""
+    camera = smart_telescope((96, 128), camera="a camera")
+    written = write_frames(tmp_path, camera, [Batch("flat", 4, 0.5, header={"BAYERPAT": None})])
+    paths = [path for path, *_ in written]
+    again = shutil.copy(paths[0], tmp_path / "flats" / "copy.fits")
+    result = inspect([*paths, again], progress=False)
+    assert any("the pixels show a colour mosaic: taken for GRBG" in warning for warning in result.warnings)
+    assert [path.name for path, _ in result.set_aside] == ["copy.fits"]

@@ -25,6 +25,7 @@ from ..ingest.catalogue import open_folder
 from ..ingest.folder import Folder, of_one_camera
 from ..ingest.metadata import kind_in_folders, kind_in_words
 from ..ingest.reader import frame_row, open_frames, read_metadata
+from ..ingest.review import review
 from .measurement import MAJORITY, flat_transfer
 
 _MARK = {OK: "✓", NOTICE: "i", CHANGED: "✗", UNKNOWN: "?"}
@@ -166,7 +167,8 @@ def _folder(target: Any, progress: bool) -> Folder:
         info = read_metadata(path, known)
         kind = kind_in_words(info.imagetyp) or kind_in_folders(path.resolve(), path.resolve().parent)
         rows.append(frame_row(info, path.name, kind))
-    return Folder(pd.DataFrame(rows), paths[0].parent)
+    table, set_aside, doubts = review(pd.DataFrame(rows))
+    return Folder(table, paths[0].parent, set_aside, doubts)
 
 
 def _inspect(folder: Folder, progress: bool) -> Inspection:
