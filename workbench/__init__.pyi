@@ -24,9 +24,9 @@ from .core.sensor_file import open_sensor as open_sensor
 from .ingest.catalogue import open_folder as open_folder
 from .ingest.reader import read_frame as read_frame
 from .pipelines.characterization import characterize as characterize
+from .pipelines.finishing import finish_stack as finish_stack
 from .pipelines.inspection import inspect as inspect
 from .pipelines.planning import plan_night as plan_night
-from .pipelines.stacking import finish_stack as finish_stack
 from .pipelines.stacking import stack_folder as stack_folder
 from .sensor.library import fit_dark_library as fit_dark_library
 from .simulate.samples import sample_folder as sample_folder

@@ -254,11 +254,25 @@ def predict_dark(library: Path, exposure: float, temperature: float | None, out:
     click.echo(f"written: {out} ({exposure:g} s at {master.attrs['temperature']:g} °C)")
 
 
-@_command("a picture from a stack")
-@click.argument("stack", type=_PATH)
+def _weights(context: click.Context, parameter: click.Parameter, text: str | None) -> dict[str, float]:
+    """Read weights by filter."""
+    parts = [part.partition("=") for part in (text or "").split(",") if part]
+    try:
+        return {name.strip(): float(weight) for name, _, weight in parts}
+    except ValueError:
+        raise _InputProblem(f"--weights {text} are not numbers by filter; write Ha=0.7,OIII=1.3") from None
+
+
+@_command("a picture from a stack, or from one for each filter")
+@click.argument("stack", nargs=-1, required=True, metavar="STACK...")
 @click.option(
     "--out", type=_PATH, required=True, help="The picture: .png or .tif (16 bits), .jpg, .fits or .xisf (floats)."
 )
+@click.option("--palette", default="auto", show_default=True,
+              help="Of several stacks: RGB, LRGB, SHO, HOO, other letters of filters (H is Ha), or sums:"
+              " R=0.8*SII+0.2*Ha,G=Ha,B=OIII. auto takes the first that the filters allow.")  # fmt: skip
+@click.option("--weights", callback=_weights, metavar="Ha=0.7,...", help="Brightness of a filter, stars being equal at"
+              " 1; of L its share of the luminance, 0 to 1 (default: least noise).")  # fmt: skip
 @click.option("--settings", type=_PATH, help="Settings (JSON) of an earlier finish, to be used again.")
 @click.option("--save-settings", type=_PATH, help="File for the settings that were used.")
 @click.option("--linear", type=_PATH, help="File for the linear picture before the stretch.")
@@ -268,15 +282,24 @@ def predict_dark(library: Path, exposure: float, temperature: float | None, out:
 @click.option("--strength", type=float, help="Of the stretch; 1 (default) is automatic.")
 @click.option("--denoise", type=float, help="From 0 (default, off) to 1; weighted by the stack's own variance.")
 @_quiet
-def finish(stack: Path, out: Path, quiet: bool, **options: Any) -> None:
+def finish(
+    stack: tuple[str, ...], out: Path, quiet: bool, palette: str, weights: dict[str, float], **options: Any
+) -> None:
     """Make a picture of the linear STACK (.fits, .xisf, .tif): crop, background, colour, stretch.
+
+    Mono stacks through several filters, on one pixel grid as `workbench stack` makes them, are
+    composed first: night_L.fits night_R.fits night_G.fits night_B.fits. Where a header states no
+    filter, name it: Ha=a.fits OIII=b.fits.
 
     Star fluxes are checked after every linear step. The picture contains its history and settings;
     the same stack and settings give the same bytes.
     """
     files = {"linear_out": options.pop("linear"), "settings_out": options.pop("save_settings")}
     settings = wb.pipelines.settings_from(**options)
-    done = wb.finish_stack(stack, out, settings, **files, progress=not quiet)
+    named = [one.partition("=") for one in stack if "=" in one and not Path(one).exists()]
+    stacks = {name: path for name, _, path in named} if len(named) == len(stack) else list(stack)
+    mixed = {"palette": palette, "weights": weights}
+    done = wb.finish_stack(stacks, out, settings, **mixed, **files, progress=not quiet)
     click.echo("\n".join(done.picture.attrs["history"]))
     for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -43,6 +43,7 @@ def common_grid(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from workbench.align import register_frames
     >>> from workbench.simulate import make_night, make_sky, render
     >>> from workbench.stars import survey_mosaic

@@ -3,6 +3,7 @@ from . import colour as colour
 from . import curves as curves
 from . import detail as detail
 from . import files as files
+from . import palettes as palettes
 from . import photometry as photometry
 from . import picture as picture
 from . import settings as settings
@@ -27,6 +28,8 @@ from .detail import denoise as denoise
 from .detail import measure_psf as measure_psf
 from .files import read_picture as read_picture
 from .files import write_picture as write_picture
+from .palettes import compose as compose
+from .palettes import parse_palette as parse_palette
 from .photometry import bright_stars as bright_stars
 from .photometry import check_photometry as check_photometry
 from .photometry import find_picture_stars as find_picture_stars

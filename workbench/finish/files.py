@@ -287,7 +287,7 @@ def _foreign(path: Path, dtype: np.dtype, profile: Any, header: fits.Header | No
     if header is None:
         return about
     units = str(header.get("BUNIT", "")).strip() or ("1" if dtype.kind == "f" else "adu")
-    keys = {"camera": "INSTRUME", "exposure": "EXPTIME", "object": "OBJECT"}
+    keys = {"camera": "INSTRUME", "exposure": "EXPTIME", "object": "OBJECT", "filter": "FILTER"}
     return about | {
         "units": "electron" if "electron" in units.lower() or units.lower() in ("e-", "e") else units,
         "history": [*map(str, header.get("HISTORY", [])), *about["history"]],

@@ -1,5 +1,6 @@
 from . import calibration as calibration
 from . import characterization as characterization
+from . import finishing as finishing
 from . import inspection as inspection
 from . import measurement as measurement
 from . import planning as planning
@@ -15,6 +16,8 @@ from .calibration import make_dark_library as make_dark_library
 from .calibration import predict_master_dark as predict_master_dark
 from .characterization import Characterization as Characterization
 from .characterization import characterize as characterize
+from .finishing import finish_stack as finish_stack
+from .finishing import settings_from as settings_from
 from .inspection import Inspection as Inspection
 from .inspection import inspect as inspect
 from .inspection import write_inspection as write_inspection
@@ -25,7 +28,5 @@ from .planning import plan_night as plan_night
 from .planning import write_shots as write_shots
 from .stack_inputs import StackSettings as StackSettings
 from .stacking import StackResult as StackResult
-from .stacking import finish_stack as finish_stack
-from .stacking import settings_from as settings_from
 from .stacking import stack_folder as stack_folder
 from .uniformity import measure_uniformity as measure_uniformity
