@@ -32,4 +32,4 @@ def test_lights_without_iso_are_looked_at_stacked_and_finished(session, real_dat
     assert done(spot, seen) == 4
     assert "calibrated" in spot.kinds.options
     assert done(stack, wb.stack_folder(session.folder.root, session.stack_file)) == 3
-    assert done(finish, jobs.finish(session.stack_file, session.picture_file, session.linear_file)) == 4
+    assert done(finish, jobs.finish(session.stack_files, session.picture_file, session.linear_file)) == 4

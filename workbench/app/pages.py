@@ -259,20 +259,24 @@ class StackPage(JobPage):
     def _show_earlier(self) -> None:
         """Show the stack of an earlier session, where there is one."""
         self.result[:] = []
-        path = self.session.stack_file
-        if path.is_file():
-            guarded(self.progress, lambda: self._show([f"From an earlier session: {path}"]))()
+        paths = self.session.stack_files
+        if paths:
+            guarded(self.progress, lambda: self._show([f"From an earlier session: {', '.join(map(str, paths))}"]))()
 
     def show_result(self, job: Job) -> None:
         """Show the stack and what was done."""
         self._show(repr(job.value).splitlines())
 
     def _show(self, lines: list[str]) -> None:
-        path, screen = self.session.stack_file, self.session.screen
-        shown = viewer.picture(path.name, open_stack(path)["signal"].values, "e⁻", stretched=True)
+        screen = self.session.screen
+        shown = [
+            viewer.picture(path.name, open_stack(path)["signal"].values, "e⁻", stretched=True)
+            for path in self.session.stack_files
+        ]
+        alone = drawing(viewer.live(shown[0], width=screen.fit(viewer.WIDTH)), screen)
         self.result[:] = [
             pn.pane.HTML(bullets(lines, 40), **WIDE),
-            drawing(viewer.live(shown, width=screen.fit(viewer.WIDTH)), screen),
+            alone if len(shown) == 1 else side_by_side(shown, screen),
             pn.pane.HTML('<p class="caption">The stack is linear; only its display is stretched.</p>'),
         ]
 
@@ -290,6 +294,7 @@ class PicturePage(JobPage):
             "stretch": ("Stretch", ["asinh", "autostretch", "ghs", "linear"], "asinh"),
             "strength": ("Strength", [0.5, 0.7, 1.0, 1.4, 2.0, 3.0], 1.0),
             "denoise": ("Denoise", [0.0, 0.25, 0.5, 0.75, 1.0], 0.0),
+            "palette": ("Palette of filters", ["auto", "RGB", "LRGB", "SHO", "HOO"], "auto"),
         }
         self.settings = {
             name: pn.widgets.Select(label=label, options=options, value=value, width=150)
@@ -304,13 +309,14 @@ class PicturePage(JobPage):
         return {name: control.value for name, control in self.settings.items()}
 
     def _arguments(self) -> dict[str, Any]:
-        stack, out, linear = self.session.stack_file, self.session.picture_file, self.session.linear_file
-        if not stack.is_file():
-            raise WorkbenchError(f"{stack} does not exist yet; stack the lights first")
-        return {"stack": stack, "out": out, "linear": linear, **self._chosen()}
+        stacks, out, linear = self.session.stack_files, self.session.picture_file, self.session.linear_file
+        if not stacks:
+            raise WorkbenchError(f"{self.session.stack_file} does not exist yet; stack the lights first")
+        return {"stack": stacks, "out": out, "linear": linear, **self._chosen()}
 
     def _command(self) -> list[str]:
-        command = ["workbench", "finish", str(self.session.stack_file), "--out", str(self.session.picture_file)]
+        stacks = [str(path) for path in self.session.stack_files or [self.session.stack_file]]
+        command = ["workbench", "finish", *stacks, "--out", str(self.session.picture_file)]
         for name, value in self._chosen().items():
             command += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
         return command

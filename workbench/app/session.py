@@ -127,6 +127,14 @@ class Session(param.Parameterized):
         self.runner.cancel(task, self.key)
 
     @property
+    def stack_files(self) -> list[Path]:
+        """The stack that there is, or those of several filters, whichever are newer."""
+        filters = sorted(self.stack_file.parent.glob(f"{self.stack_file.stem}_*.fits"))
+        newest = max((path.stat().st_mtime_ns for path in filters), default=0)
+        one = self.stack_file.is_file() and self.stack_file.stat().st_mtime_ns >= newest
+        return [self.stack_file] if one else filters
+
+    @property
     def characterization(self) -> Any:
         """The measurement of these frames; None before."""
         job = self.job("characterize")
@@ -145,7 +153,7 @@ class Session(param.Parameterized):
         return None
 
     sensor_file = _result("sensor.json", "The measured sensor.")
-    stack_file = _result("stack.fits", "The stack.")
+    stack_file = _result("stack.fits", "The stack; those of several filters have the filter's name after this.")
     linear_file = _result("linear.fits", "The linear picture that was stretched.")
     picture_file = _result("picture.png", "The finished picture.")
     charts_folder = _result("charts", "The charts.")
