@@ -318,7 +318,10 @@ def test_a_manifest_may_name_a_file_of_any_suffix(tmp_path, frame):
 @pytest.mark.parametrize(
     ("fill", "message"),
     [
-        (lambda root: None, "has no frames .found nothing.; supported are camera RAW, DNG, FITS and dcraw's PGM"),
+        (
+            lambda root: None,
+            "has no frames .found nothing.; supported are camera RAW, DNG, FITS, XISF, SER, TIFF and dcraw's PGM",
+        ),
         (lambda root: (root / "a.txt").write_text("x"), r"has no frames \(found 1 other files?\)"),
         (
             lambda root: (root / "a.jpg").write_bytes(JPEG),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from workbench.ingest import open_folder, read_frame
-from workbench.ingest.names import exposure_in_name, iso_in_name
+from workbench.ingest.names import exposure_in_name, iso_in_name, temperature_in_name
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,51 @@ from workbench.ingest.names import exposure_in_name, iso_in_name
 )
 def test_iso_and_exposure_in_names(name, iso, exposure):
     assert [iso_in_name(name), exposure_in_name(name)] == pytest.approx([iso, exposure], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "temperature"),
+    [
+        ("20C", 20),
+        ("-5C", -5),
+        ("dark_-10C", -10),
+        ("dark_20C_60s", 20),
+        ("darks 20 C", 20),
+        ("-10degC", -10),
+        ("m10degC", -10),
+        ("minus5C", -5),
+        ("−5C", -5),
+        ("+4C", 4),
+        ("-9.7C", -9.7),
+        ("21,5°C", 21.5),
+        ("DARK_60.00_-10.00C_0001", -10),
+        ("ISO200_18C", 18),
+    ],
+)
+def test_temperatures_in_names(name, temperature):
+    assert temperature_in_name(f"{name}.fit") == (temperature, True)
+    assert temperature_in_name(f"{name}/frame_1.nef") == (temperature, True)
+
+
+@pytest.mark.parametrize("name", ["IMG_0020C", "f2.8Canon", "20CM", "C20", "120C", "abc5C", "M31C", "3C273", "20c"])
+def test_what_is_no_temperature(name):
+    assert math.isnan(temperature_in_name(f"{name}.nef")[0])
+
+
+def test_a_hyphen_after_a_word_is_a_minus_but_not_for_sure():
+    assert temperature_in_name("dark-20C.nef") == (-20, False)
+
+
+def test_the_nearest_name_holds():
+    assert temperature_in_name("night/20C/dark_-5C/a.nef")[0] == -5
+    assert temperature_in_name("night/20C/dark/a_7C.nef")[0] == 7
+
+
+def test_names_above_the_root_are_not_asked(tmp_path):
+    root = tmp_path / "20C" / "night"
+    (root / "darks").mkdir(parents=True)
+    assert math.isnan(temperature_in_name(root / "darks" / "a.nef", root)[0])
+    assert temperature_in_name(root.parent / "night" / "darks" / "a.nef", root.parent)[0] == 20
 
 
 def write_map(path, mosaic):

@@ -34,6 +34,7 @@ import xarray as xr
 from dask.base import tokenize
 
 from .errors import StageError, WorkbenchError
+from .files import holder
 from .values import attribute_lines, joined_lines
 
 KINDS = ("bias", "dark", "flat", "darkflat", "light")
@@ -338,7 +339,7 @@ def _identity(value: Any) -> Any:
     if isinstance(value, Path):
         path = value.resolve()
         try:
-            state = path.stat()
+            state = holder(path).stat()
         except OSError as problem:
             raise WorkbenchError(f"{path}: cannot be read ({problem.strerror}); open the folder again") from problem
         return path.as_posix(), state.st_size, state.st_mtime_ns

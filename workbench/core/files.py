@@ -5,12 +5,25 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import WorkbenchError
 
 _numbers = itertools.count()
+
+
+def holder(path: str | Path) -> Path:
+    """Return the file that holds a frame: of a video's frame ``moon.ser#0012`` it is ``moon.ser``, else the path.
+
+    Examples
+    --------
+    >>> holder("lights/moon.ser#0012").name, holder("a.fits").name
+    ('moon.ser', 'a.fits')
+    """
+    path = Path(path)
+    return path.with_name(path.name.rpartition("#")[0]) if re.search(r"\.ser#\d+$", path.name, re.I) else path
 
 
 @contextlib.contextmanager

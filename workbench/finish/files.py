@@ -29,6 +29,7 @@ from ..core.errors import FrameReadError, StageError, WorkbenchError
 from ..core.files import whole_file
 from ..core.fits_cards import RECORD, ascii_text, put_cards, put_plane, record_of, with_gaps, without_gaps
 from ..core.values import attribute_lines
+from ..ingest.containers import xisf_package
 from .colour import srgb_profile
 from .picture import CHANNELS, PLANES, check_picture, make_picture
 from .stretch import quantise
@@ -204,17 +205,6 @@ def _write_xisf(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
             raise WorkbenchError("the history is too long for this XISF file; write FITS")
         file.seek(0)
         file.write(struct.pack("<8sI4x", signature, len(body)) + body.ljust(start - 16, b"\0"))
-
-
-def xisf_package() -> Any:
-    """Return the xisf package's class: under the GPL, and so not among the requirements."""
-    try:
-        from xisf import XISF
-    except ImportError as problem:
-        raise WorkbenchError(
-            "XISF files need the package xisf: pip install xisf; or use .fits, which holds as much"
-        ) from problem
-    return XISF
 
 
 def read_picture(path: str | Path) -> xr.Dataset:

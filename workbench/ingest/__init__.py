@@ -1,4 +1,4 @@
-"""Reading and writing frames: camera RAW, DNG, PGM, FITS, and folders of them."""
+"""Reading and writing frames: camera RAW, DNG, FITS, XISF, TIFF, SER, PGM, and folders of them."""
 
 import lazy_loader as _lazy
 

@@ -1,4 +1,5 @@
 from . import catalogue as catalogue
+from . import containers as containers
 from . import dng as dng
 from . import fits as fits
 from . import folder as folder

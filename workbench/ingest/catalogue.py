@@ -16,10 +16,12 @@ from tqdm.auto import tqdm
 
 from ..core.cube import channels_of
 from ..core.errors import FrameReadError, WorkbenchError, said_of_all
+from ..core.files import holder
+from .containers import frames_in
 from .folder import MANIFEST, Finding, Folder
 from .manifest import read_manifest
-from .metadata import FrameInfo, kind_in_folders, kind_in_words, temperature_in_name
-from .names import exposure_in_name, iso_in_name
+from .metadata import FrameInfo, kind_in_folders, kind_in_words
+from .names import exposure_in_name, iso_in_name, temperature_in_name
 from .reader import frame_row, read_metadata
 from .review import foreign, review
 
@@ -29,8 +31,11 @@ _FORMS = {
     r"|rw[2lz]|sr[2fw]|x3f",
     "dng": r"dng",
     "fits": r"(?:fits?|fts)(?:\.(?:gz|fz|bz2))?",
+    "xisf": r"xisf",
+    "ser": r"ser",
+    "tiff": r"tiff?",
     "pgm": r"pgm",
-    "picture": r"jpe?g|png|tiff?|hei[cf]|hif|gif|bmp|webp|jp2|avif|psd|xisf|ser",
+    "picture": r"jpe?g|png|hei[cf]|hif|gif|bmp|webp|jp2|avif|psd",
 }
 _SUFFIXES = {form: re.compile(rf"\.(?:{suffixes})$", re.IGNORECASE) for form, suffixes in _FORMS.items()}
 
@@ -45,7 +50,7 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
     from a token such as ``-5C`` in the name of the file or a folder.  ISO and exposure that neither states come
     from such a token too (``ISO800``, ``60s``, ``1-125s``), and the mosaic from the pixels of flats and lights.
 
-    A RAW with its JPEG, or with the PGM that dcraw made of it, counts once: as the RAW; and so does an exposure
+    A RAW with its JPEG, or with the PGM or TIFF that dcraw made of it, counts once: as the RAW; and so does an exposure
     of which there is a copy anywhere in the folder.  Masters of other programs, stacks and processed pictures are set
     aside, unless the manifest gives them a kind.
 
@@ -80,10 +85,11 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
     set_aside = [
         (file, f"named in the manifest {MANIFEST}, but does not exist; correct the name or delete the line")
         for file in given
-        if not file.exists()
+        if not holder(file).exists()
     ]
     frames, doubled = _frames_among(files, given, root)
     set_aside += doubled
+    frames = _each_frame(frames, given, set_aside)
     rows, masters, findings = [], [], list[Finding]()
     known: dict[Any, dict[str, Any]] = {}
     for file in tqdm(frames, desc="looking through frames", unit="frame", delay=2, disable=not progress, leave=False):
@@ -158,7 +164,7 @@ def _frames_among(
     frames, set_aside = [], []
     for file, (form, stem) in forms.items():
         name = list(_FORMS)[form]
-        folders = (file.parent, file.parent.parent) if name in ("pgm", "picture") else (file.parent,)
+        folders = (file.parent, file.parent.parent) if name in ("tiff", "pgm", "picture") else (file.parent,)
         better = min((best[folder, stem] for folder in folders if (folder, stem) in best), default=(form, file))
         if better[0] == form and file in origins:
             better = (0, origins[file])
@@ -169,7 +175,7 @@ def _frames_among(
             continue
         if better[0] < form:
             given[better[1].resolve()] = given.get(file.resolve(), {}) | given.get(better[1].resolve(), {})
-        if name in ("dng", "fits"):
+        if name in ("dng", "fits", "xisf"):
             set_aside.append((file, f"has the name of {better[1].name}, which is used: one exposure, one frame"))
         elif better[0] >= form:
             suffix = file.suffix[1:].upper()
@@ -177,8 +183,26 @@ def _frames_among(
     return frames, set_aside
 
 
+def _each_frame(
+    files: Sequence[Path], given: dict[Path, dict[str, Any]], set_aside: list[tuple[Path, str]]
+) -> list[Path]:
+    """The files, and of a video each of its frames with what the manifest gives for the video; others are set aside."""
+    frames = []
+    for file in files:
+        try:
+            inner = frames_in(file)
+        except FrameReadError as error:
+            set_aside.append((file, error.problem))
+            continue
+        frames += inner
+        for frame in inner:
+            if frame != file and (told := given.get(file.resolve())):
+                given[frame.resolve()] = told | given.get(frame.resolve(), {})
+    return frames
+
+
 def _origins(forms: Mapping[Path, tuple[int, str]], root: Path) -> dict[Path, Path]:
-    """For each grey map the one RAW of its name, in whatever folder, from which it can have been made.
+    """For each grey map and TIFF the one RAW of its name, in whatever folder, from which it can have been made.
 
     None is made from a RAW of another kind, no two from one.
     """
@@ -188,7 +212,7 @@ def _origins(forms: Mapping[Path, tuple[int, str]], root: Path) -> dict[Path, Pa
             raws.setdefault(stem, []).append(file)
     origins = {}
     for file, (form, stem) in forms.items():
-        if list(_FORMS)[form] == "pgm":
+        if list(_FORMS)[form] in ("pgm", "tiff"):
             kinds = ("", kind_in_folders(file, root))
             fitting = [raw for raw in raws.get(stem, []) if not kinds[1] or kind_in_folders(raw, root) in kinds]
             origins |= {file: fitting[0]} if len(fitting) == 1 else {}
@@ -208,7 +232,7 @@ def _row(info: FrameInfo, given: dict[str, Any], root: Path) -> tuple[dict[str, 
     """A frame's row, from its file, the manifest and names; and what is doubtful in it."""
     name = info.path.relative_to(root).as_posix()
     kind = given.get("kind") or kind_in_words(info.imagetyp) or kind_in_folders(info.path, root)
-    kind = kind or kind_in_words(info.path.stem)
+    kind = kind or kind_in_words(info.path.stem) or ("light" if info.format == "ser" else "")
     temperature, doubts = _temperature(info, given.get("temperature"), root)
     if not kind:
         doubts.append(
@@ -228,7 +252,12 @@ def _row(info: FrameInfo, given: dict[str, Any], root: Path) -> tuple[dict[str, 
         doubts.append(("ISO and exposure that no file records are taken from names", f"{name} ({words})"))
         info = replace(info, **named)
     doubts += [(doubt, name) for doubt in info.doubts]
-    camera_file = info.format != "fits"  # cooled cameras have a gain setting, or one gain for good
+    camera_file = info.format in (
+        "raw",
+        "dng",
+        "tiff",
+        "pgm",
+    )  # cooled cameras have a gain setting, or one gain for good
     for quantity, label, column in (("iso", "ISO", "iso"), ("exposure", "exposure", "exposure_s")):
         if np.isnan(getattr(info, quantity)) and (quantity != "iso" or camera_file):
             doubts.append((f"no {label} recorded; give it in {MANIFEST} (column {column})", name))
@@ -266,4 +295,5 @@ def _nothing_found(root: Path, files: Sequence[Path], set_aside: Sequence[tuple[
         more = f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else ""
         return f"no frame in {root} can be used: {'; '.join(reasons[:3])}{more}"
     found = f"{len(files)} other files" if files else "nothing"
-    return f"{root} has no frames (found {found}); supported are camera RAW, DNG, FITS and dcraw's PGM files"
+    supported = "camera RAW, DNG, FITS, XISF, SER, TIFF and dcraw's PGM files"
+    return f"{root} has no frames (found {found}); supported are {supported}"

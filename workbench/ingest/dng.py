@@ -284,7 +284,7 @@ def _layout(image: Any, path: Path, byteorder: str) -> tuple[dict[str, Any], Pla
         and contiguous
         and not {50712, 50715, 50716} & set(image.tags.keys())  # linearization table, black level drifts
     )
-    pattern = _cfa_pattern(image)
+    pattern = stated_pattern(image)
     repeat = tuple(image.tags.valueof(50713, (1, 1)))
     if not plain or pattern is None or repeat not in ((1, 1), (2, 2)):
         return None
@@ -307,8 +307,8 @@ def _layout(image: Any, path: Path, byteorder: str) -> tuple[dict[str, Any], Pla
     return layout, PlainPixels(path, starts[0], f"{byteorder}u2", (height, width), (top, left), shape)
 
 
-def _cfa_pattern(image: Any) -> str | None:
-    """Colours from the active area's first pixel, where the DNG specification starts to count."""
+def stated_pattern(image: Any) -> str | None:
+    """Return the colours from the active area's first pixel, where the DNG specification starts to count, or None."""
     if image.photometric == 34892:  # LinearRaw with one sample a pixel
         return "mono"
     if (

@@ -15,7 +15,7 @@ from ..core.cube import MOSAICS
 from ..core.errors import FrameReadError
 from ..core.mosaic import shifted
 from ..core.settings import filter_name
-from .metadata import NAT, FrameInfo, as_time, number
+from .metadata import NAT, FrameInfo, as_time, debayered, number
 
 BOTTOM_UP = "BOTTOM-UP"
 
@@ -109,6 +109,8 @@ def _full_shape(header: Mapping[str, Any], path: Path) -> tuple[int, int]:
     shape = [header[f"NAXIS{axis}"] for axis in range(header["NAXIS"], 0, -1)]
     while len(shape) > 2 and shape[0] == 1:
         shape = shape[1:]
+    if len(shape) == 3 and 3 in (shape[0], shape[2]):
+        raise FrameReadError(path, debayered(3))
     if len(shape) != 2:
         size = " x ".join(map(str, shape))
         raise FrameReadError(path, f"holds data of size {size}; a frame is one two-dimensional mosaic or mono image")

@@ -242,38 +242,6 @@ def as_time(text: str) -> np.datetime64:
         return NAT
 
 
-def temperature_in_name(path: str | Path, root: str | Path | None = None) -> tuple[float, bool]:
-    """Return the temperature [°C] of a token such as ``20C``, ``-5C`` or ``m10degC`` in a name, NaN without one.
-
-    The file's own name comes first, then its folders, the nearest first, up to and with `root`.
-    A hyphen right before the number is a minus sign; the second value returned is False where it
-    follows a letter or digit and so may have been meant as a mere separator.
-
-    Examples
-    --------
-    >>> temperature_in_name("darks/-10degC/IMG_1.NEF"), temperature_in_name("dark_20C_60s.fit")
-    ((-10.0, True), (20.0, True))
-    >>> temperature_in_name("dark-5C.fit")
-    (-5.0, False)
-    """
-    path = Path(path)
-    for name in (path.stem, *folder_names(path, root)):
-        match = _TEMPERATURE.search(name)
-        if match:
-            minus, hyphen, digits = match.groups()
-            before = name[match.start() - 1 : match.start()]
-            value = float(digits.replace(",", "."))
-            return -value if minus or hyphen else value, not (hyphen and before.isalnum())
-    return math.nan, True
-
-
-_TEMPERATURE = re.compile(
-    r"""(?: (?<![A-Za-z0-9]) (minus\ ?|m) | ([-−]) | \+ | (?<![A-Za-z0-9.,]) )
-        (\d{1,2} (?:[.,]\d+)?) \ ?
-        (?: C | (?:°|deg)\ ?[Cc] ) (?![A-Za-z0-9])""",
-    re.VERBOSE,
-)
-
 _KIND_WORDS = (
     ("darkflat", r"dark[ _-]?flats?|flat[ _-]?darks?|darks?[ _-]for[ _-]flats?"),
     ("bias", r"bias(?:es)?|offsets?|zeros?"),
@@ -330,6 +298,19 @@ def number(text: Any) -> float:
         return float(text)
     except (TypeError, ValueError, ZeroDivisionError):
         return math.nan
+
+
+def debayered(planes: int) -> str:
+    """Return why a file of several colour planes is no frame, and what to give instead."""
+    return (
+        f"holds {planes} colour planes: it is debayered, and neighbours share what they held; give the raw mosaic (one "
+        "plane, debayering switched off), or, if it is a linear stack, finish it: workbench finish"
+    )
+
+
+def eight_bits(instead: str) -> str:
+    """Return why a file of eight bits a pixel is no frame, and what to give instead."""
+    return f"has eight bits a pixel: the camera's values are lost; give {instead}"
 
 
 def require_file(path: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""ISO setting and exposure in the names of files and folders, for frames that record neither."""
+"""ISO setting, exposure and temperature in the names of files and folders, for frames that do not record them."""
 
 from __future__ import annotations
 
@@ -59,3 +59,36 @@ def _seconds(match: re.Match[str]) -> float:
     if not match["one"]:
         return value
     return 1 / value if match["one"] == "1-" and value else math.nan
+
+
+def temperature_in_name(path: str | Path, root: str | Path | None = None) -> tuple[float, bool]:
+    """Return the temperature [°C] of a token such as ``20C``, ``-5C`` or ``m10degC`` in a name, NaN without one.
+
+    The file's own name comes first, then its folders, the nearest first, up to and with `root`.
+    A hyphen right before the number is a minus sign; the second value returned is False where it
+    follows a letter or digit and so may have been meant as a mere separator.
+
+    Examples
+    --------
+    >>> temperature_in_name("darks/-10degC/IMG_1.NEF"), temperature_in_name("dark_20C_60s.fit")
+    ((-10.0, True), (20.0, True))
+    >>> temperature_in_name("dark-5C.fit")
+    (-5.0, False)
+    """
+    path = Path(path)
+    for name in (path.stem, *folder_names(path, root)):
+        match = _TEMPERATURE.search(name)
+        if match:
+            minus, hyphen, digits = match.groups()
+            before = name[match.start() - 1 : match.start()]
+            value = float(digits.replace(",", "."))
+            return -value if minus or hyphen else value, not (hyphen and before.isalnum())
+    return math.nan, True
+
+
+_TEMPERATURE = re.compile(
+    r"""(?: (?<![A-Za-z0-9]) (minus\ ?|m) | ([-−]) | \+ | (?<![A-Za-z0-9.,]) )
+        (\d{1,2} (?:[.,]\d+)?) \ ?
+        (?: C | (?:°|deg)\ ?[Cc] ) (?![A-Za-z0-9])""",
+    re.VERBOSE,
+)

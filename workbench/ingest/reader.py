@@ -19,9 +19,11 @@ import xarray as xr
 
 from ..core.cube import KINDS, channels_of, make_cube
 from ..core.errors import FrameReadError, WorkbenchError
+from ..core.files import holder
 from ..core.mosaic import shifted
 from ..core.settings import SETTING
 from ..core.values import joined_lines
+from .containers import frames_in, read_tiff, read_xisf, ser_layout, tiff_layout, xisf_layout
 from .dng import plain_dng
 from .fits import fits_layout, read_fits
 from .metadata import FrameInfo, PlainPixels, kind_in_words, read_exif, require_file
@@ -29,6 +31,8 @@ from .raw import raw_info, read_raw
 
 _RECORDED = (*SETTING, "filter", "exposure", "aperture", "temperature", "rotation", "time")
 Area = Literal["visible", "full"]
+_LAYOUTS = {"fits": fits_layout, "xisf": xisf_layout, "tiff": tiff_layout, "ser": ser_layout}
+_UNPACKERS = {"xisf": read_xisf, "tiff": read_tiff}
 _GAP = rb"(?:\s|#[^\n]*\n)+"
 _PGM_HEADER = re.compile(rb"P5" + 3 * (_GAP + rb"(\d+)") + rb"\s")
 
@@ -49,7 +53,10 @@ def read_frame(path: str | Path, area: Area = "visible") -> np.ndarray:
     plain = plain_pixels(path)
     if plain is not None:
         return plain.read(area=area)
-    return read_fits(path, area) if _format(path) == "fits" else read_raw(path, area)
+    form = _format(path)
+    if form == "fits":
+        return read_fits(path, area)
+    return _UNPACKERS[form](path) if form in _UNPACKERS else read_raw(path, area)
 
 
 def plain_pixels(path: str | Path) -> PlainPixels | None:
@@ -69,8 +76,8 @@ def plain_pixels(path: str | Path) -> PlainPixels | None:
            [96, 97, 98]], dtype=uint16)
     """
     form = _format(path)
-    if form == "fits":
-        return fits_layout(path)[1]
+    if form in _LAYOUTS:
+        return _LAYOUTS[form](path)[1]
     if form == "pgm":
         return _plain_pgm(Path(path))
     found = _dng(Path(path))
@@ -85,8 +92,8 @@ def read_metadata(path: str | Path, known: MutableMapping[Any, dict[str, Any]] |
     `FrameReadError` where `read_frame` does.
     """
     form = _format(path)
-    if form == "fits":
-        return fits_layout(path)[0]
+    if form in _LAYOUTS:
+        return _LAYOUTS[form](path)[0]
     if form == "pgm":  # records its size and nothing else
         height, width = shape = _plain_pgm(Path(path)).full_shape
         return FrameInfo(Path(path), "pgm", height, width, full_shape=shape, cfa_stated=False)
@@ -159,7 +166,7 @@ def _table_of_paths(frames: Any) -> pd.DataFrame:
     paths = [frames] if isinstance(frames, (str, os.PathLike)) else frames
     known: dict[Any, dict[str, Any]] = {}
     rows = []
-    for path in map(Path, paths):
+    for path in (frame for file in paths for frame in frames_in(Path(file))):
         info = read_metadata(path, known)
         rows.append(frame_row(info, path.name, kind_in_words(info.imagetyp)))
     return pd.DataFrame(rows)
@@ -167,12 +174,18 @@ def _table_of_paths(frames: Any) -> pd.DataFrame:
 
 def _format(path: str | Path) -> str:
     """Return the format by the first bytes; a name can be wrong."""
-    path = require_file(path)
-    with path.open("rb") as file:
+    path = Path(path)
+    with require_file(holder(path)).open("rb") as file:
         head = file.read(9)
     named_fits = ".fit" in path.name.lower() or path.suffix.lower() == ".fts"
     if head == b"SIMPLE  =" or (named_fits and head[:2] in (b"\x1f\x8b", b"BZ")):
         return "fits"
+    if head == b"LUCAM-REC":
+        return "ser"
+    if head.startswith(b"XISF0100"):
+        return "xisf"
+    if path.suffix.casefold() in (".tif", ".tiff") and head[:4] in (b"II*\0", b"MM\0*") and not _dng(path):
+        return "tiff"
     return "pgm" if head[:1] == b"P" and head[1:2] in b"1234567" else "raw"
 
 
@@ -188,7 +201,7 @@ def _dng_as_it_is(path: Path, size: int, changed: int) -> tuple[dict[str, Any], 
 
 
 def _delayed_read(path: Path, area: Area, shape: tuple[int, int], dtype: str) -> Any:
-    stat = path.stat()  # a file that has been replaced is another chunk
+    stat = holder(path).stat()  # a file that has been replaced is another chunk
     token = dask.base.tokenize(str(path), stat.st_size, stat.st_mtime_ns, area, dtype, "upright")
     return dask.delayed(_read_checked, pure=True)(path, area, shape, dtype, dask_key_name=f"read_frame-{token}")
 

@@ -184,7 +184,7 @@ def complete_mosaics(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
         else:
             problem = f"no CFA pattern recorded, taken for mono; {ask}"
             if not _COLOUR_CAMERA.search(camera):
-                unstated = unstated[(unstated["format"] == "pgm") | (unstated["iso"] > 0)]
+                unstated = unstated[unstated["format"].isin(("pgm", "tiff")) | (unstated["iso"] > 0)]
         for number, row in unstated.iterrows():
             doubts.append((row["file"], problem, row["file"]))
             if pattern:

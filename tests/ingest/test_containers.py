@@ -1,0 +1,252 @@
+"""TIFF, XISF and SER files as frames: the very pixels, what they record, and refusals that say what to do."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+from astropy.io import fits
+
+from workbench import WorkbenchError
+from workbench.core.cube import digest
+from workbench.core.errors import FrameReadError
+from workbench.ingest import open_folder, open_frames, plain_pixels, read_frame, read_metadata
+from workbench.ingest.containers import _SER_HEAD
+
+SHAPE = (96, 128)
+
+
+def mosaic(seed=1, scale=1):
+    """A flat of an RGGB camera."""
+    rng = np.random.default_rng(seed)
+    level = np.tile([[3000.0, 5000.0], [5000.0, 2500.0]], (SHAPE[0] // 2, SHAPE[1] // 2)) * scale
+    return (600 + rng.normal(level, np.sqrt(level))).round().astype("uint16")
+
+
+# TIFF
+
+
+@pytest.mark.parametrize("options", [{}, {"rowsperstrip": 16}, {"compression": "deflate"}, {"tile": (32, 32)}])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_linear_tiff_is_a_frame(tmp_path, options, order):
+    path = tmp_path / "flats" / "flat_ISO400_2s.tif"
+    path.parent.mkdir()
+    tifffile.imwrite(path, mosaic(), photometric="minisblack", byteorder=order, **options)
+    np.testing.assert_array_equal(read_frame(path), mosaic())
+    assert read_frame(path).dtype == "uint16"
+    assert (plain_pixels(path) is None) == bool({"compression", "tile"} & set(options))
+    folder = open_folder(tmp_path)
+    (row,) = folder.table.to_dict("records")
+    assert (row["kind"], row["iso"], row["exposure"], row["cfa_pattern"]) == ("flat", 400, 2, "RGGB")
+    assert [text for text in folder.warnings if "the pixels show a colour mosaic: taken for RGGB" in text]
+    np.testing.assert_array_equal(folder.flat.values[0], mosaic())
+
+
+def test_a_tiff_of_dcraw_records_what_its_raw_did(tmp_path, frame, require):
+    raw = frame(tmp_path / "a.dng", iso=800, exposure=1 / 640)
+    (tmp_path / "bias").mkdir()
+    with (tmp_path / "bias" / "a.tiff").open("wb") as file:
+        subprocess.run([require("dcraw"), "-4", "-D", "-T", "-c", raw], stdout=file, check=True)
+    assert [path.name for path in open_folder(tmp_path).table["path"]] == ["a.dng"]
+    np.testing.assert_array_equal(read_frame(tmp_path / "bias" / "a.tiff"), read_frame(raw))
+    raw.unlink()
+    (row,) = open_folder(tmp_path).table.to_dict("records")
+    assert (row["kind"], row["iso"], row["exposure"]) == ("bias", 800, pytest.approx(1 / 640, rel=1e-3))
+
+
+def test_a_float_tiff_in_adu_is_a_frame(tmp_path):
+    tifffile.imwrite(tmp_path / "light_2s.tif", mosaic().astype("float32"), photometric="minisblack")
+    (row,) = open_folder(tmp_path).table.to_dict("records")
+    assert (row["kind"], row["dtype"]) == ("light", "float32")
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "reason"),
+    [
+        (
+            np.zeros((32, 48, 3), "uint16"),
+            {"photometric": "rgb"},
+            "3 colour planes: it is debayered.*give the raw mosaic",
+        ),
+        (np.zeros((3, 32, 48), "uint16"), {"photometric": "rgb", "planarconfig": "separate"}, "3 colour planes"),
+        (np.zeros((32, 48), "uint8"), {"photometric": "minisblack"}, "eight bits a pixel.*linear TIFF of 16 bits"),
+        (np.zeros((2, 32, 48), "uint16"), {"photometric": "minisblack"}, "holds 2 pictures; give one frame a file"),
+        (np.zeros((32, 48), "uint16"), {"photometric": "miniswhite"}, "finished picture"),
+        (np.zeros((32, 48), "int32"), {"photometric": "minisblack"}, "finished picture"),
+        (np.zeros((32, 48), "uint16"), {"photometric": "minisblack", "iccprofile": b"x" * 128}, "colour profile"),
+    ],
+)
+def test_a_tiff_that_is_no_frame_says_why(tmp_path, data, options, reason):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, data, **options)
+    for function in (read_frame, read_metadata, plain_pixels):
+        with pytest.raises(FrameReadError, match=reason):
+            function(path)
+    with pytest.raises(WorkbenchError, match=reason):
+        open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [6, 100, 0.5, 0.99])
+@pytest.mark.parametrize("options", [{}, {"compression": "deflate"}])
+def test_a_tiff_cut_short_is_an_error(tmp_path, kept, options):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, mosaic(), photometric="minisblack", **options)
+    data = path.read_bytes()
+    path.write_bytes(data[: kept if isinstance(kept, int) else int(len(data) * kept)])
+    with pytest.raises(FrameReadError):
+        read_frame(path)
+
+
+# three planes
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 32), (24, 32, 3)])
+def test_a_debayered_fits_file_says_what_to_give(tmp_path, shape):
+    fits.PrimaryHDU(np.zeros(shape, "uint16")).writeto(tmp_path / "a.fits")
+    with pytest.raises(
+        FrameReadError, match="3 colour planes: it is debayered.*debayering switched off.*workbench finish"
+    ):
+        read_frame(tmp_path / "a.fits")
+
+
+# XISF
+
+
+def write_xisf(path, data, words=None, properties=None, **options):
+    package = pytest.importorskip("xisf")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    keywords = {name: [{"value": str(value), "comment": ""}] for name, value in (words or {}).items()}
+    about = {"FITSKeywords": keywords, "XISFProperties": properties or {}}
+    package.XISF.write(str(path), np.atleast_3d(data), image_metadata=about, **options)
+    return path
+
+
+WORDS = {
+    "IMAGETYP": "'FLAT'", "EXPTIME": 2.5, "GAIN": 100, "OFFSET": 50, "CCD-TEMP": -10.0, "BAYERPAT": "'RGGB'",
+    "INSTRUME": "'ASI 533'", "DATE-OBS": "'2024-03-01T20:00:00'", "FILTER": "'L'", "XBINNING": 1, "YBINNING": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{}, {"codec": "zlib", "shuffle": True}, {"codec": "lz4", "shuffle": True}])
+def test_an_xisf_frame_with_its_keywords(tmp_path, options):
+    path = write_xisf(tmp_path / "x" / "a.xisf", mosaic(), WORDS, **options)
+    np.testing.assert_array_equal(read_frame(path), mosaic())
+    assert (plain_pixels(path) is None) == bool(options)
+    folder = open_folder(tmp_path)
+    (row,) = folder.table.to_dict("records")
+    found = [row[name] for name in ("kind", "exposure", "gain_setting", "offset_setting", "temperature", "filter")]
+    assert found == ["flat", 2.5, 100, 50, -10, "L"]
+    assert (row["cfa_pattern"], row["camera"], row["format"]) == ("RGGB", "ASI 533", "xisf")
+    assert row["time"] == np.datetime64("2024-03-01T20:00:00")
+    assert folder.warnings == []
+    np.testing.assert_array_equal(folder.flat.values[0], mosaic())
+
+
+def test_the_mosaic_of_pixinsight(tmp_path):
+    properties = {"PCL:CFASourcePattern": {"id": "PCL:CFASourcePattern", "type": "String", "value": "GBRG"}}
+    path = write_xisf(tmp_path / "a.xisf", mosaic(), {"EXPTIME": 1}, properties)
+    assert read_metadata(path).cfa_pattern == "GBRG"
+
+
+def test_xisf_that_is_no_frame_says_why(tmp_path):
+    colour = write_xisf(tmp_path / "colour.xisf", np.zeros((24, 32, 3), "uint16"))
+    byte = write_xisf(tmp_path / "byte.xisf", np.zeros((24, 32), "uint8"))
+    cut = write_xisf(tmp_path / "cut.xisf", mosaic())
+    cut.write_bytes(cut.read_bytes()[:-100])
+    packed = write_xisf(tmp_path / "packed.xisf", mosaic(), codec="zlib")
+    packed.write_bytes(packed.read_bytes()[:-100])
+    broken = tmp_path / "broken.xisf"
+    broken.write_bytes(b"XISF0100" + bytes(100))
+    reasons = {
+        colour: "3 colour planes",
+        byte: "eight bits",
+        cut: "cut short",
+        packed: "cut short",
+        broken: "cannot be",
+    }
+    for path, reason in reasons.items():
+        with pytest.raises(FrameReadError, match=reason):
+            read_frame(path)
+
+
+def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
+    path = write_xisf(tmp_path / "a.xisf", mosaic(), WORDS)
+    monkeypatch.setitem(sys.modules, "xisf", None)
+    with pytest.raises(FrameReadError, match=r"pip install xisf.*astrophoto-workbench\[xisf\]"):
+        read_metadata(path)
+    with pytest.raises(WorkbenchError, match="need the package xisf"):
+        open_folder(tmp_path)
+
+
+# SER
+
+
+def write_ser(path, frames, colour=8, depth=16, order="<u2", times=True):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = frames[0].shape[:2]
+    head = _SER_HEAD.pack(
+        b"LUCAM-RECORDER", 0, colour, 0, width, height, depth, len(frames), b"me", b"ASI 290MC", b"scope", 1, 1
+    )
+    start = (np.datetime64("2024-03-01T20:00:00", "us") - np.datetime64("0001-01-01", "us")).astype(int) * 10
+    clock = b"".join(int(start + n * 10**7).to_bytes(8, "little") for n in range(len(frames))) if times else b""
+    path.write_bytes(head + b"".join(frame.astype(order).tobytes() for frame in frames) + clock)
+    return path
+
+
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+@pytest.mark.parametrize("scale", [1, 0.05, 12])
+def test_each_frame_of_a_video_is_a_light(tmp_path, order, scale):
+    frames = [mosaic(seed, scale) for seed in range(3)]
+    path = write_ser(tmp_path / "m42" / "m42_4s.ser", frames, order=order)
+    folder = open_folder(tmp_path)
+    assert folder.table["file"].tolist() == [f"m42/m42_4s.ser#000{n}" for n in range(3)]
+    assert set(folder.table["kind"]) == {"light"}
+    assert set(folder.table["exposure"]) == {4}
+    assert set(folder.table["cfa_pattern"]) == {"RGGB"}
+    assert set(folder.table["camera"]) == {"ASI 290MC"}
+    assert folder.table["time"].tolist()[2] - folder.table["time"].tolist()[0] == np.timedelta64(2, "s")
+    np.testing.assert_array_equal(folder.light.values, frames)
+    frame = path.with_name(path.name + "#0001")
+    np.testing.assert_array_equal(read_frame(frame), frames[1])
+    np.testing.assert_array_equal(open_frames(path).values, frames)
+    assert digest(folder.table) == digest(open_folder(tmp_path).table)
+    assert folder.drop(frame, "why").count("light") == 2
+
+
+def test_a_video_of_darks_and_one_without_times(tmp_path):
+    frames = [mosaic(seed) for seed in range(2)]
+    write_ser(tmp_path / "darks" / "d_4s.ser", frames, times=False)
+    write_ser(tmp_path / "flats" / "f_1s.ser", frames[::-1], colour=0, times=False)
+    (tmp_path / "frames.csv").write_text("file,gain,temperature_c\ndarks/d_4s.ser,200,5\ndarks/d_4s.ser#0001,,6\n")
+    table = open_folder(tmp_path).table
+    assert table["kind"].tolist() == ["dark", "dark", "flat", "flat"]
+    assert table["temperature"].tolist()[:2] == [5, 6]
+    assert table["gain_setting"].tolist()[:2] == [200, 200]
+    assert table["time"].isna().all()
+    assert set(table["cfa_pattern"]) == {"RGGB"}
+
+
+def test_a_video_that_is_not_supported_says_why(tmp_path):
+    frame = mosaic()
+    reasons = {
+        write_ser(tmp_path / "rgb.ser", [frame], colour=100): "3 colour planes",
+        write_ser(tmp_path / "cyan.ser", [frame], colour=16): "colours number 16",
+        write_ser(tmp_path / "eight.ser", [frame], depth=8): r"eight bits.*16-bit video \(RAW16\)",
+        write_ser(tmp_path / "odd.ser", [frame], depth=0): "impossible header",
+    }
+    cut = write_ser(tmp_path / "cut.ser", [frame] * 3)
+    cut.write_bytes(cut.read_bytes()[:40000])
+    (tmp_path / "no.ser").write_bytes(b"nothing at all")
+    reasons |= {cut: "cut short", tmp_path / "no.ser": "is not a SER video"}
+    for path, reason in reasons.items():
+        with pytest.raises(FrameReadError, match=reason):
+            open_frames(path)
+    whole = write_ser(tmp_path / "whole.ser", [frame])
+    with pytest.raises(FrameReadError, match="is a video of 1 frames; give one of them: whole.ser#0000"):
+        read_frame(whole)
+    with pytest.raises(FrameReadError, match="the video has 1 frames"):
+        read_frame(tmp_path / "whole.ser#0007")
+    folder = open_folder(tmp_path)
+    assert len(folder) == 1
+    assert {path.name for path, _ in folder.set_aside} == {path.name for path in reasons}
