@@ -1,5 +1,6 @@
 from . import apply as apply
 from . import combine as combine
+from . import dark_fit as dark_fit
 from . import defects as defects
 from . import flat_audit as flat_audit
 from . import masters as masters
@@ -7,6 +8,7 @@ from . import masterset as masterset
 from . import matching as matching
 from . import noise as noise
 from . import planes as planes
+from . import sessions as sessions
 from .apply import Tables as Tables
 from .apply import calibrate as calibrate
 from .apply import calibrate_frame as calibrate_frame

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from ..core.cube import channels_of
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes, tiles
-from ..core.statistics import Lens, fit_lens, mad_std
+from ..core.statistics import Lens, fit_lens, mad_std, weighted_by_errors
 from .defects import FINE, dust_left, find_dust
 from .noise import neighbour_mean
 
@@ -314,7 +314,7 @@ def _findings(result: xr.Dataset) -> list[tuple[str, str]]:
 def _findings_in_lights(result: xr.Dataset, depth: float) -> list[tuple[str, str]]:
     """Return verdicts and sentences on what the flat leaves in the lights."""
     findings = []
-    k, error = _together(result["correction"].values, result["correction_error"].values)
+    k, error = weighted_by_errors(result["correction"].values, result["correction_error"].values)
     measured = f"k = {k:+.3f} ± {error:.3f}"
     if abs(k) * depth > UNEVEN and abs(k) > 4 * error:
         why = "an offset was left in the " + ("flats" if k > 0 else "lights, or the flat applied twice")
@@ -342,15 +342,6 @@ def _findings_in_lights(result: xr.Dataset, depth: float) -> list[tuple[str, str
         few = f"{have} flats are enough for these lights: {need} would add {ADDED_NOISE:.0%} to their noise"
         findings.append(("flattens", few))
     return findings
-
-
-def _together(values: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
-    """Return the weighted mean of what is known, and its error."""
-    good = np.isfinite(values) & (errors > 0)
-    if not good.any():
-        return math.nan, math.nan
-    weight = 1 / np.square(errors[good])
-    return float((weight * values[good]).sum() / weight.sum()), float(weight.sum() ** -0.5)
 
 
 _MEANINGS = {

@@ -131,6 +131,23 @@ def fit_line(x: Any, y: Any, weight: Any = 1.0, *, through_origin: bool = False)
     return StraightLine(slope, level - slope * centre, centre, 1 / square, 0 * total if through_origin else 1 / total)
 
 
+def weighted_by_errors(values: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
+    """Return the mean of what is known, weighted by 1/error², and its error, no less than the values' scatter shows.
+
+    Examples
+    --------
+    >>> weighted_by_errors(np.array([1.0, 3.0, np.nan]), np.array([1.0, 1.0, 1.0]))
+    (2.0, 1.0)
+    """
+    good = np.isfinite(values) & (errors > 0)
+    if not good.any():
+        return np.nan, np.nan
+    weight = 1 / np.square(errors[good])
+    mean = float((weight * values[good]).sum() / weight.sum())
+    chi2 = float((weight * (values[good] - mean) ** 2).sum())
+    return mean, float(np.sqrt(max(chi2 / max(weight.size - 1, 1), 1.0) / weight.sum()))
+
+
 def misfit(chi2: float, degrees: int) -> tuple[float, bool]:
     """Return by how much χ² of so many degrees of freedom widens an error, and whether it deserves a warning.
 

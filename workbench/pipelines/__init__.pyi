@@ -1,4 +1,5 @@
 from . import calibration as calibration
+from . import calibration_checks as calibration_checks
 from . import characterization as characterization
 from . import finishing as finishing
 from . import inspection as inspection

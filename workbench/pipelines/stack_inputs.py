@@ -33,6 +33,7 @@ from ..stack.fits_out import plan_layout
 from ..stack.reject import method_number
 from ..stars.survey import FrameSurvey
 from .calibration import CALIBRATION, calibration_cubes
+from .calibration_checks import check_masters
 from .stack_outputs import spread, survey_light
 
 _OF_A_LIGHT, _OF_A_CALIBRATION = 49e-9, 8e-9  # [s] of a frame's pixel: runs of 4 and 16 Mpx, FITS, two threads
@@ -57,6 +58,8 @@ class StackSettings:
         Let sharp frames count for more.
     filter
         Name or names of filters whose lights alone are stacked; else all, each filter for itself.
+    scale_darks
+        Scale the darks by the factor that the lights themselves ask for.
     """
 
     reference: str | Path | None = None
@@ -67,6 +70,7 @@ class StackSettings:
     background: int | str = "auto"
     seeing_weights: bool = False
     filter: str | tuple[str, ...] = ()
+    scale_darks: bool = False
 
     def __post_init__(self) -> None:
         method_number(self.method)
@@ -150,13 +154,14 @@ class OpenedFrames(NamedTuple):
 class PreparedMasters(NamedTuple):
     """The masters of a run as files of planes, one a group, with its noise; and each light's group and factor.
 
-    `used` says for each group what calibrates it.
+    `used` says for each group what calibrates it, `darks_fit` whether the darks do.
     """
 
     noise: list[SensorNoise]
     planes: list[Path]
     group_of: list[tuple[int, float]]
     used: list[str]
+    darks_fit: bool
 
     @property
     def units(self) -> str:
@@ -168,7 +173,7 @@ class PreparedMasters(NamedTuple):
         groups = sorted({self.group_of[number][0] for number in numbers})
         noise, planes, used = ([values[group] for group in groups] for values in (self.noise, self.planes, self.used))
         group_of = [(groups.index(group), factor) for group, factor in (self.group_of[number] for number in numbers)]
-        return PreparedMasters(noise, planes, group_of, used)
+        return PreparedMasters(noise, planes, group_of, used, self.darks_fit)
 
 
 def open_frames(
@@ -294,14 +299,14 @@ def run_identity(opened: OpenedFrames, settings: StackSettings) -> str:
     return digest(__version__, opened.frames.table, repr(settings), opened.sensor)
 
 
-def prepare_masters(opened: OpenedFrames, place: Place) -> PreparedMasters:
-    """Make the masters, and keep the planes that calibrate each group of lights."""
-    light = opened.frames.light
-    masters = make_masters(
-        light, **calibration_cubes(opened.frames), sensor=opened.sensor, folder=place.masters, scratch=place.work,
-        progress=place.progress,
-    )  # fmt: skip
-    opened.warnings.extend(masters.warnings)
+def prepare_masters(opened: OpenedFrames, settings: StackSettings, place: Place) -> PreparedMasters:
+    """Make the masters, compare them with the lights, and keep the planes that calibrate each group of lights."""
+    light, cubes = opened.frames.light, calibration_cubes(opened.frames)
+    made = make_masters(
+        light, **cubes, sensor=opened.sensor, folder=place.masters, scratch=place.work, progress=place.progress
+    )
+    masters, warnings, used, fit = check_masters(light, cubes, made, scale_darks=settings.scale_darks)
+    opened.warnings.extend(warnings)
     planes = []
     for number, group in enumerate(masters.masters):
         path = place.work / f"planes-{number}"
@@ -313,8 +318,7 @@ def prepare_masters(opened: OpenedFrames, place: Place) -> PreparedMasters:
     for number in range(len(opened.lights.names)):
         group, factor = masters.of(light, number)
         group_of.append((masters.masters.index(group), float(factor)))
-    used = [group.group.in_words(light) for group in masters.masters]
-    return PreparedMasters([group.noise for group in masters.masters], planes, group_of, used)
+    return PreparedMasters([group.noise for group in masters.masters], planes, group_of, used, fit)
 
 
 def survey_lights(opened: OpenedFrames, ready: PreparedMasters, place: Place, client: Any) -> list[PlainPixels | None]:

@@ -129,8 +129,8 @@ def stack_folder(
     scheduler
         Address of a dask scheduler, or a ``Client``: its workers, who must see the same files, do the work.
     settings
-        Those of `StackSettings`: reference, method, low, high, transform, background, seeing_weights, filter;
-        ``threads`` (2) on this machine and ``progress`` (True) for progress bars.
+        Those of `StackSettings`: reference, method, low, high, transform, background, seeing_weights, filter,
+        scale_darks; ``threads`` (2) on this machine and ``progress`` (True) for progress bars.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
         return result
 
     continued = claim_folder(place.work, place.out, run_identity(opened, settings))
-    ready = timed("masters", prepare_masters, opened, place)
+    ready = timed("masters", prepare_masters, opened, settings, place)
     pixels = timed("first pass", survey_lights, opened, ready, place, client)
     shared = filter_runs(opened, ready, pixels, place)
     runs = timed("alignment", register_filters, shared, settings, opened.warnings)
@@ -267,10 +267,12 @@ def complete_stack(
         for name, values in zip(plan.channels, np.moveaxis(chi, 1, 0), strict=True)
     }
     if ready.units == "electron" and any(not _CHI_HOLDS[0] <= one <= _CHI_HOLDS[1] for one in chi_square.values()):
+        values = ", ".join(f"{name} {value:.2f}" for name, value in chi_square.items())
+        cause = "check the gain and the read noise, or look for clouds and moving light"
+        if not ready.darks_fit:
+            cause = "the darks that do not fit the lights can be the cause"
         opened.warnings.append(
-            "the scatter between frames is not what the noise model predicts (chi-square "
-            + ", ".join(f"{name} {value:.2f}" for name, value in chi_square.items())
-            + "): check the gain and the read noise, or look for clouds and moving light; "
+            f"the scatter between frames is not what the noise model predicts (chi-square {values}): {cause}; "
             "the variance is off by as much"
         )
     lights, warnings = opened.lights, list(dict.fromkeys(opened.warnings))
