@@ -322,6 +322,7 @@ def finish(
               help="auto, shift, similarity, affine, homography, quadratic or cubic.")  # fmt: skip
 @click.option("--scale-darks", is_flag=True, help="Scale the darks by the factor that the lights' hot pixels ask for.")
 @click.option("--scratch", type=_PATH, help="Folder for temporary files; next to the output by default.")
+@click.option("--site", is_flag=True, help="Keep in the header where the telescope stood (SITELAT, SITELONG).")
 @click.option("--scheduler", metavar="ADDRESS", help="A dask scheduler whose workers do the work.")
 @click.option("--dry-run", is_flag=True, help="Only show which frames would be used for what, how long, how much disk.")
 @_quiet

@@ -20,6 +20,7 @@ from workbench.core.errors import FrameReadError, StageError, WorkbenchError
 from workbench.finish import FinishSettings, make_picture, read_picture, write_picture
 from workbench.pipelines import finish_stack, settings_from, stack_folder, stack_outputs
 from workbench.simulate import sky as virtual
+from workbench.simulate.capture import Batch, cooled, write_frames
 from workbench.simulate.night import write_night
 from workbench.simulate.sky import star_table
 from workbench.stack.fits_out import open_stack
@@ -97,6 +98,28 @@ def test_the_file_opens_without_loss(night, done):
         hdus.verify("exception")
     assert stack.attrs["reference"] == "lights/light_0000.fits"
     assert stack.frame_used.values.all()
+
+
+def test_the_header_keeps_what_was_observed(tmp_path, siril_levels):
+    observed = {"OBJECT": "M 31", "RA": 10.68, "OBJCTRA": "00 42 44", "TELESCOP": "RC", "SITELAT": 50.0}
+    batches = [Batch("bias", 2, 0.0), Batch("light", 3, 60.0, gain_setting=0.0, filter="L", header=observed)]
+    sky = virtual.make_sky((200, 240), stars=60, faintest=30.0, brightest=600.0, step=16.0, seed=3)
+    write_frames(tmp_path / "night", cooled((200, 240)), batches, program="nina", sky=sky)
+    out = stack_folder(tmp_path / "night", tmp_path / "stack.fits", progress=False).path
+    write_picture(read_picture(out), tmp_path / "linear.fits")
+    for path in (out, tmp_path / "linear.fits"):
+        header = fits.getheader(path)
+        for key, value in observed.items():
+            assert header.get(key) == (None if key == "SITELAT" else value), key
+        assert (header["GAIN"], header["OFFSET"], header["FILTER"], header["CCD-TEMP"]) == (0, 50, "L", -10)
+        assert (header["FOCALLEN"], header["XPIXSZ"], header["TOTALEXP"]) == (530, 3.8, 180)
+        assert header["DATE-OBS"] < header["DATE-AVG"] < header["DATE-END"]
+        assert header["ROWORDER"] == "TOP-DOWN"
+        signal = open_stack(out).signal.values
+        assert siril_levels(path)[0, 0] == pytest.approx(np.nanmean(signal), abs=0.06)
+    header = fits.getheader(out)
+    assert header["NCOMBINE"] == header["STACKCNT"] == 3
+    assert sum(not card.image.strip() for card in header.cards) < 36
 
 
 def test_chi_square_and_events(night, done):

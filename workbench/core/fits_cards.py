@@ -44,7 +44,9 @@ COMMENTS = {
 }
 
 
-def observation(light: xr.DataArray, number: int, header: Mapping[str, Any], *, site: bool = False) -> dict[str, Any]:
+def observation(
+    light: xr.DataArray, reference: str, header: Mapping[str, Any], *, site: bool = False
+) -> dict[str, Any]:
     """Return the cards of what was observed: dates, setting, object, telescope, direction; of the site only if asked.
 
     Parameters
@@ -52,8 +54,8 @@ def observation(light: xr.DataArray, number: int, header: Mapping[str, Any], *, 
     light
         The lights that are stacked: their coordinates ``time`` (start), ``exposure`` [s], the setting, ``filter`` and
         ``temperature`` [°C].
-    number
-        Of the reference among them, whose setting counts.
+    reference
+        Name of the file among them whose setting counts.
     header
         Of the reference's file; what it does not state is left out.
 
@@ -62,11 +64,12 @@ def observation(light: xr.DataArray, number: int, header: Mapping[str, Any], *, 
     >>> from workbench.core.cube import make_cube
     >>> times = np.array(["2026-01-01T20:00", "2026-01-01T20:02"], "datetime64[ns]")
     >>> frames = np.zeros((2, 4, 4), "uint16")
-    >>> cube = make_cube(frames, cfa_pattern="RGGB", kind="light", exposure=60.0, time=times, gain_setting=100)
-    >>> cards = observation(cube, 0, {"OBJECT": "M 31", "SITELAT": 50.0})
+    >>> cube = make_cube(frames, cfa_pattern="RGGB", kind="light", exposure=60.0, time=times, filename=["a", "b"])
+    >>> cards = observation(cube, "a", {"OBJECT": "M 31", "SITELAT": 50.0})
     >>> [cards[name][11:19] for name in ("DATE-OBS", "DATE-AVG", "DATE-END")], cards["OBJECT"], "SITELAT" in cards
     (['20:00:00', '20:01:30', '20:03:00'], 'M 31', False)
     """
+    number = list(light["filename"].values).index(reference)
     cards: dict[str, Any] = {}
     start = light["time"].values.astype("datetime64[ms]")
     length = np.nan_to_num(light["exposure"].values.astype(float))
@@ -117,7 +120,8 @@ def put_cards(header: fits.Header, cards: Mapping[str, Any]) -> None:
         if isinstance(value, tuple):
             header[keyword] = value
         elif value is not None:
-            header[keyword] = (value, COMMENTS.get(keyword, ""))
+            comment = COMMENTS.get(keyword, "")
+            header[keyword] = (value, comment if len(str(value)) + len(comment) < 60 else "")  # a card has 80 letters
 
 
 def put_plane(header: fits.Header, name: str, units: str) -> None:
@@ -125,7 +129,7 @@ def put_plane(header: fits.Header, name: str, units: str) -> None:
 
     ``UTYPE`` is what astropy's `CCDData` goes by.
     """
-    units = units.replace("²", "2") or "1"
+    units = units or "1"
     if name == "VARIANCE":
         header["BUNIT"] = (units if units == "1" else f"{units}2", "square of the signal's")
         header["UTYPE"] = ("VarianceUncertainty", "not a standard deviation")

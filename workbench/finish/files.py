@@ -171,7 +171,7 @@ def _write_fits(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
     header = hdus[0].header
     header["STAGE"] = (about["stage"], "linear until stretched")
     header["CHANNELS"] = (",".join(map(str, picture["channel"].values)), "along axis 3")
-    put_cards(header, {"ROWORDER": "TOP-DOWN", **about["attributes"].get("cards", {})})
+    put_cards(header, {"ROWORDER": "TOP-DOWN", **_observed(about)})
     header["CREATOR"] = about["program"]
     header[RECORD] = json.dumps(about)
     for sentence in about["history"]:
@@ -179,11 +179,18 @@ def _write_fits(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
     fits.HDUList(hdus).writeto(path, overwrite=True)
 
 
+def _observed(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The cards of what was observed, which a stack has among its attributes, also where they are JSON text."""
+    cards = about["attributes"].get("observation", {})
+    return json.loads(cards) if isinstance(cards, str) else dict(cards)
+
+
 def _write_xisf(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any]) -> None:
     values = np.ascontiguousarray(np.moveaxis(picture["signal"].values.astype(np.float32), 0, -1))
     keywords = {
         "BUNIT": [{"value": about["units"], "comment": "of the pixel values"}],
-        "HISTORY": [{"value": "", "comment": line.encode("ascii", "replace").decode()} for line in about["history"]],
+        "HISTORY": [{"value": "", "comment": ascii_text(line)} for line in about["history"]],
+        **{key: [{"value": str(value), "comment": ""}] for key, value in _observed(about).items()},
     }
     text = {"id": "Workbench:About", "type": "String", "value": json.dumps(about)}
     xisf_package().write(

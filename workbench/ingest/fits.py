@@ -65,6 +65,13 @@ def fits_layout(path: str | Path) -> tuple[FrameInfo, PlainPixels | None]:
         return info, _plain(hdu, info)
 
 
+def header_of(path: str | Path) -> fits.Header:
+    """Return the header of the image in a FITS file; an error as `fits_layout`."""
+    path = require_file(path)
+    with _opened(path) as hdus:
+        return _picture(hdus, path)[0].header.copy()
+
+
 _LOCK, _readers = Lock(), [0]
 
 

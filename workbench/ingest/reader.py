@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..core.settings import SETTING
 from ..core.values import joined_lines
 from .containers import frames_in, read_tiff, read_xisf, ser_layout, tiff_layout, xisf_layout
 from .dng import plain_dng
-from .fits import fits_layout, read_fits
+from .fits import fits_layout, header_of, read_fits
 from .metadata import FrameInfo, PlainPixels, kind_in_words, read_exif, require_file
 from .raw import raw_info, read_raw
 
@@ -99,6 +99,14 @@ def read_metadata(path: str | Path, known: MutableMapping[Any, dict[str, Any]] |
         return FrameInfo(Path(path), "pgm", height, width, full_shape=shape, cfa_stated=False)
     found = _dng(Path(path))
     return FrameInfo(Path(path), "dng", **found[0], **read_exif(path)) if found else raw_info(path, known)
+
+
+def read_header(path: str | Path) -> Mapping[str, Any]:
+    """Return the header of a FITS frame, an empty one of other formats and of a file that cannot be read."""
+    try:
+        return header_of(path) if _format(path) == "fits" else {}
+    except FrameReadError:
+        return {}
 
 
 def open_frames(frames: Any, *, kind: str | None = None, area: Area = "visible") -> xr.DataArray:

@@ -60,6 +60,8 @@ class StackSettings:
         Name or names of filters whose lights alone are stacked; else all, each filter for itself.
     scale_darks
         Scale the darks by the factor that the lights themselves ask for.
+    site
+        Let the stack's header state where the telescope stood, as the lights' headers do.
     """
 
     reference: str | Path | None = None
@@ -71,6 +73,7 @@ class StackSettings:
     seeing_weights: bool = False
     filter: str | tuple[str, ...] = ()
     scale_darks: bool = False
+    site: bool = False
 
     def __post_init__(self) -> None:
         method_number(self.method)

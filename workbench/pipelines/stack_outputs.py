@@ -287,12 +287,14 @@ def _run_cards(lights: LightList, plan: StackPlan, used: list[int], reference: i
     """The cards of what was stacked and how; `used` numbers the lights of the plan."""
     low, high = plan.thresholds
     return {
+        "ROWORDER": ("TOP-DOWN", "the first row is the top of the picture"),
         "CHANNELS": (",".join(plan.channels), "along axis 3"),
         "INSTRUME": (_plain(lights.camera), "camera"),
         "REFFRAME": (_plain(lights.names[reference]), "its pixel grid and exposure"),
         "EXPTIME": (_number(lights.exposure[reference]), "[s] of the reference, to which all is scaled"),
         "TOTALEXP": (_number(lights.exposure[used].sum()), "[s] of all frames stacked"),
-        "NFRAMES": (len(used), "frames stacked"),
+        "LIVETIME": (_number(lights.exposure[used].sum()), "[s] the same, as Siril names it"),
+        **dict.fromkeys(("NFRAMES", "NCOMBINE", "STACKCNT"), (len(used), "frames stacked")),
         "NLIGHTS": (len(lights.names), "lights found"),
         "REJECT": (plan.method, "rejection method"),
         "REJLOW": (_number(low), "its lower threshold"),

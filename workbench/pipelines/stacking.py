@@ -23,6 +23,8 @@ from tqdm.auto import tqdm
 from ..align.registration import Registration
 from ..core.errors import WorkbenchError, said_of, said_of_all
 from ..core.files import check_target
+from ..core.fits_cards import observation
+from ..ingest.reader import read_header
 from ..stack import fits_out
 from ..stack.engine import PlannedFrame, StackPlan
 from ..stack.normalise import normalisation
@@ -191,7 +193,7 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
     if len(shared) > 1:
         notes += [*opened.warnings, *(f"set aside: {sentence}" for sentence in said_of_all(opened.set_aside))]
     results = [
-        timed("stack", complete_stack, run, registration, *plan, chi_maps, notes)
+        timed("stack", complete_stack, run, registration, *plan, chi_maps, notes, settings.site)
         for (run, registration), plan, chi_maps in zip(runs, planned, maps, strict=True)
     ]
     shutil.rmtree(place.work, ignore_errors=True)
@@ -256,6 +258,7 @@ def complete_stack(
     level: np.ndarray,
     maps: tuple[np.ndarray, np.ndarray],
     notes: list[str],
+    site: bool,
 ) -> StackResult:
     """Write the header, the maps in blocks and the table of lights, and give the stack its name."""
     opened, place, ready = run.opened, run.place, run.ready
@@ -280,6 +283,12 @@ def complete_stack(
     noise = ready.noise[ready.group_of[reference][0]]
     table = frame_table(lights, registration, np.stack([frame.weight for frame in plan.frames]))
     about, cards = stack_header(lights, plan, noise, reference, level, chi_square)
+    light = opened.frames.light
+    light = light.isel(frame=np.isin(light["filename"].values, table["file"][table["used"]]))
+    name = lights.names[reference]
+    observed = observation(light, name, read_header(lights.paths[reference]), site=site)
+    cards = observed | cards
+    about["attributes"]["observation"] = observed | {key: cards[key][0] for key in ("INSTRUME", "EXPTIME", "TOTALEXP")}
     if run.grid and run.grid != lights.names[reference]:
         cards["SCALEREF"] = cards["REFFRAME"][0], "to this all is scaled"
         cards["REFFRAME"] = run.grid.encode("ascii", "replace").decode(), "its pixel grid"
