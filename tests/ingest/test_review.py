@@ -130,12 +130,12 @@ def test_dates_without_a_time_are_no_time(night):
 @pytest.mark.parametrize(
     ("name", "words", "scale", "reason"),
     [
-        ("old.fits", {"IMAGETYP": "Master Dark"}, 1.0, r"is a master dark of another program \(IMAGETYP 'Master Dark'"),
-        ("master_dark.fits", {}, 1.0, r"is a master dark of another program \(its name master_dark\.fits\)"),
-        ("masterDark_BIN-1.fits", {"IMAGETYP": None}, 1.0, "is a master dark of another program"),
-        ("dark_stacked.fits", {"STACKCNT": 30}, 1 / 65535, r"is a master dark of another program \(STACKCNT 30\)"),
-        ("d.fits", {"NCOMBINE": 20}, 1.0, r"is a master dark of another program \(NCOMBINE 20\)"),
-        ("d.fits", {"NFRAMES": 20}, 1.0, r"is a master dark of another program \(NFRAMES 20\)"),
+        ("old.fits", {"IMAGETYP": "Master Dark"}, 1.0, r"is a master dark \(IMAGETYP 'Master Dark'"),
+        ("master_dark.fits", {}, 1.0, r"is a master dark \(its name master_dark\.fits\)"),
+        ("masterDark_BIN-1.fits", {"IMAGETYP": None}, 1.0, "is a master dark"),
+        ("dark_stacked.fits", {"STACKCNT": 30}, 1 / 65535, r"is a master dark \(STACKCNT 30\)"),
+        ("d.fits", {"NCOMBINE": 20}, 1.0, r"is a master dark \(NCOMBINE 20\)"),
+        ("d.fits", {"NFRAMES": 20}, 1.0, r"is a master dark \(NFRAMES 20\)"),
         ("d.fits", {}, 1 / 65535, r"holds numbers from 0 to 0\.\d+, not ADU, .*, taken for a master dark: not counted"),
     ],
 )
@@ -160,7 +160,7 @@ def test_a_folder_of_masters_holds_no_frames(night):
     rewrite(files[2], root / "MasterDarks" / "60s.fits", IMAGETYP=None, DATE_OBS=None, GAIN=99)
     folder = open_folder(root)
     assert (counts(folder), folder.masters["kind"].tolist()) == (WHOLE, ["dark"])
-    assert folder.set_aside[0][1].startswith("is a master dark of another program (its folder MasterDarks)")
+    assert folder.set_aside[0][1].startswith("is a master dark (its folder MasterDarks)")
 
 
 @pytest.mark.parametrize(

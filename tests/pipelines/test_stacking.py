@@ -208,7 +208,7 @@ def test_the_same_night_as_other_programs_leave_it(night, done, tmp_path):
     assert {name: reason.split(" (")[0] for name, reason in reasons.items()} == {
         "light_0001 (1).fits": "is the same exposure as lights/light_0001.fits, which is used",
         "light_0002 copy.fits": "is the same exposure as lights/light_0002.fits, which is used",
-        "x.fits": "is a master dark of another program",
+        "x.fits": "is a master dark",
         "m42.fits": "is a stacked or processed picture",
         "r_pp_light_0001.fits": "is a stacked or processed picture",
     }

@@ -51,7 +51,7 @@ def foreign(info: FrameInfo, root: Path) -> tuple[str, str]:
     kind = next(filter(None, kinds), "") or kind_in_folders(info.path, root)
     scaled = f"holds numbers from 0 to {peak:.3g}, not ADU, as Siril and PixInsight write them"
     if kind in MASTER_KINDS:
-        reason = f"is a master {kind} of another program ({why})" if why else f"{scaled}, taken for a master {kind}"
+        reason = f"is a master {kind} ({why})" if why else f"{scaled}, taken for a master {kind}"
         return f"{reason}: not counted as a raw frame", kind
     if why:
         return f"is a stacked or processed picture ({why}): give the raw frames", ""
@@ -110,20 +110,35 @@ def find_duplicates(table: pd.DataFrame) -> list[tuple[int, int]]:
     for values, group in table.groupby(key, sort=False, dropna=False):
         if len(group) < 2:
             continue
-        plain = {path: plain_pixels(path) is not None for path in group["path"]}
-        decode = not pd.isna(values[-1]) and group.assign(plain=plain.values())[["format", "plain"]].nunique().max() > 1
+        plain = group["path"].map(_is_plain)
+        mixed = plain.nunique() > 1 or group["format"].nunique() > 1
+        pixels = plain | (mixed and not pd.isna(values[-1]))
         first: dict[Any, list[int]] = {}
         for number in sorted(group.index, key=place.__getitem__):
-            path, kind = table.loc[number, ["path", "kind"]]
-            if not (mark := _mark(path, decode or plain[path])):
+            path = table["path"][number]
+            if not (mark := _mark(path, pixels[number])):
                 continue
-            earlier = [other for other in first.get(mark, ()) if kind in ("", table["kind"][other])]
-            same = next((other for other in earlier if _equal(table["path"][other], path, decode or plain[path])), None)
+            earlier = [other for other in first.get(mark, ()) if _alike(table.loc[other], table.loc[number])]
+            same = next((other for other in earlier if _equal(table["path"][other], path, pixels[number])), None)
             if same is None:
                 first.setdefault(mark, []).append(int(number))
             else:
                 pairs.append((int(number), same))
     return sorted(pairs)
+
+
+def _alike(kept: pd.Series, copy: pd.Series) -> bool:
+    """Whether nothing that is known of two frames says that they are two: kind, camera, mosaic."""
+    cameras = sorted((kept["camera"].casefold(), copy["camera"].casefold()), key=len)
+    mosaics = {row["cfa_pattern"] for row in (kept, copy) if row["cfa_stated"]}
+    return copy["kind"] in ("", kept["kind"]) and cameras[0] in cameras[1] and len(mosaics) < 2
+
+
+def _is_plain(path: Path) -> bool:
+    try:
+        return plain_pixels(path) is not None
+    except FrameReadError:
+        return False
 
 
 def _rank(row: pd.Series, number: int) -> tuple:
