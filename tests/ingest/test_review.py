@@ -309,3 +309,19 @@ def test_the_real_subs_of_a_smart_telescope_raise_no_question(real_data):
     assert table["iso"].isna().all()
     assert [name.upper() for name in set(table["filter"])] == ["IRCUT"]
     assert (folder.cameras, folder.light.shape) == (["Seestar S50"], (10, 1920, 1080))
+
+
+@pytest.mark.parametrize("kind", ["bias", "dark", "flat"])
+def test_a_master_that_siril_stacked_is_set_aside(kind, tmp_path, siril):
+    """Its floats run from 0 to 1: counted as a frame it would be subtracted as 0.01 ADU."""
+    frames = [Batch("bias", 3, 0.0), Batch("dark", 3, 60.0), Batch("flat", 3, 1.0), Batch("light", 2, 60.0)]
+    write_frames(tmp_path, cooled((64, 96)), [batch for batch in frames if batch.kind in (kind, "light")])
+    folder = tmp_path / f"{kind}s"
+    siril(folder, "convert f -out=../process", "cd ../process", f"stack f rej 3 3 -nonorm -out={folder}/stacked")
+    master = folder / "stacked.fit"
+    assert 0 < fits.getdata(master).mean() < 1
+    (folder / "script.ssf").unlink()
+    shutil.rmtree(tmp_path / "process")
+    opened = open_folder(tmp_path, progress=False)
+    assert opened.count(kind) == 3
+    assert [(path, "STACKCNT 3" in reason) for path, reason in opened.set_aside] == [(master, True)]
