@@ -312,6 +312,14 @@ def finish(
 @click.option("--reference", help="Path or name of the light that the others are aligned to; by default the best.")
 @click.option("--filter", multiple=True, metavar="NAME",
               help="Stack only the lights of this filter, e.g. Ha; may be repeated.")  # fmt: skip
+@click.option("--exclude", multiple=True, metavar="NAME",
+              help="Leave out a light by name, path or pattern, e.g. 'light_00*'; may be repeated.")  # fmt: skip
+@click.option("--keep", type=float, metavar="BEST%",
+              help="Keep so many % of the good lights, the best by stars, FWHM, roundness and noise.")  # fmt: skip
+@click.option("--max-fwhm", type=float, help="Leave out lights whose stars are wider [px].")
+@click.option("--min-roundness", type=float, help="Leave out lights whose stars are less round (1: round, 0: lines).")
+@click.option("--max-background", type=float, help="Leave out lights with a brighter sky [e⁻; ADU without a gain].")
+@click.option("--min-stars", type=float, help="Leave out lights with fewer stars.")
 @click.option("--sensor", type=_PATH, help="sensor.json of `workbench characterize`: measured gain and read noise.")
 @click.option("--masters", type=_PATH, help="A folder where master frames are kept and used again.")
 @click.option("--reject", "method", default="noise", show_default=True, help="noise (the measured noise model), sigma,"
@@ -330,9 +338,9 @@ def stack(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
     """Calibrate, align and stack the lights in FOLDER into one linear FITS file with its variance.
 
     FOLDER holds lights with their bias, darks and flats in subfolders of these names. Frames that
-    do not belong are set aside and listed with the reason. Lights of several filters give a stack
-    each, night_L.fits, night_R.fits, ... for --out night.fits, all on one pixel grid. If it is
-    interrupted, the same command continues where it was.
+    do not belong, such as those with doubled stars, are set aside and listed with the reason. Lights
+    of several filters give a stack each, night_L.fits, night_R.fits, ... for --out night.fits, all on
+    one pixel grid. If it is interrupted, the same command continues where it was.
     """
     click.echo(repr(wb.stack_folder(folder, out, progress=not quiet, **options)))
 

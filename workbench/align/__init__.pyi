@@ -1,5 +1,6 @@
 from . import grid as grid
 from . import match as match
+from . import reference as reference
 from . import registration as registration
 from . import transform as transform
 from .grid import common_grid as common_grid
@@ -7,11 +8,11 @@ from .grid import on_grid as on_grid
 from .match import Match as Match
 from .match import NoMatchError as NoMatchError
 from .match import match_stars as match_stars
+from .reference import star_ratio as star_ratio
 from .registration import Registration as Registration
 from .registration import compare_models as compare_models
 from .registration import register as register
 from .registration import register_frames as register_frames
-from .registration import star_ratio as star_ratio
 from .transform import KINDS as KINDS
 from .transform import Transform as Transform
 from .transform import compose as compose

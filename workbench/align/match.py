@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 from scipy.spatial import cKDTree
-from scipy.stats import poisson
+from scipy.stats import binom, poisson
 
 from ..core.errors import WorkbenchError
 from .transform import Transform, fit_robust, fit_transform
@@ -23,6 +23,11 @@ _ATTEMPTS = ((60, 6, 0.004), (60, 8, 0.02), (150, 8, 0.008), (120, 12, 0.03), (4
 _SEEDS, _SHIFTS = 12, 12  # rotations, and triangle pairs within each, tried at most
 _LEAST_STARS = {"cubic": 15, "quadratic": 9, "homography": 6, "affine": 4}  # with fewer a similarity is fitted
 _CHANCE = 1e-9  # a match this likely by chance, after all tries, is none
+_FEW, _FEW_REACH = 15, 2.0  # where so few stars are all, pairs within so many px are counted one by one
+_FEW_CHANCE = 1e-5  # fewer hypotheses are open then, and each is counted
+
+
+Grown = tuple[float, np.ndarray, np.ndarray, Transform]  # log of the chance, indices of both, their transform
 
 
 class NoMatchError(WorkbenchError):
@@ -31,16 +36,23 @@ class NoMatchError(WorkbenchError):
 
 @dataclass(frozen=True)
 class Match:
-    """A frame matched to the reference: `transform` (reference → frame), matched star indices, `residuals`."""
+    """A frame matched to the reference: `transform` (reference → frame), matched star indices, `residuals`.
+
+    `chance` is the probability that strangers would match as well, after all that was tried.
+    """
 
     transform: Transform
     reference_index: np.ndarray
     frame_index: np.ndarray
     residuals: xr.Dataset
+    chance: float = 0.0
 
 
 def match_stars(reference: xr.Dataset, frame: xr.Dataset, *, kind: str = "auto", limit: int = 2000) -> Match:
     """Match a frame's stars to the reference's and fit the transform between them.
+
+    Triangles of stars vote.  Of fifteen stars or fewer in a list, three are enough for a shift, four for a rotation,
+    where so many would match by chance less often than once in 100,000.
 
     Parameters
     ----------
@@ -68,11 +80,11 @@ def match_stars(reference: xr.Dataset, frame: xr.Dataset, *, kind: str = "auto",
     (30, 180.0)
     """
     here, there = positions(reference), positions(frame)
-    if min(len(here), len(there)) < 4:
+    if min(len(here), len(there)) < 3:
         raise NoMatchError(
-            f"{len(there)} stars in this frame and {len(here)} in the reference: a pattern needs at least 4 in both"
+            f"{len(there)} stars in this frame and {len(here)} in the reference: a pattern needs at least 3 in both"
         )
-    best: tuple[float, np.ndarray, np.ndarray, Transform] | None = None
+    best: Grown | None = None
     for count, neighbours, tolerance in _ATTEMPTS:
         first, second = here[:count], there[:count]
         for seed in _hypotheses(first, second, neighbours, tolerance):
@@ -84,11 +96,18 @@ def match_stars(reference: xr.Dataset, frame: xr.Dataset, *, kind: str = "auto",
         if best is not None and best[0] < np.log(_CHANCE):
             break
     if best is None or best[0] > np.log(_CHANCE):
-        raise NoMatchError(
-            f"no star pattern in common with the reference ({len(there)} and {len(here)} stars): "
-            "another target, clouds or too few stars"
-        )
-    _, one, two, transform = best
+        best, allowed = _match_few(here, there), _FEW_CHANCE
+        if best is None or best[0] > np.log(allowed):
+            nearest = "" if best is None else (
+                f"; {best[1].size} lie alike, as they would by chance once in {max(np.exp(-best[0]), 1):,.0f} tries"
+            )  # fmt: skip
+            raise NoMatchError(
+                f"no star pattern in common with the reference ({len(there)} and {len(here)} stars{nearest}): "
+                "another target, clouds or too few stars"
+            )
+    chance, one, two, transform = best
+    if one.size < 4:
+        kind = "shift"
     of_star, of_other = ((s["x_error"].values ** 2 + s["y_error"].values ** 2) / 2.0 for s in (reference, frame))
 
     def fit() -> tuple[Transform, xr.Dataset]:
@@ -101,11 +120,21 @@ def match_stars(reference: xr.Dataset, frame: xr.Dataset, *, kind: str = "auto",
         kind = residuals.attrs["kind"] if one.size >= 100 else kind
         reach = float(np.clip(5.0 * residuals.attrs["rms"], 0.7, 4.0))
         again = _pair(transform, here[:limit], there[:limit], reach)
-        if again[0].size < max(4, 0.8 * one.size):
+        if again[0].size < max(3, 0.8 * one.size):
             break
         one, two = again
     transform, residuals = fit()
-    return Match(transform, one, two, residuals)
+    return Match(transform, one, two, residuals, float(np.exp(chance)))
+
+
+def match_itself(stars: xr.Dataset, *, kind: str = "auto", limit: int = 2000) -> Match:
+    """Return the match of the reference to itself, which no lack of stars can prevent."""
+    here = positions(stars)[:limit]
+    error = np.sqrt(stars["x_error"].values ** 2 + stars["y_error"].values ** 2)[:limit]
+    model = "similarity" if 4 <= len(here) < _LEAST_STARS.get(kind, 0) else kind
+    transform, residuals = fit_robust(here, here, error, kind=model if len(here) >= 4 else "shift")
+    index = np.arange(len(here))
+    return Match(transform, index, index, residuals)
 
 
 def positions(stars: xr.Dataset) -> np.ndarray:
@@ -224,6 +253,50 @@ def _similarities(pairs: TrianglePairs, radius: float, least: int) -> Iterator[T
         offset = _median(chosen.there - turn * (chosen.here - middle)) - middle
         coefficients = np.array([[offset.real, turn.real, -turn.imag], [offset.imag, turn.imag, turn.real]])
         yield Transform("similarity", coefficients, (float(middle.real), float(middle.imag)))
+
+
+def _match_few(here: np.ndarray, there: np.ndarray) -> Grown | None:
+    """Match short lists by trying every shift that joins two stars and every rotation that joins two pairs of stars.
+
+    With p the probability that a strange star stands within 2 px of a given place, k pairs among n have by chance the
+    binomial tail of k less those that made the hypothesis, times the hypotheses.
+    """
+    if max(len(here), len(there)) > _FEW:
+        return None
+    area = max(float(np.prod(np.maximum(np.ptp(np.concatenate([here, there]), axis=0), 1.0))), 1.0)
+    chance = min(len(there) * np.pi * _FEW_REACH**2 / area, 1.0)
+    best: Grown | None = None
+    for kind, given, least, seeds in (("shift", 1, 3, _shifts(here, there)), ("similarity", 2, 4, _turns(here, there))):
+        for transform in seeds:
+            one, two = _pair(transform, here, there, _FEW_REACH)
+            if one.size < least:
+                continue
+            transform, _ = fit_transform(here[one], there[two], kind=kind)
+            one, two = _pair(transform, here, there, _FEW_REACH)
+            log_chance = float(binom.logsf(one.size - given - 1, len(here) - given, chance)) + np.log(len(seeds))
+            if one.size >= least and (best is None or log_chance < best[0]):
+                best = log_chance, one, two, transform
+    return best
+
+
+def _shifts(here: np.ndarray, there: np.ndarray) -> list[Transform]:
+    """All shifts that bring a star to a star."""
+    return [Transform("shift", (to - at)[:, None]) for at in here for to in there]
+
+
+def _turns(here: np.ndarray, there: np.ndarray) -> list[Transform]:
+    """All rotations with shift that bring a pair of stars to a pair of stars as far apart, to 3 %."""
+    first, second = here @ [1, 1j], there @ [1, 1j]
+    i, j = np.triu_indices(len(first), 1)
+    k, m = (index.ravel() for index in np.indices((len(second),) * 2))
+    k, m = k[k != m], m[k != m]
+    turn = ((second[m] - second[k])[None, :] / (first[j] - first[i])[:, None]).ravel()
+    p, q = (part.ravel() for part in np.broadcast_arrays(first[i][:, None], second[k][None, :]))
+    alike = np.abs(np.abs(turn) - 1) < 0.03
+    return [
+        Transform("similarity", np.array([[b.real, t.real, -t.imag], [b.imag, t.imag, t.real]]))
+        for t, b in zip(turn[alike], (q - turn * p)[alike], strict=True)
+    ]
 
 
 def _median(values: np.ndarray) -> complex:

@@ -6,7 +6,7 @@ at each frame once and keeps no pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +17,16 @@ from tqdm.auto import tqdm
 
 from ..core.cube import check_cube
 from ..core.errors import WorkbenchError
-from ..core.statistics import MAD_TO_SIGMA
-from ..stars.survey import FrameSurvey, choose_reference, poor_frames, quality_table, survey_mosaic
-from .match import Match, NoMatchError, match_stars, positions
-from .transform import KINDS, PARAMETERS, Transform, fit_robust, fit_transform
+from ..core.settings import SETTING
+from ..core.values import describe
+from ..stars.selection import unfit_frames
+from ..stars.survey import FrameSurvey, quality_table, survey_mosaic
+from .match import Match, positions
+from .reference import Aligned, LightsKnown, find_reference
+from .transform import KINDS, PARAMETERS, Transform, fit_robust, fit_transform, overlap
 
-LEAST_TRANSPARENCY = 0.3  # of the reference; less and clouds cover too much
+_STRIP = 0.5  # of the reference's area: frames that overlap it less are another panel's
+_FEW_MATCHED = 6  # stars
 _DEFECT, _SATURATED = 1, 2  # bits of the mask that calibration sets
 
 
@@ -48,6 +52,8 @@ class Registration:
         Frame number → bright stars, where they are too few and exposure times give the scale.
     grid
         The map from the common pixel grid to the reference, where that is another frame's (see `common_grid`).
+    warnings
+        What the user should know: a poor reference, lights that add only a strip, matches on few stars.
     """
 
     reference: int
@@ -59,6 +65,7 @@ class Registration:
     scale_errors: np.ndarray
     few_stars: dict[int, int] = field(default_factory=dict)
     grid: Transform = field(default_factory=Transform.identity)
+    warnings: tuple[str, ...] = ()
 
     @property
     def stars(self) -> tuple[xr.Dataset | None, ...]:
@@ -118,34 +125,6 @@ the reference], ``dx``, ``dy`` [px, measured minus fitted], their ``error``, and
         return pd.DataFrame(rows)
 
 
-def star_ratio(reference: xr.Dataset, frame: xr.Dataset, match: Match) -> tuple[float, float, int]:
-    """Return by what a frame must be multiplied to show stars as bright as the reference, its error, and of how many.
-
-    The median of the flux ratios of unsaturated matched stars with a signal-to-noise ratio of at least 15 in both,
-    each star with its weight; (nan, nan, 0) with fewer than three.
-    """
-    one, two = reference.isel(star=match.reference_index), frame.isel(star=match.frame_index)
-    here, there = one["flux"].values, two["flux"].values
-    here_error, there_error = one["flux_error"].values, two["flux_error"].values
-    with np.errstate(invalid="ignore", divide="ignore"):
-        good = match.residuals["used"].values & ~one["saturated"].values & ~two["saturated"].values
-        good &= (here > 15 * here_error) & (there > 15 * there_error)
-        error = np.hypot(here_error / here, there_error / there)
-        logs = np.log(here / there)
-    if np.count_nonzero(good) < 3:
-        return np.nan, np.nan, 0
-    logs, error = logs[good], np.hypot(error[good], 0.005)  # the sampling of the aperture leaves half a per cent
-    order = np.argsort(logs, kind="stable")
-    total = np.cumsum(1 / error[order])
-    centre = float(logs[order][np.searchsorted(total, total[-1] / 2)])  # the weighted median
-    for _ in range(10):
-        pull = (logs - centre) / error
-        spread = max(MAD_TO_SIGMA * float(np.median(np.abs(pull))), 1.0)
-        weight = np.maximum(1 - (pull / (5 * spread)) ** 2, 0) ** 2 / error**2
-        centre = float((weight * logs).sum() / weight.sum())
-    return float(np.exp(centre)), float(np.exp(centre) * spread / np.sqrt(weight.sum())), int(np.count_nonzero(weight))
-
-
 def register_frames(
     surveys: Sequence[FrameSurvey | None],
     names: Sequence[str],
@@ -155,8 +134,11 @@ def register_frames(
     reference: int | None = None,
     kind: str = "auto",
     unread: Mapping[int, str] | None = None,
+    sorts: Sequence[Hashable] | None = None,
 ) -> Registration:
     """Choose the reference, match every frame's stars to it, and set aside what does not fit.
+
+    The reference is the best frame of those with which most time was spent (`find_reference`).
 
     Parameters
     ----------
@@ -170,6 +152,10 @@ def register_frames(
         Number of the frame on whose grid all are put; else the best is chosen.
     kind
         Model of the transform (`workbench.align.KINDS`), or ``auto``.
+    unread
+        Frame number → why it is not to be used: it cannot be read, or the user leaves it out.
+    sorts
+        A label a frame for its setting and filter: light is compared among equals.  By default all are equal.
 
     Raises
     ------
@@ -178,55 +164,66 @@ def register_frames(
     """
     if kind != "auto" and kind not in KINDS:
         raise WorkbenchError(f"transform kind {kind!r} is none of auto, {', '.join(KINDS)}")
+    known = LightsKnown(np.asarray(exposure, float), list(sorts or [""] * len(names)))
     reasons = dict(unread or {})
     stars = {number: survey.stars for number, survey in enumerate(surveys) if survey is not None}
-    seen = list(stars)
-    quality = quality_table(list(stars.values()), [names[number] for number in seen])
-    for place, reason in poor_frames(quality).items():
-        if seen[place] != reference:
-            reasons[seen[place]] = reason
-    usable = [place for place, number in enumerate(seen) if number not in reasons]
+    quality = quality_table(list(stars.values()), [names[number] for number in stars])
+    poor, warnings = unfit_frames(stars, quality, names, [known.group(number) for number in stars])
+    for number, reason in poor.items():
+        if number != reference:
+            reasons.setdefault(number, reason)
+        else:
+            warnings.append(f"the reference {names[number]} is a poor one: {reason}; give another with --reference")
+    usable = [number for number in stars if number not in reasons]
     if not usable:
-        first = seen[0]
+        first = next(iter(stars))
         raise WorkbenchError(
             f"no light shows enough stars to be aligned; the first: {names[first]}: {reasons.get(first, 'no stars')}"
         )
-    centre = reference if reference is not None else seen[choose_reference(quality, usable)]
+    chosen = {number: stars[number] for number in usable}
+    places = [place for place, number in enumerate(stars) if number in chosen]
+    found, doubt = find_reference(
+        quality.isel(frame=places), usable if reference is None else [reference], chosen, known, kind
+    )
+    if doubt:
+        warnings.append(f"the reference {names[found.centre]} may be a poor one: {doubt}")
     scales, errors = np.full((2, len(names)), np.nan)
-    few: dict[int, int] = {}
-    matches: list[Match | None] = [None] * len(names)
-    for number in seen:
-        if number in reasons:
-            continue
-        try:
-            match = match_stars(stars[centre], stars[number], kind=kind)
-        except NoMatchError as problem:
-            reasons[number] = str(problem)
-            continue
-        ratio, error, count = (1.0, 0.0, 0) if number == centre else star_ratio(stars[centre], stars[number], match)
-        if not np.isfinite(ratio):
-            ratio = exposure[centre] / exposure[number]
-            few[number] = count
-        reason = _doubt(ratio, exposure[centre] / exposure[number])
-        if reason:
-            reasons[number] = reason
-            few.pop(number, None)
-            continue
-        matches[number], scales[number], errors[number] = match, ratio, error
-    whole = quality.assign_coords(frame=seen).reindex(frame=range(len(names))).drop_vars("frame")
+    for number, pair in found.scales.items():
+        scales[number], errors[number] = pair
+    whole = quality.assign_coords(frame=list(stars)).reindex(frame=range(len(names))).drop_vars("frame")
     whole = whole.assign_coords(filename=("frame", np.array(list(names), object)))
     whole = whole.assign_attrs(height=shape[0], width=shape[1])
-    return Registration(centre, tuple(surveys), tuple(matches), whole, reasons, scales, errors, few)
+    matches = tuple(found.matches.get(number) for number in range(len(names)))
+    warnings += _remarks(found, shape)
+    return Registration(
+        found.centre, tuple(surveys), matches, whole, reasons | found.reasons, scales, errors, found.few,
+        warnings=tuple(warnings),
+    )  # fmt: skip
 
 
-def _doubt(ratio: float, exposures: float) -> str:
-    """Why a frame of this scale is not used; empty where it is.  `exposures`: the reference's over its own."""
-    if not np.isfinite(ratio):
-        return "too few stars for its transparency, and its exposure time is not known"
-    transparency = exposures / ratio
-    if np.isfinite(transparency) and transparency < LEAST_TRANSPARENCY:
-        return f"clouds: only {100 * transparency:.0f} % of the reference's light comes through"
-    return ""
+def _remarks(found: Aligned, shape: tuple[int, ...]) -> list[str]:
+    """What the user should know of the frames that are aligned: strips of other panels, matches on few stars."""
+    others = {number: match for number, match in found.matches.items() if number != found.centre}
+    shares = [overlap(match.transform, shape) for match in others.values()]
+    strips = sorted(100 * share for share in shares if share < _STRIP)
+    remarks = []
+    if strips:
+        low, high = f"{strips[0]:.0f}", f"{strips[-1]:.0f}"
+        by = low if low == high else f"{low} to {high}"
+        one = len(strips) == 1
+        remarks.append(
+            f"{len(strips)} {'light overlaps' if one else 'lights overlap'} the reference by {by} %: "
+            f"{'it adds' if one else 'they add'} only a strip; stack each panel in a folder of its own"
+        )
+    few = [match for match in others.values() if match.reference_index.size < _FEW_MATCHED]
+    if few:
+        odds = max(match.chance for match in few)
+        least = min(match.reference_index.size for match in few)
+        remarks.append(
+            f"{len(few)} of {len(others) + 1} lights are aligned by few stars ({least} at least); "
+            f"strangers would match as well by chance once in {1 / max(odds, 1e-12):,.0f} or less often"
+        )
+    return remarks
 
 
 def register(
@@ -278,12 +275,22 @@ def register(
         frame = lights[parts].isel(frame=number).compute(scheduler="synchronous")
         surveys.append(_survey_light(frame, signal.attrs["cfa_pattern"]))
     exposure = signal["exposure"].values.astype(float)
-    found = register_frames(surveys, names, exposure, signal.shape[1:], reference=wanted, kind=kind)
+    sorts = light_sorts(signal)
+    found = register_frames(surveys, names, exposure, signal.shape[1:], reference=wanted, kind=kind, sorts=sorts)
     if len(found.used) < 2:
         reasons = "; ".join(f"{names[number]}: {reason}" for number, reason in list(found.set_aside.items())[:3])
         centre = names[found.reference] or f"frame {found.reference}"
         raise WorkbenchError(f"no light can be aligned to {centre}: {reasons}")
     return found
+
+
+def light_sorts(lights: xr.DataArray) -> list[str]:
+    """Return the setting and filter of each light of a cube in words: light is compared among equals."""
+    columns = [name for name in (*SETTING, "filter") if name in lights.coords]
+    return [
+        describe({name: lights[name].values.item(number) for name in columns})
+        for number in range(lights.sizes["frame"])
+    ]
 
 
 def _wanted(reference: int | str | None, names: Sequence[str]) -> int | None:

@@ -206,6 +206,20 @@ def compose(first: Transform, second: Transform, shape: tuple[int, int]) -> Tran
     return fit_transform(np.stack([x.ravel(), y.ravel()], 1), there, kind=kind)[0]
 
 
+def overlap(transform: Transform, shape: tuple[int, ...]) -> float:
+    """Return which share of the reference's area lies in a frame of the same `shape` (y, x), on 32 x 32 places.
+
+    Examples
+    --------
+    >>> round(overlap(Transform("shift", np.array([[150.0], [0.0]])), (100, 200)), 2)
+    0.25
+    """
+    height, width = shape
+    y, x = np.meshgrid(*((np.arange(32) + 0.5) * size / 32 - 0.5 for size in (height, width)), indexing="ij")
+    u, v = transform.apply(x, y)
+    return float(((u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5)).mean())
+
+
 def _least_squares(design: np.ndarray, values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Solve the weighted system; the covariance is in units of the values' errors squared.
 

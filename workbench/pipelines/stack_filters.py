@@ -13,8 +13,9 @@ from ..core.errors import WorkbenchError
 from ..core.settings import FILTERS
 from ..ingest.metadata import PlainPixels
 from ..stars.survey import FrameSurvey
-from .stack_inputs import LightList, OpenedFrames, Place, PreparedMasters, StackSettings, register_lights
+from .stack_inputs import LightList, OpenedFrames, Place, PreparedMasters, register_lights
 from .stack_outputs import load_survey
+from .stack_settings import StackSettings
 
 
 class FilterRun(NamedTuple):

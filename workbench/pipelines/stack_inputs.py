@@ -14,8 +14,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from .. import __version__
-from ..align.registration import Registration, register_frames
-from ..align.transform import KINDS
+from ..align.registration import Registration, light_sorts, register_frames
 from ..calibrate.masterset import make_masters
 from ..calibrate.matching import plan_groups
 from ..calibrate.noise import SensorNoise
@@ -23,76 +22,35 @@ from ..calibrate.planes import prepare_planes
 from ..core.cube import digest
 from ..core.errors import FrameReadError, WorkbenchError, said_of_all
 from ..core.sensor_file import open_sensor
-from ..core.settings import filter_name
 from ..ingest.catalogue import open_folder
 from ..ingest.folder import Folder, of_filters, of_one_camera
 from ..ingest.metadata import PlainPixels
 from ..ingest.reader import plain_pixels, read_frame
 from ..stack.engine import save_planes
 from ..stack.fits_out import plan_layout
-from ..stack.reject import method_number
 from ..stars.survey import FrameSurvey
 from .calibration import CALIBRATION, calibration_cubes
 from .calibration_checks import check_masters
 from .stack_outputs import spread, survey_light
+from .stack_settings import StackSettings, left_out
 
 _OF_A_LIGHT, _OF_A_CALIBRATION = 49e-9, 8e-9  # [s] of a frame's pixel: runs of 4 and 16 Mpx, FITS, two threads
 _BEGIN = 3.0  # s: compiled code is loaded, stars are matched, the file is closed
 
 
-@dataclass(frozen=True)
-class StackSettings:
-    """How to stack; what changes the result, and so belongs to an interrupted run's identity.
-
-    Attributes
-    ----------
-    reference
-        Path or name of the light on whose pixel grid and exposure the stack is; else the best.
-    method, low, high
-        Rejection (`workbench.stack.METHODS`) and its thresholds.
-    transform
-        ``auto`` or one of `workbench.align.KINDS`.
-    background
-        Order of the surface by which frames' backgrounds are matched: 1, 2 or ``auto``.
-    seeing_weights
-        Let sharp frames count for more.
-    filter
-        Name or names of filters whose lights alone are stacked; else all, each filter for itself.
-    scale_darks
-        Scale the darks by the factor that the lights themselves ask for.
-    site
-        Let the stack's header state where the telescope stood, as the lights' headers do.
-    """
-
-    reference: str | Path | None = None
-    method: str = "noise"
-    low: float | None = None
-    high: float | None = None
-    transform: str = "auto"
-    background: int | str = "auto"
-    seeing_weights: bool = False
-    filter: str | tuple[str, ...] = ()
-    scale_darks: bool = False
-    site: bool = False
-
-    def __post_init__(self) -> None:
-        method_number(self.method)
-        if self.transform not in ("auto", *KINDS):
-            raise WorkbenchError(f"transform {self.transform!r} is none of auto, {', '.join(KINDS)}")
-        wanted = (self.filter,) if isinstance(self.filter, str) else self.filter
-        object.__setattr__(self, "filter", tuple(map(filter_name, wanted)))
-        object.__setattr__(self, "reference", None if self.reference is None else str(self.reference))
-
-
 @dataclass(frozen=True, eq=False)
 class LightList:
-    """The lights of a run: names, paths, exposures [s], ISO and filters, one each; and what they have in common."""
+    """The lights of a run: names, paths, exposures [s], ISO, filters, one each; and what they have in common.
+
+    `sorts` are their settings and filters in words.
+    """
 
     names: tuple[str, ...]
     paths: tuple[Path, ...]
     exposure: np.ndarray
     iso: np.ndarray
     filters: tuple[str, ...]
+    sorts: tuple[str, ...]
     shape: tuple[int, int]
     cfa_pattern: str
     camera: str
@@ -109,11 +67,11 @@ class LightList:
 
     def of(self, numbers: list[int]) -> LightList:
         """Return the list of some of the lights."""
-        names, paths, filters = (
-            tuple(values[number] for number in numbers) for values in (self.names, self.paths, self.filters)
+        names, paths, filters, sorts = (
+            tuple(values[number] for number in numbers) for values in (self.names, self.paths, self.filters, self.sorts)
         )
         arrays = {"exposure": self.exposure[numbers], "iso": self.iso[numbers]}
-        return replace(self, names=names, paths=paths, filters=filters, **arrays)
+        return replace(self, names=names, paths=paths, filters=filters, sorts=sorts, **arrays)
 
     def meant_by(self, wanted: str) -> list[int]:
         """Return which lights a path, a name or a stem can mean."""
@@ -187,7 +145,7 @@ def open_frames(
     Raises
     ------
     WorkbenchError
-        If there are fewer than two lights, or none of a filter that is wanted.
+        If there are fewer than two lights, or none of a filter that is wanted or a name that is excluded.
     """
     frames = open_folder(folder, progress=progress)
     if isinstance(sensor, (str, Path)):
@@ -202,6 +160,7 @@ def open_frames(
         exposure=light["exposure"].values.astype(float),
         iso=light["iso"].values.astype(float),
         filters=tuple(str(name) for name in light["filter"].values),
+        sorts=tuple(light_sorts(light)),
         shape=(light.sizes["y"], light.sizes["x"]),
         cfa_pattern=light.attrs["cfa_pattern"],
         camera=str(light.attrs["camera"]),
@@ -211,6 +170,7 @@ def open_frames(
             f"{folder} has one light that can be used ({lights.names[0]}): a stack needs at least two"
             + _reasons(set_aside)
         )
+    settings.excluded(lights.names, lights.paths, strict=True)
     return OpenedFrames(frames, lights, sensor, set_aside, list(frames.warnings))
 
 
@@ -366,10 +326,22 @@ def register_lights(opened: OpenedFrames, settings: StackSettings, surveys: list
     if read < 2:
         reason = "".join(f"; {lights.names[number]}: {reason}" for number, reason in sorted(unread.items())[:5])
         raise WorkbenchError(f"{read} of {count} lights can be read; a stack needs two{reason}")
+    unwanted = left_out(
+        settings, {number: one for number, one in enumerate(surveys) if one is not None}, lights.names, lights.paths,
+        lights.exposure, lights.sorts,
+    )  # fmt: skip
+    if reference in unwanted:
+        raise WorkbenchError(f"{lights.names[reference]}: the reference is left out: {unwanted[reference]}")
+    if len(unwanted | unread) > count - 2:
+        raise WorkbenchError(
+            f"{count - len(unwanted | unread)} of {count} lights are left by the limits and exclusions; a stack needs "
+            f"two{_reasons([(lights.names[number], why) for number, why in sorted(unwanted.items())])}"
+        )
     found = register_frames(
         surveys, lights.names, lights.exposure, lights.shape, reference=reference, kind=settings.transform,
-        unread=unread,
+        unread=unwanted | unread, sorts=lights.sorts,
     )  # fmt: skip
+    opened.warnings.extend(found.warnings)
     if found.few_stars:
         number, bright = next(iter(found.few_stars.items()))
         example = f"{lights.names[number]}: {bright}" + (", for example" if len(found.few_stars) > 1 else "")
@@ -384,6 +356,6 @@ def register_lights(opened: OpenedFrames, settings: StackSettings, surveys: list
             f"only {used} of {count} lights can be stacked onto {lights.names[found.reference]}; a stack needs two"
             + _reasons(opened.set_aside)
         )
-    if used < 0.5 * count:
+    if used < 0.5 * (count - len(unwanted)):
         opened.warnings.append(f"only {used} of {count} lights were stacked; see what was set aside")
     return found

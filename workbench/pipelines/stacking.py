@@ -29,16 +29,7 @@ from ..stack import fits_out
 from ..stack.engine import PlannedFrame, StackPlan
 from ..stack.normalise import normalisation
 from .stack_filters import FilterRun, filter_runs, register_filters, stack_files
-from .stack_inputs import (
-    OpenedFrames,
-    Place,
-    StackSettings,
-    forecast,
-    open_frames,
-    prepare_masters,
-    run_identity,
-    survey_lights,
-)
+from .stack_inputs import OpenedFrames, Place, forecast, open_frames, prepare_masters, run_identity, survey_lights
 from .stack_outputs import (
     bands_done,
     claim_folder,
@@ -50,6 +41,7 @@ from .stack_outputs import (
     workers,
     write_whole,
 )
+from .stack_settings import StackSettings
 
 _CHI_HOLDS = (0.9, 1.1)  # within this the noise model describes the scatter between frames
 
@@ -132,7 +124,8 @@ def stack_folder(
         Address of a dask scheduler, or a ``Client``: its workers, who must see the same files, do the work.
     settings
         Those of `StackSettings`: reference, method, low, high, transform, background, seeing_weights, filter,
-        scale_darks; ``threads`` (2) on this machine and ``progress`` (True) for progress bars.
+        scale_darks, site; exclude, keep, max_fwhm, min_roundness, max_background, min_stars; ``threads`` (2) on this
+        machine and ``progress`` (True) for progress bars.
 
     Raises
     ------
@@ -153,7 +146,10 @@ def stack_folder(
         check_target(path, "FITS file")
     if dry_run:
         lines = forecast(opened, files)
+        excluded = chosen.excluded(opened.lights.names, opened.lights.paths)
         table = pd.DataFrame({"file": list(opened.lights.names), "used": True})
+        table.loc[list(excluded), "used"] = False
+        opened.set_aside.extend((opened.lights.names[number], reason) for number, reason in excluded.items())
         return StackResult(None, table, opened.set_aside, opened.warnings, plan=tuple(lines))
     with workers(scheduler) as client:
         try:

@@ -1,13 +1,17 @@
 from . import background as background
+from . import doubles as doubles
 from . import find as find
+from . import selection as selection
 from . import survey as survey
 from .background import Sampling as Sampling
 from .background import block_background as block_background
 from .background import clipped_stats as clipped_stats
 from .background import green_sampling as green_sampling
 from .background import half_green as half_green
+from .doubles import common_companion as common_companion
 from .find import FWHM_PER_SIGMA as FWHM_PER_SIGMA
 from .find import find_stars as find_stars
+from .selection import FrameLimits as FrameLimits
 from .survey import FrameSurvey as FrameSurvey
 from .survey import choose_reference as choose_reference
 from .survey import poor_frames as poor_frames

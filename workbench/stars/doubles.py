@@ -125,7 +125,7 @@ def doubled_frames(catalogues: Mapping[int, xr.Dataset], names: Sequence[str]) -
     """Return the frames whose stars are doubled, as number → reason; and a warning where that is no frame's own fault.
 
     If the same companion shows in more than half of the frames, the optics make it (a reflection, a grating); if fewer
-    than two frames have single stars, there is nothing better to stack: then none is set aside, and the warning says so.
+    than two frames have single stars, there is nothing better to stack: none is set aside, and the warning says so.
 
     Parameters
     ----------

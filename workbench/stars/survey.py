@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numba
@@ -138,10 +138,13 @@ def quality_table(catalogues: Sequence[xr.Dataset], filenames: Sequence[str]) ->
     return xr.Dataset(data, coords={"filename": ("frame", np.array(list(filenames), object))})
 
 
-def poor_frames(quality: xr.Dataset, *, least_stars: int = 6) -> dict[int, str]:
+def poor_frames(
+    quality: xr.Dataset, *, groups: Sequence[Hashable] | None = None, least_stars: int = 3
+) -> dict[int, str]:
     """Return the frames that should not be stacked, as index → reason.
 
-    No stars; fewer than a fifth of the median count (clouds); FWHM beyond the median by 60 % (focus lost);
+    No stars; fewer than a fifth of the median count (clouds) of the frames of its group (by default all are one; frames
+    of another exposure show more or fewer); FWHM beyond the median by 60 % (focus lost);
     roundness below 0.5 and well below the others' (trailed).  What half of the frames share is not a fault of
     one of them, so that a wide or poorly guided set still stacks.
 
@@ -150,22 +153,26 @@ def poor_frames(quality: xr.Dataset, *, least_stars: int = 6) -> dict[int, str]:
     >>> table = xr.Dataset({"stars": ("frame", [500, 480, 2, 510]), "fwhm": ("frame", [3.0, 3.0, 3.0, 6.5]),
     ...                     "roundness": ("frame", [0.9, 0.9, 0.9, 0.9])})
     >>> poor_frames(table)
-    {2: '2 stars found, fewer than 6', 3: 'FWHM 6.5 px where the others have 3.0 px: out of focus or bad seeing'}
+    {2: '2 stars found, fewer than 3', 3: 'FWHM 6.5 px where the others have 3.0 px: out of focus or bad seeing'}
     """
     stars, fwhm, roundness = (quality[name].values for name in ("stars", "fwhm", "roundness"))
     reasons: dict[int, str] = {}
     enough = stars >= least_stars
     if not enough.any():
         return {index: f"{int(count)} stars found, fewer than {least_stars}" for index, count in enumerate(stars)}
-    usual_count = float(np.median(stars[enough]))
+    codes: dict[Hashable, int] = {}
+    alike = np.array([codes.setdefault(group, len(codes)) for group in groups or [""] * len(stars)])
+    usual_counts = [
+        float(np.median(stars[enough & (alike == one)])) if enough[n] else 0.0 for n, one in enumerate(alike)
+    ]
     usual_fwhm = float(np.nanmedian(fwhm[enough]))
     usual_round = float(np.nanmedian(roundness[enough]))
     for index, count in enumerate(stars):
         if count < least_stars:
             reasons[index] = f"{int(count)} stars found, fewer than {least_stars}"
-        elif count < 0.2 * usual_count:
+        elif count < 0.2 * usual_counts[index]:
             reasons[index] = (
-                f"{int(count)} stars found where the others have {usual_count:.0f}: clouds or another field"
+                f"{int(count)} stars found where the others have {usual_counts[index]:.0f}: clouds or another field"
             )
         elif roundness[index] < min(0.5, 0.7 * usual_round):
             reasons[index] = f"stars are trailed: roundness {roundness[index]:.2f}, the others' {usual_round:.2f}"
@@ -192,7 +199,18 @@ def choose_reference(quality: xr.Dataset, usable: Sequence[int] | None = None) -
     indices = list(range(quality.sizes["frame"])) if usable is None else list(usable)
     if not indices:
         raise WorkbenchError("no usable frame: none of the frames shows enough stars to be the reference")
-    values = {name: quality[name].values[indices].astype(float) for name in ("stars", "fwhm", "roundness", "noise")}
-    values = {name: column / np.nanmedian(column) for name, column in values.items()}
+    score = frame_scores(quality.isel(frame=indices))
+    return int(indices[int(np.argmax(score))])
+
+
+def frame_scores(quality: xr.Dataset) -> np.ndarray:
+    """Return how good frames are among each other: stars · roundness² / (FWHM² · noise), each over its median.
+
+    0 where one of them is not known.
+    """
+    columns = {name: quality[name].values.astype(float) for name in ("stars", "fwhm", "roundness", "noise")}
+    values = {
+        name: column / np.nanmedian(column) if np.isfinite(column).any() else column for name, column in columns.items()
+    }
     score = values["stars"] * values["roundness"] ** 2 / (values["fwhm"] ** 2 * values["noise"])
-    return int(indices[int(np.nanargmax(score))])
+    return np.where(np.isfinite(score), score, 0.0)
