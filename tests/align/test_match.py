@@ -102,6 +102,39 @@ def test_strangers_are_refused(count):
 
 
 def test_too_few_stars_are_named():
-    _, x, y = sky(1, 3)
-    with pytest.raises(NoMatchError, match="3 stars"):
+    _, x, y = sky(1, 2)
+    with pytest.raises(NoMatchError, match="2 stars"):
         match_stars(catalogue(x, y), catalogue(x, y))
+
+
+def test_three_stars_are_enough_for_a_shift():
+    _, x, y = sky(4, 3)
+    match = match_stars(catalogue(x, y), catalogue(x + 31.5, y - 8.25))
+    assert match.transform.kind == "shift"
+    assert match.transform.apply(100.0, 100.0) == pytest.approx((131.5, 91.75), abs=1e-6)
+    assert 0 < match.chance < 1e-5
+    found = match_stars(catalogue(x, y), catalogue(np.append(x, 700.0) + 31.5, np.append(y, 90.0) - 8.25))
+    assert found.frame_index.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("degrees", [3.0, 90.0, 180.0])
+def test_four_stars_are_enough_for_a_rotation(degrees):
+    rng, x, y = sky(9, 4)
+    u, v = moved(x, y, degrees, (12.0, -40.0))
+    u, v = np.append(u, rng.uniform(0, WIDTH, 2)), np.append(v, rng.uniform(0, HEIGHT, 2))  # two strangers
+    match = match_stars(catalogue(x, y), catalogue(u, v))
+    assert match.reference_index.size == 4
+    assert worst_error(match.transform, degrees, (12.0, -40.0)) < 0.01
+    assert match.chance < 1e-5
+
+
+def test_few_stars_that_chance_would_match_are_refused():
+    rng = np.random.default_rng(2)
+    x, y = rng.uniform(0, 40, (2, 3))  # three stars close together: strangers lie as well
+    with pytest.raises(NoMatchError, match=r"no star pattern .* by chance once in \d+ tries"):
+        match_stars(catalogue(x, y), catalogue(x + 3, y + 1))
+    for seed in range(30):
+        count = 3 + seed % 6
+        (_, x, y), (_, u, v) = sky(seed, count), sky(seed + 100, count)
+        with pytest.raises(NoMatchError, match="no star pattern"):
+            match_stars(catalogue(x, y), catalogue(u, v))

@@ -50,7 +50,7 @@ def common_grid(
     >>> sky = make_sky((192, 288), stars=40, seed=3)
     >>> views = make_night(sky, 4, exposure=60, seed=3)
     >>> surveys = [survey_mosaic(60 * render(sky, view, "G", trails=False), "mono") for view in views]
-    >>> pairs = [register_frames(surveys[n : n + 2], ["a", "b"], np.ones(2), (192, 288)) for n in (0, 2)]
+    >>> pairs = [register_frames(surveys[n : n + 2], ["a", "b"], [1.0, 1.0], (192, 288)) for n in (0, 2)]
     >>> centre, placed, apart = common_grid(pairs)
     >>> len(placed), apart
     (2, {})

@@ -263,7 +263,9 @@ def _match_few(here: np.ndarray, there: np.ndarray) -> Grown | None:
     """
     if max(len(here), len(there)) > _FEW:
         return None
-    area = max(float(np.prod(np.maximum(np.ptp(np.concatenate([here, there]), axis=0), 1.0))), 1.0)
+    count = max(len(here), len(there))  # n stars span (n - 1)/(n + 1) of the field in each direction
+    spanned = np.prod(np.maximum(np.ptp(np.concatenate([here, there]), axis=0), 1.0))
+    area = float(spanned) * ((count + 1) / (count - 1)) ** 2
     chance = min(len(there) * np.pi * _FEW_REACH**2 / area, 1.0)
     best: Grown | None = None
     for kind, given, least, seeds in (("shift", 1, 3, _shifts(here, there)), ("similarity", 2, 4, _turns(here, there))):

@@ -120,7 +120,7 @@ def _transparency(found: Aligned, known: LightsKnown) -> dict[int, float]:
     """Share of the reference's light that each matched frame shows for its exposure."""
     exposure = known.exposure
     return {
-        number: float(exposure[number] / exposure[found.centre] / ratio) for number, (ratio, _) in found.scales.items()
+        number: float(exposure[found.centre] / exposure[number] / ratio) for number, (ratio, _) in found.scales.items()
     }
 
 
