@@ -27,7 +27,6 @@ from .measurement import measure_pixel_noise as measure_pixel_noise
 from .planning import Plan as Plan
 from .planning import plan_night as plan_night
 from .planning import write_shots as write_shots
-from .stack_settings import StackSettings as StackSettings
 from .stacking import StackResult as StackResult
 from .stacking import stack_folder as stack_folder
 from .uniformity import measure_uniformity as measure_uniformity

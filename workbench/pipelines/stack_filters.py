@@ -12,10 +12,10 @@ from ..align.registration import Registration
 from ..core.errors import WorkbenchError
 from ..core.settings import FILTERS
 from ..ingest.metadata import PlainPixels
+from ..stack.settings import StackSettings
 from ..stars.survey import FrameSurvey
 from .stack_inputs import LightList, OpenedFrames, Place, PreparedMasters, register_lights
 from .stack_outputs import load_survey
-from .stack_settings import StackSettings
 
 
 class FilterRun(NamedTuple):

@@ -28,11 +28,11 @@ from ..ingest.metadata import PlainPixels
 from ..ingest.reader import plain_pixels, read_frame
 from ..stack.engine import save_planes
 from ..stack.fits_out import plan_layout
+from ..stack.settings import StackSettings, left_out
 from ..stars.survey import FrameSurvey
 from .calibration import CALIBRATION, calibration_cubes
 from .calibration_checks import check_masters
 from .stack_outputs import spread, survey_light
-from .stack_settings import StackSettings, left_out
 
 _OF_A_LIGHT, _OF_A_CALIBRATION = 49e-9, 8e-9  # [s] of a frame's pixel: runs of 4 and 16 Mpx, FITS, two threads
 _BEGIN = 3.0  # s: compiled code is loaded, stars are matched, the file is closed

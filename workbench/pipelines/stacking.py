@@ -28,6 +28,7 @@ from ..ingest.reader import read_header
 from ..stack import fits_out
 from ..stack.engine import PlannedFrame, StackPlan
 from ..stack.normalise import normalisation
+from ..stack.settings import StackSettings
 from .stack_filters import FilterRun, filter_runs, register_filters, stack_files
 from .stack_inputs import OpenedFrames, Place, forecast, open_frames, prepare_masters, run_identity, survey_lights
 from .stack_outputs import (
@@ -41,7 +42,6 @@ from .stack_outputs import (
     workers,
     write_whole,
 )
-from .stack_settings import StackSettings
 
 _CHI_HOLDS = (0.9, 1.1)  # within this the noise model describes the scatter between frames
 

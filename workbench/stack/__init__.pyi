@@ -6,6 +6,7 @@ from . import lanczos as lanczos
 from . import normalise as normalise
 from . import pixel as pixel
 from . import reject as reject
+from . import settings as settings
 from . import tile as tile
 from . import trial as trial
 from . import window as window
@@ -27,6 +28,7 @@ from .pixel import inspect_pixel as inspect_pixel
 from .pixel import noise_limits as noise_limits
 from .pixel import reject_samples as reject_samples
 from .reject import METHODS as METHODS
+from .settings import StackSettings as StackSettings
 from .tile import place_frame as place_frame
 from .trial import before_after as before_after
 from .trial import noise_against_frames as noise_against_frames

@@ -12,9 +12,9 @@ from ..align.reference import LightsKnown
 from ..align.transform import KINDS
 from ..core.errors import WorkbenchError
 from ..core.settings import filter_name
-from ..stack.reject import method_number
 from ..stars.selection import FrameLimits, best_frames, unfit_frames
 from ..stars.survey import FrameSurvey, quality_table
+from .reject import method_number
 
 
 @dataclass(frozen=True)
