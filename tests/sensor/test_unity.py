@@ -1,10 +1,11 @@
 """Unity gain of a camera with gain settings: between measured ones, with its error, and never beyond them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
-from workbench.sensor import unity_gain_iso
+from workbench.sensor import unity_gain_iso, with_stated_gain
 from workbench.simulate.capture import cooled
 
 
@@ -36,3 +37,32 @@ def test_beyond_the_measured_settings_nothing_is_given(settings, words):
     (warning,) = found.attrs["warnings"]
     assert words in warning
     assert "ISO" not in warning
+
+
+def frames(egain, settings=(0.0, 120.0)):
+    return pd.DataFrame({"iso": np.nan, "gain_setting": settings, "egain": egain, "camera": "ASI1600"})
+
+
+def test_a_header_that_agrees_says_nothing_and_one_that_does_not_is_reported():
+    gain = gains([0, 120], error=0.002)
+    same, warnings = with_stated_gain(gain, frames([4.0, 1.0047]), ["mono"], 16)
+    assert not warnings
+    xr.testing.assert_identical(same, gain)
+    _, warnings = with_stated_gain(gain, frames([4.0, 1.25]), ["mono"], 16)
+    (warning,) = warnings
+    assert "gain setting 120" in warning
+    assert "EGAIN 1.25" in warning
+    assert "0.07812" in warning
+
+
+def test_a_header_per_adu_of_a_padded_file_agrees_too():
+    assert not with_stated_gain(gains([0], error=0.002), frames([0.25], [0.0]), ["mono"], 16)[1]
+
+
+def test_where_no_flats_are_the_header_is_taken_and_named():
+    gain, (warning,) = with_stated_gain(gains([0]), frames([4.0, 1.0]), ["mono"], 16)
+    assert gain["gain_setting"].values.tolist() == [0, 120]
+    assert gain["gain"].values[1, 0] == 1 / 16
+    assert np.isnan(gain["gain_error"].values[1, 0])
+    assert "gain setting 120 is what the headers state, EGAIN 1 e-/step of 16 ADU" in warning
+    assert with_stated_gain(None, frames([np.nan, np.nan]), ["mono"]) == (None, [])

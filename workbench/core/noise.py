@@ -28,8 +28,8 @@ SOURCES = ("light", "dark current", "read noise", "response", "rounding")
 def code_step(values: np.ndarray) -> int:
     """Return the step of codes [ADU]: 16 or 4 where a converter of 12 or 14 bits is saved in 16, mostly 1.
 
-    The greatest power of two that divides all differences of the codes; 65,535, where files are cut off, does not
-    count.  It is 0 for frames that are not whole numbers, and 1 where fewer than three codes occur.  Rounding to a step
+    The greatest power of two, from 4 on, that divides all differences of the codes; 65,535, where files are cut off,
+    does not count.  It is 0 for frames that are not whole numbers, and 1 where fewer than three codes occur.  Rounding to a step
     s adds a variance of s²/12.
 
     Examples
@@ -43,7 +43,8 @@ def code_step(values: np.ndarray) -> int:
     codes = np.unique(values).astype(np.int64)
     codes = codes[codes < 65_535]
     common = int(np.gcd.reduce(np.diff(codes))) if codes.size > 2 else 1
-    return common & -common
+    step = common & -common
+    return step if step >= 4 else 1  # twos are left out by cameras that multiply or compress
 
 
 def code_step_of(cube: xr.DataArray) -> int:

@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from .. import fidelity, pixels, sensor
-from ..core.cube import group_frames, take_frames
+from ..core.cube import channels_of, group_frames, take_frames
 from ..core.errors import FrameReadError, WorkbenchError, said_of_all
 from ..core.mosaic import crop, middle
 from ..core.parallel import counted, lazy_frames, stream_frames
@@ -184,15 +184,21 @@ def camera_factors(flat: xr.DataArray, bar: Any) -> Factors:
 
 
 def measure_light(folder: Folder, read: xr.Dataset | None, bar: Any) -> tuple[FlatResults, list[str], Folder]:
-    """Measure photon transfer and gain from pairs of flats; returns the warnings too."""
+    """Measure photon transfer and gain from pairs of flats, compared with what headers state; the warnings too."""
     ptc, folder = folder.without_unreadable(
         lambda frames: sensor.photon_transfer(frames.flat, read, progress=bar), "flat"
     )
+    table = folder.table[folder.table["kind"].isin(MEASURED)]
+    channels = channels_of(str(table["cfa_pattern"].iloc[0]))
+    step = next((part.attrs["step"] for part in (read, ptc) if part is not None), 1)
     if ptc is None or not ptc.sizes["pair"]:
-        return FlatResults(), warnings_of(ptc), folder
+        gain, claims = sensor.with_stated_gain(None, table, channels, step)
+        return FlatResults(gain=gain), [*warnings_of(ptc), *claims], folder
     gain = sensor.fit_gain(ptc)
-    unity = sensor.unity_gain_iso(gain)
-    return FlatResults(ptc, gain, unity, sensor.shot_noise_snr(ptc, gain)), warnings_of(ptc, gain, unity), folder
+    unity, snr = sensor.unity_gain_iso(gain), sensor.shot_noise_snr(ptc, gain)
+    warnings = warnings_of(ptc, gain, unity)
+    gain, claims = sensor.with_stated_gain(gain, table, channels, step)
+    return FlatResults(ptc, gain, unity, snr), [*warnings, *claims], folder
 
 
 def measure_darks(
@@ -253,9 +259,8 @@ def _disagreement(dark_gain: xr.Dataset | None) -> list[str]:
     """Warn where the gains of darks and of flats differ in most channels; of four right ones one differs by chance."""
     if dark_gain is None or "agrees" not in dark_gain:
         return []
-    known = np.isfinite(dark_gain["ratio"].values)
-    apart = known & ~dark_gain["agrees"].values
-    warnings = []
+    known = np.isfinite(dark_gain["ratio_error"].values)  # a gain that headers state has no error
+    apart, warnings = known & ~dark_gain["agrees"].values, []
     dim = setting_dim(dark_gain)
     for row, value in enumerate(dark_gain[dim].values):
         where = describe({dim: value})

@@ -13,7 +13,8 @@ import xarray as xr
 
 from ..core.files import whole_file
 from ..core.sensor_file import open_sensor
-from ..core.values import is_simulated, value_text
+from ..core.settings import TITLES, setting_dim, setting_of_table
+from ..core.values import describe, is_simulated, value_text
 from ..ingest.catalogue import open_folder
 from ..ingest.folder import Folder, of_one_camera
 from ..plan.conditions import ELONGATION, background_rate, star_shapes, tracking
@@ -101,8 +102,9 @@ class Plan:
             rates = ", ".join(
                 f"{channel} {_text(back.sel(channel=channel), what)}" for channel in back["channel"].values
             )
-            iso = f" of ISO {back.attrs['iso']:g}" if math.isfinite(back.attrs["iso"]) else ""
-            lines.append(f"{name} (from {back.attrs['frames']} lights{iso}): {rates} e-/s/pixel")
+            known = {name: back.attrs[name] for name in TITLES if math.isfinite(back.attrs.get(name, math.nan))}
+            setting = f" of {describe(known)}" if known else ""
+            lines.append(f"{name} (from {back.attrs['frames']} lights{setting}): {rates} e-/s/pixel")
             if known:
                 dark = _text(back.isel(channel=0), "dark", "e-/s/pixel")
                 lines.append(f"dark current at the lights' {back.attrs['temperature']:.3g} °C: {dark}")
@@ -118,10 +120,11 @@ class Plan:
         """Return the subs of each ISO, and the hours."""
         lines = []
         if self.subs is not None:
-            for row, iso in enumerate(self.subs["iso"].values):
-                one = self.subs.isel(iso=row)
+            dim = setting_dim(self.subs)
+            for row, iso in enumerate(self.subs[dim].values):
+                one = self.subs.isel({dim: row})
                 mark = "→" if iso == self.subs.attrs["best_iso"] else " "
-                setting = f"{mark} ISO {iso:g}: subs" if math.isfinite(iso) else "subs"
+                setting = f"{mark} {describe({dim: iso})}: subs" if math.isfinite(iso) else "subs"
                 lines.append(
                     f"{setting} of {_text(one, 'length', 's')}, {100 * float(one['penalty']):.2g} % more noise than "
                     f"one endless exposure, {float(one['dynamic_range']):.1f} stops"
@@ -139,12 +142,13 @@ class Plan:
         if self.subs is None:
             return f"{camera}: what to shoot next"
         iso, length = self.subs.attrs["best_iso"], self.subs.attrs["best_length"]
+        dim = setting_dim(self.subs)
         best = value_text(length, self.subs.attrs["best_length_error"], "s")
         if not self.subs.attrs["met"]:
-            return f"{camera}: {_at(iso)}subs of {best} (shorter than the noise asks for: the mount's limit)"
-        mark = settable_above(length) if math.isfinite(iso) else None
+            return f"{camera}: {_at(dim, iso)}subs of {best} (shorter than the noise asks for: the mount's limit)"
+        mark = settable_above(length) if math.isfinite(iso) and dim == "iso" else None
         dial = "" if mark is None or math.isclose(mark, length, rel_tol=0.01) else f" ({shutter(mark)} on the dial)"
-        return f"{camera}: {_at(iso)}subs of {best}{dial}"
+        return f"{camera}: {_at(dim, iso)}subs of {best}{dial}"
 
     def __repr__(self) -> str:
         notes = [f"warning: {text}" for text in self.warnings]
@@ -160,8 +164,8 @@ def _text(data: xr.Dataset, name: str, unit: str = "") -> str:
     return value_text(float(data[name]), float(data[f"{name}_error"]), unit)
 
 
-def _at(iso: float) -> str:
-    return f"shoot at ISO {iso:g}, " if math.isfinite(iso) else "shoot "
+def _at(dim: str, setting: float) -> str:
+    return f"shoot at {describe({dim: setting})}, " if math.isfinite(setting) else "shoot "
 
 
 def plan_night(
@@ -231,8 +235,9 @@ def plan_night(
 def _plan_subs(plan: Plan, sensor: xr.Dataset, folder: Folder, wanted: PlanSettings, progress: bool) -> None:
     """Measure the lights and plan the subs; what fails becomes a warning."""
     lights = folder.table[folder.table["kind"] == "light"]
-    iso = lights["iso"].mode(dropna=False).iloc[0]
-    usual = folder.select(kind="light", iso=iso) if math.isfinite(iso) else folder.select(kind="light")
+    dim = setting_of_table(lights)
+    most = lights[dim].mode(dropna=False).iloc[0]
+    usual = folder.select(kind="light", **({dim: most} if math.isfinite(most) else {}))
     warnings: list[str] = []
     with as_warning(warnings):
         plan.shapes = star_shapes(folder.light, progress=progress)

@@ -16,7 +16,9 @@ from ..core.mosaic import channel_index, planes
 from ..core.pairs import t_factor
 from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.results import at_iso
+from ..core.settings import in_words_of, setting_dim
 from ..core.statistics import MEDIAN_ERROR, StraightLine, fit_line, mad_std
+from ..core.values import describe
 from ..ingest.folder import Folder
 from ..ingest.reader import read_frame
 from ..stars.background import block_background, green_sampling, half_green, subtract
@@ -98,10 +100,13 @@ def background_rate(light: xr.DataArray, sensor: xr.Dataset, *, progress: Any = 
     array([1.5])
     """
     check_cube(light, stage="raw", kind="light")
-    iso = one_value(light, "iso", "a background rate")
+    dim = setting_dim(light)
+    setting = one_value(light, dim, "a background rate")
     pattern = light.attrs["cfa_pattern"]
     channels = list(channels_of(pattern))
-    gain, gain_error, black, black_error = _at_iso(sensor, iso, channels, np.nan_to_num(black_levels(light.attrs)))
+    gain, gain_error, black, black_error = _at_setting(
+        sensor, {dim: setting}, channels, np.nan_to_num(black_levels(light.attrs))
+    )
     chosen = evenly(light.sizes["frame"], _FRAMES)
     exposure = light["exposure"].values[chosen]
     if not (np.isfinite(exposure) & (exposure > 0)).all():
@@ -136,7 +141,8 @@ def background_rate(light: xr.DataArray, sensor: xr.Dataset, *, progress: Any = 
         "dark_error": (np.full(len(channels), dark_error), "error of the dark current"),
     }
     attrs = {
-        "iso": iso,
+        "iso": math.nan,
+        dim: setting,
         "exposure": float(np.median(exposure)),
         "temperature": temperature,
         "frames": len(chosen),
@@ -152,19 +158,25 @@ def background_rate(light: xr.DataArray, sensor: xr.Dataset, *, progress: Any = 
     return xr.Dataset(data, {"channel": channels}, attrs)
 
 
-def _at_iso(
-    sensor: xr.Dataset, iso: float, channels: list[str], stated: np.ndarray
+def _at_setting(
+    sensor: xr.Dataset, setting: dict[str, float], channels: list[str], stated: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return gain and black level of each channel with their errors; the black level else as stated [ADU]."""
     names = ("gain", "gain_error", "black_level", "black_level_error")
     known = sensor[[*names]].reindex(channel=channels)
-    gain, gain_error, black, black_error = (at_iso(known[name], iso) for name in names)
+    ((dim, value),) = setting.items()
+    if dim not in known.dims:
+        other = in_words_of(setting_dim(known), "ISO")
+        raise WorkbenchError(
+            f"the lights state {describe(setting)}, the sensor was measured by {other}: measure it again"
+        )
+    gain, gain_error, black, black_error = (at_iso(known[name], value) for name in names)
     if not np.isfinite(gain).all():
-        isos = sensor["iso"].values[sensor["gain"].notnull().all("channel").values]
+        isos = sensor[dim].values[sensor["gain"].notnull().all("channel").values]
         measured = ", ".join(f"{value:g}" for value in isos) or "none"
         raise WorkbenchError(
-            f"the gain at ISO {iso:g}, that of the lights, is not measured (measured: {measured}): shoot bias frames "
-            "and pairs of flats at that ISO and characterize them"
+            f"the gain at {describe(setting)}, that of the lights, is not measured (measured: {measured}): shoot bias "
+            "frames and pairs of flats at that setting and characterize them"
         )
     return gain, np.nan_to_num(gain_error), np.where(np.isfinite(black), black, stated), np.nan_to_num(black_error)
 

@@ -192,7 +192,7 @@ def _row(
 
 def _more(sensor: xr.Dataset | None, iso: float, name: str, error: float, needed: int) -> int:
     """Return how many frames are needed where the error measured so far says more than the statistics of pixels."""
-    if sensor is None or iso not in sensor["iso"].values:
+    if sensor is None or "iso" not in sensor.dims or iso not in sensor["iso"].values:
         return needed
     one = sensor.sel(iso=iso)
     share = np.nanmax((one[f"{name}_error"] / one[name]).values) if np.isfinite(one[name]).any() else math.nan

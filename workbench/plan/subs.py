@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from ..core.errors import WorkbenchError
+from ..core.settings import in_words_of, setting_dim
 
 PENALTY = 0.05  # more noise than one endless exposure would have
 LONGEST = 600.0  # s: beyond it satellites, gusts and clouds cost more than read noise
@@ -148,7 +149,7 @@ def plan_subs(
     white_level: float | None = None,
     isos: Sequence[float] | None = None,
 ) -> xr.Dataset:
-    """Plan the subs at every measured ISO, and choose the ISO.
+    """Plan the subs at every measured ISO or gain setting, and choose one.
 
     At each ISO the sub is as long as its darkest colour needs for the penalty, but no longer than `longest`.  Of the
     settings that keep to the penalty the one with the greatest dynamic range is best, log₂ of the signal at saturation
@@ -204,21 +205,22 @@ def plan_subs(
             "the background of the lights is not above their black level: no sub length can be planned from it; give a "
             "longer light, or one whose black level is known"
         )
+    dim = setting_dim(sensor)
     measured = sensor[["gain", "read_noise"]].reindex(channel=bright).to_array().notnull().all(("variable", "channel"))
-    kept = [float(iso) for iso in sensor["iso"].values[measured.values] if isos is None or iso in isos]
+    kept = [float(one) for one in sensor[dim].values[measured.values] if isos is None or one in isos]
     if not kept:
         raise WorkbenchError(
-            "no ISO has both gain and read noise measured: shoot bias frames and pairs of flats at one ISO, and "
-            "characterize them"
+            in_words_of(dim, "no ISO has both gain and read noise measured: shoot bias frames and pairs of flats at ")
+            + "one, and characterize them"
         )
     white = float(background.attrs.get("white_level", math.nan)) if white_level is None else float(white_level)
-    rows = [_at_iso(sensor.sel(iso=[iso]), rates, white, penalty, limit) for iso in kept]
+    rows = [_at_setting(sensor.sel({dim: [one]}), rates, white, penalty, limit) for one in kept]
     best, met = _best(rows, penalty)
     data = {
-        name: (dims, np.array([row[name] for row in rows]), {"units": unit, "long_name": text})
+        name: ((dim, *dims), np.array([row[name] for row in rows]), {"units": unit, "long_name": text})
         for name, (dims, unit, text) in _COLUMNS.items()
     }
-    coords = {"iso": kept, "channel": list(rates), "time": ("time", TIMES, {"units": "s", "long_name": "sub length"})}
+    coords = {dim: kept, "channel": list(rates), "time": ("time", TIMES, {"units": "s", "long_name": "sub length"})}
     attrs = {
         "best_iso": kept[best],
         "best_length": rows[best]["length"],
@@ -233,31 +235,34 @@ def plan_subs(
 
 
 _COLUMNS = {
-    "needed": (("iso", "channel"), "s", "sub length for the penalty"),
-    "needed_error": (("iso", "channel"), "s", "error of the sub length"),
-    "saturation": (("iso", "channel"), "e-", "signal at saturation"),
-    "length": ("iso", "s", "sub length"),
-    "length_error": ("iso", "s", "error of the sub length"),
-    "penalty": ("iso", "1", "noise added by read-out"),
-    "dynamic_range": ("iso", "stops", "dynamic range"),
-    "filled": ("iso", "1", "share of the range that the background fills"),
-    "curve": (("iso", "channel", "time"), "1", "noise added by read-out"),
+    "needed": (("channel",), "s", "sub length for the penalty"),
+    "needed_error": (("channel",), "s", "error of the sub length"),
+    "saturation": (("channel",), "e-", "signal at saturation"),
+    "length": ((), "s", "sub length"),
+    "length_error": ((), "s", "error of the sub length"),
+    "penalty": ((), "1", "noise added by read-out"),
+    "dynamic_range": ((), "stops", "dynamic range"),
+    "filled": ((), "1", "share of the range that the background fills"),
+    "curve": (("channel", "time"), "1", "noise added by read-out"),
 }
 
 
-def _at_iso(
+def _at_setting(
     sensor: xr.Dataset, rates: dict[str, Estimate], white: float, penalty: float, limit: float
 ) -> dict[str, Any]:
-    """Return the plan's `_COLUMNS` at one ISO; channels whose background is not above black are NaN."""
-    iso = float(sensor["iso"].values[0])
+    """Return the plan's `_COLUMNS` at one setting; channels whose background is not above black are NaN."""
+    dim = setting_dim(sensor)
+    setting = float(sensor[dim].values[0])
     noise, level, needed, needed_error, saturation = (np.full(len(rates), np.nan) for _ in range(5))
     for column, (channel, rate) in enumerate(rates.items()):
         if not rate.value > 0:
             continue
-        read_out = read_out_noise(sensor, iso, channel)
+        read_out = read_out_noise(sensor, setting, channel)
         noise[column], level[column] = read_out.value, rate.value
         needed[column], needed_error[column] = sub_length(read_out, rate, penalty)
-        (black, _), (gain, _) = (_pair(sensor, name, iso=iso, channel=channel) for name in ("black_level", "gain"))
+        (black, _), (gain, _) = (
+            _pair(sensor, name, **{dim: setting}, channel=channel) for name in ("black_level", "gain")
+        )
         saturation[column] = (white - (black if math.isfinite(black) else 0.0)) * gain
     worst = int(np.nanargmax(needed))
     length = min(needed[worst], limit)
@@ -290,10 +295,10 @@ def _best(rows: list[dict[str, Any]], penalty: float) -> tuple[int, bool]:
     return int(np.argmax(np.where(allowed, np.nan_to_num(score, nan=-np.inf), -np.inf))), bool(met.any())
 
 
-def read_out_noise(sensor: xr.Dataset, iso: float, channel: str) -> Estimate:
+def read_out_noise(sensor: xr.Dataset, setting: float, channel: str) -> Estimate:
     """Return what reading out adds [e⁻ rms] with its error: the read noise and rounding to steps of s ADU, sg/√12."""
     step = sensor.attrs.get("code_step", 1)
-    at = {"iso": iso, "channel": channel}
+    at = {setting_dim(sensor): setting, "channel": channel}
     return propagate(
         lambda noise, gain: math.sqrt(noise**2 + (step * gain) ** 2 / 12),
         _pair(sensor, "read_noise", **at),

@@ -29,3 +29,4 @@ from .transfer import dynamic_range as dynamic_range
 from .transfer import full_well as full_well
 from .transfer import photon_transfer as photon_transfer
 from .unity import unity_gain_iso as unity_gain_iso
+from .unity import with_stated_gain as with_stated_gain

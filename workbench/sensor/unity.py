@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
 import xarray as xr
 
-from ..core.results import described, with_errors
-from ..core.settings import in_words_of, setting_dim
+from ..core.results import at_iso, described, per_channel, with_errors
+from ..core.settings import in_words_of, setting_dim, setting_of_table
 from ..core.statistics import fit_line
-from ..core.values import value_text
+from ..core.values import describe, value_text
 
+_DISAGREES = 3.0  # errors of the measured gain
+_ROUNDED = 0.005  # of the gain: to what headers round it
+_STATED = with_errors({"gain": ("electron / adu", "gain")})
 _UNITY = with_errors({"unity_gain_iso": ("1", "unity-gain ISO")})
 
 
@@ -91,3 +97,73 @@ def _unity_warnings(by_iso: bool, x: np.ndarray, log_gain: np.ndarray, value: fl
         f"no two of the measured ISO settings bracket unity gain: {value:.0f} is an extrapolation from "
         f"ISO {np.exp(x.min()):.0f} to {np.exp(x.max()):.0f}; measure settings on both sides"
     ]
+
+
+def with_stated_gain(
+    gain: xr.Dataset | None, table: pd.DataFrame, channels: Sequence[str], step: int = 1
+) -> tuple[xr.Dataset | None, list[str]]:
+    """Compare the measured gain with ``EGAIN`` of the headers, and take that where none is measured; with warnings.
+
+    ``EGAIN`` is e⁻ a step of the converter, or e⁻/ADU; they differ where codes come in steps of several ADU.  Against a
+    measured gain the nearer of the two counts, without one the first.  They disagree beyond three errors of the gain
+    and half a per cent, to which headers may be rounded.
+
+    Parameters
+    ----------
+    gain
+        From `fit_gain`; None without flats.
+    table
+        Of frames, with the columns of the setting and ``egain``.
+    channels
+        Of the camera.
+    step
+        Of the codes [ADU].
+
+    Returns
+    -------
+    gain, warnings
+        The gain [e⁻/ADU] over all settings that have one; the error of a stated one is NaN.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"iso": [np.nan] * 2, "gain_setting": [0.0, 120.0], "egain": [4.0, 1.0],
+    ...                       "camera": "ASI1600"})
+    >>> gain, warnings = with_stated_gain(None, table, ["mono"], 16)
+    >>> gain.gain.sel(channel="mono").values.tolist(), "EGAIN" in warnings[0]
+    ([0.25, 0.0625], True)
+    """
+    dim = setting_of_table(table) if gain is None else setting_dim(gain)
+    stated = table[table["egain"] > 0].groupby(dim, dropna=False)["egain"].agg(["min", "max"])
+    stated = stated.loc[stated["min"] == stated["max"], "max"]
+    unit = max(step, 1)
+    taken: dict[float, float] = {}
+    warnings = []
+    for setting, value in stated.items():
+        where = describe({dim: setting})
+        nothing = np.full(1, np.nan)
+        known, error = (nothing if gain is None else at_iso(gain[key], setting) for key in ("gain", "gain_error"))
+        if not np.isfinite(known).any():
+            taken[setting] = value / unit
+            warnings.append(
+                f"the gain at {where} is what the headers state, EGAIN {value:g}"
+                + (f" e-/step of {unit} ADU" if unit > 1 else " e-/ADU")
+                + ": it is not measured and has no error; pairs of flats would show it"
+            )
+            continue
+        weight = 1 / np.square(np.where(np.isfinite(error), error, np.inf))
+        mean, doubt = float(np.nansum(weight * known) / weight.sum()), float(1 / np.sqrt(weight.sum()))
+        claim = min((value / unit, value), key=lambda one: abs(np.log(one / mean)))
+        if abs(claim - mean) > _DISAGREES * np.hypot(doubt, _ROUNDED * claim):
+            warnings.append(
+                f"the headers state a gain of {claim:.4g} e-/ADU at {where} (EGAIN {value:g}), the flats give "
+                f"{value_text(mean, doubt)}: the measured one is used; is the lamp steady, and the header right?"
+            )
+    if not taken:
+        return gain, warnings
+    rows = [[{"gain": value} for _ in channels] for value in taken.values()]
+    claims = per_channel(_STATED, rows, {dim: list(taken)}, channels, camera=str(table["camera"].iloc[0]))
+    if gain is None:
+        return claims.assign_attrs(step=step, warnings=[]), warnings
+    settings = np.union1d(gain[dim].values, claims[dim].values)
+    whole, claims = (part.reindex({dim: settings}) for part in (gain, claims))
+    return whole.assign(gain=whole["gain"].fillna(claims["gain"]).assign_attrs(gain["gain"].attrs)), warnings
