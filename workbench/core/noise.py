@@ -29,8 +29,8 @@ def code_step(values: np.ndarray) -> int:
     """Return the step of codes [ADU]: 16 or 4 where a converter of 12 or 14 bits is saved in 16, mostly 1.
 
     The greatest power of two, from 4 on, that divides all differences of the codes; 65,535, where files are cut off,
-    does not count.  It is 0 for frames that are not whole numbers, and 1 where fewer than three codes occur.  Rounding to a step
-    s adds a variance of s²/12.
+    does not count.  It is 0 for frames that are not whole numbers, and 1 where fewer than three codes occur.
+    Rounding to a step s adds a variance of s²/12.
 
     Examples
     --------
