@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import panel as pn
 import param
@@ -16,6 +17,7 @@ from bokeh.core.property.vectorization import Value
 from bokeh.models import Plot
 
 from ..core.errors import WorkbenchError
+from ..core.settings import SETTING
 from ..export.pages import DARK, set_colours
 from ..ingest.folder import Folder
 from . import viewer
@@ -173,27 +175,31 @@ def bullets(sentences: list[str], most: int = 12) -> str:
 
 
 def folder_overview(folder: Folder) -> pd.DataFrame:
-    """Tabulate what is in a folder, a row for each kind of frame: count, ISO, exposures, temperatures.
+    """Tabulate what is in a folder, a row for each kind of frame: count, settings, filters, exposures, temperatures.
+
+    A column of which nothing is known is left out; so is the ISO where there are gain settings.
 
     Parameters
     ----------
     folder
         From `workbench.open_folder`.
     """
+    shown = [name for name in folder.summary().columns if name in (*SETTING, "filter")]
     rows = {}
     for kind, frames in folder.table.groupby("kind", sort=False):
         rows[kind or "unknown"] = {
             "frames": len(frames),
-            "ISO": _different(frames["iso"]),
+            **{"ISO" if name == "iso" else name.replace("_", " "): _different(frames[name]) for name in shown},
             "exposures": _different(frames["exposure"], _shutter),
             "temperatures [°C]": _different(frames["temperature"]),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _different(values: pd.Series, write: Callable[[float], str] = "{:g}".format) -> str:
+def _different(values: pd.Series, write: Callable[[Any], str] | None = None) -> str:
     """Write the different values of a column; of more than seven the first and the last."""
-    known = sorted(values.dropna().unique())
+    known = sorted(values.replace("", np.nan).dropna().unique())
+    write = write or (str if values.dtype == object else "{:g}".format)
     if len(known) > 7:
         return f"{len(known)} from {write(known[0])} to {write(known[-1])}"
     return ", ".join(map(write, known)) or "not recorded"

@@ -53,22 +53,22 @@ def align_lights(folder: Path, sensor: Any = None) -> dict[str, Any]:
         ``calibrated`` (y, x) [e⁻], the first light; ``aligned`` (see `stack.aligned`), a window whose first pixel is
         ``corner`` (row, column); ``busiest`` (y, x) in it, where a sample stands out; ``warnings``.
     """
-    import numpy as np
     import xarray as xr
     from tqdm.auto import tqdm
 
     from ..align.registration import register
     from ..calibrate.apply import calibrate
     from ..calibrate.masterset import make_masters
+    from ..core.cube import group_frames
     from ..core.mosaic import middle
+    from ..core.settings import SETTING
     from ..stack.cubes import aligned
     from ..stack.pixel import busiest_pixel
 
     frames = wb.open_folder(folder)
     light = frames.light
-    # a setting that is not recorded (NaN) is the same in all of them
-    same = [np.isclose(light[name], light[name][0], equal_nan=True) for name in ("iso", "exposure")]
-    light = light.isel(frame=np.flatnonzero(np.logical_and(*same))[:_LIGHTS])
+    alike = next(group for _, group in group_frames(light, *SETTING, "filter", "exposure") if 0 in group)
+    light = light.isel(frame=alike[:_LIGHTS])
     others = {kind: frames.cube(kind) for kind in ("bias", "dark", "flat", "darkflat") if frames.has(kind)}
     masters = make_masters(light, **others, sensor=sensor)
     lights = calibrate(light, masters)

@@ -17,6 +17,8 @@ from ..core.dark import dark_current_at
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.noise import variance_terms
+from ..core.results import same_iso
+from ..core.settings import setting_dim
 from ..core.values import value_text
 from ..ingest.reader import read_frame
 from ..stack.fits_out import open_stack
@@ -29,7 +31,7 @@ from .session import Session
 _BLINK = 700  # between two lights [ms]
 _MOST = 12  # lights that blink
 _NO_ELECTRONS = (
-    '<p class="caption">Its electrons and their noise are shown once the sensor is measured at this ISO.</p>'
+    '<p class="caption">Its electrons and their noise are shown once the sensor is measured at its setting.</p>'
 )
 
 
@@ -86,14 +88,15 @@ def known_noise(sensor: xr.Dataset | None, row: Any, channel: str) -> dict[str, 
     sensor
         From `open_sensor`, or ``characterize(...).sensor``.
     row
-        The frame's row of a folder's table: its ISO, exposure [s] and temperature [°C].
+        The frame's row of a folder's table: its ISO or gain setting, exposure [s] and temperature [°C].
     """
-    if sensor is None or not sensor.sizes.get("iso"):
+    if sensor is None:
         return {}
-    where = np.flatnonzero(sensor["iso"].values == float(row["iso"]))
+    dim = setting_dim(sensor)
+    where = np.flatnonzero(same_iso(sensor[dim].values, float(row[dim])))
     if not where.size or channel not in sensor["channel"].values:
         return {}
-    here = sensor.isel(iso=where[0]).sel(channel=channel)
+    here = sensor.isel({dim: where[0]}).sel(channel=channel)
     gain, noise, black = (float(here[name]) for name in ("gain", "read_noise", "black_level"))
     if not math.isfinite(gain):
         return {}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..charts.registry import Caption
+from ..charts.settings import axis_of, settings_of
 from ..charts.theme import FONT, GRID, INK, MUTED, SERIES
 from ..core.dark import dark_laws, predict_current
 from ..stack.pixel import reject_samples
@@ -261,18 +262,18 @@ def sub_length(result: Any) -> Built | None:
     from bokeh.models import CategoricalSlider, ColumnDataSource, Select, Slider
 
     sensor = getattr(result, "sensor", None)
-    if sensor is None or not sensor.sizes.get("iso"):
+    if sensor is None:
         return None
-    noise = sensor["read_noise"].mean("channel").values
-    known = np.isfinite(noise) & np.isfinite(sensor["iso"].values)
+    axis, noise = axis_of(sensor), sensor["read_noise"].mean("channel").values
+    known = np.isfinite(noise) & np.isfinite(settings_of(sensor))
     if not known.any():
         return None
-    isos, noises = sensor["iso"].values[known].astype(int).tolist(), noise[known].tolist()
+    isos, noises = settings_of(sensor)[known].tolist(), noise[known].tolist()
     laws = dark_laws(sensor, ["doubling"])
     darks = predict_current(laws, CELSIUS)[0] if laws else 0.0 * CELSIUS  # [e-/s/pixel]
 
-    names = [str(iso) for iso in isos]
-    iso = Select(title="ISO", options=names, value="800" if 800 in isos else names[-1], name="iso")
+    names, setting = [f"{iso:g}" for iso in isos], axis.dim.name
+    iso = Select(title=setting, options=names, value="800" if axis.by_iso and 800 in isos else names[-1], name="iso")
     skies = [f"{sky:g}" for sky in SKIES]
     sky = CategoricalSlider(title="sky, e⁻/s per pixel", categories=skies, value="0.5", name="sky")
     penalty = Slider(title="noise allowed to add, %", start=1, end=20, step=0.5, value=5, name="penalty")
@@ -289,24 +290,25 @@ def sub_length(result: Any) -> Built | None:
     added.add_layout(level)
     added.scatter("length", "added", source=point, size=12, color=SERIES[1], legend_label="shortest sub")
     legend(added, "top_right")
-    lengths = plot("ISO", "shortest sub (s)", x_range=names)
+    lengths = plot(setting, "shortest sub (s)", x_range=names)
     lengths.vbar("iso", top="seconds", source=bars, width=0.6, color=SERIES[0], line_color=INK, line_width=0.5)
     lengths.y_range.start = 0
     lengths.xgrid.grid_line_color = None
 
     args = {
         "iso": iso, "sky": sky, "penalty": penalty, "warmth": warmth, "curve": curve, "point": point, "bars": bars,
-        "level": level, "isos": isos, "noises": noises, "darks": darks.tolist(), "lengths": LENGTHS.tolist(),
+        "level": level, "isos": isos, "names": names, "noises": noises, "darks": darks.tolist(),
+        "lengths": LENGTHS.tolist(),
     }  # fmt: skip
     source = "Simulated camera" if result.simulated else "Measured camera"
     return Built(
         _page([iso, sky, penalty, warmth], [added, lengths], script("sub_length"), args),
-        (None, "What reading out costs", "The shortest sub at every ISO"),
+        (None, "What reading out costs", f"The shortest sub at every {setting}"),
         Caption(
             "How long must a sub be before the sky's shot noise drowns the read noise? t = C·RN²/(sky + dark), "
             f"C = 1/((1+p)² − 1). Move the sliders. {source}: {result.camera}; its read noise and dark current.",
             "Interactive: sliders for sky brightness, allowed noise and sensor temperature; a falling curve of the "
-            "noise that reading out adds against sub length, and bars of the shortest sub at each ISO.",
+            f"noise that reading out adds against sub length, and bars of the shortest sub at each {setting}.",
         ),
     )
 

@@ -22,7 +22,8 @@ from ..core.errors import WorkbenchError
 from ..core.files import whole_file
 from ..core.results import at_lowest_iso
 from ..core.sensor_file import sensor_text
-from ..core.values import attribute_dict, setting_text, unit_text, value_text
+from ..core.settings import TITLES, in_words_of, setting_dim
+from ..core.values import attribute_dict, describe, setting_text, unit_text, value_text
 from ..fidelity.card import TESTS
 from ..pipelines.characterization import Characterization, written_table
 from .pages import template
@@ -82,7 +83,7 @@ def write_report(result: Characterization, out: str | Path, *, progress: bool = 
             figures.append(_figure(chart, result))
         except WorkbenchError as problem:
             missing.setdefault(str(problem), []).append(chart.title)
-    if not figures and not result.sensor.sizes.get("iso"):
+    if not figures and not result.sensor.sizes[setting_dim(result.sensor)]:
         raise WorkbenchError("these frames give no measurement to report; `workbench plan` says what to shoot")
     sensor = result.sensor
     page = template("report").render(
@@ -141,9 +142,10 @@ def _cards(sensor: xr.Dataset) -> Iterator[tuple[str, str, str]]:
     blocks = attribute_dict(sensor.attrs, "blocks")
     reference = float(sensor["reference_temperature"])
     where = f"at {reference:.3g} °C" if math.isfinite(reference) else ""
-    yield from _scalar(sensor, "unity_gain_iso", "unity gain", before="ISO ")
+    setting = in_words_of(setting_dim(sensor), "ISO ")
+    yield from _scalar(sensor, "unity_gain_iso", "unity gain", before=setting)
     yield from _best(sensor, "read_noise", "least read noise", "e⁻ rms", np.nanargmin, _error_of_mean)
-    yield from _scalar(sensor, "invariance_iso", "nothing gained above", "read noise within 5 % of its least", "ISO ")
+    yield from _scalar(sensor, "invariance_iso", "nothing gained above", "read noise within 5 % of its least", setting)
     if well := at_lowest_iso(sensor, "full_well") if "full_well" in sensor else None:
         yield "full well", value_text(well["value"], well["error"], "e⁻"), setting_text(well, why=True)
     yield from _best(sensor, "dynamic_range", "dynamic range", "stops", np.nanargmax, np.mean)
@@ -172,21 +174,25 @@ def _scalar(
 def _best(
     sensor: xr.Dataset, name: str, title: str, unit: str, pick: Callable[..., Any], error_of: Callable[..., Any]
 ) -> Iterator[tuple[str, str, str]]:
-    """The mean of the channels at the best ISO; `error_of` gives its error from those of the channels."""
+    """The mean of the channels at the best setting; `error_of` gives its error from those of the channels."""
     values = sensor[name].mean("channel").values if name in sensor else np.empty(0)
     if np.isfinite(values).any():
         place = int(pick(values))
         errors = sensor[f"{name}_error"].values[place]
         known = errors[np.isfinite(errors)]
         error = float(error_of(known)) if known.size else math.nan
-        where = f"at ISO {float(sensor['iso'][place]):g}, mean of the channels"
+        dim = setting_dim(sensor)
+        where = f"at {describe({dim: sensor[dim].values[place]})}, mean of the channels"
         yield title, value_text(float(values[place]), error, unit), where
 
 
 def _tables(sensor: xr.Dataset) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The tables of words with their titles: each ISO, dark current, uniformity, defects, EMVA 1288, raw fidelity."""
+    """The tables of words with their titles: settings, dark current, uniformity, defects, EMVA 1288, raw fidelity."""
     known = {name: title for name, title in _AT_ISO.items() if np.isfinite(sensor.get(name, np.nan)).any()}
-    yield "At each ISO", written_table(sensor, {"iso": "ISO", "channel": "channel"} | known)
+    yield (
+        in_words_of(setting_dim(sensor), "At each ISO"),
+        written_table(sensor, {"iso": "ISO", "channel": "channel"} | known),
+    )
     yield "Dark current", written_table(sensor, _DARKS)
     blocks = attribute_dict(sensor.attrs, "blocks")
     rows = []
@@ -217,8 +223,11 @@ def _tables(sensor: xr.Dataset) -> Iterator[tuple[str, pd.DataFrame]]:
             for name, entry in emva.items()
             if isinstance(entry, dict) and entry.get("value") is not None
         ]
-        title = f"By the names of EMVA 1288 (release 4.0), ISO {emva.get('iso', 0):g}, mean of the channels"
-        yield title, pd.DataFrame(rows, columns=["quantity", "value", "unit"])
+        where = _place(emva) or "settings not stated"
+        yield (
+            f"By the names of EMVA 1288 (release 4.0), {where}, mean of the channels",
+            pd.DataFrame(rows, columns=["quantity", "value", "unit"]),
+        )
     fidelity = blocks.get("fidelity")
     if fidelity and fidelity.get("tests"):
         rows = [[TESTS.get(test["test"], test["test"]), test["status"], test["finding"]] for test in fidelity["tests"]]
@@ -226,7 +235,8 @@ def _tables(sensor: xr.Dataset) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _place(block: dict[str, Any]) -> str:
-    parts = [f"ISO {block['iso']:g}"] if block.get("iso") is not None else []
+    known = {name: block[name] for name in TITLES if block.get(name) is not None}
+    parts = [describe(known)] if known else []
     parts += [str(block["channel"])] if block.get("channel") else []
     parts += [f"{block['temperature_c']:g} °C"] if block.get("temperature_c") is not None else []
     return ", ".join(parts)

@@ -7,9 +7,9 @@ const added = (seconds) => 100 * (Math.sqrt(1 + noises[which] ** 2 / (background
 const shortest = noises.map((noise) => needs * noise * noise / background);
 curve.data = {length: lengths, added: lengths.map(added)};
 point.data = {length: [shortest[which]], added: [100 * allowed]};
-bars.data = {iso: isos.map(String), seconds: shortest};
+bars.data = {iso: names, seconds: shortest};
 level.location = 100 * allowed;
 const write = (seconds) => seconds < 10 ? seconds.toFixed(1) : seconds.toFixed(0);
-said.text = `At ISO ${iso.value} with ${noises[which].toFixed(2)} e⁻ read noise, under a background of `
+said.text = `At ${iso.title} ${iso.value} with ${noises[which].toFixed(2)} e⁻ read noise, under a background of `
   + `${Number(background.toPrecision(3))} e⁻/s a pixel: subs of <b>${write(shortest[which])} s</b> or longer. `
   + `Longer ones gain at most ${penalty.value} % more.`;
