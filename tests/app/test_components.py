@@ -2,6 +2,7 @@
 
 import workbench as wb
 from workbench.app.components import Drawing, Screen
+from workbench.simulate.capture import Batch, cooled, write_frames
 
 
 def test_drawings_fit_the_screen():
@@ -34,3 +35,13 @@ def test_overview_of_a_folder(small_samples):
     assert table.loc["flat", "frames"] == 16
     assert table.loc["bias", "exposures"] == "1/8000 s"
     assert table.loc["dark", "temperatures [°C]"] == "10, 20"
+
+
+def test_overview_of_a_cooled_camera_s_folder(tmp_path):
+    batches = [Batch("bias", 1, 0.0, gain_setting=0), Batch("flat", 1, 1.0, gain_setting=0, filter="Ha")]
+    batches += [Batch("flat", 1, 1.0, gain_setting=100, filter="L")]
+    write_frames(tmp_path, cooled((64, 96)), batches)
+    table = wb.app.folder_overview(wb.open_folder(tmp_path, progress=False))
+    assert "ISO" not in table.columns
+    assert table.loc["flat", ["gain setting", "filter", "offset setting"]].tolist() == ["0, 100", "Ha, L", "50"]
+    assert table.loc["bias", "gain setting"] == "0"

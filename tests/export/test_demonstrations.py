@@ -69,3 +69,11 @@ def test_flats_follow_the_photon_transfer():
     points = model(built, "points")
     assert points.data["signal"].tolist() == demonstrations.LEVELS.tolist()
     assert model(built, "gain").categories == ["0.1", "0.25", "0.5", "1", "2", "4"]
+
+
+def test_the_sub_length_of_a_camera_without_iso_goes_by_gain_settings():
+    found = camera()
+    found.sensor = found.sensor.isel(iso=[0, 1]).rename(iso="gain_setting").assign_coords(gain_setting=[0.0, 120.0])
+    built = demonstrations.sub_length(found)
+    assert (model(built, "iso").title, model(built, "iso").options) == ("gain setting", ["0", "120"])
+    assert "ISO" not in f"{built.headings} {built.caption}"

@@ -13,10 +13,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tests.browser.watch import chromium, serious_faults
+from tests.scenes import in_gain_settings
 from workbench.cli import main
 from workbench.core import open_sensor
 from workbench.core.errors import WorkbenchError
-from workbench.export.report import MOST_BYTES, write_report
+from workbench.export.report import MOST_BYTES, _cards, _tables, write_report
 from workbench.pipelines import characterize
 
 
@@ -119,3 +120,12 @@ def test_the_command_and_its_mistakes(small_samples, tmp_path, result):
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkbenchError, match="cannot be written"):
         write_report(result, tmp_path / "file" / "report.html", progress=False)
+
+
+def test_the_report_of_a_camera_without_iso_speaks_of_gain_settings(result, tmp_path):
+    sensor = in_gain_settings(result.sensor, {200.0: 0.0, 800.0: 120.0}).assign(unity_gain_iso=10.0)
+    words = [" ".join(card) for card in _cards(sensor)]
+    assert "unity gain gain setting 10.0" in " ".join(words)
+    assert any("at gain setting 120, mean of the channels" in card for card in words)
+    titles = [title for title, _ in _tables(sensor.assign_attrs(blocks="{}"))]
+    assert titles[0] == "At each gain setting"

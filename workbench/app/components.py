@@ -199,7 +199,7 @@ def folder_overview(folder: Folder) -> pd.DataFrame:
 def _different(values: pd.Series, write: Callable[[Any], str] | None = None) -> str:
     """Write the different values of a column; of more than seven the first and the last."""
     known = sorted(values.replace("", np.nan).dropna().unique())
-    write = write or (str if values.dtype == object else "{:g}".format)
+    write = write or ("{:g}".format if pd.api.types.is_numeric_dtype(values) else str)
     if len(known) > 7:
         return f"{len(known)} from {write(known[0])} to {write(known[-1])}"
     return ", ".join(map(write, known)) or "not recorded"
