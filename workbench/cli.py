@@ -298,7 +298,7 @@ def finish(
     settings = wb.pipelines.settings_from(**options)
     named = [one.partition("=") for one in stack if "=" in one and not Path(one).exists()]
     stacks = {name: path for name, _, path in named} if len(named) == len(stack) else list(stack)
-    mixed = {"palette": palette, "weights": weights}
+    mixed: dict[str, Any] = {"palette": palette, "weights": weights}
     done = wb.finish_stack(stacks, out, settings, **mixed, **files, progress=not quiet)
     click.echo("\n".join(done.picture.attrs["history"]))
     for warning in done.warnings:

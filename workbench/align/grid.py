@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..core.errors import WorkbenchError
 from .match import NoMatchError, match_stars
 from .registration import Registration
 from .transform import Transform, compose
@@ -62,8 +63,11 @@ def common_grid(
     for number, one in enumerate(registrations):
         if number == centre:
             continue
+        its = one.stars[one.reference]
+        if stars is None or its is None:
+            raise WorkbenchError("a reference whose stars are not known cannot be put on a common grid")
         try:
-            placed[number] = on_grid(one, match_stars(stars, one.stars[one.reference], kind=kind).transform)
+            placed[number] = on_grid(one, match_stars(stars, its, kind=kind).transform)
         except NoMatchError as problem:
             apart[number] = str(problem)
     return centre, placed, apart

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -178,7 +178,8 @@ def find_reference(
         Star lists of the frames to be aligned, by number.
     """
     order = {number: place for place, number in enumerate(stars)}
-    left, tried = known.most_light(usable), []
+    left = known.most_light(usable)
+    tried: list[Any] = []
     while left and len(tried) < _TRIES:
         centre = left[choose_reference(quality.isel(frame=[order[number] for number in left]))]
         found = align_to(centre, stars, known, kind)

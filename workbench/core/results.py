@@ -239,7 +239,7 @@ def build_dataset(
         dims = tuple(dim if name == "iso" else name for name in quantity.dims)
         shape = tuple(sizes[name] for name in dims)
         for name, _, about, fill in quantity.variables():
-            array = np.asarray(values.get(name, np.full(shape, fill)), types[quantity.form]).reshape(shape)
+            array: np.ndarray = np.asarray(values.get(name, np.full(shape, fill)), types[quantity.form]).reshape(shape)
             data[name] = (dims, array, about | {"long_name": in_words_of(dim, about["long_name"])})
     coords = {
         dim: (dim, np.asarray(axes[dim], float), {"long_name": TITLES[dim]}),

@@ -76,7 +76,7 @@ def background_model(
     is_sky, cautions, order = found["is_sky"].values, found.attrs["warnings"], found.attrs["degree"]
     nodes = tuple(np.arange(0, sky.attrs[side] + _STEP, _STEP, dtype=float) for side in ("height", "width"))
     surfaces: list[np.ndarray] = []
-    residuals: list[np.ndarray] = []
+    residuals: list[float] = []
     for level, error in zip(sky["level"].values, sky["error"].values, strict=True):
         fit = least_squares(polynomial_terms(sky, order)[is_sky], level[is_sky], error[is_sky])
         surface = polynomial_terms(sky, order, *nodes) @ fit

@@ -171,7 +171,7 @@ def _require_alike(stacks: Mapping[str, xr.Dataset]) -> None:
         if stack.sizes["channel"] != 1:
             raise WorkbenchError(f"the stack of {name} has colours of its own; finish it by itself")
         for what, mine, its in (
-            ("size", *("{x} x {y}".format(**one.sizes) for one in (stacks[first], stack))),
+            ("size", *(f"{one.sizes['x']} x {one.sizes['y']}" for one in (stacks[first], stack))),
             ("pixel grid", *(one.attrs.get("reference", "") for one in (stacks[first], stack))),
             ("units", *(one.attrs["units"] for one in (stacks[first], stack))),
         ):
@@ -218,7 +218,8 @@ def _sum(stacks: Mapping[str, xr.Dataset], terms: Mapping[str, float]) -> xr.Dat
 def _stacked(planes: list[xr.Dataset]) -> xr.Dataset:
     """One picture of three mono ones."""
     names = [name for name in ("signal", "variance", "coverage", "saturated") if all(name in one for one in planes)]
-    return make_picture(**{name: np.concatenate([one[name].values for one in planes]) for name in names})
+    data: dict[str, Any] = {name: np.concatenate([one[name].values for one in planes]) for name in names}
+    return make_picture(**data)
 
 
 def _star_ratios(stacks: Mapping[str, xr.Dataset], anchor: str) -> tuple[dict[str, float], list[str]]:

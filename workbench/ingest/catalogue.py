@@ -210,7 +210,7 @@ def _origins(forms: Mapping[Path, tuple[int, str]], root: Path) -> dict[Path, Pa
     for file, (form, stem) in forms.items():
         if list(_FORMS)[form] in ("raw", "dng"):
             raws.setdefault(stem, []).append(file)
-    origins = {}
+    origins: dict[Path, Path] = {}
     for file, (form, stem) in forms.items():
         if list(_FORMS)[form] in ("pgm", "tiff"):
             kinds = ("", kind_in_folders(file, root))
@@ -246,7 +246,7 @@ def _row(info: FrameInfo, given: dict[str, Any], root: Path) -> tuple[dict[str, 
         "cfa_stated": info.cfa_stated or "cfa_pattern" in given,
     }
     info = replace(info, **values)
-    named = _named(info, root)
+    named: dict[str, Any] = _named(info, root)
     if named:
         words = ", ".join(f"ISO {value:g}" if key == "iso" else f"{value:g} s" for key, value in named.items())
         doubts.append(("ISO and exposure that no file records are taken from names", f"{name} ({words})"))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from astropy.io import fits
@@ -78,18 +78,18 @@ _LOCK, _readers = Lock(), [0]
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep astropy's warnings about header cards from the terminal, in all threads that read: no user can mend them."""
-    rule = ("ignore", None, AstropyWarning, None, 0)
+    rule, filters = ("ignore", None, AstropyWarning, None, 0), cast(list[Any], warnings.filters)
     with _LOCK:
         _readers[0] += 1
-        if rule not in warnings.filters:
+        if rule not in filters:
             warnings.simplefilter("ignore", AstropyWarning)
     try:
         yield
     finally:
         with _LOCK:
             _readers[0] -= 1
-            if not _readers[0] and rule in warnings.filters:
-                warnings.filters.remove(rule)
+            if not _readers[0] and rule in filters:
+                filters.remove(rule)
 
 
 @contextmanager

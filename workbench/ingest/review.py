@@ -73,10 +73,10 @@ def _peak(info: FrameInfo) -> float:
 def _middle_rows(path: Path, count: int) -> np.ndarray:
     """Return some rows from the middle of a frame."""
     plain = plain_pixels(path)
-    frame = read_frame(path) if plain is None else None
-    height = (plain if frame is None else frame).shape[0]
+    source = read_frame(path) if plain is None else plain
+    height = source.shape[0]
     rows = slice(max(height // 2 - count // 2, 0), height // 2 + (count + 1) // 2)
-    return plain.read(rows) if plain is not None else frame[rows]
+    return source[rows] if isinstance(source, np.ndarray) else source.read(rows)
 
 
 def review(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[Path, str]], list[Finding]]:

@@ -102,8 +102,8 @@ class Plan:
             rates = ", ".join(
                 f"{channel} {_text(back.sel(channel=channel), what)}" for channel in back["channel"].values
             )
-            known = {name: back.attrs[name] for name in TITLES if math.isfinite(back.attrs.get(name, math.nan))}
-            setting = f" of {describe(known)}" if known else ""
+            stated = {name: back.attrs[name] for name in TITLES if math.isfinite(back.attrs.get(name, math.nan))}
+            setting = f" of {describe(stated)}" if stated else ""
             lines.append(f"{name} (from {back.attrs['frames']} lights{setting}): {rates} e-/s/pixel")
             if known:
                 dark = _text(back.isel(channel=0), "dark", "e-/s/pixel")

@@ -60,7 +60,7 @@ def filter_runs(
         work = place.work / path.stem
         work.mkdir(exist_ok=True)
         here = opened._replace(lights=lights, set_aside=own, warnings=[])
-        own_pixels, own_surveys = ([values[number] for number in numbers] for values in (pixels, surveys))
+        own_pixels, own_surveys = [pixels[number] for number in numbers], [surveys[number] for number in numbers]
         runs.append(FilterRun(here, place._replace(out=path, work=work), ready.of(numbers), own_pixels, own_surveys))
     return runs
 

@@ -67,11 +67,10 @@ class LightList:
 
     def of(self, numbers: list[int]) -> LightList:
         """Return the list of some of the lights."""
-        names, paths, filters, sorts = (
-            tuple(values[number] for number in numbers) for values in (self.names, self.paths, self.filters, self.sorts)
-        )
-        arrays = {"exposure": self.exposure[numbers], "iso": self.iso[numbers]}
-        return replace(self, names=names, paths=paths, filters=filters, sorts=sorts, **arrays)
+        some: dict[str, Any] = {name: getattr(self, name)[numbers] for name in ("exposure", "iso")}
+        for name in ("names", "paths", "filters", "sorts"):
+            some[name] = tuple(getattr(self, name)[number] for number in numbers)
+        return replace(self, **some)
 
     def meant_by(self, wanted: str) -> list[int]:
         """Return which lights a path, a name or a stem can mean."""
@@ -132,7 +131,8 @@ class PreparedMasters(NamedTuple):
     def of(self, numbers: list[int]) -> PreparedMasters:
         """Return the masters of some of the lights."""
         groups = sorted({self.group_of[number][0] for number in numbers})
-        noise, planes, used = ([values[group] for group in groups] for values in (self.noise, self.planes, self.used))
+        noise, planes = [self.noise[group] for group in groups], [self.planes[group] for group in groups]
+        used = [self.used[group] for group in groups]
         group_of = [(groups.index(group), factor) for group, factor in (self.group_of[number] for number in numbers)]
         return PreparedMasters(noise, planes, group_of, used, self.darks_fit)
 

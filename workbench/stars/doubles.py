@@ -104,7 +104,8 @@ def common_companion(stars: xr.Dataset) -> Companion | None:
     share = _share(places, light, sign * middle, -abs(ratio))
     if share < _LEAST_SHARE:
         return None
-    return Companion(*(sign * middle).tolist(), float(np.exp(-abs(ratio))), share)
+    x, y = (sign * middle).tolist()
+    return Companion(x, y, float(np.exp(-abs(ratio))), share)
 
 
 def _share(places: np.ndarray, light: np.ndarray, offset: np.ndarray, ratio: float) -> float:
@@ -118,7 +119,7 @@ def _share(places: np.ndarray, light: np.ndarray, offset: np.ndarray, ratio: flo
     low, high = places.min(0), places.max(0)
     inside = ((places + offset >= low) & (places + offset <= high)).all(1)
     asked = ~(itself & ~has) & inside & (light + ratio > faintest)
-    return float(np.count_nonzero(has & asked) / max(np.count_nonzero(asked), 1))
+    return float(np.count_nonzero(has & asked)) / max(int(np.count_nonzero(asked)), 1)
 
 
 def doubled_frames(catalogues: Mapping[int, xr.Dataset], names: Sequence[str]) -> tuple[dict[int, str], str]:
