@@ -147,7 +147,7 @@ def open_sensor(path: str | Path) -> xr.Dataset:
 
 def _from_json(content: dict[str, Any]) -> xr.Dataset:
     settings, darks = content["settings"], content["dark_current"]
-    first: Mapping[str, Any] = next(iter([*settings, *darks]), {})
+    first: dict[str, Any] = next(iter([*settings, *darks]), {})
     dim = "gain_setting" if "gain_setting" in first else "iso"
     entries = {(entry[dim], str(entry["channel"])): entry for entry in settings}
     places, names = (list(dict.fromkeys(part)) for part in zip(*entries, strict=True)) if entries else ([], [])
