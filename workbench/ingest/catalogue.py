@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..core.cube import channels_of
 from ..core.errors import FrameReadError, WorkbenchError, said_of_all
 from ..core.files import holder
 from .containers import frames_in
@@ -37,6 +36,7 @@ _FORMS = {
     "pgm": r"pgm",
     "picture": r"jpe?g|png|hei[cf]|hif|gif|bmp|webp|jp2|avif|psd",
 }
+_WITH_ISO = ("raw", "dng", "tiff", "pgm")  # formats of cameras with an ISO; cooled ones have a gain setting or one gain
 _SUFFIXES = {form: re.compile(rf"\.(?:{suffixes})$", re.IGNORECASE) for form, suffixes in _FORMS.items()}
 
 
@@ -93,14 +93,14 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
     rows, masters, findings = [], [], list[Finding]()
     known: dict[Any, dict[str, Any]] = {}
     for file in tqdm(frames, desc="looking through frames", unit="frame", delay=2, disable=not progress, leave=False):
-        told = given.get(file.resolve(), {})
+        stated = given.get(file.resolve(), {})
         try:
             info = read_metadata(file, known)
         except FrameReadError as error:
             set_aside.append((file, error.problem))
             continue
-        row, doubts = _row(info, told, root)
-        reason, master = ("", "") if "kind" in told else foreign(info, root)
+        row, doubts = _row(info, stated, root)
+        reason, master = ("", "") if "kind" in stated else foreign(info, root)
         if reason:
             set_aside.append((file, reason))
             masters += [row | {"kind": master}] if master else []
@@ -196,8 +196,8 @@ def _each_frame(
             continue
         frames += inner
         for frame in inner:
-            if frame != file and (told := given.get(file.resolve())):
-                given[frame.resolve()] = told | given.get(frame.resolve(), {})
+            if frame != file and (stated := given.get(file.resolve())):
+                given[frame.resolve()] = stated | given.get(frame.resolve(), {})
     return frames
 
 
@@ -238,11 +238,8 @@ def _row(info: FrameInfo, given: dict[str, Any], root: Path) -> tuple[dict[str, 
         doubts.append(
             (f"kind unknown; name the folder bias, darks, flats, darkflats or lights, or write {MANIFEST}", name)
         )
-    black = given.get("black_level", info.black_level)
-    channels = len(channels_of(given.get("cfa_pattern", info.cfa_pattern)))
     values = {key: value for key, value in given.items() if key != "kind"} | {
         "temperature": temperature,
-        "black_level": black if len(black) == channels else (black[0],) * channels,
         "cfa_stated": info.cfa_stated or "cfa_pattern" in given,
     }
     info = replace(info, **values)
@@ -252,14 +249,8 @@ def _row(info: FrameInfo, given: dict[str, Any], root: Path) -> tuple[dict[str, 
         doubts.append(("ISO and exposure that no file records are taken from names", f"{name} ({words})"))
         info = replace(info, **named)
     doubts += [(doubt, name) for doubt in info.doubts]
-    camera_file = info.format in (
-        "raw",
-        "dng",
-        "tiff",
-        "pgm",
-    )  # cooled cameras have a gain setting, or one gain for good
     for quantity, label, column in (("iso", "ISO", "iso"), ("exposure", "exposure", "exposure_s")):
-        if np.isnan(getattr(info, quantity)) and (quantity != "iso" or camera_file):
+        if np.isnan(getattr(info, quantity)) and (quantity != "iso" or info.format in _WITH_ISO):
             doubts.append((f"no {label} recorded; give it in {MANIFEST} (column {column})", name))
     return frame_row(info, name, kind), [(name, problem, example) for problem, example in doubts]
 

@@ -71,7 +71,7 @@ def tiff_layout(path: str | Path) -> tuple[FrameInfo, PlainPixels | None]:
     pixels = PlainPixels(path, segments[0][0], dtype.newbyteorder(order).str, shape) if plain and contiguous else None
     info = FrameInfo(
         path, "tiff", *shape, dtype.newbyteorder("=").name, full_shape=shape, cfa_pattern=pattern or "mono",
-        cfa_stated=stated, black_level=(math.nan,) * (1 if pattern in ("", "mono", None) else 4), **read_exif(path),
+        cfa_stated=stated, **read_exif(path),
     )  # fmt: skip
     return info, pixels.require_whole() if pixels else None
 
@@ -211,7 +211,6 @@ def ser_layout(path: str | Path) -> tuple[FrameInfo, PlainPixels]:
     info = FrameInfo(
         Path(path), "ser", *video.shape, camera=video.instrument, cfa_pattern=pattern, cfa_stated=pattern != "mono",
         full_shape=video.shape, time=video.times[number] if len(video.times) else NAT,
-        black_level=(math.nan,) * (1 if pattern == "mono" else 4),
     )  # fmt: skip
     return info, PlainPixels(file, start, video.stored, video.shape)
 

@@ -61,7 +61,6 @@ def frame_info(header: Mapping[str, Any], path: Path) -> FrameInfo:
         rotation=first("ROTATOR", "ROTATANG"),
         time=_time(header),
         cfa_pattern=shifted(pattern or "mono", top, left),
-        black_level=(math.nan,) * (4 if pattern in MOSAICS else 1),
         margins=(top, left),
         full_shape=full,
         imagetyp=_words(header, "IMAGETYP", "FRAMETYP", "FRAME"),

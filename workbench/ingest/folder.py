@@ -93,7 +93,7 @@ class Folder:
             there = ", ".join(f"{n} {k or 'of unknown kind'}" for k, n in self.table["kind"].value_counts().items())
             raise WorkbenchError(
                 f"{self.root} has no {kind} frames (it has {there}); put them into a folder named {kind}, "
-                f"or name their kind in {MANIFEST}" + "".join(f"; set aside: {told}" for told in self._aside()[:3])
+                f"or name their kind in {MANIFEST}" + "".join(f"; set aside: {reason}" for reason in self._aside()[:3])
             )
         if (kind, area) not in self._cubes:  # opening many frames takes a while
             self._cubes[kind, area] = open_frames(self.table[self.table["kind"] == kind], area=area)
@@ -192,8 +192,8 @@ class Folder:
     def _remarks(self) -> list[str]:
         aside = self._aside()
         more = len(aside) - 10
-        told = [f"set aside: {sentence}" for sentence in aside[:10]]
-        return [*self.warnings, *told, *([f"set aside for {more} more reasons"] if more > 0 else [])]
+        lines = [f"set aside: {sentence}" for sentence in aside[:10]]
+        return [*self.warnings, *lines, *([f"set aside for {more} more reasons"] if more > 0 else [])]
 
     def _aside(self) -> list[str]:
         """What is set aside, each reason in one sentence."""

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import exifread
 import numpy as np
 
+from ..core.cube import channels_of
 from ..core.errors import FrameReadError
 from ..core.parallel import frame_memory
 
@@ -29,14 +30,15 @@ class FrameInfo:
     """One frame without its pixels; NaN, NaT or an empty text where the file does not record it.
 
     ``exposure`` is in seconds, ``temperature`` in °C, ``time`` the start of the exposure by the camera's clock,
-    ``cfa_pattern`` that of the visible area's first pixel (``cfa_stated``: whether the file says so).  ``black_level``
-    [ADU] has one value a channel (R, G1, G2, B; one for mono), ``white_level`` is in ADU.  ``height`` and ``width`` are
-    the visible area's, ``margins`` its (top, left) within the full (masked margins included) ``full_shape``.
-    ``imagetyp`` is the kind as the file words it.  ``gain_setting`` and ``offset_setting`` are numbers on the camera's
-    own scales, ``egain`` is e-/ADU as a FITS header claims it.  ``binning`` counts sensor pixels along a side of a
-    pixel, ``window`` is where the frame begins on the sensor (``"640, 480"``, empty for its corner), ``rotation`` the
-    rotator's angle [deg].  ``row_order`` is the file's (pixels are read upright); ``derived`` is why it is no raw frame
-    (a master, a stack, a processed picture).  ``doubts`` are sentences about what the header states.
+    ``cfa_pattern`` that of the visible area's first pixel (``cfa_stated``: whether the file says so).
+    ``black_level`` [ADU] has one value a channel (R, G1, G2, B; one for mono; a single one counts for all),
+    ``white_level`` is in ADU.  ``height`` and ``width`` are the visible area's, ``margins`` its (top, left) within
+    the full (masked margins included) ``full_shape``.  ``imagetyp`` is the kind as the file words it.
+    ``gain_setting`` and ``offset_setting`` are numbers on the camera's own scales, ``egain`` is e-/ADU as a FITS
+    header claims it.  ``binning`` counts sensor pixels along a side of a pixel, ``window`` is where the frame begins
+    on the sensor (``"640, 480"``, empty for its corner), ``rotation`` the rotator's angle [deg].  ``row_order`` is
+    the file's (pixels are read upright); ``derived`` is why it is no raw frame (a master, a stack, a processed
+    picture).  ``doubts`` are sentences about what the header states.
     """
 
     path: Path
@@ -68,6 +70,11 @@ class FrameInfo:
     row_order: str = ""
     derived: str = ""
     doubts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        channels = len(channels_of(self.cfa_pattern))
+        if len(self.black_level) != channels:
+            object.__setattr__(self, "black_level", self.black_level[:1] * channels)
 
 
 @dataclass(frozen=True)

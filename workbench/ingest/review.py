@@ -63,20 +63,19 @@ def _peak(info: FrameInfo) -> float:
     if not info.dtype.startswith("float"):
         return np.nan
     try:
-        values = _middle_rows(info.path, 64)
+        values = _middle(info.path, 64)
     except FrameReadError:
         return np.nan  # what is the matter shows when the frame is read
     peak = float(np.nanmax(values, initial=-np.inf))
     return peak if 0 < peak <= 1 else np.nan
 
 
-def _middle_rows(path: Path, count: int) -> np.ndarray:
-    """Return some rows from the middle of a frame."""
+def _middle(path: Path, rows: int, columns: int | None = None) -> np.ndarray:
+    """Return the middle of a frame, from a whole cell of its mosaic on: some rows, of all columns or some."""
     plain = plain_pixels(path)
     source = read_frame(path) if plain is None else plain
-    height = source.shape[0]
-    rows = slice(max(height // 2 - count // 2, 0), height // 2 + (count + 1) // 2)
-    return source[rows] if isinstance(source, np.ndarray) else source.read(rows)
+    part = middle(source.shape, (rows, columns or source.shape[1]))
+    return source[part] if isinstance(source, np.ndarray) else source.read(*part)
 
 
 def review(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[Path, str]], list[Finding]]:
@@ -149,7 +148,7 @@ def _mark(path: Path, pixels: bool) -> Any:
     """What differs between two exposures, and is cheap to find, in their pixels or bytes; None if it cannot be read."""
     try:
         if pixels:
-            return hashlib.sha256(_middle_rows(path, 1).astype(float).tobytes()).hexdigest()
+            return hashlib.sha256(_middle(path, 1).astype(float).tobytes()).hexdigest()
         size = path.stat().st_size
         with path.open("rb") as file:
             file.seek(size // 2)
@@ -216,9 +215,7 @@ def _mosaic_in_pixels(group: pd.DataFrame) -> str:
             continue
         row = frames.iloc[len(frames) // 2]
         try:
-            plain = plain_pixels(row["path"])
-            rows, columns = middle((row["height"], row["width"]), (512, 512))
-            part = plain.read(rows, columns) if plain else read_frame(row["path"])[rows, columns]
+            part = _middle(row["path"], 512, 512)
         except FrameReadError:
             continue
         if pattern := checkerboard(part):
