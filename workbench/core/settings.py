@@ -1,4 +1,4 @@
-"""The setting of a camera: what frames must share to calibrate one another, compared and told apart.
+"""The setting of a camera: what frames must share to calibrate one another, compared and distinguished.
 
 ISO, or the gain and offset settings of a camera without one, readout mode, binning and the window on the sensor.
 """
@@ -28,11 +28,11 @@ FILTERS = {
     "NII": ("n2",),
 }
 
-TITLES = {"iso": "ISO setting", "gain_setting": "gain setting"}  # of what settings are told apart along
+TITLES = {"iso": "ISO setting", "gain_setting": "gain setting"}  # of what distinguishes settings
 
 
 def setting_dim(found: xr.DataArray | xr.Dataset) -> str:
-    """Return along what the settings of a cube or a result are told apart: ``iso``, or ``gain_setting`` without an ISO.
+    """Return what distinguishes the settings of a cube or a result: ``iso``, or ``gain_setting`` without an ISO.
 
     Examples
     --------
@@ -43,8 +43,7 @@ def setting_dim(found: xr.DataArray | xr.Dataset) -> str:
     """
     if "gain_setting" in found.dims or "iso" in found.dims:
         return "gain_setting" if "gain_setting" in found.dims else "iso"
-    iso, gain = (np.asarray(found.coords.get(name, np.nan), float) for name in ("iso", "gain_setting"))
-    return "gain_setting" if np.isnan(iso).all() and np.isfinite(gain).any() else "iso"
+    return _dim_of(*(found.coords.get(name, np.nan) for name in ("iso", "gain_setting")))
 
 
 def in_words_of(dim: str, text: str) -> str:
@@ -59,8 +58,13 @@ def in_words_of(dim: str, text: str) -> str:
 
 
 def setting_of_table(table: pd.DataFrame) -> str:
-    """Return along what the settings of a folder's table are told apart, as `setting_dim` does of a cube's."""
-    return "gain_setting" if table["iso"].isna().all() and table["gain_setting"].notna().any() else "iso"
+    """Return what distinguishes the settings of a folder's table, as `setting_dim` does of a cube's."""
+    return _dim_of(table["iso"], table["gain_setting"])
+
+
+def _dim_of(iso: Any, gain_setting: Any) -> str:
+    iso, gain_setting = np.asarray(iso, float), np.asarray(gain_setting, float)
+    return "gain_setting" if np.isnan(iso).all() and np.isfinite(gain_setting).any() else "iso"
 
 
 def setting_of(cube: xr.DataArray, number: int = 0) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from ..ingest.reader import plain_pixels, read_frame
 from ..stack.engine import save_planes
 from ..stack.fits_out import plan_layout
 from ..stack.settings import StackSettings, left_out
+from ..stars.selection import is_meant
 from ..stars.survey import FrameSurvey
 from .calibration import CALIBRATION, calibration_cubes
 from .calibration_checks import check_masters
@@ -77,7 +78,7 @@ class LightList:
         return [
             number
             for number, (path, name) in enumerate(zip(self.paths, self.names, strict=True))
-            if wanted in (name, path.name, path.stem, str(path)) or (Path(wanted).exists() and path.samefile(wanted))
+            if is_meant(wanted, name, path)
         ]
 
     def number_of(self, wanted: str) -> int:
@@ -201,10 +202,10 @@ def forecast(opened: OpenedFrames, files: Mapping[str, Path]) -> list[str]:
     count = len(lights.paths)
     seconds, source = working_time(lights.paths, len(paths) - count, len(packed), pixels)
     lines.append(f"time: about {_rounded(seconds)}, an estimate from {source}")
-    out = ", ".join(map(str, files.values()))
-    layout = plan_layout(Path(out), (len(lights.channels), *lights.shape), count)
+    layout = plan_layout(next(iter(files.values())), (len(lights.channels), *lights.shape), count)
     kept = len(packed & set(lights.paths)) * pixels * 2 + 8 * pixels
     size = len(files) * layout.total
+    out = ", ".join(map(str, files.values()))
     lines.append(f"disk: {size / 1e6:,.0f} MB for {out}, {kept / 1e6:,.0f} MB of working files until the end")
     return lines
 

@@ -75,7 +75,9 @@ class FrameLimits:
         reasons: dict[int, str] = {}
         for wanted in self.exclude:
             meant = [
-                n for n, (name, path) in enumerate(zip(names, paths, strict=True)) if _is_meant(wanted, name, path)
+                number
+                for number, (name, path) in enumerate(zip(names, paths, strict=True))
+                if is_meant(wanted, name, path) or any(fnmatchcase(way, wanted) for way in _ways(name, path))
             ]
             if strict and not meant:
                 raise WorkbenchError(
@@ -110,10 +112,13 @@ class FrameLimits:
         return reasons
 
 
-def _is_meant(wanted: str, name: str, path: Path) -> bool:
-    ways = (name, Path(name).name, path.stem, str(path))
-    same = Path(wanted).exists() and path.exists() and path.samefile(wanted)
-    return same or any(way == wanted or fnmatchcase(way, wanted) for way in ways)
+def is_meant(wanted: str, name: str, path: Path) -> bool:
+    """Return whether a path, a name or a stem means a frame: its own, or another path of the same file."""
+    return wanted in _ways(name, path) or (Path(wanted).exists() and path.exists() and path.samefile(wanted))
+
+
+def _ways(name: str, path: Path) -> tuple[str, ...]:
+    return name, Path(name).name, path.name, path.stem, str(path)
 
 
 def unfit_frames(
