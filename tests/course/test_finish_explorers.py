@@ -14,16 +14,6 @@ from workbench import finish
 
 
 @pytest.fixture(scope="module")
-def known():
-    return course.known_sky()
-
-
-@pytest.fixture(scope="module")
-def done(known):
-    return finish.finish(known[0], progress=False)
-
-
-@pytest.fixture(scope="module")
 def flat(known, done):
     return finish.remove_background(finish.crop(known[0]), done.background)
 

@@ -3,21 +3,9 @@
 import course
 import holoviews as hv
 import numpy as np
-import pytest
 import xarray as xr
 
 from tests.charts.drawn import check_drawn, columns, parts, titles
-from workbench import finish
-
-
-@pytest.fixture(scope="module")
-def known():
-    return course.known_sky()
-
-
-@pytest.fixture(scope="module")
-def done(known):
-    return finish.finish(known[0], progress=False)
 
 
 def test_the_five_ways_differ_as_they_say(known):

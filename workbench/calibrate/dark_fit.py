@@ -188,7 +188,7 @@ def scaled_by_lights(masters: MasterSet, fit: xr.Dataset) -> tuple[MasterSet, li
     WorkbenchError
         If there are no darks, no bias frames, or too few hot pixels to fit.
     """
-    scaled, told = [], []
+    scaled, lines = [], []
     for group in masters.masters:
         numbers = list(group.group.lights)
         left, error = fit["left"].values[numbers], fit["left_error"].values[numbers]
@@ -199,7 +199,7 @@ def scaled_by_lights(masters: MasterSet, fit: xr.Dataset) -> tuple[MasterSet, li
             raise WorkbenchError(f"the darks cannot be scaled to {len(numbers)} lights: {why}; leave --scale-darks out")
         own = np.where(error < _SCALED_ALONE, left, mean)
         factors = np.maximum(np.array(group.group.factors) + own, 0.0)
-        told.append(
+        lines.append(
             f"darks scaled by {value_text(float(factors.mean()), mean_error)}, fitted from the lights "
             f"({factors.min():.3g} to {factors.max():.3g})"
         )
@@ -210,4 +210,4 @@ def scaled_by_lights(masters: MasterSet, fit: xr.Dataset) -> tuple[MasterSet, li
             )
         )
     warnings = tuple(dict.fromkeys(text for group in scaled for text in group.warnings))
-    return dataclasses.replace(masters, masters=tuple(scaled), warnings=warnings), told
+    return dataclasses.replace(masters, masters=tuple(scaled), warnings=warnings), lines

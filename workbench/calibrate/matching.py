@@ -328,9 +328,9 @@ def _both(what: str, cube: xr.DataArray, others: xr.DataArray, setting: Mapping[
     """Name the setting of some frames and that of others, in what they differ, each with a file."""
     settings = [setting_of(cube, n) for n in range(cube.sizes["frame"])]
     differing = [name for name in SETTING if any(name in setting_differs(one, setting) for one in settings)]
-    theirs = list(dict.fromkeys(_words(one, differing) for one in settings))
+    settings_there = list(dict.fromkeys(_words(one, differing) for one in settings))
     return (
-        f"the {what} have {' and '.join(theirs[:4])} ({cube['filename'].values[0]}), the {of} "
+        f"the {what} have {' and '.join(settings_there[:4])} ({cube['filename'].values[0]}), the {of} "
         f"{_words(setting, differing)} ({others['filename'].values[0]})"
     )
 

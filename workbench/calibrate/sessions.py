@@ -1,4 +1,4 @@
-"""Which flats belong to which lights: those of their filter, and of these the session that is theirs."""
+"""Which flats belong to which lights: those of their filter, and of these the session of each."""
 
 from __future__ import annotations
 
@@ -122,13 +122,13 @@ def flats_in_words(flat: xr.DataArray, numbers: list[int], by: str) -> str:
 def flat_doubts(light: xr.DataArray, flat: xr.DataArray, numbers: list[int], by: str) -> list[str]:
     """Return sentences on filter, session and angle of flats that do not surely belong to these lights."""
     doubts = []
-    own, theirs = (listed(_filters(cube)) for cube in (light, flat.isel(frame=numbers)))
-    if own and not theirs:
+    of_lights, of_flats = (listed(_filters(cube)) for cube in (light, flat.isel(frame=numbers)))
+    if of_lights and not of_flats:
         doubts.append(
-            f"the flats state no FILTER; they are used for the lights of filter {own}: make sure they are its"
+            f"the flats state no FILTER; they are used for the lights of filter {of_lights}: make sure they are its"
         )
-    elif theirs and not own:
-        doubts.append(f"the lights state no FILTER; the flats of filter {theirs} are used: make sure it is theirs")
+    elif of_flats and not of_lights:
+        doubts.append(f"the lights state no FILTER; the flats of filter {of_flats} are used: make sure it is theirs")
     if not by:
         doubts.append(
             f"the flats are of several sessions ({listed(_folders(flat))}), and neither folders nor angles nor times "
@@ -146,12 +146,12 @@ def flat_doubts(light: xr.DataArray, flat: xr.DataArray, numbers: list[int], by:
 
 def no_flats(light: xr.DataArray, flat: xr.DataArray) -> str:
     """Say that none of the flats there are has the filter of these lights."""
-    own, theirs = listed(_filters(light)), listed(_filters(flat))
+    of_lights, of_flats = listed(_filters(light)), listed(_filters(flat))
     stays = "vignetting, dust and the pixels' own response stay in these lights"
-    if not own:
+    if not of_lights:
         count = light.sizes["frame"]
-        return f"{count} lights state no FILTER, the flats are of {theirs}: which are theirs is not known; {stays}"
-    return f"no flats of filter {own} (there are {theirs}): {stays}; take flats through it"
+        return f"{count} lights state no FILTER, the flats are of {of_flats}: which are theirs is not known; {stays}"
+    return f"no flats of filter {of_lights} (there are {of_flats}): {stays}; take flats through it"
 
 
 def _folders(cube: xr.DataArray) -> list[str]:

@@ -19,7 +19,8 @@ from astropy.io import fits
 
 from ..core.errors import WorkbenchError
 from ..core.files import whole_file
-from .night import START, NightSettings, make_night
+from ..core.values import json_number
+from .night import LAMP, START, NightSettings, make_night
 from .sensor import VirtualSensor, expose
 from .sky import Sky, View, make_sky, render
 
@@ -103,8 +104,8 @@ class Batch:
     """Frames of one kind taken one after the other at one setting.
 
     `lamp` is the level of flats [share of saturation], one for all or one a frame; `transmission` the share of the
-    sky's light that the filter passes; `header` further or other keywords, None to leave one out; `black` an ADU change
-    of the black level that no keyword states; `views` how lights see the sky, else as `make_night` has it.
+    sky's light that the filter passes; `through` what dust lets pass; `header` further or other keywords, None to leave
+    one out; `views` how lights see the sky, else as `make_night` has it.
     """
 
     kind: str
@@ -182,8 +183,8 @@ def capture_header(program: str, camera: CooledCamera, batch: Batch, time: datet
     """
     kind = _KINDS[batch.kind]
     values = {
-        "kind": _WORDING.get(program, str)(kind), "exposure": batch.exposure, "gain": _whole(batch.gain_setting),
-        "offset": _whole(batch.offset_setting), "egain": round(camera.gain(batch.gain_setting) * camera.step, 6),
+        "kind": _WORDING.get(program, str)(kind), "exposure": batch.exposure, "gain": json_number(batch.gain_setting),
+        "offset": json_number(batch.offset_setting), "egain": round(camera.gain(batch.gain_setting) * camera.step, 6),
         "temperature": batch.temperature, "set_point": round(batch.temperature), "filter": batch.filter or None,
         "binning": 1, "mode": "Normal", "pattern": None if camera.cfa_pattern == "mono" else camera.cfa_pattern,
         "rotation": 0.0, "rows": "TOP-DOWN", "window": 0, "pixel": 3.8, "focal": 530.0, "program": _NAMES.get(program),
@@ -234,7 +235,7 @@ def write_frames(
         raise WorkbenchError(f"program {program!r} is none of {', '.join(PROGRAMS)}")
     written: list[tuple[Path, Batch, View | None]] = []
     time, sky = START, sky or make_sky(camera.shape, seed=seed)
-    lamp = np.array((1.0,) if camera.cfa_pattern == "mono" else (0.75, 1.0, 1.0, 0.6))
+    lamp = np.array((1.0,) if camera.cfa_pattern == "mono" else LAMP)
     for order, batch in enumerate(batches):
         time = batch.start or time
         views: Sequence[View] = batch.views or ()
@@ -262,7 +263,3 @@ def write_frames(
             written.append((path, batch, views[number] if batch.kind == "light" else None))
             time += timedelta(seconds=batch.exposure + 2)
     return written
-
-
-def _whole(value: float) -> float:
-    return int(value) if float(value).is_integer() else value
