@@ -14,12 +14,12 @@ from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import holoviews as hv
-import numba
 import numpy as np
 import xarray as xr
 
 from ..charts import theme
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.parallel import in_threads
 from ..core.statistics import mad_std
 from ..finish import curves
@@ -217,7 +217,7 @@ def reduced(values: np.ndarray, view: ScreenView) -> np.ndarray:
     return out
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _mean(values, rows, columns, out):
     """Write the means of `values` (y, x) in bins bounded by `rows` and `columns` into `out` (rows - 1, columns - 1).
 

@@ -26,10 +26,10 @@ import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
-from numba import njit
 
 from ..core.cube import add_history, check_cube
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.mosaic import channel_index
 from ..core.parallel import frame_arrays
 from .planes import (
@@ -241,7 +241,7 @@ def _require_fit(tables: Tables, shape: tuple[int, int], cfa_pattern: str) -> No
         raise WorkbenchError(f"the lights' mosaic is {cfa_pattern}, that of the masters another: cut both alike")
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _flag(raw, signal, defects, white, mask):
     """Set the mask (y, x) of a frame: ``defects`` are given, missing is what has no finite signal, defects apart."""
     for y in range(raw.shape[0]):
@@ -255,7 +255,7 @@ def _flag(raw, signal, defects, white, mask):
                 signal[y, x] = np.nan
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _set_variance(level, tables, scale, factor, signal, variance, shared):
     """Set variance and its shared part [e-²] (y, x), the shot noise that of `level` [ADU]; `scale` as in `Planes`."""
     period_y, period_x = tables.cell.shape
@@ -274,7 +274,7 @@ def _set_variance(level, tables, scale, factor, signal, variance, shared):
             variance[y, x] = own + shared[y, x]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def gather(cell: np.ndarray, signal: np.ndarray, mask: np.ndarray, y: int, x: int, around: np.ndarray) -> None:
     """Set `around` (9, 9) to the valid pixels of a pixel's colour around it, NaN elsewhere."""
     rows, columns = signal.shape
@@ -285,7 +285,7 @@ def gather(cell: np.ndarray, signal: np.ndarray, mask: np.ndarray, y: int, x: in
                 around[m - y + REACH, n - x + REACH] = signal[m, n]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def fill_defects(
     cell: np.ndarray, signal: np.ndarray, variance: np.ndarray, shared: np.ndarray, mask: np.ndarray
 ) -> None:
@@ -314,7 +314,7 @@ def fill_defects(
                 variance[y, x], shared[y, x] = _mean_variance(around, weight, variance, shared, y, x, found)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _any_saturated(mask, weight, y, x):
     """Whether one of the weighted neighbours of (y, x) is saturated."""
     for i in range(weight.shape[0]):
@@ -324,7 +324,7 @@ def _any_saturated(mask, weight, y, x):
     return 0
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _mean_variance(around, weight, variance, shared, y, x, found):
     """Variance and shared variance of the weighted mean of the neighbours of (y, x), their scatter included."""
     weights, squares, total, square, noise, common, mean_noise = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from scipy.stats import chi2
 
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.parallel import Frames
 from ..core.statistics import MAD_TO_SIGMA
 
@@ -190,7 +190,7 @@ class _Samples(NamedTuple):
     kept: np.ndarray
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _sort(values):
     """Sort a short array in place, by insertion: compiles ten times as fast as numpy's."""
     for k in range(1, values.size):
@@ -202,7 +202,7 @@ def _sort(values):
         values[place] = value
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _combine_rows(band, setup, out):
     """Combine a `_Band` row by row into `_Output`."""
     count, rows, width = band.samples.shape
@@ -213,7 +213,7 @@ def _combine_rows(band, setup, out):
         _settle_row(band, i, setup, row, one, out)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _sum_plain_row(samples, i):
     """Return mean, lowest and highest sample above it [ADU], scatter [ADU²] of row i of all frames (frame, y, x)."""
     count, _, width = samples.shape
@@ -227,7 +227,7 @@ def _sum_plain_row(samples, i):
     return mean + first, low - mean, high - mean, spread
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _sum_scaled_row(band, i, setup, values):
     """The same of weighted samples, pedestal and scales applied, the scatter in units of the model's."""
     count, _, width = band.samples.shape
@@ -245,7 +245,7 @@ def _sum_scaled_row(band, i, setup, values):
     return mean, low - mean, high - mean, spread
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _settle_row(band, i, setup, row, one, out):
     """Take the straight mean of the pixels whose samples all lie within the clip, and look at the others one by one."""
     count, _, width = band.samples.shape
@@ -281,7 +281,7 @@ def _settle_row(band, i, setup, row, one, out):
                 out.degrees[c] += n - 1
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _add(row, first, total, low, high):
     for j in range(row.size):
         v = np.float32(row[j]) - first[j]
@@ -290,14 +290,14 @@ def _add(row, first, total, low, high):
         high[j] = max(high[j], v)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _add_square(row, first, centre, spread):
     for j in range(row.size):
         d = np.float32(row[j]) - first[j] - centre[j]
         spread[j] += d * d
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _add_scaled(row, ground, scale, limit, value, total, low, high):
     """Set value = (y - pedestal) · scale, NaN where saturated; the total is that of value/scale."""
     for j in range(row.size):
@@ -310,14 +310,14 @@ def _add_scaled(row, ground, scale, limit, value, total, low, high):
         high[j] = max(high[j], v)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _add_ratio(value, centre, shot, quiet, scale, spread):
     for j in range(value.size):
         d = value[j] - centre[j]
         spread[j] += d * d / (scale[j] * (scale[j] * quiet[j] + shot[j]))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _gather(band, i, j, scale, saturation, one, rejected):
     """Collect the valid samples of a pixel into `one`, `scale` (frame,) applied; returns how many there are."""
     m = 0
@@ -332,7 +332,7 @@ def _gather(band, i, j, scale, saturation, one, rejected):
     return m
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _reject(one, m, setup, c):
     """Reject samples among the m of a pixel: how many stay, their mean, its variance, and their chi-square."""
     if m == 0:
@@ -353,7 +353,7 @@ def _reject(one, m, setup, c):
     return n_kept, centre, noise / weight**2, chi
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _median(values):
     """Return lowest, median and, of eight values or more, (1.4826 MAD)², else 0."""
     m = values.size
@@ -368,7 +368,7 @@ def _median(values):
     return lowest, centre, (MAD_TO_SIGMA * 0.5 * (order[(m - 1) // 2] + order[m // 2])) ** 2
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _clip_samples(one, m, setup, c, centre, own):
     """Keep what lies within the clip, variance at least `own` [ADU²], of `centre`, then of the mean of those kept."""
     a, b, black = setup.quiet[c], setup.slope[c], setup.black[c]
@@ -388,7 +388,7 @@ def _clip_samples(one, m, setup, c, centre, own):
     return n_kept
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _mean_of_kept(one, m):
     """Return how many of the m samples are kept, their weight Σ 1/s, and their weighted mean."""
     n_kept, weight, total = 0, 0.0, 0.0

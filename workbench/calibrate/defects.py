@@ -7,12 +7,12 @@ import math
 
 import numpy as np
 import xarray as xr
-from numba import njit
 from scipy import ndimage
 from scipy.stats import norm
 
 from ..core.defects import HOT, Thresholds, UnlitFrames, defect_map, flag_defects, sample_pixels
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.mosaic import channel_index, planes, tiles
 from ..core.statistics import mad_std
 from .noise import model_of, sampled_lights
@@ -126,7 +126,7 @@ def _background(frame: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.array(levels, np.float32)[cell], np.array(noises, np.float32)[cell]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _add_excess(frame, level, noise, least, seen, above, around):
     """Add, in units of `noise`: excesses above `level` (cell row, cell column, by, bx), and of the four around."""
     rows, columns = frame.shape

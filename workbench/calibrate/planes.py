@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
+
+from ..core.kernels import kernel
 
 if TYPE_CHECKING:
     from .apply import Tables
@@ -130,13 +131,13 @@ def noise_in_blocks(signal: np.ndarray, variance: np.ndarray, cell: np.ndarray) 
     return noise
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def value_at(plane: np.ndarray, y: int, x: int) -> float:
     """Return a map's value at a pixel; maps of one pixel hold the same number everywhere."""
     return plane[y, x] if plane.size > 1 else plane[0, 0]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _noise_blocks(tables, planes, factor, out):
     """Set `out` (term, channel, block row, block column) to the mean noise terms of the blocks' valid pixels."""
     height, width = planes.scale.shape
@@ -173,7 +174,7 @@ def _noise_blocks(tables, planes, factor, out):
                     out[t, c, row, column] = sums[t, c] / sums[4, c] if sums[4, c] else np.nan
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def calm_levels(
     values: np.ndarray, cell: np.ndarray, model: np.ndarray, black: np.ndarray, count: float, out: np.ndarray
 ) -> None:
@@ -203,7 +204,7 @@ def calm_levels(
             out[i, j] = total / number
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@kernel(fastmath=FAST)
 def calibrate_row(
     raw: np.ndarray, base: np.ndarray, dark: np.ndarray, factor: float | np.float32, scale: np.ndarray, line: np.ndarray
 ) -> float:
@@ -220,13 +221,13 @@ def calibrate_row(
     return peak
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def calibrate_sample(raw: float, base: float, dark: float, factor: float, scale: float) -> np.float32:
     """Return one sample calibrated as `calibrate_row` does."""
     return (np.float32(raw) - factor * dark) * scale - base * scale
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def calibrate_signal(raw: np.ndarray, planes: Planes, factor: float | np.float32, signal: np.ndarray) -> None:
     """Set `signal` (y, x) [e-] from raw samples (y, x) [ADU]: NaN at defects and at missing samples."""
     factor = np.float32(factor)
@@ -235,7 +236,7 @@ def calibrate_signal(raw: np.ndarray, planes: Planes, factor: float | np.float32
         calibrate_row(raw[y], base, planes.dark[y], factor, planes.scale[y], signal[y])
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def same_colour(cell: np.ndarray, y: int, x: int, dy: int, dx: int) -> bool:
     """Whether a pixel at (y + dy, x + dx) has the colour of the one at (y, x); both greens count as one."""
     own = cell[y % cell.shape[0], x % cell.shape[1]]
@@ -244,7 +245,7 @@ def same_colour(cell: np.ndarray, y: int, x: int, dy: int, dx: int) -> bool:
     return own == other or cell.size == 1 or (green and (other == 1 or other == 2))
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def neighbour_weights(around: np.ndarray, weight: np.ndarray) -> int:
     """Weigh the neighbours from which a pixel is filled; return how many there are.
 
@@ -267,7 +268,7 @@ def neighbour_weights(around: np.ndarray, weight: np.ndarray) -> int:
     return found
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def weighted_mean(around: np.ndarray, weight: np.ndarray) -> float:
     """Return the mean of `around` (9, 9) by `weight`, places without a weight left out."""
     total, weights = 0.0, 0.0

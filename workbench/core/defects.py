@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 from astropy.io import fits
-from numba import njit
 from scipy.special import chdtri
 
 from .errors import FrameReadError, WorkbenchError
 from .files import whole_file
+from .kernels import kernel
 from .mosaic import channel_index, planes
 from .parallel import in_threads
 from .statistics import mad_std
@@ -197,7 +197,7 @@ def _flag_unstable(frames: UnlitFrames, pixels: int, excess: float, flags: np.nd
     flags[y[jumps], x[jumps]] |= UNSTABLE
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def flag_response(response: np.ndarray, least: float, flags: np.ndarray) -> None:
     """Flag dead pixels in place: those whose response differs from the median of the 24 around them.
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import xarray as xr
 from scipy import special
 
 from .cube import channels_of
+from .kernels import kernel
 from .mosaic import channel_index, planes
 from .parallel import counted, in_threads, lazy_frames, stream_frames
 from .statistics import coarse_std
@@ -153,7 +153,7 @@ def _limits(
     return _Limits(ratio, centre, limit, top)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc"})
+@kernel(error_model="numpy", fastmath={"reassoc"})
 def _row(first, second, ratio, centre, limit, white, zero, out):
     """Sum one channel's row (x) [ADU] into `out` (moment); return how many pixels are outliers, saturated, zero."""
     s1, s2, s11, s22, s12 = zero, zero, zero, zero, zero
@@ -183,7 +183,7 @@ def _row(first, second, ratio, centre, limit, white, zero, out):
     return outliers, saturated, black
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _accumulate(first, second, cell, limits, zero, sums):
     """Add a pair of frames (y, x) [ADU] to the `_PairSums`; `zero` has the type of the sums."""
     ratio, centre, limit, top = limits

@@ -11,13 +11,13 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import xarray as xr
 from scipy import ndimage
 from scipy.interpolate import RBFInterpolator
 
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.mosaic import tiles
 from ..core.values import unit_text
 from .picture import check_picture, in_bands, note, plane
@@ -275,7 +275,7 @@ def _full_size(surface: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return out
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+@kernel(fastmath={"contract", "nsz"})
 def _fill_rows(first, nodes, out):
     """Rows of a picture (y, x) from `first` on, linear between `nodes` (y, x) `_STEP` px apart."""
     height, width = out.shape

@@ -10,13 +10,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 import xarray as xr
 from PIL import ImageCms
 from scipy import ndimage
 
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.statistics import MEDIAN_ERROR, mad_std
 from ..core.values import unit_text
 from .photometry import bright_stars, find_picture_stars, photometry
@@ -203,7 +203,7 @@ def _mix(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return out
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+@kernel(fastmath={"contract", "nsz"})
 def _mix_rows(values, matrix, out):
     for row in range(values.shape[1]):
         for channel in range(3):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from scipy.optimize import brentq
 
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 
 CURVES = ("asinh", "autostretch", "ghs", "linear")
 _KNEE = 0.7  # where the shoulder begins
@@ -111,7 +111,7 @@ def curve_terms(parameters: dict[str, Any], channels: int) -> Curve:
     return Curve(kind, black, scale, **terms)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _ghs(distance, strength, shape):
     """∫₀ᵘ of D (1 + bDt)^-(1+1/b) dt, the contrast falling with the distance from the symmetry point.
 
@@ -128,7 +128,7 @@ def _ghs(distance, strength, shape):
     return (1.0 - (1.0 - shape * strength * distance) ** ((shape + 1.0) / shape)) / (shape + 1.0)
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _level(value, curve, channel):
     """The curve at one brightness; odd below black, so that noise about it stays what it is."""
     x = (value - curve.black[channel]) * curve.scale[channel]
@@ -147,13 +147,13 @@ def _level(value, curve, channel):
     return x
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _shoulder(level):
     """What is brighter than the knee approaches 1 and never reaches it: a star's core keeps its shape."""
     return level if level <= _KNEE else 1.0 - (1.0 - _KNEE) * np.exp(-(level - _KNEE) / (1.0 - _KNEE))
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+@kernel(fastmath={"contract", "nsz"})
 def stretch_each(values: np.ndarray, curve: Curve, out: np.ndarray) -> None:
     """Each channel of `values` (channel, y, x) through its own curve into `out`, cut to 0 to 1; NaN stays."""
     for channel in range(values.shape[0]):
@@ -168,7 +168,7 @@ def stretch_each(values: np.ndarray, curve: Curve, out: np.ndarray) -> None:
                     out[channel, row, column] = np.nan
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+@kernel(fastmath={"contract", "nsz"})
 def stretch_together(values: np.ndarray, colours: np.ndarray, curve: Curve, out: np.ndarray) -> None:
     """Three channels (R, G, B; y, x) scaled by what the curve does to their mean, into 0 to 1 without a turn of hue."""
     black = curve.black[0]
@@ -206,7 +206,7 @@ def stretch_together(values: np.ndarray, colours: np.ndarray, curve: Curve, out:
             out[0, row, column], out[1, row, column], out[2, row, column] = r, g, b
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+@kernel(fastmath={"contract", "reassoc", "nsz"})
 def _blur(values, taps, first, count):
     """Rows `first` to `first + count` of a plane (y, x), convolved both ways by symmetric taps; edges repeat.
 

@@ -9,13 +9,13 @@ import itertools
 import math
 from functools import partial
 
-import numba
 import numpy as np
 import xarray as xr
 from scipy import fft, ndimage
 from tqdm.auto import tqdm
 
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.parallel import in_threads
 from ..core.statistics import mad_std
 from ..stars.find import FWHM_PER_SIGMA
@@ -190,7 +190,7 @@ def _without(values: np.ndarray, apart: np.ndarray) -> np.ndarray:
     return filled
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _shrink(detail, ratio, limit, strength, taken, rows):
     """Add to `taken` (y, x) in some `rows` what is to go: all of a small coefficient, nothing of a large one."""
     for row in range(rows.start, rows.stop):

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import xarray as xr
 from scipy import ndimage
 
 from ..core.errors import StageError, WorkbenchError
+from ..core.kernels import kernel
 from ..core.mosaic import tiles
 from ..core.parallel import in_threads
 from ..core.values import attribute_lines
@@ -249,7 +249,7 @@ def _side(box: Sequence[int], side: int) -> tuple[slice, slice]:
     return (line, slice(left, right)) if side < 2 else (slice(top, bottom), line)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _largest_rectangle(good):
     """The largest all-true rectangle (top, bottom, left, right) of a boolean picture (y, x).
 
@@ -301,7 +301,7 @@ def fill_holes(picture: xr.Dataset) -> xr.Dataset:
     return note(filled, f"Holes: {count} missing pixels filled from their neighbours, {left} left.")
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _fill(signal, values, out, holes):
     """Set `out` (y, x) at the `holes` (hole, (y, x)) to the mean of `values` where the signal is finite; count them."""
     height, width = signal.shape
@@ -344,7 +344,7 @@ def pyramid(picture: xr.Dataset, *, smallest: int = 256) -> list[xr.Dataset]:
     return levels
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _halve(fine, scale):
     """`scale` times the mean of the finite ones of each four pixels (channel, y, x)."""
     coarse = np.empty((fine.shape[0], fine.shape[1] // 2, fine.shape[2] // 2), np.float32)

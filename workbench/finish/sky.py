@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import xarray as xr
 from scipy import ndimage, special
 
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.parallel import in_threads
 from ..core.statistics import mad_std
 from ..stars.background import block_background
@@ -100,7 +100,7 @@ def star_mask(stars: xr.Dataset, shape: tuple[int, int], *, depth: float = 0.05,
     return out
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _discs(out, xs, ys, radii):
     """Set `out` (y, x) within each star's radius [px], where it has one."""
     for star in np.flatnonzero(radii > 0):

@@ -11,12 +11,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numba
 import numpy as np
 import xarray as xr
 from scipy import ndimage
 
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.mosaic import tiles
 from ..core.statistics import MAD_TO_SIGMA, mad_std
 from ..stars.background import block_background
@@ -266,7 +266,7 @@ def quantise(picture: xr.Dataset, bits: int = 16) -> np.ndarray:
     return out if len(values) == 3 else out[..., 0]
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _quantise(values, top, out):
     """Nearest of `top` levels, from (channel, y, x) to (y, x, channel); what is missing becomes 0."""
     for row in range(out.shape[0]):

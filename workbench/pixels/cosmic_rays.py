@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import xarray as xr
 from scipy import special
@@ -19,6 +18,7 @@ from scipy.spatial.distance import pdist
 
 from ..core.cube import check_cube, group_frames
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import QUANTISATION_VARIANCE
 from ..core.parallel import counted, stream_frames
@@ -193,7 +193,7 @@ def _offsets(frame: np.ndarray, first: np.ndarray, cell: np.ndarray) -> np.ndarr
     return offset
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _add(frame, first, offset, cell, total, square):
     """Add the differences of a frame (y, x) from the first, less `offset` (channel) [ADU], and their squares."""
     step = cell.shape[0]
@@ -204,7 +204,7 @@ def _add(frame, first, offset, cell, total, square):
             square[y, x] += d * d
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _outliers(frame, reference, offset, threshold, out):
     """Write (y, x, z, excess [ADU]) of the pixels beyond the threshold [σ] into `out` (hit, 4); return their number."""
     first, total, square, count, levels, usual, cell = reference

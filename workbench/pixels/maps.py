@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 import xarray as xr
 from scipy.special import chdtr, chdtri
 
 from ..core.cube import channels_of, check_cube
 from ..core.defects import Thresholds, UnlitFrames, flag_defects, sample_pixels
+from ..core.kernels import kernel
 from ..core.mosaic import channel_index, planes, tiles
 from ..core.parallel import counted, stream_frames
 from ..core.settings import TITLES
@@ -118,7 +118,7 @@ def hot_pixels(dark_map: xr.DataArray, most: int = 500) -> xr.Dataset:
     )
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _tally(values, low, high, count):
     """Count values in bins of one width, those below in the first; return how many are finite, and their sum."""
     finite, total = 0, 0.0
@@ -135,7 +135,7 @@ def _tally(values, low, high, count):
     return finite, total
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _tally_octaves(values, low, scale, count):
     """Count the values above `low` by their logarithm: in bin k those above the k-th threshold and not the next."""
     for y in range(values.shape[0]):

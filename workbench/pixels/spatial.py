@@ -9,10 +9,10 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.parallel import frame_memory
 
 MARGIN = 9  # px at each side that the smoothing reaches: 3 + 5 + 1
@@ -197,7 +197,7 @@ def _smoothed(picture: np.ndarray) -> np.ndarray:
     return out
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+@kernel(error_model="numpy", fastmath={"contract", "reassoc"})
 def _smooth(picture, weights, out):
     """Smooth (y, x) into `out` (y − 2 m, x − 2 m) with 2 m + 1 weights: rows into a ring of as many, then these."""
     size = weights.size
@@ -274,7 +274,7 @@ def deviation_products(first: np.ndarray, second: np.ndarray) -> Products:
     )
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+@kernel(error_model="numpy", fastmath={"contract", "reassoc"})
 def _sum(first, second, pixels, by_row, by_column):
     """Add up two pictures (y, x) less their first pixels: (first², second², product), (2, y) and (2, x), in place."""
     columns = first.shape[1]

@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import xarray as xr
 from scipy import special
 
 from ..core.cube import channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.mosaic import channel_index, planes
 from ..core.noise import code_step_of
 from ..core.pairs import BLOCKS, QUANTISATION_VARIANCE, jackknife_error, leave_one_out
@@ -181,7 +181,7 @@ def _levels(frame: np.ndarray, cell: np.ndarray, offset: np.ndarray) -> np.ndarr
     return means
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _add(frame, first, scaling, half, square):
     """Add the difference of a frame (y, x) from the first to `half`, its square to `square`; `scaling` None or rows."""
     for y in range(frame.shape[0]):
@@ -196,7 +196,7 @@ def _add(frame, first, scaling, half, square):
             squares[x] += difference * difference
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _finish(sums, black, common, sizes):
     """Turn sums, less `black` and times `common` (cell's rows, x), into half difference, mean, variance in place."""
     count, some, others = np.float32(sizes[0] + sizes[1]), np.float32(sizes[0]), np.float32(sizes[1])

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import xarray as xr
 from scipy import ndimage
 
 from ..core.cube import black_levels, channels_of, check_cube, group_frames, take_frames
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.mosaic import tiles
 from ..core.parallel import frame_memory, in_threads
 from ..core.results import at_iso, same_iso
@@ -288,7 +288,7 @@ def _own_response(stack: FrameStack, channel: int) -> _Response | None:
     return _Response(own, noise, inverse_square / own.size)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _divide_by_light(mean, half, light, own, noise):
     """Divide two pictures (y, x) [ADU] by the `_Light`, into `own` and `noise`."""
     terms = light.terms
@@ -300,7 +300,7 @@ def _divide_by_light(mean, half, light, own, noise):
             noise[y, x] = half[y, x] / level
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _divide_by_smooth(own, noise, smooth, light):
     """Turn `own` (y, x) into own/smooth − 1, `noise` into noise/smooth, in place; return Σ 1/(smooth · light)²."""
     terms = light.terms

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import xarray as xr
 from scipy import special
 
 from ..core.cube import Setting, channels_of, take_frames
+from ..core.kernels import kernel
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import BLOCKS, OUTLIER_SIGMAS, jackknife_error, t_factor
 from ..core.parallel import counted, lazy_frames, stream_frames
@@ -293,7 +293,7 @@ def _tables(edges: np.ndarray, nodes: np.ndarray, parameters: np.ndarray) -> tup
     return np.log(probability), by_level / probability, by_scale / probability
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _likelihood(cells, blocks, count, tables, nodes, tau):
     """Sum over pixels ln ∫ Π_j P(cell_ij | z) prior(z) dz, its gradient and the gradients' outer products by block.
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import xarray as xr
 from scipy import special
@@ -15,6 +14,7 @@ from scipy import special
 from ..core.cube import Setting, check_cube, group_frames
 from ..core.dark import line_inverse
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import jackknife_error, leave_one_out, pair_moments, pair_sums
 from ..core.parallel import counted, frame_zeros, in_threads, lazy_frames, stream_frames
@@ -240,7 +240,7 @@ def medians(
     return result
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _add_frame(total, saturated, frame, white):
     """Add a frame (y, x) [ADU] to a sum and note the pixels at or above white, in place."""
     for y in range(frame.shape[0]):
@@ -254,7 +254,7 @@ def _add_frame(total, saturated, frame, white):
                 saturated[y, x] |= np.float32(row[x]) >= white
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def map_sums(picture: np.ndarray, masked: np.ndarray, cell: np.ndarray, blocks: int) -> np.ndarray:
     """Return n, Σ, Σ², Σ³ of a picture's unmasked pixels (4, channel, block), blocks being strips of rows."""
     step = cell.shape[0]
@@ -281,7 +281,7 @@ def map_sums(picture: np.ndarray, masked: np.ndarray, cell: np.ndarray, blocks: 
     return sums
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def solve_lines(plain: np.ndarray, timed: np.ndarray, lost: np.ndarray, inverse: np.ndarray) -> None:
     """Turn Σwy [ADU] and Σwty [ADU s] (y, x) into offset [ADU] and slope [ADU/s] of the least-squares line, in place.
 

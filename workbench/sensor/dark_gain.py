@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import xarray as xr
 
 from ..core.cube import channels_of, check_cube, group_frames
 from ..core.dark import TYPICAL_DOUBLING, law_factor
+from ..core.kernels import kernel
 from ..core.mosaic import channel_index, planes
 from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
 from ..core.parallel import counted, in_threads, lazy_frames, stream_frames
@@ -196,7 +196,7 @@ def _population_sums(frames: tuple[np.ndarray, ...], bias: _Bias) -> np.ndarray:
     return sums
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _accumulate(first, second, third, bias, limits, sums):
     """Add a pair of frames (y, x) [ADU], sorted by a third, to the sums (channel, block, population, moment)."""
     cell, black, white = bias.cell, bias.black, bias.white

@@ -20,7 +20,7 @@ from astropy.io import fits
 from ..core.errors import WorkbenchError
 from ..core.files import whole_file
 from ..core.values import json_number
-from .night import LAMP, START, NightSettings, make_night
+from .night import FOLDERS, LAMP, START, NightSettings, make_night
 from .sensor import VirtualSensor, expose
 from .sky import Sky, View, make_sky, render
 
@@ -256,7 +256,11 @@ def write_frames(
                 body, rate, iso=batch.gain_setting, exposure=batch.exposure, temperature=batch.temperature,
                 seed=(seed, order, number),
             )  # fmt: skip
-            path = Path(folder) / (batch.folder or f"{batch.kind}s") / f"{batch.kind}_{len(written):04d}.fits"
+            path = (
+                Path(folder)
+                / (batch.folder or FOLDERS.get(batch.kind, f"{batch.kind}s"))
+                / f"{batch.kind}_{len(written):04d}.fits"
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as part:
                 fits.PrimaryHDU(mosaic, capture_header(program, body, batch, time)).writeto(part)

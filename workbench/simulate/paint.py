@@ -9,9 +9,9 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 
 if TYPE_CHECKING:
     from .sky import Trail, View
@@ -130,7 +130,7 @@ def trail_line(trail: Trail, exposure: float) -> Line:
     return Line(float(trail.x0), float(trail.y0), dx / length, dy / length, length, variance, rates)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _blend(t, weights):
     """Fill in the four weights of the uniform cubic B-spline at fraction t."""
     s = 1.0 - t
@@ -140,7 +140,7 @@ def _blend(t, weights):
     weights[3] = t * t * t / 6.0
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def spline(points: np.ndarray, row: float, column: float, wy: np.ndarray, wx: np.ndarray) -> float:
     """Return the cubic B-spline surface of the control points at (row, column); 0 outside."""
     i, j = math.floor(row), math.floor(column)
@@ -157,7 +157,7 @@ def spline(points: np.ndarray, row: float, column: float, wy: np.ndarray, wx: np
     return total
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _thickness(band, y, x, width, wy, wx):
     """The clouds' optical depth at a detector pixel: the veil's control points span the frame."""
     if band.veil.shape[0] == 0:
@@ -167,7 +167,7 @@ def _thickness(band, y, x, width, wy, wx):
     return spline(band.veil, row, column, wy, wx)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def paint_field(
     out: np.ndarray, band: PaintedRows, optics: Optics, nebula: Nebula, light: SkyLight, transparency: float
 ) -> None:
@@ -200,7 +200,7 @@ def paint_field(
             out[i, j] = level + transparency * (1.0 - cloud) * glow
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _psf(profile, dx, dy):
     q = profile.xx * dx * dx + profile.xy * dx * dy + profile.yy * dy * dy
     if math.isinf(profile.beta):
@@ -208,7 +208,7 @@ def _psf(profile, dx, dy):
     return (1.0 + q) ** -profile.beta
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def paint_stars(out: np.ndarray, band: PaintedRows, stars: Stars, profile: Profile) -> None:
     """Add stars: flux times the PSF's integral over each pixel, by Gauss-Legendre nodes (25, or 9 in the wings)."""
     rows, width = out.shape
@@ -232,7 +232,7 @@ def paint_stars(out: np.ndarray, band: PaintedRows, stars: Stars, profile: Profi
                 out[i, j] += stars.flux[s, colour] * clear * profile.peak * total
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def paint_trail(out: np.ndarray, band: PaintedRows, line: Line) -> None:
     """Add a trail: a Gaussian profile across a straight segment."""
     rows, width = out.shape

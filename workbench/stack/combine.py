@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import numba
 import numpy as np
 
+from ..core.kernels import kernel
 from ..core.statistics import MAD_TO_SIGMA
 from .reject import MEAN, MEDIAN, NOISE, PixelPlanes, RejectionRule, count_rejected, empty_planes
 from .tile import Maps, Scratch, TileFrames, column_order, resample_frame
@@ -38,7 +38,7 @@ class Samples(NamedTuple):
     weights: np.ndarray
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+@kernel(fastmath={"contract", "reassoc", "nsz"})
 def _sort(buffer, network, width):
     """Sort each column of `buffer` (frame, x) by exchanging the pairs of a network."""
     for pair in range(network.shape[0]):
@@ -50,7 +50,7 @@ def _sort(buffer, network, width):
             b[i] = high
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _local_range(median, spread, split):
     """Set `spread` (y, x) to (0.2 times the range of the median over 3 x 3 pixels)²."""
     height, width = median.shape
@@ -81,7 +81,7 @@ def _local_range(median, spread, split):
             out[i] = share * out[i] * out[i]
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _own_scatter(buffer, number, median, floor, complete):
     """Set `floor` (x) to (1.4826 MAD)² of each pixel's own samples, from eight on.
 
@@ -111,7 +111,7 @@ def _own_scatter(buffer, number, median, floor, complete):
         floor[i] = (np.float32(MAD_TO_SIGMA) * floor[i]) ** 2
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _sort_row(c, v, samples, network, buffer, number):
     """Sort the samples of row v into `buffer` (frame, x), missing ones last; return whether none is missing."""
     frames, width = samples.shape[0], samples.shape[3]
@@ -129,7 +129,7 @@ def _sort_row(c, v, samples, network, buffer, number):
     return complete
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _find_limits(buffer, number, rule, column, floor, ceiling):
     """Set the lowest and the highest sample (x) that a classical method keeps of sorted ones (frame, x)."""
     for i in range(number.size):
@@ -141,7 +141,7 @@ def _find_limits(buffer, number, rule, column, floor, ceiling):
         ceiling[i] = column[n - 1 - up] if n else np.float32(0)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def find_medians(c: int, samples: np.ndarray, rule: RejectionRule, planes: PixelPlanes, split: bool) -> None:
     """Of one channel of (frame, channel, y, x): the median of every pixel, and what the method needs besides."""
     frames, _, height, width = samples.shape
@@ -168,7 +168,7 @@ def find_medians(c: int, samples: np.ndarray, rule: RejectionRule, planes: Pixel
         _local_range(planes.median, planes.spread, split)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _flag_by_noise(row, square, a, b, planes, v, rule, out):
     """Flag the samples (x) of row v that lie beyond the noise model; return whether any is strong."""
     found = np.int32(0)
@@ -190,7 +190,7 @@ def _flag_by_noise(row, square, a, b, planes, v, rule, out):
     return found
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def flag_samples(
     c: int,
     samples: np.ndarray,
@@ -223,7 +223,7 @@ def flag_samples(
             _grow(f, samples[f, c], squares[f, c], planes, order)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _grow(f, samples, squares, planes, order):
     """Around strong outliers of frame f (y, x) reject what lies beyond the strict threshold."""
     flags = planes.flags[f]
@@ -251,7 +251,7 @@ def _grow(f, samples, squares, planes, order):
                         flags[y, j] |= np.uint8(LOW) if difference < 0 else np.uint8(HIGH)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _count_saturated(c, tile, scratch, order, out):
     """Count in the output the frames whose saturated samples reach a pixel."""
     for f in range(scratch.saturated.size):
@@ -265,7 +265,7 @@ def _count_saturated(c, tile, scratch, order, out):
                     out.saturated[c, tile.row + v, tile.column + u] += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _sum_chi(samples, squares, planes, place, mean, light):
     """Return the sum of (sample - mean)² over the model's variance of what is kept of a pixel; `place` (c, v, i)."""
     c, v, i = place
@@ -289,7 +289,7 @@ class Sums(NamedTuple):
     high: np.ndarray
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _sum_row(c, v, samples, weights, planes, sums):
     """Sum what is kept of row v of one channel of (frame, channel, y, x)."""
     frames, width = samples.shape[0], samples.shape[3]
@@ -315,7 +315,7 @@ def _sum_row(c, v, samples, weights, planes, sums):
             highs[i] += np.int32((flag[i] >> 1) & 1)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _average(c, samples, noise, rule, planes, tile, order, out):
     """Average what is left of one channel of a tile's `Samples` and write it out."""
     width = samples.values.shape[3]
@@ -358,7 +358,7 @@ def _average(c, samples, noise, rule, planes, tile, order, out):
                     out.chi[1, c, row // BLOCK, x // BLOCK] += n - 1
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def combine_tile(
     tile: Tile, samples: Samples, noise: Noise, rule: RejectionRule, scratch: Scratch, out: StackArrays
 ) -> None:
@@ -378,7 +378,7 @@ def combine_tile(
         _average(c, samples, noise, rule, planes, tile, order, out)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def stack_tile(
     tile: Tile, frames: TileFrames, maps: Maps, noise: Noise, rule: RejectionRule, scratch: Scratch, out: StackArrays
 ) -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from ..calibrate.planes import FAST
+from ..core.kernels import kernel
 
 NARROWING = 0.85  # of the kernel on a colour mosaic's lattices
 PADDING = 64  # elements beyond a row that whole vectors may touch
@@ -73,7 +73,7 @@ def mean_squared_weight(narrowing: float = 1.0) -> float:
     return float(np.polynomial.Polynomial(squares)(t**2).mean() ** 2)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@kernel(fastmath=FAST)
 def weights_at(t: Any, k: Any) -> tuple[Any, ...]:
     """Return the six weights at t, the fraction less ½, from the 35 coefficients of `kernel_polynomials`."""
     q = t * t
@@ -86,7 +86,7 @@ def weights_at(t: Any, k: Any) -> tuple[Any, ...]:
     return e0 + o0, e1 + o1, e2 + o2, e2 - o2, e1 - o1, e0 - o0
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@kernel(fastmath=FAST)
 def squares_at(t: Any, k: Any) -> Any:
     """Return the sum of their squares."""
     q = t * t
@@ -123,7 +123,7 @@ class Run(NamedTuple):
     at: int
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _in_registers(k):
     """The coefficients as a tuple, which a loop keeps out of memory; passed from call to call it would be copied."""
     return (
@@ -133,13 +133,13 @@ def _in_registers(k):
     )  # fmt: skip
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _whole_vectors(run):
     """Return the end of a loop that runs on to a multiple of 32: what lies beyond is overwritten by what follows."""
     return np.uintp(run.start + ((run.stop - run.start + 31) & -32))
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@kernel(fastmath=FAST)
 def _along_row(src, p, a):
     """Return six samples of a row from `p` on, weighed by `a`."""
     return (
@@ -152,7 +152,7 @@ def _along_row(src, p, a):
     )
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@kernel(fastmath=FAST)
 def _across_rows(src, m, rows, b):
     """Return the samples at `m` of six rows that begin at `rows`, weighed by `b`."""
     return (
@@ -165,7 +165,7 @@ def _across_rows(src, m, rows, b):
     )
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@kernel(fastmath=FAST)
 def run_square(src: np.ndarray, first: int, stride: int, run: Run, way: tuple[float, ...], target: Target) -> None:
     """Interpolate a run of positions on a square lattice; sample (0, 0) of position m is src[first + m].
 
@@ -196,7 +196,7 @@ def run_square(src: np.ndarray, first: int, stride: int, run: Run, way: tuple[fl
         square[out + m] = squares_at(tx, kernel) * squares_at(ty, kernel)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@kernel(fastmath=FAST)
 def run_quincunx(src: np.ndarray, bases: np.ndarray, run: Run, way: tuple[float, ...], target: Target) -> None:
     """Interpolate a run of positions on the green quincunx.
 
@@ -225,7 +225,7 @@ def run_quincunx(src: np.ndarray, bases: np.ndarray, run: Run, way: tuple[float,
         square[out + m] = squares_at(tx, kernel) * squares_at(ty, kernel)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@kernel(fastmath=FAST)
 def _each(src, lattice, run, way, target):
     """Interpolate positions one by one, each with its own offsets: for frames that are turned far."""
     x0, x1, x2, y0, y1, y2 = way
@@ -253,14 +253,14 @@ def _each(src, lattice, run, way, target):
         target.square[run.at + m] = squares_at(tx, kernel) * squares_at(ty, kernel)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _floors(way, m):
     x = way[0] + m * (way[1] + m * way[2])
     y = way[3] + m * (way[4] + m * way[5])
     return int(np.floor(x)), int(np.floor(y))
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _lattice_of(window, cell, channel):
     """Return a colour's lattice in a window, and the row and column of its first sample in the 2 x 2 cell."""
     cy = cx = 0
@@ -275,7 +275,7 @@ def _lattice_of(window, cell, channel):
     return Lattice(green, (cy + cx) % 2 if green else 0, window.half, first, stride), cy, cx
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _row_of(place, v, lattice, cy, cx, pace):
     """Return a row's positions on a lattice as quadratics in the output column: along, then across."""
     x0 = place[0, 0] + v * (place[0, 2] + v * place[0, 5])
@@ -296,7 +296,7 @@ def _row_of(place, v, lattice, cy, cx, pace):
     return (x0 - cx) / pace, x1 / pace, x2 / pace, (y0 - cy) / pace, y1 / pace, y2 / pace
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _sample_runs(src, lattice, drift, count, at, target, bases):
     """Resample `count` pixels along a row in runs that share their offsets.
 
@@ -340,7 +340,7 @@ def _sample_runs(src, lattice, drift, count, at, target, bases):
             k, j = _floors(drift, begin)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def sample_window(
     src: np.ndarray,
     window: Any,

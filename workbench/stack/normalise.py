@@ -305,3 +305,22 @@ def shared_variance(common: Any, signal: Any) -> Any:
     """
     light = np.maximum(signal, 0)
     return common[0] + common[1] * light * light
+
+
+def masters_variance(lights: xr.Dataset, channel: str, mean: np.ndarray) -> np.ndarray:
+    """Return the variance (y, x) [e-²] of the masters' noise in the `mean` of aligned lights that `variance` does not hold.
+
+    A sample's variance has the noise of offset and dark as if frames did not share it, and none of the flat's.
+    """
+    terms = lights["noise_terms"].sel(channel=channel).values
+    weight = lights["weight"].sel(channel=channel).values
+    places = lights["place"].values.astype(float)
+    share = common_share(places.reshape(*places.shape[:2], -1), weight, 1).reshape(places.shape[2:])
+    dark, flat = np.tensordot(weight / weight.sum(), terms[:, 2:], 1)
+    independent = float(np.square(weight / weight.sum()).sum())
+    rows, columns = (
+        (np.arange(lights.sizes[dim]) + int(lights[dim][0]) - lights.attrs[f"grid_{first}"]) // step
+        for dim, first, step in (("y", "top", BAND), ("x", "left", BLOCK))
+    )
+    whole = np.stack([dark * (share - independent), flat * share])[:, rows[:, None], columns]
+    return shared_variance(whole, mean) * mean_squared_weight(narrowing_for(channel))

@@ -8,16 +8,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy import ndimage
 
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.statistics import MAD_TO_SIGMA
 from .combine import GROW, HIGH, LOW, column_order, find_medians, flag_samples
-from .reject import METHODS, NOISE, RejectionRule, empty_planes, esd_table, method_number, rule_of, thresholds_of
+from .reject import (
+    METHODS,
+    NOISE,
+    RejectionRule,
+    empty_planes,
+    esd_table,
+    method_number,
+    rule_of,
+    scatter_about_median,
+    thresholds_of,
+    trim_about_median,
+)
 
 REJECTING = METHODS[:7]
 LAG = 8  # [pixels] between the pixels that are compared: farther than resampling makes them alike
@@ -50,7 +61,7 @@ def inspect_pixel(
     Returns
     -------
     Dataset over ``frame``: ``value`` [e-] with its ``error``; over (rejection, frame): ``decision`` (-1 too low, 1 too
-    high, 0 kept), ``centre`` and ``sigma`` [e-], which the method compares the sample with in the end, ``deviation``
+    high, 0 kept), ``centre`` and ``sigma`` [e-], which the method compared the sample with last, ``deviation``
     (value less centre, over sigma) and the limits ``lower`` and ``upper`` [e-]; over ``rejection``: ``result`` [e-],
     the mean of what is kept, its ``result_error``, and ``kept``, the number of samples.
 
@@ -104,7 +115,7 @@ def _decide(
         median, limits = noise_limits(values, variance, slope)
         centre, sigma = np.full(value.shape, float(median[place[1:]])), limits[place].astype(float)
     else:
-        centre, sigma = _own_scatter(value, kept, method)
+        centre, sigma = _own_scatter(value, kept, method, low, high)
     if method == "esd":
         table = esd_table(int(known.sum()), low, high)
         low = high = float(table[-1, 0]) or np.inf
@@ -123,24 +134,20 @@ def _decide(
         }
 
 
-def _own_scatter(value: np.ndarray, kept: np.ndarray, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """Centre and σ of each sample by a classical method, from the samples that it keeps in the end."""
+def _own_scatter(
+    value: np.ndarray, kept: np.ndarray, method: str, low: float, high: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and σ of each sample by a classical method: of the round that rejects it, of the last if it is kept."""
     inside = np.sort(value[kept])
     if inside.size < 2:
         return np.full(value.shape, inside[0] if inside.size else np.nan), np.full(value.shape, np.nan)
-    centre, sigma = np.median(inside), inside.std(ddof=1)
+    if method in ("sigma", "winsorized", "mad"):
+        return _rounds(value, method, low, high)
+    centre, sigma = np.median(value[np.isfinite(value)]), inside.std(ddof=1)
     if method == "percentile":
         sigma = abs(centre)
     elif method == "esd":
         centre = inside.mean()
-    elif method == "mad":
-        sigma = MAD_TO_SIGMA * np.median(np.abs(inside - centre))
-    elif method == "winsorized":
-        for _ in range(50):
-            clipped = np.clip(inside, centre - 1.5 * sigma, centre + 1.5 * sigma)
-            last, sigma = sigma, 1.134 * clipped.std(ddof=1)
-            if abs(sigma - last) <= 0.0005 * last:
-                break
     elif method == "linear-fit":
         rank = np.arange(inside.size)
         slope, first = np.polyfit(rank, inside, 1)
@@ -148,6 +155,20 @@ def _own_scatter(value: np.ndarray, kept: np.ndarray, method: str) -> tuple[np.n
         own[value < inside[0]] = -1
         centre, sigma = first + slope * own, np.abs(inside - first - slope * rank).mean()
     return np.broadcast_to(centre, value.shape), np.broadcast_to(sigma, value.shape)
+
+
+def _rounds(value: np.ndarray, method: str, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Median and σ that each sample was last compared with, by a method that is repeated until nothing goes."""
+    order = np.argsort(value)[: np.isfinite(value).sum()]
+    ordered, number = value[order].astype(np.float32), method_number(method)
+    centre, sigma = np.full((2, value.size), np.nan)
+    first, last, left = 0, order.size, -1
+    while last - first != left:
+        left, now = last - first, order[first:last]
+        centre[now], sigma[now] = scatter_about_median(ordered, first, last, number)
+        if left >= 3:
+            first, last = trim_about_median(ordered, first, last, number, low, high)
+    return centre, sigma
 
 
 def explain(pixel: xr.Dataset) -> pd.DataFrame:
@@ -192,7 +213,7 @@ def busiest_pixel(lights: xr.Dataset, channel: str = "G") -> tuple[int, int]:
     return int(y), int(x)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _inspect(values, variance, slope, rule, grow, flags, median, sigma):
     """Set flags and σ (frame, channel, y, x) and the median (channel, y, x) of whole arrays; see `reject_samples`."""
     frames, channels, height, width = values.shape

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from scipy.stats import t as student
 
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.statistics import MAD_TO_SIGMA
 
 METHODS = ("noise", "sigma", "winsorized", "linear-fit", "esd", "mad", "percentile", "mean", "median")
@@ -145,7 +145,7 @@ def thresholds_of(method: str, low: float | None, high: float | None) -> tuple[f
     return first if low is None else low, second if high is None else high
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _moments(values, low, high):
     """Mean and standard deviation (ddof 1) of values[low:high]."""
     count = high - low
@@ -159,22 +159,30 @@ def _moments(values, low, high):
     return mean, np.sqrt(square / max(count - 1, 1))
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _middle(values, low, high):
     return 0.5 * (values[(low + high - 1) // 2] + values[(low + high) // 2])
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _mad(values, low, high, centre):
-    """Median absolute deviation of sorted values about a centre: the smallest window that holds half of them."""
-    half = (high - low + 1) // 2
+    """Median absolute deviation of sorted values about a centre: the mean of the two middle ones of an even number."""
+    count = high - low
+    return 0.5 * (
+        _nearest(values, low, high, centre, (count + 1) // 2) + _nearest(values, low, high, centre, count // 2 + 1)
+    )
+
+
+@kernel()
+def _nearest(values, low, high, centre, rank):
+    """The deviation from a centre that is `rank`-th smallest: the smallest window that holds so many sorted values."""
     best = np.inf
-    for i in range(low, high - half + 1):
-        best = min(best, max(centre - values[i], values[i + half - 1] - centre))
+    for i in range(low, high - rank + 1):
+        best = min(best, max(centre - values[i], values[i + rank - 1] - centre))
     return best
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _trim(values, low, high, centre, down, up, least):
     """Narrow values[low:high] to centre - down ... centre + up; `least` of them stay."""
     while high - low > least and centre - values[low] > down:
@@ -184,7 +192,7 @@ def _trim(values, low, high, centre, down, up, least):
     return low, high
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _count_esd(values, count, table):
     """Count the outliers of sorted values by Rosner's test with the critical values (count, step) of `table`."""
     low, high = 0, count
@@ -205,7 +213,7 @@ def _count_esd(values, count, table):
     return best_low, count - best_high
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _trim_line(values, low, high, k_low, k_high):
     """Fit values[low:high] against rank by least squares; drop the first or last beyond k mean absolute residuals."""
     n = high - low
@@ -229,7 +237,7 @@ def _trim_line(values, low, high, k_low, k_high):
     return low, high
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _winsorized_sigma(values, low, high, centre, sigma):
     """1.134 SD of values[low:high] clipped to centre ± 1.5 σ, from a first σ on until it settles."""
     for _ in range(50):
@@ -248,22 +256,30 @@ def _winsorized_sigma(values, low, high, centre, sigma):
     return sigma
 
 
-@numba.njit(nogil=True, cache=True)
-def _trim_about_median(values, low, high, method, k_low, k_high):
-    """Drop what lies beyond k σ of the median of values[low:high], σ by the method; two stay."""
+@kernel()
+def scatter_about_median(values: np.ndarray, low: int, high: int, method: int) -> tuple[float, float]:
+    """Return the median of sorted values[low:high] and their σ by the method: sigma, winsorized or mad."""
     centre = _middle(values, low, high)
     if method == MAD:
-        sigma = MAD_TO_SIGMA * _mad(values, low, high, centre)
-    else:
-        _, sigma = _moments(values, low, high)
-        if method == WINSORIZED:
-            sigma = _winsorized_sigma(values, low, high, centre, sigma)
+        return centre, MAD_TO_SIGMA * _mad(values, low, high, centre)
+    _, sigma = _moments(values, low, high)
+    if method == WINSORIZED:
+        sigma = _winsorized_sigma(values, low, high, centre, sigma)
+    return centre, sigma
+
+
+@kernel()
+def trim_about_median(
+    values: np.ndarray, low: int, high: int, method: int, k_low: float, k_high: float
+) -> tuple[int, int]:
+    """Drop what lies beyond k σ of the median of sorted values[low:high], σ by the method; two stay."""
+    centre, sigma = scatter_about_median(values, low, high, method)
     if sigma <= 0.0:
         return low, high
     return _trim(values, low, high, centre, k_low * sigma, k_high * sigma, 2)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def count_rejected(
     values: np.ndarray, count: int, method: int, k_low: float, k_high: float, table: np.ndarray
 ) -> tuple[int, int]:
@@ -296,13 +312,13 @@ def count_rejected(
         if method == LINEAR:
             low, high = _trim_line(values, low, high, k_low, k_high)
         else:
-            low, high = _trim_about_median(values, low, high, method, k_low, k_high)
+            low, high = trim_about_median(values, low, high, method, k_low, k_high)
         if high - low == before:
             break
     return low, count - high
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def empty_planes(frames: int, shape: tuple[int, int], rows: int) -> PixelPlanes:
     """Return planes for a tile of `shape` (height, width) whose noise parameters have `rows` rows."""
     height, width = shape

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from ..align.transform import Transform
+from ..core.kernels import kernel
 from ..core.mosaic import channel_index
 from .lanczos import PADDING, Target, kernel_polynomials, narrowing_for, sample_window
 from .window import (
@@ -95,7 +95,7 @@ def scratch_arrays(frames: int, channels: int, width: int, window: int, kernel: 
     )
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def column_order(width: int, split: bool) -> np.ndarray:
     """Return the column of each place along a row: even columns first where `split`."""
     order = np.empty(width, np.int64)
@@ -105,7 +105,7 @@ def column_order(width: int, split: bool) -> np.ndarray:
     return order
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _at(place, u, v):
     """Where an output pixel (u, v) of a tile lies in a frame: x and y of a quadratic."""
     x = place[0, 0] + u * (place[0, 1] + u * place[0, 3]) + v * (place[0, 2] + u * place[0, 4] + v * place[0, 5])
@@ -113,7 +113,7 @@ def _at(place, u, v):
     return x, y
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _drop_outside(samples, order, place, size):
     """Make NaN what lies outside the frame, whose turned `size` is (height, width)."""
     channels, height, width = samples.shape
@@ -133,7 +133,7 @@ def _drop_outside(samples, order, place, size):
                     samples[channel, v, index] = _NAN
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _bilinear(src, window, cell, parity, x, y):
     """Interpolate linearly on the lattice of the colour that lies at `parity` (row, column) of the window."""
     pace = 2 if window.split else 1
@@ -158,7 +158,7 @@ def _bilinear(src, window, cell, parity, x, y):
     return total
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _soften(samples, reached, cell, local, window, src, marks):
     """Near saturated samples interpolate linearly, so that nothing rings; set `reached` (flat) where they reach."""
     _, height, width = samples.shape
@@ -181,7 +181,7 @@ def _soften(samples, reached, cell, local, window, src, marks):
                 samples[channel, v, index] = _bilinear(src, window, cell, parity, x, y)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _normalise(samples, order, surface, scale, tile):
     """Scale a frame's resampled values and subtract its background surface; see `stack.normalise`."""
     channels, height, width = samples.shape
@@ -204,7 +204,7 @@ def _normalise(samples, order, surface, scale, tile):
                 row[index] = row[index] * factor - (c0 + along[index] * (c1 + along[index] * c2))
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def resample_frame(
     f: int, frames: TileFrames, maps: Maps, tile: Tile, scratch: Scratch, samples: np.ndarray, order: np.ndarray
 ) -> None:
@@ -316,7 +316,7 @@ def place_frame(
     return out
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _place_tile(frames, maps, tile, scratch, out):
     """Resample one frame onto a tile and copy what is not its rim to its place in the output."""
     channels = frames.weight.shape[1]

@@ -19,7 +19,7 @@ from ..align.registration import Registration
 from ..core.errors import WorkbenchError
 from ..core.mosaic import middle
 from .cubes import aligned, stack
-from .normalise import SHARE, normalisation
+from .normalise import SHARE, masters_variance, normalisation
 from .pixel import average, noise_limits, reject_samples, sky_noise, starless
 from .reject import DEFAULTS, MEAN, method_number
 from .tile import FrameLevels, place_frame
@@ -91,7 +91,8 @@ def noise_against_frames(
                 good = sky & (kept[0] > 0)
                 level, pixels = sky_noise(mean[0], good)
                 measured.append(level)
-                expected.append(np.sqrt(spread[0][good].mean(dtype=float)))
+                common = masters_variance(lights.isel(frame=chosen), channel, mean[0])
+                expected.append(np.sqrt((spread[0] + common)[good].mean(dtype=float)))
             noise[row, column] = np.sqrt(np.mean(np.square(measured)))
             predicted[row, column] = np.sqrt(np.mean(np.square(expected)))
             chance = noise[row, column] / np.sqrt(2 * pixels * SHARE[channel] / 2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from ..align.transform import Transform
@@ -19,6 +18,7 @@ from ..calibrate.planes import (
     same_colour,
     weighted_mean,
 )
+from ..core.kernels import kernel
 from ..core.mosaic import channel_index
 
 RIM = 4
@@ -85,7 +85,7 @@ class Tile(NamedTuple):
     split: bool
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def unturned(turn: int, y: int, x: int, height: int, width: int) -> tuple[int, int]:
     """Return row and column in a frame of a pixel (y, x) of the frame turned by quarters."""
     if turn == 0:
@@ -97,7 +97,7 @@ def unturned(turn: int, y: int, x: int, height: int, width: int) -> tuple[int, i
     return height - 1 - x, y
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _source(turn, wy, wx, height, width):
     """Return row and column in the frame of a place in the turned frame, mirrored at its edges, which keeps colours."""
     high, wide = (height, width) if turn % 2 == 0 else (width, height)
@@ -108,7 +108,7 @@ def _source(turn, wy, wx, height, width):
     return unturned(turn, min(max(wy, 0), high - 1), min(max(wx, 0), wide - 1), height, width)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _is_saturated(frame, y, x):
     """Whether a pixel without a defect is saturated; of a calibrated mosaic a filled defect may be, too."""
     if frame.mask.size > 1:
@@ -117,12 +117,12 @@ def _is_saturated(frame, y, x):
     return frame.raw[y - frame.row0, x] >= frame.white and scale - scale == 0
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _base_at(frame, y, x):
     return frame.base[y, x] if frame.base.size > 1 else np.float32(0.0)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _read_pixels(frame, window, row, part, line):
     """Calibrate the pixels `part` (first, last) of a row of the window one by one; return the highest raw value."""
     raw, dark, scale = frame.raw, frame.dark, frame.scale
@@ -137,7 +137,7 @@ def _read_pixels(frame, window, row, part, line):
     return peak
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _read_row(frame, window, row, line):
     """Calibrate a row of the window into `line` (2 x half); return whether it may hold saturated pixels."""
     height, width = frame.scale.shape
@@ -162,7 +162,7 @@ def _read_row(frame, window, row, line):
     return peak >= frame.white
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def fill_window(frame: Frame, window: Window, out: np.ndarray, marks: np.ndarray) -> int:
     """Calibrate a piece of a `Frame` into `out` (flat: rows x 2 half) and return how many of its pixels are saturated.
 
@@ -194,7 +194,7 @@ def fill_window(frame: Frame, window: Window, out: np.ndarray, marks: np.ndarray
     return saturated
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@kernel(fastmath=FAST)
 def _has_nan(line):
     total = np.float32(0.0)
     for x in range(line.size):
@@ -202,7 +202,7 @@ def _has_nan(line):
     return total - total != np.float32(0.0)  # infinities too
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _fill_holes(frame, window, out, marks, saturated):
     """Fill the missing pixels of a window from the frame; return the number of marks."""
     height, width = frame.scale.shape
@@ -223,7 +223,7 @@ def _fill_holes(frame, window, out, marks, saturated):
     return saturated
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _gather(frame, y, x, around, weight):
     """Set `around` and `weight` (9, 9) to what a pixel is filled from; return -1 for nothing, 1 if it is saturated."""
     first, last = frame.row0, frame.row0 + frame.raw.shape[0]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from ..core.kernels import kernel
 from ..core.mosaic import offsets
 from ..core.statistics import MAD_TO_SIGMA
 
@@ -59,7 +59,7 @@ def green_sampling(cfa_pattern: str) -> Sampling:
     return Sampling(2.0, 0.5, (1 / 3, 0.25 if cfa_pattern[0] == "G" else -0.25, 1 / 3))
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+@kernel(fastmath={"contract", "reassoc", "nsz"})
 def clipped_stats(values):
     """Return location and standard deviation of a run of float32 values, clipped at three sigma.
 
@@ -103,7 +103,7 @@ def clipped_stats(values):
     return centre, sigma, used
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _blocks(plane, block, level, noise):
     """Fill `level` and `noise` (row, column of blocks) with the clipped statistics of a float32 plane (y, x)."""
     rows, columns = level.shape
@@ -140,7 +140,7 @@ def block_background(plane: np.ndarray, block: int = 64) -> tuple[np.ndarray, np
     return level, noise
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+@kernel(fastmath={"contract", "reassoc", "nsz"})
 def subtract(plane, level, out):
     """Write a plane (y, x) less its block levels (row, column), linear between block centres; NaN becomes 0."""
     height, width = plane.shape

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import sep
 import xarray as xr
 from scipy.ndimage import gaussian_filter
 
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from .background import SQUARE_PIXELS, Sampling, block_background, clipped_stats, subtract
 
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
@@ -195,7 +195,7 @@ def _sep_table(flat_sky: np.ndarray, noise: float, threshold: float, least_pixel
                 raise WorkbenchError(f"the star search failed on this frame: {problem}") from problem
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _clean(plane, noise, out):
     """Copy a plane (y, x) less single outlying pixels and what whole rows share; return how many pixels were bright."""
     height, width = plane.shape
@@ -291,7 +291,7 @@ class Moments(NamedTuple):
     lever: np.ndarray
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def measure(plane, xs, ys, sigma, noise, gain):
     """Return the `Moments` of stars on a background-subtracted plane (y, x) under a round Gaussian weight.
 
@@ -363,7 +363,7 @@ def intrinsic(measured: Moments, sigma: float) -> np.ndarray:
         return np.where((det > 0) & (own > 0) & (axx > 0), np.stack([ayy / own, axx / own, -axy / own]), np.nan).T
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def photometry(plane, xs, ys, fwhm, noise, gain):
     """Return flux and error of each star (star,): light in an aperture of 2.2 `fwhm` [px] less that of a ring about it.
 

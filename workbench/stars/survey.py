@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import xarray as xr
 
 from ..core.errors import WorkbenchError
+from ..core.kernels import kernel
 from ..core.mosaic import channel_index
 from .background import clipped_stats, green_sampling
 from .find import find_stars
@@ -36,7 +36,7 @@ class FrameSurvey(NamedTuple):
     noise: np.ndarray
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+@kernel(fastmath={"contract", "reassoc", "nsz"})
 def _survey(signal, cell, green, level, noise):
     """Set level and noise (channel, block row, block column) and the green plane (y, x) of a mosaic (y, x) [e-].
 
