@@ -308,7 +308,7 @@ def shared_variance(common: Any, signal: Any) -> Any:
 
 
 def masters_variance(lights: xr.Dataset, channel: str, mean: np.ndarray) -> np.ndarray:
-    """Return the variance (y, x) [e-²] of the masters' noise in the `mean` of aligned lights that `variance` does not hold.
+    """Return the variance (y, x) [e-²] of the masters' noise in a `mean` of aligned lights that `variance` lacks.
 
     A sample's variance has the noise of offset and dark as if frames did not share it, and none of the flat's.
     """
