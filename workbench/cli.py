@@ -85,7 +85,26 @@ def _command(summary: str, name: str | None = None) -> Callable[[Command], Any]:
     return register
 
 
-_quiet = click.option("--quiet", is_flag=True, help="No progress bars.")
+def _take_share(context: click.Context, option: click.Parameter, value: Any) -> None:
+    """Let the command use so many threads, or so much memory."""
+    if value is not None:
+        try:
+            context.with_resource(wb.core.parallel.machine_share(**{str(option.name): value}))
+        except WorkbenchError as problem:
+            raise click.BadParameter(str(problem)) from None
+
+
+def _quiet(command: Command) -> Command:
+    """The options of every command that works for a while."""
+    command = click.option(
+        "--memory", metavar="SIZE", callback=_take_share, expose_value=False,
+        help="Memory for what the threads hold, e.g. 4GB; a third of what is free by default.",
+    )(command)  # fmt: skip
+    command = click.option(
+        "--threads", type=click.IntRange(min=1), callback=_take_share, expose_value=False,
+        help="Threads to work with; every processor by default.",
+    )(command)  # fmt: skip
+    return click.option("--quiet", is_flag=True, help="No progress bars.")(command)
 
 
 @_command("what is in a folder of frames")

@@ -8,7 +8,7 @@ from workbench.calibrate.combine import combine_frames
 from workbench.core import parallel
 from workbench.core.cube import make_cube
 from workbench.core.errors import FrameReadError, WorkbenchError
-from workbench.core.parallel import Frames
+from workbench.core.parallel import Frames, machine_share
 
 QUIET = np.array([9.0 + 1 / 12, 0.0])
 
@@ -123,7 +123,7 @@ def test_the_same_bits_from_memory_and_scratch_whatever_the_bands_and_threads(mo
     expected = run(data)
     monkeypatch.setattr(parallel, "IN_MEMORY", 0)
     monkeypatch.setattr(parallel, "BAND_BYTES", 5 * 96 * 2 * 6)
-    with Frames(cube_of(data), scratch=tmp_path, threads=3, progress=False) as frames:
+    with machine_share(threads=3), Frames(cube_of(data), scratch=tmp_path, progress=False) as frames:
         assert list(tmp_path.rglob("frames"))
         assert len(frames.bands()) == 11
         got = combine_frames(frames, QUIET, progress=False)

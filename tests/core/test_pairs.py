@@ -19,7 +19,7 @@ from workbench.core.pairs import (
     pair_weight,
     t_factor,
 )
-from workbench.core.parallel import lazy_frames, stream_frames
+from workbench.core.parallel import lazy_frames, machine_share, stream_frames
 
 
 def planes(frame, pattern):
@@ -165,7 +165,8 @@ def test_each_frame_is_decoded_once_and_few_are_held():
 def test_frames_come_in_the_order_asked_for_and_an_error_reaches_the_caller():
     cube = make_cube(np.arange(5)[:, None, None] * np.ones((5, 2, 2), "uint16"), cfa_pattern="mono", kind="bias")
     order = [3, 1, 4, 0]
-    assert [int(frame[0, 0]) for frame in stream_frames((cube.data[i] for i in order), workers=3)] == order
+    with machine_share(threads=3):
+        assert [int(frame[0, 0]) for frame in stream_frames(cube.data[i] for i in order)] == order
 
     def broken():
         raise OSError("the card is gone")

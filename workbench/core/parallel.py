@@ -7,6 +7,7 @@ what readers ask of `frame_memory` comes from frames that nothing uses any more.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections import deque
@@ -21,26 +22,92 @@ from typing import Any
 import dask
 import dask.array as da
 import numpy as np
+import psutil
 import xarray as xr
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from dask.local import get_sync
+from dask.system import CPU_COUNT
+from dask.utils import parse_bytes
 from tqdm.auto import tqdm
 
 from .errors import FrameReadError, WorkbenchError
 from .mosaic import channel_index
 
 _SIDE_BY_SIDE: ContextVar[int] = ContextVar("measurements side by side", default=1)
+_THREADS: ContextVar[int | None] = ContextVar("threads", default=None)
+_MEMORY: ContextVar[float | None] = ContextVar("memory", default=None)
+_FREE_SHARE = 1 / 3  # of the memory that is free, for what threads hold
+FRAME_BYTES = 4e8  # that a thread holds to decode and measure a frame of 60 megapixels
 
 
-def stream_frames(frames: Iterable[Any], workers: int | None = None) -> Iterator[np.ndarray]:
+@contextmanager
+def machine_share(threads: int | None = None, memory: float | str | None = None) -> Iterator[None]:
+    """Use at most so many threads, and so much memory for what they hold [bytes, or text such as "4 GB"], in here.
+
+    None leaves it at what holds around: the environment variables WORKBENCH_THREADS and WORKBENCH_MEMORY, else every
+    processor that the process may use (its affinity and its control group) and a third of the free memory.
+
+    Raises
+    ------
+    WorkbenchError
+        If there are less than one thread or one byte, or the memory is no size.
+
+    Examples
+    --------
+    >>> with machine_share(threads=8, memory="3 GB"):
+    ...     thread_count(), thread_count(each=1e9)
+    (8, 3)
+    """
+    tokens = []
+    for variable, value, read in ((_THREADS, threads, int), (_MEMORY, memory, parse_bytes)):
+        if value is not None:
+            tokens.append((variable, variable.set(_positive(variable.name, value, read))))
+    try:
+        yield
+    finally:
+        for variable, token in reversed(tokens):
+            variable.reset(token)
+
+
+def thread_count(each: float = 0.0) -> int:
+    """Return how many threads work at once where each holds so many bytes; see `machine_share`."""
+    threads = _limit(_THREADS, int) or CPU_COUNT
+    if each > 0:
+        memory = _limit(_MEMORY, parse_bytes)
+        if memory is None:
+            memory = psutil.virtual_memory().available * _FREE_SHARE
+        threads = min(threads, int(memory // each))
+    return max(1, threads // _SIDE_BY_SIDE.get())
+
+
+def _limit(variable: ContextVar[Any], read: Callable[[Any], Any]) -> Any:
+    """What holds here of threads or memory: what was asked for, the environment's, or None."""
+    name = f"WORKBENCH_{variable.name.upper()}"
+    text = os.environ.get(name)
+    if variable.get() is not None or not text:
+        return variable.get()
+    return _positive(name, text, read)
+
+
+def _positive(name: str, value: Any, read: Callable[[Any], Any]) -> Any:
+    try:
+        number = read(value)
+    except (ValueError, TypeError):
+        number = math.nan
+    if not number >= 1:
+        raise WorkbenchError(f"{name} is {value!r}; expected {'a number' if read is int else 'a size such as 4 GB'}")
+    return number
+
+
+def stream_frames(frames: Iterable[Any]) -> Iterator[np.ndarray]:
     """Yield lazy (or plain) two-dimensional arrays computed, in order, a few ahead in as many threads.
 
-    Each is computed once and no more than ``workers`` wait in memory.  They may be views of the data that a cube
+    Each is computed once and no more than one a thread waits in memory.  They may be views of the data that a cube
     was made from: not to be changed.
     """
     with frame_buffers() as buffers:
-        return in_threads(partial(_compute, buffers), frames, workers)
+        return in_threads(partial(_compute, buffers), frames, each=FRAME_BYTES)
 
 
 def lazy_frames(cube: xr.DataArray) -> Sequence[Any]:
@@ -64,12 +131,14 @@ def side_by_side(number: int) -> Iterator[None]:
         _SIDE_BY_SIDE.reset(before)
 
 
-def in_threads(function: Callable[[Any], Any], items: Iterable[Any], workers: int | None = None) -> Iterator[Any]:
+def in_threads(
+    function: Callable[[Any], Any], items: Iterable[Any], workers: int | None = None, *, each: float = 0.0
+) -> Iterator[Any]:
     """Yield function(item) in order, a few ahead in as many threads; items are taken as there is room for them.
 
-    Without a number of `workers` there are as many as processors, four at most, or a part of these (`side_by_side`).
+    Without a number of `workers` there are `thread_count`, where a thread holds `each` bytes.
     """
-    workers = workers or max(1, min(4, os.cpu_count() or 1) // _SIDE_BY_SIDE.get())
+    workers = workers or thread_count(each)
     pool = ThreadPoolExecutor(workers)
     ahead: deque = deque()
     try:
@@ -200,13 +269,7 @@ def frame_memory(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarr
 
 
 def frame_zeros(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
-    """Return `frame_memory` with zeros in it.
-
-    Examples
-    --------
-    >>> frame_zeros((1, 2), bool).tolist()
-    [[False, False]]
-    """
+    """Return `frame_memory` with zeros in it."""
     memory = frame_memory(shape, dtype)
     memory.fill(0)
     return memory
@@ -223,11 +286,8 @@ class Frames:
     Frames that cannot be decoded are dropped; `dropped` lists (filename, reason), `kept` the numbers of the others.
     """
 
-    def __init__(
-        self, cube: xr.DataArray, *, scratch: str | Path | None = None, threads: int = 2, progress: bool = True
-    ) -> None:
+    def __init__(self, cube: xr.DataArray, *, scratch: str | Path | None = None, progress: bool = True) -> None:
         self.cube: xr.DataArray = cube
-        self.threads: int = threads
         self.height: int = cube.sizes["y"]
         self.width: int = cube.sizes["x"]
         self.dtype: np.dtype[Any] = cube.dtype if cube.dtype in (np.uint16, np.float32) else np.dtype(np.float32)
@@ -300,7 +360,7 @@ class Frames:
     def each_band(self, work: Callable[[int, int], None], description: str, progress: bool) -> None:
         """Call work(top, bottom) for each band in a few threads; the first error stops all."""
         bands = self.bands()
-        done = in_threads(lambda band: work(*band), bands, self.threads)
+        done = in_threads(lambda band: work(*band), bands, each=2 * BAND_BYTES)
         bar = tqdm(done, desc=description, total=len(bands), unit="band", delay=2, leave=False, disable=not progress)
         deque(bar, maxlen=0)
 
@@ -310,7 +370,7 @@ class Frames:
         scratch = self._file
         file = scratch.open("wb", buffering=0) if scratch else None
         try:
-            frames = enumerate(in_threads(self._one, range(total), self.threads))
+            frames = enumerate(in_threads(self._one, range(total), each=3 * self._bytes))
             for number, result in tqdm(
                 frames, total=total, desc="reading frames", unit="frame", delay=2, leave=False, disable=not progress
             ):

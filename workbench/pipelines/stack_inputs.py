@@ -35,6 +35,7 @@ from .calibration import CALIBRATION, calibration_cubes
 from .calibration_checks import check_masters
 from .stack_outputs import spread, survey_light
 
+_OF_A_SURVEY = 24.0  # [bytes] of a pixel that a thread holds: raw, signal, and what its stars are found in
 _OF_A_LIGHT, _OF_A_CALIBRATION = 49e-9, 8e-9  # [s] of a frame's pixel: runs of 4 and 16 Mpx, FITS, two threads
 _BEGIN = 3.0  # s: compiled code is loaded, stars are matched, the file is closed
 
@@ -93,12 +94,11 @@ class LightList:
 
 
 class Place(NamedTuple):
-    """Where a run writes, and with what: output, working folder, folder of masters, threads, progress bars."""
+    """Where a run writes, and whether it draws progress bars: output, working folder, folder of masters."""
 
     out: Path
     work: Path
     masters: Path
-    threads: int
     progress: bool
 
 
@@ -295,8 +295,8 @@ def survey_lights(opened: OpenedFrames, ready: PreparedMasters, place: Place, cl
         for number, (path, (group, factor)) in enumerate(zip(lights.paths, ready.group_of, strict=True))
     ]
     surveys = tqdm(
-        spread(survey_light, jobs, client, place.threads), desc="looking at lights", total=len(jobs), unit="frame",
-        disable=not place.progress, leave=False,
+        spread(survey_light, jobs, client, _OF_A_SURVEY * math.prod(lights.shape)), desc="looking at lights",
+        total=len(jobs), unit="frame", disable=not place.progress, leave=False,
     )  # fmt: skip
     results: list[PlainPixels | None] = []
     for name, (pixels, problem) in zip(lights.names, surveys, strict=True):

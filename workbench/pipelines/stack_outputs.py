@@ -30,7 +30,7 @@ from ..core.parallel import in_threads
 from ..core.values import is_simulated
 from ..ingest.metadata import PlainPixels
 from ..ingest.reader import plain_pixels, read_frame
-from ..stack.engine import Band, Prepared, StackPlan, open_planes, prepare, stack_band
+from ..stack.engine import RAW_BYTES, Band, Prepared, StackPlan, open_planes, prepare, stack_band
 from ..stack.fits_out import Layout, write_band
 from ..stack.normalise import pixel_share
 from ..stars.survey import FrameSurvey, survey_mosaic
@@ -190,22 +190,22 @@ def stack_one(plan: StackPlan, digest: str, layout: Layout, journal: Path, numbe
 
 
 def stack_all(
-    plan: StackPlan, digest: str, layout: Layout, journal: Path, numbers: list[int], client: Any, threads: int
+    plan: StackPlan, digest: str, layout: Layout, journal: Path, numbers: list[int], client: Any
 ) -> Iterator[None]:
     """Stack bands; yields as each is written."""
     shared = plan if client is None else client.scatter(plan, broadcast=True)
     try:
         yield from spread(
-            stack_one, [(shared, digest, layout, journal.absolute(), n) for n in numbers], client, threads
+            stack_one, [(shared, digest, layout, journal.absolute(), n) for n in numbers], client, 2 * RAW_BYTES
         )
     finally:
         _PREPARED.clear()
 
 
-def spread(task: Callable[..., Any], jobs: list[tuple[Any, ...]], client: Any, threads: int) -> Iterator[Any]:
-    """Yield task(*job) in order, from threads here or from a cluster, where what a lost worker had is done again."""
+def spread(task: Callable[..., Any], jobs: list[tuple[Any, ...]], client: Any, each: float) -> Iterator[Any]:
+    """Yield task(*job) in order, from threads that hold `each` bytes, or a cluster, which repeats what is lost."""
     if client is None:
-        yield from in_threads(lambda job: task(*job), jobs, threads)
+        yield from in_threads(lambda job: task(*job), jobs, each=each)
     else:
         for future in [client.submit(task, *job, pure=False, retries=3) for job in jobs]:
             yield future.result()

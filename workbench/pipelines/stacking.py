@@ -24,6 +24,7 @@ from ..align.registration import Registration
 from ..core.errors import WorkbenchError, said_of, said_of_all
 from ..core.files import check_target
 from ..core.fits_cards import observation
+from ..core.parallel import machine_share
 from ..ingest.reader import read_header
 from ..stack import fits_out
 from ..stack.engine import PlannedFrame, StackPlan
@@ -124,20 +125,20 @@ def stack_folder(
         Address of a dask scheduler, or a ``Client``: its workers, who must see the same files, do the work.
     settings
         Those of `StackSettings`: reference, method, low, high, transform, background, seeing_weights, filter,
-        scale_darks, site; exclude, keep, max_fwhm, min_roundness, max_background, min_stars; ``threads`` (2) on this
-        machine and ``progress`` (True) for progress bars.
+        scale_darks, site; exclude, keep, max_fwhm, min_roundness, max_background, min_stars; ``threads`` and
+        ``memory`` (see `core.parallel.machine_share`) and ``progress`` (True) for progress bars.
 
     Raises
     ------
     WorkbenchError
         If no light is found or none matches, or the output cannot be written; the message says what to do.
     """
-    threads, progress = settings.pop("threads", 2), settings.pop("progress", True)
+    progress, share = settings.pop("progress", True), [settings.pop(name, None) for name in ("threads", "memory")]
     chosen = StackSettings(**settings)
     check_target(out, "FITS file")
     out = Path(out)
     work = (out.parent if scratch is None else Path(scratch)) / f".{out.name}.work"
-    place = Place(out, work, Path(masters) if masters is not None else work / "masters", threads, progress)
+    place = Place(out, work, Path(masters) if masters is not None else work / "masters", progress)
     opened = open_frames(Path(folder), sensor, chosen, progress)
     if chosen.reference is not None:
         opened.lights.number_of(str(chosen.reference))
@@ -151,7 +152,7 @@ def stack_folder(
         table.loc[list(excluded), "used"] = False
         opened.set_aside.extend((opened.lights.names[number], reason) for number, reason in excluded.items())
         return StackResult(None, table, opened.set_aside, opened.warnings, plan=tuple(lines))
-    with workers(scheduler) as client:
+    with workers(scheduler) as client, machine_share(*share):
         try:
             return _run(opened, chosen, place, client)
         except KeyboardInterrupt:
@@ -235,7 +236,7 @@ def write_stack(plan: StackPlan, place: Place, units: str, client: Any) -> tuple
         write_whole(journal / "plan.json", digest.encode())
     missing = [number for number in range(plan.bands) if number not in done]
     for _ in tqdm(
-        stack_all(plan, digest, layout, journal, missing, client, place.threads), desc="stacking", unit="band",
+        stack_all(plan, digest, layout, journal, missing, client), desc="stacking", unit="band",
         total=plan.bands, initial=len(done), disable=not place.progress, leave=False,
     ):  # fmt: skip
         pass

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,7 +17,7 @@ from tqdm.auto import tqdm
 
 from ..core.errors import WorkbenchError
 from ..core.files import whole_file
-from ..core.parallel import in_threads
+from ..core.parallel import FRAME_BYTES, in_threads
 from .firmware import save_frame
 from .sensor import VirtualSensor, d7000, expose
 from .sky import Sky, Trail, View, cosmic_rays, dust, make_sky, pointing, render
@@ -242,7 +241,7 @@ def shoot(
         setting = {name: getattr(shot, name) for name in ("iso", "exposure", "temperature", "aperture")}
         save(folder / shot.file, scene.take(shot, seed), sensor, **setting, time=start + timedelta(seconds=after))
 
-    done = in_threads(take, zip(frames, seconds, strict=False), workers or os.cpu_count())
+    done = in_threads(take, zip(frames, seconds, strict=False), workers, each=FRAME_BYTES)
     for _ in tqdm(done, "shooting frames", len(frames), unit="frame", disable=not progress):
         pass
 

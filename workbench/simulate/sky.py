@@ -189,7 +189,9 @@ def to_sky(sky: Sky, view: View, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarr
     return (u / w).reshape(np.shape(x)), (v / w).reshape(np.shape(y))
 
 
-def render(sky: Sky, view: View, cfa_pattern: str = "RGGB", *, trails: bool = True, threads: int = 2) -> np.ndarray:
+def render(
+    sky: Sky, view: View, cfa_pattern: str = "RGGB", *, trails: bool = True, threads: int | None = None
+) -> np.ndarray:
     """Return the photo-electron rate of every photosite of one frame, float32 (y, x) [e-/s].
 
     rate = transparency · veil · (stars ∗ PSF, integrated over the pixel + nebula) + background (+ trails), each

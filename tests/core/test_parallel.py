@@ -1,0 +1,66 @@
+"""How many threads work: as many as there are processors, unless told otherwise or short of memory."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from click.testing import CliRunner
+
+from workbench.cli import main
+from workbench.core.errors import WorkbenchError
+from workbench.core.parallel import in_threads, machine_share, side_by_side, thread_count
+
+ASK = "from workbench.core.parallel import thread_count; print(thread_count(), thread_count(each=1e9))"
+
+
+def asked(**environment):
+    done = subprocess.run(
+        [sys.executable, "-c", ASK], env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    )
+    return [int(number) for number in done.stdout.split()]
+
+
+def test_the_environment_gives_threads_and_memory():
+    assert asked(WORKBENCH_THREADS="9", WORKBENCH_MEMORY="4 GB") == [9, 4]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity of processors")
+def test_only_processors_that_the_process_may_use_count():
+    one = f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}]); {ASK}"
+    done = subprocess.run([sys.executable, "-c", one], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == "1"
+
+
+def test_what_is_asked_for_goes_before_the_environment_and_ends_with_the_block(monkeypatch):
+    monkeypatch.setenv("WORKBENCH_THREADS", "3")
+    with machine_share(threads=12, memory=10):
+        assert (thread_count(), thread_count(each=2), thread_count(each=20)) == (12, 5, 1)
+        with side_by_side(4):
+            assert thread_count() == 3
+    assert thread_count() == 3
+
+
+def test_threads_start_as_many_as_are_asked_for_and_inherit_it():
+    together = threading.Barrier(5, timeout=20)
+    with machine_share(threads=5):
+        assert list(in_threads(lambda _: (together.wait() >= 0, thread_count()), range(5))) == [(True, 5)] * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("THREADS", "many"), ("THREADS", "0"), ("MEMORY", "much"), ("MEMORY", "nan")]
+)
+def test_what_is_no_number_is_refused(monkeypatch, name, value):
+    monkeypatch.setenv(f"WORKBENCH_{name}", value)
+    with pytest.raises(WorkbenchError, match=f"WORKBENCH_{name} is '{value}'; expected"):
+        thread_count(each=1)
+
+
+def test_commands_take_threads_and_memory(small_samples, monkeypatch):
+    seen = []
+    monkeypatch.setattr("workbench.stack_folder", lambda *_, **__: seen.append((thread_count(), thread_count(1e9))))
+    line = ["stack", str(small_samples), "--out", "stack.fits", "--threads", "7", "--memory", "2GB"]
+    assert CliRunner().invoke(main, line).exit_code == 0
+    assert seen == [(7, 2)]
+    assert CliRunner().invoke(main, [*line[:-1], "two"]).exit_code == 2
