@@ -169,7 +169,7 @@ def test_a_folder_of_masters_holds_no_frames(night):
         ("Stacked_12_M 42_10.0s.fits", {}, r"is a stacked or processed picture \(its name"),
         ("result.fits", {"STACKCNT": 12}, r"is a stacked or processed picture \(STACKCNT 12\)"),
         ("r_pp_light_00001.fits", {}, r"is a stacked or processed picture \(its name"),
-        ("light_00001.fits", {}, r"holds numbers from 0 to .*, not ADU.* save it in 16 bits, or give the raw frame"),
+        ("light_00001.fits", {}, r"holds numbers from 0 to .*, not ADU.*column white_level.* or give the raw frame"),
     ],
 )
 def test_pictures_among_the_lights_are_set_aside(night, name, words, reason):
@@ -180,6 +180,23 @@ def test_pictures_among_the_lights_are_set_aside(night, name, words, reason):
     assert (counts(folder), len(folder.masters)) == (WHOLE, 0)
     with pytest.raises(WorkbenchError, match=reason):
         raise WorkbenchError(folder.set_aside[0][1])
+
+
+def test_float_lights_are_scaled_by_a_stated_level(night):
+    root, files = night
+    light = files[-1]
+    with fits.open(light) as units:
+        level = units[0].data.astype("float32")
+    rewrite(light, data=level / np.float32(65535))
+    (root / "frames.csv").write_text(f"file,kind\nlights/{light.name},light\n")
+    ((aside, why),) = open_folder(root).set_aside  # a kind alone does not make them ADU
+    assert aside == light
+    assert "column white_level" in why
+    (root / "frames.csv").write_text(f"file,white_level\nlights/{light.name},65535\n")
+    folder = open_folder(root)
+    assert (counts(folder), folder.set_aside) == (WHOLE, [])
+    np.testing.assert_allclose(folder.light[2].values, level, rtol=1e-6)
+    assert folder.table["scale"].tolist() == [1.0] * 8 + [65535.0]
 
 
 def test_a_float_frame_in_adu_is_a_frame(night):
@@ -316,7 +333,7 @@ def test_a_master_that_siril_stacked_is_set_aside(kind, tmp_path, siril):
     """Its floats run from 0 to 1: counted as a frame it would be subtracted as 0.01 ADU."""
     frames = [Batch("bias", 3, 0.0), Batch("dark", 3, 60.0), Batch("flat", 3, 1.0), Batch("light", 2, 60.0)]
     write_frames(tmp_path, cooled((64, 96)), [batch for batch in frames if batch.kind in (kind, "light")])
-    folder = tmp_path / f"{kind}s"
+    folder = tmp_path / {"bias": "biases"}.get(kind, f"{kind}s")
     siril(folder, "convert f -out=../process", "cd ../process", f"stack f rej 3 3 -nonorm -out={folder}/stacked")
     master = folder / "stacked.fit"
     assert 0 < fits.getdata(master).mean() < 1

@@ -187,7 +187,7 @@ class FrameViewer:
         if not self.file.value:
             return
         row = self.table[self.table["file"] == self.file.value].iloc[0]
-        mosaic = read_frame(row["path"])
+        mosaic = read_frame(row["path"], scale=row["scale"])
         shown = viewer.picture(Path(self.file.value).name, mosaic)
         self.pixel.param.update(x=shown.shape[1] // 2, y=shown.shape[0] // 2)
 

@@ -39,7 +39,7 @@ from .apply import Tables
 from .defects import defects_in_lights, find_defects
 from .masters import master_bias, master_dark, master_flat, plane_means
 from .matching import Group, plan_groups
-from .noise import SensorNoise, from_sensor, noise_of_flats, noise_of_masters, saturation_level
+from .noise import SensorNoise, from_sensor, noise_of_flats, noise_of_masters, saturation_level, with_own_noise
 
 VERSION = 2  # of the way masters are made; after another number all are made again
 _VARIABLES = ("signal", "variance", "count", "unstable")
@@ -201,11 +201,16 @@ def make_masters(
         cube = cubes[kind]
         if cube is None or not len(numbers):
             return None
-        frames = cube.isel(frame=list(numbers))
+        combined = float(cube["combined"].values[numbers[0]]) if "combined" in cube.coords else None
+        if combined is not None:  # a master of another program: one, whose noise is settled once that of the sensor is
+            numbers, others = numbers[:1], tuple(None for _ in others)
         settings = [other.attrs["key"] if isinstance(other, xr.Dataset) else repr(other) for other in others]
+        frames = cube.isel(frame=list(numbers))
         key = digest(VERSION, frames, kind, settings)[:16]
         if key not in made:
             made[key] = kept(folder, kind, key, lambda: make(frames, *others, scratch=scratch, progress=progress))
+            if combined is not None:
+                made[key] = made[key].assign_attrs(combined=combined, warnings=[])
             bar.update()
         return made[key]
 
@@ -243,6 +248,10 @@ def _masters_of(
     flat = master("flat", group.flat, master_flat, darkflat, flat_bias, flat_noise)
     dark = master("dark", group.dark, master_dark, bias, known or noise_of_flats(flat, bias, setting))
     noise, warnings = (known, []) if known else noise_of_masters(lights[0], bias, dark, flat)
+    ground = next((master for master in (bias, dark) if master is not None), None)
+    cell = channel_index(light.attrs["cfa_pattern"])
+    black = np.zeros(cell.size) if ground is None else plane_means(ground["signal"].values, cell)
+    bias, dark, flat = (with_own_noise(master, noise, black) for master in (bias, dark, flat))
     made = [item for item in (bias, darkflat, flat, dark) if item is not None]
     warnings = [*group.warnings, *warnings, *(text for item in made for text in item.attrs["warnings"])]
     return Masters(

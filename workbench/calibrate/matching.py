@@ -26,8 +26,8 @@ _PLACE = ("binning", "window")  # frames that differ in these see other parts of
 class Group:
     """Lights that share their masters: numbers of the frames in their cubes, and the dark's scale for each light.
 
-    `flats_used` names the flats and why these were chosen; `warnings` says what does not match and what follows from
-    it.
+    `flats_used` names the flats and why these were chosen; `adopted` names the kinds of which a master of another
+    program stands in; `warnings` says what does not match and what follows from it.
     """
 
     lights: tuple[int, ...]
@@ -39,14 +39,16 @@ class Group:
     factors: tuple[float, ...] = ()
     warnings: tuple[str, ...] = ()
     flats_used: str = ""
+    adopted: tuple[str, ...] = ()
 
     def in_words(self, light: xr.DataArray) -> str:
         """Say what these lights, of the cube that the group was made for, are calibrated with."""
         own = light.isel(frame=list(self.lights))
         setting = describe({**setting_of(own), "exposure": float(own["exposure"].values[0])})
-        kinds = [f"{len(n)} {what}" for what, n in (("bias frames", self.bias), ("darks", self.dark)) if n]
-        kinds += [self.flats_used] if self.flat else []
-        kinds += [f"{len(self.darkflat)} darkflats"] if self.darkflat else []
+        counts = {"bias": (self.bias, "bias frames"), "dark": (self.dark, "darks")}
+        kinds = [f"a master {k}" if k in self.adopted else f"{len(n)} {what}" for k, (n, what) in counts.items() if n]
+        kinds += ["a master flat" if "flat" in self.adopted else self.flats_used] if self.flat else []
+        kinds += [f"{len(self.darkflat)} darkflats"] if self.darkflat and "flat" not in self.adopted else []
         return f"{len(self.lights)} lights ({setting}) calibrated with {', '.join(kinds) or 'nothing'}"
 
 
@@ -148,6 +150,7 @@ def _group(
     return Group(
         tuple(numbers), tuple(bias), tuple(darks), tuple(flats), tuple(darkflats), tuple(flat_bias), factors,
         tuple(warnings), flats_in_words(cubes.flat, flats, by) if cubes.flat is not None and flats else "",
+        tuple(k for k, cube in cubes._asdict().items() if cube is not None and "combined" in cube.coords),
     )  # fmt: skip
 
 

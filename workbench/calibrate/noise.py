@@ -114,6 +114,7 @@ def noise_of_masters(
     """
     pattern, setting = light.attrs["cfa_pattern"], setting_of(light)
     iso = setting["iso"]
+    bias, dark = (None if master is None or "combined" in master.attrs else master for master in (bias, dark))
     quiet = next((model_of(master)[:, 0] for master in (bias, dark) if master is not None), None)
     slope, source, warnings = None, "", []
     differing = [] if flat is None else setting_differs(setting, flat.attrs)
@@ -153,13 +154,15 @@ def noise_of_flats(flat: xr.Dataset | None, bias: xr.Dataset | None, setting: Ma
     """Return the noise of flats and bias frames, if both masters are there and of this setting."""
     if flat is None or bias is None or setting_differs(setting, flat.attrs) or not _measures_gain(flat):
         return None
+    if "combined" in bias.attrs:
+        return None
     slope = model_of(flat)[:, 1]
     read = _read_noise(model_of(bias)[:, 0], slope)
     return SensorNoise(tuple(1 / slope), tuple(read), iso=setting["iso"], source="flats and bias")
 
 
 def _measures_gain(flat: xr.Dataset) -> bool:
-    return flat.attrs["frames"] > 1 and not flat.attrs.get("clipped", False)
+    return flat.attrs["frames"] > 1 and not flat.attrs.get("clipped", False) and "combined" not in flat.attrs
 
 
 def _read_noise(quiet: np.ndarray, slope: np.ndarray) -> np.ndarray:
@@ -170,6 +173,27 @@ def _read_noise(quiet: np.ndarray, slope: np.ndarray) -> np.ndarray:
 def model_of(master: xr.Dataset) -> np.ndarray:
     """Return the noise model of a master's frames (channel, 2): a [ADU²] and b [ADU]."""
     return np.reshape(master.attrs["model"], (-1, 2))
+
+
+def with_own_noise(master: xr.Dataset | None, noise: SensorNoise, black: np.ndarray) -> xr.Dataset | None:
+    """Return another program's master with the variance of the N frames that it was combined from.
+
+    (a + b max(x - black, 0))/N with the noise model (a, b) and the level `black` [ADU] of each channel; of a flat over
+    its level squared.  Where N or the gain is not known the variance stays what neighbours show, an upper bound; and so
+    do masters made from raw frames.
+    """
+    count = math.nan if master is None else master.attrs.get("combined", math.nan)
+    if master is None or math.isnan(count) or not noise.known:
+        return master
+    signal, model = master["signal"].values, noise.model(black.size)
+    level = np.array(master.attrs.get("level", np.ones(black.size)), float)
+    black = black if "level" not in master.attrs else np.zeros(black.size)
+    variance = np.empty_like(signal)
+    for (c, out), (_, plane) in zip(*(planes(v, master.attrs["cfa_pattern"]) for v in (variance, signal)), strict=True):
+        out[:] = (model[c, 0] + model[c, 1] * np.maximum(level[c] * plane - black[c], 0)) / (count * level[c] ** 2)
+    found = master.assign(count=xr.full_like(master["count"], count, np.uint16))
+    found["variance"] = master["variance"].copy(data=variance)
+    return found.assign_attrs(frames=int(count), model=[float(value) for value in model.ravel()])
 
 
 def _light_scatter(light: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:

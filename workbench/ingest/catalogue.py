@@ -100,7 +100,9 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
             set_aside.append((file, error.problem))
             continue
         row, doubts = _row(info, stated, root)
-        reason, master = ("", "") if "kind" in stated else foreign(info, root)
+        reason, master, row["scale"] = foreign(info, root, stated)
+        if row["scale"] > 1:
+            row["white_level"] = row["scale"]
         if reason:
             set_aside.append((file, reason))
             masters += [row | {"kind": master}] if master else []

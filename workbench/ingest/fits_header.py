@@ -68,6 +68,7 @@ def frame_info(header: Mapping[str, Any], path: Path) -> FrameInfo:
         cfa_stated=bool(pattern),
         row_order=row_order(header),
         derived=_derived(header),
+        combined=_combined(header)[1],
         doubts=tuple(filter(None, (slow, warm, cut, _calibrated(header)))),
     )
 
@@ -169,14 +170,19 @@ def _derived(header: Mapping[str, Any]) -> str:
     kind = _words(header, "IMAGETYP", "FRAMETYP", "FRAME")
     if "master" in kind.casefold():
         return f"IMAGETYP {kind!r}"
-    for key in ("STACKCNT", "NCOMBINE", "NFRAMES", "SNAPSHOT"):
-        count = number(header.get(key))
-        if count > 1:
-            return f"{key} {count:g}"
+    key, count = _combined(header)
+    if count > 1:
+        return f"{key} {count:g}"
     if header.get("COMBINED") is True:
         return "COMBINED T"
     step = _PROCESSED.search(str(header.get("HISTORY", "")))
     return f"HISTORY {step.group(1)}" if step else ""
+
+
+def _combined(header: Mapping[str, Any]) -> tuple[str, float]:
+    """The keyword that counts the frames combined into this one, and the count; NaN where none does."""
+    counts = ((key, number(header.get(key))) for key in ("STACKCNT", "NCOMBINE", "NFRAMES", "SNAPSHOT"))
+    return next(((key, count) for key, count in counts if count > 1), ("", math.nan))
 
 
 def _calibrated(header: Mapping[str, Any]) -> str:

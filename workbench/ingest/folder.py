@@ -33,7 +33,8 @@ class Folder:
     ``table`` has one row a frame.  ``bias``, ``dark``, ``flat``, ``darkflat`` and ``light`` are cubes
     (frame, y, x).  ``set_aside`` lists files that cannot be used, each with the reason; ``findings``
     what is doubtful, frame by frame, and ``warnings`` the same as sentences.  ``masters`` are the rows of
-    files set aside that other programs combined from bias frames, darks, flats or their darks.
+    files set aside that other programs combined from bias frames, darks, flats or their darks; ``adopted`` are those of
+    them that serve in place of raw frames (`workbench.pipelines.calibration_checks.adopt_masters`).
     """
 
     table: pd.DataFrame
@@ -41,6 +42,7 @@ class Folder:
     set_aside: list[tuple[Path, str]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     masters: pd.DataFrame = field(default_factory=pd.DataFrame)
+    adopted: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["kind", "path"]))
     _cubes: dict[tuple[str, str], xr.DataArray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property

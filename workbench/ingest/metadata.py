@@ -38,7 +38,8 @@ class FrameInfo:
     header claims it.  ``binning`` counts sensor pixels along a side of a pixel, ``window`` is where the frame begins
     on the sensor (``"640, 480"``, empty for its corner), ``rotation`` the rotator's angle [deg].  ``row_order`` is
     the file's (pixels are read upright); ``derived`` is why it is no raw frame (a master, a stack, a processed
-    picture).  ``doubts`` are sentences about what the header states.
+    picture), and ``combined`` how many frames were combined into it, NaN where that is not stated.  The file's numbers
+    times ``scale`` are ADU.  ``doubts`` are sentences about what the header states.
     """
 
     path: Path
@@ -69,6 +70,8 @@ class FrameInfo:
     cfa_stated: bool = True
     row_order: str = ""
     derived: str = ""
+    combined: float = math.nan
+    scale: float = 1.0
     doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

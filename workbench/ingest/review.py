@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from .folder import Finding
 from .metadata import FrameInfo, kind_in_folders, kind_in_words
 from .reader import plain_pixels, read_frame
 
+_FULL_SCALE = 65535.0  # what 1 stands for where a program divided 16-bit numbers
 MASTER_KINDS = ("bias", "dark", "flat", "darkflat")
 _MASTER = re.compile(r"(?<![a-z])(?:masters?|stack(?:ed)?)(?![a-z])", re.IGNORECASE)
 _PROCESSED = re.compile(r"(?:(?:r|bkg|cc|drizzle|mtf|ght)_)*pp_", re.IGNORECASE)  # names that Siril gives
@@ -30,32 +32,42 @@ _COPIED = re.compile(
 )
 
 
-def foreign(info: FrameInfo, root: Path) -> tuple[str, str]:
-    """Return why a file is no raw frame (empty if it is one), and of which kind it is a master (empty if of none).
+def foreign(info: FrameInfo, root: Path, stated: Mapping[str, Any]) -> tuple[str, str, float]:
+    """Return why a file is no raw frame, of which kind it is a master (each empty if it is not), and its scale.
 
     A master or stack by its header (`FrameInfo.derived`) or name, a picture that Siril processed by its name, or
-    floating-point numbers from 0 to 1, which are no ADU.
+    floating-point numbers from 0 to 1, which are no ADU.  The scale is what 1 stands for [ADU]: of such numbers the
+    white level that the manifest has for the file (`stated`), else, of masters, the 65535 of Siril and PixInsight.
     """
     if info.format in ("raw", "dng", "pgm"):
-        return "", ""
+        return "", "", 1.0
+    peak, level = _peak(info), float(stated.get("white_level", 0))
+    scale = 1.0 if np.isnan(peak) else level if level > 1 else _FULL_SCALE
+    reason, kind = _foreign(info, root, peak, level, stated.get("kind"))
+    return reason, kind, scale
+
+
+def _foreign(info: FrameInfo, root: Path, peak: float, level: float, given: str | None) -> tuple[str, str]:
+    """Why it is no raw frame, and of which kind it is a master; `given`: the kind that the manifest has for it."""
     name, folder = (re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text) for text in (info.path.stem, info.path.parent.name))
-    why = info.derived
-    if not why and (_MASTER.search(name) or _PROCESSED.match(name)):
+    why = "" if given else info.derived
+    if not (why or given) and (_MASTER.search(name) or _PROCESSED.match(name)):
         why = f"its name {info.path.name}"
-    elif not why and info.path.parent != root and "master" in folder.casefold():
+    elif not (why or given) and info.path.parent != root and "master" in folder.casefold():
         why = f"its folder {info.path.parent.name}"
-    peak = _peak(info)
-    if not why and np.isnan(peak):
+    if not why and (np.isnan(peak) or (given and level > 1)):
         return "", ""
     kinds = (kind_in_words(_MASTER.sub(" ", text)) for text in (info.imagetyp, name, folder))
-    kind = next(filter(None, kinds), "") or kind_in_folders(info.path, root)
+    kind = given or next(filter(None, kinds), "") or kind_in_folders(info.path, root)
     scaled = f"holds numbers from 0 to {peak:.3g}, not ADU, as Siril and PixInsight write them"
     if kind in MASTER_KINDS:
         reason = f"is a master {kind} ({why})" if why else f"{scaled}, taken for a master {kind}"
         return f"{reason}: not counted as a raw frame", kind
     if why:
         return f"is a stacked or processed picture ({why}): give the raw frames", ""
-    return f"{scaled}; save it in 16 bits, or give the raw frame", ""
+    if level > 1:
+        return "", ""
+    return f"{scaled}; state in frames.csv (column white_level) how many ADU 1 stands for, or give the raw frame", ""
 
 
 def _peak(info: FrameInfo) -> float:

@@ -31,6 +31,7 @@ from ..ingest.folder import Folder, of_one_camera, of_one_mode
 from ..sensor.library import fit_dark_library
 from ..stack.cubes import aligned
 from ..stack.trial import before_after, noise_against_frames, rejection_trial
+from .calibration_checks import adopt_masters, masters_cube
 from .measurement import MAJORITY, as_warning, set_aside_lines
 
 CALIBRATION = ("bias", "dark", "flat", "darkflat")
@@ -43,8 +44,9 @@ _AUDITED = 4  # lights whose background shows what a flat leaves
 
 
 def calibration_cubes(frames: Folder) -> dict[str, Any]:
-    """Return the cube of each kind of calibration frame, None where the folder has none."""
-    return {kind: frames.cube(kind) if frames.has(kind) else None for kind in CALIBRATION}
+    """Return the cube of each kind of calibration frame, or of the masters adopted in their place, None without."""
+    cubes = {kind: frames.cube(kind) if frames.has(kind) else None for kind in CALIBRATION}
+    return cubes | {kind: masters_cube(rows) for kind, rows in frames.adopted.groupby("kind")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +93,7 @@ def examine_lights(folder: str | Path | Folder, *, sensor: xr.Dataset | None = N
     frames = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
     try:
         if frames.has("light"):
-            frames = of_one_camera(frames, ["light"], CALIBRATION)
+            frames = adopt_masters(of_one_camera(frames, ["light"], CALIBRATION))
         lights, frames = frames.without_unreadable(lambda frames: _examine(frames, sensor, progress))
     except WorkbenchError as problem:
         return Lights(warnings=[f"the lights were not looked at: {problem}"])

@@ -1,13 +1,26 @@
-"""What a stacking run asks of its masters: whether the darks and the flats fit the lights."""
+"""What a run asks of its masters: whether the darks fit the lights, and which masters of other programs can serve."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
 import xarray as xr
 
 from ..calibrate.dark_fit import dark_doubts, fit_darks, scaled_by_lights
 from ..calibrate.masterset import MasterSet
+from ..core.errors import FrameReadError
+from ..core.settings import SETTING, setting_differs
+from ..core.values import describe
+from ..ingest.folder import Folder
+from ..ingest.reader import open_frames, read_frame
+
+_OLD = {"bias": 365.0, "dark": 365.0, "darkflat": 365.0, "flat": 1.5}  # [days]: then pixels, or dust, are others
+_EMPTY = 0.01  # of a master's pixels at 0 or below: with its offset in it there are none
+_CLIPPED = 0.001
 
 
 class CheckedMasters(NamedTuple):
@@ -49,3 +62,127 @@ def check_masters(
     if fitted:
         used = [f"{words}; {scaled}" for words, scaled in zip(used, fitted, strict=True)]
     return CheckedMasters(masters, [*masters.warnings, *doubts], used, not doubts)
+
+
+def masters_cube(rows: pd.DataFrame) -> xr.DataArray:
+    """Return masters of other programs as a cube of frames, with ``combined``, how many frames each is made of.
+
+    A master flat has no offset in it, as Siril's scripts and PixInsight make them.
+    """
+    cube = open_frames(rows)
+    if rows["kind"].iloc[0] == "flat":
+        cube = cube.assign_attrs(black_level=0.0)
+    return cube.assign_coords(combined=("frame", rows["combined"].to_numpy(float)))
+
+
+def adopt_masters(frames: Folder) -> Folder:
+    """Return the folder with the masters of other programs that serve in place of raw frames of their kind.
+
+    Where there are no raw frames of a kind: the newest that has the lights' size, camera, mosaic and setting, states
+    what it must (a dark its exposure), and whose level shows that its offset is, or of a flat is not, in it.  A finding
+    says how old it is and what it does not state; why others are left out stands with what is set aside.
+    """
+    lights = frames.table[frames.table["kind"] == "light"]
+    if frames.masters.empty or lights.empty:
+        return frames
+    adopted: list[pd.Series] = []
+    reasons, findings = {}, list(frames.findings)
+    order = frames.masters.assign(rank=frames.masters["kind"].map({"bias": 0, "dark": 1}).fillna(2))
+    for _, row in order.sort_values(["rank", "time"], ascending=[True, False], kind="stable").iterrows():
+        row = row.drop("rank")
+        why = _unfit(row, frames, lights, adopted)
+        if why:
+            reasons[row["path"]] = why
+            continue
+        row["camera"], row["cfa_pattern"] = lights[["camera", "cfa_pattern"]].iloc[0]
+        row["black_level"] = (math.nan,) * len(lights["black_level"].iloc[0])
+        adopted.append(row)
+        findings.append((lights["file"].iloc[0], *_adoption(row, lights)))
+    taken = {row["path"] for row in adopted}
+    aside = [
+        (path, f"{why}; it is not used as one: {reasons[path]}" if path in reasons else why)
+        for path, why in frames.set_aside
+        if path not in taken
+    ]
+    return replace(frames, set_aside=aside, findings=findings, adopted=pd.DataFrame(adopted or frames.adopted))
+
+
+def _unfit(row: pd.Series, frames: Folder, lights: pd.DataFrame, adopted: list[pd.Series]) -> str:
+    """Why a master cannot serve these lights, empty if it can."""
+    kind, light = row["kind"], lights.iloc[0]
+    if frames.has(kind):
+        return f"the raw {kind} frames are used"
+    if (row["height"], row["width"]) != (light["height"], light["width"]):
+        return f"it has {row['width']} x {row['height']} pixels, the lights {light['width']} x {light['height']}"
+    if row["camera"] and light["camera"] and row["camera"].casefold() != light["camera"].casefold():
+        return f"it is of the camera {row['camera']}, the lights of {light['camera']}"
+    if row["cfa_stated"] and row["cfa_pattern"] != light["cfa_pattern"]:
+        return f"its CFA pattern is {row['cfa_pattern']}, that of the lights {light['cfa_pattern']}"
+    settings = [one for _, one in lights[list(SETTING)].drop_duplicates().iterrows()]
+    fixed = ("binning", "window") if kind in ("flat", "darkflat") else SETTING
+    differing = [[name for name in setting_differs(row, one) if name in fixed] for one in settings]
+    if all(differing):
+        own, theirs = (describe({name: one[name] for name in differing[0]}) for one in (row, settings[0]))
+        return f"it has {own}, the lights {theirs if differing[0] != ['binning'] else 'another'}"
+    if kind in ("dark", "darkflat") and math.isnan(row["exposure"]):
+        return "it does not state its exposure (EXPTIME)"
+    key = ["kind", *SETTING, "filter", "exposure", "temperature"]
+    if (same := next((one for one in adopted if one[key].astype(str).equals(row[key].astype(str))), None)) is not None:
+        return f"{same['file']}, newer or first, is used"
+    try:
+        return _level_problem(row, frames, light, adopted)
+    except FrameReadError as problem:
+        return problem.problem
+
+
+def _level_problem(row: pd.Series, frames: Folder, light: pd.Series, adopted: list[pd.Series]) -> str:
+    """What is wrong with a master's level, given that of a light and of the bias, empty if nothing is."""
+    pixels = read_frame(row["path"], scale=row["scale"])
+    level, empty = float(np.nanmedian(pixels)), float(np.mean(~(pixels > 0)))
+    if row["kind"] == "flat":
+        if level < 100:
+            return f"its level is {level:.3g}, without a unit (normalised): how much light it holds is not known"
+        high = float(np.mean(pixels >= 0.98 * row["scale"])) if row["scale"] > 1 else 0.0
+        return f"{high:.1%} of its pixels are saturated" if high > _CLIPPED else ""
+    subtracted = "its offset was subtracted; give one with the offset in it"
+    if empty > _EMPTY:
+        return f"{empty:.0%} of its pixels are 0 or less: {subtracted}"
+    sky = float(np.nanmedian(read_frame(light["path"], scale=light["scale"])))
+    if row["kind"] != "darkflat" and level > 1.05 * sky:
+        return f"its level of {level:.4g} ADU is above the {sky:.4g} ADU of {light['file']}: its scale is another"
+    bias = [one for one in adopted if one["kind"] == "bias"] or [one for _, one in _of(frames, "bias")]
+    ground = float(np.nanmean(light["black_level"])) if np.isfinite(light["black_level"]).any() else 0.0
+    if bias and row["kind"] != "bias":
+        ground = float(np.nanmedian(read_frame(bias[0]["path"], scale=bias[0]["scale"])))
+    return (
+        f"its level is {level:.4g} ADU, that of no signal {ground:.4g} ADU: {subtracted}" if level < ground / 2 else ""
+    )
+
+
+def _of(frames: Folder, kind: str) -> Any:
+    return frames.table[frames.table["kind"] == kind].head(1).iterrows()
+
+
+def _adoption(row: pd.Series, lights: pd.DataFrame) -> tuple[str, str]:
+    """Say that a master is used, and what is uncertain in it: the problem, and the same with the file."""
+    count = row["combined"]
+    doubts = [f"its numbers times {row['scale']:g} are ADU"] if row["scale"] != 1 else []
+    if row["kind"] == "flat":
+        doubts.append("it is taken to have no offset in it")
+    doubts.append(
+        "it does not state of how many frames it is made: its noise is estimated from neighbours, an upper bound"
+        if math.isnan(count)
+        else "its noise is the noise model's where the gain is known, else estimated from neighbours, an upper bound"
+    )
+    wanted = {"dark": ("temperature",), "flat": ()}.get(row["kind"], ())
+    doubts += [f"it states no {name}" for name in wanted if math.isnan(row[name])]
+    days = abs((lights["time"] - row["time"]) / pd.Timedelta(days=1)).min()
+    if math.isnan(days):
+        doubts.append("how old it is, is not known")
+    elif days > _OLD[row["kind"]]:
+        doubts.append(f"it was taken {days:.0f} days from the lights")
+    of = "" if math.isnan(count) else f" of {count:g} frames"
+    problem = (
+        f"a master {row['kind']}{of} that another program made is used in place of raw frames ({'; '.join(doubts)})"
+    )
+    return problem, row["file"]

@@ -32,7 +32,7 @@ from ..stack.settings import StackSettings, left_out
 from ..stars.selection import is_meant
 from ..stars.survey import FrameSurvey
 from .calibration import CALIBRATION, calibration_cubes
-from .calibration_checks import check_masters
+from .calibration_checks import adopt_masters, check_masters
 from .stack_outputs import spread, survey_light
 
 _OF_A_SURVEY = 24.0  # [bytes] of a pixel that a thread holds: raw, signal, and what its stars are found in
@@ -44,7 +44,7 @@ _BEGIN = 3.0  # s: compiled code is loaded, stars are matched, the file is close
 class LightList:
     """The lights of a run: names, paths, exposures [s], ISO, filters, one each; and what they have in common.
 
-    `sorts` are their settings and filters in words.
+    `sorts` are their settings and filters in words, `scales` what their files' numbers are multiplied with.
     """
 
     names: tuple[str, ...]
@@ -53,6 +53,7 @@ class LightList:
     iso: np.ndarray
     filters: tuple[str, ...]
     sorts: tuple[str, ...]
+    scales: tuple[float, ...]
     shape: tuple[int, int]
     cfa_pattern: str
     camera: str
@@ -70,7 +71,7 @@ class LightList:
     def of(self, numbers: list[int]) -> LightList:
         """Return the list of some of the lights."""
         some: dict[str, Any] = {name: getattr(self, name)[numbers] for name in ("exposure", "iso")}
-        for name in ("names", "paths", "filters", "sorts"):
+        for name in ("names", "paths", "filters", "sorts", "scales"):
             some[name] = tuple(getattr(self, name)[number] for number in numbers)
         return replace(self, **some)
 
@@ -153,6 +154,7 @@ def open_frames(
         sensor = open_sensor(sensor)
     if frames.has("light"):
         frames = of_filters(of_one_camera(frames, ["light"], CALIBRATION), settings.filter)
+        frames = adopt_masters(frames)
     light, table = frames.light, frames.table  # without lights this raises, with what is there and what to do
     set_aside = [(_name(path, folder), reason) for path, reason in frames.set_aside]
     lights = LightList(
@@ -162,6 +164,7 @@ def open_frames(
         iso=light["iso"].values.astype(float),
         filters=tuple(str(name) for name in light["filter"].values),
         sorts=tuple(light_sorts(light)),
+        scales=tuple(table.loc[table["kind"] == "light", "scale"]),
         shape=(light.sizes["y"], light.sizes["x"]),
         cfa_pattern=light.attrs["cfa_pattern"],
         camera=str(light.attrs["camera"]),
@@ -260,7 +263,7 @@ def _rounded(seconds: float) -> str:
 
 def run_identity(opened: OpenedFrames, settings: StackSettings) -> str:
     """Return the digest of frames, settings, sensor and version: the same means the same result."""
-    return digest(__version__, opened.frames.table, repr(settings), opened.sensor)
+    return digest(__version__, opened.frames.table, opened.frames.adopted, repr(settings), opened.sensor)
 
 
 def prepare_masters(opened: OpenedFrames, settings: StackSettings, place: Place) -> PreparedMasters:
@@ -291,8 +294,10 @@ def survey_lights(opened: OpenedFrames, ready: PreparedMasters, place: Place, cl
     lights = opened.lights
     dtype = np.dtype(np.uint16 if opened.frames.light.dtype == np.uint16 else np.float32)
     jobs = [
-        (path, place.work, number, ready.planes[group], factor, lights.shape, lights.cfa_pattern, dtype)
-        for number, (path, (group, factor)) in enumerate(zip(lights.paths, ready.group_of, strict=True))
+        (source, place.work, number, ready.planes[group], factor, lights.shape, lights.cfa_pattern, dtype)
+        for number, (*source, (group, factor)) in enumerate(
+            zip(lights.paths, lights.scales, ready.group_of, strict=True)
+        )
     ]
     surveys = tqdm(
         spread(survey_light, jobs, client, _OF_A_SURVEY * math.prod(lights.shape)), desc="looking at lights",

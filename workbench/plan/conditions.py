@@ -46,7 +46,8 @@ def saturation_time(folder: Folder) -> float:
         if best > 0.5 or not row.exposure > 0:  # bright enough for a good estimate
             break
         try:
-            frame = read_frame(row.path)[::4, ::4] if min(row.height, row.width) > 256 else read_frame(row.path)
+            frame = read_frame(row.path, scale=row.scale)
+            frame = frame[::4, ::4] if min(frame.shape) > 256 else frame
         except FrameReadError:
             continue
         black = np.nan_to_num(np.asarray(row.black_level, float)).mean()
@@ -63,7 +64,7 @@ def saturates(folder: Folder) -> bool:
     light = table["exposure"].fillna(0) * table["iso"].fillna(100)
     for row in table.loc[light.sort_values(ascending=False).index[:3]].itertuples():
         with contextlib.suppress(FrameReadError):
-            if np.count_nonzero(read_frame(row.path) >= 0.97 * row.white_level) > 16:
+            if np.count_nonzero(read_frame(row.path, scale=row.scale) >= 0.97 * row.white_level) > 16:
                 return True
     return False
 

@@ -1,0 +1,155 @@
+"""Masters of other programs in place of raw frames: those that Siril makes, and those that do not fit."""
+
+import shutil
+
+import numpy as np
+import pytest
+import xarray as xr
+from astropy.io import fits
+
+from workbench.core.cube import digest
+from workbench.ingest import open_folder
+from workbench.pipelines import stack_folder
+from workbench.pipelines.calibration_checks import adopt_masters
+from workbench.simulate import make_sky
+from workbench.simulate.capture import Batch, cooled, write_frames
+from workbench.stack.fits_out import open_stack
+
+SHAPE = (200, 240)
+CAMERA = cooled(SHAPE)
+
+
+def sensor():
+    """The camera's true gain and read noise, as `open_sensor` gives them."""
+    numbers = {"gain": CAMERA.gain(0.0), "read_noise": CAMERA.read_noise(0.0)}
+    data = {name: (("gain_setting", "channel"), [[value]]) for name, value in numbers.items()}
+    return xr.Dataset(data, {"gain_setting": [0.0], "channel": ["mono"]}, {"code_step": CAMERA.step})
+
+
+@pytest.fixture
+def night(tmp_path):
+    """Raw frames of all kinds in one folder."""
+    batches = [Batch("bias", 8, 0.0), Batch("dark", 8, 60.0), Batch("flat", 8, 1.0), Batch("light", 3, 60.0)]
+    sky = make_sky(SHAPE, stars=60, faintest=30.0, brightest=600.0, step=16.0, seed=3)
+    write_frames(tmp_path / "raw", CAMERA, batches, sky=sky)
+    return tmp_path / "raw"
+
+
+def test_masters_of_siril_calibrate_as_their_raw_frames_do(night, tmp_path, siril):
+    own = tmp_path / "own"
+    shutil.copytree(night / "lights", own / "lights")
+    (own / "masters").mkdir()
+    for folder, stacked, *more in (
+        ("biases", "f", "-nonorm"),
+        ("darks", "f", "-nonorm"),
+        ("flats", "pp_f", "-norm=mul"),
+    ):
+        process = tmp_path / f"process_{folder}"
+        calibrated = [f"preprocess f -bias={own}/masters/biases_stacked"] if stacked == "pp_f" else []
+        siril(
+            night / folder, f"convert f -out={process}", f"cd {process}", *calibrated,
+            f"stack {stacked} rej 3 3 {more[0]} -out={own}/masters/{folder}_stacked",
+        )  # fmt: skip
+        (night / folder / "script.ssf").unlink()
+    settings = {"sensor": sensor(), "reference": "light_0024", "progress": False}
+    raw = stack_folder(night, tmp_path / "raw.fits", **settings)
+    adopted = stack_folder(own, tmp_path / "own.fits", **settings)
+    assert adopted.plan[0].endswith("a master bias, a master dark, a master flat")
+    assert adopted.set_aside == []
+    assert sum("of 8 frames" in text and "65535" in text for text in adopted.warnings) == 3
+    assert adopted.units == "electron"
+    first, second = (open_stack(result.path) for result in (raw, adopted))
+    apart = (first.signal - second.signal).values
+    error = np.sqrt(first.variance.values)
+    assert np.sqrt(np.nanmean((apart / error) ** 2)) < 0.2  # of the same frames: only what is rejected differs
+    assert abs(np.nanmean(apart / error)) < 0.02
+    np.testing.assert_allclose(np.nanmedian(second.variance / first.variance), 1, atol=0.02)
+
+
+def master(folder, kind, name="old_master", change=None, **words):
+    """The first raw frames of a kind as the master of some program, in place of all of them."""
+    files = sorted((folder / {"bias": "biases"}.get(kind, f"{kind}s")).glob("*.fits"))
+    header = fits.getheader(files[0])
+    mean = np.mean([fits.getdata(file) for file in files], axis=0, dtype=np.float32)
+    if kind == "flat":
+        mean -= CAMERA.black_level
+    for file in files:
+        file.unlink()
+    for key in ("BZERO", "BSCALE"):
+        header.remove(key, ignore_missing=True)
+    for key, value in {"IMAGETYP": f"Master {kind}", "NCOMBINE": len(files), **words}.items():
+        header[key.replace("_", "-")] = value
+        if value is None:
+            del header[key.replace("_", "-")]
+    fits.writeto(files[0].with_name(f"{name}.fits"), mean if change is None else change(mean), header)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "change", "reason"),
+    [
+        ("dark", {"GAIN": 200}, None, "it has gain setting 200, the lights gain setting 0"),
+        ("bias", {"OFFSET": 10}, None, "it has offset setting 10, the lights offset setting 50"),
+        ("dark", {"XBINNING": 2, "YBINNING": 2}, None, "it has 2 x 2 binning, the lights another"),
+        ("dark", {"EXPTIME": None, "EXPOSURE": None}, None, "it does not state its exposure"),
+        ("dark", {"INSTRUME": "another"}, None, "it is of the camera another, the lights of"),
+        ("flat", {"BAYERPAT": "RGGB"}, None, "its CFA pattern is RGGB, that of the lights mono"),
+        ("flat", {}, lambda values: values[::2], "it has 240 x 100 pixels, the lights 240 x 200"),
+        ("flat", {}, lambda values: values / values.mean(), "normalised"),
+        ("dark", {}, lambda values: values - 800, "of its pixels are 0 or less: its offset was subtracted"),
+        ("dark", {}, lambda values: values - 750, "that of no signal 800 ADU: its offset was subtracted"),
+        ("bias", {}, lambda values: values / 5000, "is above the .* of lights/light_0024.fits: its scale is another"),
+    ],
+)  # fmt: skip
+def test_masters_that_do_not_fit_are_left_out(night, kind, words, change, reason):
+    master(night, kind, change=change, **words)
+    folder = adopt_masters(open_folder(night, progress=False))
+    assert folder.adopted.empty
+    ((path, why),) = folder.set_aside
+    assert path.stem == "old_master"
+    with pytest.raises(ValueError, match=reason):
+        raise ValueError(why)
+
+
+def test_what_a_master_does_not_state_is_reported(night, tmp_path):
+    master(night, "dark", NCOMBINE=None, CCD_TEMP=None, SET_TEMP=None, DATE_OBS=None)
+    master(night, "bias", DATE_OBS="2022-01-01T00:00:00")
+    raw_flats = open_folder(night, progress=False)
+    folder = adopt_masters(raw_flats)
+    assert sorted(folder.adopted["kind"]) == ["bias", "dark"]
+    said = "\n".join(folder.warnings)
+    assert "does not state of how many frames" in said
+    assert "it states no temperature; how old it is, is not known" in said
+    assert "a master bias of 8 frames" in said
+    assert "days from the lights" in said
+    assert digest(folder.adopted)
+    result = stack_folder(night, tmp_path / "stack.fits", progress=False)  # the gain from the raw flats
+    assert result.units == "electron"
+    assert result.plan[0].endswith("a master bias, a master dark, 8 flats")
+    chi = result.chi_square["mono"]
+    assert 0.9 < chi < 1.1
+
+
+def test_raw_frames_come_before_a_master(night):
+    master(night, "flat")
+    files = sorted((night / "darks").glob("*.fits"))
+    with fits.open(files[0]) as units:
+        header = units[0].header
+        header["IMAGETYP"] = "Master Dark"
+        fits.writeto(night / "darks" / "calibration.fits", units[0].data.astype(np.float32), header)
+    folder = adopt_masters(open_folder(night, progress=False))
+    assert folder.adopted["kind"].tolist() == ["flat"]
+    assert [why for _, why in folder.set_aside if "the raw dark frames are used" in why]
+
+
+def test_lights_from_0_to_1_stack_as_the_same_in_adu(night, tmp_path):
+    expected = open_stack(stack_folder(night, tmp_path / "adu.fits", progress=False).path)
+    lights = sorted((night / "lights").glob("*.fits"))
+    for path in lights:
+        with fits.open(path) as units:
+            header, values = units[0].header, units[0].data / np.float32(65535)
+        header.remove("BZERO"), header.remove("BSCALE")
+        fits.writeto(path, values, header, overwrite=True)
+    lines = [f"lights/{path.name},65535" for path in lights]
+    (night / "frames.csv").write_text("\n".join(["file,white_level", *lines, ""]))
+    stack = open_stack(stack_folder(night, tmp_path / "unit.fits", progress=False).path)
+    np.testing.assert_allclose(stack.signal, expected.signal, atol=0.02)
