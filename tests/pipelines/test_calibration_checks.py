@@ -10,7 +10,7 @@ from astropy.io import fits
 from workbench.core.cube import digest
 from workbench.ingest import open_folder
 from workbench.pipelines import stack_folder
-from workbench.pipelines.calibration_checks import adopt_masters
+from workbench.pipelines.calibration_checks import adopt_masters, masters_cube
 from workbench.simulate import make_sky
 from workbench.simulate.capture import Batch, cooled, write_frames
 from workbench.stack.fits_out import open_stack
@@ -153,3 +153,22 @@ def test_lights_from_0_to_1_stack_as_the_same_in_adu(night, tmp_path):
     (night / "frames.csv").write_text("\n".join(["file,white_level", *lines, ""]))
     stack = open_stack(stack_folder(night, tmp_path / "unit.fits", progress=False).path)
     np.testing.assert_allclose(stack.signal, expected.signal, atol=0.02)
+
+
+def test_a_master_of_pixinsight_is_adopted(night):
+    xisf = pytest.importorskip("xisf").XISF
+    master(night, "dark")
+    path = night / "darks" / "old_master.fits"
+    with fits.open(path) as units:
+        words = {key: [{"value": str(value), "comment": ""}] for key, value in units[0].header.items() if key}
+        xisf.write(
+            str(path.with_suffix(".xisf")),
+            units[0].data[..., None] / np.float32(65535),
+            image_metadata={"FITSKeywords": words},
+        )
+        level = units[0].data.mean()
+    path.unlink()
+    folder = adopt_masters(open_folder(night, progress=False))
+    assert folder.adopted[["kind", "combined", "scale"]].values.tolist() == [["dark", 8.0, 65535.0]]
+    cube = masters_cube(folder.adopted)
+    assert float(cube.mean()) == pytest.approx(level, rel=1e-5)
