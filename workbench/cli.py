@@ -58,6 +58,7 @@ def main() -> None:
         workbench report FOLDER --out report.html    the same and more on one page, for a forum or a printer
         workbench dark-library FOLDER --out FILE     predicts a master dark for any exposure, temperature
         workbench charts --frames FOLDER --out charts
+        workbench lights FOLDER                      how good each light is
         workbench stack FOLDER --out stack.fits      calibrates, aligns and stacks the lights
         workbench finish stack.fits --out night.png  background, colour, stretch
         workbench plan FOLDER                        what to shoot next, how long the subs
@@ -323,6 +324,28 @@ def finish(
     for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"written: {out}")
+
+
+@_command("how good each light is")
+@click.argument("folder", type=_PATH)
+@click.option("--sensor", type=_PATH, help="sensor.json of `workbench characterize`: measured gain and read noise.")
+@click.option("--out", type=_PATH, help="A CSV file for the table.")
+@_quiet
+def lights(folder: Path, sensor: Path | None, out: Path | None, quiet: bool) -> None:
+    """Measure each light in FOLDER: stars, FWHM [px], roundness, background, noise, transparency.
+
+    Measured as `workbench stack` does before it stacks, whose --exclude, --keep and limits choose
+    among them; lights that it would not use are listed with the reason.
+    """
+    if out is not None:
+        wb.core.files.check_target(out, "CSV file")
+    result = wb.pipelines.grade_lights(folder, sensor=sensor, progress=not quiet)
+    click.echo(result.frames.to_string(index=False, na_rep="", float_format="{:.4g}".format))
+    for text in result.warnings:
+        click.echo(f"warning: {text}", err=True)
+    if out is not None:
+        with wb.core.files.whole_file(out) as part:
+            result.frames.to_csv(part, index=False)
 
 
 @_command("calibrate, align and stack the lights")

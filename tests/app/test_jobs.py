@@ -46,17 +46,33 @@ def test_one_runs_the_others_wait_and_none_runs_twice(runner, small_samples, tmp
     assert not (tmp_path / "sensor.json").exists()
 
 
-def test_a_cancelled_stack_leaves_no_stack_and_goes_on_when_started_again(runner, samples, tmp_path):
-    out = tmp_path / "stack.fits"
+class Cancelling(Runner):
+    """Notes every stage that a job reports, and cancels the first one at a stage, before anything else is done."""
+
+    def __init__(self, stage):
+        super().__init__()
+        self.stage, self.stages = stage, []
+
+    def _update(self, job, **changes):
+        job = super()._update(job, **changes)
+        self.stages.append(job.stage)
+        if job.stage == self.stage and job.number == 1:
+            self.cancel(job.task, job.key)
+        return job
+
+
+@pytest.fixture
+def cancelling():
+    runner = Cancelling("looking at lights")
+    yield runner
+    runner.close()
+
+
+def test_a_cancelled_stack_leaves_no_stack_and_goes_on_when_started_again(cancelling, samples, tmp_path):
+    runner, out = cancelling, tmp_path / "stack.fits"
     runner.start("stack", "night", folder=samples, out=out)
-    stages = []
-    while (job := runner.find("stack", "night")).state in (WAITING, RUNNING) and job.stage != "looking at lights":
-        stages.append(job.stage)
-        time.sleep(0.01)
-    assert job.active, job.sentence()
-    assert "masters" in stages
-    runner.cancel("stack", "night")
     job = runner.wait("stack", "night", PATIENCE)
+    assert "masters" in runner.stages
     assert job.state == CANCELLED
     assert "continues from there" in job.sentence()
     assert not out.exists()

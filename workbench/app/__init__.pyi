@@ -1,6 +1,7 @@
 from . import components as components
 from . import divider as divider
 from . import jobs as jobs
+from . import lights as lights
 from . import live_charts as live_charts
 from . import live_figures as live_figures
 from . import pages as pages

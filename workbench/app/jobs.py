@@ -96,6 +96,7 @@ TASKS: dict[str, Callable[..., Any]] = {  # resolved when they run: what a task 
     "samples": lambda: wb.sample_folder(),
     "characterize": lambda **arguments: wb.characterize(**arguments),
     "export_charts": lambda **arguments: wb.export.write_charts(**arguments),
+    "grade_lights": lambda **arguments: wb.pipelines.grade_lights(**arguments),
     "stack": lambda **arguments: wb.stack_folder(**arguments),
     "align_lights": align_lights,
     "finish": finish,

@@ -32,10 +32,12 @@ from .components import (
     table,
 )
 from .jobs import Job
+from .lights import LightsPart
 from .pixel import FrameViewer, PixelPage
 from .session import Session, default_results
 
 _TRANSFORMS = ["auto", "shift", "similarity", "affine", "homography", "quadratic", "cubic"]
+_SHARES = {"all": 100.0, "the best 90 %": 90.0, "the best 80 %": 80.0, "the best 70 %": 70.0, "the best half": 50.0}
 _MEASURE_FIRST = "Measure the sensor first: the charts are drawn from its results."
 
 
@@ -231,10 +233,14 @@ class StackPage(JobPage):
         super().__init__(session)
         self.method = pn.widgets.Select(label="Rejection", options=list(METHODS), value="noise", width=160)
         self.transform = pn.widgets.Select(label="Alignment", options=_TRANSFORMS, width=160)
+        self.keep = pn.widgets.Select(label="Of the lights", options=_SHARES, width=160)
+        self.darks = pn.widgets.Select(label="Darks", options=["as taken", "scaled"], width=160)
+        self.lights = LightsPart(session)
         self.panel = pn.Column(
+            self.lights.panel,
             heading("Stack", "Lights are calibrated with the masters that the folder allows, aligned, and stacked; "
                     "outliers are rejected by the measured noise. A cancelled stack continues where it was."),
-            pn.FlexBox(self.method, self.transform), self.job, self.result, **WIDE,
+            pn.FlexBox(self.method, self.transform, self.keep, self.darks), self.job, self.result, **WIDE,
         )  # fmt: skip
         session.param.watch(lambda _: self._show_earlier(), "folder")
 
@@ -246,6 +252,9 @@ class StackPage(JobPage):
             "sensor": self.session.sensor_file if self.session.sensor is not None else None,
             "method": self.method.value,
             "transform": self.transform.value,
+            "keep": self.keep.value if self.keep.value < 100 else None,
+            "scale_darks": self.darks.value == "scaled",
+            "exclude": tuple(self.lights.left_out),
         }
 
     def _command(self) -> list[str]:
@@ -254,7 +263,17 @@ class StackPage(JobPage):
             command += ["--sensor", str(self.session.sensor_file)]
         if self.method.value != "noise":
             command += ["--reject", self.method.value]
-        return command + (["--transform", self.transform.value] if self.transform.value != "auto" else [])
+        if self.transform.value != "auto":
+            command += ["--transform", self.transform.value]
+        if self.keep.value < 100:
+            command += ["--keep", f"{self.keep.value:g}"]
+        command += ["--scale-darks"] if self.darks.value == "scaled" else []
+        return command + [word for name in self.lights.left_out for word in ("--exclude", name)]
+
+    def refresh(self) -> None:
+        """Show the state of both jobs: the measurement of the lights, and the stack."""
+        super().refresh()
+        self.lights.refresh()
 
     def _show_earlier(self) -> None:
         """Show the stack of an earlier session, where there is one."""
@@ -326,7 +345,7 @@ class PicturePage(JobPage):
         path, screen = self.session.picture_file, self.session.screen
         linear, finished = read_picture(self.session.linear_file), read_picture(path)
         pictures = [
-            viewer.picture("linear", linear["signal"].values, "e⁻"),
+            viewer.picture("linear", linear["signal"].values, "e⁻", stretched=True),
             replace(viewer.picture("finished", finished["signal"]), limits=((0.0, 1.0),), midtones=0.5),
         ]
         names, width = ("linear, stretched for the screen", "finished"), screen.fit(divider.WIDTH, axis=False)

@@ -28,8 +28,6 @@ from .components import WIDE, JobPage, Status, bullets, drawing, guarded, headin
 from .jobs import Job
 from .session import Session
 
-_BLINK = 700  # between two lights [ms]
-_MOST = 12  # lights that blink
 _NO_ELECTRONS = (
     '<p class="caption">Its electrons and their noise are shown once the sensor is measured at its setting.</p>'
 )
@@ -207,7 +205,7 @@ class FrameViewer:
 
 
 class PixelPage(JobPage):
-    """The same place in every kind of frame, lights that blink, and what rejection does to one pixel."""
+    """The same place in every kind of frame, and what rejection does to one pixel of the lights."""
 
     name, task, label = "Pixels", "align_lights", "Calibrate and align"
 
@@ -216,41 +214,28 @@ class PixelPage(JobPage):
         self.status = Status("Open a folder of frames first.")
         self.kinds = pn.widgets.CheckBoxGroup(label="Show side by side", options=[], inline=True)
         self.side = pn.Column(**WIDE)
-        self.light = pn.widgets.Select(label="Light", options={}, max_width=360, **WIDE)
-        self.run = pn.widgets.Toggle(label="Blink", width=110)
-        self.blinking = pn.Column(**WIDE)
         self.pixel = ChosenPixel()
         self.pictures: dict[str, viewer.Picture] = {}
         self.files: dict[str, str] = {}
-        self.lights: dict[str, str] = {}
-        self.timers: list[Any] = []
         self.panel = pn.Column(
             heading("The same pixels", "Views that move together: zoom into one and the others follow."),
             self.status.pane, self.kinds, self.side,
-            heading("Blink", "One light after another at the same place: whatever moves is easily seen."),
-            pn.FlexBox(self.light, self.run), self.blinking,
             heading("One pixel of the stack", "Calibrates and aligns the middle of the lights. Tap a pixel: its value "
                     "in every light, and which of them each rejection method rejects, and why."),
             self.job, self.result, **WIDE,
         )  # fmt: skip
         session.param.watch(lambda _: guarded(self.status, self._opened)(), "folder")
         self.kinds.param.watch(guarded(self.status, self._compare), "value")
-        self.run.param.watch(self._blink, "value")
 
     def _opened(self) -> None:
         """Offer the kinds of frames of the folder that was opened."""
         frames = self.session.folder.table
-        self.result[:] = self.side[:] = self.blinking[:] = []
+        self.result[:] = self.side[:] = []
         self.pictures = {}
         self.files = dict(frames.drop_duplicates("kind").set_index("kind")["path"])
-        lights = frames[frames["kind"] == "light"].head(_MOST)
-        self.lights = dict(zip(lights["file"], lights["path"], strict=True))
-        self.light.options = list(self.lights)
         self.status.show("")
         self._offer()
         self.kinds.value = [name for name in ("light", "flat") if name in self.kinds.options]
-        if self.lights:
-            self._show_blinking()
 
     def _offer(self) -> None:
         options = [name for name in ("light", "dark", "bias", "flat") if name in self.files]
@@ -277,30 +262,6 @@ class PixelPage(JobPage):
         self.status.show(f"of another size, not shown: {', '.join(other)}" if other else "")
         same = [picture for picture in pictures if picture.shape == shape]
         self.side[:] = [side_by_side(same, self.session.screen)]
-
-    def _show_blinking(self) -> None:
-        first = next(iter(self.lights))
-        limits = viewer.picture(first, read_frame(self.lights[first]))
-
-        def frame(file: str) -> viewer.Picture:
-            if not file or file == first:
-                return limits
-            return viewer.like(viewer.picture(file, read_frame(self.lights[file])), limits)
-
-        screen = self.session.screen
-        self.blinking[:] = [drawing(viewer.blink(frame, self.light, width=screen.fit(viewer.WIDTH)), screen)]
-
-    def _blink(self, event: Any) -> None:
-        """Go through the lights, one after another, or stop."""
-        while self.timers:
-            self.timers.pop().stop()
-        if event.new:
-            self.timers.append(pn.state.add_periodic_callback(self._next, period=_BLINK))
-
-    def _next(self) -> None:
-        names = list(self.light.options)
-        if len(names) > 1:
-            self.light.value = names[(names.index(self.light.value) + 1) % len(names)]
 
     def _arguments(self) -> dict[str, Any]:
         self.session.check_lights()

@@ -315,6 +315,8 @@ def _house_style(plot: Any, _element: Any, *, size: tuple[int, int]) -> None:
     figure.frame_width, figure.frame_height = size
     figure.toolbar.logo = None
     figure.title.text_font, figure.title.text_color = theme.FONT, theme.INK
+    if len(shown := str(figure.title.text)) * 8 > size[0]:  # a file's name on a phone
+        figure.title.text_font_size = f"{max(8, 13 * size[0] // (8 * len(shown)))}px"
     figure.outline_line_color = None
     for axis in figure.axis:
         axis.axis_label_text_font = axis.major_label_text_font = theme.FONT

@@ -28,5 +28,6 @@ from .planning import Plan as Plan
 from .planning import plan_night as plan_night
 from .planning import write_shots as write_shots
 from .stacking import StackResult as StackResult
+from .stacking import grade_lights as grade_lights
 from .stacking import stack_folder as stack_folder
 from .uniformity import measure_uniformity as measure_uniformity

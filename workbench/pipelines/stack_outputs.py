@@ -33,7 +33,7 @@ from ..ingest.reader import plain_pixels, read_frame
 from ..stack.engine import RAW_BYTES, Band, Prepared, StackPlan, open_planes, prepare, stack_band
 from ..stack.fits_out import Layout, write_band
 from ..stack.normalise import pixel_share
-from ..stars.survey import FrameSurvey, survey_mosaic
+from ..stars.survey import QUALITY, FrameSurvey, survey_mosaic
 
 if TYPE_CHECKING:
     from .stack_inputs import LightList
@@ -346,10 +346,10 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def frame_table(lights: LightList, registration: Registration, weights: np.ndarray) -> pd.DataFrame:
+def frame_table(lights: LightList, registration: Registration, weights: np.ndarray | None = None) -> pd.DataFrame:
     """Return one row a light: whether it is used and why not, its quality, its scale, weights and transform.
 
-    `weights` (frame, channel) are of the lights that are used.
+    `weights` (frame, channel) are of the lights that are used, where they are known.
     """
     count, reference, used = len(lights.names), registration.reference, list(registration.used)
     table = pd.DataFrame({"file": list(lights.names)})
@@ -360,12 +360,12 @@ def frame_table(lights: LightList, registration: Registration, weights: np.ndarr
     table["iso"] = lights.iso
     if lights.filter:
         table["filter"] = lights.filters
-    for name in ("stars", "fwhm", "roundness", "background", "noise", "snr"):
+    for name in QUALITY:
         table[name] = registration.quality[name].values
     relative = lights.exposure / lights.exposure[reference]
     table["scale"] = registration.scales
     table["transparency"] = 1.0 / (table["scale"] * np.where(np.isfinite(relative), relative, 1.0))
-    for place, channel in enumerate(lights.channels):
+    for place, channel in enumerate(() if weights is None else lights.channels):
         values = np.zeros(count)
         values[used] = weights[:, place]
         table[f"weight_{channel}"] = values

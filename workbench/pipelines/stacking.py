@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -30,8 +31,18 @@ from ..stack import fits_out
 from ..stack.engine import PlannedFrame, StackPlan
 from ..stack.normalise import normalisation
 from ..stack.settings import StackSettings
+from ..stars.survey import QUALITY, quality_table
 from .stack_filters import FilterRun, filter_runs, register_filters, stack_files
-from .stack_inputs import OpenedFrames, Place, forecast, open_frames, prepare_masters, run_identity, survey_lights
+from .stack_inputs import (
+    OpenedFrames,
+    Place,
+    forecast,
+    open_frames,
+    prepare_masters,
+    register_lights,
+    run_identity,
+    survey_lights,
+)
 from .stack_outputs import (
     bands_done,
     claim_folder,
@@ -44,6 +55,7 @@ from .stack_outputs import (
     write_whole,
 )
 
+GRADES = ("file", "filter", "exposure", *QUALITY, "transparency", "used", "reason")  # columns of `grade_lights`
 _CHI_HOLDS = (0.9, 1.1)  # within this the noise model describes the scatter between frames
 
 
@@ -202,6 +214,67 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
     return StackResult(
         None, frames, opened.set_aside, warnings, seconds=seconds, units=ready.units, grid=grid, stacks=stacks
     )
+
+
+def grade_lights(
+    folder: str | Path, *, sensor: str | Path | xr.Dataset | None = None, scratch: str | Path | None = None,
+    threads: int = 2, progress: bool = True, **settings: Any,
+) -> StackResult:  # fmt: skip
+    """Measure every light of a folder as `stack_folder` does before it stacks, so that one can choose among them.
+
+    Parameters
+    ----------
+    folder, sensor, settings
+        As for `stack_folder`.
+    scratch
+        Folder for the working files, which are removed at the end; the system's by default.
+
+    Returns
+    -------
+    StackResult
+        With ``frames``, one row a light: stars, FWHM [px], roundness, background and noise [e⁻; ADU without a gain],
+        SNR, transparency (that of the filter's reference is 1), whether `stack_folder` would use it, and why not.
+
+    Raises
+    ------
+    WorkbenchError
+        If there are fewer than two lights.
+
+    Examples
+    --------
+    >>> from workbench import sample_folder
+    >>> grade_lights(sample_folder()).frames[["file", "fwhm", "transparency", "used"]]  # doctest: +SKIP
+    """
+    chosen = StackSettings(**settings)
+    opened = open_frames(Path(folder), sensor, chosen, progress)
+    with tempfile.TemporaryDirectory(prefix=".lights-", dir=scratch) as work:
+        place = Place(Path(work) / "stack.fits", Path(work), Path(work) / "masters", threads, progress)
+        ready = prepare_masters(opened, chosen, place)
+        pixels = survey_lights(opened, ready, place, None)
+        graded = [_graded(run, chosen) for run in filter_runs(opened, ready, pixels, place)]
+    frames = pd.concat([table for table, _ in graded], ignore_index=True)
+    set_aside = list(dict.fromkeys([*opened.set_aside, *(one for _, run in graded for one in run.opened.set_aside)]))
+    warnings = list(dict.fromkeys([*opened.warnings, *(text for _, run in graded for text in run.opened.warnings)]))
+    frames = frames[[name for name in GRADES if name in frames]]
+    return StackResult(None, frames, set_aside, warnings, plan=tuple(ready.used), units=ready.units)
+
+
+def _graded(run: FilterRun, settings: StackSettings) -> tuple[pd.DataFrame, FilterRun]:
+    """Return the table of a filter's lights, also where they cannot be registered, and the run with its messages."""
+    lights = run.opened.lights
+    reference = settings.reference
+    own = settings if reference and lights.meant_by(str(reference)) else replace(settings, reference=None)
+    try:
+        return frame_table(lights, register_lights(run.opened, own, run.surveys)), run
+    except WorkbenchError as problem:
+        run.opened.warnings.append(f"{lights.filter}: {problem}" if lights.filter else str(problem))
+    unread = dict(run.opened.set_aside)
+    table = pd.DataFrame({"file": list(lights.names), "used": False, "exposure": lights.exposure})
+    table["reason"] = [unread.get(name, "the lights cannot be aligned") for name in lights.names]
+    table["filter"] = lights.filters
+    read = {name: one.stars for name, one in zip(lights.names, run.surveys, strict=True) if one is not None}
+    quality = quality_table(list(read.values()), list(read)).to_dataframe().set_index("filename")
+    return table.join(quality.reindex(columns=list(QUALITY)), on="file"), run
 
 
 def plan_stack(run: FilterRun, settings: StackSettings, registration: Registration) -> tuple[StackPlan, np.ndarray]:

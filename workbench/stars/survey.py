@@ -15,7 +15,7 @@ from .background import clipped_stats, green_sampling
 from .find import find_stars
 
 BLOCK = 64  # pixels of the mosaic
-_QUALITY = {
+QUALITY = {
     "stars": ("1", "stars found"),
     "fwhm": ("pix", "median FWHM"),
     "roundness": ("1", "median roundness (minor over major axis)"),
@@ -132,9 +132,9 @@ def quality_table(catalogues: Sequence[xr.Dataset], filenames: Sequence[str]) ->
         snr = stars["snr"].values[~stars["saturated"].values][:100]
         row = [stars.attrs[name] for name in ("detected", "fwhm", "roundness", "background", "noise")]
         rows.append([*row, float(np.median(snr)) if snr.size else np.nan])
-    columns = np.array(rows, float).reshape(-1, len(_QUALITY)).T
-    about = [{"units": units, "long_name": text} for units, text in _QUALITY.values()]
-    data = {name: ("frame", *column) for name, *column in zip(_QUALITY, columns, about, strict=True)}
+    columns = np.array(rows, float).reshape(-1, len(QUALITY)).T
+    about = [{"units": units, "long_name": text} for units, text in QUALITY.values()]
+    data = {name: ("frame", *column) for name, *column in zip(QUALITY, columns, about, strict=True)}
     return xr.Dataset(data, coords={"filename": ("frame", np.array(list(filenames), object))})
 
 

@@ -1,0 +1,210 @@
+"""The lights of a folder: a table with a tick for each, to choose what is stacked; one after another, to look at."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import panel as pn
+import param
+
+from ..ingest.reader import read_frame
+from . import viewer
+from .components import WIDE, JobPage, Status, bullets, drawing, guarded, heading
+from .jobs import Job
+from .session import Session
+
+_BLINK = 700  # between two lights [ms]
+# of the table: name in `grade_lights`, title, digits after the point
+_COLUMNS = (
+    ("file", "light", 0), ("filter", "filter", 0), ("exposure", "exposure [s]", 0), ("stars", "stars", 0),
+    ("fwhm", "FWHM [px]", 2), ("roundness", "roundness", 3), ("background", "background [{unit}]", 1),
+    ("noise", "noise [{unit}]", 2), ("transparency", "transparency", 3), ("reason", "why not", 0),
+)  # fmt: skip
+
+
+class LightTable(pn.custom.JSComponent):
+    """A table whose rows have ticks and whose columns sort; the keyboard reaches all of it.
+
+    Values of `rows` are text, numbers or None, written with as many `digits` as their column has.
+    """
+
+    titles = param.List(default=[], doc="Of the columns; the first names what the row is about.")
+    digits = param.List(default=[], doc="After the point, a number for each column.")
+    rows = param.List(default=[], doc="A list of values for each row.")
+    fixed = param.List(default=[], doc="Numbers of the rows that cannot be ticked.")
+    unticked = param.List(default=[], doc="Numbers of the other rows without a tick.")
+    order = param.List(default=[], doc="Numbers of the rows as they are sorted.")
+    chosen = param.Integer(default=-1, doc="Number of the row whose name was pressed last.")
+
+    _esm = """
+    const make = (name, parent, text = '', attributes = {}) => {
+      const made = parent.appendChild(document.createElement(name));
+      made.textContent = text;
+      for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+      return made;
+    };
+    export function render({model}) {
+      const region = document.createElement('div');
+      const about = {class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Lights'};
+      for (const [key, value] of Object.entries(about)) region.setAttribute(key, value);
+      let by = 0, sign = 1;
+      const text = (value, digits) =>
+        value === null ? '\\u2013' : typeof value === 'number' ? value.toFixed(digits) : value;
+      const compare = (one, other) =>
+        one === null || other === null ? (one === null) - (other === null)
+        : sign * (typeof one === 'number' ? one - other : one.localeCompare(other, undefined, {numeric: true}));
+      const fill = (body) => {
+        const order = model.rows.map((_, number) => number);
+        order.sort((one, other) => compare(model.rows[one][by], model.rows[other][by]) || one - other);
+        body.textContent = '';
+        for (const number of order) {
+          const row = make('tr', body), values = model.rows[number], fixed = model.fixed.includes(number);
+          const tick = make('input', make('td', row), '', {type: 'checkbox', 'aria-label': `stack ${values[0]}`});
+          tick.disabled = fixed;
+          tick.checked = !fixed && !model.unticked.includes(number);
+          tick.onchange = () => {
+            const others = model.unticked.filter((one) => one !== number);
+            model.unticked = tick.checked ? others : [...others, number].sort((a, b) => a - b);
+          };
+          make('button', make('th', row, '', {scope: 'row'}), values[0]).onclick = () => { model.chosen = number; };
+          values.slice(1).forEach((value, place) => make('td', row, text(value, model.digits[place + 1])));
+        }
+        model.order = order;
+      };
+      const draw = () => {
+        region.textContent = '';
+        if (!model.rows.length) return;
+        const all = make('table', region, '', {class: 'ticks'});
+        const head = make('tr', make('thead', all)), body = make('tbody', all);
+        make('th', head, 'stack', {scope: 'col'});
+        model.titles.forEach((title, place) => {
+          const cell = make('th', head, '', {scope: 'col', ...(place === by && {'aria-sort': 'ascending'})});
+          make('button', cell, title).onclick = () => {
+            sign = place === by ? -sign : 1;
+            by = place;
+            for (const one of head.children) one.removeAttribute('aria-sort');
+            cell.setAttribute('aria-sort', sign > 0 ? 'ascending' : 'descending');
+            fill(body);
+          };
+        });
+        fill(body);
+      };
+      model.on('rows', () => { by = 0; sign = 1; draw(); });
+      draw();
+      return region;
+    }
+    """
+
+
+class LightsPart(JobPage):
+    """The part of the Stack page that measures the lights, shows them, and lets the reader choose."""
+
+    name, task, label = "Lights", "grade_lights", "Measure the lights"
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.count = Status()
+        self.table = LightTable(margin=(5, 10), **WIDE)
+        self.light = pn.widgets.Select(label="Light", options=[], max_width=360, **WIDE)
+        self.run = pn.widgets.Toggle(label="Blink", width=110)
+        self.picture = pn.Column(**WIDE)
+        self.paths: dict[str, str] = {}
+        self.timers: list[Any] = []
+        self.panel = pn.Column(
+            heading("Choose the lights", "How sharp and round the stars of every light are, how bright its sky is and "
+                    "how clear the air was. A heading sorts by its column; what has no tick is not stacked. Without a "
+                    "measurement all lights are stacked that fit together."),
+            self.job, self.result, self.count.pane, self.table,
+            pn.FlexBox(self.light, self.run, align_items="flex-end"), self.picture, **WIDE,
+        )  # fmt: skip
+        session.param.watch(lambda _: guarded(self.progress, self._opened)(), "folder")
+        self.run.param.watch(self._blink, "value")
+        self.table.param.watch(lambda _: self._counted(), "unticked")
+        self.table.param.watch(lambda event: setattr(self.light, "value", self.files[event.new]), "chosen")
+        self.table.param.watch(lambda event: self._in_order(event.new), "order")
+
+    @property
+    def files(self) -> list[str]:
+        """The lights of the table, in its rows' order."""
+        return [row[0] for row in self.table.rows]
+
+    @property
+    def left_out(self) -> list[str]:
+        """What the stack shall leave out: names, or paths where a name alone could mean others too."""
+        names = [Path(file).name for file in self.files]
+        chosen = [self.files[number] for number in self.table.unticked]
+        return [file if "/" in file or names.count(file) == 1 else str(self.paths[file]) for file in chosen]
+
+    def _opened(self) -> None:
+        """Show the lights of the folder that was opened."""
+        lights = self.session.folder.select(kind="light").table if self.session.folder.has("light") else None
+        self.paths = {} if lights is None else dict(zip(lights["file"], lights["path"], strict=True))
+        self.result[:] = self.picture[:] = []
+        self.run.value = False
+        self.table.param.update(rows=[], fixed=[], unticked=[])
+        self.count.show("")
+        self.light.options = list(self.paths)
+        if self.paths:
+            self._draw()
+
+    def _draw(self) -> None:
+        first = next(iter(self.paths))
+        limits = viewer.picture(Path(first).name, read_frame(self.paths[first]))
+
+        def frame(file: str) -> viewer.Picture:
+            if not file or file == first:
+                return limits
+            return viewer.like(viewer.picture(Path(file).name, read_frame(self.paths[file])), limits)
+
+        screen = self.session.screen
+        self.picture[:] = [drawing(viewer.blink(frame, self.light, width=screen.fit(viewer.WIDTH)), screen)]
+
+    def _blink(self, event: Any) -> None:
+        """Go through the ticked lights, one after another, or stop."""
+        while self.timers:
+            self.timers.pop().stop()
+        if event.new:
+            self.timers.append(pn.state.add_periodic_callback(self._next, period=_BLINK))
+
+    def _next(self) -> None:
+        off = {self.files[number] for number in (*self.table.unticked, *self.table.fixed)}
+        names = [name for name in self.light.options if name not in off or name == self.light.value]
+        if len(names) > 1:
+            self.light.value = names[(names.index(self.light.value) + 1) % len(names)]
+
+    def _in_order(self, order: list[int]) -> None:
+        """Let the lights blink in the order of the table."""
+        files = self.files
+        if sorted(order) == list(range(len(files))) and {*files} == {*self.light.options}:
+            self.light.options = [files[number] for number in order]
+
+    def _arguments(self) -> dict[str, Any]:
+        self.session.check_lights()
+        sensor = self.session.sensor_file if self.session.sensor is not None else None
+        return {"folder": self.session.folder.root, "sensor": sensor, "scratch": self.session.results}
+
+    def _command(self) -> list[str]:
+        command = ["workbench", "lights", str(self.session.folder.root)]
+        return command + (["--sensor", str(self.session.sensor_file)] if self.session.sensor is not None else [])
+
+    def show_result(self, job: Job) -> None:
+        """Show the table; what cannot be stacked has no tick, and the reason."""
+        graded = job.value
+        frames = graded.frames.reindex(columns=[name for name, *_ in _COLUMNS]).replace({math.nan: None, "": None})
+        shown = [column for column in _COLUMNS if frames[column[0]].notna().any()]
+        unit = "e⁻" if graded.units == "electron" else "ADU"
+        self.table.param.update(
+            titles=[title.format(unit=unit) for _, title, _ in shown], digits=[digits for *_, digits in shown],
+            rows=frames[[name for name, *_ in shown]].astype(object).values.tolist(), unticked=[],
+            fixed=[number for number, used in enumerate(graded.frames["used"]) if not used],
+        )  # fmt: skip
+        self.result[:] = [pn.pane.HTML(bullets(graded.warnings), **WIDE)] if graded.warnings else []
+        self._counted()
+
+    def _counted(self) -> None:
+        count, away = len(self.table.rows), len(self.table.fixed)
+        if count:
+            unfit = f"; {away} cannot be stacked" if away else ""
+            self.count.show(f"{count - away - len(self.table.unticked)} of {count} lights are ticked{unfit}")
