@@ -225,14 +225,7 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     wb.core.files.check_folder(out)
     frames = wb.open_folder(folder or wb.sample_folder(progress=not quiet), progress=not quiet)
     needs = {need for chart in wanted for need in chart.needs}
-    examined = frames.has("light") and any(need.startswith("lights.") for need in needs)
-    with wb.pipelines.examining_lights(frames if examined else None) as lights:
-        result = wb.characterize(frames, out=out, progress=not quiet)
-        if "pixel_noise" in needs:
-            result.pixel_noise = wb.pipelines.measure_pixel_noise(frames, progress=not quiet)
-        result.lights = lights()
-    if result.lights is not None:
-        result.warnings += [f"lights: {text}" for text in result.lights.warnings]
+    result = wb.pipelines.characterize_with_lights(frames, needs, out=out, progress=not quiet)
     written = wb.export.write_charts(result, out, only=only, progress=not quiet)
     click.echo(f"{result!r}\n")
     for name, reason in written.not_drawn.items():
@@ -332,20 +325,10 @@ def finish(
 @click.option("--out", type=_PATH, help="A CSV file for the table.")
 @_quiet
 def lights(folder: Path, sensor: Path | None, out: Path | None, quiet: bool) -> None:
-    """Measure each light in FOLDER: stars, FWHM [px], roundness, background, noise, transparency.
-
-    Measured as `workbench stack` does before it stacks, whose --exclude, --keep and limits choose
-    among them; lights that it would not use are listed with the reason.
-    """
-    if out is not None:
-        wb.core.files.check_target(out, "CSV file")
-    result = wb.pipelines.grade_lights(folder, sensor=sensor, progress=not quiet)
+    """Measure each light in FOLDER as `workbench stack` does, whose --exclude, --keep and limits choose among them."""
+    result = wb.pipelines.grade_lights(folder, sensor=sensor, out=out, progress=not quiet)
     click.echo(result.frames.to_string(index=False, na_rep="", float_format="{:.4g}".format))
-    for text in result.warnings:
-        click.echo(f"warning: {text}", err=True)
-    if out is not None:
-        with wb.core.files.whole_file(out) as part:
-            result.frames.to_csv(part, index=False)
+    click.echo("".join(f"warning: {text}\n" for text in result.warnings), err=True, nl=False)
 
 
 @_command("calibrate, align and stack the lights")

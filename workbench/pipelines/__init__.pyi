@@ -11,6 +11,7 @@ from . import stack_outputs as stack_outputs
 from . import stacking as stacking
 from . import uniformity as uniformity
 from .calibration import Lights as Lights
+from .calibration import characterize_with_lights as characterize_with_lights
 from .calibration import examine_lights as examine_lights
 from .calibration import examining_lights as examining_lights
 from .calibration import make_dark_library as make_dark_library

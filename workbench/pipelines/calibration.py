@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -32,7 +32,8 @@ from ..sensor.library import fit_dark_library
 from ..stack.cubes import aligned
 from ..stack.trial import before_after, noise_against_frames, rejection_trial
 from .calibration_checks import adopt_masters, masters_cube
-from .measurement import MAJORITY, as_warning, set_aside_lines
+from .characterization import Characterization, characterize
+from .measurement import MAJORITY, as_warning, measure_pixel_noise, set_aside_lines
 
 CALIBRATION = ("bias", "dark", "flat", "darkflat")
 DARK_LIBRARY_FILE = "dark-library.fits"
@@ -154,6 +155,29 @@ def examining_lights(frames: Folder | None) -> Iterator[Callable[[], Lights | No
             yield answer
         finally:
             future.cancel()
+
+
+def characterize_with_lights(
+    frames: Folder, needs: Collection[str], *, out: Path | None = None, progress: bool = True
+) -> Characterization:
+    """Characterize a folder, with what more some charts need: the noise of every pixel, and the lights examined.
+
+    Parameters
+    ----------
+    needs
+        Of the charts (`workbench.charts.registry`): ``lights.…`` and ``pixel_noise`` are measured where they are named.
+    out
+        Folder for ``sensor.json``.
+    """
+    examined = frames.has("light") and any(need.startswith("lights.") for need in needs)
+    with examining_lights(frames if examined else None) as lights:
+        result = characterize(frames, out=out, progress=progress)
+        if "pixel_noise" in needs:
+            result.pixel_noise = measure_pixel_noise(frames, progress=progress)
+        result.lights = lights()
+    if result.lights is not None:
+        result.warnings += [f"lights: {text}" for text in result.lights.warnings]
+    return result
 
 
 @dataclass(repr=False)

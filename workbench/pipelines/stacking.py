@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from ..align.registration import Registration
 from ..core.errors import WorkbenchError, said_of, said_of_all
-from ..core.files import check_target
+from ..core.files import check_target, whole_file
 from ..core.fits_cards import observation
 from ..core.parallel import machine_share
 from ..ingest.reader import read_header
@@ -217,8 +217,8 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
 
 
 def grade_lights(
-    folder: str | Path, *, sensor: str | Path | xr.Dataset | None = None, scratch: str | Path | None = None,
-    threads: int = 2, progress: bool = True, **settings: Any,
+    folder: str | Path, *, sensor: str | Path | xr.Dataset | None = None, out: str | Path | None = None,
+    scratch: str | Path | None = None, progress: bool = True, **settings: Any,
 ) -> StackResult:  # fmt: skip
     """Measure every light of a folder as `stack_folder` does before it stacks, so that one can choose among them.
 
@@ -226,6 +226,8 @@ def grade_lights(
     ----------
     folder, sensor, settings
         As for `stack_folder`.
+    out
+        A CSV file for the table.
     scratch
         Folder for the working files, which are removed at the end; the system's by default.
 
@@ -246,9 +248,11 @@ def grade_lights(
     >>> grade_lights(sample_folder()).frames[["file", "fwhm", "transparency", "used"]]  # doctest: +SKIP
     """
     chosen = StackSettings(**settings)
+    if out is not None:
+        check_target(out, "CSV file")
     opened = open_frames(Path(folder), sensor, chosen, progress)
     with tempfile.TemporaryDirectory(prefix=".lights-", dir=scratch) as work:
-        place = Place(Path(work) / "stack.fits", Path(work), Path(work) / "masters", threads, progress)
+        place = Place(Path(work) / "stack.fits", Path(work), Path(work) / "masters", progress)
         ready = prepare_masters(opened, chosen, place)
         pixels = survey_lights(opened, ready, place, None)
         graded = [_graded(run, chosen) for run in filter_runs(opened, ready, pixels, place)]
@@ -256,6 +260,9 @@ def grade_lights(
     set_aside = list(dict.fromkeys([*opened.set_aside, *(one for _, run in graded for one in run.opened.set_aside)]))
     warnings = list(dict.fromkeys([*opened.warnings, *(text for _, run in graded for text in run.opened.warnings)]))
     frames = frames[[name for name in GRADES if name in frames]]
+    if out is not None:
+        with whole_file(out) as part:
+            frames.to_csv(part, index=False)
     return StackResult(None, frames, set_aside, warnings, plan=tuple(ready.used), units=ready.units)
 
 
