@@ -284,6 +284,14 @@ def test_a_colour_camera_without_a_visible_mosaic_is_asked_about(tmp_path, camer
     assert folder.warnings == ([told] if asked else [])
 
 
+@pytest.mark.parametrize("words", [{"ISOSPEED": 800}, {"INSTRUME": "Canon EOS 6D"}])
+def test_a_flat_without_a_mosaic_answers_the_question(tmp_path, words):
+    batches = [Batch("flat", 1, 0.5, header=words), Batch("light", 2, 60.0, header=words)]
+    write_frames(tmp_path, cooled(SHAPE), batches)
+    folder = open_folder(tmp_path)
+    assert (set(folder.table["cfa_pattern"]), folder.warnings) == ({"mono"}, [])
+
+
 def test_colortyp_states_the_mosaic(tmp_path):
     words = {"BAYERPAT": None, "COLORTYP": "GRBG"}
     colour_night(tmp_path, smart_telescope(SHAPE), **words)

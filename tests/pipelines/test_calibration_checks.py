@@ -10,7 +10,7 @@ from astropy.io import fits
 from workbench.core.cube import digest
 from workbench.ingest import open_folder
 from workbench.pipelines import stack_folder
-from workbench.pipelines.calibration_checks import adopt_masters, masters_cube
+from workbench.pipelines.calibration_checks import masters_cube, prepare_calibration
 from workbench.simulate import make_sky
 from workbench.simulate.capture import Batch, cooled, write_frames
 from workbench.stack.fits_out import open_stack
@@ -102,7 +102,7 @@ def master(folder, kind, name="old_master", change=None, **words):
 )  # fmt: skip
 def test_masters_that_do_not_fit_are_left_out(night, kind, words, change, reason):
     master(night, kind, change=change, **words)
-    folder = adopt_masters(open_folder(night, progress=False))
+    folder = prepare_calibration(open_folder(night, progress=False))
     assert folder.adopted.empty
     ((path, why),) = folder.set_aside
     assert path.stem == "old_master"
@@ -114,7 +114,7 @@ def test_what_a_master_does_not_state_is_reported(night, tmp_path):
     master(night, "dark", NCOMBINE=None, CCD_TEMP=None, SET_TEMP=None, DATE_OBS=None)
     master(night, "bias", DATE_OBS="2022-01-01T00:00:00")
     raw_flats = open_folder(night, progress=False)
-    folder = adopt_masters(raw_flats)
+    folder = prepare_calibration(raw_flats)
     assert sorted(folder.adopted["kind"]) == ["bias", "dark"]
     said = "\n".join(folder.warnings)
     assert "does not state of how many frames" in said
@@ -136,7 +136,7 @@ def test_raw_frames_come_before_a_master(night):
         header = units[0].header
         header["IMAGETYP"] = "Master Dark"
         fits.writeto(night / "darks" / "calibration.fits", units[0].data.astype(np.float32), header)
-    folder = adopt_masters(open_folder(night, progress=False))
+    folder = prepare_calibration(open_folder(night, progress=False))
     assert folder.adopted["kind"].tolist() == ["flat"]
     assert [why for _, why in folder.set_aside if "the raw dark frames are used" in why]
 
@@ -168,7 +168,49 @@ def test_a_master_of_pixinsight_is_adopted(night):
         )
         level = units[0].data.mean()
     path.unlink()
-    folder = adopt_masters(open_folder(night, progress=False))
+    folder = prepare_calibration(open_folder(night, progress=False))
     assert folder.adopted[["kind", "combined", "scale"]].values.tolist() == [["dark", 8.0, 65535.0]]
     cube = masters_cube(folder.adopted)
     assert float(cube.mean()) == pytest.approx(level, rel=1e-5)
+
+
+def with_overscan(folder, drift, lit=False):
+    """Give the frames of a folder 24 columns of overscan and add a drift [ADU] of the level to each frame."""
+    rng = np.random.default_rng(5)
+    for number, path in enumerate(sorted(folder.rglob("*.fits"))):
+        with fits.open(path) as units:
+            header, values = units[0].header, units[0].data.astype(float)
+        scan = rng.normal(CAMERA.black_level, 28.0, (SHAPE[0], 24)) + lit * (values.mean() - CAMERA.black_level)
+        wide = np.hstack([values, scan.round()]) + drift(number)
+        for key in ("BZERO", "BSCALE"):
+            header.remove(key, ignore_missing=True)
+        header["BIASSEC"] = f"[{SHAPE[1] + 1}:{SHAPE[1] + 24},1:{SHAPE[0]}]"
+        fits.writeto(path, wide.clip(0, 65535).astype(np.uint16), header, overwrite=True)
+
+
+def test_the_black_level_follows_a_drifting_overscan(night, tmp_path):
+    settings = {"sensor": sensor(), "reference": "light_0024", "progress": False}
+    expected = open_stack(stack_folder(night, tmp_path / "steady.fits", **settings).path)
+    with_overscan(night, lambda number: 7 * number)
+    result = stack_folder(night, tmp_path / "drift.fits", **settings)
+    found = open_stack(result.path)
+    (said,) = (text for text in result.warnings if "overscan drifts" in text)
+    error = 28.0 / np.sqrt(18 * 150) * CAMERA.gain(0.0)
+    apart = float(np.nanmedian(found.signal - expected.signal))
+    assert abs(apart) < 5 * error, said
+    np.testing.assert_allclose(np.nanmedian(found.variance / expected.variance), 1, atol=0.02)
+
+
+def test_an_overscan_that_does_not_drift_or_sees_light_changes_nothing(night):
+    with_overscan(night, lambda number: 0)
+    frames = open_folder(night, progress=False)
+    assert not prepare_calibration(frames).table["shift"].any()
+    assert frames.light.shape[1:] == SHAPE
+    for path in night.rglob("*.fits"):
+        header = fits.getheader(path)
+        header.remove("BZERO"), header.remove("BSCALE")
+        fits.writeto(path, fits.getdata(path)[:, : SHAPE[1]], header, overwrite=True)
+    with_overscan(night, lambda number: 0, lit=True)
+    frames = prepare_calibration(open_folder(night, progress=False))
+    assert not frames.table["shift"].any()
+    assert any("BIASSEC is no overscan" in text for text in frames.warnings)

@@ -69,6 +69,7 @@ def frame_info(header: Mapping[str, Any], path: Path) -> FrameInfo:
         row_order=row_order(header),
         derived=_derived(header),
         combined=_combined(header)[1],
+        overscan=_overscan(header, full, (top, left, height, width)),
         doubts=tuple(filter(None, (slow, warm, cut, _calibrated(header)))),
     )
 
@@ -160,6 +161,15 @@ def _light_window(header: Mapping[str, Any], shape: tuple[int, int]) -> tuple[_W
     rests += [(0, 0, shape[0], left), (0, left + width, shape[0], right)]
     rest = max(rests, key=lambda part: part[2] * part[3])
     return (rest, "") if rest[2] * rest[3] else (whole, "BIASSEC leaves no pixel: the whole frame is used")
+
+
+def _overscan(header: Mapping[str, Any], shape: tuple[int, int], light: _Window) -> tuple[int, ...]:
+    """The overscan in the upright picture, where it is stated and apart from the part that light reaches."""
+    window = _section(_words(header, "BIASSEC"), shape[0] if row_order(header) == BOTTOM_UP else 0)
+    if not window or not _within(window, shape):
+        return ()
+    apart = any(window[n] >= light[n] + light[n + 2] or light[n] >= window[n] + window[n + 2] for n in (0, 1))
+    return window if apart else ()
 
 
 _PROCESSED = re.compile(r"\b(ImageIntegration|ImageCalibration|Debayer|StarAlignment)\.")

@@ -34,7 +34,7 @@ class Folder:
     (frame, y, x).  ``set_aside`` lists files that cannot be used, each with the reason; ``findings``
     what is doubtful, frame by frame, and ``warnings`` the same as sentences.  ``masters`` are the rows of
     files set aside that other programs combined from bias frames, darks, flats or their darks; ``adopted`` are those of
-    them that serve in place of raw frames (`workbench.pipelines.calibration_checks.adopt_masters`).
+    them that serve in place of raw frames (`workbench.pipelines.calibration_checks.prepare_calibration`).
     """
 
     table: pd.DataFrame

@@ -37,9 +37,10 @@ class FrameInfo:
     ``gain_setting`` and ``offset_setting`` are numbers on the camera's own scales, ``egain`` is e-/ADU as a FITS
     header claims it.  ``binning`` counts sensor pixels along a side of a pixel, ``window`` is where the frame begins
     on the sensor (``"640, 480"``, empty for its corner), ``rotation`` the rotator's angle [deg].  ``row_order`` is
-    the file's (pixels are read upright); ``derived`` is why it is no raw frame (a master, a stack, a processed
-    picture), and ``combined`` how many frames were combined into it, NaN where that is not stated.  The file's numbers
-    times ``scale`` are ADU.  ``doubts`` are sentences about what the header states.
+    the file's (pixels are read upright); ``derived`` is why it is no raw frame (master, stack, processed picture),
+    and ``combined`` how many frames were combined into it, NaN where that is not stated.  The file's numbers times
+    ``scale`` plus ``shift`` are ADU; ``overscan`` is its (top, left, height, width) in the full picture.  ``doubts``
+    are sentences about what the header states.
     """
 
     path: Path
@@ -72,6 +73,8 @@ class FrameInfo:
     derived: str = ""
     combined: float = math.nan
     scale: float = 1.0
+    shift: float = 0.0
+    overscan: tuple[int, ...] = ()
     doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

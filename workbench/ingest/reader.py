@@ -37,8 +37,8 @@ _GAP = rb"(?:\s|#[^\n]*\n)+"
 _PGM_HEADER = re.compile(rb"P5" + 3 * (_GAP + rb"(\d+)") + rb"\s")
 
 
-def read_frame(path: str | Path, area: Area = "visible", scale: float = 1.0) -> np.ndarray:
-    """Return one frame's pixels (y, x) in ADU as read: nothing subtracted; scaled only if a `scale` is given.
+def read_frame(path: str | Path, area: Area = "visible", scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
+    """Return one frame's pixels (y, x) in ADU as read: nothing subtracted or scaled, unless it is given.
 
     Integers come as uint16, floating-point FITS data as they are, always in native byte order, and the picture's top
     row first, whatever the order in the file.  ``area="full"`` includes a RAW's masked margins and a FITS overscan.
@@ -50,8 +50,8 @@ def read_frame(path: str | Path, area: Area = "visible", scale: float = 1.0) -> 
     """
     if area not in ("visible", "full"):
         raise WorkbenchError(f"area {area!r} is not known; choose 'visible' or 'full'")
-    if scale != 1:
-        return read_frame(path, area) * np.float32(scale)
+    if scale != 1 or shift:
+        return read_frame(path, area) * np.float32(scale) + np.float32(shift)
     plain = plain_pixels(path)
     if plain is not None:
         return plain.read(area=area)
@@ -142,7 +142,7 @@ def open_frames(frames: Any, *, kind: str | None = None, area: Area = "visible")
     if area == "full":
         shape, margins = _same(table, "full_shape"), _same(table, "margins")
         pattern = shifted(pattern, -margins[0], -margins[1])
-    dtype = np.result_type(*set(table["dtype"]))
+    dtype = np.result_type(*set(table["dtype"]), *([np.float32] if table["shift"].any() else []))
     history = [f"read {len(table)} frames"]
     black = _common_black(table["black_level"], pattern, history)
     white = float(table["white_level"].min())
@@ -150,8 +150,8 @@ def open_frames(frames: Any, *, kind: str | None = None, area: Area = "visible")
         levels = _few(set(table["white_level"]))
         history.append(f"white levels differ among the frames ({levels} ADU): the attribute white_level is the lowest")
     chunks = [
-        da.from_delayed(_delayed_read(path, area, shape, str(dtype), scale), shape, dtype=dtype)
-        for path, scale in table[["path", "scale"]].itertuples(index=False)
+        da.from_delayed(_delayed_read(path, area, shape, str(dtype), change), shape, dtype=dtype)
+        for path, *change in table[["path", "scale", "shift"]].itertuples(index=False)
     ]
     cube = make_cube(
         da.stack(chunks),
@@ -211,14 +211,14 @@ def _dng_as_it_is(path: Path, size: int, changed: int) -> tuple[dict[str, Any], 
     return plain_dng(path)
 
 
-def _delayed_read(path: Path, area: Area, shape: tuple[int, int], dtype: str, scale: float) -> Any:
+def _delayed_read(path: Path, area: Area, shape: tuple[int, int], dtype: str, change: list[float]) -> Any:
     stat = holder(path).stat()  # a file that has been replaced is another chunk
-    token = dask.base.tokenize(str(path), stat.st_size, stat.st_mtime_ns, area, dtype, scale, "upright")
-    return dask.delayed(_read_checked, pure=True)(path, area, shape, dtype, scale, dask_key_name=f"read_frame-{token}")
+    token = dask.base.tokenize(str(path), stat.st_size, stat.st_mtime_ns, area, dtype, *change, "upright")
+    return dask.delayed(_read_checked, pure=True)(path, area, shape, dtype, change, dask_key_name=f"read_frame-{token}")
 
 
-def _read_checked(path: Path, area: Area, shape: tuple[int, int], dtype: str, scale: float) -> np.ndarray:
-    pixels = read_frame(path, area, scale)
+def _read_checked(path: Path, area: Area, shape: tuple[int, int], dtype: str, change: list[float]) -> np.ndarray:
+    pixels = read_frame(path, area, *change)
     if pixels.shape != tuple(shape):
         raise FrameReadError(
             path,

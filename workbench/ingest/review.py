@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..core.errors import FrameReadError
 from ..core.mosaic import checkerboard, middle, shifted
+from ..core.settings import SETTING
 from .fits_header import BOTTOM_UP
 from .folder import Finding
 from .metadata import FrameInfo, kind_in_folders, kind_in_words
@@ -180,6 +181,56 @@ def _equal(first: Path, second: Path, pixels: bool) -> bool:
         return False
 
 
+# the overscan
+
+
+def follow_overscan(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
+    """Return the table with each frame's ``shift`` [ADU], so that their overscans have one mean, and findings.
+
+    Of frames of one camera and setting whose overscans differ by more than five of their errors: the shift is the
+    median of all less the frame's own.  What light reaches, or has one value, is no overscan: then nothing is shifted.
+    """
+    table, doubts = table.copy(), []
+    for _, group in table[table["overscan"].map(len) > 0].groupby(["camera", *SETTING], dropna=False, sort=False):
+        levels = np.array([_overscan_level(row) for _, row in group.iterrows()])
+        shift, error = np.nanmedian(levels[:, 0]) - levels[:, 0], levels[:, 1]
+        moved = np.abs(shift) > 5 * error
+        if not moved.any():
+            continue
+        file = group["file"].iloc[int(np.nanargmax(np.abs(shift)))]
+        if not np.isfinite(levels).all() or (levels[:, 0] > 1.05 * levels[:, 2] + 5 * error).any() or _lit(levels):
+            doubts.append(
+                (file, "BIASSEC is no overscan (it sees light, or is not as dark as the frame): not used", file)
+            )
+            continue
+        table.loc[group.index, "shift"] = shift
+        reach = f"{shift.min():+.3g} to {shift.max():+.3g} ADU, each ± {np.median(error):.2g}"
+        doubts.append((file, f"the level of the overscan drifts, and the frames are shifted by it ({reach})", file))
+    return table, doubts
+
+
+def _overscan_level(row: pd.Series) -> tuple[float, float, float]:
+    """Mean of a frame's overscan without its edges, the error of that, and the frame's own median [ADU]."""
+    try:
+        frame = read_frame(row["path"], "full", row["scale"]).astype(float)
+    except FrameReadError:
+        return np.nan, np.nan, np.nan
+    (y, x, height, width), (top, left) = row["overscan"], row["margins"]
+    part = frame[y + height // 8 : y + height - height // 8, x + width // 8 : x + width - width // 8].ravel()
+    spread = 1.4826 * np.median(np.abs(part - np.median(part)))
+    part = part[np.abs(part - np.median(part)) <= 5 * max(spread, 1.0)]
+    light = frame[top : top + row["height"], left : left + row["width"]]
+    error = float(part.std() / np.sqrt(part.size))
+    return float(part.mean()), error if error > 0 else np.nan, float(np.median(light))
+
+
+def _lit(levels: np.ndarray) -> bool:
+    """Whether the overscan of the brightest frame is brighter than others by half its light, and by a tenth of all."""
+    own, _, light = levels[levels[:, 2].argmax()]
+    above = own - levels[:, 0].min()
+    return bool(above > max(0.5 * (light - own), 0.1 * np.median(levels[:, 0])))
+
+
 # mosaics that no header states
 
 
@@ -187,7 +238,8 @@ def complete_mosaics(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
     """Return the table with the mosaic of frames that do not state one, and what is doubtful: findings.
 
     It is that of the camera's other frames of this size, else what the levels of its flats and lights show
-    (`core.mosaic.checkerboard`); a camera that by its ISO or name should have one, and shows none, is asked about.
+    (`core.mosaic.checkerboard`).  A camera that by its ISO or name should have one, and shows none, is asked about,
+    unless its pixels of all four places are equally bright in a flat.
     """
     table, doubts = table.copy(), []
     ask = "give it in frames.csv (column cfa)"
@@ -201,7 +253,9 @@ def complete_mosaics(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
             (top, left), pattern = stated["margins"].iloc[0], stated["cfa_pattern"].iloc[0]
             pattern = shifted(pattern, -top, -left)
             problem = f"no CFA pattern recorded, taken for {pattern} as in the other frames of this camera"
-        elif pattern := _mosaic_in_pixels(unstated):
+        elif (pattern := _mosaic_in_pixels(unstated)) == "mono":
+            continue
+        elif pattern:
             twin = {"RGGB": "BGGR", "GRBG": "GBRG"}[pattern]
             problem = (
                 f"no CFA pattern recorded, but the pixels show a colour mosaic: taken for {pattern}; if it is {twin}, "
@@ -220,7 +274,10 @@ def complete_mosaics(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
 
 
 def _mosaic_in_pixels(group: pd.DataFrame) -> str:
-    """The mosaic from the full frame's first pixel that the middle of a flat shows, or of a light; empty without."""
+    """The mosaic from the full frame's first pixel that the middle of a flat or a light shows; empty where none does.
+
+    ``mono`` where the four places of a cell are alike in a flat, within a hundredth of their level.
+    """
     for kind in ("flat", "light"):
         frames = group[group["kind"] == kind]
         if not len(frames):
@@ -234,6 +291,9 @@ def _mosaic_in_pixels(group: pd.DataFrame) -> str:
             top, left = row["margins"]
             pattern = shifted(pattern, -top, -left)
             return pattern if pattern in ("RGGB", "GRBG") else {"BGGR": "RGGB", "GBRG": "GRBG"}[pattern]
+        levels = [part[row::2, column::2].mean(dtype=float) for row in (0, 1) for column in (0, 1)]
+        if kind == "flat" and np.ptp(levels) < 0.01 * np.mean(levels):
+            return "mono"
     return ""
 
 

@@ -31,7 +31,7 @@ from ..ingest.folder import Folder, of_one_camera, of_one_mode
 from ..sensor.library import fit_dark_library
 from ..stack.cubes import aligned
 from ..stack.trial import before_after, noise_against_frames, rejection_trial
-from .calibration_checks import adopt_masters, masters_cube
+from .calibration_checks import masters_cube, prepare_calibration
 from .characterization import Characterization, characterize
 from .measurement import MAJORITY, as_warning, measure_pixel_noise, set_aside_lines
 
@@ -94,7 +94,7 @@ def examine_lights(folder: str | Path | Folder, *, sensor: xr.Dataset | None = N
     frames = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
     try:
         if frames.has("light"):
-            frames = adopt_masters(of_one_camera(frames, ["light"], CALIBRATION))
+            frames = prepare_calibration(of_one_camera(frames, ["light"], CALIBRATION))
         lights, frames = frames.without_unreadable(lambda frames: _examine(frames, sensor, progress))
     except WorkbenchError as problem:
         return Lights(warnings=[f"the lights were not looked at: {problem}"])

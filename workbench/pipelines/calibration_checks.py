@@ -17,6 +17,7 @@ from ..core.settings import SETTING, setting_differs
 from ..core.values import describe
 from ..ingest.folder import Folder
 from ..ingest.reader import open_frames, read_frame
+from ..ingest.review import follow_overscan
 
 _OLD = {"bias": 365.0, "dark": 365.0, "darkflat": 365.0, "flat": 1.5}  # [days]: then pixels, or dust, are others
 _EMPTY = 0.01  # of a master's pixels at 0 or below: with its offset in it there are none
@@ -75,13 +76,16 @@ def masters_cube(rows: pd.DataFrame) -> xr.DataArray:
     return cube.assign_coords(combined=("frame", rows["combined"].to_numpy(float)))
 
 
-def adopt_masters(frames: Folder) -> Folder:
-    """Return the folder with the masters of other programs that serve in place of raw frames of their kind.
+def prepare_calibration(frames: Folder) -> Folder:
+    """Return the folder with its frames' levels following their overscans, and with masters of other programs.
 
-    Where there are no raw frames of a kind: the newest that has the lights' size, camera, mosaic and setting, states
-    what it must (a dark its exposure), and whose level shows that its offset is, or of a flat is not, in it.  A finding
-    says how old it is and what it does not state; why others are left out stands with what is set aside.
+    See `ingest.review.follow_overscan`.  A master serves where there are no raw frames of a kind: the newest that has
+    the lights' size, camera, mosaic and setting, states what it must (a dark its exposure), and whose level shows that
+    its offset is still in it.  A finding says how old it is and what it does not state; why others are left out stands
+    with what is set aside.
     """
+    table, doubts = follow_overscan(frames.table)
+    frames = replace(frames, table=table, findings=[*frames.findings, *doubts])
     lights = frames.table[frames.table["kind"] == "light"]
     if frames.masters.empty or lights.empty:
         return frames

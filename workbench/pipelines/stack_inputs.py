@@ -32,7 +32,7 @@ from ..stack.settings import StackSettings, left_out
 from ..stars.selection import is_meant
 from ..stars.survey import FrameSurvey
 from .calibration import CALIBRATION, calibration_cubes
-from .calibration_checks import adopt_masters, check_masters
+from .calibration_checks import check_masters, prepare_calibration
 from .stack_outputs import spread, survey_light
 
 _OF_A_SURVEY = 24.0  # [bytes] of a pixel that a thread holds: raw, signal, and what its stars are found in
@@ -44,7 +44,7 @@ _BEGIN = 3.0  # s: compiled code is loaded, stars are matched, the file is close
 class LightList:
     """The lights of a run: names, paths, exposures [s], ISO, filters, one each; and what they have in common.
 
-    `sorts` are their settings and filters in words, `scales` what their files' numbers are multiplied with.
+    `sorts` are their settings and filters in words, `changes` scale and shift of the files' numbers.
     """
 
     names: tuple[str, ...]
@@ -53,7 +53,7 @@ class LightList:
     iso: np.ndarray
     filters: tuple[str, ...]
     sorts: tuple[str, ...]
-    scales: tuple[float, ...]
+    changes: tuple[tuple[float, float], ...]
     shape: tuple[int, int]
     cfa_pattern: str
     camera: str
@@ -71,7 +71,7 @@ class LightList:
     def of(self, numbers: list[int]) -> LightList:
         """Return the list of some of the lights."""
         some: dict[str, Any] = {name: getattr(self, name)[numbers] for name in ("exposure", "iso")}
-        for name in ("names", "paths", "filters", "sorts", "scales"):
+        for name in ("names", "paths", "filters", "sorts", "changes"):
             some[name] = tuple(getattr(self, name)[number] for number in numbers)
         return replace(self, **some)
 
@@ -154,7 +154,7 @@ def open_frames(
         sensor = open_sensor(sensor)
     if frames.has("light"):
         frames = of_filters(of_one_camera(frames, ["light"], CALIBRATION), settings.filter)
-        frames = adopt_masters(frames)
+        frames = prepare_calibration(frames)
     light, table = frames.light, frames.table  # without lights this raises, with what is there and what to do
     set_aside = [(_name(path, folder), reason) for path, reason in frames.set_aside]
     lights = LightList(
@@ -164,7 +164,7 @@ def open_frames(
         iso=light["iso"].values.astype(float),
         filters=tuple(str(name) for name in light["filter"].values),
         sorts=tuple(light_sorts(light)),
-        scales=tuple(table.loc[table["kind"] == "light", "scale"]),
+        changes=tuple(table.loc[table["kind"] == "light", ["scale", "shift"]].itertuples(index=False, name=None)),
         shape=(light.sizes["y"], light.sizes["x"]),
         cfa_pattern=light.attrs["cfa_pattern"],
         camera=str(light.attrs["camera"]),
@@ -294,9 +294,9 @@ def survey_lights(opened: OpenedFrames, ready: PreparedMasters, place: Place, cl
     lights = opened.lights
     dtype = np.dtype(np.uint16 if opened.frames.light.dtype == np.uint16 else np.float32)
     jobs = [
-        (source, place.work, number, ready.planes[group], factor, lights.shape, lights.cfa_pattern, dtype)
-        for number, (*source, (group, factor)) in enumerate(
-            zip(lights.paths, lights.scales, ready.group_of, strict=True)
+        ((path, *change), place.work, number, ready.planes[group], factor, lights.shape, lights.cfa_pattern, dtype)
+        for number, (path, change, (group, factor)) in enumerate(
+            zip(lights.paths, lights.changes, ready.group_of, strict=True)
         )
     ]
     surveys = tqdm(

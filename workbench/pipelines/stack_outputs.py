@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def survey_light(
-    source: tuple[Path, float],
+    source: tuple[Path, float, float],
     work: Path,
     number: int,
     planes: Path,
@@ -52,17 +52,17 @@ def survey_light(
     """Survey a light and keep what was found; returns where its pixels can be read in place, or the problem.
 
     Pixels that do not lie in their file as plain numbers of the run's type (uint16 or float32, the same for all lights)
-    are decoded once into a scratch file.  `source` is the light's file and what its numbers are multiplied with,
-    `planes` calibrate the light, `factor` is its dark's.
+    are decoded once into a scratch file.  `source` is the light's file, its
+    scale and its shift, `planes` calibrate the light, `factor` is its dark's.
     """
-    path, scale = source
+    path, scale, shift = source
     try:
         pixels = plain_pixels(path)
         raw = None
-        if pixels is None or scale != 1 or not _as_planned(pixels, dtype):
+        if pixels is None or scale != 1 or shift or not _as_planned(pixels, dtype):
             pixels = PlainPixels(work / f"light-{number}.raw", 0, dtype.newbyteorder("<").str, shape)
             if not pixels.path.exists() or pixels.path.stat().st_size != math.prod(shape) * dtype.itemsize:
-                raw = read_frame(path, scale=scale)
+                raw = read_frame(path, scale=scale, shift=shift)
                 _require_shape(path, raw.shape, shape)
                 write_whole(pixels.path, np.ascontiguousarray(raw, pixels.stored).tobytes())
         if load_survey(work, number) is None:
