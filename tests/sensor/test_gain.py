@@ -42,14 +42,13 @@ def bent():
 
 
 def test_the_bend_is_found_in_the_variance(bent):
-    _, ptc, line = bent
+    _, ptc, _ = bent
     found = fit_curvature(ptc)
     # each of four neighbours takes push·μ twice: C₀₀ = μ (1 − 8 push μ), and a = −8 push
     pull = (found.curvature + 8 * PUSH) / found.curvature_error
     assert abs(pull.mean()) < 2
     assert (abs(pull) < 4).all()
     assert (abs(found.gain_curved - GAIN) < 4 * found.gain_curved_error).all()
-    assert (line.gain > 1.02 * GAIN).all()
     assert "bends" in found.attrs["warnings"][0]
 
 
@@ -80,6 +79,18 @@ def test_a_straight_curve_has_no_bend():
     assert np.isnan(few.curvature).all()
 
 
+@pytest.mark.parametrize("push", [0.0, PUSH / 4], ids=["straight", "bends by less than is seen"])
+def test_the_gain_is_right_whether_the_curve_bends_or_not(push):
+    pull = []
+    for seed in range(10):
+        _, ptc, gain = measure(push, seed=100 + seed)
+        assert not fit_curvature(ptc).attrs["warnings"]
+        pull.append(((gain.gain - GAIN) / gain.gain_error).values)
+    pull = np.ravel(pull)
+    assert abs(pull.mean()) < 0.5  # of 40 values that share ten curvatures: 0.2
+    assert 0.5 < np.mean(abs(pull) < 1) < 0.87
+
+
 def test_bootstrap_and_stated_errors_agree(bent):
     """The error from blocks of rows is that of drawing the blocks anew."""
     _, ptc, line = bent
@@ -89,11 +100,8 @@ def test_bootstrap_and_stated_errors_agree(bent):
     for _ in range(60):
         again = ptc.isel(block=rng.integers(0, blocks, blocks))
         drawn.append([fit_gain(again).gain.values[0], fit_curvature(again).gain_curved.values[0]])
-    straight, curved = np.std(drawn, axis=0)
-    stated = fit_curvature(ptc).gain_curved_error.values[0]
-    np.testing.assert_allclose(curved, stated, rtol=0.4)
-    # the line does not hold here, and its stated error was widened for that; of one that holds, below
-    assert (line.gain_error.values[0] > straight).all()
+    stated = fit_curvature(ptc).gain_curved_error.values[0], line.gain_error.values[0]
+    np.testing.assert_allclose(np.std(drawn, axis=0), stated[::-1], rtol=0.4)
 
 
 def test_bootstrap_and_analytic_errors_of_a_gain_agree():
@@ -108,4 +116,6 @@ def test_bootstrap_and_analytic_errors_of_a_gain_agree():
     weight = np.where(used, SHAPE[0] * SHAPE[1] / 4 / (2 * variance**2), 0)
     analytic = line.gain.values[0] ** 2 / np.sqrt((weight * signal**2).sum(axis=0))
     np.testing.assert_allclose(bootstrap.mean(), line.gain_error.mean(), rtol=0.25)
-    np.testing.assert_allclose(analytic.mean(), line.gain_error.mean(), rtol=0.25)
+    # the curvature, which is not known beforehand, costs some of it
+    assert (analytic < line.gain_error.values[0]).all()
+    assert (line.gain_error.values[0] < 2.5 * analytic).all()

@@ -22,15 +22,12 @@ from ..core.mosaic import channel_index, planes
 from ..core.noise import code_step_of
 from ..core.parallel import counted, stream_frames
 from ..core.settings import TITLES, setting_dim
-from ..core.statistics import mad_std, neighbour_covariance
+from ..core.shared_noise import LAGS, WINDOW, scaled_difference, shared_covariance
+from ..core.statistics import mad_std
 
-LAGS = tuple((dy, dx) for dy in range(3) for dx in range(-2, 3) if (dy, dx) > (0, 0))
 AXES = ("row", "column")
-WINDOW = 1024  # rows and columns of a channel that are looked at, in the middle
-_FAR = (6, 7, 8, 9)  # lags that no filter spans: what is shared there is of rows, columns or drift
 _PIXELS = 1 << 22  # of differences that suffice at one ISO
 _SETTINGS = 4  # looked at, from the lowest to the highest
-_OUTLIER = 6.0
 _FREQUENCY = (np.arange(64) + 0.5) / 128
 _BRIGHT, _WARM = 8.0, 5.0  # standard deviations above the median: a bright pixel, and one that may be its company
 _HALF = 0.5  # as bright as it: what a filter leaves has a neighbour like itself, what a blur makes has fainter ones
@@ -186,37 +183,18 @@ def _difference(
     sigma, products, weights = np.empty(cell.size), np.zeros((cell.size, len(LAGS))), np.zeros((cell.size, len(LAGS)))
     every = zip(*(planes(frame, cell) for frame in (first[window], second[window], scaled)), strict=True)
     for (channel, a), (_, b), (_, plane) in every:
-        a, b = a.astype(np.float32), b.astype(np.float32)
-        levels = np.array([a.mean(dtype=float), b.mean(dtype=float)])
-        if levels.max() > highest:
+        if max(a.mean(dtype=float), b.mean(dtype=float)) > highest:
             return None
-        above = levels - (0.0 if black is None else black[channel])
-        ratio = above[0] / above[1] if black is not None and above.min() > 0 else 1.0
-        d = (a - np.float32(ratio) * b) * np.float32(np.sqrt(0.5))
-        d -= np.median(d)
-        away = np.abs(d)
-        # of few different numbers the mean deviation is better than the median one
-        spread = max(float(mad_std(d, centre=0)), np.sqrt(np.pi / 2) * float(away.mean(dtype=float)), 1e-9)
-        d[away > _OUTLIER * spread] = 0  # particles and flickering pixels
+        d = scaled_difference(a, b, None if black is None else black[channel])
         sigma[channel] = d.std(dtype=float)
         if not sigma[channel] > 0:
             return None
         plane[:] = d / np.float32(sigma[channel])
-        products[channel], weights[channel] = _correlations(np.ascontiguousarray(plane))
+        covariance, weights[channel] = shared_covariance(plane)
+        products[channel] = weights[channel] * covariance
     means = [scaled.mean(axis=1 - axis, dtype=float) * np.sqrt(scaled.shape[1 - axis]) for axis in (0, 1)]
     power = [np.abs(np.fft.rfft(line)) ** 2 / line.size for line in means]
     return _Difference(sigma, products, weights, power, np.array([np.mean(line**2) for line in means]), scaled.shape)
-
-
-def _correlations(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for each lag, weight · covariance with the neighbour less that with pixels far off, and the weights."""
-    near, count = neighbour_covariance(plane, LAGS)
-    far, far_count = neighbour_covariance(plane, [(k * dy, k * dx) for dy, dx in LAGS for k in _FAR])
-    far, known = far.reshape(-1, len(_FAR)), far_count.reshape(-1, len(_FAR)) > 0.25 * count[:, None]
-    some = known.sum(axis=1)
-    shared = (far * known).sum(axis=1) / np.maximum(some, 1)
-    weight = np.where(some > 0, count / (1 + 1 / np.maximum(some, 1)), count)
-    return weight * (near - shared), weight
 
 
 def _texture(pairs: list[_Difference], cell: np.ndarray) -> dict[str, np.ndarray]:

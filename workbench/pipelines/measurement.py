@@ -215,7 +215,7 @@ def measure_darks(
 def measure_transfer(folder: Folder, read: xr.Dataset | None, light: FlatResults, bar: Any) -> tuple[Transfer, Folder]:
     """Measure the gain from darks alone, and derive what read noise and photon transfer give together."""
     darks = None
-    if read is not None:
+    if read is not None and not (read["smoothing"] > 1).any():  # filtered darks vary too little for their signal
         darks, folder = folder.without_unreadable(
             lambda frames: sensor.dark_transfer(frames.dark, read, progress=bar), "dark"
         )

@@ -1,5 +1,6 @@
 from . import bias as bias
 from . import clipped as clipped
+from . import curve as curve
 from . import dark as dark
 from . import dark_frames as dark_frames
 from . import dark_gain as dark_gain
@@ -9,6 +10,7 @@ from . import library as library
 from . import response as response
 from . import transfer as transfer
 from . import unity as unity
+from . import wells as wells
 from .bias import read_noise as read_noise
 from .bias import split_read_noise as split_read_noise
 from .clipped import ClippedFit as ClippedFit
@@ -25,8 +27,8 @@ from .library import fit_dark_library as fit_dark_library
 from .response import linearity as linearity
 from .response import linearity_error as linearity_error
 from .response import shot_noise_snr as shot_noise_snr
-from .transfer import dynamic_range as dynamic_range
-from .transfer import full_well as full_well
 from .transfer import photon_transfer as photon_transfer
 from .unity import unity_gain_iso as unity_gain_iso
 from .unity import with_stated_gain as with_stated_gain
+from .wells import dynamic_range as dynamic_range
+from .wells import full_well as full_well

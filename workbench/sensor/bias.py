@@ -27,6 +27,7 @@ from ..core.pairs import (
 )
 from ..core.results import Table, at_isos, described, per_channel, with_errors
 from ..core.settings import TITLES, in_words_of, setting_dim
+from ..core.shared_noise import Smoothing, measure_smoothing, separate_pairs, smoothed_warning, unsmoothed
 from ..core.statistics import StraightLine, fit_line, misfit, odd_ones_out
 from ..core.values import describe, listed
 from .clipped import ClippedSetting, clipped_warning, replace_clipped
@@ -43,6 +44,7 @@ _QUANTITIES: Table = {
         }
     ),
     "frame_scatter": ("adu", "standard deviation of the frames' means"),
+    "smoothing": ("1", "variance before a filter in the camera over as read"),
     "zero_fraction": ("1", "fraction of pixels at zero"),
     "method": ("", "how the read noise was measured"),
 }
@@ -64,8 +66,10 @@ def read_noise(
 
     σ_R² = ½ Var(b₁ − b₂) − 1/12, averaged over pairs of successive frames (the pair's mean difference and
     differences beyond 8 robust σ removed; 1/12 ADU² is what rounding adds, s²/12 to steps of s ADU; EMVA 1288).  Its
-    error is a jackknife over blocks of rows.  The black level is the plain mean of all frames; its error comes from the
-    scatter of the frames' means, so that an offset that wanders from frame to frame is in it.
+    error is a jackknife over blocks of rows.  Where neighbouring pixels share noise, as after a filter in the camera,
+    their covariances are added (see `measure_smoothing`), with a warning.  The black level is the plain mean of all
+    frames; its error comes from the scatter of the frames' means, so that an offset that wanders from frame to frame
+    is in it.
 
     Of frames that the camera clipped at zero both come from the likelihood of a censored normal distribution instead
     (see `fit_clipped`; sixteen frames and 16,384 pixels a channel at most), black level being where the mean
@@ -86,9 +90,10 @@ def read_noise(
     xarray.Dataset
         Over (iso, channel), or (gain_setting, channel): ``read_noise_adu`` and ``black_level`` [ADU], each with its
         ``_error`` (half the width of the 68 % interval); ``variance`` [ADU²], rounding included, with
-        ``variance_error``; ``frame_scatter`` [ADU], the standard deviation of the frames' means; ``zero_fraction``;
-        ``method``, ``pairs`` or ``clipped``, empty where nothing was measured.  Over iso: ``frames``.  What cannot be
-        measured is NaN, and ``attrs["warnings"]`` says why.
+        ``variance_error``; ``frame_scatter`` [ADU], the standard deviation of the frames' means; ``smoothing``, by
+        which the variance was corrected (1 without a filter); ``zero_fraction``; ``method``, ``pairs`` or ``clipped``,
+        empty where nothing was measured.  Over iso: ``frames``.  What cannot be measured is NaN, and
+        ``attrs["warnings"]`` says why.
 
     Raises
     ------
@@ -118,9 +123,13 @@ def read_noise(
     cut: dict[str, list[ClippedSetting]] = {}  # settings that are clipped, by what is wrong with them
     step = code_step_of(bias)
     quantisation = QUANTISATION_VARIANCE * step**2
+    filtered: dict[str, Smoothing] = {}
     for number, (setting, frames) in enumerate(groups):
         where = np.flatnonzero(np.array(owners) == number)
-        one = _one_setting(sums.plain[where], sums.kept[where], len(frames), quantisation)
+        shared = measure_smoothing(bias, separate_pairs([pairs[i] for i in where] if len(frames) > 1 else []))
+        if shared.found:
+            sums, filtered[describe(setting)] = unsmoothed(sums, where, shared.factor), shared
+        one = _one_setting(sums.plain[where], sums.kept[where], len(frames), quantisation, shared)
         one["zero_fraction"] = (sums.zero[where].sum(-1) / sums.plain[where][..., 0].sum(-1)).mean(axis=0)
         clipped = one["zero_fraction"] > CLIPPED_FRACTION
         files = bias["filename"].values[frames]
@@ -131,6 +140,8 @@ def read_noise(
         one["method"] = np.where(np.isnan(one["read_noise_adu"]), "", np.where(clipped, "clipped", "pairs"))
         rows.append([{name: one[name][column] for name in _QUANTITIES} for column in range(len(channels))])
     warnings = [clipped_warning(problem, settings) for problem, settings in cut.items()] + warnings
+    if filtered:
+        warnings.append(smoothed_warning(filtered))
     settings = {dim: [setting[dim] for setting, _ in groups]}
     attrs = {"camera": bias.attrs["camera"], "step": step, "long_name": "read noise and black level"}
     attrs["warnings"] = warnings
@@ -138,7 +149,9 @@ def read_noise(
     return found.assign(frames=(dim, [len(frames) for _, frames in groups], {"long_name": "bias frames"}))
 
 
-def _one_setting(plain: np.ndarray, kept: np.ndarray, count: int, quantisation: float) -> dict[str, np.ndarray]:
+def _one_setting(
+    plain: np.ndarray, kept: np.ndarray, count: int, quantisation: float, shared: Smoothing
+) -> dict[str, np.ndarray]:
     """Reduce the sums (pair, channel, block, moment) of one setting."""
     whole = pair_moments(plain.sum(axis=2))
     last = max(count - 1, 1)
@@ -150,8 +163,9 @@ def _one_setting(plain: np.ndarray, kept: np.ndarray, count: int, quantisation: 
     scatter = means.std(axis=0, ddof=1)
     variance = pair_moments(kept.sum(axis=2)).half_variance.mean(axis=0)
     replicates = pair_moments(leave_one_out(kept, axis=2)).half_variance.mean(axis=0)
-    noise = np.sqrt(np.maximum(variance - quantisation, 0.0))
-    variance_error = jackknife_error(replicates, axis=-1)
+    # a filter works on numbers that the converter has rounded, and its results are rounded again
+    noise = np.sqrt(np.maximum(variance - quantisation * (2 if shared.found else 1), 0.0))
+    variance_error = np.hypot(jackknife_error(replicates, axis=-1), variance * shared.error / shared.factor)
     return one | {
         "read_noise_adu": noise,
         # δσ = δσ²/2σ; a direct jackknife of the root would differ in second order only
@@ -160,6 +174,7 @@ def _one_setting(plain: np.ndarray, kept: np.ndarray, count: int, quantisation: 
         "variance": variance,
         "variance_error": variance_error,
         "frame_scatter": scatter,
+        "smoothing": shared.factor,
     }
 
 

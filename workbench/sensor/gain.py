@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from ..core.cube import Setting, group_frames
 from ..core.errors import WorkbenchError
-from ..core.pairs import jackknife_error, leave_one_out, pair_moments, pair_weight
+from ..core.pairs import jackknife_error, leave_one_out, pair_moments
 from ..core.results import Table, at_isos, per_channel, with_errors
 from ..core.settings import setting_dim
-from ..core.statistics import StraightLine, fit_line, misfit
+from ..core.statistics import fit_line, misfit
 from ..core.values import channel_warnings, describe
-from .bias import CLIPPED_FRACTION
+from .curve import (
+    Bend,
+    Curve,
+    ScaledPairs,
+    by_level,
+    curves_of,
+    fit_exponential,
+    fit_signal,
+    levels_of,
+    pairs_to_fit,
+    read_noise_known,
+    scaled_with_replicates,
+    straightened,
+    weights_of,
+)
 
-_BELOW_SATURATION = 0.7  # of the saturation level, as EMVA 1288 has it
 _FEWEST = 3  # light levels with known read noise: slope, bend and one to spare
-_STEPS = 12  # of Gauss and Newton; 1e-10 after six
 _BENT = 3.0  # errors from which there is a warning of a bend
-_ROUNDS = 12  # of reweighting; the weights change by less than 1e-6 after five
+_BEND_COSTS = 2.5  # times the error of a straight line that a bend may cost where none is seen
 _QUANTITIES: Table = {
     **with_errors({"gain": ("electron / adu", "gain"), "intercept": ("adu**2", "variance without light")}),
     "blog_gain": ("electron / adu", "signal/variance of single frames"),
     "pairs_used": ("1", "pairs used"),
     "levels_used": ("1", "light levels used"),
     "chi2": ("1", "χ² per degree of freedom"),
+    "bend_used": ("1 / electron", "curvature that the fit allows for"),
 }
 _CURVED: Table = {
     **with_errors(
@@ -39,7 +51,6 @@ _CURVED: Table = {
     ),
     "levels_used": ("1", "light levels used"),
 }
-Curve = dict[str, np.ndarray]  # one setting and channel of a photon transfer curve, each array along its pairs
 
 
 class _Fit(NamedTuple):
@@ -58,9 +69,11 @@ def fit_gain(
     ``model``: variance = μ₁μ₂/μ · 1/g + R (μ₁² + μ₂²)/2μ², exact for a pair scaled to one level (1/g times the signal,
     plus R, for equal frames).  R is the variance of the bias pairs, and free where there are none.  Weights are 1/Var
     of the variance that the *fit* predicts, 2σ⁴/(n−1) (weights from the measured variances would favour those that came
-    out low); only levels below 70 % of saturation, without clipped pixels, count.  The error is a jackknife of the
-    whole fit over blocks of rows, with the errors of R and of the black level added; where χ² says that the line does
-    not hold (p < 0.01), it is widened, and below 0.001 there is a warning.
+    out low); only levels below 70 % of saturation, without clipped pixels, count.  Where the curve bends, a line reads
+    the gain too high long before the bend can be seen: the curvature that all channels show together (see
+    `fit_curvature`) is allowed for where it is seen, or known so well that the error grows by less than 2.5 times.  The
+    error is a jackknife of the whole fit over blocks of rows, with those of R, of the black level and of the curvature
+    added; where χ² says that the fit does not hold (p < 0.01), it is widened, and below 0.001 there is a warning.
 
     ``plain``: `variance_plain` against `mean`, all pairs, free intercept, weights 1/variance²: as tables are often
     published.
@@ -77,8 +90,9 @@ def fit_gain(
     xarray.Dataset
         Over (iso, channel), or (gain_setting, channel): ``gain`` [e⁻/ADU] with ``gain_error`` (half the 68 %
         interval); ``intercept`` [ADU²], given or fitted; ``blog_gain`` [e⁻/ADU], the mean of signal/variance of single
-        frames, which PRNU makes too small; ``pairs_used``, ``levels_used``; ``chi2`` per degree of freedom.  Over
-        (pair, channel): ``used``.  What cannot be measured is NaN, and ``attrs["warnings"]`` says why.
+        frames, which PRNU makes too small; ``pairs_used``, ``levels_used``; ``chi2`` per degree of freedom;
+        ``bend_used`` [1/e⁻], the curvature allowed for, 0 for a straight line.  Over (pair, channel): ``used``.  What
+        cannot be measured is NaN, and ``attrs["warnings"]`` says why.
 
     Raises
     ------
@@ -100,12 +114,11 @@ def fit_gain(
         raise WorkbenchError(f"method {method!r} is unknown; use 'model' or 'plain'")
     if read is not None:
         ptc = _with_read_noise(ptc, read)
-    fit = _fit_model if method == "model" else _fit_plain
     channels = ptc["channel"].values.tolist()
     used = np.zeros((ptc.sizes["pair"], len(channels)), bool)
     dim, settings, rows, warnings = setting_dim(ptc), [], [], []
-    for setting, where, curves in _curves(ptc):
-        fits = [fit(curve) for curve in curves]
+    for setting, where, curves in curves_of(ptc):
+        fits = _fit_models(curves) if method == "model" else [_fit_plain(curve) for curve in curves]
         for column, one in enumerate(fits):
             used[where[one.pairs], column] = True
         settings.append(setting[dim])
@@ -125,99 +138,125 @@ def _with_read_noise(ptc: xr.Dataset, read: xr.Dataset) -> xr.Dataset:
     return ptc.assign({name: (("pair", "channel"), value, ptc[name].attrs) for name, value in values.items()})
 
 
-def _curves(ptc: xr.Dataset) -> Iterator[tuple[Setting, np.ndarray, list[Curve]]]:
-    """Yield each setting, the numbers of its pairs, and the curve of each channel with the stated white level."""
-    variables = {str(name): values.values for name, values in ptc.data_vars.items() if "channel" in values.dims}
-    for setting, pairs in group_frames(ptc, setting_dim(ptc)):
-        common = {"level": ptc["level"].values[pairs], "white_level": np.full(pairs.size, ptc.attrs["white_level"])}
-        columns = range(ptc.sizes["channel"])
-        yield setting, pairs, [{n: v[pairs, column] for n, v in variables.items()} | common for column in columns]
+def _fit_models(curves: list[Curve]) -> list[_Fit]:
+    """Fit the channels of one setting, with the bend that they show together where it is measured well enough."""
+    fits = [_fit_model(curve) for curve in curves]
+    bend = _common_bend([_fit_bend(curve) for curve in curves])
+    if bend is None:
+        return fits
+    bent = [_fit_model(curve, bend) for curve in curves]
+    line, doubt = (np.array([one.values.get("gain_error", np.nan) for one in part]) for part in (fits, bent))
+    seen = abs(bend.curvature) > _BENT * bend.error
+    return bent if seen or np.nanmedian(doubt) < _BEND_COSTS * np.nanmedian(line) else fits
 
 
-def _pairs_to_fit(curve: Curve) -> tuple[np.ndarray, str]:
-    """Return the numbers of the pairs to fit, and why there are none."""
-    signal, variance = curve["signal"], curve["variance"]
-    saturated = curve["saturated_fraction"] > CLIPPED_FRACTION
-    # below one pixel's own noise there is almost no light
-    dark = (curve["zero_fraction"] > CLIPPED_FRACTION) | ~(signal > np.sqrt(np.maximum(variance, 0)))
-    dark |= ~(variance > 0)
-    if not signal.size:
-        return np.empty(0, int), "no two flats are equal; shoot two or more at each of several exposures"
-    if saturated.all():
-        return np.empty(0, int), "all flats are saturated; shoot shorter exposures"
-    if (dark | saturated).all():
-        return np.empty(0, int), "the flats hold no light above the black level; shoot longer exposures"
-    peak = np.argmax(np.where(dark, -np.inf, variance))
-    error = np.hypot(curve["variance_error"], curve["variance_error"][peak])
-    fallen = ~dark & (signal > signal[peak]) & (variance < 0.9 * variance[peak] - 4 * error)
-    limit = float(curve["white_level"].max()) - float(curve["black_level"].max())
-    limit = np.inf if np.isnan(limit) else limit
-    if fallen.any():  # the variance breaks down where the brightest pixels clip
-        limit = min(limit, signal[peak])
-    good = ~dark & ~saturated & (signal <= _BELOW_SATURATION * limit)
-    if not good.any():
-        return np.empty(0, int), "no flats lie below 70 % of saturation; shoot shorter exposures"
-    return np.flatnonzero(good), ""
+def _common_bend(bends: list[dict[str, float]]) -> Bend | None:
+    """Return the weighted mean curvature of the channels, its error widened where they disagree; None without any."""
+    known = [one for one in bends if one.get("curvature_error", 0) > 0]
+    if not known:
+        return None
+    values, errors = (np.array([one[name] for one in known]) for name in ("curvature", "curvature_error"))
+    weight = 1 / errors**2
+    mean = float((weight * values).sum() / weight.sum())
+    widen, _ = misfit(float((weight * (values - mean) ** 2).sum()), values.size - 1)
+    return Bend(mean, widen / math.sqrt(weight.sum()))
 
 
-def _fit_model(curve: Curve) -> _Fit:
+def _fit_model(curve: Curve, bend: Bend | None = None) -> _Fit:
     nothing: dict[str, float] = {"pairs_used": 0, "levels_used": 0}
-    which, problem = _pairs_to_fit(curve)
+    which, problem = pairs_to_fit(curve)
     if problem:
         return _Fit(nothing, which, problem)
     curve = {name: values[which] for name, values in curve.items()}
-    known = _read_noise_known(curve)
+    known = read_noise_known(curve)
     if not known and curve["signal"].max() < 1.5 * curve["signal"].min():
         problem = (
             "without bias frames one light level does not separate gain from read noise; shoot bias frames, or flats "
             "at several exposures"
         )
         return _Fit(nothing | {"blog_gain": _blog_gain(curve)}, which[:0], problem)
-    level = _levels_of(curve)
-    frames, worth = _weights_of(curve, level)
-    read, read_error = np.zeros(which.size), 0.0
+    line = _fit_line(curve, known, bend)
+    values = {
+        "pairs_used": which.size,
+        "levels_used": levels_of(curve).max() + 1,
+        "blog_gain": _blog_gain(curve),
+        "gain": 1 / line.slope,
+        "gain_error": line.error / line.slope**2,
+        "intercept": line.intercept,
+        "intercept_error": line.intercept_error,
+        "chi2": line.chi2,
+        "bend_used": bend.curvature if bend else 0.0,
+    }
+    if not line.slope > 0 or not line.error < line.slope:
+        values |= dict.fromkeys(("gain", "gain_error", "blog_gain"), np.nan)
+        return _Fit(
+            values, which, "the variance does not rise with the signal beyond its error; shoot brighter flats, or more"
+        )
+    if line.off:
+        problem = (
+            f"the variances do not lie on one line (χ² is {line.chi2:.1f} times what it should be), so the error "
+            "is widened; look at the photon transfer chart for a light level that is off"
+        )
+    return _Fit(values, which, problem)
+
+
+class _Line(NamedTuple):
+    """Variance against signal of one channel: slope [ADU/e⁻], intercept [ADU²], errors, χ² per degree of freedom."""
+
+    slope: float
+    error: float
+    intercept: float
+    intercept_error: float
+    chi2: float
+    off: bool
+
+
+def _fit_line(curve: Curve, known: bool, bend: Bend | None) -> _Line:
+    """Fit the pairs of a curve, R `known` or free, with a given bend or none."""
+    level = levels_of(curve)
+    frames, worth = weights_of(curve, level)
+    read, read_error = np.zeros(level.size), 0.0
     if known:
         read, read_error = curve["dark_variance"], float(curve["dark_variance_error"].mean())
-    whole, parts = _scaled_with_replicates(curve)
-    line, weight = _fit_signal(whole, read, worth, through_origin=known)
-    lines, _ = _fit_signal(parts, read, worth, through_origin=known)
+    whole, parts = scaled_with_replicates(curve)
+    line, weight = fit_signal(whole, read, worth, through_origin=known)
+    by_bend = 0.0
+    if bend:
+        straight = whole
+        for curvature in (bend.curvature + bend.error, bend.curvature, bend.curvature):
+            straight = straightened(whole, curvature, line.slope)
+            line, weight = fit_signal(straight, read, worth, through_origin=known)
+            by_bend = by_bend or float(line.slope)
+        by_bend = abs(by_bend - float(line.slope))
+        whole, parts = straight, straightened(parts, bend.curvature, line.slope)
+    lines, _ = fit_signal(parts, read, worth, through_origin=known)
 
     # χ² of the levels' mean residuals; a variance from B blocks makes t² of each, whose mean is (B−1)/(B−3)
     residual, spread = (
-        _by_level(pairs.variance - read * pairs.read - line.slope * pairs.signal - line.intercept * pairs.read, level)
+        by_level(pairs.variance - read * pairs.read - line.slope * pairs.signal - line.intercept * pairs.read, level)
         for pairs in (whole, parts)
     )
     scatter = line.slope * curve["black_scatter"].mean()
     noise = np.square(jackknife_error(spread)) + scatter**2 / frames
-    degrees, blocks = residual.size - (1 if known else 2), len(spread)
+    degrees, blocks = residual.size - (1 if known else 2) - (1 if bend else 0), len(spread)
     chi2 = float((np.square(residual) / noise).sum()) * max(blocks - 3, 1) / max(blocks - 1, 1)
     widen, off = misfit(chi2, degrees)
-    if off:
-        problem = (
-            f"the variances do not lie on one line (χ² is {chi2 / degrees:.1f} times what it should be), so the error "
-            "is widened; look at the photon transfer chart for a light level that is off"
-        )
     # ∂slope/∂y of each pair, and by what R and the black level move it
     lever = weight * (whole.signal / whole.read - line.centre) * line.slope_variance
     by_read = float(lever.sum()) * read_error
     lever = lever / whole.read
     by_black = float((lever * line.slope).sum()) * float(curve["black_level_error"].mean())
-    by_scatter = np.sqrt((np.square(_by_level(lever, level, mean=False)) / frames).sum()) * scatter
-    error = np.sqrt((jackknife_error(lines.slope) * widen) ** 2 + by_read**2 + by_black**2 + by_scatter**2)
-    values = {
-        "pairs_used": which.size,
-        "levels_used": level.max() + 1,
-        "blog_gain": _blog_gain(curve),
-        "gain": 1 / line.slope,
-        "gain_error": error / line.slope**2,
-        "intercept": float(read.mean()) if known else float(line.intercept),
-        "intercept_error": read_error if known else float(jackknife_error(lines.intercept) * widen),
-        "chi2": chi2 / degrees if degrees > 0 else np.nan,
-    }
-    if not line.slope > 0 or not error < line.slope:
-        values |= dict.fromkeys(("gain", "gain_error", "blog_gain"), np.nan)
-        problem = "the variance does not rise with the signal beyond its error; shoot brighter flats, or more"
-    return _Fit(values, which, problem)
+    by_scatter = np.sqrt((np.square(by_level(lever, level, mean=False)) / frames).sum()) * scatter
+    by_filter = line.slope * curve["smoothing_error"].max()
+    errors = (float(jackknife_error(lines.slope)) * widen, by_read, by_black, by_scatter, by_filter, by_bend)
+    return _Line(
+        float(line.slope),
+        float(np.sqrt(np.square(errors).sum())),
+        float(read.mean()) if known else float(line.intercept),
+        read_error if known else float(jackknife_error(lines.intercept) * widen),
+        chi2 / degrees if degrees > 0 else np.nan,
+        off,
+    )
 
 
 def _fit_plain(curve: Curve) -> _Fit:
@@ -244,67 +283,6 @@ def _fit_plain(curve: Curve) -> _Fit:
         "chi2": float((residual**2 / (scale * variance**2)).sum() / max(which.size - 2, 1)),
     }
     return _Fit(values, which)
-
-
-class _ScaledPairs(NamedTuple):
-    """Half-variance of pairs scaled to one level [ADU²], and what 1/g (`signal`, ADU) and R (`read`) contribute."""
-
-    signal: np.ndarray
-    read: np.ndarray
-    variance: np.ndarray
-
-
-def _scaled_pairs(sums: np.ndarray, black: np.ndarray) -> _ScaledPairs:
-    """Return variance = signal/g + read · R of pairs from their sums (..., moment): μ₁μ₂/μ and (μ₁² + μ₂²)/2μ²."""
-    moments = pair_moments(sums)
-    level1, level2 = moments.mean1 - black, moments.mean2 - black
-    level = (level1 + level2) / 2
-    read = (level1**2 + level2**2) / (2 * level**2)
-    return _ScaledPairs(level1 * level2 / level, read, moments.scaled_half_variance(black))
-
-
-def _scaled_with_replicates(curve: Curve) -> tuple[_ScaledPairs, _ScaledPairs]:
-    """Return the scaled pairs of a curve (pair), and those without one block of rows each (block, pair)."""
-    sums, black = curve["sums"], curve["black_level"]
-    parts = _scaled_pairs(leave_one_out(sums, axis=1), black[:, None])
-    return _scaled_pairs(sums.sum(axis=1), black), _ScaledPairs(*(np.moveaxis(part, 1, 0) for part in parts))
-
-
-def _fit_signal(
-    pairs: _ScaledPairs, read: np.ndarray, worth: np.ndarray, *, through_origin: bool
-) -> tuple[StraightLine, np.ndarray]:
-    """Fit variance/read − R = slope · signal/read (+ intercept); return the line and its weights 1/Var of the model."""
-    x, y = pairs.signal / pairs.read, pairs.variance / pairs.read - read
-    slope = np.median(y * pairs.read / pairs.signal, axis=-1, keepdims=True)
-    intercept = np.zeros_like(slope)
-    for _ in range(_ROUNDS):
-        model = slope * x + read + intercept
-        weight = worth / np.square(np.maximum(model, 0.1 * np.abs(slope) * x))
-        line = fit_line(x, y, weight, through_origin=through_origin)
-        slope, intercept = line.slope[..., None], line.intercept[..., None]
-    return line, weight
-
-
-def _read_noise_known(curve: Curve) -> bool:
-    return bool((np.isfinite(curve["dark_variance"]) & (curve["dark_variance"] > 0)).all())
-
-
-def _levels_of(curve: Curve) -> np.ndarray:
-    """Number the light levels of a curve from 0."""
-    return np.unique(curve["level"], return_inverse=True)[1].reshape(-1)
-
-
-def _weights_of(curve: Curve, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the frames of each level (a ring of n frames has n pairs), and the independent pixels of each pair."""
-    pairs = np.bincount(level)
-    frames = np.where(pairs == 1, 2, pairs)
-    return frames, curve["sums"][..., 0].sum(axis=1) * np.array([pair_weight(frames[number]) for number in level])
-
-
-def _by_level(values: np.ndarray, level: np.ndarray, *, mean: bool = True) -> np.ndarray:
-    """Return the mean or sum over each level's pairs, along the last axis."""
-    member = (level[:, None] == np.arange(level.max() + 1)).astype(float)
-    return values @ (member / member.sum(axis=0) if mean else member)
 
 
 def _blog_gain(curve: Curve) -> float:
@@ -336,7 +314,7 @@ def fit_curvature(ptc: xr.Dataset) -> xr.Dataset:
     """
     channels = ptc["channel"].values.tolist()
     dim, settings, rows, warnings = setting_dim(ptc), [], [], []
-    for setting, _, curves in _curves(ptc):
+    for setting, _, curves in curves_of(ptc):
         row = [_fit_bend(curve) for curve in curves]
         settings.append(setting[dim])
         rows.append(row)
@@ -349,52 +327,30 @@ def fit_curvature(ptc: xr.Dataset) -> xr.Dataset:
         if len(bent) > len(channels) / 2:
             warnings.append(
                 f"the photon transfer curve at {describe(setting)} bends ({', '.join(bent)}), as bright pixels that "
-                "push charge to their neighbours make it: the gain of a straight line is then off, gain_curved is not"
+                "push charge to their neighbours make it, or a response that falls: the gain is that of faint light, "
+                "with the bend allowed for; a straight line would be off"
             )
     attrs = {"camera": ptc.attrs["camera"], "long_name": "curvature", "warnings": warnings}
     return per_channel(_CURVED, rows, {dim: settings}, channels, **attrs)
 
 
 def _fit_bend(curve: Curve) -> dict[str, float]:
-    which, problem = _pairs_to_fit(curve)
+    which, problem = pairs_to_fit(curve)
     if problem:
         return {"levels_used": 0}
     curve = {name: values[which] for name, values in curve.items()}
-    level = _levels_of(curve)
+    level = levels_of(curve)
     count = int(level.max()) + 1
-    if count < _FEWEST or not _read_noise_known(curve):
+    if count < _FEWEST or not read_noise_known(curve):
         return {"levels_used": count}
-    read, (_, worth), brightest = curve["dark_variance"], _weights_of(curve, level), curve["signal"].max()
+    read, (_, worth), brightest = curve["dark_variance"], weights_of(curve, level), curve["signal"].max()
 
-    def quantities(pairs: _ScaledPairs) -> dict[str, np.ndarray]:
-        slope, bend = _fit_exponential(pairs, read, worth)
+    def quantities(pairs: ScaledPairs) -> dict[str, np.ndarray]:
+        slope, bend = fit_exponential(pairs, read, worth)
         change = np.expm1(bend * brightest) / (bend * brightest) - 1
         return {"curvature": bend * slope / 2, "gain_curved": 1 / slope, "bend": 100 * change}
 
-    values, replicates = map(quantities, _scaled_with_replicates(curve))
+    values, replicates = map(quantities, scaled_with_replicates(curve))
     one = {name: float(value) for name, value in values.items()}
     one |= {f"{name}_error": float(jackknife_error(part)) for name, part in replicates.items()}
     return one | {"levels_used": count}
-
-
-def _fit_exponential(pairs: _ScaledPairs, read: np.ndarray, worth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fit variance − R · read = s (e^{bx} − 1)/b along the last axis, x the signal; return s = 1/g and b = 2ag."""
-    x, fixed = pairs.signal, read * pairs.read
-    y = pairs.variance - fixed
-    slope = (x * y).sum(-1, keepdims=True) / (x * x).sum(-1, keepdims=True)
-    bend = np.full_like(slope, -1e-9)  # not zero, so that the quotient stands
-    for _ in range(_STEPS):
-        grown = np.expm1(bend * x)
-        by_slope = grown / bend
-        by_bend = slope * np.where(
-            np.abs(bend * x) < 1e-4, x * x / 2 + bend * x**3 / 3, (x * (grown + 1) - grown / bend) / bend
-        )
-        model = slope * by_slope
-        weight = worth / np.square(np.maximum(model + fixed, 0.1 * np.abs(slope) * x))
-        terms = np.stack([by_slope, by_bend, y - model])
-        (ss, sb, rs), (_, bb, rb), _ = (weight * terms[:, None] * terms).sum(-1, keepdims=True)
-        determinant = ss * bb - sb**2
-        slope = slope + (rs * bb - rb * sb) / determinant
-        bend = bend + (rb * ss - rs * sb) / determinant
-        bend = np.where(np.abs(bend) < 1e-12, -1e-12, bend)
-    return slope[..., 0], bend[..., 0]
