@@ -227,3 +227,49 @@ def test_every_frame_is_read_once_and_unknown_temperatures_are_a_setting(darks, 
 def test_bias_of_another_size_is_refused(darks, bias):
     with pytest.raises(WorkbenchError, match="differ in size"):
         measure_dark(darks, bias.isel(y=slice(0, 128)), progress=False)
+
+
+FILTERED = np.array([0.62, 1.0, 1.01, 0.7])  # what filters pass of the light
+
+
+def lit(shots, rate, *, camera=CAMERA, seed=0):
+    """Darks into which light leaks: e-/s of each channel, or a picture."""
+    names = names_of("dark", len(shots))
+    return frames_of(camera, "dark", shots, rate=rate, seed=lambda number: [number, 4, seed], filename=names)
+
+
+@pytest.mark.parametrize("temperature", [5.0, 20.0])
+def test_light_in_the_darks_is_named_and_in_the_error(bias, temperature):
+    shots = [(240.0, temperature)] * 4
+    for rate in (0.03 * FILTERED, 0.03 * np.array([1.0, 0.5, 0.5, 0.2])):  # a lamp of any colour
+        one = measure_dark(lit(shots, rate), bias, gains(error=0.002), progress=False).current
+        assert any("light leaks into the darks" in text for text in one.attrs["warnings"])
+        assert abs(one.dark_current[0] - CAMERA.mean_dark_current(temperature)) < 2 * one.dark_current_error[0]
+
+
+@pytest.mark.parametrize("pattern", ["RGGB", "mono"])
+def test_light_that_falls_unevenly_on_the_sensor_is_named(pattern):
+    camera = d7000(seed=3, shape=(256, 384), cfa_pattern=pattern, dark_current=0.05, vignetting=0.0)
+    across = np.linspace(0.0, 0.3, 384) * np.ones((256, 1))  # grey: it passes all filters
+    bias, dark = (lit([(t, 20.0)] * 4, rate, camera=camera) for t, rate in ((1 / 8000, 0.0), (240.0, across)))
+    bias = bias.assign_coords(kind=("frame", ["bias"] * 4))
+    gain = true_gain(camera) if pattern != "mono" else true_gain(camera).isel(channel=[0]).assign_coords(channel=["mono"])
+    one = measure_dark(dark, bias, gain, progress=False).current
+    assert any("smoothly" in text and "light leaks" in text for text in one.attrs["warnings"])
+    assert abs(one.dark_current[0] - 0.05) < 2 * one.dark_current_error[0]
+
+
+def test_neither_honest_darks_nor_the_readouts_glow_are_called_light():
+    y, x = np.mgrid[:256, :384]
+    glow = 0.5 * np.exp(-np.hypot(y - 128, x - 384) / 40)  # from one edge
+    for number in range(12):
+        camera = d7000(seed=number, shape=(256, 384), dark_spread=0.3, vignetting=0.0)
+        shots = [(t, 20.0) for t in ((240.0,), (30.0, 240.0))[number % 2] for _ in range(2 + number % 3)]
+        rate = glow if number % 4 == 3 else 0.0
+        wrong = 1 + 0.002 * np.random.default_rng(number).standard_normal((1, 4))  # gains within their errors
+        gain = true_gain(camera, error=0.002)
+        gain["gain"] = gain["gain"] * wrong
+        zero = lit([(1 / 8000, 20.0)] * 4, 0.0, camera=camera, seed=1).assign_coords(kind=("frame", ["bias"] * 4))
+        one = measure_dark(lit(shots, rate, camera=camera), zero, gain, progress=False).current
+        assert not one.attrs["warnings"]
+        assert one.light[0] == 0

@@ -34,16 +34,18 @@ def test_two_temperatures_give_the_exact_answer():
     np.testing.assert_allclose(predicted, 0.3, rtol=1e-6)
 
 
-def test_intervals_hold_the_truth_and_cold_noise_does_not_bias():
+@pytest.mark.parametrize("thermometer", [0.0, 0.5, 1.5])
+def test_intervals_hold_the_truth_and_cold_noise_does_not_bias(thermometer):
     rng = np.random.default_rng(0)
     temperature = np.array([-10.0, 0.0, 10.0, 20.0])
     sigma = np.full(4, 0.004)  # the coldest is known to 40 %
     found, inside = [], 0
     for _ in range(400):
-        law = dark_law(currents(temperature, rng.normal(law_of(temperature), sigma), sigma))
+        true = temperature + rng.normal(0, thermometer, 4)
+        law = dark_law(currents(temperature, rng.normal(law_of(true), sigma), sigma), thermometer=thermometer)
         found.append(float(law.doubling_temperature))
         inside += abs(found[-1] - 6.0) < float(law.doubling_temperature_error)
-    np.testing.assert_allclose(np.mean(found), 6.0, rtol=0.005)
+    np.testing.assert_allclose(np.mean(found), 6.0, rtol=0.005 + 4 * np.std(found) / 20 / 6)
     assert 0.61 < inside / 400 < 0.76  # 68 % within three binomial standard deviations
 
 
@@ -51,8 +53,8 @@ def test_a_gain_error_that_all_share_is_in_the_level_only():
     temperature = [0.0, 10.0, 20.0, 30.0]
     value = law_of(temperature)
     scatter = 0.001 * value
-    shared = dark_law(currents(temperature, value, np.hypot(scatter, 0.05 * value), scatter))
-    alone = dark_law(currents(temperature, value, scatter))
+    shared = dark_law(currents(temperature, value, np.hypot(scatter, 0.05 * value), scatter), thermometer=0)
+    alone = dark_law(currents(temperature, value, scatter), thermometer=0)
     np.testing.assert_allclose(shared.doubling_temperature, 6.0, rtol=1e-3)
     np.testing.assert_allclose(shared.doubling_temperature_error, alone.doubling_temperature_error, rtol=0.02)
     np.testing.assert_allclose(shared.dark_current_reference_error / shared.dark_current_reference, 0.05, rtol=0.1)
@@ -61,7 +63,7 @@ def test_a_gain_error_that_all_share_is_in_the_level_only():
 def test_a_gain_error_between_two_isos_does_count():
     temperature, iso = [0.0, 20.0], [200.0, 800.0]
     value = law_of(temperature)
-    law = dark_law(currents(temperature, value, np.hypot(0.001, 0.05) * value, 0.001 * value, iso))
+    law = dark_law(currents(temperature, value, np.hypot(0.001, 0.05) * value, 0.001 * value, iso), thermometer=0)
     # ln(D2/D1) has an error of 5 % √2
     np.testing.assert_allclose(
         law.doubling_temperature_error / law.doubling_temperature, 0.0708 / np.log(value[1] / value[0]), rtol=0.03
@@ -103,14 +105,14 @@ def arrhenius(temperature, energy=0.65):
 
 def test_an_activation_energy_is_recovered_and_preferred():
     temperature = [-15.0, 0.0, 10.0, 20.0, 32.0]
-    law = dark_law(currents(temperature, arrhenius(temperature), 0.002 * arrhenius(temperature)))
+    law = dark_law(currents(temperature, arrhenius(temperature), 0.002 * arrhenius(temperature)), thermometer=0)
     np.testing.assert_allclose(law.activation_energy, 0.65, rtol=1e-4)
     assert law.attrs["law"] == "arrhenius"
     assert not law.attrs["warnings"]  # it lies on a law, if not on that of doubling
     assert law.chi2 > 10 > 1e-3 > law.chi2_arrhenius
     middle = float(law.dark_current_reference_arrhenius)
     np.testing.assert_allclose(middle, arrhenius(float(law.reference_temperature)), rtol=1e-4)
-    doubling = dark_law(currents(temperature, law_of(temperature), 0.002 * law_of(temperature)))
+    doubling = dark_law(currents(temperature, law_of(temperature), 0.002 * law_of(temperature)), thermometer=0)
     assert doubling.attrs["law"] == "doubling"
     assert not doubling.attrs["warnings"]
 
@@ -121,7 +123,7 @@ def test_intervals_hold_the_activation_energy():
     sigma = np.full(3, 0.003)
     found, inside = [], 0
     for _ in range(400):
-        law = dark_law(currents(temperature, rng.normal(arrhenius(temperature), sigma), sigma))
+        law = dark_law(currents(temperature, rng.normal(arrhenius(temperature), sigma), sigma), thermometer=0)
         found.append(float(law.activation_energy))
         inside += abs(found[-1] - 0.65) < float(law.activation_energy_error)
     np.testing.assert_allclose(np.mean(found), 0.65, rtol=0.005)
@@ -134,3 +136,21 @@ def test_two_temperatures_give_both_laws_and_exclude_neither():
     # one number for 38 K: ln(D2/D1)/(1/kT1 - 1/kT2)
     between = 38 * np.log(2) / 6 / ((1 / 255.15 - 1 / 293.15) / 8.617333262e-5)
     np.testing.assert_allclose(law.activation_energy, between, rtol=1e-6)
+
+
+def test_exact_darks_leave_the_thermometers_error():
+    temperature = [-10.0, 10.0, 30.0]
+    law = dark_law(currents(temperature, law_of(temperature), 1e-6))
+    # ln D is off by 0.5 K ln 2/T_d at either end
+    expected = 6.0 * 0.5 * np.sqrt(2) / 40
+    np.testing.assert_allclose(law.doubling_temperature_error, expected, rtol=0.02)
+
+
+def test_light_is_in_the_laws_errors_and_named():
+    temperature = np.array([-10.0, 0.0, 10.0, 20.0])
+    value = law_of(temperature)
+    given = currents(temperature, value + 0.05, 0.001 * value).assign(light=("setting", np.full(4, 0.08)))
+    law = dark_law(given)
+    assert abs(law.doubling_temperature - 6.0) < 1.5 * law.doubling_temperature_error
+    assert any("light that leaks" in text for text in law.attrs["warnings"])
+    assert not any("warmer" in text for text in law.attrs["warnings"])

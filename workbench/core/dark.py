@@ -23,6 +23,7 @@ from .mosaic import planes
 from .values import attribute_lines
 
 BOLTZMANN = 8.617333262e-5  # eV/K (CODATA 2018)
+THERMOMETER = 0.5  # K: what a stated temperature is typically off
 TYPICAL_DOUBLING = 6.0  # K: usual for silicon; to order darks and to word warnings, never to correct
 VERSION = 1
 _ZERO_CELSIUS = 273.15  # K

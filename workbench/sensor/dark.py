@@ -22,10 +22,12 @@ from .dark_frames import (
     medians,
     misfit,
     read_settings,
+    scatter_covariance,
     scatter_terms,
     spatial_variance,
 )
 from .law import add_warming, freedom_of, half_width, mean_subtracted, run_trend
+from .leak import find_light, light_warning
 
 _ODD_SHARE = 0.2  # of the dark signal that a dark must be off its group to be named
 _SIGNAL: Table = {
@@ -55,6 +57,7 @@ _CURRENT: Table = {
     ),
     "median": ("electron / s", "median dark current"),
     "intercept": ("electron", "dark signal at exposure zero"),
+    "light": ("electron / s", "what light that leaks in may have added"),
     "saturated_pixels": ("1", "saturated pixels, left out"),
     "exposures": ("1", "exposures"),
     "frames": ("1", "darks"),
@@ -244,6 +247,15 @@ def _slope_row(
         error = np.sqrt(((share * gain**2) ** 2 * of_spatial).sum()) / (2 * dcnu)
         by_gain = np.linalg.norm(share * gain * gain_error * spatial) / dcnu
         row |= {"dcnu": dcnu, "dcnu_error": float(np.hypot(error, by_gain))}
+    doubt = scatter_covariance(points, levers, gain) + np.diag((gain_error * slope) ** 2)
+    longest = max(group.exposure for group in setting.groups)
+    light = find_light(slopes, setting.saturated, setting.pattern, gain, doubt, longest)
+    row["light"] = light.most
+    if light.words:
+        row["dark_current_error"] = float(np.hypot(row["dark_current_error"], light.most))
+        row["dark_current_adu_error"] = float(np.hypot(row["dark_current_adu_error"], light.most / gain.mean()))
+        value = f"of the dark current, {row['dark_current']:.3g} e-/s, up to {light.most:.2g} e-/s may be light"
+        warnings.append(light_warning(f"darks at {where}", light, f"{value}, which its error holds"))
     by_noise = _by_noise(row, points, share, gain, gain_error)
     if "dark_current" in by_noise:
         warnings = [

@@ -302,6 +302,14 @@ def pooled_variance(groups: list[DarkGroup], weight: np.ndarray) -> tuple[float,
     return (squares / freedom if freedom else np.nan), freedom
 
 
+def scatter_covariance(points: list[DarkGroup], levers: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Return the channels' covariance of Σ lever · (frame mean) times the gain, pooled over the groups; 0 of single frames."""
+    away = [gain * (group.means - group.means.mean(axis=0)) for group in points]
+    freedom = max(sum(group.count - 1 for group in points), 1)
+    lever = sum(lever**2 * group.count for lever, group in zip(levers, points, strict=True))
+    return lever * sum(part.T @ part for part in away) / freedom
+
+
 def scatter_terms(
     points: list[DarkGroup], levers: np.ndarray, weight: np.ndarray, others: list[DarkGroup] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from scipy import optimize, special
 
-from ..core.dark import LAW_QUANTITIES, TYPICAL_DOUBLING, DarkLaw, law_abscissa
+from ..core.dark import LAW_QUANTITIES, THERMOMETER, TYPICAL_DOUBLING, DarkLaw, law_abscissa
 from ..core.pairs import t_factor
 from ..core.results import Table, described, with_errors
 from ..core.settings import setting_dim
@@ -52,13 +52,14 @@ _QUANTITIES: Table = {
 }  # fmt: skip
 
 
-def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
+def dark_law(dark_current: xr.Dataset, *, thermometer: float = THERMOMETER) -> xr.Dataset:
     """Fit D = D_ref 2^((T − T_ref)/T_d), and D = D₀ exp(−ΔE/kT), to dark currents at two temperatures or more.
 
     D is the mean over the pixels that saturate at none of the temperatures (the hottest would otherwise be in the cold
     settings only).  Least squares of D, not of its logarithm, so that noisy cold settings count without bias.  The
     errors of the gain and of the bias frames are shared by all settings of an ISO: that of the gain moves D_ref, and
-    T_d only where ISO and temperature go together.  The two laws are not the same curve (for 0.65 eV the local doubling
+    T_d only where ISO and temperature go together.  Each temperature is off by the thermometer's error, and what light
+    may have added to the darks is in the errors too.  The two laws are not the same curve (for 0.65 eV the local doubling
     runs from 6.4 K at -10 °C to 8.4 K at 30 °C), so each is fitted, never converted.  From three temperatures on the
     fits are tested; where χ² says that a law does not hold (p < 0.01) its errors are widened, and where neither does a
     warning names the setting that is most off if that is by more than 0.5 K.  T_ref is the mean temperature, rounded
@@ -68,6 +69,8 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
     ----------
     dark_current
         The ``current`` of `measure_dark`, over setting.
+    thermometer
+        Standard error [K] of each of the temperatures that the darks state, independent of the others.
 
     Returns
     -------
@@ -88,11 +91,13 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
     ...     {"iso": ("setting", [200.0, 200.0]), "temperature": ("setting", [8.0, 20.0])})
     >>> law = dark_law(current)
     >>> round(law.doubling_temperature.item(), 3), round(law.doubling_temperature_error.item(), 2)
-    (6.0, 0.06)
+    (6.0, 0.36)
     >>> round(law.activation_energy.item(), 3), round(law.activation_energy_error.item(), 3)
-    (0.82, 0.008)
+    (0.82, 0.049)
     """
     levels, setting = _of_settings(dark_current)
+    light = float(np.nanmax(dark_current["light"].values, initial=0.0)) if "light" in dark_current else 0.0
+    levels = levels._replace(warmth=warmth_of(levels.temperature, thermometer))
     distinct = np.unique(levels.temperature)
     if distinct.size < 2:
         there = ", ".join(f"{t:g} °C" for t in distinct) or "none"
@@ -115,21 +120,37 @@ def dark_law(dark_current: xr.Dataset) -> xr.Dataset:
         # by how much it is too warm: in kelvin of the doubling law
         ratio = max(levels.value[worst], 1e-300) / better.model[worst]
         warmer = fits["doubling"].law.value * np.log2(ratio)
-        if abs(warmer) > _STATED_WITHIN:
+        if light > 0:
+            warnings.append(
+                "the dark currents do not lie on one doubling law within their errors: light that leaks into the darks "
+                "does not fall with the temperature; the law's errors are widened"
+            )
+        elif abs(warmer) > _STATED_WITHIN:
             where = {setting_dim(dark_current): setting[worst], "temperature": levels.temperature[worst]}
             warnings.append(
                 f"the dark currents do not lie on one doubling law within their errors: at {describe(where)} it is "
                 f"as if the sensor were {abs(warmer):.2g} K {'warmer' if warmer > 0 else 'colder'} than stated; the "
                 "law's errors are widened"
             )
-    return _dataset(fits, warnings, reference)
+    darker = levels._replace(value=levels.value - min(light, float(levels.value.min()))) if light > 0 else None
+    return _dataset(fits, warnings, reference, darker)
 
 
-def _dataset(fits: dict[str, LawFit], warnings: list[str], reference: float = np.nan) -> xr.Dataset:
+def _dataset(
+    fits: dict[str, LawFit], warnings: list[str], reference: float = np.nan, darker: Levels | None = None
+) -> xr.Dataset:
     """Return the Dataset of `dark_law`; NaN without fits."""
     values = dict.fromkeys(_QUANTITIES, np.nan) | {"reference_temperature": reference}
     for name, fit in fits.items():
-        values |= dict(zip(LAW_QUANTITIES[name], fit.law[1:], strict=True))
+        law = fit.law
+        if darker is not None:  # by how much less light would change it
+            other = fit_law(name, darker, reference)
+            value, current = (law.value, law.current) if other is None else (other.law.value, other.law.current)
+            law = law._replace(
+                value_error=float(np.hypot(law.value_error, value - law.value)),
+                current_error=float(np.hypot(law.current_error, current - law.current)),
+            )
+        values |= dict(zip(LAW_QUANTITIES[name], law[1:], strict=True))
         values["chi2" if name == "doubling" else "chi2_arrhenius"] = fit.chi2
     possible = possible_laws(fits)
     law = "" if not fits else possible[0] if fits["doubling"].degrees else "either"
@@ -149,6 +170,18 @@ class Levels(NamedTuple):
     gain: np.ndarray  # relative errors (point, source), each shared by all its points
     offset: np.ndarray  # (point, source): offsets shared likewise, times a number that is 0 ± 1,
     offset_freedom: np.ndarray | None = None  # their sizes' degrees of freedom; None: times any number at all
+    warmth: np.ndarray | None = None  # errors of the temperatures [K] (point, source), each shared by its points
+
+
+def warmth_of(temperature: np.ndarray, thermometer: float) -> np.ndarray:
+    """Return the thermometer's error [K] (point, source), one source for each different temperature.
+
+    Examples
+    --------
+    >>> warmth_of(np.array([0.0, 20.0, 20.0]), 0.5).tolist()
+    [[0.5, 0.0], [0.0, 0.5], [0.0, 0.5]]
+    """
+    return thermometer * (temperature[:, None] == np.unique(temperature)).astype(float)
 
 
 class LawFit(NamedTuple):
@@ -173,12 +206,16 @@ def fit_law(name: str, levels: Levels, reference: float) -> LawFit | None:
     start = _start(name, x, levels)
     if start is None:
         return None
-    gains = levels.gain.shape[1]
-    constrained = slice(2, None if levels.offset_freedom is not None else 2 + gains)
+    warmth = np.zeros((x.size, 0)) if levels.warmth is None else levels.warmth
+    warmth = warmth * (law_abscissa(name, levels.temperature + 0.5, reference)
+                       - law_abscissa(name, levels.temperature - 0.5, reference))[:, None]  # fmt: skip
+    gains, shared = levels.gain.shape[1], levels.gain.shape[1] + warmth.shape[1]
+    constrained = slice(2, None if levels.offset_freedom is not None else 2 + shared)
 
-    def model(p: np.ndarray) -> np.ndarray:
-        shared = 1 + levels.gain @ p[2 : 2 + gains]
-        return p[0] * levels.seconds * np.exp(p[1] * x) * shared + levels.offset @ p[2 + gains :]
+    def model(p: np.ndarray, stated: bool = False) -> np.ndarray:
+        off = 0.0 if stated else warmth @ p[2 + gains : 2 + shared]
+        rising = p[0] * levels.seconds * np.exp(p[1] * (x + off))
+        return rising * (1 + levels.gain @ p[2 : 2 + gains]) + levels.offset @ p[2 + shared :]
 
     def residuals(p: np.ndarray) -> np.ndarray:
         return np.concatenate([(levels.value - model(p)) / levels.expected, p[constrained]])
@@ -192,7 +229,7 @@ def fit_law(name: str, levels: Levels, reference: float) -> LawFit | None:
     freedoms = np.full(by_row.shape[1], np.inf)
     freedoms[:count] = levels.freedom
     if levels.offset_freedom is not None:
-        freedoms[count + gains :] = levels.offset_freedom
+        freedoms[count + shared :] = levels.offset_freedom
     terms = by_row**2 * variances
     degrees = count - 2 + (name == "none") - (levels.offset.shape[1] if levels.offset_freedom is None else 0)
     chi2 = float(2 * fit.cost) / degrees if degrees > 0 else np.nan
@@ -211,7 +248,7 @@ def fit_law(name: str, levels: Levels, reference: float) -> LawFit | None:
     if not current > 0:
         return None
     law = DarkLaw(name, float(value), float(value_error), current, current_error, reference, correlation)
-    return LawFit(law, chi2, degrees, widen, residuals(fit.x)[:count], model(fit.x))
+    return LawFit(law, chi2, degrees, widen, residuals(fit.x)[:count], model(fit.x, stated=True))
 
 
 def _start(name: str, x: np.ndarray, levels: Levels) -> np.ndarray | None:
@@ -225,7 +262,8 @@ def _start(name: str, x: np.ndarray, levels: Levels) -> np.ndarray | None:
         answer = np.linalg.lstsq(design, wanted, rcond=None)[0]
         off = float(np.square(design @ answer - wanted).sum())
         if answer[0] > 0 and off < best:
-            shared = np.zeros(levels.gain.shape[1] + levels.offset.shape[1])
+            warmth = 0 if levels.warmth is None else levels.warmth.shape[1]
+            shared = np.zeros(levels.gain.shape[1] + warmth + levels.offset.shape[1])
             best, start = off, np.array([answer[0], slope, *shared])
             start[start.size - answer.size + 1 :] = answer[1:]
     return start

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..core.cube import black_levels, group_frames, one_value, take_frames
-from ..core.dark import LAW_QUANTITIES, TYPICAL_DOUBLING, law_factor, line_inverse
+from ..core.dark import LAW_QUANTITIES, THERMOMETER, TYPICAL_DOUBLING, law_factor, line_inverse
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.pairs import QUANTISATION_VARIANCE
@@ -18,7 +18,7 @@ from ..core.settings import setting_dim
 from ..core.statistics import fit_line, mad_std
 from ..core.values import attribute_lines, describe
 from .dark_frames import DarkGroup, check_darks, equal_frames, pooled_variance, read_group, scatter_terms, solve_lines
-from .law import LawFit, Levels, fit_law, mean_subtracted, possible_laws
+from .law import LawFit, Levels, fit_law, mean_subtracted, possible_laws, warmth_of
 
 _MOST_TEMPERATURES = 8  # maps held at once
 _MAPS: Table = {
@@ -42,7 +42,7 @@ def fit_dark_library(
 
     First the sensor: the groups' mean levels give o, D_ref and the law f, both 2^((T − T_ref)/T_d) and
     exp(−ΔE (1/kT − 1/kT_ref)); errors from the scatter of whole frames within their groups, widened where neither law
-    holds; the better fitting one is used (doubling at two temperatures, where both run through).  Then every pixel:
+    holds, those of its constants also from the thermometer (0.5 K); the better fitting one is used (doubling at two temperatures, where both run through).  Then every pixel:
     offset and dark current by least squares over the groups, weights from the noise between frames.  A pixel that
     saturates loses that group and all that are more intense.  Settings need not form a grid: 60 s in the room and 600 s
     in the freezer do, with bias frames.
@@ -319,7 +319,10 @@ def _fit_sensor(groups: _Groups, pixels: int, reference: float, gain: np.ndarray
             "the darks do not lie on one law of time and temperature within their errors, which are widened; check "
             "the temperatures that they state"
         )
-    return _law_attrs(fits, scale) | {"subtracts_mean_dark": subtracts, "warnings": warnings}
+    # predictions are by the same thermometer as the darks; what the constants are also depends on its errors
+    warmth = warmth_of(levels.temperature, THERMOMETER)
+    with_thermometer = {name: fit_law(name, levels._replace(warmth=warmth), reference) for name in fits}
+    return _law_attrs(fits, with_thermometer, scale) | {"subtracts_mean_dark": subtracts, "warnings": warnings}
 
 
 def _subtracts(
@@ -339,10 +342,12 @@ def _subtracts(
     return bool(rising > 5 * rising_error and mean.slope < 3 * mean.slope_variance**0.5)
 
 
-def _law_attrs(fits: dict[str, LawFit], scale: float) -> dict[str, Any]:
+def _law_attrs(
+    fits: dict[str, LawFit], with_thermometer: dict[str, LawFit | None], scale: float
+) -> dict[str, Any]:
     """Return the law for prediction, the law that the darks do not exclude either, and the constants of both.
 
-    The levels of the fits are in units of `scale` ADU/s.
+    The constants' errors are those of the fits with the thermometer's.  The levels of the fits are in units of `scale` ADU/s.
     """
     best, *others = (fits[name] for name in possible_laws(fits))
     attrs: dict[str, Any] = {
@@ -355,10 +360,11 @@ def _law_attrs(fits: dict[str, LawFit], scale: float) -> dict[str, Any]:
     for other in others:  # there is one at most
         attrs["other"] = [other.law.name, other.law.value, other.law.current / best.law.current]
     for name, (key, error, *_) in LAW_QUANTITIES.items():
-        fit = fits.get(name)
-        attrs |= {key: fit.law.value if fit else math.nan, error: fit.law.value_error if fit else math.nan}
+        fit, wide = fits.get(name), with_thermometer.get(name)
+        attrs |= {key: fit.law.value if fit else math.nan, error: wide.law.value_error if wide else math.nan}
     attrs["dark_current_reference"] = scale * best.law.current
-    attrs["dark_current_reference_error"] = scale * best.law.current_error
+    wide = with_thermometer.get(best.law.name) or best
+    attrs["dark_current_reference_error"] = scale * wide.law.current_error
     return attrs
 
 

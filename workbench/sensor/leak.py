@@ -1,0 +1,148 @@
+"""Light in darks: what tells it from dark current are the colours of the mosaic, and smooth structure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..core.cube import channels_of
+from ..core.mosaic import planes
+from ..core.statistics import MAD_TO_SIGMA
+
+_GRID = 8  # tiles a side
+_LEAST_PIXELS = 400  # a tile and channel
+_LARGEST_SAMPLE = 1 << 18  # pixels a channel
+_WITHIN = 5.0  # robust standard deviations: what is farther off is a hot pixel
+_CERTAIN = 5.0  # errors
+_LEAST_COLOUR = 0.003  # of the dark signal: smaller differences of the channels are nothing to name
+_LEAST_STRUCTURE = 0.1  # of the dark signal, standard deviation over the frame
+_LEAST_ELECTRONS = 0.5  # of that structure in the longest dark
+_RESPONSE = 2.0  # mean light over the difference of the channels: filters pass some 0.5 to 1 of their best
+_GLOW = 0.2  # of the frame at most that the readout's glow brightens
+
+
+class Light(NamedTuple):
+    """How much light may have added to the mean of a picture, in its unit, and in which words it shows; 0 and ""."""
+
+    most: float
+    words: str
+
+
+class _Tiles(NamedTuple):
+    """Means over (channel, row, column) of tiles without hot pixels, and their errors."""
+
+    level: np.ndarray
+    error: np.ndarray
+
+
+def find_light(
+    picture: np.ndarray, masked: np.ndarray, pattern: str, gain: np.ndarray, doubt: np.ndarray, longest: float = 1.0
+) -> Light:
+    """Return the light in a picture of dark current, or of dark signal above the bias.
+
+    Dark current knows no colour filters: where both greens agree and red or blue differ from them beyond the errors,
+    light has come in.  It hardly varies over the frame either: smooth structure of more than a tenth is light, unless
+    it is confined to an edge, as the glow of the readout electronics is.
+
+    Parameters
+    ----------
+    picture, masked
+        Mosaic (y, x) [ADU/s, or ADU], and the pixels to leave out.
+    pattern
+        The mosaic's colours.
+    gain
+        Of each channel [e⁻/ADU].
+    doubt
+        Covariance of the channels' means (channel, channel) [(e⁻/s)²] besides the pixels' own noise.
+    longest
+        Exposure [s] of the longest dark where the picture is a rate.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> dark, lit = rng.normal(1, 0.1, (2, 128, 128))
+    >>> lit[::2, ::2] += 0.05  # through the red filters
+    >>> [find_light(one, np.zeros((128, 128), bool), "RGGB", np.ones(4), np.zeros((4, 4))).most > 0.05
+    ...  for one in (dark, lit)]
+    [False, True]
+    """
+    tiles = _tiles_of(picture, masked, pattern, gain)
+    if tiles is None:
+        return Light(0.0, "")
+    level = tiles.level.mean(axis=(1, 2))
+    own = np.sqrt(np.square(tiles.error).sum(axis=(1, 2))) / tiles.error[0].size
+    coloured = _by_colour(level, doubt + np.diag(own**2), channels_of(pattern))
+    structured = _by_structure(tiles, longest)
+    found = [light for light in (coloured, structured) if light.words]
+    return Light(max((light.most for light in found), default=0.0), ", and ".join(light.words for light in found))
+
+
+def _tiles_of(picture: np.ndarray, masked: np.ndarray, pattern: str, gain: np.ndarray) -> _Tiles | None:
+    """Return the means of the tiles of an even sample; None for a picture too small or masked too much."""
+    levels, errors = [], []
+    for (channel, plane), (_, mask) in zip(planes(picture, pattern), planes(masked, pattern), strict=True):
+        stride = max(1, int(np.sqrt(plane.size / _LARGEST_SAMPLE)))
+        values = np.where(mask, np.nan, plane)[::stride, ::stride].astype(np.float64)
+        side = min(_GRID, int(np.sqrt(values.size / _LEAST_PIXELS)))
+        if side < 1:
+            return None
+        rows, columns = (length // side for length in values.shape)
+        cut = values[: rows * side, : columns * side].reshape(side, rows, side, columns)
+        each = np.moveaxis(cut, 2, 1).reshape(side, side, -1)
+        if not np.isfinite(each).any(axis=2).all():
+            return None
+        centre = np.nanmedian(each, axis=2, keepdims=True)
+        spread = MAD_TO_SIGMA * np.nanmedian(np.abs(each - centre), axis=2, keepdims=True)
+        # one limit for all tiles, so that the same share of a skewed distribution is cut everywhere
+        each = np.where(np.abs(each - centre) <= _WITHIN * np.median(spread), each, np.nan)
+        levels.append(gain[channel] * np.nanmean(each, axis=2))
+        errors.append(gain[channel] * np.nanstd(each, axis=2) / np.sqrt(np.isfinite(each).sum(axis=2)))
+    return _Tiles(np.array(levels), np.array(errors))
+
+
+def _by_colour(level: np.ndarray, covariance: np.ndarray, names: tuple[str, ...]) -> Light:
+    """Return the light that the channels' means show: both greens alike, red or blue apart from them."""
+    greens = [number for number, name in enumerate(names) if name.startswith("G")]
+    if len(greens) != 2:
+        return Light(0.0, "")
+
+    def apart(weight: np.ndarray) -> tuple[float, float]:
+        return float(weight @ level), float(np.sqrt(weight @ covariance @ weight))
+
+    unit = np.eye(level.size)
+    green = unit[greens].mean(axis=0)
+    between, between_error = apart(unit[greens[0]] - unit[greens[1]])
+    others = [apart(unit[number] - green) for number in range(level.size) if number not in greens]
+    largest, error = max(others, key=lambda other: abs(other[0]) / max(other[1], 1e-300))
+    alike = abs(between) < max(abs(largest) / 4, 2 * between_error)
+    certain = abs(largest) > max(_CERTAIN * error, _LEAST_COLOUR * abs(level.mean()))
+    if not alike or not certain:
+        return Light(0.0, "")
+    values = np.array([level @ green, *(level @ unit[n] for n in range(level.size) if n not in greens)])
+    per_cent = 100 * np.ptp(values) / max(abs(level.mean()), 1e-300)
+    words = f"the channels differ by {per_cent:.2g} % as light through their filters makes them"
+    return Light(_RESPONSE * float(np.ptp(values)), words)
+
+
+def _by_structure(tiles: _Tiles, longest: float) -> Light:
+    """Return the light that varies smoothly over the frame."""
+    level, error = tiles.level.mean(axis=0), np.sqrt(np.square(tiles.error).sum(axis=0)) / len(tiles.level)
+    mean, noise = float(level.mean()), float(np.square(error).mean())
+    excess = float(level.var(ddof=1)) - noise if level.size > 1 else 0.0
+    certain = excess > _CERTAIN * noise * np.sqrt(2 / max(level.size - 1, 1))
+    if not certain or not np.sqrt(excess) > max(_LEAST_STRUCTURE * abs(mean), _LEAST_ELECTRONS / longest):
+        return Light(0.0, "")
+    low, high = (float(value) for value in np.quantile(level, (0.05, 1)))
+    if np.mean(level > (low + high) / 2) < _GLOW:
+        return Light(0.0, "")
+    times = f"{high / low:.2g}-fold" if low > 0.02 * high else "from nothing"
+    return Light(mean - low, f"it rises smoothly {times} over the frame")
+
+
+def light_warning(subject: str, light: Light, value: str) -> str:
+    """Return the warning about light in darks."""
+    return (
+        f"light leaks into the {subject}: {light.words}; {value}; cover the viewfinder, cap and wrap the camera, and "
+        "shoot them again in the dark"
+    )
