@@ -1,4 +1,4 @@
-"""Masters of other programs in place of raw frames: those that Siril makes, and those that do not fit."""
+"""Masters of other programs in place of raw frames, those that do not fit, and light that has leaked into darks."""
 
 import shutil
 
@@ -7,11 +7,13 @@ import pytest
 import xarray as xr
 from astropy.io import fits
 
+from tests.scenes import frames_of, names_of
+from workbench.calibrate import make_masters
 from workbench.core.cube import digest
 from workbench.ingest import open_folder
 from workbench.pipelines import stack_folder
-from workbench.pipelines.calibration_checks import masters_cube, prepare_calibration
-from workbench.simulate import make_sky
+from workbench.pipelines.calibration_checks import check_masters, masters_cube, prepare_calibration
+from workbench.simulate import d7000, make_sky
 from workbench.simulate.capture import Batch, cooled, write_frames
 from workbench.stack.fits_out import open_stack
 
@@ -214,3 +216,24 @@ def test_an_overscan_that_does_not_drift_or_sees_light_changes_nothing(night):
     frames = prepare_calibration(open_folder(night, progress=False))
     assert not frames.table["shift"].any()
     assert any("BIASSEC is no overscan" in text for text in frames.warnings)
+
+
+def warnings_with(leak, seed):
+    camera = d7000(seed=seed, shape=(192, 256), vignetting=0.0)
+
+    def shot(kind, exposure, count, rate=0.0):
+        shots, names = [(exposure, 10.0)] * count, names_of(kind, count)
+        return frames_of(camera, kind, shots, rate=rate, seed=lambda number: [number, len(kind)], filename=names)
+
+    light = shot("light", 120.0, 2, rate=np.full(4, 0.5))
+    cubes = {"bias": shot("bias", 1 / 8000, 4), "dark": shot("dark", 120.0, 4, rate=leak)}
+    return check_masters(light, cubes, make_masters(light, **cubes, progress=False)).warnings
+
+
+@pytest.mark.parametrize("leak", [[0.12, 0.2, 0.2, 0.14], np.linspace(0, 0.4, 256) * np.ones((192, 1))])
+def test_light_in_the_darks_is_named(leak):
+    assert any("light leaks into the master dark" in text for text in warnings_with(np.array(leak), 1))
+
+
+def test_honest_darks_are_not_called_lit():
+    assert not any("light leaks" in text for seed in range(4) for text in warnings_with(0.0, seed))

@@ -11,17 +11,21 @@ import pandas as pd
 import xarray as xr
 
 from ..calibrate.dark_fit import dark_doubts, fit_darks, scaled_by_lights
-from ..calibrate.masterset import MasterSet
+from ..calibrate.masterset import Masters, MasterSet
+from ..core.cube import channels_of
 from ..core.errors import FrameReadError
+from ..core.mosaic import planes
 from ..core.settings import SETTING, setting_differs
 from ..core.values import describe
 from ..ingest.folder import Folder
 from ..ingest.reader import open_frames, read_frame
 from ..ingest.review import follow_overscan
+from ..sensor.leak import find_light, light_warning
 
 _OLD = {"bias": 365.0, "dark": 365.0, "darkflat": 365.0, "flat": 1.5}  # [days]: then pixels, or dust, are others
 _EMPTY = 0.01  # of a master's pixels at 0 or below: with its offset in it there are none
 _CLIPPED = 0.001
+_GAINS_DIFFER = 0.01  # of a channel's gain: what channels of one camera may differ by
 
 
 class CheckedMasters(NamedTuple):
@@ -62,7 +66,21 @@ def check_masters(
     used = [group.group.in_words(light) for group in masters.masters]
     if fitted:
         used = [f"{words}; {scaled}" for words, scaled in zip(used, fitted, strict=True)]
-    return CheckedMasters(masters, [*masters.warnings, *doubts], used, not doubts)
+    lit = [text for text in dict.fromkeys(_light_in_dark(own) for own in masters.masters) if text]
+    return CheckedMasters(masters, [*masters.warnings, *lit, *doubts], used, not doubts)
+
+
+def _light_in_dark(own: Masters) -> str:
+    """Return the warning that light has leaked into a master dark, "" where none shows; a bias master is needed."""
+    if own.dark is None or own.bias is None:
+        return ""
+    signal = own.dark["signal"].values - own.bias["signal"].values
+    masked = ~np.isfinite(signal) | (own.dark["signal"].values >= own.white_level)
+    gain = np.ones(len(channels_of(own.cfa_pattern)))
+    level = np.array([np.median(plane[np.isfinite(plane)]) for _, plane in planes(signal, own.cfa_pattern)])
+    light = find_light(signal, masked, own.cfa_pattern, gain, np.diag((_GAINS_DIFFER * level) ** 2))
+    value = f"up to {light.most:.2g} ADU of its signal may be light, which is subtracted from the lights"
+    return light_warning("master dark", light, value) if light.words else ""
 
 
 def masters_cube(rows: pd.DataFrame) -> xr.DataArray:
