@@ -34,7 +34,8 @@ def covered(truth, temperature, at, trials=400, gain_error=0.01, scatter=0.004):
     inside, names = np.zeros(len(at)), []
     for _ in range(trials):
         measured = (value + error * rng.standard_normal(value.size)) * (1 + gain_error * rng.standard_normal())
-        law = dark_law(currents(temperature, measured, np.hypot(error, gain_error * measured), error))
+        given = currents(temperature, measured, np.hypot(error, gain_error * measured), error)
+        law = dark_law(given, thermometer=0)
         names.append(law.attrs["dark_laws"])
         for k, warm in enumerate(at):
             current, sigma = dark_current_at(law, warm)

@@ -74,7 +74,7 @@ def test_the_samples_give_their_truth_within_the_stated_errors(samples, tmp_path
         true = truth.mean_dark_current(float(one.setting_temperature))
         assert abs(one.dark_current / true - 1) < 0.01
     assert abs(result.sensor.doubling_temperature - 6) < 4 * result.sensor.doubling_temperature_error
-    assert result.sensor.doubling_temperature_error < 0.01
+    assert 0.05 < result.sensor.doubling_temperature_error < 0.12  # 0.5 K of the thermometer in 40 K
     assert result.simulated
     assert not result.warnings
     content = check_schema(tmp_path / "out" / "sensor.json")

@@ -253,7 +253,9 @@ def test_light_that_falls_unevenly_on_the_sensor_is_named(pattern):
     across = np.linspace(0.0, 0.3, 384) * np.ones((256, 1))  # grey: it passes all filters
     bias, dark = (lit([(t, 20.0)] * 4, rate, camera=camera) for t, rate in ((1 / 8000, 0.0), (240.0, across)))
     bias = bias.assign_coords(kind=("frame", ["bias"] * 4))
-    gain = true_gain(camera) if pattern != "mono" else true_gain(camera).isel(channel=[0]).assign_coords(channel=["mono"])
+    gain = (
+        true_gain(camera) if pattern != "mono" else true_gain(camera).isel(channel=[0]).assign_coords(channel=["mono"])
+    )
     one = measure_dark(dark, bias, gain, progress=False).current
     assert any("smoothly" in text and "light leaks" in text for text in one.attrs["warnings"])
     assert abs(one.dark_current[0] - 0.05) < 2 * one.dark_current_error[0]

@@ -27,7 +27,7 @@ from .dark_frames import (
     spatial_variance,
 )
 from .law import add_warming, freedom_of, half_width, mean_subtracted, run_trend
-from .leak import find_light, light_warning
+from .leak import add_light, find_light
 
 _ODD_SHARE = 0.2  # of the dark signal that a dark must be off its group to be named
 _SIGNAL: Table = {
@@ -155,7 +155,7 @@ def measure_dark(
         rows.sort(
             key=lambda row: [np.nan_to_num(row.get(n, 0.0), nan=np.inf) for n in (dim, "temperature", "exposure")]
         )
-    warnings += add_warming(groups)
+    warnings += add_light(settings) + add_warming(groups)
     missing = sorted({describe({dim: row[dim]}) for row in settings if np.isnan(row["dark_current"])})
     if gain is None or any(np.isfinite(row["dark_current_adu"]) and np.isnan(row["dark_current"]) for row in settings):
         warnings.append(
@@ -250,12 +250,7 @@ def _slope_row(
     doubt = scatter_covariance(points, levers, gain) + np.diag((gain_error * slope) ** 2)
     longest = max(group.exposure for group in setting.groups)
     light = find_light(slopes, setting.saturated, setting.pattern, gain, doubt, longest)
-    row["light"] = light.most
-    if light.words:
-        row["dark_current_error"] = float(np.hypot(row["dark_current_error"], light.most))
-        row["dark_current_adu_error"] = float(np.hypot(row["dark_current_adu_error"], light.most / gain.mean()))
-        value = f"of the dark current, {row['dark_current']:.3g} e-/s, up to {light.most:.2g} e-/s may be light"
-        warnings.append(light_warning(f"darks at {where}", light, f"{value}, which its error holds"))
+    row |= {"light": light.most, "light_words": light.words}
     by_noise = _by_noise(row, points, share, gain, gain_error)
     if "dark_current" in by_noise:
         warnings = [

@@ -303,7 +303,7 @@ def pooled_variance(groups: list[DarkGroup], weight: np.ndarray) -> tuple[float,
 
 
 def scatter_covariance(points: list[DarkGroup], levers: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    """Return the channels' covariance of Σ lever · (frame mean) times the gain, pooled over the groups; 0 of single frames."""
+    """Return the channels' covariance of Σ lever · gain · (frame mean), pooled over the groups; 0 of single frames."""
     away = [gain * (group.means - group.means.mean(axis=0)) for group in points]
     freedom = max(sum(group.count - 1 for group in points), 1)
     lever = sum(lever**2 * group.count for lever, group in zip(levers, points, strict=True))

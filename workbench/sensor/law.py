@@ -58,9 +58,9 @@ def dark_law(dark_current: xr.Dataset, *, thermometer: float = THERMOMETER) -> x
     D is the mean over the pixels that saturate at none of the temperatures (the hottest would otherwise be in the cold
     settings only).  Least squares of D, not of its logarithm, so that noisy cold settings count without bias.  The
     errors of the gain and of the bias frames are shared by all settings of an ISO: that of the gain moves D_ref, and
-    T_d only where ISO and temperature go together.  Each temperature is off by the thermometer's error, and what light
-    may have added to the darks is in the errors too.  The two laws are not the same curve (for 0.65 eV the local doubling
-    runs from 6.4 K at -10 °C to 8.4 K at 30 °C), so each is fitted, never converted.  From three temperatures on the
+    T_d only where ISO and temperature go together.  Each temperature is off by the thermometer's error, and light that
+    may be in the darks is in the errors too.  The two laws are not the same curve (for 0.65 eV the local doubling runs
+    from 6.4 K at -10 °C to 8.4 K at 30 °C), so each is fitted, never converted.  From three temperatures on the
     fits are tested; where χ² says that a law does not hold (p < 0.01) its errors are widened, and where neither does a
     warning names the setting that is most off if that is by more than 0.5 K.  T_ref is the mean temperature, rounded
     to whole degrees.
@@ -290,17 +290,19 @@ def _of_settings(current: xr.Dataset) -> tuple[Levels, np.ndarray]:
         ("dark_current_common", "dark_current"), ("dark_current_error", np.nan), ("dark_current_scatter", np.nan),
         ("own_error", "dark_current_scatter"), (setting_dim(current), np.nan), ("temperature", np.nan),
         ("own_freedom", np.inf), ("own_lever", "dark_current_scatter"), ("bias_error", 0.0), ("bias_freedom", np.inf),
+        ("light", 0.0),
     ]  # fmt: skip
     sources = (current.get(name, current[other] if isinstance(other, str) else other) for name, other in columns)
     table = np.array([np.broadcast_to(source, current.sizes["setting"]) for source in sources], float)
     value, error, _, own, _, temperature, *_ = table
     good = np.isfinite(temperature) & np.isfinite(value) & (own > 0) & np.isfinite(error)
-    value, error, scatter, own, setting, temperature, freedom, lever, bias, bias_freedom = table[:, good]
+    value, error, scatter, own, setting, temperature, freedom, lever, bias, bias_freedom, light = table[:, good]
     settings, which = np.unique(np.nan_to_num(setting, nan=-1), return_inverse=True)
     member = (which.reshape(-1)[:, None] == np.arange(settings.size)).astype(float)
     weight = np.where(np.isfinite(freedom), freedom, 1.0)
     pooled = member.T @ (weight * (own / lever) ** 2) / (member.T @ weight)
-    by_gain = member.T @ (np.sqrt(np.maximum(error**2 - scatter**2, 0)) / np.abs(value)) / member.sum(axis=0)
+    of_gain = np.sqrt(np.maximum(error**2 - scatter**2 - np.nan_to_num(light) ** 2, 0)) / np.abs(value)
+    by_gain = member.T @ of_gain / member.sum(axis=0)
     levels = Levels(
         value,
         np.ones(value.size),

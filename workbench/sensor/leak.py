@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..core.cube import channels_of
 from ..core.mosaic import planes
 from ..core.statistics import MAD_TO_SIGMA
+from ..core.values import describe
 
 _GRID = 8  # tiles a side
 _LEAST_PIXELS = 400  # a tile and channel
@@ -146,3 +147,26 @@ def light_warning(subject: str, light: Light, value: str) -> str:
         f"light leaks into the {subject}: {light.words}; {value}; cover the viewfinder, cap and wrap the camera, and "
         "shoot them again in the dark"
     )
+
+
+def add_light(rows: list[dict[str, Any]]) -> list[str]:
+    """Put the light that some settings' darks show into the errors of all dark currents, and return the warning.
+
+    Light falls on warm and cold darks alike, and is seen best where the dark current is small.
+    """
+    words = [row.pop("light_words", "") for row in rows]
+    lit = [row for row, found in zip(rows, words, strict=True) if found]
+    if not lit:
+        return []
+    clearest = max(lit, key=lambda row: row["light"] / max(row["dark_current"], 1e-300))
+    for row in rows:
+        row["light"] = row["light"] if row["light"] > 0 else clearest["light"]
+        for unit in ("", "_adu"):
+            light = row["light"] * (np.divide(row["dark_current_adu"], row["dark_current"]) if unit else 1)
+            row[f"dark_current{unit}_error"] = float(np.hypot(row[f"dark_current{unit}_error"], light))
+    names = ("iso", "gain_setting", "temperature")
+    where = describe({name: clearest[name] for name in names if name in clearest})
+    more = f", and at {len(lit) - 1} more settings" * (len(lit) > 1)
+    light = Light(clearest["light"], words[rows.index(clearest)])
+    value = f"up to {light.most:.2g} e-/s of each dark current may be light, which its error holds"
+    return [light_warning(f"darks at {where}{more}", light, value)]

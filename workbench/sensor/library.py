@@ -42,10 +42,10 @@ def fit_dark_library(
 
     First the sensor: the groups' mean levels give o, D_ref and the law f, both 2^((T − T_ref)/T_d) and
     exp(−ΔE (1/kT − 1/kT_ref)); errors from the scatter of whole frames within their groups, widened where neither law
-    holds, those of its constants also from the thermometer (0.5 K); the better fitting one is used (doubling at two temperatures, where both run through).  Then every pixel:
-    offset and dark current by least squares over the groups, weights from the noise between frames.  A pixel that
-    saturates loses that group and all that are more intense.  Settings need not form a grid: 60 s in the room and 600 s
-    in the freezer do, with bias frames.
+    holds, those of its constants also from the thermometer (0.5 K); the better fitting one is used (doubling at two
+    temperatures, where both run through). Then every pixel: offset and dark current by least squares over the groups,
+    weights from the noise between frames. A pixel that saturates loses that group and all that are more intense.
+    Settings need not form a grid: 60 s in the room and 600 s in the freezer do, with bias frames.
 
     A camera that subtracts the mean dark itself shows growing noise and no growing mean; the law is then that of the
     noise's growth, and the maps are deviations from the mean.
@@ -342,12 +342,10 @@ def _subtracts(
     return bool(rising > 5 * rising_error and mean.slope < 3 * mean.slope_variance**0.5)
 
 
-def _law_attrs(
-    fits: dict[str, LawFit], with_thermometer: dict[str, LawFit | None], scale: float
-) -> dict[str, Any]:
+def _law_attrs(fits: dict[str, LawFit], with_thermometer: dict[str, LawFit | None], scale: float) -> dict[str, Any]:
     """Return the law for prediction, the law that the darks do not exclude either, and the constants of both.
 
-    The constants' errors are those of the fits with the thermometer's.  The levels of the fits are in units of `scale` ADU/s.
+    The constants' errors hold the thermometer's too.  The levels of the fits are in units of `scale` ADU/s.
     """
     best, *others = (fits[name] for name in possible_laws(fits))
     attrs: dict[str, Any] = {
