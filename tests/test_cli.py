@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 import workbench
 from workbench.cli import main
+from workbench.simulate.capture import Batch, cooled, write_frames
 
 HEAVY = {"holoviews", "panel", "bokeh", "matplotlib", "numba", "astropy", "scipy", "rawpy", "xarray", "pandas"}
 
@@ -195,3 +196,38 @@ def test_a_stack_that_ctrl_c_ends_says_how_it_goes_on(small_samples, tmp_path, m
     assert result.stderr.startswith("workbench: stopped; the same command goes on from here")
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "stack.fits").exists()
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_no_command_writes_over_an_input(overwrite, tmp_path):
+    night = tmp_path / "night"
+    write_frames(night, cooled((48, 64)), [Batch("dark", 2, 60.0), Batch("light", 3, 60.0)])
+    light, own = sorted((night / "lights").iterdir())[0], tmp_path / "own.fits"
+    shutil.copy(light, own)
+    before = light.read_bytes()
+    attempts = [
+        ("stack", night, "--out", light),
+        ("stack", night, "--out", night / "lights" / "new.fits"),
+        ("stack", night, "--out", tmp_path / "s.fits", "--masters", night / "darks"),
+        ("dark-library", night, "--out", light),
+        ("predict-dark", own, "--exposure", 60, "--out", own),
+        ("finish", own, "--out", own),
+        ("finish", own, "--out", tmp_path / "a.png", "--linear", own),
+        ("finish", own, "--out", tmp_path / "a.fits", "--linear", tmp_path / "a.fits"),
+    ]
+    for attempt in attempts:
+        result = run(*attempt, *overwrite)
+        assert result.exit_code == 2, attempt
+        assert result.output.count("\n") == 1, attempt
+    assert light.read_bytes() == own.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"night", "own.fits"}
+    assert {path.suffix for path in (night / "lights").iterdir()} == {".fits"}
+
+
+def test_a_file_of_somebody_else_is_replaced_only_on_demand(small_samples, tmp_path):
+    (tmp_path / "shots.csv").write_text("my,own\n")
+    refused = run("plan", small_samples, "--out", tmp_path, "--quiet")
+    assert refused.exit_code == 2
+    assert "shots.csv exists and was not made by the workbench" in refused.output
+    for options in (["--overwrite"], []):  # over its own output without being asked
+        assert run("plan", small_samples, "--out", tmp_path, "--quiet", *options).exit_code == 0

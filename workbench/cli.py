@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 import workbench as wb
 
-from .core.errors import WorkbenchError
+from .core.terminal import Commands, InputProblem, quiet_options
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
 _POSITIVE = click.FloatRange(min=0, min_open=True)
-_INTERRUPTED = 130  # the exit code after Ctrl-C: 128 and the number of the signal
 
 
-class _InputProblem(click.ClickException):
-    """A mistake in the input: one line on stderr, exit code 2, no traceback."""
-
-    def __init__(self, message: str, exit_code: int = 2) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the exception
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"workbench: {' '.join(self.message.split())}", err=True)
-
-
-class _Commands(click.Group):
-    """Commands that Ctrl-C ends with one line and the exit code that shells know."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("workbench: stopped; no half-written file is left", err=True)
-            ctx.exit(_INTERRUPTED)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(wb.__version__, prog_name="workbench")
 def main() -> None:
     """Measure your camera's sensor from RAW frames, with an honest error bar on every number.
@@ -69,46 +43,7 @@ def main() -> None:
     """
 
 
-def _command(summary: str, name: str | None = None) -> Callable[[Command], Any]:
-    """Register a function as a command; a `WorkbenchError` becomes its message, anything else keeps its traceback."""
-
-    def register(command: Command) -> Any:
-        @functools.wraps(command)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return command(*args, **kwargs)
-            except WorkbenchError as error:
-                interrupted = isinstance(error.__context__, KeyboardInterrupt)  # its message says how to continue
-                raise _InputProblem(str(error), _INTERRUPTED if interrupted else 2) from error
-
-        return main.command(name, short_help=summary)(run)
-
-    return register
-
-
-def _take_share(context: click.Context, option: click.Parameter, value: Any) -> None:
-    """Let the command use so many threads, or so much memory."""
-    if value is not None:
-        try:
-            context.with_resource(wb.core.parallel.machine_share(**{str(option.name): value}))
-        except WorkbenchError as problem:
-            raise click.BadParameter(str(problem)) from None
-
-
-def _quiet(command: Command) -> Command:
-    """The options of every command that works for a while."""
-    command = click.option(
-        "--memory", metavar="SIZE", callback=_take_share, expose_value=False,
-        help="Memory for what the threads hold, e.g. 4GB; a third of what is free by default.",
-    )(command)  # fmt: skip
-    command = click.option(
-        "--threads", type=click.IntRange(min=1), callback=_take_share, expose_value=False,
-        help="Threads to work with; every processor by default.",
-    )(command)  # fmt: skip
-    return click.option("--quiet", is_flag=True, help="No progress bars.")(command)
-
-
-@_command("what is in a folder of frames")
+@main.work("what is in a folder of frames")
 @click.argument("folder", type=_PATH)
 def frames(folder: Path) -> None:
     """Show what is in FOLDER: how many frames of each kind, at which ISO, exposure and temperature.
@@ -119,10 +54,10 @@ def frames(folder: Path) -> None:
     click.echo(repr(wb.open_folder(folder)))
 
 
-@_command("is my raw file raw?")
+@main.work("is my raw file raw?")
 @click.argument("frames", nargs=-1, required=True, type=_PATH)
 @click.option("--out", type=_PATH, help="Folder for fidelity.json and the charts; created if it does not exist.")
-@_quiet
+@quiet_options
 def inspect(frames: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
     """Is my raw file raw? Find out what the camera did to its numbers before it saved FRAMES.
 
@@ -131,7 +66,7 @@ def inspect(frames: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
     and what it means for your measurements.
     """
     if out is not None:
-        wb.core.files.check_folder(out)
+        wb.core.files.check_folder(out, names=["fidelity.json"])
     result = wb.inspect(frames[0] if len(frames) == 1 else frames, progress=not quiet)
     click.echo(repr(result))
     if out is not None:
@@ -140,7 +75,7 @@ def inspect(frames: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
         click.echo(f"\nwritten: {out / 'fidelity.json'} and charts")
 
 
-@_command("what to shoot next, how long the subs")
+@main.work("what to shoot next, how long the subs")
 @click.argument("folder", type=_PATH)
 @click.option("--sensor", type=_PATH, help="A sensor.json; without it the frames in FOLDER are measured first.")
 @click.option("--penalty", type=_POSITIVE, default=5.0, show_default=True, help="Noise that reading out may add [%].")
@@ -156,7 +91,7 @@ def inspect(frames: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
     "--target", type=_POSITIVE, default=10.0, show_default=True, help="The target's brightness [% of the sky's]."
 )
 @click.option("--out", type=_PATH, help="Folder for the shot list (CSV) and the charts.")
-@_quiet
+@quiet_options
 def plan(
     folder: Path, sensor: Path | None, penalty: float, target: float, out: Path | None, quiet: bool, **options: Any
 ) -> None:
@@ -167,7 +102,7 @@ def plan(
     stars of the lights are (lights of several exposures show how well the mount tracks).
     """
     if out is not None:
-        wb.core.files.check_folder(out)
+        wb.core.files.check_folder(out, names=["shots.csv"])
     result = wb.plan_night(folder, sensor, penalty=penalty / 100, target=target / 100, progress=not quiet, **options)
     click.echo(repr(result))
     if out is not None:
@@ -178,10 +113,10 @@ def plan(
         click.echo(f"\nwritten: {out / 'shots.csv'}{' and charts' if drawn else ''}")
 
 
-@_command("measure the sensor: sensor.json")
+@main.work("measure the sensor: sensor.json")
 @click.argument("folder", type=_PATH)
 @click.option("--out", type=_PATH, required=True, help="Folder for sensor.json; created if it does not exist.")
-@_quiet
+@quiet_options
 def characterize(folder: Path, out: Path, quiet: bool) -> None:
     """Measure the sensor from the frames in FOLDER and write OUT/sensor.json.
 
@@ -194,10 +129,10 @@ def characterize(folder: Path, out: Path, quiet: bool) -> None:
     click.echo(f"\nwritten: {out / 'sensor.json'}")
 
 
-@_command("measure the sensor: one page")
+@main.work("measure the sensor: one page")
 @click.argument("folder", type=_PATH)
 @click.option("--out", type=_PATH, required=True, help="The HTML file to write, e.g. report.html.")
-@_quiet
+@quiet_options
 def report(folder: Path, out: Path, quiet: bool) -> None:
     """Measure the sensor from the frames in FOLDER and write all results as one page, for a forum or a printer.
 
@@ -210,11 +145,11 @@ def report(folder: Path, out: Path, quiet: bool) -> None:
     click.echo(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
-@_command("measure the sensor: the blog's charts")
+@main.work("measure the sensor: the blog's charts")
 @click.option("--frames", "folder", type=_PATH, help="Your folder of frames. Without it: simulated sample frames.")
 @click.option("--out", type=_PATH, required=True, help="Folder for the charts; created if it does not exist.")
 @click.option("--only", multiple=True, metavar="CHART", help="Draw this chart only, e.g. iso-to-gain; may be repeated.")
-@_quiet
+@quiet_options
 def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -> None:
     """Draw the blog's charts into OUT: each as PNG, SVG, a web page that works offline, and CSV.
 
@@ -222,7 +157,7 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     (two or three minutes in all) and keeps. Start with OUT/index.html. Also writes OUT/sensor.json.
     """
     wanted = wb.charts.registry.select(only)  # a misspelt name should not cost a minute
-    wb.core.files.check_folder(out)
+    wb.core.files.check_folder(out, names=["sensor.json", "index.html"])
     frames = wb.open_folder(folder or wb.sample_folder(progress=not quiet), progress=not quiet)
     needs = {need for chart in wanted for need in chart.needs}
     result = wb.pipelines.characterize_with_lights(frames, needs, out=out, progress=not quiet)
@@ -236,11 +171,11 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
         click.echo(f"open:    {out / 'index.html'}")
 
 
-@_command("fit all darks together", "dark-library")
+@main.work("fit all darks together", "dark-library")
 @click.argument("folder", type=_PATH)
 @click.option("--out", type=_PATH, required=True, help="The FITS file to write, or a folder for dark-library.fits.")
 @click.option("--iso", type=float, help="The ISO of the darks; by default the one with the most darks.")
-@_quiet
+@quiet_options
 def dark_library(folder: Path, out: Path, iso: float | None, quiet: bool) -> None:
     """Fit all darks in FOLDER together, to predict a master dark for any exposure and temperature.
 
@@ -253,7 +188,7 @@ def dark_library(folder: Path, out: Path, iso: float | None, quiet: bool) -> Non
     click.echo(f"written: {result.path}")
 
 
-@_command("a master dark from a dark library", "predict-dark")
+@main.work("a master dark from a dark library", "predict-dark")
 @click.argument("library", type=_PATH)
 @click.option("--exposure", type=float, required=True, help="Of the lights [s].")
 @click.option("--temperature", type=float, help="Of their sensor [°C].")
@@ -273,10 +208,10 @@ def _weights(context: click.Context, parameter: click.Parameter, text: str | Non
     try:
         return {name.strip(): float(weight) for name, _, weight in parts}
     except ValueError:
-        raise _InputProblem(f"--weights {text} are not numbers by filter; write Ha=0.7,OIII=1.3") from None
+        raise InputProblem(f"--weights {text} are not numbers by filter; write Ha=0.7,OIII=1.3") from None
 
 
-@_command("a picture from a stack, or from one for each filter")
+@main.work("a picture from a stack, or from one for each filter")
 @click.argument("stack", nargs=-1, required=True, metavar="STACK...")
 @click.option(
     "--out", type=_PATH, required=True, help="The picture: .png or .tif (16 bits), .jpg, .fits or .xisf (floats)."
@@ -294,7 +229,7 @@ def _weights(context: click.Context, parameter: click.Parameter, text: str | Non
 @click.option("--stretch", help="asinh (default, keeps colours), autostretch, ghs or linear.")
 @click.option("--strength", type=float, help="Of the stretch; 1 (default) is automatic.")
 @click.option("--denoise", type=float, help="From 0 (default, off) to 1; weighted by the stack's own variance.")
-@_quiet
+@quiet_options
 def finish(
     stack: tuple[str, ...], out: Path, quiet: bool, palette: str, weights: dict[str, float], **options: Any
 ) -> None:
@@ -319,11 +254,11 @@ def finish(
     click.echo(f"written: {out}")
 
 
-@_command("how good each light is")
+@main.work("how good each light is")
 @click.argument("folder", type=_PATH)
 @click.option("--sensor", type=_PATH, help="sensor.json of `workbench characterize`: measured gain and read noise.")
 @click.option("--out", type=_PATH, help="A CSV file for the table.")
-@_quiet
+@quiet_options
 def lights(folder: Path, sensor: Path | None, out: Path | None, quiet: bool) -> None:
     """Measure each light in FOLDER as `workbench stack` does, whose --exclude, --keep and limits choose among them."""
     result = wb.pipelines.grade_lights(folder, sensor=sensor, out=out, progress=not quiet)
@@ -331,7 +266,7 @@ def lights(folder: Path, sensor: Path | None, out: Path | None, quiet: bool) -> 
     click.echo("".join(f"warning: {text}\n" for text in result.warnings), err=True, nl=False)
 
 
-@_command("calibrate, align and stack the lights")
+@main.work("calibrate, align and stack the lights")
 @click.argument("folder", type=_PATH)
 @click.option("--out", type=_PATH, required=True, help="The FITS file to write, e.g. stack.fits.")
 @click.option("--reference", help="Path or name of the light that the others are aligned to; by default the best.")
@@ -358,7 +293,7 @@ def lights(folder: Path, sensor: Path | None, out: Path | None, quiet: bool) -> 
 @click.option("--site", is_flag=True, help="Keep in the header where the telescope stood (SITELAT, SITELONG).")
 @click.option("--scheduler", metavar="ADDRESS", help="A dask scheduler whose workers do the work.")
 @click.option("--dry-run", is_flag=True, help="Only show which frames would be used for what, how long, how much disk.")
-@_quiet
+@quiet_options
 def stack(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
     """Calibrate, align and stack the lights in FOLDER into one linear FITS file with its variance.
 
@@ -370,7 +305,7 @@ def stack(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
     click.echo(repr(wb.stack_folder(folder, out, progress=not quiet, **options)))
 
 
-@_command("from the frames to the picture, in a browser")
+@main.work("from the frames to the picture, in a browser")
 @click.argument("folder", type=_PATH, required=False)
 @click.option("--results", type=_PATH, help="Folder for the results; FOLDER-results, next to FOLDER, by default.")
 @click.option("--port", default=5007, show_default=True, help="If it is taken, the next free one.")

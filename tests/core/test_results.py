@@ -1,6 +1,7 @@
 """sensor.json: exactly the promised form, there and back, and clear words for a wrong file."""
 
 import json
+import os
 
 import jsonschema
 import numpy as np
@@ -218,7 +219,7 @@ def test_a_sensor_of_which_little_is_known(tmp_path):
         ('{"schema_version": 99}', "schema_version 99 where 1 or 2 or 3 is expected"),
         ('{"schema_version": 1}', "'settings' is missing"),
         ('{"schema_version": 1, "settings": 3, "dark_current": [], "dark_law": {}}', "not a complete sensor.json"),
-        (b"\xff\xfe\x00", "not a JSON file"),
+        (b"\xff\xfe\x00", "is not text in UTF-8"),
     ],
 )
 def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, content, words):
@@ -229,6 +230,14 @@ def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, content, words):
     assert "other.json" in str(caught.value)
 
 
+def test_pipes_and_absurd_depths_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "sensor.json")  # to read it would not end
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    for name, words in (("sensor.json", "not an ordinary file"), ("deep.json", "not a JSON file")):
+        with pytest.raises(WorkbenchError, match=words):
+            open_sensor(tmp_path / name)
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(WorkbenchError, match="does not exist"):
         open_sensor(tmp_path)
@@ -236,7 +245,7 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def test_nothing_half_written_is_left_where_it_cannot_be_written(sensor, tmp_path, monkeypatch):
     target = tmp_path / "sensor.json"
-    target.write_text("before")
+    target.write_text('{"schema_version": 1}')  # an earlier result
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -244,7 +253,7 @@ def test_nothing_half_written_is_left_where_it_cannot_be_written(sensor, tmp_pat
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(WorkbenchError, match="No space left"):
         write_sensor(sensor, tmp_path)
-    assert target.read_text() == "before"
+    assert target.read_text() == '{"schema_version": 1}'
     assert [file.name for file in tmp_path.iterdir()] == ["sensor.json"]
 
 

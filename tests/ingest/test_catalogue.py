@@ -421,3 +421,80 @@ def test_a_fault_is_named_with_its_line(tmp_path, text, message):
 def test_another_encoding_is_named(tmp_path):
     with pytest.raises(WorkbenchError, match="UTF-8"):
         read(tmp_path, "file,camera\nä.nef,Kamera\n", "latin-1")
+
+
+# what would end everything
+
+
+@pytest.mark.parametrize(
+    ("card", "reason"),
+    [
+        ("CCD-TEMP=                  nan", ""),
+        ("EXPTIME =                  NaN", ""),
+        ("INSTRUME= '\x1b[31mred'", ""),
+        ("BITPIX  =                    7", "cannot be read"),
+        ("NAXIS   =                    0", "cannot be read"),
+        ("NAXIS1  =        3000000000000", "is cut short"),
+        ("BAYERPAT= 'QWER    '", "BAYERPAT is 'QWER'"),
+    ],
+)
+def test_one_bad_header_concerns_one_file(card, reason, tmp_path):
+    for number in range(3):
+        fit(tmp_path / "darks" / f"{number}.fits", EXPTIME=60.0, CCD_TEMP=-10.0, INSTRUME="ZWO", BAYERPAT="RGGB")
+    path = tmp_path / "darks" / "1.fits"
+    content, key = path.read_bytes(), card[:8].encode()
+    at = content.index(key)
+    path.write_bytes(content[:at] + card.encode().ljust(80) + content[at + 80 :])
+    folder = open_folder(tmp_path)
+    assert [(file.name, reason in why) for file, why in folder.set_aside] == ([("1.fits", True)] if reason else [])
+    assert len(folder) == 3 - bool(reason)
+    assert "\x1b" not in repr(folder)
+
+
+def test_loops_of_links_and_names_that_terminals_obey(tmp_path):
+    fit(tmp_path / "darks" / "\x1b[31mred\n.fits", EXPTIME=60.0)
+    loop = tmp_path / "darks" / "loop.fits"
+    loop.symlink_to(loop)
+    folder = open_folder(tmp_path)
+    assert list(folder.table["file"]) == ["darks/\\x1b[31mred\\n.fits"]
+    assert "loop.fits cannot be opened" in repr(folder)
+    assert folder.dark.shape == (1, 24, 24)
+
+
+def test_a_pipe_as_manifest_is_refused(tmp_path):
+    fit(tmp_path / "darks" / "a.fits")
+    os.mkfifo(tmp_path / "frames.csv")
+    with pytest.raises(WorkbenchError, match=r"frames\.csv is not an ordinary file"):
+        open_folder(tmp_path)
+
+
+def test_rows_that_lead_out_of_the_folder_are_reported(tmp_path):
+    fit(tmp_path / "night" / "darks" / "a.fits")
+    fit(tmp_path / "other.fits")
+    (tmp_path / "night" / "frames.csv").write_text("file,kind\n../other.fits,dark\nnone.fits,dark\n")
+    folder = open_folder(tmp_path / "night")
+    assert folder.count("dark") == 1
+    assert [why.split(";")[0] for _, why in folder.set_aside] == [
+        "named in the manifest frames.csv, but lies outside this folder or in a hidden one, and is not read",
+        "named in the manifest frames.csv, but does not exist",
+    ]
+
+
+def test_a_folder_that_cannot_be_read_is_reported(tmp_path):
+    fit(tmp_path / "lights" / "a.fits")
+    locked = fit(tmp_path / "darks" / "a.fits").parent
+    assert len(open_folder(tmp_path)) == 2
+    locked.chmod(0)
+    root = os.geteuid() == 0  # who reads everything
+    if root:
+        for folder in [tmp_path, *tmp_path.parents[:2]]:  # below the system's own
+            folder.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        shown = repr(open_folder(tmp_path))
+    finally:
+        if root:
+            os.seteuid(0)
+        locked.chmod(0o755)
+    assert "darks is a folder that cannot be read (Permission denied)" in shown
+    assert "1 frame" in shown

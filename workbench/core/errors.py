@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, TypeVar
+
+Reader = TypeVar("Reader", bound=Callable[..., Any])
+
+
+def printable(text: object) -> str:
+    """Return a text with what a terminal would obey, not show, written as Python writes it.
+
+    Examples
+    --------
+    >>> printable("bell\\x07.fits"), printable("M 31 é")
+    ('bell\\\\x07.fits', 'M 31 é')
+    """
+    text = str(text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def said_of(subject: object, problem: str) -> str:
@@ -15,6 +31,7 @@ def said_of(subject: object, problem: str) -> str:
     >>> said_of("a.nef", "is empty"), said_of("a.nef", "no such file")
     ('a.nef is empty', 'a.nef: no such file')
     """
+    subject, problem = printable(subject), printable(problem)
     verbs = ["is", "has", "does", "holds", "cannot", "decodes", "shows", "named", "belongs"]
     return f"{subject} {problem}" if problem.split(" ", 1)[0] in verbs else f"{subject}: {problem}"
 
@@ -52,6 +69,27 @@ class FrameReadError(WorkbenchError):
 
     def __reduce__(self) -> tuple[type, tuple[Path, str]]:  # crosses process borders with both arguments
         return type(self), (self.path, self.problem)
+
+
+def of_one_file(read: Reader) -> Reader:
+    """Decorate what reads one file, the first argument: whatever goes wrong in it is a `FrameReadError` of that file.
+
+    Parsers raise all kinds for damaged data; one bad file is set aside and never ends the work on the others.
+    """
+
+    @functools.wraps(read)
+    def checked(path: str | Path, *args: Any, **options: Any) -> Any:
+        try:
+            return read(path, *args, **options)
+        except WorkbenchError:
+            raise
+        except MemoryError:
+            raise FrameReadError(path, "needs more memory than there is; is its size in the header right?") from None
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise FrameReadError(path, f"cannot be read ({problem}); save or copy it again") from error
+
+    return checked  # type: ignore[return-value]
 
 
 class StageError(WorkbenchError):

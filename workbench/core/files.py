@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written next to their place, then renamed."""
+"""Files that are whole or not there: written next to their place, then renamed; and never over somebody else's."""
 
 from __future__ import annotations
 
@@ -6,12 +6,99 @@ import contextlib
 import itertools
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from .errors import WorkbenchError
 
 _numbers = itertools.count()
+MARK = "made by the Astrophoto Workbench"  # for files whose form has no record of its own
+_OURS = re.compile(
+    rb'by the Astrophoto Workbench|astrophoto-workbench \d|iTXtworkbench\0|WORKBNCH|WBATTRS|WBLIB|"schema_version"'
+    rb"|\Akind,iso,exposure_s,temperature_c,"
+)
+_LOOKED_AT = 1 << 18  # bytes at the beginning and at the end of a file
+_overwriting: ContextVar[bool] = ContextVar("overwriting", default=False)
+
+
+@contextlib.contextmanager
+def overwriting() -> Iterator[None]:
+    """Let files be replaced that the workbench did not make; frames, other inputs, links and devices never are."""
+    before = _overwriting.set(True)
+    try:
+        yield
+    finally:
+        _overwriting.reset(before)
+
+
+def is_ours(path: str | Path) -> bool:
+    """Return whether a file is a result of the workbench, by the record in it, or holds nothing at all."""
+    with Path(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        found = file.read(_LOOKED_AT)
+        file.seek(max(0, size - _LOOKED_AT))
+        return not size or bool(_OURS.search(found) or _OURS.search(file.read()))
+
+
+def require_replaceable(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
+    """Check that a result may take this name: nothing has it, or an earlier result of the workbench.
+
+    Parameters
+    ----------
+    inputs
+        Files that are read, which nothing may replace, whatever their names.
+
+    Raises
+    ------
+    WorkbenchError
+        If the path is an input, a link, no ordinary file, or a file that the workbench did not make (which
+        `overwriting` allows).
+    """
+    path = Path(path)
+    _require_ordinary(path)
+    if not path.exists():
+        return
+    there = path.stat()
+    for one in inputs:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(there, os.stat(one)):
+                raise WorkbenchError(f"{path} is an input, which is never overwritten; choose another name")
+    with contextlib.suppress(OSError):  # what cannot be read shows when it is written
+        if not _overwriting.get() and not is_ours(path):
+            raise WorkbenchError(
+                f"{path} exists and was not made by the workbench; choose another name, or replace it with --overwrite"
+            )
+
+
+def real(path: str | Path) -> Path:
+    """Return the path without links; one of a loop of links is itself."""
+    return Path(os.path.realpath(path))
+
+
+def read_text(path: str | Path, most: int = 1 << 28) -> str:
+    """Return a file's text in UTF-8, a byte-order mark left out.
+
+    Raises
+    ------
+    WorkbenchError
+        If it does not exist, is a pipe (reading would not end), longer than `most` bytes, or no text.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise WorkbenchError(f"{path} is not an ordinary file; give a text file")
+        if status.st_size > most:
+            raise WorkbenchError(f"{path} has {status.st_size:,} bytes, too many for a file of its kind")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise WorkbenchError(f"{path}: does not exist; check the name") from None
+    except UnicodeDecodeError as error:
+        raise WorkbenchError(f"{path}: is not text in UTF-8 ({error}); save it as such") from None
+    except OSError as error:
+        raise WorkbenchError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def holder(path: str | Path) -> Path:
@@ -26,11 +113,20 @@ def holder(path: str | Path) -> Path:
     return path.with_name(path.name.rpartition("#")[0]) if re.search(r"\.ser#\d+$", path.name, re.I) else path
 
 
+def _require_ordinary(path: Path) -> None:
+    """Check that a name is free or that of an ordinary file."""
+    if path.is_symlink():
+        raise WorkbenchError(f"{path} is a link to {os.readlink(path)}; nothing is written through links: remove it")
+    if path.exists() and not path.is_file():
+        raise WorkbenchError(f"{path} is not an ordinary file (a folder, a device, a pipe); choose another name")
+
+
 @contextlib.contextmanager
 def aside(path: str | Path) -> Iterator[Path]:
     """Yield a path next to the wanted one to write to; it takes the wanted name at the end, and goes after a failure.
 
-    Until then readers see the old file or none.  The suffix is that of the wanted file, as some writers go by it.
+    Until then readers see the old file or none.  The suffix is that of the wanted file, as some writers go by it.  The
+    file is on the disk before it has its name: a power cut leaves it whole, old or new.
 
     Examples
     --------
@@ -44,17 +140,24 @@ def aside(path: str | Path) -> Iterator[Path]:
     ('whole', 1)
     """
     path = Path(path)
+    _require_ordinary(path)
     part = path.with_name(f".{path.stem}.{os.getpid()}-{next(_numbers)}.part{path.suffix}")
     try:
         yield part
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path, what: str = "", advice: str = "choose another folder") -> Iterator[Path]:
+def whole_file(
+    path: str | Path, what: str = "", advice: str = "choose another folder", *, frame: bool = False
+) -> Iterator[Path]:
     """Yield a path to write to, as `aside`, and make the folder; what the system refuses becomes a clear message.
+
+    A `frame` of the virtual camera may replace any ordinary file, a result those of `require_replaceable`.
 
     Raises
     ------
@@ -63,6 +166,8 @@ def whole_file(path: str | Path, what: str = "", advice: str = "choose another f
     """
     path = Path(path)
     try:
+        if not frame:
+            require_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with aside(path) as part:
             yield part
@@ -71,27 +176,36 @@ def whole_file(path: str | Path, what: str = "", advice: str = "choose another f
         raise WorkbenchError(f"{path}: {subject} be written ({problem.strerror or problem}); {advice}") from problem
 
 
-def check_target(path: str | Path, kind: str = "file") -> None:
+def check_target(
+    path: str | Path, kind: str = "file", *, inputs: Iterable[str | Path] = (), frames: Iterable[str | Path] = ()
+) -> None:
     """Check that a file can be written before long work goes into it; nothing is left behind.
+
+    `inputs` are files that are read; next to `frames` nothing is written, where it would be taken for one of them.
 
     Raises
     ------
     WorkbenchError
-        If the path is a folder, or the place cannot be written to.
+        If the path is a folder, may not be replaced (see `require_replaceable`), lies among the frames, or the place
+        cannot be written to.
     """
-    path = Path(path)
+    path, frames = Path(path), list(frames)
     if path.is_dir():
         raise WorkbenchError(f"{path} is a folder; give the name of the {kind} to write")
+    require_replaceable(path, [*inputs, *frames])
+    here = os.path.realpath(path.parent)
+    if here in {os.path.realpath(Path(frame).parent) for frame in frames}:
+        raise WorkbenchError(f"{path} would lie among the frames of {path.parent}; choose a folder of its own for it")
     check_folder(path.parent)
 
 
-def check_folder(path: str | Path, advice: str = "choose another place") -> None:
-    """Check that a folder can be made and written into before long work goes into it; nothing is left behind.
+def check_folder(path: str | Path, advice: str = "choose another place", names: Iterable[str] = ()) -> None:
+    """Check that a folder can be made and files of these names written into it before long work; nothing is left there.
 
     Raises
     ------
     WorkbenchError
-        If it cannot; the message ends with the `advice`.
+        If it cannot; the message ends with the `advice`.  If one of the files may not be replaced.
 
     Examples
     --------
@@ -102,6 +216,8 @@ def check_folder(path: str | Path, advice: str = "choose another place") -> None
     []
     """
     path = Path(path)
+    for name in names:
+        require_replaceable(path / name)
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     problem, what = None, "made a folder"
     try:

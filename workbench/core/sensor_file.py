@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from .errors import WorkbenchError
-from .files import whole_file
+from .files import read_text, whole_file
 from .results import BLOCKS, MODE, QUANTITIES, Quantity, at_lowest_iso, build_dataset, of_dims
 from .settings import in_words_of, setting_dim
 from .values import attribute_dict, attribute_lines, json_number, json_quantity
@@ -124,12 +124,10 @@ def open_sensor(path: str | Path) -> xr.Dataset:
     """
     file = Path(path) / FILE if Path(path).is_dir() else Path(path)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WorkbenchError(f"{file}: does not exist; `workbench characterize` writes one") from None
-    except OSError as error:
-        raise WorkbenchError(f"{file}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+        content = json.loads(read_text(file))
+    except WorkbenchError as error:
+        raise WorkbenchError(f"{error}; `workbench characterize` writes a {FILE}") from None
+    except (ValueError, RecursionError) as error:
         raise WorkbenchError(f"{file}: not a JSON file ({error}); give the {FILE} that characterize wrote") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version not in READABLE:
@@ -140,7 +138,7 @@ def open_sensor(path: str | Path) -> xr.Dataset:
         )
     try:
         return _from_json(content)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         what = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise WorkbenchError(f"{file}: not a complete {FILE} ({what}); measure the frames again") from error
 

@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from .. import __version__
 from ..charts import theme
 from ..charts.registry import Caption, Chart
+from ..core.files import MARK
 from .demonstrations import Demonstration
 
 SHARED = "workbench-charts.js"
@@ -47,7 +48,8 @@ select.bk-input:not([multiple]) {{ background-image: linear-gradient(45deg, tran
 :focus-visible {{ outline: 2px solid {theme.CHANNEL_COLOUR["B"]} !important; outline-offset: 2px !important; }}
 """
 _FOLDER = Path(__file__).parent
-_SCRIPT = """(() => {
+_SCRIPT = """// Made by the Astrophoto Workbench
+(() => {
   const script = document.currentScript;
   window.workbenchCharts ??= new Promise((loaded) => {
     const shared = document.createElement('script');
@@ -148,7 +150,7 @@ def library(widgets: bool = True) -> str:
 
     parts = ["bokeh", "bokeh-widgets"] if widgets else ["bokeh"]
     drawing = (_FOLDER / "drawing.js").read_text(encoding="utf-8") % {"dark": json.dumps(DARK)}
-    return ";\n".join([*Resources(mode="inline", components=parts).js_raw, drawing])
+    return ";\n".join([*Resources(mode="inline", components=parts).js_raw, drawing, f"// {MARK}\n"])
 
 
 @cache

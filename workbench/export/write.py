@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from ..charts import theme
 from ..charts.registry import Caption, Chart, select
 from ..core.errors import WorkbenchError
-from ..core.files import whole_file
+from ..core.files import MARK, whole_file
 from . import pages, shot_noise
 from .demonstrations import DEMONSTRATIONS
 
@@ -111,7 +111,7 @@ def _contents(chart: Chart, layout: hv.Layout, caption: Caption) -> dict[str, by
     contents = {".png": png, ".svg": svg}
     if chart.numbers:
         contents |= {ending: table.encode() for ending, table in tables(layout, caption).items()}
-    return contents | {".txt": f"{chart.title}\n\n{caption.text}\n\n{caption.alt}\n".encode()}
+    return contents | {".txt": f"{chart.title}\n\n{caption.text}\n\n{caption.alt}\n\n({MARK})\n".encode()}
 
 
 def _figure(chart: Chart, layout: hv.Layout, caption: Caption) -> pages.PageFigure:
@@ -142,9 +142,9 @@ def pictures(drawn: hv.Layout, title: str, caption: Caption) -> tuple[bytes, byt
         _arrange(figure, _draw(figure, drawn), drawn, title, caption.text)
         png, svg = io.BytesIO(), io.BytesIO()
         about = {"Title": title, "Description": caption.text}
-        figure.savefig(png, format="png", dpi=DPI, metadata={**about, "Software": None})
+        figure.savefig(png, format="png", dpi=DPI, metadata={**about, "Software": MARK})
         with mpl.rc_context({"svg.hashsalt": "workbench", "svg.fonttype": "path"}):
-            figure.savefig(svg, format="svg", metadata={"Date": None, **about})
+            figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": MARK, **about})
     finally:
         plt.close(figure)
     return png.getvalue(), _accessible(svg.getvalue().decode(), title, caption.alt).encode()
@@ -216,7 +216,7 @@ def tables(drawn: hv.Layout, caption: Caption) -> dict[str, str]:
     """Return the CSV files of a chart: the points and curves of all panels in one, each picture in one of its own."""
     rows: list[pd.DataFrame] = []
     pictured: dict[str, str] = {}
-    comment = "".join(f"# {line}\n" for line in textwrap.wrap(caption.text, 110))
+    comment = "".join(f"# {line}\n" for line in [*textwrap.wrap(caption.text, 110), MARK])
     for panel in drawn:
         for element in panel:
             if isinstance(element, hv.Image):

@@ -19,7 +19,9 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
+from .. import __version__
 from ..core.errors import WorkbenchError
+from ..core.files import read_text
 from ..core.values import attribute_lines
 from .background import METHODS, background_model, evaluate_background, model_means, remove_background
 from .colour import (
@@ -111,7 +113,7 @@ class FinishSettings:
 
     def to_json(self) -> str:
         """Return the settings as JSON text."""
-        return json.dumps(self.to_dict(), indent=2) + "\n"
+        return json.dumps({"program": f"astrophoto-workbench {__version__}", **self.to_dict()}, indent=2) + "\n"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FinishSettings:
@@ -126,7 +128,7 @@ class FinishSettings:
         if version != VERSION:
             raise WorkbenchError(f"these finish settings are of version {version!r}; this workbench knows {VERSION}")
         groups = {field.name: field.default_factory for field in dataclasses.fields(cls)}
-        _check_names(values, {*groups, "version"}, "finish settings")
+        _check_names(values, {*groups, "version", "program"}, "finish settings")
         return cls(**{name: _group(name, groups[name], values[name]) for name in groups if name in values})
 
     @classmethod
@@ -134,7 +136,7 @@ class FinishSettings:
         """Make settings of JSON text."""
         try:
             values = json.loads(text)
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             raise WorkbenchError(f"the finish settings are not valid JSON: {problem}") from problem
         if not isinstance(values, Mapping):
             raise WorkbenchError("the finish settings are not a JSON object: { ... }")
@@ -149,10 +151,9 @@ class FinishSettings:
         WorkbenchError
             If the file cannot be read or does not hold finish settings; the message names it.
         """
+        text = read_text(path)
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as problem:
-            raise WorkbenchError(f"{path}: these finish settings cannot be read: {problem}") from problem
+            return cls.from_json(text)
         except WorkbenchError as problem:
             raise WorkbenchError(f"{path}: {problem}") from problem
 

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..core.errors import FrameReadError, WorkbenchError, said_of_all
-from ..core.files import holder
+from ..core.errors import FrameReadError, WorkbenchError, of_one_file, printable, said_of_all
+from ..core.files import holder, real
 from .containers import frames_in
 from .folder import MANIFEST, Finding, Folder
 from .manifest import read_manifest
@@ -76,33 +76,25 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
         raise WorkbenchError(f"{root}: this folder does not exist; check the name")
     if not root.is_dir():
         raise WorkbenchError(f"{root} is a file; give the folder that holds the frames")
-    files = sorted(_files(root), key=_natural)
+    files, set_aside = _files(root)
+    files.sort(key=_natural)
     given: dict[Path, dict[str, Any]] = {}
     manifests = [file for file in files if file.name.casefold() == MANIFEST]
     for manifest in sorted(manifests, key=lambda file: len(file.parts)):  # the nearer one comes first
         for file, values in read_manifest(manifest).items():
             given[file] = given.get(file, {}) | values
-    set_aside = [
-        (file, f"named in the manifest {MANIFEST}, but does not exist; correct the name or delete the line")
-        for file in given
-        if not holder(file).exists()
-    ]
+    set_aside += _not_here(given, files)
     frames, doubled = _frames_among(files, given, root)
     set_aside += doubled
     frames = _each_frame(frames, given, set_aside)
     rows, masters, findings = [], [], list[Finding]()
     known: dict[Any, dict[str, Any]] = {}
     for file in tqdm(frames, desc="looking through frames", unit="frame", delay=2, disable=not progress, leave=False):
-        stated = given.get(file.resolve(), {})
         try:
-            info = read_metadata(file, known)
+            row, doubts, reason, master = _looked_at(file, given.get(real(file), {}), root, known)
         except FrameReadError as error:
             set_aside.append((file, error.problem))
             continue
-        row, doubts = _row(info, stated, root)
-        reason, master, row["scale"] = foreign(info, root, stated)
-        if row["scale"] > 1:
-            row["white_level"] = row["scale"]
         if reason:
             set_aside.append((file, reason))
             masters += [row | {"kind": master}] if master else []
@@ -118,13 +110,24 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
 _RESULT, _RESULTS = "sensor.json", ("defects.fits", "dark-library.fits")
 
 
-def _files(root: Path) -> list[Path]:
-    """Find the files, behind links too: each once, by its own name rather than a link's, and no link up or around."""
+def _files(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Find the files, behind links too: each once, by its own name rather than a link's, and no link up or around.
+
+    Also the folders that cannot be read, with the reason.
+    """
+    locked: list[tuple[Path, str]] = []
+
+    def lock(problem: OSError) -> None:
+        reason = problem.strerror or str(problem)
+        locked.append(
+            (Path(problem.filename), f"is a folder that cannot be read ({reason}), and what is in it is missing")
+        )
+
     seen: set[str] = set()
-    above = {str(folder) for folder in root.resolve().parents}
+    above = {str(folder) for folder in real(root).parents}
     folders, own, linked = [root], list[Path](), list[Path]()
     for start in folders:
-        for folder, inner, names in os.walk(start):
+        for folder, inner, names in os.walk(start, onerror=lock):
             here = os.path.realpath(folder)
             if here in seen | above:
                 inner.clear()
@@ -137,7 +140,35 @@ def _files(root: Path) -> list[Path]:
             files = [Path(folder) / name for name in names if not name.startswith(".") and name not in ours]
             linked += [path for path in files if path.is_symlink()]
             own += [path for path in files if not path.is_symlink()]
-    return [*{os.path.realpath(path): path for path in reversed([*own, *linked])}.values()]
+    return [*{os.path.realpath(path): path for path in reversed([*own, *linked])}.values()], locked
+
+
+def _not_here(given: Mapping[Path, Any], files: Sequence[Path]) -> list[tuple[Path, str]]:
+    """What the manifest names that is not among the files, with the reason."""
+    here = {real(file) for file in files}
+    problems = []
+    for file in given:
+        if holder(file) not in here:
+            there = (
+                "lies outside this folder or in a hidden one, and is not read" if file.exists() else "does not exist"
+            )
+            problems.append(
+                (file, f"named in the manifest {MANIFEST}, but {there}; correct the name or delete the line")
+            )
+    return problems
+
+
+@of_one_file
+def _looked_at(
+    file: Path, stated: dict[str, Any], root: Path, known: dict[Any, dict[str, Any]]
+) -> tuple[dict[str, Any], list[Finding], str, str]:
+    """A file's row and what is doubtful in it; why it is no raw frame, and of which kind it is a master."""
+    info = read_metadata(file, known)
+    row, doubts = _row(info, stated, root)
+    reason, master, row["scale"] = foreign(info, root, stated)
+    if row["scale"] > 1:
+        row["white_level"] = row["scale"]
+    return row, doubts, reason, master
 
 
 def _natural(path: Path) -> list:
@@ -157,7 +188,7 @@ def _frames_among(
     forms: dict[Path, tuple[int, str]] = {}
     for file in files:
         form, stem = _form(file)
-        if form is None and file.resolve() in given and file.name.casefold() != MANIFEST:
+        if form is None and real(file) in given and file.name.casefold() != MANIFEST:
             form = 0  # named as a frame: whether it is one shows when it is read
         if form is not None:
             forms[file] = form, stem
@@ -171,12 +202,12 @@ def _frames_among(
         if better[0] == form and file in origins:
             better = (0, origins[file])
             if (kind := kind_in_folders(file, root)) and not kind_in_folders(better[1], root):
-                given[file.resolve()] = {"kind": kind} | given.get(file.resolve(), {})
+                given[real(file)] = {"kind": kind} | given.get(real(file), {})
         if better[0] >= form and name != "picture":
             frames.append(file)
             continue
         if better[0] < form:
-            given[better[1].resolve()] = given.get(file.resolve(), {}) | given.get(better[1].resolve(), {})
+            given[real(better[1])] = given.get(real(file), {}) | given.get(real(better[1]), {})
         if name in ("dng", "fits", "xisf"):
             set_aside.append((file, f"has the name of {better[1].name}, which is used: one exposure, one frame"))
         elif better[0] >= form:
@@ -198,8 +229,8 @@ def _each_frame(
             continue
         frames += inner
         for frame in inner:
-            if frame != file and (stated := given.get(file.resolve())):
-                given[frame.resolve()] = stated | given.get(frame.resolve(), {})
+            if frame != file and (stated := given.get(real(file))):
+                given[real(frame)] = stated | given.get(real(frame), {})
     return frames
 
 
@@ -232,7 +263,7 @@ def _form(file: Path) -> tuple[int | None, str]:
 
 def _row(info: FrameInfo, given: dict[str, Any], root: Path) -> tuple[dict[str, Any], list[Finding]]:
     """A frame's row, from its file, the manifest and names; and what is doubtful in it."""
-    name = info.path.relative_to(root).as_posix()
+    name = printable(info.path.relative_to(root).as_posix())
     kind = given.get("kind") or kind_in_words(info.imagetyp) or kind_in_folders(info.path, root)
     kind = kind or kind_in_words(info.path.stem) or ("light" if info.format == "ser" else "")
     temperature, doubts = _temperature(info, given.get("temperature"), root)
@@ -269,7 +300,7 @@ def _named(info: FrameInfo, root: Path) -> dict[str, float]:
 
 def _temperature(info: FrameInfo, given: float | None, root: Path) -> tuple[float, list[tuple[str, str]]]:
     """The temperature [°C]: recorded, else given in the manifest, else in a name; and doubts with their example."""
-    name = info.path.relative_to(root).as_posix()
+    name = printable(info.path.relative_to(root).as_posix())
     in_name, sure = temperature_in_name(info.path, root)
     claimed = in_name if given is None else given
     if np.isnan(info.temperature):

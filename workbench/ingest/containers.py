@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tifffile
 
-from ..core.errors import FrameReadError, WorkbenchError
+from ..core.errors import FrameReadError, WorkbenchError, of_one_file
 from ..core.files import holder
 from .dng import stated_pattern
 from .fits_header import frame_info
@@ -176,6 +176,7 @@ _SER_COLOURS = {0: "mono", 8: "RGGB", 9: "GRBG", 10: "GBRG", 11: "BGGR"}
 _SER_EPOCH = np.datetime64("0001-01-01", "us")
 
 
+@of_one_file
 def frames_in(path: Path) -> list[Path]:
     """Return the frames that a file holds: of a SER video ``video.ser#0000``, ``video.ser#0001``, ...; else the file.
 

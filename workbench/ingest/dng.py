@@ -129,7 +129,7 @@ def write_dng(path: str | Path, mosaic: np.ndarray, metadata: DngMetadata) -> Pa
     head = _assemble(tags, _exif(metadata))
     if not path.parent.is_dir():
         raise WorkbenchError(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
-    with whole_file(path) as whole, whole.open("wb") as file:
+    with whole_file(path, frame=True) as whole, whole.open("wb") as file:
         file.write(head)
         file.write(pixels)
     return path

@@ -116,8 +116,21 @@ def _picture(hdus: fits.HDUList, path: Path) -> tuple[Any, FrameInfo]:
     """The first HDU that holds an image, and its record."""
     for hdu in hdus:
         if isinstance(hdu, (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)) and hdu.header.get("NAXIS", 0) > 0:
+            _mend(hdu.header)
             return hdu, frame_info(hdu.header, path)
     raise FrameReadError(path, "holds no image (its FITS units are empty, or tables)")
+
+
+def _mend(header: fits.Header) -> None:
+    """Make texts of values that are none of FITS (``CCD-TEMP= nan``), and drop the cards that cannot be mended."""
+    for card in list(header.cards):
+        try:
+            _ = card.value
+        except fits.VerifyError:
+            try:
+                card.verify("silentfix")
+            except ValueError:
+                header.remove(card.keyword)
 
 
 def _plain(hdu: Any, info: FrameInfo) -> PlainPixels | None:

@@ -14,6 +14,7 @@ import xarray as xr
 
 from ..core.cube import KINDS
 from ..core.errors import FrameReadError, WorkbenchError, said_of_all
+from ..core.files import holder
 from ..core.settings import SETTING, setting_differs
 from ..core.values import describe
 from .reader import Area, differing, open_frames
@@ -75,6 +76,11 @@ class Folder:
         """What is doubtful in these frames, each problem in one sentence."""
         here = set(self.table["file"])
         return [*_sentences(found for found in self.findings if found[0] in here), *_differences(self.table)]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that hold the frames."""
+        return list(dict.fromkeys(holder(path) for path in self.table["path"]))
 
     @property
     def cameras(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -12,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ..core.cube import KINDS, MOSAICS
-from ..core.errors import WorkbenchError
+from ..core.errors import WorkbenchError, printable
+from ..core.files import read_text, real
 from ..core.settings import filter_name
 from .metadata import as_time, kind_in_words
 
@@ -51,7 +53,7 @@ def read_manifest(path: str | Path) -> dict[Path, dict[str, Any]]:
         name = row["file"]
         if not name:
             raise WorkbenchError(f"{path}, line {line}: the column 'file' is empty; name the frame or delete the line")
-        file = (path.parent / name).resolve()
+        file = real(path.parent / name)
         if file in given:
             raise WorkbenchError(f"{path}, line {line}: {name} is named twice; keep one of the lines")
         given[file] = {}
@@ -69,21 +71,22 @@ def read_manifest(path: str | Path) -> dict[Path, dict[str, Any]]:
 
 def _table(path: Path) -> pd.DataFrame:
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
+        text = read_text(path)
+        header = text.split("\n", 1)[0]
         separator = ";" if header.count(";") > header.count(",") else ","
         table = pd.read_csv(
-            path,
+            io.StringIO(text),
             sep=separator,
-            encoding="utf-8-sig",
             dtype=str,
             keep_default_na=False,
             skipinitialspace=True,
             skip_blank_lines=False,  # so that line numbers hold
         )
+    except WorkbenchError:
+        raise
     except pd.errors.EmptyDataError:
         raise WorkbenchError(f"{path} is empty; a manifest has a header line and one line a frame") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+    except (pd.errors.ParserError, ValueError) as error:
         raise WorkbenchError(
             f"{path} cannot be read as a table ({error}); write it as CSV in UTF-8, one line a frame"
         ) from None
@@ -91,9 +94,8 @@ def _table(path: Path) -> pd.DataFrame:
         raise WorkbenchError(f"{path} cannot be read as a table: its lines have more values than its header has names")
     table.columns = [str(column).strip().casefold() for column in table.columns]
     if "file" not in table:
-        raise WorkbenchError(
-            f"{path} has no column 'file' (its columns: {', '.join(table.columns)}); that column names the frames"
-        )
+        names = printable(", ".join(table.columns)[:300])
+        raise WorkbenchError(f"{path} has no column 'file' (its columns: {names}); that column names the frames")
     table = table.apply(lambda column: column.str.strip())
     if separator == ";":
         numeric = [name for name in table if name in _COLUMNS and _COLUMNS[name][1] in (_number, _levels)]

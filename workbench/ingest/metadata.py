@@ -16,7 +16,8 @@ import exifread
 import numpy as np
 
 from ..core.cube import channels_of
-from ..core.errors import FrameReadError
+from ..core.errors import FrameReadError, printable
+from ..core.files import real
 from ..core.parallel import frame_memory
 
 # exifread reports what it skips through logging; a frame that lacks a tag does not concern the user
@@ -78,6 +79,8 @@ class FrameInfo:
     doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("camera", "readout_mode", "filter", "imagetyp"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
         channels = len(channels_of(self.cfa_pattern))
         if len(self.black_level) != channels:
             object.__setattr__(self, "black_level", self.black_level[:1] * channels)
@@ -296,7 +299,7 @@ def folder_names(path: Path, root: str | Path | None) -> list[str]:
         return [folder.name for folder in path.parents]
     root = Path(root)
     inner = [folder.name for folder in path.relative_to(root).parents][:-1]
-    return [*inner, root.resolve().name]
+    return [*inner, real(root).name]
 
 
 def number(text: Any) -> float:

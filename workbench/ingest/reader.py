@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from ..core.cube import KINDS, channels_of, make_cube
-from ..core.errors import FrameReadError, WorkbenchError
+from ..core.errors import FrameReadError, WorkbenchError, of_one_file
 from ..core.files import holder
 from ..core.mosaic import shifted
 from ..core.settings import SETTING
@@ -37,6 +37,7 @@ _GAP = rb"(?:\s|#[^\n]*\n)+"
 _PGM_HEADER = re.compile(rb"P5" + 3 * (_GAP + rb"(\d+)") + rb"\s")
 
 
+@of_one_file
 def read_frame(path: str | Path, area: Area = "visible", scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
     """Return one frame's pixels (y, x) in ADU as read: nothing subtracted or scaled, unless it is given.
 
@@ -61,6 +62,7 @@ def read_frame(path: str | Path, area: Area = "visible", scale: float = 1.0, shi
     return _UNPACKERS[form](path) if form in _UNPACKERS else read_raw(path, area)
 
 
+@of_one_file
 def plain_pixels(path: str | Path) -> PlainPixels | None:
     """Return where a frame's pixels lie in its file, so that any part can be read in place.
 
@@ -86,6 +88,7 @@ def plain_pixels(path: str | Path) -> PlainPixels | None:
     return found[1] if found else None
 
 
+@of_one_file
 def read_metadata(path: str | Path, known: MutableMapping[Any, dict[str, Any]] | None = None) -> FrameInfo:
     """Return what a frame's file records of it, without its pixels.
 

@@ -250,6 +250,8 @@ def make_dark_library(
             path = path / DARK_LIBRARY_FILE
         check_target(path, "FITS file")
     found = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
+    if path is not None:
+        check_target(path, "FITS file", frames=found.paths)
     if found.has("dark"):
         found = of_one_mode(found, ["dark"], ["bias"])
         found = of_one_camera(found, ["dark"], ["bias"], share=MAJORITY)
@@ -288,7 +290,7 @@ def predict_master_dark(
     WorkbenchError
         If the file is not a library, does not reach that temperature, or the master cannot be written.
     """
-    check_target(out, "FITS file")
+    check_target(out, "FITS file", inputs=[library])
     master = predict_dark(open_dark_library(library), exposure, temperature)
     save_master(master.assign_attrs(key=""), out)
     return master

@@ -23,7 +23,7 @@ from ..core.errors import WorkbenchError
 from ..core.files import check_folder
 from ..core.parallel import frame_buffers, side_by_side
 from ..core.results import MODE, sensor_dataset
-from ..core.sensor_file import write_sensor
+from ..core.sensor_file import FILE, write_sensor
 from ..core.settings import in_words_of, setting_dim, setting_of_table
 from ..core.values import describe, is_simulated, value_text
 from ..fidelity.card import Fidelity
@@ -210,7 +210,7 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
     ('NIKON D7000 (simulated)', 600)
     """
     if out is not None:
-        check_folder(out)
+        check_folder(out, names=(DEFECTS_FILE, FILE))
     frames = folder if isinstance(folder, Folder) else open_folder(folder, progress=progress)
     if not frames.table["kind"].isin(MEASURED).any():
         counts = Counter(frames.table["kind"])
@@ -228,7 +228,7 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
         defects = None if result.uniformity is None else result.uniformity.defects
         if defects is not None:
             write_defects(defects, Path(out) / DEFECTS_FILE)
-        write_sensor(result.sensor, Path(out) / "sensor.json")
+        write_sensor(result.sensor, Path(out) / FILE)
     return result
 
 

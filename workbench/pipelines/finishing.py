@@ -83,11 +83,15 @@ def finish_stack(
         If the stack cannot be finished or a file not be written; then no picture is written.
     """
     settings = FinishSettings() if settings is None else settings
-    _can_be_written(out, set(SUFFIXES))
+    files = [stack] if isinstance(stack, (str, Path)) else [*(stack.values() if isinstance(stack, Mapping) else stack)]
+    _can_be_written(out, set(SUFFIXES), files)
     if linear_out is not None:
-        _can_be_written(linear_out, {".fits", ".fit", ".fts", ".tif", ".tiff", ".xisf"})
+        _can_be_written(linear_out, {".fits", ".fit", ".fts", ".tif", ".tiff", ".xisf"}, files)
     if settings_out is not None:
-        check_target(settings_out, "settings file")
+        check_target(settings_out, "settings file", inputs=files)
+    targets = [Path(path).absolute() for path in (out, linear_out, settings_out) if path is not None]
+    if len(set(targets)) < len(targets):
+        raise WorkbenchError(f"{targets[0].name}: picture, linear picture and settings need a name each")
     picture = open_linear(stack, palette, weights)
     if "palette" in picture.attrs:  # a camera's colour matrix is not that of its filters
         balance = "none" if picture.attrs["balanced"] and settings.colour.balance == "auto" else settings.colour.balance
@@ -96,10 +100,9 @@ def finish_stack(
         done = finish(picture, settings, progress=progress)
     except WorkbenchError as problem:
         kind = StageError if isinstance(problem, StageError) else WorkbenchError
-        files = [stack] if isinstance(stack, (str, Path)) else stack.values() if isinstance(stack, Mapping) else stack
         raise kind(f"{', '.join(map(str, files))}: {problem}") from problem
-    targets = [(done.picture, out), *([] if linear_out is None else [(done.linear, linear_out)])]
-    for picture, target in tqdm(targets, desc="writing", unit="file", delay=2, leave=False, disable=not progress):
+    pictures = [(done.picture, out), *([] if linear_out is None else [(done.linear, linear_out)])]
+    for picture, target in tqdm(pictures, desc="writing", unit="file", delay=2, leave=False, disable=not progress):
         write_picture(picture, target, settings=settings.to_dict())
     if settings_out is not None:
         with whole_file(settings_out) as part:
@@ -131,7 +134,7 @@ def open_linear(stack: Stacks, palette: str = "auto", weights: Mapping[str, floa
     return compose({name: read_picture(path) for name, path in stack.items()}, palette, weights)
 
 
-def _can_be_written(path: str | Path, suffixes: set[str]) -> None:
+def _can_be_written(path: str | Path, suffixes: set[str], inputs: Sequence[str | Path]) -> None:
     """Say before the work, not after it, that its result has nowhere to go."""
     path = Path(path)
     if path.suffix.lower() not in suffixes:
@@ -141,4 +144,4 @@ def _can_be_written(path: str | Path, suffixes: set[str]) -> None:
         )
     if not path.parent.is_dir():
         raise WorkbenchError(f"{path}: the folder {path.parent} does not exist; make it first")
-    check_target(path, "picture")
+    check_target(path, "picture", inputs=inputs)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .. import fidelity, sensor
+from .. import __version__, fidelity, sensor
 from ..core.cube import KINDS
 from ..core.errors import WorkbenchError, said_of_all
 from ..core.files import whole_file
@@ -195,7 +195,11 @@ def _inspect(folder: Folder, progress: bool) -> Inspection:
 def write_inspection(inspection: Inspection, out: str | Path) -> Path:
     """Write the report card as ``fidelity.json`` (see `fidelity_to_json`) into a folder; returns its path."""
     path = Path(out) / "fidelity.json"
-    content = {"camera": inspection.camera, "simulated": inspection.simulated}
+    content = {
+        "program": f"astrophoto-workbench {__version__}",
+        "camera": inspection.camera,
+        "simulated": inspection.simulated,
+    }
     content |= fidelity.fidelity_to_json(inspection.fidelity)
     with whole_file(path) as part:
         part.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -133,6 +133,8 @@ def claim_folder(work: Path, out: Path, identity: str) -> bool:
         if work.exists():
             if marker.is_file() and marker.read_text() == identity:
                 return True
+            if not marker.is_file() and any(work.iterdir()):
+                raise WorkbenchError(f"{work}: holds files of something else; choose another place with --scratch")
             shutil.rmtree(work)
         work.mkdir(parents=True)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -289,6 +291,7 @@ def _run_cards(lights: LightList, plan: StackPlan, used: list[int], reference: i
     """The cards of what was stacked and how; `used` numbers the lights of the plan."""
     low, high = plan.thresholds
     return {
+        "CREATOR": (f"astrophoto-workbench {__version__}", ""),
         "ROWORDER": ("TOP-DOWN", "the first row is the top of the picture"),
         "CHANNELS": (",".join(plan.channels), "along axis 3"),
         "INSTRUME": (_plain(lights.camera), "camera"),

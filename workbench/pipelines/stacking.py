@@ -155,8 +155,9 @@ def stack_folder(
     if chosen.reference is not None:
         opened.lights.number_of(str(chosen.reference))
     files = stack_files(opened.lights, out)
-    for path in files.values():
-        check_target(path, "FITS file")
+    given = [path for path in (sensor,) if isinstance(path, (str, Path))]
+    for path in [*files.values(), place.masters / "master.fits"]:
+        check_target(path, "FITS file", inputs=given, frames=opened.frames.paths)
     if dry_run:
         lines = forecast(opened, files)
         excluded = chosen.excluded(opened.lights.names, opened.lights.paths)

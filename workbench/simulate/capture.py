@@ -262,7 +262,7 @@ def write_frames(
                 / f"{batch.kind}_{len(written):04d}.fits"
             )
             path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as part:
+            with whole_file(path, frame=True) as part:
                 fits.PrimaryHDU(mosaic, capture_header(program, body, batch, time)).writeto(part)
             written.append((path, batch, views[number] if batch.kind == "light" else None))
             time += timedelta(seconds=batch.exposure + 2)

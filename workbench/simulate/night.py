@@ -281,7 +281,7 @@ def write_night(
     save = save_frame if suffix == "dng" else save_fits
     shoot(folder, night, _frames(night, suffix, seed), START, save=save, progress=progress)
     truth = {"simulated": True, "suffix": suffix, "seed": seed, "settings": dataclasses.asdict(settings)}
-    with whole_file(folder / _TRUTH) as part:
+    with whole_file(folder / _TRUTH, frame=True) as part:
         part.write_text(json.dumps(truth, indent=1))
     return night
 
@@ -354,6 +354,6 @@ def save_fits(path: str | Path, mosaic: np.ndarray, sensor: VirtualSensor, **set
     hdu.header["BAYERPAT"] = sensor.cfa_pattern
     hdu.header["ROWORDER"] = "TOP-DOWN"
     hdu.header["DATE-OBS"] = setting["time"].isoformat()
-    with whole_file(path) as part:
+    with whole_file(path, frame=True) as part:
         hdu.writeto(part)
     return Path(path)

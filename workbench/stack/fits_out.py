@@ -45,6 +45,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from ..core.errors import FrameReadError, WorkbenchError
+from ..core.files import require_replaceable
 from ..core.fits_cards import RECORD, ascii_text, put_cards, put_plane, record_of, with_gaps, without_gaps
 from ..core.values import plain_attributes
 from .engine import Band
@@ -108,7 +109,8 @@ def create_file(layout: Layout) -> None:
         If the place cannot be written to or has no room.
     """
     try:
-        with open(layout.path, "wb") as file:
+        layout.path.unlink(missing_ok=True)  # a link would lead elsewhere
+        with open(layout.path, "xb") as file:
             os.posix_fallocate(file.fileno(), 0, layout.total)
             for name, offset in zip(IMAGES[1:], layout.offsets[1:], strict=True):
                 text = _extension_header(layout.shape, name, layout.counts, layout.units)
@@ -184,6 +186,7 @@ def finish_stack(
             file.write(extensions.getbuffer()[_FITS_BLOCK:])  # less the empty primary header
             file.flush()
             os.fsync(file.fileno())
+        require_replaceable(out)
         os.replace(layout.path, out)
     except OSError as problem:
         raise WorkbenchError(_no_room(layout, problem)) from problem
