@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -182,7 +183,7 @@ def test_ctrl_c_ends_quietly(small_samples, tmp_path, monkeypatch):
     monkeypatch.setattr("workbench.characterize", interrupted)
     result = run("characterize", small_samples, "--out", tmp_path)
     assert result.exit_code == 130
-    assert result.stderr == "workbench: stopped; no half-written file is left\n"
+    assert result.stderr == "workbench: stopped; no half-written file is left, the same command begins again\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -231,3 +232,26 @@ def test_a_file_of_somebody_else_is_replaced_only_on_demand(small_samples, tmp_p
     assert "shots.csv exists and was not made by the workbench" in refused.output
     for options in (["--overwrite"], []):  # over its own output without being asked
         assert run("plan", small_samples, "--out", tmp_path, "--quiet", *options).exit_code == 0
+
+
+def test_a_full_output_is_one_line(small_samples):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "workbench.cli", "frames", str(small_samples)],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "workbench: the output: No space left on device\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_to_end_are_like_ctrl_c(number, small_samples, tmp_path):
+    code = (
+        "import os, workbench.cli\n"
+        f"workbench.characterize = lambda *_, **__: os.kill(os.getpid(), {int(number)})\n"
+        f"workbench.cli.main(['characterize', {str(small_samples)!r}, '--out', {str(tmp_path)!r}])"
+    )
+    done = python(code)
+    assert done.returncode == 128 + number
+    assert done.stderr.startswith("workbench: stopped; ")
+    assert done.stderr.count("\n") == 1

@@ -17,7 +17,7 @@ _numbers = itertools.count()
 MARK = "made by the Astrophoto Workbench"  # for files whose form has no record of its own
 _OURS = re.compile(
     rb'by the Astrophoto Workbench|astrophoto-workbench \d|iTXtworkbench\0|WORKBNCH|WBATTRS|WBLIB|"schema_version"'
-    rb"|\Akind,iso,exposure_s,temperature_c,"
+    rb"|\Akind,iso,exposure_s,temperature_c,|\Afile,(?:filter,)?exposure,stars,"
 )
 _LOOKED_AT = 1 << 18  # bytes at the beginning and at the end of a file
 _overwriting: ContextVar[bool] = ContextVar("overwriting", default=False)

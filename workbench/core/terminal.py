@@ -7,6 +7,7 @@ import functools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
@@ -52,14 +53,19 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        for name in _SIGNALS:
-            if (number := getattr(signal, name, None)) and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores
-                signal.signal(number, _stop)
+        main = threading.current_thread() is threading.main_thread()  # no other can be signalled
+        numbers = [getattr(signal, name) for name in _SIGNALS if main and hasattr(signal, name)]
+        ours = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]  # nohup ignores one
         try:
+            for number in ours:
+                signal.signal(number, _stop)
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             click.echo("workbench: stopped; no half-written file is left, the same command begins again", err=True)
             ctx.exit(_exit_code(interrupt))
+        finally:
+            for number in ours:
+                signal.signal(number, signal.SIG_DFL)
 
     def work(self, summary: str, name: str | None = None) -> Callable[[Command], Any]:
         """Register a function as a command; what is wrong with the input, the disk or the memory becomes one line."""
