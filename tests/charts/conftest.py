@@ -12,6 +12,7 @@ from workbench import calibrate, fidelity, pixels, plan, stack
 from workbench.charts.registry import REGISTRY
 from workbench.pipelines import measure_pixel_noise
 from workbench.pipelines.calibration import Lights
+from workbench.pipelines.examples import alignment_pair, finished_steps, flat_pair
 
 CAMERA = "NIKON D7000 (simulated)"
 
@@ -46,6 +47,9 @@ def lights(night, night_trial):
         growth=stack.noise_against_frames(night.aligned, counts=(1, 8)),
         trial=night_trial,
         pair=stack.before_after(night.aligned, piece=(120, 180)),
+        flattened=flat_pair(night.lights, night.masters.masters[0].flat),
+        together=alignment_pair(night.lights, night.aligned),
+        finished=finished_steps(night.aligned),
     )
     return SimpleNamespace(camera=CAMERA, simulated=True, frame_counts={"light": 8}, lights=examined)
 

@@ -86,17 +86,6 @@ def test_noise_against_frames_has_its_law_and_errors(lights):
         np.testing.assert_allclose(snr / np.sqrt(count), snr[0])
 
 
-def test_a_light_and_the_stack_are_on_one_scale(lights):
-    pair = lights.lights.pair
-    drawn = charts.stack_before_after(pair)
-    light, stacked = parts(drawn, hv.Image)
-    assert light.vdims[0].range == stacked.vdims[0].range
-    assert light.bounds.lbrt() == stacked.bounds.lbrt()
-    assert light.bounds.lbrt()[::2] == (float(pair.x[0]), float(pair.x[-1]) + 1)
-    np.testing.assert_allclose(stacked.dimension_values(2, flat=False), pair["stack"].values)
-    assert titles(drawn) == ["One calibrated light", f"{pair.attrs['frames']} lights stacked"]
-
-
 def test_rejection_shows_each_method_and_its_default(lights):
     trial = lights.lights.trial
     found, cost, pictures = charts.rejection(trial)

@@ -64,6 +64,8 @@ def test_select_refuses_a_name_it_does_not_know():
 
 ALL = list(REGISTRY)
 WITHOUT_UNIT = {
+    "brightness shown",
+    "colour",
     "ISO",
     "signal to noise",
     "pixels",

@@ -4,6 +4,7 @@ from . import gain as gain
 from . import lights as lights
 from . import noise as noise
 from . import particles as particles
+from . import pictures as pictures
 from . import planning as planning
 from . import registry as registry
 from . import settings as settings
@@ -27,7 +28,6 @@ from .lights import dark_subtraction as dark_subtraction
 from .lights import flat_correction as flat_correction
 from .lights import rejection as rejection
 from .lights import snr_vs_frames as snr_vs_frames
-from .lights import stack_before_after as stack_before_after
 from .noise import dynamic_range as dynamic_range
 from .noise import pixel_noise as pixel_noise
 from .noise import read_noise_split as read_noise_split
@@ -36,6 +36,12 @@ from .noise import shot_noise_snr as shot_noise_snr
 from .particles import ccd_vs_cmos as ccd_vs_cmos
 from .particles import cosmic_rays as cosmic_rays
 from .particles import shot_noise_demo as shot_noise_demo
+from .pictures import alignment_before_after as alignment_before_after
+from .pictures import background_before_after as background_before_after
+from .pictures import finished_steps_chart as finished_steps_chart
+from .pictures import flat_before_after as flat_before_after
+from .pictures import stack_before_after as stack_before_after
+from .pictures import stretch_chart as stretch_chart
 from .planning import noise_budget_chart as noise_budget_chart
 from .planning import star_elongation as star_elongation
 from .planning import sub_length as sub_length

@@ -307,33 +307,6 @@ def _snr_vs_frames_caption(result: Any) -> Caption:
     )
 
 
-@chart("stack-before-after", "One light, and the stack", "Stacking", needs=("lights.pair",), shoot=LIGHTS)
-def stack_before_after(pair: xr.Dataset) -> hv.Layout:
-    """Chart one calibrated light and the stack, on one grey scale.
-
-    Parameters
-    ----------
-    pair
-        ``light`` and ``stack`` (y, x) [e⁻], with ``frames`` in attrs (from `stack.before_after`).
-    """
-    pair = pair.assign_coords(x=pair["x"] + 0.5, y=pair["y"] + 0.5)
-    middle, spread = float(np.nanmedian(pair["stack"].values)), float(mad_std(pair["light"].values))
-    style = {"value": LIGHT, "limits": (middle - 2 * spread, middle + 5 * spread)}
-    titles = {"light": "One calibrated light", "stack": f"{pair.attrs['frames']} lights stacked"}
-    return theme.layout(theme.image_panel(pair[name], title, label=name, **style) for name, title in titles.items())
-
-
-@caption(stack_before_after)
-def _stack_before_after_caption(result: Any) -> Caption:
-    attrs = result.lights.pair.attrs
-    return Caption(
-        f"The same piece of sky in one calibrated light and in the stack of {attrs['frames']}, {attrs['channel']} "
-        f"channel, on the same grey scale. The noise of a pixel falls from {attrs['light_noise']:.1f} to "
-        f"{attrs['stack_noise']:.1f} e⁻; what was in one frame only is gone. {source(result)}",
-        "Two pictures of the same stars and nebula: the left grainy, the right smooth, with fainter stars visible.",
-    )
-
-
 @chart("rejection", "Satellites and cosmic rays thrown out", "Stacking", needs=("lights.trial",), shoot=LIGHTS)
 def rejection(trial: xr.Dataset) -> hv.Layout:
     """Chart a planted satellite in stacks by several methods, how many of the planted samples each finds, and its cost.

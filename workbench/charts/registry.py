@@ -28,8 +28,9 @@ _ORDER = (
     "read-noise-vs-iso", "ptc", "iso-to-gain", "read-noise-split", "pixel-noise", "dynamic-range", "linearity",
     "gain-from-darks", "dark-current-vs-time", "dark-shot-noise-histogram", "dark-current-vs-temperature",
     "dcnu-histogram", "hot-pixels", "dark-law", "fixed-pattern", "spectrogram", "uniformity", "defects", "vignette",
-    "dark-subtraction", "noise-budget", "flat-correction", "alignment-residuals", "snr-vs-frames", "rejection",
-    "stack-before-after", "cosmic-rays", "sub-length", "star-elongation",
+    "dark-subtraction", "noise-budget", "flat-before-after", "flat-correction", "alignment-before-after",
+    "alignment-residuals", "stack-before-after", "snr-vs-frames", "rejection", "cosmic-rays",
+    "background-before-after", "stretch", "finished-steps", "sub-length", "star-elongation",
 )  # fmt: skip
 REGISTRY: dict[str, Chart]  # by id, in the order of the blog
 
@@ -146,7 +147,7 @@ def caption(drawing: Callable[..., Any]) -> Callable[[Drawing], Drawing]:
 
 @cache
 def _collected() -> dict[str, Chart]:
-    from . import dark, fidelity, gain, lights, noise, particles, planning, uniformity  # noqa: F401
+    from . import dark, fidelity, gain, lights, noise, particles, pictures, planning, uniformity  # noqa: F401
 
     return {name: _MARKED[name] for name in _ORDER}
 

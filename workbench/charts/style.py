@@ -93,10 +93,11 @@ def matplotlib_options(element: Any, options: dict[str, Any]) -> dict[str, Any]:
 
 def in_eight_bits(plot, _element) -> None:
     """Send a picture as 8 bits a pixel; the colour bar keeps the true scale."""
-    glyph, source, bar = plot.handles["glyph"], plot.handles["source"], plot.handles["colorbar"]
+    glyph, source, bar = plot.handles["glyph"], plot.handles["source"], plot.handles.get("colorbar")
     scale = plot.handles["color_mapper"]
     source.data["image"] = [eight_bits(source.data["image"][0], scale.low, scale.high)]
-    bar.color_mapper = type(scale)(palette=scale.palette, low=scale.low, high=scale.high)
+    if bar is not None:
+        bar.color_mapper = type(scale)(palette=scale.palette, low=scale.low, high=scale.high)
     glyph.color_mapper = type(scale)(palette=scale.palette, low=0, high=255)
 
 

@@ -262,15 +262,16 @@ def shapes(outlines, *, fill: str, edge: str = INK) -> hv.Polygons:
 
 
 def picture(
-    data, bounds, *, dims, value, cmap: str = "gray", limits: tuple[float, float] | None = None, label: str = ""
-) -> hv.Image:
-    """Show a reduced frame, its first row on top, with a colour bar that carries the unit."""
+    data, bounds, *, dims, value, cmap: str | list[str] = "gray", limits: tuple[float, float] | None = None,
+    label: str = "", bar: bool = True,
+) -> hv.Image:  # fmt: skip
+    """Show a reduced frame, its first row on top, with a colour bar that carries the unit unless `bar` is false."""
     low, high = limits if limits is not None else (float(data.min()), float(data.max()))
     image = hv.Image(data, bounds=bounds, kdims=list(dims), vdims=value.clone(range=(low, high)), label=label)
-    bar = {"title": value.pprint_label, "title_text_font_style": "normal", "title_text_font_size": "12px"}
-    bar |= {"title_text_font": FONT, "title_text_color": INK, "height": 10, "major_label_text_font": FONT}
-    hooks = [in_eight_bits]
-    return styled(image, cmap=cmap, colorbar=True, colorbar_position="bottom", colorbar_opts=bar, hooks=hooks)
+    look = {"title": value.pprint_label, "title_text_font_style": "normal", "title_text_font_size": "12px"}
+    look |= {"title_text_font": FONT, "title_text_color": INK, "height": 10, "major_label_text_font": FONT}
+    shown = {"colorbar": True, "colorbar_position": "bottom", "colorbar_opts": look} if bar else {"colorbar": False}
+    return styled(image, cmap=cmap, hooks=[in_eight_bits], **shown)
 
 
 def image_panel(data: xr.DataArray, title: str, *, value, over: Iterable[Any] = (), **style: Any) -> hv.Overlay:

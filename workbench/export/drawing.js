@@ -14,10 +14,13 @@
     }
     return false;
   };
-  const recoloured = (docs, dark) => {
-    let text = JSON.stringify(docs);
-    if (dark) for (const [from, to] of Object.entries(DARK)) text = text.replaceAll(from, to);
-    return JSON.parse(text);
+  const recoloured = (part, dark) => {    // a palette is data: it stays
+    if (!dark) return structuredClone(part);
+    if (typeof part === 'string') return Object.entries(DARK).reduce((text, [from, to]) => text.replaceAll(from, to), part);
+    if (Array.isArray(part)) return part.map((one) => recoloured(one, dark));
+    if (part === null || typeof part !== 'object') return part;
+    const fresh = Object.entries(part).map(([key, value]) => [key, recoloured(value, dark && key !== 'palette')]);
+    return Object.fromEntries(fresh);
   };
   const name = (root) => {                // a slider's handle has no name of its own
     for (const element of root.querySelectorAll('*')) {

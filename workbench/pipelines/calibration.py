@@ -33,13 +33,14 @@ from ..stack.cubes import aligned
 from ..stack.trial import before_after, noise_against_frames, rejection_trial
 from .calibration_checks import masters_cube, prepare_calibration
 from .characterization import Characterization, characterize
+from .examples import alignment_pair, finished_steps, flat_pair
 from .measurement import MAJORITY, as_warning, measure_pixel_noise, set_aside_lines
 
 CALIBRATION = ("bias", "dark", "flat", "darkflat")
 DARK_LIBRARY_FILE = "dark-library.fits"
 MOST_LIGHTS = 16  # looked at; more only take longer
 WINDOW = (1024, 1536)  # rows and columns about the middle that are aligned and stacked
-PIECE = (240, 360)  # rows and columns shown
+PIECE = (200, 300)  # rows and columns shown
 TRIED = (192, 384)  # rows and columns in which rejection is tried
 _AUDITED = 4  # lights whose background shows what a flat leaves
 
@@ -66,6 +67,8 @@ class Lights:
         `stack.rejection_trial`.
     pair
         ``light`` and ``stack`` (y, x) [e-]: a piece of sky before and after stacking.
+    flattened, together, finished
+        Pictures before and after the flat and the alignment, and of the finish (see `workbench.pipelines.examples`).
     warnings
         What is doubtful, and why a piece is missing.
     """
@@ -75,6 +78,9 @@ class Lights:
     growth: xr.Dataset | None = None
     trial: xr.Dataset | None = None
     pair: xr.Dataset | None = None
+    flattened: xr.Dataset | None = None
+    together: xr.Dataset | None = None
+    finished: xr.Dataset | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -116,6 +122,7 @@ def _examine(frames: Folder, sensor: xr.Dataset | None, progress: bool) -> Light
     else:
         with as_warning(warnings, "the flat is not audited: "):
             found["audit"] = audit_flat(own.flat, lights.isel(frame=slice(0, _AUDITED)), progress=progress)
+            found["flattened"] = flat_pair(lights, own.flat)
     with as_warning(warnings, "the lights were not stacked: "):
         rows, columns = middle((lights.sizes["y"], lights.sizes["x"]), WINDOW)  # even edges keep the mosaic's phase
         cut = lights.isel(y=rows, x=columns).compute()
@@ -123,7 +130,9 @@ def _examine(frames: Folder, sensor: xr.Dataset | None, progress: bool) -> Light
         put = aligned(cut, registration).compute()
         found["growth"] = noise_against_frames(put)
         found["pair"] = before_after(put, piece=PIECE)
+        found["together"] = alignment_pair(cut, put)
         found["trial"] = rejection_trial(cut, registration, window=TRIED, thresholds=(2.0, 2.5, 3.0, 4.0, 6.0))
+        found["finished"] = finished_steps(put)
     return Lights(**found, warnings=list(dict.fromkeys(warnings)))
 
 
