@@ -1,12 +1,14 @@
 """Scenes that several test files share: frames of a virtual camera as a cube or in a folder, and its true gain."""
 
 import dataclasses
+import json
 from datetime import datetime, timedelta
 
 import numpy as np
 import xarray as xr
 
 from workbench.core.cube import make_cube
+from workbench.finish import apply_stretch, histogram, make_picture, stretch_parameters
 from workbench.simulate import d7000, expose, save_frame
 
 CHANNELS = ["R", "G1", "G2", "B"]
@@ -121,3 +123,21 @@ class Shooting:
             for t in exposures
             for path in self.shoot("darks", frames, exposure=t, temperature=warm, **settings)
         ]
+
+
+def small_finish(shape=(120, 180)):
+    """A small stack on its way to a picture, as `finished_steps` gives it: sky, nebula, stars, a gradient."""
+    y, x = np.mgrid[: shape[0], : shape[1]].astype("float32")
+    rng = np.random.default_rng(9)
+    nebula = 60 * np.exp(-((y - 60) ** 2 + (x - 90) ** 2) / 1200)
+    linear = np.stack([share * nebula + rng.normal(20, 4, shape) for share in (1.5, 1.0, 0.7)]).astype("float32")
+    linear[:, rng.integers(5, 115, 30), rng.integers(5, 175, 30)] += rng.uniform(200, 2000, 30).astype("float32")
+    gradient = np.broadcast_to(0.2 * (x - 90), linear.shape).astype("float32")
+    picture = make_picture(linear)
+    parameters = stretch_parameters(picture)
+    pictures = {"stack": linear + gradient, "background": gradient, "linear": linear}
+    pictures["finished"] = apply_stretch(picture, parameters)["signal"].values
+    counts = histogram(picture)
+    steps = xr.Dataset({name: (("channel", "y", "x"), values) for name, values in pictures.items()})
+    steps["count"] = counts["count"]
+    return steps.assign_coords(counts.coords).assign_attrs(stretch=json.dumps(parameters), frames=8, camera="test")

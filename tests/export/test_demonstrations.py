@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.scenes import small_finish
 from workbench.export import DEMONSTRATIONS, demonstrations
+from workbench.pipelines.calibration import Lights
 
 NAMES = [one.id for one in DEMONSTRATIONS]
 
@@ -14,7 +16,8 @@ NAMES = [one.id for one in DEMONSTRATIONS]
 def camera(**law):
     data = {"read_noise": (("iso", "channel"), [[3.0, 5.0], [2.0, 3.0], [np.nan, np.nan]])} | law
     sensor = xr.Dataset(data, {"iso": [100.0, 800.0, 1600.0], "channel": ["R", "B"]})
-    return SimpleNamespace(sensor=sensor, simulated=False, camera="NIKON D7000")
+    lights = SimpleNamespace(finished=small_finish())
+    return SimpleNamespace(sensor=sensor, simulated=False, camera="NIKON D7000", lights=lights)
 
 
 LAW = {"doubling_temperature": 6.0, "doubling_temperature_error": 0.1, "dark_current_reference": 0.4,
@@ -26,18 +29,23 @@ def model(built, name):
 
 
 def test_the_order_is_that_of_the_blog():
-    assert NAMES == ["ptc-demo", "rejection-demo", "sub-length-demo"]
+    assert NAMES == ["ptc-demo", "rejection-demo", "stretch-demo", "sub-length-demo"]
 
 
 @pytest.mark.parametrize("demo", DEMONSTRATIONS, ids=NAMES)
 def test_each_has_controls_figures_and_a_caption(demo):
     built = demo.build(camera(**LAW))
-    assert len(built.document.roots) == len(built.headings) == 3
+    assert len(built.document.roots) == len(built.headings) >= 3
     assert built.headings[0] is None, "the controls take the whole width"
     assert built.caption.alt.startswith("Interactive: ")
     (script,) = built.document.callbacks._js_event_callbacks["document_ready"]
     assert {"said"} < set(script.args)
     assert script.code.startswith("// ")
+
+
+def test_the_stretch_needs_a_stack():
+    assert demonstrations.stretch(SimpleNamespace()) is None
+    assert demonstrations.stretch(SimpleNamespace(lights=Lights())) is None
 
 
 def test_the_sub_length_knows_the_measured_camera():

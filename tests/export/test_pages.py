@@ -1,13 +1,21 @@
 """The exported pages in a real browser, from files, with the network cut off: all is drawn, all controls work."""
 
+import io
 import re
 
+import holoviews as hv
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.browser.watch import Watch, chromium, serious_faults
+from tests.scenes import small_finish
+from workbench.charts.pictures import colour_panel
+from workbench.charts.registry import REGISTRY, Caption
+from workbench.charts.theme import INK
 from workbench.core.dark import dark_laws, predict_current
 from workbench.export import DEMONSTRATIONS, demonstrations, pages
+from workbench.finish import midtones
 from workbench.plan.subs import noise_penalty, sub_length
 
 MOST = 200_000  # bytes that one figure may add to a page
@@ -99,6 +107,25 @@ def test_a_page_by_itself_draws_on_a_phone(folder, browser, tmp_path):
 
 
 @pytest.mark.browser
+def test_a_picture_has_the_same_pixels_where_the_page_is_dark(browser, tmp_path):
+    """The house colours become lighter on a dark page; in a picture they are data."""
+    house = np.array([int(INK[at : at + 2], 16) for at in (1, 3, 5)])
+    levels = np.broadcast_to(house[:, None, None] / 255, (3, 40, 60))
+    hv.extension("bokeh")
+    model = hv.render(colour_panel(levels, "all of one colour"), backend="bokeh")
+    chart = REGISTRY["finished-steps"]
+    files = pages.files(pages.figure([model], chart, Caption("text", "alt"), [""]), picture=False)
+    (tmp_path / "one.html").write_bytes(files[".html"])
+    for scheme in ("light", "dark"):
+        page, _ = open_file(browser, tmp_path / "one.html", scheme=scheme)
+        draw_all(page)
+        page.wait_for_timeout(200)
+        pixels = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
+        assert (pixels == house).all(axis=2).sum() > 20_000, f"the picture on a {scheme} page"
+        page.context.close()
+
+
+@pytest.mark.browser
 def test_snippets_live_in_a_blog_of_its_own_colours(folder, browser):
     """Two in one page, which stays light for a reader who prefers dark; the library is fetched once."""
     blog = folder / "blog.html"
@@ -183,6 +210,17 @@ def check_rejection(page, _):
     assert demonstrations.decisions(5, 30, "noise").tolist() == [False, True, False, False, False]
 
 
+def check_stretch(page, _):
+    linear = small_finish()["linear"].mean("channel").values
+    put(page, "midtones", 0.05)
+    low, high = (float(np.quantile(linear, share)) for share in (0.0005, 0.9995))
+    level, height = (np.array(column(page, "curve", name)) for name in ("level", "height"))
+    np.testing.assert_allclose(height, midtones(np.clip((level - low) / (high - low), 0, 1), 0.05), atol=1e-9)
+    shown = np.array(column(page, "shown", "image")[0]).reshape(linear.shape)[::-1]
+    expected = 255 * midtones(np.clip((linear - low) / (high - low), 0, 1), 0.05)
+    assert np.abs(shown - expected).max() < 1.6  # 16-bit codes, then 8
+
+
 def check_shot_noise(page, _):
     page.get_by_role("button", name="100 exposures").click()
     assert sum(column(page, "snr", "taken")) > 100
@@ -193,4 +231,5 @@ CHECKS = {
     "sub-length-demo": check_subs,
     "ptc-demo": check_transfer,
     "rejection-demo": check_rejection,
+    "stretch-demo": check_stretch,
 }

@@ -252,6 +252,66 @@ def rejection(_result: Any = None) -> Built:
     )
 
 
+def stretch(result: Any) -> Built | None:
+    """Build the stretch of the folder's own stack, with black point and midtones; None where no light was stacked."""
+    from bokeh.models import ColumnDataSource, LinearColorMapper, Slider
+    from bokeh.palettes import Greys256
+
+    steps = getattr(getattr(result, "lights", None), "finished", None)
+    if steps is None:
+        return None
+    values = steps["linear"].mean("channel").values
+    values = np.where(np.isfinite(values), values, np.nanmedian(values))[::-1]
+    bottom, white = (float(np.quantile(values, share)) for share in (0.0005, 0.9995))
+    step = (white - bottom) / 65535
+    codes = np.clip((values - bottom) / step, 0, 65535).round().astype(np.uint16)
+    sky, edge = float(np.median(values)), float(np.quantile(values, 0.5) - np.quantile(values, 0.16))
+    start, end = bottom, sky + edge
+    black = Slider(title="black point, e⁻", start=start, end=end, step=(end - start) / 100, value=start, name="black")
+    middle = Slider(title="midtones", start=0.005, end=0.5, step=0.005, value=0.5, name="midtones", format="0.000")
+    linear = ColumnDataSource({"image": [codes]}, name="linear")
+    shown = ColumnDataSource({"image": [np.zeros(codes.shape, np.uint8)]}, name="shown")
+    after = ColumnDataSource({"left": [0.0], "right": [1.0], "top": [1.0]}, name="after")
+    levels = np.linspace(bottom, white, 200)
+    curve = ColumnDataSource({"level": levels, "height": levels}, name="curve")
+
+    height, width = codes.shape
+    view = plot("", "", x_range=(0, width), y_range=(0, height), aspect_ratio=width / height, height=None)
+    view.axis.visible, view.grid.visible = False, False
+    grey = LinearColorMapper(palette=Greys256, low=0, high=255)
+    view.image("image", source=shown, x=0, y=0, dw=width, dh=height, color_mapper=grey)
+    right = plot(
+        "brightness shown, black to white", "pixels (the most: 1)", y_range=(0, 1.05), x_range=(0, 1), height=300
+    )
+    right.quad(left="left", right="right", top="top", bottom=0, source=after, color=SERIES[0])
+    law = plot(
+        "brightness in the linear picture (e⁻)",
+        "brightness shown",
+        x_range=(bottom, white),
+        y_range=(0, 1.05),
+        height=300,
+    )
+    law.line("level", "height", source=curve, color=INK, line_width=2.4)
+    law.add_layout(guide(0.25))
+    args = {
+        "black": black, "midtones": middle, "linear": linear, "shown": shown, "after": after, "curve": curve,
+        "levels": levels.tolist(), "bottom": bottom, "step": step, "white": white, "sky": sky,
+    }  # fmt: skip
+    source = "Simulated" if result.simulated else "Measured"
+    return Built(
+        _page([middle, black], [view, law, right], script("stretch"), args),
+        (None, "The picture", "The curve", "The histogram of what is shown"),
+        Caption(
+            "A stack is linear: the sky and the nebula share the lowest few percent of its range with the noise. Lower "
+            "the midtones until the sky stands at a tenth to a quarter of white, then raise the black point to just "
+            "under the sky, so that hardly a pixel is cut off. The curve is the midtone transfer function. "
+            f"{source} data: {result.camera}, {steps.attrs['frames']} lights.",
+            "Interactive: sliders for midtones and black point; a picture that brightens, the curve that does it, and "
+            "the histogram of the result.",
+        ),
+    )
+
+
 LENGTHS = np.geomspace(1, 1200, 90)  # of a sub [s]
 CELSIUS = np.arange(-20.0, 36.0)  # of the sensor
 SKIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)  # e-/s/pixel
@@ -316,5 +376,6 @@ def sub_length(result: Any) -> Built | None:
 DEMONSTRATIONS = (  # in the order of the blog
     Demonstration("ptc-demo", "Photon transfer, played with", "Gain", photon_transfer),
     Demonstration("rejection-demo", "What goes out of a stack", "Stacking", rejection),
+    Demonstration("stretch-demo", "Stretch it yourself", "Post-processing", stretch),
     Demonstration("sub-length-demo", "How long should a sub be? Try it", "Planning", sub_length),
 )
