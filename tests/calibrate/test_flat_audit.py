@@ -129,6 +129,18 @@ def test_dust_that_moved_is_noticed(night):
     assert any("dust moved" in word for word in got.attrs["findings"])
 
 
+def test_light_in_the_flats_alone_is_named_and_an_uneven_flat_that_is_right_is_not(night):
+    y, x = np.indices(SHAPE)
+    leak = 1 + 0.12 * np.exp(-((y - 100) ** 2 + (x - 700) ** 2) / 2 / 150**2)
+    masters, flat = relit(night[3], lambda values: values * leak)
+    got = audit_flat(flat, calibrate(night[2], masters), progress=False)
+    (failure,) = got.attrs["failures"]
+    assert "light came into the flats" in failure
+    assert got["shape_left"].values == pytest.approx(np.full(4, -1), abs=0.25)  # the lens takes a part
+    shaded = night[2].copy(data=((night[2].values - 600.0) * leak + 600).round().astype("uint16"))
+    assert audit_flat(flat, calibrate(shaded, masters), progress=False).attrs["failures"] == []
+
+
 def test_a_nebula_is_worth_a_look_and_not_a_failure(night):
     camera, through, light, masters = night
     sky = make_sky(SHAPE, stars=0, nebula=1.0, seed=9)

@@ -1,5 +1,6 @@
-"""Masters of other programs in place of raw frames, those that do not fit, and light that has leaked into darks."""
+"""Darks and flats that do not fit the lights, light in darks; masters of other programs in place of raw frames."""
 
+import re
 import shutil
 
 import numpy as np
@@ -10,15 +11,19 @@ from astropy.io import fits
 from tests.scenes import frames_of, names_of
 from workbench.calibrate import make_masters
 from workbench.core.cube import digest
+from workbench.core.errors import WorkbenchError
 from workbench.ingest import open_folder
 from workbench.pipelines import stack_folder
 from workbench.pipelines.calibration_checks import check_masters, masters_cube, prepare_calibration
-from workbench.simulate import d7000, make_sky
+from workbench.simulate import d7000, dust, make_sky
 from workbench.simulate.capture import Batch, cooled, write_frames
 from workbench.stack.fits_out import open_stack
 
 SHAPE = (200, 240)
 CAMERA = cooled(SHAPE)
+FIELD = (256, 384)
+SENSOR = cooled(FIELD, prnu=0.02)
+SKY = make_sky(FIELD, stars=60, nebula=0.3, seed=5)
 
 
 def sensor():
@@ -237,3 +242,79 @@ def test_light_in_the_darks_is_named(leak):
 
 def test_honest_darks_are_not_called_lit():
     assert not any("light leaks" in text for seed in range(4) for text in warnings_with(0.0, seed))
+
+
+def leak():
+    """Light that enters the flats from one side, the edge: up to 15 %."""
+    y, x = np.indices(FIELD)
+    return 1 + 0.15 * np.exp(-((x - 390) ** 2 + (y - 120) ** 2) / 2 / 90**2)
+
+
+def warned(folder, flats=(), lights=(), darks=()):
+    """The warnings on flats and darks of a run with frames so changed."""
+    batches = [
+        Batch("bias", 6, 0.0), Batch("dark", 6, 60.0, **dict(darks)), Batch("flat", 8, 1.0, **dict(flats)),
+        Batch("light", 4, 60.0, **dict(lights)),
+    ]  # fmt: skip
+    write_frames(folder, SENSOR, batches, sky=SKY, seed=3)
+    result = stack_folder(folder, folder / "stack.fits", progress=False)
+    return [text for text in result.warnings if text.startswith(("the flats (", "the sky of", "the darks ("))]
+
+
+def test_flats_that_fit_are_not_warned_of(tmp_path):
+    motes = {"through": dust(FIELD, motes=4, depth=0.2, seed=6)}
+    assert warned(tmp_path, motes, motes) == []
+
+
+def test_light_that_leaked_into_the_flats_is_named(tmp_path):
+    (text,) = warned(tmp_path, {"through": leak()})
+    assert "the flats (flats/flat_0012.fits and 7 more) do not fit the lights (lights/light_0020.fits and 3" in text
+    assert "light came into the flats that does not come into the lights" in text
+
+
+def test_dust_that_moved_is_named(tmp_path):
+    motes = dust(FIELD, motes=4, depth=0.3, seed=6)
+    (text,) = warned(tmp_path, {"through": motes}, {"through": np.roll(motes, (60, 100), (0, 1))})
+    assert "dust moved between flats and lights" in text
+
+
+def test_an_offset_left_in_the_flats_is_named_with_its_size(tmp_path):
+    flats = {"offset_setting": 150.0, "lamp": 0.15, "header": {"OFFSET": None}}
+    (text,) = warned(tmp_path, flats)
+    left = re.search("the lights are under-corrected by .* or an offset of ([0-9,]+) ADU was left in the flats", text)
+    assert float(left[1].replace(",", "")) == pytest.approx(100 * SENSOR.offset_step, rel=0.25)
+
+
+@pytest.mark.parametrize(("offset", "word"), [(54.0, "high"), (30.0, "low")])
+def test_darks_of_an_unstated_offset_are_named_with_its_size_and_error(tmp_path, offset, word):
+    (text,) = warned(tmp_path, darks={"offset_setting": offset, "header": {"OFFSET": None}})
+    assert "do not fit the lights (lights/light_0020.fits and 3 more)" in text
+    found = re.search(rf"subtracted from them is ([\d.]+) ± ([\d.]+) e- too {word} \(darks or bias of another", text)
+    value, error = float(found[1]), float(found[2])
+    truth = abs(offset - 50) * SENSOR.offset_step * SENSOR.gain(0)
+    assert abs(value - truth) < 3 * error + 0.03 * truth  # a pixel's neighbours are not all of its surroundings
+    assert error < 0.25 * truth
+
+
+def test_darks_above_the_lights_are_named(tmp_path):
+    (text,) = warned(tmp_path, darks={"offset_setting": 145.0, "header": {"OFFSET": None}})
+    assert "the sky of 4 lights (lights/light_0020.fits) lies" in text
+    assert "below the darks (darks/dark_0006.fits and 5 more): the darks are of another offset or gain setting" in text
+
+
+@pytest.mark.parametrize(
+    ("darks", "words"),
+    [
+        ({"gain_setting": 0.0}, "the darks have gain setting 0 .*, the lights gain setting 100"),
+        ({"gain_setting": 100.0, "offset_setting": 63.0}, "the darks have offset setting 63 .* offset setting 50"),
+    ],
+)
+def test_darks_of_another_stated_setting_are_refused(tmp_path, darks, words):
+    same = {"gain_setting": 100.0}
+    batches = [Batch("dark", 3, 60.0, **darks), Batch("light", 3, 60.0, **same)]
+    write_frames(tmp_path, CAMERA, batches, sky=make_sky(SHAPE, stars=60, seed=3))
+    with pytest.raises(WorkbenchError, match=words):
+        stack_folder(tmp_path, tmp_path / "stack.fits", progress=False)
+    write_frames(tmp_path, CAMERA, [Batch("dark", 3, 60.0, **same)], seed=9)
+    result = stack_folder(tmp_path, tmp_path / "stack.fits", progress=False)
+    assert "calibrated with 3 darks" in result.plan[0]

@@ -16,7 +16,7 @@ from ..core.mosaic import channel_index, planes
 from ..core.statistics import mad_std, weighted_by_errors
 from ..core.values import listed, value_text
 from .apply import Tables
-from .masterset import MasterSet
+from .masterset import Masters, MasterSet
 from .noise import neighbour_mean
 
 LOOKED_AT = 4  # lights of a group
@@ -122,6 +122,8 @@ def dark_left(raw: np.ndarray, tables: Tables, hot: HotPixels, factor: float = 1
 def fit_darks(light: xr.DataArray, masters: MasterSet, *, most: int | None = LOOKED_AT) -> xr.Dataset:
     """Return over the frames of a cube ``left`` and ``left_error``, what `dark_left` finds; NaN where not looked at.
 
+    ``sky`` and ``sky_error`` [ADU]: the median of the light less its dark.
+
     Parameters
     ----------
     light
@@ -129,23 +131,31 @@ def fit_darks(light: xr.DataArray, masters: MasterSet, *, most: int | None = LOO
     most
         Lights of a group that are looked at, evenly spread; None for all.
     """
-    left = np.full((light.sizes["frame"], 2), np.nan)
+    left = np.full((light.sizes["frame"], 4), np.nan)
     for group in masters.masters:
         if group.dark is None:
             continue
         tables, hot = group.tables(), hot_pixels(group.dark)
-        if tables.dark.size == 1 or hot.y.size < _FEWEST:
-            continue
         numbers = group.group.lights
         for place in evenly(len(numbers), most or len(numbers)):
             try:
                 raw = np.asarray(light.isel(frame=numbers[place]).values)
             except FrameReadError:  # the work on the lights reports that
                 continue
-            left[numbers[place]] = dark_left(raw, tables, hot, group.group.factors[place])
-    names = {"left": left[:, 0], "left_error": left[:, 1]}
+            factor = group.group.factors[place]
+            left[numbers[place]] = *dark_left(raw, tables, hot, factor), *_sky(raw, tables, factor)
     about = {"units": "1", "long_name": "share of the dark signal that stays in the light"}
-    return xr.Dataset({name: ("frame", values, about) for name, values in names.items()})
+    sky = {"units": "adu", "long_name": "median of the light less its dark"}
+    names = {"left": about, "left_error": about, "sky": sky, "sky_error": sky}
+    return xr.Dataset({name: ("frame", values, names[name]) for name, values in zip(names, left.T, strict=True)})
+
+
+def _sky(raw: np.ndarray, tables: Tables, factor: float) -> tuple[float, float]:
+    """Return the median of a light less its dark, and the error of that [ADU], from a thirty-fifth of the pixels."""
+    some = np.s_[::7, ::5]  # odd steps meet every colour
+    rest = raw[some] - factor * tables.dark[some] - (tables.base[some] if tables.base.size > 1 else 0.0)
+    rest = rest[np.isfinite(rest)]
+    return float(np.median(rest)), 1.25 * float(mad_std(rest)) / math.sqrt(rest.size)
 
 
 def dark_doubts(light: xr.DataArray, dark: xr.DataArray, masters: MasterSet, fit: xr.Dataset) -> list[str]:
@@ -153,6 +163,11 @@ def dark_doubts(light: xr.DataArray, dark: xr.DataArray, masters: MasterSet, fit
     doubts = []
     for group in masters.masters:
         numbers = list(group.group.lights)
+        if group.dark is None:
+            continue
+        if below := _below_darks(light, dark, group, fit):
+            doubts.append(below)
+            continue
         k, error = weighted_by_errors(fit["left"].values[numbers], fit["left_error"].values[numbers])
         if not abs(k) > max(_WRONG, _CERTAIN * error):
             continue
@@ -169,13 +184,38 @@ def dark_doubts(light: xr.DataArray, dark: xr.DataArray, masters: MasterSet, fit
             )
             continue
         doubling = group.noise.doubling_temperature
+        unstated = np.isnan(
+            [light["gain_setting"].values[numbers[0]], dark["gain_setting"].values[group.group.dark[0]]]
+        )
+        gain = " or at another gain setting" if unstated.any() and np.isnan(light["iso"].values[numbers[0]]) else ""
         kelvin = (TYPICAL_DOUBLING if math.isnan(doubling) else doubling) * math.log2(factor)
         doubts.append(
             f"{what}: the lights need {value_text(factor, error)} of these darks, as if the darks had been taken "
-            f"{abs(kelvin):.1f} K {'warmer' if factor < 1 else 'colder'} or {1 / factor:.3g} times as long; take darks "
-            "at the temperature and exposure of the lights, or scale these with --scale-darks"
+            f"{abs(kelvin):.1f} K {'warmer' if factor < 1 else 'colder'} or {1 / factor:.3g} times as long{gain}; "
+            "take darks at the temperature and exposure of the lights, or scale these with --scale-darks"
         )
     return doubts
+
+
+def _below_darks(light: xr.DataArray, dark: xr.DataArray, group: Masters, fit: xr.Dataset) -> str:
+    """Say by how much the sky of lights lies below their darks, which no dark of the same setting can do; else nothing.
+
+    Half a step of the codes is allowed for.
+    """
+    numbers = [number for number in group.group.lights if np.isfinite(fit["sky"].values[number])]
+    if not numbers:
+        return ""
+    sky, error = weighted_by_errors(fit["sky"].values[numbers], fit["sky_error"].values[numbers])
+    if not sky < -max(_CERTAIN * error, 0.5 * group.noise.step):
+        return ""
+    unit, one = ("e-", float(np.mean(group.noise.gain))) if group.noise.known else ("ADU", 1.0)
+    names = listed([str(dark["filename"].values[number]) for number in group.group.dark], 1)
+    return (
+        f"the sky of {len(group.group.lights)} lights ({light['filename'].values[numbers[0]]}) lies "
+        f"{value_text(-sky * one, error * one, unit)} below the darks ({names}): the darks are of another offset or "
+        "gain setting, which the files do not state, or light leaked into them; take darks at the setting of the "
+        "lights, or put these away"
+    )
 
 
 def scaled_by_lights(masters: MasterSet, fit: xr.Dataset) -> tuple[MasterSet, list[str]]:

@@ -148,6 +148,49 @@ def _add_excess(frame, level, noise, least, seen, above, around):
             around[i, j] += total / max(number, 1)
 
 
+def cell_means(mosaic: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    """Return the means of each channel in cells of `FINE` pixels (channel, y, x); NaN where less than half is known.
+
+    Examples
+    --------
+    >>> mosaic = np.tile([[1.0, 2.0], [3.0, 4.0]], (4, 8))
+    >>> cell_means(mosaic, np.array([[0, 1], [2, 3]])).tolist()
+    [[[1.0, 1.0]], [[2.0, 2.0]], [[3.0, 3.0]], [[4.0, 4.0]]]
+    """
+    means = np.zeros((cell.size, *(side // FINE for side in mosaic.shape)))
+    _add_cells(np.ascontiguousarray(mosaic, np.float32), cell, means)
+    return means
+
+
+@kernel()
+def _add_cells(mosaic, cell, means):
+    """Set `means` (channel, y, x), zero before, to the means of the known pixels of each cell."""
+    channels, rows, columns = means.shape
+    period_y, period_x = cell.shape
+    sums = np.empty((period_y, columns * FINE), np.float32)
+    count = np.empty((period_y, columns * FINE), np.float32)
+    known = np.empty((channels, columns))
+    for row in range(rows):
+        sums[:] = np.float32(0.0)
+        count[:] = np.float32(0.0)
+        for y in range(row * FINE, (row + 1) * FINE):
+            line, total, number = mosaic[y], sums[y % period_y], count[y % period_y]
+            for x in range(columns * FINE):
+                good = line[x] - line[x] == np.float32(0.0)
+                total[x] += line[x] if good else np.float32(0.0)
+                number[x] += np.float32(1.0) if good else np.float32(0.0)
+        known[:] = 0.0
+        for part in range(period_y):
+            for x in range(columns * FINE):
+                c = cell[part, x % period_x]
+                means[c, row, x // FINE] += sums[part, x]
+                known[c, x // FINE] += count[part, x]
+        for c in range(channels):
+            for column in range(columns):
+                enough = known[c, column] * channels >= FINE * FINE / 2
+                means[c, row, column] = means[c, row, column] / known[c, column] if enough else np.nan
+
+
 def find_dust(dips: np.ndarray, noise: float) -> np.ndarray:
     """Return the shadows of dust (mote, (y, x, radius [pixels of the mosaic], depth)), the deepest first.
 
@@ -177,7 +220,7 @@ def dust_left(fine: np.ndarray, motes: xr.Dataset, number: int) -> tuple[float, 
     )
     dip, error = _dip(fine, y[number], x[number], radius[number])
     others = []
-    for distance, angle in itertools.product((3.0, 4.5, 6.0), np.arange(0, 2 * np.pi, np.pi / 6)):
+    for distance, angle in itertools.product((3.0, 4.5, 6.0), np.arange(0, 2 * np.pi, np.pi / 3)):
         away = distance * (radius[number] + 1)
         v, u = y[number] + away * math.sin(angle + distance), x[number] + away * math.cos(angle + distance)
         inside = 0 <= v < fine.shape[0] and 0 <= u < fine.shape[1]

@@ -366,8 +366,9 @@ def sampled_lights(light: xr.DataArray, most: int) -> Iterator[np.ndarray]:
 
 
 def neighbour_mean(plane: np.ndarray) -> np.ndarray:
-    """Return the mean of each pixel's four neighbours in a plane (y, x), without the edge: (y - 2, x - 2)."""
-    return (plane[:-2, 1:-1] + plane[2:, 1:-1] + plane[1:-1, :-2] + plane[1:-1, 2:]) / 4
+    """Return the mean of each pixel's four neighbours in planes (..., y, x), without the edge: (..., y - 2, x - 2)."""
+    rows, columns = plane[..., 1:-1], plane[..., 1:-1, :]
+    return (rows[..., :-2, :] + rows[..., 2:, :] + columns[..., :-2] + columns[..., 2:]) / 4
 
 
 def sampled_rows(frames: Frames) -> tuple[np.ndarray, np.ndarray]:

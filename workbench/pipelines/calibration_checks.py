@@ -1,9 +1,11 @@
-"""What a run asks of its masters: whether the darks fit the lights, and which masters of other programs can serve."""
+"""What a run asks of its masters: whether darks and flats fit the lights, and which masters of others can serve."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,21 +13,26 @@ import pandas as pd
 import xarray as xr
 
 from ..calibrate.dark_fit import dark_doubts, fit_darks, scaled_by_lights
+from ..calibrate.flat_audit import BLOCK, audit_flat
 from ..calibrate.masterset import Masters, MasterSet
-from ..core.cube import channels_of
-from ..core.errors import FrameReadError
+from ..calibrate.planes import calibrate_signal
+from ..core.cube import channels_of, evenly
+from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import planes
 from ..core.settings import SETTING, setting_differs
-from ..core.values import describe
+from ..core.values import describe, listed
 from ..ingest.folder import Folder
+from ..ingest.metadata import PlainPixels
 from ..ingest.reader import open_frames, read_frame
 from ..ingest.review import follow_overscan
 from ..sensor.leak import find_light, light_warning
+from ..stack.engine import open_planes
 
 _OLD = {"bias": 365.0, "dark": 365.0, "darkflat": 365.0, "flat": 1.5}  # [days]: then pixels, or dust, are others
 _EMPTY = 0.01  # of a master's pixels at 0 or below: with its offset in it there are none
 _CLIPPED = 0.001
 _GAINS_DIFFER = 0.01  # of a channel's gain: what channels of one camera may differ by
+_AUDITED = 3  # lights of a flat
 
 
 class CheckedMasters(NamedTuple):
@@ -81,6 +88,68 @@ def _light_in_dark(own: Masters) -> str:
     light = find_light(signal, masked, own.cfa_pattern, gain, np.diag((_GAINS_DIFFER * level) ** 2))
     value = f"up to {light.most:.2g} ADU of its signal may be light, which is subtracted from the lights"
     return light_warning("master dark", light, value) if light.words else ""
+
+
+class UsedFlat(NamedTuple):
+    """The master flat of a group of lights, None without one; its key and its files in words."""
+
+    master: xr.Dataset | None
+    key: str
+    files: str
+
+    @classmethod
+    def of(cls, group: Masters, flat: xr.DataArray | None) -> UsedFlat:
+        """Return that of a group, made from frames of a cube."""
+        if group.flat is None or flat is None:
+            return cls(None, "", "")
+        return cls(group.flat, group.flat.attrs["key"], listed(flat["filename"].values[list(group.group.flat)], 1))
+
+
+def flat_doubts(
+    flats: Sequence[UsedFlat],
+    planes_of: Sequence[Path],
+    group_of: Sequence[tuple[int, float]],
+    pixels: Sequence[PlainPixels | None],
+    names: Sequence[str],
+) -> list[str]:
+    """Return a sentence for each failure of each distinct flat, audited on three lights spread over those it is for.
+
+    Parameters
+    ----------
+    flats, planes_of
+        One a group of lights: its flat, and the files of what calibrates it.
+    group_of, pixels, names
+        One a light: its group and its dark's factor, where its pixels are (None: not readable), and its name.
+    """
+    doubts = []
+    for key in dict.fromkeys(used.key for used in flats if used.key):
+        groups = [number for number, used in enumerate(flats) if used.key == key]
+        lights = [n for n, (group, _) in enumerate(group_of) if group in groups and pixels[n] is not None]
+        flat = flats[groups[0]]
+        if not lights or flat.master is None or min(flat.master["signal"].shape) < 4 * BLOCK:
+            continue
+        some = [lights[place] for place in evenly(len(lights), _AUDITED)]
+        signals = (
+            _calibrated(one, planes_of[group_of[n][0]], group_of[n][1]) for n in some if (one := pixels[n]) is not None
+        )
+        try:
+            audit = audit_flat(flat.master, signals, progress=False)
+            doubts += [
+                f"the flats ({flat.files}) do not fit the lights ({listed([names[n] for n in lights], 1)}): {failure}"
+                for failure in audit.attrs["failures"]
+            ]
+        except WorkbenchError as problem:
+            doubts.append(f"whether the flats ({flat.files}) fit the lights is not known: {problem}")
+    return doubts
+
+
+def _calibrated(pixels: PlainPixels, folder: Path, factor: float) -> np.ndarray:
+    """Return the signal [e-] of a light, NaN at defects and where it is saturated."""
+    raw, maps = pixels.read(), open_planes(folder)
+    signal = np.empty(raw.shape, np.float32)
+    calibrate_signal(raw, maps, factor, signal)
+    signal[raw >= maps.white] = np.nan
+    return signal
 
 
 def masters_cube(rows: pd.DataFrame) -> xr.DataArray:

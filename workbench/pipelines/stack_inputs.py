@@ -32,7 +32,7 @@ from ..stack.settings import StackSettings, left_out
 from ..stars.selection import is_meant
 from ..stars.survey import FrameSurvey
 from .calibration import CALIBRATION, calibration_cubes
-from .calibration_checks import check_masters, prepare_calibration
+from .calibration_checks import UsedFlat, check_masters, prepare_calibration
 from .stack_outputs import spread, survey_light
 
 _OF_A_SURVEY = 24.0  # [bytes] of a pixel that a thread holds: raw, signal, and what its stars are found in
@@ -116,7 +116,7 @@ class OpenedFrames(NamedTuple):
 class PreparedMasters(NamedTuple):
     """The masters of a run as files of planes, one a group, with its noise; and each light's group and factor.
 
-    `used` says for each group what calibrates it, `darks_fit` whether the darks do.
+    `used` says for each group what calibrates it, `darks_fit` whether the darks do; `flats` are those of the groups.
     """
 
     noise: list[SensorNoise]
@@ -124,6 +124,7 @@ class PreparedMasters(NamedTuple):
     group_of: list[tuple[int, float]]
     used: list[str]
     darks_fit: bool
+    flats: list[UsedFlat]
 
     @property
     def units(self) -> str:
@@ -136,7 +137,7 @@ class PreparedMasters(NamedTuple):
         noise, planes = [self.noise[group] for group in groups], [self.planes[group] for group in groups]
         used = [self.used[group] for group in groups]
         group_of = [(groups.index(group), factor) for group, factor in (self.group_of[number] for number in numbers)]
-        return PreparedMasters(noise, planes, group_of, used, self.darks_fit)
+        return PreparedMasters(noise, planes, group_of, used, self.darks_fit, [])
 
 
 def open_frames(
@@ -285,7 +286,8 @@ def prepare_masters(opened: OpenedFrames, settings: StackSettings, place: Place)
     for number in range(len(opened.lights.names)):
         group, factor = masters.of(light, number)
         group_of.append((masters.masters.index(group), float(factor)))
-    return PreparedMasters([group.noise for group in masters.masters], planes, group_of, used, fit)
+    flats = [UsedFlat.of(group, cubes["flat"]) for group in masters.masters]
+    return PreparedMasters([group.noise for group in masters.masters], planes, group_of, used, fit, flats)
 
 
 def survey_lights(opened: OpenedFrames, ready: PreparedMasters, place: Place, client: Any) -> list[PlainPixels | None]:

@@ -32,6 +32,7 @@ from ..stack.engine import PlannedFrame, StackPlan
 from ..stack.normalise import normalisation
 from ..stack.settings import StackSettings
 from ..stars.survey import QUALITY, quality_table
+from .calibration_checks import flat_doubts
 from .stack_filters import FilterRun, filter_runs, register_filters, stack_files
 from .stack_inputs import (
     OpenedFrames,
@@ -192,6 +193,10 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
     continued = claim_folder(place.work, place.out, run_identity(opened, settings))
     ready = timed("masters", prepare_masters, opened, settings, place)
     pixels = timed("first pass", survey_lights, opened, ready, place, client)
+    if ready.darks_fit:  # what darks leave is no fault of the flats
+        of_lights = ready.planes, ready.group_of, pixels, opened.lights.names
+        opened.warnings.extend(timed("first pass", flat_doubts, ready.flats, *of_lights))
+    ready.flats.clear()
     shared = filter_runs(opened, ready, pixels, place)
     runs = timed("alignment", register_filters, shared, settings, opened.warnings)
     planned = [timed("alignment", plan_stack, run, settings, registration) for run, registration in runs]
