@@ -1,14 +1,13 @@
 """Scenes that several test files share: frames of a virtual camera as a cube or in a folder, and its true gain."""
 
 import dataclasses
-import json
 from datetime import datetime, timedelta
 
 import numpy as np
 import xarray as xr
 
 from workbench.core.cube import make_cube
-from workbench.finish import apply_stretch, histogram, make_picture, stretch_parameters
+from workbench.finish import apply_stretch, curve, histogram, make_picture, stretch_parameters
 from workbench.simulate import d7000, expose, save_frame
 
 CHANNELS = ["R", "G1", "G2", "B"]
@@ -136,8 +135,9 @@ def small_finish(shape=(120, 180)):
     picture = make_picture(linear)
     parameters = stretch_parameters(picture)
     pictures = {"stack": linear + gradient, "background": gradient, "linear": linear}
-    pictures["finished"] = apply_stretch(picture, parameters)["signal"].values
+    pictures["finished"] = pictures["stretched"] = apply_stretch(picture, parameters)["signal"].values
     counts = histogram(picture)
     steps = xr.Dataset({name: (("channel", "y", "x"), values) for name, values in pictures.items()})
     steps["count"] = counts["count"]
-    return steps.assign_coords(counts.coords).assign_attrs(stretch=json.dumps(parameters), frames=8, camera="test")
+    steps["curve"] = "bin", curve(counts["level"].values, parameters, 1)
+    return steps.assign_coords(counts.coords).assign_attrs(stretch=parameters["method"], frames=8, camera="test")

@@ -12,7 +12,7 @@ from workbench import calibrate, fidelity, pixels, plan, stack
 from workbench.charts.registry import REGISTRY
 from workbench.pipelines import measure_pixel_noise
 from workbench.pipelines.calibration import Lights
-from workbench.pipelines.examples import alignment_pair, finished_steps, flat_pair
+from workbench.pipelines.finishing import alignment_pair, finished_steps, flat_pair
 
 CAMERA = "NIKON D7000 (simulated)"
 

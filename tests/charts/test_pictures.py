@@ -1,13 +1,11 @@
 """Pictures before and after a step: what is drawn is what was measured, on one scale."""
 
-import json
-
 import holoviews as hv
 import numpy as np
 import pytest
 
 from tests.charts.drawn import check_drawn, parts, titles
-from workbench import charts, finish
+from workbench import charts
 
 
 def shown(image):
@@ -54,7 +52,9 @@ def test_the_curve_over_the_histogram_is_the_stretch_of_the_picture(lights):
     check_drawn(drawn)
     (line,) = parts([drawn[0]], hv.Curve, "the curve")
     level, height = line.dimension_values(0), line.dimension_values(1)
-    np.testing.assert_allclose(height, finish.curve(level, json.loads(steps.attrs["stretch"]), 1))
+    shown_at = np.interp(steps["linear"].sel(channel="G"), level, height)  # of the picture, pixel by pixel
+    dim = (shown_at > 0.02) & (shown_at < 0.3)
+    assert np.abs(shown_at - steps["finished"].sel(channel="G").values)[dim].mean() < 0.06
     (counts,) = parts([drawn[0]], hv.Curve, "pixels, G")
     np.testing.assert_allclose(counts.dimension_values(1), steps["count"].sel(channel="G") / steps["count"].max())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import holoviews as hv
@@ -12,11 +11,10 @@ from PIL import Image
 
 from ..core.statistics import mad_std
 from ..core.values import value_text
-from ..finish.curves import curve
 from . import theme
 from .lights import LIGHT, LIGHTS
 from .registry import Caption, caption, chart, source
-from .theme import COLUMN, INK, ROW, channel_colour
+from .theme import COLUMN, ROW, channel_colour
 
 BRIGHTNESS, SHOWN = theme.dimension("brightness in the linear picture", "e⁻"), theme.dimension("brightness shown")
 REMOVED = theme.dimension("removed", "e⁻")
@@ -144,7 +142,7 @@ def _stack_before_after_caption(result: Any) -> Caption:
 def background_before_after(steps: xr.Dataset) -> hv.Layout:
     """Chart the linear stack before and after the background's gradient is subtracted, and what is subtracted.
 
-    `steps` comes from `pipelines.examples.finished_steps`; of three channels green is shown.
+    `steps` comes from `pipelines.finishing.finished_steps`; of three channels green is shown.
     """
     channel = "G" if "G" in steps["channel"].values else steps["channel"].values[0]
     one = steps.sel(channel=channel)
@@ -176,7 +174,7 @@ def _background_before_after_caption(result: Any) -> Caption:
 def stretch_chart(steps: xr.Dataset) -> hv.Layout:
     """Chart the linear picture's histogram with the curve that stretches it, and the picture before and after.
 
-    `steps` comes from `pipelines.examples.finished_steps`.
+    `steps` comes from `pipelines.finishing.finished_steps`.
     """
     level = steps["level"].values
     counts = steps["count"].values
@@ -186,10 +184,7 @@ def stretch_chart(steps: xr.Dataset) -> hv.Layout:
         heights = counts[number] / most
         elements.append(theme.line(level, heights, dims=(BRIGHTNESS, SHOWN), label=f"pixels, {channel}",
                                    colour=channel_colour(channel), width=1.4))  # fmt: skip
-    parameters = json.loads(steps.attrs["stretch"])
-    green = 1 if steps.sizes["channel"] == 3 else 0
-    shown = curve(level, parameters, green)
-    elements.append(theme.line(level, shown, dims=(BRIGHTNESS, SHOWN), label="the curve", colour=INK, width=2.4))
+    elements.append(theme.line(level, steps["curve"].values, dims=(BRIGHTNESS, SHOWN), label="the curve", width=2.4))
     span = (float(level[0]), float(level[-1]))
     left = theme.panel(elements, title="Histogram, and the curve", xlim=span, ylim=(0, 1.04), legend="bottom_right")
     linear = steps["linear"].values
@@ -204,12 +199,11 @@ def stretch_chart(steps: xr.Dataset) -> hv.Layout:
 @caption(stretch_chart)
 def _stretch_chart_caption(result: Any) -> Caption:
     steps = result.lights.finished
-    parameters = json.loads(steps.attrs["stretch"])
     linear = steps["linear"].values
     top = float(np.nanpercentile(linear, 99.95))
     share = 100 * np.mean(linear[np.isfinite(linear)] < 0.1 * top)
     return Caption(
-        f"Left: the histogram of the linear picture, its highest point at 1, and the curve ({parameters['method']}) "
+        f"Left: the histogram of the linear picture, its highest point at 1, and the curve ({steps.attrs['stretch']}) "
         f"that gives each brightness its place between black and white. {share:.0f} % of the pixels lie in the lowest "
         f"tenth of the linear scale, where the eye sees black. Middle: the linear picture. Right: the same numbers "
         f"through the curve. {source(result)}",
@@ -223,16 +217,13 @@ def _stretch_chart_caption(result: Any) -> Caption:
 def finished_steps_chart(steps: xr.Dataset) -> hv.Layout:
     """Chart the stack as it is, stretched as it is, and finished: background, colour and stretch.
 
-    `steps` comes from `pipelines.examples.finished_steps`.
+    `steps` comes from `pipelines.finishing.finished_steps`.
     """
     raw = steps["stack"].values
-    parameters = json.loads(steps.attrs["stretch"])
     low, high = float(np.nanpercentile(raw, 1)), float(np.nanpercentile(raw, 99.95))
-    parameters["black"], parameters["white"] = [low] * len(raw), low + float(parameters["white"])
-    only = np.stack([curve(plane, parameters, number) for number, plane in enumerate(np.nan_to_num(raw, nan=low))])
     return theme.layout([
         colour_panel((raw - low) / (high - low), "The stack, linear", "linear"),
-        colour_panel(only, "Stretched, nothing else", "stretched"),
+        colour_panel(steps["stretched"].values, "Stretched, nothing else", "stretched"),
         colour_panel(steps["finished"].values, "Background, colour, stretch", "finished"),
     ])  # fmt: skip
 

@@ -33,7 +33,7 @@ from ..stack.cubes import aligned
 from ..stack.trial import before_after, noise_against_frames, rejection_trial
 from .calibration_checks import masters_cube, prepare_calibration
 from .characterization import Characterization, characterize
-from .examples import alignment_pair, finished_steps, flat_pair
+from .finishing import alignment_pair, finished_steps, flat_pair
 from .measurement import MAJORITY, as_warning, measure_pixel_noise, set_aside_lines
 
 CALIBRATION = ("bias", "dark", "flat", "darkflat")
@@ -68,7 +68,7 @@ class Lights:
     pair
         ``light`` and ``stack`` (y, x) [e-]: a piece of sky before and after stacking.
     flattened, together, finished
-        Pictures before and after the flat and the alignment, and of the finish (see `workbench.pipelines.examples`).
+        Pictures before and after the flat and the alignment, and of the finish (see `workbench.pipelines.finishing`).
     warnings
         What is doubtful, and why a piece is missing.
     """
