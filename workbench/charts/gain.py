@@ -362,12 +362,12 @@ def linearity(linear: xr.Dataset) -> hv.Layout:
 @caption(linearity)
 def _linearity_caption(result: Any) -> Caption:
     linear = result.transfer.linearity
-    error, share = (float(linear[name].mean()) for name in ("linearity_error", "lamp_share"))
+    error, share, scatter = (float(linear[name].mean()) for name in ("linearity_error", "lamp_share", "scatter_share"))
     times = "Shutter times are taken as powers of two in thirds of a stop, which the stated ones are rounded from. "
     times = times if linear.attrs["true_times"] else ""
     return Caption(
         "How far the mean of each light level lies from a line through all of them (EMVA 1288, 5 to 95 % of "
         f"saturation). Linearity error {error:.2f} % on average; the lamp's scatter between equal flats alone would "
-        f"make {share:.2f} %. {times}{source(result)}",
+        f"make {share:.2f} %, the levels' scatter about a smooth curve {scatter:.2f} %. {times}{source(result)}",
         "Deviations from a straight line in per cent against the signal, with a band as wide as the lamp's scatter.",
     )
