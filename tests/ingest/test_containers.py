@@ -1,5 +1,6 @@
 """TIFF, XISF and SER files as frames: the very pixels, what they record, and refusals that say what to do."""
 
+import shutil
 import subprocess
 import sys
 
@@ -7,12 +8,14 @@ import numpy as np
 import pytest
 import tifffile
 from astropy.io import fits
+from scipy.ndimage import convolve
 
 from workbench import WorkbenchError
 from workbench.core.cube import digest
 from workbench.core.errors import FrameReadError
 from workbench.ingest import open_folder, open_frames, plain_pixels, read_frame, read_metadata
 from workbench.ingest.containers import _SER_HEAD
+from workbench.simulate.capture import Batch, smart_telescope, write_frames
 
 SHAPE = (96, 128)
 
@@ -107,6 +110,56 @@ def test_a_debayered_fits_file_says_what_to_give(tmp_path, shape):
     with pytest.raises(
         FrameReadError, match="3 colour planes: it is debayered.*debayering switched off.*workbench finish"
     ):
+        read_frame(tmp_path / "a.fits")
+
+
+def bilinear(raw, pattern):
+    """Debayered as the simplest programs do it: what was measured stays, what is missing is its neighbours' mean."""
+    row, column = np.indices(raw.shape) % 2
+    colour = np.array([*pattern])[2 * row + column]
+    kernel = np.outer([1, 2, 1], [1, 2, 1]) / 4
+    planes = []
+    for name in "RGB":
+        there = (colour == name).astype(float)
+        mean = convolve(raw * there, kernel, mode="mirror") / convolve(there, kernel, mode="mirror")
+        planes.append(np.where(there > 0, raw, mean.round()))
+    return np.array(planes, "uint16")
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("rows", ["TOP-DOWN", "BOTTOM-UP"])
+@pytest.mark.parametrize("pattern", ["RGGB", "BGGR", "GRBG", "GBRG"])
+def test_of_a_debayered_fits_file_the_measured_samples_are_taken(tmp_path, pattern, rows, last):
+    raw = np.random.default_rng(4).normal(900, 12, (64, 96)).round()
+    planes = bilinear(raw, pattern)
+    stored = planes[:, ::-1] if rows == "BOTTOM-UP" else planes
+    header = fits.Header({"IMAGETYP": "Light", "EXPTIME": 10.0, "ROWORDER": rows})
+    fits.writeto(tmp_path / "a.fits", np.moveaxis(stored, 0, -1) if last else stored, header)
+    folder = open_folder(tmp_path)
+    assert folder.light.attrs["cfa_pattern"] == pattern
+    np.testing.assert_array_equal(folder.light.values[0], raw)
+    np.testing.assert_array_equal(read_frame(tmp_path / "a.fits"), raw)
+    assert any("three colour planes, debayered" in text for text in folder.warnings)
+
+
+def test_what_siril_debayered_is_the_raw_mosaic_again(tmp_path, siril):
+    write_frames(tmp_path, smart_telescope((96, 128)), [Batch("light", 2, 60.0)])
+    lights = tmp_path / "lights"
+    expected = open_folder(tmp_path).light.values
+    siril(lights, "convert l -debayer -out=../process")
+    shutil.rmtree(lights)
+    (tmp_path / "process").rename(lights)
+    for path in lights.iterdir():
+        path.rename(path.with_suffix(".fits")) if path.suffix == ".fit" else path.unlink()
+    found = open_folder(tmp_path).light
+    assert (found.attrs["cfa_pattern"], found.sizes["frame"]) == ("GRBG", 2)
+    np.testing.assert_array_equal(found.values, expected)
+
+
+def test_a_picture_of_true_colour_planes_is_refused(tmp_path):
+    planes = np.random.default_rng(4).normal(900, 12, (3, 64, 96)).astype("uint16")
+    fits.writeto(tmp_path / "a.fits", planes)
+    with pytest.raises(FrameReadError, match="which samples were measured is not known"):
         read_frame(tmp_path / "a.fits")
 
 
@@ -214,6 +267,16 @@ def test_each_frame_of_a_video_is_a_light(tmp_path, order, scale):
     assert folder.drop(frame, "why").count("light") == 2
 
 
+def test_a_video_of_eight_bits_is_read_with_its_rounding_noted(tmp_path):
+    frames = [(mosaic(seed) // 64).astype("uint8") for seed in range(3)]
+    path = write_ser(tmp_path / "lights" / "m42_4s.ser", frames, depth=8, order="|u1")
+    folder = open_folder(tmp_path)
+    np.testing.assert_array_equal(folder.light.values, frames)
+    assert (folder.light.dtype, folder.light.attrs["white_level"]) == (np.uint16, 255)
+    assert read_frame(path.with_name(path.name + "#0002")).dtype == np.uint16
+    assert any("eight bits a pixel, 256 steps" in text for text in folder.warnings)
+
+
 def test_a_video_of_darks_and_one_without_times(tmp_path):
     frames = [mosaic(seed) for seed in range(2)]
     write_ser(tmp_path / "darks" / "d_4s.ser", frames, times=False)
@@ -232,7 +295,6 @@ def test_a_video_that_is_not_supported_says_why(tmp_path):
     reasons = {
         write_ser(tmp_path / "rgb.ser", [frame], colour=100): "3 colour planes",
         write_ser(tmp_path / "cyan.ser", [frame], colour=16): "colours number 16",
-        write_ser(tmp_path / "eight.ser", [frame], depth=8): r"eight bits.*16-bit video \(RAW16\)",
         write_ser(tmp_path / "odd.ser", [frame], depth=0): "impossible header",
     }
     cut = write_ser(tmp_path / "cut.ser", [frame] * 3)

@@ -15,6 +15,7 @@ from .cube import MOSAICS, channels_of, check_pixels
 from .errors import WorkbenchError
 from .statistics import mad_std
 
+_NOISIER = 0.1  # of ln: by so much at least what was measured is rougher than what was interpolated
 _Mosaic = TypeVar("_Mosaic", xr.DataArray, xr.Dataset)
 
 
@@ -114,6 +115,53 @@ def checkerboard(frame: np.ndarray) -> str:
         if contrast > max(6 * error, 0.005 * level) and abs(between) < 0.2 * contrast:
             shown[pattern] = float(np.median(green))
     return max(shown, key=lambda pattern: shown[pattern], default="")
+
+
+def measured_pattern(colours: np.ndarray) -> str:
+    """Return the mosaic that debayered planes R, G, B (3, y, x) were made from, an empty text if they do not show it.
+
+    What was measured is noisier against its four neighbours than what was interpolated: in G on one diagonal of the
+    cell, and of the other diagonal R in one pixel and B in the other.
+
+    Examples
+    --------
+    >>> raw = np.random.default_rng(1).normal(900, 9, (64, 64))
+    >>> mean = (np.roll(raw, 1, 1) + np.roll(raw, -1, 1)) / 2  # along the rows
+    >>> odd = np.indices(raw.shape) % 2
+    >>> red, blue = np.where(odd[1] == 0, raw, mean), np.where(odd[1] == 1, raw, mean)
+    >>> measured_pattern(np.array([red, np.where(odd.sum(axis=0) == 1, raw, mean), blue]))
+    'RGGB'
+    """
+    planes = np.asarray(colours, float)
+    detail = np.abs(planes[:, 1:-1, 1:-1] - _around(planes))
+    detail = np.minimum(detail, 5 * np.median(detail, axis=(1, 2), keepdims=True) + 1e-9)
+    rough = np.log(np.stack([detail[:, 1 - r :: 2, 1 - c :: 2].mean((1, 2)) + 1e-9 for r in (0, 1) for c in (0, 1)]))
+    green = rough[[1, 2], 1].mean() - rough[[0, 3], 1].mean()
+    first, last = (0, 3) if green > 0 else (1, 2)
+    red = (rough[first, 0] - rough[last, 0]) + (rough[last, 2] - rough[first, 2])
+    if abs(green) < _NOISIER or abs(red) < 2 * _NOISIER:
+        return ""
+    return {(0, True): "RGGB", (0, False): "BGGR", (1, True): "GRBG", (1, False): "GBRG"}[first, bool(red > 0)]
+
+
+def _around(planes: np.ndarray) -> np.ndarray:
+    """Mean of the four neighbours of each pixel within the edge."""
+    return (planes[:, :-2, 1:-1] + planes[:, 2:, 1:-1] + planes[:, 1:-1, :-2] + planes[:, 1:-1, 2:]) / 4
+
+
+def take_measured(colours: np.ndarray, pattern: str) -> np.ndarray:
+    """Return the mosaic (y, x) of the samples that debayered planes R, G, B (3, y, x) hold as they were measured.
+
+    Examples
+    --------
+    >>> take_measured(np.arange(3)[:, None, None] * np.ones((1, 2, 2)), "GRBG").tolist()
+    [[1.0, 0.0], [2.0, 1.0]]
+    """
+    mosaic = np.empty(colours.shape[1:], colours.dtype)
+    for number, colour in enumerate(pattern):
+        place = np.s_[number // 2 :: 2, number % 2 :: 2]
+        mosaic[place] = colours["RGB".index(colour)][place]
+    return mosaic
 
 
 def channel_index(cfa_pattern: str) -> np.ndarray:

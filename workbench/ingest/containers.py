@@ -18,7 +18,7 @@ from ..core.errors import FrameReadError, WorkbenchError, of_one_file
 from ..core.files import holder
 from .dng import stated_pattern
 from .fits_header import frame_info
-from .metadata import NAT, FrameInfo, PlainPixels, debayered, eight_bits, read_exif, require_file, require_length
+from .metadata import NAT, FrameInfo, PlainPixels, debayered, read_exif, require_file, require_length
 
 # TIFF
 
@@ -58,7 +58,7 @@ def tiff_layout(path: str | Path) -> tuple[FrameInfo, PlainPixels | None]:
     if samples > 1 or photometric in (2, 3, 6):
         raise FrameReadError(path, debayered(samples))
     if dtype is None or dtype.itemsize == 1:
-        raise FrameReadError(path, eight_bits("linear TIFF of 16 bits"))
+        raise FrameReadError(path, "has eight bits a pixel: the camera's values are lost; give linear TIFF of 16 bits")
     if pages > 1:
         raise FrameReadError(path, f"holds {pages} pictures; give one frame a file")
     if profile or photometric == 0 or dtype.kind not in "uf" or (dtype.kind == "u" and dtype.itemsize != 2):
@@ -173,6 +173,10 @@ class _Video(NamedTuple):
 
 _SER_HEAD = struct.Struct("<14s7i40s40s40s2q")
 _SER_COLOURS = {0: "mono", 8: "RGGB", 9: "GRBG", 10: "GBRG", 11: "BGGR"}
+_NARROW = (
+    "eight bits a pixel, 256 steps: what was rounded away counts as noise (0.29 of a step), and where a frame's own "
+    "noise is below half a step stacking does not bring it back; record 16 bits (RAW16)"
+)
 _SER_EPOCH = np.datetime64("0001-01-01", "us")
 
 
@@ -183,7 +187,7 @@ def frames_in(path: Path) -> list[Path]:
     Raises
     ------
     FrameReadError
-        If it is a damaged SER video, or none of 16-bit frames of one plane.
+        If it is a damaged SER video, or one of colour planes.
     """
     if path.suffix.casefold() != ".ser":
         return [path]
@@ -208,10 +212,12 @@ def ser_layout(path: str | Path) -> tuple[FrameInfo, PlainPixels]:
     if number >= video.frames:
         raise FrameReadError(path, f"does not exist: the video has {video.frames} frames, the first is #0000")
     pattern = _SER_COLOURS[video.colour]
-    start = _SER_HEAD.size + number * 2 * math.prod(video.shape)
+    narrow = video.depth <= 8
+    start = _SER_HEAD.size + number * (1 if narrow else 2) * math.prod(video.shape)
     info = FrameInfo(
         Path(path), "ser", *video.shape, camera=video.instrument, cfa_pattern=pattern, cfa_stated=pattern != "mono",
         full_shape=video.shape, time=video.times[number] if len(video.times) else NAT,
+        white_level=255.0 if narrow else math.nan, doubts=(_NARROW,) if narrow else (),
     )  # fmt: skip
     return info, PlainPixels(file, start, video.stored, video.shape)
 
@@ -233,11 +239,10 @@ def _video_as_it_is(path: Path, size: int, changed: int) -> _Video:
             raise FrameReadError(path, debayered(3))
         if colour not in _SER_COLOURS:
             raise FrameReadError(path, f"has the colours number {colour}; supported are mono and Bayer mosaics")
-        if 1 <= depth <= 8:
-            raise FrameReadError(path, eight_bits("16-bit video (RAW16)"))
         if not (depth <= 16 and min(depth, width, height, frames) > 0):
             raise FrameReadError(path, f"has an impossible header: {frames} frames of {width} x {height}, {depth} bits")
-        end = _SER_HEAD.size + 2 * width * height * frames
+        bytes_each = 1 if depth <= 8 else 2
+        end = _SER_HEAD.size + bytes_each * width * height * frames
         require_length(path, end, "header")
         file.seek(_SER_HEAD.size + 2 * width * (height // 2))
         rows = file.read(2 * width * min(height - height // 2, 16))
@@ -247,7 +252,8 @@ def _video_as_it_is(path: Path, size: int, changed: int) -> _Video:
     if len(ticks) == frames and ticks.min() > 0:  # of 100 ns
         times = (_SER_EPOCH + (ticks // 10).astype("timedelta64[us]")).astype("datetime64[ns]")
     instrument = re.sub(r"\0.*", "", instrument.decode("latin-1"), flags=re.DOTALL).strip()
-    return _Video(colour, (height, width), depth, frames, instrument, _byte_order(rows), times)
+    stored = "|u1" if depth <= 8 else _byte_order(rows)
+    return _Video(colour, (height, width), depth, frames, instrument, stored, times)
 
 
 def _byte_order(rows: bytes) -> str:

@@ -16,8 +16,9 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
 from ..core.errors import FrameReadError
-from .fits_header import BOTTOM_UP, frame_info
-from .metadata import FrameInfo, PlainPixels, require_file, require_length
+from ..core.mosaic import measured_pattern, middle, take_measured
+from .fits_header import BOTTOM_UP, colour_axis, frame_info
+from .metadata import FrameInfo, PlainPixels, debayered, require_file, require_length
 
 
 def read_fits(path: str | Path, area: str = "visible") -> np.ndarray:
@@ -25,12 +26,14 @@ def read_fits(path: str | Path, area: str = "visible") -> np.ndarray:
 
     A file whose rows run from the bottom up (``ROWORDER``) is turned upright.  Without ``area="full"`` the overscan is
     cut off (``TRIMSEC``, ``DATASEC``, ``BIASSEC``).  16-bit integers come as uint16; floating-point data stay what they
-    are; wider integers and scaled integers come as float64, blank ones as NaN.
+    are; wider integers and scaled integers come as float64, blank ones as NaN.  Of a debayered picture, three colour
+    planes, come the samples that were measured, as their mosaic.
 
     Raises
     ------
     FrameReadError
-        If it holds no two-dimensional image, has eight bits a pixel, or is cut short.
+        If it holds no two-dimensional image, has eight bits a pixel, is cut short, or is a picture of three colour
+        planes that does not show which samples were measured.
     """
     path = require_file(path)
     with _opened(path) as hdus:
@@ -39,14 +42,17 @@ def read_fits(path: str | Path, area: str = "visible") -> np.ndarray:
         if plain is not None:
             return plain.read(area=area)
         try:
-            pixels = np.asarray(hdu.data).reshape(info.full_shape)
+            if colour_axis(hdu.header) is None:
+                pixels = np.asarray(hdu.data).reshape(info.full_shape)
+            else:
+                pixels = take_measured(_colours(hdu, info), info.cfa_pattern)
         except Exception as error:  # astropy and zlib raise many kinds for damaged data
             raise FrameReadError(path, f"is damaged or cut short ({error}); copy it again") from None
     if info.dtype == "uint16" and pixels.dtype.kind == "i" and pixels.min() < 0:
         raise FrameReadError(
             path, f"has values below zero ({pixels.min()}) in 16-bit integers, which no camera writes; save it as float"
         )
-    if info.row_order == BOTTOM_UP:
+    if info.row_order == BOTTOM_UP and colour_axis(hdu.header) is None:
         pixels = pixels[::-1]
     if area == "visible":
         (top, left), height, width = info.margins, info.height, info.width
@@ -117,7 +123,8 @@ def _picture(hdus: fits.HDUList, path: Path) -> tuple[Any, FrameInfo]:
     for hdu in hdus:
         if isinstance(hdu, (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)) and hdu.header.get("NAXIS", 0) > 0:
             _mend(hdu.header)
-            return hdu, frame_info(hdu.header, path)
+            info = frame_info(hdu.header, path)
+            return hdu, info if colour_axis(hdu.header) is None else _with_mosaic(hdu, info)
     raise FrameReadError(path, "holds no image (its FITS units are empty, or tables)")
 
 
@@ -133,11 +140,34 @@ def _mend(header: fits.Header) -> None:
                 header.remove(card.keyword)
 
 
+def _colours(hdu: Any, info: FrameInfo) -> np.ndarray:
+    """The upright planes R, G, B (3, y, x) of a debayered picture."""
+    planes = np.moveaxis(np.squeeze(hdu.data), colour_axis(hdu.header) or 0, 0)
+    return planes[:, ::-1] if info.row_order == BOTTOM_UP else planes
+
+
+def _with_mosaic(hdu: Any, info: FrameInfo) -> FrameInfo:
+    """A debayered picture's record with the mosaic that its pixels show, the samples that were measured."""
+    rows, columns = middle(info.full_shape, (512, 512))
+    try:
+        pattern = measured_pattern(_colours(hdu, info)[:, rows, columns])
+    except Exception as error:  # astropy and zlib raise many kinds for damaged data
+        raise FrameReadError(info.path, f"is damaged or cut short ({error}); copy it again") from None
+    if not pattern:
+        raise FrameReadError(info.path, debayered(3))
+    levels = (info.black_level * 4)[:4]
+    doubt = (
+        f"three colour planes, debayered: the samples that were measured show by their noise, in the mosaic {pattern}, "
+        "and are used, the interpolated ones are not; if colours were balanced, calibration frames do not fit"
+    )
+    return replace(info, cfa_pattern=pattern, cfa_stated=True, black_level=levels, doubts=(*info.doubts, doubt))
+
+
 def _plain(hdu: Any, info: FrameInfo) -> PlainPixels | None:
     header, place = hdu.header, hdu.fileinfo()
     with info.path.open("rb") as file:
         packed = file.read(6) != b"SIMPLE"
-    if packed or place is None or isinstance(hdu, fits.CompImageHDU):
+    if packed or place is None or colour_axis(header) is not None or isinstance(hdu, fits.CompImageHDU):
         return None
     stored = f">{'f' if header['BITPIX'] < 0 else 'i'}{abs(header['BITPIX']) // 8}"
     pixels = PlainPixels(

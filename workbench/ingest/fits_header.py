@@ -15,7 +15,7 @@ from ..core.cube import MOSAICS
 from ..core.errors import FrameReadError
 from ..core.mosaic import shifted
 from ..core.settings import filter_name
-from .metadata import NAT, FrameInfo, as_time, debayered, number
+from .metadata import NAT, FrameInfo, as_time, number
 
 BOTTOM_UP = "BOTTOM-UP"
 
@@ -105,13 +105,24 @@ def bayer_pattern(header: Mapping[str, Any]) -> str:
     return shifted(pattern, rows, columns) if pattern in MOSAICS else pattern
 
 
-def _full_shape(header: Mapping[str, Any], path: Path) -> tuple[int, int]:
-    """Height and width of the data."""
+def colour_axis(header: Mapping[str, Any]) -> int | None:
+    """Return along which axis of the data, as numpy has them, three colour planes lie; None for one plane."""
+    shape = _shape(header)
+    return None if len(shape) != 3 or 3 not in (shape[0], shape[2]) else 0 if shape[0] == 3 else 2
+
+
+def _shape(header: Mapping[str, Any]) -> list[int]:
     shape = [header[f"NAXIS{axis}"] for axis in range(header["NAXIS"], 0, -1)]
     while len(shape) > 2 and shape[0] == 1:
         shape = shape[1:]
-    if len(shape) == 3 and 3 in (shape[0], shape[2]):
-        raise FrameReadError(path, debayered(3))
+    return shape
+
+
+def _full_shape(header: Mapping[str, Any], path: Path) -> tuple[int, int]:
+    """Height and width of the data."""
+    shape = _shape(header)
+    if (axis := colour_axis(header)) is not None:
+        del shape[axis]
     if len(shape) != 2:
         size = " x ".join(map(str, shape))
         raise FrameReadError(path, f"holds data of size {size}; a frame is one two-dimensional mosaic or mono image")

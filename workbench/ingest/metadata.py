@@ -319,14 +319,10 @@ def number(text: Any) -> float:
 def debayered(planes: int) -> str:
     """Return why a file of several colour planes is no frame, and what to give instead."""
     return (
-        f"holds {planes} colour planes: it is debayered, and neighbours share what they held; give the raw mosaic (one "
-        "plane, debayering switched off), or, if it is a linear stack, finish it: workbench finish"
+        f"holds {planes} colour planes: it is debayered, neighbours share what they held, and which samples were "
+        "measured is not known; give the raw mosaic (one plane, debayering switched off), or, if it is a linear stack, "
+        "finish it: workbench finish"
     )
-
-
-def eight_bits(instead: str) -> str:
-    """Return why a file of eight bits a pixel is no frame, and what to give instead."""
-    return f"has eight bits a pixel: the camera's values are lost; give {instead}"
 
 
 def require_file(path: str | Path) -> Path:

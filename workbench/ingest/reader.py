@@ -55,7 +55,8 @@ def read_frame(path: str | Path, area: Area = "visible", scale: float = 1.0, shi
         return read_frame(path, area) * np.float32(scale) + np.float32(shift)
     plain = plain_pixels(path)
     if plain is not None:
-        return plain.read(area=area)
+        pixels = plain.read(area=area)
+        return pixels.astype(np.uint16) if pixels.dtype == np.uint8 else pixels
     form = _format(path)
     if form == "fits":
         return read_fits(path, area)
