@@ -3,9 +3,19 @@
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.wcs import WCS
 
 from workbench.core.cube import make_cube
-from workbench.core.fits_cards import RECORD, observation, put_cards, put_plane, record_of, with_gaps, without_gaps
+from workbench.core.fits_cards import (
+    RECORD,
+    observation,
+    put_cards,
+    put_plane,
+    record_of,
+    wcs_cards,
+    with_gaps,
+    without_gaps,
+)
 
 HEADER = {
     "OBJECT": "M 31", "RA": 10.68, "OBJCTRA": "00 42 44", "PIXSIZE1": 3.8, "SITELAT": "50 10 00", "OBSERVER": "A. Name",
@@ -59,3 +69,38 @@ def test_the_record_is_found_in_any_header():
     assert record_of(hdus) == ""
     hdus[1].header[RECORD] = "{}"
     assert record_of(hdus) == "{}"
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        {"CD1_1": -2e-4, "CD1_2": 3e-5, "CD2_1": 4e-5, "CD2_2": 1.9e-4},
+        {"CDELT1": -2e-4, "CDELT2": 2e-4, "CROTA2": 20.0},
+        {"CDELT1": -2e-4, "CDELT2": 2e-4, "PC1_1": 0.9, "PC1_2": 0.3, "PC2_1": -0.2, "PC2_2": 0.95},
+    ],
+)
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_plate_solution_points_every_pixel_to_the_same_place_of_the_sky(scale, flipped):
+    where = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.7, "CRVAL2": 41.3, "CRPIX1": 60.0, "CRPIX2": 35.0}
+    height, (top, left) = 100, (6, 8)
+    cards = wcs_cards(where | scale | {"GAIN": 100}, (top, left), height if flipped else 0)
+    assert "GAIN" not in cards
+    x, y = np.array([8.0, 60.0, 119.0]), np.array([6.0, 35.0, 90.0])  # of the file's pixels, from 0
+    before = WCS(fits.Header(where | scale)).all_pix2world(x, y, 0)
+    upright = height - 1 - y if flipped else y
+    after = WCS(fits.Header(cards)).all_pix2world(x - left, upright - top, 0)
+    np.testing.assert_allclose(after, before, atol=1e-9)
+
+
+def test_a_solution_that_cannot_be_turned_and_a_header_without_one_give_nothing():
+    header = {
+        "CTYPE1": "RA---TAN-SIP",
+        "CTYPE2": "DEC--TAN-SIP",
+        "CRPIX1": 6.0,
+        "CRPIX2": 3.0,
+        "CD2_2": 1e-4,
+        "A_ORDER": 2,
+    }
+    assert wcs_cards(header, (0, 0)) == header
+    assert wcs_cards(header, (0, 0), 100) == {}
+    assert wcs_cards({"RA": 10.0, "EQUINOX": 2000.0}, (0, 0)) == {}

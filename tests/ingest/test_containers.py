@@ -15,6 +15,7 @@ from workbench.core.cube import digest
 from workbench.core.errors import FrameReadError
 from workbench.ingest import open_folder, open_frames, plain_pixels, read_frame, read_metadata
 from workbench.ingest.containers import _SER_HEAD
+from workbench.ingest.reader import read_header
 from workbench.simulate.capture import Batch, smart_telescope, write_frames
 
 SHAPE = (96, 128)
@@ -191,6 +192,7 @@ def test_an_xisf_frame_with_its_keywords(tmp_path, options):
     found = [row[name] for name in ("kind", "exposure", "gain_setting", "offset_setting", "temperature", "filter")]
     assert found == ["flat", 2.5, 100, 50, -10, "L"]
     assert (row["cfa_pattern"], row["camera"], row["format"]) == ("RGGB", "ASI 533", "xisf")
+    assert read_header(path)["INSTRUME"] == "ASI 533"
     assert row["time"] == np.datetime64("2024-03-01T20:00:00")
     assert folder.warnings == []
     np.testing.assert_array_equal(folder.flat.values[0], mosaic())

@@ -102,7 +102,9 @@ def test_the_file_opens_without_loss(night, done):
 
 def test_the_header_keeps_what_was_observed(tmp_path, siril_levels):
     observed = {"OBJECT": "M 31", "RA": 10.68, "OBJCTRA": "00 42 44", "TELESCOP": "RC", "SITELAT": 50.0}
-    batches = [Batch("bias", 2, 0.0), Batch("light", 3, 60.0, gain_setting=0.0, filter="L", header=observed)]
+    solved = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRPIX1": 9.5, "CRPIX2": 8.0, "CRVAL1": 10.68, "CRVAL2": 41.2}
+    solved |= {"CD1_1": -2e-4, "CD1_2": 1e-5, "CD2_1": 1e-5, "CD2_2": 2e-4}
+    batches = [Batch("bias", 2, 0.0), Batch("light", 3, 60.0, gain_setting=0.0, filter="L", header=observed | solved)]
     sky = virtual.make_sky((200, 240), stars=60, faintest=30.0, brightest=600.0, step=16.0, seed=3)
     write_frames(tmp_path / "night", cooled((200, 240)), batches, program="nina", sky=sky)
     out = stack_folder(tmp_path / "night", tmp_path / "stack.fits", progress=False).path
@@ -118,6 +120,7 @@ def test_the_header_keeps_what_was_observed(tmp_path, siril_levels):
         signal = open_stack(out).signal.values
         assert siril_levels(path)[0, 0] == pytest.approx(np.nanmean(signal), abs=0.06)
     header = fits.getheader(out)
+    assert {key: header[key] for key in solved} == solved
     assert header["NCOMBINE"] == header["STACKCNT"] == 3
     assert sum(not card.image.strip() for card in header.cards) < 36
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -90,6 +91,38 @@ def observation(
         value = next((header[name] for name in (key, *others) if header.get(name) not in (None, "")), None)
         if isinstance(value, (str, int, float)):
             cards[key] = _card_text(value) if isinstance(value, str) else value
+    return cards
+
+
+_PLACE_ON_SKY = re.compile(
+    r"WCSAXES|(CTYPE|CRPIX|CRVAL|CUNIT|CDELT|CROTA)[12]|(CD|PC)[12]_[12]|RADE(SYS|CSYS)|LON(POLE)|LATPOLE|EQUINOX|"
+    r"(A|B|AP|BP)_(ORDER|DMAX|[0-9]_[0-9])"
+)
+
+
+def wcs_cards(header: Mapping[str, Any], margins: tuple[int, int], flipped_height: int = 0) -> dict[str, Any]:
+    """Return a header's plate solution for its picture as it is read; without one, nothing.
+
+    CRPIX less the `margins` (top, left) that are cut off.  Rows turned upright in a picture of `flipped_height` change
+    the sign of y: CRPIX2' = height + 1 - CRPIX2, and CD1_2 and CD2_2, or CDELT2, PC1_2 and PC2_1, change theirs; a
+    solution with SIP terms is then left out.
+
+    Examples
+    --------
+    >>> header = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRPIX1": 50.0, "CRPIX2": 20.0, "CD2_2": 1e-4, "GAIN": 1}
+    >>> wcs_cards(header, (0, 8))["CRPIX1"], wcs_cards(header, (0, 0), 101)["CD2_2"], len(wcs_cards(header, (0, 0)))
+    (42.0, -0.0001, 5)
+    """
+    cards = {key: header[key] for key in header if _PLACE_ON_SKY.fullmatch(key) and header[key] is not None}
+    if not {"CTYPE1", "CTYPE2", "CRPIX1", "CRPIX2"} <= set(cards) or (
+        flipped_height and ("A_ORDER" in cards or not {"CD2_2", "CDELT2"} & set(cards))
+    ):
+        return {}
+    if flipped_height:
+        cards["CRPIX2"] = flipped_height + 1 - cards["CRPIX2"]
+        turned = ("CD1_2", "CD2_2") if "CD2_2" in cards else ("CDELT2", "PC1_2", "PC2_1")
+        cards |= {key: -cards[key] for key in turned if key in cards}
+    cards["CRPIX1"], cards["CRPIX2"] = cards["CRPIX1"] - margins[1], cards["CRPIX2"] - margins[0]
     return cards
 
 

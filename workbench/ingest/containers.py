@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
@@ -129,7 +130,7 @@ def xisf_layout(path: str | Path) -> tuple[FrameInfo, PlainPixels | None]:
         raise FrameReadError(path, debayered(planes))
     if dtype.kind not in "uf":
         raise FrameReadError(path, f"holds {dtype} pixels; save 16 bits or float")
-    words = {name: _value(values[-1]["value"]) for name, values in image["FITSKeywords"].items()}
+    words = _keywords(image)
     pattern = image["XISFProperties"].get("PCL:CFASourcePattern", {}).get("value")
     bits = dtype.itemsize * 8 * (-1 if dtype.kind == "f" else 1)
     shape = {"NAXIS": 2, "NAXIS1": width, "NAXIS2": height, "BITPIX": bits, "BZERO": 0, "BSCALE": 1, "ROWORDER": ""}
@@ -146,6 +147,16 @@ def xisf_layout(path: str | Path) -> tuple[FrameInfo, PlainPixels | None]:
         (info.height, info.width),
     )
     return info, pixels.require_whole()
+
+
+def xisf_keywords(path: str | Path) -> dict[str, Any]:
+    """Return the FITS keywords of an XISF file; an error as `xisf_layout`."""
+    xisf_layout(path)
+    return _keywords(xisf_package()(str(path)).get_images_metadata()[0])
+
+
+def _keywords(image: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _value(values[-1]["value"]) for name, values in image["FITSKeywords"].items()}
 
 
 def _value(text: str) -> Any:

@@ -23,7 +23,7 @@ from ..core.files import holder
 from ..core.mosaic import shifted
 from ..core.settings import SETTING
 from ..core.values import joined_lines
-from .containers import frames_in, read_tiff, read_xisf, ser_layout, tiff_layout, xisf_layout
+from .containers import frames_in, read_tiff, read_xisf, ser_layout, tiff_layout, xisf_keywords, xisf_layout
 from .dng import plain_dng
 from .fits import fits_layout, header_of, read_fits
 from .metadata import FrameInfo, PlainPixels, kind_in_words, read_exif, require_file
@@ -108,9 +108,10 @@ def read_metadata(path: str | Path, known: MutableMapping[Any, dict[str, Any]] |
 
 
 def read_header(path: str | Path) -> Mapping[str, Any]:
-    """Return the header of a FITS frame, an empty one of other formats and of a file that cannot be read."""
+    """Return the header of a FITS frame or the FITS keywords of an XISF one, else, or if it cannot be read, nothing."""
+    readers = {"fits": header_of, "xisf": xisf_keywords}
     try:
-        return header_of(path) if _format(path) == "fits" else {}
+        return readers.get(_format(path), lambda _: {})(path)
     except FrameReadError:
         return {}
 

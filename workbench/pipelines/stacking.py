@@ -24,8 +24,9 @@ from tqdm.auto import tqdm
 from ..align.registration import Registration
 from ..core.errors import WorkbenchError, said_of, said_of_all
 from ..core.files import check_target, whole_file
-from ..core.fits_cards import observation
+from ..core.fits_cards import observation, wcs_cards
 from ..core.parallel import machine_share
+from ..ingest.fits_header import BOTTOM_UP
 from ..ingest.reader import read_header
 from ..stack import fits_out
 from ..stack.engine import PlannedFrame, StackPlan
@@ -334,6 +335,13 @@ def _layout(plan: StackPlan, place: Place, units: str) -> fits_out.Layout:
     return fits_out.plan_layout(part, (len(plan.channels), *plan.shape), len(plan.frames), units)
 
 
+def _on_sky(opened: OpenedFrames, grid: str) -> dict[str, Any]:
+    """The plate solution of the frame whose pixel grid a stack has, where its header has one."""
+    row = opened.frames.table.set_index("file").loc[grid]
+    height = row["full_shape"][0] if row["row_order"] == BOTTOM_UP else 0
+    return wcs_cards(read_header(row["path"]), row["margins"], height)
+
+
 def complete_stack(
     run: FilterRun,
     registration: Registration,
@@ -370,7 +378,7 @@ def complete_stack(
     light = light.isel(frame=np.isin(light["filename"].values, table["file"][table["used"]]))
     name = lights.names[reference]
     observed = observation(light, name, read_header(lights.paths[reference]), site=site)
-    cards = observed | cards
+    cards = _on_sky(opened, run.grid or name) | observed | cards
     about["attributes"]["observation"] = observed | {key: cards[key][0] for key in ("INSTRUME", "EXPTIME", "TOTALEXP")}
     if run.grid and run.grid != lights.names[reference]:
         cards["SCALEREF"] = cards["REFFRAME"][0], "to this all is scaled"
