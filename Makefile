@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: app charts test lab lint format screenshots clean help
+.PHONY: app blog charts test lab lint format screenshots clean help
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -16,6 +16,10 @@ $(READY): pyproject.toml constraints.txt
 
 charts: $(READY)  ## measure the sample frames' sensor and draw the blog's charts into charts/
 	$(BIN)/workbench charts --out charts
+
+blog: $(READY)  ## the blog's chapters with their charts, into charts/blog/; FRAMES=FOLDER for your own frames
+	$(BIN)/workbench charts --out charts $(if $(FRAMES),--frames $(FRAMES))
+	$(BIN)/python docs/blog.py charts
 
 test: $(READY)  ## run every test
 	$(BIN)/ruff check .
