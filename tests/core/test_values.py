@@ -1,8 +1,10 @@
 """Measured values as text."""
 
+import math
+
 import pytest
 
-from workbench.core.values import temperature_text, unit_text, value_text
+from workbench.core.values import error_of, json_quantity, temperature_text, unit_text, value_text
 
 
 @pytest.mark.parametrize(
@@ -24,3 +26,11 @@ def test_units_of_both_spellings_are_shown_in_one_way():
     for units, shown in (("e-/s", "e⁻/s"), ("electron / s", "e⁻/s"), ("electron / (s pix)", "e⁻/s/pixel")):
         assert unit_text(units) == shown
     assert temperature_text(-5) == "−5 °C"
+
+
+def test_a_lower_bound_is_written_as_one_and_read_again():
+    entry = json_quantity(31234.0, math.inf, "e-")
+    assert entry == {"value": 31234.0, "error": None, "unit": "e-", "bound": "at least"}
+    assert math.isinf(error_of(entry))
+    assert value_text(entry["value"], error_of(entry), "e⁻") == "≥ 31,234 e⁻"
+    assert math.isnan(error_of(json_quantity(2.0, math.nan, "e-")))

@@ -30,10 +30,13 @@ def test_the_samples_give_their_truth(result):
         assert (one.gain_from_darks_agrees == 1).sum() >= 3
     green = values.sel(channel=["G1", "G2"])
     saturation = np.array([truth.saturation(iso) for iso in green.iso.values])[:, None]
-    assert (abs(green.full_well - saturation) < green.full_well_error).all()
-    assert (green.full_well_method == "white level").all()
+    assert (green.full_well < saturation).all()
+    assert (green.full_well > 0.6 * saturation).all()
+    assert (green.full_well_method == "bound").all()
+    assert np.isinf(green.dynamic_range_error).all()
     stops = np.log2(saturation[:, 0] / [truth.read_noise(iso) for iso in green.iso.values])
-    np.testing.assert_allclose(green.dynamic_range.mean("channel"), stops, atol=0.02)
+    assert (green.dynamic_range.mean("channel") < stops).all()
+    np.testing.assert_allclose(green.dynamic_range.mean("channel"), stops, atol=0.7)
     # the lamp of the samples drifts, and no more than that is to be seen
     assert float(values.linearity_error.max()) < 1
     assert float(abs(values.curvature / values.curvature_error).max()) < 4.5

@@ -313,7 +313,13 @@ def dynamic_range(ranges: xr.Dataset | Mapping[str, Any], wells: xr.Dataset | No
         axis = axis_of(data)
         measured = {channel: series(data, key, channel) for channel in channels(data)}
         elements = [theme.channel_points(name, *known, dims=(axis.dim, value)) for name, known in measured.items()]
-        top = max((float(np.max(known + error, initial=0.0)) for _, known, error in measured.values()), default=0.0)
+        top = max(
+            (
+                float(np.max(known + np.where(np.isfinite(error), error, 0), initial=0.0))
+                for _, known, error in measured.values()
+            ),
+            default=0.0,
+        )
         scales = axis.scales(settings_of(data)) | ({"ylim": (0.0, 1.15 * top)} if not log and top else {})
         panels.append(theme.panel(elements, title=title, log=axis.log + ("y" if log else ""), **scales))
     return theme.layout(panels)
@@ -324,10 +330,10 @@ def _dynamic_range_caption(result: Any) -> Caption:
     ranges, wells = result.transfer.dynamic_range, result.transfer.wells
     ends = ends_text(ranges["dynamic_range"].mean("channel"), lambda value: f"{value:.2f} stops")
     stated = "The end of the scale is measured on saturated flats. "
-    if set(wells["method"].values.ravel().tolist()) - {""} == {"white level"}:
+    if set(wells["method"].values.ravel().tolist()) - {""} == {"bound"}:
         stated = (
-            "No flat here is saturated everywhere: the scale is taken to end at the white level stated in the files, "
-            "and the bars show how far the brightest flats are from it. "
+            "No flat here is saturated: open triangles are lower bounds, from the brightest part of the brightest "
+            "flat; a pair several times overexposed shows the end of the scale. "
         )
     unknown = [name for name in channels(wells) if not wells["full_well"].sel(channel=name).notnull().any()]
     if unknown:

@@ -15,7 +15,7 @@ from .errors import WorkbenchError
 from .files import read_text, whole_file
 from .results import BLOCKS, MODE, QUANTITIES, Quantity, at_lowest_iso, build_dataset, of_dims
 from .settings import in_words_of, setting_dim
-from .values import attribute_dict, attribute_lines, json_number, json_quantity
+from .values import attribute_dict, attribute_lines, error_of, json_number, json_quantity
 
 SCHEMA = Path(__file__).parents[1] / "sensor.schema.json"
 SCHEMA_VERSION = 3
@@ -179,8 +179,9 @@ def _columns(quantity: Quantity, entries: Iterable[dict[str, Any]]) -> dict[str,
     """Return a quantity's variables from the objects that hold it; what every version has must be there."""
     found = [entry[quantity.key] if quantity.version == 1 else entry.get(quantity.key) for entry in entries]
     if quantity.form == "quantity":
-        parts = {name: key for (name, *_), key in zip(quantity.variables(), ("value", "error"), strict=True)}
-        return {name: [math.nan if one is None else _number(one[key]) for one in found] for name, key in parts.items()}
+        values = [math.nan if one is None else _number(one["value"]) for one in found]
+        errors = [math.nan if one is None else error_of(one) for one in found]
+        return {quantity.name: values, f"{quantity.name}_error": errors}
     convert: dict[str, Callable[[Any], Any]] = {"text": lambda one: one or "", "count": int, "number": _number}
     return {quantity.name: [convert[quantity.form](one) for one in found]}
 

@@ -18,6 +18,7 @@ SHUTTER_PARTS = (
     *(8000, 6400, 5000, 4000, 3200, 2500, 2000, 1600, 1250, 1000, 800, 640, 500, 400, 320, 250, 200, 160, 125, 100),
     *(80, 60, 50, 40, 30, 25, 20, 15, 13, 10, 8, 6, 5, 4),
 )  # of a second, in third stops, as cameras mark them
+AT_LEAST = "at least"  # of a quantity that is a lower bound
 
 
 def is_simulated(camera: str) -> bool:
@@ -37,7 +38,8 @@ def value_text(value: float, error: float | None = None, unit: str = "") -> str:
     Parameters
     ----------
     value, error
-        In the same unit; an error that is None, not finite or not positive is left out.
+        In the same unit; an error that is None, NaN or not positive is left out, an infinite one is that of a bound:
+        the quantity is at least the value.
     unit
         As it is to be shown; see `unit_text`.
 
@@ -45,15 +47,15 @@ def value_text(value: float, error: float | None = None, unit: str = "") -> str:
     --------
     >>> value_text(2.49312, 0.0123, "e⁻/ADU"), value_text(199.4, 2.61), value_text(31234.0, 250.0, "e⁻")
     ('2.493 ± 0.012 e⁻/ADU', '199.4 ± 2.6', '31,230 ± 250 e⁻')
-    >>> value_text(0.1234), value_text(float("nan"))
-    ('0.123', 'not measured')
+    >>> value_text(0.1234), value_text(float("nan")), value_text(31234.0, float("inf"), "e⁻")
+    ('0.123', 'not measured', '≥ 31,234 e⁻')
     """
     tail = f" {unit}" if unit else ""
     if not math.isfinite(value):
         return "not measured"
     if error is None or not math.isfinite(error) or error <= 0:
         digits = 0 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
-        return f"{round(value, digits):,.{digits}f}{tail}"
+        return f"{'≥ ' if error == math.inf else ''}{round(value, digits):,.{digits}f}{tail}"
     rounded = float(f"{error:.1e}")  # 0.0998 is written 0.10
     digits = 1 - math.floor(math.log10(rounded))
     shown = max(digits, 0)
@@ -125,10 +127,20 @@ def json_number(value: float) -> float | int | None:
 
 
 def json_quantity(value: float, error: float, unit: str) -> dict[str, Any] | None:
-    """Return a value with its error and unit as JSON has them; None where it is not measured."""
+    """Return a value with its error and unit as JSON has them; None where it is not measured.
+
+    A lower bound, whose error is infinite, has no error and ``"bound": "at least"``.
+    """
     if not math.isfinite(value):
         return None
-    return {"value": float(value), "error": float(error) if math.isfinite(error) else None, "unit": unit}
+    bound = {"bound": AT_LEAST} if error == math.inf else {}
+    return {"value": float(value), "error": float(error) if math.isfinite(error) else None, "unit": unit} | bound
+
+
+def error_of(quantity: Mapping[str, Any]) -> float:
+    """Return the error of a quantity as JSON has it: NaN where none is known, infinity for a lower bound."""
+    error = math.inf if quantity.get("bound") == AT_LEAST else quantity["error"]
+    return math.nan if error is None else float(error)
 
 
 def setting_text(quantity: Mapping[str, Any], *, why: bool = False) -> str:

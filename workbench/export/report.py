@@ -23,7 +23,7 @@ from ..core.files import whole_file
 from ..core.results import at_lowest_iso
 from ..core.sensor_file import sensor_text
 from ..core.settings import TITLES, in_words_of, setting_dim
-from ..core.values import attribute_dict, describe, setting_text, unit_text, value_text
+from ..core.values import attribute_dict, describe, error_of, setting_text, unit_text, value_text
 from ..fidelity.card import TESTS
 from ..pipelines.characterization import Characterization, written_table
 from .pages import template
@@ -147,7 +147,7 @@ def _cards(sensor: xr.Dataset) -> Iterator[tuple[str, str, str]]:
     yield from _best(sensor, "read_noise", "least read noise", "e⁻ rms", np.nanargmin, _error_of_mean)
     yield from _scalar(sensor, "invariance_iso", "nothing gained above", "read noise within 5 % of its least", setting)
     if well := at_lowest_iso(sensor, "full_well") if "full_well" in sensor else None:
-        yield "full well", value_text(well["value"], well["error"], "e⁻"), setting_text(well, why=True)
+        yield "full well", value_text(well["value"], error_of(well), "e⁻"), setting_text(well, why=True)
     yield from _best(sensor, "dynamic_range", "dynamic range", "stops", np.nanargmax, np.mean)
     yield from _scalar(sensor, "dark_current_reference", "dark current", where, unit="e⁻/s/pixel")
     yield from _scalar(sensor, "doubling_temperature", "dark current doubles every", unit="K")
@@ -179,7 +179,7 @@ def _best(
     if np.isfinite(values).any():
         place = int(pick(values))
         errors = sensor[f"{name}_error"].values[place]
-        known = errors[np.isfinite(errors)]
+        known = errors[~np.isnan(errors)]
         error = float(error_of(known)) if known.size else math.nan
         dim = setting_dim(sensor)
         where = f"at {describe({dim: sensor[dim].values[place]})}, mean of the channels"

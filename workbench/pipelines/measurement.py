@@ -20,7 +20,7 @@ from ..core.mosaic import crop, middle
 from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.results import at_lowest_iso
 from ..core.settings import in_words_of, setting_dim, setting_of_table
-from ..core.values import describe, setting_text, value_text
+from ..core.values import describe, error_of, setting_text, value_text
 from ..fidelity.findings import DARK_KINDS
 from ..ingest.folder import Folder
 from ..ingest.reader import open_frames
@@ -91,7 +91,7 @@ class Transfer:
             if value is not None:
                 setting = setting_text(value, why=name == "full_well")
                 title = name.replace("_", " ") + (f" ({setting})" if setting else "")
-                lines.append(f"{title}: {value_text(value['value'], value['error'], unit)}")
+                lines.append(f"{title}: {value_text(value['value'], error_of(value), unit)}")
         return lines
 
     def results(self) -> dict[str, xr.Dataset | None]:

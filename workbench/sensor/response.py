@@ -288,7 +288,10 @@ def _of_one_lens(levels: _LightLevels, here: np.ndarray) -> np.ndarray:
 
 def _saturation(ptc: xr.Dataset, wells: xr.Dataset | None, iso: float, channels: int) -> np.ndarray:
     stated = np.full(channels, ptc.attrs["white_level"]) - np.nan_to_num(ptc["black_level"].values.mean(axis=0))
-    measured = stated if wells is None else at_iso(wells["saturation"], iso)
+    if wells is None:
+        return stated
+    measured, error = (at_iso(wells[name], iso) for name in ("saturation", "saturation_error"))
+    measured = np.where(np.isinf(error), np.nan, measured)  # a lower bound
     return np.where(np.isfinite(measured), measured, stated)
 
 

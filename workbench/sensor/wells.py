@@ -30,9 +30,10 @@ def full_well(ptc: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
     ``plateau``: the mean of flats so bright that every pixel is at its limit, be it the converter's highest code or
     full wells, where the photon noise is gone; its error is the scatter of those means and the black level's.
     ``peak``: the variance breaks down but no flat is saturated all over; the end lies above the level of the greatest
-    variance (EMVA 1288's saturation) and is taken at the brightest strip of the brightest flat.  ``white level``: no
-    flat reaches the end; it lies between the brightest strip and the white level that the files state, and is taken
-    to be the latter.  In the last two the error is the standard deviation of an end that is anywhere in between.
+    variance (EMVA 1288's saturation) and is taken at the brightest strip of the brightest flat.  The error is the
+    standard deviation of an end that is anywhere in between.  ``bound``: no flat shows the end; it lies above the
+    brightest strip, which is stated as a lower bound, with an infinite error, in electrons with the least gain that two
+    errors allow.
 
     Parameters
     ----------
@@ -70,7 +71,8 @@ def full_well(ptc: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
         rows.append([_saturation(ptc, where, column, factor[column]) for column in range(len(channels))])
         for one, value, error in zip(rows[-1], factor, factor_error, strict=True):
             level, doubt = (one.get(name, np.nan) for name in ("saturation", "saturation_error"))
-            one |= {"full_well": level * value, "full_well_error": np.hypot(doubt * value, level * error)}
+            least = value - 2 * np.nan_to_num(error) if np.isinf(doubt) else value
+            one |= {"full_well": level * least, "full_well_error": np.hypot(doubt * value, level * error)}
         if where.size and not any("saturation" in one for one in rows[-1]):
             faint.append(describe({dim: setting}))
     warnings = []
@@ -118,13 +120,13 @@ def _saturation(ptc: xr.Dataset, pairs: np.ndarray, column: int, gain: float) ->
     fallen = (signal > signal[peak]) & (variance < 0.9 * variance[peak] - 4 * np.hypot(error, error[peak]))
     clipped = (saturated > CLIPPED_FRACTION).any()
     if fallen.any() and not (clipped and brightest > 0.9 * room):
-        value, low, method, limit = brightest, float(signal[peak]), "peak", "" if clipped else "well"
-    elif np.isfinite(room) and brightest > _ENOUGH_LIGHT * room:
-        value, low, method, limit = room, min(brightest, room), "white level", "converter" if clipped else ""
-    else:
-        return {"brightest": brightest}
-    doubt = max((value - low) / np.sqrt(3), _LEAST_ERROR * value)
-    return {"brightest": brightest, "saturation": value, "saturation_error": doubt, "method": method, "limit": limit}
+        doubt = max((brightest - float(signal[peak])) / np.sqrt(3), _LEAST_ERROR * brightest)
+        ends = {"saturation": brightest, "saturation_error": doubt}
+        return ends | {"brightest": brightest, "method": "peak", "limit": "" if clipped else "well"}
+    if np.isfinite(room) and brightest > _ENOUGH_LIGHT * room:
+        ends = {"saturation": min(brightest, room), "saturation_error": np.inf}
+        return ends | {"brightest": brightest, "method": "bound", "limit": "converter" if clipped else ""}
+    return {"brightest": brightest}
 
 
 def dynamic_range(read: xr.Dataset, wells: xr.Dataset) -> xr.Dataset:
