@@ -7,7 +7,7 @@ from pathlib import Path
 
 CHAPTERS = Path(__file__).with_name("blog")
 PLACE = re.compile(r"<!-- chart: ([\w-]+) -->")
-FILES = re.compile(r'(?:src|href)="([\w.-]+)"')
+FILES = re.compile(r"Put (.*?) into the folder")  # what a snippet asks for
 
 
 def fill(charts: Path) -> list[Path]:
@@ -23,9 +23,8 @@ def fill(charts: Path) -> list[Path]:
         for name in set(PLACE.findall(text)) - set(missing):
             snippet = (charts / f"{name}.embed.html").read_text(encoding="utf-8")
             text = text.replace(f"<!-- chart: {name} -->", snippet.strip())
-            for file in set(FILES.findall(snippet)):
-                if (charts / file).exists():
-                    shutil.copyfile(charts / file, out / file)
+            for file in FILES.findall(snippet)[0].split(", "):
+                shutil.copyfile(charts / file, out / file)
         written.append(out / chapter.name)
         written[-1].write_text(text, encoding="utf-8")
     return written

@@ -114,7 +114,10 @@ def test_chapters_are_written_with_the_snippets_and_their_files(tmp_path, capsys
     spec = importlib.util.spec_from_file_location("blog", ROOT / "docs" / "blog.py")
     blog = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(blog)
-    (tmp_path / "vignette.embed.html").write_text('<figure><script src="vignette.js"></script></figure>\n')
+    snippet = (
+        '<!-- Put vignette.js into the folder of the page. -->\n<figure><script src="vignette.js"></script></figure>\n'
+    )
+    (tmp_path / "vignette.embed.html").write_text(snippet)
     (tmp_path / "vignette.js").write_text("draw()")
     written = blog.fill(tmp_path)
     assert [path.name for path in written] == [path.name for path in CHAPTERS]

@@ -128,7 +128,7 @@ def _figure(chart: Chart, layout: hv.Layout, caption: Caption) -> pages.PageFigu
         model.sizing_mode = "stretch_width"
         model.width = None
         models.append(model)
-    return pages.figure(models, chart, caption, headings, basis=430 if len(models) < 3 else 320)
+    return pages.figure(models, chart, caption, headings, basis=430 if len(models) < 3 else 250)
 
 
 def pictures(drawn: hv.Layout, title: str, caption: Caption) -> tuple[bytes, bytes]:
