@@ -90,6 +90,7 @@ def inspect(frames: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
 @click.option(
     "--target", type=_POSITIVE, default=10.0, show_default=True, help="The target's brightness [% of the sky's]."
 )
+@click.option("--pixels", type=_POSITIVE, default=1.0, show_default=True, help="Of the stack, averaged, for the hours.")
 @click.option("--out", type=_PATH, help="Folder for the shot list (CSV) and the charts.")
 @quiet_options
 def plan(

@@ -5,6 +5,7 @@ from . import finish_explorers as finish_explorers
 from . import finishing as finishing
 from . import firmware as firmware
 from . import noise as noise
+from . import palettes as palettes
 from . import planning as planning
 from . import presentation as presentation
 from . import questions as questions
@@ -59,6 +60,9 @@ from .noise import frame_picture as frame_picture
 from .noise import gain_one_frame as gain_one_frame
 from .noise import noise_by_source as noise_by_source
 from .noise import virtual_exposure as virtual_exposure
+from .palettes import narrowband_stacks as narrowband_stacks
+from .palettes import palette_explorer as palette_explorer
+from .palettes import write_narrowband as write_narrowband
 from .planning import brighter_sky as brighter_sky
 from .planning import drifting_lights as drifting_lights
 from .planning import mount_drift as mount_drift

@@ -12,9 +12,10 @@ import xarray as xr
 
 from workbench import charts
 from workbench.app.live_charts import LiveChart, live_text
-from workbench.core.values import value_text
+from workbench.core.settings import setting_dim
+from workbench.core.values import describe, value_text
 from workbench.plan.conditions import star_shapes, tracking
-from workbench.plan.subs import hours, plan_subs, read_out_noise
+from workbench.plan.subs import OVERHEAD, plan_subs, target_hours
 from workbench.simulate.firmware import cube_of
 from workbench.simulate.sensor import d7000, expose
 from workbench.simulate.sky import View, make_sky, render
@@ -50,16 +51,14 @@ def sub_length_text(plan: xr.Dataset, sensor: xr.Dataset, background: xr.Dataset
         The background as measured, and under the sky that was chosen (`brighter_sky`).
     """
     iso, length = plan.attrs["best_iso"], plan.attrs["best_length"]
-    worst = str(plan["channel"].values[int(np.nanargmax(plan["needed"].sel(iso=iso).values))])
-    measured = background.sel(channel=worst)
-    name = "sky" if math.isfinite(float(measured["sky"])) else "rate"
-    signal = (_TARGET * float(measured[name]), _TARGET * float(measured[f"{name}_error"]))
-    rate = tuple(float(here[name].sel(channel=worst)) for name in ("rate", "rate_error"))
-    time = hours(_SNR, signal, rate, read_out_noise(sensor, iso, worst), length)
+    hours = target_hours(sensor, plan, here, _TARGET, _SNR, of=background)
+    worst = hours.isel(channel=int(np.nanargmax(hours["hours"].values)))
     limited = "" if plan.attrs["met"] else " The mount's limit is shorter than the allowed noise requires."
+    sub = value_text(length, plan.attrs["best_length_error"], "s")
+    time = value_text(float(worst["hours"]), float(worst["hours_error"]), "hours")
     return (
-        f"**ISO {iso:g}, subs of {value_text(length, plan.attrs['best_length_error'], 's')}**; "
-        f"**{value_text(time.value, time.error, 'hours')}** for an SNR of {_SNR:g} in {worst}.{limited}"
+        f"**{describe({setting_dim(plan): iso})}, subs of {sub}**; "
+        f"**{time}**, {OVERHEAD:g} s between subs, for an SNR of {_SNR:g} in {worst['channel'].item()}.{limited}"
     )
 
 

@@ -1,6 +1,8 @@
-"""Real lights of a monochrome camera that record neither ISO nor gain, from page to page."""
+"""From page to page: real lights that record neither ISO nor gain; stacks of several filters and their palette."""
 
+import numpy as np
 import pytest
+from astropy.io import fits
 
 import workbench as wb
 from workbench.app import jobs
@@ -9,10 +11,11 @@ from workbench.app.jobs import FINISHED, Job, Runner
 from workbench.app.pages import PicturePage, StackPage
 from workbench.app.pixel import PixelPage
 from workbench.app.session import Session
+from workbench.core.errors import WorkbenchError
 
 
 @pytest.fixture
-def session(real_data, tmp_path):
+def session():
     runner = Runner()
     yield Session(runner, Screen(width=390, dark=True))
     runner.close()
@@ -33,3 +36,53 @@ def test_lights_without_iso_are_looked_at_stacked_and_finished(session, real_dat
     assert "calibrated" in spot.kinds.options
     assert done(stack, wb.stack_folder(session.folder.root, session.stack_file)) == 3
     assert done(finish, jobs.finish(session.stack_files, session.picture_file, session.linear_file)) == 4
+
+
+@pytest.fixture
+def filters(session, small_samples, tmp_path):
+    """A session with stacks through SII, Ha and OIII that show the same stars."""
+    session.use(*session.find(small_samples, tmp_path / "results"))
+    session.results.mkdir()
+    y, x = np.mgrid[:120, :160]
+    rng = np.random.default_rng(4)
+    stars = sum(
+        flux * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 4)
+        for cx, cy, flux in zip(
+            rng.uniform(10, 150, 15), rng.uniform(10, 110, 15), rng.uniform(400, 2000, 15), strict=True
+        )
+    )
+    for number, name in enumerate(("Ha", "OIII", "SII"), 1):
+        image = number * stars + 100 + rng.normal(0, 3, stars.shape)
+        header = fits.Header([("FILTER", name), ("EXPTIME", 300.0)])
+        path = session.stack_file.with_name(f"stack_{name}.fits")
+        fits.PrimaryHDU(image.astype(np.float32), header).writeto(path)
+    return session
+
+
+def test_a_palette_and_its_weights_are_chosen_for_stacks_of_several_filters(filters):
+    page = PicturePage(filters)
+    assert not page.palette.panel.visible
+    page.refresh()
+    assert page.palette.panel.visible
+    assert list(page.palette.weights) == ["SII", "Ha", "OIII"]  # auto: SHO
+    page.palette.menu.value = "HOO"
+    assert list(page.palette.weights) == ["Ha", "OIII"]
+    page.palette.weights["Ha"].value = 0.5
+    assert page._command()[-4:] == ["--palette", "HOO", "--weights", "Ha=0.5"]
+    done = jobs.finish(**page._arguments())
+    composed = [line for line in done["history"] if "Composed as HOO" in line]
+    assert len(composed) == 1
+    assert (filters.results / "picture.png").is_file()
+
+
+def test_sums_of_filters_are_read_before_the_work(filters):
+    page = PicturePage(filters)
+    page.refresh()
+    page.palette.menu.value = page.palette._SUMS
+    assert page.palette.sums.visible
+    page.palette.sums.value = "R=Ha, G=0.5*Ha+0.5*OIII, B=OIII"
+    assert page._arguments()["palette"] == page.palette.sums.value
+    assert list(page.palette.weights) == ["Ha", "OIII"]
+    page.palette.sums.value = "R=Ha, G="
+    with pytest.raises(WorkbenchError, match="is not known; give auto"):
+        page._arguments()

@@ -6,6 +6,7 @@ import pytest
 
 from tests.scenes import plain_background, plain_sensor
 from workbench import plan
+from workbench.core.values import value_text
 
 CHANNELS = ["R", "G1", "G2", "B"]
 
@@ -39,6 +40,10 @@ def test_the_text_is_that_of_the_plan(sensor, background):
     planned = plan.plan_subs(sensor, background, penalty=0.05, longest=600.0)
     text = course.sub_length_text(planned, sensor, background, background)
     assert text.startswith(f"**ISO {planned.attrs['best_iso']:g}, subs of ")
+    hours = plan.target_hours(sensor, planned, background, 0.1, 10.0)  # as `plan_night` has them
+    longest = int(hours.hours.argmax())
+    assert value_text(float(hours.hours[longest]), float(hours.hours_error[longest]), "hours") in text
+    assert f"in {CHANNELS[longest]}." in text
 
 
 def test_a_drift_draws_stars_out():

@@ -10,7 +10,8 @@ from workbench.cli import main
 from workbench.core import write_sensor
 from workbench.pipelines import characterize, plan_night
 from workbench.pipelines.planning import Plan
-from workbench.plan import ShotList
+from workbench.plan import ShotList, plan_subs
+from workbench.simulate.capture import Batch, cooled, write_frames
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +78,29 @@ def test_short_subs_name_the_mark_on_the_dial_and_a_camera_without_iso_none():
     assert "shoot at ISO 200, subs of 17.30 ± 0.40 s (20 s on the dial)" in headline(200.0, 17.3)
     assert "(" not in headline(200.0, 60.0)
     assert "shoot subs of 17.30 ± 0.40 s" in headline(np.nan, 17.3)
+
+
+def test_cooled_cameras_are_planned_by_their_gain_settings(tmp_path):
+    camera = cooled((64, 96))
+    batches = [Batch("bias", 3, 0.0, 120.0), Batch("light", 2, 60.0, 120.0)]
+    write_frames(tmp_path, camera, batches)
+    gain = np.array([[camera.gain(setting)] for setting in (0.0, 120.0)])
+    noise = np.array([[camera.read_noise(setting)] for setting in (0.0, 120.0)])
+    values = {"gain": gain, "gain_error": 0.01 * gain, "read_noise": noise, "read_noise_error": 0.01 * noise}
+    values |= {"black_level": 0 * gain + 800.0, "black_level_error": 0 * gain + 0.1}
+    values |= dict.fromkeys(("bias_frames", "flat_frames"), np.full((2, 1), 12))
+    data = {name: (("gain_setting", "channel"), value) for name, value in values.items()}
+    sensor = xr.Dataset(data, {"gain_setting": [0.0, 120.0], "channel": ["mono"]}, {"camera": camera.camera})
+    unknown = repr(plan_night(tmp_path, sensor, progress=False, longest=600))
+    assert "nan" not in unknown
+    assert "the dynamic range is not known: no file states a white level" in unknown
+    padded = plan_night(tmp_path, sensor.assign_attrs(code_step=16), progress=False, longest=600)
+    assert "stops" in repr(padded)
+    stated = plan_subs(
+        sensor.assign_attrs(code_step=16), padded.background, longest=600, white_level=camera.white_level
+    )
+    assert padded.subs.equals(stated)
+    assert (
+        padded.subs.attrs["best_iso"]
+        == plan_night(tmp_path, sensor, progress=False, longest=600).subs.attrs["best_iso"]
+    )

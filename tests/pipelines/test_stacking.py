@@ -19,6 +19,7 @@ from workbench.cli import main
 from workbench.core.errors import FrameReadError, StageError, WorkbenchError
 from workbench.finish import FinishSettings, make_picture, read_picture, write_picture
 from workbench.pipelines import finish_stack, settings_from, stack_folder, stack_outputs
+from workbench.plan import hours
 from workbench.simulate import sky as virtual
 from workbench.simulate.capture import Batch, cooled, write_frames
 from workbench.simulate.night import write_night
@@ -65,6 +66,20 @@ def test_star_fluxes_and_positions_are_the_skys(night, done):
     assert len(ratios) >= 6
     # an aperture of 11 px holds 99 % of the Moffat star
     np.testing.assert_allclose(np.median(ratios, axis=0), 0.99, atol=0.03)
+
+
+@pytest.mark.parametrize("channel", ["R", "G", "B"])
+def test_the_hours_planned_are_those_that_the_stack_took(night, done, channel):
+    """What `plan.hours` asks for, for the signal-to-noise ratio that the stack's own variance gives 16 x 16 pixels."""
+    stack = open_stack(done.path).sel(channel=channel).compute()
+    time, count = night.views[0].exposure, int(done.frames["used"].sum())
+    level, variance = (float(stack[name].median()) for name in ("signal", "variance"))  # of one exposure
+    sensor, target = night.sensor, 0.1
+    read_noise = float(np.hypot(sensor.read_noise(800), sensor.gain(800) / np.sqrt(12)))
+    snr = target * time / np.sqrt(variance / 256)
+    rate = level / time + sensor.mean_dark_current(night.settings.temperature)
+    planned = hours(snr, (target, 0), (rate - target, 0), (read_noise, 0), time, pixels=256, channel=channel)
+    assert planned.value == pytest.approx(count * time / 3600, rel=0.15)
 
 
 def test_the_file_opens_without_loss(night, done):

@@ -62,6 +62,13 @@ def test_tables_that_do_not_fit_together_are_refused():
     assert np.isnan(two["u_I_mean"])  # the standard wants more than two exposures
 
 
+def test_flats_of_one_exposure_show_no_linearity_and_no_numpy_warning():
+    level = np.array([10.0, 40, 80, 120, 160, 200])
+    found = emva_temporal(np.ones(6), None, level + 5, 2 * level + 1, np.full(6, 5.0), np.ones(6))
+    assert np.isnan(found["LE_min"])
+    assert found["K"] == pytest.approx(2.0)
+
+
 @pytest.fixture(scope="module")
 def camera():
     return d7000(

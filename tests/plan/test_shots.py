@@ -1,5 +1,6 @@
 """The shot list."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,30 @@ import xarray as xr
 
 from workbench.ingest import Folder, open_folder, read_frame
 from workbench.plan.conditions import saturation_time
-from workbench.plan.shots import DIAL, bias_frames_needed, flat_pairs_needed, shot_list, shutter
+from workbench.plan.shots import bias_frames_needed, flat_pairs_needed, shot_list
+from workbench.plan.shutter import DIAL
+from workbench.simulate.capture import Batch, cooled, write_frames
+
+
+@pytest.fixture(scope="module")
+def cooled_folder(tmp_path_factory):
+    """Frames at two gain settings, flats at one of them, the lights at the other; and the camera."""
+    camera = cooled((64, 96), step=16)
+    batches = [Batch("bias", 3, 0.0, setting) for setting in (0.0, 120.0)]
+    batches += [Batch("flat", 2, 1.0, 0.0, lamp=0.5), Batch("light", 2, 60.0, 120.0)]
+    folder = tmp_path_factory.mktemp("cooled")
+    write_frames(folder, camera, batches)
+    found = open_folder(folder, progress=False)
+    return dataclasses.replace(found, table=found.table.assign(white_level=float(camera.white_level))), camera
+
+
+def true_sensor_of(camera, error):
+    """The camera's true gain at two gain settings, with a relative error."""
+    gain = np.array([[camera.gain(setting)] for setting in (0.0, 120.0)])
+    data = {"gain": gain, "gain_error": error * gain, "read_noise": gain, "read_noise_error": 0.01 * gain}
+    data |= {name: np.full((2, 1), 12) for name in ("bias_frames", "flat_frames")}
+    dims = ("gain_setting", "channel")
+    return xr.Dataset({name: (dims, values) for name, values in data.items()}, {"gain_setting": [0.0, 120.0]})
 
 
 def test_what_is_there_is_counted_and_what_is_missing_asked_for(samples):
@@ -106,7 +130,31 @@ def test_an_almost_empty_folder_gets_a_whole_list():
     assert "<table" in shots._repr_html_()
 
 
-def test_shutters():
-    assert [shutter(time) for time in (1 / 8000, 1 / 128, 1 / 3, 0.8, 30)] == [
-        *("1/8000 s", "1/125 s", "0.333 s", "0.8 s", "30 s")
-    ]
+def test_cooled_cameras_get_a_row_for_each_gain_setting(cooled_folder):
+    folder, camera = cooled_folder
+    shots = shot_list(folder, true_sensor_of(camera, error=0.03))
+    rows = shots.table
+    assert "iso" not in rows
+    assert rows[rows.kind == "bias"].gain_setting.tolist() == [0, 120]
+    assert rows.loc[rows.kind == "bias", "there"].tolist() == [3, 3]
+    # time to saturation: measured at 0, where there are flats; at 120 by the e-/ADU of both
+    full = {one: rows[(rows.kind == "flat") & (rows.gain_setting == one)].exposure.max() / 0.65 for one in (0, 120)}
+    assert full[0] == pytest.approx(2.0, rel=0.1)  # the lamp reaches half of saturation in a second
+    assert full[120] / full[0] == pytest.approx(camera.gain(120) / camera.gain(0), rel=0.1)
+    assert rows[rows.why.str.contains("master dark")].gain_setting.tolist() == [120]
+    assert "gain setting" in repr(shots)
+    assert "ISO" not in repr(shots)
+
+
+def test_a_gain_that_is_known_well_needs_no_more_flats(cooled_folder):
+    folder, camera = cooled_folder
+    rows = shot_list(folder, true_sensor_of(camera, error=0.002)).table
+    assert rows.loc[rows.kind == "flat", "shoot"].sum() == 0
+
+
+def test_without_a_white_level_the_list_asks_for_it(cooled_folder):
+    folder, _ = cooled_folder
+    unknown = dataclasses.replace(folder, table=folder.table.assign(white_level=np.nan))
+    shots = shot_list(unknown)
+    assert any("at which level the camera clips is not known" in note for note in shots.notes)
+    assert not any("once there is a flat" in note for note in shots.notes)

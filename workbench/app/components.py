@@ -19,6 +19,7 @@ from bokeh.models import Plot
 from ..core.errors import WorkbenchError
 from ..core.settings import SETTING
 from ..export.pages import DARK, set_colours
+from ..finish.palettes import choose_palette, parse_palette
 from ..ingest.folder import Folder
 from . import viewer
 from .jobs import CANCELLED, FAILED, FINISHED, Job
@@ -27,6 +28,7 @@ from .session import Session
 _LOG = logging.getLogger(__name__)
 WIDE = {"sizing_mode": "stretch_width"}
 _TONE = {FINISHED: "good", FAILED: "bad", CANCELLED: "bad"}
+NO_ARROWS = ".bk-spin-btn { display: none !important; }"  # nameless buttons; the arrow keys do the same
 _DEFAULT_WIDTH = 1200  # of a page until its browser has reported it [px]
 _MARGINS = 46  # left and right of a drawing [px]
 _AXIS = 76  # left of a picture [px]
@@ -238,6 +240,76 @@ def guarded(status: Status, action: Callable[[], Any]) -> Callable[..., None]:
             status.show(text, "bad")
 
     return act
+
+
+class PaletteFields:
+    """How stacks of several filters make a picture: palette, or sums of filters, and each filter's weight.
+
+    Hidden as long as there is one stack only.
+    """
+
+    _SUMS = "sums of filters"
+
+    def __init__(self) -> None:
+        options = ["auto", "RGB", "LRGB", "SHO", "HOO", self._SUMS]
+        self.menu = pn.widgets.Select(label="Palette of filters", options=options, width=150)
+        self.sums = pn.widgets.TextInput(
+            label="Sums (weight * filter)", value="R=0.8*SII+0.2*Ha, G=Ha, B=OIII", visible=False, max_width=420, **WIDE
+        )
+        self.filters: tuple[str, ...] = ()
+        self.weights: dict[str, pn.widgets.FloatInput] = {}
+        self.fields = pn.FlexBox()
+        self.panel = pn.Column(pn.FlexBox(self.menu, self.sums), self.fields, visible=False, **WIDE)
+        for control in (self.menu, self.sums):
+            control.param.watch(lambda _: self._offer_weights(), "value")
+
+    def offer(self, filters: tuple[str, ...]) -> None:
+        """Offer what these filters can make."""
+        if filters != self.filters:
+            self.filters, self.panel.visible = filters, len(filters) > 1
+            self._offer_weights()
+
+    def _offer_weights(self) -> None:
+        """Offer a weight for each filter that the palette uses."""
+        self.sums.visible = self.menu.value == self._SUMS
+        try:
+            palette = choose_palette(list(self.filters)) if self.menu.value == "auto" else self._palette
+            used = dict.fromkeys(name for terms in parse_palette(palette).values() for name in terms)
+        except WorkbenchError:  # said when the picture is made
+            used = dict.fromkeys(self.filters)
+        if list(used) != list(self.weights):
+            self.weights = {name: self.weights.get(name) or _weight(name) for name in used}
+            self.fields[:] = list(self.weights.values())
+
+    @property
+    def _palette(self) -> str:
+        return self.sums.value if self.menu.value == self._SUMS else self.menu.value
+
+    def chosen(self) -> dict[str, Any]:
+        """Return palette and weights as `finish_stack` takes them; nothing for one stack.
+
+        Raises
+        ------
+        WorkbenchError
+            If the sums are not to be understood.
+        """
+        if len(self.filters) < 2:
+            return {}
+        if self._palette != "auto":
+            parse_palette(self._palette)
+        return {
+            "palette": self._palette,
+            "weights": {name: field.value for name, field in self.weights.items() if field.value is not None},
+        }
+
+
+def _weight(name: str) -> pn.widgets.FloatInput:
+    """Return the field for the weight of a filter; empty for the usual one."""
+    share = name == "L"
+    return pn.widgets.FloatInput(
+        label="L, its share" if share else f"{name}, times", value=None, start=0.0, step=0.1,
+        end=1.0 if share else 10.0, width=110, stylesheets=[NO_ARROWS], placeholder="least noise" if share else "1",
+    )  # fmt: skip
 
 
 class JobPage:

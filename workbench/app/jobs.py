@@ -37,10 +37,13 @@ _STARS = (1800, 2700)  # rows and columns of the middle in which it looks for st
 WAITING, RUNNING, FINISHED, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 
 
-def finish(stack: list[Path], out: Path, linear: Path, palette: str = "auto", **settings: Any) -> dict[str, list[str]]:
+def finish(
+    stack: list[Path], out: Path, linear: Path, palette: str = "auto", weights: Any = None, **settings: Any
+) -> dict[str, list[str]]:
     """Make a picture of a stack, or of one for each filter; returns its history and the warnings."""
     chosen, settings_out = wb.pipelines.settings_from(**settings), out.with_suffix(".json")
-    done = wb.finish_stack(stack, out, chosen, palette=palette, linear_out=linear, settings_out=settings_out)
+    mixed: dict[str, Any] = {"palette": palette, "weights": weights}
+    done = wb.finish_stack(stack, out, chosen, **mixed, linear_out=linear, settings_out=settings_out)
     return {"history": list(done.picture.attrs["history"]), "warnings": list(done.warnings)}
 
 

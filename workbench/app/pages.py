@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from . import divider, viewer
 from .components import (
     WIDE,
     JobPage,
+    PaletteFields,
     Status,
     bullets,
     drawing,
@@ -313,16 +315,22 @@ class PicturePage(JobPage):
             "stretch": ("Stretch", ["asinh", "autostretch", "ghs", "linear"], "asinh"),
             "strength": ("Strength", [0.5, 0.7, 1.0, 1.4, 2.0, 3.0], 1.0),
             "denoise": ("Denoise", [0.0, 0.25, 0.5, 0.75, 1.0], 0.0),
-            "palette": ("Palette of filters", ["auto", "RGB", "LRGB", "SHO", "HOO"], "auto"),
         }
         self.settings = {
             name: pn.widgets.Select(label=label, options=options, value=value, width=150)
             for name, (label, options, value) in methods.items()
         }
+        self.palette = PaletteFields()
         self.panel = pn.Column(
             heading("Picture", "Crop, background, colour, stretch; star fluxes are checked after every linear step."),
-            pn.FlexBox(*self.settings.values()), self.job, self.result, **WIDE,
+            pn.FlexBox(*self.settings.values()), self.palette.panel, self.job, self.result, **WIDE,
         )  # fmt: skip
+
+    def refresh(self) -> None:
+        """Show the state of the job, and the palette where there are stacks of several filters."""
+        super().refresh()
+        if self.session.folder is not None:
+            self.palette.offer(self.session.stack_filters)
 
     def _chosen(self) -> dict[str, Any]:
         return {name: control.value for name, control in self.settings.items()}
@@ -331,13 +339,18 @@ class PicturePage(JobPage):
         stacks, out, linear = self.session.stack_files, self.session.picture_file, self.session.linear_file
         if not stacks:
             raise WorkbenchError(f"{self.session.stack_file} does not exist yet; stack the lights first")
-        return {"stack": stacks, "out": out, "linear": linear, **self._chosen()}
+        return {"stack": stacks, "out": out, "linear": linear, **self._chosen(), **self.palette.chosen()}
 
     def _command(self) -> list[str]:
         stacks = [str(path) for path in self.session.stack_files or [self.session.stack_file]]
         command = ["workbench", "finish", *stacks, "--out", str(self.session.picture_file)]
         for name, value in self._chosen().items():
             command += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
+        with contextlib.suppress(WorkbenchError):
+            mixed = self.palette.chosen()
+            command += ["--palette", mixed["palette"]] if mixed else []
+            weights = ",".join(f"{name}={weight:g}" for name, weight in mixed.get("weights", {}).items())
+            command += ["--weights", weights] if weights else []
         return command
 
     def show_result(self, job: Job) -> None:

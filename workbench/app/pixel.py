@@ -24,7 +24,7 @@ from ..ingest.reader import read_frame
 from ..stack.fits_out import open_stack
 from ..stack.pixel import explain, inspect_pixel
 from . import viewer
-from .components import WIDE, JobPage, Status, bullets, drawing, guarded, heading, side_by_side, table
+from .components import NO_ARROWS, WIDE, JobPage, Status, bullets, drawing, guarded, heading, side_by_side, table
 from .jobs import Job
 from .session import Session
 
@@ -41,10 +41,9 @@ class ChosenPixel(param.Parameterized):
 
     def fields(self, shape: tuple[int, int]) -> pn.FlexBox:
         """Return fields for column and row, an alternative to a tap, for a picture of this shape (rows, columns)."""
-        no_arrows = ".bk-spin-btn { display: none !important; }"  # nameless buttons; the arrow keys do the same
         return pn.FlexBox(
             *(pn.widgets.IntInput.from_param(number, label=label, start=0, end=size - 1, width=110,
-                                             stylesheets=[no_arrows])
+                                             stylesheets=[NO_ARROWS])
               for label, number, size in (("Column", self.param.x, shape[1]), ("Row", self.param.y, shape[0])))
         )  # fmt: skip
 

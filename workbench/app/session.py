@@ -11,6 +11,7 @@ import xarray as xr
 from ..core.errors import WorkbenchError
 from ..core.files import check_folder
 from ..core.sensor_file import open_sensor
+from ..core.settings import filter_name
 from ..ingest.catalogue import open_folder
 from ..ingest.folder import Folder
 from .jobs import FINISHED, Job, Runner
@@ -133,6 +134,12 @@ class Session(param.Parameterized):
         newest = max((path.stat().st_mtime_ns for path in filters), default=0)
         one = self.stack_file.is_file() and self.stack_file.stat().st_mtime_ns >= newest
         return [self.stack_file] if one else filters
+
+    @property
+    def stack_filters(self) -> tuple[str, ...]:
+        """The filters of the stacks, where there are several."""
+        files = self.stack_files
+        return tuple(filter_name(path.stem.removeprefix(f"{self.stack_file.stem}_")) for path in files[1:] and files)
 
     @property
     def characterization(self) -> Any:

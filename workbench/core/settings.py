@@ -59,7 +59,7 @@ def in_words_of(dim: str, text: str) -> str:
 
 def setting_of_table(table: pd.DataFrame) -> str:
     """Return what distinguishes the settings of a folder's table, as `setting_dim` does of a cube's."""
-    return _dim_of(table["iso"], table["gain_setting"])
+    return _dim_of(table["iso"], table.get("gain_setting", np.nan))
 
 
 def _dim_of(iso: Any, gain_setting: Any) -> str:

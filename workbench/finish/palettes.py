@@ -142,6 +142,9 @@ def compose(
     if chosen or palette.upper() != "RGB":
         history += lines
         brighter = {name: weight for name, weight in chosen.items() if name != "L"}
+        history += (
+            [f"Weights: {', '.join(f'{name} {weight:g}' for name, weight in brighter.items())}."] if brighter else []
+        )
         planes = _scaled(planes, {name: ratios[name] * brighter.get(name, 1.0) for name in used})
     colours = {channel: _sum(planes, terms) for channel, terms in sums.items()}
     picture = _stacked([colours[channel] for channel in "RGB"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +18,9 @@ from ..core.values import describe, is_simulated, value_text
 from ..ingest.catalogue import open_folder
 from ..ingest.folder import Folder, of_one_camera
 from ..plan.conditions import ELONGATION, background_rate, star_shapes, tracking
-from ..plan.shots import ShotList, settable_above, shot_list, shutter
-from ..plan.subs import PENALTY, hours, plan_subs, read_out_noise
+from ..plan.shots import ShotList, shot_list
+from ..plan.shutter import settable_above, shutter
+from ..plan.subs import OVERHEAD, PENALTY, plan_subs, target_hours
 from .characterization import characterize
 from .measurement import MEASURED, as_warning, set_aside_lines
 
@@ -39,6 +40,8 @@ class PlanSettings(NamedTuple):
         Longest sub [s], instead of what the lights allow.
     overhead
         Pause between subs [s].
+    pixels
+        For the hours: over how many pixels of the stack one averages.
     """
 
     penalty: float = PENALTY
@@ -46,7 +49,8 @@ class PlanSettings(NamedTuple):
     snr: float = 10.0
     target: float = 0.1
     longest: float | None = None
-    overhead: float = 5.0
+    overhead: float = OVERHEAD
+    pixels: float = 1.0
 
 
 @dataclass(repr=False)
@@ -123,17 +127,24 @@ class Plan:
             dim = setting_dim(self.subs)
             for row, iso in enumerate(self.subs[dim].values):
                 one = self.subs.isel({dim: row})
+                stops = float(one["dynamic_range"])
                 mark = "→" if iso == self.subs.attrs["best_iso"] else " "
                 setting = f"{mark} {describe({dim: iso})}: subs" if math.isfinite(iso) else "subs"
                 lines.append(
                     f"{setting} of {_text(one, 'length', 's')}, {100 * float(one['penalty']):.2g} % more noise than "
-                    f"one endless exposure, {float(one['dynamic_range']):.1f} stops"
+                    "one endless exposure" + (f", {stops:.1f} stops" if math.isfinite(stops) else "")
+                )
+            if not np.isfinite(self.subs["dynamic_range"]).any():
+                lines.append(
+                    "the dynamic range is not known: no file states a white level (column white_level of frames.csv); "
+                    "all settings are taken to end at the same number"
                 )
         if self.hours is not None:
-            worst = self.hours.isel(channel=int(np.nanargmax(self.hours["hours"].values)))
+            worst, about = self.hours.isel(channel=int(np.nanargmax(self.hours["hours"].values))), self.hours.attrs
             lines.append(
-                f"{_text(worst, 'hours', 'h')} for a signal-to-noise ratio of {self.hours.attrs['snr']:g} a pixel on a "
-                f"target of {100 * self.hours.attrs['share']:.3g} % of the sky's brightness ({worst['channel'].item()})"
+                f"{_text(worst, 'hours', 'h')}, {about['overhead']:g} s between subs, for a signal-to-noise ratio of "
+                f"{about['snr']:g} {_over(about['pixels'])} on a target of {100 * about['share']:.3g} % of the sky's "
+                f"brightness ({worst['channel'].item()})"
             )
         return lines
 
@@ -157,6 +168,10 @@ class Plan:
     def _repr_html_(self) -> str:
         lines = "".join(f"<li>{html.escape(text)}</li>" for text in (*self.lines(), *self.warnings))
         return f"<p><b>{html.escape(self._headline())}</b></p><ul>{lines}</ul>{self.shots._repr_html_()}"
+
+
+def _over(pixels: float) -> str:
+    return "a pixel" if pixels == 1 else f"of the mean of {pixels:g} pixels of the stack"
 
 
 def _text(data: xr.Dataset, name: str, unit: str = "") -> str:
@@ -184,7 +199,8 @@ def plan_night(
     sensor
         A ``sensor.json`` or what `open_sensor` gave; without it the folder is characterized first.
     **settings
-        Those of `PlanSettings`: ``penalty``, ``elongation``, ``snr``, ``target``, ``longest`` [s], ``overhead`` [s].
+        Those of `PlanSettings`: ``penalty``, ``elongation``, ``snr``, ``target``, ``longest`` [s], ``overhead`` [s],
+        ``pixels``.
 
     Raises
     ------
@@ -211,6 +227,7 @@ def plan_night(
             f"the sensor measured is a {measured.attrs['camera'] or 'camera not named'}, the frames are of a "
             f"{camera or 'camera not named'}: the plan holds for one camera only"
         )
+    frames = _with_white_level(frames, measured)
     plan = Plan(camera, is_simulated(camera), shot_list(frames, measured), sensor=measured, warnings=warnings)
     plan.frame_counts = {kind: frames.count(kind) for kind in (*MEASURED, "light")}
     if not frames.has("light"):
@@ -227,9 +244,20 @@ def plan_night(
             lambda frames: _plan_subs(plan, measured, frames, wanted, progress), "light"
         )
         if plan.subs is not None and plan.background is not None:
-            plan.hours = _hours(measured, plan.subs, plan.background, wanted)
+            plan.hours = target_hours(
+                measured, plan.subs, plan.background, wanted.target, wanted.snr, overhead=wanted.overhead,
+                pixels=wanted.pixels,
+            )  # fmt: skip
     warnings += set_aside_lines(frames)
     return plan
+
+
+def _with_white_level(frames: Folder, sensor: xr.Dataset | None) -> Folder:
+    """Fill in the white level of files that state none, where codes in steps show that a converter ends at 65536."""
+    step = 1 if sensor is None else int(sensor.attrs.get("code_step", 1))
+    if step == 1:
+        return frames
+    return replace(frames, table=frames.table.assign(white_level=frames.table["white_level"].fillna(65536.0 - step)))
 
 
 def _plan_subs(plan: Plan, sensor: xr.Dataset, folder: Folder, wanted: PlanSettings, progress: bool) -> None:
@@ -264,32 +292,6 @@ def _limit(track: xr.Dataset, shapes: xr.Dataset, warnings: list[str]) -> float 
             "times the length"
         )
     return longest if longest > 0 else None
-
-
-def _hours(sensor: xr.Dataset, subs: xr.Dataset, back: xr.Dataset, wanted: PlanSettings) -> xr.Dataset:
-    """Return the hours for a target of a share of the sky's brightness, in each channel at the best ISO."""
-    values = []
-    for channel in back["channel"].values:
-        one = back.sel(channel=channel)
-        what = "sky" if math.isfinite(float(one["sky"])) else "rate"
-        sky, error = float(one[what]), float(one[f"{what}_error"])
-        if not sky > 0:
-            values.append((math.nan, math.nan))
-            continue
-        rate = float(one["rate"]), float(one["rate_error"])
-        noise = read_out_noise(sensor, subs.attrs["best_iso"], str(channel))
-        target = wanted.target * sky, wanted.target * error
-        time = hours(wanted.snr, target, rate, noise, subs.attrs["best_length"], overhead=wanted.overhead)
-        values.append((time.value, time.error))
-    numbers = np.array(values).reshape(-1, 2)
-    data = {
-        name: ("channel", column, {"units": "h", "long_name": title})
-        for name, column, title in zip(
-            ("hours", "hours_error"), numbers.T, ("hours under the sky", "error of the hours"), strict=True
-        )
-    }
-    attrs = {"snr": wanted.snr, "share": wanted.target, "overhead": wanted.overhead}
-    return xr.Dataset(data, {"channel": back["channel"].values}, attrs)
 
 
 def write_shots(result: Plan, out: str | Path) -> Path:

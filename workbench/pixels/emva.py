@@ -158,12 +158,17 @@ def saturation_index(variance: np.ndarray) -> int:
 
 
 def _linearity(light: np.ndarray, signal: np.ndarray, top: int) -> dict[str, float]:
-    """Return the least and the greatest relative deviation from the line [%]; NaN for fewer than three levels."""
+    """Return the least and the greatest relative deviation from the line [%].
+
+    NaN for fewer than three levels, and where all are of one exposure (the lamp was varied).
+    """
     share = signal / signal[top]
     first, last = np.flatnonzero(share >= _LINEAR[0]), np.flatnonzero(share <= _LINEAR[1])
     if not first.size or not last.size or last[-1] - first[0] < 2:
         return {"LE_min": np.nan, "LE_max": np.nan}
     x, y = light[first[0] : last[-1] + 1], signal[first[0] : last[-1] + 1]
+    if np.ptp(x) == 0:
+        return {"LE_min": np.nan, "LE_max": np.nan}
     line = fit_line(x, y, 1 / y**2)
     deviation = 100 * (y / (line.slope * x + line.intercept) - 1)
     return {"LE_min": float(deviation.min()), "LE_max": float(deviation.max())}

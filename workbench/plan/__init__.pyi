@@ -1,5 +1,6 @@
 from . import conditions as conditions
 from . import shots as shots
+from . import shutter as shutter
 from . import subs as subs
 from .conditions import background_rate as background_rate
 from .conditions import star_shapes as star_shapes
@@ -10,3 +11,4 @@ from .subs import hours as hours
 from .subs import noise_penalty as noise_penalty
 from .subs import plan_subs as plan_subs
 from .subs import sub_length as sub_length
+from .subs import target_hours as target_hours

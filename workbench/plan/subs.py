@@ -17,7 +17,9 @@ from ..core.errors import WorkbenchError
 from ..core.settings import in_words_of, setting_dim
 
 PENALTY = 0.05  # more noise than one endless exposure would have
+OVERHEAD = 5.0  # s between subs: download, dither
 LONGEST = 600.0  # s: beyond it satellites, gusts and clouds cost more than read noise
+_SHARES = {"R": 0.25, "G1": 0.5, "G2": 0.5, "G": 0.5, "B": 0.25}  # of a mosaic's pixels; both greens make one colour
 TIMES = np.geomspace(1.0, 1800.0, 121)  # s, for curves
 
 
@@ -96,6 +98,7 @@ def hours(
     *,
     overhead: float = 0.0,
     pixels: float = 1.0,
+    channel: str = "mono",
 ) -> Estimate:
     """Return the hours under the sky that bring a target to a signal-to-noise ratio, with their error.
 
@@ -112,8 +115,10 @@ def hours(
         Length of a sub [s].
     overhead
         Pause between subs: download, dither [s].
-    pixels
-        Over how many pixels one averages (binning 2 x 2: 4).
+    pixels, channel
+        Over how many pixels of the stack one averages (binning 2 x 2: 4), and of which colour.  A mosaic has a quarter
+        of its pixels red, half green, a quarter blue: n = max(1, pixels · share), since what lies between is
+        interpolated from the same photosites.
 
     Raises
     ------
@@ -125,19 +130,69 @@ def hours(
     >>> result = hours(10, (0.05, 0.0), (1.0, 0.0), (2.5, 0.0), 60.0)
     >>> round(result.value, 1)
     12.8
+    >>> [round(hours(10, (0.05, 0), (1, 0), (2.5, 0), 60, pixels=16, channel=name).value, 1) for name in ("mono", "R")]
+    [0.8, 3.2]
     """
     if not (snr > 0 and target[0] > 0 and time > 0 and pixels > 0 and overhead >= 0):
         raise WorkbenchError(
             "hours need a positive ratio, target signal [e-/s/pixel], sub length and number of pixels; got "
             f"{snr}, {target[0]}, {time}, {pixels}"
         )
-    efficiency = time / (time + overhead)
+    efficiency, count = time / (time + overhead), max(1.0, pixels * _SHARES.get(channel, 1.0)) if pixels > 1 else pixels
 
     def needed(signal: float, background: float, noise: float) -> float:
         signal = max(signal, 1e-9)
-        return snr**2 * (signal + background + noise**2 / time) / (pixels * signal**2) / efficiency / 3600
+        return snr**2 * (signal + background + noise**2 / time) / (count * signal**2) / efficiency / 3600
 
     return propagate(needed, target, rate, read_noise)
+
+
+def target_hours(
+    sensor: xr.Dataset,
+    subs: xr.Dataset,
+    background: xr.Dataset,
+    share: float,
+    snr: float,
+    *,
+    overhead: float = OVERHEAD,
+    pixels: float = 1.0,
+    of: xr.Dataset | None = None,
+) -> xr.Dataset:
+    """Return the hours for a target of a share of the sky's brightness, in each channel with the best subs.
+
+    Parameters
+    ----------
+    subs
+        From `plan_subs`.
+    background, of
+        From `background_rate`; `of` is the one with the sky that the target is a share of, else the same.
+    snr, overhead, pixels
+        As for `hours`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over channel: ``hours``, with error; NaN where the sky is not above zero.
+    """
+    values = []
+    best, length = subs.attrs["best_iso"], subs.attrs["best_length"]
+    for channel in map(str, background["channel"].values):
+        sky = _pair(background if of is None else of, "sky", channel=channel)
+        if not math.isfinite(sky[0]):
+            sky = _pair(background if of is None else of, "rate", channel=channel)
+        if not sky[0] > 0:
+            values.append(Estimate(math.nan, math.nan))
+            continue
+        target, rate = (share * sky[0], share * sky[1]), _pair(background, "rate", channel=channel)
+        noise = read_out_noise(sensor, best, channel)
+        values.append(hours(snr, target, rate, noise, length, overhead=overhead, pixels=pixels, channel=channel))
+    about = {"hours": "hours under the sky", "hours_error": "error of the hours"}
+    data = {
+        name: ("channel", column, {"units": "h", "long_name": title})
+        for (name, title), column in zip(about.items(), np.array(values).reshape(-1, 2).T, strict=True)
+    }
+    attrs = {"snr": snr, "share": share, "overhead": overhead, "pixels": pixels}
+    return xr.Dataset(data, {"channel": background["channel"].values}, attrs)
 
 
 def plan_subs(
@@ -153,7 +208,8 @@ def plan_subs(
 
     At each ISO the sub is as long as its darkest colour needs for the penalty, but no longer than `longest`.  Of the
     settings that keep to the penalty the one with the greatest dynamic range is best, log₂ of the signal at saturation
-    over the noise of a sub without target; where none does, the one with the least penalty.
+    over the noise of a sub without target; where none does, the one with the least penalty.  Where no white level is
+    known, all settings are taken to end at the same number.
 
     Parameters
     ----------
@@ -253,7 +309,7 @@ def _at_setting(
     """Return the plan's `_COLUMNS` at one setting; channels whose background is not above black are NaN."""
     dim = setting_dim(sensor)
     setting = float(sensor[dim].values[0])
-    noise, level, needed, needed_error, saturation = (np.full(len(rates), np.nan) for _ in range(5))
+    noise, level, needed, needed_error, saturation, gains = (np.full(len(rates), np.nan) for _ in range(6))
     for column, (channel, rate) in enumerate(rates.items()):
         if not rate.value > 0:
             continue
@@ -263,11 +319,13 @@ def _at_setting(
         (black, _), (gain, _) = (
             _pair(sensor, name, **{dim: setting}, channel=channel) for name in ("black_level", "gain")
         )
+        gains[column] = gain
         saturation[column] = (white - (black if math.isfinite(black) else 0.0)) * gain
     worst = int(np.nanargmax(needed))
     length = min(needed[worst], limit)
     curve = noise_penalty(TIMES, noise[:, None], level[:, None])
-    stops, filled = np.log2(saturation / np.sqrt(noise**2 + level * length)), level * length / saturation
+    floor = np.sqrt(noise**2 + level * length)
+    stops, filled = np.log2(saturation / floor), level * length / saturation
     unknown = np.isnan(stops).all()  # saturation is not known
     return {
         "needed": needed,
@@ -279,18 +337,15 @@ def _at_setting(
         "penalty": float(np.nanmax(noise_penalty(length, noise, level))),
         "dynamic_range": math.nan if unknown else float(np.nanmin(stops)),
         "filled": math.nan if unknown else float(np.nanmax(filled)),
+        "score": float(np.nanmin(np.log2(gains / floor) if unknown else stops)),
     }
 
 
 def _best(rows: list[dict[str, Any]], penalty: float) -> tuple[int, bool]:
     """Return the index of the best ISO, and whether any keeps to the penalty."""
-    penalties, stops, lengths = (
-        np.array([row[name] for row in rows]) for name in ("penalty", "dynamic_range", "length")
-    )
+    penalties, stops = (np.array([row[name] for row in rows]) for name in ("penalty", "score"))
     met = penalties <= penalty * 1.001
     score = stops if met.any() else -penalties
-    if not np.isfinite(score).any():  # saturation is not known: the shortest sub
-        score = -lengths
     allowed = met | ~met.any()
     return int(np.argmax(np.where(allowed, np.nan_to_num(score, nan=-np.inf), -np.inf))), bool(met.any())
 
