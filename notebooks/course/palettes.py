@@ -92,7 +92,7 @@ class PaletteSteps:
         picture = self.compose(palette, *weights)
         noise = np.sqrt(np.nanmedian(picture["variance"].values, axis=(1, 2)))
         levels = ", ".join(f"{name} {level:.2f}" for name, level in zip("RGB", noise, strict=True))
-        return f"{' '.join(picture.attrs['history'][-3:])} Noise: **{levels} e⁻**."
+        return f"{' '.join(picture.attrs['history'])} Noise: **{levels} e⁻**."
 
 
 def palette_explorer(stacks: Mapping[str, xr.Dataset]) -> Any:

@@ -2,6 +2,7 @@
 
 import course
 import holoviews as hv
+import numpy as np
 import pytest
 
 from tests.scenes import plain_background, plain_sensor
@@ -41,7 +42,7 @@ def test_the_text_is_that_of_the_plan(sensor, background):
     text = course.sub_length_text(planned, sensor, background, background)
     assert text.startswith(f"**ISO {planned.attrs['best_iso']:g}, subs of ")
     hours = plan.target_hours(sensor, planned, background, 0.1, 10.0)  # as `plan_night` has them
-    longest = int(hours.hours.argmax())
+    longest = int(np.argmax(hours.hours.values))
     assert value_text(float(hours.hours[longest]), float(hours.hours_error[longest]), "hours") in text
     assert f"in {CHANNELS[longest]}." in text
 
