@@ -3,6 +3,7 @@
 import holoviews as hv
 import numpy as np
 import pytest
+import xarray as xr
 
 from tests.charts.drawn import columns, options, parts, titles
 from workbench import charts
@@ -15,6 +16,23 @@ def test_snr_rises_as_the_root_of_the_electrons(result):
     np.testing.assert_allclose(law.dimension_values(1) ** 2, law.dimension_values(0))
     shown = np.concatenate([part.dimension_values(1) for part in drawn.values()[-1] if isinstance(part, hv.Scatter)])
     np.testing.assert_allclose(np.sort(shown), np.sort(result.snr.snr.values))
+
+
+@pytest.mark.parametrize(("change", "lines"), [(1.0, 1), (1.04, 1), (4.0, 2)])
+def test_a_lamp_that_was_changed_between_gain_settings_has_a_line_for_each(change, lines):
+    """Two gain settings; at the second the lamp is `change` times as bright."""
+    exposure, setting = np.array([1.0, 2, 4, 1, 2, 4]), np.repeat([0.0, 120.0], 3)
+    rate = np.where(setting > 0, 500.0 * change, 500.0)
+    ratio = np.sqrt(rate * exposure)
+    values = {"snr": ratio, "snr_error": 0.01 * ratio, "snr_expected": ratio, "electrons": rate * exposure}
+    coords = {"gain_setting": setting, "exposure": exposure, "aperture": np.full(6, np.nan), "channel": ["mono"] * 6}
+    snr = xr.Dataset(*({name: ("point", value) for name, value in part.items()} for part in (values, coords)))
+    over_time = charts.shot_noise_snr(snr)[0]
+    curves = [one for one in parts([over_time], hv.Curve) if len(one) == 2]
+    assert len(curves) == lines
+    middle = [float(np.prod(one.dimension_values(1) ** 2 / one.dimension_values(0)) ** 0.5) for one in curves]
+    expected = [500.0, 500.0 * change] if lines == 2 else [500.0 * change**0.5]
+    assert middle == pytest.approx(expected, rel=1e-6)
 
 
 def test_read_noise_in_electrons_combines_both_errors(result):

@@ -48,6 +48,25 @@ def test_dark_noise_has_the_width_that_shot_and_read_noise_predict(darks):
     np.testing.assert_allclose((result["count"] * result["bin"]).sum() / result["count"].sum(), 0, atol=0.01)
 
 
+@pytest.mark.parametrize("step", [4, 16])
+def test_padded_codes_are_binned_by_their_step(step):
+    """A histogram of 12 bits in 16 is that of 12 bits, with wider bins, and no comb."""
+    rng = np.random.default_rng(1)
+    codes = rng.normal(60, 6, (2, 200, 200)).round().astype("uint16")
+    gain = gains().isel(channel=[0]).assign_coords(channel=["mono"])
+    plain, padded = (
+        dark_noise(
+            make_cube(factor * codes, cfa_pattern="mono", kind="dark", iso=ISO, exposure=60.0), gain, progress=False
+        )
+        for factor in (1, step)
+    )
+    np.testing.assert_array_equal(padded["count"], plain["count"])
+    np.testing.assert_allclose(padded["bin"], step * plain["bin"], rtol=1e-9)
+    assert padded.attrs["ks_distance"] == pytest.approx(plain.attrs["ks_distance"], rel=1e-9)
+    inner = padded["density"].where(abs(padded["bin"]) < padded.attrs["sigma"], drop=True)
+    assert (inner > 0).all()
+
+
 def test_effect_sizes_tell_a_skewed_distribution_from_a_normal_one():
     rng = np.random.default_rng(0)
     y = np.stack([rng.gamma(2, 30, (300, 300)), np.zeros((300, 300))]).round() + 600

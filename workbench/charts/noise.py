@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,6 +46,7 @@ CLAFF_READ_NOISE_ADU = {
 # The same author's chart in electrons.
 CLAFF_READ_NOISE_ELECTRONS = {100: 3.1, 200: 2.9, 400: 2.7, 800: 2.5, 1000: 2.45}
 
+_ONE_LAMP = math.log(1.1)  # light of two settings that differs by less is that of one lamp
 SNR = theme.dimension("signal to noise")
 SIGNAL = theme.dimension("signal", "e⁻")
 READ_ADU, READ_ELECTRONS = theme.dimension("read noise", "ADU"), theme.dimension("read noise", "e⁻")
@@ -74,18 +76,18 @@ def shot_noise_snr(snr: xr.Dataset) -> hv.Layout:
     light = EXPOSURE
     if _apertures(snr).size > 1:
         exposure, light = exposure / np.square(snr["aperture"].values), theme.dimension("exposure / (f-number)²", "s")
-    channel = snr["channel"].values.astype(str)
+    channel, settings = snr["channel"].values.astype(str), settings_of(snr)
     along = np.geomspace(*_around(electrons), 60)
     dims, over_time = (SIGNAL, SNR), (light, SNR)
     left = []
     right = [theme.line(along, np.sqrt(along), dims=dims, label="√N: shot noise alone", dash="dashed")]
     for name in (name for name in CHANNEL_COLOUR if (channel == name).any()):
         timed, here = np.flatnonzero((channel == name) & (exposure > 0)), channel == name
-        rate = np.exp(np.mean(np.log(electrons[timed] / exposure[timed]))) if timed.size else np.nan
-        if np.isfinite(rate):
-            span = np.array(_around(exposure[timed]))
+        for rate, some in _rates(electrons[timed], exposure[timed], settings[timed]):
+            span = np.array(_around(exposure[timed[some]]))
             law = np.sqrt(rate * span)
             left.append(theme.line(span, law, dims=over_time, colour=CHANNEL_COLOUR[name], dash="dashed", width=1.2))
+        if timed.size:
             x, y, bars = exposure[timed], measured[timed], error[timed]
             left.append(theme.channel_points(name, x, y, bars, dims=over_time, size=6))
         right.append(theme.channel_points(name, electrons[here], measured[here], error[here], dims=dims, size=6))
@@ -96,6 +98,16 @@ def shot_noise_snr(snr: xr.Dataset) -> hv.Layout:
         panels.append(theme.panel(left, title="SNR against exposure", xlim=_around(exposure), **options))
     panels.append(theme.panel(right, title="SNR against electrons caught", xlim=_around(electrons), **options))
     return theme.layout(panels)
+
+
+def _rates(electrons: np.ndarray, exposure: np.ndarray, settings: np.ndarray) -> list[tuple[float, np.ndarray]]:
+    """Return the light [e⁻/s] of the flats of each setting, and which they are; one for all where the lamp was one."""
+    rate = np.log(electrons / exposure)
+    groups = [np.flatnonzero((settings == one) | (np.isnan(one) & np.isnan(settings))) for one in np.unique(settings)]
+    means = [float(np.mean(rate[some])) for some in groups]
+    if len(means) > 1 and np.ptp(means) < _ONE_LAMP:
+        groups, means = [np.arange(len(rate))], [float(np.mean(rate))]
+    return [(math.exp(mean), some) for mean, some in zip(means, groups, strict=True) if math.isfinite(mean)]
 
 
 def _apertures(snr: xr.Dataset) -> np.ndarray:

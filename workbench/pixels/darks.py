@@ -88,7 +88,7 @@ def dark_noise(
     mean = (counts * values).sum() / total
     m2, m3, m4 = ((counts * (values - mean) ** power).sum() / total for power in (2, 3, 4))
     sigma = np.sqrt(m2 * total / (total - 1))
-    half = 0.5 if whole else 0.0  # whole numbers are compared where one ends and the next begins
+    half = _step(values) / 2  # codes are compared where one ends and the next begins
     ks = np.abs(np.cumsum(counts) / total - special.ndtr((values + half - mean) / sigma)).max()
     expected = np.nan
     if read is not None:  # NaN without bias frames of this ISO
@@ -121,13 +121,24 @@ def _tally(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (found + values.min()).astype(float), counts[found]
 
 
+def _step(values: np.ndarray) -> float:
+    """Return the step of rising values if they are whole numbers, of padded codes 4 or 16; else 0.
+
+    Examples
+    --------
+    >>> _step(np.array([-32.0, 0.0, 16.0])), _step(np.array([1.0, 2.0, 5.0])), _step(np.array([0.5, 1.0]))
+    (16.0, 1.0, 0.0)
+    """
+    if (values != np.rint(values)).any():
+        return 0.0
+    return float(max(1, np.gcd.reduce(np.diff(values).astype(np.int64), initial=0)))
+
+
 def _density(values: np.ndarray, counts: np.ndarray, mean: float, sigma: float, scale: float) -> xr.Dataset:
     """Return the histogram of tallied differences [ADU] in e⁻ (`scale` each ADU), and the normal curve of its width."""
-    whole = bool((values == np.rint(values)).all())
-    half = 0.5 if whole else 0.0
-    span = values[-1] - values[0]
-    width = max(1, int(np.ceil((span + 1) / _BINS))) if whole else span / _BINS
-    start = values[0] - half
+    step, span = _step(values), values[-1] - values[0]
+    width = step * max(1, int(np.ceil((span + step) / step / _BINS))) if step else span / _BINS
+    start = values[0] - step / 2
     edges = start + width * np.arange(int(np.ceil((values[-1] - start) / width)) + 1)
     count = np.histogram(values, edges, weights=counts)[0].astype(int)
     centres = ((edges[1:] + edges[:-1]) / 2 - mean) * scale
