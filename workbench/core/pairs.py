@@ -303,6 +303,17 @@ def pair_weight(count: int) -> float:
     return 1.0 if count < 3 else 2 / 3
 
 
+def ring_error(noise: np.ndarray) -> np.ndarray:
+    """Return the error (channel) of the mean half-variance of the pairs of a ring (pair, channel), 0 for one pair.
+
+    Neighbouring pairs share a frame: of n frames whose own variances scatter, Var(mean) = 2 s² (n − 1)/((n − 2) n).
+    """
+    count = len(noise)
+    if count < 3:
+        return np.zeros(noise.shape[1])
+    return np.std(noise, axis=0, ddof=1) * np.sqrt(2 * (count - 1) / ((count - 2) * count))
+
+
 def leave_one_out(sums: np.ndarray, axis: int) -> np.ndarray:
     """Return the sums over all blocks but one, for each block left out, along `axis`."""
     return sums.sum(axis=axis, keepdims=True) - sums

@@ -13,21 +13,20 @@ from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
 from ..core.results import Table, at_iso, described, with_errors
 from ..core.settings import setting_dim
 from ..core.statistics import fit_line, odd_ones_out
+from ..core.statistics import misfit as chi_misfit
 from ..core.values import describe, listed
+from .dark_faults import SaturatedPixels, add_light, find_light, misfit, scatter_covariance, settle_means
 from .dark_frames import (
     DarkGroup,
     DarkSetting,
     check_darks,
     map_sums,
     medians,
-    misfit,
     read_settings,
-    scatter_covariance,
     scatter_terms,
     spatial_variance,
 )
-from .law import add_warming, freedom_of, half_width, mean_subtracted, run_trend
-from .leak import add_light, find_light
+from .law import add_warming, freedom_of, half_width, run_trend
 
 _ODD_SHARE = 0.2  # of the dark signal that a dark must be off its group to be named
 _SIGNAL: Table = {
@@ -77,13 +76,14 @@ def measure_dark(
 ) -> Darks:
     """Measure dark signal, dark current and its spread over the pixels, each frame read once.
 
-    Darks of one ISO and temperature are a setting, those of one exposure in it a group.  Dark current is the slope
-    of the signal over exposure, for each pixel, by least squares over all frames, bias frames of the ISO being those
-    of exposure zero; the plain mean over the pixels, hot ones included, without those that saturate in any frame, which
-    are counted.  Errors come from the scatter of whole frames within their groups (an offset that wanders, a
-    temperature that does) with Welch's degrees of freedom, and from the gain.  DCNU² is the variance of the map of
-    dark currents within its channels, less what temporal noise puts there (the half-variance of frame pairs, carried
-    through the slope); its error is for these very pixels, with the greater shot noise of the hot ones.
+    Darks of one ISO and temperature are a setting, those of one exposure in it a group. Dark current is the slope of
+    the signal over exposure, for each pixel, by least squares over all frames, bias frames of the ISO being those of
+    exposure zero; the plain mean over the pixels, hot ones included: what saturates counts from shorter darks, or from
+    colder ones by the ratio of the others; what saturates in all is left out, counted and reported.  Errors come from
+    the scatter of whole frames within their groups (an offset that wanders, a temperature that does) with Welch's
+    degrees of freedom, and from the gain. DCNU² is the variance of the map of dark currents within its channels, less
+    what temporal noise puts there (the half-variance of frame pairs, carried through the slope); its error is for these
+    very pixels, with the greater shot noise of the hot ones.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def measure_dark(
         dark = take_frames(dark, timed)
     dark, dim = _in_order_of_time(dark), setting_dim(dark)
     channels = len(channels_of(dark.attrs["cfa_pattern"]))
-    groups, settings, warmest = [], [], None
+    groups, settings, warmest, hot = [], [], None, SaturatedPixels()
     for setting in read_settings(dark, bias, progress):
         factor, factor_error = np.full((2, channels), np.nan)
         if gain is not None:
@@ -146,6 +146,7 @@ def measure_dark(
         warnings += _setting_warnings(setting)
         current, signals, problems = _reduce(setting, factor, factor_error)
         warnings += problems
+        hot.add(current, setting, factor)
         settings.append(current)
         groups += signals
         warmth = (np.nan_to_num(setting.key["temperature"], nan=-np.inf), current["frames"])
@@ -155,6 +156,7 @@ def measure_dark(
         rows.sort(
             key=lambda row: [np.nan_to_num(row.get(n, 0.0), nan=np.inf) for n in (dim, "temperature", "exposure")]
         )
+    warnings += settle_means(settings, groups) + hot.warnings(groups, dark[0].size)
     warnings += add_light(settings) + add_warming(groups)
     missing = sorted({describe({dim: row[dim]}) for row in settings if np.isnan(row["dark_current"])})
     if gain is None or any(np.isfinite(row["dark_current_adu"]) and np.isnan(row["dark_current"]) for row in settings):
@@ -195,7 +197,7 @@ def _reduce(
     current |= {
         "exposures": len(setting.groups),
         "frames": sum(group.count for group in setting.groups),
-        "saturated_pixels": int(np.count_nonzero(setting.saturated)),
+        "saturated_pixels": int(np.count_nonzero(setting.lost)),
     }
     base = None if setting.bias is None else setting.bias.level
     warnings: list[str] = []
@@ -212,7 +214,7 @@ def _slope_row(
 ) -> tuple[dict[str, float], np.ndarray, list[str]]:
     """Return the dark current of the slopes (y, x) [ADU/s], each channel's intercept [ADU], and warnings."""
     points, cell, where = setting.points, channel_index(setting.pattern), describe(setting.key)
-    sums = map_sums(slopes, setting.saturated, cell, BLOCKS)
+    sums = map_sums(slopes, setting.lost, cell, BLOCKS)
     pixels = sums[0].sum(axis=1)
     share = pixels / pixels.sum()
     slope = sums[1].sum(axis=1) / pixels
@@ -223,7 +225,7 @@ def _slope_row(
     common = map_sums(slopes, setting.ever_saturated, cell, 1)[:2, :, 0]
     row = {
         "dark_current_common": float((share * gain * common[1] / common[0]).sum()),
-        "median": float((share * gain * medians(slopes, setting.saturated, cell)).sum()),
+        "median": float((share * gain * medians(slopes, setting.lost, cell)).sum()),
     }
     for unit, factor, factor_error in (("_adu", np.ones_like(gain), 0 * slope), ("", gain, gain_error)):
         terms, freedoms = scatter_terms(points, levers, share * factor)
@@ -249,25 +251,24 @@ def _slope_row(
         row |= {"dcnu": dcnu, "dcnu_error": float(np.hypot(error, by_gain))}
     doubt = scatter_covariance(points, levers, gain) + np.diag((gain_error * slope) ** 2)
     longest = max(group.exposure for group in setting.groups)
-    light = find_light(slopes, setting.saturated, setting.pattern, gain, doubt, longest)
+    light = find_light(slopes, setting.lost, setting.pattern, gain, doubt, longest)
     row |= {"light": light.most, "light_words": light.words}
-    by_noise = _by_noise(row, points, share, gain, gain_error)
-    if "dark_current" in by_noise:
-        warnings = [
-            f"the camera subtracts the mean dark signal by itself at {where}: the noise grows with exposure, the mean "
-            "does not; the dark current is that of the noise"
-        ]
+    alone = len(setting.points) == 1 + (setting.bias is not None)  # one exposure, above the bias frames
+    row["bias_apart"] = setting.bias_apart if alone else 0.0
+    by_noise = _by_noise(points, share, gain, gain_error)
     level = sum(count * group.steady for count, group in zip(counts, points, strict=True)) / counts.sum()
-    return row | by_noise, level - slope * middle, warnings
+    steady = map_sums(slopes, setting.saturated, cell, 1)[:2, :, 0]
+    intercept = level - steady[1] / steady[0] * middle
+    row["capacity"] = float((gain * (setting.white_level - intercept)).mean())  # e-, where the converter saturates
+    return row | by_noise, intercept, warnings
 
 
-def _by_noise(
-    row: dict[str, float], points: list[DarkGroup], share: np.ndarray, gain: np.ndarray, gain_error: np.ndarray
-) -> dict[str, float]:
-    """Return the dark current from the growth of the noise, also in place of the mean's if the camera subtracts that.
+def _by_noise(points: list[DarkGroup], share: np.ndarray, gain: np.ndarray, gain_error: np.ndarray) -> dict[str, Any]:
+    """Return the dark current from the growth of the noise; `by_noise` is what stands in its place where the mean lies.
 
     Shot noise of D t electrons has the variance D t/g² [ADU²], whatever the camera subtracts: D = g² dσ²/dt [e⁻/s], σ²
-    of frame pairs.  The error is from a jackknife over blocks of rows.
+    of frame pairs.  The error is from a jackknife over blocks of rows, or the scatter of the frames where that is
+    greater (cosmic rays), widened where the noise does not grow along a line.
     """
     several = [group for group in points if group.count > 1]
     times = np.array([group.exposure for group in several])
@@ -278,25 +279,39 @@ def _by_noise(
     slopes = fit_line(times, np.moveaxis(noise, 0, -1), weight).slope
     by_block = ((share * gain**2)[:, None] * slopes).sum(axis=0)
     without = leave_one_out(by_block, 0) / max(by_block.size - 1, 1)
-    value, error = float(by_block.mean()), float(jackknife_error(without))
+    factor = share * gain**2
+    total = np.array([factor @ group.noise.mean(axis=1) for group in several])
+    errors = np.array([max(_noise_error(group, factor), 1e-300) for group in several])
+    away = times - weight @ times / weight.sum()
+    lever = weight * away / (weight * away**2).sum()
+    value = float(by_block.mean())
+    error = max(float(jackknife_error(without)), float(np.linalg.norm(lever * errors)))
+    off = total - total @ weight / weight.sum() - value * away
+    error *= chi_misfit(float(np.square(off / errors).sum()), times.size - 2)[0]
     whole = float(np.hypot(error, 2 * value * np.linalg.norm(gain_error) / gain.sum()))
     found = {"dark_current_variance": value, "dark_current_variance_error": whole}
-    if not mean_subtracted(row["dark_current"], value, error):
-        return found
     in_adu = float(((share * gain)[:, None] * slopes).sum(axis=0).mean())
     return found | {
-        "dark_current": value,
-        "dark_current_error": whole,
-        "dark_current_scatter": error,
-        "dark_current_common": value,
-        "dark_current_adu": in_adu,
-        "dark_current_adu_error": in_adu * error / value,
-        "median": row["median"] + value - row["dark_current"],
-        "own_error": error,
-        "own_lever": error,  # known by itself, not by the scatter of whole frames
-        "own_freedom": float(BLOCKS - 1),
-        "bias_error": 0.0,
+        "by_noise": {
+            "dark_current": value,
+            "dark_current_error": whole,
+            "dark_current_scatter": error,
+            "dark_current_common": value,
+            "dark_current_adu": in_adu,
+            "dark_current_adu_error": in_adu * error / max(abs(value), 1e-300),
+            "own_error": error,
+            "own_lever": error,  # known by itself, not by the scatter of whole frames
+            "own_freedom": float(BLOCKS - 1),
+            "bias_error": 0.0,
+        }
     }
+
+
+def _noise_error(group: DarkGroup, factor: np.ndarray) -> float:
+    """Return the error of a group's noise Σ factor · half-variance: of its blocks, or of its frames where greater."""
+    blocks = factor @ group.noise
+    own = float(np.std(blocks, ddof=1) / np.sqrt(blocks.size)) if blocks.size > 1 else 0.0
+    return max(own, float(factor @ group.noise_error))
 
 
 def _signal_row(
@@ -333,6 +348,11 @@ def _setting_warnings(setting: DarkSetting) -> list[str]:
             "left out: the camera subtracts its black level before saving; use firmware or a setting that keeps the "
             "offset"
         )
+    if setting.moved:
+        warnings.append(
+            f"the black level of the darks at {where} is {setting.moved:+.2g} ADU from that of the bias frames, which "
+            "had another temperature; the dark current is from the darks' exposures alone"
+        )
     if setting.slope is None:
         warnings.append(
             f"dark current at {where} cannot be measured: {len(usable)} exposure{'s' * (len(usable) != 1)} and no "
@@ -364,7 +384,7 @@ def _as_map(setting: DarkSetting, picture: np.ndarray, gain: np.ndarray) -> xr.D
     if known:
         for channel, plane in planes(picture, setting.pattern):
             plane *= np.float32(gain[channel])
-    picture[setting.saturated] = np.nan
+    picture[setting.lost] = np.nan
     attrs = {
         "units": "electron / s" if known else "adu / s",
         "long_name": "dark current of each pixel",

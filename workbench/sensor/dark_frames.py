@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from scipy import special
 
 from ..core.cube import Setting, check_cube, group_frames
 from ..core.dark import line_inverse
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
 from ..core.mosaic import channel_index, planes
-from ..core.pairs import jackknife_error, leave_one_out, pair_moments, pair_sums
+from ..core.pairs import jackknife_error, leave_one_out, pair_moments, pair_sums, ring_error
 from ..core.parallel import counted, frame_zeros, in_threads, lazy_frames, stream_frames
 from ..core.settings import setting_dim
-from ..core.statistics import MISFIT, MISFIT_TO_WARN, fit_line
+from ..core.statistics import fit_line
 from .bias import CLIPPED_FRACTION
 
+SAME_TEMPERATURE = 2.0  # K between bias frames and darks: the black level is the same
 _LARGEST_SAMPLE = 1 << 18  # pixels a channel for a median, which is then known to 0.3 % of the spread
 
 
@@ -33,6 +33,7 @@ class DarkGroup:
     files: tuple[str, ...]
     means: np.ndarray  # of each frame over all pixels (frame, channel)
     noise: np.ndarray  # half-variance of pairs (channel, block), nothing clipped; NaN for a single frame
+    noise_error: np.ndarray  # of that from frame to frame (channel); 0 for two frames
     level: np.ndarray  # mean over the pixels that do not saturate in any frame of the group (channel)
     steady: np.ndarray  # the same without those that saturate in longer darks of the setting either
     median: np.ndarray  # over the pixels, less that of the bias frames pixel by pixel where there are any (channel)
@@ -59,8 +60,12 @@ class DarkSetting:
     groups: list[DarkGroup]  # its exposures, rising
     bias: DarkGroup | None  # of the ISO, None where the camera clipped it
     slope: np.ndarray | None  # of every pixel's least-squares line (y, x) [ADU/s]; None of one exposure
+    lost: np.ndarray  # pixels that saturate in so many frames that the rest gives no line
     saturated: np.ndarray  # pixels that do in any of the frames
     ever_saturated: np.ndarray  # those, and the ones that do in warmer settings
+    white_level: float  # ADU
+    bias_apart: float  # K that the bias frames were warmer; NaN where not known
+    moved: float  # ADU by which the darks' black level differs from that of the bias frames, which then do not count
 
     @property
     def points(self) -> list[DarkGroup]:
@@ -104,15 +109,18 @@ def read_settings(dark: xr.DataArray, bias: xr.DataArray | None, progress: Any) 
     order += [(dark, frames) for _, groups in plan for _, frames in groups]
     stream = equal_frames(order, progress)
     masters: dict[str, tuple[DarkGroup, np.ndarray]] = {}
-    for value in zeros:
+    warmth = dict.fromkeys(zeros, 0.0)
+    for value, (cube, where) in zip(zeros, order, strict=False):
         zero, total, _ = read_group(next(stream), 0.0)
+        warmth[value] = float(np.mean(cube["temperature"].values[where]))
         if not zero.clipped:
             total /= np.float32(zero.count)
             masters[value] = zero, total
     everywhere = np.zeros(dark.shape[1:], bool)
     for setting, groups in plan:
         equal = ((exposure, next(stream)) for exposure, _ in groups)
-        yield _read_setting(setting, equal, masters.get(str(setting[dim])), everywhere)
+        apart = warmth.get(str(setting[dim]), np.nan) - setting["temperature"]
+        yield _read_setting(setting, equal, masters.get(str(setting[dim])), everywhere, apart)
     next(stream, None)  # nothing is left; lets the bar close
 
 
@@ -142,14 +150,19 @@ def _read_setting(
     equal: Iterator[tuple[float, EqualFrames]],
     master: tuple[DarkGroup, np.ndarray] | None,
     everywhere: np.ndarray,
+    apart: float,
 ) -> DarkSetting:
-    """Sum y and t·y of every pixel over the frames, hence the slope of the least-squares line."""
+    """Sum y and t·y of every pixel over the frames, hence the slope of the least-squares line.
+
+    A pixel that saturates loses that exposure and the longer ones.  Bias frames that were `apart` K warmer do not count
+    where their level is not the one that the darks of several exposures lead to.
+    """
     measured, counts, times = [], [], []
     sum_y, sum_ty, saturated = (frame_zeros(everywhere.shape, kind) for kind in (np.float32, np.float32, bool))
+    lacks = frame_zeros(everywhere.shape, np.uint8)
     zero, level = (None, None) if master is None else master
     if zero is not None and level is not None:
         np.multiply(level, np.float32(zero.count), out=sum_y)
-        counts, times = [zero.count], [0.0]
     for exposure, frames in equal:
         group, total, own = read_group(frames, exposure, saturated, level)
         measured.append(group)
@@ -158,14 +171,42 @@ def _read_setting(
             total *= np.float32(exposure)
             sum_ty += total
             counts, times = [*counts, group.count], [*times, exposure]
+            if own.any():
+                lacks[own], sum_ty[own] = min(len(counts), 255), 0
+                sum_y[own] = 0 if zero is None or level is None else np.float32(zero.count) * level[own]
         del total, own  # their memory serves the next group
-    inverse = line_inverse(np.array(counts, float), np.array(times, float))[[0, -1]]  # of all frames, and of none
+    moved = 0.0
+    if zero is not None and level is not None and not abs(apart) <= SAME_TEMPERATURE:
+        moved = _moved_black(zero, [group for group in measured if not group.clipped])
+        if moved:
+            sum_y -= np.float32(zero.count) * level
+            measured = [replace(group, median=group.median + zero.level) for group in measured]
+            zero = None
+    if zero is not None:  # bias frames are the last that a pixel loses
+        counts, times = [*counts, zero.count], [*times, 0.0]
+    inverse = line_inverse(np.array(counts, float), np.array(times, float))  # without the longest 0, 1, 2, ...
     slope = None
     if np.isfinite(inverse[0]).all():
-        solve_lines(sum_y, sum_ty, saturated.view(np.uint8), inverse)
+        solve_lines(sum_y, sum_ty, lacks, inverse)
         slope = sum_ty
     everywhere |= saturated
-    return DarkSetting(setting, frames.attrs["cfa_pattern"], measured[::-1], zero, slope, saturated, everywhere)
+    lost = ~np.isfinite(inverse[:, 0, 0])[lacks]
+    pattern, white = frames.attrs["cfa_pattern"], float(frames.attrs["white_level"])
+    return DarkSetting(setting, pattern, measured[::-1], zero, slope, lost, saturated, everywhere, white, apart, moved)
+
+
+def _moved_black(zero: DarkGroup, groups: list[DarkGroup]) -> float:
+    """Return by how much the darks' line meets exposure zero off the bias frames [ADU]; 0 within five errors."""
+    times, counts = (np.array([getattr(group, name) for group in groups], float) for name in ("exposure", "count"))
+    if np.unique(times).size < 2:
+        return 0.0
+    share = np.full(zero.level.size, 1 / zero.level.size)
+    line = fit_line(times, [group.steady @ share for group in groups], counts)
+    away = times - line.centre
+    levers = 1 / counts.sum() - line.centre * away / (counts * away**2).sum()  # of a frame in the intercept
+    terms, _ = scatter_terms([*groups, zero], np.array([*levers, 1 / zero.count]), share)
+    off = float(line.intercept - zero.level @ share)
+    return off if off**2 > 25 * terms.sum() else 0.0
 
 
 def read_group(
@@ -206,6 +247,7 @@ def read_group(
         equal.files,
         np.concatenate([first[:last], second[last - 1 : count - 1]]),
         noise.mean(axis=0) if count > 1 else np.full_like(noise[0], np.nan),
+        ring_error(noise.mean(axis=2)),
         level,
         steadily,
         medians(total, saturated, cell, count, zero),
@@ -302,14 +344,6 @@ def pooled_variance(groups: list[DarkGroup], weight: np.ndarray) -> tuple[float,
     return (squares / freedom if freedom else np.nan), freedom
 
 
-def scatter_covariance(points: list[DarkGroup], levers: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    """Return the channels' covariance of Σ lever · gain · (frame mean), pooled over the groups; 0 of single frames."""
-    away = [gain * (group.means - group.means.mean(axis=0)) for group in points]
-    freedom = max(sum(group.count - 1 for group in points), 1)
-    lever = sum(lever**2 * group.count for lever, group in zip(levers, points, strict=True))
-    return lever * sum(part.T @ part for part in away) / freedom
-
-
 def scatter_terms(
     points: list[DarkGroup], levers: np.ndarray, weight: np.ndarray, others: list[DarkGroup] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -324,27 +358,6 @@ def scatter_terms(
         terms.append(lever**2 * group.count * variance)
         freedoms.append(freedom)
     return np.array(terms), np.array(freedoms, float)
-
-
-def misfit(points: list[DarkGroup], weight: np.ndarray, where: str) -> tuple[float, list[str]]:
-    """Return by how much to widen the error where the signal is not proportional to exposure, and warnings."""
-    variance, freedom = pooled_variance(points, weight)
-    if len(points) < 3 or not variance > 0:
-        return 1.0, []
-    counts, times = (np.array([getattr(group, name) for group in points], float) for name in ("count", "exposure"))
-    level = np.array([group.steady @ weight for group in points])
-    line = fit_line(times, level, counts)
-    off = level - line.intercept - line.slope * times
-    ratio = float((counts * off**2).sum() / (len(points) - 2) / variance)
-    chance = special.fdtrc(len(points) - 2, freedom, ratio)
-    warnings = []
-    if chance < MISFIT_TO_WARN:
-        worst = times[np.argmax(np.abs(off) * np.sqrt(counts))]
-        warnings.append(
-            f"the dark signal at {where} is not proportional to exposure (worst at {worst:g} s), so the error of the "
-            "dark current is widened; darks that were not equally warm do this"
-        )
-    return np.sqrt(ratio) if chance < MISFIT else 1.0, warnings
 
 
 def spatial_variance(

@@ -303,7 +303,10 @@ def _usable(one: xr.Dataset) -> tuple[xr.Dataset, str]:
     if not shot.size or shot.max() < _LEAST_SIGNAL * one["dark_variance"].values.max():
         return one, "the darks hold too little dark current; shoot four of ten minutes or more, as warm as possible"
     if not ordinary["signal"].values.max() > 0.05 * shot.max():
-        return one, "the camera subtracts the mean dark current itself: their noise grows and their level does not"
+        return (
+            one,
+            "their noise grows and their level does not: the camera subtracts the mean dark itself, or its black moved",
+        )
     return one, ""
 
 

@@ -22,7 +22,9 @@ from ..core.values import describe
 _EXCLUDED = 4.0  # of χ²: a law that fits worse by more is not the sensor's
 _STATED_WITHIN = 0.5  # K: what stated temperatures may be off without a warning
 _PRECISION = 1e-12  # relative, of the fit
-_SUBTRACTED = 0.5  # of the dark current that the noise gives the mean must show, or the camera subtracts the mean
+_SUBTRACTED = 0.1  # of the dark current that the noise gives may stay in the mean where a camera subtracts that
+_CONTRADICTS = 5.0  # errors of both, between the dark currents of noise and mean
+_GROWS = 3.0  # errors of a mean: more is growth
 _WORTH_A_WARNING = 0.3  # K along a run
 _TREND_CHANCE = 1e-3  # that equal darks show such a trend
 _STEEPEST_TREND = 4.0  # of the dark signal; more is something else
@@ -330,15 +332,21 @@ def freedom_of(terms: np.ndarray, freedoms: np.ndarray) -> float:
     return float(terms.sum() ** 2 / shares) if shares > 0 else np.inf
 
 
-def mean_subtracted(mean: float, by_noise: float, error: float) -> bool:
-    """Return whether the mean shows less than half of the dark current that the noise is sure of [e⁻/s].
+def mean_subtracted(mean: float, by_noise: float, mean_error: float, error: float) -> bool:
+    """Return whether the mean shows no growth where the noise is sure of it, beyond the errors of both [e⁻/s].
+
+    A mean that grows by itself is subtracted by no camera, whatever the noise shows: cosmic rays and hot pixels that
+    flicker make noise, too.
 
     Examples
     --------
-    >>> mean_subtracted(0.01, 0.3, 0.02), mean_subtracted(0.31, 0.3, 0.02), mean_subtracted(0.01, 0.3, 0.2)
-    (True, False, False)
+    >>> mean_subtracted(0.01, 0.3, 0.01, 0.02), mean_subtracted(0.31, 0.3, 0.01, 0.02)
+    (True, False)
+    >>> mean_subtracted(28.4, 66.0, 2.9, 12.0), mean_subtracted(0.1, 0.3, 0.01, 0.02)
+    (False, False)
     """
-    return bool(by_noise > 5 * error and mean < _SUBTRACTED * by_noise)
+    contradicts = by_noise - mean > _CONTRADICTS * math.hypot(mean_error, error)
+    return bool(contradicts and mean < max(_SUBTRACTED * by_noise, _GROWS * mean_error))
 
 
 def run_trend(levels: np.ndarray) -> tuple[float, float, float]:

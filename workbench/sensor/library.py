@@ -338,7 +338,8 @@ def _subtracts(
     mean = fit_line(nominal, groups.level.mean(axis=1), 1 / expected**2)
     rising, rising_error = float(noise.slope), float(noise.slope_variance**0.5)
     if gain is not None:
-        return mean_subtracted(float(mean.slope / np.mean(gain)), rising, rising_error)
+        growth, growth_error = mean.slope / np.mean(gain), mean.slope_variance**0.5 / np.mean(gain)
+        return mean_subtracted(float(growth), rising, float(growth_error), rising_error)
     return bool(rising > 5 * rising_error and mean.slope < 3 * mean.slope_variance**0.5)
 
 
