@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from workbench.core.values import error_of, json_quantity, temperature_text, unit_text, value_text
+from workbench.core.values import error_of, json_quantity, shutter, temperature_text, unit_text, value_text
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,9 @@ def test_a_lower_bound_is_written_as_one_and_read_again():
     assert math.isinf(error_of(entry))
     assert value_text(entry["value"], error_of(entry), "e⁻") == "≥ 31,234 e⁻"
     assert math.isnan(error_of(json_quantity(2.0, math.nan, "e-")))
+
+
+def test_shutters():
+    assert [shutter(time) for time in (1 / 8000, 1 / 128, 1 / 3, 0.8, 30, 1200)] == [
+        *("1/8000 s", "1/125 s", "0.333 s", "0.8 s", "30 s", "1200 s")
+    ]

@@ -18,6 +18,7 @@ from bokeh.models import Plot
 
 from ..core.errors import WorkbenchError
 from ..core.settings import SETTING
+from ..core.values import shutter
 from ..export.pages import DARK, set_colours
 from ..finish.palettes import choose_palette, parse_palette
 from ..ingest.folder import Folder
@@ -192,7 +193,7 @@ def folder_overview(folder: Folder) -> pd.DataFrame:
         rows[kind or "unknown"] = {
             "frames": len(frames),
             **{"ISO" if name == "iso" else name.replace("_", " "): _different(frames[name]) for name in shown},
-            "exposures": _different(frames["exposure"], _shutter),
+            "exposures": _different(frames["exposure"], shutter),
             "temperatures [°C]": _different(frames["temperature"]),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -205,11 +206,6 @@ def _different(values: pd.Series, write: Callable[[Any], str] | None = None) -> 
     if len(known) > 7:
         return f"{len(known)} from {write(known[0])} to {write(known[-1])}"
     return ", ".join(map(write, known)) or "not recorded"
-
-
-def _shutter(seconds: float) -> str:
-    """Write an exposure time as cameras do: 1/8000 s, 0.5 s, 30 s."""
-    return f"1/{1 / seconds:.0f} s" if 0 < seconds < 0.3 else f"{seconds:g} s"
 
 
 class Status:

@@ -17,7 +17,7 @@ from ..core.dark import dark_current_at
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.noise import variance_terms
-from ..core.results import same_iso
+from ..core.results import same_setting
 from ..core.settings import setting_dim
 from ..core.values import value_text
 from ..ingest.reader import read_frame
@@ -90,7 +90,7 @@ def known_noise(sensor: xr.Dataset | None, row: Any, channel: str) -> dict[str, 
     if sensor is None:
         return {}
     dim = setting_dim(sensor)
-    where = np.flatnonzero(same_iso(sensor[dim].values, float(row[dim])))
+    where = np.flatnonzero(same_setting(sensor[dim].values, float(row[dim])))
     if not where.size or channel not in sensor["channel"].values:
         return {}
     here = sensor.isel({dim: where[0]}).sel(channel=channel)

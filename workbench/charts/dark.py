@@ -10,11 +10,12 @@ import numpy as np
 import xarray as xr
 
 from ..core.dark import BOLTZMANN, dark_laws, predict_current
+from ..core.results import same_setting
 from ..core.settings import setting_dim
 from ..core.values import temperature_text
 from . import theme
 from .registry import Caption, caption, chart, listing, quantity, source
-from .settings import same, settings_of, words_of
+from .settings import settings_of, words_of
 from .theme import DARK_CURRENT, EXPOSURE, KIND_COLOUR, MARKERS, REFERENCE, SERIES
 
 DARKS = "two or more darks at each of three exposure times"
@@ -32,7 +33,7 @@ def _settings(data: xr.Dataset) -> Iterator[tuple[str, np.ndarray, str, str]]:
     temperatures, different = np.unique(warm), np.unique(settings)
     for temperature, colour in zip(temperatures, theme.ramp(temperatures.size), strict=True):
         for number, setting in enumerate(different):
-            here = same(warm, temperature) & same(settings, setting)
+            here = same_setting(warm, temperature) & same_setting(settings, setting)
             if here.any():
                 words = f", {words_of({setting_dim(data): setting})}" if different.size > 1 else ""
                 label = temperature_text(temperature) + words
@@ -77,8 +78,8 @@ def _slopes(dark_current: xr.Dataset | None, group: xr.Dataset) -> list[tuple[fl
     """Return slope and intercept of the fits at a group's setting and temperature."""
     if dark_current is None:
         return []
-    there = same(settings_of(dark_current), settings_of(group)[0])
-    there &= same(dark_current["temperature"].values, group["temperature"].values[0])
+    there = same_setting(settings_of(dark_current), settings_of(group)[0])
+    there &= same_setting(dark_current["temperature"].values, group["temperature"].values[0])
     fits = [dark_current.isel(setting=index) for index in np.flatnonzero(there)]
     return [(float(fit["dark_current"]), float(fit["intercept"])) for fit in fits if np.isfinite(fit["dark_current"])]
 
@@ -162,7 +163,7 @@ def _measured(dark_current: xr.Dataset) -> Iterator[tuple[str, str, str, xr.Data
     known = dark_current.isel(setting=np.flatnonzero(good))
     different = np.unique(settings_of(known))
     for number, (setting, colour) in enumerate(zip(different, theme.ramp(different.size + 1), strict=False)):
-        one = known.isel(setting=np.flatnonzero(same(settings_of(known), setting)))
+        one = known.isel(setting=np.flatnonzero(same_setting(settings_of(known), setting)))
         words = words_of({setting_dim(known): setting}) if np.isfinite(setting) else "darks"
         yield words, colour, MARKERS[number % len(MARKERS)], one
 

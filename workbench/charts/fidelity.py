@@ -9,10 +9,11 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.results import same_setting
 from ..core.settings import setting_dim
 from . import theme
 from .registry import Caption, caption, chart, quantity, source
-from .settings import channels, same, settings_of, words_of
+from .settings import channels, settings_of, words_of
 from .theme import CHANNEL_COLOUR, KIND_COLOUR, MUTED, SERIES, UNUSED
 
 CODE, OCCURS = theme.dimension("number, from the first shown", "ADU"), theme.dimension("how often it occurs")
@@ -47,7 +48,7 @@ def missing_codes(codes: xr.Dataset, missing: xr.Dataset) -> hv.Layout:
     `codes` and `missing` come from `fidelity.count_codes` and `fidelity.missing_codes`; of several settings the
     lowest is shown.
     """
-    here = np.flatnonzero(same(settings_of(codes), settings_of(missing)[0]))
+    here = np.flatnonzero(same_setting(settings_of(codes), settings_of(missing)[0]))
     pixels = codes["pixels"].isel(group=here).sum("group")
     rows = []
     names = channels(missing)[::-1]

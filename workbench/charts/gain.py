@@ -9,6 +9,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.results import same_setting
 from ..core.settings import setting_dim
 from . import theme
 from .registry import Caption, caption, chart, is_d7000, listing, quantity, source, with_reference
@@ -17,7 +18,6 @@ from .settings import (
     axis_of,
     cameras_panel,
     channels,
-    same,
     series,
     settings_of,
     with_setting,
@@ -204,13 +204,13 @@ class _Curve(NamedTuple):
 
 
 def _curve(ptc: xr.Dataset, gain: xr.Dataset | None, setting: float, channel: str, look) -> _Curve:
-    pairs = np.flatnonzero(same(settings_of(ptc), setting))
+    pairs = np.flatnonzero(same_setting(settings_of(ptc), setting))
     signal, variance, error = (_column(ptc[name], channel)[pairs] for name in ("signal", "variance", "variance_error"))
     good = np.isfinite(signal) & np.isfinite(variance) & (signal > 0) & (variance > 0)
     used, slope, floor = np.ones(good.size, bool), np.nan, np.nan
     if gain is not None:
         used = _column(gain["used"], channel)[pairs].astype(bool)
-        for row in np.flatnonzero(same(settings_of(gain), setting)):
+        for row in np.flatnonzero(same_setting(settings_of(gain), setting)):
             slope = 1 / float(_column(gain["gain"], channel)[row])
             floor = float(_column(gain["intercept"], channel)[row])
     return _Curve((signal[good], variance[good], error[good]), used[good], slope, floor, look)
@@ -274,7 +274,7 @@ def dark_gain(transfer: xr.Dataset, darks: xr.Dataset, flats: xr.Dataset | None 
     dims = (DARK_SIGNAL, SHOT_VARIANCE)
     panels = []
     for row, setting in enumerate(settings_of(darks)):
-        here = transfer.isel(point=np.flatnonzero(same(settings_of(transfer), setting)))
+        here = transfer.isel(point=np.flatnonzero(same_setting(settings_of(transfer), setting)))
         elements = []
         span = []
         for channel in channels(here):
@@ -290,7 +290,7 @@ def dark_gain(transfer: xr.Dataset, darks: xr.Dataset, flats: xr.Dataset | None 
         gain = float(np.nanmean(darks["gain"].values[row]))
         if np.isfinite(gain):
             elements.append(theme.line(ends, ends / gain, dims=dims, label="gain from darks"))
-        for other in np.flatnonzero(same(settings_of(flats), setting))[:1] if flats is not None else ():
+        for other in np.flatnonzero(same_setting(settings_of(flats), setting))[:1] if flats is not None else ():
             flat = ends / float(np.nanmean(flats["gain"].values[other]))
             elements.append(theme.line(ends, flat, dims=dims, label="gain from flats", colour=REFERENCE, dash="dashed"))
         title = f"Darks, {words_of(darks.isel({setting_dim(darks): row}))}"
@@ -340,8 +340,8 @@ def linearity(linear: xr.Dataset) -> hv.Layout:
     known = settings[np.isfinite(linear["linearity_error"].values).any(axis=1)]
     panels = []
     for setting in dict.fromkeys((known.min(), known.max()) if known.size else ()):
-        here = linear.isel(level=np.flatnonzero(same(linear["iso_of_level"].values, setting)))
-        row = linear.isel({dim: int(np.flatnonzero(same(settings, setting))[0])})
+        here = linear.isel(level=np.flatnonzero(same_setting(linear["iso_of_level"].values, setting)))
+        row = linear.isel({dim: int(np.flatnonzero(same_setting(settings, setting))[0])})
         signals = here["signal"].values[np.isfinite(here["deviation"].values)]
         ends = np.array([signals.min() / 1.3, signals.max() * 1.3])
         # the errors are those of means of so many levels

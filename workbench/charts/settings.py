@@ -146,11 +146,6 @@ def series(data: xr.Dataset, name: str, channel: str) -> tuple[np.ndarray, np.nd
     return settings_of(one)[good], value[good], error[good]
 
 
-def same(values: np.ndarray, value: float) -> np.ndarray:
-    """Return where settings are equal to one; one that is not known (NaN) equals itself."""
-    return np.isclose(np.asarray(values, float), float(value), equal_nan=True)
-
-
 def cameras_panel(
     cameras: Mapping[str, Any], name: str, value: hv.Dimension, *, log: bool = False, inverse: bool = False, **options
 ) -> hv.Overlay:

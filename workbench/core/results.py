@@ -271,7 +271,7 @@ def _derived(given: Mapping[str, xr.Dataset], dim: str) -> dict[str, xr.Dataset]
         counts.append(frames.rename("bias"))
     if gain is not None and "ptc" in given:
         pairs = [given["ptc"][f"filename_{number}"].values for number in (1, 2)]
-        here = [same_iso(given["ptc"][dim].values, setting)[:, None] for setting in gain[dim].values]
+        here = [same_setting(given["ptc"][dim].values, setting)[:, None] for setting in gain[dim].values]
         flats = [[len({*pairs[0][pair], *pairs[1][pair]}) for pair in (gain["used"].values & some).T] for some in here]
         counts.append(xr.DataArray(flats, {name: gain[name].values for name in (dim, "channel")}, name="flat"))
     if counts:
@@ -324,9 +324,9 @@ def at_lowest_iso(data: xr.Dataset, key: str, more: Mapping[str, str] | None = N
     return None
 
 
-def same_iso(values: np.ndarray, iso: float) -> np.ndarray:
-    """Flag where the ISO, or gain setting, is this one; frames that state none (NaN) are of one setting."""
-    return np.isnan(values) if np.isnan(iso) else np.asarray(values) == iso
+def same_setting(values: np.ndarray, setting: float) -> np.ndarray:
+    """Flag where the ISO, gain setting or temperature is this one; frames that state none (NaN) are of one setting."""
+    return np.isclose(np.asarray(values, float), float(setting), equal_nan=True)
 
 
 def at_iso(values: xr.DataArray, iso: float) -> np.ndarray:
@@ -338,7 +338,7 @@ def at_iso(values: xr.DataArray, iso: float) -> np.ndarray:
     >>> at_iso(gain, 200).tolist(), at_iso(gain, 400).tolist()
     ([1.0, 1.1], [nan, nan])
     """
-    where = np.flatnonzero(same_iso(values[setting_dim(values)].values, iso))
+    where = np.flatnonzero(same_setting(values[setting_dim(values)].values, iso))
     return values.values[where[0]] if where.size else np.full(values.shape[1:], np.nan)
 
 

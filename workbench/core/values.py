@@ -18,6 +18,7 @@ SHUTTER_PARTS = (
     *(8000, 6400, 5000, 4000, 3200, 2500, 2000, 1600, 1250, 1000, 800, 640, 500, 400, 320, 250, 200, 160, 125, 100),
     *(80, 60, 50, 40, 30, 25, 20, 15, 13, 10, 8, 6, 5, 4),
 )  # of a second, in third stops, as cameras mark them
+SHUTTER_ERROR = 0.03  # 1/125 s is really 1/128 s, and recorded as either
 AT_LEAST = "at least"  # of a quantity that is a lower bound
 
 
@@ -247,6 +248,22 @@ def channel_warnings(
     return [f"{what} at {describe(setting)} ({', '.join(names)}): {text}" for text, names in named.items()]
 
 
+def shutter(time: float) -> str:
+    """Write an exposure as a camera does.
+
+    Examples
+    --------
+    >>> shutter(1 / 125), shutter(2.5), shutter(300), shutter(0.0034), shutter(0.0), shutter(float("nan"))
+    ('1/125 s', '2.5 s', '300 s', '0.0034 s', 'shortest', '')
+    """
+    if math.isnan(time):
+        return ""
+    if time <= 0:
+        return "shortest"
+    part = next((part for part in SHUTTER_PARTS if abs(time * part - 1) < SHUTTER_ERROR), None)
+    return f"{float(f'{time:.3g}'):g} s" if part is None else f"1/{part} s"
+
+
 def describe(setting: Mapping[str, Any]) -> str:
     """Write a setting as text, without what is not known: ``ISO 100, 1/30 s, f/5.6, 20 °C``.
 
@@ -277,7 +294,7 @@ _SETTING_WORDS: dict[str, Callable[[Any], str]] = {
     "binning": "{0:g} x {0:g} binning".format,
     "window": "window from {}".format,
     "filter": "filter {}".format,
-    "exposure": lambda value: f"1/{1 / value:.4g} s" if 0 < value < 0.3 else f"{value:.4g} s",
+    "exposure": lambda value: shutter(value) if value > 0 else "0 s",
     "aperture": "f/{:g}".format,
     "temperature": "{:g} °C".format,
     "rotation": "rotated by {:g}°".format,

@@ -13,7 +13,7 @@ from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import planes, tiles
 from ..core.pairs import jackknife_error, leave_one_out, pair_moments
 from ..core.parallel import stream_frames
-from ..core.results import same_iso
+from ..core.results import same_setting
 from ..core.settings import setting_dim
 from ..core.statistics import fit_line
 from . import findings
@@ -204,7 +204,7 @@ def vanishing_level(ptc: xr.Dataset) -> tuple[float, float]:
     levels, weights = [], []
     settings = ptc[setting_dim(ptc)].values
     for setting in np.unique(settings):
-        here = ptc.isel(pair=np.flatnonzero(same_iso(settings, setting)))
+        here = ptc.isel(pair=np.flatnonzero(same_setting(settings, setting)))
         for channel in ptc["channel"].values:
             sums = here["sums_plain"].sel(channel=channel).transpose("pair", "block", "moment").values
             whole = pair_moments(sums.sum(axis=1))

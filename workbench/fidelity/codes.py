@@ -22,7 +22,7 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import planes
 from ..core.noise import code_step
 from ..core.parallel import counted, stream_frames
-from ..core.results import per_channel, same_iso
+from ..core.results import per_channel, same_setting
 from ..core.settings import setting_dim
 from ..core.statistics import fit_line
 from .findings import DARK_KINDS
@@ -220,7 +220,7 @@ def missing_codes(codes: xr.Dataset) -> xr.Dataset:
     octaves = np.arange(_octave(counts.shape[-1] - 1) + 1)
     rows, steps, coarse = [], [], []
     for setting in settings:
-        pixels = counts[same_iso(codes[dim].values, setting)]
+        pixels = counts[same_setting(codes[dim].values, setting)]
         every = [_joined([find_gaps(one) for one in group]) for group in pixels.swapaxes(0, 1)]
         found = [_steps(gaps, octaves) for gaps in every]
         ends = [_ends(group) for group in pixels.sum(axis=0)]

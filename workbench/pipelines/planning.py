@@ -14,12 +14,12 @@ import xarray as xr
 from ..core.files import whole_file
 from ..core.sensor_file import open_sensor
 from ..core.settings import TITLES, setting_dim, setting_of_table
-from ..core.values import describe, is_simulated, value_text
+from ..core.values import describe, is_simulated, shutter, value_text
 from ..ingest.catalogue import open_folder
 from ..ingest.folder import Folder, of_one_camera
 from ..plan.conditions import ELONGATION, background_rate, star_shapes, tracking
 from ..plan.shots import ShotList, shot_list
-from ..plan.shutter import settable_above, shutter
+from ..plan.shutter import settable_above
 from ..plan.subs import OVERHEAD, PENALTY, plan_subs, target_hours
 from .characterization import characterize
 from .measurement import MEASURED, as_warning, set_aside_lines

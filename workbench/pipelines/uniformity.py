@@ -15,7 +15,7 @@ from ..core.cube import take_frames
 from ..core.errors import WorkbenchError
 from ..core.pairs import pair_moments
 from ..core.parallel import in_threads
-from ..core.results import at_iso, same_iso
+from ..core.results import at_iso, same_setting
 from ..core.settings import TITLES, setting_dim
 from ..core.values import json_number, json_quantity, json_unit
 from ..pixels.emva import emva_spatial, emva_temporal, emva_unit
@@ -124,7 +124,7 @@ def complete(
     dim = setting_dim(ptc)
     settings = ptc[dim].values
     lowest = float(np.nanmin(settings)) if np.isfinite(settings).any() else math.nan
-    here = dim in read.dims and same_iso(read[dim].values, lowest).any()
+    here = dim in read.dims and same_setting(read[dim].values, lowest).any()
     emva = _emva(patterns, ptc, read, darks, lowest) if here else {}
     return replace(uniformity, emva=emva, iso=lowest, dim=dim) if emva else uniformity
 
@@ -136,7 +136,7 @@ def _dsnu(uniformity: Uniformity, bias: xr.DataArray, gain: xr.Dataset | None, p
     first, budget = None, _MOST_PIXELS
     parts: list[xr.Dataset] = []
     for setting in np.unique(settings):  # NaN, where the files state none, is one value
-        frames = np.flatnonzero(same_iso(settings, setting))
+        frames = np.flatnonzero(same_setting(settings, setting))
         cost = frames.size * bias.sizes["y"] * bias.sizes["x"]
         if frames.size < 2 or (parts and cost > budget):
             continue
@@ -182,7 +182,7 @@ def _prnu(
         return None
     dim = setting_dim(flats)
     setting = float(flats[dim].values[0])
-    alike = zero is not None and dim == uniformity.dim and same_iso(np.array([uniformity.iso]), setting).all()
+    alike = zero is not None and dim == uniformity.dim and same_setting(np.array([uniformity.iso]), setting).all()
     uniformity.prnu = pixels.measure_prnu(stack, zero if alike else None).assign_coords({dim: setting})
     uniformity.warnings += uniformity.prnu.attrs["warnings"]
     uniformity.flat_pattern = _pattern(stack, relative=True)
@@ -200,8 +200,8 @@ def _defects(
     if darks is not None and dark_map is not None:
         signal, dim = darks.signal, setting_dim(darks.signal)
         setting = dark_map.attrs[dim]
-        here = same_iso(signal[dim].values, setting)
-        here &= same_iso(signal["temperature"].values, dark_map.attrs["temperature"])
+        here = same_setting(signal[dim].values, setting)
+        here &= same_setting(signal["temperature"].values, dark_map.attrs["temperature"])
         exposure = float(signal["exposure"].values[here].max())
         if read is not None and gain is not None:
             noise = at_iso(read["read_noise_adu"], setting) * at_iso(gain["gain"], setting)
@@ -213,12 +213,12 @@ def _emva(
 ) -> dict[str, dict[str, float]]:
     """Return the EMVA quantities of a setting by channel, the exposure standing for the photons, drift removed."""
     zero, flats = patterns.zero, patterns.flats
-    here = ptc.isel(pair=np.flatnonzero(same_iso(ptc[setting_dim(ptc)].values, setting)))
+    here = ptc.isel(pair=np.flatnonzero(same_setting(ptc[setting_dim(ptc)].values, setting)))
     one_aperture = np.unique(np.nan_to_num(here["aperture"].values)).size == 1 if "aperture" in here.coords else True
     black, noise = (at_iso(read[name], setting) for name in ("black_level", "read_noise_adu"))
     levels, place = np.unique(here["level"].values, return_inverse=True)
     moments = pair_moments(here["sums_plain"].sum("block").transpose("pair", "channel", "moment").values)
-    spatial = zero is not None and zero.count > 1 and same_iso(np.array([patterns.uniformity.iso]), setting).all()
+    spatial = zero is not None and zero.count > 1 and same_setting(np.array([patterns.uniformity.iso]), setting).all()
 
     def measure(number: int) -> dict[str, float] | None:
         mean, variance, seconds = (

@@ -14,7 +14,7 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import planes, tiles
 from ..core.pairs import OUTLIER_SIGMAS, pair_moments, pair_sums
 from ..core.parallel import counted, frame_memory, frame_zeros, stream_frames
-from ..core.results import at_iso, same_iso
+from ..core.results import at_iso, same_setting
 from ..core.settings import setting_dim
 from ..core.statistics import mad_std
 from .spatial import deviation_products
@@ -160,7 +160,7 @@ def _strongest(dark: xr.DataArray, least: int, known: np.ndarray | None = None) 
     groups = [
         (setting, frames)
         for setting, frames in group_frames(dark, dim, "temperature", "exposure")
-        if len(frames) >= least and (known is None or same_iso(known, setting[dim]).any())
+        if len(frames) >= least and (known is None or same_setting(known, setting[dim]).any())
     ]
     if not groups:
         among = "" if known is None else " at a setting whose gain is measured"
@@ -286,7 +286,7 @@ def _first_with_darks(light: xr.DataArray, dark: xr.DataArray) -> tuple[int, Set
         matches = [
             (abs(np.nan_to_num(setting["temperature"] - warm)), setting, frames)
             for setting, frames in groups
-            if same_iso(np.array([setting[dim]]), own)[0] and np.isclose(setting["exposure"], seconds, rtol=0.01)
+            if same_setting(np.array([setting[dim]]), own)[0] and np.isclose(setting["exposure"], seconds, rtol=0.01)
         ]
         away, setting, frames = min(matches, key=lambda match: match[0], default=(np.inf, {}, np.empty(0)))
         if away <= 2:  # K

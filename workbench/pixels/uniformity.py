@@ -15,7 +15,7 @@ from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
 from ..core.mosaic import tiles
 from ..core.parallel import frame_memory, in_threads
-from ..core.results import at_iso, same_iso
+from ..core.results import at_iso, same_setting
 from ..core.settings import setting_dim
 from ..core.statistics import fit_lens, mad_std
 from ..core.values import describe
@@ -371,7 +371,7 @@ def half_saturated(ptc: xr.Dataset) -> list[str]:
         From `photon_transfer`.
     """
     settings = ptc[setting_dim(ptc)].values
-    lowest = same_iso(settings, np.nanmin(settings) if np.isfinite(settings).any() else np.nan)
+    lowest = same_setting(settings, np.nanmin(settings) if np.isfinite(settings).any() else np.nan)
     signal = ptc["signal"].max("channel").values
     room = ptc.attrs["white_level"] - ptc["black_level"].max("channel").values
     if not np.isfinite(room).all():

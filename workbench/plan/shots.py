@@ -14,9 +14,10 @@ import xarray as xr
 
 from ..core.dark import dark_current_at
 from ..core.settings import in_words_of, setting_dim, setting_of_table
+from ..core.values import shutter
 from ..ingest.folder import Folder
 from .conditions import saturates, saturation_time
-from .shutter import settable, shutter
+from .shutter import settable
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.65)  # of saturation: of which a gain is fitted
 GAIN_ERROR, READ_NOISE_ERROR = 0.01, 0.02  # wanted, as shares

@@ -1,4 +1,4 @@
-"""Exposures as cameras have them: those on a dial, and how they are written."""
+"""Exposures as cameras have them: those on a dial, or of two digits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..core.values import SHUTTER_PARTS
+from ..core.values import SHUTTER_ERROR, SHUTTER_PARTS
 
 BULB = 30.0  # s: longer exposures are held open, to the second
 DIAL = (
@@ -14,7 +14,6 @@ DIAL = (
     *(0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 13.0, 15.0, 20.0, 25.0, BULB),
 )  # s, as cameras mark them
 _THIRD = 2 ** (1 / 3)
-_SAME = 0.03  # 1/125 s is really 1/128 s, and recorded as either
 
 
 def settable(time: float, dial: bool = True) -> float:
@@ -43,20 +42,4 @@ def settable_above(time: float) -> float | None:
     >>> settable_above(17.3), settable_above(15.01), settable_above(61.0)
     (20.0, 15.0, None)
     """
-    return next((mark for mark in DIAL if mark >= time / (1 + _SAME)), None)
-
-
-def shutter(time: float) -> str:
-    """Write an exposure as a camera does.
-
-    Examples
-    --------
-    >>> shutter(1 / 125), shutter(2.5), shutter(300), shutter(0.0034), shutter(0.0), shutter(float("nan"))
-    ('1/125 s', '2.5 s', '300 s', '0.0034 s', 'shortest', '')
-    """
-    if math.isnan(time):
-        return ""
-    if time <= 0:
-        return "shortest"
-    part = next((part for part in SHUTTER_PARTS if abs(time * part - 1) < _SAME), None)
-    return f"{float(f'{time:.3g}'):g} s" if part is None else f"1/{part} s"
+    return next((mark for mark in DIAL if mark >= time / (1 + SHUTTER_ERROR)), None)

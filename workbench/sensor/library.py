@@ -13,7 +13,7 @@ from ..core.dark import LAW_QUANTITIES, THERMOMETER, TYPICAL_DOUBLING, law_facto
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index
 from ..core.pairs import QUANTISATION_VARIANCE
-from ..core.results import Table, at_iso, described, same_iso
+from ..core.results import Table, at_iso, described, same_setting
 from ..core.settings import setting_dim
 from ..core.statistics import fit_line, mad_std
 from ..core.values import attribute_lines, describe
@@ -150,7 +150,7 @@ def _of_one_setting(
     dim = setting_dim(dark)
     setting = one_value(dark, dim, "a dark library")
     if bias is not None:
-        same = same_iso(bias[dim].values, setting)
+        same = same_setting(bias[dim].values, setting)
         bias = take_frames(bias, same) if same.any() else None
     return dark, bias, {dim: setting}
 

@@ -11,7 +11,7 @@ from scipy import special
 
 from ..core.errors import WorkbenchError
 from ..core.pairs import t_factor
-from ..core.results import Table, at_iso, at_isos, described, per_channel, same_iso
+from ..core.results import Table, at_iso, at_isos, described, per_channel, same_setting
 from ..core.settings import setting_dim
 from ..core.statistics import fit_line
 from ..core.values import describe
@@ -144,7 +144,7 @@ def linearity(ptc: xr.Dataset, wells: xr.Dataset | None = None) -> xr.Dataset:
     warnings: list[str] = []
     renamed, few = False, []
     for setting in settings:
-        here = np.flatnonzero(same_iso(levels.setting, setting) & np.isfinite(levels.exposure))
+        here = np.flatnonzero(same_setting(levels.setting, setting) & np.isfinite(levels.exposure))
         here = _of_one_lens(levels, here)
         top, signal = _saturation(ptc, wells, setting, len(channels)), levels.signal[here]
         good = (signal >= _RANGE[0] * top) & (signal <= _RANGE[1] * top) & (levels.saturated[here] < 1e-3)

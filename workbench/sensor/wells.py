@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ..core.pairs import CLIPPED_FRACTION, QUANTISATION_VARIANCE
-from ..core.results import Table, at_iso, per_channel, same_iso, with_errors
+from ..core.results import Table, at_iso, per_channel, same_setting, with_errors
 from ..core.settings import setting_dim
 from ..core.values import describe
 
@@ -66,7 +66,7 @@ def full_well(ptc: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
     dim, channels = setting_dim(gain), gain["channel"].values.tolist()
     rows, faint = [], []
     for setting in gain[dim].values:
-        where = np.flatnonzero(same_iso(ptc[dim].values, setting))
+        where = np.flatnonzero(same_setting(ptc[dim].values, setting))
         factor, factor_error = (at_iso(gain[name], setting) for name in ("gain", "gain_error"))
         rows.append([_saturation(ptc, where, column, factor[column]) for column in range(len(channels))])
         for one, value, error in zip(rows[-1], factor, factor_error, strict=True):
