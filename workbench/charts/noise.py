@@ -344,7 +344,7 @@ def _dynamic_range_caption(result: Any) -> Caption:
     stated = "The end of the scale is measured on saturated flats. "
     if set(wells["method"].values.ravel().tolist()) - {""} == {"bound"}:
         stated = (
-            "No flat here is saturated: open triangles are lower bounds, from the brightest part of the brightest "
+            "No flat here is saturated: open marks are lower bounds, from the brightest part of the brightest "
             "flat; a pair several times overexposed shows the end of the scale. "
         )
     unknown = [name for name in channels(wells) if not wells["full_well"].sel(channel=name).notnull().any()]

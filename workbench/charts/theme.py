@@ -148,7 +148,7 @@ def points(x, y, error=None, *, dims, label: str, **look: Unpack[Look]) -> hv.Ov
     """Draw measured points, with bars of one standard error where `error` is given.
 
     The error travels in the points as a second value dimension, so that hovering and the CSV file show it.  What is
-    not finite is left out.  A value of infinite error is a lower bound, drawn as an open triangle.
+    not finite is left out.  A value of infinite error is a lower bound, drawn as an open mark.
     """
     bound = np.zeros(np.shape(x), bool) if error is None else np.isinf(error)
     if bound.any():
@@ -156,7 +156,7 @@ def points(x, y, error=None, *, dims, label: str, **look: Unpack[Look]) -> hv.Ov
             points(*(np.asarray(part)[where] for part in given), dims=dims, label=title, **kind)
             for where, given, title, kind in (
                 (~bound, (x, y, error), label, look),
-                (bound, (x, y), f"{label}: at least", look | {"marker": "triangle", "filled": False}),
+                (bound, (x, y), f"{label}: at least", look | {"filled": False}),
             )
         ]
         return hv.Overlay([element for part in parts for element in part])
