@@ -92,6 +92,16 @@ def test_exif_within_a_fujifilm_container(tmp_path):
     assert found["time"] == np.datetime64("2024-05-12T22:01:02")
 
 
+@pytest.mark.parametrize("first", [b"IIU\0", b"IIRO", b"IIRS", b"II*\0"])
+def test_exif_behind_the_first_bytes_of_panasonic_olympus_and_pentax(tmp_path, first):
+    metadata = DngMetadata("RGGB", black_level=0, white_level=4095, iso=800, exposure=30, make="Acme", model="R1")
+    dng = write_dng(tmp_path / "a.dng", np.zeros((32, 32), np.uint16), metadata)
+    path = tmp_path / "a.rw2"
+    path.write_bytes(first + dng.read_bytes()[4:])
+    found = read_exif(path)
+    assert (found["camera"], found["iso"], found["exposure"]) == ("Acme R1", 800, 30)
+
+
 def test_exif_within_a_canon_cr3_container(tmp_path):
     """A CR3 keeps its EXIF as whole TIFF structures in the boxes CMT1 and CMT2."""
     frame = np.zeros((32, 32), np.uint16)
