@@ -9,10 +9,10 @@ import pytest
 from workbench import fidelity, sensor
 from workbench.core.cube import make_cube
 from workbench.fidelity import findings
-from workbench.fidelity.card import patch_correlation, smooth_noise
+from workbench.fidelity.card import patch_correlation, smooth_noise, true_causes
 from workbench.fidelity.findings import CHANGED, NOTICE, OK, UNKNOWN
 from workbench.ingest import open_folder, open_frames, read_frame
-from workbench.simulate import d7000, expose, firmware
+from workbench.simulate import cube_of, d7000, expose, firmware
 
 
 def status(report):
@@ -154,3 +154,39 @@ def test_real_sony_noise_is_not_filtered(real_data):
     value, error = patch_correlation(read_frame(real_data / "raw" / "sony-a7r3.arw"), "RGGB")
     assert abs(value) < 0.02
     assert error < 0.002
+
+
+def test_a_tone_curve_is_not_taken_for_a_multiplier_nor_for_warm_darks():
+    camera = d7000(seed=4, shape=(256, 256))
+    span = camera.white_level - camera.black_level
+
+    def curved(frame):
+        above = np.maximum(frame - camera.black_level, 0) / span
+        return np.where(frame < camera.black_level, frame, np.rint(camera.black_level + span * above**0.8))
+
+    frames = [
+        curved(expose(camera, 30_000 * level, iso=100, exposure=1, seed=n).astype(float)).astype("uint16")
+        for n, level in enumerate((0.05, 0.05, 0.2, 0.2, 0.5, 0.5))
+    ]
+    report = fidelity.inspect_frames(cube_of(camera, frames, "flat", iso=100, exposure=1), progress=False)
+    codes = report.card.sel(test="codes")
+    assert codes.status.item() == CHANGED
+    assert "curve" in codes.finding.item()
+    assert "multipl" not in codes.finding.item()
+    found = true_causes(["darks that were not equally warm do this", "only one bias frame"], report)
+    assert "not proportional to the light" in found[0]
+    assert found[1:] == ["only one bias frame"]
+
+
+def test_a_filter_of_hot_pixels_is_named_instead_of_darks_that_were_not_equally_warm():
+    camera = d7000(seed=5, shape=(256, 256))
+    darks = [expose(camera, iso=800, exposure=600, temperature=20, seed=n) for n in range(2)]
+    text = "no line; hot pixels that flicker, or darks that were not equally warm, do this"
+    for change, words in (
+        (lambda frame: frame, "not equally warm"),
+        (lambda frame: firmware.remove_hot_pixels(frame, camera), "filter"),
+    ):
+        cube = cube_of(camera, [change(frame) for frame in darks], "dark", iso=800, exposure=600, temperature=20)
+        found = true_causes([text], fidelity.inspect_frames(cube, progress=False))
+        assert words in found[-1]
+        assert ("filter" in words) == ("removes lone bright pixels" in found[0])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +24,11 @@ from .findings import CHANGED, NOTICE, OK, UNKNOWN, Finding
 from .texture import hot_pixel_filter, noise_texture
 
 _PATCH = 16  # pixels of a channel
+_AFTER_EATER = re.compile(r"(hot pixels that flicker, or )?darks that were not equally warm,? do this")
+_AFTER_CURVE = re.compile(  # warnings that give a cause which a curve in the camera feigns
+    "not equally warm|subtracts the mean dark signal|the sensor were|and not the sensor|push charge|"
+    "multiplied its numbers|do not lie on one line"
+)
 
 TESTS = {
     "codes": "Is any colour multiplied?",
@@ -263,6 +270,33 @@ def relative_multiplier(missing: xr.Dataset) -> xr.DataArray:
     dim = setting_dim(missing)
     known = missing["relative"].dropna(dim, how="any")
     return known.isel({dim: 0}, drop=True) if known.sizes[dim] else missing["relative"].max(dim) * math.nan
+
+
+def true_causes(warnings: Sequence[str], report: Fidelity | None) -> list[str]:
+    """Return the warnings of a measurement with the causes that the report card shows, and without those it excludes.
+
+    After a curve in the camera no number is proportional to light or time; after a filter of hot pixels the darks hold
+    less the longer they are.  Neither is a lamp, a warm sensor or a flickering pixel.
+    """
+    if report is None:
+        return list(warnings)
+    card = report.card
+    changed = dict(zip(card["test"].values.tolist(), card["status"].values == CHANGED, strict=True))
+    finding = {name: card["finding"].sel(test=name).item().rstrip(".") for name in ("hot-pixels", "codes")}
+    named = list(warnings)
+    if changed["hot-pixels"]:
+        named = [
+            f"{finding['hot-pixels']}: dark current, DCNU and hot pixels of its darks are too low, which no error here "
+            "holds; shoot with the camera's noise reduction off, or in bulb mode where that avoids it",
+            *(_AFTER_EATER.sub("the camera's filter of bright pixels does this", text) for text in named),
+        ]
+    if changed["codes"] and math.isnan(float(card["value"].sel(test="codes"))):
+        named = [
+            f"{finding['codes']}: the numbers are not proportional to the light; gain, read noise, full well, "
+            "linearity and dark current are not the sensor's, which no error here holds",
+            *(text for text in named if not _AFTER_CURVE.search(text)),
+        ]
+    return named
 
 
 def fidelity_to_json(report: Fidelity) -> dict[str, Any]:

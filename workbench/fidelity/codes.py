@@ -198,7 +198,8 @@ def missing_codes(codes: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Over (iso, channel): ``multiplier``, 1 where every code occurs, NaN where too few could be tested, with
+        Over (iso, channel): ``multiplier``, 1 where every code occurs, NaN where too few could be tested or the
+        missing ones keep to no one distance, with
         ``multiplier_error`` (where every code occurs, the excess over 1 that would have gone unseen);
         ``relative``, the multiplier over that of green; ``period`` of the missing or doubled codes [ADU]; ``tested``,
         ``missing`` and ``doubled`` codes; ``p_value``, of so many missing by chance; ``lowest`` and ``highest`` code;
@@ -314,15 +315,17 @@ def _multiplier(gaps: Gaps, even: np.ndarray) -> dict[str, float]:
 
 
 def _from_missing(tested: np.ndarray, missing: np.ndarray) -> dict[str, float]:
-    """Return a multiplier above 1, of which a share 1/m of the codes occurs, and the period of the rarer ones."""
-    codes, total = np.flatnonzero(tested), np.count_nonzero(tested)
-    share = 1 - np.count_nonzero(missing) / total
+    """Return a multiplier above 1, of which a share 1/m of the codes occurs, and the period of the rarer ones.
+
+    NaN where they keep to no one distance, as after a curve.
+    """
+    codes = np.flatnonzero(tested)
+    share = 1 - np.count_nonzero(missing) / codes.size
     rare = np.flatnonzero(missing if share > 0.5 else tested & ~missing)
     period, error = _period(codes, ~missing[tested], rare, share)
-    if not np.isfinite(period):  # missing, yet at no one distance: as many as their share
-        period = 1 / min(share, 1 - share)
-        error = np.sqrt(share * (1 - share) / total) / share**2
-    elif share > 0.5:
+    if not np.isfinite(period):  # missing, yet at no one distance: no factor does that
+        return {"multiplier": np.nan, "period": np.nan, "multiplier_error": np.nan}
+    if share > 0.5:
         error /= (period - 1) ** 2
     multiplier = period / (period - 1) if share > 0.5 else period
     return {"multiplier": multiplier, "period": period, "multiplier_error": error}

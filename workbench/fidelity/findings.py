@@ -21,6 +21,7 @@ _SURE = 3.0  # standard errors
 _FACTOR = 2e-3  # of a multiplier: smaller differences do not matter
 _DIGITAL = 1.4  # growth of the multiplier with ISO that is not chance
 _COARSE = 0.1  # of the variance, added by rounding to coarse codes, that matters
+_UNEVEN, _CHANCE = 20, 1e-6  # missing codes, and the probability of so many, that no one factor explains
 _ALIKE, _ALIKE_SIGMAS = 0.02, 5.0  # correlation of neighbours; bright flats have up to 0.01 (brighter-fatter effect)
 _BANDED = 0.1  # of the pixel noise: rows that an eye sees
 _RARE = 1e-5
@@ -49,6 +50,16 @@ def multiplied_codes(missing: xr.Dataset) -> Finding:
     """Report whether missing codes show that one colour is multiplied (`missing` from `missing_codes`)."""
     dim = setting_dim(missing)
     known = missing["relative"].dropna(dim, how="all")
+    uneven = (missing["missing"] >= _UNEVEN) & (missing["p_value"] < _CHANCE) & missing["multiplier"].isnull()
+    if uneven.any():
+        count = int(missing["missing"].where(uneven).max())
+        return Finding(
+            CHANGED,
+            f"Numbers are missing ({count} in one colour), at distances that are not regular: the camera applies a "
+            "curve before saving, or does something that this tool does not know.",
+            "Numbers that are not proportional to the light give wrong gains, noises, dark currents and linearity.",
+            "Save without a tone curve and without compression.", p_value=float(missing["p_value"].where(uneven).min()),
+        )  # fmt: skip
     if not known.sizes[dim]:
         text = "Too few numbers occur often enough to see whether any is missing."
         return Finding(UNKNOWN, text, "", "Give frames with more pixels, or flats at several levels.")

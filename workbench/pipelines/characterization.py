@@ -26,7 +26,7 @@ from ..core.results import MODE, sensor_dataset
 from ..core.sensor_file import FILE, write_sensor
 from ..core.settings import in_words_of, setting_dim, setting_of_table
 from ..core.values import describe, is_simulated, value_text
-from ..fidelity.card import Fidelity
+from ..fidelity.card import Fidelity, true_causes
 from ..ingest.catalogue import open_folder
 from ..ingest.folder import Folder, of_one_camera, of_one_mode
 from ..sensor.dark import Darks
@@ -277,7 +277,7 @@ def measure_sensor(folder: Folder, bar: tqdm, *, written: bool) -> Characterizat
     signal, current = (None, None) if darks is None else (darks.signal, darks.current)
     warnings += [*warnings_of(current, law), *transfer.warnings, *doubts, *more, *uniformity.warnings]
     warnings += _missing(setting_of_table(folder.table), read, light.gain, darks)
-    warnings = list(dict.fromkeys([*warnings, *set_aside_lines(folder)]))
+    warnings = list(dict.fromkeys([*true_causes(warnings, report), *set_aside_lines(folder)]))
     row = folder.table[folder.table["kind"].isin(MEASURED)].iloc[0]
     step = next((part.attrs["step"] for part in (read, light.ptc) if part is not None), 1)
     camera = str(row["camera"])
