@@ -148,11 +148,12 @@ def test_several_cameras_in_one_chart(cameras, chart, names):
             error = np.sqrt((known[f"{key}_error"] ** 2).sum("channel")).values / known[key].count("channel").values
             if name == "inverse":
                 mean, error = 1 / mean, error / mean**2
-            (shown,) = parts([panel], hv.Scatter, camera)
-            iso, value, bars = columns(shown)
+            bounds = np.isinf(error).all()  # no flat of this small set reaches the full well
+            (shown,) = parts([panel], hv.Scatter, f"{camera}: at least" if bounds else camera)
+            iso, value, *bars = columns(shown)
             np.testing.assert_allclose(iso, known.iso)
             np.testing.assert_allclose(value, mean)
-            np.testing.assert_allclose(bars, error)
+            assert bounds or np.allclose(bars, error)
             low, high = options(panel)["xlim"]
             assert low < iso.min() < iso.max() < high
 
