@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: app blog charts test lab lint format screenshots clean help
+.PHONY: app blog charts test torture lab lint format screenshots clean help
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -26,6 +26,9 @@ test: $(READY)  ## run every test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
+
+torture: $(READY)  ## the tests of bad folders and faults, with many more of them
+	WORKBENCH_TORTURE=400 $(BIN)/python -m pytest -n 2 tests/pipelines/test_faults.py
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks

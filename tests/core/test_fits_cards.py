@@ -1,17 +1,23 @@
 """The cards that files of every kind have alike."""
 
+import os
+
 import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
 from workbench.core.cube import make_cube
+from workbench.core.errors import FrameReadError
 from workbench.core.fits_cards import (
     RECORD,
     observation,
     put_cards,
     put_plane,
+    put_seal,
     record_of,
+    require_sealed,
+    seal,
     wcs_cards,
     with_gaps,
     without_gaps,
@@ -104,3 +110,29 @@ def test_a_solution_that_cannot_be_turned_and_a_header_without_one_give_nothing(
     assert wcs_cards(header, (0, 0)) == header
     assert wcs_cards(header, (0, 0), 100) == {}
     assert wcs_cards({"RA": 10.0, "EQUINOX": 2000.0}, (0, 0)) == {}
+
+
+def test_a_sealed_file_is_that_of_the_standard_and_shows_any_change(tmp_path):
+    rng = np.random.default_rng(5)
+    hdus = fits.HDUList([fits.PrimaryHDU(rng.normal(size=(40, 50)).astype(np.float32))])
+    hdus.append(fits.ImageHDU(rng.integers(0, 65535, (30, 20)).astype(np.uint16)))
+    hdus.append(fits.BinTableHDU.from_columns([fits.Column("a", "D", array=np.arange(9.0))]))
+    for hdu in hdus:
+        put_seal(hdu.header)
+    path = tmp_path / "a.fits"
+    hdus.writeto(path)
+    seal(path)
+    require_sealed(path)
+    with fits.open(path, checksum=True) as opened:  # astropy warns, and warnings are errors here
+        assert all(int(hdu.header["DATASUM"]) > 0 for hdu in opened)
+    before = path.read_bytes()
+    seal(path)
+    assert path.read_bytes() == before
+    for place in (100, 2880 + 4000, len(before) - 2880 + 5):  # of a header, of pixels, of the table
+        path.write_bytes(before[:place] + bytes([before[place] ^ 1]) + before[place + 1 :])
+        os.utime(path, ns=(0, place))
+        with pytest.raises(FrameReadError, match="checksum of its unit|header"):
+            require_sealed(path)
+    path.write_bytes(before[:-2880])
+    with pytest.raises(FrameReadError, match="is cut short"):
+        require_sealed(path)

@@ -26,12 +26,15 @@ from ..core.errors import FrameReadError, WorkbenchError
 from ..core.files import whole_file
 from ..core.fits_cards import (
     UNSTABLE,
-    ascii_text,
     put_cards,
     put_plane,
+    put_seal,
+    require_sealed,
+    seal,
     setting_cards,
     with_gaps,
     without_gaps,
+    words_sum,
 )
 from ..core.mosaic import channel_index, planes
 from ..core.settings import setting_differs, setting_of
@@ -62,6 +65,15 @@ class Masters:
     flat: xr.Dataset | None = None
     defects: xr.DataArray | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def content(self) -> str:
+        """A digest of the masters' numbers, whatever files they come from."""
+        total = 0
+        for master in (self.bias, self.dark, self.flat):
+            for name in ("signal", "variance") if master is not None else ():
+                total = words_sum(np.ascontiguousarray(master[name].values, np.float32), total)
+        return f"{total:08x}"
 
     def tables(self) -> Tables:
         """Return the maps and numbers that calibration reads."""
@@ -314,7 +326,7 @@ def save_master(master: xr.Dataset, path: str | Path) -> Path:
     header = fits.Header()
     header["IMAGETYP"] = f"master {about['kind']}"
     exposure = float(about["exposure"])
-    cards = {"INSTRUME": ascii_text(about["camera"]), "EXPTIME": exposure if np.isfinite(exposure) else None}
+    cards = {"INSTRUME": about["camera"], "EXPTIME": exposure if np.isfinite(exposure) else None}
     put_cards(header, cards | setting_cards(about) | {"NCOMBINE": about["frames"], "ROWORDER": "TOP-DOWN"})
     if about["cfa_pattern"] != "mono":
         header["BAYERPAT"] = about["cfa_pattern"]
@@ -325,12 +337,14 @@ def save_master(master: xr.Dataset, path: str | Path) -> Path:
     for name, values in planes.items():
         hdus.append(fits.ImageHDU(values, name=name))
     for name, hdu in zip(("SIGNAL", *planes), hdus, strict=True):
+        put_seal(hdu.header)
         put_plane(hdu.header, name, master["signal"].attrs["units"])
     with whole_file(path, "the master", "give another folder") as part:
         needed = sum(hdu.filebytes() for hdu in hdus)
         if shutil.disk_usage(path.parent).free < needed:  # what astropy raises for a full disk hides the reason
             raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:,.0f} MB are needed")
         hdus.writeto(part)
+        seal(part)
     return path
 
 
@@ -344,6 +358,7 @@ def open_master(path: str | Path) -> xr.Dataset:
     """
     try:
         with fits.open(path, memmap=False) as hdus:
+            require_sealed(path)
             attrs = json.loads(hdus[0].header["WBATTRS"])
             described = attrs.pop("variables")
             planes = {name: hdus[name].data for name in ("VARIANCE", "COUNT", "MASK", "UNSTABLE") if name in hdus}
@@ -356,6 +371,8 @@ def open_master(path: str | Path) -> xr.Dataset:
             values = (signal, planes["VARIANCE"], planes["COUNT"], unstable)
             data = {n: (("y", "x"), held, described[n]) for n, held in zip(_VARIABLES, values, strict=True)}
             return xr.Dataset(data, attrs=attrs)
+    except FrameReadError:
+        raise
     except FileNotFoundError:
         raise FrameReadError(path, "is not there") from None
     except Exception as error:

@@ -34,7 +34,7 @@ import xarray as xr
 from dask.base import tokenize
 
 from .errors import StageError, WorkbenchError
-from .files import holder
+from .files import fingerprint, real
 from .values import attribute_lines, joined_lines
 
 KINDS = ("bias", "dark", "flat", "darkflat", "light")
@@ -337,12 +337,12 @@ def _identity(value: Any) -> Any:
         rows = [sorted((str(name), repr(item)) for name, item in row.items()) for row in others.to_dict("records")]
         return [(_identity(Path(path)), row) for path, row in zip(value["path"], rows, strict=True)]
     if isinstance(value, Path):
-        path = value.resolve()
+        path = real(value)
         try:
-            state = holder(path).stat()
+            state = fingerprint(path)
         except OSError as problem:
             raise WorkbenchError(f"{path}: cannot be read ({problem.strerror}); open the folder again") from problem
-        return path.as_posix(), state.st_size, state.st_mtime_ns
+        return path.as_posix(), *state
     if isinstance(value, Mapping) and not isinstance(value, xr.Dataset):
         return [(name, _identity(item)) for name, item in value.items()]
     if isinstance(value, (list, tuple)):

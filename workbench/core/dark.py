@@ -19,6 +19,7 @@ from astropy.io import fits
 
 from .errors import FrameReadError, WorkbenchError
 from .files import whole_file
+from .fits_cards import ascii_text, put_seal, require_sealed, seal
 from .mosaic import planes
 from .values import attribute_lines
 
@@ -344,7 +345,7 @@ def save_dark_library(library: xr.Dataset, path: str | Path) -> Path:
     path = Path(path)
     header = fits.Header()
     header["WBLIB"] = VERSION, "dark library of the Astrophoto Workbench"
-    header["INSTRUME"] = library.attrs["camera"].encode("ascii", "replace").decode()
+    header["INSTRUME"] = ascii_text(library.attrs["camera"])
     if math.isfinite(library.attrs["iso"]):
         header["ISOSPEED"] = library.attrs["iso"]
     if math.isfinite(library.attrs.get("gain_setting", math.nan)):
@@ -356,8 +357,11 @@ def save_dark_library(library: xr.Dataset, path: str | Path) -> Path:
     hdus += [fits.ImageHDU(library[name].values, name=extension) for name, extension in _MAPS.items()]
     columns = [fits.Column(name=name, format="D", array=library[name].values.astype(float)) for name in _TABLE]
     hdus.append(fits.BinTableHDU.from_columns(columns, name="GROUPS"))
+    for hdu in hdus:
+        put_seal(hdu.header)
     with whole_file(path, "the dark library", "give another folder") as part:
         hdus.writeto(part)
+        seal(part)
     return path
 
 
@@ -374,6 +378,7 @@ def open_dark_library(path: str | Path) -> xr.Dataset:
             version = hdus[0].header["WBLIB"]
             if version != VERSION:
                 raise FrameReadError(path, f"is a dark library of version {version}, not {VERSION}; make it again")
+            require_sealed(path)
             attrs = json.loads(hdus[0].header["WBATTRS"])
             described = attrs.pop("variables")
             data: dict[str, Any] = {}

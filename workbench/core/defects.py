@@ -16,6 +16,7 @@ from scipy.special import chdtri
 
 from .errors import FrameReadError, WorkbenchError
 from .files import whole_file
+from .fits_cards import put_seal, require_sealed, seal
 from .kernels import kernel
 from .mosaic import channel_index, planes
 from .parallel import in_threads
@@ -285,8 +286,10 @@ def write_defects(defects: xr.DataArray, path: str | Path) -> Path:
         header["BAYERPAT"] = defects.attrs["cfa_pattern"]
     header["ROWORDER"] = "TOP-DOWN"
     header["WBATTRS"] = json.dumps(defects.attrs)
+    put_seal(header)
     with whole_file(path, "the defect map", "give another folder") as part:
         fits.PrimaryHDU(defects.values.astype(np.uint8), header).writeto(part)
+        seal(part)
     return path
 
 
@@ -300,8 +303,11 @@ def open_defects(path: str | Path) -> xr.DataArray:
     """
     try:
         with fits.open(path, memmap=False) as hdus:
+            require_sealed(path)
             attrs = json.loads(hdus[0].header["WBATTRS"])
             return xr.DataArray(np.array(hdus[0].data, np.uint8), dims=("y", "x"), attrs=attrs)
+    except FrameReadError:
+        raise
     except FileNotFoundError:
         raise FrameReadError(path, "is not there") from None
     except Exception as error:

@@ -32,7 +32,7 @@ def said_of(subject: object, problem: str) -> str:
     ('a.nef is empty', 'a.nef: no such file')
     """
     subject, problem = printable(subject), printable(problem)
-    verbs = ["is", "has", "does", "holds", "cannot", "decodes", "shows", "named", "belongs"]
+    verbs = ["is", "was", "has", "does", "holds", "cannot", "decodes", "shows", "named", "belongs"]
     return f"{subject} {problem}" if problem.split(" ", 1)[0] in verbs else f"{subject}: {problem}"
 
 

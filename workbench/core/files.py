@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
+
+import filelock
 
 from .errors import WorkbenchError
 
@@ -20,6 +24,7 @@ _OURS = re.compile(
     rb"|\Akind,iso,exposure_s,temperature_c,|\Afile,(?:filter,)?exposure,stars,"
 )
 _LOOKED_AT = 1 << 18  # bytes at the beginning and at the end of a file
+_SAMPLES, _SAMPLE = 5, 4096  # blocks of a file that its fingerprint looks at, and their bytes
 _overwriting: ContextVar[bool] = ContextVar("overwriting", default=False)
 
 
@@ -99,6 +104,77 @@ def read_text(path: str | Path, most: int = 1 << 28) -> str:
         raise WorkbenchError(f"{path}: is not text in UTF-8 ({error}); save it as such") from None
     except OSError as error:
         raise WorkbenchError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def fingerprint(path: str | Path) -> tuple[int, int, str]:
+    """Return a file's size, the time of its last change [ns] and a digest of blocks at its ends and in between.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    with holder(path).open("rb") as file:
+        state = os.fstat(file.fileno())
+        sampled = hashlib.sha256()
+        for part in range(_SAMPLES):
+            file.seek(max(0, state.st_size - _SAMPLE) * part // (_SAMPLES - 1))
+            sampled.update(file.read(_SAMPLE))
+    return state.st_size, state.st_mtime_ns, sampled.hexdigest()
+
+
+def fingerprints(paths: Iterable[str | Path]) -> dict[Path, Any]:
+    """Return the `fingerprint` of each file, None of one that cannot be read."""
+    found: dict[Path, Any] = {}
+    for path in map(Path, paths):
+        with contextlib.suppress(OSError):
+            found[path] = None
+            found[path] = fingerprint(path)
+    return found
+
+
+def require_unchanged(before: Mapping[Path, Any]) -> None:
+    """Check that files are what they were when `fingerprints` looked at them.
+
+    Raises
+    ------
+    WorkbenchError
+        If one is not, so that what was made is of old and new pixels.
+    """
+    if changed := [path for path, state in fingerprints(before).items() if state != before[path]]:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise WorkbenchError(
+            f"{changed[0]}{more} changed or went while it was used, so nothing is written; the same command uses the "
+            "files as they are now"
+        )
+
+
+@contextlib.contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Let no other run that asks for it write a file or folder; the lock is a file next to it, gone in the end.
+
+    Raises
+    ------
+    WorkbenchError
+        If another run has it, or the place cannot be written to.
+    """
+    path = Path(path)
+    place = path.with_name(f".{path.name.lstrip('.')}.lock")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(place, timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise WorkbenchError(
+            f"{path} is being written by another run; wait for its end or choose another name"
+        ) from None
+    except OSError as problem:
+        raise WorkbenchError(f"{place}: cannot be written ({problem.strerror}); choose another place") from None
+    try:
+        yield
+    finally:
+        place.unlink(missing_ok=True)
+        lock.release()
 
 
 def holder(path: str | Path) -> Path:

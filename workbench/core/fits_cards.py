@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import mmap
+import os
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from astropy.io import fits
 
+from .errors import FrameReadError
+
+_NO_SUM = "0" * 16  # in the place of a sum while it is made
+_BLOCK = 2880
+_PIECE = _BLOCK * 20_000  # bytes summed at once
 RECORD = "WORKBNCH"  # keyword of the record: JSON text
 NO_VALUE, UNSTABLE = 1, 2  # bits of the plane MASK
 # coordinates of a cube and attributes of a master, as FITS names them
@@ -151,9 +161,10 @@ def put_cards(header: fits.Header, cards: Mapping[str, Any]) -> None:
     """Write cards into a header with their comments; a value may be a tuple with a comment of its own."""
     for keyword, value in cards.items():
         if isinstance(value, tuple):
-            header[keyword] = value
+            header[keyword] = (ascii_text(value[0]) if isinstance(value[0], str) else value[0], value[1])
         elif value is not None:
             comment = COMMENTS.get(keyword, "")
+            value = ascii_text(value) if isinstance(value, str) else value
             header[keyword] = (value, comment if len(str(value)) + len(comment) < 60 else "")  # a card has 80 letters
 
 
@@ -195,14 +206,119 @@ def with_gaps(signal: Any, mask: Any) -> Any:
     return np.where((mask & NO_VALUE) > 0, signal.dtype.type(np.nan), signal)  # lazy for dask's arrays
 
 
+def words_sum(data: Any, total: int = 0) -> int:
+    """Return the ones' complement sum of 32-bit big-endian words, added to a sum so far (FITS 4.0, appendix J).
+
+    Examples
+    --------
+    >>> hex(words_sum(bytes([255, 255, 255, 255, 0, 0, 1, 2])))
+    '0x102'
+    """
+    words = np.frombuffer(data, np.uint32)
+    total += int((words.byteswap() if sys.byteorder == "little" else words).sum(dtype=np.uint64))
+    while total >> 32:
+        total = (total & 0xFFFFFFFF) + (total >> 32)
+    return total
+
+
+def put_seal(header: fits.Header) -> None:
+    """Make room in a header for the sums that `seal` writes."""
+    header["CHECKSUM"] = (_NO_SUM, "of this unit: all words sum to -0")
+    header["DATASUM"] = ("0".rjust(10), "of its data")
+
+
+def seal(path: str | Path) -> None:
+    """Write CHECKSUM and DATASUM (FITS 4.0, appendix J) into the units of a file that have room for them (`put_seal`).
+
+    Without a date, so that the same content has the same bytes.
+    """
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        for start, data, end in _units(content):
+            places = {key: content.find(key.ljust(8) + b"= '", start, data) for key in (b"CHECKSUM", b"DATASUM")}
+            if min(places.values()) < 0:
+                continue
+            of_data = _sum(content, data, end)
+            content[places[b"DATASUM"] + 11 : places[b"DATASUM"] + 21] = str(of_data).rjust(10).encode()
+            at = places[b"CHECKSUM"] + 11
+            content[at : at + 16] = _NO_SUM.encode()
+            content[at : at + 16] = _encoded(0xFFFFFFFF ^ words_sum(content[start:data], of_data))
+
+
+def require_sealed(path: str | Path) -> None:
+    """Check the sums of a file that `seal` wrote; a file without them is not checked.
+
+    Raises
+    ------
+    FrameReadError
+        If a unit's sum is not that of its content.
+    """
+    if problem := broken_seal(path):
+        raise FrameReadError(path, problem)
+
+
+def broken_seal(path: str | Path) -> str:
+    """Return what `require_sealed` would raise, as text; empty for a file that is whole or has no sums."""
+    state = os.stat(path)
+    try:
+        return _broken_seal(str(path), state.st_size, state.st_mtime_ns)
+    except (KeyError, TypeError, ValueError, fits.VerifyError):  # a header that cannot be read any more
+        return "is damaged: one of its headers cannot be read; make it again, or copy it again"
+
+
+@functools.lru_cache(maxsize=256)  # a stack is opened more than once
+def _broken_seal(path: str, size: int, changed: int) -> str:
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for number, (start, data, end) in enumerate(_units(content)):
+            if end > size:
+                return f"is cut short: {size:,} of at least {end:,} bytes; make it again, or copy it again"
+            if content.find(b"CHECKSUM= '", start, data) >= 0 and _sum(content, start, end) not in (0, 0xFFFFFFFF):
+                return f"was changed or damaged: the checksum of its unit {number} is wrong; make or copy it again"
+    return ""
+
+
+def _units(content: mmap.mmap) -> Iterator[tuple[int, int, int]]:
+    """Where each header, its data and their end are."""
+    start = 0
+    while start < len(content):
+        data = start + _BLOCK
+        while not re.search(rb"^(?:.{80})*END {77}", content[data - _BLOCK : data], re.DOTALL) and data < len(content):
+            data += _BLOCK
+        header = fits.Header.fromstring(content[start:data].decode("latin-1"))
+        values = math.prod(header[f"NAXIS{axis + 1}"] for axis in range(header["NAXIS"])) if header["NAXIS"] else 0
+        size = abs(header["BITPIX"]) // 8 * header.get("GCOUNT", 1) * (header.get("PCOUNT", 0) + values)
+        end = data + -(-size // _BLOCK) * _BLOCK
+        yield start, data, end
+        start = end
+
+
+def _sum(content: mmap.mmap, start: int, end: int) -> int:
+    total = 0
+    for first in range(start, end, _PIECE):
+        total = words_sum(content[first : min(end, first + _PIECE)], total)
+    return total
+
+
+def _encoded(value: int) -> bytes:
+    """A sum as 16 letters and digits that add up to it."""
+    letters = np.zeros((4, 4), np.uint8)
+    for column, byte in enumerate(value.to_bytes(4, "big")):
+        signs = [byte // 4 + 48 + byte % 4, *[byte // 4 + 48] * 3]
+        for pair in (0, 2):
+            while any(58 <= sign <= 64 or 91 <= sign <= 96 for sign in signs[pair : pair + 2]):  # punctuation
+                signs[pair : pair + 2] = signs[pair] + 1, signs[pair + 1] - 1
+        letters[:, column] = signs
+    text = letters.tobytes()
+    return text[-1:] + text[:-1]
+
+
 def record_of(hdus: Iterable[Any]) -> str:
     """Return the record in one of our files, JSON text, whichever header it lies in; empty where there is none."""
     return next((str(hdu.header[RECORD]) for hdu in hdus if RECORD in hdu.header), "")
 
 
 def ascii_text(text: str) -> str:
-    """Return a text as a FITS card can hold it."""
-    return text.encode("ascii", "replace").decode().replace("\n", " ")
+    """Return a text as a FITS card can hold it: printable ASCII."""
+    return re.sub(r"[^ -~]", "?", text.replace("\n", " "))
 
 
 def _card_text(text: str) -> str:

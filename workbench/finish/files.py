@@ -27,7 +27,17 @@ from PIL import Image, UnidentifiedImageError
 
 from ..core.errors import FrameReadError, StageError, WorkbenchError
 from ..core.files import whole_file
-from ..core.fits_cards import RECORD, ascii_text, put_cards, put_plane, record_of, with_gaps, without_gaps
+from ..core.fits_cards import (
+    RECORD,
+    ascii_text,
+    put_cards,
+    put_plane,
+    put_seal,
+    record_of,
+    seal,
+    with_gaps,
+    without_gaps,
+)
 from ..core.values import attribute_lines
 from ..ingest.containers import xisf_package
 from .colour import srgb_profile
@@ -167,6 +177,7 @@ def _write_fits(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
         stored = values.astype(kind, copy=False)
         stored = stored[0] if len(stored) == 1 else stored  # a mono image has two axes
         hdus.append(fits.ImageHDU(stored, name=name.upper()) if hdus else fits.PrimaryHDU(stored))
+        put_seal(hdus[-1].header)
         put_plane(hdus[-1].header, name.upper(), about["units"])
     header = hdus[0].header
     header["STAGE"] = (about["stage"], "linear until stretched")
@@ -177,6 +188,7 @@ def _write_fits(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
     for sentence in about["history"]:
         header["HISTORY"] = ascii_text(sentence)  # the JSON has it whole
     fits.HDUList(hdus).writeto(path, overwrite=True)
+    seal(path)
 
 
 def _observed(about: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import xarray as xr
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..core.errors import FrameReadError, StageError, WorkbenchError
+from ..core.errors import FrameReadError, StageError, WorkbenchError, said_of
 from ..core.files import check_target, whole_file
+from ..core.fits_cards import broken_seal
 from ..core.mosaic import channel_index, middle
 from ..core.settings import filter_name
 from ..core.values import attribute_lines
@@ -27,6 +28,7 @@ from ..finish.stretch import apply_stretch, histogram, stretch_parameters
 from ..stack import cubes
 
 WIDEST = 300  # [pixels] of a picture in a chart
+_FITS = (".fits", ".fit", ".fts")
 Stacks = str | Path | Sequence[str | Path] | Mapping[str, str | Path]  # a file, or several of mono stacks
 
 
@@ -97,7 +99,7 @@ def finish_stack(
     files = [stack] if isinstance(stack, (str, Path)) else [*(stack.values() if isinstance(stack, Mapping) else stack)]
     _can_be_written(out, set(SUFFIXES), files)
     if linear_out is not None:
-        _can_be_written(linear_out, {".fits", ".fit", ".fts", ".tif", ".tiff", ".xisf"}, files)
+        _can_be_written(linear_out, {*_FITS, ".tif", ".tiff", ".xisf"}, files)
     if settings_out is not None:
         check_target(settings_out, "settings file", inputs=files)
     targets = [Path(path).absolute() for path in (out, linear_out, settings_out) if path is not None]
@@ -112,6 +114,9 @@ def finish_stack(
     except WorkbenchError as problem:
         kind = StageError if isinstance(problem, StageError) else WorkbenchError
         raise kind(f"{', '.join(map(str, files))}: {problem}") from problem
+    for path in files:
+        if Path(path).suffix.lower() in _FITS and (problem := broken_seal(path)):
+            done.warnings.append(said_of(path, problem))
     pictures = [(done.picture, out), *([] if linear_out is None else [(done.linear, linear_out)])]
     for picture, target in tqdm(pictures, desc="writing", unit="file", delay=2, leave=False, disable=not progress):
         write_picture(picture, target, settings=settings.to_dict())

@@ -277,7 +277,7 @@ def prepare_masters(opened: OpenedFrames, settings: StackSettings, place: Place)
     opened.warnings.extend(warnings)
     planes = []
     for number, group in enumerate(masters.masters):
-        path = place.work / f"planes-{number}"
+        path = place.work / f"planes-{number}-{group.content}"  # other masters, other planes
         if not (path / "white.npy").exists():
             factor = float(np.median(group.group.factors or (1.0,)))
             save_planes(prepare_planes(group.tables(), opened.lights.shape, factor), path)

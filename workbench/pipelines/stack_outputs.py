@@ -294,8 +294,8 @@ def _run_cards(lights: LightList, plan: StackPlan, used: list[int], reference: i
         "CREATOR": (f"astrophoto-workbench {__version__}", ""),
         "ROWORDER": ("TOP-DOWN", "the first row is the top of the picture"),
         "CHANNELS": (",".join(plan.channels), "along axis 3"),
-        "INSTRUME": (_plain(lights.camera), "camera"),
-        "REFFRAME": (_plain(lights.names[reference]), "its pixel grid and exposure"),
+        "INSTRUME": (lights.camera, "camera"),
+        "REFFRAME": (lights.names[reference], "its pixel grid and exposure"),
         "EXPTIME": (_number(lights.exposure[reference]), "[s] of the reference, to which all is scaled"),
         "TOTALEXP": (_number(lights.exposure[used].sum()), "[s] of all frames stacked"),
         "LIVETIME": (_number(lights.exposure[used].sum()), "[s] the same, as Siril names it"),
@@ -305,7 +305,7 @@ def _run_cards(lights: LightList, plan: StackPlan, used: list[int], reference: i
         "REJLOW": (_number(low), "its lower threshold"),
         "REJHIGH": (_number(high), "its upper threshold"),
         "SIMULATE": (bool(is_simulated(lights.camera)), "made by a virtual camera"),
-        **({"FILTER": (_plain(lights.filter), "of the lights")} if lights.filter else {}),
+        **({"FILTER": (lights.filter, "of the lights")} if lights.filter else {}),
     }
 
 
@@ -339,10 +339,6 @@ def camera_colours(path: Path) -> dict[str, Any] | None:
         "color_matrix": [float(value) for value in matrix.ravel()],
         "daylight_multipliers": [float(value) for value in multipliers / multipliers[1]],
     }
-
-
-def _plain(text: str) -> str:
-    return text.encode("ascii", "replace").decode()
 
 
 def _number(value: float) -> float | None:

@@ -22,8 +22,8 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ..align.registration import Registration
-from ..core.errors import WorkbenchError, said_of, said_of_all
-from ..core.files import check_target, whole_file
+from ..core.errors import WorkbenchError, said_of_all
+from ..core.files import check_target, fingerprints, locked, require_unchanged, whole_file
 from ..core.fits_cards import observation, wcs_cards
 from ..core.parallel import machine_share
 from ..ingest.fits_header import BOTTOM_UP
@@ -167,18 +167,28 @@ def stack_folder(
         table.loc[list(excluded), "used"] = False
         opened.set_aside.extend((opened.lights.names[number], reason) for number, reason in excluded.items())
         return StackResult(None, table, opened.set_aside, opened.warnings, plan=tuple(lines))
-    with workers(scheduler) as client, machine_share(*share):
-        try:
-            return _run(opened, chosen, place, client)
-        except KeyboardInterrupt:
-            raise WorkbenchError(
-                f"stopped; the same command goes on from here (working files in {work}; delete it to begin again)"
-            ) from None
-        except OSError as problem:
-            raise WorkbenchError(
-                f"{problem.filename or work}: {problem.strerror or problem}; make room or give --scratch another "
-                "place, then the same command goes on from here"
-            ) from problem
+    with locked(out), locked(work), workers(scheduler) as client, machine_share(*share):
+        return _to_the_end(opened, chosen, place, client)
+
+
+def _to_the_end(opened: OpenedFrames, settings: StackSettings, place: Place, client: Any) -> StackResult:
+    """Run all stages; a run that is stopped leaves its working files to go on from, one that is refused does not."""
+    try:
+        return _run(opened, settings, place, client)
+    except KeyboardInterrupt:
+        raise WorkbenchError(
+            f"stopped; the same command goes on from here (working files in {place.work}; delete it to begin again)"
+        ) from None
+    except OSError as problem:
+        raise WorkbenchError(
+            f"{problem.filename or place.work}: {problem.strerror or problem}; make room or give --scratch another "
+            "place, then the same command goes on from here"
+        ) from problem
+    except Exception:
+        shutil.rmtree(place.work, ignore_errors=True)
+        for path in stack_files(opened.lights, place.out).values():
+            part_of(path).unlink(missing_ok=True)
+        raise
 
 
 def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: Any) -> StackResult:
@@ -191,6 +201,7 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - begin
         return result
 
+    before = fingerprints(opened.frames.paths)
     continued = claim_folder(place.work, place.out, run_identity(opened, settings))
     ready = timed("masters", prepare_masters, opened, settings, place)
     pixels = timed("first pass", survey_lights, opened, ready, place, client)
@@ -205,7 +216,8 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
         timed("stack", write_stack, plan, run.place, run.ready.units, client)
         for (run, _), (plan, _) in zip(runs, planned, strict=True)
     ]
-    notes = ["continued after an interruption"] if continued else []
+    require_unchanged(before)
+    notes: list[str] = []
     if len(shared) > 1:
         notes += [*opened.warnings, *(f"set aside: {sentence}" for sentence in said_of_all(opened.set_aside))]
     results = [
@@ -213,13 +225,14 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
         for (run, registration), plan, chi_maps in zip(runs, planned, maps, strict=True)
     ]
     shutil.rmtree(place.work, ignore_errors=True)
+    log = ("continued after an interruption",) if continued else ()
     if len(shared) == 1:
-        return replace(results[0], seconds=seconds)
+        return replace(results[0], seconds=seconds, plan=(*results[0].plan, *log))
     frames = pd.concat([one.frames for one in results], ignore_index=True)
     stacks = {run.opened.lights.filter: one for (run, _), one in zip(runs, results, strict=True)}
     warnings, grid = list(dict.fromkeys(opened.warnings)), results[0].grid
     return StackResult(
-        None, frames, opened.set_aside, warnings, seconds=seconds, units=ready.units, grid=grid, stacks=stacks
+        None, frames, opened.set_aside, warnings, seconds=seconds, plan=log, units=ready.units, grid=grid, stacks=stacks
     )
 
 
@@ -330,9 +343,13 @@ def write_stack(plan: StackPlan, place: Place, units: str, client: Any) -> tuple
     return read_sums(journal, plan.bands)
 
 
+def part_of(out: Path) -> Path:
+    """Return the file in which a stack is made until it is whole."""
+    return out.with_name(f".{out.name}.part")
+
+
 def _layout(plan: StackPlan, place: Place, units: str) -> fits_out.Layout:
-    part = place.out.parent / f".{place.out.name}.part"
-    return fits_out.plan_layout(part, (len(plan.channels), *plan.shape), len(plan.frames), units)
+    return fits_out.plan_layout(part_of(place.out), (len(plan.channels), *plan.shape), len(plan.frames), units)
 
 
 def _on_sky(opened: OpenedFrames, grid: str) -> dict[str, Any]:
@@ -382,11 +399,12 @@ def complete_stack(
     about["attributes"]["observation"] = observed | {key: cards[key][0] for key in ("INSTRUME", "EXPTIME", "TOTALEXP")}
     if run.grid and run.grid != lights.names[reference]:
         cards["SCALEREF"] = cards["REFFRAME"][0], "to this all is scaled"
-        cards["REFFRAME"] = run.grid.encode("ascii", "replace").decode(), "its pixel grid"
+        cards["REFFRAME"] = run.grid, "its pixel grid"
         about["attributes"] |= {"reference": run.grid, "scale_reference": lights.names[reference]}
     about["history"] += [*notes, *ready.used, *warnings]
-    about["history"] += [f"set aside: {said_of(name, reason)}" for name, reason in opened.set_aside]
-    fits_out.finish_stack(_layout(plan, place, ready.units), place.out, about, cards, (chi_map, shared), table)
+    about["history"] += [f"set aside: {sentence}" for sentence in said_of_all(opened.set_aside)]
+    aside = pd.DataFrame(opened.set_aside, columns=["file", "reason"], dtype=str)
+    fits_out.finish_stack(_layout(plan, place, ready.units), place.out, about, cards, (chi_map, shared), table, aside)
     return StackResult(
         place.out, table, opened.set_aside, warnings, chi_square, lights.names[reference], plan=tuple(ready.used),
         units=ready.units, grid=run.grid,

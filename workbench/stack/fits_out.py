@@ -13,6 +13,7 @@ primary             signal, float32 electrons (channel, y, x), or (y, x) of a mo
 ``CHI_SQUARE``      scatter between frames over the noise model's, in blocks of 32 pixels: 1 where it holds
 ``SHARED_NOISE``    what the frames share of the masters' noise, part of the variance, in blocks of 64 x 32
                     pixels: two numbers a channel; shared variance = first + second times signal squared
+``SET_ASIDE``       table: every file that could not be used, with the reason; absent where there is none
 ``FRAMES``          table: every light, used or set aside, with its numbers and the reason; its header holds
                     ``WORKBNCH``: units, history and attributes as JSON
 ==================  =====================================================================================
@@ -46,7 +47,18 @@ from astropy.table import Table
 
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.files import require_replaceable
-from ..core.fits_cards import RECORD, ascii_text, put_cards, put_plane, record_of, with_gaps, without_gaps
+from ..core.fits_cards import (
+    RECORD,
+    ascii_text,
+    put_cards,
+    put_plane,
+    put_seal,
+    record_of,
+    require_sealed,
+    seal,
+    with_gaps,
+    without_gaps,
+)
 from ..core.values import plain_attributes
 from .engine import Band
 from .normalise import shared_variance
@@ -84,6 +96,7 @@ def _axes(shape: tuple[int, int, int]) -> tuple[int, ...]:
 def _extension_header(shape: tuple[int, int, int], name: str, counts: str, units: str) -> bytes:
     dtype = _stored_type(name, counts).newbyteorder("=")
     header = fits.ImageHDU(np.broadcast_to(dtype.type(0), _axes(shape)), name=name).header
+    put_seal(header)
     put_plane(header, name, units)
     return header.tostring().encode("ascii")
 
@@ -140,6 +153,7 @@ def write_band(layout: Layout, band: Band) -> None:
                     while data:
                         written = os.pwrite(handle, data, start)
                         data, start = data[written:], start + written
+            os.fsync(handle)  # on the disk before the journal says so
         finally:
             os.close(handle)
     except OSError as problem:
@@ -163,28 +177,34 @@ def finish_stack(
     cards: Mapping[str, tuple[Any, str]],
     maps: tuple[np.ndarray, np.ndarray],
     frames: pd.DataFrame,
+    aside: pd.DataFrame | None = None,
 ) -> Path:
     """Write the primary header, the maps in blocks and the table, and give the file its name.
 
     `about` travels as JSON in the card ``WORKBNCH`` of the table: units, stage, history, attributes.  `maps` are the
-    chi-square (channel, block row, block) and the shared noise (2, channel, block row, block).
+    chi-square (channel, block row, block) and the shared noise (2, channel, block row, block).  `frames` and `aside`
+    become tables.
     """
     text = _primary_header(layout, cards, about["history"])
     hdus = [fits.ImageHDU(part.astype(">f4"), name=name) for part, name in zip(maps, _BLOCK_MAPS, strict=True)]
     for hdu, size in zip(hdus, (32, 64), strict=True):
         hdu.header["BLOCK"] = (size, "[px] rows of the image for one of this map")
-    texts, whole = frames.select_dtypes(exclude=["number", "bool"]), frames.select_dtypes("integer").astype(np.int32)
-    plain = frames.assign(**{name: texts[name].map(lambda value: ascii_text(str(value))) for name in texts}, **whole)
-    table = fits.BinTableHDU(Table.from_pandas(plain), name="FRAMES")
+    table = _table(frames, "FRAMES")
+    for hdu in (*hdus, table):
+        put_seal(hdu.header)
     table.header[RECORD] = ascii_text(json.dumps(about))
     extensions = io.BytesIO()
+    if aside is not None and len(aside):
+        hdus.append(_table(aside, "SET_ASIDE"))
+        put_seal(hdus[-1].header)
     fits.HDUList([fits.PrimaryHDU(), *hdus, table]).writeto(extensions)
     try:
         with open(layout.path, "r+b") as file:
             file.write(text)
             file.seek(layout.total)
             file.write(extensions.getbuffer()[_FITS_BLOCK:])  # less the empty primary header
-            file.flush()
+        seal(layout.path)
+        with open(layout.path, "r+b") as file:
             os.fsync(file.fileno())
         require_replaceable(out)
         os.replace(layout.path, out)
@@ -193,9 +213,17 @@ def finish_stack(
     return out
 
 
+def _table(rows: pd.DataFrame, name: str) -> fits.BinTableHDU:
+    """A table as FITS can hold it: texts in ASCII, whole numbers in 32 bits."""
+    texts, whole = rows.select_dtypes(exclude=["number", "bool"]), rows.select_dtypes("integer").astype(np.int32)
+    plain = rows.assign(**{text: texts[text].map(lambda value: ascii_text(str(value))) for text in texts}, **whole)
+    return fits.BinTableHDU(Table.from_pandas(plain), name=name)
+
+
 def _primary_header(layout: Layout, cards: Mapping[str, Any], history: list[str]) -> bytes:
     """The header before the signal, as long as the room kept for it; of the history as much as fits."""
     header = fits.PrimaryHDU(np.broadcast_to(np.float32(0), _axes(layout.shape))).header
+    put_seal(header)
     put_plane(header, "SIGNAL", layout.units)
     put_cards(header, cards)
     for sentence in history:
@@ -264,6 +292,7 @@ def open_stack(path: str | Path) -> xr.Dataset:
                 signal, blocks = planes["signal"], da.from_array(hdus["SHARED_NOISE"].data.astype(np.float32))
                 common = blocks.repeat(BAND, 2).repeat(BLOCK, 3)[..., : signal.shape[1], : signal.shape[2]]
                 planes["shared_variance"] = shared_variance(common.rechunk((2, *signal.chunks)), signal)
+            require_sealed(path)
             table = {name: np.array(hdus["FRAMES"].data[name]) for name in hdus["FRAMES"].data.names}
     except (KeyError, OSError) as problem:
         raise FrameReadError(path, f"is not a stack of the workbench ({problem})") from problem

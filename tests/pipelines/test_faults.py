@@ -1,0 +1,107 @@
+"""What happens to files while a stack is made, and to what is kept from one run to the next; bad folders from seeds."""
+
+import os
+import shutil
+import warnings
+
+import filelock
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from tests import torture
+from workbench.core.errors import WorkbenchError
+from workbench.ingest import open_folder
+from workbench.pipelines import stack_folder, stacking
+
+SEEDS = int(os.environ.get("WORKBENCH_TORTURE", "24"))  # `make torture` takes more
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    return torture.make_night(tmp_path_factory.mktemp("torture") / "night")
+
+
+@pytest.fixture(scope="module")
+def clean(night, tmp_path_factory):
+    """The stack of the night as it should be, and the masters kept of it."""
+    folder = tmp_path_factory.mktemp("clean")
+    return stack_folder(night, folder / "s.fits", masters=folder / "masters", progress=False)
+
+
+def signal(path):
+    return fits.getdata(path, 0)
+
+
+def test_hundreds_of_bad_files_go_into_a_table(night, clean, tmp_path):
+    shutil.copytree(night, tmp_path / "night")
+    for number in range(400):
+        (tmp_path / "night" / "lights" / f"bad{number}\x07é.fits").write_bytes(b"SIMPLE  = %d" % number)
+    done = stack_folder(tmp_path / "night", tmp_path / "s.fits", progress=False)
+    with fits.open(done.path) as hdus:
+        hdus.verify("exception")
+        assert len(hdus["SET_ASIDE"].data) == 400
+        assert np.array_equal(hdus[0].data, signal(clean.path), equal_nan=True)
+    assert "399 more files like it" in repr(done)
+    assert "\x07" not in repr(done)
+
+
+def test_a_second_run_on_one_output_says_so(night, tmp_path):
+    with filelock.FileLock(tmp_path / ".s.fits.lock"), pytest.raises(WorkbenchError, match=r"s\.fits is being written"):
+        stack_folder(night, tmp_path / "s.fits", progress=False)
+    assert not (tmp_path / "s.fits").exists()
+
+
+def test_frames_replaced_while_they_are_stacked_are_found(night, tmp_path, monkeypatch):
+    shutil.copytree(night, tmp_path / "night")
+    light = sorted((tmp_path / "night" / "lights").iterdir())[2]
+    plan_stack = stacking.plan_stack
+
+    def meanwhile(*args):
+        content = bytearray(light.read_bytes())
+        content[-20000:-19000] = bytes(1000)
+        light.write_bytes(content)
+        return plan_stack(*args)
+
+    monkeypatch.setattr(stacking, "plan_stack", meanwhile)
+    with pytest.raises(WorkbenchError, match=rf"{light.name} changed or went while it was used"):
+        stack_folder(tmp_path / "night", tmp_path / "s.fits", progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["night"]  # swept
+
+
+@pytest.mark.parametrize("kind", ["bias", "dark", "flat"])
+def test_a_damaged_master_is_made_again(kind, night, clean, tmp_path):
+    masters = tmp_path / "masters"
+    shutil.copytree(clean.path.parent / "masters", masters)
+    (path,) = masters.glob(f"master-{kind}-*.fits")
+    before, state = path.read_bytes(), path.stat()
+    path.write_bytes(before[:9000] + bytes(9000) + before[18000:])
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    done = stack_folder(night, tmp_path / "s.fits", masters=masters, progress=False)
+    assert path.read_bytes() == before
+    assert np.array_equal(signal(done.path), signal(clean.path), equal_nan=True)
+
+
+def test_a_refused_run_leaves_nothing(night, tmp_path):
+    shutil.copytree(night, tmp_path / "night")
+    for light in (tmp_path / "night" / "lights").iterdir():
+        with fits.open(light, mode="update") as hdus:
+            hdus[0].data[:] = 500
+    with pytest.raises(WorkbenchError):
+        stack_folder(tmp_path / "night", tmp_path / "s.fits", progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["night"]
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_bad_folder_ends_in_words(seed, night, tmp_path):
+    """No traceback, no hang, nothing that a terminal obeys."""
+    what = torture.spoil(night, tmp_path / "night", seed)
+    try:
+        with torture.at_most(60), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            text = repr(open_folder(tmp_path / "night", progress=False))
+    except WorkbenchError as problem:
+        text = str(problem)
+    finally:
+        torture.unlock(tmp_path / "night")
+    assert text.replace("\n", "").isprintable(), what
