@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +13,7 @@ from typing import NamedTuple
 from ..align.grid import common_grid
 from ..align.registration import Registration
 from ..core.errors import WorkbenchError
+from ..core.files import locked
 from ..core.settings import FILTERS
 from ..ingest.metadata import PlainPixels
 from ..stack.settings import StackSettings
@@ -41,6 +45,41 @@ def stack_files(lights: LightList, out: Path) -> dict[str, Path]:
     order = [name for name in FILTERS if name in names]
     order += sorted(set(names) - set(order))
     return {name: out.with_name(f"{out.stem}_{re.sub('[^A-Za-z0-9.+-]+', '-', name)}{out.suffix}") for name in order}
+
+
+def part_of(out: Path) -> Path:
+    """Return the file in which a stack is made until it is whole."""
+    return out.with_name(f".{out.name}.part")
+
+
+@contextlib.contextmanager
+def claimed(opened: OpenedFrames, place: Place) -> Iterator[None]:
+    """Hold output and working folder against other runs; a run that is refused leaves nothing behind.
+
+    Raises
+    ------
+    WorkbenchError
+        If another run has them; after an interruption or where the disk is full, when the working files stay to go on
+        from; and what the run itself raises.
+    """
+    with locked(place.out), locked(place.work):
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise WorkbenchError(
+                f"stopped; the same command goes on from here (working files in {place.work}; delete it to begin again)"
+            ) from None
+        except OSError as problem:
+            raise WorkbenchError(
+                f"{problem.filename or place.work}: {problem.strerror or problem}; make room or give --scratch another "
+                "place, then the same command goes on from here"
+            ) from problem
+        except WorkbenchError as problem:
+            if not isinstance(problem.__cause__, OSError):  # of a full disk, after which it goes on
+                shutil.rmtree(place.work, ignore_errors=True)
+                for path in stack_files(opened.lights, place.out).values():
+                    part_of(path).unlink(missing_ok=True)
+            raise
 
 
 def filter_runs(

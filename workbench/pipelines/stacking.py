@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from ..align.registration import Registration
 from ..core.errors import WorkbenchError, said_of_all
-from ..core.files import check_target, fingerprints, locked, require_unchanged, whole_file
+from ..core.files import check_target, fingerprints, require_unchanged, whole_file
 from ..core.fits_cards import observation, wcs_cards
 from ..core.parallel import machine_share
 from ..ingest.fits_header import BOTTOM_UP
@@ -34,7 +34,7 @@ from ..stack.normalise import normalisation
 from ..stack.settings import StackSettings
 from ..stars.survey import QUALITY, quality_table
 from .calibration_checks import flat_doubts
-from .stack_filters import FilterRun, filter_runs, register_filters, stack_files
+from .stack_filters import FilterRun, claimed, filter_runs, part_of, register_filters, stack_files
 from .stack_inputs import (
     OpenedFrames,
     Place,
@@ -167,28 +167,8 @@ def stack_folder(
         table.loc[list(excluded), "used"] = False
         opened.set_aside.extend((opened.lights.names[number], reason) for number, reason in excluded.items())
         return StackResult(None, table, opened.set_aside, opened.warnings, plan=tuple(lines))
-    with locked(out), locked(work), workers(scheduler) as client, machine_share(*share):
-        return _to_the_end(opened, chosen, place, client)
-
-
-def _to_the_end(opened: OpenedFrames, settings: StackSettings, place: Place, client: Any) -> StackResult:
-    """Run all stages; a run that is stopped leaves its working files to go on from, one that is refused does not."""
-    try:
-        return _run(opened, settings, place, client)
-    except KeyboardInterrupt:
-        raise WorkbenchError(
-            f"stopped; the same command goes on from here (working files in {place.work}; delete it to begin again)"
-        ) from None
-    except OSError as problem:
-        raise WorkbenchError(
-            f"{problem.filename or place.work}: {problem.strerror or problem}; make room or give --scratch another "
-            "place, then the same command goes on from here"
-        ) from problem
-    except Exception:
-        shutil.rmtree(place.work, ignore_errors=True)
-        for path in stack_files(opened.lights, place.out).values():
-            part_of(path).unlink(missing_ok=True)
-        raise
+    with claimed(opened, place), workers(scheduler) as client, machine_share(*share):
+        return _run(opened, chosen, place, client)
 
 
 def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: Any) -> StackResult:
@@ -341,11 +321,6 @@ def write_stack(plan: StackPlan, place: Place, units: str, client: Any) -> tuple
     ):  # fmt: skip
         pass
     return read_sums(journal, plan.bands)
-
-
-def part_of(out: Path) -> Path:
-    """Return the file in which a stack is made until it is whole."""
-    return out.with_name(f".{out.name}.part")
 
 
 def _layout(plan: StackPlan, place: Place, units: str) -> fits_out.Layout:
