@@ -197,3 +197,40 @@ def test_settings_of_one_kind_only_do_not_count(missing):
     read, gain = measured()
     few = {"read": (read.isel(iso=slice(2)), gain), "gain": (read, gain.isel(iso=slice(2)))}[missing]
     assert split_read_noise(*few).attrs["settings"] == 2
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(0.0, 0.0), (0.8, 0.0), (0.6, 0.6)])
+def test_the_error_covers_noise_of_whole_columns_and_of_rows_that_go_together(columns, rows):
+    size, own, together = 128, 1.3, 0.8
+    pulls = []
+    for body in range(20):
+        rng = np.random.default_rng([body, 2])
+        frames = []
+        for _ in range(6):
+            line = rng.standard_normal(size)
+            for row in range(1, size):
+                line[row] = together * line[row - 1] + np.sqrt(1 - together**2) * line[row]
+            shift = rows * line[:, None] + columns * rng.standard_normal(size)
+            frames.append(np.rint(rng.normal(600, own, (size, size)) + shift).astype("uint16"))
+        found = read_noise(make_cube(frames, cfa_pattern="mono", kind="bias", iso=100), progress=False)
+        assert not found.attrs["warnings"]
+        truth = np.sqrt(own**2 + columns**2 + rows**2)
+        pulls.append(((found.read_noise_adu - truth) / found.read_noise_adu_error).item())
+    assert np.mean(np.abs(pulls) < 1) > 0.4  # binomial: 0.68 ± 0.10; without the columns 0.2
+    assert np.abs(pulls).max() < 4.5
+
+
+def test_the_95_percent_interval_of_a_black_level_from_four_frames_covers():
+    rng, count = np.random.default_rng(8), 400
+    wander = rng.normal(0, 1.0, (count, 4, 1, 1))
+    frames = rng.normal(600, 3, (count, 4, 16, 16)) + wander
+    cube = make_cube(
+        frames.reshape(-1, 16, 16).astype("float32"),
+        cfa_pattern="mono",
+        kind="bias",
+        iso=np.repeat(np.arange(1.0, count + 1), 4),
+    )
+    found = read_noise(cube, progress=False)
+    off = abs(found.black_level.values - 600)
+    assert 0.62 < (off < found.black_level_error.values).mean() < 0.75  # binomial: 0.68 ± 0.023
+    assert 0.92 < (off < found.black_level_error_95.values).mean() < 0.98  # twice the error: 0.89

@@ -331,8 +331,10 @@ def jackknife_error(replicates: np.ndarray, axis: int = 0) -> np.ndarray:
     return np.sqrt(spread * (blocks - 1) / blocks) * t_factor(blocks - 1)
 
 
-def t_factor(degrees: int | float) -> float:
+def t_factor(degrees: int | float, sigmas: float = 1.0) -> float:
     """Return how many standard errors of `degrees` degrees of freedom hold the truth 68.27 % of the time.
+
+    Or as often as a normal distribution does within so many `sigmas`, 1.96 for 95 %.
 
     Examples
     --------
@@ -340,8 +342,8 @@ def t_factor(degrees: int | float) -> float:
     [1.84, 1.32, 1.11, 1.01]
     """
     if degrees > 1e6:
-        return 1.0
-    return float(special.stdtrit(degrees, special.ndtr(1.0))) if degrees > 0 else np.nan
+        return sigmas
+    return float(special.stdtrit(degrees, special.ndtr(sigmas))) if degrees > 0 else np.nan
 
 
 def measure_pairs(

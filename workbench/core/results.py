@@ -84,6 +84,7 @@ QUANTITIES = (
     Quantity("linearity_error", "linearity error", "%", "linearity.linearity_error"),
     Quantity("gain_from_darks", "gain from darks alone", _GAIN, "dark_gain.gain"),
     Quantity("curvature", "curvature of the photon transfer curve", "1 / electron", "curvature.curvature"),
+    Quantity("black_level_error_95", "95 % error of black level", "adu", "read.black_level_error_95", form="number"),
     Quantity("read_noise_method", "how the read noise was measured", "", "read.method", form="text"),
     Quantity("full_well_method", "how saturation was found", "", "wells.method", form="text"),
     Quantity("full_well_limit", "what saturates first", "", "wells.limit", form="text"),
@@ -91,9 +92,7 @@ QUANTITIES = (
         Quantity(f"linearity_error_{end}", title, "%", f"linearity.linearity_error_{end}", form="number")
         for end, title in (("min", "least deviation from the line"), ("max", "greatest deviation from the line"))
     ),
-    Quantity(
-        "gain_from_darks_agrees", "whether it agrees with the flats' gain", "1", "dark_gain.agrees", form="number"
-    ),
+    Quantity("gain_from_darks_agrees", "whether the flats' gain agrees", "1", "dark_gain.agrees", form="number"),
     Quantity("frames_used", "frames used", "", "counts.frames", form="count", version=1),
     Quantity("bias_frames", "bias frames used", "", "counts.bias", form="count", version=1),
     Quantity("flat_frames", "flats used", "", "counts.flat", form="count", version=1),

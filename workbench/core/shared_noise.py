@@ -31,13 +31,15 @@ _CHARGE = 0.02  # flats correlate by up to 0.01 where bright pixels push charge 
 class Smoothing(NamedTuple):
     """How many times too small the variance of single pixels is (channel), its error, and the largest correlation.
 
-    All ones, with errors of zero, where no noise is shared.
+    All ones, with errors of zero, where no noise is shared.  `bands` (channel) [ADU⁴] is what noise of whole rows and
+    columns adds to the error of one pair's variance, squared, beyond what blocks of rows show (see `band_variance`).
     """
 
     factor: np.ndarray
     error: np.ndarray
     correlation: float
     correlation_error: float
+    bands: np.ndarray
 
     @property
     def found(self) -> bool:
@@ -119,7 +121,7 @@ def measure_smoothing(
     np.float64(2.0)
     """
     cell = channel_index(cube.attrs["cfa_pattern"])
-    none = Smoothing(np.ones(cell.size), np.zeros(cell.size), 0.0, 0.0)
+    none = Smoothing(np.ones(cell.size), np.zeros(cell.size), 0.0, 0.0, np.zeros(cell.size))
     size = min(cube.sizes["y"], 2 * WINDOW) * min(cube.sizes["x"], 2 * WINDOW)
     most = max(1 if black is None else 3, _PIXELS // size)  # of flats some may be too bright
     chosen = [pairs[i] for i in evenly(len(pairs), most)] if len(pairs) else []
@@ -130,8 +132,9 @@ def measure_smoothing(
     found = [part for part in parts if part is not None]
     if not found:
         return none
-    weight = np.sum([weights for _, weights in found], axis=0)  # (channel, lag)
-    correlation = np.sum([weights * values for values, weights in found], axis=0) / weight
+    weight = np.sum([one.weights for one in found], axis=0)
+    correlation = np.sum([one.weights * one.values for one in found], axis=0) / weight
+    none = none._replace(bands=np.mean([one.bands for one in found], axis=0))
     whole = (weight * correlation).sum(axis=0) / weight.sum(axis=0)
     doubt = 1 / np.sqrt(weight.sum(axis=0))
     nearest = [number for number, lag in enumerate(LAGS) if max(map(abs, lag)) < 2]
@@ -142,17 +145,53 @@ def measure_smoothing(
     # the weights hold what the far lags add to the error of one correlation; those of all lags go together
     pixels = weight[:, 0] * (1 + 1 / len(FAR))
     error = np.sqrt(_factor_variance(whole) / pixels)
-    return Smoothing(factor, error, float(whole[at]), float(doubt[at]))
+    return Smoothing(factor, error, float(whole[at]), float(doubt[at]), none.bands)
+
+
+def band_variance(plane: np.ndarray, lines: tuple[int, int]) -> float:
+    """Return what noise of rows and columns adds to the variance of a picture's mean square [unit⁴].
+
+    Means of lines with the autocovariance C(k) make 2/n Σ (1 − |k|/n) C(k)² of it (Bartlett; C beyond n/4 is taken to
+    be zero, and what the noise of C adds is subtracted).  Of rows C(0) is left out: blocks of rows show it.
+
+    Parameters
+    ----------
+    plane
+        A difference (y, x) of one channel, from `scaled_difference`.
+    lines
+        Rows and columns of the whole channel, of which it may be the middle.
+    """
+    total = 0.0
+    for axis in (0, 1):
+        line = plane.mean(axis=1 - axis, dtype=float)
+        line = line - line.mean()
+        size, reach = line.size, line.size // 4
+        squares = np.array([line[: size - k] @ line[k:] / size for k in range(max(reach, 1))]) ** 2
+        squares[1:] -= squares[0] / size
+        white = (float(plane.var()) / plane.shape[1 - axis]) ** 2
+        squares[0] = 0.0 if axis == 0 else max(squares[0] - white, 0.0)
+        weight = np.where(np.arange(squares.size) > 0, 2, 1) * (1 - np.arange(squares.size) / size)
+        total += max(2 * float(weight @ squares), 0.0) / lines[axis]
+    return total
+
+
+class _Shared(NamedTuple):
+    """Of a pair: correlations and their weights (channel, lag), and the `band_variance` (channel)."""
+
+    values: np.ndarray
+    weights: np.ndarray
+    bands: np.ndarray
 
 
 def _correlations(
     first: np.ndarray, second: np.ndarray, cell: np.ndarray, black: Sequence[float] | None, highest: float
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return correlations and weights (channel, lag) of a pair; None above `highest` [ADU] or without noise."""
+) -> _Shared | None:
+    """Return what neighbours, rows and columns share in a pair; None above `highest` [ADU] or without noise."""
     step = cell.shape[0]
     rows, columns = (min(size // step, WINDOW) * step for size in first.shape)
     window = middle(first.shape, (rows, columns))
-    values, weights = np.empty((2, cell.size, len(LAGS)))
+    (values, weights), bands = np.empty((2, cell.size, len(LAGS))), np.empty(cell.size)
+    whole = first.shape[0] // step, first.shape[1] // step
     for (channel, a), (_, b) in zip(planes(first[window], cell), planes(second[window], cell), strict=True):
         d = scaled_difference(a, b, None if black is None else black[channel])
         variance = d.var(dtype=float)
@@ -160,7 +199,8 @@ def _correlations(
             return None
         covariance, weights[channel] = shared_covariance(d)
         values[channel] = covariance / variance
-    return values, weights
+        bands[channel] = band_variance(d, whole)
+    return _Shared(values, weights, bands)
 
 
 def _factor_variance(correlation: np.ndarray) -> float:

@@ -23,6 +23,7 @@ from ..core.pairs import (
     leave_one_out,
     measure_pairs,
     pair_moments,
+    pair_weight,
     t_factor,
 )
 from ..core.results import Table, at_isos, described, per_channel, with_errors
@@ -43,6 +44,7 @@ _QUANTITIES: Table = {
             "variance": ("adu**2", "half-variance of the bias difference"),
         }
     ),
+    "black_level_error_95": ("adu", "half the 95 % interval of the black level"),
     "frame_scatter": ("adu", "standard deviation of the frames' means"),
     "smoothing": ("1", "variance before a filter in the camera over as read"),
     "zero_fraction": ("1", "fraction of pixels at zero"),
@@ -66,7 +68,8 @@ def read_noise(
 
     σ_R² = ½ Var(b₁ − b₂) − 1/12, averaged over pairs of successive frames (the pair's mean difference and
     differences beyond 8 robust σ removed; 1/12 ADU² is what rounding adds, s²/12 to steps of s ADU; EMVA 1288).  Its
-    error is a jackknife over blocks of rows.  Where neighbouring pixels share noise, as after a filter in the camera,
+    error is a jackknife over blocks of rows, with what noise of columns, or of rows that go together, adds to it (see
+    `band_variance`).  Where neighbouring pixels share noise, as after a filter in the camera,
     their covariances are added (see `measure_smoothing`), with a warning.  The black level is the plain mean of all
     frames; its error comes from the scatter of the frames' means, so that an offset that wanders from frame to frame
     is in it.
@@ -90,7 +93,8 @@ def read_noise(
     xarray.Dataset
         Over (iso, channel), or (gain_setting, channel): ``read_noise_adu`` and ``black_level`` [ADU], each with its
         ``_error`` (half the width of the 68 % interval); ``variance`` [ADU²], rounding included, with
-        ``variance_error``; ``frame_scatter`` [ADU], the standard deviation of the frames' means; ``smoothing``, by
+        ``variance_error``; ``black_level_error_95``, half the 95 % interval: of few frames it is more than twice the
+        68 % one; ``frame_scatter`` [ADU], the standard deviation of the frames' means; ``smoothing``, by
         which the variance was corrected (1 without a filter); ``zero_fraction``; ``method``, ``pairs`` or ``clipped``,
         empty where nothing was measured.  Over iso: ``frames``.  What cannot be measured is NaN, and
         ``attrs["warnings"]`` says why.
@@ -165,12 +169,15 @@ def _one_setting(
     replicates = pair_moments(leave_one_out(kept, axis=2)).half_variance.mean(axis=0)
     # a filter works on numbers that the converter has rounded, and its results are rounded again
     noise = np.sqrt(np.maximum(variance - quantisation * (2 if shared.found else 1), 0.0))
-    variance_error = np.hypot(jackknife_error(replicates, axis=-1), variance * shared.error / shared.factor)
+    by_rows, by_filter = jackknife_error(replicates, axis=-1), variance * shared.error / shared.factor
+    by_bands = shared.factor * np.sqrt(shared.bands / (pair_weight(count) * kept.shape[0]))
+    variance_error = np.sqrt(by_rows**2 + by_filter**2 + by_bands**2)
     return one | {
         "read_noise_adu": noise,
         # δσ = δσ²/2σ; a direct jackknife of the root would differ in second order only
         "read_noise_adu_error": variance_error / (2 * np.where(noise > 0, noise, np.nan)),
         "black_level_error": scatter / np.sqrt(count) * t_factor(count - 1),
+        "black_level_error_95": scatter / np.sqrt(count) * t_factor(count - 1, 1.96),
         "variance": variance,
         "variance_error": variance_error,
         "frame_scatter": scatter,

@@ -74,6 +74,7 @@ def replace_clipped(
             "variance_error": 2 * fit.sigma * fit.sigma_error,
             "black_level": fit.offsets.mean(),
             "black_level_error": scatter / np.sqrt(count) * t_factor(count - 1),
+            "black_level_error_95": scatter / np.sqrt(count) * t_factor(count - 1, 1.96),
             "frame_scatter": scatter,
         }
         for name, value in found.items():
