@@ -73,6 +73,7 @@ from .presentation import chart_browser as chart_browser
 from .presentation import figure as figure
 from .presentation import fit as fit
 from .presentation import remarks as remarks
+from .presentation import setting_slider as setting_slider
 from .questions import Exercise as Exercise
 from .questions import Prediction as Prediction
 from .questions import exercise as exercise

@@ -13,7 +13,8 @@ import xarray as xr
 from workbench import charts
 from workbench.charts import theme
 from workbench.core.dark import predict_dark
-from workbench.core.values import temperature_text
+from workbench.core.settings import setting_dim
+from workbench.core.values import describe, temperature_text
 from workbench.pixels.cosmic_rays import find_cosmic_rays
 from workbench.pixels.darks import dark_noise
 from workbench.pixels.stacks import stack_cube
@@ -37,7 +38,7 @@ def dark_growth(darks: Darks, temperatures: Sequence[float]) -> hv.Layout:
 
 
 def dark_groups(dark: xr.DataArray) -> dict[str, tuple[float, float, float]]:
-    """Name every ISO, temperature and exposure of which there are two darks or more: what a menu offers.
+    """Name every setting, temperature and exposure of which there are two darks or more: what a menu offers.
 
     Examples
     --------
@@ -46,10 +47,11 @@ def dark_groups(dark: xr.DataArray) -> dict[str, tuple[float, float, float]]:
     >>> dark_groups(darks)
     {'60 s at 5 °C, ISO 200': (200.0, 5.0, 60.0)}
     """
-    keys = zip(*(dark[name].values.tolist() for name in ("iso", "temperature", "exposure")), strict=True)
+    dim = setting_dim(dark)
+    keys = zip(*(dark[name].values.tolist() for name in (dim, "temperature", "exposure")), strict=True)
     counts = Counter(keys)
     return {
-        f"{seconds:g} s at {temperature_text(celsius)}, ISO {iso:g}": (iso, celsius, seconds)
+        f"{seconds:g} s at {temperature_text(celsius)}, {describe({dim: iso})}": (iso, celsius, seconds)
         for iso, celsius, seconds in sorted(counts, key=lambda key: (key[1], key[2], key[0]))
         if counts[iso, celsius, seconds] > 1
     }
@@ -67,7 +69,7 @@ def dark_difference(
     gain, noise
         From `sensor.fit_gain` and `sensor.read_noise`.
     group
-        ISO, temperature [°C] and exposure [s].
+        ISO or gain setting, temperature [°C] and exposure [s].
     """
     return charts.dark_shot_noise_histogram(dark_noise(dark.isel(frame=_of(dark, group)), gain, noise, progress=False))
 
@@ -76,16 +78,17 @@ def _of(dark: xr.DataArray, group: tuple[float, float, float]) -> np.ndarray:
     """Return the numbers of a group's frames."""
     same = [
         np.isclose(dark[name].values.astype(float), value, equal_nan=True)
-        for name, value in zip(("iso", "temperature", "exposure"), group, strict=True)
+        for name, value in zip((setting_dim(dark), "temperature", "exposure"), group, strict=True)
     ]
     return np.flatnonzero(np.logical_and.reduce(same))
 
 
 def dark_settings(dark_current: xr.Dataset) -> dict[str, int]:
     """Name the settings of a dark current, coldest first: what a menu offers."""
-    order = np.lexsort((dark_current["iso"].values, dark_current["temperature"].values))
+    dim = setting_dim(dark_current)
+    order = np.lexsort((dark_current[dim].values, dark_current["temperature"].values))
     names = (
-        f"{temperature_text(dark_current['temperature'].values[i])}, ISO {dark_current['iso'].values[i]:g}"
+        f"{temperature_text(dark_current['temperature'].values[i])}, {describe({dim: dark_current[dim].values[i]})}"
         for i in order
     )
     return dict(zip(names, order.tolist(), strict=True))
@@ -173,8 +176,9 @@ def held_out_settings(dark: xr.DataArray) -> dict[str, tuple[float, float]]:
 
 
 def _most_darks(dark: xr.DataArray) -> xr.DataArray:
-    isos, counts = np.unique(dark["iso"].values, return_counts=True)
-    return dark.isel(frame=np.flatnonzero(dark["iso"].values == isos[np.argmax(counts)]))
+    settings = dark[setting_dim(dark)].values
+    different, counts = np.unique(settings, return_counts=True)
+    return dark.isel(frame=np.flatnonzero(settings == different[np.argmax(counts)]))
 
 
 def held_out_dark(dark: xr.DataArray, bias: xr.DataArray, setting: tuple[float, float]) -> hv.Layout:

@@ -17,7 +17,8 @@ from workbench.charts import theme
 from workbench.charts.lights import METHOD_NAMES
 from workbench.core.dark import dark_current_at
 from workbench.core.errors import WorkbenchError
-from workbench.core.values import temperature_text, value_text
+from workbench.core.settings import in_words_of, setting_dim
+from workbench.core.values import describe, temperature_text, value_text
 from workbench.sensor.gain import fit_gain
 from workbench.stack.pixel import explain, inspect_pixel
 
@@ -27,7 +28,7 @@ _ALONG = np.geomspace(1, 3600, 80)  # exposures of the chart of a dark's noise [
 
 
 def refit(ptc: xr.Dataset, iso: float, levels: tuple[float, float]) -> tuple[xr.Dataset, xr.Dataset]:
-    """Fit the gain at one ISO again, with the light levels of a range only.
+    """Fit the gain at one ISO or gain setting again, with the light levels of a range only.
 
     Parameters
     ----------
@@ -39,20 +40,22 @@ def refit(ptc: xr.Dataset, iso: float, levels: tuple[float, float]) -> tuple[xr.
     Returns
     -------
     ptc, gain
-        The curve at that ISO, and the fit, with ``used`` over all pairs of the curve.
+        The curve at that setting, and the fit, with ``used`` over all pairs of the curve.
 
     Raises
     ------
     WorkbenchError
-        If no pair has that ISO, or none lies within the range.
+        If no pair has that setting, or none lies within the range.
     """
-    curve = ptc.isel(pair=np.flatnonzero(ptc["iso"].values == iso))
+    dim = setting_dim(ptc)
+    curve, name = ptc.isel(pair=np.flatnonzero(ptc[dim].values == iso)), describe({dim: iso})
     if not curve.sizes["pair"]:
-        raise WorkbenchError(f"ISO {iso:g} has no flats; flats exist at ISO {np.unique(ptc['iso'].values).tolist()}")
+        there = ", ".join(f"{value:g}" for value in np.unique(ptc[dim].values))
+        raise WorkbenchError(f"{name} has no flats; flats exist at {there}")
     signal = curve["signal"].mean("channel").values
     inside = (signal >= levels[0]) & (signal <= levels[1])
     if not inside.any():
-        raise WorkbenchError(f"no pair of flats at ISO {iso:g} lies between {levels[0]:g} and {levels[1]:g} ADU")
+        raise WorkbenchError(f"no pair of flats at {name} lies between {levels[0]:g} and {levels[1]:g} ADU")
     gain = fit_gain(curve.isel(pair=np.flatnonzero(inside)))
     used = np.zeros((curve.sizes["pair"], curve.sizes["channel"]), bool)
     used[inside] = gain["used"].values
@@ -60,16 +63,18 @@ def refit(ptc: xr.Dataset, iso: float, levels: tuple[float, float]) -> tuple[xr.
 
 
 def ptc_explorer(ptc: xr.Dataset) -> Any:
-    """Choose an ISO and the light levels to fit: the photon transfer curve and its gains follow.
+    """Choose an ISO or gain setting and the light levels to fit: the photon transfer curve and its gains follow.
 
     Parameters
     ----------
     ptc
         From `sensor.photon_transfer`.
     """
-    isos = [float(iso) for iso in np.unique(ptc["iso"].values)]
+    dim = setting_dim(ptc)
+    isos = [float(iso) for iso in np.unique(ptc[dim].values)]
     top = float(np.ceil(ptc["signal"].mean("channel").max() / 100) * 100)
-    iso = pn.widgets.Select(label="ISO", options={f"ISO {value:g}": value for value in isos}, value=isos[0])
+    names = {describe({dim: value}): value for value in isos}
+    iso = pn.widgets.Select(label=in_words_of(dim, "ISO"), options=names, value=isos[0])
     levels = pn.widgets.RangeSlider(label="signal to fit [ADU]", start=0, end=top, value=(0, top), step=top / 100)
 
     @lru_cache(maxsize=4)  # chart and text use the same fit
@@ -81,7 +86,7 @@ def ptc_explorer(ptc: xr.Dataset) -> Any:
 
     def gains(iso: float, levels: tuple[float, float]) -> str:
         try:
-            gain = fitted(iso, levels)[1].isel(iso=0)
+            gain = fitted(iso, levels)[1].isel({dim: 0})
         except WorkbenchError:  # the chart shows the reason
             return ""
         values = zip(gain["channel"].values, gain["gain"].values, gain["gain_error"].values, strict=True)

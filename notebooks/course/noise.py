@@ -18,7 +18,8 @@ from workbench.charts import theme
 from workbench.core import mosaic as bayer
 from workbench.core.cube import channels_of
 from workbench.core.noise import variance_terms
-from workbench.core.values import value_text
+from workbench.core.settings import setting_dim
+from workbench.core.values import describe, value_text
 from workbench.simulate.sensor import VirtualSensor, expose
 
 _ADU = theme.dimension("pixel value", "ADU")
@@ -186,13 +187,13 @@ def bias_average(
     frames
         How many of them the average on the left takes.
     iso, channel
-        Which; the lowest ISO and the first green by default.
+        Which; the lowest ISO or gain setting and the first green by default.
     """
-    isos = np.unique(bias["iso"].values)
-    iso = float(isos[0] if iso is None else iso)
+    dim = setting_dim(bias)
+    iso = float(np.unique(bias[dim].values)[0] if iso is None else iso)
     names = channels_of(bias.attrs["cfa_pattern"])
     channel = channel or ("G1" if "G1" in names else names[0])
-    planes = bayer.split(bias.isel(frame=np.flatnonzero(bias["iso"].values == iso))).sel(channel=channel)
+    planes = bayer.split(bias.isel(frame=np.flatnonzero(bias[dim].values == iso))).sel(channel=channel)
     cube = planes.isel({dim: slice(*_middle(planes.sizes[dim])) for dim in ("y", "x")}).astype("float32").values
     count = len(cube)
     frames = min(frames, count)
@@ -206,7 +207,7 @@ def bias_average(
         [
             theme.panel(
                 _average_histogram(means[frames - 1], frames, noise, 4.5 * max(spread[0], 0.5)),
-                title=f"{channel} at ISO {iso:g}: {_frames(frames)}",
+                title=f"{channel} at {describe({dim: iso})}: {_frames(frames)}",
             ),
             theme.panel(
                 _spread_against_count(spread, frames, noise, pattern),
@@ -277,13 +278,14 @@ def gain_one_frame(
     ptc, gain
         From `sensor.photon_transfer` with bias frames, and `sensor.fit_gain`.
     iso
-        The ISO; the lowest by default.
+        The ISO or gain setting; the lowest by default.
     true
         The true gain [e⁻/ADU] over iso where it is known.
     """
-    iso = float(np.unique(ptc["iso"].values)[0] if iso is None else iso)
-    pairs = np.flatnonzero(ptc["iso"].values == iso)
-    curve, used, fit = ptc.isel(pair=pairs), gain["used"].isel(pair=pairs), gain.sel(iso=iso)
+    dim = setting_dim(ptc)
+    iso = float(np.unique(ptc[dim].values)[0] if iso is None else iso)
+    pairs = np.flatnonzero(ptc[dim].values == iso)
+    curve, used, fit = ptc.isel(pair=pairs), gain["used"].isel(pair=pairs), gain.sel({dim: iso})
     dims = (theme.dimension("signal", "e⁻"), theme.dimension("gain", "e⁻/ADU"))
     elements: list[Any] = []
     for name in ptc["channel"].values.tolist():
@@ -299,8 +301,8 @@ def gain_one_frame(
     return theme.layout(
         [
             theme.panel(
-                elements, title=f"ISO {iso:g}: the gain from each light level", log="x", legend="bottom_left",
-                ylim=(0, level * 1.25), width=780,
+                elements, title=f"{describe({dim: iso})}: the gain from each light level", log="x",
+                legend="bottom_left", ylim=(0, level * 1.25), width=780,
             )
         ]
     )  # fmt: skip

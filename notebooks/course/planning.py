@@ -12,7 +12,7 @@ import xarray as xr
 
 from workbench import charts
 from workbench.app.live_charts import LiveChart, live_text
-from workbench.core.settings import setting_dim
+from workbench.core.settings import in_words_of, setting_dim
 from workbench.core.values import describe, value_text
 from workbench.plan.conditions import star_shapes, tracking
 from workbench.plan.subs import OVERHEAD, plan_subs, target_hours
@@ -145,7 +145,8 @@ def noise_budget_explorer(sensor: xr.Dataset) -> Any:
     import panel as pn
 
     known = np.isfinite(sensor["gain"]).any("channel") & np.isfinite(sensor["read_noise"]).any("channel")
-    isos = [float(iso) for iso in sensor["iso"].values[known.values]]
+    dim = setting_dim(sensor)
+    isos = [float(iso) for iso in sensor[dim].values[known.values]]
     options = {
         "rate": pn.widgets.DiscreteSlider(
             label="sky and target [e⁻/s/pixel]", options=[0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100], value=1
@@ -156,7 +157,7 @@ def noise_budget_explorer(sensor: xr.Dataset) -> Any:
             options={"0, the flat is applied": 0.0, "0.3 %": 0.003, "0.6 %": 0.006, "1 %": 0.01},
             value=0.006,
         ),
-        "iso": pn.widgets.DiscreteSlider(label="ISO", options=isos, value=isos[len(isos) // 3]),
+        "iso": pn.widgets.DiscreteSlider(label=in_words_of(dim, "ISO"), options=isos, value=isos[len(isos) // 3]),
         "exposure": pn.widgets.DiscreteSlider(
             label="exposure [s]", options=[0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600], value=60
         ),

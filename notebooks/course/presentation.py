@@ -7,10 +7,12 @@ from typing import Any
 
 import holoviews as hv
 import panel as pn
+import xarray as xr
 
 from workbench.app.live_charts import LiveChart, live_text
 from workbench.charts import theme
 from workbench.charts.registry import REGISTRY
+from workbench.core.settings import in_words_of, setting_dim
 from workbench.core.values import is_simulated
 from workbench.pipelines.characterization import Characterization
 
@@ -35,6 +37,20 @@ def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.vie
     bound = not isinstance(chart, (hv.core.Dimensioned, pn.viewable.Viewable))
     shown = LiveChart(chart, fit) if bound else fit(chart)
     return pn.Column(*above, shown, words)
+
+
+def setting_slider(found: xr.DataArray | xr.Dataset) -> pn.widgets.DiscreteSlider:
+    """Return a slider over the ISO settings, or gain settings, of a cube or a measurement.
+
+    Examples
+    --------
+    >>> slider = setting_slider(xr.Dataset(coords={"gain_setting": [100.0, 0.0]}))
+    >>> slider.label, slider.options
+    ('gain setting', [0.0, 100.0])
+    """
+    dim = setting_dim(found)
+    options = sorted({float(value) for value in found[dim].values})
+    return pn.widgets.DiscreteSlider(label=in_words_of(dim, "ISO"), options=options)
 
 
 def fit(chart: Any) -> Any:

@@ -12,7 +12,8 @@ import pandas as pd
 import xarray as xr
 
 from workbench.core.errors import WorkbenchError
-from workbench.core.values import temperature_text, unit_text, value_text
+from workbench.core.settings import in_words_of, setting_dim
+from workbench.core.values import describe, temperature_text, unit_text, value_text
 from workbench.sensor.dark import Darks
 
 
@@ -104,13 +105,19 @@ def with_truth(
 
 
 def _row_names(measured: xr.DataArray) -> pd.Index:
-    """Return the values along the dimension of a measurement, with the ISO where that is another coordinate."""
+    """Return the values along the dimension of a measurement, and the setting where that is another coordinate."""
     (dim,) = [str(name) for name in measured.dims if name != "channel"]
-    label = {"iso": "ISO", "temperature": "temperature [°C]", "exposure": "exposure [s]"}.get(dim, dim)
+    setting = setting_dim(measured)
+    label = {
+        "iso": "ISO",
+        "gain_setting": "gain setting",
+        "temperature": "temperature [°C]",
+        "exposure": "exposure [s]",
+    }.get(dim, dim)
     names = [f"{value:g}" for value in measured[dim].values]
-    if dim != "iso" and "iso" in measured.coords:
-        label += ", ISO"
-        names = [f"{name}, {iso:g}" for name, iso in zip(names, measured["iso"].values, strict=True)]
+    if dim != setting and setting in measured.coords:
+        label += f", {in_words_of(setting, 'ISO')}"
+        names = [f"{name}, {value:g}" for name, value in zip(names, measured[setting].values, strict=True)]
     return pd.Index(names, name=label)
 
 
@@ -140,13 +147,14 @@ def quantities(*rows: tuple[str, Any, Any, Any]) -> pd.DataFrame:
 
 
 def compare_two_darks(darks: Darks) -> pd.DataFrame:
-    """Compare the darks of one ISO whose temperatures lie furthest apart: as they are, and divided by time.
+    """Compare the darks of one setting whose temperatures lie furthest apart: as they are, and divided by time.
 
     The doubling temperature is ΔT/log₂(ratio): wrong from the dark signals of different exposures, right from the dark
     currents.
     """
     signal = darks.signal.isel(group=np.flatnonzero(np.isfinite(darks.signal["dark_signal"])))
-    iso = signal["iso"].values
+    dim = setting_dim(signal)
+    iso = signal[dim].values
     reach = {one: np.ptp(signal["temperature"].values[iso == one]) for one in np.unique(iso)}
     best = max(reach, key=reach.__getitem__, default=math.nan)
     if not reach.get(best):
@@ -158,7 +166,7 @@ def compare_two_darks(darks: Darks) -> pd.DataFrame:
         seconds, value, error = (float(one[name]) for name in ("exposure", "dark_signal", "dark_signal_error"))
         rows.append(
             {
-                "": f"{temperature_text(float(one['temperature']))}, {seconds:g} s, ISO {best:g}",
+                "": f"{temperature_text(float(one['temperature']))}, {seconds:g} s, {describe({dim: best})}",
                 "dark signal [e⁻]": value_text(value, error),
                 "divided by time [e⁻/s]": value_text(value / seconds, error / seconds),
             }

@@ -287,11 +287,11 @@ def dark_gain(transfer: xr.Dataset, darks: xr.Dataset, flats: xr.Dataset | None 
         if not span:
             continue
         ends = np.array([min(span) / 2, max(span) * 2])
-        gain = float(np.nanmean(darks["gain"].values[row]))
+        gain = float(darks["gain"][row].mean())
         if np.isfinite(gain):
             elements.append(theme.line(ends, ends / gain, dims=dims, label="gain from darks"))
         for other in np.flatnonzero(same_setting(settings_of(flats), setting))[:1] if flats is not None else ():
-            flat = ends / float(np.nanmean(flats["gain"].values[other]))
+            flat = ends / float(flats["gain"][other].mean())
             elements.append(theme.line(ends, flat, dims=dims, label="gain from flats", colour=REFERENCE, dash="dashed"))
         title = f"Darks, {words_of(darks.isel({setting_dim(darks): row}))}"
         panels.append(theme.panel(elements, title=title, log="xy", legend="top_left", xlim=tuple(ends)))
