@@ -84,9 +84,8 @@ def shot_noise_snr(snr: xr.Dataset) -> hv.Layout:
     for name in (name for name in CHANNEL_COLOUR if (channel == name).any()):
         timed, here = np.flatnonzero((channel == name) & (exposure > 0)), channel == name
         for rate, some in _rates(electrons[timed], exposure[timed], settings[timed]):
-            span = np.array(_around(exposure[timed[some]]))
-            law = np.sqrt(rate * span)
-            left.append(theme.line(span, law, dims=over_time, colour=CHANNEL_COLOUR[name], dash="dashed", width=1.2))
+            span, look = np.array(_around(exposure[timed[some]])), {"colour": CHANNEL_COLOUR[name], "dash": "dashed"}
+            left.append(theme.line(span, np.sqrt(rate * span), dims=over_time, width=1.2, **look))
         if timed.size:
             x, y, bars = exposure[timed], measured[timed], error[timed]
             left.append(theme.channel_points(name, x, y, bars, dims=over_time, size=6))
