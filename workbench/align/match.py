@@ -84,28 +84,7 @@ def match_stars(reference: xr.Dataset, frame: xr.Dataset, *, kind: str = "auto",
         raise NoMatchError(
             f"{len(there)} stars in this frame and {len(here)} in the reference: a pattern needs at least 3 in both"
         )
-    best: Grown | None = None
-    for count, neighbours, tolerance in _ATTEMPTS:
-        first, second = here[:count], there[:count]
-        for seed in _hypotheses(first, second, neighbours, tolerance):
-            grown = _grow(seed, here[:limit], there[:limit])
-            if grown is not None and (best is None or grown[0] < best[0]):
-                best = grown
-            if best is not None and best[0] < np.log(_CHANCE) * 4:
-                break
-        if best is not None and best[0] < np.log(_CHANCE):
-            break
-    if best is None or best[0] > np.log(_CHANCE):
-        best, allowed = _match_few(here, there), _FEW_CHANCE
-        if best is None or best[0] > np.log(allowed):
-            nearest = "" if best is None else (
-                f"; {best[1].size} lie alike, as they would by chance once in {max(np.exp(-best[0]), 1):,.0f} tries"
-            )  # fmt: skip
-            raise NoMatchError(
-                f"no star pattern in common with the reference ({len(there)} and {len(here)} stars{nearest}): "
-                "another target, clouds or too few stars"
-            )
-    chance, one, two, transform = best
+    chance, one, two, transform = _best_pattern(here, there, limit)
     if one.size < 4:
         kind = "shift"
     of_star, of_other = ((s["x_error"].values ** 2 + s["y_error"].values ** 2) / 2.0 for s in (reference, frame))
@@ -125,6 +104,31 @@ def match_stars(reference: xr.Dataset, frame: xr.Dataset, *, kind: str = "auto",
         one, two = again
     transform, residuals = fit()
     return Match(transform, one, two, residuals, float(np.exp(chance)))
+
+
+def _best_pattern(here: np.ndarray, there: np.ndarray, limit: int) -> Grown:
+    """Return the pattern that two lists have in common least by chance; a NoMatchError if chance would show it too."""
+    best: Grown | None = None
+    for count, neighbours, tolerance in _ATTEMPTS:
+        first, second = here[:count], there[:count]
+        for seed in _hypotheses(first, second, neighbours, tolerance):
+            grown = _grow(seed, here[:limit], there[:limit])
+            if grown is not None and (best is None or grown[0] < best[0]):
+                best = grown
+            if best is not None and best[0] < np.log(_CHANCE) * 4:
+                return best
+        if best is not None and best[0] < np.log(_CHANCE):
+            return best
+    best = _match_few(here, there)
+    if best is not None and best[0] <= np.log(_FEW_CHANCE):
+        return best
+    nearest = "" if best is None else (
+        f"; {best[1].size} lie alike, as they would by chance once in {max(np.exp(-best[0]), 1):,.0f} tries"
+    )  # fmt: skip
+    raise NoMatchError(
+        f"no star pattern in common with the reference ({len(there)} and {len(here)} stars{nearest}): "
+        "another target, clouds or too few stars"
+    )
 
 
 def match_itself(stars: xr.Dataset, *, kind: str = "auto", limit: int = 2000) -> Match:

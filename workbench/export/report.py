@@ -195,6 +195,11 @@ def _tables(sensor: xr.Dataset) -> Iterator[tuple[str, pd.DataFrame]]:
     )
     yield "Dark current", written_table(sensor, _DARKS)
     blocks = attribute_dict(sensor.attrs, "blocks")
+    for table in (_uniformity_table, _defect_table, _emva_table, _fidelity_table):
+        yield from table(blocks)
+
+
+def _uniformity_table(blocks: dict[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
     rows = []
     for name, title in (("dsnu", "DSNU"), ("prnu", "PRNU"), ("dcnu", "DCNU")):
         for block in (blocks.get(name) or {}).get("settings", []):
@@ -209,6 +214,9 @@ def _tables(sensor: xr.Dataset) -> Iterator[tuple[str, pd.DataFrame]]:
     if rows:
         head = ["", "where", "in all", "rows", "columns", "pixels", "high-pass"]
         yield "Uniformity", pd.DataFrame(rows, columns=head)
+
+
+def _defect_table(blocks: dict[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
     defects = blocks.get("defects")
     if defects:
         kinds = ("hot", "warm", "dead", "unstable")
@@ -216,6 +224,9 @@ def _tables(sensor: xr.Dataset) -> Iterator[tuple[str, pd.DataFrame]]:
         rows = [[kind, f"{count:,}", f"{1e6 * count / defects['pixels']:.0f}"] for kind, count in counts.items()]
         table = pd.DataFrame(rows, columns=["kind", "pixels", "per million"])
         yield f"Defects among {defects['pixels']:,} pixels", table
+
+
+def _emva_table(blocks: dict[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
     emva = blocks.get("emva")
     if emva:
         rows = [
@@ -224,13 +235,14 @@ def _tables(sensor: xr.Dataset) -> Iterator[tuple[str, pd.DataFrame]]:
             if isinstance(entry, dict) and entry.get("value") is not None
         ]
         where = _place(emva) or "settings not stated"
-        yield (
-            f"By the names of EMVA 1288 (release 4.0), {where}, mean of the channels",
-            pd.DataFrame(rows, columns=["quantity", "value", "unit"]),
-        )
-    fidelity = blocks.get("fidelity")
-    if fidelity and fidelity.get("tests"):
-        rows = [[TESTS.get(test["test"], test["test"]), test["status"], test["finding"]] for test in fidelity["tests"]]
+        title = f"By the names of EMVA 1288 (release 4.0), {where}, mean of the channels"
+        yield title, pd.DataFrame(rows, columns=["quantity", "value", "unit"])
+
+
+def _fidelity_table(blocks: dict[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
+    tests = (blocks.get("fidelity") or {}).get("tests")
+    if tests:
+        rows = [[TESTS.get(test["test"], test["test"]), test["status"], test["finding"]] for test in tests]
         yield "Is the raw file raw?", pd.DataFrame(rows, columns=["question", "answer", "finding"])
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -128,23 +128,16 @@ def compose(
     sums = parse_palette(palette)
     chosen = {_plain(name): float(weight) for name, weight in (weights or {}).items()}
     used = list(dict.fromkeys(name for terms in sums.values() for name in terms))
-    if missing := [name for name in used if name not in given]:
-        raise WorkbenchError(
-            f"the palette {palette} needs {' and '.join(missing)}; the stacks are of {', '.join(given)}"
-        )
-    if unknown := [name for name in chosen if name not in used and not (name == "L" and "L" in sums)]:
-        raise WorkbenchError(f"a weight of {unknown[0]} is given, which the palette {palette} does not use")
+    _require_known(palette, sums, used, given, chosen)
     planes = {name: given[name] for name in used}
     _require_alike(planes)
     factors, history = _one_exposure(planes)
     planes = _scaled(planes, factors)
     ratios, lines = _star_ratios(planes, max(sums["G"], key=sums["G"].__getitem__))
     if chosen or palette.upper() != "RGB":
-        history += lines
         brighter = {name: weight for name, weight in chosen.items() if name != "L"}
-        history += (
-            [f"Weights: {', '.join(f'{name} {weight:g}' for name, weight in brighter.items())}."] if brighter else []
-        )
+        said = ", ".join(f"{name} {weight:g}" for name, weight in brighter.items())
+        history += [*lines, *([f"Weights: {said}."] if said else [])]
         planes = _scaled(planes, {name: ratios[name] * brighter.get(name, 1.0) for name in used})
     colours = {channel: _sum(planes, terms) for channel, terms in sums.items()}
     picture = _stacked([colours[channel] for channel in "RGB"])
@@ -159,6 +152,18 @@ def compose(
     history = [f"Composed as {palette} from the stacks of {', '.join(used)}.", *history]
     history += [f"Not used: {', '.join(left)}."] if left else []
     return picture.assign_attrs(picture.attrs | attrs, history=history)
+
+
+def _require_known(
+    palette: str, sums: Palette, used: Sequence[str], given: Mapping[str, Any], chosen: Mapping[str, float]
+) -> None:
+    """Raise a WorkbenchError where the palette needs a filter that is not given, or a weight is of none of its."""
+    if missing := [name for name in used if name not in given]:
+        raise WorkbenchError(
+            f"the palette {palette} needs {' and '.join(missing)}; the stacks are of {', '.join(given)}"
+        )
+    if unknown := [name for name in chosen if name not in used and not (name == "L" and "L" in sums)]:
+        raise WorkbenchError(f"a weight of {unknown[0]} is given, which the palette {palette} does not use")
 
 
 def _plain(name: str) -> str:

@@ -33,6 +33,14 @@ def read_tiff(path: str | Path) -> np.ndarray:
         raise FrameReadError(path, f"is damaged or cut short ({error}); copy it again") from None
 
 
+_LINEAR = ("u2", "f2", "f4", "f8")
+_EIGHT_BITS = "has eight bits a pixel: the camera's values are lost; give linear TIFF of 16 bits"
+_FINISHED = (
+    "is a finished picture (it has a colour profile, is a negative, or holds no 16-bit numbers or floats); give the "
+    "frame, linear in 16 bits or floats"
+)
+
+
 def tiff_layout(path: str | Path) -> tuple[FrameInfo, PlainPixels | None]:
     """Return what a linear TIFF of 16 bits or floats records, and where its pixels lie if they are not packed.
 
@@ -56,17 +64,16 @@ def tiff_layout(path: str | Path) -> tuple[FrameInfo, PlainPixels | None]:
             pattern = stated_pattern(page) if stated else ""
     except Exception as error:  # damaged tags surface as all sorts of errors
         raise FrameReadError(path, f"cannot be read as TIFF ({error}); save it again as 16-bit linear TIFF") from None
-    if samples > 1 or photometric in (2, 3, 6):
-        raise FrameReadError(path, debayered(samples))
-    if dtype is None or dtype.itemsize == 1:
-        raise FrameReadError(path, "has eight bits a pixel: the camera's values are lost; give linear TIFF of 16 bits")
-    if pages > 1:
-        raise FrameReadError(path, f"holds {pages} pictures; give one frame a file")
-    if profile or photometric == 0 or dtype.kind not in "uf" or (dtype.kind == "u" and dtype.itemsize != 2):
-        what = "is a finished picture (it has a colour profile, is a negative, or holds no 16-bit numbers or floats)"
-        raise FrameReadError(path, f"{what}; give the frame, linear in 16 bits or floats")
-    if stated and pattern is None:
-        raise FrameReadError(path, "has a mosaic that is not supported; only 2 x 2 Bayer mosaics and mono are")
+    finished = profile or photometric == 0 or (dtype is not None and dtype.str[1:] not in _LINEAR)
+    problem = next((text for wrong, text in (
+        (samples > 1 or photometric in (2, 3, 6), debayered(samples)),
+        (dtype is None or dtype.itemsize == 1, _EIGHT_BITS),
+        (pages > 1, f"holds {pages} pictures; give one frame a file"),
+        (finished, _FINISHED),
+        (stated and pattern is None, "has a mosaic that is not supported; only 2 x 2 Bayer mosaics and mono are"),
+    ) if wrong), "")  # fmt: skip
+    if problem:
+        raise FrameReadError(path, problem)
     require_length(path, max(start + count for start, count in segments), "directory")
     contiguous = all(a + n == b for (a, n), (b, _) in pairwise(segments))
     pixels = PlainPixels(path, segments[0][0], dtype.newbyteorder(order).str, shape) if plain and contiguous else None
