@@ -281,7 +281,7 @@ def _fit_background(background: np.ndarray, *shapes: np.ndarray) -> tuple[np.nda
     rows, columns = background.shape
     thin = _thinning(background)
     y, x = np.mgrid[:rows:thin, :columns:thin]
-    background, *shapes = (values[::thin, ::thin] for values in (background, *shapes))
+    background, shapes = background[::thin, ::thin], tuple(values[::thin, ::thin] for values in shapes)
     good = np.logical_and.reduce([np.isfinite(values) & (values > 0) for values in (background, *shapes)])
     logs = [np.log(values[good]) for values in shapes]
     design = np.stack([np.ones(good.sum()), y[good] / rows - 0.5, x[good] / columns - 0.5, *logs], axis=1)

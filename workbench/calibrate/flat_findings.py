@@ -87,14 +87,14 @@ def _findings_in_lights(result: xr.Dataset, depth: float) -> list[tuple[str, str
             "nebula or moonlight does that, and so does stray light in flats or lights"
         )
         findings.append(("look", text))
-    left, known = result["dust_left"].values, result["dust_left_error"].values
-    moved = int(((np.abs(left) > np.maximum(MOVED, 5 * known)) & (left > -BRIGHTER)).sum())
-    if moved > 1 or moved == left.size == 1:
-        shadows = f"{moved} of {left.size} dust shadows"
+    dust, known = result["dust_left"].values, result["dust_left_error"].values
+    moved = int(((np.abs(dust) > np.maximum(MOVED, 5 * known)) & (dust > -BRIGHTER)).sum())
+    if moved > 1 or moved == dust.size == 1:
+        shadows = f"{moved} of {dust.size} dust shadows"
         findings.append(("fails", f"{shadows} are not taken out: dust moved between flats and lights"))
     elif moved:
         knot = "dust moved between flats and lights, or a knot of nebula lies there"
-        findings.append(("look", f"1 of {left.size} dust shadows is not taken out: {knot}"))
+        findings.append(("look", f"1 of {dust.size} dust shadows is not taken out: {knot}"))
     need, have = int(result["enough"].max()), int(result.attrs["frames"])
     if need > have:
         more = f"more than {ADDED_NOISE:.0%} to the noise of these lights; {need} would be enough"

@@ -70,8 +70,8 @@ class Masters:
     def content(self) -> str:
         """A digest of the masters' numbers, whatever files they come from."""
         total = 0
-        for master in (self.bias, self.dark, self.flat):
-            for name in ("signal", "variance") if master is not None else ():
+        for master in (one for one in (self.bias, self.dark, self.flat) if one is not None):
+            for name in ("signal", "variance"):
                 total = words_sum(np.ascontiguousarray(master[name].values, np.float32), total)
         return f"{total:08x}"
 

@@ -59,7 +59,7 @@ def machine_share(threads: int | None = None, memory: float | str | None = None)
     ...     thread_count(), thread_count(each=1e9)
     (8, 3)
     """
-    tokens = []
+    tokens: list[tuple[ContextVar[Any], Any]] = []
     for variable, value, read in ((_THREADS, threads, int), (_MEMORY, memory, parse_bytes)):
         if value is not None:
             tokens.append((variable, variable.set(_positive(variable.name, value, read))))

@@ -43,7 +43,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise SignalledError(number)
 
 
-def _exit_code(interrupt: BaseException) -> int:
+def _exit_code(interrupt: BaseException | None) -> int:
     """The exit code that shells know: 128 and the number of the signal."""
     return 128 + int(getattr(interrupt, "number", signal.SIGINT))
 

@@ -72,7 +72,7 @@ def tiff_layout(path: str | Path) -> tuple[FrameInfo, PlainPixels | None]:
         (finished, _FINISHED),
         (stated and pattern is None, "has a mosaic that is not supported; only 2 x 2 Bayer mosaics and mono are"),
     ) if wrong), "")  # fmt: skip
-    if problem:
+    if problem or dtype is None:
         raise FrameReadError(path, problem)
     require_length(path, max(start + count for start, count in segments), "directory")
     contiguous = all(a + n == b for (a, n), (b, _) in pairwise(segments))

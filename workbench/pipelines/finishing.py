@@ -115,8 +115,8 @@ def finish_stack(
         kind = StageError if isinstance(problem, StageError) else WorkbenchError
         raise kind(f"{', '.join(map(str, files))}: {problem}") from problem
     for path in files:
-        if Path(path).suffix.lower() in _FITS and (problem := broken_seal(path)):
-            done.warnings.append(said_of(path, problem))
+        if Path(path).suffix.lower() in _FITS and (broken := broken_seal(path)):
+            done.warnings.append(said_of(path, broken))
     pictures = [(done.picture, out), *([] if linear_out is None else [(done.linear, linear_out)])]
     for picture, target in tqdm(pictures, desc="writing", unit="file", delay=2, leave=False, disable=not progress):
         write_picture(picture, target, settings=settings.to_dict())

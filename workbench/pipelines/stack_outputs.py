@@ -364,9 +364,9 @@ def frame_table(lights: LightList, registration: Registration, weights: np.ndarr
     relative = lights.exposure / lights.exposure[reference]
     table["scale"] = registration.scales
     table["transparency"] = 1.0 / (table["scale"] * np.where(np.isfinite(relative), relative, 1.0))
-    for place, channel in enumerate(() if weights is None else lights.channels):
+    for channel, of_frames in zip(lights.channels, () if weights is None else weights.T, strict=False):
         values = np.zeros(count)
-        values[used] = weights[:, place]
+        values[used] = of_frames
         table[f"weight_{channel}"] = values
     blank = dict.fromkeys(("rms", "place_error", "rotation", "scale_error"), math.nan)
     rows = [{"transform": "", "stars_matched": 0, **blank, "model": ""} for _ in range(count)]

@@ -211,7 +211,7 @@ def _reduce(
 
 def _slope_row(
     setting: DarkSetting, slopes: np.ndarray, gain: np.ndarray, gain_error: np.ndarray
-) -> tuple[dict[str, float], np.ndarray, list[str]]:
+) -> tuple[dict[str, Any], np.ndarray, list[str]]:
     """Return the dark current of the slopes (y, x) [ADU/s], each channel's intercept [ADU], and warnings."""
     points, cell, where = setting.points, channel_index(setting.pattern), describe(setting.key)
     sums = map_sums(slopes, setting.lost, cell, BLOCKS)
@@ -223,7 +223,7 @@ def _slope_row(
     levers = (times - middle) / (counts * (times - middle) ** 2).sum()  # of each frame [1/s]
     widen, warnings = misfit(points, share, where)
     common = map_sums(slopes, setting.ever_saturated, cell, 1)[:2, :, 0]
-    row = {
+    row: dict[str, Any] = {
         "dark_current_common": float((share * gain * common[1] / common[0]).sum()),
         "median": float((share * gain * medians(slopes, setting.lost, cell)).sum()),
     }

@@ -157,7 +157,9 @@ def _read_setting(
     A pixel that saturates loses that exposure and the longer ones.  Bias frames that were `apart` K warmer do not count
     where their level is not the one that the darks of several exposures lead to.
     """
-    measured, counts, times = [], [], []
+    measured: list[Any] = []
+    counts: list[Any] = []
+    times: list[Any] = []
     sum_y, sum_ty, saturated = (frame_zeros(everywhere.shape, kind) for kind in (np.float32, np.float32, bool))
     lacks = frame_zeros(everywhere.shape, np.uint8)
     zero, level = (None, None) if master is None else master

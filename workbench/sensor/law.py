@@ -155,8 +155,8 @@ def _dataset(
         values |= dict(zip(LAW_QUANTITIES[name], law[1:], strict=True))
         values["chi2" if name == "doubling" else "chi2_arrhenius"] = fit.chi2
     possible = possible_laws(fits)
-    law = "" if not fits else possible[0] if fits["doubling"].degrees else "either"
-    attrs = {"long_name": "law of the dark current", "law": law, "dark_laws": possible, "warnings": warnings}
+    used = "" if not fits else possible[0] if fits["doubling"].degrees else "either"
+    attrs = {"long_name": "law of the dark current", "law": used, "dark_laws": possible, "warnings": warnings}
     return xr.Dataset(described(_QUANTITIES, (), values), attrs=attrs)
 
 
