@@ -124,3 +124,17 @@ def test_the_real_d7000_is_cooked_and_its_pixels_differ_little(real_data, tmp_pa
     assert 0.1 < content["prnu"]["value"] < 1.5
     assert "dsnu" not in content
     assert any("bias" in text for text in content["warnings"])
+
+
+def test_bias_frames_clipped_at_zero_give_the_dsnu_of_the_likelihood():
+    camera = d7000(seed=4, shape=(256, 320), black_level=0.0, pixel_offset=0.8, column_offset=0.4)
+    frames = [expose(camera, iso=100, exposure=1 / 8000, seed=number) for number in range(6)]
+    bias = make_cube(frames, cfa_pattern="RGGB", kind="bias", iso=100, white_level=16383)
+    noise = read_noise(bias, progress=False)
+    found = measure_uniformity(bias, None, read=noise, progress=False).dsnu.isel(iso=0)
+    total = found.sel(filter="none", part="total")
+    truth = [camera.offset_map[y::2, x::2].std() for y in (0, 1) for x in (0, 1)]
+    assert (np.abs(total.dsnu_adu - truth) < 4 * total.dsnu_adu_error).all()
+    assert (total.dsnu_adu_error < 0.06 * total.dsnu_adu).all()
+    assert np.isnan(found.dsnu_adu.sel(part="row")).all()
+    assert any("DSNU" in text and "clipped" in text for text in noise.attrs["warnings"])

@@ -34,6 +34,9 @@ def test_unbiased_and_covered(sigma, changes):
     assert abs(pulls.mean()) < 1 / 3 + 3 / np.sqrt(12)
     assert 0.4 < np.sqrt((pulls**2).mean()) < 1.7
     assert max(fit.sigma_error for fit in fits) < 0.06 * sigma
+    pattern = changes.get("pattern", 0.4)
+    pulls = np.array([(fit.pattern - pattern) / fit.pattern_error for fit in fits if pattern and fit.pattern_error > 0])
+    assert (np.abs(pulls) < 4).all()
 
 
 def test_the_fixed_pattern_is_told_from_the_noise():

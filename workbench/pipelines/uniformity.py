@@ -13,12 +13,12 @@ import xarray as xr
 from .. import fidelity, pixels, sensor
 from ..core.cube import take_frames
 from ..core.errors import WorkbenchError
-from ..core.pairs import pair_moments
+from ..core.pairs import CLIPPED_FRACTION, pair_moments
 from ..core.parallel import in_threads
 from ..core.results import at_iso, same_setting
 from ..core.settings import TITLES, setting_dim
 from ..core.values import json_number, json_quantity, json_unit
-from ..pixels.emva import emva_spatial, emva_temporal, emva_unit
+from ..pixels.emva import emva_dark_current, emva_spatial, emva_temporal, emva_unit
 from ..pixels.stacks import FrameStack
 from .measurement import as_warning
 
@@ -119,6 +119,8 @@ def complete(
 ) -> Uniformity:
     """Find the defects and the EMVA 1288 quantities, the second half of `measure_uniformity`."""
     uniformity = replace(patterns.uniformity, defects=_defects(patterns, read, gain, darks))
+    if uniformity.dsnu is not None and read is not None:
+        uniformity = replace(uniformity, dsnu=_unclipped(uniformity.dsnu, read, gain))
     if ptc is None or read is None:
         return uniformity
     dim = setting_dim(ptc)
@@ -156,6 +158,28 @@ def _dsnu(uniformity: Uniformity, bias: xr.DataArray, gain: xr.Dataset | None, p
     uniformity.dsnu = xr.concat(parts, dim, join="outer", combine_attrs="drop_conflicts")
     uniformity.warnings += list(dict.fromkeys(text for part in parts for text in part.attrs["warnings"]))
     return first
+
+
+def _unclipped(dsnu: xr.Dataset, read: xr.Dataset, gain: xr.Dataset | None) -> xr.Dataset:
+    """Return the DSNU with that of the likelihood where bias frames are clipped; its parts are unknown there."""
+    dim, dsnu = setting_dim(dsnu), dsnu.copy(deep=True)
+    for number, setting in enumerate(dsnu[dim].values):
+        clipped = at_iso(read["zero_fraction"], setting) > CLIPPED_FRACTION
+        value, error = (at_iso(read[name], setting)[clipped] for name in ("pattern_adu", "pattern_adu_error"))
+        factor, factor_error = np.full((2, value.size), np.nan)
+        if gain is not None:
+            factor, factor_error = (at_iso(gain[name], setting)[clipped] for name in ("gain", "gain_error"))
+        found = {
+            "dsnu_adu": value,
+            "dsnu_adu_error": error,
+            "dsnu": factor * value,
+            "dsnu_error": np.hypot(factor * error, factor_error * value),
+        }
+        for name, values in found.items():
+            table = dsnu[name].transpose(dim, "channel", "filter", "part").values  # a view
+            table[number, clipped] = np.nan
+            table[number, clipped, 0, 0] = np.where(np.isfinite(error), values, np.nan)
+    return dsnu
 
 
 def _pattern(stack: FrameStack, *, relative: bool) -> xr.Dataset | None:
@@ -219,6 +243,7 @@ def _emva(
     levels, place = np.unique(here["level"].values, return_inverse=True)
     moments = pair_moments(here["sums_plain"].sum("block").transpose("pair", "channel", "moment").values)
     spatial = zero is not None and zero.count > 1 and same_setting(np.array([patterns.uniformity.iso]), setting).all()
+    spatial = spatial and (at_iso(read["zero_fraction"], setting) <= CLIPPED_FRACTION).all()
 
     def measure(number: int) -> dict[str, float] | None:
         mean, variance, seconds = (
@@ -245,24 +270,15 @@ def _emva(
         if values["index_u_ysat"] == levels.size - 1:  # still rising: the brightest flats do not saturate
             values |= dict.fromkeys(_OF_SATURATION, math.nan)
         # bias frames stand for the darks of the short exposures; the dark current is that of the long darks
-        return values | {"u_I_mean": math.nan, "u_I_var": math.nan} | _dark_current(darks)
+        return (
+            values
+            | {"u_I_mean": math.nan, "u_I_var": math.nan}
+            | emva_dark_current(None if darks is None else darks.current)
+        )
 
     names = here["channel"].values.tolist()
     measured = zip(names, in_threads(measure, range(len(names))), strict=True)
     return {name: values for name, values in measured if values is not None}
-
-
-def _dark_current(darks: sensor.Darks | None) -> dict[str, float]:
-    """Return the standard's dark current, of the warmest setting with more than two exposures."""
-    if darks is None or not darks.current.sizes["setting"]:
-        return {}
-    current = darks.current
-    enough = np.flatnonzero((current["exposures"].values > 2) & np.isfinite(current["dark_current"].values))
-    if not enough.size:
-        return {}
-    warmest = enough[np.argmax(np.nan_to_num(current["temperature"].values[enough], nan=-300.0))]
-    names = {"u_I_mean": "dark_current", "u_I_var": "dark_current_variance"}
-    return {emva: float(current[name].values[warmest]) for emva, name in names.items()}
 
 
 def json_blocks(

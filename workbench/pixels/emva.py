@@ -337,3 +337,15 @@ def _spectrogram(pattern: np.ndarray) -> np.ndarray:
     lines = pattern[:: max(1, pattern.shape[0] // 600)]
     power = np.abs(np.fft.rfft(lines, axis=1, norm="ortho")) ** 2
     return np.sqrt(power.mean(axis=0)[1:])
+
+
+def emva_dark_current(current: xr.Dataset | None) -> dict[str, float]:
+    """Return the standard's dark current, of the warmest setting with more than two exposures."""
+    if current is None or not current.sizes["setting"]:
+        return {}
+    enough = np.flatnonzero((current["exposures"].values > 2) & np.isfinite(current["dark_current"].values))
+    if not enough.size:
+        return {}
+    warmest = enough[np.argmax(np.nan_to_num(current["temperature"].values[enough], nan=-300.0))]
+    names = {"u_I_mean": "dark_current", "u_I_var": "dark_current_variance"}
+    return {emva: float(current[name].values[warmest]) for emva, name in names.items()}

@@ -42,6 +42,7 @@ _QUANTITIES: Table = {
             "read_noise_adu": ("adu", "read noise"),
             "black_level": ("adu", "black level"),
             "variance": ("adu**2", "half-variance of the bias difference"),
+            "pattern_adu": ("adu", "standard deviation of the pixels' offsets, of clipped bias frames"),
         }
     ),
     "black_level_error_95": ("adu", "half the 95 % interval of the black level"),

@@ -61,8 +61,9 @@ def replace_clipped(
         values = np.stack(samples[channel])
         count, height, width = values.shape
         blocks = np.repeat(np.arange(height) * min(BLOCKS, height) // height, width)
+        across = np.tile(np.arange(width) * min(BLOCKS, width) // width, height)
         known = None if multiplier is None else multiplier.get(names[channel])
-        fit = fit_clipped(values.reshape(count, -1), blocks, known)
+        fit = fit_clipped(values.reshape(count, -1), blocks, known, across)
         if fit.problem:
             problem = fit.problem
             continue
@@ -76,6 +77,8 @@ def replace_clipped(
             "black_level_error": scatter / np.sqrt(count) * t_factor(count - 1),
             "black_level_error_95": scatter / np.sqrt(count) * t_factor(count - 1, 1.96),
             "frame_scatter": scatter,
+            "pattern_adu": fit.pattern,
+            "pattern_adu_error": fit.pattern_error,
         }
         for name, value in found.items():
             one[name][channel] = value
@@ -101,9 +104,9 @@ def clipped_warning(problem: str, settings: list[ClippedSetting]) -> str:
     )
     advice = "; firmware or a camera setting that keeps the offset measures it directly"
     if problem:
-        return f"{found}, and {problem}: read noise and black level are left out{advice}"
+        return f"{found}, and {problem}: read noise, black level and DSNU are left out{advice}"
     return (
-        f"{found}, so the spread of what is left is 40 % too small; read noise and black level are those of the normal "
+        f"{found}, so the spread of what is left is 40 % too small; read noise, black level and DSNU are those of the normal "
         f"distribution that explains the pixels above zero best, less certain than from whole frames{advice}"
     )
 
@@ -112,7 +115,7 @@ class ClippedFit(NamedTuple):
     """Noise of clipped bias frames of one channel [ADU]; NaN where it is not determined, with the `problem`.
 
     `sigma` and its error (half the 68 % interval); `offsets`, the mean level of each frame before clipping, below zero
-    or above; `pattern`, the standard deviation of the pixels' own offsets; `multiplier`, what the camera multiplied the
+    or above; `pattern`, the standard deviation of the pixels' own offsets, and its error; `multiplier`, what the camera multiplied the
     codes with; `pixels` used.
     """
 
@@ -123,6 +126,7 @@ class ClippedFit(NamedTuple):
     multiplier: float
     pixels: int
     problem: str = ""
+    pattern_error: float = np.nan
 
     @property
     def rounding_variance(self) -> float:
@@ -130,7 +134,9 @@ class ClippedFit(NamedTuple):
         return (self.multiplier**2 + (self.multiplier != 1)) / 12
 
 
-def fit_clipped(values: np.ndarray, blocks: np.ndarray, multiplier: float | None = None) -> ClippedFit:
+def fit_clipped(
+    values: np.ndarray, blocks: np.ndarray, multiplier: float | None = None, across: np.ndarray | None = None
+) -> ClippedFit:
     """Fit σ to pixels of one channel in several bias frames that were rounded and clipped at zero.
 
     Pixel i of frame j was μ_j + τ z_i + σ n before rounding, z and n standard normal: each pixel has an offset of its
@@ -148,6 +154,8 @@ def fit_clipped(values: np.ndarray, blocks: np.ndarray, multiplier: float | None
     multiplier
         What the camera multiplied the codes of this channel with, if flats have shown it; otherwise it is estimated
         from the codes missing here, to a per cent or so, which the error then holds.
+    across
+        Number of the block of columns of each pixel, for the error of a pattern that columns have in common.
 
     Examples
     --------
@@ -187,7 +195,17 @@ def fit_clipped(values: np.ndarray, blocks: np.ndarray, multiplier: float | None
     if not converged or not error < _LARGEST_ERROR * sigma:
         problem = "too few pixels are above zero to determine the noise of those below"
         return ClippedFit(np.nan, np.nan, nothing, np.nan, multiplier, len(blocks), problem)
-    return ClippedFit(sigma, error, parameters[:-2], float(np.sqrt(parameters[-1])), multiplier, len(blocks))
+    pattern, of_pattern = float(np.sqrt(parameters[-1])), np.nan
+    if free[-1]:
+        of_variance = [_error(score, information, -1)]
+        if across is not None:
+            tables = _tables(edges, nodes, parameters)
+            columns = across[ordinary]
+            _, score, information = _likelihood(cells, columns, int(columns.max()) + 1, tables, nodes, pattern)
+            of_variance.append(_error(score, information, -1))
+        ends = np.sqrt(np.maximum(pattern**2 + np.array([-1, 1]) * max(of_variance), 0))
+        of_pattern = float(np.hypot(np.abs(ends - pattern).max(), pattern * doubt / multiplier))
+    return ClippedFit(sigma, error, parameters[:-2], pattern, multiplier, len(blocks), pattern_error=of_pattern)
 
 
 def _ratio(parameters: np.ndarray) -> float:

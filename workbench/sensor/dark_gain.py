@@ -305,7 +305,8 @@ def _usable(one: xr.Dataset) -> tuple[xr.Dataset, str]:
     if not ordinary["signal"].values.max() > 0.05 * shot.max():
         return (
             one,
-            "their noise grows and their level does not: the camera subtracts the mean dark itself, or its black moved",
+            "their noise grows and their level does not: the camera subtracts the mean dark itself, or its black level "
+            "has moved",
         )
     return one, ""
 
