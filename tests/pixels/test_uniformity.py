@@ -76,3 +76,20 @@ def test_what_cannot_be_measured_says_why(striped):
     unlit = make_cube(np.full((2, 64, 64), 590, "uint16"), cfa_pattern="RGGB", kind="flat", black_level=600)
     with pytest.raises(WorkbenchError, match="no light"):
         measure_prnu(unlit, progress=False)
+
+
+@pytest.mark.parametrize("wave", [0.0, 1.5])
+def test_bands_that_wander_in_few_bias_frames_are_in_the_error(wave):
+    """Smooth bands agree between the halves by chance, more than independent pixels do."""
+    pulls = []
+    for seed in range(12):
+        rng = np.random.default_rng([seed, 5])
+        offsets, rows = rng.normal(0, 0.9, (192, 192)), np.arange(192)
+        frames = []
+        for _ in range(4):
+            bands = wave * np.sin(2 * np.pi * (rows / rng.uniform(20, 60) + rng.random()))
+            frames.append(np.rint(600 + offsets + bands[:, None] + rng.normal(0, 3, offsets.shape)).astype("uint16"))
+        bias = make_cube(frames, cfa_pattern="mono", kind="bias", iso=100.0, white_level=16383.0)
+        one = measure_dsnu(bias, progress=False).isel(iso=0, channel=0).sel(filter="none", part="total")
+        pulls.append(float((one.dsnu_adu - offsets.std()) / one.dsnu_adu_error))
+    assert 0.5 < np.sqrt(np.mean(np.square(pulls))) < 1.6

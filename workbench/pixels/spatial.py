@@ -13,11 +13,13 @@ import numpy as np
 
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
+from ..core.mosaic import tiles
 from ..core.parallel import frame_memory
 
 MARGIN = 9  # px at each side that the smoothing reaches: 3 + 5 + 1
 INNER = slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN)
 SMALLEST = 2 * MARGIN + 8  # a picture's shorter side [px]
+_LARGEST_SPECTRUM = 512  # px a side
 
 
 PARTS = ("total", "row", "column", "pixel")
@@ -142,13 +144,45 @@ def _split(products: Products, which: int, shape: tuple[int, int], *, filtered: 
     return np.array([row + column + pixel, row, column, pixel])
 
 
-def common_parts(products: Products, shape: tuple[int, int], *, filtered: bool = False) -> Spatial:
+def chance_variances(mean: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """Return the variances of the common variances (total, row, column, pixel) that structure in the noise causes.
+
+    Bands that wander from frame to frame agree between two halves by chance, far more than independent pixels do.  With
+    the power D of half the halves' difference and M of their mean at each spatial frequency, the covariance of n pixels
+    has the variance Σ (2 D² + 4 D max(M − D, 0))/n²; of means of rows and columns likewise.  Large pictures are binned
+    to 512 blocks a side, which smooth structure survives.
+
+    Examples
+    --------
+    >>> mean, half = np.random.default_rng(1).normal(0, 1, (2, 64, 64))
+    >>> calm = chance_variances(mean, half)
+    >>> bands = np.sin(np.arange(64) / 5)[:, None]
+    >>> bool(chance_variances(mean, half + bands)[0] > 10 * calm[0])
+    True
+    """
+
+    def variance(*pictures: np.ndarray, apart: bool = False) -> float:
+        of_mean, of_half = (np.abs(np.fft.fftn(one - one.mean())) ** 2 / one.size for one in pictures)
+        if apart:  # from rows and columns
+            of_half[0], of_half[:, 0] = 0, 0
+        each = 2 * of_half**2 + 4 * of_half * np.maximum(of_mean - of_half, 0)
+        return float(each.sum()) / of_half.size**2
+
+    scale = -(-max(mean.shape) // _LARGEST_SPECTRUM)
+    binned = [tiles(one, scale).mean(axis=(2, 3), dtype=float) for one in (mean, half)]
+    lines = [variance(*(one.mean(axis=axis, dtype=float) for one in (mean, half))) for axis in (1, 0)]
+    return np.array([variance(*binned), *lines, variance(*binned, apart=True)])
+
+
+def common_parts(
+    products: Products, shape: tuple[int, int], *, filtered: bool = False, chance: np.ndarray | None = None
+) -> Spatial:
     """Return the variances that two pictures of one pattern have in common, with errors for this very pattern.
 
     Of n pixels with variances V₁, V₂ and covariance C, Var(C) = (V₁V₂ − C²)/n: the noise; where high-passed, what
     the filter lost of the pattern differs by 2 C² times its unevenness over n, and the margin that it leaves out may
     differ by chance.  The same of the means of rows and columns, where the other parts of the pattern are noise too:
-    (4 s² q + 2 q²)/M for M rows whose mean holds q besides their own.
+    (4 s² q + 2 q²)/M for M rows whose mean holds q besides their own.  Errors are no less than `chance_variances` gives.
 
     Examples
     --------
@@ -178,7 +212,7 @@ def common_parts(products: Products, shape: tuple[int, int], *, filtered: bool =
         spread += 2 * (left.line_unevenness + margin / (count + margin)) * (own + pattern) ** 2
         errors.append(spread / count)
     errors.append(noise)
-    return Spatial(value, np.sqrt(errors))
+    return Spatial(value, np.sqrt(errors if chance is None else np.maximum(errors, chance)))
 
 
 def standard_deviations(spatial: Spatial) -> Spatial:

@@ -22,7 +22,7 @@ from ..core.noise import code_step_of
 from ..core.pairs import BLOCKS, QUANTISATION_VARIANCE, jackknife_error, leave_one_out
 from ..core.parallel import counted, frame_memory, frame_zeros, lazy_frames, stream_frames
 from ..core.settings import TITLES, setting_dim
-from .spatial import Spatial, common_parts, deviation_products, highpass
+from .spatial import Spatial, chance_variances, common_parts, deviation_products, highpass
 
 _FEWEST = 3  # frames of a noise map; of two a pixel's spread says next to nothing
 _RANGE = 4.0  # of the typical noise that its histogram spans
@@ -55,7 +55,8 @@ class FrameStack:
             if filtered:
                 mean, half = highpass(mean), highpass(half)
             products = deviation_products(mean, half).of_halves(self.count)
-            self._known[key] = common_parts(products, mean.shape, filtered=filtered)
+            chance = None if self.levels.size else chance_variances(mean, half)  # flats are scaled to one level
+            self._known[key] = common_parts(products, mean.shape, filtered=filtered, chance=chance)
         return self._known[key]
 
     def plane(self, name: str, channel: int) -> np.ndarray:

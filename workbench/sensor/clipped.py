@@ -106,8 +106,8 @@ def clipped_warning(problem: str, settings: list[ClippedSetting]) -> str:
     if problem:
         return f"{found}, and {problem}: read noise, black level and DSNU are left out{advice}"
     return (
-        f"{found}, so the spread of what is left is 40 % too small; read noise, black level and DSNU are those of the normal "
-        f"distribution that explains the pixels above zero best, less certain than from whole frames{advice}"
+        f"{found}, so the spread of what is left is 40 % too small; read noise, black level and DSNU are those of the "
+        f"normal distribution that explains the pixels above zero best, less certain than from whole frames{advice}"
     )
 
 
