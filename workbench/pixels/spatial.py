@@ -182,7 +182,7 @@ def common_parts(
     Of n pixels with variances V₁, V₂ and covariance C, Var(C) = (V₁V₂ − C²)/n: the noise; where high-passed, what
     the filter lost of the pattern differs by 2 C² times its unevenness over n, and the margin that it leaves out may
     differ by chance.  The same of the means of rows and columns, where the other parts of the pattern are noise too:
-    (4 s² q + 2 q²)/M for M rows whose mean holds q besides their own.  Errors are no less than `chance_variances` gives.
+    (4 s² q + 2 q²)/M for M rows whose mean holds q besides their own.  Errors are at least `chance_variances`.
 
     Examples
     --------
