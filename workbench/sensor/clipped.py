@@ -115,8 +115,8 @@ class ClippedFit(NamedTuple):
     """Noise of clipped bias frames of one channel [ADU]; NaN where it is not determined, with the `problem`.
 
     `sigma` and its error (half the 68 % interval); `offsets`, the mean level of each frame before clipping, below zero
-    or above; `pattern`, the standard deviation of the pixels' own offsets, and its error; `multiplier`, what the camera multiplied the
-    codes with; `pixels` used.
+    or above; `pattern`, the standard deviation of the pixels' own offsets, and its error; `multiplier`, what the camera
+    multiplied the codes with; `pixels` used.
     """
 
     sigma: float
