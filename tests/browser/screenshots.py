@@ -80,7 +80,9 @@ def of_the_app(out: Path, program: str) -> int:
                 page = browser.new_page(viewport={"width": width, "height": HEIGHT}, color_scheme=scheme)
                 page.set_default_timeout(PATIENCE)
                 watch = Watch(page)
-                page.goto(f"{address}?{asked}")
+                page.goto(f"{address}&{asked}")
+                if scheme == "light":  # the folder is known afterwards
+                    page.get_by_role("button", name="Open", exact=True).click()
                 page.get_by_text("What is there").wait_for()
                 for name, work in pages.items():
                     page.locator(".bk-tab", has_text=name).click()

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import expect, sync_playwright
 
 import workbench as wb
 
@@ -55,8 +56,13 @@ def open_tab(browser, address: str, *, width: int = 1300, scheme: str = "light",
     page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=scheme)
     page.set_default_timeout(PATIENCE)
     watch = Watch(page)
-    page.goto(f"{address}?{urlencode(asked)}" if asked else address)
-    page.get_by_role("button", name="Open").wait_for()
+    page.goto(f"{address}&{urlencode(asked)}" if asked else address)
+    page.get_by_role("button", name="Open", exact=True).wait_for()
+    proposed = page.get_by_text("Press Open if it is you")
+    if asked:
+        proposed.or_(page.get_by_text("What is there")).first.wait_for()
+        if proposed.is_visible():
+            page.get_by_role("button", name="Open", exact=True).click()
     return page, watch
 
 
@@ -243,3 +249,41 @@ def test_two_tabs_do_not_start_the_same_and_cancel_is_heard_in_both(browser, add
         page.get_by_text(re.compile("^cancelled")).wait_for()
         assert watch.complaints == []
     assert list((tmp_path / "two").iterdir()) == []
+
+
+@pytest.mark.browser
+def test_strangers_stay_outside(require, address, small_samples):
+    """Other names of this machine, other sites' pages, other users, and addresses that somebody else wrote."""
+    port = int(re.search(r":(\d+)/", address)[1])
+    token = address.partition("token=")[2]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=require("chromium"), args=["--no-sandbox", "--host-resolver-rules=MAP evil.test 127.0.0.1"]
+        )
+        page = browser.new_page()
+        for stranger in (f"http://evil.test:{port}/?token={token}", f"http://127.0.0.1:{port}/"):
+            assert page.goto(stranger).status == 403
+            assert "the address, with its token, that the terminal shows" in page.content()
+        answer = page.goto(f"{address}&folder={small_samples}&results=/tmp/taken")
+        assert answer.status == 200
+        assert "token" not in page.url
+        assert answer.headers["content-security-policy"] == "frame-ancestors 'none'"
+        page.get_by_text("Press Open if it is you who wants it").wait_for()
+        assert page.get_by_text("What is there").count() == 0
+        page.get_by_role("button", name="Open", exact=True).click()
+        page.get_by_text("What is there").wait_for()
+        page.reload()  # it was opened by the user: no question again
+        page.get_by_text("What is there").wait_for()
+        (cookie,) = page.context.cookies()
+        assert cookie["httpOnly"]
+        assert cookie["sameSite"] == "Strict"
+        browser.close()
+    for origin in ("", "Origin: http://evil.test\r\n"):
+        with socket.create_connection(("127.0.0.1", port), 10) as raw:
+            raw.sendall(
+                f"GET /ws HTTP/1.1\r\nHost: localhost:{port}\r\n{origin}Cookie: {cookie['name']}={cookie['value']}\r\n"
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+            )
+            said = raw.recv(200)
+        assert said.startswith(b"HTTP/1.1 403 "), origin

@@ -82,6 +82,52 @@ def test_a_damaged_master_is_made_again(kind, night, clean, tmp_path):
     assert np.array_equal(signal(done.path), signal(clean.path), equal_nan=True)
 
 
+def _black(adu):
+    return adu * 0
+
+
+def _hole(adu):
+    adu[20:60] = 0
+    return adu
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"), [("flats", _black), ("flats", _hole), ("biases", _hole), ("biases", None), ("darks", None)]
+)
+def test_one_wrong_calibration_frame_does_not_outweigh_the_others(kind, change, night, clean, tmp_path):
+    """A damaged frame, or (None) a light that has its header: it is named, and the stack is that of the others."""
+    shutil.copytree(night, tmp_path / "night")
+    path = sorted((tmp_path / "night" / kind).iterdir())[1]
+    if change is None:
+        light = fits.getdata(sorted((night / "lights").iterdir())[0])
+        with fits.open(path, mode="update") as hdus:
+            hdus[0].data[:] = light
+    else:
+        with fits.open(path, mode="update") as hdus:
+            hdus[0].data[:] = change(hdus[0].data)
+    done = stack_folder(tmp_path / "night", tmp_path / "s.fits", progress=False)
+    off = (signal(done.path) - signal(clean.path)) / np.sqrt(fits.getdata(clean.path, "VARIANCE"))
+    assert path.name in repr(done)
+    assert abs(np.nanmedian(off)) < 0.3
+    assert np.nanstd(off) < 0.3
+
+
+def test_a_light_that_is_marked_flat_is_not_the_flat(night, clean, tmp_path):
+    shutil.copytree(night, tmp_path / "night")
+    light = sorted((tmp_path / "night" / "lights").iterdir())[-1]
+    with fits.open(light, mode="update") as hdus:
+        hdus[0].header["IMAGETYP"] = "Flat"
+    done = stack_folder(tmp_path / "night", tmp_path / "s.fits", progress=False)
+    assert light.name in repr(done)
+    assert abs(np.nanmedian(signal(done.path) / signal(clean.path)) - 1) < 0.02
+
+
+@pytest.mark.parametrize("low", [float("nan"), -3.0, 0.0])
+def test_impossible_thresholds_are_refused(low, night, tmp_path):
+    with pytest.raises(WorkbenchError, match="the threshold of the rejection is a positive number"):
+        stack_folder(night, tmp_path / "s.fits", low=low, progress=False)
+
+
 def test_a_refused_run_leaves_nothing(night, tmp_path):
     shutil.copytree(night, tmp_path / "night")
     for light in (tmp_path / "night" / "lights").iterdir():

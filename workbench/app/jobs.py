@@ -267,6 +267,7 @@ class Runner:
         self._work: dict[int, _Work] = {}
         self._queue: deque[Job] = deque()
         self._count = 0
+        self.opened: set[tuple[str, str]] = set()  # folders of frames and of results that a user has chosen
         self._closed = False
         self._thread: threading.Thread | None = None
 

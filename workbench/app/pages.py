@@ -89,6 +89,11 @@ class FramesPage:
     async def _open(self, _: Any = None) -> None:
         await self.open_folder(self.path.value, self.results.value)
 
+    def propose(self, path: str, results: str = "") -> None:
+        """Name a folder that the page's address asks for; it is opened when the user agrees."""
+        self.path.value, self.results.value = path, results
+        self.status.show("The address of this page names this folder. Press Open if it is you who wants it.")
+
     async def open_folder(self, path: str, results: str = "") -> None:
         """Open a folder; an error is shown in the status line."""
         self.open.disabled = True

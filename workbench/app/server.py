@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import secrets
 import socket
 import threading
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from ..core.errors import WorkbenchError
 from ..export.pages import DARK
 from . import viewer
 from .components import Screen
+from .gate import Gate, close_gate
 from .jobs import Runner
 from .pages import PAGES
 from .session import Session
@@ -82,13 +85,18 @@ def build_page(runner: Runner, folder: str = "", results: str = "") -> pn.Templa
         asked = {key: value[0].decode() for key, value in (pn.state.session_args or {}).items() if value}
         first = asked.get("folder", folder)
         await screen.known()
-        if first:
-            await pages[0].open_folder(first, asked.get("results", results))
+        wanted = first, asked.get("results", results)
+        if first and (wanted == (folder, results) or wanted in runner.opened):
+            await pages[0].open_folder(*wanted)
+        elif first:  # anybody can write an address
+            pages[0].propose(*wanted)
 
     def remember(*_: Any) -> None:
         """Keep the folder in the page's address, so that a tab that is loaded again opens it again."""
         if pn.state.location is not None and session.folder is not None:
-            pn.state.location.update_query(folder=str(session.folder.root), results=str(session.results))
+            here = {"folder": str(session.folder.root), "results": str(session.results)}
+            runner.opened.add((here["folder"], here["results"]))
+            pn.state.location.update_query(**here)
 
     tabs.param.watch(show_chosen, "active")
     show_chosen()
@@ -113,13 +121,13 @@ def origins(address: str, port: int) -> list[str]:
     >>> origins("127.0.0.1", 5007)
     ['127.0.0.1:5007', 'localhost:5007']
     """
-    names = {address, "localhost" if _is_local(address) else address}
+    names = {f"[{address}]" if ":" in address else address, "localhost" if _is_local(address) else address}
     if not _is_local(address):
         names |= {"localhost", LOCAL, socket.gethostname(), socket.getfqdn()}
         with contextlib.suppress(OSError):
             names |= set(socket.gethostbyname_ex(socket.gethostname())[2])
         names.discard("0.0.0.0")
-    return sorted(f"{name}:{port}" for name in names)
+    return sorted(f"{name.lower()}:{port}" for name in names)
 
 
 def _is_local(address: str) -> bool:
@@ -181,7 +189,7 @@ def serve(
     show
         Open a browser.
     report
-        Called with the address once the server listens.
+        Called with the address, its token in it, once the server listens.
 
     Raises
     ------
@@ -193,17 +201,22 @@ def serve(
     pn.extension(raw_css=[], throttled=True)
     pn.config.raw_css = [_STYLE.read_text(encoding="utf-8")]
     threading.Thread(target=viewer.warm, name="warm", daemon=True).start()
-    runner = Runner()
+    runner, hosts = Runner(), origins(address, port)
+    gate = Gate(hosts, secrets.token_urlsafe(24), port)
     server = pn.serve(
         {"/": lambda: build_page(runner, folder, results)},
-        address=address, port=port, websocket_origin=origins(address, port), show=show, start=False, verbose=False,
+        address=address, port=port, websocket_origin=hosts, show=False, start=False, verbose=False,
         title="Astrophoto Workbench",
     )  # fmt: skip
     server.io_loop.asyncio_loop.set_exception_handler(_ignore_closed_tabs)
-    name = "localhost" if address in ("0.0.0.0", "::") else address
-    report(f"http://{name}:{port}/")
+    name = "localhost" if address in ("0.0.0.0", "::") else f"[{address}]" if ":" in address else address
+    where = f"http://{name}:{port}/?token={gate.token}"
+    report(where)
     try:
+        close_gate(server._tornado, gate)  # bokeh shows its application nowhere else
         server.start()
+        if show:
+            webbrowser.open(where)
         server.io_loop.start()
     except KeyboardInterrupt:
         pass

@@ -21,8 +21,17 @@ from ..core.settings import SETTING, setting_differs, setting_of
 from ..core.values import attribute_lines, describe
 from .combine import Combined, combine_frames
 from .matching import median_of, require_alike, require_one_setting, require_one_temperature
-from .noise import SensorNoise, frames_saturate_at, hot_slope, light_variance, model_of, read_variance, sampled_rows
+from .noise import (
+    SensorNoise,
+    frames_saturate_at,
+    hot_slope,
+    light_variance,
+    model_of,
+    read_variance,
+    sampled_rows,
+)
 from .planes import calm_levels
+from .sessions import frames_alike, leave_out_odd
 
 SATURATED = 0.98  # of the way from black to white level: flats are not linear beyond it
 MOST_SATURATED = 0.02  # of a colour's pixels: where all flats are saturated in no more, these pixels are missing
@@ -54,7 +63,7 @@ def master_bias(
     """
     check_cube(bias, stage="raw", kind="bias")
     require_one_setting(bias, "a master bias")
-    with Frames(bias, scratch=scratch, progress=progress) as frames:
+    with frames_alike(bias, scratch=scratch, progress=progress) as frames:
         if noise is None or len(frames) >= 3:  # the frames' own noise where there are enough of them
             model = np.stack([read_variance(frames), np.zeros(frames.cell.size)], axis=1)
         else:
@@ -99,7 +108,7 @@ def master_dark(
     require_one_temperature(dark)
     if bias is not None:
         require_alike(dark, bias, "darks")
-    with Frames(dark, scratch=scratch, progress=progress) as frames:
+    with frames_alike(dark, scratch=scratch, progress=progress) as frames:
         levels = _plane_levels(frames)
         black = levels if bias is None else plane_means(bias["signal"].values, frames.cell)
         if bias is not None and np.all(levels < black / 2):
@@ -175,13 +184,13 @@ def master_flat(
             raise WorkbenchError(f"no flat can be used: {_in_one_line(bad)}; or put the flats away to do without")
         frames.dropped += list(bad.values())
         frames.leave_out(list(bad))
-        means = means[good]
+        means = means[good][leave_out_odd(frames, scaled=True)]
         scale = means.mean(axis=0) / means
         model = noise.model(cell.size) if noise else _flat_model(frames, dark_noise, pedestal, scale, saturation)
         combined = combine_frames(
             frames, model, pedestal=pedestal, scale=scale, saturation=saturation, progress=progress
         )
-        share = (len(good) / (1 / scale).sum(axis=0)) ** 2
+        share = (len(frames) / (1 / scale).sum(axis=0)) ** 2
         level = _make_relative(combined, cell, share, offset)
         result = _master(flat, frames, combined, model, noise)
     result["signal"].attrs.update(units="1", long_name="relative response (flat)")

@@ -313,6 +313,9 @@ def _between_neighbours(frames: Frames, pedestal: np.ndarray | None = None) -> n
     return np.transpose(found)
 
 
+_ABOVE_THE_END = 0.01  # of all samples: above a level where one frame's values pile up
+
+
 def saturation_level(light: xr.DataArray, frames: int = 3) -> float:
     """Return the level [ADU] at which lights saturate: the white level, or where values pile up below; inf if unknown.
 
@@ -351,7 +354,8 @@ def frames_saturate_at(frames: Frames, white: float) -> float:
     level = math.inf if math.isnan(white) else float(white)
     _, rows = sampled_rows(frames)
     for _, plane in planes(rows, frames.cell):
-        level = min([level, *(piled_level(frame) for frame in plane)])
+        found = [piled_level(frame) for frame in plane]  # nothing lies above a converter's end, in no frame
+        level = min([level, *(value for value in found if (plane > value).mean() < _ABOVE_THE_END)])
     return level
 
 

@@ -1,18 +1,26 @@
-"""Which flats belong to which lights: those of their filter, and of these the session of each."""
+"""Which flats belong to which lights: of their filter the session of each; and which frames belong to none."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-from pathlib import PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import xarray as xr
 
+from ..core.mosaic import planes
+from ..core.parallel import Frames
 from ..core.values import describe, listed
 from ..ingest.metadata import kind_in_words
+from .noise import sampled_rows
 
 SESSION_GAP = np.timedelta64(8, "h")  # flats further apart belong to different nights
+ODD = 0.2  # of a frame's pixels: one that differs from the others in more is none of them
+_SIGMAS = 6.0
+_FEWEST = 3  # flats of a session, where there is one of so many
 SAME_ANGLE = 2.0  # [deg] of the rotator: a shadow of dust 2000 px from the centre moves by its own size
 _KIND_WORDS = re.compile(r"(?:dark|sky|dome)?[ _-]*(?:flat|light|object|science|frame)s?", re.IGNORECASE)
 
@@ -64,6 +72,8 @@ def session_of(light: xr.DataArray, number: int, flat: xr.DataArray, sessions: l
     fitting = [index for index, name in enumerate(filters) if name == wanted]
     if not fitting:
         return -1, ""
+    most = max(len(sessions[index]) for index in fitting)  # a stray frame does not outweigh the flats
+    fitting = [index for index in fitting if len(sessions[index]) >= _FEWEST or most < _FEWEST]
     ranks = {index: _rank(light, number, flat, sessions[index]) for index in fitting}
     best = min(fitting, key=ranks.__getitem__)
     others = [ranks[index] for index in fitting if index != best]
@@ -122,6 +132,9 @@ def flats_in_words(flat: xr.DataArray, numbers: list[int], by: str) -> str:
 def flat_doubts(light: xr.DataArray, flat: xr.DataArray, numbers: list[int], by: str) -> list[str]:
     """Return sentences on filter, session and angle of flats that do not surely belong to these lights."""
     doubts = []
+    apart = [n for session in flat_sessions(flat) if len(session) < _FEWEST <= len(numbers) for n in session]
+    if stray := [str(flat["filename"].values[n]) for n in apart if n not in numbers]:
+        doubts.append(f"{listed(stray)} stands apart from the other flats and is not used: is it a flat?")
     of_lights, of_flats = (listed(_filters(cube)) for cube in (light, flat.isel(frame=numbers)))
     if of_lights and not of_flats:
         doubts.append(
@@ -160,3 +173,40 @@ def _folders(cube: xr.DataArray) -> list[str]:
 
 def _filters(cube: xr.DataArray) -> list[str]:
     return sorted({str(name) for name in cube["filter"].values if name}, key=str.casefold)
+
+
+@contextlib.contextmanager
+def frames_alike(cube: xr.DataArray, *, scratch: str | Path | None, progress: bool) -> Iterator[Frames]:
+    """Open the frames of a cube without the odd ones, which are among the `dropped`."""
+    with Frames(cube, scratch=scratch, progress=progress) as frames:
+        leave_out_odd(frames)
+        yield frames
+
+
+def leave_out_odd(frames: Frames, *, scaled: bool = False) -> list[int]:
+    """Leave out frames that differ from most in more than `ODD` of their pixels; returns the places of the others.
+
+    Differing is more than six times the scatter that most frames have about the frames' median; of flats (`scaled`),
+    whose levels differ, that of frames brought to one level, or a frame's own scatter where that is larger.  Most
+    frames must agree: of two that differ nobody knows which is wrong.
+    """
+    count = len(frames)
+    share = np.zeros(count)
+    for _, plane in planes(sampled_rows(frames)[1], frames.cell) if count > 2 else ():
+        samples = plane.reshape(count, -1).astype(float)
+        if scaled:
+            samples /= np.maximum(np.nanmedian(samples, axis=0), 1)
+            samples /= np.maximum(np.nanmedian(samples, axis=1, keepdims=True), 1e-6)
+        away = np.abs(samples - np.nanmedian(samples, axis=0))
+        spread = np.nanmedian(away, axis=1, keepdims=True) / 0.6745
+        usual = float(np.median(spread))
+        limit = _SIGMAS * (np.clip(spread, usual, 5 * usual) if scaled else max(usual, 0.5))  # codes are whole numbers
+        share = np.maximum(share, (away > limit).mean(axis=1))
+    odd = np.flatnonzero(share > ODD).tolist()
+    if not odd or 2 * len(odd) >= count:
+        return list(range(count))
+    for number in odd:
+        name = str(frames.cube["filename"].values[frames.kept[number]]) or f"frame {frames.kept[number]}"
+        frames.dropped.append((name, f"differs from the others in {share[number]:.0%} of its pixels; look at it"))
+    frames.leave_out(odd)
+    return [number for number in range(count) if number not in odd]

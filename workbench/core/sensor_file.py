@@ -137,7 +137,10 @@ def open_sensor(path: str | Path) -> xr.Dataset:
             "characterize wrote, or measure the frames again with this version of the workbench"
         )
     try:
-        return _from_json(content)
+        sensor = _from_json(content)
+        if wrong := [value for value in sensor["gain"].values.ravel() if not (math.isnan(value) or 1e-4 < value < 1e4)]:
+            raise ValueError(f"a gain of {wrong[0]:g} e-/ADU is none of a camera")
+        return sensor
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         what = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise WorkbenchError(f"{file}: not a complete {FILE} ({what}); measure the frames again") from error

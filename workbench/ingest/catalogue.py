@@ -107,6 +107,7 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
     return Folder(table, root, set_aside + more_aside, findings + doubts, pd.DataFrame(masters))
 
 
+_LONGEST = 86_400  # s, of an exposure
 _RESULT, _RESULTS = "sensor.json", ("defects.fits", "dark-library.fits")
 
 
@@ -282,6 +283,10 @@ def _row(info: FrameInfo, given: dict[str, Any], root: Path) -> tuple[dict[str, 
         doubts.append(("ISO and exposure that no file records are taken from names", f"{name} ({words})"))
         info = replace(info, **named)
     doubts += [(doubt, name) for doubt in info.doubts]
+    if not np.isnan(info.exposure) and not 0 <= info.exposure <= _LONGEST:
+        problem = "the exposure is below zero or longer than a day and counts as not recorded; is its unit seconds?"
+        doubts.append((problem, f"{name} ({info.exposure:g} s)"))
+        info = replace(info, exposure=np.nan)
     for quantity, label, column in (("iso", "ISO", "iso"), ("exposure", "exposure", "exposure_s")):
         if np.isnan(getattr(info, quantity)) and (quantity != "iso" or info.format in _WITH_ISO):
             doubts.append((f"no {label} recorded; give it in {MANIFEST} (column {column})", name))

@@ -101,7 +101,9 @@ def bayer_pattern(header: Mapping[str, Any]) -> str:
         pattern = pattern or (colours if colours in MOSAICS else "mono" if colours.startswith("MONO") else "")
     elif pattern not in MOSAICS:
         raise ValueError(f"BAYERPAT is {pattern!r}; only {', '.join(MOSAICS)} are read")
-    rows, columns = (round(number(header.get(key, 0)) or 0) for key in ("YBAYROFF", "XBAYROFF"))
+    rows, columns = (
+        round(np.nan_to_num(number(header.get(key, 0)), posinf=0, neginf=0)) for key in ("YBAYROFF", "XBAYROFF")
+    )
     return shifted(pattern, rows, columns) if pattern in MOSAICS else pattern
 
 

@@ -81,6 +81,8 @@ class FrameInfo:
     def __post_init__(self) -> None:
         for name in ("camera", "readout_mode", "filter", "imagetyp"):
             object.__setattr__(self, name, printable(getattr(self, name)))
+        if not self.white_level > 0:  # none, whatever the file says
+            object.__setattr__(self, "white_level", math.nan)
         channels = len(channels_of(self.cfa_pattern))
         if len(self.black_level) != channels:
             object.__setattr__(self, "black_level", self.black_level[:1] * channels)

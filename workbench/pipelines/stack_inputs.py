@@ -176,7 +176,14 @@ def open_frames(
             + _reasons(set_aside)
         )
     settings.excluded(lights.names, lights.paths, strict=True)
-    return OpenedFrames(frames, lights, sensor, set_aside, list(frames.warnings))
+    warnings = list(frames.warnings)
+    measured = "" if sensor is None else str(sensor.attrs.get("camera", ""))
+    if measured and lights.camera and measured.casefold() != lights.camera.casefold():
+        warnings.append(
+            f"the sensor that was given is that of {measured}, the lights are of {lights.camera}: its gain and read "
+            "noise are right only if both are one camera"
+        )
+    return OpenedFrames(frames, lights, sensor, set_aside, warnings)
 
 
 def _name(path: Path, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,10 @@ class StackSettings(FrameLimits):
     def __post_init__(self) -> None:
         super().__post_init__()
         method_number(self.method)
+        for name in ("low", "high"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise WorkbenchError(f"{name} is {value:g}; the threshold of the rejection is a positive number")
         if self.transform not in ("auto", *KINDS):
             raise WorkbenchError(f"transform {self.transform!r} is none of auto, {', '.join(KINDS)}")
         wanted = (self.filter,) if isinstance(self.filter, str) else self.filter
