@@ -66,3 +66,24 @@ def test_where_no_flats_are_the_header_is_taken_and_named():
     assert np.isnan(gain["gain_error"].values[1, 0])
     assert "gain setting 120 is what the headers state, EGAIN 1 e-/step of 16 ADU" in warning
     assert with_stated_gain(None, frames([np.nan, np.nan]), ["mono"]) == (None, [])
+
+
+def test_what_the_gains_of_both_greens_share_does_not_average_out():
+    truth, own, shared, settings = 200.0, 0.002, 0.004, np.array([100.0, 400.0])
+    pulls = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        true = truth / settings[:, None] * np.ones(2)
+        off = own * rng.standard_normal((2, 2)) + shared * rng.standard_normal((2, 1))
+        values = {
+            "gain": true * (1 + off),
+            "gain_error": np.hypot(own, shared) * true,
+            "gain_shared_error": shared * true,
+        }
+        gain = xr.Dataset(
+            {name: (("iso", "channel"), value) for name, value in values.items()},
+            {"iso": settings, "channel": ["G1", "G2"]},
+        )
+        found = unity_gain_iso(gain)
+        pulls.append(((found.unity_gain_iso - truth) / found.unity_gain_iso_error).item())
+    assert 0.9 < np.std(pulls) < 1.1

@@ -54,6 +54,16 @@ def code_step_of(cube: xr.DataArray) -> int:
     return math.gcd(first, code_step(np.asarray(cube.data[-1])[rows])) if first > 1 else first
 
 
+def error_in_mean(gain: xr.Dataset) -> np.ndarray:
+    """Return errors of the channels' gain (setting, channel) that, taken as independent, give that of their mean.
+
+    The part that channels share (``gain_shared_error``) does not average out: e² + (n − 1) e_shared² for n channels.
+    """
+    error = gain["gain_error"].values
+    shared = np.nan_to_num(gain["gain_shared_error"].values) if "gain_shared_error" in gain else np.zeros_like(error)
+    return np.sqrt(error**2 + (error.shape[-1] - 1) * shared**2)
+
+
 def variance_terms(
     light: Any, *, dark: Any = 0.0, read_noise: Any = 0.0, gain: Any = 0.0, prnu: Any = 0.0
 ) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from ..core.cube import Setting, channels_of, check_cube, group_frames, take_frames
-from ..core.noise import code_step_of
+from ..core.noise import code_step_of, error_in_mean
 from ..core.pairs import (
     CLIPPED_FRACTION,
     QUANTISATION_VARIANCE,
@@ -255,7 +255,10 @@ def split_read_noise(read: xr.Dataset, gain: xr.Dataset, *, within: float = INVA
     """
     channels = [str(name) for name in gain["channel"].values if name in read["channel"].values]
     points = {name: _points(read, gain, name) for name in channels}
-    greens = [points[name] for name in channels if name in ("G1", "G2", "mono")]
+    names = [name for name in channels if name in ("G1", "G2", "mono")]
+    error = gain["gain_error"].sel(channel=names)
+    together = gain.sel(channel=names).assign(gain_error=(error.dims, error_in_mean(gain.sel(channel=names))))
+    greens = [_points(read, together, name) for name in names]
     whole = pd.concat(greens, ignore_index=True) if greens else pd.DataFrame(columns=_POINT, dtype=float)
     fit, fits = _split(whole), [_split(points[name]) for name in channels]
     dim = setting_dim(gain)

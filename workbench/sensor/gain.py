@@ -40,6 +40,7 @@ _QUANTITIES: Table = {
     "levels_used": ("1", "light levels used"),
     "chi2": ("1", "χ² per degree of freedom"),
     "bend_used": ("1 / electron", "curvature that the fit allows for"),
+    "gain_shared_error": ("electron / adu", "part of the gain's error that all channels share"),
 }
 _CURVED: Table = {
     **with_errors(
@@ -91,8 +92,9 @@ def fit_gain(
         Over (iso, channel), or (gain_setting, channel): ``gain`` [e⁻/ADU] with ``gain_error`` (half the 68 %
         interval); ``intercept`` [ADU²], given or fitted; ``blog_gain`` [e⁻/ADU], the mean of signal/variance of single
         frames, which PRNU makes too small; ``pairs_used``, ``levels_used``; ``chi2`` per degree of freedom;
-        ``bend_used`` [1/e⁻], the curvature allowed for, 0 for a straight line.  Over (pair, channel): ``used``.  What
-        cannot be measured is NaN, and ``attrs["warnings"]`` says why.
+        ``bend_used`` [1/e⁻], the curvature allowed for, 0 for a straight line, and ``gain_shared_error``, its part of
+        the error, which the channels have in common.  Over (pair, channel): ``used``.  What cannot be measured is NaN,
+        and ``attrs["warnings"]`` says why.
 
     Raises
     ------
@@ -186,6 +188,7 @@ def _fit_model(curve: Curve, bend: Bend | None = None) -> _Fit:
         "intercept_error": line.intercept_error,
         "chi2": line.chi2,
         "bend_used": bend.curvature if bend else 0.0,
+        "gain_shared_error": line.by_bend / line.slope**2,
     }
     if not line.slope > 0 or not line.error < line.slope:
         values |= dict.fromkeys(("gain", "gain_error", "blog_gain"), np.nan)
@@ -209,6 +212,7 @@ class _Line(NamedTuple):
     intercept_error: float
     chi2: float
     off: bool
+    by_bend: float  # part of the slope's error
 
 
 def _fit_line(curve: Curve, known: bool, bend: Bend | None) -> _Line:
@@ -256,6 +260,7 @@ def _fit_line(curve: Curve, known: bool, bend: Bend | None) -> _Line:
         read_error if known else float(jackknife_error(lines.intercept) * widen),
         chi2 / degrees if degrees > 0 else np.nan,
         off,
+        by_bend,
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..core.noise import error_in_mean
 from ..core.results import at_iso, described, per_channel, with_errors
 from ..core.settings import in_words_of, setting_dim, setting_of_table
 from ..core.statistics import fit_line
@@ -48,7 +49,7 @@ def unity_gain_iso(gain: xr.Dataset) -> xr.Dataset:
     (60, 0.6)
     """
     greens = [name for name in gain["channel"].values.tolist() if name in ("G1", "G2", "mono")]
-    values, errors = (gain[name].sel(channel=greens).values for name in ("gain", "gain_error"))
+    values, errors = gain["gain"].sel(channel=greens).values, error_in_mean(gain.sel(channel=greens))
     weight = 1 / np.square(errors / values)
     log_gain = (weight * np.log(values * max(gain.attrs.get("step", 1), 1))).sum(-1) / weight.sum(-1)
     log_error = np.sqrt(1 / weight.sum(-1))
