@@ -92,8 +92,8 @@ class Shooting:
 
     LAMP = (27_000.0, 61_000.0, 61_000.0, 50_000.0)
 
-    def __init__(self, folder, camera=None, firmware="patched"):
-        self.folder, self.firmware, self.count = folder, firmware, 0
+    def __init__(self, folder, camera=None, firmware="patched", lamp=LAMP):
+        self.lamp, self.folder, self.firmware, self.count = lamp, folder, firmware, 0
         self.camera = d7000(seed=11, shape=(96, 128)) if camera is None else camera
 
     def shoot(self, kind, frames=2, *, iso=800.0, exposure=1 / 8000, temperature=20.0, light=0.0, name=""):
@@ -102,7 +102,7 @@ class Shooting:
         settings = {"iso": iso, "exposure": exposure, "temperature": temperature}
         for _ in range(frames):
             self.count += 1
-            mosaic = expose(self.camera, np.multiply(self.LAMP, light), seed=self.count, **settings)
+            mosaic = expose(self.camera, np.multiply(self.lamp, light), seed=self.count, **settings)
             time = datetime(2025, 1, 18, 20) + timedelta(minutes=self.count)
             paths.append(self.folder / kind / f"{name or kind}_{self.count:03d}.dng")
             save_frame(paths[-1], mosaic, self.camera, time=time, firmware=self.firmware, **settings)

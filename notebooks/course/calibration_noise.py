@@ -14,12 +14,12 @@ import xarray as xr
 from scipy import ndimage
 
 from workbench.calibrate.apply import Tables, calibrate_frame
-from workbench.calibrate.masters import master_bias, master_dark, master_flat, mosaic_of
+from workbench.calibrate.masters import master_bias, master_dark, master_flat
 from workbench.calibrate.masterset import Masters, MasterSet
 from workbench.calibrate.noise import SensorNoise, neighbour_mean
 from workbench.core.cube import channels_of, check_cube
 from workbench.core.errors import WorkbenchError
-from workbench.core.mosaic import channel_index, planes
+from workbench.core.mosaic import channel_index, planes, spread
 from workbench.core.statistics import mad_std
 
 _EVENT = 8.0  # [σ] beyond which a calibrated pixel shows a cosmic ray
@@ -91,9 +91,7 @@ def _steps_before_filling(
 ) -> list[_Step]:
     """Return the steps of one light (y, x) [ADU] that there are masters for; `sound` are the pixels without a flag."""
     shape = raw.shape
-    gain, quiet, inverse, constant, black = (
-        mosaic_of(values, tables.cell, shape, np.float64) for values in tables.numbers.T
-    )
+    gain, quiet, inverse, constant, black = (spread(values, tables.cell, shape) for values in tables.numbers.T)
     black = np.where(np.isfinite(black), black, constant)
     signal = gain * (raw - black)
     temporal = gain**2 * (quiet + inverse * _calm(raw - black, tables))

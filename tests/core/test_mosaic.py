@@ -3,7 +3,7 @@ import pytest
 
 from workbench import WorkbenchError, make_cube
 from workbench.core import mosaic as bayer
-from workbench.core.cube import MOSAICS
+from workbench.core.cube import MOSAICS, XTRANS, check_cube
 
 
 @pytest.mark.parametrize("pattern", MOSAICS)
@@ -77,3 +77,32 @@ def test_stars_and_gradients_are_no_mosaic():
 
 def test_nothing_is_no_mosaic():
     assert bayer.checkerboard(np.full((256, 256), np.nan)) == bayer.checkerboard(np.zeros((2, 2))) == ""
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 0), (1, 0), (2, 5), (4, 3)])
+def test_planes_of_x_trans_hold_each_pixel_of_a_colour_once_near_its_neighbours(rows, columns):
+    cell = bayer.channel_index(bayer.shifted(XTRANS, rows, columns))
+    mosaic = np.arange(36 * 48).reshape(36, 48)
+    again = np.full_like(mosaic, -1)
+    for channel, plane in bayer.planes(mosaic, cell):
+        own = np.tile(cell == channel, (6, 8))
+        assert set(plane.ravel()) == set(mosaic[own])
+        y, x = np.divmod(plane, 48)
+        assert np.abs(np.diff(y, axis=1)).max() <= 2
+        assert np.abs(np.diff(x, axis=1)).max() <= 3
+        assert (np.diff(y, axis=0) > 0).all()
+        with pytest.raises(ValueError, match="read-only"):
+            plane[0] = 0
+        bayer.put_plane(again, cell, channel, plane)
+    np.testing.assert_array_equal(again, mosaic)
+
+
+def test_x_trans_is_cut_by_whole_cells_or_with_its_pattern_and_not_split():
+    cube = make_cube(np.zeros((1, 24, 24)), cfa_pattern=XTRANS, black_level=(1, 2, 3), kind="light")
+    assert check_cube(cube.isel(y=slice(6, None), x=slice(12, 20))).sizes["y"] == 18
+    with pytest.raises(WorkbenchError, match="X-Trans at row 0: every colour .* multiples of 6"):
+        check_cube(cube.isel(y=slice(2, None)))
+    cut = check_cube(bayer.crop(cube, slice(2, None), slice(5, None)))
+    assert cut.attrs["cfa_pattern"] == bayer.shifted(XTRANS, 2, 5)
+    with pytest.raises(WorkbenchError, match="stays whole until it is resampled"):
+        bayer.split(cube)

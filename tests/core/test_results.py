@@ -177,7 +177,7 @@ def test_the_schema_refuses_what_is_wrong(sensor, tmp_path):
     content = json.loads(write_sensor(sensor, tmp_path).read_text())
     validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
     for break_it in (
-        lambda c: c["settings"][0].update(channel="G"),
+        lambda c: c["settings"][0].update(channel="Ha"),
         lambda c: c["settings"][0]["gain"].update(unit="ADU/e-"),
         lambda c: c["settings"][0]["gain"].update(value="2.0"),
         lambda c: c["settings"][0].pop("read_noise"),

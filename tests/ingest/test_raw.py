@@ -9,7 +9,9 @@ import pytest
 import rawpy
 import tifffile
 
-from workbench.core.errors import FrameReadError
+from workbench.core.cube import XTRANS
+from workbench.core.errors import FrameReadError, WorkbenchError
+from workbench.core.mosaic import shifted
 from workbench.ingest import DngMetadata, open_frames, plain_pixels, read_frame, read_metadata, write_dng
 from workbench.ingest.raw import raw_info
 
@@ -103,20 +105,25 @@ def test_decoding_lets_other_threads_run(real_data):
     assert count > 5
 
 
-def test_x_trans_is_refused(tmp_path):
-    cell = np.array([list("GGRGGB"), list("GGBGGR"), list("BRGRBG"), list("GGBGGR"), list("GGRGGB"), list("RBGBRG")])
-    codes = bytes("RGB".index(colour) for colour in cell.ravel())
-    path = dng(
-        tmp_path / "fuji.dng",
-        np.full((60, 60), 9, np.uint16),
-        CFA,
-        (33421, "H", 2, (6, 6), True),
-        (33422, "B", 36, codes, True),
+@pytest.mark.parametrize(("rows", "columns"), [(0, 0), (2, 5)])
+def test_x_trans_is_read_in_whole_cells(tmp_path, rows, columns):
+    pattern = shifted(XTRANS, rows, columns)
+    pixels = np.random.default_rng(1).integers(64, 4000, (70, 80)).astype(np.uint16)
+    area = (4, 7, 68, 78)  # 64 x 71 pixels
+    path = write_dng(
+        tmp_path / "x.dng", pixels, DngMetadata(pattern, black_level=64, white_level=4095, active_area=area)
     )
-    with pytest.raises(FrameReadError, match=r"fuji\.dng has an X-Trans mosaic \(6 x 6\).*only 2 x 2 Bayer"):
-        read_metadata(path)
-    with pytest.raises(FrameReadError, match="X-Trans"):
-        read_frame(path)
+    with rawpy.imread(str(path)) as raw:
+        assert raw.raw_pattern.shape == (6, 6)
+    info = read_metadata(path)
+    assert (info.cfa_pattern, info.height, info.width, info.black_level) == (pattern, 60, 66, (64.0,) * 3)
+    np.testing.assert_array_equal(read_frame(path), pixels[4:64, 7:73])
+    np.testing.assert_array_equal(read_frame(path, area="full"), pixels)
+
+
+def test_levels_that_x_trans_files_cannot_hold_are_refused(tmp_path):
+    with pytest.raises(WorkbenchError, match="one level for all colours of X-Trans"):
+        write_dng(tmp_path / "x.dng", np.zeros((60, 60), np.uint16), DngMetadata(XTRANS, (1.0, 2.0, 3.0), 4095))
 
 
 def test_a_linear_dng_is_refused(tmp_path):

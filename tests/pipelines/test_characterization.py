@@ -12,6 +12,7 @@ import xarray as xr
 import workbench
 from tests.scenes import Shooting
 from workbench.core import SCHEMA
+from workbench.core.cube import XTRANS
 from workbench.core.errors import WorkbenchError
 from workbench.ingest import open_folder
 from workbench.pipelines import characterize, inspect
@@ -417,3 +418,22 @@ def test_twelve_bits_in_sixteen_are_an_ordinary_camera(cooled_camera, cooled_res
     assert "steps of 16 ADU: 12 bits" in str(result)
     assert not any(word in text for text in result.warnings for word in ("multiplied", "firmware"))
     assert workbench.open_sensor(out).attrs["code_step"] == 16
+
+
+def test_x_trans_is_measured_by_colour(tmp_path):
+    truth = d7000(seed=12, shape=(192, 240), cfa_pattern=XTRANS)
+    camera = Shooting(tmp_path / "frames", truth, lamp=(27_000.0, 61_000.0, 50_000.0))
+    camera.bias(8)
+    camera.flats((0.005, 0.0125, 0.02, 0.03), iso=800)
+    camera.darks((120.0, 300.0), frames=3)
+    result = measure(camera.folder, tmp_path / "out")
+    assert result.sensor.channel.values.tolist() == ["R", "G", "B"]
+    for name, value in (
+        ("gain", truth.gain(800)), ("read_noise", truth.read_noise(800)), ("black_level", truth.black_level),
+    ):  # fmt: skip
+        assert np.abs(pulls(result, value, name)).max() < 4, name
+    assert result.uniformity.defects.sizes == {"y": 192, "x": 240}
+    says(result, "DSNU and PRNU are not measured", "X-Trans")
+    check_schema(tmp_path / "out" / "sensor.json")
+    card = inspect(camera.folder, progress=False)
+    assert "an X-Trans sensor" in str(card)

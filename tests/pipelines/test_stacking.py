@@ -1,5 +1,6 @@
 """A folder in, a stack out: against the truth of a simulated night, and what goes wrong on the way."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,8 +15,10 @@ import pytest
 from astropy.io import fits
 from click.testing import CliRunner
 from PIL import Image
+from scipy import ndimage
 
 from workbench.cli import main
+from workbench.core.cube import XTRANS
 from workbench.core.errors import FrameReadError, StageError, WorkbenchError
 from workbench.finish import FinishSettings, make_picture, read_picture, write_picture
 from workbench.pipelines import finish_stack, settings_from, stack_folder, stack_outputs
@@ -44,11 +47,10 @@ def done(night, tmp_path_factory):
     return stack_folder(night.folder, out, reference="light_0000", progress=False)
 
 
-def test_star_fluxes_and_positions_are_the_skys(night, done):
-    stack = open_stack(done.path)
-    signal = stack.signal.values
+def flux_ratios(night, signal, number=0):
+    """The measured over the true light of lone stars (star, channel), in the first light's frame."""
     mean = float((night.through * night.sensor.illumination() * night.sensor.response_map).mean())
-    stars = star_table(night.sky, night.views[0], border=30)
+    stars = star_table(night.sky, night.views[number], border=30)
     ratios = []
     for star in stars:
         alone = np.hypot(stars["x"] - star["x"], stars["y"] - star["y"])
@@ -63,6 +65,11 @@ def test_star_fluxes_and_positions_are_the_skys(night, done):
         level = np.median(part[:, (r > 12) & (r < 18)], axis=1)
         light = (part - level[:, None, None])[:, r <= 11].sum(1)
         ratios.append(light / (star["flux"] * 60 * mean))
+    return np.array(ratios)
+
+
+def test_star_fluxes_and_positions_are_the_skys(night, done):
+    ratios = flux_ratios(night, open_stack(done.path).signal.values)
     assert len(ratios) >= 6
     # an aperture of 11 px holds 99 % of the Moffat star
     np.testing.assert_allclose(np.median(ratios, axis=0), 0.99, atol=0.03)
@@ -80,6 +87,35 @@ def test_the_hours_planned_are_those_that_the_stack_took(night, done, channel):
     rate = level / time + sensor.mean_dark_current(night.settings.temperature)
     planned = hours(snr, (target, 0), (rate - target, 0), (read_noise, 0), time, pixels=256, channel=channel)
     assert planned.value == pytest.approx(count * time / 3600, rel=0.15)
+
+
+def test_x_trans_is_stacked_from_raw_files_to_a_picture(tmp_path):
+    night = write_night(
+        tmp_path / "night", shape=SHAPE, stars=90, faintest=30.0, brightest=600.0, lights=5, biases=5, darks=5,
+        flats=5, trails=1, trail_electrons=900.0, dither=5.0, seed=11, cfa_pattern=XTRANS, progress=False,
+    )  # fmt: skip
+    done = stack_folder(night.folder, tmp_path / "stack.fits", reference="light_0000", progress=False)
+    stack = open_stack(done.path)
+    signal = stack.signal.values
+    assert signal.shape == (3, 348, 480)  # whole cells of 6 pixels
+    ratios = flux_ratios(night, signal)
+    assert len(ratios) >= 6
+    np.testing.assert_allclose(np.median(ratios, axis=0), 0.99, atol=0.03)
+    assert all(abs(chi - 1) < 0.1 for chi in json.loads(stack.attrs["chi_square"]).values())
+    share = json.loads(stack.attrs["pixel_variance_share"])
+    view = dataclasses.replace(night.views[0], trails=(), background=(0.0, 0.0, 0.0))
+    sky = virtual.picture(night.sky, view).values[:, :348] * 60
+    calm = np.s_[30:-30, 30:-30]
+    for channel, name in enumerate("RGB"):
+        rest = signal[channel] - ndimage.median_filter(signal[channel], 25)
+        stars = sky[channel] - ndimage.median_filter(sky[channel], 25) > 5
+        far = ~ndimage.binary_dilation(stars, iterations=3)[calm]
+        assert far.sum() > 30_000
+        own = share[name] * (stack.variance - stack.shared_variance).values[channel]
+        pulls = (rest / np.sqrt(own))[calm][far]
+        assert pulls.std() == pytest.approx(1, abs=0.05)
+    picture = finish_stack(done.path, tmp_path / "night.png", progress=False)
+    assert picture is not None
 
 
 def test_the_file_opens_without_loss(night, done):

@@ -7,7 +7,8 @@ import pytest
 
 from workbench.align import Transform
 from workbench.calibrate import Planes
-from workbench.core.mosaic import channel_index
+from workbench.core.cube import XTRANS
+from workbench.core.mosaic import channel_index, colour_index
 from workbench.core.parallel import in_threads
 from workbench.ingest import PlainPixels
 from workbench.stack.engine import PlannedFrame, StackPlan, prepare, save_planes, stack_band
@@ -57,8 +58,7 @@ class Scene:
     def expose(self, transform):
         y, x = np.mgrid[: self.shape[0], : self.shape[1]]
         u, v = transform.inverse(x, y)
-        cell = np.array([1]) if self.pattern == "mono" else np.array([0, 1, 1, 2])
-        colour = cell[channel_index(self.pattern)]
+        colour = colour_index(self.pattern) + (self.pattern == "mono")
         colour = np.tile(colour, (self.shape[0], self.shape[1]))[: self.shape[0], : self.shape[1]]
         electrons = np.choose(colour, [self.light(u, v, c) for c in range(3)])
         return self.rng.poisson(electrons) / GAIN + self.rng.normal(OFFSET, READ / GAIN, self.shape)
@@ -103,7 +103,7 @@ def stacked(plan, threads=2):
 INSIDE = np.s_[..., 24:-24, 24:-24]
 
 
-@pytest.mark.parametrize(("frames", "pattern"), [(3, "RGGB"), (9, "GRBG"), (6, "mono")])
+@pytest.mark.parametrize(("frames", "pattern"), [(3, "RGGB"), (9, "GRBG"), (6, "mono"), (6, XTRANS)])
 def test_signal_variance_and_chi_square_are_honest(tmp_path, frames, pattern):
     scene = Scene(tmp_path, frames=frames, pattern=pattern, stars=False)
     plan = scene.plan()
@@ -115,7 +115,7 @@ def test_signal_variance_and_chi_square_are_honest(tmp_path, frames, pattern):
     assert chi == pytest.approx(1.0, abs=4 * np.sqrt(2 / blocks.size) + 0.05)
     assert abs(blocks.mean()) < 4 * np.sqrt(variance.mean() / blocks.size)
     for place, name in enumerate(plan.channels):
-        single = pixel_share(name) * out["variance"][INSIDE][place].mean()
+        single = pixel_share(name, pattern) * out["variance"][INSIDE][place].mean()
         assert residual[place].var() == pytest.approx(single, rel=0.15)
     assert out["chi"][0].sum() / out["chi"][1].sum() == pytest.approx(1.0, abs=0.05)
     rejected = (out["rejected_low"] + out["rejected_high"])[INSIDE].mean() / frames

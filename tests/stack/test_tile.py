@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from workbench.align import Transform
+from workbench.core.cube import XTRANS
+from workbench.core.scattered import mean_square
 from workbench.stack import lanczos3, mean_squared_weight, narrowing_for, place_frame, turned_cell
 from workbench.stack.normalise import white_noise
 
@@ -69,15 +71,16 @@ def test_equals_the_plain_sum(pattern, degrees):
     np.testing.assert_allclose(got[inside], wanted[inside], atol=1e-3 if pattern == "mono" else 0.05)
 
 
+@pytest.mark.parametrize("pattern", ["RGGB", XTRANS])
 @pytest.mark.parametrize("degrees", [0.0, 12.0, 183.0])
-def test_a_smooth_surface_stays_itself(degrees):
+def test_a_smooth_surface_stays_itself(degrees, pattern):
     y, x = np.mgrid[:HEIGHT, :WIDTH]
 
     def surface(x, y):
         return 50 + 0.3 * x + 0.2 * y + 10 * np.sin(x / 15) * np.cos(y / 18)
 
     transform = turned_about_centre(degrees)
-    got = placed(surface(x, y).astype(np.float32), transform, "RGGB")
+    got = placed(surface(x, y).astype(np.float32), transform, pattern)
     wanted = surface(*transform.apply(x, y))
     inside = np.isfinite(got[1])
     inside[:14], inside[-14:], inside[:, :14], inside[:, -14:] = False, False, False, False
@@ -85,23 +88,25 @@ def test_a_smooth_surface_stays_itself(degrees):
     assert np.abs(got - wanted)[:, inside & far].max() < 0.15
 
 
-@pytest.mark.parametrize("pattern", ["RGGB", "mono"])
+@pytest.mark.parametrize("pattern", ["RGGB", "mono", XTRANS])
 def test_noise_after_resampling_is_predicted(pattern):
     mosaic = np.random.default_rng(2).normal(0, 1, (400, 400)).astype(np.float32)
     # 0.7 pixels a row and column of drift would visit all phases; a turn of 3 degrees does
-    for plane in placed(mosaic, turned_about_centre(3.0), pattern)[:, 40:-40, 40:-40]:
-        assert np.nanvar(plane) == pytest.approx(mean_squared_weight(narrowing_for(pattern)), rel=0.03)
+    for colour, plane in enumerate(placed(mosaic, turned_about_centre(3.0), pattern)[:, 40:-40, 40:-40]):
+        expected = mean_square(XTRANS, colour) if pattern == XTRANS else mean_squared_weight(narrowing_for(pattern))
+        assert np.nanvar(plane) == pytest.approx(expected, rel=0.03)
 
 
-def test_the_noise_of_areas_is_predicted():
+@pytest.mark.parametrize("pattern", ["RGGB", XTRANS])
+def test_the_noise_of_areas_is_predicted(pattern):
     rng = np.random.default_rng(3)
     sums = np.zeros(3)
     for number in range(6):
         mosaic = rng.normal(0, 1, (600, 600)).astype(np.float32)
         transform = turned_about((300.0, 300.0), 0.2 * number, (0.3 * number, 0.7 * number))
-        picture = placed(mosaic, transform, "RGGB")[:, 28:572, 28:572]
+        picture = placed(mosaic, transform, pattern)[:, 28:572, 28:572]
         sums += (picture.reshape(3, 34, 16, 34, 16).mean((2, 4)) ** 2).mean((1, 2)) / 6
-    predicted = [white_noise(name) / 256 for name in "RGB"]
+    predicted = [white_noise(name, pattern) / 256 for name in "RGB"]
     np.testing.assert_allclose(sums, predicted, rtol=4 * np.sqrt(2 / (6 * 34 * 34)))
 
 

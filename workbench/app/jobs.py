@@ -75,7 +75,7 @@ def align_lights(folder: Path, sensor: Any = None) -> dict[str, Any]:
     others = {kind: frames.cube(kind) for kind in ("bias", "dark", "flat", "darkflat") if frames.has(kind)}
     masters = make_masters(light, **others, sensor=sensor)
     lights = calibrate(light, masters)
-    outer = middle((lights.sizes["y"], lights.sizes["x"]), _STARS)
+    outer = middle((lights.sizes["y"], lights.sizes["x"]), _STARS, lights.attrs["cfa_pattern"])
     window = lights.isel(y=outer[0], x=outer[1])
     inner = middle((window.sizes["y"], window.sizes["x"]), _WINDOW)
     registration = register(window)

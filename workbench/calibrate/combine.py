@@ -69,7 +69,7 @@ def combine_frames(
     channel; the `pedestal` (y, x) [ADU] is subtracted from each frame; `scale` (frame, channel) is 1 where not given;
     samples at or above `saturation` as read [ADU] do not count.
     """
-    count, channels = len(frames), frames.cell.size
+    count, channels = len(frames), frames.channels
     if not count:
         raise WorkbenchError("no frame could be read, so there is nothing to combine")
     model = np.ascontiguousarray(np.broadcast_to(np.asarray(model, np.float64), (channels, 2)))

@@ -12,7 +12,7 @@ import xarray as xr
 from ..core.cube import evenly
 from ..core.dark import TYPICAL_DOUBLING
 from ..core.errors import FrameReadError, WorkbenchError
-from ..core.mosaic import channel_index, planes
+from ..core.mosaic import channel_index, planes, put_plane
 from ..core.statistics import mad_std, weighted_by_errors
 from ..core.values import listed, value_text
 from .apply import Tables
@@ -59,11 +59,13 @@ def hot_pixels(dark: xr.Dataset) -> HotPixels:
     values, white = dark["signal"].values, dark.attrs["white_level"]
     cell = channel_index(dark.attrs["cfa_pattern"])
     high = np.zeros(values.shape, bool)
-    for (_, plane), (_, flags) in zip(planes(values, cell), planes(high, cell), strict=True):
+    for channel, plane in planes(values, cell):
         detail = plane[1:-1, 1:-1] - neighbour_mean(plane)
         spread = max(float(mad_std(detail[::3], centre=0)), 0.1)
         with np.errstate(invalid="ignore"):
-            flags[1:-1, 1:-1] = detail > _STANDS_OUT * spread
+            put_plane(high, cell, channel, np.pad(detail > _STANDS_OUT * spread, 1))
+    side = len(cell)  # those at the edge lack neighbours
+    high[:side], high[-side:], high[:, :side], high[:, -side:] = False, False, False, False
     high &= ~dark["unstable"].values
     if math.isfinite(white):
         high &= values < 0.9 * white

@@ -13,7 +13,7 @@ from scipy.stats import norm
 from ..core.defects import HOT, Thresholds, UnlitFrames, defect_map, flag_defects, sample_pixels
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
-from ..core.mosaic import channel_index, planes, tiles
+from ..core.mosaic import channel_count, channel_index, planes, tiles
 from ..core.statistics import mad_std
 from .noise import model_of, sampled_lights
 
@@ -112,14 +112,16 @@ def defects_in_lights(light: xr.DataArray, *, frames: int = 5, sigmas: float = 8
 
 
 def _background(frame: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the median and 1.4826 MAD of blocks of 32 x 32 pixels of each plane, (cell row, cell column, by, bx)."""
+    """Return the median and 1.4826 MAD of blocks of 32 x 32 cells of each plane, (cell row, cell column, by, bx)."""
     size = 32
+    whole = [max(side // len(cell), 1) for side in frame.shape]
+    rows, columns = (max(cells // size, 1) for cells in whole)
     levels, noises = [], []
     for _, plane in planes(frame, cell):
         plane = plane.astype(np.float32)
-        rows, columns = (max(side // size, 1) for side in plane.shape)
-        height, width = (min(size, side) for side in plane.shape)
-        blocks = tiles(plane, height, width).reshape(rows, columns, -1)[..., ::3]
+        # of X-Trans a cell holds several pixels of a colour, in two rows
+        height, width = (min(size * (n // cells), n) for n, cells in zip(plane.shape, whole, strict=True))
+        blocks = tiles(plane, height, width)[:rows, :columns].reshape(rows, columns, -1)[..., ::3]
         level = np.nanmedian(blocks, axis=-1)
         levels.append(level)
         noises.append(np.maximum(mad_std(blocks, -1, centre=level[..., None]), 0.5))
@@ -157,7 +159,7 @@ def cell_means(mosaic: np.ndarray, cell: np.ndarray) -> np.ndarray:
     >>> cell_means(mosaic, np.array([[0, 1], [2, 3]])).tolist()
     [[[1.0, 1.0]], [[2.0, 2.0]], [[3.0, 3.0]], [[4.0, 4.0]]]
     """
-    means = np.zeros((cell.size, *(side // FINE for side in mosaic.shape)))
+    means = np.zeros((channel_count(cell), *(side // FINE for side in mosaic.shape)))
     _add_cells(np.ascontiguousarray(mosaic, np.float32), cell, means)
     return means
 

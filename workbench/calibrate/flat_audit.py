@@ -15,9 +15,9 @@ import xarray as xr
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from ..core.cube import channels_of
+from ..core.cube import channels_of, first_green
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index, planes, tiles
+from ..core.mosaic import channel_index, planes, require_lattice, tiles
 from ..core.statistics import Lens, fit_lens, mad_std
 from .defects import FINE, cell_means, dust_left, find_dust
 from .flat_findings import ADDED_NOISE, findings_of
@@ -79,6 +79,7 @@ def audit_flat(
     if flat.attrs.get("kind") != "flat":
         raise WorkbenchError(f"an audit needs a master flat, not a master of kind {flat.attrs.get('kind', 'unknown')}")
     pattern = flat.attrs["cfa_pattern"]
+    require_lattice(pattern, "the audit of a flat")
     cell = channel_index(pattern)
     names = channels_of(pattern)
     values, variance = flat["signal"].values, flat["variance"].values
@@ -98,7 +99,7 @@ def audit_flat(
         },
         coords={"channel": list(names), **coords},
     )
-    green = result["falloff"].sel(channel="G1") if "G1" in names else result["falloff"][0]
+    green = result["falloff"].sel(channel=first_green(names))
     result["tint"] = result["falloff"] - green
     motes = _dust(fine, float(result["flat_noise"].mean()) / FINE, lenses)
     for name, values in zip(("dust_y", "dust_x", "dust_radius", "dust_depth"), motes.T, strict=True):

@@ -14,7 +14,7 @@ import xarray as xr
 
 from ..core.cube import black_levels, channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index, planes
+from ..core.mosaic import channel_count, channel_index, planes, spread
 from ..core.pairs import CLIPPED_FRACTION
 from ..core.parallel import Frames
 from ..core.settings import SETTING, setting_differs, setting_of
@@ -65,9 +65,9 @@ def master_bias(
     require_one_setting(bias, "a master bias")
     with frames_alike(bias, scratch=scratch, progress=progress) as frames:
         if noise is None or len(frames) >= 3:  # the frames' own noise where there are enough of them
-            model = np.stack([read_variance(frames), np.zeros(frames.cell.size)], axis=1)
+            model = np.stack([read_variance(frames), np.zeros(frames.channels)], axis=1)
         else:
-            model = noise.model(frames.cell.size) * [1, 0]
+            model = noise.model(frames.channels) * [1, 0]
         combined = combine_frames(frames, model, black=np.inf, progress=progress)
         return _master(bias, frames, combined, model, noise)
 
@@ -171,13 +171,13 @@ def master_flat(
             "the flats' offset is not known: no darkflats, no bias, and their files do not state the black level; "
             f"shoot some bias frames at {describe(setting)}"
         )
-    pedestal = offset["signal"].values if offset is not None else mosaic_of(black, cell, flat.shape[1:])
+    pedestal = offset["signal"].values if offset is not None else spread(black.astype(np.float32), cell, flat.shape[1:])
     level = plane_means(pedestal, cell)
     with Frames(flat, scratch=scratch, progress=progress) as frames:
         white = frames_saturate_at(frames, white)
         saturation = float(level.mean() + SATURATED * (white - level.mean()))
-        unlit = model_of(offset) if offset is not None else np.zeros((cell.size, 2))
-        dark_noise = (noise.model(cell.size) if noise else unlit)[:, 0]
+        unlit = model_of(offset) if offset is not None else np.zeros((frames.channels, 2))
+        dark_noise = (noise.model(frames.channels) if noise else unlit)[:, 0]
         means, bad, clipped = _flat_levels(frames, pedestal, saturation, dark_noise)
         good = [number for number in range(len(frames)) if number not in bad]
         if not good:
@@ -186,7 +186,7 @@ def master_flat(
         frames.leave_out(list(bad))
         means = means[good][leave_out_odd(frames, scaled=True)]
         scale = means.mean(axis=0) / means
-        model = noise.model(cell.size) if noise else _flat_model(frames, dark_noise, pedestal, scale, saturation)
+        model = noise.model(frames.channels) if noise else _flat_model(frames, dark_noise, pedestal, scale, saturation)
         combined = combine_frames(
             frames, model, pedestal=pedestal, scale=scale, saturation=saturation, progress=progress
         )
@@ -214,7 +214,7 @@ def plane_means(mosaic: np.ndarray, cell: np.ndarray) -> np.ndarray:
     >>> plane_means(np.array([[1.0, 2.0], [3.0, np.nan]]), channel_index("RGGB"))[:3].tolist()
     [1.0, 2.0, 3.0]
     """
-    means = np.full(cell.size, np.nan)
+    means = np.full(channel_count(cell), np.nan)
     for channel, plane in planes(mosaic, cell):
         means[channel] = plane.mean(dtype=float)
         if not np.isfinite(means[channel]) and np.isfinite(plane).any():
@@ -224,7 +224,7 @@ def plane_means(mosaic: np.ndarray, cell: np.ndarray) -> np.ndarray:
 
 def _dark_model(frames: Frames, bias: xr.Dataset | None, black: np.ndarray, noise: SensorNoise | None) -> np.ndarray:
     """Variance of one dark (a, b): that of a pixel at the level `black`, and 1/gain for what lies above."""
-    channels = frames.cell.size
+    channels = frames.channels
     if noise is not None and (bias is not None or len(frames) < 2):
         return noise.model(channels)
     base = read_variance(frames)  # of the ordinary pixel, which has dark signal of its own
@@ -269,7 +269,7 @@ def _flat_levels(
     And whether those that can be used are saturated in a few pixels each.
     """
     numbers, rows = sampled_rows(frames)
-    shape = len(frames), frames.cell.size
+    shape = len(frames), frames.channels
     means, lost = np.empty(shape), np.empty(shape)
     for (channel, plane), (_, ground) in zip(
         planes(rows, frames.cell), planes(pedestal[numbers], frames.cell), strict=True
@@ -311,29 +311,25 @@ def _calm_shot_noise(combined: Combined, cell: np.ndarray, black: np.ndarray, co
     levels = np.empty_like(combined.mean)
     black = np.ascontiguousarray(black, float)
     calm_levels(combined.mean, cell, combined.law, black, float(count), levels)
-    maps = (combined.mean, levels, combined.variance, combined.count, combined.unstable)
-    for cut in zip(*(planes(values, cell) for values in maps), strict=True):
-        channel = cut[0][0]
-        mean, level, variance, samples, unstable = (plane for _, plane in cut)
-        light, calm = (np.maximum(values - np.float32(black[channel]), 0) for values in (mean, level))
-        ordinary = (samples == count) & ~unstable
-        variance += np.where(ordinary, np.float32(combined.law[channel, 1] / count) * (calm - light), 0)
+    ground, slope = (
+        spread(values.astype(np.float32), cell, levels.shape) for values in (black, combined.law[:, 1] / count)
+    )
+    light, calm = (np.maximum(values - ground, 0) for values in (combined.mean, levels))
+    ordinary = (combined.count == count) & ~combined.unstable
+    combined.variance[:] += np.where(ordinary, slope * (calm - light), 0)
 
 
 def _make_relative(combined: Combined, cell: np.ndarray, share: np.ndarray, offset: xr.Dataset | None) -> np.ndarray:
-    """Divide each plane of combined flats by its mean, in place; returns these levels [ADU].
+    """Divide the channels of combined flats by their means, in place; returns these levels [ADU].
 
     The variance of the offset is common to all flats and does not average out: `share` (channel) of it is added.
     """
     level = plane_means(combined.mean, cell)
-    for (channel, mean), (_, variance) in zip(
-        planes(combined.mean, cell), planes(combined.variance, cell), strict=True
-    ):
-        if offset is not None:
-            own = dict(planes(offset["variance"].values, cell))[channel]
-            variance += share[channel].astype(np.float32) * own
-        mean /= np.float32(level[channel])
-        variance /= np.float32(level[channel] ** 2)
+    shape = combined.mean.shape
+    if offset is not None:
+        combined.variance[:] += spread(share.astype(np.float32), cell, shape) * offset["variance"].values
+    combined.mean[:] /= spread(level.astype(np.float32), cell, shape)
+    combined.variance[:] /= spread((level**2).astype(np.float32), cell, shape)
     return level
 
 
@@ -390,11 +386,3 @@ def _warnings(frames: Frames, combined: Combined, kind: str, *, known: bool) -> 
     elif len(frames) < FEW_FRAMES:
         warnings.append(f"only {len(frames)} {kind} frames: more lower the noise")
     return warnings
-
-
-def mosaic_of(values: np.ndarray, cell: np.ndarray, shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
-    """Return one value a channel spread over the mosaic (y, x)."""
-    out: np.ndarray = np.empty(shape, dtype)
-    for channel, plane in planes(out, cell):
-        plane[:] = values[channel]
-    return out

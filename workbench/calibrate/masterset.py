@@ -36,7 +36,7 @@ from ..core.fits_cards import (
     without_gaps,
     words_sum,
 )
-from ..core.mosaic import channel_index, planes
+from ..core.mosaic import channel_count, channel_index, planes
 from ..core.settings import setting_differs, setting_of
 from .apply import Tables
 from .defects import defects_in_lights, find_defects
@@ -78,11 +78,11 @@ class Masters:
     def tables(self) -> Tables:
         """Return the maps and numbers that calibration reads."""
         cell = channel_index(self.cfa_pattern)
-        model = self.noise.model(cell.size)
+        model = self.noise.model(channel_count(cell))
         scaled = any(abs(factor - 1) > 1e-6 for factor in self.group.factors)
         black = np.array(self.black_level, float)
         maps: dict[str, np.ndarray] = {}
-        constant = np.zeros(cell.size)
+        constant = np.zeros(channel_count(cell))
         if self.dark is not None and self.bias is not None and scaled:
             bias, dark = self.bias["signal"].values, self.dark["signal"].values
             maps["base"], maps["base_variance"] = bias, self.bias["variance"].values
@@ -102,7 +102,7 @@ class Masters:
                 black = plane_means(self.dark["signal"].values, cell)
                 model[:, 0] = np.maximum(model[:, 0], _typical_variance(self.dark, cell))
         if not self.noise.known:  # then the scatter of the lights' background is all that is known of the noise
-            black = np.full(cell.size, np.inf)
+            black = np.full(channel_count(cell), np.inf)
         if self.flat is not None:
             maps["response"] = self.flat["signal"].values
             maps["response_variance"] = self.flat["variance"].values
@@ -262,7 +262,7 @@ def _masters_of(
     noise, warnings = (known, []) if known else noise_of_masters(lights[0], bias, dark, flat)
     ground = next((master for master in (bias, dark) if master is not None), None)
     cell = channel_index(light.attrs["cfa_pattern"])
-    black = np.zeros(cell.size) if ground is None else plane_means(ground["signal"].values, cell)
+    black = np.zeros(channel_count(cell)) if ground is None else plane_means(ground["signal"].values, cell)
     bias, dark, flat = (with_own_noise(master, noise, black) for master in (bias, dark, flat))
     made = [item for item in (bias, darkflat, flat, dark) if item is not None]
     warnings = [*group.warnings, *warnings, *(text for item in made for text in item.attrs["warnings"])]

@@ -44,9 +44,11 @@ class SensorNoise:
         for name in ("gain", "read_noise"):
             values = tuple(float(value) for value in np.atleast_1d(getattr(self, name)))
             object.__setattr__(self, name, values)
-            if len(values) not in (1, 4) or not all(math.isfinite(value) and value > 0 for value in values):
+            if len(values) not in (1, 3, 4) or not all(math.isfinite(value) and value > 0 for value in values):
                 unit = "e-/ADU" if name == "gain" else "e- rms"
-                raise WorkbenchError(f"{name} is one or four positive numbers [{unit}] (R, G1, G2, B), not {values}")
+                raise WorkbenchError(
+                    f"{name} is one or four positive numbers [{unit}] (R, G1, G2, B; X-Trans: three), not {values}"
+                )
 
     def model(self, channels: int) -> np.ndarray:
         """Return the variance of one sample as (channel, 2): a [ADU²] and b [ADU], var = a + b · signal.
@@ -234,7 +236,7 @@ def light_variance(
         spread, level = _between_neighbours(frames, pedestal)
         return (spread - base) / level
     numbers, rows = sampled_rows(frames)
-    slope = np.full(frames.cell.size, np.nan)
+    slope = np.full(frames.channels, np.nan)
     limit = chi2.isf(UNSTABLE_CHANCE, n - 1) / (n - 1)
     for (c, plane), (_, ground) in zip(planes(rows, frames.cell), planes(pedestal[numbers], frames.cell), strict=True):
         samples = _pixels(plane)
@@ -265,7 +267,7 @@ def hot_slope(frames: Frames, bias: np.ndarray | None = None) -> np.ndarray:
     (channel, 2).
     """
     degrees = len(frames) - 1
-    result = np.full((frames.cell.size, 2), np.nan)
+    result = np.full((frames.channels, 2), np.nan)
     if degrees < 1:
         return result
     numbers, rows = sampled_rows(frames)
@@ -304,9 +306,11 @@ def _between_neighbours(frames: Frames, pedestal: np.ndarray | None = None) -> n
     numbers, rows = sampled_rows(frames)
     frame = rows[0].astype(float) - (0 if pedestal is None else pedestal[numbers])
     found = []
-    for channel in range(frames.cell.size):
-        ((row, column),) = np.argwhere(frames.cell == channel)
+    for channel in range(frames.channels):
+        row, column = np.argwhere(frames.cell == channel)[0]
         lines = frame[row::2, column :: frames.cell.shape[1]]
+        if len(frames.cell) == 6:
+            lines = dict(planes(frame, frames.cell))[channel]
         # the rounding to whole ADU makes a MAD jump; the middle 68 % do not
         low, high = np.nanpercentile(np.diff(lines, axis=1), (15.865, 84.135))
         found.append((((high - low) / 2) ** 2 / 2, np.nanmedian(lines)))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..core.kernels import kernel
+from ..core.mosaic import channel_colours
 
 if TYPE_CHECKING:
     from .apply import Tables
@@ -112,7 +113,7 @@ def noise_in_blocks(signal: np.ndarray, variance: np.ndarray, cell: np.ndarray) 
     `signal` [e-] and `variance` [e-²] (y, x).  The shot noise of e electrons is taken for e; what the variance has
     beyond that, in the mean of a block, is the ``dark`` term; no masters' share.
     """
-    colours = np.zeros(1, int) if cell.size == 1 else np.array([0, 1, 1, 2])
+    colours = channel_colours(cell)
     channel = colours[np.tile(cell, tuple(-(-n // m) for n, m in zip(signal.shape, cell.shape, strict=True)))]
     channel = channel[: signal.shape[0], : signal.shape[1]]
     rows, columns = (np.arange(size) // NOISE_BLOCK for size in signal.shape)
@@ -154,7 +155,7 @@ def _noise_blocks(tables, planes, factor, out):
                     if scale - scale != 0.0:
                         continue
                     k = tables.cell[y % period_y, x % period_x]
-                    c = k if channels == 1 or k == 0 else (1 if k < 3 else 2)
+                    c = k if channels == 1 or k == 0 or tables.cell.size == 36 else (1 if k < 3 else 2)
                     flat = tables.numbers[k, 0] / scale
                     offset = value_at(planes.base, y, x) + factor * planes.dark[y, x]
                     quiet = tables.numbers[k, 1] + tables.numbers[k, 2] * max(offset - tables.numbers[k, 4], 0.0)
@@ -241,7 +242,7 @@ def same_colour(cell: np.ndarray, y: int, x: int, dy: int, dx: int) -> bool:
     """Whether a pixel at (y + dy, x + dx) has the colour of the one at (y, x); both greens count as one."""
     own = cell[y % cell.shape[0], x % cell.shape[1]]
     other = cell[(y + dy) % cell.shape[0], (x + dx) % cell.shape[1]]
-    green = cell.size > 1 and (own == 1 or own == 2)
+    green = cell.size == 4 and (own == 1 or own == 2)
     return own == other or cell.size == 1 or (green and (other == 1 or other == 2))
 
 

@@ -27,7 +27,7 @@ NEIGHBOUR, PIXEL = theme.dimension("brightest of its 24 neighbours", "σ"), them
 DIFFERENCE = theme.dimension("pixel − brightest of 8 neighbours of its colour", "ADU")
 COUNT = theme.dimension("bright pixels")
 _SHOWN = 48  # codes in a row
-_NAMES = {"R": "red", "G1": "green 1", "G2": "green 2", "B": "blue", "mono": "all pixels"}
+_NAMES = {"R": "red", "G1": "green 1", "G2": "green 2", "G": "green", "B": "blue", "mono": "all pixels"}
 _DARK = KIND_COLOUR["dark"]
 
 

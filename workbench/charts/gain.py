@@ -9,6 +9,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.cube import GREENS, first_green
 from ..core.results import same_setting
 from ..core.settings import setting_dim
 from . import theme
@@ -107,7 +108,7 @@ def _unity(gain: xr.Dataset, unity: xr.Dataset, edges: np.ndarray, dims, invert:
         along, law = edges, edges / setting if invert else setting / edges
         label = "fit: unity gain ISO / ISO"
     else:
-        greens = gain["gain"].sel(channel=[name for name in channels(gain) if name in ("G1", "G2", "mono")])
+        greens = gain["gain"].sel(channel=[name for name in channels(gain) if name in GREENS])
         middle = np.exp(np.log(greens).mean("channel")).dropna(axis.name)  # straight in its logarithm
         along, law, label = settings_of(middle), middle.values ** (-1 if invert else 1), "interpolated"
     elements = [theme.line(along, law, dims=dims, label=label, dash="dashed")]
@@ -179,7 +180,7 @@ def ptc(
     axis, settings = axis_of(ptc), np.unique(settings_of(ptc))
     first = float(settings[0] if iso is None else iso)
     names = channels(ptc)
-    channel = channel or ("G1" if "G1" in names else names[0])
+    channel = channel or (first_green(names))
     left = [_curve(ptc, gain, first, name, (name, CHANNEL_COLOUR[name], name)) for name in names]
     title = words_of({axis.name: first}) + (", every channel" if len(names) > 1 else "")
     panels = [_transfer_panel(left, title, floor=True)]

@@ -8,6 +8,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.cube import first_green
 from ..core.mosaic import planes
 from ..core.statistics import mad_std, median_profile
 from ..core.values import temperature_text, unit_text, value_text
@@ -145,8 +146,7 @@ def flat_correction(audit: xr.Dataset) -> hv.Layout:
 
     `audit` comes from `calibrate.audit_flat` with lights.
     """
-    names = audit["channel"].values.astype(str)
-    green = "G1" if "G1" in names else names[0]
+    green = first_green(audit["channel"].values.tolist())
     one = audit.sel(channel=green)
     by, bx = np.meshgrid(audit["by"].values, audit["bx"].values, indexing="ij")
     radius = np.hypot(by - float(one["centre_y"]), bx - float(one["centre_x"]))

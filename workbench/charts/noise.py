@@ -10,31 +10,13 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ..core.cube import GREENS
 from ..core.settings import setting_dim
 from ..core.values import value_text
 from . import theme
 from .gain import FLATS
-from .registry import (
-    Caption,
-    caption,
-    chart,
-    is_d7000,
-    listing,
-    mean_quantity,
-    quantity,
-    source,
-    with_reference,
-)  # fmt: skip
-from .settings import (
-    SettingAxis,
-    axis_of,
-    cameras_panel,
-    channels,
-    ends_text,
-    series,
-    settings_of,
-    with_setting,
-)  # fmt: skip
+from .registry import Caption, caption, chart, is_d7000, listing, mean_quantity, quantity, source, with_reference
+from .settings import SettingAxis, axis_of, cameras_panel, channels, ends_text, series, settings_of, with_setting
 from .theme import CHANNEL_COLOUR, EXPOSURE, INK, ISO, MUTED, REFERENCE
 
 # Bill Claff, photonstophotos.net, "D7000 Read Noise" (2012): optical black, 14-bit ADU.  Beyond ISO 1007 the camera
@@ -266,7 +248,7 @@ def read_noise_split(split: xr.Dataset, read: xr.Dataset, gain: xr.Dataset) -> h
 def _gain_along(gain: xr.Dataset, along: np.ndarray) -> np.ndarray:
     """Return the greens' gain at any ISO, in proportion beyond the measured ones, or between measured gain settings."""
     settings = settings_of(gain)
-    greens = [name for name in channels(gain) if name in ("G1", "G2", "mono")]
+    greens = [name for name in channels(gain) if name in GREENS]
     values = gain["gain"].sel(channel=greens).mean("channel").values
     good = np.isfinite(values) & (values > 0)
     if not axis_of(gain).by_iso:

@@ -11,7 +11,7 @@ import numpy as np
 INK, MUTED, GRID, PAPER = "#1f2933", "#5b6875", "#e4e9ee", "#ffffff"
 REFERENCE, UNUSED = "#b07d2b", "#aab4be"
 
-CHANNEL_COLOUR = {"R": "#d55e00", "G1": "#009e73", "G2": "#8bc34a", "B": "#0072b2", "mono": "#4d4d4d"}
+CHANNEL_COLOUR = {"R": "#d55e00", "G1": "#009e73", "G2": "#8bc34a", "G": "#009e73", "B": "#0072b2", "mono": "#4d4d4d"}
 KIND_COLOUR = {"light": "#e69f00", "dark": "#54478c", "bias": "#cc79a7", "flat": "#56b4e9"}
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#54478c", "#6b6b6b")
 

@@ -186,8 +186,8 @@ def points(x, y, error=None, *, dims, label: str, **look: Unpack[Look]) -> hv.Ov
 
 
 def channel_colour(channel: str) -> str:
-    """Return a channel's colour; G, of a picture, has that of G1."""
-    return CHANNEL_COLOUR[{"G": "G1"}.get(channel, channel)]
+    """Return a channel's colour; G, of a picture or of X-Trans, has that of G1."""
+    return CHANNEL_COLOUR[channel]
 
 
 def channel_points(channel: str, x, y, error=None, *, dims, size: float = 7, joined: float = 0) -> hv.Overlay:

@@ -9,6 +9,7 @@ from . import noise as noise
 from . import pairs as pairs
 from . import parallel as parallel
 from . import results as results
+from . import scattered as scattered
 from . import sensor_file as sensor_file
 from . import settings as settings
 from . import statistics as statistics

@@ -15,8 +15,8 @@ Coordinates ``y``, ``x`` while mosaiced
 Attributes
     ``units`` (`UNITS`), ``long_name``, ``stage`` (`STAGES`), ``history`` (a sentence a line), ``camera``,
     ``black_level`` (one value a channel, see `black_levels`) and ``white_level`` [ADU], ``cfa_pattern`` (of the first
-    pixels: ``RGGB``, ``GRBG``, ``GBRG``, ``BGGR``, or ``mono``).  All are text, numbers or tuples of numbers, so that
-    ``to_netcdf`` and ``to_zarr`` write a cube and it comes back equal.
+    pixels: ``RGGB``, ``GRBG``, ``GBRG``, ``BGGR``, the 36 letters of an X-Trans cell row by row, or ``mono``).  All
+    are text, numbers or tuples of numbers, so that ``to_netcdf`` and ``to_zarr`` write a cube and it comes back equal.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ STAGES = ("raw", "calibrated", "stacked", "stretched")
 UNITS = ("adu", "electron")
 MOSAICS = ("RGGB", "GRBG", "GBRG", "BGGR")
 CFA_CHANNELS = ("R", "G1", "G2", "B")
+COLOURS = ("R", "G", "B")
+GREENS = ("G1", "G2", "G", "mono")  # the channels that no camera multiplies
+XTRANS = "GGRGGBGGBGGRBRGRBGGGBGGRGGRGGBRBGBRG"  # as LibRaw counts it; cameras begin anywhere in it
 
 Setting = dict[str, Any]  # values of the coordinates that a group of frames has in common
 
@@ -77,8 +80,45 @@ _ATTRS = ("units", "long_name", "stage", "history", "camera", "black_level", "wh
 
 
 def channels_of(cfa_pattern: str) -> tuple[str, ...]:
-    """Name the channels of a mosaic: R, G1, G2, B, or mono where there is none."""
-    return ("mono",) if cfa_pattern == "mono" else CFA_CHANNELS
+    """Name the channels of a mosaic: R, G1, G2, B, those of X-Trans R, G, B, or mono where there is none."""
+    return ("mono",) if cfa_pattern == "mono" else COLOURS if is_xtrans(cfa_pattern) else CFA_CHANNELS
+
+
+def first_green(channels: Sequence[str]) -> str:
+    """Return the channel that stands for all: the first green, or what there is.
+
+    Examples
+    --------
+    >>> first_green(CFA_CHANNELS), first_green(["mono"])
+    ('G1', 'mono')
+    """
+    return next((name for name in channels if name in GREENS), channels[0])
+
+
+def is_xtrans(cfa_pattern: str) -> bool:
+    """Whether a pattern is the 6 x 6 cell of an X-Trans mosaic: 36 letters, 8 red, 20 green, 8 blue.
+
+    Examples
+    --------
+    >>> is_xtrans(XTRANS), is_xtrans("RGGB")
+    (True, False)
+    """
+    return len(cfa_pattern) == 36 and sorted(cfa_pattern) == sorted(XTRANS)
+
+
+def is_mosaic(cfa_pattern: str) -> bool:
+    """Whether a text is the pattern of a colour mosaic that is supported."""
+    return cfa_pattern in MOSAICS or is_xtrans(cfa_pattern)
+
+
+def cell_side(cfa_pattern: str) -> int:
+    """Return the side of the mosaic's cell [pixels]: 2, of X-Trans 6, of mono 1."""
+    return 1 if cfa_pattern == "mono" else 6 if is_xtrans(cfa_pattern) else 2
+
+
+def mosaic_name(cfa_pattern: str) -> str:
+    """Return a pattern as messages name it: the letters of a Bayer cell, ``X-Trans``, ``mono``."""
+    return "X-Trans" if is_xtrans(cfa_pattern) else cfa_pattern
 
 
 def make_cube(
@@ -99,9 +139,9 @@ def make_cube(
     data
         A dask or numpy array, or a sequence of two-dimensional ones of the same shape (one a frame).
     cfa_pattern
-        The four colours from pixel (0, 0), row by row, or ``mono``.
+        The colours of the cell (four, of X-Trans 36) from pixel (0, 0), row by row, or ``mono``.
     black_level, white_level
-        In ADU; the black level one value for all, or one a channel (R, G1, G2, B).
+        In ADU; the black level one value for all, or one a channel (see `channels_of`).
     **coords
         As listed above: one value for all frames or one a frame.
 
@@ -127,8 +167,8 @@ def make_cube(
     unknown = set(coords) - set(_FRAME_COORDS)
     if unknown:
         raise WorkbenchError(f"unknown frame coordinates {sorted(unknown)}; a cube has {list(_FRAME_COORDS)}")
-    if cfa_pattern not in (*MOSAICS, "mono"):
-        raise WorkbenchError(f"cfa_pattern {cfa_pattern!r} is none of {', '.join(MOSAICS)} or mono")
+    if cfa_pattern != "mono" and not is_mosaic(cfa_pattern):
+        raise WorkbenchError(f"cfa_pattern {cfa_pattern!r} is none of {', '.join(MOSAICS)}, X-Trans or mono")
     count = data.shape[0]
     frame_coords = {}
     for name, (dtype, missing) in _FRAME_COORDS.items():
@@ -215,10 +255,12 @@ def check_pixels(cube: xr.DataArray) -> None:
                 "are other pixels with other noise: use all pixels of a rectangle (workbench.core.mosaic.crop)"
             )
         origin = cube[dim].attrs.get(_ORIGIN, 0)
-        if places.size and (places[0] - origin) % 2 and pattern != "mono":
+        if places.size and (places[0] - origin) % cell_side(pattern):
+            by = "multiples of 6" if is_xtrans(pattern) else "even numbers"
             raise WorkbenchError(
-                f"this cube begins at {title} {places[0]:g}, its cfa_pattern {pattern} at {title} {origin:g}: every "
-                "colour would be taken for another; cut it with workbench.core.mosaic.crop, or by even numbers"
+                f"this cube begins at {title} {places[0]:g}, its cfa_pattern {mosaic_name(pattern)} at {title} "
+                f"{origin:g}: every colour would be taken for another; cut it with workbench.core.mosaic.crop, or by "
+                f"{by}"
             )
 
 

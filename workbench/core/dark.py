@@ -20,7 +20,7 @@ from astropy.io import fits
 from .errors import FrameReadError, WorkbenchError
 from .files import whole_file
 from .fits_cards import ascii_text, put_seal, require_sealed, seal
-from .mosaic import planes
+from .mosaic import channel_index, planes, put_plane
 from .values import attribute_lines
 
 BOLTZMANN = 8.617333262e-5  # eV/K (CODATA 2018)
@@ -280,13 +280,14 @@ def _predict_maps(library: xr.Dataset, x: float, relative: float) -> tuple[np.nd
     growing = (squares * seconds).sum(axis=1)[:, None] * slope
     subtracted = float(attrs["hidden_dark_current"])  # what a camera that subtracts the mean dark takes off
     signal, variance = np.empty((2, *offset.shape), np.float32)
-    parts = (offset, current, lost, signal, variance)
-    for maps in zip(*(planes(part, attrs["cfa_pattern"]) for part in parts), strict=True):
-        channel, (o, d, k, of_signal, of_variance) = maps[0][0], (plane for _, plane in maps)
+    cell = channel_index(attrs["cfa_pattern"])
+    for maps in zip(*(planes(part, cell) for part in (offset, current, lost)), strict=True):
+        channel, (o, d, k) = maps[0][0], (plane for _, plane in maps)
         d = d.astype(float)
-        of_signal[:] = o + d * x
-        of_variance[:] = constant[k, channel] + growing[k, channel] * np.maximum(d + subtracted, 0.0)
-        of_variance += (x * relative * d) ** 2
+        put_plane(signal, cell, channel, o + d * x)
+        own = (constant[k, channel] + growing[k, channel] * np.maximum(d + subtracted, 0.0)).astype(np.float32)
+        own += (x * relative * d) ** 2
+        put_plane(variance, cell, channel, own)
     return signal, variance
 
 

@@ -18,7 +18,7 @@ from .errors import FrameReadError, WorkbenchError
 from .files import whole_file
 from .fits_cards import put_seal, require_sealed, seal
 from .kernels import kernel
-from .mosaic import channel_index, planes
+from .mosaic import channel_count, channel_index, planes, put_plane
 from .parallel import in_threads
 from .statistics import mad_std
 
@@ -124,18 +124,17 @@ def flag_defects(
     flags = np.zeros(shapes.pop(), np.uint8)
     cell = channel_index(pattern)
 
-    def flag(plane: tuple[int, np.ndarray]) -> None:
-        channel, out = plane
-        found = np.zeros(out.shape, np.uint8)
+    def flag(channel: int) -> None:
+        found = np.zeros(_plane(flags, cell, channel).shape, np.uint8)
         if response is not None:
             flag_response(_plane(response, cell, channel), thresholds.dead_response, found)
         if dark is not None:
             _flag_dark(_of_channel(dark, cell, channel), thresholds, found)
         if steady is not None:
             _flag_unstable(_of_channel(steady, cell, channel), flags.size, thresholds.unstable_excess, found)
-        out[:] = found
+        put_plane(flags, cell, channel, found)
 
-    deque(in_threads(flag, planes(flags, cell)), maxlen=0)
+    deque(in_threads(flag, range(channel_count(cell))), maxlen=0)
     names = {"hot": "hot_noise", "warm": "warm_sigmas", "dead": "dead_response", "unstable": "unstable_excess"}
     limits = {names[kind]: getattr(thresholds, names[kind]) for kind in shown}
     return defect_map(flags, pattern, limits, shown, **attrs)

@@ -1,6 +1,7 @@
 """The colour filter array: which pixel belongs to which channel.
 
-G1 is the green that shares its rows with red, G2 the one that shares its rows with blue.
+G1 is the green that shares its rows with red, G2 the one that shares its rows with blue.  X-Trans has a cell of 6 x 6
+pixels with one channel a colour: 8 red, 20 green, 8 blue, on no regular lattice.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import xarray as xr
 
-from .cube import MOSAICS, channels_of, check_pixels
+from .cube import COLOURS, MOSAICS, cell_side, channels_of, check_pixels, is_mosaic, is_xtrans
 from .errors import WorkbenchError
 from .statistics import mad_std
 
@@ -20,7 +21,7 @@ _Mosaic = TypeVar("_Mosaic", xr.DataArray, xr.Dataset)
 
 
 def offsets(cfa_pattern: str) -> dict[str, tuple[int, int]]:
-    """Return the (row, column) of each channel's first pixel within the 2 x 2 cell.
+    """Return the (row, column) of each channel's first pixel within the cell.
 
     Examples
     --------
@@ -29,8 +30,10 @@ def offsets(cfa_pattern: str) -> dict[str, tuple[int, int]]:
     """
     if cfa_pattern == "mono":
         return {"mono": (0, 0)}
-    if cfa_pattern not in MOSAICS:
-        raise WorkbenchError(f"cfa_pattern {cfa_pattern!r} is none of {', '.join(MOSAICS)} or mono")
+    if not is_mosaic(cfa_pattern):
+        raise WorkbenchError(f"cfa_pattern {cfa_pattern!r} is none of {', '.join(MOSAICS)}, X-Trans or mono")
+    if is_xtrans(cfa_pattern):
+        return {colour: divmod(cfa_pattern.index(colour), 6) for colour in COLOURS}
     row, column = divmod(cfa_pattern.index("R"), 2)
     return {"R": (row, column), "G1": (row, 1 - column), "G2": (1 - row, column), "B": (1 - row, 1 - column)}
 
@@ -45,8 +48,9 @@ def shifted(cfa_pattern: str, rows: int, columns: int) -> str:
     """
     if cfa_pattern == "mono":
         return cfa_pattern
-    cell = np.array(list(cfa_pattern)).reshape(2, 2)
-    return "".join(np.roll(cell, (-(rows % 2), -(columns % 2)), axis=(0, 1)).ravel())
+    side = cell_side(cfa_pattern)
+    cell = np.array(list(cfa_pattern)).reshape(side, side)
+    return "".join(np.roll(cell, (-(rows % side), -(columns % side)), axis=(0, 1)).ravel())
 
 
 def crop(mosaic: _Mosaic, rows: slice, columns: slice) -> _Mosaic:
@@ -73,7 +77,7 @@ def crop(mosaic: _Mosaic, rows: slice, columns: slice) -> _Mosaic:
     return part.assign_attrs(cfa_pattern=shifted(mosaic.attrs["cfa_pattern"], top, left))
 
 
-def middle(shape: tuple[int, int], most: tuple[int, int]) -> tuple[slice, slice]:
+def middle(shape: tuple[int, int], most: tuple[int, int], cfa_pattern: str = "") -> tuple[slice, slice]:
     """Return the middle of a picture, at most so many rows and columns, from a whole cell of the mosaic on.
 
     Examples
@@ -81,8 +85,9 @@ def middle(shape: tuple[int, int], most: tuple[int, int]) -> tuple[slice, slice]
     >>> middle((480, 721), (512, 700))
     (slice(0, 480, None), slice(10, 710, None))
     """
-    firsts = [max(side - longest, 0) // 4 * 2 for side, longest in zip(shape, most, strict=True)]
-    ends = [min(first + longest, side) for first, side, longest in zip(firsts, shape, most, strict=True)]
+    side = 6 if is_xtrans(cfa_pattern) else 2
+    firsts = [max(size - longest, 0) // (2 * side) * side for size, longest in zip(shape, most, strict=True)]
+    ends = [min(first + longest, size) for first, size, longest in zip(firsts, shape, most, strict=True)]
     return slice(firsts[0], ends[0]), slice(firsts[1], ends[1])
 
 
@@ -165,23 +170,75 @@ def take_measured(colours: np.ndarray, pattern: str) -> np.ndarray:
 
 
 def channel_index(cfa_pattern: str) -> np.ndarray:
-    """Return the 2 x 2 array (1 x 1 for mono) of each pixel's channel number in `channels_of` order.
+    """Return the cell (2 x 2, of X-Trans 6 x 6, of mono 1 x 1) of each pixel's channel number in `channels_of` order.
 
     Examples
     --------
     >>> channel_index("GBRG").tolist()
     [[2, 3], [0, 1]]
     """
+    if is_xtrans(cfa_pattern):
+        return np.array([COLOURS.index(colour) for colour in cfa_pattern]).reshape(6, 6)
     index = np.zeros((1, 1) if cfa_pattern == "mono" else (2, 2), np.int64)
     for number, place in enumerate(offsets(cfa_pattern).values()):
         index[place] = number
     return index
 
 
+def require_lattice(cfa_pattern: str, task: str) -> None:
+    """Refuse an X-Trans mosaic for a `task` that needs each colour's pixels on a regular lattice.
+
+    Raises
+    ------
+    WorkbenchError
+        Naming the task.
+    """
+    if is_xtrans(cfa_pattern):
+        raise WorkbenchError(f"{task} needs pixels of a colour on a regular lattice, which an X-Trans sensor has not")
+
+
+def channel_count(cell: np.ndarray) -> int:
+    """Return how many channels the cell (`channel_index`) of a mosaic has."""
+    return int(cell.max()) + 1
+
+
+def channel_colours(cell: np.ndarray) -> np.ndarray:
+    """Return the colour of each channel of a cell (`channel_index`): 0 red, 1 green, 2 blue; 0 for mono."""
+    return np.array([0, 1, 1, 2]) if cell.size == 4 else np.arange(channel_count(cell))
+
+
+def colour_index(cfa_pattern: str) -> np.ndarray:
+    """Return the cell of each pixel's colour: 0 red, 1 green, 2 blue; 0 for mono.
+
+    Examples
+    --------
+    >>> colour_index("GBRG").tolist()
+    [[1, 2], [0, 1]]
+    """
+    cell = channel_index(cfa_pattern)
+    return channel_colours(cell)[cell]
+
+
+def spread(values: np.ndarray, cell: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return one value a channel spread over the mosaic (y, x).
+
+    Examples
+    --------
+    >>> spread(np.arange(4), channel_index("GBRG"), (3, 2)).tolist()
+    [[2, 3], [0, 1], [2, 3]]
+    """
+    repeats = [-(-size // side) for size, side in zip(shape, cell.shape, strict=True)]
+    return np.tile(np.asarray(values)[cell], repeats)[: shape[0], : shape[1]]
+
+
 def planes(frame: np.ndarray, cfa_pattern: str | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the number of each channel (in `channels_of` order) and the plane of its pixels: views, no copies.
 
     An odd last row or column has no whole cell; what it holds belongs to the planes that begin there.
+
+    A colour of X-Trans has no lattice: its plane is a copy, not to be written to (`put_plane` does), of the pixels of
+    all whole cells.  Two of its rows hold those of a cell's upper and lower half in the order of their columns (red and
+    blue 4, green 10 a cell), so that neighbours in the plane are neighbours of that colour on the sensor.
 
     Parameters
     ----------
@@ -197,9 +254,52 @@ def planes(frame: np.ndarray, cfa_pattern: str | np.ndarray) -> Iterator[tuple[i
     """
     cell = channel_index(cfa_pattern) if isinstance(cfa_pattern, str) else cfa_pattern
     rows, columns = cell.shape
-    for channel in range(cell.size):
+    for channel in range(channel_count(cell)):
+        if rows == 6:
+            yield channel, _gathered(frame, cell, channel)
+            continue
         ((row, column),) = np.argwhere(cell == channel)
         yield channel, frame[..., row::rows, column::columns]
+
+
+def _places(cell: np.ndarray, channel: int, shape: tuple[int, ...]) -> Iterator[tuple[tuple, tuple, int]]:
+    """Yield where a colour's pixels of a 6 x 6 cell lie in its plane, in the mosaic, and how many a row has."""
+    height, width = (size // 6 * 6 for size in shape[-2:])
+    for half in (0, 1):
+        ordered = sorted(np.argwhere(cell[3 * half : 3 * half + 3] == channel).tolist(), key=lambda place: place[1])
+        for k, (row, column) in enumerate(ordered):
+            plane = (..., slice(half, None, 2), slice(k, None, len(ordered)))
+            mosaic = (..., slice(3 * half + row, height, 6), slice(column, width, 6))
+            yield plane, mosaic, len(ordered)
+
+
+def _gathered(frame: np.ndarray, cell: np.ndarray, channel: int) -> np.ndarray:
+    *leading, height, width = frame.shape
+    plane: np.ndarray | None = None
+    for place, pixels, count in _places(cell, channel, frame.shape):
+        if plane is None:
+            plane = np.empty((*leading, height // 6 * 2, width // 6 * count), frame.dtype)
+        plane[place] = frame[pixels]
+    assert plane is not None
+    plane.flags.writeable = False
+    return plane
+
+
+def put_plane(frame: np.ndarray, cell: np.ndarray, channel: int, plane: np.ndarray) -> None:
+    """Write a channel's plane, as `planes` gives it, to its pixels of a mosaic (..., y, x).
+
+    Examples
+    --------
+    >>> mosaic = np.zeros((2, 2))
+    >>> put_plane(mosaic, channel_index("RGGB"), 1, np.array([[5.0]]))
+    >>> mosaic.tolist()
+    [[0.0, 5.0], [0.0, 0.0]]
+    """
+    if cell.shape[0] == 6:
+        for place, pixels, _ in _places(cell, channel, frame.shape):
+            frame[pixels] = plane[place]
+    else:
+        dict(planes(frame, cell))[channel][...] = plane
 
 
 def tiles(picture: np.ndarray, height: int, width: int | None = None) -> np.ndarray:
@@ -231,10 +331,13 @@ def split(mosaic: xr.DataArray) -> xr.DataArray:
     Raises
     ------
     WorkbenchError
-        If the cube was sliced so that its colours would be swapped, see `core.cube.check_pixels`.
+        If the cube was sliced so that its colours would be swapped, see `core.cube.check_pixels`, or is X-Trans, whose
+        colours have no lattices.
     """
     check_pixels(mosaic)
     pattern = mosaic.attrs["cfa_pattern"]
+    if is_xtrans(pattern):
+        raise WorkbenchError("the colours of an X-Trans mosaic lie on no lattice: it stays whole until it is resampled")
     planes = [mosaic]
     if pattern != "mono":
         height, width = (mosaic.sizes[dim] // 2 * 2 for dim in ("y", "x"))

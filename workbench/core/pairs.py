@@ -17,7 +17,7 @@ from scipy import special
 
 from .cube import channels_of
 from .kernels import kernel
-from .mosaic import channel_index, planes
+from .mosaic import channel_count, channel_index, planes
 from .parallel import counted, in_threads, lazy_frames, stream_frames
 from .statistics import coarse_std
 
@@ -81,7 +81,7 @@ def pair_sums(
     if first.shape != second.shape or first.ndim != 2:
         raise ValueError(f"a pair needs two pictures of one shape; these have {first.shape} and {second.shape}")
     cell = channel_index(cfa_pattern)
-    channels, step = cell.size, cell.shape[0]
+    channels, step = channel_count(cell), cell.shape[0]
     rows = first.shape[0] // step
     blocks = max(1, min(blocks, rows))
     limits = _limits(first, second, cell, black, np.inf if np.isnan(white) else white)
@@ -129,8 +129,8 @@ def _limits(
     first: np.ndarray, second: np.ndarray, cell: np.ndarray, black: Sequence[float] | float | None, white: float
 ) -> _Limits:
     """Find the limits from an even subsample of each channel."""
-    ratio, centre, limit, top = (np.empty(cell.size, np.float32) for _ in range(4))
-    levels = None if black is None else np.broadcast_to(np.asarray(black, float), (cell.size,))
+    ratio, centre, limit, top = (np.empty(channel_count(cell), np.float32) for _ in range(4))
+    levels = None if black is None else np.broadcast_to(np.asarray(black, float), (channel_count(cell),))
     for (channel, plane1), (_, plane2) in zip(planes(first, cell), planes(second, cell), strict=True):
         stride = max(1, int(np.sqrt(plane1.size / _SAMPLE)))
         sample1, sample2 = (plane[::stride, ::stride].astype(np.float64) for plane in (plane1, plane2))
@@ -202,8 +202,12 @@ def _accumulate(first, second, cell, limits, zero, sums):
                     for k in range(columns):
                         row1[k] = line1[2 * k]
                         row2[k] = line2[2 * k]
-                else:
+                elif step == 1:
                     row1[:], row2[:] = line1, line2
+                else:
+                    for k in range(columns):
+                        row1[k] = line1[step * k]
+                        row2[k] = line2[step * k]
                 c = cell[dy, dx]
                 outliers, saturated, black = _row(row1, row2, ratio[c], centre[c], limit[c], top[c], zero, out)
                 flags[c, block, 0] += saturated

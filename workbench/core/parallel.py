@@ -32,7 +32,7 @@ from dask.utils import parse_bytes
 from tqdm.auto import tqdm
 
 from .errors import FrameReadError, WorkbenchError
-from .mosaic import channel_index
+from .mosaic import channel_count, channel_index
 
 _SIDE_BY_SIDE: ContextVar[int] = ContextVar("measurements side by side", default=1)
 _THREADS: ContextVar[int | None] = ContextVar("threads", default=None)
@@ -292,6 +292,8 @@ class Frames:
         self.width: int = cube.sizes["x"]
         self.dtype: np.dtype[Any] = cube.dtype if cube.dtype in (np.uint16, np.float32) else np.dtype(np.float32)
         self.cell: np.ndarray = channel_index(cube.attrs["cfa_pattern"])
+        self.channels: int = channel_count(self.cell)
+        self.step: int = max(2, len(self.cell))  # rows of whole cells
         self.dropped: list[tuple[str, str]] = []
         self.kept: list[int] = []
         self._memory: list[np.ndarray] = []
@@ -348,14 +350,15 @@ class Frames:
     def bands(self) -> list[tuple[int, int]]:
         """Return the (top, bottom) of bands that start at whole cells of the mosaic and fit the memory."""
         rows = BAND_BYTES // max(1, len(self) * self.width * self.dtype.itemsize)
-        rows = int(np.clip(rows // 2 * 2, 2, 256))
+        rows = int(np.clip(rows // self.step * self.step, self.step, 256 // self.step * self.step))
         return [(top, min(top + rows, self.height)) for top in range(0, self.height, rows)]
 
     def sampled(self) -> list[tuple[int, int]]:
-        """Return up to 48 bands of two rows, spread evenly over the frame."""
-        cells = max(1, self.height // 2)
-        picked = np.unique(np.linspace(0, cells - 1, min(_SAMPLED_ROWS, cells)).astype(int)) * 2
-        return [(int(top), min(int(top) + 2, self.height)) for top in picked]
+        """Return up to 48 bands of two rows (of X-Trans six), spread evenly over the frame."""
+        step = self.step
+        cells = max(1, self.height // step)
+        picked = np.unique(np.linspace(0, cells - 1, min(_SAMPLED_ROWS, cells)).astype(int)) * step
+        return [(int(top), min(int(top) + step, self.height)) for top in picked]
 
     def each_band(self, work: Callable[[int, int], None], description: str, progress: bool) -> None:
         """Call work(top, bottom) for each band in a few threads; the first error stops all."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from .cube import first_green
 from .settings import TITLES, in_words_of, setting_dim
 from .values import is_simulated, joined_lines, json_number, json_quantity, json_unit
 
@@ -312,8 +313,7 @@ def at_lowest_iso(data: xr.Dataset, key: str, more: Mapping[str, str] | None = N
     for row in np.argsort(data[dim].values):
         known = data.isel({dim: row, "channel": np.flatnonzero(np.isfinite(data[key].values[row]))})
         if known.sizes["channel"]:
-            names = known["channel"].values.tolist()
-            one = known.sel(channel=next((name for name in ("G1", "G2") if name in names), names[0]))
+            one = known.sel(channel=first_green(known["channel"].values.tolist()))
             result = {dim: json_number(one[dim].item()), "channel": str(one["channel"].item())}
             result |= json_quantity(one[key].item(), one[f"{key}_error"].item(), _BY_NAME[key].unit) or {}
             for name, source in (more or {}).items():

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from .cube import evenly
-from .mosaic import channel_index, middle, planes
+from .cube import cell_side, channels_of, evenly
+from .mosaic import channel_count, channel_index, middle, planes
 from .pairs import PairSums
 from .parallel import lazy_frames, stream_frames
 from .statistics import mad_std, neighbour_covariance
@@ -120,15 +120,16 @@ def measure_smoothing(
     >>> measure_smoothing(bias, [(0, 1)]).factor.mean().round(1)
     np.float64(2.0)
     """
-    cell = channel_index(cube.attrs["cfa_pattern"])
-    none = Smoothing(np.ones(cell.size), np.zeros(cell.size), 0.0, 0.0, np.zeros(cell.size))
+    pattern = cube.attrs["cfa_pattern"]
+    channels = len(channels_of(pattern))
+    none = Smoothing(np.ones(channels), np.zeros(channels), 0.0, 0.0, np.zeros(channels))
     size = min(cube.sizes["y"], 2 * WINDOW) * min(cube.sizes["x"], 2 * WINDOW)
     most = max(1 if black is None else 3, _PIXELS // size)  # of flats some may be too bright
     chosen = [pairs[i] for i in evenly(len(pairs), most)] if len(pairs) else []
     highest = np.inf if black is None or np.isnan(cube.attrs["white_level"]) else cube.attrs["white_level"] / 2
     lazy = lazy_frames(cube)
     frames = iter(stream_frames(lazy[i] for pair in chosen for i in pair))
-    parts = [_correlations(next(frames), next(frames), cell, black, highest) for _ in chosen]
+    parts = [_correlations(next(frames), next(frames), pattern, black, highest) for _ in chosen]
     found = [part for part in parts if part is not None]
     if not found:
         return none
@@ -184,13 +185,14 @@ class _Shared(NamedTuple):
 
 
 def _correlations(
-    first: np.ndarray, second: np.ndarray, cell: np.ndarray, black: Sequence[float] | None, highest: float
+    first: np.ndarray, second: np.ndarray, pattern: str, black: Sequence[float] | None, highest: float
 ) -> _Shared | None:
     """Return what neighbours, rows and columns share in a pair; None above `highest` [ADU] or without noise."""
-    step = cell.shape[0]
+    cell, step = channel_index(pattern), cell_side(pattern)
     rows, columns = (min(size // step, WINDOW) * step for size in first.shape)
-    window = middle(first.shape, (rows, columns))
-    (values, weights), bands = np.empty((2, cell.size, len(LAGS))), np.empty(cell.size)
+    window = middle(first.shape, (rows, columns), pattern)
+    channels = channel_count(cell)
+    (values, weights), bands = np.empty((2, channels, len(LAGS))), np.empty(channels)
     whole = first.shape[0] // step, first.shape[1] // step
     for (channel, a), (_, b) in zip(planes(first[window], cell), planes(second[window], cell), strict=True):
         d = scaled_difference(a, b, None if black is None else black[channel])
@@ -199,7 +201,8 @@ def _correlations(
             return None
         covariance, weights[channel] = shared_covariance(d)
         values[channel] = covariance / variance
-        bands[channel] = band_variance(d, whole)
+        each = d.shape[0] * step // rows, d.shape[1] * step // columns  # lines of a cell's plane: 1, of X-Trans more
+        bands[channel] = band_variance(d, (whole[0] * each[0], whole[1] * each[1]))
     return _Shared(values, weights, bands)
 
 

@@ -159,7 +159,7 @@ def setting_text(quantity: Mapping[str, Any], *, why: bool = False) -> str:
     channel = quantity["channel"]
     known = {name: quantity[name] for name in SETTING if quantity.get(name) is not None}
     text = ", ".join([*([describe(known)] if known else []), *([] if channel == "mono" else [channel])])
-    return text + (": cameras may multiply red and blue, green never" if why and channel in ("G1", "G2") else "")
+    return text + (": cameras may multiply red and blue, green never" if why and channel in ("G1", "G2", "G") else "")
 
 
 def joined_lines(lines: Iterable[str]) -> str:

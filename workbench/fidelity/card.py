@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from ..core.cube import check_cube
+from ..core.cube import check_cube, is_xtrans
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import planes, tiles
 from ..core.pairs import jackknife_error, leave_one_out, pair_moments
@@ -95,7 +95,8 @@ def inspect_frames(frames: xr.DataArray, *, ptc: xr.Dataset | None = None, progr
         raise
     except WorkbenchError:  # no equal frames: the card says so
         texture = None
-    hot = hot_pixel_filter(frames.isel(frame=kinds == "dark")) if (kinds == "dark").any() else None
+    looked = (kinds == "dark").any() and not is_xtrans(frames.attrs["cfa_pattern"])
+    hot = hot_pixel_filter(frames.isel(frame=kinds == "dark")) if looked else None
     black, clipped = findings.black_level(codes, vanishing_level(ptc) if ptc is not None else (math.nan, math.nan))
     single = None if texture is not None and not bool(missing["coarse"].any()) else _brightest_picture(frames)
     pattern = frames.attrs["cfa_pattern"]
@@ -110,6 +111,8 @@ def inspect_frames(frames: xr.DataArray, *, ptc: xr.Dataset | None = None, progr
         "neighbours": findings.neighbours(texture, smooth),
         "hot-pixels": findings.hot_pixels(hot),
     }
+    if is_xtrans(pattern):
+        rows |= {n: findings.NO_LATTICE for n in ("bands", "neighbours", "hot-pixels") if rows[n].status == UNKNOWN}
     card = _card(rows, clipped, frames.attrs["camera"], mono=pattern == "mono")
     return Fidelity(card, codes, missing, texture, hot)
 

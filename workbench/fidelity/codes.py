@@ -17,7 +17,7 @@ from scipy import special
 from scipy.fft import next_fast_len
 from scipy.ndimage import maximum_filter1d
 
-from ..core.cube import channels_of, check_cube, evenly, group_frames
+from ..core.cube import GREENS, channels_of, check_cube, evenly, group_frames
 from ..core.errors import WorkbenchError
 from ..core.mosaic import planes
 from ..core.noise import code_step
@@ -238,7 +238,7 @@ def missing_codes(codes: xr.Dataset) -> xr.Dataset:
         {"units": "adu", "long_name": "mean distance of codes"},
     )
     result["coarse"] = (dim, np.array(coarse), {"long_name": "whether bright codes are coarser"})
-    green = result["multiplier"].sel(channel=result["channel"].isin(["G1", "G2", "mono"])).mean("channel")
+    green = result["multiplier"].sel(channel=result["channel"].isin(list(GREENS))).mean("channel")
     result["relative"][:] = result["multiplier"] / green.where(green > 0)
     # one curve for all colours: what the brightest of them shows holds for the others
     filled = result["step"].fillna(result["step"].mean("channel")).where(result["coarse"], result["step"])

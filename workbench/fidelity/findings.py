@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from ..core.cube import GREENS
 from ..core.settings import TITLES, in_words_of, setting_dim
 from ..core.values import describe
 
@@ -25,7 +26,7 @@ _UNEVEN, _CHANCE = 20, 1e-6  # missing codes, and the probability of so many, th
 _ALIKE, _ALIKE_SIGMAS = 0.02, 5.0  # correlation of neighbours; bright flats have up to 0.01 (brighter-fatter effect)
 _BANDED = 0.1  # of the pixel noise: rows that an eye sees
 _RARE = 1e-5
-_COLOUR = {"R": "red", "G1": "green 1", "G2": "green 2", "B": "blue", "mono": "all pixels"}
+_COLOUR = {"R": "red", "G1": "green 1", "G2": "green 2", "G": "green", "B": "blue", "mono": "all pixels"}
 _KIND = {"bias": "bias frames", "dark": "darks", "darkflat": "dark flats"}
 _LINES = ("rows", "columns")
 _NO_PAIRS = "Without two equal frames, noise and picture cannot be separated."
@@ -44,6 +45,9 @@ class Finding(NamedTuple):
     error: float = math.nan
     unit: str = ""
     p_value: float = math.nan
+
+
+NO_LATTICE = Finding(UNKNOWN, "Not looked at: the colours of an X-Trans sensor lie on no regular lattice.", "", "")
 
 
 def multiplied_codes(missing: xr.Dataset) -> Finding:
@@ -248,7 +252,7 @@ def white_level(missing: xr.Dataset) -> Finding:
 def digital_iso(missing: xr.Dataset) -> Finding:
     """Report from which ISO, or gain setting, on numbers are multiplied instead of signals amplified."""
     dim = setting_dim(missing)
-    green = [name for name in missing["channel"].values if name in ("G1", "G2", "mono")]
+    green = [name for name in missing["channel"].values if name in GREENS]
     step = missing["multiplier"].sel(channel=green).mean("channel").dropna(dim)
     step = step.isel({dim: np.isfinite(step[dim].values)})
     if not step.sizes[dim]:

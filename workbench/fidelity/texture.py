@@ -18,7 +18,7 @@ from scipy import special, stats
 
 from ..core.cube import black_levels, channels_of, check_cube, evenly, group_frames
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index, planes
+from ..core.mosaic import channel_index, planes, require_lattice
 from ..core.noise import code_step_of
 from ..core.parallel import counted, stream_frames
 from ..core.settings import TITLES, setting_dim
@@ -32,8 +32,7 @@ _FREQUENCY = (np.arange(64) + 0.5) / 128
 _BRIGHT, _WARM = 8.0, 5.0  # standard deviations above the median: a bright pixel, and one that may be its company
 _HALF = 0.5  # as bright as it: what a filter leaves has a neighbour like itself, what a blur makes has fainter ones
 _BEYOND = (0.0, 1.0, 2.0)  # how far beyond its neighbours an extreme lies, in standard deviations
-_AROUND = range(-2, 3)
-_EDGE = 2  # pixels without all their neighbours
+_AROUND, _EDGE = range(-2, 3), 2  # the edge: pixels without all their neighbours
 _ZERO = 65_535  # place of the difference 0
 _SHOWN = 1500  # bright pixels, and as many others, kept for a picture
 _ENOUGH_BRIGHT, _ENOUGH_EXTREMES = 20, 50
@@ -87,6 +86,7 @@ def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     0.5
     """
     check_cube(cube, stage="raw")
+    require_lattice(cube.attrs["cfa_pattern"], "the noise that neighbours share")
     chosen = _choose_pairs(cube)
     if not chosen:
         raise WorkbenchError(
@@ -269,6 +269,7 @@ def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
     False
     """
     check_cube(dark, stage="raw", kind="dark")
+    require_lattice(dark.attrs["cfa_pattern"], "the test for a hot-pixel filter")
     exposure, temperature = dark["exposure"].fillna(-1.0).values, dark["temperature"].fillna(-300.0).values
     longest = dark.isel(frame=int(np.lexsort((temperature, exposure))[-1]))
     seconds, frame = float(longest["exposure"]), next(stream_frames([longest.data]))

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import tifffile
 
-from ..core.cube import CFA_CHANNELS, MOSAICS
+from ..core.cube import MOSAICS, cell_side, channels_of, is_mosaic, is_xtrans
 from ..core.errors import WorkbenchError
 from ..core.files import whole_file
 from ..core.mosaic import channel_index, offsets
@@ -37,7 +37,7 @@ class DngMetadata:
     cfa_pattern
         Colours from the first pixel of the active area, row by row, or ``mono``.
     black_level, white_level
-        ADU; the black level one value for all, or one a channel in the order R, G1, G2, B.
+        ADU; the black level one value for all, or one a channel in the order R, G1, G2, B; of X-Trans one for all.
     iso, exposure, aperture, time, temperature
         EXIF: ISO setting, seconds, f-number, start of exposure (datetime or datetime64), °C.
         What is None or NaN is left out.
@@ -138,28 +138,31 @@ def write_dng(path: str | Path, mosaic: np.ndarray, metadata: DngMetadata) -> Pa
 def _colour_tags(metadata: DngMetadata) -> list[tuple]:
     """Tags of the pixels' colours and of where their scale begins."""
     pattern, level, matrix = metadata.cfa_pattern, metadata.black_level, metadata.color_matrix
+    if pattern != "mono" and not is_mosaic(pattern):
+        raise WorkbenchError(f"cfa_pattern {pattern!r} is not supported; choose {', '.join(MOSAICS)}, X-Trans or mono")
+    channels, side = channels_of(pattern), cell_side(pattern)
     try:
-        black = np.broadcast_to(np.asarray(level, float), (1 if pattern == "mono" else len(CFA_CHANNELS),))
+        black = np.broadcast_to(np.asarray(level, float), (len(channels),))
     except ValueError:
         raise WorkbenchError(
-            f"black_level has {np.size(level)} values; give one, or one a channel (R, G1, G2, B)"
+            f"black_level has {np.size(level)} values; give one, or one a channel ({', '.join(channels)})"
         ) from None
     if not (np.isfinite(black).all() and (black >= 0).all()):
         raise WorkbenchError(f"black_level {level!r} is not a level in ADU")
     if pattern == "mono":
         return [(262, _SHORT, [34892]), (50714, _RATIONAL, black)]
-    if pattern not in MOSAICS:
-        raise WorkbenchError(f"cfa_pattern {pattern!r} is not supported; choose {', '.join(MOSAICS)} or mono")
+    if is_xtrans(pattern) and np.ptp(black):
+        raise WorkbenchError(f"black_level {level!r}: LibRaw reads one level for all colours of X-Trans; give one")
     if np.size(matrix) != 9 or np.size(metadata.daylight_multipliers) != 3:
         raise WorkbenchError("color_matrix has nine numbers, daylight_multipliers three (R, G, B)")
     return [
         (262, _SHORT, [32803]),
-        (33421, _SHORT, [2, 2]),
+        (33421, _SHORT, [side, side]),
         (33422, _BYTE, [_COLOURS.index(colour) for colour in pattern]),
         (50710, _BYTE, [0, 1, 2]),
         (50711, _SHORT, [1]),
-        (50713, _SHORT, [2, 2]),
-        (50714, _RATIONAL, black[channel_index(pattern).ravel()]),
+        (50713, _SHORT, [1, 1] if is_xtrans(pattern) else [side, side]),
+        (50714, _RATIONAL, black[:1] if is_xtrans(pattern) else black[channel_index(pattern).ravel()]),
         (50721, _SRATIONAL, np.ravel(matrix)),
         (50728, _RATIONAL, 1 / np.asarray(metadata.daylight_multipliers, float)),
         (50778, _SHORT, [21]),  # D65

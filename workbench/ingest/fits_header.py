@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.cube import MOSAICS
+from ..core.cube import MOSAICS, is_mosaic
 from ..core.errors import FrameReadError
 from ..core.mosaic import shifted
 from ..core.settings import filter_name
@@ -88,7 +88,7 @@ def bayer_pattern(header: Mapping[str, Any]) -> str:
     Raises
     ------
     ValueError
-        If ``BAYERPAT`` is no Bayer pattern.
+        If ``BAYERPAT`` is no pattern of a mosaic.
 
     Examples
     --------
@@ -99,12 +99,12 @@ def bayer_pattern(header: Mapping[str, Any]) -> str:
     if pattern in ("", "NONE", "MONO"):
         pattern = pattern and "mono"
         pattern = pattern or (colours if colours in MOSAICS else "mono" if colours.startswith("MONO") else "")
-    elif pattern not in MOSAICS:
-        raise ValueError(f"BAYERPAT is {pattern!r}; only {', '.join(MOSAICS)} are read")
+    elif not is_mosaic(pattern):
+        raise ValueError(f"BAYERPAT is {pattern!r}; only {', '.join(MOSAICS)} and the 36 letters of X-Trans are read")
     rows, columns = (
         round(np.nan_to_num(number(header.get(key, 0)), posinf=0, neginf=0)) for key in ("YBAYROFF", "XBAYROFF")
     )
-    return shifted(pattern, rows, columns) if pattern in MOSAICS else pattern
+    return shifted(pattern, rows, columns) if is_mosaic(pattern) else pattern
 
 
 def colour_axis(header: Mapping[str, Any]) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.cube import KINDS, MOSAICS
+from ..core.cube import KINDS, MOSAICS, is_xtrans
 from ..core.errors import WorkbenchError, printable
 from ..core.files import read_text, real
 from ..core.settings import filter_name
@@ -112,7 +112,8 @@ def _levels(text: str) -> tuple[float, ...]:
 
 
 def _cfa(text: str) -> str:
-    return next((name for name in (*MOSAICS, "mono") if name.casefold() == text.casefold()), "")
+    named = next((name for name in (*MOSAICS, "mono") if name.casefold() == text.casefold()), "")
+    return named or (text.upper() if is_xtrans(text.upper()) else "")
 
 
 def _is_positive(value: float) -> bool:
@@ -136,12 +137,12 @@ _COLUMNS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], bool], str]
     "exposure_s": ("exposure", _number, _is_positive, _POSITIVE),
     "aperture": ("aperture", _number, _is_positive, _POSITIVE),
     "temperature_c": ("temperature", _number, lambda value: not math.isinf(value), _FINITE),
-    "cfa": ("cfa_pattern", _cfa, bool, f"it is one of {', '.join(MOSAICS)} or mono"),
+    "cfa": ("cfa_pattern", _cfa, bool, f"it is one of {', '.join(MOSAICS)}, mono, or the 36 letters of X-Trans"),
     "black_level": (
         "black_level",
         _levels,
-        lambda levels: len(levels) in (1, 4) and all(map(_is_positive, levels)),
-        "give one level, or four for R, G1, G2, B, none below zero",
+        lambda levels: len(levels) in (1, 3, 4) and all(map(_is_positive, levels)),
+        "give one level, or four for R, G1, G2, B (X-Trans: three for R, G, B), none below zero",
     ),
     "white_level": ("white_level", _number, _is_positive, _POSITIVE),
     "camera": ("camera", str, bool, ""),

@@ -32,9 +32,9 @@ class FrameInfo:
 
     ``exposure`` is in seconds, ``temperature`` in °C, ``time`` the start of the exposure by the camera's clock,
     ``cfa_pattern`` that of the visible area's first pixel (``cfa_stated``: whether the file says so).
-    ``black_level`` [ADU] has one value a channel (R, G1, G2, B; one for mono; a single one counts for all),
-    ``white_level`` is in ADU.  ``height`` and ``width`` are the visible area's, ``margins`` its (top, left) within
-    the full (masked margins included) ``full_shape``.  ``imagetyp`` is the kind as the file words it.
+    ``black_level`` [ADU] has one value a channel (`channels_of`; a single one counts for all), ``white_level`` is in
+    ADU.  ``height`` and ``width`` are the visible area's, ``margins`` its (top, left) within the full (masked margins
+    included) ``full_shape``.  ``imagetyp`` is the kind as the file words it.
     ``gain_setting`` and ``offset_setting`` are numbers on the camera's own scales, ``egain`` is e-/ADU as a FITS
     header claims it.  ``binning`` counts sensor pixels along a side of a pixel, ``window`` is where the frame begins
     on the sensor (``"640, 480"``, empty for its corner), ``rotation`` the rotator's angle [deg].  ``row_order`` is

@@ -11,7 +11,7 @@ import numpy as np
 import rawpy
 import tifffile
 
-from ..core.cube import MOSAICS
+from ..core.cube import MOSAICS, is_xtrans
 from ..core.errors import FrameReadError
 from ..core.mosaic import offsets
 from ..core.parallel import frame_memory
@@ -24,12 +24,13 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 def read_raw(path: str | Path, area: str = "visible") -> np.ndarray:
     """Return a RAW file's mosaic, uint16 (y, x) in ADU, exactly as LibRaw unpacks it.
 
-    ``area="visible"`` is what light reaches, ``area="full"`` includes the masked margins.  A file that is cut short,
-    damaged, or has neither a Bayer mosaic nor one plain channel is a `FrameReadError`.
+    ``area="visible"`` is what light reaches (of X-Trans in whole cells: up to five rows and columns at the far edges
+    are left out), ``area="full"`` includes the masked margins.  A file that is cut short,
+    damaged, or has neither a Bayer or X-Trans mosaic nor one plain channel is a `FrameReadError`.
     """
     with _unpacked(path) as raw:
-        _pattern(raw, Path(path))
-        pixels = raw.raw_image if area == "full" else raw.raw_image_visible
+        height, width = _whole_cells(raw, _pattern(raw, Path(path)))
+        pixels = raw.raw_image if area == "full" else raw.raw_image_visible[:height, :width]
         frame = frame_memory(pixels.shape, pixels.dtype)
         np.copyto(frame, pixels)
         return frame
@@ -66,10 +67,11 @@ def _decoded_info(path: Path, exif: dict[str, Any]) -> tuple[dict[str, Any], dic
         black = raw.black_level_per_channel
         top, left = sizes.top_margin, sizes.left_margin
         places = offsets(pattern).values()
+        height, width = _whole_cells(raw, pattern)
         colours = [0] if pattern == "mono" else [raw.raw_color(top + row, left + column) for row, column in places]
         layout = {
-            "height": sizes.height,
-            "width": sizes.width,
+            "height": height,
+            "width": width,
             "cfa_pattern": pattern,
             "black_level": tuple(float(black[colour]) for colour in colours),
             "white_level": float(raw.white_level),
@@ -116,18 +118,24 @@ def _pattern(raw: rawpy.RawPy, path: Path) -> str:
         return "mono"
     cell = raw.raw_pattern
     size = "unknown" if cell is None else f"{cell.shape[0]} x {cell.shape[1]}"
-    if cell is not None and cell.shape == (6, 6):
-        raise FrameReadError(path, "has an X-Trans mosaic (6 x 6); only 2 x 2 Bayer mosaics and mono are supported")
-    if cell is None or cell.shape != (2, 2):
-        raise FrameReadError(path, f"has a mosaic of size {size}; only 2 x 2 Bayer mosaics and mono are supported")
-    top, left = raw.sizes.top_margin, raw.sizes.left_margin
-    names = raw.color_desc.decode()
-    pattern = "".join(names[raw.raw_color(top + row, left + column)] for row in (0, 1) for column in (0, 1))
-    if pattern not in MOSAICS:
+    if cell is None or cell.shape not in ((2, 2), (6, 6)):
         raise FrameReadError(
-            path, f"has a mosaic of colours {pattern}; only red, green and blue Bayer mosaics are supported"
+            path, f"has a mosaic of size {size}; only Bayer (2 x 2), X-Trans (6 x 6) and mono are read"
+        )
+    top, left = raw.sizes.top_margin, raw.sizes.left_margin
+    names, side = raw.color_desc.decode(), range(len(cell))
+    pattern = "".join(names[raw.raw_color(top + row, left + column)] for row in side for column in side)
+    if pattern not in MOSAICS and not is_xtrans(pattern):
+        raise FrameReadError(
+            path, f"has a mosaic of colours {pattern}; only red, green and blue Bayer and X-Trans mosaics are supported"
         )
     return pattern
+
+
+def _whole_cells(raw: rawpy.RawPy, pattern: str) -> tuple[int, int]:
+    """Height and width of the visible area, of X-Trans of its whole cells."""
+    side = 6 if is_xtrans(pattern) else 1
+    return raw.sizes.height // side * side, raw.sizes.width // side * side
 
 
 def refuse_pictures(path: Path) -> None:

@@ -124,7 +124,7 @@ def _examine(frames: Folder, sensor: xr.Dataset | None, progress: bool) -> Light
             found["audit"] = audit_flat(own.flat, lights.isel(frame=slice(0, _AUDITED)), progress=progress)
             found["flattened"] = flat_pair(lights, own.flat)
     with as_warning(warnings, "the lights were not stacked: "):
-        rows, columns = middle((lights.sizes["y"], lights.sizes["x"]), WINDOW)  # even edges keep the mosaic's phase
+        rows, columns = middle((lights.sizes["y"], lights.sizes["x"]), WINDOW, lights.attrs["cfa_pattern"])
         cut = lights.isel(y=rows, x=columns).compute()
         found["registration"] = registration = register(cut, progress=progress)
         put = aligned(cut, registration).compute()

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from ..core.errors import FrameReadError, StageError, WorkbenchError, said_of
 from ..core.files import check_target, whole_file
 from ..core.fits_cards import broken_seal
-from ..core.mosaic import channel_index, middle
+from ..core.mosaic import colour_index, middle
 from ..core.settings import filter_name
 from ..core.values import attribute_lines
 from ..finish.background import evaluate_background, model_means
@@ -236,7 +236,7 @@ def _green(mosaic: np.ndarray, pattern: str) -> np.ndarray:
     """The green pixels of a mosaic, NaN at the others; of a mono frame all."""
     if pattern == "mono":
         return mosaic
-    cell = np.isin(channel_index(pattern), [1, 2])
+    cell = colour_index(pattern) == 1
     rows, columns = (np.arange(size) % part for size, part in zip(mosaic.shape, cell.shape, strict=True))
     return np.where(cell[rows[:, None], columns], mosaic, np.float32(np.nan))
 

@@ -24,6 +24,7 @@ from .. import __version__
 from ..align.registration import Registration
 from ..calibrate.noise import SensorNoise
 from ..calibrate.planes import calibrate_signal
+from ..core.cube import CFA_CHANNELS, COLOURS
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.files import aside
 from ..core.parallel import in_threads
@@ -248,7 +249,7 @@ def stack_header(
     cards = _run_cards(lights, plan, used, reference) | _noise_cards(noise, unit)
     for place, name in enumerate(plan.channels):
         letter = name[0].upper()
-        cards[f"PIXVAR_{letter}"] = (pixel_share(name), "variance of one pixel over VARIANCE")
+        cards[f"PIXVAR_{letter}"] = (pixel_share(name, plan.cfa_pattern), "variance of one pixel over VARIANCE")
         cards[f"CHI2_{letter}"] = (_number(chi[name]), "scatter between frames over the model's")
         cards[f"BACKGR_{letter}"] = (_number(level[place]), f"[{unit}] mean background left in")
     attributes: dict[str, Any] = {
@@ -311,7 +312,7 @@ def _run_cards(lights: LightList, plan: StackPlan, used: list[int], reference: i
 
 def _noise_cards(noise: SensorNoise, unit: str) -> dict[str, tuple[Any, str]]:
     """The cards of the gain, where it is known, and of the read noise, one a channel of the mosaic."""
-    names = {1: ("mono",), 4: ("R", "G1", "G2", "B")}
+    names = {1: ("mono",), 3: COLOURS, 4: CFA_CHANNELS}
     used_noise = {"EGAIN": (noise.gain, "[e-/ADU] gain used")} if noise.known else {}
     used_noise["RDNOIS"] = noise.read_noise, f"[{unit}] read noise used"
     return {

@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 
 from .. import fidelity, pixels, sensor
-from ..core.cube import take_frames
+from ..core.cube import is_xtrans, take_frames
 from ..core.errors import WorkbenchError
+from ..core.mosaic import require_lattice
 from ..core.pairs import CLIPPED_FRACTION, pair_moments
 from ..core.parallel import in_threads
 from ..core.results import at_iso, same_setting
@@ -144,9 +145,13 @@ def _dsnu(uniformity: Uniformity, bias: xr.DataArray, gain: xr.Dataset | None, p
             continue
         budget -= cost
         stack = pixels.stack_cube(take_frames(bias, frames), progress=progress)
+        first = first or stack
+        if is_xtrans(stack.pattern):
+            with as_warning(uniformity.warnings, "DSNU and PRNU are not measured: "):
+                require_lattice(stack.pattern, "the split into rows, columns and pixels")
+            return first
         parts.append(pixels.measure_dsnu({float(setting): stack}, gain, dim=dim))
-        if first is None:
-            first = stack
+        if first is stack:
             uniformity.iso = float(setting)
             uniformity.bias_pattern = _pattern(stack, relative=False)
     if not parts:
@@ -206,6 +211,8 @@ def _prnu(
         return None
     dim = setting_dim(flats)
     setting = float(flats[dim].values[0])
+    if is_xtrans(stack.pattern):
+        return stack
     alike = zero is not None and dim == uniformity.dim and same_setting(np.array([uniformity.iso]), setting).all()
     uniformity.prnu = pixels.measure_prnu(stack, zero if alike else None).assign_coords({dim: setting})
     uniformity.warnings += uniformity.prnu.attrs["warnings"]
@@ -242,7 +249,8 @@ def _emva(
     black, noise = (at_iso(read[name], setting) for name in ("black_level", "read_noise_adu"))
     levels, place = np.unique(here["level"].values, return_inverse=True)
     moments = pair_moments(here["sums_plain"].sum("block").transpose("pair", "channel", "moment").values)
-    spatial = zero is not None and zero.count > 1 and same_setting(np.array([patterns.uniformity.iso]), setting).all()
+    spatial = zero is not None and zero.count > 1 and not is_xtrans(zero.pattern)
+    spatial = spatial and bool(same_setting(np.array([patterns.uniformity.iso]), setting).all())
     spatial = spatial and (at_iso(read["zero_fraction"], setting) <= CLIPPED_FRACTION).all()
 
     def measure(number: int) -> dict[str, float] | None:

@@ -19,7 +19,7 @@ from scipy.spatial.distance import pdist
 from ..core.cube import check_cube, group_frames
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
-from ..core.mosaic import channel_index, planes
+from ..core.mosaic import channel_count, channel_index, planes
 from ..core.pairs import QUANTISATION_VARIANCE
 from ..core.parallel import counted, stream_frames
 from ..core.settings import setting_dim
@@ -182,7 +182,7 @@ def _reference(stream: Iterator[np.ndarray], count: int, cell: np.ndarray) -> _R
 
 def _offsets(frame: np.ndarray, first: np.ndarray, cell: np.ndarray) -> np.ndarray:
     """Return how far each channel of a frame lies above that of the first [ADU], by the middle of a sample."""
-    offset = np.empty(cell.size, np.float32)
+    offset = np.empty(channel_count(cell), np.float32)
     for (channel, plane), (_, start) in zip(planes(frame, cell), planes(first, cell), strict=True):
         stride = max(1, int(math.sqrt(plane.size / _SAMPLE)))
         difference = plane[::stride, ::stride].astype(np.float32) - start[::stride, ::stride]

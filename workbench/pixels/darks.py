@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
-from ..core.cube import Setting, channels_of, check_cube, group_frames
+from ..core.cube import Setting, channels_of, check_cube, first_green, group_frames
 from ..core.errors import WorkbenchError
-from ..core.mosaic import planes, tiles
+from ..core.mosaic import channel_index, planes, spread, tiles
 from ..core.pairs import OUTLIER_SIGMAS, pair_moments, pair_sums
 from ..core.parallel import counted, frame_memory, frame_zeros, stream_frames
 from ..core.results import at_iso, same_setting
@@ -69,7 +69,7 @@ def dark_noise(
     """
     check_cube(dark, stage="raw", kind="dark")
     names = channels_of(dark.attrs["cfa_pattern"])
-    channel = "G1" if "G1" in names else "mono"
+    channel = first_green(names)
     dim = setting_dim(dark)
     factors = gain["gain"].sel(channel=channel).dropna(setting_dim(gain), how="any")
     setting, frames = _strongest(dark, 2, factors[setting_dim(gain)].values)
@@ -228,8 +228,7 @@ def dark_subtraction(
     before -= np.float32(np.median(_some_rows(master)))
     factors, units = _gains(gain, setting[setting_dim(dark)], pattern)
     for picture in (before, after):
-        for channel, plane in planes(picture, pattern):
-            plane *= np.float32(factors[channel])
+        picture *= spread(factors.astype(np.float32), channel_index(pattern), picture.shape)
     products = deviation_products(before, after)
     expected = np.sqrt((factors**2 * variance).mean() * (1 + 1 / len(frames)))
     attrs = setting | {

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from ..core.cube import channels_of
+from ..core.cube import channels_of, first_green
 from ..core.errors import WorkbenchError
 from ..core.pairs import QUANTISATION_VARIANCE
 from ..core.statistics import fit_line
@@ -287,7 +287,7 @@ def fixed_pattern(stack: FrameStack, channel: str | None = None, *, relative: bo
     """
     names = channels_of(stack.pattern)
     if channel is None:
-        channel = "G1" if "G1" in names else names[0]
+        channel = first_green(names)
     if channel not in names:
         raise WorkbenchError(f"channel {channel!r} is unknown; the channels are {', '.join(names)}")
     number = names.index(channel)

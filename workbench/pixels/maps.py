@@ -12,7 +12,7 @@ from scipy.special import chdtr, chdtri
 from ..core.cube import channels_of, check_cube
 from ..core.defects import Thresholds, UnlitFrames, flag_defects, sample_pixels
 from ..core.kernels import kernel
-from ..core.mosaic import channel_index, planes, tiles
+from ..core.mosaic import channel_count, channel_index, planes, tiles
 from ..core.parallel import counted, stream_frames
 from ..core.settings import TITLES
 from ..core.statistics import Lens, fit_lens
@@ -202,7 +202,7 @@ def find_sensor_defects(
         dark = _dark_frames(dark_map, read_noise, exposure)
         attrs |= {name: float(dark_map.attrs[name]) for name in (*TITLES, "temperature") if name in dark_map.attrs}
     if bias is not None and bias.variance is not None:
-        channels = channel_index(bias.pattern).size
+        channels = channel_count(channel_index(bias.pattern))
         ordinary = [_ordinary_variance(variance, bias.count) for _, variance in planes(bias.variance, bias.pattern)]
         steady = UnlitFrames(bias.mean, np.array(ordinary), np.zeros(channels), bias.variance, bias.count)
     pattern = dark_map.attrs["cfa_pattern"] if dark_map is not None else getattr(flat or bias, "pattern", "mono")
@@ -216,7 +216,7 @@ def find_sensor_defects(
 def _dark_frames(dark_map: xr.DataArray, read_noise: Any, exposure: float) -> UnlitFrames:
     """Return the dark-current map [e⁻/s] with the noise [e⁻] of darks of this exposure; NaN where it is not known."""
     pattern = dark_map.attrs["cfa_pattern"]
-    channels = channel_index(pattern).size
+    channels = channel_count(channel_index(pattern))
     known = dark_map.attrs["units"] == "electron / s" and read_noise is not None and exposure > 0
     noise = np.broadcast_to(np.asarray(read_noise, float) if known else np.nan, (channels,))
     samples = [sample_pixels(plane) for _, plane in planes(dark_map.values, pattern)]
@@ -267,14 +267,17 @@ def vignetting(flat: xr.DataArray, black: Any = None, *, progress: Any = True) -
     """
     check_cube(flat, stage="raw", kind="flat")
     cell = channel_index(flat.attrs["cfa_pattern"])
-    levels = np.broadcast_to(np.nan_to_num(flat.attrs["black_level"] if black is None else black), (cell.size,))
+    channels = channel_count(cell)
+    levels = np.broadcast_to(np.nan_to_num(flat.attrs["black_level"] if black is None else black), (channels,))
     count = min(flat.sizes["frame"], 8)
     size = max(1, int(np.ceil(max(flat.shape[1:]) / cell.shape[0] / _PICTURE)))  # cells of the mosaic to a side
     scale = size * cell.shape[0]
-    light = np.zeros((cell.size, *(side // scale for side in flat.shape[1:])))
+    light = np.zeros((channels, *(side // scale for side in flat.shape[1:])))
     for frame in counted(stream_frames(flat.data[i] for i in range(count)), progress, count):
         for channel, plane in planes(frame, cell):
-            block = tiles(plane, size)[: light.shape[1], : light.shape[2]]
+            # of X-Trans a cell holds several pixels of a colour, in two rows
+            each = (side // (whole // len(cell)) for side, whole in zip(plane.shape, frame.shape, strict=True))
+            block = tiles(plane, *(size * pixels for pixels in each))[: light.shape[1], : light.shape[2]]
             light[channel] += block.mean(axis=(2, 3)) - levels[channel]
     y, x = ((np.arange(side) + 0.5) * scale for side in light.shape[1:])
     radius = np.hypot((y - flat.shape[1] / 2)[:, None], x - flat.shape[2] / 2)

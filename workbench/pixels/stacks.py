@@ -17,7 +17,7 @@ from scipy import special
 from ..core.cube import channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
-from ..core.mosaic import channel_index, planes
+from ..core.mosaic import channel_count, channel_index, planes, spread
 from ..core.noise import code_step_of
 from ..core.pairs import BLOCKS, QUANTISATION_VARIANCE, jackknife_error, leave_one_out
 from ..core.parallel import counted, frame_memory, frame_zeros, lazy_frames, stream_frames
@@ -106,7 +106,8 @@ def stack_frames(
     (True, True)
     """
     cell = channel_index(pattern)
-    offset = np.zeros(cell.size) if black is None else np.broadcast_to(np.asarray(black, float), (cell.size,)).copy()
+    channels = channel_count(cell)
+    offset = np.zeros(channels) if black is None else np.broadcast_to(np.asarray(black, float), (channels,)).copy()
     sums: _StackSums | None = None
     levels: list[np.ndarray] = []
     count = 0
@@ -129,8 +130,8 @@ def stack_frames(
         _add(frame, sums.first, scaling, half, sums.square)
     if sums is None:
         raise WorkbenchError("a stack needs a frame at least; there is none")
-    known = np.reshape(levels, (-1, cell.size))
-    common = np.ones(cell.size) if black is None else (known.mean(axis=0) - offset) / (known[0] - offset)
+    known = np.reshape(levels, (-1, channels))
+    common = np.ones(channels) if black is None else (known.mean(axis=0) - offset) / (known[0] - offset)
     shift, factor = (_rows(each, cell, sums.first.shape[1]) for each in (offset, common))
     _finish(sums, shift, factor, np.array([(count + 1) // 2, count // 2]))
     several = count > 1
@@ -270,8 +271,8 @@ def noise_map(bias: xr.DataArray, *, progress: Any = True) -> xr.DataArray:
 def _without_means(frame: np.ndarray, pattern: str) -> np.ndarray:
     """Return a frame (y, x) less the mean of each channel [ADU], float32."""
     values = frame.astype(np.float32)
-    for _, plane in planes(values, pattern):
-        plane -= np.float32(plane.mean(dtype=float))
+    means = np.array([plane.mean(dtype=float) for _, plane in planes(values, pattern)], np.float32)
+    values -= spread(means, channel_index(pattern), values.shape)
     return values
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..core.cube import black_levels, channels_of, check_cube, evenly, one_value
+from ..core.cube import GREENS, black_levels, channels_of, check_cube, evenly, one_value
 from ..core.dark import dark_current_at
 from ..core.errors import FrameReadError, WorkbenchError
-from ..core.mosaic import channel_index, planes
+from ..core.mosaic import channel_index, planes, require_lattice
 from ..core.pairs import t_factor
 from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.results import at_iso
@@ -204,9 +204,10 @@ def star_shapes(light: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     """
     check_cube(light, stage="raw", kind="light")
     pattern = light.attrs["cfa_pattern"]
+    require_lattice(pattern, "the shape of stars in raw lights")
     white = light.attrs["white_level"]
     top = 0.9 * (white - np.nan_to_num(black_levels(light.attrs)).mean()) if math.isfinite(white) else math.inf
-    green = np.isin(np.array(channels_of(pattern))[channel_index(pattern)], ("G1", "G2", "mono"))
+    green = np.isin(np.array(channels_of(pattern))[channel_index(pattern)], GREENS)
     green = np.tile(green, [-(-size // step) for size, step in zip(light.shape[1:], green.shape, strict=True)])
     green = green[: light.sizes["y"], : light.sizes["x"]]
     frames = counted(stream_frames(lazy_frames(light)), progress, light.sizes["frame"])

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..core.cube import Setting, channels_of, check_cube, group_frames, take_frames
+from ..core.cube import GREENS, Setting, channels_of, check_cube, group_frames, take_frames
 from ..core.noise import code_step_of, error_in_mean
 from ..core.pairs import (
     CLIPPED_FRACTION,
@@ -255,7 +255,7 @@ def split_read_noise(read: xr.Dataset, gain: xr.Dataset, *, within: float = INVA
     """
     channels = [str(name) for name in gain["channel"].values if name in read["channel"].values]
     points = {name: _points(read, gain, name) for name in channels}
-    names = [name for name in channels if name in ("G1", "G2", "mono")]
+    names = [name for name in channels if name in GREENS]
     error = gain["gain_error"].sel(channel=names)
     together = gain.sel(channel=names).assign(gain_error=(error.dims, error_in_mean(gain.sel(channel=names))))
     greens = [_points(read, together, name) for name in names]

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ..core.cube import channels_of, take_frames
-from ..core.mosaic import channel_index, planes
+from ..core.mosaic import channel_index, spread
 from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
 from ..core.results import Table, at_iso, described, with_errors
 from ..core.settings import setting_dim
@@ -382,8 +382,7 @@ def _as_map(setting: DarkSetting, picture: np.ndarray, gain: np.ndarray) -> xr.D
     """Return the slope map as a DataArray in e⁻/s, or in ADU/s without a gain; uses its memory."""
     known = bool(np.isfinite(gain).all())
     if known:
-        for channel, plane in planes(picture, setting.pattern):
-            plane *= np.float32(gain[channel])
+        picture *= spread(gain.astype(np.float32), channel_index(setting.pattern), picture.shape)
     picture[setting.lost] = np.nan
     attrs = {
         "units": "electron / s" if known else "adu / s",

@@ -88,13 +88,14 @@ def find_light(
 
 def _tiles_of(picture: np.ndarray, masked: np.ndarray, pattern: str, gain: np.ndarray) -> _Tiles | None:
     """Return the means of the tiles of an even sample; None for a picture too small or masked too much."""
-    levels, errors = [], []
-    for (channel, plane), (_, mask) in zip(planes(picture, pattern), planes(masked, pattern), strict=True):
+    samples, levels, errors = [], [], []
+    for (_, plane), (_, mask) in zip(planes(picture, pattern), planes(masked, pattern), strict=True):
         stride = max(1, int(np.sqrt(plane.size / _LARGEST_SAMPLE)))
-        values = np.where(mask, np.nan, plane)[::stride, ::stride].astype(np.float64)
-        side = min(_GRID, int(np.sqrt(values.size / _LEAST_PIXELS)))
-        if side < 1:
-            return None
+        samples.append(np.where(mask, np.nan, plane)[::stride, ::stride].astype(np.float64))
+    side = min(_GRID, *(int(np.sqrt(values.size / _LEAST_PIXELS)) for values in samples))
+    if side < 1:
+        return None
+    for channel, values in enumerate(samples):
         rows, columns = (length // side for length in values.shape)
         cut = values[: rows * side, : columns * side].reshape(side, rows, side, columns)
         each = np.moveaxis(cut, 2, 1).reshape(side, side, -1)

@@ -14,7 +14,7 @@ from ..core.cube import Setting, check_cube, group_frames
 from ..core.dark import line_inverse
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
-from ..core.mosaic import channel_index, planes
+from ..core.mosaic import channel_count, channel_index, planes
 from ..core.pairs import jackknife_error, leave_one_out, pair_moments, pair_sums, ring_error
 from ..core.parallel import counted, frame_zeros, in_threads, lazy_frames, stream_frames
 from ..core.settings import setting_dim
@@ -273,7 +273,7 @@ def medians(
     total: np.ndarray, masked: np.ndarray, cell: np.ndarray, count: int = 1, zero: np.ndarray | None = None
 ) -> np.ndarray:
     """Return each channel's median of total/count − zero, of an even sample where there are very many pixels."""
-    result = np.empty(cell.size)
+    result = np.empty(channel_count(cell))
     for (channel, plane), (_, mask) in zip(planes(total, cell), planes(masked, cell), strict=True):
         stride = max(1, int(np.ceil(np.sqrt(plane.size / _LARGEST_SAMPLE))))
         values = plane[::stride, ::stride] / np.float32(count)
@@ -304,7 +304,7 @@ def map_sums(picture: np.ndarray, masked: np.ndarray, cell: np.ndarray, blocks: 
     step = cell.shape[0]
     rows, columns = picture.shape[0] // step, picture.shape[1] // step
     blocks = max(1, min(blocks, rows))
-    sums = np.zeros((4, cell.size, blocks))
+    sums = np.zeros((4, cell.max() + 1, blocks))
     for row in range(rows):
         block = row * blocks // rows
         for dy in range(step):

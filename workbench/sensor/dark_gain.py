@@ -12,7 +12,7 @@ import xarray as xr
 from ..core.cube import channels_of, check_cube, group_frames
 from ..core.dark import TYPICAL_DOUBLING, law_factor
 from ..core.kernels import kernel
-from ..core.mosaic import channel_index, planes
+from ..core.mosaic import channel_count, channel_index, planes
 from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
 from ..core.parallel import counted, in_threads, lazy_frames, stream_frames
 from ..core.results import Table, at_iso, at_isos, described, per_channel
@@ -171,7 +171,7 @@ class _PopulationLimits(NamedTuple):
 def _population_sums(frames: tuple[np.ndarray, ...], bias: _Bias) -> np.ndarray:
     """Return the sums (channel, block, population, moment) of a pair of frames, its pixels sorted by a third."""
     first, second, third = frames
-    channels, blocks = bias.cell.size, max(1, min(BLOCKS, first.shape[0] // bias.cell.shape[0]))
+    channels, blocks = channel_count(bias.cell), max(1, min(BLOCKS, first.shape[0] // bias.cell.shape[0]))
     edges, shifts = np.empty((channels, _POPULATIONS - 1), np.float32), np.zeros(channels, np.float32)
     limits = _PopulationLimits(edges, shifts, np.full((channels, _POPULATIONS), np.inf, np.float32))
     every = zip(*(planes(frame, bias.cell) for frame in frames), strict=True)

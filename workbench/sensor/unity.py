@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..core.cube import GREENS
 from ..core.noise import error_in_mean
 from ..core.results import at_iso, described, per_channel, with_errors
 from ..core.settings import in_words_of, setting_dim, setting_of_table
@@ -48,7 +49,7 @@ def unity_gain_iso(gain: xr.Dataset) -> xr.Dataset:
     >>> round(result.unity_gain_iso.item()), round(result.unity_gain_iso_error.item(), 1)
     (60, 0.6)
     """
-    greens = [name for name in gain["channel"].values.tolist() if name in ("G1", "G2", "mono")]
+    greens = [name for name in gain["channel"].values.tolist() if name in GREENS]
     values, errors = gain["gain"].sel(channel=greens).values, error_in_mean(gain.sel(channel=greens))
     weight = 1 / np.square(errors / values)
     log_gain = (weight * np.log(values * max(gain.attrs.get("step", 1), 1))).sum(-1) / weight.sum(-1)

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
+from ..core.cube import channels_of
 from ..core.errors import WorkbenchError
 from ..core.files import whole_file
 from ..core.values import json_number
-from .night import FOLDERS, LAMP, START, NightSettings, make_night
+from .night import FOLDERS, LAMPS, START, NightSettings, make_night
 from .sensor import VirtualSensor, expose
 from .sky import Sky, View, make_sky, render
 
@@ -235,7 +236,7 @@ def write_frames(
         raise WorkbenchError(f"program {program!r} is none of {', '.join(PROGRAMS)}")
     written: list[tuple[Path, Batch, View | None]] = []
     time, sky = START, sky or make_sky(camera.shape, seed=seed)
-    lamp = np.array((1.0,) if camera.cfa_pattern == "mono" else LAMP)
+    lamp = np.array(LAMPS[len(channels_of(camera.cfa_pattern))])
     for order, batch in enumerate(batches):
         time = batch.start or time
         views: Sequence[View] = batch.views or ()

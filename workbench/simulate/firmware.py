@@ -19,9 +19,9 @@ import numpy as np
 import xarray as xr
 from scipy.ndimage import maximum_filter
 
-from ..core.cube import make_cube
+from ..core.cube import channels_of, make_cube
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index, offsets, planes
+from ..core.mosaic import channel_index, planes, put_plane, spread
 from ..ingest.dng import DngMetadata, write_dng
 from .sensor import VirtualSensor
 
@@ -51,9 +51,8 @@ def stock(mosaic: np.ndarray, sensor: VirtualSensor) -> np.ndarray:
            [  1, 116]], dtype=uint16)
     """
     signal = np.maximum(mosaic.astype(np.int32) - round(sensor.black_level), 0)
-    saved = signal.copy()
-    for channel, (row, column) in offsets(sensor.cfa_pattern).items():
-        saved[row::2, column::2] = np.rint(signal[row::2, column::2] * STOCK_MULTIPLIERS.get(channel, 1.0))
+    multipliers = [STOCK_MULTIPLIERS.get(channel, 1.0) for channel in channels_of(sensor.cfa_pattern)]
+    saved = np.rint(signal * spread(np.array(multipliers), channel_index(sensor.cfa_pattern), signal.shape))
     return np.minimum(saved, sensor.white_level).astype(np.uint16)
 
 
@@ -94,9 +93,10 @@ def remove_hot_pixels(mosaic: np.ndarray, sensor: VirtualSensor, margin: float =
     cleaned = mosaic.copy()
     ring = np.ones((3, 3), bool)
     ring[1, 1] = False
-    for (_, plane), (_, out) in zip(*(planes(frame, sensor.cfa_pattern) for frame in (mosaic, cleaned)), strict=True):
+    cell = channel_index(sensor.cfa_pattern)
+    for channel, plane in planes(mosaic, cell):
         highest = maximum_filter(plane, footprint=ring, mode="reflect")
-        out[:] = np.where(plane > highest + margin, highest, plane)
+        put_plane(cleaned, cell, channel, np.where(plane > highest + margin, highest, plane))
     return cleaned
 
 

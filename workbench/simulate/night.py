@@ -15,6 +15,7 @@ import numpy as np
 from astropy.io import fits
 from tqdm.auto import tqdm
 
+from ..core.cube import channels_of
 from ..core.errors import WorkbenchError
 from ..core.files import whole_file
 from ..core.parallel import FRAME_BYTES, in_threads
@@ -24,6 +25,7 @@ from .sky import Sky, Trail, View, cosmic_rays, dust, make_sky, pointing, render
 
 FOLDERS = {"bias": "biases", "dark": "darks", "flat": "flats", "light": "lights"}  # Siril's names
 LAMP = (0.75, 1.0, 1.0, 0.6)  # a flat panel's light in R, G1, G2, B: any lamp that is not white
+LAMPS = {1: (1.0,), 3: (0.75, 1.0, 0.6), 4: LAMP}  # by the number of a mosaic's channels
 START = datetime(2024, 3, 9, 21, 0, 0)
 _TRUTH = "truth.json"
 
@@ -36,6 +38,8 @@ class NightSettings:
     ----------
     shape, lights, biases, darks, flats
         Size of a frame [pixels] and counts of frames.
+    cfa_pattern
+        Of the camera: a Bayer mosaic, ``core.cube.XTRANS``, or ``mono``.
     iso, exposure, temperature
         The lights' setting, time [s] and sensor temperature [°C]; the darks' too unless `dark_exposure` and
         `dark_temperature` are given.
@@ -90,6 +94,7 @@ class NightSettings:
     trails: int = 0
     trail_electrons: float = 400.0
     cosmic_rays: int = 0
+    cfa_pattern: str = "RGGB"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,11 +296,11 @@ def _night(folder: Path, settings: NightSettings, suffix: str, seed: int) -> Nig
     recipe: dict[str, Any] = {"stars": settings.stars, "brightest": settings.brightest, "faintest": settings.faintest}
     sky = make_sky(settings.shape, **recipe, seed=seed)
     return Night(
-        sensor=d7000(seed=7000 + seed, shape=settings.shape),
+        sensor=d7000(seed=7000 + seed, shape=settings.shape, cfa_pattern=settings.cfa_pattern),
         sky=sky,
         views=tuple(make_night(sky, settings.lights, settings, seed=seed)),
         through=dust(settings.shape, motes=settings.motes, seed=seed),
-        lamp=LAMP,
+        lamp=LAMPS[len(channels_of(settings.cfa_pattern))],
         folder=folder,
         lights=tuple(f"{FOLDERS['light']}/light_{number:04d}.{suffix}" for number in range(settings.lights)),
         settings=settings,

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from ..core.cube import channels_of
 from ..core.dark import BOLTZMANN
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index
+from ..core.mosaic import channel_index, spread
 from ..core.parallel import in_threads
 
 ABSOLUTE_ZERO = -273.15  # °C
@@ -237,7 +237,7 @@ class VirtualSensor:
         return 1 - (y[rows, None] ** 2 + x * x) * share
 
     def spread(self, values: ArrayLike) -> np.ndarray:
-        """Return one value a channel (R, G1, G2, B) laid out over the mosaic (y, x).
+        """Return one value a channel (R, G1, G2, B; of X-Trans R, G, B) laid out over the mosaic (y, x).
 
         Examples
         --------
@@ -245,8 +245,7 @@ class VirtualSensor:
         array([[1, 2, 1, 2],
                [3, 4, 3, 4]])
         """
-        cell = np.asarray(values)[channel_index(self.cfa_pattern)]
-        return np.tile(cell, [side // period for side, period in zip(self.shape, cell.shape, strict=True)])
+        return spread(np.asarray(values), channel_index(self.cfa_pattern), self.shape)
 
 
 def d7000(seed: int = 7000, shape: tuple[int, int] = (3264, 4928), **changes: Any) -> VirtualSensor:

@@ -21,9 +21,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from ..core.cube import MOSAICS
+from ..core.cube import COLOURS, MOSAICS, is_mosaic
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index
+from ..core.mosaic import colour_index
 from ..core.parallel import in_threads
 from .paint import (
     Nebula,
@@ -39,7 +39,6 @@ from .paint import (
     trail_line,
 )
 
-COLOURS = ("R", "G", "B")
 BAND = 256  # [rows] painted at a time
 _SLOPE = 0.6  # of the stars' counts against flux
 _MARGIN = 0.15  # of the longer side: stars around the field, for dithers and rotation
@@ -321,16 +320,16 @@ def dust(shape: tuple[int, int], *, motes: int = 12, depth: float = 0.1, seed: i
 
 
 def _colour_cell(cfa_pattern: str) -> np.ndarray:
-    """The 2 x 2 (or 1 x 1) cell of colour numbers: R 0, G 1, B 2."""
+    """The mosaic's cell of colour numbers: R 0, G 1, B 2."""
     if cfa_pattern in COLOURS:
         return np.array([[COLOURS.index(cfa_pattern)]])
     if cfa_pattern == "mono":
         return np.array([[1]])
-    if cfa_pattern not in MOSAICS:
+    if not is_mosaic(cfa_pattern):
         raise WorkbenchError(
-            f"cfa_pattern {cfa_pattern!r} is not known; choose {', '.join((*MOSAICS, 'mono', *COLOURS))}"
+            f"cfa_pattern {cfa_pattern!r} is not known; choose {', '.join((*MOSAICS, 'X-Trans', 'mono', *COLOURS))}"
         )
-    return np.array([0, 1, 1, 2])[channel_index(cfa_pattern)]
+    return colour_index(cfa_pattern)
 
 
 def _lens(shape: tuple[int, int]) -> tuple[float, float, float]:

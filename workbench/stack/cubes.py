@@ -191,7 +191,10 @@ def stack(
     step = max(-(-height // CHUNKS // BAND), 1) * BAND
     edges = sorted({corner[0], corner[0] + height, *range(corner[0] // BAND * BAND + step, corner[0] + height, step)})
     work = dask.delayed(_stack_rows, pure=False)
-    pieces = [work(cubes, weight, channels, rule, rows, corner, (height, width)) for rows in pairwise(edges)]
+    pieces = [
+        work(cubes, weight, channels, lights.attrs["cfa_pattern"], rule, rows, corner, (height, width))
+        for rows in pairwise(edges)
+    ]
     shapes = [(len(channels), last - first, width) for first, last in pairwise(edges)]
     counts = np.uint8 if count < 256 else np.uint16
     units = {"signal": "electron", "variance": "electron**2", "shared_variance": "electron**2"}
@@ -215,12 +218,12 @@ def _stack_attributes(lights: xr.Dataset, channels: list[str], method: str, said
         "frame_count": lights.sizes["frame"],
         "reference": lights.attrs["reference"],
         "rejection": method,
-        "pixel_variance_share": {name: pixel_share(name) for name in channels},
+        "pixel_variance_share": {name: pixel_share(name, lights.attrs["cfa_pattern"]) for name in channels},
     }
     return plain_attributes(attrs)
 
 
-def _stack_rows(cubes, weight, channels, rule, rows, corner, size) -> tuple[np.ndarray, ...]:
+def _stack_rows(cubes, weight, channels, pattern, rule, rows, corner, size) -> tuple[np.ndarray, ...]:
     """Stack the rows of aligned frames from ``rows[0]`` on; `corner` and `size` are of what the frames show."""
     pictures = [[_whole(part, 3) for part in frames] for frames in cubes[:3]]
     terms, places = np.stack([_whole(part, 4) for part in cubes[3]]), np.stack([_whole(part, 3) for part in cubes[4]])
@@ -233,7 +236,9 @@ def _stack_rows(cubes, weight, channels, rule, rows, corner, size) -> tuple[np.n
     for number in range(rows[0] // BAND, -(-rows[1] // BAND)):
         begin = max(number * BAND, corner[0]) - rows[0]
         tiles = band_tiles(number, area, width, False, begin)
-        noises, common = tile_noise(terms[..., number, :], places[..., number, :], weight, tiles, channels, corner[1])
+        noises, common = tile_noise(
+            terms[..., number, :], places[..., number, :], weight, tiles, channels, pattern, corner[1]
+        )
         for tile, noise in zip(tiles, noises, strict=True):
             top, left = tile.top - corner[0], tile.left - corner[1]
             part = np.s_[:, top : top + tile.height, left : left + tile.width]

@@ -17,15 +17,16 @@ import numpy as np
 
 from ..align.transform import Transform
 from ..calibrate.planes import REACH, Planes
+from ..core.cube import MOSAICS
 from ..core.errors import WorkbenchError
 from ..core.files import aside
 from ..ingest.metadata import PlainPixels
 from .combine import stack_tile
-from .lanczos import PADDING, kernel_polynomials, narrowing_for
+from .lanczos import PADDING, resampling_kernel
 from .normalise import block_centres, sample_noise, tile_noise
 from .reject import RejectionRule, rule_of, thresholds_of
 from .tile import Maps, Scratch, TileFrames, scratch_arrays
-from .window import BAND, BLOCK, band_tiles, quarter_turns, tile_places, tile_width, turned_cell
+from .window import BAND, BLOCK, band_tiles, quarter_turns, tile_places, tile_width, turned_cell, window_margin
 
 RAW_BYTES = 96 * 2**20  # of raw rows that one thread holds
 _PLANES = ("base", "dark", "scale", "noise", "cell", "white")
@@ -127,7 +128,7 @@ class Prepared(NamedTuple):
     dtype: np.dtype
     rule: RejectionRule
     width: int
-    kernel: tuple
+    kernel: np.ndarray
     frames: TileFrames
 
 
@@ -147,7 +148,7 @@ def prepare(plan: StackPlan) -> Prepared:
     dtype = np.dtype(plan.frames[0].pixels.stored).newbyteorder("=")
     dtype = np.dtype(np.uint16) if dtype == np.int16 else dtype
     count, channels = len(plan.frames), len(plan.channels)
-    turns = np.array([quarter_turns(one.transform, plan.shape[1] / 2, plan.shape[0] / 2) for one in plan.frames])
+    turns = np.array([quarter_turns(one.transform, plan.shape, plan.cfa_pattern) for one in plan.frames])
     none = np.zeros(count, np.int64)
     frames = TileFrames(
         raw=np.empty(0, dtype), starts=none, row0=none, rows=none,
@@ -162,7 +163,7 @@ def prepare(plan: StackPlan) -> Prepared:
         scale=np.array([float(one.scale) for one in plan.frames]),
         weight=np.stack([np.asarray(one.weight, float) for one in plan.frames]),
     )  # fmt: skip
-    rule, kernel = rule_of(plan.method, count, plan.low, plan.high), kernel_polynomials(narrowing_for(plan.cfa_pattern))
+    rule, kernel = rule_of(plan.method, count, plan.low, plan.high), resampling_kernel(plan.cfa_pattern)
     width = tile_width(count, channels)
     return Prepared(plan, maps, tuple(one.noise for one in planes), dtype, rule, width, kernel, frames)
 
@@ -181,10 +182,10 @@ def stack_band(ready: Prepared, number: int, memory: dict | None = None) -> Band
     """Stack one band of rows; `memory` keeps buffers from one call to the next."""
     plan = ready.plan
     memory = {} if memory is None else memory
-    tiles = band_tiles(number, (0, 0, *plan.shape), ready.width, plan.cfa_pattern != "mono")
+    tiles = band_tiles(number, (0, 0, *plan.shape), ready.width, plan.cfa_pattern in MOSAICS)
     frame_shape = ready.maps.scale.shape[1:]
     lying = [
-        tile_places(one.transform, turn, frame_shape, tiles)
+        tile_places(one.transform, turn, frame_shape, tiles, window_margin(plan.cfa_pattern))
         for one, turn in zip(plan.frames, ready.frames.turn, strict=True)
     ]
     places, bounds = (np.stack(part) for part in zip(*lying, strict=True))
@@ -194,7 +195,7 @@ def stack_band(ready: Prepared, number: int, memory: dict | None = None) -> Band
         sample_noise(ready.noise[one.group], one.transform, one.scale, one.surface, centres) for one in plan.frames
     ]
     terms, lies = (np.stack([part[..., 0, :] for part in parts]) for parts in zip(*found, strict=True))
-    noises, shared = tile_noise(terms, lies, ready.frames.weight, tiles, plan.channels)
+    noises, shared = tile_noise(terms, lies, ready.frames.weight, tiles, plan.channels, plan.cfa_pattern)
     out = empty_output(len(plan.channels), tiles[0].rows, plan.shape[1], len(plan.frames))
     line = frame_shape[1] * ready.dtype.itemsize
     begin = 0

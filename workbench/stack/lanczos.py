@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..calibrate.planes import FAST
+from ..core.cube import is_xtrans
 from ..core.kernels import kernel
+from ..core.scattered import weight_table
 
 NARROWING = 0.85  # of the kernel on a colour mosaic's lattices
 PADDING = 64  # elements beyond a row that whole vectors may touch
@@ -56,6 +58,13 @@ def kernel_polynomials(narrowing: float = 1.0) -> tuple[np.float32, ...]:
 def narrowing_for(cfa_pattern: str) -> float:
     """Return the kernel's narrowing for a mosaic or a channel: colour lattices undersample, mono pixels seldom do."""
     return 1.0 if cfa_pattern == "mono" else NARROWING
+
+
+def resampling_kernel(cfa_pattern: str) -> np.ndarray:
+    """Return what the compiled loops weigh samples with, flat: the Lanczos polynomials, of X-Trans `weight_table`."""
+    if is_xtrans(cfa_pattern):
+        return weight_table(cfa_pattern).ravel()
+    return np.array(kernel_polynomials(narrowing_for(cfa_pattern)), np.float32)
 
 
 def mean_squared_weight(narrowing: float = 1.0) -> float:

@@ -26,6 +26,8 @@ from scipy.ndimage import map_coordinates
 from ..align.registration import Registration
 from ..align.transform import Transform
 from ..calibrate.planes import NOISE_BLOCK
+from ..core.cube import COLOURS, is_xtrans
+from ..core.scattered import area_noise, mean_square
 from ..core.statistics import MAD_TO_SIGMA
 from ..stars.survey import BLOCK as SURVEY_BLOCK
 from ..stars.survey import FrameSurvey
@@ -33,7 +35,6 @@ from .lanczos import lanczos3, mean_squared_weight, narrowing_for
 from .window import BAND, BLOCK, Tile
 
 AREA = 16  # [pixels] side of the areas for which `variance` counts the noise that the frames share
-SHARE = {"R": 0.25, "G": 0.5, "B": 0.25, "mono": 1.0}  # of the mosaic's pixels
 _CURVED = 8.0  # a second-order surface must explain this many times more than its terms' share of noise
 
 
@@ -161,8 +162,20 @@ def _surface(design: np.ndarray, values: np.ndarray, good: np.ndarray) -> tuple[
     return coefficients, spread
 
 
+def channel_share(channel: str, cfa_pattern: str) -> float:
+    """Return the share of a mosaic's pixels that have the colour of a stack's channel."""
+    return 1.0 if channel == "mono" else cfa_pattern.count(channel) / len(cfa_pattern)
+
+
+def _mean_square(channel: str, cfa_pattern: str) -> float:
+    """Return Σw² of a channel's resampling, averaged over all places."""
+    if is_xtrans(cfa_pattern):
+        return mean_square(cfa_pattern, COLOURS.index(channel))
+    return mean_squared_weight(narrowing_for(channel))
+
+
 @cache
-def white_noise(channel: str) -> float:
+def white_noise(channel: str, cfa_pattern: str) -> float:
     """Return what white noise a sample's variance is worth in the mean of 16 x 16 resampled pixels of a channel.
 
     Close to one over the channel's share of the mosaic: a pixel's kernel reaches over the area's edge, and the pixels
@@ -170,9 +183,12 @@ def white_noise(channel: str) -> float:
 
     Examples
     --------
-    >>> [round(SHARE[name] * white_noise(name), 3) for name in ("R", "G", "mono")]
+    >>> patterns = {"R": "RGGB", "G": "RGGB", "mono": "mono"}
+    >>> [round(channel_share(*each) * white_noise(*each), 3) for each in patterns.items()]
     [0.964, 0.997, 0.994]
     """
+    if is_xtrans(cfa_pattern):
+        return area_noise(cfa_pattern, COLOURS.index(channel), AREA)
     narrowing = narrowing_for(channel)
     phases = [(i / 8 + 1 / 16, j / 8 + 1 / 16) for i in range(8) for j in range(8)]
     taps = np.arange(-2, 4)
@@ -194,9 +210,9 @@ def white_noise(channel: str) -> float:
     return float(total / len(phases) * AREA**2)
 
 
-def pixel_share(channel: str) -> float:
+def pixel_share(channel: str, cfa_pattern: str) -> float:
     """Return the variance of a single pixel over the equivalent white noise: resampling shares each sample out."""
-    return mean_squared_weight(narrowing_for(channel)) / white_noise(channel)
+    return _mean_square(channel, cfa_pattern) / white_noise(channel, cfa_pattern)
 
 
 def block_centres(numbers: Sequence[int], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -268,16 +284,18 @@ def tile_noise(
     weight: np.ndarray,
     tiles: Sequence[Tile],
     channels: Sequence[str],
+    cfa_pattern: str,
     left: int = 0,
 ) -> tuple[list[Noise], np.ndarray]:
     """Return the `Noise` of each tile of a band, and what the frames share (2, channel, block).
 
     `terms` (frame, term, channel, block) and `places` (frame, 2, block) of the band's blocks, from column 0 on;
-    `weight` (frame, channel); `channels` names them; `left` is the output's column where the tiles' arrays begin.
+    `weight` (frame, channel); `channels` names them; `cfa_pattern` is that of the frames; `left` is the output's
+    column where the tiles' arrays begin.
 
     The second gives the shared variance of a pixel of signal m: the first plus the second times m².
     """
-    white = np.array([white_noise(str(name)) for name in channels])
+    white = np.array([white_noise(str(name), cfa_pattern) for name in channels])
     total = np.maximum(weight.sum(0), 1e-30)
     masters = np.stack([(weight[:, :, None] * terms[:, term]).sum(0) / total[:, None] for term in (2, 3)], -1)
     firsts = [(tile.column + left) // BLOCK for tile in tiles]
@@ -323,4 +341,4 @@ def masters_variance(lights: xr.Dataset, channel: str, mean: np.ndarray) -> np.n
         for dim, first, step in (("y", "top", BAND), ("x", "left", BLOCK))
     )
     whole = np.stack([dark * (share - independent), flat * share])[:, rows[:, None], columns]
-    return shared_variance(whole, mean) * mean_squared_weight(narrowing_for(channel))
+    return shared_variance(whole, mean) * _mean_square(channel, lights.attrs["cfa_pattern"])

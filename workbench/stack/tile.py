@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ..align.transform import Transform
+from ..core.cube import MOSAICS
 from ..core.kernels import kernel
 from ..core.mosaic import channel_index
-from .lanczos import PADDING, Target, kernel_polynomials, narrowing_for, sample_window
+from ..core.scattered import Piece, place_at, sample_scattered, soften_scattered
+from .lanczos import PADDING, Target, resampling_kernel, sample_window
 from .window import (
     BAND,
     RIM,
@@ -26,6 +28,7 @@ from .window import (
     quarter_turns,
     tile_places,
     turned_cell,
+    window_margin,
 )
 
 _MARKS = 4096  # saturated pixels of a window that are looked at
@@ -80,11 +83,11 @@ class Scratch(NamedTuple):
     reached: np.ndarray
 
 
-def scratch_arrays(frames: int, channels: int, width: int, window: int, kernel: tuple) -> Scratch:
+def scratch_arrays(frames: int, channels: int, width: int, window: int, kernel: np.ndarray) -> Scratch:
     """Return the buffers that one thread needs for tiles of `width` columns and windows of so many samples."""
     size = channels * (BAND + 2 * RIM) * (width + 2 * RIM)
     return Scratch(
-        kernel=np.array(kernel, np.float32),
+        kernel=kernel,
         ramp=np.arange(width + 2 * RIM + PADDING, dtype=np.float32),
         window=np.zeros(window + PADDING, np.float32),
         values=np.zeros(frames * size + PADDING, np.float32),
@@ -106,14 +109,6 @@ def column_order(width: int, split: bool) -> np.ndarray:
 
 
 @kernel()
-def _at(place, u, v):
-    """Where an output pixel (u, v) of a tile lies in a frame: x and y of a quadratic."""
-    x = place[0, 0] + u * (place[0, 1] + u * place[0, 3]) + v * (place[0, 2] + u * place[0, 4] + v * place[0, 5])
-    y = place[1, 0] + u * (place[1, 1] + u * place[1, 3]) + v * (place[1, 2] + u * place[1, 4] + v * place[1, 5])
-    return x, y
-
-
-@kernel()
 def _drop_outside(samples, order, place, size):
     """Make NaN what lies outside the frame, whose turned `size` is (height, width)."""
     channels, height, width = samples.shape
@@ -121,13 +116,13 @@ def _drop_outside(samples, order, place, size):
     corners = True
     for v in (0, height - 1):
         for u in (0, width - 1):
-            x, y = _at(place, u, v)
+            x, y = place_at(place, u, v)
             corners &= 1.0 <= x <= wide - 2.0 and 1.0 <= y <= high - 2.0
     if corners:
         return
     for v in range(height):
         for index in range(width):
-            x, y = _at(place, order[index], v)
+            x, y = place_at(place, order[index], v)
             if not (-0.5 <= x <= wide - 0.5 and -0.5 <= y <= high - 0.5):
                 for channel in range(channels):
                     samples[channel, v, index] = _NAN
@@ -175,7 +170,7 @@ def _soften(samples, reached, cell, local, window, src, marks):
         for v in range(max(0, v0 - reach), min(height, v0 + reach + 1)):
             for u in range(max(0, u0 - reach), min(width, u0 + reach + 1)):
                 index = u if not window.split else (u // 2 if u % 2 == 0 else even + u // 2)
-                x, y = _at(local, u, v)
+                x, y = place_at(local, u, v)
                 if abs(x - column) <= 0.75 * pace and abs(y - row) <= 0.75 * pace:
                     reached[(channel * height + v) * width + index] = 1
                 samples[channel, v, index] = _bilinear(src, window, cell, parity, x, y)
@@ -232,13 +227,23 @@ def resample_frame(
     local[0, 0] -= window.left
     local[1, 0] -= window.top
     target = Target(scratch.kernel, scratch.ramp, scratch.values, scratch.squares)
-    corner = frames.corner[f]
-    sample_window(scratch.window, window, corner, local, (tile.height, tile.width), f * samples.size, target)
+    corner, begin, reached = frames.corner[f], f * samples.size, scratch.reached[f]
     if found:
-        reached = scratch.reached[f]
         reached[:] = 0
         scratch.saturated[f] = True
-        _soften(samples, reached, corner, local, window, scratch.window, scratch.marks[:found])
+    if corner.shape[0] == 6:
+        piece = scratch.window[: window.rows * 2 * window.half].reshape(window.rows, 2 * window.half)
+        scattered = Piece(piece, window.top, window.left, size, corner)
+        squares = scratch.squares[begin : begin + samples.size].reshape(samples.shape)
+        sample_scattered(scattered, local, scratch.kernel, samples, squares)
+        if found:
+            soften_scattered(
+                scattered, local, scratch.marks[:found], samples, reached[: samples.size].reshape(samples.shape)
+            )
+    else:
+        sample_window(scratch.window, window, corner, local, (tile.height, tile.width), begin, target)
+        if found:
+            _soften(samples, reached, corner, local, window, scratch.window, scratch.marks[:found])
     _normalise(samples, order, frames.surface[f], frames.scale[f], tile)
     _drop_outside(samples, order, frames.place[f], size)
 
@@ -281,12 +286,12 @@ def place_frame(
     ((3, 64, 64), True, True)
     """
     levels = levels or FrameLevels()
-    split = cfa_pattern != "mono"
-    channels = 3 if split else 1
+    split = cfa_pattern in MOSAICS
+    channels = 1 if cfa_pattern == "mono" else 3
     mosaic = np.ascontiguousarray(mosaic, np.float32)
     height, wide = mosaic.shape
-    turn = quarter_turns(transform, shape[1] / 2, shape[0] / 2)
-    kernel = kernel_polynomials(narrowing_for(cfa_pattern))
+    turn = quarter_turns(transform, shape, cfa_pattern)
+    kernel = resampling_kernel(cfa_pattern)
     maps = Maps(
         np.zeros((1, 1, 1), np.float32), np.zeros((1, height, wide), np.float32),
         np.ones((1, height, wide), np.float32), channel_index(cfa_pattern), np.float32(np.inf),
@@ -307,7 +312,7 @@ def place_frame(
     scratch = None
     for number in range(-(-shape[0] // BAND)):
         tiles = band_tiles(number, (0, 0, *shape), width, split, number * BAND)
-        places, bounds = tile_places(transform, turn, mosaic.shape, tiles)
+        places, bounds = tile_places(transform, turn, mosaic.shape, tiles, window_margin(cfa_pattern))
         size = int((bounds[:, 2] * 2 * bounds[:, 3]).max())
         if scratch is None or scratch.window.size < size + PADDING:
             scratch = scratch_arrays(1, channels, width, size, kernel)

@@ -19,7 +19,7 @@ from ..align.registration import Registration
 from ..core.errors import WorkbenchError
 from ..core.mosaic import middle
 from .cubes import aligned, stack
-from .normalise import SHARE, masters_variance, normalisation
+from .normalise import channel_share, masters_variance, normalisation
 from .pixel import average, noise_limits, reject_samples, sky_noise, starless
 from .reject import DEFAULTS, MEAN, method_number
 from .tile import FrameLevels, place_frame
@@ -95,7 +95,7 @@ def noise_against_frames(
                 expected.append(np.sqrt((spread[0] + common)[good].mean(dtype=float)))
             noise[row, column] = np.sqrt(np.mean(np.square(measured)))
             predicted[row, column] = np.sqrt(np.mean(np.square(expected)))
-            chance = noise[row, column] / np.sqrt(2 * pixels * SHARE[channel] / 2)
+            chance = noise[row, column] / np.sqrt(2 * pixels * channel_share(channel, lights.attrs["cfa_pattern"]) / 2)
             # sets of more than half of the frames have frames in common: their scatter shows less than chance
             error[row, column] = max(chance, np.std(measured) / np.sqrt(max(total // count, 1)))
     e = {"units": "electron"}

@@ -18,8 +18,10 @@ from ..calibrate.planes import (
     same_colour,
     weighted_mean,
 )
+from ..core.cube import is_xtrans
 from ..core.kernels import kernel
-from ..core.mosaic import channel_index
+from ..core.mosaic import colour_index
+from ..core.scattered import HALF
 
 RIM = 4
 BLOCK = 32  # output columns that share their noise parameters
@@ -246,9 +248,14 @@ def _gather(frame, y, x, around, weight):
     return 0
 
 
-def quarter_turns(transform: Transform, x: float, y: float) -> int:
-    """Return how many quarter turns bring a frame closest to the reference's orientation, 0 to 3."""
-    matrix = transform.jacobian(x, y)
+def quarter_turns(transform: Transform, shape: tuple[int, int], cfa_pattern: str) -> int:
+    """Return how many quarter turns bring a frame closest to the reference's orientation, 0 to 3; of X-Trans 0.
+
+    `shape` is the output's; the samples of X-Trans are gathered one by one, whatever the angle.
+    """
+    if is_xtrans(cfa_pattern):
+        return 0
+    matrix = transform.jacobian(shape[1] / 2, shape[0] / 2)
     angle = np.degrees(np.arctan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1]))
     return int(np.round(angle / 90.0)) % 4
 
@@ -274,6 +281,8 @@ def turned(turn: int, x: np.ndarray, y: np.ndarray, shape: tuple[int, int]) -> t
 def turned_cell(cfa_pattern: str, turn: int, shape: tuple[int, int]) -> np.ndarray:
     """Return the 2 x 2 colours (0 R, 1 G, 2 B) of a frame's first pixels after quarter turns (zeros for mono).
 
+    Of X-Trans, which is not turned, the 6 x 6.
+
     Examples
     --------
     >>> turned_cell("RGGB", 2, (10, 20)).tolist()
@@ -281,7 +290,9 @@ def turned_cell(cfa_pattern: str, turn: int, shape: tuple[int, int]) -> np.ndarr
     """
     if cfa_pattern == "mono":
         return np.zeros((2, 2), np.int64)
-    colours = np.array([0, 1, 1, 2])[channel_index(cfa_pattern)]
+    colours = colour_index(cfa_pattern)
+    if is_xtrans(cfa_pattern):
+        return colours
     cell = np.empty((2, 2), np.int64)
     for j in range(2):
         for i in range(2):
@@ -323,11 +334,15 @@ def place_polynomials(
     return fitted / _quadratics(np.maximum(widths - 1.0, 1.0), np.array(max(height - 1.0, 1.0)))
 
 
-def window_bounds(places: np.ndarray, widths: np.ndarray, height: int, split: bool) -> np.ndarray:
+def window_margin(cfa_pattern: str) -> int:
+    """Return how many pixels around what tiles ask for a window holds: the kernel's reach, and some to fill defects."""
+    return KERNEL + 2 if cfa_pattern == "mono" else HALF + 2 if is_xtrans(cfa_pattern) else 2 * KERNEL + 3
+
+
+def window_bounds(places: np.ndarray, widths: np.ndarray, height: int, margin: int) -> np.ndarray:
     """Return (top, left, rows, half columns) of the windows (tile, 4) that hold all samples tiles ask for."""
     grid = _quadratics(_NODE_U * (np.asarray(widths, float)[:, None] - 1), _NODE_V * (height - 1))
     x, y = np.moveaxis(np.einsum("tak,tnk->tan", places, grid), 1, 0)
-    margin = 2 * KERNEL + 3 if split else KERNEL + 2
     top, left = (np.floor(values.min(-1)).astype(np.int64) - margin for values in (y, x))
     top, left = top - top % 2, left - left % 2
     rows = np.ceil(y.max(-1)).astype(np.int64) + margin - top + 1
@@ -362,10 +377,13 @@ def band_tiles(number: int, area: tuple[int, int, int, int], width: int, split: 
 
 
 def tile_places(
-    transform: Transform, turn: int, shape: tuple[int, int], tiles: Sequence[Tile]
+    transform: Transform, turn: int, shape: tuple[int, int], tiles: Sequence[Tile], margin: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return where a band's tiles lie in a turned frame of `shape`: places (tile, 2, 6) and windows (tile, 4)."""
+    """Return where a band's tiles lie in a turned frame of `shape`: places (tile, 2, 6) and windows (tile, 4).
+
+    `margin` is `window_margin`.
+    """
     lefts, widths = np.array([(tile.left, tile.width) for tile in tiles]).T
     first = tiles[0]
     places = place_polynomials(transform, turn, shape, lefts, widths, first.top, first.height)
-    return places, window_bounds(places, widths, first.height, first.split)
+    return places, window_bounds(places, widths, first.height, margin)

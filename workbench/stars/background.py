@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..core.cube import is_xtrans
 from ..core.kernels import kernel
 from ..core.mosaic import offsets
+from ..core.scattered import green_plane, green_plane_weights
 from ..core.statistics import MAD_TO_SIGMA
 
 
@@ -29,6 +31,8 @@ SQUARE_PIXELS = Sampling()  # the frame itself
 def half_green(mosaic: np.ndarray, cfa_pattern: str) -> np.ndarray:
     """Return the half-size green plane of a mosaic (mean of G1 and G2), float32; a mono frame as it is.
 
+    Of X-Trans it is the estimate of `core.scattered.green_plane`.
+
     Examples
     --------
     >>> half_green(np.arange(16.0).reshape(4, 4), "RGGB")
@@ -36,6 +40,8 @@ def half_green(mosaic: np.ndarray, cfa_pattern: str) -> np.ndarray:
     """
     if cfa_pattern == "mono":
         return np.ascontiguousarray(mosaic, np.float32)
+    if is_xtrans(cfa_pattern):
+        return green_plane(mosaic, cfa_pattern)
     place = offsets(cfa_pattern)
     height, width = mosaic.shape[0] // 2 * 2, mosaic.shape[1] // 2 * 2
     first, second = (
@@ -56,6 +62,8 @@ def green_sampling(cfa_pattern: str) -> Sampling:
     """
     if cfa_pattern == "mono":
         return SQUARE_PIXELS
+    if is_xtrans(cfa_pattern):
+        return Sampling(2.0, 0.5, green_plane_weights(cfa_pattern)[1])
     return Sampling(2.0, 0.5, (1 / 3, 0.25 if cfa_pattern[0] == "G" else -0.25, 1 / 3))
 
 

@@ -10,8 +10,9 @@ import xarray as xr
 
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
-from ..core.mosaic import channel_index
-from .background import clipped_stats, green_sampling
+from ..core.mosaic import channel_count, channel_index
+from ..core.scattered import green_plane_weights
+from .background import clipped_stats, green_sampling, half_green
 from .find import find_stars
 
 BLOCK = 64  # pixels of the mosaic
@@ -81,6 +82,24 @@ def _survey(signal, cell, green, level, noise):
                     out[x] = one[x] if one[x] == one[x] else two[x]
 
 
+@kernel()
+def _survey_colours(signal, cell, level, noise):
+    """Set level and noise (colour, block row, block column) of a mosaic (y, x) whose colours lie on no lattice."""
+    height, width = signal.shape
+    colours, rows, columns = level.shape
+    scratch = np.empty((BLOCK + 1) ** 2, np.float32)
+    for colour in range(colours):
+        for row in range(rows):
+            for column in range(columns):
+                size = 0
+                for y in range(row * height // rows, (row + 1) * height // rows):
+                    for x in range(column * width // columns, (column + 1) * width // columns):
+                        if cell[y % cell.shape[0], x % cell.shape[1]] == colour:
+                            scratch[size] = signal[y, x]
+                            size += 1
+                level[colour, row, column], noise[colour, row, column], _ = clipped_stats(scratch[:size])
+
+
 def survey_mosaic(signal: np.ndarray, cfa_pattern: str, saturation: float = np.inf) -> FrameSurvey:
     """Find the stars and the background of one calibrated mosaic.
 
@@ -97,14 +116,20 @@ def survey_mosaic(signal: np.ndarray, cfa_pattern: str, saturation: float = np.i
     height, width = signal.shape
     cell = channel_index(cfa_pattern)
     mono = cell.size == 1
-    step, channels = (1, 1) if mono else (2, 4)
+    step, channels = (1, 1) if mono else (2, channel_count(cell))
     green = np.empty((height // step, width // step), np.float32)
     blocks = tuple(-(-size // BLOCK) for size in signal.shape)
     level, noise = (np.empty((channels, *blocks), np.float32) for _ in range(2))
-    _survey(signal, cell, green, level, noise)
+    gain = 1.0 if mono else 2.0
+    if channels == 3:
+        _survey_colours(signal, cell, level, noise)
+        green, share = half_green(signal, cfa_pattern), green_plane_weights(cfa_pattern)[0]
+        background, deviation, gain = level[1], float(np.nanmedian(noise[1])) * share**0.5, 1 / share
+    else:
+        _survey(signal, cell, green, level, noise)
     if mono:
         background, deviation = level[0], float(np.nanmedian(noise))
-    else:
+    elif channels == 4:
         background = (level[1] + level[2]) / 2
         deviation = float(np.sqrt(np.nanmedian(noise[1]) ** 2 + np.nanmedian(noise[2]) ** 2) / 2)
         level = np.stack([level[0], background, level[3]])
@@ -112,7 +137,7 @@ def survey_mosaic(signal: np.ndarray, cfa_pattern: str, saturation: float = np.i
     stars = find_stars(
         green,
         sampling=green_sampling(cfa_pattern),
-        gain=1.0 if mono else 2.0,
+        gain=gain,
         background=background,
         noise=deviation,
         saturation=0.85 * saturation,
