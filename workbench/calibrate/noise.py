@@ -46,9 +46,7 @@ class SensorNoise:
             object.__setattr__(self, name, values)
             if len(values) not in (1, 3, 4) or not all(math.isfinite(value) and value > 0 for value in values):
                 unit = "e-/ADU" if name == "gain" else "e- rms"
-                raise WorkbenchError(
-                    f"{name} is one or four positive numbers [{unit}] (R, G1, G2, B; X-Trans: three), not {values}"
-                )
+                raise WorkbenchError(f"{name} is one or four positive numbers [{unit}] (X-Trans: three), not {values}")
 
     def model(self, channels: int) -> np.ndarray:
         """Return the variance of one sample as (channel, 2): a [ADU²] and b [ADU], var = a + b · signal.
@@ -308,9 +306,8 @@ def _between_neighbours(frames: Frames, pedestal: np.ndarray | None = None) -> n
     found = []
     for channel in range(frames.channels):
         row, column = np.argwhere(frames.cell == channel)[0]
-        lines = frame[row::2, column :: frames.cell.shape[1]]
-        if len(frames.cell) == 6:
-            lines = dict(planes(frame, frames.cell))[channel]
+        one = frame[row::2, column :: frames.cell.shape[1]]
+        lines = dict(planes(frame, frames.cell))[channel] if len(frames.cell) == 6 else one
         # the rounding to whole ADU makes a MAD jump; the middle 68 % do not
         low, high = np.nanpercentile(np.diff(lines, axis=1), (15.865, 84.135))
         found.append((((high - low) / 2) ** 2 / 2, np.nanmedian(lines)))

@@ -13,7 +13,6 @@ import xarray as xr
 from .. import fidelity, pixels, sensor
 from ..core.cube import is_xtrans, take_frames
 from ..core.errors import WorkbenchError
-from ..core.mosaic import require_lattice
 from ..core.pairs import CLIPPED_FRACTION, pair_moments
 from ..core.parallel import in_threads
 from ..core.results import at_iso, same_setting
@@ -124,8 +123,7 @@ def complete(
         uniformity = replace(uniformity, dsnu=_unclipped(uniformity.dsnu, read, gain))
     if ptc is None or read is None:
         return uniformity
-    dim = setting_dim(ptc)
-    settings = ptc[dim].values
+    settings = ptc[dim := setting_dim(ptc)].values
     lowest = float(np.nanmin(settings)) if np.isfinite(settings).any() else math.nan
     here = dim in read.dims and same_setting(read[dim].values, lowest).any()
     emva = _emva(patterns, ptc, read, darks, lowest) if here else {}
@@ -147,13 +145,11 @@ def _dsnu(uniformity: Uniformity, bias: xr.DataArray, gain: xr.Dataset | None, p
         stack = pixels.stack_cube(take_frames(bias, frames), progress=progress)
         first = first or stack
         if is_xtrans(stack.pattern):
-            with as_warning(uniformity.warnings, "DSNU and PRNU are not measured: "):
-                require_lattice(stack.pattern, "the split into rows, columns and pixels")
+            uniformity.warnings.append("DSNU and PRNU are not measured: X-Trans has no lattice of rows in a colour")
             return first
         parts.append(pixels.measure_dsnu({float(setting): stack}, gain, dim=dim))
         if first is stack:
-            uniformity.iso = float(setting)
-            uniformity.bias_pattern = _pattern(stack, relative=False)
+            uniformity.iso, uniformity.bias_pattern = float(setting), _pattern(stack, relative=False)
     if not parts:
         uniformity.warnings.append(
             "a single bias frame at each setting: DSNU is not measured, for its noise looks like its pattern; "
@@ -207,12 +203,9 @@ def _prnu(
     stack = None
     with as_warning(uniformity.warnings, "PRNU is not measured: "):  # flats without light
         stack = pixels.stack_cube(flats, black=black, progress=progress)
-    if stack is None:
-        return None
-    dim = setting_dim(flats)
-    setting = float(flats[dim].values[0])
-    if is_xtrans(stack.pattern):
+    if stack is None or is_xtrans(stack.pattern):
         return stack
+    setting = float(flats[dim := setting_dim(flats)].values[0])
     alike = zero is not None and dim == uniformity.dim and same_setting(np.array([uniformity.iso]), setting).all()
     uniformity.prnu = pixels.measure_prnu(stack, zero if alike else None).assign_coords({dim: setting})
     uniformity.warnings += uniformity.prnu.attrs["warnings"]
@@ -250,8 +243,8 @@ def _emva(
     levels, place = np.unique(here["level"].values, return_inverse=True)
     moments = pair_moments(here["sums_plain"].sum("block").transpose("pair", "channel", "moment").values)
     spatial = zero is not None and zero.count > 1 and not is_xtrans(zero.pattern)
-    spatial = spatial and bool(same_setting(np.array([patterns.uniformity.iso]), setting).all())
-    spatial = spatial and (at_iso(read["zero_fraction"], setting) <= CLIPPED_FRACTION).all()
+    alike = same_setting(np.array([patterns.uniformity.iso]), setting).all()
+    spatial = spatial and alike and (at_iso(read["zero_fraction"], setting) <= CLIPPED_FRACTION).all()
 
     def measure(number: int) -> dict[str, float] | None:
         mean, variance, seconds = (
