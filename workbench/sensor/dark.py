@@ -308,10 +308,11 @@ def _by_noise(points: list[DarkGroup], share: np.ndarray, gain: np.ndarray, gain
 
 
 def _noise_error(group: DarkGroup, factor: np.ndarray) -> float:
-    """Return the error of a group's noise Σ factor · half-variance: of its blocks, or of its frames where greater."""
+    """Return the error of a group's noise Σ factor · half-variance: of its blocks, or of its frames if twice that."""
     blocks = factor @ group.noise
     own = float(np.std(blocks, ddof=1) / np.sqrt(blocks.size)) if blocks.size > 1 else 0.0
-    return max(own, float(factor @ group.noise_error))
+    of_frames = float(factor.sum() * group.noise_error)  # of few frames, known to a factor of two
+    return of_frames if of_frames > 2 * own else own
 
 
 def _signal_row(

@@ -33,7 +33,7 @@ class DarkGroup:
     files: tuple[str, ...]
     means: np.ndarray  # of each frame over all pixels (frame, channel)
     noise: np.ndarray  # half-variance of pairs (channel, block), nothing clipped; NaN for a single frame
-    noise_error: np.ndarray  # of that from frame to frame (channel); 0 for two frames
+    noise_error: float  # of its mean over the channels, from frame to frame; 0 for two frames
     level: np.ndarray  # mean over the pixels that do not saturate in any frame of the group (channel)
     steady: np.ndarray  # the same without those that saturate in longer darks of the setting either
     median: np.ndarray  # over the pixels, less that of the bias frames pixel by pixel where there are any (channel)
@@ -249,7 +249,7 @@ def read_group(
         equal.files,
         np.concatenate([first[:last], second[last - 1 : count - 1]]),
         noise.mean(axis=0) if count > 1 else np.full_like(noise[0], np.nan),
-        ring_error(noise.mean(axis=2)),
+        float(ring_error(noise.mean(axis=2).mean(axis=1, keepdims=True))[0]),
         level,
         steadily,
         medians(total, saturated, cell, count, zero),
