@@ -107,7 +107,7 @@ def test_one_wrong_calibration_frame_does_not_outweigh_the_others(kind, change, 
             hdus[0].data[:] = change(hdus[0].data)
     done = stack_folder(tmp_path / "night", tmp_path / "s.fits", progress=False)
     off = (signal(done.path) - signal(clean.path)) / np.sqrt(fits.getdata(clean.path, "VARIANCE"))
-    assert path.name in repr(done)
+    assert f"{path.name} differs from the others" in repr(done) or f"{path.name} has too little light" in repr(done)
     assert abs(np.nanmedian(off)) < 0.3
     assert np.nanstd(off) < 0.3
 

@@ -198,7 +198,7 @@ def leave_out_odd(frames: Frames, *, scaled: bool = False) -> list[int]:
             samples /= np.maximum(np.nanmedian(samples, axis=0), 1)
             samples /= np.maximum(np.nanmedian(samples, axis=1, keepdims=True), 1e-6)
         away = np.abs(samples - np.nanmedian(samples, axis=0))
-        spread = np.nanmedian(away, axis=1, keepdims=True) / 0.6745
+        spread = 1.25 * np.nanmean(away, axis=1, keepdims=True)  # the median is 0 where codes are coarse
         usual = float(np.median(spread))
         limit = _SIGMAS * (np.clip(spread, usual, 5 * usual) if scaled else max(usual, 0.5))  # codes are whole numbers
         share = np.maximum(share, (away > limit).mean(axis=1))
