@@ -16,11 +16,11 @@ from scipy import ndimage
 from workbench.calibrate.apply import Tables, calibrate_frame
 from workbench.calibrate.masters import master_bias, master_dark, master_flat
 from workbench.calibrate.masterset import Masters, MasterSet
-from workbench.calibrate.noise import SensorNoise, neighbour_mean
+from workbench.calibrate.noise import SensorNoise
 from workbench.core.cube import channels_of, check_cube
 from workbench.core.errors import WorkbenchError
 from workbench.core.mosaic import channel_index, planes, spread
-from workbench.core.statistics import mad_std
+from workbench.core.statistics import mad_std, neighbour_mean
 
 _EVENT = 8.0  # [σ] beyond which a calibrated pixel shows a cosmic ray
 _FEWEST = 1000  # pixels of sky that a noise is measured in

@@ -1,22 +1,27 @@
 """Darks and flats that do not fit the lights, light in darks; masters of other programs in place of raw frames."""
 
+import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import xarray as xr
 from astropy.io import fits
+from scipy.ndimage import gaussian_filter
 
 from tests.scenes import frames_of, names_of
 from workbench.calibrate import make_masters
 from workbench.core.cube import digest
 from workbench.core.errors import WorkbenchError
+from workbench.core.statistics import mad_std
 from workbench.ingest import open_folder
 from workbench.pipelines import stack_folder
 from workbench.pipelines.calibration_checks import check_masters, masters_cube, prepare_calibration
 from workbench.simulate import d7000, dust, make_sky
 from workbench.simulate.capture import Batch, cooled, write_frames
+from workbench.simulate.night import make_night
 from workbench.stack.fits_out import open_stack
 
 SHAPE = (200, 240)
@@ -318,3 +323,23 @@ def test_darks_of_another_stated_setting_are_refused(tmp_path, darks, words):
     write_frames(tmp_path, CAMERA, [Batch("dark", 3, 60.0, **same)], seed=9)
     result = stack_folder(tmp_path, tmp_path / "stack.fits", progress=False)
     assert "calibrated with 3 darks" in result.plan[0]
+
+
+def test_the_variance_under_thin_clouds_is_that_of_the_frames(tmp_path):
+    views = make_night(SKY, 6, exposure=60.0, background=(4.0,) * 3, seed=4)
+    views = [*views[:3], *(replace(view, transparency=0.4, background=(10.0,) * 3) for view in views[3:])]
+    calibration = [Batch("bias", 8, 0.0), Batch("dark", 8, 60.0), Batch("flat", 12, 1.0)]
+    write_frames(tmp_path, SENSOR, calibration, seed=3)
+    signals = []
+    for seed in (1, 2):  # the same night twice: half the variance of the difference is the noise
+        for path in (tmp_path / "lights").glob("*"):
+            path.unlink()
+        write_frames(tmp_path, SENSOR, [Batch("light", 6, 60.0, views=views)], sky=SKY, seed=seed)
+        stack = open_stack(stack_folder(tmp_path, tmp_path / "s.fits", reference="light_0000", progress=False).path)
+        signals.append(stack.signal.values[0, 20:-20, 20:-20])
+    apart = signals[0] - signals[1]
+    apart -= gaussian_filter(apart, 24)  # what the scales' errors do to the whole sky
+    share = json.loads(stack.attrs["pixel_variance_share"])["mono"]
+    stated = share * (stack.variance - stack.shared_variance).values[0, 20:-20, 20:-20]
+    sky = signals[0] < np.percentile(signals[0], 90)
+    assert np.median(stated[sky]) / (mad_std(apart[sky]) ** 2 / 2) == pytest.approx(1, abs=0.1)

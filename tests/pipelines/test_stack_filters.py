@@ -66,6 +66,8 @@ def test_a_stack_each_on_the_grid_of_one_frame(written, done):
         assert (one.frames["filter"] == name).all()
         assert 0.9 < one.frames["transparency"].median() < 1.1  # of its own filter's
     assert "night_B.fits: 5 of 5 lights stacked" in repr(done)
+    (gain,) = (text for text in done.warnings if "gain (mono" in text)  # once, not once a filter
+    assert "(the mean of 4 such estimates)" in gain
 
 
 def test_stars_lie_in_one_place_and_have_the_light_of_their_filter(written, done):

@@ -13,11 +13,10 @@ from ..core.cube import evenly
 from ..core.dark import TYPICAL_DOUBLING
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import channel_index, planes, put_plane
-from ..core.statistics import mad_std, weighted_by_errors
+from ..core.statistics import mad_std, neighbour_mean, weighted_by_errors
 from ..core.values import listed, value_text
 from .apply import Tables
 from .masterset import Masters, MasterSet
-from .noise import neighbour_mean
 
 LOOKED_AT = 4  # lights of a group
 _STANDS_OUT = 8.0  # sigmas by which a pixel of the dark must stand out of its neighbours

@@ -14,8 +14,9 @@ from ..core.defects import HOT, Thresholds, UnlitFrames, defect_map, flag_defect
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
 from ..core.mosaic import channel_count, channel_index, planes, tiles
+from ..core.saturation import sampled_lights
 from ..core.statistics import mad_std
-from .noise import model_of, sampled_lights
+from .noise import model_of
 
 _CHANCE = 0.01  # ordinary pixels taken for hot in lights, in a whole frame
 _LINEAR = 0.98  # of the white level: a dark is saturated from there on

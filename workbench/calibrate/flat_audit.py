@@ -18,10 +18,9 @@ from tqdm.auto import tqdm
 from ..core.cube import channels_of, first_green
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes, require_lattice, tiles
-from ..core.statistics import Lens, fit_lens, mad_std
+from ..core.statistics import Lens, fit_lens, mad_std, neighbour_mean
 from .defects import FINE, cell_means, dust_left, find_dust
 from .flat_findings import ADDED_NOISE, findings_of
-from .noise import neighbour_mean
 
 BLOCK = 32  # [pixels of the mosaic]: side of the blocks that the smooth shape is measured in
 

@@ -7,6 +7,7 @@ together with the dark signal, when lights are calibrated.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +18,12 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_count, channel_index, planes, spread
 from ..core.pairs import CLIPPED_FRACTION
 from ..core.parallel import Frames
+from ..core.saturation import frames_saturate_at, sampled_rows
 from ..core.settings import SETTING, setting_differs, setting_of
 from ..core.values import attribute_lines, describe
 from .combine import Combined, combine_frames
 from .matching import median_of, require_alike, require_one_setting, require_one_temperature
-from .noise import (
-    SensorNoise,
-    frames_saturate_at,
-    hot_slope,
-    light_variance,
-    model_of,
-    read_variance,
-    sampled_rows,
-)
+from .noise import SensorNoise, hot_slope, light_variance, model_of, read_variance
 from .planes import calm_levels
 from .sessions import frames_alike, leave_out_odd
 
@@ -116,10 +110,10 @@ def master_dark(
                 f"the darks' level is {levels.mean():.4g} ADU, that of the bias {black.mean():.4g} ADU: their bias "
                 "seems to have been subtracted already; use the darks as the camera wrote them"
             )
-        model = _dark_model(frames, bias, black, noise)
+        model, error = _dark_model(frames, bias, black, noise)
         combined = combine_frames(frames, model, black=black, progress=progress)
         _calm_shot_noise(combined, frames.cell, black, len(frames))
-        return _master(dark, frames, combined, model, noise)
+        return _master(dark, frames, combined, model, noise).assign_attrs(gain_error=[error] * frames.channels)
 
 
 def master_flat(
@@ -186,10 +180,9 @@ def master_flat(
         frames.leave_out(list(bad))
         means = means[good][leave_out_odd(frames, scaled=True)]
         scale = means.mean(axis=0) / means
-        model = noise.model(frames.channels) if noise else _flat_model(frames, dark_noise, pedestal, scale, saturation)
-        combined = combine_frames(
-            frames, model, pedestal=pedestal, scale=scale, saturation=saturation, progress=progress
-        )
+        model, error = _flat_model(frames, noise or dark_noise, pedestal, scale, saturation)
+        how = {"pedestal": pedestal, "scale": scale, "saturation": saturation, "progress": progress}
+        combined = combine_frames(frames, model, **how)
         share = (len(frames) / (1 / scale).sum(axis=0)) ** 2
         level = _make_relative(combined, cell, share, offset)
         result = _master(flat, frames, combined, model, noise)
@@ -200,6 +193,7 @@ def master_flat(
         result.attrs["warnings"] = [*result.attrs["warnings"], f"{text}: expose them less"]
     return result.assign_attrs(
         clipped=clipped,
+        gain_error=error.tolist(),
         level=level.tolist(),
         lamp_drift=(means.mean(axis=1) / means.mean()).tolist(),
         offset="none" if offset is None else offset.attrs["kind"],
@@ -222,11 +216,13 @@ def plane_means(mosaic: np.ndarray, cell: np.ndarray) -> np.ndarray:
     return means
 
 
-def _dark_model(frames: Frames, bias: xr.Dataset | None, black: np.ndarray, noise: SensorNoise | None) -> np.ndarray:
-    """Variance of one dark (a, b): that of a pixel at the level `black`, and 1/gain for what lies above."""
-    channels = frames.channels
+def _dark_model(
+    frames: Frames, bias: xr.Dataset | None, black: np.ndarray, noise: SensorNoise | None
+) -> tuple[np.ndarray, float]:
+    """Variance of one dark (a, b): at the level `black`, and 1/gain for what lies above; b's relative error or NaN."""
+    channels, error = frames.channels, math.nan
     if noise is not None and (bias is not None or len(frames) < 2):
-        return noise.model(channels)
+        return noise.model(channels), error
     base = read_variance(frames)  # of the ordinary pixel, which has dark signal of its own
     if noise is not None:
         b = noise.model(channels)[:, 1]
@@ -239,19 +235,23 @@ def _dark_model(frames: Frames, bias: xr.Dataset | None, black: np.ndarray, nois
         # all channels have one gain to a per cent or so, but the pixels of one alone may be too few to measure it
         certain = weight.sum() > 25
         b = np.full(channels, np.average(slope[known], weights=weight) if certain else 0.0)
-    return np.stack([np.maximum(base - b * np.maximum(_plane_levels(frames) - black, 0), 1e-3), b], axis=1)
+        error = 1 / math.sqrt(weight.sum()) if certain else math.nan
+    return np.stack([np.maximum(base - b * np.maximum(_plane_levels(frames) - black, 0), 1e-3), b], axis=1), error
 
 
 def _flat_model(
-    frames: Frames, base: np.ndarray, pedestal: np.ndarray, scale: np.ndarray, saturation: float
-) -> np.ndarray:
-    slope = light_variance(frames, base, pedestal, scale, saturation)
+    frames: Frames, known: SensorNoise | np.ndarray, pedestal: np.ndarray, scale: np.ndarray, saturation: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Variance of one flat (a, b), and the relative error of b; `known` is the noise, or only that without light."""
+    if isinstance(known, SensorNoise):
+        return known.model(frames.channels), np.full(frames.channels, np.nan)
+    slope, error = light_variance(frames, known, pedestal, scale, saturation)
     if not (slope > 0).all():
         raise WorkbenchError(
             "the flats show no shot noise between frames: either they are saturated, below the white level that is "
             "known, or they are not raw frames as the camera wrote them (averaged, JPEG, one frame copied)"
         )
-    return np.stack([base, slope], axis=1)
+    return np.stack([known, slope], axis=1), error
 
 
 def _plane_levels(frames: Frames) -> np.ndarray:

@@ -37,14 +37,15 @@ from ..core.fits_cards import (
     words_sum,
 )
 from ..core.mosaic import channel_count, channel_index, planes
+from ..core.saturation import saturation_level
 from ..core.settings import setting_differs, setting_of
 from .apply import Tables
 from .defects import defects_in_lights, find_defects
 from .masters import master_bias, master_dark, master_flat, plane_means
 from .matching import Group, plan_groups
-from .noise import SensorNoise, from_sensor, noise_of_flats, noise_of_masters, saturation_level, with_own_noise
+from .noise import SensorNoise, estimates_in_words, from_sensor, noise_of_flats, noise_of_masters, with_own_noise
 
-VERSION = 2  # of the way masters are made; after another number all are made again
+VERSION = 3  # of the way masters are made; after another number all are made again
 _VARIABLES = ("signal", "variance", "count", "unstable")
 
 
@@ -236,7 +237,8 @@ def make_masters(
                 known = from_sensor(sensor, setting_of(first), light.attrs["cfa_pattern"])
             results.append(_masters_of(group, light, flat, master, known, white, defects))
     files = tuple(str(name) for name in light["filename"].values)
-    warnings = dict.fromkeys(text for masters in results for text in masters.warnings)
+    lines = estimates_in_words([(m.noise, setting_of(light, m.group.lights[0])) for m in results], light)
+    warnings = dict.fromkeys([*lines, *(text for masters in results for text in masters.warnings)])
     return MasterSet(tuple(results), files, tuple(warnings))
 
 

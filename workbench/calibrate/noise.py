@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,17 @@ import xarray as xr
 from scipy.stats import chi2
 
 from ..core.cube import black_levels, channels_of
-from ..core.errors import FrameReadError, WorkbenchError
+from ..core.errors import WorkbenchError
 from ..core.mosaic import planes
+from ..core.noise import code_step, stated_gain
 from ..core.parallel import Frames
+from ..core.saturation import sampled_rows
 from ..core.settings import setting_differs, setting_dim, setting_of
-from ..core.statistics import mad_std
-from ..core.values import describe
+from ..core.statistics import mad_std, weighted_by_errors
+from ..core.values import describe, listed, value_text
 from .combine import UNSTABLE_CHANCE
 
+_HEADERS = "EGAIN {:g} of the headers"
 QUANTISATION = 1 / 12  # variance of rounding to whole ADU [ADU²]
 
 
@@ -29,7 +32,8 @@ class SensorNoise:
 
     `gain` [e-/ADU]; `read_noise` [e- rms], quantisation not included; `doubling_temperature` [K] of the dark
     current, NaN where unknown; `iso`; `source`: where the numbers come from, in words; `known` is False
-    where the gain could not be found and ADU are taken for electrons; `step` [ADU] of the codes.
+    where the gain could not be found and ADU are taken for electrons; `step` [ADU] of the codes; `gain_error` [e-/ADU],
+    NaN where it is not measured here.
     """
 
     gain: tuple[float, ...]
@@ -39,6 +43,7 @@ class SensorNoise:
     source: str = "given"
     known: bool = True
     step: float = 1.0
+    gain_error: tuple[float, ...] = (math.nan,)
 
     def __post_init__(self) -> None:
         for name in ("gain", "read_noise"):
@@ -109,31 +114,19 @@ def noise_of_masters(
 ) -> tuple[SensorNoise, list[str]]:
     """Estimate gain and read noise at a raw light's setting from the scatter of the masters' frames; with warnings.
 
-    The gain comes from two flats or more, else from the shot noise of the darks' warm pixels; the read noise from the
-    bias frames, else the darks, else the light's own background.
+    The gain comes from two flats or more, else from the light's header (``EGAIN``), else from the shot noise of the
+    darks' warm pixels; the read noise from the bias frames, else the darks, else the light's own background.  What the
+    header states is compared with what is measured.
     """
-    pattern, setting = light.attrs["cfa_pattern"], setting_of(light)
-    iso = setting["iso"]
+    iso = float(light["iso"])
     bias, dark = (None if master is None or "combined" in master.attrs else master for master in (bias, dark))
     quiet = next((model_of(master)[:, 0] for master in (bias, dark) if master is not None), None)
-    slope, source, warnings = None, "", []
-    differing = [] if flat is None else setting_differs(setting, flat.attrs)
-    if flat is not None and _measures_gain(flat) and not set(differing) & {"gain_setting", "readout_mode"}:
-        slope, source = model_of(flat)[:, 1], f"{flat.attrs['frames']} flats"
-        if "iso" in differing:
-            slope = slope * (iso / flat.attrs["iso"])
-            warnings.append(
-                f"the gain comes from flats at ISO {flat.attrs['iso']:g}, scaled to the lights' ISO {iso:g} as if it "
-                "went with 1/ISO; a measured sensor file (--sensor) is safer"
-            )
-    elif dark is not None and (model_of(dark)[:, 1] > 0).all():
-        slope = np.full(len(model_of(dark)), np.mean(model_of(dark)[:, 1]))
-        source = "the shot noise of the darks' warm pixels"
-    if slope is None:
+    slope, error, source, warnings = _gain_of(light, dark, flat)
+    if not source:
         read = np.sqrt(quiet) if quiet is not None else _light_scatter(light)[0]
         warnings.append(
-            f"the gain is not known (no sensor file, no flats at {describe(setting)}, no warm pixels in darks): ADU "
-            "are taken for electrons, so that weights and error bars are only relative"
+            f"the gain is not known (no sensor file, no flats at {describe(setting_of(light))}, no EGAIN, no warm "
+            "pixels in darks): ADU are taken for electrons, so that weights and error bars are only relative"
         )
         source = "unknown: one electron an ADU"
         return SensorNoise((1.0,) * read.size, tuple(read), iso=iso, source=source, known=False), warnings
@@ -145,9 +138,77 @@ def noise_of_masters(
     else:
         read = _read_noise(quiet, slope)
         source += " and bias" if bias is not None else " and darks"
-    gains = ", ".join(f"{name} {1 / b:.3f}" for name, b in zip(channels_of(pattern), slope, strict=True))
-    warnings.append(f"gain ({gains} e-/ADU) and read noise were estimated from the frames at hand: {source}")
-    return SensorNoise(tuple(1 / slope), tuple(read), iso=iso, source=f"estimated from {source}"), warnings
+    errors = tuple(np.broadcast_to(error, slope.shape) / slope)
+    gain = SensorNoise(tuple(1 / slope), tuple(read), iso=iso, source=f"estimated from {source}", gain_error=errors)
+    return gain, warnings
+
+
+def _gain_of(
+    light: xr.DataArray, dark: xr.Dataset | None, flat: xr.Dataset | None
+) -> tuple[np.ndarray, np.ndarray, str, list[str]]:
+    """Return 1/gain [ADU] of each channel, its relative error, from what (empty if from nothing), and warnings."""
+    setting, channels = setting_of(light), len(channels_of(light.attrs["cfa_pattern"]))
+    iso, where = setting["iso"], describe({name: setting[name] for name in ("iso", "gain_setting")})
+    differing = [] if flat is None else setting_differs(setting, flat.attrs)
+    warm = dark if dark is not None and (model_of(dark)[:, 1] > 0).all() else None
+    slope, error, source, warnings = np.full(channels, math.nan), np.full(channels, math.nan), "", []
+    if flat is not None and _measures_gain(flat) and not set(differing) & {"gain_setting", "readout_mode"}:
+        slope, source, error = model_of(flat)[:, 1], f"{flat.attrs['frames']} flats", _gain_error(flat)
+        if "iso" in differing:
+            slope = slope * (iso / flat.attrs["iso"])
+            warnings.append(
+                f"the gain comes from flats at ISO {flat.attrs['iso']:g}, scaled to the lights' ISO {iso:g} as if it "
+                "went with 1/ISO; a measured sensor file (--sensor) is safer"
+            )
+    elif warm is not None:
+        slope, error = np.full(channels, np.mean(model_of(warm)[:, 1])), _gain_error(warm)
+        source = "the shot noise of the darks' warm pixels"
+    egain = float(light["egain"])
+    if egain > 0:
+        step = code_step(np.asarray(light.values)[::8])
+        claim, text = stated_gain(egain, step, where, 1 / slope, error / slope, by=source)
+        if not source.endswith("flats"):  # warm pixels know it to some per cent
+            text = text.replace(
+                "the measured one is used; is the lamp steady, and the header right?", "the header's is used"
+            )
+            slope, error, source = np.full(channels, 1 / claim), np.full(channels, math.nan), _HEADERS.format(egain)
+        warnings += [text] if text else []
+    return slope, error, source, warnings
+
+
+def estimates_in_words(noises: Sequence[tuple[SensorNoise, Mapping[str, Any]]], light: xr.DataArray) -> list[str]:
+    """Say once for each setting what gain was estimated, with its error, and from what.
+
+    Where several groups of lights (filters, nights) have estimates of their own, their mean is stated.  What headers
+    state has its own sentence.
+    """
+    lines = []
+    estimated: dict[str, list[SensorNoise]] = {}
+    for noise, setting in noises:
+        if noise.known and noise.source.startswith("estimated") and "EGAIN" not in noise.source:
+            own = estimated.setdefault(describe({name: setting[name] for name in ("iso", "gain_setting")}), [])
+            own += [noise] if noise not in own else []
+    for where, several in estimated.items():
+        columns = np.array([(noise.gain, np.broadcast_to(noise.gain_error, len(noise.gain))) for noise in several])
+        gains = []
+        for name, gain, error in zip(
+            channels_of(light.attrs["cfa_pattern"]), *np.moveaxis(columns, 0, -1), strict=True
+        ):
+            mean = weighted_by_errors(gain, error) if np.isfinite(error).all() else (float(gain.mean()), math.nan)
+            gains.append(f"{name} {value_text(*mean)}")
+        sources = dict.fromkeys(noise.source.removeprefix("estimated from ") for noise in several)
+        more = f" (the mean of {len(several)} such estimates)" if len(several) > 1 else ""
+        at = f" at {where}" if len(estimated) > 1 else ""
+        lines.append(
+            f"gain ({', '.join(gains)} e-/ADU{at}) and read noise were estimated from the frames at hand: "
+            f"{listed(list(sources), 2)}{more}"
+        )
+    return lines
+
+
+def _gain_error(master: xr.Dataset) -> np.ndarray:
+    """Return the relative error of the gain that a master's frames give, one a channel."""
+    return np.array(master.attrs.get("gain_error", [math.nan]), float)
 
 
 def noise_of_flats(flat: xr.Dataset | None, bias: xr.Dataset | None, setting: Mapping[str, Any]) -> SensorNoise | None:
@@ -223,18 +284,20 @@ def read_variance(frames: Frames) -> np.ndarray:
 def light_variance(
     frames: Frames, base: np.ndarray, pedestal: np.ndarray, scale: np.ndarray, saturation: float
 ) -> np.ndarray:
-    """Return b = 1/gain [ADU] of flats, one a channel: the variance across frames beyond `base` over the signal.
+    """Return b = 1/gain [ADU] of flats, one a channel, and its relative error (2, channel).
+
+    The variance across frames beyond `base` over the signal.
 
     With x = (y - P) s, w = 1/s and n frames, E Σ w (x - x̄)² = a (Σs - n/Σw) + b x (n - 1) in each pixel; the sums over
     pixels give b.  The fixed pattern (PRNU, vignetting) is the same in all frames and does not enter; only of a
-    single frame it does, which gives an upper bound.
+    single frame it does, which gives an upper bound.  A variance of ν degrees of freedom is known to √(2/ν).
     """
     n = len(frames)
     if n == 1:
         spread, level = _between_neighbours(frames, pedestal)
-        return (spread - base) / level
+        return np.array([(spread - base) / level, np.full(len(level), np.nan)])
     numbers, rows = sampled_rows(frames)
-    slope = np.full(frames.channels, np.nan)
+    slope, error = np.full((2, frames.channels), np.nan)
     limit = chi2.isf(UNSTABLE_CHANCE, n - 1) / (n - 1)
     for (c, plane), (_, ground) in zip(planes(rows, frames.cell), planes(pedestal[numbers], frames.cell), strict=True):
         samples = _pixels(plane)
@@ -252,7 +315,8 @@ def light_variance(
             slope[c] = (spread[good] - offset).sum() / (centre[good].sum() * (n - 1))
             expected = np.maximum(slope[c], 0) * centre * (n - 1) + offset
             good &= ~(spread > limit * expected)
-    return slope
+        error[c] = math.sqrt(2 / max(np.count_nonzero(good) * (n - 1), 1))
+    return np.array([slope, error])
 
 
 def hot_slope(frames: Frames, bias: np.ndarray | None = None) -> np.ndarray:
@@ -312,75 +376,6 @@ def _between_neighbours(frames: Frames, pedestal: np.ndarray | None = None) -> n
         low, high = np.nanpercentile(np.diff(lines, axis=1), (15.865, 84.135))
         found.append((((high - low) / 2) ** 2 / 2, np.nanmedian(lines)))
     return np.transpose(found)
-
-
-_ABOVE_THE_END = 0.01  # of all samples: above a level where one frame's values pile up
-
-
-def saturation_level(light: xr.DataArray, frames: int = 3) -> float:
-    """Return the level [ADU] at which lights saturate: the white level, or where values pile up below; inf if unknown.
-
-    Looked for in a few frames, plane by plane (`piled_level`).  Some cameras saturate below the level they state.
-    """
-    white = light.attrs["white_level"]
-    level = float(white) if math.isfinite(white) else math.inf
-    for frame in sampled_lights(light, frames):
-        for _, plane in planes(frame, light.attrs["cfa_pattern"]):
-            level = min(level, piled_level(plane))
-    return level
-
-
-def piled_level(plane: np.ndarray) -> float:
-    """Return the greatest value of a plane [ADU] if values pile up there, as a converter's end makes them; else inf.
-
-    They do where at least eight pixels have it and four times as many as the eight codes below it together.
-
-    Examples
-    --------
-    >>> values = 16 * np.random.default_rng(1).poisson(1000, 4000)  # 12 bits in 16
-    >>> piled_level(values), piled_level(np.minimum(values, 16000))
-    (inf, 16000.0)
-    """
-    whole = plane.dtype.kind in "iu"
-    top = plane.max() if whole else np.nanmax(plane, initial=-np.inf)
-    if not np.isfinite(top):
-        return math.inf
-    step = max(int(np.gcd.reduce(plane.ravel()[::7])), 1) if whole else 1
-    piled, below = np.count_nonzero(plane == top), np.count_nonzero((plane < top) & (plane >= top - 8.0 * step))
-    return float(top) if piled >= 8 and piled > 4 * below else math.inf
-
-
-def frames_saturate_at(frames: Frames, white: float) -> float:
-    """Return the level [ADU] at which frames saturate: the white level, or where values of a frame pile up below."""
-    level = math.inf if math.isnan(white) else float(white)
-    _, rows = sampled_rows(frames)
-    for _, plane in planes(rows, frames.cell):
-        found = [piled_level(frame) for frame in plane]  # nothing lies above a converter's end, in no frame
-        level = min([level, *(value for value in found if (plane > value).mean() < _ABOVE_THE_END)])
-    return level
-
-
-def sampled_lights(light: xr.DataArray, most: int) -> Iterator[np.ndarray]:
-    """Yield frames (y, x) spread over a cube, except what cannot be read: the work on the lights reports that."""
-    count = light.sizes["frame"]
-    for number in sorted({round(k) for k in np.linspace(0, count - 1, min(most, count))}):
-        try:
-            yield np.asarray(light.isel(frame=number).values)
-        except FrameReadError:
-            continue
-
-
-def neighbour_mean(plane: np.ndarray) -> np.ndarray:
-    """Return the mean of each pixel's four neighbours in planes (..., y, x), without the edge: (..., y - 2, x - 2)."""
-    rows, columns = plane[..., 1:-1], plane[..., 1:-1, :]
-    return (rows[..., :-2, :] + rows[..., 2:, :] + columns[..., :-2] + columns[..., 2:]) / 4
-
-
-def sampled_rows(frames: Frames) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of some rows spread over the frame, whole cells, and these rows (frame, y, x) as read."""
-    bands = frames.sampled()
-    rows = np.concatenate([frames.read(*band) for band in bands], axis=1)
-    return np.concatenate([np.arange(*band) for band in bands]), rows
 
 
 def _pixels(plane: np.ndarray) -> np.ndarray:

@@ -21,7 +21,11 @@ import xarray as xr
 from .dark import dark_current_at
 from .errors import WorkbenchError
 from .settings import in_words_of, setting_dim
+from .statistics import weighted_by_errors
+from .values import value_text
 
+_DISAGREES = 3.0  # errors of a measured gain
+_ROUNDED = 0.005  # of the gain: to what headers round it
 SOURCES = ("light", "dark current", "read noise", "response", "rounding")
 
 
@@ -45,6 +49,50 @@ def code_step(values: np.ndarray) -> int:
     common = int(np.gcd.reduce(np.diff(codes))) if codes.size > 2 else 1
     step = common & -common
     return step if step >= 4 else 1  # twos are left out by cameras that multiply or compress
+
+
+def stated_gain(
+    egain: float, step: int, where: str, known: Any = math.nan, error: Any = math.nan, *, by: str = "the flats"
+) -> tuple[float, str]:
+    """Compare ``EGAIN`` of a header with a measured gain; returns it [e⁻/ADU] and a sentence.
+
+    ``EGAIN`` is e⁻ a step of the converter, or e⁻/ADU; they differ where codes come in steps of several ADU.  Against a
+    measured gain the nearer of the two counts, without one the first.  They disagree beyond three errors of the gain
+    and half a per cent, to which headers may be rounded; where they agree the sentence is empty.
+
+    Parameters
+    ----------
+    step
+        Of the codes [ADU].
+    where
+        The setting in words.
+    known, error
+        Measured gain of each channel [e⁻/ADU] and its error; NaN without.
+    by
+        What measured it.
+
+    Examples
+    --------
+    >>> stated_gain(4.0, 16, "gain setting 0", 0.2501, 0.0004)
+    (0.25, '')
+    >>> stated_gain(4.0, 1, "gain setting 0")[1].split(":")[0]
+    'the gain at gain setting 0 is what the headers state, EGAIN 4 e-/ADU'
+    """
+    unit = max(step, 1)
+    mean, doubt = weighted_by_errors(np.atleast_1d(known), np.atleast_1d(error))
+    if not math.isfinite(mean):
+        per = f" e-/step of {unit} ADU" if unit > 1 else " e-/ADU"
+        return egain / unit, (
+            f"the gain at {where} is what the headers state, EGAIN {egain:g}{per}: it is not measured and has no "
+            "error; pairs of flats would show it"
+        )
+    claim = min((egain / unit, egain), key=lambda one: abs(math.log(one / mean)))
+    if abs(claim - mean) <= _DISAGREES * math.hypot(doubt, _ROUNDED * claim):
+        return claim, ""
+    return claim, (
+        f"the headers state a gain of {claim:.4g} e-/ADU at {where} (EGAIN {egain:g}), {by} give "
+        f"{value_text(mean, doubt)}: the measured one is used; is the lamp steady, and the header right?"
+    )
 
 
 def code_step_of(cube: xr.DataArray) -> int:

@@ -201,6 +201,12 @@ def neighbour_covariance(picture: np.ndarray, lags: Sequence[tuple[int, int]]) -
     return covariance, pairs
 
 
+def neighbour_mean(plane: np.ndarray) -> np.ndarray:
+    """Return the mean of each pixel's four neighbours in planes (..., y, x), without the edge: (..., y - 2, x - 2)."""
+    rows, columns = plane[..., 1:-1], plane[..., 1:-1, :]
+    return (rows[..., :-2, :] + rows[..., 2:, :] + columns[..., :-2] + columns[..., 2:]) / 4
+
+
 def median_profile(
     position: np.ndarray, values: np.ndarray, edges: np.ndarray, *, least: int = 4
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

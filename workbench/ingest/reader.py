@@ -29,7 +29,7 @@ from .fits import fits_layout, header_of, read_fits
 from .metadata import FrameInfo, PlainPixels, kind_in_words, read_exif, require_file
 from .raw import raw_info, read_raw
 
-_RECORDED = (*SETTING, "filter", "exposure", "aperture", "temperature", "rotation", "time")
+_RECORDED = (*SETTING, "egain", "filter", "exposure", "aperture", "temperature", "rotation", "time")
 Area = Literal["visible", "full"]
 _LAYOUTS = {"fits": fits_layout, "xisf": xisf_layout, "tiff": tiff_layout, "ser": ser_layout}
 _UNPACKERS = {"xisf": read_xisf, "tiff": read_tiff}

@@ -33,6 +33,8 @@ _EMPTY = 0.01  # of a master's pixels at 0 or below: with its offset in it there
 _CLIPPED = 0.001
 _GAINS_DIFFER = 0.01  # of a channel's gain: what channels of one camera may differ by
 _AUDITED = 3  # lights of a flat
+_BLOCKS_HOLD = 2.0  # of honest nights it is 1.0 to 1.4: stars, and the seeing that moves their light about
+_CHI_HOLDS = (0.9, 1.1)  # within this the noise model describes the scatter between frames
 
 
 class CheckedMasters(NamedTuple):
@@ -150,6 +152,36 @@ def _calibrated(pixels: PlainPixels, folder: Path, factor: float) -> np.ndarray:
     calibrate_signal(raw, maps, factor, signal)
     signal[raw >= maps.white] = np.nan
     return signal
+
+
+def scatter_doubts(pixels: dict[str, float], blocks: dict[str, float], darks_fit: bool) -> list[str]:
+    """Say by what the variance is off where frames do not scatter as the noise model has it, and what can be the cause.
+
+    `pixels` and `blocks` are chi-squares of each channel, of pixels and of the background in blocks of 64 pixels.
+    """
+    doubts = []
+    off = {name: value for name, value in pixels.items() if not _CHI_HOLDS[0] <= value <= _CHI_HOLDS[1]}
+    if off:
+        cause = "check the gain and the read noise, or look for clouds and moving light"
+        if not darks_fit:
+            cause = "the darks that do not fit the lights can be the cause"
+        size = ", ".join(
+            f"{max(value, 1 / value):.2g} times too {'small' if value > 1 else 'large'} in {name}"
+            for name, value in off.items()
+        )
+        values = ", ".join(f"{name} {value:.2f}" for name, value in pixels.items())
+        doubts.append(
+            f"the scatter between frames is not what the noise model predicts (chi-square {values}): {cause}; the "
+            f"stated variance is {size}"
+        )
+    if any(value > _BLOCKS_HOLD for value in blocks.values()):
+        values = ", ".join(f"{name} {value:.1f}" for name, value in blocks.items())
+        doubts.append(
+            f"the background of the frames differs in blocks of 64 pixels by more than noise (chi-square {values}): "
+            "flats that do not fit, clouds or moving light; the variance of means over so many pixels is at least that "
+            "many times too small, and what is alike in all frames does not even show in it"
+        )
+    return doubts
 
 
 def masters_cube(rows: pd.DataFrame) -> xr.DataArray:

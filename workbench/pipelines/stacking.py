@@ -33,7 +33,7 @@ from ..stack.engine import PlannedFrame, StackPlan
 from ..stack.normalise import normalisation
 from ..stack.settings import StackSettings
 from ..stars.survey import QUALITY, quality_table
-from .calibration_checks import flat_doubts
+from .calibration_checks import flat_doubts, scatter_doubts
 from .stack_filters import FilterRun, claimed, filter_runs, part_of, register_filters, stack_files
 from .stack_inputs import (
     OpenedFrames,
@@ -58,7 +58,6 @@ from .stack_outputs import (
 )
 
 GRADES = ("file", "filter", "exposure", *QUALITY, "transparency", "used", "reason")  # columns of `grade_lights`
-_CHI_HOLDS = (0.9, 1.1)  # within this the noise model describes the scatter between frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,8 +283,8 @@ def _graded(run: FilterRun, settings: StackSettings) -> tuple[pd.DataFrame, Filt
     return table.join(quality.reindex(columns=list(QUALITY)), on="file"), run
 
 
-def plan_stack(run: FilterRun, settings: StackSettings, registration: Registration) -> tuple[StackPlan, np.ndarray]:
-    """Return the plan of the stack: what to read where, how to normalise and weigh it; and the mean background."""
+def plan_stack(run: FilterRun, settings: StackSettings, registration: Registration) -> tuple[StackPlan, xr.Dataset]:
+    """Return the plan of the stack: what to read where, how to normalise and weigh it; and the normalisation."""
     norm = normalisation(registration, order=settings.background, seeing=settings.seeing_weights)
     lights, ready = run.opened.lights, run.ready
     frames = tuple(
@@ -301,7 +300,7 @@ def plan_stack(run: FilterRun, settings: StackSettings, registration: Registrati
     plan = StackPlan(
         frames, tuple(ready.planes), lights.shape, lights.cfa_pattern, settings.method, settings.low, settings.high
     )
-    return plan, norm["level"].values
+    return plan, norm
 
 
 def write_stack(plan: StackPlan, place: Place, units: str, client: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -338,7 +337,7 @@ def complete_stack(
     run: FilterRun,
     registration: Registration,
     plan: StackPlan,
-    level: np.ndarray,
+    norm: xr.Dataset,
     maps: tuple[np.ndarray, np.ndarray],
     notes: list[str],
     site: bool,
@@ -352,20 +351,14 @@ def complete_stack(
         name: float(values[0].sum() / values[1].sum()) if values[1].sum() else math.nan
         for name, values in zip(plan.channels, np.moveaxis(chi, 1, 0), strict=True)
     }
-    if ready.units == "electron" and any(not _CHI_HOLDS[0] <= one <= _CHI_HOLDS[1] for one in chi_square.values()):
-        values = ", ".join(f"{name} {value:.2f}" for name, value in chi_square.items())
-        cause = "check the gain and the read noise, or look for clouds and moving light"
-        if not ready.darks_fit:
-            cause = "the darks that do not fit the lights can be the cause"
-        opened.warnings.append(
-            f"the scatter between frames is not what the noise model predicts (chi-square {values}): {cause}; "
-            "the variance is off by as much"
-        )
+    if ready.units == "electron":
+        blocks = dict(zip(plan.channels, norm["block_chi_square"].values.tolist(), strict=True))
+        opened.warnings.extend(scatter_doubts(chi_square, blocks, ready.darks_fit))
     lights, warnings = opened.lights, list(dict.fromkeys(opened.warnings))
     reference = registration.reference
     noise = ready.noise[ready.group_of[reference][0]]
     table = frame_table(lights, registration, np.stack([frame.weight for frame in plan.frames]))
-    about, cards = stack_header(lights, plan, noise, reference, level, chi_square)
+    about, cards = stack_header(lights, plan, noise, reference, norm["level"].values, chi_square)
     light = opened.frames.light
     light = light.isel(frame=np.isin(light["filename"].values, table["file"][table["used"]]))
     name = lights.names[reference]

@@ -9,14 +9,12 @@ import pandas as pd
 import xarray as xr
 
 from ..core.cube import GREENS
-from ..core.noise import error_in_mean
+from ..core.noise import error_in_mean, stated_gain
 from ..core.results import at_iso, described, per_channel, with_errors
 from ..core.settings import in_words_of, setting_dim, setting_of_table
 from ..core.statistics import fit_line
 from ..core.values import describe, value_text
 
-_DISAGREES = 3.0  # errors of the measured gain
-_ROUNDED = 0.005  # of the gain: to what headers round it
 _STATED = with_errors({"gain": ("electron / adu", "gain")})
 _UNITY = with_errors({"unity_gain_iso": ("1", "unity-gain ISO")})
 
@@ -106,9 +104,7 @@ def with_stated_gain(
 ) -> tuple[xr.Dataset | None, list[str]]:
     """Compare the measured gain with ``EGAIN`` of the headers, and take that where none is measured; with warnings.
 
-    ``EGAIN`` is e⁻ a step of the converter, or e⁻/ADU; they differ where codes come in steps of several ADU.  Against a
-    measured gain the nearer of the two counts, without one the first.  They disagree beyond three errors of the gain
-    and half a per cent, to which headers may be rounded.
+    See `core.noise.stated_gain`.
 
     Parameters
     ----------
@@ -137,29 +133,16 @@ def with_stated_gain(
     dim = setting_of_table(table) if gain is None else setting_dim(gain)
     stated = table[table["egain"] > 0].groupby(dim, dropna=False)["egain"].agg(["min", "max"])
     stated = stated.loc[stated["min"] == stated["max"], "max"]
-    unit = max(step, 1)
     taken: dict[float, float] = {}
     warnings = []
     for setting, value in stated.items():
         where = describe({dim: setting})
         nothing = np.full(1, np.nan)
         known, error = (nothing if gain is None else at_iso(gain[key], setting) for key in ("gain", "gain_error"))
+        claim, text = stated_gain(value, step, where, known, error)
+        warnings += [text] if text else []
         if not np.isfinite(known).any():
-            taken[setting] = value / unit
-            warnings.append(
-                f"the gain at {where} is what the headers state, EGAIN {value:g}"
-                + (f" e-/step of {unit} ADU" if unit > 1 else " e-/ADU")
-                + ": it is not measured and has no error; pairs of flats would show it"
-            )
-            continue
-        weight = 1 / np.square(np.where(np.isfinite(error), error, np.inf))
-        mean, doubt = float(np.nansum(weight * known) / weight.sum()), float(1 / np.sqrt(weight.sum()))
-        claim = min((value / unit, value), key=lambda one: abs(np.log(one / mean)))
-        if abs(claim - mean) > _DISAGREES * np.hypot(doubt, _ROUNDED * claim):
-            warnings.append(
-                f"the headers state a gain of {claim:.4g} e-/ADU at {where} (EGAIN {value:g}), the flats give "
-                f"{value_text(mean, doubt)}: the measured one is used; is the lamp steady, and the header right?"
-            )
+            taken[setting] = claim
     if not taken:
         return gain, warnings
     rows = [[{"gain": value} for _ in channels] for value in taken.values()]

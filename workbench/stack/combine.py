@@ -169,6 +169,12 @@ def find_medians(c: int, samples: np.ndarray, rule: RejectionRule, planes: Pixel
 
 
 @kernel()
+def sample_variance(a: float, b: float, light: float) -> float:
+    """Return the variance a m + b of a sample in the light m [e-], at least that of m/10 + 1; b < 0 in clear frames."""
+    return max(a * light + b, a * (np.float32(0.1) * light + np.float32(1.0)))
+
+
+@kernel()
 def _flag_by_noise(row, square, a, b, planes, v, rule, out):
     """Flag the samples (x) of row v that lie beyond the noise model; return whether any is strong."""
     found = np.int32(0)
@@ -177,7 +183,7 @@ def _flag_by_noise(row, square, a, b, planes, v, rule, out):
     median, floor, extra = planes.median[v], planes.floor[v], planes.spread[v]
     for i in range(row.size):
         light = median[i] if median[i] > 0 else np.float32(0)
-        model = (a[i] * light + b[i]) * square[i] + extra[i]
+        model = sample_variance(a[i], b[i], light) * square[i] + extra[i]
         model = floor[i] if floor[i] > model else model
         difference = row[i] - median[i]
         d2 = difference * difference
@@ -245,7 +251,8 @@ def _grow(f, samples, squares, planes, order):
                         continue
                     light = max(planes.median[y, j], np.float32(0))
                     a, b = planes.a[f, min(y, last), j], planes.b[f, min(y, last), j]
-                    model = max((a * light + b) * squares[y, j] + planes.spread[y, j], planes.floor[y, j])
+                    own = sample_variance(a, b, light) * squares[y, j]
+                    model = max(own + planes.spread[y, j], planes.floor[y, j])
                     difference = samples[y, j] - planes.median[y, j]
                     if difference * difference > strict2 * model:
                         flags[y, j] |= np.uint8(LOW) if difference < 0 else np.uint8(HIGH)
@@ -273,7 +280,7 @@ def _sum_chi(samples, squares, planes, place, mean, light):
     for f in range(samples.shape[0]):
         if planes.flags[f, v, i] & OUT:
             continue
-        model = (planes.a[f, 0, i] * light + planes.b[f, 0, i]) * squares[f, c, v, i]
+        model = sample_variance(planes.a[f, 0, i], planes.b[f, 0, i], light) * squares[f, c, v, i]
         scatter += (samples[f, c, v, i] - mean) ** 2 / model
     return scatter
 
@@ -309,7 +316,7 @@ def _sum_row(c, v, samples, weights, planes, sums):
             light = medians[i] if medians[i] > 0 else np.float32(0)
             total[i] += w * row[i] if good else np.float32(0)
             weight_sum[i] += w if good else np.float32(0)
-            noise_sum[i] += w * w * (a[i] * light + b[i]) if good else np.float32(0)
+            noise_sum[i] += w * w * sample_variance(a[i], b[i], light) if good else np.float32(0)
             kept[i] += np.int32(1) if good else np.int32(0)
             lows[i] += np.int32(flag[i] & LOW)
             highs[i] += np.int32((flag[i] >> 1) & 1)
@@ -351,7 +358,7 @@ def _average(c, samples, noise, rule, planes, tile, order, out):
             # A sample of the pixels is enough for the chi-square, where stars leave the median level: elsewhere their
             # flanks would be taken for noise.
             if y % 8 == 4 and n > 1:
-                flat = planes.a[0, 0, i] * light + planes.b[0, 0, i] > 4 * planes.spread[v, i]
+                flat = sample_variance(planes.a[0, 0, i], planes.b[0, 0, i], light) > 4 * planes.spread[v, i]
                 if flat or rule.method != NOISE:
                     scatter = _sum_chi(samples.values, samples.squares, planes, (c, v, i), mean, light)
                     out.chi[0, c, row // BLOCK, x // BLOCK] += scatter

@@ -128,8 +128,9 @@ def _variance_of(value, square, terms):
     value, square, terms = (_whole(part, ndim) for part, ndim in ((value, 3), (square, 3), (terms, 4)))
     rows, columns = np.arange(value.shape[1])[:, None] // BAND, np.arange(value.shape[2]) // BLOCK
     alpha, beta = terms[:2, :, rows, columns]
-    slope = alpha * square
-    return (slope * np.maximum(value, 0) + beta * square).astype(np.float32), slope
+    slope, light = alpha * square, np.maximum(value, 0)
+    least = slope * (0.1 * light + 1)  # as `combine.sample_variance` has it
+    return np.maximum(slope * light + beta * square, least).astype(np.float32), slope
 
 
 def _described(kept, arrays: dict[str, da.Array], norm: xr.Dataset, reference: str, channels: list[str]) -> xr.Dataset:

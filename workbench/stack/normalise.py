@@ -41,7 +41,8 @@ _CURVED = 8.0  # a second-order surface must explain this many times more than i
 class Noise(NamedTuple):
     """What is known of the samples' noise on a tile, in blocks of 32 columns.
 
-    A sample's variance is ``alpha`` m + ``beta`` (frame, channel, block) times Σw², m [e-] the median; what the frames
+    A sample's variance is ``alpha`` m + ``beta`` (frame, channel, block) times Σw², m [e-] the median, see
+    `combine.sample_variance`; what the frames
     share of the masters' noise adds ``shared`` (channel, block, 2), μ + ν m², to the mean's (see `tile_noise`);
     `white` (channel): what white noise a sample's variance is worth.
     """
@@ -71,14 +72,16 @@ def normalisation(registration: Registration, *, order: int | str = "auto", seei
     Dataset over ``frame`` (the frames used): ``scale`` (by which a frame is multiplied, from matched stars) and its
     ``scale_error``; ``surface`` (channel, term) [e-], what it then has more than the mean of all, as coefficients of
     1, x, y, x², x y, y²; ``weight`` (channel), one over the background's variance, mean 1: the ideal combination of
-    sky-limited pixels; and over ``channel`` the mean background ``level`` [e-].
+    sky-limited pixels; and over ``channel`` the mean background ``level`` [e-] and ``block_chi_square``, the scatter of
+    the frames' background in blocks of 64 pixels over what their noise gives: what many pixels share (flats that do not
+    fit, clouds) counts here, and hardly in the scatter of single pixels.
     """
     used = list(registration.used)
     scales = registration.scales[used]
     surveys = [survey for survey in (registration.surveys[number] for number in used) if survey is not None]
     transforms = [registration.transform(number) for number in used]
     shape = registration.quality.attrs["height"], registration.quality.attrs["width"]
-    surfaces, level = _background_surfaces(surveys, transforms, scales, shape, order)
+    surfaces, level, blocks = _background_surfaces(surveys, transforms, scales, shape, order)
     noise = np.array([[np.nanmedian(plane) for plane in survey.noise] for survey in surveys])
     weights = 1.0 / np.maximum(noise * np.asarray(scales, float)[:, None], 1e-9) ** 2
     if seeing:
@@ -91,6 +94,7 @@ def normalisation(registration: Registration, *, order: int | str = "auto", seei
             "surface": (("frame", "channel", "term"), surfaces, {"units": "electron"}),
             "weight": (("frame", "channel"), weights / weights.mean(0)),
             "level": ("channel", level, {"units": "electron", "long_name": "mean background"}),
+            "block_chi_square": ("channel", blocks, {"units": "1", "long_name": "scatter of blocks over the model's"}),
         },
         coords={"channel": ["mono"] if len(level) == 1 else ["R", "G", "B"], "number": ("frame", used)},
     )
@@ -99,8 +103,11 @@ def normalisation(registration: Registration, *, order: int | str = "auto", seei
 def _background_surfaces(
     surveys: Sequence[FrameSurvey], transforms: Sequence[Transform], scales: np.ndarray, shape: tuple[int, int],
     order: int | str,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Each frame's background over the mean of all as (frame, channel, 6) [e-] in output pixels; the mean (channel)."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Each frame's background over the mean of all as (frame, channel, 6) [e-] in output pixels.
+
+    And over the channels their mean, and the chi-square of the blocks.
+    """
     height, width = shape
     rows, columns = (max(2, -(-size // SURVEY_BLOCK)) for size in shape)
     y, x = np.meshgrid(
@@ -109,6 +116,8 @@ def _background_surfaces(
     y, x = y.ravel() - 0.5, x.ravel() - 0.5
     channels = surveys[0].level.shape[0]
     seen = np.full((len(surveys), channels, y.size), np.nan)
+    sigma = np.full_like(seen, np.nan)
+    pixels = SURVEY_BLOCK**2 * np.array([1.0] if channels == 1 else [SHARE[name] for name in "RGB"])
     for number, (survey, transform, scale) in enumerate(zip(surveys, transforms, scales, strict=True)):
         fx, fy = transform.apply(x, y)
         tall, wide = survey.level.shape[1:]
@@ -118,6 +127,9 @@ def _background_surfaces(
         for channel in range(channels):
             sampled = map_coordinates(survey.level[channel], places, order=1, mode="nearest")
             seen[number, channel] = np.where(inside, scale * sampled, np.nan)
+            noise = map_coordinates(survey.noise[channel], places, order=1, mode="nearest")
+            between = ((places % 1) ** 2 + (1 - places % 1) ** 2).prod(0)  # of linear interpolation
+            sigma[number, channel] = scale * noise * np.sqrt(between / pixels[channel])
     surfaces = np.zeros((len(surveys), channels, 6))
     known = np.isfinite(seen)
     enough = known.all(0)  # blocks that all frames see, where there are enough of them
@@ -140,7 +152,22 @@ def _background_surfaces(
         surfaces[number, channel, : chosen.size] = chosen
     units = np.array([1.0, width, height, width**2, width * height, height**2])
     level = np.array([float(np.nanmedian(plane)) if np.isfinite(plane).any() else 0.0 for plane in target])
-    return surfaces / units, level
+    chi = [_block_chi(seen[:, c] - surfaces[:, c] @ design.T, sigma[:, c]) for c in range(channels)]
+    return surfaces / units, level, np.array(chi)
+
+
+def _block_chi(left: np.ndarray, sigma: np.ndarray) -> float:
+    """Return the chi-square of frames in blocks (frame, block) over that of noise, from the median: stars count little.
+
+    NaN with fewer than thirty blocks that all frames see.
+    """
+    whole = np.isfinite(left / sigma).all(axis=0) & (sigma > 0).all(axis=0)
+    count = len(left)
+    if count < 2 or np.count_nonzero(whole) < 30:
+        return np.nan
+    left, weight = left[:, whole], 1 / np.square(sigma[:, whole])
+    apart = (left - (weight * left).sum(0) / weight.sum(0)) * np.sqrt(weight * count / (count - 1))
+    return float((MAD_TO_SIGMA * np.median(np.abs(apart))) ** 2)
 
 
 def _surface(design: np.ndarray, values: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, float]:
@@ -253,7 +280,7 @@ def sample_noise(
     column = np.clip((fx + corner[1]) / NOISE_BLOCK, 0, noise.shape[3] - 1).astype(np.int64)
     light, dark, shared, flat = noise[:, :, row, column].astype(float)
     over = np.tensordot(surface, np.stack([np.ones_like(x), x, y, x * x, x * y, y * y]), 1)
-    beta = np.maximum(scale * over * light, -0.9 * scale**2 * dark) + scale**2 * (dark + shared)
+    beta = scale * over * light + scale**2 * (dark + shared)
     terms = np.stack([scale * light, beta, scale**2 * shared, flat]).astype(np.float32)
     return terms, np.stack([fx, fy]).astype(np.float32)
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
 from ..core.statistics import MAD_TO_SIGMA
-from .combine import GROW, HIGH, LOW, column_order, find_medians, flag_samples
+from .combine import GROW, HIGH, LOW, column_order, find_medians, flag_samples, sample_variance
 from .reject import (
     METHODS,
     NOISE,
@@ -237,7 +237,7 @@ def _inspect(values, variance, slope, rule, grow, flags, median, sigma):
                     flag = planes.flags[f, y, x]
                     flags[f, c, y, x] = 1 if flag & HIGH else (-1 if flag & LOW else 0)
                     if rule.method == NOISE:
-                        model = planes.a[f, y, x] * light + planes.b[f, y, x] + planes.spread[y, x]
+                        model = sample_variance(planes.a[f, y, x], planes.b[f, y, x], light) + planes.spread[y, x]
                         sigma[f, c, y, x] = np.sqrt(max(model, planes.floor[y, x]))
 
 
