@@ -117,7 +117,9 @@ def _background_surfaces(
     channels = surveys[0].level.shape[0]
     seen = np.full((len(surveys), channels, y.size), np.nan)
     sigma = np.full_like(seen, np.nan)
-    pixels = SURVEY_BLOCK**2 * np.array([1.0] if channels == 1 else [0.25, 0.5, 0.25])  # of a Bayer mosaic; X-Trans has 12 % more or less
+    pixels = SURVEY_BLOCK**2 * np.array(
+        [1.0] if channels == 1 else [0.25, 0.5, 0.25]
+    )  # of a Bayer mosaic; X-Trans has 12 % more or less
     for number, (survey, transform, scale) in enumerate(zip(surveys, transforms, scales, strict=True)):
         fx, fy = transform.apply(x, y)
         tall, wide = survey.level.shape[1:]
