@@ -315,7 +315,7 @@ def light_variance(
             slope[c] = (spread[good] - offset).sum() / (centre[good].sum() * (n - 1))
             expected = np.maximum(slope[c], 0) * centre * (n - 1) + offset
             good &= ~(spread > limit * expected)
-        error[c] = math.sqrt(2 / max(np.count_nonzero(good) * (n - 1), 1))
+        error[c] = math.sqrt(2 / max(int(np.count_nonzero(good)) * (n - 1), 1))
     return np.array([slope, error])
 
 

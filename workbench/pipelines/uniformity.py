@@ -242,9 +242,9 @@ def _emva(
     black, noise = (at_iso(read[name], setting) for name in ("black_level", "read_noise_adu"))
     levels, place = np.unique(here["level"].values, return_inverse=True)
     moments = pair_moments(here["sums_plain"].sum("block").transpose("pair", "channel", "moment").values)
-    spatial = zero is not None and zero.count > 1 and not is_xtrans(zero.pattern)
+    spatial = bool(zero is not None and zero.count > 1 and not is_xtrans(zero.pattern))
     alike = same_setting(np.array([patterns.uniformity.iso]), setting).all()
-    spatial = spatial and alike and (at_iso(read["zero_fraction"], setting) <= CLIPPED_FRACTION).all()
+    spatial = bool(spatial and alike and (at_iso(read["zero_fraction"], setting) <= CLIPPED_FRACTION).all())
 
     def measure(number: int) -> dict[str, float] | None:
         mean, variance, seconds = (

@@ -6,7 +6,7 @@ samples are (frame, channel, y, x).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -169,7 +169,7 @@ def find_medians(c: int, samples: np.ndarray, rule: RejectionRule, planes: Pixel
 
 
 @kernel()
-def sample_variance(a: float, b: float, light: float) -> float:
+def sample_variance(a: Any, b: Any, light: Any) -> Any:
     """Return the variance a m + b of a sample in the light m [e-], at least that of m/10 + 1; b < 0 in clear frames."""
     return max(a * light + b, a * (np.float32(0.1) * light + np.float32(1.0)))
 
