@@ -106,7 +106,7 @@ def align_to(centre: int, stars: Mapping[int, xr.Dataset], known: LightsKnown, k
             continue
         ratio, error, count = star_ratio(stars[centre], catalogue, match)
         if not np.isfinite(ratio):
-            ratio = exposure[centre] / exposure[number]
+            ratio = exposure[centre] / exposure[number] if exposure[number] > 0 else np.nan
             found.few[number] = count
         found.matches[number], found.scales[number] = match, (float(ratio), error)
     for number, reason in _doubts(found, known).items():
@@ -118,7 +118,7 @@ def align_to(centre: int, stars: Mapping[int, xr.Dataset], known: LightsKnown, k
 
 def _transparency(found: Aligned, known: LightsKnown) -> dict[int, float]:
     """Share of the reference's light that each matched frame shows for its exposure."""
-    exposure = known.exposure
+    exposure = np.where(known.exposure > 0, known.exposure, np.nan)
     return {
         number: float(exposure[found.centre] / exposure[number] / ratio) for number, (ratio, _) in found.scales.items()
     }

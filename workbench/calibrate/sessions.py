@@ -58,22 +58,26 @@ def flat_sessions(flat: xr.DataArray) -> list[list[int]]:
     return sessions
 
 
+def _of_filter(own: str, flat: xr.DataArray, sessions: list[list[int]]) -> list[int]:
+    """Return the sessions of flats through a light's filter; a stray frame does not outweigh the others."""
+    filters = [str(flat["filter"].values[session[0]]).casefold() for session in sessions]
+    wanted = own if own in filters else ""
+    if not own and "" not in filters and len(set(filters)) == 1:
+        wanted = filters[0]
+    fitting = [index for index, name in enumerate(filters) if name == wanted]
+    most = max((len(sessions[index]) for index in fitting), default=0)
+    return [index for index in fitting if len(sessions[index]) >= _FEWEST or most < _FEWEST]
+
+
 def session_of(light: xr.DataArray, number: int, flat: xr.DataArray, sessions: list[list[int]]) -> tuple[int, str]:
     """Return which session's flats are a light's, and by what: folder, rotation or time; -1 where there is none.
 
     Of its filter, else without a filter; of these the session that shares most names of folders with the light
     (``flats/night2`` with ``lights/night2``), then of the rotator's angle nearest to it, then the nearest in time.
     """
-    filters = [str(flat["filter"].values[session[0]]).casefold() for session in sessions]
-    own = str(light["filter"].values[number]).casefold()
-    wanted = own if own in filters else ""
-    if not own and "" not in filters and len(set(filters)) == 1:
-        wanted = filters[0]
-    fitting = [index for index, name in enumerate(filters) if name == wanted]
+    fitting = _of_filter(str(light["filter"].values[number]).casefold(), flat, sessions)
     if not fitting:
         return -1, ""
-    most = max(len(sessions[index]) for index in fitting)  # a stray frame does not outweigh the flats
-    fitting = [index for index in fitting if len(sessions[index]) >= _FEWEST or most < _FEWEST]
     ranks = {index: _rank(light, number, flat, sessions[index]) for index in fitting}
     best = min(fitting, key=ranks.__getitem__)
     others = [ranks[index] for index in fitting if index != best]

@@ -183,6 +183,16 @@ def _at(dim: str, setting: float) -> str:
     return f"shoot at {describe({dim: setting})}, " if math.isfinite(setting) else "shoot "
 
 
+def _of_another_camera(measured: xr.Dataset | None, camera: str) -> list[str]:
+    """Return a warning where the sensor measured is not of the frames' camera."""
+    if measured is None or measured.attrs["camera"] == camera:
+        return []
+    return [
+        f"the sensor measured is a {measured.attrs['camera'] or 'camera not named'}, the frames are of a "
+        f"{camera or 'camera not named'}: the plan holds for one camera only"
+    ]
+
+
 def plan_night(
     folder: str | Path | Folder,
     sensor: str | Path | xr.Dataset | None = None,
@@ -222,11 +232,7 @@ def plan_night(
         with as_warning(warnings):
             measured = characterize(frames, progress=progress).sensor
     camera = str(frames.table["camera"].iloc[0])
-    if measured is not None and measured.attrs["camera"] != camera:
-        warnings.append(
-            f"the sensor measured is a {measured.attrs['camera'] or 'camera not named'}, the frames are of a "
-            f"{camera or 'camera not named'}: the plan holds for one camera only"
-        )
+    warnings += _of_another_camera(measured, camera)
     frames = _with_white_level(frames, measured)
     plan = Plan(camera, is_simulated(camera), shot_list(frames, measured), sensor=measured, warnings=warnings)
     plan.frame_counts = {kind: frames.count(kind) for kind in (*MEASURED, "light")}

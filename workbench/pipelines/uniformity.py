@@ -232,6 +232,14 @@ def _defects(
     return pixels.find_sensor_defects(dark_map, noise, exposure, flat=patterns.flats, bias=patterns.zero)
 
 
+def _has_spatial_values(patterns: Patterns, read: xr.Dataset, setting: float) -> bool:
+    """Whether the pattern of bias frames is known at a setting, and is not clipped there."""
+    if (zero := patterns.zero) is None or zero.count < 2 or is_xtrans(zero.pattern):
+        return False
+    alike = same_setting(np.array([patterns.uniformity.iso]), setting).all()
+    return bool(alike and (at_iso(read["zero_fraction"], setting) <= CLIPPED_FRACTION).all())
+
+
 def _emva(
     patterns: Patterns, ptc: xr.Dataset, read: xr.Dataset, darks: sensor.Darks | None, setting: float
 ) -> dict[str, dict[str, float]]:
@@ -242,18 +250,13 @@ def _emva(
     black, noise = (at_iso(read[name], setting) for name in ("black_level", "read_noise_adu"))
     levels, place = np.unique(here["level"].values, return_inverse=True)
     moments = pair_moments(here["sums_plain"].sum("block").transpose("pair", "channel", "moment").values)
-    spatial = bool(zero is not None and zero.count > 1 and not is_xtrans(zero.pattern))
-    alike = same_setting(np.array([patterns.uniformity.iso]), setting).all()
-    spatial = bool(spatial and alike and (at_iso(read["zero_fraction"], setting) <= CLIPPED_FRACTION).all())
+    spatial = _has_spatial_values(patterns, read, setting)
 
     def measure(number: int) -> dict[str, float] | None:
+        of_pairs = (moments.mean1 + moments.mean2)[:, number] / 2, moments.half_variance[:, number]
         mean, variance, seconds = (
             np.array([column[place == k].mean() for k in range(levels.size)])
-            for column in (
-                (moments.mean1 + moments.mean2)[:, number] / 2,
-                moments.half_variance[:, number],
-                here["exposure"].values,
-            )
+            for column in (*of_pairs, here["exposure"].values)
         )
         order = np.argsort(mean)
         dark_variance = noise[number] ** 2 + 1 / 12  # the read noise is without rounding
@@ -271,11 +274,8 @@ def _emva(
         if values["index_u_ysat"] == levels.size - 1:  # still rising: the brightest flats do not saturate
             values |= dict.fromkeys(_OF_SATURATION, math.nan)
         # bias frames stand for the darks of the short exposures; the dark current is that of the long darks
-        return (
-            values
-            | {"u_I_mean": math.nan, "u_I_var": math.nan}
-            | emva_dark_current(None if darks is None else darks.current)
-        )
+        values |= {"u_I_mean": math.nan, "u_I_var": math.nan}
+        return values | emva_dark_current(None if darks is None else darks.current)
 
     names = here["channel"].values.tolist()
     measured = zip(names, in_threads(measure, range(len(names))), strict=True)

@@ -116,11 +116,7 @@ def read_noise(
     check_cube(bias, stage="raw", kind="bias")
     dim = setting_dim(bias)
     groups = group_frames(bias, dim)
-    pairs, owners = [], []
-    for number, (_, frames) in enumerate(groups):
-        local = frame_pairs(len(frames)) or [(0, 0)]  # a lone frame, paired with itself, still has a mean
-        pairs += [(int(frames[i]), int(frames[j])) for i, j in local]
-        owners += [number] * len(local)
+    pairs, owners = _pairs_of([frames for _, frames in groups])
     sums = measure_pairs(bias, pairs, progress=progress)
     channels = channels_of(bias.attrs["cfa_pattern"])
     rows: list[list[dict[str, Any]]] = []
@@ -152,6 +148,16 @@ def read_noise(
     attrs["warnings"] = warnings
     found = per_channel(_QUANTITIES, rows, settings, channels, **attrs)
     return found.assign(frames=(dim, [len(frames) for _, frames in groups], {"long_name": "bias frames"}))
+
+
+def _pairs_of(groups: list[np.ndarray]) -> tuple[list[tuple[int, int]], list[int]]:
+    """Return the pairs of frames of each group, and the number of the group that each belongs to."""
+    pairs, owners = [], []
+    for number, frames in enumerate(groups):
+        local = frame_pairs(len(frames)) or [(0, 0)]  # a lone frame, paired with itself, still has a mean
+        pairs += [(int(frames[i]), int(frames[j])) for i, j in local]
+        owners += [number] * len(local)
+    return pairs, owners
 
 
 def _one_setting(

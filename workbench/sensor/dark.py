@@ -128,14 +128,7 @@ def measure_dark(
     0.5
     """
     check_darks(dark, bias)
-    warnings: list[str] = []
-    timed = dark["exposure"].values > 0
-    if not timed.all():
-        files = dark["filename"].values[~timed]
-        warnings.append(
-            f"{len(files)} darks state no exposure ({listed(files)}) and are left out; give exposure_s in frames.csv"
-        )
-        dark = take_frames(dark, timed)
+    dark, warnings = _with_exposure(dark)
     dark, dim = _in_order_of_time(dark), setting_dim(dark)
     channels = len(channels_of(dark.attrs["cfa_pattern"]))
     groups, settings, warmest, hot = [], [], None, SaturatedPixels()
@@ -169,6 +162,16 @@ def measure_dark(
         _table(_CURRENT, settings, ("setting", dim, "temperature"), dark, "dark current", warnings),
         None if warmest is None else warmest[1],
     )
+
+
+def _with_exposure(dark: xr.DataArray) -> tuple[xr.DataArray, list[str]]:
+    """Return the darks whose exposure is stated, and a warning of the others."""
+    timed = dark["exposure"].values > 0
+    if timed.all():
+        return dark, []
+    files = dark["filename"].values[~timed]
+    text = f"{len(files)} darks state no exposure ({listed(files)}) and are left out; give exposure_s in frames.csv"
+    return take_frames(dark, timed), [text]
 
 
 def _in_order_of_time(cube: xr.DataArray) -> xr.DataArray:

@@ -254,6 +254,25 @@ class _Image:
         return values ^ values.dtype.type(self.flip) if self.flip else values
 
 
+def _lazy_planes(path: Path, hdus: fits.HDUList) -> dict[str, da.Array]:
+    """Return a stack's images (channel, y, x), read when they are needed; no value where the mask says so."""
+    planes: dict[str, da.Array] = {}
+    masked = "MASK" in hdus  # not in files of earlier versions
+    names = [name for name in IMAGES[1:] if masked or name != "MASK"]
+    for name, hdu in {"SIGNAL": hdus[0], **{name: hdus[name] for name in names}}.items():
+        offset, shape = hdu.fileinfo()["datLoc"], (hdu.shape if len(hdu.shape) == 3 else (1, *hdu.shape))
+        stored, flip = {-32: (">f4", 0), 8: ("u1", 0), 16: (">u2", 0x8000)}[hdu.header["BITPIX"]]
+        size = math.prod(shape) * np.dtype(stored).itemsize
+        if offset + size > path.stat().st_size:
+            raise FrameReadError(path, f"is cut short: its {name} needs {size:,} bytes; make the stack again")
+        image = _Image(path, offset, stored, shape, flip)
+        key = f"{path}-{path.stat().st_mtime_ns}-{name.lower()}"
+        planes[name.lower()] = da.from_array(image, chunks=(1, 512, shape[2]), name=key)
+    if masked:
+        planes["signal"] = with_gaps(planes["signal"], planes.pop("mask"))
+    return planes
+
+
 def open_stack(path: str | Path) -> xr.Dataset:
     """Open a stack as a Dataset, lazily: (channel, y, x) planes, the chi-square map and the table of frames.
 
@@ -273,20 +292,7 @@ def open_stack(path: str | Path) -> xr.Dataset:
     try:
         with fits.open(path, memmap=True, lazy_load_hdus=False) as hdus:
             about = {"units": "electron", "history": [], "attributes": {}} | json.loads(record_of(hdus) or "{}")
-            planes: dict[str, da.Array] = {}
-            masked = "MASK" in hdus  # not in files of earlier versions
-            names = [name for name in IMAGES[1:] if masked or name != "MASK"]
-            for name, hdu in {"SIGNAL": hdus[0], **{name: hdus[name] for name in names}}.items():
-                offset, shape = hdu.fileinfo()["datLoc"], (hdu.shape if len(hdu.shape) == 3 else (1, *hdu.shape))
-                stored, flip = {-32: (">f4", 0), 8: ("u1", 0), 16: (">u2", 0x8000)}[hdu.header["BITPIX"]]
-                size = math.prod(shape) * np.dtype(stored).itemsize
-                if offset + size > path.stat().st_size:
-                    raise FrameReadError(path, f"is cut short: its {name} needs {size:,} bytes; make the stack again")
-                image = _Image(path, offset, stored, shape, flip)
-                key = f"{path}-{path.stat().st_mtime_ns}-{name.lower()}"
-                planes[name.lower()] = da.from_array(image, chunks=(1, 512, shape[2]), name=key)
-            if masked:
-                planes["signal"] = with_gaps(planes["signal"], planes.pop("mask"))
+            planes = _lazy_planes(path, hdus)
             chi = hdus["CHI_SQUARE"].data.astype(np.float32)
             if "SHARED_NOISE" in hdus:
                 signal, blocks = planes["signal"], da.from_array(hdus["SHARED_NOISE"].data.astype(np.float32))
