@@ -119,8 +119,8 @@ def _steps_before_filling(
         )
     if masters.flat is not None:
         corrected = steps[-1].signal / tables.response
-        spread = (steps[-1].temporal + corrected**2 * tables.response_variance) / tables.response**2
-        steps.append(_Step("flat divided", corrected, spread, none, none))
+        temporal = (steps[-1].temporal + corrected**2 * tables.response_variance) / tables.response**2
+        steps.append(_Step("flat divided", corrected, temporal, none, none))
     return steps
 
 

@@ -30,6 +30,8 @@ def lab(colour: str, vision: str) -> np.ndarray:
 @pytest.mark.parametrize("palette", ["CHANNEL_COLOUR", "KIND_COLOUR"])
 def test_colours_can_be_distinguished(palette, vision):
     for (one, first), (two, second) in itertools.combinations(getattr(theme, palette).items(), 2):
+        if {one, two} == {"G1", "G"}:  # of Bayer and of X-Trans: never in one chart
+            continue
         distance = np.linalg.norm(lab(first, vision) - lab(second, vision))
         assert distance > 14, f"{one} and {two} look alike to {vision}: ΔE {distance:.0f}"
 
