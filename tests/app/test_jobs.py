@@ -63,7 +63,7 @@ class Cancelling(Runner):
 
 @pytest.fixture
 def cancelling():
-    runner = Cancelling("looking at lights")
+    runner = Cancelling("masters")  # early: later stages may be over before the news of them has come
     yield runner
     runner.close()
 

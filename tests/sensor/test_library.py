@@ -165,7 +165,7 @@ def test_there_and_back(library, tmp_path):
     assert predict_dark(again, 300.0, 15.0).identical(predict_dark(library, 300.0, 15.0))
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     path.write_bytes(path.read_bytes()[:9000])
-    with pytest.raises(FrameReadError, match="not a (readable )?dark library"):
+    with pytest.raises(FrameReadError, match="cut short"):
         open_dark_library(path)
     with pytest.raises(FrameReadError, match="cannot be found"):
         open_dark_library(tmp_path / "none.fits")
