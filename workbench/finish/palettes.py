@@ -246,7 +246,7 @@ def _star_ratios(stacks: Mapping[str, xr.Dataset], anchor: str) -> tuple[dict[st
         ratio, count = star_ratio(stacks[centre], stacks[name], stars[centre])
         if count >= _FEWEST_STARS:
             factors[name] = ratio
-        else:
+        elif name != centre:
             lines.append(f"{name}: {count} stars shared with {centre}, too few to compare brightness: taken as it is.")
     factors = {name: factor / factors[anchor] for name, factor in factors.items()}
     changed = [f"{name} times {factor:.4g}" for name, factor in factors.items() if name != anchor]

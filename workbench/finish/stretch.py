@@ -160,19 +160,26 @@ def stretch_parameters(
     above = level - blacks
     above = above if how.black is None else np.maximum(above, -SHADOWS * float(stats["noise"]))
     levels = np.clip(above / spans, 1e-9, 0.999)
+    typical = float(np.clip((stats["typical"] - blacks[0]) / spans[0], 1e-9, 0.999))
+    return found | _curve_numbers(how, target, levels, typical, float(spans[0]))
+
+
+def _curve_numbers(
+    how: StretchSettings, target: float, levels: np.ndarray, typical: float, span: float
+) -> dict[str, Any]:
+    """The numbers of the method's curve; the sky's `levels` and the `typical` one as shares of the `span`."""
     if how.method == "autostretch":
         raised = 1 - (1 - target) ** how.strength  # the same share of the rest for every strength
-        found |= {"midtones": [midtones_balance(float(v), raised) for v in levels], "linked": bool(how.linked)}
-    elif how.method == "asinh":
+        return {"midtones": [midtones_balance(float(v), raised) for v in levels], "linked": bool(how.linked)}
+    if how.method == "asinh":
         soft = softening(float(levels[0]), target)
-        typical = float(np.clip((stats["typical"] - blacks[0]) / spans[0], 1e-9, 0.999))
         if how.sky is None and typical > levels[0]:  # a frame full of light is not to be bright all over
             soft = max(soft, softening(typical, _BRIGHTEST_TYPICAL))
-        found["softening"] = soft * float(spans[0])
-    elif how.method == "ghs":
+        return {"softening": soft * span}
+    if how.method == "ghs":
         symmetry = float(levels[0] if how.symmetry is None else how.symmetry)
-        found |= {"intensity": float(how.intensity), "shape": float(how.shape), "symmetry": symmetry}
-    return found
+        return {"intensity": float(how.intensity), "shape": float(how.shape), "symmetry": symmetry}
+    return {}
 
 
 def _check(how: StretchSettings, target: float) -> None:
