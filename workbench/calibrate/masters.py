@@ -25,7 +25,7 @@ from .combine import Combined, combine_frames
 from .matching import median_of, require_alike, require_one_setting, require_one_temperature
 from .noise import SensorNoise, hot_slope, light_variance, model_of, read_variance
 from .planes import calm_levels
-from .sessions import frames_alike, leave_out_odd
+from .sessions import flicker_warning, frames_alike, leave_out_odd
 
 SATURATED = 0.98  # of the way from black to white level: flats are not linear beyond it
 MOST_SATURATED = 0.02  # of a colour's pixels: where all flats are saturated in no more, these pixels are missing
@@ -179,6 +179,7 @@ def master_flat(
         frames.dropped += list(bad.values())
         frames.leave_out(list(bad))
         means = means[good][leave_out_odd(frames, scaled=True)]
+        remarks = flicker_warning(frames, pedestal)
         scale = means.mean(axis=0) / means
         model, error = _flat_model(frames, noise or dark_noise, pedestal, scale, saturation)
         how = {"pedestal": pedestal, "scale": scale, "saturation": saturation, "progress": progress}
@@ -190,7 +191,8 @@ def master_flat(
     result["variance"].attrs.update(units="1", long_name="variance of the relative response")
     if clipped:
         text = "all flats are saturated in some pixels, which get no flat; the gain does not come from them"
-        result.attrs["warnings"] = [*result.attrs["warnings"], f"{text}: expose them less"]
+        remarks.append(f"{text}: expose them less")
+    result.attrs["warnings"] = [*result.attrs["warnings"], *remarks]
     return result.assign_attrs(
         clipped=clipped,
         gain_error=error.tolist(),

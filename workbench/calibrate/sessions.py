@@ -21,6 +21,8 @@ SESSION_GAP = np.timedelta64(8, "h")  # flats further apart belong to different 
 ODD = 0.2  # of a frame's pixels: one that differs from the others in more is none of them
 _SIGMAS = 6.0
 _FEWEST = 3  # flats of a session, where there is one of so many
+_FLICKER = 0.002  # of the light, from row to row: more than pixels differ by in the mean of a few frames
+_CERTAIN = 6.0  # σ of it
 SAME_ANGLE = 2.0  # [deg] of the rotator: a shadow of dust 2000 px from the centre moves by its own size
 _KIND_WORDS = re.compile(r"(?:dark|sky|dome)?[ _-]*(?:flat|light|object|science|frame)s?", re.IGNORECASE)
 
@@ -214,3 +216,46 @@ def leave_out_odd(frames: Frames, *, scaled: bool = False) -> list[int]:
         frames.dropped.append((name, f"differs from the others in {share[number]:.0%} of its pixels; look at it"))
     frames.leave_out(odd)
     return [number for number in range(count) if number not in odd]
+
+
+def flicker(frames: Frames, pedestal: np.ndarray) -> tuple[float, float]:
+    """Return by how much rows of flats are brighter or darker, otherwise in each frame (rms share), and how many σ.
+
+    Both halves of a row have the lamp's light in common and noise of their own: the share's square is the mean product
+    of what they are off.  Compared is with the mean of all frames, a curve of second order in each frame taken off, as
+    twilight makes; (0, 0) of fewer than three frames or 24 rows.
+
+    Parameters
+    ----------
+    frames
+        Flats.
+    pedestal
+        Their offset (y, x) [ADU].
+    """
+    where, rows = sampled_rows(frames)
+    light = rows.astype(np.float32) - pedestal[where]
+    count, height, width = light.shape
+    halves = np.stack([half.mean(axis=2, dtype=float) for half in (light[..., : width // 2], light[..., width // 2 :])])
+    if count < 3 or height < 24 or not (halves > 0).all():
+        return 0.0, 0.0
+    off = np.log(halves) - np.log(halves).mean(axis=1, keepdims=True)
+    parity = np.asarray(where) % frames.cell.shape[0]
+    y = np.linspace(-1, 1, height)
+    terms = np.stack([y, y**2, *(parity == number for number in np.unique(parity))]).astype(float)
+    off -= off @ np.linalg.pinv(terms) @ terms
+    freedom = (count - 1) * (height - len(terms))
+    square = float((off[0] * off[1]).sum() / freedom)
+    error = float(np.sqrt(np.square(off[0]).sum() * np.square(off[1]).sum() / freedom**3))
+    return float(np.sqrt(max(square, 0.0))), square / max(error, 1e-300)
+
+
+def flicker_warning(frames: Frames, pedestal: np.ndarray) -> list[str]:
+    """Return a warning where the lamp flickers from row to row."""
+    share, certainty = flicker(frames, pedestal)
+    if share < _FLICKER or certainty < _CERTAIN:
+        return []
+    return [
+        f"the light of the flats flickers: rows are brighter or darker by {share:.1%}, otherwise in each flat, and "
+        f"{share / math.sqrt(len(frames)):.2%} of it stays in the master; expose for a tenth of a second or longer, or "
+        "use a lamp that runs on neither the mains nor a dimmer"
+    ]
