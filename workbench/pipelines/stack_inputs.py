@@ -14,6 +14,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from .. import __version__
+from ..align.moving import moving_warnings
 from ..align.registration import Registration, light_sorts, register_frames
 from ..calibrate.masterset import make_masters
 from ..calibrate.matching import plan_groups
@@ -365,6 +366,9 @@ def register_lights(opened: OpenedFrames, settings: StackSettings, surveys: list
             f"taken from their exposure times ({example})"
         )
     opened.set_aside.extend((lights.names[n], why) for n, why in sorted(found.set_aside.items()) if n not in unread)
+    light = opened.frames.light
+    times = dict(zip(light["filename"].values.astype(str), light["time"].values, strict=True))
+    opened.warnings.extend(moving_warnings(found, np.array([times[name] for name in lights.names])))
     used = len(found.used)
     if used < 2:
         raise WorkbenchError(
