@@ -321,6 +321,13 @@ def survey_lights(opened: OpenedFrames, ready: PreparedMasters, place: Place, cl
     return results
 
 
+def _times_of(opened: OpenedFrames) -> np.ndarray:
+    """When each light was taken."""
+    light = opened.frames.light
+    times = dict(zip(light["filename"].values.astype(str), light["time"].values, strict=True))
+    return np.array([times[name] for name in opened.lights.names])
+
+
 def register_lights(opened: OpenedFrames, settings: StackSettings, surveys: list[FrameSurvey | None]) -> Registration:
     """Register the lights that could be read (None: it could not), and set aside what does not fit.
 
@@ -366,9 +373,7 @@ def register_lights(opened: OpenedFrames, settings: StackSettings, surveys: list
             f"taken from their exposure times ({example})"
         )
     opened.set_aside.extend((lights.names[n], why) for n, why in sorted(found.set_aside.items()) if n not in unread)
-    light = opened.frames.light
-    times = dict(zip(light["filename"].values.astype(str), light["time"].values, strict=True))
-    opened.warnings.extend(moving_warnings(found, np.array([times[name] for name in lights.names])))
+    opened.warnings.extend(moving_warnings(found, _times_of(opened)))
     used = len(found.used)
     if used < 2:
         raise WorkbenchError(
