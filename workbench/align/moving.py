@@ -71,7 +71,7 @@ def _moving_places(registration: Registration, order: list[int]) -> list[np.ndar
     return moving
 
 
-class _Line(NamedTuple):
+class _Track(NamedTuple):
     """A velocity [px/h] from a place in one frame: how many frames show it, which, and of how many that were tried."""
 
     hits: int
@@ -82,7 +82,7 @@ class _Line(NamedTuple):
     near: np.ndarray
 
 
-def _line(places: list[np.ndarray], trees: list[Any], hours: np.ndarray, i: int, j: int) -> _Line | None:
+def _line(places: list[np.ndarray], trees: list[Any], hours: np.ndarray, i: int, j: int) -> _Track | None:
     """The line from a place in frame i to one in frame j that most frames show; None where nothing moves enough."""
     if i >= j or hours[j] <= hours[i] or not len(places[i]) or not len(places[j]):
         return None
@@ -96,7 +96,7 @@ def _line(places: list[np.ndarray], trees: list[Any], hours: np.ndarray, i: int,
         for tree, hour in zip(trees, hours, strict=True)
     ])  # fmt: skip
     top = int(np.argmax(near.sum(axis=0)))
-    return _Line(int(near[:, top].sum()), len(a), a[top], velocity[top], i, near[:, top])
+    return _Track(int(near[:, top].sum()), len(a), a[top], velocity[top], i, near[:, top])
 
 
 def _best(

@@ -31,6 +31,9 @@ SATURATED = 0.98  # of the way from black to white level: flats are not linear b
 MOST_SATURATED = 0.02  # of a colour's pixels: where all flats are saturated in no more, these pixels are missing
 LEAST_LIGHT = 20.0  # a flat's mean signal must be this many times the noise of one pixel without light
 FEW_FRAMES = 5
+_ALL_CLIPPED = (
+    "all flats are saturated in some pixels, which get no flat; the gain does not come from them: expose them less"
+)
 _HELD = 0.1  # a chi-square this far from one means that the noise model does not hold
 
 
@@ -190,8 +193,7 @@ def master_flat(
     result["signal"].attrs.update(units="1", long_name="relative response (flat)")
     result["variance"].attrs.update(units="1", long_name="variance of the relative response")
     if clipped:
-        text = "all flats are saturated in some pixels, which get no flat; the gain does not come from them"
-        remarks.append(f"{text}: expose them less")
+        remarks.append(_ALL_CLIPPED)
     result.attrs["warnings"] = [*result.attrs["warnings"], *remarks]
     return result.assign_attrs(
         clipped=clipped,
