@@ -192,8 +192,7 @@ def master_flat(
         result = _master(flat, frames, combined, model, noise)
     result["signal"].attrs.update(units="1", long_name="relative response (flat)")
     result["variance"].attrs.update(units="1", long_name="variance of the relative response")
-    if clipped:
-        remarks.append(_ALL_CLIPPED)
+    remarks += [_ALL_CLIPPED] if clipped else []
     result.attrs["warnings"] = [*result.attrs["warnings"], *remarks]
     return result.assign_attrs(
         clipped=clipped,
