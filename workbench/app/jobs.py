@@ -113,6 +113,7 @@ def run_task(connection: Connection, task: str, arguments: dict[str, Any]) -> No
     """
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C in the terminal is for the server, which cancels its jobs
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a server in the background inherits that it is ignored
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     try:
         threading.Thread(target=_interrupt, args=(connection,), daemon=True).start()
