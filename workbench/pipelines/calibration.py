@@ -31,24 +31,17 @@ from ..ingest.folder import Folder, of_one_camera, of_one_mode
 from ..sensor.library import fit_dark_library
 from ..stack.cubes import aligned
 from ..stack.trial import before_after, noise_against_frames, rejection_trial
-from .calibration_checks import masters_cube, prepare_calibration
+from .calibration_checks import CALIBRATION, calibration_cubes, prepare_calibration
 from .characterization import Characterization, characterize
 from .finishing import alignment_pair, finished_steps, flat_pair
 from .measurement import MAJORITY, as_warning, measure_pixel_noise, set_aside_lines
 
-CALIBRATION = ("bias", "dark", "flat", "darkflat")
 DARK_LIBRARY_FILE = "dark-library.fits"
 MOST_LIGHTS = 16  # looked at; more only take longer
 WINDOW = (1024, 1536)  # rows and columns about the middle that are aligned and stacked
 PIECE = (200, 300)  # rows and columns shown
 TRIED = (192, 384)  # rows and columns in which rejection is tried
 _AUDITED = 4  # lights whose background shows what a flat leaves
-
-
-def calibration_cubes(frames: Folder) -> dict[str, Any]:
-    """Return the cube of each kind of calibration frame, or of the masters adopted in their place, None without."""
-    cubes = {kind: frames.cube(kind) if frames.has(kind) else None for kind in CALIBRATION}
-    return cubes | {kind: masters_cube(rows) for kind, rows in frames.adopted.groupby("kind")}
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ from ..ingest.review import follow_overscan
 from ..sensor.dark_faults import find_light, light_warning
 from ..stack.engine import open_planes
 
+CALIBRATION = ("bias", "dark", "flat", "darkflat")
 _OLD = {"bias": 365.0, "dark": 365.0, "darkflat": 365.0, "flat": 1.5}  # [days]: then pixels, or dust, are others
 _EMPTY = 0.01  # of a master's pixels at 0 or below: with its offset in it there are none
 _CLIPPED = 0.001
@@ -193,6 +194,12 @@ def masters_cube(rows: pd.DataFrame) -> xr.DataArray:
     if rows["kind"].iloc[0] == "flat":
         cube = cube.assign_attrs(black_level=0.0)
     return cube.assign_coords(combined=("frame", rows["combined"].to_numpy(float)))
+
+
+def calibration_cubes(frames: Folder) -> dict[str, Any]:
+    """Return the cube of each kind of calibration frame, or of the masters adopted in their place, None without."""
+    cubes = {kind: frames.cube(kind) if frames.has(kind) else None for kind in CALIBRATION}
+    return cubes | {kind: masters_cube(rows) for kind, rows in frames.adopted.groupby("kind")}
 
 
 def prepare_calibration(frames: Folder) -> Folder:

@@ -32,8 +32,7 @@ from ..stack.fits_out import plan_layout
 from ..stack.settings import StackSettings, left_out
 from ..stars.selection import is_meant
 from ..stars.survey import FrameSurvey
-from .calibration import CALIBRATION, calibration_cubes
-from .calibration_checks import UsedFlat, check_masters, prepare_calibration
+from .calibration_checks import CALIBRATION, UsedFlat, calibration_cubes, check_masters, prepare_calibration
 from .stack_outputs import spread, survey_light
 
 _OF_A_SURVEY = 24.0  # [bytes] of a pixel that a thread holds: raw, signal, and what its stars are found in
