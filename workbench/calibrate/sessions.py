@@ -200,10 +200,11 @@ def leave_out_odd(frames: Frames, *, scaled: bool = False) -> list[int]:
     share = np.zeros(count)
     for _, plane in planes(sampled_rows(frames)[1], frames.cell) if count > 2 else ():
         samples = plane.reshape(count, -1).astype(float)
+        median = np.nanmedian if np.isnan(samples).any() else np.median  # of few frames the first is slow
         if scaled:
-            samples /= np.maximum(np.nanmedian(samples, axis=0), 1)
-            samples /= np.maximum(np.nanmedian(samples, axis=1, keepdims=True), 1e-6)
-        away = np.abs(samples - np.nanmedian(samples, axis=0))
+            samples /= np.maximum(median(samples, axis=0), 1)
+            samples /= np.maximum(median(samples, axis=1, keepdims=True), 1e-6)
+        away = np.abs(samples - median(samples, axis=0))
         spread = 1.25 * np.nanmean(away, axis=1, keepdims=True)  # the median is 0 where codes are coarse
         usual = float(np.median(spread))
         limit = _SIGMAS * (np.clip(spread, usual, 5 * usual) if scaled else max(usual, 0.5))  # codes are whole numbers
