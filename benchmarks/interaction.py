@@ -155,7 +155,7 @@ def charts_cases(scratch: Path) -> Iterator[Case]:
         return course.figure(bound, "The mean of some bias frames.", frames_averaged)
 
     yield Case(
-        "notebook 03: bias frames averaged",
+        "notebook 02: bias frames averaged",
         "chart",
         notebook,
         *slider("frames averaged", choices(range(1, count + 1), 1)),

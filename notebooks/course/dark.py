@@ -1,4 +1,4 @@
-"""Notebooks 05 and 06: dark current against time and temperature, muons, and a dark that a library predicts."""
+"""Notebooks 04 and 05: dark current against time and temperature, muons, and a dark that a library predicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notebooks 03, 04, 06 and 11: a few widgets and one chart that follows them; plain functions compute."""
+"""Notebooks 02, 03, 05 and 11: a few widgets and one chart that follows them; plain functions compute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notebook 01: firmware that alters raw frames, and what it leaves behind in their numbers."""
+"""Notebook 07: firmware that alters raw frames, and what it leaves behind in their numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notebooks 00, 02, 03 and 04: a frame and its histogram, noise by its source, averages of bias frames, single flats.
+"""Notebooks 00, 01, 02 and 03: a frame and its histogram, noise by its source, averages of bias frames, single flats.
 
 Each function takes data and settings and returns a HoloViews object; notebooks bind them to widgets.
 """

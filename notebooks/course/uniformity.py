@@ -1,4 +1,4 @@
-"""Notebook 07: fixed patterns, their spectrograms, defects, EMVA 1288, each with a control."""
+"""Notebook 06: fixed patterns, their spectrograms, defects, EMVA 1288, each with a control."""
 
 from __future__ import annotations
 

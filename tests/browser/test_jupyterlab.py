@@ -15,9 +15,9 @@ from .jupyter import Lab, jupyter_lab
 from .watch import chromium
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-NOTEBOOK = NOTEBOOKS / "03-bias-and-read-noise.ipynb"
+NOTEBOOK = NOTEBOOKS / "02-bias-and-read-noise.ipynb"
 # a curve through points, strokes over a frame, pictures in HTML; `make screenshots` moves the control of all
-OTHERS = ("04-gain-against-iso", "10-align", "13-stretch-and-finish")
+OTHERS = ("03-gain-against-iso", "10-align", "13-stretch-and-finish")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_reader_runs_a_notebook_and_plays_with_it(lab, samples):
     comparison = lab.show("prediction.against")
     comparison.get_by_text("That is right.").wait_for()
 
-    exercise = lab.show('course.exercise("03 difference")')
+    exercise = lab.show('course.exercise("02 difference")')
     answer = exercise.get_by_role("spinbutton").or_(exercise.locator("input")).first
     for given, said in (("4.2", "Not yet."), ("2.97", "Right.")):
         answer.fill(given)

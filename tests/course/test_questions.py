@@ -104,7 +104,7 @@ def test_every_exercise_knows_its_answer_and_its_mistakes(name):
 
 
 def test_the_check_button_answers_in_words():
-    one = course.exercise("03 difference")
+    one = course.exercise("02 difference")
     shown = one.__panel__()[-1]
     one._control.value = 4.2
     one._button.clicks += 1
