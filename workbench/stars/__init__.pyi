@@ -1,4 +1,5 @@
 from . import background as background
+from . import catalogue as catalogue
 from . import doubles as doubles
 from . import find as find
 from . import selection as selection
@@ -8,6 +9,8 @@ from .background import block_background as block_background
 from .background import clipped_stats as clipped_stats
 from .background import green_sampling as green_sampling
 from .background import half_green as half_green
+from .catalogue import NoCatalogueError as NoCatalogueError
+from .catalogue import catalogue_stars as catalogue_stars
 from .doubles import common_companion as common_companion
 from .find import FWHM_PER_SIGMA as FWHM_PER_SIGMA
 from .find import find_stars as find_stars
