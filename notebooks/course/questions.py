@@ -175,8 +175,31 @@ def _number_line(bounds: tuple[float, float], guess: float, measured: float, err
     )
 
 
+# in the page itself, so that a busy kernel, or none, makes no difference
+_GIVEN = """
+const choice = box.labels ? box.labels[box.active] : null
+const text = choice ?? (box.value_input ?? box.value ?? '').trim()
+"""
+_CHECK = f"""{_GIVEN}
+const plain = text.replace(/\\s/g, '').replace('−', '-')  // 3,041 may be a decimal or thousands: whichever fits
+const readings = choice ? [choice] : [plain.replaceAll(',', ''), plain.replace(',', '.')].map(Number)
+const near = (given, wanted) => tolerance * Math.max(Math.abs(given), Math.abs(wanted))
+const same = wanted => readings.some(given => given === wanted || Math.abs(given - wanted) <= near(given, wanted))
+const safe = text.replace(/[&<]/g, sign => sign === '&' ? '&amp;' : '&lt;')
+if (text === '' || box.labels && box.active < 1) out.text = 'Give an answer first.'
+else if (!choice && readings.every(Number.isNaN)) out.text = `“${{safe}}” is not a number.`
+else out.text = `<b>${{choice ?? safe + unit}}:</b> ` + (verdicts.find(([wanted]) => same(wanted)) ?? [0, otherwise])[1]
+out.tags = [text]
+out.visible = true
+"""
+_CHANGED = f"{_GIVEN} out.visible = out.tags[0] === text"
+
+
 class Exercise(pn.viewable.Viewer):
-    """A question whose answer is checked: right, or a hint."""
+    """A question whose answer the page checks: right, or a hint; the verdict names the answer that it judges.
+
+    Enter and the button check.  A verdict goes when the answer changes.
+    """
 
     question = param.String(doc="What is asked.")
     answer = param.Parameter(doc="A number in that unit, or one of the options.")
@@ -189,47 +212,28 @@ class Exercise(pn.viewable.Viewer):
 
     def __init__(self, question: str, answer: float | str, **params: Any) -> None:
         super().__init__(question=question, answer=answer, **params)
-        unit, options = self.unit, self.options
-        if options:
-            choices = {"not decided yet": None, **{name: name for name in options}}
-            self._control: Any = pn.widgets.RadioBoxGroup(options=choices, value=None)
-        else:
-            label = f"your answer [{unit}]" if unit else "your answer"
-            self._control = pn.widgets.FloatInput(label=label, value=None, width=180)
-        self._button = pn.widgets.Button(label="Check", color="primary", width=90)
-        self.reply = param.rx("")
-        self._button.on_click(lambda _: setattr(self.reply.rx, "value", self.check(self._control.value)))
 
     def __panel__(self) -> pn.viewable.Viewable:
+        if self.options:
+            choices = {"not decided yet": None, **{name: name for name in self.options}}
+            box: Any = pn.widgets.RadioBoxGroup(options=choices, value=None)
+        else:
+            box = pn.widgets.TextInput(label=f"your answer [{self.unit}]" if self.unit else "your answer", width=180)
+        button = pn.widgets.Button(label="Check", color="primary", width=90)
+        out = pn.widgets.StaticText(value="", visible=False, css_classes=["verdict"], sizing_mode="stretch_width")
+        verdicts = [
+            [self.answer, f"<b>Right.</b> {self.because}"],
+            *([x, f"Not yet. {hint}"] for x, hint in self.mistakes),
+        ]
+        known = {"box": box, "out": out, "verdicts": verdicts, "otherwise": f"Not yet. {self.hint}"}
+        known |= {"tolerance": self.tolerance, "unit": f" {self.unit}" if self.unit else ""}
+        button.js_on_click(args=known, code=_CHECK)
+        box.jscallback(args=known, **{"value" if self.options else "value_input": _CHANGED})
+        if not self.options:
+            box.jscallback(args=known, **{"event:value_submit": _CHECK})
         return pn.Column(
-            pn.pane.Markdown(self.question, margin=(4, 10)),
-            _with_button(self._control, self._button),
-            live_text(self.reply),
-            styles=_CARD, width=WIDTH,
+            pn.pane.Markdown(self.question, margin=(4, 10)), _with_button(box, button), out, styles=_CARD, width=WIDTH,
         )  # fmt: skip
-
-    def check(self, given: float | str | None) -> str:
-        """Return whether an answer is right, or a hint.
-
-        Examples
-        --------
-        >>> sum_ = Exercise("2 + 3?", 5, because="Count.", hint="Count.", mistakes=[(6, "Add, do not multiply.")])
-        >>> sum_.check(6)
-        'Not yet. Add, do not multiply.'
-        """
-        if given is None:
-            return "Give an answer first."
-        if self._same(given, self.answer):
-            return f"**Right.** {self.because}"
-        for wrong, hint in self.mistakes:
-            if self._same(given, wrong):
-                return f"Not yet. {hint}"
-        return f"Not yet. {self.hint}"
-
-    def _same(self, given: float | str, wanted: float | str) -> bool:
-        if isinstance(wanted, str):
-            return given == wanted
-        return math.isclose(float(given), float(wanted), rel_tol=self.tolerance, abs_tol=1e-12)
 
 
 def _with_button(control: Any, button: Any) -> pn.viewable.Viewable:

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from workbench.core.cube import evenly
 from workbench.core.errors import WorkbenchError
 from workbench.core.settings import in_words_of, setting_dim
+from workbench.core.statistics import common_mean
 from workbench.core.values import describe, temperature_text, unit_text, value_text
 from workbench.sensor.dark import Darks
 
@@ -57,8 +59,9 @@ def with_truth(
     *,
     saturated: xr.DataArray | None = None,
     digits: int = 4,
+    most: int = 4,
 ) -> pd.DataFrame:
-    """Tabulate a measurement with its errors, and the truth where it is known.
+    """Tabulate a measurement with its errors, and the truth where it is known; channels that agree share a column.
 
     Parameters
     ----------
@@ -72,6 +75,8 @@ def with_truth(
         difference is not given, because the truth is that of all pixels.
     digits
         Of the truth.
+    most
+        Rows; of more settings some are shown, the first and the last among them.
 
     Examples
     --------
@@ -83,7 +88,21 @@ def with_truth(
     200  1.060 ± 0.010  1.065  -0.5 σ
     """
     (dim,) = [name for name in measured.dims if name != "channel"]
+    chosen = evenly(measured.sizes[dim], most)
+    measured, error = measured.isel({dim: chosen}), error.isel({dim: chosen})
+    saturated = None if saturated is None else saturated.isel({dim: chosen})
     rows = measured[dim].values
+    if measured.sizes.get("channel", 1) > 1:
+        joined = [
+            common_mean(*pair)
+            for pair in zip(*(part.transpose(dim, "channel").values for part in (measured, error)), strict=True)
+        ]
+        if None not in joined:
+            mean, spread = np.transpose(joined)
+            measured, error = (
+                measured.isel(channel=0, drop=True).copy(data=mean),
+                error.isel(channel=0, drop=True).copy(data=spread),
+            )
     if "channel" not in measured.dims:
         title = f"{str(measured.name).replace('_', ' ')} [{unit_text(measured.attrs.get('units', '1')) or '1'}]"
         measured, error = measured.expand_dims(channel=[title]), error.expand_dims(channel=[title])

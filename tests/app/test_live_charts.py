@@ -1,10 +1,14 @@
 """A chart that follows its controls shows what the chart drawn anew would show, in the figure that was drawn first."""
 
+import time
+
 import course
 import holoviews as hv
 import numpy as np
 import panel as pn
+import pytest
 from bokeh.models import Plot as Figure
+from jupyter_client.manager import start_new_kernel
 
 from workbench import charts
 from workbench.app import LiveChart, live_chart
@@ -161,3 +165,51 @@ def test_what_is_no_chart_of_the_house_is_shown_anew():
     shown = LiveChart(pn.bind(lambda at: f"{at} frames", slider))
     slider.value = 2
     assert shown.__panel__()[0][0].object == "2 frames"
+
+
+LISTEN = """
+import threading
+from pyviz_comms import JupyterCommJS
+from workbench.app.live_charts import hear_every_move
+heard = []
+def hear(message):
+    heard.append((message["move"], threading.current_thread() is threading.main_thread()))
+comm = JupyterCommJS(id="slider", on_msg=hear)
+"""
+
+
+def test_a_move_that_comes_before_its_channel_is_heard_and_in_order():
+    """As JupyterLab sends them: the opening to the kernel's main thread, the moves to a subshell of it."""
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        client.execute_interactive(LISTEN + "hear_every_move(); hear_every_move()", timeout=120)
+        session = client.session
+        request = session.msg("create_subshell_request")
+        client.control_channel.send(request)
+        content = client.get_control_msg(timeout=60)["content"]
+        if "subshell_id" not in content:
+            pytest.skip("this kernel has no subshells")
+
+        def send(kind, content, **header):
+            message = session.msg(kind, content | {"comm_id": "channel"})
+            message["header"] |= header
+            client.shell_channel.send(message)
+
+        busy = client.execute("import time; time.sleep(2)")
+        send("comm_open", {"target_name": "slider", "data": {}})
+        for move in range(3):
+            send("comm_msg", {"data": {"move": move}}, subshell_id=content["subshell_id"])
+        assert client.get_shell_msg(timeout=60)["parent_header"]["msg_id"] == busy
+        give_up = time.monotonic() + 60
+        while "2, True" not in (text := _evaluated(client, "heard")) and time.monotonic() < give_up:
+            time.sleep(0.2)
+        assert text == "[(0, True), (1, True), (2, True)]"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def _evaluated(client, expression):
+    """The text of an expression in a kernel."""
+    reply = client.execute_interactive("", user_expressions={"it": expression}, timeout=60, output_hook=lambda _: None)
+    return reply["content"]["user_expressions"]["it"]["data"]["text/plain"]

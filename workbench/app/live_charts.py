@@ -8,6 +8,7 @@ after every move.  Here they are noted, not set (`charts.theme.noted`), and only
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -41,6 +42,7 @@ class LiveChart(pn.viewable.Viewer):
 
     def __init__(self, bound: Callable[[], Any], fit: Callable[[hv.Layout], hv.Layout] | None = None) -> None:
         super().__init__()
+        hear_every_move()
         theme.load_backends()
         self._bound, self._fit = bound, fit
         self._plots: list[WeakKeyDictionary[Any, FigureState]] = []
@@ -140,6 +142,37 @@ def _in_notebook(document: Any) -> bool:
     return any(comm is not None and shown is document for *_, shown, comm in pn.state._views.values())
 
 
+def hear_every_move() -> None:
+    """Have a notebook's kernel handle what controls send in order, in its main thread, and no move before its channel.
+
+    JupyterLab from 4.4 on sends the opening of a control's channel and the moves of the control to different threads of
+    the kernel (subshells).  A move that comes first would be dropped, and the page, which waits for an answer, would
+    send none of those that follow.  Does nothing outside of a notebook, or the second time.
+    """
+    ipython = sys.modules.get("IPython")
+    kernel = getattr(ipython.get_ipython(), "kernel", None) if ipython else None
+    if not hasattr(kernel, "comm_manager") or isinstance(kernel.shell_handlers["comm_msg"], partial):
+        return
+    manager, handlers, loop = kernel.comm_manager, kernel.shell_handlers, kernel.io_loop
+    early: dict[str, list[tuple[Any, ...]]] = {}  # by channel
+
+    def opened(*message: Any) -> None:
+        manager.comm_open(*message)
+        for move in early.pop(message[-1]["content"]["comm_id"], []):
+            manager.comm_msg(*move)
+
+    def moved(*message: Any) -> None:
+        channel = message[-1]["content"]["comm_id"]
+        if channel in manager.comms:
+            manager.comm_msg(*message)
+        else:
+            early.setdefault(channel, []).append(message)
+
+    handlers["comm_open"] = partial(loop.add_callback, opened)
+    handlers["comm_msg"] = partial(loop.add_callback, moved)
+    handlers["comm_close"] = partial(loop.add_callback, manager.comm_close)
+
+
 def _controls(bound: Callable[[], Any]) -> dict[Any, list[str]]:
     """Return the parameters that a bound function depends on, by the controls they belong to."""
     controls: dict[Any, list[str]] = {}
@@ -178,6 +211,7 @@ def live_text(text: Any, **styles: str) -> pn.widgets.StaticText:
     A widget, not a pane of Markdown: a pane that changes fetches its style sheets from the network each time, even
     under `inline=True` (Panel 1.9).
     """
+    hear_every_move()
     line = pn.widgets.StaticText(value=pn.bind(_bold, text), width=_TEXT_WIDTH, styles={"font-size": "13px", **styles})
     line.visible = bool(line.value)  # an empty line takes no space
     line.param.watch(lambda event: setattr(line, "visible", bool(event.new)), "value")

@@ -17,7 +17,7 @@ import pandas as pd
 import xarray as xr
 from tqdm.auto import tqdm
 
-from ..core.cube import channels_of
+from ..core.cube import channels_of, evenly
 from ..core.defects import write_defects
 from ..core.errors import WorkbenchError
 from ..core.files import check_folder
@@ -25,6 +25,7 @@ from ..core.parallel import frame_buffers, side_by_side
 from ..core.results import MODE, sensor_dataset
 from ..core.sensor_file import FILE, write_sensor
 from ..core.settings import in_words_of, setting_dim, setting_of_table
+from ..core.statistics import common_mean
 from ..core.values import describe, is_simulated, value_text
 from ..fidelity.card import Fidelity, true_causes
 from ..ingest.catalogue import open_folder
@@ -62,6 +63,7 @@ _SHOWN = {
     "gain": "gain [e-/ADU]",
     "read_noise": "read noise [e- rms]",
 }
+_ROWS = 4  # settings that a notebook shows
 
 
 @dataclass(repr=False)
@@ -155,19 +157,23 @@ class Characterization:
         counts = ", ".join(f"{count} {kind}" for kind, count in self.frame_counts.items() if count)
         return f"{self.camera or 'unknown camera'}: {counts} frames"
 
-    def _written_table(self) -> pd.DataFrame:
-        return written_table(self.sensor, _SHOWN)
+    def _written_table(self, most: int) -> pd.DataFrame:
+        """The settings in words, at most so many of them; channels that agree share a row."""
+        dim, count = setting_dim(self.sensor), self.sensor.sizes[setting_dim(self.sensor)]
+        rows = [written_table(_joined(self.sensor.isel({dim: [i]})), _SHOWN) for i in evenly(count, most) if count]
+        return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
     def _remarks(self) -> list[str]:
         return [f"warning: {text}" for text in self.warnings]
 
     def __repr__(self) -> str:
-        table = self._written_table()
+        table = self._written_table(99)
         lines = [self._headline(), table.to_string(index=False)] if len(table) else [self._headline()]
         return "\n".join([*lines, *self.lines(), *self._remarks()])
 
     def _repr_html_(self) -> str:
-        table = self._written_table().to_html(index=False, border=0)
+        table = self._written_table(_ROWS).to_html(index=False, border=0)
+        table += "<p><code>result.table()</code> has every setting and channel.</p>" if len(self.sensor.channel) else ""
         remarks = "".join(f"<li>{html.escape(text)}</li>" for text in (*self.lines(), *self._remarks()))
         whole = f"<p><b>{html.escape(self._headline())}</b></p>{table}<ul>{remarks}</ul>"
         return whole.replace(" e-", " e⁻").replace("[e-", "[e⁻")  # plain in a terminal, typeset on a page
@@ -230,6 +236,17 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
             write_defects(defects, Path(out) / DEFECTS_FILE)
         write_sensor(result.sensor, Path(out) / FILE)
     return result
+
+
+def _joined(sensor: xr.Dataset) -> xr.Dataset:
+    """Return the numbers of one setting, with one channel "all" in place of channels that agree in each of them."""
+    joined = sensor.isel(channel=[0]).assign_coords(channel=["all"])
+    for name in ("black_level", "gain", "read_noise"):
+        mean = common_mean(sensor[name].values[0], sensor[f"{name}_error"].values[0])
+        if sensor.sizes["channel"] < 2 or mean is None:
+            return sensor
+        joined[name].values[:], joined[f"{name}_error"].values[:] = mean
+    return joined
 
 
 def written_table(sensor: xr.Dataset, columns: Mapping[str, str]) -> pd.DataFrame:
