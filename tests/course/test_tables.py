@@ -31,6 +31,19 @@ def test_difference_from_the_truth_is_in_standard_errors():
     assert table.columns[0] == "dark current [e⁻/s]"
 
 
+def test_channels_are_one_until_they_differ_and_rows_are_few():
+    coords = {"iso": [100.0, 200, 400, 800, 1600], "channel": ["R", "B"]}
+    value = xr.DataArray(
+        np.full((5, 2), 2.1), coords, ["iso", "channel"], name="gain", attrs={"units": "electron / adu"}
+    )
+    same = course.with_truth(value, 0 * value + 0.1)
+    assert same.columns.tolist() == ["gain [e⁻/ADU]"]
+    assert same.index.tolist() == ["100", "200", "800", "1600"]
+    assert same.iloc[0, 0] == "2.100 ± 0.071"
+    value[4, 1] = 2.8
+    assert course.with_truth(value, 0 * value + 0.1).columns.tolist() == ["R", "B"]
+
+
 def test_channels_count_together():
     coords = {"iso": [100.0], "channel": ["R", "B"]}
     value = xr.DataArray([[2.1, 2.1]], coords, ["iso", "channel"])

@@ -97,6 +97,7 @@ def test_what_is_printed_is_short_and_complete(result):
     assert "±" in text
     assert "unity gain" in text
     assert len(text.splitlines()) < 30
+    assert text.splitlines()[2].split()[:2] == ["200", "all"], "channels that agree share a row"
     table = result.table()
     assert set(table["iso"]) == {200, 800}
     assert len(table) == 8
