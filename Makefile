@@ -28,7 +28,7 @@ test: $(READY)  ## run every test
 	$(BIN)/python -m pytest -n 2
 
 torture: $(READY)  ## the tests of bad folders and faults, with many more of them
-	WORKBENCH_TORTURE=400 $(BIN)/python -m pytest -n 2 tests/pipelines/test_faults.py
+	WORKBENCH_TORTURE=400 $(BIN)/python -m pytest -n 2 tests/pipelines/test_faults.py tests/pipelines/test_kills.py
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks

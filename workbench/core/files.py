@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import itertools
 import os
+import platform
 import re
 import stat
+import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import filelock
+import psutil
 
 from .errors import WorkbenchError
 
 _numbers = itertools.count()
+_MACHINE = (
+    f"{zlib.crc32(platform.node().encode()):08x}"  # others, whose processes do not show, may share a folder
+)
 MARK = "made by the Astrophoto Workbench"  # for files whose form has no record of its own
 _OURS = re.compile(
     rb'by the Astrophoto Workbench|astrophoto-workbench \d|iTXtworkbench\0|WORKBNCH|WBATTRS|WBLIB|"schema_version"'
@@ -217,14 +225,33 @@ def aside(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     _require_ordinary(path)
-    part = path.with_name(f".{path.stem}.{os.getpid()}-{next(_numbers)}.part{path.suffix}")
+    part = path.with_name(f".{path.stem}.{_MACHINE}-{os.getpid()}-{next(_numbers)}.part{path.suffix}")
     try:
         yield part
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
+        make_durable(part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def make_durable(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk, where no power cut takes them."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot do it for folders
+            raise
+    finally:
+        os.close(handle)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes of this machine that were killed left of this file."""
+    kind = f".{glob.escape(path.stem)}.{_MACHINE}-*.part{glob.escape(path.suffix)}"
+    for left in path.parent.glob(kind):
+        if not psutil.pid_exists(int(left.name.rpartition(f".{_MACHINE}-")[2].split("-")[0])):
+            left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -233,7 +260,8 @@ def whole_file(
 ) -> Iterator[Path]:
     """Yield a path to write to, as `aside`, and make the folder; what the system refuses becomes a clear message.
 
-    A `frame` of the virtual camera may replace any ordinary file, a result those of `require_replaceable`.
+    A `frame` of the virtual camera may replace any ordinary file, a result those of `require_replaceable`.  A result's
+    name is on the disk at the end, and what a killed run left of it is gone.
 
     Raises
     ------
@@ -245,8 +273,12 @@ def whole_file(
         if not frame:
             require_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not frame:
+            _sweep(path)
         with aside(path) as part:
             yield part
+        if not frame:
+            make_durable(path.parent)
     except OSError as problem:
         subject = f"{what} cannot" if what else "cannot"
         raise WorkbenchError(f"{path}: {subject} be written ({problem.strerror or problem}); {advice}") from problem
@@ -299,9 +331,7 @@ def check_folder(path: str | Path, advice: str = "choose another place", names: 
     try:
         path.mkdir(parents=True, exist_ok=True)
         what = "written to"
-        probe = path / f".{os.getpid()}-{next(_numbers)}.probe"
-        probe.write_bytes(b"")
-        probe.unlink()
+        tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         problem = error
     for folder in made:

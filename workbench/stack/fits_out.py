@@ -46,7 +46,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from ..core.errors import FrameReadError, WorkbenchError
-from ..core.files import require_replaceable
+from ..core.files import make_durable, require_replaceable
 from ..core.fits_cards import (
     RECORD,
     ascii_text,
@@ -204,10 +204,10 @@ def finish_stack(
             file.seek(layout.total)
             file.write(extensions.getbuffer()[_FITS_BLOCK:])  # less the empty primary header
         seal(layout.path)
-        with open(layout.path, "r+b") as file:
-            os.fsync(file.fileno())
         require_replaceable(out)
+        make_durable(layout.path)
         os.replace(layout.path, out)
+        make_durable(out.parent)  # its name too, before the working files go
     except OSError as problem:
         raise WorkbenchError(_no_room(layout, problem)) from problem
     return out
