@@ -23,9 +23,7 @@ import psutil
 from .errors import WorkbenchError
 
 _numbers = itertools.count()
-_MACHINE = (
-    f"{zlib.crc32(platform.node().encode()):08x}"  # others, whose processes do not show, may share a folder
-)
+_MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"  # others, whose processes do not show, may share a folder
 MARK = "made by the Astrophoto Workbench"  # for files whose form has no record of its own
 _OURS = re.compile(
     rb'by the Astrophoto Workbench|astrophoto-workbench \d|iTXtworkbench\0|WORKBNCH|WBATTRS|WBLIB|"schema_version"'
