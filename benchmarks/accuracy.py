@@ -31,6 +31,7 @@ from workbench.sensor import (
     photon_transfer,
     read_noise,
     split_read_noise,
+    unity_gain_iso,
 )
 from workbench.simulate import VirtualSensor, d7000
 from workbench.simulate.firmware import STOCK_MULTIPLIERS, stock
@@ -55,6 +56,8 @@ TOLERANCE = {  # of the mean, as a share of the truth
     "full well": 0.005,
     "black level": 0.0001,
     "dark current": 0.005,
+    "dark current, 2 e⁻ a dark": 0.02,
+    "unity-gain ISO": 0.005,
     "doubling temperature": 0.01,
 }
 UNITS = {
@@ -68,6 +71,8 @@ UNITS = {
     "full well": "e⁻",
     "black level": "ADU",
     "dark current": "e⁻/s/pixel",
+    "dark current, 2 e⁻ a dark": "e⁻/s/pixel",
+    "unity-gain ISO": "ISO",
     "doubling temperature": "K",
 }
 
@@ -91,6 +96,10 @@ def trial(seed: int) -> list[tuple[str, float, float, float]]:
     ptc = photon_transfer(flat, zero, progress=False)
     gain = fit_gain(ptc)
     current = measure_dark(dark, bias.isel(frame=bias.iso.values == DARK_ISO), gain, progress=False).current
+    faint = dark.isel(
+        frame=(dark.temperature.values == DARK_TEMPERATURES[0]) & (dark.exposure.values == DARK_EXPOSURES[0])
+    )
+    faint = measure_dark(faint, bias.isel(frame=bias.iso.values == DARK_ISO), gain, progress=False).current
     law = dark_law(current, thermometer=0)  # the virtual camera's is exact
 
     rows = []
@@ -107,31 +116,23 @@ def trial(seed: int) -> list[tuple[str, float, float, float]]:
         current["dark_current"].values, current["dark_current_error"].values, DARK_TEMPERATURES, strict=True
     ):
         rows.append(("dark current", value, error, camera.mean_dark_current(warm)))
-    rows.append(
-        (
-            "doubling temperature",
-            law["doubling_temperature"].item(),
-            law["doubling_temperature_error"].item(),
-            camera.doubling_temperature,
-        )
-    )
-    wells, split = full_well(ptc, gain), split_read_noise(zero, gain)
+    wells, split, unity = full_well(ptc, gain), split_read_noise(zero, gain), unity_gain_iso(gain)
     rows += [
         ("full well", wells["full_well"].values[i, c], wells["full_well_error"].values[i, c], camera.saturation(iso))
         for i, iso in enumerate(ISOS)
         for c in range(4)
     ]
     floor = np.sqrt(1.05**2 - 1)
-    for quantity, name, truth in (
-        ("read noise before the gain", "before_gain", camera.noise_before_gain),
-        ("read noise after the gain", "after_gain", camera.noise_after_gain),
-        (
-            "ISO from which nothing is gained",
-            "invariance_iso",
-            camera.unity_gain_iso * camera.noise_after_gain / camera.noise_before_gain / floor,
-        ),
+    invariance = camera.unity_gain_iso * camera.noise_after_gain / camera.noise_before_gain / floor
+    for quantity, source, name, truth in (
+        ("read noise before the gain", split, "before_gain", camera.noise_before_gain),
+        ("read noise after the gain", split, "after_gain", camera.noise_after_gain),
+        ("ISO from which nothing is gained", split, "invariance_iso", invariance),
+        ("unity-gain ISO", unity, "unity_gain_iso", camera.unity_gain_iso),
+        ("doubling temperature", law, "doubling_temperature", camera.doubling_temperature),
+        ("dark current, 2 e⁻ a dark", faint, "dark_current", camera.mean_dark_current(DARK_TEMPERATURES[0])),
     ):
-        rows.append((quantity, split[name].item(), split[f"{name}_error"].item(), truth))
+        rows.append((quantity, source[name].item(), source[f"{name}_error"].item(), truth))
     alone = gain_from_darks(dark_transfer(dark, zero, progress=False))
     for g, e in zip(alone["gain"].values[0], alone["gain_error"].values[0], strict=True):
         rows.append(("gain from darks", g, e, camera.gain(DARK_ISO)))
@@ -214,7 +215,8 @@ def document(summary: pd.DataFrame, trials: int) -> str:
         column, a lamp that drifts by up to {100 * DRIFT:g} % between two flats, an offset that wanders by
         {WANDER:g} ADU from frame to frame, hot pixels, rounding and clipping.  Gain, read noise and black level count
         once for each ISO and channel, and so does the full well, which every other body reaches before its converter
-        ends at ISO 100; dark current counts once for each temperature, gain from darks for each channel.  For the
+        ends at ISO 100; dark current counts once for each temperature (of 2 e⁻ a dark: the coldest,
+        shortest darks alone), gain from darks for each channel.  For the
         clipped bias one ISO's frames are saved a second time as the stock firmware does: black subtracted, clipped at
         zero, red and blue multiplied.  The true black level is the mean over that
         body's own pixels, and so is the true dark current."""

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
-from trials import DRIFT, WANDER, repeat, report, shoot, table
+from trials import DRIFT, WANDER, known_gain, repeat, report, shoot, table
 
-from workbench.core.mosaic import channel_index
+from workbench.core.mosaic import planes
 from workbench.pixels import measure_dsnu, measure_prnu, stack_cube
 from workbench.sensor import dark_law, measure_dark
 from workbench.simulate import VirtualSensor, d7000
@@ -47,7 +47,7 @@ def trial(seed: int) -> list[tuple[str, float, float, float]]:
     shots = [(ISO, t, warm, 0.0) for warm in TEMPERATURES for t in EXPOSURES for _ in range(DARK_FRAMES)]
     dark = shoot(camera, rng, "dark", shots)
 
-    gain = known_gain(camera)
+    gain = known_gain(camera, ISO)
     zero = stack_cube(bias, progress=False)
     dsnu = measure_dsnu({ISO: zero}, gain).isel(iso=0).sel(filter="none", part="total")
     prnu = measure_prnu(flat, zero, progress=False).sel(filter="highpass", part="total")
@@ -70,19 +70,9 @@ def trial(seed: int) -> list[tuple[str, float, float, float]]:
     return rows
 
 
-def known_gain(camera: VirtualSensor) -> xr.Dataset:
-    """Return the camera's gain without error: the gain has a benchmark of its own."""
-    names = ["R", "G1", "G2", "B"]
-    values = np.full((1, 4), camera.gain(ISO))
-    return xr.Dataset(
-        {"gain": (("iso", "channel"), values), "gain_error": (("iso", "channel"), 0 * values)},
-        {"iso": [ISO], "channel": names},
-    )
-
-
 def plane(picture: np.ndarray, camera: VirtualSensor, channel: int) -> np.ndarray:
-    row, column = (int(k) for k in np.argwhere(channel_index(camera.cfa_pattern) == channel)[0])
-    return picture[row::2, column::2]
+    """Return the pixels of a channel."""
+    return dict(planes(picture, camera.cfa_pattern))[channel]
 
 
 def _pair(result: xr.Dataset, name: str, channel: int) -> tuple[float, float]:

@@ -15,8 +15,10 @@ import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
+from workbench.core.cube import channels_of
 from workbench.core.files import aside
 from workbench.simulate import VirtualSensor, cube_of, expose
+from workbench.simulate.capture import CooledCamera
 
 WANDER = 0.1  # standard deviation of each frame's offset [ADU]
 DRIFT = 0.05  # greatest change of the lamp from one flat to the next
@@ -45,6 +47,16 @@ def shoot(
         frames.append(expose(body, rate, iso=iso, exposure=exposure, temperature=temperature, seed=seed, threads=1))
     iso, exposure, temperature, _ = np.array(shots).T
     return cube_of(camera, frames, kind, iso=iso, exposure=exposure, temperature=temperature)
+
+
+def known_gain(camera: VirtualSensor, setting: float) -> xr.Dataset:
+    """Return the camera's gain without error, for what is measured apart from the gain."""
+    names = channels_of(camera.cfa_pattern)
+    values = np.full((1, len(names)), camera.gain(setting))
+    dims = ("gain_setting" if isinstance(camera, CooledCamera) else "iso", "channel")
+    return xr.Dataset(
+        {"gain": (dims, values), "gain_error": (dims, 0 * values)}, {dims[0]: [setting], "channel": list(names)}
+    )
 
 
 def repeat(

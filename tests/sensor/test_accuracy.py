@@ -19,6 +19,8 @@ INDEPENDENT = {
     "full well": 12,
     "black level": 3,
     "dark current": 1,
+    "dark current, 2 e⁻ a dark": 1,
+    "unity-gain ISO": 1,
     "doubling temperature": 1,
 }
 

@@ -202,7 +202,8 @@ def bits(missing: xr.Dataset, noise: np.ndarray | None = None) -> Finding:
 
 def _compressed(missing: xr.Dataset, steps: np.ndarray, noise: np.ndarray | None, ending: str) -> Finding:
     """Report codes that are coarser the brighter they are; `steps` [ADU] of each octave of levels."""
-    finest, at = float(missing["multiplier"].min()), float(missing["level"][int(np.nanargmax(steps))])
+    finest = float(missing["multiplier"].fillna(np.nanmin(steps)).min())
+    at = float(missing["level"][int(np.nanargmax(steps))])
     text = (
         f"The numbers are compressed: steps of {finest:.3g} ADU in the dark grow to {np.nanmax(steps):.3g} above "
         f"{at:g} ADU, and {ending}."

@@ -12,7 +12,6 @@ from . import transfer as transfer
 from . import unity as unity
 from . import wells as wells
 from .bias import read_noise as read_noise
-from .bias import split_read_noise as split_read_noise
 from .clipped import ClippedFit as ClippedFit
 from .clipped import fit_clipped as fit_clipped
 from .dark import Darks as Darks
@@ -28,6 +27,7 @@ from .response import linearity as linearity
 from .response import linearity_error as linearity_error
 from .response import shot_noise_snr as shot_noise_snr
 from .transfer import photon_transfer as photon_transfer
+from .unity import split_read_noise as split_read_noise
 from .unity import unity_gain_iso as unity_gain_iso
 from .unity import with_stated_gain as with_stated_gain
 from .wells import dynamic_range as dynamic_range

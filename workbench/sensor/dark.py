@@ -9,13 +9,14 @@ import xarray as xr
 
 from ..core.cube import channels_of, take_frames
 from ..core.mosaic import channel_index, spread
+from ..core.noise import error_in_mean
 from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
 from ..core.results import Table, at_iso, described, with_errors
 from ..core.settings import setting_dim
 from ..core.statistics import fit_line, odd_ones_out
 from ..core.statistics import misfit as chi_misfit
 from ..core.values import describe, listed
-from .dark_faults import SaturatedPixels, add_light, find_light, misfit, scatter_covariance, settle_means
+from .dark_faults import Gain, SaturatedPixels, add_light, find_light, misfit, scatter_covariance, settle_means
 from .dark_frames import (
     DarkGroup,
     DarkSetting,
@@ -133,18 +134,19 @@ def measure_dark(
     channels = len(channels_of(dark.attrs["cfa_pattern"]))
     groups, settings, warmest, hot = [], [], None, SaturatedPixels()
     for setting in read_settings(dark, bias, progress):
-        factor, factor_error = np.full((2, channels), np.nan)
+        factor = Gain(*np.full((3, channels), np.nan))
         if gain is not None:
-            factor, factor_error = (at_iso(gain[name], setting.key[dim]) for name in ("gain", "gain_error"))
+            errors = gain["gain_error"].copy(data=error_in_mean(gain))
+            factor = Gain(*(at_iso(part, setting.key[dim]) for part in (gain["gain"], errors, gain["gain_error"])))
         warnings += _setting_warnings(setting)
-        current, signals, problems = _reduce(setting, factor, factor_error)
+        current, signals, problems = _reduce(setting, factor)
         warnings += problems
-        hot.add(current, setting, factor)
+        hot.add(current, setting, factor.value)
         settings.append(current)
         groups += signals
         warmth = (np.nan_to_num(setting.key["temperature"], nan=-np.inf), current["frames"])
         if setting.slope is not None and (warmest is None or warmth > warmest[0]):
-            warmest = (warmth, _as_map(setting, setting.slope, factor))
+            warmest = (warmth, _as_map(setting, setting.slope, factor.value))
     for rows in (groups, settings):
         rows.sort(
             key=lambda row: [np.nan_to_num(row.get(n, 0.0), nan=np.inf) for n in (dim, "temperature", "exposure")]
@@ -192,9 +194,7 @@ def _table(
     return xr.Dataset(described(table, dim, columns), given, attrs)
 
 
-def _reduce(
-    setting: DarkSetting, gain: np.ndarray, gain_error: np.ndarray
-) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+def _reduce(setting: DarkSetting, gain: Gain) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
     """Turn what was read at a setting into a row of dark current, rows of dark signal, and warnings."""
     current = dict.fromkeys(_CURRENT, np.nan) | setting.key
     current |= {
@@ -205,17 +205,18 @@ def _reduce(
     base = None if setting.bias is None else setting.bias.level
     warnings: list[str] = []
     if setting.slope is not None:
-        values, intercept, warnings = _slope_row(setting, setting.slope, gain, gain_error)
+        values, intercept, warnings = _slope_row(setting, setting.slope, gain)
         base = intercept if base is None else base
-        current |= values | {"intercept": float((gain * (intercept - base)).mean())}
-    signals = [_signal_row(setting, group, base, gain, gain_error) for group in setting.groups]
+        current |= values | {"intercept": float((gain.value * (intercept - base)).mean())}
+    signals = [_signal_row(setting, group, base, gain) for group in setting.groups]
     return current, signals, warnings
 
 
 def _slope_row(
-    setting: DarkSetting, slopes: np.ndarray, gain: np.ndarray, gain_error: np.ndarray
+    setting: DarkSetting, slopes: np.ndarray, factor_of: Gain
 ) -> tuple[dict[str, Any], np.ndarray, list[str]]:
     """Return the dark current of the slopes (y, x) [ADU/s], each channel's intercept [ADU], and warnings."""
+    gain, gain_error, own_error = factor_of
     points, cell, where = setting.points, channel_index(setting.pattern), describe(setting.key)
     sums = map_sums(slopes, setting.lost, cell, BLOCKS)
     pixels = sums[0].sum(axis=1)
@@ -252,7 +253,7 @@ def _slope_row(
         error = np.sqrt(((share * gain**2) ** 2 * of_spatial).sum()) / (2 * dcnu)
         by_gain = np.linalg.norm(share * gain * gain_error * spatial) / dcnu
         row |= {"dcnu": dcnu, "dcnu_error": float(np.hypot(error, by_gain))}
-    doubt = scatter_covariance(points, levers, gain) + np.diag((gain_error * slope) ** 2)
+    doubt = scatter_covariance(points, levers, gain) + np.diag((own_error * slope) ** 2)
     longest = max(group.exposure for group in setting.groups)
     light = find_light(slopes, setting.lost, setting.pattern, gain, doubt, longest)
     row |= {"light": light.most, "light_words": light.words}
@@ -318,10 +319,9 @@ def _noise_error(group: DarkGroup, factor: np.ndarray) -> float:
     return of_frames if of_frames > 2 * own else own
 
 
-def _signal_row(
-    setting: DarkSetting, group: DarkGroup, base: np.ndarray | None, gain: np.ndarray, gain_error: np.ndarray
-) -> dict[str, Any]:
+def _signal_row(setting: DarkSetting, group: DarkGroup, base: np.ndarray | None, factor_of: Gain) -> dict[str, Any]:
     """Return one group's dark signal above the bias frames, or above the line's intercept without them."""
+    gain, gain_error, _ = factor_of
     row = dict.fromkeys(_SIGNAL, np.nan) | setting.key
     row |= {"exposure": group.exposure, "frames": group.count, "saturated_pixels": group.saturated}
     if base is None or group.clipped:

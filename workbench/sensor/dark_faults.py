@@ -30,6 +30,14 @@ _DOUBTFUL = 2.0  # errors between mean and noise from which on the error holds t
 _SETTING = ("iso", "gain_setting", "temperature")
 
 
+class Gain(NamedTuple):
+    """Gain of each channel [e⁻/ADU], its error as it counts in a mean of all (`error_in_mean`), and its own."""
+
+    value: np.ndarray
+    error: np.ndarray
+    own: np.ndarray
+
+
 class Light(NamedTuple):
     """How much light may have added to the mean of a picture, in its unit, and in which words it shows; 0 and ""."""
 
