@@ -119,6 +119,15 @@ def test_every_figure_has_a_caption_and_says_whose_data_it_shows(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=notebook_id)
+def test_code_is_short_or_folded(path):
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "code" and "hv.extension" not in cell.source and "sample_folder" not in cell.source:
+            folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+            assert folded == ("hide-input" in cell.metadata.get("tags", [])), "JupyterLab and the site fold the same"
+            assert folded or len(cell.source.splitlines()) <= 8, cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=notebook_id)
 def test_defines_nothing(path):
     assert not re.search(r"^\s*(def|class) ", code_of(path), re.M), "what a notebook defines belongs into the package"
 
@@ -176,5 +185,6 @@ def test_runs_top_to_bottom_and_says_nothing_alarming(path, samples, tmp_path, m
             if output.output_type == "stream" and output.name == "stderr":
                 assert "Warning" not in output.text, output.text
                 assert "Traceback" not in output.text, output.text
+            assert "xr-wrap" not in output.get("data", {}).get("text/html", ""), f"no table for a reader: {cell.source}"
     # what `inline=True` embeds once is 6 MB; a notebook saved with its outputs may have 5 MB besides
     assert len(nbformat.writes(notebook).encode()) < 11e6

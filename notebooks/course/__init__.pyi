@@ -95,6 +95,7 @@ from .stacking import transform_models as transform_models
 from .stacking import warm_light as warm_light
 from .stacking import warm_light_chart as warm_light_chart
 from .tables import compare_two_darks as compare_two_darks
+from .tables import contents as contents
 from .tables import quantities as quantities
 from .tables import truth as truth
 from .tables import with_truth as with_truth

@@ -128,11 +128,11 @@ def read_noise_explorer(read_noise: xr.Dataset, gain: xr.Dataset) -> Any:
 
 
 def dark_noise(
-    law: xr.Dataset, temperature: float, exposure: float | np.ndarray, read_noise: float
+    law: xr.Dataset, temperature: float, exposure: float | np.ndarray, read_noise: float, sky: float = 0.0
 ) -> dict[str, np.ndarray]:
-    """Predict the dark signal and the noise of one dark frame from the temperature law.
+    """Predict the dark signal and the noise of a starless pixel of one frame from the temperature law.
 
-    D = D_ref 2^((T - T_ref)/T_d) t; its shot noise is √D; with the read noise √(D + σ_R²).
+    D = D(T) t from the law; its shot noise is √D; with the sky's and the read noise √(D + S + σ_R²).
 
     Parameters
     ----------
@@ -144,19 +144,22 @@ def dark_noise(
         In seconds.
     read_noise
         In e⁻ rms.
+    sky
+        Light of the sky [e⁻/s/pixel]; 0 for a dark.
 
     Returns
     -------
     dict
-        ``exposure`` [s]; ``signal``, ``signal_error``, ``shot_noise`` and ``noise`` [e⁻].
+        ``exposure`` [s]; ``signal``, ``signal_error``, ``shot_noise``, ``sky_noise``, ``noise`` [e⁻], and ``coldest``,
+        the noise without any dark current.
 
     Examples
     --------
     >>> law = xr.Dataset({"doubling_temperature": 6.0, "doubling_temperature_error": 0.0, "reference_temperature": 20.0,
     ...                   "dark_current_reference": 0.1, "dark_current_reference_error": 0.001})
     >>> predicted = dark_noise(law, 26.0, 300.0, 2.0)
-    >>> {name: round(float(value), 2) for name, value in predicted.items()}
-    {'exposure': 300.0, 'signal': 60.0, 'signal_error': 0.6, 'shot_noise': 7.75, 'noise': 8.0}
+    >>> [round(float(predicted[name]), 2) for name in ("signal", "signal_error", "shot_noise", "noise", "coldest")]
+    [60.0, 0.6, 7.75, 8.0, 2.0]
     """
     current, error = dark_current_at(law, temperature)
     seconds = np.asarray(exposure, float)
@@ -166,12 +169,14 @@ def dark_noise(
         "signal": signal,
         "signal_error": error * seconds,
         "shot_noise": np.sqrt(signal),
-        "noise": np.sqrt(signal + read_noise**2),
+        "sky_noise": np.sqrt(sky * seconds),
+        "noise": np.sqrt(signal + sky * seconds + read_noise**2),
+        "coldest": np.sqrt(sky * seconds + read_noise**2),
     }
 
 
 def dark_noise_chart(predicted: dict[str, np.ndarray], temperature: float, read_noise: float) -> hv.Layout:
-    """Chart the noise of a dark against exposure time: shot noise, read noise, both, and the chosen exposure.
+    """Chart the noise of a frame against exposure time: dark, sky, read noise, all, and the chosen exposure.
 
     Parameters
     ----------
@@ -179,20 +184,21 @@ def dark_noise_chart(predicted: dict[str, np.ndarray], temperature: float, read_
         From `dark_noise`, for `_ALONG` and then the chosen exposure.
     """
     along, exposure = predicted["exposure"][:-1], predicted["exposure"][-1:]
-    shot, both, chosen = predicted["shot_noise"][:-1], predicted["noise"][:-1], predicted["noise"][-1:]
+    shot, sky, total = (predicted[name][:-1] for name in ("shot_noise", "sky_noise", "noise"))
     dims, colours = (theme.EXPOSURE, _NOISE), theme.KIND_COLOUR
     elements = [
-        theme.line(along, shot, dims=dims, label="shot noise", colour=colours["dark"]),
+        theme.line(along, shot, dims=dims, label="dark current", colour=colours["dark"]),
+        theme.line(along, np.where(sky > 0, sky, np.nan), dims=dims, label="sky", colour=colours["light"]),
         theme.line(along, np.full(along.size, read_noise), dims=dims, label="read noise", colour=colours["bias"]),
-        theme.line(along, both, dims=dims, label="both", dash="dashed"),
-        theme.points(exposure, chosen, dims=dims, label="this exposure", size=11),
+        theme.line(along, total, dims=dims, label="all together", dash="dashed"),
+        theme.points(exposure, predicted["noise"][-1:], dims=dims, label="this exposure", size=11),
     ]
-    title = f"Noise of one dark at {temperature_text(temperature)}"
+    title = f"Noise of one frame at {temperature_text(temperature)}"
     return theme.layout([theme.panel(elements, title=title, log="xy", ylim=(0.1, 200), legend="top_left")])
 
 
 def dark_explorer(law: xr.Dataset, read_noise: float = 2.5) -> Any:
-    """Choose exposure and temperature: the dark signal and its noise are predicted.
+    """Choose exposure, temperature and sky: the dark signal is predicted, the noise, and what cooling could still gain.
 
     Parameters
     ----------
@@ -203,27 +209,30 @@ def dark_explorer(law: xr.Dataset, read_noise: float = 2.5) -> Any:
     """
     temperature = pn.widgets.FloatSlider(label="sensor temperature [°C]", start=-20, end=40, step=1, value=20)
     exposure = pn.widgets.DiscreteSlider(
-        label="exposure [s]", options=[1, 5, 15, 30, 60, 120, 180, 300, 600, 1200], value=300
+        label="exposure [s]", options=[1, 5, 15, 30, 60, 120, 180, 300, 600, 1200], value=300, formatter="%g"
     )
+    light = pn.widgets.DiscreteSlider(label="light of the sky [e⁻/s]", options=[0, 0.1, 0.3, 1, 3, 10], value=0)
 
     @lru_cache(maxsize=4)  # chart and text use the same
-    def predicted(temperature: float, exposure: float) -> dict[str, np.ndarray]:
-        return dark_noise(law, temperature, np.append(_ALONG, exposure), read_noise)
+    def predicted(temperature: float, exposure: float, sky: float) -> dict[str, np.ndarray]:
+        return dark_noise(law, temperature, np.append(_ALONG, exposure), read_noise, sky)
 
-    def text(temperature: float, exposure: float) -> str:
-        chosen = {name: float(values[-1]) for name, values in predicted(temperature, exposure).items()}
+    def text(*at: float) -> str:
+        chosen = {name: float(values[-1]) for name, values in predicted(*at).items()}
         return (
-            f"Dark signal **{value_text(chosen['signal'], chosen['signal_error'], 'e⁻')}** a pixel, shot noise "
-            f"**{chosen['shot_noise']:.2f} e⁻**, with the read noise **{chosen['noise']:.2f} e⁻**."
+            f"Dark signal **{value_text(chosen['signal'], chosen['signal_error'], 'e⁻')}** a pixel, its shot noise "
+            f"**{chosen['shot_noise']:.2f} e⁻**, all noise **{chosen['noise']:.2f} e⁻**. Without any dark current it "
+            f"would be {chosen['coldest']:.2f} e⁻: cooling can still take off "
+            f"**{100 * (1 - chosen['coldest'] / chosen['noise']):.0f} %**."
         )
 
-    def chart(temperature: float, exposure: float) -> hv.Layout:
-        return dark_noise_chart(predicted(temperature, exposure), temperature, read_noise)
+    def chart(temperature: float, exposure: float, sky: float) -> hv.Layout:
+        return dark_noise_chart(predicted(temperature, exposure, sky), temperature, read_noise)
 
     return pn.Column(
-        pn.Row(temperature, exposure),
-        live_text(pn.bind(text, temperature, exposure)),
-        live_chart(chart, temperature=temperature, exposure=exposure),
+        pn.Row(temperature, exposure, light),
+        live_text(pn.bind(text, temperature, exposure, light)),
+        live_chart(chart, temperature=temperature, exposure=exposure, sky=light),
         name="Dark current",
     )
 

@@ -27,6 +27,7 @@ _OFFSET = theme.dimension("pixel value less its mean", "ADU")
 _FRACTION = theme.dimension("share of pixels", "per ADU")
 _PIXELS = theme.dimension("pixels")
 _WIDEST = 480  # of a reduced picture [px]
+_CLIPPED = 0.1  # % of the pixels: from there on the noise is visibly cut off
 _SINGLE = 120  # a picture of so few columns shows every pixel of the mosaic by itself
 
 
@@ -127,7 +128,8 @@ def virtual_exposure(
     """Take two equal frames with the virtual camera and chart their numbers, and the noise by its source.
 
     The noise is measured as in any camera, from the difference of the two, in the middle of the frame; the other bars
-    are the truth there.  The light is the mean minus black level and dark signal.
+    are the truth there.  The light is the mean minus black level and dark signal.  Where pixels are saturated the title
+    says so, and neither noise nor SNR is stated.
 
     Parameters
     ----------
@@ -147,7 +149,11 @@ def virtual_exposure(
     counts, edges = np.histogram(values, bins=_bins(values))
     colour = theme.KIND_COLOUR["light" if light > 0 else "dark"]
     bars, highest = _noise_bars(noise_by_source(sensor, light=light, **settings), noise)
-    ratio = f"light {signal:,.1f} e⁻, noise {noise:,.2f} e⁻: SNR {signal / noise:,.1f}"
+    ratio = f"light {signal:,.1f} e⁻, noise {noise:,.2f} e⁻: SNR {signal / noise:,.1f}" if noise else ""
+    clipped = 100 * float(((values - sensor.black_level) * gain > sensor.saturation(iso) - gain).mean())
+    if clipped > _CLIPPED:  # the scale ends, and the noise with it: no number to state
+        ratio = f"{clipped:.3g} % of the pixels are saturated: no SNR"
+        bars, highest = _noise_bars(noise_by_source(sensor, light=light, **settings), math.nan)
     return theme.layout(
         [
             theme.panel(
@@ -162,13 +168,15 @@ def virtual_exposure(
 def _noise_bars(sources: dict[str, float], measured: float) -> tuple[hv.Bars, float]:
     """Return bars of the noise by source, all together and measured [e⁻ rms], and the highest of them."""
     total = math.sqrt(sum(value**2 for value in sources.values()))
-    names = [*sources, "all together", "measured"]
+    names = [*sources, "all together", "measured" if math.isfinite(measured) else "measured: saturated"]
     colours = [theme.KIND_COLOUR[kind] for kind in ("light", "dark", "bias")] + [theme.UNUSED, theme.MUTED, theme.INK]
     bars = hv.Bars(
-        (names, [*sources.values(), total, measured]), hv.Dimension("source"), theme.dimension("noise", "e⁻ rms")
+        (names, [*sources.values(), total, np.nan_to_num(measured)]),
+        hv.Dimension("source"),
+        theme.dimension("noise", "e⁻ rms"),
     )
     fill = hv.dim("source").categorize(dict(zip(names, colours, strict=True)))
-    return theme.styled(bars, fill_color=fill, line_color=None, xrotation=25), max(total, measured)
+    return theme.styled(bars, fill_color=fill, line_color=None, xrotation=25), float(np.nanmax([total, measured]))
 
 
 def bias_average(

@@ -157,7 +157,9 @@ def noise_budget_explorer(sensor: xr.Dataset) -> Any:
             options={"0, the flat is applied": 0.0, "0.3 %": 0.003, "0.6 %": 0.006, "1 %": 0.01},
             value=0.006,
         ),
-        "iso": pn.widgets.DiscreteSlider(label=in_words_of(dim, "ISO"), options=isos, value=isos[len(isos) // 3]),
+        "iso": pn.widgets.DiscreteSlider(
+            label=in_words_of(dim, "ISO"), options=isos, value=isos[len(isos) // 3], formatter="%g"
+        ),
         "exposure": pn.widgets.DiscreteSlider(
             label="exposure [s]", options=[0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600], value=60
         ),

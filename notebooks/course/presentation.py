@@ -50,7 +50,7 @@ def setting_slider(found: xr.DataArray | xr.Dataset) -> pn.widgets.DiscreteSlide
     """
     dim = setting_dim(found)
     options = sorted({float(value) for value in found[dim].values})
-    return pn.widgets.DiscreteSlider(label=in_words_of(dim, "ISO"), options=options)
+    return pn.widgets.DiscreteSlider(label=in_words_of(dim, "ISO"), options=options, formatter="%g")
 
 
 def fit(chart: Any) -> Any:

@@ -165,6 +165,28 @@ def quantities(*rows: tuple[str, Any, Any, Any]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(table, orient="index").fillna("")
 
 
+def contents(data: xr.Dataset) -> pd.DataFrame:
+    """Tabulate what a result holds: a row for each quantity with its unit, what it is, and how many numbers it has.
+
+    Examples
+    --------
+    >>> light = xr.DataArray(np.zeros((2, 3)), dims=("y", "x"), attrs={"units": "electron", "long_name": "light"})
+    >>> contents(xr.Dataset({"signal": light}))
+            unit what it is           size
+    signal    e⁻      light  2 rows × 3 columns
+    """
+    names = {"frame": "frames", "channel": "channels", "y": "rows", "x": "columns"}
+    rows = {
+        str(name): {
+            "unit": unit_text(one.attrs.get("units", "1")),
+            "what it is": one.attrs.get("long_name", ""),
+            "size": " × ".join(f"{count:,} {names.get(str(dim), dim)}" for dim, count in one.sizes.items()) or "1",
+        }
+        for name, one in data.data_vars.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def compare_two_darks(darks: Darks) -> pd.DataFrame:
     """Compare the darks of one setting whose temperatures lie furthest apart: as they are, and divided by time.
 

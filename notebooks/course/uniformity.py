@@ -29,9 +29,10 @@ _SYMBOL = {"sigma_d": "σ_d", "u_e_min": "μ_e.min", "u_e_sat": "μ_e.sat", "SNR
 
 
 def spread_of_mean(stack: FrameStack, frames: int, channel: int = 1) -> hv.Layout:
-    """Chart how the spread over the pixels of a mean falls with the number of frames, down to the fixed pattern.
+    """Chart how noise and pattern in a mean of frames change with their number: the noise falls, the pattern stays.
 
-    √(σ²/n + s²), with the temporal variance σ² and the fixed pattern s of the stack; the point is the mean of so many.
+    σ/√n, the fixed pattern s, and what both make of the spread over the pixels, √(σ²/n + s²), with the temporal
+    variance σ² of the stack; the points are the mean of so many.
 
     Parameters
     ----------
@@ -47,12 +48,14 @@ def spread_of_mean(stack: FrameStack, frames: int, channel: int = 1) -> hv.Layou
     spread = np.sqrt(noise / count + pattern**2)
     dims = (_FRAMES, _SPREAD)
     elements: list[Any] = [
-        theme.line(count, spread, dims=dims, label="noise and pattern"),
-        theme.line(count, np.sqrt(noise / count), dims=dims, label="noise alone", dash="dotted"),
+        theme.line(count, spread, dims=dims, label="both: what one sees"),
+        theme.line(count, np.sqrt(noise / count), dims=dims, label="noise that is left in the mean", dash="dotted"),
         theme.line([1, 1000], [pattern, pattern], dims=dims, label=f"fixed pattern, {pattern:.3f} ADU", dash="dashed"),
-        theme.points([frames], [math.sqrt(noise / frames + pattern**2)], dims=dims, label=f"{frames} frames", size=12),
-    ]
-    return theme.layout([theme.panel(elements, title="Averaging ends at the fixed pattern", log="xy")])
+        theme.points([frames] * 2, [math.sqrt(noise / frames + pattern**2), math.sqrt(noise / frames)], dims=dims,
+                     label=f"{frames} frames", size=12),
+    ]  # fmt: skip
+    title = f"{frames} frames: the pattern is known to {math.sqrt(noise / frames):.2g} ADU"
+    return theme.layout([theme.panel(elements, title=title, log="xy")])
 
 
 def fixed_patterns(zero: FrameStack, flats: FrameStack, channel: str) -> hv.Layout:

@@ -130,6 +130,17 @@ def test_whole_bins_are_what_numpy_averages():
     assert view.bounds == (0, 0, 400, 300)
 
 
+@pytest.mark.parametrize("span", [None, (0.4, 371.2), (17.0, 200.0), (-30.0, 430.0)])
+@pytest.mark.parametrize("size", [(40, 30), (57, 41), (333, 251)])
+def test_an_even_mosaic_stays_even_when_zoomed_out(span, size):
+    values = np.tile(np.array([[100, 500], [500, 200]], np.uint16), (150, 200))
+    shown = viewer.picture("flat", values)
+    view = look(values.shape, span, span, size, shown.cell)
+    if span is None or span[1] - span[0] > size[0]:  # smaller than on the screen
+        assert set(reduced(values, view).ravel()) == {325.0}, "a moiré"
+    assert viewer.picture("stack", values.astype(float)).cell == 1
+
+
 @pytest.mark.parametrize("size", [(40, 30), (400, 300)])
 def test_one_to_one_and_enlarged_nothing_is_averaged(size):
     values = frame()

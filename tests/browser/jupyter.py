@@ -144,6 +144,8 @@ class Lab(Watch):
 
     def open(self, notebook: str) -> None:
         """Open a notebook and wait for its kernel; accept the kernel dialog where there is one."""
+        content = self.page.request.get(f"{self.address}/api/contents/{notebook}", timeout=1000 * STARTING).json()
+        self.cells = [(cell["cell_type"], cell["source"]) for cell in content["content"]["cells"]]
         self.page.goto(f"{self.address}/lab/tree/{notebook}?reset", wait_until="commit", timeout=1000 * STARTING)
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=1000 * STARTING)
         give_up = time.monotonic() + STARTING
@@ -182,9 +184,13 @@ class Lab(Watch):
                 raise RuntimeError(f"the last of {cells} code cells did not finish: {self.errors()}")
 
     def show(self, text: str):
-        """Scroll until a code cell that contains the text is in view with its output; returns the cell."""
+        """Scroll until a code cell that contains the text is in view with its output; returns the cell.
+
+        Found by its number, as the code of long cells is folded away.
+        """
+        number = next(at for at, (kind, source) in enumerate(self.cells) if kind == "code" and text in source)
         pane = self.page.locator(".jp-WindowedPanel-outer").first
-        cell = self.page.locator(".jp-CodeCell", has_text=text).first
+        cell = self.page.locator(f".jp-CodeCell[data-windowed-list-index='{number}']")
         pane.evaluate("pane => pane.scrollTop = 0")
         for _ in range(60):  # cells far from the view are not in the page at all
             if cell.count() and cell.is_visible():

@@ -75,16 +75,26 @@ def test_dark_noise_is_shot_noise_and_read_noise_in_quadrature():
     assert float(warm["signal"]) == pytest.approx(40.0)
     assert float(warm["noise"]) == pytest.approx(7.0)
     assert float(warm["signal_error"]) == pytest.approx(40 * np.hypot(0.01, np.log(2) * 0.1 / 6))
+    # where dark and read noise are equal, the coldest sensor has 29 % less; under a sky there is less to gain
+    equal = explore.dark_noise(law, 20.0, 45.0, 3.0)
+    assert 1 - float(equal["coldest"] / equal["noise"]) == pytest.approx(1 - 1 / np.sqrt(2))
+    sky = explore.dark_noise(law, 20.0, 45.0, 3.0, sky=1.0)
+    assert float(sky["noise"]) == pytest.approx(np.sqrt(9 + 45 + 9))
+    assert float(sky["coldest"]) == pytest.approx(np.sqrt(45 + 9))
 
 
 def test_the_dark_explorer_answers_to_its_widgets(result):
     app = explore.dark_explorer(result.dark_law)
-    (temperature, exposure), text, _ = app
+    (temperature, exposure, sky), text, _ = app
     before = text.value
     temperature.value = 0
     assert text.value != before
     exposure.value = 1200
     assert "Dark signal <b>" in text.value
+    assert "cooling can still take off <b>" in text.value
+    before = text.value
+    sky.value = 10
+    assert text.value != before
 
 
 def test_the_pixel_explorer_starts_where_it_is_asked_to(night):

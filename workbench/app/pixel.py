@@ -269,7 +269,7 @@ class PixelPage(JobPage):
     def show_result(self, job: Job) -> None:
         """Show the mean of the aligned lights, to be tapped, with the samples of the pixel below."""
         lights, calibrated = job.value["aligned"], job.value["calibrated"]
-        self.pictures["calibrated"] = viewer.picture("calibrated", calibrated, "e⁻")
+        self.pictures["calibrated"] = viewer.picture("calibrated", calibrated, "e⁻", cell=2)
         self._offer()
         mean, count = lights["signal"].mean("frame").values, lights.sizes["frame"]
         top, left = job.value["corner"]

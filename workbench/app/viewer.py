@@ -39,16 +39,13 @@ class Picture:
 
     Attributes
     ----------
-    name
-        What stands above it.
-    values
-        (y, x), or (3, y, x) for red, green and blue.
-    unit
-        Of the values.
-    limits
-        Values shown black and white; a pair, or one for each plane.
-    midtones
-        Of the midtone transfer function, 0.5 for a display in proportion to the values.
+    name, values, unit
+        What stands above it; (y, x), or (3, y, x) for red, green and blue; the unit of the values.
+    limits, midtones
+        Values shown black and white, a pair or one for each plane; of the midtone transfer function, 0.5 for a display
+        in proportion to the values.
+    cell
+        Rows and columns of the mosaic's cell, of which only whole ones are averaged (else a moiré shows); 1 without.
     """
 
     name: str
@@ -56,6 +53,7 @@ class Picture:
     unit: str
     limits: tuple[tuple[float, float], ...]
     midtones: float = 0.5
+    cell: int = 1
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -70,7 +68,7 @@ def _sample(plane: np.ndarray) -> np.ndarray:
     return some[np.isfinite(some)]
 
 
-def picture(name: str, values: Any, unit: str = "ADU", *, stretched: bool = False) -> Picture:
+def picture(name: str, values: Any, unit: str = "ADU", *, stretched: bool = False, cell: int = 0) -> Picture:
     """Prepare a frame to be looked at; nothing is copied.
 
     Parameters
@@ -81,6 +79,8 @@ def picture(name: str, values: Any, unit: str = "ADU", *, stretched: bool = Fals
         False: from the 0.5th to the 99.5th percentile, in proportion to the values.  True, for linear stacks: black at
         median - 2.8 σ (from the MAD), and the midtones so that the median of each plane comes to 0.25 (PixInsight's
         STF).  It changes what is shown, not the values.
+    cell
+        Of the mosaic; by default 2 of whole numbers (y, x), as cameras save them, else 1.
 
     Raises
     ------
@@ -101,7 +101,8 @@ def picture(name: str, values: Any, unit: str = "ADU", *, stretched: bool = Fals
     if not all(some.size for some in samples):
         raise WorkbenchError(f"{name}: it has no finite values to show")
     limits, midtones = zip(*(_display(some, stretched) for some in samples), strict=True)
-    return Picture(name, array, unit, limits, float(np.mean(midtones)))
+    cell = cell or (2 if array.ndim == 2 and array.dtype.kind in "iu" else 1)
+    return Picture(name, array, unit, limits, float(np.mean(midtones)), cell)
 
 
 def _display(some: np.ndarray, stretched: bool) -> tuple[tuple[float, float], float]:
@@ -146,11 +147,11 @@ class ScreenView(NamedTuple):
 
 def look(
     shape: tuple[int, int], x_range: _SPAN | None = None, y_range: _SPAN | None = None,
-    size: tuple[int, int] = (760, 507),
+    size: tuple[int, int] = (760, 507), cell: int = 1,
 ) -> ScreenView:  # fmt: skip
     """Return what a screen shows of a frame.
 
-    Pixels of the frame belong to the pixel of the screen that their centre falls on.  Where they are as large as those
+    Cells of the frame belong to the pixel of the screen that their centre falls on.  Where pixels are as large as those
     of the screen or larger, nothing is reduced: all pixels that the view touches are shown, each as it is.
 
     Parameters
@@ -159,8 +160,8 @@ def look(
         Rows and columns of the frame.
     x_range, y_range
         What is looked at [px of the frame], in any order; None for all of it.
-    size
-        Width and height of the screen's part, which all of the ranges fill [px].
+    size, cell
+        Width and height of the screen's part, which all of the ranges fill [px]; rows and columns that stay together.
 
     Examples
     --------
@@ -169,12 +170,12 @@ def look(
     >>> look((400, 600), (10.5, 12.5), (0, 2), size=(600, 400)).bounds
     (10.0, 0.0, 13.0, 2.0)
     """
-    rows, top, bottom = _edges(shape[0], y_range, size[1])
-    columns, left, right = _edges(shape[1], x_range, size[0])
+    rows, top, bottom = _edges(shape[0], y_range, size[1], cell)
+    columns, left, right = _edges(shape[1], x_range, size[0], cell)
     return ScreenView(rows, columns, (left, top, right, bottom))
 
 
-def _edges(length: int, span: _SPAN | None, size: int) -> tuple[np.ndarray, float, float]:
+def _edges(length: int, span: _SPAN | None, size: int, cell: int) -> tuple[np.ndarray, float, float]:
     """Return where the bins along one axis begin and end, and the edges of the first and of the last."""
     first, last = sorted(span) if span else (0.0, float(length))
     low, high = max(first, 0.0), min(last, float(length))
@@ -185,10 +186,12 @@ def _edges(length: int, span: _SPAN | None, size: int) -> tuple[np.ndarray, floa
     if scale <= 1:
         begin, end = int(np.floor(low)), int(np.ceil(high))
         return np.arange(begin, end + 1), float(begin), float(end)
-    count = max(1, round((high - low) / scale))
-    places = np.clip(np.ceil(np.linspace(low, high, count + 1) - 0.5).astype(int), 0, length)
-    places[-1] = max(places[-1], places[0] + 1)
-    return places, low, high
+    count = max(1, round((high - low) / max(scale, cell)))
+    places = cell * np.ceil(np.linspace(low / cell, high / cell, count + 1) - 0.5).astype(int)
+    places = np.unique(np.clip(places, 0, length))
+    if places.size < 2:
+        places = min(places[0], length - 1) + np.arange(2)
+    return (places, low, high) if cell == 1 else (places, float(places[0]), float(places[-1]))
 
 
 def reduced(values: np.ndarray, view: ScreenView) -> np.ndarray:
@@ -265,7 +268,7 @@ def _register() -> None:
 
 def _view(shown: Picture, size: tuple[int, int], x_range: Any = None, y_range: Any = None) -> hv.RGB:
     """Return what a screen of this size (width, height) [px] shows of a picture."""
-    view = look(shown.shape, x_range, y_range, size)
+    view = look(shown.shape, x_range, y_range, size, shown.cell)
     planes = shown.values[None] if shown.values.ndim == 2 else shown.values
     grey = [
         shade(reduced(plane, view), limits, shown.midtones)
@@ -297,10 +300,8 @@ def live(shown: Picture, *, width: int = WIDTH, streams: Sequence[Any] = ()) -> 
 
     Parameters
     ----------
-    width
-        On the page [px]; the height follows.
-    streams
-        Instead of the picture's own range, for tests and benchmarks.
+    width, streams
+        On the page [px], the height follows; instead of the picture's own range, for tests and benchmarks.
     """
     return _dynamic(lambda: shown, shown.shape, width, list(streams) or [ViewRange()])
 

@@ -123,6 +123,13 @@ def noise_spectrum(texture: xr.Dataset) -> hv.Layout:
         highest = max(highest, float(power[seen].max(initial=0)))
         known = one["frequency"].values[seen], power[seen]
         curves.append(theme.line(*known, dims=dims, label=f"{axis}s", colour=colour))
+        at, peak, limit = (float(one[name].sel(axis=axis)) for name in ("peak", "peak_power", "peak_limit"))
+        highest = max(highest, peak, limit)
+        look = {"label": f"highest of the {axis}s", "colour": colour, "marker": "diamond", "size": 9}
+        curves.append(theme.points([at], [peak], dims=dims, filled=peak > limit, **look))
+        if axis == "row":  # the columns' limit is nearly the same
+            label = "banding above; white noise: once in 1,000"
+            curves.append(theme.level(limit, (0, 0.5), dims=dims, label=label, dash="dotted"))
     left = theme.panel(curves, title="Rows and columns", ylim=(0, 1.5 * highest), xlim=(0, 0.5))
     middle = one["correlation"].mean("channel").values
     values = np.full((5, 5), np.nan)

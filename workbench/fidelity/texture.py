@@ -48,6 +48,8 @@ _VARIABLES = {
     "band_p_value": (("axis",), "1", "probability of such rows by white noise"),
     "peak": (("axis",), "cycle / pix", "frequency of the highest peak"),
     "peak_p_value": (("axis",), "1", "probability of such a peak in white noise"),
+    "peak_power": (("axis",), "1", "power of the highest peak over that of white noise"),
+    "peak_limit": (("axis",), "1", "power that the highest peak of white noise exceeds once in a thousand"),
     "spectrum": (("axis", "frequency"), "1", "noise power over that of white noise"),
 }
 
@@ -68,7 +70,8 @@ def noise_texture(cube: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
         Over (iso, channel, lag): ``correlation`` with ``correlation_error``; ``dy`` and ``dx`` on lag [pixels of the
         channel].  Over (iso, channel): ``noise`` [ADU], ``variance_factor``, 1 + 2 Σ correlation, by which a smoothed
         variance is too small.  Over (iso, axis): ``band_noise``, a fraction of the pixel noise, with ``_error`` and
-        ``band_p_value``; ``peak`` of the spectrum [cycles/pixel] with ``peak_p_value``.  Over (iso, axis, frequency):
+        ``band_p_value``; ``peak`` of the spectrum [cycles/pixel] with ``peak_power``, ``peak_p_value`` and
+        ``peak_limit``, which the highest peak of white noise exceeds once in a thousand.  Over (iso, axis, frequency):
         ``spectrum``, 1 where noise is white.  On iso: ``kind``, ``pairs``.  An ISO without equal frames is left out.
 
     Raises
@@ -222,6 +225,7 @@ def _bands(pairs: list[_Difference], axis: int, channels: int) -> dict[str, Any]
     inner = (frequency > 0) & (frequency < 0.5)
     highest = int(np.argmax(np.where(inner, power, 0)))
     single = special.gammaincc(len(pairs), power[highest] * len(pairs))
+    rare = -np.expm1(np.log1p(-_REAL) / inner.sum())
     return {
         "band_noise": amplitude,
         # of an excess consistent with none: the amplitude that one standard error would make
@@ -229,6 +233,8 @@ def _bands(pairs: list[_Difference], axis: int, channels: int) -> dict[str, Any]
         "band_p_value": special.chdtrc(degrees, (1 + excess) * degrees),
         "peak": frequency[highest],
         "peak_p_value": -np.expm1(inner.sum() * np.log1p(-single)) if single < 1 else 1.0,
+        "peak_power": power[highest],
+        "peak_limit": special.gammainccinv(len(pairs), rare) / len(pairs),
         "spectrum": stats.binned_statistic(frequency[inner], power[inner], bins=_FREQUENCY.size, range=(0, 0.5))[0],
     }
 
