@@ -85,3 +85,11 @@ def test_one_frame_gives_too_small_a_gain_and_a_pair_does_not(measured):
     brightest = np.argmax(alone.dimension_values(0))
     assert alone.dimension_values(1)[brightest] < 0.8 * 1.065
     assert element(layout, 0, "truth").dimension_values(1) == pytest.approx(1.065, rel=0.02)
+
+
+def test_a_saturated_frame_has_no_ratio():
+    layout = course.virtual_exposure(CAMERA, 1000, 256, 3200)
+    title = hv.Store.lookup_options("bokeh", layout[1], "plot").kwargs["title"]
+    assert title == "100 % of the pixels are saturated: no SNR"
+    (bars,) = layout[1].traverse(lambda part: part, [hv.Bars])
+    assert "measured: saturated" in bars.dimension_values("source")

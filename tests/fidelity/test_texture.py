@@ -65,6 +65,14 @@ def test_a_wave_across_the_rows_is_a_peak():
     assert result.peak.sel(axis="row").item() == pytest.approx(0.125, abs=0.01)
     assert result.peak_p_value.sel(axis="row").item() < 1e-9
     assert result.peak_p_value.sel(axis="column").item() > 1e-4
+    assert (result.peak_power > result.peak_limit).sel(axis="row").item()
+
+
+def test_the_limit_of_a_peak_is_where_white_noise_comes_once_in_a_thousand():
+    for seed in range(6):
+        result = noise_texture(bias(lambda frame, number, s=seed: np.roll(frame, s, axis=0)), progress=False)
+        assert ((result.peak_power > result.peak_limit) == (result.peak_p_value < 1e-3)).all()
+        assert (result.peak_power < result.peak_limit).all()
 
 
 def test_flats_are_scaled_to_one_level_and_bright_ones_left_out():
