@@ -7,7 +7,7 @@ electron; everything else in the frames is as it was.  **The planted events are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -142,10 +142,8 @@ def before_after(lights: xr.Dataset, *, piece: tuple[int, int] = (240, 360), met
     ----------
     lights
         What `aligned` gives.
-    piece
-        (rows, columns) about the middle.
-    method
-        Rejection.
+    piece, method
+        (rows, columns) about the middle; the method of rejection.
 
     Returns
     -------
@@ -253,6 +251,7 @@ def rejection_trial(
     frames: int | None = None,
     methods: Sequence[str] = COMPARED,
     thresholds: Sequence[float] = THRESHOLDS,
+    own: Mapping[str, float] | None = None,
     window: tuple[int, int] = (256, 384),
     channel: str | None = None,
 ) -> xr.Dataset:
@@ -264,8 +263,8 @@ def rejection_trial(
         What `calibrate` and `register` give.
     frames
         Use only the first so many of the frames; all by default.
-    methods, thresholds
-        Compared methods, each with its defaults, and at each threshold those of k σ.
+    methods, thresholds, own
+        Compared methods, each at its own threshold (by default its usual one) and at each of the others [σ].
     window
         (rows, columns) about the frame's middle in which is counted.
     channel
@@ -317,7 +316,7 @@ def rejection_trial(
     quiet = ~before
     quiet[struck] &= np.abs(strength) < 0.3  # where something was planted, false alarms are not counted
     counted = CountedSamples(struck, strength, ~before[struck], quiet, centre_line & (strength > CLEAR))
-    tried = [_try_method(method, thresholds, clean, hit, counted) for method in methods]
+    tried = [_try_method(method, thresholds, (own or {}).get(method), (clean, hit), counted) for method in methods]
     result = xr.concat(tried, xr.DataArray(list(methods), dims="rejection", name="rejection"))
     plain = hit.mean(np.zeros(hit.values.shape, np.int8))
     pictures = np.stack([plain, *result["picture"].values])
@@ -360,11 +359,13 @@ def _disturbed(samples: WindowSamples) -> np.ndarray:
 
 
 def _try_method(
-    method: str, thresholds: Sequence[float], clean: WindowSamples, hit: WindowSamples, counted: CountedSamples
-) -> xr.Dataset:
-    """Reject by one method in the samples that were hit, and count; the variables of `rejection_trial`."""
+    method: str, thresholds: Sequence[float], own: float | None, samples: tuple[WindowSamples, WindowSamples],
+    counted: CountedSamples,
+) -> xr.Dataset:  # fmt: skip
+    """Reject by one method in the samples `clean` and `hit`, and count; the variables of `rejection_trial`."""
+    clean, hit = samples
     clear = counted.hit & (counted.strength >= CLEAR)
-    flags = hit.rejected(method)
+    flags = hit.rejected(method, low=own, high=own)
     share, error = (np.full(len(STRENGTHS) - 1, np.nan) for _ in range(2))
     for step, (low, high) in enumerate(pairwise(STRENGTHS)):
         here = counted.hit & (counted.strength >= low) & (counted.strength < high)
@@ -376,7 +377,7 @@ def _try_method(
     left = np.nan
     if counted.trail.any():
         nothing = np.zeros(flags.shape, np.int8)
-        left = float((picture - clean.mean(clean.rejected(method)))[counted.trail].mean())
+        left = float((picture - clean.mean(clean.rejected(method, low=own, high=own)))[counted.trail].mean())
         left /= float((hit.mean(nothing) - clean.mean(nothing))[counted.trail].mean())
     found, alarms = np.zeros(len(thresholds)), np.zeros(len(thresholds))
     for column, k in enumerate(thresholds if method not in ("esd", "percentile") else ()):
@@ -391,7 +392,7 @@ def _try_method(
             "false_alarms": ("threshold", alarms),
             "default_found": (flags[counted.struck][clear] != 0).mean(),
             "default_false_alarms": (flags[counted.quiet] != 0).mean(),
-            "default_threshold": DEFAULTS[method][1],
+            "default_threshold": own or DEFAULTS[method][1],
             "left": left,
             "picture": (("y", "x"), picture),
         }
