@@ -93,7 +93,7 @@ def ptc_explorer(ptc: xr.Dataset) -> Any:
         return ", ".join(f"**{name}** {value_text(float(g), float(error), 'e⁻/ADU')}" for name, g, error in values)
 
     return pn.Column(
-        pn.Row(iso, levels),
+        pn.FlexBox(iso, levels),
         live_text(pn.bind(gains, iso, levels)),
         live_chart(chart, iso=iso, levels=levels),
         name="Gain",
@@ -230,7 +230,7 @@ def dark_explorer(law: xr.Dataset, read_noise: float = 2.5) -> Any:
         return dark_noise_chart(predicted(temperature, exposure, sky), temperature, read_noise)
 
     return pn.Column(
-        pn.Row(temperature, exposure, light),
+        pn.FlexBox(temperature, exposure, light),
         live_text(pn.bind(text, temperature, exposure, light)),
         live_chart(chart, temperature=temperature, exposure=exposure, sky=light),
         name="Dark current",
@@ -266,7 +266,7 @@ def pixel_explorer(lights: xr.Dataset, y: int, x: int, channel: str = "G") -> An
 
     at = (row, column, colour, k)
     return pn.Column(
-        pn.Row(row, column, colour, k),
+        pn.FlexBox(row, column, colour, k),
         LiveChart(pn.bind(lambda *at: pixel_decisions(inspected(*at)), *at)),
         html_pane(pn.bind(table, *at)),
         name="One pixel",

@@ -108,7 +108,7 @@ def background_explorer(picture: xr.Dataset) -> Any:
     share = pn.widgets.FloatSlider(label="share of the model removed", start=0, end=1, step=0.05, value=1)
     show = _removed_switch()
     return pn.Column(
-        pn.Row(method, share, show),
+        pn.FlexBox(method, share, show),
         html_pane(pn.bind(steps.view, method, share, show)),
         live_text(pn.bind(steps.text, method, share)),
     )
@@ -168,7 +168,7 @@ def colour_explorer(picture: xr.Dataset) -> Any:
     green = pn.widgets.FloatSlider(label="green cast removed", start=0, end=1, step=0.05, value=0, width=200)
     show = _removed_switch()
     return pn.Column(
-        pn.Row(balance, matrix, green, show),
+        pn.FlexBox(balance, matrix, green, show),
         html_pane(pn.bind(steps.view, balance, matrix, green, show)),
         live_text(pn.bind(steps.text, balance, matrix, green)),
     )
@@ -233,9 +233,9 @@ def stretch_explorer(linear: xr.Dataset) -> Any:
     plots = [hv.DynamicMap(pn.bind(draw, method, *sliders)) for draw in (steps.curve, steps.histogram)]
     return pn.Column(
         method,
-        pn.Row(*sliders),
+        pn.FlexBox(*sliders),
         html_pane(pn.bind(steps.view, method, *sliders)),
-        pn.Row(*(pn.pane.HoloViews(plot.opts(width=WIDTH // 2, height=260)) for plot in plots)),
+        pn.FlexBox(*(pn.pane.HoloViews(plot.opts(width=WIDTH // 2, height=260)) for plot in plots)),
     )
 
 
@@ -338,7 +338,7 @@ def detail_explorer(stack: xr.Dataset, done: finish.Finished) -> Any:
         for label, value in (("denoise", 0.5), ("deconvolve", 0.0), ("smaller stars", 0.0), ("local contrast", 0.0))
     ]
     show = _removed_switch()
-    return pn.Column(pn.Row(*sliders), show, html_pane(pn.bind(steps.view, *sliders, show=show)))
+    return pn.Column(pn.FlexBox(*sliders), show, html_pane(pn.bind(steps.view, *sliders, show=show)))
 
 
 def stretch_before(counts: xr.Dataset, levels: np.ndarray, screen: np.ndarray) -> hv.Overlay:

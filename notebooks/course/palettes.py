@@ -104,7 +104,7 @@ def palette_explorer(stacks: Mapping[str, xr.Dataset]) -> Any:
         for name in stacks
     ]
     return pn.Column(
-        pn.Row(palette, *weights),
+        pn.FlexBox(palette, *weights),
         html_pane(pn.bind(steps.view, palette, *weights)),
         live_text(pn.bind(steps.text, palette, *weights)),
     )

@@ -91,7 +91,7 @@ def sub_length_explorer(sensor: xr.Dataset, background: xr.Dataset) -> Any:
 
     controls = (sky, penalty, longest)
     return pn.Column(
-        pn.Row(*controls),
+        pn.FlexBox(*controls),
         live_text(pn.bind(text, *controls)),
         LiveChart(pn.bind(lambda *chosen: charts.sub_length(plan(*chosen)[0]), *controls), fit),
         name="Subs",
@@ -166,8 +166,8 @@ def noise_budget_explorer(sensor: xr.Dataset) -> Any:
     }
     rows = list(options.values())
     return pn.Column(
-        pn.Row(*rows[:3]),
-        pn.Row(*rows[3:]),
+        pn.FlexBox(*rows[:3]),
+        pn.FlexBox(*rows[3:]),
         LiveChart(pn.bind(charts.noise_budget_chart, sensor, **options), fit),
         name="Noise budget",
     )

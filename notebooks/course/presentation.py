@@ -9,7 +9,7 @@ import holoviews as hv
 import panel as pn
 import xarray as xr
 
-from workbench.app.live_charts import LiveChart, live_text
+from workbench.app.live_charts import LiveChart, live_text, wrapped
 from workbench.charts import theme
 from workbench.charts.registry import REGISTRY
 from workbench.core.settings import in_words_of, setting_dim
@@ -17,6 +17,7 @@ from workbench.core.values import is_simulated
 from workbench.pipelines.characterization import Characterization
 
 WIDTH = 820
+FITS: dict[str, Any] = {"sizing_mode": "stretch_width", "max_width": WIDTH}  # narrower where the window is
 _BESIDE = 0.86  # of the size of a panel
 
 
@@ -32,11 +33,11 @@ def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.vie
     """
     model = camera.replace("(simulated)", "").strip()  # not twice
     label = f"*Simulated data* ({model})." if is_simulated(camera) else f"*Data:* {camera}." if camera else ""
-    above = [pn.Row(*controls)] if controls else []
-    words = pn.pane.Markdown(f"{caption} {label}", styles={"color": theme.MUTED}, width=WIDTH, margin=(0, 10))
+    above = [pn.FlexBox(*controls)] if controls else []
+    words = pn.pane.Markdown(f"{caption} {label}", styles={"color": theme.MUTED}, margin=(0, 10), **FITS)
     bound = not isinstance(chart, (hv.core.Dimensioned, pn.viewable.Viewable))
-    shown = LiveChart(chart, fit) if bound else fit(chart)
-    return pn.Column(*above, shown, words)
+    shown = LiveChart(chart, fit) if bound else wrapped(fit(chart)) if isinstance(chart, hv.Layout) else chart
+    return pn.Column(*above, shown, words, sizing_mode="stretch_width")
 
 
 def setting_slider(found: xr.DataArray | xr.Dataset) -> pn.widgets.DiscreteSlider:
@@ -77,7 +78,7 @@ def remarks(lines: Iterable[str]) -> pn.viewable.Viewable:
     - 4 dust shadows
     """
     text = "\n".join(f"- {line.replace('e-/', 'e⁻/')}" for line in lines)
-    return pn.pane.Markdown(text or "Nothing to remark.", width=WIDTH, margin=(0, 10))
+    return pn.pane.Markdown(text or "Nothing to remark.", margin=(0, 10), **FITS)
 
 
 def chart_browser(result: Characterization, first: str = "iso-to-gain") -> pn.viewable.Viewable:

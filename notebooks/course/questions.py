@@ -22,7 +22,7 @@ from workbench.charts import theme
 from workbench.core.errors import WorkbenchError
 from workbench.core.values import value_text
 
-from .presentation import WIDTH
+from .presentation import FITS
 
 _CARD = {"border": f"1px solid {theme.GRID}", "border-radius": "6px", "padding": "6px 14px"}
 
@@ -47,7 +47,7 @@ class Prediction(pn.viewable.Viewer):
             low, high, step = bounds
             self._control = pn.widgets.FloatSlider(
                 label=f"prediction [{unit}]" if unit else "prediction", start=low, end=high, step=step,
-                value=low + step * round((high - low) / 2 / step), width=420,
+                value=low + step * round((high - low) / 2 / step), width=320,
             )  # fmt: skip
         self._button = pn.widgets.Button(label="This is my prediction", color="primary", width=180)
         self._button.on_click(lambda _: self.commit(self._control.value))
@@ -65,7 +65,7 @@ class Prediction(pn.viewable.Viewer):
         return pn.Column(
             pn.pane.Markdown(f"**{self.question}**", margin=(4, 10)),
             _with_button(self._control, self._button),
-            styles=_CARD, width=WIDTH,
+            styles=_CARD, **FITS,
         )  # fmt: skip
 
     def against(self, measured: float, error: float = math.nan) -> pn.viewable.Viewable:
@@ -79,7 +79,7 @@ class Prediction(pn.viewable.Viewer):
         measured, error = float(measured), float(error)
         words = live_text(pn.bind(lambda _: self.verdict(measured, error), self.param.committed))
         drawn = live_text(pn.bind(lambda _: self.number_line(measured, error), self.param.committed))
-        return pn.Column(words, drawn, styles=_CARD, width=WIDTH)
+        return pn.Column(words, drawn, styles=_CARD, **FITS)
 
     def number_line(self, measured: float, error: float = math.nan) -> str:
         """Draw a predicted number and the measurement on one scale, as SVG; empty where there is none."""
@@ -232,7 +232,7 @@ class Exercise(pn.viewable.Viewer):
         if not self.options:
             box.jscallback(args=known, **{"event:value_submit": _CHECK})
         return pn.Column(
-            pn.pane.Markdown(self.question, margin=(4, 10)), _with_button(box, button), out, styles=_CARD, width=WIDTH,
+            pn.pane.Markdown(self.question, margin=(4, 10)), _with_button(box, button), out, styles=_CARD, **FITS,
         )  # fmt: skip
 
 
@@ -241,7 +241,7 @@ def _with_button(control: Any, button: Any) -> pn.viewable.Viewable:
     if isinstance(control, pn.widgets.RadioBoxGroup):
         return pn.Column(control, button)
     button.align = "end"
-    return pn.Row(control, button)
+    return pn.FlexBox(control, button)
 
 
 def exercise(name: str) -> Exercise:

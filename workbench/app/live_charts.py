@@ -23,6 +23,10 @@ from ..core.errors import WorkbenchError
 from .live_figures import FigureState, PanelParts, match_elements, panel_parts, update_figure, with_options
 
 _TEXT_WIDTH = 780  # px
+_WRAP = (
+    ".bk-GridBox { display: flex !important; flex-wrap: wrap; max-width: 100%; }"
+    " @media (max-width: 520px) { :host { zoom: 0.75; } }"  # a phone
+)
 _WAIT = 5  # ms that a move waits for the next; Panel's 50 are for what takes longer
 
 
@@ -80,7 +84,7 @@ class LiveChart(pn.viewable.Viewer):
         if parts and isinstance(pane, pn.pane.HoloViews):
             pane.object = chart
         elif isinstance(chart, hv.core.Dimensioned):
-            self._figure[:] = [pn.pane.HoloViews(chart, backend="bokeh")]
+            self._figure[:] = [wrapped(chart)]
         else:
             self._figure[:] = [chart]
 
@@ -135,6 +139,11 @@ class LiveChart(pn.viewable.Viewer):
             for drawn, now, matched in zip(self._drawn, parts, indices, strict=True)
             for number, at in enumerate(matched)
         )
+
+
+def wrapped(chart: Any) -> pn.pane.HoloViews:
+    """Show a chart whose panels stand side by side where there is room, else one below the other."""
+    return pn.pane.HoloViews(chart, backend="bokeh", stylesheets=[_WRAP])
 
 
 def _in_notebook(document: Any) -> bool:
