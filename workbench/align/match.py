@@ -6,6 +6,7 @@ and shift, and the winner must explain more stars than chance would.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 from scipy.spatial import cKDTree
-from scipy.stats import binom, poisson
+from scipy.special import bdtrc, pdtrc
 
 from ..core.errors import WorkbenchError
 from .transform import Transform, fit_robust, fit_transform
@@ -279,10 +280,14 @@ def _match_few(here: np.ndarray, there: np.ndarray) -> Grown | None:
                 continue
             transform, _ = fit_transform(here[one], there[two], kind=kind)
             one, two = _pair(transform, here, there, _FEW_REACH)
-            log_chance = float(binom.logsf(one.size - given - 1, len(here) - given, chance)) + np.log(len(seeds))
+            log_chance = _log(bdtrc(one.size - given - 1, len(here) - given, chance)) + np.log(len(seeds))
             if one.size >= least and (best is None or log_chance < best[0]):
                 best = log_chance, one, two, transform
     return best
+
+
+def _log(chance: float) -> float:
+    return math.log(chance) if chance > 0 else -math.inf
 
 
 def _shifts(here: np.ndarray, there: np.ndarray) -> list[Transform]:
@@ -357,5 +362,5 @@ def _grow(seed: Transform, here: np.ndarray, there: np.ndarray):
     inside = np.count_nonzero((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]))
     by_chance = inside * len(there) * np.pi * radius**2 / area
     # Four numbers were fitted, which two pairs satisfy by themselves; thousands of hypotheses were open.
-    log_chance = float(poisson.logsf(max(one.size - 3, 0), by_chance)) + np.log(1e4)
+    log_chance = _log(pdtrc(max(one.size - 3, 0), by_chance)) + np.log(1e4)
     return log_chance, one, two, transform

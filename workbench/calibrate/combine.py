@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
@@ -76,24 +76,25 @@ def combine_frames(
     black = np.ascontiguousarray(np.broadcast_to(np.asarray(black, np.float64), (channels,)))
     plain = scale is None and pedestal is None and not np.isfinite(saturation)
     scale = np.ones((count, channels)) if scale is None else np.asarray(scale, np.float64)
-    limits = np.array([np.inf, *(chi2.isf(UNSTABLE_CHANCE, n) / n for n in range(1, max(count, 2)))])
+    limits = np.array([np.inf, *(chdtri(n, UNSTABLE_CHANCE) / n for n in range(1, max(count, 2)))])
 
     def empty(rows: int) -> tuple[np.ndarray, ...]:
         kinds = np.float32, np.float32, np.uint8 if count < 256 else np.uint16, bool
         return tuple(np.zeros((rows, frames.width), kind) for kind in kinds)
 
-    def one_band(top: int, bottom: int, setup: _Setup, maps: Iterable[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """Combine some rows into the maps; returns chi-square, degrees of freedom and rejected samples."""
+    def combine(
+        rows: slice | np.ndarray, samples: np.ndarray, setup: _Setup, maps: Iterable[np.ndarray]
+    ) -> tuple[np.ndarray, ...]:
+        """Combine some rows, of whole cells, into the maps; returns chi-square, degrees of freedom, rejected samples."""
         sums = np.zeros(channels), np.zeros(channels), np.zeros(count, np.int64)
-        below = np.zeros((1, 1)) if pedestal is None else pedestal[top:bottom]
-        band = _Band(frames.read(top, bottom), np.ascontiguousarray(below, np.float32), top)
-        _combine_rows(band, setup, _Output._make((*maps, *sums)))
+        below = np.zeros((1, 1)) if pedestal is None else pedestal[rows]
+        _combine_rows(_Band(samples, np.ascontiguousarray(below, np.float32)), setup, _Output._make((*maps, *sums)))
         return sums
 
     # First the scatter in some rows in units of the model, so that the variance is the measured one.
     setup = _set_up(frames, model, black, scale, _SURE * limits, saturation, plain)
-    looked = [one_band(*band, setup, empty(band[1] - band[0])) for band in frames.sampled()]
-    chi, degrees, _ = (sum(parts) for parts in zip(*looked, strict=True))
+    numbers, looked = frames.sampled_rows()
+    chi, degrees, _ = combine(numbers, looked, setup, empty(numbers.size))
     found = chi / np.maximum(degrees, 1)
     found = np.where((degrees > _FEWEST) & (found > 0), found, 1.0)
     law = model * found[:, None]
@@ -101,7 +102,8 @@ def combine_frames(
     sums: dict[int, tuple[np.ndarray, ...]] = {}
 
     def work(top: int, bottom: int) -> None:
-        sums[top] = one_band(top, bottom, setup, (values[top:bottom] for values in out))
+        rows = slice(top, bottom)
+        sums[top] = combine(rows, frames.read(top, bottom), setup, (values[rows] for values in out))
 
     frames.each_band(work, "combining", progress)
     in_order = (sums[top] for top in sorted(sums))  # whatever the threads did first
@@ -162,11 +164,10 @@ def _set_up(
 
 
 class _Band(NamedTuple):
-    """Rows of all frames (frame, y, x) from row `top` of the mosaic on, and their pedestal (y, x) or (1, 1)."""
+    """Rows of all frames (frame, y, x), whole cells of the mosaic, and their pedestal (y, x) or (1, 1)."""
 
     samples: np.ndarray
     pedestal: np.ndarray
-    top: int
 
 
 class _Output(NamedTuple):
@@ -231,7 +232,7 @@ def _sum_plain_row(samples, i):
 def _sum_scaled_row(band, i, setup, values):
     """The same of weighted samples, pedestal and scales applied, the scatter in units of the model's."""
     count, _, width = band.samples.shape
-    phase = (band.top + i) % setup.cell.shape[0]
+    phase = i % setup.cell.shape[0]
     limit, quiet, scale = np.float32(setup.saturation), setup.row_quiet[phase], setup.row_scale[phase]
     pedestal = band.pedestal[i] if band.pedestal.shape[0] > 1 else np.zeros(width, np.float32)
     total, spread = np.zeros(width, np.float32), np.zeros(width, np.float32)
@@ -249,7 +250,7 @@ def _sum_scaled_row(band, i, setup, values):
 def _settle_row(band, i, setup, row, one, out):
     """Take the straight mean of the pixels whose samples all lie within the clip, and look at the others one by one."""
     count, _, width = band.samples.shape
-    cell = setup.cell[(band.top + i) % setup.cell.shape[0]]
+    cell = setup.cell[i % setup.cell.shape[0]]
     mean, low, high, spread = row
     for j in range(width):
         c = cell[j % cell.size]

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import xarray as xr
 from scipy import ndimage
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from ..core.defects import HOT, Thresholds, UnlitFrames, defect_map, flag_defects, sample_pixels
 from ..core.errors import WorkbenchError
@@ -100,7 +100,7 @@ def defects_in_lights(light: xr.DataArray, *, frames: int = 5, sigmas: float = 8
     shape = (light.sizes["y"], light.sizes["x"])
     seen, above, around = np.zeros(shape, np.uint8), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     # so high that not one ordinary pixel of ten million passes in all frames by chance
-    least = float(norm.isf((_CHANCE / above.size) ** (1 / min(frames, count))))
+    least = -float(ndtri((_CHANCE / above.size) ** (1 / min(frames, count))))
     looked = 0
     for frame in sampled_lights(light, frames):
         level, noise = _background(frame, cell)

@@ -18,7 +18,7 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_count, channel_index, planes, spread
 from ..core.pairs import CLIPPED_FRACTION
 from ..core.parallel import Frames
-from ..core.saturation import frames_saturate_at, sampled_rows
+from ..core.saturation import frames_saturate_at
 from ..core.settings import SETTING, setting_differs, setting_of
 from ..core.values import attribute_lines, describe
 from .combine import Combined, combine_frames
@@ -259,7 +259,7 @@ def _flat_model(
 
 def _plane_levels(frames: Frames) -> np.ndarray:
     """The mean level of each plane over the sampled rows of all frames [ADU], its extreme hundredths clipped."""
-    _, rows = sampled_rows(frames)
+    _, rows = frames.sampled_rows()
     samples = (plane.astype(float) for _, plane in planes(rows, frames.cell))
     return np.array([np.nanmean(np.clip(values, *np.nanpercentile(values, (1, 99)))) for values in samples])
 
@@ -271,7 +271,7 @@ def _flat_levels(
 
     And whether those that can be used are saturated in a few pixels each.
     """
-    numbers, rows = sampled_rows(frames)
+    numbers, rows = frames.sampled_rows()
     shape = len(frames), frames.channels
     means, lost = np.empty(shape), np.empty(shape)
     for (channel, plane), (_, ground) in zip(

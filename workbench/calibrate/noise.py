@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.stats import chi2
+from scipy.special import chdtr, chdtri, gammaincinv
 
 from ..core.cube import black_levels, channels_of
 from ..core.errors import WorkbenchError
 from ..core.mosaic import planes
 from ..core.noise import code_step, stated_gain
 from ..core.parallel import Frames
-from ..core.saturation import sampled_rows
 from ..core.settings import setting_differs, setting_dim, setting_of
 from ..core.statistics import mad_std, weighted_by_errors
 from ..core.values import describe, listed, value_text
@@ -276,7 +275,7 @@ def read_variance(frames: Frames) -> np.ndarray:
     """
     if len(frames) == 1:
         return np.maximum(_between_neighbours(frames)[0], QUANTISATION)
-    _, rows = sampled_rows(frames)
+    _, rows = frames.sampled_rows()
     spreads = [_pixels(plane).var(axis=0, ddof=1) for _, plane in planes(rows, frames.cell)]
     return np.array([_typical(spread[np.isfinite(spread)], len(frames) - 1) for spread in spreads])
 
@@ -296,9 +295,9 @@ def light_variance(
     if n == 1:
         spread, level = _between_neighbours(frames, pedestal)
         return np.array([(spread - base) / level, np.full(len(level), np.nan)])
-    numbers, rows = sampled_rows(frames)
+    numbers, rows = frames.sampled_rows()
     slope, error = np.full((2, frames.channels), np.nan)
-    limit = chi2.isf(UNSTABLE_CHANCE, n - 1) / (n - 1)
+    limit = chdtri(n - 1, UNSTABLE_CHANCE) / (n - 1)
     for (c, plane), (_, ground) in zip(planes(rows, frames.cell), planes(pedestal[numbers], frames.cell), strict=True):
         samples = _pixels(plane)
         samples[samples >= saturation] = np.nan
@@ -332,10 +331,10 @@ def hot_slope(frames: Frames, bias: np.ndarray | None = None) -> np.ndarray:
     result = np.full((frames.channels, 2), np.nan)
     if degrees < 1:
         return result
-    numbers, rows = sampled_rows(frames)
+    numbers, rows = frames.sampled_rows()
     ground = np.zeros(rows.shape[1:]) if bias is None else bias[numbers]
-    middle = chi2.median(degrees) / degrees
-    limit = chi2.isf(1e-4, degrees) / degrees
+    middle = (2 * gammaincinv(degrees / 2, 0.5)) / degrees
+    limit = chdtri(degrees, 1e-4) / degrees
     for (c, plane), (_, offset) in zip(planes(rows, frames.cell), planes(ground, frames.cell), strict=True):
         samples = _pixels(plane)
         halves = samples[::2].mean(axis=0) - offset.ravel(), samples[1::2].mean(axis=0)
@@ -365,7 +364,7 @@ def hot_slope(frames: Frames, bias: np.ndarray | None = None) -> np.ndarray:
 
 def _between_neighbours(frames: Frames, pedestal: np.ndarray | None = None) -> np.ndarray:
     """Half the robust variance between neighbours of a plane of one frame, and their median level, (2, channel)."""
-    numbers, rows = sampled_rows(frames)
+    numbers, rows = frames.sampled_rows()
     frame = rows[0].astype(float) - (0 if pedestal is None else pedestal[numbers])
     found = []
     for channel in range(frames.channels):
@@ -384,9 +383,9 @@ def _pixels(plane: np.ndarray) -> np.ndarray:
 
 def _typical(spread: np.ndarray, degrees: int) -> float:
     """The mean of sample variances of which a few belong to pixels that flicker or were struck."""
-    limit = chi2.isf(1e-4, degrees) / degrees
-    kept_share = chi2.cdf(limit * degrees, degrees + 2) / chi2.cdf(limit * degrees, degrees)  # E of the cut χ²
-    level = float(np.median(spread)) / (chi2.median(degrees) / degrees)
+    limit = chdtri(degrees, 1e-4) / degrees
+    kept_share = chdtr(degrees + 2, limit * degrees) / chdtr(degrees, limit * degrees)  # E of the cut χ²
+    level = float(np.median(spread)) / ((2 * gammaincinv(degrees / 2, 0.5)) / degrees)
     for _ in range(4):
         kept = spread[spread <= limit * max(level, QUANTISATION)]
         if not kept.size:

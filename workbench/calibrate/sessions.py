@@ -15,11 +15,11 @@ from ..core.mosaic import planes
 from ..core.parallel import Frames
 from ..core.values import describe, listed
 from ..ingest.metadata import kind_in_words
-from .noise import sampled_rows
 
 SESSION_GAP = np.timedelta64(8, "h")  # flats further apart belong to different nights
 ODD = 0.2  # of a frame's pixels: one that differs from the others in more is none of them
 _SIGMAS = 6.0
+_ENOUGH = 20_000  # pixels of a channel, for a share of them to a hundredth
 _FEWEST = 3  # flats of a session, where there is one of so many
 _FLICKER = 0.002  # of the light, from row to row: more than pixels differ by in the mean of a few frames
 _CERTAIN = 6.0  # σ of it
@@ -198,8 +198,9 @@ def leave_out_odd(frames: Frames, *, scaled: bool = False) -> list[int]:
     """
     count = len(frames)
     share = np.zeros(count)
-    for _, plane in planes(sampled_rows(frames)[1], frames.cell) if count > 2 else ():
-        samples = plane.reshape(count, -1).astype(float)
+    for _, plane in planes(frames.sampled_rows()[1], frames.cell) if count > 2 else ():
+        samples = plane.reshape(count, -1)
+        samples = samples[:, :: max(1, samples.shape[1] // _ENOUGH)].astype(float)
         median = np.nanmedian if np.isnan(samples).any() else np.median  # of few frames the first is slow
         if scaled:
             samples /= np.maximum(median(samples, axis=0), 1)
@@ -233,7 +234,7 @@ def flicker(frames: Frames, pedestal: np.ndarray) -> tuple[float, float]:
     pedestal
         Their offset (y, x) [ADU].
     """
-    where, rows = sampled_rows(frames)
+    where, rows = frames.sampled_rows()
     light = rows.astype(np.float32) - pedestal[where]
     count, height, width = light.shape
     halves = np.stack([half.mean(axis=2, dtype=float) for half in (light[..., : width // 2], light[..., width // 2 :])])

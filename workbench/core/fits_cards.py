@@ -20,7 +20,7 @@ from .errors import FrameReadError
 
 _NO_SUM = "0" * 16  # in the place of a sum while it is made
 _BLOCK = 2880
-_PIECE = _BLOCK * 20_000  # bytes summed at once
+_PIECE = _BLOCK * 64  # bytes summed at once: they stay in the processor
 RECORD = "WORKBNCH"  # keyword of the record: JSON text
 NO_VALUE, UNSTABLE = 1, 2  # bits of the plane MASK
 # coordinates of a cube and attributes of a master, as FITS names them

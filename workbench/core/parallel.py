@@ -277,7 +277,7 @@ def frame_zeros(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarra
 
 IN_MEMORY = 96 * 2**20  # [bytes]: cubes up to this size need no scratch file
 BAND_BYTES = 24 * 2**20  # of all frames' rows that one thread holds
-_SAMPLED_ROWS = 48  # bands of two rows that the plane means and the noise fit look at
+_SAMPLED = 48  # pairs of rows that levels, noise and doubts are measured in
 
 
 class Frames:
@@ -298,6 +298,11 @@ class Frames:
         self.kept: list[int] = []
         self._memory: list[np.ndarray] = []
         self._places: list[int] = []  # in the scratch file, of each kept frame
+        cells = max(1, self.height // self.step)
+        picked = np.unique(np.linspace(0, cells - 1, min(_SAMPLED, cells)).astype(int))
+        rows = np.ravel(picked[:, None] * self.step + np.arange(self.step))
+        self._rows: np.ndarray = rows[rows < self.height]
+        self._sample: list[np.ndarray] = []  # these rows of each
         self._folder, self._file = None, None
         self._bytes = self.height * self.width * self.dtype.itemsize
         if self._bytes * cube.sizes["frame"] > IN_MEMORY:
@@ -329,8 +334,8 @@ class Frames:
 
     def leave_out(self, places: list[int]) -> None:
         """Forget some of the kept frames, by their place among them."""
-        stay = [place for place in range(len(self)) if place not in places]
-        self.kept, self._places = ([values[place] for place in stay] for values in (self.kept, self._places))
+        for values in (self.kept, self._places, self._sample):
+            values[:] = [value for place, value in enumerate(values) if place not in places]
 
     def read(self, top: int, bottom: int, only: list[int] | None = None) -> np.ndarray:
         """Return rows top to bottom of all kept frames, or of `only` some places among them: (frame, y, x)."""
@@ -353,12 +358,12 @@ class Frames:
         rows = int(np.clip(rows // self.step * self.step, self.step, 256 // self.step * self.step))
         return [(top, min(top + rows, self.height)) for top in range(0, self.height, rows)]
 
-    def sampled(self) -> list[tuple[int, int]]:
-        """Return up to 48 bands of two rows (of X-Trans six), spread evenly over the frame."""
-        step = self.step
-        cells = max(1, self.height // step)
-        picked = np.unique(np.linspace(0, cells - 1, min(_SAMPLED_ROWS, cells)).astype(int)) * step
-        return [(int(top), min(int(top) + step, self.height)) for top in picked]
+    def sampled_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers of up to 48 pairs of rows (of X-Trans six), spread evenly over the frame, and the rows.
+
+        They are (frame, y, x), as read, whole cells of the mosaic; kept when the frames were decoded.
+        """
+        return self._rows, np.array(self._sample).reshape(len(self), self._rows.size, self.width)
 
     def each_band(self, work: Callable[[int, int], None], description: str, progress: bool) -> None:
         """Call work(top, bottom) for each band in a few threads; the first error stops all."""
@@ -373,10 +378,8 @@ class Frames:
         scratch = self._file
         file = scratch.open("wb", buffering=0) if scratch else None
         try:
-            frames = enumerate(in_threads(self._one, range(total), each=3 * self._bytes))
-            for number, result in tqdm(
-                frames, total=total, desc="reading frames", unit="frame", delay=2, leave=False, disable=not progress
-            ):
+            each = in_threads(partial(self._one, {}), lazy_frames(self.cube), each=3 * self._bytes)
+            for number, result in enumerate(counted(each, progress, total)):
                 if isinstance(result, FrameReadError):
                     self.dropped.append((str(names[number]) or str(result.path), result.problem))
                     continue
@@ -384,6 +387,7 @@ class Frames:
                     self._memory.append(result)
                 elif file.write(memoryview(result).cast("B")) != result.nbytes:
                     raise WorkbenchError(f"{scratch.parent}: no room for the scratch file of {total} frames")
+                self._sample.append(result[self._rows])
                 self._places.append(len(self.kept))
                 self.kept.append(number)
         except OSError as error:
@@ -392,9 +396,8 @@ class Frames:
             if file is not None:
                 file.close()
 
-    def _one(self, number: int) -> np.ndarray | FrameReadError:
+    def _one(self, buffers: FrameBuffers, frame: Any) -> np.ndarray | FrameReadError:
         try:
-            frame = dask.compute(self.cube.data[number], scheduler="synchronous")[0]
+            return np.ascontiguousarray(_compute(buffers, frame), dtype=self.dtype)
         except FrameReadError as error:
             return error
-        return np.ascontiguousarray(frame, dtype=self.dtype)

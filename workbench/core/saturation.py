@@ -51,7 +51,7 @@ def piled_level(plane: np.ndarray) -> float:
 def frames_saturate_at(frames: Frames, white: float) -> float:
     """Return the level [ADU] at which frames saturate: the white level, or where values of a frame pile up below."""
     level = math.inf if math.isnan(white) else float(white)
-    _, rows = sampled_rows(frames)
+    _, rows = frames.sampled_rows()
     for _, plane in planes(rows, frames.cell):
         found = [piled_level(frame) for frame in plane]  # nothing lies above a converter's end, in no frame
         level = min([level, *(value for value in found if (plane > value).mean() < _ABOVE_THE_END)])
@@ -66,10 +66,3 @@ def sampled_lights(light: xr.DataArray, most: int) -> Iterator[np.ndarray]:
             yield np.asarray(light.isel(frame=number).values)
         except FrameReadError:
             continue
-
-
-def sampled_rows(frames: Frames) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of some rows spread over the frame, whole cells, and these rows (frame, y, x) as read."""
-    bands = frames.sampled()
-    rows = np.concatenate([frames.read(*band) for band in bands], axis=1)
-    return np.concatenate([np.arange(*band) for band in bands]), rows

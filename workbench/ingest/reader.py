@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -82,7 +82,7 @@ def plain_pixels(path: str | Path) -> PlainPixels | None:
     """
     form = _format(path)
     if form in _LAYOUTS:
-        return _LAYOUTS[form](path)[1]
+        return _layout(form, path)[1]
     if form == "pgm":
         return _plain_pgm(Path(path))
     found = _dng(Path(path))
@@ -99,7 +99,7 @@ def read_metadata(path: str | Path, known: MutableMapping[Any, dict[str, Any]] |
     """
     form = _format(path)
     if form in _LAYOUTS:
-        return _LAYOUTS[form](path)[0]
+        return _layout(form, path)[0]
     if form == "pgm":  # records its size and nothing else
         height, width = shape = _plain_pgm(Path(path)).full_shape
         return FrameInfo(Path(path), "pgm", height, width, full_shape=shape, cfa_stated=False)
@@ -206,14 +206,22 @@ def _format(path: str | Path) -> str:
 
 
 def _dng(path: Path) -> tuple[dict[str, Any], PlainPixels] | None:
-    stat = path.stat()
-    return _dng_as_it_is(path, stat.st_size, stat.st_mtime_ns)
+    return _as_it_is(plain_dng, path)
 
 
-@lru_cache(maxsize=4096)  # a file is read more than once, and looking through its tags takes a third of that
-def _dng_as_it_is(path: Path, size: int, changed: int) -> tuple[dict[str, Any], PlainPixels] | None:
-    """Return what `plain_dng` does of a file of that size, changed at that time."""
-    return plain_dng(path)
+def _layout(form: str, path: str | Path) -> tuple[FrameInfo, PlainPixels | None]:
+    return _as_it_is(_LAYOUTS[form], Path(path))
+
+
+def _as_it_is(read: Callable[[Path], Any], path: Path) -> Any:
+    stat = holder(path).stat()
+    return _kept(read, path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)  # a file is read more than once, and looking through its header takes a third of that
+def _kept(read: Callable[[Path], Any], path: Path, size: int, changed: int) -> Any:
+    """Return what a function reads of the header of a file of that size, changed at that time."""
+    return read(path)
 
 
 def _delayed_read(path: Path, area: Area, shape: tuple[int, int], dtype: str, change: list[float]) -> Any:

@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dask
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask import threaded
 
 from .. import __version__
 from ..align.registration import Registration
@@ -218,9 +220,13 @@ def spread(task: Callable[..., Any], jobs: list[tuple[Any, ...]], client: Any, e
 
 @contextlib.contextmanager
 def workers(scheduler: Any) -> Iterator[Any]:
-    """A dask client for an address, the client that was given, or None for this machine's threads."""
+    """A dask client for an address, the client that was given, or None for this machine's threads.
+
+    Their function is named because dask, asked for it by name, loads its cluster first.
+    """
     if scheduler is None:
-        yield None
+        with dask.config.set(scheduler=threaded.get):
+            yield None
         return
     from dask.distributed import Client
 

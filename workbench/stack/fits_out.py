@@ -43,7 +43,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from astropy.io import fits
-from astropy.table import Table
 
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.files import make_durable, require_replaceable
@@ -217,7 +216,8 @@ def _table(rows: pd.DataFrame, name: str) -> fits.BinTableHDU:
     """A table as FITS can hold it: texts in ASCII, whole numbers in 32 bits."""
     texts, whole = rows.select_dtypes(exclude=["number", "bool"]), rows.select_dtypes("integer").astype(np.int32)
     plain = rows.assign(**{text: texts[text].map(lambda value: ascii_text(str(value))) for text in texts}, **whole)
-    return fits.BinTableHDU(Table.from_pandas(plain), name=name)
+    columns = [plain[name].to_numpy() if name not in texts else plain[name].to_numpy("S") for name in plain]
+    return fits.BinTableHDU(np.rec.fromarrays(columns, names=list(plain)), name=name)
 
 
 def _primary_header(layout: Layout, cards: Mapping[str, Any], history: list[str]) -> bytes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
@@ -82,7 +82,7 @@ def esd_critical_values(count: int, alpha: float, most: int) -> np.ndarray:
     [3.159, 3.151, 3.144]
     """
     i = np.arange(1, most + 1)
-    quantile = student.ppf(1 - alpha / (2 * (count - i + 1)), np.maximum(count - i - 1, 1))
+    quantile = stdtrit(np.maximum(count - i - 1, 1), 1 - alpha / (2 * (count - i + 1)))
     return quantile * (count - i) / np.sqrt((count - i - 1 + quantile**2) * (count - i + 1))
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 from scipy.spatial import cKDTree
-from scipy.stats import poisson
+from scipy.special import pdtrc
 
 from ..core.values import listed
 
@@ -98,7 +98,7 @@ def common_companion(stars: xr.Dataset) -> Companion | None:
     others = np.count_nonzero((length >= inner) & (length <= outer)) - len(near)
     expected = (others + 1) * 2 * _RADIUS**2 / max(outer**2 - inner**2, 4 * _RADIUS**2)
     tried = (reach / _RADIUS) ** 2 / 2
-    if poisson.sf(len(agree) - 1, expected) * tried > _CHANCE:
+    if pdtrc(len(agree) - 1, expected) * tried > _CHANCE:
         return None
     sign = 1.0 if ratio <= 0 else -1.0  # from the brighter of the two
     share = _share(places, light, sign * middle, -abs(ratio))
