@@ -85,7 +85,7 @@ def combine_frames(
     def combine(
         rows: slice | np.ndarray, samples: np.ndarray, setup: _Setup, maps: Iterable[np.ndarray]
     ) -> tuple[np.ndarray, ...]:
-        """Combine some rows, of whole cells, into the maps; returns chi-square, degrees of freedom, rejected samples."""
+        """Combine some rows, of whole cells, into the maps; returns chi-square, degrees of freedom, rejections."""
         sums = np.zeros(channels), np.zeros(channels), np.zeros(count, np.int64)
         below = np.zeros((1, 1)) if pedestal is None else pedestal[rows]
         _combine_rows(_Band(samples, np.ascontiguousarray(below, np.float32)), setup, _Output._make((*maps, *sums)))
