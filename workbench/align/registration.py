@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.local import get_sync
 from tqdm.auto import tqdm
 
 from ..core.cube import check_cube
@@ -272,7 +273,7 @@ def register(
     parts = [name for name in ("signal", "mask", "saturation") if name in lights]
     surveys = []
     for number in tqdm(range(len(names)), desc="registering", unit="frame", delay=2, leave=False, disable=not progress):
-        frame = lights[parts].isel(frame=number).compute(scheduler="synchronous")
+        frame = lights[parts].isel(frame=number).compute(scheduler=get_sync)
         surveys.append(_survey_light(frame, signal.attrs["cfa_pattern"]))
     exposure = signal["exposure"].values.astype(float)
     sorts = light_sorts(signal)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from dask.local import get_sync
 from scipy import ndimage
 from tqdm.auto import tqdm
 
@@ -235,7 +236,7 @@ def _signals(lights: xr.Dataset, flat: xr.Dataset) -> Iterator[np.ndarray]:
     if lights["signal"].shape[1:] != flat["signal"].shape or lights.attrs["cfa_pattern"] != flat.attrs["cfa_pattern"]:
         raise WorkbenchError("these lights do not belong to this flat: their size or mosaic differs")
     for number in range(lights.sizes["frame"]):
-        frame = lights[["signal", "mask"]].isel(frame=number).compute(scheduler="synchronous")
+        frame = lights[["signal", "mask"]].isel(frame=number).compute(scheduler=get_sync)
         yield np.where(frame["mask"].values == 0, frame["signal"].values, np.float32(np.nan))
 
 

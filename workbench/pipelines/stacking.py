@@ -250,7 +250,7 @@ def grade_lights(
     if out is not None:
         check_target(out, "CSV file")
     opened = open_frames(Path(folder), sensor, chosen, progress)
-    with tempfile.TemporaryDirectory(prefix=".lights-", dir=scratch) as work:
+    with tempfile.TemporaryDirectory(prefix=".lights-", dir=scratch) as work, workers(None):
         place = Place(Path(work) / "stack.fits", Path(work), Path(work) / "masters", progress)
         ready = prepare_masters(opened, chosen, place)
         pixels = survey_lights(opened, ready, place, None)
