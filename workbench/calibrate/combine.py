@@ -73,9 +73,7 @@ def combine_frames(
     if not count:
         raise WorkbenchError("no frame could be read, so there is nothing to combine")
     model = np.broadcast_to(np.asarray(model, np.float64), (channels, 2))
-    black = np.full(
-        channels, black, np.float64
-    )  # an array of its own: of one for reading only is another loop compiled
+    black = np.full(channels, black, np.float64)  # not a view for reading only, for which numba compiles again
     plain = scale is None and pedestal is None and not np.isfinite(saturation)
     scale = np.ones((count, channels)) if scale is None else np.asarray(scale, np.float64)
     limits = np.array([np.inf, *(chdtri(n, UNSTABLE_CHANCE) / n for n in range(1, max(count, 2)))])
