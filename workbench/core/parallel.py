@@ -302,7 +302,6 @@ class Frames:
         picked = np.unique(np.linspace(0, cells - 1, min(_SAMPLED, cells)).astype(int))
         rows = np.ravel(picked[:, None] * self.step + np.arange(self.step))
         self._rows: np.ndarray = rows[rows < self.height]
-        self._sample: list[np.ndarray] = []  # these rows of each
         self._folder, self._file = None, None
         self._bytes = self.height * self.width * self.dtype.itemsize
         if self._bytes * cube.sizes["frame"] > IN_MEMORY:
@@ -334,8 +333,9 @@ class Frames:
 
     def leave_out(self, places: list[int]) -> None:
         """Forget some of the kept frames, by their place among them."""
-        for values in (self.kept, self._places, self._sample):
-            values[:] = [value for place, value in enumerate(values) if place not in places]
+        stay = [place for place in range(len(self)) if place not in places]
+        self.kept, self._places = ([values[place] for place in stay] for values in (self.kept, self._places))
+        self._sample = self._sample[stay]
 
     def read(self, top: int, bottom: int, only: list[int] | None = None) -> np.ndarray:
         """Return rows top to bottom of all kept frames, or of `only` some places among them: (frame, y, x)."""
@@ -363,7 +363,7 @@ class Frames:
 
         They are (frame, y, x), as read, whole cells of the mosaic; kept when the frames were decoded.
         """
-        return self._rows, np.array(self._sample).reshape(len(self), self._rows.size, self.width)
+        return self._rows, self._sample
 
     def each_band(self, work: Callable[[int, int], None], description: str, progress: bool) -> None:
         """Call work(top, bottom) for each band in a few threads; the first error stops all."""
@@ -377,6 +377,7 @@ class Frames:
         names = self.cube["filename"].values
         scratch = self._file
         file = scratch.open("wb", buffering=0) if scratch else None
+        sample: list[np.ndarray] = []
         try:
             each = in_threads(partial(self._one, {}), lazy_frames(self.cube), each=3 * self._bytes)
             for number, result in enumerate(counted(each, progress, total)):
@@ -387,7 +388,7 @@ class Frames:
                     self._memory.append(result)
                 elif file.write(memoryview(result).cast("B")) != result.nbytes:
                     raise WorkbenchError(f"{scratch.parent}: no room for the scratch file of {total} frames")
-                self._sample.append(result[self._rows])
+                sample.append(result[self._rows])
                 self._places.append(len(self.kept))
                 self.kept.append(number)
         except OSError as error:
@@ -395,6 +396,7 @@ class Frames:
         finally:
             if file is not None:
                 file.close()
+        self._sample: np.ndarray = np.array(sample, self.dtype).reshape(len(self), self._rows.size, self.width)
 
     def _one(self, buffers: FrameBuffers, frame: Any) -> np.ndarray | FrameReadError:
         try:
