@@ -288,16 +288,14 @@ class Frames:
 
     def __init__(self, cube: xr.DataArray, *, scratch: str | Path | None = None, progress: bool = True) -> None:
         self.cube: xr.DataArray = cube
-        self.height: int = cube.sizes["y"]
-        self.width: int = cube.sizes["x"]
+        self.height, self.width = cube.sizes["y"], cube.sizes["x"]
         self.dtype: np.dtype[Any] = cube.dtype if cube.dtype in (np.uint16, np.float32) else np.dtype(np.float32)
         self.cell: np.ndarray = channel_index(cube.attrs["cfa_pattern"])
         self.channels: int = channel_count(self.cell)
         self.step: int = max(2, len(self.cell))  # rows of whole cells
         self.dropped: list[tuple[str, str]] = []
         self.kept: list[int] = []
-        self._memory: list[np.ndarray] = []
-        self._places: list[int] = []  # in the scratch file, of each kept frame
+        self._memory, self._places = list[np.ndarray](), list[int]()  # pixels, or where they are in the scratch file
         cells = max(1, self.height // self.step)
         picked = np.unique(np.linspace(0, cells - 1, min(_SAMPLED, cells)).astype(int))
         rows = np.ravel(picked[:, None] * self.step + np.arange(self.step))
@@ -337,16 +335,13 @@ class Frames:
         self.kept, self._places = ([values[place] for place in stay] for values in (self.kept, self._places))
         self._sample = self._sample[stay]
 
-    def read(self, top: int, bottom: int, only: list[int] | None = None) -> np.ndarray:
-        """Return rows top to bottom of all kept frames, or of `only` some places among them: (frame, y, x)."""
-        places = self._places if only is None else [self._places[place] for place in only]
-        band = np.empty((len(places), bottom - top, self.width), self.dtype)
+    def read(self, top: int, bottom: int) -> np.ndarray:
+        """Return rows top to bottom of all kept frames: (frame, y, x)."""
         if self._file is None:
-            for row, place in zip(band, places, strict=True):
-                row[:] = self._memory[place][top:bottom]
-            return band
+            return np.stack([self._memory[place][top:bottom] for place in self._places])
+        band = np.empty((len(self), bottom - top, self.width), self.dtype)
         with self._file.open("rb", buffering=0) as file:
-            for row, place in zip(band, places, strict=True):
+            for row, place in zip(band, self._places, strict=True):
                 file.seek(place * self._bytes + top * self.width * self.dtype.itemsize)
                 if file.readinto(memoryview(row).cast("B")) != row.nbytes:
                     raise WorkbenchError(f"{self._file}: the scratch file has been cut while in use; run again")
