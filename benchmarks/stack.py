@@ -1,9 +1,10 @@
 """Stacking beside Siril on the same files: wall time, processor time, peak memory.
 
-    python benchmarks/stack.py FOLDER [--frames 4928x3264:20] [--docs docs/benchmarks-stack.md] [--skip-siril]
+    python benchmarks/stack.py FOLDER [--frames 4928x3264:20] [--repeat 3] [--skip-siril]
 
-FOLDER keeps the simulated nights, generated once.  Needs ``siril-cli`` for the comparison.  Each program runs in a
-process of its own; the workbench's first run fills the cache of compiled code and is not timed.
+FOLDER keeps the simulated nights, generated once.  Needs ``siril-cli`` for the comparison.  The programs run in turn,
+each in a process of its own; medians are printed, and those of the ratios pair by pair.  The workbench's first run fills
+the cache of compiled code; how much longer it took is printed too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 from workbench.simulate.night import write_night
 
@@ -95,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--frames", action="append", choices=sorted(NIGHTS))
-    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--repeat", type=int, default=3, help="pairs of runs")
     parser.add_argument("--skip-siril", action="store_true")
     parser.add_argument("--json", type=Path, help="results are added to this file")
     options = parser.parse_args()
@@ -105,22 +107,26 @@ def main() -> None:
     for name in options.frames or ("4928x3264:20", "2464x1632:60"):
         where = night(options.folder, name)
         entry = results.setdefault(name, {})
-        workbench(where)  # compiled code into its cache, files into the page cache
-        entry["workbench"] = min((workbench(where) for _ in range(options.repeat)), key=lambda run: run["wall"])
+        first = workbench(where)  # compiled code into its cache, files into the page cache
+        programs = {"workbench": workbench}
         if shutil.which("siril-cli") and not options.skip_siril:
-            entry["siril"] = min((siril(where) for _ in range(options.repeat)), key=lambda run: run["wall"])
-        entry["load"] = os.getloadavg()[0]
-        kept.write_text(json.dumps(results, indent=1))
-        for program in ("workbench", "siril"):
-            if program in entry:
-                run = entry[program]
-                times = f"{run['wall']:7.1f} s wall {run['cpu']:7.1f} s cpu"
-                print(f"{name:14s} {program:10s} {times} {run['memory']:7.0f} MB")
-        if "siril" in entry:
-            ratio = {key: entry["workbench"][key] / entry["siril"][key] for key in ("wall", "cpu", "memory")}
+            programs["siril"] = siril
+        pairs = [{program: run(where) for program, run in programs.items()} for _ in range(options.repeat)]
+        for program in programs:
+            entry[program] = {key: median(pair[program][key] for pair in pairs) for key in first}
+            run = entry[program]
+            times = f"{run['wall']:7.1f} s wall {run['cpu']:7.1f} s cpu"
+            print(f"{name:14s} {program:10s} {times} {run['memory']:7.0f} MB")
+        entry["first over second"] = first["wall"] / pairs[0]["workbench"]["wall"]
+        print(f"{name:14s} first over second run: {entry['first over second']:.2f} wall")
+        if "siril" in programs:
+            ratio = {key: median(pair["workbench"][key] / pair["siril"][key] for pair in pairs) for key in first}
+            entry["ratio"] = ratio
             print(
                 f"{name:14s} ratio      {ratio['wall']:.3f} wall, {ratio['cpu']:.3f} cpu, {ratio['memory']:.2f} memory"
             )
+        entry["load"] = os.getloadavg()[0]
+        kept.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":
