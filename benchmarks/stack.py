@@ -3,8 +3,8 @@
     python benchmarks/stack.py FOLDER [--frames 4928x3264:20] [--repeat 3] [--skip-siril]
 
 FOLDER keeps the simulated nights, generated once.  Needs ``siril-cli`` for the comparison.  The programs run in turn,
-each in a process of its own; medians are printed, and those of the ratios pair by pair.  The workbench's first run fills
-the cache of compiled code; how much longer it took is printed too.
+each in a process of its own; medians are printed, and those of the ratios pair by pair.  The workbench's first run
+fills the cache of compiled code; how much longer it took is printed too.
 """
 
 from __future__ import annotations
