@@ -50,9 +50,9 @@ CAUSES = {  # what warnings say of each cause
     "clipped": "clipped at zero",
     "multiplied": "multiplied its numbers",
     "curve": "applies a curve|come out of a table",
-    "light": "light leaks into",
-    "warmth": "not equally warm|check their temperatures|(warmer|colder) than stated|sensor had (warmed|cooled)",
-    "black": "black level of the darks",
+    "light": "light leaks into|light that leaks in",
+    "warmth": "not equally warm(?! all)|check their temperatures|(warm|cold)er than stated|sensor had (warm|cool)ed",
+    "black": "black level of the darks|black level was not the same",
     "subtracted": "subtracts the mean dark",
     "eater": "removes lone bright pixels|filter of bright pixels",
     "saturated": "hot pixels saturate",
@@ -82,6 +82,7 @@ class Violation(NamedTuple):
     lamp: Callable[[np.random.Generator], Any] = lambda rng: 1.0  # its factor at each level
     leak: float = 0.0  # e⁻/s of light in darks
     thermometer: float = 0.0  # K that stated temperatures are off
+    stated: float | None = None  # °C, of all darks
     darks: tuple[tuple[float, float], ...] = DARKS
     bias: int = 6
     added: float = 0.0  # noise that the change adds to a bias frame [ADU rms]
@@ -126,11 +127,14 @@ def _columns(frame: np.ndarray, shot: Shot, camera: VirtualSensor, rng: np.rando
 
 
 def _together(frame: np.ndarray, shot: Shot, camera: VirtualSensor, rng: np.random.Generator) -> np.ndarray:
-    """Noise of rows, each 0.95 of the one before."""
+    """Noise of rows, each 0.95 of the one before; what all have in common is a frame's offset, and no noise."""
     line = 1.5 * rng.standard_normal(frame.shape[0])
     for row in range(1, line.size):
         line[row] = 0.95 * line[row - 1] + np.sqrt(1 - 0.95**2) * line[row]
-    return _noise(frame, camera, line, 0)
+    return _noise(frame, camera, line - line.mean(), 0)
+
+
+_WITHIN = np.sqrt(1 - (0.95 ** np.abs(np.subtract.outer(np.arange(SHAPE[0]), np.arange(SHAPE[0])))).mean())
 
 
 def _banded(frame: np.ndarray, shot: Shot, camera: VirtualSensor, rng: np.random.Generator) -> np.ndarray:
@@ -168,6 +172,10 @@ def _subtracted(frame: np.ndarray, shot: Shot, camera: VirtualSensor, rng: np.ra
     return (frame - round(dark)).astype(frame.dtype)
 
 
+def _risen(frame: np.ndarray, shot: Shot, camera: VirtualSensor, rng: np.random.Generator) -> np.ndarray:
+    return (frame + round(min(0.02 * shot.exposure, 6.0))).astype(frame.dtype)
+
+
 PARTICLES, DEPOSIT = 2e-6, 2500.0  # a pixel and second, and what each leaves [ADU]
 
 
@@ -200,7 +208,7 @@ VIOLATIONS = (
     Violation("the same response, larger frames", "bend", _bent, bodies=_LARGE),
     Violation("bright pixels push charge to their neighbours", "bend", _pushed, bodies=_LARGE),
     Violation("noise of whole rows, 1.5 ADU", change=_rows, wanted=_NOISES, added=1.5),
-    Violation("noise of rows, each 0.95 of the one before", change=_together, wanted=_NOISES, added=1.5),
+    Violation("noise of rows, each 0.95 of the one before", change=_together, wanted=_NOISES, added=1.5 * _WITHIN),
     Violation("noise of whole columns, 1.5 ADU", change=_columns, wanted=_NOISES, added=1.5),
     Violation("bands of rows that move, 1.5 ADU", change=_banded, wanted=_NOISES, added=1.5),
     Violation("four bias frames", bias=4, wanted=("read noise", "black level", "black level, 95 % interval")),
@@ -218,10 +226,14 @@ VIOLATIONS = (
     ),
     Violation("light leaks in, mono, two temperatures", "light", measured="dark", leak=0.05, bodies=_MONO),
     Violation(
-        "light leaks in, mono, one temperature", "light", measured="dark", leak=0.2, darks=DARKS[2:], bodies=_MONO
+        "light leaks in, mono, one temperature", "light", measured="dark", leak=0.3, darks=DARKS[2:], bodies=_MONO
     ),
     Violation("black level moves by 0.2 ADU/K", "black", _moved, "dark"),
     Violation("black level moves, one exposure when cold", "black", _moved, "dark", darks=DARKS[1:]),
+    Violation("darks of 240 s 2 K warmer than the others", "warmth", measured="dark", wanted=("dark current",),
+              darks=((20.0, 60.0), (22.0, 240.0), (20.0, 600.0)), stated=20.0),
+    Violation("black level rises by 0.02 ADU/s up to 300 s", "black", _risen, "dark", wanted=("dark current",),
+              darks=((20.0, 60.0), (20.0, 240.0), (20.0, 600.0)), bodies=_LARGE),
     Violation("the camera subtracts the mean dark", "subtracted", _subtracted, "dark", wanted=("dark current",)),
     Violation("particles hit the darks", change=_struck, measured="dark", wanted=("dark current",)),
     Violation("thermometer off by 0.5 K", "warmth", measured="dark", thermometer=0.5, wanted=("doubling temperature",),
@@ -260,7 +272,8 @@ def measure(violation: Violation, body: int) -> list[dict[str, Any]]:
         off = {warm: rng.normal(0, violation.thermometer) for warm, _ in violation.darks}
         shots = [(seconds, warm + off[warm], violation.leak * seconds) for warm, seconds in stated]
         dark = take("dark", shots, 1.0 if camera.cfa_pattern == "mono" else COLOUR)
-        dark = dark.assign_coords(temperature=("frame", [warm for warm, _ in stated]))
+        told = [warm if violation.stated is None else violation.stated for warm, _ in stated]
+        dark = dark.assign_coords(temperature=("frame", told))
         cubes.append(dark)
         rows, texts = _dark(violation, camera, setting, bias, dark)
         found, warnings = [*found, *rows], [*warnings, *texts]

@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -25,8 +27,9 @@ from workbench.fidelity import inspect_frames
 from workbench.fidelity.findings import CHANGED, NOTICE, UNKNOWN
 from workbench.pipelines.measurement import flat_transfer
 from workbench.simulate import VirtualSensor, d7000, expose, firmware
+from workbench.simulate.capture import CooledCamera, cooled
 
-SHAPE, LARGER = (384, 512), (1024, 1536)
+SHAPE, LARGER, SMALL = (384, 512), (1024, 1536), (192, 256)
 LEVELS = (0.01, 0.03, 0.1, 0.3, 0.6)  # of saturation, green
 LAMP = np.array([0.5, 1.0, 1.0, 0.7])  # R, G1, G2, B
 ISOS = (100.0, 1600.0)
@@ -50,32 +53,92 @@ def camera(seed: int, **changes) -> VirtualSensor:
         "hot_fraction": float(np.exp(rng.uniform(np.log(3e-4), np.log(3e-3)))),
         "dark_current": 0.5,
     }
-    return d7000(**{"seed": seed, "shape": SHAPE} | drawn | changes)
+    sensor = d7000(**{"seed": seed, "shape": SHAPE} | drawn | changes)
+    noise = sensor.read_noise(ISOS[-1]) / sensor.gain(ISOS[-1])
+    return replace(sensor, black_level=max(sensor.black_level, float(round(8 * noise))))  # no camera clips its noise
+
+
+def _cooled(seed: int, pattern: str) -> VirtualSensor:
+    """A cooled camera, 12 bits in 16."""
+    rng = np.random.default_rng((seed, 2))
+    drawn = {
+        "gain_zero": float(np.exp(rng.uniform(np.log(1.0), np.log(6.0)))),
+        "noise_before_gain": float(rng.uniform(1.0, 3.0)),
+        "noise_after_gain": float(rng.uniform(0.5, 1.5)),
+        "black_level": float(16 * rng.integers(80, 200)),
+        "prnu": float(rng.uniform(0.002, 0.015)),
+    }
+    return cooled(SMALL, seed, cfa_pattern=pattern, **drawn)
+
+
+def _eight_bits(seed: int, pattern: str) -> VirtualSensor:
+    """A video camera, whose steps are wider than its read noise."""
+    rng = np.random.default_rng((seed, 3))
+    gain = float(rng.uniform(20.0, 60.0))
+    return d7000(
+        seed, SMALL, cfa_pattern=pattern, gain_iso100=gain, noise_before_gain=float(rng.uniform(3, 8)),
+        noise_after_gain=float(rng.uniform(0.3, 0.9)), black_level=float(rng.integers(5, 20)), white_level=255,
+        pixel_offset=0.1, column_offset=0.02, row_offset=0.02, prnu=float(rng.uniform(0.002, 0.015)), full_well=1e6,
+    )  # fmt: skip
+
+
+class Honest(NamedTuple):
+    """A kind of honest camera: its name, what makes one, its settings, and frames of each kind at a setting."""
+
+    title: str
+    body: Callable[[int], VirtualSensor]
+    settings: tuple[float, ...] = ISOS
+    count: tuple[int, int, int] = (4, 2, 1)  # bias frames, flats of a level, darks
+    levels: tuple[float, ...] = LEVELS
+    worth: tuple[str, ...] = ()  # questions of which something true is worth knowing
+
+
+HONEST = (
+    Honest("14 bits", camera),
+    Honest("14 bits, small frames", partial(camera, shape=SMALL)),
+    Honest("14 bits, mono", partial(camera, shape=SMALL, cfa_pattern="mono")),
+    Honest("cooled, mono, 12 bits in 16", partial(_cooled, pattern="mono"), (0.0, 120.0), worth=("bits",)),
+    Honest("cooled, colour, 12 bits in 16", partial(_cooled, pattern="GRBG"), (0.0, 120.0), worth=("bits",)),
+    Honest("8 bits, mono", partial(_eight_bits, pattern="mono"), (100.0, 400.0)),
+    Honest("8 bits, colour", partial(_eight_bits, pattern="RGGB"), (100.0, 400.0)),
+    Honest("14 bits, two bias frames and two flats", partial(camera, shape=SMALL), (200.0,), (2, 2, 0), (0.3,)),
+    Honest("14 bits, flats only", partial(camera, shape=SMALL), ISOS, (0, 2, 0)),
+    Honest("cooled, mono, one flat", partial(_cooled, pattern="mono"), (0.0,), (0, 1, 0), (0.3,), ("bits",)),
+)
 
 
 def frames(
-    sensor: VirtualSensor, seed: int, change: Change | None = None, kinds=("bias", "flat", "dark")
+    sensor: VirtualSensor,
+    seed: int,
+    change: Change | None = None,
+    kinds: Sequence[str] = ("bias", "flat", "dark"),
+    kind_of: Honest = HONEST[0],
 ) -> xr.DataArray:
-    """Bias frames and flats at two ISO settings and a long dark, in one cube, each frame through `change`."""
+    """Bias frames and flats at each setting and a long dark at the last, in one cube, each frame through `change`."""
     shots = []
-    for iso in ISOS:
-        shots += [("bias", iso, 1 / 8000, 0.0)] * 4
-        shots += [("flat", iso, level, level * sensor.saturation(iso)) for level in LEVELS for _ in range(2)]
-        shots += [("flat", iso, 2.0, 2.0 * sensor.saturation(iso))]
-    shots += [("dark", ISOS[1], 300.0, 0.0)]
+    biases, flats, darks = kind_of.count
+    for iso in kind_of.settings:
+        full = (sensor.white_level - sensor.black_level) * sensor.gain(iso)
+        full = min(full, sensor.full_well)
+        shots += [("bias", iso, 1 / 8000, 0.0)] * biases
+        shots += [("flat", iso, level, level * full) for level in kind_of.levels for _ in range(flats)]
+        shots += [("flat", iso, 2.0, 2.0 * full)] * (len(kind_of.levels) > 1)
+    shots += [("dark", kind_of.settings[-1], 300.0, 0.0)] * darks
     shots = [shot for shot in shots if shot[0] in kinds]
+    lamp = LAMP if sensor.cfa_pattern != "mono" else 1.0
     mosaics = []
     for number, (kind, iso, exposure, electrons) in enumerate(shots):
-        light = LAMP * electrons / exposure if kind == "flat" else 0.0
+        light = lamp * electrons / exposure if kind == "flat" else 0.0
         mosaic = expose(sensor, light, iso=iso, exposure=exposure, seed=(seed, number), threads=1)
         mosaics.append(mosaic if change is None else change(mosaic, sensor, iso, (seed, number)))
     kind, iso, exposure, _ = zip(*shots, strict=True)
     stock = change is stock_firmware
+    setting = "gain_setting" if isinstance(sensor, CooledCamera) else "iso"
     return make_cube(
-        np.stack(mosaics), cfa_pattern=sensor.cfa_pattern, kind=list(kind), iso=list(iso), exposure=list(exposure),
+        np.stack(mosaics), cfa_pattern=sensor.cfa_pattern, kind=list(kind), exposure=list(exposure),
         temperature=20.0, camera=sensor.camera, black_level=0.0 if stock else sensor.black_level,
         white_level=sensor.white_level - (sensor.black_level if stock else 0),
-        filename=[str(number) for number in range(len(shots))],
+        filename=[str(number) for number in range(len(shots))], **{setting: list(iso)},
     )  # fmt: skip
 
 
@@ -132,8 +195,9 @@ CASES: list[tuple[str, Change | None, str, tuple[str, ...], dict]] = [
 
 
 def honest(seed: int) -> dict[str, str]:
-    """The status of every question for one honest camera."""
-    shots = frames(camera(seed), seed)
+    """The status of every question for one honest camera, of the kinds in turn."""
+    kind = HONEST[seed % len(HONEST)]
+    shots = frames(kind.body(seed), seed, kind_of=kind)
     card = inspect_frames(shots, ptc=flat_transfer(shots), progress=False).card
     return dict(zip(card["test"].values.tolist(), card["status"].values.tolist(), strict=True))
 

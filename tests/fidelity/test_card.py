@@ -8,6 +8,7 @@ import pytest
 
 from workbench import fidelity, sensor
 from workbench.core.cube import make_cube
+from workbench.core.errors import Guess
 from workbench.fidelity import findings
 from workbench.fidelity.card import patch_correlation, smooth_noise, true_causes
 from workbench.fidelity.findings import CHANGED, NOTICE, OK, UNKNOWN
@@ -173,7 +174,7 @@ def test_a_tone_curve_is_not_taken_for_a_multiplier_nor_for_warm_darks():
     assert codes.status.item() == CHANGED
     assert "curve" in codes.finding.item()
     assert "multipl" not in codes.finding.item()
-    found = true_causes(["darks that were not equally warm do this", "only one bias frame"], report)
+    found = true_causes([Guess("no line", "darks that were not equally warm do this"), "only one bias frame"], report)
     assert "not proportional to the light" in found[0]
     assert found[1:] == ["only one bias frame"]
 
@@ -181,7 +182,7 @@ def test_a_tone_curve_is_not_taken_for_a_multiplier_nor_for_warm_darks():
 def test_a_filter_of_hot_pixels_is_named_instead_of_darks_that_were_not_equally_warm():
     camera = d7000(seed=5, shape=(256, 256))
     darks = [expose(camera, iso=800, exposure=600, temperature=20, seed=n) for n in range(2)]
-    text = "no line; hot pixels that flicker, or darks that were not equally warm, do this"
+    text = Guess("no line", "hot pixels that flicker, or darks that were not equally warm, do this", "warmth")
     for change, words in (
         (lambda frame: frame, "not equally warm"),
         (lambda frame: firmware.remove_hot_pixels(frame, camera), "filter"),

@@ -7,13 +7,14 @@ import pandas as pd
 
 def test_verdicts_follow_from_the_numbers():
     rows = [
-        ("covered", 2.1, 0.2, False), ("bounded", 1.9, np.inf, False), ("warned", 3.0, 0.2, True),
-        ("WRONG", 3.0, 0.2, False), ("WRONG", 2.1, np.inf, False),
+        ("covered", 2.1, 0.2, False, ""), ("bounded", 1.9, np.inf, False, ""), ("warned", 3.0, 0.2, True, ""),
+        ("WRONG", 3.0, 0.2, False, ""), ("WRONG", 2.1, np.inf, False, ""), ("WRONG", 2.1, 0.2, True, "lamp"),
     ]  # fmt: skip
     found = pd.DataFrame(
         [
-            {"violation": number, "quantity": "gain", "value": value, "error": error, "truth": 2.0, "warned": warned}
-            for number, (_, value, error, warned) in enumerate(rows)
+            {"violation": number, "quantity": "gain", "truth": 2.0}
+            | dict(zip(("value", "error", "warned", "misled"), row[1:], strict=True))
+            for number, row in enumerate(rows)
         ]
     )
     assert accuracy_broken.summarise(found)["verdict"].tolist() == [row[0] for row in rows]

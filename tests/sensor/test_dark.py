@@ -227,8 +227,13 @@ def test_a_longer_dark_that_was_warmer_bends_the_line_and_widens_the_error(bias)
     shots = [(t, 25.0 if t == 600 else 20.0) for t in (60.0, 240.0, 600.0) for _ in range(3)]
     liar = cube(shots, "dark").assign_coords(temperature=("frame", [20.0] * 9))
     honest = cube([(t, 20.0) for t, _ in shots], "dark")
-    bent, straight = (measure_dark(x, bias, gains(), progress=False).current for x in (liar, honest))
+    drifted = frames_of(
+        CAMERA, "dark", [(t, 20.0) for t, _ in shots], change=lambda frame, number: frame + 40 * np.uint16(number > 5)
+    )
+    bent, straight, moved = (measure_dark(x, bias, gains(), progress=False).current for x in (liar, honest, drifted))
     assert any("not proportional to exposure" in text for text in bent.attrs["warnings"])
+    assert any("not equally warm, or light came in" in text for text in bent.attrs["warnings"])
+    assert any("noise does not go with it: the black level" in text for text in moved.attrs["warnings"])
     no_gain = measure_dark(liar, bias, progress=False).current
     assert any("not proportional to exposure" in text for text in no_gain.attrs["warnings"])
     assert not straight.attrs["warnings"]
@@ -325,5 +330,7 @@ def test_neither_honest_darks_nor_the_readouts_glow_are_called_light():
         gain["gain"] = gain["gain"] * wrong
         zero = lit([(1 / 8000, 20.0)] * 4, 0.0, camera=camera, seed=1).assign_coords(kind=("frame", ["bias"] * 4))
         one = measure_dark(lit(shots, rate, camera=camera), zero, gain, progress=False).current
-        assert not one.attrs["warnings"]
+        said = one.attrs["warnings"]
+        assert len(said) == (number % 4 == 3)
+        assert all("glow of the readout electronics makes it, or light" in text for text in said)
         assert one.light[0] == 0

@@ -55,6 +55,28 @@ def said_of_all(set_aside: Iterable[tuple[str | Path, str]]) -> list[str]:
     ]
 
 
+class Guess(str):
+    """A warning that names a cause, which another finding may exclude: `facts` are the words before it.
+
+    `blamed` is the kind of cause: warmth, lamp, bend, ...
+
+    Examples
+    --------
+    >>> text = Guess("the levels lie off a line", "the lamp does this", "lamp")
+    >>> str(text), text.facts
+    ('the levels lie off a line; the lamp does this', 'the levels lie off a line')
+    """
+
+    facts: str
+    blamed: str
+
+    def __new__(cls, facts: str, cause: str = "", blamed: str = "") -> Guess:
+        """Join facts and cause by a semicolon."""
+        text = super().__new__(cls, f"{facts}; {cause}" if cause else facts)
+        text.facts, text.blamed = facts, blamed
+        return text
+
+
 class WorkbenchError(ValueError):
     """A mistake in the input; the message says what was found, what was expected, what to do."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import Guess
 from .settings import SETTING
 
 _SYMBOLS = {"electron": "e⁻", "adu": "ADU", "deg_C": "°C", "arcsec": "″"}
@@ -245,7 +246,12 @@ def channel_warnings(
     for channel, problem in zip(channels, problems, strict=True):
         if problem:
             named.setdefault(problem, []).append(str(channel))
-    return [f"{what} at {describe(setting)} ({', '.join(names)}): {text}" for text, names in named.items()]
+    warnings = []
+    for text, names in named.items():
+        where = f"{what} at {describe(setting)} ({', '.join(names)}): "
+        guess = isinstance(text, Guess)
+        warnings.append(Guess(where + text.facts, text[len(text.facts) + 2 :], text.blamed) if guess else where + text)
+    return warnings
 
 
 def shutter(time: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..core.cube import check_cube, is_xtrans
-from ..core.errors import FrameReadError, WorkbenchError
+from ..core.errors import FrameReadError, Guess, WorkbenchError
 from ..core.mosaic import planes, tiles
 from ..core.pairs import jackknife_error, leave_one_out, pair_moments
 from ..core.parallel import stream_frames
@@ -24,11 +23,6 @@ from .findings import CHANGED, NOTICE, OK, UNKNOWN, Finding
 from .texture import hot_pixel_filter, noise_texture
 
 _PATCH = 16  # pixels of a channel
-_AFTER_EATER = re.compile(r"(hot pixels that flicker, or )?darks that were not equally warm,? do this")
-_AFTER_CURVE = re.compile(  # warnings that give a cause which a curve in the camera feigns
-    "not equally warm|subtracts the mean dark signal|the sensor were|and not the sensor|push charge|"
-    "multiplied its numbers|do not lie on one line"
-)
 
 TESTS = {
     "codes": "Is any colour multiplied?",
@@ -291,13 +285,18 @@ def true_causes(warnings: Sequence[str], report: Fidelity | None) -> list[str]:
         named = [
             f"{finding['hot-pixels']}: dark current, DCNU and hot pixels of its darks are too low, which no error here "
             "holds; shoot with the camera's noise reduction off, or in bulb mode where that avoids it",
-            *(_AFTER_EATER.sub("the camera's filter of bright pixels does this", text) for text in named),
+            *(
+                f"{text.facts}; the camera's filter of bright pixels does this"
+                if isinstance(text, Guess) and text.blamed == "warmth"
+                else text
+                for text in named
+            ),
         ]
     if changed["codes"] and math.isnan(float(card["value"].sel(test="codes"))):
         named = [
             f"{finding['codes']}: the numbers are not proportional to the light; gain, read noise, full well, "
             "linearity and dark current are not the sensor's, which no error here holds",
-            *(text for text in named if not _AFTER_CURVE.search(text)),
+            *(text for text in named if not isinstance(text, Guess)),
         ]
     return named
 

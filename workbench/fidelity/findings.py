@@ -55,6 +55,7 @@ def multiplied_codes(missing: xr.Dataset) -> Finding:
     dim = setting_dim(missing)
     known = missing["relative"].dropna(dim, how="all")
     uneven = (missing["missing"] >= _UNEVEN) & (missing["p_value"] < _CHANCE) & missing["multiplier"].isnull()
+    uneven &= ~missing["coarse"]  # codes that are coarser the brighter they are have a question of their own
     if uneven.any():
         count = int(missing["missing"].where(uneven).max())
         return Finding(
@@ -134,7 +135,7 @@ def _black_level_of_pictures(
     counted: xr.Dataset, vanishing: tuple[float, float], flats_at_zero: float
 ) -> tuple[Finding, bool | None]:
     """Report the same without bias frames and darks."""
-    stated = np.asarray(counted.attrs["black_level"], float)
+    stated = np.broadcast_to(np.asarray(counted.attrs["black_level"], float), counted.sizes["channel"])
     level, error = vanishing
     text = f"The noise of the flats vanishes at {level:.1f} ± {error:.1f} ADU"
     if level + _SURE * error < _PEDESTAL:

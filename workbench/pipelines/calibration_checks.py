@@ -25,7 +25,7 @@ from ..ingest.folder import Folder
 from ..ingest.metadata import PlainPixels
 from ..ingest.reader import open_frames, read_frame
 from ..ingest.review import follow_overscan
-from ..sensor.dark_faults import find_light, light_warning
+from ..sensor.dark_light import find_light, light_warning
 from ..stack.engine import open_planes
 
 CALIBRATION = ("bias", "dark", "flat", "darkflat")

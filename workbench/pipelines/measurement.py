@@ -15,7 +15,7 @@ import xarray as xr
 
 from .. import fidelity, pixels, sensor
 from ..core.cube import channels_of, group_frames, take_frames
-from ..core.errors import FrameReadError, WorkbenchError, said_of_all
+from ..core.errors import FrameReadError, Guess, WorkbenchError, said_of_all
 from ..core.mosaic import crop, middle
 from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.results import at_lowest_iso
@@ -177,8 +177,12 @@ def camera_factors(flat: xr.DataArray, bar: Any) -> Factors:
     if changed.any():
         named = ", ".join(f"{name} by {value:.3g}" for name, value in zip(names[changed], factor[changed], strict=True))
         warnings.append(
-            f"the camera multiplied its numbers before it saved them ({named}; codes are missing accordingly), so "
-            "the gain of these channels is per saved ADU, and low by that factor; firmware that saves raw helps"
+            Guess(
+                f"codes are missing ({named})",
+                "the camera multiplied its numbers before it saved them, so the gain of these channels is per saved "
+                "ADU, and low by that factor; firmware that saves raw helps",
+                "factor",
+            )
         )
     return Factors(dict(zip(names[known].tolist(), factor[known].tolist(), strict=True)), warnings)
 
@@ -260,23 +264,19 @@ def _disagreement(dark_gain: xr.Dataset | None) -> list[str]:
     if dark_gain is None or "agrees" not in dark_gain:
         return []
     known = np.isfinite(dark_gain["ratio_error"].values)  # a gain that headers state has no error
-    apart, warnings = known & ~dark_gain["agrees"].values, []
-    dim = setting_dim(dark_gain)
-    for row, value in enumerate(dark_gain[dim].values):
-        where = describe({dim: value})
-        if apart[row].sum() <= known[row].sum() / 2:
-            continue
+    apart, dim, warnings = known & ~dark_gain["agrees"].values, setting_dim(dark_gain), []
+    for row in np.flatnonzero(apart.sum(axis=1) > known.sum(axis=1) / 2):
+        where = describe({dim: dark_gain[dim].values[row]})
         ratio = float(np.nanmedian(dark_gain["ratio"].values[row]))
-        reason = (
-            "noise is greater than their signal explains; hot pixels that flicker, or darks that were not equally warm,"
-            if ratio < 1
-            else "signal is greater than their noise explains; a black level that rises with the exposure, or bias "
-            "frames of another temperature,"
+        noisy = ratio < 1
+        facts = (
+            f"darks and flats give different gains at {where} (darks/flats {ratio:.3f}): the darks' "
+            f"{'noise is greater than their signal' if noisy else 'signal is greater than their noise'} explains"
         )
-        warnings.append(
-            f"darks and flats give different gains at {where} (darks/flats {ratio:.3f}): the darks' {reason} do "
-            "this, and the flats' gain is to be trusted"
-        )
+        flicker = "hot pixels that flicker, or darks that were not equally warm"
+        risen = "a black level that rises with the exposure, or bias frames of another temperature"
+        cause = f"{flicker if noisy else risen}, do this, and the flats' gain is to be trusted"
+        warnings.append(Guess(facts, cause, "warmth" if noisy else "black level"))
     return warnings
 
 
@@ -381,10 +381,10 @@ def card_frames(folder: Folder, progress: Any = False) -> xr.DataArray:
 
 def flat_transfer(frames: xr.DataArray, progress: Any = False) -> xr.Dataset | None:
     """Return the photon transfer of flats without bias frames or darks, which shows their black level; else None."""
-    kinds = frames["kind"].values
-    if np.isin(kinds, DARK_KINDS).any() or not (kinds == "flat").any():
+    if np.isin(kinds := frames["kind"].values, DARK_KINDS).any() or not (kinds == "flat").any():
         return None
-    return sensor.photon_transfer(frames.isel(frame=kinds == "flat"), progress=progress)
+    ptc = sensor.photon_transfer(frames.isel(frame=kinds == "flat"), progress=progress)
+    return ptc if ptc.sizes["pair"] else None
 
 
 def card_size(table: pd.DataFrame) -> int:

@@ -16,7 +16,7 @@ from ..core.settings import setting_dim
 from ..core.statistics import fit_line, odd_ones_out
 from ..core.statistics import misfit as chi_misfit
 from ..core.values import describe, listed
-from .dark_faults import Gain, SaturatedPixels, add_light, find_light, misfit, scatter_covariance, settle_means
+from .dark_faults import Gain, SaturatedPixels, misfit, scatter_covariance, settle_means
 from .dark_frames import (
     DarkGroup,
     DarkSetting,
@@ -27,6 +27,7 @@ from .dark_frames import (
     scatter_terms,
     spatial_variance,
 )
+from .dark_light import add_light, find_light
 from .law import add_warming, freedom_of, half_width, run_trend
 
 _ODD_SHARE = 0.2  # of the dark signal that a dark must be off its group to be named
@@ -225,7 +226,7 @@ def _slope_row(
     times, counts = (np.array([getattr(group, name) for group in points]) for name in ("exposure", "count"))
     middle = (counts * times).sum() / counts.sum()
     levers = (times - middle) / (counts * (times - middle) ** 2).sum()  # of each frame [1/s]
-    widen, warnings = misfit(points, share, where)
+    widen, warnings = misfit(points, share, where, gain)
     common = map_sums(slopes, setting.ever_saturated, cell, 1)[:2, :, 0]
     row: dict[str, Any] = {
         "dark_current_common": float((share * gain * common[1] / common[0]).sum()),
@@ -256,7 +257,7 @@ def _slope_row(
     doubt = scatter_covariance(points, levers, gain) + np.diag((own_error * slope) ** 2)
     longest = max(group.exposure for group in setting.groups)
     light = find_light(slopes, setting.lost, setting.pattern, gain, doubt, longest)
-    row |= {"light": light.most, "light_words": light.words}
+    row |= {"light": light.most, "light_words": light.words, "light_maybe": light.maybe}
     alone = len(setting.points) == 1 + (setting.bias is not None)  # one exposure, above the bias frames
     row["bias_apart"] = setting.bias_apart if alone else 0.0
     by_noise = _by_noise(points, share, gain, gain_error)

@@ -11,6 +11,7 @@ import xarray as xr
 
 from ..core.cube import channels_of, check_cube, group_frames
 from ..core.dark import TYPICAL_DOUBLING, law_factor
+from ..core.errors import Guess
 from ..core.kernels import kernel
 from ..core.mosaic import channel_count, channel_index, planes
 from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
@@ -332,9 +333,11 @@ def _fit(one: xr.Dataset) -> tuple[dict[str, float], str]:
     chi2 = float((residual**2 / (spread**2 + scatter**2)).mean()) * degrees * max(blocks - 3, 1) / max(blocks - 1, 1)
     widen, off = misfit(chi2, degrees)
     if off:
-        problem = (
+        problem = Guess(
             f"variance and mean of the darks do not lie on one line (χ² is {chi2 / degrees:.1f} times what it should "
-            "be), so the error is widened; hot pixels that flicker, or darks that were not equally warm, do this"
+            "be), so the error is widened",
+            "hot pixels that flicker, or darks that were not equally warm, do this",
+            "warmth",
         )
     lever = weight * x * line.slope_variance
     by_read = lever.sum() * float(one["dark_variance_error"].values.mean())

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import xarray as xr
 
-from ..core.errors import WorkbenchError
+from ..core.errors import Guess, WorkbenchError
 from ..core.pairs import jackknife_error, leave_one_out, pair_moments
 from ..core.results import Table, at_isos, per_channel, with_errors
 from ..core.settings import setting_dim
@@ -196,9 +196,11 @@ def _fit_model(curve: Curve, bend: Bend | None = None) -> _Fit:
             values, which, "the variance does not rise with the signal beyond its error; shoot brighter flats, or more"
         )
     if line.off:
-        problem = (
+        problem = Guess(
             f"the variances do not lie on one line (χ² is {line.chi2:.1f} times what it should be), so the error "
-            "is widened; look at the photon transfer chart for a light level that is off"
+            "is widened",
+            "look at the photon transfer chart for a light level that is off",
+            "lamp",
         )
     return _Fit(values, which, problem)
 
@@ -331,9 +333,12 @@ def fit_curvature(ptc: xr.Dataset) -> xr.Dataset:
         # one channel in hundreds bends by chance; all of them do where the sensor does
         if len(bent) > len(channels) / 2:
             warnings.append(
-                f"the photon transfer curve at {describe(setting)} bends ({', '.join(bent)}), as bright pixels that "
-                "push charge to their neighbours make it, or a response that falls: the gain is that of faint light, "
-                "with the bend allowed for; a straight line would be off"
+                Guess(
+                    f"the photon transfer curve at {describe(setting)} bends ({', '.join(bent)})",
+                    "bright pixels that push charge to their neighbours do this, or a response that falls: the gain is "
+                    "that of faint light, with the bend allowed for; a straight line would be off",
+                    "bend",
+                )
             )
     attrs = {"camera": ptc.attrs["camera"], "long_name": "curvature", "warnings": warnings}
     return per_channel(_CURVED, rows, {dim: settings}, channels, **attrs)

@@ -13,6 +13,7 @@ import xarray as xr
 from scipy import optimize, special
 
 from ..core.dark import LAW_QUANTITIES, THERMOMETER, TYPICAL_DOUBLING, DarkLaw, law_abscissa
+from ..core.errors import Guess
 from ..core.pairs import t_factor
 from ..core.results import Table, described, with_errors
 from ..core.settings import setting_dim
@@ -130,9 +131,12 @@ def dark_law(dark_current: xr.Dataset, *, thermometer: float = THERMOMETER) -> x
         elif abs(warmer) > _STATED_WITHIN:
             where = {setting_dim(dark_current): setting[worst], "temperature": levels.temperature[worst]}
             warnings.append(
-                f"the dark currents do not lie on one doubling law within their errors: at {describe(where)} it is "
-                f"as if the sensor were {abs(warmer):.2g} K {'warmer' if warmer > 0 else 'colder'} than stated; the "
-                "law's errors are widened"
+                Guess(
+                    "the dark currents do not lie on one doubling law within their errors",
+                    f"at {describe(where)} it is as if the sensor were {abs(warmer):.2g} K "
+                    f"{'warmer' if warmer > 0 else 'colder'} than stated; the law's errors are widened",
+                    "thermometer",
+                )
             )
     darker = levels._replace(value=levels.value - min(light, float(levels.value.min()))) if light > 0 else None
     return _dataset(fits, warnings, reference, darker)

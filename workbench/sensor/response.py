@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from scipy import special
 
-from ..core.errors import WorkbenchError
+from ..core.errors import Guess, WorkbenchError
 from ..core.pairs import t_factor
 from ..core.results import Table, at_iso, at_isos, described, per_channel, same_setting
 from ..core.settings import setting_dim
@@ -218,9 +218,12 @@ def _warnings(where: str, row: list[dict[str, float]], odd: dict[int, float], le
     )
     if np.isfinite(ratio).any() and np.nanmean(error - _SURE * doubt) > max(_COMMON * np.nanmax(ratio), _WARN):
         warnings.append(
-            f"the flats at {where} lie off a straight line by {np.nanmean(error):.1f} % on average, "
-            f"but all colours alike (their ratios hold to {np.nanmax(ratio):.1f} %): the lamp or the exposure times "
-            "are off, and not the sensor"
+            Guess(
+                f"the flats at {where} lie off a straight line by {np.nanmean(error):.1f} % on average, but all "
+                f"colours alike (their ratios hold to {np.nanmax(ratio):.1f} %)",
+                "the lamp or the exposure times are off, and not the sensor",
+                "lamp",
+            )
         )
     if odd:
         named = ", ".join(
