@@ -249,8 +249,10 @@ def channel_warnings(
     warnings = []
     for text, names in named.items():
         where = f"{what} at {describe(setting)} ({', '.join(names)}): "
-        guess = isinstance(text, Guess)
-        warnings.append(Guess(where + text.facts, text[len(text.facts) + 2 :], text.blamed) if guess else where + text)
+        if isinstance(text, Guess):
+            warnings.append(Guess(where + text.facts, text[len(text.facts) + 2 :], text.blamed))
+        else:
+            warnings.append(where + text)
     return warnings
 
 

@@ -173,7 +173,7 @@ def camera_factors(flat: xr.DataArray, bar: Any) -> Factors:
     changed = np.abs(factor - 1) > np.maximum(5 * np.nan_to_num(error), 0.005)
     names, known = codes["channel"].values, np.isfinite(factor)
     factor = np.where(changed, factor, 1.0)
-    warnings = []
+    warnings: list[str] = []
     if changed.any():
         named = ", ".join(f"{name} by {value:.3g}" for name, value in zip(names[changed], factor[changed], strict=True))
         warnings.append(
@@ -264,19 +264,19 @@ def _disagreement(dark_gain: xr.Dataset | None) -> list[str]:
     if dark_gain is None or "agrees" not in dark_gain:
         return []
     known = np.isfinite(dark_gain["ratio_error"].values)  # a gain that headers state has no error
-    apart, dim, warnings = known & ~dark_gain["agrees"].values, setting_dim(dark_gain), []
+    apart, dim = known & ~dark_gain["agrees"].values, setting_dim(dark_gain)
+    warnings: list[str] = []
     for row in np.flatnonzero(apart.sum(axis=1) > known.sum(axis=1) / 2):
         where = describe({dim: dark_gain[dim].values[row]})
         ratio = float(np.nanmedian(dark_gain["ratio"].values[row]))
-        noisy = ratio < 1
         facts = (
             f"darks and flats give different gains at {where} (darks/flats {ratio:.3f}): the darks' "
-            f"{'noise is greater than their signal' if noisy else 'signal is greater than their noise'} explains"
+            f"{'noise is greater than their signal' if ratio < 1 else 'signal is greater than their noise'} explains"
         )
         flicker = "hot pixels that flicker, or darks that were not equally warm"
         risen = "a black level that rises with the exposure, or bias frames of another temperature"
-        cause = f"{flicker if noisy else risen}, do this, and the flats' gain is to be trusted"
-        warnings.append(Guess(facts, cause, "warmth" if noisy else "black level"))
+        cause = f"{flicker if ratio < 1 else risen}, do this, and the flats' gain is to be trusted"
+        warnings.append(Guess(facts, cause, "warmth" if ratio < 1 else "black level"))
     return warnings
 
 

@@ -46,7 +46,7 @@ def misfit(points: list[DarkGroup], weight: np.ndarray, where: str, gain: np.nda
     off = _off_the_line(times, np.array([group.steady @ weight for group in points]), counts)
     ratio = float((counts * off**2).sum() / (len(points) - 2) / variance)
     chance = special.fdtrc(len(points) - 2, freedom, ratio)
-    warnings = []
+    warnings: list[str] = []
     if chance < MISFIT_TO_WARN:
         worst = times[np.argmax(np.abs(off) * np.sqrt(counts))]
         facts = (
@@ -198,7 +198,7 @@ def settle_means(rows: list[dict[str, Any]], signals: list[dict[str, Any]]) -> l
                 _put(row, noise, signals)
             elif errors > _DOUBTFUL:
                 row["dark_current_error"] = float(np.hypot(row["dark_current_error"], difference))
-    warnings = []
+    warnings: list[str] = []
     if of_camera:
         maybe = "" if sound else ", or its black level has moved from that of the bias frames"
         facts = f"the noise of the darks grows with exposure and the mean does not ({listed(of_camera)})"

@@ -320,7 +320,8 @@ def fit_curvature(ptc: xr.Dataset) -> xr.Dataset:
         light levels or no bias frames; ``attrs["warnings"]`` names a bend beyond three errors in most channels.
     """
     channels = ptc["channel"].values.tolist()
-    dim, settings, rows, warnings = setting_dim(ptc), [], [], []
+    dim, settings, rows = setting_dim(ptc), [], []
+    warnings: list[str] = []
     for setting, _, curves in curves_of(ptc):
         row = [_fit_bend(curve) for curve in curves]
         settings.append(setting[dim])

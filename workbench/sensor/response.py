@@ -212,7 +212,7 @@ def _fit_levels(
 
 def _warnings(where: str, row: list[dict[str, float]], odd: dict[int, float], levels: _LightLevels) -> list[str]:
     """Warn of a lamp or times that are off in all colours alike, and of odd levels (number: deviation in %)."""
-    warnings = []
+    warnings: list[str] = []
     error, doubt, ratio = (
         np.array([one.get(name, np.nan) for one in row]) for name in ("linearity_error", "between_equal", "ratio_error")
     )
