@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy import special
 
 from ..core.cube import Setting, check_cube, group_frames
 from ..core.dark import line_inverse
@@ -20,8 +21,10 @@ from ..core.parallel import counted, frame_zeros, in_threads, lazy_frames, strea
 from ..core.settings import setting_dim
 from ..core.statistics import fit_line
 from .bias import CLIPPED_FRACTION
+from .law import freedom_of
 
 SAME_TEMPERATURE = 2.0  # K between bias frames and darks: the black level is the same
+_MOVED = 1e-4  # chance that the black levels of bias frames and darks differ so much, of few frames
 _LARGEST_SAMPLE = 1 << 18  # pixels a channel for a median, which is then known to 0.3 % of the spread
 
 
@@ -198,7 +201,7 @@ def _read_setting(
 
 
 def _moved_black(zero: DarkGroup, groups: list[DarkGroup]) -> float:
-    """Return by how much the darks' line meets exposure zero off the bias frames [ADU]; 0 within five errors."""
+    """Return by how much the darks' line meets exposure zero off the bias frames [ADU]; 0 where that may be chance."""
     times, counts = (np.array([getattr(group, name) for group in groups], float) for name in ("exposure", "count"))
     if np.unique(times).size < 2:
         return 0.0
@@ -206,9 +209,9 @@ def _moved_black(zero: DarkGroup, groups: list[DarkGroup]) -> float:
     line = fit_line(times, [group.steady @ share for group in groups], counts)
     away = times - line.centre
     levers = 1 / counts.sum() - line.centre * away / (counts * away**2).sum()  # of a frame in the intercept
-    terms, _ = scatter_terms([*groups, zero], np.array([*levers, 1 / zero.count]), share)
-    off = float(line.intercept - zero.level @ share)
-    return off if off**2 > 25 * terms.sum() else 0.0
+    terms, freedoms = scatter_terms([*groups, zero], np.array([*levers, 1 / zero.count]), share)
+    off, error = float(line.intercept - zero.level @ share), float(np.sqrt(terms.sum()))
+    return off if error > 0 and 2 * special.stdtr(freedom_of(terms, freedoms), -abs(off) / error) < _MOVED else 0.0
 
 
 def read_group(
