@@ -225,8 +225,11 @@ def _weights(context: click.Context, parameter: click.Parameter, text: str | Non
 @click.option("--settings", type=_PATH, help="Settings (JSON) of an earlier finish, to be used again.")
 @click.option("--save-settings", type=_PATH, help="File for the settings that were used.")
 @click.option("--linear", type=_PATH, help="File for the linear picture before the stretch.")
+@click.option(
+    "--names", type=_PATH, help="A PNG for a copy with objects, bright stars, grid, scale and north drawn in."
+)
 @click.option("--background", help="polynomial (default), rbf, mesh or none.")
-@click.option("--balance", help="White balance: auto (default), stars, daylight or none.")
+@click.option("--balance", help="White balance: auto (default), catalogue, stars, daylight or none.")
 @click.option("--stretch", help="asinh (default, keeps colours), autostretch, ghs or linear.")
 @click.option("--strength", type=float, help="Of the stretch; 1 (default) is automatic.")
 @click.option("--denoise", type=float, help="From 0 (default, off) to 1; weighted by the stack's own variance.")
@@ -244,6 +247,9 @@ def finish(
     the same stack and settings give the same bytes.
     """
     files = {"linear_out": options.pop("linear"), "settings_out": options.pop("save_settings")}
+    names = options.pop("names")
+    if names is not None:
+        wb.core.files.check_target(names, "picture", inputs=stack)
     settings = wb.pipelines.settings_from(**options)
     named = [one.partition("=") for one in stack if "=" in one and not Path(one).exists()]
     stacks = {name: path for name, _, path in named} if len(named) == len(stack) else list(stack)
@@ -253,6 +259,8 @@ def finish(
     for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"written: {out}")
+    if names is not None:
+        click.echo(f"written: {wb.export.write_names(done.picture, names)}")
 
 
 @main.work("how good each light is")
@@ -304,6 +312,26 @@ def stack(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
     one pixel grid. If it is interrupted, the same command continues where it was.
     """
     click.echo(repr(wb.stack_folder(folder, out, progress=not quiet, **options)))
+
+
+@main.work("where on the sky a frame or stack is")
+@click.argument("file", type=_PATH)
+@click.option("--target", help="An object near the middle, e.g. 'M 94'; by default the header's RA and DEC, or OBJECT.")
+@click.option("--ra", help="Of the middle: degrees, or 12h50m53s.")
+@click.option("--dec", help="Of the middle: degrees, or +41d07m14s.")
+@click.option("--focal-length", type=float, help="[mm]; by default as the header or EXIF says.")
+@click.option("--pixel-size", type=float, help="[µm]; by default as the header or EXIF says.")
+@click.option("--scale", type=float, help="Instead of both: arcseconds a pixel.")
+@click.option("--reach", type=float, help="How far off the middle may be [degrees]; by default 1, or half the field.")
+@click.option("--out", type=_PATH, help="A FITS file for the solution's header.")
+def solve(file: Path, **options: Any) -> None:
+    """Match the stars of FILE (a frame, a stack, a linear picture) to a star catalogue, without a network.
+
+    Prints centre, scale, direction of north, residuals, and how many false solutions as good chance
+    would show; above one in a million there is no solution. Fields of more than 8 degrees need no
+    hint of where they are.
+    """
+    click.echo(repr(wb.solve(file, **options)))
 
 
 @main.work("from the frames to the picture, in a browser")

@@ -1,7 +1,9 @@
+from . import attitude as attitude
 from . import grid as grid
 from . import match as match
 from . import reference as reference
 from . import registration as registration
+from . import sky as sky
 from . import transform as transform
 from .grid import common_grid as common_grid
 from .grid import on_grid as on_grid
@@ -13,6 +15,9 @@ from .registration import Registration as Registration
 from .registration import compare_models as compare_models
 from .registration import register as register
 from .registration import register_frames as register_frames
+from .sky import NoSolutionError as NoSolutionError
+from .sky import Solution as Solution
+from .sky import solve_field as solve_field
 from .transform import KINDS as KINDS
 from .transform import Transform as Transform
 from .transform import compose as compose

@@ -5,6 +5,7 @@ A `Transform` leads from the reference to the frame, the direction in which resa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -248,13 +249,13 @@ def _homography(affine, u, v, p, q, weight) -> np.ndarray:
 
 
 def fit_robust(
-    reference: np.ndarray, frame: np.ndarray, error: np.ndarray, *, kind: str = "auto"
+    reference: np.ndarray, frame: np.ndarray, error: np.ndarray, *, kind: str = "auto", among: Sequence[str] = KINDS
 ) -> tuple[Transform, xr.Dataset]:
     """Fit a transform and reject stars that do not follow it; choose the model where none is named.
 
     Weights are 1/error² times Tukey's biweight of the residuals (cut at 6 scaled MAD), to convergence, so that
-    double stars and wrong pairs lose their say.  ``auto`` takes the model with the least Bayesian information
-    criterion: a further term must earn its place.
+    double stars and wrong pairs lose their say.  ``auto`` takes the model, of those `among`, with the least Bayesian
+    information criterion: a further term must earn its place.
 
     Returns
     -------
@@ -265,7 +266,7 @@ def fit_robust(
     """
     if kind != "auto":
         return _fit_one(reference, frame, error, kind)
-    names = [name for name in KINDS if len(reference) >= _LEAST[name]] or ["shift"]
+    names = [name for name in among if len(reference) >= _LEAST[name]] or ["shift"]
     fits = [_fit_one(reference, frame, error, name) for name in names]
     spread = [(stars["dx"].values ** 2 + stars["dy"].values ** 2) / error**2 for _, stars in fits]
     # One yardstick for all: residuals cut at the richest model's scale, so that outliers cost each the same.

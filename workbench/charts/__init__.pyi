@@ -2,6 +2,7 @@ from . import dark as dark
 from . import fidelity as fidelity
 from . import gain as gain
 from . import lights as lights
+from . import names as names
 from . import noise as noise
 from . import particles as particles
 from . import pictures as pictures
@@ -28,6 +29,8 @@ from .lights import dark_subtraction as dark_subtraction
 from .lights import flat_correction as flat_correction
 from .lights import rejection as rejection
 from .lights import snr_vs_frames as snr_vs_frames
+from .names import draw_names as draw_names
+from .names import names_overlay as names_overlay
 from .noise import dynamic_range as dynamic_range
 from .noise import pixel_noise as pixel_noise
 from .noise import read_noise_split as read_noise_split

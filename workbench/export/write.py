@@ -15,12 +15,21 @@ from typing import Any
 import holoviews as hv
 import numpy as np
 import pandas as pd
+import xarray as xr
 from tqdm.auto import tqdm
 
 from ..charts import theme
+from ..charts.names import draw_names
 from ..charts.registry import Caption, Chart, select
 from ..core.errors import WorkbenchError
-from ..core.files import MARK, whole_file
+from ..core.files import MARK, check_target, whole_file
+from ..finish.colour import srgb_profile
+from ..finish.files import write_png
+from ..finish.picture import observed_cards
+from ..finish.stretch import quantise
+from ..finish.zero_point import world_coordinates
+from ..stars.catalogue import CREDIT
+from ..stars.names import names_on
 from . import pages, shot_noise
 from .demonstrations import DEMONSTRATIONS
 
@@ -37,6 +46,31 @@ class ChartFiles:
     folder: Path
     files: dict[str, list[Path]] = field(default_factory=dict)
     not_drawn: dict[str, str] = field(default_factory=dict)
+
+
+def write_names(picture: xr.Dataset, path: str | Path, *, grid: bool = True) -> Path:
+    """Write a copy of a finished picture with objects, bright stars, grid, scale bar and north drawn in, as PNG.
+
+    Parameters
+    ----------
+    picture
+        Stretched, of a stack with a plate solution (`Finished.picture`).
+
+    Raises
+    ------
+    WorkbenchError
+        If the picture has no plate solution, or the file is none that is written.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise WorkbenchError(f"{path}: a picture with names is written as .png")
+    check_target(path, "picture")
+    cards = observed_cards(picture.attrs)
+    names = names_on(world_coordinates(picture), picture["signal"].shape[1:], cards.get("DATE-OBS"))
+    drawn = draw_names(quantise(picture, 8), names, grid=grid)
+    with whole_file(path) as part:
+        write_png(part, drawn, srgb_profile(3), {"Software": f"{MARK}; {CREDIT}; OpenNGC (CC BY-SA 4.0)"})
+    return path
 
 
 def write_charts(

@@ -9,6 +9,7 @@ from . import picture as picture
 from . import settings as settings
 from . import sky as sky
 from . import stretch as stretch
+from . import zero_point as zero_point
 from .background import background_model as background_model
 from .background import evaluate_background as evaluate_background
 from .background import model_means as model_means
@@ -59,3 +60,7 @@ from .stretch import quantise as quantise
 from .stretch import reduce_stars as reduce_stars
 from .stretch import sky_statistics as sky_statistics
 from .stretch import stretch_parameters as stretch_parameters
+from .zero_point import catalogue_photometry as catalogue_photometry
+from .zero_point import measure_depth as measure_depth
+from .zero_point import measured_balance as measured_balance
+from .zero_point import world_coordinates as world_coordinates

@@ -22,8 +22,9 @@ from ..core.values import unit_text
 from .photometry import bright_stars, find_picture_stars, photometry
 from .picture import check_picture, in_bands, note, plane
 from .sky import find_sky, measure_sky
+from .zero_point import catalogue_photometry, measured_balance
 
-BALANCES = ("stars", "region", "daylight", "none")
+BALANCES = ("catalogue", "stars", "region", "daylight", "none")
 # Linear sRGB to CIE XYZ, white D65 (IEC 61966-2-1).
 SRGB_TO_XYZ = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
@@ -43,9 +44,10 @@ def white_balance(
     Parameters
     ----------
     method
-        ``stars``: the median colour of up to 300 unsaturated, isolated stars becomes white.  ``region``: the mean of
-        a box over its surroundings' zero, so after the background is gone.  ``daylight``: the camera's own
-        multipliers, from the file.  ``none``: all 1.
+        ``catalogue``: a star of the Sun's colour becomes white, by the catalogued stars of a solved picture
+        (`zero_point.measured_balance`).  ``stars``: the median colour of up to 300 unsaturated, isolated stars becomes
+        white.  ``region``: the mean of a box over its surroundings' zero, so after the background is gone.
+        ``daylight``: the camera's own multipliers, from the file.  ``none``: all 1.
     region
         ``(top, bottom, left, right)`` [px], for ``region``.
     stars
@@ -53,8 +55,8 @@ def white_balance(
 
     Returns
     -------
-    Dataset over channel: ``multiplier`` (green is 1) and ``multiplier_error`` (standard error of the median of the
-    stars, of the mean of the region; 0 where it is given); attributes ``method``, ``stars`` used.
+    Dataset over channel: ``multiplier`` (green is 1) and ``multiplier_error`` (standard error of the fit or median of
+    the stars, of the mean of the region; 0 where it is given); attributes ``method``, ``stars`` used.
 
     Raises
     ------
@@ -67,7 +69,10 @@ def white_balance(
     if method != "none" and picture.sizes["channel"] != 3:
         raise WorkbenchError("a mono picture has no white balance; use 'none'")
     multipliers, errors, used = np.ones(picture.sizes["channel"]), np.zeros(picture.sizes["channel"]), 0
-    if method == "stars":
+    if method == "catalogue":
+        table = catalogue_photometry(picture, find_picture_stars(picture) if stars is None else stars)
+        multipliers, errors, used = measured_balance(table)
+    elif method == "stars":
         multipliers, errors, used = _star_balance(picture, stars)
     elif method == "region":
         multipliers, errors = _region_balance(picture, region)
@@ -181,7 +186,9 @@ def apply_colour(
         for name, power in (("signal", 1), ("variance", 2))
         if name in picture
     }
-    words = ", ".join(f"{value:.4f}" for value in multipliers)
+    errors = np.zeros(channels) if balance is None else balance["multiplier_error"].values
+    pairs = zip(multipliers, errors, strict=True)
+    words = ", ".join(f"{value:.4f} ± {error:.4f}" if error > 0 else f"{value:.4f}" for value, error in pairs)
     source = "" if balance is None else f" from {balance.attrs['method']}"
     source += f" ({balance.attrs['stars']} stars)" if balance is not None and balance.attrs.get("stars") else ""
     whole = transform @ np.asarray(picture.attrs.get("colour_transform", np.eye(channels)), float)

@@ -41,7 +41,7 @@ from ..core.fits_cards import (
 from ..core.values import attribute_lines
 from ..ingest.containers import xisf_package
 from .colour import srgb_profile
-from .picture import CHANNELS, PLANES, check_picture, make_picture
+from .picture import CHANNELS, PLANES, check_picture, make_picture, observed_cards
 from .stretch import quantise
 
 JPEG_QUALITY = 95  # of 100; the colours at full resolution
@@ -182,7 +182,7 @@ def _write_fits(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
     header = hdus[0].header
     header["STAGE"] = (about["stage"], "linear until stretched")
     header["CHANNELS"] = (",".join(map(str, picture["channel"].values)), "along axis 3")
-    put_cards(header, {"ROWORDER": "TOP-DOWN", **_observed(about)})
+    put_cards(header, {"ROWORDER": "TOP-DOWN", **observed_cards(about["attributes"])})
     header["CREATOR"] = about["program"]
     header[RECORD] = json.dumps(about)
     for sentence in about["history"]:
@@ -191,18 +191,12 @@ def _write_fits(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any
     seal(path)
 
 
-def _observed(about: Mapping[str, Any]) -> dict[str, Any]:
-    """The cards of what was observed, which a stack has among its attributes, also where they are JSON text."""
-    cards = about["attributes"].get("observation", {})
-    return json.loads(cards) if isinstance(cards, str) else dict(cards)
-
-
 def _write_xisf(path: Path, picture: xr.Dataset, bits: int, about: dict[str, Any]) -> None:
     values = np.ascontiguousarray(np.moveaxis(picture["signal"].values.astype(np.float32), 0, -1))
     keywords = {
         "BUNIT": [{"value": about["units"], "comment": "of the pixel values"}],
         "HISTORY": [{"value": "", "comment": ascii_text(line)} for line in about["history"]],
-        **{key: [{"value": str(value), "comment": ""}] for key, value in _observed(about).items()},
+        **{key: [{"value": str(value), "comment": ""}] for key, value in observed_cards(about["attributes"]).items()},
     }
     text = {"id": "Workbench:About", "type": "String", "value": json.dumps(about)}
     xisf_package().write(

@@ -18,8 +18,8 @@ from photutils.aperture import CircularAperture, aperture_photometry
 
 from ..core.errors import WorkbenchError
 from ..core.statistics import mad_std
-from ..stars.background import Sampling, clipped_stats
-from ..stars.find import find_stars
+from ..stars.background import clipped_stats
+from ..stars.survey import find_plane_stars
 from .picture import check_picture, luminance
 
 TOLERANCE = 0.003  # what a linear step may change of a bright star's flux
@@ -47,13 +47,7 @@ def find_picture_stars(picture: xr.Dataset) -> xr.Dataset:
     """
     check_picture(picture)
     level = luminance(picture["signal"].values)
-    height, width = level.shape
-    if height * width > 2_000_000:
-        even = level[: height // 2 * 2, : width // 2 * 2]
-        searched = 0.25 * (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2])
-        stars = find_stars(searched, sampling=Sampling(2.0, 0.5), limit=_MOST_STARS)
-    else:
-        stars = find_stars(level, limit=_MOST_STARS)
+    stars = find_plane_stars(level, _MOST_STARS)
     spoilt = stars["saturated"].values.copy()
     fwhm = float(stars.attrs.get("fwhm", np.nan))
     reach = int(np.ceil(fwhm)) if np.isfinite(fwhm) else 3

@@ -9,6 +9,7 @@ averages to zero must stay so.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import xarray as xr
 from scipy import ndimage
 
 from ..core.errors import StageError, WorkbenchError
+from ..core.fits_cards import wcs_cards
 from ..core.kernels import kernel
 from ..core.mosaic import tiles
 from ..core.parallel import in_threads
@@ -127,6 +129,17 @@ _REMEDIES = {
 def note(picture: xr.Dataset, sentence: str, **attrs: Any) -> xr.Dataset:
     """Return the picture with one more sentence in its history (and other attributes); the input stays as it is."""
     return picture.assign_attrs(history=[*attribute_lines(picture.attrs, "history"), sentence], **attrs)
+
+
+def observed_cards(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cards of what was observed, which a stack has among its attributes, also where they are JSON text.
+
+    Those of a plate solution count in the picture's own pixels, whatever was cropped.
+    """
+    held = (attrs.get(name) for name in ("observation", "crop"))
+    cards, cut = (json.loads(one) if isinstance(one, str) else one for one in held)
+    top, _, left, _ = (0, 0, 0, 0) if cut is None else map(int, cut)
+    return dict(cards or {}) | wcs_cards(cards or {}, (top, left))
 
 
 def plane(values: np.ndarray, name: str, **attrs: Any) -> xr.Variable:

@@ -36,9 +36,10 @@ from .colour import (
 from .curves import CURVES
 from .detail import deconvolve, denoise, measure_psf
 from .photometry import TooFewStarsError, bright_stars, check_photometry, find_picture_stars
-from .picture import PLANES, check_picture, crop, fill_holes, plane, pyramid
+from .picture import PLANES, check_picture, crop, fill_holes, note, observed_cards, plane, pyramid
 from .sky import measure_sky
 from .stretch import StretchSettings, apply_stretch, local_contrast, reduce_stars, stretch_parameters
+from .zero_point import catalogue_photometry, measure_depth
 
 VERSION = 1
 
@@ -67,8 +68,8 @@ class BackgroundSettings:
 class ColourSettings:
     """See `white_balance` and the rest of `colour`.
 
-    ``balance`` may be ``auto``: from the stars, where these are too few from the camera, else none.  ``matrix``: to
-    linear sRGB where the file names one.  ``green`` is the amount of green cast to remove.
+    ``balance`` may be ``auto``: from catalogued stars, else from all stars, the camera, none; what works first.
+    ``matrix``: to linear sRGB where the file names one.  ``green`` is the amount of green cast to remove.
     """
 
     balance: str = "auto"
@@ -220,7 +221,8 @@ class Finished:
     """A finished picture, the linear one it was stretched from, and what each step took away or measured.
 
     `background` is the model removed, `balance` the white balance; `removed` shows, step by step, what the details
-    took (small pictures); `checks` holds the photometry after each linear step; `warnings` what to look at.
+    took (small pictures); `checks` holds the photometry after each linear step; `warnings` what to look at; `depth`
+    zero point, limiting magnitude and sky brightness of a solved picture (`measure_depth`).
     """
 
     settings: FinishSettings
@@ -231,6 +233,7 @@ class Finished:
     removed: dict[str, xr.Dataset] = dataclasses.field(default_factory=dict)
     checks: dict[str, xr.Dataset] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)
+    depth: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def finish(stack: xr.Dataset, settings: FinishSettings | None = None, *, progress: bool = True) -> Finished:
@@ -253,12 +256,24 @@ def finish(stack: xr.Dataset, settings: FinishSettings | None = None, *, progres
     stars = find_picture_stars(picture)
     bright = bright_stars(stars, picture["signal"].shape[1:]).assign_attrs(stars.attrs)
     done = Finished(settings, picture, picture)
+    _depth(done, stars)
     steps = {"background": _background, "detail": _detail, "colour": _colour, "stretch": _stretch}
     bar = tqdm(steps, "finishing", unit="step", delay=2, leave=False, disable=not progress)
     for step in bar:
         bar.set_postfix_str(step)
         steps[step](done, stars, bright, progress)
     return done
+
+
+def _depth(done: Finished, stars: xr.Dataset) -> None:
+    """Zero point, limit and sky brightness into the history of a solved picture."""
+    if "CTYPE1" not in observed_cards(done.picture.attrs):
+        return
+    try:
+        done.depth = measure_depth(done.picture, catalogue_photometry(done.picture, stars))
+    except WorkbenchError as problem:
+        done.depth = {"text": f"Photometry: zero point, limiting magnitude and sky are not measured ({problem})."}
+    done.picture = note(done.picture, done.depth["text"])
 
 
 def _background(done: Finished, stars: xr.Dataset, bright: xr.Dataset, progress: bool) -> None:
@@ -337,7 +352,8 @@ def _balance(picture: xr.Dataset, how: ColourSettings, stars: xr.Dataset, warnin
     """The white balance; ``auto`` takes the first that works."""
     if how.balance != "auto":
         return white_balance(picture, how.balance, region=how.region, stars=stars)
-    for method in ("stars", "daylight"):
+    solved = "CTYPE1" in observed_cards(picture.attrs)
+    for method in (*["catalogue"] * solved, "stars", "daylight"):
         try:
             return white_balance(picture, method, stars=stars)
         except WorkbenchError as problem:

@@ -189,12 +189,12 @@ def read_exif(path: str | Path) -> dict[str, Any]:
     (800.0, 0.5, -5.0)
     """
     tags: dict[str, Any] = {}
-    for block in _exif_blocks(Path(path)):
+    for block in exif_blocks(Path(path)):
         tags |= exifread.process_file(block, details=False, extract_thumbnail=False)
     make, model = _text(tags, "Image Make"), _text(tags, "Image Model")
     if re.match("canon|olympus|om digital", make, re.IGNORECASE):  # exifread knows only their thermometers
         with contextlib.suppress(Exception):  # a maker note that exifread stumbles over costs only the temperature
-            for block in _exif_blocks(Path(path)):
+            for block in exif_blocks(Path(path)):
                 tags |= exifread.process_file(block, details=True, extract_thumbnail=False)
     dates = (_text(tags, name) for name in ("EXIF DateTimeOriginal", "Image DateTimeOriginal", "Image DateTime"))
     return {
@@ -207,8 +207,8 @@ def read_exif(path: str | Path) -> dict[str, Any]:
     }
 
 
-def _exif_blocks(path: Path) -> Iterator[BinaryIO]:
-    """The TIFF or JPEG structures within a camera file that hold its EXIF."""
+def exif_blocks(path: Path) -> Iterator[BinaryIO]:
+    """Yield the TIFF or JPEG structures within a camera file that hold its EXIF."""
     with path.open("rb") as file:
         head = file.read(16)
         if head[:2] in (b"II", b"MM"):

@@ -5,6 +5,7 @@ from . import finishing as finishing
 from . import inspection as inspection
 from . import measurement as measurement
 from . import planning as planning
+from . import solving as solving
 from . import stack_filters as stack_filters
 from . import stack_inputs as stack_inputs
 from . import stack_outputs as stack_outputs
@@ -28,6 +29,7 @@ from .measurement import measure_pixel_noise as measure_pixel_noise
 from .planning import Plan as Plan
 from .planning import plan_night as plan_night
 from .planning import write_shots as write_shots
+from .solving import solve as solve
 from .stacking import StackResult as StackResult
 from .stacking import grade_lights as grade_lights
 from .stacking import stack_folder as stack_folder

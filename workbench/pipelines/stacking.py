@@ -34,6 +34,7 @@ from ..stack.normalise import normalisation
 from ..stack.settings import StackSettings
 from ..stars.survey import QUALITY, quality_table
 from .calibration_checks import flat_doubts, scatter_doubts
+from .solving import known_of, solve_layout
 from .stack_filters import FilterRun, claimed, filter_runs, part_of, register_filters, stack_files
 from .stack_inputs import (
     OpenedFrames,
@@ -363,17 +364,22 @@ def complete_stack(
     light = light.isel(frame=np.isin(light["filename"].values, table["file"][table["used"]]))
     name = lights.names[reference]
     observed = observation(light, name, read_header(lights.paths[reference]), site=site)
-    cards = _on_sky(opened, run.grid or name) | observed | cards
-    about["attributes"]["observation"] = observed | {key: cards[key][0] for key in ("INSTRUME", "EXPTIME", "TOTALEXP")}
+    layout = _layout(plan, place, ready.units)
+    placed, said = solve_layout(layout, known_of(lights.paths[reference]) | observed)
+    placed = placed or _on_sky(opened, run.grid or name)
+    cards = placed | observed | cards
+    plain = {key: value[0] if isinstance(value, tuple) else value for key, value in placed.items()}
+    plain |= {key: cards[key][0] for key in ("INSTRUME", "EXPTIME", "TOTALEXP")}
+    about["attributes"]["observation"] = observed | plain
     if run.grid and run.grid != lights.names[reference]:
         cards["SCALEREF"] = cards["REFFRAME"][0], "to this all is scaled"
         cards["REFFRAME"] = run.grid, "its pixel grid"
         about["attributes"] |= {"reference": run.grid, "scale_reference": lights.names[reference]}
-    about["history"] += [*notes, *ready.used, *warnings]
+    about["history"] += [*notes, *ready.used, said, *warnings]
     about["history"] += [f"set aside: {sentence}" for sentence in said_of_all(opened.set_aside)]
     aside = pd.DataFrame(opened.set_aside, columns=["file", "reason"], dtype=str)
-    fits_out.finish_stack(_layout(plan, place, ready.units), place.out, about, cards, (chi_map, shared), table, aside)
+    fits_out.finish_stack(layout, place.out, about, cards, (chi_map, shared), table, aside)
     return StackResult(
-        place.out, table, opened.set_aside, warnings, chi_square, lights.names[reference], plan=tuple(ready.used),
+        place.out, table, opened.set_aside, warnings, chi_square, lights.names[reference], plan=(*ready.used, said),
         units=ready.units, grid=run.grid,
     )  # fmt: skip

@@ -169,6 +169,14 @@ def _stored_images(layout: Layout, band: Band) -> Iterator[np.ndarray]:
         yield stored
 
 
+def read_plane(layout: Layout, name: str, channel: int) -> np.ndarray:
+    """Return a channel (y, x) of an image that was written, before the file has its name; no value is 0."""
+    stored, number = _stored_type(name, layout.counts), IMAGES.index(name)
+    plane = np.memmap(layout.path, stored, "r", layout.offsets[number], layout.shape)[channel]
+    plane = plane.astype(stored.newbyteorder("="))
+    return plane ^ plane.dtype.type(0x8000) if stored.kind == "u" and stored.itemsize == 2 else plane
+
+
 def finish_stack(
     layout: Layout,
     out: Path,

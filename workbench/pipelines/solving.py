@@ -1,0 +1,243 @@
+"""A file in, its place on the sky out: hints from the header, stars from the picture, `workbench.align.solve_field`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import exifread
+import numpy as np
+import xarray as xr
+from astropy.coordinates import Angle
+from astropy.io import fits
+
+from ..align.sky import NoSolutionError, Solution, solve_field
+from ..core.errors import FrameReadError, WorkbenchError, said_of
+from ..core.files import check_target, whole_file
+from ..core.fits_cards import put_cards
+from ..ingest.metadata import exif_blocks
+from ..ingest.reader import read_frame, read_header, read_metadata
+from ..stack.fits_out import Layout, read_plane
+from ..stars.background import green_sampling, half_green
+from ..stars.catalogue import catalogue_stars
+from ..stars.find import find_stars
+from ..stars.objects import find_object
+from ..stars.survey import find_plane_stars
+
+_REACH = 1.0  # deg that a direction in a header may be off, at least; or half the field
+_WIDE = 8.0  # deg: a field this wide is sought on the whole sky where no direction is given
+_WIDE_SCALE = 0.08  # natural logarithm: what an EXIF focal length may be off
+_SCALE = 0.04
+
+
+class Hints(NamedTuple):
+    """What is known: RA and Dec of the middle [deg] or None, arcsec a pixel, date, tolerance of the scale."""
+
+    centre: tuple[float, float] | None
+    scale: float
+    date: str | None = None
+    tolerance: float = _SCALE
+
+
+def solve(
+    path: str | Path,
+    *,
+    ra: float | str | None = None,
+    dec: float | str | None = None,
+    target: str | None = None,
+    focal_length: float | None = None,
+    pixel_size: float | None = None,
+    scale: float | None = None,
+    reach: float | None = None,
+    out: str | Path | None = None,
+) -> Solution:
+    """Find where on the sky a frame, a stack or a linear picture is: its plate solution, without a network.
+
+    Parameters
+    ----------
+    path
+        FITS, XISF, TIFF or camera RAW.
+    ra, dec, target
+        Where the middle is [deg, or RA as ``12h50m53s``], or an object near it by name; by default as the header says.
+        Without any, fields of more than 8° are sought on the whole sky.
+    focal_length, pixel_size, scale
+        [mm], [µm], [arcsec a pixel]; by default as the header or EXIF says.
+    reach
+        How far the middle may be from there [deg]; by default 1°, or half the field.
+    out
+        A FITS file without data for the solution's header.
+
+    Raises
+    ------
+    NoSolutionError
+        If no place is found that chance would hardly show as well.
+    WorkbenchError
+        If the file cannot be read, or scale or direction are not known; the message says what to give.
+
+    Examples
+    --------
+    >>> solve("stack.fits", target="M 94").wcs  # doctest: +SKIP
+    """
+    path = Path(path)
+    if out is not None:
+        check_target(out, "FITS file", inputs=[path])
+    stars, shape = picture_stars(path)
+    try:
+        hints = hints_of(known_of(path), ra=ra, dec=dec, target=target, focal_length=focal_length,
+                         pixel_size=pixel_size, scale=scale)  # fmt: skip
+        solution = solve_stars(stars, shape, hints, reach)
+    except WorkbenchError as problem:
+        raise type(problem)(said_of(path, str(problem))) from None
+    if out is not None:
+        header = fits.PrimaryHDU().header
+        put_cards(header, solution.cards() | {"CREATOR": "made by the Astrophoto Workbench"})
+        with whole_file(out) as part:
+            fits.PrimaryHDU(header=header).writeto(part)
+    return solution
+
+
+def solve_stars(stars: xr.Dataset, shape: tuple[int, int], hints: Hints, reach: float | None = None) -> Solution:
+    """Solve a star list with what is known; see `solve`."""
+    field = 2 * np.degrees(np.arctan(np.hypot(*shape) / 2 * np.radians(hints.scale / 3600)))
+    if hints.centre is None:
+        if field < _WIDE:
+            raise NoSolutionError(
+                f"no direction is known, and its field of {field:.1f}° is too small to be sought on the whole sky; give"
+                " RA and Dec or an object"
+            )
+        catalogue = catalogue_stars(0.0, 0.0, 180.0, date=hints.date, faintest=8.0)
+        return solve_field(stars, shape, catalogue, scale=hints.scale, tolerance=hints.tolerance)
+    reach = max(_REACH, field / 2) if reach is None else reach
+    catalogue = catalogue_stars(*hints.centre, min(reach + field / 2, 180.0), date=hints.date)
+    given = {"scale": hints.scale, "tolerance": hints.tolerance, "centre": hints.centre, "reach": reach}
+    return solve_field(stars, shape, catalogue, **given)
+
+
+def solve_layout(layout: Layout, known: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the cards of the plate solution of a stack whose planes are written, and a line about it.
+
+    Without hints, a catalogue or enough stars there are no cards, and the line gives the reason.
+    """
+    try:
+        hints = hints_of(known)
+        channel = layout.shape[0] // 2  # green
+        signal, clipped = (read_plane(layout, name, channel) for name in ("SIGNAL", "SATURATED"))
+        stars = find_plane_stars(np.where(signal == 0, np.float32(np.nan), signal))
+        x, y = (np.rint(stars[name].values).astype(int) for name in ("x", "y"))
+        stars["saturated"] = stars["saturated"] | (clipped[y, x] > 0)
+        solution = solve_stars(stars, layout.shape[1:], hints)
+    except WorkbenchError as problem:
+        return {}, f"plate solution: none ({problem})"
+    return solution.cards(), f"plate solution: {solution}".replace("\n", "; ")
+
+
+def hints_of(known: Mapping[str, Any], **given: Any) -> Hints:
+    """Return what a header's cards and what is `given` (see `solve`) say of direction, scale and date.
+
+    Raises
+    ------
+    WorkbenchError
+        If the scale is not known, or what is given is none.
+
+    Examples
+    --------
+    >>> hints_of({"OBJECT": "M 94", "FOCALLEN": 250, "XPIXSZ": 2.9}).scale.__round__(3)
+    2.393
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in ("focal_length", "pixel_size", "scale"):
+        if name in given and not (math.isfinite(given[name]) and given[name] > 0):
+            raise WorkbenchError(f"{name.replace('_', ' ')} {given[name]:g} is none; it must be above zero")
+    focal, pixel = (given.get(name, _number(known, *cards)) for name, cards in (
+        ("focal_length", ("FOCALLEN",)), ("pixel_size", ("XPIXSZ", "PIXSIZE1"))))  # fmt: skip
+    scale = given.get("scale", 0.0) or (206.264806 * pixel / focal if focal and pixel else _number(known, "PIXSCALE"))
+    if not scale:
+        raise WorkbenchError("its scale is not known; give the focal length and the pixel size")
+    date = next((str(known[key]) for key in ("DATE-AVG", "DATE-OBS") if known.get(key)), None)
+    return Hints(_direction(known, given), float(scale), date, float(known.get("_tolerance", _SCALE)))
+
+
+def _direction(known: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[float, float] | None:
+    """RA and Dec [deg]: given, of the object given, of the header, of the header's object."""
+    if ("ra" in given) != ("dec" in given):
+        raise WorkbenchError("RA and Dec belong together; give both")
+    if "ra" in given:
+        return _degrees(given["ra"], "hourangle"), _degrees(given["dec"], "deg")
+    if "target" in given:
+        return find_object(given["target"])[:2]
+    for ra, dec in (("RA", "DEC"), ("OBJCTRA", "OBJCTDEC")):
+        if known.get(ra) not in (None, "") and known.get(dec) not in (None, ""):
+            try:
+                return _degrees(known[ra], "hourangle"), _degrees(known[dec], "deg")
+            except WorkbenchError:
+                continue
+    try:
+        return find_object(str(known["OBJECT"]))[:2] if known.get("OBJECT") else None
+    except WorkbenchError:
+        return None
+
+
+def _degrees(value: Any, unit: str) -> float:
+    """A number [deg], or sexagesimal text, of hours for RA."""
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        return float(Angle(str(value), unit=unit).deg)
+    except ValueError:
+        raise WorkbenchError(f"{value!r} is no angle; write degrees, or 12h50m53s and +41d07m14s") from None
+
+
+def _number(known: Mapping[str, Any], *keys: str) -> float:
+    """The first positive number among these cards, else 0."""
+    for key in keys:
+        try:
+            value = float(known.get(key, 0) or 0)
+        except (TypeError, ValueError):
+            continue
+        if math.isfinite(value) and value > 0:
+            return value
+    return 0.0
+
+
+def known_of(path: str | Path) -> dict[str, Any]:
+    """Return a FITS or XISF header, or what EXIF says of the lens under the names of FITS cards."""
+    header = read_header(path)
+    if header:
+        return {key: header[key] for key in header if key not in ("COMMENT", "HISTORY", "")}
+    tags: dict[str, Any] = {}
+    try:
+        for block in exif_blocks(Path(path)):
+            tags |= exifread.process_file(block, details=False, extract_thumbnail=False)
+    except Exception:  # exifread raises whatever damaged tags make it stumble over: then nothing is known
+        return {}
+    value = {name: float(tags[key].values[0]) for name, key in (
+        ("focal", "EXIF FocalLength"), ("across", "EXIF FocalPlaneXResolution"),
+        ("unit", "EXIF FocalPlaneResolutionUnit")) if key in tags}  # fmt: skip
+    known: dict[str, Any] = {"_tolerance": _WIDE_SCALE}
+    if value.get("focal"):
+        known["FOCALLEN"] = value["focal"]
+    if value.get("across"):
+        known["XPIXSZ"] = {3.0: 1e4, 4.0: 1e3, 5.0: 1.0}.get(value.get("unit", 2.0), 25_400.0) / value["across"]
+    if date := str(tags.get("EXIF DateTimeOriginal", "")):
+        known["DATE-OBS"] = date.replace(":", "-", 2).replace(" ", "T")
+    return known
+
+
+def picture_stars(path: str | Path) -> tuple[xr.Dataset, tuple[int, int]]:
+    """Return the stars of a frame, a stack or a linear picture, and its shape (y, x)."""
+    try:
+        pattern = read_metadata(path).cfa_pattern
+    except FrameReadError:
+        from ..finish.files import read_picture  # loaded for pictures alone: a stack does without
+        from ..finish.photometry import find_picture_stars
+
+        picture = read_picture(path)
+        return find_picture_stars(picture), picture["signal"].shape[1:]
+    frame = read_frame(path)
+    if pattern == "mono":
+        return find_plane_stars(frame.astype(np.float32)), frame.shape
+    return find_stars(half_green(frame, pattern), sampling=green_sampling(pattern)), frame.shape
