@@ -100,7 +100,7 @@ def header_of(solution):
 
 @pytest.mark.parametrize("kind", ["noise", "wrong hint"])
 def test_noise_and_wrong_hints_are_refused(kind):
-    for seed in range(12):
+    for seed in range(5):
         rng = np.random.default_rng(1000 + seed)
         if kind == "noise":
             places = rng.uniform(0, 1, (10, 2)) * (np.array(SHAPE[::-1]) - 1)

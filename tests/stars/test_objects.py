@@ -19,5 +19,5 @@ def test_the_largest_object_comes_first():
 
 
 def test_an_unknown_name_is_refused_in_words():
-    with pytest.raises(WorkbenchError, match="'my garden' is not among OpenNGC's objects"):
+    with pytest.raises(WorkbenchError, match="'my garden' is not among the objects of OpenNGC"):
         find_object("my garden")

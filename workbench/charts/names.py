@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import holoviews as hv
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .theme import COLUMN, ROW, styled
 
-OBJECT, STAR, GRID, WHITE = "#ffd166", "#8ecae6", "#7f9db9", "#ffffff"
+OBJECT, STAR, GRID, WHITE = "#ffd166", "#8ecae6", "#5f7d99", "#ffffff"
 _RIM = 12.0  # px: least half-axis of an object's ellipse, and distance of a star's name
 
 
@@ -81,14 +83,15 @@ def draw_names(values: np.ndarray, names: Any, *, grid: bool = True) -> np.ndarr
     image = Image.fromarray(np.ascontiguousarray(colour))
     draw = ImageDraw.Draw(image)
     size = max(min(names.shape) / 60, 10.0)
-    font, small = ImageFont.load_default(size), ImageFont.load_default(0.8 * size)
+    face = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"  # Pillow's own lacks the minute's sign
+    font, small = (ImageFont.truetype(face, share * size) for share in (1.0, 0.8))
     width = max(round(size / 12), 1)
 
     def line(points: np.ndarray, ink: str, thick: int = width) -> None:
         draw.line([tuple(point) for point in points.tolist()], fill=ink, width=thick)
 
-    def word(x: float, y: float, text: str, ink: str, face: Any = font) -> None:
-        draw.text((x, y), text, fill=ink, font=face, anchor="mm", stroke_width=width, stroke_fill="black")
+    def word(x: float, y: float, text: str, ink: str, letters: Any = font) -> None:
+        draw.text((x, y), text, fill=ink, font=letters, anchor="mm", stroke_width=width, stroke_fill="black")
 
     if grid:
         for points, text in names.grid:
@@ -98,8 +101,8 @@ def draw_names(values: np.ndarray, names: Any, *, grid: bool = True) -> np.ndarr
         line(outline, OBJECT)
     for row in names.labels.itertuples():
         half = max(row.height / 2, _RIM) if row.kind == "object" else 0.5 * _RIM
-        ink, face = (OBJECT, font) if row.kind == "object" else (STAR, small)
-        word(row.x, min(row.y + half + size, names.shape[0] - size), row.label, ink, face)
+        ink, letters = (OBJECT, font) if row.kind == "object" else (STAR, small)
+        word(row.x, min(row.y + half + size, names.shape[0] - size), row.label, ink, letters)
     marks = _marks(names)
     for name, lines in marks.items():
         line(lines[0], WHITE, 2 * width)

@@ -165,7 +165,7 @@ def measure_depth(picture: xr.Dataset, table: xr.Dataset) -> dict[str, Any]:
 
     G = zero point - 2.5 log10(flux in one second), for a star of the Sun's colour, in the green or the only channel.
     The limit: 5 sigma of the noise in a disc of 0.7 FWHM, corrected for a Gaussian's light outside it.  The sky: the
-    level about the stars, over a pixel's area; where no bias or dark was subtracted, it holds those too.
+    level about the stars, over a pixel's area, in electrons alone (of ADU the zero is often not known).
 
     Returns
     -------
@@ -189,7 +189,7 @@ def measure_depth(picture: xr.Dataset, table: xr.Dataset) -> dict[str, Any]:
     found |= {"stars": fit.count, "limiting_magnitude": none, "sky_brightness": none}
     area = 3600**2 * abs(float(np.linalg.det(world_coordinates(picture).pixel_scale_matrix)))
     level = table["background"].values[:, channel]
-    if np.median(level) > 0:
+    if picture.attrs.get("units") == "electron" and np.median(level) > 0:  # of ADU the zero is often not known
         sky = float(np.median(level))
         wander = float(mad_std(level)) / sky * 2.5 / np.log(10)  # the sky differs over the field: its own spread
         found["sky_brightness"] = (fit.value - 2.5 * np.log10(sky / seconds / area), float(np.hypot(fit.error, wander)))

@@ -116,13 +116,20 @@ def _grid(wcs: WCS, shape: tuple[int, int], dec: float, radius: float) -> list[t
     first, last = (-180.0, 180.0) if pole else (float(away.min()), float(away.max()))
     step = _step((high - low) / _LINES)
     for value in np.arange(np.ceil(low / step), high / step) * step:
-        lines += _line(wcs, shape, middle + np.linspace(first, last, 200), np.full(200, value), f"{value:+.2f}°")
+        lines += _line(wcs, shape, middle + np.linspace(first, last, 200), np.full(200, value), _degrees_text(value))
     hours = _step((last - first) / _LINES / 15) * 15  # round in time
     for value in np.arange(np.ceil((middle + first) / hours), (middle + last) / hours) * hours:
         minutes = round((value % 360) * 4, 1)
         text = f"{int(minutes // 60)}h {minutes % 60:g}m"
         lines += _line(wcs, shape, np.full(200, value), np.linspace(low, high, 200), text)
     return lines
+
+
+def _degrees_text(value: float) -> str:
+    minutes = round(abs(value) * 60)
+    return f"{'-' if value < 0 and minutes else '+'}{minutes // 60}°" + (
+        f" {minutes % 60:02d}′" if minutes % 60 else ""
+    )
 
 
 def _line(wcs: WCS, shape: tuple[int, int], ra: np.ndarray, dec: np.ndarray, text: str) -> list[tuple[np.ndarray, str]]:

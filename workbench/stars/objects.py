@@ -32,7 +32,7 @@ def _table() -> pd.DataFrame:
         )
     rows["ra"], rows["dec"] = np.degrees(rows["ra"]), np.degrees(rows["dec"])
     rows["magnitude"] = rows["vmag"].astype(float).fillna(rows["bmag"].astype(float))
-    number = rows["messier"].fillna("").str.extract(r"M0*(\d+)")[0]
+    number = rows["messier"].fillna("").str.extract(r"0*(\d+)")[0]
     plain = rows["name"].str.replace(r"^([A-Za-z]+)0*(\d)", r"\1 \2", regex=True)
     rows["label"] = plain.where(number.isna(), "M " + number.fillna(""))
     rows["commonnames"] = rows["commonnames"].fillna("")
