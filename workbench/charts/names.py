@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import holoviews as hv
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -83,7 +83,7 @@ def draw_names(values: np.ndarray, names: Any, *, grid: bool = True) -> np.ndarr
     image = Image.fromarray(np.ascontiguousarray(colour))
     draw = ImageDraw.Draw(image)
     size = max(min(names.shape) / 60, 10.0)
-    face = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"  # Pillow's own lacks the minute's sign
+    face = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"  # Pillow's own lacks the minute's sign
     font, small = (ImageFont.truetype(face, share * size) for share in (1.0, 0.8))
     width = max(round(size / 12), 1)
 
