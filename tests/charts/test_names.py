@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from astropy.wcs import WCS
 
-from workbench.charts import draw_names, names_overlay
+from workbench.charts import draw_names, named_picture, names_overlay
 from workbench.stars import names_on
 
 SHAPE = (400, 600)
@@ -26,6 +26,13 @@ def test_the_overlay_is_drawn(names, backend):
     words = [row for element in overlay if isinstance(element, hv.Labels) for row in element.array().tolist()]
     there = {text for *_, text in words}
     assert {"M 42", "N", "E", names.bar[1]} <= there
+
+
+def test_a_picture_with_names_has_the_frame_s_axes(names):
+    shown = named_picture(np.zeros((3, *SHAPE)), names, "M 42")
+    plot = hv.renderer("bokeh").get_plot(shown).state
+    assert (plot.x_range.start, plot.x_range.end) == (0, SHAPE[1])
+    assert (plot.y_range.start, plot.y_range.end) == (SHAPE[0], 0)
 
 
 def test_a_copy_is_drawn_and_the_picture_stays(names):

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import panel as pn
+import xarray as xr
 
+from ..charts.names import named_picture
 from ..charts.registry import REGISTRY
 from ..core.errors import WorkbenchError, said_of_all
 from ..finish.files import read_picture
+from ..finish.zero_point import world_coordinates
 from ..ingest.folder import Folder
 from ..stack.fits_out import open_stack
 from ..stack.reject import METHODS
+from ..stars.names import names_on
 from . import divider, viewer
 from .components import (
     WIDE,
@@ -316,7 +320,7 @@ class PicturePage(JobPage):
         super().__init__(session)
         methods = {
             "background": ("Background", ["polynomial", "rbf", "mesh", "none"], "polynomial"),
-            "balance": ("White balance", ["auto", "stars", "daylight", "none"], "auto"),
+            "balance": ("White balance", ["auto", "catalogue", "stars", "daylight", "none"], "auto"),
             "stretch": ("Stretch", ["asinh", "autostretch", "ghs", "linear"], "asinh"),
             "strength": ("Strength", [0.5, 0.7, 1.0, 1.4, 2.0, 3.0], 1.0),
             "denoise": ("Denoise", [0.0, 0.25, 0.5, 0.75, 1.0], 0.0),
@@ -372,8 +376,18 @@ class PicturePage(JobPage):
             pn.pane.HTML(f"<p>Written: <code>{html.escape(str(path))}</code></p>", **WIDE),
             scrolled(divider.compare_pictures(linear, finished, names=names, width=width)),
             side_by_side(pictures, screen),
+            *_named(finished),
             pn.pane.HTML(bullets(lines, 40), **WIDE),
         ]
+
+
+def _named(finished: xr.Dataset) -> list[Any]:
+    """The picture with its names, where it has a plate solution."""
+    try:
+        names = names_on(world_coordinates(finished), finished["signal"].shape[1:])
+    except WorkbenchError:
+        return []
+    return [scrolled(pn.pane.HoloViews(named_picture(finished["signal"].values, names, "Names on the picture")))]
 
 
 PAGES = (FramesPage, SensorPage, ChartsPage, StackPage, PixelPage, PicturePage)

@@ -30,6 +30,7 @@ from .lights import flat_correction as flat_correction
 from .lights import rejection as rejection
 from .lights import snr_vs_frames as snr_vs_frames
 from .names import draw_names as draw_names
+from .names import named_picture as named_picture
 from .names import names_overlay as names_overlay
 from .noise import dynamic_range as dynamic_range
 from .noise import pixel_noise as pixel_noise

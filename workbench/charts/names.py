@@ -10,9 +10,11 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .pictures import colour_panel
 from .theme import COLUMN, ROW, styled
 
 OBJECT, STAR, GRID, WHITE = "#ffd166", "#8ecae6", "#5f7d99", "#ffffff"
+_SHOWN = 1000  # px of the longer side of a picture on a page
 _RIM = 12.0  # px: least half-axis of an object's ellipse, and distance of a star's name
 
 
@@ -75,6 +77,12 @@ def names_overlay(names: Any, *, grid: bool = True) -> hv.Overlay:
     ends = [(*marks[name][0][1], name) for name in ("N", "E")]
     parts.append(words([*ends, (*marks["bar"][0].mean(axis=0) - [0, _RIM], names.bar[1])], WHITE, "13px"))
     return hv.Overlay(parts)
+
+
+def named_picture(levels: np.ndarray, names: Any, title: str = "") -> hv.Overlay:
+    """Show a finished picture (channel, y, x) from 0 to 1, reduced for the screen, with its names over it."""
+    step = max(max(names.shape) // _SHOWN, 1)
+    return colour_panel(levels[:, ::step, ::step], title, size=names.shape) * names_overlay(names)
 
 
 def draw_names(values: np.ndarray, names: Any, *, grid: bool = True) -> np.ndarray:

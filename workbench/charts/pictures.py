@@ -37,8 +37,11 @@ def _scale(picture: np.ndarray, low: float, high: float) -> tuple[float, float]:
     return middle - low * spread, middle + high * spread
 
 
-def colour_panel(levels: np.ndarray, title: str, label: str = "") -> hv.Overlay:
-    """Show a picture in colour (channel, y, x), from 0 to 1, in a palette of its own; of one channel in grey."""
+def colour_panel(levels: np.ndarray, title: str, label: str = "", *, size: tuple[int, int] | None = None) -> hv.Overlay:
+    """Show a picture in colour (channel, y, x), from 0 to 1, in a palette of its own; of one channel in grey.
+
+    `size` (y, x) is that of the whole picture, whose pixels the axes count, where this is a reduced one.
+    """
     eight = np.round(255 * np.clip(np.nan_to_num(levels), 0, 1)).astype(np.uint8)
     rows, columns = eight.shape[1:]
     picture = Image.fromarray(np.ascontiguousarray(np.moveaxis(np.broadcast_to(eight, (3, rows, columns)), 0, -1)))
@@ -47,6 +50,7 @@ def colour_panel(levels: np.ndarray, title: str, label: str = "") -> hv.Overlay:
     found = np.reshape(reduced.getpalette() or [], (-1, 3))
     table[: len(found)] = found
     palette = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in table]
+    rows, columns = size or (rows, columns)
     style = {"dims": (COLUMN, ROW), "value": theme.dimension("colour"), "cmap": palette, "bar": False}
     image = theme.picture(
         np.asarray(reduced)[::-1], (0, 0, columns, rows), limits=(0, COLOURS - 1), label=label, **style
