@@ -82,7 +82,7 @@ def names_overlay(names: Any, *, grid: bool = True) -> hv.Overlay:
 def named_picture(levels: np.ndarray, names: Any, title: str = "") -> hv.Overlay:
     """Show a finished picture (channel, y, x) from 0 to 1, reduced for the screen, with its names over it."""
     step = max(max(names.shape) // _SHOWN, 1)
-    return colour_panel(levels[:, ::step, ::step], title, size=names.shape) * names_overlay(names)
+    return colour_panel(levels[:, ::step, ::step], title, size=names.shape, over=names_overlay(names))
 
 
 def draw_names(values: np.ndarray, names: Any, *, grid: bool = True) -> np.ndarray:

@@ -40,7 +40,7 @@ def _scale(picture: np.ndarray, low: float, high: float) -> tuple[float, float]:
 def colour_panel(levels: np.ndarray, title: str, label: str = "", *, size: tuple[int, int] | None = None) -> hv.Overlay:
     """Show a picture in colour (channel, y, x), from 0 to 1, in a palette of its own; of one channel in grey.
 
-    `size` (y, x) is that of the whole picture, whose pixels the axes count, where this is a reduced one.
+    `size` (y, x) is that of the whole picture, whose pixels the axes count, where this is a reduced one; `over` lies over it.
     """
     eight = np.round(255 * np.clip(np.nan_to_num(levels), 0, 1)).astype(np.uint8)
     rows, columns = eight.shape[1:]
@@ -55,7 +55,7 @@ def colour_panel(levels: np.ndarray, title: str, label: str = "", *, size: tuple
     image = theme.picture(
         np.asarray(reduced)[::-1], (0, 0, columns, rows), limits=(0, COLOURS - 1), label=label, **style
     )
-    return theme.frame_panel([image], title, (0, 0, columns, rows))
+    return theme.frame_panel([image, *over], title, (0, 0, columns, rows))
 
 
 @chart(
