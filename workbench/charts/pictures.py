@@ -37,10 +37,13 @@ def _scale(picture: np.ndarray, low: float, high: float) -> tuple[float, float]:
     return middle - low * spread, middle + high * spread
 
 
-def colour_panel(levels: np.ndarray, title: str, label: str = "", *, size: tuple[int, int] | None = None) -> hv.Overlay:
+def colour_panel(
+    levels: np.ndarray, title: str, label: str = "", *, size: tuple[int, int] | None = None, over: Any = ()
+) -> hv.Overlay:
     """Show a picture in colour (channel, y, x), from 0 to 1, in a palette of its own; of one channel in grey.
 
-    `size` (y, x) is that of the whole picture, whose pixels the axes count, where this is a reduced one; `over` lies over it.
+    `size` (y, x) is that of the whole picture, whose pixels the axes count, where this is a reduced one; `over` are
+    elements that lie over it.
     """
     eight = np.round(255 * np.clip(np.nan_to_num(levels), 0, 1)).astype(np.uint8)
     rows, columns = eight.shape[1:]
