@@ -90,6 +90,7 @@ from .stacking import distorted_stars as distorted_stars
 from .stacking import flat_left as flat_left
 from .stacking import master_noise as master_noise
 from .stacking import model_residuals as model_residuals
+from .stacking import on_the_sky as on_the_sky
 from .stacking import simulated_frames as simulated_frames
 from .stacking import transform_models as transform_models
 from .stacking import warm_light as warm_light

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import holoviews as hv
 import numpy as np
 import pandas as pd
+import panel as pn
 import xarray as xr
 
 from workbench import charts
@@ -21,11 +23,16 @@ from workbench.calibrate.masterset import make_masters
 from workbench.charts import theme
 from workbench.charts.lights import METHOD_NAMES, VERDICTS
 from workbench.core.errors import WorkbenchError
+from workbench.ingest.reader import read_frame, read_metadata
+from workbench.pipelines.solving import solve
 from workbench.simulate.firmware import cube_of
 from workbench.simulate.sensor import d7000, expose
 from workbench.stack.trial import rejection_trial
+from workbench.stars.background import half_green
+from workbench.stars.names import names_on
 
 from .calibration_noise import added_noise, calibration_steps, frames_needed, step_noise
+from .presentation import WIDTH, figure
 
 _SHAPE = (256, 384)
 _DARKS = theme.dimension("darks in the master")
@@ -339,3 +346,20 @@ def transform_models(models: xr.Dataset) -> hv.Layout:
             elements.append(theme.note(number[place] + 0.2, max(held[place], fitted[place]) + up, kind, dims=dims))
     scales = {"ylim": (0, top), "xlim": (0, 22)}
     return theme.layout([theme.panel(elements, title="What more parameters buy", legend="bottom_right", **scales)])
+
+
+def on_the_sky(path: str | Path, **hints: Any) -> pn.viewable.Viewable:
+    """Solve a frame (`workbench.solve` has the hints) and show it with its names; or say why there is no solution."""
+    try:
+        solution = solve(path, **hints)
+    except WorkbenchError as problem:
+        return pn.pane.Markdown(f"No plate solution: {problem}.", width=WIDTH)
+    about = read_metadata(path)
+    level = half_green(read_frame(path), about.cfa_pattern)
+    low, high = np.nanpercentile(level, [1, 99.8])
+    names = names_on(solution.wcs, solution.shape)
+    shown = charts.pictures.colour_panel(
+        np.sqrt(np.clip((level - low) / (high - low), 0, 1))[None], "Where on the sky", size=names.shape,
+        over=charts.names_overlay(names),
+    )  # fmt: skip
+    return figure(shown, f"{solution}".replace("\n", "; ") + ".", camera=about.camera)
