@@ -20,6 +20,7 @@ from .attitude import MODELS, MOST_CHANCE, RADIUS, Proposal, nearest, search, st
 from .transform import Transform, fit_robust, fit_transform
 
 _DEPTHS = (8, 12, 25, 60)  # brightest stars of the frame that are compared, from quick to patient
+_MOST = 4000  # catalogued stars compared: beyond it, all pairs of them take seconds and gigabytes
 _FAINTER = 3  # catalogued stars for each of the frame's that are compared
 
 
@@ -148,7 +149,7 @@ def solve_field(
     for depth in _DEPTHS:
         if tried and depth > 2 * len(pixels):
             break
-        count = int(np.clip(_FAINTER * min(depth, len(pixels)) / min(share, 1.0), 3, len(sky)))
+        count = int(np.clip(_FAINTER * min(depth, len(pixels)) / min(share, 1.0), 3, min(len(sky), _MOST)))
         for mirror in (1.0, -1.0):
             turned = pixels[:depth] * [mirror, 1.0]
             lists = star_lists(turned, light[:depth], focal, sky[:count], bright[:count])
