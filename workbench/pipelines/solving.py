@@ -122,6 +122,8 @@ def solve_layout(layout: Layout, known: Mapping[str, Any]) -> tuple[dict[str, An
     """
     try:
         hints = hints_of(known)
+        if hints.centre is None:  # a search of the whole sky is asked for, never done by itself
+            raise NoSolutionError("the headers name neither a direction nor a known object; try `workbench solve`")
         channel = layout.shape[0] // 2  # green
         signal, clipped = (read_plane(layout, name, channel) for name in ("SIGNAL", "SATURATED"))
         stars = find_plane_stars(np.where(signal == 0, np.float32(np.nan), signal))
