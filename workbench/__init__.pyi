@@ -25,9 +25,9 @@ from .ingest.catalogue import open_folder as open_folder
 from .ingest.reader import read_frame as read_frame
 from .pipelines.characterization import characterize as characterize
 from .pipelines.finishing import finish_stack as finish_stack
+from .pipelines.finishing import solve as solve
 from .pipelines.inspection import inspect as inspect
 from .pipelines.planning import plan_night as plan_night
-from .pipelines.solving import solve as solve
 from .pipelines.stacking import stack_folder as stack_folder
 from .sensor.library import fit_dark_library as fit_dark_library
 from .simulate.samples import sample_folder as sample_folder

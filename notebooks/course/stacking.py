@@ -24,7 +24,7 @@ from workbench.charts import theme
 from workbench.charts.lights import METHOD_NAMES, VERDICTS
 from workbench.core.errors import WorkbenchError
 from workbench.ingest.reader import read_frame, read_metadata
-from workbench.pipelines.solving import solve
+from workbench.pipelines.finishing import solve
 from workbench.simulate.firmware import cube_of
 from workbench.simulate.sensor import d7000, expose
 from workbench.stack.trial import rejection_trial

@@ -1,5 +1,6 @@
 from . import attitude as attitude
 from . import grid as grid
+from . import hints as hints
 from . import match as match
 from . import reference as reference
 from . import registration as registration
@@ -7,6 +8,8 @@ from . import sky as sky
 from . import transform as transform
 from .grid import common_grid as common_grid
 from .grid import on_grid as on_grid
+from .hints import Hints as Hints
+from .hints import hints_of as hints_of
 from .match import Match as Match
 from .match import NoMatchError as NoMatchError
 from .match import match_stars as match_stars

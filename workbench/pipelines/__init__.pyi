@@ -5,7 +5,6 @@ from . import finishing as finishing
 from . import inspection as inspection
 from . import measurement as measurement
 from . import planning as planning
-from . import solving as solving
 from . import stack_filters as stack_filters
 from . import stack_inputs as stack_inputs
 from . import stack_outputs as stack_outputs
@@ -21,6 +20,7 @@ from .characterization import Characterization as Characterization
 from .characterization import characterize as characterize
 from .finishing import finish_stack as finish_stack
 from .finishing import settings_from as settings_from
+from .finishing import solve as solve
 from .inspection import Inspection as Inspection
 from .inspection import inspect as inspect
 from .inspection import write_inspection as write_inspection
@@ -29,7 +29,6 @@ from .measurement import measure_pixel_noise as measure_pixel_noise
 from .planning import Plan as Plan
 from .planning import plan_night as plan_night
 from .planning import write_shots as write_shots
-from .solving import solve as solve
 from .stacking import StackResult as StackResult
 from .stacking import grade_lights as grade_lights
 from .stacking import stack_folder as stack_folder

@@ -1,4 +1,4 @@
-"""A stack in, or a stack for each filter, a picture out; and pictures of each step on the way, for charts."""
+"""A stack in, or one for each filter, a picture out, or its place on the sky; and pictures of each step, for charts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from astropy.io import fits
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..align.hints import hints_of, known_of, solve_stars
+from ..align.sky import Solution
 from ..core.errors import FrameReadError, StageError, WorkbenchError, said_of
 from ..core.files import check_target, whole_file
-from ..core.fits_cards import broken_seal
+from ..core.fits_cards import broken_seal, put_cards
 from ..core.mosaic import colour_index, middle
 from ..core.settings import filter_name
 from ..core.values import attribute_lines
@@ -22,10 +25,15 @@ from ..finish.background import evaluate_background, model_means
 from ..finish.curves import curve
 from ..finish.files import SUFFIXES, read_picture, write_picture
 from ..finish.palettes import compose
+from ..finish.photometry import find_picture_stars
 from ..finish.picture import crop, fill_holes, make_picture, pyramid
 from ..finish.settings import Finished, FinishSettings, finish
 from ..finish.stretch import apply_stretch, histogram, stretch_parameters
+from ..ingest.reader import read_frame, read_metadata
 from ..stack import cubes
+from ..stars.background import green_sampling, half_green
+from ..stars.find import find_stars
+from ..stars.survey import find_plane_stars
 
 WIDEST = 300  # [pixels] of a picture in a chart
 _FITS = (".fits", ".fit", ".fts")
@@ -161,6 +169,76 @@ def _can_be_written(path: str | Path, suffixes: set[str], inputs: Sequence[str |
     if not path.parent.is_dir():
         raise WorkbenchError(f"{path}: the folder {path.parent} does not exist; make it first")
     check_target(path, "picture", inputs=inputs)
+
+
+def solve(
+    path: str | Path,
+    *,
+    ra: float | str | None = None,
+    dec: float | str | None = None,
+    target: str | None = None,
+    focal_length: float | None = None,
+    pixel_size: float | None = None,
+    scale: float | None = None,
+    reach: float | None = None,
+    out: str | Path | None = None,
+) -> Solution:
+    """Find where on the sky a frame, a stack or a linear picture is: its plate solution, without a network.
+
+    Parameters
+    ----------
+    path
+        FITS, XISF, TIFF or camera RAW.
+    ra, dec, target
+        Where the middle is [deg, or RA as ``12h50m53s``], or an object near it by name; by default as the header says.
+        Without any, fields of more than 8° are sought on the whole sky.
+    focal_length, pixel_size, scale
+        [mm], [µm], [arcsec a pixel]; by default as the header or EXIF says.
+    reach
+        How far the middle may be from there [deg]; by default 1°, or half the field.
+    out
+        A FITS file without data for the solution's header.
+
+    Raises
+    ------
+    NoSolutionError
+        If no place is found that chance would hardly show as well.
+    WorkbenchError
+        If the file cannot be read, or scale or direction are not known; the message says what to give.
+
+    Examples
+    --------
+    >>> solve("stack.fits", target="M 94").wcs  # doctest: +SKIP
+    """
+    path = Path(path)
+    if out is not None:
+        check_target(out, "FITS file", inputs=[path])
+    stars, shape = picture_stars(path)
+    try:
+        hints = hints_of(known_of(path), ra=ra, dec=dec, target=target, focal_length=focal_length,
+                         pixel_size=pixel_size, scale=scale)  # fmt: skip
+        solution = solve_stars(stars, shape, hints, reach)
+    except WorkbenchError as problem:
+        raise type(problem)(said_of(path, str(problem))) from None
+    if out is not None:
+        header = fits.PrimaryHDU().header
+        put_cards(header, solution.cards() | {"CREATOR": "made by the Astrophoto Workbench"})
+        with whole_file(out) as part:
+            fits.PrimaryHDU(header=header).writeto(part)
+    return solution
+
+
+def picture_stars(path: str | Path) -> tuple[xr.Dataset, tuple[int, int]]:
+    """Return the stars of a frame, a stack or a linear picture, and its shape (y, x)."""
+    try:
+        pattern = read_metadata(path).cfa_pattern
+    except FrameReadError:
+        picture = read_picture(path)
+        return find_picture_stars(picture), picture["signal"].shape[1:]
+    frame = read_frame(path)
+    if pattern == "mono":
+        return find_plane_stars(frame.astype(np.float32)), frame.shape
+    return find_stars(half_green(frame, pattern), sampling=green_sampling(pattern)), frame.shape
 
 
 def flat_pair(lights: xr.Dataset, flat: xr.Dataset) -> xr.Dataset:

@@ -1,23 +1,29 @@
-"""A run of lights through several filters: shared out by filter, each registered by itself, all on one pixel grid."""
+"""A run of lights through several filters: shared out by filter, each registered by itself, all on one pixel grid;
+and where on the sky a stack is."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..align.grid import common_grid
+from ..align.hints import hints_of, solve_stars
 from ..align.registration import Registration
+from ..align.sky import NoSolutionError
 from ..core.errors import WorkbenchError
 from ..core.files import locked
 from ..core.settings import FILTERS
 from ..ingest.metadata import PlainPixels
+from ..stack.fits_out import Layout, read_plane
 from ..stack.settings import StackSettings
-from ..stars.survey import FrameSurvey
+from ..stars.survey import FrameSurvey, find_plane_stars
 from .stack_inputs import LightList, OpenedFrames, Place, PreparedMasters, register_lights
 from .stack_outputs import load_survey
 
@@ -144,3 +150,23 @@ def register_filters(
         (run._replace(grid=grids[number if number in apart else centre]), found)
         for number, ((run, _), found) in enumerate(zip(registered, placed, strict=True))
     ]
+
+
+def solve_layout(layout: Layout, known: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the cards of the plate solution of a stack whose planes are written, and a line about it.
+
+    Without hints, a catalogue or enough stars there are no cards, and the line gives the reason.
+    """
+    try:
+        hints = hints_of(known)
+        if hints.centre is None:  # a search of the whole sky is asked for, never done by itself
+            raise NoSolutionError("the headers name neither a direction nor a known object; try `workbench solve`")
+        channel = layout.shape[0] // 2  # green
+        signal, clipped = (read_plane(layout, name, channel) for name in ("SIGNAL", "SATURATED"))
+        stars = find_plane_stars(np.where(signal == 0, np.float32(np.nan), signal))
+        x, y = (np.rint(stars[name].values).astype(int) for name in ("x", "y"))
+        stars["saturated"] = stars["saturated"] | (clipped[y, x] > 0)
+        solution = solve_stars(stars, layout.shape[1:], hints)
+    except WorkbenchError as problem:
+        return {}, f"plate solution: none ({problem})"
+    return solution.cards(), f"plate solution: {solution}".replace("\n", "; ")

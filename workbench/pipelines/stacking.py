@@ -21,6 +21,7 @@ import pandas as pd
 import xarray as xr
 from tqdm.auto import tqdm
 
+from ..align.hints import known_of
 from ..align.registration import Registration
 from ..core.errors import WorkbenchError, said_of_all
 from ..core.files import check_target, fingerprints, require_unchanged, whole_file
@@ -34,8 +35,7 @@ from ..stack.normalise import normalisation
 from ..stack.settings import StackSettings
 from ..stars.survey import QUALITY, quality_table
 from .calibration_checks import flat_doubts, scatter_doubts
-from .solving import known_of, solve_layout
-from .stack_filters import FilterRun, claimed, filter_runs, part_of, register_filters, stack_files
+from .stack_filters import FilterRun, claimed, filter_runs, part_of, register_filters, solve_layout, stack_files
 from .stack_inputs import (
     OpenedFrames,
     Place,

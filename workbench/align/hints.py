@@ -1,4 +1,4 @@
-"""A file in, its place on the sky out: hints from the header, stars from the picture, `workbench.align.solve_field`."""
+"""What is known of a frame before it is solved: direction, scale and date, from its header, from EXIF, or given."""
 
 from __future__ import annotations
 
@@ -11,20 +11,13 @@ import exifread
 import numpy as np
 import xarray as xr
 from astropy.coordinates import Angle
-from astropy.io import fits
 
-from ..align.sky import NoSolutionError, Solution, solve_field
-from ..core.errors import FrameReadError, WorkbenchError, said_of
-from ..core.files import check_target, whole_file
-from ..core.fits_cards import put_cards
+from ..core.errors import WorkbenchError
 from ..ingest.metadata import exif_blocks
-from ..ingest.reader import read_frame, read_header, read_metadata
-from ..stack.fits_out import Layout, read_plane
-from ..stars.background import green_sampling, half_green
+from ..ingest.reader import read_header
 from ..stars.catalogue import catalogue_stars
-from ..stars.find import find_stars
 from ..stars.objects import find_object
-from ..stars.survey import find_plane_stars
+from .sky import NoSolutionError, Solution, solve_field
 
 _REACH = 1.0  # deg that a direction in a header may be off, at least; or half the field
 _WIDE = 8.0  # deg: a field this wide is sought on the whole sky where no direction is given
@@ -39,63 +32,6 @@ class Hints(NamedTuple):
     scale: float
     date: str | None = None
     tolerance: float = _SCALE
-
-
-def solve(
-    path: str | Path,
-    *,
-    ra: float | str | None = None,
-    dec: float | str | None = None,
-    target: str | None = None,
-    focal_length: float | None = None,
-    pixel_size: float | None = None,
-    scale: float | None = None,
-    reach: float | None = None,
-    out: str | Path | None = None,
-) -> Solution:
-    """Find where on the sky a frame, a stack or a linear picture is: its plate solution, without a network.
-
-    Parameters
-    ----------
-    path
-        FITS, XISF, TIFF or camera RAW.
-    ra, dec, target
-        Where the middle is [deg, or RA as ``12h50m53s``], or an object near it by name; by default as the header says.
-        Without any, fields of more than 8° are sought on the whole sky.
-    focal_length, pixel_size, scale
-        [mm], [µm], [arcsec a pixel]; by default as the header or EXIF says.
-    reach
-        How far the middle may be from there [deg]; by default 1°, or half the field.
-    out
-        A FITS file without data for the solution's header.
-
-    Raises
-    ------
-    NoSolutionError
-        If no place is found that chance would hardly show as well.
-    WorkbenchError
-        If the file cannot be read, or scale or direction are not known; the message says what to give.
-
-    Examples
-    --------
-    >>> solve("stack.fits", target="M 94").wcs  # doctest: +SKIP
-    """
-    path = Path(path)
-    if out is not None:
-        check_target(out, "FITS file", inputs=[path])
-    stars, shape = picture_stars(path)
-    try:
-        hints = hints_of(known_of(path), ra=ra, dec=dec, target=target, focal_length=focal_length,
-                         pixel_size=pixel_size, scale=scale)  # fmt: skip
-        solution = solve_stars(stars, shape, hints, reach)
-    except WorkbenchError as problem:
-        raise type(problem)(said_of(path, str(problem))) from None
-    if out is not None:
-        header = fits.PrimaryHDU().header
-        put_cards(header, solution.cards() | {"CREATOR": "made by the Astrophoto Workbench"})
-        with whole_file(out) as part:
-            fits.PrimaryHDU(header=header).writeto(part)
-    return solution
 
 
 def solve_stars(stars: xr.Dataset, shape: tuple[int, int], hints: Hints, reach: float | None = None) -> Solution:
@@ -113,26 +49,6 @@ def solve_stars(stars: xr.Dataset, shape: tuple[int, int], hints: Hints, reach: 
     catalogue = catalogue_stars(*hints.centre, min(reach + field / 2, 180.0), date=hints.date)
     given = {"scale": hints.scale, "tolerance": hints.tolerance, "centre": hints.centre, "reach": reach}
     return solve_field(stars, shape, catalogue, **given)
-
-
-def solve_layout(layout: Layout, known: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Return the cards of the plate solution of a stack whose planes are written, and a line about it.
-
-    Without hints, a catalogue or enough stars there are no cards, and the line gives the reason.
-    """
-    try:
-        hints = hints_of(known)
-        if hints.centre is None:  # a search of the whole sky is asked for, never done by itself
-            raise NoSolutionError("the headers name neither a direction nor a known object; try `workbench solve`")
-        channel = layout.shape[0] // 2  # green
-        signal, clipped = (read_plane(layout, name, channel) for name in ("SIGNAL", "SATURATED"))
-        stars = find_plane_stars(np.where(signal == 0, np.float32(np.nan), signal))
-        x, y = (np.rint(stars[name].values).astype(int) for name in ("x", "y"))
-        stars["saturated"] = stars["saturated"] | (clipped[y, x] > 0)
-        solution = solve_stars(stars, layout.shape[1:], hints)
-    except WorkbenchError as problem:
-        return {}, f"plate solution: none ({problem})"
-    return solution.cards(), f"plate solution: {solution}".replace("\n", "; ")
 
 
 def hints_of(known: Mapping[str, Any], **given: Any) -> Hints:
@@ -227,19 +143,3 @@ def known_of(path: str | Path) -> dict[str, Any]:
     if date := str(tags.get("EXIF DateTimeOriginal", "")):
         known["DATE-OBS"] = date.replace(":", "-", 2).replace(" ", "T")
     return known
-
-
-def picture_stars(path: str | Path) -> tuple[xr.Dataset, tuple[int, int]]:
-    """Return the stars of a frame, a stack or a linear picture, and its shape (y, x)."""
-    try:
-        pattern = read_metadata(path).cfa_pattern
-    except FrameReadError:
-        from ..finish.files import read_picture  # loaded for pictures alone: a stack does without
-        from ..finish.photometry import find_picture_stars
-
-        picture = read_picture(path)
-        return find_picture_stars(picture), picture["signal"].shape[1:]
-    frame = read_frame(path)
-    if pattern == "mono":
-        return find_plane_stars(frame.astype(np.float32)), frame.shape
-    return find_stars(half_green(frame, pattern), sampling=green_sampling(pattern)), frame.shape
