@@ -76,6 +76,8 @@ def test_hints_of_headers():
 def test_bad_input_is_refused_in_words(frame):
     with pytest.raises(WorkbenchError, match="its scale is not known; give the focal length"):
         hints_of({"RA": 10.0, "DEC": -5.0})
+    with pytest.raises(WorkbenchError, match="no hint is named focal; there are ra"):
+        wb.solve(frame, focal=50)
     with pytest.raises(WorkbenchError, match="RA and Dec belong together"):
         wb.solve(frame, ra=10.0)
     with pytest.raises(WorkbenchError, match="'noon' is no angle"):

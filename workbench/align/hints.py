@@ -23,6 +23,7 @@ _REACH = 1.0  # deg that a direction in a header may be off, at least; or half t
 _WIDE = 8.0  # deg: a field this wide is sought on the whole sky where no direction is given
 _WIDE_SCALE = 0.08  # natural logarithm: what an EXIF focal length may be off
 _SCALE = 0.04
+_GIVEN = ("ra", "dec", "target", "focal_length", "pixel_size", "scale")
 
 
 class Hints(NamedTuple):
@@ -52,7 +53,7 @@ def solve_stars(stars: xr.Dataset, shape: tuple[int, int], hints: Hints, reach: 
 
 
 def hints_of(known: Mapping[str, Any], **given: Any) -> Hints:
-    """Return what a header's cards and what is `given` (see `solve`) say of direction, scale and date.
+    """Return what a header's cards and what is `given` (see `workbench.solve`) say of direction, scale and date.
 
     Raises
     ------
@@ -64,6 +65,8 @@ def hints_of(known: Mapping[str, Any], **given: Any) -> Hints:
     >>> hints_of({"OBJECT": "M 94", "FOCALLEN": 250, "XPIXSZ": 2.9}).scale.__round__(3)
     2.393
     """
+    if unknown := set(given) - set(_GIVEN):
+        raise WorkbenchError(f"no hint is named {', '.join(sorted(unknown))}; there are {', '.join(_GIVEN)}")
     given = {name: value for name, value in given.items() if value is not None}
     for name in ("focal_length", "pixel_size", "scale"):
         if name in given and not (math.isfinite(given[name]) and given[name] > 0):

@@ -171,33 +171,21 @@ def _can_be_written(path: str | Path, suffixes: set[str], inputs: Sequence[str |
     check_target(path, "picture", inputs=inputs)
 
 
-def solve(
-    path: str | Path,
-    *,
-    ra: float | str | None = None,
-    dec: float | str | None = None,
-    target: str | None = None,
-    focal_length: float | None = None,
-    pixel_size: float | None = None,
-    scale: float | None = None,
-    reach: float | None = None,
-    out: str | Path | None = None,
-) -> Solution:
+def solve(path: str | Path, *, reach: float | None = None, out: str | Path | None = None, **hints: Any) -> Solution:
     """Find where on the sky a frame, a stack or a linear picture is: its plate solution, without a network.
 
     Parameters
     ----------
     path
         FITS, XISF, TIFF or camera RAW.
-    ra, dec, target
-        Where the middle is [deg, or RA as ``12h50m53s``], or an object near it by name; by default as the header says.
-        Without any, fields of more than 8° are sought on the whole sky.
-    focal_length, pixel_size, scale
-        [mm], [µm], [arcsec a pixel]; by default as the header or EXIF says.
     reach
-        How far the middle may be from there [deg]; by default 1°, or half the field.
+        How far the middle may be from the direction given [deg]; by default 1°, or half the field.
     out
         A FITS file without data for the solution's header.
+    hints
+        ``ra``, ``dec`` [deg, or RA as ``12h50m53s``] of the middle or a ``target`` near it by name;
+        ``focal_length`` [mm] and ``pixel_size`` [µm], or ``scale`` [arcsec a pixel]; by default as the header or EXIF
+        says.  Without a direction, fields of more than 8° are sought on the whole sky.
 
     Raises
     ------
@@ -215,9 +203,7 @@ def solve(
         check_target(out, "FITS file", inputs=[path])
     stars, shape = picture_stars(path)
     try:
-        hints = hints_of(known_of(path), ra=ra, dec=dec, target=target, focal_length=focal_length,
-                         pixel_size=pixel_size, scale=scale)  # fmt: skip
-        solution = solve_stars(stars, shape, hints, reach)
+        solution = solve_stars(stars, shape, hints_of(known_of(path), **hints), reach)
     except WorkbenchError as problem:
         raise type(problem)(said_of(path, str(problem))) from None
     if out is not None:
