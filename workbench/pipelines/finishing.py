@@ -204,6 +204,8 @@ def solve(path: str | Path, *, reach: float | None = None, out: str | Path | Non
     stars, shape = picture_stars(path)
     try:
         solution = solve_stars(stars, shape, hints_of(known_of(path), **hints), reach)
+    except FrameReadError:  # of a catalogue
+        raise
     except WorkbenchError as problem:
         raise type(problem)(said_of(path, str(problem))) from None
     if out is not None:
