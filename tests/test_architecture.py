@@ -21,6 +21,8 @@ CROWDED = {
     "core": "every room stands on it; its modules are small and each has one subject",
     "sensor": "one module a measurement",
     "charts": "a module for each topic of the blog",
+    "pipelines": "a module for each command, and those of the stack by stage",
+    "stack": "a module for each step of a sample's way, each with its compiled loops",
 }
 # functions that are longer or take more than the rule allows, each with its reason
 LONG: dict[str, str] = {}

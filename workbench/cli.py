@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def main() -> None:
         workbench dark-library FOLDER --out FILE     predicts a master dark for any exposure, temperature
         workbench charts --frames FOLDER --out charts
         workbench lights FOLDER                      how good each light is
+        workbench watch FOLDER --out live            a stack that grows while the camera exposes
         workbench stack FOLDER --out stack.fits      calibrates, aligns and stacks the lights
         workbench finish stack.fits --out night.png  background, colour, stretch
         workbench plan FOLDER                        what to shoot next, how long the subs
@@ -332,6 +334,31 @@ def solve(file: Path, **options: Any) -> None:
     hint of where they are.
     """
     click.echo(repr(wb.solve(file, **options)))
+
+
+@main.work("a stack that grows with each new light")
+@click.argument("folder", type=_PATH)
+@click.option("--out", type=_PATH, required=True, help="Folder for live.png and lights.csv; not within FOLDER.")
+@click.option("--idle", type=_POSITIVE, metavar="MINUTES", help="End when no light has come for so long.")
+@click.option("--reference", help="Path or name of the light that the others are aligned to; by default the best.")
+@click.option("--filter", metavar="NAME", help="Add only the lights of this filter, e.g. Ha.")
+@click.option("--max-fwhm", type=float, help="Do not add lights whose stars are wider [px].")
+@click.option("--min-stars", type=float, help="Do not add lights with fewer stars.")
+@click.option("--sensor", type=_PATH, help="sensor.json of `workbench characterize`: measured gain and read noise.")
+@quiet_options
+def watch(folder: Path, out: Path, idle: float | None, quiet: bool, filter: str | None, **options: Any) -> None:  # noqa: A002 - the option's name
+    """Add each light that arrives in FOLDER to a stack, while the camera exposes the next one.
+
+    Each light is calibrated, checked, aligned and added; OUT/live.png shows the stack so far, and
+    OUT/lights.csv has a row for each light. It begins with the third light. Ctrl-C ends it, and the
+    same command goes on. For the final stack: workbench stack FOLDER --masters OUT/masters.
+    """
+    lights = wb.pipelines.watch_folder(
+        folder, out, idle=None if idle is None else 60 * idle, filter=filter or (), **options
+    )
+    with contextlib.closing(lights):
+        for light in lights:
+            click.echo(str(light))
 
 
 @main.work("from the frames to the picture, in a browser")

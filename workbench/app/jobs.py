@@ -22,6 +22,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 import workbench as wb
 
 from ..core.errors import WorkbenchError
@@ -57,7 +59,6 @@ def align_lights(folder: Path, sensor: Any = None) -> dict[str, Any]:
         ``corner`` (row, column); ``busiest`` (y, x) in it, where a sample stands out; ``warnings``.
     """
     import xarray as xr
-    from tqdm.auto import tqdm
 
     from ..align.registration import register
     from ..calibrate.apply import calibrate
@@ -95,6 +96,14 @@ def align_lights(folder: Path, sensor: Any = None) -> dict[str, Any]:
     }
 
 
+def watch(folder: Path, out: Path, sensor: Any = None) -> None:
+    """Add lights as they come until interrupted; the last one's row is the progress."""
+    lights = wb.pipelines.watch_folder(folder, out, sensor=sensor)
+    with contextlib.closing(lights), tqdm(lights, desc="waiting for lights", unit="light") as bar:
+        for light in bar:
+            bar.set_description_str(str(light))
+
+
 TASKS: dict[str, Callable[..., Any]] = {  # resolved when they run: what a task does not need is not loaded
     "samples": lambda: wb.sample_folder(),
     "characterize": lambda **arguments: wb.characterize(**arguments),
@@ -102,6 +111,7 @@ TASKS: dict[str, Callable[..., Any]] = {  # resolved when they run: what a task 
     "grade_lights": lambda **arguments: wb.pipelines.grade_lights(**arguments),
     "stack": lambda **arguments: wb.stack_folder(**arguments),
     "align_lights": align_lights,
+    "watch": watch,
     "finish": finish,
 }
 
@@ -380,7 +390,7 @@ class Runner:
         if kind == _VALUE:
             return {"state": FINISHED, "value": content}
         if work.cancelled:
-            again = "; started again, it continues from there" if job.task == "stack" else ""
+            again = "; started again, it continues from there" if job.task in ("stack", "watch") else ""
             return {"state": CANCELLED, "message": f"cancelled after {work.seconds:.0f} s{again}"}
         if kind == _PROBLEM:
             return {"state": FAILED, "message": content}

@@ -6,12 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import panel as pn
 import param
 
+from ..charts.planning import noise_so_far
 from ..ingest.reader import read_frame
 from . import viewer
-from .components import WIDE, JobPage, Status, bullets, drawing, guarded, heading
+from .components import WIDE, JobPage, Status, bullets, drawing, guarded, heading, table
 from .jobs import Job
 from .session import Session
 
@@ -208,3 +210,50 @@ class LightsPart(JobPage):
         if count:
             unfit = f"; {away} cannot be stacked" if away else ""
             self.count.show(f"{count - away - len(self.table.unticked)} of {count} lights are ticked{unfit}")
+
+
+class WatchPage(JobPage):
+    """A stack that grows with each light that arrives in the folder."""
+
+    name, task, label = "Live", "watch", "Add lights as they come"
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.shown = 0
+        self.panel = pn.Column(
+            heading("Live", "Each light that arrives in the folder is calibrated, checked, aligned and added, while "
+                    "the camera exposes the next. It begins with the third light; stopped, it can go on."),
+            self.job, self.result, **WIDE,
+        )  # fmt: skip
+
+    def _arguments(self) -> dict[str, Any]:
+        sensor = self.session.sensor_file if self.session.sensor is not None else None
+        return {"folder": self.session.folder.root, "out": self.session.live_folder, "sensor": sensor}
+
+    def _command(self) -> list[str]:
+        return ["workbench", "watch", str(self.session.folder.root), "--out", str(self.session.live_folder)]
+
+    def show_result(self, job: Job) -> None:
+        """Nothing more than is there already."""
+
+    def refresh(self) -> None:
+        """Show the picture and the table again when a light was added."""
+        super().refresh()
+        folder = self.session.live_folder if self.session.results is not None else None
+        if folder is None or not (folder / "lights.csv").is_file():
+            return
+        now = (folder / "lights.csv").stat().st_mtime_ns
+        if now != self.shown:
+            self.shown = now
+            guarded(self.progress, lambda: self._show(folder))()
+
+    def _show(self, folder: Path) -> None:
+        lights = pd.read_csv(folder / "lights.csv")
+        parts = []
+        if (folder / "live.png").is_file():
+            picture = (folder / "live.png").read_bytes()
+            parts.append(pn.pane.PNG(picture, alt_text="the stack so far, stretched", sizing_mode="scale_width"))
+        if lights["used"].any():
+            parts.append(drawing(noise_so_far(lights), self.session.screen))
+        last = lights.iloc[::-1].head(12).drop(columns=["used", "seconds"])
+        self.result[:] = [*parts, table(last.round(3).set_index("file"), "The last lights")]

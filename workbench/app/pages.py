@@ -38,7 +38,7 @@ from .components import (
     table,
 )
 from .jobs import Job
-from .lights import LightsPart
+from .lights import LightsPart, WatchPage
 from .pixel import FrameViewer, PixelPage
 from .session import Session, default_results
 
@@ -390,4 +390,4 @@ def _named(finished: xr.Dataset) -> list[Any]:
     return [scrolled(pn.pane.HoloViews(named_picture(finished["signal"].values, names, "Names on the picture")))]
 
 
-PAGES = (FramesPage, SensorPage, ChartsPage, StackPage, PixelPage, PicturePage)
+PAGES = (FramesPage, SensorPage, ChartsPage, WatchPage, StackPage, PixelPage, PicturePage)

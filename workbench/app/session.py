@@ -164,3 +164,4 @@ class Session(param.Parameterized):
     linear_file = _result("linear.fits", "The linear picture that was stretched.")
     picture_file = _result("picture.png", "The finished picture.")
     charts_folder = _result("charts", "The charts.")
+    live_folder = _result("live", "The stack that grows with each light.")

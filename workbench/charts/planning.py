@@ -6,8 +6,10 @@ from typing import Any
 
 import holoviews as hv
 import numpy as np
+import pandas as pd
 import xarray as xr
 
+from ..core.errors import WorkbenchError
 from ..core.noise import noise_budget
 from ..core.values import temperature_text, value_text
 from . import theme
@@ -18,6 +20,7 @@ from .theme import EXPOSURE, KIND_COLOUR, MUTED, UNUSED
 SHARE = theme.dimension("share of the variance", "%")
 LENGTH, ADDED = theme.dimension("length of a sub", "s"), theme.dimension("noise added by reading out", "%")
 NEEDED = theme.dimension("sub needed", "s")
+TOGETHER, LEFT = theme.dimension("exposure of all lights", "h"), theme.dimension("noise of a pixel of the stack", "e⁻")
 STRETCH = theme.dimension("longest over shortest axis of the stars")
 SHADES = {
     "light": KIND_COLOUR["light"], "dark current": KIND_COLOUR["dark"], "read noise": KIND_COLOUR["bias"],
@@ -236,4 +239,33 @@ def _star_elongation_caption(result: Any) -> Caption:
     return Caption(
         f"Elongation of the stars, common to all of a frame, against exposure; bars: 1σ. {text}{one} {source(result)}",
         f"Points that rise with the exposure along a curve. {text}",
+    )
+
+
+def noise_so_far(lights: pd.DataFrame) -> hv.Layout:
+    """Chart the noise of a growing stack against its exposure, and 1/√t on from there to twice as long.
+
+    `lights` is the table ``lights.csv`` of `pipelines.watch_folder`.
+
+    Raises
+    ------
+    WorkbenchError
+        If no light was added.
+    """
+    added = lights[lights["used"]]
+    if added.empty:
+        raise WorkbenchError("no light has been added to the stack yet")
+    hours = added["total_exposure"].to_numpy() / 3600
+    ahead = np.geomspace(hours[-1], 2 * hours[-1], 20)
+    elements = []
+    for column in (name for name in added if name.startswith("noise_")):
+        channel, noise = column.removeprefix("noise_"), added[column].to_numpy()
+        expected = noise[-1] * np.sqrt(hours[-1] / ahead)
+        colour = theme.channel_colour(channel)
+        elements += [
+            theme.line(ahead, expected, dims=(TOGETHER, LEFT), colour=colour, dash="dashed", width=1.3),
+            theme.channel_points(channel, hours, noise, dims=(TOGETHER, LEFT), size=6),
+        ]
+    return theme.layout(
+        [theme.panel(elements, title="Noise so far, and ahead (dashed)", log="xy", legend="bottom_left")]
     )

@@ -10,6 +10,7 @@ from . import stack_inputs as stack_inputs
 from . import stack_outputs as stack_outputs
 from . import stacking as stacking
 from . import uniformity as uniformity
+from . import watching as watching
 from .calibration import Lights as Lights
 from .calibration import characterize_with_lights as characterize_with_lights
 from .calibration import examine_lights as examine_lights
@@ -33,3 +34,4 @@ from .stacking import StackResult as StackResult
 from .stacking import grade_lights as grade_lights
 from .stacking import stack_folder as stack_folder
 from .uniformity import measure_uniformity as measure_uniformity
+from .watching import watch_folder as watch_folder

@@ -1,0 +1,155 @@
+"""The night as it comes in: against the stack of the same lights, one light after the other, and what goes wrong."""
+
+import shutil
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from workbench.cli import main
+from workbench.core.errors import WorkbenchError
+from workbench.pipelines import stack_folder, watch_folder
+from workbench.simulate.night import write_night
+from workbench.stack.fits_out import open_stack
+from workbench.stack.live import RunningStack, running_mean
+
+REFERENCE = {"reference": "light_0000"}
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("night")
+    write_night(
+        folder, shape=(256, 352), stars=90, faintest=30.0, brightest=600.0, lights=6, biases=5, darks=5, flats=5,
+        suffix="fits", trails=1, trail_electrons=900.0, cosmic_rays=20, dither=5.0, seed=11, progress=False,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def tonight(night, tmp_path):
+    """The night before its first light, and a function that lets so many lights arrive."""
+    folder = tmp_path / "tonight"
+    shutil.copytree(night, folder)
+    lights = sorted((folder / "lights").iterdir())
+    later = tmp_path / "later"
+    later.mkdir()
+    waiting = [shutil.move(path, later / path.name) for path in lights]
+
+    def arrive(count):
+        for path in [waiting.pop(0) for _ in range(count)]:
+            shutil.move(path, folder / "lights" / path.name)
+
+    return folder, arrive
+
+
+def watched(folder, out, **settings):
+    """Look once and end."""
+    stop = threading.Event()
+    stop.set()
+    return list(watch_folder(folder, out, stop=stop, settled=0.0, **REFERENCE | settings))
+
+
+def sums(out):
+    with np.load(out / ".live" / "sums.npz") as kept:
+        running = RunningStack(*(kept[name] for name in RunningStack._fields))
+        return running_mean(running, kept["weights"], kept["level"])
+
+
+def test_the_live_stack_is_the_stack_at_half_its_size(night, tmp_path):
+    rows = watched(night, tmp_path / "live")
+    assert [row.used for row in rows] == [True] * 6
+    assert (rows[-1].frames, rows[-1].total_exposure) == (6, 360.0)
+    signal, variance = sums(tmp_path / "live")
+    stack_folder(night, tmp_path / "stack.fits", progress=False, **REFERENCE)
+    whole = open_stack(tmp_path / "stack.fits")["signal"].values
+    halved = whole.reshape(3, 128, 2, 176, 2).mean((2, 4))
+    apart = ((signal - halved) / np.sqrt(variance))[:, 10:-10, 10:-10]
+    local = (apart[..., 8:] - apart[..., :-8]) / np.sqrt(2)  # its gradients are the reference's, not the mean of all
+    assert np.nanmedian(np.abs(local)) < 0.3  # of one sigma
+    # a trail left in would stand 10 sigma and more above its surroundings in 1 % of the pixels
+    assert np.nanpercentile(np.abs(local), 99.8) < 4
+    assert np.median(variance[1]) == pytest.approx(
+        np.median(open_stack(tmp_path / "stack.fits")["variance"][1]) / 4, rel=0.1
+    )
+    table = pd.read_csv(tmp_path / "live" / "lights.csv")
+    assert list(table["file"]) == [row.file for row in rows]
+    np.testing.assert_allclose(table["noise_G"] * np.sqrt(np.arange(1, 7)) / table["noise_G"][0], 1, atol=0.06)
+    with Image.open(tmp_path / "live" / "live.png") as picture:
+        assert picture.size == (176, 128)
+
+
+def test_light_by_light_and_stopped_between_gives_the_same_sums(tonight, night, tmp_path):
+    folder, arrive = tonight
+    out = tmp_path / "live"
+    counts = []
+    for count in (3, 1, 2):
+        arrive(count)
+        counts.append(len(watched(folder, out)))
+    assert counts == [3, 1, 2]
+    assert len(pd.read_csv(out / "lights.csv")) == 6
+    watched(night, tmp_path / "at-once")
+    for one, other in zip(sums(out), sums(tmp_path / "at-once"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_lights_that_arrive_while_it_watches_are_added(tonight, tmp_path):
+    folder, arrive = tonight
+    arrive(4)
+    rows = []
+    lights = watch_folder(folder, tmp_path / "live", settled=0.0, idle=60.0, **REFERENCE)
+    for row in lights:
+        rows.append(row)
+        if len(rows) == 4:
+            arrive(2)
+        if len(rows) == 6:
+            lights.close()
+    assert [row.frames for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_light_that_is_cut_short_is_added_once_it_is_whole(tonight, tmp_path):
+    folder, arrive = tonight
+    arrive(5)
+    last = sorted((folder / "lights").iterdir())[-1]
+    whole = last.read_bytes()
+    last.write_bytes(whole[: len(whole) // 2])
+    first = watched(folder, tmp_path / "live")
+    assert [row.used for row in first][:4] == [True] * 4
+    assert all(row.reason for row in first[4:])
+    last.write_bytes(whole)
+    again = watched(folder, tmp_path / "live")
+    assert [(row.used, row.frames) for row in again] == [(True, 5)]
+
+
+def test_a_light_that_does_not_fit_is_named_and_left_out(tonight, tmp_path):
+    folder, arrive = tonight
+    arrive(6)
+    rows = watched(folder, tmp_path / "live", min_stars=10_000)
+    assert not any(row.used for row in rows)
+    assert "stars" in rows[0].reason
+    assert "not added" in str(rows[0])
+    assert not (tmp_path / "live" / "live.png").exists()
+
+
+def test_what_cannot_be_watched_is_refused(tonight, tmp_path):
+    folder, _ = tonight
+    with pytest.raises(WorkbenchError, match="is not a folder; give the one that the lights arrive in"):
+        watched(tmp_path / "nowhere", tmp_path / "live")
+    with pytest.raises(WorkbenchError, match="lies within .* would be taken for frames"):
+        watched(folder, folder / "live")
+    with pytest.raises(WorkbenchError, match="no stack was begun"):
+        watched(folder, tmp_path / "live")
+
+
+def test_the_command_prints_a_line_a_light_and_ends_when_none_comes(tonight, tmp_path):
+    folder, arrive = tonight
+    arrive(3)
+    call = ["watch", str(folder), "--out", str(tmp_path / "live"), "--idle", "0.02"]
+    done = CliRunner().invoke(main, call)
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert len(lines) == 3
+    assert "3 lights, 0.05 h, noise R" in lines[2]

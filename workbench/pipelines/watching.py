@@ -1,0 +1,399 @@
+"""The night as it comes in: each new light is calibrated, checked, aligned and added to a stack that can be looked at.
+
+The first three lights give the reference.  Every light is compared with it and with the last lights before it.  What
+is kept between the lights does not grow with their number (see `workbench.stack.live`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from .. import __version__
+from ..align.registration import register_frames
+from ..core.cube import digest
+from ..core.errors import WorkbenchError
+from ..core.files import aside, check_folder, locked, whole_file
+from ..finish.files import write_picture
+from ..finish.picture import make_picture, pyramid
+from ..finish.stretch import StretchSettings, apply_stretch, stretch_parameters
+from ..ingest.metadata import PlainPixels
+from ..stack.engine import PlannedFrame, StackPlan
+from ..stack.live import RunningStack, add_light, empty_running, running_mean
+from ..stack.normalise import normalisation
+from ..stack.settings import StackSettings, left_out
+from ..stars.survey import FrameSurvey, quality_table
+from .stack_inputs import OpenedFrames, Place, open_frames, prepare_masters
+from .stack_outputs import load_survey, survey_light
+
+FIRST = 3  # lights from which the reference is chosen
+COMPARED = 8  # lights before it that a new one is compared with
+WIDEST = 1600  # pixels of the picture
+_SETTLED = 2.0  # s since a file was written: before, it may not be whole
+
+
+class LiveLight(NamedTuple):
+    """What became of a light: its quality, whether it was added or why not, and the stack after it.
+
+    `background` and `noise` [e-; ADU where the gain is not known]: the light's background, and a pixel's noise in the
+    stack so far (the median of each channel); `frames` and `total_exposure` [s]: what the stack holds; `seconds`: how
+    long this light took.
+    """
+
+    file: str
+    exposure: float
+    stars: float
+    fwhm: float
+    roundness: float
+    background: float
+    transparency: float
+    used: bool
+    reason: str
+    frames: int
+    total_exposure: float
+    noise: dict[str, float]
+    seconds: float
+
+    def __str__(self) -> str:
+        if not self.used:
+            return f"{self.file}: not added: {self.reason}"
+        noise = ", ".join(f"{name} {value:.3g}" for name, value in self.noise.items())
+        hours, lights = self.total_exposure / 3600, "light" if self.frames == 1 else "lights"
+        return (
+            f"{self.file}: {self.stars:.0f} stars, FWHM {self.fwhm:.2f} px, transparency {self.transparency:.2f}; "
+            f"{self.frames} {lights}, {hours:.2f} h, noise {noise}; half of it after {3 * hours:.2f} h more"
+        )
+
+
+class _Compared(NamedTuple):
+    """A light that others are compared with; `key` numbers its survey."""
+
+    name: str
+    exposure: float
+    sort: str
+    key: int
+
+
+@dataclass(eq=False)
+class LiveStack:
+    """The stack so far: its sums, the `level` [e-] that lights are normalised to, the weights of each light added.
+
+    `compared` are the lights that a new one is compared with, the reference first; `rows` what became of each light,
+    `looked` size and time of each file, and whether it was added.
+    """
+
+    identity: str
+    running: RunningStack
+    level: np.ndarray
+    weights: list[np.ndarray] = field(default_factory=list)
+    compared: list[_Compared] = field(default_factory=list)
+    rows: list[LiveLight] = field(default_factory=list)
+    looked: dict[str, list[int]] = field(default_factory=dict)
+
+
+def watch_folder(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    sensor: str | Path | xr.Dataset | None = None,
+    stop: threading.Event | None = None,
+    idle: float | None = None,
+    settled: float = _SETTLED,
+    **settings: Any,
+) -> Iterator[LiveLight]:
+    """Add each light that arrives in a folder to a stack, and yield what became of it; ends never, unless asked to.
+
+    After each light OUT holds the picture so far, ``live.png`` (stretched; a mosaic at half its size), and
+    ``lights.csv``.  When the generator is closed, or the program is interrupted, the sums are kept, and the same call
+    goes on from there.  `stack_folder` gives the final stack, at full size and with its own rejection.
+
+    Parameters
+    ----------
+    folder
+        Calibration frames and lights as for `stack_folder`; lights may still be missing.
+    out
+        Folder for the results; created if it does not exist.
+    sensor
+        As for `stack_folder`.
+    stop
+        Ends the wait for more lights when it is set.
+    idle
+        Ends it when no new light has come for so long [s].
+    settled
+        Seconds since a file was last written, before which it is not read.
+    settings
+        Those of `StackSettings` that concern single lights: reference, transform, background, filter, exclude,
+        max_fwhm, min_roundness, max_background, min_stars, scale_darks.
+
+    Raises
+    ------
+    WorkbenchError
+        If the folder does not exist, OUT cannot be written or lies within it, or another run has it.
+
+    Examples
+    --------
+    >>> for light in watch_folder("tonight", "tonight-live", idle=1800):  # doctest: +SKIP
+    ...     print(light)
+    """
+    chosen, folder, out = StackSettings(**settings), Path(folder), Path(out)
+    if not folder.is_dir():
+        raise WorkbenchError(f"{folder} is not a folder; give the one that the lights arrive in")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise WorkbenchError(f"{out} lies within {folder}, where its files would be taken for frames; choose another")
+    check_folder(out, names=["live.png", "lights.csv"])
+    place = Place(out / "live.fits", out / ".live", out / "masters", False)
+    (place.work / "survey").mkdir(parents=True, exist_ok=True)
+    with locked(place.work):
+        yield from _watch(folder, sensor, _Setting(place, chosen, {}), _ticks(folder, stop, idle), settled)
+
+
+def _ticks(folder: Path, stop: threading.Event | None, idle: float | None) -> Iterator[bool]:
+    """Yield now, and about every two seconds whether something in a folder has changed."""
+    from watchfiles import watch
+
+    last = time.monotonic()
+    yield True
+    stop = threading.Event() if stop is None else stop
+    for changes in watch(folder, stop_event=stop, rust_timeout=2000, yield_on_timeout=True):
+        last = time.monotonic() if changes else last
+        if idle is not None and time.monotonic() - last > idle:
+            break
+        yield bool(changes)
+    yield True
+
+
+class _Setting(NamedTuple):
+    """What stays the same over a night: where the run writes, how it stacks, and the masters made so far.
+
+    `prepared`: by a light's kind, the planes that calibrate it and its darks' factor.
+    """
+
+    place: Place
+    chosen: StackSettings
+    prepared: dict[tuple[Any, ...], tuple[Path, float]]
+
+
+def _watch(folder: Path, sensor: Any, night: _Setting, ticks: Iterator[bool], settled: float) -> Iterator[LiveLight]:
+    """Look at the folder at every tick that may show something new, and add the lights that it shows."""
+    live: LiveStack | None = None
+    problem, waiting = "", False
+    try:
+        for changed in ticks:
+            if not (changed or waiting):
+                continue
+            waiting = False
+            try:
+                opened = open_frames(folder, sensor, night.chosen, False)
+                live = live or _resumed(opened, night) or _begun(opened, night)
+            except WorkbenchError as found:  # too few lights yet, or none with stars
+                problem = str(found)
+                continue
+            for path in [path for path in opened.lights.paths if _is_new(path, live)]:
+                if time.time() - path.stat().st_mtime < settled:
+                    waiting = True
+                    continue
+                stamp = _stamp(path)
+                live.rows.append(_add_light(live, opened, opened.lights.paths.index(path), night))
+                live.looked[str(path)] = [*stamp, int(live.rows[-1].used)]
+                _write_results(live, night.place)
+                yield live.rows[-1]
+    finally:
+        if live is not None:
+            _keep(live, night.place)
+    if live is None:
+        raise WorkbenchError(f"{folder}: no stack was begun: {problem}")
+
+
+def _stamp(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _is_new(path: Path, live: LiveStack) -> bool:
+    """Whether a light has not been looked at; one that was not added is looked at again when it has changed."""
+    found = live.looked.get(str(path))
+    return found is None or not (found[2] or found[:2] == _stamp(path))
+
+
+def _begun(opened: OpenedFrames, night: _Setting) -> LiveStack:
+    """Choose the reference among the last lights, and begin a stack on its grid.
+
+    Raises
+    ------
+    WorkbenchError
+        If there are too few lights, or none shows stars.
+    """
+    lights, wanted = opened.lights, night.chosen.reference
+    numbers = list(range(len(lights.names)))[-COMPARED:] if wanted is None else [lights.number_of(str(wanted))]
+    if wanted is None and len(numbers) < FIRST:
+        raise WorkbenchError(f"there are {len(numbers)} lights; the reference is chosen from {FIRST} or more")
+    surveys = [_survey(opened, number, night)[1] for number in numbers]
+    some, unread = lights.of(numbers), {at: "cannot be read" for at, survey in enumerate(surveys) if survey is None}
+    if len(unread) == len(surveys):
+        raise WorkbenchError(f"none of {len(surveys)} lights can be read")
+    found = register_frames(
+        surveys, some.names, some.exposure, some.shape, sorts=some.sorts, kind=night.chosen.transform,
+        reference=None if wanted is None else 0, unread=unread,
+    )  # fmt: skip
+    survey = surveys[found.reference]
+    if survey is None:
+        raise WorkbenchError(f"the reference {some.names[found.reference]} cannot be read")
+    size = 1 if lights.cfa_pattern == "mono" else 2
+    live = LiveStack(
+        _identity(opened, night),
+        empty_running((len(lights.channels), lights.shape[0] // size, lights.shape[1] // size)),
+        np.array([float(np.nanmedian(plane)) for plane in survey.level]),
+    )
+    at = found.reference
+    live.compared.append(_Compared(some.names[at], float(some.exposure[at]), some.sorts[at], _key(some.paths[at])))
+    return live
+
+
+def _identity(opened: OpenedFrames, night: _Setting) -> str:
+    """What a stack that is gone on with must share: version, settings, and the lights' kind."""
+    lights = opened.lights
+    parts = __version__, repr(night.chosen), opened.sensor, lights.shape, lights.cfa_pattern, lights.camera
+    return digest(*parts)
+
+
+def _key(path: Path) -> int:
+    """The number under which a light's survey is kept."""
+    return int(digest(str(path), _stamp(path))[:12], 16)
+
+
+def _calibration(opened: OpenedFrames, number: int, night: _Setting) -> tuple[Path, float]:
+    """Return the planes that calibrate a light and its darks' factor; masters are made for lights of a new kind."""
+    lights, temperature = opened.lights, opened.frames.light["temperature"].values
+
+    def kind(light: int) -> tuple[Any, ...]:
+        return lights.sorts[light], float(lights.exposure[light]), str(np.round(temperature[light]))
+
+    if kind(number) not in night.prepared:
+        ready = prepare_masters(opened, night.chosen, night.place)
+        for light, (group, factor) in enumerate(ready.group_of):
+            night.prepared[kind(light)] = ready.planes[group], factor
+    return night.prepared[kind(number)]
+
+
+def _survey(opened: OpenedFrames, number: int, night: _Setting) -> tuple[PlainPixels | None, FrameSurvey | None, str]:
+    """Return where a light's pixels are and what its stars and background are, or the problem."""
+    lights, work = opened.lights, night.place.work
+    path, key = lights.paths[number], _key(lights.paths[number])
+    planes, factor = _calibration(opened, number, night)
+    dtype = np.dtype(np.uint16 if opened.frames.light.dtype == np.uint16 else np.float32)
+    source = (path, *lights.changes[number])
+    pixels, problem = survey_light(source, work, key, planes, factor, lights.shape, lights.cfa_pattern, dtype)
+    return pixels, None if problem else load_survey(work, key), problem
+
+
+def _add_light(live: LiveStack, opened: OpenedFrames, number: int, night: _Setting) -> LiveLight:
+    """Calibrate, check and align a light, and add it to the stack if nothing speaks against it."""
+    begin = time.perf_counter()
+    lights, chosen, work = opened.lights, night.chosen, night.place.work
+    one = lights.of([number])
+    mine = _Compared(one.names[0], float(one.exposure[0]), one.sorts[0], _key(one.paths[0]))
+    pixels, survey, problem = _survey(opened, number, night)
+    if survey is None or pixels is None:
+        return _row(live, mine, begin, None, problem or "cannot be read")
+    reason = left_out(chosen, {0: survey}, one.names, one.paths, one.exposure, one.sorts).get(0, "")
+    if reason:
+        return _row(live, mine, begin, survey, reason)
+    together = live.compared if mine == live.compared[0] else [*live.compared, mine]
+    try:
+        found = register_frames(
+            [load_survey(work, each.key) for each in together], [each.name for each in together],
+            np.array([each.exposure for each in together]), lights.shape, reference=0, kind=chosen.transform,
+            sorts=[each.sort for each in together],
+        )  # fmt: skip
+    except WorkbenchError as failed:
+        return _row(live, mine, begin, survey, str(failed))
+    last = len(together) - 1
+    if last not in found.used:
+        return _row(live, mine, begin, survey, found.set_aside[last])
+    norm = normalisation(found, order=chosen.background)
+    at, first = (list(norm["number"].values).index(place) for place in (last, 0))
+    surface = (norm["surface"][at] - norm["surface"][first]).values
+    scale = float(norm["scale"][at])
+    live.weights.append((norm["weight"][at] / norm["weight"][first]).values)
+    planes, factor = _calibration(opened, number, night)
+    frame = PlannedFrame(mine.name, pixels, found.transform(last), scale, surface, np.ones(len(surface)), 0, factor)
+    plan = StackPlan((frame,), (planes,), lights.shape, lights.cfa_pattern, "mean")
+    add_light(live.running, plan, np.array(live.weights), live.level)
+    if pixels.path.parent == work:
+        pixels.path.unlink(missing_ok=True)
+    live.compared[:] = [live.compared[0], *together[max(1, last + 2 - COMPARED) :]]
+    longer = mine.exposure / live.compared[0].exposure if live.compared[0].exposure > 0 else math.nan
+    return _row(live, mine, begin, survey, transparency=1 / (scale * (longer if math.isfinite(longer) else 1.0)))
+
+
+def _row(
+    live: LiveStack, mine: _Compared, begin: float, survey: FrameSurvey | None, reason: str = "", *,
+    transparency: float = math.nan,
+) -> LiveLight:  # fmt: skip
+    """What became of a light; the stack's noise is that before it."""
+    before = next((row for row in reversed(live.rows) if row.used), None)
+    frames, total, noise = (0, 0.0, {}) if before is None else (before.frames, before.total_exposure, before.noise)
+    quality: dict[str, float] = dict.fromkeys(("stars", "fwhm", "roundness", "background"), math.nan)
+    if survey is not None:
+        table = quality_table([survey.stars], [mine.name])
+        quality = {name: float(table[name][0]) for name in quality}
+    if not reason:
+        frames, total = frames + 1, total + mine.exposure
+    after = not reason, reason, frames, total, noise, time.perf_counter() - begin
+    return LiveLight(mine.name, mine.exposure, *quality.values(), transparency, *after)
+
+
+def _write_results(live: LiveStack, place: Place) -> None:
+    """Write the picture and the table, and complete the last light's row with the noise and the time that it took."""
+    row, begin = live.rows[-1], time.perf_counter()
+    if row.used:
+        signal, variance = running_mean(live.running, np.array(live.weights), live.level)
+        names = ["mono"] if len(signal) == 1 else ["R", "G", "B"]
+        noise = {name: float(np.sqrt(np.nanmedian(part))) for name, part in zip(names, variance, strict=True)}
+        levels = pyramid(make_picture(signal), smallest=WIDEST // 4)
+        shown = next((level for level in levels if level.sizes["x"] <= WIDEST), levels[-1])
+        with contextlib.suppress(WorkbenchError):  # nothing but one level has no picture
+            parameters = stretch_parameters(shown, StretchSettings(method="autostretch", linked=False))
+            write_picture(apply_stretch(shown, parameters), place.out.with_name("live.png"), bits=8)
+        live.rows[-1] = row._replace(noise=noise, seconds=row.seconds + time.perf_counter() - begin)
+    columns = [one._asdict() | {f"noise_{name}": value for name, value in one.noise.items()} for one in live.rows]
+    with whole_file(place.out.with_name("lights.csv")) as part:
+        pd.DataFrame(columns).drop(columns="noise").to_csv(part, index=False)
+
+
+def _keep(live: LiveStack, place: Place) -> None:
+    """Keep the sums and what else the next run needs to go on."""
+    about = {
+        "identity": live.identity, "compared": live.compared, "rows": live.rows, "looked": live.looked,
+    }  # fmt: skip
+    arrays = live.running._asdict() | {"level": live.level, "weights": np.array(live.weights)}
+    with aside(place.work / "sums.npz") as part:
+        np.savez(part, about=np.array(json.dumps(about)), **arrays)
+
+
+def _resumed(opened: OpenedFrames, night: _Setting) -> LiveStack | None:
+    """Return the stack that an earlier run has kept; None where there is none of the same kind."""
+    path = night.place.work / "sums.npz"
+    if not path.is_file():
+        return None
+    with np.load(path) as kept:
+        about = json.loads(str(kept["about"]))
+        if about["identity"] != _identity(opened, night):
+            return None
+        live = LiveStack(about["identity"], RunningStack(*(kept[name] for name in RunningStack._fields)), kept["level"])
+        live.weights.extend(kept["weights"])
+    live.compared.extend(_Compared(*one) for one in about["compared"])
+    live.rows.extend(LiveLight(*one) for one in about["rows"])
+    live.looked.update(about["looked"])
+    return live
