@@ -1,14 +1,16 @@
 """The table of lights: what it shows is true, and the stack is made from those with a tick."""
 
 import dataclasses
+import time
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import workbench as wb
 from workbench.app.components import Screen
-from workbench.app.jobs import FINISHED, Job, Runner
-from workbench.app.lights import LightsPart
+from workbench.app.jobs import CANCELLED, FINISHED, Job, Runner
+from workbench.app.lights import LightsPart, WatchPage
 from workbench.app.pages import StackPage
 from workbench.app.session import Session
 from workbench.simulate import make_night, make_sky
@@ -95,3 +97,29 @@ def test_a_name_that_could_mean_others_is_given_as_a_path(session):
     part.paths = {"a.fits": "/night/a.fits", "2/a.fits": "/night/2/a.fits"}
     part.table.param.update(rows=[["a.fits"], ["2/a.fits"]], unticked=[0, 1])
     assert part.left_out == ["/night/a.fits", "2/a.fits"]
+
+
+def test_the_live_page_shows_each_light_as_it_is_added(night, session, tmp_path):
+    page = WatchPage(session)
+    session.use(*session.find(night, tmp_path / "results"))
+    page.refresh()
+    assert len(page.result) == 0
+    page._start()
+    table = session.live_folder / "lights.csv"
+    for _ in range(3000):
+        if not session.job("watch").active or (table.is_file() and len(pd.read_csv(table)) == 6):
+            break
+        time.sleep(0.1)
+    session.cancel("watch")
+    ended = session.runner.wait("watch", session.key, 60)
+    assert ended.state == CANCELLED, ended.message
+    assert "continues from there" in ended.message
+    lights = pd.read_csv(table)
+    assert lights["used"].tolist() == [True] * 5 + [False]
+    np.testing.assert_allclose(
+        lights["transparency"][:5] / lights["transparency"][[0, 1, 4]].mean(), CLEAR[:5], rtol=0.05
+    )
+    page.refresh()
+    picture, _, last = page.result
+    assert picture.object[:4] == b"\x89PNG"
+    assert lights["file"][5] in last.object

@@ -2,10 +2,12 @@
 
 import holoviews as hv
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.charts.drawn import columns, options, parts, titles
 from workbench import charts, plan
+from workbench.core.errors import WorkbenchError
 
 
 def test_the_shares_of_the_noise_fill_the_chart(result):
@@ -54,3 +56,18 @@ def test_stars_draw_out_along_the_fitted_law(card):
     assert low[0] == high[0] == law.dimension_values(1)[0]
     (wanted,) = parts(drawn, hv.Curve, "still good enough")
     assert set(wanted.dimension_values(1)) == {card.tracking.attrs["elongation"]}
+
+
+def test_the_noise_of_a_growing_stack_goes_on_as_one_over_the_root_of_time():
+    seconds = np.array([60.0, 120.0, 120.0, 240.0])
+    lights = pd.DataFrame(
+        {"used": [True, True, False, True], "total_exposure": seconds, "noise_mono": 8 / np.sqrt(seconds)}
+    )
+    (panel,) = charts.noise_so_far(lights)
+    (measured,) = parts([panel], hv.Scatter, "mono")
+    np.testing.assert_allclose(measured.dimension_values(0), [1 / 60, 1 / 30, 1 / 15])
+    (ahead,) = parts([panel], hv.Curve)
+    np.testing.assert_allclose(ahead.dimension_values(0)[[0, -1]], [1 / 15, 2 / 15])
+    np.testing.assert_allclose(ahead.dimension_values(1)[-1], measured.dimension_values(1)[-1] / np.sqrt(2))
+    with pytest.raises(WorkbenchError, match="no light has been added"):
+        charts.noise_so_far(lights.assign(used=False))

@@ -47,6 +47,7 @@ from .pictures import flat_before_after as flat_before_after
 from .pictures import stack_before_after as stack_before_after
 from .pictures import stretch_chart as stretch_chart
 from .planning import noise_budget_chart as noise_budget_chart
+from .planning import noise_so_far as noise_so_far
 from .planning import star_elongation as star_elongation
 from .planning import sub_length as sub_length
 from .registry import REGISTRY as REGISTRY
