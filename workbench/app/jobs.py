@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 import workbench as wb
 
@@ -155,8 +155,6 @@ def _interrupt(connection: Connection) -> None:
 
 def _report_bars(connection: Connection) -> None:
     """Send what progress bars would draw."""
-    from tqdm import tqdm
-
     tqdm.set_lock(threading.RLock())  # its default is a semaphore of the system, which ending here would leave behind
 
     def send(bar: tqdm, msg: str | None = None, pos: int | None = None) -> None:
