@@ -33,7 +33,7 @@ def test_mean_and_variance_are_those_of_the_samples(lights, size):
     chi = np.mean((signal - LEVEL[:, None, None]) ** 2 / variance)
     assert abs(chi - 1) < 5 * np.sqrt(2 / signal.size) + 0.002  # two extremes in 30,000 are left out
     assert running.rejected.mean() < 2e-4
-    assert (running.count == lights).all()
+    assert (running.samples == lights).all()
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 7, 11])

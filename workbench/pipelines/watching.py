@@ -216,8 +216,7 @@ def _watch(folder: Path, sensor: Any, night: _Setting, ticks: Iterator[bool], se
 
 
 def _stamp(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+    return [path.stat().st_size, path.stat().st_mtime_ns]
 
 
 def _is_new(path: Path, live: LiveStack) -> bool:
@@ -263,8 +262,7 @@ def _begun(opened: OpenedFrames, night: _Setting) -> LiveStack:
 def _identity(opened: OpenedFrames, night: _Setting) -> str:
     """What a stack that is gone on with must share: version, settings, and the lights' kind."""
     lights = opened.lights
-    parts = __version__, repr(night.chosen), opened.sensor, lights.shape, lights.cfa_pattern, lights.camera
-    return digest(*parts)
+    return digest(__version__, repr(night.chosen), opened.sensor, lights.shape, lights.cfa_pattern, lights.camera)
 
 
 def _key(path: Path) -> int:
@@ -350,8 +348,10 @@ def _row(
         quality = {name: float(table[name][0]) for name in quality}
     if not reason:
         frames, total = frames + 1, total + mine.exposure
-    after = not reason, reason, frames, total, noise, time.perf_counter() - begin
-    return LiveLight(mine.name, mine.exposure, *quality.values(), transparency, *after)
+    return LiveLight(
+        file=mine.name, exposure=mine.exposure, transparency=transparency, used=not reason, reason=reason,
+        frames=frames, total_exposure=total, noise=noise, seconds=time.perf_counter() - begin, **quality,
+    )  # fmt: skip
 
 
 def _write_results(live: LiveStack, place: Place) -> None:

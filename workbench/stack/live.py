@@ -27,7 +27,7 @@ class RunningStack(NamedTuple):
     """What is kept of all lights so far, each array (channel, y, x).
 
     `weight` Σw and `signal` Σ w s [e-] of the samples that are neither extreme nor rejected; `noise` Σ w v [e-²],
-    `count` and `rejected` of all; `high`, `low` [e-] the extremes and `high_frame`, `low_frame` the lights they are of.
+    `samples` and `rejected` of all; `high`, `low` [e-] the extremes; `high_frame`, `low_frame` the lights they are of.
     """
 
     weight: np.ndarray
@@ -35,7 +35,7 @@ class RunningStack(NamedTuple):
     noise: np.ndarray
     high: np.ndarray
     low: np.ndarray
-    count: np.ndarray
+    samples: np.ndarray
     rejected: np.ndarray
     high_frame: np.ndarray
     low_frame: np.ndarray
@@ -140,10 +140,10 @@ def _add(running, light, number, weights, level):
                 values, variances,
             )  # fmt: skip
             weight, signal, noise = running.weight[c, v], running.signal[c, v], running.noise[c, v]
-            high, low, count, rejected = (
+            high, low, samples, rejected = (
                 running.high[c, v],
                 running.low[c, v],
-                running.count[c, v],
+                running.samples[c, v],
                 running.rejected[c, v],
             )
             high_frame, low_frame = running.high_frame[c, v], running.low_frame[c, v]
@@ -151,8 +151,8 @@ def _add(running, light, number, weights, level):
                 value, frame = values[i], np.int64(number)
                 if not np.isfinite(value):
                     continue
-                before = np.int64(count[i])
-                count[i] = before + 1
+                before = np.int64(samples[i])
+                samples[i] = before + 1
                 noise[i] += own[number] * variances[i]
                 if before == 0:
                     high[i], high_frame[i] = value, number
@@ -194,17 +194,17 @@ def running_mean(running: RunningStack, weights: np.ndarray, level: np.ndarray) 
 @kernel()
 def _mean(running, weights, level, signal, variance):
     for c, v, i in np.ndindex(signal.shape):
-        count = running.count[c, v, i]
-        if count == 0:
+        samples = running.samples[c, v, i]
+        if samples == 0:
             signal[c, v, i] = variance[c, v, i] = np.nan
             continue
-        common = running.noise[c, v, i] / count
+        common = running.noise[c, v, i] / samples
         high, above = running.high[c, v, i], weights[running.high_frame[c, v, i], c]
         low, below = running.low[c, v, i], weights[running.low_frame[c, v, i], c]
         weight, total = running.weight[c, v, i], running.signal[c, v, i]
-        if count == 1:
+        if samples == 1:
             weight, total = above, above * high
-        elif count == 2:  # what strays is brighter: cosmic rays, trails
+        elif samples == 2:  # what strays is brighter: cosmic rays, trails
             weight, total = below, below * low
             if not _strays(high, low, level[c], common / above + common / below):
                 weight, total = below + above, total + above * high
