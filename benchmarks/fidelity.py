@@ -227,7 +227,7 @@ def honest_table(clean: Sequence[tuple[int, dict[str, str]]]) -> str:
     """Return what was found in honest cameras (seed, statuses): false alarms of each question, and the kinds."""
     total, alarms = len(clean), Counter(item for seed, found in clean for item in _alarms(seed, found).items())
     kinds = Counter(HONEST[seed % len(HONEST)].title for seed, _ in clean)
-    lines = [f"Honest virtual cameras: {total} ({', '.join(f'{count} {title}' for title, count in kinds.items())})."]
+    lines = [f"Honest virtual cameras: {total} ({'; '.join(f'{title}: {count}' for title, count in kinds.items())})."]
     lines += ["", "| question | changed | worth knowing | not known |", "|---|---|---|---|"]
     for test in clean[0][1]:
         changed, notice, unknown = (alarms[test, status] for status in (CHANGED, NOTICE, UNKNOWN))
