@@ -169,7 +169,9 @@ def _moved(frame: np.ndarray, shot: Shot, camera: VirtualSensor, rng: np.random.
 
 def _subtracted(frame: np.ndarray, shot: Shot, camera: VirtualSensor, rng: np.random.Generator) -> np.ndarray:
     dark = camera.mean_dark_current(shot.temperature) * shot.exposure / camera.gain(ISO)
-    return (frame - round(dark)).astype(frame.dtype)
+    return np.floor(frame - dark + rng.random(frame.shape)).astype(
+        frame.dtype
+    )  # on average, of what is no whole number
 
 
 def _risen(frame: np.ndarray, shot: Shot, camera: VirtualSensor, rng: np.random.Generator) -> np.ndarray:
