@@ -13,6 +13,7 @@ import xarray as xr
 from workbench import charts
 from workbench.charts import theme
 from workbench.core.dark import predict_dark
+from workbench.core.errors import WorkbenchError
 from workbench.core.settings import setting_dim
 from workbench.core.values import describe, temperature_text
 from workbench.pixels.cosmic_rays import find_cosmic_rays
@@ -139,20 +140,23 @@ def muon_tracks(dark: xr.DataArray, threshold: float = 6.0, frames: int | None =
     return charts.cosmic_rays(find_cosmic_rays(some, threshold=threshold, progress=False))
 
 
-def count_muons(found: xr.Dataset) -> pd.DataFrame:
-    """Tabulate how many events a series of darks holds, and how many muons were to be expected.
+def count_muons(dark: xr.DataArray) -> pd.DataFrame | str:
+    """Tabulate how many events a series of darks holds, and how many muons were to be expected; or why it cannot be.
 
     Parameters
     ----------
-    found
-        From `sensor.find_cosmic_rays`.
+    dark
+        Raw darks (frame, y, x), five or more equal ones.
 
     Examples
     --------
-    >>> found = find_cosmic_rays(muon_darks(6, muons=3), progress=False)
-    >>> count_muons(found).loc["darks, and their exposure together", "number"]
+    >>> count_muons(muon_darks(6, muons=3)).loc["darks, and their exposure together", "number"]
     '6, 6.0 min'
     """
+    try:
+        found = find_cosmic_rays(dark, progress=False)
+    except WorkbenchError as problem:
+        return str(problem)
     expected = float(found["expected"])
     rows = {
         "darks, and their exposure together": f"{int(found['frames'])}, {float(found['seconds']) / 60:.1f} min",

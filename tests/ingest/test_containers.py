@@ -1,5 +1,6 @@
 """TIFF, XISF and SER files as frames: the very pixels, what they record, and refusals that say what to do."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from astropy.io import fits
-from scipy.ndimage import convolve
+from scipy.ndimage import convolve, gaussian_filter
 
 from workbench import WorkbenchError
 from workbench.core.cube import digest
@@ -68,12 +69,8 @@ def test_a_float_tiff_in_adu_is_a_frame(tmp_path):
 @pytest.mark.parametrize(
     ("data", "options", "reason"),
     [
-        (
-            np.zeros((32, 48, 3), "uint16"),
-            {"photometric": "rgb"},
-            "3 colour planes: it is debayered.*give the raw mosaic",
-        ),
-        (np.zeros((3, 32, 48), "uint16"), {"photometric": "rgb", "planarconfig": "separate"}, "3 colour planes"),
+        (np.zeros((32, 48, 4), "uint16"), {"photometric": "rgb"}, "finished picture.*transparency"),
+        (np.zeros((32, 48, 3), "uint8"), {"photometric": "rgb"}, "eight bits a pixel"),
         (np.zeros((32, 48), "uint8"), {"photometric": "minisblack"}, "eight bits a pixel.*linear TIFF of 16 bits"),
         (np.zeros((2, 32, 48), "uint16"), {"photometric": "minisblack"}, "holds 2 pictures; give one frame a file"),
         (np.zeros((32, 48), "uint16"), {"photometric": "miniswhite"}, "finished picture"),
@@ -103,15 +100,6 @@ def test_a_tiff_cut_short_is_an_error(tmp_path, kept, options):
 
 
 # three planes
-
-
-@pytest.mark.parametrize("shape", [(3, 24, 32), (24, 32, 3)])
-def test_a_debayered_fits_file_says_what_to_give(tmp_path, shape):
-    fits.PrimaryHDU(np.zeros(shape, "uint16")).writeto(tmp_path / "a.fits")
-    with pytest.raises(
-        FrameReadError, match="3 colour planes: it is debayered.*debayering switched off.*workbench finish"
-    ):
-        read_frame(tmp_path / "a.fits")
 
 
 def bilinear(raw, pattern):
@@ -157,11 +145,73 @@ def test_what_siril_debayered_is_the_raw_mosaic_again(tmp_path, siril):
     np.testing.assert_array_equal(found.values, expected)
 
 
-def test_a_picture_of_true_colour_planes_is_refused(tmp_path):
-    planes = np.random.default_rng(4).normal(900, 12, (3, 64, 96)).astype("uint16")
-    fits.writeto(tmp_path / "a.fits", planes)
-    with pytest.raises(FrameReadError, match="which samples were measured is not known"):
-        read_frame(tmp_path / "a.fits")
+def write_planes(path, planes, form):
+    """Colour planes (3, y, x) as programs keep them; returns the frame's path."""
+    last = np.moveaxis(planes, 0, -1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if form == "xisf":
+        return write_xisf(path, last, {"IMAGETYP": "'LIGHT'", "EXPTIME": 4.0})
+    if form in ("rgb.ser", "bgr.ser"):
+        write_ser(path, [last if form == "rgb.ser" else last[..., ::-1]], colour=100 if form == "rgb.ser" else 101)
+        return path.with_name(f"{path.name}#0000")
+    if form == "fits":
+        fits.writeto(path, planes, fits.Header({"IMAGETYP": "Light", "EXPTIME": 4.0}))
+    else:
+        tifffile.imwrite(path, planes if form == "apart.tif" else last, photometric="rgb",
+                         planarconfig="separate" if form == "apart.tif" else "contig",
+                         compression="deflate" if form == "packed.tif" else None)  # fmt: skip
+    return path
+
+
+COLOUR_FORMS = ["fits", "xisf", "rgb.ser", "bgr.ser", "a.tif", "apart.tif", "packed.tif"]
+
+
+@pytest.mark.parametrize("form", COLOUR_FORMS)
+def test_of_every_debayered_file_the_measured_samples_are_taken(tmp_path, form):
+    raw = np.random.default_rng(4).normal(900, 12, (64, 96)).round()
+    path = write_planes(tmp_path / "lights" / f"x_4s.{form}", bilinear(raw, "GRBG"), form)
+    np.testing.assert_array_equal(read_frame(path), raw)
+    folder = open_folder(tmp_path)
+    assert (folder.light.attrs["cfa_pattern"], folder.table["planes"].item()) == ("GRBG", 3)
+    np.testing.assert_array_equal(folder.light.values[0], raw)
+    assert any("samples that were measured show by their noise, in the mosaic GRBG" in text for text in folder.warnings)
+
+
+@pytest.mark.parametrize("form", COLOUR_FORMS)
+@pytest.mark.parametrize("smooth", [0, 1.2])
+def test_where_nothing_shows_what_was_measured_one_colour_a_pixel_is_taken(tmp_path, form, smooth):
+    planes = np.random.default_rng(4).normal(900, 40, (3, 512, 512))
+    if smooth:
+        planes = gaussian_filter(planes, (0, smooth, smooth))
+    planes = planes.round().astype("uint16")
+    path = write_planes(tmp_path / "lights" / f"x_4s.{form}", planes, form)
+    folder = open_folder(tmp_path)
+    frame = folder.light.values[0]
+    for plane, (row, column) in zip((0, 1, 1, 2), ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True):
+        np.testing.assert_array_equal(frame[row::2, column::2], planes[plane, row::2, column::2])
+    np.testing.assert_array_equal(read_frame(path), frame)
+    (warning,) = (text for text in folder.warnings if "which samples were measured does not show" in text)
+    stated = re.search(r"errors of areas are about ([\d.]+) times", warning)
+    red = frame[::2, ::2].astype(float)  # means of 8 x 8 samples, and what their number alone would give
+    true = 8 * red.reshape(32, 8, 32, 8).mean(axis=(1, 3)).std() / red.std()
+    assert (float(stated[1]) if stated else 1.0) == pytest.approx(true, abs=0.4)
+
+
+def test_a_debayered_picture_beside_its_raw_frame_or_among_raw_frames_is_set_aside(tmp_path):
+    write_frames(tmp_path, smart_telescope((96, 128)), [Batch("light", 2, 60.0)])
+    first, second = sorted((tmp_path / "lights").iterdir())
+    header = fits.getheader(first)
+    planes = np.random.default_rng(1).normal(900, 12, (3, 96, 128)).astype("uint16")
+    fits.writeto(tmp_path / "lights" / "one.fits", planes, fits.Header({"DATE-OBS": header["DATE-OBS"]}))
+    fits.writeto(tmp_path / "lights" / f"{second.stem}_debayered.fits", planes)
+    fits.writeto(tmp_path / "lights" / "sum.fits", planes, fits.Header({"DATE-OBS": "2020-01-01T00:00:00"}))
+    folder = open_folder(tmp_path)
+    assert folder.count("light") == 2
+    reasons = {path.name: reason for path, reason in folder.set_aside}
+    assert reasons["one.fits"] == f"is the debayered picture of lights/{first.name}, which is used"
+    assert reasons[f"{second.stem}_debayered.fits"].startswith(f"is the debayered picture of lights/{second.name}")
+    assert "three colour planes" in reasons["sum.fits"]
+    assert "workbench finish" in reasons["sum.fits"]
 
 
 # XISF
@@ -205,7 +255,7 @@ def test_the_mosaic_of_pixinsight(tmp_path):
 
 
 def test_xisf_that_is_no_frame_says_why(tmp_path):
-    colour = write_xisf(tmp_path / "colour.xisf", np.zeros((24, 32, 3), "uint16"))
+    colour = write_xisf(tmp_path / "colour.xisf", np.zeros((24, 32, 2), "uint16"))
     byte = write_xisf(tmp_path / "byte.xisf", np.zeros((24, 32), "uint8"))
     cut = write_xisf(tmp_path / "cut.xisf", mosaic())
     cut.write_bytes(cut.read_bytes()[:-100])
@@ -214,7 +264,7 @@ def test_xisf_that_is_no_frame_says_why(tmp_path):
     broken = tmp_path / "broken.xisf"
     broken.write_bytes(b"XISF0100" + bytes(100))
     reasons = {
-        colour: "3 colour planes",
+        colour: "has 2 planes; a frame has one, or three",
         byte: "eight bits",
         cut: "cut short",
         packed: "cut short",
@@ -295,7 +345,6 @@ def test_a_video_of_darks_and_one_without_times(tmp_path):
 def test_a_video_that_is_not_supported_says_why(tmp_path):
     frame = mosaic()
     reasons = {
-        write_ser(tmp_path / "rgb.ser", [frame], colour=100): "3 colour planes",
         write_ser(tmp_path / "cyan.ser", [frame], colour=16): "colours number 16",
         write_ser(tmp_path / "odd.ser", [frame], depth=0): "impossible header",
     }

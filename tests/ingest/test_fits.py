@@ -294,7 +294,7 @@ def test_a_pattern_that_is_not_read_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (np.zeros((3, 20, 30), np.uint16), "holds 3 colour planes: it is debayered"),
+        (np.zeros((4, 20, 30), np.uint16), "holds data of size 4 x 20 x 30"),
         (np.zeros((20, 30), np.uint8), "has eight bits a pixel"),
         (np.zeros(30, np.uint16), "holds data of size 30"),
         (None, "holds no image"),

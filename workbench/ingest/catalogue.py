@@ -283,6 +283,13 @@ def _row(info: FrameInfo, given: dict[str, Any], root: Path) -> tuple[dict[str, 
         doubts.append(("ISO and exposure that no file records are taken from names", f"{name} ({words})"))
         info = replace(info, **named)
     doubts += [(doubt, name) for doubt in info.doubts]
+    info, missing = _possible(info, name)
+    return frame_row(info, name, kind), [(name, problem, example) for problem, example in [*doubts, *missing]]
+
+
+def _possible(info: FrameInfo, name: str) -> tuple[FrameInfo, list[tuple[str, str]]]:
+    """The record without an exposure that cannot be; and what is missing in it, with the example."""
+    doubts = []
     if not np.isnan(info.exposure) and not 0 <= info.exposure <= _LONGEST:
         problem = "the exposure is below zero or longer than a day and counts as not recorded; is its unit seconds?"
         doubts.append((problem, f"{name} ({info.exposure:g} s)"))
@@ -290,7 +297,7 @@ def _row(info: FrameInfo, given: dict[str, Any], root: Path) -> tuple[dict[str, 
     for quantity, label, column in (("iso", "ISO", "iso"), ("exposure", "exposure", "exposure_s")):
         if np.isnan(getattr(info, quantity)) and (quantity != "iso" or info.format in _WITH_ISO):
             doubts.append((f"no {label} recorded; give it in {MANIFEST} (column {column})", name))
-    return frame_row(info, name, kind), [(name, problem, example) for problem, example in doubts]
+    return info, doubts
 
 
 def _named(info: FrameInfo, root: Path) -> dict[str, float]:

@@ -16,9 +16,9 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
 from ..core.errors import FrameReadError
-from ..core.mosaic import measured_pattern, middle, take_measured
-from .fits_header import BOTTOM_UP, colour_axis, frame_info
-from .metadata import FrameInfo, PlainPixels, debayered, require_file, require_length
+from .containers import of_mosaic, with_mosaic
+from .fits_header import BOTTOM_UP, colour_axis, frame_info, row_order
+from .metadata import FrameInfo, PlainPixels, require_file, require_length
 
 
 def read_fits(path: str | Path, area: str = "visible") -> np.ndarray:
@@ -27,13 +27,12 @@ def read_fits(path: str | Path, area: str = "visible") -> np.ndarray:
     A file whose rows run from the bottom up (``ROWORDER``) is turned upright.  Without ``area="full"`` the overscan is
     cut off (``TRIMSEC``, ``DATASEC``, ``BIASSEC``).  16-bit integers come as uint16; floating-point data stay what they
     are; wider integers and scaled integers come as float64, blank ones as NaN.  Of a debayered picture, three colour
-    planes, come the samples that were measured, as their mosaic.
+    planes, comes one colour a pixel, as a mosaic (`containers.with_mosaic`).
 
     Raises
     ------
     FrameReadError
-        If it holds no two-dimensional image, has eight bits a pixel, is cut short, or is a picture of three colour
-        planes that does not show which samples were measured.
+        If it holds no two-dimensional image, has eight bits a pixel or is cut short.
     """
     path = require_file(path)
     with _opened(path) as hdus:
@@ -42,17 +41,14 @@ def read_fits(path: str | Path, area: str = "visible") -> np.ndarray:
         if plain is not None:
             return plain.read(area=area)
         try:
-            if colour_axis(hdu.header) is None:
-                pixels = np.asarray(hdu.data).reshape(info.full_shape)
-            else:
-                pixels = take_measured(_colours(hdu, info), info.cfa_pattern)
+            pixels = of_mosaic(_colours(path), info) if info.planes == 3 else hdu.data.reshape(info.full_shape)
         except Exception as error:  # astropy and zlib raise many kinds for damaged data
             raise FrameReadError(path, f"is damaged or cut short ({error}); copy it again") from None
     if info.dtype == "uint16" and pixels.dtype.kind == "i" and pixels.min() < 0:
         raise FrameReadError(
             path, f"has values below zero ({pixels.min()}) in 16-bit integers, which no camera writes; save it as float"
         )
-    if info.row_order == BOTTOM_UP and colour_axis(hdu.header) is None:
+    if info.row_order == BOTTOM_UP and info.planes == 1:
         pixels = pixels[::-1]
     if area == "visible":
         (top, left), height, width = info.margins, info.height, info.width
@@ -120,11 +116,16 @@ def _opened(path: Path) -> Iterator[fits.HDUList]:
 
 def _picture(hdus: fits.HDUList, path: Path) -> tuple[Any, FrameInfo]:
     """The first HDU that holds an image, and its record."""
+    hdu = _image(hdus, path)
+    info = frame_info(hdu.header, path)
+    return hdu, info if colour_axis(hdu.header) is None else with_mosaic(info, _colours)
+
+
+def _image(hdus: fits.HDUList, path: Path) -> Any:
     for hdu in hdus:
         if isinstance(hdu, (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)) and hdu.header.get("NAXIS", 0) > 0:
             _mend(hdu.header)
-            info = frame_info(hdu.header, path)
-            return hdu, info if colour_axis(hdu.header) is None else _with_mosaic(hdu, info)
+            return hdu
     raise FrameReadError(path, "holds no image (its FITS units are empty, or tables)")
 
 
@@ -140,27 +141,15 @@ def _mend(header: fits.Header) -> None:
                 header.remove(card.keyword)
 
 
-def _colours(hdu: Any, info: FrameInfo) -> np.ndarray:
+def _colours(path: Path) -> np.ndarray:
     """The upright planes R, G, B (3, y, x) of a debayered picture."""
-    planes = np.moveaxis(np.squeeze(hdu.data), colour_axis(hdu.header) or 0, 0)
-    return planes[:, ::-1] if info.row_order == BOTTOM_UP else planes
-
-
-def _with_mosaic(hdu: Any, info: FrameInfo) -> FrameInfo:
-    """A debayered picture's record with the mosaic that its pixels show, the samples that were measured."""
-    rows, columns = middle(info.full_shape, (512, 512))
-    try:
-        pattern = measured_pattern(_colours(hdu, info)[:, rows, columns])
-    except Exception as error:  # astropy and zlib raise many kinds for damaged data
-        raise FrameReadError(info.path, f"is damaged or cut short ({error}); copy it again") from None
-    if not pattern:
-        raise FrameReadError(info.path, debayered(3))
-    levels = (info.black_level * 4)[:4]
-    doubt = (
-        f"three colour planes, debayered: the samples that were measured show by their noise, in the mosaic {pattern}, "
-        "and are used, the interpolated ones are not; if colours were balanced, calibration frames do not fit"
-    )
-    return replace(info, cfa_pattern=pattern, cfa_stated=True, black_level=levels, doubts=(*info.doubts, doubt))
+    with _opened(path) as hdus:
+        hdu = _image(hdus, path)
+        try:
+            planes = np.moveaxis(np.squeeze(hdu.data), colour_axis(hdu.header) or 0, 0)
+        except Exception as error:  # astropy and zlib raise many kinds for damaged data
+            raise FrameReadError(path, f"is damaged or cut short ({error}); copy it again") from None
+        return planes[:, ::-1] if row_order(hdu.header) == BOTTOM_UP else planes
 
 
 def _plain(hdu: Any, info: FrameInfo) -> PlainPixels | None:

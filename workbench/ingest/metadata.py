@@ -40,8 +40,9 @@ class FrameInfo:
     on the sensor (``"640, 480"``, empty for its corner), ``rotation`` the rotator's angle [deg].  ``row_order`` is
     the file's (pixels are read upright); ``derived`` is why it is no raw frame (master, stack, processed picture),
     and ``combined`` how many frames were combined into it, NaN where that is not stated.  The file's numbers times
-    ``scale`` plus ``shift`` are ADU; ``overscan`` is its (top, left, height, width) in the full picture.  ``doubts``
-    are sentences about what the header states.
+    ``scale`` plus ``shift`` are ADU; ``overscan`` is its (top, left, height, width) in the full picture.  ``planes``
+    counts the file's colour planes, of which one colour a pixel is read (`containers.with_mosaic`).  ``doubts`` are
+    sentences about what the header states.
     """
 
     path: Path
@@ -76,6 +77,7 @@ class FrameInfo:
     scale: float = 1.0
     shift: float = 0.0
     overscan: tuple[int, ...] = ()
+    planes: int = 1
     doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -316,15 +318,6 @@ def number(text: Any) -> float:
         return float(text)
     except (TypeError, ValueError, ZeroDivisionError):
         return math.nan
-
-
-def debayered(planes: int) -> str:
-    """Return why a file of several colour planes is no frame, and what to give instead."""
-    return (
-        f"holds {planes} colour planes: it is debayered, neighbours share what they held, and which samples were "
-        "measured is not known; give the raw mosaic (one plane, debayering switched off), or, if it is a linear stack, "
-        "finish it: workbench finish"
-    )
 
 
 def require_file(path: str | Path) -> Path:

@@ -23,7 +23,7 @@ from ..core.files import holder
 from ..core.mosaic import shifted
 from ..core.settings import SETTING
 from ..core.values import joined_lines
-from .containers import frames_in, read_tiff, read_xisf, ser_layout, tiff_layout, xisf_keywords, xisf_layout
+from .containers import frames_in, read_ser, read_tiff, read_xisf, ser_layout, tiff_layout, xisf_keywords, xisf_layout
 from .dng import plain_dng
 from .fits import fits_layout, header_of, read_fits
 from .metadata import FrameInfo, PlainPixels, kind_in_words, read_exif, require_file
@@ -32,7 +32,7 @@ from .raw import raw_info, read_raw
 _RECORDED = (*SETTING, "egain", "filter", "exposure", "aperture", "temperature", "rotation", "time")
 Area = Literal["visible", "full"]
 _LAYOUTS = {"fits": fits_layout, "xisf": xisf_layout, "tiff": tiff_layout, "ser": ser_layout}
-_UNPACKERS = {"xisf": read_xisf, "tiff": read_tiff}
+_UNPACKERS = {"xisf": read_xisf, "tiff": read_tiff, "ser": read_ser}
 _GAP = rb"(?:\s|#[^\n]*\n)+"
 _PGM_HEADER = re.compile(rb"P5" + 3 * (_GAP + rb"(\d+)") + rb"\s")
 

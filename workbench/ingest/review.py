@@ -6,6 +6,7 @@ import filecmp
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..core.errors import FrameReadError
 from ..core.mosaic import checkerboard, middle, shifted
 from ..core.settings import SETTING
 from .fits_header import BOTTOM_UP
-from .folder import Finding
+from .folder import Finding, Folder
 from .metadata import FrameInfo, kind_in_folders, kind_in_words
 from .reader import plain_pixels, read_frame
 
@@ -42,33 +43,31 @@ def foreign(info: FrameInfo, root: Path, stated: Mapping[str, Any]) -> tuple[str
     """
     if info.format in ("raw", "dng", "pgm"):
         return "", "", 1.0
-    peak, level = _peak(info), float(stated.get("white_level", 0))
+    peak, level, given = _peak(info), float(stated.get("white_level", 0)), stated.get("kind")
     scale = 1.0 if np.isnan(peak) else level if level > 1 else _FULL_SCALE
-    reason, kind = _foreign(info, root, peak, level, stated.get("kind"))
-    return reason, kind, scale
-
-
-def _foreign(info: FrameInfo, root: Path, peak: float, level: float, given: str | None) -> tuple[str, str]:
-    """Why it is no raw frame, and of which kind it is a master; `given`: the kind that the manifest has for it."""
     name, folder = (re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text) for text in (info.path.stem, info.path.parent.name))
-    why = "" if given else info.derived
-    if not (why or given) and (_MASTER.search(name) or _PROCESSED.match(name)):
-        why = f"its name {info.path.name}"
-    elif not (why or given) and info.path.parent != root and "master" in folder.casefold():
-        why = f"its folder {info.path.parent.name}"
+    why = "" if given else info.derived or _in_names(info.path, name, "" if info.path.parent == root else folder)
     if not why and (np.isnan(peak) or (given and level > 1)):
-        return "", ""
+        return "", "", scale
     kinds = (kind_in_words(_MASTER.sub(" ", text)) for text in (info.imagetyp, name, folder))
     kind = given or next(filter(None, kinds), "") or kind_in_folders(info.path, root)
     scaled = f"holds numbers from 0 to {peak:.3g}, not ADU, as Siril and PixInsight write them"
     if kind in MASTER_KINDS:
         reason = f"is a master {kind} ({why})" if why else f"{scaled}, taken for a master {kind}"
-        return f"{reason}: not counted as a raw frame", kind
+        return f"{reason}: not counted as a raw frame", kind, scale
     if why:
-        return f"is a stacked or processed picture ({why}): give the raw frames", ""
-    if level > 1:
-        return "", ""
-    return f"{scaled}; state in frames.csv (column white_level) how many ADU 1 stands for, or give the raw frame", ""
+        return f"is a stacked or processed picture ({why}): give the raw frames", "", scale
+    remedy = (
+        "write into frames.csv (column white_level) how many ADU 1 stands for, 65535 if the program divided 16 bits"
+    )
+    return "" if level > 1 else f"{scaled}; {remedy}, or give the raw frame", "", scale
+
+
+def _in_names(path: Path, name: str, folder: str) -> str:
+    """What in the names of a file and its folder speaks of a master, a stack or a processed picture."""
+    if _MASTER.search(name) or _PROCESSED.match(name):
+        return f"its name {path.name}"
+    return f"its folder {path.parent.name}" if "master" in folder.casefold() else ""
 
 
 def _peak(info: FrameInfo) -> float:
@@ -96,7 +95,9 @@ def review(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[Path, str]], l
     pairs = find_duplicates(table)
     paths, files = table["path"], table["file"]
     set_aside = [(paths[copy], f"is the same exposure as {files[kept]}, which is used") for copy, kept in pairs]
-    table = table.drop(index=[copy for copy, _ in pairs]).reset_index(drop=True)
+    pictures = debayered_beside_raw(table)
+    set_aside += [(paths[number], why) for number, why in pictures.items()]
+    table = table.drop(index={*(copy for copy, _ in pairs), *pictures}).reset_index(drop=True)
     table, doubts = complete_mosaics(table)
     doubts += impossible_exposures(table) + mixed_row_orders(table)
     return table, set_aside, doubts
@@ -181,16 +182,43 @@ def _equal(first: Path, second: Path, pixels: bool) -> bool:
         return False
 
 
+_DEBAYERED = re.compile(r"[ _-]*(?:debayer(?:ed)?|rgb|colou?r|pp)[ _-]*")
+
+
+def debayered_beside_raw(table: pd.DataFrame) -> dict[int, str]:
+    """Return the rows of colour planes that are set aside, with the reason: the raw frames are there.
+
+    Those that began in the same second, or have the name, of a raw frame of their kind; and those that do not show
+    which samples were measured, among raw frames of their kind.
+    """
+    names = table["file"].map(lambda name: _DEBAYERED.sub("", Path(name).stem.casefold()))
+    reasons = {}
+    for number in table.index[table["planes"] > 1]:
+        own = table.loc[number]
+        raw = table[(table["planes"] == 1) & (table["kind"] == own["kind"])]
+        same = (abs(raw["time"] - own["time"]) < pd.Timedelta(seconds=1)) | (
+            (raw["time"].isna() | pd.isna(own["time"])) & (names[raw.index] == names[number])
+        )
+        if same.any():
+            reasons[number] = f"is the debayered picture of {raw['file'][same].iloc[0]}, which is used"
+        elif len(raw) and not own["cfa_stated"]:
+            reasons[number] = (
+                "is a picture of three colour planes that does not show which samples were measured, among raw frames: "
+                "give its raw frame, or, if it is a linear stack, finish it: workbench finish"
+            )
+    return reasons
+
+
 # the overscan
 
 
-def follow_overscan(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
-    """Return the table with each frame's ``shift`` [ADU], so that their overscans have one mean, and findings.
+def follow_overscan(folder: Folder) -> Folder:
+    """Return the folder with each frame's ``shift`` [ADU], so that their overscans have one mean, and with findings.
 
     Of frames of one camera and setting whose overscans differ by more than five of their errors: the shift is the
     median of all less the frame's own.  What light reaches, or has one value, is no overscan: then nothing is shifted.
     """
-    table, doubts = table.copy(), []
+    table, doubts = folder.table.copy(), []
     for _, group in table[table["overscan"].map(len) > 0].groupby(["camera", *SETTING], dropna=False, sort=False):
         levels = np.array([_overscan_level(row) for _, row in group.iterrows()])
         shift, error = np.nanmedian(levels[:, 0]) - levels[:, 0], levels[:, 1]
@@ -199,14 +227,14 @@ def follow_overscan(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
             continue
         file = group["file"].iloc[int(np.nanargmax(np.abs(shift)))]
         if not np.isfinite(levels).all() or (levels[:, 0] > 1.05 * levels[:, 2] + 5 * error).any() or _lit(levels):
-            doubts.append(
-                (file, "BIASSEC is no overscan (it sees light, or is not as dark as the frame): not used", file)
-            )
-            continue
-        table.loc[group.index, "shift"] = shift
-        reach = f"{shift.min():+.3g} to {shift.max():+.3g} ADU, each ± {np.median(error):.2g}"
-        doubts.append((file, f"the level of the overscan drifts, and the frames are shifted by it ({reach})", file))
-    return table, doubts
+            problem, example = "BIASSEC is no overscan (it sees light, or is not as dark as the frame): not used", file
+        else:
+            table.loc[group.index, "shift"] = shift
+            reach = f"{shift.min():+.3g} to {shift.max():+.3g} ADU, each ± {np.median(error):.2g}"
+            problem = "the level of the overscan drifts, and the frames are shifted by it"
+            example = f"{file} ({reach})"
+        doubts.append((file, problem, example))
+    return replace(folder, table=table, findings=[*folder.findings, *doubts])
 
 
 def _overscan_level(row: pd.Series) -> tuple[float, float, float]:
@@ -244,7 +272,8 @@ def complete_mosaics(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
     table, doubts = table.copy(), []
     ask = "give it in frames.csv (column cfa)"
     for (camera, *_), group in table.groupby(["camera", "full_shape"], sort=False, dropna=False):
-        unstated = group[~group["cfa_stated"]]
+        doubts += _contradicted(group)
+        unstated = group[~group["cfa_stated"] & (group["planes"] == 1)]
         if not len(unstated):
             continue
         stated = group[group["cfa_stated"] & (group["cfa_pattern"] != "mono")]
@@ -271,6 +300,25 @@ def complete_mosaics(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
                 table.at[number, "cfa_pattern"] = shifted(pattern, *row["margins"])
                 table.at[number, "black_level"] = (row["black_level"] * 4)[:4]
     return table, doubts
+
+
+def _contradicted(group: pd.DataFrame) -> list[Finding]:
+    """A finding where a camera's pixels show green on another diagonal than the files state, which camera RAW does not.
+
+    Drivers that turn or mirror the picture, and windows that begin at an odd pixel, leave the words as they were.
+    """
+    stated = group[group["cfa_stated"] & (group["planes"] == 1) & ~group["format"].isin(("raw", "dng"))]
+    stated = stated[stated["cfa_pattern"].str.len() == 4]
+    stated = stated[stated["cfa_pattern"] != "mono"]
+    shown = _mosaic_in_pixels(stated) if len(stated) else ""
+    pattern = "" if stated.empty else shifted(stated["cfa_pattern"].iloc[0], *(-np.array(stated["margins"].iloc[0])))
+    if shown in ("", "mono") or (pattern[0] == "G") == (shown[0] == "G"):
+        return []
+    problem = (
+        f"the mosaic is stated as {pattern}, but the pixels show green on the other diagonal: {shown}, or red and blue "
+        "swapped; was the picture mirrored, or cut at an odd pixel? give the true one in frames.csv (column cfa)"
+    )
+    return [(file, problem, file) for file in stated["file"]]
 
 
 def _mosaic_in_pixels(group: pd.DataFrame) -> str:

@@ -210,8 +210,7 @@ def prepare_calibration(frames: Folder) -> Folder:
     its offset is still in it.  A finding says how old it is and what it does not state; why others are left out stands
     with what is set aside.
     """
-    table, doubts = follow_overscan(frames.table)
-    frames = replace(frames, table=table, findings=[*frames.findings, *doubts])
+    frames = follow_overscan(frames)
     lights = frames.table[frames.table["kind"] == "light"]
     if frames.masters.empty or lights.empty:
         return frames

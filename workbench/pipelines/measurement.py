@@ -372,7 +372,7 @@ def card_frames(folder: Folder, progress: Any = False) -> xr.DataArray:
     ranked = pd.concat([part for part in wanted if len(part)])
     ranked = ranked[~ranked["path"].duplicated()]
     window = _card_window(table)
-    frames = open_frames(ranked.head(card_size(table)))
+    frames = open_frames(ranked.head(card_size(table)).assign(shift=0.0))  # codes as they were written
     lazy = lazy_frames(frames)
     stream = counted(stream_frames(lazy), progress, len(lazy))
     read = np.stack([frame[window].copy() for frame in stream])  # looked at more than once; the rest is let go
