@@ -89,10 +89,12 @@ def test_the_hours_planned_are_those_that_the_stack_took(night, done, channel):
     assert planned.value == pytest.approx(count * time / 3600, rel=0.15)
 
 
-def test_x_trans_is_stacked_from_raw_files_to_a_picture(tmp_path):
+@pytest.mark.parametrize("suffix", ["dng", "fits"])
+def test_x_trans_is_stacked_from_raw_files_to_a_picture(tmp_path, suffix):
     night = write_night(
         tmp_path / "night", shape=SHAPE, stars=90, faintest=30.0, brightest=600.0, lights=5, biases=5, darks=5,
-        flats=5, trails=1, trail_electrons=900.0, dither=5.0, seed=11, cfa_pattern=XTRANS, progress=False,
+        flats=5, trails=1, trail_electrons=900.0, dither=5.0, seed=11, cfa_pattern=XTRANS, suffix=suffix,
+        progress=False,
     )  # fmt: skip
     done = stack_folder(night.folder, tmp_path / "stack.fits", reference="light_0000", progress=False)
     stack = open_stack(done.path)

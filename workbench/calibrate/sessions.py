@@ -148,6 +148,11 @@ def flat_doubts(light: xr.DataArray, flat: xr.DataArray, numbers: list[int], by:
         )
     elif of_flats and not of_lights:
         doubts.append(f"the lights state no FILTER; the flats of filter {of_flats} are used: make sure it is theirs")
+    if of_flats and (unnamed := [str(name) for name in flat["filename"].values[flat["filter"].values == ""]]):
+        doubts.append(
+            f"{len(unnamed)} flats state no FILTER, where others do, and are not used ({listed(unnamed, 1)}): name "
+            "their filter in frames.csv (column filter)"
+        )
     if not by:
         doubts.append(
             f"the flats are of several sessions ({listed(_folders(flat))}), and neither folders nor angles nor times "

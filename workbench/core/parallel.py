@@ -391,6 +391,8 @@ class Frames:
         finally:
             if file is not None:
                 file.close()
+        if total and not self.kept:
+            raise WorkbenchError(f"none of {total} frames can be read: {' '.join(self.dropped[0])}")
         self._sample: np.ndarray = np.array(sample, self.dtype).reshape(len(self), self._rows.size, self.width)
 
     def _one(self, buffers: FrameBuffers, frame: Any) -> np.ndarray | FrameReadError:

@@ -20,7 +20,7 @@ from .containers import frames_in
 from .folder import MANIFEST, Finding, Folder
 from .manifest import read_manifest
 from .metadata import FrameInfo, kind_in_folders, kind_in_words
-from .names import exposure_in_name, iso_in_name, temperature_in_name
+from .names import exposure_in_name, iso_in_name, temperature_in_name, with_name_of_dwarf
 from .reader import frame_row, read_metadata
 from .review import foreign, review
 
@@ -164,7 +164,7 @@ def _looked_at(
     file: Path, stated: dict[str, Any], root: Path, known: dict[Any, dict[str, Any]]
 ) -> tuple[dict[str, Any], list[Finding], str, str]:
     """A file's row and what is doubtful in it; why it is no raw frame, and of which kind it is a master."""
-    info = read_metadata(file, known)
+    info = with_name_of_dwarf(read_metadata(file, known))
     row, doubts = _row(info, stated, root)
     reason, master, row["scale"] = foreign(info, root, stated)
     if row["scale"] > 1:
@@ -266,8 +266,12 @@ def _row(info: FrameInfo, given: dict[str, Any], root: Path) -> tuple[dict[str, 
     """A frame's row, from its file, the manifest and names; and what is doubtful in it."""
     name = printable(info.path.relative_to(root).as_posix())
     kind = given.get("kind") or kind_in_words(info.imagetyp) or kind_in_folders(info.path, root)
-    kind = kind or kind_in_words(info.path.stem) or ("light" if info.format == "ser" else "")
+    lone = "light" if info.format == "ser" or "dwarf" in info.camera.casefold() else ""  # they name no kind
+    kind = kind or kind_in_words(info.path.stem) or lone
     temperature, doubts = _temperature(info, given.get("temperature"), root)
+    if not given.get("kind") and (folder := kind_in_folders(info.path, root)) not in ("", kind):
+        problem = f"the header says {info.imagetyp!r}, the folder {folder}: it counts as {kind}"
+        doubts.append((f"{problem}; if that is wrong, name its kind in {MANIFEST}", name))
     if not kind:
         doubts.append(
             (f"kind unknown; name the folder bias, darks, flats, darkflats or lights, or write {MANIFEST}", name)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.cube import MOSAICS, is_mosaic
+from ..core.cube import MOSAICS, is_mosaic, is_xtrans
 from ..core.errors import FrameReadError
 from ..core.mosaic import shifted
 from ..core.settings import filter_name
@@ -23,10 +23,10 @@ BOTTOM_UP = "BOTTOM-UP"
 def frame_info(header: Mapping[str, Any], path: Path) -> FrameInfo:
     """Return what the header of a two-dimensional image records of a frame.
 
-    ``EXPTIME`` or ``EXPOSURE`` [s], ``EXPOINUS`` [µs]; ``ISOSPEED``; ``GAIN``, ``OFFSET``, ``READOUTM``, ``XBINNING``
-    and ``XORGSUBF``, the setting; ``CCD-TEMP`` [°C or K]; ``DATE-OBS``; ``INSTRUME``; ``IMAGETYP``; ``FILTER``;
-    ``ROTATOR``; ``EGAIN`` [e-/ADU]; the mosaic, see `bayer_pattern`; ``ROWORDER``; ``TRIMSEC``, ``DATASEC`` and
-    ``BIASSEC``, the light-sensitive window, to which the frame is trimmed.
+    ``EXPTIME``, ``EXPOSURE`` or ``EXP`` [s], ``EXPOINUS`` [µs]; ``ISOSPEED``; ``GAIN``, ``OFFSET``, ``READOUTM``,
+    ``XBINNING`` and ``XORGSUBF``, the setting; ``CCD-TEMP`` or ``DET-TEMP`` [°C or K]; ``DATE-OBS``; ``INSTRUME``;
+    ``IMAGETYP``; ``FILTER``; ``ROTATOR``; ``EGAIN`` [e-/ADU]; the mosaic, see `bayer_pattern`; ``ROWORDER``;
+    ``TRIMSEC``, ``DATASEC`` and ``BIASSEC``, the light-sensitive window, to which the frame is trimmed.
 
     Raises
     ------
@@ -39,6 +39,8 @@ def frame_info(header: Mapping[str, Any], path: Path) -> FrameInfo:
         pattern = bayer_pattern(header)
     except ValueError as error:
         raise FrameReadError(path, str(error)) from None
+    if is_xtrans(pattern):  # whole cells, as of RAW files
+        height, width = height // 6 * 6, width // 6 * 6
     first = partial(_first, header)
     (exposure, slow), (temperature, warm) = _exposure(header), _temperature(header)
     return FrameInfo(
@@ -223,7 +225,7 @@ def _words(header: Mapping[str, Any], *keys: str) -> str:
 
 def _exposure(header: Mapping[str, Any]) -> tuple[float, str]:
     """The exposure time [s], from seconds, or from whole microseconds; and what is doubtful."""
-    stated, micro = _first(header, "EXPTIME", "EXPOSURE"), number(header.get("EXPOINUS")) * 1e-6
+    stated, micro = _first(header, "EXPTIME", "EXPOSURE", "EXP"), number(header.get("EXPOINUS")) * 1e-6
     if math.isnan(stated):
         return micro, ""
     if micro > 0 and abs(stated / micro - 1) > 0.01:
@@ -239,7 +241,7 @@ def _comment(header: Any, *keys: str) -> str:
 
 def _temperature(header: Mapping[str, Any]) -> tuple[float, str]:
     """The sensor's temperature [°C], converted from kelvin where no Celsius scale reaches; and what is doubtful."""
-    measured, wanted = number(header.get("CCD-TEMP")), number(header.get("SET-TEMP"))
+    measured, wanted = _first(header, "CCD-TEMP", "DET-TEMP"), number(header.get("SET-TEMP"))
     if 173 < measured < 333:  # -100 to 60 °C
         measured -= 273.15
         return round(measured, 2), "CCD-TEMP is in kelvin and taken as such"
@@ -256,6 +258,8 @@ def _temperature(header: Mapping[str, Any]) -> tuple[float, str]:
 def _binning(header: Mapping[str, Any], path: Path) -> float:
     """Sensor pixels along a side of a pixel; different ones along x and y are refused."""
     across, down = (_first(header, f"{axis}BINNING", f"CCD{axis}BIN") for axis in "XY")
+    if match := re.fullmatch(r"(\d)\s*[*x]\s*(\d)", _words(header, "BINNING")):
+        across, down = float(match[1]), float(match[2])
     if across > 0 and down > 0 and across != down:
         raise FrameReadError(path, f"is binned {across:g} x {down:g}; frames binned alike along x and y are supported")
     return next((value for value in (across, down) if value > 0), math.nan)

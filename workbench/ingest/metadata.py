@@ -307,15 +307,15 @@ def folder_names(path: Path, root: str | Path | None) -> list[str]:
 
 
 def number(text: Any) -> float:
-    """Return a number from a header's value, NaN where it is none.
+    """Return a number from a header's value, also as text with a decimal comma; NaN where it is none.
 
     Examples
     --------
-    >>> number("5.0"), number("n/a"), number(None)
-    (5.0, nan, nan)
+    >>> number("5.0"), number("-10,5"), number("n/a"), number(None)
+    (5.0, -10.5, nan, nan)
     """
     try:
-        return float(text)
+        return float(text.replace(",", ".") if isinstance(text, str) else text)
     except (TypeError, ValueError, ZeroDivisionError):
         return math.nan
 

@@ -1,12 +1,14 @@
-"""ISO setting, exposure and temperature in the names of files and folders, for frames that do not record them."""
+"""Settings, exposure and temperature in the names of files and folders, for frames that do not record them."""
 
 from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from .metadata import folder_names
+from .metadata import FrameInfo, folder_names
 
 _ISO = re.compile(
     r"(?<![a-z])iso[ _=-]?(\d{2,7})(?![\d.,])|(?<![\d.,a-z])(\d{2,7})[ _-]?iso(?![a-z0-9])", re.IGNORECASE
@@ -92,3 +94,31 @@ _TEMPERATURE = re.compile(
         (?: C | (?:°|deg)\ ?[Cc] ) (?![A-Za-z0-9])""",
     re.VERBOSE,
 )
+
+
+_DWARF = re.compile(
+    r"""(?:dark|bias|flat) (?:_exp_(?P<exposure>[\d.]+))? _gain_(?P<gain_setting>\d+) _bin_(?P<binning>\d+)
+        (?:_ir_(?P<filter>\d))? (?:_(?P<temperature>-?\d+(?:\.\d+)?)C)? (?:_stack_(?P<combined>\d+))?""",
+    re.VERBOSE,
+)
+_DWARF_FILTERS = {"0": "VIS", "1": "Astro", "2": "Duo-Band"}
+
+
+def with_name_of_dwarf(info: FrameInfo) -> FrameInfo:
+    """Return the record of a Dwarf telescope's master with what only its name states, any other as it is.
+
+    Exposure [s], gain setting, binning, filter, temperature [°C] and the number of frames combined.
+
+    Examples
+    --------
+    >>> info = with_name_of_dwarf(FrameInfo(Path("dark_exp_15.000000_gain_60_bin_1_27C_stack_3.fits"), "fits", 4, 4))
+    >>> info.exposure, info.gain_setting, info.temperature, info.combined, bool(info.derived)
+    (15.0, 60.0, 27.0, 3.0, True)
+    """
+    if not (match := _DWARF.fullmatch(info.path.stem)):
+        return info
+    values: dict[str, Any] = {name: float(text) for name, text in match.groupdict().items() if text}
+    if "filter" in values:
+        values["filter"] = _DWARF_FILTERS.get(match["filter"], "")
+    unknown = {name: value for name, value in values.items() if str(getattr(info, name)) in ("", "nan")}
+    return replace(info, derived=info.derived or "a master by its name", **unknown)

@@ -277,9 +277,12 @@ def run_identity(opened: OpenedFrames, settings: StackSettings) -> str:
 def prepare_masters(opened: OpenedFrames, settings: StackSettings, place: Place) -> PreparedMasters:
     """Make the masters, compare them with the lights, and keep the planes that calibrate each group of lights."""
     light, cubes = opened.frames.light, calibration_cubes(opened.frames)
-    made = make_masters(
-        light, **cubes, sensor=opened.sensor, folder=place.masters, scratch=place.work, progress=place.progress
-    )
+    try:
+        made = make_masters(
+            light, **cubes, sensor=opened.sensor, folder=place.masters, scratch=place.work, progress=place.progress
+        )
+    except WorkbenchError as problem:  # what is missing may be among what was set aside
+        raise WorkbenchError(f"{problem}{_reasons(opened.set_aside)}") from None
     masters, warnings, used, fit = check_masters(light, cubes, made, scale_darks=settings.scale_darks)
     opened.warnings.extend(warnings)
     planes = []

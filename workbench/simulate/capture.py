@@ -160,6 +160,15 @@ PROGRAMS: dict[str, dict[str, str]] = {
         "set_point": "SET-TEMP", "filter": "FILTER", "binning": "XBINNING YBINNING", "pixel": "XPIXSZ YPIXSZ",
         "focal": "FOCALLEN", "program": "SWCREATE",
     },
+    "sgp": {
+        "kind": "IMAGETYP", "exposure": "EXPOSURE", "gain": "GAIN", "offset": "OFFSET", "temperature": "CCD-TEMP",
+        "set_point": "SET-TEMP", "filter": "FILTER", "binning": "XBINNING YBINNING", "pixel": "XPIXSZ YPIXSZ",
+        "focal": "FOCALLEN", "program": "CREATOR",
+    },
+    "dwarf": {
+        "exposure": "EXPTIME", "gain": "GAIN", "temperature": "DET-TEMP", "filter": "FILTER",
+        "binning": "XBINNING YBINNING", "pattern": "BAYERPAT", "pixel": "XPIXSZ YPIXSZ", "focal": "FOCALLEN",
+    },
     "seestar": {
         "kind": "IMAGETYP", "exposure": "EXPTIME EXPOSURE", "gain": "GAIN", "temperature": "CCD-TEMP",
         "filter": "FILTER", "binning": "XBINNING YBINNING", "pattern": "BAYERPAT", "pixel": "XPIXSZ YPIXSZ",
@@ -168,9 +177,10 @@ PROGRAMS: dict[str, dict[str, str]] = {
 }  # fmt: skip
 _NAMES = {
     "nina": "N.I.N.A. 3.1", "sharpcap": "SharpCap v4.1", "asiair": "ZWO ASIAIR Plus", "maxim": "MaxIm DL Version 6.40",
-    "apt": "Astro Photography Tool - APT v.4", "seestar": "ZWO Seestar S50",
+    "apt": "Astro Photography Tool - APT v.4", "seestar": "ZWO Seestar S50", "sgp": "Sequence Generator Pro v4.2",
 }  # fmt: skip
-_WORDING = {"nina": str.upper, "maxim": "{} Frame".format, "apt": "{} Frame".format}  # of the kind; else as it is
+# of the kind; else as it is
+_WORDING = {"nina": str.upper, "sgp": str.upper, "maxim": "{} Frame".format, "apt": "{} Frame".format}
 
 
 def capture_header(program: str, camera: CooledCamera, batch: Batch, time: datetime) -> fits.Header:

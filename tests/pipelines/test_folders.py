@@ -1,0 +1,186 @@
+"""Folders as capture programs leave them when something went wrong: the right answer, or the true cause in words."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from workbench.core.errors import WorkbenchError
+from workbench.ingest.catalogue import open_folder
+from workbench.pipelines import characterize
+from workbench.pipelines.calibration_checks import prepare_calibration
+from workbench.pipelines.stacking import stack_folder
+from workbench.simulate.capture import Batch, cooled, smart_telescope, write_frames
+from workbench.simulate.sky import make_sky
+from workbench.stack.fits_out import open_stack
+
+SHAPE = (120, 160)
+BATCHES = [Batch("bias", 4, 0.0), Batch("dark", 4, 60.0), Batch("flat", 4, 1.0), Batch("light", 3, 60.0)]
+
+
+def night(folder, batches=BATCHES, camera=None, program="nina", shape=SHAPE):
+    return write_frames(
+        folder, camera or cooled(shape, offset_step=20.0), batches, program=program, seed=3,
+        sky=make_sky(shape, stars=40, seed=5),
+    )  # fmt: skip
+
+
+def rewrite(written, kinds, change):
+    """Write the frames of some kinds again, as ``change(pixels, header)`` gives them."""
+    for path, batch, _ in written:
+        if batch.kind in kinds:
+            with fits.open(path) as units:
+                pixels, header = units[0].data, units[0].header.copy()
+            for key in ("BZERO", "BSCALE"):
+                header.remove(key, ignore_missing=True)
+            pixels = change(pixels, header)
+            fits.writeto(path, pixels, header, overwrite=True)
+
+
+def stated(key, value):
+    def change(pixels, header):
+        header[key] = value
+        return pixels
+
+    return change
+
+
+def test_flats_whose_filter_the_program_forgot_are_named(tmp_path):
+    through = [Batch(kind, 3, time, filter=name) for name in "RG" for kind, time in (("flat", 1.0), ("light", 60.0))]
+    written = night(tmp_path, [*BATCHES[:2], *through], program="ekos")
+    flats = [path for path, batch, _ in written if batch.kind == "flat"]
+    for path in flats[2:5]:
+        with fits.open(path, mode="update") as units:
+            units[0].header.remove("FILTER")
+    plan = stack_folder(tmp_path, tmp_path / "s.fits", dry_run=True, progress=False).plan
+    assert any("3 flats state no FILTER, where others do, and are not used (flats/" in line for line in plan)
+
+
+def test_a_mosaic_that_the_pixels_contradict_is_reported(tmp_path):
+    written = night(tmp_path, camera=smart_telescope(SHAPE), program="asiair")
+    assert not [text for text in open_folder(tmp_path).warnings if "mosaic" in text]
+    rewrite(
+        written, ("bias", "dark", "flat", "light"), stated("BAYERPAT", "RGGB")
+    )  # the driver mirrors, and says nothing
+    (warning,) = (text for text in open_folder(tmp_path).warnings if "mosaic" in text)
+    assert "stated as RGGB, but the pixels show green on the other diagonal: GRBG" in warning
+    assert warning.endswith("and 14 more")
+
+
+def test_what_is_missing_for_the_masters_is_looked_for_among_what_was_set_aside(tmp_path):
+    written = night(tmp_path, camera=smart_telescope(SHAPE), program="asiair")
+    rewrite(written, ("bias",), stated("BAYERPAT", "BGGR"))
+    with pytest.raises(WorkbenchError, match="offset is not known.*set aside: biases/.*its mosaic is BGGR.*3 more"):
+        stack_folder(tmp_path, tmp_path / "s.fits", progress=False)
+
+
+def test_flats_saved_as_signed_numbers_end_in_words(tmp_path):
+    written = night(tmp_path, [*BATCHES[:2], Batch("flat", 4, 1.0, lamp=0.8), BATCHES[3]], program="maxim")
+    rewrite(written, ("flat",), lambda pixels, _: pixels.astype("uint16").view("int16"))
+    with pytest.raises(WorkbenchError, match="none of 4 flat frames can be read: flats/.*values below zero"):
+        stack_folder(tmp_path, tmp_path / "s.fits", progress=False)
+
+
+def test_flats_that_the_header_calls_lights_are_reported(tmp_path):
+    rewrite(night(tmp_path, program="sgp"), ("flat",), stated("IMAGETYP", "LIGHT"))
+    folder = open_folder(tmp_path)
+    assert folder.count("light") == 7
+    (warning,) = (text for text in folder.warnings if "the header says" in text)
+    assert warning.startswith("the header says 'LIGHT', the folder flat: it counts as light")
+    assert warning.endswith("flats/flat_0008.fits and 3 more")
+
+
+def test_numbers_with_a_decimal_comma(tmp_path):
+    written = night(tmp_path, program="sgp")
+    rewrite(written, ("dark",), stated("EXPOSURE", "60,0"))
+    rewrite(written, ("dark",), stated("CCD-TEMP", "-9,5"))
+    dark = open_folder(tmp_path).dark
+    assert (set(dark.exposure.values), set(dark.temperature.values)) == ({60.0}, {-9.5})
+
+
+def test_a_dwarf_and_its_masters(tmp_path):
+    taken = {"temperature": 24.0, "gain_setting": 60.0}
+    written = night(
+        tmp_path, [Batch("dark", 8, 15.0, **taken), Batch("light", 3, 15.0, filter="Astro", **taken)],
+        smart_telescope(SHAPE, cfa_pattern="RGGB", camera="DWARFIII"), "dwarf",
+    )  # fmt: skip
+    night_folder, masters = tmp_path / "DWARF_RAW_TELE_M 31_EXP_15_GAIN_60", tmp_path / "CALI_FRAME" / "dark" / "cam_0"
+    masters.mkdir(parents=True)
+    (tmp_path / "lights").rename(night_folder)
+    darks = [fits.getdata(path).astype(float) for path, batch, _ in written if batch.kind == "dark"]
+    for path, batch, _ in written:
+        if batch.kind == "dark":
+            path.unlink()
+    name = "dark_exp_15.000000_gain_60_bin_1_24C_stack_8.fits"
+    fits.writeto(masters / name, np.mean(darks, axis=0).round().astype("uint16"))
+    flat = np.full(SHAPE, 9000, "uint16")
+    (tmp_path / "CALI_FRAME" / "flat").mkdir()
+    fits.writeto(tmp_path / "CALI_FRAME" / "flat" / "flat_gain_2_bin_1_ir_1.fits", flat)
+    fits.writeto(tmp_path / "CALI_FRAME" / "flat" / "flat_gain_2_bin_1_ir_2.fits", flat + 9)
+    folder = prepare_calibration(open_folder(tmp_path))
+    assert (folder.count("light"), set(folder.light.temperature.values)) == (3, {24.0})
+    adopted = folder.adopted.set_index("kind")
+    wanted = ["exposure", "gain_setting", "temperature", "combined"]
+    assert adopted.loc["dark", wanted].tolist() == [15.0, 60.0, 24.0, 8.0]
+    assert sorted(adopted.loc["flat", "filter"]) == ["ASTRO", "DUO-BAND"]
+
+
+def masters_alone(folder, written):
+    """Replace the raw calibration frames by masters as Siril writes them."""
+    means = {}
+    for kind in ("bias", "dark", "flat"):
+        paths = [path for path, batch, _ in written if batch.kind == kind]
+        means[kind] = np.mean([fits.getdata(path).astype(float) for path in paths], axis=0)
+        header = fits.getheader(paths[0])
+        for key in ("BZERO", "BSCALE"):
+            header.remove(key, ignore_missing=True)
+        header["STACKCNT"], header["IMAGETYP"] = len(paths), f"Master {kind}"
+        master = means[kind] - (means["bias"] if kind == "flat" else 0)
+        (folder / "masters").mkdir(exist_ok=True)
+        fits.writeto(folder / "masters" / f"master_{kind}.fits", (master / 65535).astype("float32"), header)
+        for path in paths:
+            path.unlink()
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_with_masters_alone_the_header_gives_the_gain_and_the_lights_check_it(tmp_path, factor):
+    written = night(
+        tmp_path, [Batch("bias", 12, 0.0), Batch("dark", 12, 60.0), Batch("flat", 12, 1.0), Batch("light", 6, 60.0)]
+    )
+    if factor > 1:
+        egain = fits.getheader(written[-1][0])["EGAIN"]
+        rewrite(written, ("light",), stated("EGAIN", factor * egain))
+    masters_alone(tmp_path, written)
+    result = stack_folder(tmp_path, tmp_path / "s.fits", progress=False)
+    assert result.units == "electron"
+    assert any("the gain at gain setting 0 is what the headers state, EGAIN" in text for text in result.warnings)
+    chi = result.chi_square["mono"]
+    if factor == 1:
+        assert chi == pytest.approx(1, abs=0.1)
+        gain = float(open_stack(result.path).attrs["gain"].strip("[]").split()[0])
+        assert gain == pytest.approx(cooled(SHAPE).gain(0), rel=1e-3)
+    else:
+        assert any(
+            "is not what the noise model predicts" in text and "check the gain" in text for text in result.warnings
+        )
+
+
+def test_a_drifting_overscan_is_followed_when_the_camera_is_measured(tmp_path):
+    camera = cooled(SHAPE, offset_step=20.0)
+    written = night(
+        tmp_path, [Batch("bias", 8, 0.0), *(Batch("flat", 2, 1.0, lamp=lamp) for lamp in (0.1, 0.2, 0.35, 0.5, 0.7))],
+        camera,
+    )  # fmt: skip
+    steady = characterize(tmp_path, progress=False).sensor
+    rng, drift = np.random.default_rng(5), np.random.default_rng(6)
+
+    def widen(pixels, header):
+        scan = rng.normal(camera.black_level, 28.0, (SHAPE[0], 32))
+        header["BIASSEC"] = f"[{SHAPE[1] + 1}:{SHAPE[1] + 32},1:{SHAPE[0]}]"
+        return (np.hstack([pixels, scan]) + drift.normal(0, 40)).round().clip(0, 65535).astype("uint16")
+
+    rewrite(written, ("bias", "flat"), widen)
+    result = characterize(tmp_path, progress=False)
+    assert any("the level of the overscan drifts" in text for text in result.warnings)
+    for name in ("gain", "read_noise"):
+        found, error = (result.sensor[key].values.item() for key in (name, f"{name}_error"))
+        assert found == pytest.approx(steady[name].values.item(), abs=4 * error + 0.005 * found), name
