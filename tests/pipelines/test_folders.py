@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 from astropy.io import fits
+from click.testing import CliRunner
 
+from workbench.cli import main
 from workbench.core.errors import WorkbenchError
 from workbench.ingest.catalogue import open_folder
 from workbench.pipelines import characterize
@@ -184,3 +186,17 @@ def test_a_drifting_overscan_is_followed_when_the_camera_is_measured(tmp_path):
     for name in ("gain", "read_noise"):
         found, error = (result.sensor[key].values.item() for key in (name, f"{name}_error"))
         assert found == pytest.approx(steady[name].values.item(), abs=4 * error + 0.005 * found), name
+
+
+def test_a_comet_that_rejection_removes_is_reported_by_the_command(tmp_path):
+    written = night(tmp_path, [*BATCHES[:3], Batch("light", 8, 60.0)], shape=(200, 260))
+    lights = [(path, view) for path, batch, view in written if batch.kind == "light"]
+    y, x = np.mgrid[:200, :260]
+    for number, (path, _) in enumerate(lights):
+        with fits.open(path, mode="update") as units:
+            coma = 900 * np.exp(-((y - 60 - 5 * number) ** 2 + (x - 80 - 9 * number) ** 2) / (2 * 1.8**2))
+            units[0].data = (units[0].data + 16 * coma.round()).clip(0, 65535).astype("uint16")
+    done = CliRunner().invoke(main, ["stack", str(tmp_path), "--out", str(tmp_path / "s.fits")])
+    assert done.exit_code == 0, done.output
+    (line,) = (line for line in done.output.splitlines() if "moves" in line)
+    assert "rejection" in line

@@ -104,6 +104,18 @@ def test_flats_of_two_levels_under_one_setting_are_paired_by_level():
     assert float((abs(fit_gain(ptc).gain - GAIN) / fit_gain(ptc).gain_error).max()) < 3.5
 
 
+def test_a_lamp_that_varied_in_every_setting_is_one_warning_with_a_count():
+    cube = flats([2000, 9000]).assign_coords(exposure=("frame", [1.0] * 4))
+    settings = [cube.assign_coords(iso=("frame", np.full(4, iso))) for iso in (100.0, 200.0, 400.0)]
+    names = [f"{number}.fits" for number in range(12)]
+    several = (
+        xr.concat(settings, "frame").assign_coords(filename=("frame", names)).assign_attrs(black_level=(BLACK,) * 4)
+    )
+    (text,) = (text for text in photon_transfer(several, progress=False).attrs["warnings"] if "one light level" in text)
+    assert text.startswith("the flats at ISO 100")
+    assert text.endswith("as 2 levels; and 2 more settings like it")
+
+
 def test_a_lone_flat_is_left_out_and_named():
     cube = flats([2000, 9000]).isel(frame=[0, 1, 2])
     ptc = photon_transfer(cube, biases(), progress=False)

@@ -20,6 +20,7 @@ PENALTY = 0.05  # more noise than one endless exposure would have
 OVERHEAD = 5.0  # s between subs: download, dither
 LONGEST = 600.0  # s: beyond it satellites, gusts and clouds cost more than read noise
 _SHARES = {"R": 0.25, "G1": 0.5, "G2": 0.5, "G": 0.5, "B": 0.25}  # of a mosaic's pixels; both greens make one colour
+_SHARES |= {"X-Trans R": 8 / 36, "X-Trans G": 20 / 36, "X-Trans B": 8 / 36}
 TIMES = np.geomspace(1.0, 1800.0, 121)  # s, for curves
 
 
@@ -117,8 +118,8 @@ def hours(
         Pause between subs: download, dither [s].
     pixels, channel
         Over how many pixels of the stack one averages (binning 2 x 2: 4), and of which colour.  A mosaic has a quarter
-        of its pixels red, half green, a quarter blue: n = max(1, pixels · share), since what lies between is
-        interpolated from the same photosites.
+        of its pixels red, half green, a quarter blue (``X-Trans R``, ``G``, ``B``: 8, 20 and 8 of 36):
+        n = max(1, pixels · share), since what lies between is interpolated from the same photosites.
 
     Raises
     ------
@@ -185,7 +186,8 @@ def target_hours(
             continue
         target, rate = (share * sky[0], share * sky[1]), _pair(background, "rate", channel=channel)
         noise = read_out_noise(sensor, best, channel)
-        values.append(hours(snr, target, rate, noise, length, overhead=overhead, pixels=pixels, channel=channel))
+        colour = f"X-Trans {channel}" if background.sizes["channel"] == 3 else channel
+        values.append(hours(snr, target, rate, noise, length, overhead=overhead, pixels=pixels, channel=colour))
     about = {"hours": "hours under the sky", "hours_error": "error of the hours"}
     data = {
         name: ("channel", column, {"units": "h", "long_name": title})

@@ -97,13 +97,14 @@ def photon_transfer(
     names = channels_of(flat.attrs["cfa_pattern"])
     warnings = [] if zero is None or isinstance(bias, xr.Dataset) else list(zero.attrs["warnings"])
     dark = _zero_level(flat, zero, names, warnings)
-    pairs, levels = [], []
+    pairs, levels, alone = [], [], list[str]()
     for number, (setting, frames) in enumerate(group_frames(flat, *_of_level(flat))):
         if len(frames) < 2:
-            warnings.append(_lone_flat(setting, flat["filename"].values[frames]))
+            alone.append(_lone_flat(setting, flat["filename"].values[frames]))
         local = frame_pairs(len(frames))
         pairs += [(int(frames[i]), int(frames[j])) for i, j in local]
         levels += [number] * len(local)
+    warnings += _once(alone, "flats")
     sums = measure_pairs(flat, pairs, black=[dark["black_level"][i] for i, _ in pairs], progress=progress)
     pairs, levels, sums = _split_levels(flat, pairs, levels, sums, dark["black_level"], warnings, progress)
     sums, dark["smoothing_error"] = _unsmoothed(flat, pairs, sums, dark, warnings)
@@ -172,6 +173,11 @@ def _unsmoothed(
     return sums, relative
 
 
+def _once(texts: list[str], like: str) -> list[str]:
+    """Return the first of like texts, with the number of others."""
+    return [f"{text}; and {len(texts) - 1} more {like} like it" if len(texts) > 1 else text for text in texts[:1]]
+
+
 def _lone_flat(setting: Setting, files: np.ndarray) -> str:
     return (
         f"only one flat at {describe(setting)} ({listed(files)}): a variance needs two of the same light level; it is "
@@ -198,6 +204,7 @@ def _split_levels(
         (mean - black[number]).mean(axis=1) for mean, number in ((moments.mean1, first), (moments.mean2, second))
     )
     group, uneven, fresh = np.array(levels), [], []
+    doubts: tuple[list[str], list[str]] = [], []  # of the settings, of flats that are alone
     fresh_levels: list[int] = []
     for number in np.unique(group):
         here = group == number
@@ -208,13 +215,16 @@ def _split_levels(
             continue
         uneven.append(number)
         parts = _parts_of_one_level(frames, signal[frames])
-        warnings += _uneven_warnings(flat, frames, signal[frames], parts)
+        for texts, more in zip(doubts, _uneven_warnings(flat, frames, signal[frames], parts), strict=True):
+            texts += more
         for part in parts:
             local = frame_pairs(len(part))
             fresh += [(int(part[i]), int(part[j])) for i, j in local]
             fresh_levels += [max([*levels, *fresh_levels]) + 1] * len(local)
     if not uneven:
         return pairs, levels, sums
+    for texts, like in zip(doubts, ("settings", "flats"), strict=True):
+        warnings += _once(texts, like)
     again = measure_pairs(flat, fresh, black=[black[i] for i, _ in fresh], progress=progress)
     keep = np.flatnonzero(~np.isin(group, uneven))
     joined = (np.concatenate([old[keep], new]) if len(new) else old[keep] for old, new in zip(sums, again, strict=True))
@@ -229,7 +239,10 @@ def _parts_of_one_level(frames: np.ndarray, signal: np.ndarray) -> list[np.ndarr
     return [np.sort(part) for part in np.split(frames[order], jumps)]
 
 
-def _uneven_warnings(flat: xr.DataArray, frames: np.ndarray, signal: np.ndarray, parts: list[np.ndarray]) -> list[str]:
+def _uneven_warnings(
+    flat: xr.DataArray, frames: np.ndarray, signal: np.ndarray, parts: list[np.ndarray]
+) -> tuple[list[str], list[str]]:
+    """Say that the flats of a setting are of several levels; and of each level with one flat, that it is alone."""
     setting = {name: flat[name].values.item(frames[0]) for name in _of_level(flat)}
     files = flat["filename"].values
     faintest, brightest = files[frames[np.argmin(signal)]], files[frames[np.argmax(signal)]]
@@ -237,7 +250,7 @@ def _uneven_warnings(flat: xr.DataArray, frames: np.ndarray, signal: np.ndarray,
         f"the flats at {describe(setting)} are not of one light level: {faintest} has a signal of {signal.min():.0f} "
         f"ADU and {brightest} one of {signal.max():.0f} ADU; they are measured as {len(parts)} levels"
     )
-    return [uneven, *(_lone_flat(setting, files[part]) for part in parts if len(part) < 2)]
+    return [uneven], [_lone_flat(setting, files[part]) for part in parts if len(part) < 2]
 
 
 def _dataset(
