@@ -13,8 +13,8 @@ from scipy.special import chdtr, chdtri, gammaincinv
 
 from ..core.cube import black_levels, channels_of
 from ..core.errors import WorkbenchError
-from ..core.mosaic import planes
-from ..core.noise import code_step, stated_gain
+from ..core.mosaic import channel_index, planes, spread
+from ..core.noise import OwnNoise, code_step, own_noise, stated_gain
 from ..core.parallel import Frames
 from ..core.settings import setting_differs, setting_dim, setting_of
 from ..core.statistics import mad_std, weighted_by_errors
@@ -118,21 +118,27 @@ def noise_of_masters(
     header states is compared with what is measured.
     """
     iso = float(light["iso"])
+    ground = dark if dark is not None else bias
     bias, dark = (None if master is None or "combined" in master.attrs else master for master in (bias, dark))
     quiet = next((model_of(master)[:, 0] for master in (bias, dark) if master is not None), None)
     slope, error, source, warnings = _gain_of(light, dark, flat)
+    headers = source.startswith("EGAIN")
+    own = _own_noise(light, ground, flat) if quiet is None or headers else None
     if not source:
-        read = np.sqrt(quiet) if quiet is not None else _light_scatter(light)[0]
+        read = np.sqrt(quiet) if own is None else own.scatter
         warnings.append(
             f"the gain is not known (no sensor file, no flats at {describe(setting_of(light))}, no EGAIN, no warm "
             "pixels in darks): ADU are taken for electrons, so that weights and error bars are only relative"
         )
         source = "unknown: one electron an ADU"
         return SensorNoise((1.0,) * read.size, tuple(read), iso=iso, source=source, known=False), warnings
-    if quiet is None:
-        scatter, level = _light_scatter(light)
-        black = np.nan_to_num(black_levels(light.attrs))
-        read = np.sqrt(np.maximum(scatter**2 - slope * np.maximum(level - black, 0), 0.25)) / slope
+    if own is not None and headers and abs(own.slope - slope[0]) > max(4 * own.error, 0.2 * slope[0]) and own.slope > 0:
+        warnings.append(
+            f"the header's gain does not fit {light['filename'].item()}, whose noise grows with its level as "
+            f"{value_text(1 / own.slope, own.error / own.slope**2, 'e-/ADU')} makes it: check EGAIN by pairs of flats"
+        )
+    if quiet is None and own is not None:
+        read = np.sqrt(np.maximum(own.scatter**2 - slope * np.maximum(own.level, 0), 0.25)) / slope
         source += ", read noise from the lights' background (an upper bound)"
     else:
         read = _read_noise(quiet, slope)
@@ -140,6 +146,15 @@ def noise_of_masters(
     errors = tuple(np.broadcast_to(error, slope.shape) / slope)
     gain = SensorNoise(tuple(1 / slope), tuple(read), iso=iso, source=f"estimated from {source}", gain_error=errors)
     return gain, warnings
+
+
+def _own_noise(light: xr.DataArray, dark: xr.Dataset | None, flat: xr.Dataset | None) -> OwnNoise:
+    """What a raw light shows of its noise; b is NaN where the pixels' own response, without a flat, can make it."""
+    pattern, frame = light.attrs["cfa_pattern"], np.asarray(light.values, float)
+    black = spread(np.nan_to_num(black_levels(light.attrs)), channel_index(pattern), frame.shape)
+    response = np.ones(frame.shape) if flat is None else flat["signal"].values
+    own = own_noise(frame - (black if dark is None else dark["signal"].values), response, pattern)
+    return own if flat is not None else own._replace(slope=math.nan)
 
 
 def _gain_of(
@@ -254,16 +269,6 @@ def with_own_noise(master: xr.Dataset | None, noise: SensorNoise, black: np.ndar
     found = master.assign(count=xr.full_like(master["count"], count, np.uint16))
     found["variance"] = master["variance"].copy(data=variance)
     return found.assign_attrs(frames=int(count), model=[float(value) for value in model.ravel()])
-
-
-def _light_scatter(light: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the robust scatter of pixels about their neighbours, and their level, one a channel [ADU]."""
-    frame = np.asarray(light.values, np.float64)
-    scatter, level = [], []
-    for _, plane in planes(frame, light.attrs["cfa_pattern"]):
-        scatter.append(max(float(mad_std(np.diff(plane, axis=1), centre=0)) / math.sqrt(2), 0.5))
-        level.append(float(np.nanmedian(plane)))
-    return np.array(scatter), np.array(level)
 
 
 def read_variance(frames: Frames) -> np.ndarray:

@@ -13,19 +13,21 @@ One formula a term, so that measurement, planning and pictures speak of the same
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from .dark import dark_current_at
 from .errors import WorkbenchError
+from .mosaic import planes, tiles
 from .settings import in_words_of, setting_dim
 from .statistics import weighted_by_errors
 from .values import value_text
 
 _DISAGREES = 3.0  # errors of a measured gain
 _ROUNDED = 0.005  # of the gain: to what headers round it
+_BLOCK = 32  # pixels of a channel, along a side
 SOURCES = ("light", "dark current", "read noise", "response", "rounding")
 
 
@@ -93,6 +95,57 @@ def stated_gain(
         f"the headers state a gain of {claim:.4g} e-/ADU at {where} (EGAIN {egain:g}), {by} give "
         f"{value_text(mean, doubt)}: the measured one is used; is the lamp steady, and the header right?"
     )
+
+
+class OwnNoise(NamedTuple):
+    """What one light shows: scatter and level of each channel, and of all b = 1/gain with its error [ADU]."""
+
+    scatter: np.ndarray
+    level: np.ndarray
+    slope: float
+    error: float
+
+
+def own_noise(light: np.ndarray, response: np.ndarray, cfa_pattern: str) -> OwnNoise:
+    """Return the noise that a light (y, x) [ADU] shows by itself, its offset and dark signal subtracted.
+
+    The scatter is that of differences between neighbours, over √2, without what lies beyond four sigmas.  It grows with
+    the level of blocks of 32 x 32 pixels, by vignetting, sky and colours: var = a + b level, a block's variance having
+    the relative error √(3/n); blocks that lie off, with stars in them, are left out.  NaN for b where the blocks are
+    few.  `response` is the flat, 1 without: without it the pixels' own response adds to b.
+
+    Examples
+    --------
+    >>> rng, light = np.random.default_rng(1), np.linspace(200, 2000, 512) * np.ones((512, 1))
+    >>> found = own_noise((rng.poisson(light) + rng.normal(0, 5, light.shape)) / 0.5, np.ones(light.shape), "mono")
+    >>> round(1 / found.slope, 2), round(found.error / found.slope, 2)
+    (0.5, 0.01)
+    """
+    scatter, level, blocks = [], [], []
+    for (_, plane), (_, flat) in zip(planes(light, cfa_pattern), planes(response, cfa_pattern), strict=True):
+        step = np.diff(plane / flat, axis=1) * flat[:, 1:] / math.sqrt(2)
+        known = np.abs(step[np.isfinite(step)])
+        sigma = max(float(np.percentile(known, 95)) / 1.96, 0.5)
+        for _ in range(8):
+            sigma = max(math.sqrt(np.square(known[known <= 4 * sigma]).mean()), 0.5)
+        scatter.append(sigma)
+        level.append(float(np.nanmedian(plane)))
+        if min(step.shape) >= _BLOCK:
+            square = np.square(np.clip(step, -4 * sigma, 4 * sigma))
+            means = (tiles(values, _BLOCK).mean(axis=(2, 3)).ravel() for values in (plane[:, 1:], square))
+            blocks.append(np.stack([*means]))
+    z, v = np.concatenate(blocks, axis=1) if blocks else np.empty((2, 0))
+    slope = error = math.nan
+    keep = np.isfinite(z) & np.isfinite(v)
+    fitted = np.where(keep, v, 1.0)
+    for _ in range(8):
+        if np.count_nonzero(keep) < 16 or not np.ptp(z[keep]) > 0:
+            return OwnNoise(np.array(scatter), np.array(level), math.nan, math.nan)
+        sigmas = math.sqrt(3) / _BLOCK * np.maximum(fitted, 1e-9)
+        (slope, base), covariance = np.polyfit(z[keep], v[keep], 1, w=1 / sigmas[keep], cov="unscaled")
+        fitted, error = base + slope * z, math.sqrt(covariance[0, 0])
+        keep = np.isfinite(v) & (np.abs(v - fitted) < 4 * math.sqrt(3) / _BLOCK * np.abs(fitted))
+    return OwnNoise(np.array(scatter), np.array(level), float(slope), error)
 
 
 def code_step_of(cube: xr.DataArray) -> int:
