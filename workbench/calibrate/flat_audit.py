@@ -200,7 +200,7 @@ def _audit_lights(
             sums[channel] += _pixel_sums(_bands(_plane(signal, cell, channel)), details[channel], level)
         shown.append((fine / levels[-1][:, None, None]).mean(axis=0))
     sky, count = np.array(levels), len(levels)
-    fine = np.nanmedian(shown, axis=0)  # dithered stars go
+    fine = np.ma.median(np.ma.masked_invalid(shown), axis=0).filled(np.nan)  # dithered stars go
     background = np.nanmedian(np.array(after) / sky[..., None, None], axis=0)
     raw_background = np.nanmedian(before / np.nanmedian(before, axis=(2, 3), keepdims=True), axis=0)
     prnu, noise = audit["prnu"].values, audit["flat_noise"].values

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..core.settings import filter_name
 from .metadata import FrameInfo, folder_names
 
 _ISO = re.compile(
@@ -119,6 +120,6 @@ def with_name_of_dwarf(info: FrameInfo) -> FrameInfo:
         return info
     values: dict[str, Any] = {name: float(text) for name, text in match.groupdict().items() if text}
     if "filter" in values:
-        values["filter"] = _DWARF_FILTERS.get(match["filter"], "")
+        values["filter"] = filter_name(_DWARF_FILTERS.get(match["filter"], ""))
     unknown = {name: value for name, value in values.items() if str(getattr(info, name)) in ("", "nan")}
     return replace(info, derived=info.derived or "a master by its name", **unknown)
