@@ -35,18 +35,21 @@ def code_step(values: np.ndarray) -> int:
     """Return the step of codes [ADU]: 16 or 4 where a converter of 12 or 14 bits is saved in 16, mostly 1.
 
     The greatest power of two, from 4 on, that divides all differences of the codes; 65,535, where files are cut off,
-    does not count.  It is 0 for frames that are not whole numbers, and 1 where fewer than three codes occur.
-    Rounding to a step s adds a variance of s²/12.
+    does not count.  It is 0 for numbers that are not whole (but for an offset that all have in common), and 1 where
+    fewer than three codes occur.  Rounding to a step s adds a variance of s²/12.
 
     Examples
     --------
     >>> y = np.random.default_rng(0).normal(50, 3, 1000).round().astype("uint16")
-    >>> code_step(y), code_step(16 * y), code_step(4 * y + 1), code_step(y / 2)
-    (1, 16, 4, 0)
+    >>> code_step(y), code_step(16 * y), code_step(4 * y + 1), code_step(y / 2), code_step(16 * y + 0.3)
+    (1, 16, 4, 0, 16)
     """
+    codes = np.unique(values[np.isfinite(values)])
     if not np.issubdtype(values.dtype, np.integer):
-        return 0
-    codes = np.unique(values).astype(np.int64)
+        codes = codes - codes[:1]
+        if (np.abs(codes - codes.round()) > 1e-2).any():
+            return 0
+    codes = codes.round().astype(np.int64)
     codes = codes[codes < 65_535]
     common = int(np.gcd.reduce(np.diff(codes))) if codes.size > 2 else 1
     step = common & -common
