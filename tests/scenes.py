@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import xarray as xr
+from scipy.ndimage import convolve
 
 from workbench.core.cube import make_cube
 from workbench.finish import apply_stretch, curve, histogram, make_picture, stretch_parameters
@@ -141,3 +142,16 @@ def small_finish(shape=(120, 180)):
     steps["count"] = counts["count"]
     steps["curve"] = "bin", curve(counts["level"].values, parameters, 1)
     return steps.assign_coords(counts.coords).assign_attrs(stretch=parameters["method"], frames=8, camera="test")
+
+
+def debayered(raw, pattern):
+    """Debayered as the simplest programs do it: what was measured stays, what is missing is its neighbours' mean."""
+    row, column = np.indices(raw.shape) % 2
+    colour = np.array([*pattern])[2 * row + column]
+    kernel = np.outer([1, 2, 1], [1, 2, 1]) / 4
+    planes = []
+    for name in "RGB":
+        there = (colour == name).astype(float)
+        mean = convolve(raw * there, kernel, mode="mirror") / convolve(there, kernel, mode="mirror")
+        planes.append(np.where(there > 0, raw, mean.round()))
+    return np.array(planes, "uint16")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tifffile
 from astropy.io import fits
-from scipy.ndimage import convolve, gaussian_filter
+from scenes import debayered
+from scipy.ndimage import gaussian_filter
 
 from workbench import WorkbenchError
 from workbench.core.cube import digest
@@ -102,25 +103,12 @@ def test_a_tiff_cut_short_is_an_error(tmp_path, kept, options):
 # three planes
 
 
-def bilinear(raw, pattern):
-    """Debayered as the simplest programs do it: what was measured stays, what is missing is its neighbours' mean."""
-    row, column = np.indices(raw.shape) % 2
-    colour = np.array([*pattern])[2 * row + column]
-    kernel = np.outer([1, 2, 1], [1, 2, 1]) / 4
-    planes = []
-    for name in "RGB":
-        there = (colour == name).astype(float)
-        mean = convolve(raw * there, kernel, mode="mirror") / convolve(there, kernel, mode="mirror")
-        planes.append(np.where(there > 0, raw, mean.round()))
-    return np.array(planes, "uint16")
-
-
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("rows", ["TOP-DOWN", "BOTTOM-UP"])
 @pytest.mark.parametrize("pattern", ["RGGB", "BGGR", "GRBG", "GBRG"])
 def test_of_a_debayered_fits_file_the_measured_samples_are_taken(tmp_path, pattern, rows, last):
     raw = np.random.default_rng(4).normal(900, 12, (64, 96)).round()
-    planes = bilinear(raw, pattern)
+    planes = debayered(raw, pattern)
     stored = planes[:, ::-1] if rows == "BOTTOM-UP" else planes
     header = fits.Header({"IMAGETYP": "Light", "EXPTIME": 10.0, "ROWORDER": rows})
     fits.writeto(tmp_path / "a.fits", np.moveaxis(stored, 0, -1) if last else stored, header)
@@ -169,7 +157,7 @@ COLOUR_FORMS = ["fits", "xisf", "rgb.ser", "bgr.ser", "a.tif", "apart.tif", "pac
 @pytest.mark.parametrize("form", COLOUR_FORMS)
 def test_of_every_debayered_file_the_measured_samples_are_taken(tmp_path, form):
     raw = np.random.default_rng(4).normal(900, 12, (64, 96)).round()
-    path = write_planes(tmp_path / "lights" / f"x_4s.{form}", bilinear(raw, "GRBG"), form)
+    path = write_planes(tmp_path / "lights" / f"x_4s.{form}", debayered(raw, "GRBG"), form)
     np.testing.assert_array_equal(read_frame(path), raw)
     folder = open_folder(tmp_path)
     assert (folder.light.attrs["cfa_pattern"], folder.table["planes"].item()) == ("GRBG", 3)
