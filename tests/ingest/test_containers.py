@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tifffile
 from astropy.io import fits
-from scenes import debayered
 from scipy.ndimage import gaussian_filter
 
+from tests.scenes import debayered
 from workbench import WorkbenchError
 from workbench.core.cube import digest
 from workbench.core.errors import FrameReadError

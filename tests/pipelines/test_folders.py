@@ -8,9 +8,9 @@ import pytest
 import tifffile
 from astropy.io import fits
 from click.testing import CliRunner
-from scenes import debayered
 from scipy.ndimage import gaussian_filter
 
+from tests.scenes import debayered
 from workbench.cli import main
 from workbench.core.errors import WorkbenchError
 from workbench.ingest.catalogue import open_folder
