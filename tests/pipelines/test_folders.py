@@ -85,7 +85,7 @@ def test_what_is_missing_for_the_masters_is_looked_for_among_what_was_set_aside(
 def test_flats_saved_as_signed_numbers_end_in_words(tmp_path):
     written = night(tmp_path, [*BATCHES[:2], Batch("flat", 4, 1.0, lamp=0.8), BATCHES[3]], program="maxim")
     rewrite(written, ("flat",), lambda pixels, _: pixels.astype("uint16").view("int16"))
-    with pytest.raises(WorkbenchError, match="none of 4 flat frames can be read: flats/.*values below zero"):
+    with pytest.raises(WorkbenchError, match="none of 4 frames can be read: flats/.*values below zero"):
         stack_folder(tmp_path, tmp_path / "s.fits", progress=False)
 
 

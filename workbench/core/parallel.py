@@ -368,9 +368,7 @@ class Frames:
         deque(bar, maxlen=0)
 
     def _decode(self, progress: bool) -> None:
-        total = self.cube.sizes["frame"]
-        names = self.cube["filename"].values
-        scratch = self._file
+        total, names, scratch = self.cube.sizes["frame"], self.cube["filename"].values, self._file
         file = scratch.open("wb", buffering=0) if scratch else None
         sample: list[np.ndarray] = []
         try:
