@@ -27,7 +27,7 @@ from .values import value_text
 
 _DISAGREES = 3.0  # errors of a measured gain
 _ROUNDED = 0.005  # of the gain: to what headers round it
-_BLOCK = 32  # pixels of a channel, along a side
+_BLOCK = 16  # pixels of a channel, along a side
 SOURCES = ("light", "dark current", "read noise", "response", "rounding")
 
 
@@ -112,10 +112,10 @@ class OwnNoise(NamedTuple):
 def own_noise(light: np.ndarray, response: np.ndarray, cfa_pattern: str) -> OwnNoise:
     """Return the noise that a light (y, x) [ADU] shows by itself, its offset and dark signal subtracted.
 
-    The scatter is that of differences between neighbours, over √2, without what lies beyond four sigmas.  It grows with
-    the level of blocks of 32 x 32 pixels, by vignetting, sky and colours: var = a + b level, a block's variance having
-    the relative error √(3/n); blocks that lie off, with stars in them, are left out.  NaN for b where the blocks are
-    few.  `response` is the flat, 1 without: without it the pixels' own response adds to b.
+    The scatter is that of differences between neighbours, over √2, without what lies beyond four sigmas, in the middle
+    one of blocks of 16 x 16 pixels.  It grows with the level of the blocks, by vignetting, sky and colours: var = a + b
+    level, a block's variance having the relative error √(3/n); blocks that lie off, with stars in them, are left out.
+    NaN for b where the blocks are few.  `response` is the flat, 1 without: then the pixels' own response adds to b.
 
     Examples
     --------
@@ -131,12 +131,13 @@ def own_noise(light: np.ndarray, response: np.ndarray, cfa_pattern: str) -> OwnN
         sigma = max(float(np.percentile(known, 95)) / 1.96, 0.5)
         for _ in range(8):
             sigma = max(math.sqrt(np.square(known[known <= 4 * sigma]).mean()), 0.5)
-        scatter.append(sigma)
-        level.append(float(np.nanmedian(plane)))
         if min(step.shape) >= _BLOCK:
             square = np.square(np.clip(step, -4 * sigma, 4 * sigma))
             means = (tiles(values, _BLOCK).mean(axis=(2, 3)).ravel() for values in (plane[:, 1:], square))
             blocks.append(np.stack([*means]))
+            sigma = math.sqrt(np.nanmedian(blocks[-1][1])) if np.isfinite(blocks[-1][1]).any() else sigma
+        scatter.append(max(sigma, 0.5))
+        level.append(float(np.nanmedian(plane)))
     z, v = np.concatenate(blocks, axis=1) if blocks else np.empty((2, 0))
     slope = error = math.nan
     keep = np.isfinite(z) & np.isfinite(v)
