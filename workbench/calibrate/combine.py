@@ -375,8 +375,7 @@ def _clip_samples(one, m, setup, c, centre, own):
     a, b, black = setup.quiet[c], setup.slope[c], setup.black[c]
     n_kept = m
     for step in range(4):
-        light = max(centre - black, 0.0)
-        changed = False
+        light, changed = max(centre - black, 0.0), False
         for k in range(m):
             s = one.scale[k]
             sigma2 = max(s * (s * a + b * light), own)
@@ -391,7 +390,7 @@ def _clip_samples(one, m, setup, c, centre, own):
 
 @kernel(error_model="numpy")
 def _mean_of_kept(one, m):
-    """Return how many of the m samples are kept, their weight Σ 1/s, and their weighted mean."""
+    """Return how many of m samples are kept, their weight Σ 1/s, and their weighted mean."""
     n_kept, weight, total = 0, 0.0, 0.0
     for k in range(m):
         if one.kept[k]:
