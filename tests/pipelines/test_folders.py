@@ -1,20 +1,26 @@
 """Folders as capture programs leave them when something went wrong: the right answer, or the true cause in words."""
 
 import re
+import struct
 
 import numpy as np
 import pytest
+import tifffile
 from astropy.io import fits
 from click.testing import CliRunner
+from scipy.ndimage import gaussian_filter, maximum_filter
 
+from tests.scenes import debayered
 from workbench.cli import main
 from workbench.core.errors import WorkbenchError
 from workbench.ingest.catalogue import open_folder
 from workbench.pipelines import characterize
 from workbench.pipelines.calibration_checks import prepare_calibration
+from workbench.pipelines.finishing import finish_stack
 from workbench.pipelines.stacking import stack_folder
 from workbench.simulate.capture import Batch, cooled, smart_telescope, write_frames
 from workbench.simulate.sky import make_sky
+from workbench.stack.fits_out import open_stack
 
 SHAPE = (120, 160)
 BATCHES = [Batch("bias", 4, 0.0), Batch("dark", 4, 60.0), Batch("flat", 4, 1.0), Batch("light", 3, 60.0)]
@@ -196,6 +202,51 @@ def test_a_drifting_overscan_is_followed_when_the_camera_is_measured(tmp_path):
     for name in ("gain", "read_noise"):
         found, error = (result.sensor[key].values.item() for key in (name, f"{name}_error"))
         assert found == pytest.approx(steady[name].values.item(), abs=4 * error + 0.005 * found), name
+
+
+@pytest.mark.parametrize("form", ["fits", "tif", "ser"])
+def test_lights_in_colour_are_aligned_stacked_and_finished(tmp_path, form):
+    """Debayered and smoothed, so that nothing shows what was measured: the stars' light is that of the raw frames."""
+    shape = (240, 320)
+    taken = [Batch("light", 5, 60.0)]
+    written = night(tmp_path / "raw", taken, smart_telescope(shape, dark_current=0.01), "seestar", shape)
+    folder = tmp_path / "colour" / "lights"
+    folder.mkdir(parents=True)
+    pictures = []
+    for number, (path, _, _) in enumerate(written):
+        planes = debayered(fits.getdata(path), "GRBG")
+        smooth = gaussian_filter(planes.astype(float), (0, 1.0, 1.0)).round().astype("uint16")
+        pictures.append(np.moveaxis(smooth, 0, -1))
+        if form == "fits":
+            fits.writeto(folder / path.name, smooth, fits.Header({"EXPTIME": 60.0, "IMAGETYP": "Light"}))
+        elif form == "tif":
+            tifffile.imwrite(folder / f"light_60s_{number}.tif", pictures[-1], photometric="rgb")
+    if form == "ser":
+        head = struct.pack(
+            "<14s7i40s40s40s2q", b"LUCAM-RECORDER", 0, 100, 0, shape[1], shape[0], 16, 5, b"", b"C", b"", 1, 1
+        )
+        (folder / "m31_60s.ser").write_bytes(head + b"".join(frame.astype("<u2").tobytes() for frame in pictures))
+    first = written[0][0].name
+    names = {"raw": first, "colour": {"fits": first, "tif": "light_60s_0.tif", "ser": "m31_60s.ser#0000"}[form]}
+    light = {}
+    for name, reference in names.items():
+        result = stack_folder(tmp_path / name, tmp_path / f"{name}.fits", reference=reference, progress=False)
+        assert result.frames["used"].all()
+        light[name] = open_stack(result.path).signal.values
+    assert any("neighbours share noise: errors of areas are about" in text for text in result.warnings)
+    green = np.nan_to_num(light["raw"][1])
+    peaks = np.argwhere((green == maximum_filter(green, 25)) & (green > np.median(green) + 200))
+    ratios = []
+    for y, x in peaks:
+        if min(y, x) > 20 and y < shape[0] - 20 and x < shape[1] - 20:
+            parts = [light[name][:, y - 9 : y + 10, x - 9 : x + 10] for name in names]
+            inner = np.hypot(*np.mgrid[-9:10, -9:10]) <= 7
+            sky = [np.nanmedian(part[:, ~inner], axis=1)[:, None] for part in parts]
+            raw, colour = (np.nansum(part[:, inner] - level, axis=1) for part, level in zip(parts, sky, strict=True))
+            ratios.append(colour / raw)
+    assert len(ratios) >= 4
+    np.testing.assert_allclose(np.median(ratios, axis=0), 1, atol=0.05)
+    assert finish_stack(tmp_path / "colour.fits", tmp_path / "night.png", progress=False) is not None
 
 
 def test_a_comet_that_rejection_removes_is_reported_by_the_command(tmp_path):
