@@ -141,7 +141,7 @@ def test_green_cast_goes_and_says_so(scene, flat):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda p: white_balance(p, "moon"), "none of stars"),
+        (lambda p: white_balance(p, "moon"), "none of catalogue, stars"),
         (lambda p: white_balance(p, "region"), "needs its box"),
         (lambda p: white_balance(p, "region", region=(0, 1, 0, 1)), "fewer than four"),
         (lambda p: white_balance(p.assign_attrs(daylight_multipliers=None), "daylight"), "names no daylight"),
