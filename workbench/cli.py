@@ -37,7 +37,7 @@ def main() -> None:
         workbench watch FOLDER --out live            a stack that grows while the camera exposes
         workbench stack FOLDER --out stack.fits      calibrates, aligns and stacks the lights
         workbench finish stack.fits --out night.png  background, colour, stretch
-    workbench solve stack.fits
+        workbench solve stack.fits                   where on the sky it is, without a network
         workbench plan FOLDER                        what to shoot next, how long the subs
         workbench app FOLDER                         from the frames to the picture, in a browser
 
