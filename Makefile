@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: app blog charts test torture lab lint format screenshots clean help
+.PHONY: app blog browser charts test torture lab lint format screenshots clean help
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -35,6 +35,9 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 
 app: $(READY)  ## open the app in a browser
 	$(BIN)/workbench app
+
+browser: $(READY)  ## every control of every notebook in a real browser: narrow, dark, with a busy kernel, no network (chromium)
+	WORKBENCH_EVERY_CONTROL=1 $(BIN)/python -m pytest tests/browser
 
 screenshots: $(READY)  ## pictures of every notebook, the app and the charts' index, into screenshots/ (needs chromium)
 	$(BIN)/python -m tests.browser.screenshots screenshots

@@ -62,3 +62,26 @@ def move_the_main_control(lab: Lab, notebook: str) -> bool:
     before = lab.settled()
     move(cell)
     return lab.settled(before) != before
+
+
+def move_every_control(lab: Lab) -> int:
+    """Move every control of a notebook once; returns how many there are."""
+    moved = 0
+    for number, (kind, _) in enumerate(lab.cells):
+        if kind != "code":
+            continue
+        cell = lab.cell(number)
+        groups = (
+            (".noUi-handle, input[type=range]", lambda one: one.press("ArrowRight")),
+            ("select", lambda one: one.select_option(index=one.locator("option").count() - 1)),
+            ("input[type=checkbox]", lambda one: one.click()),
+            (".bk-btn:not([disabled])", lambda one: one.click()),
+        )
+        for selector, move in groups:
+            for one in cell.locator(selector).all():
+                if one.is_visible() and one.is_enabled():
+                    move(one)
+                    moved += 1
+                    lab.page.wait_for_timeout(150)
+        lab.settled(seconds=20)
+    return moved

@@ -99,6 +99,17 @@ FIGURES = """() => {
   return found;
 }"""
 
+# asks a kernel to run some code, past the notebook that is open
+BUSY = """async ({kernel, code}) => {
+  const address = `${location.origin.replace('http', 'ws')}/api/kernels/${kernel}/channels`;
+  window.busy = new WebSocket(address);
+  await new Promise(open => { window.busy.onopen = open; });
+  const header = {msg_id: crypto.randomUUID(), session: crypto.randomUUID(), username: '', version: '5.3',
+                  msg_type: 'execute_request', date: new Date().toISOString()};
+  const content = {code, silent: true, store_history: false, user_expressions: {}, allow_stdin: false};
+  window.busy.send(JSON.stringify({channel: 'shell', header, parent_header: {}, metadata: {}, content, buffers: []}));
+}"""
+
 # what the page shows, as numbers: each figure's title with a checksum of all columns of its visible glyphs, and a
 # checksum of each picture that is HTML
 CONTENT = """() => {
@@ -188,7 +199,10 @@ class Lab(Watch):
 
         Found by its number, as the code of long cells is folded away.
         """
-        number = next(at for at, (kind, source) in enumerate(self.cells) if kind == "code" and text in source)
+        return self.cell(next(at for at, (kind, source) in enumerate(self.cells) if kind == "code" and text in source))
+
+    def cell(self, number: int):
+        """Scroll until the code cell of that number, from 0 on, is in view with its output; returns the cell."""
         pane = self.page.locator(".jp-WindowedPanel-outer").first
         cell = self.page.locator(f".jp-CodeCell[data-windowed-list-index='{number}']")
         pane.evaluate("pane => pane.scrollTop = 0")
@@ -199,6 +213,18 @@ class Lab(Watch):
             self.page.wait_for_timeout(250)
         cell.scroll_into_view_if_needed(timeout=1000 * STARTING)
         return cell
+
+    def keep_busy(self, seconds: float) -> None:
+        """Have the kernel work for some seconds on something else, as a slow machine would."""
+        (kernel,) = [one["id"] for one in self._kernels() if one["execution_state"] != "dead"][-1:]
+        self.page.evaluate(BUSY, {"kernel": kernel, "code": f"import time; time.sleep({seconds})"})
+
+    def overhang(self) -> float:
+        """Return by how many pixels what is in view is wider than the window."""
+        return self.page.evaluate(
+            "() => Math.max(0, ...[...document.querySelectorAll('.jp-OutputArea-output')]"
+            ".filter(one => one.clientWidth).map(one => one.scrollWidth - one.clientWidth))"
+        )
 
     def figures(self) -> list[dict]:
         """Return what the Bokeh figures hold, as the browser has it: title, and for each glyph label and columns."""
