@@ -310,7 +310,7 @@ def gain_one_frame(
         [
             theme.panel(
                 elements, title=f"{describe({dim: iso})}: the gain from each light level", log="x",
-                legend="bottom_left", ylim=(0, level * 1.25), width=780,
+                legend="bottom_left", ylim=(0, level * 1.25), width=640,
             )
         ]
     )  # fmt: skip

@@ -21,6 +21,17 @@ def session():
     runner.close()
 
 
+def test_a_button_that_cannot_be_pressed_says_why(session, small_samples, tmp_path):
+    page = StackPage(session)
+    page.refresh()
+    assert page.button.disabled
+    assert "Open a folder of frames first" in page.same.object
+    session.use(*session.find(small_samples, tmp_path / "results"))
+    page.refresh()
+    assert not page.button.disabled
+    assert "Open a folder" not in page.same.object
+
+
 def test_lights_without_iso_are_looked_at_stacked_and_finished(session, real_data, tmp_path):
     spot, stack, finish = PixelPage(session), StackPage(session), PicturePage(session)
     session.use(*session.find(real_data / "m13", tmp_path / "results"))

@@ -219,13 +219,6 @@ class Lab(Watch):
         (kernel,) = [one["id"] for one in self._kernels() if one["execution_state"] != "dead"][-1:]
         self.page.evaluate(BUSY, {"kernel": kernel, "code": f"import time; time.sleep({seconds})"})
 
-    def overhang(self) -> float:
-        """Return by how many pixels what is in view is wider than the window."""
-        return self.page.evaluate(
-            "() => Math.max(0, ...[...document.querySelectorAll('.jp-OutputArea-output')]"
-            ".filter(one => one.clientWidth).map(one => one.scrollWidth - one.clientWidth))"
-        )
-
     def figures(self) -> list[dict]:
         """Return what the Bokeh figures hold, as the browser has it: title, and for each glyph label and columns."""
         return self.page.evaluate(FIGURES)

@@ -1,8 +1,10 @@
-"""All exercises of the course in a page without Python and without a network: every answer and every mistake."""
+"""The course without Python and without a network: every answer and mistake of the exercises; narrow windows."""
 
 import course
 import panel as pn
 import pytest
+
+import workbench as wb
 
 from .watch import chromium
 
@@ -72,3 +74,21 @@ def test_a_verdict_goes_when_the_answer_changes(page):
     assert answer(page, choices, first)
     page.locator(f".exercise-{choices}").get_by_text(second, exact=True).click()
     assert not verdict(page, choices)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [800, 390])
+def test_figures_captions_and_controls_fit_a_narrow_window(require, tmp_path, width):
+    camera = wb.simulate.d7000(shape=(64, 96))
+    controls = [pn.widgets.IntSlider(label=name, start=1, end=9) for name in ("light", "exposure", "ISO")]
+    shown = pn.bind(lambda light, *_: course.virtual_exposure(camera, light), *controls)
+    guess = course.predict("How large is the mean of a bias frame?", low=0, high=4000, step=50, unit="ADU")
+    figure = course.figure(shown, "Two panels, side by side where there is room. " * 5, *controls, camera=camera.camera)
+    path = tmp_path / "page.html"
+    pn.Column(guess, figure, course.exercise("02 average"), sizing_mode="stretch_width").save(path, resources="inline")
+    with chromium(require("chromium")) as browser:
+        page = browser.new_page(viewport={"width": width, "height": 900}, offline=True)
+        page.goto(path.as_uri())
+        page.locator("canvas").first.wait_for()
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -351,7 +351,8 @@ class JobPage:
         self.button.disabled = active or self.session.folder is None
         self.stop.visible = active
         command = html.escape(shlex.join(self._command() if self.session.folder is not None else []))
-        _set(self.same, f"<p class='same'>In a terminal: <code>{command}</code></p>" if command else "")
+        why = "<p>Open a folder of frames first, on the page Frames.</p>" if self.session.folder is None else ""
+        _set(self.same, f"<p class='same'>In a terminal: <code>{command}</code></p>" if command else why)
         _set(self.bar, _bar(job) if active else "")
         now = None if job is None else (job.state, job.number)
         if job is None and self.seen is not None:

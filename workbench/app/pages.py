@@ -366,16 +366,13 @@ class PicturePage(JobPage):
         """Show the linear and the finished picture, and what was done."""
         path, screen = self.session.picture_file, self.session.screen
         linear, finished = read_picture(self.session.linear_file), read_picture(path)
-        pictures = [
-            viewer.picture("linear", linear["signal"].values, "e⁻", stretched=True),
-            replace(viewer.picture("finished", finished["signal"]), limits=((0.0, 1.0),), midtones=0.5),
-        ]
+        large = replace(viewer.picture("finished", finished["signal"]), limits=((0.0, 1.0),), midtones=0.5)
         names, width = ("linear, stretched for the screen", "finished"), screen.fit(divider.WIDTH, axis=False)
         lines = [*job.value["history"], *(f"warning: {text}" for text in job.value["warnings"])]
         self.result[:] = [
             pn.pane.HTML(f"<p>Written: <code>{html.escape(str(path))}</code></p>", **WIDE),
             scrolled(divider.compare_pictures(linear, finished, names=names, width=width)),
-            side_by_side(pictures, screen),
+            drawing(viewer.live(large, width=screen.fit(viewer.WIDTH)), screen),
             *_named(finished),
             pn.pane.HTML(bullets(lines, 40), **WIDE),
         ]

@@ -46,6 +46,17 @@ _DARKS = {
     "dark_current_median": "median pixel",
     "saturated_pixels": "saturated pixels",
 }
+_FIRST = ("iso-to-gain", "read-noise-vs-iso", "dynamic-range", "linearity", "dark-current-vs-time",
+          "dark-current-vs-temperature", "uniformity", "defects")  # figures of the first two pages  # fmt: skip
+_EMVA = {
+    "K": "system gain K: ADU for each electron", "sigma_d": "read noise σ_d", "u_e_min": "faintest detectable signal",
+    "u_e_sat": "saturation", "u_I_mean": "dark current, from means", "u_I_var": "dark current, from variances",
+    "SNR_max_dB": "best signal-to-noise ratio",
+    "DR_dB": "dynamic range", "LE_min": "linearity error, lowest", "LE_max": "linearity error, highest",
+    "PRNU1288_highpass": "PRNU, high-passed",
+}  # fmt: skip
+_LINES = {"": "", "_row": ", rows", "_col": ", columns", "_pixel": ", pixels"}
+_EMVA |= {f"{name}1288{part}": name + words for name in ("DSNU", "PRNU") for part, words in _LINES.items()}
 _COLOURS = 256  # of a chart's palette; its PNG is half as large and looks the same
 
 
@@ -92,7 +103,8 @@ def write_report(result: Characterization, out: str | Path, *, progress: bool = 
         source=source(result),
         cards=list(_cards(sensor)),
         tables=list(_tables(sensor)),
-        figures=figures,
+        first=[figure for figure in figures if figure["id"] in _FIRST],
+        more=[figure for figure in figures if figure["id"] not in _FIRST],
         missing=missing,
         warnings=[str(text) for text in result.warnings],
         sensor=_data_address(sensor_text(sensor).encode(), "application/json"),
@@ -182,7 +194,7 @@ def _best(
         known = errors[~np.isnan(errors)]
         error = float(error_of(known)) if known.size else math.nan
         dim = setting_dim(sensor)
-        where = f"at {describe({dim: sensor[dim].values[place]})}, mean of the channels"
+        where = f"at {describe({dim: sensor[dim].values[place]})}, mean of the channels (sensor.json has all)"
         yield title, value_text(float(values[place]), error, unit), where
 
 
@@ -230,12 +242,12 @@ def _emva_table(blocks: dict[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
     emva = blocks.get("emva")
     if emva:
         rows = [
-            [name, f"{entry['value']:.5g}", unit_text(entry.get("unit", ""))]
+            [_EMVA[name], f"{entry['value']:.3g}", unit_text(entry.get("unit", ""))]
             for name, entry in emva.items()
-            if isinstance(entry, dict) and entry.get("value") is not None
+            if name in _EMVA and isinstance(entry, dict) and entry.get("value") is not None
         ]
         where = _place(emva) or "settings not stated"
-        title = f"By the names of EMVA 1288 (release 4.0), {where}, mean of the channels"
+        title = f"By the names of EMVA 1288 (release 4.0), {where}, mean of the channels (sensor.json has all)"
         yield title, pd.DataFrame(rows, columns=["quantity", "value", "unit"])
 
 
