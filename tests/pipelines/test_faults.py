@@ -12,9 +12,9 @@ from astropy.io import fits
 from tests import torture
 from workbench.core.errors import WorkbenchError
 from workbench.ingest import open_folder
-from workbench.pipelines import stack_folder, stacking
+from workbench.pipelines import characterize, stack_folder, stacking
 
-SEEDS = int(os.environ.get("WORKBENCH_TORTURE", "24"))  # `make torture` takes more
+SEEDS = int(os.environ.get("WORKBENCH_TORTURE", "12"))  # `make torture` takes more
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,43 @@ def test_a_light_that_is_marked_flat_is_not_the_flat(night, clean, tmp_path):
     assert abs(np.nanmedian(signal(done.path) / signal(clean.path)) - 1) < 0.02
 
 
+@pytest.mark.parametrize("number", [0, 3])
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_light_whose_numbers_were_multiplied_is_set_aside(factor, number, night, clean, tmp_path):
+    """Before a reference is chosen: it could be the one, and all others would be clouded."""
+    shutil.copytree(night, tmp_path / "night")
+    light = sorted((tmp_path / "night" / "lights").iterdir())[number]
+    with fits.open(light, mode="update") as hdus:
+        hdus[0].data[:] = np.clip(hdus[0].data * factor, 0, 65535)
+    done = stack_folder(tmp_path / "night", tmp_path / "s.fits", progress=False)
+    reasons = done.frames.set_index("file")["reason"]
+    assert "its stars and its noise alike" in reasons[f"lights/{light.name}"]
+    assert all(text == "" for name, text in reasons.items() if not name.endswith(light.name)) or number == 0
+    assert 0.9 < done.chi_square["mono"] < 1.1
+
+
+@pytest.mark.parametrize("cards", [{"GAIN": 200}, {"OFFSET": 20}])
+def test_one_light_that_no_dark_fits_does_not_refuse_the_stack(cards, night, tmp_path):
+    shutil.copytree(night, tmp_path / "night")
+    light = sorted((tmp_path / "night" / "lights").iterdir())[3]
+    with fits.open(light, mode="update") as hdus:
+        hdus[0].header.update(cards)
+    done = stack_folder(tmp_path / "night", tmp_path / "s.fits", progress=False)
+    assert any(light.name in str(name) and "which no dark has" in reason for name, reason in done.set_aside)
+    assert len(done.frames) == 4
+
+
+def test_one_light_without_iso_does_not_refuse_the_stack(night, tmp_path):
+    shutil.copytree(night, tmp_path / "night")
+    files = sorted(path.relative_to(tmp_path / "night").as_posix() for path in (tmp_path / "night").rglob("*.fits"))
+    rows = [f"{name},{'' if name.endswith('light_0014.fits') else 800}" for name in files]
+    (tmp_path / "night" / "frames.csv").write_text("\n".join(["file,iso", *rows, ""]))
+    done = stack_folder(tmp_path / "night", tmp_path / "s.fits", progress=False)
+    assert [(str(name), reason) for name, reason in done.set_aside] == [
+        ("lights/light_0014.fits", "states no iso, as most lights do; give it in frames.csv")
+    ]
+
+
 @pytest.mark.parametrize("low", [float("nan"), -3.0, 0.0])
 def test_impossible_thresholds_are_refused(low, night, tmp_path):
     with pytest.raises(WorkbenchError, match="the threshold of the rejection is a positive number"):
@@ -138,16 +175,51 @@ def test_a_refused_run_leaves_nothing(night, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["night"]
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_bad_folder_ends_in_words(seed, night, tmp_path):
-    """No traceback, no hang, nothing that a terminal obeys."""
-    what = torture.spoil(night, tmp_path / "night", seed)
+def attempt(command, *args, **options):
+    """Return what a command gives, None if it refuses, and all that it says; any warning of a library is an error."""
     try:
         with torture.at_most(60), warnings.catch_warnings():
             warnings.simplefilter("error")
-            text = repr(open_folder(tmp_path / "night", progress=False))
+            result = command(*args, progress=False, **options)
     except WorkbenchError as problem:
-        text = str(problem)
+        return None, {str(problem)}
+    return result, {repr(result), *result.warnings, *(f"{path}: {reason}" for path, reason in result.set_aside)}
+
+
+@pytest.fixture(scope="module")
+def measured(night):
+    return characterize(night, progress=False)
+
+
+def _off(found, wanted):
+    """By how many errors the numbers of a sensor are off, where both have them; NaN where only one has."""
+    for name in sorted(set(wanted.data_vars) & {name.removesuffix("_error") for name in wanted.data_vars}):
+        if (error := f"{name}_error") in wanted:
+            either = np.hypot(found[error].values, wanted[error].values)
+            off = np.abs(found[name].values - wanted[name].values) / either
+            both_lack = np.isnan(found[name].values) & np.isnan(wanted[name].values)
+            yield name, float(np.where(both_lack, 0, off).max(initial=0))
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_bad_folder_ends_in_words(seed, night, measured, clean, tmp_path):
+    """No traceback, no hang, nothing that a terminal obeys; no number that differs by more than its error, unsaid."""
+    folder, out = tmp_path / "night", tmp_path / "s.fits"
+    what = torture.spoil(night, folder, seed)
+    try:
+        _, words = attempt(open_folder, folder)
+        sensor, more = attempt(characterize, folder)
+        words |= more | attempt(stack_folder, folder, out, dry_run=True)[1]
+        stack, said = attempt(stack_folder, folder, out) if seed % 4 == 0 else (None, set())
     finally:
-        torture.unlock(tmp_path / "night")
-    assert text.replace("\n", "").isprintable(), what
+        torture.unlock(folder)
+    for text in words | said:
+        assert text.replace("\n", "").isprintable(), what
+    if sensor is not None and not (sensor.set_aside or set(sensor.warnings) - set(measured.warnings)):
+        for name, off in _off(sensor.sensor, measured.sensor):
+            assert off < 3, (what, name)
+    if stack is not None and not (stack.set_aside or set(stack.warnings) - set(clean.warnings)):
+        off = (signal(stack.path) - signal(clean.path)) / np.sqrt(fits.getdata(clean.path, "VARIANCE"))
+        assert abs(np.nanmedian(off)) < 0.1, what
+        assert np.nanstd(off) < 0.3, what
+    assert {path.name for path in tmp_path.iterdir()} <= {"night", "s.fits"}, what

@@ -43,6 +43,8 @@ def setting_dim(found: xr.DataArray | xr.Dataset) -> str:
     """
     if "gain_setting" in found.dims or "iso" in found.dims:
         return "gain_setting" if "gain_setting" in found.dims else "iso"
+    if "gain_setting" in found.coords and "iso" not in found.coords:  # also of no frames
+        return "gain_setting"
     return _dim_of(*(found.coords.get(name, np.nan) for name in ("iso", "gain_setting")))
 
 

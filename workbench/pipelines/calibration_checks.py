@@ -155,10 +155,13 @@ def _calibrated(pixels: PlainPixels, folder: Path, factor: float) -> np.ndarray:
     return signal
 
 
-def scatter_doubts(pixels: dict[str, float], blocks: dict[str, float], darks_fit: bool) -> list[str]:
+def scatter_doubts(
+    pixels: dict[str, float], blocks: dict[str, float], darks_fit: bool, flats_fit: bool | None
+) -> list[str]:
     """Say by what the variance is off where frames do not scatter as the noise model has it, and what can be the cause.
 
-    `pixels` and `blocks` are chi-squares of each channel, of pixels and of the background in blocks of 64 pixels.
+    `pixels` and `blocks` are chi-squares of each channel, of pixels and of the background in blocks of 64 pixels;
+    `flats_fit` is what `flat_doubts` found, None where it could not look.
     """
     doubts = []
     off = {name: value for name, value in pixels.items() if not _CHI_HOLDS[0] <= value <= _CHI_HOLDS[1]}
@@ -177,10 +180,15 @@ def scatter_doubts(pixels: dict[str, float], blocks: dict[str, float], darks_fit
         )
     if any(value > _BLOCKS_HOLD for value in blocks.values()):
         values = ", ".join(f"{name} {value:.1f}" for name, value in blocks.items())
+        cause = {
+            None: "flats that do not fit, clouds or moving light",
+            False: "the flats that do not fit the lights can be the cause",
+            True: "clouds, haze or moving light; the flats fit",
+        }[flats_fit]
         doubts.append(
             f"the background of the frames differs in blocks of 64 pixels by more than noise (chi-square {values}): "
-            "flats that do not fit, clouds or moving light; the variance of means over so many pixels is at least that "
-            "many times too small, and what is alike in all frames does not even show in it"
+            f"{cause}; the variance of means over so many pixels is at least that many times too small, and what is "
+            "alike in all frames does not even show in it"
         )
     return doubts
 
@@ -205,12 +213,12 @@ def calibration_cubes(frames: Folder) -> dict[str, Any]:
 def prepare_calibration(frames: Folder) -> Folder:
     """Return the folder with its frames' levels following their overscans, and with masters of other programs.
 
-    See `ingest.review.follow_overscan`.  A master serves where there are no raw frames of a kind: the newest that has
-    the lights' size, camera, mosaic and setting, states what it must (a dark its exposure), and whose level shows that
-    its offset is still in it.  A finding says how old it is and what it does not state; why others are left out stands
-    with what is set aside.
+    See `ingest.review.follow_overscan`.  Few lights of a setting that no dark has are set aside.  A master serves
+    where there are no raw frames of a kind: the newest that has the lights' size, camera, mosaic and setting, states
+    what it must (a dark its exposure), and whose level shows that its offset is still in it.  A finding says how old
+    it is and what it does not state; why others are left out stands with what is set aside.
     """
-    frames = follow_overscan(frames)
+    frames = _without_odd_lights(follow_overscan(frames))
     lights = frames.table[frames.table["kind"] == "light"]
     if frames.masters.empty or lights.empty:
         return frames
@@ -234,6 +242,28 @@ def prepare_calibration(frames: Folder) -> Folder:
         if path not in taken
     ]
     return replace(frames, set_aside=aside, findings=findings, adopted=pd.DataFrame(adopted or frames.adopted))
+
+
+def _without_odd_lights(frames: Folder) -> Folder:
+    """Return the folder without lights whose setting no dark has, if most have one that some dark has."""
+    lights, darks = (frames.table[frames.table["kind"] == kind] for kind in ("light", "dark"))
+    settings = [one for _, one in darks[list(SETTING)].drop_duplicates().iterrows()]
+    odd = []
+    for path, (_, own) in zip(lights["path"], lights[list(SETTING)].iterrows(), strict=True):
+        if settings and all(differing := [setting_differs(own, one) for one in settings]):
+            names = min(differing, key=len)
+            odd.append((path, names, describe({name: own[name] for name in names})))
+    if 3 * len(odd) > len(lights):
+        return frames
+    for path, names, words in odd:
+        lacks = all(pd.isna(frames.table.loc[frames.table["path"] == path, name]).all() for name in names)
+        frames = frames.drop(
+            path,
+            f"states no {' and '.join(names)}, as most lights do; give it in frames.csv"
+            if lacks
+            else f"has {words}, which no dark has; shoot darks with it, or stack such lights by themselves",
+        )
+    return frames
 
 
 def _unfit(row: pd.Series, frames: Folder, lights: pd.DataFrame, adopted: list[pd.Series]) -> str:

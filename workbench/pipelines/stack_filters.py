@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from ..stack.fits_out import Layout, read_plane
 from ..stack.settings import StackSettings
 from ..stars.survey import FrameSurvey, find_plane_stars
 from .stack_inputs import LightList, OpenedFrames, Place, PreparedMasters, register_lights
-from .stack_outputs import load_survey
+from .stack_outputs import load_survey, remove_folder
 
 
 class FilterRun(NamedTuple):
@@ -82,7 +81,7 @@ def claimed(opened: OpenedFrames, place: Place) -> Iterator[None]:
             ) from problem
         except WorkbenchError as problem:
             if not isinstance(problem.__cause__, OSError):  # of a full disk, after which it goes on
-                shutil.rmtree(place.work, ignore_errors=True)
+                remove_folder(place.work)
                 for path in stack_files(opened.lights, place.out).values():
                     part_of(path).unlink(missing_ok=True)
             raise

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from .stack_inputs import LightList
 
 
+_MARKER = "run.json"  # in a working folder: whose it is
+
+
 def survey_light(
     source: tuple[Path, float, float],
     work: Path,
@@ -131,14 +134,14 @@ def claim_folder(work: Path, out: Path, identity: str) -> bool:
     WorkbenchError
         If it cannot be written.
     """
-    marker = work / "run.json"
+    marker = work / _MARKER
     try:
         if work.exists():
             if marker.is_file() and marker.read_text() == identity:
                 return True
-            if not marker.is_file() and any(work.iterdir()):
+            if not marker.is_file() and any(path.suffixes[-2:] != [".part", marker.suffix] for path in work.iterdir()):
                 raise WorkbenchError(f"{work}: holds files of something else; choose another place with --scratch")
-            shutil.rmtree(work)
+            remove_folder(work)
         work.mkdir(parents=True)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(marker, identity.encode())
@@ -147,6 +150,17 @@ def claim_folder(work: Path, out: Path, identity: str) -> bool:
             f"{work}: cannot be written ({problem.strerror or problem}); choose another place with --scratch"
         ) from problem
     return False
+
+
+def remove_folder(work: Path) -> None:
+    """Remove the working folder as far as that is possible; what says that it is one goes last, as a kill may come."""
+    with contextlib.suppress(OSError):
+        for path in work.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != _MARKER:
+                path.unlink(missing_ok=True)
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def plan_digest(plan: StackPlan) -> str:

@@ -52,6 +52,7 @@ from .stack_outputs import (
     frame_table,
     plan_digest,
     read_sums,
+    remove_folder,
     stack_all,
     stack_header,
     workers,
@@ -187,7 +188,10 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
     pixels = timed("first pass", survey_lights, opened, ready, place, client)
     if ready.darks_fit:  # what darks leave is no fault of the flats
         of_lights = ready.planes, ready.group_of, pixels, opened.lights.names
-        opened.warnings.extend(timed("first pass", flat_doubts, ready.flats, *of_lights))
+        doubts = timed("first pass", flat_doubts, ready.flats, *of_lights)
+        opened.warnings.extend(doubts)
+        audited = any(flat.master is not None for flat in ready.flats)
+        ready = ready._replace(flats_fit=not doubts if audited else None)
     ready.flats.clear()
     shared = filter_runs(opened, ready, pixels, place)
     runs = timed("alignment", register_filters, shared, settings, opened.warnings)
@@ -204,7 +208,7 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
         timed("stack", complete_stack, run, registration, *plan, chi_maps, notes, settings.site)
         for (run, registration), plan, chi_maps in zip(runs, planned, maps, strict=True)
     ]
-    shutil.rmtree(place.work, ignore_errors=True)
+    remove_folder(place.work)
     log = ("continued after an interruption",) if continued else ()
     if len(shared) == 1:
         return replace(results[0], seconds=seconds, plan=(*results[0].plan, *log))
@@ -354,7 +358,7 @@ def complete_stack(
     }
     if ready.units == "electron":
         blocks = dict(zip(plan.channels, norm["block_chi_square"].values.tolist(), strict=True))
-        opened.warnings.extend(scatter_doubts(chi_square, blocks, ready.darks_fit))
+        opened.warnings.extend(scatter_doubts(chi_square, blocks, ready.darks_fit, ready.flats_fit))
     lights, warnings = opened.lights, list(dict.fromkeys(opened.warnings))
     reference = registration.reference
     noise = ready.noise[ready.group_of[reference][0]]

@@ -91,11 +91,12 @@ def dark_noise(
     half = _step(values) / 2  # codes are compared where one ends and the next begins
     ks = np.abs(np.cumsum(counts) / total - special.ndtr((values + half - mean) / sigma)).max()
     expected = np.nan
-    if read is not None:  # NaN without bias frames of this ISO
+    if read is not None:  # NaN without bias frames of this ISO, or of another black level than the darks
         here = read.sel(channel=channel)
         zero, quiet = (float(at_iso(here[name], setting[dim])) for name in ("black_level", "variance"))
         signal = (first.mean(dtype=float) + second.mean(dtype=float)) / 2 - zero
-        expected = float(factor * np.sqrt(quiet + signal / factor))
+        variance = quiet + signal / factor
+        expected = float(factor * np.sqrt(variance)) if variance > 0 else np.nan
     scale = factor / np.sqrt(2)
     attrs = setting | {
         "sigma": float(sigma * scale),

@@ -15,6 +15,10 @@ from ..core.errors import WorkbenchError
 from .doubles import doubled_frames
 from .survey import frame_scores, poor_frames
 
+_RANKS = slice(2, 20)  # of the brightest stars, whose fluxes are compared: the first may be saturated
+_SCALED = 1.5  # a frame whose stars and noise are by this factor off those of its like has other numbers
+_ALIKE = 0.15  # natural logarithm of a factor: so well do most frames agree, and the factors of stars and noise
+
 
 @dataclass(frozen=True)
 class FrameLimits:
@@ -124,7 +128,7 @@ def _ways(name: str, path: Path) -> tuple[str, ...]:
 def unfit_frames(
     stars: Mapping[int, xr.Dataset], quality: xr.Dataset, names: Sequence[str], groups: Sequence[Hashable]
 ) -> tuple[dict[int, str], list[str]]:
-    """Return the frames that should not be stacked, as number → reason, and warnings: poor ones and doubled ones.
+    """Return the frames that should not be stacked, as number → reason, and warnings: poor, scaled and doubled ones.
 
     Parameters
     ----------
@@ -139,8 +143,43 @@ def unfit_frames(
     """
     numbers = list(stars)
     reasons = {numbers[index]: reason for index, reason in poor_frames(quality, groups=groups).items()}
+    for label in set(groups):
+        alike = [n for n, group in zip(numbers, groups, strict=True) if group == label and n not in reasons]
+        reasons |= scaled_frames({number: stars[number] for number in alike})
     doubled, warning = doubled_frames({n: catalogue for n, catalogue in stars.items() if n not in reasons}, names)
     return reasons | doubled, [warning] if warning else []
+
+
+def scaled_frames(stars: Mapping[int, xr.Dataset]) -> dict[int, str]:
+    """Return the frames whose numbers were multiplied, as number → reason: stars and noise are off by one factor k.
+
+    Nature does not do it: with k times the light, noise grows by √k.  Two thirds of the frames must agree to 15 %.
+
+    Examples
+    --------
+    >>> def frame(k):
+    ...     attrs = {"noise": 10.0 * k}
+    ...     return xr.Dataset({"flux": ("star", k * np.arange(900.0, 100.0, -10.0))}, attrs=attrs)
+    >>> list(scaled_frames({number: frame(k) for number, k in enumerate([1.0, 1.05, 2.0, 0.98])}))
+    [2]
+    """
+    brightest = [np.sort(one["flux"].values[np.isfinite(one["flux"].values)])[::-1][_RANKS] for one in stars.values()]
+    count = min(map(len, brightest), default=0)
+    if len(stars) < 3 or count < 3:
+        return {}
+    flux = np.log(np.maximum([one[:count] for one in brightest], 1e-9))
+    light = np.median(flux - np.median(flux, axis=0), axis=1)
+    noise = np.log([max(float(one.attrs["noise"]), 1e-9) for one in stars.values()])
+    noise -= np.median(noise)
+    if 3 * np.count_nonzero(np.abs(light) < _ALIKE) < 2 * len(stars):
+        return {}
+    odd = (np.abs(light) > math.log(_SCALED)) & (np.abs(light - noise) < _ALIKE)
+    return {
+        number: f"its stars and its noise alike are {math.exp(factor):.2f} times those of the others: its numbers were "
+        "multiplied, or it was taken at another gain than it states; copy it again"
+        for number, factor, found in zip(stars, light, odd, strict=True)
+        if found
+    }
 
 
 def best_frames(quality: xr.Dataset, usable: Sequence[int], keep: float) -> dict[int, str]:
