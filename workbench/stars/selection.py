@@ -16,8 +16,8 @@ from .doubles import doubled_frames
 from .survey import frame_scores, poor_frames
 
 _RANKS = slice(2, 20)  # of the brightest stars, whose fluxes are compared: the first may be saturated
-_SCALED = 1.5  # a frame whose stars and noise are by this factor off those of its like has other numbers
-_ALIKE = 0.15  # natural logarithm of a factor: so well do most frames agree, and the factors of stars and noise
+_SCALED = 1.5  # a frame whose stars are by this factor off those of its like may have other numbers
+_ALIKE = 0.25  # natural logarithm of a factor: so well do the stars of most frames agree
 
 
 @dataclass(frozen=True)
@@ -151,14 +151,16 @@ def unfit_frames(
 
 
 def scaled_frames(stars: Mapping[int, xr.Dataset]) -> dict[int, str]:
-    """Return the frames whose numbers were multiplied, as number → reason: stars and noise are off by one factor k.
+    """Return the frames whose numbers were multiplied, as number → reason.
 
-    Nature does not do it: with k times the light, noise grows by √k.  Two thirds of the frames must agree to 15 %.
+    Their stars are k times as bright as those of two thirds of the frames, which agree; and the sky b, from which the
+    offset is subtracted once, not k times, is off k b away from one.  Clouds, which take light from the stars and leave
+    more of the sky's, are off it towards one.
 
     Examples
     --------
     >>> def frame(k):
-    ...     attrs = {"noise": 10.0 * k}
+    ...     attrs = {"noise": 10.0, "background": k * (100.0 + 300.0) - 300.0}
     ...     return xr.Dataset({"flux": ("star", k * np.arange(900.0, 100.0, -10.0))}, attrs=attrs)
     >>> list(scaled_frames({number: frame(k) for number, k in enumerate([1.0, 1.05, 2.0, 0.98])}))
     [2]
@@ -169,16 +171,17 @@ def scaled_frames(stars: Mapping[int, xr.Dataset]) -> dict[int, str]:
         return {}
     flux = np.log(np.maximum([one[:count] for one in brightest], 1e-9))
     light = np.median(flux - np.median(flux, axis=0), axis=1)
-    noise = np.log([max(float(one.attrs["noise"]), 1e-9) for one in stars.values()])
-    noise -= np.median(noise)
+    sky, noise = (np.array([one.attrs[name] for one in stars.values()], float) for name in ("background", "noise"))
+    usual = np.exp(light) * np.median(sky)
+    off = (sky - usual) * np.sign(light) > 0.2 * np.abs(usual) + 0.5 * noise
+    odd = off & (np.abs(light) > math.log(_SCALED))
     if 3 * np.count_nonzero(np.abs(light) < _ALIKE) < 2 * len(stars):
         return {}
-    odd = (np.abs(light) > math.log(_SCALED)) & (np.abs(light - noise) < _ALIKE)
     return {
-        number: f"its stars and its noise alike are {math.exp(factor):.2f} times those of the others: its numbers were "
-        "multiplied, or it was taken at another gain than it states; copy it again"
-        for number, factor, found in zip(stars, light, odd, strict=True)
-        if found
+        number: f"its stars are {math.exp(light[place]):.2f} times as bright as the others', its sky is "
+        f"{sky[place]:.4g} where they have {np.median(sky):.4g}: no cloud does both, its numbers were multiplied"
+        for place, number in enumerate(stars)
+        if odd[place]
     }
 
 
