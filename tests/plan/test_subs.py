@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from workbench.core.errors import WorkbenchError
-from workbench.plan.subs import hours, noise_penalty, plan_subs, propagate, sub_length
+from workbench.plan.subs import hours, noise_penalty, plan_subs, propagate, sub_length, target_hours
 
 CHANNELS = ["R", "G1", "G2", "B"]
 
@@ -126,3 +126,11 @@ def test_a_penalty_of_nothing_is_refused(wrong):
 def test_hours_without_a_target_are_refused():
     with pytest.raises(WorkbenchError, match="target"):
         hours(10, (0.0, 0.0), (1, 0), (2, 0), 60)
+
+
+def test_binning_an_x_trans_sensor_gains_as_many_photosites_as_its_colours_have():
+    names = ["R", "G", "B"]
+    own, background = sensor(channels=names), sky((1.0, 2.0, 1.5), names)
+    subs = plan_subs(own, background)
+    one, many = (target_hours(own, subs, background, 0.1, 10.0, pixels=count)["hours"].values for count in (1.0, 36.0))
+    np.testing.assert_allclose(one / many, [8, 20, 8])
