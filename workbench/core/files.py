@@ -9,6 +9,7 @@ import itertools
 import os
 import platform
 import re
+import shutil
 import stat
 import tempfile
 import zlib
@@ -250,6 +251,17 @@ def _sweep(path: Path) -> None:
     for left in path.parent.glob(kind):
         if not psutil.pid_exists(int(left.name.rpartition(f".{_MACHINE}-")[2].split("-")[0])):
             left.unlink(missing_ok=True)
+
+
+def remove_folder(work: Path, last: str = "run.json") -> None:
+    """Remove a working folder as far as that is possible; what says that it is one goes last, as a kill may come."""
+    with contextlib.suppress(OSError):
+        for path in work.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != last:
+                path.unlink(missing_ok=True)
+    shutil.rmtree(work, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -17,14 +17,14 @@ from ..align.hints import hints_of, solve_stars
 from ..align.registration import Registration
 from ..align.sky import NoSolutionError
 from ..core.errors import WorkbenchError
-from ..core.files import locked
+from ..core.files import locked, remove_folder
 from ..core.settings import FILTERS
 from ..ingest.metadata import PlainPixels
 from ..stack.fits_out import Layout, read_plane
 from ..stack.settings import StackSettings
 from ..stars.survey import FrameSurvey, find_plane_stars
 from .stack_inputs import LightList, OpenedFrames, Place, PreparedMasters, register_lights
-from .stack_outputs import load_survey, remove_folder
+from .stack_outputs import load_survey
 
 
 class FilterRun(NamedTuple):

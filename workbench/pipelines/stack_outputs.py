@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import math
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +27,7 @@ from ..calibrate.noise import SensorNoise
 from ..calibrate.planes import calibrate_signal
 from ..core.cube import CFA_CHANNELS, COLOURS
 from ..core.errors import FrameReadError, WorkbenchError
-from ..core.files import aside
+from ..core.files import aside, remove_folder
 from ..core.parallel import in_threads
 from ..core.values import is_simulated
 from ..ingest.metadata import PlainPixels
@@ -40,9 +39,6 @@ from ..stars.survey import QUALITY, FrameSurvey, survey_mosaic
 
 if TYPE_CHECKING:
     from .stack_inputs import LightList
-
-
-_MARKER = "run.json"  # in a working folder: whose it is
 
 
 def survey_light(
@@ -134,7 +130,7 @@ def claim_folder(work: Path, out: Path, identity: str) -> bool:
     WorkbenchError
         If it cannot be written.
     """
-    marker = work / _MARKER
+    marker = work / "run.json"
     try:
         if work.exists():
             if marker.is_file() and marker.read_text() == identity:
@@ -150,17 +146,6 @@ def claim_folder(work: Path, out: Path, identity: str) -> bool:
             f"{work}: cannot be written ({problem.strerror or problem}); choose another place with --scratch"
         ) from problem
     return False
-
-
-def remove_folder(work: Path) -> None:
-    """Remove the working folder as far as that is possible; what says that it is one goes last, as a kill may come."""
-    with contextlib.suppress(OSError):
-        for path in work.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.name != _MARKER:
-                path.unlink(missing_ok=True)
-    shutil.rmtree(work, ignore_errors=True)
 
 
 def plan_digest(plan: StackPlan) -> str:

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from ..align.hints import known_of
 from ..align.registration import Registration
 from ..core.errors import WorkbenchError, said_of_all
-from ..core.files import check_target, fingerprints, require_unchanged, whole_file
+from ..core.files import check_target, fingerprints, remove_folder, require_unchanged, whole_file
 from ..core.fits_cards import observation, wcs_cards
 from ..core.parallel import machine_share
 from ..ingest.fits_header import BOTTOM_UP
@@ -52,7 +52,6 @@ from .stack_outputs import (
     frame_table,
     plan_digest,
     read_sums,
-    remove_folder,
     stack_all,
     stack_header,
     workers,
