@@ -107,7 +107,7 @@ def combine_frames(
 
     frames.each_band(work, "combining", progress)
     in_order = (sums[top] for top in sorted(sums))  # whatever the threads did first
-    chi, degrees, rejected = (sum(parts) for parts in zip(*in_order, strict=True))
+    chi, degrees, rejected = (np.sum(parts, axis=0) for parts in zip(*in_order, strict=True))
     ratio = found * chi / np.where(degrees > 0, degrees, np.nan)
     mean, variance, samples, unstable = out
     return Combined(mean, variance, samples, unstable, ratio, np.asarray(rejected / mean.size), law)

@@ -225,7 +225,8 @@ def _table(rows: pd.DataFrame, name: str) -> fits.BinTableHDU:
     texts, whole = rows.select_dtypes(exclude=["number", "bool"]), rows.select_dtypes("integer").astype(np.int32)
     plain = rows.assign(**{text: texts[text].map(lambda value: ascii_text(str(value))) for text in texts}, **whole)
     columns = [plain[name].to_numpy() if name not in texts else plain[name].to_numpy("S") for name in plain]
-    return fits.BinTableHDU(np.rec.fromarrays(columns, names=list(plain)), name=name)
+    kinds = [(name, values.dtype) for name, values in zip(plain, columns, strict=True)]
+    return fits.BinTableHDU(np.rec.fromarrays(columns, dtype=kinds), name=name)
 
 
 def _primary_header(layout: Layout, cards: Mapping[str, Any], history: list[str]) -> bytes:
