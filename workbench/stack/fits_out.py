@@ -224,7 +224,7 @@ def _table(rows: pd.DataFrame, name: str) -> fits.BinTableHDU:
     """A table as FITS can hold it: texts in ASCII, whole numbers in 32 bits."""
     texts, whole = rows.select_dtypes(exclude=["number", "bool"]), rows.select_dtypes("integer").astype(np.int32)
     plain = rows.assign(**{text: texts[text].map(lambda value: ascii_text(str(value))) for text in texts}, **whole)
-    columns = [plain[name].to_numpy() if name not in texts else plain[name].to_numpy("S") for name in plain]
+    columns = [np.array(plain[name].tolist(), "S" if name in texts else plain[name].dtype) for name in plain]
     kinds = [(name, values.dtype) for name, values in zip(plain, columns, strict=True)]
     return fits.BinTableHDU(np.rec.fromarrays(columns, dtype=kinds), name=name)
 
