@@ -299,7 +299,7 @@ class Frames:
         cells = max(1, self.height // self.step)
         picked = np.unique(np.linspace(0, cells - 1, min(_SAMPLED, cells)).astype(int))
         rows = np.ravel(picked[:, None] * self.step + np.arange(self.step))
-        self._rows: np.ndarray = rows[rows < self.height]
+        self._rows, self._sample = rows[rows < self.height], np.empty(0, self.dtype)
         self._folder, self._file = None, None
         self._bytes = self.height * self.width * self.dtype.itemsize
         if self._bytes * cube.sizes["frame"] > IN_MEMORY:
@@ -391,7 +391,7 @@ class Frames:
                 file.close()
         if total and not self.kept:
             raise WorkbenchError(f"none of {total} frames can be read: {' '.join(self.dropped[0])}")
-        self._sample: np.ndarray = np.array(sample, self.dtype).reshape(len(self), self._rows.size, self.width)
+        self._sample = np.array(sample, self.dtype).reshape(len(self), self._rows.size, self.width)
 
     def _one(self, buffers: FrameBuffers, frame: Any) -> np.ndarray | FrameReadError:
         try:
