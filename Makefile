@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: app blog browser charts test torture lab lint format screenshots clean help
+.PHONY: app blog browser charts test torture lab lint format screenshots site clean help
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,test,units,xisf,zarr,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,test,site,units,xisf,zarr,dev]'
 	@touch $@
 
 charts: $(READY)  ## measure the sample frames' sensor and draw the blog's charts into charts/
@@ -42,6 +42,9 @@ browser: $(READY)  ## every control of every notebook in a real browser: narrow,
 screenshots: $(READY)  ## pictures of every notebook, the app and the charts' index, into screenshots/ (needs chromium)
 	$(BIN)/python -m tests.browser.screenshots screenshots
 
+site: $(READY)  ## build the site from the samples, without a network: site/index.html
+	$(BIN)/python docs/build_site.py site
+
 lint: $(READY)  ## check the style and the types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -49,4 +52,4 @@ format: $(READY)  ## put the style right
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 clean:  ## remove what the other commands made
-	rm -rf charts screenshots notebooks/measured data-samples/generated data-samples/.generated* .pytest_cache .ruff_cache
+	rm -rf build charts screenshots site notebooks/measured data-samples/generated data-samples/.generated* .pytest_cache .ruff_cache

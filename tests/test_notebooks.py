@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+from course_pages import execute
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -173,13 +173,8 @@ def test_what_a_notebook_takes_an_earlier_one_has_kept():
 
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=notebook_id)
-def test_runs_top_to_bottom_and_says_nothing_alarming(path, samples, tmp_path, monkeypatch):
-    (tmp_path / "samples").symlink_to(samples)
-    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))  # nothing is kept there: the notebook stands alone
-    notebook = nbformat.read(path, 4)
-    NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": path.parent}}
-    ).execute()
+def test_runs_top_to_bottom_and_says_nothing_alarming(path, samples):
+    notebook = execute(path, samples)  # kept for the site
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "stream" and output.name == "stderr":

@@ -1,4 +1,5 @@
 from . import calibration_noise as calibration_noise
+from . import chain as chain
 from . import dark as dark
 from . import explorers as explorers
 from . import finish_explorers as finish_explorers
@@ -18,6 +19,7 @@ from .calibration_noise import calibration_steps as calibration_steps
 from .calibration_noise import frames_needed as frames_needed
 from .calibration_noise import measure_master_noise as measure_master_noise
 from .calibration_noise import step_noise as step_noise
+from .chain import journey as journey
 from .dark import count_muons as count_muons
 from .dark import dark_difference as dark_difference
 from .dark import dark_groups as dark_groups

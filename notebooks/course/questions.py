@@ -24,6 +24,7 @@ from workbench.core.values import value_text
 
 from .presentation import FITS
 
+_NOT_MEASURED = "These frames do not allow the measurement; the warnings say what to shoot."
 _CARD = {"border": f"1px solid {theme.GRID}", "border-radius": "6px", "padding": "6px 14px"}
 
 
@@ -49,7 +50,9 @@ class Prediction(pn.viewable.Viewer):
                 label=f"prediction [{unit}]" if unit else "prediction", start=low, end=high, step=step,
                 value=low + step * round((high - low) / 2 / step), width=320,
             )  # fmt: skip
-        self._button = pn.widgets.Button(label="This is my prediction", color="primary", width=180)
+        self._button = pn.widgets.Button(
+            label="This is my prediction", color="primary", width=180, css_classes=["with-python"]
+        )
         self._button.on_click(lambda _: self.commit(self._control.value))
 
     def commit(self, value: float) -> None:
@@ -79,7 +82,17 @@ class Prediction(pn.viewable.Viewer):
         measured, error = float(measured), float(error)
         words = live_text(pn.bind(lambda _: self.verdict(measured, error), self.param.committed))
         drawn = live_text(pn.bind(lambda _: self.number_line(measured, error), self.param.committed))
-        return pn.Column(words, drawn, styles=_CARD, **FITS)
+        words.css_classes = drawn.css_classes = ["with-python"]
+        answer = live_text(self.answer(measured, error))
+        answer.param.update(css_classes=["without-python"], visible=False)
+        return pn.Column(words, drawn, answer, styles=_CARD, **FITS)
+
+    def answer(self, measured: float, error: float) -> str:
+        """Return the measurement alone, for pages where nobody can commit to a prediction."""
+        if not math.isfinite(measured):
+            return _NOT_MEASURED
+        text = f"Measured: **{value_text(measured, error, self.unit)}**."
+        return text if self.options is None else f"{text} So the answer is **{self._nearest(measured)}**."
 
     def number_line(self, measured: float, error: float = math.nan) -> str:
         """Draw a predicted number and the measurement on one scale, as SVG; empty where there is none."""
@@ -103,7 +116,7 @@ class Prediction(pn.viewable.Viewer):
                 "the comparison then appears here by itself."
             )
         if not math.isfinite(measured):
-            return "These frames do not allow the measurement; the warnings say what to shoot."
+            return _NOT_MEASURED
         if self.options is not None:
             return self._chosen(measured, error)
         text = (
@@ -120,13 +133,17 @@ class Prediction(pn.viewable.Viewer):
         return text + f"Your prediction is {size} too {'high' if self.value > measured else 'low'}."
 
     def _chosen(self, measured: float, error: float) -> str:
-        names = {value: name for name, value in self.options.items()}
-        # the nearest option by ratio, as all options are positive factors
-        nearest = min(names, key=lambda value: abs(math.log(value / measured)) if measured > 0 else value)
-        text = f"You predicted **{names[self.value]}**. Measured: **{value_text(measured, error, self.unit)}**. "
-        if nearest == self.value:
-            return text + "That is right."
-        return text + f"So the answer is **{names[nearest]}**."
+        chosen = next(name for name, value in self.options.items() if value == self.value)
+        if chosen == self._nearest(measured):
+            return f"You predicted **{chosen}**. Measured: **{value_text(measured, error, self.unit)}**. That is right."
+        return f"You predicted **{chosen}**. {self.answer(measured, error)}"
+
+    def _nearest(self, measured: float) -> str:
+        """Return the option that is nearest by ratio, as all options are positive factors."""
+        return min(
+            self.options,
+            key=lambda name: abs(math.log(self.options[name] / measured)) if measured > 0 else self.options[name],
+        )
 
 
 def predict(

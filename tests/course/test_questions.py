@@ -28,6 +28,13 @@ def test_nothing_is_compared_before_the_reader_commits():
     assert not prediction.committed
 
 
+def test_a_page_without_python_can_state_the_answer_alone():
+    assert slider().answer(6.0, 0.1) == "Measured: **6.00 ± 0.10 K**."
+    assert choice().answer(1.9, 0.1).endswith("So the answer is **twice**.")
+    assert "do not allow" in choice().answer(math.nan, math.nan)
+    assert not choice().against(1.9)[-1].visible
+
+
 def test_the_button_commits_what_the_control_shows_and_only_once():
     prediction = slider()
     prediction._control.value = 4.0
@@ -72,7 +79,7 @@ def test_frames_that_give_no_measurement_are_no_mistake_of_the_reader():
 
 def test_the_comparison_appears_when_the_reader_commits_after_measuring():
     prediction = slider()
-    words, drawn = prediction.against(6.0, 0.1)
+    words, drawn, _ = prediction.against(6.0, 0.1)
     assert "not committed" in words.value
     assert drawn.value == ""
     prediction.commit(4.0)

@@ -56,4 +56,6 @@
   };
   const again = () => { for (const chart of charts) if (chart.dark !== null) draw(chart); };
   window.matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => setTimeout(again));
+  // a page's own switch changes a class or an attribute of its root
+  new MutationObserver(() => setTimeout(again)).observe(document.documentElement, {attributes: true});
 })();

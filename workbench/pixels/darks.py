@@ -182,7 +182,7 @@ def dark_subtraction(
     dark
         Raw darks, three or more of one setting (two, with a light).
     light
-        Raw lights; the first with darks of its ISO and exposure, and temperature within 2 K where both state it.
+        Raw lights; the longest with darks of its ISO and exposure, and temperature within 2 K where both state it.
     gain
         From `fit_gain`, to show electrons; without it ADU.
 
@@ -211,7 +211,7 @@ def dark_subtraction(
     (100.0, 3)
     """
     check_cube(dark, stage="raw", kind="dark")
-    matched = None if light is None else _first_with_darks(light, dark)
+    matched = None if light is None else _warmest_with_darks(light, dark)
     if light is not None and matched is not None:
         number, setting, frames = matched
         kind, cube = "light", light
@@ -275,13 +275,17 @@ def _some_rows(picture: np.ndarray) -> np.ndarray:
     return picture[:: max(1, picture.size >> 20)]
 
 
-def _first_with_darks(light: xr.DataArray, dark: xr.DataArray) -> tuple[int, Setting, np.ndarray] | None:
-    """Return the first light that has two darks or more of its setting, and those nearest in temperature."""
+def _warmest_with_darks(light: xr.DataArray, dark: xr.DataArray) -> tuple[int, Setting, np.ndarray] | None:
+    """Return the longest, then warmest, light that has two darks or more of its setting, those nearest in temperature.
+
+    In it the dark signal shows best.
+    """
     if light.shape[1:] != dark.shape[1:] or light.attrs["cfa_pattern"] != dark.attrs["cfa_pattern"]:
         return None
     dim = setting_dim(dark)
     groups = [group for group in group_frames(dark, dim, "temperature", "exposure") if len(group[1]) >= 2]
-    for number in range(light.sizes["frame"]):
+    strength = [np.nan_to_num(-light[name].values, nan=np.inf) for name in ("temperature", "exposure")]
+    for number in np.lexsort(strength):  # the last key counts first; equal ones stay in their order
         own, warm, seconds = (float(light[name].values[number]) for name in (dim, "temperature", "exposure"))
         matches = [
             (abs(np.nan_to_num(setting["temperature"] - warm)), setting, frames)
@@ -290,7 +294,7 @@ def _first_with_darks(light: xr.DataArray, dark: xr.DataArray) -> tuple[int, Set
         ]
         away, setting, frames = min(matches, key=lambda match: match[0], default=(np.inf, {}, np.empty(0)))
         if away <= 2:  # K
-            return number, setting, frames
+            return int(number), setting, frames
     return None
 
 
