@@ -161,7 +161,7 @@ def test_a_set_of_another_version_is_made_anew(cache, monkeypatch):
     folder = sample_folder(progress=False)
     (folder / "old.dng").write_text("from an older recipe")
     monkeypatch.setattr(module, "HASHES", cache / "none.sha256")
-    with pytest.warns(SampleWarning, match=r"36 of the sample files"):
+    with pytest.warns(SampleWarning, match=r"40 of the sample files"):
         sample_folder(progress=False)
     assert not (folder / "old.dng").exists()
 

@@ -38,9 +38,11 @@ class DngMetadata:
         Colours from the first pixel of the active area, row by row, or ``mono``.
     black_level, white_level
         ADU; the black level one value for all, or one a channel in the order R, G1, G2, B; of X-Trans one for all.
-    iso, exposure, aperture, time, temperature
-        EXIF: ISO setting, seconds, f-number, start of exposure (datetime or datetime64), °C.
+    iso, exposure, aperture, time, temperature, focal_length
+        EXIF: ISO setting, seconds, f-number, start of exposure (datetime or datetime64), °C, mm.
         What is None or NaN is left out.
+    pixel_size
+        Distance of two pixels [µm], as EXIF's focal plane resolution.
     make, model, software
         The camera and the program, as text.
     color_matrix
@@ -62,6 +64,8 @@ class DngMetadata:
     model: str = ""
     software: str = "astrophoto-workbench"
     temperature: float | None = None
+    focal_length: float | None = None
+    pixel_size: float | None = None
     color_matrix: Sequence[float] = SRGB_MATRIX
     daylight_multipliers: Sequence[float] = (1.0, 1.0, 1.0)
     active_area: tuple[int, int, int, int] | None = None
@@ -174,8 +178,13 @@ def _exif(metadata: DngMetadata) -> list[tuple]:
     rationals = [
         (33434, _RATIONAL, metadata.exposure),
         (33437, _RATIONAL, metadata.aperture),
+        (37386, _RATIONAL, metadata.focal_length),
         (37888, _SRATIONAL, metadata.temperature),
     ]
+    if _known(metadata.pixel_size):
+        pitch = 10_000 / metadata.pixel_size  # pixels a centimetre
+        rationals += [(41486, _RATIONAL, pitch), (41487, _RATIONAL, pitch)]
+        tags.append((41488, _SHORT, [3]))  # centimetres
     tags += [(code, kind, [value]) for code, kind, value in rationals if _known(value)]
     if _known(metadata.iso):
         iso = _whole(metadata.iso, "iso")

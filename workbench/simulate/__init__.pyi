@@ -1,4 +1,5 @@
 from . import capture as capture
+from . import field as field
 from . import firmware as firmware
 from . import night as night
 from . import paint as paint
@@ -10,6 +11,7 @@ from .capture import CooledCamera as CooledCamera
 from .capture import cooled as cooled
 from .capture import smart_telescope as smart_telescope
 from .capture import write_frames as write_frames
+from .field import make_field as make_field
 from .firmware import cube_of as cube_of
 from .firmware import save_frame as save_frame
 from .firmware import stock as stock

@@ -101,7 +101,8 @@ class NightSettings:
 class Shot:
     """One frame to be taken: its file and setting (exposure [s], temperature [°C]), and what it is pointed at.
 
-    A flat has the lamp's level, a light the number of its view.
+    A flat has the lamp's level, a light the number of its view and the `lens`: focal length [mm] and pixel size [µm].
+    `wait` [s] goes by before it is taken.
     """
 
     file: str
@@ -112,6 +113,8 @@ class Shot:
     aperture: float | None = None
     lamp: float = 0.0
     view: int | None = None
+    lens: tuple[float, float] | None = None
+    wait: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -239,11 +242,17 @@ def shoot(
         parent.mkdir(parents=True, exist_ok=True)
     sensor = scene.sensor
     sensor.dark_map, sensor.response_map, sensor.offset_map  # noqa: B018  drawn once, before the threads want them
-    seconds = itertools.accumulate((round(shot.exposure) + 2 for shot, _ in frames), initial=0)
+    waits = [shot.wait for shot, _ in frames]
+    seconds = itertools.accumulate(
+        (round(shot.exposure) + 2 + wait for (shot, _), wait in zip(frames, [*waits[1:], 0.0], strict=True)),
+        initial=waits[0] if waits else 0.0,
+    )
 
     def take(job: tuple[tuple[Shot, Sequence[int]], int]) -> None:
         (shot, seed), after = job
         setting = {name: getattr(shot, name) for name in ("iso", "exposure", "temperature", "aperture")}
+        if shot.lens:
+            setting |= {"focal_length": shot.lens[0], "pixel_size": shot.lens[1]}
         save(folder / shot.file, scene.take(shot, seed), sensor, **setting, time=start + timedelta(seconds=after))
 
     done = in_threads(take, zip(frames, seconds, strict=False), workers, each=FRAME_BYTES)

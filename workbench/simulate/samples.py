@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -25,9 +26,10 @@ from filelock import FileLock
 
 from ..core.errors import WorkbenchError
 from ..core.values import SHUTTER_PARTS
+from .field import OBJECT, PIXEL, Field, make_field
 from .night import NightSettings, Scene, Shot, make_night, shoot
 from .sensor import d7000
-from .sky import Trail, dust, make_sky, star_table
+from .sky import Trail, dust, pointing
 
 HASHES = Path(__file__).with_name("samples.sha256")
 _PROJECT = Path(__file__).parents[2]
@@ -37,7 +39,9 @@ _START = datetime(2025, 1, 18, 20, 0, 0)  # the first frame's time; each next on
 _LAMP = (26_900.0, 61_000.0, 61_000.0, 50_100.0)
 # Shutter times of the camera's third stops, from 1/2 s; a flat at ISO 100 and 1/2 s is at 0.9 of saturation.
 _SHUTTERS = (2, 2.5, 3, *reversed(SHUTTER_PARTS))
+_OVEREXPOSED = 3.2  # s at ISO 100: every pixel saturates, those of the darkest colour in the corners too
 _ROOM, _FREEZER = 20.0, -18.0  # °C
+_NEXT_EVENING = 23.5 * 3600  # s
 
 
 class SampleWarning(UserWarning):
@@ -53,15 +57,17 @@ class Recipe:
     bias: int
     steps: tuple[int, ...]  # of the flats, in third stops below the brightest
     darks: tuple[tuple[float, float, float, int], ...]  # iso, temperature [°C], exposure [s], frames
-    lights: int
+    lights: tuple[int, ...]  # of each night
+    focal_length: float  # [mm]
     light: tuple[float, float, float] = (800, 10.0, 120.0)  # iso, temperature [°C], exposure [s]
+    aperture: float = 4.0  # of lights and flats
 
 
 FULL = Recipe(
     shape=(480, 720),
     isos=(100, 200, 400, 800, 1600, 3200, 6400),
     bias=8,
-    steps=(0, 2, 4, 7, 10, 13, 17),
+    steps=(1, 2, 4, 7, 10, 13),
     darks=(
         *((800, _ROOM, exposure, 4) for exposure in (30.0, 60.0, 120.0, 300.0, 600.0)),
         *((800, temperature, exposure, 4) for temperature in (0.0, 30.0) for exposure in (120.0, 600.0)),
@@ -71,15 +77,17 @@ FULL = Recipe(
         (200, _ROOM, 60.0, 4),
         (200, _FREEZER, 600.0, 4),
     ),
-    lights=8,
+    lights=(5, 3),
+    focal_length=50.0,
 )
 SMALL = Recipe(
     shape=(192, 288),
     isos=(200, 800),
     bias=4,
-    steps=(0, 3, 7, 12),
+    steps=(1, 3, 7, 12),
     darks=tuple((800, temperature, exposure, 2) for temperature in (10.0, 20.0) for exposure in (120.0, 600.0)),
-    lights=3,
+    lights=(2, 1),
+    focal_length=24.0,
 )
 
 
@@ -145,26 +153,32 @@ def plan(recipe: Recipe) -> Iterator[Shot]:
     for iso in recipe.isos:
         for number in range(1, recipe.bias + 1):
             yield Shot(f"bias/bias_ISO{iso}_{number:02d}.dng", "bias", iso, 1 / _SHUTTERS[-1], _ROOM)
-    for stop, iso in ((round(np.log2(iso / 100)), iso) for iso in recipe.isos):
-        for step in recipe.steps:
-            speed = _SHUTTERS[3 * stop + step]
-            for number in (1, 2):
-                name = f"flats/flat_ISO{iso}_1-{speed:g}s_{number}.dng"
-                lamp = 1.0 if number == 1 else 1 + float(rng.uniform(-0.015, 0.015))
-                yield Shot(name, "flat", iso, 1 / speed, _ROOM, aperture=8.0, lamp=lamp)
+    stops = {iso: round(np.log2(iso / 100)) for iso in recipe.isos}
+    over = {iso: _OVEREXPOSED / 2**stop for iso, stop in stops.items()}
+    flats = {f"flats/saturated/flat_ISO{iso}_{exposure:g}s": (iso, exposure) for iso, exposure in over.items()}
+    for (iso, stop), step in itertools.product(stops.items(), recipe.steps):
+        speed = _SHUTTERS[3 * stop + step]
+        flats[f"flats/flat_ISO{iso}_1-{speed:g}s"] = (iso, 1 / speed)
+    for name, (iso, exposure) in flats.items():
+        for number in (1, 2):
+            lamp = 1.0 if number == 1 else 1 + float(rng.uniform(-0.015, 0.015))
+            yield Shot(f"{name}_{number}.dng", "flat", iso, exposure, _ROOM, aperture=recipe.aperture, lamp=lamp)
     for dark_iso, temperature, exposure, frames in recipe.darks:
         for number in range(1, frames + 1):
             name = f"darks/{temperature:g}C/dark_ISO{dark_iso:g}_{exposure:g}s_{temperature:g}C_{number:02d}.dng"
             yield Shot(name, "dark", dark_iso, exposure, temperature)
     light_iso, temperature, exposure = recipe.light
-    for number in range(1, recipe.lights + 1):
-        name = f"lights/light_ISO{light_iso:g}_{exposure:g}s_{temperature:g}C_{number:02d}.dng"
-        yield Shot(name, "light", light_iso, exposure, temperature, aperture=5.6, view=number - 1)
+    evenings = set(np.cumsum(recipe.lights)[:-1].tolist())
+    for number in range(sum(recipe.lights)):
+        name = f"lights/light_ISO{light_iso:g}_{exposure:g}s_{temperature:g}C_{number + 1:02d}.dng"
+        shot = Shot(name, "light", light_iso, exposure, temperature, aperture=recipe.aperture, view=number)
+        wait = _NEXT_EVENING if number in evenings else 0.0
+        yield dataclasses.replace(shot, lens=(recipe.focal_length, PIXEL), wait=wait)
 
 
 def truth(recipe: Recipe) -> dict[str, Any]:
     """Return what is true of a set, as ``truth.json`` has it; realised values, not expected ones."""
-    scene = _scene(recipe)
+    scene, field = _scene(recipe), _field(recipe)
     sensor = scene.sensor
     hot = sensor.dark_map[tuple(sensor.hot_pixels.T)]
     text = json.dumps(
@@ -207,15 +221,36 @@ def truth(recipe: Recipe) -> dict[str, Any]:
                 {"y": int(y), "x": int(x), "dark_current": float(value)}
                 for (y, x), value in zip(sensor.hot_pixels, hot, strict=True)
             ],
-            "stars": [
-                {"x": float(star["x"]), "y": float(star["y"]), "flux": star["flux"].tolist(), "unit": "e-/s in R, G, B"}
-                for star in star_table(scene.sky)
-            ],
+            "object": OBJECT,
+            "lens": {"focal_length_mm": recipe.focal_length, "aperture": recipe.aperture, "pixel_um": PIXEL},
+            "wcs": field.wcs,
+            "stars": _stars(field),
             "frames": [_frame_truth(scene, shot) for shot in plan(recipe)],
         }
     )
     # nine digits, so that the text does not depend on the processor's last bit
     return json.loads(text, parse_float=lambda number: float(f"{float(number):.9g}"))
+
+
+def _stars(field: Field) -> list[dict[str, Any]]:
+    """Return the stars in the plain view, brightest first: places on the frame and in the sky, light and colour."""
+    height, width = field.sky.shape
+    x, y, flux = field.sky.x, field.sky.y, field.sky.flux
+    inside = np.flatnonzero((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1))
+    return [
+        {
+            "x": float(x[star]),
+            "y": float(y[star]),
+            "flux": flux[star].tolist(),
+            "unit": "e-/s in R, G, B",
+            "ra": float(field.ra[star]),
+            "dec": float(field.dec[star]),
+            "magnitude": float(field.magnitude[star]),
+            "b_v": float(field.b_v[star]),
+            "catalogued": bool(field.real[star]),
+        }
+        for star in inside[np.argsort(-flux[inside, 1], kind="stable")]
+    ]
 
 
 def _frame_truth(scene: Scene, shot: Shot) -> dict[str, Any]:
@@ -252,15 +287,29 @@ def hash_folder(folder: Path) -> str:
 
 
 @cache
+def _field(recipe: Recipe) -> Field:
+    """Return the field of a set."""
+    return make_field(recipe.shape, focal_length=recipe.focal_length, aperture=recipe.aperture, seed=_SEED)
+
+
+@cache
 def _scene(recipe: Recipe) -> Scene:
     """Return the camera of a set, its sky, how each light sees it, and what the dust lets through."""
     height, width = recipe.shape
-    sky = make_sky(recipe.shape, stars=height * width // 1000, brightest=1500.0, faintest=2.0, nebula=1.2, seed=_SEED)
-    night = NightSettings(exposure=recipe.light[2], dither=5.0, rotation=0.2, cosmic_rays=2)
-    views = make_night(sky, recipe.lights, night, seed=_SEED)
+    sky = _field(recipe).sky
+    # a sky of 20.2 mag/arcsec² through f/4, somewhat yellower than daylight
+    night = NightSettings(
+        exposure=recipe.light[2], dither=8.0, rotation=0.2, cosmic_rays=2, background=(0.50, 1.0, 0.75), fwhm=2.8
+    )
+    views = make_night(sky, sum(recipe.lights), night, seed=_SEED)
+    # the second night: the camera put on again, and the moon up
+    turned = pointing(recipe.shape, shift=(0.012 * width, -0.016 * width), degrees=1.3)
+    for number in range(recipe.lights[0], len(views)):
+        moonlit = tuple(1.35 * level for level in views[number].background)
+        views[number] = dataclasses.replace(views[number], matrix=turned @ views[number].matrix, background=moonlit)
     # one satellite, in the middle of the night, for the stack to reject
     trail = Trail(0.0, 0.3 * height, width - 1.0, 0.8 * height, fwhm=2.5, electrons=(250.0, 500.0, 400.0))
-    views[recipe.lights // 2] = dataclasses.replace(views[recipe.lights // 2], trails=(trail,))
+    views[len(views) // 2] = dataclasses.replace(views[len(views) // 2], trails=(trail,))
     through = dust(recipe.shape, motes=5, depth=0.08, seed=_SEED)
     return Scene(d7000(shape=recipe.shape), sky, tuple(views), through, _LAMP)
 
