@@ -1,5 +1,6 @@
 """The field of the samples: the real stars about Andromeda, and a spiral galaxy of our own where M 31 is.
 
+Run as a program it writes the list of stars again, from the catalogues that are installed.
 Stars of G < 10 are real (`STARS`, with its credit); fainter ones are drawn.  The galaxy is procedural and seeded: disc,
 bulge, two arms with knots of young stars and glowing gas, dust lanes between us and the far half of its light, and a
 small companion.  It looks like a galaxy, and like none that exists.
@@ -16,10 +17,15 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import map_coordinates
 
+from ..stars.catalogue import catalogue_stars
 from .firmware import DAYLIGHT
 from .sky import Sky
 
 STARS = Path(__file__).with_name("field.csv")
+_DATE = "2025-01-18"
+_CREDIT = f"""Stars of G < 10 within 3.4 degrees of M 31 on {_DATE}: ra, dec [deg, ICRS], G, B - V
+ESA Gaia DR3 (Gaia Collaboration 2023, DPAC), CC BY-SA 3.0 IGO; proper motions and B - V where Hipparcos lists the star
+(van Leeuwen 2007, I/311), else B - V by BP - RP.  This file is under CC BY-SA 3.0 IGO as well."""
 OBJECT, RA, DEC = "M 31 (field)", 10.6847, 41.2688  # where the frame points [deg, ICRS], and what is written there
 PIXEL = 4.78  # [µm] of a D7000
 _ROLL = 12.0  # [deg] from north through east to the top of the frame
@@ -135,6 +141,21 @@ def _to_sky(wcs: dict[str, Any], x: np.ndarray, y: np.ndarray) -> tuple[np.ndarr
     return (wcs["CRVAL1"] + np.degrees(turn)) % 360, np.degrees(dec)
 
 
+def list_stars(path: Path = STARS) -> None:
+    """Write the stars of G < 10 about the field as the catalogues `workbench.stars.catalogue` have them."""
+    known = catalogue_stars(RA, DEC, 180.0, date=_DATE, faintest=8.0)
+    bluer, redder = known["bp_rp"].values, known["b_v"].values
+    both = np.isfinite(bluer + redder) & (bluer < 2.5)
+    for _ in range(5):  # B - V by BP - RP, the few stars far from it left out
+        law = np.polynomial.Polynomial.fit(bluer[both], redder[both], 3)
+        away = np.abs(redder - law(bluer))
+        both &= away < 3 * 1.48 * np.median(away[both])
+    stars = catalogue_stars(RA, DEC, 3.4, date=_DATE, faintest=10.0)
+    b_v = stars["b_v"].fillna(law(stars["bp_rp"].clip(-0.4, 2.5))).clip(-0.3, 2.0)
+    columns = np.stack([stars["ra"], stars["dec"], stars["magnitude"], b_v], axis=1)
+    np.savetxt(path, columns, fmt=("%.6f", "%.6f", "%.3f", "%.3f"), delimiter=",", header=_CREDIT)
+
+
 def _cd(wcs: dict[str, Any]) -> np.ndarray:
     return np.array([[wcs["CD1_1"], wcs["CD1_2"]], [wcs["CD2_1"], wcs["CD2_2"]]])
 
@@ -206,3 +227,7 @@ def _turbulence(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, octaves:
         total += height * map_coordinates(lattice, [y * 2**octave / 4, x * 2**octave / 4], order=3, mode="grid-wrap")
         height *= 0.6
     return total
+
+
+if __name__ == "__main__":
+    list_stars()
