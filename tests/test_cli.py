@@ -61,7 +61,7 @@ def test_each_command_explains_itself(command):
 def test_frames_shows_what_is_there(small_samples):
     result = run("frames", small_samples)
     assert result.exit_code == 0
-    assert "35 frames, NIKON D7000 (simulated)" in result.output
+    assert "39 frames, NIKON D7000 (simulated)" in result.output
     for kind in ("bias", "dark", "flat", "light"):
         assert kind in result.output
 

@@ -125,7 +125,7 @@ def test_from_a_folder_to_a_picture(browser, address, small_samples, tmp_path):
     results.fill(str(tmp_path / "results"))
     results.press("Tab")
     page.get_by_role("button", name="Open").click()
-    page.get_by_text("35 frames of NIKON D7000 (simulated)").wait_for()
+    page.get_by_text("39 frames of NIKON D7000 (simulated)").wait_for()
 
     # the keyboard meets the tabs first, and sees where it is
     page.locator("body > header").click()
@@ -238,7 +238,7 @@ def test_two_tabs_do_not_start_the_same_and_cancel_is_heard_in_both(browser, add
     asked = {"folder": str(small_samples), "results": str(tmp_path / "two")}
     tabs = [open_tab(browser, address, **asked) for _ in range(2)]
     for page, _ in tabs:
-        page.get_by_text("35 frames of").wait_for()
+        page.get_by_text("39 frames of").wait_for()
         go(page, "Sensor")
     (first, _), (second, _) = tabs
     first.get_by_role("button", name="Measure the sensor").click()

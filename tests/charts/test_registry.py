@@ -29,7 +29,7 @@ def test_the_blogs_charts_are_all_there():
 @pytest.mark.parametrize("name", MEASURED)
 def test_captions_say_whose_data_it_is(result, name):
     caption, alt = REGISTRY[name].caption(result)
-    assert "Simulated data: NIKON D7000 (simulated); 8 bias frames, 16 flats, 8 darks, 3 lights." in caption
+    assert "Simulated data: NIKON D7000 (simulated); 8 bias frames, 20 flats, 8 darks, 3 lights." in caption
     assert len(alt) > 60
     assert "nan" not in caption.lower().replace("nano", "")
     real = dataclasses.replace(result, simulated=False, camera="NIKON D7000")

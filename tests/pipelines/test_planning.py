@@ -1,5 +1,7 @@
 """Planning from a folder."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from workbench.core import write_sensor
 from workbench.pipelines import characterize, plan_night
 from workbench.pipelines.planning import Plan
 from workbench.plan import ShotList, plan_subs
+from workbench.simulate import d7000
 from workbench.simulate.capture import Batch, cooled, write_frames
 
 
@@ -23,7 +26,11 @@ def test_samples_get_iso_and_length(samples, measured):
     result = plan_night(samples, measured, progress=False)
     assert result.simulated
     assert result.subs.attrs["met"]
-    assert 40 < result.subs.attrs["best_length"] < 80
+    camera, frames = d7000(shape=(480, 720)), json.loads((samples / "truth.json").read_text())["frames"]
+    sky = np.mean([frame["background"] for frame in frames if frame["kind"] == "light"], axis=0)
+    iso = result.subs.attrs["best_iso"]
+    faintest = min(sky) * (1 - camera.vignetting / 3) + camera.mean_dark_current(10.0)  # r² is a third on average
+    assert result.subs.attrs["best_length"] == pytest.approx(9.76 * camera.read_noise(iso) ** 2 / faintest, rel=0.25)
     assert np.isfinite(result.hours.hours).all()
     assert result.tracking.attrs["limit"]
     text = repr(result)

@@ -90,7 +90,7 @@ def test_history_weights_and_units_travel(night):
 
 
 def test_every_method_stacks(night):
-    piece = night.aligned.isel(y=slice(200, 264), x=slice(300, 364))
+    piece = night.aligned.isel(y=slice(60, 124), x=slice(500, 564))  # no satellite
     levels = [float(np.median(stack.stack(piece, method)["signal"])) for method in stack.METHODS]
     assert np.ptp(levels) < 3
     median, mean = (stack.stack(piece, method)["variance"].mean() for method in ("median", "mean"))

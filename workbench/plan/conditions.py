@@ -47,7 +47,7 @@ def saturation_time(folder: Folder) -> float:
             break
         try:
             frame = read_frame(row.path, scale=row.scale)
-            frame = frame[::4, ::4] if min(frame.shape) > 256 else frame
+            frame = frame[::5, ::5] if min(frame.shape) > 256 else frame
         except FrameReadError:
             continue
         black = np.nan_to_num(np.asarray(row.black_level, float)).mean()

@@ -23,10 +23,12 @@ from .sky import Sky
 
 STARS = Path(__file__).with_name("field.csv")
 _DATE = "2025-01-18"
-_CREDIT = f"""Stars of G < 10 within 3.4 degrees of M 31 on {_DATE}: ra, dec [deg, ICRS], G, B - V
+_CREDIT = f"""Stars of G < 10 within 3.4 degrees of RA 11.75, Dec 41.10 on {_DATE}: ra, dec [deg, ICRS], G, B - V
 ESA Gaia DR3 (Gaia Collaboration 2023, DPAC), CC BY-SA 3.0 IGO; proper motions and B - V where Hipparcos lists the star
 (van Leeuwen 2007, I/311), else B - V by BP - RP.  This file is under CC BY-SA 3.0 IGO as well."""
-OBJECT, RA, DEC = "M 31 (field)", 10.6847, 41.2688  # where the frame points [deg, ICRS], and what is written there
+OBJECT = "M 31"
+RA, DEC = 11.75, 41.10  # where the frame points [deg, ICRS]: M 31 stands beside the middle, which shows the flat's work
+_GALAXY = (10.6847, 41.2688)
 PIXEL = 4.78  # [µm] of a D7000
 _ROLL = 12.0  # [deg] from north through east to the top of the frame
 _ZERO = 2.6e5  # green e-/s of a star of G = 0 through 1 cm²: 1000 photons/s/cm²/Å (Vega), 800 Å, 0.33 of them counted
@@ -60,7 +62,7 @@ def make_field(shape: tuple[int, int], *, focal_length: float, aperture: float, 
     --------
     >>> field = make_field((192, 288), focal_length=24, aperture=4)
     >>> int(field.real.sum()) > 50, field.wcs["CRVAL1"]
-    (True, 10.6847)
+    (True, 11.75)
     """
     rng = np.random.default_rng((seed, 7))
     height, width = shape
@@ -171,7 +173,8 @@ def _galaxy(wcs: dict[str, Any], shape: tuple[int, int], border: float) -> tuple
     start = -border - 2 * _STEP
     y, x = start + _STEP * np.mgrid[:rows, :columns]
     cd = _cd(wcs)
-    u, v = x + 1 - wcs["CRPIX1"], y + 1 - wcs["CRPIX2"]
+    centre = _to_pixels(wcs, *np.array(_GALAXY))
+    u, v = x - centre[0], y - centre[1]
     east, north = cd[0, 0] * u + cd[0, 1] * v, cd[1, 0] * u + cd[1, 1] * v
     light = galaxy_light(east, north) / np.array(DAYLIGHT)[:, None, None]
     return light.astype(np.float32).astype(float), (start, start)
@@ -216,7 +219,7 @@ def _companion(east: np.ndarray, north: np.ndarray) -> np.ndarray:
     """A small elliptical galaxy, of old stars."""
     u, v = east - 0.42, north + 0.16
     glow = 6.0 * np.exp(-3.0 * np.sqrt(np.hypot(u * 0.8 + v * 0.6, (v * 0.8 - u * 0.6) / 0.6) / 0.10))
-    return np.array([1.0, 0.84, 0.62])[:, None, None] * glow
+    return np.array([1.0, 0.78, 0.58])[:, None, None] * glow
 
 
 def _turbulence(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, octaves: int = 4) -> np.ndarray:

@@ -56,6 +56,7 @@ class Recipe:
     isos: tuple[int, ...]
     bias: int
     steps: tuple[int, ...]  # of the flats, in third stops below the brightest
+    transfer: tuple[int, ...]  # the same, of flats too bright or too faint for a master
     darks: tuple[tuple[float, float, float, int], ...]  # iso, temperature [°C], exposure [s], frames
     lights: tuple[int, ...]  # of each night
     focal_length: float  # [mm]
@@ -67,7 +68,8 @@ FULL = Recipe(
     shape=(480, 720),
     isos=(100, 200, 400, 800, 1600, 3200, 6400),
     bias=8,
-    steps=(1, 2, 4, 7, 10, 13),
+    steps=(1, 4, 7, 10, 13),
+    transfer=(17,),
     darks=(
         *((800, _ROOM, exposure, 4) for exposure in (30.0, 60.0, 120.0, 300.0, 600.0)),
         *((800, temperature, exposure, 4) for temperature in (0.0, 30.0) for exposure in (120.0, 600.0)),
@@ -84,7 +86,8 @@ SMALL = Recipe(
     shape=(192, 288),
     isos=(200, 800),
     bias=4,
-    steps=(1, 3, 7, 12),
+    steps=(3, 7, 12),
+    transfer=(0,),
     darks=tuple((800, temperature, exposure, 2) for temperature in (10.0, 20.0) for exposure in (120.0, 600.0)),
     lights=(2, 1),
     focal_length=24.0,
@@ -155,10 +158,12 @@ def plan(recipe: Recipe) -> Iterator[Shot]:
             yield Shot(f"bias/bias_ISO{iso}_{number:02d}.dng", "bias", iso, 1 / _SHUTTERS[-1], _ROOM)
     stops = {iso: round(np.log2(iso / 100)) for iso in recipe.isos}
     over = {iso: _OVEREXPOSED / 2**stop for iso, stop in stops.items()}
-    flats = {f"flats/saturated/flat_ISO{iso}_{exposure:g}s": (iso, exposure) for iso, exposure in over.items()}
-    for (iso, stop), step in itertools.product(stops.items(), recipe.steps):
-        speed = _SHUTTERS[3 * stop + step]
-        flats[f"flats/flat_ISO{iso}_1-{speed:g}s"] = (iso, 1 / speed)
+    # far too bright or faint for a master flat: taken first, so that the others are nearer in time to the lights
+    flats = {f"flats/transfer/flat_ISO{iso}_{exposure:g}s": (iso, exposure) for iso, exposure in over.items()}
+    for folder, steps in (("flats/transfer", recipe.transfer), ("flats", recipe.steps)):
+        for (iso, stop), step in itertools.product(stops.items(), steps):
+            speed = _SHUTTERS[3 * stop + step]
+            flats[f"{folder}/flat_ISO{iso}_1-{speed:g}s"] = (iso, 1 / speed)
     for name, (iso, exposure) in flats.items():
         for number in (1, 2):
             lamp = 1.0 if number == 1 else 1 + float(rng.uniform(-0.015, 0.015))
