@@ -100,7 +100,7 @@ def test_characterize_writes_the_sensor_and_prints_it(small_samples, tmp_path):
     assert len(sensor["settings"]) == 8
     unity, error = map(float, re.search(r"unity gain: ISO ([\d.]+) ± ([\d.]+)", result.output).groups())
     assert abs(unity - 213) < 3 * error < 10  # 1.065 e-/ADU at ISO 200
-    assert result.output.count("±") >= 3 * 8 + 3
+    assert result.output.count("±") >= 3 * 2 + 3  # of each ISO, one row where the channels agree
     assert re.search(r"written: .*sensor\.json", result.output)
 
 
