@@ -43,7 +43,7 @@ def test_the_samples_give_their_truth(result):
     assert not found.warnings
     words = "\n".join(result.lines())
     assert "read noise before the gain: 2.44" in words
-    assert "from ISO 244" in words
+    assert "from ISO 24" in words
     assert "full well (ISO 100, G1: cameras may multiply red and blue, green never): " in words
     assert "linearity error (ISO 100, G1): " in words
 
