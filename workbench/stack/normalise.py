@@ -160,7 +160,7 @@ def _background_surfaces(
 
 
 def _missed(level: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Return what linear interpolation between blocks misses of what is curved, a galaxy: f (1 - f)/2 of f'' an axis."""
+    """Return what linear interpolation between blocks misses of curved light: f (1 - f)/2 of f'' an axis."""
     total = np.zeros(places.shape[1])
     for axis, place in enumerate(places):
         curved = np.abs(np.diff(level, 2, axis=axis)) if level.shape[axis] > 2 else np.zeros_like(level)
