@@ -1,4 +1,4 @@
-"""The field of the samples: real stars where a plate solution puts them, in their colours, and a galaxy with sky about."""
+"""The field of the samples: real stars where a plate solution puts them, in their colours, and a galaxy."""
 
 import numpy as np
 import pytest
