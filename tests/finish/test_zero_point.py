@@ -140,7 +140,7 @@ def test_stars_that_disagree_do_not_count():
     value[:6] += 1.5  # variables, doubles
     fit = fit_at_sun(value, np.full(40, 0.02), colour)
     assert abs(fit.value - 20) < 3 * fit.error < 0.03
-    assert fit.count == 34
+    assert fit.stars == 34
 
 
 def test_bad_input_is_refused_in_words():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.stats import binom
 
-from .transform import PARAMETERS, fit_transform
+from .transform import PARAMETERS, Transform, fit_transform
 
 MOST_CHANCE = 1e-6  # a solution that chance shows more often than this is refused
 LEAST = 4  # stars matched
@@ -89,8 +89,8 @@ def _triangles(vectors: np.ndarray, longest: float) -> tuple[np.ndarray, np.ndar
         rows = np.repeat(np.arange(count), a.size)
         own = np.stack([rows, near[:, 1:][:, a].ravel(), near[:, 1:][:, b].ravel()], axis=1)
         close = cKDTree(vectors).query_pairs(2 * np.sin(min(longest, np.pi) / 2), output_type="ndarray")
-        triples = [own, _bright_triples(close, count)] if longest < np.pi else [own, [*combinations(range(12), 3)]]
-        triples = np.unique(np.sort(np.concatenate(triples), axis=1), axis=0)
+        bright = _bright_triples(close, count) if longest < np.pi else np.array([*combinations(range(12), 3)])
+        triples = np.unique(np.sort(np.concatenate([own, bright]), axis=1), axis=0)
     if not len(triples):
         return None
     corners = vectors[triples]
@@ -171,17 +171,22 @@ def _seen(turn: np.ndarray, focal: float, sky: np.ndarray, shape: tuple[int, int
     return inside[on], places[on]
 
 
+def _placed(fit: Transform | None, places: np.ndarray) -> np.ndarray:
+    """Places [px] as a fit corrects them."""
+    return places if fit is None else np.stack(fit.apply(places[:, 0], places[:, 1]), axis=1)
+
+
 def _tested(
     lists: StarLists, tree: cKDTree, turn: np.ndarray, focal: float, shape: tuple[int, int], tried: float
 ) -> Proposal | None:
     """Test a proposal on all stars, refine it on those that match, and state by how much chance it matches as well."""
     wide = max(RADIUS, 0.004 * float(np.hypot(*shape)))
-    transform: Callable[[np.ndarray], np.ndarray] = lambda places: places  # noqa: E731
+    fit: Transform | None = None
     for radius in (wide, wide, max(RADIUS, wide / 2), RADIUS, RADIUS):
         index, places = _seen(turn, focal, lists.sky, shape)
         if len(index) < LEAST:
             return None
-        one, two = nearest(tree, transform(places), radius)
+        one, two = nearest(tree, _placed(fit, places), radius)
         if len(one) < LEAST:
             return None
         offset = lists.light[two] - lists.magnitude[index[one]]
@@ -191,8 +196,7 @@ def _tested(
             return None
         kind = MODELS[int(np.searchsorted(_RICHER, len(one), side="right"))]
         fit, _ = fit_transform(places[one], lists.pixels[two], kind=kind)
-        transform = lambda places, fit=fit: np.stack(fit.apply(places[:, 0], places[:, 1]), axis=1)  # noqa: E731
-    free, apart = PARAMETERS[kind] // 2, np.linalg.norm(transform(places[one]) - lists.pixels[two], axis=1)
+    free, apart = PARAMETERS[kind] // 2, np.linalg.norm(_placed(fit, places[one]) - lists.pixels[two], axis=1)
     chance = 1.0
     for radius in _TESTS:  # `free` stars match because the fit brings them there
         count, strange = np.count_nonzero(apart <= radius), len(lists.pixels) * np.pi * radius**2 / np.prod(shape)

@@ -48,8 +48,9 @@ def solve_stars(stars: xr.Dataset, shape: tuple[int, int], hints: Hints, reach: 
         return solve_field(stars, shape, catalogue, scale=hints.scale, tolerance=hints.tolerance)
     reach = max(_REACH, field / 2) if reach is None else reach
     catalogue = catalogue_stars(*hints.centre, min(reach + field / 2, 180.0), date=hints.date)
-    given = {"scale": hints.scale, "tolerance": hints.tolerance, "centre": hints.centre, "reach": reach}
-    return solve_field(stars, shape, catalogue, **given)
+    return solve_field(
+        stars, shape, catalogue, scale=hints.scale, tolerance=hints.tolerance, centre=hints.centre, reach=reach
+    )
 
 
 def hints_of(known: Mapping[str, Any], **given: Any) -> Hints:

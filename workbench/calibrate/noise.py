@@ -125,7 +125,7 @@ def noise_of_masters(
     headers = source.startswith("EGAIN")
     own = _own_noise(light, ground, flat) if quiet is None or headers else None
     if not source:
-        read = np.sqrt(quiet) if own is None else own.scatter
+        read = own.scatter if own is not None else np.sqrt(np.asarray(quiet))
         warnings.append(
             f"the gain is not known (no sensor file, no flats at {describe(setting_of(light))}, no EGAIN, no warm "
             "pixels in darks): ADU are taken for electrons, so that weights and error bars are only relative"
@@ -141,7 +141,7 @@ def noise_of_masters(
         read = np.sqrt(np.maximum(own.scatter**2 - slope * np.maximum(own.level, 0), 0.25)) / slope
         source += ", read noise from the lights' background (an upper bound)"
     else:
-        read = _read_noise(quiet, slope)
+        read = _read_noise(np.asarray(quiet), slope)
         source += " and bias" if bias is not None else " and darks"
     errors = tuple(np.broadcast_to(error, slope.shape) / slope)
     gain = SensorNoise(tuple(1 / slope), tuple(read), iso=iso, source=f"estimated from {source}", gain_error=errors)

@@ -246,7 +246,7 @@ def channel_warnings(
     for channel, problem in zip(channels, problems, strict=True):
         if problem:
             named.setdefault(problem, []).append(str(channel))
-    warnings = []
+    warnings: list[str] = []
     for text, names in named.items():
         where = f"{what} at {describe(setting)} ({', '.join(names)}): "
         if isinstance(text, Guess):

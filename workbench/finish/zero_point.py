@@ -31,13 +31,13 @@ _LIMIT, _DISC = 5.0, 0.7  # sigma and aperture radius [FWHM] of the limiting mag
 
 
 class Fit(NamedTuple):
-    """A robust fit at the Sun's colour: value and its standard error, slope, scatter of the stars [mag], count."""
+    """A robust fit at the Sun's colour: value and its standard error, slope, the stars' scatter [mag], their number."""
 
     value: float
     error: float
     slope: float
     scatter: float
-    count: int
+    stars: int
 
 
 def world_coordinates(picture: xr.Dataset) -> WCS:
@@ -68,7 +68,7 @@ def catalogue_photometry(picture: xr.Dataset, stars: xr.Dataset) -> xr.Dataset:
     ``bp_rp``, ``x``, ``y`` [px].
     """
     check_picture(picture)
-    wcs, shape = world_coordinates(picture), picture["signal"].shape[1:]
+    wcs, shape = world_coordinates(picture), (picture.sizes["y"], picture.sizes["x"])
     ra, dec = (float(value) for value in wcs.all_pix2world((shape[1] - 1) / 2, (shape[0] - 1) / 2, 0))
     radius = 1.05 * np.hypot(*shape) / 2 * np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix)))
     cards = observed_cards(picture.attrs)
@@ -151,10 +151,10 @@ def measured_balance(table: xr.Dataset) -> tuple[np.ndarray, np.ndarray, int]:
             index = np.where((flux > 0).all(axis=1), np.log(flux[:, 1] / flux[:, channel]), np.nan)
             fit = fit_at_sun(index, np.hypot(relative[:, 1], relative[:, channel]), table["bp_rp"].values)
             multipliers[channel] = np.exp(fit.value)
-            errors[channel], count = multipliers[channel] * fit.error, max(count, fit.count)
+            errors[channel], count = multipliers[channel] * fit.error, max(count, fit.stars)
             if fit.error > _WORST:
                 raise WorkbenchError(
-                    f"{fit.count} catalogued stars leave a factor uncertain by {100 * fit.error:.0f} %, and"
+                    f"{fit.stars} catalogued stars leave a factor uncertain by {100 * fit.error:.0f} %, and"
                     f" {100 * _WORST:.0f} % is the most"
                 )
     return multipliers, errors, count
@@ -186,7 +186,7 @@ def measure_depth(picture: xr.Dataset, table: xr.Dataset) -> dict[str, Any]:
     fit = fit_at_sun(value, doubt, table["bp_rp"].values)
     none = (np.nan, np.nan)
     found: dict[str, Any] = {"zero_point": (fit.value, fit.error), "colour_term": fit.slope, "scatter": fit.scatter}
-    found |= {"stars": fit.count, "limiting_magnitude": none, "sky_brightness": none}
+    found |= {"stars": fit.stars, "limiting_magnitude": none, "sky_brightness": none}
     area = 3600**2 * abs(float(np.linalg.det(world_coordinates(picture).pixel_scale_matrix)))
     level = table["background"].values[:, channel]
     if picture.attrs.get("units") == "electron" and np.median(level) > 0:  # of ADU the zero is often not known
@@ -199,11 +199,11 @@ def measure_depth(picture: xr.Dataset, table: xr.Dataset) -> dict[str, Any]:
         inside = 1 - np.exp(-4 * np.log(2) * _DISC**2)
         limit = fit.value - 2.5 * np.log10(_LIMIT * noise / inside / seconds)
         found["limiting_magnitude"] = (limit, float(np.hypot(fit.error, 0.05)))  # the profile is no Gaussian: 5 %
-    said = [f"zero point {value_text(*found['zero_point'], 'mag')}{unit}"]
+    said = [f"zero point {value_text(fit.value, fit.error, 'mag')}{unit}"]
     said += [
-        f"{name.replace('_', ' ')} {value_text(*found[name], units)}"
+        f"{name.replace('_', ' ')} {value_text(found[name][0], found[name][1], units)}"
         for name, units in (("limiting_magnitude", "mag (5 σ)"), ("sky_brightness", "mag/arcsec²"))
         if np.isfinite(found[name][0])
     ]
-    found["text"] = f"Photometry on {fit.count} catalogued stars (Gaia G, Sun's colour): {', '.join(said)}."
+    found["text"] = f"Photometry on {fit.stars} catalogued stars (Gaia G, Sun's colour): {', '.join(said)}."
     return found

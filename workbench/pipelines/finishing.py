@@ -222,7 +222,7 @@ def picture_stars(path: str | Path) -> tuple[xr.Dataset, tuple[int, int]]:
         pattern = read_metadata(path).cfa_pattern
     except FrameReadError:
         picture = read_picture(path)
-        return find_picture_stars(picture), picture["signal"].shape[1:]
+        return find_picture_stars(picture), (picture.sizes["y"], picture.sizes["x"])
     frame = read_frame(path)
     if pattern == "mono":
         return find_plane_stars(frame.astype(np.float32)), frame.shape

@@ -11,7 +11,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,7 +111,7 @@ def watch_folder(
     idle: float | None = None,
     settled: float = _SETTLED,
     **settings: Any,
-) -> Iterator[LiveLight]:
+) -> Generator[LiveLight, None, None]:
     """Add each light that arrives in a folder to a stack, and yield what became of it; ends never, unless asked to.
 
     After each light OUT holds the picture so far, ``live.png`` (stretched; a mosaic at half its size), and

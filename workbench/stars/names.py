@@ -56,7 +56,8 @@ def names_on(wcs: WCS, shape: tuple[int, int], date: str | None = None) -> Names
     step = _step(scale * shape[1] / 4)
     text = f"{step:g}°" if step >= 1 else f"{60 * step:g}′"
     pair = [(round(float(x) + 0.0, 9) + 0.0, round(float(y), 9) + 0.0) for x, y in (north, east)]
-    return Names(labels.reset_index(drop=True), _grid(wcs, shape, dec, radius), (step / scale, text), *pair, shape)
+    grid = _grid(wcs, shape, dec, radius)
+    return Names(labels.reset_index(drop=True), grid, (step / scale, text), pair[0], pair[1], shape)
 
 
 def _step(most: float) -> float:
@@ -68,7 +69,7 @@ def _on_frame(wcs: WCS, shape: tuple[int, int], ra, dec) -> tuple[np.ndarray, np
     """Places [px] and which of them are on the frame."""
     places = np.asarray(wcs.all_world2pix(np.stack([ra, dec], axis=1), 0, quiet=True)).reshape(-1, 2)
     with np.errstate(invalid="ignore"):
-        on = ((places > -0.5) & (places < np.array(shape[::-1]) - 0.5)).all(axis=1)
+        on = np.all((places > -0.5) & (places < np.array(shape[::-1]) - 0.5), axis=1)
     return places, on
 
 
