@@ -159,7 +159,7 @@ def unit_vectors(ra, dec) -> np.ndarray:
 def _year(date: str | datetime | np.datetime64) -> float:
     """A date as Julian year, to a minute or so."""
     try:
-        stamp = np.datetime64(date, "s")
+        stamp = np.array(date, "datetime64[s]")
     except ValueError:
         raise WorkbenchError(f"{date!r} is no date; write it as 2025-03-27 or 2025-03-27T01:20:32") from None
     return 2000.0 + float((stamp - np.datetime64("2000-01-01T12:00:00", "s")).astype(float)) / (365.25 * 86400)
