@@ -32,7 +32,7 @@ def test_a_drawing_takes_the_colours_of_a_dark_page_and_gives_them_back():
 
 def test_overview_of_a_folder(small_samples):
     table = wb.app.folder_overview(wb.open_folder(small_samples))
-    assert table.loc["flat", "frames"] == 16
+    assert table.loc["flat", "frames"] == 20
     assert table.loc["bias", "exposures"] == "1/8000 s"
     assert table.loc["dark", "temperatures [°C]"] == "10, 20"
 

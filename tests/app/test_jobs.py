@@ -26,7 +26,7 @@ def test_a_job_gives_what_its_task_gives(runner, small_samples, tmp_path):
         seconds |= {job.seconds} if job.state == RUNNING and not job.stage else set()
         time.sleep(0.02)
     assert job.state == FINISHED, job.message
-    assert job.value.frame_counts == {"bias": 8, "flat": 16, "dark": 8, "light": 3}
+    assert job.value.frame_counts == {"bias": 8, "flat": 20, "dark": 8, "light": 3}
     assert (tmp_path / "sensor.json").is_file()
     assert stages <= {("", ""), ("measuring", "frame"), ("measuring", "")}
     assert job.sentence().startswith("done in ")

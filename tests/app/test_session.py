@@ -16,7 +16,7 @@ def session():
 
 def test_a_folder_is_opened_with_its_results_next_to_it(session, small_samples):
     session.use(*session.find(f" {small_samples} "))
-    assert len(session.folder) == 35
+    assert len(session.folder) == 39
     assert session.results == default_results(small_samples)
     assert str(small_samples.resolve()) in session.key
 
