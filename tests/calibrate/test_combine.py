@@ -156,8 +156,8 @@ def test_when_nothing_can_be_read_it_says_so(monkeypatch, tmp_path):
         raise FrameReadError("x.dng", "is cut short")
 
     lazy = da.map_blocks(decode, dtype="uint16", chunks=((1,) * 2, (4,), (4,)), meta=np.empty((0, 0, 0), "uint16"))
-    with Frames(cube_of(lazy), progress=False) as frames, pytest.raises(WorkbenchError, match="no frame could be read"):
-        combine_frames(frames, QUIET, progress=False)
+    with pytest.raises(WorkbenchError, match="none of 2 frames can be read: x.dng is cut short"):
+        Frames(cube_of(lazy), progress=False)
     monkeypatch.setattr(parallel, "IN_MEMORY", 0)
     with pytest.raises(WorkbenchError, match="another folder"):
         Frames(cube_of(noise(2)), scratch=tmp_path / "not there", progress=False)

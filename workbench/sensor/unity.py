@@ -283,8 +283,10 @@ def _invariance(fit: _Split, points: pd.DataFrame, within: float, *, by_iso: boo
     A gain that is off moves the read noise in electrons and the place of that gain together.
     """
     value = _invariant_at(fit, points, within, by_iso=by_iso)
+    if not np.isfinite(value):
+        return np.nan, np.nan
     squares = 0.0
-    for row in points.index if np.isfinite(value) else ():
+    for row in points.index:
         for column, error in (("variance", "error"), ("inverse", "relative")):
             step = points.at[row, error] * (points.at[row, "inverse"] if column == "inverse" else 1)
             for sign in (1, -1):  # the other side, where this one leads beyond the settings measured
