@@ -78,7 +78,7 @@ def test_it_holds_the_course_the_charts_and_the_reference(site, pages):
     for path in (site / "notebooks").glob("*.html"):
         text = path.read_text(encoding="utf-8")
         assert text.count('class="course-figure"') >= 2, f"{path.name} shows no figures"
-        assert "Traceback" not in text
+        assert "Traceback (most recent call last)" not in text
 
 
 def test_scripts_are_stored_once_and_all_is_small(site):
