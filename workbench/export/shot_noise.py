@@ -89,7 +89,7 @@ def _controls(models: dict[str, Any]) -> tuple[Any, Any]:
         return CustomJS(args=args | {"what": what, "times": times}, code=code)
 
     one = action("take", 1)
-    once, many = Button(label="One exposure", button_type="primary"), Button(label="100 exposures")
+    once, many = Button(label="One exposure"), Button(label="100 exposures")
     run, again = Toggle(label="Run", name="run"), Button(label="Start over")
     slider.js_on_change("value", action("slide", 1))
     once.js_on_click(one)
