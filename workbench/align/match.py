@@ -39,7 +39,7 @@ class NoMatchError(WorkbenchError):
 class Match:
     """A frame matched to the reference: `transform` (reference → frame), matched star indices, `residuals`.
 
-    `chance` is the probability that strangers would match as well, after all that was tried.
+    `chance` is the probability that unrelated stars would match as well, after all that was tried.
     """
 
     transform: Transform

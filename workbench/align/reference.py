@@ -92,7 +92,7 @@ def star_ratio(reference: xr.Dataset, frame: xr.Dataset, match: Match) -> tuple[
 
 
 def align_to(centre: int, stars: Mapping[int, xr.Dataset], known: LightsKnown, kind: str = "auto") -> Aligned:
-    """Match frames, star lists by number, to one of them; clouds and strangers are among the `reasons`."""
+    """Match frames, star lists by number, to one of them; clouds and frames of other fields are among the `reasons`."""
     found = Aligned(centre, {}, {}, {}, {})
     exposure = known.exposure
     for number, catalogue in stars.items():

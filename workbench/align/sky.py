@@ -1,7 +1,7 @@
 """Where on the sky: a frame's stars matched to catalogued ones, without a network, and its world coordinates.
 
 Triangles of stars propose where the camera pointed; each proposal is tested on the other stars.  A solution is given
-only where chance would hardly ever show as good a one (`Solution.chance`).
+only where chance would almost never show as good a one (`Solution.chance`).
 """
 
 from __future__ import annotations

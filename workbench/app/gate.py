@@ -1,4 +1,4 @@
-"""Who may use the app: whoever has the token of the address that the terminal shows, from the app's own pages."""
+"""Who may use the app: those who have the token of the address that the terminal shows, from the app's own pages."""
 
 from __future__ import annotations
 

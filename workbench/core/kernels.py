@@ -24,7 +24,7 @@ _ONE_AT_A_TIME = threading.Lock()
 def kernel(**options: Any) -> Callable[[F], F]:
     """Return a decorator that compiles a loop without the GIL and keeps it on disk; `options` are those of numba.njit.
 
-    Kept loops lie in ``__pycache__`` beside their module, or where NUMBA_CACHE_DIR says.
+    Kept loops lie in ``__pycache__`` next to their module, or where NUMBA_CACHE_DIR says.
 
     Examples
     --------

@@ -95,7 +95,7 @@ def checkerboard(frame: np.ndarray) -> str:
     """Return the mosaic that the levels of a frame (y, x) show, ``RGGB`` or ``GRBG``, an empty text if they show none.
 
     Two pixels on a diagonal of the 2 x 2 cell have one level, those of green, and another pixel a level of its own.
-    Columns or rows with offsets of their own are no mosaic.  Levels do not tell red from blue: ``RGGB`` may be
+    Columns or rows with offsets of their own are no mosaic.  Levels do not separate red from blue: ``RGGB`` may be
     ``BGGR``, and ``GRBG`` be ``GBRG``.
 
     Examples
@@ -114,9 +114,9 @@ def checkerboard(frame: np.ndarray) -> str:
     for pattern, greens, others in (("RGGB", (b, c), (a, d)), ("GRBG", (a, d), (b, c))):
         green = (greens[0] + greens[1]) / 2
         steps = [greens[0] - greens[1], *(other - green for other in others)]
-        between, *beside = (float(np.median(step)) for step in steps)
+        between, *near = (float(np.median(step)) for step in steps)
         error = 1.25 * max(mad_std(step) for step in steps) / np.sqrt(green.size)
-        contrast = max(map(abs, beside))
+        contrast = max(map(abs, near))
         if contrast > max(6 * error, 0.005 * level) and abs(between) < 0.2 * contrast:
             shown[pattern] = float(np.median(green))
     return max(shown, key=lambda pattern: shown[pattern], default="")

@@ -27,7 +27,7 @@ _NEAR = 2.5  # [pixels] of the mean that stands for the estimate at saturated sa
 
 
 def sample_weights(cfa_pattern: str, colour: int, pixel: tuple[int, int], y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return the weights (place, 9, 9) of the pixels around one for a colour (0 R, 1 G, 2 B) at places beside it.
+    """Return the weights (place, 9, 9) of the pixels around one for a colour (0 R, 1 G, 2 B) at places next to it.
 
     Parameters
     ----------

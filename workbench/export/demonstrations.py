@@ -304,7 +304,7 @@ def stretch(result: Any) -> Built | None:
         Caption(
             "A stack is linear: the sky and the nebula share the lowest few percent of its range with the noise. Lower "
             "the midtones until the sky stands at a tenth to a quarter of white, then raise the black point to just "
-            "under the sky, so that hardly a pixel is cut off. The curve is the midtone transfer function. "
+            "under the sky, so that almost no pixel is cut off. The curve is the midtone transfer function. "
             f"{source} data: {result.camera}, {steps.attrs['frames']} lights.",
             "Interactive: sliders for midtones and black point; a picture that brightens, the curve that does it, and "
             "the histogram of the result.",

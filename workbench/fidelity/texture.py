@@ -305,7 +305,7 @@ def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
     every, step = (max(1, size // _SHOWN) for size in (value.size, frame.size))
     others = np.setdiff1d(np.arange(step - 1, inner.size, step), bright)
     shown = np.append(bright[every - 1 :: every][:_SHOWN], others[:_SHOWN])
-    beside = _brightest(scaled, shown, _AROUND)
+    around = _brightest(scaled, shown, _AROUND)
     data = {
         "observed": ("test", [float(test.observed) for test in tests], {"long_name": "observed"}),
         "expected": ("test", [float(test.expected) for test in tests], {"long_name": "expected"}),
@@ -314,7 +314,7 @@ def hot_pixel_filter(dark: xr.DataArray) -> xr.Dataset:
         "able": ("test", able),
         "bright": ("difference", difference, {"long_name": "bright pixels"}),
         "value": ("pixel", inner.flat[shown], {"units": "1", "long_name": "pixel"}),
-        "company": ("pixel", beside, {"units": "1", "long_name": "brightest of its 24 neighbours"}),
+        "company": ("pixel", around, {"units": "1", "long_name": "brightest of its 24 neighbours"}),
     }
     coords = {
         "test": ["alone", "spike", "extremes"],

@@ -171,7 +171,7 @@ def _light_window(header: Mapping[str, Any], shape: tuple[int, int]) -> tuple[_W
         return whole, ""
     top, left, height, width = overscan
     below, right = shape[0] - top - height, shape[1] - left - width
-    # the greatest rectangle beside the overscan
+    # the greatest rectangle next to the overscan
     rests = [(0, 0, top, shape[1]), (top + height, 0, below, shape[1])]
     rests += [(0, 0, shape[0], left), (0, left + width, shape[0], right)]
     rest = max(rests, key=lambda part: part[2] * part[3])

@@ -268,9 +268,9 @@ def of_one_camera(folder: Folder, kinds: Sequence[str], others: Sequence[str] = 
 
 
 def of_filters(folder: Folder, wanted: Sequence[str] = ()) -> Folder:
-    """Return the folder with the lights of the wanted filters only; without a wish, with those that can be told apart.
+    """Return the folder with the lights of the wanted filters only; by default with those that can be distinguished.
 
-    Among lights of several filters one that states none is set aside; beside one filter it counts as that, with a
+    Among lights of several filters one that states none is set aside; next to one filter it counts as that, with a
     finding.
 
     Raises

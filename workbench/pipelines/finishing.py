@@ -190,7 +190,7 @@ def solve(path: str | Path, *, reach: float | None = None, out: str | Path | Non
     Raises
     ------
     NoSolutionError
-        If no place is found that chance would hardly show as well.
+        If no place is found that chance would almost never show as well.
     WorkbenchError
         If the file cannot be read, or scale or direction are not known; the message says what to give.
 

@@ -69,7 +69,7 @@ def measure_dsnu(
     gain
         From `fit_gain`; without it what is in electrons is NaN.
     dim
-        What stacks are told apart by: ``iso`` or ``gain_setting``.
+        What stacks are distinguished by: ``iso`` or ``gain_setting``.
 
     Returns
     -------

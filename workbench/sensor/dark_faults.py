@@ -71,7 +71,7 @@ def _cause_of_misfit(points: list[DarkGroup], factor: np.ndarray) -> str:
     unknown = "darks that were not equally warm do this, or a black level that is not the same for all of them"
     if len(several) < 3 or not np.isfinite(factor).all():
         return unknown
-    gain = factor.sum()  # the channels' gains hardly differ
+    gain = factor.sum()  # the channels' gains differ little
     counts, times = (np.array([getattr(group, name) for group in several], float) for name in ("count", "exposure"))
     signal = _off_the_line(times, np.array([group.steady @ factor for group in several]), counts)
     noise = np.array([group.noise.T @ (gain * factor) for group in several])  # e-² (group, block)

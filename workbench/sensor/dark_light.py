@@ -49,7 +49,7 @@ def find_light(
     """Return the light in a picture of dark current, or of dark signal above the bias.
 
     Dark current knows no colour filters: where both greens agree and red or blue differ from them beyond the errors,
-    light has come in.  It hardly varies over the frame either: smooth structure of more than a tenth is light, unless
+    light has come in.  It varies little over the frame either: smooth structure of more than a tenth is light, unless
     it is confined to an edge, as the glow of the readout electronics is; that, and less structure, may be light.
 
     Parameters

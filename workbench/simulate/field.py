@@ -26,7 +26,7 @@ _CREDIT = f"""Stars of G < 10 within 3.4 degrees of RA 11.75, Dec 41.10 on {_DAT
 ESA Gaia DR3 (Gaia Collaboration 2023, DPAC), CC BY-SA 3.0 IGO; proper motions and B - V where Hipparcos lists the star
 (van Leeuwen 2007, I/311), else B - V by BP - RP.  This file is under CC BY-SA 3.0 IGO as well."""
 OBJECT = "M 31"
-RA, DEC = 11.75, 41.10  # where the frame points [deg, ICRS]: M 31 stands beside the middle, which shows the flat's work
+RA, DEC = 11.75, 41.10  # where the frame points [deg, ICRS]: M 31 stands off the middle, which shows the flat's work
 _GALAXY = (10.6847, 41.2688)
 PIXEL = 4.78  # [µm] of a D7000
 _ROLL = 12.0  # [deg] from north through east to the top of the frame

@@ -74,7 +74,7 @@ def normalisation(registration: Registration, *, order: int | str = "auto", seei
     1, x, y, x², x y, y²; ``weight`` (channel), one over the background's variance, mean 1: the ideal combination of
     sky-limited pixels; and over ``channel`` the mean background ``level`` [e-] and ``block_chi_square``, the scatter of
     the frames' background in blocks of 64 pixels over what their noise gives: what many pixels share (flats that do not
-    fit, clouds) counts here, and hardly in the scatter of single pixels.
+    fit, clouds) counts here, and little in the scatter of single pixels.
     """
     used = list(registration.used)
     scales = registration.scales[used]

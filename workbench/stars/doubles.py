@@ -23,7 +23,7 @@ _CHANCE = 1e-6  # a common companion this likely by chance, after all offsets tr
 
 
 class Companion(NamedTuple):
-    """What the stars of a frame have beside them: its offset [px], its light over the star's, the share that has it."""
+    """What the stars of a frame have next to them: its offset [px], its light over the star's, the share with it."""
 
     dx: float
     dy: float
