@@ -344,15 +344,20 @@ class JobPage:
         self.session.start(self.task, **self._arguments())
         self.refresh()
 
+    def _below(self) -> str:
+        """What stands below the buttons: the same command, or why there is nothing to start."""
+        if self.session.folder is None:
+            return "<p>Open a folder of frames first, on the page Frames.</p>"
+        command = html.escape(shlex.join(self._command()))
+        return f"<p class='same'>In a terminal: <code>{command}</code></p>" if command else ""
+
     def refresh(self) -> None:
         """Show the state of the job; called a few times a second."""
         job = self.session.job(self.task)
         active = job is not None and job.active
         self.button.disabled = active or self.session.folder is None
         self.stop.visible = active
-        command = html.escape(shlex.join(self._command() if self.session.folder is not None else []))
-        why = "<p>Open a folder of frames first, on the page Frames.</p>" if self.session.folder is None else ""
-        _set(self.same, f"<p class='same'>In a terminal: <code>{command}</code></p>" if command else why)
+        _set(self.same, self._below())
         _set(self.bar, _bar(job) if active else "")
         now = None if job is None else (job.state, job.number)
         if job is None and self.seen is not None:

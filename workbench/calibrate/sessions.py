@@ -141,18 +141,7 @@ def flat_doubts(light: xr.DataArray, flat: xr.DataArray, numbers: list[int], by:
     apart = [n for session in flat_sessions(flat) if len(session) < _FEWEST <= len(numbers) for n in session]
     if stray := [str(flat["filename"].values[n]) for n in apart if n not in numbers]:
         doubts.append(f"{listed(stray)} stands apart from the other flats and is not used: is it a flat?")
-    of_lights, of_flats = (listed(_filters(cube)) for cube in (light, flat.isel(frame=numbers)))
-    if of_lights and not of_flats:
-        doubts.append(
-            f"the flats state no FILTER; they are used for the lights of filter {of_lights}: make sure they are its"
-        )
-    elif of_flats and not of_lights:
-        doubts.append(f"the lights state no FILTER; the flats of filter {of_flats} are used: make sure it is theirs")
-    if of_flats and (unnamed := [str(name) for name in flat["filename"].values[flat["filter"].values == ""]]):
-        doubts.append(
-            f"{len(unnamed)} flats state no FILTER, where others do, and are not used ({listed(unnamed, 1)}): name "
-            "their filter in frames.csv (column filter)"
-        )
+    doubts += _filter_doubts(light, flat, numbers)
     if not by:
         doubts.append(
             f"the flats are of several sessions ({listed(_folders(flat))}), and neither folders nor angles nor times "
@@ -164,6 +153,24 @@ def flat_doubts(light: xr.DataArray, flat: xr.DataArray, numbers: list[int], by:
         doubts.append(
             f"the camera was turned by {turned:.0f}° between the flats ({flat['filename'].values[numbers[0]]}) and the "
             f"lights ({light['filename'].values[0]}): vignetting and dust do not fit; take flats at the lights' angle"
+        )
+    return doubts
+
+
+def _filter_doubts(light: xr.DataArray, flat: xr.DataArray, numbers: list[int]) -> list[str]:
+    """Sentences on filters that lights or flats do not state."""
+    doubts = []
+    of_lights, of_flats = (listed(_filters(cube)) for cube in (light, flat.isel(frame=numbers)))
+    if of_lights and not of_flats:
+        doubts.append(
+            f"the flats state no FILTER; they are used for the lights of filter {of_lights}: make sure they are its"
+        )
+    elif of_flats and not of_lights:
+        doubts.append(f"the lights state no FILTER; the flats of filter {of_flats} are used: make sure it is theirs")
+    if of_flats and (unnamed := [str(name) for name in flat["filename"].values[flat["filter"].values == ""]]):
+        doubts.append(
+            f"{len(unnamed)} flats state no FILTER, where others do, and are not used ({listed(unnamed, 1)}): name "
+            "their filter in frames.csv (column filter)"
         )
     return doubts
 

@@ -60,6 +60,23 @@ _EMVA |= {f"{name}1288{part}": name + words for name in ("DSNU", "PRNU") for par
 _COLOURS = 256  # of a chart's palette; its PNG is half as large and looks the same
 
 
+def _figures(result: Characterization, progress: bool) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+    """The figures that can be drawn, and the titles of the others by what is missing."""
+    charts = [chart.in_words_of(result) for chart in REGISTRY.values() if chart.needs and not _of_the_sky(chart)]
+    figures: list[dict[str, Any]] = []
+    missing: dict[str, list[str]] = {}
+    for chart in tqdm(charts, desc="report", unit="chart", disable=not progress, leave=False):
+        if chart.missing(result):
+            if not chart.asked:
+                missing.setdefault(chart.shoot, []).append(chart.title)
+            continue
+        try:
+            figures.append(_figure(chart, result))
+        except WorkbenchError as problem:
+            missing.setdefault(str(problem), []).append(chart.title)
+    return figures, missing
+
+
 def write_report(result: Characterization, out: str | Path, *, progress: bool = True) -> Path:
     """Write the report of a characterization as one HTML file.
 
@@ -82,18 +99,7 @@ def write_report(result: Characterization, out: str | Path, *, progress: bool = 
     out = Path(out)
     if out.is_dir():
         raise WorkbenchError(f"{out} is a folder; give the name of the HTML file to write")
-    charts = [chart.in_words_of(result) for chart in REGISTRY.values() if chart.needs and not _of_the_sky(chart)]
-    figures, missing = [], {}
-    for chart in tqdm(charts, desc="report", unit="chart", disable=not progress, leave=False):
-        if chart.missing(result) and chart.asked:
-            continue
-        if chart.missing(result):
-            missing.setdefault(chart.shoot, []).append(chart.title)
-            continue
-        try:
-            figures.append(_figure(chart, result))
-        except WorkbenchError as problem:
-            missing.setdefault(str(problem), []).append(chart.title)
+    figures, missing = _figures(result, progress)
     if not figures and not result.sensor.sizes[setting_dim(result.sensor)]:
         raise WorkbenchError("these frames give no measurement to report; `workbench plan` says what to shoot")
     sensor = result.sensor

@@ -303,7 +303,7 @@ def _add_light(live: LiveStack, opened: OpenedFrames, number: int, night: _Setti
     mine = _Compared(one.names[0], float(one.exposure[0]), one.sorts[0], _key(one.paths[0]))
     pixels, survey, problem = _survey(opened, number, night)
     if survey is None or pixels is None:
-        return _row(live, mine, begin, None, problem or "cannot be read")
+        return _row(live, mine, begin, None, problem)
     reason = left_out(chosen, {0: survey}, one.names, one.paths, one.exposure, one.sorts).get(0, "")
     if reason:
         return _row(live, mine, begin, survey, reason)

@@ -223,8 +223,7 @@ def _split_levels(
             fresh_levels += [max([*levels, *fresh_levels]) + 1] * len(local)
     if not uneven:
         return pairs, levels, sums
-    for texts, like in zip(doubts, ("settings", "flats"), strict=True):
-        warnings += _once(texts, like)
+    warnings += [*_once(doubts[0], "settings"), *_once(doubts[1], "flats")]
     again = measure_pairs(flat, fresh, black=[black[i] for i, _ in fresh], progress=progress)
     keep = np.flatnonzero(~np.isin(group, uneven))
     joined = (np.concatenate([old[keep], new]) if len(new) else old[keep] for old, new in zip(sums, again, strict=True))

