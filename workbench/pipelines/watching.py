@@ -90,7 +90,7 @@ class LiveStack:
     """The stack so far: its sums, the `level` [e-] that lights are normalised to, the weights of each light added.
 
     `compared` are the lights that a new one is compared with, the reference first; `rows` what became of each light,
-    `looked` size and time of each file, and whether it was added.
+    `looked` the key of each file as it was looked at (see `_key`), and whether it was added.
     """
 
     identity: str
@@ -203,9 +203,9 @@ def _watch(folder: Path, sensor: Any, night: _Setting, ticks: Iterator[bool], se
                 if time.time() - path.stat().st_mtime < settled:
                     waiting = True
                     continue
-                stamp = _stamp(path)
+                key = _key(path)
                 live.rows.append(_add_light(live, opened, opened.lights.paths.index(path), night))
-                live.looked[str(path)] = [*stamp, int(live.rows[-1].used)]
+                live.looked[str(path)] = [key, int(live.rows[-1].used)]
                 _write_results(live, night.place)
                 yield live.rows[-1]
     finally:
@@ -215,14 +215,10 @@ def _watch(folder: Path, sensor: Any, night: _Setting, ticks: Iterator[bool], se
         raise WorkbenchError(f"{folder}: no stack was begun: {problem}")
 
 
-def _stamp(path: Path) -> list[int]:
-    return [path.stat().st_size, path.stat().st_mtime_ns]
-
-
 def _is_new(path: Path, live: LiveStack) -> bool:
     """Whether a light has not been looked at; one that was not added is looked at again when it has changed."""
     found = live.looked.get(str(path))
-    return found is None or not (found[2] or found[:2] == _stamp(path))
+    return found is None or not (found[1] or found[0] == _key(path))
 
 
 def _begun(opened: OpenedFrames, night: _Setting) -> LiveStack:
@@ -266,8 +262,8 @@ def _identity(opened: OpenedFrames, night: _Setting) -> str:
 
 
 def _key(path: Path) -> int:
-    """The number under which a light's survey is kept."""
-    return int(digest(str(path), _stamp(path))[:12], 16)
+    """The number of a file as it is now, by its path, size and time of change; a light's survey is kept under it."""
+    return int(digest(path)[:12], 16)
 
 
 def _calibration(opened: OpenedFrames, number: int, night: _Setting) -> tuple[Path, float]:
