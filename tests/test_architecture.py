@@ -20,6 +20,7 @@ DRAWING = {"holoviews", "panel", "bokeh", "matplotlib", "datashader"}
 CROWDED = {
     "core": "every room stands on it; its modules are small and each has one subject",
     "sensor": "one module a measurement",
+    "calibrate": "a module for each step from frames to calibrated lights, and for each check of them",
     "charts": "a module for each topic of the blog",
     "pipelines": "a module for each command, and those of the stack by stage",
     "stack": "a module for each step of a sample's way, each with its compiled loops",

@@ -91,7 +91,8 @@ def _steps_before_filling(
 ) -> list[_Step]:
     """Return the steps of one light (y, x) [ADU] that there are masters for; `sound` are the pixels without a flag."""
     shape = raw.shape
-    gain, quiet, inverse, constant, black = (spread(values, tables.cell, shape) for values in tables.numbers.T)
+    values = (tables.gain, *tables.law.T, tables.constant, tables.black)
+    gain, quiet, inverse, constant, black = (spread(one, tables.cell, shape) for one in values)
     black = np.where(np.isfinite(black), black, constant)
     signal = gain * (raw - black)
     temporal = gain**2 * (quiet + inverse * _calm(raw - black, tables))

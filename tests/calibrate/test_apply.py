@@ -109,9 +109,9 @@ def test_lights_of_floating_point_with_gaps(rig, masters, calibrated):
 
 def flat_tables(shape, defects=None, **changes):
     cell = np.array([[0, 1], [2, 3]])
-    numbers = np.tile([1.0, 4.0, 1.0, 0.0, 0.0], (4, 1))
+    law, one, zero = np.tile([4.0, 1.0], (4, 1)), np.ones(4), np.zeros(4)
     maps = {"defects": np.zeros(shape, bool) if defects is None else defects, **changes}
-    return Tables(cell=cell, numbers=numbers, **maps)
+    return Tables(cell, gain=one, law=law, constant=zero, black=zero, **maps)
 
 
 def test_a_filled_defect_is_flagged_and_does_not_bleed():

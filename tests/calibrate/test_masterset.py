@@ -7,8 +7,8 @@ from astropy.io import fits
 from astropy.nddata import CCDData, VarianceUncertainty
 
 from workbench.calibrate import SensorNoise, calibrate, make_masters, masterset, open_master, save_master
+from workbench.calibrate.usable import saturation_level
 from workbench.core.errors import FrameReadError, WorkbenchError
-from workbench.core.saturation import saturation_level
 
 
 @pytest.fixture(scope="module")

@@ -102,13 +102,13 @@ def _triangles(vectors: np.ndarray, longest: float) -> tuple[np.ndarray, np.ndar
     return np.take_along_axis(triples, order, axis=1)[usable], sides[usable]
 
 
-def _bright_triples(pairs: np.ndarray, count: int, most: int = 10) -> np.ndarray:
-    """Triples of each star with the brightest (`most`) of those near it; `pairs` (n, 2), stars by brightness."""
+def _bright_triples(pairs: np.ndarray, count: int) -> np.ndarray:
+    """Triples of each star with the ten brightest of those near it; `pairs` (n, 2), stars by brightness."""
     near: list[list[int]] = [[] for _ in range(count)]
     for i, j in pairs[np.argsort(pairs.max(axis=1), kind="stable")].tolist():
         near[i].append(j)
         near[j].append(i)
-    made = [(i, *pair) for i, others in enumerate(near) for pair in combinations(others[:most], 2)]
+    made = [(i, *pair) for i, others in enumerate(near) for pair in combinations(others[:10], 2)]
     return np.array(made, int).reshape(-1, 3)
 
 

@@ -132,10 +132,11 @@ def _best_pattern(here: np.ndarray, there: np.ndarray, limit: int) -> Grown:
     )
 
 
-def match_itself(stars: xr.Dataset, *, kind: str = "auto", limit: int = 2000) -> Match:
+def match_itself(stars: xr.Dataset, *, kind: str = "auto") -> Match:
     """Return the match of the reference to itself, which no lack of stars can prevent."""
-    here = positions(stars)[:limit]
-    error = np.sqrt(stars["x_error"].values ** 2 + stars["y_error"].values ** 2)[:limit]
+    stars = stars.isel(star=slice(2000))
+    here = positions(stars)
+    error = np.sqrt(stars["x_error"].values ** 2 + stars["y_error"].values ** 2)
     model = "similarity" if 4 <= len(here) < _LEAST_STARS.get(kind, 0) else kind
     transform, residuals = fit_robust(here, here, error, kind=model if len(here) >= 4 else "shift")
     index = np.arange(len(here))
@@ -273,7 +274,8 @@ def _match_few(here: np.ndarray, there: np.ndarray) -> Grown | None:
     area = float(spanned) * ((count + 1) / (count - 1)) ** 2
     chance = min(len(there) * np.pi * _FEW_REACH**2 / area, 1.0)
     best: Grown | None = None
-    for kind, given, least, seeds in (("shift", 1, 3, _shifts(here, there)), ("similarity", 2, 4, _turns(here, there))):
+    shifts = [Transform("shift", (to - at)[:, None]) for at in here for to in there]  # that bring a star to a star
+    for kind, given, least, seeds in (("shift", 1, 3, shifts), ("similarity", 2, 4, _turns(here, there))):
         for transform in seeds:
             one, two = _pair(transform, here, there, _FEW_REACH)
             if one.size < least:
@@ -288,11 +290,6 @@ def _match_few(here: np.ndarray, there: np.ndarray) -> Grown | None:
 
 def _log(chance: float) -> float:
     return math.log(chance) if chance > 0 else -math.inf
-
-
-def _shifts(here: np.ndarray, there: np.ndarray) -> list[Transform]:
-    """All shifts that bring a star to a star."""
-    return [Transform("shift", (to - at)[:, None]) for at in here for to in there]
 
 
 def _turns(here: np.ndarray, there: np.ndarray) -> list[Transform]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -265,18 +265,29 @@ def fit_robust(
     stated error), ``stars_used`` and ``place_error`` (rms over the stars).
     """
     if kind != "auto":
-        return _fit_one(reference, frame, error, kind)
+        return _with_residuals(_fit_one(reference, frame, error, kind), reference, error)
     names = [name for name in among if len(reference) >= _LEAST[name]] or ["shift"]
     fits = [_fit_one(reference, frame, error, name) for name in names]
-    spread = [(stars["dx"].values ** 2 + stars["dy"].values ** 2) / error**2 for _, stars in fits]
+    spread = [(fit.dx**2 + fit.dy**2) / error**2 for fit in fits]
     # One yardstick for all: residuals cut at the richest model's scale, so that outliers cost each the same.
     scale = max(min(np.median(d2) for d2 in spread) / 1.386, 1e-12)
     terms = [PARAMETERS[name] * np.log(2 * len(reference)) for name in names]
     costs = [np.minimum(d2 / scale, 25.0).sum() + cost for d2, cost in zip(spread, terms, strict=True)]
-    return fits[int(np.argmin(costs))]
+    return _with_residuals(fits[int(np.argmin(costs))], reference, error)
 
 
-def _fit_one(reference, frame, error, kind) -> tuple[Transform, xr.Dataset]:
+class _RobustFit(NamedTuple):
+    """A transform, the residuals of the stars, its own standard error at them [px], and scatter over stated error."""
+
+    transform: Transform
+    dx: np.ndarray
+    dy: np.ndarray
+    place_error: np.ndarray
+    used: np.ndarray
+    scatter: float
+
+
+def _fit_one(reference, frame, error, kind) -> _RobustFit:
     weights = np.ones(len(reference))
     scatter = 1.0
     for _ in range(30):
@@ -293,27 +304,30 @@ def _fit_one(reference, frame, error, kind) -> tuple[Transform, xr.Dataset]:
         weights = new
         if change < 1e-4:
             break
-    used = weights > 0
-    degrees = max(2 * np.count_nonzero(used) - PARAMETERS[kind], 1)
-    rms = float(np.sqrt((dx[used] ** 2 + dy[used] ** 2).sum() / degrees))
-    scaled_place = place * max(scatter, 1.0)
+    return _RobustFit(transform, dx, dy, place * max(scatter, 1.0), weights > 0, scatter)
+
+
+def _with_residuals(fit: _RobustFit, reference: np.ndarray, error: np.ndarray) -> tuple[Transform, xr.Dataset]:
+    """Tabulate the residuals of a fit, see `fit_robust`."""
+    dx, dy, used = fit.dx, fit.dy, fit.used
+    degrees = max(2 * np.count_nonzero(used) - PARAMETERS[fit.transform.kind], 1)
     columns = {
         "x": (reference[:, 0], "column in the reference"),
         "y": (reference[:, 1], "row in the reference"),
         "dx": (dx, "residual in x"),
         "dy": (dy, "residual in y"),
         "error": (np.broadcast_to(error, dx.shape) * 1.0, "standard error of a residual"),
-        "place_error": (scaled_place, "standard error of the transform there"),
+        "place_error": (fit.place_error, "standard error of the transform there"),
     }
     table = {name: ("star", values, {"units": "pix", "long_name": text}) for name, (values, text) in columns.items()}
     residuals = xr.Dataset(
-        table | {"used": ("star", used, {"long_name": "has a say in the fit"})},
+        table | {"used": ("star", used, {"long_name": "used in the fit"})},
         attrs={
-            "kind": kind,
-            "rms": rms,
-            "scatter": scatter,
+            "kind": fit.transform.kind,
+            "rms": float(np.sqrt((dx[used] ** 2 + dy[used] ** 2).sum() / degrees)),
+            "scatter": fit.scatter,
             "stars_used": int(used.sum()),
-            "place_error": float(np.sqrt(np.mean(scaled_place**2))),
+            "place_error": float(np.sqrt(np.mean(fit.place_error**2))),
         },
     )
-    return transform, residuals
+    return fit.transform, residuals

@@ -36,12 +36,7 @@ def check_results(folder: Path, results: Path) -> None:
     WorkbenchError
         If it lies within the frames or cannot be written; the message says what to choose.
     """
-    if results.resolve().is_relative_to(folder.resolve()):
-        raise WorkbenchError(
-            f"{results} lies within the frames of {folder}, where a stack would be taken for one of them; "
-            f"choose a folder outside, for example {default_results(folder)}"
-        )
-    check_folder(results, "choose another folder")
+    check_folder(results, f"choose another folder, for example {default_results(folder)}", frames=folder)
     results.mkdir(parents=True, exist_ok=True)
 
 

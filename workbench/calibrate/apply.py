@@ -56,14 +56,18 @@ _ZERO, _ONE, _NONE = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32), 
 
 
 class Tables(NamedTuple):
-    """What calibration reads: maps (y, x), or (1, 1) where there is none, and numbers a channel.
+    """What calibration reads: maps (y, x), or (1, 1) where there is none, and values of each channel.
 
-    The offset is ``numbers[c, 3] + base + factor · dark`` [ADU].  `numbers` (channel, 5): gain [e-/ADU], σ² [ADU²],
-    1/gain [ADU], constant offset [ADU], black level of the shot noise [ADU].  `saturation` [ADU].
+    The offset is ``constant + base + factor · dark`` [ADU].  By channel: `gain` [e-/ADU], `law` (channel, 2) of the
+    variance, σ² [ADU²] and 1/gain [ADU], `constant` [ADU], and `black` [ADU], the level that shot noise grows from.
+    `saturation` [ADU].
     """
 
     cell: np.ndarray
-    numbers: np.ndarray
+    gain: np.ndarray
+    law: np.ndarray
+    constant: np.ndarray
+    black: np.ndarray
     base: np.ndarray = _ZERO
     base_variance: np.ndarray = _ZERO
     dark: np.ndarray = _ZERO
@@ -113,8 +117,7 @@ def _signal_of(raw: np.ndarray, tables: Tables, planes: Planes, factor: float) -
 def _calibrated(raw: np.ndarray, tables: Tables, planes: Planes, factor: float, fill: bool) -> Calibrated:
     signal, mask = _signal_of(raw, tables, planes, factor)
     variance, shared, level = (np.empty(raw.shape, np.float32) for _ in range(3))
-    black = np.ascontiguousarray(tables.numbers[:, 4])
-    calm_levels(raw, tables.cell, np.ascontiguousarray(tables.numbers[:, 1:3]), black, 1.0, level)
+    calm_levels(raw, tables.cell, tables.law, tables.black, 1.0, level)
     _set_variance(level, tables, planes.scale, np.float32(factor), signal, variance, shared)
     if fill:
         fill_defects(tables.cell, signal, variance, shared, mask)
@@ -263,13 +266,13 @@ def _set_variance(level, tables, scale, factor, signal, variance, shared):
     for y in range(level.shape[0]):
         for x in range(level.shape[1]):
             k = tables.cell[y % period_y, x % period_x]
-            quiet = np.float32(tables.numbers[k, 1])
-            light = max(level[y, x] - np.float32(tables.numbers[k, 4]), np.float32(0))
+            quiet = np.float32(tables.law[k, 0])
+            light = max(level[y, x] - np.float32(tables.black[k]), np.float32(0))
             known = squared * value_at(tables.dark_variance, y, x) + rest * value_at(tables.base_variance, y, x)
             tilt = value_at(tables.response_variance, y, x)
             e, s = signal[y, x], scale[y, x]
-            own = s * s * (quiet + np.float32(tables.numbers[k, 2]) * light)
-            flat = np.float32(tables.numbers[k, 0]) / s
+            own = s * s * (quiet + np.float32(tables.law[k, 1]) * light)
+            flat = np.float32(tables.gain[k]) / s
             shared[y, x] = s * s * known + e * e * tilt / (flat * flat)
             variance[y, x] = own + shared[y, x]
 

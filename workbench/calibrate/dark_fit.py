@@ -106,7 +106,7 @@ def dark_left(raw: np.ndarray, tables: Tables, hot: HotPixels, factor: float = 1
     if np.count_nonzero(good) < _FEWEST:
         return math.nan, math.nan
     r, d, own = rest[good], hot.excess[good], np.square(hot.error[good])
-    shot = float(np.mean(tables.numbers[:, 2]))  # 1/gain [ADU]
+    shot = float(np.mean(tables.law[:, 1]))  # 1/gain [ADU]
     order = np.argsort(r / d)
     k = float((r / d)[order][np.searchsorted(np.cumsum(d[order]), d.sum() / 2)])
     for _ in range(20):

@@ -14,11 +14,13 @@ from ..core.defects import HOT, Thresholds, UnlitFrames, defect_map, flag_defect
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
 from ..core.mosaic import channel_count, channel_index, planes, tiles
-from ..core.saturation import sampled_lights
 from ..core.statistics import mad_std
 from .noise import model_of
+from .usable import sampled_lights
 
 _CHANCE = 0.01  # ordinary pixels taken for hot in lights, in a whole frame
+_LIGHTS = 5  # that are searched, spread over the night
+_SIGMAS = 8.0  # above the background, on average, in noises of one frame over the root of their number
 _LINEAR = 0.98  # of the white level: a dark is saturated from there on
 
 FINE = 8  # [pixels of the mosaic]: side of the cells that dust is looked for in
@@ -72,11 +74,11 @@ def find_defects(dark: xr.Dataset | None = None, flat: xr.Dataset | None = None,
     return flag_defects(pattern, dark=frames, steady=steady, response=response, thresholds=Thresholds(**thresholds))
 
 
-def defects_in_lights(light: xr.DataArray, *, frames: int = 5, sigmas: float = 8.0) -> xr.DataArray:
+def defects_in_lights(light: xr.DataArray) -> xr.DataArray:
     """Return hot pixels that the lights themselves show, for those who have no darks: uint8 (y, x), see `KINDS`.
 
     A hot pixel stands above its plane's local background in each of up to five frames, spread over the night, so that
-    neither cosmic rays nor dithered stars count; on average by `sigmas`/√frames noises of one frame, and the four
+    neither cosmic rays nor dithered stars count; on average by 8/√frames noises of one frame, and the four
     pixels around it by less than a sixth of that: a star as sharp as 1.5 px FWHM gives them a third.
 
     Raises
@@ -100,16 +102,16 @@ def defects_in_lights(light: xr.DataArray, *, frames: int = 5, sigmas: float = 8
     shape = (light.sizes["y"], light.sizes["x"])
     seen, above, around = np.zeros(shape, np.uint8), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     # so high that not one ordinary pixel of ten million passes in all frames by chance
-    least = -float(ndtri((_CHANCE / above.size) ** (1 / min(frames, count))))
+    least = -float(ndtri((_CHANCE / above.size) ** (1 / min(_LIGHTS, count))))
     looked = 0
-    for frame in sampled_lights(light, frames):
+    for frame in sampled_lights(light, _LIGHTS):
         level, noise = _background(frame, cell)
         _add_excess(np.ascontiguousarray(frame, np.float32), level, noise, np.float32(least), seen, above, around)
         looked += 1
     alone = around < above / 6 + math.sqrt(looked)  # the mean of four has half the noise of one: two sigmas
-    found = (seen == looked) & (above > sigmas * math.sqrt(looked)) & alone
+    found = (seen == looked) & (above > _SIGMAS * math.sqrt(looked)) & alone
     hot = np.where(found & (looked > 1), HOT, 0).astype(np.uint8)
-    return defect_map(hot, light.attrs["cfa_pattern"], {"sigmas": sigmas, "lights": looked}, ["hot"])
+    return defect_map(hot, light.attrs["cfa_pattern"], {"sigmas": _SIGMAS, "lights": looked}, ["hot"])
 
 
 def _background(frame: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

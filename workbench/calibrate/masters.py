@@ -18,14 +18,13 @@ from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_count, channel_index, planes, spread
 from ..core.pairs import CLIPPED_FRACTION
 from ..core.parallel import Frames
-from ..core.saturation import frames_saturate_at
 from ..core.settings import SETTING, setting_differs, setting_of
 from ..core.values import attribute_lines, describe
 from .combine import Combined, combine_frames
 from .matching import median_of, require_alike, require_one_setting, require_one_temperature
 from .noise import SensorNoise, hot_slope, light_variance, model_of, read_variance
 from .planes import calm_levels
-from .sessions import flicker_warning, frames_alike, leave_out_odd
+from .usable import flicker_warning, frames_alike, frames_saturate_at, leave_out_odd
 
 SATURATED = 0.98  # of the way from black to white level: flats are not linear beyond it
 MOST_SATURATED = 0.02  # of a colour's pixels: where all flats are saturated in no more, these pixels are missing

@@ -37,13 +37,13 @@ from ..core.fits_cards import (
     words_sum,
 )
 from ..core.mosaic import channel_count, channel_index, planes
-from ..core.saturation import saturation_level
 from ..core.settings import setting_differs, setting_of
 from .apply import Tables
 from .defects import defects_in_lights, find_defects
 from .masters import master_bias, master_dark, master_flat, plane_means
 from .matching import Group, plan_groups
 from .noise import SensorNoise, estimates_in_words, from_sensor, noise_of_flats, noise_of_masters, with_own_noise
+from .usable import saturation_level
 
 VERSION = 3  # of the way masters are made; after another number all are made again
 _VARIABLES = ("signal", "variance", "count", "unstable")
@@ -109,9 +109,9 @@ class Masters:
             maps["response_variance"] = self.flat["variance"].values
         if self.defects is not None:
             maps["defects"] = (self.defects.values & FILLED) > 0
-        numbers = np.stack([1 / model[:, 1], model[:, 0], model[:, 1], constant, black], axis=1)
         white = self.white_level if np.isfinite(self.white_level) else np.inf
-        return Tables(cell=cell, numbers=np.ascontiguousarray(numbers), saturation=white, **maps)
+        law, black = np.ascontiguousarray(model), np.ascontiguousarray(black, float)
+        return Tables(cell, 1 / law[:, 1], law, constant, black, saturation=white, **maps)
 
 
 @dataclass(frozen=True, eq=False)

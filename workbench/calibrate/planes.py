@@ -73,7 +73,7 @@ def prepare_planes(tables: Tables, shape: tuple[int, int], factor: float = 1.0) 
     `factor` is the darks' typical scale, for the noise they add.
     """
     cell = tables.cell
-    gain, constant = (np.take(tables.numbers[:, column], cell).astype(np.float32) for column in (0, 3))
+    gain, constant = (np.take(values, cell).astype(np.float32) for values in (tables.gain, tables.constant))
     repeats = (-(-shape[0] // cell.shape[0]), -(-shape[1] // cell.shape[1]))
 
     def spread(values: np.ndarray) -> np.ndarray:
@@ -156,9 +156,9 @@ def _noise_blocks(tables, planes, factor, out):
                         continue
                     k = tables.cell[y % period_y, x % period_x]
                     c = k if channels == 1 or k == 0 or tables.cell.size == 36 else (1 if k < 3 else 2)
-                    flat = tables.numbers[k, 0] / scale
+                    flat = tables.gain[k] / scale
                     offset = value_at(planes.base, y, x) + factor * planes.dark[y, x]
-                    quiet = tables.numbers[k, 1] + tables.numbers[k, 2] * max(offset - tables.numbers[k, 4], 0.0)
+                    quiet = tables.law[k, 0] + tables.law[k, 1] * max(offset - tables.black[k], 0.0)
                     known = factor * factor * value_at(tables.dark_variance, y, x)
                     known += (1.0 - factor) ** 2 * value_at(tables.base_variance, y, x)
                     terms[0] = 1.0 / flat

@@ -1,28 +1,19 @@
-"""Which flats belong to which lights: of their filter the session of each; and which frames belong to none."""
+"""Which flats belong to which lights: of their filter the session of each."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 import xarray as xr
 
-from ..core.mosaic import planes
-from ..core.parallel import Frames
 from ..core.values import describe, listed
 from ..ingest.metadata import kind_in_words
 
 SESSION_GAP = np.timedelta64(8, "h")  # flats further apart belong to different nights
-ODD = 0.2  # of a frame's pixels: one that differs from the others in more is none of them
-_SIGMAS = 6.0
-_ENOUGH = 20_000  # pixels of a channel, for a share of them to a hundredth
 _FEWEST = 3  # flats of a session, where there is one of so many
-_FLICKER = 0.002  # of the light, from row to row: more than pixels differ by in the mean of a few frames
-_CERTAIN = 6.0  # σ of it
 SAME_ANGLE = 2.0  # [deg] of the rotator: a shadow of dust 2000 px from the centre moves by its own size
 _KIND_WORDS = re.compile(r"(?:dark|sky|dome)?[ _-]*(?:flat|light|object|science|frame)s?", re.IGNORECASE)
 
@@ -191,85 +182,3 @@ def _folders(cube: xr.DataArray) -> list[str]:
 
 def _filters(cube: xr.DataArray) -> list[str]:
     return sorted({str(name) for name in cube["filter"].values if name}, key=str.casefold)
-
-
-@contextlib.contextmanager
-def frames_alike(cube: xr.DataArray, *, scratch: str | Path | None, progress: bool) -> Iterator[Frames]:
-    """Open the frames of a cube without the odd ones, which are among the `dropped`."""
-    with Frames(cube, scratch=scratch, progress=progress) as frames:
-        leave_out_odd(frames)
-        yield frames
-
-
-def leave_out_odd(frames: Frames, *, scaled: bool = False) -> list[int]:
-    """Leave out frames that differ from most in more than `ODD` of their pixels; returns the places of the others.
-
-    Differing is more than six times the scatter that most frames have about the frames' median; of flats (`scaled`),
-    whose levels differ, that of frames brought to one level, or a frame's own scatter where that is larger.  Most
-    frames must agree: of two that differ nobody knows which is wrong.
-    """
-    count = len(frames)
-    share = np.zeros(count)
-    for _, plane in planes(frames.sampled_rows()[1], frames.cell) if count > 2 else ():
-        samples = plane.reshape(count, -1)
-        samples = samples[:, :: max(1, samples.shape[1] // _ENOUGH)].astype(float)
-        median = np.nanmedian if np.isnan(samples).any() else np.median  # of few frames the first is slow
-        if scaled:
-            samples /= np.maximum(median(samples, axis=0), 1)
-            samples /= np.maximum(median(samples, axis=1, keepdims=True), 1e-6)
-        away = np.abs(samples - median(samples, axis=0))
-        spread = 1.25 * np.nanmean(away, axis=1, keepdims=True)  # the median is 0 where codes are coarse
-        usual = float(np.median(spread))
-        limit = _SIGMAS * (np.clip(spread, usual, 5 * usual) if scaled else max(usual, 0.5))  # codes are whole numbers
-        share = np.maximum(share, (away > limit).mean(axis=1))
-    odd = np.flatnonzero(share > ODD).tolist()
-    if not odd or 2 * len(odd) >= count:
-        return list(range(count))
-    for number in odd:
-        name = str(frames.cube["filename"].values[frames.kept[number]]) or f"frame {frames.kept[number]}"
-        frames.dropped.append((name, f"differs from the others in {share[number]:.0%} of its pixels; look at it"))
-    frames.leave_out(odd)
-    return [number for number in range(count) if number not in odd]
-
-
-def flicker(frames: Frames, pedestal: np.ndarray) -> tuple[float, float]:
-    """Return by how much rows of flats are brighter or darker, otherwise in each frame (rms share), and how many σ.
-
-    Both halves of a row have the lamp's light in common and noise of their own: the share's square is the mean product
-    of what they are off.  Compared is with the mean of all frames, a curve of second order in each frame taken off, as
-    twilight makes; (0, 0) of fewer than three frames or 24 rows.
-
-    Parameters
-    ----------
-    frames
-        Flats.
-    pedestal
-        Their offset (y, x) [ADU].
-    """
-    where, rows = frames.sampled_rows()
-    light = rows.astype(np.float32) - pedestal[where]
-    count, height, width = light.shape
-    halves = np.stack([half.mean(axis=2, dtype=float) for half in (light[..., : width // 2], light[..., width // 2 :])])
-    if count < 3 or height < 24 or not (halves > 0).all():
-        return 0.0, 0.0
-    off = np.log(halves) - np.log(halves).mean(axis=1, keepdims=True)
-    parity = np.asarray(where) % frames.cell.shape[0]
-    y = np.linspace(-1, 1, height)
-    terms = np.stack([y, y**2, *(parity == number for number in np.unique(parity))]).astype(float)
-    off -= off @ np.linalg.pinv(terms) @ terms
-    freedom = (count - 1) * (height - len(terms))
-    square = float((off[0] * off[1]).sum() / freedom)
-    error = float(np.sqrt(np.square(off[0]).sum() * np.square(off[1]).sum() / freedom**3))
-    return float(np.sqrt(max(square, 0.0))), square / max(error, 1e-300)
-
-
-def flicker_warning(frames: Frames, pedestal: np.ndarray) -> list[str]:
-    """Return a warning where the lamp flickers from row to row."""
-    share, certainty = flicker(frames, pedestal)
-    if share < _FLICKER or certainty < _CERTAIN:
-        return []
-    return [
-        f"the light of the flats flickers: rows are brighter or darker by {share:.1%}, otherwise in each flat, and "
-        f"{share / math.sqrt(len(frames)):.2%} of it stays in the master; expose for a tenth of a second or longer, or "
-        "use a lamp that runs on neither the mains nor a dimmer"
-    ]

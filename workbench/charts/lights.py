@@ -45,10 +45,10 @@ def _about_median(mosaic: xr.DataArray) -> xr.DataArray:
     return mosaic.copy(data=values)
 
 
-def _busiest(hot: np.ndarray, side: int = 96) -> dict[str, slice]:
-    """Return the window with the most hot pixels, on whole cells of the mosaic."""
+def _busiest(hot: np.ndarray) -> dict[str, slice]:
+    """Return the window of 96 x 96 pixels with the most hot ones, on whole cells of the mosaic."""
     total = np.pad(hot.astype(int).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
-    height, width = (min(side, size) for size in hot.shape)
+    height, width = (min(96, size) for size in hot.shape)
     sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
     row, column = (int(index) // 2 * 2 for index in np.unravel_index(np.argmax(sums), sums.shape))
     return {"y": slice(row, row + height), "x": slice(column, column + width)}

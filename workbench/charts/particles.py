@@ -202,11 +202,9 @@ def _arrows(ends: list[tuple[float, float, float, float]], colour: str = INK, he
     return [theme.segments(ends, colour=colour), theme.shapes(tips, fill=colour, edge=colour)]
 
 
-def _triangle(x: float, y: float, size: float, direction: str = "right") -> np.ndarray:
+def _triangle(x: float, y: float, size: float) -> np.ndarray:
     """Return an amplifier's symbol: a triangle that points where the signal goes."""
-    if direction == "right":
-        return np.array([(x, y - size), (x, y + size), (x + 1.6 * size, y)])
-    return np.array([(x - size, y), (x + size, y), (x, y - 1.6 * size)])
+    return np.array([(x, y - size), (x, y + size), (x + 1.6 * size, y)])
 
 
 def _write(words: list[tuple[float, float, str]], *, colour: str = INK, size: int = 12) -> hv.Labels:

@@ -21,9 +21,9 @@ REMOVED = theme.dimension("removed", "e⁻")
 COLOURS = 256  # of a picture in colour: one byte a pixel on the page
 
 
-def _grey(pictures: dict[str, np.ndarray], titles: dict[str, str], limits: tuple[float, float], value=LIGHT) -> list:
+def _grey(pictures: dict[str, np.ndarray], titles: dict[str, str], limits: tuple[float, float]) -> list:
     """Pictures (y, x) side by side on one grey scale."""
-    style = {"value": value, "limits": limits}
+    style = {"value": LIGHT, "limits": limits}
     return [theme.image_panel(_axes(pictures[name]), titles[name], label=name, **style) for name in titles]
 
 

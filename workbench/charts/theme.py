@@ -307,7 +307,7 @@ def frame_panel(elements: Iterable[Any], title: str, bounds: tuple[float, ...], 
     return panel(elements, title=title, legend=None, xlim=(left, right), ylim=(top, bottom), invert_y=True, **ratio)
 
 
-def iso_axis(isos: Iterable[float], ticks: Iterable[float] | None = None) -> dict[str, Any]:
+def iso_axis(isos: Iterable[float]) -> dict[str, Any]:
     """Return limits of an ISO axis, with ticks at the full stops, whose labels never touch.
 
     Examples

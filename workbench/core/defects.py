@@ -20,7 +20,7 @@ from .fits_cards import put_seal, require_sealed, seal
 from .kernels import kernel
 from .mosaic import channel_count, channel_index, planes, put_plane
 from .parallel import in_threads
-from .statistics import mad_std
+from .statistics import even_sample, mad_std
 
 HOT, WARM, DEAD, UNSTABLE = 1, 2, 4, 8
 KINDS = {"hot": HOT, "warm": WARM, "dead": DEAD, "unstable": UNSTABLE}
@@ -157,8 +157,7 @@ def _of_channel(frames: UnlitFrames, cell: np.ndarray, channel: int) -> UnlitFra
 
 def sample_pixels(plane: np.ndarray) -> np.ndarray:
     """Return the finite values of an even part of a plane (y, x), enough for its median."""
-    stride = max(1, int(np.sqrt(plane.size / _SAMPLE)))
-    sample = plane[::stride, ::stride]
+    sample = even_sample(plane, _SAMPLE)
     return sample[np.isfinite(sample)]
 
 

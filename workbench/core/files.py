@@ -89,20 +89,20 @@ def real(path: str | Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def read_text(path: str | Path, most: int = 1 << 28) -> str:
+def read_text(path: str | Path) -> str:
     """Return a file's text in UTF-8, a byte-order mark left out.
 
     Raises
     ------
     WorkbenchError
-        If it does not exist, is a pipe (reading would not end), longer than `most` bytes, or no text.
+        If it does not exist, is a pipe (reading would not end), longer than 256 MiB, or no text.
     """
     path = Path(path)
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise WorkbenchError(f"{path} is not an ordinary file; give a text file")
-        if status.st_size > most:
+        if status.st_size > 1 << 28:
             raise WorkbenchError(f"{path} has {status.st_size:,} bytes, too many for a file of its kind")
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -253,13 +253,13 @@ def _sweep(path: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def remove_folder(work: Path, last: str = "run.json") -> None:
-    """Remove a working folder as far as that is possible; what says that it is one goes last, as a kill may come."""
+def remove_folder(work: Path) -> None:
+    """Remove a working folder as far as that is possible; `run.json`, which says what it is, last: a kill may come."""
     with contextlib.suppress(OSError):
         for path in work.iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
-            elif path.name != last:
+            elif path.name != "run.json":
                 path.unlink(missing_ok=True)
     shutil.rmtree(work, ignore_errors=True)
 
@@ -317,13 +317,21 @@ def check_target(
     check_folder(path.parent)
 
 
-def check_folder(path: str | Path, advice: str = "choose another place", names: Iterable[str] = ()) -> None:
+def check_folder(
+    path: str | Path,
+    advice: str = "choose another place",
+    names: Iterable[str] = (),
+    *,
+    frames: str | Path | None = None,
+) -> None:
     """Check that a folder can be made and files of these names written into it before long work; nothing is left there.
+
+    `frames` is a folder of frames that it must not lie in.
 
     Raises
     ------
     WorkbenchError
-        If it cannot; the message ends with the `advice`.  If one of the files may not be replaced.
+        If it cannot, or lies there; the message ends with the `advice`.  If one of the files may not be replaced.
 
     Examples
     --------
@@ -334,6 +342,8 @@ def check_folder(path: str | Path, advice: str = "choose another place", names: 
     []
     """
     path = Path(path)
+    if frames is not None and path.resolve().is_relative_to(Path(frames).resolve()):
+        raise WorkbenchError(f"{path} lies within {frames}, where its files would be taken for frames; {advice}")
     for name in names:
         require_replaceable(path / name)
     made = [folder for folder in (path, *path.parents) if not folder.exists()]

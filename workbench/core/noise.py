@@ -159,6 +159,41 @@ def code_step_of(cube: xr.DataArray) -> int:
     return math.gcd(first, code_step(np.asarray(cube.data[-1])[rows])) if first > 1 else first
 
 
+def mean_of_channels(values: Any, errors: Any, shared: Any = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean over the last axis, the channels, of what is known, and its error.
+
+    Own parts of the errors average out, `shared` ones do not: e² = Σ (eᵢ² - sᵢ²)/n² + (Σ sᵢ/n)².
+
+    Examples
+    --------
+    >>> [part.round(3).tolist() for part in mean_of_channels([1.0, 3.0, np.nan], [0.5, 0.5, np.nan], 0.3)]
+    [2.0, 0.412]
+    """
+    values, errors, shared = (np.asarray(part, float) for part in np.broadcast_arrays(values, errors, shared))
+    known = np.isfinite(values)
+    count = np.where(known.any(axis=-1), known.sum(axis=-1), np.nan)
+    own = np.where(errors == shared, 0.0, errors**2 - shared**2)  # infinite ones, too
+    sums = (np.where(known, part, 0).sum(axis=-1) for part in (values, own, shared))
+    mean, own, common = (part / count for part in sums)
+    return mean, np.sqrt(own / count + common**2)
+
+
+def mean_at_settings(sensor: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of the channels of a sensor's gain, read noise or dynamic range over the settings, and its error.
+
+    The gain's shared error is in the read noise in proportion; a dynamic range's error counts as shared, being mostly
+    that of the converter's end.
+    """
+    values, errors = sensor[name], sensor[f"{name}_error"]
+    if "channel" not in values.dims:
+        return values.values, errors.values
+    shared = errors
+    if name != "dynamic_range":
+        relative = sensor["gain_shared_error"] / sensor["gain"] if "gain_shared_error" in sensor else 0.0
+        shared = (values * relative).fillna(0.0)
+    return mean_of_channels(*(part.transpose(..., "channel") for part in (values, errors, shared)))
+
+
 def error_in_mean(gain: xr.Dataset) -> np.ndarray:
     """Return errors of the channels' gain (setting, channel) that, taken as independent, give that of their mean.
 
@@ -243,8 +278,9 @@ def noise_budget(
     array([[0.69]])
     """
     dim = setting_dim(sensor)
-    gain, _ = _mean_of_channels(sensor, "gain", channel)
-    read, read_error = _mean_of_channels(sensor, "read_noise", channel)
+    here = sensor if channel is None else sensor.sel(channel=[channel])
+    gain, _ = mean_at_settings(here, "gain")
+    read, read_error = mean_at_settings(here, "read_noise")
     known = np.isfinite(gain) & np.isfinite(read)
     if not known.any():
         raise WorkbenchError(
@@ -264,7 +300,7 @@ def noise_budget(
     variance = np.stack(np.broadcast_arrays(*terms.values()))
     errors = np.zeros_like(variance)
     errors[SOURCES.index("dark current")] = current_error * time
-    errors[SOURCES.index("read noise")] = 2 * (read * read_error)[:, None]
+    errors[SOURCES.index("read noise")] = 2 * (read * np.nan_to_num(read_error))[:, None]
     dims = ("source", dim, "exposure")
     return xr.Dataset(
         {
@@ -279,14 +315,3 @@ def noise_budget(
         },
         attrs={"dark_current": current, "rate": rate, "temperature": temperature, "prnu": prnu},
     )
-
-
-def _mean_of_channels(sensor: xr.Dataset, name: str, channel: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return a quantity and its error over the settings: of a channel, or the mean of all."""
-    values, errors = sensor[name], sensor[f"{name}_error"]
-    if "channel" in values.dims and channel is not None:
-        values, errors = values.sel(channel=channel), errors.sel(channel=channel)
-    elif "channel" in values.dims:
-        count = np.maximum(xr.apply_ufunc(np.isfinite, errors).sum("channel"), 1)
-        values, errors = values.mean("channel"), np.sqrt((errors**2).sum("channel")) / count
-    return values.values, errors.values

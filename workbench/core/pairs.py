@@ -19,7 +19,7 @@ from .cube import channels_of
 from .kernels import kernel
 from .mosaic import channel_count, channel_index, planes
 from .parallel import counted, in_threads, lazy_frames, stream_frames
-from .statistics import coarse_std
+from .statistics import coarse_std, even_sample
 
 MOMENTS = ("n", "y1", "y2", "y1y1", "y2y2", "y1y2")
 BLOCKS = 64
@@ -132,8 +132,7 @@ def _limits(
     ratio, centre, limit, top = (np.empty(channel_count(cell), np.float32) for _ in range(4))
     levels = None if black is None else np.broadcast_to(np.asarray(black, float), (channel_count(cell),))
     for (channel, plane1), (_, plane2) in zip(planes(first, cell), planes(second, cell), strict=True):
-        stride = max(1, int(np.sqrt(plane1.size / _SAMPLE)))
-        sample1, sample2 = (plane[::stride, ::stride].astype(np.float64) for plane in (plane1, plane2))
+        sample1, sample2 = (even_sample(plane, _SAMPLE).astype(np.float64) for plane in (plane1, plane2))
         good = np.isfinite(sample1) & np.isfinite(sample2)
         sample1, sample2 = sample1[good], sample2[good]
         r, m, scale, most = 1.0, 0.0, 0.0, white
@@ -355,7 +354,6 @@ def measure_pairs(
     pairs: Sequence[tuple[int, int]],
     *,
     black: Sequence[Any] | None = None,
-    blocks: int = BLOCKS,
     progress: Any = True,
 ) -> PairSums:
     """Return the sums of many pairs of a cube's frames, stacked along a first axis, each frame decoded once.
@@ -389,7 +387,7 @@ def measure_pairs(
             pass
 
     def measure(pair: tuple[np.ndarray, np.ndarray, Any]) -> PairSums:
-        return pair_sums(*pair[:2], pattern, black=pair[2], white=white, blocks=blocks)
+        return pair_sums(*pair[:2], pattern, black=pair[2], white=white)
 
     results = list(in_threads(measure, paired()))
     if not results:

@@ -93,6 +93,7 @@ QUANTITIES = (
         Quantity(f"linearity_error_{end}", title, "%", f"linearity.linearity_error_{end}", form="number")
         for end, title in (("min", "least deviation from the line"), ("max", "greatest deviation from the line"))
     ),
+    Quantity("gain_shared_error", "shared part of the gain's error", _GAIN, "gain.gain_shared_error", form="number"),
     Quantity("gain_from_darks_agrees", "whether the flats' gain agrees", "1", "dark_gain.agrees", form="number"),
     Quantity("frames_used", "frames used", "", "counts.frames", form="count", version=1),
     Quantity("bias_frames", "bias frames used", "", "counts.bias", form="count", version=1),

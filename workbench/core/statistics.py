@@ -222,6 +222,18 @@ def neighbour_covariance(picture: np.ndarray, lags: Sequence[tuple[int, int]]) -
     return covariance, pairs
 
 
+def even_sample(plane: np.ndarray, enough: int) -> np.ndarray:
+    """Return every k-th row and column of a plane (y, x), a view with at least `enough` of its pixels, or all.
+
+    Examples
+    --------
+    >>> even_sample(np.zeros((300, 400)), 30_000).shape
+    (150, 200)
+    """
+    stride = max(1, int(np.sqrt(plane.size / enough)))
+    return plane[::stride, ::stride]
+
+
 def neighbour_mean(plane: np.ndarray) -> np.ndarray:
     """Return the mean of each pixel's four neighbours in planes (..., y, x), without the edge: (..., y - 2, x - 2)."""
     rows, columns = plane[..., 1:-1], plane[..., 1:-1, :]
@@ -229,7 +241,7 @@ def neighbour_mean(plane: np.ndarray) -> np.ndarray:
 
 
 def median_profile(
-    position: np.ndarray, values: np.ndarray, edges: np.ndarray, *, least: int = 4
+    position: np.ndarray, values: np.ndarray, edges: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the medians of values in bins of their position, such as rings about a centre, with their errors.
 
@@ -240,9 +252,7 @@ def median_profile(
     position, values
         Arrays of one shape; values that are not finite are left out.
     edges
-        Of the bins, rising, in the unit of the position.
-    least
-        How many values a bin must have; the others are left out.
+        Of the bins, rising, in the unit of the position; bins with fewer than four values are left out.
 
     Returns
     -------
@@ -259,7 +269,7 @@ def median_profile(
     rows = []
     for low, high in pairwise(edges):
         inside = values[(position >= low) & (position < high) & np.isfinite(values)]
-        if inside.size >= least:
+        if inside.size >= 4:
             rows.append(((low + high) / 2, np.median(inside), 1.25 * mad_std(inside) / np.sqrt(inside.size)))
     middle, median, error = np.array(rows).reshape(-1, 3).T
     return middle, median, error

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from ..charts.registry import REGISTRY, Chart, source
 from ..core.errors import WorkbenchError
 from ..core.files import whole_file
+from ..core.noise import mean_at_settings
 from ..core.results import at_lowest_iso
 from ..core.sensor_file import sensor_text
 from ..core.settings import TITLES, in_words_of, setting_dim
@@ -162,11 +163,11 @@ def _cards(sensor: xr.Dataset) -> Iterator[tuple[str, str, str]]:
     where = f"at {reference:.3g} °C" if math.isfinite(reference) else ""
     setting = in_words_of(setting_dim(sensor), "ISO ")
     yield from _scalar(sensor, "unity_gain_iso", "unity gain", before=setting)
-    yield from _best(sensor, "read_noise", "least read noise", "e⁻ rms", np.nanargmin, _error_of_mean)
+    yield from _best(sensor, "read_noise", "least read noise", "e⁻ rms", np.nanargmin)
     yield from _scalar(sensor, "invariance_iso", "nothing gained above", "read noise within 5 % of its least", setting)
     if well := at_lowest_iso(sensor, "full_well") if "full_well" in sensor else None:
         yield "full well", value_text(well["value"], error_of(well), "e⁻"), setting_text(well, why=True)
-    yield from _best(sensor, "dynamic_range", "dynamic range", "stops", np.nanargmax, np.mean)
+    yield from _best(sensor, "dynamic_range", "dynamic range", "stops", np.nanargmax)
     yield from _scalar(sensor, "dark_current_reference", "dark current", where, unit="e⁻/s/pixel")
     yield from _scalar(sensor, "doubling_temperature", "dark current doubles every", unit="K")
     yield from _scalar(sensor, "activation_energy", "activation energy", "of the dark current", unit="eV")
@@ -178,10 +179,6 @@ def _cards(sensor: xr.Dataset) -> Iterator[tuple[str, str, str]]:
         yield "the raw file is", str(fidelity["verdict"]), _multipliers(fidelity)
 
 
-def _error_of_mean(errors: np.ndarray) -> float:
-    return float(np.linalg.norm(errors)) / errors.size
-
-
 def _scalar(
     sensor: xr.Dataset, name: str, title: str, where: str = "", before: str = "", unit: str = ""
 ) -> Iterator[tuple[str, str, str]]:
@@ -190,18 +187,14 @@ def _scalar(
 
 
 def _best(
-    sensor: xr.Dataset, name: str, title: str, unit: str, pick: Callable[..., Any], error_of: Callable[..., Any]
+    sensor: xr.Dataset, name: str, title: str, unit: str, pick: Callable[..., Any]
 ) -> Iterator[tuple[str, str, str]]:
-    """The mean of the channels at the best setting; `error_of` gives its error from those of the channels."""
-    values = sensor[name].mean("channel").values if name in sensor else np.empty(0)
+    """The mean of the channels at the best setting."""
+    values, errors = mean_at_settings(sensor, name) if name in sensor else np.empty((2, 0))
     if np.isfinite(values).any():
-        place = int(pick(values))
-        errors = sensor[f"{name}_error"].values[place]
-        known = errors[~np.isnan(errors)]
-        error = float(error_of(known)) if known.size else math.nan
-        dim = setting_dim(sensor)
+        place, dim = int(pick(values)), setting_dim(sensor)
         where = f"at {describe({dim: sensor[dim].values[place]})}, mean of the channels (sensor.json has all)"
-        yield title, value_text(float(values[place]), error, unit), where
+        yield title, value_text(float(values[place]), float(errors[place]), unit), where
 
 
 def _tables(sensor: xr.Dataset) -> Iterator[tuple[str, pd.DataFrame]]:

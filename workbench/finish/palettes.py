@@ -133,7 +133,7 @@ def compose(
     _require_alike(planes)
     factors, history = _one_exposure(planes)
     planes = _scaled(planes, factors)
-    ratios, lines = _star_ratios(planes, max(sums["G"], key=sums["G"].__getitem__))
+    ratios, lines = _filter_ratios(planes, max(sums["G"], key=sums["G"].__getitem__))
     if chosen or palette.upper() != "RGB":
         brighter = {name: weight for name, weight in chosen.items() if name != "L"}
         said = ", ".join(f"{name} {weight:g}" for name, weight in brighter.items())
@@ -230,7 +230,7 @@ def _stacked(planes: list[xr.Dataset]) -> xr.Dataset:
     return make_picture(**data)
 
 
-def _star_ratios(stacks: Mapping[str, xr.Dataset], anchor: str) -> tuple[dict[str, float], list[str]]:
+def _filter_ratios(stacks: Mapping[str, xr.Dataset], anchor: str) -> tuple[dict[str, float], list[str]]:
     """By what each stack is multiplied to have stars as bright as those of `anchor`; what is said of it.
 
     Raises
@@ -243,7 +243,7 @@ def _star_ratios(stacks: Mapping[str, xr.Dataset], anchor: str) -> tuple[dict[st
     factors, lines = dict.fromkeys(stacks, 1.0), []
     for name, own in stars.items():
         _require_same_places(centre, stars[centre], name, own)
-        ratio, count = star_ratio(stacks[centre], stacks[name], stars[centre])
+        ratio, count = _filter_ratio(stacks[centre], stacks[name], stars[centre])
         if count >= _FEWEST_STARS:
             factors[name] = ratio
         elif name != centre:
@@ -266,10 +266,12 @@ def _require_same_places(centre: str, reference: xr.Dataset, name: str, stars: x
         )
 
 
-def star_ratio(first: xr.Dataset, second: xr.Dataset, stars: xr.Dataset) -> tuple[float, int]:
-    """Return by what the second mono picture is multiplied to have stars as bright as the first's, and of how many.
+def _filter_ratio(first: xr.Dataset, second: xr.Dataset, stars: xr.Dataset) -> tuple[float, int]:
+    """By what the second mono picture is multiplied to have stars as bright as the first's, and of how many.
 
-    The median ratio of the bright stars that are significant and unsaturated in both.
+    The median ratio of the bright stars that are significant and unsaturated in both.  Every star counts alike: through
+    two filters stars differ by their colours, far more than by the noise that `align.star_ratio` weights frames of one
+    filter with.
     """
     chosen = bright_stars(stars, first["signal"].shape[1:], count=300)
     x, y = np.rint(chosen["x"].values).astype(int), np.rint(chosen["y"].values).astype(int)
@@ -290,7 +292,7 @@ def _with_luminance(picture: xr.Dataset, light: xr.Dataset, share: float | None)
     """Return the picture with the detail of a luminance, and a line for the history; see the module."""
     signal = picture["signal"].values
     mean = _mean(picture)
-    ratio, count = star_ratio(mean, light, find_picture_stars(mean))
+    ratio, count = _filter_ratio(mean, light, find_picture_stars(mean))
     if count < _FEWEST_STARS:
         raise WorkbenchError(
             f"{count} stars are bright enough in the luminance and the colours, {_FEWEST_STARS} are needed to bring "

@@ -285,6 +285,6 @@ def _common_black(levels: pd.Series, pattern: str, history: list[str]) -> Any:
     return (math.nan,) * len(channels_of(pattern))
 
 
-def _few(values: Iterable, most: int = 4) -> str:
+def _few(values: Iterable) -> str:
     texts = sorted("/".join(f"{v:g}" for v in dict.fromkeys(np.atleast_1d(value).tolist())) for value in values)
-    return ", ".join(texts[:most]) + (", …" if len(texts) > most else "")
+    return ", ".join(texts[:4]) + (", …" if len(texts) > 4 else "")

@@ -16,6 +16,7 @@ import pandas as pd
 from ..core.errors import FrameReadError
 from ..core.mosaic import checkerboard, middle, shifted
 from ..core.settings import SETTING
+from ..core.statistics import mad_std
 from .fits_header import BOTTOM_UP
 from .folder import Finding, Folder
 from .metadata import FrameInfo, kind_in_folders, kind_in_words
@@ -245,8 +246,7 @@ def _overscan_level(row: pd.Series) -> tuple[float, float, float]:
         return np.nan, np.nan, np.nan
     (y, x, height, width), (top, left) = row["overscan"], row["margins"]
     part = frame[y + height // 8 : y + height - height // 8, x + width // 8 : x + width - width // 8].ravel()
-    spread = 1.4826 * np.median(np.abs(part - np.median(part)))
-    part = part[np.abs(part - np.median(part)) <= 5 * max(spread, 1.0)]
+    part = part[np.abs(part - np.median(part)) <= 5 * max(float(mad_std(part)), 1.0)]
     light = frame[top : top + row["height"], left : left + row["width"]]
     error = float(part.std() / np.sqrt(part.size))
     return float(part.mean()), error if error > 0 else np.nan, float(np.median(light))

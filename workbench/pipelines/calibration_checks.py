@@ -309,17 +309,15 @@ def _level_problem(row: pd.Series, frames: Folder, light: pd.Series, adopted: li
     sky = float(np.nanmedian(read_frame(light["path"], scale=light["scale"])))
     if row["kind"] != "darkflat" and level > 1.05 * sky:
         return f"its level of {level:.4g} ADU is above the {sky:.4g} ADU of {light['file']}: its scale is another"
-    bias = [one for one in adopted if one["kind"] == "bias"] or [one for _, one in _of(frames, "bias")]
+    bias = [one for one in adopted if one["kind"] == "bias"] or [
+        one for _, one in frames.table[frames.table["kind"] == "bias"].head(1).iterrows()
+    ]
     ground = float(np.nanmean(light["black_level"])) if np.isfinite(light["black_level"]).any() else 0.0
     if bias and row["kind"] != "bias":
         ground = float(np.nanmedian(read_frame(bias[0]["path"], scale=bias[0]["scale"])))
     return (
         f"its level is {level:.4g} ADU, that of no signal {ground:.4g} ADU: {subtracted}" if level < ground / 2 else ""
     )
-
-
-def _of(frames: Folder, kind: str) -> Any:
-    return frames.table[frames.table["kind"] == kind].head(1).iterrows()
 
 
 def _adoption(row: pd.Series, lights: pd.DataFrame) -> tuple[str, str]:

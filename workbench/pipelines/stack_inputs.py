@@ -159,7 +159,10 @@ def open_frames(
         frames = of_filters(of_one_camera(frames, ["light"], CALIBRATION), settings.filter)
         frames = prepare_calibration(frames)
     light, table = frames.light, frames.table  # without lights this raises, with what is there and what to do
-    set_aside = [(_name(path, folder), reason) for path, reason in frames.set_aside]
+    set_aside = [
+        ((path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix(), reason)
+        for path, reason in frames.set_aside
+    ]
     lights = LightList(
         names=tuple(str(name) for name in light["filename"].values),
         paths=tuple(Path(path) for path in table.loc[table["kind"] == "light", "path"]),
@@ -186,10 +189,6 @@ def open_frames(
             "noise are right only if both are one camera"
         )
     return OpenedFrames(frames, lights, sensor, set_aside, warnings)
-
-
-def _name(path: Path, folder: Path) -> str:
-    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
 
 def _reasons(set_aside: list[tuple[str, str]]) -> str:

@@ -13,6 +13,7 @@ import xarray as xr
 from .. import fidelity, pixels, sensor
 from ..core.cube import is_xtrans, take_frames
 from ..core.errors import WorkbenchError
+from ..core.noise import mean_of_channels
 from ..core.pairs import CLIPPED_FRACTION, pair_moments
 from ..core.parallel import in_threads
 from ..core.results import at_iso, same_setting
@@ -299,7 +300,11 @@ def json_blocks(
         dsnu = uniformity.dsnu
         dim = setting_dim(dsnu)
         settings = [dsnu.isel({dim: number}) for number in range(dsnu.sizes[dim])]
-        blocks["dsnu"] = _headed([entry for one in settings for entry in _entries(one, "dsnu", "none")])
+        first = settings[0].sel(filter="none", part="total")
+        blocks["dsnu"] = _headed(
+            [entry for one in settings for entry in _entries(one, "dsnu", "none")],
+            (first["dsnu_shared_error"] / first["dsnu"]).values,
+        )
     if uniformity.prnu is not None:
         blocks["prnu"] = _headed(list(_entries(uniformity.prnu, "prnu", "highpass")))
     if darks is not None and darks.current.sizes["setting"]:
@@ -332,21 +337,15 @@ def _emva_entry(name: str, emva: dict[str, dict[str, float]]) -> dict[str, Any]:
     return {"value": float(np.mean(known)) if known else None, "unit": emva_unit(name), "channels": each}
 
 
-def _headed(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Put the mean of the channels at the lowest setting before the entries of all."""
+def _headed(entries: list[dict[str, Any]], shared: Any = 0.0) -> dict[str, Any]:
+    """Put the mean of the channels at the lowest setting before the entries of all; `shared` is relative (channel)."""
     dim = next(name for name in TITLES if name in entries[0])
     first = [entry for entry in entries if entry[dim] == entries[0][dim]]
 
     def mean(parts: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-        known = [part for part in parts if part is not None and part["value"] is not None]
-        if not known:
-            return None
-        errors = [part["error"] for part in known if part["error"] is not None]
-        return {
-            "value": float(np.mean([part["value"] for part in known])),
-            "error": float(np.linalg.norm(errors)) / len(known) if len(errors) == len(known) else None,
-            "unit": known[0]["unit"],
-        }
+        values, errors = (np.array([(part or {}).get(key) for part in parts], float) for key in ("value", "error"))
+        value, error = mean_of_channels(values, errors, np.nan_to_num(values * shared))
+        return json_quantity(float(value), float(error), first[0]["unit"])
 
     names = ("row", "column", "pixel", "unfiltered", "highpass")
     return {

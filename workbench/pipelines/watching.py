@@ -149,9 +149,7 @@ def watch_folder(
     chosen, folder, out = StackSettings(**settings), Path(folder), Path(out)
     if not folder.is_dir():
         raise WorkbenchError(f"{folder} is not a folder; give the one that the lights arrive in")
-    if out.resolve().is_relative_to(folder.resolve()):
-        raise WorkbenchError(f"{out} lies within {folder}, where its files would be taken for frames; choose another")
-    check_folder(out, names=["live.png", "lights.csv"])
+    check_folder(out, "choose another folder", ["live.png", "lights.csv"], frames=folder)
     place = Place(out / "live.fits", out / ".live", out / "masters", False)
     (place.work / "survey").mkdir(parents=True, exist_ok=True)
     with locked(place.work):

@@ -23,6 +23,7 @@ from ..core.mosaic import channel_count, channel_index, planes
 from ..core.pairs import QUANTISATION_VARIANCE
 from ..core.parallel import counted, stream_frames
 from ..core.settings import setting_dim
+from ..core.statistics import even_sample
 from ..core.values import describe
 
 MUONS = 1.0  # a cm² a minute at sea level, through a horizontal surface (Particle Data Group)
@@ -165,9 +166,9 @@ def _reference(stream: Iterator[np.ndarray], count: int, cell: np.ndarray) -> _R
     for number in range(count):
         frame = frame if number == 0 else next(stream)
         _add(frame, first, _offsets(frame, first, cell), cell, total, square)
-    stride = max(1, int(math.sqrt(total.size / _SAMPLE)))
-    sums, squares = (part[::stride, ::stride].ravel().astype(float) for part in (total, square))
-    mean = first[::stride, ::stride].ravel() + sums / count
+    start, sums, squares = (even_sample(part, _SAMPLE).ravel() for part in (first, total, square))
+    sums, squares = sums.astype(float), squares.astype(float)
+    mean = start + sums / count
     variance = (squares - sums**2 / count) / (count - 1)
     edges = np.quantile(mean, np.linspace(0, 1, _LEVELS + 1))
     which = np.clip(np.searchsorted(edges, mean, side="right") - 1, 0, _LEVELS - 1)
@@ -184,8 +185,7 @@ def _offsets(frame: np.ndarray, first: np.ndarray, cell: np.ndarray) -> np.ndarr
     """Return how far each channel of a frame lies above that of the first [ADU], by the middle of a sample."""
     offset = np.empty(channel_count(cell), np.float32)
     for (channel, plane), (_, start) in zip(planes(frame, cell), planes(first, cell), strict=True):
-        stride = max(1, int(math.sqrt(plane.size / _SAMPLE)))
-        difference = plane[::stride, ::stride].astype(np.float32) - start[::stride, ::stride]
+        difference = even_sample(plane, _SAMPLE).astype(np.float32) - even_sample(start, _SAMPLE)
         # the mean of the middle half: a median of whole numbers would be a whole number
         low, high = np.quantile(difference, [0.25, 0.75])
         middle = difference[(difference >= low) & (difference <= high)]
@@ -297,8 +297,8 @@ def _drop_flickering(found: list[_Event], search: _CosmicSearch) -> None:
             search.events.append(event._replace(hits=event.hits[np.array(steady)]))
 
 
-def clusters(places: np.ndarray, link: float = LINK) -> list[np.ndarray]:
-    """Return the numbers of the places that hang together, each within `link` of another of its cluster.
+def clusters(places: np.ndarray) -> list[np.ndarray]:
+    """Return the numbers of the places that hang together, each within `LINK` of another of its cluster.
 
     Examples
     --------
@@ -307,7 +307,7 @@ def clusters(places: np.ndarray, link: float = LINK) -> list[np.ndarray]:
     """
     if not len(places):
         return []
-    pairs = cKDTree(places).query_pairs(link, output_type="ndarray")
+    pairs = cKDTree(places).query_pairs(LINK, output_type="ndarray")
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(places),) * 2)
     count, label = connected_components(graph, directed=False)
     return [np.flatnonzero(label == number) for number in range(count)]

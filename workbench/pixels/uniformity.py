@@ -17,7 +17,7 @@ from ..core.mosaic import tiles
 from ..core.parallel import frame_memory, in_threads
 from ..core.results import at_iso, same_setting
 from ..core.settings import setting_dim
-from ..core.statistics import fit_lens, mad_std
+from ..core.statistics import even_sample, fit_lens, mad_std
 from ..core.values import describe
 from .spatial import (
     INNER,
@@ -109,11 +109,12 @@ def measure_dsnu(
         of_kinds = in_threads(partial(_deviations, stack), kinds)
         for (kind, channel), found in zip(kinds, of_kinds, strict=True):
             values[number, kind, channel], errors[number, kind, channel] = found
-    slope, slope_error = np.full((2, len(stacks), 1, len(names), 1), np.nan)
+    slope, slope_error, shared = np.full((3, len(stacks), 1, len(names), 1), np.nan)
     if gain is not None:
         for number, setting in enumerate(stacks):
-            slope[number, 0, :, 0], slope_error[number, 0, :, 0] = (
-                at_iso(gain[name], setting) for name in ("gain", "gain_error")
+            slope[number, 0, :, 0], slope_error[number, 0, :, 0], shared[number, 0, :, 0] = (
+                at_iso(gain[name], setting) if name in gain else 0.0
+                for name in ("gain", "gain_error", "gain_shared_error")
             )
     dims = (dim, "filter", "channel", "part")
     words = "dark-signal non-uniformity"
@@ -123,6 +124,11 @@ def measure_dsnu(
         {
             "dsnu": (dims, values * slope, {"units": "electron", "long_name": words}),
             "dsnu_error": (dims, in_electrons, {"units": "electron", "long_name": "error"}),
+            "dsnu_shared_error": (
+                dims,
+                values * shared,
+                {"units": "electron", "long_name": "shared part of it"},
+            ),
             "dsnu_adu": (dims, values, {"units": "adu", "long_name": words}),
             "dsnu_adu_error": (dims, errors, {"units": "adu", "long_name": "error"}),
             "frames": (dim, counts, {"long_name": "frames"}),
@@ -339,8 +345,7 @@ def _dust(responses: list[np.ndarray]) -> np.ndarray:
 
 
 def _spread(values: np.ndarray) -> float:
-    stride = max(1, int(np.sqrt(values.size / _SAMPLE)))
-    return float(mad_std(values[::stride, ::stride], centre=0))
+    return float(mad_std(even_sample(values, _SAMPLE), centre=0))
 
 
 def _flat_stack(flat: xr.DataArray, dark: FrameStack | None, black: Any, progress: Any) -> FrameStack:

@@ -18,7 +18,7 @@ from ..core.pairs import BLOCKS, jackknife_error, leave_one_out
 from ..core.parallel import counted, in_threads, lazy_frames, stream_frames
 from ..core.results import Table, at_iso, at_isos, described, per_channel
 from ..core.settings import setting_dim
-from ..core.statistics import StraightLine, coarse_std, fit_line, misfit
+from ..core.statistics import StraightLine, coarse_std, even_sample, fit_line, misfit
 from ..core.values import channel_warnings, describe
 from .bias import CLIPPED_FRACTION, read_noise
 
@@ -178,13 +178,13 @@ def _population_sums(frames: tuple[np.ndarray, ...], bias: _Bias) -> np.ndarray:
     every = zip(*(planes(frame, bias.cell) for frame in frames), strict=True)
     for (channel, one), (_, two), (_, key) in every:
         black, noise = bias.black[channel], bias.noise[channel]
-        stride = max(1, int(np.sqrt(one.size / (1 << 14))))
-        sample = key[::stride, ::stride].astype(np.float32) - black
+        near, far, ranked = (even_sample(plane, 1 << 14).astype(np.float32) for plane in (one, two, key))
+        sample = ranked - black
         # the ordinary pixels are one population, from which the noise alone would sort; then twice as much each
         base = max(float(np.median(sample)), 0.0) + 6 * np.hypot(noise, np.sqrt(max(np.median(sample), 0.0)))
         edges = limits.edges[channel]
         edges[:] = base * 2.0 ** np.arange(_POPULATIONS - 1)
-        few = one[::stride, ::stride].astype(np.float32) - two[::stride, ::stride]
+        few = near - far
         shift = limits.shift[channel] = np.median(few)
         limits.limit[channel, 0] = _SIGMAS * coarse_std(few[sample < edges[0]] - shift)
         hot = key >= black + edges[0]  # some thousands

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core.cube import channels_of
 from ..core.mosaic import planes
-from ..core.statistics import MAD_TO_SIGMA
+from ..core.statistics import MAD_TO_SIGMA, even_sample
 from ..core.values import describe
 
 _GRID = 8  # tiles a side
@@ -90,8 +90,7 @@ def _tiles_of(picture: np.ndarray, masked: np.ndarray, pattern: str, gain: np.nd
     """Return the means of the tiles of an even sample; None for a picture too small or masked too much."""
     samples, levels, errors = [], [], []
     for (_, plane), (_, mask) in zip(planes(picture, pattern), planes(masked, pattern), strict=True):
-        stride = max(1, int(np.sqrt(plane.size / _LARGEST_SAMPLE)))
-        samples.append(np.where(mask, np.nan, plane)[::stride, ::stride].astype(np.float64))
+        samples.append(even_sample(np.where(mask, np.nan, plane), _LARGEST_SAMPLE).astype(np.float64))
     side = min(_GRID, *(int(np.sqrt(values.size / _LEAST_PIXELS)) for values in samples))
     if side < 1:
         return None

@@ -142,7 +142,7 @@ def _to_sky(wcs: dict[str, Any], x: np.ndarray, y: np.ndarray) -> tuple[np.ndarr
     return (wcs["CRVAL1"] + np.degrees(turn)) % 360, np.degrees(dec)
 
 
-def list_stars(path: Path = STARS) -> None:
+def list_stars() -> None:
     """Write the stars of G < 10 about the field as the catalogues `workbench.stars.catalogue` have them."""
     known = catalogue_stars(RA, DEC, 180.0, date=_DATE, faintest=8.0)
     bluer, redder = known["bp_rp"].values, known["b_v"].values
@@ -154,7 +154,7 @@ def list_stars(path: Path = STARS) -> None:
     stars = catalogue_stars(RA, DEC, 3.4, date=_DATE, faintest=10.0)
     b_v = stars["b_v"].fillna(law(stars["bp_rp"].clip(-0.4, 2.5))).clip(-0.3, 2.0)
     columns = np.stack([stars["ra"], stars["dec"], stars["magnitude"], b_v], axis=1)
-    np.savetxt(path, columns, fmt=("%.6f", "%.6f", "%.3f", "%.3f"), delimiter=",", header=_CREDIT)
+    np.savetxt(STARS, columns, fmt=("%.6f", "%.6f", "%.3f", "%.3f"), delimiter=",", header=_CREDIT)
 
 
 def _cd(wcs: dict[str, Any]) -> np.ndarray:

@@ -25,6 +25,8 @@ QUALITY = {
     "snr": ("1", "median signal-to-noise ratio of the 100 brightest stars"),
 }
 
+_LEAST_STARS = 3  # of a frame to be stacked
+
 
 class FrameSurvey(NamedTuple):
     """What the first look found: `stars`, and background `level` and `noise` [e-] (channel, block row, block column).
@@ -176,9 +178,7 @@ def quality_table(catalogues: Sequence[xr.Dataset], filenames: Sequence[str]) ->
     return xr.Dataset(data, coords={"filename": ("frame", np.array(list(filenames), object))})
 
 
-def poor_frames(
-    quality: xr.Dataset, *, groups: Sequence[Hashable] | None = None, least_stars: int = 3
-) -> dict[int, str]:
+def poor_frames(quality: xr.Dataset, *, groups: Sequence[Hashable] | None = None) -> dict[int, str]:
     """Return the frames that should not be stacked, as index → reason.
 
     No stars; fewer than a fifth of the median count (clouds) of the frames of its group (by default all are one; frames
@@ -195,9 +195,9 @@ def poor_frames(
     """
     stars, fwhm, roundness = (quality[name].values for name in ("stars", "fwhm", "roundness"))
     reasons: dict[int, str] = {}
-    enough = stars >= least_stars
+    enough = stars >= _LEAST_STARS
     if not enough.any():
-        return {index: f"{int(count)} stars found, fewer than {least_stars}" for index, count in enumerate(stars)}
+        return {index: f"{int(count)} stars found, fewer than {_LEAST_STARS}" for index, count in enumerate(stars)}
     codes: dict[Hashable, int] = {}
     alike = np.array([codes.setdefault(group, len(codes)) for group in groups or [""] * len(stars)])
     usual_counts = [
@@ -206,8 +206,8 @@ def poor_frames(
     usual_fwhm = float(np.nanmedian(fwhm[enough]))
     usual_round = float(np.nanmedian(roundness[enough]))
     for index, count in enumerate(stars):
-        if count < least_stars:
-            reasons[index] = f"{int(count)} stars found, fewer than {least_stars}"
+        if count < _LEAST_STARS:
+            reasons[index] = f"{int(count)} stars found, fewer than {_LEAST_STARS}"
         elif count < 0.2 * usual_counts[index]:
             reasons[index] = (
                 f"{int(count)} stars found where the others have {usual_counts[index]:.0f}: clouds or another field"

@@ -1,0 +1,42 @@
+"""Which frames can be used for a master, and what their light does."""
+
+import re
+
+import numpy as np
+import pytest
+
+from workbench.calibrate import master_flat
+from workbench.core.cube import make_cube
+
+
+def flats_under_a_lamp(swing, count=6, seed=4):
+    """Flats of 1/4000 s, their rows read one after the other under a lamp at 100 Hz that dims by `swing`."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(192)[:, None]
+    shade = 1 - 0.3 * ((y - 96) / 96) ** 2 * np.ones((1, 256))
+    mosaics = []
+    for _ in range(count):
+        lamp = 1 + swing * np.sin(2 * np.pi * (3.2 * y / 192 + rng.uniform()))
+        mosaics.append(600 + rng.poisson(6000 * rng.uniform(0.9, 1.1) * shade * lamp))
+    names = [f"flats/{number}" for number in range(count)]
+    return make_cube(
+        np.array(mosaics, "uint16"), cfa_pattern="RGGB", kind="flat", iso=100, black_level=600, white_level=16383,
+        filename=names,
+    )  # fmt: skip
+
+
+def test_a_lamp_that_flickers_is_named_with_its_size():
+    for seed in range(3):
+        cube = flats_under_a_lamp(0.02, count=20, seed=seed)
+        (text,) = [one for one in master_flat(cube).attrs["warnings"] if "flicker" in one]
+        share = float(re.search(r"brighter or darker by ([\d.]+)%", text)[1])
+        assert share == pytest.approx(100 * 0.02 / np.sqrt(2), rel=0.1)
+
+
+def test_a_steady_lamp_and_twilight_do_not_flicker():
+    twilight = flats_under_a_lamp(0.0)
+    y = np.linspace(-1, 1, twilight.sizes["y"])[:, None]
+    for number, frame in enumerate(twilight.values):
+        frame[:] = 600 + (frame - 600.0) * (1 + 0.01 * (number - 2) * (y + y**2))
+    for cube in (*(flats_under_a_lamp(0.0, seed=seed) for seed in range(8)), twilight):
+        assert not [one for one in master_flat(cube).attrs["warnings"] if "flicker" in one]
