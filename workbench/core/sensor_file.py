@@ -155,15 +155,7 @@ def _from_json(content: dict[str, Any]) -> xr.Dataset:
     grid = [entries[place, name] for place in places for name in names]
     values: dict[str, Any] = {}
     for quantity in QUANTITIES:
-        if quantity.dims == ("iso", "channel"):
-            values |= _columns(quantity, grid)
-        elif quantity.dims == ("setting",) and quantity.form == "quantity":  # its value and error are the entry's own
-            values |= _columns(quantity, [{quantity.key: entry} for entry in darks])
-        else:
-            # of the objects for single quantities only the dark law is in every version
-            name = quantity.where.rpartition(".")[0] if not quantity.dims else ""
-            holder = (content[name] if name == "dark_law" else content.get(name) or {}) if name else content
-            values |= _columns(quantity, darks if quantity.dims else [holder])
+        values |= _columns(quantity, grid if "channel" in quantity.dims else _holders(quantity, content))
     names_in_file = {dim: dim, "temperature": "temperature_c"}
     of_darks = {name: np.array([_number(d[key]) for d in darks], float) for name, key in names_in_file.items()}
     mode = content.get("mode", {})
@@ -176,6 +168,17 @@ def _from_json(content: dict[str, Any]) -> xr.Dataset:
     }
     axes = {dim: [_number(place) for place in places], "channel": names}
     return build_dataset(values, axes, of_darks, attrs)
+
+
+def _holders(quantity: Quantity, content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the objects that hold a quantity of darks, or a single one."""
+    if quantity.dims:
+        darks = content["dark_current"]  # a value and its error are the entry's own
+        return [{quantity.key: entry} for entry in darks] if quantity.form == "quantity" else darks
+    name = quantity.where.rpartition(".")[0]
+    if name == "dark_law":  # alone of these objects it is in every version
+        return [content[name]]
+    return [content.get(name) or {} if name else content]
 
 
 def _columns(quantity: Quantity, entries: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
