@@ -282,6 +282,8 @@ def lights(folder: Path, sensor: Path | None, out: Path | None, quiet: bool) -> 
 @click.argument("folder", type=_PATH)
 @click.option("--out", type=_PATH, required=True, help="The FITS file to write, e.g. stack.fits.")
 @click.option("--reference", help="Path or name of the light that the others are aligned to; by default the best.")
+@click.option("--framing", default="reference", show_default=True, help="What the stack shows: reference (the field"
+              " of that light), all (the fields of all lights) or common (what all of them show).")  # fmt: skip
 @click.option("--filter", multiple=True, metavar="NAME",
               help="Stack only the lights of this filter, e.g. Ha; may be repeated.")  # fmt: skip
 @click.option("--exclude", multiple=True, metavar="NAME",

@@ -100,4 +100,4 @@ def test_a_strip_of_another_panel_is_named():
     assert found.used == (0, 1, 2, 3, 4)
     (text,) = [text for text in found.warnings if "strip" in text]
     assert text.startswith("2 lights overlap the reference by 3")
-    assert text.endswith("%: they add only a strip; stack each panel in a folder of its own")
+    assert text.endswith("%: they add only a strip; --framing all keeps them whole")

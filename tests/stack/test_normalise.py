@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from workbench import align
-from workbench.stack.normalise import _block_chi, normalisation
+from workbench.stack.backgrounds import _block_chi
+from workbench.stack.normalise import normalisation
 
 
 def test_the_exposure_gives_the_scale_where_stars_are_too_few(night):

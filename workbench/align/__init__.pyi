@@ -6,7 +6,9 @@ from . import reference as reference
 from . import registration as registration
 from . import sky as sky
 from . import transform as transform
+from .grid import FRAMINGS as FRAMINGS
 from .grid import common_grid as common_grid
+from .grid import framed as framed
 from .grid import on_grid as on_grid
 from .hints import Hints as Hints
 from .hints import hints_of as hints_of

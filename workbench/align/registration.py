@@ -7,7 +7,7 @@ at each frame once and keeps no pixels.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from .match import Match, positions
 from .reference import Aligned, LightsKnown, find_reference
 from .transform import KINDS, PARAMETERS, Transform, fit_robust, fit_transform, overlap
 
+STRIP_ADVICE = "only a strip; --framing all keeps them whole"
 _STRIP = 0.5  # of the reference's area: frames that overlap it less are another panel's
 _FEW_MATCHED = 6  # stars
 _DEFECT, _SATURATED = 1, 2  # bits of the mask that calibration sets
@@ -53,8 +54,10 @@ class Registration:
         Frame number → bright stars, where they are too few and exposure times give the scale.
     grid
         The map from the common pixel grid to the reference, where that is another frame's (see `common_grid`).
+    area
+        What of that grid the output holds, (top, left, bottom, right); None for the frame's own (see `framed`).
     warnings
-        What the user should know: a poor reference, lights that add only a strip, matches on few stars.
+        A poor reference, lights that add only a strip, matches on few stars.
     """
 
     reference: int
@@ -66,6 +69,7 @@ class Registration:
     scale_errors: np.ndarray
     few_stars: dict[int, int] = field(default_factory=dict)
     grid: Transform = field(default_factory=Transform.identity)
+    area: tuple[int, int, int, int] | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -78,8 +82,19 @@ class Registration:
         """Numbers of the frames that can be stacked."""
         return tuple(number for number, match in enumerate(self.matches) if match is not None)
 
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """(height, width) of a frame [px]."""
+        return self.quality.attrs["height"], self.quality.attrs["width"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the output [px]."""
+        top, left, bottom, right = self.area or (0, 0, *self.frame_shape)
+        return bottom - top, right - left
+
     def transform(self, number: int) -> Transform:
-        """Return the map from the reference, or from the common grid, to a frame.
+        """Return the map from the output to a frame: from the reference's pixels, or the common grid's, or an area's.
 
         Raises
         ------
@@ -89,7 +104,8 @@ class Registration:
         match = self.matches[number]
         if match is None:
             raise WorkbenchError(f"frame {number} was set aside: {self.set_aside[number]}")
-        return self.grid if number == self.reference else match.transform
+        top, left, *_ = self.area or (0, 0)
+        return (self.grid if number == self.reference else match.transform).moved(left, top)
 
     def residuals(self) -> xr.Dataset:
         """Return all matched stars of all other frames: a Dataset over ``star`` with ``frame``, ``x``, ``y`` [px in \
@@ -111,13 +127,13 @@ the reference], ``dx``, ``dy`` [px, measured minus fitted], their ``error``, and
 
     def table(self) -> pd.DataFrame:
         """Tabulate the frames: quality, shift [px], rotation [°], model, rms of the residuals [px], or why not used."""
-        x, y = self.quality.attrs["width"] / 2, self.quality.attrs["height"] / 2
+        on_grid, (y, x) = replace(self, area=None), np.array(self.frame_shape) / 2
         rows = []
         for number, match in enumerate(self.matches):
             row: dict[str, Any] = {"file": str(self.quality["filename"].values[number])}
             row |= {name: float(self.quality[name][number]) for name in ("stars", "fwhm", "roundness", "background")}
             if match is not None:
-                transform = self.transform(number)
+                transform = on_grid.transform(number)
                 at = transform.apply(x, y)
                 row |= {"dx": at[0] - x, "dy": at[1] - y, "rotation": transform.rotation, "model": match.transform.kind}
                 row |= {"matched": match.frame_index.size, "rms": match.residuals.attrs["rms"]}
@@ -214,7 +230,7 @@ def _remarks(found: Aligned, shape: tuple[int, ...]) -> list[str]:
         one = len(strips) == 1
         remarks.append(
             f"{len(strips)} {'light overlaps' if one else 'lights overlap'} the reference by {by} %: "
-            f"{'it adds' if one else 'they add'} only a strip; stack each panel in a folder of its own"
+            f"{'it adds' if one else 'they add'} {STRIP_ADVICE}"
         )
     few = [match for match in others.values() if match.reference_index.size < _FEW_MATCHED]
     if few:

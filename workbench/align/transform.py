@@ -106,6 +106,26 @@ class Transform:
         """Pixels of the frame for one of the reference, at the centre."""
         return float(np.sqrt(abs(np.linalg.det(self.jacobian(*self.centre)))))
 
+    def moved(self, x: float, y: float) -> Transform:
+        """Return the same map from a grid whose pixel (0, 0) is the reference's (x, y); exact.
+
+        Examples
+        --------
+        >>> t = Transform("affine", np.array([[5.0, 0.0, -1.0], [2.0, 1.0, 0.0]]), (10.0, 20.0), 1.0)
+        >>> t.moved(-30, 4).apply(31.0, 3.0) == t.apply(1.0, 7.0)
+        True
+        """
+        step = np.array([x, y], float)
+        if not step.any():
+            return self
+        coefficients = np.array(self.coefficients, float)
+        if self.kind == "homography":
+            coefficients[:2] += np.outer(step / self.size, [1.0, *coefficients[2, :2]])
+        else:
+            coefficients[:, 0] += step / self.size
+        centre = self.centre[0] - float(x), self.centre[1] - float(y)
+        return Transform(self.kind, coefficients, centre, self.size)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers that `from_dict` takes back without loss."""
         return asdict(self) | {"coefficients": self.coefficients.tolist(), "centre": list(self.centre)}

@@ -43,6 +43,7 @@ from .pixel import FrameViewer, PixelPage
 from .session import Session, default_results
 
 _TRANSFORMS = ["auto", "shift", "similarity", "affine", "homography", "quadratic", "cubic"]
+_FRAMINGS = {"the reference's": "reference", "of all lights": "all", "common to all": "common"}
 _SHARES = {"all": 100.0, "the best 90 %": 90.0, "the best 80 %": 80.0, "the best 70 %": 70.0, "the best half": 50.0}
 _MEASURE_FIRST = "Measure the sensor first: the charts are drawn from its results."
 
@@ -244,6 +245,7 @@ class StackPage(JobPage):
         super().__init__(session)
         self.method = pn.widgets.Select(label="Rejection", options=list(METHODS), value="noise", width=160)
         self.transform = pn.widgets.Select(label="Alignment", options=_TRANSFORMS, width=160)
+        self.framing = pn.widgets.Select(label="Field", options=_FRAMINGS, width=160)
         self.keep = pn.widgets.Select(label="Of the lights", options=_SHARES, width=160)
         self.darks = pn.widgets.Select(label="Darks", options=["as taken", "scaled"], width=160)
         self.lights = LightsPart(session)
@@ -251,7 +253,7 @@ class StackPage(JobPage):
             self.lights.panel,
             heading("Stack", "Lights are calibrated with the masters that the folder allows, aligned, and stacked; "
                     "outliers are rejected by the measured noise. A cancelled stack continues where it was."),
-            pn.FlexBox(self.method, self.transform, self.keep, self.darks), self.job, self.result, **WIDE,
+            pn.FlexBox(self.method, self.transform, self.framing, self.keep, self.darks), self.job, self.result, **WIDE,
         )  # fmt: skip
         session.param.watch(lambda _: self._show_earlier(), "folder")
 
@@ -263,6 +265,7 @@ class StackPage(JobPage):
             "sensor": self.session.sensor_file if self.session.sensor is not None else None,
             "method": self.method.value,
             "transform": self.transform.value,
+            "framing": self.framing.value,
             "keep": self.keep.value if self.keep.value < 100 else None,
             "scale_darks": self.darks.value == "scaled",
             "exclude": tuple(self.lights.left_out),
@@ -276,6 +279,8 @@ class StackPage(JobPage):
             command += ["--reject", self.method.value]
         if self.transform.value != "auto":
             command += ["--transform", self.transform.value]
+        if self.framing.value != "reference":
+            command += ["--framing", self.framing.value]
         if self.keep.value < 100:
             command += ["--keep", f"{self.keep.value:g}"]
         command += ["--scale-darks"] if self.darks.value == "scaled" else []

@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
+from ..core.area import largest_rectangle
 from ..core.errors import StageError, WorkbenchError
 from ..core.fits_cards import wcs_cards
 from ..core.kernels import kernel
@@ -223,7 +224,7 @@ def common_box(picture: xr.Dataset, share: float = 0.9) -> tuple[int, int, int, 
     whole = ndimage.binary_closing(full, np.ones((_TRAIL, _TRAIL)))
     bridges = ndimage.binary_dilation(whole & ~full, np.ones((3, 3)))[_TRAIL:-_TRAIL, _TRAIL:-_TRAIL]
     good[: rows * cell, : columns * cell] |= np.kron(bridges, np.ones((cell, cell), bool))
-    top, bottom, left, right = (edge * cell for edge in _largest_rectangle(whole[_TRAIL:-_TRAIL, _TRAIL:-_TRAIL]))
+    top, bottom, left, right = (edge * cell for edge in largest_rectangle(whole[_TRAIL:-_TRAIL, _TRAIL:-_TRAIL]))
     bottom = good.shape[0] if bottom == rows * cell else bottom
     right = good.shape[1] if right == columns * cell else right
     top, bottom, left, right = _fitted([top, bottom, left, right], good)
@@ -260,37 +261,6 @@ def _side(box: Sequence[int], side: int) -> tuple[slice, slice]:
     edge = (top, bottom - 1, left, right - 1)[side]
     line = slice(edge, edge + 1)
     return (line, slice(left, right)) if side < 2 else (slice(top, bottom), line)
-
-
-@kernel()
-def _largest_rectangle(good):
-    """The largest all-true rectangle (top, bottom, left, right) of a boolean picture (y, x).
-
-    Heights of columns, row by row, with a stack.
-    """
-    rows, columns = good.shape
-    heights = np.zeros(columns + 1, np.int64)
-    starts = np.zeros(columns + 1, np.int64)
-    levels = np.zeros(columns + 1, np.int64)
-    best, area = (0, 0, 0, 0), 0
-    for row in range(rows):
-        depth = 0
-        for column in range(columns + 1):
-            height = 0
-            if column < columns:
-                heights[column] = heights[column] + 1 if good[row, column] else 0
-                height = heights[column]
-            start = column
-            while depth > 0 and levels[depth - 1] >= height:
-                depth -= 1
-                start = starts[depth]
-                size = levels[depth] * (column - start)
-                if size > area:
-                    area = size
-                    best = (row + 1 - levels[depth], row + 1, start, column)
-            starts[depth], levels[depth] = start, height
-            depth += 1
-    return best
 
 
 def fill_holes(picture: xr.Dataset) -> xr.Dataset:

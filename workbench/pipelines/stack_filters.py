@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..align.grid import common_grid
+from ..align.grid import common_grid, framed
 from ..align.hints import hints_of, solve_stars
 from ..align.registration import Registration
 from ..align.sky import NoSolutionError
@@ -122,7 +122,8 @@ def register_filters(
         If no filter can be stacked, or not that of the wanted reference.
     """
     if len(runs) == 1:
-        return [(runs[0], register_lights(runs[0].opened, settings, runs[0].surveys))]
+        found = register_lights(runs[0].opened, settings, runs[0].surveys)
+        return [(runs[0], framed(found, settings.framing))]
     registered: list[tuple[FilterRun, Registration]] = []
     centre = None
     for run in runs:
@@ -145,8 +146,12 @@ def register_filters(
             f"this stack has the pixel grid of {grids[number]}, the others that of {grids[centre]}, so that they "
             f"cannot be composed: {reason}"
         )
+    together = [found for number, found in enumerate(placed) if number not in apart]
     return [
-        (run._replace(grid=grids[number if number in apart else centre]), found)
+        (
+            run._replace(grid=grids[number if number in apart else centre]),
+            framed(found, settings.framing, [found] if number in apart else together),
+        )
         for number, ((run, _), found) in enumerate(zip(registered, placed, strict=True))
     ]
 

@@ -138,7 +138,7 @@ def stack_folder(
     scheduler
         Address of a dask scheduler, or a ``Client``: its workers, who must see the same files, do the work.
     settings
-        Those of `StackSettings`: reference, method, low, high, transform, background, seeing_weights, filter,
+        Those of `StackSettings`: reference, method, low, high, framing, transform, background, seeing_weights, filter,
         scale_darks, site; exclude, keep, max_fwhm, min_roundness, max_background, min_stars; ``threads`` and
         ``memory`` (see `core.parallel.machine_share`) and ``progress`` (True) for progress bars.
 
@@ -301,10 +301,8 @@ def plan_stack(run: FilterRun, settings: StackSettings, registration: Registrati
         )
         if (one := run.pixels[number]) is not None
     )  # fmt: skip
-    plan = StackPlan(
-        frames, tuple(ready.planes), lights.shape, lights.cfa_pattern, settings.method, settings.low, settings.high
-    )
-    return plan, norm
+    rejection = settings.method, settings.low, settings.high
+    return StackPlan(frames, tuple(ready.planes), registration.shape, lights.cfa_pattern, *rejection), norm
 
 
 def write_stack(plan: StackPlan, place: Place, units: str, client: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -330,11 +328,11 @@ def _layout(plan: StackPlan, place: Place, units: str) -> fits_out.Layout:
     return fits_out.plan_layout(part_of(place.out), (len(plan.channels), *plan.shape), len(plan.frames), units)
 
 
-def _on_sky(opened: OpenedFrames, grid: str) -> dict[str, Any]:
-    """The plate solution of the frame whose pixel grid a stack has, where its header has one."""
+def _on_sky(opened: OpenedFrames, grid: str, corner: tuple[int, int]) -> dict[str, Any]:
+    """The plate solution of the frame whose pixel grid a stack has from `corner` on, where its header has one."""
     row = opened.frames.table.set_index("file").loc[grid]
     height = row["full_shape"][0] if row["row_order"] == BOTTOM_UP else 0
-    return wcs_cards(read_header(row["path"]), row["margins"], height)
+    return wcs_cards(wcs_cards(read_header(row["path"]), row["margins"], height), corner)
 
 
 def complete_stack(
@@ -369,7 +367,8 @@ def complete_stack(
     observed = observation(light, name, read_header(lights.paths[reference]), site=site)
     layout = _layout(plan, place, ready.units)
     placed, said = solve_layout(layout, known_of(lights.paths[reference]) | observed)
-    placed = placed or _on_sky(opened, run.grid or name)
+    top, left, *_ = registration.area or (0, 0)
+    placed = placed or _on_sky(opened, run.grid or name, (top, left))
     cards = placed | observed | cards
     plain = {key: value[0] if isinstance(value, tuple) else value for key, value in placed.items()}
     plain |= {key: cards[key][0] for key in ("INSTRUME", "EXPTIME", "TOTALEXP")}
@@ -378,6 +377,8 @@ def complete_stack(
         cards["SCALEREF"] = cards["REFFRAME"][0], "to this all is scaled"
         cards["REFFRAME"] = run.grid, "its pixel grid"
         about["attributes"] |= {"reference": run.grid, "scale_reference": lights.names[reference]}
+    if registration.area is not None:
+        cards["REFTOP"], cards["REFLEFT"] = ((at, "[px] of REFFRAME's grid at the first pixel") for at in (top, left))
     about["history"] += [*notes, *ready.used, said, *warnings]
     about["history"] += [f"set aside: {sentence}" for sentence in said_of_all(opened.set_aside)]
     aside = pd.DataFrame(opened.set_aside, columns=["file", "reason"], dtype=str)

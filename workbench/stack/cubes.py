@@ -68,7 +68,7 @@ def aligned(lights: xr.Dataset, registration: Registration, norm: xr.Dataset | N
         raise WorkbenchError("this registration belongs to other lights: register these")
     norm = normalisation(registration) if norm is None else norm
     used, channels = norm["number"].values, [str(name) for name in norm["channel"].values]
-    pattern, shape = lights.attrs["cfa_pattern"], signal.shape[1:]
+    pattern, shape = lights.attrs["cfa_pattern"], registration.shape
     corner = tuple(int(lights[name].values[0]) if name in lights.coords else 0 for name in ("y", "x"))
     parts = [lights[name] for name in ("signal", "mask")]
     parts.append(lights["noise_terms"] if "noise_terms" in lights else lights["variance"])
@@ -79,8 +79,8 @@ def aligned(lights: xr.Dataset, registration: Registration, norm: xr.Dataset | N
         transform, scale = registration.transform(int(number)), float(norm["scale"][place])
         surface = norm["surface"].values[place]
         mosaic, mask, noise = (part[number] for part in frames)
-        noises.append((noise, mosaic, pattern, transform, scale, surface, corner))
-        calls.append((mosaic, mask, pattern, transform, scale, surface, width))
+        noises.append((noise, mosaic, pattern, transform, scale, surface, corner, shape))
+        calls.append((mosaic, mask, pattern, transform, shape, FrameLevels(scale, surface), width))
     blocks = (-(-shape[0] // BAND), -(-shape[1] // BLOCK))
     picture = ((len(channels), *shape), np.float32)
     arrays = frame_arrays(
@@ -90,7 +90,7 @@ def aligned(lights: xr.Dataset, registration: Registration, norm: xr.Dataset | N
     steps = [arrays[name].to_delayed(optimize_graph=False).ravel() for name in ("signal", "square", "terms")]
     steps = list(zip(*steps, strict=True))
     arrays |= frame_arrays(_variance_of, steps, {"variance": picture, "slope": picture})
-    return _described(signal.isel(frame=used), arrays, norm, names[registration.reference], channels)
+    return _described(signal.isel(frame=used), arrays, norm, registration, channels)
 
 
 def _frames_of(part: xr.DataArray) -> Any:
@@ -108,19 +108,17 @@ def _whole(part: np.ndarray, ndim: int) -> np.ndarray:
     return part.reshape(part.shape[part.ndim - ndim :])
 
 
-def _put(mosaic, mask, pattern: str, transform: Transform, scale: float, surface: np.ndarray, width: int):
-    mosaic, mask = _whole(mosaic, 2), _whole(mask, 2)
-    levels = FrameLevels(scale, surface)
-    return place_frame(mosaic, mask, pattern, transform, mosaic.shape, levels=levels, width=width)
+def _put(mosaic, mask, pattern: str, transform: Transform, shape: tuple[int, int], levels: FrameLevels, width: int):
+    return place_frame(_whole(mosaic, 2), _whole(mask, 2), pattern, transform, shape, levels=levels, width=width)
 
 
-def _noise_of(noise, mosaic, pattern: str, transform: Transform, scale: float, surface: np.ndarray, corner):
+def _noise_of(noise, mosaic, pattern: str, transform: Transform, scale: float, surface: np.ndarray, corner, shape):
     """Noise terms and places of a frame's samples in the output's blocks; without terms from the variance."""
     noise, mosaic = np.asarray(noise), _whole(mosaic, 2)
     if noise.shape[-2:] == mosaic.shape:
         noise, corner = noise_in_blocks(mosaic, _whole(noise, 2), channel_index(pattern)), (0, 0)
-    centres = block_centres(range(-(-mosaic.shape[0] // BAND)), mosaic.shape)
-    return sample_noise(_whole(noise, 4), transform, scale, surface, centres, corner)
+    centres = block_centres(range(-(-shape[0] // BAND)), shape)
+    return sample_noise(_whole(noise, 4), transform, scale, surface, centres, mosaic.shape, corner)
 
 
 def _variance_of(value, square, terms):
@@ -133,11 +131,16 @@ def _variance_of(value, square, terms):
     return np.maximum(slope * light + beta * square, least).astype(np.float32), slope
 
 
-def _described(kept, arrays: dict[str, da.Array], norm: xr.Dataset, reference: str, channels: list[str]) -> xr.Dataset:
+def _described(
+    kept, arrays: dict[str, da.Array], norm: xr.Dataset, registration: Registration, channels: list[str]
+) -> xr.Dataset:
     """The aligned lights with units, coordinates and history; `kept` is the signal of the frames that are used."""
+    reference = str(registration.quality["filename"].values[registration.reference])
     history = [*attribute_lines(kept.attrs, "history"), f"resampled onto {reference or 'the reference'} and normalised"]
     attrs = {**kept.attrs, "long_name": "signal on the reference's grid", "history": joined_lines(history)}
-    places = {name: kept[name] if name in kept.coords else np.arange(kept.sizes[name]) for name in ("y", "x")}
+    begin = {name: int(kept[name].values[0]) if name in kept.coords else 0 for name in ("y", "x")}
+    sizes, corner = zip(("y", "x"), registration.shape, strict=True), registration.area or (0, 0)
+    places = {name: begin[name] + first + np.arange(size) for (name, size), first in zip(sizes, corner, strict=False)}
     attrs["reference"] = reference
     attrs["grid_top"], attrs["grid_left"] = (int(places[name][0]) for name in ("y", "x"))  # where the blocks begin
     picture, blocks = ("frame", "channel", "y", "x"), ("block_y", "block_x")

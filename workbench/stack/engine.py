@@ -189,10 +189,11 @@ def stack_band(ready: Prepared, number: int, memory: dict | None = None) -> Band
         for one, turn in zip(plan.frames, ready.frames.turn, strict=True)
     ]
     places, bounds = (np.stack(part) for part in zip(*lying, strict=True))
-    first, last = _rows_needed(bounds, ready.frames.turn, frame_shape[0])
+    first, last = _rows_needed(bounds, ready.frames.turn, frame_shape)
     centres = block_centres([number], plan.shape)
     found = [
-        sample_noise(ready.noise[one.group], one.transform, one.scale, one.surface, centres) for one in plan.frames
+        sample_noise(ready.noise[one.group], one.transform, one.scale, one.surface, centres, frame_shape)
+        for one in plan.frames
     ]
     terms, lies = (np.stack([part[..., 0, :] for part in parts]) for parts in zip(*found, strict=True))
     noises, shared = tile_noise(terms, lies, ready.frames.weight, tiles, plan.channels, plan.cfa_pattern)
@@ -203,7 +204,7 @@ def stack_band(ready: Prepared, number: int, memory: dict | None = None) -> Band
         end = _segment(first, last, begin, line)
         part = slice(begin, end)
         frames = _read(ready, first[:, part], last[:, part], memory)
-        scratch = _scratch(ready, bounds[:, part], memory)
+        scratch = _scratch(ready, bounds[:, part][first[:, part] < last[:, part]], memory)
         for place in range(begin, end):
             frames = frames._replace(place=places[:, place], bounds=bounds[:, place])
             stack_tile(tiles[place], frames, ready.maps, noises[place], ready.rule, scratch, out)
@@ -211,18 +212,19 @@ def stack_band(ready: Prepared, number: int, memory: dict | None = None) -> Band
     return Band(number * BAND, out, shared)
 
 
-def _rows_needed(bounds: np.ndarray, turns: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _rows_needed(bounds: np.ndarray, turns: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """First and last + 1 row of each frame (frame, tile) that tiles read; equal where a tile misses the frame.
 
-    `bounds` (frame, tile, 4) are their windows, `size` is the frames' height.  Two rows more on each side are there to
-    fill defects from: the windows hold what is left of the reach.
+    `bounds` (frame, tile, 4) are their windows, `shape` (height, width) is the frames'.  Two rows more on each side are
+    there to fill defects from: the windows hold what is left of the reach.
     """
     top, left, rows, half = np.moveaxis(bounds, -1, 0)
-    turned = (turns % 2 == 1)[:, None]
+    turned, size = (turns % 2 == 1)[:, None], shape[0]
+    high, wide = np.where(turned, shape[1], size), np.where(turned, size, shape[1])
+    missing = (top >= high) | (left >= wide) | (top + rows <= 0) | (left + 2 * half <= 0)
     low, high = np.where(turned, left, top), np.where(turned, left + 2 * half, top + rows)
     back = np.isin(turns, (2, 3))[:, None]
     low, high = np.where(back, size - high, low), np.where(back, size - low, high)
-    missing = (high <= 0) | (low >= size)
     low, high = low - REACH // 2, high + REACH // 2
     first, last = np.clip(low, 0, size), np.clip(high, 0, size)
     # Beyond an edge the window is mirrored: it asks for rows as far inside.
@@ -257,8 +259,8 @@ def _read(ready: Prepared, first: np.ndarray, last: np.ndarray, memory: dict) ->
 
 
 def _scratch(ready: Prepared, bounds: np.ndarray, memory: dict) -> Scratch:
-    """A thread's buffers, large enough for the windows (frame, tile, 4)."""
-    window = int((bounds[..., 2] * 2 * bounds[..., 3]).max())
+    """A thread's buffers, large enough for the windows (window, 4) that have something to read."""
+    window = int((bounds[:, 2] * 2 * bounds[:, 3]).max(initial=0))
     if "scratch" not in memory or memory["scratch"].window.size < window + PADDING:
         memory["scratch"] = None  # free the old before the new
         count, channels = ready.frames.weight.shape

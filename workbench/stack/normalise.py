@@ -21,21 +21,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from scipy.ndimage import map_coordinates
 
 from ..align.registration import Registration
 from ..align.transform import Transform
 from ..calibrate.planes import NOISE_BLOCK
 from ..core.cube import COLOURS, is_xtrans
 from ..core.scattered import area_noise, mean_square
-from ..core.statistics import MAD_TO_SIGMA
-from ..stars.survey import BLOCK as SURVEY_BLOCK
-from ..stars.survey import FrameSurvey
+from .backgrounds import background_surfaces
 from .lanczos import lanczos3, mean_squared_weight, narrowing_for
 from .window import BAND, BLOCK, Tile
 
 AREA = 16  # [pixels] side of the areas for which `variance` counts the noise that the frames share
-_CURVED = 8.0  # a second-order surface must explain this many times more than its terms' share of noise
 
 
 class Noise(NamedTuple):
@@ -80,8 +76,8 @@ def normalisation(registration: Registration, *, order: int | str = "auto", seei
     scales = registration.scales[used]
     surveys = [survey for survey in (registration.surveys[number] for number in used) if survey is not None]
     transforms = [registration.transform(number) for number in used]
-    shape = registration.quality.attrs["height"], registration.quality.attrs["width"]
-    surfaces, level, blocks = _background_surfaces(surveys, transforms, scales, shape, order)
+    shapes = registration.frame_shape, registration.shape
+    surfaces, level, blocks = background_surfaces(surveys, transforms, scales, shapes, order)
     noise = np.array([[np.nanmedian(plane) for plane in survey.noise] for survey in surveys])
     weights = 1.0 / np.maximum(noise * np.asarray(scales, float)[:, None], 1e-9) ** 2
     if seeing:
@@ -98,108 +94,6 @@ def normalisation(registration: Registration, *, order: int | str = "auto", seei
         },
         coords={"channel": ["mono"] if len(level) == 1 else ["R", "G", "B"], "number": ("frame", used)},
     )
-
-
-def _background_surfaces(
-    surveys: Sequence[FrameSurvey], transforms: Sequence[Transform], scales: np.ndarray, shape: tuple[int, int],
-    order: int | str,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """Each frame's background over the mean of all as (frame, channel, 6) [e-] in output pixels.
-
-    And over the channels their mean, and the chi-square of the blocks.
-    """
-    height, width = shape
-    rows, columns = (max(2, -(-size // SURVEY_BLOCK)) for size in shape)
-    y, x = np.meshgrid(
-        (np.arange(rows) + 0.5) * height / rows, (np.arange(columns) + 0.5) * width / columns, indexing="ij"
-    )
-    y, x = y.ravel() - 0.5, x.ravel() - 0.5
-    channels = surveys[0].level.shape[0]
-    seen = np.full((len(surveys), channels, y.size), np.nan)
-    sigma = np.full_like(seen, np.nan)
-    pixels = SURVEY_BLOCK**2 * np.array(
-        [1.0] if channels == 1 else [0.25, 0.5, 0.25]
-    )  # of a Bayer mosaic; X-Trans has 12 % more or less
-    for number, (survey, transform, scale) in enumerate(zip(surveys, transforms, scales, strict=True)):
-        fx, fy = transform.apply(x, y)
-        tall, wide = survey.level.shape[1:]
-        places = np.stack([(fy + 0.5) * tall / height - 0.5, (fx + 0.5) * wide / width - 0.5])
-        # Blocks at the frame's edge stand for half a block beyond their centres, no further.
-        inside = (places[0] > -0.5) & (places[0] < tall - 0.5) & (places[1] > -0.5) & (places[1] < wide - 0.5)
-        for channel in range(channels):
-            sampled = map_coordinates(survey.level[channel], places, order=1, mode="nearest")
-            seen[number, channel] = np.where(inside, scale * sampled, np.nan)
-            noise = map_coordinates(survey.noise[channel], places, order=1, mode="nearest")
-            between = ((places % 1) ** 2 + (1 - places % 1) ** 2).prod(0)  # of linear interpolation
-            missed = _missed(survey.level[channel], places)
-            sigma[number, channel] = scale * np.sqrt(noise**2 * between / pixels[channel] + missed**2)
-    surfaces = np.zeros((len(surveys), channels, 6))
-    known = np.isfinite(seen)
-    enough = known.all(0)  # blocks that all frames see, where there are enough of them
-    few = np.count_nonzero(enough, axis=1) < 30
-    mean = np.where(known, seen, 0.0).sum(0) / np.maximum(known.sum(0), 1)
-    target = np.where((few[:, None] & known.any(0)) | enough, mean, np.nan)
-    u, v = x / width, y / height
-    design = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], 1)
-    for number, channel in np.ndindex(surfaces.shape[:2]):
-        difference = seen[number, channel] - target[channel]
-        good = np.isfinite(difference)
-        count = np.count_nonzero(good)
-        if count < 3:
-            continue
-        chosen, rms = _surface(design[:, :3], difference, good)
-        if order in (2, "auto") and count >= 30:
-            second, left = _surface(design, difference, good)
-            if order == 2 or (rms**2 - left**2) * count / max(left**2, 1e-12) > _CURVED * 3:
-                chosen = second
-        surfaces[number, channel, : chosen.size] = chosen
-    units = np.array([1.0, width, height, width**2, width * height, height**2])
-    level = np.array([float(np.nanmedian(plane)) if np.isfinite(plane).any() else 0.0 for plane in target])
-    chi = [_block_chi(seen[:, c] - surfaces[:, c] @ design.T, sigma[:, c]) for c in range(channels)]
-    return surfaces / units, level, np.array(chi)
-
-
-def _missed(level: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Return what linear interpolation between blocks misses of curved light: f (1 - f)/2 of f'' an axis."""
-    total = np.zeros(places.shape[1])
-    for axis, place in enumerate(places):
-        curved = np.abs(np.diff(level, 2, axis=axis)) if level.shape[axis] > 2 else np.zeros_like(level)
-        curved = map_coordinates(curved, [p - (a == axis) for a, p in enumerate(places)], order=1, mode="nearest")
-        total += curved * (place % 1) * (1 - place % 1) / 2
-    return total
-
-
-def _block_chi(left: np.ndarray, sigma: np.ndarray) -> float:
-    """Return the chi-square of frames in blocks (frame, block) over that of noise, from the median: stars count little.
-
-    NaN with fewer than thirty blocks that all frames see.
-    """
-    whole = np.isfinite(left / sigma).all(axis=0) & (sigma > 0).all(axis=0)
-    count = len(left)
-    if count < 2 or np.count_nonzero(whole) < 30:
-        return np.nan
-    left, weight = left[:, whole], 1 / np.square(sigma[:, whole])
-    apart = (left - (weight * left).sum(0) / weight.sum(0)) * np.sqrt(weight * count / (count - 1))
-    return float((MAD_TO_SIGMA * np.median(np.abs(apart))) ** 2)
-
-
-def _surface(design: np.ndarray, values: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, float]:
-    """Fit a surface with Tukey's biweight; returns its coefficients and the robust rms that it leaves."""
-    weight = good.astype(float)
-    values = np.where(good, values, 0.0)
-    coefficients, spread = np.zeros(design.shape[1]), 0.0
-    for _ in range(15):
-        root = np.sqrt(weight)
-        coefficients, *_ = np.linalg.lstsq(design * root[:, None], values * root, rcond=None)
-        residual = values - design @ coefficients
-        spread = MAD_TO_SIGMA * float(np.median(np.abs(residual[good])))
-        if spread <= 1e-9:
-            break
-        new = np.where(good, np.maximum(1 - (residual / (5 * spread)) ** 2, 0) ** 2, 0.0)
-        if np.count_nonzero(new) <= design.shape[1] or np.abs(new - weight).max() < 1e-3:
-            break
-        weight = new
-    return coefficients, spread
 
 
 def channel_share(channel: str, cfa_pattern: str) -> float:
@@ -268,6 +162,7 @@ def sample_noise(
     scale: float,
     surface: np.ndarray,
     centres: tuple[np.ndarray, np.ndarray],
+    shape: tuple[int, int],
     corner: tuple[int, int] = (0, 0),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a frame's noise terms as its normalised samples have them in blocks of the output.
@@ -280,12 +175,15 @@ def sample_noise(
         Where the frame lies, and what normalises it.
     centres
         x and y of the blocks' centres, any shape.
+    shape
+        (height, width) of the frame.
     corner
         Row and column of the frame's first pixel on the sensor, whose blocks `noise` has.
 
     Returns
     -------
-    Terms (term, channel, ...): α, β with μ in it, μ and ν; and the blocks' places in the frame (2, ...), x then y [px].
+    Terms (term, channel, ...): α, β with μ in it, μ and ν; and the blocks' places in the frame (2, ...), x then y [px],
+    NaN where a block lies outside it.
     """
     x, y = (np.asarray(part, float) for part in centres)
     fx, fy = transform.apply(x, y)
@@ -295,7 +193,9 @@ def sample_noise(
     over = np.tensordot(surface, np.stack([np.ones_like(x), x, y, x * x, x * y, y * y]), 1)
     beta = scale * over * light + scale**2 * (dark + shared)
     terms = np.stack([scale * light, beta, scale**2 * shared, flat]).astype(np.float32)
-    return terms, np.stack([fx, fy]).astype(np.float32)
+    beyond = BLOCK / 2  # of the frame's edge: what a block has at least on each side of its centre
+    inside = (fx > -beyond) & (fx < shape[1] - 1 + beyond) & (fy > -beyond) & (fy < shape[0] - 1 + beyond)
+    return terms, np.where(inside, np.stack([fx, fy]), np.nan).astype(np.float32)
 
 
 def common_share(places: np.ndarray, weight: np.ndarray, side: float) -> np.ndarray:
@@ -306,16 +206,22 @@ def common_share(places: np.ndarray, weight: np.ndarray, side: float) -> np.ndar
     Parameters
     ----------
     places
-        Where the areas lie in each frame (frame, 2, area) [px].
+        Where the areas lie in each frame (frame, 2, area) [px]; NaN where a frame does not see one.
     weight
         Of each frame.
     """
-    weight = weight / weight.sum()
+    weight = _seen_weight(places, weight)
+    weight = weight / np.maximum(weight.sum(0), 1e-30)
     share = np.zeros(places.shape[2])
     for number, own in enumerate(weight):
         overlap = np.maximum(1 - np.abs(places - places[number]) / side, 0).prod(1)
-        share += own * (weight[:, None] * overlap).sum(0)
-    return share
+        share += own * (weight * np.where(overlap >= 0, overlap, 0)).sum(0)
+    return np.where(weight.any(0), share, 1.0)
+
+
+def _seen_weight(places: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weights (frame, area), 0 where a frame does not see an area; `places` (frame, 2, area), `weight` (frame)."""
+    return np.where(np.isfinite(places).all(1), weight[:, None], 0.0)
 
 
 def tile_noise(
@@ -336,22 +242,28 @@ def tile_noise(
     The second gives the shared variance of a pixel of signal m: the first plus the second times m².
     """
     white = np.array([white_noise(str(name), cfa_pattern) for name in channels])
-    total = np.maximum(weight.sum(0), 1e-30)
-    masters = np.stack([(weight[:, :, None] * terms[:, term]).sum(0) / total[:, None] for term in (2, 3)], -1)
+    known = np.isfinite(places).all(1)
+    own = weight[:, :, None] * known[:, None]  # of the frames that see a block (frame, channel, block)
+    own /= np.maximum(own.sum(0), 1e-30)
+    masters = np.stack([(own * terms[:, term]).sum(0) for term in (2, 3)], -1)
+    independent = np.square(own).sum(0)  # what a sample's own variance holds of them already
     firsts = [(tile.column + left) // BLOCK for tile in tiles]
     lasts = [(tile.column + left + tile.columns - 1) // BLOCK + 1 for tile in tiles]
-    middles = [(first + last) // 2 for first, last in zip(firsts, lasts, strict=True)]
-    pixel, area = (common_share(places[:, :, middles].astype(float), weight.mean(1), side) for side in (1, AREA))
-    independent = ((weight / total) ** 2).sum(0)[:, None]  # what a sample's own variance holds of them already
+    block = np.arange(places.shape[2])
+    if known.all():  # the blocks of a tile are alike
+        for first, last in zip(firsts, lasts, strict=True):
+            block[first:last] = (first + last) // 2
+    each, of_each = np.unique(block, return_inverse=True)
+    pixel, area = (common_share(places[:, :, each].astype(float), weight.mean(1), side)[of_each] for side in (1, AREA))
     common = np.zeros((2, *masters.shape[:2]), np.float32)
     noises = []
-    for number, (first, last) in enumerate(zip(firsts, lasts, strict=True)):
+    for first, last in zip(firsts, lasts, strict=True):
         part = slice(first, last)
         alpha, beta = (np.ascontiguousarray(values[..., part]) for values in (terms[:, 0], terms[:, 1]))
         dark, flat = np.moveaxis(masters[:, part], -1, 0)
-        shared = np.stack([dark * (area[number] - independent), flat * area[number]], -1)
+        shared = np.stack([dark * (area[part] - independent[:, part]), flat * area[part]], -1)
         noises.append(Noise(alpha, beta, shared.astype(float), white))
-        rise = white[:, None] * (area[number] - pixel[number])
+        rise = white[:, None] * (area - pixel)[part]
         common[:, :, part] = rise * dark, rise * flat
     return noises, common
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..align.grid import check_framing
 from ..align.reference import LightsKnown
 from ..align.transform import KINDS
 from ..core.errors import WorkbenchError
@@ -30,6 +31,9 @@ class StackSettings(FrameLimits):
         Path or name of the light on whose pixel grid and exposure the stack is; else the best.
     method, low, high
         Rejection (`workbench.stack.METHODS`) and its thresholds.
+    framing
+        What of the reference's grid the stack holds: ``reference`` its own field, ``all`` the fields of all lights,
+        ``common`` what all of them cover (`workbench.align.framed`).
     transform
         ``auto`` or one of `workbench.align.KINDS`.
     background
@@ -48,6 +52,7 @@ class StackSettings(FrameLimits):
     method: str = "noise"
     low: float | None = None
     high: float | None = None
+    framing: str = "reference"
     transform: str = "auto"
     background: int | str = "auto"
     seeing_weights: bool = False
@@ -62,6 +67,7 @@ class StackSettings(FrameLimits):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise WorkbenchError(f"{name} is {value:g}; the threshold of the rejection is a positive number")
+        check_framing(self.framing)
         if self.transform not in ("auto", *KINDS):
             raise WorkbenchError(f"transform {self.transform!r} is none of auto, {', '.join(KINDS)}")
         wanted = (self.filter,) if isinstance(self.filter, str) else self.filter

@@ -295,7 +295,7 @@ def rejection_trial(
     channel = channel or ("mono" if names == ["mono"] else "G")
     if channel not in names:
         raise WorkbenchError(f"these lights have no channel {channel!r}, only {', '.join(names)}")
-    shape = lights.sizes["y"], lights.sizes["x"]
+    shape = registration.shape
     window_at = rows, columns = middle(shape, window)
     part = aligned(lights, registration, norm).sel(channel=channel).isel(y=rows, x=columns)
     part = part[["signal", "variance", "slope"]].compute()
@@ -304,7 +304,7 @@ def rejection_trial(
     before = _disturbed(clean)
     struck = int(np.argmin(before.sum(axis=(1, 2))))  # the frame in which least is there already
     typical = float(np.sqrt(np.nanmedian(clean.variance[struck])))
-    light, line = plant(shape, brightest=BRIGHTEST * typical, rays=RAYS)
+    light, line = plant(registration.frame_shape, brightest=BRIGHTEST * typical, rays=RAYS)
     signal, mask = (lights[name].isel(frame=used[struck]).values for name in ("signal", "mask"))
     transform = registration.transform(used[struck])
     levels = FrameLevels(float(norm["scale"][struck]), norm["surface"].values[struck])
