@@ -311,15 +311,21 @@ def test_an_exposure_longer_than_the_time_to_the_next_frame_is_questioned(night)
     assert warning.endswith("lights/light_0006.fits (60000 s, the next frame 62 s later) and 1 more")
 
 
-def test_frames_without_a_row_order_among_bottom_up_ones_are_questioned(night):
+def test_frames_that_are_turned_among_others_are_reported(night):
+    """Once for all of them; nothing where the rows of all frames run the same way."""
     root, files = night
     for path in files[:6]:
         rewrite(path, ROWORDER="BOTTOM-UP")
-    assert open_folder(root).warnings == []
+    (warning,) = open_folder(root).warnings
+    assert warning.startswith("ROWORDER is BOTTOM-UP, that of other frames TOP-DOWN: turned over so that all are")
+    assert warning.endswith(" and 5 more")
     for path in files[6:]:
         rewrite(path, ROWORDER=None)
-    (warning,) = open_folder(root).warnings
-    assert warning.startswith("no ROWORDER recorded, taken for top-down, while other frames are bottom-up")
+    (silent,) = open_folder(root).warnings
+    assert silent.startswith("no ROWORDER recorded, taken for top-down, while other frames are bottom-up")
+    for path in files[6:]:
+        rewrite(path, ROWORDER="BOTTOM-UP")
+    assert open_folder(root).warnings == []
 
 
 # real frames

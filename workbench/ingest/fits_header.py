@@ -17,7 +17,7 @@ from ..core.mosaic import shifted
 from ..core.settings import filter_name
 from .metadata import NAT, FrameInfo, as_time, number
 
-BOTTOM_UP = "BOTTOM-UP"
+BOTTOM_UP, TOP_DOWN = "BOTTOM-UP", "TOP-DOWN"
 
 
 def frame_info(header: Mapping[str, Any], path: Path) -> FrameInfo:

@@ -17,7 +17,7 @@ from ..core.errors import FrameReadError
 from ..core.mosaic import checkerboard, middle, shifted
 from ..core.settings import SETTING
 from ..core.statistics import mad_std
-from .fits_header import BOTTOM_UP
+from .fits_header import BOTTOM_UP, TOP_DOWN
 from .folder import Finding, Folder
 from .metadata import FrameInfo, kind_in_folders, kind_in_words
 from .reader import plain_pixels, read_frame
@@ -365,10 +365,16 @@ def impossible_exposures(table: pd.DataFrame) -> list[Finding]:
 
 
 def mixed_row_orders(table: pd.DataFrame) -> list[Finding]:
-    """Return the FITS frames that state no order of rows where others are bottom-up: findings."""
-    if not (table["row_order"] == BOTTOM_UP).any():
+    """Return the FITS frames whose rows are turned, where others' are not, or that state no order: findings."""
+    orders = table["row_order"].where(table["format"] == "fits", "no FITS")
+    if not (orders == BOTTOM_UP).any():
         return []
-    problem = "no ROWORDER recorded, taken for top-down, while other frames are bottom-up; add it to the header"
+    problems = {"": "no ROWORDER recorded, taken for top-down, while other frames are bottom-up; add it to the header"}
+    if (orders == TOP_DOWN).any():
+        problems[BOTTOM_UP] = (
+            "ROWORDER is BOTTOM-UP, that of other frames TOP-DOWN: turned over so that all are upright; if flats and "
+            "lights do not fit, one program states it wrong"
+        )
     return [
-        (file, problem, file) for file in table.loc[(table["format"] == "fits") & (table["row_order"] == ""), "file"]
+        (file, problems[order], file) for file, order in zip(table["file"], orders, strict=True) if order in problems
     ]
