@@ -98,6 +98,21 @@ def test_flats_that_the_header_calls_lights_are_reported(tmp_path):
     assert warning.endswith("flats/flat_0008.fits and 3 more")
 
 
+def test_a_light_among_the_flats_is_found_by_its_content(tmp_path):
+    flats = [Batch("flat", 4, 1.0), Batch("flat", 2, 60.0, lamp=0.3)]  # those of a minute are none
+    written = night(tmp_path, [*BATCHES[:2], *flats, Batch("light", 4, 60.0)])
+    moved = written[-1][0].rename(tmp_path / "flats" / "moved.fits")
+    with fits.open(moved, mode="update") as units:
+        units[0].header.remove("IMAGETYP")
+    folder = open_folder(tmp_path)
+    assert (folder.count("flat"), folder.count("light")) == (7, 3)
+    left = prepare_calibration(folder)
+    ((path, reason),) = left.set_aside
+    assert (path, left.count("flat")) == (moved, 6)
+    assert reason.startswith("is a light among the flats: like the lights of its 60 s")
+    assert (moved, reason) in characterize(tmp_path, progress=False).set_aside
+
+
 def test_numbers_with_a_decimal_comma(tmp_path):
     written = night(tmp_path, program="sgp")
     rewrite(written, ("dark",), stated("EXPOSURE", "60,0"))

@@ -17,7 +17,7 @@ from ..core.errors import FrameReadError, WorkbenchError, said_of_all
 from ..core.files import holder
 from ..core.settings import SETTING, setting_differs
 from ..core.values import describe
-from .reader import Area, differing, open_frames
+from .reader import Area, differing, open_frames, read_frame
 
 MANIFEST = "frames.csv"
 Finding = tuple[str, str, str]  # file, problem, the file with what was found
@@ -98,14 +98,18 @@ class Folder:
         if kind not in KINDS:
             raise WorkbenchError(f"kind {kind!r} is not known; choose {', '.join(KINDS)}")
         if not self.has(kind):
-            there = ", ".join(f"{n} {k or 'of unknown kind'}" for k, n in self.table["kind"].value_counts().items())
-            raise WorkbenchError(
-                f"{self.root} has no {kind} frames (it has {there}); put them into a folder named {kind}, "
-                f"or name their kind in {MANIFEST}" + "".join(f"; set aside: {reason}" for reason in self._aside()[:3])
-            )
+            raise WorkbenchError(self._lacks(kind))
         if (kind, area) not in self._cubes:  # opening many frames takes a while
             self._cubes[kind, area] = open_frames(self.table[self.table["kind"] == kind], area=area)
         return self._cubes[kind, area].copy(deep=False)
+
+    def _lacks(self, kind: str) -> str:
+        """Say that there are no frames of a kind, and what to do."""
+        there = ", ".join(f"{n} {k or 'of unknown kind'}" for k, n in self.table["kind"].value_counts().items())
+        return (
+            f"{self.root} has no {kind} frames (it has {there}); put them into a folder named {kind}, "
+            f"or name their kind in {MANIFEST}" + "".join(f"; set aside: {reason}" for reason in self._aside()[:3])
+        )
 
     def has(self, kind: str) -> bool:
         """Return whether there are frames of that kind."""
@@ -133,6 +137,8 @@ class Folder:
             if column not in self.table:
                 raise WorkbenchError(f"no column {column!r} to select by; there are {', '.join(self.table.columns)}")
             fits = _matches(self.table[column], wanted)
+            if column == "kind" and wanted in KINDS and not fits.any():
+                raise WorkbenchError(self._lacks(wanted))
             if not (keep & fits).any():
                 there = ", ".join(map(str, self.table.loc[keep, column].drop_duplicates().head(12)))
                 raise WorkbenchError(f"no frames with {column} {wanted!r} among these; there are {there}")
@@ -327,3 +333,45 @@ def of_one_mode(folder: Folder, kinds: Sequence[str], others: Sequence[str] = ()
                 (own["path"], f"{what}, where most frames have {most}: one operating mode is measured at a time")
             )
     return replace(folder, table=folder.table[keep].reset_index(drop=True), set_aside=[*folder.set_aside, *aside])
+
+
+def without_lights_among_flats(folder: Folder) -> Folder:
+    """Return the folder without lights that lie among the flats, which only their content shows.
+
+    They have the exposure of a light, which most flats have not, and its brightness above the offset, within a factor
+    of two; the other flats are brighter by more than four.
+
+    Examples
+    --------
+    >>> without_lights_among_flats(Folder(pd.DataFrame({"kind": [], "exposure": []}), Path())).table.empty
+    True
+    """
+    flats, lights, biases = (folder.table[folder.table["kind"] == kind] for kind in ("flat", "light", "bias"))
+    times = lights["exposure"].to_numpy(float)
+    shared = np.array([np.isclose(times, time, rtol=0.01).any() for time in flats["exposure"]], bool)
+    if not shared.any() or 2 * shared.sum() >= len(flats):
+        return folder
+    stated = float(np.nan_to_num(flats["black_level"].iloc[0]).mean())
+    offset = _levels(biases.iloc[:3]).median() if len(biases) else stated
+    usual = _levels(flats[~shared].iloc[:3]).median() - offset
+    for (_, row), level in zip(flats[shared].iterrows(), _levels(flats[shared]), strict=True):
+        same = lights[np.isclose(times, row["exposure"], rtol=0.01)]
+        sky = _levels(same.iloc[:3]).median() - offset
+        if sky > 0 and 0.5 < (level - offset) / sky < 2 and usual > 4 * sky:
+            reason = (
+                f"is a light among the flats: like the lights of its {row['exposure']:g} s it is {level - offset:.3g} "
+                f"ADU above the offset, the other flats {usual:.3g} ADU; put it among the lights"
+            )
+            folder = folder.drop(row["path"], reason)
+    return folder
+
+
+def _levels(rows: pd.DataFrame) -> pd.Series:
+    """The median of each frame [ADU], NaN of one that cannot be read."""
+    levels = []
+    for path, scale in zip(rows["path"], rows["scale"], strict=True):
+        try:
+            levels.append(float(np.median(read_frame(path, scale=scale))))
+        except FrameReadError:
+            levels.append(np.nan)
+    return pd.Series(levels, dtype=float)

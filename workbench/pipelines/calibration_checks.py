@@ -21,7 +21,7 @@ from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import planes
 from ..core.settings import SETTING, setting_differs
 from ..core.values import describe, listed
-from ..ingest.folder import Folder
+from ..ingest.folder import Folder, without_lights_among_flats
 from ..ingest.metadata import PlainPixels
 from ..ingest.reader import open_frames, read_frame
 from ..ingest.review import follow_overscan
@@ -213,12 +213,12 @@ def calibration_cubes(frames: Folder) -> dict[str, Any]:
 def prepare_calibration(frames: Folder) -> Folder:
     """Return the folder with its frames' levels following their overscans, and with masters of other programs.
 
-    See `ingest.review.follow_overscan`.  Few lights of a setting that no dark has are set aside.  A master serves
-    where there are no raw frames of a kind: the newest that has the lights' size, camera, mosaic and setting, states
-    what it must (a dark its exposure), and whose level shows that its offset is still in it.  A finding says how old
-    it is and what it does not state; why others are left out stands with what is set aside.
+    See `ingest.review.follow_overscan`.  Lights among the flats, and few lights of a setting that no dark has, are set
+    aside.  A master serves where there are no raw frames of a kind: the newest that has the lights' size, camera,
+    mosaic and setting, states what it must (a dark its exposure), and whose level shows that its offset is still in
+    it.  A finding says how old it is and what it does not state; why others are left out stands with what is set aside.
     """
-    frames = _without_odd_lights(follow_overscan(frames))
+    frames = _without_odd_lights(follow_overscan(without_lights_among_flats(frames)))
     lights = frames.table[frames.table["kind"] == "light"]
     if frames.masters.empty or lights.empty:
         return frames

@@ -29,7 +29,7 @@ from ..core.statistics import common_mean
 from ..core.values import describe, is_simulated, value_text
 from ..fidelity.card import Fidelity, true_causes
 from ..ingest.catalogue import open_folder
-from ..ingest.folder import Folder, of_one_camera, of_one_mode
+from ..ingest.folder import Folder, of_one_camera, of_one_mode, without_lights_among_flats
 from ..ingest.review import follow_overscan
 from ..sensor.dark import Darks
 from .measurement import (
@@ -226,7 +226,7 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
             f"{frames.root} has no bias, flat or dark frames to measure (it has {there}); put frames into folders "
             "named bias, flats and darks, or write a frames.csv that names their kind"
         )
-    frames = of_one_mode(frames, MEASURED, ["light"])
+    frames = without_lights_among_flats(of_one_mode(frames, MEASURED, ["light"]))
     frames = follow_overscan(_with_stated_setting(of_one_camera(frames, MEASURED, ["light"], share=MAJORITY)))
     bar = _Bar(desc="measuring", unit="frame", delay=1, leave=False, disable=not progress)
     with bar, frame_buffers():
