@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from workbench.calibrate import SensorNoise, audit_flat, calibrate, make_masters
-from workbench.core.cube import make_cube
+from workbench.core.cube import XTRANS, channels_of, make_cube
 from workbench.core.errors import WorkbenchError
 from workbench.simulate import d7000, dust, expose, render
 from workbench.simulate.night import make_night
@@ -16,12 +16,11 @@ from workbench.simulate.sky import View, make_sky, replace_stars
 ISO, SHAPE, PRNU = 200, (576, 800), 0.008
 
 
-@pytest.fixture(scope="module")
-def night():
+def shot(pattern, shape):
     """Masters and calibrated lights of an empty sky with stars, under dust and vignetting."""
-    camera = d7000(seed=5, shape=SHAPE, prnu=PRNU)
-    through = dust(SHAPE, motes=4, depth=0.2, seed=6)
-    common = {"cfa_pattern": "RGGB", "camera": camera.camera, "black_level": 600, "white_level": 16383, "iso": ISO}
+    camera = d7000(seed=5, shape=shape, prnu=PRNU, cfa_pattern=pattern)
+    through = dust(shape, motes=4, depth=0.2, seed=6)
+    common = {"cfa_pattern": pattern, "camera": camera.camera, "black_level": 600, "white_level": 16383, "iso": ISO}
 
     def cube(kind, count, seconds, rate, series):
         settings = {"iso": ISO, "exposure": seconds, "temperature": 0.0}
@@ -30,17 +29,22 @@ def night():
         names = [f"{kind}/{n}" for n in range(count)]
         return make_cube(frames, kind=kind, exposure=seconds, temperature=0.0, filename=names, **common)
 
-    lamp = np.tile([[0.7, 1.0], [1.0, 0.6]], (SHAPE[0] // 2, SHAPE[1] // 2)) * 8000 / 0.02
-    sky = make_sky(SHAPE, stars=60, seed=7)
+    lamp = camera.spread(np.array([0.7, *[1.0] * (len(channels_of(pattern)) - 2), 0.6]) * 8000 / 0.02)
+    sky = make_sky(shape, stars=60, seed=7)
     sky = replace_stars(sky, sky.x, sky.y, sky.flux)
     views = make_night(sky, 4, exposure=200.0, background=(3.0, 4.0, 4.0), gradient=0.1, seed=8)
     noise = SensorNoise(camera.gain(ISO), camera.read_noise(ISO), iso=ISO)
-    light = cube("light", 4, 200.0, lambda n: render(sky, views[n]) * through, 1)
+    light = cube("light", 4, 200.0, lambda n: render(sky, views[n], pattern) * through, 1)
     flats = cube("flat", 16, 0.02, lamp * through, 2)
     bias = cube("bias", 16, 0.0, 0.0, 3)
     dark = cube("dark", 16, 200.0, 0.0, 4)
     masters = make_masters(light, bias=bias, dark=dark, flat=flats, noise=noise, progress=False)
     return camera, through, light, masters
+
+
+@pytest.fixture(scope="module")
+def night():
+    return shot("RGGB", SHAPE)
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +178,20 @@ def test_it_refuses_what_it_cannot_audit(night):
     missing["signal"].values[:] = np.nan
     with pytest.raises(WorkbenchError, match="saturated or missing"):
         audit_flat(missing)
+
+
+def test_x_trans_is_audited_by_colour():
+    _, through, light, masters = shot(XTRANS, (384, 480))
+    good = audit_flat(masters.masters[0].flat, calibrate(light, masters), progress=False)
+    assert good.channel.values.tolist() == ["R", "G", "B"]
+    assert good.attrs["failures"] == []
+    assert (np.abs(good["correction"]) < 4 * good["correction_error"]).all()
+    assert (np.abs(good["prnu"].values - PRNU) < 5 * good["prnu_error"].values + 0.01 * PRNU).all()
+    assert good["centre_y"].values == pytest.approx(np.full(3, 191.5), abs=4 * float(good["centre_error"].max()))
+    deepest = np.unravel_index(through.argmin(), through.shape)
+    away = np.hypot(good["dust_y"] - deepest[0], good["dust_x"] - deepest[1])
+    assert (away < 1.5 * good["dust_radius"]).any()
+    wrong, flat = relit(masters, lambda values: values**0.8, 0.8)
+    got = audit_flat(flat, calibrate(light, wrong), progress=False)
+    assert got.attrs["verdict"] == "fails"
+    assert float(got["correction"].mean()) == pytest.approx(0.25, abs=0.05)

@@ -434,7 +434,9 @@ def test_x_trans_is_measured_by_colour(tmp_path):
     ):  # fmt: skip
         assert np.abs(pulls(result, value, name)).max() < 4, name
     assert result.uniformity.defects.sizes == {"y": 192, "x": 240}
-    says(result, "DSNU and PRNU are not measured", "X-Trans")
+    says(result, "DSNU and PRNU are given in all", "X-Trans")
+    prnu = result.uniformity.prnu.sel(filter="highpass", part="total")
+    assert (np.abs(prnu.prnu - 100 * truth.response_map.std()) < 4 * prnu.prnu_error + 0.02).all()
     check_schema(tmp_path / "out" / "sensor.json")
     card = inspect(camera.folder, progress=False)
     assert "an X-Trans sensor" in str(card)

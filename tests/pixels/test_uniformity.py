@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from tests.scenes import true_gain
-from workbench.core.cube import make_cube
+from workbench.core.cube import XTRANS, make_cube
 from workbench.core.errors import WorkbenchError
+from workbench.core.mosaic import channel_index
 from workbench.pixels import measure_dsnu, measure_prnu, stack_cube
+from workbench.simulate import d7000, expose
 
 
 def plane_of(picture, channel):
@@ -48,6 +50,33 @@ def test_prnu_without_vignetting_drift_and_offsets(striped):
     rows = found.sel(filter="highpass", part=["row", "column"])
     assert (rows.prnu < 4 * rows.prnu_error + 0.05).all()
     assert found.dust.max() == 0
+
+
+def test_x_trans_is_measured_by_colour_in_all():
+    camera = d7000(
+        seed=4, shape=(240, 324), cfa_pattern=XTRANS, pixel_offset=0.8, column_offset=0.4, row_offset=0.3, prnu=0.008,
+        vignetting=0.3,
+    )  # fmt: skip
+    common = {"cfa_pattern": XTRANS, "iso": 100, "black_level": 600, "white_level": 16383}
+    bias = [expose(camera, iso=100, exposure=1e-4, seed=n) for n in range(12)]
+    flat = [expose(camera, 3e5 * (1 + 0.02 * n), iso=100, exposure=0.05, seed=n) for n in range(6)]
+    bias, flat = (make_cube(frames, kind=kind, **common) for frames, kind in ((bias, "bias"), (flat, "flat")))
+    gain = true_gain(camera, iso=100.0).isel(channel=slice(3)).assign_coords(channel=list("RGB"))
+    dsnu = measure_dsnu(bias, gain, progress=False).isel(iso=0)
+    prnu = measure_prnu(flat, stack_cube(bias, progress=False), progress=False)
+    for number, name in enumerate("RGB"):
+        here = np.tile(channel_index(XTRANS) == number, (40, 54))
+        offsets, response = (image[here].astype(float) for image in (camera.offset_map, camera.response_map))
+        for kind in ("none", "highpass"):
+            one = dsnu.sel(channel=name, filter=kind, part="total")
+            assert abs(one.dsnu - offsets.std() * camera.gain(100)) < 4 * one.dsnu_error
+            assert one.dsnu_error < 0.1 * one.dsnu
+        one = prnu.sel(channel=name, filter="highpass", part="total")
+        assert abs(one.prnu - 100 * response.std() / response.mean()) < 4 * one.prnu_error
+        assert one.prnu_error < 0.03
+    assert np.isnan(dsnu.dsnu.sel(part=["row", "column", "pixel"])).all()
+    assert prnu.dust.max() == 0
+    assert any("not by rows and columns" in text for text in prnu.attrs["warnings"])
 
 
 def test_dust_is_not_the_pixels(striped):

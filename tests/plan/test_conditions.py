@@ -1,13 +1,14 @@
 """What lights tell: sky and tracking, against what was painted."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import xarray as xr
 
 from tests.scenes import true_sensor
-from workbench.core.cube import make_cube
+from workbench.core.cube import XTRANS, make_cube
 from workbench.core.dark import dark_current_at
 from workbench.core.errors import WorkbenchError
 from workbench.plan.conditions import background_rate, star_shapes, tracking
@@ -28,19 +29,19 @@ def measured(**changes):
     return known.assign_attrs(camera=CAMERA.camera)
 
 
-def lights(exposures, drift=0.0, seed=1, temperature=8.0, background=(1.0, 2.0, 1.5), angle=0.6):
+def lights(exposures, drift=0.0, seed=1, temperature=8.0, background=(1.0, 2.0, 1.5), angle=0.6, cfa="RGGB"):
     sigma = FWHM / 2.3548
-    frames = []
+    frames, camera = [], replace(CAMERA, cfa_pattern=cfa)
     for number, time in enumerate(exposures):
         stretch = math.sqrt(1 + (drift * time) ** 2 / 12 / sigma**2)
         view = View(
             exposure=time, fwhm=FWHM, beta=math.inf, elongation=stretch, angle=angle, background=background,
             seed=seed * 10 + number,
         )  # fmt: skip
-        rate = render(SKY, view, "RGGB")
-        frames.append(expose(CAMERA, rate, iso=800, exposure=time, temperature=temperature, seed=(seed, number)))
+        rate = render(SKY, view, cfa)
+        frames.append(expose(camera, rate, iso=800, exposure=time, temperature=temperature, seed=(seed, number)))
     return make_cube(
-        np.stack(frames), cfa_pattern="RGGB", kind="light", iso=800, exposure=list(exposures), temperature=temperature,
+        np.stack(frames), cfa_pattern=cfa, kind="light", iso=800, exposure=list(exposures), temperature=temperature,
         black_level=600, white_level=16383, camera=CAMERA.camera, filename=[f"{n}.dng" for n in range(len(frames))],
     )  # fmt: skip
 
@@ -81,9 +82,10 @@ def test_another_iso_or_an_unknown_exposure_is_refused():
         background_rate(cube.assign_coords(exposure=("frame", [np.nan])), measured(), progress=False)
 
 
-def test_drift_and_the_longest_sub_are_recovered():
+@pytest.mark.parametrize("cfa", ["RGGB", XTRANS], ids=["RGGB", "X-Trans"])
+def test_drift_and_the_longest_sub_are_recovered(cfa):
     drift = 0.012
-    shapes = star_shapes(lights([30.0, 60.0, 120.0, 240.0], drift), progress=False)
+    shapes = star_shapes(lights([30.0, 60.0, 120.0, 240.0], drift, cfa=cfa), progress=False)
     found = tracking(shapes)
     assert found.drift.item() == pytest.approx(drift, rel=0.06)
     truth = math.sqrt(12 * (1.15**2 - 1)) * FWHM / 2.3548 / drift

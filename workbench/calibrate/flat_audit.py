@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ..core.cube import channels_of, first_green
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index, planes, require_lattice, tiles
+from ..core.mosaic import channel_count, channel_index, planes, tiles
 from ..core.statistics import Lens, fit_lens, mad_std, neighbour_mean
 from .defects import FINE, cell_means, dust_left, find_dust
 from .flat_findings import ADDED_NOISE, findings_of
@@ -79,16 +79,14 @@ def audit_flat(
     if flat.attrs.get("kind") != "flat":
         raise WorkbenchError(f"an audit needs a master flat, not a master of kind {flat.attrs.get('kind', 'unknown')}")
     pattern = flat.attrs["cfa_pattern"]
-    require_lattice(pattern, "the audit of a flat")
     cell = channel_index(pattern)
     names = channels_of(pattern)
     values, variance = flat["signal"].values, flat["variance"].values
     if min(values.shape) < 4 * BLOCK:
         raise WorkbenchError(f"a flat of {values.shape[1]} x {values.shape[0]} pixels is too small to audit")
     fine = cell_means(values, cell)
-    figures = [
-        _audit_plane(_plane(values, cell, c), _plane(variance, cell, c), fine[c], cell, c) for c in range(cell.size)
-    ]
+    channels = range(channel_count(cell))
+    figures = [_audit_plane(_plane(values, cell, c), _plane(variance, cell, c), fine[c], cell, c) for c in channels]
     lenses = [figure.pop("lens") for figure in figures]
     sides = {"by": values.shape[0] // BLOCK, "bx": values.shape[1] // BLOCK}
     coords = {name: (np.arange(count) + 0.5) * BLOCK - 0.5 for name, count in sides.items()}
@@ -125,7 +123,7 @@ def _audit_plane(
     model = lens(*np.indices(response.shape))
     some, noise = _bands(plane), _bands(variance)
     prnu, error = _prnu(some, noise)
-    row, column = (float(k) for k in np.argwhere(cell == channel)[0])
+    row, column = (float(k) for k in np.argwhere(cell == channel).mean(axis=0))
     return {
         "response": response,
         "vignetting": model,
@@ -183,9 +181,9 @@ def _audit_lights(
     progress: bool,
 ) -> xr.Dataset:
     """Return the audit of a flat, given in `cells`, with what it leaves in the lights' background."""
-    channels = range(cell.size)
+    channels = range(channel_count(cell))
     details = [_detail(_bands(_plane(flat["signal"].values, cell, channel))) for channel in channels]
-    sums = np.zeros((cell.size, 7))
+    sums = np.zeros((len(channels), 7))
     after: list[list[np.ndarray]] = []
     before: list[list[np.ndarray]] = []
     levels: list[np.ndarray] = []
@@ -344,7 +342,7 @@ def _detail(bands: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _plane(mosaic: np.ndarray, cell: np.ndarray, channel: int) -> np.ndarray:
-    """Return one CFA plane of a mosaic, whole cells only; a view."""
+    """Return one CFA plane of a mosaic, whole cells only; not to be written to."""
     height, width = (side // cell.shape[0] * cell.shape[0] for side in mosaic.shape)
     return dict(planes(mosaic[:height, :width], cell))[channel]
 

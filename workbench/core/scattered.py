@@ -23,6 +23,8 @@ NOISE = 0.03  # of a sample's variance
 PHASES = 32  # places to a side of a pixel: a place is rounded by 1/64 pixel at most
 HALF = 4  # [pixels] that the weights reach to each side
 SIDE = 2 * HALF + 1
+_STAR = 1.62  # [px²] variance of a star of 3 px FWHM
+_MATCHED = 1.8**2  # [px²] of the weight that such a star is measured with
 _NEAR = 2.5  # [pixels] of the mean that stands for the estimate at saturated samples: every place has three of a colour
 
 
@@ -269,13 +271,20 @@ def _fill_green(piece, table, out):
 
 @lru_cache(maxsize=4)
 def green_plane_weights(cfa_pattern: str) -> tuple[float, tuple[float, float, float]]:
-    """Return Σw² of `green_plane`, and the covariance (xx, xy, yy) [px²] that it adds to a star's image."""
+    """Return Σw² of `green_plane`, and the covariance (xx, xy, yy) [px²] that it adds to a star's image, pixel included.
+
+    As it shows under the weight W that stars are measured with, of a star S of 3 px FWHM: M = Σ w e^(-o²/2(S+W))
+    (o oᵀ W²/(S+W)² + S W/(S+W)) of the kernel's offsets o, freed of the weight, (M⁻¹ - 1/W)⁻¹, less the star.
+    """
     half = np.array([0.5])
     offset = np.arange(-HALF, HALF + 1) - 0.5
     pixels = [(row, column) for row in range(0, 6, 2) for column in range(0, 6, 2)]
     weights = np.array([sample_weights(cfa_pattern, 1, pixel, half, half)[0] for pixel in pixels])
-    mean = weights.mean(axis=0)
-    xx, xy, yy = (float(np.sum(mean * a * b)) for a, b in (
-        (offset, offset), (offset, offset[:, None]), (offset[:, None], offset[:, None])
-    ))  # fmt: skip
-    return float(np.square(weights).sum(axis=(1, 2)).mean()), (xx + 1 / 12, xy, yy + 1 / 12)
+    y, x = np.meshgrid(offset, offset, indexing="ij")
+    image, matched = _STAR + 1 / 12, _MATCHED
+    light = weights.mean(axis=0) * np.exp(-(x**2 + y**2) / (2 * (image + matched)))
+    light /= light.sum()
+    outer = [[np.sum(light * a * b) for b in (x, y)] for a in (x, y)]
+    moments = np.array(outer) * (matched / (image + matched)) ** 2 + np.eye(2) * image * matched / (image + matched)
+    (xx, xy), (_, yy) = np.linalg.inv(np.linalg.inv(moments) - np.eye(2) / matched) - _STAR * np.eye(2)
+    return float(np.square(weights).sum(axis=(1, 2)).mean()), (float(xx), float(xy), float(yy))

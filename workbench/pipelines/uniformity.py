@@ -145,9 +145,6 @@ def _dsnu(uniformity: Uniformity, bias: xr.DataArray, gain: xr.Dataset | None, p
         budget -= cost
         stack = pixels.stack_cube(take_frames(bias, frames), progress=progress)
         first = first or stack
-        if is_xtrans(stack.pattern):
-            uniformity.warnings.append("DSNU and PRNU are not measured: X-Trans has no lattice of rows in a colour")
-            return first
         parts.append(pixels.measure_dsnu({float(setting): stack}, gain, dim=dim))
         if first is stack:
             uniformity.iso, uniformity.bias_pattern = float(setting), _pattern(stack, relative=False)
@@ -185,7 +182,7 @@ def _unclipped(dsnu: xr.Dataset, read: xr.Dataset, gain: xr.Dataset | None) -> x
 
 
 def _pattern(stack: FrameStack, *, relative: bool) -> xr.Dataset | None:
-    """Return the fixed pattern; None for a picture too small for the high-pass, of which the measurement warns."""
+    """Return the fixed pattern; None for X-Trans and a picture too small for it, of which the measurement warns."""
     try:
         return pixels.fixed_pattern(stack, relative=relative)
     except WorkbenchError:
@@ -204,8 +201,8 @@ def _prnu(
     stack = None
     with as_warning(uniformity.warnings, "PRNU is not measured: "):  # flats without light
         stack = pixels.stack_cube(flats, black=black, progress=progress)
-    if stack is None or is_xtrans(stack.pattern):
-        return stack
+    if stack is None:
+        return None
     setting = float(flats[dim := setting_dim(flats)].values[0])
     alike = zero is not None and dim == uniformity.dim and same_setting(np.array([uniformity.iso]), setting).all()
     uniformity.prnu = pixels.measure_prnu(stack, zero if alike else None).assign_coords({dim: setting})

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from ..core.cube import channels_of, first_green
 from ..core.errors import WorkbenchError
+from ..core.mosaic import require_lattice
 from ..core.pairs import QUANTISATION_VARIANCE
 from ..core.statistics import fit_line
 from .spatial import INNER, MARGIN, deviation_products, highpass, inner_lowpass, spatial_parts
@@ -277,6 +278,11 @@ def fixed_pattern(stack: FrameStack, channel: str | None = None, *, relative: bo
         ``picture`` (y, x), the middle of it; ``row_profile`` (row) and ``column_profile`` (column), means of rows and
         columns; ``along_rows`` and ``along_columns`` (frequency) [cycles a pixel of the channel]; scalar ``noise``.
 
+    Raises
+    ------
+    WorkbenchError
+        If the channel is unknown, the picture too small, or the mosaic X-Trans.
+
     Examples
     --------
     >>> from workbench.pixels import stack_frames
@@ -285,6 +291,7 @@ def fixed_pattern(stack: FrameStack, channel: str | None = None, *, relative: bo
     >>> float(found.along_rows.idxmax())
     0.5
     """
+    require_lattice(stack.pattern, "a picture of the fixed pattern")
     names = channels_of(stack.pattern)
     if channel is None:
         channel = first_green(names)

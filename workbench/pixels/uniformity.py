@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..core.cube import black_levels, channels_of, check_cube, group_frames, take_frames
+from ..core.cube import black_levels, channels_of, check_cube, group_frames, is_xtrans, take_frames
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
 from ..core.mosaic import tiles
@@ -39,12 +39,26 @@ _ODD = 4.0  # robust standard deviations beyond which a pixel's own response sho
 _SAMPLE = 400_000  # pixels that suffice for a median
 _BLOCKS = 32  # along the shorter side, for the vignetting model
 _HALF = 0.5  # of saturation: where the standard takes its flats
+_NO_LINES = ["DSNU and PRNU are given in all, not by rows and columns: a colour of X-Trans has none"]
 _TOO_BRIGHT = 1e-3  # of the pixels saturated: more, and a flat shows the white level and not the pixels
 
 
 def _deviations(stack: FrameStack, kind_and_channel: tuple[int, int]) -> Spatial:
     kind, channel = kind_and_channel
-    return standard_deviations(stack.common(channel, filtered=kind == 1))
+    return _roots(stack.common(channel, filtered=kind == 1), stack.pattern, filtered=kind == 1)
+
+
+def _roots(found: Spatial, pattern: str, *, filtered: bool) -> Spatial:
+    """Return the standard deviations of variances; of X-Trans, a row of whose planes is none of the sensor's, in all.
+
+    What the high-pass takes of its rows and columns is not put back rightly: half of what shows of them is the error.
+    """
+    if not is_xtrans(pattern):
+        return standard_deviations(found)
+    lines = np.maximum(found.value[1:3], 0).sum() / 2 if filtered else 0.0
+    known = np.array([True, False, False, False])
+    roots = standard_deviations(Spatial(found.value, np.hypot(found.error, lines)))
+    return Spatial(*(np.where(known, one, np.nan) for one in roots))
 
 
 def measure_dsnu(
@@ -60,7 +74,7 @@ def measure_dsnu(
     the even and of the odd frames, in which noise has no part.  Plain (``filter`` "none") and high-passed as EMVA 1288
     release 4.0 (linear, section 8.1) has it; in all (``part`` "total") and in rows, columns, single pixels (8.2).
     Errors are of these very pixels: what noise leaves open, and the gain's.  Of darks of one exposure it is the DSNU
-    at that exposure.
+    at that exposure.  Of X-Trans, whose colours have no rows and columns, there is the total alone.
 
     Parameters
     ----------
@@ -95,6 +109,7 @@ def measure_dsnu(
     warnings: list[str] = []
     dim = dim if isinstance(bias, Mapping) else setting_dim(bias)
     stacks, pattern = _by_setting(bias, warnings, progress)
+    warnings += _NO_LINES if is_xtrans(pattern) else []
     names = channels_of(pattern)
     shape = (len(stacks), len(FILTERS), len(names), len(PARTS))
     values, errors = np.full((2, *shape), np.nan)
@@ -175,7 +190,7 @@ def measure_prnu(
     of light to the corners counts, over the mean signal; and high-passed, the deviation of each pixel from the smoothed
     flat over that smoothed flat (the vignetting model divided out before), which is the pixels' own; edges of dust
     shadows, which the smoothing does not follow, are left out of it.  Flats are scaled to one level, so that a lamp
-    that drifts does no harm.
+    that drifts does no harm.  Of X-Trans there is the total alone.
 
     Parameters
     ----------
@@ -212,17 +227,20 @@ def measure_prnu(
     stack = flat if isinstance(flat, FrameStack) else _flat_stack(flat, dark, black, progress)
     if stack.count < 2:
         raise WorkbenchError("PRNU needs two or more equal flats: noise shows only between frames")
+    warnings += _NO_LINES if is_xtrans(stack.pattern) else []
     names = channels_of(stack.pattern)
     values, errors = np.full((2, len(FILTERS), len(names), len(PARTS)), np.nan)
     signal, dust = np.empty((2, len(names)))
     dust[:] = 0
     filtered = list(in_threads(lambda channel: _own_response(stack, channel), range(len(names))))
-    dusty = None
+    dusty: list[np.ndarray] = []
     if filtered[0] is None:
         warnings.append(_too_small(stack.plane("mean", 0).shape))
+    elif is_xtrans(stack.pattern):  # its planes have no places in common
+        dusty = [_dust([one.own]) for one in filtered]
     else:
-        dusty = _dust([one.own for one in filtered])
-        dust[:] = np.count_nonzero(dusty) / dusty.size
+        dusty = [_dust([one.own for one in filtered])] * len(names)
+    dust[: len(dusty)] = [np.count_nonzero(flags) / flags.size for flags in dusty]
 
     def measure(channel: int) -> tuple[float, list[Spatial]]:
         level = float(stack.plane("mean", channel).mean(dtype=float))
@@ -231,7 +249,7 @@ def measure_prnu(
         found = [_less(plain, dark, channel, 1 / level**2)]
         one = filtered[channel]
         if one is not None:
-            one.own[dusty], one.noise[dusty] = 0, 0
+            one.own[dusty[channel]], one.noise[dusty[channel]] = 0, 0
             sound = 1 - dust[channel]
             products = deviation_products(one.own, one.noise).of_halves(stack.count)
             own = common_parts(products, one.own.shape, filtered=True)
@@ -242,7 +260,7 @@ def measure_prnu(
     for channel, (level, found) in enumerate(in_threads(measure, range(len(names)))):
         signal[channel] = level
         for kind, one in enumerate(found):
-            values[kind, channel], errors[kind, channel] = standard_deviations(one)
+            values[kind, channel], errors[kind, channel] = _roots(one, stack.pattern, filtered=kind == 1)
     dims = ("filter", "channel", "part")
     words = "photo-response non-uniformity"
     return xr.Dataset(

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..core.cube import GREENS, black_levels, channels_of, check_cube, evenly, one_value
+from ..core.cube import GREENS, black_levels, channels_of, check_cube, evenly, is_xtrans, one_value
 from ..core.dark import dark_current_at
 from ..core.errors import FrameReadError, WorkbenchError
-from ..core.mosaic import channel_index, planes, require_lattice
+from ..core.mosaic import channel_index, planes
 from ..core.pairs import t_factor
 from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.results import at_iso
@@ -21,7 +21,7 @@ from ..core.statistics import MEDIAN_ERROR, StraightLine, fit_line, mad_std
 from ..core.values import describe
 from ..ingest.folder import Folder
 from ..ingest.reader import read_frame
-from ..stars.background import block_background, green_sampling, half_green, subtract
+from ..stars.background import SQUARE_PIXELS, block_background, green_sampling, half_green, subtract
 from ..stars.find import FWHM_PER_SIGMA, find_stars, intrinsic, measure
 
 _BLOCK = 64  # pixels of a channel
@@ -186,9 +186,9 @@ def star_shapes(light: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     """Measure how wide the stars of raw lights (frame, y, x) are, and in which direction they are drawn out.
 
     Second moments of each star under a round Gaussian weight of the frame's own width, over the green pixels (or all of
-    a mono frame), freed of the weight and of the pixels' own width (1/12 px²); then the median of each moment over the
-    stars.  A direction that all stars share stays; what noise does to each star cancels, which the mean of their
-    elongations would not.
+    a mono frame; of X-Trans those of `half_green`), freed of the weight and of the pixels' own width (1/12 px²); then
+    the median of each moment over the stars.  A direction that all stars share stays; what noise does to each star
+    cancels, which the mean of their elongations would not.
 
     Returns
     -------
@@ -204,7 +204,6 @@ def star_shapes(light: xr.DataArray, *, progress: Any = True) -> xr.Dataset:
     """
     check_cube(light, stage="raw", kind="light")
     pattern = light.attrs["cfa_pattern"]
-    require_lattice(pattern, "the shape of stars in raw lights")
     white = light.attrs["white_level"]
     top = 0.9 * (white - np.nan_to_num(black_levels(light.attrs)).mean()) if math.isfinite(white) else math.inf
     green = np.isin(np.array(channels_of(pattern))[channel_index(pattern)], GREENS)
@@ -234,13 +233,18 @@ def _shape(frame: np.ndarray, pattern: str, green: np.ndarray, top: float) -> li
     unknown = [*[math.nan] * (len(_SHAPE) - 1), count]
     if count < _FEWEST_STARS:
         return unknown
-    flat = np.empty(frame.shape, np.float32)
-    subtract(frame.astype(np.float32), block_background(plane, _BLOCK)[0], flat)
-    flat[~green] = 0
-    sigma = max(float(np.median(stars["fwhm"].values[good])) / FWHM_PER_SIGMA, 0.9)
-    moments = measure(flat, stars["x"].values[good], stars["y"].values[good], sigma, 0.0, math.inf)
-    own = intrinsic(moments, sigma) - np.array([1 / 12, 1 / 12, 0.0])  # less the pixels' own width
-    own = own[np.isfinite(own).all(axis=1)]
+    image, sampling = frame.astype(np.float32), SQUARE_PIXELS
+    if is_xtrans(pattern):
+        image, sampling = plane, green_sampling(pattern)
+    scale, offset, (blur_xx, blur_xy, blur_yy) = sampling
+    flat = np.empty_like(image)
+    subtract(image, block_background(plane, _BLOCK)[0], flat)
+    if image is not plane:
+        flat[~green] = 0
+    sigma = max(float(np.median(stars["fwhm"].values[good])) / FWHM_PER_SIGMA / scale, 0.9)
+    x, y = ((stars[name].values[good] - offset) / scale for name in ("x", "y"))
+    own = intrinsic(measure(flat, x, y, sigma, 0.0, math.inf), sigma) * scale**2
+    own = (own - np.array([blur_xx, blur_yy, blur_xy]))[np.isfinite(own).all(axis=1)]  # less the pixels' own width
     if len(own) < _FEWEST_STARS:
         return unknown
     xx, yy, xy = own.T
