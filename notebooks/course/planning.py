@@ -134,6 +134,17 @@ def mount_drift(drift: float = 0.01, elongation: float = 1.15) -> hv.Layout:
     return charts.star_elongation(shapes, tracking(shapes, elongation))
 
 
+def _temperatures(sensor: xr.Dataset) -> Any:
+    """Return a slider over temperatures; without a law of the dark current over those at which it was measured."""
+    import panel as pn
+
+    known = np.isfinite(sensor["dark_current"].values)
+    there = sorted({round(float(one)) for one in sensor["setting_temperature"].values[known] if np.isfinite(one)})
+    if there and not np.isfinite(sensor["doubling_temperature"]):
+        return pn.widgets.DiscreteSlider(label="sensor [°C]", options=there, value=there[-1])
+    return pn.widgets.IntSlider(label="sensor [°C]", start=-20, end=35, step=1, value=20)
+
+
 def noise_budget_explorer(sensor: xr.Dataset) -> Any:
     """Choose light, temperature, ISO and exposure: the chart shows which noise dominates.
 
@@ -151,7 +162,7 @@ def noise_budget_explorer(sensor: xr.Dataset) -> Any:
         "rate": pn.widgets.DiscreteSlider(
             label="sky and target [e⁻/s/pixel]", options=[0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100], value=1
         ),
-        "temperature": pn.widgets.IntSlider(label="sensor [°C]", start=-20, end=35, step=1, value=20),
+        "temperature": _temperatures(sensor),
         "prnu": pn.widgets.DiscreteSlider(
             label="differences in response (PRNU)",
             options={"0, the flat is applied": 0.0, "0.3 %": 0.003, "0.6 %": 0.006, "1 %": 0.01},

@@ -12,8 +12,9 @@ import xarray as xr
 from workbench.app.live_charts import LiveChart, live_text, wrapped
 from workbench.charts import theme
 from workbench.charts.registry import REGISTRY
-from workbench.core.settings import in_words_of, setting_dim
+from workbench.core.settings import in_words_of, setting_dim, setting_of_table
 from workbench.core.values import is_simulated
+from workbench.ingest.folder import Folder
 from workbench.pipelines.characterization import Characterization
 
 WIDTH = 820
@@ -21,7 +22,9 @@ FITS: dict[str, Any] = {"sizing_mode": "stretch_width", "max_width": WIDTH}  # n
 _BESIDE = 0.86  # of the size of a panel
 
 
-def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.viewable.Viewable:
+def figure(
+    chart: Any, caption: str, *controls: Any, camera: str = "", frames: Folder | None = None
+) -> pn.viewable.Viewable:
     """Put controls above a chart and a caption below it, which names simulated data as such.
 
     Parameters
@@ -30,7 +33,10 @@ def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.vie
         A HoloViews object, or one bound to the controls (`panel.bind`).
     camera
         The name that the frames carry.
+    frames
+        Where the caption speaks of their ISO: of a camera with gain settings it speaks of these.
     """
+    caption = in_words_for(frames, caption)
     model = camera.replace("(simulated)", "").strip()  # not twice
     label = f"*Simulated data* ({model})." if is_simulated(camera) else f"*Data:* {camera}." if camera else ""
     above = [pn.FlexBox(*controls)] if controls else []
@@ -38,6 +44,11 @@ def figure(chart: Any, caption: str, *controls: Any, camera: str = "") -> pn.vie
     bound = not isinstance(chart, (hv.core.Dimensioned, pn.viewable.Viewable))
     shown = LiveChart(chart, fit) if bound else wrapped(fit(chart)) if isinstance(chart, hv.Layout) else chart
     return pn.Column(*above, shown, words, sizing_mode="stretch_width")
+
+
+def in_words_for(frames: Folder | None, text: str) -> str:
+    """Return a text that speaks of the ISO in the words for the camera of a folder."""
+    return text if frames is None else in_words_of(setting_of_table(frames.table), text)
 
 
 def setting_slider(found: xr.DataArray | xr.Dataset) -> pn.widgets.DiscreteSlider:

@@ -21,8 +21,9 @@ from workbench.app.live_charts import live_text
 from workbench.charts import theme
 from workbench.core.errors import WorkbenchError
 from workbench.core.values import value_text
+from workbench.ingest.folder import Folder
 
-from .presentation import FITS
+from .presentation import FITS, in_words_for
 
 _NOT_MEASURED = "These frames do not allow the measurement; the warnings say what to shoot."
 _CARD = {"border": f"1px solid {theme.GRID}", "border-radius": "6px", "padding": "6px 14px"}
@@ -154,10 +155,12 @@ def predict(
     high: float = 1.0,
     step: float = 0.1,
     unit: str = "",
+    frames: Folder | None = None,
 ) -> Prediction:
     """Ask the reader for a prediction: a choice (name → the value it stands for) or a slider from low to high.
 
-    The values of a choice are positive; the one nearest to the measurement, by ratio, counts as right.
+    The values of a choice are positive; the one nearest to the measurement, by ratio, counts as right.  Of `frames` of
+    a camera with gain settings question and unit speak of these in place of the ISO.
 
     Raises
     ------
@@ -168,6 +171,7 @@ def predict(
         raise WorkbenchError(f"the options of a prediction stand for positive numbers, not {list(options.values())}")
     if options is None and not (low < high and step > 0):
         raise WorkbenchError(f"a prediction needs a range to choose from, not low {low}, high {high}, step {step}")
+    question, unit = (in_words_for(frames, text) for text in (question, unit))
     return Prediction(question, options, None if options is not None else (low, high, step), unit)
 
 

@@ -88,7 +88,7 @@ def align_lights(folder: Path) -> dict[str, Any]:
         "calibrated": lights["signal"].isel(frame=0).values,
         "aligned": cube,
         "corner": [first.start + second.start for first, second in zip(outer, inner, strict=True)],
-        "busiest": busiest_pixel(cube, "G" if "G" in cube["channel"].values else "mono"),
+        "busiest": busiest_pixel(cube),
         "warnings": [
             *masters.warnings,
             *(f"{names[number]} set aside: {reason}" for number, reason in registration.set_aside.items()),

@@ -80,6 +80,10 @@ class Guess(str):
 class WorkbenchError(ValueError):
     """A mistake in the input; the message says what was found, what was expected, what to do."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows in place of a traceback: the message."""
+        return [str(self)]
+
 
 class FrameReadError(WorkbenchError):
     """One file that cannot be used as a frame; `path` names it, so that it can be set aside."""

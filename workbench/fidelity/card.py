@@ -29,7 +29,7 @@ TESTS = {
     "black": "Is the black level kept?",
     "bits": "How many bits are really used?",
     "white": "Where does it clip?",
-    "digital-iso": "Is high ISO amplified, or multiplied?",
+    "digital-iso": "Are high settings amplified, or multiplied?",
     "bands": "Do rows and columns have noise of their own?",
     "neighbours": "Is the noise filtered?",
     "hot-pixels": "Are hot pixels left alone?",

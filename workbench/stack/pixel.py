@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 from scipy import ndimage
 
+from ..core.cube import first_green
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
 from ..core.statistics import MAD_TO_SIGMA
@@ -39,7 +40,7 @@ def inspect_pixel(
     lights: xr.Dataset,
     y: int,
     x: int,
-    channel: str = "G",
+    channel: str | None = None,
     *,
     methods: Sequence[str] = REJECTING,
     low: float | None = None,
@@ -52,7 +53,7 @@ def inspect_pixel(
     lights
         What `aligned` gives; only the surroundings of the pixel are looked at.
     y, x, channel
-        Which pixel.
+        Which pixel; green, or mono, where no channel is named.
     methods
         Rejection methods (`METHODS`) to compare.
     low, high
@@ -71,6 +72,7 @@ def inspect_pixel(
         If the pixel, the channel or the method does not exist.
     """
     names = [str(name) for name in lights["channel"].values]
+    channel = channel or first_green(names)
     if channel not in names:
         raise WorkbenchError(f"these lights have no channel {channel!r}, only {', '.join(names)}")
     height, width = lights.sizes["y"], lights.sizes["x"]
@@ -197,11 +199,12 @@ def explain(pixel: xr.Dataset) -> pd.DataFrame:
     return table
 
 
-def busiest_pixel(lights: xr.Dataset, channel: str = "G") -> tuple[int, int]:
-    """Return (y, x) of a pixel of aligned lights where one sample stands out most from the others, far from stars.
+def busiest_pixel(lights: xr.Dataset) -> tuple[int, int]:
+    """Return (y, x) of a pixel of aligned lights where one green sample stands out most from the others, off stars.
 
-    For a first look: a satellite or a cosmic ray is most often what it finds.
+    For a first look: a satellite or a cosmic ray is most often what it finds.  Of mono lights any sample.
     """
+    channel = first_green(lights["channel"].values.tolist())
     part = lights[["signal", "variance", "slope"]].sel(channel=channel).compute()
     values, variance, slope = (part[name].values for name in ("signal", "variance", "slope"))
     median, sigma = noise_limits(values, variance, slope)
