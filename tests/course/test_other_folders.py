@@ -19,17 +19,21 @@ CALIBRATION = [
     Batch("bias", 4, 0.0), Batch("dark", 4, 60.0), Batch("flat", 4, 1.0, lamp=0.5), Batch("flat", 2, 2.0, lamp=0.25),
 ]  # fmt: skip
 FOLDERS = {
-    "mono": (cooled(SHAPE), [*CALIBRATION, Batch("dark", 4, 300.0, temperature=5.0), *LIGHTS]),
+    "mono": (
+        cooled(SHAPE), [*CALIBRATION, *(Batch("dark", 3, 300.0, temperature=warm) for warm in (0.0, 10.0)), *LIGHTS],
+    ),
     "colour": (smart_telescope(SHAPE), [*CALIBRATION, *LIGHTS]),
     "lights-alone": (smart_telescope(SHAPE), LIGHTS),
-}
-LACKS = r"has no (bias|dark|flat) frames \(it has 4 light\); put them into a folder named"
+}  # fmt: skip
+OF_COLOUR = ("02", "03", "05", "06", "07", "12", "14")  # where it matters; the samples are of a mosaic, too
+LACKS = r"has no (bias|dark|flat|bias, flat or dark) frames .*\(it has 4 light\); put (them|frames) into (a folder|folders) named"
+FEW = "only . unsaturated stars can be measured in all channels, 5 are needed"
 ENDS = {  # with what the folder lacks, in words
     ("mono", "12"): "a mono picture has no white balance",
     ("colour", "05"): "these darks are of one temperature; shoot some",
-    ("lights-alone", "12"): "only . unsaturated stars can be measured",
-    ("lights-alone", "13"): "",
-    ("lights-alone", "14"): "",
+    ("colour", "12"): FEW,
+    ("lights-alone", "12"): FEW,
+    ("lights-alone", "13"): "^$",
 }
 
 
@@ -38,7 +42,8 @@ def folder(request, tmp_path_factory):
     """Frames of a cooled mono camera, of one with a mosaic (12 bits in 16), and the lights of a smart telescope."""
     root = tmp_path_factory.mktemp("frames") / request.param
     camera, batches = FOLDERS[request.param]
-    write_frames(root, camera, batches, program="asiair", sky=make_sky(SHAPE, stars=80, seed=5), seed=3)
+    sky = make_sky(SHAPE, stars=60, faintest=100.0, brightest=1500.0, step=14.0, seed=3)
+    write_frames(root, camera, batches, program="asiair", sky=sky, seed=3)
     return root
 
 
@@ -62,6 +67,8 @@ def run(path, folder):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 def test_a_notebook_runs_or_says_what_is_missing(path, folder, tmp_path, monkeypatch):
     """Warnings of numpy are errors here as everywhere in the tests."""
+    if folder.name == "colour" and path.stem[:2] not in OF_COLOUR:
+        return
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
     said = ""
     try:

@@ -277,3 +277,39 @@ def test_a_comet_that_rejection_removes_is_reported_by_the_command(tmp_path):
     assert done.exit_code == 0, done.output
     (line,) = (line for line in done.output.splitlines() if "moves" in line)
     assert "rejection" in line
+
+
+def test_lights_with_doubled_stars_are_set_aside_and_never_the_reference(tmp_path):
+    """A jump of the guiding: each star twice, half as bright."""
+    written = night(tmp_path, [*BATCHES[:3], Batch("light", 6, 60.0)], shape=(200, 260))
+    lights = [path for path, batch, _ in written if batch.kind == "light"]
+    for path in lights[1::3]:
+        with fits.open(path, mode="update") as units:
+            half = units[0].data.astype(float) / 2
+            units[0].data = (half + np.roll(half, (4, 8), (0, 1))).round().astype("uint16")
+    done = stack_folder(tmp_path, tmp_path / "s.fits", progress=False)
+    frames = done.frames.set_index("file")
+    doubled = [f"lights/{path.name}" for path in lights[1::3]]
+    assert not frames.loc[doubled, "used"].any()
+    assert frames["used"].sum() == 4
+    assert frames.loc[doubled, "reason"].str.contains("doubled").all()
+    names = tuple(path.name for path in lights[1::3])
+    without = stack_folder(tmp_path, tmp_path / "without.fits", exclude=names, progress=False)
+    np.testing.assert_array_equal(*(open_stack(one.path).signal.values for one in (done, without)))
+
+
+def test_darks_are_scaled_to_the_lights_by_the_typed_command(tmp_path):
+    """Darks six kelvin warmer than they say: the factor is that of the dark law, within three of its errors."""
+    camera = cooled(SHAPE, dark_current=8.0, hot_fraction=0.01)
+    warm = Batch("dark", 6, 60.0, temperature=-4.0, header={"CCD-TEMP": -10.0, "SET-TEMP": -10})
+    night(tmp_path, [Batch("bias", 6, 0.0), warm, Batch("flat", 6, 1.0), Batch("light", 4, 60.0)], camera)
+    command = ["stack", str(tmp_path), "--out", str(tmp_path / "s.fits"), "--overwrite"]
+    done = CliRunner().invoke(main, command)
+    assert "do not fit" in done.output
+    done = CliRunner().invoke(main, [*command, "--scale-darks"])
+    assert done.exit_code == 0, done.output
+    assert "do not fit" not in done.output
+    factor, error = map(float, re.search(r"darks scaled by ([\d.]+) ± ([\d.]+)", done.output).groups())
+    truth = camera.mean_dark_current(-10) / camera.mean_dark_current(-4)
+    assert abs(factor - truth) < 3 * error
+    assert error < 0.05

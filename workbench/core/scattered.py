@@ -271,7 +271,7 @@ def _fill_green(piece, table, out):
 
 @lru_cache(maxsize=4)
 def green_plane_weights(cfa_pattern: str) -> tuple[float, tuple[float, float, float]]:
-    """Return Σw² of `green_plane`, and the covariance (xx, xy, yy) [px²] that it adds to a star's image, pixel included.
+    """Return Σw² of `green_plane`, and the covariance (xx, xy, yy) [px²] that it and the pixel add to a star's image.
 
     As it shows under the weight W that stars are measured with, of a star S of 3 px FWHM: M = Σ w e^(-o²/2(S+W))
     (o oᵀ W²/(S+W)² + S W/(S+W)) of the kernel's offsets o, freed of the weight, (M⁻¹ - 1/W)⁻¹, less the star.
