@@ -26,7 +26,7 @@ FOLDERS = {
     "lights-alone": (smart_telescope(SHAPE), LIGHTS),
 }  # fmt: skip
 OF_COLOUR = ("02", "03", "05", "06", "07", "12", "14")  # where it matters; the samples are of a mosaic, too
-LACKS = r"has no (bias|dark|flat|bias, flat or dark) frames .*\(it has 4 light\); put (them|frames) into (a folder|folders) named"
+LACKS = r"has no (bias|dark|flat|bias, flat or dark) frames .*\(it has 4 light\); put (them|frames) into .* named"
 FEW = "only . unsaturated stars can be measured in all channels, 5 are needed"
 ENDS = {  # with what the folder lacks, in words
     ("mono", "12"): "a mono picture has no white balance",
