@@ -223,6 +223,17 @@ def standard_deviations(spatial: Spatial) -> Spatial:
     return Spatial(value, np.maximum(above, below))
 
 
+def total_alone(spatial: Spatial, *, filtered: bool) -> Spatial:
+    """Return the standard deviations of variances of X-Trans, a row of whose planes is none of the sensor's: the total.
+
+    What the high-pass takes of the sensor's rows and columns is put back only in part: half of what shows of them is
+    the error.
+    """
+    lines = np.maximum(spatial.value[1:3], 0).sum() / 2 if filtered else 0.0
+    roots = standard_deviations(Spatial(spatial.value, np.hypot(spatial.error, lines)))
+    return Spatial(*(np.where(np.arange(len(PARTS)) == 0, one, np.nan) for one in roots))
+
+
 def _smoothed(picture: np.ndarray) -> np.ndarray:
     """The smoothed picture, of the pixels that have all their neighbours: (y - 18, x - 18), of the picture's type."""
     out = frame_memory(tuple(max(0, side - 2 * MARGIN) for side in picture.shape), picture.dtype)

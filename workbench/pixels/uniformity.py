@@ -31,6 +31,7 @@ from .spatial import (
     inner_lowpass,
     lowpass,
     standard_deviations,
+    total_alone,
 )
 from .stacks import FrameStack, stack_cube
 
@@ -49,16 +50,7 @@ def _deviations(stack: FrameStack, kind_and_channel: tuple[int, int]) -> Spatial
 
 
 def _roots(found: Spatial, pattern: str, *, filtered: bool) -> Spatial:
-    """Return the standard deviations of variances; of X-Trans, a row of whose planes is none of the sensor's, in all.
-
-    What the high-pass takes of its rows and columns is not put back rightly: half of what shows of them is the error.
-    """
-    if not is_xtrans(pattern):
-        return standard_deviations(found)
-    lines = np.maximum(found.value[1:3], 0).sum() / 2 if filtered else 0.0
-    known = np.array([True, False, False, False])
-    roots = standard_deviations(Spatial(found.value, np.hypot(found.error, lines)))
-    return Spatial(*(np.where(known, one, np.nan) for one in roots))
+    return total_alone(found, filtered=filtered) if is_xtrans(pattern) else standard_deviations(found)
 
 
 def measure_dsnu(
