@@ -10,7 +10,7 @@ import click
 
 import workbench as wb
 
-from .core.terminal import Commands, InputProblem, quiet_options
+from .terminal import Commands, InputProblem, quiet_options
 
 _PATH = click.Path(path_type=Path)
 _POSITIVE = click.FloatRange(min=0, min_open=True)

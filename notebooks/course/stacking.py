@@ -29,7 +29,7 @@ from workbench.simulate.firmware import cube_of
 from workbench.simulate.sensor import d7000, expose
 from workbench.stack.trial import rejection_trial
 from workbench.stars.background import half_green
-from workbench.stars.names import names_on
+from workbench.stars.objects import names_on
 
 from .calibration_noise import added_noise, calibration_steps, frames_needed, step_noise
 from .presentation import WIDTH, figure

@@ -12,7 +12,7 @@ from typing import Any
 import panel as pn
 import xarray as xr
 
-from ..charts.names import named_picture
+from ..charts.pictures import named_picture
 from ..charts.registry import REGISTRY
 from ..core.errors import WorkbenchError, said_of_all
 from ..finish.files import read_picture
@@ -20,7 +20,7 @@ from ..finish.zero_point import world_coordinates
 from ..ingest.folder import Folder
 from ..stack.fits_out import open_stack
 from ..stack.reject import METHODS
-from ..stars.names import names_on
+from ..stars.objects import names_on
 from . import divider, viewer
 from .components import (
     WIDE,

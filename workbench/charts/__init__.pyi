@@ -2,7 +2,6 @@ from . import dark as dark
 from . import fidelity as fidelity
 from . import gain as gain
 from . import lights as lights
-from . import names as names
 from . import noise as noise
 from . import particles as particles
 from . import pictures as pictures
@@ -29,9 +28,6 @@ from .lights import dark_subtraction as dark_subtraction
 from .lights import flat_correction as flat_correction
 from .lights import rejection as rejection
 from .lights import snr_vs_frames as snr_vs_frames
-from .names import draw_names as draw_names
-from .names import named_picture as named_picture
-from .names import names_overlay as names_overlay
 from .noise import dynamic_range as dynamic_range
 from .noise import pixel_noise as pixel_noise
 from .noise import read_noise_split as read_noise_split
@@ -42,8 +38,11 @@ from .particles import cosmic_rays as cosmic_rays
 from .particles import shot_noise_demo as shot_noise_demo
 from .pictures import alignment_before_after as alignment_before_after
 from .pictures import background_before_after as background_before_after
+from .pictures import draw_names as draw_names
 from .pictures import finished_steps_chart as finished_steps_chart
 from .pictures import flat_before_after as flat_before_after
+from .pictures import named_picture as named_picture
+from .pictures import names_overlay as names_overlay
 from .pictures import stack_before_after as stack_before_after
 from .pictures import stretch_chart as stretch_chart
 from .planning import noise_budget_chart as noise_budget_chart

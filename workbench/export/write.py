@@ -19,7 +19,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ..charts import theme
-from ..charts.names import draw_names
+from ..charts.pictures import draw_names
 from ..charts.registry import Caption, Chart, select
 from ..core.errors import WorkbenchError
 from ..core.files import MARK, check_target, whole_file
@@ -29,7 +29,7 @@ from ..finish.picture import observed_cards
 from ..finish.stretch import quantise
 from ..finish.zero_point import world_coordinates
 from ..stars.catalogue import CREDIT
-from ..stars.names import names_on
+from ..stars.objects import names_on
 from . import pages, shot_noise
 from .demonstrations import DEMONSTRATIONS
 

@@ -3,11 +3,10 @@ from . import containers as containers
 from . import dng as dng
 from . import fits as fits
 from . import folder as folder
-from . import manifest as manifest
 from . import metadata as metadata
-from . import names as names
 from . import raw as raw
 from . import reader as reader
+from . import unrecorded as unrecorded
 from .catalogue import open_folder as open_folder
 from .dng import DngMetadata as DngMetadata
 from .dng import write_dng as write_dng

@@ -18,11 +18,10 @@ from ..core.errors import FrameReadError, WorkbenchError, of_one_file, printable
 from ..core.files import holder, real
 from .containers import frames_in
 from .folder import MANIFEST, Finding, Folder
-from .manifest import read_manifest
 from .metadata import FrameInfo, kind_in_folders, kind_in_words
-from .names import exposure_in_name, iso_in_name, temperature_in_name, with_name_of_dwarf
 from .reader import frame_row, read_metadata
 from .review import foreign, review
+from .unrecorded import exposure_in_name, iso_in_name, read_manifest, temperature_in_name, with_name_of_dwarf
 
 # Best first: of files with one name in a folder, the first of these is the frame and the others were made from it.
 _FORMS = {

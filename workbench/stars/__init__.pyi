@@ -2,7 +2,6 @@ from . import background as background
 from . import catalogue as catalogue
 from . import doubles as doubles
 from . import find as find
-from . import names as names
 from . import objects as objects
 from . import selection as selection
 from . import survey as survey
@@ -16,9 +15,9 @@ from .catalogue import catalogue_stars as catalogue_stars
 from .doubles import common_companion as common_companion
 from .find import FWHM_PER_SIGMA as FWHM_PER_SIGMA
 from .find import find_stars as find_stars
-from .names import Names as Names
-from .names import names_on as names_on
+from .objects import Names as Names
 from .objects import find_object as find_object
+from .objects import names_on as names_on
 from .objects import objects_near as objects_near
 from .selection import FrameLimits as FrameLimits
 from .survey import FrameSurvey as FrameSurvey

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from workbench.ingest import open_folder, read_frame
-from workbench.ingest.names import exposure_in_name, iso_in_name, temperature_in_name
+from workbench.ingest.unrecorded import exposure_in_name, iso_in_name, temperature_in_name
 
 
 @pytest.mark.parametrize(
