@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from ..core.statistics import MAD_TO_SIGMA
+from ..core.statistics import mad_std
 from ..stars.survey import choose_reference
 from .match import Match, NoMatchError, match_itself, match_stars
 
@@ -85,7 +85,7 @@ def star_ratio(reference: xr.Dataset, frame: xr.Dataset, match: Match) -> tuple[
     centre = float(logs[order][np.searchsorted(total, total[-1] / 2)])  # the weighted median
     for _ in range(10):
         pull = (logs - centre) / error
-        spread = max(MAD_TO_SIGMA * float(np.median(np.abs(pull))), 1.0)
+        spread = max(float(mad_std(pull, centre=0)), 1.0)
         weight = np.maximum(1 - (pull / (5 * spread)) ** 2, 0) ** 2 / error**2
         centre = float((weight * logs).sum() / weight.sum())
     return float(np.exp(centre)), float(np.exp(centre) * spread / np.sqrt(weight.sum())), int(np.count_nonzero(weight))

@@ -13,7 +13,7 @@ from ..core.cube import evenly
 from ..core.dark import TYPICAL_DOUBLING
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import channel_index, planes, put_plane
-from ..core.statistics import mad_std, neighbour_mean, weighted_by_errors
+from ..core.statistics import MEDIAN_ERROR, mad_std, neighbour_mean, weighted_by_errors
 from ..core.values import listed, value_text
 from .apply import Tables
 from .masterset import Masters, MasterSet
@@ -156,7 +156,7 @@ def _sky(raw: np.ndarray, tables: Tables, factor: float) -> tuple[float, float]:
     some = np.s_[::7, ::5]  # odd steps meet every colour
     rest = raw[some] - factor * tables.dark[some] - (tables.base[some] if tables.base.size > 1 else 0.0)
     rest = rest[np.isfinite(rest)]
-    return float(np.median(rest)), 1.25 * float(mad_std(rest)) / math.sqrt(rest.size)
+    return float(np.median(rest)), MEDIAN_ERROR * float(mad_std(rest)) / math.sqrt(rest.size)
 
 
 def dark_doubts(light: xr.DataArray, dark: xr.DataArray, masters: MasterSet, fit: xr.Dataset) -> list[str]:

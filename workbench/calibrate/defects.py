@@ -14,7 +14,7 @@ from ..core.defects import HOT, Thresholds, UnlitFrames, defect_map, flag_defect
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
 from ..core.mosaic import channel_count, channel_index, planes, tiles
-from ..core.statistics import mad_std
+from ..core.statistics import MEDIAN_ERROR, mad_std
 from .noise import model_of
 from .usable import sampled_lights
 
@@ -256,4 +256,4 @@ def _dip(fine: np.ndarray, y: float, x: float, radius: float) -> tuple[float, fl
         scatter = float(mad_std(around[ring] - surface[ring], centre=0))
         ring &= np.abs(around - surface) < 3 * max(scatter, 1e-6)
     dip = -float(np.median(around[inside] / surface[inside] - 1))
-    return dip, 1.25 * scatter * math.sqrt(1 / inside.sum() + 1 / ring.sum())
+    return dip, MEDIAN_ERROR * scatter * math.sqrt(1 / inside.sum() + 1 / ring.sum())

@@ -14,7 +14,7 @@ import xarray as xr
 
 from .cube import COLOURS, MOSAICS, cell_side, channels_of, check_pixels, is_mosaic, is_xtrans
 from .errors import WorkbenchError
-from .statistics import mad_std
+from .statistics import MEDIAN_ERROR, mad_std
 
 _NOISIER = 0.1  # of ln: by so much at least what was measured is rougher than what was interpolated
 _Mosaic = TypeVar("_Mosaic", xr.DataArray, xr.Dataset)
@@ -115,7 +115,7 @@ def checkerboard(frame: np.ndarray) -> str:
         green = (greens[0] + greens[1]) / 2
         steps = [greens[0] - greens[1], *(other - green for other in others)]
         between, *near = (float(np.median(step)) for step in steps)
-        error = 1.25 * max(mad_std(step) for step in steps) / np.sqrt(green.size)
+        error = MEDIAN_ERROR * max(mad_std(step) for step in steps) / np.sqrt(green.size)
         contrast = max(map(abs, near))
         if contrast > max(6 * error, 0.005 * level) and abs(between) < 0.2 * contrast:
             shown[pattern] = float(np.median(green))

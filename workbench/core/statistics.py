@@ -249,7 +249,7 @@ def median_profile(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the medians of values in bins of their position, such as rings about a centre, with their errors.
 
-    The error of a median of n values that scatter by σ is 1.25 σ/√n, with σ from `mad_std`.
+    The error of a median of n values that scatter by σ is `MEDIAN_ERROR` σ/√n, with σ from `mad_std`.
 
     Parameters
     ----------
@@ -274,7 +274,7 @@ def median_profile(
     for low, high in pairwise(edges):
         inside = values[(position >= low) & (position < high) & np.isfinite(values)]
         if inside.size >= 4:
-            rows.append(((low + high) / 2, np.median(inside), 1.25 * mad_std(inside) / np.sqrt(inside.size)))
+            rows.append(((low + high) / 2, np.median(inside), MEDIAN_ERROR * mad_std(inside) / np.sqrt(inside.size)))
     middle, median, error = np.array(rows).reshape(-1, 3).T
     return middle, median, error
 

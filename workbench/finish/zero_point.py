@@ -14,7 +14,7 @@ from astropy.wcs import WCS
 from scipy.spatial import cKDTree
 
 from ..core.errors import WorkbenchError
-from ..core.statistics import MAD_TO_SIGMA, mad_std
+from ..core.statistics import mad_std
 from ..core.values import value_text
 from ..stars.catalogue import catalogue_stars
 from .photometry import bright_stars, photometry
@@ -117,7 +117,7 @@ def fit_at_sun(value: np.ndarray, error: np.ndarray, bp_rp: np.ndarray) -> Fit:
         solution = np.linalg.lstsq(design * root[:, None], y * root, rcond=None)[0]
         rest = y - design @ solution
         degrees = len(y) / max(len(y) - design.shape[1], 1)
-        spread = degrees * (MAD_TO_SIGMA * float(np.median(np.abs(rest)))) ** 2
+        spread = degrees * float(mad_std(rest, centre=0)) ** 2
         scatter = float(np.sqrt(max(spread - np.median(own**2), 0.0)))
         pull = rest / np.sqrt(own**2 + scatter**2 + 1e-12)
         new = np.maximum(1 - (pull / 5) ** 2, 0) ** 2

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core.cube import channels_of
 from ..core.mosaic import planes
-from ..core.statistics import MAD_TO_SIGMA, even_sample
+from ..core.statistics import even_sample, mad_std
 from ..core.values import describe
 
 _GRID = 8  # tiles a side
@@ -101,7 +101,7 @@ def _tiles_of(picture: np.ndarray, masked: np.ndarray, pattern: str, gain: np.nd
         if not np.isfinite(each).any(axis=2).all():
             return None
         centre = np.nanmedian(each, axis=2, keepdims=True)
-        spread = MAD_TO_SIGMA * np.nanmedian(np.abs(each - centre), axis=2, keepdims=True)
+        spread = mad_std(each, 2, centre=centre)
         # one limit for all tiles, so that the same share of a skewed distribution is cut everywhere
         each = np.where(np.abs(each - centre) <= _WITHIN * np.median(spread), each, np.nan)
         levels.append(gain[channel] * np.nanmean(each, axis=2))

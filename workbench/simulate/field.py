@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import map_coordinates
 
+from ..core.statistics import mad_std
 from ..stars.catalogue import catalogue_stars
 from .firmware import DAYLIGHT
 from .sky import Sky
@@ -149,8 +150,8 @@ def list_stars() -> None:
     both = np.isfinite(bluer + redder) & (bluer < 2.5)
     for _ in range(5):  # B - V by BP - RP, the few stars far from it left out
         law = np.polynomial.Polynomial.fit(bluer[both], redder[both], 3)
-        away = np.abs(redder - law(bluer))
-        both &= away < 3 * 1.48 * np.median(away[both])
+        away = redder - law(bluer)
+        both &= np.abs(away) < 3 * mad_std(away[both], centre=0)
     stars = catalogue_stars(RA, DEC, 3.4, date=_DATE, faintest=10.0)
     b_v = stars["b_v"].fillna(law(stars["bp_rp"].clip(-0.4, 2.5))).clip(-0.3, 2.0)
     columns = np.stack([stars["ra"], stars["dec"], stars["magnitude"], b_v], axis=1)

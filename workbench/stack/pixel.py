@@ -16,7 +16,7 @@ from scipy import ndimage
 from ..core.cube import first_green
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
-from ..core.statistics import MAD_TO_SIGMA
+from ..core.statistics import mad_std
 from .combine import GROW, HIGH, LOW, column_order, find_medians, flag_samples, sample_variance
 from .reject import (
     METHODS,
@@ -352,7 +352,7 @@ def starless(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
     around = ndimage.median_filter(smooth[::4, ::4], 11, mode="nearest").repeat(4, 0).repeat(4, 1)
     detail = smooth - around[: picture.shape[0], : picture.shape[1]]
     detail -= np.median(detail)
-    spread = MAD_TO_SIGMA * float(np.median(np.abs(detail)))
+    spread = float(mad_std(detail, centre=0))
     return known & ~ndimage.binary_dilation(detail > 4 * spread, iterations=5)
 
 
@@ -372,5 +372,5 @@ def sky_noise(picture: np.ndarray, sky: np.ndarray) -> tuple[float, int]:
     if d.size < 500:
         raise WorkbenchError("there is too little starless sky in these lights to measure the noise in")
     d = d - np.median(d)
-    kept = d[np.abs(d) < 5 * MAD_TO_SIGMA * np.median(np.abs(d))]
+    kept = d[np.abs(d) < 5 * mad_std(d, centre=0)]
     return float(np.sqrt(kept.var() / 1.25)), int(d.size)
