@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from ..core.cube import black_levels, channels_of, check_cube, one_value
-from ..core.errors import WorkbenchError
+from ..core.errors import WorkbenchError, said_of_all
 from ..core.mosaic import channel_count, channel_index, planes, spread
 from ..core.pairs import CLIPPED_FRACTION
 from ..core.parallel import Frames
@@ -177,11 +177,12 @@ def master_flat(
         means, bad, clipped = _flat_levels(frames, pedestal, saturation, dark_noise)
         good = [number for number in range(len(frames)) if number not in bad]
         if not good:
-            raise WorkbenchError(f"no flat can be used: {_in_one_line(bad)}; or put the flats away to do without")
+            reasons = "; ".join(said_of_all(bad.values()))
+            raise WorkbenchError(f"no flat can be used: {reasons}; or put the flats away to do without")
         frames.dropped += list(bad.values())
         frames.leave_out(list(bad))
         means = means[good][leave_out_odd(frames, scaled=True)]
-        remarks = flicker_warning(frames, pedestal)
+        remarks = flicker_warning(frames, pedestal) + ([_ALL_CLIPPED] if clipped else [])
         scale = means.mean(axis=0) / means
         model, error = _flat_model(frames, noise or dark_noise, pedestal, scale, saturation)
         how = {"pedestal": pedestal, "scale": scale, "saturation": saturation, "progress": progress}
@@ -191,7 +192,6 @@ def master_flat(
         result = _master(flat, frames, combined, model, noise)
     result["signal"].attrs.update(units="1", long_name="relative response (flat)")
     result["variance"].attrs.update(units="1", long_name="variance of the relative response")
-    remarks += [_ALL_CLIPPED] if clipped else []
     result.attrs["warnings"] = [*result.attrs["warnings"], *remarks]
     return result.assign_attrs(
         clipped=clipped,
@@ -296,18 +296,6 @@ def _flat_levels(
     return means, bad, clipped
 
 
-def _in_one_line(bad: dict[int, tuple[str, str]]) -> str:
-    """Say what is wrong with some frames: one of each kind of reason, and how many more have it."""
-    kinds: dict[str, list[tuple[str, str]]] = {}
-    for name, why in bad.values():
-        kinds.setdefault(why.split(" (")[0], []).append((name, why))
-    return "; ".join(
-        f"{name} {why}" + (f" ({len(alike) - 1} more like it)" if len(alike) > 1 else "")
-        for alike in kinds.values()
-        for name, why in alike[:1]
-    )
-
-
 def _calm_shot_noise(combined: Combined, cell: np.ndarray, black: np.ndarray, count: int) -> None:
     """Let the variance of the ordinary pixels follow the level around them, not their own noise."""
     levels = np.empty_like(combined.mean)
@@ -370,7 +358,7 @@ def _warnings(frames: Frames, combined: Combined, kind: str, *, known: bool) -> 
     names = channels_of(frames.cube.attrs["cfa_pattern"])
     warnings = []
     if lost := len(frames.dropped):
-        said = _in_one_line(dict(enumerate(frames.dropped)))
+        said = "; ".join(said_of_all(frames.dropped))
         warnings.append(f"{lost} of {lost + len(frames)} {kind} frames left out: {said}")
     if any(abs(ratio - 1) > _HELD for ratio in combined.chi2):
         ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in zip(names, combined.chi2, strict=True))

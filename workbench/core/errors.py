@@ -32,12 +32,14 @@ def said_of(subject: object, problem: str) -> str:
     ('a.nef is empty', 'a.nef: no such file')
     """
     subject, problem = printable(subject), printable(problem)
-    verbs = ["is", "was", "has", "does", "holds", "cannot", "decodes", "shows", "named", "belongs"]
+    verbs = ["is", "was", "has", "does", "holds", "cannot", "decodes", "shows", "differs", "named", "belongs"]
     return f"{subject} {problem}" if problem.split(" ", 1)[0] in verbs else f"{subject}: {problem}"
 
 
 def said_of_all(set_aside: Iterable[tuple[str | Path, str]]) -> list[str]:
-    """Return one sentence a reason, with its first file and how many more there are; numbers and names may differ.
+    """Return one sentence a reason, with its first file and how many more there are.
+
+    Numbers, names and what stands in brackets may differ.
 
     Examples
     --------
@@ -47,7 +49,7 @@ def said_of_all(set_aside: Iterable[tuple[str | Path, str]]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for subject, problem in set_aside:
         name = subject.name if isinstance(subject, Path) else subject
-        alike = re.sub(r"'[^']*'|\S*[\d./]\S*", "#", problem)
+        alike = re.sub(r"\([^)]*\)|'[^']*'|\S*[\d./]\S*", "#", problem)
         groups.setdefault(alike, []).append(said_of(name, problem))
     return [
         first + (f" (and {len(more)} more file{'s' * (len(more) > 1)} like it)" if more else "")
