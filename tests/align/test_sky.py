@@ -125,6 +125,7 @@ def test_two_nights_of_real_frames_agree(real_data):
     catalogue = catalogue_stars(193.04, 40.97, 1.8, date="2025-03-27")
     solution = solve_field(lists[0], frame.shape, catalogue, scale=2.393, centre=(193.04, 40.97), reach=1.0)
     assert solution.stars.sizes["star"] == 4
+    assert [solution.stars[name].attrs.get("units") for name in ("x", "ra", "index")] == ["pix", "deg", None]
     assert solution.rms < 0.1
     x, y = match_stars(*lists).transform.apply(
         *solution.wcs.all_world2pix(np.stack([catalogue.ra, catalogue.dec], 1), 0, quiet=True).T

@@ -194,11 +194,12 @@ def _fitted(
         fit, doubt = fit_transform(points, target, np.append(error, 1.0), kind=kind, weights=weights)
         crval, wcs = _refined(fit, middle, crval, scale, hand)
     centre_error = float(doubt[-1]) * max(residuals.attrs["scatter"], 1.0) * scale
-    matched = {name: ("star", catalogue[name].values[near[one]]) for name in ("ra", "dec", "magnitude", "bp_rp", "b_v")}
+    listed = (catalogue[name] for name in ("ra", "dec", "magnitude", "bp_rp", "b_v"))
+    matched = {column.name: ("star", column.values[near[one]], column.attrs) for column in listed}
     dx, dy = pixels[two].T - np.stack(wcs.all_world2pix(sky[near[one]], 0, quiet=True), axis=1)
-    columns = {"x": pixels[two][:, 0], "y": pixels[two][:, 1], "dx": dx, "dy": dy, "error": error, "index": two}
-    table = xr.Dataset(matched | {name: ("star", values) for name, values in columns.items()})
-    table["used"] = "star", residuals["used"].values
+    columns = {"x": pixels[two][:, 0], "y": pixels[two][:, 1], "dx": dx, "dy": dy, "error": error}
+    table = xr.Dataset(matched | {name: ("star", values, {"units": "pix"}) for name, values in columns.items()})
+    table["index"], table["used"] = ("star", two), ("star", residuals["used"].values)
     return Solution(wcs, (int(shape[0]), int(shape[1])), table, centre_error, found.chance)
 
 
