@@ -6,7 +6,7 @@ import xarray as xr
 
 from workbench.core.dark import dark_current_at
 from workbench.core.errors import WorkbenchError
-from workbench.core.noise import SOURCES, noise_budget, variance_terms
+from workbench.core.noise import SOURCES, mean_at_settings, mean_of_channels, noise_budget, variance_terms
 from workbench.simulate import d7000, expose
 
 
@@ -80,3 +80,33 @@ def test_what_is_missing_is_named():
     sensor = sensor_of(d7000(), [200]).drop_vars("doubling_temperature")
     with pytest.raises(WorkbenchError, match=r"the dark current at 20 °C is not known: shoot darks"):
         noise_budget(sensor, rate=1.0, exposure=[1.0])
+
+
+def test_the_error_of_a_mean_of_channels_holds_what_they_share():
+    """Gains with own errors of 0.01 and a shared one of 0.02; the read noise is in proportion to the gain."""
+    rng = np.random.default_rng(4)
+    gain, read, trials = 0.5 + np.zeros(4), 3.0 + np.zeros(4), 20_000
+    off = rng.normal(0, 0.02, (trials, 1)) + rng.normal(0, 0.01, (trials, 4))
+    sensor = xr.Dataset(
+        {
+            "gain": (("iso", "channel"), gain + off),
+            "gain_error": (("iso", "channel"), np.full((trials, 4), np.hypot(0.02, 0.01))),
+            "gain_shared_error": (("iso", "channel"), np.full((trials, 4), 0.02)),
+            "read_noise": (("iso", "channel"), read * (gain + off) / gain),
+            "read_noise_error": (("iso", "channel"), np.full((trials, 4), 3.0 / 0.5 * np.hypot(0.02, 0.01))),
+        }
+    )
+    for name, truth in (("gain", 0.5), ("read_noise", 3.0)):
+        mean, error = mean_at_settings(sensor, name)
+        assert np.std((mean - truth) / error) == pytest.approx(1, abs=0.02)
+        alone, own = mean_at_settings(sensor.drop_vars("gain_shared_error"), name)
+        assert np.std((alone - truth) / own) > 1.7  # as if independent: far too small
+
+
+def test_a_mean_of_channels_leaves_out_what_is_unknown():
+    values, errors = np.array([[1.0, np.nan, 3.0], [np.nan] * 3, [2.0, 2.0, 2.0]]), np.array([0.3, np.nan, 0.4])
+    mean, error = mean_of_channels(values, np.broadcast_to(errors, (3, 3)))
+    np.testing.assert_allclose(mean, [2.0, np.nan, 2.0])
+    np.testing.assert_allclose(error, [0.25, np.nan, np.nan])
+    bound = mean_of_channels([2.0, 3.0], [np.inf, np.inf], [np.inf, np.inf])
+    assert (float(bound[0]), float(bound[1])) == (2.5, np.inf)

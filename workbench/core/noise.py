@@ -172,7 +172,8 @@ def mean_of_channels(values: Any, errors: Any, shared: Any = 0.0) -> tuple[np.nd
     values, errors, shared = (np.asarray(part, float) for part in np.broadcast_arrays(values, errors, shared))
     known = np.isfinite(values)
     count = np.where(known.any(axis=-1), known.sum(axis=-1), np.nan)
-    own = np.where(errors == shared, 0.0, errors**2 - shared**2)  # infinite ones, too
+    with np.errstate(invalid="ignore"):
+        own = np.where(errors == shared, 0.0, errors**2 - shared**2)  # infinite ones, too
     sums = (np.where(known, part, 0).sum(axis=-1) for part in (values, own, shared))
     mean, own, common = (part / count for part in sums)
     return mean, np.sqrt(own / count + common**2)
