@@ -84,7 +84,7 @@ def _in_one_line(command: Command) -> Command:
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
-        from .errors import WorkbenchError
+        from .core.errors import WorkbenchError
 
         try:
             result = command(*args, **kwargs)
@@ -108,7 +108,7 @@ def _in_one_line(command: Command) -> Command:
 def _replace(context: click.Context, option: click.Parameter, given: bool) -> None:
     """Let the command replace files that the workbench did not make."""
     if given:
-        from .files import overwriting
+        from .core.files import overwriting
 
         context.with_resource(overwriting())
 
@@ -122,8 +122,8 @@ _OVERWRITE = click.Option(
 def _take_share(context: click.Context, option: click.Parameter, value: Any) -> None:
     """Let the command use so many threads, or so much memory."""
     if value is not None:
-        from .errors import WorkbenchError
-        from .parallel import machine_share
+        from .core.errors import WorkbenchError
+        from .core.parallel import machine_share
 
         try:
             context.with_resource(machine_share(**{str(option.name): value}))
