@@ -17,6 +17,7 @@ import xarray as xr
 from workbench import finish
 from workbench.app.divider import WIDTH, html_pane, jpeg, pixels, screen_level
 from workbench.charts import theme
+from workbench.core.statistics import mad_std
 from workbench.core.values import unit_text
 from workbench.ingest.catalogue import open_folder
 from workbench.pipelines.stacking import stack_folder
@@ -177,7 +178,7 @@ def five_finishes(stack: xr.Dataset) -> list[tuple[FinishStyle, xr.Dataset, dict
         numbers = {
             "black": 100 * float((levels == 0).all(axis=-1).mean()),
             "white": 100 * float((levels == 255).any(axis=-1).mean()),
-            "grain": 1.4826 * float(np.median(np.abs(np.diff(grey, axis=1)))) / np.sqrt(2),
+            "grain": float(mad_std(np.diff(grey, axis=1), centre=0)) / np.sqrt(2),
             "nebula": float(np.ptp(np.nanquantile(cells, (0.1, 0.9)))),
         }
         out.append((way, done.picture, numbers))

@@ -164,7 +164,7 @@ def _denoise_plane(
     # stabilised domain lies low by a/4 of the noise variance taken out (the exact unbiased inverse, see below)
     result = signal + (unstabilise(stable - taken, a, b) - unstabilise(stable, a, b))
     before, after = (
-        float(np.median(np.abs(np.diff(values[::4], axis=1)[free[::4, 1:] & free[::4, :-1]])))
+        float(mad_std(np.diff(values[::4], axis=1)[free[::4, 1:] & free[::4, :-1]], centre=0))
         for values in (stable, stable - taken)
     )
     share = after / before if before else 1.0

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 
 from ..align.transform import Transform
-from ..core.statistics import MAD_TO_SIGMA
+from ..core.statistics import mad_std
 from ..stars.survey import BLOCK as SURVEY_BLOCK
 from ..stars.survey import FrameSurvey
 
@@ -95,7 +95,7 @@ def _block_chi(left: np.ndarray, sigma: np.ndarray) -> float:
         return np.nan
     left, weight = left[:, whole], 1 / np.square(sigma[:, whole])
     apart = (left - (weight * left).sum(0) / weight.sum(0)) * np.sqrt(weight * count / (count - 1))
-    return float((MAD_TO_SIGMA * np.median(np.abs(apart))) ** 2)
+    return float(mad_std(apart, centre=0) ** 2)
 
 
 def _surface(design: np.ndarray, values: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, float]:
@@ -107,7 +107,7 @@ def _surface(design: np.ndarray, values: np.ndarray, good: np.ndarray) -> tuple[
         root = np.sqrt(weight)
         coefficients, *_ = np.linalg.lstsq(design * root[:, None], values * root, rcond=None)
         residual = values - design @ coefficients
-        spread = MAD_TO_SIGMA * float(np.median(np.abs(residual[good])))
+        spread = float(mad_std(residual[good], centre=0))
         if spread <= 1e-9:
             break
         new = np.where(good, np.maximum(1 - (residual / (5 * spread)) ** 2, 0) ** 2, 0.0)
