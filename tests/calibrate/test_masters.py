@@ -1,5 +1,7 @@
 """Masters against the virtual camera's truth: unbiased, and the variance map is the measured scatter."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -167,6 +169,15 @@ def test_a_wrong_noise_model_is_noticed(rig, bias):
     assert any("do not scatter as the noise model says" in word for word in master.attrs["warnings"])
     chi, error = rig.chi_square(master["signal"], rig.true_flat, master["variance"])
     assert chi == pytest.approx(1, abs=4 * error)  # the variance is that of the frames all the same
+
+
+def test_darks_of_another_offset_show_by_the_noise_that_they_lack(rig, bias, noise):
+    def said(dark):
+        return [text for text in master_dark(dark, bias, noise, progress=False).attrs["warnings"] if "lie" in text]
+
+    assert said(rig.dark) == []
+    (text,) = said(rig.dark.copy(data=rig.dark.values + np.uint16(60)))
+    assert float(re.search(r"some ([\d.]+) ADU of it have not the noise", text)[1]) == pytest.approx(60, rel=0.15)
 
 
 def test_what_does_not_belong_together_is_refused(rig, bias, noise):

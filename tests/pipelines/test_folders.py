@@ -300,9 +300,10 @@ def test_lights_with_doubled_stars_are_set_aside_and_never_the_reference(tmp_pat
 
 def test_darks_are_scaled_to_the_lights_by_the_typed_command(tmp_path):
     """Darks six kelvin warmer than they say: the factor is that of the dark law, within three of its errors."""
-    camera = cooled(SHAPE, dark_current=8.0, hot_fraction=0.01)
-    warm = Batch("dark", 6, 60.0, temperature=-4.0, header={"CCD-TEMP": -10.0, "SET-TEMP": -10})
-    night(tmp_path, [Batch("bias", 6, 0.0), warm, Batch("flat", 6, 1.0), Batch("light", 4, 60.0)], camera)
+    camera = cooled(SHAPE, dark_current=0.3, hot_fraction=0.01)
+    warm = Batch("dark", 6, 60.0, temperature=26.0, header={"CCD-TEMP": 20.0, "SET-TEMP": 20})
+    light = Batch("light", 4, 60.0, temperature=20.0)
+    night(tmp_path, [Batch("bias", 6, 0.0), warm, Batch("flat", 6, 1.0), light], camera)
     command = ["stack", str(tmp_path), "--out", str(tmp_path / "s.fits"), "--overwrite"]
     done = CliRunner().invoke(main, command)
     assert "do not fit" in done.output
@@ -310,6 +311,6 @@ def test_darks_are_scaled_to_the_lights_by_the_typed_command(tmp_path):
     assert done.exit_code == 0, done.output
     assert "do not fit" not in done.output
     factor, error = map(float, re.search(r"darks scaled by ([\d.]+) ± ([\d.]+)", done.output).groups())
-    truth = camera.mean_dark_current(-10) / camera.mean_dark_current(-4)
+    truth = camera.mean_dark_current(20) / camera.mean_dark_current(26)
     assert abs(factor - truth) < 3 * error
     assert error < 0.05

@@ -24,7 +24,7 @@ from .combine import Combined, combine_frames
 from .matching import median_of, require_alike, require_one_setting, require_one_temperature
 from .noise import SensorNoise, hot_slope, light_variance, model_of, read_variance
 from .planes import calm_levels
-from .usable import flicker_warning, frames_alike, frames_saturate_at, leave_out_odd
+from .usable import flicker_warning, frames_alike, frames_saturate_at, leave_out_odd, offset_warning
 
 SATURATED = 0.98  # of the way from black to white level: flats are not linear beyond it
 MOST_SATURATED = 0.02  # of a colour's pixels: where all flats are saturated in no more, these pixels are missing
@@ -115,7 +115,9 @@ def master_dark(
         model, error = _dark_model(frames, bias, black, noise)
         combined = combine_frames(frames, model, black=black, progress=progress)
         _calm_shot_noise(combined, frames.cell, black, len(frames))
-        return _master(dark, frames, combined, model, noise).assign_attrs(gain_error=[error] * frames.channels)
+        result = _master(dark, frames, combined, model, noise).assign_attrs(gain_error=[error] * frames.channels)
+        doubts = offset_warning(np.asarray(combined.chi2), model, levels - black)
+        return result.assign_attrs(warnings=[*result.attrs["warnings"], *doubts])
 
 
 def master_flat(

@@ -19,6 +19,7 @@ _SIGMAS = 6.0
 _ENOUGH = 20_000  # pixels of a channel, for a share of them to a hundredth
 _FLICKER = 0.002  # of the light, from row to row: more than pixels differ by in the mean of a few frames
 _CERTAIN = 6.0  # σ of it
+_CALM = 0.9  # of the scatter² of the noise model: less, and a part of the darks' signal is none
 _ABOVE_THE_END = 0.01  # of all samples: above a level where one frame's values pile up
 
 
@@ -154,4 +155,22 @@ def flicker_warning(frames: Frames, pedestal: np.ndarray) -> list[str]:
         f"the light of the flats flickers: rows are brighter or darker by {share:.1%}, otherwise in each flat, and "
         f"{share / math.sqrt(len(frames)):.2%} of it stays in the master; expose for a tenth of a second or longer, or "
         "use a lamp that runs on neither the mains nor a dimmer"
+    ]
+
+
+def offset_warning(chi2: np.ndarray, model: np.ndarray, above: np.ndarray) -> list[str]:
+    """Return a warning where darks stand above the bias frames, and scatter too little for that to be dark signal.
+
+    Of the variance a + b D of a frame (`model`, (channel, 2)) at the level D (`above`) [ADU] the share `chi2` is there:
+    (1 - χ²)(a/b + D) of D is an offset.
+    """
+    if (chi2 > _CALM).any() or not (model[:, 1] > 0).all() or not (above > 0).all():
+        return []
+    silent = float(((1 - chi2) * (model[:, 0] / model[:, 1] + above)).mean())
+    if silent > 1.3 * above.mean():  # the noise model is wrong otherwise
+        return []
+    return [
+        f"the darks lie {above.mean():.3g} ADU above the bias frames, and some {silent:.2g} ADU of it have not the "
+        "noise of a dark signal: darks and bias frames are of different offset settings, or the black level rises with the "
+        "exposure; the sky of the lights is off by as much"
     ]
