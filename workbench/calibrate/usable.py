@@ -171,6 +171,6 @@ def offset_warning(chi2: np.ndarray, model: np.ndarray, above: np.ndarray) -> li
         return []
     return [
         f"the darks lie {above.mean():.3g} ADU above the bias frames, and some {silent:.2g} ADU of it have not the "
-        "noise of a dark signal: darks and bias frames are of different offset settings, or the black level rises with the "
-        "exposure; the sky of the lights is off by as much"
+        "noise of a dark signal: darks and bias frames are of different offset settings, or the black level rises with "
+        "the exposure; the sky of the lights is off by as much"
     ]
