@@ -52,4 +52,4 @@ format: $(READY)  ## put the style right
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 clean:  ## remove what the other commands made
-	rm -rf build charts screenshots site notebooks/measured data-samples/generated data-samples/.generated* .pytest_cache .ruff_cache
+	rm -rf build charts screenshots site notebooks/measured data-samples/generated* data-samples/.generated* .pytest_cache .ruff_cache

@@ -5,6 +5,7 @@ from . import explorers as explorers
 from . import finish_explorers as finish_explorers
 from . import finishing as finishing
 from . import firmware as firmware
+from . import night as night
 from . import noise as noise
 from . import palettes as palettes
 from . import planning as planning
@@ -56,6 +57,9 @@ from .firmware import codes_after_multiplying as codes_after_multiplying
 from .firmware import hot_pixels_after_filtering as hot_pixels_after_filtering
 from .firmware import noise_after_filtering as noise_after_filtering
 from .firmware import simulate_firmware as simulate_firmware
+from .night import grades as grades
+from .night import night_with_faults as night_with_faults
+from .night import real_night as real_night
 from .noise import bias_average as bias_average
 from .noise import browse_frames as browse_frames
 from .noise import frame_picture as frame_picture
@@ -64,7 +68,6 @@ from .noise import noise_by_source as noise_by_source
 from .noise import virtual_exposure as virtual_exposure
 from .palettes import narrowband_stacks as narrowband_stacks
 from .palettes import palette_explorer as palette_explorer
-from .palettes import write_narrowband as write_narrowband
 from .planning import brighter_sky as brighter_sky
 from .planning import drifting_lights as drifting_lights
 from .planning import mount_drift as mount_drift

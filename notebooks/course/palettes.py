@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
-from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,38 +16,13 @@ from workbench import finish
 from workbench.app.divider import Divider, html_pane, pixels
 from workbench.app.live_charts import live_text
 from workbench.pipelines.stacking import stack_folder
-from workbench.simulate.capture import Batch, cooled, write_frames
-from workbench.simulate.night import START, make_night
-from workbench.simulate.sky import make_sky
+from workbench.simulate import sample_folder
 
-BANDS = ("SII", "Ha", "OIII")
 PALETTES = {
     "SHO": "SHO",
     "HOO": "HOO",
     "sums": "R=0.6*SII+0.4*Ha, G=0.3*Ha+0.7*OIII, B=OIII",
 }
-_SHAPE = (240, 360)
-_BRIGHT = {"SII": 0.4, "Ha": 1.0, "OIII": 0.7}  # of the nebula [e-/s/pixel], at most
-_STARLIGHT, _SKY = 0.15, (0.05, 0.05, 0.05)  # what a narrow band lets through: of the stars; [e-/s/pixel] of the sky
-
-
-def write_narrowband(folder: str | Path, *, lights: int = 5, seed: int = 12) -> Path:
-    """Write a night through SII, Ha and OIII of a virtual cooled camera at gain setting 100, as a capture program does.
-
-    The bands show the same stars and a nebula of their own each.
-    """
-    camera, stars = cooled(_SHAPE), make_sky(_SHAPE, stars=90, brightest=900.0, faintest=40.0, seed=seed)
-    dark = [Batch("bias", 6, 0.0, 100.0), Batch("dark", 6, 300.0, 100.0)]
-    write_frames(folder, camera, [*dark, *(Batch("flat", 6, 2.0, 100.0, filter=band) for band in BANDS)], seed=seed)
-    for number, band in enumerate(BANDS, seed):
-        gas = make_sky(_SHAPE, nebula=_BRIGHT[band], seed=number).nebula[:1].repeat(3, axis=0)
-        turned = {"SII": gas[:, ::-1], "Ha": gas, "OIII": gas[:, :, ::-1]}[band]
-        sky = replace(stars, nebula=turned, flux=_STARLIGHT * stars.flux)
-        views = make_night(sky, lights, exposure=300.0, background=_SKY, seed=number)
-        start = START + timedelta(hours=number - seed + 1)
-        batch = Batch("light", lights, 300.0, 100.0, filter=band, folder=f"lights/{band}", views=views, start=start)
-        write_frames(folder, camera, [batch], sky=sky, seed=number)
-    return Path(folder)
 
 
 @cache
@@ -59,7 +32,8 @@ def narrowband_stacks() -> dict[str, xr.Dataset]:
     The level of the darkest twentieth is subtracted from each.
     """
     with tempfile.TemporaryDirectory() as aside:
-        done = stack_folder(write_narrowband(Path(aside) / "night"), Path(aside) / "night.fits", progress=False)
+        night = sample_folder("cooled", progress=False)
+        done = stack_folder(night, Path(aside) / "night.fits", progress=False)
         stacks = {name: finish.read_picture(one.path).load() for name, one in done.stacks.items()}
     whole = np.logical_and.reduce([np.isfinite(stack["signal"].values[0]) for stack in stacks.values()])
     rows, columns = (np.flatnonzero(whole.mean(axis) > 0.5) for axis in (1, 0))

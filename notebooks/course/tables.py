@@ -27,7 +27,7 @@ def truth(folder: str | Path) -> xr.Dataset:
     xarray.Dataset
         ``gain`` [e⁻/ADU], ``read_noise`` and ``saturation`` [e⁻], ``read_noise_adu`` [ADU] over iso;
         ``dark_current``, ``median`` and ``dcnu`` [e⁻/s/pixel] over temperature; ``black_level`` and
-        ``fixed_pattern`` [ADU], ``prnu`` [%], ``unity_gain_iso``, ``doubling_temperature`` [K].
+        ``fixed_pattern`` [ADU], ``prnu`` [%], ``unity_gain_iso``, ``activation_energy`` [eV].
     """
     path = Path(folder) / "truth.json"
     if not path.is_file():
@@ -42,8 +42,8 @@ def truth(folder: str | Path) -> xr.Dataset:
         data[name] = ("temperature", [one[key] for one in darks], {"units": darks[0]["unit"]})
     for name in ("black_level", "fixed_pattern", "prnu", "unity_gain_iso"):
         data[name] = ((), content[name]["value"], {"units": content[name].get("unit", "1")})
-    doubling = content["dark_law"]["doubling_temperature"]
-    data["doubling_temperature"] = ((), doubling["value"], {"units": doubling["unit"]})
+    energy = content["dark_law"]["activation_energy"]
+    data["activation_energy"] = ((), energy["value"], {"units": energy["unit"]})
     coords = {
         "iso": [float(one["iso"]) for one in settings],
         "temperature": [float(one["temperature_c"]) for one in darks],

@@ -51,6 +51,7 @@ MOVES: dict[str, tuple[str, Callable[[Locator], None]]] = {
     "12-background-and-colour": ("course.background_explorer", slide("ArrowLeft", times=4)),
     "13-stretch-and-finish": ("course.stretch_explorer", slide(times=3)),
     "14-plan-the-next-night": ("course.sub_length_explorer", slide()),
+    "15-a-real-night": ("course.browse_frames", slide()),
 }
 
 

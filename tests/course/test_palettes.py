@@ -7,6 +7,7 @@ from course import palettes
 
 from workbench.core.errors import WorkbenchError
 from workbench.finish import parse_palette
+from workbench.simulate.narrowband import BANDS
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def steps():
 
 def test_a_weight_scales_a_colour_and_its_noise_alike(steps):
     bands = list(steps.stacks)
-    assert sorted(bands) == sorted(palettes.BANDS)
+    assert sorted(bands) == sorted(BANDS)
     plain = steps.compose("SHO", *(1.0 for _ in bands))
     half = steps.compose("SHO", *(0.5 if name == "Ha" else 1.0 for name in bands))
     ratio = (half["signal"] / plain["signal"]).median(("y", "x")).values
@@ -35,6 +36,6 @@ def test_every_palette_is_shown_with_its_noise(steps, palette):
 
 def test_the_bands_are_ordinary_palettes():
     for text in palettes.PALETTES.values():
-        assert {name for terms in parse_palette(text).values() for name in terms} <= set(palettes.BANDS)
+        assert {name for terms in parse_palette(text).values() for name in terms} <= set(BANDS)
     with pytest.raises(WorkbenchError):
         parse_palette("R=2")

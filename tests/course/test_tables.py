@@ -18,7 +18,7 @@ def test_the_truth_of_the_samples_and_none_for_real_frames(small_samples, tmp_pa
     true = course.truth(small_samples)
     assert true["gain"].sel(iso=200).item() == pytest.approx(1.065)
     assert true["read_noise_adu"].sel(iso=800).item() == pytest.approx(2.45413 / 0.26625, rel=1e-4)
-    assert true["doubling_temperature"].item() == 6.0
+    assert true["activation_energy"].item() == 0.65
     assert course.truth(tmp_path).get("gain") is None
 
 

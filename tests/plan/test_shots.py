@@ -42,8 +42,8 @@ def test_what_is_there_is_counted_and_what_is_missing_asked_for(samples):
     bias = rows[(rows.kind == "bias") & (rows.iso == 200)].iloc[0]
     assert (bias.wanted, bias.there, bias.shoot) == (10, 8, 2)
     flats = rows[(rows.kind == "flat") & (rows.iso == 100)].set_index("exposure")
-    assert flats.loc[[0.4, 0.05, 0.025], "shoot"].sum() == 0  # as in the folder
-    assert flats.loc[0.0125, "shoot"] == 2  # the faintest there has twice that
+    assert len(flats) == 6
+    assert rows[rows.kind == "flat"].shoot.sum() == 0  # six levels in the folder, at every ISO
     growth = rows[rows.why.str.contains("growth")]
     assert growth.exposure.tolist() == [60, 300, 600]
     assert growth.shoot.sum() == 0

@@ -1,5 +1,6 @@
 """The sample frames: the same bytes every time, true to their truth, whole or not there."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -12,7 +13,8 @@ import rawpy
 from workbench.core.errors import WorkbenchError
 from workbench.simulate import night
 from workbench.simulate import samples as module
-from workbench.simulate.samples import FULL, SMALL, SampleWarning, hash_folder, plan, sample_folder, write_samples
+from workbench.simulate.recipe import plan
+from workbench.simulate.samples import FAULTS, FULL, SMALL, SampleWarning, hash_folder, sample_folder, write_samples
 
 
 def pixels(path):
@@ -88,7 +90,7 @@ def test_frames_agree_with_the_truth(samples, truth):
         assert bias[0].mean() == pytest.approx(
             truth["black_level"]["value"], abs=5 * noise / gain / bias[0].size ** 0.5
         )
-        speed = {100: "1-10s", 1600: "1-160s"}[iso]
+        speed = {100: "1-8s", 1600: "1-125s"}[iso]
         first, second = (pixels(samples / "flats" / f"flat_ISO{iso}_{speed}_{number}.dng") - 600 for number in (1, 2))
         second *= first.mean() / second.mean()  # the lamp's drift
         measured = first.mean() / (np.var(first - second) / 2 - variance)
@@ -108,10 +110,17 @@ def test_frames_agree_with_the_truth(samples, truth):
 
 
 def test_truth_follows_its_own_law(truth):
-    law, current = truth["dark_law"], {dark["temperature_c"]: dark["value"] for dark in truth["dark_current"]}
-    assert law["doubling_temperature"]["value"] == 6
-    assert current[20.0] == law["dark_current_reference"]["value"] == 0.3
-    assert current[30.0] / current[0.0] == pytest.approx(2**5)
+    """Arrhenius' law at the sensor's temperature, which the thermometer misses by tenths of a kelvin."""
+    law = truth["dark_law"]
+    assert law["activation_energy"]["value"] == 0.65
+    assert law["dark_current_reference"]["value"] == 0.3
+    for dark in truth["dark_current"]:
+        kelvin = dark["sensor_c"] + 273.15
+        factor = np.exp(-0.65 / 8.617333262e-5 * (1 / kelvin - 1 / 293.15))
+        assert dark["value"] == pytest.approx(0.3 * factor, rel=1e-6)
+    off = [dark["sensor_c"] - dark["temperature_c"] for dark in truth["dark_current"]]
+    assert 0.3 < max(map(abs, off)) <= 0.5
+    assert law["doubling_temperature"]["value"] == pytest.approx(np.log(2) * 8.617333262e-5 * 293.15**2 / 0.65)
     assert truth["simulated"] is True
     assert "simulated" in truth["camera"]
 
@@ -138,6 +147,48 @@ def test_stars_stand_where_the_truth_says(samples, truth):
             weight[weight < 0.1 * weight.max()] = 0
             assert (rows * weight).sum() / weight.sum() == pytest.approx(true_y, abs=0.5)
             assert (columns * weight).sum() / weight.sum() == pytest.approx(true_x, abs=0.5)
+
+
+@pytest.mark.parametrize("name", ["warm", "faults", "cooled"])
+def test_a_set_on_request_has_the_published_bytes(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    folder = sample_folder(name, progress=False)
+    assert folder == tmp_path / f"samples-{name}"
+    found = {line for line in hash_folder(folder).splitlines() if not line.endswith("  .recipe")}
+    assert found == set(module.HASHES.with_stem(f"samples-{name}").read_text().splitlines())
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 10e6
+    frame = next(folder.rglob("bias_*"))
+    before = frame.stat().st_mtime_ns
+    sample_folder(name, progress=False)
+    assert frame.stat().st_mtime_ns == before
+
+
+def test_a_set_that_does_not_exist_is_refused():
+    with pytest.raises(WorkbenchError, match="no sample frames are called 'cold'; there are warm, faults, cooled"):
+        sample_folder("cold")
+
+
+def test_the_exercise_has_the_faults_of_its_recipe(tmp_path):
+    """Dust elsewhere in the flats, twice the dark current that the temperature stands for, one light twice."""
+    folder = write_samples(tmp_path, FAULTS, progress=False)
+    lights = sorted((folder / "lights").iterdir())
+    assert lights[FAULTS.doubled - 1].read_bytes() == lights[-1].read_bytes()
+    assert len({path.read_bytes() for path in lights}) == len(lights) - 1 == 5
+    truth = json.loads((folder / "truth.json").read_text())
+    (dark,) = truth["dark_current"]
+    seconds, gain = FAULTS.darks[0][2], truth["settings"][0]["gain"]["value"]
+    files = sorted((folder / "darks").rglob("*.dng"))
+    mean = np.mean([pixels(path).mean() for path in files]) - truth["black_level"]["value"]
+    assert mean * gain / seconds == pytest.approx(dark["value"], rel=0.01)
+    assert dark["value"] > 1.9 * 0.3
+    # the flats over those with the dust where the lights have it
+    still = write_samples(tmp_path / "still", dataclasses.replace(FAULTS, dust_moved=(0, 0)), progress=False)
+    name = "flats/flat_ISO800_1-20s_1.dng"
+    moved, there = ((pixels(root / name) - 600) for root in (folder, still))
+    ratio = moved / there
+    blocks = ratio.reshape(160, 2, 240, 2).mean((1, 3))
+    assert blocks.min() < 0.9
+    assert blocks.max() > 1.1
 
 
 def test_the_folder_is_made_once_and_kept(cache):

@@ -1,8 +1,10 @@
 from . import capture as capture
 from . import field as field
 from . import firmware as firmware
+from . import narrowband as narrowband
 from . import night as night
 from . import paint as paint
+from . import recipe as recipe
 from . import samples as samples
 from . import sensor as sensor
 from . import sky as sky

@@ -102,7 +102,8 @@ class Shot:
     """One frame to be taken: its file and setting (exposure [s], temperature [°C]), and what it is pointed at.
 
     A flat has the lamp's level, a light the number of its view and the `lens`: focal length [mm] and pixel size [µm].
-    `wait` [s] goes by before it is taken.
+    `wait` [s] goes by before it is taken.  The sensor may be `warmer` [K] than its thermometer states, and the dust may
+    have moved (y, x) [px].
     """
 
     file: str
@@ -115,6 +116,8 @@ class Shot:
     view: int | None = None
     lens: tuple[float, float] | None = None
     wait: float = 0.0
+    warmer: float = 0.0
+    dust_moved: tuple[int, int] = (0, 0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,12 +138,13 @@ class Scene:
         """Expose one frame: the mosaic, uint16 (y, x) [ADU]."""
         rate, hits = 0.0, None
         if shot.kind == "flat":
-            rate = self.through * self.sensor.spread(shot.lamp * np.array(self.lamp))
+            through = np.roll(self.through, shot.dust_moved, axis=(0, 1))
+            rate = through * self.sensor.spread(shot.lamp * np.array(self.lamp))
         elif shot.view is not None:  # a light
             view = self.views[shot.view]
             rate = self.through * render(self.sky, view, self.sensor.cfa_pattern, threads=1)
             hits = cosmic_rays(self.sky, view)
-        setting = {"iso": shot.iso, "exposure": shot.exposure, "temperature": shot.temperature}
+        setting = {"iso": shot.iso, "exposure": shot.exposure, "temperature": shot.temperature + shot.warmer}
         return expose(self.sensor, rate, **setting, seed=seed, hits=hits, threads=1)
 
 
