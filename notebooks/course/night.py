@@ -77,8 +77,8 @@ def _fetch(folder: Path, night: dict[str, Any]) -> None:
         except requests.RequestException as problem:
             raise NoRealNightError(
                 f"No real night: {night['about']} ({night['size_mb']} MB, {night['licence']}) could not be fetched "
-                f"from {frame['url']} ({type(problem).__name__}); run this cell again when there is a network, or give the "
-                "folder of a night of your own."
+                f"from {frame['url']} ({type(problem).__name__}); run this cell again when there is a network, or "
+                "give the folder of a night of your own."
             ) from None
         except ValueError as problem:
             raise WorkbenchError(
