@@ -47,9 +47,7 @@ class Recipe:
     isos: tuple[int, ...]
     bias: int
     steps: tuple[int, ...]  # of the flats, in third stops below the brightest
-    transfer: (
-        tuple[int, ...] | None
-    )  # the same, of others for no master; None: no saturated ones either
+    transfer: tuple[int, ...] | None  # the same, of others for no master; None: no saturated ones either
     darks: tuple[tuple[float, float, float, int], ...]  # iso, temperature [°C], exposure [s], frames
     lights: tuple[int, ...]  # of each night
     focal_length: float  # [mm]
