@@ -2,8 +2,10 @@
 
 import math
 import os
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from workbench.core.errors import WorkbenchError
 from workbench.ingest import open_folder, read_frame
 from workbench.ingest.catalogue import read_manifest
 
+ROOT = Path(__file__).parents[2]
 JPEG = b"\xff\xd8\xff\xe0" + bytes(200)
 
 
@@ -356,15 +359,25 @@ def read(folder, text, encoding="utf-8"):
 
 
 def test_every_column(tmp_path):
-    told = read(
-        tmp_path,
-        "file,kind,iso,exposure_s,aperture,temperature_c,cfa,black_level,white_level,camera,time,remark\n"
-        "sub/a.nef,Flats,100,1/30,5.6,-4.5,gbrg,600 601 602 603,16383,NIKON D7000,2014-07-15T13:07:40,cloudy\n",
-    )
+    values = {
+        "file": "sub/a.nef", "kind": "Flats", "iso": "100", "gain": "0", "offset": "50", "readout_mode": "High Gain",
+        "binning": "2", "filter": "h-alpha", "rotation": "-12.5", "exposure_s": "1/30", "aperture": "5.6",
+        "temperature_c": "-4.5", "cfa": "gbrg", "black_level": "600 601 602 603", "white_level": "16383",
+        "camera": "NIKON D7000", "time": "2014-07-15T13:07:40",
+    }  # fmt: skip
+    written = (ROOT / "docs" / "frames-csv.md").read_text(encoding="utf-8").split("Other columns are ignored")[0]
+    assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", written, re.M)))) == set(values)
+    told = read(tmp_path, f"{','.join([*values, 'remark'])}\n{','.join([*values.values(), 'cloudy'])}\n")
     assert told == {
         "sub/a.nef": {
             "kind": "flat",
             "iso": 100,
+            "gain_setting": 0,
+            "offset_setting": 50,
+            "readout_mode": "High Gain",
+            "binning": 2,
+            "filter": "Ha",
+            "rotation": -12.5,
             "exposure": 1 / 30,
             "aperture": 5.6,
             "temperature": -4.5,
