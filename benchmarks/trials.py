@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -66,19 +67,32 @@ def repeat(
     workers: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Return every interval of many trials: quantity, value, error, truth."""
+    """Return every interval of many trials: seed, quantity, value, error, truth."""
     seeds = range(first_seed, first_seed + trials)
-    rows: list[Row] = []
+    rows: list[tuple[int, str, float, float, float]] = []
     workers = workers or os.cpu_count() or 1
-    if workers == 1:
-        for seed in tqdm(seeds, desc="sets of frames", disable=not progress):
-            rows += trial(seed)
-    else:
-        with ProcessPoolExecutor(workers) as pool:
-            found = pool.map(trial, seeds, chunksize=4)
-            for one in tqdm(found, desc="sets of frames", total=trials, disable=not progress):
-                rows += one
-    return pd.DataFrame(rows, columns=["quantity", "value", "error", "truth"])
+    with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
+        found = pool.map(trial, seeds, chunksize=4) if pool else map(trial, seeds)
+        numbered = tqdm(zip(seeds, found, strict=True), desc="sets of frames", total=trials, disable=not progress)
+        for seed, intervals in numbered:
+            rows += [(seed, *interval) for interval in intervals]
+    return pd.DataFrame(rows, columns=["seed", "quantity", "value", "error", "truth"])
+
+
+def kept(path: Path | None) -> pd.DataFrame:
+    """Return what earlier parts of a run found, by the file that they left; nothing without one."""
+    return (
+        pd.DataFrame()
+        if path is None or not path.exists()
+        else pd.read_csv(path, keep_default_na=False, na_values=["nan"])
+    )
+
+
+def keep(path: Path | None, found: pd.DataFrame) -> None:
+    """Leave what was found for the next part of a run."""
+    if path is not None:
+        with aside(path) as part:
+            found.to_csv(part, index=False, na_rep="nan")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -100,11 +114,22 @@ def report(
     parser.add_argument("--trials", type=int, default=2000, help="sets of frames (2000)")
     parser.add_argument("--first-seed", type=int, default=1, help="of the first set (1)")
     parser.add_argument("--workers", type=int, help="processes (as many as cores)")
+    parser.add_argument(
+        "--kept", type=Path, help="CSV of earlier parts of the run, which go into the page; this is added"
+    )
     parser.add_argument("--out", type=Path, default=page, help="where to write the page")
     given = parser.parse_args()
     start = time.monotonic()
-    summary = summarise(run(given.trials, given.first_seed, workers=given.workers))
-    text = document(summary, given.trials)
+    earlier = kept(given.kept)
+    found = run(given.trials, given.first_seed, workers=given.workers)
+    if len(earlier) and earlier["seed"].isin(found["seed"]).any():
+        parser.error(
+            f"{given.kept} holds sets from {given.first_seed} on; give a --first-seed above {earlier.seed.max()}"
+        )
+    intervals = pd.concat([kept(given.kept), found])
+    keep(given.kept, intervals)
+    summary = summarise(intervals)
+    text = document(summary, intervals["seed"].nunique())
     with aside(given.out) as part:
         part.write_text(text)
     print(text)

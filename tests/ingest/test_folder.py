@@ -200,3 +200,20 @@ def test_unreadable_frames_are_set_aside_until_a_measurement_runs_through(night)
         night.without_unreadable(
             lambda folder: (_ for _ in ()).throw(FrameReadError("other.dng", "is of another folder"))
         )
+
+
+def test_odd_frames_are_set_aside_and_named(tmp_path, frame):
+    for n in range(4):
+        frame(tmp_path / "bias" / f"{n}.dng", exposure=1 / 8000, level=900 if n == 2 else 600)
+    runs = []
+
+    def measure(folder):
+        runs.append(len(folder))
+        return folder.bias.mean().values.item()
+
+    mean, left = open_folder(tmp_path).without_odd(measure, "bias")
+    assert runs == [4, 3]
+    assert abs(mean - 600) < 1
+    assert [(path.name, words) for path, words in left.set_aside] == [
+        ("2.dng", "differs from the others in 100% of its pixels; look at it")
+    ]

@@ -141,7 +141,7 @@ def test_offsets_that_wander_from_frame_to_frame_are_in_the_error(shots):
     assert (abs(other.dark_current - true) < 4 * other.dark_current_error).all()
 
 
-def test_saturated_pixels_are_left_out_and_counted():
+def test_saturated_pixels_are_counted_with_the_least_that_saturates():
     warm = d7000(seed=3, shape=(128, 192), hot_median=40.0, hot_fraction=0.002, dark_current=1.0)
     shots = [(t, 20.0) for t in (30.0, 300.0) for _ in range(2)]
     result = measure_dark(cube(shots, "dark", camera=warm), None, gains(), progress=False)
@@ -150,7 +150,11 @@ def test_saturated_pixels_are_left_out_and_counted():
     assert abs(result.current.saturated_pixels[0] - (~kept).sum()) <= 2
     assert result.current.saturated_pixels[0] >= 10
     assert np.isnan(result.map.values).sum() == result.current.saturated_pixels[0]
-    np.testing.assert_allclose(result.current.dark_current[0], warm.dark_map[kept].mean(), rtol=0.01)
+    least = (~kept).mean() * 15783 * CAMERA.gain(ISO) / 300  # the shorter darks alone give no line
+    expected = warm.dark_map[kept].sum() / kept.size + least
+    np.testing.assert_allclose(result.current.dark_current[0], expected, rtol=0.01)
+    assert result.current.dark_current_error[0] > least
+    assert any("counts with the least" in text for text in result.current.attrs["warnings"])
     assert result.signal.saturated_pixels.values.tolist() == sorted(result.signal.saturated_pixels.values.tolist())
 
 
@@ -178,6 +182,17 @@ def test_hot_pixels_that_saturate_count_from_shorter_and_from_colder_darks(seed)
         assert abs(one.dcnu - camera.dcnu(warmth)) < 4 * one.dcnu_error
         assert one.saturated_pixels == 0
     assert not current.attrs["warnings"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_hot_pixels_that_saturate_in_every_dark_are_in_the_errors(seed):
+    camera = d7000(seed=seed, shape=(192, 256), hot_median=10.0, hot_spread=0.5, hot_fraction=0.002)
+    zero = cube([(1 / 8000, 20.0)] * 4, "bias", camera=camera)
+    one = measure_dark(cube([(480.0, 20.0)] * 3, "dark", camera=camera), zero, gains(), progress=False).current
+    one = one.isel(setting=0)
+    assert one.saturated_pixels > 0
+    assert abs(one.dark_current - camera.mean_dark_current(20.0)) < 2 * one.dark_current_error < 0.02 * one.dark_current
+    assert abs(one.dcnu - camera.dcnu(20.0)) < 2 * one.dcnu_error < 0.1 * one.dcnu
 
 
 @pytest.mark.parametrize("moved", [0.0, -4.0])

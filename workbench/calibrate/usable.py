@@ -13,10 +13,8 @@ import xarray as xr
 from ..core.errors import FrameReadError
 from ..core.mosaic import planes
 from ..core.parallel import Frames
+from ..core.statistics import odd_frames
 
-ODD = 0.2  # of a frame's pixels: one that differs from the others in more is none of them
-_SIGMAS = 6.0
-_ENOUGH = 20_000  # pixels of a channel, for a share of them to a hundredth
 _FLICKER = 0.002  # of the light, from row to row: more than pixels differ by in the mean of a few frames
 _CERTAIN = 6.0  # σ of it
 _CALM = 0.9  # of the scatter² of the noise model: less, and a part of the darks' signal is none
@@ -85,33 +83,14 @@ def frames_alike(cube: xr.DataArray, *, scratch: str | Path | None, progress: bo
 
 
 def leave_out_odd(frames: Frames, *, scaled: bool = False) -> list[int]:
-    """Leave out frames that differ from most in more than `ODD` of their pixels; returns the places of the others.
-
-    Differing is more than six times the scatter that most frames have about the frames' median; of flats (`scaled`),
-    whose levels differ, that of frames brought to one level, or a frame's own scatter where that is larger.  Most
-    frames must agree: of two that differ nobody knows which is wrong.
-    """
+    """Leave out the `odd_frames`, by the sampled rows; returns the places of the others."""
     count = len(frames)
-    share = np.zeros(count)
-    for _, plane in planes(frames.sampled_rows()[1], frames.cell) if count > 2 else ():
-        samples = plane.reshape(count, -1)
-        samples = samples[:, :: max(1, samples.shape[1] // _ENOUGH)].astype(float)
-        median = np.nanmedian if np.isnan(samples).any() else np.median  # of few frames the first is slow
-        if scaled:
-            samples /= np.maximum(median(samples, axis=0), 1)
-            samples /= np.maximum(median(samples, axis=1, keepdims=True), 1e-6)
-        away = np.abs(samples - median(samples, axis=0))
-        spread = 1.25 * np.nanmean(away, axis=1, keepdims=True)  # the median is 0 where codes are coarse
-        usual = float(np.median(spread))
-        limit = _SIGMAS * (np.clip(spread, usual, 5 * usual) if scaled else max(usual, 0.5))  # codes are whole numbers
-        share = np.maximum(share, (away > limit).mean(axis=1))
-    odd = np.flatnonzero(share > ODD).tolist()
-    if not odd or 2 * len(odd) >= count:
-        return list(range(count))
-    for number in odd:
+    sampled = planes(frames.sampled_rows()[1], frames.cell)
+    odd = odd_frames((plane.reshape(count, -1) for _, plane in sampled), scaled=scaled)
+    for number, words in odd.items():
         name = str(frames.cube["filename"].values[frames.kept[number]]) or f"frame {frames.kept[number]}"
-        frames.dropped.append((name, f"differs from the others in {share[number]:.0%} of its pixels; look at it"))
-    frames.leave_out(odd)
+        frames.dropped.append((name, words))
+    frames.leave_out(list(odd))
     return [number for number in range(count) if number not in odd]
 
 

@@ -17,6 +17,7 @@ from .errors import WorkbenchError
 from .statistics import MEDIAN_ERROR, mad_std
 
 _NOISIER = 0.1  # of ln: by so much at least what was measured is rougher than what was interpolated
+_SAMPLED = 48  # cells of rows that levels, noise and doubts are measured in
 _Mosaic = TypeVar("_Mosaic", xr.DataArray, xr.Dataset)
 
 
@@ -342,6 +343,20 @@ def tiles(picture: np.ndarray, height: int, width: int | None = None) -> np.ndar
     rows, columns = picture.shape[0] // height, picture.shape[1] // width
     whole = picture[: rows * height, : columns * width]
     return whole.reshape(rows, height, columns, width).swapaxes(1, 2)
+
+
+def spread_rows(height: int, step: int) -> np.ndarray:
+    """Return the numbers of up to 48 times `step` rows, spread evenly over a frame: whole cells, to sample it by.
+
+    Examples
+    --------
+    >>> spread_rows(1000, 2)[:4].tolist(), spread_rows(1000, 2).size
+    ([0, 1, 20, 21], 96)
+    """
+    cells = max(1, height // step)
+    picked = np.unique(np.linspace(0, cells - 1, min(_SAMPLED, cells)).astype(int))
+    rows = np.ravel(picked[:, None] * step + np.arange(step))
+    return rows[rows < height]
 
 
 def split(mosaic: xr.DataArray) -> xr.DataArray:

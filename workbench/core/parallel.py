@@ -32,7 +32,7 @@ from dask.utils import parse_bytes
 from tqdm.auto import tqdm
 
 from .errors import FrameReadError, WorkbenchError
-from .mosaic import channel_count, channel_index
+from .mosaic import channel_count, channel_index, spread_rows
 
 _SIDE_BY_SIDE: ContextVar[int] = ContextVar("measurements side by side", default=1)
 _THREADS: ContextVar[int | None] = ContextVar("threads", default=None)
@@ -277,7 +277,6 @@ def frame_zeros(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarra
 
 IN_MEMORY = 96 * 2**20  # [bytes]: cubes up to this size need no scratch file
 BAND_BYTES = 24 * 2**20  # of all frames' rows that one thread holds
-_SAMPLED = 48  # pairs of rows that levels, noise and doubts are measured in
 
 
 class Frames:
@@ -296,10 +295,7 @@ class Frames:
         self.dropped: list[tuple[str, str]] = []
         self.kept: list[int] = []
         self._memory, self._places = list[np.ndarray](), list[int]()  # pixels, or where they are in the scratch file
-        cells = max(1, self.height // self.step)
-        picked = np.unique(np.linspace(0, cells - 1, min(_SAMPLED, cells)).astype(int))
-        rows = np.ravel(picked[:, None] * self.step + np.arange(self.step))
-        self._rows, self._sample = rows[rows < self.height], np.empty(0, self.dtype)
+        self._rows, self._sample = spread_rows(self.height, self.step), np.empty(0, self.dtype)
         self._folder, self._file = None, None
         self._bytes = self.height * self.width * self.dtype.itemsize
         if self._bytes * cube.sizes["frame"] > IN_MEMORY:

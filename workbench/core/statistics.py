@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -16,6 +16,9 @@ MAD_TO_SIGMA = 1.4826  # standard deviation of a normal distribution over its me
 MEDIAN_ERROR = 1.2533  # standard error of a median over that of a mean, of a normal distribution: √(π/2)
 MISFIT = 0.01  # probability of a worse χ² below which the model does not hold and errors are widened
 MISFIT_TO_WARN = 0.001  # below which there is a warning: of thirty fits one falls below 0.01 every third time
+ODD = 0.2  # of a frame's pixels: one that differs from the others in more is none of them
+_ODD_SIGMAS = 6.0
+_ENOUGH = 20_000  # pixels of a channel, for a share of them to a hundredth
 
 
 def mad_std(values: Any, axis: int | tuple[int, ...] | None = None, *, centre: Any = None) -> Any:
@@ -83,6 +86,47 @@ def odd_ones_out(means: np.ndarray, tolerance: np.ndarray | float) -> np.ndarray
         return np.empty(0, int)
     spread = mad_std(means) if means.size > 2 else 0.0
     return np.flatnonzero(deviation > np.maximum(tolerance, 6 * spread))
+
+
+def odd_frames(samples: Iterable[np.ndarray], *, scaled: bool = False) -> dict[int, str]:
+    """Return which frames differ from most in more than a fifth of their pixels, each with a sentence.
+
+    Differing is more than six times the scatter that most frames have about the frames' median; of flats (`scaled`),
+    whose levels differ, that of frames brought to one level, or a frame's own scatter where that is larger.  Most
+    frames must agree: of two that differ nobody knows which is wrong.
+
+    Parameters
+    ----------
+    samples
+        Of each channel the same pixels of all frames (frame, pixel) [ADU].
+
+    Examples
+    --------
+    >>> frames = np.random.default_rng(1).normal(600, 3, (4, 1000))
+    >>> frames[2, 300:] += 50
+    >>> odd_frames([frames])
+    {2: 'differs from the others in 70% of its pixels; look at it'}
+    """
+    shares = [_odd_shares(one, scaled) for one in samples if len(one) > 2]
+    share = np.max(shares, axis=0) if shares else np.empty(0)
+    odd = np.flatnonzero(share > ODD)
+    if 2 * odd.size >= share.size:
+        return {}
+    return {int(i): f"differs from the others in {share[i]:.0%} of its pixels; look at it" for i in odd}
+
+
+def _odd_shares(samples: np.ndarray, scaled: bool) -> np.ndarray:
+    """Return in which share of its pixels each frame (frame, pixel) differs from most."""
+    samples = samples[:, :: max(1, samples.shape[1] // _ENOUGH)].astype(float)
+    median = np.nanmedian if np.isnan(samples).any() else np.median  # of few frames the first is slow
+    if scaled:
+        samples /= np.maximum(median(samples, axis=0), 1)
+        samples /= np.maximum(median(samples, axis=1, keepdims=True), 1e-6)
+    away = np.abs(samples - median(samples, axis=0))
+    spread = 1.25 * np.nanmean(away, axis=1, keepdims=True)  # the median is 0 where codes are coarse
+    usual = float(np.median(spread))
+    limit = _ODD_SIGMAS * (np.clip(spread, usual, 5 * usual) if scaled else max(usual, 0.5))  # codes are whole numbers
+    return (away > limit).mean(axis=1)
 
 
 class StraightLine(NamedTuple):

@@ -156,7 +156,7 @@ def measure_read_noise(folder: Folder, bar: Any) -> tuple[xr.Dataset | None, Fac
     if needed:
         factors, folder = folder.without_unreadable(lambda frames: camera_factors(frames.flat, bar), "flat")
     known = None if factors is None else factors.values
-    read, folder = folder.without_unreadable(
+    read, folder = folder.without_odd(
         lambda frames: sensor.read_noise(frames.bias, multiplier=known, progress=bar), "bias"
     )
     return read, factors, folder
@@ -189,9 +189,7 @@ def camera_factors(flat: xr.DataArray, bar: Any) -> Factors:
 
 def measure_light(folder: Folder, read: xr.Dataset | None, bar: Any) -> tuple[FlatResults, list[str], Folder]:
     """Measure photon transfer and gain from pairs of flats, compared with what headers state; the warnings too."""
-    ptc, folder = folder.without_unreadable(
-        lambda frames: sensor.photon_transfer(frames.flat, read, progress=bar), "flat"
-    )
+    ptc, folder = folder.without_odd(lambda frames: sensor.photon_transfer(frames.flat, read, progress=bar), "flat")
     table = folder.table[folder.table["kind"].isin(MEASURED)]
     channels = channels_of(str(table["cfa_pattern"].iloc[0]))
     step = next((part.attrs["step"] for part in (read, ptc) if part is not None), 1)
@@ -209,7 +207,7 @@ def measure_darks(
     folder: Folder, gain: xr.Dataset | None, bar: Any
 ) -> tuple[sensor.Darks | None, xr.Dataset | None, Folder]:
     """Measure dark signal and dark current, and fit the dark law."""
-    darks, folder = folder.without_unreadable(
+    darks, folder = folder.without_odd(
         lambda frames: sensor.measure_dark(frames.dark, cube_of(frames, "bias"), gain, progress=bar), "dark"
     )
     law = sensor.dark_law(darks.current) if darks is not None and darks.current.sizes["setting"] else None

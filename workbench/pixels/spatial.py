@@ -144,34 +144,70 @@ def _split(products: Products, which: int, shape: tuple[int, int], *, filtered: 
     return np.array([row + column + pixel, row, column, pixel])
 
 
-def chance_variances(mean: np.ndarray, half: np.ndarray) -> np.ndarray:
+class Lines(NamedTuple):
+    """Means of the rows (frame, y) and of the columns (frame, x) of each frame of a stack [ADU]."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+
+
+def chance_variances(mean: np.ndarray, half: np.ndarray, lines: Lines, *, filtered: bool = False) -> np.ndarray:
     """Return the variances of the common variances (total, row, column, pixel) that structure in the noise causes.
 
     Bands that wander from frame to frame agree between two halves by chance, far more than independent pixels do.  With
     the power D of half the halves' difference and M of their mean at each spatial frequency, the covariance of n pixels
-    has the variance Σ (2 D² + 4 D max(M − D, 0))/n²; of means of rows and columns likewise.  Large pictures are binned
-    to 512 blocks a side, which smooth structure survives.
+    has the variance Σ (4 ⟨D⟩² + 4 ⟨D⟩ max(M − ⟨D⟩, 0))/n²; of means of rows and columns likewise.  Of whole rows and
+    columns ⟨D⟩ is the power of their scatter over the N frames (⟨D²⟩ = ⟨D⟩² N/(N − 1)), elsewhere the one D that the
+    halves show (⟨D²⟩ = 2⟨D⟩²).  Large pictures are binned to 512 blocks a side, which smooth structure survives.
 
     Examples
     --------
-    >>> mean, half = np.random.default_rng(1).normal(0, 1, (2, 64, 64))
-    >>> calm = chance_variances(mean, half)
-    >>> bands = np.sin(np.arange(64) / 5)[:, None]
-    >>> bool(chance_variances(mean, half + bands)[0] > 10 * calm[0])
+    >>> frames = np.random.default_rng(1).normal(0, 1, (8, 64, 64))
+    >>> bands = frames + np.sin(np.arange(64) / 5 + np.arange(8)[:, None] ** 2)[..., None]
+    >>> def found(y):
+    ...     odd, even = y[::2].mean(0), y[1::2].mean(0)
+    ...     return chance_variances((odd + even) / 2, (odd - even) / 2, Lines(y.mean(2), y.mean(1)))[0]
+    >>> bool(found(bands) > 10 * found(frames))
     True
     """
-
-    def variance(*pictures: np.ndarray, apart: bool = False) -> float:
-        of_mean, of_half = (np.abs(np.fft.fftn(one - one.mean())) ** 2 / one.size for one in pictures)
-        if apart:  # from rows and columns
-            of_half[0], of_half[:, 0] = 0, 0
-        each = 2 * of_half**2 + 4 * of_half * np.maximum(of_mean - of_half, 0)
-        return float(each.sum()) / of_half.size**2
-
+    count = len(lines.rows)
+    of_frames = (count - 1) / count  # ⟨D⟩² over the square of the D measured; 1/2 of the halves
     scale = -(-max(mean.shape) // _LARGEST_SPECTRUM)
-    binned = [tiles(one, scale).mean(axis=(2, 3), dtype=float) for one in (mean, half)]
-    lines = [variance(*(one.mean(axis=axis, dtype=float) for one in (mean, half))) for axis in (1, 0)]
-    return np.array([variance(*binned), *lines, variance(*binned, apart=True)])
+    away = [_deviations_of_lines(profiles, filtered) for profiles in lines]
+    of_mean, of_half = (_power(tiles(one, scale).mean(axis=(2, 3), dtype=float)) for one in (mean, half))
+    by_line = [
+        _chance(_power(mean.mean(axis=axis, dtype=float)), _power_of_frames(one), of_frames)
+        for axis, one in ((1, away[0]), (0, away[1]))
+    ]
+    square, apart = np.full(of_half.shape, 0.5), of_half.copy()
+    for place, one, length in ((np.s_[:, 0], away[0], of_half.shape[1]), (np.s_[0], away[1], of_half.shape[0])):
+        binned = one[:, : one.shape[1] // scale * scale].reshape(count, -1, scale).mean(axis=2)
+        of_half[place], square[place], apart[place] = length * _power_of_frames(binned), of_frames, 0
+    return np.array([_chance(of_mean, of_half, square), *by_line, _chance(of_mean, apart, 0.5)])
+
+
+def _power(picture: np.ndarray) -> np.ndarray:
+    return np.abs(np.fft.fftn(picture - picture.mean())) ** 2 / picture.size
+
+
+def _chance(of_mean: np.ndarray, of_half: np.ndarray, square: np.ndarray | float) -> float:
+    """Return the variance of a covariance from the powers M and D, ⟨D⟩² being `square` · D²."""
+    each = 4 * square * of_half**2 + 4 * of_half * np.maximum(of_mean - of_half, 0)
+    return float(each.sum()) / of_half.size**2
+
+
+def _deviations_of_lines(profiles: np.ndarray, filtered: bool) -> np.ndarray:
+    """Return what means of lines (frame, line) are off their mean over the frames, high-passed like the picture."""
+    away = profiles - profiles.mean(axis=0)
+    away -= away.mean(axis=1, keepdims=True)
+    return np.stack([one[INNER[0]] - np.convolve(one, _WEIGHTS, "valid") for one in away]) if filtered else away
+
+
+def _power_of_frames(away: np.ndarray) -> np.ndarray:
+    """Return the power of half the difference of the even and odd frames' means, from each frame's own deviations."""
+    count, size = away.shape
+    of_halves = (1 / (count // 2) + 1 / (count - count // 2)) / 4  # of a frame's variance
+    return of_halves * (np.abs(np.fft.fft(away)) ** 2).sum(axis=0) / (count - 1) / size
 
 
 def common_parts(
@@ -218,7 +254,7 @@ def common_parts(
 def standard_deviations(spatial: Spatial) -> Spatial:
     """Return the standard deviations that belong to variances, 0 for one that came out negative."""
     value = np.sqrt(np.maximum(spatial.value, 0))
-    above = np.sqrt(np.maximum(spatial.value + spatial.error, 0)) - value
+    above = np.sqrt(value**2 + spatial.error) - value  # the truth is no less than 0
     below = value - np.sqrt(np.maximum(spatial.value - spatial.error, 0))
     return Spatial(value, np.maximum(above, below))
 

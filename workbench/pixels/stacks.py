@@ -22,7 +22,7 @@ from ..core.noise import code_step_of
 from ..core.pairs import BLOCKS, QUANTISATION_VARIANCE, jackknife_error, leave_one_out
 from ..core.parallel import counted, frame_memory, frame_zeros, lazy_frames, stream_frames
 from ..core.settings import TITLES, setting_dim
-from .spatial import Spatial, chance_variances, common_parts, deviation_products, highpass
+from .spatial import Lines, Spatial, chance_variances, common_parts, deviation_products, highpass
 
 _FEWEST = 3  # frames of a noise map; of two a pixel's spread says next to nothing
 _RANGE = 4.0  # of the typical noise that its histogram spans
@@ -35,7 +35,8 @@ class FrameStack:
     `mean` (y, x) [ADU], of flats above `black` (channel,) [ADU] and scaled to one level; `half_difference` (y, x)
     [ADU], half the difference of the means of the even and the odd frames, and `variance` (y, x) [ADU²] over the
     frames (ddof 1), both None for a single frame; `count` of the frames; `levels` (frame, channel) [ADU], means of each
-    flat, empty for bias frames and darks; the mosaic's `pattern`.
+    flat, empty for bias frames and darks; the mosaic's `pattern`; of bias frames and darks the means of `lines` [ADU],
+    of rows (frame, y, 2) and columns (frame, 2, x), apart for the two places in a cell.
     """
 
     mean: np.ndarray
@@ -45,6 +46,7 @@ class FrameStack:
     levels: np.ndarray
     black: np.ndarray
     pattern: str
+    lines: Lines | None
     _known: dict[tuple[int, bool], Spatial] = field(default_factory=dict, repr=False, compare=False)
 
     def common(self, channel: int, *, filtered: bool = False) -> Spatial:
@@ -55,9 +57,19 @@ class FrameStack:
             if filtered:
                 mean, half = highpass(mean), highpass(half)
             products = deviation_products(mean, half).of_halves(self.count)
-            chance = None if self.levels.size else chance_variances(mean, half)  # flats are scaled to one level
+            lines = self._lines_of(channel)
+            chance = None if lines is None else chance_variances(mean, half, lines, filtered=filtered)
             self._known[key] = common_parts(products, mean.shape, filtered=filtered, chance=chance)
         return self._known[key]
+
+    def _lines_of(self, channel: int) -> Lines | None:
+        """Return the means of a channel's rows and columns in each frame; None of flats, which are scaled."""
+        if self.lines is None:
+            return None
+        cell = channel_index(self.pattern)
+        ((dy, dx),) = np.argwhere(cell == channel)
+        rows, columns = (size // len(cell) * len(cell) for size in self.mean.shape)
+        return Lines(self.lines.rows[:, dy : rows : len(cell), dx], self.lines.columns[:, dy, dx : columns : len(cell)])
 
     def plane(self, name: str, channel: int) -> np.ndarray:
         """Return the pixels (a view) of one channel of a picture: ``mean``, ``half_difference`` or ``variance``.
@@ -110,6 +122,7 @@ def stack_frames(
     offset = np.zeros(channels) if black is None else np.broadcast_to(np.asarray(black, float), (channels,)).copy()
     sums: _StackSums | None = None
     levels: list[np.ndarray] = []
+    lines: list[Lines] = []
     count = 0
     for number, picture in enumerate(counted(frames, progress, total or 0)):
         frame = np.asarray(picture)
@@ -117,6 +130,8 @@ def stack_frames(
         count = number + 1
         if black is not None:
             levels.append(_levels(frame, cell, offset))
+        elif len(cell) <= 2:  # colours of X-Trans have no lattice of rows
+            lines.append(_line_means(frame, len(cell)))
         if sums is None:
             first = frame_memory(frame.shape, frame.dtype)
             np.copyto(first, frame)
@@ -136,8 +151,9 @@ def stack_frames(
     _finish(sums, shift, factor, np.array([(count + 1) // 2, count // 2]))
     several = count > 1
     return FrameStack(
-        sums.odd, sums.even if several else None, sums.square if several else None, count, known, offset, pattern
-    )
+        sums.odd, sums.even if several else None, sums.square if several else None, count, known, offset, pattern,
+        Lines(*map(np.array, zip(*lines, strict=True))) if lines else None,
+    )  # fmt: skip
 
 
 def stack_cube(cube: xr.DataArray, *, black: Any = None, progress: Any = True) -> FrameStack:
@@ -181,6 +197,29 @@ def _levels(frame: np.ndarray, cell: np.ndarray, offset: np.ndarray) -> np.ndarr
     if not (means > offset).all():
         raise WorkbenchError(f"a flat of {(means - offset).min():.3g} ADU above black holds no light; leave it out")
     return means
+
+
+def _line_means(frame: np.ndarray, period: int) -> Lines:
+    """Return the means of each row (y, period) and column (period, x) over the pixels of each place in the cell."""
+    sums = Lines(np.zeros((len(frame), period)), np.zeros((period, frame.shape[1])))
+    _sum_lines(frame, *sums)
+    per_column, per_row = (np.bincount(np.arange(size) % period) for size in frame.shape)
+    return Lines(sums.rows / per_row, sums.columns / per_column[:, None])
+
+
+@kernel(error_model="numpy", fastmath={"contract", "reassoc"})
+def _sum_lines(frame, rows, columns):
+    """Add the pixels of a frame (y, x) up by row and by column, apart for each place in a cell, in place."""
+    period = rows.shape[1]
+    for y in range(frame.shape[0]):
+        sums = columns[y % period]
+        for x in range(frame.shape[1]):
+            sums[x] += frame[y, x]
+        for place in range(period):
+            total = 0.0
+            for x in range(place, frame.shape[1], period):
+                total += frame[y, x]
+            rows[y, place] = total
 
 
 @kernel(error_model="numpy")

@@ -81,7 +81,8 @@ def measure_dark(
     Darks of one ISO and temperature are a setting, those of one exposure in it a group. Dark current is the slope of
     the signal over exposure, for each pixel, by least squares over all frames, bias frames of the ISO being those of
     exposure zero; the plain mean over the pixels, hot ones included: what saturates counts from shorter darks, or from
-    colder ones by the ratio of the others; what saturates in all is left out, counted and reported.  Errors come from
+    colder ones by the ratio of the others; what saturates in all counts with the least that does, its error as large,
+    and is reported.  Errors come from
     the scatter of whole frames within their groups (an offset that wanders, a temperature that does) with Welch's
     degrees of freedom, and from the gain. DCNU² is the variance of the map of dark currents within its channels, less
     what temporal noise puts there (the half-variance of frame pairs, carried through the slope); its error is for these
@@ -152,7 +153,7 @@ def measure_dark(
         rows.sort(
             key=lambda row: [np.nan_to_num(row.get(n, 0.0), nan=np.inf) for n in (dim, "temperature", "exposure")]
         )
-    warnings += settle_means(settings, groups) + hot.warnings(groups, dark[0].size)
+    warnings += settle_means(settings, groups) + hot.warnings()
     warnings += add_light(settings) + add_warming(groups)
     missing = sorted({describe({dim: row[dim]}) for row in settings if np.isnan(row["dark_current"])})
     if gain is None or any(np.isfinite(row["dark_current_adu"]) and np.isnan(row["dark_current"]) for row in settings):

@@ -87,9 +87,14 @@ def _cause_of_misfit(points: list[DarkGroup], factor: np.ndarray) -> str:
 
 
 class _Unknown(NamedTuple):
-    """A setting's row, and its pixels that saturate too much to be measured there: numbers and channels."""
+    """A setting's row, its pixels, and the `least` rate [e⁻/s] of those that saturate too much to be measured there.
+
+    `pixels` and `channels` of these, empty where they are too many to look for in other settings.
+    """
 
     row: dict[str, Any]
+    size: int
+    least: float
     pixels: np.ndarray
     channels: np.ndarray
 
@@ -109,59 +114,74 @@ class SaturatedPixels:
             if unknown.row[dim] == row[dim] and unknown.pixels.size:
                 self._unknown[number] = self._fill(unknown, row, setting, gain)
         pixels = np.flatnonzero(setting.lost)
-        if 0 < pixels.size <= _MOST_SATURATED * setting.lost.size:
+        if pixels.size:
+            least = _least_lost(row, setting)
+            if pixels.size > _MOST_SATURATED * setting.lost.size:
+                pixels = pixels[:0]
             cell = channel_index(setting.pattern)
             y, x = np.unravel_index(pixels, setting.lost.shape)
-            self._unknown.append(_Unknown(row, pixels, cell[y % cell.shape[0], x % cell.shape[1]]))
+            channels = cell[y % cell.shape[0], x % cell.shape[1]]
+            self._unknown.append(_Unknown(row, setting.lost.size, least, pixels, channels))
 
     def _fill(self, unknown: _Unknown, cold: dict[str, Any], setting: DarkSetting, gain: np.ndarray) -> _Unknown:
-        warm, pixels, channels = unknown
+        warm, pixels, channels = unknown.row, unknown.pixels, unknown.channels
         known = ~setting.lost.ravel()[pixels]
         if not known.any() or not cold["dark_current_common"] > 0 or setting.slope is None:
             return unknown
-        rates = gain[channels[known]] * setting.slope.ravel()[pixels[known]].astype(float)
-        rates *= warm["dark_current_common"] / cold["dark_current_common"]
+        ratio = warm["dark_current_common"] / cold["dark_current_common"]
+        rates = ratio * gain[channels[known]] * setting.slope.ravel()[pixels[known]].astype(float)
         apart = abs(warm["temperature"] - cold["temperature"])
         doubt = _OWN_LAW * (apart if np.isfinite(apart) else 0.0)
-        whole = setting.lost.size - pixels.size + rates.size  # pixels that are known then
-        kept = (whole - rates.size) / whole
-        mean, added = warm["dark_current"], rates.sum() / whole
-        new = kept * mean + added
-        scale = np.divide(warm["dark_current_adu"], mean)
-        error = float(np.hypot(warm["dark_current_error"], doubt * added))
-        squares = kept * (np.nan_to_num(warm["dcnu"]) ** 2 + mean**2) + np.square(rates).sum() / whole
-        dcnu = float(np.sqrt(max(squares - new**2, 0.0)))
-        of_hot = doubt * np.square(rates).sum() / whole / max(dcnu, 1e-300)
-        warm |= {
-            "dark_current": float(new),
-            "dark_current_error": error,
-            "dark_current_adu": float(new * scale),
-            "dark_current_adu_error": float(np.hypot(warm["dark_current_adu_error"], doubt * added * scale)),
-            "saturated_pixels": int(pixels.size - rates.size),
-        }
-        if np.isfinite(warm["dcnu"]):
-            warm |= {"dcnu": dcnu, "dcnu_error": float(np.hypot(warm["dcnu_error"], of_hot))}
-        return _Unknown(warm, pixels[~known], channels[~known])
+        _count_in(warm, unknown.size, rates, doubt)
+        least = max(unknown.least, ratio * _least_lost(cold, setting))  # the others saturate here, too
+        return unknown._replace(pixels=pixels[~known], channels=channels[~known], least=least)
 
-    def warnings(self, exposures: list[dict[str, Any]], size: int) -> list[str]:
-        """Return a warning of the settings where some pixels stay unknown and matter.
-
-        Each holds at least what saturates the shortest dark there, which goes into the error.
-        """
+    def warnings(self) -> list[str]:
+        """Count the pixels that stay unknown with what they hold at least; return a warning where they matter."""
         left = []
-        for row in (unknown.row for unknown in self._unknown if unknown.row["saturated_pixels"]):
-            here = [one for one in exposures if setting_of(one) == setting_of(row)]
-            least = row["capacity"] / max(min(one["exposure"] for one in here), 1e-300)
-            missing = row["saturated_pixels"] * least / size
-            if missing > row["dark_current_error"]:
-                row["dark_current_error"] = float(np.hypot(row["dark_current_error"], missing))
-                left.append(f"{row['saturated_pixels']} at {setting_of(row)}")
+        for row, size, least, *_ in self._unknown:
+            if not (count := row["saturated_pixels"]):
+                continue
+            before = dict(row)
+            _count_in(row, size, np.full(count, least), 1.0)
+            row["saturated_pixels"] = count
+            if any(row[name] - before[name] > before[f"{name}_error"] for name in ("dark_current", "dcnu")):
+                left.append(f"{count} at {setting_of(row)}")
         if not left:
             return []
         return [
-            f"hot pixels saturate in every dark ({listed(left)}) and are left out, so that the dark current is that of "
-            "the others and lower than that of the whole sensor; shoot shorter darks too"
+            f"hot pixels saturate in every dark ({listed(left)}): in dark current and DCNU each counts with the least "
+            "that saturates so, and the errors hold as much again; shoot shorter darks too"
         ]
+
+
+def _least_lost(row: dict[str, Any], setting: DarkSetting) -> float:
+    """Return the least rate [e⁻/s] of a pixel that saturates in all but one of the two points that a line needs."""
+    return row["capacity"] / setting.points[1].exposure
+
+
+def _count_in(row: dict[str, Any], size: int, rates: np.ndarray, doubt: float) -> None:
+    """Add missing pixels of known `rates` [e⁻/s] to a row's dark current and DCNU, of `size` pixels in all.
+
+    `doubt` is the relative error that the rates have in common.
+    """
+    whole = size - row["saturated_pixels"] + rates.size  # pixels that are known then
+    kept = (whole - rates.size) / whole
+    mean, added = row["dark_current"], rates.sum() / whole
+    new = kept * mean + added
+    scale = np.divide(row["dark_current_adu"], mean)
+    squares = kept * (np.nan_to_num(row["dcnu"]) ** 2 + mean**2) + np.square(rates).sum() / whole
+    dcnu = float(np.sqrt(max(squares - new**2, 0.0)))
+    of_hot = doubt * np.square(rates).sum() / whole / max(dcnu, 1e-300)
+    row |= {
+        "dark_current": float(new),
+        "dark_current_error": float(np.hypot(row["dark_current_error"], doubt * added)),
+        "dark_current_adu": float(new * scale),
+        "dark_current_adu_error": float(np.hypot(row["dark_current_adu_error"], doubt * added * scale)),
+        "saturated_pixels": int(row["saturated_pixels"] - rates.size),
+    }
+    if np.isfinite(row["dcnu"]):
+        row |= {"dcnu": dcnu, "dcnu_error": float(np.hypot(row["dcnu_error"], of_hot))}
 
 
 def settle_means(rows: list[dict[str, Any]], signals: list[dict[str, Any]]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy import special
 
 from ..core.errors import Guess, WorkbenchError
 from ..core.pairs import jackknife_error, leave_one_out, pair_moments
@@ -358,7 +359,7 @@ def _fit_bend(curve: Curve) -> dict[str, float]:
 
     def quantities(pairs: ScaledPairs) -> dict[str, np.ndarray]:
         slope, bend = fit_exponential(pairs, read, worth)
-        change = np.expm1(bend * brightest) / (bend * brightest) - 1
+        change = special.exprel(bend * brightest) - 1
         return {"curvature": bend * slope / 2, "gain_curved": 1 / slope, "bend": 100 * change}
 
     values, replicates = map(quantities, scaled_with_replicates(curve))
