@@ -276,9 +276,10 @@ def measure(violation: Violation, body: int) -> list[dict[str, Any]]:
             cube = cube.copy(data=np.stack([violation.change(*frame, camera, rng) for frame in frames]))
             if violation.change in (_stock, _clipped):
                 cube.attrs |= {"black_level": 0.0, "white_level": camera.white_level - camera.black_level}
-        if violation.odd != 1:
-            cube.values[-1] = np.minimum(violation.odd * cube.values[-1], 65535)
-        return cube
+        if violation.odd == 1:
+            return cube
+        last = np.minimum(violation.odd * cube.values[-1:], 65535).astype(cube.dtype)
+        return cube.copy(data=np.concatenate([cube.values[:-1], last]))
 
     bias, found, warnings = take("bias", [(1 / 8000, 20.0, 0.0)] * violation.bias), [], []
     cubes = [bias]

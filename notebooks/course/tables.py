@@ -71,8 +71,7 @@ def with_truth(
         The truth over the same dimension, from `truth`; the last column then gives the mean difference over the
         channels in units of its error.
     saturated
-        Pixels that the measurement left out because they saturate, as another column.  Where it is not 0 the
-        difference is not given, because the truth is that of all pixels.
+        Pixels that saturate in every frame, as another column: they count with the least that does.
     digits
         Of the truth.
     most
@@ -111,13 +110,11 @@ def with_truth(
         str(name): [value_text(value, spread) for value, spread in zip(values[:, i], errors[:, i], strict=True)]
         for i, name in enumerate(measured["channel"].values)
     }
-    left_out = np.zeros(rows.size, int) if saturated is None else saturated.values.astype(int)
     if saturated is not None:
-        table["saturated pixels left out"] = [f"{count:,}" for count in left_out]
+        table["saturated pixels"] = [f"{int(count):,}" for count in saturated.values]
     if true is not None:
         known = true.reindex({dim: rows}).values if dim in true.dims else np.full(rows.size, float(true))
         off = (values - known[:, None]).mean(axis=1) / (np.sqrt((errors**2).sum(axis=1)) / errors.shape[1])
-        off[left_out > 0] = math.nan
         table["truth"] = [f"{value:.{digits}g}" if math.isfinite(value) else "–" for value in known]
         table["off by"] = [f"{value:+.1f} σ" if math.isfinite(value) else "–" for value in off]
     return pd.DataFrame(table, index=_row_names(measured))

@@ -40,3 +40,26 @@ def test_a_steady_lamp_and_twilight_do_not_flicker():
         frame[:] = 600 + (frame - 600.0) * (1 + 0.01 * (number - 2) * (y + y**2))
     for cube in (*(flats_under_a_lamp(0.0, seed=seed) for seed in range(8)), twilight):
         assert not [one for one in master_flat(cube).attrs["warnings"] if "flicker" in one]
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+@pytest.mark.parametrize("count", [4, 8])
+def test_a_flat_whose_numbers_were_multiplied_is_left_out(factor, count):
+    """Its light may be right for twilight; its noise is not, and would move the gain by up to 15 %."""
+    cube = flats_under_a_lamp(0.0, count=count)
+    values = cube.values
+    values[1] = values[1] * factor
+    master = master_flat(cube.copy(data=values))
+    assert master.attrs["frames"] == count - 1
+    (text,) = [one for one in master.attrs["warnings"] if "flats/1" in one]
+    assert "are its numbers multiplied" in text
+    assert np.reshape(master.attrs["model"], (4, 2))[:, 1] == pytest.approx(np.ones(4), rel=0.03)  # 1 e⁻/ADU
+
+
+def test_flats_in_falling_light_are_all_used():
+    rng = np.random.default_rng(5)
+    falling = [600 + rng.poisson(6000 * 0.8**number, (96, 128)) for number in range(8)]
+    cube = make_cube(
+        np.array(falling, "uint16"), cfa_pattern="RGGB", kind="flat", iso=100, black_level=600, white_level=16383
+    )
+    assert master_flat(cube).attrs["frames"] == 8

@@ -51,13 +51,13 @@ def test_channels_count_together():
     assert table["off by"].tolist() == ["+1.4 σ"]  # 0.1 of 0.1/√2
 
 
-def test_where_pixels_were_left_out_the_truth_is_no_match():
+def test_pixels_that_saturate_are_counted():
     table = course.with_truth(
         over_temperature([0.1, 0.4]), over_temperature([0.01, 0.1]), over_temperature([0.12, 0.3]),
         saturated=over_temperature([0, 72]),
     )  # fmt: skip
-    assert table["off by"].tolist() == ["-2.0 σ", "–"]
-    assert table["saturated pixels left out"].tolist() == ["0", "72"]
+    assert table["off by"].tolist() == ["-2.0 σ", "+1.0 σ"]
+    assert table["saturated pixels"].tolist() == ["0", "72"]
 
 
 def test_without_a_truth_there_is_no_column_for_it():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..core.mosaic import planes
 from ..core.parallel import Frames
 from ..core.statistics import odd_frames
 
+_MULTIPLIED = 0.35  # of ln: numbers that were halved or doubled have about half or twice their light's variance
 _FLICKER = 0.002  # of the light, from row to row: more than pixels differ by in the mean of a few frames
 _CERTAIN = 6.0  # σ of it
 _CALM = 0.9  # of the scatter² of the noise model: less, and a part of the darks' signal is none
@@ -86,12 +87,59 @@ def leave_out_odd(frames: Frames, *, scaled: bool = False) -> list[int]:
     """Leave out the `odd_frames`, by the sampled rows; returns the places of the others."""
     count = len(frames)
     sampled = planes(frames.sampled_rows()[1], frames.cell)
-    odd = odd_frames((plane.reshape(count, -1) for _, plane in sampled), scaled=scaled)
+    return _leave_out(frames, odd_frames((plane.reshape(count, -1) for _, plane in sampled), scaled=scaled))
+
+
+def _leave_out(frames: Frames, odd: Mapping[int, str]) -> list[int]:
+    """Leave out frames, each for a reason; returns the places of the others."""
+    stay = [number for number in range(len(frames)) if number not in odd]
     for number, words in odd.items():
         name = str(frames.cube["filename"].values[frames.kept[number]]) or f"frame {frames.kept[number]}"
         frames.dropped.append((name, words))
     frames.leave_out(list(odd))
-    return [number for number in range(count) if number not in odd]
+    return stay
+
+
+def leave_out_multiplied(frames: Frames, pedestal: np.ndarray, scale: np.ndarray, base: np.ndarray) -> list[int]:
+    """Leave out flats whose noise is not that of their light; returns the places of the others.
+
+    Numbers that were halved or doubled have half the light or twice as much, but a quarter or four times the variance.
+    Of a flat brought to one level by s the variance is a s² + b x s; that of n frames' deviations from their mean is
+    (1 − 2/n) σ² + Σσ²/n².  Of differences of neighbours, so that light that moves counts for nothing.
+
+    Parameters
+    ----------
+    pedestal
+        The flats' offset (y, x) [ADU].
+    scale
+        s of each frame and channel.
+    base
+        a, the variance without light of each channel [ADU²].
+    """
+    count, shares, pixels = len(frames), [], 0
+    where, rows = frames.sampled_rows()
+    grounds = planes(pedestal[where], frames.cell)
+    for (channel, plane), (_, ground) in zip(planes(rows, frames.cell), grounds, strict=True):
+        if count < 3 or plane.ndim < 3:  # of X-Trans no neighbours
+            return list(range(count))
+        s = scale[:, channel]
+        light = (plane.astype(np.float32) - ground) * s[:, None, None].astype(np.float32)
+        away = np.diff(light, axis=2)
+        square = np.square(away - away.mean(axis=0)).reshape(count, -1) / 2
+        square = np.minimum(square, 36 * square.mean(axis=1, keepdims=True)).mean(axis=1)
+        pixels += away[0].size
+        own = (square - square.sum() / (count * (count - 1))) / (1 - 2 / count)
+        shares.append((own - base[channel] * s**2) / s)
+    usual = [np.median(one) for one in shares]
+    share = np.maximum(np.mean([one / max(most, 1e-9) for one, most in zip(shares, usual, strict=True)], axis=0), 1e-9)
+    doubt = math.sqrt(3 / max(pixels, 1)) / (1 - 2 / count)
+    odd = np.flatnonzero(np.abs(np.log(share)) > max(_MULTIPLIED, 6 * doubt))
+    if 2 * odd.size >= count or min(usual) <= 0:
+        return list(range(count))
+    words = (
+        "has {:.2g} times the noise that its light makes, by the other flats; are its numbers multiplied? look at it"
+    )
+    return _leave_out(frames, {int(number): words.format(np.sqrt(share[number])) for number in odd})
 
 
 def flicker(frames: Frames, pedestal: np.ndarray) -> tuple[float, float]:

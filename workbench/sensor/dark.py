@@ -59,7 +59,7 @@ _CURRENT: Table = {
     "median": ("electron / s", "median dark current"),
     "intercept": ("electron", "dark signal at exposure zero"),
     "light": ("electron / s", "what light that leaks in may have added"),
-    "saturated_pixels": ("1", "saturated pixels, left out"),
+    "saturated_pixels": ("1", "pixels that saturate too soon to be measured"),
     "exposures": ("1", "exposures"),
     "frames": ("1", "darks"),
 }
