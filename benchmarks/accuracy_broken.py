@@ -60,7 +60,7 @@ CAUSES = {  # what warnings say of each cause
     "subtracted": "subtracts the mean dark",
     "eater": "removes lone bright pixels|filter of bright pixels",
     "saturated": "hot pixels saturate",
-    "odd": r"bias_5\.fits differs from the others",
+    "odd": r"bias_5\.fits:? differs from the others",
 }
 
 

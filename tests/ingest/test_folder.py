@@ -215,5 +215,5 @@ def test_odd_frames_are_set_aside_and_named(tmp_path, frame):
     assert runs == [4, 3]
     assert abs(mean - 600) < 1
     assert [(path.name, words) for path, words in left.set_aside] == [
-        ("2.dng", "differs from the others in 100% of its pixels; look at it")
+        ("2.dng", "differs from the others in 100% of its pixels; check that it is a bias frame")
     ]

@@ -307,7 +307,7 @@ def test_darks_warmer_than_they_say(camera):
     (camera.folder / "frames.csv").write_text(text)
     found = open_folder(camera.folder)
     found.table.loc[found.table["file"] == f"darks/{liar.name}", "temperature"] = 20.0
-    says(measure(found), liar.name, "check their temperatures")
+    says(measure(found), liar.name, "check its temperature")
 
 
 def test_folders_with_nothing_to_measure(tmp_path, camera):

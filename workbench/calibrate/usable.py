@@ -95,7 +95,7 @@ def _leave_out(frames: Frames, odd: Mapping[int, str]) -> list[int]:
     stay = [number for number in range(len(frames)) if number not in odd]
     for number, words in odd.items():
         name = str(frames.cube["filename"].values[frames.kept[number]]) or f"frame {frames.kept[number]}"
-        frames.dropped.append((name, words))
+        frames.dropped.append((name, f"{words}; look at it"))
     frames.leave_out(list(odd))
     return stay
 
@@ -136,9 +136,7 @@ def leave_out_multiplied(frames: Frames, pedestal: np.ndarray, scale: np.ndarray
     odd = np.flatnonzero(np.abs(np.log(share)) > max(_MULTIPLIED, 6 * doubt))
     if 2 * odd.size >= count or min(usual) <= 0:
         return list(range(count))
-    words = (
-        "has {:.2g} times the noise that its light makes, by the other flats; are its numbers multiplied? look at it"
-    )
+    words = "has {:.2g} times the noise that its light makes, by the other flats; are its numbers multiplied"
     return _leave_out(frames, {int(number): words.format(np.sqrt(share[number])) for number in odd})
 
 

@@ -105,14 +105,14 @@ def odd_frames(samples: Iterable[np.ndarray], *, scaled: bool = False) -> dict[i
     >>> frames = np.random.default_rng(1).normal(600, 3, (4, 1000))
     >>> frames[2, 300:] += 50
     >>> odd_frames([frames])
-    {2: 'differs from the others in 70% of its pixels; look at it'}
+    {2: 'differs from the others in 70% of its pixels'}
     """
     shares = [_odd_shares(one, scaled) for one in samples if len(one) > 2]
     share = np.max(shares, axis=0) if shares else np.empty(0)
     odd = np.flatnonzero(share > ODD)
     if 2 * odd.size >= share.size:
         return {}
-    return {int(i): f"differs from the others in {share[i]:.0%} of its pixels; look at it" for i in odd}
+    return {int(i): f"differs from the others in {share[i]:.0%} of its pixels" for i in odd}
 
 
 def _odd_shares(samples: np.ndarray, scaled: bool) -> np.ndarray:

@@ -27,6 +27,11 @@ Finding = tuple[str, str, str]  # file, problem, the file with what was found
 _MODE = ["offset_setting", "readout_mode", "binning", "window"]  # operating mode: of the setting, what is not measured
 _GROUPS = ["kind", *SETTING, "filter", "exposure", "temperature"]
 _EQUAL = {"bias": (), "dark": ("temperature", "exposure"), "flat": ("exposure", "aperture", "filter")}  # and setting
+_LOOK = {
+    "bias": "check that it is a bias frame",
+    "dark": "check its temperature, and that the shutter was closed",
+    "flat": "look at it",
+}
 # what all frames of one measurement have in common: columns of the table, and in words
 _ALIKE = ((["camera"], "camera"), (["width", "height"], "size"), (["cfa_pattern"], "mosaic"))
 
@@ -198,7 +203,7 @@ class Folder:
             samples = planes(np.stack([rows[number] for number in frames]), cell)
             odd = odd_frames((plane.reshape(frames.size, -1) for _, plane in samples), scaled=kind == "flat")
             for number, words in odd.items():
-                left = left.drop(paths[frames[number]], words)
+                left = left.drop(paths[frames[number]], f"{words}; {_LOOK[kind]}")
         return (result, folder) if left is folder else left.without_unreadable(function, kind)
 
     def summary(self) -> pd.DataFrame:
