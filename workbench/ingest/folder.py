@@ -8,30 +8,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..core.cube import KINDS, group_frames
+from ..core.cube import KINDS
 from ..core.errors import FrameReadError, WorkbenchError, said_of_all
 from ..core.files import holder
-from ..core.mosaic import channel_index, planes, spread_rows
-from ..core.settings import SETTING, setting_differs, setting_dim
-from ..core.statistics import odd_frames
+from ..core.settings import SETTING, setting_differs
 from ..core.values import describe
-from .reader import Area, differing, open_frames, read_frame
+from .reader import Area, differing, odd_of, open_frames, read_frame, watched_reading
 
 MANIFEST = "frames.csv"
 Finding = tuple[str, str, str]  # file, problem, the file with what was found
 _MODE = ["offset_setting", "readout_mode", "binning", "window"]  # operating mode: of the setting, what is not measured
 _GROUPS = ["kind", *SETTING, "filter", "exposure", "temperature"]
-_EQUAL = {"bias": (), "dark": ("temperature", "exposure"), "flat": ("exposure", "aperture", "filter")}  # and setting
-_LOOK = {
-    "bias": "check that it is a bias frame",
-    "dark": "check its temperature, and that the shutter was closed",
-    "flat": "look at it",
-}
 # what all frames of one measurement have in common: columns of the table, and in words
 _ALIKE = ((["camera"], "camera"), (["width", "height"], "size"), (["cfa_pattern"], "mosaic"))
 
@@ -191,19 +182,15 @@ class Folder:
         def watched(frames: Folder) -> Any:
             rows.clear()
             same, cube = replace(frames), frames.cube(kind)
-            same._cubes[kind, "visible"] = cube.copy(data=_watched(cube, rows))
+            same._cubes[kind, "visible"] = watched_reading(cube, rows)
             return function(same)
 
         result, folder = self.without_unreadable(watched, kind)
-        if result is None or len(rows) < folder.count(kind):
+        if result is None:
             return result, folder
-        cube, paths, left = folder.cube(kind), folder.table["path"][folder.table["kind"] == kind].to_numpy(), folder
-        cell = channel_index(cube.attrs["cfa_pattern"])
-        for _, frames in group_frames(cube, setting_dim(cube), *_EQUAL[kind]):
-            samples = planes(np.stack([rows[number] for number in frames]), cell)
-            odd = odd_frames((plane.reshape(frames.size, -1) for _, plane in samples), scaled=kind == "flat")
-            for number, words in odd.items():
-                left = left.drop(paths[frames[number]], f"{words}; {_LOOK[kind]}")
+        paths, left = folder.table["path"][folder.table["kind"] == kind].to_numpy(), folder
+        for number, words in odd_of(folder.cube(kind), rows, kind).items():
+            left = left.drop(paths[number], words)
         return (result, folder) if left is folder else left.without_unreadable(function, kind)
 
     def summary(self) -> pd.DataFrame:
@@ -410,16 +397,3 @@ def _levels(rows: pd.DataFrame) -> pd.Series:
         except FrameReadError:
             levels.append(np.nan)
     return pd.Series(levels, dtype=float)
-
-
-def _watched(cube: xr.DataArray, rows: dict[int, np.ndarray]) -> Any:
-    """Return the data of a lazy cube, which leaves sampled rows of each frame in `rows` as it is read."""
-    where = spread_rows(cube.sizes["y"], max(2, len(channel_index(cube.attrs["cfa_pattern"]))))
-
-    def look(block: np.ndarray, block_info: Any = None) -> np.ndarray:
-        if block_info:
-            first = block_info[0]["array-location"][0][0]
-            rows.update({first + number: frame[where] for number, frame in enumerate(block)})
-        return block
-
-    return da.map_blocks(look, cube.data, name="watched", dtype=cube.dtype)

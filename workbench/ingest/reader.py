@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..core.cube import KINDS, channels_of, make_cube
+from ..core.cube import KINDS, channels_of, group_frames, make_cube
 from ..core.errors import FrameReadError, WorkbenchError, of_one_file
 from ..core.files import holder
-from ..core.mosaic import shifted
-from ..core.settings import SETTING
+from ..core.mosaic import channel_index, planes, shifted, spread_rows
+from ..core.settings import SETTING, setting_dim
+from ..core.statistics import odd_frames
 from ..core.values import joined_lines
 from .containers import frames_in, read_ser, read_tiff, read_xisf, ser_layout, tiff_layout, xisf_keywords, xisf_layout
 from .dng import plain_dng
@@ -30,6 +31,11 @@ from .metadata import FrameInfo, PlainPixels, kind_in_words, read_exif, require_
 from .raw import raw_info, read_raw
 
 _RECORDED = (*SETTING, "egain", "filter", "exposure", "aperture", "temperature", "rotation", "time")
+_EQUAL = {  # coordinates that equal frames of one setting share, and what to do about one that is odd
+    "bias": ((), "check that it is a bias frame"),
+    "dark": (("temperature", "exposure"), "check its temperature, and that the shutter was closed"),
+    "flat": (("exposure", "aperture", "filter"), "look at it"),
+}
 Area = Literal["visible", "full"]
 _LAYOUTS = {"fits": fits_layout, "xisf": xisf_layout, "tiff": tiff_layout, "ser": ser_layout}
 _UNPACKERS = {"xisf": read_xisf, "tiff": read_tiff, "ser": read_ser}
@@ -288,3 +294,29 @@ def _common_black(levels: pd.Series, pattern: str, history: list[str]) -> Any:
 def _few(values: Iterable) -> str:
     texts = sorted("/".join(f"{v:g}" for v in dict.fromkeys(np.atleast_1d(value).tolist())) for value in values)
     return ", ".join(texts[:4]) + (", …" if len(texts) > 4 else "")
+
+
+def watched_reading(cube: xr.DataArray, rows: dict[int, np.ndarray]) -> xr.DataArray:
+    """Return a lazy cube that leaves sampled rows of each frame in `rows` as it is read."""
+    where = spread_rows(cube.sizes["y"], max(2, len(channel_index(cube.attrs["cfa_pattern"]))))
+
+    def look(block: np.ndarray, block_info: Any = None) -> np.ndarray:
+        if block_info:
+            first = block_info[0]["array-location"][0][0]
+            rows.update({first + number: frame[where] for number, frame in enumerate(block)})
+        return block
+
+    return cube.copy(data=da.map_blocks(look, cube.data, name="watched", dtype=cube.dtype))
+
+
+def odd_of(cube: xr.DataArray, rows: Mapping[int, np.ndarray], kind: str) -> dict[int, str]:
+    """Return the `odd_frames` among equal ones of a cube by the rows that `watched_reading` left: number, sentence."""
+    coords, advice = _EQUAL[kind]
+    cell, odd = channel_index(cube.attrs["cfa_pattern"]), {}
+    for _, frames in group_frames(cube, setting_dim(cube), *coords):
+        if not rows.keys() >= set(frames):  # a flat that has no partner is not read
+            continue
+        samples = planes(np.stack([rows[number] for number in frames]), cell)
+        found = odd_frames((plane.reshape(frames.size, -1) for _, plane in samples), scaled=kind == "flat")
+        odd |= {int(frames[number]): f"{words}; {advice}" for number, words in found.items()}
+    return odd
