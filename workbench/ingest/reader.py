@@ -312,7 +312,7 @@ def watched_reading(cube: xr.DataArray, rows: dict[int, np.ndarray]) -> xr.DataA
 def odd_of(cube: xr.DataArray, rows: Mapping[int, np.ndarray], kind: str) -> dict[int, str]:
     """Return the `odd_frames` among equal ones of a cube by the rows that `watched_reading` left: number, sentence."""
     coords, advice = _EQUAL[kind]
-    cell, odd = channel_index(cube.attrs["cfa_pattern"]), {}
+    cell, odd = channel_index(cube.attrs["cfa_pattern"]), dict[int, str]()
     for _, frames in group_frames(cube, setting_dim(cube), *coords):
         if not rows.keys() >= set(frames):  # a flat that has no partner is not read
             continue
