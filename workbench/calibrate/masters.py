@@ -24,14 +24,7 @@ from .combine import Combined, combine_frames
 from .matching import median_of, require_alike, require_one_setting, require_one_temperature
 from .noise import SensorNoise, hot_slope, light_variance, model_of, read_variance
 from .planes import calm_levels
-from .usable import (
-    flicker_warning,
-    frames_alike,
-    frames_saturate_at,
-    leave_out_multiplied,
-    leave_out_odd,
-    offset_warning,
-)
+from .usable import flats_alike, flicker_warning, frames_alike, frames_saturate_at, offset_warning
 
 SATURATED = 0.98  # of the way from black to white level: flats are not linear beyond it
 MOST_SATURATED = 0.02  # of a colour's pixels: where all flats are saturated in no more, these pixels are missing
@@ -190,8 +183,7 @@ def master_flat(
             raise WorkbenchError(f"no flat can be used: {reasons}; or put the flats away to do without")
         frames.dropped += list(bad.values())
         frames.leave_out(list(bad))
-        means = means[good][leave_out_odd(frames, scaled=True)]
-        means = means[leave_out_multiplied(frames, pedestal, means.mean(axis=0) / means, dark_noise)]
+        means = flats_alike(frames, means[good], pedestal, dark_noise)
         remarks = flicker_warning(frames, pedestal) + ([_ALL_CLIPPED] if clipped else [])
         scale = means.mean(axis=0) / means
         model, error = _flat_model(frames, noise or dark_noise, pedestal, scale, saturation)

@@ -83,6 +83,22 @@ def frames_alike(cube: xr.DataArray, *, scratch: str | Path | None, progress: bo
         yield frames
 
 
+def flats_alike(frames: Frames, means: np.ndarray, pedestal: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """Leave out flats that are odd, or whose noise is not that of their light; returns the `means` of the others.
+
+    Parameters
+    ----------
+    means
+        Light of each frame and channel [ADU].
+    pedestal
+        The flats' offset (y, x) [ADU].
+    base
+        Their variance without light, of each channel [ADU²].
+    """
+    means = means[leave_out_odd(frames, scaled=True)]
+    return means[_leave_out_multiplied(frames, pedestal, means.mean(axis=0) / means, base)]
+
+
 def leave_out_odd(frames: Frames, *, scaled: bool = False) -> list[int]:
     """Leave out the `odd_frames`, by the sampled rows; returns the places of the others."""
     count = len(frames)
@@ -100,21 +116,13 @@ def _leave_out(frames: Frames, odd: Mapping[int, str]) -> list[int]:
     return stay
 
 
-def leave_out_multiplied(frames: Frames, pedestal: np.ndarray, scale: np.ndarray, base: np.ndarray) -> list[int]:
+def _leave_out_multiplied(frames: Frames, pedestal: np.ndarray, scale: np.ndarray, base: np.ndarray) -> list[int]:
     """Leave out flats whose noise is not that of their light; returns the places of the others.
 
     Numbers that were halved or doubled have half the light or twice as much, but a quarter or four times the variance.
     Of a flat brought to one level by s the variance is a s² + b x s; that of n frames' deviations from their mean is
-    (1 − 2/n) σ² + Σσ²/n².  Of differences of neighbours, so that light that moves counts for nothing.
-
-    Parameters
-    ----------
-    pedestal
-        The flats' offset (y, x) [ADU].
-    scale
-        s of each frame and channel.
-    base
-        a, the variance without light of each channel [ADU²].
+    (1 − 2/n) σ² + Σσ²/n².  Of differences of neighbours, so that light that moves counts for nothing.  `scale` is s of
+    each frame and channel, `base` a.
     """
     count, shares, pixels = len(frames), [], 0
     where, rows = frames.sampled_rows()
