@@ -11,8 +11,8 @@ import panel as pn
 import xarray as xr
 
 from workbench import charts
-from workbench.app.divider import html_pane
 from workbench.app.live_charts import LiveChart, live_chart, live_text
+from workbench.app.pictures import html_pane
 from workbench.charts import theme
 from workbench.charts.lights import METHOD_NAMES
 from workbench.core.dark import dark_current_at

@@ -15,8 +15,8 @@ import panel as pn
 import xarray as xr
 
 from workbench import finish
-from workbench.app.divider import SAMPLE, WIDTH, Divider, html_pane, pixels, screen_level
 from workbench.app.live_charts import live_text
+from workbench.app.pictures import SAMPLE, WIDTH, Divider, html_pane, pixels, screen_level
 from workbench.charts import theme
 from workbench.core.errors import WorkbenchError
 from workbench.core.statistics import mad_std

@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from workbench import finish
-from workbench.app.divider import WIDTH, html_pane, jpeg, pixels, screen_level
+from workbench.app.pictures import WIDTH, html_pane, jpeg, pixels, screen_level
 from workbench.charts import theme
 from workbench.core.statistics import mad_std
 from workbench.core.values import unit_text

@@ -13,8 +13,8 @@ import panel as pn
 import xarray as xr
 
 from workbench import finish
-from workbench.app.divider import Divider, html_pane, pixels
 from workbench.app.live_charts import live_text
+from workbench.app.pictures import Divider, html_pane, pixels
 from workbench.pipelines.stacking import stack_folder
 from workbench.simulate import sample_folder
 

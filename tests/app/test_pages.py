@@ -83,7 +83,19 @@ def test_a_palette_and_its_weights_are_chosen_for_stacks_of_several_filters(filt
     done = jobs.finish(**page._arguments())
     composed = [line for line in done["history"] if "Composed as HOO" in line]
     assert len(composed) == 1
-    assert (filters.results / "picture.png").is_file()
+    assert done["picture"] == filters.results / "picture.png"
+    # the next one goes into another file, and the gallery holds both, each with how it was made
+    page.settings["stretch"].value = "autostretch"
+    assert jobs.finish(**page._arguments())["picture"] == filters.results / "picture-2.png"
+    page.refresh()
+    buttons = [card[1].label for card in page.gallery.small]
+    assert buttons == ["Look at picture-2.png", "Look at picture.png"]
+    assert [card[0].object.partition("caption")[2][2:].split(",")[0] for card in page.gallery.small] == [
+        "autostretch",
+        "asinh",
+    ]
+    page.gallery.small[1][1].clicks += 1
+    assert len(page.gallery.large) == 1
 
 
 def test_sums_of_filters_are_read_before_the_work(filters):

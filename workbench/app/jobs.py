@@ -41,12 +41,12 @@ WAITING, RUNNING, FINISHED, FAILED, CANCELLED = "waiting", "running", "done", "f
 
 def finish(
     stack: list[Path], out: Path, linear: Path, palette: str = "auto", weights: Any = None, **settings: Any
-) -> dict[str, list[str]]:
-    """Make a picture of a stack, or of one for each filter; returns its history and the warnings."""
+) -> dict[str, Any]:
+    """Make a picture of a stack, or of one for each filter; returns its file, its history and the warnings."""
     chosen, settings_out = wb.pipelines.settings_from(**settings), out.with_suffix(".json")
     mixed: dict[str, Any] = {"palette": palette, "weights": weights}
     done = wb.finish_stack(stack, out, chosen, **mixed, linear_out=linear, settings_out=settings_out)
-    return {"history": list(done.picture.attrs["history"]), "warnings": list(done.warnings)}
+    return {"picture": out, "history": list(done.picture.attrs["history"]), "warnings": list(done.warnings)}
 
 
 def align_lights(folder: Path) -> dict[str, Any]:

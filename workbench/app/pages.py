@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import html
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import panel as pn
-import xarray as xr
 
-from ..charts.pictures import named_picture
 from ..charts.registry import REGISTRY
 from ..core.errors import WorkbenchError, said_of_all
-from ..finish.files import read_picture
-from ..finish.zero_point import world_coordinates
 from ..ingest.folder import Folder
 from ..stack.fits_out import open_stack
 from ..stack.reject import METHODS
-from ..stars.objects import names_on
-from . import divider, viewer
+from . import viewer
 from .components import (
     WIDE,
     JobPage,
-    PaletteFields,
     Status,
     bullets,
     drawing,
     folder_overview,
     guarded,
     heading,
-    scrolled,
     scrolled_html,
     side_by_side,
     table,
 )
 from .jobs import Job
 from .lights import LightsPart, WatchPage
+from .pictures import PicturePage
 from .pixel import FrameViewer, PixelPage
 from .session import Session, default_results
 
@@ -314,82 +306,6 @@ class StackPage(JobPage):
             alone if len(shown) == 1 else side_by_side(shown, screen),
             pn.pane.HTML('<p class="caption">The stack is linear; only its display is stretched.</p>'),
         ]
-
-
-class PicturePage(JobPage):
-    """Make a picture of the stack."""
-
-    name, task, label = "Picture", "finish", "Make the picture"
-
-    def __init__(self, session: Session) -> None:
-        super().__init__(session)
-        methods = {
-            "background": ("Background", ["polynomial", "rbf", "mesh", "none"], "polynomial"),
-            "balance": ("White balance", ["auto", "catalogue", "stars", "daylight", "none"], "auto"),
-            "stretch": ("Stretch", ["asinh", "autostretch", "ghs", "linear"], "asinh"),
-            "strength": ("Strength", [0.5, 0.7, 1.0, 1.4, 2.0, 3.0], 1.0),
-            "denoise": ("Denoise", [0.0, 0.25, 0.5, 0.75, 1.0], 0.0),
-        }
-        self.settings = {
-            name: pn.widgets.Select(label=label, options=options, value=value, width=150)
-            for name, (label, options, value) in methods.items()
-        }
-        self.palette = PaletteFields()
-        self.panel = pn.Column(
-            heading("Picture", "Crop, background, colour, stretch; star fluxes are checked after every linear step."),
-            pn.FlexBox(*self.settings.values()), self.palette.panel, self.job, self.result, **WIDE,
-        )  # fmt: skip
-
-    def refresh(self) -> None:
-        """Show the state of the job, and the palette where there are stacks of several filters."""
-        super().refresh()
-        if self.session.folder is not None:
-            self.palette.offer(self.session.stack_filters)
-
-    def _chosen(self) -> dict[str, Any]:
-        return {name: control.value for name, control in self.settings.items()}
-
-    def _arguments(self) -> dict[str, Any]:
-        stacks, out, linear = self.session.stack_files, self.session.picture_file, self.session.linear_file
-        if not stacks:
-            raise WorkbenchError(f"{self.session.stack_file} does not exist yet; stack the lights first")
-        return {"stack": stacks, "out": out, "linear": linear, **self._chosen(), **self.palette.chosen()}
-
-    def _command(self) -> list[str]:
-        stacks = [str(path) for path in self.session.stack_files or [self.session.stack_file]]
-        command = ["workbench", "finish", *stacks, "--out", str(self.session.picture_file)]
-        for name, value in self._chosen().items():
-            command += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
-        with contextlib.suppress(WorkbenchError):
-            mixed = self.palette.chosen()
-            command += ["--palette", mixed["palette"]] if mixed else []
-            weights = ",".join(f"{name}={weight:g}" for name, weight in mixed.get("weights", {}).items())
-            command += ["--weights", weights] if weights else []
-        return command
-
-    def show_result(self, job: Job) -> None:
-        """Show the linear and the finished picture, and what was done."""
-        path, screen = self.session.picture_file, self.session.screen
-        linear, finished = read_picture(self.session.linear_file), read_picture(path)
-        large = replace(viewer.picture("finished", finished["signal"]), limits=((0.0, 1.0),), midtones=0.5)
-        names, width = ("linear, stretched for the screen", "finished"), screen.fit(divider.WIDTH, axis=False)
-        lines = [*job.value["history"], *(f"warning: {text}" for text in job.value["warnings"])]
-        self.result[:] = [
-            pn.pane.HTML(f"<p>Written: <code>{html.escape(str(path))}</code></p>", **WIDE),
-            scrolled(divider.compare_pictures(linear, finished, names=names, width=width)),
-            drawing(viewer.live(large, width=screen.fit(viewer.WIDTH)), screen),
-            *_named(finished),
-            pn.pane.HTML(bullets(lines, 40), **WIDE),
-        ]
-
-
-def _named(finished: xr.Dataset) -> list[Any]:
-    """The picture with its names, where it has a plate solution."""
-    try:
-        names = names_on(world_coordinates(finished), finished["signal"].shape[1:])
-    except WorkbenchError:
-        return []
-    return [scrolled(pn.pane.HoloViews(named_picture(finished["signal"].values, names, "Names on the picture")))]
 
 
 PAGES = (FramesPage, SensorPage, ChartsPage, WatchPage, StackPage, PixelPage, PicturePage)

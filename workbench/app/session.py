@@ -137,6 +137,18 @@ class Session(param.Parameterized):
         return tuple(filter_name(path.stem.removeprefix(f"{self.stack_file.stem}_")) for path in files[1:] and files)
 
     @property
+    def pictures(self) -> list[Path]:
+        """The finished pictures, the latest first."""
+        paths = [path for name in ("picture.png", "picture-*.png") for path in self.results.glob(name)]
+        return sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+    @property
+    def picture_file(self) -> Path:
+        """Where the next picture goes: no picture replaces another."""
+        names = ("picture.png", *(f"picture-{number}.png" for number in range(2, 1000)))
+        return next(path for path in map(self.results.joinpath, names) if not path.exists())
+
+    @property
     def characterization(self) -> Any:
         """The measurement of these frames; None before."""
         job = self.job("characterize")
@@ -157,6 +169,5 @@ class Session(param.Parameterized):
     sensor_file = _result("sensor.json", "The measured sensor.")
     stack_file = _result("stack.fits", "The stack; those of several filters have the filter's name after this.")
     linear_file = _result("linear.fits", "The linear picture that was stretched.")
-    picture_file = _result("picture.png", "The finished picture.")
     charts_folder = _result("charts", "The charts.")
     live_folder = _result("live", "The stack that grows with each light.")

@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from ..charts import theme
+from ..charts.style import fit_title
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
 from ..core.parallel import in_threads
@@ -316,8 +317,7 @@ def _house_style(plot: Any, _element: Any, *, size: tuple[int, int]) -> None:
     figure.frame_width, figure.frame_height = size
     figure.toolbar.logo = None
     figure.title.text_font, figure.title.text_color = theme.FONT, theme.INK
-    if len(shown := str(figure.title.text)) * 8 > size[0]:  # a file's name on a phone
-        figure.title.text_font_size = f"{max(8, 13 * size[0] // (8 * len(shown)))}px"
+    fit_title(figure)
     figure.outline_line_color = None
     for axis in figure.axis:
         axis.axis_label_text_font = axis.major_label_text_font = theme.FONT

@@ -127,6 +127,27 @@ def keep_ratio(plot, _element, *, ratio: float) -> None:
     plot.state.js_on_change("inner_width", CustomJS(args={"figure": plot.state, "ratio": ratio}, code=code))
 
 
+# a title stays on the figure: where that is narrow it starts above the axis' numbers, then its letters get smaller
+_FIT_TITLE = """
+const pen = document.createElement('canvas').getContext('2d');
+pen.font = `${title.text_font_style} ${size}px ${title.text_font}`;
+const room = figure.inner_width + Math.min(right, 18), wide = pen.measureText(title.text).width;
+const left = Math.max(0, figure.outer_width - room - 4), most = figure.outer_width - 8;
+title.offset = -Math.max(0, Math.min(left, wide - room));
+title.text_font_size = `${Math.max(8, Math.min(size, Math.floor(2 * size * most / wide) / 2))}px`;
+"""
+
+
+def fit_title(figure, size: int = 13) -> None:
+    """Keep a figure's title of that size [px] from being cut off where the figure is narrow."""
+    from bokeh.models import CustomJS
+
+    args = {"figure": figure, "title": figure.title, "size": size, "right": figure.min_border_right or 0}
+    fit = CustomJS(args=args, code=_FIT_TITLE)
+    figure.js_on_change("inner_width", fit)
+    figure.title.js_on_change("text", fit)
+
+
 def house_font(plot, _element) -> None:
     """Set the type of notes."""
     from bokeh.core.properties import value
@@ -181,6 +202,7 @@ def finish_bokeh(plot, _element) -> None:
     from bokeh.models import BasicTickFormatter, CustomJSTickFormatter, FixedTicker, LogAxis
 
     figure = plot.state
+    fit_title(figure)
     for axis in figure.axis:
         if isinstance(axis, LogAxis) and not isinstance(axis.ticker, FixedTicker):
             mark_log_axis(figure, "x" if axis in figure.xaxis else "y")

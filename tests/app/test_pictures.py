@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from workbench import finish
-from workbench.app import divider
+from workbench.app import pictures
 
 
 @pytest.fixture(scope="module")
@@ -16,16 +16,16 @@ def known():
 
 def test_the_screens_level_is_small_and_the_picture_the_same(known):
     large = finish.make_picture(np.tile(known[0].signal.values, (1, 4, 4)))
-    level = divider.screen_level(large)
+    level = pictures.screen_level(large)
     assert (level.sizes["x"], level.attrs["reduction"]) == (720, 4)
     np.testing.assert_allclose(level.signal.mean(), large.signal.mean(), rtol=1e-4)
-    assert divider.screen_level(known[0]).sizes == known[0].sizes
+    assert pictures.screen_level(known[0]).sizes == known[0].sizes
 
 
 @pytest.mark.browser
 def test_the_divider_is_dragged_and_stays(require, tmp_path, known):
-    picture = divider.pixels(known[0])
-    made = divider.Divider(picture)
+    picture = pictures.pixels(known[0])
+    made = pictures.Divider(picture)
     first, second = (made.render(after) for after in (picture, 255 - picture))
     path = tmp_path / "page.html"
     path.write_text(f'<meta charset="utf-8"><div id="here">{first}</div>', encoding="utf-8")
