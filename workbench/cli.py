@@ -136,8 +136,9 @@ def characterize(folder: Path, out: Path, quiet: bool) -> None:
 @main.work("measure the sensor: one page")
 @click.argument("folder", type=_PATH)
 @click.option("--out", type=_PATH, required=True, help="The HTML file to write, e.g. report.html.")
+@click.option("--stack", type=_PATH, help="A solved stack: zero point, limiting magnitude and sky join the numbers.")
 @quiet_options
-def report(folder: Path, out: Path, quiet: bool) -> None:
+def report(folder: Path, out: Path, stack: Path | None, quiet: bool) -> None:
     """Measure the sensor from the frames in FOLDER and write all results as one page, for a forum or a printer.
 
     The page works without a network and stays under 3 MB. It contains every number with its error,
@@ -145,7 +146,7 @@ def report(folder: Path, out: Path, quiet: bool) -> None:
     with what to shoot.
     """
     wb.core.files.check_target(out, "HTML file")
-    path = wb.export.write_report(wb.characterize(folder, progress=not quiet), out, progress=not quiet)
+    path = wb.export.write_report(wb.characterize(folder, progress=not quiet), out, stack=stack, progress=not quiet)
     click.echo(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 

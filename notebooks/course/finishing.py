@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from workbench import finish
-from workbench.app.pictures import WIDTH, html_pane, jpeg, pixels, screen_level
+from workbench.app.pictures import html_pane, jpeg, pixels, screen_level
 from workbench.charts import theme
 from workbench.core.statistics import mad_std
 from workbench.core.values import unit_text
@@ -188,14 +188,14 @@ def five_finishes(stack: xr.Dataset) -> list[tuple[FinishStyle, xr.Dataset, dict
 def finishes_gallery(stack: xr.Dataset) -> tuple[Any, pd.DataFrame]:
     """Show the same data finished in five ways, with what each hides and invents; and a table of measures."""
     made = five_finishes(stack)
-    width = WIDTH // 2 - 6
     figures = [
-        f'<figure style="margin:0"><img src="{jpeg(pixels(picture))}" alt="{way.name}" style="width:{width}px">'
+        f'<figure style="margin:0"><img src="{jpeg(pixels(picture))}" alt="{way.name}" style="width:100%">'
         f'<figcaption style="font:13px system-ui,sans-serif"><b>{way.name}.</b> <i>Hides:</i> {way.hides}'
         f" <i>Invents:</i> {way.invents}</figcaption></figure>"
         for way, picture, _ in made
     ]
-    grid = f'<div style="display:grid;grid-template-columns:repeat(2,{width}px);gap:12px">{"".join(figures)}</div>'
+    columns = "repeat(auto-fit,minmax(min(100%,300px),1fr))"
+    grid = f'<div style="display:grid;grid-template-columns:{columns};gap:12px">{"".join(figures)}</div>'
     rows = {
         way.name: {
             "black pixels [%]": f"{numbers['black']:.1f}",

@@ -183,7 +183,8 @@ def _number_line(bounds: tuple[float, float], guess: float, measured: float, err
     unit, blue, orange = html.escape(unit), theme.SERIES[0], theme.SERIES[1]
     x, y = at["guess"], at["measured"]
     return (
-        f'<svg role="img" aria-label="prediction {guess:g}, measured {measured:.4g} {unit}" width="720" height="84" '
+        f'<svg role="img" aria-label="prediction {guess:g}, measured {measured:.4g} {unit}" width="720" '
+        'viewBox="0 0 720 84" style="max-width:100%;height:auto" '
         f'font-family="{theme.FONT.replace(chr(34), chr(39))}" font-size="12">'
         f'<line x1="40" x2="680" y1="42" y2="42" stroke="{theme.MUTED}"/>'
         f'<text x="40" y="64" text-anchor="middle" fill="{theme.MUTED}">{low:,g}</text>'

@@ -32,7 +32,7 @@ from workbench.stars.background import half_green
 from workbench.stars.objects import names_on
 
 from .calibration_noise import added_noise, calibration_steps, frames_needed, step_noise
-from .presentation import WIDTH, figure
+from .presentation import FITS, figure
 
 _SHAPE = (256, 384)
 _DARKS = theme.dimension("darks in the master")
@@ -353,7 +353,7 @@ def on_the_sky(path: str | Path, **hints: Any) -> pn.viewable.Viewable:
     try:
         solution = solve(path, **hints)
     except WorkbenchError as problem:
-        return pn.pane.Markdown(f"No plate solution: {problem}.", width=WIDTH)
+        return pn.pane.Markdown(f"No plate solution: {problem}.", **FITS)
     about = read_metadata(path)
     level = half_green(read_frame(path), about.cfa_pattern)
     low, high = np.nanpercentile(level, [1, 99.8])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from .watch import Watch
 
 STARTING = 120  # seconds to wait for JupyterLab, far more than it needs
 RUNNING = 300
-RESTING = 120  # times half a second that no kernel works: then none will
+RESTING = 240  # times a quarter of a second that no kernel works: then none will
 
 
 @contextmanager
@@ -171,28 +172,39 @@ class Lab(Watch):
         there = self.page.request.get(f"{self.address}/api/kernels", timeout=1000 * STARTING).json()
         return there if isinstance(there, list) else []  # a kernel that starts slowly makes the server complain
 
-    def run_all(self, cells: int) -> None:
-        """Run all cells from the menu and wait until the last of so many code cells is done.
+    def run_all(self) -> None:
+        """Run all cells from the menu and wait until the last code cell is done.
+
+        The kernel may have run them before, for another page: its numbers then go on from there.
 
         Raises
         ------
         RuntimeError
             If it is not done in time, or the kernel has come to rest before it (a cell failed); names the errors.
         """
+        last = max(number for number, (kind, _) in enumerate(self.cells) if kind == "code")
+        prompt = self.page.locator(f".jp-CodeCell[data-windowed-list-index='{last}'] .jp-InputPrompt").first
+        pane = self.page.locator(".jp-WindowedPanel-outer").first
+
+        def at_the_end() -> str:  # cells far from the view are not in the page, so stay at the end
+            pane.evaluate("pane => pane.scrollTop = pane.scrollHeight")
+            return prompt.inner_text().strip() if prompt.count() else ""
+
         self.page.click(".jp-Notebook .jp-Cell >> nth=0")
+        before = at_the_end()
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        done = self.page.get_by_text(f"[{cells}]:", exact=True)
-        pane = self.page.locator(".jp-WindowedPanel-outer").first
         give_up, begun, resting = time.monotonic() + RUNNING, False, 0
-        while not done.count():  # cells far from the view are not in the page, so stay at the end
-            pane.evaluate("pane => pane.scrollTop = pane.scrollHeight")
-            self.page.wait_for_timeout(500)
+        while True:
+            now = at_the_end()
+            begun |= now == "[*]:" or bool(now and before and now != before)
+            if begun and re.fullmatch(r"\[\d+\]:", now):
+                return
+            self.page.wait_for_timeout(250)
             busy = any(one["execution_state"] == "busy" for one in self._kernels())
-            begun |= busy
             resting = 0 if busy or not begun else resting + 1
             if time.monotonic() > give_up or resting > RESTING:
-                raise RuntimeError(f"the last of {cells} code cells did not finish: {self.errors()}")
+                raise RuntimeError(f"the last code cell did not finish: {self.errors()}")
 
     def show(self, text: str):
         """Scroll until a code cell that contains the text is in view with its output; returns the cell.

@@ -15,8 +15,6 @@ import time
 from pathlib import Path
 from urllib.parse import urlencode
 
-import nbformat
-
 from .controls import move_the_main_control
 from .jupyter import Lab, jupyter_lab
 from .watch import Watch, chromium
@@ -42,7 +40,7 @@ def of_notebooks(out: Path, names: list[str], program: str) -> int:
                     lab = Lab(browser.new_page(viewport={"width": DESK, "height": HEIGHT}), address)
                     lab.open(path.name)
                     started = time.monotonic()
-                    lab.run_all(sum(cell.cell_type == "code" for cell in nbformat.read(path, 4).cells))
+                    lab.run_all()
                     seconds = time.monotonic() - started
                     (out / path.stem).mkdir(parents=True, exist_ok=True)
                     for number in lab.walk():

@@ -69,7 +69,7 @@ def expected(samples: Path, count: int) -> tuple[list[str], tuple[float, float]]
 @pytest.mark.browser
 def test_a_reader_runs_a_notebook_and_plays_with_it(lab, samples):
     lab.open(NOTEBOOK.name)
-    lab.run_all(sum(cell.cell_type == "code" for cell in nbformat.read(NOTEBOOK, 4).cells))
+    lab.run_all()
     page = lab.page
 
     cell = lab.show("course.bias_average")
@@ -119,7 +119,7 @@ def test_a_control_is_moved_and_a_figure_shows_other_numbers(address, require, n
         lab = Lab(browser.new_page(**{"viewport": {"width": 1400, "height": 1000}} | OTHERS[name]), address)
         lab.open(f"{name}.ipynb")
         lab.page.keyboard.press("Control+b")  # the list of files goes
-        lab.run_all(sum(kind == "code" for kind, _ in lab.cells))
+        lab.run_all()
         assert move_the_main_control(lab, name)
         assert not lab.errors()
         assert not lab.refused
@@ -132,7 +132,7 @@ def test_a_control_is_moved_and_a_figure_shows_other_numbers(address, require, n
 def test_every_control_in_every_condition(lab, name):
     """Nothing is complained of, nothing is fetched from outside."""
     lab.open(f"{name}.ipynb")
-    lab.run_all(sum(kind == "code" for kind, _ in lab.cells))
+    lab.run_all()
     for condition in ("as it is", "narrow", "dark", "busy"):
         lab.page.set_viewport_size({"width": 800 if condition == "narrow" else 1400, "height": 1000})
         lab.page.emulate_media(color_scheme="dark" if condition == "dark" else "light")

@@ -3,6 +3,7 @@
 import holoviews as hv
 import matplotlib.pyplot as plt
 import numpy as np
+from bokeh.models import LogAxis
 
 from workbench.charts import theme
 
@@ -54,9 +55,12 @@ def _check_bokeh(panel, plot):
         x, y = first.dimensions()[:2]
         assert [figure.xaxis.axis_label, figure.yaxis.axis_label] == [x.pprint_label, y.pprint_label]
     ends = {"x": (figure.x_range.start, figure.x_range.end), "y": (figure.y_range.start, figure.y_range.end)}
-    for low, high in ends.values():
+    for name, (low, high) in ends.items():
         assert np.isfinite([low, high]).all()
         assert low != high
+        (axis,) = getattr(figure, f"{name}axis")
+        if isinstance(axis, LogAxis):
+            _check_ticks(getattr(axis.ticker, "ticks", 10.0 ** np.arange(-9, 12)), low, high)
     for element in (part for part in panel if isinstance(part, hv.Scatter)):
         x, y = columns(element)[:2]
         inside = (x >= min(ends["x"])) & (x <= max(ends["x"])) & (y >= min(ends["y"])) & (y <= max(ends["y"]))
@@ -66,8 +70,20 @@ def _check_bokeh(panel, plot):
         assert shown == set(_names(panel))
 
 
+def _check_ticks(ticks, low, high):
+    """A logarithmic axis can be read: it has two ticks with a number, or more, but none on top of another."""
+    shown = sum(min(low, high) <= tick <= max(low, high) for tick in ticks)
+    assert 2 <= shown <= 20, f"{shown} ticks from {low:g} to {high:g}"
+
+
 def _check_matplotlib(panel, axes):
     wanted = options(panel, "matplotlib")
+    for axis, scale, limits in (
+        (axes.xaxis, axes.get_xscale(), axes.get_xlim()),
+        (axes.yaxis, axes.get_yscale(), axes.get_ylim()),
+    ):
+        if scale == "log":
+            _check_ticks(axis.get_majorticklocs(), *limits)
     assert axes.get_title() == wanted["title"]
     artists = [*axes.collections, *axes.lines, *axes.images, *axes.patches, *axes.texts]
     assert len(artists) >= len([part for part in panel if len(part)])

@@ -6,6 +6,7 @@ import holoviews as hv
 import numpy as np
 import pytest
 
+from tests.charts.drawn import check_drawn
 from workbench.charts import style, theme
 
 # Machado, Oliveira and Fernandes (2009), severity 1: how the colour-blind see linear RGB
@@ -50,6 +51,13 @@ def test_ticks_are_written_as_people_write_numbers():
         "2·10⁻⁷",
         "1.5",
     ]
+
+
+@pytest.mark.parametrize("ends", [(1, 100), (0.07, 3), (1.05, 1.9), (2.1, 4.9), (60, 61), (3e-5, 9e-5)])
+def test_a_short_logarithmic_axis_has_ticks_too(ends):
+    dims = theme.dimension("x", "s"), theme.dimension("y", "e⁻")
+    line = theme.line(ends, ends, dims=dims)
+    check_drawn(theme.layout([theme.panel([line], title="short", log="xy", xlim=ends, ylim=ends, legend=None)]))
 
 
 def test_options_are_written_once_for_both_backends():

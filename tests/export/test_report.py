@@ -13,11 +13,14 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tests.browser.watch import chromium, serious_faults
+from tests.finish.test_zero_point import ZERO, camera
 from tests.scenes import in_gain_settings
 from workbench.cli import main
 from workbench.core import open_sensor
 from workbench.core.errors import WorkbenchError
-from workbench.export.report import MOST_BYTES, _cards, _tables, write_report
+from workbench.export.report import MOST_BYTES, _cards, _sky_cards, _tables, write_report
+from workbench.finish.files import write_picture
+from workbench.finish.picture import make_picture
 from workbench.pipelines import characterize
 
 
@@ -136,3 +139,15 @@ def test_the_report_of_a_camera_without_iso_speaks_of_gain_settings(result, tmp_
     assert any("at gain setting 120, mean of the channels" in card for card in words)
     titles = [title for title, _ in _tables(sensor.assign_attrs(blocks="{}"))]
     assert titles[0] == "At each gain setting"
+
+
+def test_a_solved_stack_adds_how_deep_it_reaches(tmp_path):
+    write_picture(camera(1), tmp_path / "stack.fits")
+    cards = {title: (value, where) for title, value, where in _sky_cards(tmp_path / "stack.fits")}
+    value, error = (float(part) for part in cards["zero point"][0].removesuffix(" mag").split(" ± "))
+    assert abs(value - ZERO[1]) < 3 * error
+    assert set(cards) == {"zero point", "limiting magnitude", "sky brightness"}
+    assert all("stack.fits" in where for _, where in cards.values())
+    write_picture(make_picture(np.ones((1, 64, 64))), tmp_path / "plain.fits")
+    with pytest.raises(WorkbenchError, match=r"plain.fits: .* no plate solution; solve its stack first"):
+        list(_sky_cards(tmp_path / "plain.fits"))

@@ -23,10 +23,7 @@ from ..core.errors import WorkbenchError
 from .live_figures import FigureState, PanelParts, match_elements, panel_parts, update_figure, with_options
 
 _TEXT_WIDTH = 780  # px
-_WRAP = (
-    ".bk-GridBox { display: flex !important; flex-wrap: wrap; max-width: 100%; }"
-    " @media (max-width: 520px) { :host { zoom: 0.75; } }"  # a phone
-)
+_WRAP = ".bk-GridBox { display: flex !important; flex-wrap: wrap; max-width: 100%; }"
 _WAIT = 5  # ms that a move waits for the next; Panel's 50 are for what takes longer
 
 
@@ -53,7 +50,7 @@ class LiveChart(pn.viewable.Viewer):
         self._drawn: list[PanelParts] = []
         self._now: list[PanelParts] = []
         self._indices: list[list[int]] = []
-        self._figure, self._problem = pn.Column(), pn.widgets.StaticText(visible=False)
+        self._figure, self._problem = pn.Column(sizing_mode="stretch_width"), pn.widgets.StaticText(visible=False)
         self._show(*self._made())
         for owner, names in _controls(bound).items():
             owner.param.watch(self._move, names)
@@ -61,7 +58,7 @@ class LiveChart(pn.viewable.Viewer):
                 owner._debounce = _WAIT
 
     def __panel__(self) -> pn.Column:
-        return pn.Column(self._figure, self._problem)
+        return pn.Column(self._figure, self._problem, sizing_mode="stretch_width")
 
     def _made(self) -> tuple[Any, list[PanelParts]]:
         """Return the chart for the controls as they are, and its panels; none of a chart that must be drawn again."""
@@ -221,7 +218,8 @@ def live_text(text: Any, **styles: str) -> pn.widgets.StaticText:
     under `inline=True` (Panel 1.9).
     """
     hear_every_move()
-    line = pn.widgets.StaticText(value=pn.bind(_bold, text), width=_TEXT_WIDTH, styles={"font-size": "13px", **styles})
+    look: dict[str, Any] = {"sizing_mode": "stretch_width", "max_width": _TEXT_WIDTH}
+    line = pn.widgets.StaticText(value=pn.bind(_bold, text), styles={"font-size": "13px", **styles}, **look)
     line.visible = bool(line.value)  # an empty line takes no space
     line.param.watch(lambda event: setattr(line, "visible", bool(event.new)), "value")
     return line

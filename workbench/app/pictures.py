@@ -98,8 +98,8 @@ class Divider:
         # the slider itself is transparent, so the handle shows that it has the focus
         line = "this.parentNode.querySelector('.wb-line').style"
         focused, blurred = f"if(this.matches(':focus-visible')){line}.outline='3px solid #56b4e9'", f"{line}.outline=''"
-        size = f"width:{self.width}px;height:{self.height}px"
-        sized = f"position:absolute;left:0;top:0;{size};max-width:none;user-select:none"
+        size = f"width:100%;max-width:{self.width}px;aspect-ratio:{self.width}/{self.height}"
+        sized = "position:absolute;left:0;top:0;width:100%;height:100%;max-width:none;user-select:none"
         left, right = html.escape(self.name), html.escape(name)
         return (
             f'<div class="wb-divider" style="position:relative;{size};overflow:hidden">'
@@ -131,7 +131,7 @@ def compare_pictures(
 
 def html_pane(text: Any, width: int = WIDTH) -> Any:
     """Show HTML, or something bound to widgets that returns it, in a pane that never fetches from the network."""
-    return pn.widgets.StaticText(value=text, width=width)
+    return pn.widgets.StaticText(value=text, sizing_mode="stretch_width", max_width=width)
 
 
 class Gallery:

@@ -202,6 +202,7 @@ def finish_bokeh(plot, _element) -> None:
     from bokeh.models import BasicTickFormatter, CustomJSTickFormatter, FixedTicker, LogAxis
 
     figure = plot.state
+    figure.styles = {"max-width": "100%"}  # narrower where the window is
     fit_title(figure)
     for axis in figure.axis:
         if isinstance(axis, LogAxis) and not isinstance(axis.ticker, FixedTicker):
@@ -232,12 +233,23 @@ def mark_log_axis(figure, axis: str) -> None:
             grid.ticker = one.ticker
 
 
+_DIGITS = (1, 2, 5), tuple(range(1, 10)), tuple(np.arange(10, 100) / 10)  # the coarsest that gives three ticks
+
+
 def _log_stops(start: float | None, end: float | None, *, decades: int) -> list[float]:
-    """Return 1, 2, 5, 10, 20 ... along a logarithmic axis no longer than so many decades, else nothing."""
+    """Return 1, 2, 5, 10, 20 ... along a logarithmic axis no longer than so many decades, else nothing.
+
+    Where fewer than three of them lie on it, finer ones.
+    """
     if not start or not end or start <= 0 or end / start > 10**decades:
         return []
     powers = range(math.floor(math.log10(start)), math.ceil(math.log10(end)) + 1)
-    return [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    stops: list[float] = []
+    for digits in _DIGITS:
+        stops = [float(f"{digit:g}e{power}") for power in powers for digit in digits]
+        if sum(start <= stop <= end for stop in stops) > 2:
+            break
+    return stops
 
 
 def finish_mpl(plot, _element) -> None:
@@ -264,9 +276,8 @@ def finish_mpl(plot, _element) -> None:
             axis.set_minor_locator(NullLocator())
             axis.set_minor_formatter(NullFormatter())
             if not isinstance(axis.get_major_locator(), FixedLocator):
-                axis.set_major_locator(
-                    LogLocator(subs=(1, 2, 5) if _log_stops(*limits, decades=3) else (1,), numticks=30)
-                )
+                stops = _log_stops(*sorted(limits), decades=3)
+                axis.set_major_locator(FixedLocator(stops) if stops else LogLocator(subs=(1,), numticks=30))
                 axis.set_major_formatter(FuncFormatter(plain_number))
         elif isinstance(axis.get_major_formatter(), ScalarFormatter):
             axis.set_major_formatter(FuncFormatter(plain_number))

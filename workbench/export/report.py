@@ -18,7 +18,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ..charts.registry import REGISTRY, Chart, source
-from ..core.errors import WorkbenchError
+from ..core.errors import WorkbenchError, said_of
 from ..core.files import whole_file
 from ..core.noise import mean_at_settings
 from ..core.results import at_lowest_iso
@@ -26,6 +26,8 @@ from ..core.sensor_file import sensor_text
 from ..core.settings import TITLES, in_words_of, setting_dim
 from ..core.values import attribute_dict, describe, error_of, setting_text, unit_text, value_text
 from ..fidelity.card import TESTS
+from ..finish.files import read_picture
+from ..finish.zero_point import stack_depth
 from ..pipelines.characterization import Characterization, written_table
 from .pages import template
 from .write import pictures, tables
@@ -78,7 +80,9 @@ def _figures(result: Characterization, progress: bool) -> tuple[list[dict[str, A
     return figures, missing
 
 
-def write_report(result: Characterization, out: str | Path, *, progress: bool = True) -> Path:
+def write_report(
+    result: Characterization, out: str | Path, *, stack: str | Path | None = None, progress: bool = True
+) -> Path:
     """Write the report of a characterization as one HTML file.
 
     Parameters
@@ -87,6 +91,8 @@ def write_report(result: Characterization, out: str | Path, *, progress: bool = 
         From `characterize`; what is missing in it is named on the page, with what to shoot.
     out
         The file to write.
+    stack
+        A stack with a plate solution, whose zero point, limiting magnitude and sky brightness join the numbers.
 
     Returns
     -------
@@ -95,11 +101,12 @@ def write_report(result: Characterization, out: str | Path, *, progress: bool = 
     Raises
     ------
     WorkbenchError
-        If nothing was measured, or the file cannot be written.
+        If nothing was measured, the stack gives no photometry, or the file cannot be written.
     """
     out = Path(out)
     if out.is_dir():
         raise WorkbenchError(f"{out} is a folder; give the name of the HTML file to write")
+    sky = list(_sky_cards(Path(stack))) if stack is not None else []
     figures, missing = _figures(result, progress)
     if not figures and not result.sensor.sizes[setting_dim(result.sensor)]:
         raise WorkbenchError("these frames give no measurement to report; `workbench plan` says what to shoot")
@@ -108,7 +115,7 @@ def write_report(result: Characterization, out: str | Path, *, progress: bool = 
         camera=result.camera or "unknown camera",
         simulated=result.simulated,
         source=source(result),
-        cards=list(_cards(sensor)),
+        cards=[*_cards(sensor), *sky],
         tables=list(_tables(sensor)),
         first=[figure for figure in figures if figure["id"] in _FIRST],
         more=[figure for figure in figures if figure["id"] not in _FIRST],
@@ -177,6 +184,22 @@ def _cards(sensor: xr.Dataset) -> Iterator[tuple[str, str, str]]:
             yield title, value_text(block["value"], block["error"], unit_text(block["unit"])), _place(block)
     if fidelity := blocks.get("fidelity"):
         yield "the raw file is", str(fidelity["verdict"]), _multipliers(fidelity)
+
+
+def _sky_cards(path: Path) -> Iterator[tuple[str, str, str]]:
+    """How deep a stack reaches, by its catalogued stars: as `_cards`."""
+    try:
+        depth = stack_depth(read_picture(path))
+    except WorkbenchError as problem:
+        raise WorkbenchError(said_of(path, str(problem))) from problem
+    where = f"{path.name}: {depth['stars']} catalogued stars, Gaia G"
+    for name, title, unit, meaning in (
+        ("zero_point", "zero point", "mag", "a star that gives 1 e⁻ in a second"),
+        ("limiting_magnitude", "limiting magnitude", "mag", "5 σ above the noise"),
+        ("sky_brightness", "sky brightness", "mag/arcsec²", "between the stars"),
+    ):
+        if math.isfinite(depth[name][0]):
+            yield title, value_text(*depth[name], unit), f"{meaning}; {where}"
 
 
 def _scalar(

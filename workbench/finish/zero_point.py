@@ -17,8 +17,8 @@ from ..core.errors import WorkbenchError
 from ..core.statistics import mad_std
 from ..core.values import value_text
 from ..stars.catalogue import catalogue_stars
-from .photometry import bright_stars, photometry
-from .picture import check_picture, observed_cards
+from .photometry import bright_stars, find_picture_stars, photometry
+from .picture import PLANES, check_picture, crop, fill_holes, observed_cards
 
 SUN = 0.818  # mag: BP - RP of the Sun (Creevey et al. 2023, A&A 674, A39): what is made white
 _FEWEST = 6  # stars; a line and its scatter
@@ -207,3 +207,17 @@ def measure_depth(picture: xr.Dataset, table: xr.Dataset) -> dict[str, Any]:
     ]
     found["text"] = f"Photometry on {fit.stars} catalogued stars (Gaia G, Sun's colour): {', '.join(said)}."
     return found
+
+
+def stack_depth(stack: xr.Dataset) -> dict[str, Any]:
+    """Measure zero point, limiting magnitude and sky brightness of an opened stack; see `measure_depth`.
+
+    Raises
+    ------
+    WorkbenchError
+        If it has no plate solution, or too few catalogued stars can be measured.
+    """
+    check_picture(stack)
+    world_coordinates(stack)  # before the work
+    picture = fill_holes(crop(stack[[name for name in PLANES if name in stack]].compute()))
+    return measure_depth(picture, catalogue_photometry(picture, find_picture_stars(picture)))
