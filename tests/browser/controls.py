@@ -59,7 +59,6 @@ def move_the_main_control(lab: Lab, notebook: str) -> bool:
     """Move a notebook's main control as a reader does; returns whether a figure then shows other numbers."""
     text, move = MOVES[notebook]
     cell = lab.show(text)
-    lab.page.wait_for_timeout(1000)
     before = lab.settled()
     move(cell)
     return lab.settled(before) != before

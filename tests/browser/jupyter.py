@@ -147,6 +147,22 @@ CONTENT = """() => {
 }"""
 
 
+# waits until nothing has come or gone below an element for so many milliseconds, at most five seconds
+AT_REST = """(pane, rest) => new Promise(done => {
+  const begun = performance.now();
+  let last = begun;
+  const watch = new MutationObserver(() => { last = performance.now(); });
+  watch.observe(pane, {childList: true, subtree: true});
+  const look = () => {
+    const now = performance.now();
+    if (now - last < rest && now - begun < 5000) return requestAnimationFrame(look);
+    watch.disconnect();
+    done();
+  };
+  look();
+})"""
+
+
 class Lab(Watch):
     """One notebook, open in JupyterLab in a page."""
 
@@ -240,10 +256,10 @@ class Lab(Watch):
         return self.page.evaluate(CONTENT)
 
     def settled(self, before: list[str] | None = None, seconds: float = 60) -> list[str]:
-        """Return the content once it is unlike `before` and has stayed the same for a second, or at the end of time."""
+        """Return the content once it is unlike `before` and stays the same, or at the end of time."""
         give_up, last = time.monotonic() + seconds, self.content()
         while time.monotonic() < give_up:
-            self.page.wait_for_timeout(1000)
+            self.page.wait_for_timeout(500)
             now = self.content()
             if now == last and now != before:
                 return now
@@ -258,15 +274,16 @@ class Lab(Watch):
             arg=title,
         )
 
-    def walk(self) -> Iterator[int]:
+    def walk(self, rest: int = 120) -> Iterator[int]:
         """Scroll through the notebook from top to bottom, a screen at a time; yields the number of the screen.
 
-        JupyterLab lets a notebook scroll until its last cell is out of sight: that screen is none.
+        Each is yielded once nothing has come into the page for `rest` milliseconds.  JupyterLab lets a notebook scroll
+        until its last cell is out of sight: that screen is none.
         """
         pane = self.page.locator(".jp-WindowedPanel-outer").first
         pane.evaluate("pane => pane.scrollTop = 0")
         for number in range(100):
-            self.page.wait_for_timeout(800)  # for what comes into view to be drawn
+            pane.evaluate(AT_REST, rest)
             if number and not self._news(pane):
                 return
             yield number

@@ -43,7 +43,7 @@ def of_notebooks(out: Path, names: list[str], program: str) -> int:
                     lab.run_all()
                     seconds = time.monotonic() - started
                     (out / path.stem).mkdir(parents=True, exist_ok=True)
-                    for number in lab.walk():
+                    for number in lab.walk(800):
                         lab.page.screenshot(path=out / path.stem / f"{number:02d}.png")
                     moved = move_the_main_control(lab, path.stem)
                     lab.page.screenshot(path=out / path.stem / "moved.png")

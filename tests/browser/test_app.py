@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 import workbench as wb
 
@@ -43,13 +43,20 @@ def address(tmp_path_factory):
     assert "Traceback" not in log.read_text(), log.read_text()
 
 
-@pytest.fixture
-def browser(require, tmp_path, request):
-    """Start a Chromium; pages still open when the test ends leave a picture of themselves."""
-    with chromium(require("chromium")) as one:
+@pytest.fixture(scope="module")
+def started(require):
+    with chromium(require("chromium"), "--host-resolver-rules=MAP evil.test 127.0.0.1") as one:
         yield one
-        for number, page in enumerate(page for context in one.contexts for page in context.pages):
-            page.screenshot(path=tmp_path / f"end-{number}.png")
+
+
+@pytest.fixture
+def browser(started, tmp_path):
+    """A Chromium; pages still open when the test ends leave a picture of themselves."""
+    yield started
+    for number, page in enumerate(page for context in started.contexts for page in context.pages):
+        page.screenshot(path=tmp_path / f"end-{number}.png")
+    for context in started.contexts:
+        context.close()
 
 
 def open_tab(browser, address: str, *, width: int = 1300, scheme: str = "light", **asked: str):
@@ -126,6 +133,9 @@ def test_from_a_folder_to_a_picture(browser, address, small_samples, tmp_path):
     results.press("Tab")
     page.get_by_role("button", name="Open").click()
     page.get_by_text("39 frames of NIKON D7000 (simulated)").wait_for()
+    page.reload()  # what was typed in stands in the address
+    page.get_by_text("39 frames of NIKON D7000 (simulated)").wait_for()
+    assert (path.input_value(), results.input_value()) == (str(small_samples), str(tmp_path / "results"))
 
     # the keyboard meets the tabs first, and sees where it is
     page.locator("body > header").click()
@@ -226,6 +236,8 @@ def test_from_a_folder_to_a_picture(browser, address, small_samples, tmp_path):
     assert shown.count("finished") == 1
     assert "linear" not in shown, "the linear picture is behind the divider, once"
     assert (tmp_path / "results" / "picture.png").is_file()
+    page.get_by_role("button", name="Look at picture.png").click()
+    wait_for_figure(page, "picture.png")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     faults["picture"] = serious_faults(page)
 
@@ -255,32 +267,50 @@ def test_two_tabs_do_not_start_the_same_and_cancel_is_heard_in_both(browser, add
 
 
 @pytest.mark.browser
-def test_strangers_stay_outside(require, address, small_samples):
+def test_lights_are_added_live_and_a_reload_finds_the_work_again(browser, address, small_samples, tmp_path):
+    asked = {"folder": str(small_samples), "results": str(tmp_path / "live")}
+    page, watch = open_tab(browser, address, width=390, scheme="dark", **asked)
+    go(page, "Live")
+    start = page.get_by_role("button", name="Add lights as they come")
+    start.click()
+    page.get_by_text("The last lights").wait_for()
+    wait_for_figure(page, "Noise so far, and ahead (dashed)")
+    page.reload()
+    page.get_by_text("39 frames of").wait_for()
+    go(page, "Live")
+    stop = page.get_by_role("button", name="Cancel").filter(visible=True)
+    stop.wait_for()
+    assert start.is_disabled()
+    page.get_by_role("img", name="the stack so far").wait_for()
+    assert serious_faults(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    stop.click()
+    page.get_by_text(re.compile("^cancelled after .* it continues from there")).wait_for()
+    assert (watch.complaints, watch.refused) == ([], [])
+
+
+@pytest.mark.browser
+def test_strangers_stay_outside(browser, address, small_samples):
     """Other names of this machine, other sites' pages, other users, and addresses that somebody else wrote."""
     port = int(re.search(r":(\d+)/", address)[1])
     token = address.partition("token=")[2]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=require("chromium"), args=["--no-sandbox", "--host-resolver-rules=MAP evil.test 127.0.0.1"]
-        )
-        page = browser.new_page()
-        for stranger in (f"http://evil.test:{port}/?token={token}", f"http://127.0.0.1:{port}/"):
-            assert page.goto(stranger).status == 403
-            assert "the address, with its token, that the terminal shows" in page.content()
-        answer = page.goto(f"{address}&folder={small_samples}&results=/tmp/taken")
-        assert answer.status == 200
-        assert "token" not in page.url
-        assert answer.headers["content-security-policy"] == "frame-ancestors 'none'"
-        page.get_by_text("Press Open if it is you who wants it").wait_for()
-        assert page.get_by_text("What is there").count() == 0
-        page.get_by_role("button", name="Open", exact=True).click()
-        page.get_by_text("What is there").wait_for()
-        page.reload()  # it was opened by the user: no question again
-        page.get_by_text("What is there").wait_for()
-        (cookie,) = page.context.cookies()
-        assert cookie["httpOnly"]
-        assert cookie["sameSite"] == "Strict"
-        browser.close()
+    page = browser.new_page()
+    for stranger in (f"http://evil.test:{port}/?token={token}", f"http://127.0.0.1:{port}/"):
+        assert page.goto(stranger).status == 403
+        assert "the address, with its token, that the terminal shows" in page.content()
+    answer = page.goto(f"{address}&folder={small_samples}&results=/tmp/taken")
+    assert answer.status == 200
+    assert "token" not in page.url
+    assert answer.headers["content-security-policy"] == "frame-ancestors 'none'"
+    page.get_by_text("Press Open if it is you who wants it").wait_for()
+    assert page.get_by_text("What is there").count() == 0
+    page.get_by_role("button", name="Open", exact=True).click()
+    page.get_by_text("What is there").wait_for()
+    page.reload()  # it was opened by the user: no question again
+    page.get_by_text("What is there").wait_for()
+    (cookie,) = page.context.cookies()
+    assert cookie["httpOnly"]
+    assert cookie["sameSite"] == "Strict"
     for origin in ("", "Origin: http://evil.test\r\n"):
         with socket.create_connection(("127.0.0.1", port), 10) as raw:
             raw.sendall(

@@ -39,10 +39,18 @@ def address(require, samples, tmp_path_factory):
             yield there
 
 
+@pytest.fixture(scope="module")
+def browser(require):
+    with chromium(require("chromium")) as started:
+        yield started
+
+
 @pytest.fixture
-def lab(address, require):
-    with chromium(require("chromium")) as browser:
-        yield Lab(browser.new_page(viewport={"width": 1400, "height": 1000}), address)
+def lab(address, browser, request):
+    """A page of its own; a test may ask for its width or its colours."""
+    asked = {"viewport": {"width": 1400, "height": 1000}} | getattr(request, "param", {})
+    with browser.new_context(**asked) as context:
+        yield Lab(context.new_page(), address)
 
 
 def glyph(figures: list[dict], title: str, label: str) -> dict:
@@ -113,17 +121,15 @@ def test_a_reader_runs_a_notebook_and_plays_with_it(lab, samples):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", OTHERS)
-def test_a_control_is_moved_and_a_figure_shows_other_numbers(address, require, name):
-    with chromium(require("chromium")) as browser:
-        lab = Lab(browser.new_page(**{"viewport": {"width": 1400, "height": 1000}} | OTHERS[name]), address)
-        lab.open(f"{name}.ipynb")
-        lab.page.keyboard.press("Control+b")  # the list of files goes
-        lab.run_all()
-        assert move_the_main_control(lab, name)
-        assert not lab.errors()
-        assert not lab.refused
-        assert not lab.complaints
+@pytest.mark.parametrize(("name", "lab"), OTHERS.items(), indirect=["lab"], ids=OTHERS)
+def test_a_control_is_moved_and_a_figure_shows_other_numbers(name, lab):
+    lab.open(f"{name}.ipynb")
+    lab.page.keyboard.press("Control+b")  # the list of files goes
+    lab.run_all()
+    assert move_the_main_control(lab, name)
+    assert not lab.errors()
+    assert not lab.refused
+    assert not lab.complaints
 
 
 @pytest.mark.browser

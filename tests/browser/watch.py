@@ -61,10 +61,10 @@ def serious_faults(page: Page) -> list[str]:
 
 
 @contextmanager
-def chromium(executable: str) -> Iterator:
+def chromium(executable: str, *arguments: str) -> Iterator:
     """Start a Chromium of its own; yields the browser."""
     with (
         sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGUMENTS) as browser,
+        playwright.chromium.launch(executable_path=executable, args=[*CHROMIUM_ARGUMENTS, *arguments]) as browser,
     ):
         yield browser

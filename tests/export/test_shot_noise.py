@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from bokeh.models import Button, Plot, Slider
 
+from tests.browser.watch import serious_faults
 from workbench.charts.particles import EXPOSURES, PARTICLES_PER_UNIT, running_snr
 from workbench.export import shot_noise, write_charts
 
@@ -93,6 +94,12 @@ def test_the_page_works_offline_in_a_browser(tmp_path, require):
         page.wait_for_function(
             f"Bokeh.documents[0].get_model_by_name('snr').data.taken[7] > {done['snr']['taken'][7] + 1}"
         )
+        # by itself, as a notebook saves it, the slider has a name too
+        shot_noise.shot_noise_demo(seed=3).save(tmp_path / "alone.html", resources="inline")
+        alone = browser.new_page(reduced_motion="reduce")
+        alone.goto((tmp_path / "alone.html").as_uri())
+        alone.get_by_role("slider", name="exposure").wait_for()
+        assert serious_faults(alone) == []
         browser.close()
     snr, mean, square, taken = (done["snr"][name][7] for name in ("snr", "mean", "square", "taken"))
     error = (done["snr"]["high"][7] - done["snr"]["low"][7]) / 2

@@ -233,7 +233,7 @@ def mark_log_axis(figure, axis: str) -> None:
             grid.ticker = one.ticker
 
 
-_DIGITS = (1, 2, 5), tuple(range(1, 10)), tuple(np.arange(10, 100) / 10)  # the coarsest that gives three ticks
+_DIGITS = (1, 2, 5), range(1, 10), np.arange(2, 20) / 2, np.arange(10, 100) / 10  # the coarsest that gives three ticks
 
 
 def _log_stops(start: float | None, end: float | None, *, decades: int) -> list[float]:
