@@ -2,6 +2,7 @@
 
 import os
 import re
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -10,6 +11,7 @@ import build_site
 import pytest
 from filelock import FileLock
 
+from .browser.jupyter import CONTENT
 from .browser.watch import Watch, chromium, serious_faults
 
 ROOT = Path(__file__).parent.parent
@@ -95,34 +97,35 @@ def browser(require):
         yield started
 
 
-def opened(browser, path, width=WIDE, scheme="light"):
-    """Open a page as a reader without a network, down to its end; returns it with what it complained of."""
+# brings each figure into view, which draws it, and waits until it is drawn
+DRAW_ALL = """async () => {
+  const patience = performance.now() + 60000;
+  for (const figure of document.querySelectorAll('.course-figure, .workbench-chart')) {
+    figure.scrollIntoView();
+    while (!figure.querySelector('[data-drawn]')) {
+      if (performance.now() > patience) throw new Error('a figure is not drawn');
+      await new Promise(requestAnimationFrame);
+    }
+  }
+}"""
+
+
+@contextmanager
+def reader(browser, width=WIDE, scheme="light"):
+    """A reader without a network; yields what opens a page down to its end, and what it complained of."""
     context = browser.new_context(
         offline=True, viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
     )
     page = context.new_page()
     watch = Watch(page, FILES)
-    page.goto(path.as_uri())
-    figures = page.locator(".course-figure, .workbench-chart")
-    for number in range(figures.count()):  # each is drawn as it comes near the view
-        figures.nth(number).evaluate("figure => figure.scrollIntoView()")
-        page.wait_for_timeout(60)
-    page.wait_for_function(
-        "[...document.querySelectorAll('.course-figure, .workbench-chart')]"
-        ".every(one => one.querySelector('[data-drawn]'))",
-        timeout=60_000,
-    )
-    return page, watch
 
+    def opened(path):
+        page.goto(path.as_uri())
+        page.evaluate(DRAW_ALL)
+        return page
 
-@pytest.mark.browser
-def test_no_page_asks_for_a_foreign_address_or_complains(browser, site, pages):
-    problems = []
-    for path in pages:
-        page, watch = opened(browser, path)
-        problems += [f"{path.relative_to(site)}: {what}" for what in (*watch.refused, *watch.complaints)]
-        page.context.close()
-    assert not problems, "\n".join(problems[:20])
+    with context:
+        yield opened, watch
 
 
 LOOKED_AT = (
@@ -139,36 +142,44 @@ LOOKED_AT = (
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(WIDE, "light"), (NARROW, "dark")])
-def test_everybody_can_use_it_and_it_fits(browser, site, width, scheme):
-    lessons = sorted((site / "notebooks").glob("*.html"))
+def test_no_page_complains_everybody_can_use_it_and_it_fits(browser, site, pages, width, scheme):
+    """All pages at a desk: nothing foreign, no complaint.  Some, and the first lessons, at both widths: axe, width."""
+    looked_at = {*(site / f"{name}.html" for name in LOOKED_AT), *sorted((site / "notebooks").glob("*.html"))[:4]}
     problems = []
-    for path in [*(site / f"{name}.html" for name in LOOKED_AT), *lessons[:4]]:
-        page, _ = opened(browser, path, width, scheme)
-        problems += [f"{path.relative_to(site)}: {fault}" for fault in serious_faults(page)]
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        if wide > width + 1:
-            problems.append(f"{path.relative_to(site)}: {wide} px wide on a screen of {width}")
-        page.context.close()
+    with reader(browser, width, scheme) as (opened, watch):
+        for path in pages if width == WIDE else sorted(looked_at):
+            page = opened(path)
+            if path in looked_at:
+                problems += [f"{path.relative_to(site)}: {fault}" for fault in serious_faults(page)]
+                wide = page.evaluate("document.documentElement.scrollWidth")
+                if wide > width + 1:
+                    problems.append(f"{path.relative_to(site)}: {wide} px wide on a screen of {width}")
+            problems += [f"{path.relative_to(site)}: {what}" for what in (*watch.refused, *watch.complaints)]
+            watch.refused.clear()
+            watch.complaints.clear()
     assert not problems, "\n".join(problems[:20])
 
 
 @pytest.mark.browser
 def test_a_demonstration_works_without_python_and_other_controls_say_that_they_do_not(browser, site):
     lesson = next((site / "notebooks").glob("*gain-against-iso.html"))
-    page, _ = opened(browser, lesson)
-    demonstration = page.locator("figure.workbench-chart").first
-    demonstration.scroll_into_view_if_needed()
-    before = demonstration.screenshot()
-    demonstration.locator(".noUi-handle").first.press("ArrowRight")
-    page.wait_for_timeout(600)
-    assert demonstration.screenshot() != before
-    assert page.locator(".needs-python").count() > 0
-    assert page.locator(".course-figure select:not([disabled])").count() == 0
+    with reader(browser) as (opened, _):
+        page = opened(lesson)
+        demonstration = page.locator("figure.workbench-chart").first
+        demonstration.scroll_into_view_if_needed()
+        content = f"JSON.stringify(({CONTENT})())"
+        before, picture = page.evaluate(content), demonstration.screenshot()
+        demonstration.locator(".noUi-handle").first.press("ArrowRight")
+        page.wait_for_function(f"before => {content} !== before", arg=before)
+        assert demonstration.screenshot() != picture
+        assert page.locator(".needs-python").count() > 0
+        assert page.locator(".course-figure select:not([disabled])").count() == 0
 
 
 @pytest.mark.browser
 def test_figures_follow_the_page_into_the_dark(browser, site):
-    page, _ = opened(browser, site / "charts" / "ptc.html")
-    assert page.locator("[data-drawn=light]").count() > 0
-    page.evaluate("document.documentElement.dataset.theme = 'dark'")
-    page.locator("[data-drawn=dark]").first.wait_for(timeout=10_000)
+    with reader(browser) as (opened, _):
+        page = opened(site / "charts" / "ptc.html")
+        assert page.locator("[data-drawn=light]").count() > 0
+        page.evaluate("document.documentElement.dataset.theme = 'dark'")
+        page.locator("[data-drawn=dark]").first.wait_for(timeout=10_000)

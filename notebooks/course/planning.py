@@ -169,7 +169,7 @@ def noise_budget_explorer(sensor: xr.Dataset) -> Any:
             value=0.006,
         ),
         "iso": pn.widgets.DiscreteSlider(
-            label=in_words_of(dim, "ISO"), options=isos, value=isos[len(isos) // 3], formatter="%g"
+            label=in_words_of(dim, "ISO"), options=isos, value=isos[len(isos) // 3], formatter="%.10g"
         ),
         "exposure": pn.widgets.DiscreteSlider(
             label="exposure [s]", options=[0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600], value=60

@@ -59,10 +59,12 @@ def setting_slider(found: xr.DataArray | xr.Dataset) -> pn.widgets.DiscreteSlide
     >>> slider = setting_slider(xr.Dataset(coords={"gain_setting": [100.0, 0.0]}))
     >>> slider.label, slider.options
     ('gain setting', [0.0, 100.0])
+    >>> setting_slider(xr.Dataset(coords={"iso": [6400.0, 3280000.0]})).labels
+    ['6400', '3280000']
     """
     dim = setting_dim(found)
     options = sorted({float(value) for value in found[dim].values})
-    return pn.widgets.DiscreteSlider(label=in_words_of(dim, "ISO"), options=options, formatter="%g")
+    return pn.widgets.DiscreteSlider(label=in_words_of(dim, "ISO"), options=options, formatter="%.10g")
 
 
 def fit(chart: Any) -> Any:

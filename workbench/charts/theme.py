@@ -317,7 +317,7 @@ def iso_axis(isos: Iterable[float]) -> dict[str, Any]:
     """
     isos = [float(iso) for iso in isos]
     stops = [stop for stop in 100 * 2.0 ** np.arange(-2, 12) if min(isos) * 0.99 <= stop <= max(isos) * 1.01]
-    shown = [(float(stop), f"{stop:g}") for stop in (stops or sorted(set(isos)))]
+    shown = [(float(stop), f"{stop:.10g}") for stop in (stops or sorted(set(isos)))]
     return {"xlim": (min(isos) / 1.25, max(isos) * 1.25), "xticks": shown}
 
 

@@ -295,7 +295,7 @@ def describe(setting: Mapping[str, Any]) -> str:
 
 
 _SETTING_WORDS: dict[str, Callable[[Any], str]] = {
-    "iso": "ISO {:g}".format,
+    "iso": "ISO {:.10g}".format,
     "gain_setting": "gain setting {:g}".format,
     "offset_setting": "offset setting {:g}".format,
     "readout_mode": "readout mode {}".format,
