@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ..charts.registry import REGISTRY, Chart, source
 from ..core.errors import WorkbenchError, said_of
-from ..core.files import whole_file
+from ..core.files import check_target, whole_file
 from ..core.noise import mean_at_settings
 from ..core.results import at_lowest_iso
 from ..core.sensor_file import sensor_text
@@ -104,8 +104,7 @@ def write_report(
         If nothing was measured, the stack gives no photometry, or the file cannot be written.
     """
     out = Path(out)
-    if out.is_dir():
-        raise WorkbenchError(f"{out} is a folder; give the name of the HTML file to write")
+    check_target(out, "HTML file")
     sky = list(_sky_cards(Path(stack))) if stack is not None else []
     figures, missing = _figures(result, progress)
     if not figures and not result.sensor.sizes[setting_dim(result.sensor)]:
