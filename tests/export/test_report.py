@@ -128,7 +128,7 @@ def test_the_command_and_its_mistakes(small_samples, tmp_path, result):
     with pytest.raises(WorkbenchError, match="is a folder; give the name"):
         write_report(result, tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkbenchError, match="cannot be written"):
+    with pytest.raises(WorkbenchError, match="file: cannot be made a folder"):
         write_report(result, tmp_path / "file" / "report.html", progress=False)
 
 
