@@ -273,7 +273,7 @@ def test_lights_are_added_live_and_a_reload_finds_the_work_again(browser, addres
     go(page, "Live")
     start = page.get_by_role("button", name="Add lights as they come")
     start.click()
-    page.get_by_text("The last lights").wait_for()
+    page.get_by_text("The last lights").wait_for(timeout=3 * PATIENCE)  # where its loops are compiled first
     wait_for_figure(page, "Noise so far, and ahead (dashed)")
     page.reload()
     page.get_by_text("39 frames of").wait_for()

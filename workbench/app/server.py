@@ -106,7 +106,7 @@ def build_page(runner: Runner, folder: str = "", results: str = "") -> pn.Templa
     session.param.watch(remember, ["folder", "results"])
     pn.state.onload(open_first)
     pn.state.add_periodic_callback(refresh, period=_REFRESH)
-    template = pn.Template(_TEMPLATE.read_text(encoding="utf-8"), nb_template=None)
+    template = pn.Template(_TEMPLATE.read_text(encoding="utf-8"), nb_template=None, location=True)
     template.add_variable("light", _declared({"--wb-font": theme.FONT, **_LIGHT_COLOURS}))
     template.add_variable("dark", _declared(_DARK_COLOURS))
     template.add_panel("screen", screen)
