@@ -99,7 +99,7 @@ def align_lights(folder: Path) -> dict[str, Any]:
 def watch(folder: Path, out: Path, sensor: Any = None) -> None:
     """Add lights as they come until interrupted; the last one's row is the progress."""
     lights = wb.pipelines.watch_folder(folder, out, sensor=sensor)
-    with contextlib.closing(lights), tqdm(lights, desc="waiting for lights", unit="light") as bar:
+    with contextlib.closing(lights), tqdm(lights, desc="preparing, then waiting for lights", unit="light") as bar:
         for light in bar:
             bar.set_description_str(str(light))
 

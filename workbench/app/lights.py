@@ -255,5 +255,25 @@ class WatchPage(JobPage):
             parts.append(pn.pane.PNG(picture, alt_text="the stack so far, stretched", sizing_mode="scale_width"))
         if lights["used"].any():
             parts.append(drawing(noise_so_far(lights), self.session.screen))
-        last = lights.iloc[::-1].head(12).drop(columns=["used", "seconds"])
-        self.result[:] = [*parts, table(last.round(3).set_index("file"), "The last lights")]
+        self.result[:] = [*parts, table(last_lights(lights), "The last lights")]
+
+
+def last_lights(lights: pd.DataFrame, most: int = 12) -> pd.DataFrame:
+    """Return the last rows of ``lights.csv`` of a live stack in words, the latest first.
+
+    Examples
+    --------
+    >>> row = {"file": "a.fit", "fwhm": 3.1416, "used": True, "frames": 1, "total_exposure": 180.0, "noise_R": 9.876}
+    >>> last_lights(pd.DataFrame([row])).loc["a.fit"].to_dict()
+    {'FWHM [px]': '3.14', 'in the stack': '1', 'in all [h]': '0.05', 'noise R': '9.88'}
+    """
+    last = lights.iloc[::-1].head(most)
+    columns = {name: (title.split(" [{")[0], digits, 1.0) for name, title, digits in _COLUMNS if name != "file"}
+    columns |= {"frames": ("in the stack", 0, 1.0), "total_exposure": ("in all [h]", 2, 1 / 3600)}
+    columns |= {name: (name.replace("_", " "), 2, 1.0) for name in last if name.startswith("noise_")}
+    shown = {
+        title: [f"{scale * value:.{digits}f}" if isinstance(value, int | float) else value for value in last[name]]
+        for name, (title, digits, scale) in columns.items()
+        if name in last and last[name].notna().any()
+    }
+    return pd.DataFrame(shown, index=list(last["file"])).replace({"nan": "–"}).fillna("")

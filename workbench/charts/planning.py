@@ -257,6 +257,7 @@ def noise_so_far(lights: pd.DataFrame) -> hv.Layout:
         raise WorkbenchError("no light has been added to the stack yet")
     hours = added["total_exposure"].to_numpy() / 3600
     ahead = np.geomspace(hours[-1], 2 * hours[-1], 20)
+    ends = float(0.9 * hours[0]), float(2.2 * hours[-1])
     elements = []
     for column in (name for name in added if name.startswith("noise_")):
         channel, noise = column.removeprefix("noise_"), added[column].to_numpy()
@@ -267,5 +268,5 @@ def noise_so_far(lights: pd.DataFrame) -> hv.Layout:
             theme.channel_points(channel, hours, noise, dims=(TOGETHER, LEFT), size=6),
         ]
     return theme.layout(
-        [theme.panel(elements, title="Noise so far, and ahead (dashed)", log="xy", legend="bottom_left")]
+        [theme.panel(elements, title="Noise so far, and ahead (dashed)", log="xy", legend="bottom_left", xlim=ends)]
     )
