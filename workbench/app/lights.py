@@ -276,4 +276,4 @@ def last_lights(lights: pd.DataFrame, most: int = 12) -> pd.DataFrame:
         for name, (title, digits, scale) in columns.items()
         if name in last and last[name].notna().any()
     }
-    return pd.DataFrame(shown, index=list(last["file"])).replace({"nan": "–"}).fillna("")
+    return pd.DataFrame(shown, index=[Path(file).name for file in last["file"]]).replace({"nan": "–"}).fillna("")
