@@ -63,6 +63,7 @@ def of_the_app(out: Path, program: str) -> int:
         "Frames": {"": "What is there"},
         "Sensor": {"Measure the sensor": r"^done in"},
         "Charts": {"": "Gain against ISO"},
+        "Live": {"": "Each light that arrives"},
         "Stack": {"Measure the lights": "lights are ticked", "Calibrate and stack": "lights stacked"},
         "Pixels": {"Calibrate and align": "lights at column"},
         "Picture": {"Make the picture": "^Written:"},
