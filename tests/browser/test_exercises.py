@@ -1,10 +1,14 @@
 """The course without Python and without a network: every answer and mistake of the exercises; narrow windows."""
 
 import course
+import numpy as np
 import panel as pn
 import pytest
 
 import workbench as wb
+from workbench.app.live_charts import live_text, wrapped
+from workbench.app.pictures import compare_pictures
+from workbench.charts import theme
 
 from .watch import chromium
 
@@ -76,6 +80,16 @@ def test_a_verdict_goes_when_the_answer_changes(page):
     assert not verdict(page, choices)
 
 
+# the titles of figures that do not fit onto them
+CUT_OFF = """() => Bokeh.documents.flatMap(doc => doc.roots()).flatMap(root => [...root.references()])
+  .filter(model => model.type === 'Figure').filter(model => {
+    const pen = document.createElement('canvas').getContext('2d'), title = model.title;
+    pen.font = `${title.text_font_style} ${title.text_font_size} ${title.text_font}`;
+    const left = Bokeh.index.find_one(model).frame.bbox.left + title.offset;
+    return left < 0 || left + pen.measureText(title.text).width > model.outer_width;
+  }).map(model => model.title.text)"""
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [800, 390])
 def test_figures_captions_and_controls_fit_a_narrow_window(page, tmp_path, width):
@@ -85,10 +99,16 @@ def test_figures_captions_and_controls_fit_a_narrow_window(page, tmp_path, width
     guess = course.predict("How large is the mean of a bias frame?", low=0, high=4000, step=50, unit="ADU")
     figure = course.figure(shown, "Two panels, side by side where there is room. " * 5, *controls, camera=camera.camera)
     path = tmp_path / "page.html"
-    pn.Column(guess, figure, course.exercise("02 average"), sizing_mode="stretch_width").save(path, resources="inline")
+    dims = theme.dimension("x"), theme.dimension("y")
+    long = theme.panel([theme.line([0, 1], [0, 9e5], dims=dims)], title="A title longer than a phone is wide " * 2)
+    sentence = live_text("What the controls give is said in a sentence that is longer than the window is wide. " * 3)
+    pictures = compare_pictures(np.zeros((60, 90), np.uint8), np.ones((60, 90), np.uint8))
+    parts = [guess, figure, course.exercise("02 average"), wrapped(theme.layout([long])), sentence, pictures]
+    pn.Column(*parts, sizing_mode="stretch_width").save(path, resources="inline")
     with page.context.browser.new_context(viewport={"width": width, "height": 900}, offline=True) as context:
         narrow = context.new_page()
         narrow.goto(path.as_uri())
         narrow.locator("canvas").first.wait_for()
-        narrow.wait_for_timeout(500)
+        narrow.wait_for_function(f"({CUT_OFF})().length === 0")
         assert narrow.evaluate("document.documentElement.scrollWidth") <= width
+        assert narrow.locator("canvas").count() >= 3
