@@ -1,5 +1,7 @@
 """From page to page: real lights that record neither ISO nor gain; stacks of several filters and their palette."""
 
+import inspect
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -8,7 +10,8 @@ import workbench as wb
 from workbench.app import jobs
 from workbench.app.components import Screen
 from workbench.app.jobs import FINISHED, Job, Runner
-from workbench.app.pages import PicturePage, StackPage
+from workbench.app.lights import LightsPart, WatchPage
+from workbench.app.pages import PicturePage, SensorPage, StackPage
 from workbench.app.pixel import PixelPage
 from workbench.app.session import Session
 from workbench.core.errors import WorkbenchError
@@ -30,6 +33,14 @@ def test_a_button_that_cannot_be_pressed_says_why(session, small_samples, tmp_pa
     page.refresh()
     assert not page.button.disabled
     assert "Open a folder" not in page.same.object
+
+
+def test_pages_give_their_tasks_what_these_take(session, small_samples, tmp_path):
+    called = {"characterize": wb.characterize, "grade_lights": wb.pipelines.grade_lights, "stack": wb.stack_folder}
+    pages = (SensorPage(session), LightsPart(session), WatchPage(session), StackPage(session), PixelPage(session))
+    session.use(*session.find(small_samples, tmp_path / "results"))
+    for page in pages:
+        inspect.signature(called.get(page.task, jobs.TASKS[page.task])).bind(**page._arguments())
 
 
 def test_lights_without_iso_are_looked_at_stacked_and_finished(session, real_data, tmp_path):

@@ -49,7 +49,7 @@ def finish(
     return {"picture": out, "history": list(done.picture.attrs["history"]), "warnings": list(done.warnings)}
 
 
-def align_lights(folder: Path) -> dict[str, Any]:
+def align_lights(folder: Path, sensor: Any = None) -> dict[str, Any]:
     """Calibrate one light whole, and align the middle of all of them, to look at single pixels.
 
     Returns
@@ -74,7 +74,7 @@ def align_lights(folder: Path) -> dict[str, Any]:
     alike = next(group for _, group in group_frames(light, *SETTING, "filter", "exposure") if 0 in group)
     light = light.isel(frame=alike[:_LIGHTS])
     others = {kind: frames.cube(kind) for kind in ("bias", "dark", "flat", "darkflat") if frames.has(kind)}
-    masters = make_masters(light, **others)
+    masters = make_masters(light, **others, sensor=sensor)
     lights = calibrate(light, masters)
     outer = middle((lights.sizes["y"], lights.sizes["x"]), _STARS, lights.attrs["cfa_pattern"])
     window = lights.isel(y=outer[0], x=outer[1])

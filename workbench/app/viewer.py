@@ -278,7 +278,7 @@ def _view(shown: Picture, size: tuple[int, int], x_range: Any = None, y_range: A
     colours = np.dstack(grey * 3 if len(grey) == 1 else grey)[::-1]
     left, top, right, bottom = view.bounds
     return hv.RGB(colours, bounds=(left, top, right, bottom), kdims=[COLUMN, ROW]).opts(
-        backend="bokeh", width=size[0] + 70, height=size[1] + 76, invert_yaxis=True, xlim=(0, shown.shape[1]),
+        backend="bokeh", width=size[0] + 70, height=size[1] + 84, invert_yaxis=True, xlim=(0, shown.shape[1]),
         ylim=(0, shown.shape[0]), default_tools=["pan", "wheel_zoom", "reset"], active_tools=["pan", "wheel_zoom"],
         toolbar="above", hooks=[partial(_house_style, size=size)], title=shown.name,
     )  # fmt: skip
