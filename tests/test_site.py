@@ -81,6 +81,7 @@ def test_it_holds_the_course_the_charts_and_the_reference(site, pages):
         text = path.read_text(encoding="utf-8")
         assert text.count('class="course-figure"') >= 2, f"{path.name} shows no figures"
         assert "Traceback (most recent call last)" not in text
+        assert "wrapped_sync" not in text, f"{path.name} shows a function, not what it returns"
 
 
 def test_scripts_are_stored_once_and_all_is_small(site):

@@ -112,3 +112,4 @@ def test_figures_captions_and_controls_fit_a_narrow_window(page, tmp_path, width
         narrow.wait_for_function(f"({CUT_OFF})().length === 0")
         assert narrow.evaluate("document.documentElement.scrollWidth") <= width
         assert narrow.locator("canvas").count() >= 3
+        assert narrow.locator(".wb-divider").bounding_box()["width"] == pytest.approx(min(width, 820), abs=30)

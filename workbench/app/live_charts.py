@@ -216,10 +216,16 @@ def live_text(text: Any, **styles: str) -> pn.widgets.StaticText:
 
     A widget, not a pane of Markdown: a pane that changes fetches its style sheets from the network each time, even
     under `inline=True` (Panel 1.9).
+
+    Examples
+    --------
+    >>> live_text("Measured: **4 e⁻**.").value
+    'Measured: <b>4 e⁻</b>.'
     """
     hear_every_move()
     look: dict[str, Any] = {"sizing_mode": "stretch_width", "max_width": _TEXT_WIDTH}
-    line = pn.widgets.StaticText(value=pn.bind(_bold, text), styles={"font-size": "13px", **styles}, **look)
+    value = _bold(text) if isinstance(text, str) else pn.bind(_bold, text)
+    line = pn.widgets.StaticText(value=value, styles={"font-size": "13px", **styles}, **look)
     line.visible = bool(line.value)  # an empty line takes no space
     line.param.watch(lambda event: setattr(line, "visible", bool(event.new)), "value")
     return line

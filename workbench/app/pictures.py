@@ -36,6 +36,7 @@ _SHARP = 1.6  # pixels of the picture for one of the page, at most: screens are 
 SAMPLE = 40_000  # pixels that are enough to find a stretch for the screen
 _NUMBERS = itertools.count(1)
 _THUMBNAIL = 240  # of a picture in the gallery [px]
+_FILL = ".bk-input-group, .bk-clearfix { display: block; width: 100%; }"
 _LABEL = (
     "position:absolute;top:8px;padding:2px 8px;border-radius:4px;background:#000a;color:#fff;"
     "font:12px system-ui,sans-serif;pointer-events:none"
@@ -131,7 +132,7 @@ def compare_pictures(
 
 def html_pane(text: Any, width: int = WIDTH) -> Any:
     """Show HTML, or something bound to widgets that returns it, in a pane that never fetches from the network."""
-    return pn.widgets.StaticText(value=text, sizing_mode="stretch_width", max_width=width)
+    return pn.widgets.StaticText(value=text, sizing_mode="stretch_width", max_width=width, stylesheets=[_FILL])
 
 
 class Gallery:
