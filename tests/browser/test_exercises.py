@@ -100,7 +100,8 @@ def test_figures_captions_and_controls_fit_a_narrow_window(page, tmp_path, width
     figure = course.figure(shown, "Two panels, side by side where there is room. " * 5, *controls, camera=camera.camera)
     path = tmp_path / "page.html"
     dims = theme.dimension("x"), theme.dimension("y")
-    long = theme.panel([theme.line([0, 1], [0, 9e5], dims=dims)], title="A title that is longer than a telephone is wide, as some are")
+    title = "A title that is longer than a telephone is wide, as some are"
+    long = theme.panel([theme.line([0, 1], [0, 9e5], dims=dims)], title=title)
     sentence = live_text("What the controls give is said in a sentence that is longer than the window is wide. " * 3)
     pictures = compare_pictures(np.zeros((60, 90), np.uint8), np.ones((60, 90), np.uint8))
     parts = [guess, figure, course.exercise("02 average"), wrapped(theme.layout([long])), sentence, pictures]
