@@ -43,7 +43,7 @@ def test_it_is_small_and_needs_nothing_from_elsewhere(page):
 
 def test_figures_come_before_the_tables_and_words_stand_for_keys(page):
     text = page.read_text()
-    assert text.index('id="iso-to-gain"') < text.index("<h2>At each ISO") < text.index("<h2>More figures")
+    assert text.index('id="iso-to-gain"') < text.index(">At each ISO") < text.index("<h2>More figures")
     assert "faintest detectable signal" in text
     assert not re.search(r"<td>(u_|DR_|SNR_|LE_|sigma_)", text)
 
