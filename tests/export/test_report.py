@@ -45,6 +45,7 @@ def test_figures_come_before_the_tables_and_words_stand_for_keys(page):
     text = page.read_text()
     assert text.index('id="iso-to-gain"') < text.index(">At each ISO") < text.index("<h2>More figures")
     assert "faintest detectable signal" in text
+    assert not re.search(r"<td>-?[0-9.]+e[+-][0-9]+</td>", text)
     assert not re.search(r"<td>(u_|DR_|SNR_|LE_|sigma_)", text)
 
 
