@@ -140,7 +140,7 @@ class LiveChart(pn.viewable.Viewer):
 
 def wrapped(chart: Any) -> pn.pane.HoloViews:
     """Show a chart whose panels stand side by side where there is room, else one below the other."""
-    return pn.pane.HoloViews(chart, backend="bokeh", stylesheets=[_WRAP])
+    return pn.pane.HoloViews(chart, backend="bokeh", stylesheets=[_WRAP], styles={"max-width": "100%"})
 
 
 def _in_notebook(document: Any) -> bool:

@@ -263,7 +263,7 @@ def _emva_table(blocks: dict[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
     emva = blocks.get("emva")
     if emva:
         rows = [
-            [_EMVA[name], f"{float(f'{entry["value"]:.3g}'):,g}", unit_text(entry.get("unit", ""))]
+            [_EMVA[name], f"{float(format(entry['value'], '.3g')):,g}", unit_text(entry.get("unit", ""))]
             for name, entry in emva.items()
             if name in _EMVA and isinstance(entry, dict) and entry.get("value") is not None
         ]
