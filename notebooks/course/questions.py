@@ -49,7 +49,7 @@ class Prediction(pn.viewable.Viewer):
             low, high, step = bounds
             self._control = pn.widgets.FloatSlider(
                 label=f"prediction [{unit}]" if unit else "prediction", start=low, end=high, step=step,
-                value=low + step * round((high - low) / 2 / step), width=320,
+                value=low + step * round((high - low) / 2 / step), max_width=320, sizing_mode="stretch_width",
             )  # fmt: skip
         self._button = pn.widgets.Button(
             label="This is my prediction", color="primary", width=180, css_classes=["with-python"]

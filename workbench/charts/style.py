@@ -131,8 +131,8 @@ def keep_ratio(plot, _element, *, ratio: float) -> None:
 _FIT_TITLE = """
 const pen = document.createElement('canvas').getContext('2d');
 pen.font = `${title.text_font_style} ${size}px ${title.text_font}`;
-const room = figure.inner_width + Math.min(right, 18), wide = pen.measureText(title.text).width;
-const left = Math.max(0, figure.outer_width - room - 4), most = figure.outer_width - 8;
+const left = Math.max(0, (Bokeh.index.find_one(figure)?.frame?.bbox.left ?? 0) - 4);
+const most = figure.outer_width - 12, room = most - left, wide = pen.measureText(title.text).width;
 title.offset = -Math.max(0, Math.min(left, wide - room));
 title.text_font_size = `${Math.max(8, Math.min(size, Math.floor(2 * size * most / wide) / 2))}px`;
 """
@@ -142,8 +142,7 @@ def fit_title(figure, size: int = 13) -> None:
     """Keep a figure's title of that size [px] from being cut off where the figure is narrow."""
     from bokeh.models import CustomJS
 
-    args = {"figure": figure, "title": figure.title, "size": size, "right": figure.min_border_right or 0}
-    fit = CustomJS(args=args, code=_FIT_TITLE)
+    fit = CustomJS(args={"figure": figure, "title": figure.title, "size": size}, code=_FIT_TITLE)
     figure.js_on_change("inner_width", fit)
     figure.title.js_on_change("text", fit)
 
