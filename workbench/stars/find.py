@@ -107,9 +107,9 @@ def find_stars(
     subtract(plane, np.where(np.isfinite(background), background, usual).astype(np.float32), flat_sky)
     found = _detect(flat_sky, noise, threshold)
     objects = found.objects[np.argsort(-found.objects["flux"], kind="stable")][:limit]
-    moments, own, sigma = _matched_moments(found, objects, noise, gain, saturation)
+    moments, own, sigma, width = _matched_moments(found, objects, noise, gain, saturation)
     columns, kept = _places_and_shapes(moments, own, sigma, sampling, threshold)
-    flux, flux_error = photometry(found.plane, moments.x, moments.y, FWHM_PER_SIGMA * sigma, noise, gain)
+    flux, flux_error = photometry(found.plane, moments.x, moments.y, FWHM_PER_SIGMA * width, noise, gain)
     columns |= {
         "flux": (flux, "", "light within 2.2 FWHM"),
         "flux_error": (flux_error, "", "standard error of flux"),
@@ -220,10 +220,9 @@ def _clean(plane, noise, out):
 
 def _matched_moments(
     found: _Search, objects: np.ndarray, noise: float, gain: float, saturation: float
-) -> tuple[Moments, np.ndarray, float]:
-    """Measure with a weight as wide as the frame's own stars: the moments, the stars' covariances, the width [px]."""
-    sigma = max(found.sigma, 0.9)
-    few = objects.size < _ENOUGH
+) -> tuple[Moments, np.ndarray, float, float]:
+    """Measure with a weight as wide as the frame's own stars: the moments, covariances, width [px]; and the stars'."""
+    few, sigma = objects.size < _ENOUGH, max(found.sigma, 0.9)
     for _ in range(2):
         moments = measure(found.plane, objects["x"].copy(), objects["y"].copy(), sigma, noise, gain)
         own = intrinsic(moments, sigma)
@@ -232,10 +231,12 @@ def _matched_moments(
         if not np.isfinite(widths).any():
             break
         new = max(float(np.nanmedian(widths)), 0.9)
-        if abs(new - sigma) < 0.1 * sigma or (few and new > 1.5 * sigma):  # a crowd's light, not a star's
+        if few and new > 1.5 * sigma:  # a crowd's light, or that of stars which the search was too narrow for
+            return moments, own, sigma, new
+        if abs(new - sigma) < 0.1 * sigma:
             break
         sigma = new
-    return moments, own, sigma
+    return moments, own, sigma, sigma
 
 
 def _places_and_shapes(
