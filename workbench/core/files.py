@@ -254,8 +254,14 @@ def _sweep(path: Path) -> None:
 
 
 def remove_folder(work: Path) -> None:
-    """Remove a working folder as far as that is possible; `run.json`, which says what it is, last: a kill may come."""
+    """Remove a working folder as far as that is possible; `run.json`, which says what it is, is emptied and goes last.
+
+    A kill may come in between: then the next run knows the folder, and goes on from nothing in it.
+    """
     with contextlib.suppress(OSError):
+        if (marker := work / "run.json").is_file():
+            marker.write_text("")
+            make_durable(marker)
         for path in work.iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

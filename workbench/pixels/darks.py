@@ -79,6 +79,9 @@ def dark_noise(
     whole = np.issubdtype(first.dtype, np.integer)
     clear = np.isfinite(first) & np.isfinite(second) & (np.minimum(first, second) > 0)
     clear &= ~(np.maximum(first, second) >= dark.attrs["white_level"])
+    if not clear.any():
+        files = " and ".join(str(dark["filename"].values[int(i)]) for i in frames[:2])
+        raise WorkbenchError(f"{files}: no pixel is above 0 and below the white level in both; look at these darks")
     first, second = (plane[clear].astype(np.int32 if whole else np.float64) for plane in (first, second))
     difference = first - second
     values, counts = _tally(difference)

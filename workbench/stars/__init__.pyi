@@ -1,5 +1,6 @@
 from . import background as background
 from . import catalogue as catalogue
+from . import damage as damage
 from . import doubles as doubles
 from . import find as find
 from . import objects as objects

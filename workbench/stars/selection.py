@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from ..core.errors import WorkbenchError
+from .damage import damaged_frames
 from .doubles import doubled_frames
 from .survey import frame_scores, poor_frames
 
@@ -128,7 +129,8 @@ def _ways(name: str, path: Path) -> tuple[str, ...]:
 def unfit_frames(
     stars: Mapping[int, xr.Dataset], quality: xr.Dataset, names: Sequence[str], groups: Sequence[Hashable]
 ) -> tuple[dict[int, str], list[str]]:
-    """Return the frames that should not be stacked, as number → reason, and warnings: poor, scaled and doubled ones.
+    """Return the frames that should not be stacked, as number → reason, and warnings: damaged, poor, scaled
+    and doubled ones.
 
     Parameters
     ----------
@@ -143,6 +145,7 @@ def unfit_frames(
     """
     numbers = list(stars)
     reasons = {numbers[index]: reason for index, reason in poor_frames(quality, groups=groups).items()}
+    reasons |= damaged_frames(stars)
     for label in set(groups):
         alike = [n for n, group in zip(numbers, groups, strict=True) if group == label and n not in reasons]
         reasons |= scaled_frames({number: stars[number] for number in alike})

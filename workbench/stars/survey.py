@@ -13,6 +13,7 @@ from ..core.kernels import kernel
 from ..core.mosaic import channel_count, channel_index
 from ..core.scattered import green_plane_weights
 from .background import Sampling, clipped_stats, green_sampling, half_green
+from .damage import torn_blocks
 from .find import find_stars
 
 BLOCK = 64  # pixels of the mosaic
@@ -145,6 +146,7 @@ def survey_mosaic(signal: np.ndarray, cfa_pattern: str, saturation: float = np.i
         saturation=0.85 * saturation,
         limit=2000,
     )
+    stars.attrs["torn"] = torn_blocks(signal, level, noise, cell.shape[1])
     return FrameSurvey(stars, level, noise)
 
 

@@ -1,0 +1,106 @@
+"""Frames with damaged files: stretches of a row that jump from pixel to pixel, or hold one value, as no light does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from scipy import ndimage
+
+from ..core.kernels import kernel
+
+STRETCH = 64  # pixels of a row
+_FAR = 8.0  # σ of the sky: farther apart are two neighbours, or a value and the sky, by no noise
+_MOST = 0.6  # of a stretch's pixels
+_NOISIER = 3.0  # a block that is this many times as noisy as the frame's others is judged by their noise
+_LEAST = 3  # stretches
+
+
+@kernel()
+def _count_torn(signal, pace, low, high, far, torn):
+    """Count in `torn` (block row, block column, 3) the torn stretches, with the first and the last row of them."""
+    height, width = signal.shape
+    rows, columns = low.shape
+    for y in range(height):
+        row = min(y * rows // height, rows - 1)
+        for left in range(0, width - STRETCH - pace + 1, STRETCH):
+            column = min(left * columns // width, columns - 1)
+            limit, bottom, top = far[row, column], low[row, column], high[row, column]
+            jumps, known = 0, 0
+            for x in range(left, left + STRETCH):
+                value, step = signal[y, x], signal[y, x + pace] - signal[y, x]
+                known += 1 if step == step else 0
+                stuck = step == 0 and (value < bottom or value > top)
+                jumps += 1 if value < bottom or stuck or abs(step) > limit else 0
+            if 2 * known > STRETCH and jumps > _MOST * known:
+                if torn[row, column, 0] == 0:
+                    torn[row, column, 1] = y
+                torn[row, column, 0] += 1
+                torn[row, column, 2] = y
+
+
+def torn_blocks(signal: np.ndarray, level: np.ndarray, noise: np.ndarray, pace: int) -> list[int]:
+    """Return the blocks of a mosaic with torn stretches: block row and column, count, first and last row of each.
+
+    A stretch is torn where most pixels differ by more than 8 σ √2 of the sky from the next of their colour, lie 8 σ
+    below the sky, or are far from it and equal.  The shot noise of any light that leaves most pixels of the block
+    sky is below that.
+
+    Parameters
+    ----------
+    signal
+        (y, x) [e-]; defects are NaN.
+    level, noise
+        Of the sky [e-] (channel, block row, block column).
+    pace
+        Pixels from one to the next of its colour.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> sky, shape = rng.normal(100, 10, (128, 192)).astype("float32"), (1, 2, 3)
+    >>> sky[70:73, 64:128] = rng.uniform(0, 65535, (3, 64))
+    >>> torn_blocks(sky, np.full(shape, 100.0), np.full(shape, 10.0), 1)
+    [1, 1, 3, 70, 72]
+    """
+    usual = np.nanmedian(noise) if np.isfinite(noise).any() else np.nan
+    wild = noise > _NOISIER * usual
+    level = np.where(wild, np.nanmedian(level, axis=(1, 2), keepdims=True), level) if wild.any() else level
+    sigma = np.minimum(noise, _NOISIER * usual).max(0)
+    torn = np.zeros((*sigma.shape, 3), np.int64)
+    low, high = (level.min(0) - _FAR * sigma, level.max(0) + _FAR * sigma)
+    _count_torn(signal, pace, low, high, _FAR * np.sqrt(2.0) * sigma, torn)
+    return [int(value) for row, column in np.argwhere(torn[..., 0]) for value in (row, column, *torn[row, column])]
+
+
+def damaged_frames(stars: Mapping[int, xr.Dataset]) -> dict[int, str]:
+    """Return the frames with torn stretches where few others have any within a block, as number → reason.
+
+    Parameters
+    ----------
+    stars
+        Star lists by the frame's number, with what `torn_blocks` gives as the attribute ``torn``.
+
+    Examples
+    --------
+    >>> lists = {n: xr.Dataset(attrs={"torn": [1, 1, 30, 70, 99] if n == 2 else []}) for n in range(4)}
+    >>> damaged_frames(lists)
+    {2: 'is damaged: 30 stretches of 64 pixels in rows 70 to 99 are noise or one value; copy the file again'}
+    """
+    found = {number: np.reshape(one.attrs.get("torn", []), (-1, 5)).astype(int) for number, one in stars.items()}
+    size = np.max([torn[:, :2].max(axis=0) for torn in found.values() if len(torn)] or [[0, 0]], axis=0) + 1
+    frames = np.zeros(size, int)
+    for torn in found.values():
+        own = np.zeros(size, bool)
+        own[torn[:, 0], torn[:, 1]] = True
+        frames += ndimage.binary_dilation(own, np.ones((3, 3)))
+    reasons = {}
+    for number, torn in found.items():
+        alone = torn[frames[torn[:, 0], torn[:, 1]] <= max(1, len(found) // 3)]
+        if alone[:, 2].sum() >= _LEAST:
+            reasons[number] = (
+                f"is damaged: {alone[:, 2].sum()} stretches of {STRETCH} pixels in rows {alone[:, 3].min()} to "
+                f"{alone[:, 4].max()} are noise or one value; copy the file again"
+            )
+    return reasons
