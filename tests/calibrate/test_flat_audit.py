@@ -165,6 +165,13 @@ def test_few_flats_are_told_how_many_would_be_enough(night, audit):
     assert any("16 flats are enough" in word for word in audit.attrs["findings"])
 
 
+def test_how_many_flats_are_enough_depends_on_the_night_not_on_the_lights_looked_at(night, audit):
+    _, _, light, masters = night
+    lights = calibrate(light.isel(frame=[0, 1]), masters)
+    got = audit_flat(masters.masters[0].flat, lights, night=4, progress=False)
+    assert got["enough"].values == pytest.approx(audit["enough"].values, abs=1)
+
+
 def test_it_refuses_what_it_cannot_audit(night):
     _, _, light, masters = night
     flat = masters.masters[0].flat

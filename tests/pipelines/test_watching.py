@@ -133,12 +133,43 @@ def test_a_light_that_does_not_fit_is_named_and_left_out(tonight, tmp_path):
     assert not (tmp_path / "live" / "live.png").exists()
 
 
+def test_a_light_may_be_excluded_before_it_comes(tonight, tmp_path):
+    folder, arrive = tonight
+    arrive(4)
+    name = sorted((folder / "lights").iterdir())[3].name
+    rows = watched(folder, tmp_path / "live", exclude=(name, "light_9999.fits"))
+    assert [row.used for row in rows] == [True, True, True, False]
+    assert "excluded" in rows[3].reason
+
+
+def test_what_a_folder_shows_after_the_beginning_is_said_once(tonight, tmp_path):
+    folder, arrive = tonight
+    arrive(4)
+    rows = []
+    lights = watch_folder(folder, tmp_path / "live", settled=0.0, idle=60.0, **REFERENCE)
+    for row in lights:
+        rows.append(row)
+        if len(rows) == 4:
+            (folder / "lights" / "noise.fits").write_bytes(b"no frame")
+        if len(rows) == 5:
+            arrive(1)
+        if len(rows) == 6:
+            (folder / "frames.csv").write_bytes(b"\xff\xfe bad")
+        if len(rows) == 7:
+            lights.close()
+    assert [row.used for row in rows] == [True] * 4 + [False, True, False]
+    assert rows[4].file == "lights/noise.fits"
+    assert "frames.csv" in rows[6].reason
+
+
 def test_what_cannot_be_watched_is_refused(tonight, tmp_path):
     folder, _ = tonight
     with pytest.raises(WorkbenchError, match="is not a folder; give the one that the lights arrive in"):
         watched(tmp_path / "nowhere", tmp_path / "live")
     with pytest.raises(WorkbenchError, match="lies within .* would be taken for frames"):
         watched(folder, folder / "live")
+    with pytest.raises(WorkbenchError, match="the best are not known before the last"):
+        watched(folder, tmp_path / "live", keep=80)
     with pytest.raises(WorkbenchError, match="no stack was begun"):
         watched(folder, tmp_path / "live")
 

@@ -71,12 +71,12 @@ def test_a_simulated_stack_is_as_noisy_as_the_penalty_says():
 def test_a_simulated_target_reaches_the_ratio_in_those_hours():
     rng = np.random.default_rng(3)
     target, rate, noise, time = 0.2, 1.0, 2.5, 60.0
-    needed = hours(8, (target, 0), (rate, 0), (noise, 0), time).value
+    needed = hours(8, (target, 0), (rate, 0), (noise, 0), time, overhead=0).value
     count = round(needed * 3600 / time)
     light = rng.poisson((target + rate) * time, (4000, count)) + rng.normal(0, noise, (4000, count))
     signal = light.sum(axis=1) - rate * time * count
     assert signal.mean() / signal.std() == pytest.approx(8, rel=0.05)
-    assert hours(8, (target, 0), (rate, 0), (noise, 0), time, pixels=4).value == pytest.approx(needed / 4)
+    assert hours(8, (target, 0), (rate, 0), (noise, 0), time, overhead=0, pixels=4).value == pytest.approx(needed / 4)
     assert hours(8, (target, 0), (rate, 0), (noise, 0), time, overhead=60).value == pytest.approx(2 * needed)
 
 

@@ -27,7 +27,11 @@ BLOCK = 32  # [pixels of the mosaic]: side of the blocks that the smooth shape i
 
 
 def audit_flat(
-    flat: xr.Dataset, lights: xr.Dataset | Iterable[np.ndarray] | None = None, *, progress: bool = True
+    flat: xr.Dataset,
+    lights: xr.Dataset | Iterable[np.ndarray] | None = None,
+    *,
+    night: int | None = None,
+    progress: bool = True,
 ) -> xr.Dataset:
     """Examine a master flat, and with calibrated lights what it leaves in their background.
 
@@ -50,9 +54,8 @@ def audit_flat(
       ``smooth_correction`` (``_error``): k of ln background = c + a y + b x + k ln flat, which sees vignetting as well
       as nebulae; ``gradient``: the change of that plane across the frame (moon, towns: not the flat's fault).
     - ``dust_left`` (mote, ``_error``): the share of a shadow that stays; 0 is right, 1 dust that has gone, or come.
-    - ``enough``: the number of flats that add 5 % to the noise of the lights' background, σ_F² N S = 1.05² - 1 for N
-      lights of S electrons that are not dithered; dithering needs fewer.
-
+    - ``enough``: the number of flats that add 5 % to the noise of the lights' background, σ_F² N S = 1.05² - 1 for the
+      N lights of a `night` (by default those looked at) of S electrons, not dithered; dithering needs fewer.
     - ``shape_left``, ``shape_share``, ``shape``: k of what in the flat is no lens's shape (-1: light that came into the
       flats alone), the share of the background's unevenness that it explains, and how much it varies.
 
@@ -103,7 +106,7 @@ def audit_flat(
     for name, values in zip(("dust_y", "dust_x", "dust_radius", "dust_depth"), motes.T, strict=True):
         result[name] = ("mote", values)
     result.attrs = {name: flat.attrs[name] for name in ("camera", "iso", "frames", "cfa_pattern")}
-    result.attrs["level"] = float(np.mean(flat.attrs.get("level", math.nan)))
+    result.attrs |= {"level": float(np.mean(flat.attrs.get("level", math.nan))), "night": night or 0}
     if lights is not None:
         result = _audit_lights(result, flat, fine, lights, cell, progress)
     for name in _MEANINGS.keys() & set(result.variables):
@@ -204,20 +207,12 @@ def _audit_lights(
     prnu, noise = audit["prnu"].values, audit["flat_noise"].values
     pixel = [_pixel_correction(sums[c], prnu[c], noise[c]) for c in channels]
     smooth = [_correction(background[c], audit["response"].values[c]) for c in channels]
-    share = np.square(noise) * sky.sum(axis=0) / ((1 + ADDED_NOISE) ** 2 - 1)
+    share = np.square(noise) * sky.mean(axis=0) * (audit.attrs["night"] or count) / ((1 + ADDED_NOISE) ** 2 - 1)
     enough = np.ceil(np.maximum(share * flat.attrs["frames"], 1.0))
-    names = (
-        "correction",
-        "correction_error",
-        "offset",
-        "offset_error",
-        "smooth_correction",
-        "smooth_correction_error",
-        "gradient",
-    )
+    names = [f"{name}{error}" for name in ("correction", "offset", "smooth_correction") for error in ("", "_error")]
     left = np.array([dust_left(fine, audit, n) for n in range(audit.sizes["mote"])]).reshape(-1, 2)
     maps = {"background": background, "raw_background": raw_background}
-    columns = dict(zip(names, np.hstack([pixel, smooth]).T, strict=True))
+    columns = dict(zip([*names, "gradient"], np.hstack([pixel, smooth]).T, strict=True))
     columns |= dict(zip(("shape_left", "shape_share", "shape"), _shape_left(background, audit), strict=True))
     return audit.assign(
         {name: (("channel", "by", "bx"), values) for name, values in maps.items()}

@@ -114,7 +114,8 @@ def _examine(frames: Folder, sensor: xr.Dataset | None, progress: bool) -> Light
         warnings.append("no flats: whether they flatten is not measured")
     else:
         with as_warning(warnings, "the flat is not audited: "):
-            found["audit"] = audit_flat(own.flat, lights.isel(frame=slice(0, _AUDITED)), progress=progress)
+            some = lights.isel(frame=slice(0, _AUDITED))
+            found["audit"] = audit_flat(own.flat, some, night=len(same), progress=progress)
             found["flattened"] = flat_pair(lights, own.flat)
     with as_warning(warnings, "the lights were not stacked: "):
         rows, columns = middle((lights.sizes["y"], lights.sizes["x"]), WINDOW, lights.attrs["cfa_pattern"])

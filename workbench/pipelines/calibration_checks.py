@@ -136,7 +136,7 @@ def flat_doubts(
             _calibrated(one, planes_of[group_of[n][0]], group_of[n][1]) for n in some if (one := pixels[n]) is not None
         )
         try:
-            audit = audit_flat(flat.master, signals, progress=False)
+            audit = audit_flat(flat.master, signals, night=len(lights), progress=False)
             doubts += [
                 f"the flats ({flat.files}) do not fit the lights ({listed([names[n] for n in lights], 1)}): {failure}"
                 for failure in audit.attrs["failures"]

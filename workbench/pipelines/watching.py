@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,15 +40,13 @@ from .stack_outputs import load_survey, survey_light
 FIRST = 3  # lights from which the reference is chosen
 COMPARED = 8  # lights before it that a new one is compared with
 WIDEST = 1600  # pixels of the picture
-_SETTLED = 2.0  # s since a file was written: before, it may not be whole
 
 
 class LiveLight(NamedTuple):
     """What became of a light: its quality, whether it was added or why not, and the stack after it.
 
-    `background` and `noise` [e-; ADU where the gain is not known]: the light's background, and a pixel's noise in the
-    stack so far (the median of each channel); `frames` and `total_exposure` [s]: what the stack holds; `seconds`: how
-    long this light took.
+    `background` [e-; ADU without a gain] of the light, `noise` of a pixel of the stack so far (median of each channel);
+    `frames` and `total_exposure` [s] of the stack; `seconds` that this light took.
     """
 
     file: str
@@ -109,7 +107,7 @@ def watch_folder(
     sensor: str | Path | xr.Dataset | None = None,
     stop: threading.Event | None = None,
     idle: float | None = None,
-    settled: float = _SETTLED,
+    settled: float = 2.0,
     **settings: Any,
 ) -> Generator[LiveLight, None, None]:
     """Add each light that arrives in a folder to a stack, and yield what became of it; ends never, unless asked to.
@@ -126,12 +124,10 @@ def watch_folder(
         Folder for the results; created if it does not exist.
     sensor
         As for `stack_folder`.
-    stop
-        Ends the wait for more lights when it is set.
-    idle
-        Ends it when no new light has come for so long [s].
+    stop, idle
+        End the wait for more lights: when it is set; when no new light has come for so long [s].
     settled
-        Seconds since a file was last written, before which it is not read.
+        Seconds since a file was last written, before which it is not read: it may not be whole.
     settings
         Those of `StackSettings` that concern single lights: reference, transform, background, filter, exclude,
         max_fwhm, min_roundness, max_background, min_stars, scale_darks.
@@ -139,7 +135,7 @@ def watch_folder(
     Raises
     ------
     WorkbenchError
-        If the folder does not exist, OUT cannot be written or lies within it, or another run has it.
+        If the folder does not exist, OUT cannot be written or lies within it, another run has it, or ``keep`` is given.
 
     Examples
     --------
@@ -147,6 +143,8 @@ def watch_folder(
     ...     print(light)
     """
     chosen, folder, out = StackSettings(**settings), Path(folder), Path(out)
+    if chosen.keep is not None:
+        raise WorkbenchError(f"keep {chosen.keep:g} %: the best are not known before the last; give a limit (max_fwhm)")
     if not folder.is_dir():
         raise WorkbenchError(f"{folder} is not a folder; give the one that the lights arrive in")
     check_folder(out, "choose another folder", ["live.png", "lights.csv"], frames=folder)
@@ -172,10 +170,7 @@ def _ticks(folder: Path, stop: threading.Event | None, idle: float | None) -> It
 
 
 class _Setting(NamedTuple):
-    """What stays the same over a night: where the run writes, how it stacks, and the masters made so far.
-
-    `prepared`: by a light's kind, the planes that calibrate it and its darks' factor.
-    """
+    """What stays over a night; `prepared`: by a light's kind, the planes that calibrate it and its darks' factor."""
 
     place: Place
     chosen: StackSettings
@@ -185,17 +180,29 @@ class _Setting(NamedTuple):
 def _watch(folder: Path, sensor: Any, night: _Setting, ticks: Iterator[bool], settled: float) -> Iterator[LiveLight]:
     """Look at the folder at every tick that may show something new, and add the lights that it shows."""
     live: LiveStack | None = None
+    opened: OpenedFrames | None = None
     problem, waiting = "", False
+    said: set[tuple[str, str]] = set()
     try:
         for changed in ticks:
             if not (changed or waiting):
                 continue
             waiting = False
             try:
-                opened = open_frames(folder, sensor, night.chosen, False)
+                opened = open_frames(folder, sensor, replace(night.chosen, exclude=()), False)
                 live = live or _resumed(opened, night) or _begun(opened, night)
+                problems = opened.set_aside
             except WorkbenchError as found:  # too few lights yet, or none with stars
                 problem = str(found)
+                opened, problems = None, [(str(folder), problem)]
+            for name, reason in problems:
+                path = folder / name
+                if path.is_file() and time.time() - path.stat().st_mtime < settled:
+                    waiting = True
+                elif live and (name, reason) not in said:
+                    said.add((name, reason))
+                    yield _row(live, _Compared(name, math.nan, "", 0), time.perf_counter(), None, reason)
+            if opened is None or live is None:
                 continue
             for path in [path for path in opened.lights.paths if _is_new(path, live)]:
                 if time.time() - path.stat().st_mtime < settled:
@@ -228,7 +235,9 @@ def _begun(opened: OpenedFrames, night: _Setting) -> LiveStack:
         If there are too few lights, or none shows stars.
     """
     lights, wanted = opened.lights, night.chosen.reference
-    numbers = list(range(len(lights.names)))[-COMPARED:] if wanted is None else [lights.number_of(str(wanted))]
+    excluded = night.chosen.excluded(lights.names, lights.paths)
+    numbers = [number for number in range(len(lights.names)) if number not in excluded][-COMPARED:]
+    numbers = numbers if wanted is None else [lights.number_of(str(wanted))]
     if wanted is None and len(numbers) < FIRST:
         raise WorkbenchError(f"there are {len(numbers)} lights; the reference is chosen from {FIRST} or more")
     surveys = [_survey(opened, number, night)[1] for number in numbers]
@@ -368,9 +377,7 @@ def _write_results(live: LiveStack, place: Place) -> None:
 
 def _keep(live: LiveStack, place: Place) -> None:
     """Keep the sums and what else the next run needs to go on."""
-    about = {
-        "identity": live.identity, "compared": live.compared, "rows": live.rows, "looked": live.looked,
-    }  # fmt: skip
+    about = {"identity": live.identity, "compared": live.compared, "rows": live.rows, "looked": live.looked}
     arrays = live.running._asdict() | {"level": live.level, "weights": np.array(live.weights)}
     with aside(place.work / "sums.npz") as part:
         np.savez(part, about=np.array(json.dumps(about)), **arrays)

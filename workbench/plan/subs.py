@@ -97,7 +97,7 @@ def hours(
     read_noise: tuple[float, float],
     time: float,
     *,
-    overhead: float = 0.0,
+    overhead: float = OVERHEAD,
     pixels: float = 1.0,
     channel: str = "mono",
 ) -> Estimate:
@@ -130,9 +130,9 @@ def hours(
     --------
     >>> result = hours(10, (0.05, 0.0), (1.0, 0.0), (2.5, 0.0), 60.0)
     >>> round(result.value, 1)
-    12.8
+    13.9
     >>> [round(hours(10, (0.05, 0), (1, 0), (2.5, 0), 60, pixels=16, channel=name).value, 1) for name in ("mono", "R")]
-    [0.8, 3.2]
+    [0.9, 3.5]
     """
     if not (snr > 0 and target[0] > 0 and time > 0 and pixels > 0 and overhead >= 0):
         raise WorkbenchError(
