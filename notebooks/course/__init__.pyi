@@ -72,6 +72,7 @@ from .planning import brighter_sky as brighter_sky
 from .planning import drifting_lights as drifting_lights
 from .planning import mount_drift as mount_drift
 from .planning import noise_budget_explorer as noise_budget_explorer
+from .planning import plan_against_stack as plan_against_stack
 from .planning import sub_length_explorer as sub_length_explorer
 from .planning import sub_length_text as sub_length_text
 from .presentation import chart_browser as chart_browser

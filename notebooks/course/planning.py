@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from functools import lru_cache
 from typing import Any
 
 import holoviews as hv
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from workbench import charts
@@ -15,10 +17,12 @@ from workbench.app.live_charts import LiveChart, live_text
 from workbench.core.settings import in_words_of, setting_dim
 from workbench.core.values import describe, value_text
 from workbench.plan.conditions import star_shapes, tracking
-from workbench.plan.subs import OVERHEAD, plan_subs, target_hours
+from workbench.plan.subs import OVERHEAD, plan_subs, stack_noise, target_hours
 from workbench.simulate.firmware import cube_of
 from workbench.simulate.sensor import d7000, expose
 from workbench.simulate.sky import View, make_sky, render
+from workbench.stack.normalise import channel_share, white_noise
+from workbench.stack.pixel import sky_noise, starless
 
 from .presentation import fit
 
@@ -96,6 +100,42 @@ def sub_length_explorer(sensor: xr.Dataset, background: xr.Dataset) -> Any:
         LiveChart(pn.bind(lambda *chosen: charts.sub_length(plan(*chosen)[0]), *controls), fit),
         name="Subs",
     )
+
+
+def plan_against_stack(sensor: xr.Dataset, background: xr.Dataset, stack: xr.Dataset) -> pd.DataFrame:
+    """Tabulate the noise that the plan predicts for the lights that are stacked, and that of their stack's sky.
+
+    Both of a pixel of the stack, in e-; the pull is measured less predicted, over both errors.  A stack in ADU, or of
+    frames of a mosaic without a lattice, gives an empty table.
+
+    Parameters
+    ----------
+    sensor, background
+        As for `sub_length_explorer`.
+    stack
+        From `open_linear_stack`.
+    """
+    pattern = "mono" if stack.sizes["channel"] == 1 else "RGGB"
+    if stack.attrs.get("units") != "electron" or background.sizes["channel"] == 3:
+        return pd.DataFrame()
+    about = {name: json.loads(str(stack.attrs[name])) for name in ("exposure", "frame_count")}
+    shares = stack.attrs["pixel_variance_share"]
+    shares = json.loads(shares) if isinstance(shares, str) else shares
+    planned = stack_noise(sensor, background, about["exposure"], about["frame_count"])
+    rows = {}
+    for channel in map(str, stack["channel"].values):
+        own = planned.sel(channel=["G1", "G2"] if channel == "G" else [channel]).mean("channel")
+        share = math.sqrt(shares[channel] * white_noise(channel, pattern))
+        picture = stack["signal"].sel(channel=channel).values
+        noise, pixels = sky_noise(picture, starless(picture, np.isfinite(picture)))
+        error = noise / math.sqrt(pixels * channel_share(channel, pattern))
+        predicted, uncertain = share * float(own["noise"]), share * float(own["noise_error"])
+        rows[channel] = {
+            "predicted [e⁻]": value_text(predicted, uncertain),
+            "measured [e⁻]": value_text(noise, error),
+            "pull": round((noise - predicted) / math.hypot(uncertain, error), 1),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def drifting_lights(

@@ -85,7 +85,9 @@ def test_the_hours_planned_are_those_that_the_stack_took(night, done, channel):
     read_noise = float(np.hypot(sensor.read_noise(800), sensor.gain(800) / np.sqrt(12)))
     snr = target * time / np.sqrt(variance / 256)
     rate = level / time + sensor.mean_dark_current(night.settings.temperature)
-    planned = hours(snr, (target, 0), (rate - target, 0), (read_noise, 0), time, overhead=0, pixels=256, channel=channel)
+    planned = hours(
+        snr, (target, 0), (rate - target, 0), (read_noise, 0), time, overhead=0, pixels=256, channel=channel
+    )
     assert planned.value == pytest.approx(count * time / 3600, rel=0.15)
 
 

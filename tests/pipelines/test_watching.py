@@ -116,8 +116,8 @@ def test_a_light_that_is_cut_short_is_added_once_it_is_whole(tonight, tmp_path):
     whole = last.read_bytes()
     last.write_bytes(whole[: len(whole) // 2])
     first = watched(folder, tmp_path / "live")
-    assert [row.used for row in first][:4] == [True] * 4
-    assert all(row.reason for row in first[4:])
+    assert [row.used for row in first] == [False, True, True, True, True]
+    assert first[0].file == f"lights/{last.name}"
     last.write_bytes(whole)
     again = watched(folder, tmp_path / "live")
     assert [(row.used, row.frames) for row in again] == [(True, 5)]

@@ -22,6 +22,7 @@ from ..core.settings import FILTERS
 from ..ingest.metadata import PlainPixels
 from ..stack.fits_out import Layout, read_plane
 from ..stack.settings import StackSettings
+from ..stars.damage import odd_noise
 from ..stars.survey import FrameSurvey, find_plane_stars
 from .stack_inputs import LightList, OpenedFrames, Place, PreparedMasters, register_lights
 from .stack_outputs import load_survey
@@ -31,7 +32,7 @@ class FilterRun(NamedTuple):
     """What one stack is made from: the lights of one filter, or all of a run without several, and where it goes.
 
     `pixels` and `surveys` of the lights are None where a file cannot be read; `grid` names the frame whose pixel grid
-    the stacks of several filters share.
+    the stacks of several filters share; `lights_fit` is False where a light's noise is not that of its level.
     """
 
     opened: OpenedFrames
@@ -40,6 +41,28 @@ class FilterRun(NamedTuple):
     pixels: list[PlainPixels | None]
     surveys: list[FrameSurvey | None]
     grid: str = ""
+    lights_fit: bool = True
+
+
+def with_noise_doubts(run: FilterRun) -> FilterRun:
+    """Return a run with a warning for each light whose noise is not that of its level, where the gain is known."""
+    lights, warnings = run.opened.lights, run.opened.warnings
+    before = len(warnings)
+    groups: dict[tuple[str, float], list[int]] = {}
+    for number, survey in enumerate(run.surveys):
+        if survey is not None and run.ready.units == "electron":
+            groups.setdefault((lights.sorts[number], float(lights.exposure[number])), []).append(number)
+    for numbers in groups.values():
+        surveys = [one for number in numbers if (one := run.surveys[number]) is not None]
+        level, noise = (np.array([np.nanmedian(plane, axis=(1, 2)) for plane in part]) for part in (
+            [one.level for one in surveys], [one.noise for one in surveys],
+        ))  # fmt: skip
+        warnings += [
+            f"{lights.names[numbers[place]]}: {text}: its numbers are not the sensor's (an offset, a factor, smoothing, "
+            "coarse codes), or it is much warmer or colder; look at it, or leave it out with --exclude"
+            for place, text in odd_noise(level, noise**2).items()
+        ]
+    return run._replace(lights_fit=len(warnings) == before)
 
 
 def stack_files(lights: LightList, out: Path) -> dict[str, Path]:

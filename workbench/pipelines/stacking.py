@@ -35,7 +35,7 @@ from ..stack.normalise import normalisation
 from ..stack.settings import StackSettings
 from ..stars.survey import QUALITY, quality_table
 from .calibration_checks import flat_doubts, scatter_doubts
-from .stack_filters import FilterRun, claimed, filter_runs, part_of, register_filters, solve_layout, stack_files
+from .stack_filters import FilterRun, claimed, filter_runs, part_of, register_filters, solve_layout, stack_files, with_noise_doubts
 from .stack_inputs import (
     OpenedFrames,
     Place,
@@ -192,7 +192,7 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
         audited = any(flat.master is not None for flat in ready.flats)
         ready = ready._replace(flats_fit=not doubts if audited else None)
     ready.flats.clear()
-    shared = filter_runs(opened, ready, pixels, place)
+    shared = [with_noise_doubts(run) for run in filter_runs(opened, ready, pixels, place)]
     runs = timed("alignment", register_filters, shared, settings, opened.warnings)
     planned = [timed("alignment", plan_stack, run, settings, registration) for run, registration in runs]
     maps = [

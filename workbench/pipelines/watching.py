@@ -161,11 +161,11 @@ def _ticks(folder: Path, stop: threading.Event | None, idle: float | None) -> It
     last = time.monotonic()
     yield True
     stop = threading.Event() if stop is None else stop
-    for changes in watch(folder, stop_event=stop, rust_timeout=2000, yield_on_timeout=True):
+    for number, changes in enumerate(watch(folder, stop_event=stop, rust_timeout=2000, yield_on_timeout=True)):
         last = time.monotonic() if changes else last
         if idle is not None and time.monotonic() - last > idle:
             break
-        yield bool(changes)
+        yield bool(changes) or number == 0  # what came before the watch began shows no change
     yield True
 
 

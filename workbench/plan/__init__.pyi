@@ -10,5 +10,6 @@ from .shots import shot_list as shot_list
 from .subs import hours as hours
 from .subs import noise_penalty as noise_penalty
 from .subs import plan_subs as plan_subs
+from .subs import stack_noise as stack_noise
 from .subs import sub_length as sub_length
 from .subs import target_hours as target_hours

@@ -90,6 +90,26 @@ def sub_length(read_noise: tuple[float, float], rate: tuple[float, float], penal
     return propagate(lambda noise, background: factor * noise**2 / background, read_noise, rate)
 
 
+def stack_noise(sensor: xr.Dataset, background: xr.Dataset, time: float, count: int) -> xr.Dataset:
+    """Return the noise of the sky that the mean of `count` subs of `time` [s] should have, with its error.
+
+    σ² = (B t + RN²)/N, in electrons of one sub and photosite; a pixel of a stack has `stack.normalise.pixel_share` of
+    it.  Read noise is that of the setting of `background` (from `background_rate`).  Masters, clouds and rejection add.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over channel: ``noise`` and ``noise_error`` [e-].
+    """
+    setting, values = background.attrs[setting_dim(sensor)], []
+    for channel in map(str, background["channel"].values):
+        rate, noise = _pair(background, "rate", channel=channel), read_out_noise(sensor, setting, channel)
+        values.append(propagate(lambda b, n: math.sqrt(max(b * time + n**2, 0.0) / count), rate, noise))
+    columns = np.array(values).reshape(-1, 2).T
+    data = {name: ("channel", column) for name, column in zip(("noise", "noise_error"), columns, strict=True)}
+    return xr.Dataset(data, {"channel": background["channel"].values}, {"units": "electron"})
+
+
 def hours(
     snr: float,
     target: tuple[float, float],

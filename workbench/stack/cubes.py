@@ -222,7 +222,12 @@ def _stack_attributes(lights: xr.Dataset, channels: list[str], method: str, said
         "frame_count": lights.sizes["frame"],
         "reference": lights.attrs["reference"],
         "rejection": method,
-        "pixel_variance_share": {name: pixel_share(name, lights.attrs["cfa_pattern"]) for name in channels},
+        "pixel_variance_share": {
+            name: pixel_share(
+                name, lights.attrs["cfa_pattern"], lights["place"].values, lights["weight"].sel(channel=name).values
+            )
+            for name in channels
+        },
     }
     return plain_attributes(attrs)
 

@@ -82,6 +82,21 @@ def mean_squared_weight(narrowing: float = 1.0) -> float:
     return float(np.polynomial.Polynomial(squares)(t**2).mean() ** 2)
 
 
+def squared_weights(channel: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return Σw² of a channel's kernel at places x, y [px of the frame], averaged over a mosaic's cell."""
+    even = np.polynomial.Polynomial([float(value) for value in kernel_polynomials(narrowing_for(channel))[30:]])
+
+    def square(place: np.ndarray) -> np.ndarray:
+        return even((place % 1 - 0.5) ** 2)
+
+    if channel == "mono":
+        return square(x) * square(y)
+    if channel == "G":
+        a, b = (x + y) / 2, (x - y) / 2
+        return (square(a) * square(b) + square(a + 0.5) * square(b + 0.5)) / 2
+    return (square(x / 2) + square(x / 2 + 0.5)) * (square(y / 2) + square(y / 2 + 0.5)) / 4
+
+
 @kernel(fastmath=FAST)
 def weights_at(t: Any, k: Any) -> tuple[Any, ...]:
     """Return the six weights at t, the fraction less ½, from the 35 coefficients of `kernel_polynomials`."""

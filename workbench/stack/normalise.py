@@ -28,7 +28,7 @@ from ..calibrate.planes import NOISE_BLOCK
 from ..core.cube import COLOURS, is_xtrans
 from ..core.scattered import area_noise, mean_square
 from .backgrounds import background_surfaces
-from .lanczos import lanczos3, mean_squared_weight, narrowing_for
+from .lanczos import lanczos3, mean_squared_weight, narrowing_for, squared_weights
 from .window import BAND, BLOCK, Tile
 
 AREA = 16  # [pixels] side of the areas for which `variance` counts the noise that the frames share
@@ -144,9 +144,19 @@ def white_noise(channel: str, cfa_pattern: str) -> float:
     return float(total / len(phases) * AREA**2)
 
 
-def pixel_share(channel: str, cfa_pattern: str) -> float:
-    """Return the variance of a single pixel over the equivalent white noise: resampling shares each sample out."""
-    return _mean_square(channel, cfa_pattern) / white_noise(channel, cfa_pattern)
+def pixel_share(
+    channel: str, cfa_pattern: str, places: np.ndarray | None = None, weight: np.ndarray | None = None
+) -> float:
+    """Return the variance of a single pixel over the equivalent white noise: resampling shares each sample out.
+
+    It depends on where pixels fall between the samples: where a frame is not moved, nothing is shared out.  `places`
+    (frame, 2, band, block) [px] are those of the blocks' centres in the frames, of `weight`; else all are averaged.
+    """
+    square = _mean_square(channel, cfa_pattern)
+    if places is not None and weight is not None and not is_xtrans(cfa_pattern):
+        whole = places[:, :, : max(places.shape[2] - 1, 1)].astype(float) + 0.5  # the last band may be cut
+        square = float(np.average(squared_weights(channel, whole[:, 0], whole[:, 1]).mean((1, 2)), weights=weight))
+    return square / white_noise(channel, cfa_pattern)
 
 
 def block_centres(numbers: Sequence[int], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Frames with damaged files: stretches of a row that jump from pixel to pixel, or hold one value, as no light does."""
+"""Frames whose numbers are not the sensor's: stretches of rows that are noise or one value; noise of another level."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from ..core.kernels import kernel
 STRETCH = 64  # pixels of a row
 _FAR = 8.0  # σ of the sky: farther apart are two neighbours, or a value and the sky, by no noise
 _MOST = 0.6  # of a stretch's pixels
-_NOISIER = 3.0  # a block that is this many times as noisy as the frame's others is judged by their noise
+_NOISIER = 3.0  # a block so many times as noisy or as calm as the frame's others is judged by their noise and level
 _LEAST = 3  # stretches
+_NOISE_HOLDS = (0.5, 1.4)  # of what the level gives: clouds, faint stars and a gain that is off stay within
 
 
 @kernel()
@@ -65,9 +66,9 @@ def torn_blocks(signal: np.ndarray, level: np.ndarray, noise: np.ndarray, pace: 
     [1, 1, 3, 70, 72]
     """
     usual = np.nanmedian(noise) if np.isfinite(noise).any() else np.nan
-    wild = noise > _NOISIER * usual
+    wild = (noise > _NOISIER * usual) | (noise < usual / _NOISIER)
     level = np.where(wild, np.nanmedian(level, axis=(1, 2), keepdims=True), level) if wild.any() else level
-    sigma = np.minimum(noise, _NOISIER * usual).max(0)
+    sigma = np.clip(noise, usual / _NOISIER, _NOISIER * usual).max(0)
     torn = np.zeros((*sigma.shape, 3), np.int64)
     low, high = (level.min(0) - _FAR * sigma, level.max(0) + _FAR * sigma)
     _count_torn(signal, pace, low, high, _FAR * np.sqrt(2.0) * sigma, torn)
@@ -104,3 +105,33 @@ def damaged_frames(stars: Mapping[int, xr.Dataset]) -> dict[int, str]:
                 f"{alone[:, 4].max()} are noise or one value; copy the file again"
             )
     return reasons
+
+
+def odd_noise(level: np.ndarray, variance: np.ndarray) -> dict[int, str]:
+    """Return the frames whose noise is not that of their level, as number → what is odd.
+
+    A background of L electrons has a variance of L + c, c (read noise, dark current) the frames' median.  An offset, a
+    factor, smoothing or coarse codes change one of both.
+
+    Parameters
+    ----------
+    level, variance
+        Median background [e-] and its variance in a pixel [e-²] (frame, channel) of frames of one setting and exposure.
+
+    Examples
+    --------
+    >>> odd_noise(np.array([[100.0], [130.0], [600.0], [110.0]]), np.array([[125.0], [155.0], [130.0], [134.0]]))
+    {2: 'its noise is 0.21 times (in variance) what its background of 600 e- gives, as it does in the others'}
+    """
+    if len(level) < 3:
+        return {}
+    constant = np.median(variance - level, axis=0)
+    share = np.median(variance / np.maximum(level + constant, 1e-9), axis=1)
+    odd = ~((share > _NOISE_HOLDS[0]) & (share < _NOISE_HOLDS[1]))
+    if 3 * np.count_nonzero(odd) > len(level):
+        return {}
+    return {
+        int(number): f"its noise is {share[number]:.2g} times (in variance) what its background of "
+        f"{np.median(level[number]):.3g} e- gives, as it does in the others"
+        for number in np.flatnonzero(odd)
+    }
