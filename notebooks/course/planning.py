@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import holoviews as hv
@@ -16,6 +17,7 @@ from workbench import charts
 from workbench.app.live_charts import LiveChart, live_text
 from workbench.core.settings import in_words_of, setting_dim
 from workbench.core.values import describe, value_text
+from workbench.pipelines.planning import Plan
 from workbench.plan.conditions import star_shapes, tracking
 from workbench.plan.subs import OVERHEAD, plan_subs, stack_noise, target_hours
 from workbench.simulate.firmware import cube_of
@@ -24,6 +26,7 @@ from workbench.simulate.sky import View, make_sky, render
 from workbench.stack.normalise import channel_share, white_noise
 from workbench.stack.pixel import sky_noise, starless
 
+from .finishing import open_linear_stack
 from .presentation import fit
 
 _SHAPE = (256, 384)
@@ -102,26 +105,29 @@ def sub_length_explorer(sensor: xr.Dataset, background: xr.Dataset) -> Any:
     )
 
 
-def plan_against_stack(sensor: xr.Dataset, background: xr.Dataset, stack: xr.Dataset) -> pd.DataFrame:
+def plan_against_stack(plan: Plan, source: str | Path) -> pd.DataFrame:
     """Tabulate the noise that the plan predicts for the lights that are stacked, and that of their stack's sky.
 
-    Both of a pixel of the stack, in e-; the pull is measured less predicted, over both errors.  A stack in ADU, or of
-    frames of a mosaic without a lattice, gives an empty table.
+    Both of a pixel of the stack, in e-; the pull is measured less predicted, over both errors.  The table is empty
+    where the lights' background is not measured, the stack is in ADU, or the mosaic has no lattice.
 
     Parameters
     ----------
-    sensor, background
-        As for `sub_length_explorer`.
-    stack
-        From `open_linear_stack`.
+    plan
+        From `wb.plan_night`.
+    source
+        As for `open_linear_stack`; the stack is kept for the other notebooks.
     """
+    if plan.background is None or plan.sensor is None or plan.background.sizes["channel"] == 3:
+        return pd.DataFrame()
+    stack = open_linear_stack(source, keep=True)
     pattern = "mono" if stack.sizes["channel"] == 1 else "RGGB"
-    if stack.attrs.get("units") != "electron" or background.sizes["channel"] == 3:
+    if stack.attrs.get("units") != "electron":
         return pd.DataFrame()
     about = {name: json.loads(str(stack.attrs[name])) for name in ("exposure", "frame_count")}
     shares = stack.attrs["pixel_variance_share"]
     shares = json.loads(shares) if isinstance(shares, str) else shares
-    planned = stack_noise(sensor, background, about["exposure"], about["frame_count"])
+    planned = stack_noise(plan.sensor, plan.background, about["exposure"], about["frame_count"])
     rows = {}
     for channel in map(str, stack["channel"].values):
         own = planned.sel(channel=["G1", "G2"] if channel == "G" else [channel]).mean("channel")

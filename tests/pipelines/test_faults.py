@@ -8,11 +8,12 @@ import filelock
 import numpy as np
 import pytest
 from astropy.io import fits
+from scipy.ndimage import uniform_filter
 
 from tests import torture
 from workbench.core.errors import WorkbenchError
 from workbench.ingest import open_folder
-from workbench.pipelines import characterize, stack_folder, stacking
+from workbench.pipelines import characterize, grade_lights, stack_folder, stacking
 
 SEEDS = int(os.environ.get("WORKBENCH_TORTURE", "12"))  # `make torture` takes more
 
@@ -223,3 +224,52 @@ def test_a_bad_folder_ends_in_words(seed, night, measured, clean, tmp_path):
         assert abs(np.nanmedian(off)) < 0.1, what
         assert np.nanstd(off) < 0.3, what
     assert {path.name for path in tmp_path.iterdir()} <= {"night", "s.fits"}, what
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("lights", lambda adu: adu + 2000),
+        ("lights", lambda adu: adu // 256 * 256),
+        ("lights", lambda adu: uniform_filter(adu, 3)),
+        ("darks", lambda adu: adu + 70),
+        ("biases", lambda adu: adu + 40),
+    ],
+)
+def test_a_frame_whose_noise_is_not_that_of_its_level_is_named(kind, change, night, clean, tmp_path):
+    shutil.copytree(night, tmp_path / "night")
+    path = sorted((tmp_path / "night" / kind).iterdir())[1]
+    with fits.open(path, mode="update") as hdus:
+        hdus[0].data[:] = change(hdus[0].data.astype(int))
+    done = stack_folder(tmp_path / "night", tmp_path / "s.fits", progress=False)
+    new = [text for text in done.warnings if text not in clean.warnings]
+    assert any(path.name in text for text in new)
+    assert not any("check the gain and the read noise" in text for text in new)
+    assert not any("do not scatter" in text for text in new)
+
+
+def test_a_light_that_is_damaged_is_set_aside(night, tmp_path):
+    """Of the rows that a power cut left as zeros no trace is in the stack."""
+    shutil.copytree(night, tmp_path / "night")
+    light = sorted((tmp_path / "night" / "lights").iterdir())[1]
+    with fits.open(light, mode="update") as hdus:
+        hdus[0].data[60:] = 0
+    done = stack_folder(tmp_path / "night", tmp_path / "s.fits", progress=False)
+    (reason,) = [reason for name, reason in done.set_aside if name == f"lights/{light.name}"]
+    assert reason.startswith("is damaged: 72 stretches of 64 pixels in rows 60 to 95")
+    without = stack_folder(night, tmp_path / "without.fits", exclude=(light.name,), progress=False)
+    assert np.array_equal(signal(done.path), signal(without.path), equal_nan=True)
+
+
+def test_results_are_not_written_among_frames(night, tmp_path):
+    shutil.copytree(night, tmp_path / "night")
+    lights = tmp_path / "night" / "lights"
+    before = sorted(lights.iterdir())
+    for call in (
+        lambda: characterize(tmp_path / "night", lights, progress=False),
+        lambda: grade_lights(tmp_path / "night", out=lights / "frames.csv", progress=False),
+        lambda: stack_folder(tmp_path / "night", tmp_path / "s.fits", scratch=lights, progress=False),
+    ):
+        with pytest.raises(WorkbenchError, match=r"lie among"):
+            call()
+    assert sorted(lights.iterdir()) == before

@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.scenes import plain_background, plain_sensor
 from workbench.core.errors import WorkbenchError
-from workbench.plan.subs import hours, noise_penalty, plan_subs, propagate, sub_length, target_hours
+from workbench.plan.subs import (
+    hours,
+    noise_penalty,
+    plan_subs,
+    propagate,
+    read_out_noise,
+    stack_noise,
+    sub_length,
+    target_hours,
+)
 
 CHANNELS = ["R", "G1", "G2", "B"]
 
@@ -66,6 +76,16 @@ def test_a_simulated_stack_is_as_noisy_as_the_penalty_says():
     subs = rng.poisson(rate * time, (20_000, int(total / time))) + rng.normal(0, noise, (20_000, int(total / time)))
     ideal = math.sqrt(rate * total)
     assert subs.sum(axis=1).std() / ideal - 1 == pytest.approx(float(noise_penalty(time, noise, rate)), abs=0.02)
+
+
+def test_a_simulated_stack_is_as_noisy_as_was_planned():
+    rng, sensor, background = np.random.default_rng(5), plain_sensor(), plain_background().assign_attrs(iso=800.0)
+    planned = stack_noise(sensor, background, 60.0, 12)
+    for channel in map(str, planned["channel"].values):
+        rate, read_out = float(background["rate"].sel(channel=channel)), read_out_noise(sensor, 800.0, channel).value
+        subs = rng.poisson(rate * 60, (12, 40_000)) + rng.normal(0, read_out, (12, 40_000))
+        assert subs.mean(axis=0).std() == pytest.approx(float(planned["noise"].sel(channel=channel)), rel=0.02)
+    assert (planned["noise_error"] > 0).all()
 
 
 def test_a_simulated_target_reaches_the_ratio_in_those_hours():

@@ -95,15 +95,15 @@ def flats_alike(frames: Frames, means: np.ndarray, pedestal: np.ndarray, base: n
     base
         Their variance without light, of each channel [ADU²].
     """
-    means = means[leave_out_odd(frames, scaled=True)]
+    means = means[leave_out_odd(frames)]
     return means[_leave_out_multiplied(frames, pedestal, means.mean(axis=0) / means, base)]
 
 
-def leave_out_odd(frames: Frames, *, scaled: bool = False) -> list[int]:
+def leave_out_odd(frames: Frames) -> list[int]:
     """Leave out the `odd_frames`, by the sampled rows; returns the places of the others."""
-    count = len(frames)
+    count, kind = len(frames), str(frames.cube["kind"].values[0])
     sampled = planes(frames.sampled_rows()[1], frames.cell)
-    return _leave_out(frames, odd_frames((plane.reshape(count, -1) for _, plane in sampled), scaled=scaled))
+    return _leave_out(frames, odd_frames((plane.reshape(count, -1) for _, plane in sampled), kind))
 
 
 def _leave_out(frames: Frames, odd: Mapping[int, str]) -> list[int]:

@@ -30,6 +30,7 @@ _OURS = re.compile(
     rb'by the Astrophoto Workbench|astrophoto-workbench \d|iTXtworkbench\0|WORKBNCH|WBATTRS|WBLIB|"schema_version"'
     rb"|\Akind,iso,exposure_s,temperature_c,|\Afile,(?:filter,)?exposure,stars,"
 )
+_FRAME = re.compile(r"\.(fits?|fts|f(it|ts|its)\.(gz|fz)|xisf|ser|nef|cr[23w]|arw|dng|raf|orf|rw2|pef|kdc)$", re.I)
 _LOOKED_AT = 1 << 18  # bytes at the beginning and at the end of a file
 _SAMPLES, _SAMPLE = 5, 4096  # blocks of a file that its fingerprint looks at, and their bytes
 _overwriting: ContextVar[bool] = ContextVar("overwriting", default=False)
@@ -323,6 +324,15 @@ def check_target(
     check_folder(path.parent)
 
 
+def _foreign_frame(folder: Path) -> Path | None:
+    """Return a frame in a folder that the workbench did not make, None without."""
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            if _FRAME.search(path.name) and path.is_file() and not (path.suffix.startswith(".f") and is_ours(path)):
+                return path
+    return None
+
+
 def check_folder(
     path: str | Path,
     advice: str = "choose another place",
@@ -332,7 +342,7 @@ def check_folder(
 ) -> None:
     """Check that a folder can be made and files of these names written into it before long work; nothing is left there.
 
-    `frames` is a folder of frames that it must not lie in.
+    `frames` is a folder of frames that it must not lie in; nor must it hold frames itself, if files are named.
 
     Raises
     ------
@@ -350,6 +360,9 @@ def check_folder(
     path = Path(path)
     if frames is not None and path.resolve().is_relative_to(Path(frames).resolve()):
         raise WorkbenchError(f"{path} lies within {frames}, where its files would be taken for frames; {advice}")
+    names = list(names)
+    if names and (frame := _foreign_frame(path)) is not None:
+        raise WorkbenchError(f"{path} holds frames ({frame.name}), results would lie among them; {advice}")
     for name in names:
         require_replaceable(path / name)
     made = [folder for folder in (path, *path.parents) if not folder.exists()]

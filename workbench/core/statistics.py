@@ -18,6 +18,7 @@ MISFIT = 0.01  # probability of a worse χ² below which the model does not hold
 MISFIT_TO_WARN = 0.001  # below which there is a warning: of thirty fits one falls below 0.01 every third time
 ODD = 0.2  # of a frame's pixels: one that differs from the others in more is none of them
 _ODD_SIGMAS = 6.0
+_ODD_LEVELS = {"bias": 2.0, "dark": 4.0, "darkflat": 4.0}  # times the scatter: no offset drifts so far in a run
 _ENOUGH = 20_000  # pixels of a channel, for a share of them to a hundredth
 
 
@@ -88,17 +89,19 @@ def odd_ones_out(means: np.ndarray, tolerance: np.ndarray | float) -> np.ndarray
     return np.flatnonzero(deviation > np.maximum(tolerance, 6 * spread))
 
 
-def odd_frames(samples: Iterable[np.ndarray], *, scaled: bool = False) -> dict[int, str]:
+def odd_frames(samples: Iterable[np.ndarray], kind: str = "") -> dict[int, str]:
     """Return which frames differ from most in more than a fifth of their pixels, each with a sentence.
 
-    Differing is more than six times the scatter that most frames have about the frames' median; of flats (`scaled`),
-    whose levels differ, that of frames brought to one level, or a frame's own scatter where that is larger.  Most
-    frames must agree: of two that differ nobody knows which is wrong.
+    Differing is more than six times the scatter that most frames have about the frames' median, of a frame's median
+    more than four times (bias: twice); of flats, whose levels differ, that of frames brought to one level, or a frame's
+    own scatter where that is larger.  Most must agree: of two that differ nobody knows which is wrong.
 
     Parameters
     ----------
     samples
         Of each channel the same pixels of all frames (frame, pixel) [ADU].
+    kind
+        Of the frames.
 
     Examples
     --------
@@ -107,7 +110,7 @@ def odd_frames(samples: Iterable[np.ndarray], *, scaled: bool = False) -> dict[i
     >>> odd_frames([frames])
     {2: 'differs from the others in 70% of its pixels'}
     """
-    shares = [_odd_shares(one, scaled) for one in samples if len(one) > 2]
+    shares = [_odd_shares(one, kind) for one in samples if len(one) > 2]
     share = np.max(shares, axis=0) if shares else np.empty(0)
     odd = np.flatnonzero(share > ODD)
     if 2 * odd.size >= share.size:
@@ -115,10 +118,11 @@ def odd_frames(samples: Iterable[np.ndarray], *, scaled: bool = False) -> dict[i
     return {int(i): f"differs from the others in {share[i]:.0%} of its pixels" for i in odd}
 
 
-def _odd_shares(samples: np.ndarray, scaled: bool) -> np.ndarray:
+def _odd_shares(samples: np.ndarray, kind: str) -> np.ndarray:
     """Return in which share of its pixels each frame (frame, pixel) differs from most."""
     samples = samples[:, :: max(1, samples.shape[1] // _ENOUGH)].astype(float)
     median = np.nanmedian if np.isnan(samples).any() else np.median  # of few frames the first is slow
+    scaled = kind == "flat"
     if scaled:
         samples /= np.maximum(median(samples, axis=0), 1)
         samples /= np.maximum(median(samples, axis=1, keepdims=True), 1e-6)
@@ -126,7 +130,9 @@ def _odd_shares(samples: np.ndarray, scaled: bool) -> np.ndarray:
     spread = 1.25 * np.nanmean(away, axis=1, keepdims=True)  # the median is 0 where codes are coarse
     usual = float(np.median(spread))
     limit = _ODD_SIGMAS * (np.clip(spread, usual, 5 * usual) if scaled else max(usual, 0.5))  # codes are whole numbers
-    return (away > limit).mean(axis=1)
+    levels = median(samples, axis=1)
+    off = np.abs(levels - np.median(levels)) > _ODD_LEVELS.get(kind, np.inf) * max(usual, 0.5)
+    return np.where(off, 1.0, (away > limit).mean(axis=1))
 
 
 class StraightLine(NamedTuple):

@@ -317,6 +317,6 @@ def odd_of(cube: xr.DataArray, rows: Mapping[int, np.ndarray], kind: str) -> dic
         if not rows.keys() >= set(frames):  # a flat that has no partner is not read
             continue
         samples = planes(np.stack([rows[number] for number in frames]), cell)
-        found = odd_frames((plane.reshape(frames.size, -1) for _, plane in samples), scaled=kind == "flat")
+        found = odd_frames((plane.reshape(frames.size, -1) for _, plane in samples), kind)
         odd |= {int(frames[number]): f"{words}; {advice}" for number, words in found.items()}
     return odd

@@ -156,12 +156,16 @@ def _calibrated(pixels: PlainPixels, folder: Path, factor: float) -> np.ndarray:
 
 
 def scatter_doubts(
-    pixels: dict[str, float], blocks: dict[str, float], darks_fit: bool, flats_fit: bool | None
+    pixels: dict[str, float],
+    blocks: dict[str, float],
+    darks_fit: bool,
+    flats_fit: bool | None,
+    lights_fit: bool = True,
 ) -> list[str]:
     """Say by what the variance is off where frames do not scatter as the noise model has it, and what can be the cause.
 
     `pixels` and `blocks` are chi-squares of each channel, of pixels and of the background in blocks of 64 pixels;
-    `flats_fit` is what `flat_doubts` found, None where it could not look.
+    `flats_fit` is what `flat_doubts` found, None where it could not look; `lights_fit` is False where a light is odd.
     """
     doubts = []
     off = {name: value for name, value in pixels.items() if not _CHI_HOLDS[0] <= value <= _CHI_HOLDS[1]}
@@ -169,6 +173,8 @@ def scatter_doubts(
         cause = "check the gain and the read noise, or look for clouds and moving light"
         if not darks_fit:
             cause = "the darks that do not fit the lights can be the cause"
+        elif not lights_fit:
+            cause = "the light whose noise is not that of its level can be the cause"
         size = ", ".join(
             f"{max(value, 1 / value):.2g} times too {'small' if value > 1 else 'large'} in {name}"
             for name, value in off.items()

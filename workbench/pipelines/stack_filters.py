@@ -58,8 +58,8 @@ def with_noise_doubts(run: FilterRun) -> FilterRun:
             [one.level for one in surveys], [one.noise for one in surveys],
         ))  # fmt: skip
         warnings += [
-            f"{lights.names[numbers[place]]}: {text}: its numbers are not the sensor's (an offset, a factor, smoothing, "
-            "coarse codes), or it is much warmer or colder; look at it, or leave it out with --exclude"
+            f"{lights.names[numbers[place]]}: {text}: its numbers are not the sensor's (an offset, a factor, "
+            "smoothing, coarse codes), or it is much warmer or colder; look at it, or leave it out with --exclude"
             for place, text in odd_noise(level, noise**2).items()
         ]
     return run._replace(lights_fit=len(warnings) == before)

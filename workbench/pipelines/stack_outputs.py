@@ -34,7 +34,7 @@ from ..ingest.metadata import PlainPixels
 from ..ingest.reader import plain_pixels, read_frame
 from ..stack.engine import RAW_BYTES, Band, Prepared, StackPlan, open_planes, prepare, stack_band
 from ..stack.fits_out import Layout, write_band
-from ..stack.normalise import block_centres, pixel_share
+from ..stack.normalise import block_centres, block_places, pixel_share
 from ..stars.survey import QUALITY, FrameSurvey, survey_mosaic
 
 if TYPE_CHECKING:
@@ -252,10 +252,11 @@ def stack_header(
     low, high = plan.thresholds
     unit = "electron" if noise.known else "adu"
     cards = _run_cards(lights, plan, used, reference) | _noise_cards(noise, unit)
-    weights = np.stack([frame.weight for frame in plan.frames])
+    weights, centres = np.stack([one.weight for one in plan.frames]), block_centres(range(plan.bands), plan.shape)
+    places = np.stack([block_places(one.transform, centres, lights.shape) for one in plan.frames])
     for place, name in enumerate(plan.channels):
         letter = name[0].upper()
-        share = pixel_share(name, plan.cfa_pattern, _block_places(plan), weights[:, place])
+        share = pixel_share(name, plan.cfa_pattern, places, weights[:, place])
         cards[f"PIXVAR_{letter}"] = (share, "variance of one pixel over VARIANCE")
         cards[f"CHI2_{letter}"] = (_number(chi[name]), "scatter between frames over the model's")
         cards[f"BACKGR_{letter}"] = (_number(level[place]), f"[{unit}] mean background left in")
@@ -293,12 +294,6 @@ def stack_header(
         "history": history,
         "attributes": attributes,
     }, cards
-
-
-def _block_places(plan: StackPlan) -> np.ndarray:
-    """Where the centres of the output's blocks lie in each frame (frame, 2, band, block) [px]."""
-    centres = block_centres(range(plan.bands), plan.shape)
-    return np.stack([frame.transform.apply(*centres) for frame in plan.frames]).astype(np.float32)
 
 
 def _run_cards(lights: LightList, plan: StackPlan, used: list[int], reference: int) -> dict[str, tuple[Any, str]]:

@@ -35,7 +35,16 @@ from ..stack.normalise import normalisation
 from ..stack.settings import StackSettings
 from ..stars.survey import QUALITY, quality_table
 from .calibration_checks import flat_doubts, scatter_doubts
-from .stack_filters import FilterRun, claimed, filter_runs, part_of, register_filters, solve_layout, stack_files, with_noise_doubts
+from .stack_filters import (
+    FilterRun,
+    claimed,
+    filter_runs,
+    part_of,
+    register_filters,
+    solve_layout,
+    stack_files,
+    with_noise_doubts,
+)
 from .stack_inputs import (
     OpenedFrames,
     Place,
@@ -158,7 +167,7 @@ def stack_folder(
         opened.lights.number_of(str(chosen.reference))
     files = stack_files(opened.lights, out)
     given = [path for path in (sensor,) if isinstance(path, (str, Path))]
-    for path in [*files.values(), place.masters / "master.fits"]:
+    for path in [*files.values(), place.masters / "master.fits", work.with_name(".working")]:
         check_target(path, "FITS file", inputs=given, frames=opened.frames.paths)
     if dry_run:
         lines = forecast(opened, files)
@@ -254,6 +263,8 @@ def grade_lights(
     if out is not None:
         check_target(out, "CSV file")
     opened = open_frames(Path(folder), sensor, chosen, progress)
+    if out is not None:
+        check_target(out, "CSV file", frames=opened.frames.paths)
     with tempfile.TemporaryDirectory(prefix=".lights-", dir=scratch) as work, workers(None):
         place = Place(Path(work) / "stack.fits", Path(work), Path(work) / "masters", progress)
         ready = prepare_masters(opened, chosen, place)
@@ -355,7 +366,7 @@ def complete_stack(
     }
     if ready.units == "electron":
         blocks = dict(zip(plan.channels, norm["block_chi_square"].values.tolist(), strict=True))
-        opened.warnings.extend(scatter_doubts(chi_square, blocks, ready.darks_fit, ready.flats_fit))
+        opened.warnings.extend(scatter_doubts(chi_square, blocks, ready.darks_fit, ready.flats_fit, run.lights_fit))
     lights, warnings = opened.lights, list(dict.fromkeys(opened.warnings))
     reference = registration.reference
     noise = ready.noise[ready.group_of[reference][0]]

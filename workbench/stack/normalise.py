@@ -155,7 +155,10 @@ def pixel_share(
     square = _mean_square(channel, cfa_pattern)
     if places is not None and weight is not None and not is_xtrans(cfa_pattern):
         whole = places[:, :, : max(places.shape[2] - 1, 1)].astype(float) + 0.5  # the last band may be cut
-        square = float(np.average(squared_weights(channel, whole[:, 0], whole[:, 1]).mean((1, 2)), weights=weight))
+        squares = squared_weights(channel, whole[:, 0], whole[:, 1])
+        known = np.isfinite(squares)
+        share = np.asarray(weight)[:, None, None] * known / np.maximum(known.sum((1, 2), keepdims=True), 1)
+        square = float(np.where(known, squares, 0).ravel() @ share.ravel() / share.sum())
     return square / white_noise(channel, cfa_pattern)
 
 
@@ -164,6 +167,14 @@ def block_centres(numbers: Sequence[int], shape: tuple[int, int]) -> tuple[np.nd
     x = (np.arange(-(-shape[1] // BLOCK)) + 0.5) * BLOCK - 0.5
     y = np.array([number * BAND + min(BAND, shape[0] - number * BAND) / 2 - 0.5 for number in numbers])
     return tuple(np.meshgrid(x, y))
+
+
+def block_places(transform: Transform, centres: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """Return where `centres` (x, y) of blocks lie in a frame of `shape` (2, ...) [px], NaN outside it."""
+    fx, fy = transform.apply(*(np.asarray(part, float) for part in centres))
+    beyond = BLOCK / 2  # of the frame's edge: what a block has at least on each side of its centre
+    inside = (fx > -beyond) & (fx < shape[1] - 1 + beyond) & (fy > -beyond) & (fy < shape[0] - 1 + beyond)
+    return np.where(inside, np.stack([fx, fy]), np.nan).astype(np.float32)
 
 
 def sample_noise(
@@ -203,9 +214,7 @@ def sample_noise(
     over = np.tensordot(surface, np.stack([np.ones_like(x), x, y, x * x, x * y, y * y]), 1)
     beta = scale * over * light + scale**2 * (dark + shared)
     terms = np.stack([scale * light, beta, scale**2 * shared, flat]).astype(np.float32)
-    beyond = BLOCK / 2  # of the frame's edge: what a block has at least on each side of its centre
-    inside = (fx > -beyond) & (fx < shape[1] - 1 + beyond) & (fy > -beyond) & (fy < shape[0] - 1 + beyond)
-    return terms, np.where(inside, np.stack([fx, fy]), np.nan).astype(np.float32)
+    return terms, block_places(transform, centres, shape)
 
 
 def common_share(places: np.ndarray, weight: np.ndarray, side: float) -> np.ndarray:

@@ -12,6 +12,7 @@ from ..core.kernels import kernel
 
 STRETCH = 64  # pixels of a row
 _FAR = 8.0  # σ of the sky: farther apart are two neighbours, or a value and the sky, by no noise
+_CALM = 10  # percentile of the blocks' noise that is the sky's, whatever the others hold
 _MOST = 0.6  # of a stretch's pixels
 _NOISIER = 3.0  # a block so many times as noisy or as calm as the frame's others is judged by their noise and level
 _LEAST = 3  # stretches
@@ -65,10 +66,13 @@ def torn_blocks(signal: np.ndarray, level: np.ndarray, noise: np.ndarray, pace: 
     >>> torn_blocks(sky, np.full(shape, 100.0), np.full(shape, 10.0), 1)
     [1, 1, 3, 70, 72]
     """
-    usual = np.nanmedian(noise) if np.isfinite(noise).any() else np.nan
-    wild = (noise > _NOISIER * usual) | (noise < usual / _NOISIER)
-    level = np.where(wild, np.nanmedian(level, axis=(1, 2), keepdims=True), level) if wild.any() else level
-    sigma = np.clip(noise, usual / _NOISIER, _NOISIER * usual).max(0)
+    calm = noise[noise > 0]
+    usual = np.percentile(calm, _CALM) if calm.size else np.nan
+    tame = (noise > usual / _NOISIER) & (noise < _NOISIER * usual)
+    if not tame.any(axis=(1, 2)).all():
+        return []
+    sky = np.nanmedian(np.where(tame, level, np.nan), axis=(1, 2), keepdims=True)
+    level, sigma = np.where(tame, level, sky), np.clip(noise, usual / _NOISIER, _NOISIER * usual).max(0)
     torn = np.zeros((*sigma.shape, 3), np.int64)
     low, high = (level.min(0) - _FAR * sigma, level.max(0) + _FAR * sigma)
     _count_torn(signal, pace, low, high, _FAR * np.sqrt(2.0) * sigma, torn)
