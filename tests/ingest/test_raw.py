@@ -1,6 +1,7 @@
 """Camera RAW files: real ones, cut ones, and mosaics that are refused."""
 
 import shutil
+import struct
 import subprocess
 import threading
 
@@ -9,6 +10,7 @@ import pytest
 import rawpy
 import tifffile
 
+from tests.torture import at_most
 from workbench.core.cube import XTRANS
 from workbench.core.errors import FrameReadError, WorkbenchError
 from workbench.core.mosaic import shifted
@@ -189,3 +191,10 @@ def test_a_folder_or_nothing_is_refused(tmp_path):
 
 def test_compressed_raws_are_not_plain(real_data):
     assert plain_pixels(real_data / "raw" / "kodak-dc50.kdc") is None
+
+
+def test_a_directory_that_leads_back_to_itself_is_a_damaged_file(tmp_path):
+    path = tmp_path / "loop.dng"
+    path.write_bytes(b"II*\0" + struct.pack("<IHHHIII", 8, 1, 256, 4, 1, 128, 8))
+    with at_most(20), pytest.raises(FrameReadError, match=r"loop\.dng"):
+        raw_info(path)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -18,7 +19,7 @@ from ..core.cube import MOSAICS, cell_side, channels_of, is_mosaic, is_xtrans
 from ..core.errors import WorkbenchError
 from ..core.files import whole_file
 from ..core.mosaic import channel_index, offsets
-from .metadata import PlainPixels
+from .metadata import MOST_PAGES, PlainPixels
 
 # XYZ (D65) to camera, the matrix of a camera that sees sRGB: a neutral choice for frames without one.
 SRGB_MATRIX = (3.2404542, -1.5371385, -0.4985314, -0.9692660, 1.8760108, 0.0415560, 0.0556434, -0.2040259, 1.0572252)
@@ -275,7 +276,8 @@ def plain_dng(path: Path) -> tuple[dict[str, Any], PlainPixels] | None:
         with tifffile.TiffFile(path) as tiff:
             if 50706 not in tiff.pages.first.tags:  # DNGVersion
                 return None
-            images: list[Any] = [image for page in tiff.pages for image in (page, *(page.pages or ()))]
+            pages = islice(tiff.pages, MOST_PAGES)
+            images: list[Any] = [image for page in pages for image in (page, *(page.pages or ()))]
             full = [image for image in images if image.tags.valueof(254, 0) == 0]  # not a reduced copy
             found = _layout(full[0], path, tiff.byteorder) if len(full) == 1 else None
     except Exception:  # damaged tags surface as all sorts of errors; LibRaw decides whether the file can be used

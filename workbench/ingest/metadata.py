@@ -262,6 +262,7 @@ def as_time(text: str) -> np.datetime64:
         return NAT
 
 
+MOST_PAGES = 64  # of a TIFF-based RAW file, which has a dozen at most; a damaged directory can lead back to itself
 _KIND_WORDS = (
     ("darkflat", r"dark[ _-]?flats?|flat[ _-]?darks?|darks?[ _-]for[ _-]flats?"),
     ("bias", r"bias(?:es)?|offsets?|zeros?"),

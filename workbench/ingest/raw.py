@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import MutableMapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..core.cube import MOSAICS, is_xtrans
 from ..core.errors import FrameReadError
 from ..core.mosaic import offsets
 from ..core.parallel import frame_memory
-from .metadata import FrameInfo, exif_time, read_exif, require_file, require_length
+from .metadata import MOST_PAGES, FrameInfo, exif_time, read_exif, require_file, require_length
 
 # tifffile reports private tags it cannot parse; they are of no concern here
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -184,7 +185,7 @@ def _pages(path: Path) -> list[tuple[list[tuple[int, int]], tuple]]:
     pages = []
     try:
         with tifffile.TiffFile(path) as tiff:
-            for page in tiff.pages:
+            for page in islice(tiff.pages, MOST_PAGES):
                 for image in (page, *(page.pages or ())):
                     segments = list(zip(image.dataoffsets, image.databytecounts, strict=False))
                     structure = (image.shape, image.bitspersample, int(image.compression), int(image.photometric or 0))

@@ -26,11 +26,11 @@ def _count_torn(signal, pace, low, high, far, torn):
     rows, columns = low.shape
     for y in range(height):
         row = min(y * rows // height, rows - 1)
-        for left in range(0, width - STRETCH - pace + 1, STRETCH):
+        for left in range(0, width - STRETCH + 1, STRETCH):
             column = min(left * columns // width, columns - 1)
             limit, bottom, top = far[row, column], low[row, column], high[row, column]
             jumps, known = 0, 0
-            for x in range(left, left + STRETCH):
+            for x in range(left, min(left + STRETCH, width - pace)):
                 value, step = signal[y, x], signal[y, x + pace] - signal[y, x]
                 known += 1 if step == step else 0
                 stuck = step == 0 and (value < bottom or value > top)
@@ -46,8 +46,8 @@ def torn_blocks(signal: np.ndarray, level: np.ndarray, noise: np.ndarray, pace: 
     """Return the blocks of a mosaic with torn stretches: block row and column, count, first and last row of each.
 
     A stretch is torn where most pixels differ by more than 8 σ √2 of the sky from the next of their colour, lie 8 σ
-    below the sky, or are far from it and equal.  The shot noise of any light that leaves most pixels of the block
-    sky is below that.
+    below the sky or below zero, or are far from it and equal.  The shot noise of any light that leaves most pixels of
+    the block sky is below that.
 
     Parameters
     ----------
@@ -74,7 +74,8 @@ def torn_blocks(signal: np.ndarray, level: np.ndarray, noise: np.ndarray, pace: 
     sky = np.nanmedian(np.where(tame, level, np.nan), axis=(1, 2), keepdims=True)
     level, sigma = np.where(tame, level, sky), np.clip(noise, usual / _NOISIER, _NOISIER * usual).max(0)
     torn = np.zeros((*sigma.shape, 3), np.int64)
-    low, high = (level.min(0) - _FAR * sigma, level.max(0) + _FAR * sigma)
+    low = np.maximum(level.min(0) - _FAR * sigma, -_FAR * usual)  # no light is below none
+    high = level.max(0) + _FAR * sigma
     _count_torn(signal, pace, low, high, _FAR * np.sqrt(2.0) * sigma, torn)
     return [int(value) for row, column in np.argwhere(torn[..., 0]) for value in (row, column, *torn[row, column])]
 
