@@ -75,8 +75,8 @@ def test_from_a_folder_to_a_master(small_samples, tmp_path):
     master = open_master(tmp_path / "master.fits")
     assert master.attrs["exposure"] == 300.0
     assert master.attrs["kind"] == "dark"
-    # 0.3 e-/s at 20 degrees, a doubling each 6, ISO 800
-    level = 600 + 300 * 0.3 * 2 ** (-5 / 6) / (2.13 / 8)
+    # 0.3 e-/s at 20 degrees, less by an activation energy of 0.65 eV, ISO 800
+    level = 600 + 300 * 0.3 * np.exp(-0.65 / 8.617e-5 * (1 / 288.15 - 1 / 293.15)) / (2.13 / 8)
     np.testing.assert_allclose(master.signal.mean(), level, rtol=0.01)
     assert find_defects(master).attrs["counts"]["hot"] > 0
 
