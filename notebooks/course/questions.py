@@ -44,7 +44,9 @@ class Prediction(pn.viewable.Viewer):
         super().__init__()
         self.question, self.options, self.bounds, self.unit = question, options, bounds, unit
         if options is not None:
-            self._control: Any = pn.widgets.RadioBoxGroup(options={"not decided yet": None, **options}, value=None)
+            self._control: Any = pn.widgets.RadioBoxGroup(
+                options={"not decided yet": None, **options}, value=None, sizing_mode="stretch_width"
+            )
         else:
             low, high, step = bounds
             self._control = pn.widgets.FloatSlider(
@@ -238,7 +240,7 @@ class Exercise(pn.viewable.Viewer):
     def __panel__(self) -> pn.viewable.Viewable:
         if self.options:
             choices = {"not decided yet": None, **{name: name for name in self.options}}
-            box: Any = pn.widgets.RadioBoxGroup(options=choices, value=None)
+            box: Any = pn.widgets.RadioBoxGroup(options=choices, value=None, sizing_mode="stretch_width")
         else:
             box = pn.widgets.TextInput(label=f"your answer [{self.unit}]" if self.unit else "your answer", width=180)
         button = pn.widgets.Button(label="Check", color="primary", width=90)
