@@ -105,10 +105,10 @@ def test_a_mistake_is_not_the_answer(name):
         assert wrong in one.options if one.options else abs(wrong - one.answer) > one.tolerance * abs(one.answer)
 
 
-def test_every_notebook_sets_two_exercises_and_every_exercise_is_set_once():
+def test_every_notebook_sets_exercises_and_every_exercise_is_set_once():
     told = [
         re.findall(r'course\.exercise\("([^"]+)"\)', "\n".join(cell.source for cell in nbformat.read(path, 4).cells))
         for path in NOTEBOOKS
     ]
-    assert {len(names) for names in told} == {2}
+    assert min(map(len, told)) >= 2
     assert sorted(name for names in told for name in names) == sorted(course.exercises())
