@@ -10,10 +10,10 @@ import click
 
 import workbench as wb
 
-from .terminal import Commands, InputProblem, quiet_options
+from .terminal import Commands, InputProblem, PositiveNumber, quiet_options
 
 _PATH = click.Path(path_type=Path)
-_POSITIVE = click.FloatRange(min=0, min_open=True)
+_POSITIVE = PositiveNumber(min=0, min_open=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

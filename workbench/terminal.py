@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import math
 import os
 import signal
 import sys
@@ -129,6 +130,15 @@ def _take_share(context: click.Context, option: click.Parameter, value: Any) -> 
             context.with_resource(machine_share(**{str(option.name): value}))
         except WorkbenchError as problem:
             raise click.BadParameter(str(problem)) from None
+
+
+class PositiveNumber(click.FloatRange):
+    """A finite number above 0, which NaN passes for in click."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number that a text stands for."""
+        number = super().convert(value, param, ctx)
+        return number if 0 < number < math.inf else self.fail(f"{value} is not a finite number above 0", param, ctx)
 
 
 def quiet_options(command: Command) -> Command:

@@ -6,8 +6,9 @@ import subprocess
 import numpy as np
 import pytest
 
+from workbench.core.errors import WorkbenchError
 from workbench.ingest import open_folder, read_frame
-from workbench.ingest.unrecorded import exposure_in_name, iso_in_name, temperature_in_name
+from workbench.ingest.unrecorded import exposure_in_name, iso_in_name, read_manifest, temperature_in_name
 
 
 @pytest.mark.parametrize(
@@ -150,3 +151,12 @@ def test_a_map_of_another_exposure_keeps_its_own_name(tmp_path, frame):
     for kind, mosaic in zip(("flats", "darks"), exposures("GRBG"), strict=True):  # at most one is that exposure
         write_map(tmp_path / kind / "DSC_2.pgm", mosaic)
     assert len(open_folder(tmp_path)) == 5
+
+
+def test_a_column_whose_name_is_almost_right_is_not_passed_over(tmp_path):
+    path = tmp_path / "frames.csv"
+    path.write_text("file,exposure,note\na.fits,60,first\n")
+    with pytest.raises(WorkbenchError, match=r"frames\.csv has a column 'exposure'.* is 'exposure_s' meant\?"):
+        read_manifest(path)
+    path.write_text("file,exposure_s,note\na.fits,60,first\n")
+    assert list(read_manifest(path).values()) == [{"exposure": 60.0}]

@@ -91,9 +91,10 @@ def from_sensor(sensor: xr.Dataset, setting: Mapping[str, Any], cfa_pattern: str
     same = np.isclose(measured, wanted, rtol=1e-6, atol=1e-9, equal_nan=True)
     here = describe({dim: wanted})
     if not same.any():
+        there = " and ".join(describe({dim: value}) for value in measured) or "no setting"
         raise WorkbenchError(
-            f"the sensor was measured at {' and '.join(describe({dim: value}) for value in measured)}, the frames have "
-            f"{here}: measure it there too, or leave the sensor file out to estimate the noise from the frames"
+            f"the sensor was measured at {there}, the frames have {here}: measure it there too, or leave the sensor "
+            "file out to estimate the noise from the frames"
         )
     at = sensor.isel({dim: int(np.argmax(same))}).sel(channel=list(channels_of(cfa_pattern)))
     gain, read = at["gain"].values.astype(float), at["read_noise"].values.astype(float)

@@ -246,8 +246,8 @@ def predict_dark(library: xr.Dataset, exposure: float, temperature: float = math
 
 def _known_temperature(library: xr.Dataset, exposure: float, temperature: float) -> float:
     """Return the temperature [°C] to predict for; raise where it or the exposure is missing or out of reach."""
-    if not (math.isfinite(exposure) and exposure >= 0):
-        raise WorkbenchError(f"a dark needs an exposure in seconds, zero or more, not {exposure}")
+    if not 0 <= exposure <= 86400:
+        raise WorkbenchError(f"a dark needs an exposure in seconds, from zero to a day, not {exposure}")
     reference = library.attrs["reference_temperature"]
     if library.attrs["law"] == "none":
         if math.isfinite(temperature) and math.isfinite(reference) and abs(temperature - reference) > _APART:

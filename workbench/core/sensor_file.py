@@ -140,6 +140,10 @@ def open_sensor(path: str | Path) -> xr.Dataset:
         sensor = _from_json(content)
         if wrong := [value for value in sensor["gain"].values.ravel() if not (math.isnan(value) or 1e-4 < value < 1e4)]:
             raise ValueError(f"a gain of {wrong[0]:g} e-/ADU is none of a camera")
+        if wrong := [
+            value for value in sensor["read_noise"].values.ravel() if not (math.isnan(value) or 0 < value < 1e4)
+        ]:
+            raise ValueError(f"a read noise of {wrong[0]:g} e- is none of a camera")
         return sensor
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         what = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import math
 import re
@@ -26,8 +27,8 @@ def read_manifest(path: str | Path) -> dict[Path, dict[str, Any]]:
 
     Columns are ``file, kind, iso, gain, offset, readout_mode, binning, filter, exposure_s, aperture, temperature_c,
     rotation, cfa, black_level, white_level, camera, time``; any but ``file`` may be missing or empty, others are
-    passed over. Numbers may be fractions (``1/640``). ``black_level`` is one number, or four (R, G1, G2, B) with
-    spaces between.
+    passed over, unless their names are almost one of these. Numbers may be fractions (``1/640``). ``black_level`` is
+    one number, or four (R, G1, G2, B) with spaces between.
     UTF-8; separated by commas or semicolons (then a comma may be the decimal sign).
 
     Returns
@@ -38,7 +39,8 @@ def read_manifest(path: str | Path) -> dict[Path, dict[str, Any]]:
     Raises
     ------
     WorkbenchError
-        If it is not a table with a column ``file``, or a value cannot be what its column says.
+        If it is not a table with a column ``file``, the name of a column is almost one of these, or a value cannot be
+        what its column says.
 
     Examples
     --------
@@ -98,6 +100,10 @@ def _table(path: Path) -> pd.DataFrame:
     if "file" not in table:
         names = printable(", ".join(table.columns)[:300])
         raise WorkbenchError(f"{path} has no column 'file' (its columns: {names}); that column names the frames")
+    for name in set(table) - {"file", *_COLUMNS}:
+        near = difflib.get_close_matches(str(name).casefold(), _COLUMNS, 1, 0.8)
+        if near and near[0] not in table:
+            raise WorkbenchError(f"{path} has a column {name!r}, which is not used; is {near[0]!r} meant?")
     table = table.apply(lambda column: column.str.strip())
     if separator == ";":
         numeric = [name for name in table if name in _COLUMNS and _COLUMNS[name][1] in (_number, _levels)]

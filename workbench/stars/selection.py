@@ -60,6 +60,9 @@ class FrameLimits:
             raise WorkbenchError(
                 f"roundness of at least {self.min_roundness:g}: it runs from 0 (lines) to below 1 (round)"
             )
+        for name in ("max_fwhm", "min_roundness", "max_background", "min_stars"):
+            if (limit := getattr(self, name)) is not None and math.isnan(limit):
+                raise WorkbenchError(f"{name} is nan; a limit is a number")
         if self.max_fwhm is not None and not self.max_fwhm > 0:
             raise WorkbenchError(f"FWHM of at most {self.max_fwhm:g} px: a width is over 0")
 
