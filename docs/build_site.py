@@ -131,6 +131,7 @@ def draw_charts(stale: bool) -> None:
     frames = wb.open_folder(folder, progress=False)
     needs = {need for chart in REGISTRY.values() for need in chart.needs}
     measured = wb.pipelines.characterize_with_lights(frames, needs, out=CHARTS, progress=False)
+    wb.pipelines.show_warm_samples(measured)
     wb.export.write_charts(measured, CHARTS, progress=False)
     asked = [chart.id for chart in REGISTRY.values() if chart.asked and not chart.missing(measured)]
     inspected = wb.inspect(folder, progress=False)

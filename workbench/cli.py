@@ -166,6 +166,8 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     frames = wb.open_folder(folder or wb.sample_folder(progress=not quiet), progress=not quiet)
     needs = {need for chart in wanted for need in chart.needs}
     result = wb.pipelines.characterize_with_lights(frames, needs, out=out, progress=not quiet)
+    if folder is None and "dark_subtraction" in needs:
+        wb.pipelines.show_warm_samples(result)
     written = wb.export.write_charts(result, out, only=only, progress=not quiet)
     click.echo(f"{result!r}\n")
     for name, reason in written.not_drawn.items():

@@ -1,16 +1,22 @@
-"""The real night: fetched with its checksums over a network, or copied from where it lies."""
+"""The real night, fetched with its checksums or copied from where it is, and the night with three faults."""
 
 import functools
 import hashlib
 import http.server
+import math
+import re
 import threading
 import tomllib
 
+import course
+import numpy as np
 import pytest
 from course.night import TABLE, NoRealNightError, real_night
 
 from workbench.core.errors import WorkbenchError
 from workbench.ingest import open_folder
+from workbench.simulate import d7000, dust
+from workbench.simulate.samples import FAULTS
 
 
 @pytest.fixture
@@ -110,3 +116,25 @@ def test_the_real_frames_are_the_table_s(real_data, tmp_path, monkeypatch):
     for frame in table["frames"]:
         assert frame["url"].startswith("https://")
         assert len(frame["sha256"]) == 64
+
+
+def test_the_faults_are_those_that_the_exercises_ask_for():
+    asked, night = course.exercises(), course.night_with_faults()
+    text = "; ".join(night.messages)
+    twice = asked["09 twice"].answer
+    assert twice == sum(FAULTS.lights) + 1
+    assert re.search(rf"_{twice:02d}\.dng is the same exposure as \S+_{FAULTS.doubled:02d}\.dng", text)
+    sensor, stated = d7000(activation_energy=0.65), FAULTS.darks[0][1]
+    warm = sensor.dark_factor(stated + dict(FAULTS.thermometer)[stated]) / sensor.dark_factor(stated)
+    assert asked["09 warm darks"].answer == pytest.approx(warm, rel=0.005)
+    assert float(re.search(r"the lights need ([\d.]+) ±", text)[1]) == pytest.approx(1 / warm, rel=0.02)
+    assert asked["09 moved dust"].answer == pytest.approx(math.hypot(*FAULTS.dust_moved))
+    # what no message names is in the picture: the light's dust over the flat's, which lies elsewhere
+    through = dust(FAULTS.shape, motes=FAULTS.dust[0], depth=FAULTS.dust[1], seed=2025)
+    left = np.log(through / np.roll(through, [-step for step in FAULTS.dust_moved], axis=(0, 1)))
+    dusty = np.abs(left) > 0.1
+    planes = [night.light[y::2, x::2] / np.median(night.light[y::2, x::2]) for y in (0, 1) for x in (0, 1)]
+    cells, there = np.mean(planes, axis=0), left[::2, ::2]
+    seen = dusty[::2, ::2] & (cells > 0.3) & (cells < 2)
+    assert seen.sum() > 200
+    assert np.corrcoef(np.log(cells[seen]), there[seen])[0, 1] > 0.8

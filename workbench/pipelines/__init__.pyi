@@ -17,6 +17,7 @@ from .calibration import examine_lights as examine_lights
 from .calibration import examining_lights as examining_lights
 from .calibration import make_dark_library as make_dark_library
 from .calibration import predict_master_dark as predict_master_dark
+from .calibration import show_warm_samples as show_warm_samples
 from .characterization import Characterization as Characterization
 from .characterization import characterize as characterize
 from .finishing import finish_stack as finish_stack

@@ -28,7 +28,9 @@ from ..core.settings import TITLES, in_words_of, setting_dim
 from ..core.values import describe, value_text
 from ..ingest.catalogue import open_folder
 from ..ingest.folder import Folder, of_one_camera, of_one_mode
+from ..pixels.darks import dark_subtraction
 from ..sensor.library import fit_dark_library
+from ..simulate.samples import sample_folder
 from ..stack.cubes import aligned
 from ..stack.trial import before_after, noise_against_frames, rejection_trial
 from .calibration_checks import CALIBRATION, calibration_cubes, prepare_calibration
@@ -181,6 +183,12 @@ def characterize_with_lights(
     if result.lights is not None:
         result.warnings += [f"lights: {text}" for text in result.lights.warnings]
     return result
+
+
+def show_warm_samples(result: Characterization) -> None:
+    """Let a result of the sample frames show dark subtraction on their warm light, where there is more to be seen."""
+    warm = open_folder(sample_folder("warm", progress=False), progress=False)
+    result.dark_subtraction = dark_subtraction(warm.dark, warm.light, result.gain, progress=False)
 
 
 @dataclass(repr=False)
