@@ -58,6 +58,7 @@ from .firmware import hot_pixels_after_filtering as hot_pixels_after_filtering
 from .firmware import noise_after_filtering as noise_after_filtering
 from .firmware import simulate_firmware as simulate_firmware
 from .night import grades as grades
+from .night import inner as inner
 from .night import night_with_faults as night_with_faults
 from .night import real_night as real_night
 from .noise import bias_average as bias_average
