@@ -173,24 +173,33 @@ def _for_flats(
     usual = [tuple(_comparable(value) for value in setting_of(flat, n).values()) for n in flats]
     same = [n for n in flats if not setting_differs(setting_of(flat, n), own)]
     flats = same or [n for n, key in zip(flats, usual, strict=True) if key == max(usual, key=usual.count)]
-    setting, exposure = setting_of(flat, flats[0]), median_of(flat, "exposure", flats)
-    of_flats, of_lights = (cube["aperture"].values for cube in (flat.isel(frame=flats), lights))
-    of_flats, of_lights = of_flats[np.isfinite(of_flats)], of_lights[np.isfinite(of_lights)]
+    chosen = flat.isel(frame=flats)
+    of_flats, of_lights = (cube["aperture"].dropna("frame").values for cube in (chosen, lights))
     if of_lights.size and of_flats.size and not np.isclose(np.median(of_lights), of_flats, rtol=0.02).all():
         warnings.append(
-            f"the flats were taken at f/{_values(flat.isel(frame=flats), 'aperture')}, the lights at "
-            f"f/{_values(lights, 'aperture')}: the vignetting differs"
+            f"the flats were taken at f/{_values(chosen, 'aperture')}, the lights at f/{_values(lights, 'aperture')}: "
+            "the vignetting differs"
         )
-    darkflat = cubes.darkflat
-    times = darkflat["exposure"].values if darkflat is not None else np.zeros(0)
-    fitting = _fitting(darkflat, setting)
-    darkflats = [n for n in fitting if close(times[n], exposure, 0.1)]
-    if darkflat is not None and not darkflats:
+    return (
+        flats,
+        _darkflats(cubes.darkflat, chosen, warnings),
+        bias if same else _fitting(cubes.bias, setting_of(chosen)),
+    )
+
+
+def _darkflats(darkflat: xr.DataArray | None, flat: xr.DataArray, warnings: list[str]) -> list[int]:
+    """Return the darkflats of the flats' setting and exposure."""
+    if darkflat is None:
+        return []
+    setting, exposure = setting_of(flat), median_of(flat, "exposure")
+    times, fitting = darkflat["exposure"].values, _fitting(darkflat, setting)
+    found = [n for n in fitting if close(times[n], exposure, 0.1)]
+    if not found:
         both = f"the darkflats have {_values(darkflat, 'exposure')} s, the flats {exposure:g} s"
         if not fitting:
-            both = _both("darkflats", darkflat, flat.isel(frame=flats), setting, "flats")
+            both = _both("darkflats", darkflat, flat, setting, "flats")
         warnings.append(f"{both}: the bias is used in their place")
-    return flats, darkflats, bias if same else _fitting(cubes.bias, setting)
+    return found
 
 
 def _matching_darks(dark: xr.DataArray | None, lights: xr.DataArray, has_bias: bool, warnings: list[str]) -> list[int]:

@@ -135,10 +135,8 @@ def compose(
     planes = _scaled(planes, factors)
     ratios, lines = _filter_ratios(planes, max(sums["G"], key=sums["G"].__getitem__))
     if chosen or palette.upper() != "RGB":
-        brighter = {name: weight for name, weight in chosen.items() if name != "L"}
-        said = ", ".join(f"{name} {weight:g}" for name, weight in brighter.items())
-        history += [*lines, *([f"Weights: {said}."] if said else [])]
-        planes = _scaled(planes, {name: ratios[name] * brighter.get(name, 1.0) for name in used})
+        planes, weighted = _weighted(planes, ratios, chosen)
+        history += lines + weighted
     colours = {channel: _sum(planes, terms) for channel, terms in sums.items()}
     picture = _stacked([colours[channel] for channel in "RGB"])
     if "L" in colours:
@@ -152,6 +150,16 @@ def compose(
     history = [f"Composed as {palette} from the stacks of {', '.join(used)}.", *history]
     history += [f"Not used: {', '.join(left)}."] if left else []
     return picture.assign_attrs(picture.attrs | attrs, history=history)
+
+
+def _weighted(
+    planes: Mapping[str, xr.Dataset], ratios: Mapping[str, float], chosen: Mapping[str, float]
+) -> tuple[dict[str, xr.Dataset], list[str]]:
+    """Bring planes to one brightness of their stars, times the weights that were chosen; what is said of these."""
+    brighter = {name: weight for name, weight in chosen.items() if name != "L"}
+    said = ", ".join(f"{name} {weight:g}" for name, weight in brighter.items())
+    factors = {name: ratios[name] * brighter.get(name, 1.0) for name in planes}
+    return _scaled(planes, factors), [f"Weights: {said}."] if said else []
 
 
 def _require_known(

@@ -180,19 +180,26 @@ def _natural(path: Path) -> list:
     ]
 
 
-def _frames_among(
-    files: Sequence[Path], given: dict[Path, Any], root: Path
-) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Pick the frames; of files with one name the best counts, with what the manifest gives for any of them."""
-    best: dict[tuple[Path, str], tuple[int, Path]] = {}
-    forms: dict[Path, tuple[int, str]] = {}
+def _forms(files: Sequence[Path], given: dict[Path, Any]) -> dict[Path, tuple[int, str]]:
+    """Return the rank of its format, and the name without the suffix, of each file that may be a frame."""
+    forms = {}
     for file in files:
         form, stem = _form(file)
         if form is None and real(file) in given and file.name.casefold() != MANIFEST:
             form = 0  # named as a frame: whether it is one shows when it is read
         if form is not None:
             forms[file] = form, stem
-            best[file.parent, stem] = min(best.get((file.parent, stem), (form, file)), (form, file))
+    return forms
+
+
+def _frames_among(
+    files: Sequence[Path], given: dict[Path, Any], root: Path
+) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Pick the frames; of files with one name the best counts, with what the manifest gives for any of them."""
+    best: dict[tuple[Path, str], tuple[int, Path]] = {}
+    forms = _forms(files, given)
+    for file, (form, stem) in forms.items():
+        best[file.parent, stem] = min(best.get((file.parent, stem), (form, file)), (form, file))
     origins = _origins(forms, root)
     frames, set_aside = [], []
     for file, (form, stem) in forms.items():

@@ -70,6 +70,20 @@ def settings_from(
     return FinishSettings.from_dict(values)
 
 
+def _check_targets(
+    out: str | Path, linear_out: str | Path | None, settings_out: str | Path | None, files: Sequence[str | Path]
+) -> None:
+    """Check before the work that all can be written, each under a name of its own."""
+    _can_be_written(out, set(SUFFIXES), files)
+    if linear_out is not None:
+        _can_be_written(linear_out, {*_FITS, ".tif", ".tiff", ".xisf"}, files)
+    if settings_out is not None:
+        check_target(settings_out, "settings file", inputs=files)
+    targets = [Path(path).absolute() for path in (out, linear_out, settings_out) if path is not None]
+    if len(set(targets)) < len(targets):
+        raise WorkbenchError(f"{targets[0].name}: picture, linear picture and settings need a name each")
+
+
 def finish_stack(
     stack: Stacks,
     out: str | Path,
@@ -105,14 +119,7 @@ def finish_stack(
     """
     settings = FinishSettings() if settings is None else settings
     files = [stack] if isinstance(stack, (str, Path)) else [*(stack.values() if isinstance(stack, Mapping) else stack)]
-    _can_be_written(out, set(SUFFIXES), files)
-    if linear_out is not None:
-        _can_be_written(linear_out, {*_FITS, ".tif", ".tiff", ".xisf"}, files)
-    if settings_out is not None:
-        check_target(settings_out, "settings file", inputs=files)
-    targets = [Path(path).absolute() for path in (out, linear_out, settings_out) if path is not None]
-    if len(set(targets)) < len(targets):
-        raise WorkbenchError(f"{targets[0].name}: picture, linear picture and settings need a name each")
+    _check_targets(out, linear_out, settings_out, files)
     picture = open_linear(stack, palette, weights)
     if "palette" in picture.attrs:  # a camera's colour matrix is not that of its filters
         balance = "none" if picture.attrs["balanced"] and settings.colour.balance == "auto" else settings.colour.balance

@@ -7,7 +7,6 @@ its results in a working folder next to the output, so that a run that was inter
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 import time
@@ -360,10 +359,8 @@ def complete_stack(
     chi, shared = maps
     with np.errstate(invalid="ignore", divide="ignore"):
         chi_map = np.where(chi[1] > 0, chi[0] / chi[1], np.nan)
-    chi_square = {
-        name: float(values[0].sum() / values[1].sum()) if values[1].sum() else math.nan
-        for name, values in zip(plan.channels, np.moveaxis(chi, 1, 0), strict=True)
-    }
+        whole = np.divide(*chi.sum(axis=(2, 3), dtype=float))
+    chi_square = dict(zip(plan.channels, whole.tolist(), strict=True))
     if ready.units == "electron":
         blocks = dict(zip(plan.channels, norm["block_chi_square"].values.tolist(), strict=True))
         opened.warnings.extend(scatter_doubts(chi_square, blocks, ready.darks_fit, ready.flats_fit, run.lights_fit))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -307,16 +307,7 @@ def json_blocks(
     if darks is not None and darks.current.sizes["setting"]:
         blocks["dcnu"] = _dcnu(darks.current)
     if uniformity.defects is not None:
-        attrs = uniformity.defects.attrs
-        blocks["defects"] = {
-            **{kind: attrs["counts"].get(kind) for kind in ("hot", "warm", "dead", "unstable")},
-            "pixels": attrs["pixels"],
-            **{name: json_number(attrs[name]) for name in TITLES if name in attrs},
-            "temperature_c": json_number(attrs.get("temperature", math.nan)),
-            "exposure_s": json_number(attrs["exposure"]),
-            "thresholds": {name: float(value) for name, value in attrs["thresholds"].items()},
-            "file": DEFECTS_FILE if written else None,
-        }
+        blocks["defects"] = _defect_entry(uniformity.defects.attrs) | {"file": DEFECTS_FILE if written else None}
     if uniformity.emva:
         blocks["emva"] = {uniformity.dim: json_number(uniformity.iso), "light": "exposure time", "drift": "removed"}
         for name in next(iter(uniformity.emva.values())):
@@ -325,6 +316,18 @@ def json_blocks(
     if report is not None:
         blocks["fidelity"] = fidelity.fidelity_to_json(report)
     return blocks
+
+
+def _defect_entry(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return what the map of defects holds, and how they were found."""
+    return {
+        **{kind: attrs["counts"].get(kind) for kind in ("hot", "warm", "dead", "unstable")},
+        "pixels": attrs["pixels"],
+        **{name: json_number(attrs[name]) for name in TITLES if name in attrs},
+        "temperature_c": json_number(attrs.get("temperature", math.nan)),
+        "exposure_s": json_number(attrs["exposure"]),
+        "thresholds": {name: float(value) for name, value in attrs["thresholds"].items()},
+    }
 
 
 def _emva_entry(name: str, emva: dict[str, dict[str, float]]) -> dict[str, Any]:

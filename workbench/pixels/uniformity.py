@@ -116,13 +116,7 @@ def measure_dsnu(
         of_kinds = in_threads(partial(_deviations, stack), kinds)
         for (kind, channel), found in zip(kinds, of_kinds, strict=True):
             values[number, kind, channel], errors[number, kind, channel] = found
-    slope, slope_error, shared = np.full((3, len(stacks), 1, len(names), 1), np.nan)
-    if gain is not None:
-        for number, setting in enumerate(stacks):
-            slope[number, 0, :, 0], slope_error[number, 0, :, 0], shared[number, 0, :, 0] = (
-                at_iso(gain[name], setting) if name in gain else 0.0
-                for name in ("gain", "gain_error", "gain_shared_error")
-            )
+    slope, slope_error, shared = _gains(gain, stacks, len(names))
     dims = (dim, "filter", "channel", "part")
     words = "dark-signal non-uniformity"
     in_electrons = np.hypot(errors * slope, values * slope_error)
@@ -131,11 +125,7 @@ def measure_dsnu(
         {
             "dsnu": (dims, values * slope, {"units": "electron", "long_name": words}),
             "dsnu_error": (dims, in_electrons, {"units": "electron", "long_name": "error"}),
-            "dsnu_shared_error": (
-                dims,
-                values * shared,
-                {"units": "electron", "long_name": "shared part of it"},
-            ),
+            "dsnu_shared_error": (dims, values * shared, {"units": "electron", "long_name": "shared part of it"}),
             "dsnu_adu": (dims, values, {"units": "adu", "long_name": words}),
             "dsnu_adu_error": (dims, errors, {"units": "adu", "long_name": "error"}),
             "frames": (dim, counts, {"long_name": "frames"}),
@@ -143,6 +133,15 @@ def measure_dsnu(
         {dim: list(stacks), "filter": list(FILTERS), "channel": list(names), "part": list(PARTS)},
         {"long_name": words, "warnings": list(dict.fromkeys(warnings))},
     )
+
+
+def _gains(gain: Any, settings: Any, channels: int) -> np.ndarray:
+    """Return gain, error and shared error (3, setting, 1, channel, 1) at these settings; NaN without a gain."""
+    found = np.full((3, len(settings), 1, channels, 1), np.nan)
+    for row, name in enumerate(() if gain is None else ("gain", "gain_error", "gain_shared_error")):
+        for number, setting in enumerate(settings):
+            found[row, number, 0, :, 0] = at_iso(gain[name], setting) if name in gain else 0.0
+    return found
 
 
 def _by_setting(
