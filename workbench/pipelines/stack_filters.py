@@ -170,13 +170,12 @@ def register_filters(
             f"cannot be composed: {reason}"
         )
     together = [found for number, found in enumerate(placed) if number not in apart]
-    return [
-        (
-            run._replace(grid=grids[number if number in apart else centre]),
-            framed(found, settings.framing, [found] if number in apart else together),
-        )
-        for number, ((run, _), found) in enumerate(zip(registered, placed, strict=True))
-    ]
+    framings = []
+    for number, ((run, _), found) in enumerate(zip(registered, placed, strict=True)):
+        alone = number in apart
+        area = framed(found, settings.framing, [found] if alone else together)
+        framings.append((run._replace(grid=grids[number if alone else centre]), area))
+    return framings
 
 
 def solve_layout(layout: Layout, known: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
