@@ -147,19 +147,7 @@ def register_filters(
     if len(runs) == 1:
         found = register_lights(runs[0].opened, settings, runs[0].surveys)
         return [(runs[0], framed(found, settings.framing))]
-    registered: list[tuple[FilterRun, Registration]] = []
-    centre = None
-    for run in runs:
-        here = settings.reference is not None and bool(run.opened.lights.meant_by(str(settings.reference)))
-        try:
-            own = settings if here else replace(settings, reference=None)
-            registered.append((run, register_lights(run.opened, own, run.surveys)))
-        except WorkbenchError as problem:
-            if here:
-                raise
-            warnings.append(f"{run.opened.lights.filter} is not stacked: {problem}")
-            continue
-        centre = len(registered) - 1 if here else centre
+    registered, centre = _register_each(runs, settings, warnings)
     if not registered:
         raise WorkbenchError("no filter's lights can be stacked: " + "; ".join(warnings))
     centre, placed, apart = common_grid([found for _, found in registered], centre, kind=settings.transform)
@@ -176,6 +164,26 @@ def register_filters(
         area = framed(found, settings.framing, [found] if alone else together)
         framings.append((run._replace(grid=grids[number if alone else centre]), area))
     return framings
+
+
+def _register_each(
+    runs: list[FilterRun], settings: StackSettings, warnings: list[str]
+) -> tuple[list[tuple[FilterRun, Registration]], int | None]:
+    """Register each filter's lights by themselves; returns which of them holds the wanted reference too."""
+    registered: list[tuple[FilterRun, Registration]] = []
+    centre = None
+    for run in runs:
+        here = settings.reference is not None and bool(run.opened.lights.meant_by(str(settings.reference)))
+        try:
+            own = settings if here else replace(settings, reference=None)
+            registered.append((run, register_lights(run.opened, own, run.surveys)))
+        except WorkbenchError as problem:
+            if here:
+                raise
+            warnings.append(f"{run.opened.lights.filter} is not stacked: {problem}")
+            continue
+        centre = len(registered) - 1 if here else centre
+    return registered, centre
 
 
 def solve_layout(layout: Layout, known: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
