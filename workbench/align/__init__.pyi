@@ -2,6 +2,8 @@ from . import attitude as attitude
 from . import grid as grid
 from . import hints as hints
 from . import match as match
+from . import models as models
+from . import panels as panels
 from . import reference as reference
 from . import registration as registration
 from . import sky as sky
@@ -15,9 +17,10 @@ from .hints import hints_of as hints_of
 from .match import Match as Match
 from .match import NoMatchError as NoMatchError
 from .match import match_stars as match_stars
+from .models import compare_models as compare_models
+from .panels import link_panels as link_panels
 from .reference import star_ratio as star_ratio
 from .registration import Registration as Registration
-from .registration import compare_models as compare_models
 from .registration import register as register
 from .registration import register_frames as register_frames
 from .sky import NoSolutionError as NoSolutionError

@@ -39,7 +39,8 @@ class NoMatchError(WorkbenchError):
 class Match:
     """A frame matched to the reference: `transform` (reference → frame), matched star indices, `residuals`.
 
-    `chance` is the probability that unrelated stars would match as well, after all that was tried.
+    `chance` is the probability that unrelated stars would match as well, after all that was tried.  `through` numbers
+    the frame to whose stars it was matched, where that is another than the reference (see `link_panels`).
     """
 
     transform: Transform
@@ -47,6 +48,7 @@ class Match:
     frame_index: np.ndarray
     residuals: xr.Dataset
     chance: float = 0.0
+    through: int | None = None
 
 
 def match_stars(reference: xr.Dataset, frame: xr.Dataset, *, kind: str = "auto", limit: int = 2000) -> Match:

@@ -14,6 +14,7 @@ from .match import Match, NoMatchError, match_itself, match_stars
 
 LEAST_TRANSPARENCY = 0.3  # of the reference; less and clouds cover too much
 MOST_TRANSPARENCY = 1.3  # of the reference; if most frames show more, the reference is the poor one
+STRANGE = "share no star pattern"
 _TRIES = 4  # references tried at most
 _EXPOSURES_ALIKE = 0.05
 
@@ -109,7 +110,7 @@ def align_to(centre: int, stars: Mapping[int, xr.Dataset], known: LightsKnown, k
             ratio = exposure[centre] / exposure[number] if exposure[number] > 0 else np.nan
             found.few[number] = count
         found.matches[number], found.scales[number] = match, (float(ratio), error)
-    for number, reason in _doubts(found, known).items():
+    for number, reason in doubts(found, known).items():
         found.reasons[number] = reason
         for table in (found.matches, found.scales, found.few):
             table.pop(number, None)
@@ -124,10 +125,10 @@ def _transparency(found: Aligned, known: LightsKnown) -> dict[int, float]:
     }
 
 
-def _doubts(found: Aligned, known: LightsKnown) -> dict[int, str]:
-    """Why matched frames are not used: too little light, for their setting and filter, or no way to know."""
+def doubts(found: Aligned, known: LightsKnown) -> dict[int, str]:
+    """Return why matched frames are not used: too little light, for their setting and filter, or no way to know."""
     clear = _transparency(found, known)
-    doubts = {}
+    found_poor = {}
     for number, (ratio, _) in found.scales.items():
         sort = known.sorts[number]
         usual, whose = 1.0, "the reference's light"
@@ -135,10 +136,10 @@ def _doubts(found: Aligned, known: LightsKnown) -> dict[int, str]:
             alike = [value for other, value in clear.items() if known.sorts[other] == sort and np.isfinite(value)]
             usual, whose = float(np.median(alike)) if alike else np.nan, "the light that most of its setting show"
         if not np.isfinite(ratio):
-            doubts[number] = "too few stars for its transparency, and its exposure time is not known"
+            found_poor[number] = "too few stars for its transparency, and its exposure time is not known"
         elif np.isfinite(usual) and clear[number] < LEAST_TRANSPARENCY * usual:
-            doubts[number] = f"clouds: only {100 * clear[number] / usual:.0f} % of {whose} comes through"
-    return doubts
+            found_poor[number] = f"clouds: only {100 * clear[number] / usual:.0f} % of {whose} comes through"
+    return found_poor
 
 
 def reference_doubt(found: Aligned, known: LightsKnown) -> str:
@@ -151,7 +152,7 @@ def reference_doubt(found: Aligned, known: LightsKnown) -> str:
     others = [number for number in alike if number != found.centre]
     strange = [number for number in others if number not in found.matches]
     if len(others) >= 2 and len(strange) > 0.5 * len(others):
-        return f"{len(strange)} of {len(others)} other lights share no star pattern with it, or hardly its light"
+        return f"{len(strange)} of {len(others)} other lights {STRANGE} with it, or hardly its light"
     clear = _transparency(found, known)
     shown = [clear[number] for number in others if number in found.matches and number not in found.few]
     shown = [value for value in shown if np.isfinite(value)]

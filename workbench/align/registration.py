@@ -22,12 +22,12 @@ from ..core.settings import SETTING
 from ..core.values import describe
 from ..stars.selection import unfit_frames
 from ..stars.survey import FrameSurvey, quality_table, survey_mosaic
-from .match import Match, positions
+from .match import Match
 from .reference import Aligned, LightsKnown, find_reference
-from .transform import KINDS, PARAMETERS, Transform, fit_robust, fit_transform, overlap
+from .transform import KINDS, Transform, overlap
 
 STRIP_ADVICE = "only a strip; --framing all keeps them whole"
-_STRIP = 0.5  # of the reference's area: frames that overlap it less are another panel's
+STRIP = 0.5  # of the reference's area: frames that overlap it less are another panel's
 _FEW_MATCHED = 6  # stars
 _DEFECT, _SATURATED = 1, 2  # bits of the mask that calibration sets
 
@@ -56,6 +56,8 @@ class Registration:
         The map from the common pixel grid to the reference, where that is another frame's (see `common_grid`).
     area
         What of that grid the output holds, (top, left, bottom, right); None for the frame's own (see `framed`).
+    exposure, sorts, kind, unmatched
+        As given to `register_frames`; and the frames that could not be aligned to the reference.
     warnings
         A poor reference, lights that add only a strip, matches on few stars.
     """
@@ -70,6 +72,10 @@ class Registration:
     few_stars: dict[int, int] = field(default_factory=dict)
     grid: Transform = field(default_factory=Transform.identity)
     area: tuple[int, int, int, int] | None = None
+    exposure: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    sorts: tuple[Hashable, ...] = ()
+    kind: str = "auto"
+    unmatched: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -214,7 +220,8 @@ def register_frames(
     warnings += _remarks(found, shape)
     return Registration(
         found.centre, tuple(surveys), matches, whole, reasons | found.reasons, scales, errors, found.few,
-        warnings=tuple(warnings),
+        warnings=tuple(warnings), exposure=known.exposure, sorts=tuple(known.sorts), kind=kind,
+        unmatched=tuple(found.reasons),
     )  # fmt: skip
 
 
@@ -222,7 +229,7 @@ def _remarks(found: Aligned, shape: tuple[int, ...]) -> list[str]:
     """What the user should know of the frames that are aligned: strips of other panels, matches on few stars."""
     others = {number: match for number, match in found.matches.items() if number != found.centre}
     shares = [overlap(match.transform, shape) for match in others.values()]
-    strips = sorted(100 * share for share in shares if share < _STRIP)
+    strips = sorted(100 * share for share in shares if share < STRIP)
     remarks = []
     if strips:
         low, high = f"{strips[0]:.0f}", f"{strips[-1]:.0f}"
@@ -332,69 +339,3 @@ def _survey_light(frame: xr.Dataset, pattern: str) -> FrameSurvey:
         full = signal[(mask & _SATURATED) > 0]
         saturation = max(float(np.nanmin(full)), 0.0) if np.isfinite(full).any() else np.inf
     return survey_mosaic(np.where(mask & _DEFECT, np.float32(np.nan), signal), pattern, saturation)
-
-
-def compare_models(
-    registration: Registration, *, kinds: Sequence[str] = KINDS, folds: int = 5, seed: int = 0
-) -> xr.Dataset:
-    """Fit every model of the transform to the matched stars of every frame, and see how well it predicts others.
-
-    More parameters always come closer to the stars they were fitted to.  What counts is the residual of
-    held-out stars: the stars are dealt into `folds` groups, each predicted by a fit to the others.
-
-    Returns
-    -------
-    Dataset over (frame, kind): ``rms`` of the fit (per axis, over its degrees of freedom), ``held_out``, the rms of
-    held-out stars (per axis, the outliers of the robust fit left out) and its ``held_out_error`` [px];
-    ``parameters`` (kind) and ``stars`` (frame).  NaN where there are too few stars for a model.
-
-    Raises
-    ------
-    WorkbenchError
-        If a kind is unknown.
-    """
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown:
-        raise WorkbenchError(f"transform kind {unknown[0]!r} is none of {', '.join(KINDS)}")
-    places = {n: positions(survey.stars) for n, survey in enumerate(registration.surveys) if survey is not None}
-    matches = {number: match for number, match in enumerate(registration.matches) if match is not None}
-    frames = [number for number in matches if number != registration.reference]
-    shape = (len(frames), len(kinds))
-    rms, held, held_error = (np.full(shape, np.nan) for _ in range(3))
-    counts = np.zeros(len(frames), int)
-    for row, number in enumerate(frames):
-        match = matches[number]
-        sound = match.residuals["used"].values
-        here = places[registration.reference][match.reference_index[sound]]
-        there = places[number][match.frame_index[sound]]
-        error = match.residuals["error"].values[sound]
-        counts[row] = len(here)
-        group = np.random.default_rng((seed, number)).permutation(len(here)) % folds
-        for column, kind in enumerate(kinds):
-            if 2 * np.count_nonzero(group) <= PARAMETERS[kind] + 2:
-                continue
-            _, residuals = fit_robust(here, there, error, kind=kind)
-            rms[row, column] = residuals.attrs["rms"]
-            left = np.empty_like(here)
-            for fold in range(folds):
-                fitted, asked = group != fold, group == fold
-                transform, _ = fit_transform(here[fitted], there[fitted], error[fitted], kind=kind)
-                left[asked] = there[asked] - np.stack(transform.apply(*here[asked].T), 1)
-            square = (left**2).mean(1)
-            held[row, column] = np.sqrt(square.mean())
-            held_error[row, column] = square.std(ddof=1) / np.sqrt(len(square)) / (2 * held[row, column])
-    px = {"units": "pix"}
-    return xr.Dataset(
-        {
-            "rms": (("frame", "kind"), rms, {**px, "long_name": "rms of the stars fitted"}),
-            "held_out": (("frame", "kind"), held, {**px, "long_name": "rms of held-out stars"}),
-            "held_out_error": (("frame", "kind"), held_error, {**px, "long_name": "its standard error"}),
-            "parameters": ("kind", [PARAMETERS[kind] for kind in kinds]),
-            "stars": ("frame", counts),
-        },
-        coords={
-            "kind": list(kinds),
-            "frame": frames,
-            "filename": ("frame", registration.quality["filename"].values[frames]),
-        },
-    )

@@ -209,9 +209,9 @@ def fit_transform(
 
 
 def compose(first: Transform, second: Transform, shape: tuple[int, int]) -> Transform:
-    """Return the map that does what `first` does and then `second`, for positions in a frame of `shape` (y, x).
+    """Return the map that does what `first` does and then `second`, for what falls on a frame of `shape` (y, x).
 
-    Fitted to 16 x 16 positions over the frame, of the richer of the two kinds: exact for linear maps.
+    Fitted to 16 x 16 positions about where the frame lies, of the richer of the two kinds: exact for linear maps.
 
     Examples
     --------
@@ -221,7 +221,9 @@ def compose(first: Transform, second: Transform, shape: tuple[int, int]) -> Tran
     ('shift', True)
     """
     height, width = shape
+    middle = first.inverse(*second.inverse((width - 1) / 2, (height - 1) / 2))
     y, x = np.meshgrid(np.linspace(0, height - 1, 16), np.linspace(0, width - 1, 16), indexing="ij")
+    x, y = x + middle[0] - (width - 1) / 2, y + middle[1] - (height - 1) / 2
     there = np.stack(second.apply(*first.apply(x.ravel(), y.ravel())), 1)
     kind = max(first.kind, second.kind, key=KINDS.index)
     return fit_transform(np.stack([x.ravel(), y.ravel()], 1), there, kind=kind)[0]

@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 
 from .. import __version__
 from ..align.moving import moving_warnings
-from ..align.registration import STRIP_ADVICE, Registration, light_sorts, register_frames
+from ..align.panels import link_panels
+from ..align.registration import Registration, light_sorts, register_frames
 from ..calibrate.masterset import make_masters
 from ..calibrate.matching import plan_groups
 from ..calibrate.noise import SensorNoise
@@ -367,8 +368,8 @@ def register_lights(opened: OpenedFrames, settings: StackSettings, surveys: list
         surveys, lights.names, lights.exposure, lights.shape, reference=reference, kind=settings.transform,
         unread=unwanted | unread, sorts=lights.sorts,
     )  # fmt: skip
-    kept_whole = settings.framing == "all"
-    opened.warnings.extend(text for text in found.warnings if not (kept_whole and text.endswith(STRIP_ADVICE)))
+    found = link_panels(found) if settings.framing == "all" else found
+    opened.warnings.extend(found.warnings)
     if found.few_stars:
         number, bright = next(iter(found.few_stars.items()))
         example = f"{lights.names[number]}: {bright}" + (", for example" if len(found.few_stars) > 1 else "")

@@ -67,17 +67,18 @@ def normalisation(registration: Registration, *, order: int | str = "auto", seei
     -------
     Dataset over ``frame`` (the frames used): ``scale`` (by which a frame is multiplied, from matched stars) and its
     ``scale_error``; ``surface`` (channel, term) [e-], what it then has more than the mean of all, as coefficients of
-    1, x, y, x², x y, y²; ``weight`` (channel), one over the background's variance, mean 1: the ideal combination of
-    sky-limited pixels; and over ``channel`` the mean background ``level`` [e-] and ``block_chi_square``, the scatter of
-    the frames' background in blocks of 64 pixels over what their noise gives: what many pixels share (flats that do not
-    fit, clouds) counts here, and little in the scatter of single pixels.
+    1, x, y, x², x y, y², and its ``surface_error`` (channel) in the frame's middle; ``weight`` (channel), one over the
+    background's variance, mean 1: the ideal combination of sky-limited pixels; and over ``channel`` the mean background
+    ``level`` [e-] and ``block_chi_square``, the scatter of the frames' background in blocks of 64 pixels over what
+    their noise gives: what many pixels share (flats that do not fit, clouds) counts here, and little in the scatter of
+    single pixels.
     """
     used = list(registration.used)
     scales = registration.scales[used]
     surveys = [survey for survey in (registration.surveys[number] for number in used) if survey is not None]
     transforms = [registration.transform(number) for number in used]
     shapes = registration.frame_shape, registration.shape
-    surfaces, level, blocks = background_surfaces(surveys, transforms, scales, shapes, order)
+    surfaces, error, level, blocks = background_surfaces(surveys, transforms, scales, shapes, order)
     noise = np.array([[np.nanmedian(plane) for plane in survey.noise] for survey in surveys])
     weights = 1.0 / np.maximum(noise * np.asarray(scales, float)[:, None], 1e-9) ** 2
     if seeing:
@@ -88,6 +89,7 @@ def normalisation(registration: Registration, *, order: int | str = "auto", seei
             "scale": ("frame", scales),
             "scale_error": ("frame", registration.scale_errors[used]),
             "surface": (("frame", "channel", "term"), surfaces, {"units": "electron"}),
+            "surface_error": (("frame", "channel"), error, {"units": "electron"}),
             "weight": (("frame", "channel"), weights / weights.mean(0)),
             "level": ("channel", level, {"units": "electron", "long_name": "mean background"}),
             "block_chi_square": ("channel", blocks, {"units": "1", "long_name": "scatter of blocks over the model's"}),
