@@ -210,7 +210,7 @@ def _solved(seen: np.ndarray, sigma: np.ndarray, design: np.ndarray, spread: np.
         planes = (inverse @ right.ravel()).reshape(frames, terms)
         left = values - planes @ design.T
         pull = np.where(compared, left - (weight * left).sum(0) / total, 0.0) * np.sqrt(trust)
-        scatter = (MAD_TO_SIGMA * float(np.median(np.abs(pull[compared])))) ** 2 if compared.any() else 1.0
+        scatter = float(mad_std(pull[compared], centre=0)) ** 2 if compared.any() else 1.0
         far = np.abs(pull) / np.sqrt(max(scatter, 1e-12))
         # Huber's weights first: they find the way from wherever outliers have led
         weight = trust * (1 / np.maximum(far / 1.5, 1) if turn < 8 else np.maximum(1 - np.square(far / 5), 0) ** 2)
