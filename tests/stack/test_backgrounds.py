@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from workbench.stack.backgrounds import matched_planes
+from workbench.align import Transform
+from workbench.simulate import View, make_sky, render
+from workbench.stack.backgrounds import background_surfaces, matched_planes
+from workbench.stars import survey_mosaic
 
 PLACES = np.stack([part.ravel() for part in np.mgrid[0:12, 0:40]])
 
@@ -42,3 +45,17 @@ def test_slopes_are_fitted_only_where_there_are_any():
     assert not matched_planes(seen, sigma, design)[0][:, 1:].any()
     seen, sigma, design, _ = panels(3, 12.0)
     assert matched_planes(seen, sigma, design)[0][:, 1:].any()
+
+
+def test_errors_cover_what_faint_stars_add_where_noise_hides_them():
+    """The sky of a crowded field looks brighter in lights with more noise."""
+    sky = make_sky((240, 300), stars=200, faintest=30.0, brightest=600.0, seed=6)
+    rng = np.random.default_rng(4)
+    levels = np.array([1.0, 1.0, 4.0, 4.0])
+    views = [View(exposure=60.0, background=(level,) * 3) for level in levels]
+    surveys = [survey_mosaic(rng.poisson(60 * render(sky, view, "RGGB")).astype(float), "RGGB") for view in views]
+    same = [Transform.identity()] * 4
+    found = background_surfaces(surveys, same, np.ones(4), (sky.shape, sky.shape), 1)
+    middle = found.surface[..., 0] + found.surface[..., 1] * 149.5 + found.surface[..., 2] * 119.5
+    off = middle - 60 * (levels - levels.mean())[:, None]
+    assert np.abs(off / found.error).max() < 3

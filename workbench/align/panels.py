@@ -144,8 +144,7 @@ def solve_scales(links: list[Link], centre: int, count: int) -> tuple[np.ndarray
     for row, link in enumerate(links):
         design[row, link.frame], design[row, link.anchor] = 1.0, -1.0
         values[row], errors[row] = link.scale, max(link.error, 1e-4)
-    met = design.any(0)
-    met[centre] = False
+    met = design.any(axis=0) & (np.arange(count) != centre)
     weighted = design[:, met] / errors[:, None]
     inverse = np.linalg.pinv(weighted.T @ weighted, hermitian=True)
     logs = inverse @ (weighted.T @ (values / errors))

@@ -354,10 +354,14 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def frame_table(lights: LightList, registration: Registration, weights: np.ndarray | None = None) -> pd.DataFrame:
+_OF_CHANNELS = {"weight": 0.0, "surface_error": math.nan}  # columns for each channel; their value for lights not used
+
+
+def frame_table(lights: LightList, registration: Registration, norm: xr.Dataset | None = None) -> pd.DataFrame:
     """Return one row a light: whether it is used and why not, its quality, its scale, weights and transform.
 
-    `weights` (frame, channel) are of the lights that are used, where they are known.
+    `norm` is the `normalisation` of the lights that are used, where it is known: their weights, and the errors of
+    their backgrounds.
     """
     count, reference, used = len(lights.names), registration.reference, list(registration.used)
     table = pd.DataFrame({"file": list(lights.names)})
@@ -373,12 +377,14 @@ def frame_table(lights: LightList, registration: Registration, weights: np.ndarr
     relative = lights.exposure / lights.exposure[reference]
     table["scale"] = registration.scales
     table["transparency"] = 1.0 / (table["scale"] * np.where(np.isfinite(relative), relative, 1.0))
-    for channel, of_frames in zip(lights.channels, () if weights is None else weights.T, strict=False):
-        values = np.zeros(count)
-        values[used] = of_frames
-        table[f"weight_{channel}"] = values
-    blank = dict.fromkeys(("rms", "place_error", "rotation", "scale_error"), math.nan)
-    rows = [{"transform": "", "stars_matched": 0, **blank, "model": ""} for _ in range(count)]
+    known = {} if norm is None else {name: (norm[name].values.T, blank) for name, blank in _OF_CHANNELS.items()}
+    for column, (by_channel, blank) in known.items():
+        for channel, of_frames in zip(lights.channels, by_channel, strict=True):
+            values = np.full(count, blank)
+            values[used] = of_frames
+            table[f"{column}_{channel}"] = values
+    unknown = dict.fromkeys(("rms", "place_error", "rotation", "scale_error"), math.nan)
+    rows = [{"transform": "", "stars_matched": 0, **unknown, "model": ""} for _ in range(count)]
     for number, (row, match) in enumerate(zip(rows, registration.matches, strict=True)):
         if match is not None:
             transform = registration.transform(number)

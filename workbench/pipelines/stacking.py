@@ -367,7 +367,7 @@ def complete_stack(
     lights, warnings = opened.lights, list(dict.fromkeys(opened.warnings))
     reference = registration.reference
     noise = ready.noise[ready.group_of[reference][0]]
-    table = frame_table(lights, registration, np.stack([frame.weight for frame in plan.frames]))
+    table = frame_table(lights, registration, norm)
     about, cards = stack_header(lights, plan, noise, reference, norm["level"].values, chi_square)
     light = opened.frames.light
     light = light.isel(frame=np.isin(light["filename"].values, table["file"][table["used"]]))
