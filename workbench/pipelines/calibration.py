@@ -251,7 +251,7 @@ def make_dark_library(
     --------
     >>> from workbench.simulate import samples
     >>> result = make_dark_library(samples._PROJECT / "data-samples" / "small", progress=False)
-    >>> 5 < result.library.attrs["doubling_temperature"] < 7
+    >>> 6.5 < result.library.attrs["doubling_temperature"] < 8.5
     True
     """
     path = None
