@@ -17,10 +17,11 @@ from workbench.calibrate.apply import Tables, calibrate_frame
 from workbench.calibrate.masters import master_bias, master_dark, master_flat
 from workbench.calibrate.masterset import Masters, MasterSet
 from workbench.calibrate.noise import SensorNoise
+from workbench.core.area import neighbour_mean
 from workbench.core.cube import channels_of, check_cube
 from workbench.core.errors import WorkbenchError
 from workbench.core.mosaic import channel_index, planes, spread
-from workbench.core.statistics import mad_std, neighbour_mean
+from workbench.core.statistics import mad_std
 
 _EVENT = 8.0  # [σ] beyond which a calibrated pixel shows a cosmic ray
 _FEWEST = 1000  # pixels of sky that a noise is measured in

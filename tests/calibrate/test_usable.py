@@ -56,6 +56,20 @@ def test_a_flat_whose_numbers_were_multiplied_is_left_out(factor, count):
     assert np.reshape(master.attrs["model"], (4, 2))[:, 1] == pytest.approx(np.ones(4), rel=0.03)  # 1 e⁻/ADU
 
 
+@pytest.mark.parametrize("count", [4, 12])
+@pytest.mark.parametrize("along", ["x", "y"])
+def test_a_flat_that_is_lit_otherwise_is_left_out(along, count):
+    """A gradient of 10 % in one flat would be noise to the gain."""
+    cube = flats_under_a_lamp(0.0, count=count)
+    slope = np.linspace(0.9, 1.1, cube.sizes[along])
+    values = cube.values
+    values[1] = 600 + (values[1] - 600.0) * (slope if along == "x" else slope[:, None])
+    master = master_flat(cube.copy(data=values))
+    assert master.attrs["frames"] == count - 1
+    assert any("flats/1 differs from the others" in one for one in master.attrs["warnings"])
+    assert np.reshape(master.attrs["model"], (4, 2))[:, 1] == pytest.approx(np.ones(4), rel=0.03)  # 1 e⁻/ADU
+
+
 def test_flats_in_falling_light_are_all_used():
     rng = np.random.default_rng(5)
     falling = [600 + rng.poisson(6000 * 0.8**number, (96, 128)) for number in range(8)]

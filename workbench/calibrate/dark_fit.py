@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from ..core.area import neighbour_mean
 from ..core.cube import evenly
 from ..core.dark import TYPICAL_DOUBLING
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import channel_index, planes, put_plane
-from ..core.statistics import MEDIAN_ERROR, mad_std, neighbour_mean, weighted_by_errors
+from ..core.statistics import MEDIAN_ERROR, mad_std, weighted_by_errors
 from ..core.values import listed, value_text
 from .apply import Tables
 from .masterset import Masters, MasterSet

@@ -16,10 +16,11 @@ from dask.local import get_sync
 from scipy import ndimage
 from tqdm.auto import tqdm
 
+from ..core.area import neighbour_mean
 from ..core.cube import channels_of, first_green
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_count, channel_index, planes, tiles
-from ..core.statistics import Lens, fit_lens, mad_std, neighbour_mean
+from ..core.statistics import Lens, fit_lens, mad_std
 from .defects import FINE, cell_means, dust_left, find_dust
 from .flat_findings import ADDED_NOISE, findings_of
 

@@ -1,10 +1,16 @@
-"""Areas of a picture: what all frames cover."""
+"""Areas of a picture: what all frames cover, what surrounds a pixel."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from .kernels import kernel
+
+
+def neighbour_mean(plane: np.ndarray) -> np.ndarray:
+    """Return the mean of each pixel's four neighbours in planes (..., y, x), without the edge: (..., y - 2, x - 2)."""
+    rows, columns = plane[..., 1:-1], plane[..., 1:-1, :]
+    return (rows[..., :-2, :] + rows[..., 2:, :] + columns[..., :-2] + columns[..., 2:]) / 4
 
 
 @kernel()

@@ -19,6 +19,7 @@ MISFIT_TO_WARN = 0.001  # below which there is a warning: of thirty fits one fal
 ODD = 0.2  # of a frame's pixels: one that differs from the others in more is none of them
 _ODD_SIGMAS = 6.0
 _ODD_LEVELS = {"bias": 2.0, "dark": 4.0, "darkflat": 4.0}  # times the scatter: no offset drifts so far in a run
+_UNEVEN = 0.02  # rms share of the light
 _ENOUGH = 20_000  # pixels of a channel, for a share of them to a hundredth
 
 
@@ -93,8 +94,8 @@ def odd_frames(samples: Iterable[np.ndarray], kind: str = "") -> dict[int, str]:
     """Return which frames differ from most in more than a fifth of their pixels, each with a sentence.
 
     Differing is more than six times the scatter that most frames have about the frames' median, of a frame's median
-    more than four times (bias: twice); of flats, whose levels differ, that of frames brought to one level, or a frame's
-    own scatter where that is larger.  Most must agree: of two that differ nobody knows which is wrong.
+    four times (bias: twice); of flats, brought to one level, also than six times their own scatter.  A flat that is lit
+    otherwise (2 % rms) differs in all.  Most must agree: of two nobody knows which is wrong.
 
     Parameters
     ----------
@@ -122,16 +123,20 @@ def _odd_shares(samples: np.ndarray, kind: str) -> np.ndarray:
     """Return in which share of its pixels each frame (frame, pixel) differs from most."""
     samples = samples[:, :: max(1, samples.shape[1] // _ENOUGH)].astype(float)
     median = np.nanmedian if np.isnan(samples).any() else np.median  # of few frames the first is slow
-    scaled = kind == "flat"
-    if scaled:
+    if scaled := kind == "flat":
         samples /= np.maximum(median(samples, axis=0), 1)
         samples /= np.maximum(median(samples, axis=1, keepdims=True), 1e-6)
-    away = np.abs(samples - median(samples, axis=0))
-    spread = 1.25 * np.nanmean(away, axis=1, keepdims=True)  # the median is 0 where codes are coarse
+    signed = samples - median(samples, axis=0)
+    spread = 1.25 * np.nanmean(away := np.abs(signed), axis=1, keepdims=True)  # the median is 0 where codes are coarse
     usual = float(np.median(spread))
     limit = _ODD_SIGMAS * (np.clip(spread, usual, 5 * usual) if scaled else max(usual, 0.5))  # codes are whole numbers
-    levels = median(samples, axis=1)
-    off = np.abs(levels - np.median(levels)) > _ODD_LEVELS.get(kind, np.inf) * max(usual, 0.5)
+    if scaled:  # of neighbours the noise is a flat's own, not how it is lit
+        noise = 1.25 * np.nanmean(np.abs(np.diff(signed, axis=1)), axis=1) / np.sqrt(2)
+        uneven = np.sqrt(np.maximum(spread[:, 0] ** 2 - noise**2, 0))
+        off = uneven > np.maximum(noise / 2, max(_UNEVEN, 3 * float(np.median(uneven))))
+    else:
+        levels = median(samples, axis=1)
+        off = np.abs(levels - np.median(levels)) > _ODD_LEVELS.get(kind, np.inf) * max(usual, 0.5)
     return np.where(off, 1.0, (away > limit).mean(axis=1))
 
 
@@ -286,12 +291,6 @@ def even_sample(plane: np.ndarray, enough: int) -> np.ndarray:
     """
     stride = max(1, int(np.sqrt(plane.size / enough)))
     return plane[::stride, ::stride]
-
-
-def neighbour_mean(plane: np.ndarray) -> np.ndarray:
-    """Return the mean of each pixel's four neighbours in planes (..., y, x), without the edge: (..., y - 2, x - 2)."""
-    rows, columns = plane[..., 1:-1], plane[..., 1:-1, :]
-    return (rows[..., :-2, :] + rows[..., 2:, :] + columns[..., :-2] + columns[..., 2:]) / 4
 
 
 def median_profile(
