@@ -25,9 +25,10 @@ from workbench.pipelines.stacking import stack_folder
 from workbench.simulate.night import Night, open_night
 from workbench.simulate.sky import picture, render, replace_stars, star_table, to_pixels, to_sky
 from workbench.stack import open_stack
-from workbench.stack.normalise import AREA, SHARE
+from workbench.stack.normalise import AREA
 
 BLOCK = 32
+SHARE = {"R": 0.25, "G": 0.5, "B": 0.25, "mono": 1.0}  # of the mosaic's pixels
 
 
 def truth_of_the_sky(night: Night, reference: int) -> np.ndarray:

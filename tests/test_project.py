@@ -1,9 +1,11 @@
 """The project's own promises: requirements in step, house files present, nothing private named."""
 
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -53,3 +55,9 @@ def test_readme_names_the_make_targets_that_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     named = set(re.findall(r"`?make ([a-z]+)`?", (ROOT / "README.md").read_text()))
     assert {"charts", "test", "lab"} <= named <= targets
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_a_benchmark_finds_all_that_it_imports(path, monkeypatch):
+    monkeypatch.syspath_prepend(path.parent)
+    assert runpy.run_path(str(path), run_name="loaded")["__doc__"]
