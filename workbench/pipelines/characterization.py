@@ -21,6 +21,7 @@ from ..core.cube import channels_of, evenly
 from ..core.defects import write_defects
 from ..core.errors import WorkbenchError
 from ..core.files import check_folder
+from ..core.noise import mean_at_settings
 from ..core.parallel import frame_buffers, side_by_side
 from ..core.results import MODE, sensor_dataset
 from ..core.sensor_file import FILE, write_sensor
@@ -126,8 +127,7 @@ class Characterization:
 
     def table(self) -> pd.DataFrame:
         """Return the settings as a table of numbers: a row for each ISO or gain setting and channel."""
-        names = ["black_level", "gain", "read_noise"]
-        columns = [column for name in names for column in (name, f"{name}_error")]
+        columns = [column for name in ("black_level", "gain", "read_noise") for column in (name, f"{name}_error")]
         return self.sensor[[*columns, "frames_used"]].to_dataframe().reset_index()
 
     def lines(self) -> list[str]:
@@ -246,7 +246,8 @@ def _joined(sensor: xr.Dataset) -> xr.Dataset:
         mean = common_mean(sensor[name].values[0], sensor[f"{name}_error"].values[0])
         if sensor.sizes["channel"] < 2 or mean is None:
             return sensor
-        joined[name].values[:], joined[f"{name}_error"].values[:] = mean
+        known = mean if name == "black_level" else mean_at_settings(sensor, name)  # with the error that channels share
+        joined[name].values[:], joined[f"{name}_error"].values[:] = known
     return joined
 
 
@@ -260,14 +261,13 @@ def written_table(sensor: xr.Dataset, columns: Mapping[str, str]) -> pd.DataFram
     own = {"iso": dim, "setting_iso": f"setting_{dim}"}
     columns = {own.get(name, name): in_words_of(dim, title) for name, title in columns.items()}
     errors = {name: f"{name}_error" for name in columns if f"{name}_error" in sensor}
-    data = sensor[[name for name in (*columns, *errors.values()) if name not in sensor.coords]]
-    table = data.to_dataframe().reset_index()
+    wanted = [name for name in (*columns, *errors.values()) if name not in sensor.coords]
+    table = sensor[wanted].to_dataframe().reset_index()
 
     def text(name: str) -> Iterator[str]:
         for value, error in zip(table[name], table[errors[name]] if name in errors else table[name], strict=True):
             if name not in sensor.coords and isinstance(value, float):
-                written = value_text(value, error if name in errors else None)
-                yield "–" if written == "not measured" else written
+                yield value_text(value, error if name in errors else None).replace("not measured", "–")
             else:
                 yield "–" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
 
