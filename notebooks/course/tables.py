@@ -13,8 +13,8 @@ import xarray as xr
 
 from workbench.core.cube import evenly
 from workbench.core.errors import WorkbenchError
+from workbench.core.noise import common_mean
 from workbench.core.settings import in_words_of, setting_dim
-from workbench.core.statistics import common_mean
 from workbench.core.values import describe, temperature_text, unit_text, value_text
 from workbench.sensor.dark import Darks
 

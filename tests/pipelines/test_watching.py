@@ -95,17 +95,22 @@ def test_light_by_light_and_stopped_between_gives_the_same_sums(tonight, night, 
         np.testing.assert_array_equal(one, other)
 
 
+def watched_while(folder, out, events, last):
+    """The rows up to the `last`; each event happens after so many rows."""
+    rows = []
+    lights = watch_folder(folder, out, settled=0.0, idle=60.0, **REFERENCE)
+    for row in lights:
+        rows.append(row)
+        events.get(len(rows), lambda: None)()
+        if len(rows) == last:
+            lights.close()
+    return rows
+
+
 def test_lights_that_arrive_while_it_watches_are_added(tonight, tmp_path):
     folder, arrive = tonight
     arrive(4)
-    rows = []
-    lights = watch_folder(folder, tmp_path / "live", settled=0.0, idle=60.0, **REFERENCE)
-    for row in lights:
-        rows.append(row)
-        if len(rows) == 4:
-            arrive(2)
-        if len(rows) == 6:
-            lights.close()
+    rows = watched_while(folder, tmp_path / "live", {4: lambda: arrive(2)}, last=6)
     assert [row.frames for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
@@ -145,18 +150,12 @@ def test_a_light_may_be_excluded_before_it_comes(tonight, tmp_path):
 def test_what_a_folder_shows_after_the_beginning_is_said_once(tonight, tmp_path):
     folder, arrive = tonight
     arrive(4)
-    rows = []
-    lights = watch_folder(folder, tmp_path / "live", settled=0.0, idle=60.0, **REFERENCE)
-    for row in lights:
-        rows.append(row)
-        if len(rows) == 4:
-            (folder / "lights" / "noise.fits").write_bytes(b"no frame")
-        if len(rows) == 5:
-            arrive(1)
-        if len(rows) == 6:
-            (folder / "frames.csv").write_bytes(b"\xff\xfe bad")
-        if len(rows) == 7:
-            lights.close()
+    events = {
+        4: lambda: (folder / "lights" / "noise.fits").write_bytes(b"no frame"),
+        5: lambda: arrive(1),
+        6: lambda: (folder / "frames.csv").write_bytes(b"\xff\xfe bad"),
+    }
+    rows = watched_while(folder, tmp_path / "live", events, last=7)
     assert [row.used for row in rows] == [True] * 4 + [False, True, False]
     assert rows[4].file == "lights/noise.fits"
     assert "frames.csv" in rows[6].reason

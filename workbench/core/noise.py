@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy import special
 
 from .dark import dark_current_at
 from .errors import WorkbenchError
@@ -179,20 +180,48 @@ def mean_of_channels(values: Any, errors: Any, shared: Any = 0.0) -> tuple[np.nd
     return mean, np.sqrt(own / count + common**2)
 
 
-def mean_at_settings(sensor: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean of the channels of a sensor's gain, read noise or dynamic range over the settings, and its error.
+def common_mean(values: np.ndarray, errors: np.ndarray, shared: Any = 0.0) -> tuple[float, float] | None:
+    """Return the `mean_of_channels` of values that agree within their errors, with its error; None where they differ.
 
-    The gain's shared error is in the read noise in proportion; a dynamic range's error counts as shared, being mostly
-    that of the converter's end.
+    They differ where χ² = Σ ((x − x̄)/σ)² about the weighted mean would come by chance less than once in a thousand.
+
+    Examples
+    --------
+    >>> common_mean(np.array([2.12, 2.14]), np.array([0.01, 0.01]))
+    (2.13, 0.0070...)
+    >>> common_mean(np.array([2.26, 2.54]), np.array([0.01, 0.01])) is None
+    True
     """
+    known = np.isfinite(values) & np.isfinite(errors) & (errors > 0)
+    if not known.all():
+        return (math.nan, math.nan) if not np.isfinite(values).any() else None
+    centre = np.average(values, weights=errors**-2.0)
+    if special.chdtrc(values.size - 1, (((values - centre) / errors) ** 2).sum()) < 1e-3:
+        return None
+    mean, error = mean_of_channels(values, errors, shared)
+    return float(mean), float(error)
+
+
+def shared_error(sensor: xr.Dataset, name: str) -> xr.DataArray:
+    """Return the part of a quantity's errors that a sensor's channels share.
+
+    The gain's is in the read noise in proportion, none is in the black level; a dynamic range's error counts as shared,
+    being mostly that of the converter's end.
+    """
+    if name == "dynamic_range":
+        return sensor[f"{name}_error"]
+    if name == "black_level" or "gain_shared_error" not in sensor:
+        return xr.zeros_like(sensor[name])
+    return (sensor[name] * sensor["gain_shared_error"] / sensor["gain"]).fillna(0.0)
+
+
+def mean_at_settings(sensor: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean over a sensor's channels of gain, read noise or dynamic range, by setting, and its error."""
     values, errors = sensor[name], sensor[f"{name}_error"]
     if "channel" not in values.dims:
         return values.values, errors.values
-    shared = errors
-    if name != "dynamic_range":
-        relative = sensor["gain_shared_error"] / sensor["gain"] if "gain_shared_error" in sensor else 0.0
-        shared = (values * relative).fillna(0.0)
-    return mean_of_channels(*(part.transpose(..., "channel") for part in (values, errors, shared)))
+    parts = values, errors, shared_error(sensor, name)
+    return mean_of_channels(*(part.transpose(..., "channel") for part in parts))
 
 
 def error_in_mean(gain: xr.Dataset) -> np.ndarray:

@@ -207,27 +207,6 @@ def weighted_by_errors(values: np.ndarray, errors: np.ndarray) -> tuple[float, f
     return mean, float(np.sqrt(max(chi2 / max(weight.size - 1, 1), 1.0) / weight.sum()))
 
 
-def common_mean(values: np.ndarray, errors: np.ndarray) -> tuple[float, float] | None:
-    """Return the plain mean of values that agree within their errors, with its error; None where they differ.
-
-    They differ where χ² = Σ ((x − x̄)/σ)² about the weighted mean would come by chance less than once in a thousand.
-
-    Examples
-    --------
-    >>> common_mean(np.array([2.12, 2.14]), np.array([0.01, 0.01]))
-    (2.13, 0.0070...)
-    >>> common_mean(np.array([2.26, 2.54]), np.array([0.01, 0.01])) is None
-    True
-    """
-    known = np.isfinite(values) & np.isfinite(errors) & (errors > 0)
-    if not known.all():
-        return (math.nan, math.nan) if not np.isfinite(values).any() else None
-    centre = np.average(values, weights=errors**-2.0)
-    if special.chdtrc(values.size - 1, (((values - centre) / errors) ** 2).sum()) < 1e-3:
-        return None
-    return float(values.mean()), float(np.linalg.norm(errors)) / values.size
-
-
 def misfit(chi2: float, degrees: int) -> tuple[float, bool]:
     """Return by how much χ² of so many degrees of freedom widens an error, and whether it deserves a warning.
 

@@ -21,12 +21,11 @@ from ..core.cube import channels_of, evenly
 from ..core.defects import write_defects
 from ..core.errors import WorkbenchError
 from ..core.files import check_folder
-from ..core.noise import mean_at_settings
+from ..core.noise import common_mean, shared_error
 from ..core.parallel import frame_buffers, side_by_side
 from ..core.results import MODE, sensor_dataset
 from ..core.sensor_file import FILE, write_sensor
 from ..core.settings import in_words_of, setting_dim, setting_of_table
-from ..core.statistics import common_mean
 from ..core.values import describe, is_simulated, value_text
 from ..fidelity.card import Fidelity, true_causes
 from ..ingest.catalogue import open_folder
@@ -243,11 +242,11 @@ def _joined(sensor: xr.Dataset) -> xr.Dataset:
     """Return the numbers of one setting, with one channel "all" in place of channels that agree in each of them."""
     joined = sensor.isel(channel=[0]).assign_coords(channel=["all"])
     for name in ("black_level", "gain", "read_noise"):
-        mean = common_mean(sensor[name].values[0], sensor[f"{name}_error"].values[0])
+        parts = sensor[name], sensor[f"{name}_error"], shared_error(sensor, name)
+        mean = common_mean(*(part.values[0] for part in parts))
         if sensor.sizes["channel"] < 2 or mean is None:
             return sensor
-        known = mean if name == "black_level" else mean_at_settings(sensor, name)  # with the error that channels share
-        joined[name].values[:], joined[f"{name}_error"].values[:] = known
+        joined[name].values[:], joined[f"{name}_error"].values[:] = mean
     return joined
 
 
