@@ -35,7 +35,7 @@ class Watch:
         self.complaints: list[str] = []
         page.route("**/*", self._guard)
         page.on("console", self._heard)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("pageerror", lambda error: self.complaints.append(error.stack or str(error)))
 
     def _guard(self, route) -> None:
         if self.allowed.match(route.request.url):

@@ -38,7 +38,11 @@ _LIGHT = {dark: light for light, dark in reversed(DARK.items())}
 
 
 class Screen(pn.custom.JSComponent):
-    """Reports the width of the page and whether the reader prefers dark pages; takes up no space."""
+    """Reports the width of the page and whether the reader prefers dark pages; takes up no space.
+
+    It reports once the tabs are drawn. Until then nothing may change: Bokeh's views take no changes before they are
+    drawn (a button that is disabled then raises an error in the browser).
+    """
 
     width = param.Integer(default=0, doc="Of the page [px]; 0 until it is known.")
     dark = param.Boolean(default=False, doc="Whether the reader's system asks for dark pages.")
@@ -50,17 +54,21 @@ class Screen(pn.custom.JSComponent):
         model.dark = prefers.matches;
         model.width = document.documentElement.clientWidth;
       };
-      look();
-      const tabs = [...document.querySelectorAll('*')].find((one) => one.shadowRoot?.querySelector('.bk-header'));
-      tabs?.shadowRoot.prepend(tabs.shadowRoot.querySelector('.bk-header'));  // the keyboard meets the tabs first
-      prefers.addEventListener('change', look);
-      window.addEventListener('resize', look);
+      const begin = () => {
+        const tabs = [...document.querySelectorAll('*')].find((one) => one.shadowRoot?.querySelector('.bk-header'));
+        if (!tabs) return void setTimeout(begin, 50);
+        tabs.shadowRoot.prepend(tabs.shadowRoot.querySelector('.bk-header'));  // the keyboard meets the tabs first
+        look();
+        prefers.addEventListener('change', look);
+        window.addEventListener('resize', look);
+      };
+      begin();
       return document.createElement('span');
     }
     """
 
-    async def known(self, patience: float = 3.0) -> None:
-        """Wait until the browser has reported its width, at most `patience` seconds."""
+    async def known(self, patience: float = 60.0) -> None:
+        """Wait until the browser has drawn the page and reported its width, at most `patience` seconds."""
         for _ in range(round(patience / 0.05)):
             if self.width:
                 return

@@ -81,7 +81,7 @@ def build_page(runner: Runner, folder: str = "", results: str = "") -> pn.Templa
             page.panel.visible = number == tabs.active
 
     def refresh() -> None:
-        for page in pages:
+        for page in pages if screen.width else ():  # a page that is not drawn yet takes no changes
             page.refresh()
 
     async def open_first() -> None:
