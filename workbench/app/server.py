@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import secrets
 import socket
 import threading
@@ -31,6 +32,7 @@ from .session import Session
 
 LOCAL = "127.0.0.1"
 PORT = 5007
+_MESSAGES = "bokeh.server.protocol_handler"  # its logger, of browsers' messages that raised an error
 _REFRESH = 300  # between two looks at the jobs [ms]
 _TEMPLATE, _STYLE = (Path(__file__).with_name(name) for name in ("page.html", "page.css"))
 # colours of the page, those of Panel's widgets among them
@@ -170,6 +172,11 @@ def _ignore_closed_tabs(loop: asyncio.AbstractEventLoop, context: dict[str, Any]
         loop.default_exception_handler(context)
 
 
+def _of_an_open_tab(record: logging.LogRecord) -> bool:
+    """Whether a record is of a tab that is open; Bokeh asserts a session for the last messages of one that closed."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], AssertionError)
+
+
 def serve(
     folder: str = "",
     results: str = "",
@@ -212,6 +219,7 @@ def serve(
         title="Astrophoto Workbench",
     )  # fmt: skip
     server.io_loop.asyncio_loop.set_exception_handler(_ignore_closed_tabs)
+    logging.getLogger(_MESSAGES).addFilter(_of_an_open_tab)
     name = "localhost" if address in ("0.0.0.0", "::") else f"[{address}]" if ":" in address else address
     where = f"http://{name}:{port}/?token={gate.token}"
     report(where)
