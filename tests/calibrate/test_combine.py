@@ -4,11 +4,12 @@ import dask.array as da
 import numpy as np
 import pytest
 
+from workbench.calibrate import bands
+from workbench.calibrate.bands import Frames
 from workbench.calibrate.combine import combine_frames
-from workbench.core import parallel
 from workbench.core.cube import make_cube
 from workbench.core.errors import FrameReadError, WorkbenchError
-from workbench.core.parallel import Frames, machine_share
+from workbench.core.parallel import machine_share
 
 QUIET = np.array([9.0 + 1 / 12, 0.0])
 
@@ -121,8 +122,8 @@ def test_the_same_bits_from_memory_and_scratch_whatever_the_bands_and_threads(mo
     data = noise(5)
     data[1, 10:20, 10:20] += 300
     expected = run(data)
-    monkeypatch.setattr(parallel, "IN_MEMORY", 0)
-    monkeypatch.setattr(parallel, "BAND_BYTES", 5 * 96 * 2 * 6)
+    monkeypatch.setattr(bands, "IN_MEMORY", 0)
+    monkeypatch.setattr(bands, "BAND_BYTES", 5 * 96 * 2 * 6)
     with machine_share(threads=3), Frames(cube_of(data), scratch=tmp_path, progress=False) as frames:
         assert list(tmp_path.rglob("frames"))
         assert len(frames.bands()) == 11
@@ -158,6 +159,6 @@ def test_when_nothing_can_be_read_it_says_so(monkeypatch, tmp_path):
     lazy = da.map_blocks(decode, dtype="uint16", chunks=((1,) * 2, (4,), (4,)), meta=np.empty((0, 0, 0), "uint16"))
     with pytest.raises(WorkbenchError, match="none of 2 frames can be read: x.dng is cut short"):
         Frames(cube_of(lazy), progress=False)
-    monkeypatch.setattr(parallel, "IN_MEMORY", 0)
+    monkeypatch.setattr(bands, "IN_MEMORY", 0)
     with pytest.raises(WorkbenchError, match="another folder"):
         Frames(cube_of(noise(2)), scratch=tmp_path / "not there", progress=False)

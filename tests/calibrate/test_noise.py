@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from workbench.calibrate import SensorNoise, make_masters
+from workbench.calibrate.bands import Frames
 from workbench.calibrate.noise import hot_slope
 from workbench.core.cube import make_cube
 from workbench.core.errors import WorkbenchError
-from workbench.core.parallel import Frames
 from workbench.simulate import d7000, expose
 from workbench.simulate.capture import cooled
 

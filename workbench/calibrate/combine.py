@@ -17,8 +17,8 @@ from scipy.special import chdtri
 
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
-from ..core.parallel import Frames
 from ..core.statistics import MAD_TO_SIGMA
+from .bands import Frames
 
 CLIP = 4.5  # [σ of the model]; of 16 M pixels x 16 frames without events 2,000 samples lie beyond: 1e-5 of them
 UNSTABLE_CHANCE = 1e-7  # a pixel's own scatter takes the model's place when chance would do it this rarely

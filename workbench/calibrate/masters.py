@@ -17,9 +17,9 @@ from ..core.cube import black_levels, channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError, said_of_all
 from ..core.mosaic import channel_count, channel_index, planes, spread
 from ..core.pairs import CLIPPED_FRACTION
-from ..core.parallel import Frames
 from ..core.settings import SETTING, setting_differs, setting_of
 from ..core.values import attribute_lines, describe
+from .bands import Frames
 from .combine import Combined, combine_frames
 from .matching import median_of, require_alike, require_one_setting, require_one_temperature
 from .noise import SensorNoise, hot_slope, light_variance, model_of, read_variance

@@ -39,6 +39,7 @@ from ..core.fits_cards import (
 from ..core.mosaic import channel_count, channel_index, planes
 from ..core.settings import setting_differs, setting_of
 from .apply import Tables
+from .bands import in_place
 from .defects import defects_in_lights, find_defects
 from .masters import master_bias, master_dark, master_flat, plane_means
 from .matching import Group, plan_groups
@@ -218,10 +219,10 @@ def make_masters(
         if combined is not None:  # a master of another program: one, whose noise is settled once that of the sensor is
             numbers, others = numbers[:1], tuple(None for _ in others)
         settings = [other.attrs["key"] if isinstance(other, xr.Dataset) else repr(other) for other in others]
-        frames = cube.isel(frame=list(numbers))
-        key = digest(VERSION, frames, kind, settings)[:16]
+        key = digest(VERSION, cube.isel(frame=list(numbers)), kind, settings)[:16]
+        how = {"scratch": scratch, "progress": progress}
         if key not in made:
-            made[key] = kept(folder, kind, key, lambda: make(frames, *others, scratch=scratch, progress=progress))
+            made[key] = kept(folder, kind, key, lambda: in_place(make, cube, numbers, *others, **how))
             if combined is not None:
                 made[key] = made[key].assign_attrs(combined=combined, warnings=[])
             bar.update()

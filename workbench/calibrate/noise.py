@@ -15,10 +15,10 @@ from ..core.cube import black_levels, channels_of
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes, spread
 from ..core.noise import OwnNoise, code_step, own_noise, stated_gain
-from ..core.parallel import Frames
 from ..core.settings import setting_differs, setting_dim, setting_of
 from ..core.statistics import mad_std, weighted_by_errors
 from ..core.values import describe, listed, value_text
+from .bands import Frames
 from .combine import UNSTABLE_CHANCE
 
 _HEADERS = "EGAIN {:g} of the headers"

@@ -12,8 +12,8 @@ import xarray as xr
 
 from ..core.errors import FrameReadError
 from ..core.mosaic import planes
-from ..core.parallel import Frames
 from ..core.statistics import odd_frames
+from .bands import Frames
 
 _MULTIPLIED = 0.35  # of ln: numbers that were halved or doubled have about half or twice their light's variance
 _FLICKER = 0.002  # of the light, from row to row: more than pixels differ by in the mean of a few frames

@@ -1,4 +1,4 @@
-"""Frames one after the other or in bands of rows: read once, a few ahead in threads, in bounded memory.
+"""Frames one after the other: read once, a few ahead in threads, in bounded memory.
 
 Of frames that are read one after the other, fresh memory costs more than the reading: thirty megabytes that the system
 has to find, clear and hand out take up to ten times as long as the copy of a frame into them.  Within `frame_buffers`
@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import dask
@@ -31,8 +29,7 @@ from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 from tqdm.auto import tqdm
 
-from .errors import FrameReadError, WorkbenchError
-from .mosaic import channel_count, channel_index, spread_rows
+from .errors import WorkbenchError
 
 _SIDE_BY_SIDE: ContextVar[int] = ContextVar("measurements side by side", default=1)
 _THREADS: ContextVar[int | None] = ContextVar("threads", default=None)
@@ -107,7 +104,7 @@ def stream_frames(frames: Iterable[Any]) -> Iterator[np.ndarray]:
     was made from: not to be changed.
     """
     with frame_buffers() as buffers:
-        return in_threads(partial(_compute, buffers), frames, each=FRAME_BYTES)
+        return in_threads(partial(compute_frame, buffers), frames, each=FRAME_BYTES)
 
 
 def lazy_frames(cube: xr.DataArray) -> Sequence[Any]:
@@ -153,7 +150,8 @@ def in_threads(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _compute(buffers: FrameBuffers, frame: Any) -> np.ndarray:
+def compute_frame(buffers: FrameBuffers, frame: Any) -> np.ndarray:
+    """Return a lazy (or plain) frame (y, x), computed in this thread in memory of the `buffers`."""
     if dask.is_dask_collection(frame):
         with frame_buffers(buffers):
             frame = dask.compute(frame, scheduler=get_sync)[0]  # in this thread; its name would search for a cluster
@@ -273,124 +271,3 @@ def frame_zeros(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarra
     memory = frame_memory(shape, dtype)
     memory.fill(0)
     return memory
-
-
-IN_MEMORY = 96 * 2**20  # [bytes]: cubes up to this size need no scratch file
-BAND_BYTES = 24 * 2**20  # of all frames' rows that one thread holds
-
-
-class Frames:
-    """A cube's frames, each decoded once, to be read in bands of rows; a context manager that leaves no file behind.
-
-    Frames that cannot be decoded are dropped; `dropped` lists (filename, reason), `kept` the numbers of the others.
-    """
-
-    def __init__(self, cube: xr.DataArray, *, scratch: str | Path | None = None, progress: bool = True) -> None:
-        self.cube: xr.DataArray = cube
-        self.height, self.width = cube.sizes["y"], cube.sizes["x"]
-        self.dtype: np.dtype[Any] = cube.dtype if cube.dtype in (np.uint16, np.float32) else np.dtype(np.float32)
-        self.cell: np.ndarray = channel_index(cube.attrs["cfa_pattern"])
-        self.channels: int = channel_count(self.cell)
-        self.step: int = max(2, len(self.cell))  # rows of whole cells
-        self.dropped: list[tuple[str, str]] = []
-        self.kept: list[int] = []
-        self._memory, self._places = list[np.ndarray](), list[int]()  # pixels, or where they are in the scratch file
-        self._rows, self._sample = spread_rows(self.height, self.step), np.empty(0, self.dtype)
-        self._folder, self._file = None, None
-        self._bytes = self.height * self.width * self.dtype.itemsize
-        if self._bytes * cube.sizes["frame"] > IN_MEMORY:
-            try:
-                self._folder = tempfile.TemporaryDirectory(prefix="workbench-", dir=scratch)
-            except OSError as error:
-                raise WorkbenchError(f"no scratch file can be written ({error}); give another folder for it") from None
-            self._file = Path(self._folder.name) / "frames"
-        try:
-            self._decode(progress)
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Frames:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __len__(self) -> int:
-        return len(self.kept)
-
-    def close(self) -> None:
-        """Delete the scratch file."""
-        self._memory = []
-        if self._folder is not None:
-            self._folder.cleanup()
-
-    def leave_out(self, places: list[int]) -> None:
-        """Forget some of the kept frames, by their place among them."""
-        stay = [place for place in range(len(self)) if place not in places]
-        self.kept, self._places = ([values[place] for place in stay] for values in (self.kept, self._places))
-        self._sample = self._sample[stay]
-
-    def read(self, top: int, bottom: int) -> np.ndarray:
-        """Return rows top to bottom of all kept frames: (frame, y, x)."""
-        if self._file is None:
-            return np.stack([self._memory[place][top:bottom] for place in self._places])
-        band = np.empty((len(self), bottom - top, self.width), self.dtype)
-        with self._file.open("rb", buffering=0) as file:
-            for row, place in zip(band, self._places, strict=True):
-                file.seek(place * self._bytes + top * self.width * self.dtype.itemsize)
-                if file.readinto(memoryview(row).cast("B")) != row.nbytes:
-                    raise WorkbenchError(f"{self._file}: the scratch file has been cut while in use; run again")
-        return band
-
-    def bands(self) -> list[tuple[int, int]]:
-        """Return the (top, bottom) of bands that start at whole cells of the mosaic and fit the memory."""
-        rows = BAND_BYTES // max(1, len(self) * self.width * self.dtype.itemsize)
-        rows = int(np.clip(rows // self.step * self.step, self.step, 256 // self.step * self.step))
-        return [(top, min(top + rows, self.height)) for top in range(0, self.height, rows)]
-
-    def sampled_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the numbers of up to 48 pairs of rows (of X-Trans six), spread evenly over the frame, and the rows.
-
-        They are (frame, y, x), as read, whole cells of the mosaic; kept when the frames were decoded.
-        """
-        return self._rows, self._sample
-
-    def each_band(self, work: Callable[[int, int], None], description: str, progress: bool) -> None:
-        """Call work(top, bottom) for each band in a few threads; the first error stops all."""
-        bands = self.bands()
-        done = in_threads(lambda band: work(*band), bands, each=2 * BAND_BYTES)
-        bar = tqdm(done, desc=description, total=len(bands), unit="band", delay=2, leave=False, disable=not progress)
-        deque(bar, maxlen=0)
-
-    def _decode(self, progress: bool) -> None:
-        total, names, scratch = self.cube.sizes["frame"], self.cube["filename"].values, self._file
-        file = scratch.open("wb", buffering=0) if scratch else None
-        sample: list[np.ndarray] = []
-        try:
-            each = in_threads(partial(self._one, {}), lazy_frames(self.cube), each=3 * self._bytes)
-            for number, result in enumerate(counted(each, progress, total)):
-                if isinstance(result, FrameReadError):
-                    self.dropped.append((str(names[number]) or str(result.path), result.problem))
-                    continue
-                if scratch is None or file is None:
-                    self._memory.append(result)
-                elif file.write(memoryview(result).cast("B")) != result.nbytes:
-                    raise WorkbenchError(f"{scratch.parent}: no room for the scratch file of {total} frames")
-                sample.append(result[self._rows])
-                self._places.append(len(self.kept))
-                self.kept.append(number)
-        except OSError as error:
-            raise WorkbenchError(f"the scratch file cannot be written ({error}); give another folder for it") from None
-        finally:
-            if file is not None:
-                file.close()
-        if total and not self.kept:
-            raise WorkbenchError(f"none of {total} frames can be read: {' '.join(self.dropped[0])}")
-        self._sample = np.array(sample, self.dtype).reshape(len(self), self._rows.size, self.width)
-
-    def _one(self, buffers: FrameBuffers, frame: Any) -> np.ndarray | FrameReadError:
-        try:
-            return np.ascontiguousarray(_compute(buffers, frame), dtype=self.dtype)
-        except FrameReadError as error:
-            return error

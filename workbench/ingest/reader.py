@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from contextvars import ContextVar
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.local import get_sync
 
 from ..core.cube import KINDS, channels_of, group_frames, make_cube
 from ..core.errors import FrameReadError, WorkbenchError, of_one_file
@@ -37,6 +39,8 @@ _EQUAL = {  # coordinates that equal frames of one setting share, and what to do
     "flat": (("exposure", "aperture", "filter"), "look at it"),
 }
 Area = Literal["visible", "full"]
+_ONLY_READ = ("read_frame-", "from-value-", "stack-", "getitem-")  # dask's layers of a cube that nothing was done to
+_STAND_INS: ContextVar[list[tuple[np.ndarray, PlainPixels]] | None] = ContextVar("stand-ins", default=None)
 _LAYOUTS = {"fits": fits_layout, "xisf": xisf_layout, "tiff": tiff_layout, "ser": ser_layout}
 _UNPACKERS = {"xisf": read_xisf, "tiff": read_tiff, "ser": read_ser}
 _GAP = rb"(?:\s|#[^\n]*\n)+"
@@ -236,7 +240,58 @@ def _delayed_read(path: Path, area: Area, shape: tuple[int, int], dtype: str, ch
     return dask.delayed(_read_checked, pure=True)(path, area, shape, dtype, change, dask_key_name=f"read_frame-{token}")
 
 
+def is_as_read(cube: xr.DataArray) -> bool:
+    """Whether frames of a lazy cube can only be those of `open_frames`, some or parts of them, or in another order."""
+    return dask.is_dask_collection(cube.data) and all(name.startswith(_ONLY_READ) for name in cube.data.dask.layers)
+
+
+def frame_place(frame: Any) -> PlainPixels | None:
+    """Return where the file of a frame holds the very pixels of the frame; None where it must be computed.
+
+    `frame` is one of the `lazy_frames` of a cube that `is_as_read`.  It is made of memory in place of the pixels: that
+    nothing but the whole of it comes out shows that nothing has been cut off or moved.
+
+    Raises
+    ------
+    FrameReadError
+        If the file is damaged, cut short, or gone.
+    """
+    stand_ins: list[tuple[np.ndarray, PlainPixels]] = []
+    token = _STAND_INS.set(stand_ins)
+    try:
+        result = dask.compute(frame, scheduler=get_sync)[0]
+    except _NotInPlaceError:
+        return None
+    finally:
+        _STAND_INS.reset(token)
+    if len(stand_ins) != 1:
+        return None
+    pixels, place = stand_ins[0]
+    whole = result.size == pixels.size and result.dtype == pixels.dtype and result.flags.c_contiguous
+    return place if whole and result.ctypes.data == pixels.ctypes.data else None
+
+
+def _stand_in(
+    noted: list[tuple[np.ndarray, PlainPixels]], path: Path, area: Area, shape: tuple[int, int], dtype: str,
+    change: list[float],
+) -> np.ndarray:  # fmt: skip
+    """Memory of a frame with anything in it, noted with where its file holds the frame's pixels."""
+    place = plain_pixels(path)
+    if place is None or area != "visible" or list(change) != [1, 0] or (place.shape, place.dtype) != (shape, dtype):
+        raise _NotInPlaceError
+    stand_in = np.empty(shape, dtype)
+    noted.append((stand_in, place))
+    return stand_in
+
+
+class _NotInPlaceError(Exception):
+    """The pixels of a frame do not lie in its file as they are."""
+
+
 def _read_checked(path: Path, area: Area, shape: tuple[int, int], dtype: str, change: list[float]) -> np.ndarray:
+    noted = _STAND_INS.get()
+    if noted is not None:
+        return _stand_in(noted, path, area, shape, dtype, change)
     pixels = read_frame(path, area, *change)
     if pixels.shape != tuple(shape):
         raise FrameReadError(
