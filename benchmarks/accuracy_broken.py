@@ -60,6 +60,7 @@ CAUSES = {  # what warnings say of each cause
     "subtracted": "subtracts the mean dark",
     "eater": "removes lone bright pixels|filter of bright pixels",
     "saturated": "hot pixels saturate",
+    "uneven": "lit differently",
     "odd": r"bias_5\.fits:? differs from the others",
 }
 
@@ -199,6 +200,17 @@ def _struck(frame: np.ndarray, shot: Shot, camera: VirtualSensor, rng: np.random
     return np.minimum(frame + hit * rng.exponential(DEPOSIT, frame.shape), 16383).astype(frame.dtype)
 
 
+def _graded(frame: np.ndarray, shot: Shot, camera: VirtualSensor, rng: np.random.Generator) -> np.ndarray:
+    """Each flat's light falls off by up to 10 % in a direction of its own; what is missing of it leaves no noise."""
+    if shot.kind != "flat":
+        return frame
+    slopes = [rng.uniform(-0.025, 0.025) * np.linspace(-1, 1, side) for side in frame.shape]
+    left = 0.95 + np.add.outer(*slopes)
+    charge = (frame - camera.black_level) * camera.gain(ISO)
+    light = left * charge + np.sqrt(left * (1 - left) * np.maximum(charge, 0)) * rng.standard_normal(frame.shape)
+    return np.rint(light / camera.gain(ISO) + camera.black_level).clip(0, camera.white_level).astype(frame.dtype)
+
+
 def _off(rng: np.random.Generator) -> np.ndarray:
     """Every level's lamp is as it should, but one is 1.4 % brighter."""
     return 1 + 0.014 * (np.arange(LEVELS.size) == rng.integers(2, 6)) + 0.001 * rng.standard_normal(LEVELS.size)
@@ -222,6 +234,8 @@ VIOLATIONS = (
     Violation("response falls by 1 % at full scale", "bend", _bent),
     Violation("the same response, larger frames", "bend", _bent, bodies=_LARGE),
     Violation("bright pixels push charge to their neighbours", "bend", _pushed, bodies=_LARGE),
+    Violation("each flat lit from another side", "uneven", _graded, wanted=("gain",)),
+    Violation("each flat lit from another side, larger frames", "uneven", _graded, wanted=("gain",), bodies=_LARGE),
     Violation("noise of whole rows, 1.5 ADU", change=_rows, wanted=_NOISES, added=1.5),
     Violation("noise of rows, each 0.95 of the one before", change=_together, wanted=_NOISES, added=1.5 * _WITHIN),
     Violation("noise of whole columns, 1.5 ADU", change=_columns, wanted=_NOISES, added=1.5),

@@ -17,9 +17,9 @@ from workbench.core.pairs import (
     pair_moments,
     pair_sums,
     pair_weight,
-    t_factor,
 )
 from workbench.core.parallel import lazy_frames, machine_share, stream_frames
+from workbench.core.statistics import t_factor
 
 
 def planes(frame, pattern):

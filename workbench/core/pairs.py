@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from scipy import special
 
 from .cube import channels_of
 from .kernels import kernel
 from .mosaic import channel_count, channel_index, planes
 from .parallel import counted, in_threads, lazy_frames, stream_frames
-from .statistics import coarse_std, even_sample
+from .statistics import coarse_std, even_sample, t_factor
 
 MOMENTS = ("n", "y1", "y2", "y1y1", "y2y2", "y1y2")
 BLOCKS = 64
@@ -35,7 +34,8 @@ class PairSums(NamedTuple):
     """The sums of one pair: `plain` and `kept` (without outliers) with axes (channel, block, moment).
 
     `saturated` and `zero` (channel, block) count the pixels at the white level, or at zero, in either frame;
-    `centre` (channel, 2) is mean and variance (ddof 1) of a window in the middle of the first frame alone.
+    `centre` (channel, 2) is mean and variance (ddof 1) of a window in the middle of the first frame alone;
+    `tiles` (channel, block, column, moment) are those of `kept` apart for each part of the columns.
     """
 
     plain: np.ndarray
@@ -43,6 +43,7 @@ class PairSums(NamedTuple):
     saturated: np.ndarray
     zero: np.ndarray
     centre: np.ndarray
+    tiles: np.ndarray
 
 
 def pair_sums(
@@ -53,6 +54,7 @@ def pair_sums(
     black: Sequence[float] | float | None = None,
     white: float = np.nan,
     blocks: int = BLOCKS,
+    columns: int = 1,
 ) -> PairSums:
     """Return the sums of a pair of mosaiced frames per channel and block, with and without outliers.
 
@@ -70,6 +72,8 @@ def pair_sums(
         White level [ADU]: values at or above it count as saturated; so do those at the level where they pile up.
     blocks
         Horizontal strips to sum apart; frames with fewer rows of a channel get one block a row.
+    columns
+        Parts of each strip to sum apart in `tiles`.
 
     Examples
     --------
@@ -87,17 +91,15 @@ def pair_sums(
     limits = _limits(first, second, cell, black, np.inf if np.isnan(white) else white)
     exact = np.issubdtype(first.dtype, np.integer) and first.dtype.itemsize <= 2
     zero = np.int64(0) if exact else np.float64(0)  # its type is that of the sums
-    shape = (channels, blocks, len(MOMENTS))
-    sums = _PairSums(
-        np.zeros(shape, zero.dtype), np.zeros(shape, zero.dtype), np.zeros((channels, blocks, 2), np.int64)
-    )
+    shape = (channels, blocks, max(1, min(columns, first.shape[1] // step)), len(MOMENTS))
+    sums = _PairSums(*(np.zeros(shape, zero.dtype) for _ in range(2)), np.zeros((channels, blocks, 2), np.int64))
     _accumulate(first, second, cell, limits, zero, sums)
-    saturated, zeros = sums.flags[..., 0], sums.flags[..., 1]
-    return PairSums(sums.plain.astype(float), sums.kept.astype(float), saturated, zeros, _centre(first, cell))
+    plain, kept = (part.sum(axis=2).astype(float) for part in (sums.plain, sums.kept))
+    return PairSums(plain, kept, *np.moveaxis(sums.flags, -1, 0), _centre(first, cell), sums.kept.astype(float))
 
 
 class _PairSums(NamedTuple):
-    """Sums (channel, block, moment) with and without outliers, and counts (channel, block) of saturated and of zero."""
+    """Sums (channel, block, column, moment) with and without outliers; counts of saturated and of zero."""
 
     plain: np.ndarray
     kept: np.ndarray
@@ -183,51 +185,63 @@ def _row(first, second, ratio, centre, limit, white, zero, out):
 
 
 @kernel(error_model="numpy")
+def _gather(line, step, row):
+    """Copy every `step`-th value of a line together in memory, so that the sums run in vector registers."""
+    if step == 2:
+        for k in range(row.size):
+            row[k] = line[2 * k]
+    else:
+        for k in range(row.size):
+            row[k] = line[step * k]
+
+
+@kernel(error_model="numpy")
+def _add_one_by_one(first, second, ratio, centre, limit, zero, plain, kept):
+    """Add a channel's row (x) [ADU] to its sums (moment), pixels that are not finite left out, outliers to `plain`."""
+    out = np.zeros(6, plain.dtype)
+    for k in range(first.size):
+        a = first[k] + zero
+        b = second[k] + zero
+        if not (np.isfinite(a) and np.isfinite(b)):
+            continue
+        out[0], out[1], out[2], out[3], out[4], out[5] = 1, a, b, a * a, b * b, a * b
+        difference = np.float32(a) - ratio * np.float32(b) - centre
+        for moment in range(6):
+            plain[moment] += out[moment]
+            if abs(difference) <= limit:
+                kept[moment] += out[moment]
+
+
+@kernel(error_model="numpy")
 def _accumulate(first, second, cell, limits, zero, sums):
     """Add a pair of frames (y, x) [ADU] to the `_PairSums`; `zero` has the type of the sums."""
     ratio, centre, limit, top = limits
     plain, kept, flags = sums
     step = cell.shape[0]
     rows, columns = first.shape[0] // step, first.shape[1] // step
-    blocks = plain.shape[1]
+    blocks, parts = plain.shape[1], plain.shape[2]
     row1, row2 = np.empty(columns, first.dtype), np.empty(columns, second.dtype)
     out = np.zeros(6, plain.dtype)
     for row in range(rows):
         block = row * blocks // rows
         for dy in range(step):
             for dx in range(step):
-                line1, line2 = first[row * step + dy, dx:], second[row * step + dy, dx:]
-                if step == 2:  # together in memory, so that the sums run in vector registers
-                    for k in range(columns):
-                        row1[k] = line1[2 * k]
-                        row2[k] = line2[2 * k]
-                elif step == 1:
-                    row1[:], row2[:] = line1, line2
-                else:
-                    for k in range(columns):
-                        row1[k] = line1[step * k]
-                        row2[k] = line2[step * k]
+                _gather(first[row * step + dy, dx:], step, row1)
+                _gather(second[row * step + dy, dx:], step, row2)
                 c = cell[dy, dx]
-                outliers, saturated, black = _row(row1, row2, ratio[c], centre[c], limit[c], top[c], zero, out)
-                flags[c, block, 0] += saturated
-                flags[c, block, 1] += black
-                if outliers == 0:
-                    out[0] = columns
-                    for moment in range(6):
-                        plain[c, block, moment] += out[moment]
-                        kept[c, block, moment] += out[moment]
-                    continue
-                for k in range(columns):
-                    a = row1[k] + zero
-                    b = row2[k] + zero
-                    if not (np.isfinite(a) and np.isfinite(b)):
+                for part in range(parts):
+                    here = slice(part * columns // parts, (part + 1) * columns // parts)
+                    a, b, r, m, most = row1[here], row2[here], ratio[c], centre[c], limit[c]
+                    outliers, saturated, black = _row(a, b, r, m, most, top[c], zero, out)
+                    flags[c, block, 0] += saturated
+                    flags[c, block, 1] += black
+                    if outliers:
+                        _add_one_by_one(a, b, r, m, most, zero, plain[c, block, part], kept[c, block, part])
                         continue
-                    out[0], out[1], out[2], out[3], out[4], out[5] = 1, a, b, a * a, b * b, a * b
-                    difference = np.float32(a) - ratio[c] * np.float32(b) - centre[c]
+                    out[0] = a.size
                     for moment in range(6):
-                        plain[c, block, moment] += out[moment]
-                        if abs(difference) <= limit[c]:
-                            kept[c, block, moment] += out[moment]
+                        plain[c, block, part, moment] += out[moment]
+                        kept[c, block, part, moment] += out[moment]
 
 
 class PairMoments(NamedTuple):
@@ -334,26 +348,12 @@ def jackknife_error(replicates: np.ndarray, axis: int = 0) -> np.ndarray:
     return np.sqrt(spread * (blocks - 1) / blocks) * t_factor(blocks - 1)
 
 
-def t_factor(degrees: int | float, sigmas: float = 1.0) -> float:
-    """Return how many standard errors of `degrees` degrees of freedom hold the truth 68.27 % of the time.
-
-    Or as often as a normal distribution does within so many `sigmas`, 1.96 for 95 %.
-
-    Examples
-    --------
-    >>> [round(t_factor(n), 2) for n in (1, 2, 5, 63)]
-    [1.84, 1.32, 1.11, 1.01]
-    """
-    if degrees > 1e6:
-        return sigmas
-    return float(special.stdtrit(degrees, special.ndtr(sigmas))) if degrees > 0 else np.nan
-
-
 def measure_pairs(
     cube: xr.DataArray,
     pairs: Sequence[tuple[int, int]],
     *,
     black: Sequence[Any] | None = None,
+    columns: int = 1,
     progress: Any = True,
 ) -> PairSums:
     """Return the sums of many pairs of a cube's frames, stacked along a first axis, each frame decoded once.
@@ -364,6 +364,8 @@ def measure_pairs(
         Numbers of the two frames of each pair; a frame stays in memory from its first pair to its last.
     black
         Black level [ADU] for each pair and channel, or None (see `pair_sums`).
+    columns
+        As of `pair_sums`.
     progress
         True for a bar once it takes longer than two seconds, False for none, or a tqdm bar to advance by one a frame.
     """
@@ -387,10 +389,10 @@ def measure_pairs(
             pass
 
     def measure(pair: tuple[np.ndarray, np.ndarray, Any]) -> PairSums:
-        return pair_sums(*pair[:2], pattern, black=pair[2], white=white)
+        return pair_sums(*pair[:2], pattern, black=pair[2], white=white, columns=columns)
 
     results = list(in_threads(measure, paired()))
     if not results:
         sums, counts = (np.zeros((0, len(channels_of(pattern)), 1, *rest)) for rest in ((len(MOMENTS),), ()))
-        return PairSums(sums, sums, counts, counts, np.zeros((0, sums.shape[1], 2)))
+        return PairSums(sums, sums, counts, counts, np.zeros((0, sums.shape[1], 2)), sums[:, :, :, None])
     return PairSums(*(np.stack(part) for part in zip(*results, strict=True)))

@@ -13,11 +13,10 @@ from ..core.cube import GREENS, black_levels, channels_of, check_cube, evenly, i
 from ..core.dark import dark_current_at
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import channel_index, planes
-from ..core.pairs import t_factor
 from ..core.parallel import counted, lazy_frames, stream_frames
 from ..core.results import at_iso
 from ..core.settings import in_words_of, setting_dim
-from ..core.statistics import MEDIAN_ERROR, StraightLine, fit_line, mad_std
+from ..core.statistics import MEDIAN_ERROR, StraightLine, fit_line, mad_std, t_factor
 from ..core.values import describe
 from ..ingest.folder import Folder
 from ..ingest.reader import read_frame

@@ -23,12 +23,11 @@ from ..core.pairs import (
     measure_pairs,
     pair_moments,
     pair_weight,
-    t_factor,
 )
 from ..core.results import Table, per_channel, with_errors
 from ..core.settings import setting_dim
 from ..core.shared_noise import Smoothing, measure_smoothing, separate_pairs, smoothed_warning, unsmoothed
-from ..core.statistics import odd_ones_out
+from ..core.statistics import odd_ones_out, t_factor
 from ..core.values import describe, listed
 from .clipped import ClippedSetting, clipped_warning, replace_clipped
 

@@ -17,9 +17,9 @@ from scipy import special
 from ..core.cube import Setting, channels_of, take_frames
 from ..core.kernels import kernel
 from ..core.mosaic import channel_index, planes
-from ..core.pairs import BLOCKS, OUTLIER_SIGMAS, jackknife_error, t_factor
+from ..core.pairs import BLOCKS, OUTLIER_SIGMAS, jackknife_error
 from ..core.parallel import counted, lazy_frames, stream_frames
-from ..core.statistics import fit_line
+from ..core.statistics import fit_line, t_factor
 from ..core.values import describe, listed
 
 _MOST_PIXELS, _MOST_FRAMES = 1 << 14, 16  # enough for σ to half a per cent

@@ -14,10 +14,9 @@ from scipy import optimize, special
 
 from ..core.dark import LAW_QUANTITIES, THERMOMETER, TYPICAL_DOUBLING, DarkLaw, law_abscissa
 from ..core.errors import Guess
-from ..core.pairs import t_factor
 from ..core.results import Table, described, with_errors
 from ..core.settings import setting_dim
-from ..core.statistics import MISFIT, fit_line
+from ..core.statistics import MISFIT, fit_line, t_factor
 from ..core.values import describe
 
 _EXCLUDED = 4.0  # of χ²: a law that fits worse by more is not the sensor's

@@ -10,10 +10,9 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from ..core.errors import Guess, WorkbenchError
-from ..core.pairs import t_factor
 from ..core.results import Table, at_iso, at_isos, described, per_channel, same_setting
 from ..core.settings import setting_dim
-from ..core.statistics import fit_line
+from ..core.statistics import fit_line, t_factor
 from ..core.values import describe
 
 _RANGE = (0.05, 0.95)  # of saturation (EMVA 1288)

@@ -23,6 +23,7 @@ from ..core.settings import setting_dim
 from ..core.shared_noise import Smoothing, measure_smoothing, separate_pairs, smoothed_warning, unsmoothed
 from ..core.values import describe, listed
 from .bias import read_noise
+from .pair_light import COLUMNS, even_pairs
 
 _SAME_LEVEL = 0.2  # flats whose means differ by more are not of one light level
 _PAIRS: Table = {
@@ -52,7 +53,9 @@ def photon_transfer(
 
     Flats of one setting, exposure, aperture and filter are one light level, unless their means differ by more than
     20 %.  Each is paired with the next, and the last with the first.  The variance is ½ Var((μ₂y₁ − μ₁y₂)/μ): scaled to
-    one level first, it is free of lamp drift and, being a difference, of fixed pattern, vignetting and PRNU.
+    one level first, it is free of lamp drift and, being a difference, of fixed pattern, vignetting and PRNU.  Where the
+    ratio of the two is not flat within its noise (they are lit differently: a gradient, dust that moved), both are
+    brought to their mean light first, and a warning names those whose variance it would have changed by over 1 %.
 
     Parameters
     ----------
@@ -105,10 +108,18 @@ def photon_transfer(
         pairs += [(int(frames[i]), int(frames[j])) for i, j in local]
         levels += [number] * len(local)
     warnings += _once(alone, "flats")
-    sums = measure_pairs(flat, pairs, black=[dark["black_level"][i] for i, _ in pairs], progress=progress)
+    sums = measure_pairs(
+        flat, pairs, black=[dark["black_level"][i] for i, _ in pairs], columns=COLUMNS, progress=progress
+    )
     pairs, levels, sums = _split_levels(flat, pairs, levels, sums, dark["black_level"], warnings, progress)
+    seen = sums.plain
+    sums, good, uneven = even_pairs(flat, pairs, sums, dark)
+    if not good.all():
+        pairs, levels = ([one for one, fine in zip(part, good, strict=True) if fine] for part in (pairs, levels))
+        seen, sums = seen[good], PairSums(*(part[good] for part in sums))
+    warnings += uneven
     sums, dark["smoothing_error"] = _unsmoothed(flat, pairs, sums, dark, warnings)
-    return _dataset(flat, names, pairs, levels, sums, dark, warnings)
+    return _dataset(flat, names, pairs, levels, sums, dark, seen, warnings)
 
 
 def _of_level(flat: xr.DataArray) -> tuple[str, ...]:
@@ -224,7 +235,7 @@ def _split_levels(
     if not uneven:
         return pairs, levels, sums
     warnings += [*_once(doubts[0], "settings"), *_once(doubts[1], "flats")]
-    again = measure_pairs(flat, fresh, black=[black[i] for i, _ in fresh], progress=progress)
+    again = measure_pairs(flat, fresh, black=[black[i] for i, _ in fresh], columns=COLUMNS, progress=progress)
     keep = np.flatnonzero(~np.isin(group, uneven))
     joined = (np.concatenate([old[keep], new]) if len(new) else old[keep] for old, new in zip(sums, again, strict=True))
     pairs = [pairs[i] for i in keep] + fresh
@@ -259,13 +270,16 @@ def _dataset(
     levels: list[int],
     sums: PairSums,
     dark: dict[str, np.ndarray],
+    seen: np.ndarray,
     warnings: list[str],
 ) -> xr.Dataset:
+    """Return the curve; `seen` are the plain sums before flats that are lit differently were evened."""
     first, second = np.array(pairs, int).reshape(-1, 2).T
     zero = {name: level[first] for name, level in dark.items()}
     plain, kept = (pair_moments(part.sum(axis=2)) for part in (sums.plain, sums.kept))
-    pixels = np.where(plain.n > 0, plain.n, np.nan)
-    mean, black = (plain.mean1 + plain.mean2) / 2, zero["black_level"]
+    level = pair_moments(seen.sum(axis=2))
+    pixels = np.where(level.n > 0, level.n, np.nan)
+    mean, black = (level.mean1 + level.mean2) / 2, zero["black_level"]
     replicates = pair_moments(leave_one_out(sums.kept, axis=2)).scaled_half_variance(black[..., None])
     values = zero | {
         "mean": mean,
@@ -277,7 +291,7 @@ def _dataset(
         "variance_single": sums.centre[..., 1],
         "saturated_fraction": sums.saturated.sum(axis=2) / pixels,
         "zero_fraction": sums.zero.sum(axis=2) / pixels,
-        "level_change": (plain.mean2 - plain.mean1) / np.where(mean > black, mean - black, np.nan),
+        "level_change": (level.mean2 - level.mean1) / np.where(mean > black, mean - black, np.nan),
     }
     data: dict[str, Any] = described(_PAIRS, ("pair", "channel"), values)
     for name, part in (("sums", sums.kept), ("sums_plain", sums.plain)):
