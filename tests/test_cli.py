@@ -226,6 +226,37 @@ def test_no_command_writes_over_an_input(overwrite, tmp_path):
     assert {path.suffix for path in (night / "lights").iterdir()} == {".fits"}
 
 
+AMONG_FRAMES = {
+    "inspect": "{night}/lights --out {night}/lights",
+    "plan": "{night} --out {night}/lights",
+    "characterize": "{night} --out {night}/lights",
+    "report": "{night} --out {night}/lights/report.html",
+    "charts": "--frames {night} --out {night}/lights",
+    "dark-library": "{night} --out {night}/bias/library.fits",
+    "lights": "{night} --out {night}/lights/lights.csv",
+    "stack": "{night} --out {night}/lights/stack.fits",
+    "watch": "{night} --out {night}/lights",
+}
+OF_ONE_FILE = {"predict-dark", "finish", "solve"}  # written where the user names it, next to the file that is read
+
+
+def test_every_command_with_an_output_is_known_here():
+    with_output = {
+        name for name, command in main.commands.items() if any("--out" in one.opts for one in command.params)
+    }
+    assert with_output == {*AMONG_FRAMES, *OF_ONE_FILE}
+
+
+@pytest.mark.parametrize("command", AMONG_FRAMES)
+def test_no_command_writes_among_the_frames(command, small_samples, tmp_path):
+    shutil.copytree(small_samples, night := tmp_path / "night")
+    before = sorted(night.rglob("*"))
+    result = run(command, *AMONG_FRAMES[command].format(night=night).split())
+    assert result.exit_code != 0
+    assert re.search("among|holds frames|lies within", one_line(result))
+    assert sorted(night.rglob("*")) == before
+
+
 def test_a_file_of_somebody_else_is_replaced_only_on_demand(small_samples, tmp_path):
     (tmp_path / "shots.csv").write_text("my,own\n")
     refused = run("plan", small_samples, "--out", tmp_path, "--quiet")

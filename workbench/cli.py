@@ -146,7 +146,9 @@ def report(folder: Path, out: Path, stack: Path | None, quiet: bool) -> None:
     with what to shoot.
     """
     wb.core.files.check_target(out, "HTML file")
-    path = wb.export.write_report(wb.characterize(folder, progress=not quiet), out, stack=stack, progress=not quiet)
+    frames = wb.open_folder(folder, progress=not quiet)
+    wb.core.files.check_target(out, "HTML file", frames=frames.paths)
+    path = wb.export.write_report(wb.characterize(frames, progress=not quiet), out, stack=stack, progress=not quiet)
     click.echo(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 

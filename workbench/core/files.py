@@ -30,7 +30,19 @@ _OURS = re.compile(
     rb'by the Astrophoto Workbench|astrophoto-workbench \d|iTXtworkbench\0|WORKBNCH|WBATTRS|WBLIB|"schema_version"'
     rb"|\Akind,iso,exposure_s,temperature_c,|\Afile,(?:filter,)?exposure,stars,"
 )
-_FRAME = re.compile(r"\.(fits?|fts|f(it|ts|its)\.(gz|fz)|xisf|ser|nef|cr[23w]|arw|dng|raf|orf|rw2|pef|kdc)$", re.I)
+# Best first: of files with one name in a folder, the first of these is the frame and the others were made from it.
+FORMS = {
+    "raw": r"3fr|arw|bay|cap|cr[23w]|dc[rs]|drf|erf|fff|gpr|iiq|k25|kdc|mdc|mef|mos|mrw|nef|nrw|orf|pef|ptx|pxn|raf|raw"
+    r"|rw[2lz]|sr[2fw]|x3f",
+    "dng": r"dng",
+    "fits": r"(?:fits?|fts)(?:\.(?:gz|fz|bz2))?",
+    "xisf": r"xisf",
+    "ser": r"ser",
+    "tiff": r"tiff?",
+    "pgm": r"pgm",
+    "picture": r"jpe?g|png|hei[cf]|hif|gif|bmp|webp|jp2|avif|psd",
+}
+_FRAME = re.compile(rf"\.(?:{'|'.join(FORMS[form] for form in ('raw', 'dng', 'fits', 'xisf', 'ser'))})$", re.IGNORECASE)
 _LOOKED_AT = 1 << 18  # bytes at the beginning and at the end of a file
 _SAMPLES, _SAMPLE = 5, 4096  # blocks of a file that its fingerprint looks at, and their bytes
 _overwriting: ContextVar[bool] = ContextVar("overwriting", default=False)

@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..core.errors import FrameReadError, WorkbenchError, of_one_file, printable, said_of_all
-from ..core.files import holder, real
+from ..core.files import FORMS, holder, real
 from .containers import frames_in
 from .folder import MANIFEST, Finding, Folder
 from .metadata import FrameInfo, kind_in_folders, kind_in_words
@@ -23,20 +23,8 @@ from .reader import frame_row, read_metadata
 from .review import foreign, review
 from .unrecorded import exposure_in_name, iso_in_name, read_manifest, temperature_in_name, with_name_of_dwarf
 
-# Best first: of files with one name in a folder, the first of these is the frame and the others were made from it.
-_FORMS = {
-    "raw": r"3fr|arw|bay|cap|cr[23w]|dc[rs]|drf|erf|fff|gpr|iiq|k25|kdc|mdc|mef|mos|mrw|nef|nrw|orf|pef|ptx|pxn|raf|raw"
-    r"|rw[2lz]|sr[2fw]|x3f",
-    "dng": r"dng",
-    "fits": r"(?:fits?|fts)(?:\.(?:gz|fz|bz2))?",
-    "xisf": r"xisf",
-    "ser": r"ser",
-    "tiff": r"tiff?",
-    "pgm": r"pgm",
-    "picture": r"jpe?g|png|hei[cf]|hif|gif|bmp|webp|jp2|avif|psd",
-}
 _WITH_ISO = ("raw", "dng", "tiff", "pgm")  # formats of cameras with an ISO; cooled ones have a gain setting or one gain
-_SUFFIXES = {form: re.compile(rf"\.(?:{suffixes})$", re.IGNORECASE) for form, suffixes in _FORMS.items()}
+_SUFFIXES = {form: re.compile(rf"\.(?:{suffixes})$", re.IGNORECASE) for form, suffixes in FORMS.items()}
 
 
 def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
@@ -203,7 +191,7 @@ def _frames_among(
     origins = _origins(forms, root)
     frames, set_aside = [], []
     for file, (form, stem) in forms.items():
-        name = list(_FORMS)[form]
+        name = list(FORMS)[form]
         folders = (file.parent, file.parent.parent) if name in ("tiff", "pgm", "picture") else (file.parent,)
         better = min((best[folder, stem] for folder in folders if (folder, stem) in best), default=(form, file))
         if better[0] == form and file in origins:
@@ -248,11 +236,11 @@ def _origins(forms: Mapping[Path, tuple[int, str]], root: Path) -> dict[Path, Pa
     """
     raws: dict[str, list[Path]] = {}
     for file, (form, stem) in forms.items():
-        if list(_FORMS)[form] in ("raw", "dng"):
+        if list(FORMS)[form] in ("raw", "dng"):
             raws.setdefault(stem, []).append(file)
     origins: dict[Path, Path] = {}
     for file, (form, stem) in forms.items():
-        if list(_FORMS)[form] in ("pgm", "tiff"):
+        if list(FORMS)[form] in ("pgm", "tiff"):
             kinds = ("", kind_in_folders(file, root))
             fitting = [raw for raw in raws.get(stem, []) if not kinds[1] or kind_in_folders(raw, root) in kinds]
             origins |= {file: fitting[0]} if len(fitting) == 1 else {}
