@@ -118,13 +118,9 @@ def of_the_charts(out: Path, program: str) -> int:
             page = context.new_page()
             watch = Watch(page, re.compile(r"file://|data:|blob:"))
             page.goto((Path(scratch) / "index.html").as_uri())
-            for _ in range(page.evaluate("Math.ceil(document.documentElement.scrollHeight / 600)")):
-                page.mouse.wheel(0, 600)
-                page.wait_for_timeout(250)
-            page.wait_for_function(  # each is drawn as it comes near the view
-                "[...document.querySelectorAll('.chart')].every(one => one.querySelector('[data-drawn]'))",
-                timeout=PATIENCE,
-            )
+            for chart in page.locator(".chart").all():  # each is drawn as it comes near the view
+                chart.scroll_into_view_if_needed()
+                chart.locator("[data-drawn]").first.wait_for(timeout=PATIENCE)
             page.wait_for_timeout(1500)
             page.evaluate("window.scrollTo(0, 0)")
             page.screenshot(path=out / f"index-{name}.png", full_page=True)

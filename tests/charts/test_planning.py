@@ -61,10 +61,18 @@ def test_stars_draw_out_along_the_fitted_law(card):
 def test_the_noise_of_a_growing_stack_goes_on_as_one_over_the_root_of_time():
     seconds = np.array([60.0, 120.0, 120.0, 240.0])
     lights = pd.DataFrame(
-        {"used": [True, True, False, True], "total_exposure": seconds, "noise_mono": 8 / np.sqrt(seconds)}
+        {
+            "used": [True, True, False, True],
+            "total_exposure": seconds,
+            "noise_mono": 8 / np.sqrt(seconds),
+            "units": "adu",
+        }
     )
     (panel,) = charts.noise_so_far(lights)
     (measured,) = parts([panel], hv.Scatter, "mono")
+    assert measured.vdims[0].unit == "ADU"
+    (in_electrons,) = parts(charts.noise_so_far(lights.assign(units="electron")), hv.Scatter, "mono")
+    assert in_electrons.vdims[0].unit == "e⁻"
     np.testing.assert_allclose(measured.dimension_values(0), [1 / 60, 1 / 30, 1 / 15])
     (ahead,) = parts([panel], hv.Curve)
     np.testing.assert_allclose(ahead.dimension_values(0)[[0, -1]], [1 / 15, 2 / 15])

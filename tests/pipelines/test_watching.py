@@ -76,6 +76,7 @@ def test_the_live_stack_is_the_stack_at_half_its_size(night, tmp_path):
     assert np.nanmedian(variance[1]) == pytest.approx(np.nanmedian(stated) / 4, rel=0.1)
     table = pd.read_csv(tmp_path / "live" / "lights.csv")
     assert list(table["file"]) == [row.file for row in rows]
+    assert set(table["units"]) == {"electron"}
     np.testing.assert_allclose(table["noise_G"] * np.sqrt(np.arange(1, 7)) / table["noise_G"][0], 1, atol=0.06)
     with Image.open(tmp_path / "live" / "live.png") as picture:
         assert picture.size == (176, 128)

@@ -265,8 +265,7 @@ def dark_law(dark_current: xr.Dataset, law: xr.Dataset) -> hv.Layout:
         right.append(theme.line(along, away, dims=off, **style))
         if name == "arrhenius":
             spread = 100 * error / curve
-            label = "68 % band of the law"
-            right.append(theme.band(along, away - spread, away + spread, dims=off, label=label, colour=colour))
+            right.append(theme.band(along, away - spread, away + spread, dims=off, label="68 % band", colour=colour))
     for words, colour, _, one in groups:
         look = {"colour": _DARK if len(groups) == 1 else colour, "label": words}
         x, value, error = one["temperature"].values, _common(one), one["dark_current_error"].values
@@ -275,7 +274,7 @@ def dark_law(dark_current: xr.Dataset, law: xr.Dataset) -> hv.Layout:
         right.append(theme.points(x, 100 * (value / model - 1), 100 * error / model, dims=off, **look))
     title = f"How far from the {better.capitalize() if better == 'arrhenius' else better} law"
     law_panel = theme.panel(left, title="The same law, as physicists draw it", log="y", legend="bottom_left")
-    return theme.layout([law_panel, theme.panel(right, title=title, legend="bottom_right")])
+    return theme.layout([law_panel, theme.panel(right, title=title, legend=None)])  # as left
 
 
 def _inverse(temperature: np.ndarray) -> np.ndarray:
@@ -293,7 +292,8 @@ def _dark_law_caption(result: Any) -> Caption:
         f"Dark current over the inverse temperature, with an activation energy of "
         f"{quantity(law, 'activation_energy', 'eV')} (straight) and a doubling every "
         f"{quantity(law, 'doubling_temperature', 'K')} (bent); right, how far each lies from the one that fits better. "
-        f"{better}The two are not the same curve: far from the measured temperatures they diverge. Bars: 1σ. "
+        f"{better}The two are not the same curve: far from the measured temperatures they diverge. Bars: 1σ; shaded: "
+        f"where Arrhenius' law lies with 68 % confidence. "
         f"{source(result)}",
         "Left, points on a falling line over 1/kT; right, two curves that diverge towards both ends, and the points on "
         "one of them.",

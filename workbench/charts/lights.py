@@ -286,9 +286,10 @@ def snr_vs_frames(growth: xr.Dataset) -> hv.Layout:
         off = 100 * (noise / predicted - 1), 100 * bars / predicted
         right.append(theme.channel_points(channel, shift, *off, dims=(FRAMES, OFF), size=8))
     reach = max(3.0, 1.3 * float(np.nanmax(np.abs(100 * (growth["noise"] / growth["predicted"] - 1)))))
-    common = {"xlim": span, "xticks": [(int(value), f"{int(value)}") for value in count], "legend": "top_left"}
-    off = theme.panel(right, title="Noise against its prediction", log="x", ylim=(-reach, reach), **common)
-    return theme.layout([theme.panel(left, title="Measured against √N (dashed)", log="xy", **common), off])
+    common = {"xlim": span, "xticks": [(int(value), f"{int(value)}") for value in count], "log": "x"}
+    off = theme.panel(right, title="Noise against its prediction", ylim=(-reach, reach), legend=None, **common)
+    common |= {"log": "xy", "legend": "top_left"}
+    return theme.layout([theme.panel(left, title="Measured against √N (dashed)", **common), off])
 
 
 @caption(snr_vs_frames)

@@ -20,7 +20,7 @@ from .theme import EXPOSURE, KIND_COLOUR, MUTED, UNUSED
 SHARE = theme.dimension("share of the variance", "%")
 LENGTH, ADDED = theme.dimension("length of a sub", "s"), theme.dimension("noise added by reading out", "%")
 NEEDED = theme.dimension("sub needed", "s")
-TOGETHER, LEFT = theme.dimension("exposure of all lights", "h"), theme.dimension("noise of a pixel of the stack", "e⁻")
+TOGETHER = theme.dimension("exposure of all lights", "h")
 STRETCH = theme.dimension("longest over shortest axis of the stars")
 SHADES = {
     "light": KIND_COLOUR["light"], "dark current": KIND_COLOUR["dark"], "read noise": KIND_COLOUR["bias"],
@@ -245,7 +245,7 @@ def _star_elongation_caption(result: Any) -> Caption:
 def noise_so_far(lights: pd.DataFrame) -> hv.Layout:
     """Chart the noise of a growing stack against its exposure, and 1/√t on from there to twice as long.
 
-    `lights` is the table ``lights.csv`` of `pipelines.watch_folder`.
+    `lights` is the table ``lights.csv`` of `pipelines.watch_folder`, whose ``units`` are those of the noise.
 
     Raises
     ------
@@ -258,14 +258,16 @@ def noise_so_far(lights: pd.DataFrame) -> hv.Layout:
     hours = added["total_exposure"].to_numpy() / 3600
     ahead = np.geomspace(hours[-1], 2 * hours[-1], 20)
     ends = float(0.9 * hours[0]), float(2.2 * hours[-1])
+    unit = {"electron": "e⁻", "adu": "ADU"}.get(added["units"].iat[-1]) if "units" in added else None
+    dims = TOGETHER, theme.dimension("noise of a pixel of the stack", unit)
     elements = []
     for column in (name for name in added if name.startswith("noise_")):
         channel, noise = column.removeprefix("noise_"), added[column].to_numpy()
         expected = noise[-1] * np.sqrt(hours[-1] / ahead)
         colour = theme.channel_colour(channel)
         elements += [
-            theme.line(ahead, expected, dims=(TOGETHER, LEFT), colour=colour, dash="dashed", width=1.3),
-            theme.channel_points(channel, hours, noise, dims=(TOGETHER, LEFT), size=6),
+            theme.line(ahead, expected, dims=dims, colour=colour, dash="dashed", width=1.3),
+            theme.channel_points(channel, hours, noise, dims=dims, size=6),
         ]
     return theme.layout(
         [theme.panel(elements, title="Noise so far, and ahead (dashed)", log="xy", legend="bottom_left", xlim=ends)]

@@ -17,7 +17,7 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#54
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
-_RAMP = ("#3b0f8f", "#8c2981", "#c8456c", "#ee7b51", "#e9ae2f")  # cold to warm, darker to lighter
+_RAMP = ("#6a4fd8", "#a43a94", "#c8456c", "#ee7b51", "#e9ae2f")  # cold to warm, on white and on black
 
 
 def ramp(count: int) -> list[str]:
@@ -26,7 +26,7 @@ def ramp(count: int) -> list[str]:
     Examples
     --------
     >>> ramp(3)
-    ['#3b0f8f', '#c8456c', '#e9ae2f']
+    ['#6a4fd8', '#c8456c', '#e9ae2f']
     """
     stops = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in _RAMP])
     places = np.linspace(0, len(_RAMP) - 1, count)

@@ -170,19 +170,18 @@ def _ticks(folder: Path, stop: threading.Event | None, idle: float | None) -> It
 
 
 class _Setting(NamedTuple):
-    """What stays over a night; `prepared`: by a light's kind, the planes that calibrate it and its darks' factor."""
+    """What stays over a night; `prepared`: by a light's kind, its planes, its darks' factor, the stack's units."""
 
     place: Place
     chosen: StackSettings
-    prepared: dict[tuple[Any, ...], tuple[Path, float]]
+    prepared: dict[tuple[Any, ...], tuple[Path, float, str]]
 
 
 def _watch(folder: Path, sensor: Any, night: _Setting, ticks: Iterator[bool], settled: float) -> Iterator[LiveLight]:
     """Look at the folder at every tick that may show something new, and add the lights that it shows."""
     live: LiveStack | None = None
     opened: OpenedFrames | None = None
-    problem, waiting = "", False
-    said: set[tuple[str, str]] = set()
+    problem, waiting, said = "", False, set[tuple[str, str]]()
     try:
         for changed in ticks:
             if not (changed or waiting):
@@ -211,7 +210,7 @@ def _watch(folder: Path, sensor: Any, night: _Setting, ticks: Iterator[bool], se
                 key = _key(path)
                 live.rows.append(_add_light(live, opened, opened.lights.paths.index(path), night))
                 live.looked[str(path)] = [key, int(live.rows[-1].used)]
-                _write_results(live, night.place)
+                _write_results(live, night)
                 yield live.rows[-1]
     finally:
         if live is not None:
@@ -273,8 +272,8 @@ def _key(path: Path) -> int:
     return int(digest(path)[:12], 16)
 
 
-def _calibration(opened: OpenedFrames, number: int, night: _Setting) -> tuple[Path, float]:
-    """Return the planes that calibrate a light and its darks' factor; masters are made for lights of a new kind."""
+def _calibration(opened: OpenedFrames, number: int, night: _Setting) -> tuple[Path, float, str]:
+    """Return a light's planes, its darks' factor and the units; masters are made for lights of a new kind."""
     lights, temperature = opened.lights, opened.frames.light["temperature"].values
 
     def kind(light: int) -> tuple[Any, ...]:
@@ -283,7 +282,7 @@ def _calibration(opened: OpenedFrames, number: int, night: _Setting) -> tuple[Pa
     if kind(number) not in night.prepared:
         ready = prepare_masters(opened, night.chosen, night.place)
         for light, (group, factor) in enumerate(ready.group_of):
-            night.prepared[kind(light)] = ready.planes[group], factor
+            night.prepared[kind(light)] = ready.planes[group], factor, ready.units
     return night.prepared[kind(number)]
 
 
@@ -291,7 +290,7 @@ def _survey(opened: OpenedFrames, number: int, night: _Setting) -> tuple[PlainPi
     """Return where a light's pixels are and what its stars and background are, or the problem."""
     lights, work = opened.lights, night.place.work
     path, key = lights.paths[number], _key(lights.paths[number])
-    planes, factor = _calibration(opened, number, night)
+    planes, factor, _ = _calibration(opened, number, night)
     dtype = np.dtype(np.uint16 if opened.frames.light.dtype == np.uint16 else np.float32)
     source = (path, *lights.changes[number])
     pixels, problem = survey_light(source, work, key, planes, factor, lights.shape, lights.cfa_pattern, dtype)
@@ -327,7 +326,7 @@ def _add_light(live: LiveStack, opened: OpenedFrames, number: int, night: _Setti
     surface = (norm["surface"][at] - norm["surface"][first]).values
     scale = float(norm["scale"][at])
     live.weights.append((norm["weight"][at] / norm["weight"][first]).values)
-    planes, factor = _calibration(opened, number, night)
+    planes, factor, _ = _calibration(opened, number, night)
     frame = PlannedFrame(mine.name, pixels, found.transform(last), scale, surface, np.ones(len(surface)), 0, factor)
     plan = StackPlan((frame,), (planes,), lights.shape, lights.cfa_pattern, "mean")
     add_light(live.running, plan, np.array(live.weights), live.level)
@@ -357,9 +356,9 @@ def _row(
     )  # fmt: skip
 
 
-def _write_results(live: LiveStack, place: Place) -> None:
+def _write_results(live: LiveStack, night: _Setting) -> None:
     """Write the picture and the table, and complete the last light's row with the noise and the time that it took."""
-    row, begin = live.rows[-1], time.perf_counter()
+    row, begin, place = live.rows[-1], time.perf_counter(), night.place
     if row.used:
         signal, variance = running_mean(live.running, np.array(live.weights), live.level)
         names = ["mono"] if len(signal) == 1 else ["R", "G", "B"]
@@ -371,8 +370,9 @@ def _write_results(live: LiveStack, place: Place) -> None:
             write_picture(apply_stretch(shown, parameters), place.out.with_name("live.png"), bits=8)
         live.rows[-1] = row._replace(noise=noise, seconds=row.seconds + time.perf_counter() - begin)
     columns = [one._asdict() | {f"noise_{name}": value for name, value in one.noise.items()} for one in live.rows]
+    *_, (_, _, units) = night.prepared.values()
     with whole_file(place.out.with_name("lights.csv")) as part:
-        pd.DataFrame(columns).drop(columns="noise").to_csv(part, index=False)
+        pd.DataFrame(columns).drop(columns="noise").assign(units=units).to_csv(part, index=False)
 
 
 def _keep(live: LiveStack, place: Place) -> None:

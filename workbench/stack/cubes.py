@@ -25,6 +25,7 @@ from ..core.parallel import frame_arrays
 from ..core.values import attribute_lines, joined_lines, plain_attributes
 from .combine import Samples, combine_tile
 from .engine import empty_output
+from .fits_out import about_plane
 from .normalise import block_centres, normalisation, pixel_share, sample_noise, shared_variance, tile_noise
 from .reject import rule_of
 from .tile import FrameLevels, Scratch, place_frame
@@ -201,12 +202,11 @@ def stack(
     ]
     shapes = [(len(channels), last - first, width) for first, last in pairwise(edges)]
     counts = np.uint8 if count < 256 else np.uint16
-    units = {"signal": "electron", "variance": "electron**2", "shared_variance": "electron**2"}
     data: dict[str, Any] = {}
     for place, name in enumerate(("signal", "variance", *_MAPS, "shared_variance")):
         dtype = counts if name in _MAPS else np.float32
         parts = [da.from_delayed(piece[place], shape, dtype) for piece, shape in zip(pieces, shapes, strict=True)]
-        data[name] = (("channel", "y", "x"), da.concatenate(parts, axis=1), {"units": units.get(name, "1")})
+        data[name] = (("channel", "y", "x"), da.concatenate(parts, axis=1), about_plane(name, "electron"))
     said = f"{count} lights stacked, rejection: {method} ({rule.low:g}, {rule.high:g})"
     return xr.Dataset(data, coords={"channel": channels}, attrs=_stack_attributes(lights, channels, method, said))
 

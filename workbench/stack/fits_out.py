@@ -282,6 +282,29 @@ def _lazy_planes(path: Path, hdus: fits.HDUList) -> dict[str, da.Array]:
     return planes
 
 
+_PLANES = {
+    "signal": ("{units}", "mean of the samples used"),
+    "variance": ("{units}**2", "its variance, as areas have it"),
+    "coverage": ("1", "samples used"),
+    "rejected_low": ("1", "samples rejected as too faint"),
+    "rejected_high": ("1", "samples rejected as too bright"),
+    "saturated": ("1", "saturated samples"),
+    "shared_variance": ("{units}**2", "part of the variance that all frames share"),
+}
+
+
+def about_plane(name: str, units: str) -> dict[str, str]:
+    """Return the units and the long name of a stack's plane.
+
+    Examples
+    --------
+    >>> about_plane("variance", "electron")
+    {'units': 'electron**2', 'long_name': 'its variance, as areas have it'}
+    """
+    unit, title = _PLANES.get(name, ("1", name.replace("_", " ")))
+    return {"units": unit.format(units=units), "long_name": title}
+
+
 def open_stack(path: str | Path) -> xr.Dataset:
     """Open a stack as a Dataset, lazily: (channel, y, x) planes, the chi-square map and the table of frames.
 
@@ -314,16 +337,8 @@ def open_stack(path: str | Path) -> xr.Dataset:
     attrs = plain_attributes(
         {"units": about["units"], "stage": "stacked", "history": about["history"], **about["attributes"]}
     )
-    square = f"{attrs['units']}**2"
-    units = {"signal": attrs["units"], "variance": square, "shared_variance": square}
-    long_names = {"saturated": "saturated samples", "coverage": "samples used"}
     data: dict[str, Any] = {
-        name: (
-            ("channel", "y", "x"),
-            plane,
-            {"units": units.get(name, "1"), "long_name": long_names.get(name, name.replace("_", " "))},
-        )
-        for name, plane in planes.items()
+        name: (("channel", "y", "x"), plane, about_plane(name, attrs["units"])) for name, plane in planes.items()
     }
     about_chi = {"units": "1", "long_name": "scatter over the model's"}
     data["chi_square"] = (("channel", "block_y", "block_x"), chi, about_chi)
