@@ -127,6 +127,8 @@ def test_a_control_is_moved_and_a_figure_shows_other_numbers(name, lab):
     lab.page.keyboard.press("Control+b")  # the list of files goes
     lab.run_all()
     assert move_the_main_control(lab, name)
+    assert lab.page.locator(".noUi-handle").count() > 0
+    assert lab.page.locator(".noUi-handle:not([aria-label])").count() == 0, "a slider without a name"
     assert not lab.errors()
     assert not lab.refused
     assert not lab.complaints

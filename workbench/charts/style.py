@@ -145,6 +145,33 @@ def fit_title(figure, size: int = 13) -> None:
     fit = CustomJS(args={"figure": figure, "title": figure.title, "size": size}, code=_FIT_TITLE)
     figure.js_on_change("inner_width", fit)
     figure.title.js_on_change("text", fit)
+    name_sliders(figure)
+
+
+# Bokeh gives the handles of its sliders no name: theirs is the slider's title, or the text above the slider
+_NAME_SLIDERS = """
+const name = (view) => {
+  const siblings = [view.parent?.model.children ?? []].flat(), above = siblings[siblings.indexOf(view.model) - 1];
+  const text = (view.model.title || above?.text || 'value').replace(/<[^>]*>/g, '').split(':')[0];
+  for (const handle of view.slider_el?.querySelectorAll('.noUi-handle') ?? []) handle.setAttribute('aria-label', text);
+};
+let kind = Bokeh.Models.get('Slider')?.prototype.default_view.prototype;
+while (kind && !Object.hasOwn(kind, '_update_title')) kind = Object.getPrototypeOf(kind);
+if (kind && !kind.named) {
+  const update = kind._update_title;
+  kind.named = true;
+  kind._update_title = function () { update.call(this); name(this); };
+  for (const model of Bokeh.documents.flatMap((one) => one.roots()).flatMap((root) => [...root.references()]))
+    for (const view of /Slider$/.test(model.type) ? Bokeh.index.find_all(model) : []) name(view);
+}
+"""
+
+
+def name_sliders(figure) -> None:
+    """Give every slider of a page the name that a screen reader needs, as soon as this figure is drawn."""
+    from bokeh.models import CustomJS
+
+    figure.js_on_change("inner_width", CustomJS(code=_NAME_SLIDERS))
 
 
 def house_font(plot, _element) -> None:

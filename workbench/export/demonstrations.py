@@ -15,6 +15,7 @@ import numpy as np
 
 from ..charts.registry import Caption
 from ..charts.settings import axis_of, settings_of
+from ..charts.style import name_sliders
 from ..charts.theme import FONT, GRID, INK, MUTED, SERIES
 from ..core.dark import dark_laws, predict_current
 from ..stack.pixel import reject_samples
@@ -53,6 +54,7 @@ def plot(x_label: str, y_label: str, **options: Any) -> Any:
     made = figure(x_axis_label=x_label, y_axis_label=y_label, toolbar_location=None, **options)
     for axis in made.select(LogAxis):
         axis.formatter = NumeralTickFormatter(format="0,0.[00]")
+    name_sliders(made)
     made.outline_line_color = None
     made.grid.grid_line_color = GRID
     made.axis.axis_label_text_font = made.axis.major_label_text_font = FONT

@@ -22,15 +22,6 @@
     const fresh = Object.entries(part).map(([key, value]) => [key, recoloured(value, dark && key !== 'palette')]);
     return Object.fromEntries(fresh);
   };
-  const name = (root) => {                // a slider's handle has no name of its own
-    for (const element of root.querySelectorAll('*')) {
-      if (element.shadowRoot) name(element.shadowRoot);
-      if (element.classList.contains('noUi-handle') && !element.hasAttribute('aria-label')) {
-        const title = root.querySelector('.bk-slider-title')?.textContent ?? '';
-        element.setAttribute('aria-label', title.split(':')[0].trim() || 'value');
-      }
-    }
-  };
   const draw = async (chart) => {
     const dark = isDark(chart.places[0]);
     if (chart.dark === dark) return;
@@ -38,7 +29,6 @@
     for (const manager of chart.managers) manager.clear();
     for (const place of chart.places) place.replaceChildren();
     chart.managers = await Bokeh.embed.embed_items(recoloured(chart.docs, dark), chart.items);
-    for (const place of chart.places) name(place);
     for (const place of chart.places) place.dataset.drawn = dark ? 'dark' : 'light';
   };
   const near = new IntersectionObserver((entries) => {

@@ -24,10 +24,6 @@ if (toggle.active) {
   setTimeout(again, period);
 } else { toggle.label = 'Run'; }
 """
-_NAME = """
-for (const handle of Bokeh.index.find_one(slider)?.shadow_el.querySelectorAll('.noUi-handle') ?? [])
-  handle.setAttribute('aria-label', slider.title);
-"""
 _START = """
 toggle.active = !window.matchMedia('(prefers-reduced-motion: reduce)').matches;
 """
@@ -114,12 +110,9 @@ def shot_noise_demo(seed: int | None = None) -> Any:
     Its random numbers differ every time, unless there is a seed.
     """
     import panel as pn
-    from bokeh.models import CustomJS
 
     figures, models = _figures(int(np.random.default_rng().integers(2**31)) if seed is None else seed)
     controls, _ = _controls(models)
-    name = CustomJS(args={"slider": controls.select_one({"name": "exposure"})}, code=_NAME)
-    figures[0].js_on_change("inner_width", name)  # once it is drawn: the handle has no name of its own
     panes = [
         pn.Column(
             pn.pane.Markdown(f"**{heading}**", margin=(0, 10)),
