@@ -5,6 +5,7 @@ from . import explorers as explorers
 from . import finish_explorers as finish_explorers
 from . import finishing as finishing
 from . import firmware as firmware
+from . import mosaic as mosaic
 from . import night as night
 from . import noise as noise
 from . import palettes as palettes
@@ -57,6 +58,8 @@ from .firmware import codes_after_multiplying as codes_after_multiplying
 from .firmware import hot_pixels_after_filtering as hot_pixels_after_filtering
 from .firmware import noise_after_filtering as noise_after_filtering
 from .firmware import simulate_firmware as simulate_firmware
+from .mosaic import mosaic_views as mosaic_views
+from .mosaic import stack_mosaic as stack_mosaic
 from .night import grades as grades
 from .night import inner as inner
 from .night import night_with_faults as night_with_faults

@@ -11,9 +11,9 @@ from workbench.align import Transform
 from workbench.finish.photometry import photometry
 from workbench.pipelines.finishing import open_linear
 from workbench.pipelines.stacking import stack_folder
-from workbench.simulate import d7000, dust, make_sky, picture
-from workbench.simulate.night import LAMPS, START, Scene, Shot, save_fits, shoot
-from workbench.simulate.sky import View, pointing
+from workbench.simulate import make_sky, picture
+from workbench.simulate.mosaic import TRANSPARENCY, write_mosaic
+from workbench.simulate.sky import View
 from workbench.stack.fits_out import open_stack
 
 SHAPE = (240, 300)
@@ -21,45 +21,12 @@ STEP = 245  # [px] from panel to panel: they overlap by 18 %
 EACH = 4
 FWHM = 3.0  # [px]
 SKY = make_sky((240, 900), stars=600, faintest=30.0, brightest=600.0, seed=6)
-TRANSPARENCY = (1.0, 0.8, 0.9)
-BRIGHTNESS = (1.0, 1.5, 0.8)
-
-
-def views():
-    rng = np.random.default_rng(8)
-    for panel in range(3):
-        for _ in range(EACH):
-            moved = np.array([-STEP * panel - 60.0, 0.0]) + rng.normal(0, 4, 2)
-            yield View(
-                exposure=60.0,
-                matrix=pointing(SHAPE, shift=moved, degrees=rng.uniform(-0.8, 0.8)),
-                fwhm=FWHM,
-                transparency=TRANSPARENCY[panel],
-                background=tuple(BRIGHTNESS[panel] * level for level in (1.0, 2.0, 1.5)),
-                gradient=np.outer([1.0, 0.9, 0.7], 0.15 * np.array([np.sin(panel), np.cos(panel)])),
-            )
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mosaic")
-    sensor = d7000(seed=7001, shape=SHAPE)
-    lamp = 0.5 * sensor.saturation(200) / 0.02
-    through = dust(SHAPE, motes=6, seed=2)
-    scene = Scene(sensor, dataclasses.replace(SKY, shape=SHAPE), tuple(views()), through, LAMPS[4])
-    frames = []
-    for kind, count, change in (
-        ("bias", 9, {}),
-        ("dark", 9, {"exposure": 60.0}),
-        ("flat", 9, {"exposure": 0.02, "lamp": lamp}),
-        ("light", len(scene.views), {"exposure": 60.0}),
-    ):
-        for number in range(count):
-            shot = Shot(f"{kind}/{kind}_{number:02d}.fits", kind, 200, 0.0, 10.0)
-            change = change | ({"view": number} if kind == "light" else {})
-            frames.append((dataclasses.replace(shot, **change), (3, len(kind), number)))
-    shoot(folder, scene, frames, START, save=save_fits, progress=False)
-    return folder, scene
+    return folder, write_mosaic(folder, SKY, SHAPE, step=STEP, each=EACH)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from .transform import Transform, fit_robust, fit_transform
 # (brightest stars, neighbours of each, tolerance in triangle shape): from quick and sure to patient.
 _ATTEMPTS = ((60, 6, 0.004), (60, 8, 0.02), (150, 8, 0.008), (120, 12, 0.03), (400, 10, 0.004))
 _SEEDS, _SHIFTS = 12, 12  # rotations, and triangle pairs within each, tried at most
+_CANDIDATES = 20_000  # pairs of triangles around which others of like rotation are counted
 _LEAST_STARS = {"cubic": 15, "quadratic": 9, "homography": 6, "affine": 4}  # with fewer a similarity is fitted
 _CHANCE = 1e-9  # a match this likely by chance, after all tries, is none
 _FEW, _FEW_REACH = 15, 2.0  # where so few stars are all, pairs within so many px are counted one by one
@@ -225,15 +226,17 @@ def _hypotheses(first: np.ndarray, second: np.ndarray, neighbours: int, toleranc
     space = np.stack([np.log(np.abs(turn)), np.cos(np.angle(turn)), np.sin(np.angle(turn))], 1)
     reach = max(0.01, 1.5 * tolerance)
     tree = cKDTree(space)
-    support = tree.query_ball_point(space, reach, return_length=True)
+    some = np.arange(0, turn.size, 1 + turn.size // _CANDIDATES)  # a crowd is found from any of its members
+    support = tree.query_ball_point(space[some], reach, return_length=True)
     taken = np.zeros(turn.size, bool)
     field = max(np.ptp(first, axis=0).max(), 1.0)
     radius, least = max(4.0, reach * field / 8), 2 if len(first) > 4 else 1
     seeds = 0
-    for seed in np.argsort(-support, kind="stable")[:4000]:
+    for place in np.argsort(-support, kind="stable")[:4000]:
+        seed = some[place]
         if taken[seed]:
             continue
-        if (seeds := seeds + 1) > _SEEDS or support[seed] < 2:
+        if (seeds := seeds + 1) > _SEEDS or support[place] < 2:
             return
         members = np.array(tree.query_ball_point(space[seed], reach))
         taken[members] = True
