@@ -53,3 +53,11 @@ def test_a_loop_is_compiled_again_when_what_it_calls_has_changed(tmp_path):
 def test_the_stamp_stays_while_nothing_changes():
     first = kernel_stamp(reject.count_rejected.py_func)
     assert first == kernel_stamp(importlib.reload(reject).count_rejected.py_func)
+
+
+def test_whether_a_loop_has_been_compiled_is_known_before_it_runs(tmp_path):
+    text = "from workbench.core.kernels import is_compiled, kernel\n\n@kernel()\ndef loop(x):\n    return x\n\n"
+    (tmp_path / "one.py").write_text(text + "print(is_compiled(loop), loop(1), is_compiled(loop))\n")
+    run_one = [sys.executable, "one.py"]
+    lines = [subprocess.run(run_one, cwd=tmp_path, capture_output=True, text=True, check=True).stdout for _ in "12"]
+    assert lines == ["False 1 True\n", "True 1 True\n"]

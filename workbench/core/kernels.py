@@ -55,6 +55,11 @@ def kernel(**options: Any) -> Callable[[F], F]:
     return compiled
 
 
+def is_compiled(loop: Any) -> bool:
+    """Return whether a loop of a `kernel` has been compiled on this machine before, so that it is only loaded."""
+    return bool(loop.overloads) or any(Path(loop.stats.cache_path or "").glob(f"*.{loop.__name__}-*.nbi"))
+
+
 def kernel_stamp(function: Callable[..., Any]) -> str:
     """Return a digest of a loop's file and of all that the file's loops take from elsewhere in the package."""
     parts = [_content(function.__code__.co_filename)]

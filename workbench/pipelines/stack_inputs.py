@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,11 +24,13 @@ from ..calibrate.noise import SensorNoise
 from ..calibrate.planes import prepare_planes
 from ..core.cube import digest
 from ..core.errors import FrameReadError, WorkbenchError, said_of_all
+from ..core.kernels import is_compiled
 from ..core.sensor_file import open_sensor
 from ..ingest.catalogue import open_folder
 from ..ingest.folder import Folder, of_filters, of_one_camera
 from ..ingest.metadata import PlainPixels
 from ..ingest.reader import plain_pixels, read_frame
+from ..stack.combine import stack_tile
 from ..stack.engine import save_planes
 from ..stack.fits_out import plan_layout
 from ..stack.settings import StackSettings, left_out
@@ -38,6 +41,7 @@ from .stack_outputs import spread, survey_light
 
 _OF_A_SURVEY = 24.0  # [bytes] of a pixel that a thread holds: raw, signal, and what its stars are found in
 _OF_A_LIGHT, _OF_A_CALIBRATION = 49e-9, 8e-9  # [s] of a frame's pixel: runs of 4 and 16 Mpx, FITS, two threads
+_FIRST_RUN = "the numerical loops are compiled once for this machine, which takes a minute or two more"
 _BEGIN = 3.0  # s: compiled code is loaded, stars are matched, the file is closed
 
 
@@ -250,9 +254,9 @@ def working_time(lights: tuple[Path, ...], calibration: int, packed: int, pixels
         break
     reading = time.perf_counter() - begin
     seconds = _BEGIN + reading * packed / 2 + (_OF_A_LIGHT * len(lights) + _OF_A_CALIBRATION * calibration) * pixels
+    compiling = "" if is_compiled(stack_tile) else f"; {_FIRST_RUN}"
     return seconds, (
-        f"{len(lights) + calibration} frames of {pixels / 1e6:.3g} Mpx and {reading:.2g} s to read one; "
-        "the very first run takes a minute more to compile"
+        f"{len(lights) + calibration} frames of {pixels / 1e6:.3g} Mpx and {reading:.2g} s to read one{compiling}"
     )
 
 
@@ -279,6 +283,8 @@ def run_identity(opened: OpenedFrames, settings: StackSettings) -> str:
 def prepare_masters(opened: OpenedFrames, settings: StackSettings, place: Place) -> PreparedMasters:
     """Make the masters, compare them with the lights, and keep the planes that calibrate each group of lights."""
     light, cubes = opened.frames.light, calibration_cubes(opened.frames)
+    if place.progress and not is_compiled(stack_tile):
+        tqdm.write(f"first run: {_FIRST_RUN}", file=sys.stderr)
     try:
         made = make_masters(
             light, **cubes, sensor=opened.sensor, folder=place.masters, scratch=place.work, progress=place.progress
