@@ -173,7 +173,8 @@ class Characterization:
 
     def _repr_html_(self) -> str:
         table = self._written_table(_ROWS).to_html(index=False, border=0)
-        table += "<p><code>result.table()</code> has every setting and channel.</p>" if len(self.sensor.channel) else ""
+        if len(self.sensor.channel):
+            table += "<p>All channels: <code>result.table()</code> in Python, <code>sensor.json</code> as a file.</p>"
         remarks = "".join(f"<li>{html.escape(text)}</li>" for text in (*self.lines(), *self._remarks()))
         whole = f"<p><b>{html.escape(self._headline())}</b></p>{table}<ul>{remarks}</ul>"
         return whole.replace(" e-", " e⁻").replace("[e-", "[e⁻")  # plain in a terminal, typeset on a page
