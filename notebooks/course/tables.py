@@ -13,7 +13,7 @@ import xarray as xr
 
 from workbench.core.cube import evenly
 from workbench.core.errors import WorkbenchError
-from workbench.core.noise import common_mean
+from workbench.core.noise import common_mean, mean_of_channels
 from workbench.core.settings import in_words_of, setting_dim
 from workbench.core.values import describe, temperature_text, unit_text, value_text
 from workbench.sensor.dark import Darks
@@ -57,6 +57,7 @@ def with_truth(
     error: xr.DataArray,
     true: xr.DataArray | None = None,
     *,
+    shared: xr.DataArray | float = 0.0,
     saturated: xr.DataArray | None = None,
     digits: int = 4,
     most: int = 4,
@@ -70,6 +71,8 @@ def with_truth(
     true
         The truth over the same dimension, from `truth`; the last column then gives the mean difference over the
         channels in units of its error.
+    shared
+        Part of the error that the channels have in common, which their mean does not make smaller.
     saturated
         Pixels that saturate in every frame, as another column: they count with the least that does.
     digits
@@ -88,24 +91,25 @@ def with_truth(
     """
     (dim,) = [name for name in measured.dims if name != "channel"]
     chosen = evenly(measured.sizes[dim], most)
-    measured, error = measured.isel({dim: chosen}), error.isel({dim: chosen})
+    shared = (xr.zeros_like(error) + shared).fillna(0.0)
+    measured, error, shared = (part.isel({dim: chosen}) for part in (measured, error, shared))
     saturated = None if saturated is None else saturated.isel({dim: chosen})
     rows = measured[dim].values
     if measured.sizes.get("channel", 1) > 1:
         joined = [
-            common_mean(*pair)
-            for pair in zip(*(part.transpose(dim, "channel").values for part in (measured, error)), strict=True)
+            common_mean(*row)
+            for row in zip(*(part.transpose(dim, "channel").values for part in (measured, error, shared)), strict=True)
         ]
         if None not in joined:
             mean, spread = np.transpose(joined)
-            measured, error = (
-                measured.isel(channel=0, drop=True).copy(data=mean),
-                error.isel(channel=0, drop=True).copy(data=spread),
+            measured, error, shared = (
+                part.isel(channel=0, drop=True).copy(data=data)
+                for part, data in ((measured, mean), (error, spread), (shared, 0 * spread))
             )
     if "channel" not in measured.dims:
         title = f"{str(measured.name).replace('_', ' ')} [{unit_text(measured.attrs.get('units', '1')) or '1'}]"
-        measured, error = measured.expand_dims(channel=[title]), error.expand_dims(channel=[title])
-    values, errors = (part.transpose(dim, "channel").values for part in (measured, error))
+        measured, error, shared = (part.expand_dims(channel=[title]) for part in (measured, error, shared))
+    values, errors, common = (part.transpose(dim, "channel").values for part in (measured, error, shared))
     table = {
         str(name): [value_text(value, spread) for value, spread in zip(values[:, i], errors[:, i], strict=True)]
         for i, name in enumerate(measured["channel"].values)
@@ -114,7 +118,8 @@ def with_truth(
         table["saturated pixels"] = [f"{int(count):,}" for count in saturated.values]
     if true is not None:
         known = true.reindex({dim: rows}).values if dim in true.dims else np.full(rows.size, float(true))
-        off = (values - known[:, None]).mean(axis=1) / (np.sqrt((errors**2).sum(axis=1)) / errors.shape[1])
+        mean, spread = mean_of_channels(values - known[:, None], errors, common)
+        off = mean / spread
         table["truth"] = [f"{value:.{digits}g}" if math.isfinite(value) else "–" for value in known]
         table["off by"] = [f"{value:+.1f} σ" if math.isfinite(value) else "–" for value in off]
     return pd.DataFrame(table, index=_row_names(measured))

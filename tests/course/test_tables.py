@@ -49,6 +49,10 @@ def test_channels_count_together():
     value = xr.DataArray([[2.1, 2.1]], coords, ["iso", "channel"])
     table = course.with_truth(value, 0 * value + 0.1, xr.DataArray([2.0], {"iso": [100.0]}, ["iso"]))
     assert table["off by"].tolist() == ["+1.4 σ"]  # 0.1 of 0.1/√2
+    truth, error = xr.DataArray([2.0], {"iso": [100.0]}, ["iso"]), 0 * value + 0.1
+    table = course.with_truth(value.rename("gain"), error, truth, shared=error)  # all of it is that of every channel
+    assert table.iloc[0, 0] == "2.10 ± 0.10"
+    assert table["off by"].tolist() == ["+1.0 σ"]
 
 
 def test_pixels_that_saturate_are_counted():
