@@ -130,6 +130,31 @@ def test_common_is_covered_by_all(night, tmp_path):
     assert 0.5 * np.prod(SHAPE) < np.prod(met.shape[1:]) < 0.8 * np.prod(SHAPE)
 
 
+def test_a_drizzled_stack_of_every_corner_can_be_finished(night, whole, tmp_path):
+    out, options = tmp_path / "fine.fits", ["--scale", "1.5", "--pixfrac", "1", "--framing", "all", "--quiet"]
+    done = CliRunner().invoke(
+        main, ["stack", str(night.folder), "--out", str(out), "--reference", "light_0000", *options]
+    )
+    assert done.exit_code == 0, done.output
+    header, plain = fits.getheader(out), fits.getheader(whole)
+    assert (header["SCALE"], header["PIXFRAC"], header["REFTOP"]) == (1.5, 1.0, plain["REFTOP"])
+    assert [header[key] for key in ("NAXIS1", "NAXIS2")] == [int(1.5 * plain[key]) for key in ("NAXIS1", "NAXIS2")]
+    assert header["CRPIX1"] - 0.5 == pytest.approx(1.5 * (plain["CRPIX1"] - 0.5))
+    assert header["CD1_1"] == pytest.approx(1e-4 / 1.5)
+    result, ordinary = open_stack(out).load(), open_stack(whole).load()
+    assert result["chi_square"].shape[1:] == tuple(-(-size // 32) for size in result["signal"].shape[1:])
+    covered = result["signal"].where(ordinary["coverage"].max() - result["coverage"] < 6).median(("y", "x"))
+    np.testing.assert_allclose(covered, ordinary["signal"].median(("y", "x")), rtol=0.03)
+    holes = float(result["signal"].isnull().mean()) - float(ordinary["signal"].isnull().mean())
+    assert ("have no sample" in done.output) == (holes > 2e-4)
+    finished = CliRunner().invoke(main, ["finish", str(out), "--out", str(tmp_path / "fine.png"), "--quiet"])
+    assert finished.exit_code == 0, finished.output
+    forecast = CliRunner().invoke(main, ["stack", str(night.folder), "--out", str(out), "--scale", "2", "--dry-run"])
+    assert forecast.exit_code == 0, forecast.output
+
+
 def test_mistakes_are_named(night, tmp_path):
     with pytest.raises(WorkbenchError, match="framing 'max' is none of reference, all, common"):
         stack_folder(night.folder, tmp_path / "a.fits", framing="max", progress=False)
+    done = CliRunner().invoke(main, ["stack", str(night.folder), "--out", str(tmp_path / "a.fits"), "--scale", "5"])
+    assert (done.exit_code, "scale 5 is none of 1, 1.5, 2, 3" in done.output) == (2, True)

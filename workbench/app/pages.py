@@ -36,6 +36,7 @@ from .session import Session, default_results
 
 _TRANSFORMS = ["auto", "shift", "similarity", "affine", "homography", "quadratic", "cubic"]
 _FRAMINGS = {"the reference's": "reference", "of all lights": "all", "common to all": "common"}
+_SCALES = {"the light's": None, "the light's, drizzled": 1.0, "1.5 times finer": 1.5, "2 times finer": 2.0}
 _SHARES = {"all": 100.0, "the best 90 %": 90.0, "the best 80 %": 80.0, "the best 70 %": 70.0, "the best half": 50.0}
 _MEASURE_FIRST = "Measure the sensor first: the charts are drawn from its results."
 
@@ -238,6 +239,7 @@ class StackPage(JobPage):
         self.method = pn.widgets.Select(label="Rejection", options=list(METHODS), value="noise", width=160)
         self.transform = pn.widgets.Select(label="Alignment", options=_TRANSFORMS, width=160)
         self.framing = pn.widgets.Select(label="Field", options=_FRAMINGS, width=160)
+        self.scale = pn.widgets.Select(label="Pixels", options=_SCALES, width=160)
         self.keep = pn.widgets.Select(label="Of the lights", options=_SHARES, width=160)
         self.darks = pn.widgets.Select(label="Darks", options=["as taken", "scaled"], width=160)
         self.lights = LightsPart(session)
@@ -245,7 +247,8 @@ class StackPage(JobPage):
             self.lights.panel,
             heading("Stack", "Lights are calibrated with the masters that the folder allows, aligned, and stacked; "
                     "outliers are rejected by the measured noise. A cancelled stack continues where it was."),
-            pn.FlexBox(self.method, self.transform, self.framing, self.keep, self.darks), self.job, self.result, **WIDE,
+            pn.FlexBox(self.method, self.transform, self.framing, self.scale, self.keep, self.darks),
+            self.job, self.result, **WIDE,
         )  # fmt: skip
         session.param.watch(lambda _: self._show_earlier(), "folder")
 
@@ -258,6 +261,7 @@ class StackPage(JobPage):
             "method": self.method.value,
             "transform": self.transform.value,
             "framing": self.framing.value,
+            "scale": self.scale.value,
             "keep": self.keep.value if self.keep.value < 100 else None,
             "scale_darks": self.darks.value == "scaled",
             "exclude": tuple(self.lights.left_out),
@@ -273,6 +277,8 @@ class StackPage(JobPage):
             command += ["--transform", self.transform.value]
         if self.framing.value != "reference":
             command += ["--framing", self.framing.value]
+        if self.scale.value is not None:
+            command += ["--scale", f"{self.scale.value:g}"]
         if self.keep.value < 100:
             command += ["--keep", f"{self.keep.value:g}"]
         command += ["--scale-darks"] if self.darks.value == "scaled" else []

@@ -136,6 +136,27 @@ def wcs_cards(header: Mapping[str, Any], margins: tuple[int, int], flipped_heigh
     return cards
 
 
+def finer_wcs(cards: Mapping[str, Any], scale: float) -> dict[str, Any]:
+    """Return the plate solution `cards` for pixels of 1/`scale` the side over the same picture.
+
+    CRPIX' = scale (CRPIX - 1/2) + 1/2; CD and CDELT are divided; a SIP term of order p, q by scale^(p + q - 1).
+
+    Examples
+    --------
+    >>> finer_wcs({"CRPIX1": 0.5, "CRPIX2": 10.0, "CD1_1": 1e-4, "A_2_0": 2e-6, "CTYPE1": "RA---TAN-SIP"}, 2.0)
+    {'CRPIX1': 0.5, 'CRPIX2': 19.5, 'CD1_1': 5e-05, 'A_2_0': 1e-06, 'CTYPE1': 'RA---TAN-SIP'}
+    """
+    finer = dict(cards)
+    for key, value in cards.items():
+        if key.startswith("CRPIX"):
+            finer[key] = scale * (value - 0.5) + 0.5
+        elif re.fullmatch(r"CD[12]_[12]|CDELT[12]", key):
+            finer[key] = value / scale
+        elif order := re.fullmatch(r"[AB]P?_(\d)_(\d)", key):
+            finer[key] = value / scale ** (int(order[1]) + int(order[2]) - 1)
+    return finer
+
+
 def setting_cards(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the cards of a setting, a filter and a temperature; what is not known is left out.
 

@@ -18,8 +18,13 @@ from ..align.registration import Registration
 from ..align.sky import NoSolutionError
 from ..core.errors import WorkbenchError
 from ..core.files import locked, remove_folder
+from ..core.fits_cards import finer_wcs, wcs_cards
 from ..core.settings import FILTERS
+from ..ingest.fits_header import BOTTOM_UP
 from ..ingest.metadata import PlainPixels
+from ..ingest.reader import read_header
+from ..stack.drizzle import Drop, finer_maps, hole_warning, own_shares
+from ..stack.engine import StackPlan
 from ..stack.fits_out import Layout, read_plane
 from ..stack.settings import StackSettings
 from ..stars.damage import odd_noise
@@ -184,6 +189,51 @@ def _register_each(
             continue
         centre = len(registered) - 1 if here else centre
     return registered, centre
+
+
+def on_sky(opened: OpenedFrames, grid: str, corner: tuple[int, int], plan: StackPlan) -> dict[str, Any]:
+    """Return the plate solution of the frame whose grid a stack has from `corner` on, where its header has one."""
+    row = opened.frames.table.set_index("file").loc[grid]
+    height = row["full_shape"][0] if row["row_order"] == BOTTOM_UP else 0
+    cards = wcs_cards(wcs_cards(read_header(row["path"]), row["margins"], height), corner)
+    return cards if plan.drop is None else finer_wcs(cards, plan.drop.scale)
+
+
+def finer_pixels(cards: Mapping[str, Any], plan: StackPlan) -> dict[str, Any]:
+    """Return the cards of a light for a stack of its pixels, or finer ones: their size, their angle."""
+    if plan.drop is None:
+        return dict(cards)
+    sizes = {name: cards[name] for name in ("XPIXSZ", "YPIXSZ", "PIXSIZE1", "PIXSIZE2", "PIXSCALE") if name in cards}
+    finer = {name: value / plan.drop.scale for name, value in sizes.items() if isinstance(value, (int, float))}
+    return dict(cards) | finer
+
+
+def drizzled(
+    drop: Drop, plan: StackPlan, layout: Layout, maps: tuple[np.ndarray, np.ndarray], about: dict[str, Any],
+    cards: dict[str, Any],
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return chi-square and shared noise on the finer grid; complete what describes a stack that was drizzled.
+
+    `about` gets scale, pixfrac, the share of the variance that a single pixel has, and `warnings` of holes.
+    """
+    chi, shared = finer_maps(maps, drop, plan.shape)
+    shares = dict(zip(plan.channels, own_shares(maps[0]).tolist(), strict=True))
+    for name, share in shares.items():
+        cards[f"PIXVAR_{name[0].upper()}"] = share, "variance of one pixel over VARIANCE"
+    cards["SCALE"] = drop.scale, "drizzled: pixels a pixel of REFFRAME, per axis"
+    cards["PIXFRAC"] = drop.pixfrac, "[px of the lights] side of a drop"
+    about["attributes"] |= {"scale": drop.scale, "pixfrac": drop.pixfrac, "pixel_variance_share": shares}
+    about["history"][0] = about["history"][0].replace(
+        "resampled once (Lanczos-3)",
+        f"drizzled (scale {drop.scale:g}, pixfrac {drop.pixfrac:g}), signal per pixel of the reference",
+    )
+    found = [
+        hole_warning(read_plane(layout, "COVERAGE", place), name, drop, len(plan.frames))
+        for place, name in enumerate(plan.channels)
+    ]
+    about["warnings"] = [text for text in found if text]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(chi[1] > 0, chi[0] / chi[1], np.nan), shared
 
 
 def solve_layout(layout: Layout, known: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

@@ -31,6 +31,7 @@ from ..ingest.folder import Folder, of_filters, of_one_camera
 from ..ingest.metadata import PlainPixels
 from ..ingest.reader import plain_pixels, read_frame
 from ..stack.combine import stack_tile
+from ..stack.drizzle import Drop
 from ..stack.engine import save_planes
 from ..stack.fits_out import plan_layout
 from ..stack.settings import StackSettings, left_out
@@ -42,6 +43,7 @@ from .stack_outputs import spread, survey_light
 _OF_A_SURVEY = 24.0  # [bytes] of a pixel that a thread holds: raw, signal, and what its stars are found in
 _OF_A_LIGHT, _OF_A_CALIBRATION = 49e-9, 8e-9  # [s] of a frame's pixel: runs of 4 and 16 Mpx, FITS, two threads
 _FIRST_RUN = "the numerical loops are compiled once for this machine, which takes a minute or two more"
+_OF_DRIZZLE = 3.0  # times as long
 _BEGIN = 3.0  # s: compiled code is loaded, stars are matched, the file is closed
 
 
@@ -200,10 +202,10 @@ def _reasons(set_aside: list[tuple[str, str]]) -> str:
     return "".join(f"; set aside: {sentence}" for sentence in said_of_all(set_aside)[:5])
 
 
-def forecast(opened: OpenedFrames, files: Mapping[str, Path]) -> list[str]:
+def forecast(opened: OpenedFrames, files: Mapping[str, Path], drop: Drop | None = None) -> list[str]:
     """Return a line each: which frames would calibrate which lights, about how long it takes, what disk it needs.
 
-    `files` are those of the stacks, by filter.
+    `files` are those of the stacks, by filter; with a `drop` they are drizzled.
     """
     frames, lights, sensor = opened.frames, opened.lights, opened.sensor
     law = math.nan if sensor is None else float(sensor.get("doubling_temperature", math.nan))
@@ -218,8 +220,10 @@ def forecast(opened: OpenedFrames, files: Mapping[str, Path]) -> list[str]:
     packed = {path for path in paths if plain_pixels(path) is None}
     count = len(lights.paths)
     seconds, source = working_time(lights.paths, len(paths) - count, len(packed), pixels)
+    seconds *= 1 if drop is None else _OF_DRIZZLE
     lines.append(f"time: about {_rounded(seconds)}, an estimate from {source}")
-    layout = plan_layout(next(iter(files.values())), (len(lights.channels), *lights.shape), count)
+    shape = lights.shape if drop is None else drop.size(lights.shape)
+    layout = plan_layout(next(iter(files.values())), (len(lights.channels), *shape), count)
     kept = len(packed & set(lights.paths)) * pixels * 2 + 8 * pixels
     size = len(files) * layout.total
     out = ", ".join(map(str, files.values()))

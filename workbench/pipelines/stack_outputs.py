@@ -154,7 +154,7 @@ def plan_digest(plan: StackPlan) -> str:
         [f.name, f.transform.to_dict(), f.scale, f.surface.tolist(), f.weight.tolist(), f.group, f.factor]
         for f in plan.frames
     ]
-    text = json.dumps([frames, plan.shape, plan.cfa_pattern, plan.method, plan.thresholds])
+    text = json.dumps([frames, plan.shape, plan.cfa_pattern, plan.method, plan.thresholds, plan.drop])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -24,9 +24,8 @@ from ..align.hints import known_of
 from ..align.registration import Registration
 from ..core.errors import WorkbenchError, said_of_all
 from ..core.files import check_target, fingerprints, remove_folder, require_unchanged, whole_file
-from ..core.fits_cards import observation, wcs_cards
+from ..core.fits_cards import observation
 from ..core.parallel import machine_share
-from ..ingest.fits_header import BOTTOM_UP
 from ..ingest.reader import read_header
 from ..stack import fits_out
 from ..stack.engine import PlannedFrame, StackPlan
@@ -37,7 +36,10 @@ from .calibration_checks import flat_doubts, scatter_doubts
 from .stack_filters import (
     FilterRun,
     claimed,
+    drizzled,
     filter_runs,
+    finer_pixels,
+    on_sky,
     part_of,
     register_filters,
     solve_layout,
@@ -147,8 +149,8 @@ def stack_folder(
         Address of a dask scheduler, or a ``Client``: its workers, who must see the same files, do the work.
     settings
         Those of `StackSettings`: reference, method, low, high, framing, transform, background, seeing_weights, filter,
-        scale_darks, site; exclude, keep, max_fwhm, min_roundness, max_background, min_stars; ``threads`` and
-        ``memory`` (see `core.parallel.machine_share`) and ``progress`` (True) for progress bars.
+        scale, pixfrac, scale_darks, site; exclude, keep, max_fwhm, min_roundness, max_background, min_stars;
+        ``threads`` and ``memory`` (see `core.parallel.machine_share`) and ``progress`` (True) for progress bars.
 
     Raises
     ------
@@ -169,7 +171,7 @@ def stack_folder(
     for path in [*files.values(), place.masters / "master.fits", work.with_name(".working")]:
         check_target(path, "FITS file", inputs=given, frames=opened.frames.paths)
     if dry_run:
-        lines = forecast(opened, files)
+        lines = forecast(opened, files, chosen.drop)
         excluded = chosen.excluded(opened.lights.names, opened.lights.paths)
         table = pd.DataFrame({"file": list(opened.lights.names), "used": True})
         table.loc[list(excluded), "used"] = False
@@ -312,7 +314,8 @@ def plan_stack(run: FilterRun, settings: StackSettings, registration: Registrati
         if (one := run.pixels[number]) is not None
     )  # fmt: skip
     rejection = settings.method, settings.low, settings.high
-    return StackPlan(frames, tuple(ready.planes), registration.shape, lights.cfa_pattern, *rejection), norm
+    ready_planes, shape = tuple(ready.planes), registration.shape
+    return StackPlan(frames, ready_planes, shape, lights.cfa_pattern, *rejection, settings.drop), norm
 
 
 def write_stack(plan: StackPlan, place: Place, units: str, client: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -335,14 +338,7 @@ def write_stack(plan: StackPlan, place: Place, units: str, client: Any) -> tuple
 
 
 def _layout(plan: StackPlan, place: Place, units: str) -> fits_out.Layout:
-    return fits_out.plan_layout(part_of(place.out), (len(plan.channels), *plan.shape), len(plan.frames), units)
-
-
-def _on_sky(opened: OpenedFrames, grid: str, corner: tuple[int, int]) -> dict[str, Any]:
-    """The plate solution of the frame whose pixel grid a stack has from `corner` on, where its header has one."""
-    row = opened.frames.table.set_index("file").loc[grid]
-    height = row["full_shape"][0] if row["row_order"] == BOTTOM_UP else 0
-    return wcs_cards(wcs_cards(read_header(row["path"]), row["margins"], height), corner)
+    return fits_out.plan_layout(part_of(place.out), (len(plan.channels), *plan.size), len(plan.frames), units)
 
 
 def complete_stack(
@@ -359,7 +355,7 @@ def complete_stack(
     chi, shared = maps
     with np.errstate(invalid="ignore", divide="ignore"):
         chi_map = np.where(chi[1] > 0, chi[0] / chi[1], np.nan)
-        whole = np.divide(*chi.sum(axis=(2, 3), dtype=float))
+        whole = np.divide(*chi[:2].sum(axis=(2, 3), dtype=float))
     chi_square = dict(zip(plan.channels, whole.tolist(), strict=True))
     if ready.units == "electron":
         blocks = dict(zip(plan.channels, norm["block_chi_square"].values.tolist(), strict=True))
@@ -369,14 +365,18 @@ def complete_stack(
     noise = ready.noise[ready.group_of[reference][0]]
     table = frame_table(lights, registration, norm)
     about, cards = stack_header(lights, plan, noise, reference, norm["level"].values, chi_square)
+    layout = _layout(plan, place, ready.units)
+    if plan.drop is not None:
+        chi_map, shared = drizzled(plan.drop, plan, layout, maps, about, cards)
+        warnings += about.pop("warnings")
     light = opened.frames.light
     light = light.isel(frame=np.isin(light["filename"].values, table["file"][table["used"]]))
     name = lights.names[reference]
     observed = observation(light, name, read_header(lights.paths[reference]), site=site)
-    layout = _layout(plan, place, ready.units)
-    placed, said = solve_layout(layout, known_of(lights.paths[reference]) | observed)
+    known, observed = (finer_pixels(found, plan) for found in (known_of(lights.paths[reference]) | observed, observed))
+    placed, said = solve_layout(layout, known)
     top, left, *_ = registration.area or (0, 0)
-    placed = placed or _on_sky(opened, run.grid or name, (top, left))
+    placed = placed or on_sky(opened, run.grid or name, (top, left), plan)
     cards = placed | observed | cards
     plain = {key: value[0] if isinstance(value, tuple) else value for key, value in placed.items()}
     plain |= {key: cards[key][0] for key in ("INSTRUME", "EXPTIME", "TOTALEXP")}

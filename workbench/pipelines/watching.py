@@ -135,7 +135,8 @@ def watch_folder(
     Raises
     ------
     WorkbenchError
-        If the folder does not exist, OUT cannot be written or lies within it, another run has it, or ``keep`` is given.
+        If the folder does not exist, OUT cannot be written or lies within it, another run has it, or
+        ``keep``, ``scale`` or ``pixfrac`` is given.
 
     Examples
     --------
@@ -143,8 +144,7 @@ def watch_folder(
     ...     print(light)
     """
     chosen, folder, out = StackSettings(**settings), Path(folder), Path(out)
-    if chosen.keep is not None:
-        raise WorkbenchError(f"keep {chosen.keep:g} %: the best are not known before the last; give a limit (max_fwhm)")
+    chosen.require_live()
     if not folder.is_dir():
         raise WorkbenchError(f"{folder} is not a folder; give the one that the lights arrive in")
     check_folder(out, "choose another folder", ["live.png", "lights.csv"], frames=folder)

@@ -1,5 +1,6 @@
 from . import combine as combine
 from . import cubes as cubes
+from . import drizzle as drizzle
 from . import engine as engine
 from . import fits_out as fits_out
 from . import lanczos as lanczos

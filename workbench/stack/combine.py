@@ -12,7 +12,7 @@ import numpy as np
 
 from ..core.kernels import kernel
 from ..core.statistics import MAD_TO_SIGMA
-from .reject import MEAN, MEDIAN, NOISE, PixelPlanes, RejectionRule, count_rejected, empty_planes
+from .reject import MEAN, MEDIAN, NOISE, PixelPlanes, RejectionRule, count_rejected, empty_planes, sort_columns
 from .tile import Maps, Scratch, TileFrames, column_order, resample_frame
 from .window import BLOCK, Tile
 
@@ -36,18 +36,6 @@ class Samples(NamedTuple):
     values: np.ndarray
     squares: np.ndarray
     weights: np.ndarray
-
-
-@kernel(fastmath={"contract", "reassoc", "nsz"})
-def _sort(buffer, network, width):
-    """Sort each column of `buffer` (frame, x) by exchanging the pairs of a network."""
-    for pair in range(network.shape[0]):
-        a, b = buffer[network[pair, 0]], buffer[network[pair, 1]]
-        for i in range(width):
-            low = a[i] if a[i] < b[i] else b[i]
-            high = b[i] if a[i] < b[i] else a[i]
-            a[i] = low
-            b[i] = high
 
 
 @kernel()
@@ -122,7 +110,7 @@ def _sort_row(c, v, samples, network, buffer, number):
             good = row[i] == row[i]
             into[i] = row[i] if good else np.float32(np.inf)
             number[i] += np.int32(1) if good else np.int32(0)
-    _sort(buffer, network, width)
+    sort_columns(buffer, network, width)
     complete = True
     for i in range(width):
         complete &= number[i] == frames
@@ -381,6 +369,11 @@ def combine_tile(
                 planes.a[f, 0, i], planes.b[f, 0, i] = noise.alpha[f, c, block], noise.beta[f, c, block]
         find_medians(c, samples.values, rule, planes, tile.split)
         flag_samples(c, samples.values, samples.squares, rule, planes, order, True)
+        if scratch.median.size > 1:
+            part = slice(c * tile.height * tile.width, (c + 1) * tile.height * tile.width)
+            scratch.median[part] = planes.median.ravel()
+            for f in range(frames):
+                scratch.flags[f, part] = planes.flags[f].ravel()
         _count_saturated(c, tile, scratch, order, out)
         _average(c, samples, noise, rule, planes, tile, order, out)
 

@@ -26,7 +26,15 @@ from ..core.values import attribute_lines, joined_lines, plain_attributes
 from .combine import Samples, combine_tile
 from .engine import empty_output
 from .fits_out import about_plane
-from .normalise import block_centres, normalisation, pixel_share, sample_noise, shared_variance, tile_noise
+from .normalise import (
+    block_centres,
+    normalisation,
+    pixel_share,
+    sample_noise,
+    shared_variance,
+    tile_noise,
+    white_noise,
+)
 from .reject import rule_of
 from .tile import FrameLevels, Scratch, place_frame
 from .window import BAND, BLOCK, band_tiles, tile_width
@@ -242,12 +250,11 @@ def _stack_rows(cubes, weight, channels, pattern, rule, rows, corner, size) -> t
     shared = np.empty(out.signal.shape, np.float32)
     none, marks = np.empty(0, np.float32), np.empty((0, 2), np.int64)
     columns = (np.arange(size[1]) + corner[1]) // BLOCK
+    white = np.array([white_noise(str(name), pattern) for name in channels])
     for number in range(rows[0] // BAND, -(-rows[1] // BAND)):
         begin = max(number * BAND, corner[0]) - rows[0]
         tiles = band_tiles(number, area, width, False, begin)
-        noises, common = tile_noise(
-            terms[..., number, :], places[..., number, :], weight, tiles, channels, pattern, corner[1]
-        )
+        noises, common = tile_noise(terms[..., number, :], places[..., number, :], weight, tiles, white, corner[1])
         for tile, noise in zip(tiles, noises, strict=True):
             top, left = tile.top - corner[0], tile.left - corner[1]
             part = np.s_[:, top : top + tile.height, left : left + tile.width]

@@ -22,8 +22,9 @@ from ..core.errors import WorkbenchError
 from ..core.files import aside
 from ..ingest.metadata import PlainPixels
 from .combine import stack_tile
+from .drizzle import Drop, Task, block_share, drop_noise, drop_tile
 from .lanczos import PADDING, resampling_kernel
-from .normalise import block_centres, sample_noise, tile_noise
+from .normalise import AREA, block_centres, sample_noise, tile_noise, white_noise
 from .reject import RejectionRule, rule_of, thresholds_of
 from .tile import Maps, Scratch, TileFrames, scratch_arrays
 from .window import BAND, BLOCK, band_tiles, quarter_turns, tile_places, tile_width, turned_cell, window_margin
@@ -54,7 +55,10 @@ class PlannedFrame:
 
 @dataclass(frozen=True, eq=False)
 class StackPlan:
-    """All that a stack is made from; `planes` are files written by `save_planes`, one a group."""
+    """All that a stack is made from; `planes` are files written by `save_planes`, one a group.
+
+    `shape` is the grid's on which samples are compared; with a `drop` the stack's pixels are finer.
+    """
 
     frames: tuple[PlannedFrame, ...]
     planes: tuple[Path, ...]
@@ -63,11 +67,17 @@ class StackPlan:
     method: str = "noise"
     low: float | None = None
     high: float | None = None
+    drop: Drop | None = None
 
     @property
     def channels(self) -> tuple[str, ...]:
         """Names of the output's channels."""
         return ("mono",) if self.cfa_pattern == "mono" else ("R", "G", "B")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the output."""
+        return self.shape if self.drop is None else self.drop.size(self.shape)
 
     @property
     def bands(self) -> int:
@@ -84,7 +94,7 @@ class StackArrays(NamedTuple):
     """Arrays (channel, y, x) that tiles are written into, and `chi` (2, channel, block row, block).
 
     `chi` sums the squared deviations of the frames over their variance, and their degrees of freedom, in blocks of
-    32 pixels.
+    32 pixels; when drizzled also the pixels' own variances and those of their equivalent white noise.
     """
 
     signal: np.ndarray
@@ -130,6 +140,7 @@ class Prepared(NamedTuple):
     width: int
     kernel: np.ndarray
     frames: TileFrames
+    white: np.ndarray
 
 
 def prepare(plan: StackPlan) -> Prepared:
@@ -165,7 +176,11 @@ def prepare(plan: StackPlan) -> Prepared:
     )  # fmt: skip
     rule, kernel = rule_of(plan.method, count, plan.low, plan.high), resampling_kernel(plan.cfa_pattern)
     width = tile_width(count, channels)
-    return Prepared(plan, maps, tuple(one.noise for one in planes), dtype, rule, width, kernel, frames)
+    white = [
+        drop_noise(plan.drop, name, plan.cfa_pattern) if plan.drop else white_noise(name, plan.cfa_pattern)
+        for name in plan.channels
+    ]
+    return Prepared(plan, maps, tuple(one.noise for one in planes), dtype, rule, width, kernel, frames, np.array(white))
 
 
 def empty_output(channels: int, rows: int, width: int, frames: int) -> StackArrays:
@@ -196,8 +211,16 @@ def stack_band(ready: Prepared, number: int, memory: dict | None = None) -> Band
         for one in plan.frames
     ]
     terms, lies = (np.stack([part[..., 0, :] for part in parts]) for parts in zip(*found, strict=True))
-    noises, shared = tile_noise(terms, lies, ready.frames.weight, tiles, plan.channels, plan.cfa_pattern)
-    out = empty_output(len(plan.channels), tiles[0].rows, plan.shape[1], len(plan.frames))
+    drop = plan.drop
+    side = AREA if drop is None else AREA / drop.scale
+    noises, shared = tile_noise(terms, lies, ready.frames.weight, tiles, ready.white, area_side=side)
+    out = fine = empty_output(len(plan.channels), tiles[0].rows, plan.shape[1], len(plan.frames))
+    if drop is not None:
+        out = out._replace(chi=np.concatenate([out.chi, out.chi]))
+        rows = min(drop.size((plan.shape[0] - number * BAND, 0))[0], int(BAND * drop.scale))
+        fine = empty_output(len(plan.channels), rows, plan.size[1], len(plan.frames))._replace(chi=out.chi)
+        shared = np.concatenate([shared, 0 * shared])
+        edge = block_share(drop, AREA)
     line = frame_shape[1] * ready.dtype.itemsize
     begin = 0
     while begin < len(tiles):
@@ -208,8 +231,10 @@ def stack_band(ready: Prepared, number: int, memory: dict | None = None) -> Band
         for place in range(begin, end):
             frames = frames._replace(place=places[:, place], bounds=bounds[:, place])
             stack_tile(tiles[place], frames, ready.maps, noises[place], ready.rule, scratch, out)
+            if drop is not None:
+                drop_tile(Task(tiles[place], frames, ready.maps, noises[place], scratch, drop, edge), fine)
         begin = end
-    return Band(number * BAND, out, shared)
+    return Band(int(number * BAND * (drop.scale if drop else 1)), fine, shared)
 
 
 def _rows_needed(bounds: np.ndarray, turns: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -264,7 +289,9 @@ def _scratch(ready: Prepared, bounds: np.ndarray, memory: dict) -> Scratch:
     if "scratch" not in memory or memory["scratch"].window.size < window + PADDING:
         memory["scratch"] = None  # free the old before the new
         count, channels = ready.frames.weight.shape
-        memory["scratch"] = scratch_arrays(count, channels, ready.width, window, ready.kernel)
+        memory["scratch"] = scratch_arrays(
+            count, channels, ready.width, window, ready.kernel, ready.plan.drop is not None
+        )
     return memory["scratch"]
 
 

@@ -250,19 +250,18 @@ def tile_noise(
     places: np.ndarray,
     weight: np.ndarray,
     tiles: Sequence[Tile],
-    channels: Sequence[str],
-    cfa_pattern: str,
+    white: np.ndarray,
     left: int = 0,
+    area_side: float = AREA,
 ) -> tuple[list[Noise], np.ndarray]:
     """Return the `Noise` of each tile of a band, and what the frames share (2, channel, block).
 
     `terms` (frame, term, channel, block) and `places` (frame, 2, block) of the band's blocks, from column 0 on;
-    `weight` (frame, channel); `channels` names them; `cfa_pattern` is that of the frames; `left` is the output's
-    column where the tiles' arrays begin.
+    `weight` (frame, channel); `white` is `white_noise` of each channel; `left` is the output's column where the tiles'
+    arrays begin; `area_side` [px of the frames] is that of the areas whose variance is counted.
 
     The second gives the shared variance of a pixel of signal m: the first plus the second times m².
     """
-    white = np.array([white_noise(str(name), cfa_pattern) for name in channels])
     known = np.isfinite(places).all(1)
     own = weight[:, :, None] * known[:, None]  # of the frames that see a block (frame, channel, block)
     own /= np.maximum(own.sum(0), 1e-30)
@@ -275,7 +274,8 @@ def tile_noise(
         for first, last in zip(firsts, lasts, strict=True):
             block[first:last] = (first + last) // 2
     each, of_each = np.unique(block, return_inverse=True)
-    pixel, area = (common_share(places[:, :, each].astype(float), weight.mean(1), side)[of_each] for side in (1, AREA))
+    seen = places[:, :, each].astype(float)
+    pixel, area = (common_share(seen, weight.mean(1), side)[of_each] for side in (1, area_side))
     common = np.zeros((2, *masters.shape[:2]), np.float32)
     noises = []
     for first, last in zip(firsts, lasts, strict=True):

@@ -328,3 +328,15 @@ def empty_planes(frames: int, shape: tuple[int, int], rows: int) -> PixelPlanes:
         np.empty((frames, rows, width), np.float32), np.empty((frames, rows, width), np.float32),
         np.empty((frames, width), np.float32),
     )  # fmt: skip
+
+
+@kernel(fastmath={"contract", "reassoc", "nsz"})
+def sort_columns(buffer: np.ndarray, network: np.ndarray, width: int) -> None:
+    """Sort each column of `buffer` (frame, x) by exchanging the pairs of a network."""
+    for pair in range(network.shape[0]):
+        a, b = buffer[network[pair, 0]], buffer[network[pair, 1]]
+        for i in range(width):
+            low = a[i] if a[i] < b[i] else b[i]
+            high = b[i] if a[i] < b[i] else a[i]
+            a[i] = low
+            b[i] = high

@@ -16,6 +16,7 @@ from ..core.errors import WorkbenchError
 from ..core.settings import filter_name
 from ..stars.selection import FrameLimits, best_frames, unfit_frames
 from ..stars.survey import FrameSurvey, quality_table
+from .drizzle import Drop, drop_of
 from .reject import method_number
 
 
@@ -42,6 +43,9 @@ class StackSettings(FrameLimits):
         Let sharp frames count for more.
     filter
         Name or names of filters whose lights alone are stacked; else all, each filter for itself.
+    scale, pixfrac
+        Drizzle: drop the raw samples as squares of ``pixfrac`` (0.8) of a pixel onto a grid ``scale`` (1) times finer,
+        without demosaicing; resample where neither is given (`workbench.stack.drizzle`).
     scale_darks
         Scale the darks by the factor that the lights themselves ask for.
     site
@@ -57,6 +61,8 @@ class StackSettings(FrameLimits):
     background: int | str = "auto"
     seeing_weights: bool = False
     filter: str | tuple[str, ...] = ()
+    scale: float | None = None
+    pixfrac: float | None = None
     scale_darks: bool = False
     site: bool = False
 
@@ -67,6 +73,7 @@ class StackSettings(FrameLimits):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise WorkbenchError(f"{name} is {value:g}; the threshold of the rejection is a positive number")
+        drop_of(self.scale, self.pixfrac, self.method)
         check_framing(self.framing)
         if self.transform not in ("auto", *KINDS):
             raise WorkbenchError(f"transform {self.transform!r} is none of auto, {', '.join(KINDS)}")
@@ -74,6 +81,20 @@ class StackSettings(FrameLimits):
         object.__setattr__(self, "filter", tuple(map(filter_name, wanted)))
         object.__setattr__(self, "reference", None if self.reference is None else str(self.reference))
         object.__setattr__(self, "exclude", (self.exclude,) if isinstance(self.exclude, str) else tuple(self.exclude))
+
+    @property
+    def drop(self) -> Drop | None:
+        """How the stack is drizzled; None where it is resampled."""
+        return drop_of(self.scale, self.pixfrac, self.method)
+
+    def require_live(self) -> None:
+        """Refuse what cannot be done while lights still arrive."""
+        if self.keep is not None:
+            raise WorkbenchError(
+                f"keep {self.keep:g} %: the best are not known before the last; give a limit (max_fwhm)"
+            )
+        if self.drop is not None:
+            raise WorkbenchError("a live stack cannot be drizzled; `workbench stack` takes scale and pixfrac")
 
 
 def left_out(

@@ -71,7 +71,10 @@ class Maps(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Buffers of one thread: F frames of a tile's values and Σw², the window, which frames are saturated and where."""
+    """Buffers of one thread: F frames of a tile's values and Σw², the window, which frames are saturated and where.
+
+    `flags` (frame, sample) and `median` (sample), where they have more than one element, receive what `combine` found.
+    """
 
     kernel: np.ndarray
     ramp: np.ndarray
@@ -81,10 +84,17 @@ class Scratch(NamedTuple):
     marks: np.ndarray
     saturated: np.ndarray
     reached: np.ndarray
+    flags: np.ndarray = np.zeros((1, 1), np.uint8)
+    median: np.ndarray = np.zeros(1, np.float32)
 
 
-def scratch_arrays(frames: int, channels: int, width: int, window: int, kernel: np.ndarray) -> Scratch:
-    """Return the buffers that one thread needs for tiles of `width` columns and windows of so many samples."""
+def scratch_arrays(
+    frames: int, channels: int, width: int, window: int, kernel: np.ndarray, keep: bool = False
+) -> Scratch:
+    """Return the buffers that one thread needs for tiles of `width` columns and windows of so many samples.
+
+    With `keep` the flags of all samples and the medians stay in it after a tile.
+    """
     size = channels * (BAND + 2 * RIM) * (width + 2 * RIM)
     return Scratch(
         kernel=kernel,
@@ -95,6 +105,8 @@ def scratch_arrays(frames: int, channels: int, width: int, window: int, kernel: 
         marks=np.empty((_MARKS, 2), np.int64),
         saturated=np.zeros(frames, np.bool_),
         reached=np.zeros((frames, size), np.uint8),
+        flags=np.zeros((frames, size) if keep else (1, 1), np.uint8),
+        median=np.zeros(size if keep else 1, np.float32),
     )
 
 
