@@ -22,7 +22,7 @@ from ..calibrate.planes import calibrate_sample
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
 from ..core.scattered import place_at
-from .combine import HIGH, LOW, MISSING, sample_variance
+from .combine import OUT, sample_variance
 from .normalise import AREA, Noise, channel_share
 from .tile import Maps, Scratch, TileFrames
 from .window import BAND, BLOCK, Tile, unturned
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SCALES = (1.0, 1.5, 2.0, 3.0)
 PIXFRAC = 0.8
 _FILLED = 1e-4  # holes that are too few to matter, of all pixels
+_REJECTED = 9
 _NAN, _DARK = np.float32(np.nan), np.float32(0)
 
 
@@ -97,7 +98,10 @@ def drop_noise(drop: Drop, channel: str, cfa_pattern: str) -> float:
 
 
 class Task(NamedTuple):
-    """A tile to be drizzled after it was stacked: what `stack_tile` took; `edge` is `block_share` of 16 pixels."""
+    """A tile to be drizzled after it was stacked: what `stack_tile` took and gave (`plain`, whose counts are kept).
+
+    `edge` is `block_share` of 16 pixels.
+    """
 
     tile: Tile
     frames: TileFrames
@@ -106,27 +110,23 @@ class Task(NamedTuple):
     scratch: Scratch
     drop: Drop
     edge: float
+    plain: StackArrays
 
 
 class Sums(NamedTuple):
-    """Sums over samples on the finer grid of a tile and its rim (channel, y, x): Σwa, Σway, white and own variance.
-
-    `counts` (kind, channel, y, x): frames with samples kept, too low, too high, saturated; `seen`: the last one + 1.
-    """
+    """Sums over samples on the finer grid of a tile and its rim (channel, y, x): Σwa, Σway, white and own variance."""
 
     weight: np.ndarray
     total: np.ndarray
     white: np.ndarray
     own: np.ndarray
-    counts: np.ndarray
-    seen: np.ndarray
 
 
 class Drops(NamedTuple):
     """The squares of a tile's samples: those of frame f from ``first[f]`` to ``first[f + 1]``, twice ``half[f]`` wide.
 
-    Their centres [px of the finer grid, from its edge], values and variances [e-, e-²]; `kind` is the channel, plus 4
-    for samples too low, 8 for those too high, 16 for those that could not be tested, 32 for saturated ones.
+    Their centres [px of the finer grid, from its edge], values and variances [e-, e-²]; `kind` is the channel, or
+    `_REJECTED` for samples too low, too high, or such as could not be tested.
     """
 
     first: np.ndarray
@@ -144,35 +144,20 @@ def _overlap(centre, half, pixel):
     return max(min(centre + half, pixel + 1.0) - max(centre - half, pixel * 1.0), 0.0)
 
 
-@kernel(inline="always")
-def _count(counts, seen, kind, at, f):
-    """Count a frame once a pixel, as kept (0), too low (1), too high (2), saturated (3)."""
-    c, y, x = at
-    if seen[kind, c, y, x] != f + 1:
-        seen[kind, c, y, x] = f + 1
-        counts[kind, c, y, x] += 1
-
-
 @kernel(error_model="numpy")
 def _add_values(f, drops, weights, sums):
-    """Share the samples of frame f out among the pixels, and count those that are rejected."""
-    weight, total, counts, seen = sums.weight, sums.total, sums.counts, sums.seen
+    """Share the samples of frame f out among the pixels; those that are rejected are left out."""
+    weight, total = sums.weight, sums.total
     xs, ys, kinds, values = drops.x, drops.y, drops.kind, drops.value
     half, rows, columns = drops.half[f], weight.shape[1], weight.shape[2]
     for n in range(drops.first[f], drops.first[f + 1]):
-        kind, cx, cy, value = int(kinds[n]), float(xs[n]), float(ys[n]), values[n]
-        c = kind & 3
+        c, cx, cy, value = int(kinds[n]), float(xs[n]), float(ys[n]), values[n]
+        if c > 2:
+            continue
         density = weights[f, c] / (4.0 * half * half)
         for y in range(max(int(np.floor(cy - half)), 0), min(int(np.ceil(cy + half)), rows)):
             part = density * _overlap(cy, half, y)
             for x in range(max(int(np.floor(cx - half)), 0), min(int(np.ceil(cx + half)), columns)):
-                if kind & 32:
-                    _count(counts, seen, 3, (c, y, x), f)
-                if kind & 28:
-                    if kind & 12:
-                        _count(counts, seen, 1 if kind & 4 else 2, (c, y, x), f)
-                    continue
-                _count(counts, seen, 0, (c, y, x), f)
                 share = part * _overlap(cx, half, x)
                 weight[c, y, x] += share
                 total[c, y, x] += share * value
@@ -184,10 +169,9 @@ def _add_noise(f, drops, weights, inverse, sums):
     white, own, xs, ys, kinds, variances = sums.white, sums.own, drops.x, drops.y, drops.kind, drops.variance
     half, rows, columns = drops.half[f], inverse.shape[1], inverse.shape[2]
     for n in range(drops.first[f], drops.first[f + 1]):
-        kind, cx, cy, variance = int(kinds[n]), float(xs[n]), float(ys[n]), variances[n]
-        if kind & 28:
+        c, cx, cy, variance = int(kinds[n]), float(xs[n]), float(ys[n]), variances[n]
+        if c > 2:
             continue
-        c = kind & 3
         density = weights[f, c] / (4.0 * half * half)
         y0, y1 = max(int(np.floor(cy - half)), 0), min(int(np.ceil(cy + half)), rows)
         x0, x1 = max(int(np.floor(cx - half)), 0), min(int(np.ceil(cx + half)), columns)
@@ -241,7 +225,7 @@ def _land(f, task, drops):
     turn, bounds, g, factor = frames.turn[f], frames.bounds[f], frames.group[f], np.float32(frames.factor[f])
     corner, place, row0, count = frames.corner[f], frames.place[f], frames.row0[f], frames.rows[f]
     raw = frames.raw[frames.starts[f] : frames.starts[f] + count * width].reshape(count, width)
-    base, dark, gain, white = maps.base[g], maps.dark[g], maps.scale[g], maps.white
+    base, dark, gain = maps.base[g], maps.dark[g], maps.scale[g]
     flags, median, alpha, beta = task.scratch.flags[f], task.scratch.median, task.noise.alpha[f], task.noise.beta[f]
     surface, scale, finer = frames.surface[f], frames.scale[f], task.drop.scale
     inverse, area = _inverse(place, tile)
@@ -264,12 +248,10 @@ def _land(f, task, drops):
             at = column if not tile.split else (column // 2 if column % 2 == 0 else even + column // 2)
             at += (c * tile.height + row) * tile.width
             block, light = min(max(column - tile.rim_left + tile.phase, 0) // BLOCK, last), max(median[at], _DARK)
-            flag = flags[at]
             x_out[n], y_out[n] = (u + 0.5) * finer, (v + 0.5) * finer
             value_out[n] = value * scale - _background(surface[c], tile.left + u, tile.top + v)
             variance_out[n] = sample_variance(alpha[c, block], beta[c, block], light)
-            low, beyond, missing = flag & LOW != 0, flag & HIGH != 0, flag & MISSING != 0
-            kind_out[n] = c + 4 * low + 8 * beyond + 16 * missing + 32 * (raw[y - row0, x] >= white)
+            kind_out[n] = _REJECTED if flags[at] & OUT else c
             n += 1
     drops.first[f + 1] = n
 
@@ -304,12 +286,11 @@ def drop_tile(task: Task, out: StackArrays) -> None:
     tile, noise, scale = task.tile, task.noise, task.drop.scale
     channels = task.frames.weight.shape[1]
     shape = (channels, int(np.ceil(tile.height * scale)), int(np.ceil(tile.width * scale)))
-    sums = Sums(
-        np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape),
-        np.zeros((4, *shape), np.int32), np.zeros((4, *shape), np.int32),
-    )  # fmt: skip
+    sums = Sums(np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape))
     _drop(task, sums)
-    weight, total, white, own, counts = sums.weight, sums.total, sums.white, sums.own, sums.counts
+    weight, total, white, own, plain = sums.weight, sums.total, sums.white, sums.own, task.plain
+    counts = plain.coverage, plain.rejected_low, plain.rejected_high, plain.saturated
+    bottom, right = plain.signal.shape[1] - 1, plain.signal.shape[2] - 1
     signal, variance, shared, chi = out.signal, out.variance, noise.shared, out.chi
     kept, low, high, saturated = out.coverage, out.rejected_low, out.rejected_high, out.saturated
     last = noise.shared.shape[1] - 1
@@ -319,13 +300,14 @@ def drop_tile(task: Task, out: StackArrays) -> None:
         for y in range(signal.shape[1]):
             for x in range(column, min(column + int(tile.columns * scale), signal.shape[2])):
                 v, w = first + y, left + x - column
-                kept[c, y, x], low[c, y, x] = counts[0, c, v, w], counts[1, c, v, w]
-                high[c, y, x], saturated[c, y, x] = counts[2, c, v, w], counts[3, c, v, w]
+                row, u = min(int(y / scale), bottom), int((x - column) / scale)
+                at = (c, row, min(tile.column + u, right))
+                kept[c, y, x], low[c, y, x] = max(counts[0][at], 1), counts[1][at]
+                high[c, y, x], saturated[c, y, x] = counts[2][at], counts[3][at]
                 if not weight[c, v, w] > 0.0:
-                    signal[c, y, x], variance[c, y, x] = _NAN, _NAN
+                    signal[c, y, x], variance[c, y, x], kept[c, y, x] = _NAN, _NAN, 0
                     continue
                 mean, noisy = total[c, v, w] / weight[c, v, w], task.edge * white[c, v, w]
-                row, u = int(y / scale), int((x - column) / scale)
                 block, light = min((u + tile.phase) // BLOCK, last), max(mean, 0.0)
                 signal[c, y, x] = mean
                 common = shared[c, block, 0] + shared[c, block, 1] * light * light
@@ -365,12 +347,12 @@ def hole_warning(coverage: np.ndarray, channel: str, drop: Drop, frames: int) ->
     side = 2 * math.ceil(2 * drop.scale) + 1
     covered = coverage > 0
     closed = ndimage.minimum_filter(ndimage.maximum_filter(covered, side, mode="nearest"), side, mode="nearest")
-    share = float((closed & ~covered).sum() / max(closed.sum(), 1))
+    share = float((closed & ~covered).sum() / max(int(closed.sum()), 1))
     if share <= _FILLED:
         return ""
     needed = math.ceil(frames * math.log(_FILLED) / math.log(min(share, 0.999)))
     return (
-        f"{channel}: {share:.1%} of the pixels have no sample and no value at scale {drop.scale:g}, pixfrac "
+        f"{channel}: {100 * share:.2g} % of the pixels have no sample and no value at scale {drop.scale:g}, pixfrac "
         f"{drop.pixfrac:g}; about {needed} dithered lights fill all but 1 in 10,000; or take a larger pixfrac or a "
         "smaller scale"
-    ).replace("%", " %", 1)
+    )

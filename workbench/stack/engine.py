@@ -232,7 +232,7 @@ def stack_band(ready: Prepared, number: int, memory: dict | None = None) -> Band
             frames = frames._replace(place=places[:, place], bounds=bounds[:, place])
             stack_tile(tiles[place], frames, ready.maps, noises[place], ready.rule, scratch, out)
             if drop is not None:
-                drop_tile(Task(tiles[place], frames, ready.maps, noises[place], scratch, drop, edge), fine)
+                drop_tile(Task(tiles[place], frames, ready.maps, noises[place], scratch, drop, edge, out), fine)
         begin = end
     return Band(int(number * BAND * (drop.scale if drop else 1)), fine, shared)
 
