@@ -113,7 +113,7 @@ class Task(NamedTuple):
     plain: StackArrays
 
 
-class Sums(NamedTuple):
+class DropSums(NamedTuple):
     """Sums over samples on the finer grid of a tile and its rim (channel, y, x): Σwa, Σway, white and own variance."""
 
     weight: np.ndarray
@@ -286,7 +286,7 @@ def drop_tile(task: Task, out: StackArrays) -> None:
     tile, noise, scale = task.tile, task.noise, task.drop.scale
     channels = task.frames.weight.shape[1]
     shape = (channels, int(np.ceil(tile.height * scale)), int(np.ceil(tile.width * scale)))
-    sums = Sums(np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape))
+    sums = DropSums(np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape))
     _drop(task, sums)
     weight, total, white, own, plain = sums.weight, sums.total, sums.white, sums.own, task.plain
     counts = plain.coverage, plain.rejected_low, plain.rejected_high, plain.saturated
