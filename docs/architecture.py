@@ -18,8 +18,8 @@ JOURNEY = (
     ("stack",),
     ("pipelines",),
 )
-FACE = (("core",), ("charts",), ("export",), ("app",), ("terminal",), ("cli",), ("__main__",))
-CALLS_PIPELINES = ("export", "app", "cli")
+FACE = (("core",), ("charts",), ("export",), ("app",), ("terminal",), ("cli_stars",), ("cli",), ("__main__",))
+CALLS_PIPELINES = ("export", "app", "cli_stars", "cli")
 
 
 def below() -> dict[str, set[str]]:
@@ -77,7 +77,7 @@ def places() -> dict[str, tuple[float, float]]:
     found = {room: (430.0, 20.0 + 42 * row) for row, room in enumerate(JOURNEY[3])}
     alone = [(*rooms, x) for rooms, x in zip((*JOURNEY[:3], *JOURNEY[4:]), (20, 150, 280, 590, 740), strict=True)]
     found |= {room: (float(x), 167.0) for room, x in alone}
-    face = [room for (room,) in FACE[1:-1] if room != "terminal"]  # which is part of the command line
+    face = [room for (room,) in FACE[1:-1] if room not in ("terminal", "cli_stars")]  # parts of the command line
     return found | {room: (250.0 + 165 * column, 400.0) for column, room in enumerate(face)}
 
 

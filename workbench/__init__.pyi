@@ -27,6 +27,8 @@ from .pipelines.characterization import characterize as characterize
 from .pipelines.finishing import finish_stack as finish_stack
 from .pipelines.finishing import solve as solve
 from .pipelines.inspection import inspect as inspect
+from .pipelines.light_curves import light_curve as light_curve
+from .pipelines.photometry import photometry as photometry
 from .pipelines.planning import plan_night as plan_night
 from .pipelines.stacking import stack_folder as stack_folder
 from .sensor.library import fit_dark_library as fit_dark_library

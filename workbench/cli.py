@@ -10,6 +10,7 @@ import click
 
 import workbench as wb
 
+from . import cli_stars
 from .terminal import Commands, InputProblem, PositiveNumber, quiet_options
 
 _PATH = click.Path(path_type=Path)
@@ -38,6 +39,8 @@ def main() -> None:
         workbench stack FOLDER --out stack.fits      calibrates, aligns and stacks the lights
         workbench finish stack.fits --out night.png  background, colour, stretch
         workbench solve stack.fits                   where on the sky it is, without a network
+        workbench photometry stack.fits              how bright its stars are
+        workbench lightcurve FOLDER --star X,Y --out curve.csv   how a star varies over the night
         workbench plan FOLDER                        what to shoot next, how long the subs
         workbench app FOLDER                         from the frames to the picture, in a browser
 
@@ -326,24 +329,8 @@ def stack(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
     click.echo(repr(wb.stack_folder(folder, out, progress=not quiet, **options)))
 
 
-@main.work("where on the sky a frame or stack is")
-@click.argument("file", type=_PATH)
-@click.option("--target", help="An object near the middle, e.g. 'M 94'; by default the header's RA and DEC, or OBJECT.")
-@click.option("--ra", help="Of the middle: degrees, or 12h50m53s.")
-@click.option("--dec", help="Of the middle: degrees, or +41d07m14s.")
-@click.option("--focal-length", type=float, help="[mm]; by default as the header or EXIF says.")
-@click.option("--pixel-size", type=float, help="[µm]; by default as the header or EXIF says.")
-@click.option("--scale", type=float, help="Instead of both: arcseconds a pixel.")
-@click.option("--reach", type=float, help="How far off the middle may be [degrees]; by default 1, or half the field.")
-@click.option("--out", type=_PATH, help="A FITS file for the solution's header.")
-def solve(file: Path, **options: Any) -> None:
-    """Match the stars of FILE (a frame, a stack, a linear picture) to a star catalogue, without a network.
-
-    Prints centre, scale, direction of north, residuals, and how many false solutions as good chance
-    would show; above one in a million there is no solution. Fields of more than 8 degrees need no
-    hint of where they are.
-    """
-    click.echo(repr(wb.solve(file, **options)))
+for summary, command in cli_stars.COMMANDS.items():
+    main.work(summary)(command)
 
 
 @main.work("a stack that grows with each new light")

@@ -8,6 +8,7 @@ from . import pictures as pictures
 from . import planning as planning
 from . import registry as registry
 from . import settings as settings
+from . import stars as stars
 from . import style as style
 from . import theme as theme
 from . import uniformity as uniformity
@@ -50,6 +51,8 @@ from .planning import noise_so_far as noise_so_far
 from .planning import star_elongation as star_elongation
 from .planning import sub_length as sub_length
 from .registry import REGISTRY as REGISTRY
+from .stars import light_curve as light_curve
+from .stars import light_curve_caption as light_curve_caption
 from .uniformity import dcnu_histogram as dcnu_histogram
 from .uniformity import defects as defects
 from .uniformity import fixed_pattern as fixed_pattern

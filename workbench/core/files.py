@@ -29,6 +29,7 @@ MARK = "made by the Astrophoto Workbench"  # for files whose form has no record 
 _OURS = re.compile(
     rb'by the Astrophoto Workbench|astrophoto-workbench \d|iTXtworkbench\0|WORKBNCH|WBATTRS|WBLIB|"schema_version"'
     rb"|\Akind,iso,exposure_s,temperature_c,|\Afile,(?:filter,)?exposure,stars,"
+    rb"|\Ax,y,(?:ra,dec,)?(?:magnitude,magnitude_error,)?fwhm,flags,|\Afilename,time,hours,relative_flux,"
 )
 # Best first: of files with one name in a folder, the first of these is the frame and the others were made from it.
 FORMS = {

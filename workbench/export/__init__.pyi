@@ -9,4 +9,5 @@ from .report import write_report as write_report
 from .shot_noise import shot_noise_demo as shot_noise_demo
 from .write import ChartFiles as ChartFiles
 from .write import write_charts as write_charts
+from .write import write_light_curve as write_light_curve
 from .write import write_names as write_names

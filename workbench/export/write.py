@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from ..charts import theme
 from ..charts.pictures import draw_names
 from ..charts.registry import Caption, Chart, select
+from ..charts.stars import light_curve, light_curve_caption
 from ..core.errors import WorkbenchError
 from ..core.files import MARK, check_target, whole_file
 from ..finish.colour import srgb_profile
@@ -71,6 +72,14 @@ def write_names(picture: xr.Dataset, path: str | Path, *, grid: bool = True) -> 
     with whole_file(path) as part:
         write_png(part, drawn, srgb_profile(3), {"Software": f"{MARK}; {CREDIT}; OpenNGC (CC BY-SA 4.0)"})
     return path
+
+
+def write_light_curve(curve: xr.Dataset, path: str | Path) -> Path:
+    """Write the chart of a light curve (see `charts.light_curve`) with its caption as PNG."""
+    png, _ = pictures(light_curve(curve), "Light curve", light_curve_caption(curve))
+    with whole_file(path) as part:
+        part.write_bytes(png)
+    return Path(path)
 
 
 def write_charts(

@@ -7,24 +7,22 @@ to do to the channels; `check_photometry` measures what it did.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from photutils.aperture import CircularAperture, aperture_photometry
+from photutils.aperture import CircularAperture
 
 from ..core.errors import WorkbenchError
 from ..core.statistics import mad_std
 from ..stars.background import clipped_stats
+from ..stars.photometry import ANNULUS, RADIUS, aperture_fluxes
 from ..stars.survey import find_plane_stars
 from .picture import check_picture, luminance
 
 TOLERANCE = 0.003  # what a linear step may change of a bright star's flux
-_RADIUS = 2.5  # [FWHM] of the aperture
-_ANNULUS = (4.0, 6.0)  # [FWHM] of the local background
 _WIDE = (4.5, 5.0, 6.5)  # [FWHM] aperture and annulus where light moves within a star
 _MOST_STARS = 20_000
 _EMPTY = 12  # apertures on a side of the grid on which the noise that a step takes away is measured
@@ -102,22 +100,10 @@ def photometry(picture: xr.Dataset, x: np.ndarray, y: np.ndarray, fwhm: float) -
     check_picture(picture)
     x, y = np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float))
     names, units = picture["channel"].values, picture.attrs.get("units", "")
-    flux, error, local, doubt = (np.full((x.size, names.size), np.nan) for _ in range(4))
-    if x.size:
-        aperture = CircularAperture(np.stack([x, y], axis=1), _RADIUS * fwhm)
-        inner, outer = (radius * fwhm for radius in _ANNULUS)
-        for channel in range(names.size):
-            values = picture["signal"].values[channel]
-            rings = _rings(values, x, y, inner, outer)
-            sums = aperture_photometry(values, aperture)["aperture_sum"].value
-            flux[:, channel] = sums - aperture.area * rings[:, 0]
-            local[:, channel] = rings[:, 0]
-            doubt[:, channel] = aperture.area * rings[:, 1] / np.sqrt(rings[:, 2])
-            if "variance" in picture:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", RuntimeWarning)
-                    noise = aperture_photometry(picture["variance"].values[channel], aperture)["aperture_sum"].value
-                    error[:, channel] = np.sqrt(noise + doubt[:, channel] ** 2)
+    variances = picture["variance"].values if "variance" in picture else [None] * names.size
+    planes = zip(picture["signal"].values, variances, strict=True)
+    found = [aperture_fluxes(values, x, y, fwhm, variance) for values, variance in planes]
+    flux, error, local, doubt = (np.stack(part, axis=1) for part in zip(*found, strict=True))
     dims = ("star", "channel")
     return xr.Dataset(
         {
@@ -129,22 +115,6 @@ def photometry(picture: xr.Dataset, x: np.ndarray, y: np.ndarray, fwhm: float) -
         coords={"channel": names, "x": ("star", x, {"units": "pix"}), "y": ("star", y, {"units": "pix"})},
         attrs={"fwhm": fwhm},
     )
-
-
-def _rings(values: np.ndarray, xs: np.ndarray, ys: np.ndarray, inner: float, outer: float) -> np.ndarray:
-    """Clipped mean, standard deviation and count of the ring around each star."""
-    reach = int(np.ceil(outer))
-    v, u = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    out = np.full((xs.size, 3), np.nan)
-    for star, (x, y) in enumerate(zip(xs, ys, strict=True)):
-        x0, y0 = round(x), round(y)
-        top, left = max(y0 - reach, 0), max(x0 - reach, 0)
-        cut = values[top : y0 + reach + 1, left : x0 + reach + 1]
-        radius = np.hypot(u + x0 - x, v + y0 - y)
-        radius = radius[top - y0 + reach :, left - x0 + reach :][: cut.shape[0], : cut.shape[1]]
-        ring = cut[(radius >= inner) & (radius <= outer)]
-        out[star] = clipped_stats(np.ascontiguousarray(ring, np.float32))
-    return out
 
 
 def check_photometry(
@@ -197,7 +167,7 @@ def check_photometry(
     fwhm = float(stars.attrs.get("searched_fwhm", np.nan))
     crops = [np.asarray(p.attrs.get("crop", (0, 0, 0, 0)), int) for p in (before, after)]
     down, right = (int(crops[1][side] - crops[0][side]) for side in (0, 2))
-    radii = [radius * fwhm for radius in (_WIDE if relative else (_RADIUS, *_ANNULUS))]
+    radii = [radius * fwhm for radius in (_WIDE if relative else (RADIUS, *ANNULUS))]
     x, y = stars["x"].values, stars["y"].values
     reach = radii[2] + 1
     inside = (x - right > reach) & (x - right < after.sizes["x"] - reach)

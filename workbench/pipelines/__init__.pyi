@@ -3,7 +3,9 @@ from . import calibration_checks as calibration_checks
 from . import characterization as characterization
 from . import finishing as finishing
 from . import inspection as inspection
+from . import light_curves as light_curves
 from . import measurement as measurement
+from . import photometry as photometry
 from . import planning as planning
 from . import stack_filters as stack_filters
 from . import stack_inputs as stack_inputs
@@ -26,8 +28,12 @@ from .finishing import solve as solve
 from .inspection import Inspection as Inspection
 from .inspection import inspect as inspect
 from .inspection import write_inspection as write_inspection
+from .light_curves import follow_star as follow_star
+from .light_curves import light_curve as light_curve
+from .light_curves import light_curve_text as light_curve_text
 from .measurement import Transfer as Transfer
 from .measurement import measure_pixel_noise as measure_pixel_noise
+from .photometry import photometry_text as photometry_text
 from .planning import Plan as Plan
 from .planning import plan_night as plan_night
 from .planning import write_shots as write_shots

@@ -8,6 +8,7 @@ from . import recipe as recipe
 from . import samples as samples
 from . import sensor as sensor
 from . import sky as sky
+from . import transit as transit
 from .capture import Batch as Batch
 from .capture import CooledCamera as CooledCamera
 from .capture import cooled as cooled
@@ -37,3 +38,6 @@ from .sky import make_sky as make_sky
 from .sky import picture as picture
 from .sky import render as render
 from .sky import star_table as star_table
+from .transit import Transit as Transit
+from .transit import TransitNight as TransitNight
+from .transit import write_transit as write_transit

@@ -3,7 +3,9 @@ from . import catalogue as catalogue
 from . import damage as damage
 from . import doubles as doubles
 from . import find as find
+from . import light_curve as light_curve
 from . import objects as objects
+from . import photometry as photometry
 from . import selection as selection
 from . import survey as survey
 from .background import Sampling as Sampling
@@ -16,10 +18,16 @@ from .catalogue import catalogue_stars as catalogue_stars
 from .doubles import common_companion as common_companion
 from .find import FWHM_PER_SIGMA as FWHM_PER_SIGMA
 from .find import find_stars as find_stars
+from .light_curve import RelativeFlux as RelativeFlux
+from .light_curve import relative_flux as relative_flux
 from .objects import Names as Names
 from .objects import find_object as find_object
 from .objects import names_on as names_on
 from .objects import objects_near as objects_near
+from .photometry import aperture_fluxes as aperture_fluxes
+from .photometry import crowded_stars as crowded_stars
+from .photometry import profile_scale as profile_scale
+from .photometry import psf_fluxes as psf_fluxes
 from .selection import FrameLimits as FrameLimits
 from .survey import FrameSurvey as FrameSurvey
 from .survey import choose_reference as choose_reference
