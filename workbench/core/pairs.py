@@ -92,10 +92,12 @@ def pair_sums(
     exact = np.issubdtype(first.dtype, np.integer) and first.dtype.itemsize <= 2
     zero = np.int64(0) if exact else np.float64(0)  # its type is that of the sums
     shape = (channels, blocks, max(1, min(columns, first.shape[1] // step)), len(MOMENTS))
-    sums = _PairSums(*(np.zeros(shape, zero.dtype) for _ in range(2)), np.zeros((channels, blocks, 2), np.int64))
+    empty = np.zeros(shape, zero.dtype)
+    sums = _PairSums(empty, empty.copy(), np.zeros((channels, blocks, 2), np.int64))
     _accumulate(first, second, cell, limits, zero, sums)
     plain, kept = (part.sum(axis=2).astype(float) for part in (sums.plain, sums.kept))
-    return PairSums(plain, kept, *np.moveaxis(sums.flags, -1, 0), _centre(first, cell), sums.kept.astype(float))
+    saturated, at_zero = np.moveaxis(sums.flags, -1, 0)
+    return PairSums(plain, kept, saturated, at_zero, _centre(first, cell), sums.kept.astype(float))
 
 
 class _PairSums(NamedTuple):

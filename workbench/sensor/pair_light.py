@@ -218,10 +218,8 @@ def even_pairs(
         light = pair_light(sums.tiles[number], black, sides, dark["dark_variance"][first])
         if light is None:
             continue
-        again = pair_sums(
-            *evened(list(stream_frames([lazy[first], lazy[second]])), pattern, black, light), pattern,
-            blocks=kept.shape[2], columns=sums.tiles.shape[3], black=black,
-        )  # fmt: skip
+        one, other = evened(list(stream_frames([lazy[first], lazy[second]])), pattern, black, light)
+        again = pair_sums(one, other, pattern, blocks=kept.shape[2], columns=sums.tiles.shape[3], black=black)
         kept[number], plain[number] = again.kept, again.plain
         good[number] = not light.rough
         if (share := float(np.median(light.added))) > _WORTH_A_WARNING:

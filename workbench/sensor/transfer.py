@@ -115,7 +115,8 @@ def photon_transfer(
     seen = sums.plain
     sums, good, uneven = even_pairs(flat, pairs, sums, dark)
     if not good.all():
-        pairs, levels = ([one for one, fine in zip(part, good, strict=True) if fine] for part in (pairs, levels))
+        pairs = [pair for pair, fine in zip(pairs, good, strict=True) if fine]
+        levels = [level for level, fine in zip(levels, good, strict=True) if fine]
         seen, sums = seen[good], PairSums(*(part[good] for part in sums))
     warnings += uneven
     sums, dark["smoothing_error"] = _unsmoothed(flat, pairs, sums, dark, warnings)
