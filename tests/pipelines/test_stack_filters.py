@@ -11,7 +11,7 @@ from workbench.finish.photometry import photometry
 from workbench.finish.picture import make_picture
 from workbench.ingest.catalogue import open_folder
 from workbench.ingest.folder import of_filters
-from workbench.pipelines import stacking
+from workbench.pipelines import stack_filters, stacking
 from workbench.pipelines.finishing import finish_stack, open_linear
 from workbench.pipelines.stacking import stack_folder
 from workbench.simulate.capture import Batch, cooled, write_frames
@@ -131,7 +131,7 @@ def test_an_interrupted_run_goes_on_with_the_stacks_it_has(written, done, tmp_pa
         stack_folder(written[0], tmp_path / "night.fits", progress=False)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".night.fits.work").glob("night_*/bands/*.npy")}
     assert kept
-    monkeypatch.setattr(stacking.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(stack_filters.shutil, "rmtree", lambda *_, **__: None)
     again = stack_folder(written[0], tmp_path / "night.fits", progress=False)
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
     for name, one in again.stacks.items():

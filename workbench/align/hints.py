@@ -86,13 +86,13 @@ def _direction(known: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[floa
     if ("ra" in given) != ("dec" in given):
         raise WorkbenchError("RA and Dec belong together; give both")
     if "ra" in given:
-        return _degrees(given["ra"], "hourangle"), _degrees(given["dec"], "deg")
+        return degrees(given["ra"], "hourangle"), degrees(given["dec"], "deg")
     if "target" in given:
         return find_object(given["target"])[:2]
     for ra, dec in (("RA", "DEC"), ("OBJCTRA", "OBJCTDEC")):
         if known.get(ra) not in (None, "") and known.get(dec) not in (None, ""):
             try:
-                return _degrees(known[ra], "hourangle"), _degrees(known[dec], "deg")
+                return degrees(known[ra], "hourangle"), degrees(known[dec], "deg")
             except WorkbenchError:
                 continue
     try:
@@ -101,7 +101,7 @@ def _direction(known: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[floa
         return None
 
 
-def _degrees(value: Any, unit: str) -> float:
+def degrees(value: Any, unit: str) -> float:
     """A number [deg], or sexagesimal text, of hours for RA."""
     try:
         return float(value)

@@ -130,6 +130,6 @@ def moving_warnings(registration: Registration, times: np.ndarray) -> list[str]:
     return [
         f"something moves among the stars, a comet or an asteroid: from ({one.x[0]:.0f}, {one.y[0]:.0f}) to "
         f"({one.x[-1]:.0f}, {one.y[-1]:.0f}), {one.speed:.3g} px an hour, in {len(one.frames)} of {count} lights; "
-        "rejection takes it out of the stack; --reject mean keeps its trail"
+        "rejection takes it out of the stack; --comet auto stacks on it too, --reject mean keeps its trail"
         for one in find_moving(registration, times)
     ]

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
 
 from ..align.grid import common_grid, framed
 from ..align.hints import hints_of, solve_stars
@@ -24,13 +27,14 @@ from ..ingest.fits_header import BOTTOM_UP
 from ..ingest.metadata import PlainPixels
 from ..ingest.reader import read_header
 from ..stack.drizzle import Drop, finer_maps, hole_warning, own_shares
-from ..stack.engine import StackPlan
-from ..stack.fits_out import Layout, read_plane
+from ..stack.engine import PlannedFrame, StackPlan
+from ..stack.fits_out import Layout, create_file, plan_layout, read_plane
+from ..stack.normalise import normalisation
 from ..stack.settings import StackSettings
 from ..stars.damage import odd_noise
 from ..stars.survey import FrameSurvey, find_plane_stars
 from .stack_inputs import LightList, OpenedFrames, Place, PreparedMasters, register_lights
-from .stack_outputs import load_survey
+from .stack_outputs import bands_done, load_survey, plan_digest, read_sums, stack_all, write_whole
 
 
 class FilterRun(NamedTuple):
@@ -47,6 +51,23 @@ class FilterRun(NamedTuple):
     surveys: list[FrameSurvey | None]
     grid: str = ""
     lights_fit: bool = True
+
+
+class Stacked(NamedTuple):
+    """A stack whose planes are written, and from what; `maps` are chi-square sums and shared noise (see `Band`).
+
+    Of a comet's night: `history` and `cards` state what the stack shows, `stars` is the file whose plate solution it
+    has, which is finished before.
+    """
+
+    run: FilterRun
+    registration: Registration
+    plan: StackPlan
+    norm: xr.Dataset
+    maps: tuple[np.ndarray, np.ndarray]
+    history: tuple[str, ...] = ()
+    cards: dict[str, tuple[Any, str]] = {}  # noqa: RUF012  never changed
+    stars: Path | None = None
 
 
 def with_noise_doubts(run: FilterRun) -> FilterRun:
@@ -80,6 +101,11 @@ def stack_files(lights: LightList, out: Path) -> dict[str, Path]:
     return {name: out.with_name(f"{out.stem}_{re.sub('[^A-Za-z0-9.+-]+', '-', name)}{out.suffix}") for name in order}
 
 
+def comet_files(out: Path) -> tuple[Path, Path]:
+    """Return the files of the stack on a comet and of the composed one, beside that of the stars."""
+    return out.with_name(f"{out.stem}-comet{out.suffix}"), out.with_name(f"{out.stem}-comet-and-stars{out.suffix}")
+
+
 def part_of(out: Path) -> Path:
     """Return the file in which a stack is made until it is whole."""
     return out.with_name(f".{out.name}.part")
@@ -111,7 +137,8 @@ def claimed(opened: OpenedFrames, place: Place) -> Iterator[None]:
             if not isinstance(problem.__cause__, OSError):  # of a full disk, after which it goes on
                 remove_folder(place.work)
                 for path in stack_files(opened.lights, place.out).values():
-                    part_of(path).unlink(missing_ok=True)
+                    for each in (path, *comet_files(path)):
+                        part_of(each).unlink(missing_ok=True)
             raise
 
 
@@ -189,6 +216,49 @@ def _register_each(
             continue
         centre = len(registered) - 1 if here else centre
     return registered, centre
+
+
+def plan_stack(run: FilterRun, settings: StackSettings, registration: Registration) -> tuple[StackPlan, xr.Dataset]:
+    """Return the plan of the stack: what to read where, how to normalise and weigh it; and the normalisation."""
+    norm = normalisation(registration, order=settings.background, seeing=settings.seeing_weights)
+    lights, ready = run.opened.lights, run.ready
+    frames = tuple(
+        PlannedFrame(
+            lights.names[number], one, registration.transform(number), float(scale), surface, weight,
+            *ready.group_of[number],
+        )
+        for number, scale, surface, weight in zip(
+            registration.used, norm["scale"].values, norm["surface"].values, norm["weight"].values, strict=True
+        )
+        if (one := run.pixels[number]) is not None
+    )  # fmt: skip
+    rejection = settings.method, settings.low, settings.high
+    ready_planes, shape = tuple(ready.planes), registration.shape
+    return StackPlan(frames, ready_planes, shape, lights.cfa_pattern, *rejection, settings.drop), norm
+
+
+def write_stack(plan: StackPlan, place: Place, units: str, client: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Stack the bands that are missing and write them; returns chi-square sums and shared noise (see `Band`)."""
+    layout = layout_of(plan, place, units)
+    journal, digest = place.work / "bands", plan_digest(plan)
+    done = bands_done(journal, layout, digest)
+    if not done:
+        shutil.rmtree(journal, ignore_errors=True)
+        journal.mkdir()
+        create_file(layout)
+        write_whole(journal / "plan.json", digest.encode())
+    missing = [number for number in range(plan.bands) if number not in done]
+    for _ in tqdm(
+        stack_all(plan, digest, layout, journal, missing, client), desc="stacking", unit="band",
+        total=plan.bands, initial=len(done), disable=not place.progress, leave=False,
+    ):  # fmt: skip
+        pass
+    return read_sums(journal, plan.bands)
+
+
+def layout_of(plan: StackPlan, place: Place, units: str) -> Layout:
+    """Return where the images of a stack lie in the file in which it is made."""
+    return plan_layout(part_of(place.out), (len(plan.channels), *plan.size), len(plan.frames), units)
 
 
 def on_sky(opened: OpenedFrames, grid: str, corner: tuple[int, int], plan: StackPlan) -> dict[str, Any]:

@@ -335,7 +335,7 @@ def survey_lights(opened: OpenedFrames, ready: PreparedMasters, place: Place, cl
     return results
 
 
-def _times_of(opened: OpenedFrames) -> np.ndarray:
+def times_of(opened: OpenedFrames) -> np.ndarray:
     """When each light was taken."""
     light = opened.frames.light
     times = dict(zip(light["filename"].values.astype(str), light["time"].values, strict=True))
@@ -388,7 +388,7 @@ def register_lights(opened: OpenedFrames, settings: StackSettings, surveys: list
             f"taken from their exposure times ({example})"
         )
     opened.set_aside.extend((lights.names[n], why) for n, why in sorted(found.set_aside.items()) if n not in unread)
-    opened.warnings.extend(moving_warnings(found, _times_of(opened)))
+    opened.warnings.extend([] if settings.comet else moving_warnings(found, times_of(opened)))
     used = len(found.used)
     if used < 2:
         raise WorkbenchError(

@@ -151,9 +151,10 @@ def claim_folder(work: Path, out: Path, identity: str) -> bool:
 def plan_digest(plan: StackPlan) -> str:
     """Return a digest of a plan: the same means the same stack."""
     frames = [
-        [f.name, f.transform.to_dict(), f.scale, f.surface.tolist(), f.weight.tolist(), f.group, f.factor]
+        [f.name, f.pixels.path.name, f.transform.to_dict(), f.scale, f.surface.tolist(), f.weight.tolist(),
+         f.group, f.factor]
         for f in plan.frames
-    ]
+    ]  # fmt: skip
     text = json.dumps([frames, plan.shape, plan.cfa_pattern, plan.method, plan.thresholds, plan.drop])
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -7,7 +7,6 @@ its results in a working folder next to the output, so that a run that was inter
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,33 +17,34 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from tqdm.auto import tqdm
 
 from ..align.hints import known_of
-from ..align.registration import Registration
 from ..core.errors import WorkbenchError, said_of_all
 from ..core.files import check_target, fingerprints, remove_folder, require_unchanged, whole_file
-from ..core.fits_cards import observation
+from ..core.fits_cards import observation, wcs_cards
 from ..core.parallel import machine_share
 from ..ingest.reader import read_header
 from ..stack import fits_out
-from ..stack.engine import PlannedFrame, StackPlan
-from ..stack.normalise import normalisation
 from ..stack.settings import StackSettings
 from ..stars.survey import QUALITY, quality_table
 from .calibration_checks import flat_doubts, scatter_doubts
+from .stack_comet import comet_stacks
 from .stack_filters import (
     FilterRun,
+    Stacked,
     claimed,
+    comet_files,
     drizzled,
     filter_runs,
     finer_pixels,
+    layout_of,
     on_sky,
-    part_of,
+    plan_stack,
     register_filters,
     solve_layout,
     stack_files,
     with_noise_doubts,
+    write_stack,
 )
 from .stack_inputs import (
     OpenedFrames,
@@ -57,15 +57,10 @@ from .stack_inputs import (
     survey_lights,
 )
 from .stack_outputs import (
-    bands_done,
     claim_folder,
     frame_table,
-    plan_digest,
-    read_sums,
-    stack_all,
     stack_header,
     workers,
-    write_whole,
 )
 
 GRADES = ("file", "filter", "exposure", *QUALITY, "transparency", "used", "reason")  # columns of `grade_lights`
@@ -80,6 +75,8 @@ class StackResult:
 
     `stacks`: of lights of several filters, the result of each by the filter's name; then `path` is None, `grid` the
     frame whose pixel grid all have, and `set_aside` and `warnings` hold what concerns no filter alone.
+
+    `comet`: by its path, each stack on a comet and each composed of both.
     """
 
     path: Path | None
@@ -93,6 +90,7 @@ class StackResult:
     units: str = "electron"
     grid: str = ""
     stacks: dict[str, StackResult] = field(default_factory=dict)
+    comet: dict[Path, StackResult] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         lines = list(self.plan)
@@ -107,6 +105,7 @@ class StackResult:
             chi = ", ".join(f"{name} {value:.3f}" for name, value in self.chi_square.items())
             relative = "" if self.units == "electron" else "; the gain is not known, so only its changes mean something"
             lines.append(f"scatter between frames over the noise model's (chi-square): {chi}{relative}")
+        lines += [f"{path}: {one.plan[0]}" for path, one in self.comet.items()]
         if self.seconds:
             lines.append("time: " + ", ".join(f"{name} {value:.1f} s" for name, value in self.seconds.items()))
         lines += [f"set aside: {sentence}" for sentence in said_of_all(self.set_aside)]
@@ -128,7 +127,8 @@ def stack_folder(
     """Stack the lights of a folder with its bias, darks and flats, and write the stack with its variance.
 
     Lights of several filters give a stack for each, ``stack_Ha.fits`` for ``stack.fits`` and so on, all on one pixel
-    grid; transparency, quality and the exposure that all is scaled to are each filter's own.
+    grid; transparency, quality and the exposure that all is scaled to are each filter's own.  With a `comet` there are
+    ``stack-comet.fits`` and ``stack-comet-and-stars.fits`` beside it.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def stack_folder(
         Address of a dask scheduler, or a ``Client``: its workers, who must see the same files, do the work.
     settings
         Those of `StackSettings`: reference, method, low, high, framing, transform, background, seeing_weights, filter,
-        scale, pixfrac, scale_darks, site; exclude, keep, max_fwhm, min_roundness, max_background, min_stars;
+        scale, pixfrac, scale_darks, comet, site; exclude, keep, max_fwhm, min_roundness, max_background, min_stars;
         ``threads`` and ``memory`` (see `core.parallel.machine_share`) and ``progress`` (True) for progress bars.
 
     Raises
@@ -168,10 +168,14 @@ def stack_folder(
         opened.lights.number_of(str(chosen.reference))
     files = stack_files(opened.lights, out)
     given = [path for path in (sensor,) if isinstance(path, (str, Path))]
-    for path in [*files.values(), place.masters / "master.fits", work.with_name(".working")]:
+    outputs = [*files.values(), *(path for of in files.values() if chosen.comet for path in comet_files(of))]
+    for path in [*outputs, place.masters / "master.fits", work.with_name(".working")]:
         check_target(path, "FITS file", inputs=given, frames=opened.frames.paths)
     if dry_run:
         lines = forecast(opened, files, chosen.drop)
+        if chosen.comet:
+            names = ", ".join(path.name for of in files.values() for path in comet_files(of))
+            lines.append(f"comet: {names} too; stacking takes some five times as long, working files hold every light")
         excluded = chosen.excluded(opened.lights.names, opened.lights.paths)
         table = pd.DataFrame({"file": list(opened.lights.names), "used": True})
         table.loc[list(excluded), "used"] = False
@@ -205,28 +209,31 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
     shared = [with_noise_doubts(run) for run in filter_runs(opened, ready, pixels, place)]
     runs = timed("alignment", register_filters, shared, settings, opened.warnings)
     planned = [timed("alignment", plan_stack, run, settings, registration) for run, registration in runs]
-    maps = [
-        timed("stack", write_stack, plan, run.place, run.ready.units, client)
-        for (run, _), (plan, _) in zip(runs, planned, strict=True)
-    ]
+    if settings.comet:
+        whole = [(run, found, *plan) for (run, found), plan in zip(runs, planned, strict=True)]
+        written = timed("stack", comet_stacks, whole, settings, client)
+    else:
+        written = [
+            Stacked(run, found, plan, norm, timed("stack", write_stack, plan, run.place, ready.units, client))
+            for (run, found), (plan, norm) in zip(runs, planned, strict=True)
+        ]
     require_unchanged(before)
     notes: list[str] = []
     if len(shared) > 1:
         notes += [*opened.warnings, *(f"set aside: {sentence}" for sentence in said_of_all(opened.set_aside))]
-    results = [
-        timed("stack", complete_stack, run, registration, *plan, chi_maps, notes, settings.site)
-        for (run, registration), plan, chi_maps in zip(runs, planned, maps, strict=True)
-    ]
+    results = [timed("stack", complete_stack, one, notes, settings.site) for one in written]
+    results, of_comet = results[: len(runs)], {one.path: one for one in results[len(runs) :]}
     remove_folder(place.work)
     log = ("continued after an interruption",) if continued else ()
     if len(shared) == 1:
-        return replace(results[0], seconds=seconds, plan=(*results[0].plan, *log))
+        return replace(results[0], seconds=seconds, plan=(*results[0].plan, *log), comet=of_comet)
     frames = pd.concat([one.frames for one in results], ignore_index=True)
     stacks = {run.opened.lights.filter: one for (run, _), one in zip(runs, results, strict=True)}
     warnings, grid = list(dict.fromkeys(opened.warnings)), results[0].grid
     return StackResult(
-        None, frames, opened.set_aside, warnings, seconds=seconds, plan=log, units=ready.units, grid=grid, stacks=stacks
-    )
+        None, frames, opened.set_aside, warnings, seconds=seconds, plan=log, units=ready.units, grid=grid,
+        stacks=stacks, comet=of_comet,
+    )  # fmt: skip
 
 
 def grade_lights(
@@ -299,65 +306,15 @@ def _graded(run: FilterRun, settings: StackSettings) -> tuple[pd.DataFrame, Filt
     return table.join(quality.reindex(columns=list(QUALITY)), on="file"), run
 
 
-def plan_stack(run: FilterRun, settings: StackSettings, registration: Registration) -> tuple[StackPlan, xr.Dataset]:
-    """Return the plan of the stack: what to read where, how to normalise and weigh it; and the normalisation."""
-    norm = normalisation(registration, order=settings.background, seeing=settings.seeing_weights)
-    lights, ready = run.opened.lights, run.ready
-    frames = tuple(
-        PlannedFrame(
-            lights.names[number], one, registration.transform(number), float(scale), surface, weight,
-            *ready.group_of[number],
-        )
-        for number, scale, surface, weight in zip(
-            registration.used, norm["scale"].values, norm["surface"].values, norm["weight"].values, strict=True
-        )
-        if (one := run.pixels[number]) is not None
-    )  # fmt: skip
-    rejection = settings.method, settings.low, settings.high
-    ready_planes, shape = tuple(ready.planes), registration.shape
-    return StackPlan(frames, ready_planes, shape, lights.cfa_pattern, *rejection, settings.drop), norm
-
-
-def write_stack(plan: StackPlan, place: Place, units: str, client: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Stack the bands that are missing and write them; returns chi-square sums and shared noise (see `Band`)."""
-    layout = _layout(plan, place, units)
-    journal, digest = place.work / "bands", plan_digest(plan)
-    done = bands_done(journal, layout, digest)
-    if not done:
-        shutil.rmtree(journal, ignore_errors=True)
-        journal.mkdir()
-        fits_out.create_file(layout)
-        write_whole(journal / "plan.json", digest.encode())
-    missing = [number for number in range(plan.bands) if number not in done]
-    for _ in tqdm(
-        stack_all(plan, digest, layout, journal, missing, client), desc="stacking", unit="band",
-        total=plan.bands, initial=len(done), disable=not place.progress, leave=False,
-    ):  # fmt: skip
-        pass
-    return read_sums(journal, plan.bands)
-
-
-def _layout(plan: StackPlan, place: Place, units: str) -> fits_out.Layout:
-    return fits_out.plan_layout(part_of(place.out), (len(plan.channels), *plan.size), len(plan.frames), units)
-
-
-def complete_stack(
-    run: FilterRun,
-    registration: Registration,
-    plan: StackPlan,
-    norm: xr.Dataset,
-    maps: tuple[np.ndarray, np.ndarray],
-    notes: list[str],
-    site: bool,
-) -> StackResult:
+def complete_stack(stacked: Stacked, notes: list[str], site: bool) -> StackResult:
     """Write the header, the maps in blocks and the table of lights, and give the stack its name."""
+    run, registration, plan, norm, (chi, shared), *_ = stacked
     opened, place, ready = run.opened, run.place, run.ready
-    chi, shared = maps
     with np.errstate(invalid="ignore", divide="ignore"):
         chi_map = np.where(chi[1] > 0, chi[0] / chi[1], np.nan)
         whole = np.divide(*chi[:2].sum(axis=(2, 3), dtype=float))
     chi_square = dict(zip(plan.channels, whole.tolist(), strict=True))
-    if ready.units == "electron":
+    if ready.units == "electron" and not stacked.stars:
         blocks = dict(zip(plan.channels, norm["block_chi_square"].values.tolist(), strict=True))
         opened.warnings.extend(scatter_doubts(chi_square, blocks, ready.darks_fit, ready.flats_fit, run.lights_fit))
     lights, warnings = opened.lights, list(dict.fromkeys(opened.warnings))
@@ -365,19 +322,22 @@ def complete_stack(
     noise = ready.noise[ready.group_of[reference][0]]
     table = frame_table(lights, registration, norm)
     about, cards = stack_header(lights, plan, noise, reference, norm["level"].values, chi_square)
-    layout = _layout(plan, place, ready.units)
+    layout = layout_of(plan, place, ready.units)
     if plan.drop is not None:
-        chi_map, shared = drizzled(plan.drop, plan, layout, maps, about, cards)
+        chi_map, shared = drizzled(plan.drop, plan, layout, stacked.maps, about, cards)
         warnings += about.pop("warnings")
     light = opened.frames.light
     light = light.isel(frame=np.isin(light["filename"].values, table["file"][table["used"]]))
     name = lights.names[reference]
     observed = observation(light, name, read_header(lights.paths[reference]), site=site)
     known, observed = (finer_pixels(found, plan) for found in (known_of(lights.paths[reference]) | observed, observed))
-    placed, said = solve_layout(layout, known)
     top, left, *_ = registration.area or (0, 0)
-    placed = placed or on_sky(opened, run.grid or name, (top, left), plan)
-    cards = placed | observed | cards
+    if stacked.stars:
+        placed, said = wcs_cards(read_header(stacked.stars), (0, 0)), f"plate solution: that of {stacked.stars.name}"
+    else:
+        placed, said = solve_layout(layout, known)
+        placed = placed or on_sky(opened, run.grid or name, (top, left), plan)
+    cards = placed | observed | cards | stacked.cards
     plain = {key: value[0] if isinstance(value, tuple) else value for key, value in placed.items()}
     plain |= {key: cards[key][0] for key in ("INSTRUME", "EXPTIME", "TOTALEXP")}
     about["attributes"]["observation"] = observed | plain
@@ -387,11 +347,11 @@ def complete_stack(
         about["attributes"] |= {"reference": run.grid, "scale_reference": lights.names[reference]}
     if registration.area is not None:
         cards["REFTOP"], cards["REFLEFT"] = ((at, "[px] of REFFRAME's grid at the first pixel") for at in (top, left))
-    about["history"] += [*notes, *ready.used, said, *warnings]
+    about["history"] = [*stacked.history, *about["history"], *notes, *ready.used, said, *warnings]
     about["history"] += [f"set aside: {sentence}" for sentence in said_of_all(opened.set_aside)]
     aside = pd.DataFrame(opened.set_aside, columns=["file", "reason"], dtype=str)
     fits_out.finish_stack(layout, place.out, about, cards, (chi_map, shared), table, aside)
     return StackResult(
-        place.out, table, opened.set_aside, warnings, chi_square, lights.names[reference], plan=(*ready.used, said),
-        units=ready.units, grid=run.grid,
+        place.out, table, opened.set_aside, warnings, chi_square, lights.names[reference],
+        plan=(*(stacked.history if stacked.stars else ready.used), said), units=ready.units, grid=run.grid,
     )  # fmt: skip

@@ -177,6 +177,14 @@ def read_plane(layout: Layout, name: str, channel: int) -> np.ndarray:
     return plane ^ plane.dtype.type(0x8000) if stored.kind == "u" and stored.itemsize == 2 else plane
 
 
+def add_to_plane(layout: Layout, name: str, channel: int, values: np.ndarray) -> None:
+    """Add values (y, x) to a channel of a written image of floats, where it has a value."""
+    known = read_plane(layout, "MASK", channel) == 0
+    plane = np.memmap(layout.path, ">f4", "r+", layout.offsets[IMAGES.index(name)], layout.shape)
+    plane[channel] += np.where(known, values, 0)
+    plane.flush()
+
+
 def finish_stack(
     layout: Layout,
     out: Path,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..align.comet import check_comet
 from ..align.grid import check_framing
 from ..align.reference import LightsKnown
 from ..align.transform import KINDS
@@ -48,6 +49,8 @@ class StackSettings(FrameLimits):
         without demosaicing; resample where neither is given (`workbench.stack.drizzle`).
     scale_darks
         Scale the darks by the factor that the lights themselves ask for.
+    comet
+        Stack on a comet too: ``auto``, two positions ``X,Y`` or ``X,Y@LIGHT``, an ephemeris (`workbench.align.comet`).
     site
         Let the stack's header state where the telescope stood, as the lights' headers do.
     """
@@ -64,6 +67,7 @@ class StackSettings(FrameLimits):
     scale: float | None = None
     pixfrac: float | None = None
     scale_darks: bool = False
+    comet: str | tuple[str, ...] = ()
     site: bool = False
 
     def __post_init__(self) -> None:
@@ -80,6 +84,12 @@ class StackSettings(FrameLimits):
         wanted = (self.filter,) if isinstance(self.filter, str) else self.filter
         object.__setattr__(self, "filter", tuple(map(filter_name, wanted)))
         object.__setattr__(self, "reference", None if self.reference is None else str(self.reference))
+        comet = (self.comet,) if isinstance(self.comet, (str, Path)) else self.comet
+        object.__setattr__(self, "comet", tuple(map(str, comet)))
+        if self.comet:
+            check_comet(self.comet)
+            if self.drop is not None:
+                raise WorkbenchError("a stack on a comet cannot be drizzled; leave out scale and pixfrac, or comet")
         object.__setattr__(self, "exclude", (self.exclude,) if isinstance(self.exclude, str) else tuple(self.exclude))
 
     @property
@@ -95,6 +105,8 @@ class StackSettings(FrameLimits):
             )
         if self.drop is not None:
             raise WorkbenchError("a live stack cannot be drizzled; `workbench stack` takes scale and pixfrac")
+        if self.comet:
+            raise WorkbenchError("a live stack does not follow a comet; `workbench stack` takes comet")
 
 
 def left_out(
