@@ -308,7 +308,8 @@ def lights(folder: Path, sensor: Path | None, out: Path | None, quiet: bool) -> 
               " winsorized, linear-fit, esd, mad, percentile, mean or median.")  # fmt: skip
 @click.option("--low", type=float, help="Lower threshold of the rejection.")
 @click.option("--high", type=float, help="Upper threshold of the rejection.")
-@click.option("--transform", default="auto", help="auto, shift, similarity, affine, homography, quadratic or cubic.")
+@click.option("--transform", default="auto", show_default=True,
+              help="auto, shift, similarity, affine, homography, quadratic or cubic.")  # fmt: skip
 @click.option("--scale", type=float, help="Drizzle onto pixels so many times finer: 1, 1.5, 2 or 3.")
 @click.option("--pixfrac", type=float, help="Side of a drizzled sample in pixels; 0.8 by default.")
 @click.option("--scale-darks", is_flag=True, help="Scale the darks by the factor that the lights' hot pixels ask for.")

@@ -53,3 +53,10 @@ def test_a_folder_without_lights_says_so_before_a_job_starts(session, small_samp
         session.check_lights()
     session.use(*session.find(small_samples, tmp_path))
     session.check_lights()
+
+
+def test_stacks_on_a_comet_are_no_filters(session, tmp_path):
+    session.results = tmp_path
+    for name in ("stack_Ha.fits", "stack_Ha-comet.fits", "stack_Ha-comet-and-stars.fits", "stack_OIII.fits"):
+        (tmp_path / name).touch()
+    assert session.stack_filters == ("Ha", "OIII")

@@ -14,6 +14,7 @@ from ..core.sensor_file import open_sensor
 from ..core.settings import filter_name
 from ..ingest.catalogue import open_folder
 from ..ingest.folder import Folder
+from ..pipelines.stack_filters import comet_files
 from .jobs import FINISHED, Job, Runner
 
 
@@ -125,7 +126,8 @@ class Session(param.Parameterized):
     @property
     def stack_files(self) -> list[Path]:
         """The stack that there is, or those of several filters, whichever are newer."""
-        filters = sorted(self.stack_file.parent.glob(f"{self.stack_file.stem}_*.fits"))
+        found = sorted(self.stack_file.parent.glob(f"{self.stack_file.stem}_*.fits"))
+        filters = [path for path in found if path not in {other for one in found for other in comet_files(one)}]
         newest = max((path.stat().st_mtime_ns for path in filters), default=0)
         one = self.stack_file.is_file() and self.stack_file.stat().st_mtime_ns >= newest
         return [self.stack_file] if one else filters
