@@ -28,7 +28,7 @@ def solve(file: Path, **options: Any) -> None:
     """Match the stars of FILE (a frame, a stack, a linear picture) to a star catalogue, without a network.
 
     Prints centre, scale, direction of north, residuals, and how many false solutions as good chance
-    would show; above one in a million there is no solution. Fields of more than 8 degrees need no
+    would show; above one in a million it is refused. Fields of more than 8 degrees need no
     hint of where they are.
     """
     click.echo(repr(wb.solve(file, **options)))
@@ -51,7 +51,7 @@ def photometry(stack: Path, out: Path | None) -> None:
 @click.argument("folder", type=_PATH)
 @click.option("--star", required=True, metavar="X,Y|RA,DEC", help="Its place [px] on the reference light, which is the"
               " stack's grid; or 12h50m53s,+41d07m14s, or degrees: 192.72d,+41.12d.")  # fmt: skip
-@click.option("--out", type=_PATH, required=True, help="The CSV file to write; its chart is written beside it as PNG.")
+@click.option("--out", type=_PATH, required=True, help="The CSV file to write; its chart is written next to it as PNG.")
 @click.option("--channel", help="R, G or B of a mosaic; G by default.")
 @click.option("--reference", help="Path or name of the light that the place is on; by default the best.")
 @click.option("--filter", metavar="NAME", help="Use only the lights of this filter, e.g. V.")

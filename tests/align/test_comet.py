@@ -49,7 +49,7 @@ def test_an_ephemeris_is_read(lights, tmp_path):
     with pytest.raises(WorkbenchError, match="both count in UTC"):
         ephemeris_track(path, WCS(fits.Header(cards)), [lights])
     path.write_text("when,ra,dec\n2025-01-18T21:30,180,0\n")
-    with pytest.raises(WorkbenchError, match=r"c\.csv: is no ephemeris \(no column time\)"):
+    with pytest.raises(WorkbenchError, match=r"c\.csv: not an ephemeris \(no column time\)"):
         ephemeris_track(path, WCS(fits.Header(cards)), [lights])
 
 
@@ -58,8 +58,8 @@ def test_an_ephemeris_is_read(lights, tmp_path):
     [
         (("10,20",), "has 1 position: give two positions"),
         (("1,2", "3,4", "5,6"), "has 3 positions"),
-        (("10;20", "30,40"), "'10;20' is no position"),
-        (("nan,20", "30,40"), "'nan,20' is no position"),
+        (("10;20", "30,40"), "'10;20' is not a position"),
+        (("nan,20", "30,40"), "'nan,20' is not a position"),
         (("none.csv",), r"none\.csv: no such file"),
     ],
 )

@@ -109,7 +109,7 @@ def test_a_transit_has_its_depth_and_its_errors(transit, curve):
 def test_where_there_is_no_star_is_said(transit):
     with pytest.raises(WorkbenchError, match=r"no star at x 96\.0, y 96\.0 of the reference; the nearest is \d+ px"):
         wb.light_curve(transit.folder, "96,96", reference=FIRST, progress=False)
-    with pytest.raises(WorkbenchError, match="is no place of a star; give x,y in pixels"):
+    with pytest.raises(WorkbenchError, match="is not the place of a star; give x,y in pixels"):
         wb.light_curve(transit.folder, "96", reference=FIRST, progress=False)
     with pytest.raises(WorkbenchError, match="channel 'V' is none of these frames; they have R, G, B"):
         wb.light_curve(transit.folder, "96,96", channel="V", reference=FIRST, progress=False)

@@ -57,7 +57,7 @@ def is_ephemeris(wanted: Sequence[str]) -> bool:
 
 
 def check_comet(wanted: Sequence[str]) -> None:
-    """Refuse what is no way to follow a comet: ``auto``, two positions or an ephemeris that is there."""
+    """Refuse what does not name a way to follow a comet: ``auto``, two positions or an ephemeris that is there."""
     if tuple(wanted) == ("auto",):
         return
     if is_ephemeris(wanted):
@@ -78,7 +78,9 @@ def _split(text: str) -> tuple[float, float, str]:
     except ValueError:
         x = y = np.nan
     if not np.isfinite([x, y]).all():
-        raise WorkbenchError(f"--comet {text!r} is no position X,Y or X,Y@LIGHT, such as 812,430@light_001; {_ADVICE}")
+        raise WorkbenchError(
+            f"--comet {text!r} is not a position X,Y or X,Y@LIGHT, such as 812,430@light_001; {_ADVICE}"
+        )
     return x, y, name
 
 
@@ -196,7 +198,7 @@ def ephemeris_track(path: Path, wcs: WCS, lights: Sequence[TimedLights]) -> Come
         ra, dec = (np.array([degrees(value, unit) for value in table[name]]) for name, unit in units)
     except (OSError, ValueError) as problem:
         raise WorkbenchError(
-            f"{path}: is no ephemeris ({problem}); it needs the columns time (UTC, 2025-01-18T20:00), RA and Dec "
+            f"{path}: not an ephemeris ({problem}); it needs the columns time (UTC, 2025-01-18T20:00), RA and Dec "
             "(J2000, degrees or 12h50m53s and +41d07m14s)"
         ) from problem
     order = np.argsort(times)

@@ -47,7 +47,7 @@ def photometry(stack: str | Path | xr.Dataset, out: str | Path | None = None) ->
     Raises
     ------
     WorkbenchError
-        If it is no linear stack, has no variance, or no stars are found.
+        If it is not a linear stack, has no variance, or no stars are found.
 
     Examples
     --------

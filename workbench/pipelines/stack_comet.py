@@ -222,7 +222,7 @@ def _cards(follow: Follow) -> dict[str, tuple[Any, str]]:
 def _parted(layout: Layout, block: int) -> tuple[np.ndarray, np.ndarray]:
     """The background in blocks of so many pixels, less its median, and the light above it, (channel, y, x).
 
-    Both are 0 where there is no value.
+    Both are 0 where values are missing.
     """
     ground, light = (np.zeros(layout.shape, np.float32) for _ in range(2))
     for channel, out in enumerate(light):

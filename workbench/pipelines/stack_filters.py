@@ -102,7 +102,7 @@ def stack_files(lights: LightList, out: Path) -> dict[str, Path]:
 
 
 def comet_files(out: Path) -> tuple[Path, Path]:
-    """Return the files of the stack on a comet and of the composed one, beside that of the stars."""
+    """Return the files of the stack on a comet and of the composed one, next to that of the stars."""
     return out.with_name(f"{out.stem}-comet{out.suffix}"), out.with_name(f"{out.stem}-comet-and-stars{out.suffix}")
 
 

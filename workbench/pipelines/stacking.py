@@ -128,7 +128,7 @@ def stack_folder(
 
     Lights of several filters give a stack for each, ``stack_Ha.fits`` for ``stack.fits`` and so on, all on one pixel
     grid; transparency, quality and the exposure that all is scaled to are each filter's own.  With a `comet` there are
-    ``stack-comet.fits`` and ``stack-comet-and-stars.fits`` beside it.
+    ``stack-comet.fits`` and ``stack-comet-and-stars.fits`` next to it.
 
     Parameters
     ----------

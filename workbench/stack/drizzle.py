@@ -54,7 +54,7 @@ def drop_of(scale: float | None, pixfrac: float | None, method: str) -> Drop | N
     Raises
     ------
     WorkbenchError
-        If a number is out of range, or the method is the median, which is no weighted mean.
+        If a number is out of range, or the method is the median, not a weighted mean.
 
     Examples
     --------
