@@ -236,8 +236,10 @@ AMONG_FRAMES = {
     "lights": "{night} --out {night}/lights/lights.csv",
     "stack": "{night} --out {night}/lights/stack.fits",
     "watch": "{night} --out {night}/lights",
+    "lightcurve": "{night} --star 40,40 --out {night}/lights/curve.csv",
 }
-OF_ONE_FILE = {"predict-dark", "finish", "solve"}  # written where the user names it, next to the file that is read
+# written where the user names it, next to the file that is read
+OF_ONE_FILE = {"predict-dark", "finish", "solve", "photometry"}
 
 
 def test_every_command_with_an_output_is_known_here():
