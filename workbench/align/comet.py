@@ -119,7 +119,7 @@ def comet_track(wanted: Sequence[str], lights: Sequence[TimedLights]) -> CometTr
     if tuple(wanted) == ("auto",):
         return _found_track(lights)
     check_comet(wanted)
-    taken = _taken(lights)
+    taken = times_taken(lights)
     ends = taken.min(), taken.max()
     places = [_position(text, end, lights) for text, end in zip(wanted, ends, strict=True)]
     (start, x0, y0), (end, x1, y1) = sorted(places)
@@ -131,8 +131,8 @@ def comet_track(wanted: Sequence[str], lights: Sequence[TimedLights]) -> CometTr
     return CometTrack(np.array([start, end]), np.array([x0, x1]), np.array([y0, y1]))
 
 
-def _taken(lights: Sequence[TimedLights]) -> np.ndarray:
-    """When all lights that are used were taken."""
+def times_taken(lights: Sequence[TimedLights]) -> np.ndarray:
+    """Return when all lights that are used were taken."""
     return np.concatenate([one.times[list(one.registration.used)] for one in lights])
 
 
@@ -205,7 +205,7 @@ def ephemeris_track(path: Path, wcs: WCS, lights: Sequence[TimedLights]) -> Come
     times, ra, dec = times[order], ra[order], dec[order]
     if len(times) < 2 or (np.diff(times) <= np.timedelta64(0)).any():
         raise WorkbenchError(f"{path}: an ephemeris needs two rows or more, each of another time")
-    taken = _taken(lights)
+    taken = times_taken(lights)
     if taken.min() < times[0] or taken.max() > times[-1]:
         raise WorkbenchError(
             f"{path}: the ephemeris is of {times[0]} to {times[-1]}, the lights are of {taken.min()} to {taken.max()}; "

@@ -127,7 +127,8 @@ class Session(param.Parameterized):
     def stack_files(self) -> list[Path]:
         """The stack that there is, or those of several filters, whichever are newer."""
         found = sorted(self.stack_file.parent.glob(f"{self.stack_file.stem}_*.fits"))
-        filters = [path for path in found if path not in {other for one in found for other in comet_files(one)}]
+        of_comets = {other for path in found for other in comet_files(path)}
+        filters = [path for path in found if path not in of_comets]
         newest = max((path.stat().st_mtime_ns for path in filters), default=0)
         one = self.stack_file.is_file() and self.stack_file.stat().st_mtime_ns >= newest
         return [self.stack_file] if one else filters

@@ -121,7 +121,11 @@ def _place(star: str | tuple[float, float]) -> tuple[float, float] | None:
             return float(parts[0]), float(parts[1])
     except ValueError:
         return None
-    raise WorkbenchError(f"{star!r} is not the place of a star; give x,y in pixels, or RA,Dec: 12h50m53s,+41d07m14s")
+    raise WorkbenchError(_no_place(star))
+
+
+def _no_place(star: str | tuple[float, float]) -> str:
+    return f"{star!r} is not the place of a star; give x,y in pixels, or RA,Dec: 12h50m53s,+41d07m14s"
 
 
 def _on_reference(star: str, registration: Registration, path: Path, hints: dict[str, Any]) -> tuple[float, float]:
@@ -130,9 +134,7 @@ def _on_reference(star: str, registration: Registration, path: Path, hints: dict
     try:
         sky = Angle(ra.strip(), unit="hourangle").deg, Angle(dec.strip(), unit="deg").deg
     except ValueError:
-        raise WorkbenchError(
-            f"{star!r} is not the place of a star; give x,y in pixels, or RA,Dec: 12h50m53s,+41d07m14s"
-        ) from None
+        raise WorkbenchError(_no_place(star)) from None
     stars = _stars_of(registration, registration.reference)
     given = hints if "target" in hints else hints | {"ra": sky[0], "dec": sky[1]}
     solution = solve_stars(stars, registration.frame_shape, hints_of(known_of(path), **given))

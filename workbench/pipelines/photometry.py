@@ -1,4 +1,4 @@
-"""A stack in, a table of its stars' brightness out; a folder of lights in, the light curve of one star out."""
+"""A stack in, a table of its stars' brightness out."""
 
 from __future__ import annotations
 

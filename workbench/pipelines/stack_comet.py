@@ -20,7 +20,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from scipy import ndimage
 
-from ..align.comet import CometTrack, TimedLights, comet_track, ephemeris_track, is_ephemeris, on_comet
+from ..align.comet import CometTrack, TimedLights, comet_track, ephemeris_track, is_ephemeris, on_comet, times_taken
 from ..align.hints import hints_of, known_of, solve_stars
 from ..align.registration import Registration
 from ..align.sky import NoSolutionError
@@ -94,7 +94,7 @@ def comet_stacks(stacks: Sequence[Planned], settings: StackSettings, client: Any
             f"the comet is at ({home[0]:.0f}, {home[1]:.0f}) when {names[at]} was taken, outside the stack of "
             f"{width} x {height} pixels; check the positions and the lights' times, or take --framing all"
         )
-    taken = np.concatenate([one.times[list(one.registration.used)] for one in lights])
+    taken = times_taken(lights)
     way = float(np.hypot(*np.diff(track.at(np.array([taken.min(), taken.max()])), axis=0)[0]))
     fwhm = float(np.nanmedian(registration.quality["fwhm"]))
     if way < _WIDTHS * fwhm:
