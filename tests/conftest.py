@@ -124,3 +124,11 @@ def night_trial(night):
     from workbench.stack import rejection_trial
 
     return rejection_trial(night.lights, night.registration, window=(160, 240))
+
+
+@pytest.fixture(scope="session")
+def fair_night_trial(night):
+    """The sample night's methods of rejection at equal false alarms."""
+    from workbench.pipelines import fair_trial
+
+    return fair_trial(night.lights, night.registration)

@@ -5,7 +5,6 @@ What is simulated here says so in the name of its camera.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,10 @@ from workbench.charts import theme
 from workbench.charts.lights import METHOD_NAMES, VERDICTS
 from workbench.core.errors import WorkbenchError
 from workbench.ingest.reader import read_frame, read_metadata
+from workbench.pipelines.calibration import fair_trial
 from workbench.pipelines.finishing import solve
 from workbench.simulate.firmware import cube_of
 from workbench.simulate.sensor import d7000, expose
-from workbench.stack.trial import rejection_trial
 from workbench.stars.background import half_green
 from workbench.stars.objects import names_on
 
@@ -180,10 +179,6 @@ def model_residuals(kind: str, distortion: float = 0.01) -> hv.Layout:
     return charts.alignment_residuals(everything.assign(used=("star", np.ones(len(reference), bool))))
 
 
-_THRESHOLDS = (1.5, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 12.0)  # [σ]
-_PRICE = 1e-3  # of the sound samples: what every method may throw out where they are compared
-
-
 class RejectionTrials:
     """Rejection trials on some lights with any number of their frames; each is worked out once.
 
@@ -198,7 +193,7 @@ class RejectionTrials:
 
     def __init__(self, lights: xr.Dataset, registration: Registration) -> None:
         self.lights, self.registration = lights, registration
-        self._known: dict[int, tuple[xr.Dataset, xr.Dataset]] = {}
+        self._known: dict[int, xr.Dataset] = {}
 
     @property
     def counts(self) -> list[int]:
@@ -206,33 +201,29 @@ class RejectionTrials:
         total = len(self.registration.used)
         return sorted({count for count in (3, 5, 8, 12, 20, 40) if count < total} | {total})
 
-    def of(self, frames: int) -> tuple[xr.Dataset, xr.Dataset]:
-        """Return the trials with so many frames: at the usual thresholds, and at those of equal false alarms."""
+    def of(self, frames: int) -> xr.Dataset:
+        """Return the trial with so many frames (see `fair_trial`)."""
         if frames not in self._known:
-            usual = rejection_trial(self.lights, self.registration, frames=frames, thresholds=_THRESHOLDS)
-            own = {name: _threshold(usual.sel(rejection=name)) for name in usual["rejection"].values.astype(str)}
-            self._known[frames] = (
-                usual, rejection_trial(self.lights, self.registration, frames=frames, thresholds=_THRESHOLDS, own=own),
-            )  # fmt: skip
+            self._known[frames] = fair_trial(self.lights, self.registration, frames=frames, window=_SHAPE)
         return self._known[frames]
 
     def chart(self, frames: int) -> hv.Layout:
         """Chart the trial with so many frames, at equal false alarms."""
-        return charts.rejection(self.of(frames)[1])
+        return charts.rejection(self.of(frames))
 
     def table(self, frames: int) -> pd.DataFrame:
         """Tabulate what each method finds of the planted samples of 5 σ and more, and what that costs."""
-        usual, equal = self.of(frames)
+        trial = self.of(frames)
         rows = {}
-        for name in usual["rejection"].values.astype(str):
-            first, second = usual.sel(rejection=name), equal.sel(rejection=name)
+        for name in trial["rejection"].values.astype(str):
+            one = trial.sel(rejection=name)
             rows[METHOD_NAMES.get(name, name)] = {
-                "usual threshold": f"{float(first['default_threshold']):g} σ",
-                "found": _percent(first["default_found"]),
-                "sound samples lost": _percent(first["default_false_alarms"]),
-                "threshold for 1 lost in 1,000": f"{float(second['default_threshold']):.1f} σ",
-                "found there": _percent(second["default_found"]),
-                "left of the trail": _percent(second["left"]),
+                "usual threshold": f"{float(one['usual_threshold']):g} σ",
+                "found": _percent(one["usual_found"]),
+                "sound samples lost": _percent(one["usual_false_alarms"]),
+                "threshold for 1 lost in 1,000": f"{float(one['default_threshold']):.1f} σ",
+                "found there": _percent(one["default_found"]),
+                "left of the trail": _percent(one["left"]),
             }
         return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -240,12 +231,6 @@ class RejectionTrials:
 def _percent(share: Any) -> str:
     percent = 100 * float(share)
     return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"
-
-
-def _threshold(one: xr.Dataset) -> float:
-    """Return the threshold of a method at which it throws out `_PRICE` of the sound samples, else the nearest tried."""
-    alarms = np.log(np.maximum(one["false_alarms"].values, 1e-6))
-    return float(np.interp(-math.log(_PRICE), -alarms, one["threshold"].values))
 
 
 def master_noise(found: xr.Dataset, *, light: float | None = None) -> hv.Layout:

@@ -39,13 +39,13 @@ def card(frames):
 
 
 @pytest.fixture(scope="session")
-def lights(night, night_trial):
+def lights(night, fair_night_trial):
     """The lights of the full samples, examined."""
     examined = Lights(
         audit=calibrate.audit_flat(night.masters.masters[0].flat, night.lights.isel(frame=[0, 1]), progress=False),
         registration=night.registration,
         growth=stack.noise_against_frames(night.aligned, counts=(1, 8)),
-        trial=night_trial,
+        trial=fair_night_trial,
         pair=stack.before_after(night.aligned, piece=(120, 180)),
         flattened=flat_pair(night.lights, night.masters.masters[0].flat),
         together=alignment_pair(night.lights, night.aligned),

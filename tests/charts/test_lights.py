@@ -86,7 +86,7 @@ def test_noise_against_frames_has_its_law_and_errors(lights):
         np.testing.assert_allclose(snr / np.sqrt(count), snr[0])
 
 
-def test_rejection_shows_each_method_and_its_default(lights):
+def test_rejection_shows_each_method_where_all_cost_the_same(lights):
     trial = lights.lights.trial
     found, cost, pictures = charts.rejection(trial)
     for method in trial.rejection.values.astype(str):

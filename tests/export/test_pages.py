@@ -125,6 +125,50 @@ def test_a_picture_has_the_same_pixels_where_the_page_is_dark(browser, tmp_path)
         page.context.close()
 
 
+# of every figure with pictures: what is left when all but the pictures is hidden, as a checksum of the pixels drawn
+PICTURES = """async () => {
+  const models = Bokeh.documents.flatMap(doc => doc.roots()).flatMap(root => [...root.references()]);
+  const figures = [...new Set(models.filter(model => model.type === 'Figure'))]
+    .filter(model => model.renderers.some(one => /^Image/.test(one.glyph?.type)));
+  for (const model of figures) {
+    for (const one of model.renderers) one.visible = /^Image/.test(one.glyph?.type);
+    for (const one of [...model.center, ...model.left, ...model.right]) one.visible = false;
+    model.background_fill_color = '#808080';  // where a picture has no data
+  }
+  await new Promise(drawn => setTimeout(drawn, 500));
+  return figures.map(model => {
+    const view = Bokeh.index.find_one(model), {canvas, pixel_ratio} = view.export('png');
+    const {left, top, width, height} = view.frame.bbox;  // its rim belongs to the axes
+    const box = [left + 3, top + 3, width - 6, height - 6].map(side => Math.round(side * (pixel_ratio ?? 1)));
+    const bytes = canvas.getContext('2d').getImageData(...box).data;
+    let sum = 2166136261;
+    const levels = new Set();
+    for (const [at, byte] of bytes.entries()) {
+      sum = Math.imul(sum ^ byte, 16777619) >>> 0;
+      if (at % 4 === 0) levels.add(byte);
+    }
+    return {title: model.title?.text ?? '', size: `${box[2]} x ${box[3]}`, levels: levels.size, sum};
+  });
+}"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("vignette", 1), ("dark-subtraction", 2), ("background-before-after", 3), ("stretch", 2), ("finished-steps", 3)],
+)
+def test_the_pictures_of_a_chart_have_the_same_pixels_where_the_page_is_dark(folder, browser, name, count):
+    seen = {}
+    for scheme in ("light", "dark"):
+        page, _ = open_file(browser, folder / f"{name}.html", scheme=scheme)
+        draw_all(page)
+        seen[scheme] = page.evaluate(PICTURES)
+        page.context.close()
+    assert len(seen["light"]) >= count
+    assert all(one["levels"] > 10 for one in seen["light"]), "a picture is not drawn"
+    assert seen["dark"] == seen["light"]
+
+
 @pytest.mark.browser
 def test_snippets_live_in_a_blog_of_its_own_colours(folder, browser):
     """Two in one page, which stays light for a reader who prefers dark; the library is fetched once."""

@@ -33,6 +33,17 @@ def test_lights_give_every_piece(samples):
     assert found.audit.attrs["verdict"] != "fails"
 
 
+def test_methods_of_rejection_are_compared_where_they_cost_the_same(fair_night_trial):
+    # eight samples cannot reach 3 or 5 σ of their own: at the usual thresholds these methods find nothing
+    assert (fair_night_trial.usual_found.sel(rejection=["sigma", "linear-fit"]) < 0.01).all()
+    alarms = fair_night_trial.default_false_alarms
+    assert (alarms > 3e-4).all()
+    assert (alarms < 3e-3).all()
+    # compared fairly, all find something, and the noise model most
+    assert (fair_night_trial.default_found > 0.03).all()
+    assert fair_night_trial.default_found.idxmax("rejection").item() == "noise"
+
+
 def test_few_lights_without_flats_give_what_they_can(samples):
     few = examine_lights(some_of(samples, 2, flats=False), progress=False)
     assert few.audit is None

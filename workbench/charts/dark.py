@@ -226,12 +226,14 @@ def _around(temperature: np.ndarray, count: int) -> np.ndarray:
 def _dark_current_vs_temperature_caption(result: Any) -> Caption:
     law = result.dark_law
     temperatures = np.unique(result.dark_current["temperature"].values)
+    bent = "Arrhenius' law fits these darks better: the colder, the fewer degrees double. "
+    better = bent if law.attrs.get("law") == "arrhenius" else ""
     return Caption(
         f"Mean dark current against sensor temperature, {temperatures[np.isfinite(temperatures)].size} temperatures; "
         f"bars: 1σ. It doubles every {quantity(law, 'doubling_temperature', 'K')}: "
         f"{quantity(law, 'dark_current_reference')} e⁻/s/pixel at "
         f"{temperature_text(round(float(law['reference_temperature']), 1))}. Shaded: where the law lies with 68 % "
-        f"confidence. {source(result)}",
+        f"confidence. {better}{source(result)}",
         "Dark current on a logarithmic axis rises along a straight line with temperature.",
     )
 

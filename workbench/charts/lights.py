@@ -312,7 +312,7 @@ def _snr_vs_frames_caption(result: Any) -> Caption:
 def rejection(trial: xr.Dataset) -> hv.Layout:
     """Chart a planted satellite in stacks by several methods, how many of the planted samples each finds, and its cost.
 
-    `trial` comes from `stack.rejection_trial`.
+    `trial` comes from `pipelines.fair_trial`: each method is shown at the threshold that costs as much as the others'.
     """
     found, cost = [], []
     least = 3e-3  # [%]: a logarithmic axis has no place for none
@@ -358,17 +358,22 @@ def _methods_side_by_side(trial: xr.Dataset) -> hv.Overlay:
 @caption(rejection)
 def _rejection_caption(result: Any) -> Caption:
     trial = result.lights.trial
-    rates = []
+    rates, unable = [], []
     for name in trial["rejection"].values.astype(str):
-        found, lost = (100 * float(trial[f"default_{what}"].sel(rejection=name)) for what in ("found", "false_alarms"))
-        rates.append(f"{METHOD_NAMES.get(name, name)} {found:.0f} % ({lost:.2g} %)")
+        one, words = trial.sel(rejection=name), METHOD_NAMES.get(name, name)
+        rates.append(f"{words} {100 * float(one['default_found']):.0f} % (at {float(one['default_threshold']):.1f} σ)")
+        if float(one["usual_found"]) < 0.01:
+            unable.append(f"{float(one['usual_threshold']):g} σ of {words}")
+    never = f"Of {trial.attrs['frames']} samples none can reach the usual {listing(unable)}. " if unable else ""
     left = 100 * float(trial["left"].sel(rejection="noise"))
     return Caption(
         f"A satellite that brightens along its path and {trial.attrs['rays']} cosmic rays, simulated, planted into one "
-        f"of {trial.attrs['frames']} lights. Left: the share of planted samples found with the default thresholds. "
-        "Middle: the share found of those of 5 σ and more, against good samples rejected, along thresholds of 2 to "
-        f"6 σ; marks: the defaults. Found (good samples rejected): {listing(rates)}. The noise model leaves {left:.1f} "
-        f"% of the trail. {source(result)}",
+        f"of {trial.attrs['frames']} lights. Each method at the threshold at which it rejects some "
+        f"{1000 * trial.attrs['price']:.2g} good samples in 1,000: left, the share of planted samples found, by "
+        "strength. Middle: the share found of those of 5 σ and more, against good samples rejected, along thresholds "
+        f"of {float(trial['threshold'].min()):g} to {float(trial['threshold'].max()):g} σ; marks: where they are "
+        f"compared. Found there: {listing(rates)}. {never}The noise model leaves {left:.1f} % of the trail. "
+        f"{source(result)}",
         "Left and middle: curves in which the noise model finds most and rejects fewest good samples. Right: four "
-        "stacks; the satellite shows in the mean and after sigma clipping, faintly or not at all after the others.",
+        "stacks; the satellite shows in the mean, and faintly or not at all after rejection.",
     )

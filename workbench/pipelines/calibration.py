@@ -43,6 +43,8 @@ MOST_LIGHTS = 16  # looked at; more only take longer
 WINDOW = (1024, 1536)  # rows and columns about the middle that are aligned and stacked
 PIECE = (200, 300)  # rows and columns shown
 TRIED = (192, 384)  # rows and columns in which rejection is tried
+PRICE = 1e-3  # of the good samples: what every method may reject where they are compared
+_THRESHOLDS = (1.5, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 12.0)  # [σ]
 _AUDITED = 4  # lights whose background shows what a flat leaves
 
 
@@ -59,7 +61,7 @@ class Lights:
     growth
         `stack.noise_against_frames`.
     trial
-        `stack.rejection_trial`.
+        `fair_trial`.
     pair
         ``light`` and ``stack`` (y, x) [e-]: a piece of sky before and after stacking.
     flattened, together, finished
@@ -127,9 +129,43 @@ def _examine(frames: Folder, sensor: xr.Dataset | None, progress: bool) -> Light
         found["growth"] = noise_against_frames(put)
         found["pair"] = before_after(put, piece=PIECE)
         found["together"] = alignment_pair(cut, put)
-        found["trial"] = rejection_trial(cut, registration, window=TRIED, thresholds=(2.0, 2.5, 3.0, 4.0, 6.0))
+        found["trial"] = fair_trial(cut, registration)
         found["finished"] = finished_steps(put)
     return Lights(**found, warnings=list(dict.fromkeys(warnings)))
+
+
+def fair_trial(lights: xr.Dataset, registration: Registration, *, frames: int | None = None,
+               window: tuple[int, int] = TRIED) -> xr.Dataset:  # fmt: skip
+    """Try every method of rejection at the threshold at which it rejects `PRICE` of the good samples.
+
+    At one threshold for all, or at the usual ones, methods that take σ from the samples reject far too much or, of few
+    samples, nothing; at equal false alarms they can be compared.
+
+    Parameters
+    ----------
+    lights, registration, frames, window
+        As those of `stack.rejection_trial`.
+
+    Returns
+    -------
+    What `stack.rejection_trial` gives, its own thresholds being those of equal false alarms (attribute ``price``), and
+    over ``rejection`` what the methods do at their usual ones: ``usual_threshold`` [σ], ``usual_found`` and
+    ``usual_false_alarms`` (shares).
+
+    Raises
+    ------
+    WorkbenchError
+        If there are fewer than three frames.
+    """
+    usual = rejection_trial(lights, registration, frames=frames, window=window, thresholds=_THRESHOLDS)
+    own = {}
+    for name in usual["rejection"].values.astype(str):
+        alarms = np.log(np.maximum(usual["false_alarms"].sel(rejection=name).values, 1e-6))
+        own[name] = float(np.interp(-math.log(PRICE), -alarms, _THRESHOLDS))  # else the nearest that was tried
+    fair = rejection_trial(lights, registration, frames=frames, window=window, thresholds=(), own=own)
+    at_usual = {f"default_{name}": f"usual_{name}" for name in ("threshold", "found", "false_alarms")}
+    along = usual[["found", "false_alarms", *at_usual]].rename(at_usual)
+    return fair.drop_dims("threshold").merge(along).assign_attrs(fair.attrs, price=PRICE)
 
 
 @contextlib.contextmanager
