@@ -46,7 +46,7 @@ def test_figures_come_before_the_tables_and_words_stand_for_keys(page):
     assert text.index('id="iso-to-gain"') < text.index(">At each ISO") < text.index("<h2>More figures")
     assert "faintest detectable signal" in text
     assert not re.search(r"<td>-?[0-9.]+e[+-][0-9]+</td>", text)
-    assert not re.search(r"<td>(u_|DR_|SNR_|LE_|sigma_)", text)
+    assert not re.search(r"<td>(u_|DR_|SNR_|LE_|sigma_|highpass)", text)
 
 
 def test_simulated_frames_are_said_to_be(page):
@@ -108,6 +108,20 @@ def test_what_thin_data_do_not_give_is_named_with_what_to_shoot(small_samples, t
     assert re.search(r"Not measured: [^<]*From ISO to gain[^<]*Shoot two equal flats", text)
     assert "?." not in "".join(re.findall(r"<li>(.*?)</li>", text))
     assert "<td>Is the black level kept?</td>" in text
+
+
+@pytest.mark.browser
+def test_on_a4_two_pages_with_figures_one_can_read_come_before_the_tables(page, require):
+    millimetre = 96 / 25.4  # [CSS px]
+    with chromium(require("chromium")) as browser:
+        view = browser.new_page(viewport={"width": round(182 * millimetre), "height": round(269 * millimetre)})
+        view.emulate_media(media="print")
+        view.goto(page.as_uri())
+        figures = [one.bounding_box() for one in view.locator("figure").all()]
+        tables = view.locator("h2.tables").bounding_box()["y"]
+    assert min(one["width"] for one in figures) > 130 * millimetre
+    before = [one for one in figures if one["y"] < tables]
+    assert tables + max(one["height"] for one in before) < 2 * 269 * millimetre  # one may go over to the next page
 
 
 @pytest.mark.browser

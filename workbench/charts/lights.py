@@ -323,10 +323,11 @@ def rejection(trial: xr.Dataset) -> hv.Layout:
         strength, values = one["strength"].values, 100 * one["completeness"].values
         error = 100 * one["completeness_error"].values
         found.append(theme.points(strength, values, error, dims=(STRENGTH, FOUND), size=7, joined=1.2, **look))
-        alarms, values = np.maximum(100 * one["false_alarms"].values, least), 100 * one["found"].values
-        cost.append(theme.line(alarms, values, dims=(ALARMS, FOUND), colour=colour, width=1.4))
-        default = [max(100 * float(one["default_false_alarms"]), least)], [100 * float(one["default_found"])]
-        cost.append(theme.points(*default, dims=(ALARMS, FOUND), size=11, **look))
+        along = [np.append(100 * one[name], 100 * one[f"default_{name}"]) for name in ("false_alarms", "found")]
+        alarms, values = np.maximum(along[0], least), along[1]
+        order = np.argsort(alarms, kind="stable")
+        cost.append(theme.line(alarms[order], values[order], dims=(ALARMS, FOUND), colour=colour, width=1.4))
+        cost.append(theme.points(alarms[-1:], values[-1:], dims=(ALARMS, FOUND), size=11, **look))
     common = {"log": "x", "ylim": (-4, 106)}
     left = theme.panel(found, title="Found, by strength", xlim=(1, 36), legend=None, **common)
     price = {"title": "Found, and the price", "xlim": (least / 1.5, 90), "legend": "bottom_right"}
@@ -368,8 +369,8 @@ def _rejection_caption(result: Any) -> Caption:
     left = 100 * float(trial["left"].sel(rejection="noise"))
     return Caption(
         f"A satellite that brightens along its path and {trial.attrs['rays']} cosmic rays, simulated, planted into one "
-        f"of {trial.attrs['frames']} lights. Each method at the threshold at which it rejects some "
-        f"{1000 * trial.attrs['price']:.2g} good samples in 1,000: left, the share of planted samples found, by "
+        f"of {trial.attrs['frames']} lights. Each method at the threshold at which it rejects about one "
+        f"good sample in {1 / trial.attrs['price']:,.0f}: left, the share of planted samples found, by "
         "strength. Middle: the share found of those of 5 σ and more, against good samples rejected, along thresholds "
         f"of {float(trial['threshold'].min()):g} to {float(trial['threshold'].max()):g} σ; marks: where they are "
         f"compared. Found there: {listing(rates)}. {never}The noise model leaves {left:.1f} % of the trail. "

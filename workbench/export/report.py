@@ -49,8 +49,7 @@ _DARKS = {
     "dark_current_median": "median pixel",
     "saturated_pixels": "saturated pixels",
 }
-_FIRST = ("iso-to-gain", "read-noise-vs-iso", "dynamic-range", "linearity", "dark-current-vs-time",
-          "dark-current-vs-temperature", "uniformity", "defects")  # figures of the first two pages  # fmt: skip
+_FIRST = ("iso-to-gain", "read-noise-vs-iso", "dark-current-vs-temperature")  # figures of the first two pages
 _EMVA = {
     "K": "system gain K: ADU for each electron", "sigma_d": "read noise σ_d", "u_e_min": "faintest detectable signal",
     "u_e_sat": "saturation", "u_I_mean": "dark current, from means", "u_I_var": "dark current, from variances",
@@ -58,6 +57,7 @@ _EMVA = {
     "DR_dB": "dynamic range", "LE_min": "linearity error, lowest", "LE_max": "linearity error, highest",
     "PRNU1288_highpass": "PRNU, high-passed",
 }  # fmt: skip
+_FILTERS = {"none": "no", "highpass": "yes"}
 _LINES = {"": "", "_row": ", rows", "_col": ", columns", "_pixel": ", pixels"}
 _EMVA |= {f"{name}1288{part}": name + words for name in ("DSNU", "PRNU") for part, words in _LINES.items()}
 _COLOURS = 256  # of a chart's palette; its PNG is half as large and looks the same
@@ -243,7 +243,7 @@ def _uniformity_table(blocks: dict[str, Any]) -> Iterator[tuple[str, pd.DataFram
                 for part in ("row", "column", "pixel")
             ]
             value = value_text(block["value"], block["error"], unit_text(block["unit"]))
-            rows.append([title, _place(block), value, *parts, str(block.get("filter", "–"))])
+            rows.append([title, _place(block), value, *parts, _FILTERS.get(block.get("filter"), "–")])
     if rows:
         head = ["", "where", "in all", "rows", "columns", "pixels", "high-pass"]
         yield "Uniformity", pd.DataFrame(rows, columns=head)
