@@ -16,11 +16,9 @@ from workbench.align.transform import Transform
 from workbench.app import viewer
 from workbench.ingest.reader import read_frame
 from workbench.pipelines.stacking import stack_folder
-from workbench.simulate.mosaic import TRANSPARENCY, write_mosaic
-from workbench.simulate.sky import make_sky
+from workbench.simulate.mosaic import EACH, SHAPE, STEP, TRANSPARENCY, mosaic_sky, write_mosaic
 from workbench.stack.fits_out import open_stack
 
-_SHAPE, _STEP, _EACH = (240, 300), 245, 4  # of a frame [px]; from panel to panel [px]; lights of a panel
 _UNIT = "e⁻"
 
 
@@ -36,14 +34,13 @@ class Mosaic(NamedTuple):
 @cache
 def stack_mosaic() -> Mosaic:
     """Simulate three panels of a mosaic, of four lights each, and stack them as ``--framing all`` does."""
-    sky = make_sky((240, 900), stars=600, faintest=30.0, brightest=600.0, seed=6)
     with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside)
-        write_mosaic(folder / "night", sky, _SHAPE, step=_STEP, each=_EACH)
+        write_mosaic(folder / "night", mosaic_sky(), SHAPE, step=STEP, each=EACH)
         out = folder / "mosaic.fits"
         done = stack_folder(folder / "night", out, reference="light_00", framing="all", progress=False)
         stack = open_stack(done.path).load()
-        first = done.frames.iloc[::_EACH]
+        first = done.frames.iloc[::EACH]
         pasted = np.full(stack["signal"].shape[1:], np.nan)
         corner = stack["signal"].x.values[0], stack["signal"].y.values[0]
         for name, transform in zip(first["file"], first["transform"], strict=True):

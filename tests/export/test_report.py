@@ -157,11 +157,15 @@ def test_the_report_of_a_camera_without_iso_speaks_of_gain_settings(result, tmp_
 
 
 def test_a_solved_stack_adds_how_deep_it_reaches(tmp_path):
-    write_picture(camera(1), tmp_path / "stack.fits")
+    panel = "panel 2 (4 lights, the first b.fits)"
+    picture = camera(1)
+    picture.attrs["history"] = [f"{panel}: scale 1.250 ± 0.010, background to ± 0.3, 0.4, 0.3 e⁻ (R, G, B)"]
+    write_picture(picture, tmp_path / "stack.fits")
     cards = {title: (value, where) for title, value, where in _sky_cards(tmp_path / "stack.fits")}
     value, error = (float(part) for part in cards["zero point"][0].removesuffix(" mag").split(" ± "))
     assert abs(value - ZERO[1]) < 3 * error
-    assert set(cards) == {"zero point", "limiting magnitude", "sky brightness"}
+    assert set(cards) == {"zero point", "limiting magnitude", "sky brightness", panel}
+    assert cards[panel][0].startswith("scale 1.250 ± 0.010")
     assert all("stack.fits" in where for _, where in cards.values())
     write_picture(make_picture(np.ones((1, 64, 64))), tmp_path / "plain.fits")
     with pytest.raises(WorkbenchError, match=r"plain.fits: .* no plate solution; solve its stack first"):

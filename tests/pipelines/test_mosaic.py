@@ -6,21 +6,21 @@ import json
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.wcs import WCS
 
 from workbench.align import Transform
 from workbench.finish.photometry import photometry
-from workbench.pipelines.finishing import open_linear
+from workbench.pipelines.finishing import open_linear, solve
 from workbench.pipelines.stacking import stack_folder
-from workbench.simulate import make_sky, picture
-from workbench.simulate.mosaic import TRANSPARENCY, write_mosaic
+from workbench.simulate import picture
+from workbench.simulate.field import colours
+from workbench.simulate.mosaic import EACH, SHAPE, STEP, TRANSPARENCY, mosaic_sky, write_mosaic
 from workbench.simulate.sky import View
 from workbench.stack.fits_out import open_stack
+from workbench.stars import catalogue_stars
 
-SHAPE = (240, 300)
-STEP = 245  # [px] from panel to panel: they overlap by 18 %
-EACH = 4
 FWHM = 3.0  # [px]
-SKY = make_sky((240, 900), stars=600, faintest=30.0, brightest=600.0, seed=6)
+SKY = mosaic_sky()
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,20 @@ def test_all_panels_are_in_and_lie_where_they_belong(scene, done):
         u, v, _ = at_origin(scene[1], done.path) @ sky
         off = np.hypot(*np.subtract(transform.apply(u, v), (x.ravel(), y.ravel())))
         assert off.max() < 0.35
+
+
+def test_every_panel_is_reported_with_the_errors_of_its_seams(done):
+    lines = [line for line in done.plan if line.startswith("panel ")]
+    history = open_stack(done.path).attrs["history"]
+    for number, line in enumerate(lines):
+        scale, error = (float(done.frames[name][number * EACH]) for name in ("scale", "scale_error"))
+        assert line.startswith(f"panel {number + 1} (4 lights, the first light/light_{number * EACH:02d}.fits): scale ")
+        if number:
+            assert line.partition("scale ")[2].startswith(f"{scale:.3f}"[:4])
+            assert f"± {error:.4f}"[:6] in line
+        assert f"± {done.frames['surface_error_R'][number * EACH]:.2g}, " in line
+        assert line in history
+    assert len(lines) == 3
 
 
 def test_scales_are_the_panels_transparency(scene, done):
@@ -149,3 +163,82 @@ def blocks_of(part):
     rows, columns = (side // 16 for side in part.shape)
     part = part[: rows * 16, : columns * 16].reshape(rows, 16, columns, 16)
     return part.swapaxes(1, 2).reshape(-1, 256)
+
+
+APART = 286  # [px] from panel to panel: the strip that two share is too narrow for a star pattern
+
+
+def real_view(panel, scale):
+    """The plane that touches the sky where a panel is, and a sky of the real stars on it; `scale` [arcsec a pixel]."""
+    stars = catalogue_stars(300.0, 20.0, 0.17 * scale, date="2025-01-18")
+    flux = 40 * 10 ** (-0.4 * (stars["magnitude"].values - 10))[:, None] * colours(stars["b_v"].fillna(0.6).values)
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crpix, wcs.wcs.cdelt = ["RA---TAN", "DEC--TAN"], (210.0, 120.0), [-scale / 3600] * 2
+    wcs.wcs.crval = 300.0 - APART * (panel - 1) * scale / 3600 / np.cos(np.radians(20)), 20.0
+    x, y = wcs.all_world2pix(np.stack([stars["ra"], stars["dec"]], 1), 0).T
+    return wcs, dataclasses.replace(SKY, x=x, y=y, flux=flux)
+
+
+def point(path, wcs):
+    """Write the direction, a tenth of a degree off, and the scale into a light's header."""
+    known = {"FOCALLEN": 206.265 * 4.78 / (-3600 * wcs.wcs.cdelt[0]), "XPIXSZ": 4.78}
+    with fits.open(path, mode="update") as hdus:
+        hdus[0].header.update({"RA": wcs.wcs.crval[0] + 0.1, "DEC": wcs.wcs.crval[1]} | known)
+
+
+@pytest.fixture(scope="module")
+def real_stars(tmp_path_factory):
+    """Three lights that hardly overlap, each on its own tangent plane, and where each saw what."""
+    folder, seen = tmp_path_factory.mktemp("sky"), []
+    for panel in range(3):
+        wcs, sky = real_view(panel, 15.0)
+        one = folder if panel == 0 else tmp_path_factory.mktemp("panel")
+        scene = write_mosaic(one, sky, SHAPE, step=0, each=1)
+        seen.append((wcs, scene.views[panel].matrix))
+        mine = one / "light" / f"light_{panel:02d}.fits"
+        point(mine, wcs)
+        mine.replace(folder / "light" / mine.name)
+    return folder, seen
+
+
+def from_frame(seen, panel, x, y):
+    """Where on the sky [deg] pixels of a panel's light are."""
+    wcs, matrix = seen[panel]
+    u, v, _ = np.linalg.inv(matrix) @ [x, y, np.ones_like(x)]
+    return wcs.all_pix2world(u, v, 0)
+
+
+def test_panels_without_a_common_star_pattern_are_placed_by_their_plate_solutions(real_stars, tmp_path):
+    folder, seen = real_stars
+    done = stack_folder(folder, tmp_path / "sky.fits", reference="light_00", framing="all", progress=False)
+    assert done.frames["used"].all()
+    assert any("are placed by their plate solutions (light/light_01.fits, " in text for text in done.warnings)
+    header = fits.getheader(done.path)
+    for number, row in done.frames.iterrows():
+        x, y = (part.ravel() for part in np.meshgrid([0.0, 150, 299], [0.0, 120, 239]))
+        wcs, matrix = seen[0]
+        u, v = wcs.all_world2pix(*from_frame(seen, number, x, y), 0)
+        u, v, _ = matrix @ [u, v, np.ones(9)]
+        found = Transform.from_dict(json.loads(row["transform"])).apply(u - header["REFLEFT"], v - header["REFTOP"])
+        off = np.subtract(found, (x, y))
+        assert np.abs(off.mean(1)).max() < 3.5 * row["place_error"] + 1e-6
+        assert np.hypot(*off).max() < 0.4
+    ratio = done.frames["scale"].values * TRANSPARENCY / TRANSPARENCY[0]
+    error = done.frames["scale_error"].values
+    assert (np.abs(ratio - 1) < 3 * error + 0.01).all()
+    assert error.max() < 0.15
+
+
+def test_a_drizzled_stack_is_solved(tmp_path):
+    wcs, sky = real_view(1, 30.0)
+    scene = write_mosaic(tmp_path / "night", sky, SHAPE, step=0, each=3)
+    for path in (tmp_path / "night" / "light").iterdir():
+        point(path, wcs)
+    out = tmp_path / "fine.fits"
+    stack_folder(tmp_path / "night", out, reference="light_00", scale=1.5, pixfrac=1, progress=False)
+    solution = solve(out)
+    u, v, _ = np.linalg.inv(scene.views[0].matrix) @ [149.5, 119.5, 1.0]
+    off = np.subtract(wcs.all_world2pix(*solution.centre, 0), (u, v))
+    assert solution.shape == (360, 450)
+    assert solution.scale == pytest.approx(20, rel=1e-3)
+    assert np.abs(off).max() < 0.03  # [px], where 0.005 is stated

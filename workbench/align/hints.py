@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ _REACH = 1.0  # deg that a direction in a header may be off, at least; or half t
 _WIDE = 8.0  # deg: a field this wide is sought on the whole sky where no direction is given
 _WIDE_SCALE = 0.08  # natural logarithm: what an EXIF focal length may be off
 _SCALE = 0.04
+_Solver = Callable[[int], Solution | None]
 _GIVEN = ("ra", "dec", "target", "focal_length", "pixel_size", "scale")
 
 
@@ -51,6 +53,20 @@ def solve_stars(stars: xr.Dataset, shape: tuple[int, int], hints: Hints, reach: 
     return solve_field(
         stars, shape, catalogue, scale=hints.scale, tolerance=hints.tolerance, centre=hints.centre, reach=reach
     )
+
+
+def solver(paths: Sequence[Path], stars: Sequence[xr.Dataset | None], shape: tuple[int, int]) -> _Solver:
+    """Return what gives the plate solution of a frame by its number, None where it has none; each is sought once."""
+
+    @cache
+    def solve(number: int) -> Solution | None:
+        found = stars[number]
+        try:
+            return None if found is None else solve_stars(found, shape, hints_of(known_of(paths[number])))
+        except WorkbenchError:  # no direction or scale in its header, too few stars, nothing found
+            return None
+
+    return solve
 
 
 def hints_of(known: Mapping[str, Any], **given: Any) -> Hints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -9,13 +10,17 @@ import numpy as np
 import xarray as xr
 from scipy.spatial import KDTree
 
+from ..core.statistics import mad_std
+from ..core.values import value_text
 from .match import Match, NoMatchError, match_stars, positions
 from .reference import STRANGE, Aligned, LightsKnown, doubts, star_ratio
 from .registration import STRIP, STRIP_ADVICE, Registration
-from .transform import Transform, compose, overlap
+from .sky import Solution
+from .transform import Transform, compose, fit_transform, overlap
 
 _REACH = 2.0  # [px] within which stars of aligned lights are the same
 _UNMEASURED = 0.2  # of ln(scale): error of a scale that only the exposure times give
+_BANDS = 0.05  # of ln(light): what a star's magnitude in G differs at least from that in the camera's green
 
 
 class Link(NamedTuple):
@@ -27,13 +32,16 @@ class Link(NamedTuple):
     error: float
 
 
-def link_panels(registration: Registration) -> Registration:
+def link_panels(registration: Registration, solve: Callable[[int], Solution | None] | None = None) -> Registration:
     """Return the registration with the lights of a mosaic's panels, each linked to those that it overlaps most.
 
     The first light that overlaps the reference by less than half, or not at all, becomes the anchor of a panel; lights
     that overlap an anchor by half or more are aligned to it, and through it to the reference.  A panel that does not
     overlap the reference is reached through others.  The scales of all lights are the least-squares solution of all
     ratios of star light that were measured between lights and anchors.
+
+    `solve` gives the plate solution of a light by its number, or None.  A panel that shares no star pattern with any
+    is placed by its own and an anchor's; stars of the catalogue compare their scales.  A warning names how well.
 
     Examples
     --------
@@ -53,22 +61,44 @@ def link_panels(registration: Registration) -> Registration:
     strips = sorted((n for n in matches if share[n] < STRIP), key=lambda n: -matches[n].reference_index.size)
     if not strips and not registration.unmatched:
         return registration
-    transforms, anchors = _reach(registration, matches, {number: share[number] for number in strips})
+    transforms, anchors = {number: registration.transform(number) for number in matches}, [registration.reference]
+    shares, by_sky, placed = {number: share[number] for number in strips}, list[Link](), list[float]()
+    _reach(registration, matches, shares, transforms, anchors)
+    while solve and (
+        found := _place(registration, [n for n in registration.unmatched if n not in matches], anchors, solve)
+    ):
+        link, match = found
+        transforms[link.frame] = compose(transforms[link.anchor], match.transform, registration.frame_shape)
+        matches[link.frame] = replace(match, transform=transforms[link.frame], through=link.anchor)
+        anchors.append(link.frame)
+        by_sky.append(link)
+        placed.append(match.residuals.attrs["place_error"])
+        _reach(registration, matches, {}, transforms, anchors)
     links = [_link(registration, transforms, anchor, n) for n in transforms for anchor in anchors if n != anchor]
-    return _linked(registration, matches, [link for link in links if link is not None])
+    done = _linked(registration, matches, [link for link in [*links, *by_sky] if link is not None])
+    if not by_sky:
+        return done
+    names = ", ".join(str(registration.quality["filename"].values[link.frame]) for link in by_sky)
+    percent = 100 * max(one.error for one in by_sky)
+    text = (
+        f"panels that share no star pattern with the others are placed by their plate solutions ({names}), to "
+        f"{max(placed):.2f} px an axis; catalogue stars give their scale to {percent:.1f} %"
+    )
+    return replace(done, warnings=(*done.warnings, text))
 
 
 def _reach(
-    registration: Registration, matches: dict[int, Match], strips: dict[int, float]
-) -> tuple[dict[int, Transform], list[int]]:
-    """Align what overlaps the reference by a share in `strips`, or not at all, to anchors; change its `matches`.
+    registration: Registration, matches: dict[int, Match], strips: dict[int, float], transforms: dict[int, Transform],
+    anchors: list[int],
+) -> None:  # fmt: skip
+    """Align what overlaps the reference by a share in `strips`, or not at all, to anchors.
 
-    Returns the maps from the reference to all lights, and the anchors.
+    Changes the `matches`, the maps from the reference to all lights `transforms`, and the `anchors`.
     """
     shape, centre = registration.frame_shape, registration.reference
-    transforms = {number: registration.transform(number) for number in matches}
-    anchors, waiting = [centre], [*strips, *registration.unmatched]
-    tried, reached = {(centre, number) for number in waiting}, True
+    waiting = [*strips, *(number for number in registration.unmatched if number not in matches)]
+    tried = {(anchor, number) for number in waiting for anchor in (centre, *anchors[:-1])}
+    reached = True
     while waiting and reached:
         reached = False
         for number in list(waiting):
@@ -85,7 +115,75 @@ def _reach(
                 matches[number] = replace(match, transform=transforms[number], through=anchor)
             if most < STRIP:
                 anchors.append(number)
-    return transforms, anchors
+
+
+def _place(
+    registration: Registration, waiting: list[int], anchors: list[int], solve: Callable[[int], Solution | None]
+) -> tuple[Link, Match] | None:
+    """Place the first of the waiting lights that has a plate solution, by an anchor's; None where none has both."""
+    known = [(anchor, here) for anchor in anchors if waiting and (here := solve(anchor))]
+    for number in waiting if known else ():
+        if there := solve(number):
+            apart = [np.hypot(*np.subtract(one.wcs.wcs.crval, there.wcs.wcs.crval)) for _, one in known]
+            anchor, here = known[int(np.argmin(apart))]
+            one, two = registration.stars[anchor], registration.stars[number]
+            transform = through_sky(here, there)
+            middle = transform.inverse((there.shape[1] - 1) / 2, (there.shape[0] - 1) / 2)
+            error = float(np.hypot(_error_at(here, middle), there.centre_error / there.scale))
+            none = np.zeros(0, int)
+            table = {name: ("star", np.zeros(0)) for name in ("x", "y", "dx", "dy", "error", "place_error")}
+            residuals = xr.Dataset(table | {"used": ("star", none > 0)}, attrs={"rms": np.nan, "place_error": error})
+            (first, doubt), (second, other) = _zero_point(one, here), _zero_point(two, there)
+            link = Link(anchor, number, first - second, float(np.hypot(doubt, other)))
+            return link, Match(transform, none, none, residuals, here.chance + there.chance)
+    return None
+
+
+def through_sky(here: Solution, there: Solution) -> Transform:
+    """Return the map from one frame's pixels to another's by their plate solutions.
+
+    Examples
+    --------
+    >>> from astropy.wcs import WCS
+    >>> def solved(ra):
+    ...     wcs = WCS({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": ra, "CRVAL2": 0.0, "CRPIX1": 51.0,
+    ...                "CRPIX2": 51.0, "CD1_1": -0.01, "CD2_2": -0.01})
+    ...     return Solution(wcs, (101, 101), xr.Dataset(), 0.1, 0.0)
+    >>> [round(value, 1) for value in through_sky(solved(10.0), solved(9.5)).apply(100.0, 50.0)]
+    [50.0, 50.0]
+    """
+    height, width = there.shape
+    y, x = (part.ravel() for part in np.meshgrid(*(np.linspace(0, size - 1, 16) for size in (height, width))))
+    ra, dec = there.wcs.all_pix2world(x, y, 0)
+    from_here = np.stack(here.wcs.all_world2pix(ra, dec, 0, quiet=True), 1)
+    kind = "homography" if here.wcs.sip is None and there.wcs.sip is None else "cubic"
+    return fit_transform(from_here, np.stack([x, y], 1), kind=kind)[0]
+
+
+def _error_at(solution: Solution, place: tuple[float, float]) -> float:
+    """Return the standard error [px, an axis] of a plate solution at a place, beyond its stars too.
+
+    That of the middle times sqrt(1 + dx²/var(x) + dy²/var(y)), as of a straight line's fit; var of the stars' places.
+    """
+    matched = solution.stars.isel(star=solution.stars["used"].values)
+    spread = [
+        (at - matched[axis].values.mean()) ** 2 / max(matched[axis].values.var(), 1e-9)
+        for axis, at in zip("xy", place, strict=True)
+    ]
+    return float(solution.centre_error / solution.scale * np.sqrt(1 + sum(spread)))
+
+
+def _zero_point(stars: xr.Dataset | None, solution: Solution) -> tuple[float, float]:
+    """Return the median of ln(light) + 0.4 ln(10) G of the catalogue's stars in a frame, and its error."""
+    matched = solution.stars.isel(star=solution.stars["used"].values)
+    if stars is None:
+        return 0.0, 1.0
+    own = stars.isel(star=matched["index"].values.astype(int))
+    values = np.log(np.maximum(own["flux"].values, 1e-9)) + 0.4 * np.log(10) * matched["magnitude"].values
+    values = values[~own["saturated"].values & np.isfinite(values)]
+    if values.size < 4:
+        return 0.0, 1.0
+    return float(np.median(values)), 1.25 * max(float(mad_std(values)), _BANDS) / np.sqrt(values.size)
 
 
 def _matches(registration: Registration, anchors: list[int], number: int) -> list[tuple[float, int, Match]]:
@@ -127,6 +225,41 @@ def _link(registration: Registration, transforms: dict[int, Transform], anchor: 
     if one.size < 3 or not (first > 0 and second > 0):
         return None
     return Link(anchor, number, float(np.log(first / second)), _UNMEASURED)
+
+
+def panels_of(registration: Registration) -> list[list[int]]:
+    """Return the lights used, panel by panel: each with the first that it overlaps by half or more."""
+    height, width = registration.frame_shape
+    panels: list[list[int]] = []
+    middles: list[np.ndarray] = []
+    for number in registration.used:
+        at = np.array(registration.transform(number).inverse((width - 1) / 2, (height - 1) / 2))
+        share = [float(np.prod(np.maximum(1 - np.abs(at - one) / (width, height), 0))) for one in middles]
+        if share and max(share) >= STRIP:
+            panels[int(np.argmax(share))].append(number)
+        else:
+            panels.append([number])
+            middles.append(at)
+    return panels
+
+
+def panel_lines(registration: Registration, norm: xr.Dataset, unit: str) -> list[str]:
+    """Return a line for each panel of a mosaic: its scale, how well its background is matched; none of one panel.
+
+    `norm` is the `normalisation`, `unit` its own; scale and background are those of the panel's first light, the
+    reference's without error.  What a seam may show is both panels' errors, added in squares.
+    """
+    panels = panels_of(registration)
+    places = {int(number): place for place, number in enumerate(norm["number"].values)}
+    channels = ", ".join(map(str, norm["channel"].values))
+    lines = []
+    for count, panel in enumerate(panels if len(panels) > 1 else (), 1):
+        first, name = places[panel[0]], registration.quality["filename"].values[panel[0]]
+        scale = value_text(float(norm["scale"][first]), float(norm["scale_error"][first]))
+        errors = ", ".join(f"{float(value):.2g}" for value in norm["surface_error"][first])
+        of = f"{len(panel)} light{'s' if len(panel) > 1 else ''}, the first {name}"
+        lines.append(f"panel {count} ({of}): scale {scale}, background to ± {errors} {unit} ({channels})")
+    return lines
 
 
 def solve_scales(links: list[Link], centre: int, count: int) -> tuple[np.ndarray, np.ndarray]:

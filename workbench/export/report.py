@@ -24,7 +24,7 @@ from ..core.noise import mean_at_settings
 from ..core.results import at_lowest_iso
 from ..core.sensor_file import sensor_text
 from ..core.settings import TITLES, in_words_of, setting_dim
-from ..core.values import attribute_dict, describe, error_of, setting_text, unit_text, value_text
+from ..core.values import attribute_dict, attribute_lines, describe, error_of, setting_text, unit_text, value_text
 from ..fidelity.card import TESTS
 from ..finish.files import read_picture
 from ..finish.zero_point import stack_depth
@@ -188,7 +188,8 @@ def _cards(sensor: xr.Dataset) -> Iterator[tuple[str, str, str]]:
 def _sky_cards(path: Path) -> Iterator[tuple[str, str, str]]:
     """How deep a stack reaches, by its catalogued stars: as `_cards`."""
     try:
-        depth = stack_depth(read_picture(path))
+        picture = read_picture(path)
+        depth = stack_depth(picture)
     except WorkbenchError as problem:
         raise WorkbenchError(said_of(path, str(problem))) from problem
     where = f"{path.name}: {depth['stars']} catalogued stars, Gaia G"
@@ -199,6 +200,10 @@ def _sky_cards(path: Path) -> Iterator[tuple[str, str, str]]:
     ):
         if math.isfinite(depth[name][0]):
             yield title, value_text(*depth[name], unit), f"{meaning}; {where}"
+    for line in attribute_lines(picture.attrs, "history"):
+        if line.startswith("panel "):
+            title, _, text = line.partition(": ")
+            yield title, text, f"of the mosaic; what a seam may show is both panels' errors; {path.name}"
 
 
 def _scalar(

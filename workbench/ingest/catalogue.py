@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ _WITH_ISO = ("raw", "dng", "tiff", "pgm")  # formats of cameras with an ISO; coo
 _SUFFIXES = {form: re.compile(rf"\.(?:{suffixes})$", re.IGNORECASE) for form, suffixes in FORMS.items()}
 
 
-def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
+def open_folder(path: str | Path, *, progress: bool = True, without: Container[Path] = ()) -> Folder:
     """Look through a folder, at any depth, and return what frames it holds; of pixels only samples are read.
 
     The kind of a frame comes from a manifest ``frames.csv`` in its folder or above, else from the FITS
@@ -39,7 +39,7 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
 
     A RAW with its JPEG, or with the PGM or TIFF that dcraw made of it, counts once: as the RAW; and so does an exposure
     of which there is a copy anywhere in the folder.  Masters of other programs, stacks and processed pictures are set
-    aside, unless the manifest gives them a kind.
+    aside, unless the manifest gives them a kind.  Files in `without` are passed over.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def open_folder(path: str | Path, *, progress: bool = True) -> Folder:
     set_aside += _not_here(given, files)
     frames, doubled = _frames_among(files, given, root)
     set_aside += doubled
-    frames = _each_frame(frames, given, set_aside)
+    frames = _each_frame([file for file in frames if file not in without], given, set_aside)
     rows, masters, findings = [], [], list[Finding]()
     known: dict[Any, dict[str, Any]] = {}
     for file in tqdm(frames, desc="looking through frames", unit="frame", delay=2, disable=not progress, leave=False):

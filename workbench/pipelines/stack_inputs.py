@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from .. import __version__
+from ..align.hints import solver
 from ..align.moving import moving_warnings
 from ..align.panels import link_panels
 from ..align.registration import Registration, light_sorts, register_frames
@@ -150,16 +151,14 @@ class PreparedMasters(NamedTuple):
 
 
 def open_frames(
-    folder: Path, sensor: str | Path | xr.Dataset | None, settings: StackSettings, progress: bool
-) -> OpenedFrames:
+    folder: Path, sensor: str | Path | xr.Dataset | None, settings: StackSettings, progress: bool,
+    without: Container[Path] = (),
+) -> OpenedFrames:  # fmt: skip
     """Open a folder and keep the lights of the camera, size and mosaic that most have, and of the filters wanted.
 
-    Raises
-    ------
-    WorkbenchError
-        If there are fewer than two lights, or none of a filter that is wanted or a name that is excluded.
+    Files in `without` are passed over.  An error if there are fewer than two lights, or none of a filter or a name.
     """
-    frames = open_folder(folder, progress=progress)
+    frames = open_folder(folder, progress=progress, without=without)
     if isinstance(sensor, (str, Path)):
         sensor = open_sensor(sensor)
     if frames.has("light"):
@@ -378,7 +377,8 @@ def register_lights(opened: OpenedFrames, settings: StackSettings, surveys: list
         surveys, lights.names, lights.exposure, lights.shape, reference=reference, kind=settings.transform,
         unread=unwanted | unread, sorts=lights.sorts,
     )  # fmt: skip
-    found = link_panels(found) if settings.framing == "all" else found
+    if settings.framing == "all":
+        found = link_panels(found, solver(lights.paths, found.stars, lights.shape))
     opened.warnings.extend(found.warnings)
     if found.few_stars:
         number, bright = next(iter(found.few_stars.items()))

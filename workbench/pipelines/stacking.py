@@ -19,6 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from ..align.hints import known_of
+from ..align.panels import panel_lines
 from ..core.errors import WorkbenchError, said_of_all
 from ..core.files import check_target, fingerprints, remove_folder, require_unchanged, whole_file
 from ..core.fits_cards import observation, wcs_cards
@@ -347,11 +348,12 @@ def complete_stack(stacked: Stacked, notes: list[str], site: bool) -> StackResul
         about["attributes"] |= {"reference": run.grid, "scale_reference": lights.names[reference]}
     if registration.area is not None:
         cards["REFTOP"], cards["REFLEFT"] = ((at, "[px] of REFFRAME's grid at the first pixel") for at in (top, left))
-    about["history"] = [*stacked.history, *about["history"], *notes, *ready.used, said, *warnings]
+    placing = [said, *panel_lines(registration, norm, "e⁻" if ready.units == "electron" else "ADU")]
+    about["history"] = [*stacked.history, *about["history"], *notes, *ready.used, *placing, *warnings]
     about["history"] += [f"set aside: {sentence}" for sentence in said_of_all(opened.set_aside)]
     aside = pd.DataFrame(opened.set_aside, columns=["file", "reason"], dtype=str)
     fits_out.finish_stack(layout, place.out, about, cards, (chi_map, shared), table, aside)
     return StackResult(
         place.out, table, opened.set_aside, warnings, chi_square, lights.names[reference],
-        plan=(*(stacked.history if stacked.stars else ready.used), said), units=ready.units, grid=run.grid,
+        plan=(*(stacked.history if stacked.stars else ready.used), *placing), units=ready.units, grid=run.grid,
     )  # fmt: skip

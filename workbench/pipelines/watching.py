@@ -21,18 +21,20 @@ import pandas as pd
 import xarray as xr
 
 from .. import __version__
+from ..align.reference import LightsKnown
 from ..align.registration import register_frames
 from ..core.cube import digest
 from ..core.errors import WorkbenchError
 from ..core.files import aside, check_folder, locked, whole_file
 from ..finish.files import write_picture
 from ..finish.picture import make_picture, pyramid
-from ..finish.stretch import StretchSettings, apply_stretch, stretch_parameters
+from ..finish.stretch import StretchSettings, apply_stretch, sky_statistics, stretch_parameters
 from ..ingest.metadata import PlainPixels
 from ..stack.engine import PlannedFrame, StackPlan
-from ..stack.live import RunningStack, add_light, empty_running, running_mean
+from ..stack.live import LiveLight, RunningStack, add_light, empty_running, running_mean
 from ..stack.normalise import normalisation
 from ..stack.settings import StackSettings, left_out
+from ..stars.selection import unlike_others
 from ..stars.survey import FrameSurvey, quality_table
 from .stack_inputs import OpenedFrames, Place, open_frames, prepare_masters
 from .stack_outputs import load_survey, survey_light
@@ -40,38 +42,8 @@ from .stack_outputs import load_survey, survey_light
 FIRST = 3  # lights from which the reference is chosen
 COMPARED = 8  # lights before it that a new one is compared with
 WIDEST = 1600  # pixels of the picture
-
-
-class LiveLight(NamedTuple):
-    """What became of a light: its quality, whether it was added or why not, and the stack after it.
-
-    `background` [e-; ADU without a gain] of the light, `noise` of a pixel of the stack so far (median of each channel);
-    `frames` and `total_exposure` [s] of the stack; `seconds` that this light took.
-    """
-
-    file: str
-    exposure: float
-    stars: float
-    fwhm: float
-    roundness: float
-    background: float
-    transparency: float
-    used: bool
-    reason: str
-    frames: int
-    total_exposure: float
-    noise: dict[str, float]
-    seconds: float
-
-    def __str__(self) -> str:
-        if not self.used:
-            return f"{self.file}: not added: {self.reason}"
-        noise = ", ".join(f"{name} {value:.3g}" for name, value in self.noise.items())
-        hours, lights = self.total_exposure / 3600, "light" if self.frames == 1 else "lights"
-        return (
-            f"{self.file}: {self.stars:.0f} stars, FWHM {self.fwhm:.2f} px, transparency {self.transparency:.2f}; "
-            f"{self.frames} {lights}, {hours:.2f} h, noise {noise}; half of it after {3 * hours:.2f} h more"
-        )
+SAMPLE = 200_000  # of them show how it is stretched
+_STRETCH = StretchSettings(method="autostretch", linked=False)
 
 
 class _Compared(NamedTuple):
@@ -87,8 +59,8 @@ class _Compared(NamedTuple):
 class LiveStack:
     """The stack so far: its sums, the `level` [e-] that lights are normalised to, the weights of each light added.
 
-    `compared` are the lights that a new one is compared with, the reference first; `rows` what became of each light,
-    `looked` the key of each file as it was looked at (see `_key`), and whether it was added.
+    `compared` are the lights that a new one is compared with, the reference first, `surveys` theirs by key; `rows` what
+    became of each light, `looked` the key of each file as it was looked at (see `_key`), and whether it was added.
     """
 
     identity: str
@@ -98,6 +70,7 @@ class LiveStack:
     compared: list[_Compared] = field(default_factory=list)
     rows: list[LiveLight] = field(default_factory=list)
     looked: dict[str, list[int]] = field(default_factory=dict)
+    surveys: dict[int, FrameSurvey | None] = field(default_factory=dict)
 
 
 def watch_folder(
@@ -119,11 +92,9 @@ def watch_folder(
     Parameters
     ----------
     folder
-        Calibration frames and lights as for `stack_folder`; lights may still be missing.
+        Calibration frames and lights as for `stack_folder`, and `sensor`; lights may still be missing.
     out
         Folder for the results; created if it does not exist.
-    sensor
-        As for `stack_folder`.
     stop, idle
         End the wait for more lights: when it is set; when no new light has come for so long [s].
     settled
@@ -178,7 +149,7 @@ class _Setting(NamedTuple):
 
 
 def _watch(folder: Path, sensor: Any, night: _Setting, ticks: Iterator[bool], settled: float) -> Iterator[LiveLight]:
-    """Look at the folder at every tick that may show something new, and add the lights that it shows."""
+    """Look at the folder at every tick that may show something new, and add its lights."""
     live: LiveStack | None = None
     opened: OpenedFrames | None = None
     problem, waiting, said = "", False, set[tuple[str, str]]()
@@ -188,7 +159,7 @@ def _watch(folder: Path, sensor: Any, night: _Setting, ticks: Iterator[bool], se
                 continue
             waiting = False
             try:
-                opened = open_frames(folder, sensor, replace(night.chosen, exclude=()), False)
+                opened = open_frames(folder, sensor, replace(night.chosen, exclude=()), False, _done(live))
                 live = live or _resumed(opened, night) or _begun(opened, night)
                 problems = opened.set_aside
             except WorkbenchError as found:  # too few lights yet, or none with stars
@@ -225,14 +196,16 @@ def _is_new(path: Path, live: LiveStack) -> bool:
     return found is None or not (found[1] or found[0] == _key(path))
 
 
-def _begun(opened: OpenedFrames, night: _Setting) -> LiveStack:
-    """Choose the reference among the last lights, and begin a stack on its grid.
+def _done(live: LiveStack | None) -> set[Path]:
+    """The lights that need not be opened again: all but the last, so that a long night takes no longer than a short."""
+    if live is None:
+        return set()
+    looked = [Path(name) for name in live.looked][:-COMPARED]
+    return {path for path in looked if path.exists() and not _is_new(path, live)}
 
-    Raises
-    ------
-    WorkbenchError
-        If there are too few lights, or none shows stars.
-    """
+
+def _begun(opened: OpenedFrames, night: _Setting) -> LiveStack:
+    """Choose the reference among the last lights, and begin a stack on its grid; an error where none shows stars."""
     lights, wanted = opened.lights, night.chosen.reference
     excluded = night.chosen.excluded(lights.names, lights.paths)
     numbers = [number for number in range(len(lights.names)) if number not in excluded][-COMPARED:]
@@ -310,29 +283,35 @@ def _add_light(live: LiveStack, opened: OpenedFrames, number: int, night: _Setti
     if reason:
         return _row(live, mine, begin, survey, reason)
     together = live.compared if mine == live.compared[0] else [*live.compared, mine]
+    live.surveys = {one.key: live.surveys.get(one.key) or load_survey(work, one.key) for one in together}
+    known = LightsKnown(np.array([each.exposure for each in together]), [each.sort for each in together])
+    stars = {number: kept.stars for number, each in enumerate(together) if (kept := live.surveys[each.key])}
+    reason = unlike_others(stars, [each.name for each in together], [known.group(number) for number in stars])
+    if reason:
+        return _row(live, mine, begin, survey, reason)
+    pair = [live.compared[0], *together[len(live.compared) :]]  # the others have been aligned before
     try:
         found = register_frames(
-            [load_survey(work, each.key) for each in together], [each.name for each in together],
-            np.array([each.exposure for each in together]), lights.shape, reference=0, kind=chosen.transform,
-            sorts=[each.sort for each in together],
+            [live.surveys[one.key] for one in pair], [one.name for one in pair],
+            np.array([one.exposure for one in pair]), lights.shape, reference=0, kind=chosen.transform,
+            sorts=[one.sort for one in pair],
         )  # fmt: skip
     except WorkbenchError as failed:
         return _row(live, mine, begin, survey, str(failed))
-    last = len(together) - 1
+    last = len(pair) - 1
     if last not in found.used:
         return _row(live, mine, begin, survey, found.set_aside[last])
     norm = normalisation(found, order=chosen.background)
-    at, first = (list(norm["number"].values).index(place) for place in (last, 0))
-    surface = (norm["surface"][at] - norm["surface"][first]).values
-    scale = float(norm["scale"][at])
-    live.weights.append((norm["weight"][at] / norm["weight"][first]).values)
+    surface = (norm["surface"][last] - norm["surface"][0]).values
+    scale = float(norm["scale"][last])
+    live.weights.append((norm["weight"][last] / norm["weight"][0]).values)
     planes, factor, _ = _calibration(opened, number, night)
     frame = PlannedFrame(mine.name, pixels, found.transform(last), scale, surface, np.ones(len(surface)), 0, factor)
     plan = StackPlan((frame,), (planes,), lights.shape, lights.cfa_pattern, "mean")
     add_light(live.running, plan, np.array(live.weights), live.level)
     if pixels.path.parent == work:
         pixels.path.unlink(missing_ok=True)
-    live.compared[:] = [live.compared[0], *together[max(1, last + 2 - COMPARED) :]]
+    live.compared[:] = [live.compared[0], *together[max(1, len(together) + 1 - COMPARED) :]]
     longer = mine.exposure / live.compared[0].exposure if live.compared[0].exposure > 0 else math.nan
     return _row(live, mine, begin, survey, transparency=1 / (scale * (longer if math.isfinite(longer) else 1.0)))
 
@@ -362,11 +341,11 @@ def _write_results(live: LiveStack, night: _Setting) -> None:
     if row.used:
         signal, variance = running_mean(live.running, np.array(live.weights), live.level)
         names = ["mono"] if len(signal) == 1 else ["R", "G", "B"]
-        noise = {name: float(np.sqrt(np.nanmedian(part))) for name, part in zip(names, variance, strict=True)}
+        noise = {n: float(np.sqrt(np.nanmedian(part[::3, ::3]))) for n, part in zip(names, variance, strict=True)}
         levels = pyramid(make_picture(signal), smallest=WIDEST // 4)
         shown = next((level for level in levels if level.sizes["x"] <= WIDEST), levels[-1])
         with contextlib.suppress(WorkbenchError):  # nothing but one level has no picture
-            parameters = stretch_parameters(shown, StretchSettings(method="autostretch", linked=False))
+            parameters = stretch_parameters(shown, _STRETCH, statistics=sky_statistics(shown, sample=SAMPLE))
             write_picture(apply_stretch(shown, parameters), place.out.with_name("live.png"), bits=8)
         live.rows[-1] = row._replace(noise=noise, seconds=row.seconds + time.perf_counter() - begin)
     columns = [one._asdict() | {f"noise_{name}": value for name, value in one.noise.items()} for one in live.rows]
@@ -377,7 +356,7 @@ def _write_results(live: LiveStack, night: _Setting) -> None:
 
 def _keep(live: LiveStack, place: Place) -> None:
     """Keep the sums and what else the next run needs to go on."""
-    about = {"identity": live.identity, "compared": live.compared, "rows": live.rows, "looked": live.looked}
+    about = {name: getattr(live, name) for name in ("identity", "compared", "rows", "looked")}
     arrays = live.running._asdict() | {"level": live.level, "weights": np.array(live.weights)}
     with aside(place.work / "sums.npz") as part:
         np.savez(part, about=np.array(json.dumps(about)), **arrays)
@@ -394,7 +373,9 @@ def _resumed(opened: OpenedFrames, night: _Setting) -> LiveStack | None:
             return None
         live = LiveStack(about["identity"], RunningStack(*(kept[name] for name in RunningStack._fields)), kept["level"])
         live.weights.extend(kept["weights"])
-    live.compared.extend(_Compared(*one) for one in about["compared"])
-    live.rows.extend(LiveLight(*one) for one in about["rows"])
+    live.compared, live.rows = (
+        [_Compared(*one) for one in about["compared"]],
+        [LiveLight(*one) for one in about["rows"]],
+    )
     live.looked.update(about["looked"])
     return live

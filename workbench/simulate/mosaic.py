@@ -9,12 +9,24 @@ import numpy as np
 
 from .night import LAMPS, START, Scene, Shot, save_fits, shoot
 from .sensor import d7000
-from .sky import Sky, View, dust, pointing
+from .sky import Sky, View, dust, make_sky, pointing
 
+SHAPE, STEP, EACH = (240, 300), 245, 4  # of a frame [px]; from panel to panel [px]: 18 % overlap; lights of a panel
 EXPOSURE = 60.0  # of a light [s]
 TRANSPARENCY = (1.0, 0.8, 0.9)  # of the air, for each panel
 BRIGHTNESS = (1.0, 1.5, 0.8)  # of the sky background
 _SKY = np.array([1.0, 2.0, 1.5])  # R, G, B [e-/s/pixel]
+
+
+def mosaic_sky() -> Sky:
+    """Return the sky of three panels of `SHAPE`, `STEP` apart, that notebook 11 and the tests stack.
+
+    Examples
+    --------
+    >>> mosaic_sky().shape
+    (240, 900)
+    """
+    return make_sky((240, 900), stars=600, faintest=30.0, brightest=600.0, seed=6)
 
 
 def write_mosaic(

@@ -57,7 +57,8 @@ class PlannedFrame:
 class StackPlan:
     """All that a stack is made from; `planes` are files written by `save_planes`, one a group.
 
-    `shape` is the grid's on which samples are compared; with a `drop` the stack's pixels are finer.
+    `shape` is the grid's on which samples are compared; with a `drop` the stack's pixels are finer.  `halved`: the
+    pixels of a Bayer mosaic's grid are twice as wide as the frames', see `resampling_kernel`.
     """
 
     frames: tuple[PlannedFrame, ...]
@@ -68,6 +69,7 @@ class StackPlan:
     low: float | None = None
     high: float | None = None
     drop: Drop | None = None
+    halved: bool = False
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -174,13 +176,15 @@ def prepare(plan: StackPlan) -> Prepared:
         scale=np.array([float(one.scale) for one in plan.frames]),
         weight=np.stack([np.asarray(one.weight, float) for one in plan.frames]),
     )  # fmt: skip
-    rule, kernel = rule_of(plan.method, count, plan.low, plan.high), resampling_kernel(plan.cfa_pattern)
+    rule = rule_of(plan.method, count, plan.low, plan.high)
+    kernel = resampling_kernel(plan.cfa_pattern, plan.halved)
     width = tile_width(count, channels)
     white = [
         drop_noise(plan.drop, name, plan.cfa_pattern) if plan.drop else white_noise(name, plan.cfa_pattern)
         for name in plan.channels
     ]
-    return Prepared(plan, maps, tuple(one.noise for one in planes), dtype, rule, width, kernel, frames, np.array(white))
+    whites = np.array(white) / (4 if plan.halved else 1)
+    return Prepared(plan, maps, tuple(one.noise for one in planes), dtype, rule, width, kernel, frames, whites)
 
 
 def empty_output(channels: int, rows: int, width: int, frames: int) -> StackArrays:
@@ -197,7 +201,7 @@ def stack_band(ready: Prepared, number: int, memory: dict | None = None) -> Band
     """Stack one band of rows; `memory` keeps buffers from one call to the next."""
     plan = ready.plan
     memory = {} if memory is None else memory
-    tiles = band_tiles(number, (0, 0, *plan.shape), ready.width, plan.cfa_pattern in MOSAICS)
+    tiles = band_tiles(number, (0, 0, *plan.shape), ready.width, plan.cfa_pattern in MOSAICS and not plan.halved)
     frame_shape = ready.maps.scale.shape[1:]
     lying = [
         tile_places(one.transform, turn, frame_shape, tiles, window_margin(plan.cfa_pattern))

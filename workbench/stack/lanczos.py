@@ -1,7 +1,4 @@
-"""The resampling kernel: a Lanczos-3, narrowed on colour lattices, as polynomials for the compiled loops.
-
-The loops weigh the samples of one lattice, square or quincunx, for long runs of output pixels at once.
-"""
+"""The resampling kernel: a Lanczos-3, narrowed on colour lattices, as polynomials for loops over runs of pixels."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ def lanczos3(distance: np.ndarray) -> np.ndarray:
     return np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0.0)
 
 
-def kernel_polynomials(narrowing: float = 1.0) -> tuple[np.float32, ...]:
+def kernel_polynomials(narrowing: float = 1.0, apart: float = 0.0) -> tuple[np.float32, ...]:
     """Return the kernel's weights as polynomials in t², t the fraction less ½, for the compiled loops.
 
     The weights (normalised to sum 1) at both ends of the kernel mirror each other: w_j(t) = even_j(t²) + t odd_j(t²)
@@ -42,9 +39,12 @@ def kernel_polynomials(narrowing: float = 1.0) -> tuple[np.float32, ...]:
         The kernel is L(x/narrowing).  1 is Lanczos-3.  Less lets through more of what lies near the lattice's own
         limit: a star of 3 px FWHM, which a lattice of two pixels undersamples, comes out 6 % wide instead of 10 %;
         dithered frames average the aliases away, and a single pixel's noise is higher, not that of larger areas.
+    apart
+        The kernel is the mean of two, so far on both sides of it [samples].
     """
     t = -0.5 * np.cos(np.pi * (np.arange(400) + 0.5) / 800)  # Chebyshev's nodes in (-0.5, 0)
-    weights = lanczos3((np.arange(-2, 4)[:, None] - (t + 0.5)) / narrowing)
+    distance = np.arange(-2, 4)[:, None] - (t + 0.5)
+    weights = lanczos3((distance - apart) / narrowing) + lanczos3((distance + apart) / narrowing)
     weights /= weights.sum(0)
 
     def fit(values: np.ndarray) -> tuple[np.float32, ...]:
@@ -60,11 +60,17 @@ def narrowing_for(cfa_pattern: str) -> float:
     return 1.0 if cfa_pattern == "mono" else NARROWING
 
 
-def resampling_kernel(cfa_pattern: str) -> np.ndarray:
-    """Return what the compiled loops weigh samples with, flat: the Lanczos polynomials, of X-Trans `weight_table`."""
+def resampling_kernel(cfa_pattern: str, halved: bool = False) -> np.ndarray:
+    """Return what the compiled loops weigh samples with, flat: the Lanczos polynomials, of X-Trans `weight_table`.
+
+    The second 35 are green's.  `halved`: each output pixel is the mean of 2 x 2, which lie ±1/4 sample of red and blue
+    from its middle along both axes; along green's diagonal axes at 0 and ±1/2, whose spread ±1/√8 has.
+    """
     if is_xtrans(cfa_pattern):
         return weight_table(cfa_pattern).ravel()
-    return np.array(kernel_polynomials(narrowing_for(cfa_pattern)), np.float32)
+    narrowing = narrowing_for(cfa_pattern)
+    parts = [kernel_polynomials(narrowing, apart if halved else 0.0) for apart in (1 / 4, 8**-0.5)]
+    return np.array(sum(parts, ()), np.float32)
 
 
 def mean_squared_weight(narrowing: float = 1.0) -> float:
@@ -121,7 +127,7 @@ _U1, _U2, _U3, _U4, _U5 = (np.uintp(step) for step in range(1, 6))
 
 
 class Target(NamedTuple):
-    """Where samples go and what they are weighed with: the kernel's 35 coefficients, ``0, 1, 2 ...``, flat results."""
+    """Where samples go and what they are weighed with: `resampling_kernel`, ``0, 1, 2 ...``, flat results."""
 
     kernel: np.ndarray
     ramp: np.ndarray
@@ -366,28 +372,23 @@ def _sample_runs(src, lattice, drift, count, at, target, bases):
 
 @kernel()
 def sample_window(
-    src: np.ndarray,
-    window: Any,
-    cell: np.ndarray,
-    place: np.ndarray,
-    shape: tuple[int, int],
-    at: int,
-    target: Target,
+    src: np.ndarray, window: Any, cell: np.ndarray, place: np.ndarray, tile: Any, at: int, target: Target
 ) -> None:
     """Resample a window at every pixel of a tile, into the target's flat value and Σw² from element `at` on.
 
-    They receive (channel, y, x), along x the even columns first, then the odd ones, where the window is split, and
-    must have `PADDING` elements to spare.  `src` is the window (flat), `shape` the tile's (height, width), and `cell`
-    (2, 2) the colours of the window's first pixels (0 R, 1 G, 2 B).  `place` (2, 6) gives the position in the window,
-    x then y, as quadratics in the tile's own column u and row v: coefficients of 1, u, v, u², u v, v².
+    They receive (channel, y, x), along x the even columns first, then the odd ones, where the `tile` is split, and
+    must have `PADDING` elements to spare.  `src` is the window (flat), and `cell` (2, 2) the colours of the window's
+    first pixels (0 R, 1 G, 2 B).  `place` (2, 6) gives the position in the window, x then y, as quadratics in the
+    tile's own column u and row v: coefficients of 1, u, v, u², u v, v².
     """
-    height, width = shape
-    bases = np.empty(11, np.int64)
-    pace = 2 if window.split else 1  # output columns from one position to the next, and mosaic pixels between samples
+    width, bases = tile.width, np.empty(11, np.int64)
+    pace = 2 if tile.split else 1  # output columns from one position to the next
     for channel in range(3 if window.split else 1):
         lattice, cy, cx = _lattice_of(window, cell, channel)
-        for v in range(height):
-            o0, o1, o2, q0, q1, q2 = _row_of(place, v, lattice, cy, cx, pace)
+        kernel = target.kernel[35:] if lattice.green else target.kernel[:35]
+        here = Target(kernel, target.ramp, target.value, target.square)
+        for v in range(tile.height):
+            o0, o1, o2, q0, q1, q2 = _row_of(place, v, lattice, cy, cx, 2 if window.split else 1)
             for parity in range(pace):
                 count = (width - parity + pace - 1) // pace
                 # Lattice position of the m-th pixel, less m where a step of one pixel is a step of one sample.
@@ -395,5 +396,5 @@ def sample_window(
                 r0, r1, r2 = q0 + parity * (q1 + parity * q2), pace * (q1 + 2 * parity * q2), pace * pace * q2
                 if lattice.green:
                     r1 -= 1.0
-                _sample_runs(src, lattice, (p0, p1, p2, r0, r1, r2), count, at, target, bases)
+                _sample_runs(src, lattice, (p0, p1, p2, r0, r1, r2), count, at, here, bases)
                 at += count

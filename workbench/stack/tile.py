@@ -166,7 +166,7 @@ def _bilinear(src, window, cell, parity, x, y):
 
 
 @kernel()
-def _soften(samples, reached, cell, local, window, src, marks):
+def _soften(samples, reached, cell, local, window, src, marks, split):
     """Near saturated samples interpolate linearly, so that nothing rings; set `reached` (flat) where they reach."""
     _, height, width = samples.shape
     det = local[0, 1] * local[1, 2] - local[0, 2] * local[1, 1]
@@ -181,7 +181,7 @@ def _soften(samples, reached, cell, local, window, src, marks):
         v0 = int(np.round((local[0, 1] * dy - local[1, 1] * dx) / det))
         for v in range(max(0, v0 - reach), min(height, v0 + reach + 1)):
             for u in range(max(0, u0 - reach), min(width, u0 + reach + 1)):
-                index = u if not window.split else (u // 2 if u % 2 == 0 else even + u // 2)
+                index = u if not split else (u // 2 if u % 2 == 0 else even + u // 2)
                 x, y = place_at(local, u, v)
                 if abs(x - column) <= 0.75 * pace and abs(y - row) <= 0.75 * pace:
                     reached[(channel * height + v) * width + index] = 1
@@ -222,7 +222,9 @@ def resample_frame(
     height, width = maps.scale.shape[1], maps.scale.shape[2]
     scratch.saturated[f] = False
     bounds = frames.bounds[f]
-    window = Window(frames.turn[f], bounds[0], bounds[1], bounds[2], bounds[3], tile.split)
+    corner = frames.corner[f]
+    colours = corner.shape[0] == 2 and samples.shape[0] == 3
+    window = Window(frames.turn[f], bounds[0], bounds[1], bounds[2], bounds[3], colours)
     size = (height, width) if window.turn % 2 == 0 else (width, height)
     beyond = window.top >= size[0] or window.left >= size[1]
     if beyond or window.top + window.rows <= 0 or window.left + 2 * window.half <= 0:
@@ -239,7 +241,7 @@ def resample_frame(
     local[0, 0] -= window.left
     local[1, 0] -= window.top
     target = Target(scratch.kernel, scratch.ramp, scratch.values, scratch.squares)
-    corner, begin, reached = frames.corner[f], f * samples.size, scratch.reached[f]
+    begin, reached = f * samples.size, scratch.reached[f]
     if found:
         reached[:] = 0
         scratch.saturated[f] = True
@@ -253,9 +255,9 @@ def resample_frame(
                 scattered, local, scratch.marks[:found], samples, reached[: samples.size].reshape(samples.shape)
             )
     else:
-        sample_window(scratch.window, window, corner, local, (tile.height, tile.width), begin, target)
+        sample_window(scratch.window, window, corner, local, tile, begin, target)
         if found:
-            _soften(samples, reached, corner, local, window, scratch.window, scratch.marks[:found])
+            _soften(samples, reached, corner, local, window, scratch.window, scratch.marks[:found], tile.split)
     _normalise(samples, order, frames.surface[f], frames.scale[f], tile)
     _drop_outside(samples, order, frames.place[f], size)
 

