@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -42,6 +43,7 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@functools.cache
 def imported(path: Path) -> set[str]:
     """Return the full dotted names that a module imports, at any depth of its code."""
     package = ("workbench", *path.relative_to(PACKAGE).with_suffix("").parts)[:-1]

@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -32,12 +33,16 @@ MANY_PARAMETERS: dict[str, str] = {
 }
 
 
+@functools.cache
+def nodes(*kinds) -> list[tuple[Path, ast.AST]]:
+    """Every node of some kinds, with its module."""
+    trees = ((path, ast.parse(path.read_text(encoding="utf-8"))) for path in MODULES)
+    return [(path, node) for path, tree in trees for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
 def functions():
-    for path in MODULES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                yield f"{path.relative_to(PACKAGE).as_posix()}:{node.name}", node
+    for path, node in nodes(ast.FunctionDef, ast.AsyncFunctionDef):
+        yield f"{path.relative_to(PACKAGE).as_posix()}:{node.name}", node
 
 
 def body_lines(node) -> int:
@@ -89,12 +94,7 @@ def test_no_function_takes_more_than_8_parameters_without_a_reason():
 
 
 def test_no_class_name_occurs_twice():
-    names = collections.Counter(
-        node.name
-        for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ClassDef)
-    )
+    names = collections.Counter(node.name for _, node in nodes(ast.ClassDef))
     assert {name: count for name, count in names.items() if count > 1} == {}
 
 

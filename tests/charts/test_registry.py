@@ -131,11 +131,8 @@ def test_missing_pieces_are_named():
 
 
 def test_each_is_written_in_every_form(result, card, lights, tmp_path):
-    names = {
-        "card": ["missing-codes", "noise-spectrum", "hot-pixel-filter", "cosmic-rays", "sub-length", "star-elongation"],
-        "result": ["read-noise-split", "pixel-noise", "dynamic-range", "linearity", "gain-from-darks"],
-        "lights": ["flat-correction", "alignment-residuals", "stack-before-after"],
-    }
+    """A few of them here; the test of the site holds the others."""
+    names = {"card": ["cosmic-rays"], "result": ["linearity"], "lights": ["flat-correction"]}
     for key, found in (("card", card), ("result", result), ("lights", lights)):
         written = export.write_charts(found, tmp_path, only=names[key], progress=False)
         assert not written.not_drawn
