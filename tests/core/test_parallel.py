@@ -5,12 +5,13 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from workbench.cli import main
 from workbench.core.errors import WorkbenchError
-from workbench.core.parallel import in_threads, machine_share, side_by_side, thread_count
+from workbench.core.parallel import decoded, decoding_once, in_threads, machine_share, side_by_side, thread_count
 
 ASK = "from workbench.core.parallel import thread_count; print(thread_count(), thread_count(each=1e9))"
 
@@ -64,3 +65,32 @@ def test_commands_take_threads_and_memory(small_samples, monkeypatch):
     assert CliRunner().invoke(main, line).exit_code == 0
     assert seen == [(7, 2)]
     assert CliRunner().invoke(main, [*line[:-1], "two"]).exit_code == 2
+
+
+def test_frames_are_decoded_once_by_threads_side_by_side_while_there_is_room():
+    times = []
+
+    def decode():
+        times.append(1)
+        return np.zeros(1000)
+
+    def read(number):
+        return decoded(number % 4, decode)
+
+    with machine_share(memory="32000"), decoding_once(share=0.5):  # two frames of 8000 bytes
+        list(in_threads(read, [0, 1, 0, 1, 0, 1], workers=4))
+        assert len(times) == 2
+        list(in_threads(read, [2, 2, 0, 1], workers=1))
+    assert len(times) == 4
+    decoded(0, decode)
+    assert len(times) == 5
+
+
+def test_a_frame_that_cannot_be_decoded_is_tried_again():
+    def fail():
+        raise WorkbenchError("damaged")
+
+    with decoding_once():
+        with pytest.raises(WorkbenchError, match="damaged"):
+            decoded(0, fail)
+        assert decoded(0, lambda: np.ones(2)).sum() == 2

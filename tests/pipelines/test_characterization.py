@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections import Counter
 
 import jsonschema
 import numpy as np
@@ -14,7 +15,8 @@ from tests.scenes import Shooting
 from workbench.core import SCHEMA
 from workbench.core.cube import XTRANS
 from workbench.core.errors import WorkbenchError
-from workbench.ingest import open_folder
+from workbench.ingest import open_folder, reader
+from workbench.ingest.raw import read_raw
 from workbench.pipelines import characterize, inspect
 from workbench.simulate import d7000
 from workbench.simulate.capture import Batch, cooled, write_frames
@@ -266,6 +268,25 @@ def test_a_file_that_fails_only_when_it_is_decoded_is_set_aside_and_the_rest_mea
     assert result.frame_counts["bias"] == 3
     assert result.gain.levels_used.max() == 2
     assert (np.abs(pulls(result, CAMERA.gain(800), "gain")) < 4).all()
+
+
+def test_frames_that_must_be_decoded_are_decoded_once_and_give_the_same_numbers(camera, monkeypatch):
+    camera.bias(4)
+    camera.flats()
+    camera.darks()
+    found = open_folder(camera.folder)
+    plain = measure(found)
+    decoded = Counter()
+
+    def decode(path, area="visible"):
+        decoded[path] += 1
+        return read_raw(path, area)
+
+    monkeypatch.setattr(reader, "plain_pixels", lambda path: None)  # as of compressed frames
+    monkeypatch.setattr(reader, "read_raw", decode)
+    assert measure(found).sensor.identical(plain.sensor)
+    assert set(decoded.values()) == {1}
+    assert len(decoded) == found.table["kind"].isin(["bias", "flat", "dark"]).sum()
 
 
 def test_stock_firmware_gives_no_silent_number(tmp_path):

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 import dask.array as da
@@ -71,11 +72,13 @@ def thread_count(each: float = 0.0) -> int:
     """Return how many threads work at once where each holds so many bytes; see `machine_share`."""
     threads = _limit(_THREADS, int) or CPU_COUNT
     if each > 0:
-        memory = _limit(_MEMORY, parse_bytes)
-        if memory is None:
-            memory = psutil.virtual_memory().available * _FREE_SHARE
-        threads = min(threads, int(memory // each))
+        threads = min(threads, int(_memory() // each))
     return max(1, threads // _SIDE_BY_SIDE.get())
+
+
+def _memory() -> float:
+    memory = _limit(_MEMORY, parse_bytes)
+    return psutil.virtual_memory().available * _FREE_SHARE if memory is None else memory
 
 
 def _limit(variable: ContextVar[Any], read: Callable[[Any], Any]) -> Any:
@@ -207,6 +210,61 @@ def frame_arrays(
 
 def _take(results: tuple[Any, ...], place: int) -> np.ndarray:
     return np.asarray(results[place])[None]
+
+
+class _Kept(NamedTuple):
+    """Frames that were decoded, or are being decoded by some thread, and the room that is left for more [bytes]."""
+
+    frames: dict[Hashable, Future[np.ndarray]]
+    room: list[float]
+    lock: threading.Lock
+
+
+_KEPT: ContextVar[_Kept | None] = ContextVar("decoded frames", default=None)
+
+
+@contextmanager
+def decoding_once(share: float = 0.5) -> Iterator[None]:
+    """Keep what `decoded` decodes in here, in `share` of the memory that may be used; once it is full, no more.
+
+    Frames that are read in turn, again and again, would drive one another out if the newest were kept.
+
+    Examples
+    --------
+    >>> with decoding_once():
+    ...     first = decoded("light", lambda: np.zeros(3))
+    ...     decoded("light", lambda: np.ones(3)) is first
+    True
+    """
+    token = _KEPT.set(_Kept({}, [share * _memory()], threading.Lock()))
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+def decoded(key: Hashable, decode: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return what `decode` does, not to be changed; within `decoding_once` it is done once for each `key`.
+
+    A thread waits for another that decodes the same.
+    """
+    kept = _KEPT.get()
+    if kept is None:
+        return decode()
+    with kept.lock:
+        own, frame = key not in kept.frames, kept.frames.setdefault(key, Future())
+    if own:
+        try:
+            frame.set_result(decode())
+        except BaseException as problem:
+            frame.set_exception(problem)
+        with kept.lock:
+            size = np.inf if frame.exception() else frame.result().nbytes
+            if size <= kept.room[0]:
+                kept.room[0] -= size
+            else:
+                del kept.frames[key]
+    return frame.result()
 
 
 FrameBuffers = dict[tuple[tuple[int, ...], np.dtype], deque[np.ndarray]]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from ..core.cube import KINDS, channels_of, group_frames, make_cube
 from ..core.errors import FrameReadError, WorkbenchError, of_one_file
 from ..core.files import holder
 from ..core.mosaic import channel_index, planes, shifted, spread_rows
+from ..core.parallel import decoded
 from ..core.settings import SETTING, setting_dim
 from ..core.statistics import odd_frames
 from ..core.values import joined_lines
@@ -292,7 +293,12 @@ def _read_checked(path: Path, area: Area, shape: tuple[int, int], dtype: str, ch
     noted = _STAND_INS.get()
     if noted is not None:
         return _stand_in(noted, path, area, shape, dtype, change)
-    pixels = read_frame(path, area, *change)
+    if plain_pixels(path) is None:
+        stat = holder(path).stat()
+        key = (str(path), stat.st_size, stat.st_mtime_ns, area, *change)
+        pixels = decoded(key, partial(read_frame, path, area, *change))
+    else:  # reading costs less than the memory
+        pixels = read_frame(path, area, *change)
     if pixels.shape != tuple(shape):
         raise FrameReadError(
             path,

@@ -22,7 +22,7 @@ from ..core.defects import write_defects
 from ..core.errors import WorkbenchError
 from ..core.files import check_folder
 from ..core.noise import common_mean, shared_error
-from ..core.parallel import frame_buffers, side_by_side
+from ..core.parallel import decoding_once, frame_buffers, side_by_side
 from ..core.results import MODE, sensor_dataset
 from ..core.sensor_file import FILE, write_sensor
 from ..core.settings import in_words_of, setting_dim, setting_of_table
@@ -229,7 +229,7 @@ def characterize(folder: str | Path | Folder, out: str | Path | None = None, pro
     frames = without_lights_among_flats(of_one_mode(frames, MEASURED, ["light"]))
     frames = follow_overscan(_with_stated_setting(of_one_camera(frames, MEASURED, ["light"], share=MAJORITY)))
     bar = _Bar(desc="measuring", unit="frame", delay=1, leave=False, disable=not progress)
-    with bar, frame_buffers():
+    with bar, frame_buffers(), decoding_once():
         result = measure_sensor(frames, bar, written=out is not None)
     if out is not None:
         defects = None if result.uniformity is None else result.uniformity.defects
