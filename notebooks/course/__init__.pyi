@@ -1,6 +1,7 @@
 from . import calibration_noise as calibration_noise
 from . import chain as chain
 from . import dark as dark
+from . import drizzle as drizzle
 from . import explorers as explorers
 from . import finish_explorers as finish_explorers
 from . import finishing as finishing
@@ -33,6 +34,8 @@ from .dark import held_out_dark as held_out_dark
 from .dark import held_out_settings as held_out_settings
 from .dark import muon_darks as muon_darks
 from .dark import muon_tracks as muon_tracks
+from .drizzle import drizzle_views as drizzle_views
+from .drizzle import stack_drizzled as stack_drizzled
 from .explorers import dark_explorer as dark_explorer
 from .explorers import pixel_decisions as pixel_decisions
 from .explorers import pixel_explorer as pixel_explorer
