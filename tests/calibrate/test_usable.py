@@ -77,3 +77,14 @@ def test_flats_in_falling_light_are_all_used():
         np.array(falling, "uint16"), cfa_pattern="RGGB", kind="flat", iso=100, black_level=600, white_level=16383
     )
     assert master_flat(cube).attrs["frames"] == 8
+
+
+def test_a_faint_flat_is_not_lit_otherwise_than_a_bright_one():
+    """The offset, in which all are alike, is no light: with it the faint ones would look flatter."""
+    rng = np.random.default_rng(6)
+    shade = 1 - 0.35 * ((np.arange(192)[:, None] - 96) / 96) ** 2 * np.ones((1, 256))
+    levels = np.repeat([700, 1400, 2800, 5500, 11_000], 2)
+    flats = np.array([600 + rng.poisson(level * shade) for level in levels], "uint16")
+    names = [f"flats/{number}" for number in range(10)]
+    look = {"cfa_pattern": "RGGB", "kind": "flat", "iso": 100, "black_level": 600, "white_level": 16383}
+    assert master_flat(make_cube(flats, filename=names, **look)).attrs["frames"] == 10

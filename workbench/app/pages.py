@@ -36,7 +36,7 @@ from .session import Session, default_results
 
 _TRANSFORMS = ["auto", "shift", "similarity", "affine", "homography", "quadratic", "cubic"]
 _FRAMINGS = {"the reference's": "reference", "of all lights": "all", "common to all": "common"}
-_SCALES = {"the light's": None, "the light's, drizzled": 1.0, "1.5 times finer": 1.5, "2 times finer": 2.0}
+_SCALES = {"the light's": 0.0, "the light's, drizzled": 1.0, "1.5 times finer": 1.5, "2 times finer": 2.0}
 _SHARES = {"all": 100.0, "the best 90 %": 90.0, "the best 80 %": 80.0, "the best 70 %": 70.0, "the best half": 50.0}
 _MEASURE_FIRST = "Measure the sensor first: the charts are drawn from its results."
 
@@ -261,7 +261,7 @@ class StackPage(JobPage):
             "method": self.method.value,
             "transform": self.transform.value,
             "framing": self.framing.value,
-            "scale": self.scale.value,
+            "scale": self.scale.value or None,
             "keep": self.keep.value if self.keep.value < 100 else None,
             "scale_darks": self.darks.value == "scaled",
             "exclude": tuple(self.lights.left_out),
@@ -277,7 +277,7 @@ class StackPage(JobPage):
             command += ["--transform", self.transform.value]
         if self.framing.value != "reference":
             command += ["--framing", self.framing.value]
-        if self.scale.value is not None:
+        if self.scale.value:
             command += ["--scale", f"{self.scale.value:g}"]
         if self.keep.value < 100:
             command += ["--keep", f"{self.keep.value:g}"]

@@ -276,18 +276,20 @@ def _view(shown: Picture, size: tuple[int, int], x_range: Any = None, y_range: A
         for plane, limits in zip(planes, shown.limits * (len(planes) // len(shown.limits)), strict=True)
     ]
     colours = np.dstack(grey * 3 if len(grey) == 1 else grey)[::-1]
-    left, top, right, bottom = view.bounds
-    return hv.RGB(colours, bounds=(left, top, right, bottom), kdims=[COLUMN, ROW]).opts(
-        backend="bokeh", width=size[0] + 70, height=size[1] + 84, invert_yaxis=True, xlim=(0, shown.shape[1]),
+    return hv.RGB(colours, bounds=view.bounds, kdims=[COLUMN, ROW]).opts(
+        backend="bokeh", frame_width=size[0], frame_height=size[1], invert_yaxis=True, xlim=(0, shown.shape[1]),
         ylim=(0, shown.shape[0]), default_tools=["pan", "wheel_zoom", "reset"], active_tools=["pan", "wheel_zoom"],
-        toolbar="above", hooks=[partial(_house_style, size=size)], title=shown.name,
+        toolbar="above", hooks=[_house_style], title=shown.name,
     )  # fmt: skip
 
 
 def _dynamic(frame: Callable[..., Picture], shape: tuple[int, int], width: int, streams: list[Any]) -> hv.DynamicMap:
     """Return a picture that is drawn again for each view and for each value that the other streams give `frame`."""
+    from bokeh.core.validation import silence, warnings
+
     theme.load_backends()
     _register()
+    silence(warnings.FIXED_SIZING_MODE)  # the frame has its size, title and axes add theirs
     size = width, round(width * shape[0] / shape[1])
 
     def view(x_range: Any = None, y_range: Any = None, **chosen: Any) -> hv.RGB:
@@ -307,18 +309,16 @@ def live(shown: Picture, *, width: int = WIDTH, streams: Sequence[Any] = ()) -> 
     return _dynamic(lambda: shown, shown.shape, width, list(streams) or [ViewRange()])
 
 
-def _house_style(plot: Any, _element: Any, *, size: tuple[int, int]) -> None:
-    """Apply the house style to a picture, once, and keep its shape; a page may change its colours later."""
+def _house_style(plot: Any, _element: Any) -> None:
+    """Apply the house style to a picture, once; a page may change its colours later."""
     figure = plot.state
     if _STYLED in figure.tags:
         return
     figure.tags = [*figure.tags, _STYLED]
     figure.output_backend = "canvas"
-    figure.frame_width, figure.frame_height = size
-    figure.toolbar.logo = None
+    figure.toolbar.logo = figure.outline_line_color = None
     figure.title.text_font, figure.title.text_color = theme.FONT, theme.INK
     fit_title(figure)
-    figure.outline_line_color = None
     for axis in figure.axis:
         axis.axis_label_text_font = axis.major_label_text_font = theme.FONT
         axis.axis_label_text_font_style = "normal"

@@ -95,15 +95,19 @@ def flats_alike(frames: Frames, means: np.ndarray, pedestal: np.ndarray, base: n
     base
         Their variance without light, of each channel [ADU²].
     """
-    means = means[leave_out_odd(frames)]
+    means = means[leave_out_odd(frames, pedestal)]
     return means[_leave_out_multiplied(frames, pedestal, means.mean(axis=0) / means, base)]
 
 
-def leave_out_odd(frames: Frames) -> list[int]:
-    """Leave out the `odd_frames`, by the sampled rows; returns the places of the others."""
+def leave_out_odd(frames: Frames, pedestal: np.ndarray | None = None) -> list[int]:
+    """Leave out the `odd_frames`, by the sampled rows; returns the places of the others.
+
+    Flats are compared by their light above the `pedestal` (y, x) [ADU]: with it, a faint one would seem lit otherwise.
+    """
     count, kind = len(frames), str(frames.cube["kind"].values[0])
-    sampled = planes(frames.sampled_rows()[1], frames.cell)
-    return _leave_out(frames, odd_frames((plane.reshape(count, -1) for _, plane in sampled), kind))
+    where, rows = frames.sampled_rows()
+    above = rows if pedestal is None else rows.astype(np.float32) - pedestal[where]
+    return _leave_out(frames, odd_frames((plane.reshape(count, -1) for _, plane in planes(above, frames.cell)), kind))
 
 
 def _leave_out(frames: Frames, odd: Mapping[int, str]) -> list[int]:
