@@ -11,15 +11,6 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ANYWHERE = ("test_notebooks", "test_other_folders")  # long tests that share little
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Let one process run the tests of a file, which share what they made (`--dist loadgroup`)."""
-    for item in items:
-        if item.path.stem not in ANYWHERE:
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT).with_suffix(""))))
 
 
 def _missing(reason: str):
