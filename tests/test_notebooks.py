@@ -60,7 +60,7 @@ def calls_of(path: Path, name: str) -> list[ast.Call]:
 
 def test_the_course_is_complete_and_listed_wherever_it_is_listed():
     names = [path.stem for path in NOTEBOOKS]
-    assert [name[:2] for name in names] == [f"{number:02d}" for number in range(16)]
+    assert [name[:2] for name in names] == [f"{number:02d}" for number in range(17)]
     row = re.compile(r"^\| \[([\w-]+)\]\((?:notebooks/)?\1\.ipynb\) \| (.+) \|$", re.M)
     in_start = row.findall(words_of(NOTEBOOKS[0]))
     in_readme = row.findall((ROOT / "README.md").read_text(encoding="utf-8"))
@@ -86,7 +86,9 @@ def test_opens_with_what_it_is_about_and_one_folder_cell(path):
     imports, folder, *rest = cells_of(path, "code")
     assert 'hv.extension("bokeh", inline=True' in imports
     assert "pn.extension(inline=True)" in imports, "without inline=True nothing shows when there is no network"
-    assert re.search(r'^folder = (wb\.sample_folder|course\.real_night)\(\)  # or "path/to/your', folder, re.M)
+    assert re.search(
+        r'^folder = (wb\.sample_folder|course\.real_night)\((?:"\w+")?\)  # or "path/to/your', folder, re.M
+    )
     assert "sample_folder" not in "\n".join(rest), "one cell switches to the reader's own frames"
     assert "**simulated**" in sections_of(path)[""], "what the samples are is said where they are chosen"
 

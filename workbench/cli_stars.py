@@ -53,6 +53,7 @@ def photometry(stack: Path, out: Path | None) -> None:
               " stack's grid; or 12h50m53s,+41d07m14s, or degrees: 192.72d,+41.12d.")  # fmt: skip
 @click.option("--out", type=_PATH, required=True, help="The CSV file to write; its chart is written next to it as PNG.")
 @click.option("--channel", help="R, G or B of a mosaic; G by default.")
+@click.option("--aperture", type=_POSITIVE, default=2.5, show_default=True, help="Its radius [FWHM].")
 @click.option("--reference", help="Path or name of the light that the place is on; by default the best.")
 @click.option("--filter", metavar="NAME", help="Use only the lights of this filter, e.g. V.")
 @click.option("--exclude", multiple=True, metavar="NAME", help="Leave out a light by name, path or pattern.")

@@ -10,6 +10,7 @@ from . import mosaic as mosaic
 from . import night as night
 from . import noise as noise
 from . import palettes as palettes
+from . import photometry as photometry
 from . import planning as planning
 from . import presentation as presentation
 from . import questions as questions
@@ -75,6 +76,19 @@ from .noise import noise_by_source as noise_by_source
 from .noise import virtual_exposure as virtual_exposure
 from .palettes import narrowband_stacks as narrowband_stacks
 from .palettes import palette_explorer as palette_explorer
+from .photometry import aperture_errors as aperture_errors
+from .photometry import aperture_explorer as aperture_explorer
+from .photometry import best_radius as best_radius
+from .photometry import curve_pulls as curve_pulls
+from .photometry import curve_table as curve_table
+from .photometry import flux_pulls as flux_pulls
+from .photometry import fluxes_by_aperture as fluxes_by_aperture
+from .photometry import psf_against_aperture as psf_against_aperture
+from .photometry import pulls_chart as pulls_chart
+from .photometry import stack_pulls as stack_pulls
+from .photometry import star_and_air as star_and_air
+from .photometry import star_curve as star_curve
+from .photometry import transit_depth as transit_depth
 from .planning import brighter_sky as brighter_sky
 from .planning import drifting_lights as drifting_lights
 from .planning import mount_drift as mount_drift

@@ -52,6 +52,7 @@ MOVES: dict[str, tuple[str, Callable[[Locator], None]]] = {
     "13-stretch-and-finish": ("course.stretch_explorer", slide(times=3)),
     "14-plan-the-next-night": ("course.sub_length_explorer", slide()),
     "15-a-real-night": ("course.browse_frames", slide()),
+    "16-photometry": ("course.aperture_explorer", slide("ArrowLeft")),
 }
 
 

@@ -149,7 +149,7 @@ def test_stars_stand_where_the_truth_says(samples, truth):
             assert (columns * weight).sum() / weight.sum() == pytest.approx(true_x, abs=0.5)
 
 
-@pytest.mark.parametrize("name", ["warm", "faults", "cooled"])
+@pytest.mark.parametrize("name", ["warm", "faults", "cooled", "transit"])
 def test_a_set_on_request_has_the_published_bytes(name, tmp_path, monkeypatch):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
     folder = sample_folder(name, progress=False)
@@ -164,7 +164,9 @@ def test_a_set_on_request_has_the_published_bytes(name, tmp_path, monkeypatch):
 
 
 def test_a_set_that_does_not_exist_is_refused():
-    with pytest.raises(WorkbenchError, match="no sample frames are called 'cold'; there are warm, faults, cooled"):
+    with pytest.raises(
+        WorkbenchError, match="no sample frames are called 'cold'; there are warm, faults, cooled, transit"
+    ):
         sample_folder("cold")
 
 

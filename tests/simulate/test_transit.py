@@ -5,7 +5,7 @@ import pytest
 
 from workbench.core.errors import WorkbenchError
 from workbench.ingest import open_folder
-from workbench.simulate import Transit, write_transit
+from workbench.simulate import Transit, read_transit, write_transit
 
 
 def test_frames_and_truth(tmp_path):
@@ -14,6 +14,9 @@ def test_frames_and_truth(tmp_path):
     assert [frames.light.sizes["frame"], frames.bias.sizes["frame"], frames.flat.sizes["frame"]] == [3, 2, 2]
     assert np.diff(frames.light["time"].values)[0] == np.timedelta64(150, "s")
     assert night.x.size == 6
+    read = read_transit(night.folder)
+    assert all(np.array_equal(*pair) for pair in zip(read, night, strict=True))
+    assert read_transit(tmp_path) is None
     level = frames.light.isel(frame=0).values
     x, y = round(night.x[0]), round(night.y[0])
     assert level[y - 1 : y + 2, x - 1 : x + 2].mean() > 3 * np.median(level) - 1500  # the target, over black 600

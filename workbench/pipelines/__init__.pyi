@@ -29,9 +29,11 @@ from .finishing import solve as solve
 from .inspection import Inspection as Inspection
 from .inspection import inspect as inspect
 from .inspection import write_inspection as write_inspection
+from .light_curves import compare_stars as compare_stars
 from .light_curves import follow_star as follow_star
 from .light_curves import light_curve as light_curve
 from .light_curves import light_curve_text as light_curve_text
+from .light_curves import star_fluxes as star_fluxes
 from .measurement import Transfer as Transfer
 from .measurement import measure_pixel_noise as measure_pixel_noise
 from .photometry import photometry_text as photometry_text

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
-from astropy.coordinates import Angle
 from dask.local import get_sync
 from tqdm.auto import tqdm
 
-from ..align.hints import hints_of, known_of, solve_stars
+from ..align.hints import degrees, hints_of, known_of, solve_stars
 from ..align.registration import Registration, register
 from ..calibrate.apply import SATURATED, calibrate
 from ..calibrate.masterset import make_masters
@@ -28,7 +27,7 @@ from ..core.values import is_simulated, value_text
 from ..stack.settings import StackSettings
 from ..stars.background import SQUARE_PIXELS, Sampling, green_sampling, half_green
 from ..stars.light_curve import relative_flux
-from ..stars.photometry import RADIUS, aperture_fluxes, crowded_stars
+from ..stars.photometry import ANNULUS, RADIUS, aperture_fluxes, crowded_stars
 from .calibration_checks import calibration_cubes, check_masters
 from .stack_inputs import open_frames
 
@@ -48,7 +47,7 @@ class _Followed(NamedTuple):
 
 def light_curve(
     folder: str | Path, star: str | tuple[float, float], out: str | Path | None = None, *, channel: str | None = None,
-    sensor: str | Path | xr.Dataset | None = None, progress: bool = True, **settings: Any,
+    aperture: float = RADIUS, sensor: str | Path | xr.Dataset | None = None, progress: bool = True, **settings: Any,
 ) -> xr.Dataset:  # fmt: skip
     """Measure how a star's brightness changes over the lights of a folder, compared with stars around it.
 
@@ -63,6 +62,8 @@ def light_curve(
         A CSV file for the table.
     channel
         R, G or B of a mosaic; G by default.
+    aperture
+        Its radius [FWHM].
     settings
         ``reference``, ``filter``, ``exclude``, ``transform`` (see `StackSettings`), and of where on the sky:
         ``target``, ``focal_length``, ``pixel_size``, ``scale`` (see `solve`).
@@ -93,7 +94,7 @@ def light_curve(
         raise WorkbenchError(
             f"{folder} has lights of {', '.join(filters)}; a light curve is of one filter: choose it (--filter)"
         )
-    _channel(channel, opened.lights.cfa_pattern)  # before the work
+    _check(channel, opened.lights.cfa_pattern, aperture)  # before the work
     light, cubes = opened.frames.light, calibration_cubes(opened.frames)
     excluded = chosen.excluded(opened.lights.names, opened.lights.paths)
     kept = [number for number in range(light.sizes["frame"]) if number not in excluded]
@@ -105,7 +106,7 @@ def light_curve(
     if place is None:
         path = opened.lights.paths[kept[registration.reference]]
         place = _on_reference(str(star), registration, path, sky)
-    curve = follow_star(lights, registration, place, channel=channel, progress=progress)
+    curve = follow_star(lights, registration, place, channel=channel, aperture=aperture, progress=progress)
     warnings = list(dict.fromkeys([*opened.warnings, *checked.warnings, *curve.attrs["warnings"]]))
     curve = curve.assign_attrs(warnings=warnings)
     if out is not None:
@@ -121,20 +122,13 @@ def _place(star: str | tuple[float, float]) -> tuple[float, float] | None:
             return float(parts[0]), float(parts[1])
     except ValueError:
         return None
-    raise WorkbenchError(_no_place(star))
-
-
-def _no_place(star: str | tuple[float, float]) -> str:
-    return f"{star!r} is not the place of a star; give x,y in pixels, or RA,Dec: 12h50m53s,+41d07m14s"
+    raise WorkbenchError(f"{star!r} is not the place of a star; give x,y in pixels, or RA,Dec: 12h50m53s,+41d07m14s")
 
 
 def _on_reference(star: str, registration: Registration, path: Path, hints: dict[str, Any]) -> tuple[float, float]:
     """Return where RA and Dec are on the reference, which is solved for it."""
     ra, dec = star.split(",")
-    try:
-        sky = Angle(ra.strip(), unit="hourangle").deg, Angle(dec.strip(), unit="deg").deg
-    except ValueError:
-        raise WorkbenchError(_no_place(star)) from None
+    sky = degrees(ra, "hourangle"), degrees(dec, "deg")
     stars = _stars_of(registration, registration.reference)
     given = hints if "target" in hints else hints | {"ra": sky[0], "dec": sky[1]}
     solution = solve_stars(stars, registration.frame_shape, hints_of(known_of(path), **given))
@@ -144,14 +138,25 @@ def _on_reference(star: str, registration: Registration, path: Path, hints: dict
 
 def follow_star(
     lights: xr.Dataset, registration: Registration, place: tuple[float, float], *, channel: str | None = None,
-    progress: bool = True,
+    aperture: float = RADIUS, progress: bool = True,
 ) -> xr.Dataset:  # fmt: skip
-    """Measure a star in every calibrated light, in apertures of 2.5 FWHM, relative to the brightest stars around it.
+    """Measure a star in every calibrated light, relative to the brightest stars around it.
 
-    A flux is the sum over one colour's samples.  Its error is the frame's own noise and, of the masters' noise, what
-    changes from frame to frame: all of it where the star is never on the same pixels, nothing where it stays, in
-    between the share of the aperture that two frames on average do not have in common.  Scintillation is not predicted:
-    what the comparison stars scatter beyond their noise is added to the errors (see `relative_flux`).
+    The parameters are those of `star_fluxes`; what is returned is that of `compare_stars`.
+    """
+    return compare_stars(
+        star_fluxes(lights, registration, place, channel=channel, aperture=aperture, progress=progress)
+    )
+
+
+def star_fluxes(
+    lights: xr.Dataset, registration: Registration, place: tuple[float, float], *, channel: str | None = None,
+    aperture: float = RADIUS, progress: bool = True,
+) -> xr.Dataset:  # fmt: skip
+    """Measure a star and the brightest around it in every calibrated light.
+
+    A frame's own noise and the masters' are in the errors; of the masters' only as much as moved against the pixels,
+    since what all frames share does not change the ratios (see `relative_flux`).
 
     Parameters
     ----------
@@ -161,16 +166,14 @@ def follow_star(
         What `align.register` found on them.
     place
         (x, y) [px] on the reference.
-    channel
+    channel, aperture
         As for `light_curve`.
 
     Returns
     -------
-    Dataset over frame: ``time`` (UTC, middle of the exposure), ``hours`` since the first, ``relative_flux`` and
-    ``relative_flux_error``, ``check`` and ``check_error`` (a comparison star against the others), ``common``, the
-    comparison stars' brightness, ``flux`` and ``flux_error`` [e-] of the star; over star (the target first)
-    ``x``, ``y`` [px] on the reference, ``usual_flux`` [e-], ``comparison``.  Attributes: ``channel``, ``scatter``,
-    ``chi_square``, ``reference``, ``set_aside``, ``warnings``.
+    Dataset over (frame, star), the star first: ``flux`` and ``flux_error`` [e-]; over frame ``time`` (UTC, middle of
+    the exposure) and ``hours`` since the first; over star ``x``, ``y`` [px] on the reference.  Attributes: ``channel``,
+    ``aperture`` [FWHM], ``fwhm`` [px], ``reference``, ``set_aside``, ``warnings``.
 
     Raises
     ------
@@ -178,7 +181,7 @@ def follow_star(
         As `light_curve`.
     """
     pattern = str(lights["signal"].attrs["cfa_pattern"])
-    channel = _channel(channel, pattern)
+    channel = _check(channel, pattern, aperture)
     times, dated = lights["time"].values.astype("datetime64[ns]"), ~np.isnat(lights["time"].values)
     used = [number for number in registration.used if dated[number]]
     if not used:
@@ -189,14 +192,45 @@ def follow_star(
     for row, number in enumerate(bar):
         frame = lights[list(_PARTS)].isel(frame=number).compute(scheduler=get_sync)
         x[row], y[row] = registration.transform(number).apply(followed.x, followed.y)
-        flux[row], own[row], shared[row] = _measure(frame, pattern, followed, x[row], y[row], followed.fwhm[row])
-    moved = 1 - _overlap(x, y, RADIUS * float(np.median(followed.fwhm)))
+        at = followed._replace(x=x[row], y=y[row], fwhm=followed.fwhm[row])
+        flux[row], own[row], shared[row] = _measure(frame, pattern, at, aperture)
+    usual = float(np.median(followed.fwhm))
+    moved = 1 - _overlap(x, y, aperture * usual)
     error = np.sqrt(np.maximum(own, 0) + moved * shared)
-    found = relative_flux(flux, error, 0)
     seconds = np.nan_to_num(lights["exposure"].values.astype(float)[used])
     middle = times[used] + (0.5e9 * seconds).astype("timedelta64[ns]")
-    order = np.argsort(middle, kind="stable")
     hours = (middle - middle.min()) / np.timedelta64(1, "h")
+    names = lights["filename"].values.astype(str)
+    aside = [f"{names[n]}: {why}" for n, why in sorted(registration.set_aside.items())]
+    aside += [f"{names[n]}: states no time" for n in registration.used if not dated[n]]
+    camera, unit = str(lights["signal"].attrs.get("camera", "")), {"units": "electron"}
+    return xr.Dataset(
+        {"flux": (("frame", "star"), flux, unit), "flux_error": (("frame", "star"), error, unit)},
+        {
+            "time": ("frame", middle), "hours": ("frame", hours, {"units": "h"}),
+            "filename": ("frame", names[used].astype(object)), "x": ("star", followed.x), "y": ("star", followed.y),
+        },
+        {
+            "channel": channel, "aperture": float(aperture), "fwhm": usual,
+            "reference": str(names[registration.reference]), "set_aside": aside, "warnings": warnings, "camera": camera,
+            "simulated": is_simulated(camera),
+        },
+    ).isel(frame=np.argsort(middle, kind="stable"))  # fmt: skip
+
+
+def compare_stars(fluxes: xr.Dataset, star: int = 0) -> xr.Dataset:
+    """Compare one star of `star_fluxes` with the others, by `relative_flux`.
+
+    Returns
+    -------
+    Dataset over frame: ``time``, ``hours``, ``relative_flux`` and ``relative_flux_error``, ``check`` and
+    ``check_error`` (a comparison star against the others), ``common``, the comparison stars' brightness, ``flux`` and
+    ``flux_error`` [e-] of the star; over star (the star compared first) ``x``, ``y`` [px] on the reference,
+    ``usual_flux`` [e-], ``comparison``.  Attributes: those of `star_fluxes`, ``scatter``, ``chi_square``.
+    """
+    fluxes = fluxes.isel(star=[star, *(other for other in range(fluxes.sizes["star"]) if other != star)])
+    flux, error = fluxes["flux"].values, fluxes["flux_error"].values
+    found = relative_flux(flux, error, 0)
     columns = {
         "relative_flux": (found.value, "1", "flux relative to the comparison stars"),
         "relative_flux_error": (found.error, "1", "standard error of the relative flux"),
@@ -207,33 +241,29 @@ def follow_star(
         "flux_error": (error[:, 0], "electron", "standard error of the flux"),
     }
     data = {n: ("frame", values, {"units": u, "long_name": t}) for n, (values, u, t) in columns.items()}
-    names = lights["filename"].values.astype(str)
-    aside = [f"{names[n]}: {why}" for n, why in sorted(registration.set_aside.items())]
-    aside += [f"{names[n]}: states no time" for n in registration.used if not dated[n]]
-    per_star = {"x": followed.x, "y": followed.y, "usual_flux": np.nanmedian(flux, axis=0)}
-    curve = xr.Dataset(data, coords={"time": ("frame", middle), "hours": ("frame", hours, {"units": "h"})})
-    curve = curve.assign_coords(filename=("frame", names[used].astype(object))).isel(frame=order)
-    curve = curve.assign({name: ("star", values) for name, values in per_star.items()})
-    return curve.assign(comparison=("star", found.comparison)).assign_attrs(
-        channel=channel, scatter=found.scatter, chi_square=found.chi_square, check_star=found.check_star,
-        reference=str(names[registration.reference]), set_aside=aside, warnings=warnings,
-        camera=str(lights["signal"].attrs.get("camera", "")),
-        simulated=is_simulated(str(lights["signal"].attrs.get("camera", ""))),
-    )  # fmt: skip
+    usual = np.nanmedian(flux, axis=0)
+    curve = fluxes.coords.to_dataset().reset_coords(["x", "y"]).assign(data)
+    return curve.assign(usual_flux=("star", usual), comparison=("star", found.comparison)).assign_attrs(
+        fluxes.attrs, scatter=found.scatter, chi_square=found.chi_square, check_star=found.check_star
+    )
 
 
-def _channel(wanted: str | None, pattern: str) -> str:
-    """Return the colour that is measured."""
+def _check(channel: str | None, pattern: str, aperture: float) -> str:
+    """Return the colour that is measured; refuse another, and an aperture that reaches into the background's ring."""
+    if not 0.3 <= aperture <= ANNULUS[0]:
+        raise WorkbenchError(
+            f"the aperture's radius is {aperture:g} FWHM; give 0.3 to {ANNULUS[0]:g}, where the ring begins"
+        )
     if is_xtrans(pattern):
         raise WorkbenchError(
             "light curves of X-Trans mosaics are not supported: their colours lie on no lattice; measure stacks of "
             "short series (workbench photometry)"
         )
     there = ("mono",) if pattern == "mono" else ("R", "G", "B")
-    wanted = there[len(there) // 2] if wanted is None else wanted
-    if wanted not in there:
-        raise WorkbenchError(f"channel {wanted!r} is none of these frames; they have {', '.join(there)}")
-    return wanted
+    channel = there[len(there) // 2] if channel is None else channel
+    if channel not in there:
+        raise WorkbenchError(f"channel {channel!r} is none of these frames; they have {', '.join(there)}")
+    return channel
 
 
 def _stars_of(registration: Registration, number: int) -> xr.Dataset:
@@ -301,23 +331,25 @@ def _plane(values: np.ndarray, pattern: str, channel: str) -> tuple[np.ndarray, 
 
 
 def _measure(
-    frame: xr.Dataset, pattern: str, stars: _Followed, x: np.ndarray, y: np.ndarray, fwhm: float
+    frame: xr.Dataset, pattern: str, stars: _Followed, radius: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return of each star the flux [e-], and the frame's own and the masters' share of its variance [e-²]."""
     samples = 2.0 if stars.channel == "G" else 1.0  # summed: of the mean of two greens it takes twice
     signal, sampling = _plane(frame["signal"].values, pattern, stars.channel)
     shift = (0.0, 0.0) if stars.channel in ("mono", "G") else offsets(pattern)[stars.channel]
-    at_x, at_y = ((at - sampling.offset - off) / sampling.scale for at, off in ((x, shift[1]), (y, shift[0])))
+    at_x, at_y = (
+        (at - sampling.offset - off) / sampling.scale for at, off in ((stars.x, shift[1]), (stars.y, shift[0]))
+    )
     variances = [
         _plane(frame[name].values, pattern, stars.channel)[0] / samples for name in ("variance", "shared_variance")
     ]
-    width = fwhm / sampling.scale
-    found = aperture_fluxes(signal, at_x, at_y, width, variances[0])
-    of_masters = aperture_fluxes(variances[1], at_x, at_y, width)
-    area = np.pi * (RADIUS * width) ** 2
+    width = float(stars.fwhm) / sampling.scale
+    found = aperture_fluxes(signal, at_x, at_y, width, variances[0], radius)
+    of_masters = aperture_fluxes(variances[1], at_x, at_y, width, radius=radius)
+    area = np.pi * (radius * width) ** 2
     shared = np.maximum(of_masters.flux + area * of_masters.background, 0)  # the plain sum
     full = _plane((frame["mask"].values & SATURATED > 0).astype(np.float32), pattern, stars.channel)[0]
-    core = aperture_fluxes(full, at_x, at_y, width)
+    core = aperture_fluxes(full, at_x, at_y, width, radius=radius)
     clipped = core.flux + area * core.background > 0.01
     flux = np.where(clipped, np.nan, samples * found.flux)
     return flux, samples**2 * (found.error**2 - shared), samples**2 * shared

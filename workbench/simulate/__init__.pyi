@@ -40,4 +40,5 @@ from .sky import render as render
 from .sky import star_table as star_table
 from .transit import Transit as Transit
 from .transit import TransitNight as TransitNight
+from .transit import read_transit as read_transit
 from .transit import write_transit as write_transit

@@ -20,6 +20,7 @@ from filelock import FileLock
 from ..core.errors import WorkbenchError
 from .narrowband import write_cooled
 from .recipe import ROOM, Recipe, write_samples
+from .transit import Transit, write_transit
 
 HASHES = Path(__file__).with_name("samples.sha256")
 _PROJECT = Path(__file__).parents[2]
@@ -92,6 +93,9 @@ SETS: dict[str, Callable[..., Path]] = {
     "warm": lambda folder, **how: write_samples(folder, WARM, **how),
     "faults": lambda folder, **how: write_samples(folder, FAULTS, **how),
     "cooled": lambda folder, **_: write_cooled(folder),
+    "transit": lambda folder, **_: (
+        write_transit(folder, Transit(middle=0.85, duration=1.0), lights=40, calibration=6, seed=2).folder
+    ),
 }
 
 
@@ -107,7 +111,8 @@ def sample_folder(name: str = "", *, progress: bool = True) -> Path:
     name
         Nothing: the full set, 145 MB, which every command takes when no folder is given.  ``"warm"``: two lights of
         300 s at 30 °C with their darks, 8 MB.  ``"faults"``: an exercise, a small night with three faults, 8 MB.
-        ``"cooled"``: a cooled mono camera, lights through SII, Ha and OIII, 9 MB.
+        ``"cooled"``: a cooled mono camera, lights through SII, Ha and OIII, 9 MB.  ``"transit"``: forty lights in which
+        a planet passes in front of a star, 10 MB.
 
     Warns
     -----

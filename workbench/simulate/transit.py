@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from .sky import dust, make_sky, replace_stars
 _CELL = 48  # px: each star has a cell of its own
 _PAUSE = 90.0  # s between lights
 _TARGET = 1500.0  # e-/s in green
+_TRUTH = "truth.json"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Transit:
 class TransitNight(NamedTuple):
     """A simulated night's folder and truth: the stars' places on the first light [px], the target first, its transit.
 
-    `flux` (star, colour) [e-/s], R, G, B.
+    `flux` (star, colour) [e-/s], R, G, B; `exposure` [s] of a light.
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class TransitNight(NamedTuple):
     y: np.ndarray
     flux: np.ndarray
     transit: Transit
+    exposure: float = NightSettings().exposure
 
 
 def write_transit(
@@ -63,6 +66,7 @@ def write_transit(
     """Simulate a night of lights of a minute, every two and a half minutes, in which a star is dimmed; as FITS.
 
     Stars stand apart, each in a cell of 48 px; the lights are dithered by 3 px, transparency and seeing change.
+    The truth is written into ``truth.json``; see `read_transit`.
 
     Parameters
     ----------
@@ -118,4 +122,18 @@ def write_transit(
         )  # fmt: skip
         start = START + timedelta(seconds=number * (settings.exposure + _PAUSE))
         shoot(folder, seen, [(shot, (seed, 3, number))], start, save=save_fits, progress=False)
-    return TransitNight(folder, x[order], y[order], flux, transit)
+    night = TransitNight(folder, x[order], y[order], flux, transit, settings.exposure)
+    truth = {"simulated": True, "transit": asdict(transit), "exposure": settings.exposure}
+    truth |= {"x": night.x.tolist(), "y": night.y.tolist(), "flux": flux.tolist()}
+    (folder / _TRUTH).write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8", newline="\n")
+    return night
+
+
+def read_transit(folder: str | Path) -> TransitNight | None:
+    """Return the truth of a night that `write_transit` wrote into a folder; None of another night."""
+    path = Path(folder) / _TRUTH
+    truth = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "transit" not in truth:
+        return None
+    stars = [np.array(truth[name]) for name in ("x", "y", "flux")]
+    return TransitNight(Path(folder), *stars, Transit(**truth["transit"]), truth["exposure"])

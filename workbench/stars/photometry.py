@@ -39,9 +39,10 @@ class Fluxes(NamedTuple):
 
 
 def aperture_fluxes(
-    values: np.ndarray, x: np.ndarray, y: np.ndarray, fwhm: float, variance: np.ndarray | None = None
-) -> Fluxes:
-    """Measure stars in circular apertures of 2.5 FWHM over the clipped mean of a ring of 4 to 6 FWHM.
+    values: np.ndarray, x: np.ndarray, y: np.ndarray, fwhm: float, variance: np.ndarray | None = None,
+    radius: float = RADIUS,
+) -> Fluxes:  # fmt: skip
+    """Measure stars in circular apertures, by default of 2.5 FWHM, over the clipped mean of a ring of 4 to 6 FWHM.
 
     F = Σ a v − A b,  Var F = Σ a Var v + A² Var b, with a the share of a pixel that lies in the aperture and A = Σ a.
     Var b is the ring's scatter or its mean variance, whichever is larger, over the number of its pixels.
@@ -54,6 +55,8 @@ def aperture_fluxes(
         Positions [px of the plane] (star,).
     fwhm
         [px of the plane].
+    radius
+        [FWHM] of the aperture.
 
     Examples
     --------
@@ -66,11 +69,11 @@ def aperture_fluxes(
     x, y = np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float))
     if not x.size:
         return Fluxes(*np.empty((4, 0)))
-    aperture = CircularAperture(np.stack([x, y], axis=1), RADIUS * fwhm)
-    inner, outer = (radius * fwhm for radius in ANNULUS)
+    aperture = CircularAperture(np.stack([x, y], axis=1), radius * fwhm)
+    inner, outer = (limit * fwhm for limit in ANNULUS)
     rings = _rings(values, variance, x, y, inner, outer)
     height, width = values.shape
-    reach = RADIUS * fwhm - 0.5
+    reach = radius * fwhm - 0.5
     outside = (x < reach) | (y < reach) | (x > width - 1 - reach) | (y > height - 1 - reach)
     sums = aperture_photometry(values, aperture)["aperture_sum"].value
     background_error = aperture.area * rings[:, 1] / np.sqrt(rings[:, 2])
