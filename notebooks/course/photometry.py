@@ -97,17 +97,16 @@ def best_radius(errors: xr.Dataset, kind: str = "faint") -> float:
     return float(errors["predicted"].sel(kind=kind).idxmin("radius"))
 
 
-def aperture_explorer(stack: xr.Dataset, fluxes: xr.Dataset) -> Any:
+def aperture_explorer(stack: xr.Dataset, fluxes: xr.Dataset, errors: xr.Dataset) -> Any:
     """Choose the radius of an aperture: the circle and the background's ring on the star, and what it costs.
 
     Parameters
     ----------
     stack
         The linear stack.
-    fluxes
-        From `fluxes_by_aperture`.
+    fluxes, errors
+        From `fluxes_by_aperture` and `aperture_errors`.
     """
-    errors = aperture_errors(fluxes)
     radius = pn.widgets.DiscreteSlider(label="radius of the aperture [FWHM]", options=list(RADII), value=USUAL)
 
     def text(chosen: float) -> str:
