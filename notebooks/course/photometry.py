@@ -20,6 +20,7 @@ from workbench.core.values import value_text
 from workbench.ingest.folder import Folder
 from workbench.pipelines import compare_stars, star_fluxes
 from workbench.simulate import TransitNight
+from workbench.stack.normalise import channel_share
 from workbench.stars.photometry import ANNULUS
 
 from .results import kept
@@ -28,7 +29,10 @@ from .tables import quantities
 RADII = (0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)  # [FWHM]
 USUAL = 2.5
 _RADIUS, _ERROR = theme.dimension("radius of the aperture", "FWHM"), theme.dimension("error of one light", "%")
-_PULL, _SHARE = theme.dimension("difference from the truth, in its errors"), theme.dimension("share of a bin")
+_PULL, _SHARE = (
+    theme.dimension("difference from the truth, in its errors"),
+    theme.dimension("share for each unit of the error"),
+)
 _FLUX, _RELATIVE = theme.dimension("flux in the stack", "e⁻"), theme.dimension("error of the flux", "%")
 _SEEN = theme.dimension("brightness over its median", "%")
 _SIGNAL = theme.dimension("green of the stack", "e⁻")
@@ -166,15 +170,25 @@ def errors_panel(errors: xr.Dataset, radius: float) -> hv.Overlay:
         elements.append(theme.points(radii, *shown, dims=dims, label=label, colour=colour, marker=marker))
     return theme.panel(
         elements, title="Scatter over the lights, and its prediction", log="y", legend="top_right",
-        ylim=(lowest / 1.5, 3 * highest),
+        xlim=(radii.min() - 0.1, radii.max() + 0.1), ylim=(lowest / 1.5, 3 * highest),
     )  # fmt: skip
 
 
 def star_curve(fluxes: xr.Dataset, night: TransitNight | None = None, radius: float = USUAL) -> hv.Layout:
     """Chart a star's light curve in an aperture, with its truth where it is known."""
     curve = compare_stars(fluxes.sel(radius=radius))
+    if night is None:
+        return charts.light_curve(curve)
     hours = np.linspace(0, float(curve["hours"].max()), 300)
-    return charts.light_curve(curve, None if night is None else (hours, night.transit.light(hours + _first(night))))
+    level = _level(curve, night.transit.light(curve["hours"].values + _first(night)))
+    return charts.light_curve(curve, (hours, level * night.transit.light(hours + _first(night))))
+
+
+def _level(curve: xr.Dataset, true: np.ndarray) -> float:
+    """The brightness that a light curve has where its truth is 1, as its own level is that of its lights' mean."""
+    value, error = curve["relative_flux"].values, curve["relative_flux_error"].values
+    known = np.isfinite(value)
+    return float(np.average((value / true)[known], weights=(true / error)[known] ** 2))
 
 
 def _first(night: TransitNight) -> float:
@@ -238,11 +252,12 @@ def curve_pulls(fluxes: xr.Dataset, night: TransitNight | None = None, radius: f
             continue
         curve = compare_stars(fluxes.sel(radius=radius), star)
         value, error = curve["relative_flux"].values, curve["relative_flux_error"].values
-        true = night.transit.light(curve["hours"].values + _first(night)) if star == 0 and night else 1.0
+        true = np.ones(value.size)
+        if star == 0 and night is not None:
+            true = night.transit.light(curve["hours"].values + _first(night))
         known = np.isfinite(value)
-        level = np.average((value / true)[known], weights=((true / error) ** 2 * known)[known])
         count = int(known.sum())
-        pulls.append(((value - level * true) / error)[known] * np.sqrt(count / (count - 1)))
+        pulls.append(((value - _level(curve, true) * true) / error)[known] * np.sqrt(count / (count - 1)))
     return np.concatenate(pulls)
 
 
@@ -307,14 +322,24 @@ def pulls_chart(pulls: dict[str, np.ndarray]) -> hv.Layout:
     return theme.layout(panels)
 
 
-def psf_against_aperture(table: xr.Dataset) -> hv.Layout:
-    """Chart the relative errors of a stack's fluxes against the flux, in apertures and by its point spread function."""
+def psf_against_aperture(table: xr.Dataset, lights: xr.DataArray) -> hv.Layout:
+    """Chart the relative errors of a stack's fluxes against the flux, in apertures and by its point spread function.
+
+    Parameters
+    ----------
+    table
+        From `workbench.photometry`.
+    lights
+        The stack's lights: of a star of flux F [e-] in the stack they count N F a electrons, a the share of the
+        channel's samples among the pixels.
+    """
     one = table.isel(channel=table.sizes["channel"] // 2).isel(star=np.flatnonzero(table["flags"].values == ""))
     flux = one["flux"].values
     known = np.isfinite(flux) & (flux > 0)
     dims, elements = (_FLUX, _RELATIVE), []
     along = np.geomspace(flux[known].min(), flux[known].max(), 50)
-    elements.append(theme.line(along, 100 / np.sqrt(along), dims=dims, label="shot noise of the star", dash="dashed"))
+    counted = along * lights.sizes["frame"] * channel_share(str(one["channel"].values), lights.attrs["cfa_pattern"])
+    elements.append(theme.line(along, 100 / np.sqrt(counted), dims=dims, label="shot noise of the star", dash="dashed"))
     looks = (("flux", "in an aperture", "circle"), ("psf_flux", "by the point spread function", "square"))
     for (name, label, marker), colour in zip(looks, theme.SERIES, strict=False):
         error = 100 * one[f"{name}_error"].values / one[name].values
@@ -322,5 +347,13 @@ def psf_against_aperture(table: xr.Dataset) -> hv.Layout:
             theme.points(flux[known], error[known], dims=dims, label=label, colour=colour, marker=marker, size=7)
         )
     return theme.layout(
-        [theme.panel(elements, title="Error of a star's flux in the stack", log="xy", legend="top_right")]
+        [
+            theme.panel(
+                elements,
+                title="Error of a star's flux in the stack",
+                log="xy",
+                legend="top_right",
+                xlim=(0.85 * along[0], 1.18 * along[-1]),
+            )
+        ]
     )

@@ -135,5 +135,5 @@ def read_transit(folder: str | Path) -> TransitNight | None:
     truth = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if "transit" not in truth:
         return None
-    stars = [np.array(truth[name]) for name in ("x", "y", "flux")]
-    return TransitNight(Path(folder), *stars, Transit(**truth["transit"]), truth["exposure"])
+    x, y, flux = (np.array(truth[name]) for name in ("x", "y", "flux"))
+    return TransitNight(Path(folder), x, y, flux, Transit(**truth["transit"]), truth["exposure"])
