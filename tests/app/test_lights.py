@@ -16,6 +16,7 @@ from workbench.app.pages import StackPage
 from workbench.app.session import Session
 from workbench.simulate import make_night, make_sky
 from workbench.simulate.capture import Batch, cooled, write_frames
+from workbench.stack.settings import StackSettings
 
 SHAPE = (300, 450)
 FWHM = (3.0, 3.0, 4.2, 3.0, 3.0, 3.0)  # px before the pixels integrate
@@ -124,3 +125,16 @@ def test_the_live_page_shows_each_light_as_it_is_added(night, session, tmp_path)
     picture, _, last = page.result
     assert picture.object[:4] == b"\x89PNG"
     assert Path(lights["file"][5]).name in last.object
+
+
+def test_a_comet_is_followed_by_two_places_or_as_it_was_found(night, session, tmp_path):
+    page = StackPage(session)
+    session.use(*session.find(night, tmp_path / "results"))
+    page.comet.value = "12,30@light_0; 60.5,44@light_4"
+    assert page._command()[-4:] == ["--comet", "12,30@light_0", "--comet", "60.5,44@light_4"]
+    assert StackSettings(comet=page._arguments()["comet"]).comet == ("12,30@light_0", "60.5,44@light_4")
+    page.comet.value = "there"
+    with pytest.raises(wb.WorkbenchError, match=r"'there' is not a position X,Y or X,Y@LIGHT"):
+        StackSettings(comet=page._arguments()["comet"])
+    page.comet.value = ""
+    assert page._arguments()["comet"] == ()

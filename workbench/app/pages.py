@@ -37,6 +37,7 @@ from .session import Session, default_results
 _TRANSFORMS = ["auto", "shift", "similarity", "affine", "homography", "quadratic", "cubic"]
 _FRAMINGS = {"the reference's": "reference", "of all lights": "all", "common to all": "common"}
 _SCALES = {"the light's": 0.0, "the light's, drizzled": 1.0, "1.5 times finer": 1.5, "2 times finer": 2.0}
+_COMET = "auto, or x,y@light; x,y@light"
 _SHARES = {"all": 100.0, "the best 90 %": 90.0, "the best 80 %": 80.0, "the best 70 %": 70.0, "the best half": 50.0}
 _MEASURE_FIRST = "Measure the sensor first: the charts are drawn from its results."
 
@@ -242,12 +243,13 @@ class StackPage(JobPage):
         self.scale = pn.widgets.Select(label="Pixels", options=_SCALES, width=160)
         self.keep = pn.widgets.Select(label="Of the lights", options=_SHARES, width=160)
         self.darks = pn.widgets.Select(label="Darks", options=["as taken", "scaled"], width=160)
+        self.comet = pn.widgets.TextInput(label="Comet", placeholder=_COMET, width=330)
         self.lights = LightsPart(session)
         self.panel = pn.Column(
             self.lights.panel,
             heading("Stack", "Lights are calibrated with the masters that the folder allows, aligned, and stacked; "
                     "outliers are rejected by the measured noise. A cancelled stack continues where it was."),
-            pn.FlexBox(self.method, self.transform, self.framing, self.scale, self.keep, self.darks),
+            pn.FlexBox(self.method, self.transform, self.framing, self.scale, self.keep, self.darks, self.comet),
             self.job, self.result, **WIDE,
         )  # fmt: skip
         session.param.watch(lambda _: self._show_earlier(), "folder")
@@ -264,6 +266,7 @@ class StackPage(JobPage):
             "scale": self.scale.value or None,
             "keep": self.keep.value if self.keep.value < 100 else None,
             "scale_darks": self.darks.value == "scaled",
+            "comet": self._way(),
             "exclude": tuple(self.lights.left_out),
         }
 
@@ -282,7 +285,12 @@ class StackPage(JobPage):
         if self.keep.value < 100:
             command += ["--keep", f"{self.keep.value:g}"]
         command += ["--scale-darks"] if self.darks.value == "scaled" else []
+        command += [word for text in self._way() for word in ("--comet", text)]
         return command + [word for name in self.lights.left_out for word in ("--exclude", name)]
+
+    def _way(self) -> tuple[str, ...]:
+        """How a comet is to be followed; empty where none is."""
+        return tuple(text.strip() for text in self.comet.value.split(";") if text.strip())
 
     def refresh(self) -> None:
         """Show the state of both jobs: the measurement of the lights, and the stack."""
@@ -294,18 +302,17 @@ class StackPage(JobPage):
         self.result[:] = []
         paths = self.session.stack_files
         if paths:
-            guarded(self.progress, lambda: self._show([f"From an earlier session: {', '.join(map(str, paths))}"]))()
+            guarded(
+                self.progress, lambda: self._show([f"From an earlier session: {', '.join(map(str, paths))}"], paths)
+            )()
 
     def show_result(self, job: Job) -> None:
         """Show the stack and what was done."""
-        self._show(repr(job.value).splitlines())
+        self._show(repr(job.value).splitlines(), [*self.session.stack_files, *job.value.comet])
 
-    def _show(self, lines: list[str]) -> None:
+    def _show(self, lines: list[str], paths: list[Path]) -> None:
         screen = self.session.screen
-        shown = [
-            viewer.picture(path.name, open_stack(path)["signal"].values, "e⁻", stretched=True)
-            for path in self.session.stack_files
-        ]
+        shown = [viewer.picture(path.name, open_stack(path)["signal"].values, "e⁻", stretched=True) for path in paths]
         alone = drawing(viewer.live(shown[0], width=screen.fit(viewer.WIDTH)), screen)
         self.result[:] = [
             pn.pane.HTML(bullets(lines, 40), **WIDE),
