@@ -27,7 +27,7 @@ test: $(READY)  ## run every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 torture: $(READY)  ## the tests of bad folders and faults, with many more of them
 	WORKBENCH_TORTURE=400 $(BIN)/python -m pytest -n 2 tests/pipelines/test_faults.py tests/pipelines/test_kills.py
