@@ -5,6 +5,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from workbench import photometry
 from workbench.core.errors import WorkbenchError
 from workbench.finish import (
     catalogue_photometry,
@@ -87,6 +88,22 @@ def test_zero_point_limit_and_sky_are_those_of_the_camera(picture):
     noise = np.sqrt(disc * (SKY[1] + 30)) / (1 - np.exp(-4 * np.log(2) * 0.49))
     limit, doubt = depth["limiting_magnitude"]
     assert abs(limit - (ZERO[1] - 2.5 * np.log10(5 * noise / SECONDS))) < 3 * doubt
+
+
+def test_the_table_of_stars_has_their_places_and_magnitudes(picture):
+    table = photometry(picture)
+    table = table.isel(star=np.flatnonzero((table["flags"] == "").values & np.isfinite(table["magnitude"].values)))
+    catalogue = catalogue_stars(*CENTRE, 2.3, date="2025-06-01")
+    east = (table["ra"].values[:, None] - catalogue["ra"].values) * np.cos(np.radians(CENTRE[1]))
+    away = 3600 * np.hypot(east, table["dec"].values[:, None] - catalogue["dec"].values)
+    assert table.sizes["star"] >= 15
+    assert away.min(axis=1).max() < 0.2  # arcseconds: 0.014 px
+    star = catalogue.isel(star=away.argmin(axis=1))
+    true = star["magnitude"].values + SLOPE[1] * (star["bp_rp"].values - SUN)
+    error = np.hypot(table["magnitude_error"].values, 0.02)  # the stars' own scatter in `camera`
+    off = table["magnitude"].values - true
+    assert abs(off.mean()) < 3 * table.attrs["zero_point_error"]
+    assert np.sqrt(np.mean((off / error) ** 2)) == pytest.approx(1, abs=3 / np.sqrt(2 * off.size))
 
 
 def test_a_finish_uses_them_and_says_so(picture):
