@@ -61,7 +61,7 @@ def stack_drizzled() -> Drizzled:
 
 
 def _fwhm(plane: np.ndarray, places: np.ndarray, scale: int) -> float:
-    """Median FWHM [px of the reference] of a round Gaussian fitted to the logarithm, weighed by the light."""
+    """Median FWHM [px of the reference] of stars, see `gaussian_fwhm`."""
     v, u = ((part + 0.5) / scale - 0.5 for part in np.mgrid[: plane.shape[0], : plane.shape[1]])
     widths = []
     for x, y in places:
@@ -69,10 +69,15 @@ def _fwhm(plane: np.ndarray, places: np.ndarray, scale: int) -> float:
         sky = np.nanmedian(plane[(square > 6**2) & (square < 12**2)])
         core = (square < _REACH**2) & np.isfinite(plane)
         light = np.maximum(plane[core] - sky, 1.0)
-        design = np.stack([np.ones(light.size), u[core], v[core], u[core] ** 2 + v[core] ** 2], 1)
-        fitted = np.linalg.lstsq(design * light[:, None], np.log(light) * light, rcond=None)[0]
-        widths.append(2.3548 * np.sqrt(-0.5 / fitted[3]))
+        widths.append(gaussian_fwhm(u[core], v[core], light))
     return float(np.median(widths))
+
+
+def gaussian_fwhm(x: np.ndarray, y: np.ndarray, light: np.ndarray) -> float:
+    """Return the FWHM of a round Gaussian that is fitted to the logarithm of a star's light, weighed by the light."""
+    design = np.stack([np.ones(light.size), x, y, x**2 + y**2], 1)
+    fitted = np.linalg.lstsq(design * light[:, None], np.log(light) * light, rcond=None)[0]
+    return float(2.3548 * np.sqrt(-0.5 / fitted[3]))
 
 
 def _cut(stack: xr.Dataset, place: np.ndarray, scale: int) -> np.ndarray:

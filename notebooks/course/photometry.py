@@ -12,7 +12,7 @@ import xarray as xr
 
 from workbench import charts
 from workbench.align import register
-from workbench.app.live_charts import live_chart, live_text
+from workbench.app.live_charts import LiveChart, live_text
 from workbench.calibrate import calibrate, make_masters
 from workbench.charts import theme
 from workbench.core.errors import WorkbenchError
@@ -23,6 +23,7 @@ from workbench.simulate import TransitNight
 from workbench.stack.normalise import channel_share
 from workbench.stars.photometry import ANNULUS
 
+from .presentation import fit
 from .results import kept
 from .tables import quantities
 
@@ -125,7 +126,7 @@ def aperture_explorer(stack: xr.Dataset, fluxes: xr.Dataset, errors: xr.Dataset)
     def chart(chosen: float) -> hv.Layout:
         return theme.layout([star_panel(stack, fluxes, chosen), errors_panel(errors, chosen)])
 
-    return pn.Column(radius, live_text(pn.bind(text, radius)), live_chart(chart, chosen=radius))
+    return pn.Column(radius, live_text(pn.bind(text, radius)), LiveChart(pn.bind(chart, radius), fit))
 
 
 def _percent(value: Any, error: Any) -> str:
@@ -180,7 +181,7 @@ def star_curve(fluxes: xr.Dataset, night: TransitNight | None = None, radius: fl
     if night is None:
         return charts.light_curve(curve)
     hours = np.linspace(0, float(curve["hours"].max()), 300)
-    level = _level(curve, night.transit.light(curve["hours"].values + _first(night)))
+    level = _level(curve, _true(curve, night))
     return charts.light_curve(curve, (hours, level * night.transit.light(hours + _first(night))))
 
 
@@ -194,6 +195,12 @@ def _level(curve: xr.Dataset, true: np.ndarray) -> float:
 def _first(night: TransitNight) -> float:
     """The middle of the first light [h]."""
     return night.exposure / 7200
+
+
+def _true(curve: xr.Dataset, night: TransitNight | None) -> np.ndarray:
+    """The true brightness of a night's star in each light, of a constant one without a night; 1 out of transit."""
+    hours = curve["hours"].values
+    return np.ones(hours.size) if night is None else night.transit.light(hours + _first(night))
 
 
 def star_and_air(curve: xr.Dataset) -> hv.Layout:
@@ -220,13 +227,13 @@ def curve_table(curve: xr.Dataset, night: TransitNight | None = None) -> pd.Data
     weight = curve["relative_flux_error"].values ** -2
     value = curve["relative_flux"].values
     known = np.isfinite(value)
-    level = np.average(value[known], weights=weight[known])
+    level = _level(curve, _true(curve, None))
     rows: list[tuple[str, Any, Any, Any]] = [
         ("error of one light [%]", 100 * float(curve["relative_flux_error"].median()), np.nan, None),
-        ("χ² of the star as a constant, per light", np.sum((value - level)[known] ** 2 * weight[known]) / freedom,
-         np.sqrt(2 / freedom), 1.0),
-        ("χ² of the comparison stars", curve.attrs["chi_square"],
-         np.sqrt(2 / (freedom * max(int(curve["comparison"].sum()) - 1, 1))), 1.0),
+        ("χ² of the star per light, if it were constant", np.sum((value - level)[known] ** 2 * weight[known]) / freedom,
+         np.sqrt(2 / freedom), None),
+        ("χ² of the comparison stars per light", curve.attrs["chi_square"],
+         np.sqrt(2 / (freedom * max(int(curve["comparison"].sum()) - 1, 1))), None),
     ]  # fmt: skip
     if night is not None:
         rows.append(("depth of the transit [%]", *transit_depth(curve, night), 100 * night.transit.depth))
@@ -235,7 +242,7 @@ def curve_table(curve: xr.Dataset, night: TransitNight | None = None) -> pd.Data
 
 def transit_depth(curve: xr.Dataset, night: TransitNight) -> tuple[float, float]:
     """Return the depth [%] of a transit of known shape in a light curve, by least squares, and its standard error."""
-    dip = (1 - night.transit.light(curve["hours"].values + _first(night))) / night.transit.depth
+    dip = (1 - _true(curve, night)) / night.transit.depth
     value, weight = curve["relative_flux"].values, curve["relative_flux_error"].values ** -2
     known = np.isfinite(value)
     design = np.stack([np.ones(dip.size), -dip], axis=1)[known]
@@ -252,10 +259,7 @@ def curve_pulls(fluxes: xr.Dataset, night: TransitNight | None = None, radius: f
             continue
         curve = compare_stars(fluxes.sel(radius=radius), star)
         value, error = curve["relative_flux"].values, curve["relative_flux_error"].values
-        true = np.ones(value.size)
-        if star == 0 and night is not None:
-            true = night.transit.light(curve["hours"].values + _first(night))
-        known = np.isfinite(value)
+        true, known = _true(curve, night if star == 0 else None), np.isfinite(value)
         count = int(known.sum())
         pulls.append(((value - _level(curve, true) * true) / error)[known] * np.sqrt(count / (count - 1)))
     return np.concatenate(pulls)

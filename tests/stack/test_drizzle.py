@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from course.drizzle import gaussian_fwhm
 from scipy.special import erf
 
 from workbench.align import Transform
@@ -131,10 +132,7 @@ def light_and_width(stars, picture, variance, scale):
         light.append((picture[near] - sky).sum() / scale**2 / flux)
         doubt.append(np.sqrt(variance[near].sum()) / scale**2 / flux)
         core = square < 2.5**2
-        values = np.maximum(picture[core] - sky, 1.0)
-        design = np.stack([np.ones(values.size), u[core], v[core], u[core] ** 2 + v[core] ** 2], 1)
-        fitted = np.linalg.lstsq(design * values[:, None], np.log(values) * values, rcond=None)[0]
-        widths.append(2.3548 * np.sqrt(-0.5 / fitted[3]))
+        widths.append(gaussian_fwhm(u[core], v[core], np.maximum(picture[core] - sky, 1.0)))
     return np.mean(light), np.sqrt(np.square(doubt).mean() / len(stars)), np.median(widths)
 
 

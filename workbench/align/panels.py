@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from astropy.coordinates import angular_separation
 from scipy.spatial import KDTree
 
 from ..core.statistics import mad_std
@@ -124,7 +125,7 @@ def _place(
     known = [(anchor, here) for anchor in anchors if waiting and (here := solve(anchor))]
     for number in waiting if known else ():
         if there := solve(number):
-            apart = [np.hypot(*np.subtract(one.wcs.wcs.crval, there.wcs.wcs.crval)) for _, one in known]
+            apart = [angular_separation(*np.radians([*one.wcs.wcs.crval, *there.wcs.wcs.crval])) for _, one in known]
             anchor, here = known[int(np.argmin(apart))]
             one, two = registration.stars[anchor], registration.stars[number]
             transform = through_sky(here, there)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 from .capture import Batch, cooled, write_frames
-from .night import START, make_night
+from .night import START, make_night, write_truth
 from .sky import make_sky
 
 BANDS = ("SII", "Ha", "OIII")
@@ -47,5 +46,5 @@ def write_cooled(folder: str | Path, *, lights: int = 5, seed: int = 12) -> Path
         },
         "nebula": {band: {"value": _BRIGHT[band], "unit": "e-/s/pixel where it is brightest"} for band in BANDS},
     }
-    (folder / "truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8", newline="\n")
+    write_truth(folder, truth)
     return folder

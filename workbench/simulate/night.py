@@ -299,9 +299,20 @@ def write_night(
     save = save_frame if suffix == "dng" else save_fits
     shoot(folder, night, _frames(night, suffix, seed), START, save=save, progress=progress)
     truth = {"simulated": True, "suffix": suffix, "seed": seed, "settings": dataclasses.asdict(settings)}
-    with whole_file(folder / _TRUTH, frame=True) as part:
-        part.write_text(json.dumps(truth, indent=1))
+    write_truth(folder, truth)
     return night
+
+
+def write_truth(folder: Path, truth: dict[str, Any]) -> None:
+    """Write what a simulation is made of into the ``truth.json`` of its folder."""
+    with whole_file(folder / _TRUTH, frame=True) as part:
+        part.write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8", newline="\n")
+
+
+def read_truth(folder: Path) -> dict[str, Any] | None:
+    """Return what `write_truth` wrote into a folder; None where there is none."""
+    path = folder / _TRUTH
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _night(folder: Path, settings: NightSettings, suffix: str, seed: int) -> Night:
@@ -351,9 +362,9 @@ def open_night(folder: str | Path) -> Night:
         If the folder holds none.
     """
     folder = Path(folder)
-    if not (folder / _TRUTH).is_file():
+    truth = read_truth(folder)
+    if truth is None:
         raise WorkbenchError(f"{folder} holds no simulated night ({_TRUTH} is missing)")
-    truth = json.loads((folder / _TRUTH).read_text())
     settings: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in truth["settings"].items()}
     return _night(folder, NightSettings(**settings), truth["suffix"], truth["seed"])
 

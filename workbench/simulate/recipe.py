@@ -21,7 +21,7 @@ import numpy as np
 from ..core.dark import BOLTZMANN
 from ..core.values import SHUTTER_PARTS
 from .field import OBJECT, PIXEL, Field, make_field
-from .night import NightSettings, Scene, Shot, make_night, shoot
+from .night import NightSettings, Scene, Shot, make_night, shoot, write_truth
 from .sensor import ABSOLUTE_ZERO, d7000
 from .sky import Trail, dust, pointing
 
@@ -71,7 +71,7 @@ def write_samples(folder: str | Path, recipe: Recipe, *, progress: bool = True, 
         lights = sorted((folder / "lights").iterdir())
         again = lights[-1].name.replace(f"_{len(lights):02d}.", f"_{len(lights) + 1:02d}.")
         shutil.copyfile(lights[recipe.doubled - 1], folder / "lights" / again)
-    (folder / "truth.json").write_text(json.dumps(truth(recipe), indent=1) + "\n", encoding="utf-8", newline="\n")
+    write_truth(folder, truth(recipe))
     return folder
 
 

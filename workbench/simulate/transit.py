@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,14 +11,13 @@ import numpy as np
 
 from ..core.cube import channels_of
 from ..core.errors import WorkbenchError
-from .night import LAMPS, START, NightSettings, Scene, Shot, make_night, save_fits, shoot
+from .night import LAMPS, START, NightSettings, Scene, Shot, make_night, read_truth, save_fits, shoot, write_truth
 from .sensor import d7000
 from .sky import dust, make_sky, replace_stars
 
 _CELL = 48  # px: each star has a cell of its own
 _PAUSE = 90.0  # s between lights
 _TARGET = 1500.0  # e-/s in green
-_TRUTH = "truth.json"
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class TransitNight(NamedTuple):
     y: np.ndarray
     flux: np.ndarray
     transit: Transit
-    exposure: float = NightSettings().exposure
+    exposure: float
 
 
 def write_transit(
@@ -125,15 +123,14 @@ def write_transit(
     night = TransitNight(folder, x[order], y[order], flux, transit, settings.exposure)
     truth = {"simulated": True, "transit": asdict(transit), "exposure": settings.exposure}
     truth |= {"x": night.x.tolist(), "y": night.y.tolist(), "flux": flux.tolist()}
-    (folder / _TRUTH).write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8", newline="\n")
+    write_truth(folder, truth)
     return night
 
 
 def read_transit(folder: str | Path) -> TransitNight | None:
     """Return the truth of a night that `write_transit` wrote into a folder; None of another night."""
-    path = Path(folder) / _TRUTH
-    truth = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if "transit" not in truth:
+    truth = read_truth(Path(folder))
+    if truth is None or "transit" not in truth:
         return None
     x, y, flux = (np.array(truth[name]) for name in ("x", "y", "flux"))
     return TransitNight(Path(folder), x, y, flux, Transit(**truth["transit"]), truth["exposure"])

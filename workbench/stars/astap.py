@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from astropy.coordinates import angular_separation
 
 from ..core.errors import FrameReadError, of_one_file
 
@@ -93,10 +94,8 @@ def _is_near(kind: int, ring: int, tile: int, place: tuple[float, float], radius
 
 
 def _apart(one: tuple[float, float], other: tuple[float, float]) -> float:
-    """The angle between two places (RA, Dec) [deg]: haversine."""
-    a, d, b, e = np.radians([*one, *other])
-    half = np.sin((e - d) / 2) ** 2 + np.cos(d) * np.cos(e) * np.sin((b - a) / 2) ** 2
-    return float(np.degrees(2 * np.arcsin(np.sqrt(min(half, 1.0)))))
+    """The angle between two places (RA, Dec) [deg]."""
+    return float(np.degrees(angular_separation(*np.radians([*one, *other]))))
 
 
 @lru_cache(maxsize=32)
