@@ -63,29 +63,39 @@ def link_panels(registration: Registration, solve: Callable[[int], Solution | No
     if not strips and not registration.unmatched:
         return registration
     transforms, anchors = {number: registration.transform(number) for number in matches}, [registration.reference]
-    shares, by_sky, placed = {number: share[number] for number in strips}, list[Link](), list[float]()
-    _reach(registration, matches, shares, transforms, anchors)
-    while solve and (
-        found := _place(registration, [n for n in registration.unmatched if n not in matches], anchors, solve)
-    ):
-        link, match = found
-        transforms[link.frame] = compose(transforms[link.anchor], match.transform, registration.frame_shape)
-        matches[link.frame] = replace(match, transform=transforms[link.frame], through=link.anchor)
-        anchors.append(link.frame)
-        by_sky.append(link)
-        placed.append(match.residuals.attrs["place_error"])
-        _reach(registration, matches, {}, transforms, anchors)
+    _reach(registration, matches, {number: share[number] for number in strips}, transforms, anchors)
+    by_sky = _reach_by_sky(registration, matches, transforms, anchors, solve) if solve else []
     links = [_link(registration, transforms, anchor, n) for n in transforms for anchor in anchors if n != anchor]
     done = _linked(registration, matches, [link for link in [*links, *by_sky] if link is not None])
     if not by_sky:
         return done
     names = ", ".join(str(registration.quality["filename"].values[link.frame]) for link in by_sky)
-    percent = 100 * max(one.error for one in by_sky)
+    percent = 100 * max(link.error for link in by_sky)
+    placed = max(matches[link.frame].residuals.attrs["place_error"] for link in by_sky)
     text = (
         f"panels that share no star pattern with the others are placed by their plate solutions ({names}), to "
-        f"{max(placed):.2f} px an axis; catalogue stars give their scale to {percent:.1f} %"
+        f"{placed:.2f} px an axis; catalogue stars give their scale to {percent:.1f} %"
     )
     return replace(done, warnings=(*done.warnings, text))
+
+
+def _reach_by_sky(
+    registration: Registration, matches: dict[int, Match], transforms: dict[int, Transform], anchors: list[int],
+    solve: Callable[[int], Solution | None],
+) -> list[Link]:  # fmt: skip
+    """Place what shares no star pattern with any by its plate solution, and align to it what can be; as `_reach`.
+
+    Returns the links of the lights so placed.
+    """
+    links: list[Link] = []
+    while found := _place(registration, [n for n in registration.unmatched if n not in matches], anchors, solve):
+        link, match = found
+        transforms[link.frame] = compose(transforms[link.anchor], match.transform, registration.frame_shape)
+        matches[link.frame] = replace(match, transform=transforms[link.frame], through=link.anchor)
+        anchors.append(link.frame)
+        links.append(link)
+        _reach(registration, matches, {}, transforms, anchors)
+    return links
 
 
 def _reach(

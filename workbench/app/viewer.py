@@ -289,7 +289,7 @@ def _dynamic(frame: Callable[..., Picture], shape: tuple[int, int], width: int, 
 
     theme.load_backends()
     _register()
-    silence(warnings.FIXED_SIZING_MODE)  # the frame has its size, title and axes add theirs
+    silence(warnings.FIXED_SIZING_MODE)  # the frame has a fixed size; title and axes come on top
     size = width, round(width * shape[0] / shape[1])
 
     def view(x_range: Any = None, y_range: Any = None, **chosen: Any) -> hv.RGB:

@@ -24,6 +24,7 @@ from ..core.errors import WorkbenchError, said_of_all
 from ..core.files import check_target, fingerprints, remove_folder, require_unchanged, whole_file
 from ..core.fits_cards import observation, wcs_cards
 from ..core.parallel import machine_share
+from ..core.values import unit_text
 from ..ingest.reader import read_header
 from ..stack import fits_out
 from ..stack.settings import StackSettings
@@ -348,7 +349,7 @@ def complete_stack(stacked: Stacked, notes: list[str], site: bool) -> StackResul
         about["attributes"] |= {"reference": run.grid, "scale_reference": lights.names[reference]}
     if registration.area is not None:
         cards["REFTOP"], cards["REFLEFT"] = ((at, "[px] of REFFRAME's grid at the first pixel") for at in (top, left))
-    placing = [said, *panel_lines(registration, norm, "e⁻" if ready.units == "electron" else "ADU")]
+    placing = [said, *panel_lines(registration, norm, unit_text(ready.units))]
     about["history"] = [*stacked.history, *about["history"], *notes, *ready.used, *placing, *warnings]
     about["history"] += [f"set aside: {sentence}" for sentence in said_of_all(opened.set_aside)]
     aside = pd.DataFrame(opened.set_aside, columns=["file", "reason"], dtype=str)

@@ -22,7 +22,7 @@ import xarray as xr
 
 from .. import __version__
 from ..align.reference import LightsKnown
-from ..align.registration import register_frames
+from ..align.registration import Registration, register_frames
 from ..core.cube import digest
 from ..core.errors import WorkbenchError
 from ..core.files import aside, check_folder, locked, whole_file
@@ -59,8 +59,9 @@ class _Compared(NamedTuple):
 class LiveStack:
     """The stack so far: its sums, the `level` [e-] that lights are normalised to, the weights of each light added.
 
-    `compared` are the lights that a new one is compared with, the reference first, `surveys` theirs by key; `rows` what
-    became of each light, `looked` the key of each file as it was looked at (see `_key`), and whether it was added.
+    `compared` are the lights that a new one is compared with, the reference first, `surveys` by key what was found on
+    them; `rows` what became of each light, `looked` the key of each file as it was looked at (see `_key`), and whether
+    it was added.
     """
 
     identity: str
@@ -273,7 +274,7 @@ def _survey(opened: OpenedFrames, number: int, night: _Setting) -> tuple[PlainPi
 def _add_light(live: LiveStack, opened: OpenedFrames, number: int, night: _Setting) -> LiveLight:
     """Calibrate, check and align a light, and add it to the stack if nothing speaks against it."""
     begin = time.perf_counter()
-    lights, chosen, work = opened.lights, night.chosen, night.place.work
+    lights, chosen = opened.lights, night.chosen
     one = lights.of([number])
     mine = _Compared(one.names[0], float(one.exposure[0]), one.sorts[0], _key(one.paths[0]))
     pixels, survey, problem = _survey(opened, number, night)
@@ -283,24 +284,12 @@ def _add_light(live: LiveStack, opened: OpenedFrames, number: int, night: _Setti
     if reason:
         return _row(live, mine, begin, survey, reason)
     together = live.compared if mine == live.compared[0] else [*live.compared, mine]
-    live.surveys = {one.key: live.surveys.get(one.key) or load_survey(work, one.key) for one in together}
-    known = LightsKnown(np.array([each.exposure for each in together]), [each.sort for each in together])
-    stars = {number: kept.stars for number, each in enumerate(together) if (kept := live.surveys[each.key])}
-    reason = unlike_others(stars, [each.name for each in together], [known.group(number) for number in stars])
-    if reason:
+    live.surveys = {one.key: live.surveys.get(one.key) or load_survey(night.place.work, one.key)
+                    for one in together[: len(live.compared)]} | {mine.key: survey}  # fmt: skip
+    found, reason = _aligned(live, together, lights.shape, chosen.transform)
+    if found is None:
         return _row(live, mine, begin, survey, reason)
-    pair = [live.compared[0], *together[len(live.compared) :]]  # the others have been aligned before
-    try:
-        found = register_frames(
-            [live.surveys[one.key] for one in pair], [one.name for one in pair],
-            np.array([one.exposure for one in pair]), lights.shape, reference=0, kind=chosen.transform,
-            sorts=[one.sort for one in pair],
-        )  # fmt: skip
-    except WorkbenchError as failed:
-        return _row(live, mine, begin, survey, str(failed))
-    last = len(pair) - 1
-    if last not in found.used:
-        return _row(live, mine, begin, survey, found.set_aside[last])
+    last = len(found.matches) - 1
     norm = normalisation(found, order=chosen.background)
     surface = (norm["surface"][last] - norm["surface"][0]).values
     scale = float(norm["scale"][last])
@@ -309,11 +298,33 @@ def _add_light(live: LiveStack, opened: OpenedFrames, number: int, night: _Setti
     frame = PlannedFrame(mine.name, pixels, found.transform(last), scale, surface, np.ones(len(surface)), 0, factor)
     plan = StackPlan((frame,), (planes,), lights.shape, lights.cfa_pattern, "mean")
     add_light(live.running, plan, np.array(live.weights), live.level)
-    if pixels.path.parent == work:
+    if pixels.path.parent == night.place.work:
         pixels.path.unlink(missing_ok=True)
     live.compared[:] = [live.compared[0], *together[max(1, len(together) + 1 - COMPARED) :]]
     longer = mine.exposure / live.compared[0].exposure if live.compared[0].exposure > 0 else math.nan
     return _row(live, mine, begin, survey, transparency=1 / (scale * (longer if math.isfinite(longer) else 1.0)))
+
+
+def _aligned(
+    live: LiveStack, together: list[_Compared], shape: tuple[int, int], transform: str
+) -> tuple[Registration | None, str]:
+    """Return the registration of the last of some lights on the reference; None where it cannot be stacked, and why."""
+    known = LightsKnown(np.array([one.exposure for one in together]), [one.sort for one in together])
+    stars = {number: kept.stars for number, one in enumerate(together) if (kept := live.surveys[one.key])}
+    reason = unlike_others(stars, [one.name for one in together], [known.group(number) for number in stars])
+    if reason:
+        return None, reason
+    pair = [live.compared[0], *together[len(live.compared) :]]  # the others have been aligned before
+    try:
+        found = register_frames(
+            [live.surveys[one.key] for one in pair], [one.name for one in pair],
+            np.array([one.exposure for one in pair]), shape, reference=0, kind=transform,
+            sorts=[one.sort for one in pair],
+        )  # fmt: skip
+    except WorkbenchError as failed:
+        return None, str(failed)
+    last = len(pair) - 1
+    return (found, "") if last in found.used else (None, found.set_aside[last])
 
 
 def _row(

@@ -263,18 +263,10 @@ def _mean(running, weights, level, signal, variance):
         own = weights[:, c].copy()
         for v in range(height):
             means, noises = signal[c, v], variance[c, v]
-            weight, total, noise, samples = (
-                running.weight[c, v],
-                running.signal[c, v],
-                running.noise[c, v],
-                running.samples[c, v],
-            )
-            high, low, high_frame, low_frame = (
-                running.high[c, v],
-                running.low[c, v],
-                running.high_frame[c, v],
-                running.low_frame[c, v],
-            )
+            weight, total = running.weight[c, v], running.signal[c, v]
+            noise, samples = running.noise[c, v], running.samples[c, v]
+            high, high_frame = running.high[c, v], running.high_frame[c, v]
+            low, low_frame = running.low[c, v], running.low_frame[c, v]
             for i in range(width):
                 if samples[i] == 0:
                     means[i] = noises[i] = np.float32(np.nan)
