@@ -13,6 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,19 @@ def execute(path: Path, samples: Path) -> nbformat.NotebookNode:
     nbclient.exceptions.CellExecutionError
         If a cell fails.
     """
+    with _claimed(path):
+        return _execute(path, samples)
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[None]:
+    """Let one process at a time execute a notebook; another one waits for what it keeps."""
+    EXECUTED.mkdir(parents=True, exist_ok=True)
+    with FileLock(EXECUTED / f".{path.stem}.lock"):
+        yield
+
+
+def _execute(path: Path, samples: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, 4)
     with tempfile.TemporaryDirectory() as cache:
         (Path(cache) / "samples").symlink_to(samples)
@@ -62,7 +76,6 @@ def execute(path: Path, samples: Path) -> nbformat.NotebookNode:
             notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": path.parent}}
         )
         client.execute(env=os.environ | {"WORKBENCH_CACHE": cache})
-    EXECUTED.mkdir(parents=True, exist_ok=True)
     notebook.metadata["made_from"] = _made_from(path)
     part = EXECUTED / f".{path.name}.{os.getpid()}"
     nbformat.write(notebook, part)
@@ -82,14 +95,13 @@ def executed(path: Path, samples: Path, stale: bool = False) -> nbformat.Noteboo
     stale
         Take what was executed before any change, too: for work on the pages.
     """
-    EXECUTED.mkdir(parents=True, exist_ok=True)
-    with FileLock(EXECUTED / f".{path.stem}.lock"):
+    with _claimed(path):
         there = EXECUTED / path.name
         if there.exists():
             notebook = nbformat.read(there, 4)
             if stale or notebook.metadata.get("made_from") == _made_from(path):
                 return notebook
-        return execute(path, samples)
+        return _execute(path, samples)
 
 
 def as_page(notebook: nbformat.NotebookNode, charts: Path) -> nbformat.NotebookNode:
@@ -105,7 +117,7 @@ def as_page(notebook: nbformat.NotebookNode, charts: Path) -> nbformat.NotebookN
         if cell.cell_type != "code":
             continue
         if cell.metadata.get("jupyter", {}).get("source_hidden"):
-            cell.metadata.setdefault("tags", []).append("hide-input")
+            cell.metadata["tags"] = sorted({*cell.metadata.get("tags", []), "hide-input"})
         cell.outputs = [shown for output in cell.outputs if (shown := _shown(output)) is not None]
         for call, demonstration in DEMONSTRATION_OF.items():
             if call in cell.source and (charts / f"{demonstration}.embed.html").exists():

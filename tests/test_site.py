@@ -39,11 +39,12 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="session")
-def site(samples, tmp_path_factory):
-    """The site, built once for all workers, from what the tests of the notebooks executed."""
+def site(samples, real_data, tmp_path_factory):
+    """The site, built once for all workers; a notebook that a test has executed is not executed again."""
     base = tmp_path_factory.getbasetemp()
     out = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "site"
-    with FileLock(out.with_suffix(".lock")):
+    with FileLock(out.with_suffix(".lock")), pytest.MonkeyPatch.context() as context:
+        context.setenv("WORKBENCH_REAL_DATA", str(real_data))
         return out if (out / "index.html").exists() else build_site.build(out)
 
 
