@@ -112,7 +112,7 @@ def test_charts_draws_what_is_asked(small_samples, tmp_path):
     assert names == sorted(
         ["defects.fits", "sensor.json", "workbench-charts.js", *(f"iso-to-gain.{end}" for end in endings)]
     )
-    assert "gain [e-/ADU]" in result.output
+    assert "gain [e⁻/ADU]" in result.output
     assert "written: 1 chart" in result.output
 
 

@@ -76,7 +76,7 @@ def test_every_number_of_the_table_is_there_with_its_error(page, result):
 def test_the_page_tells_what_the_command_line_does(page, result):
     (line,) = [line for line in result.lines() if line.startswith("full well")]
     assert "G1" in line
-    place, value = re.fullmatch(r"full well \((.+)\): (.+) e-", line).groups()
+    place, value = re.fullmatch(r"full well \((.+)\): (.+) e⁻", line).groups()
     assert place in page.read_text()
     assert value in page.read_text()
 
@@ -154,6 +154,21 @@ def test_the_report_of_a_camera_without_iso_speaks_of_gain_settings(result, tmp_
     assert any("at gain setting 120, mean of the channels" in card for card in words)
     titles = [title for title, _ in _tables(sensor.assign_attrs(blocks="{}"))]
     assert titles[0] == "At each gain setting"
+
+
+def test_the_uniformity_of_many_channels_and_settings_is_a_few_rows_of_means(result):
+    part = {"error": 0.2, "unit": "e-"}
+    settings = [
+        {"iso": iso, "channel": name, "value": iso + k, "filter": "none", "row": part | {"value": 5 + k}} | part
+        for iso in (100, 200, 400, 800, 1600, 3200)
+        for k, name in enumerate(("R", "G1", "G2", "B"))
+    ]
+    darks = [{"iso": 800, "temperature_c": -18, "value": 0.001, "error": 0.0001, "unit": "e-/s"}]
+    blocks = {"dsnu": {"settings": settings}, "dcnu": {"settings": darks}}
+    titled = dict(_tables(result.sensor.assign_attrs(blocks=json.dumps(blocks))))
+    table = titled["Uniformity, mean of the channels (sensor.json has all)"]
+    assert table["where"].tolist() == ["ISO 100", "ISO 400", "ISO 800", "ISO 3200", "ISO 800, −18 °C"]
+    assert table.iloc[0].tolist() == ["DSNU", "ISO 100", "101.50 ± 0.10 e⁻", "6.50 ± 0.10", "–", "–", "no"]
 
 
 def test_a_solved_stack_adds_how_deep_it_reaches(tmp_path):

@@ -38,6 +38,8 @@ def test_samples_get_iso_and_length(samples, measured):
     assert "shoot at ISO" in text
     assert "sky (from 8 lights of ISO 800)" in text
     assert "at least" in text
+    assert text.count(" e⁻/s/pixel") == 2
+    assert "e-/" not in text
     assert "<table" in result._repr_html_()
     assert result.charts() == ["sub-length", "star-elongation"]
 

@@ -18,13 +18,23 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ..charts.registry import REGISTRY, Chart, source
+from ..core.cube import evenly
 from ..core.errors import WorkbenchError, said_of
 from ..core.files import check_target, whole_file
-from ..core.noise import mean_at_settings
+from ..core.noise import mean_at_settings, mean_of_channels
 from ..core.results import at_lowest_iso
 from ..core.sensor_file import sensor_text
 from ..core.settings import TITLES, in_words_of, setting_dim
-from ..core.values import attribute_dict, attribute_lines, describe, error_of, setting_text, unit_text, value_text
+from ..core.values import (
+    attribute_dict,
+    attribute_lines,
+    describe,
+    error_of,
+    setting_text,
+    temperature_text,
+    unit_text,
+    value_text,
+)
 from ..fidelity.card import TESTS
 from ..finish.files import read_picture
 from ..finish.zero_point import stack_depth
@@ -57,6 +67,7 @@ _EMVA = {
     "DR_dB": "dynamic range", "LE_min": "linearity error, lowest", "LE_max": "linearity error, highest",
     "PRNU1288_highpass": "PRNU, high-passed",
 }  # fmt: skip
+_SETTINGS = 4  # of each quantity of the uniformity that the page shows
 _FILTERS = {"none": "no", "highpass": "yes"}
 _LINES = {"": "", "_row": ", rows", "_col": ", columns", "_pixel": ", pixels"}
 _EMVA |= {f"{name}1288{part}": name + words for name in ("DSNU", "PRNU") for part, words in _LINES.items()}
@@ -238,20 +249,29 @@ def _tables(sensor: xr.Dataset) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _uniformity_table(blocks: dict[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The mean of the channels, of each quantity at a few settings."""
     rows = []
     for name, title in (("dsnu", "DSNU"), ("prnu", "PRNU"), ("dcnu", "DCNU")):
+        settings: dict[str, list[dict[str, Any]]] = {}
         for block in (blocks.get(name) or {}).get("settings", []):
-            if block.get("value") is None:
-                continue
-            parts = [
-                value_text(block[part]["value"], block[part]["error"]) if block.get(part) else "–"
-                for part in ("row", "column", "pixel")
-            ]
-            value = value_text(block["value"], block["error"], unit_text(block["unit"]))
-            rows.append([title, _place(block), value, *parts, _FILTERS.get(block.get("filter"), "–")])
+            if block.get("value") is not None:
+                settings.setdefault(_place(block | {"channel": None}), []).append(block)
+        for number in evenly(len(settings), _SETTINGS):
+            place, channels = list(settings.items())[number]
+            parts = [_mean([block.get(part) for block in channels]) for part in ("row", "column", "pixel")]
+            value = _mean(channels, unit_text(channels[0]["unit"]))
+            rows.append([title, place, value, *parts, _FILTERS.get(channels[0].get("filter"), "–")])
     if rows:
         head = ["", "where", "in all", "rows", "columns", "pixels", "high-pass"]
-        yield "Uniformity", pd.DataFrame(rows, columns=head)
+        yield "Uniformity, mean of the channels (sensor.json has all)", pd.DataFrame(rows, columns=head)
+
+
+def _mean(channels: list[Any], unit: str = "") -> str:
+    """Return the mean of some channels' numbers with its error, as text."""
+    if not all(channels):
+        return "–"
+    value, error = mean_of_channels(*([one[name] for one in channels] for name in ("value", "error")))
+    return value_text(float(value), float(error), unit)
 
 
 def _defect_table(blocks: dict[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -268,7 +288,11 @@ def _emva_table(blocks: dict[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
     emva = blocks.get("emva")
     if emva:
         rows = [
-            [_EMVA[name], f"{float(format(entry['value'], '.3g')):,g}", unit_text(entry.get("unit", ""))]
+            [
+                _EMVA[name],
+                f"{float(format(entry['value'], '.3g')):,g}".replace("-", "−"),
+                unit_text(entry.get("unit", "")),
+            ]
             for name, entry in emva.items()
             if name in _EMVA and isinstance(entry, dict) and entry.get("value") is not None
         ]
@@ -288,7 +312,7 @@ def _place(block: dict[str, Any]) -> str:
     known = {name: block[name] for name in TITLES if block.get(name) is not None}
     parts = [describe(known)] if known else []
     parts += [str(block["channel"])] if block.get("channel") else []
-    parts += [f"{block['temperature_c']:g} °C"] if block.get("temperature_c") is not None else []
+    parts += [temperature_text(block["temperature_c"])] if block.get("temperature_c") is not None else []
     return ", ".join(parts)
 
 

@@ -61,8 +61,8 @@ _SHOWN = {
     "iso": "ISO",
     "channel": "channel",
     "black_level": "black level [ADU]",
-    "gain": "gain [e-/ADU]",
-    "read_noise": "read noise [e- rms]",
+    "gain": "gain [e⁻/ADU]",
+    "read_noise": "read noise [e⁻ rms]",
 }
 _ROWS = 4  # settings that a notebook shows
 
@@ -144,7 +144,7 @@ class Characterization:
             one = values.isel(setting=i)
             setting = {dim: one[f"setting_{dim}"].item(), "temperature": one["setting_temperature"].item()}
             where = describe({name: value for name, value in setting.items() if np.isfinite(value)})
-            amount = value_text(one.dark_current.item(), one.dark_current_error.item(), "e-/s/pixel")
+            amount = value_text(one.dark_current.item(), one.dark_current_error.item(), "e⁻/s/pixel")
             found.append(f"dark current at {where}: {amount}")
         if np.isfinite(values["doubling_temperature"]):
             doubling = value_text(
@@ -176,8 +176,7 @@ class Characterization:
         if len(self.sensor.channel):
             table += "<p>All channels: <code>result.table()</code> in Python, <code>sensor.json</code> as a file.</p>"
         remarks = "".join(f"<li>{html.escape(text)}</li>" for text in (*self.lines(), *self._remarks()))
-        whole = f"<p><b>{html.escape(self._headline())}</b></p>{table}<ul>{remarks}</ul>"
-        return whole.replace(" e-", " e⁻").replace("[e-", "[e⁻")  # plain in a terminal, typeset on a page
+        return f"<p><b>{html.escape(self._headline())}</b></p>{table}<ul>{remarks}</ul>"
 
 
 def characterize(folder: str | Path | Folder, out: str | Path | None = None, progress: bool = True) -> Characterization:

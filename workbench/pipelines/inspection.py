@@ -90,7 +90,7 @@ class Inspection:
         table = self.gain[["gain", "gain_error", "gain_descaled", "gain_descaled_error"]]
         return [
             f"ISO {row.iso:g} {row.channel}: {value_text(row.gain, row.gain_error)} as saved, "
-            f"{value_text(row.gain_descaled, row.gain_descaled_error, 'e-/ADU')} de-scaled"
+            f"{value_text(row.gain_descaled, row.gain_descaled_error, 'e⁻/ADU')} de-scaled"
             for row in table.to_dataframe(dim_order=["iso", "channel"]).reset_index().itertuples()
             if np.isfinite(row.gain_descaled)
         ]

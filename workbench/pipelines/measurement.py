@@ -77,7 +77,7 @@ class Transfer:
         if self.split is not None:
             before, after, setting = (
                 value_text(self.split[name].item(), self.split[f"{name}_error"].item(), unit)
-                for name, unit in (("before_gain", "e- rms"), ("after_gain", "ADU rms"), ("invariance_iso", ""))
+                for name, unit in (("before_gain", "e⁻ rms"), ("after_gain", "ADU rms"), ("invariance_iso", ""))
             )
             lines.append(f"read noise before the gain: {before}, after it: {after}")
             if np.isfinite(self.split["invariance_iso"]):
@@ -86,7 +86,7 @@ class Transfer:
                 lines.append(
                     f"from {in_words_of(dim, 'ISO')} {setting} on, read noise is within {within:.0f} % of its floor"
                 )
-        for data, name, unit in ((self.wells, "full_well", "e-"), (self.linearity, "linearity_error", "%")):
+        for data, name, unit in ((self.wells, "full_well", "e⁻"), (self.linearity, "linearity_error", "%")):
             value = None if data is None else at_lowest_iso(data, name)
             if value is not None:
                 setting = setting_text(value, why=name == "full_well")

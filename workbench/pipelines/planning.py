@@ -108,9 +108,9 @@ class Plan:
             )
             stated = {name: back.attrs[name] for name in TITLES if math.isfinite(back.attrs.get(name, math.nan))}
             setting = f" of {describe(stated)}" if stated else ""
-            lines.append(f"{name} (from {back.attrs['frames']} lights{setting}): {rates} e-/s/pixel")
+            lines.append(f"{name} (from {back.attrs['frames']} lights{setting}): {rates} e⁻/s/pixel")
             if known:
-                dark = _text(back.isel(channel=0), "dark", "e-/s/pixel")
+                dark = _text(back.isel(channel=0), "dark", "e⁻/s/pixel")
                 lines.append(f"dark current at the lights' {back.attrs['temperature']:.3g} °C: {dark}")
         if self.tracking is not None:
             lower = self.tracking.attrs["limit"] or not self.tracking.attrs["several_exposures"]
