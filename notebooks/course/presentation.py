@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from functools import reduce
 from typing import Any
 
 import holoviews as hv
@@ -59,8 +61,8 @@ def setting_slider(found: xr.DataArray | xr.Dataset) -> pn.widgets.DiscreteSlide
     >>> slider = setting_slider(xr.Dataset(coords={"gain_setting": [100.0, 0.0]}))
     >>> slider.label, slider.options
     ('gain setting', [0.0, 100.0])
-    >>> setting_slider(xr.Dataset(coords={"iso": [6400.0, 3280000.0]})).labels
-    ['6400', '3280000']
+    >>> setting_slider(xr.Dataset(coords={"iso": [6400.0, 3280000.0]})).labels[1]
+    'ISO: <b>3280000</b>'
     """
     dim = setting_dim(found)
     options = sorted({float(value) for value in found[dim].values})
@@ -82,15 +84,16 @@ def fit(chart: Any) -> Any:
 
 
 def remarks(lines: Iterable[str]) -> pn.viewable.Viewable:
-    """Show the remarks of a measurement, one a line.
+    """Show the remarks of a measurement, one a line, with units and signs as on a page.
 
     Examples
     --------
-    >>> print(remarks(["gain 0.27 e-/ADU, estimated here", "4 dust shadows"]).object)
+    >>> print(remarks(["gain 0.27 e-/ADU, estimated here", "6% of them at -0.5"]).object)
     - gain 0.27 e⁻/ADU, estimated here
-    - 4 dust shadows
+    - 6 % of them at −0.5
     """
-    text = "\n".join(f"- {line.replace('e-/', 'e⁻/')}" for line in lines)
+    typeset = ((r"e-(?=/)", "e⁻"), (r"(?<=\d)%", " %"), (r"(?<![^\s(])-(?=\d)", "−"))
+    text = "\n".join(f"- {reduce(lambda line, pair: re.sub(*pair, line), typeset, line)}" for line in lines)
     return pn.pane.Markdown(text or "Nothing to remark.", margin=(0, 10), **FITS)
 
 

@@ -86,8 +86,8 @@ def with_truth(
     >>> with_truth(gain, 0 * gain + 0.01, xr.DataArray([2.13, 1.065], {"iso": [100, 200]}, ["iso"]))
          gain [e⁻/ADU]  truth  off by
     ISO
-    100  2.120 ± 0.010   2.13  -1.0 σ
-    200  1.060 ± 0.010  1.065  -0.5 σ
+    100  2.120 ± 0.010   2.13  −1.0 σ
+    200  1.060 ± 0.010  1.065  −0.5 σ
     """
     (dim,) = [name for name in measured.dims if name != "channel"]
     chosen = evenly(measured.sizes[dim], most)
@@ -106,8 +106,10 @@ def with_truth(
                 part.isel(channel=0, drop=True).copy(data=data)
                 for part, data in ((measured, mean), (error, spread), (shared, 0 * spread))
             )
-    if "channel" not in measured.dims:
-        title = f"{str(measured.name).replace('_', ' ')} [{unit_text(measured.attrs.get('units', '1')) or '1'}]"
+    name = str(measured.name).removesuffix("_adu").replace("_", " ")
+    title = f"{name} [{unit_text(measured.attrs.get('units', '1')) or '1'}]"
+    apart = "channel" in measured.dims
+    if not apart:
         measured, error, shared = (part.expand_dims(channel=[title]) for part in (measured, error, shared))
     values, errors, common = (part.transpose(dim, "channel").values for part in (measured, error, shared))
     table = {
@@ -121,8 +123,8 @@ def with_truth(
         mean, spread = mean_of_channels(values - known[:, None], errors, common)
         off = mean / spread
         table["truth"] = [f"{value:.{digits}g}" if math.isfinite(value) else "–" for value in known]
-        table["off by"] = [f"{value:+.1f} σ" if math.isfinite(value) else "–" for value in off]
-    return pd.DataFrame(table, index=_row_names(measured))
+        table["off by"] = [f"{value:+.1f} σ".replace("-", "−") if math.isfinite(value) else "–" for value in off]
+    return pd.DataFrame(table, index=_row_names(measured)).rename_axis(columns=title if apart else None)
 
 
 def _row_names(measured: xr.DataArray) -> pd.Index:
@@ -135,7 +137,7 @@ def _row_names(measured: xr.DataArray) -> pd.Index:
         "temperature": "temperature [°C]",
         "exposure": "exposure [s]",
     }.get(dim, dim)
-    names = [f"{value:g}" for value in measured[dim].values]
+    names = [f"{value:g}".replace("-", "−") for value in measured[dim].values]
     if dim != setting and setting in measured.coords:
         label += f", {in_words_of(setting, 'ISO')}"
         names = [f"{name}, {value:g}" for name, value in zip(names, measured[setting].values, strict=True)]
@@ -143,25 +145,25 @@ def _row_names(measured: xr.DataArray) -> pd.Index:
 
 
 def quantities(*rows: tuple[str, Any, Any, Any]) -> pd.DataFrame:
-    """Tabulate quantities quantities: a label, the value, its standard error, and the truth or None.
+    """Tabulate quantities: a label, the value, its standard error, and the truth or None.
 
-    In place of a value and its error there may be several values (one a channel) and None: shown is their mean, with
-    the standard error that their scatter gives.
+    In place of a value and its error there may be those of the channels, or several values and None: shown is their
+    mean, with the standard error that their errors, or their scatter, give.
 
     Examples
     --------
     >>> signal = [99.0, 101.0, 100.0, 100.0]
-    >>> quantities(("doubling temperature [K]", 6.03, 0.02, 6.0), ("signal [e⁻]", signal, None, 100))
-                                  measured truth
-    doubling temperature [K]  6.030 ± 0.020     6
-    signal [e⁻]               100.00 ± 0.41   100
+    >>> quantities(("DSNU [e⁻]", [0.8, 1.0], [0.03, 0.04], 0.9), ("signal [e⁻]", signal, None, 100))
+                     measured truth
+    DSNU [e⁻]     0.900 ± 0.025   0.9
+    signal [e⁻]  100.00 ± 0.41   100
     """
     table = {}
     for label, value, error, true in rows:
         values = np.ravel(np.asarray(value, float))
         if error is None:
-            error = values.std(ddof=1) / math.sqrt(values.size) if values.size > 1 else math.nan
-        table[label] = {"measured": value_text(values.mean(), float(error))}
+            error = np.full(values.size, values.std(ddof=1) if values.size > 1 else math.nan)
+        table[label] = {"measured": value_text(*map(float, mean_of_channels(values, np.ravel(error))))}
         if true is not None:
             table[label]["truth"] = f"{float(true):,.5g}"
     return pd.DataFrame.from_dict(table, orient="index").fillna("")
@@ -177,7 +179,8 @@ def contents(data: xr.Dataset) -> pd.DataFrame:
             unit what it is           size
     signal    e⁻      light  2 rows × 3 columns
     """
-    names = {"frame": "frames", "channel": "channels", "y": "rows", "x": "columns"}
+    names = {"frame": "frames", "channel": "channels", "y": "rows", "x": "columns", "term": "terms"}
+    names |= {"block_y": "rows of blocks", "block_x": "columns of blocks"}
     rows = {
         str(name): {
             "unit": unit_text(one.attrs.get("units", "1")),

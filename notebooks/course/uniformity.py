@@ -12,7 +12,7 @@ import xarray as xr
 
 from workbench import charts
 from workbench.charts import theme
-from workbench.core.values import unit_text
+from workbench.core.values import unit_text, value_text
 from workbench.pipelines.uniformity import Uniformity
 from workbench.pixels.emva import emva_unit, fixed_pattern
 from workbench.pixels.maps import find_sensor_defects
@@ -84,7 +84,7 @@ def emva_table(measured: Uniformity) -> pd.DataFrame:
         values = {channel: one.get(name, math.nan) for channel, one in found.items()}
         if any(math.isfinite(value) for value in values.values()):
             rows[f"{_SYMBOL.get(name, name)} [{unit_text(emva_unit(name))}]"] = {
-                channel: f"{value:.3g}".replace("-", "−") if math.isfinite(value) else "–"
+                channel: value_text(value).replace("-", "−") if math.isfinite(value) else "–"
                 for channel, value in values.items()
             }
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -26,7 +26,7 @@ def test_difference_from_the_truth_is_in_standard_errors():
     table = course.with_truth(
         over_temperature([0.1, 0.4]), over_temperature([0.01, 0.1]), over_temperature([0.12, 0.3])
     )
-    assert table["off by"].tolist() == ["-2.0 σ", "+1.0 σ"]
+    assert table["off by"].tolist() == ["−2.0 σ", "+1.0 σ"]
     assert table.index.tolist() == ["0, 800", "20, 800"]
     assert table.columns[0] == "dark current [e⁻/s]"
 
@@ -41,7 +41,10 @@ def test_channels_are_one_until_they_differ_and_rows_are_few():
     assert same.index.tolist() == ["100", "200", "800", "1600"]
     assert same.iloc[0, 0] == "2.100 ± 0.071"
     value[4, 1] = 2.8
-    assert course.with_truth(value, 0 * value + 0.1).columns.tolist() == ["R", "B"]
+    apart = course.with_truth(value, 0 * value + 0.1)
+    assert apart.columns.tolist() == ["R", "B"]
+    assert apart.columns.name == "gain [e⁻/ADU]"
+    assert course.with_truth(value.rename("read_noise_adu"), 0 * value + 0.1).columns.name == "read noise [e⁻/ADU]"
 
 
 def test_channels_count_together():
@@ -60,7 +63,7 @@ def test_pixels_that_saturate_are_counted():
         over_temperature([0.1, 0.4]), over_temperature([0.01, 0.1]), over_temperature([0.12, 0.3]),
         saturated=over_temperature([0, 72]),
     )  # fmt: skip
-    assert table["off by"].tolist() == ["-2.0 σ", "+1.0 σ"]
+    assert table["off by"].tolist() == ["−2.0 σ", "+1.0 σ"]
     assert table["saturated pixels"].tolist() == ["0", "72"]
 
 

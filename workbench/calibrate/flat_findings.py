@@ -100,6 +100,6 @@ def _findings_in_lights(result: xr.Dataset, depth: float) -> list[tuple[str, str
         more = f"more than {ADDED_NOISE:.0%} to the noise of these lights; {need} would be enough"
         findings.append(("look", f"{have} flats add {more}"))
     else:
-        few = f"{have} flats are enough for these lights: {need} would add {ADDED_NOISE:.0%} to their noise"
+        few = f"{have} flats are enough for these lights: {need} or more add less than {ADDED_NOISE:.0%} to the noise"
         findings.append(("flattens", few))
     return findings

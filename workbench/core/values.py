@@ -71,8 +71,8 @@ def unit_text(units: str) -> str:
     --------
     >>> [unit_text(units) for units in ("electron / adu", "electron / (s pix)", "adu**2", "1 / electron", "pix", "1")]
     ['e⁻/ADU', 'e⁻/s/pixel', 'ADU²', '1/e⁻', 'px', '']
-    >>> unit_text("e-/s"), unit_text("ADU")
-    ('e⁻/s', 'ADU')
+    >>> unit_text("e-/s"), unit_text("ADU"), unit_text("electron**2")
+    ('e⁻/s', 'ADU', '(e⁻)²')
     """
     units = re.sub(" ?/ ?", " / ", units.replace("e-", "electron"))
     if units in ("", "1"):
@@ -86,7 +86,8 @@ def unit_text(units: str) -> str:
         base = name.rstrip("²³")
         pixel = "px" if len(names) == 1 or names[0] == "1" else "pixel"
         symbol = pixel if base == "pix" else _SYMBOLS.get(base, base)
-        shown.append(symbol + name[len(base) :])
+        power = name[len(base) :]
+        shown.append(f"({symbol}){power}" if power and not symbol.isalpha() else symbol + power)
     return "/".join(shown)
 
 

@@ -62,7 +62,8 @@ _DARKS = {
 _FIRST = ("iso-to-gain", "read-noise-vs-iso", "dark-current-vs-temperature")  # figures of the first two pages
 _EMVA = {
     "K": "system gain K: ADU for each electron", "sigma_d": "read noise σ_d", "u_e_min": "faintest detectable signal",
-    "u_e_sat": "saturation", "u_I_mean": "dark current, from means", "u_I_var": "dark current, from variances",
+    "u_e_sat": "saturation: the brightest flat whose noise still grows",
+    "u_I_mean": "dark current, from means", "u_I_var": "dark current, from variances",
     "SNR_max_dB": "best signal-to-noise ratio",
     "DR_dB": "dynamic range", "LE_min": "linearity error, lowest", "LE_max": "linearity error, highest",
     "PRNU1288_highpass": "PRNU, high-passed",
@@ -70,7 +71,8 @@ _EMVA = {
 _SETTINGS = 4  # of each quantity of the uniformity that the page shows
 _FILTERS = {"none": "no", "highpass": "yes"}
 _LINES = {"": "", "_row": ", rows", "_col": ", columns", "_pixel": ", pixels"}
-_EMVA |= {f"{name}1288{part}": name + words for name in ("DSNU", "PRNU") for part, words in _LINES.items()}
+_PATTERNS = {"DSNU": "DSNU", "PRNU": "PRNU with vignetting"}
+_EMVA |= {f"{name}1288{part}": full + words for name, full in _PATTERNS.items() for part, words in _LINES.items()}
 _COLOURS = 256  # of a chart's palette; its PNG is half as large and looks the same
 
 
@@ -290,7 +292,7 @@ def _emva_table(blocks: dict[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
         rows = [
             [
                 _EMVA[name],
-                f"{float(format(entry['value'], '.3g')):,g}".replace("-", "−"),
+                value_text(entry["value"]).replace("-", "−"),
                 unit_text(entry.get("unit", "")),
             ]
             for name, entry in emva.items()
