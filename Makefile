@@ -12,8 +12,8 @@ help:  ## this list
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,test,site,units,xisf,zarr,dev]'
-	@echo "compiling the loops for this machine (a minute)"
-	$(BIN)/workbench charts --quiet --frames data-samples/small --out $(VENV)/first-charts >/dev/null
+	@echo "compiling the loops for this machine (a minute or two)"
+	$(BIN)/workbench compile
 	@touch $@
 
 charts: $(READY)  ## measure the sample frames' sensor and draw the blog's charts into charts/

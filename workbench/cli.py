@@ -359,6 +359,12 @@ def watch(folder: Path, out: Path, idle: float | None, quiet: bool, filter: str 
             click.echo(str(light))
 
 
+@main.work("compile the loops for this machine, once")
+def compile() -> None:  # noqa: A001 - the command's name
+    """Compile the numerical loops for this machine now, so that no later command waits for it."""
+    wb.pipelines.compile_loops()
+
+
 @main.work("from the frames to the picture, in a browser")
 @click.argument("folder", type=_PATH, required=False)
 @click.option("--results", type=_PATH, help="Folder for the results; FOLDER-results, next to FOLDER, by default.")

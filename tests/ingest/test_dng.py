@@ -45,14 +45,23 @@ def dcraw(program, path, shape):
     width=st.integers(22, 140),
     pattern=st.sampled_from([*MOSAICS, "mono"]),
     seed=st.integers(0, 2**32 - 1),
+    compressed=st.booleans(),
 )
-def test_pixels_return_bit_for_bit(tmp_path, require, height, width, pattern, seed):
-    mosaic = noise((height, width), seed)
-    path = write_dng(tmp_path / "a.dng", mosaic, DngMetadata(cfa_pattern=pattern, black_level=600, white_level=16383))
+def test_pixels_return_bit_for_bit(tmp_path, require, height, width, pattern, seed, compressed):
+    mosaic = noise((height // 2 * 2 if compressed else height, width), seed)
+    metadata = DngMetadata(cfa_pattern=pattern, black_level=600, white_level=16383)
+    path = write_dng(tmp_path / "a.dng", mosaic, metadata, compressed=compressed)
+    assert (plain_pixels(path) is None) == compressed
     with rawpy.imread(str(path)) as raw:
         np.testing.assert_array_equal(raw.raw_image, mosaic)
     np.testing.assert_array_equal(dcraw(require("dcraw"), path, mosaic.shape), mosaic)
     np.testing.assert_array_equal(read_frame(path), mosaic)
+
+
+def test_an_odd_number_of_rows_cannot_be_compressed(tmp_path):
+    with pytest.raises(WorkbenchError, match="even number of rows; got 41"):
+        write_dng(tmp_path / "a.dng", noise((41, 50)), DngMetadata(cfa_pattern="BGGR", **ALL), compressed=True)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("pattern", MOSAICS)

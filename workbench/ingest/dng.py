@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import imagecodecs
 import numpy as np
 import tifffile
 
@@ -72,12 +73,18 @@ class DngMetadata:
     active_area: tuple[int, int, int, int] | None = None
 
 
-def write_dng(path: str | Path, mosaic: np.ndarray, metadata: DngMetadata) -> Path:
-    """Write one mosaic, uint16 (y, x) in ADU as read, as an uncompressed 16-bit DNG with an EXIF directory.
+def write_dng(path: str | Path, mosaic: np.ndarray, metadata: DngMetadata, *, compressed: bool = False) -> Path:
+    """Write one mosaic, uint16 (y, x) in ADU as read, as a 16-bit DNG with an EXIF directory.
 
     LibRaw and ``dcraw -4 -D`` return the very pixels that were given.  The same arguments give the
     same bytes.  The file appears whole or not at all; an existing one is replaced.  Tags after the DNG specification
     1.4 and EXIF 2.31 (AmbientTemperature is tag 0x9400).
+
+    Parameters
+    ----------
+    compressed
+        Store the pixels as lossless JPEG (ITU-T T.81, process 14), as cameras do, two rows in one line of it.  An odd
+        number of rows cannot be.
 
     Raises
     ------
@@ -103,8 +110,12 @@ def write_dng(path: str | Path, mosaic: np.ndarray, metadata: DngMetadata) -> Pa
         )
     if min(mosaic.shape) < 22:
         raise WorkbenchError(f"LibRaw does not read RAW frames below 22 x 22 pixels; got {mosaic.shape}")
-    pixels = np.ascontiguousarray(mosaic, dtype="<u2").data.cast("B")
     height, width = mosaic.shape
+    if compressed and height % 2:
+        raise WorkbenchError(f"a compressed DNG has an even number of rows; got {height}")
+    pixels = np.ascontiguousarray(mosaic, dtype="<u2").data.cast("B")
+    if compressed:
+        pixels = imagecodecs.ljpeg_encode(mosaic.reshape(height // 2, 2 * width), bitspersample=16)
     top, left, bottom, right = area = metadata.active_area or (0, 0, height, width)
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         raise WorkbenchError(f"active_area {area} (top, left, bottom, right) does not lie within {height} x {width}")
@@ -114,7 +125,7 @@ def write_dng(path: str | Path, mosaic: np.ndarray, metadata: DngMetadata) -> Pa
         (256, _LONG, [width]),
         (257, _LONG, [height]),
         (258, _SHORT, [16]),
-        (259, _SHORT, [1]),
+        (259, _SHORT, [7 if compressed else 1]),
         (271, _ASCII, metadata.make),
         (272, _ASCII, metadata.model),
         (274, _SHORT, [1]),

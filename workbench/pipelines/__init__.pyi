@@ -1,6 +1,7 @@
 from . import calibration as calibration
 from . import calibration_checks as calibration_checks
 from . import characterization as characterization
+from . import compiling as compiling
 from . import finishing as finishing
 from . import inspection as inspection
 from . import light_curves as light_curves
@@ -23,6 +24,7 @@ from .calibration import predict_master_dark as predict_master_dark
 from .calibration import show_warm_samples as show_warm_samples
 from .characterization import Characterization as Characterization
 from .characterization import characterize as characterize
+from .compiling import compile_loops as compile_loops
 from .finishing import finish_stack as finish_stack
 from .finishing import settings_from as settings_from
 from .finishing import solve as solve

@@ -43,7 +43,7 @@ from .stack_outputs import spread, survey_light
 
 _OF_A_SURVEY = 24.0  # [bytes] of a pixel that a thread holds: raw, signal, and what its stars are found in
 _OF_A_LIGHT, _OF_A_CALIBRATION = 49e-9, 8e-9  # [s] of a frame's pixel: runs of 4 and 16 Mpx, FITS, two threads
-_FIRST_RUN = "the numerical loops are compiled once for this machine, which takes a minute or two more"
+_FIRST_RUN = "loops are compiled once for this machine: a minute or two more (or beforehand: workbench compile)"
 _OF_DRIZZLE = 3.0  # times as long
 _BEGIN = 3.0  # s: compiled code is loaded, stars are matched, the file is closed
 

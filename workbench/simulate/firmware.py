@@ -120,8 +120,9 @@ def compress(mosaic: np.ndarray, sensor: VirtualSensor, first: int = 1024) -> np
 
 
 def save_frame(
-    path: str | Path, mosaic: np.ndarray, sensor: VirtualSensor, *, firmware: str = "patched", **setting: Any
-) -> Path:
+    path: str | Path, mosaic: np.ndarray, sensor: VirtualSensor, *, firmware: str = "patched", compressed: bool = False,
+    **setting: Any,
+) -> Path:  # fmt: skip
     """Save a frame as the camera would: a CFA DNG with EXIF, whose camera is called simulated.
 
     Parameters
@@ -132,6 +133,8 @@ def save_frame(
         What `expose` gave, and the camera that gave it.
     firmware
         ``patched`` saves the numbers untouched; ``stock`` as `stock` changes them, with a black level of zero.
+    compressed
+        As for `workbench.ingest.dng.write_dng`.
     **setting
         ``iso``, ``exposure`` [s], ``temperature`` [°C], ``time``, ``aperture``: see `DngMetadata`.
 
@@ -158,7 +161,7 @@ def save_frame(
         daylight_multipliers=DAYLIGHT,
         **setting,
     )
-    return write_dng(path, mosaic, metadata)
+    return write_dng(path, mosaic, metadata, compressed=compressed)
 
 
 def cube_of(sensor: VirtualSensor, mosaics: Sequence[np.ndarray], kind: str, **setting: Any) -> xr.DataArray:

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,7 @@ def write_night(
     settings: NightSettings | None = None,
     *,
     suffix: str = "dng",
+    compressed: bool = False,
     seed: int = 0,
     progress: bool = True,
     **changes: Any,
@@ -283,6 +285,8 @@ def write_night(
         Frames and sky; all defaults without them.  The `changes` are fields of `NightSettings`.
     suffix
         ``dng`` or ``fits``.
+    compressed
+        DNG files with lossless JPEG, as most cameras write.
 
     Raises
     ------
@@ -296,7 +300,7 @@ def write_night(
     if taken:
         raise WorkbenchError(f"{folder}: {', '.join(taken)} already there; give an empty folder")
     night = _night(folder, settings, suffix, seed)
-    save = save_frame if suffix == "dng" else save_fits
+    save = partial(save_frame, compressed=compressed) if suffix == "dng" else save_fits
     shoot(folder, night, _frames(night, suffix, seed), START, save=save, progress=progress)
     truth = {"simulated": True, "suffix": suffix, "seed": seed, "settings": dataclasses.asdict(settings)}
     write_truth(folder, truth)
