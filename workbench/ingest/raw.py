@@ -29,7 +29,7 @@ def read_raw(path: str | Path, area: str = "visible") -> np.ndarray:
     are left out), ``area="full"`` includes the masked margins.  A file that is cut short,
     damaged, or has neither a Bayer or X-Trans mosaic nor one plain channel is a `FrameReadError`.
     """
-    with _unpacked(path) as raw:
+    with _opened(path) as raw:
         height, width = _whole_cells(raw, _pattern(raw, Path(path)))
         pixels = raw.raw_image if area == "full" else raw.raw_image_visible[:height, :width]
         frame = frame_memory(pixels.shape, pixels.dtype)
@@ -54,31 +54,33 @@ def raw_info(path: str | Path, known: MutableMapping[Any, dict[str, Any]] | None
     key = (exif["camera"], exif["iso"], structure) if exif["camera"] and structure else None
     layout = known.get(key) if known is not None and key else None
     if layout is None or np.isnan([exif["iso"], exif["exposure"]]).any():
-        layout, exif = _decoded_info(path, exif)
+        with _opened(path, decode=layout is None) as raw:
+            layout, exif = layout or _layout(raw, path), _filled(exif, raw.other)
         if known is not None and key:
             known[key] = layout
     return FrameInfo(path=path, format="raw", **layout, **exif)
 
 
-def _decoded_info(path: Path, exif: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Layout and levels by LibRaw, and the exposure where EXIF has a gap."""
-    with _unpacked(path) as raw:
-        pattern = _pattern(raw, path)
-        sizes, other = raw.sizes, raw.other
-        black = raw.black_level_per_channel
-        top, left = sizes.top_margin, sizes.left_margin
-        places = offsets(pattern).values()
-        height, width = _whole_cells(raw, pattern)
-        colours = [0] if pattern == "mono" else [raw.raw_color(top + row, left + column) for row, column in places]
-        layout = {
-            "height": height,
-            "width": width,
-            "cfa_pattern": pattern,
-            "black_level": tuple(float(black[colour]) for colour in colours),
-            "white_level": float(raw.white_level),
-            "margins": (top, left),
-            "full_shape": (sizes.raw_height, sizes.raw_width),
-        }
+def _layout(raw: rawpy.RawPy, path: Path) -> dict[str, Any]:
+    """Layout and levels of a decoded frame."""
+    pattern, sizes, black = _pattern(raw, path), raw.sizes, raw.black_level_per_channel
+    top, left = sizes.top_margin, sizes.left_margin
+    places = offsets(pattern).values()
+    height, width = _whole_cells(raw, pattern)
+    colours = [0] if pattern == "mono" else [raw.raw_color(top + row, left + column) for row, column in places]
+    return {
+        "height": height,
+        "width": width,
+        "cfa_pattern": pattern,
+        "black_level": tuple(float(black[colour]) for colour in colours),
+        "white_level": float(raw.white_level),
+        "margins": (top, left),
+        "full_shape": (sizes.raw_height, sizes.raw_width),
+    }
+
+
+def _filled(exif: dict[str, Any], other: Any) -> dict[str, Any]:
+    """The exposure as LibRaw reads it where EXIF has a gap."""
     filled = dict(exif)
     gaps = {"iso": other.iso_speed, "exposure": other.shutter_speed, "aperture": other.aperture}
     for name, value in gaps.items():
@@ -86,11 +88,11 @@ def _decoded_info(path: Path, exif: dict[str, Any]) -> tuple[dict[str, Any], dic
             filled[name] = round(float(value), 9)  # LibRaw keeps single precision
     if np.isnat(filled["time"]) and other.timestamp.year > 1970:
         filled["time"] = exif_time(f"{other.timestamp:%Y:%m:%d %H:%M:%S}")
-    return layout, filled
+    return filled
 
 
-def _unpacked(path: str | Path) -> rawpy.RawPy:
-    """Open and decode a RAW file, after making sure that it is whole."""
+def _opened(path: str | Path, decode: bool = True) -> rawpy.RawPy:
+    """Open a RAW file after making sure that it is whole, and decode its pixels."""
     path = require_file(path)
     refuse_pictures(path)
     # LibRaw reads some cut files (Sony's ARW, for one) without an error and fills the rest with garbage
@@ -98,7 +100,8 @@ def _unpacked(path: str | Path) -> rawpy.RawPy:
     raw = rawpy.RawPy()
     try:
         raw.open_file(str(path))
-        raw.unpack()
+        if decode:
+            raw.unpack()
     except (rawpy.LibRawError, OSError) as error:
         raw.close()
         if isinstance(error, rawpy.LibRawFileUnsupportedError):
