@@ -1,10 +1,12 @@
 """Stacking beside Siril on the same files: wall time, processor time, peak memory.
 
-    python benchmarks/stack.py FOLDER [--frames 4928x3264:20] [--repeat 3] [--skip-siril]
+    python benchmarks/stack.py FOLDER [--frames 4928x3264:20] [--repeat 3] [--skip-siril] [--threads]
 
 FOLDER keeps the simulated nights, generated once.  Needs ``siril-cli`` for the comparison.  The programs run in turn,
 each in a process of its own; medians are printed, and those of the ratios pair by pair.  The workbench's first run
-fills the cache of compiled code; how much longer it took is printed too.
+fills the cache of compiled code; how much longer it took is printed too.  With --threads one thread runs beside two:
+the serial part s of t(n) = (s + (1 - s)/n) t(1) follows, and the time on eight cores.  Compressed frames (``:dng``) are
+also only decoded, in two threads.
 """
 
 from __future__ import annotations
@@ -28,7 +30,11 @@ NIGHTS = {
     "2464x1632:60": {"shape": (1632, 2464), "lights": 60},
     "2464x1632:20": {"shape": (1632, 2464), "lights": 20},
     "2464x1632:100": {"shape": (1632, 2464), "lights": 100},
-    "2464x1632:200": {"shape": (1632, 2464), "lights": 200},
+    "2464x1632:400": {"shape": (1632, 2464), "lights": 400},
+    "4928x3264:20:dng": {"shape": (3264, 4928), "lights": 20, "compressed": True},
+    "6000x4000:10": {"shape": (4000, 6000), "lights": 10},
+    "8256x5504:10": {"shape": (5504, 8256), "lights": 10},
+    "9504x6336:10": {"shape": (6336, 9504), "lights": 10},
 }
 SIRIL = """requires 1.0.0
 cd biases
@@ -58,8 +64,9 @@ def night(folder: Path, name: str) -> Path:
     where = folder / name.replace(":", "-")
     if not (where / "truth.json").exists():
         shutil.rmtree(where, ignore_errors=True)
+        suffix = "dng" if "compressed" in NIGHTS[name] else "fits"
         write_night(
-            where, **NIGHTS[name], biases=16, darks=16, flats=16, suffix="fits", trails=1, cosmic_rays=500, seed=20
+            where, **NIGHTS[name], biases=16, darks=16, flats=16, suffix=suffix, trails=1, cosmic_rays=500, seed=20
         )
     return where
 
@@ -76,10 +83,29 @@ def measured(command: list[str], **options) -> dict[str, float]:
     return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "memory": usage.ru_maxrss / 1024}
 
 
-def workbench(where: Path) -> dict[str, float]:
+def workbench(where: Path, *options: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=where.parent) as out:
         command = [sys.executable, "-m", "workbench.cli", "stack", str(where), "--out", f"{out}/stack.fits", "--quiet"]
-        return measured(command)
+        return measured([*command, *options])
+
+
+def one_thread(where: Path) -> dict[str, float]:
+    return workbench(where, "--threads", "1")
+
+
+def two_threads(where: Path) -> dict[str, float]:
+    return workbench(where, "--threads", "2")
+
+
+def decoding(where: Path) -> dict[str, float]:
+    """Read every frame once, in two threads, and do nothing with it."""
+    code = (
+        "import sys; from pathlib import Path; from workbench.core.parallel import frame_buffers, in_threads; "
+        "from workbench.ingest import read_frame\n"
+        "frames = [path for path in Path(sys.argv[1]).rglob('*.*') if path.suffix in ('.dng', '.fits')]\n"
+        "with frame_buffers():\n    print(sum(1 for _ in in_threads(read_frame, frames, 2)))"
+    )
+    return measured([sys.executable, "-c", code, str(where)])
 
 
 def siril(where: Path) -> dict[str, float]:
@@ -99,6 +125,7 @@ def main() -> None:
     parser.add_argument("--frames", action="append", choices=sorted(NIGHTS))
     parser.add_argument("--repeat", type=int, default=3, help="pairs of runs")
     parser.add_argument("--skip-siril", action="store_true")
+    parser.add_argument("--threads", action="store_true", help="one thread beside two, in place of Siril")
     parser.add_argument("--json", type=Path, help="results are added to this file")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -111,14 +138,28 @@ def main() -> None:
         programs = {"workbench": workbench}
         if shutil.which("siril-cli") and not options.skip_siril:
             programs["siril"] = siril
+        if options.threads:
+            programs = {"one thread": one_thread, "two threads": two_threads}
+        elif "compressed" in NIGHTS[name]:
+            programs["decoding"] = decoding
         pairs = [{program: run(where) for program, run in programs.items()} for _ in range(options.repeat)]
         for program in programs:
             entry[program] = {key: median(pair[program][key] for pair in pairs) for key in first}
             run = entry[program]
             times = f"{run['wall']:7.1f} s wall {run['cpu']:7.1f} s cpu"
             print(f"{name:14s} {program:10s} {times} {run['memory']:7.0f} MB")
-        entry["first over second"] = first["wall"] / pairs[0]["workbench"]["wall"]
-        print(f"{name:14s} first over second run: {entry['first over second']:.2f} wall")
+        if options.threads:
+            share = median(pair["two threads"]["wall"] / pair["one thread"]["wall"] for pair in pairs)
+            entry["serial"] = 2 * share - 1
+            eight = (entry["serial"] + (1 - entry["serial"]) / 8) * entry["one thread"]["wall"]
+            busy = entry["two threads"]["cpu"] / entry["two threads"]["wall"]
+            print(f"{name:14s} serial part {entry['serial']:.3f}; {busy:.2f} of two cores busy; on eight {eight:.1f} s")
+        else:
+            entry["first over second"] = first["wall"] / pairs[0]["workbench"]["wall"]
+            print(f"{name:14s} first over second run: {entry['first over second']:.2f} wall")
+        if "decoding" in programs:
+            rate = median(pair["decoding"]["wall"] / pair["workbench"]["wall"] for pair in pairs)
+            print(f"{name:14s} rate over that of decoding alone: {rate:.2f}")
         if "siril" in programs:
             ratio = {key: median(pair["workbench"][key] / pair["siril"][key] for pair in pairs) for key in first}
             entry["ratio"] = ratio
