@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from .transform import PARAMETERS, Transform, fit_transform
 
@@ -200,7 +200,7 @@ def _tested(
     chance = 1.0
     for radius in _TESTS:  # `free` stars match because the fit brings them there
         count, strange = np.count_nonzero(apart <= radius), len(lists.pixels) * np.pi * radius**2 / np.prod(shape)
-        of_this = float(binom.sf(count - free - 1, max(len(index) - free, 0), min(strange, 1.0)))
+        of_this = float(bdtrc(count - free - 1, max(len(index) - free, 0), min(strange, 1.0)))
         chance = min(chance, of_this * len(_TESTS))
     return Proposal(turn, focal, chance * tried, len(one))
 
