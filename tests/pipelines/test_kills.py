@@ -18,6 +18,11 @@ def _stack(night, out, low=3.0):
     stack_folder(night, out / "s.fits", masters=out / "masters", low=low, threads=1, progress=False)
 
 
+def _comet(night, out, low=3.0):
+    way = ("60,40", "90,60")  # what stands there is followed
+    stack_folder(night, out / "s.fits", masters=out / "masters", low=low, comet=way, threads=1, progress=False)
+
+
 def _characterize(night, out):
     characterize(night, out / "sensor", progress=False)
 
@@ -50,11 +55,12 @@ def stack(night, tmp_path_factory):
     return folder / "s.fits"
 
 
-@pytest.fixture(scope="module", params=["stack", "characterize", "finish"])
+@pytest.fixture(scope="module", params=["stack", "comet", "characterize", "finish"])
 def command(request, night, other_night, stack, tmp_path_factory):
     """A command and what it is given, a folder with its earlier results, what it leaves, and its operations."""
     action, arguments, earlier = {
         "stack": (_stack, (night,), lambda out: _stack(night, out, 2.0)),
+        "comet": (_comet, (night,), lambda out: _comet(night, out, 2.0)),
         "characterize": (_characterize, (night,), lambda out: _characterize(other_night, out)),
         "finish": (_finish, (stack,), lambda out: _finish(stack, out, 0.2)),
     }[request.param]

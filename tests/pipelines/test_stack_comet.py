@@ -9,16 +9,19 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 from click.testing import CliRunner
+from scipy import ndimage
 
 from workbench.cli import main
 from workbench.core.errors import WorkbenchError
 from workbench.core.statistics import mad_std
+from workbench.pipelines import stack_outputs
 from workbench.pipelines.finishing import finish_stack
 from workbench.pipelines.stacking import StackResult, stack_folder
 from workbench.simulate import picture, star_table
 from workbench.simulate.night import START, Night, Shot, save_fits, shoot, write_night
 from workbench.simulate.sky import replace_stars
 from workbench.stack.fits_out import open_stack
+from workbench.stack.window import BAND
 
 SHAPE = (320, 480)
 COUNT = 14
@@ -54,23 +57,32 @@ class Made(NamedTuple):
         return open_stack(self.result.path.with_name(f"stack{name}.fits")).load()
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    night = write_night(
-        tmp_path_factory.mktemp("night"), suffix="fits", shape=SHAPE, stars=90, brightest=1200.0, lights=COUNT,
-        biases=9, darks=9, flats=9, dither=6.0, seed=4, progress=False,
-    )  # fmt: skip
+def comet_night(folder, **changes):
+    """Write a night whose lights show the comet."""
+    settings = {"shape": SHAPE, "lights": COUNT, "biases": 9, "darks": 9, "flats": 9, "dither": 6.0, "seed": 4}
+    night = write_night(folder, suffix="fits", progress=False, **settings, **changes)
     shots = [
         (Shot(name, "light", night.settings.iso, 60.0, night.settings.temperature, view=number), (4, 3, number))
         for number, name in enumerate(night.lights)
     ]
     shoot(night.folder, CometNight(night), shots, START + timedelta(hours=1), save=save_fits, progress=False)
+    return night
+
+
+def unit_of(night):
+    """Return the stack's electrons for 1 e-/s in the sky."""
+    through = night.through * night.sensor.illumination() * night.sensor.response_map
+    return 60 * night.views[0].transparency * through.mean()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    night = comet_night(tmp_path_factory.mktemp("night"), stars=90, brightest=1200.0)
     with fits.open(night.folder / night.lights[0], mode="update") as hdus:
         hdus[0].header.update(SOLUTION)
     out = tmp_path_factory.mktemp("out") / "stack.fits"
     result = stack_folder(night.folder, out, reference="light_0000", comet="auto", progress=False)
-    through = night.through * night.sensor.illumination() * night.sensor.response_map
-    return Made(night, result, 60 * night.views[0].transparency * through.mean())
+    return Made(night, result, unit_of(night))
 
 
 SOLUTION = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 20.0, "CRPIX1": 240.0,
@@ -177,6 +189,59 @@ def test_the_variance_of_empty_sky_is_right(made):
         pulls = (mean - np.median(mean)) / sigma
         assert len(pulls) > 150
         assert abs(pulls.std() - 1) < 3 / np.sqrt(2 * len(pulls))
+
+
+def test_the_variance_on_the_trails_of_subtracted_stars_is_right(tmp_path):
+    """Their photon noise is left, much more than the sky's: pulls of single pixels scatter by 1."""
+    still = {"seeing_scatter": 0.0, "transparency_scatter": 0.0, "gradient": 0.0, "background": (0.3, 0.3, 0.3)}
+    night = comet_night(
+        tmp_path / "night", cfa_pattern="mono", stars=150, brightest=4000.0, faintest=100.0, fwhm=3.6, **still
+    )
+    last = night.views[COUNT - 1].matrix @ np.append(FIRST + (COUNT - 1) * STEP, 1.0)
+    way = ("{:g},{:g}@light_0000".format(*FIRST), f"{last[0]:g},{last[1]:g}@light_{COUNT - 1:04d}")
+    result = stack_folder(night.folder, tmp_path / "s.fits", reference="light_0000", comet=way, progress=False)
+    path = next(iter(result.comet))
+    comet, share = open_stack(path).load().isel(channel=0), fits.getheader(path)["PIXVAR_M"]
+    view = dataclasses.replace(night.views[0], background=(0.0, 0.0, 0.0))
+    sky = replace_stars(night.sky, night.sky.x, night.sky.y, night.sky.flux)
+    stars = picture(sky, view).values[1] * unit_of(night)
+    trail = sum(ndimage.shift(stars, -number * STEP[::-1], order=1, cval=np.nan) for number in range(COUNT))
+    signal, variance = comet["signal"].values, comet["variance"].values
+    good = np.isfinite(trail) & (distance(*FIRST) > 60)
+    good[:8] = good[-8:] = good[:, :8] = good[:, -8:] = False
+    pulls = (signal - np.median(signal[good & (trail < 30)])) / np.sqrt(share * variance)
+    for low, high in ((0, 30), (30, 100), (100, 300), (300, 1000), (1000, 3000)):
+        part = good & (trail >= low) & (trail < high)
+        rms, count = np.sqrt(np.mean(pulls[part] ** 2)), part.sum()
+        assert count > 3000
+        assert abs(rms - 1) < 3 / np.sqrt(2 * count), (low, rms)
+    rejected = comet["rejected_low"].values.astype(int) + comet["rejected_high"].values
+    assert np.mean(rejected[good & (trail > 300)] > 0) < 0.01  # the photon noise of stars is no outlier
+
+
+def test_a_run_that_is_stopped_again_and_again_gives_the_same_planes(made, tmp_path, monkeypatch):
+    """Stopped in the first stack of the comet, in the second of the stars, in the second of the comet."""
+    whole, written = stack_outputs.write_band, []
+
+    def stops(layout, band):
+        if len(written) in stops.at:
+            stops.at.discard(len(written))
+            raise KeyboardInterrupt
+        written.append((layout.path.name, band.top))
+        whole(layout, band)
+
+    stops.at = {7, 12, 18}
+    monkeypatch.setattr(stack_outputs, "write_band", stops)
+    out, settings = tmp_path / "stack.fits", {"reference": "light_0000", "comet": "auto", "progress": False}
+    for _ in range(3):
+        with pytest.raises(WorkbenchError, match="the same command goes on from here"):
+            stack_folder(made.night.folder, out, threads=1, **settings)
+        assert not list(tmp_path.glob("*.fits"))
+    result = stack_folder(made.night.folder, out, threads=1, **settings)
+    assert len(set(written)) == len(written) == 4 * -(-SHAPE[0] // BAND)
+    for path, first in zip((out, *result.comet), (made.result.path, *made.result.comet), strict=True):
+        assert path.read_bytes() == first.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in (out, *result.comet))
 
 
 def test_headers_state_what_is_shown_and_all_can_be_finished(made, tmp_path):

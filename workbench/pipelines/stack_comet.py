@@ -146,17 +146,19 @@ def _of_filter(
         at.work.mkdir(exist_ok=True)
         return layout_of(of, at, units), write_stack(of, at, units, client)
 
-    def less(of: StackPlan, into: StackPlan, light: np.ndarray) -> StackPlan:
-        return _without(of, into, _kept(light, work / "light.npy"), work, client)
+    def less(of: StackPlan, stack: Layout, light: np.ndarray, share: np.ndarray, into: StackPlan) -> StackPlan:
+        taken = work / f"taken{stack.path.stem}.npy"
+        np.save(taken, np.stack([*light, _noise_gone(stack, share)]))
+        return replace(_without(of, into, _kept(light, work / "light.npy"), work, client), taken=taken)
 
     on, together = comet_files(place.out)
     of_stars = plan
     for stars_out, comet_out in ((work / "first-stars.fits", work / "first-comet.fits"), (place.out, on)):
         stars, maps = written(of_stars, stars_out)
-        comet, moving_maps = written(less(plan, moving, star_light(stars)), comet_out)
+        comet, moving_maps = written(less(plan, stars, *star_light(stars), moving), comet_out)
         light, share = comet_light(comet, follow.home)
         if comet_out != on:
-            of_stars = less(moving, plan, light)
+            of_stars = less(moving, comet, light, share, plan)
     if not share.any():
         run.opened.warnings.append(
             f"no comet stands above the noise within {_NEAR:g} px of ({follow.home[0]:.0f}, {follow.home[1]:.0f}): "
@@ -248,14 +250,14 @@ def _ramp(clear: np.ndarray, grow: int) -> np.ndarray:
     return ndimage.uniform_filter(ndimage.maximum_filter(share, 2 * grow + 1), grow)
 
 
-def star_light(layout: Layout) -> np.ndarray:
-    """Return what a stack (channel, y, x) shows besides noise and the sky's level.
+def star_light(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a stack (channel, y, x) shows besides noise and the sky's level, and the share (y, x) of its noise.
 
     Its background in blocks of 32 pixels, nebulae and gradients, and what stands above the noise on it.
     """
     ground, light = _parted(layout, _BLOCK)
-    light *= _ramp(_clearness(light, 1.5), 3)
-    return ground + light
+    share = _ramp(_clearness(light, 1.5), 3)
+    return ground + light * share, share
 
 
 def comet_light(layout: Layout, home: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -279,6 +281,15 @@ def comet_light(layout: Layout, home: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return light * share, share
 
 
+def _noise_gone(layout: Layout, share: np.ndarray) -> np.ndarray:
+    """The share (y, x) of a sample's variance that goes when the share r of its stack is subtracted: r (2 - r) / n.
+
+    Of n alike samples one less r of their mean has (1 - r/n)² + (n - 1) (r/n)² of its variance.
+    """
+    seen = np.mean([read_plane(layout, "COVERAGE", channel) for channel in range(layout.shape[0])], axis=0)
+    return (share * (2 - share) / np.maximum(seen, 2)).astype(np.float32)
+
+
 def _kept(light: np.ndarray, path: Path) -> Subtracted:
     """Write light as cubic spline coefficients; see `Subtracted`."""
     rows, columns = (np.flatnonzero(light.any(axis=axes)) for axes in ((0, 2), (0, 1)))
@@ -290,15 +301,21 @@ def _kept(light: np.ndarray, path: Path) -> Subtracted:
 
 
 def _without(of: StackPlan, into: StackPlan, light: Subtracted, work: Path, client: Any) -> StackPlan:
-    """The plan `into` with the light, which lies on the grid of the plan `of`, subtracted from every frame."""
+    """The plan `into` with the light, which lies on the grid of the plan `of`, subtracted from every frame.
+
+    The two grids of a frame differ by a shift.
+    """
     jobs = [
         (frame, of.planes[frame.group], light, work / f"light-{number}.raw") for number, frame in enumerate(of.frames)
     ]
     each = _A_PIXEL * of.frames[0].pixels.shape[0] * of.frames[0].pixels.shape[1]
     pixels = list(spread(subtract_light, jobs, client, each))
-    return replace(
-        into, frames=tuple(replace(one, pixels=own) for one, own in zip(into.frames, pixels, strict=True))
-    )  # fmt: skip
+    ways = [(here.transform, there.transform) for here, there in zip(of.frames, into.frames, strict=True)]
+    steps = [here.inverse(*there.apply(0.0, 0.0)) for here, there in ways]
+    return replace(into, frames=tuple(
+        replace(one, pixels=own, step=(float(x), float(y)))
+        for one, own, (x, y) in zip(into.frames, pixels, steps, strict=True)
+    ))  # fmt: skip
 
 
 def subtract_light(frame: PlannedFrame, planes: Path, light: Subtracted, out: Path) -> PlainPixels:

@@ -152,11 +152,11 @@ def plan_digest(plan: StackPlan) -> str:
     """Return a digest of a plan: the same means the same stack."""
     frames = [
         [f.name, f.pixels.path.name, f.transform.to_dict(), f.scale, f.surface.tolist(), f.weight.tolist(),
-         f.group, f.factor]
+         f.group, f.factor, f.step]
         for f in plan.frames
     ]  # fmt: skip
-    text = json.dumps([frames, plan.shape, plan.cfa_pattern, plan.method, plan.thresholds, plan.drop])
-    return hashlib.sha256(text.encode()).hexdigest()
+    rules = plan.cfa_pattern, plan.method, plan.thresholds, plan.drop, plan.taken and plan.taken.name
+    return hashlib.sha256(json.dumps([frames, plan.shape, *rules]).encode()).hexdigest()
 
 
 def bands_done(journal: Path, layout: Layout, digest: str) -> set[int]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.kernels import kernel
 from ..core.statistics import MAD_TO_SIGMA
+from .normalise import fill_noise
 from .reject import MEAN, MEDIAN, NOISE, PixelPlanes, RejectionRule, count_rejected, empty_planes, sort_columns
 from .tile import Maps, Scratch, TileFrames, column_order, resample_frame
 from .window import BLOCK, Tile
@@ -264,11 +265,12 @@ def _count_saturated(c, tile, scratch, order, out):
 def _sum_chi(samples, squares, planes, place, mean, light):
     """Return the sum of (sample - mean)² over the model's variance of what is kept of a pixel; `place` (c, v, i)."""
     c, v, i = place
+    own = min(v, planes.a.shape[1] - 1)
     scatter = 0.0
     for f in range(samples.shape[0]):
         if planes.flags[f, v, i] & OUT:
             continue
-        model = sample_variance(planes.a[f, 0, i], planes.b[f, 0, i], light) * squares[f, c, v, i]
+        model = sample_variance(planes.a[f, own, i], planes.b[f, own, i], light) * squares[f, c, v, i]
         scatter += (samples[f, c, v, i] - mean) ** 2 / model
     return scatter
 
@@ -298,7 +300,8 @@ def _sum_row(c, v, samples, weights, planes, sums):
     highs[:] = 0
     for f in range(frames):
         w = np.float32(weights[f, c])
-        a, b, row, flag = planes.a[f, 0], planes.b[f, 0], samples[f, c, v], planes.flags[f, v]
+        own = min(v, planes.a.shape[1] - 1)
+        a, b, row, flag = planes.a[f, own], planes.b[f, own], samples[f, c, v], planes.flags[f, v]
         for i in range(width):
             good = (flag[i] & OUT) == 0
             light = medians[i] if medians[i] > 0 else np.float32(0)
@@ -359,14 +362,10 @@ def combine_tile(
 ) -> None:
     """Combine the `Samples` of one tile into the output's arrays."""
     frames, channels = samples.weights.shape
-    planes = empty_planes(frames, (tile.height, tile.width), 1)
+    planes = empty_planes(frames, (tile.height, tile.width), tile.height if noise.taken.size else 1)
     order = column_order(tile.width, tile.split)
-    last = noise.alpha.shape[2] - 1
     for c in range(channels):
-        for f in range(frames):
-            for i in range(tile.width):
-                block = min(max(order[i] - tile.rim_left + tile.phase, 0) // BLOCK, last)
-                planes.a[f, 0, i], planes.b[f, 0, i] = noise.alpha[f, c, block], noise.beta[f, c, block]
+        fill_noise(c, noise, tile, order, planes)
         find_medians(c, samples.values, rule, planes, tile.split)
         flag_samples(c, samples.values, samples.squares, rule, planes, order, True)
         if scratch.median.size > 1:

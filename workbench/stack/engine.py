@@ -40,7 +40,7 @@ class PlannedFrame:
 
     `surface` (channel, 6): its background over the mean of all, in e- of the reference (see `background_surfaces`);
     `scale`: what brings it to the reference's transparency; `weight` a channel; `factor`: the darks' scale; `group`:
-    which planes it is calibrated with.
+    which planes it is calibrated with; `step` (x, y) [px]: from the output's pixels to those of the plan's `taken`.
     """
 
     name: str
@@ -51,6 +51,7 @@ class PlannedFrame:
     weight: np.ndarray
     group: int = 0
     factor: float = 1.0
+    step: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,8 @@ class StackPlan:
     """All that a stack is made from; `planes` are files written by `save_planes`, one a group.
 
     `shape` is the grid's on which samples are compared; with a `drop` the stack's pixels are finer.  `halved`: the
-    pixels of a Bayer mosaic's grid are twice as wide as the frames', see `resampling_kernel`.
+    pixels of a Bayer mosaic's grid are twice as wide as the frames', see `resampling_kernel`.  `taken`: the
+    file of what was subtracted from the frames, see `normalise.Noise`.
     """
 
     frames: tuple[PlannedFrame, ...]
@@ -70,6 +72,7 @@ class StackPlan:
     high: float | None = None
     drop: Drop | None = None
     halved: bool = False
+    taken: Path | None = None
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -143,6 +146,7 @@ class Prepared(NamedTuple):
     kernel: np.ndarray
     frames: TileFrames
     white: np.ndarray
+    taken: dict[str, np.ndarray]
 
 
 def prepare(plan: StackPlan) -> Prepared:
@@ -184,7 +188,10 @@ def prepare(plan: StackPlan) -> Prepared:
         for name in plan.channels
     ]
     whites = np.array(white) / (4 if plan.halved else 1)
-    return Prepared(plan, maps, tuple(one.noise for one in planes), dtype, rule, width, kernel, frames, whites)
+    taken = {}
+    if plan.taken is not None:
+        taken = {"taken": np.load(plan.taken), "steps": np.array([one.step for one in plan.frames], float)}
+    return Prepared(plan, maps, tuple(one.noise for one in planes), dtype, rule, width, kernel, frames, whites, taken)
 
 
 def empty_output(channels: int, rows: int, width: int, frames: int) -> StackArrays:
@@ -234,9 +241,10 @@ def stack_band(ready: Prepared, number: int, memory: dict | None = None) -> Band
         scratch = _scratch(ready, bounds[:, part][first[:, part] < last[:, part]], memory)
         for place in range(begin, end):
             frames = frames._replace(place=places[:, place], bounds=bounds[:, place])
-            stack_tile(tiles[place], frames, ready.maps, noises[place], ready.rule, scratch, out)
+            noise = noises[place]._replace(**ready.taken)
+            stack_tile(tiles[place], frames, ready.maps, noise, ready.rule, scratch, out)
             if drop is not None:
-                drop_tile(Task(tiles[place], frames, ready.maps, noises[place], scratch, drop, edge, out), fine)
+                drop_tile(Task(tiles[place], frames, ready.maps, noise, scratch, drop, edge, out), fine)
         begin = end
     return Band(int(number * BAND * (drop.scale if drop else 1)), fine, shared)
 

@@ -26,9 +26,11 @@ from ..align.registration import Registration
 from ..align.transform import Transform
 from ..calibrate.planes import NOISE_BLOCK
 from ..core.cube import COLOURS, is_xtrans
+from ..core.kernels import kernel
 from ..core.scattered import area_noise, mean_square
 from .backgrounds import background_surfaces
 from .lanczos import lanczos3, mean_squared_weight, narrowing_for, squared_weights
+from .reject import PixelPlanes
 from .window import BAND, BLOCK, Tile
 
 AREA = 16  # [pixels] side of the areas for which `variance` counts the noise that the frames share
@@ -40,13 +42,54 @@ class Noise(NamedTuple):
     A sample's variance is ``alpha`` m + ``beta`` (frame, channel, block) times Σw², m [e-] the median, see
     `combine.sample_variance`; what the frames
     share of the masters' noise adds ``shared`` (channel, block, 2), μ + ν m², to the mean's (see `tile_noise`);
-    `white` (channel): what white noise a sample's variance is worth.
+    `white` (channel): what white noise a sample's variance is worth.  `taken` (channel + 1, y, x), if any: light
+    [e-] that was subtracted from the frames, and the share of a sample's variance that went with it, of a frame's pixel
+    at its place plus `steps` (frame, 2) (x, y) [px].
     """
 
     alpha: np.ndarray
     beta: np.ndarray
     shared: np.ndarray
     white: np.ndarray
+    taken: np.ndarray = np.zeros((0, 0, 0), np.float32)
+    steps: np.ndarray = np.zeros((0, 2))
+
+
+@kernel()
+def fill_noise(c: int, noise: Noise, tile: Tile, order: np.ndarray, planes: PixelPlanes) -> None:
+    """Set the `planes`' parameters a and b (frame, 1 or y, x) of one channel of a tile.
+
+    Where light l [e-] was subtracted a sample's variance is (a m + b + a l)(1 - s): the light has left its photon
+    noise, and the share s of the sample's own noise went with it.
+    """
+    last = noise.alpha.shape[2] - 1
+    for f in range(planes.a.shape[0]):
+        for i in range(tile.width):
+            block = min(max(order[i] - tile.rim_left + tile.phase, 0) // BLOCK, last)
+            planes.a[f, :, i], planes.b[f, :, i] = noise.alpha[f, c, block], noise.beta[f, c, block]
+        if noise.taken.size:
+            _add_taken(f, c, noise, tile, order, planes)
+
+
+@kernel()
+def _add_taken(f, c, noise, tile, order, planes):
+    """Let the variance of frame f be that of samples from which light was subtracted, between its pixels linearly."""
+    light, share = noise.taken[c], noise.taken[-1]
+    height, width = share.shape
+    ahead, shift = int(np.floor(noise.steps[f, 0])), int(np.floor(noise.steps[f, 1]))
+    right, down = np.float32(noise.steps[f, 0] - ahead), np.float32(noise.steps[f, 1] - shift)
+    left, up = np.float32(1) - right, np.float32(1) - down
+    for v in range(tile.height):
+        top = min(max(tile.top + v + shift, 0), height - 1)
+        below, a, b = min(top + 1, height - 1), planes.a[f, v], planes.b[f, v]
+        one, two, three, four = light[top], light[below], share[top], share[below]
+        for i in range(tile.width):
+            x = min(max(tile.left + order[i] + ahead, 0), width - 1)
+            y = min(x + 1, width - 1)
+            taken = up * (left * one[x] + right * one[y]) + down * (left * two[x] + right * two[y])
+            gone = up * (left * three[x] + right * three[y]) + down * (left * four[x] + right * four[y])
+            b[i] = (b[i] + a[i] * taken) * (np.float32(1) - gone)
+            a[i] *= np.float32(1) - gone
 
 
 def normalisation(registration: Registration, *, order: int | str = "auto", seeing: bool = False) -> xr.Dataset:
