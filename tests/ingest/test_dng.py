@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from workbench.core.cube import MOSAICS
 from workbench.core.errors import FrameReadError, WorkbenchError
-from workbench.ingest import DngMetadata, plain_pixels, read_frame, read_metadata, write_dng
+from workbench.ingest import DngMetadata, plain_pixels, raw, read_frame, read_metadata, write_dng
 from workbench.ingest.raw import raw_info, read_raw
 
 ALL = {
@@ -62,6 +62,17 @@ def test_an_odd_number_of_rows_cannot_be_compressed(tmp_path):
     with pytest.raises(WorkbenchError, match="even number of rows; got 41"):
         write_dng(tmp_path / "a.dng", noise((41, 50)), DngMetadata(cfa_pattern="BGGR", **ALL), compressed=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_gap_in_exif_asks_for_no_second_decoding(tmp_path, monkeypatch):
+    bias = DngMetadata(cfa_pattern="GRBG", **{**ALL, "exposure": None})
+    paths = [write_dng(tmp_path / f"{n}.dng", noise((40, 50), n), bias, compressed=True) for n in range(3)]
+    alone = [read_metadata(path) for path in paths]
+    decoded, opened = [], raw._opened
+    monkeypatch.setattr(raw, "_opened", lambda path, decode=True: decoded.append(decode) or opened(path, decode))
+    known = {}
+    assert [repr(read_metadata(path, known)) for path in paths] == [repr(info) for info in alone]
+    assert decoded == [True, False, False]
 
 
 @pytest.mark.parametrize("pattern", MOSAICS)
