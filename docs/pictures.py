@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from workbench.export.write import pictures
 from workbench.pipelines import characterize_with_lights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
-from course.chain import journey_svg
+from course.chain import COLOURS, JOURNEY
 
 OUT = Path(__file__).with_name("static") / "pictures"
 WIDTH = 640  # of each picture [px]
@@ -60,6 +61,27 @@ def noise(frames: wb.ingest.Folder) -> bytes:
     first = next(iter(chart.draw(result)))
     caption = Caption("Signal to noise of a pixel against the number of lights stacked. Simulated data.", "")
     return pictures(layout([first]), chart.title, caption)[0]
+
+
+def journey_svg() -> str:
+    """Return the chain as one SVG by itself, in light and dark."""
+    parts = []
+    for number, (name, (drawing, words)) in enumerate(JOURNEY.items()):
+        lines = textwrap.wrap(words, 23)
+        text = f'<text class="name" x="60" y="106">{name}</text>' + "".join(
+            f'<text class="words" x="60" y="{124 + 15 * line}">{part}</text>' for line, part in enumerate(lines)
+        )
+        arrow = '<path class="line" d="M131 42 h14 m-5 -5 l5 5 -5 5"/>' if number < len(JOURNEY) - 1 else ""
+        parts.append(f'<g transform="translate({12 + 154 * number} 10)">{drawing}{text}{arrow}</g>')
+    about = "; ".join(f"{name}: {station.words}" for name, station in JOURNEY.items())
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 920 180" role="img">'
+        f"<title>From the photon to the picture</title><desc>{about}</desc>"
+        "<style>:root{--ink:#22303c;--paper:#fff}"
+        "@media (prefers-color-scheme:dark){:root{--ink:#e4eaf0;--paper:#10181f}}"
+        f"{COLOURS} svg .name{{font-size:15px}} svg .words{{font-size:11.5px;font-weight:400}}</style>"
+        f"{''.join(parts)}</svg>\n"
+    )
 
 
 if __name__ == "__main__":

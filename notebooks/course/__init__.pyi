@@ -41,7 +41,6 @@ from .explorers import dark_explorer as dark_explorer
 from .explorers import pixel_decisions as pixel_decisions
 from .explorers import pixel_explorer as pixel_explorer
 from .explorers import ptc_explorer as ptc_explorer
-from .explorers import read_noise_explorer as read_noise_explorer
 from .finish_explorers import background_explorer as background_explorer
 from .finish_explorers import colour_explorer as colour_explorer
 from .finish_explorers import detail_explorer as detail_explorer

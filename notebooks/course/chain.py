@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import NamedTuple
 
 from IPython.display import HTML
@@ -72,7 +71,7 @@ JOURNEY = {
         "sky taken away, colour, stretch",
     ),
 }  # fmt: skip
-_COLOURS = """
+COLOURS = """
  .line{fill:none;stroke:var(--ink);stroke-width:2.4;stroke-linecap:round;stroke-linejoin:round}
  .star,.ink{fill:var(--ink)}
  .glass{fill:#56b4e9;fill-opacity:.45;stroke:var(--ink);stroke-width:2} .blue{fill:#2f86c5} .red{fill:#d55e00}
@@ -119,7 +118,7 @@ def journey(*here: str) -> HTML:
         f'<svg viewBox="0 0 120 84" aria-hidden="true">{drawing}</svg><b>{name}</b><span>{words}</span></li>'
         for name, (drawing, words) in JOURNEY.items()
     )
-    colours = "\n".join(f".wb-journey {rule}" for rule in _rules(_COLOURS))
+    colours = "\n".join(f".wb-journey {rule}" for rule in _rules(COLOURS))
     placed = " placed" if here else ""
     return HTML(f'<style>{_PAGE}{colours}</style><ol class="wb-journey{placed}">{stations}</ol>')
 
@@ -133,24 +132,3 @@ def _rules(text: str) -> list[str]:
         for selectors, body in [rule.split("{", 1)]
         for selector in selectors.split(",")
     ]
-
-
-def journey_svg() -> str:
-    """Return the chain as one SVG by itself, in light and dark."""
-    parts = []
-    for number, (name, (drawing, words)) in enumerate(JOURNEY.items()):
-        lines = textwrap.wrap(words, 23)
-        text = f'<text class="name" x="60" y="106">{name}</text>' + "".join(
-            f'<text class="words" x="60" y="{124 + 15 * line}">{part}</text>' for line, part in enumerate(lines)
-        )
-        arrow = '<path class="line" d="M131 42 h14 m-5 -5 l5 5 -5 5"/>' if number < len(JOURNEY) - 1 else ""
-        parts.append(f'<g transform="translate({12 + 154 * number} 10)">{drawing}{text}{arrow}</g>')
-    about = "; ".join(f"{name}: {station.words}" for name, station in JOURNEY.items())
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 920 180" role="img">'
-        f"<title>From the photon to the picture</title><desc>{about}</desc>"
-        "<style>:root{--ink:#22303c;--paper:#fff}"
-        "@media (prefers-color-scheme:dark){:root{--ink:#e4eaf0;--paper:#10181f}}"
-        f"{_COLOURS} svg .name{{font-size:15px}} svg .words{{font-size:11.5px;font-weight:400}}</style>"
-        f"{''.join(parts)}</svg>\n"
-    )

@@ -26,6 +26,8 @@ from workbench.simulate.firmware import cube_of
 from workbench.simulate.sensor import d7000, expose
 from workbench.simulate.sky import View, cosmic_rays, make_sky
 
+from .photometry import pulls_panel
+
 _SHAPE = (256, 384)
 
 
@@ -34,7 +36,7 @@ def dark_growth(darks: Darks, temperatures: Sequence[float]) -> hv.Layout:
     signal, current = darks.signal, darks.current
     chosen = signal.isel(group=np.flatnonzero(signal["temperature"].isin(list(temperatures))))
     if not chosen.sizes["group"]:
-        return _nothing("Choose a temperature")
+        raise WorkbenchError("choose a temperature")
     return charts.dark_current_vs_time(chosen, current)
 
 
@@ -107,14 +109,8 @@ def doubling_law(dark_current: xr.Dataset, settings: Sequence[int]) -> hv.Layout
     """
     chosen = dark_current.isel(setting=sorted(settings))
     if np.unique(chosen["temperature"].values).size < 2:
-        return _nothing("Choose two temperatures or more")
+        raise WorkbenchError("choose two temperatures or more")
     return charts.dark_current_vs_temperature(chosen, dark_law(chosen))
-
-
-def _nothing(request: str) -> hv.Layout:
-    """Show an empty chart that says what is missing."""
-    text = theme.note(0.5, 0.5, request, dims=(hv.Dimension("x"), hv.Dimension("y")), align=("center", "center"))
-    return theme.layout([theme.panel(hv.Overlay([text]), title="", axes=False, legend=None, xlim=(0, 1), ylim=(0, 1))])
 
 
 def muon_darks(frames: int = 24, muons: int = 2, exposure: float = 60.0, seed: int = 1) -> xr.DataArray:
@@ -134,10 +130,9 @@ def muon_darks(frames: int = 24, muons: int = 2, exposure: float = 60.0, seed: i
     return cube_of(camera, mosaics, "dark", iso=800, exposure=exposure, temperature=20.0)
 
 
-def muon_tracks(dark: xr.DataArray, threshold: float = 6.0, frames: int | None = None) -> hv.Layout:
-    """Chart the tracks found in the first so many of a series of darks, beyond a threshold [σ]."""
-    some = dark if frames is None else dark.isel(frame=slice(0, frames))
-    return charts.cosmic_rays(find_cosmic_rays(some, threshold=threshold, progress=False))
+def muon_tracks(dark: xr.DataArray, threshold: float = 6.0) -> hv.Layout:
+    """Chart the tracks found in a series of darks, beyond a threshold [σ]."""
+    return charts.cosmic_rays(find_cosmic_rays(dark, threshold=threshold, progress=False))
 
 
 def count_muons(dark: xr.DataArray) -> pd.DataFrame | str:
@@ -231,18 +226,6 @@ def dark_prediction(predicted: xr.Dataset, held_out: xr.Dataset) -> hv.Layout:
         theme.points(x[hot], y[hot], dims=dims, label="the 400 hottest", colour=dark, size=5),
         theme.line(ends, ends, dims=dims, label="equal", dash="dashed"),
     ]
-    over = (theme.dimension("(measured − predicted) / error", "σ"), theme.dimension("share of pixels", "per σ"))
-    counts, edges = np.histogram(np.clip(pull, -5, 5), np.linspace(-5, 5, 81), density=True)
-    along = np.linspace(-5, 5, 101)
-    normal = np.exp(-(along**2) / 2) / np.sqrt(2 * np.pi)
-    right = [
-        theme.points((edges[1:] + edges[:-1]) / 2, counts, dims=over, label="pixels", colour=dark, size=5),
-        theme.line(along, normal, dims=over, label="if the errors are right"),
-    ]
     title = f"What is left: σ = {pull.std():.2f}"
-    return theme.layout(
-        [
-            theme.panel(left, title="Predicted and measured", log="xy", legend="top_left"),
-            theme.panel(right, title=title, ylim=(0, 0.55)),
-        ]
-    )
+    return theme.layout([theme.panel(left, title="Predicted and measured", log="xy", legend="top_left"),
+                         pulls_panel(pull, title, "pixels")])  # fmt: skip

@@ -100,33 +100,6 @@ def ptc_explorer(ptc: xr.Dataset) -> Any:
     )
 
 
-def stacked_read_noise(read_noise: xr.Dataset, gain: xr.Dataset, frames: int) -> hv.Layout:
-    """Chart the read noise of the mean of a number of frames: σ/√frames.
-
-    Parameters
-    ----------
-    read_noise, gain
-        From `sensor.read_noise` and `sensor.fit_gain`.
-    """
-    shrunk = read_noise.assign(
-        {name: read_noise[name] / np.sqrt(frames) for name in ("read_noise_adu", "read_noise_adu_error")}
-    )
-    return charts.read_noise_vs_iso(shrunk, gain, reference=False)
-
-
-def read_noise_explorer(read_noise: xr.Dataset, gain: xr.Dataset) -> Any:
-    """Choose how many frames are averaged: the read noise that is left follows, at every ISO.
-
-    Parameters
-    ----------
-    read_noise, gain
-        From `sensor.read_noise` and `sensor.fit_gain`.
-    """
-    frames = pn.widgets.DiscreteSlider(label="frames averaged", options=[1, 2, 4, 8, 16, 32, 64], value=1)
-    chart = live_chart(lambda count: stacked_read_noise(read_noise, gain, count), count=frames)
-    return pn.Column(frames, chart, name="Read noise")
-
-
 def dark_noise(
     law: xr.Dataset, temperature: float, exposure: float | np.ndarray, read_noise: float, sky: float = 0.0
 ) -> dict[str, np.ndarray]:

@@ -28,17 +28,11 @@ def _multiply(frame: np.ndarray, camera: VirtualSensor, factor: float) -> np.nda
     return np.clip(saved, 0, camera.white_level).astype(np.uint16)
 
 
-def _clip(frame: np.ndarray, camera: VirtualSensor, _: float) -> np.ndarray:
-    return np.maximum(frame.astype(np.int32) - round(camera.black_level), 0).astype(np.uint16)
-
-
 FIRMWARES: dict[str, Callable[[np.ndarray, VirtualSensor, float], np.ndarray]] = {
     "untouched": lambda frame, camera, _: frame,
     "red multiplied": _multiply,
-    "black level cut off": _clip,
     "noise filtered": firmware.smooth,
-    "hot pixels removed": lambda frame, camera, margin: firmware.remove_hot_pixels(frame, camera, margin),
-    "bright numbers rounded": lambda frame, camera, first: firmware.compress(frame, camera, int(first)),
+    "hot pixels removed": firmware.remove_hot_pixels,
 }
 
 
@@ -50,9 +44,8 @@ def simulate_firmware(cube: xr.DataArray, how: str, strength: float = 1.0) -> xr
     cube
         Raw frames (frame, y, x).
     how
-        One of `FIRMWARES`: ``untouched``; ``red multiplied`` by `strength`; ``black level cut off``; ``noise
-        filtered``, `strength` being the share of each of four neighbours; ``hot pixels removed`` that exceed their
-        neighbours by `strength` [ADU]; ``bright numbers rounded`` from `strength` [ADU] above black on.
+        One of `FIRMWARES`: ``untouched``; ``red multiplied`` by `strength`; ``noise filtered``, `strength` being the
+        share of each of four neighbours; ``hot pixels removed`` that exceed their neighbours by `strength` [ADU].
 
     Raises
     ------
@@ -84,8 +77,6 @@ def simulate_firmware(cube: xr.DataArray, how: str, strength: float = 1.0) -> xr
     lazy = cube.data if isinstance(cube.data, da.Array) else da.from_array(cube.data, chunks=(1, -1, -1))
     data = lazy.rechunk({1: -1, 2: -1}).map_blocks(saved, dtype=np.uint16)
     altered = cube.copy(data=data)
-    if how == "black level cut off":
-        altered.attrs["black_level"] = (0.0,) * black.size if black.size > 1 else 0.0
     return add_history(altered, f"simulated firmware: {how}, {strength:g}")
 
 

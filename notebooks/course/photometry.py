@@ -30,10 +30,7 @@ from .tables import quantities
 RADII = (0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)  # [FWHM]
 USUAL = 2.5
 _RADIUS, _ERROR = theme.dimension("radius of the aperture", "FWHM"), theme.dimension("error of one light", "%")
-_PULL, _SHARE = (
-    theme.dimension("difference from the truth, in its errors"),
-    theme.dimension("share for each unit of the error"),
-)
+_PULL, _SHARE = theme.dimension("difference over its error", "σ"), theme.dimension("share", "per σ")
 _FLUX, _RELATIVE = theme.dimension("flux in the stack", "e⁻"), theme.dimension("error of the flux", "%")
 _SEEN = theme.dimension("brightness over its median", "%")
 _SIGNAL = theme.dimension("green of the stack", "e⁻")
@@ -53,7 +50,7 @@ def fluxes_by_aperture(frames: Folder, star: tuple[float, float]) -> xr.Dataset:
     -------
     As `star_fluxes`, over radius [FWHM], too.
     """
-    return kept(f"fluxes of {star[0]:g} {star[1]:g}", frames, lambda: _fluxes_by_aperture(frames, star))
+    return kept(f"fluxes of the star at {star[0]:g}, {star[1]:g}", frames, lambda: _fluxes_by_aperture(frames, star))
 
 
 def _fluxes_by_aperture(frames: Folder, star: tuple[float, float]) -> xr.Dataset:
@@ -61,9 +58,8 @@ def _fluxes_by_aperture(frames: Folder, star: tuple[float, float]) -> xr.Dataset
     lights = calibrate(frames.light, masters).compute()
     registration = register(lights, kind="similarity", progress=False)
     measured = [star_fluxes(lights, registration, star, aperture=radius, progress=False) for radius in RADII]
-    return xr.concat(
-        measured, xr.DataArray(np.array(RADII), dims="radius", name="radius"), combine_attrs="drop_conflicts"
-    )
+    radii = xr.DataArray(np.array(RADII), dims="radius", name="radius")
+    return xr.concat(measured, radii, combine_attrs="drop_conflicts")
 
 
 def aperture_errors(fluxes: xr.Dataset) -> xr.Dataset:
@@ -308,22 +304,27 @@ def stack_pulls(table: xr.Dataset, night: TransitNight | None) -> dict[str, np.n
 
 
 def pulls_chart(pulls: dict[str, np.ndarray]) -> hv.Layout:
+    """Chart pulls by their titles, with their root mean square."""
+    rms = {title: float(np.sqrt(np.mean(values**2))) for title, values in pulls.items()}
+    labels = {
+        title: f"{values.size} pulls, rms {value_text(rms[title], rms[title] / np.sqrt(2 * values.size))}"
+        for title, values in pulls.items()
+    }
+    return theme.layout([pulls_panel(values, title, labels[title]) for title, values in pulls.items()])
+
+
+def pulls_panel(pulls: np.ndarray, title: str, label: str) -> hv.Overlay:
     """Chart pulls next to what they must be if the errors are right: normal, of standard deviation 1."""
-    panels, edges = [], np.linspace(-4, 4, 33)
-    along = np.linspace(-4, 4, 161)
-    for title, values in pulls.items():
-        heights = np.histogram(values, edges)[0] / (values.size * np.diff(edges))
-        normal = np.exp(-(along**2) / 2) / np.sqrt(2 * np.pi)
-        rms = float(np.sqrt(np.mean(values**2)))
-        label = f"{values.size} pulls, rms {value_text(rms, rms / np.sqrt(2 * values.size))}"
-        panels.append(theme.panel(
-            [
-                theme.steps(edges, heights, dims=(_PULL, _SHARE), label=label, colour=theme.SERIES[0]),
-                theme.line(along, normal, dims=(_PULL, _SHARE), label="normal, of width 1"),
-            ],
-            title=title, legend="top_left", xlim=(-4, 4), ylim=(0, 1.5 * max(0.4, float(heights.max()))),
-        ))  # fmt: skip
-    return theme.layout(panels)
+    edges, along = np.linspace(-4, 4, 33), np.linspace(-4, 4, 161)
+    heights = np.histogram(pulls, edges)[0] / (pulls.size * np.diff(edges))
+    normal = np.exp(-(along**2) / 2) / np.sqrt(2 * np.pi)
+    return theme.panel(
+        [
+            theme.steps(edges, heights, dims=(_PULL, _SHARE), label=label, colour=theme.SERIES[0]),
+            theme.line(along, normal, dims=(_PULL, _SHARE), label="normal, of width 1"),
+        ],
+        title=title, legend="top_left", xlim=(-4, 4), ylim=(0, 1.5 * max(0.4, float(heights.max()))),
+    )  # fmt: skip
 
 
 def psf_against_aperture(table: xr.Dataset, lights: xr.DataArray) -> hv.Layout:
@@ -350,14 +351,5 @@ def psf_against_aperture(table: xr.Dataset, lights: xr.DataArray) -> hv.Layout:
         elements.append(
             theme.points(flux[known], error[known], dims=dims, label=label, colour=colour, marker=marker, size=7)
         )
-    return theme.layout(
-        [
-            theme.panel(
-                elements,
-                title="Error of a star's flux in the stack",
-                log="xy",
-                legend="top_right",
-                xlim=(0.85 * along[0], 1.18 * along[-1]),
-            )
-        ]
-    )
+    look = {"log": "xy", "legend": "top_right", "xlim": (0.85 * along[0], 1.18 * along[-1])}
+    return theme.layout([theme.panel(elements, title="Error of a star's flux in the stack", **look)])

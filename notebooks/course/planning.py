@@ -1,4 +1,4 @@
-"""Notebook 14: sub lengths under another sky, whose noise it is, and what the mount_drift allows."""
+"""Notebook 14: sub lengths under another sky, whose noise it is, and what the mount allows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import holoviews as hv
 import numpy as np
 import pandas as pd
+import panel as pn
 import xarray as xr
 
 from workbench import charts
@@ -77,8 +78,6 @@ def sub_length_explorer(sensor: xr.Dataset, background: xr.Dataset) -> Any:
     sensor, background
         From `open_sensor` (or `characterize`) and `plan.background_rate`.
     """
-    import panel as pn
-
     sky = pn.widgets.DiscreteSlider(
         label="sky brightness, of the measured one", options=[0.1, 0.2, 0.5, 1, 2, 5, 10], value=1
     )
@@ -182,8 +181,6 @@ def mount_drift(drift: float = 0.01, elongation: float = 1.15) -> hv.Layout:
 
 def _temperatures(sensor: xr.Dataset) -> Any:
     """Return a slider over temperatures; without a law of the dark current over those at which it was measured."""
-    import panel as pn
-
     known = np.isfinite(sensor["dark_current"].values)
     there = sorted({round(float(one)) for one in sensor["setting_temperature"].values[known] if np.isfinite(one)})
     if there and not np.isfinite(sensor["doubling_temperature"]):
@@ -199,8 +196,6 @@ def noise_budget_explorer(sensor: xr.Dataset) -> Any:
     sensor
         From `open_sensor`, or ``characterize(...).sensor``.
     """
-    import panel as pn
-
     known = np.isfinite(sensor["gain"]).any("channel") & np.isfinite(sensor["read_noise"]).any("channel")
     dim = setting_dim(sensor)
     isos = [float(iso) for iso in sensor[dim].values[known.values]]

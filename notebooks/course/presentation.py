@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import reduce
 from typing import Any
 
 import holoviews as hv
@@ -21,6 +20,7 @@ from workbench.pipelines.characterization import Characterization
 
 WIDTH = 820
 FITS: dict[str, Any] = {"sizing_mode": "stretch_width", "max_width": WIDTH}  # narrower where the window is
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _BESIDE = 0.86  # of the size of a panel
 
 
@@ -83,17 +83,29 @@ def fit(chart: Any) -> Any:
     return theme.layout(panels).cols(3 if pictures else 2)
 
 
-def remarks(lines: Iterable[str]) -> pn.viewable.Viewable:
-    """Show the remarks of a measurement, one a line, with units and signs as on a page.
+def typeset(text: str) -> str:
+    """Return a text of the terminal with units, signs and powers of ten as a page has them.
 
     Examples
     --------
-    >>> print(remarks(["gain 0.27 e-/ADU, estimated here", "6% of them at -0.5"]).object)
-    - gain 0.27 e⁻/ADU, estimated here
-    - 6 % of them at −0.5
+    >>> typeset("gain 0.27 e-/ADU; 6% of them at -0.5; 9e-10 by chance")
+    'gain 0.27 e⁻/ADU; 6 % of them at −0.5; 9 × 10⁻¹⁰ by chance'
     """
-    typeset = ((r"e-(?=/)", "e⁻"), (r"(?<=\d)%", " %"), (r"(?<![^\s(])-(?=\d)", "−"))
-    text = "\n".join(f"- {reduce(lambda line, pair: re.sub(*pair, line), typeset, line)}" for line in lines)
+    for pattern, sign in ((r"e-(?=/)", "e⁻"), (r"(?<=\d)%", " %"), (r"(?<![^\s(])-(?=\d)", "−")):
+        text = re.sub(pattern, sign, text)
+    return re.sub(r"(?<=\d)e-0*(\d+)", lambda power: " × 10⁻" + power[1].translate(_RAISED), text)
+
+
+def remarks(lines: Iterable[str]) -> pn.viewable.Viewable:
+    """Show the remarks of a measurement, one a line, `typeset`.
+
+    Examples
+    --------
+    >>> print(remarks(["gain 0.27 e-/ADU, estimated here", "4 dust shadows"]).object)
+    - gain 0.27 e⁻/ADU, estimated here
+    - 4 dust shadows
+    """
+    text = "\n".join(f"- {typeset(line)}" for line in lines)
     return pn.pane.Markdown(text or "Nothing to remark.", margin=(0, 10), **FITS)
 
 

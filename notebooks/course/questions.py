@@ -10,7 +10,6 @@ import html
 import math
 import tomllib
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -282,11 +281,7 @@ def exercise(name: str) -> Exercise:
     return known[name]
 
 
-@cache
-def _read_exercises() -> dict[str, dict[str, Any]]:
-    return tomllib.loads(Path(__file__).with_name("exercises.toml").read_text(encoding="utf-8"))
-
-
 def exercises() -> dict[str, Exercise]:
     """Return all exercises of the course by their names, each one new."""
-    return {name: Exercise(**content) for name, content in _read_exercises().items()}
+    content = tomllib.loads(Path(__file__).with_name("exercises.toml").read_text(encoding="utf-8"))
+    return {name: Exercise(**one) for name, one in content.items()}

@@ -69,9 +69,9 @@ def kept(name: str, frames: Folder, otherwise: Callable[[], Any]) -> Any:
     result = load(path, key)
     if result is not None:
         when = datetime.fromtimestamp(path.stat().st_mtime)
-        print(f"The {name}: measured on the same frames on {when:%Y-%m-%d at %H:%M}; read from there.")
+        print(f"The {name}: made from the same frames on {when:%Y-%m-%d at %H:%M}; read from there.")
         return result
-    print(f"The {name}: not measured on these frames yet, so it is measured here.")
+    print(f"The {name}: not made from these frames yet, so made here.")
     return _save(name, otherwise(), path, key)
 
 
@@ -89,7 +89,7 @@ def kept_folder(name: str, frames: Folder) -> Path:
     if folder.is_dir():
         print(f"The {name}: made from the same frames before; read from there.")
     else:
-        print(f"The {name}: not made from these frames yet, so they are made here.")
+        print(f"The {name}: not made from these frames yet, so made here.")
     return folder
 
 

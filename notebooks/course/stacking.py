@@ -5,7 +5,7 @@ What is simulated here says so in the name of its camera.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from workbench.stars.background import half_green
 from workbench.stars.objects import names_on
 
 from .calibration_noise import added_noise, calibration_steps, frames_needed, step_noise
-from .presentation import FITS, figure
+from .presentation import FITS, figure, typeset
 
 _SHAPE = (256, 384)
 _DARKS = theme.dimension("darks in the master")
@@ -193,7 +193,7 @@ class RejectionTrials:
 
     def __init__(self, lights: xr.Dataset, registration: Registration) -> None:
         self.lights, self.registration = lights, registration
-        self._known: dict[int, xr.Dataset] = {}
+        self.of = cache(self.of)
 
     @property
     def counts(self) -> list[int]:
@@ -203,9 +203,7 @@ class RejectionTrials:
 
     def of(self, frames: int) -> xr.Dataset:
         """Return the trial with so many frames (see `fair_trial`)."""
-        if frames not in self._known:
-            self._known[frames] = fair_trial(self.lights, self.registration, frames=frames, window=_SHAPE)
-        return self._known[frames]
+        return fair_trial(self.lights, self.registration, frames=frames, window=_SHAPE)
 
     def chart(self, frames: int) -> hv.Layout:
         """Chart the trial with so many frames, at equal false alarms."""
@@ -347,4 +345,4 @@ def on_the_sky(path: str | Path, **hints: Any) -> pn.viewable.Viewable:
         np.sqrt(np.clip((level - low) / (high - low), 0, 1))[None], "Where on the sky", size=names.shape,
         over=charts.names_overlay(names),
     )  # fmt: skip
-    return figure(shown, f"{solution}".replace("\n", "; ") + ".", camera=about.camera)
+    return figure(shown, typeset(f"{solution}.").replace("\n", "; "), camera=about.camera)

@@ -179,7 +179,7 @@ def contents(data: xr.Dataset) -> pd.DataFrame:
             unit what it is           size
     signal    e⁻      light  2 rows × 3 columns
     """
-    names = {"frame": "frames", "channel": "channels", "y": "rows", "x": "columns", "term": "terms"}
+    names = {"frame": "frames", "channel": "channels", "y": "rows", "x": "columns", "term": "terms", "axis": "axes"}
     names |= {"block_y": "rows of blocks", "block_x": "columns of blocks"}
     rows = {
         str(name): {

@@ -4,7 +4,8 @@ import re
 from xml.etree import ElementTree as ET
 
 import pytest
-from course.chain import JOURNEY, journey, journey_svg
+from course.chain import JOURNEY, journey
+from pictures import journey_svg
 
 from workbench.core.errors import WorkbenchError
 

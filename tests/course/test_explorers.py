@@ -47,15 +47,6 @@ def test_the_ptc_explorer_answers_to_its_widgets(result):
     assert text.value.count("e⁻/ADU") == 4
 
 
-def test_averaging_frames_shrinks_the_read_noise(result):
-    once = explore.stacked_read_noise(result.read_noise, result.gain, 1)
-    often = explore.stacked_read_noise(result.read_noise, result.gain, 16)
-    for one, four in zip(once.values()[0], often.values()[0], strict=True):
-        np.testing.assert_allclose(one.dimension_values(1), 4 * four.dimension_values(1))
-    app = explore.read_noise_explorer(result.read_noise, result.gain)
-    app[0].value = 64
-
-
 def test_the_dark_prediction_agrees_with_the_measured_darks(result):
     for group in range(result.dark_signal.sizes["group"]):
         dark = result.dark_signal.isel(group=group)

@@ -63,7 +63,7 @@ def never():
 def test_measured_datasets_come_back_to_the_last_bit(name, measured, frames, capsys):
     assert course.keep(name, measured[name], frames) is measured[name]
     exactly(course.kept(name, frames, otherwise=never), measured[name])
-    assert capsys.readouterr().out.startswith(f"The {name}: measured on the same frames on 2")
+    assert capsys.readouterr().out.startswith(f"The {name}: made from the same frames on 2")
 
 
 def test_a_named_tuple_with_a_map_comes_back_as_one(measured, frames):
@@ -76,7 +76,7 @@ def test_a_named_tuple_with_a_map_comes_back_as_one(measured, frames):
 
 def test_where_nothing_is_kept_it_is_measured_and_kept(measured, frames, capsys):
     course.kept("gain", frames, otherwise=lambda: measured["gain"])
-    assert "so it is measured here" in capsys.readouterr().out
+    assert "so made here" in capsys.readouterr().out
     exactly(course.kept("gain", frames, otherwise=never), measured["gain"])
 
 
@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_written_keeps_no_notebook_from_working(
 def test_masters_are_kept_for_these_frames_only(frames, own, cache, capsys):
     cubes = {"bias": frames.bias, "dark": frames.dark, "flat": frames.flat, "progress": False}
     folder = course.kept_folder("masters", frames)
-    assert "so they are made here" in capsys.readouterr().out
+    assert "so made here" in capsys.readouterr().out
     first = calibrate.make_masters(frames.light, **cubes, folder=folder)
     assert course.kept_folder("masters", frames) == folder
     assert "made from the same frames before" in capsys.readouterr().out
@@ -163,7 +163,7 @@ def test_masters_are_kept_for_these_frames_only(frames, own, cache, capsys):
 
 def test_the_stack_is_kept_for_the_next_notebook(tmp_path, small_samples, capsys):
     first = course.open_linear_stack(small_samples, keep=True)
-    assert "measured here" in capsys.readouterr().out
+    assert "made here" in capsys.readouterr().out
     exactly(course.open_linear_stack(small_samples, keep=True), first)
     assert "on the same frames on" in capsys.readouterr().out
 

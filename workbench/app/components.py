@@ -202,7 +202,7 @@ def folder_overview(folder: Folder) -> pd.DataFrame:
             "frames": len(frames),
             **{"ISO" if name == "iso" else name.replace("_", " "): _different(frames[name]) for name in shown},
             "exposures": _different(frames["exposure"], shutter),
-            "temperatures [°C]": _different(frames["temperature"]),
+            "temperatures [°C]": _different(frames["temperature"].round(1), lambda one: f"{one:g}".replace("-", "−")),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
