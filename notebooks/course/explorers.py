@@ -234,7 +234,7 @@ def pixel_explorer(lights: xr.Dataset, y: int, x: int, channel: str = "G") -> An
         return inspect_pixel(lights, y, x, channel, methods=methods, low=None if own else k, high=None if own else k)
 
     def table(*at: Any) -> str:
-        shown = explain(inspected(*at)).rename(columns=METHOD_NAMES | {"esd": "generalized ESD"})
+        shown = explain(inspected(*at)).rename(columns=METHOD_NAMES)
         return shown.to_html(index=False, border=0, justify="left", classes="samples")
 
     at = (row, column, colour, k)
@@ -292,7 +292,7 @@ def pixel_decisions(pixel: xr.Dataset) -> hv.Layout:
             elements.append(theme.points(x[out], shown[out], dims=dims, **look))
         for far in np.flatnonzero(shown != value[order]):
             up = value[order][far] > top
-            y, align = shown[far] + (0.6 if up else -0.6) * typical, ("right", "bottom" if up else "top")
+            y, align = shown[far] + (-0.9 if up else 0.9) * typical, ("right", "top" if up else "bottom")
             elements.append(theme.note(x[far] + 1, y, f"{value[order][far]:,.0f}", dims=dims, align=align, size=10))
     title = f"Pixel ({pixel.attrs['y']}, {pixel.attrs['x']}), {pixel.attrs['channel']}: {known.size} samples"
     names = [METHOD_NAMES.get(method, method).replace(" ", "\n") for method in methods]

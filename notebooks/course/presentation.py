@@ -122,6 +122,6 @@ def chart_browser(result: Characterization, first: str = "iso-to-gain") -> pn.vi
     there = {one.in_words_of(result).title: one.id for one in REGISTRY.values() if not one.missing(result)}
     start = first if first in there.values() else next(iter(there.values()))
     menu = pn.widgets.Select(label="chart", options=there, value=start, max_width=420, sizing_mode="stretch_width")
-    drawn = pn.bind(lambda name: fit(REGISTRY[name].draw(result)), menu)
+    drawn = pn.bind(lambda name: wrapped(fit(REGISTRY[name].draw(result))), menu)
     caption = pn.bind(lambda name: REGISTRY[name].caption(result).text, menu)
     return pn.Column(menu, pn.panel(drawn), live_text(caption, color=theme.MUTED), sizing_mode="stretch_width")

@@ -22,6 +22,7 @@ from workbench.calibrate.masterset import make_masters
 from workbench.charts import theme
 from workbench.charts.lights import METHOD_NAMES, VERDICTS
 from workbench.core.errors import WorkbenchError
+from workbench.core.statistics import mad_std
 from workbench.ingest.reader import read_frame, read_metadata
 from workbench.pipelines.calibration import fair_trial
 from workbench.pipelines.finishing import solve
@@ -328,7 +329,7 @@ def transform_models(models: xr.Dataset) -> hv.Layout:
             up = 0.05 * top * (1 + place % 2)
             elements.append(theme.note(number[place] + 0.2, max(held[place], fitted[place]) + up, kind, dims=dims))
     scales = {"ylim": (0, top), "xlim": (0, 22)}
-    return theme.layout([theme.panel(elements, title="What more parameters buy", legend="bottom_right", **scales)])
+    return theme.layout([theme.panel(elements, title="What more parameters buy", legend="top_right", **scales)])
 
 
 def on_the_sky(path: str | Path, **hints: Any) -> pn.viewable.Viewable:
@@ -339,7 +340,8 @@ def on_the_sky(path: str | Path, **hints: Any) -> pn.viewable.Viewable:
         return pn.pane.Markdown(f"No plate solution: {problem}.", **FITS)
     about = read_metadata(path)
     level = half_green(read_frame(path), about.cfa_pattern)
-    low, high = np.nanpercentile(level, [1, 99.8])
+    sky, noise = float(np.nanmedian(level)), float(mad_std(level[np.isfinite(level)]))
+    low, high = sky - noise, max(sky + 15 * noise, float(np.nanpercentile(level, 99.8)))
     names = names_on(solution.wcs, solution.shape)
     shown = charts.pictures.colour_panel(
         np.sqrt(np.clip((level - low) / (high - low), 0, 1))[None], "Where on the sky", size=names.shape,

@@ -179,13 +179,13 @@ def contents(data: xr.Dataset) -> pd.DataFrame:
             unit what it is           size
     signal    e⁻      light  2 rows × 3 columns
     """
-    names = {"frame": "frames", "channel": "channels", "y": "rows", "x": "columns", "term": "terms", "axis": "axes"}
-    names |= {"block_y": "rows of blocks", "block_x": "columns of blocks"}
+    names = {"frame": " frames", "channel": " channels", "y": " rows", "x": " columns", "term": " terms"}
+    names |= {"axis": " axes", "block_y": "", "block_x": " blocks"}
     rows = {
         str(name): {
             "unit": unit_text(one.attrs.get("units", "1")),
             "what it is": one.attrs.get("long_name", ""),
-            "size": " × ".join(f"{count:,} {names.get(str(dim), dim)}" for dim, count in one.sizes.items()) or "1",
+            "size": " × ".join(f"{count:,}{names.get(str(dim), f' {dim}')}" for dim, count in one.sizes.items()) or "1",
         }
         for name, one in data.data_vars.items()
     }

@@ -12,6 +12,7 @@ import panel as pn
 import param
 import xarray as xr
 
+from ..charts.lights import METHOD_NAMES
 from ..core.cube import channels_of
 from ..core.dark import dark_current_at
 from ..core.errors import WorkbenchError
@@ -310,4 +311,5 @@ def _samples(pixel: xr.Dataset) -> pd.DataFrame:
     decisions = explain(pixel).set_index("frame").rename_axis(None)
     results = zip(pixel["rejection"].values, pixel["result"].values, pixel["result_error"].values, strict=True)
     row = {str(method): value_text(float(value), float(error), "e⁻") for method, value, error in results}
-    return pd.concat([decisions.astype(object), pd.DataFrame(row, index=["result"])]).fillna("")
+    table = pd.concat([decisions.astype(object), pd.DataFrame(row, index=["result"])]).fillna("")
+    return table.rename(columns=METHOD_NAMES)

@@ -27,7 +27,10 @@ OFF = theme.dimension("measured / predicted − 1", "%")
 STRENGTH = theme.dimension("what was planted", "σ of a sample")
 FOUND, ALARMS = theme.dimension("found", "%"), theme.dimension("good samples rejected", "%")
 LIGHT = theme.dimension("light", "e⁻")
-METHOD_NAMES = {"noise": "noise model", "sigma": "sigma clipping", "linear-fit": "linear fit", "mad": "MAD clipping"}
+METHOD_NAMES = {
+    "noise": "noise model", "sigma": "sigma clipping", "linear-fit": "linear fit", "mad": "MAD clipping",
+    "esd": "generalized ESD",
+}  # fmt: skip
 _METHOD = {
     "noise": (SERIES[0], "circle"), "sigma": (SERIES[1], "square"), "winsorized": (SERIES[4], "triangle"),
     "linear-fit": (SERIES[3], "diamond"), "mad": (SERIES[2], "star"), "esd": (SERIES[6], "cross"),

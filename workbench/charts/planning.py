@@ -157,9 +157,9 @@ def _needed(subs: xr.Dataset, limit: float) -> hv.Overlay:
     elements = [theme.points(settings, needed, error, dims=dims, label="needed", colour=_LIGHT, size=9)]
     top = 1.3 * float(np.nanmax(needed + np.nan_to_num(error)))
     edges = axis.scales(settings)["xlim"]
-    if subs.attrs["longest_known"]:
+    if subs.attrs["longest_known"] and 1.3 * limit < 3 * top:
         elements.append(theme.level(limit, edges, dims=dims, label="the mount's limit", colour=MUTED, dash="dotted"))
-        top = max(top, min(1.3 * limit, 3 * top))
+        top = max(top, 1.3 * limit)
     for setting, length, stops in zip(settings, needed, subs["dynamic_range"].values, strict=True):
         if np.isfinite(stops):
             style = {"align": ("center", "bottom"), "size": 10}

@@ -127,12 +127,14 @@ def keep_ratio(plot, _element, *, ratio: float) -> None:
     plot.state.js_on_change("inner_width", CustomJS(args={"figure": plot.state, "ratio": ratio}, code=code))
 
 
-# a title stays on the figure: where that is narrow it starts above the axis' numbers, then its letters get smaller
+# a title stays on the figure, left of tools above it: where that is narrow it starts above the axis' numbers, then its
+# letters get smaller
 _FIT_TITLE = """
 const pen = document.createElement('canvas').getContext('2d');
 pen.font = `${title.text_font_style} ${size}px ${title.text_font}`;
 const left = Math.max(0, (Bokeh.index.find_one(figure)?.frame?.bbox.left ?? 0) - 4);
-const most = figure.outer_width - 12, room = most - left, wide = pen.measureText(title.text).width;
+const tools = figure.toolbar_location === 'above' ? figure.toolbar.tools.filter((tool) => tool.visible).length : 0;
+const most = figure.outer_width - 12 - 32 * tools, room = most - left, wide = pen.measureText(title.text).width;
 title.offset = -Math.max(0, Math.min(left, wide - room));
 title.text_font_size = `${Math.max(8, Math.min(size, Math.floor(2 * size * most / wide) / 2))}px`;
 """
@@ -259,7 +261,8 @@ def mark_log_axis(figure, axis: str) -> None:
             grid.ticker = one.ticker
 
 
-_DIGITS = (1, 2, 5), range(1, 10), np.arange(2, 20) / 2, np.arange(10, 100) / 10  # the coarsest that gives three ticks
+# of the ticks of a logarithmic axis, the coarsest first: those that give three are taken
+_DIGITS = (1, 2, 5), (1, 1.5, 2, 3, 5, 7), range(1, 10), np.arange(2, 20) / 2, np.arange(10, 100) / 10
 
 
 def _log_stops(start: float | None, end: float | None, *, decades: int) -> list[float]:

@@ -183,7 +183,7 @@ def explain(pixel: xr.Dataset) -> pd.DataFrame:
     ...      "decision": (("rejection", "frame"), [[0, 1]]), "deviation": (("rejection", "frame"), [[-0.4, 8.6]])},
     ...     {"rejection": ["noise"], "filename": ("frame", ["a", "b"])})
     >>> explain(pixel).noise.tolist()
-    ['kept (-0.4 σ)', 'too high (+8.6 σ)']
+    ['kept (−0.4 σ)', 'too high (+8.6 σ)']
     """
     values, errors = pixel["value"].values, pixel["error"].values
     names = [str(name).rsplit("/", 1)[-1] for name in pixel["filename"].values]
@@ -193,8 +193,10 @@ def explain(pixel: xr.Dataset) -> pd.DataFrame:
         one = pixel.sel(rejection=method)
         unit, digits = ("of the median", 2) if method == "percentile" else ("σ", 1)
         table[str(method)] = [
-            f"{words[int(choice)]} ({deviation:+.{digits}f} {unit})" if np.isfinite(value) else "missing"
-            for value, choice, deviation in zip(values, one["decision"].values, one["deviation"].values, strict=True)
+            f"{words[int(choice)]} ({f'{deviation:+.{digits}f}'.replace('-', '−')} {unit})" if known else "missing"
+            for known, choice, deviation in zip(
+                np.isfinite(values), one["decision"].values, one["deviation"].values, strict=True
+            )
         ]
     return table
 
