@@ -12,9 +12,11 @@ from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from playwright.sync_api import expect
 
 import workbench as wb
+from tests.comets import COUNT, STEP, comet_night
 
 from .jupyter import FIGURES
 from .watch import Watch, chromium, serious_faults
@@ -245,6 +247,34 @@ def test_from_a_folder_to_a_picture(browser, address, small_samples, tmp_path):
     for one in (watch, second_watch):
         assert one.complaints == []
         assert one.refused == []
+
+
+@pytest.mark.browser
+def test_a_stack_on_a_comet(browser, address, tmp_path):
+    comet_night(tmp_path / "night", stars=90, brightest=1200.0)
+    page, watch = open_tab(browser, address, folder=str(tmp_path / "night"), results=str(tmp_path / "results"))
+    page.get_by_text(f"{3 * 9 + COUNT} frames of").wait_for()
+    go(page, "Stack")
+    way = page.get_by_label("Comet", exact=True)
+    for wrong, words in (("there", "'there' is not a position X,Y"), ("auto", "")):
+        way.fill(wrong)
+        way.press("Enter")
+        page.get_by_text(f"--comet {wrong}").wait_for()
+        page.get_by_role("button", name="Calibrate and stack").click()
+        if words:
+            page.get_by_text(words).first.wait_for()
+    page.get_by_text(f"{COUNT} of {COUNT} lights stacked").wait_for(timeout=3 * PATIENCE)
+    names = ["stack.fits", "stack-comet.fits", "stack-comet-and-stars.fits"]
+    for name in names:
+        wait_for_figure(page, name)
+        assert (tmp_path / "results" / name).is_file()
+    shown = {one["title"]: one["sum"] for one in pictures(page) if one["title"] in names}
+    assert len(shown) == len(set(shown.values())) == 3
+    header = fits.getheader(tmp_path / "results" / "stack-comet.fits")
+    assert header["STACKOF"] == "comet"
+    assert (header["COMETVX"], header["COMETVY"]) == pytest.approx(tuple(STEP / 62 * 3600), rel=0.01)
+    assert serious_faults(page) == []
+    assert (watch.complaints, watch.refused) == ([], [])
 
 
 @pytest.mark.browser

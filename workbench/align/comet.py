@@ -99,7 +99,7 @@ def on_comet(lights: TimedLights, track: CometTrack, epoch: np.datetime64) -> Re
 
 
 def comet_track(wanted: Sequence[str], lights: Sequence[TimedLights]) -> CometTrack:
-    """Return the track that was asked for: ``auto``, or two positions ``X,Y`` or ``X,Y@LIGHT``.
+    """Return the track that was asked for: ``auto``, or two positions ``X,Y`` or ``X,Y@LIGHT`` (see `check_comet`).
 
     ``X,Y`` are pixels of the reference, the first in the earliest and the second in the latest light;
     ``X,Y@LIGHT`` are pixels of that light.
@@ -118,7 +118,6 @@ def comet_track(wanted: Sequence[str], lights: Sequence[TimedLights]) -> CometTr
             )
     if tuple(wanted) == ("auto",):
         return _found_track(lights)
-    check_comet(wanted)
     taken = times_taken(lights)
     ends = taken.min(), taken.max()
     places = [_position(text, end, lights) for text, end in zip(wanted, ends, strict=True)]

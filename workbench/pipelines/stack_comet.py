@@ -221,19 +221,22 @@ def _cards(follow: Follow) -> dict[str, tuple[Any, str]]:
     }
 
 
-def _parted(layout: Layout, block: int) -> tuple[np.ndarray, np.ndarray]:
+def _parted(layout: Layout, block: int, passes: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """The background in blocks of so many pixels, less its median, and the light above it, (channel, y, x).
 
-    Both are 0 where values are missing.
+    Both are 0 where values are missing.  A second pass takes what linear interpolation between the blocks leaves.
     """
     ground, light = (np.zeros(layout.shape, np.float32) for _ in range(2))
     for channel, out in enumerate(light):
         signal = read_plane(layout, "SIGNAL", channel)
         signal[read_plane(layout, "MASK", channel) > 0] = np.nan
-        level, _ = block_background(signal, block)
-        middle = np.nanmedian(level)
-        subtract(signal, np.where(np.isfinite(level), level, middle), out)
-        ground[channel] = np.nan_to_num(signal - middle) - out
+        rest, sky = signal, 0.0
+        for _ in range(passes):
+            level, _ = block_background(rest, block)
+            middle = np.nanmedian(level)
+            subtract(rest, np.where(np.isfinite(level), level, middle), out)
+            rest, sky = np.where(np.isfinite(signal), out, np.float32(np.nan)), sky + middle
+        ground[channel] = np.nan_to_num(signal - sky) - out
     return ground, light
 
 
@@ -255,7 +258,7 @@ def star_light(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
 
     Its background in blocks of 32 pixels, nebulae and gradients, and what stands above the noise on it.
     """
-    ground, light = _parted(layout, _BLOCK)
+    ground, light = _parted(layout, _BLOCK, passes=2)
     share = _ramp(_clearness(light, 1.5), 3)
     return ground + light * share, share
 
