@@ -225,7 +225,7 @@ def test_an_overscan_that_does_not_drift_or_sees_light_changes_nothing(night):
     with_overscan(night, lambda number: 0, lit=True)
     frames = prepare_calibration(open_folder(night, progress=False))
     assert not frames.table["shift"].any()
-    assert any("BIASSEC is no overscan" in text for text in frames.warnings)
+    assert any("BIASSEC is not an overscan" in text for text in frames.warnings)
 
 
 def warnings_with(leak, seed):

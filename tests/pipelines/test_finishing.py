@@ -80,7 +80,7 @@ def test_bad_input_is_refused_in_words(frame):
         wb.solve(frame, focal=50)
     with pytest.raises(WorkbenchError, match="RA and Dec belong together"):
         wb.solve(frame, ra=10.0)
-    with pytest.raises(WorkbenchError, match="'noon' is no angle"):
+    with pytest.raises(WorkbenchError, match="'noon' is not an angle"):
         wb.solve(frame, ra="noon", dec=0)
     with pytest.raises(WorkbenchError, match="focal length -3 is none"):
         wb.solve(frame, focal_length=-3)

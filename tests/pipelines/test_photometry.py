@@ -75,7 +75,7 @@ def test_stars_that_cannot_be_measured_are_flagged():
 
 def test_what_is_no_stack_with_its_variance_is_refused(tmp_path):
     image = painted(1)[0]
-    with pytest.raises(WorkbenchError, match="there is no variance beside the signal"):
+    with pytest.raises(WorkbenchError, match="there is no variance with the signal"):
         wb.photometry(make_picture(image))
     fits.writeto(tmp_path / "other.fits", image)
     with pytest.raises(WorkbenchError, match=r"other\.fits: there is no variance"):

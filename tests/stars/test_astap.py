@@ -56,7 +56,7 @@ def test_stars_are_found_where_they_are(tmp_path, size):
     assert (own["position_error"] < 0.2).all()
     assert read_tiles([tmp_path / name], 193.0, -41.0, 0.6) == []
     (tmp_path / name).write_bytes(tile(stars, size)[:-1])
-    with pytest.raises(WorkbenchError, match=rf"{name} is no star database of ASTAP .* or is cut short"):
+    with pytest.raises(WorkbenchError, match=rf"{name} is not a star database of ASTAP .* or is cut short"):
         catalogue_stars(193.0, 41.0, 0.6, folders=[tmp_path])
 
 

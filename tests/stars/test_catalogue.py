@@ -86,7 +86,7 @@ def test_an_index_file_of_astrometry_net_is_read(tmp_path, order):
 def test_bad_input_is_refused_in_words(tmp_path, monkeypatch):
     with pytest.raises(WorkbenchError, match=r"Dec 95.*\|Dec\| up to 90"):
         catalogue_stars(10.0, 95.0, 1.0)
-    with pytest.raises(WorkbenchError, match="'last night' is no date"):
+    with pytest.raises(WorkbenchError, match="'last night' is not a date"):
         catalogue_stars(10.0, 5.0, 1.0, date="last night")
     (tmp_path / "mine.csv").write_text("x,y\n1,2\n")
     with pytest.raises(WorkbenchError, match=r"mine\.csv has no column dec, phot_g_mean_mag, ra"):

@@ -40,7 +40,7 @@ def common_grid(
         Of frames of one size, as `register_frames` gives them.
     centre
         Number of the one whose reference's grid all get; else that whose reference shows the most stars, among which
-        the others are to find theirs.
+        the others are to find their own.
     kind
         Model of the transform between references (`workbench.align.KINDS`), or ``auto``.
 

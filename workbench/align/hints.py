@@ -126,7 +126,7 @@ def degrees(value: Any, unit: str) -> float:
     try:
         return float(Angle(str(value), unit=unit).deg)
     except ValueError:
-        raise WorkbenchError(f"{value!r} is no angle; write degrees, or 12h50m53s and +41d07m14s") from None
+        raise WorkbenchError(f"{value!r} is not an angle; write degrees, or 12h50m53s and +41d07m14s") from None
 
 
 def _number(known: Mapping[str, Any], *keys: str) -> float:

@@ -13,7 +13,7 @@ from .registration import Registration
 
 _NEAR = 2.0  # [px] within which detections in several frames are one star, or where a moving object should be
 _CLEAR = 10.0  # signal-to-noise ratio of a detection
-_MOST = 60  # of the brightest detections of a frame that are no stars of several frames
+_MOST = 60  # of the brightest detections of a frame that are not stars of several frames
 _LEAST_HITS, _LEAST_SHARE = 4, 0.6  # of the frames
 _CHANCE = 1e-3  # of a false one in a night
 

@@ -152,7 +152,7 @@ def reference_doubt(found: Aligned, known: LightsKnown) -> str:
     others = [number for number in alike if number != found.centre]
     strange = [number for number in others if number not in found.matches]
     if len(others) >= 2 and len(strange) > 0.5 * len(others):
-        return f"{len(strange)} of {len(others)} other lights {STRANGE} with it, or hardly its light"
+        return f"{len(strange)} of {len(others)} other lights {STRANGE} with it, or almost none of its light"
     clear = _transparency(found, known)
     shown = [clear[number] for number in others if number in found.matches and number not in found.few]
     shown = [value for value in shown if np.isfinite(value)]

@@ -245,7 +245,7 @@ def _remarks(found: Aligned, shape: tuple[int, ...]) -> list[str]:
         least = min(match.reference_index.size for match in few)
         remarks.append(
             f"{len(few)} of {len(others) + 1} lights are aligned by few stars ({least} at least); "
-            f"strangers would match as well by chance once in {1 / max(odds, 1e-12):,.0f} or less often"
+            f"other stars would match as well by chance once in {1 / max(odds, 1e-12):,.0f} or less often"
         )
     return remarks
 

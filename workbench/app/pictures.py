@@ -182,7 +182,7 @@ def _thumbnail(path: Path, _changed: int) -> str:
 
 
 def made_with(path: Path) -> str:
-    """Return in a few words how a picture was made, by the settings beside it; "" where there are none."""
+    """Return in a few words how a picture was made, by the settings next to it; "" where there are none."""
     try:
         how = finish.FinishSettings.open(path.with_suffix(".json"))
     except WorkbenchError:

@@ -57,8 +57,8 @@ def audit_flat(
     - ``dust_left`` (mote, ``_error``): the share of a shadow that stays; 0 is right, 1 dust that has gone, or come.
     - ``enough``: the number of flats that add 5 % to the noise of the lights' background, σ_F² N S = 1.05² - 1 for the
       N lights of a `night` (by default those looked at) of S electrons, not dithered; dithering needs fewer.
-    - ``shape_left``, ``shape_share``, ``shape``: k of what in the flat is no lens's shape (-1: light that came into the
-      flats alone), the share of the background's unevenness that it explains, and how much it varies.
+    - ``shape_left``, ``shape_share``, ``shape``: k of what in the flat is not a lens's shape (-1: light that came into
+      the flats alone), the share of the background's unevenness that it explains, and how much it varies.
 
     ``attrs["findings"]`` are sentences, ``attrs["failures"]`` those of them that are failures, ``attrs["verdict"]`` is
     ``flattens``, ``look`` or ``fails``.
@@ -297,7 +297,7 @@ def _fit_background(background: np.ndarray, *shapes: np.ndarray) -> tuple[np.nda
 
 
 def _shape_left(background: np.ndarray, audit: xr.Dataset) -> np.ndarray:
-    """Return how much of the flat's own shape, that which is no lens's, stays in the background (3, channel).
+    """Return how much of the flat's own shape, that which is not a lens's, stays in the background (3, channel).
 
     The exponent k of ln background = c + a y + b x + j ln lens + k ln(flat/lens), where there is no dust; the share of
     the background's unevenness that it takes away; and how much the shape varies, 5th to 95th percentile.  Light that
@@ -384,7 +384,7 @@ _MEANINGS = {
     "dust_left_error": ("1", "standard error of that share"),
     "shape_left": ("1", "exponent of the flat's own shape left in the lights' background"),
     "shape_share": ("1", "share of the background's unevenness that the flat's own shape explains"),
-    "shape": ("1", "what in the flat is no lens's shape, 5th to 95th percentile"),
+    "shape": ("1", "what in the flat is not a lens's shape, 5th to 95th percentile"),
     "gradient": ("1", "plane left in the lights, change over the frame"),
     "sky": ("electron", "background of a light"),
     "enough": ("1", "flats that would be enough"),

@@ -77,8 +77,8 @@ def _findings_in_lights(result: xr.Dataset, depth: float) -> list[tuple[str, str
     own, share, shape = (float(result[name].median()) for name in ("shape_left", "shape_share", "shape"))
     if abs(own + 1) < LEAKED and share > EXPLAINED and shape > UNEVEN:
         text = (
-            f"the flat has a shape of {shape:.1%} that is no lens's, and just that makes the background of the lights "
-            f"uneven (k = {own:+.2f} of it): light came into the flats that does not come into the lights"
+            f"the flat has a shape of {shape:.1%} that is not a lens's, and just that makes the background of the "
+            f"lights uneven (k = {own:+.2f} of it): light came into the flats that does not come into the lights"
         )
         findings.append(("fails", text))
     elif left > UNEVEN and bool((smooth > 3 * result["smooth_correction_error"]).any()):

@@ -157,7 +157,7 @@ def _filter_doubts(light: xr.DataArray, flat: xr.DataArray, numbers: list[int]) 
             f"the flats state no FILTER; they are used for the lights of filter {of_lights}: make sure they are its"
         )
     elif of_flats and not of_lights:
-        doubts.append(f"the lights state no FILTER; the flats of filter {of_flats} are used: make sure it is theirs")
+        doubts.append(f"the lights state no FILTER; the flats of filter {of_flats} are used: make sure that they fit")
     if of_flats and (unnamed := [str(name) for name in flat["filename"].values[flat["filter"].values == ""]]):
         doubts.append(
             f"{len(unnamed)} flats state no FILTER, where others do, and are not used ({listed(unnamed, 1)}): name "
@@ -172,7 +172,7 @@ def no_flats(light: xr.DataArray, flat: xr.DataArray) -> str:
     stays = "vignetting, dust and the pixels' own response stay in these lights"
     if not of_lights:
         count = light.sizes["frame"]
-        return f"{count} lights state no FILTER, the flats are of {of_flats}: which are theirs is not known; {stays}"
+        return f"{count} lights state no FILTER, the flats are of {of_flats}: which fit is not known; {stays}"
     return f"no flats of filter {of_lights} (there are {of_flats}): {stays}; take flats through it"
 
 

@@ -2,7 +2,7 @@
 
 A setting is an ISO, or the gain setting of a camera without one: the dimension of a result is ``iso`` or
 ``gain_setting``.  Gain is nearly proportional to 1/ISO, so an axis of ISO is logarithmic; gain settings follow no law
-that all cameras share, and 0 is one of them, so theirs is linear.
+that all cameras share, and 0 is one of them, so that axis is linear.
 """
 
 from __future__ import annotations

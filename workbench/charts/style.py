@@ -150,7 +150,7 @@ def fit_title(figure, size: int = 13) -> None:
     name_sliders(figure)
 
 
-# Bokeh gives the handles of its sliders no name: theirs is the slider's title, or the text above the slider
+# Bokeh gives the handles of its sliders no name: it is the slider's title, or the text above the slider
 _NAME_SLIDERS = """
 const name = (view) => {
   const siblings = [view.parent?.model.children ?? []].flat(), above = siblings[siblings.indexOf(view.model) - 1];

@@ -114,7 +114,7 @@ def wcs_cards(header: Mapping[str, Any], margins: tuple[int, int], flipped_heigh
     """Return a header's plate solution for its picture as it is read; without one, nothing.
 
     CRPIX less the `margins` (top, left) that are cut off.  Rows turned upright in a picture of `flipped_height` change
-    the sign of y: CRPIX2' = height + 1 - CRPIX2, and CD1_2 and CD2_2, or CDELT2, PC1_2 and PC2_1, change theirs; a
+    the sign of y: CRPIX2' = height + 1 - CRPIX2, and CD1_2 and CD2_2, or CDELT2, PC1_2 and PC2_1, change their signs; a
     solution with SIP terms is then left out.
 
     Examples

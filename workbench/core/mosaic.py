@@ -96,7 +96,7 @@ def checkerboard(frame: np.ndarray) -> str:
     """Return the mosaic that the levels of a frame (y, x) show, ``RGGB`` or ``GRBG``, an empty text if they show none.
 
     Two pixels on a diagonal of the 2 x 2 cell have one level, those of green, and another pixel a level of its own.
-    Columns or rows with offsets of their own are no mosaic.  Levels do not separate red from blue: ``RGGB`` may be
+    Columns or rows with offsets of their own are not a mosaic.  Levels do not separate red from blue: ``RGGB`` may be
     ``BGGR``, and ``GRBG`` be ``GBRG``.
 
     Examples

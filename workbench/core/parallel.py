@@ -49,7 +49,7 @@ def machine_share(threads: int | None = None, memory: float | str | None = None)
     Raises
     ------
     WorkbenchError
-        If there are less than one thread or one byte, or the memory is no size.
+        If there are less than one thread or one byte, or the memory is not a size.
 
     Examples
     --------

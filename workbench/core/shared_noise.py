@@ -23,7 +23,7 @@ FAR = (6, 7, 8, 9)  # lags that no filter spans: what is shared there is of rows
 WINDOW = 1024  # rows and columns of a channel that are looked at, in the middle
 _OUTLIER = 6.0
 _PIXELS = 1 << 22  # of differences that suffice at one setting
-_SURE = 5.0  # errors of a correlation of neighbours that is no chance
+_SURE = 5.0  # errors of a correlation of neighbours that is not chance
 _WORTH = 0.002  # correlation of neighbours that changes a variance by a per cent
 _CHARGE = 0.02  # flats correlate by up to 0.01 where bright pixels push charge to their neighbours
 
@@ -71,7 +71,7 @@ def shared_covariance(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the covariance (lag) that neighbours have beyond pixels far off, and its weights.
 
     The means of rows and columns are taken off first, and the covariance at six to nine times the lag is subtracted:
-    what whole rows and columns have in common is no filter.  For white noise of variance 1 the error is 1/√weight.
+    what whole rows and columns have in common is not a filter.  For white noise of variance 1 the error is 1/√weight.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ def noise_model(signal: np.ndarray, variance: np.ndarray) -> tuple[float, float]
     shares = np.concatenate([np.linspace(0.05, 0.95, 19), 1 - np.geomspace(0.04, 20 / s.size, 10)])
     edges = np.unique((shares * s.size).astype(int))
     x, y = np.array([(np.median(s[i:j]), np.median(v[i:j])) for i, j in itertools.pairwise(edges) if j - i > 4]).T
-    if np.ptp(y) > 1e-6 * y.max():  # a slope of the last bits is no photon noise
+    if np.ptp(y) > 1e-6 * y.max():  # a slope of the last bits is not photon noise
         a, b = np.polyfit(x, y, 1, w=1 / y)
         if a > 0 and b > 0:
             return float(a), float(b)

@@ -22,7 +22,7 @@ from .picture import PLANES, check_picture, crop, fill_holes, observed_cards
 
 SUN = 0.818  # mag: BP - RP of the Sun (Creevey et al. 2023, A&A 674, A39): what is made white
 _FEWEST = 6  # stars; a line and its scatter
-_WORST = 0.05  # a factor less certain than this is no measurement
+_WORST = 0.05  # a factor less certain than this is not a measurement
 _NEAR = 2.0  # px: a star of the catalogue is one of the picture's within this
 _COLOURS = (-0.5, 2.5)  # mag: BP - RP over which a camera's colours follow a parabola
 _CURVED = 15  # stars from which the parabola is fitted
@@ -198,7 +198,7 @@ def measure_depth(picture: xr.Dataset, table: xr.Dataset) -> dict[str, Any]:
         noise = np.sqrt(np.pi * (_DISC * fwhm) ** 2 * float(np.nanmedian(picture["variance"].values[channel])))
         inside = 1 - np.exp(-4 * np.log(2) * _DISC**2)
         limit = fit.value - 2.5 * np.log10(_LIMIT * noise / inside / seconds)
-        found["limiting_magnitude"] = (limit, float(np.hypot(fit.error, 0.05)))  # the profile is no Gaussian: 5 %
+        found["limiting_magnitude"] = (limit, float(np.hypot(fit.error, 0.05)))  # the profile is not a Gaussian: 5 %
     said = [f"zero point {value_text(fit.value, fit.error, 'mag')}{unit}"]
     said += [
         f"{name.replace('_', ' ')} {value_text(found[name][0], found[name][1], units)}"

@@ -150,7 +150,7 @@ def _not_here(given: Mapping[Path, Any], files: Sequence[Path]) -> list[tuple[Pa
 def _looked_at(
     file: Path, stated: dict[str, Any], root: Path, known: dict[Any, dict[str, Any]]
 ) -> tuple[dict[str, Any], list[Finding], str, str]:
-    """A file's row and what is doubtful in it; why it is no raw frame, and of which kind it is a master."""
+    """A file's row and what is doubtful in it; why it is not a raw frame, and of which kind it is a master."""
     info = with_name_of_dwarf(read_metadata(file, known))
     row, doubts = _row(info, stated, root)
     reason, master, row["scale"] = foreign(info, root, stated)

@@ -129,7 +129,7 @@ def tiff_layout(path: str | Path) -> tuple[FrameInfo, PlainPixels | None]:
 
 
 def _no_frame(page: Any, pages: int, pattern: str | None) -> str:
-    """Why a TIFF is no frame, empty for a frame."""
+    """Why a TIFF is not a frame, empty for a frame."""
     if page.dtype is None or page.dtype.itemsize == 1:
         return "has eight bits a pixel: the camera's values are lost; give linear TIFF of 16 bits"
     if pages > 1:

@@ -90,7 +90,7 @@ def bayer_pattern(header: Mapping[str, Any]) -> str:
     Raises
     ------
     ValueError
-        If ``BAYERPAT`` is no pattern of a mosaic.
+        If ``BAYERPAT`` is not a pattern of a mosaic.
 
     Examples
     --------
@@ -191,7 +191,7 @@ _PROCESSED = re.compile(r"\b(ImageIntegration|ImageCalibration|Debayer|StarAlign
 
 
 def _derived(header: Mapping[str, Any]) -> str:
-    """Why a header's frame is no raw one, empty for a raw one."""
+    """Why a header's frame is not a raw one, empty for a raw one."""
     kind = _words(header, "IMAGETYP", "FRAMETYP", "FRAME")
     if "master" in kind.casefold():
         return f"IMAGETYP {kind!r}"

@@ -334,7 +334,7 @@ def of_one_mode(folder: Folder, kinds: Sequence[str], others: Sequence[str] = ()
     """Return the folder with the frames of the offset setting, readout mode, binning and window used most.
 
     Of the camera that most frames of these kinds have, the mode that most of them state; those that state another, and
-    such frames of `others`, further kinds, are set aside.  What a frame does not state is no difference.
+    such frames of `others`, further kinds, are set aside.  What a frame does not state is not a difference.
     """
     measured = folder.table[folder.table["kind"].isin(kinds)]
     camera = measured["camera"].mode()

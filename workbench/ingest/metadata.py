@@ -38,7 +38,7 @@ class FrameInfo:
     ``gain_setting`` and ``offset_setting`` are numbers on the camera's own scales, ``egain`` is e-/ADU as a FITS
     header claims it.  ``binning`` counts sensor pixels along a side of a pixel, ``window`` is where the frame begins
     on the sensor (``"640, 480"``, empty for its corner), ``rotation`` the rotator's angle [deg].  ``row_order`` is
-    the file's (pixels are read upright); ``derived`` is why it is no raw frame (master, stack, processed picture),
+    the file's (pixels are read upright); ``derived`` is why it is not a raw frame (master, stack, processed picture),
     and ``combined`` how many frames were combined into it, NaN where that is not stated.  The file's numbers times
     ``scale`` plus ``shift`` are ADU; ``overscan`` is its (top, left, height, width) in the full picture.  ``planes``
     counts the file's colour planes, of which one colour a pixel is read (`containers.with_mosaic`).  ``doubts`` are

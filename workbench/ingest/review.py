@@ -36,10 +36,10 @@ _COPIED = re.compile(
 
 
 def foreign(info: FrameInfo, root: Path, stated: Mapping[str, Any]) -> tuple[str, str, float]:
-    """Return why a file is no raw frame, of which kind it is a master (each empty if it is not), and its scale.
+    """Return why a file is not a raw frame, of which kind it is a master (each empty if it is not), and its scale.
 
     A master or stack by its header (`FrameInfo.derived`) or name, a picture that Siril processed by its name, or
-    floating-point numbers from 0 to 1, which are no ADU.  The scale is what 1 stands for [ADU]: of such numbers the
+    floating-point numbers from 0 to 1, which are not ADU.  The scale is what 1 stands for [ADU]: of such numbers the
     white level that the manifest has for the file (`stated`), else, of masters, the 65535 of Siril and PixInsight.
     """
     if info.format in ("raw", "dng", "pgm"):
@@ -217,7 +217,7 @@ def follow_overscan(folder: Folder) -> Folder:
     """Return the folder with each frame's ``shift`` [ADU], so that their overscans have one mean, and with findings.
 
     Of frames of one camera and setting whose overscans differ by more than five of their errors: the shift is the
-    median of all less the frame's own.  What light reaches, or has one value, is no overscan: then nothing is shifted.
+    median of all less the frame's own.  What light reaches, or has one value, is not an overscan: nothing is shifted.
     """
     table, doubts = folder.table.copy(), []
     for _, group in table[table["overscan"].map(len) > 0].groupby(["camera", *SETTING], dropna=False, sort=False):
@@ -228,7 +228,10 @@ def follow_overscan(folder: Folder) -> Folder:
             continue
         file = group["file"].iloc[int(np.nanargmax(np.abs(shift)))]
         if not np.isfinite(levels).all() or (levels[:, 0] > 1.05 * levels[:, 2] + 5 * error).any() or _lit(levels):
-            problem, example = "BIASSEC is no overscan (it sees light, or is not as dark as the frame): not used", file
+            problem, example = (
+                "BIASSEC is not an overscan (it sees light, or is brighter than the frame): not used",
+                file,
+            )
         else:
             table.loc[group.index, "shift"] = shift
             reach = f"{shift.min():+.3g} to {shift.max():+.3g} ADU, each ± {np.median(error):.2g}"

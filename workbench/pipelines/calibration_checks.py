@@ -287,8 +287,8 @@ def _unfit(row: pd.Series, frames: Folder, lights: pd.DataFrame, adopted: list[p
     fixed = ("binning", "window") if kind in ("flat", "darkflat") else SETTING
     differing = [[name for name in setting_differs(row, one) if name in fixed] for one in settings]
     if all(differing):
-        own, theirs = (describe({name: one[name] for name in differing[0]}) for one in (row, settings[0]))
-        return f"it has {own}, the lights {theirs if differing[0] != ['binning'] else 'another'}"
+        own, those = (describe({name: one[name] for name in differing[0]}) for one in (row, settings[0]))
+        return f"it has {own}, the lights {those if differing[0] != ['binning'] else 'another'}"
     if kind in ("dark", "darkflat") and math.isnan(row["exposure"]):
         return "it does not state its exposure (EXPTIME)"
     key = ["kind", *SETTING, "filter", "exposure", "temperature"]

@@ -70,7 +70,7 @@ def _measured(picture: xr.Dataset) -> xr.Dataset:
     check_picture(picture)
     if "variance" not in picture:
         raise WorkbenchError(
-            "there is no variance beside the signal, so fluxes would have no errors; give a stack that `workbench "
+            "there is no variance with the signal, so fluxes would have no errors; give a stack that `workbench "
             "stack` wrote, or make_picture(signal, variance)"
         )
     planes = [name for name in ("signal", "variance", "coverage", "saturated") if name in picture]

@@ -201,7 +201,7 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
     continued = claim_folder(place.work, place.out, run_identity(opened, settings))
     ready = timed("masters", prepare_masters, opened, settings, place)
     pixels = timed("first pass", survey_lights, opened, ready, place, client)
-    if ready.darks_fit:  # what darks leave is no fault of the flats
+    if ready.darks_fit:  # what darks leave is not a fault of the flats
         of_lights = ready.planes, ready.group_of, pixels, opened.lights.names
         doubts = timed("first pass", flat_doubts, ready.flats, *of_lights)
         opened.warnings.extend(doubts)

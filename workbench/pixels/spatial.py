@@ -254,7 +254,7 @@ def common_parts(
 def standard_deviations(spatial: Spatial) -> Spatial:
     """Return the standard deviations that belong to variances, 0 for one that came out negative."""
     value = np.sqrt(np.maximum(spatial.value, 0))
-    above = np.sqrt(value**2 + spatial.error) - value  # the truth is no less than 0
+    above = np.sqrt(value**2 + spatial.error) - value  # the truth is at least 0
     below = value - np.sqrt(np.maximum(spatial.value - spatial.error, 0))
     return Spatial(value, np.maximum(above, below))
 

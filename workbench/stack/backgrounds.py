@@ -79,7 +79,7 @@ def _blocks(
     """Places x and y [px] of blocks of the output, `step` pixels apart; the frames' background there and its error.
 
     Both (frame, channel, block), NaN outside a frame.  Between a frame's outermost blocks and its edge the background
-    is theirs, or goes on as between them where `linear`.
+    is that of the blocks, or goes on as between them where `linear`.
     """
     (tall_frame, wide_frame), (height, width) = shapes
     rows, columns = (max(2, -(-size // step)) for size in (height, width))

@@ -106,7 +106,7 @@ def _read_tile(path: Path, changed: int) -> np.ndarray:
     size = int(data[_HEAD - 1]) if data.size >= _HEAD else 0
     if size not in (5, 6) or (data.size - _HEAD) % size:
         raise FrameReadError(
-            path, f"is no star database of ASTAP with records of 5 or 6 bytes, or is cut short ({size})"
+            path, f"is not a star database of ASTAP with records of 5 or 6 bytes, or is cut short ({size})"
         )
     records = data[_HEAD:].reshape(-1, size).astype(np.int64)
     ascension = records[:, 0] + (records[:, 1] << 8) + (records[:, 2] << 16)

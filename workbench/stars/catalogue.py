@@ -174,7 +174,7 @@ def _year(date: str | datetime | np.datetime64) -> float:
     try:
         stamp = np.array(date, "datetime64[s]")
     except ValueError:
-        raise WorkbenchError(f"{date!r} is no date; write it as 2025-03-27 or 2025-03-27T01:20:32") from None
+        raise WorkbenchError(f"{date!r} is not a date; write it as 2025-03-27 or 2025-03-27T01:20:32") from None
     return 2000.0 + float((stamp - np.datetime64("2000-01-01T12:00:00", "s")).astype(float)) / (365.25 * 86400)
 
 

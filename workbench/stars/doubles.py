@@ -123,7 +123,7 @@ def _share(places: np.ndarray, light: np.ndarray, offset: np.ndarray, ratio: flo
 
 
 def doubled_frames(catalogues: Mapping[int, xr.Dataset], names: Sequence[str]) -> tuple[dict[int, str], str]:
-    """Return the frames whose stars are doubled, as number → reason; and a warning where that is no frame's own fault.
+    """Return the frames whose stars are doubled, as number → reason; and a warning where all frames share the cause.
 
     If the same companion shows in more than half of the frames, the optics make it (a reflection, a grating); if fewer
     than two frames have single stars, there is nothing better to stack: none is set aside, and the warning says so.

@@ -25,7 +25,8 @@ class RelativeFlux(NamedTuple):
     `value` and standard `error` (frame) of the target, `check` and `check_error` (frame) of one comparison star against
     the others, whose number is `check_star`; `common` (frame), how bright the comparison stars were, median 1, with
     `common_error`; `comparison` (star), which stars they are.  `scatter`: what the comparison stars scatter beyond
-    their noise, relative, which is part of the errors; `chi_square`: theirs per degree of freedom before that.
+    their noise, relative, which is part of the errors; `chi_square`: that of the comparison stars per degree of
+    freedom, before.
     """
 
     value: np.ndarray

@@ -19,7 +19,7 @@ from astropy.wcs import WCS
 from ..core.errors import WorkbenchError
 from .catalogue import catalogue_stars, unit_vectors
 
-_NO_OBJECTS = ("*", "**", "*Ass", "NonEx", "Dup", "Other")  # types that are no object to look at
+_NO_OBJECTS = ("*", "**", "*Ass", "NonEx", "Dup", "Other")  # types that are not objects to look at
 
 
 @lru_cache(maxsize=1)

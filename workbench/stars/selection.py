@@ -23,7 +23,7 @@ _ALIKE = 0.25  # natural logarithm of a factor: so well do the stars of most fra
 
 @dataclass(frozen=True)
 class FrameLimits:
-    """Which frames a user wants; None, or nothing, is no limit.
+    """Which frames a user wants; None, or nothing, is not a limit.
 
     Attributes
     ----------
