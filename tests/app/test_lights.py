@@ -138,3 +138,26 @@ def test_a_comet_is_followed_by_two_places_or_as_it_was_found(night, session, tm
         StackSettings(comet=page._arguments()["comet"])
     page.comet.value = ""
     assert page._arguments()["comet"] == ()
+
+
+def test_taps_on_a_comet_in_the_first_and_the_last_ticked_light_fill_the_field(night, graded, session, tmp_path):
+    page = StackPage(session)
+    lights = page.lights
+    lights._tapped(3.0, 4.0)
+    lights.tap.value = True
+    assert "a comet is followed through two lights or more" in lights.next_tap.pane.object
+    session.use(*session.find(night, tmp_path / "results"))
+    lights.show_result(Job("", session.key, FINISHED, value=graded))
+    files = lights.files
+    lights.table.param.update(order=[5, 4, 3, 2, 1, 0], unticked=[0])
+    lights._tapped(3.0, 4.0)
+    assert (lights.tap.value, lights.comet.value) == (False, "")
+    lights.tap.value = True
+    assert (lights.light.value, lights.comet.value) == (files[1], "")
+    lights._tapped(13.0, 30.6)
+    assert lights.light.value == files[4]  # the last one is overcast
+    lights._tapped(61.0, 44.5)
+    assert not lights.tap.value
+    assert page._arguments()["comet"] == (f"12.5,30.1@{files[1]}", f"60.5,44.0@{files[4]}")
+    lights._tapped(1.0, 1.0)
+    assert lights.comet.value.count("@") == 2

@@ -16,7 +16,7 @@ from astropy.io import fits
 from playwright.sync_api import expect
 
 import workbench as wb
-from tests.comets import COUNT, STEP, comet_night
+from tests.comets import COUNT, FIRST, STEP, comet_night
 
 from .jupyter import FIGURES
 from .watch import Watch, chromium, serious_faults
@@ -97,6 +97,12 @@ def pictures(page) -> list[dict]:
     }""")
 
 
+def tap(page, title: str, x: float, y: float) -> None:
+    """Click into the middle of pixel (x, y) of the picture of that title."""
+    place = page.evaluate(PLACE, [title, x + 0.5, y + 0.5])
+    page.mouse.click(*place)
+
+
 def wait_for_figure(page, title: str) -> None:
     page.wait_for_function(
         "title => Bokeh.documents.flatMap(doc => doc.roots())"
@@ -110,6 +116,14 @@ FOCUSED = """() => {
   let one = document.activeElement;
   while (one.shadowRoot?.activeElement) one = one.shadowRoot.activeElement;
   return [one.textContent.trim(), getComputedStyle(one).outlineStyle];
+}"""
+# where on the page a place (x, y) of a figure of that title is
+PLACE = """([title, x, y]) => {
+  const all = [...Bokeh.index.query((one) => one.model.title?.text === title)];
+  const view = all.find((one) => one.el.getBoundingClientRect().width > 0);  // not on another tab
+  view.el.scrollIntoView({block: 'center'});
+  const box = view.el.getBoundingClientRect();
+  return [box.x + view.frame.x_scale.compute(x), box.y + view.frame.y_scale.compute(y)];
 }"""
 # how a figure of that title is drawn
 DRAWN = """title => Bokeh.documents.flatMap(doc => doc.roots()).flatMap(root => [...root.references()])
@@ -251,18 +265,33 @@ def test_from_a_folder_to_a_picture(browser, address, small_samples, tmp_path):
 
 @pytest.mark.browser
 def test_a_stack_on_a_comet(browser, address, tmp_path):
-    comet_night(tmp_path / "night", stars=90, brightest=1200.0)
+    night = comet_night(tmp_path / "night", stars=90, brightest=1200.0)
     page, watch = open_tab(browser, address, folder=str(tmp_path / "night"), results=str(tmp_path / "results"))
     page.get_by_text(f"{3 * 9 + COUNT} frames of").wait_for()
     go(page, "Stack")
     way = page.get_by_label("Comet", exact=True)
-    for wrong, words in (("there", "'there' is not a position X,Y"), ("auto", "")):
-        way.fill(wrong)
-        way.press("Enter")
-        page.get_by_text(f"--comet {wrong}").wait_for()
-        page.get_by_role("button", name="Calibrate and stack").click()
-        if words:
-            page.get_by_text(words).first.wait_for()
+    start = page.get_by_role("button", name="Calibrate and stack")
+    way.fill("there")
+    way.press("Enter")
+    page.get_by_text("--comet there").wait_for()
+    start.click()
+    page.get_by_text("'there' is not a position X,Y").first.wait_for()
+
+    # the comet tapped in the first and in the last light
+    page.get_by_role("button", name="Tap the comet").click()
+    for number, words in ((0, "Tap the comet in"), (COUNT - 1, "Now tap the comet in")):
+        page.get_by_text(f"{words} {night.lights[number]}").wait_for()
+        wait_for_figure(page, Path(night.lights[number]).name)
+        x, y, _ = night.views[number].matrix @ np.append(FIRST + number * STEP, 1.0)
+        tap(page, Path(night.lights[number]).name, x, y)
+    page.get_by_text(f"@{night.lights[-1]}").wait_for()
+    places = [np.array(text.split("@")[0].split(","), float) for text in way.input_value().split(";")]
+    np.testing.assert_allclose(places, [FIRST, [x, y]], atol=1.0)
+
+    way.fill("auto")
+    way.press("Enter")
+    page.get_by_text("--comet auto").wait_for()
+    start.click()
     page.get_by_text(f"{COUNT} of {COUNT} lights stacked").wait_for(timeout=3 * PATIENCE)
     names = ["stack.fits", "stack-comet.fits", "stack-comet-and-stars.fits"]
     for name in names:

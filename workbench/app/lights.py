@@ -6,11 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+import holoviews as hv
 import pandas as pd
 import panel as pn
 import param
 
 from ..charts.planning import noise_so_far
+from ..core.errors import WorkbenchError
 from ..ingest.reader import read_frame
 from . import viewer
 from .components import WIDE, JobPage, Status, bullets, drawing, guarded, heading, table
@@ -18,6 +20,7 @@ from .jobs import Job
 from .session import Session
 
 _BLINK = 700  # between two lights [ms]
+_COMET = "auto, or x,y@light; x,y@light"
 # of the table: name in `grade_lights`, title, digits after the point
 _COLUMNS = (
     ("file", "light", 0), ("filter", "filter", 0), ("exposure", "exposure [s]", 0), ("stars", "stars", 0),
@@ -101,7 +104,7 @@ class LightTable(pn.custom.JSComponent):
 
 
 class LightsPart(JobPage):
-    """The part of the Stack page that measures the lights, shows them, and lets the reader choose."""
+    """The part of the Stack page that measures the lights, shows them, and lets the reader choose, a comet too."""
 
     name, task, label = "Lights", "grade_lights", "Measure the lights"
 
@@ -111,18 +114,24 @@ class LightsPart(JobPage):
         self.table = LightTable(margin=(5, 10), **WIDE)
         self.light = pn.widgets.Select(label="Light", options=[], max_width=360, **WIDE)
         self.run = pn.widgets.Toggle(label="Blink", width=110)
+        self.tap = pn.widgets.Toggle(label="Tap the comet", width=140)
+        self.comet = pn.widgets.TextInput(label="Comet", placeholder=_COMET, width=330)
+        self.next_tap = Status()
         self.picture = pn.Column(**WIDE)
         self.paths: dict[str, str] = {}
         self.timers: list[Any] = []
+        self.last = ""
         self.panel = pn.Column(
             heading("Choose the lights", "How sharp and round the stars of every light are, how bright its sky is and "
                     "how clear the air was. A heading sorts by its column; what has no tick is not stacked. Without a "
                     "measurement all lights are stacked that fit together."),
             self.job, self.result, self.count.pane, self.table,
-            pn.FlexBox(self.light, self.run, align_items="flex-end"), self.picture, **WIDE,
+            pn.FlexBox(self.light, self.run, self.tap, align_items="flex-end"), self.next_tap.pane, self.picture,
+            **WIDE,
         )  # fmt: skip
         session.param.watch(lambda _: guarded(self.progress, self._opened)(), "folder")
         self.run.param.watch(self._blink, "value")
+        self.tap.param.watch(guarded(self.next_tap, self._ask), "value")
         self.table.param.watch(lambda _: self._counted(), "unticked")
         self.table.param.watch(lambda event: setattr(self.light, "value", self.files[event.new]), "chosen")
         self.table.param.watch(lambda event: self._in_order(event.new), "order")
@@ -144,7 +153,8 @@ class LightsPart(JobPage):
         lights = self.session.folder.select(kind="light").table if self.session.folder.has("light") else None
         self.paths = {} if lights is None else dict(zip(lights["file"], lights["path"], strict=True))
         self.result[:] = self.picture[:] = []
-        self.run.value = False
+        self.run.value = self.tap.value = False
+        self.comet.value = ""
         self.table.param.update(rows=[], fixed=[], unticked=[])
         self.count.show("")
         self.light.options = list(self.paths)
@@ -161,7 +171,9 @@ class LightsPart(JobPage):
             return viewer.like(viewer.picture(Path(file).name, read_frame(self.paths[file])), limits)
 
         screen = self.session.screen
-        self.picture[:] = [drawing(viewer.blink(frame, self.light, width=screen.fit(viewer.WIDTH)), screen)]
+        drawn = viewer.blink(frame, self.light, width=screen.fit(viewer.WIDTH))
+        hv.streams.Tap(source=drawn, x=None, y=None).add_subscriber(self._tapped)
+        self.picture[:] = [drawing(drawn, screen)]
 
     def _blink(self, event: Any) -> None:
         """Go through the ticked lights, one after another, or stop."""
@@ -170,9 +182,41 @@ class LightsPart(JobPage):
         if event.new:
             self.timers.append(pn.state.add_periodic_callback(self._next, period=_BLINK))
 
-    def _next(self) -> None:
+    def _ticked(self) -> list[str]:
         off = {self.files[number] for number in (*self.table.unticked, *self.table.fixed)}
-        names = [name for name in self.light.options if name not in off or name == self.light.value]
+        return [name for name in self.light.options if name not in off]
+
+    def _ask(self) -> None:
+        """Show the first of the ticked lights, in which the comet is to be tapped, or stop asking."""
+        self.next_tap.show("")
+        if not self.tap.value:
+            return
+        lights = (
+            self.session.folder.select(kind="light").table if self.paths else pd.DataFrame({"file": [], "time": []})
+        )
+        ticked = lights[lights["file"].isin(self._ticked())].sort_values("time", kind="stable")["file"]
+        if len(ticked) < 2:
+            self.tap.value = False
+            raise WorkbenchError("a comet is followed through two lights or more; open a folder with them, tick them")
+        self.run.value, self.comet.value = False, ""
+        self.light.value, self.last = ticked.iloc[0], ticked.iloc[-1]
+        self.next_tap.show(f"Tap the comet in {self.light.value}, the first of the lights; turn the wheel to zoom.")
+
+    def _tapped(self, x: float | None, y: float | None) -> None:
+        """Note where the comet is in the light that is shown; after the first one, show the last."""
+        if not self.tap.value or x is None or y is None:
+            return
+        place = f"{x - 0.5:.1f},{y - 0.5:.1f}@{self.light.value}"
+        if self.comet.value:
+            self.comet.value += f"; {place}"
+            self.tap.value = False
+            return
+        self.comet.value, self.light.value = place, self.last
+        self.next_tap.show(f"Now tap the comet in {self.last}, the last of them.")
+
+    def _next(self) -> None:
+        ticked = self._ticked()
+        names = [name for name in self.light.options if name in ticked or name == self.light.value]
         if len(names) > 1:
             self.light.value = names[(names.index(self.light.value) + 1) % len(names)]
 

@@ -37,7 +37,6 @@ from .session import Session, default_results
 _TRANSFORMS = ["auto", "shift", "similarity", "affine", "homography", "quadratic", "cubic"]
 _FRAMINGS = {"the reference's": "reference", "of all lights": "all", "common to all": "common"}
 _SCALES = {"the light's": 0.0, "the light's, drizzled": 1.0, "1.5 times finer": 1.5, "2 times finer": 2.0}
-_COMET = "auto, or x,y@light; x,y@light"
 _SHARES = {"all": 100.0, "the best 90 %": 90.0, "the best 80 %": 80.0, "the best 70 %": 70.0, "the best half": 50.0}
 _MEASURE_FIRST = "Measure the sensor first: the charts are drawn from its results."
 
@@ -243,8 +242,8 @@ class StackPage(JobPage):
         self.scale = pn.widgets.Select(label="Pixels", options=_SCALES, width=160)
         self.keep = pn.widgets.Select(label="Of the lights", options=_SHARES, width=160)
         self.darks = pn.widgets.Select(label="Darks", options=["as taken", "scaled"], width=160)
-        self.comet = pn.widgets.TextInput(label="Comet", placeholder=_COMET, width=330)
         self.lights = LightsPart(session)
+        self.comet = self.lights.comet
         self.panel = pn.Column(
             self.lights.panel,
             heading("Stack", "Lights are calibrated with the masters that the folder allows, aligned, and stacked; "
