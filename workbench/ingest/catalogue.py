@@ -259,17 +259,9 @@ def _form(file: Path) -> tuple[int | None, str]:
 def _row(info: FrameInfo, given: dict[str, Any], root: Path) -> tuple[dict[str, Any], list[Finding]]:
     """A frame's row, from its file, the manifest and names; and what is doubtful in it."""
     name = printable(info.path.relative_to(root).as_posix())
-    kind = given.get("kind") or kind_in_words(info.imagetyp) or kind_in_folders(info.path, root)
-    lone = "light" if info.format == "ser" or "dwarf" in info.camera.casefold() else ""  # they name no kind
-    kind = kind or kind_in_words(info.path.stem) or lone
+    kind, of_kind = _kind(info, given.get("kind"), root)
     temperature, doubts = _temperature(info, given.get("temperature"), root)
-    if not given.get("kind") and (folder := kind_in_folders(info.path, root)) not in ("", kind):
-        problem = f"the header says {info.imagetyp!r}, the folder {folder}: it counts as {kind}"
-        doubts.append((f"{problem}; if that is wrong, name its kind in {MANIFEST}", name))
-    if not kind:
-        doubts.append(
-            (f"kind unknown; name the folder bias, darks, flats, darkflats or lights, or write {MANIFEST}", name)
-        )
+    doubts += [(doubt, name) for doubt in of_kind]
     values = {key: value for key, value in given.items() if key != "kind"} | {
         "temperature": temperature,
         "cfa_stated": info.cfa_stated or "cfa_pattern" in given,
@@ -283,6 +275,19 @@ def _row(info: FrameInfo, given: dict[str, Any], root: Path) -> tuple[dict[str, 
     doubts += [(doubt, name) for doubt in info.doubts]
     info, missing = _possible(info, name)
     return frame_row(info, name, kind), [(name, problem, example) for problem, example in [*doubts, *missing]]
+
+
+def _kind(info: FrameInfo, given: str | None, root: Path) -> tuple[str, list[str]]:
+    """A frame's kind, as the manifest gives it, else the header, the folders or the name; and what is doubtful."""
+    folder = kind_in_folders(info.path, root)
+    lone = "light" if info.format == "ser" or "dwarf" in info.camera.casefold() else ""  # they name no kind
+    kind = given or kind_in_words(info.imagetyp) or folder or kind_in_words(info.path.stem) or lone
+    if not kind:
+        return "", [f"kind unknown; name the folder bias, darks, flats, darkflats or lights, or write {MANIFEST}"]
+    if given or folder in ("", kind):
+        return kind, []
+    problem = f"the header says {info.imagetyp!r}, the folder {folder}: it counts as {kind}"
+    return kind, [f"{problem}; if that is wrong, name its kind in {MANIFEST}"]
 
 
 def _possible(info: FrameInfo, name: str) -> tuple[FrameInfo, list[tuple[str, str]]]:

@@ -200,6 +200,15 @@ class LawFit(NamedTuple):
     model: np.ndarray
 
 
+def _of_rows(levels: Levels, rows: int, shared: int) -> tuple[np.ndarray, np.ndarray]:
+    """Variance and degrees of freedom of each row of a fit: levels, `shared` parameters, offsets."""
+    count, variances, freedoms = levels.value.size, np.ones(rows), np.full(rows, np.inf)
+    variances[:count], freedoms[:count] = (levels.measured / levels.expected) ** 2, levels.freedom
+    if levels.offset_freedom is not None:
+        freedoms[count + shared :] = levels.offset_freedom
+    return variances, freedoms
+
+
 def fit_law(name: str, levels: Levels, reference: float) -> LawFit | None:
     """Fit D_ref and the law's constant by least squares; None where the values do not rise beyond their error.
 
@@ -228,13 +237,7 @@ def fit_law(name: str, levels: Levels, reference: float) -> LawFit | None:
     precision = dict.fromkeys(("ftol", "xtol", "gtol"), _PRECISION)
     fit = optimize.least_squares(residuals, start, x_scale="jac", **precision)
     by_row = np.linalg.pinv(fit.jac)[:2]
-    count = levels.value.size
-    variances = np.ones(by_row.shape[1])
-    variances[:count] = (levels.measured / levels.expected) ** 2
-    freedoms = np.full(by_row.shape[1], np.inf)
-    freedoms[:count] = levels.freedom
-    if levels.offset_freedom is not None:
-        freedoms[count + shared :] = levels.offset_freedom
+    count, (variances, freedoms) = levels.value.size, _of_rows(levels, by_row.shape[1], shared)
     terms = by_row**2 * variances
     degrees = count - 2 + (name == "none") - (levels.offset.shape[1] if levels.offset_freedom is None else 0)
     chi2 = float(2 * fit.cost) / degrees if degrees > 0 else np.nan

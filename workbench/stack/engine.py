@@ -165,9 +165,27 @@ def prepare(plan: StackPlan) -> Prepared:
     dtype = np.dtype(plan.frames[0].pixels.stored).newbyteorder("=")
     dtype = np.dtype(np.uint16) if dtype == np.int16 else dtype
     count, channels = len(plan.frames), len(plan.channels)
+    rule = rule_of(plan.method, count, plan.low, plan.high)
+    kernel = resampling_kernel(plan.cfa_pattern, plan.halved)
+    width = tile_width(count, channels)
+    white = [
+        drop_noise(plan.drop, name, plan.cfa_pattern) if plan.drop else white_noise(name, plan.cfa_pattern)
+        for name in plan.channels
+    ]
+    whites = np.array(white) / (4 if plan.halved else 1)
+    taken = {}
+    if plan.taken is not None:
+        taken = {"taken": np.load(plan.taken), "steps": np.array([one.step for one in plan.frames], float)}
+    noise, frames = tuple(one.noise for one in planes), _tables(plan, maps, dtype)
+    return Prepared(plan, maps, noise, dtype, rule, width, kernel, frames, whites, taken)
+
+
+def _tables(plan: StackPlan, maps: Maps, dtype: np.dtype) -> TileFrames:
+    """What the tiles are given of the frames, but for their pixels and places."""
+    count = len(plan.frames)
     turns = np.array([quarter_turns(one.transform, plan.shape, plan.cfa_pattern) for one in plan.frames])
     none = np.zeros(count, np.int64)
-    frames = TileFrames(
+    return TileFrames(
         raw=np.empty(0, dtype), starts=none, row0=none, rows=none,
         mask=np.zeros((1, 1), np.uint8),
         factor=np.array([float(one.factor) for one in plan.frames]),
@@ -180,18 +198,6 @@ def prepare(plan: StackPlan) -> Prepared:
         scale=np.array([float(one.scale) for one in plan.frames]),
         weight=np.stack([np.asarray(one.weight, float) for one in plan.frames]),
     )  # fmt: skip
-    rule = rule_of(plan.method, count, plan.low, plan.high)
-    kernel = resampling_kernel(plan.cfa_pattern, plan.halved)
-    width = tile_width(count, channels)
-    white = [
-        drop_noise(plan.drop, name, plan.cfa_pattern) if plan.drop else white_noise(name, plan.cfa_pattern)
-        for name in plan.channels
-    ]
-    whites = np.array(white) / (4 if plan.halved else 1)
-    taken = {}
-    if plan.taken is not None:
-        taken = {"taken": np.load(plan.taken), "steps": np.array([one.step for one in plan.frames], float)}
-    return Prepared(plan, maps, tuple(one.noise for one in planes), dtype, rule, width, kernel, frames, whites, taken)
 
 
 def empty_output(channels: int, rows: int, width: int, frames: int) -> StackArrays:
