@@ -29,17 +29,23 @@ def star_list(rng, places, magnitudes, shape):
     return stars.assign(x_error=error, y_error=error, saturated=("star", light < light.min() + 0.5))
 
 
+def somewhere(rng, middle, scale, mirrored=False):
+    """The world coordinates of a frame that points somewhere, and its middle on the sky."""
+    centre = rng.uniform(0, 360), float(np.degrees(np.arcsin(rng.uniform(-0.95, 0.95))))
+    turn = rng.uniform(0, 2 * np.pi)
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], centre, middle + 1
+    cos, sin = np.cos(turn) * scale / 3600, np.sin(turn) * scale / 3600
+    wcs.wcs.cd = np.array([[-cos, sin], [-sin, -cos]]) @ np.diag([-1.0 if mirrored else 1.0, 1.0])
+    return wcs, centre
+
+
 def field(seed, *, shape=SHAPE, scale=SCALE, mirrored=False, distortion=0.0, least=5):
     """A field somewhere on the sky with at least so many catalogued stars: its star list and its middle."""
     rng = np.random.default_rng(seed)
     middle = (np.array(shape[::-1]) - 1) / 2
     while True:
-        centre = rng.uniform(0, 360), float(np.degrees(np.arcsin(rng.uniform(-0.95, 0.95))))
-        turn = rng.uniform(0, 2 * np.pi)
-        wcs = WCS(naxis=2)
-        wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], centre, middle + 1
-        cos, sin = np.cos(turn) * scale / 3600, np.sin(turn) * scale / 3600
-        wcs.wcs.cd = np.array([[-cos, sin], [-sin, -cos]]) @ np.diag([-1.0 if mirrored else 1.0, 1.0])
+        wcs, centre = somewhere(rng, middle, scale, mirrored)
         catalogue = catalogue_stars(*centre, 1.1 * np.hypot(*shape) * scale / 3600 / 2)
         places = wcs.all_world2pix(np.stack([catalogue.ra, catalogue.dec], 1), 0, quiet=True) - middle
         places *= 1 + distortion * (places**2).sum(1, keepdims=True) / (np.hypot(*shape) / 2) ** 2

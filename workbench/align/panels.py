@@ -21,6 +21,7 @@ from .transform import Transform, compose, fit_transform, overlap
 
 _REACH = 2.0  # [px] within which stars of aligned lights are the same
 _UNMEASURED = 0.2  # of ln(scale): error of a scale that only the exposure times give
+_PLENTY = 15  # stars, for the ten terms of a cubic
 _BANDS = 0.05  # of ln(light): what a star's magnitude in G differs at least from that in the camera's green
 
 
@@ -174,14 +175,20 @@ def through_sky(here: Solution, there: Solution) -> Transform:
 def _error_at(solution: Solution, place: tuple[float, float]) -> float:
     """Return the standard error [px, an axis] of a plate solution at a place, beyond its stars too.
 
-    That of the middle times sqrt(1 + dx²/var(x) + dy²/var(y)), as of a straight line's fit; var of the stars' places.
+    That of the middle times what the fit's design gives for the place over the middle; and D²/r, the size of the terms
+    beyond SIP's, D [px] the distortion at the place and r its distance from the middle.  The design is cubic where
+    there are stars enough, also without SIP terms: the distortion that stars do not show grows with the third power.
     """
     matched = solution.stars.isel(star=solution.stars["used"].values)
-    spread = [
-        (at - matched[axis].values.mean()) ** 2 / max(matched[axis].values.var(), 1e-9)
-        for axis, at in zip("xy", place, strict=True)
-    ]
-    return float(solution.centre_error / solution.scale * np.sqrt(1 + sum(spread)))
+    middle = (solution.shape[1] - 1) / 2, (solution.shape[0] - 1) / 2
+    points = np.concatenate([np.stack([matched["x"].values, matched["y"].values], 1), [middle, place]])
+    weights = np.append(np.ones(matched.sizes["star"]), [0.0, 0.0])
+    error = np.append(matched["error"].values, [1.0, 1.0])
+    kind = "cubic" if solution.wcs.sip is not None or len(matched["x"]) >= _PLENTY else "affine"
+    _, doubt = fit_transform(points, points, error, kind=kind, weights=weights)
+    straight = solution.wcs.wcs_world2pix(*solution.wcs.all_pix2world(*place, 0), 0)
+    beyond = np.square(np.subtract(straight, place)).sum() / max(float(np.hypot(*np.subtract(place, middle))), 1.0)
+    return float(np.hypot(solution.centre_error / solution.scale * doubt[-1] / doubt[-2], beyond))
 
 
 def _zero_point(stars: xr.Dataset | None, solution: Solution) -> tuple[float, float]:
