@@ -120,7 +120,6 @@ from .stacking import on_the_sky as on_the_sky
 from .stacking import simulated_frames as simulated_frames
 from .stacking import transform_models as transform_models
 from .stacking import warm_light as warm_light
-from .stacking import warm_light_chart as warm_light_chart
 from .tables import compare_two_darks as compare_two_darks
 from .tables import contents as contents
 from .tables import quantities as quantities

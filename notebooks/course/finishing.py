@@ -97,10 +97,6 @@ class FinishStyle:
     invents: str
 
 
-def _plain(_: xr.Dataset) -> finish.FinishSettings:
-    return finish.FinishSettings()
-
-
 def _grey(_: xr.Dataset) -> finish.FinishSettings:
     return finish.FinishSettings(
         colour=finish.ColourSettings(balance="none", matrix=False),
@@ -124,7 +120,9 @@ def _eaten(linear: xr.Dataset) -> finish.FinishSettings:
 
 
 STYLES = (
-    FinishStyle("As it is", _plain, "little: what is very bright is compressed.", "nothing."),
+    FinishStyle(
+        "As it is", lambda _: finish.FinishSettings(), "little: what is very bright is compressed.", "nothing."
+    ),
     FinishStyle(
         "Each channel by itself",
         _grey,
@@ -241,13 +239,13 @@ def known_sky(seed: int = 0) -> tuple[xr.Dataset, np.ndarray, np.ndarray]:
     return picture, background, nebula
 
 
-def background_errors(methods: tuple[str, ...] = BACKGROUND_METHODS) -> pd.DataFrame:
+def background_errors() -> pd.DataFrame:
     """Tabulate how far each background model is from the truth of `known_sky`, the worst of the channels."""
     picture, background, nebula = known_sky()
     sky = finish.measure_sky(picture)
     rows = {}
     samples = tuple((x, y) for x in np.linspace(30, 690, 10) for y in np.linspace(25, 455, 7))
-    models = {name: finish.background_model(picture, name, sky=sky) for name in methods}
+    models = {name: finish.background_model(picture, name, sky=sky) for name in BACKGROUND_METHODS}
     models["rbf, samples everywhere"] = finish.background_model(picture, "rbf", sky=sky, samples=samples, smoothing=0.0)
     for name, model in models.items():
         miss = finish.evaluate_background(model).values - background
@@ -261,20 +259,19 @@ def background_errors(methods: tuple[str, ...] = BACKGROUND_METHODS) -> pd.DataF
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def background(model: xr.Dataset, channel: str | None = None) -> hv.Layout:
+def background(model: xr.Dataset) -> hv.Layout:
     """Chart the light between the stars, cell by cell, and the surface that was laid through the empty sky.
 
-    Cells that count as empty sky are marked, those full of stars are grey.  Both pictures have one scale.
+    Of the middle channel.  Cells that count as empty sky are marked, those full of stars are grey.  Both pictures have
+    one scale.
 
     Parameters
     ----------
     model
         From `finish.background_model`.
-    channel
-        Which to show; the middle one by default.
     """
     names = model["channel"].values.tolist()
-    number = len(names) // 2 if channel is None else names.index(channel)
+    number = len(names) // 2
     cells = model["sky_level"].isel(channel=number).rename(cell_y="y", cell_x="x")
     y, x = (cells[dim].values for dim in ("y", "x"))
     surface = model["background"].isel(channel=number).interp(y=y, x=x).assign_coords(y=y, x=x)

@@ -97,8 +97,7 @@ def grades(folder: str | Path) -> pd.DataFrame:
     }  # fmt: skip
     shown = table[[name for name in words if name in table]].rename(columns=words)
     shown = shown.astype({"stars": "Int64"}).assign(used=np.where(table["used"], "yes", "no"))
-    shown["background"] = shown["background"].round()
-    return shown.set_axis([Path(name).name for name in table["file"]], axis=0).round(2)
+    return shown.set_axis([Path(name).name for name in table["file"]], axis=0).round({"background": 0}).round(2)
 
 
 def inner(picture: xr.Dataset) -> xr.Dataset:

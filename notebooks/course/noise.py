@@ -65,12 +65,9 @@ def frame_picture(folder: ingest.Folder, file: str, zoom: float = 1.0) -> hv.Lay
     bars = theme.line(*outline, dims=(_ADU, _PIXELS), colour=colour)
     title = f"mean {part.mean():,.1f}, spread {part.std():,.2f} ADU"
     ratio = part.shape[1] / part.shape[0]
-    return theme.layout(
-        [
-            theme.panel(hv.Overlay([shown]), title=Path(file).name, legend=None, ratio=ratio, invert_y=True),
-            theme.panel(hv.Overlay([bars]), title=title, log="y", legend=None, ylim=(0.5, counts.max() * 2)),
-        ]
-    )
+    panels = [theme.panel([shown], title=Path(file).name, legend=None, ratio=ratio, invert_y=True)]
+    panels += [theme.panel([bars], title=title, log="y", legend=None, ylim=(0.5, counts.max() * 2))]
+    return theme.layout(panels)
 
 
 def browse_frames(folder: ingest.Folder, kind: str, number: int = 1, zoom: float = 1.0) -> hv.Layout:
@@ -154,15 +151,10 @@ def virtual_exposure(
     if clipped > _CLIPPED:  # the scale ends, and the noise with it: no number to state
         ratio = f"{clipped:.3g} % of the pixels are saturated: no SNR"
         bars, highest = _noise_bars(noise_by_source(sensor, light=light, **settings), math.nan)
-    return theme.layout(
-        [
-            theme.panel(
-                hv.Overlay([theme.steps(edges, counts.astype(float), dims=(_ADU, _PIXELS), colour=colour)]),
-                title=f"The numbers: mean {values.mean():,.1f} ADU", legend=None, ylim=(0, counts.max() * 1.1),
-            ),
-            theme.panel(hv.Overlay([bars]), title=ratio, legend=None, ylim=(0, highest * 1.15)),
-        ]
-    )  # fmt: skip
+    numbers = [theme.steps(edges, counts.astype(float), dims=(_ADU, _PIXELS), colour=colour)]
+    title = f"The numbers: mean {values.mean():,.1f} ADU"
+    panels = [theme.panel(numbers, title=title, legend=None, ylim=(0, counts.max() * 1.1))]
+    return theme.layout([*panels, theme.panel([bars], title=ratio, legend=None, ylim=(0, highest * 1.15))])
 
 
 def _noise_bars(sources: dict[str, float], measured: float) -> tuple[hv.Bars, float]:
@@ -179,9 +171,7 @@ def _noise_bars(sources: dict[str, float], measured: float) -> tuple[hv.Bars, fl
     return theme.styled(bars, fill_color=fill, line_color=None, xrotation=25), float(np.nanmax([total, measured]))
 
 
-def bias_average(
-    bias: xr.DataArray, frames: int = 1, iso: float | None = None, channel: str | None = None
-) -> hv.Layout:
+def bias_average(bias: xr.DataArray, frames: int = 1, iso: float | None = None) -> hv.Layout:
     """Chart the spread of the average of some bias frames: its noise falls, the fixed pattern stays.
 
     Left, the histogram of the average; right, its standard deviation against the number of frames averaged, with σ/√N
@@ -194,13 +184,13 @@ def bias_average(
         Bias frames (frame, y, x).
     frames
         How many of them the average on the left takes.
-    iso, channel
-        Which; the lowest ISO or gain setting and the first green by default.
+    iso
+        Which; the lowest ISO or gain setting by default.  The first green is taken.
     """
     dim = setting_dim(bias)
     iso = float(np.unique(bias[dim].values)[0] if iso is None else iso)
     names = channels_of(bias.attrs["cfa_pattern"])
-    channel = channel or ("G1" if "G1" in names else names[0])
+    channel = "G1" if "G1" in names else names[0]
     planes = bayer.split(bias.isel(frame=np.flatnonzero(bias[dim].values == iso))).sel(channel=channel)
     cube = planes.isel({dim: slice(*_middle(planes.sizes[dim])) for dim in ("y", "x")}).astype("float32").values
     count = len(cube)
@@ -211,19 +201,14 @@ def bias_average(
     pattern = math.sqrt(max(spread[-1] ** 2 - noise**2 / count, 0.0)) if count > 1 else math.nan
     lowest = 0.8 * (noise / math.sqrt(count) if count > 1 else spread[0])
     ticks = [(n, str(n)) for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= count]
-    return theme.layout(
-        [
-            theme.panel(
-                _average_histogram(means[frames - 1], frames, noise, 4.5 * max(spread[0], 0.5)),
-                title=f"{channel} at {describe({dim: iso})}: {_frames(frames)}",
-            ),
-            theme.panel(
-                _spread_against_count(spread, frames, noise, pattern),
-                title=f"noise {value_text(noise)} ADU, fixed pattern {value_text(pattern)} ADU", log="xy",
-                xticks=ticks, xlim=(0.9, count * 1.15), ylim=(lowest or 0.1, 1.4 * spread[0] or 1.0),
-            ),
-        ]
-    )  # fmt: skip
+    left = _average_histogram(means[frames - 1], frames, noise, 4.5 * max(spread[0], 0.5))
+    panels = [theme.panel(left, title=f"{channel} at {describe({dim: iso})}: {_frames(frames)}")]
+    panels += [theme.panel(
+        _spread_against_count(spread, frames, noise, pattern),
+        title=f"noise {value_text(noise)} ADU, fixed pattern {value_text(pattern)} ADU", log="xy",
+        xticks=ticks, xlim=(0.9, count * 1.15), ylim=(lowest or 0.1, 1.4 * spread[0] or 1.0),
+    )]  # fmt: skip
+    return theme.layout(panels)
 
 
 def _average_histogram(mean: np.ndarray, frames: int, noise: float, widest: float) -> list[Any]:
@@ -306,14 +291,8 @@ def gain_one_frame(
     if true is not None and iso in true["iso"]:
         level = float(true.sel(iso=iso))
         elements.insert(1, theme.line(ends, [level, level], dims=dims, label="truth", dash="dashed"))
-    return theme.layout(
-        [
-            theme.panel(
-                elements, title=f"{describe({dim: iso})}: the gain from each light level", log="x",
-                legend="bottom_left", ylim=(0, level * 1.25), width=640,
-            )
-        ]
-    )  # fmt: skip
+    look = {"log": "x", "legend": "bottom_left", "ylim": (0, level * 1.25), "width": 640}
+    return theme.layout([theme.panel(elements, title=f"{describe({dim: iso})}: gain from each light level", **look)])
 
 
 def _gains_of_levels(channel: xr.Dataset, gain: float, name: str, dims: tuple[Any, Any]) -> list[Any]:

@@ -247,13 +247,13 @@ def transit_depth(curve: xr.Dataset, night: TransitNight) -> tuple[float, float]
     return 100 * depth / level, 100 * float(np.sqrt(covariance[1, 1])) / level
 
 
-def curve_pulls(fluxes: xr.Dataset, night: TransitNight | None = None, radius: float = USUAL) -> np.ndarray:
+def curve_pulls(fluxes: xr.Dataset, night: TransitNight | None = None) -> np.ndarray:
     """Return how far constant stars lie from constant, and the star from its truth, in units of the errors."""
     pulls = []
     for star in range(fluxes.sizes["star"]):
         if star == 0 and night is None:
             continue
-        curve = compare_stars(fluxes.sel(radius=radius), star)
+        curve = compare_stars(fluxes.sel(radius=USUAL), star)
         value, error = curve["relative_flux"].values, curve["relative_flux_error"].values
         true, known = _true(curve, night if star == 0 else None), np.isfinite(value)
         count = int(known.sum())

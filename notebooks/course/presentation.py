@@ -105,22 +105,20 @@ def remarks(lines: Iterable[str]) -> pn.viewable.Viewable:
     - gain 0.27 e⁻/ADU, estimated here
     - 4 dust shadows
     """
-    text = "\n".join(f"- {typeset(line)}" for line in lines)
-    return pn.pane.Markdown(text or "Nothing to remark.", margin=(0, 10), **FITS)
+    text = "\n".join(f"- {typeset(line)}" for line in lines) or "Nothing to remark."
+    return pn.pane.Markdown(text, margin=(0, 10), **FITS)
 
 
-def chart_browser(result: Characterization, first: str = "iso-to-gain") -> pn.viewable.Viewable:
+def chart_browser(result: Characterization) -> pn.viewable.Viewable:
     """Choose one of the blog's charts that a characterization allows; it is drawn with its own caption.
 
     Parameters
     ----------
     result
         From `workbench.characterize`.
-    first
-        The id of the chart to begin with, where it is allowed.
     """
     there = {one.in_words_of(result).title: one.id for one in REGISTRY.values() if not one.missing(result)}
-    start = first if first in there.values() else next(iter(there.values()))
+    start = "iso-to-gain" if "iso-to-gain" in there.values() else next(iter(there.values()))
     menu = pn.widgets.Select(label="chart", options=there, value=start, max_width=420, sizing_mode="stretch_width")
     drawn = pn.bind(lambda name: wrapped(fit(REGISTRY[name].draw(result))), menu)
     caption = pn.bind(lambda name: REGISTRY[name].caption(result).text, menu)

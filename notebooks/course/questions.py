@@ -100,7 +100,24 @@ class Prediction(pn.viewable.Viewer):
         """Draw a predicted number and the measurement on one scale, as SVG; empty where there is none."""
         if not self.committed or self.bounds is None or not math.isfinite(measured):
             return ""
-        return _number_line(self.bounds[:2], self.value, measured, error, self.unit)
+        guess, unit = self.value, html.escape(self.unit)
+        low, high = min(*self.bounds[:2], measured), max(*self.bounds[:2], measured)
+        x, y = (40 + 640 * (value - low) / (high - low) for value in (guess, measured))
+        reach = 640 * (error if math.isfinite(error) else 0.0) / (high - low)
+        blue, orange = theme.SERIES[:2]
+        return (
+            f'<svg role="img" aria-label="prediction {guess:g}, measured {measured:.4g} {unit}" width="720" '
+            'viewBox="0 0 720 84" style="max-width:100%;height:auto" '
+            f'font-family="{theme.FONT.replace(chr(34), chr(39))}" font-size="12">'
+            f'<line x1="40" x2="680" y1="42" y2="42" stroke="{theme.MUTED}"/>'
+            f'<text x="40" y="64" text-anchor="middle" fill="{theme.MUTED}">{low:,g}</text>'
+            f'<text x="680" y="64" text-anchor="middle" fill="{theme.MUTED}">{high:,g} {unit}</text>'
+            f'<path d="M{x:.1f} 34 l8 8 l-8 8 l-8 -8 z" fill="{theme.PAPER}" stroke="{orange}" stroke-width="2"/>'
+            f'<text x="{x:.1f}" y="22" text-anchor="middle" fill="{orange}">your prediction</text>'
+            f'<line x1="{y - reach:.1f}" x2="{y + reach:.1f}" y1="42" y2="42" stroke="{blue}" stroke-width="4"/>'
+            f'<circle cx="{y:.1f}" cy="42" r="5" fill="{blue}"/>'
+            f'<text x="{y:.1f}" y="80" text-anchor="middle" fill="{blue}">measured</text></svg>'
+        )
 
     def verdict(self, measured: float, error: float = math.nan) -> str:
         """Describe how the prediction compares with the measurement.
@@ -174,28 +191,6 @@ def predict(
         raise WorkbenchError(f"a prediction needs a range to choose from, not low {low}, high {high}, step {step}")
     question, unit = (in_words_for(frames, text) for text in (question, unit))
     return Prediction(question, options, None if options is not None else (low, high, step), unit)
-
-
-def _number_line(bounds: tuple[float, float], guess: float, measured: float, error: float, unit: str) -> str:
-    """Return an SVG with prediction and measurement on one scale."""
-    low, high = min(*bounds, measured), max(*bounds, measured)
-    at = {name: 40 + 640 * (value - low) / (high - low) for name, value in (("guess", guess), ("measured", measured))}
-    reach = 640 * (error if math.isfinite(error) else 0.0) / (high - low)
-    unit, blue, orange = html.escape(unit), theme.SERIES[0], theme.SERIES[1]
-    x, y = at["guess"], at["measured"]
-    return (
-        f'<svg role="img" aria-label="prediction {guess:g}, measured {measured:.4g} {unit}" width="720" '
-        'viewBox="0 0 720 84" style="max-width:100%;height:auto" '
-        f'font-family="{theme.FONT.replace(chr(34), chr(39))}" font-size="12">'
-        f'<line x1="40" x2="680" y1="42" y2="42" stroke="{theme.MUTED}"/>'
-        f'<text x="40" y="64" text-anchor="middle" fill="{theme.MUTED}">{low:,g}</text>'
-        f'<text x="680" y="64" text-anchor="middle" fill="{theme.MUTED}">{high:,g} {unit}</text>'
-        f'<path d="M{x:.1f} 34 l8 8 l-8 8 l-8 -8 z" fill="{theme.PAPER}" stroke="{orange}" stroke-width="2"/>'
-        f'<text x="{x:.1f}" y="22" text-anchor="middle" fill="{orange}">your prediction</text>'
-        f'<line x1="{y - reach:.1f}" x2="{y + reach:.1f}" y1="42" y2="42" stroke="{blue}" stroke-width="4"/>'
-        f'<circle cx="{y:.1f}" cy="42" r="5" fill="{blue}"/>'
-        f'<text x="{y:.1f}" y="80" text-anchor="middle" fill="{blue}">measured</text></svg>'
-    )
 
 
 # in the page itself, so that a busy kernel, or none, makes no difference

@@ -121,11 +121,6 @@ def warm_light(temperature: float = 20.0, darks: int = 8) -> tuple[xr.Dataset, x
     return steps, step_noise(steps)
 
 
-def warm_light_chart(temperature: float = 20.0, darks: int = 8) -> hv.Layout:
-    """Chart the steps of `warm_light`."""
-    return charts.calibration_steps(*warm_light(temperature, darks))
-
-
 def alignment_residuals(registration: Registration, number: int = -1) -> hv.Layout:
     """Chart the residuals of one frame of a registration, or of all for -1.
 
@@ -143,13 +138,13 @@ def alignment_residuals(registration: Registration, number: int = -1) -> hv.Layo
     return charts.alignment_residuals(residuals)
 
 
-def distorted_stars(distortion: float, stars: int = 250, error: float = 0.06, seed: int = 5):
+def distorted_stars(distortion: float, stars: int = 250, error: float = 0.06):
     """Return simulated star positions of a wide field, of two frames dithered by 60 px: (reference, frame) (star, 2).
 
     The lens moves a point at radius r from the centre to r (1 + k (r/R)²), k = `distortion`, R the half diagonal; each
     position is measured with an `error` [px].
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(5)
     size = np.array([4928.0, 3264.0])
     half = np.hypot(*size) / 2
     true = rng.uniform(80, size - 80, (stars, 2))
@@ -228,19 +223,16 @@ class RejectionTrials:
 
 
 def _percent(share: Any) -> str:
-    percent = 100 * float(share)
-    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"
+    return f"{100 * float(share):.0f} %" if share >= 0.1 else f"{100 * float(share):.2g} %"
 
 
-def master_noise(found: xr.Dataset, *, light: float | None = None) -> hv.Layout:
+def master_noise(found: xr.Dataset) -> hv.Layout:
     """Chart the noise of masters against the number of their frames, with the law σ/√N, and how far from it.
 
     Parameters
     ----------
     found
         From `measure_master_noise`.
-    light
-        Noise of one light in the same unit, drawn as a line.
     """
     unit = {"1": "%", "adu": "ADU"}[found["noise"].attrs["units"]]
     times = 100.0 if unit == "%" else 1.0
@@ -261,20 +253,12 @@ def master_noise(found: xr.Dataset, *, light: float | None = None) -> hv.Layout:
     claimed = times * np.sqrt((found["claimed"].values ** 2).mean(axis=0))
     label = "by the master's own variance"
     left.append(theme.points(count, claimed, dims=dims, label=label, colour=theme.INK, marker="cross", size=9))
-    if light is not None:
-        left.append(
-            theme.level(light * times, along, dims=dims, label="one light", colour=theme.KIND_COLOUR["light"], width=2)
-        )
     reach = max(3.0, 1.4 * float(np.abs(100 * (found["noise"] / found["law"] - 1)).max()))
     ticks = [(int(value), f"{int(value)}") for value in (*count, 2 * count[-1], 4 * count[-1])]
     wide = {"log": "xy", "xticks": ticks, "xlim": (0.85 * along[0], 1.1 * along[-1])}
     narrow = {"log": "x", "xticks": ticks[:-2], "xlim": around, "ylim": (-reach, reach)}
-    return theme.layout(
-        [
-            theme.panel(left, title="Noise of the master", legend="bottom_left", **wide),
-            theme.panel(right, title="Measured against √N", legend="top_left", **narrow),
-        ]
-    )
+    panels = [theme.panel(left, title="Noise of the master", legend="bottom_left", **wide)]
+    return theme.layout([*panels, theme.panel(right, title="Measured against √N", legend="top_left", **narrow)])
 
 
 def flat_left(audit: xr.Dataset) -> hv.Layout:

@@ -206,20 +206,14 @@ def compare_two_darks(darks: Darks) -> pd.DataFrame:
     if not reach.get(best):
         raise WorkbenchError("these darks are of one temperature; shoot some with the camera much colder or warmer")
     group = signal.isel(group=np.flatnonzero(iso == best)).sortby("temperature").isel(group=[0, -1])
-    rows = []
-    for number in range(2):
-        one = group.isel(group=number)
-        seconds, value, error = (float(one[name]) for name in ("exposure", "dark_signal", "dark_signal_error"))
-        rows.append(
-            {
-                "": f"{temperature_text(float(one['temperature']))}, {seconds:g} s, {describe({dim: best})}",
-                "dark signal [e⁻]": value_text(value, error),
-                "divided by time [e⁻/s]": value_text(value / seconds, error / seconds),
-            }
+    names = ("temperature", "exposure", "dark_signal", "dark_signal_error")
+    celsius, times, signals, errors = (group[name].values for name in names)
+    rows = {
+        f"{temperature_text(at)}, {seconds:g} s, {describe({dim: best})}": (
+            value_text(value, error), value_text(value / seconds, error / seconds),
         )
-    signals, times = group["dark_signal"].values, group["exposure"].values
-    step = float(np.ptp(group["temperature"].values))
-    wrong, right = (step / math.log2(part[1] / part[0]) for part in (signals, signals / times))
-    rows.append({"": "doubling temperature from these", "dark signal [e⁻]": f"{wrong:.1f} K (wrong)",
-                 "divided by time [e⁻/s]": f"{right:.1f} K"})  # fmt: skip
-    return pd.DataFrame(rows).set_index("")
+        for at, seconds, value, error in zip(celsius, times, signals, errors, strict=True)
+    }  # fmt: skip
+    wrong, right = (np.ptp(celsius) / math.log2(part[1] / part[0]) for part in (signals, signals / times))
+    rows["doubling temperature from these"] = (f"{wrong:.1f} K (wrong)", f"{right:.1f} K")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["dark signal [e⁻]", "divided by time [e⁻/s]"])

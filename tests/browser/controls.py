@@ -45,7 +45,7 @@ MOVES: dict[str, tuple[str, Callable[[Locator], None]]] = {
     "06-uniformity": ("course.spread_of_mean", slide(times=3)),
     "07-is-my-raw-raw": ("course.codes_after_multiplying", slide()),
     "08-masters": ("course.master_noise(found", press("bias frames")),
-    "09-calibrate-lights": ("course.warm_light_chart", slide()),
+    "09-calibrate-lights": ("course.warm_light(*chosen)", slide()),
     "10-align": ("course.alignment_residuals", choose(2)),
     "11-stack": ("course.pixel_explorer", slide(times=3)),
     "12-background-and-colour": ("course.background_explorer", slide("ArrowLeft", times=4)),

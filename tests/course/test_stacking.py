@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.charts.drawn import check_drawn, columns, parts
-from workbench import calibrate
+from workbench import calibrate, charts
 from workbench.align import compare_models
 from workbench.core.errors import WorkbenchError
 
@@ -33,7 +33,7 @@ def test_dithering_saves_darks():
 def test_a_single_dark_is_a_bad_bargain():
     after = {count: course.warm_light(30.0, count)[1]["noise"].sel(step="dark subtracted").mean() for count in (1, 8)}
     assert after[1] > 1.1 * after[8]
-    assert drawn(course.warm_light_chart(30.0, 8)) > 6
+    assert drawn(charts.calibration_steps(*course.warm_light(30.0, 8))) > 6
 
 
 def test_residuals_of_one_frame_or_all(night):
@@ -76,7 +76,7 @@ def test_masters_follow_one_over_the_root_of_n(night):
     own = night.masters.masters[0]
     bias = night.frames.bias.isel(frame=list(own.group.bias))
     found = course.measure_master_noise(bias, None, own.noise, progress=False)
-    drawn = course.master_noise(found, light=4.0)
+    drawn = course.master_noise(found)
     check_drawn(drawn)
     (law,) = parts(drawn, hv.Curve, "one frame's over √N")
     x, y = columns(law)
@@ -87,8 +87,6 @@ def test_masters_follow_one_over_the_root_of_n(night):
     )
     ratio = found.noise.sel(channel="G1") / found.law.sel(channel="G1")
     np.testing.assert_allclose(deviation.dimension_values(1), 100 * (ratio - 1))
-    (light,) = parts(drawn, hv.Curve, "one light")
-    assert set(light.dimension_values(1)) == {4.0}
 
 
 def test_what_is_left_of_the_flat_has_its_error(night):

@@ -262,7 +262,7 @@ def mark_log_axis(figure, axis: str) -> None:
 
 
 # of the ticks of a logarithmic axis, the coarsest first: those that give three are taken
-_DIGITS = (1, 2, 5), (1, 1.5, 2, 3, 5, 7), range(1, 10), np.arange(2, 20) / 2, np.arange(10, 100) / 10
+_DIGITS = (1, 2, 5), (1, 2, 3, 4, 5, 6, 8), range(1, 10), np.arange(2, 20) / 2, np.arange(10, 100) / 10
 
 
 def _log_stops(start: float | None, end: float | None, *, decades: int) -> list[float]:
