@@ -21,7 +21,7 @@ from workbench.pipelines.characterization import Characterization
 WIDTH = 820
 FITS: dict[str, Any] = {"sizing_mode": "stretch_width", "max_width": WIDTH}  # narrower where the window is
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-_BESIDE = 0.86  # of the size of a panel
+_BESIDE = 0.84  # of the size of a panel: two fit on a page of the site, too
 
 
 def figure(

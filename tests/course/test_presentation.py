@@ -38,7 +38,7 @@ def test_panels_side_by_side_find_room_and_the_chart_given_stays_as_it_was():
     given = demos_like(2)
     shown = course.fit(given)
     sizes = [hv.Store.lookup_options("bokeh", panel, "plot").kwargs for panel in (*shown, *given)]
-    assert 2 * sizes[0]["width"] <= 1000
+    assert 2 * sizes[0]["width"] <= 950  # a page of the site, in a window of 1400 px
     assert sizes[0]["width"] / sizes[0]["height"] == pytest.approx(theme.WIDTH / theme.HEIGHT, rel=0.01)
     assert sizes[2]["width"] == theme.WIDTH
     assert shown.dimensions() == given.dimensions()
