@@ -64,7 +64,11 @@ def of_the_app(out: Path, program: str) -> int:
         "Sensor": {"Measure the sensor": r"^done in"},
         "Charts": {"": "Gain against ISO"},
         "Live": {"": "Each light that arrives"},
-        "Stack": {"Measure the lights": "lights are ticked", "Calibrate and stack": "lights stacked"},
+        "Stack": {
+            "Measure the lights": "lights are ticked",
+            "Calibrate and stack": "lights stacked",
+            "Measure the stars": "stars are measured",
+        },
         "Pixels": {"Calibrate and align": "lights at column"},
         "Picture": {"Make the picture": "^Written:"},
     }

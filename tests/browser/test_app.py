@@ -11,12 +11,14 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import numpy as np
+import pandas as pd
 import pytest
 from astropy.io import fits
 from playwright.sync_api import expect
 
 import workbench as wb
 from tests.comets import COUNT, FIRST, STEP, comet_night
+from workbench.simulate import write_transit
 
 from .jupyter import FIGURES
 from .watch import Watch, chromium, serious_faults
@@ -379,3 +381,56 @@ def test_strangers_stay_outside(browser, address, small_samples):
             )
             said = raw.recv(200)
         assert said.startswith(b"HTTP/1.1 403 "), origin
+
+
+@pytest.mark.browser
+def test_a_star_is_tapped_and_its_light_curve_is_found_again(browser, address, tmp_path):
+    night = write_transit(tmp_path / "night", lights=8, calibration=4, seed=2)
+    stack = tmp_path / "results" / "stack.fits"
+    wb.stack_folder(night.folder, stack, reference="light_000.fits", progress=False)
+    measured = wb.photometry(stack)
+    asked = {"folder": str(night.folder), "results": str(tmp_path / "results")}
+    page, watch = open_tab(browser, address, width=390, scheme="dark", **asked)
+    go(page, "Stack")
+    wait_for_figure(page, "stack.fits")
+
+    start = page.get_by_role("button", name="Draw its light curve")
+    expect(start).to_be_disabled(timeout=PATIENCE)
+    for number in (0, 1):
+        tap(page, "stack.fits", night.x[number] + 2, night.y[number] - 2)
+        star = wb.pipelines.star_at(measured, night.x[number], night.y[number])
+        shown = page.get_by_role("region", name="The star")
+        expect(shown).to_contain_text(f"x {float(star.x):.1f}, y {float(star.y):.1f} px", timeout=PATIENCE)
+        for channel in "RGB":
+            flux, error = (float(star[name].sel(channel=channel)) for name in ("flux", "flux_error"))
+            assert f"flux {channel}\t{wb.core.values.value_text(flux, error, 'e⁻')}" in shown.inner_text()
+            share = flux / (60 * night.flux[number, "RGB".index(channel)])  # in the aperture, and through the air
+            assert 0.8 < share < 1.0
+    tap(page, "stack.fits", night.x[1] + 24, night.y[1] + 24)
+    page.get_by_text("there is no star at x").wait_for()
+    expect(start).to_be_disabled(timeout=PATIENCE)
+
+    page.get_by_label("Column", exact=True).filter(visible=True).fill(str(round(night.x[0])))
+    page.keyboard.press("Enter")
+    page.get_by_label("Row", exact=True).filter(visible=True).fill(str(round(night.y[0])))
+    page.keyboard.press("Enter")
+    shown.wait_for()
+    expect(start).to_be_enabled(timeout=PATIENCE)
+    start.click()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_text(re.compile("^cancelled")).wait_for()
+    start.click()
+    page.get_by_role("button", name="Cancel").wait_for()
+    page.reload()
+    page.get_by_text("What is there").wait_for()
+    go(page, "Stack")
+    wait_for_figure(page, "Light curve")
+    page.get_by_text("8 lights over").wait_for()
+    drawn = {figure["title"]: figure["glyphs"] for figure in page.evaluate(FIGURES)}["Light curve"]
+    (points,) = (glyph["data"] for glyph in drawn if glyph["label"] == "the star")
+    written = pd.read_csv(next((tmp_path / "results").glob("curve-*.csv")))
+    assert any(np.allclose(column, 100 * written["relative_flux"]) for column in points.values() if len(column) == 8)
+    page.get_by_text("stars are measured: tap one").wait_for()
+    assert serious_faults(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert (watch.complaints, watch.refused) == ([], [])

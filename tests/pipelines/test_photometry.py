@@ -73,6 +73,50 @@ def test_stars_that_cannot_be_measured_are_flagged():
     assert f"{sum('saturated' in flag for flag in flags)} saturated" in wb.pipelines.photometry_text(table)
 
 
+def test_the_star_at_a_place_has_its_true_flux_or_a_reason():
+    """The flux of a painted star at a place near it; of a reduced picture, the brightest that a tap can mean."""
+    image, x, y, truth = painted(4, stars=60)
+    brightest = int(np.argmax(truth))
+    v, u = np.indices(image.shape)
+    full = np.hypot(u - x[brightest], v - y[brightest]) < 2
+    table = wb.photometry(make_picture(image, np.maximum(image, 1) + 25, saturated=full))  # 5 e⁻ of read noise
+    pulls = []
+    for number in np.flatnonzero(np.arange(len(x)) != brightest):
+        star = wb.pipelines.star_at(table, x[number] + 2, y[number] - 1.5)
+        assert abs(float(star.x) - x[number]) < 0.3
+        pulls.append((float(star["flux"][0]) - truth[number]) / float(star["flux_error"][0]))
+    assert len(pulls) > 25
+    assert 0.7 < np.sqrt(np.mean(np.square(pulls))) < 1.3  # 29 fluxes: 0.13
+    with pytest.raises(WorkbenchError, match=r"the star at x \d.* is saturated, so its light cannot be measured"):
+        wb.pipelines.star_at(table, x[brightest], y[brightest])
+    edge = int(x[1]) - 4
+    cut = wb.photometry(make_picture(image[:, edge:], np.maximum(image[:, edge:], 1) + 25))
+    with pytest.raises(WorkbenchError, match=r"the star at x [34]\.\d, .* is too near to the border of the stack"):
+        wb.pipelines.star_at(cut, x[1] - edge, y[1])
+    v, u = np.mgrid[30:270:5, 30:370:5]
+    apart = np.hypot(v[..., None] - y, u[..., None] - x)
+    empty = np.unravel_index(apart.min(axis=-1).argmax(), v.shape)  # the emptiest place
+    place = float(u[empty]), float(v[empty])
+    with pytest.raises(WorkbenchError, match=r"there is no star at x .* of the stack; the nearest is \d+ px away"):
+        wb.pipelines.star_at(table, *place)
+    near = np.argsort(apart[empty])[:3]
+    reach = float(apart[empty][near[-1]]) + 0.5
+    meant = near[np.argmax(truth[near])]
+    assert abs(float(wb.pipelines.star_at(table, *place, reach).x) - x[meant]) < 0.3
+
+
+def test_a_place_on_a_finer_and_wider_stack_is_found_on_its_reference(transit, tmp_path):
+    given = {"reference": FIRST, "framing": "all", "scale": 1.5, "exclude": ("light_00[6-9]*", "light_0[12]*")}
+    wb.stack_folder(transit.folder, tmp_path / "fine.fits", progress=False, **given)
+    stack = wb.open_stack(tmp_path / "fine.fits")
+    assert stack.sizes["x"] > 1.5 * 336
+    star = wb.photometry(stack).isel(star=0)
+    light, place = wb.pipelines.place_on_reference(stack, float(star.x), float(star.y))
+    assert light.endswith(FIRST)
+    assert np.hypot(transit.x - place[0], transit.y - place[1]).min() < 0.2
+    assert np.hypot(transit.x - float(star.x), transit.y - float(star.y)).min() > 5
+
+
 def test_what_is_no_stack_with_its_variance_is_refused(tmp_path):
     image = painted(1)[0]
     with pytest.raises(WorkbenchError, match="there is no variance with the signal"):

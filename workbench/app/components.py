@@ -352,6 +352,11 @@ class JobPage:
         self.session.start(self.task, **self._arguments())
         self.refresh()
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to start the job on."""
+        return self.session.folder is not None
+
     def _below(self) -> str:
         """What stands below the buttons: the same command, or why there is nothing to start."""
         if self.session.folder is None:
@@ -363,7 +368,7 @@ class JobPage:
         """Show the state of the job; called a few times a second."""
         job = self.session.job(self.task)
         active = job is not None and job.active
-        self.button.disabled = active or self.session.folder is None
+        self.button.disabled = active or not self.ready
         self.stop.visible = active
         _set(self.same, self._below())
         _set(self.bar, _bar(job) if active else "")

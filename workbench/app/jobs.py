@@ -83,16 +83,13 @@ def align_lights(folder: Path, sensor: Any = None) -> dict[str, Any]:
     cube = aligned(window, registration).isel(y=inner[0], x=inner[1]).drop_vars("saturated", errors="ignore")
     bar = tqdm(range(cube.sizes["frame"]), desc="aligning", unit="frame", leave=False)
     cube = xr.concat([cube.isel(frame=[number]).compute() for number in bar], "frame", combine_attrs="override")
-    names = [str(name) for name in light["filename"].values]
+    aside = [f"{light['filename'].values[number]} set aside: {why}" for number, why in registration.set_aside.items()]
     return {
         "calibrated": lights["signal"].isel(frame=0).values,
         "aligned": cube,
         "corner": [first.start + second.start for first, second in zip(outer, inner, strict=True)],
         "busiest": busiest_pixel(cube),
-        "warnings": [
-            *masters.warnings,
-            *(f"{names[number]} set aside: {reason}" for number, reason in registration.set_aside.items()),
-        ],
+        "warnings": [*masters.warnings, *aside],
     }
 
 
@@ -113,6 +110,8 @@ TASKS: dict[str, Callable[..., Any]] = {  # resolved when they run: what a task 
     "align_lights": align_lights,
     "watch": watch,
     "finish": finish,
+    "photometry": lambda stack, out: (stack, stack.stat().st_mtime_ns, wb.photometry(stack, out)),
+    "light_curve": lambda **arguments: wb.light_curve(**arguments),
 }
 
 

@@ -12,9 +12,7 @@ import panel as pn
 from ..charts.registry import REGISTRY
 from ..core.errors import WorkbenchError, said_of_all
 from ..ingest.folder import Folder
-from ..stack.fits_out import open_stack
 from ..stack.reject import METHODS
-from . import viewer
 from .components import (
     WIDE,
     JobPage,
@@ -33,6 +31,7 @@ from .lights import LightsPart, WatchPage
 from .pictures import PicturePage
 from .pixel import FrameViewer, PixelPage
 from .session import Session, default_results
+from .stars import StarPart, stack_picture
 
 _TRANSFORMS = ["auto", "shift", "similarity", "affine", "homography", "quadratic", "cubic"]
 _FRAMINGS = {"the reference's": "reference", "of all lights": "all", "common to all": "common"}
@@ -244,12 +243,13 @@ class StackPage(JobPage):
         self.darks = pn.widgets.Select(label="Darks", options=["as taken", "scaled"], width=160)
         self.lights = LightsPart(session)
         self.comet = self.lights.comet
+        self.stars = StarPart(session, self.lights)
         self.panel = pn.Column(
             self.lights.panel,
             heading("Stack", "Lights are calibrated with the masters that the folder allows, aligned, and stacked; "
                     "outliers are rejected by the measured noise. A cancelled stack continues where it was."),
             pn.FlexBox(self.method, self.transform, self.framing, self.scale, self.keep, self.darks, self.comet),
-            self.job, self.result, **WIDE,
+            self.job, self.result, self.stars.panel, **WIDE,
         )  # fmt: skip
         session.param.watch(lambda _: self._show_earlier(), "folder")
 
@@ -292,13 +292,14 @@ class StackPage(JobPage):
         return tuple(text.strip() for text in self.comet.value.split(";") if text.strip())
 
     def refresh(self) -> None:
-        """Show the state of both jobs: the measurement of the lights, and the stack."""
+        """Show the state of all jobs: the stack, the measurements of the lights and of the stars."""
         super().refresh()
         self.lights.refresh()
+        self.stars.refresh()
 
     def _show_earlier(self) -> None:
         """Show the stack of an earlier session, where there is one."""
-        self.result[:] = []
+        self.result[:], self.stars.panel.visible = [], False
         paths = self.session.stack_files
         if paths:
             guarded(
@@ -310,14 +311,10 @@ class StackPage(JobPage):
         self._show(repr(job.value).splitlines(), [*self.session.stack_files, *job.value.comet])
 
     def _show(self, lines: list[str], paths: list[Path]) -> None:
-        screen = self.session.screen
-        shown = [viewer.picture(path.name, open_stack(path)["signal"].values, "e⁻", stretched=True) for path in paths]
-        alone = drawing(viewer.live(shown[0], width=screen.fit(viewer.WIDTH)), screen)
-        self.result[:] = [
-            pn.pane.HTML(bullets(lines, 40), **WIDE),
-            alone if len(shown) == 1 else side_by_side(shown, screen),
-            pn.pane.HTML('<p class="caption">The stack is linear; only its display is stretched.</p>'),
-        ]
+        self.result[:] = [pn.pane.HTML(bullets(lines, 40), **WIDE)]
+        if len(paths) > 1:
+            self.result.append(side_by_side([stack_picture(path) for path in paths], self.session.screen))
+        self.stars.offer(self.session.stack_files)
 
 
 PAGES = (FramesPage, SensorPage, ChartsPage, WatchPage, StackPage, PixelPage, PicturePage)

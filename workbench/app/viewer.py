@@ -343,7 +343,7 @@ def side_by_side(pictures: Sequence[Picture], *, columns: int = 2, width: int = 
     return layout.opts(backend="bokeh", shared_axes=True, merge_tools=True, toolbar="above")
 
 
-def marked(shown: Picture, pixel: Any, *, width: int = WIDTH) -> hv.DynamicMap:
+def marked(shown: Picture, pixel: Any, *, width: int = WIDTH, streams: Sequence[Any] = ()) -> hv.DynamicMap:
     """Return a live picture on which a tap chooses a pixel; the chosen pixel is marked.
 
     Parameters
@@ -351,7 +351,7 @@ def marked(shown: Picture, pixel: Any, *, width: int = WIDTH) -> hv.DynamicMap:
     pixel
         A `pixel.ChosenPixel`, which the tap sets.
     """
-    drawn = live(shown, width=width)
+    drawn = live(shown, width=width, streams=streams)
     tap = hv.streams.Tap(source=drawn, x=None, y=None)
     tap.add_subscriber(partial(_tapped, pixel=pixel, shape=shown.shape))
 

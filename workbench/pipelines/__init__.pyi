@@ -39,6 +39,8 @@ from .light_curves import star_fluxes as star_fluxes
 from .measurement import Transfer as Transfer
 from .measurement import measure_pixel_noise as measure_pixel_noise
 from .photometry import photometry_text as photometry_text
+from .photometry import place_on_reference as place_on_reference
+from .photometry import star_at as star_at
 from .planning import Plan as Plan
 from .planning import plan_night as plan_night
 from .planning import write_shots as write_shots

@@ -27,12 +27,11 @@ from ..core.values import is_simulated, value_text
 from ..stack.settings import StackSettings
 from ..stars.background import SQUARE_PIXELS, Sampling, green_sampling, half_green
 from ..stars.light_curve import relative_flux
-from ..stars.photometry import ANNULUS, RADIUS, aperture_fluxes, crowded_stars
+from ..stars.photometry import ANNULUS, RADIUS, aperture_fluxes, crowded_stars, nearest_star
 from .calibration_checks import calibration_cubes, check_masters
 from .stack_inputs import open_frames
 
 _MOST = 20  # comparison stars
-_NEAREST = 5.0  # px, and the FWHM: where a star must lie
 _PARTS = ("signal", "variance", "shared_variance", "mask")
 
 
@@ -288,13 +287,7 @@ def _followed(
     fwhm = np.array([_stars_of(registration, number).attrs["fwhm"] for number in used])
     usual = float(np.nanmedian(fwhm))
     fwhm = np.where(np.isfinite(fwhm), fwhm, usual)
-    away = np.hypot(x - place[0], y - place[1])
-    nearest = int(np.argmin(away))
-    if away[nearest] > max(_NEAREST, usual):
-        raise WorkbenchError(
-            f"there is no star at x {place[0]:.1f}, y {place[1]:.1f} of the reference; the nearest is "
-            f"{away[nearest]:.0f} px away at x {x[nearest]:.1f}, y {y[nearest]:.1f}"
-        )
+    nearest = nearest_star(x, y, place, usual, "the reference")
     saturated = stars["saturated"].values
     if saturated[nearest]:
         raise WorkbenchError(

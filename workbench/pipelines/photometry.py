@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..align.transform import Transform
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.files import check_target, whole_file
 from ..core.values import value_text
@@ -18,7 +20,7 @@ from ..finish.photometry import find_picture_stars
 from ..finish.photometry import photometry as picture_photometry
 from ..finish.picture import check_picture, fill_holes
 from ..finish.zero_point import catalogue_photometry, measure_depth, world_coordinates
-from ..stars.photometry import Fluxes, crowded_stars, profile_scale, psf_fluxes
+from ..stars.photometry import Fluxes, crowded_stars, nearest_star, profile_scale, psf_fluxes
 
 _APERTURE = ("flux", "flux_error", "background", "background_error")
 FLAGS = ("saturated", "incomplete", "crowded")
@@ -42,7 +44,8 @@ def photometry(stack: str | Path | xr.Dataset, out: str | Path | None = None) ->
     aperture than a standard error);
     of a solved stack ``ra``, ``dec`` [deg], and where enough stars are catalogued ``magnitude`` (Gaia G, of a star of
     the Sun's colour) with ``magnitude_error``, without that of the zero point.  Attributes: ``fwhm``, ``warnings``,
-    ``zero_point``, ``zero_point_error``, ``profile_error`` (relative, of the point spread function; in the errors).
+    ``exposure`` [s] of the fluxes, ``zero_point``, ``zero_point_error``, ``profile_error`` (relative, of the point
+    spread function; in the errors).
 
     Raises
     ------
@@ -91,7 +94,7 @@ def _measured(picture: xr.Dataset) -> xr.Dataset:
     warnings: list[str] = []
     table = _with_profile(table, picture, stars, ~crowded & ~saturated, warnings)
     return _with_sky(table, picture, stars, warnings).assign_attrs(
-        warnings=warnings, units=picture.attrs.get("units", "")
+        warnings=warnings, units=picture.attrs.get("units", ""), exposure=float(picture.attrs.get("exposure") or np.nan)
     )
 
 
@@ -160,6 +163,50 @@ def _with_table(table: xr.Dataset, out: str | Path | None) -> xr.Dataset:
     with whole_file(out) as part:
         pd.DataFrame(columns).round(places).to_csv(part, index=False, float_format="%.8g")
     return table
+
+
+def star_at(table: xr.Dataset, x: float, y: float, reach: float = 0.0) -> xr.Dataset:
+    """Return the star of a table of `photometry` at a place: the nearest, at most 5 px or the FWHM away.
+
+    Parameters
+    ----------
+    x, y, reach
+        [px of the stack]; of the stars within `reach` the brightest is taken, unless one is nearer than its FWHM: what
+        a tap on a reduced picture means.
+
+    Raises
+    ------
+    WorkbenchError
+        If no star is there, or the one that is there is saturated or incomplete.
+
+    Examples
+    --------
+    >>> star_at(photometry("stack.fits"), 175.1, 126.0)["flux"]  # doctest: +SKIP
+    """
+    xs, ys = table["x"].values, table["y"].values
+    away = np.hypot(xs - x, ys - y)
+    within = np.flatnonzero(away <= reach)  # the brightest first
+    place = (x, y) if not within.size or away.min() <= table.attrs["fwhm"] else (xs[within[0]], ys[within[0]])
+    star = table.isel(star=nearest_star(xs, ys, place, table.attrs["fwhm"], "the stack"))
+    which, flags = f"the star at x {float(star['x']):.1f}, y {float(star['y']):.1f}", str(star["flags"].values).split()
+    if "saturated" in flags:
+        raise WorkbenchError(
+            f"{which} is saturated, so its light cannot be measured; choose a fainter star, or shorter exposures"
+        )
+    if "incomplete" in flags:
+        raise WorkbenchError(
+            f"{which} is too near to the border of the stack, or to missing pixels: its aperture is not complete; "
+            "choose a star farther inside"
+        )
+    return star
+
+
+def place_on_reference(stack: xr.Dataset, x: float, y: float) -> tuple[str, tuple[float, float]]:
+    """Return the name of a stack's reference light (of its own filter), and where on it a place (x, y) [px] lies."""
+    row = int(np.flatnonzero(stack["frame_reference"].values)[0])
+    scale = float(stack.attrs.get("scale") or 1.0)  # of a drizzled stack
+    transform = Transform.from_dict(json.loads(str(stack["frame_transform"].values[row])))
+    return str(stack["frame_file"].values[row]), transform.apply((x + 0.5) / scale - 0.5, (y + 0.5) / scale - 0.5)
 
 
 def photometry_text(table: xr.Dataset) -> str:

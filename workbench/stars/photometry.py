@@ -16,11 +16,13 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from ..core.errors import WorkbenchError
 from ..core.statistics import mad_std
 from .background import clipped_stats
 
 RADIUS = 2.5  # [FWHM] of the aperture
 ANNULUS = (4.0, 6.0)  # [FWHM] of the local background
+_NEAREST = 5.0  # px, and the FWHM: where a star must lie
 _FITTED = 1.5  # [FWHM] about a star, of the pixels that its point spread function is fitted to
 _NEAR, _FAR = 3.0, 12.0  # [FWHM] within which a neighbour's light counts in full, and at all
 _BETA = 3.5  # of the profile of stars through air, as measured ones have it
@@ -36,6 +38,29 @@ class Fluxes(NamedTuple):
     error: np.ndarray
     background: np.ndarray
     background_error: np.ndarray
+
+
+def nearest_star(x: np.ndarray, y: np.ndarray, place: tuple[float, float], fwhm: float, where: str) -> int:
+    """Return the number of the star at a place (x, y) [px]: the nearest, at most 5 px or the FWHM away.
+
+    Raises
+    ------
+    WorkbenchError
+        If no star is so near; the message states which of those on `where` ("the stack") is the nearest.
+
+    Examples
+    --------
+    >>> nearest_star(np.array([10.0, 50.0]), np.array([10.0, 20.0]), (48.0, 21.0), 3.0, "the stack")
+    1
+    """
+    away = np.hypot(x - place[0], y - place[1])
+    nearest = int(np.argmin(away))
+    if away[nearest] > max(_NEAREST, fwhm):
+        raise WorkbenchError(
+            f"there is no star at x {place[0]:.1f}, y {place[1]:.1f} of {where}; the nearest is "
+            f"{away[nearest]:.0f} px away at x {x[nearest]:.1f}, y {y[nearest]:.1f}"
+        )
+    return nearest
 
 
 def aperture_fluxes(
