@@ -20,7 +20,7 @@ from workbench.pipelines.characterization import Characterization
 
 WIDTH = 820
 FITS: dict[str, Any] = {"sizing_mode": "stretch_width", "max_width": WIDTH}  # narrower where the window is
-_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+_RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "+")
 _BESIDE = 0.84  # of the size of a panel: two fit on a page of the site, too
 
 
@@ -88,12 +88,12 @@ def typeset(text: str) -> str:
 
     Examples
     --------
-    >>> typeset("gain 0.27 e-/ADU; 6% of them at -0.5; 9e-10 by chance")
-    'gain 0.27 e⁻/ADU; 6 % of them at −0.5; 9 × 10⁻¹⁰ by chance'
+    >>> typeset("gain 0.27 e-/ADU; 6% of them at -0.5; 9e-10 by chance, 8.8e+05")
+    'gain 0.27 e⁻/ADU; 6 % of them at −0.5; 9 × 10⁻¹⁰ by chance, 8.8 × 10⁵'
     """
     for pattern, sign in ((r"e-(?=/)", "e⁻"), (r"(?<=\d)%", " %"), (r"(?<![^\s(])-(?=\d)", "−")):
         text = re.sub(pattern, sign, text)
-    return re.sub(r"(?<=\d)e-0*(\d+)", lambda power: " × 10⁻" + power[1].translate(_RAISED), text)
+    return re.sub(r"(?<=\d)e([+-])0*(\d+)", lambda power: " × 10" + "".join(power.groups()).translate(_RAISED), text)
 
 
 def remarks(lines: Iterable[str]) -> pn.viewable.Viewable:
