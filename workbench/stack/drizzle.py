@@ -144,48 +144,53 @@ def _overlap(centre, half, pixel):
     return max(min(centre + half, pixel + 1.0) - max(centre - half, pixel * 1.0), 0.0)
 
 
+@kernel(inline="always")
+def _square(n, half, drops, rows, columns):
+    """Return the channel of a sample, its square's centre (x, y), and the pixels on which it falls."""
+    c, cx, cy = int(drops.kind[n]), float(drops.x[n]), float(drops.y[n])
+    top, bottom = max(int(np.floor(cy - half)), 0), min(int(np.ceil(cy + half)), rows)
+    return c, cx, cy, top, bottom, max(int(np.floor(cx - half)), 0), min(int(np.ceil(cx + half)), columns)
+
+
 @kernel(error_model="numpy")
 def _add_values(f, drops, weights, sums):
     """Share the samples of frame f out among the pixels; those that are rejected are left out."""
-    weight, total = sums.weight, sums.total
-    xs, ys, kinds, values = drops.x, drops.y, drops.kind, drops.value
+    weight, total, values = sums.weight, sums.total, drops.value
     half, rows, columns = drops.half[f], weight.shape[1], weight.shape[2]
     for n in range(drops.first[f], drops.first[f + 1]):
-        c, cx, cy, value = int(kinds[n]), float(xs[n]), float(ys[n]), values[n]
+        c, cx, cy, top, bottom, left, right = _square(n, half, drops, rows, columns)
         if c > 2:
             continue
         density = weights[f, c] / (4.0 * half * half)
-        for y in range(max(int(np.floor(cy - half)), 0), min(int(np.ceil(cy + half)), rows)):
+        for y in range(top, bottom):
             part = density * _overlap(cy, half, y)
-            for x in range(max(int(np.floor(cx - half)), 0), min(int(np.ceil(cx + half)), columns)):
+            for x in range(left, right):
                 share = part * _overlap(cx, half, x)
                 weight[c, y, x] += share
-                total[c, y, x] += share * value
+                total[c, y, x] += share * values[n]
 
 
 @kernel(error_model="numpy")
 def _add_noise(f, drops, weights, inverse, sums):
     """Add what the samples of frame f give to the variances; `inverse` (channel, y, x) is one over Σwa."""
-    white, own, xs, ys, kinds, variances = sums.white, sums.own, drops.x, drops.y, drops.kind, drops.variance
+    white, own, variances = sums.white, sums.own, drops.variance
     half, rows, columns = drops.half[f], inverse.shape[1], inverse.shape[2]
     for n in range(drops.first[f], drops.first[f + 1]):
-        c, cx, cy, variance = int(kinds[n]), float(xs[n]), float(ys[n]), variances[n]
+        c, cx, cy, top, bottom, left, right = _square(n, half, drops, rows, columns)
         if c > 2:
             continue
         density = weights[f, c] / (4.0 * half * half)
-        y0, y1 = max(int(np.floor(cy - half)), 0), min(int(np.ceil(cy + half)), rows)
-        x0, x1 = max(int(np.floor(cx - half)), 0), min(int(np.ceil(cx + half)), columns)
         whole = 0.0
-        for y in range(y0, y1):
+        for y in range(top, bottom):
             part = density * _overlap(cy, half, y)
-            for x in range(x0, x1):
+            for x in range(left, right):
                 whole += part * _overlap(cx, half, x) * inverse[c, y, x]
-        for y in range(y0, y1):
+        for y in range(top, bottom):
             part = density * _overlap(cy, half, y)
-            for x in range(x0, x1):
+            for x in range(left, right):
                 share = part * _overlap(cx, half, x) * inverse[c, y, x]
-                white[c, y, x] += whole * share * variance
-                own[c, y, x] += share * share * variance
+                white[c, y, x] += whole * share * variances[n]
+                own[c, y, x] += share * share * variances[n]
 
 
 @kernel(inline="always")
