@@ -62,7 +62,7 @@ _DARKS = {
 _FIRST = ("iso-to-gain", "read-noise-vs-iso", "dark-current-vs-temperature")  # figures of the first two pages
 _EMVA = {
     "K": "system gain K: ADU for each electron", "sigma_d": "read noise σ_d", "u_e_min": "faintest detectable signal",
-    "u_e_sat": "saturation: the brightest flat whose noise still grows",
+    "u_e_sat": "saturation: brightest unclipped flat",
     "u_I_mean": "dark current, from means", "u_I_var": "dark current, from variances",
     "SNR_max_dB": "best signal-to-noise ratio",
     "DR_dB": "dynamic range", "LE_min": "linearity error, lowest", "LE_max": "linearity error, highest",
