@@ -113,7 +113,7 @@ def write_dng(path: str | Path, mosaic: np.ndarray, metadata: DngMetadata, *, co
     height, width = mosaic.shape
     if compressed and height % 2:
         raise WorkbenchError(f"a compressed DNG has an even number of rows; got {height}")
-    pixels = np.ascontiguousarray(mosaic, dtype="<u2").data.cast("B")
+    pixels: Any = np.ascontiguousarray(mosaic, dtype="<u2").data.cast("B")
     if compressed:
         pixels = imagecodecs.ljpeg_encode(mosaic.reshape(height // 2, 2 * width), bitspersample=16)
     top, left, bottom, right = area = metadata.active_area or (0, 0, height, width)
