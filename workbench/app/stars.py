@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,9 @@ class CurvePart(JobPage):
         if light not in set(self.session.folder.table["file"]):
             self.missing = f"There is no light curve: the lights of this stack ({light}) are not in the folder."
             return
-        out = self.session.results / f"curve-{place[0]:.0f}-{place[1]:.0f}.csv"
         only = stack.attrs.get("filter") or ()
+        of_filter = f"-{re.sub('[^A-Za-z0-9.+-]+', '-', only)}" if only else ""
+        out = self.session.results / f"curve{of_filter}-{place[0]:.0f}-{place[1]:.0f}.csv"
         self.star = {"star": place, "out": out, "reference": light, "filter": only, "exclude": tuple(left_out)}
 
     @property
