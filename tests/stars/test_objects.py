@@ -1,5 +1,7 @@
 """Objects by name and by place; names on a picture, within two pixels of the truth."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from astropy.wcs import WCS
@@ -43,6 +45,15 @@ def test_labels_are_within_two_pixels_of_the_truth():
         star = stars.isel(star=int(np.flatnonzero(stars.hip.values == int(row.label[4:]))[0]))
         x, y = gnomonic(float(star.ra), float(star.dec), centre, scale, turn)
         assert np.hypot(row.x - x, row.y - y) < 2.0
+
+
+def test_names_of_stars_do_not_lie_over_each_other():
+    shape, wcs = (3264, 4928), world((56.75, 24.1), 2.4)  # the Pleiades, 4.78 µm through 400 mm
+    wcs.wcs.crpix = [2464, 1632]
+    stars = names_on(wcs, shape).labels.query("kind == 'star'")
+    assert len(stars) > 5
+    for one, other in combinations(stars.itertuples(), 2):
+        assert abs(one.x - other.x) > 0.07 * shape[1] or abs(one.y - other.y) > 0.02 * shape[1]
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

@@ -243,7 +243,8 @@ def alignment_residuals(residuals: xr.Dataset) -> hv.Layout:
     left = theme.frame_panel(elements, "Residuals over the frame, magnified", (0, -0.09 * bottom, right, bottom))
     # room for the legend on the right of the cloud
     span = {"xlim": (-reach, 1.8 * reach), "ylim": (-reach, reach), "ratio": 1.4, "grid": True}
-    return theme.layout([left, theme.panel(cloud, title="All stars of all frames", **span)])
+    title = "All stars of all frames" if frames.size > 1 else "All stars of the frame"
+    return theme.layout([left, theme.panel(cloud, title=title, **span)])
 
 
 def _rms(used: xr.Dataset) -> float:

@@ -98,7 +98,7 @@ _STEPS = np.array([1 / 60, 2 / 60, 5 / 60, 10 / 60, 0.25, 0.5, 1, 2, 5, 10, 15, 
 _LINES = 5  # of the grid, about, in each direction
 _SMALLEST = 8.0  # px: smaller objects get no name, unless Messier lists them
 _OBJECTS, _STARS = 40, 12  # named at most
-_APART = 18.0  # px: a star's name this near to another is left out
+_NAME = np.array([0.08, 0.022])  # width and height of a star's name, of the picture's longer side
 
 
 class Names(NamedTuple):
@@ -176,8 +176,9 @@ def _stars(wcs, shape, ra: float, dec: float, radius: float, date: str | None) -
     stars = stars.isel(star=np.isfinite(stars["hip"].values))
     places, on = _on_frame(wcs, shape, stars["ra"].values, stars["dec"].values)
     chosen: list[int] = []
-    for index in np.flatnonzero(on):
-        if len(chosen) < _STARS and all(np.hypot(*(places[index] - places[other])) > _APART for other in chosen):
+    for index in np.flatnonzero(on):  # the brightest first; names do not lie over each other
+        apart = np.abs(places[chosen] - places[index]) > _NAME * max(shape)
+        if len(chosen) < _STARS and apart.any(axis=1).all():
             chosen.append(int(index))
     label = [f"HIP {int(number)}" for number in stars["hip"].values[chosen]]
     return pd.DataFrame({"label": label, "kind": "star", "x": places[chosen, 0], "y": places[chosen, 1]})
