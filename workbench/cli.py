@@ -43,6 +43,7 @@ def main() -> None:
         workbench lightcurve FOLDER --star X,Y --out curve.csv   how a star varies over the night
         workbench plan FOLDER                        what to shoot next, how long the subs
         workbench app FOLDER                         from the frames to the picture, in a browser
+        workbench compile                            compiles the loops now, so that no command waits later
 
     A FOLDER holds camera RAW, DNG, FITS or PGM files, sorted into subfolders named bias, dark, flat,
     light (at any depth), or described by a table frames.csv. Frames are only read, never changed.

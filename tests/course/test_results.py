@@ -165,7 +165,7 @@ def test_the_stack_is_kept_for_the_next_notebook(tmp_path, small_samples, capsys
     first = course.open_linear_stack(small_samples, keep=True)
     assert "made here" in capsys.readouterr().out
     exactly(course.open_linear_stack(small_samples, keep=True), first)
-    assert "on the same frames on" in capsys.readouterr().out
+    assert "from the same frames on" in capsys.readouterr().out
 
 
 def test_whatever_arrays_and_attributes_hold_survives(tmp_path):

@@ -17,6 +17,7 @@ from ..core.cube import black_levels, channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError, said_of_all
 from ..core.mosaic import channel_count, channel_index, planes, spread
 from ..core.pairs import CLIPPED_FRACTION
+from ..core.parallel import in_threads
 from ..core.settings import SETTING, setting_differs, setting_of
 from ..core.values import attribute_lines, describe
 from .bands import Frames
@@ -33,6 +34,7 @@ FEW_FRAMES = 5
 _ALL_CLIPPED = (
     "all flats are saturated in some pixels, which get no flat; the gain does not come from them: expose them less"
 )
+_BAND = 384  # rows that are worked on at once: whole cells of any mosaic
 _HELD = 0.1  # a chi-square this far from one means that the noise model does not hold
 
 
@@ -300,15 +302,24 @@ def _flat_levels(
 
 def _calm_shot_noise(combined: Combined, cell: np.ndarray, black: np.ndarray, count: int) -> None:
     """Let the variance of the ordinary pixels follow the level around them, not their own noise."""
-    levels = np.empty_like(combined.mean)
-    black = np.ascontiguousarray(black, float)
-    calm_levels(combined.mean, cell, combined.law, black, float(count), levels)
-    ground, slope = (
-        spread(values.astype(np.float32), cell, levels.shape) for values in (black, combined.law[:, 1] / count)
-    )
-    light, calm = (np.maximum(values - ground, 0) for values in (combined.mean, levels))
-    ordinary = (combined.count == count) & ~combined.unstable
-    combined.variance[:] += np.where(ordinary, slope * (calm - light), 0)
+    black, side = np.ascontiguousarray(black, float), len(cell)
+
+    def follow(top: int) -> None:
+        rows, first = slice(top, top + _BAND), max(top - side, 0)
+        around = combined.mean[first : top + _BAND + side]  # of the rim only the means count
+        levels = np.empty_like(around)
+        calm_levels(around, cell, combined.law, black, float(count), levels)
+        mean = combined.mean[rows]
+        levels = levels[top - first :][: len(mean)]
+        ground, slope = (
+            spread(values.astype(np.float32), cell, mean.shape) for values in (black, combined.law[:, 1] / count)
+        )
+        light, calm = (np.maximum(values - ground, 0) for values in (mean, levels))
+        ordinary = (combined.count[rows] == count) & ~combined.unstable[rows]
+        combined.variance[rows] += np.where(ordinary, slope * (calm - light), 0)
+
+    for _ in in_threads(follow, range(0, len(combined.mean), _BAND)):
+        pass
 
 
 def _make_relative(combined: Combined, cell: np.ndarray, share: np.ndarray, offset: xr.Dataset | None) -> np.ndarray:
