@@ -30,6 +30,7 @@ NIGHTS = {
     "2464x1632:60": {"shape": (1632, 2464), "lights": 60},
     "2464x1632:20": {"shape": (1632, 2464), "lights": 20},
     "2464x1632:100": {"shape": (1632, 2464), "lights": 100},
+    "2464x1632:200": {"shape": (1632, 2464), "lights": 200},
     "2464x1632:400": {"shape": (1632, 2464), "lights": 400},
     "4928x3264:20:dng": {"shape": (3264, 4928), "lights": 20, "compressed": True},
     "6000x4000:10": {"shape": (4000, 6000), "lights": 10},
@@ -89,14 +90,6 @@ def workbench(where: Path, *options: str) -> dict[str, float]:
         return measured([*command, *options])
 
 
-def one_thread(where: Path) -> dict[str, float]:
-    return workbench(where, "--threads", "1")
-
-
-def two_threads(where: Path) -> dict[str, float]:
-    return workbench(where, "--threads", "2")
-
-
 def decoding(where: Path) -> dict[str, float]:
     """Read every frame once, in two threads, and do nothing with it."""
     code = (
@@ -139,7 +132,10 @@ def main() -> None:
         if shutil.which("siril-cli") and not options.skip_siril:
             programs["siril"] = siril
         if options.threads:
-            programs = {"one thread": one_thread, "two threads": two_threads}
+            programs = {
+                "one thread": lambda where: workbench(where, "--threads", "1"),
+                "two threads": lambda where: workbench(where, "--threads", "2"),
+            }
         elif "compressed" in NIGHTS[name]:
             programs["decoding"] = decoding
         pairs = [{program: run(where) for program, run in programs.items()} for _ in range(options.repeat)]

@@ -191,15 +191,14 @@ class LightsPart(JobPage):
         self.next_tap.show("")
         if not self.tap.value:
             return
-        lights = (
-            self.session.folder.select(kind="light").table if self.paths else pd.DataFrame({"file": [], "time": []})
-        )
-        ticked = lights[lights["file"].isin(self._ticked())].sort_values("time", kind="stable")["file"]
+        ticked = self._ticked()
         if len(ticked) < 2:
             self.tap.value = False
             raise WorkbenchError("a comet is followed through two lights or more; open a folder with them, tick them")
+        lights = self.session.folder.select(kind="light").table
+        in_time = lights[lights["file"].isin(ticked)].sort_values("time", kind="stable")["file"]
         self.run.value, self.comet.value = False, ""
-        self.light.value, self.last = ticked.iloc[0], ticked.iloc[-1]
+        self.light.value, self.last = in_time.iloc[0], in_time.iloc[-1]
         self.next_tap.show(f"Tap the comet in {self.light.value}, the first of the lights; turn the wheel to zoom.")
 
     def _tapped(self, x: float | None, y: float | None) -> None:
@@ -228,12 +227,11 @@ class LightsPart(JobPage):
 
     def _arguments(self) -> dict[str, Any]:
         self.session.check_lights()
-        sensor = self.session.sensor_file if self.session.sensor is not None else None
-        return {"folder": self.session.folder.root, "sensor": sensor, "scratch": self.session.results}
+        folder, sensor = self.session.folder.root, self.session.given_sensor
+        return {"folder": folder, "sensor": sensor, "scratch": self.session.results}
 
     def _command(self) -> list[str]:
-        command = ["workbench", "lights", str(self.session.folder.root)]
-        return command + (["--sensor", str(self.session.sensor_file)] if self.session.sensor is not None else [])
+        return ["workbench", "lights", str(self.session.folder.root), *self.session.sensor_option]
 
     def show_result(self, job: Job) -> None:
         """Show the table; what cannot be stacked has no tick, and the reason."""
@@ -271,8 +269,8 @@ class WatchPage(JobPage):
         )  # fmt: skip
 
     def _arguments(self) -> dict[str, Any]:
-        sensor = self.session.sensor_file if self.session.sensor is not None else None
-        return {"folder": self.session.folder.root, "out": self.session.live_folder, "sensor": sensor}
+        folder, sensor = self.session.folder.root, self.session.given_sensor
+        return {"folder": folder, "out": self.session.live_folder, "sensor": sensor}
 
     def _command(self) -> list[str]:
         return ["workbench", "watch", str(self.session.folder.root), "--out", str(self.session.live_folder)]

@@ -258,7 +258,7 @@ class StackPage(JobPage):
         return {
             "folder": self.session.folder.root,
             "out": self.session.stack_file,
-            "sensor": self.session.sensor_file if self.session.sensor is not None else None,
+            "sensor": self.session.given_sensor,
             "method": self.method.value,
             "transform": self.transform.value,
             "framing": self.framing.value,
@@ -271,8 +271,7 @@ class StackPage(JobPage):
 
     def _command(self) -> list[str]:
         command = ["workbench", "stack", str(self.session.folder.root), "--out", str(self.session.stack_file)]
-        if self.session.sensor is not None:
-            command += ["--sensor", str(self.session.sensor_file)]
+        command += self.session.sensor_option
         if self.method.value != "noise":
             command += ["--reject", self.method.value]
         if self.transform.value != "auto":

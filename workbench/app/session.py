@@ -169,6 +169,16 @@ class Session(param.Parameterized):
                 return None
         return None
 
+    @property
+    def given_sensor(self) -> Path | None:
+        """What later steps are given of the measured sensor: its file, None where there is none."""
+        return self.sensor_file if self.sensor is not None else None
+
+    @property
+    def sensor_option(self) -> list[str]:
+        """The same as words of a command."""
+        return ["--sensor", str(self.sensor_file)] if self.sensor is not None else []
+
     sensor_file = _result("sensor.json", "The measured sensor.")
     stack_file = _result("stack.fits", "The stack; those of several filters have the filter's name after this.")
     linear_file = _result("linear.fits", "The linear picture that was stretched.")

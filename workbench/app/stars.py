@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import xarray as xr
 from astropy.coordinates import SkyCoord
 
 from ..charts.stars import light_curve, light_curve_caption
+from ..core.settings import filter_in_file_name
 from ..core.values import shutter, unit_text, value_text
 from ..pipelines.light_curves import light_curve_text
 from ..pipelines.photometry import place_on_reference, star_at
@@ -83,7 +83,7 @@ class CurvePart(JobPage):
             self.missing = f"There is no light curve: the lights of this stack ({light}) are not in the folder."
             return
         only = stack.attrs.get("filter") or ()
-        of_filter = f"-{re.sub('[^A-Za-z0-9.+-]+', '-', only)}" if only else ""
+        of_filter = f"-{filter_in_file_name(only)}" if only else ""
         out = self.session.results / f"curve{of_filter}-{place[0]:.0f}-{place[1]:.0f}.csv"
         self.star = {"star": place, "out": out, "reference": light, "filter": only, "exclude": tuple(left_out)}
 
@@ -93,15 +93,14 @@ class CurvePart(JobPage):
         return bool(self.star)
 
     def _arguments(self) -> dict[str, Any]:
-        sensor = self.session.sensor_file if self.session.sensor is not None else None
-        return {"folder": self.session.folder.root, "sensor": sensor, **self.star}
+        return {"folder": self.session.folder.root, "sensor": self.session.given_sensor, **self.star}
 
     def _command(self) -> list[str]:
         x, y = self.star["star"]
         command = ["workbench", "lightcurve", str(self.session.folder.root), "--star", f"{x:.1f},{y:.1f}"]
         command += ["--out", str(self.star["out"]), "--reference", self.star["reference"]]
         command += ["--filter", self.star["filter"]] if self.star["filter"] else []
-        command += ["--sensor", str(self.session.sensor_file)] if self.session.sensor is not None else []
+        command += self.session.sensor_option
         return command + [word for name in self.star["exclude"] for word in ("--exclude", name)]
 
     def _below(self) -> str:

@@ -115,3 +115,14 @@ def filter_name(stated: str) -> str:
     plain = re.sub(r"[^a-z0-9]", "", stated.casefold().replace("α", "alpha").replace("β", "beta"))
     usual = (name for name, others in FILTERS.items() if plain in (name.casefold(), *others))
     return next(usual, " ".join(stated.split()).upper())
+
+
+def filter_in_file_name(name: str) -> str:
+    """Return the name of a filter as a part of a file's name.
+
+    Examples
+    --------
+    >>> filter_in_file_name("Ha"), filter_in_file_name("HA 3NM/2")
+    ('Ha', 'HA-3NM-2')
+    """
+    return re.sub("[^A-Za-z0-9.+-]+", "-", name)

@@ -113,9 +113,10 @@ def write_dng(path: str | Path, mosaic: np.ndarray, metadata: DngMetadata, *, co
     height, width = mosaic.shape
     if compressed and height % 2:
         raise WorkbenchError(f"a compressed DNG has an even number of rows; got {height}")
-    pixels: Any = np.ascontiguousarray(mosaic, dtype="<u2").data.cast("B")
+    plain = np.ascontiguousarray(mosaic, dtype="<u2")
+    pixels: Any = plain.data.cast("B")
     if compressed:
-        pixels = imagecodecs.ljpeg_encode(mosaic.reshape(height // 2, 2 * width), bitspersample=16)
+        pixels = imagecodecs.ljpeg_encode(plain.reshape(height // 2, 2 * width), bitspersample=16)
     top, left, bottom, right = area = metadata.active_area or (0, 0, height, width)
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         raise WorkbenchError(f"active_area {area} (top, left, bottom, right) does not lie within {height} x {width}")

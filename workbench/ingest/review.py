@@ -228,10 +228,8 @@ def follow_overscan(folder: Folder) -> Folder:
             continue
         file = group["file"].iloc[int(np.nanargmax(np.abs(shift)))]
         if not np.isfinite(levels).all() or (levels[:, 0] > 1.05 * levels[:, 2] + 5 * error).any() or _lit(levels):
-            problem, example = (
-                "BIASSEC is not an overscan (it sees light, or is brighter than the frame): not used",
-                file,
-            )
+            problem = "BIASSEC is not an overscan (it sees light, or is brighter than the frame): not used"
+            example = file
         else:
             table.loc[group.index, "shift"] = shift
             reach = f"{shift.min():+.3g} to {shift.max():+.3g} ADU, each ± {np.median(error):.2g}"

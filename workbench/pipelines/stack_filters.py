@@ -4,7 +4,6 @@ and where on the sky a stack is."""
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -22,7 +21,7 @@ from ..align.sky import NoSolutionError
 from ..core.errors import WorkbenchError
 from ..core.files import locked, remove_folder
 from ..core.fits_cards import finer_wcs, wcs_cards
-from ..core.settings import FILTERS
+from ..core.settings import FILTERS, filter_in_file_name
 from ..ingest.fits_header import BOTTOM_UP
 from ..ingest.metadata import PlainPixels
 from ..ingest.reader import read_header
@@ -98,7 +97,7 @@ def stack_files(lights: LightList, out: Path) -> dict[str, Path]:
         return {lights.filter: out}
     order = [name for name in FILTERS if name in names]
     order += sorted(set(names) - set(order))
-    return {name: out.with_name(f"{out.stem}_{re.sub('[^A-Za-z0-9.+-]+', '-', name)}{out.suffix}") for name in order}
+    return {name: out.with_name(f"{out.stem}_{filter_in_file_name(name)}{out.suffix}") for name in order}
 
 
 def comet_files(out: Path) -> tuple[Path, Path]:
