@@ -26,6 +26,7 @@ class Sampling(NamedTuple):
 
 
 SQUARE_PIXELS = Sampling()  # the frame itself
+_BUT_SIGN = 0x7FFFFFFF  # all bits of a float32 but its sign
 
 
 def half_green(mosaic: np.ndarray, cfa_pattern: str) -> np.ndarray:
@@ -67,6 +68,28 @@ def green_sampling(cfa_pattern: str) -> Sampling:
     return Sampling(2.0, 0.5, (1 / 3, 0.25 if cfa_pattern[0] == "G" else -0.25, 1 / 3))
 
 
+@kernel()
+def _middle(sample, count):
+    """Return the value that stands at count // 2 in the order of a sample of 64 float32 values, infinite from count on.
+
+    The bits of floats, as whole numbers, have the order of the floats.  Halving their range takes a quarter of the time
+    of a sort, whose branches no processor foresees.
+    """
+    keys = np.empty(64, np.int32)
+    bits = sample.view(np.int32)
+    for index in range(64):
+        keys[index] = bits[index] if bits[index] >= 0 else bits[index] ^ _BUT_SIGN
+    low, high = np.int64(keys.min()), np.int64(keys[:count].max())
+    while low < high:
+        centre = np.int32((low + high) >> 1)
+        below = np.int32(0)
+        for index in range(64):
+            below += np.int32(keys[index] <= centre)
+        low, high = (low, np.int64(centre)) if below > count // 2 else (np.int64(centre) + 1, high)
+    keys[0] = low if low >= 0 else low ^ _BUT_SIGN
+    return keys.view(np.float32)[0]
+
+
 @kernel(fastmath={"contract", "reassoc", "nsz"})
 def clipped_stats(values):
     """Return location and standard deviation of a run of float32 values, clipped at three sigma.
@@ -77,7 +100,7 @@ def clipped_stats(values):
     """
     size = values.size
     step = max(1, size // 63)
-    sample = np.empty(64, np.float32)
+    sample = np.full(64, np.inf, np.float32)
     count = 0
     for index in range(step // 2, size, step):
         value = values[index]
@@ -86,9 +109,8 @@ def clipped_stats(values):
             count += 1
     if count < 5:
         return np.nan, np.nan, 0
-    chosen = np.sort(sample[:count])
-    centre = np.float32(chosen[count // 2])
-    sigma = np.float32(MAD_TO_SIGMA) * np.sort(np.abs(chosen - centre))[count // 2] * np.float32(1.3)
+    centre = _middle(sample, count)
+    sigma = np.float32(MAD_TO_SIGMA) * _middle(np.abs(sample - centre), count) * np.float32(1.3)
     used = 0
     for _ in range(4):
         reach = np.float32(3.0) * sigma

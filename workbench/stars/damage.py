@@ -29,12 +29,14 @@ def _count_torn(signal, pace, low, high, far, torn):
         for left in range(0, width - STRETCH + 1, STRETCH):
             column = min(left * columns // width, columns - 1)
             limit, bottom, top = far[row, column], low[row, column], high[row, column]
-            jumps, known = 0, 0
-            for x in range(left, min(left + STRETCH, width - pace)):
-                value, step = signal[y, x], signal[y, x + pace] - signal[y, x]
-                known += 1 if step == step else 0
-                stuck = step == 0 and (value < bottom or value > top)
-                jumps += 1 if value < bottom or stuck or abs(step) > limit else 0
+            size = min(STRETCH, width - pace - left)
+            here, ahead = signal[y, left : left + size], signal[y, left + pace : left + pace + size]
+            jumps, known = np.int32(0), np.int32(0)
+            for x in range(size):  # without branches it takes a quarter of the time
+                value, step = here[x], ahead[x] - here[x]
+                stuck = (step == 0) & ((value < bottom) | (value > top))
+                known += np.int32(step == step)
+                jumps += np.int32((value < bottom) | stuck | (abs(step) > limit))
             if 2 * known > STRETCH and jumps > _MOST * known:
                 if torn[row, column, 0] == 0:
                     torn[row, column, 1] = y

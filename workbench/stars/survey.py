@@ -40,7 +40,32 @@ class FrameSurvey(NamedTuple):
     noise: np.ndarray
 
 
-@kernel(fastmath={"contract", "reassoc", "nsz"})
+@kernel()
+def _split(line, even, odd):
+    """Part the columns (x) of a line of a mosaic."""
+    for x in range(even.size):
+        even[x], odd[x] = line[2 * x], line[2 * x + 1]
+
+
+@kernel()
+def _mean_green(one, two, out):
+    """Average two lines of green (x); where one of the two is a defect the other stands for both."""
+    for x in range(out.size):
+        mean = np.float32(0.5) * (one[x] + two[x])
+        valid = one[x] if one[x] == one[x] else two[x]
+        out[x] = mean if mean == mean else valid
+
+
+@kernel()
+def _block(lines, left, wide, scratch):
+    """Copy the columns of a block from lines (y, x) into a run of values."""
+    for y in range(lines.shape[0]):
+        line = lines[y, left : left + wide]
+        for x in range(wide):
+            scratch[y * wide + x] = line[x]
+
+
+@kernel()
 def _survey(signal, cell, green, level, noise):
     """Set level and noise (channel, block row, block column) and the green plane (y, x) of a mosaic (y, x) [e-].
 
@@ -54,35 +79,20 @@ def _survey(signal, cell, green, level, noise):
     lines = np.empty((channels, BLOCK // step + 1, half), np.float32)
     scratch = np.empty((BLOCK // step) ** 2 * 4, np.float32)
     for row in range(rows):
-        top, bottom = row * height // rows // step * step, (row + 1) * height // rows // step * step
+        top, bottom = row * height // rows // step, (row + 1) * height // rows // step
         for y in range(top, bottom):
-            here = signal[y]
-            for j in range(step):
-                line = lines[cell[y % step, j] if channels > 1 else 0, (y - top) // step]
-                for x in range(half):
-                    line[x] = here[step * x + j]
-        count = (bottom - top) // step
+            if channels == 1:
+                lines[0, y - top] = green[y] = signal[y]
+                continue
+            for j in range(2):
+                _split(signal[2 * y + j], lines[cell[j, 0], y - top], lines[cell[j, 1], y - top])
+            _mean_green(lines[1, y - top], lines[2, y - top], green[y])
         for channel in range(channels):
             for column in range(columns):
                 left, right = column * width // columns // step, (column + 1) * width // columns // step
-                size = 0
-                for i in range(count):
-                    line = lines[channel, i]
-                    for x in range(left, right):
-                        scratch[size] = line[x]
-                        size += 1
+                size = (bottom - top) * (right - left)
+                _block(lines[channel, : bottom - top], left, right - left, scratch)
                 level[channel, row, column], noise[channel, row, column], _ = clipped_stats(scratch[:size])
-        for i in range(count):
-            out = green[top // step + i]
-            if channels == 1:
-                out[:] = lines[0, i]
-                continue
-            one, two = lines[1, i], lines[2, i]
-            for x in range(half):
-                out[x] = np.float32(0.5) * (one[x] + two[x])
-            for x in range(half):
-                if out[x] != out[x]:  # one of the two is a defect: the other stands for both
-                    out[x] = one[x] if one[x] == one[x] else two[x]
 
 
 @kernel()
