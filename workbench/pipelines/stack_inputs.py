@@ -26,6 +26,7 @@ from ..calibrate.planes import prepare_planes
 from ..core.cube import digest
 from ..core.errors import FrameReadError, WorkbenchError, said_of_all
 from ..core.kernels import is_compiled
+from ..core.parallel import frame_buffers
 from ..core.sensor_file import open_sensor
 from ..ingest.catalogue import open_folder
 from ..ingest.folder import Folder, of_filters, of_one_camera
@@ -326,12 +327,10 @@ def survey_lights(opened: OpenedFrames, ready: PreparedMasters, place: Place, cl
         spread(survey_light, jobs, client, _OF_A_SURVEY * math.prod(lights.shape)), desc="looking at lights",
         total=len(jobs), unit="frame", disable=not place.progress, leave=False,
     )  # fmt: skip
-    results: list[PlainPixels | None] = []
-    for name, (pixels, problem) in zip(lights.names, surveys, strict=True):
-        results.append(pixels)
-        if problem:
-            opened.set_aside.append((name, problem))
-    return results
+    with frame_buffers():
+        found = list(surveys)
+    opened.set_aside.extend((name, why) for name, (_, why) in zip(lights.names, found, strict=True) if why)
+    return [pixels for pixels, _ in found]
 
 
 def times_of(opened: OpenedFrames) -> np.ndarray:

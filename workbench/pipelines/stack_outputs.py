@@ -28,7 +28,7 @@ from ..calibrate.planes import calibrate_signal
 from ..core.cube import CFA_CHANNELS, COLOURS
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.files import aside, remove_folder
-from ..core.parallel import in_threads
+from ..core.parallel import frame_memory, in_threads
 from ..core.values import is_simulated
 from ..ingest.metadata import PlainPixels
 from ..ingest.reader import plain_pixels, read_frame
@@ -71,7 +71,7 @@ def survey_light(
             raw = pixels.read() if raw is None else raw
             _require_shape(path, raw.shape, shape)
             maps = open_planes(planes)
-            signal = np.empty(shape, np.float32)
+            signal = frame_memory(shape, np.float32)
             calibrate_signal(raw, maps, factor, signal)
             save_survey(work, number, survey_mosaic(signal, cfa_pattern, maps.saturation))
     except FrameReadError as problem:

@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
+from ..core.parallel import frame_memory
 from .background import SQUARE_PIXELS, Sampling, block_background, clipped_stats, subtract
 
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
@@ -103,7 +104,7 @@ def find_stars(
     background = levels if background is None else background
     noise = max(float(np.nanmedian(deviations)) if noise is None else float(noise), 1e-6)
     usual = np.nanmedian(background)
-    flat_sky = np.empty_like(plane)
+    flat_sky = frame_memory(plane.shape, np.float32)
     subtract(plane, np.where(np.isfinite(background), background, usual).astype(np.float32), flat_sky)
     found = _detect(flat_sky, noise, threshold)
     objects = found.objects[np.argsort(-found.objects["flux"], kind="stable")][:limit]
@@ -375,15 +376,13 @@ def photometry(plane, xs, ys, fwhm, noise, gain):
     inner, begin, end = _APERTURE * fwhm, _ANNULUS[0] * fwhm, _ANNULUS[1] * fwhm
     reach = int(np.ceil(end))
     ring = np.empty((2 * reach + 1) ** 2, np.float32)
-    for star in range(xs.size):
+    for star in np.flatnonzero((xs >= 0) & (xs < width) & (ys >= 0) & (ys < height)):
         x, y = xs[star], ys[star]
         x0, y0 = int(np.round(x)), int(np.round(y))
         light = area = 0.0
         count = 0
-        for j in range(y0 - reach, y0 + reach + 1):
-            for i in range(x0 - reach, x0 + reach + 1):
-                if j < 0 or i < 0 or j >= height or i >= width:
-                    continue
+        for j in range(max(0, y0 - reach), min(height, y0 + reach + 1)):
+            for i in range(max(0, x0 - reach), min(width, x0 + reach + 1)):
                 radius = np.sqrt((i - x) ** 2 + (j - y) ** 2)
                 weight = min(max(inner + 0.5 - radius, 0.0), 1.0)
                 light += weight * plane[j, i]

@@ -11,6 +11,7 @@ import xarray as xr
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
 from ..core.mosaic import channel_count, channel_index
+from ..core.parallel import frame_memory
 from ..core.scattered import green_plane_weights
 from .background import Sampling, clipped_stats, green_sampling, half_green
 from .damage import torn_blocks
@@ -130,7 +131,7 @@ def survey_mosaic(signal: np.ndarray, cfa_pattern: str, saturation: float = np.i
     cell = channel_index(cfa_pattern)
     mono = cell.size == 1
     step, channels = (1, 1) if mono else (2, channel_count(cell))
-    green = np.empty((height // step, width // step), np.float32)
+    green = frame_memory((height // step, width // step), np.float32)
     blocks = tuple(-(-size // BLOCK) for size in signal.shape)
     level, noise = (np.empty((channels, *blocks), np.float32) for _ in range(2))
     gain = 1.0 if mono else 2.0
