@@ -322,9 +322,9 @@ def _pair(transform: Transform, here: np.ndarray, there: np.ndarray, radius: flo
     x, y = transform.apply(here[:, 0], here[:, 1])
     expected = np.stack([x, y], 1)
     distance, nearest = cKDTree(there).query(expected, distance_upper_bound=radius)
-    _, back = cKDTree(expected).query(there)
     one = np.flatnonzero(np.isfinite(distance))
-    one = one[back[nearest[one]] == one]
+    _, back = cKDTree(expected).query(there[nearest[one]], distance_upper_bound=radius)
+    one = one[back == one]
     return one, nearest[one]
 
 

@@ -66,9 +66,17 @@ def _moving_places(registration: Registration, order: list[int]) -> list[np.ndar
     trees = [cKDTree(places) for places in every]
     moving = []
     for k, places in enumerate(every):
-        others = [tree.query(places)[0] < _NEAR for other, tree in enumerate(trees) if other != k and tree.n]
-        moving.append(places[np.sum(others, axis=0) < 2][:_MOST] if len(places) and others else places[:0])
+        shown = np.zeros(len(places), int)
+        for tree in trees[:k] + trees[k + 1 :]:
+            left = np.flatnonzero(shown < 2)  # most are stars, known after two frames
+            shown[left] += _shown(tree, places[left])
+        moving.append(places[shown < 2][:_MOST])
     return moving
+
+
+def _shown(tree: cKDTree, places: np.ndarray) -> np.ndarray:
+    """Whether a frame, by the tree of its detections, shows something near each place."""
+    return np.isfinite(tree.query(places, distance_upper_bound=_NEAR)[0])
 
 
 class _Track(NamedTuple):
@@ -92,7 +100,7 @@ def _line(places: list[np.ndarray], trees: list[Any], hours: np.ndarray, i: int,
     if not len(a):
         return None
     near = np.stack([
-        np.zeros(len(a), bool) if tree is None else tree.query(a + velocity * (hour - hours[i]))[0] < _NEAR
+        np.zeros(len(a), bool) if tree is None else _shown(tree, a + velocity * (hour - hours[i]))
         for tree, hour in zip(trees, hours, strict=True)
     ])  # fmt: skip
     top = int(np.argmax(near.sum(axis=0)))

@@ -174,38 +174,65 @@ def fit_transform(
     >>> round(transform.rotation, 6), round(transform.scale, 6)
     (90.0, 1.0)
     """
-    if kind not in KINDS:
-        raise WorkbenchError(f"transform kind {kind!r} is none of {', '.join(KINDS)}")
-    weight = np.broadcast_to(1.0 / np.asarray(error, float) ** 2, (len(reference),)) * (
-        1.0 if weights is None else weights
-    )
-    if 2 * np.count_nonzero(weight) < PARAMETERS[kind]:
-        raise WorkbenchError(
-            f"a transform of kind {kind!r} needs {PARAMETERS[kind] // 2} matched stars; "
-            f"there are {np.count_nonzero(weight)}"
-        )
-    centre = np.round(reference.mean(0))
-    size = max(float(np.abs(reference - centre).max()), 1.0)
-    u, v = ((reference - centre) / size).T
-    p, q = ((frame - centre) / size).T
-    if kind == "similarity":
-        one, zero = np.ones_like(u), np.zeros_like(u)
-        design = np.concatenate([np.stack([one, zero, u, -v], 1), np.stack([zero, one, v, u], 1)])
-        (a, d, c, s), covariance = _least_squares(design, np.concatenate([p, q]), np.tile(weight, 2))
-        coefficients = np.array([[a, c, -s], [d, s, c]])
-        rows = design[: len(u)]
-        place = np.einsum("ij,jk,ik->i", rows, covariance, rows)
-    else:
-        terms = _TERMS["affine" if kind == "homography" else kind]
-        design = np.stack([u**i * v**j for i, j in terms], 1)
-        here = (u, v) if kind == "shift" else (0.0, 0.0)
-        solution, covariance = _least_squares(design, np.stack([p - here[0], q - here[1]], 1), weight)
-        coefficients = solution.T
-        place = np.einsum("ij,jk,ik->i", design, covariance, design)
-    if kind == "homography":
-        coefficients = _homography(coefficients, u, v, p, q, weight)
-    centre = (float(centre[0]), float(centre[1]))
-    return Transform(kind, coefficients, centre, size), np.sqrt(np.maximum(place, 0.0))
+    system = _System.of(reference, frame, kind)
+    weight = np.broadcast_to(1.0 / np.asarray(error, float) ** 2, (len(reference),))
+    transform, covariance = system.solve(weight if weights is None else weight * weights)
+    return transform, system.place_error(covariance)
+
+
+class _System(NamedTuple):
+    """Matched positions u, v → p, q, centred and scaled, and a model's linear equations, to be solved by any weights.
+
+    `design` (equation, parameter) times the parameters gives `values`; a homography's are those of its affine part.
+    """
+
+    kind: str
+    centre: tuple[float, float]
+    size: float
+    places: tuple[np.ndarray, ...]
+    design: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, reference: np.ndarray, frame: np.ndarray, kind: str) -> _System:
+        """Return the equations of one of `KINDS` for positions (star, 2)."""
+        if kind not in KINDS:
+            raise WorkbenchError(f"transform kind {kind!r} is none of {', '.join(KINDS)}")
+        centre = np.round(reference.mean(0))
+        size = max(float(np.abs(reference - centre).max()), 1.0)
+        u, v = ((reference - centre) / size).T
+        p, q = ((frame - centre) / size).T
+        if kind == "similarity":
+            one, zero = np.ones_like(u), np.zeros_like(u)
+            design = np.concatenate([np.stack([one, zero, u, -v], 1), np.stack([zero, one, v, u], 1)])
+            values = np.concatenate([p, q])
+        else:
+            terms = _TERMS["affine" if kind == "homography" else kind]
+            design = np.stack([u**i * v**j for i, j in terms], 1)
+            values = np.stack([p - u, q - v] if kind == "shift" else [p, q], 1)
+        return cls(kind, (float(centre[0]), float(centre[1])), size, (u, v, p, q), design, values)
+
+    def solve(self, weight: np.ndarray) -> tuple[Transform, np.ndarray]:
+        """Return the transform that fits best by the stars' weights, and the covariance of the parameters."""
+        if 2 * np.count_nonzero(weight) < PARAMETERS[self.kind]:
+            raise WorkbenchError(
+                f"a transform of kind {self.kind!r} needs {PARAMETERS[self.kind] // 2} matched stars; "
+                f"there are {np.count_nonzero(weight)}"
+            )
+        if self.kind == "similarity":
+            (a, d, c, s), covariance = least_squares(self.design, self.values, np.tile(weight, 2))
+            coefficients = np.array([[a, c, -s], [d, s, c]])
+        else:
+            solution, covariance = least_squares(self.design, self.values, weight)
+            coefficients = solution.T
+        if self.kind == "homography":
+            coefficients = _homography(coefficients, *self.places, weight)
+        return Transform(self.kind, coefficients, self.centre, self.size), covariance
+
+    def place_error(self, covariance: np.ndarray) -> np.ndarray:
+        """Return the standard error of the place to which the transform leads each position, in pixels of the frame."""
+        rows = self.design[: len(self.places[0])]
+        return np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", rows, covariance, rows), 0.0))
 
 
 def compose(first: Transform, second: Transform, shape: tuple[int, int]) -> Transform:
@@ -243,13 +270,15 @@ def overlap(transform: Transform, shape: tuple[int, ...]) -> float:
     return float(((u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5)).mean())
 
 
-def _least_squares(design: np.ndarray, values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def least_squares(design: np.ndarray, values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Solve the weighted system; the covariance is in units of the values' errors squared.
 
     By the normal equations: positions scaled to ±1 keep them well conditioned up to third order.
     """
     weighted = design * weight[:, None]
-    inverse = np.linalg.pinv(design.T @ weighted, hermitian=True)
+    squares, axes = np.linalg.eigh(design.T @ weighted)
+    known = axes[:, squares > 1e-15 * squares[-1]]
+    inverse = (known / squares[-known.shape[1] :]) @ known.T
     return inverse @ (weighted.T @ values), inverse
 
 
@@ -263,7 +292,7 @@ def _homography(affine, u, v, p, q, weight) -> np.ndarray:
         zero, one = np.zeros_like(u), 1.0 / below
         top = np.stack([one, u / below, v / below, zero, zero, zero, -at_p * u / below, -at_p * v / below], 1)
         low = np.stack([zero, zero, zero, one, u / below, v / below, -at_q * u / below, -at_q * v / below], 1)
-        step, _ = _least_squares(np.concatenate([top, low]), np.concatenate([p - at_p, q - at_q]), np.tile(weight, 2))
+        step, _ = least_squares(np.concatenate([top, low]), np.concatenate([p - at_p, q - at_q]), np.tile(weight, 2))
         matrix = matrix + np.array([[*step[:3]], [*step[3:6]], [step[6], step[7], 0.0]])
         if np.abs(step).max() < 1e-12:
             break
@@ -310,10 +339,10 @@ class _RobustFit(NamedTuple):
 
 
 def _fit_one(reference, frame, error, kind) -> _RobustFit:
-    weights = np.ones(len(reference))
+    system, weights, trust = _System.of(reference, frame, kind), np.ones(len(reference)), 1.0 / error**2
     scatter = 1.0
     for _ in range(30):
-        transform, place = fit_transform(reference, frame, error, kind=kind, weights=weights)
+        transform, covariance = system.solve(trust * weights)
         x, y = transform.apply(reference[:, 0], reference[:, 1])
         dx, dy = frame[:, 0] - x, frame[:, 1] - y
         distance = np.hypot(dx, dy) / error
@@ -326,7 +355,8 @@ def _fit_one(reference, frame, error, kind) -> _RobustFit:
         weights = new
         if change < 1e-4:
             break
-    return _RobustFit(transform, dx, dy, place * max(scatter, 1.0), weights > 0, scatter)
+    place = system.place_error(covariance) * max(scatter, 1.0)
+    return _RobustFit(transform, dx, dy, place, weights > 0, scatter)
 
 
 def _with_residuals(fit: _RobustFit, reference: np.ndarray, error: np.ndarray) -> tuple[Transform, xr.Dataset]:

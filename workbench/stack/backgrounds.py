@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from ..align.transform import Transform
+from ..align.transform import Transform, least_squares
 from ..core.statistics import mad_std
 from ..stars.survey import BLOCK as SURVEY_BLOCK
 from ..stars.survey import FrameSurvey
@@ -251,17 +251,15 @@ def _block_chi(left: np.ndarray, sigma: np.ndarray) -> float:
 
 def _surface(design: np.ndarray, values: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, float]:
     """Fit a surface with Tukey's biweight; returns its coefficients and the robust rms that it leaves."""
-    weight = good.astype(float)
-    values = np.where(good, values, 0.0)
-    coefficients, spread = np.zeros(design.shape[1]), 0.0
+    design, values = design[good], values[good]
+    weight, spread = np.ones(len(values)), 0.0
     for _ in range(15):
-        root = np.sqrt(weight)
-        coefficients, *_ = np.linalg.lstsq(design * root[:, None], values * root, rcond=None)
+        coefficients, _ = least_squares(design, values, weight)
         residual = values - design @ coefficients
-        spread = float(mad_std(residual[good], centre=0))
+        spread = float(mad_std(residual, centre=0))
         if spread <= 1e-9:
             break
-        new = np.where(good, np.maximum(1 - (residual / (5 * spread)) ** 2, 0) ** 2, 0.0)
+        new = np.maximum(1 - (residual / (5 * spread)) ** 2, 0) ** 2
         if np.count_nonzero(new) <= design.shape[1] or np.abs(new - weight).max() < 1e-3:
             break
         weight = new

@@ -84,7 +84,7 @@ def common_companion(stars: xr.Dataset) -> Companion | None:
     flip = np.where((offset[:, 0] < 0) | ((offset[:, 0] == 0) & (offset[:, 1] < 0)), -1.0, 1.0)  # one half of the plane
     offset *= flip[:, None]
     tree = cKDTree(offset)
-    votes = tree.query_ball_point(offset, _RADIUS, return_length=True)
+    votes = np.bincount(tree.query_pairs(_RADIUS, output_type="ndarray").ravel(), minlength=len(offset))
     middle = np.median(offset[tree.query_ball_point(offset[int(votes.argmax())], _RADIUS)], axis=0)
     near = np.flatnonzero(np.hypot(*(offset - middle).T) < _RADIUS)
     ratios = flip[near] * (light[pairs[near, 1]] - light[pairs[near, 0]])
