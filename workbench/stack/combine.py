@@ -11,9 +11,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..core.kernels import kernel
-from ..core.statistics import MAD_TO_SIGMA
-from .normalise import fill_noise
-from .reject import MEAN, MEDIAN, NOISE, PixelPlanes, RejectionRule, count_rejected, empty_planes, sort_columns
+from .normalise import blocks_of, fill_noise
+from .reject import (
+    MANY,
+    MEAN,
+    MEDIAN,
+    NOISE,
+    PixelPlanes,
+    RejectionRule,
+    any_flag,
+    count_rejected,
+    empty_planes,
+    own_scatter,
+    sort_columns,
+)
 from .tile import Maps, Scratch, TileFrames, column_order, resample_frame
 from .window import BLOCK, Tile
 
@@ -25,7 +36,6 @@ GROW = 3  # pixels around a strong outlier in which the same frame is tested mor
 STRONG = 6.0  # an outlier is strong beyond this many sigma ...
 STRICT = 2.0  # ... and its surroundings keep only what lies within this many
 LOCAL_RANGE = 0.2  # of the median's range over 3 x 3 pixels counts as one sigma
-MANY = 8  # from so many samples on a pixel's own scatter counts
 LOW, HIGH, STRONG_BIT, MISSING = 1, 2, 4, 8  # flags of a sample
 OUT = LOW | HIGH | MISSING
 _NAN = np.float32(np.nan)
@@ -71,45 +81,15 @@ def _local_range(median, spread, split):
 
 
 @kernel()
-def _own_scatter(buffer, number, median, floor, complete):
-    """Set `floor` (x) to (1.4826 MAD)² of each pixel's own samples, from eight on.
-
-    `buffer` (frame, x) is sorted: the MAD is the smallest window about the median that holds half of the samples.
-    """
-    frames, width = buffer.shape
-    if complete:
-        held = (frames + 1) // 2
-        floor[:] = np.inf
-        for k in range(frames - held + 1):
-            one, two = buffer[k], buffer[k + held - 1]
-            for i in range(width):
-                down, up = median[i] - one[i], two[i] - median[i]
-                wider = down if down > up else up
-                floor[i] = wider if wider < floor[i] else floor[i]
-    else:
-        for i in range(width):
-            n = number[i]
-            if n < MANY:
-                continue
-            held = (n + 1) // 2
-            best = np.float32(np.inf)
-            for k in range(n - held + 1):
-                best = min(best, max(median[i] - buffer[k, i], buffer[k + held - 1, i] - median[i]))
-            floor[i] = best
-    for i in range(width):
-        floor[i] = (np.float32(MAD_TO_SIGMA) * floor[i]) ** 2
-
-
-@kernel()
 def _sort_row(c, v, samples, network, buffer, number):
     """Sort the samples of row v into `buffer` (frame, x), missing ones last; return whether none is missing."""
     frames, width = samples.shape[0], samples.shape[3]
     number[:] = 0
     for f in range(frames):
-        row, into = samples[f, c, v], buffer[f]
         for i in range(width):
-            good = row[i] == row[i]
-            into[i] = row[i] if good else np.float32(np.inf)
+            value = samples[f, c, v, i]
+            good = value == value
+            buffer[f, i] = value if good else np.float32(np.inf)
             number[i] += np.int32(1) if good else np.int32(0)
     sort_columns(buffer, network, width)
     complete = True
@@ -150,7 +130,7 @@ def find_medians(c: int, samples: np.ndarray, rule: RejectionRule, planes: Pixel
         if rule.method == NOISE:
             floor[:] = 0.0
             if frames >= MANY:
-                _own_scatter(buffer, number, median, floor, complete)
+                own_scatter(buffer, number, median, floor, complete)
         elif rule.method < MEAN:
             _find_limits(buffer, number, rule, column, floor, planes.ceiling[v])
     if rule.method == NOISE:
@@ -164,25 +144,26 @@ def sample_variance(a: Any, b: Any, light: Any) -> Any:
 
 
 @kernel()
-def _flag_by_noise(row, square, a, b, planes, v, rule, out):
-    """Flag the samples (x) of row v that lie beyond the noise model; return whether any is strong."""
-    found = np.int32(0)
+def _flag_by_noise(f, c, samples, squares, rule, planes):
+    """Flag the samples of one channel of frame f that lie beyond the noise model."""
     low2, high2 = np.float32(rule.low * rule.low), np.float32(rule.high * rule.high)
     strong2 = np.float32(STRONG * STRONG)
-    median, floor, extra = planes.median[v], planes.floor[v], planes.spread[v]
-    for i in range(row.size):
-        light = median[i] if median[i] > 0 else np.float32(0)
-        model = sample_variance(a[i], b[i], light) * square[i] + extra[i]
-        model = floor[i] if floor[i] > model else model
-        difference = row[i] - median[i]
-        d2 = difference * difference
-        flag = np.uint8(0)
-        flag = np.uint8(LOW) if d2 > low2 * model and difference < 0 else flag
-        flag = np.uint8(HIGH) if d2 > high2 * model and difference > 0 else flag
-        flag |= np.uint8(STRONG_BIT) if d2 > strong2 * model else np.uint8(0)
-        out[i] = flag if row[i] == row[i] else np.uint8(MISSING)
-        found |= np.int32(out[i] & STRONG_BIT)
-    return found
+    last = planes.a.shape[1] - 1
+    for v in range(samples.shape[2]):  # whole arrays: a slice a row would take as long as the row
+        own = min(v, last)
+        for i in range(samples.shape[3]):
+            middle, value = planes.median[v, i], samples[f, c, v, i]
+            light = middle if middle > 0 else np.float32(0)
+            model = sample_variance(planes.a[f, own, i], planes.b[f, own, i], light) * squares[f, c, v, i]
+            model += planes.spread[v, i]
+            model = planes.floor[v, i] if planes.floor[v, i] > model else model
+            difference = value - middle
+            d2 = difference * difference
+            limit = low2 if difference < 0 else high2
+            side = np.int32(LOW) if difference < 0 else np.int32(HIGH)
+            flag = side if d2 > limit * model else np.int32(0)
+            flag |= np.int32(STRONG_BIT) if d2 > strong2 * model else np.int32(0)
+            planes.flags[f, v, i] = np.uint8(flag if value == value else np.int32(MISSING))
 
 
 @kernel()
@@ -197,16 +178,16 @@ def flag_samples(
 ) -> None:
     """Test every sample of one channel of (frame, channel, y, x) against the median of its pixel."""
     frames, _, height, width = samples.shape
-    last = planes.a.shape[1] - 1
     for f in range(frames):
-        strong = 0
+        if rule.method == NOISE:
+            _flag_by_noise(f, c, samples, squares, rule, planes)
+            if grow and any_flag(planes.flags[f].ravel()) & STRONG_BIT:
+                _grow(f, samples[f, c], squares[f, c], planes, order)
+            continue
         for v in range(height):
             row, out = samples[f, c, v], planes.flags[f, v]
             floor, ceiling = planes.floor[v], planes.ceiling[v]
-            if rule.method == NOISE:
-                a, b = planes.a[f, min(v, last)], planes.b[f, min(v, last)]
-                strong |= _flag_by_noise(row, squares[f, c, v], a, b, planes, v, rule, out)
-            elif rule.method < MEAN:
+            if rule.method < MEAN:
                 for i in range(width):
                     flag = np.uint8(LOW) if row[i] < floor[i] else np.uint8(0)
                     flag = np.uint8(HIGH) if row[i] > ceiling[i] else flag
@@ -214,8 +195,6 @@ def flag_samples(
             else:
                 for i in range(width):
                     out[i] = np.uint8(0) if row[i] == row[i] else np.uint8(MISSING)
-        if strong and grow:
-            _grow(f, samples[f, c], squares[f, c], planes, order)
 
 
 @kernel()
@@ -229,6 +208,8 @@ def _grow(f, samples, squares, planes, order):
     strict2 = np.float32(STRICT * STRICT)
     last = planes.a.shape[1] - 1
     for v in range(height):
+        if not any_flag(flags[v]) & STRONG_BIT:
+            continue
         for i in range(width):
             if not flags[v, i] & STRONG_BIT or flags[v, i] & MISSING:
                 continue
@@ -261,18 +242,18 @@ def _count_saturated(c, tile, scratch, order, out):
                     out.saturated[c, tile.row + v, tile.column + u] += 1
 
 
-@kernel()
-def _sum_chi(samples, squares, planes, place, mean, light):
-    """Return the sum of (sample - mean)² over the model's variance of what is kept of a pixel; `place` (c, v, i)."""
-    c, v, i = place
+@kernel(error_model="numpy")
+def _sum_chi(c, v, samples, planes, mean, scatter):
+    """Sum (sample - mean)² over the model's variance of what is kept of row v into `scatter` (x)."""
     own = min(v, planes.a.shape[1] - 1)
-    scatter = 0.0
-    for f in range(samples.shape[0]):
-        if planes.flags[f, v, i] & OUT:
-            continue
-        model = sample_variance(planes.a[f, own, i], planes.b[f, own, i], light) * squares[f, c, v, i]
-        scatter += (samples[f, c, v, i] - mean) ** 2 / model
-    return scatter
+    scatter[:] = 0.0
+    for f in range(samples.values.shape[0]):
+        for i in range(mean.size):
+            light = planes.median[v, i] if planes.median[v, i] > 0 else np.float32(0)
+            model = sample_variance(planes.a[f, own, i], planes.b[f, own, i], light) * samples.squares[f, c, v, i]
+            difference = samples.values[f, c, v, i] - mean[i]
+            good = np.int32(planes.flags[f, v, i]) & np.int32(OUT) == 0
+            scatter[i] += float(difference * difference / model) if good else 0.0
 
 
 class Sums(NamedTuple):
@@ -298,19 +279,51 @@ def _sum_row(c, v, samples, weights, planes, sums):
     kept[:] = 0
     lows[:] = 0
     highs[:] = 0
+    own, whole = min(v, planes.a.shape[1] - 1), np.int32(0)
     for f in range(frames):
-        w = np.float32(weights[f, c])
-        own = min(v, planes.a.shape[1] - 1)
-        a, b, row, flag = planes.a[f, own], planes.b[f, own], samples[f, c, v], planes.flags[f, v]
+        w, found = np.float32(weights[f, c]), np.uint8(0)
         for i in range(width):
-            good = (flag[i] & OUT) == 0
+            found |= planes.flags[f, v, i]
+        if found & OUT == 0:  # most rows: no sample is left out
+            whole += np.int32(1)
+            for i in range(width):
+                light = medians[i] if medians[i] > 0 else np.float32(0)
+                total[i] += w * samples[f, c, v, i]
+                weight_sum[i] += w
+                noise_sum[i] += w * w * sample_variance(planes.a[f, own, i], planes.b[f, own, i], light)
+            continue
+        for i in range(width):
+            bits = np.int32(planes.flags[f, v, i])
+            good = bits & np.int32(OUT) == 0
             light = medians[i] if medians[i] > 0 else np.float32(0)
-            total[i] += w * row[i] if good else np.float32(0)
+            variance = sample_variance(planes.a[f, own, i], planes.b[f, own, i], light)
+            total[i] += w * samples[f, c, v, i] if good else np.float32(0)
             weight_sum[i] += w if good else np.float32(0)
-            noise_sum[i] += w * w * sample_variance(a[i], b[i], light) if good else np.float32(0)
+            noise_sum[i] += w * w * variance if good else np.float32(0)
             kept[i] += np.int32(1) if good else np.int32(0)
-            lows[i] += np.int32(flag[i] & LOW)
-            highs[i] += np.int32((flag[i] >> 1) & 1)
+            lows[i] += bits & np.int32(LOW)
+            highs[i] += (bits >> np.int32(1)) & np.int32(1)
+    for i in range(width):
+        kept[i] += whole
+
+
+@kernel(error_model="numpy")
+def _average_row(c, v, sums, noise, rule, planes, block):
+    """Turn the sums of row v of one channel into the mean and its variance, in place; NaN where nothing is left."""
+    mean, weight, variance, kept = sums.total, sums.weight, sums.noise, sums.kept
+    own, by_light, white = noise.shared[c, :, 0], noise.shared[c, :, 1], noise.white[c]
+    median = planes.median[v]
+    for i in range(block.size):
+        mean[i] = mean[i] / weight[i] if kept[i] else _NAN
+        variance[i] = variance[i] / (weight[i] * weight[i]) if kept[i] else _NAN
+    if rule.method == MEDIAN:
+        for i in range(block.size):
+            mean[i] = median[i] if kept[i] else _NAN
+            # Of normal samples the median's variance is pi/2 of the mean's, for three 1.35 of it.
+            variance[i] *= np.float32(1.0 + 0.5708 * (1.0 - 1.0 / max(kept[i], 1)) ** 1.2)
+    for i in range(block.size):
+        light = median[i] if median[i] > 0 else np.float32(0)
+        variance[i] = white * (variance[i] + (own[block[i]] + by_light[block[i]] * light * light))
 
 
 @kernel()
@@ -321,39 +334,34 @@ def _average(c, samples, noise, rule, planes, tile, order, out):
         np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32),
         np.empty(width, np.int32), np.empty(width, np.int32), np.empty(width, np.int32),
     )  # fmt: skip
-    last = noise.alpha.shape[2] - 1
+    block = blocks_of(order, tile, noise)
+    columns, scatter = order - tile.rim_left, np.empty(width)
     for y in range(tile.rows):
-        v = tile.rim_top + y
+        v, row = tile.rim_top + y, tile.row + y
         _sum_row(c, v, samples.values, samples.weights, planes, sums)
+        _average_row(c, v, sums, noise, rule, planes, block)
         for i in range(width):
-            u = order[i] - tile.rim_left
-            if u < 0 or u >= tile.columns:
+            if columns[i] < 0 or columns[i] >= tile.columns:
                 continue
-            row, x, n = tile.row + y, tile.column + u, sums.kept[i]
-            out.coverage[c, row, x] = n
+            x = tile.column + columns[i]
+            out.signal[c, row, x], out.variance[c, row, x] = sums.total[i], sums.noise[i]
+            out.coverage[c, row, x] = sums.kept[i]
             out.rejected_low[c, row, x], out.rejected_high[c, row, x] = sums.low[i], sums.high[i]
-            if n == 0:
-                out.signal[c, row, x], out.variance[c, row, x] = _NAN, _NAN
+        # A sample of the pixels is enough for the chi-square, where stars leave the median level: elsewhere their
+        # flanks would be taken for noise.
+        if y % 8 != 4:
+            continue
+        _sum_chi(c, v, samples, planes, sums.total, scatter)
+        for i in range(width):
+            n = sums.kept[i]
+            if columns[i] < 0 or columns[i] >= tile.columns or n < 2:
                 continue
-            mean = sums.total[i] / sums.weight[i]
-            variance = sums.noise[i] / (sums.weight[i] * sums.weight[i])
-            if rule.method == MEDIAN:
-                mean = planes.median[v, i]
-                # Of normal samples the median's variance is pi/2 of the mean's, for three 1.35 of it.
-                variance *= np.float32(1.0 + 0.5708 * (1.0 - 1.0 / n) ** 1.2)
-            block = min((u + tile.phase) // BLOCK, last)
             light = max(planes.median[v, i], np.float32(0))
-            shared = noise.shared[c, block, 0] + noise.shared[c, block, 1] * light * light
-            out.signal[c, row, x] = mean
-            out.variance[c, row, x] = noise.white[c] * (variance + shared)
-            # A sample of the pixels is enough for the chi-square, where stars leave the median level: elsewhere their
-            # flanks would be taken for noise.
-            if y % 8 == 4 and n > 1:
-                flat = sample_variance(planes.a[0, 0, i], planes.b[0, 0, i], light) > 4 * planes.spread[v, i]
-                if flat or rule.method != NOISE:
-                    scatter = _sum_chi(samples.values, samples.squares, planes, (c, v, i), mean, light)
-                    out.chi[0, c, row // BLOCK, x // BLOCK] += scatter
-                    out.chi[1, c, row // BLOCK, x // BLOCK] += n - 1
+            flat = sample_variance(planes.a[0, 0, i], planes.b[0, 0, i], light) > 4 * planes.spread[v, i]
+            if flat or rule.method != NOISE:
+                x = tile.column + columns[i]
+                out.chi[0, c, row // BLOCK, x // BLOCK] += scatter[i]
+                out.chi[1, c, row // BLOCK, x // BLOCK] += n - 1
 
 
 @kernel()

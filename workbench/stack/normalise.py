@@ -56,17 +56,26 @@ class Noise(NamedTuple):
 
 
 @kernel()
+def blocks_of(order: np.ndarray, tile: Tile, noise: Noise) -> np.ndarray:
+    """Return which block of the `Noise` each place along a row of a tile belongs to."""
+    block = np.empty(tile.width, np.int64)
+    for i in range(tile.width):
+        block[i] = min(max(order[i] - tile.rim_left + tile.phase, 0) // BLOCK, noise.alpha.shape[2] - 1)
+    return block
+
+
+@kernel()
 def fill_noise(c: int, noise: Noise, tile: Tile, order: np.ndarray, planes: PixelPlanes) -> None:
     """Set the `planes`' parameters a and b (frame, 1 or y, x) of one channel of a tile.
 
     Where light l [e-] was subtracted a sample's variance is (a m + b + a l)(1 - s): the light has left its photon
     noise, and the share s of the sample's own noise went with it.
     """
-    last = noise.alpha.shape[2] - 1
+    block = blocks_of(order, tile, noise)
     for f in range(planes.a.shape[0]):
-        for i in range(tile.width):
-            block = min(max(order[i] - tile.rim_left + tile.phase, 0) // BLOCK, last)
-            planes.a[f, :, i], planes.b[f, :, i] = noise.alpha[f, c, block], noise.beta[f, c, block]
+        for v in range(planes.a.shape[1]):
+            for i in range(tile.width):
+                planes.a[f, v, i], planes.b[f, v, i] = noise.alpha[f, c, block[i]], noise.beta[f, c, block[i]]
         if noise.taken.size:
             _add_taken(f, c, noise, tile, order, planes)
 

@@ -11,7 +11,7 @@ Every method here ends in two numbers: how many of the lowest and of the highest
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit
@@ -20,6 +20,7 @@ from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
 from ..core.statistics import MAD_TO_SIGMA
 
+MANY = 8  # from so many samples on a pixel's own scatter counts
 METHODS = ("noise", "sigma", "winsorized", "linear-fit", "esd", "mad", "percentile", "mean", "median")
 NOISE, SIGMA, WINSORIZED, LINEAR, ESD, MAD, PERCENTILE, MEAN, MEDIAN = range(len(METHODS))
 DEFAULTS = {
@@ -334,9 +335,47 @@ def empty_planes(frames: int, shape: tuple[int, int], rows: int) -> PixelPlanes:
 def sort_columns(buffer: np.ndarray, network: np.ndarray, width: int) -> None:
     """Sort each column of `buffer` (frame, x) by exchanging the pairs of a network."""
     for pair in range(network.shape[0]):
-        a, b = buffer[network[pair, 0]], buffer[network[pair, 1]]
+        a, b = network[pair, 0], network[pair, 1]
+        for i in range(width):  # rows by their index: a slice a pair would take as long as the row
+            one, two = buffer[a, i], buffer[b, i]
+            buffer[a, i] = one if one < two else two
+            buffer[b, i] = two if one < two else one
+
+
+@kernel()
+def own_scatter(buffer: np.ndarray, number: np.ndarray, median: np.ndarray, floor: np.ndarray, complete: bool) -> None:
+    """Set `floor` (x) to (1.4826 MAD)² of each pixel's own samples, from eight on.
+
+    `buffer` (frame, x) is sorted: the MAD is the smallest window about the median that holds half of the samples.
+    """
+    frames, width = buffer.shape
+    if complete:
+        held = (frames + 1) // 2
+        floor[:] = np.inf
+        for k in range(frames - held + 1):
+            one, two = buffer[k], buffer[k + held - 1]
+            for i in range(width):
+                down, up = median[i] - one[i], two[i] - median[i]
+                wider = down if down > up else up
+                floor[i] = wider if wider < floor[i] else floor[i]
+    else:
         for i in range(width):
-            low = a[i] if a[i] < b[i] else b[i]
-            high = b[i] if a[i] < b[i] else a[i]
-            a[i] = low
-            b[i] = high
+            n = number[i]
+            if n < MANY:
+                continue
+            held = (n + 1) // 2
+            best = np.float32(np.inf)
+            for k in range(n - held + 1):
+                best = min(best, max(median[i] - buffer[k, i], buffer[k + held - 1, i] - median[i]))
+            floor[i] = best
+    for i in range(width):
+        floor[i] = (np.float32(MAD_TO_SIGMA) * floor[i]) ** 2
+
+
+@kernel()
+def any_flag(flags: np.ndarray) -> Any:
+    """Return the bits that any of the flags has."""
+    found = np.uint8(0)
+    for i in range(flags.size):
+        found |= flags[i]
+    return found

@@ -174,7 +174,7 @@ def fill_window(frame: Frame, window: Window, out: np.ndarray, marks: np.ndarray
     height, width = frame.scale.shape
     columns = 2 * window.half
     line = np.empty(columns, np.float32)
-    holes, saturated = 0, 0
+    holes, saturated = np.zeros(window.rows, np.bool_), 0
     for row in range(window.rows):
         if _read_row(frame, window, row, line):
             for x in range(columns):
@@ -190,10 +190,8 @@ def fill_window(frame: Frame, window: Window, out: np.ndarray, marks: np.ndarray
                 odd[x] = line[2 * x + 1]
         else:
             into[:] = line
-        holes += _has_nan(line)
-    if holes:
-        saturated = _fill_holes(frame, window, out, marks, saturated)
-    return saturated
+        holes[row] = _has_nan(line)
+    return _fill_holes(frame, window, holes, out, marks, saturated)
 
 
 @kernel(fastmath=FAST)
@@ -205,23 +203,25 @@ def _has_nan(line):
 
 
 @kernel()
-def _fill_holes(frame, window, out, marks, saturated):
-    """Fill the missing pixels of a window from the frame; return the number of marks."""
+def _fill_holes(frame, window, holes, out, marks, saturated):
+    """Fill the missing pixels of a window's rows that have `holes` from the frame; return the number of marks."""
     height, width = frame.scale.shape
     columns = 2 * window.half
     around, weight = np.empty((2 * REACH + 1, 2 * REACH + 1)), np.empty((2 * REACH + 1, 2 * REACH + 1))
-    for index in range(window.rows * columns):
-        if out[index] - out[index] == 0:
-            continue
-        row, x = index // columns, index % columns
-        if window.split:
-            x = 2 * x if x < window.half else 2 * (x - window.half) + 1
-        y, i = _source(window.turn, window.top + row, window.left + x, height, width)
-        full = _gather(frame, y, i, around, weight)
-        out[index] = weighted_mean(around, weight) if full >= 0 else np.nan
-        if full > 0 and frame.mask.size == 1 and saturated < marks.shape[0]:
-            marks[saturated, 0], marks[saturated, 1] = row, x
-            saturated += 1
+    for row in range(window.rows):
+        for column in range(columns if holes[row] else 0):
+            index = row * columns + column
+            if out[index] - out[index] == 0:
+                continue
+            x = column
+            if window.split:
+                x = 2 * x if x < window.half else 2 * (x - window.half) + 1
+            y, i = _source(window.turn, window.top + row, window.left + x, height, width)
+            full = _gather(frame, y, i, around, weight)
+            out[index] = weighted_mean(around, weight) if full >= 0 else np.nan
+            if full > 0 and frame.mask.size == 1 and saturated < marks.shape[0]:
+                marks[saturated, 0], marks[saturated, 1] = row, x
+                saturated += 1
     return saturated
 
 
