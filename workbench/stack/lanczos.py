@@ -202,8 +202,7 @@ def run_square(src: np.ndarray, first: int, stride: int, run: Run, way: tuple[fl
 
     `way` holds the fractions along x and y as quadratics in m.
     """
-    r0 = np.uintp(first)
-    step = np.uintp(stride)
+    r0, step = np.uintp(first), np.uintp(stride)
     r1 = r0 + step
     r2 = r1 + step
     r3 = r2 + step
