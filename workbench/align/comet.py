@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from astropy.wcs import WCS
-from scipy.interpolate import make_interp_spline
+import scipy
 
 from ..core.errors import WorkbenchError
 from .hints import degrees
 from .moving import find_moving
 from .registration import Registration
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 _ADVICE = "give two positions (--comet X,Y@LIGHT twice), --comet auto, or an ephemeris, --comet FILE.csv"
 _COLUMNS = ("time", "ra", "dec")
@@ -47,7 +49,7 @@ class CometTrack(NamedTuple):
         [[40.0, 5.0]]
         """
         hours = (self.times - self.times[0]) / np.timedelta64(1, "h")
-        line = make_interp_spline(hours, np.stack([self.x, self.y], 1), k=min(3, len(hours) - 1))
+        line = scipy.interpolate.make_interp_spline(hours, np.stack([self.x, self.y], 1), k=min(3, len(hours) - 1))
         return line((times - self.times[0]) / np.timedelta64(1, "h"))
 
 

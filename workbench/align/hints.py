@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import exifread
 import numpy as np
 import xarray as xr
-from astropy.coordinates import Angle
 
 from ..core.errors import WorkbenchError
 from ..ingest.metadata import exif_blocks
@@ -124,6 +123,8 @@ def degrees(value: Any, unit: str) -> float:
     except ValueError:
         pass
     try:
+        from astropy.coordinates import Angle
+
         return float(Angle(str(value), unit=unit).deg)
     except ValueError:
         raise WorkbenchError(f"{value!r} is not an angle; write degrees, or 12h50m53s and +41d07m14s") from None

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from astropy.coordinates import angular_separation
 from scipy.spatial import KDTree
 
 from ..core.statistics import mad_std
 from ..core.values import value_text
+from ..stars.catalogue import unit_vectors
 from .match import Match, NoMatchError, match_stars, positions
 from .reference import STRANGE, Aligned, LightsKnown, doubts, star_ratio
 from .registration import STRIP, STRIP_ADVICE, Registration
@@ -136,8 +136,8 @@ def _place(
     known = [(anchor, here) for anchor in anchors if waiting and (here := solve(anchor))]
     for number in waiting if known else ():
         if there := solve(number):
-            apart = [angular_separation(*np.radians([*one.wcs.wcs.crval, *there.wcs.wcs.crval])) for _, one in known]
-            anchor, here = known[int(np.argmin(apart))]
+            towards = unit_vectors(*there.wcs.wcs.crval)
+            anchor, here = max(known, key=lambda one: float(unit_vectors(*one[1].wcs.wcs.crval) @ towards))
             one, two = registration.stars[anchor], registration.stars[number]
             transform = through_sky(here, there)
             middle = transform.inverse((there.shape[1] - 1) / 2, (there.shape[0] - 1) / 2)

@@ -7,17 +7,19 @@ only where chance would almost never show as good a one (`Solution.chance`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from astropy.wcs import WCS, Sip
 from scipy.spatial import cKDTree
 
 from ..core.errors import WorkbenchError
 from ..stars.catalogue import unit_vectors
 from .attitude import MODELS, MOST_CHANCE, RADIUS, Proposal, nearest, search, star_lists
 from .transform import Transform, fit_robust, fit_transform
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 _DEPTHS = (8, 12, 25, 60)  # brightest stars of the frame that are compared, from quick to patient
 _MOST = 4000  # catalogued stars compared: beyond it, all pairs of them take seconds and gigabytes
@@ -224,6 +226,8 @@ def _tangent(crval: np.ndarray, sky: np.ndarray) -> np.ndarray:
 
 
 def _world(middle: np.ndarray, crval: np.ndarray, matrix: np.ndarray, sip: Any = None) -> WCS:
+    from astropy.wcs import WCS, Sip  # takes a third of a second, which only a solution is worth
+
     wcs = WCS(naxis=2)
     suffix = "" if sip is None else "-SIP"
     wcs.wcs.ctype, wcs.wcs.cunit = [f"RA---TAN{suffix}", f"DEC--TAN{suffix}"], ["deg", "deg"]

@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import optimize, special
+import scipy
+from scipy import special
 
 from .errors import WorkbenchError
 
@@ -384,7 +385,7 @@ def fit_lens(picture: np.ndarray) -> Lens:
     scale = max(1e-4, float(mad_std(picture[good])) / 50)
     y, x, values = y[good], x[good], picture[good]
     options: dict[str, Any] = {"loss": "soft_l1", "f_scale": scale, "x_scale": [1, 0.1, 0.1, 1, 1]}
-    fit = optimize.least_squares(lambda p: Lens._make((*p, reach, math.nan))(y, x) - values, start, **options)
+    fit = scipy.optimize.least_squares(lambda p: Lens._make((*p, reach, math.nan))(y, x) - values, start, **options)
     covariance = np.linalg.pinv(fit.jac.T @ fit.jac) * 2 * fit.cost / max(values.size - 5, 1)
     error = float(np.sqrt(max(covariance[3, 3], covariance[4, 4])))
     return Lens._make((*fit.x.tolist(), reach, error))

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 from astropy.io import fits
-from astropy.wcs import WCS
 from scipy import ndimage
 
 from ..align.comet import CometTrack, TimedLights, comet_track, ephemeris_track, is_ephemeris, on_comet, times_taken
@@ -124,6 +123,8 @@ def _of_ephemeris(path: Path, planned: Planned, lights: list[TimedLights]) -> Co
                 f"{path}: an ephemeris needs a plate solution, and {name} has none ({problem}); give two positions, "
                 "--comet X,Y@LIGHT --comet X,Y@LIGHT"
             ) from None
+        from astropy.wcs import WCS
+
         wcs = WCS(fits.Header(cards))
     track = ephemeris_track(path, wcs, lights)
     x, y = registration.transform(number).inverse(track.x, track.y)

@@ -34,7 +34,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from astropy.io import fits
-from astropy.table import Table
 from scipy.spatial import cKDTree
 
 from ..core.errors import FrameReadError, WorkbenchError, of_one_file
@@ -307,6 +306,8 @@ def _read_index(path: Path, changed: int) -> _Source | None:
 @of_one_file
 def _read_table(path: Path, changed: int) -> _Source:
     """Stars of a table with Gaia's column names; ``ra``, ``dec`` [deg] and ``phot_g_mean_mag`` are needed."""
+    from astropy.table import Table
+
     table = Table.read(path, format=_TABLES[path.suffix.lower()])
     table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
     if missing := {"ra", "dec", "phot_g_mean_mag"} - set(table.colnames):

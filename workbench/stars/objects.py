@@ -10,14 +10,16 @@ import contextlib
 import sqlite3
 from functools import lru_cache
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from astropy.wcs import WCS
 
 from ..core.errors import WorkbenchError
 from .catalogue import catalogue_stars, unit_vectors
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 _NO_OBJECTS = ("*", "**", "*Ass", "NonEx", "Dup", "Other")  # types that are not objects to look at
 
@@ -122,6 +124,7 @@ def names_on(wcs: WCS, shape: tuple[int, int], date: str | None = None) -> Names
 
     Examples
     --------
+    >>> from astropy.wcs import WCS
     >>> wcs = WCS(naxis=2)
     >>> wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [192.72, 41.12], [501, 401]
     >>> wcs.wcs.cd = [[-0.001, 0], [0, -0.001]]
