@@ -137,9 +137,10 @@ def draw_charts(stale: bool) -> None:
     folder = wb.sample_folder(progress=False)
     frames = wb.open_folder(folder, progress=False)
     needs = {need for chart in REGISTRY.values() for need in chart.needs}
-    measured = wb.pipelines.characterize_with_lights(frames, needs, out=CHARTS, progress=False)
-    wb.pipelines.show_warm_samples(measured)
-    wb.export.write_charts(measured, CHARTS, progress=False)
+    with wb.core.parallel.second_process() as start:
+        measured = wb.pipelines.characterize_with_lights(frames, needs, out=CHARTS, progress=False, start=start)
+        wb.pipelines.show_warm_samples(measured)
+        wb.export.write_charts(measured, CHARTS, progress=False, start=start)
     asked = [chart.id for chart in REGISTRY.values() if chart.asked and not chart.missing(measured)]
     inspected = wb.inspect(folder, progress=False)
     planned = wb.plan_night(folder, CHARTS / "sensor.json", progress=False)

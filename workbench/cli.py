@@ -171,10 +171,11 @@ def charts(folder: Path | None, out: Path, only: tuple[str, ...], quiet: bool) -
     wb.core.files.check_folder(out, names=["sensor.json", "index.html"])
     frames = wb.open_folder(folder or wb.sample_folder(progress=not quiet), progress=not quiet)
     needs = {need for chart in wanted for need in chart.needs}
-    result = wb.pipelines.characterize_with_lights(frames, needs, out=out, progress=not quiet)
-    if folder is None and "dark_subtraction" in needs:
-        wb.pipelines.show_warm_samples(result)
-    written = wb.export.write_charts(result, out, only=only, progress=not quiet)
+    with wb.core.parallel.second_process() as start:
+        result = wb.pipelines.characterize_with_lights(frames, needs, out=out, progress=not quiet, start=start)
+        if folder is None and "dark_subtraction" in needs:
+            wb.pipelines.show_warm_samples(result)
+        written = wb.export.write_charts(result, out, only=only, progress=not quiet, start=None if only else start)
     click.echo(f"{result!r}\n")
     for name, reason in written.not_drawn.items():
         click.echo(f"not drawn: {name}: {reason}")

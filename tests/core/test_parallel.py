@@ -11,7 +11,15 @@ from click.testing import CliRunner
 
 from workbench.cli import main
 from workbench.core.errors import WorkbenchError
-from workbench.core.parallel import decoded, decoding_once, in_threads, machine_share, side_by_side, thread_count
+from workbench.core.parallel import (
+    decoded,
+    decoding_once,
+    in_threads,
+    machine_share,
+    second_process,
+    side_by_side,
+    thread_count,
+)
 
 ASK = "from workbench.core.parallel import thread_count; print(thread_count(), thread_count(each=1e9))"
 
@@ -65,6 +73,21 @@ def test_commands_take_threads_and_memory(small_samples, monkeypatch):
     assert CliRunner().invoke(main, line).exit_code == 0
     assert seen == [(7, 2)]
     assert CliRunner().invoke(main, [*line[:-1], "two"]).exit_code == 2
+
+
+def end_unless(process):
+    if os.getpid() != process:
+        os._exit(1)
+    return "here"
+
+
+def test_a_second_process_answers_and_what_killed_it_is_done_here():
+    with machine_share(threads=2), second_process() as start:
+        assert start(os.getpid)() != os.getpid()
+        killed, waiting = start(end_unless, os.getpid()), start(pow, 2, 5)
+        assert (killed(), waiting(), start(pow, 2, 6)()) == ("here", 32, 64)
+    with machine_share(threads=1), second_process() as start:
+        assert start(os.getpid)() == os.getpid()
 
 
 def test_frames_are_decoded_once_by_threads_side_by_side_while_there_is_room():

@@ -8,11 +8,13 @@ what readers ask of `frame_memory` comes from frames that nothing uses any more.
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
@@ -129,6 +131,48 @@ def side_by_side(number: int) -> Iterator[None]:
         yield
     finally:
         _SIDE_BY_SIDE.reset(before)
+
+
+Start = Callable[..., Callable[[], Any]]  # takes a function and its arguments; what it returns waits for the answer
+
+
+@contextmanager
+def second_process() -> Iterator[Start]:
+    """Yield what starts functions, one after the other, in a second process: Python itself works on one core only.
+
+    Where one thread works at once (`thread_count`) a function is called when its answer is asked for.
+
+    Examples
+    --------
+    >>> with second_process() as start:
+    ...     answer = start(pow, 2, 5)
+    ...     answer()
+    32
+    """
+    if thread_count() == 1:
+        yield partial
+        return
+    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+    def start(function: Callable[..., Any], *arguments: Any, **options: Any) -> Callable[[], Any]:
+        here = partial(function, *arguments, **options)
+        try:
+            future = pool.submit(here)
+        except BrokenProcessPool:
+            return here
+
+        def answer() -> Any:
+            try:
+                return future.result()
+            except BrokenProcessPool:  # killed, for its memory perhaps: once more, here
+                return here()
+
+        return answer
+
+    try:
+        yield start
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def in_threads(

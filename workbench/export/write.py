@@ -20,10 +20,11 @@ from tqdm.auto import tqdm
 
 from ..charts import theme
 from ..charts.pictures import draw_names
-from ..charts.registry import Caption, Chart, select
+from ..charts.registry import REGISTRY, Caption, Chart, select
 from ..charts.stars import light_curve, light_curve_caption
 from ..core.errors import WorkbenchError
 from ..core.files import MARK, check_target, whole_file
+from ..core.parallel import Start
 from ..finish.colour import srgb_profile
 from ..finish.files import write_png
 from ..finish.picture import observed_cards
@@ -83,7 +84,11 @@ def write_light_curve(curve: xr.Dataset, path: str | Path) -> Path:
 
 
 def write_charts(
-    characterization: Any, out: str | Path, only: Iterable[str] | None = None, progress: bool = True
+    characterization: Any,
+    out: str | Path,
+    only: Iterable[str] | None = None,
+    progress: bool = True,
+    start: Start | None = None,
 ) -> ChartFiles:
     """Draw the blog's charts from a characterization and write each as PNG, SVG, HTML, CSV and a caption.
 
@@ -95,6 +100,8 @@ def write_charts(
         The folder to write into; it is made if it does not exist.
     only
         Ids of the charts wanted (`charts.registry.REGISTRY`); all by default.
+    start
+        Of `second_process`, which then draws for paper what is drawn here for pages.
 
     Raises
     ------
@@ -116,8 +123,10 @@ def write_charts(
         drawn.append((heading, figure, list(files)))
 
     _write(written.folder, {pages.SHARED: pages.library().encode()})
+    drawable = [chart for chart in charts if not chart.missing(characterization)]
+    paper = {chart.id: start(_on_paper, chart.id, characterization) for chart in drawable} if start else {}
     for chart in tqdm(charts, desc="charts", unit="chart", disable=not progress, leave=False):
-        if chart.missing(characterization):
+        if chart not in drawable:
             written.not_drawn[chart.id] = f"these frames do not give it; shoot {chart.shoot}"
             continue
         try:
@@ -125,7 +134,8 @@ def write_charts(
         except WorkbenchError as problem:
             written.not_drawn[chart.id] = str(problem)
         else:
-            keep(chart.heading, _figure(chart, layout, caption), _contents(chart, layout, caption))
+            figure = _figure(chart, layout, caption)
+            keep(chart.heading, figure, paper[chart.id]() if start else _contents(chart, layout, caption))
     if only:
         if not drawn:
             (written.folder / pages.SHARED).unlink()
@@ -146,6 +156,12 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
         with whole_file(path) as part:
             part.write_bytes(content)
     return paths
+
+
+def _on_paper(name: str, characterization: Any) -> dict[str, bytes]:
+    """Return `_contents` of the chart of this id."""
+    chart = REGISTRY[name].in_words_of(characterization)
+    return _contents(chart, chart.draw(characterization), chart.caption(characterization))
 
 
 def _contents(chart: Chart, layout: hv.Layout, caption: Caption) -> dict[str, bytes]:

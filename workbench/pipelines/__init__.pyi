@@ -17,7 +17,6 @@ from . import watching as watching
 from .calibration import Lights as Lights
 from .calibration import characterize_with_lights as characterize_with_lights
 from .calibration import examine_lights as examine_lights
-from .calibration import examining_lights as examining_lights
 from .calibration import fair_trial as fair_trial
 from .calibration import make_dark_library as make_dark_library
 from .calibration import predict_master_dark as predict_master_dark

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import multiprocessing
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from ..core.dark import open_dark_library, predict_dark, save_dark_library
 from ..core.errors import WorkbenchError, said_of_all
 from ..core.files import check_target
 from ..core.mosaic import middle
+from ..core.parallel import Start
 from ..core.settings import TITLES, in_words_of, setting_dim
 from ..core.values import describe, value_text
 from ..ingest.catalogue import open_folder
@@ -168,38 +166,8 @@ def fair_trial(lights: xr.Dataset, registration: Registration, *, frames: int | 
     return fair.drop_dims("threshold").merge(along).assign_attrs(fair.attrs, price=PRICE)
 
 
-@contextlib.contextmanager
-def examining_lights(frames: Folder | None) -> Iterator[Callable[[], Lights | None]]:
-    """Examine lights in a process of its own while this one does something else; yields what waits for the answer.
-
-    Compiling for the first time, which Python does on one core, then takes half as long.  None for no frames.
-
-    Examples
-    --------
-    >>> with examining_lights(None) as lights:
-    ...     print(lights())
-    None
-    """
-    if frames is None:
-        yield lambda: None
-        return
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        future = pool.submit(examine_lights, frames, progress=False)
-
-        def answer() -> Lights:
-            try:
-                return future.result()
-            except BrokenProcessPool:  # killed, for its memory perhaps: once more, here
-                return examine_lights(frames, progress=False)
-
-        try:
-            yield answer
-        finally:
-            future.cancel()
-
-
 def characterize_with_lights(
-    frames: Folder, needs: Collection[str], *, out: Path | None = None, progress: bool = True
+    frames: Folder, needs: Collection[str], *, out: Path | None = None, progress: bool = True, start: Start = partial
 ) -> Characterization:
     """Characterize a folder, with what more some charts need: the noise of every pixel, and the lights examined.
 
@@ -209,14 +177,16 @@ def characterize_with_lights(
         Of the charts (`workbench.charts.registry`): ``lights.…`` and ``pixel_noise`` are measured where they are named.
     out
         Folder for ``sensor.json``.
+    start
+        Of `second_process`, which then examines the lights meanwhile.
     """
     examined = frames.has("light") and any(need.startswith("lights.") for need in needs)
-    with examining_lights(frames if examined else None) as lights:
-        result = characterize(frames, out=out, progress=progress)
-        if "pixel_noise" in needs:
-            result.pixel_noise = measure_pixel_noise(frames, progress=progress)
+    lights = start(examine_lights, frames, progress=False) if examined else None
+    result = characterize(frames, out=out, progress=progress)
+    if "pixel_noise" in needs:
+        result.pixel_noise = measure_pixel_noise(frames, progress=progress)
+    if lights is not None:
         result.lights = lights()
-    if result.lights is not None:
         result.warnings += [f"lights: {text}" for text in result.lights.warnings]
     return result
 
