@@ -316,6 +316,8 @@ def _sum(content: mmap.mmap, start: int, end: int) -> int:
     total = 0
     for first in range(start, end, _PIECE):
         total = words_sum(content[first : min(end, first + _PIECE)], total)
+        if hasattr(mmap, "MADV_DONTNEED"):  # pages that were read would count as this process's memory
+            content.madvise(mmap.MADV_DONTNEED)
     return total
 
 
