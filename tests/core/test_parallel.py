@@ -6,6 +6,7 @@ import sys
 import threading
 
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -14,6 +15,7 @@ from workbench.core.errors import WorkbenchError
 from workbench.core.parallel import (
     decoded,
     decoding_once,
+    each_band,
     in_threads,
     machine_share,
     second_process,
@@ -117,3 +119,30 @@ def test_a_frame_that_cannot_be_decoded_is_tried_again():
         with pytest.raises(WorkbenchError, match="damaged"):
             decoded(0, fail)
         assert decoded(0, lambda: np.ones(2)).sum() == 2
+
+
+def test_bands_cover_every_row_once():
+    rows = np.zeros(1000, int)
+
+    def count(band):
+        rows[band] += 1
+        assert band.start % 96 == 0
+        assert band.stop - band.start == rows[band].size
+
+    each_band(count, rows.size)
+    assert (rows == 1).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the GNU library's allocator")
+def test_large_arrays_go_back_to_the_system():
+    def held(_=None):
+        large = [np.ones(3 << 20) for _ in range(4)]  # 24 MiB each
+        return np.ones(len(large) << 8)  # above them, if they are not apart
+
+    with machine_share(threads=2):
+        process = psutil.Process()
+        held()
+        before = process.memory_info().rss
+        kept = [list(in_threads(held, range(4))) for _ in range(3)]
+        assert process.memory_info().rss - before < 24e6
+        assert len(kept) == 3

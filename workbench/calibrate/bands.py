@@ -85,6 +85,8 @@ class Frames:
 
     def leave_out(self, places: list[int]) -> None:
         """Forget some of the kept frames, by their place among them."""
+        if not places:
+            return
         stay = [place for place in range(len(self)) if place not in places]
         self.kept = [self.kept[place] for place in stay]
         self._places = [self._places[place] for place in stay]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple
+from collections import deque
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -14,6 +15,7 @@ from ..core.cube import evenly
 from ..core.dark import TYPICAL_DOUBLING
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import channel_index, planes, put_plane
+from ..core.parallel import FRAME_BYTES, compute_frame, in_threads, lazy_frames
 from ..core.statistics import MEDIAN_ERROR, mad_std, weighted_by_errors
 from ..core.values import listed, value_text
 from .apply import Tables
@@ -59,11 +61,15 @@ def hot_pixels(dark: xr.Dataset) -> HotPixels:
     values, white = dark["signal"].values, dark.attrs["white_level"]
     cell = channel_index(dark.attrs["cfa_pattern"])
     high = np.zeros(values.shape, bool)
-    for channel, plane in planes(values, cell):
+
+    def mark(item: tuple[int, np.ndarray]) -> None:
+        channel, plane = item
         detail = plane[1:-1, 1:-1] - neighbour_mean(plane)
         spread = max(float(mad_std(detail[::3], centre=0)), 0.1)
         with np.errstate(invalid="ignore"):
             put_plane(high, cell, channel, np.pad(detail > _STANDS_OUT * spread, 1))
+
+    deque(in_threads(mark, planes(values, cell)), maxlen=0)
     side = len(cell)  # those at the edge lack neighbours
     high[:side], high[-side:], high[:, :side], high[:, -side:] = False, False, False, False
     high &= ~dark["unstable"].values
@@ -133,23 +139,27 @@ def fit_darks(light: xr.DataArray, masters: MasterSet, *, most: int | None = LOO
     most
         Lights of a group that are looked at, evenly spread; None for all.
     """
-    left = np.full((light.sizes["frame"], 4), np.nan)
+    left, frames = np.full((light.sizes["frame"], 4), np.nan), lazy_frames(light)
     for group in masters.masters:
         if group.dark is None:
             continue
-        tables, hot = group.tables(), hot_pixels(group.dark)
-        numbers = group.group.lights
-        for place in evenly(len(numbers), most or len(numbers)):
-            try:
-                raw = np.asarray(light.isel(frame=numbers[place]).values)
-            except FrameReadError:  # the work on the lights reports that
-                continue
-            factor = group.group.factors[place]
-            left[numbers[place]] = *dark_left(raw, tables, hot, factor), *_sky(raw, tables, factor)
+        tables, hot, numbers = group.tables(), hot_pixels(group.dark), np.array(group.group.lights)
+        places = evenly(len(numbers), most or len(numbers))
+        looks = [(frames[numbers[place]], tables, hot, group.group.factors[place]) for place in places]
+        left[numbers[places]] = list(in_threads(lambda look: _look(*look), looks, each=FRAME_BYTES))
     about = {"units": "1", "long_name": "share of the dark signal that stays in the light"}
     sky = {"units": "adu", "long_name": "median of the light less its dark"}
     names = {"left": about, "left_error": about, "sky": sky, "sky_error": sky}
     return xr.Dataset({name: ("frame", values, names[name]) for name, values in zip(names, left.T, strict=True)})
+
+
+def _look(frame: Any, tables: Tables, hot: HotPixels, factor: float) -> tuple[float, ...]:
+    """Return what `fit_darks` finds in a light; NaN if it cannot be read, which the work on the lights reports."""
+    try:
+        raw = compute_frame({}, frame)
+    except FrameReadError:
+        return (math.nan,) * 4
+    return *dark_left(raw, tables, hot, factor), *_sky(raw, tables, factor)
 
 
 def _sky(raw: np.ndarray, tables: Tables, factor: float) -> tuple[float, float]:

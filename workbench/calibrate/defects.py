@@ -14,6 +14,7 @@ from ..core.defects import HOT, Thresholds, UnlitFrames, defect_map, flag_defect
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
 from ..core.mosaic import channel_count, channel_index, planes, tiles
+from ..core.parallel import each_band
 from ..core.statistics import MEDIAN_ERROR, mad_std
 from .noise import model_of
 from .usable import sampled_lights
@@ -59,15 +60,17 @@ def find_defects(dark: xr.Dataset | None = None, flat: xr.Dataset | None = None,
     """
     frames = steady = None
     if dark is not None:
-        one_frame = dark["variance"].values * dark["count"].values
+        signal, variance, count, unstable = (dark[n].values for n in ("signal", "variance", "count", "unstable"))
+        one_frame = np.empty_like(variance)
+        each_band(lambda rows: np.multiply(variance[rows], count[rows], out=one_frame[rows]), len(signal))
         ordinary = [np.median(sample_pixels(plane)) for _, plane in planes(one_frame, dark.attrs["cfa_pattern"])]
         shot, white = model_of(dark)[:, 1], dark.attrs["white_level"]
         saturation = _LINEAR * white if math.isfinite(white) else math.inf
-        signal, count = dark["signal"].values, dark["count"].values
         known = bool((shot > 0).all())  # then the scatter serves only to find unstable pixels
         frames = UnlitFrames(signal, np.array(ordinary), shot, None if known else one_frame, count, saturation)
         # of the other pixels the master's variance is the noise model's
-        flickering = np.multiply(one_frame, dark["unstable"].values, out=one_frame if known else None)
+        flickering = one_frame if known else np.empty_like(variance)
+        each_band(lambda rows: np.multiply(one_frame[rows], unstable[rows], out=flickering[rows]), len(signal))
         steady = frames._replace(variance=flickering)
     pattern = next((master.attrs["cfa_pattern"] for master in (dark, flat) if master is not None), "mono")
     response = None if flat is None else flat["signal"].values

@@ -15,9 +15,9 @@ import xarray as xr
 
 from ..core.cube import black_levels, channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError, said_of_all
-from ..core.mosaic import channel_count, channel_index, planes, spread
+from ..core.mosaic import channel_index, planes, spread
 from ..core.pairs import CLIPPED_FRACTION
-from ..core.parallel import in_threads
+from ..core.parallel import each_band, in_threads
 from ..core.settings import SETTING, setting_differs, setting_of
 from ..core.values import attribute_lines, describe
 from .bands import Frames
@@ -34,7 +34,7 @@ FEW_FRAMES = 5
 _ALL_CLIPPED = (
     "all flats are saturated in some pixels, which get no flat; the gain does not come from them: expose them less"
 )
-_BAND = 384  # rows that are worked on at once: whole cells of any mosaic
+_BAND = 96  # rows that are worked on at once: whole cells of any mosaic
 _HELD = 0.1  # a chi-square this far from one means that the noise model does not hold
 
 
@@ -214,12 +214,13 @@ def plane_means(mosaic: np.ndarray, cell: np.ndarray) -> np.ndarray:
     >>> plane_means(np.array([[1.0, 2.0], [3.0, np.nan]]), channel_index("RGGB"))[:3].tolist()
     [1.0, 2.0, 3.0]
     """
-    means = np.full(channel_count(cell), np.nan)
-    for channel, plane in planes(mosaic, cell):
-        means[channel] = plane.mean(dtype=float)
-        if not np.isfinite(means[channel]) and np.isfinite(plane).any():
-            means[channel] = plane[np.isfinite(plane)].mean(dtype=float)
-    return means
+
+    def mean(plane: np.ndarray) -> float:
+        value = plane.mean(dtype=float)
+        known = plane if np.isfinite(value) else plane[np.isfinite(plane)]
+        return (value if known is plane else known.mean(dtype=float)) if known.size else math.nan
+
+    return np.array(list(in_threads(mean, (plane for _, plane in planes(mosaic, cell)))), float)
 
 
 def _dark_model(
@@ -263,8 +264,12 @@ def _flat_model(
 def _plane_levels(frames: Frames) -> np.ndarray:
     """The mean level of each plane over the sampled rows of all frames [ADU], its extreme hundredths clipped."""
     _, rows = frames.sampled_rows()
-    samples = (plane.astype(float) for _, plane in planes(rows, frames.cell))
-    return np.array([np.nanmean(np.clip(values, *np.nanpercentile(values, (1, 99)))) for values in samples])
+
+    def level(plane: np.ndarray) -> float:
+        values = plane.astype(float)
+        return float(np.nanmean(np.clip(values, *np.nanpercentile(values, (1, 99)))))
+
+    return np.array(list(in_threads(level, (plane for _, plane in planes(rows, frames.cell)))))
 
 
 def _flat_levels(
@@ -275,15 +280,15 @@ def _flat_levels(
     And whether those that can be used are saturated in a few pixels each.
     """
     numbers, rows = frames.sampled_rows()
-    shape = len(frames), frames.channels
-    means, lost = np.empty(shape), np.empty(shape)
-    for (channel, plane), (_, ground) in zip(
-        planes(rows, frames.cell), planes(pedestal[numbers], frames.cell), strict=True
-    ):
+
+    def light(both: tuple[tuple[int, np.ndarray], tuple[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        (_, plane), (_, ground) = both
         samples = np.where(plane < saturation, plane - ground.astype(float), np.nan).reshape(len(plane), -1)
         number = np.isfinite(samples).sum(axis=1)
-        means[:, channel] = np.nansum(samples, axis=1) / np.where(number > 0, number, np.nan)
-        lost[:, channel] = 1 - number / samples.shape[1]
+        return np.nansum(samples, axis=1) / np.where(number > 0, number, np.nan), 1 - number / samples.shape[1]
+
+    both = zip(planes(rows, frames.cell), planes(pedestal[numbers], frames.cell), strict=True)
+    means, lost = np.stack(list(in_threads(light, both)), axis=2)
     worst = lost.max(axis=1)
     clipped = bool((worst > CLIPPED_FRACTION).all() and (worst <= MOST_SATURATED).any())
     names = channels_of(frames.cube.attrs["cfa_pattern"])
@@ -302,24 +307,22 @@ def _flat_levels(
 
 def _calm_shot_noise(combined: Combined, cell: np.ndarray, black: np.ndarray, count: int) -> None:
     """Let the variance of the ordinary pixels follow the level around them, not their own noise."""
-    black, side = np.ascontiguousarray(black, float), len(cell)
+    black, side, shape = np.ascontiguousarray(black, float), len(cell), (_BAND, combined.mean.shape[1])
+    law = (spread(values.astype(np.float32), cell, shape) for values in (black, combined.law[:, 1] / count))
+    ground, slope = law
 
-    def follow(top: int) -> None:
-        rows, first = slice(top, top + _BAND), max(top - side, 0)
-        around = combined.mean[first : top + _BAND + side]  # of the rim only the means count
+    def follow(rows: slice) -> None:
+        first = max(rows.start - side, 0)
+        around = combined.mean[first : rows.stop + side]  # of the rim only the means count
         levels = np.empty_like(around)
         calm_levels(around, cell, combined.law, black, float(count), levels)
         mean = combined.mean[rows]
-        levels = levels[top - first :][: len(mean)]
-        ground, slope = (
-            spread(values.astype(np.float32), cell, mean.shape) for values in (black, combined.law[:, 1] / count)
-        )
-        light, calm = (np.maximum(values - ground, 0) for values in (mean, levels))
+        inside = slice(len(mean))
+        light, calm = (np.maximum(v[inside] - ground[inside], 0) for v in (mean, levels[rows.start - first :]))
         ordinary = (combined.count[rows] == count) & ~combined.unstable[rows]
-        combined.variance[rows] += np.where(ordinary, slope * (calm - light), 0)
+        combined.variance[rows] += np.where(ordinary, slope[inside] * (calm - light), 0)
 
-    for _ in in_threads(follow, range(0, len(combined.mean), _BAND)):
-        pass
+    each_band(follow, len(combined.mean), _BAND)
 
 
 def _make_relative(combined: Combined, cell: np.ndarray, share: np.ndarray, offset: xr.Dataset | None) -> np.ndarray:
@@ -327,12 +330,19 @@ def _make_relative(combined: Combined, cell: np.ndarray, share: np.ndarray, offs
 
     The variance of the offset is common to all flats and does not average out: `share` (channel) of it is added.
     """
-    level = plane_means(combined.mean, cell)
-    shape = combined.mean.shape
-    if offset is not None:
-        combined.variance[:] += spread(share.astype(np.float32), cell, shape) * offset["variance"].values
-    combined.mean[:] /= spread(level.astype(np.float32), cell, shape)
-    combined.variance[:] /= spread((level**2).astype(np.float32), cell, shape)
+    level, shape = plane_means(combined.mean, cell), (_BAND, combined.mean.shape[1])
+    added = None if offset is None else offset["variance"].values
+    shared, once, twice = (spread(values.astype(np.float32), cell, shape) for values in (share, level, level**2))
+
+    def divide(rows: slice) -> None:
+        mean, variance = combined.mean[rows], combined.variance[rows]
+        inside = slice(len(mean))
+        if added is not None:
+            variance += shared[inside] * added[rows]
+        mean /= once[inside]
+        variance /= twice[inside]
+
+    each_band(divide, len(combined.mean), _BAND)
     return level
 
 

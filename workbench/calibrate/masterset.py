@@ -34,7 +34,6 @@ from ..core.fits_cards import (
     setting_cards,
     with_gaps,
     without_gaps,
-    words_sum,
 )
 from ..core.mosaic import channel_count, channel_index, planes
 from ..core.settings import setting_differs, setting_of
@@ -70,12 +69,9 @@ class Masters:
 
     @property
     def content(self) -> str:
-        """A digest of the masters' numbers, whatever files they come from."""
-        total = 0
-        for master in (one for one in (self.bias, self.dark, self.flat) if one is not None):
-            for name in ("signal", "variance"):
-                total = words_sum(np.ascontiguousarray(master[name].values, np.float32), total)
-        return f"{total:08x}"
+        """A digest of what `tables` come from: frames and settings of the masters, noise, factors of the darks."""
+        keys = [one.attrs["key"] for one in (self.bias, self.dark, self.flat) if one is not None]
+        return digest(keys, repr(self.noise), sorted(set(self.group.factors)), self.white_level)[:8]
 
     def tables(self) -> Tables:
         """Return the maps and numbers that calibration reads."""

@@ -15,6 +15,7 @@ from ..core.cube import black_levels, channels_of
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_index, planes, spread
 from ..core.noise import OwnNoise, code_step, own_noise, stated_gain
+from ..core.parallel import in_threads
 from ..core.settings import setting_differs, setting_dim, setting_of
 from ..core.statistics import mad_std, weighted_by_errors
 from ..core.values import describe, listed, value_text
@@ -282,8 +283,12 @@ def read_variance(frames: Frames) -> np.ndarray:
     if len(frames) == 1:
         return np.maximum(_between_neighbours(frames)[0], QUANTISATION)
     _, rows = frames.sampled_rows()
-    spreads = [_pixels(plane).var(axis=0, ddof=1) for _, plane in planes(rows, frames.cell)]
-    return np.array([_typical(spread[np.isfinite(spread)], len(frames) - 1) for spread in spreads])
+
+    def variance(plane: np.ndarray) -> float:
+        spread = _pixels(plane).var(axis=0, ddof=1)
+        return _typical(spread[np.isfinite(spread)], len(frames) - 1)
+
+    return np.array(list(in_threads(variance, (plane for _, plane in planes(rows, frames.cell)))))
 
 
 def light_variance(

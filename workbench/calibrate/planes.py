@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..core.kernels import kernel
-from ..core.mosaic import channel_colours
+from ..core.mosaic import channel_colours, spread
+from ..core.parallel import each_band
 
 if TYPE_CHECKING:
     from .apply import Tables
 
 NOISE_BLOCK = 32  # [pixels of the mosaic] that share their noise terms
 NOISE_TERMS = ("light", "dark", "shared", "shared_flat")
+_BAND = 3 * NOISE_BLOCK  # rows that a thread works on: whole cells of any mosaic
 REACH = 4  # [pixels] within which a defect looks for others of its colour
 FAST = {"contract", "reassoc", "nsz", "arcp"}  # liberties that keep NaN
 
@@ -72,35 +74,34 @@ def prepare_planes(tables: Tables, shape: tuple[int, int], factor: float = 1.0) 
 
     `factor` is the darks' typical scale, for the noise they add.
     """
-    cell = tables.cell
-    gain, constant = (np.take(values, cell).astype(np.float32) for values in (tables.gain, tables.constant))
-    repeats = (-(-shape[0] // cell.shape[0]), -(-shape[1] // cell.shape[1]))
-
-    def spread(values: np.ndarray) -> np.ndarray:
-        return np.tile(values, repeats)[: shape[0], : shape[1]]
-
-    scale = np.empty(shape, np.float32)
-    scale[:] = spread(gain)
-    with np.errstate(invalid="ignore"):
-        scale /= np.where(tables.response > 0, tables.response, np.nan)
-    if tables.defects.size > 1:
-        scale[tables.defects > 0] = np.nan
-    has_dark, has_base = tables.dark.size > 1, tables.base.size > 1
-    ground = np.zeros(shape, np.float32)
-    if has_base:
-        ground += tables.base
-    if constant.any():
-        ground += spread(constant)
+    cell, has_dark = tables.cell, tables.dark.size > 1
+    offset = tables.base.size > 1 or bool(tables.constant.any())
+    gain, constant = (spread(v.astype(np.float32), cell, (_BAND, shape[1])) for v in (tables.gain, tables.constant))
+    scale, nothing = np.empty(shape, np.float32), np.zeros((1, 1), np.float32)
+    ground = np.empty(shape, np.float32) if offset or not has_dark else nothing
     if has_dark:
-        dark = np.ascontiguousarray(tables.dark, np.float32)
-        base = ground if has_base or constant.any() else np.zeros((1, 1), np.float32)
+        base, dark = ground, np.ascontiguousarray(tables.dark, np.float32)
     else:  # what is subtracted once may as well be the dark
-        dark, base, factor = ground, np.zeros((1, 1), np.float32), 1.0
+        base, dark, factor = nothing, ground, 1.0
     noise = np.empty((len(NOISE_TERMS), 1 if cell.size == 1 else 3, *_blocks(shape)), np.float32)
-    _noise_blocks(tables, Planes(base, dark, scale, noise, cell, 0.0), float(factor), noise)
+    planes = Planes(base, dark, scale, noise, cell, float(tables.saturation))
+
+    def prepare(rows: slice) -> None:
+        inside = slice(rows.stop - rows.start)
+        response = tables.response[rows] if tables.response.size > 1 else tables.response
+        with np.errstate(invalid="ignore"):
+            np.divide(gain[inside], np.where(response > 0, response, np.nan), out=scale[rows])
+        if tables.defects.size > 1:
+            scale[rows][tables.defects[rows] > 0] = np.nan
+        if ground.size > 1:
+            ground[rows] = tables.base[rows] + constant[inside] if tables.base.size > 1 else constant[inside]
+        first = rows.start // NOISE_BLOCK
+        _noise_blocks(tables, planes, float(factor), first, noise[:, :, first : first + _BAND // NOISE_BLOCK])
+
+    each_band(prepare, shape[0], _BAND)
     for term in noise.reshape(-1, *_blocks(shape)):  # blocks without a valid pixel: as elsewhere
         term[~np.isfinite(term)] = np.nanmedian(term) if np.isfinite(term).any() else 0.0
-    return Planes(base, dark, scale, noise, cell, float(tables.saturation))
+    return planes
 
 
 def _blocks(shape: tuple[int, int]) -> tuple[int, int]:
@@ -139,8 +140,8 @@ def value_at(plane: np.ndarray, y: int, x: int) -> float:
 
 
 @kernel()
-def _noise_blocks(tables, planes, factor, out):
-    """Set `out` (term, channel, block row, block column) to the mean noise terms of the blocks' valid pixels."""
+def _noise_blocks(tables, planes, factor, first, out):
+    """Set `out` (term, channel, block row from `first` on, block column) to the mean noise terms of valid pixels."""
     height, width = planes.scale.shape
     channels, rows, columns = out.shape[1:]
     period_y, period_x = tables.cell.shape
@@ -149,7 +150,7 @@ def _noise_blocks(tables, planes, factor, out):
     for row in range(rows):
         for column in range(columns):
             sums[:] = 0.0
-            for y in range(row * NOISE_BLOCK, min(height, (row + 1) * NOISE_BLOCK)):
+            for y in range((first + row) * NOISE_BLOCK, min(height, (first + row + 1) * NOISE_BLOCK)):
                 for x in range(column * NOISE_BLOCK, min(width, (column + 1) * NOISE_BLOCK)):
                     scale = np.float64(planes.scale[y, x])
                     if scale - scale != 0.0:
@@ -176,6 +177,16 @@ def _noise_blocks(tables, planes, factor, out):
 
 
 @kernel(error_model="numpy")
+def _add_agreeing(own, other, limit, total, number):
+    """Add values `other` (x) that differ from `own` by no more than √limit to `total`, and their count to `number`."""
+    for j in range(own.size):
+        value = np.float64(other[j])
+        agrees = (value - np.float64(own[j])) ** 2 <= limit[j]
+        total[j] += value if agrees else 0.0
+        number[j] += 1.0 if agrees else 0.0
+
+
+@kernel(error_model="numpy")
 def calm_levels(
     values: np.ndarray, cell: np.ndarray, model: np.ndarray, black: np.ndarray, count: float, out: np.ndarray
 ) -> None:
@@ -188,21 +199,20 @@ def calm_levels(
     """
     rows, columns = values.shape
     period_y, period_x = cell.shape
+    limit, total, number = np.empty(columns), np.empty(columns), np.empty(columns)
     for i in range(rows):
+        own, line = values[i], cell[i % period_y]
         for j in range(columns):
-            c = cell[i % period_y, j % period_x]
-            own = np.float64(values[i, j])
-            limit = 18.0 * (model[c, 0] + model[c, 1] * max(own - black[c], 0.0)) / count
-            total, number = own, 1
-            for m in range(-period_y, period_y + 1, period_y):
-                for n in range(-period_x, period_x + 1, period_x):
-                    if (m == 0 and n == 0) or not (0 <= i + m < rows and 0 <= j + n < columns):
-                        continue
-                    other = np.float64(values[i + m, j + n])
-                    if (other - own) ** 2 <= limit:
-                        total += other
-                        number += 1
-            out[i, j] = total / number
+            c, x = line[j % period_x], np.float64(own[j])
+            limit[j] = 18.0 * (model[c, 0] + model[c, 1] * max(x - black[c], 0.0)) / count
+            total[j], number[j] = x, 1.0
+        for m in range(max(i - period_y, i % period_y), min(i + period_y + 1, rows), period_y):
+            for n in (-period_x, 0, period_x):
+                if m != i or n:
+                    part, near = slice(max(-n, 0), columns - max(n, 0)), values[m, max(n, 0) : columns - max(-n, 0)]
+                    _add_agreeing(own[part], near, limit[part], total[part], number[part])
+        for j in range(columns):
+            out[i, j] = total[j] / number[j]
 
 
 @kernel(fastmath=FAST)

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from ..core.cube import evenly
 from ..core.errors import FrameReadError
 from ..core.mosaic import planes
+from ..core.parallel import compute_frame, in_threads, lazy_frames
 from ..core.statistics import odd_frames
 from .bands import Frames
 
@@ -30,8 +32,8 @@ def saturation_level(light: xr.DataArray) -> float:
     white = light.attrs["white_level"]
     level = float(white) if math.isfinite(white) else math.inf
     for frame in sampled_lights(light, 3):
-        for _, plane in planes(frame, light.attrs["cfa_pattern"]):
-            level = min(level, piled_level(plane))
+        found = in_threads(piled_level, (plane for _, plane in planes(frame, light.attrs["cfa_pattern"])))
+        level = min([level, *found])
     return level
 
 
@@ -50,9 +52,11 @@ def piled_level(plane: np.ndarray) -> float:
     top = plane.max() if whole else np.nanmax(plane, initial=-np.inf)
     if not np.isfinite(top):
         return math.inf
+    if (piled := np.count_nonzero(plane == top)) < 8:
+        return math.inf
     step = max(int(np.gcd.reduce(plane.ravel()[::7])), 1) if whole else 1
-    piled, below = np.count_nonzero(plane == top), np.count_nonzero((plane < top) & (plane >= top - 8.0 * step))
-    return float(top) if piled >= 8 and piled > 4 * below else math.inf
+    below = np.count_nonzero(plane >= top.item() - 8 * step) - piled
+    return float(top) if piled > 4 * below else math.inf
 
 
 def frames_saturate_at(frames: Frames, white: float) -> float:
@@ -60,19 +64,18 @@ def frames_saturate_at(frames: Frames, white: float) -> float:
     level = math.inf if math.isnan(white) else float(white)
     _, rows = frames.sampled_rows()
     for _, plane in planes(rows, frames.cell):
-        found = [piled_level(frame) for frame in plane]  # nothing lies above a converter's end, in no frame
-        level = min([level, *(value for value in found if (plane > value).mean() < _ABOVE_THE_END)])
+        for found in map(piled_level, plane):  # nothing lies above a converter's end, in no frame
+            if found < level and (plane > found).mean() < _ABOVE_THE_END:
+                level = found
     return level
 
 
 def sampled_lights(light: xr.DataArray, most: int) -> Iterator[np.ndarray]:
     """Yield frames (y, x) spread over a cube, except what cannot be read: the work on the lights reports that."""
-    count = light.sizes["frame"]
-    for number in sorted({round(k) for k in np.linspace(0, count - 1, min(most, count))}):
-        try:
-            yield np.asarray(light.isel(frame=number).values)
-        except FrameReadError:
-            continue
+    frames = lazy_frames(light)
+    for number in evenly(len(frames), most):
+        with contextlib.suppress(FrameReadError):
+            yield compute_frame({}, frames[number])
 
 
 @contextlib.contextmanager
@@ -106,8 +109,9 @@ def leave_out_odd(frames: Frames, pedestal: np.ndarray | None = None) -> list[in
     """
     count, kind = len(frames), str(frames.cube["kind"].values[0])
     where, rows = frames.sampled_rows()
-    above = rows if pedestal is None else rows.astype(np.float32) - pedestal[where]
-    return _leave_out(frames, odd_frames((plane.reshape(count, -1) for _, plane in planes(above, frames.cell)), kind))
+    grounds = None if pedestal is None else (plane.ravel() for _, plane in planes(pedestal[where], frames.cell))
+    samples = (plane.reshape(count, -1) for _, plane in planes(rows, frames.cell))
+    return _leave_out(frames, odd_frames(samples, kind, grounds))
 
 
 def _leave_out(frames: Frames, odd: Mapping[int, str]) -> list[int]:
@@ -167,9 +171,12 @@ def flicker(frames: Frames, pedestal: np.ndarray) -> tuple[float, float]:
         Their offset (y, x) [ADU].
     """
     where, rows = frames.sampled_rows()
-    light = rows.astype(np.float32) - pedestal[where]
-    count, height, width = light.shape
-    halves = np.stack([half.mean(axis=2, dtype=float) for half in (light[..., : width // 2], light[..., width // 2 :])])
+    ground, (count, height, width) = pedestal[where], rows.shape
+
+    def mean(half: slice) -> np.ndarray:
+        return (rows[..., half].astype(np.float32) - ground[:, half]).mean(axis=2, dtype=float)
+
+    halves = np.stack(list(in_threads(mean, (slice(width // 2), slice(width // 2, None)))))
     if count < 3 or height < 24 or not (halves > 0).all():
         return 0.0, 0.0
     off = np.log(halves) - np.log(halves).mean(axis=1, keepdims=True)

@@ -7,6 +7,8 @@ what readers ask of `frame_memory` comes from frames that nothing uses any more.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import multiprocessing
 import os
@@ -15,9 +17,8 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import dask
@@ -38,15 +39,17 @@ _SIDE_BY_SIDE: ContextVar[int] = ContextVar("measurements side by side", default
 _THREADS: ContextVar[int | None] = ContextVar("threads", default=None)
 _MEMORY: ContextVar[float | None] = ContextVar("memory", default=None)
 _FREE_SHARE = 1 / 3  # of the memory that is free, for what threads hold
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 FRAME_BYTES = 4e8  # that a thread holds to decode and measure a frame of 60 megapixels
 
 
-@contextmanager
+@contextlib.contextmanager
 def machine_share(threads: int | None = None, memory: float | str | None = None) -> Iterator[None]:
     """Use at most so many threads, and so much memory for what they hold [bytes, or text such as "4 GB"], in here.
 
     None leaves it at what holds around: the environment variables WORKBENCH_THREADS and WORKBENCH_MEMORY, else every
-    processor that the process may use (its affinity and its control group) and a third of the free memory.
+    processor that the process may use (its affinity and its control group) and a third of the free memory.  From the
+    first time on, large arrays that nothing uses any more go back to the system.
 
     Raises
     ------
@@ -59,6 +62,7 @@ def machine_share(threads: int | None = None, memory: float | str | None = None)
     ...     thread_count(), thread_count(each=1e9)
     (8, 3)
     """
+    _return_large_arrays()
     tokens: list[tuple[ContextVar[Any], Any]] = []
     for variable, value, read in ((_THREADS, threads, int), (_MEMORY, memory, parse_bytes)):
         if value is not None:
@@ -68,6 +72,15 @@ def machine_share(threads: int | None = None, memory: float | str | None = None)
     finally:
         for variable, token in reversed(tokens):
             variable.reset(token)
+
+
+@cache
+def _return_large_arrays() -> None:
+    """Let the C library return arrays of 8 MiB and more at once; else it keeps ever larger ones, for every thread."""
+    with contextlib.suppress(AttributeError):  # not the GNU library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_THRESHOLD, 8 << 20)
+        mallopt(_TRIM_THRESHOLD, 64 << 20)  # what is left of smaller ones is cheap to use again
 
 
 def thread_count(each: float = 0.0) -> int:
@@ -123,7 +136,7 @@ def lazy_frames(cube: xr.DataArray) -> Sequence[Any]:
     return data.to_delayed(optimize_graph=True).ravel()
 
 
-@contextmanager
+@contextlib.contextmanager
 def side_by_side(number: int) -> Iterator[None]:
     """Share the processors among so many measurements: in here `in_threads` takes its part of the threads."""
     before = _SIDE_BY_SIDE.set(number)
@@ -136,7 +149,7 @@ def side_by_side(number: int) -> Iterator[None]:
 Start = Callable[..., Callable[[], Any]]  # takes a function and its arguments; what it returns waits for the answer
 
 
-@contextmanager
+@contextlib.contextmanager
 def second_process() -> Iterator[Start]:
     """Yield what starts functions, one after the other, in a second process: Python itself works on one core only.
 
@@ -195,6 +208,12 @@ def in_threads(
             yield ahead.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def each_band(work: Callable[[slice], Any], height: int, rows: int = 96) -> None:
+    """Call work(slice) for bands of a picture's rows, whole cells of any mosaic and blocks of 32 pixels, in threads."""
+    bands = (slice(top, min(top + rows, height)) for top in range(0, height, rows))
+    deque(in_threads(work, bands), maxlen=0)
 
 
 def compute_frame(buffers: FrameBuffers, frame: Any) -> np.ndarray:
@@ -267,7 +286,7 @@ class _Kept(NamedTuple):
 _KEPT: ContextVar[_Kept | None] = ContextVar("decoded frames", default=None)
 
 
-@contextmanager
+@contextlib.contextmanager
 def decoding_once(share: float = 0.5) -> Iterator[None]:
     """Keep what `decoded` decodes in here, in `share` of the memory that may be used; once it is full, no more.
 
@@ -327,7 +346,7 @@ class _Lease:
         self._idle.append(self._buffer)
 
 
-@contextmanager
+@contextlib.contextmanager
 def frame_buffers(buffers: FrameBuffers | None = None) -> Iterator[FrameBuffers]:
     """Use memory again in here: that of the given buffers, of those around, or of new ones.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import scipy
 from scipy import special
 
 from .errors import WorkbenchError
+from .parallel import in_threads
 
 MAD_TO_SIGMA = 1.4826  # standard deviation of a normal distribution over its median absolute deviation: 1/Φ⁻¹(3/4)
 MEDIAN_ERROR = 1.2533  # standard error of a median over that of a mean, of a normal distribution: √(π/2)
@@ -91,7 +93,7 @@ def odd_ones_out(means: np.ndarray, tolerance: np.ndarray | float) -> np.ndarray
     return np.flatnonzero(deviation > np.maximum(tolerance, 6 * spread))
 
 
-def odd_frames(samples: Iterable[np.ndarray], kind: str = "") -> dict[int, str]:
+def odd_frames(samples: Iterable[np.ndarray], kind: str = "", pedestals: Iterable[Any] | None = None) -> dict[int, str]:
     """Return which frames differ from most in more than a fifth of their pixels, each with a sentence.
 
     Differing is more than six times the scatter that most frames have about the frames' median, of a frame's median
@@ -104,6 +106,8 @@ def odd_frames(samples: Iterable[np.ndarray], kind: str = "") -> dict[int, str]:
         Of each channel the same pixels of all frames (frame, pixel) [ADU].
     kind
         Of the frames.
+    pedestals
+        Of each channel what is subtracted from the samples (pixel) [ADU]; nothing where not given.
 
     Examples
     --------
@@ -112,7 +116,8 @@ def odd_frames(samples: Iterable[np.ndarray], kind: str = "") -> dict[int, str]:
     >>> odd_frames([frames])
     {2: 'differs from the others in 70% of its pixels'}
     """
-    shares = [_odd_shares(one, kind) for one in samples if len(one) > 2]
+    both = zip(samples, pedestals or itertools.repeat(None), strict=False)
+    shares = list(in_threads(partial(_odd_shares, kind), (one for one in both if len(one[0]) > 2)))
     share = np.max(shares, axis=0) if shares else np.empty(0)
     odd = np.flatnonzero(share > ODD)
     if 2 * odd.size >= share.size:
@@ -120,9 +125,11 @@ def odd_frames(samples: Iterable[np.ndarray], kind: str = "") -> dict[int, str]:
     return {int(i): f"differs from the others in {share[i]:.0%} of its pixels" for i in odd}
 
 
-def _odd_shares(samples: np.ndarray, kind: str) -> np.ndarray:
-    """Return in which share of its pixels each frame (frame, pixel) differs from most."""
-    samples = samples[:, :: max(1, samples.shape[1] // _ENOUGH)].astype(float)
+def _odd_shares(kind: str, both: tuple[np.ndarray, np.ndarray | None]) -> np.ndarray:
+    """Return in which share of its pixels each frame (frame, pixel) differs from most, above a pedestal (pixel)."""
+    step = max(1, both[0].shape[1] // _ENOUGH)
+    samples, pedestal = both[0][:, ::step], both[1]
+    samples = (samples if pedestal is None else samples.astype(np.float32) - pedestal[::step]).astype(float)
     median = np.nanmedian if np.isnan(samples).any() else np.median  # of few frames the first is slow
     if scaled := kind == "flat":
         samples /= np.maximum(median(samples, axis=0), 1)
@@ -315,7 +322,7 @@ def median_profile(
     ([2.0, 6.0], [2.5, 7.0])
     """
     rows = []
-    for low, high in pairwise(edges):
+    for low, high in itertools.pairwise(edges):
         inside = values[(position >= low) & (position < high) & np.isfinite(values)]
         if inside.size >= 4:
             rows.append(((low + high) / 2, np.median(inside), MEDIAN_ERROR * mad_std(inside) / np.sqrt(inside.size)))

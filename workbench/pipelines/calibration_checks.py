@@ -19,6 +19,7 @@ from ..calibrate.planes import calibrate_signal
 from ..core.cube import channels_of, evenly
 from ..core.errors import FrameReadError, WorkbenchError
 from ..core.mosaic import planes
+from ..core.parallel import each_band, in_threads
 from ..core.settings import SETTING, setting_differs
 from ..core.values import describe, listed
 from ..ingest.folder import Folder, without_lights_among_flats
@@ -84,10 +85,17 @@ def _light_in_dark(own: Masters) -> str:
     """Return the warning that light has leaked into a master dark, "" where none shows; a bias master is needed."""
     if own.dark is None or own.bias is None:
         return ""
-    signal = own.dark["signal"].values - own.bias["signal"].values
-    masked = ~np.isfinite(signal) | (own.dark["signal"].values >= own.white_level)
+    dark, bias = own.dark["signal"].values, own.bias["signal"].values
+    signal, masked = np.empty_like(dark), np.empty(dark.shape, bool)
+
+    def subtract(rows: slice) -> None:
+        np.subtract(dark[rows], bias[rows], out=signal[rows])
+        masked[rows] = ~np.isfinite(signal[rows]) | (dark[rows] >= own.white_level)
+
+    each_band(subtract, len(dark))
     gain = np.ones(len(channels_of(own.cfa_pattern)))
-    level = np.array([np.nanmedian(plane[::8]) for _, plane in planes(signal, own.cfa_pattern)])
+    thinned = (plane[::8] for _, plane in planes(signal, own.cfa_pattern))
+    level = np.array(list(in_threads(np.nanmedian, thinned)))
     light = find_light(signal, masked, own.cfa_pattern, gain, np.diag((_GAINS_DIFFER * level) ** 2))
     value = f"up to {light.most:.2g} ADU of its signal may be light, which is subtracted from the lights"
     return light_warning("master dark", light, value) if light.words else ""

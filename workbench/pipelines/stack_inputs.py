@@ -104,11 +104,11 @@ class LightList:
 
 
 class Place(NamedTuple):
-    """Where a run writes, and whether it draws progress bars: output, working folder, folder of masters."""
+    """Where a run writes, and whether it draws progress bars: output, working folder, folder of masters if kept."""
 
     out: Path
     work: Path
-    masters: Path
+    masters: Path | None
     progress: bool
 
 

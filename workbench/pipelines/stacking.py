@@ -164,14 +164,15 @@ def stack_folder(
     check_target(out, "FITS file")
     out = Path(out)
     work = (out.parent if scratch is None else Path(scratch)) / f".{out.name}.work"
-    place = Place(out, work, Path(masters) if masters is not None else work / "masters", progress)
+    place = Place(out, work, None if masters is None else Path(masters), progress)
     opened = open_frames(Path(folder), sensor, chosen, progress)
     if chosen.reference is not None:
         opened.lights.number_of(str(chosen.reference))
     files = stack_files(opened.lights, out)
     given = [path for path in (sensor,) if isinstance(path, (str, Path))]
     outputs = [*files.values(), *(path for of in files.values() if chosen.comet for path in comet_files(of))]
-    for path in [*outputs, place.masters / "master.fits", work.with_name(".working")]:
+    kept = [] if place.masters is None else [place.masters / "master.fits"]
+    for path in [*outputs, *kept, work.with_name(".working")]:
         check_target(path, "FITS file", inputs=given, frames=opened.frames.paths)
     if dry_run:
         lines = forecast(opened, files, chosen.drop)
@@ -276,7 +277,7 @@ def grade_lights(
     if out is not None:
         check_target(out, "CSV file", frames=opened.frames.paths)
     with tempfile.TemporaryDirectory(prefix=".lights-", dir=scratch) as work, workers(None):
-        place = Place(Path(work) / "stack.fits", Path(work), Path(work) / "masters", progress)
+        place = Place(Path(work) / "stack.fits", Path(work), None, progress)
         ready = prepare_masters(opened, chosen, place)
         pixels = survey_lights(opened, ready, place, None)
         graded = [_graded(run, chosen) for run in filter_runs(opened, ready, pixels, place)]

@@ -90,7 +90,8 @@ def _tiles_of(picture: np.ndarray, masked: np.ndarray, pattern: str, gain: np.nd
     """Return the means of the tiles of an even sample; None for a picture too small or masked too much."""
     samples, levels, errors = [], [], []
     for (_, plane), (_, mask) in zip(planes(picture, pattern), planes(masked, pattern), strict=True):
-        samples.append(even_sample(np.where(mask, np.nan, plane), _LARGEST_SAMPLE).astype(np.float64))
+        plane, mask = (even_sample(values, _LARGEST_SAMPLE) for values in (plane, mask))
+        samples.append(np.where(mask, np.nan, plane).astype(np.float64))
     side = min(_GRID, *(int(np.sqrt(values.size / _LEAST_PIXELS)) for values in samples))
     if side < 1:
         return None

@@ -8,6 +8,7 @@ nothing else; memory does not grow with the frames' size and only little with th
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..calibrate.planes import REACH, Planes
 from ..core.cube import MOSAICS
 from ..core.errors import WorkbenchError
 from ..core.files import aside
+from ..core.parallel import in_threads
 from ..ingest.metadata import PlainPixels
 from .combine import stack_tile
 from .drizzle import Drop, Task, block_share, drop_noise, drop_tile
@@ -122,9 +124,13 @@ class Band(NamedTuple):
 def save_planes(planes: Planes, folder: Path) -> Path:
     """Write a group's planes into a new folder of flat arrays, so that any process can map them."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in _PLANES:
+
+    def save(name: str) -> None:
         with aside(folder / f"{name}.npy") as part:
             np.save(part, np.asarray(getattr(planes, name)))
+
+    for some in (_PLANES[:-1], _PLANES[-1:]):  # the last shows that all are there
+        deque(in_threads(save, some), maxlen=0)
     return folder
 
 
