@@ -15,7 +15,7 @@ import xarray as xr
 
 from ..core.cube import black_levels, channels_of, check_cube, one_value
 from ..core.errors import WorkbenchError, said_of_all
-from ..core.mosaic import channel_index, planes, spread
+from ..core.mosaic import channel_index, of_planes, planes, spread
 from ..core.pairs import CLIPPED_FRACTION
 from ..core.parallel import each_band, in_threads
 from ..core.settings import SETTING, setting_differs, setting_of
@@ -220,7 +220,7 @@ def plane_means(mosaic: np.ndarray, cell: np.ndarray) -> np.ndarray:
         known = plane if np.isfinite(value) else plane[np.isfinite(plane)]
         return (value if known is plane else known.mean(dtype=float)) if known.size else math.nan
 
-    return np.array(list(in_threads(mean, (plane for _, plane in planes(mosaic, cell)))), float)
+    return np.array(of_planes(mean, mosaic, cell), float)
 
 
 def _dark_model(
@@ -269,7 +269,7 @@ def _plane_levels(frames: Frames) -> np.ndarray:
         values = plane.astype(float)
         return float(np.nanmean(np.clip(values, *np.nanpercentile(values, (1, 99)))))
 
-    return np.array(list(in_threads(level, (plane for _, plane in planes(rows, frames.cell)))))
+    return np.array(of_planes(level, rows, frames.cell))
 
 
 def _flat_levels(
@@ -308,8 +308,7 @@ def _flat_levels(
 def _calm_shot_noise(combined: Combined, cell: np.ndarray, black: np.ndarray, count: int) -> None:
     """Let the variance of the ordinary pixels follow the level around them, not their own noise."""
     black, side, shape = np.ascontiguousarray(black, float), len(cell), (_BAND, combined.mean.shape[1])
-    law = (spread(values.astype(np.float32), cell, shape) for values in (black, combined.law[:, 1] / count))
-    ground, slope = law
+    ground, slope = (spread(v.astype(np.float32), cell, shape) for v in (black, combined.law[:, 1] / count))
 
     def follow(rows: slice) -> None:
         first = max(rows.start - side, 0)

@@ -13,9 +13,8 @@ from scipy.special import chdtr, chdtri, gammaincinv
 
 from ..core.cube import black_levels, channels_of
 from ..core.errors import WorkbenchError
-from ..core.mosaic import channel_index, planes, spread
+from ..core.mosaic import channel_index, of_planes, planes, spread
 from ..core.noise import OwnNoise, code_step, own_noise, stated_gain
-from ..core.parallel import in_threads
 from ..core.settings import setting_differs, setting_dim, setting_of
 from ..core.statistics import mad_std, weighted_by_errors
 from ..core.values import describe, listed, value_text
@@ -288,7 +287,7 @@ def read_variance(frames: Frames) -> np.ndarray:
         spread = _pixels(plane).var(axis=0, ddof=1)
         return _typical(spread[np.isfinite(spread)], len(frames) - 1)
 
-    return np.array(list(in_threads(variance, (plane for _, plane in planes(rows, frames.cell)))))
+    return np.array(of_planes(variance, rows, frames.cell))
 
 
 def light_variance(

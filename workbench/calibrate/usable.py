@@ -12,7 +12,7 @@ import xarray as xr
 
 from ..core.cube import evenly
 from ..core.errors import FrameReadError
-from ..core.mosaic import planes
+from ..core.mosaic import of_planes, planes
 from ..core.parallel import compute_frame, in_threads, lazy_frames
 from ..core.statistics import odd_frames
 from .bands import Frames
@@ -32,8 +32,7 @@ def saturation_level(light: xr.DataArray) -> float:
     white = light.attrs["white_level"]
     level = float(white) if math.isfinite(white) else math.inf
     for frame in sampled_lights(light, 3):
-        found = in_threads(piled_level, (plane for _, plane in planes(frame, light.attrs["cfa_pattern"])))
-        level = min([level, *found])
+        level = min([level, *of_planes(piled_level, frame, light.attrs["cfa_pattern"])])
     return level
 
 

@@ -6,14 +6,15 @@ pixels with one channel a colour: 8 red, 20 green, 8 blue, on no regular lattice
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
 
 from .cube import COLOURS, MOSAICS, cell_side, channels_of, check_pixels, is_mosaic, is_xtrans
 from .errors import WorkbenchError
+from .parallel import in_threads
 from .statistics import MEDIAN_ERROR, mad_std
 
 _NOISIER = 0.1  # of ln: by so much at least what was measured is rougher than what was interpolated
@@ -282,6 +283,11 @@ def planes(frame: np.ndarray, cfa_pattern: str | np.ndarray) -> Iterator[tuple[i
             continue
         ((row, column),) = np.argwhere(cell == channel)
         yield channel, frame[..., row::rows, column::columns]
+
+
+def of_planes(work: Callable[[np.ndarray], Any], frame: np.ndarray, cfa_pattern: str | np.ndarray) -> list[Any]:
+    """Return work(plane) of each of the `planes`, done in threads."""
+    return list(in_threads(work, (plane for _, plane in planes(frame, cfa_pattern))))
 
 
 def _places(cell: np.ndarray, channel: int, shape: tuple[int, ...]) -> Iterator[tuple[tuple, tuple, int]]:

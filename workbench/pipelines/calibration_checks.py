@@ -18,8 +18,8 @@ from ..calibrate.masterset import Masters, MasterSet
 from ..calibrate.planes import calibrate_signal
 from ..core.cube import channels_of, evenly
 from ..core.errors import FrameReadError, WorkbenchError
-from ..core.mosaic import planes
-from ..core.parallel import each_band, in_threads
+from ..core.mosaic import of_planes
+from ..core.parallel import each_band
 from ..core.settings import SETTING, setting_differs
 from ..core.values import describe, listed
 from ..ingest.folder import Folder, without_lights_among_flats
@@ -94,8 +94,7 @@ def _light_in_dark(own: Masters) -> str:
 
     each_band(subtract, len(dark))
     gain = np.ones(len(channels_of(own.cfa_pattern)))
-    thinned = (plane[::8] for _, plane in planes(signal, own.cfa_pattern))
-    level = np.array(list(in_threads(np.nanmedian, thinned)))
+    level = np.array(of_planes(lambda plane: np.nanmedian(plane[::8]), signal, own.cfa_pattern))
     light = find_light(signal, masked, own.cfa_pattern, gain, np.diag((_GAINS_DIFFER * level) ** 2))
     value = f"up to {light.most:.2g} ADU of its signal may be light, which is subtracted from the lights"
     return light_warning("master dark", light, value) if light.words else ""
