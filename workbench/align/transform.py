@@ -57,12 +57,9 @@ class Transform:
             below = g * u + h * v + 1.0
             p, q = (a + b * u + c * v) / below, (d + e * u + f * v) / below
         else:
-            terms = _TERMS["affine" if self.kind == "similarity" else self.kind]
-            shape = np.broadcast(u, v).shape
-            p = q = np.zeros(shape)
-            for index, (i, j) in enumerate(terms):
-                basis = u**i * v**j
-                p, q = p + self.coefficients[0, index] * basis, q + self.coefficients[1, index] * basis
+            p = q = np.zeros(np.broadcast(u, v).shape)
+            for basis, a, b in zip(_bases(self.kind, u, v), *self.coefficients, strict=True):
+                p, q = p + a * basis, q + b * basis
             if self.kind == "shift":
                 p, q = p + u, q + v
         p, q = p * self.size + self.centre[0], q * self.size + self.centre[1]
@@ -136,6 +133,16 @@ class Transform:
         return cls(plain["kind"], np.array(plain["coefficients"], float), tuple(plain["centre"]), plain["size"])
 
 
+def _bases(kind: str, u: Any, v: Any) -> list[Any]:
+    """Return what the coefficients of a polynomial kind multiply; of a homography those of its affine part."""
+    terms = _TERMS.get(kind, _TERMS["affine"])
+    x, y = [np.ones_like(u)], [np.ones_like(v)]
+    for _ in range(max(map(max, terms))):
+        x.append(x[-1] * u)
+        y.append(y[-1] * v)
+    return [x[i] * y[j] for i, j in terms]
+
+
 def fit_transform(
     reference: np.ndarray,
     frame: np.ndarray,
@@ -189,7 +196,7 @@ class _System(NamedTuple):
     kind: str
     centre: tuple[float, float]
     size: float
-    places: tuple[np.ndarray, ...]
+    places: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     design: np.ndarray
     values: np.ndarray
 
@@ -207,8 +214,7 @@ class _System(NamedTuple):
             design = np.concatenate([np.stack([one, zero, u, -v], 1), np.stack([zero, one, v, u], 1)])
             values = np.concatenate([p, q])
         else:
-            terms = _TERMS["affine" if kind == "homography" else kind]
-            design = np.stack([u**i * v**j for i, j in terms], 1)
+            design = np.stack(_bases(kind, u, v), 1)
             values = np.stack([p - u, q - v] if kind == "shift" else [p, q], 1)
         return cls(kind, (float(centre[0]), float(centre[1])), size, (u, v, p, q), design, values)
 
@@ -277,8 +283,8 @@ def least_squares(design: np.ndarray, values: np.ndarray, weight: np.ndarray) ->
     """
     weighted = design * weight[:, None]
     squares, axes = np.linalg.eigh(design.T @ weighted)
-    known = axes[:, squares > 1e-15 * squares[-1]]
-    inverse = (known / squares[-known.shape[1] :]) @ known.T
+    known = squares > 1e-15 * squares[-1]
+    inverse = (axes[:, known] / squares[known]) @ axes[:, known].T
     return inverse @ (weighted.T @ values), inverse
 
 
@@ -294,7 +300,7 @@ def _homography(affine, u, v, p, q, weight) -> np.ndarray:
         low = np.stack([zero, zero, zero, one, u / below, v / below, -at_q * u / below, -at_q * v / below], 1)
         step, _ = least_squares(np.concatenate([top, low]), np.concatenate([p - at_p, q - at_q]), np.tile(weight, 2))
         matrix = matrix + np.array([[*step[:3]], [*step[3:6]], [step[6], step[7], 0.0]])
-        if np.abs(step).max() < 1e-12:
+        if np.abs(step).max() < 1e-9:  # the next would be by far smaller
             break
     return matrix
 
