@@ -34,7 +34,7 @@ from ..ingest.metadata import PlainPixels
 from ..ingest.reader import plain_pixels, read_frame
 from ..stack.combine import stack_tile
 from ..stack.drizzle import Drop
-from ..stack.engine import save_planes
+from ..stack.engine import open_planes, save_planes
 from ..stack.fits_out import plan_layout
 from ..stack.settings import StackSettings, left_out
 from ..stars.selection import is_meant
@@ -317,11 +317,11 @@ def survey_lights(opened: OpenedFrames, ready: PreparedMasters, place: Place, cl
     (place.work / "survey").mkdir(exist_ok=True)
     lights = opened.lights
     dtype = np.dtype(np.uint16 if opened.frames.light.dtype == np.uint16 else np.float32)
+    full = [open_planes(planes).saturation for planes in ready.planes]
+    calibration = [(ready.planes[group], factor, full[group]) for group, factor in ready.group_of]
     jobs = [
-        ((path, *change), place.work, number, ready.planes[group], factor, lights.shape, lights.cfa_pattern, dtype)
-        for number, (path, change, (group, factor)) in enumerate(
-            zip(lights.paths, lights.changes, ready.group_of, strict=True)
-        )
+        ((path, *change), place.work, number, own, lights.shape, lights.cfa_pattern, dtype)
+        for number, (path, change, own) in enumerate(zip(lights.paths, lights.changes, calibration, strict=True))
     ]
     surveys = tqdm(
         spread(survey_light, jobs, client, _OF_A_SURVEY * math.prod(lights.shape)), desc="looking at lights",

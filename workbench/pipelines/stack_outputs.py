@@ -45,8 +45,7 @@ def survey_light(
     source: tuple[Path, float, float],
     work: Path,
     number: int,
-    planes: Path,
-    factor: float,
+    calibration: tuple[Path, float, float],
     shape: tuple[int, int],
     cfa_pattern: str,
     dtype: np.dtype,
@@ -54,10 +53,10 @@ def survey_light(
     """Survey a light and keep what was found; returns where its pixels can be read in place, or the problem.
 
     Pixels that do not lie in their file as plain numbers of the run's type (uint16 or float32, the same for all lights)
-    are decoded once into a scratch file.  `source` is the light's file, its
-    scale and its shift, `planes` calibrate the light, `factor` is its dark's.
+    are decoded once into a scratch file.  `source` is the light's file, its scale and its shift, `calibration` its
+    planes, its dark's factor and the level [e-] at which it saturates.
     """
-    path, scale, shift = source
+    (path, scale, shift), (planes, factor, saturation) = source, calibration
     try:
         pixels = plain_pixels(path)
         raw = None
@@ -66,14 +65,13 @@ def survey_light(
             if not pixels.path.exists() or pixels.path.stat().st_size != math.prod(shape) * dtype.itemsize:
                 raw = read_frame(path, scale=scale, shift=shift)
                 _require_shape(path, raw.shape, shape)
-                write_whole(pixels.path, np.ascontiguousarray(raw, pixels.stored).tobytes())
+                write_whole(pixels.path, np.ascontiguousarray(raw, pixels.stored).data)
         if load_survey(work, number) is None:
             raw = pixels.read() if raw is None else raw
             _require_shape(path, raw.shape, shape)
-            maps = open_planes(planes)
             signal = frame_memory(shape, np.float32)
-            calibrate_signal(raw, maps, factor, signal)
-            save_survey(work, number, survey_mosaic(signal, cfa_pattern, maps.saturation))
+            calibrate_signal(raw, open_planes(planes), factor, signal)
+            save_survey(work, number, survey_mosaic(signal, cfa_pattern, saturation))
     except FrameReadError as problem:
         return None, problem.problem
     except WorkbenchError as problem:
@@ -98,7 +96,7 @@ def _require_shape(path: Path, found: tuple[int, ...], wanted: tuple[int, int]) 
         )
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write aside, then rename: the file is whole or not there."""
     with aside(path) as part:
         part.write_bytes(data)

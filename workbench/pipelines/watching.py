@@ -30,7 +30,7 @@ from ..finish.files import write_picture
 from ..finish.picture import make_picture, pyramid
 from ..finish.stretch import StretchSettings, apply_stretch, sky_statistics, stretch_parameters
 from ..ingest.metadata import PlainPixels
-from ..stack.engine import PlannedFrame, StackPlan
+from ..stack.engine import PlannedFrame, StackPlan, open_planes
 from ..stack.live import LiveLight, RunningStack, add_light, empty_running, running_mean
 from ..stack.normalise import normalisation
 from ..stack.settings import StackSettings, left_out
@@ -267,7 +267,8 @@ def _survey(opened: OpenedFrames, number: int, night: _Setting) -> tuple[PlainPi
     planes, factor, _ = _calibration(opened, number, night)
     dtype = np.dtype(np.uint16 if opened.frames.light.dtype == np.uint16 else np.float32)
     source = (path, *lights.changes[number])
-    pixels, problem = survey_light(source, work, key, planes, factor, lights.shape, lights.cfa_pattern, dtype)
+    calibration = planes, factor, open_planes(planes).saturation
+    pixels, problem = survey_light(source, work, key, calibration, lights.shape, lights.cfa_pattern, dtype)
     return pixels, None if problem else load_survey(work, key), problem
 
 
