@@ -354,7 +354,7 @@ def test_workers_of_a_cluster_give_the_same_and_a_lost_one_is_replaced(night, do
     command = [sys.executable, "-m", "workbench", "stack", str(night.folder), "--out", str(reference), "--quiet"]
     subprocess.run([*command, "--reference", "light_0000"], check=True)
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=4, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
         out = tmp_path / "stack.fits"
