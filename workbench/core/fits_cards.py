@@ -17,10 +17,11 @@ import xarray as xr
 from astropy.io import fits
 
 from .errors import FrameReadError
+from .parallel import in_threads
 
 _NO_SUM = "0" * 16  # in the place of a sum while it is made
 _BLOCK = 2880
-_PIECE = _BLOCK * 64  # bytes summed at once: they stay in the processor
+_PIECE = _BLOCK * 256  # bytes summed at once: they stay in the processor
 RECORD = "WORKBNCH"  # keyword of the record: JSON text
 NO_VALUE, UNSTABLE = 1, 2  # bits of the plane MASK
 # coordinates of a cube and attributes of a master, as FITS names them
@@ -258,7 +259,7 @@ def seal(path: str | Path) -> None:
             places = {key: content.find(key.ljust(8) + b"= '", start, data) for key in (b"CHECKSUM", b"DATASUM")}
             if min(places.values()) < 0:
                 continue
-            of_data = _sum(content, data, end)
+            of_data = _sum(file.fileno(), data, end)
             content[places[b"DATASUM"] + 11 : places[b"DATASUM"] + 21] = str(of_data).rjust(10).encode()
             at = places[b"CHECKSUM"] + 11
             content[at : at + 16] = _NO_SUM.encode()
@@ -292,7 +293,10 @@ def _broken_seal(path: str, size: int, changed: int) -> str:
         for number, (start, data, end) in enumerate(_units(content)):
             if end > size:
                 return f"is cut short: {size:,} of at least {end:,} bytes; make it again, or copy it again"
-            if content.find(b"CHECKSUM= '", start, data) >= 0 and _sum(content, start, end) not in (0, 0xFFFFFFFF):
+            if content.find(b"CHECKSUM= '", start, data) >= 0 and _sum(file.fileno(), start, end) not in (
+                0,
+                0xFFFFFFFF,
+            ):
                 return f"was changed or damaged: the checksum of its unit {number} is wrong; make or copy it again"
     return ""
 
@@ -312,13 +316,10 @@ def _units(content: mmap.mmap) -> Iterator[tuple[int, int, int]]:
         start = end
 
 
-def _sum(content: mmap.mmap, start: int, end: int) -> int:
-    total = 0
-    for first in range(start, end, _PIECE):
-        total = words_sum(content[first : min(end, first + _PIECE)], total)
-        if hasattr(mmap, "MADV_DONTNEED"):  # pages that were read would count as this process's memory
-            content.madvise(mmap.MADV_DONTNEED)
-    return total
+def _sum(file: int, start: int, end: int) -> int:
+    """Return the sum of part of an open file, read in threads: pages of a map would count as this process's memory."""
+    parts = in_threads(lambda at: words_sum(os.pread(file, min(end - at, _PIECE), at)), range(start, end, _PIECE))
+    return words_sum(np.array([0, *parts], ">u4"))
 
 
 def _encoded(value: int) -> bytes:

@@ -234,7 +234,9 @@ def _table(rows: pd.DataFrame, name: str) -> fits.BinTableHDU:
     plain = rows.assign(**{text: texts[text].map(lambda value: ascii_text(str(value))) for text in texts}, **whole)
     columns = [np.array(plain[name].tolist(), "S" if name in texts else plain[name].dtype) for name in plain]
     kinds = [(name, values.dtype) for name, values in zip(plain, columns, strict=True)]
-    return fits.BinTableHDU(np.rec.fromarrays(columns, dtype=kinds), name=name)
+    table = fits.BinTableHDU(name=name)  # given the rows it would load astropy's tables, a quarter of a second
+    table.data = fits.FITS_rec.from_columns(fits.ColDefs(np.rec.fromarrays(columns, dtype=kinds)))
+    return table
 
 
 def _primary_header(layout: Layout, cards: Mapping[str, Any], history: list[str]) -> bytes:
