@@ -5,7 +5,7 @@ import pytest
 
 from workbench.core.errors import WorkbenchError
 from workbench.stars import FWHM_PER_SIGMA, find_stars, green_sampling, half_green
-from workbench.stars.find import intrinsic, measure
+from workbench.stars.find import intrinsic, measure, photometry
 
 
 def matched(stars, x, y):
@@ -118,3 +118,12 @@ def test_covariances_are_those_of_the_image(painted, mosaic):
     assert yy == pytest.approx(sigma**2, rel=0.03)
     assert abs(xy) < 0.03 * sigma**2
     assert np.nanmax(np.hypot(moments.x - x, moments.y - y)) < 0.3
+
+
+def test_a_star_that_is_not_in_the_plane_has_no_flux():
+    y, x = np.mgrid[:96, :96]
+    plane = (1000 * np.exp(-((x - 48) ** 2 + (y - 40) ** 2) / (2 * 1.5**2))).astype(np.float32)
+    xs, ys = np.array([np.nan, 48.0, -0.4, 1e300, 48.0, 95.4]), np.array([np.nan, np.nan, 40.0, 40.0, 40.0, 1e9])
+    flux, error = photometry(plane, xs, ys, 3.5, 1.0, 1.0)
+    assert np.isfinite(flux).tolist() == np.isfinite(error).tolist() == [False] * 4 + [True, False]
+    assert flux[4] == pytest.approx(plane.sum(), rel=0.01)
