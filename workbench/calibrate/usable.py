@@ -13,7 +13,7 @@ import xarray as xr
 from ..core.cube import evenly
 from ..core.errors import FrameReadError
 from ..core.mosaic import of_planes, planes
-from ..core.parallel import compute_frame, in_threads, lazy_frames
+from ..core.parallel import FRAME_BYTES, compute_frame, in_threads, lazy_frames
 from ..core.statistics import odd_frames
 from .bands import Frames
 
@@ -72,9 +72,14 @@ def frames_saturate_at(frames: Frames, white: float) -> float:
 def sampled_lights(light: xr.DataArray, most: int) -> Iterator[np.ndarray]:
     """Yield frames (y, x) spread over a cube, except what cannot be read: the work on the lights reports that."""
     frames = lazy_frames(light)
-    for number in evenly(len(frames), most):
+
+    def read(number: int) -> np.ndarray | None:
         with contextlib.suppress(FrameReadError):
-            yield compute_frame({}, frames[number])
+            return compute_frame({}, frames[number])
+        return None
+
+    found = in_threads(read, evenly(len(frames), most), each=FRAME_BYTES)
+    return (frame for frame in found if frame is not None)
 
 
 @contextlib.contextmanager

@@ -141,7 +141,7 @@ def stack_folder(
     sensor
         A ``sensor.json``, or what `open_sensor` gives; else gain and read noise come from the calibration frames.
     masters
-        A folder where masters are kept and used again.
+        A folder where masters are kept and used again; without one none is written.
     scratch
         Folder for the working files, next to the output by default.  It is removed at the end; after an
         interruption it stays, and the same call goes on from it.
