@@ -292,7 +292,7 @@ def plan_subs(
             + "one, and characterize them"
         )
     white = float(background.attrs.get("white_level", math.nan)) if white_level is None else float(white_level)
-    rows = [_at_setting(sensor.sel({dim: [one]}), rates, white, penalty, limit) for one in kept]
+    rows = [_at_setting(sensor, one, rates, white, penalty, limit) for one in kept]
     best, met = _best(rows, penalty)
     data = {
         name: ((dim, *dims), np.array([row[name] for row in rows]), {"units": unit, "long_name": text})
@@ -326,11 +326,9 @@ _COLUMNS = {
 
 
 def _at_setting(
-    sensor: xr.Dataset, rates: dict[str, Estimate], white: float, penalty: float, limit: float
+    sensor: xr.Dataset, setting: float, rates: dict[str, Estimate], white: float, penalty: float, limit: float
 ) -> dict[str, Any]:
     """Return the plan's `_COLUMNS` at one setting; channels whose background is not above black are NaN."""
-    dim = setting_dim(sensor)
-    setting = float(sensor[dim].values[0])
     noise, level, needed, needed_error, saturation, gains = (np.full(len(rates), np.nan) for _ in range(6))
     for column, (channel, rate) in enumerate(rates.items()):
         if not rate.value > 0:
@@ -339,7 +337,7 @@ def _at_setting(
         noise[column], level[column] = read_out.value, rate.value
         needed[column], needed_error[column] = sub_length(read_out, rate, penalty)
         (black, _), (gain, _) = (
-            _pair(sensor, name, **{dim: setting}, channel=channel) for name in ("black_level", "gain")
+            _pair(sensor, name, **{setting_dim(sensor): setting}, channel=channel) for name in ("black_level", "gain")
         )
         gains[column] = gain
         saturation[column] = (white - (black if math.isfinite(black) else 0.0)) * gain
@@ -385,6 +383,9 @@ def read_out_noise(sensor: xr.Dataset, setting: float, channel: str) -> Estimate
 
 def _pair(data: xr.Dataset, name: str, **at: Any) -> tuple[float, float]:
     """Return a value and its error, by position: a plan asks for some hundred and `sel` takes a millisecond."""
-    position = tuple(data.indexes[dim].get_loc(label) for dim, label in at.items())
-    values = [data[key].transpose(*at).values[position] if key in data else math.nan for key in (name, f"{name}_error")]
-    return float(values[0]), float(values[1])
+    position = {dim: data.get_index(dim).get_loc(label) for dim, label in at.items()}
+    columns = (data.variables.get(key) for key in (name, f"{name}_error"))
+    values = [
+        math.nan if one is None else float(one.values[tuple(position[dim] for dim in one.dims)]) for one in columns
+    ]
+    return values[0], values[1]
