@@ -15,7 +15,7 @@ import panel as pn
 import xarray as xr
 
 from workbench import finish
-from workbench.app.live_charts import live_text
+from workbench.app.live_charts import LiveChart, live_text
 from workbench.app.pictures import SAMPLE, WIDTH, Divider, html_pane, pixels, screen_level
 from workbench.charts import theme
 from workbench.core.errors import WorkbenchError
@@ -210,6 +210,14 @@ class StretchSteps:
         """Chart the histogram after."""
         return stretch_after(finish.histogram(self.apply(method, *settings), sample=4 * SAMPLE))
 
+    def histograms(self, method: str, *settings: Any) -> hv.Layout:
+        """Chart both, side by side."""
+        return theme.layout([self.curve(method, *settings), self.histogram(method, *settings)])
+
+
+def _beside(chart: hv.Layout) -> hv.Layout:
+    return theme.layout([panel.opts(width=WIDTH // 2, height=260, backend="bokeh", clone=True) for panel in chart])
+
 
 def stretch_explorer(linear: xr.Dataset) -> Any:
     """Choose a curve and its settings; the picture and both histograms follow.
@@ -230,12 +238,12 @@ def stretch_explorer(linear: xr.Dataset) -> Any:
             ("intensity (ghs)", 0, 10, 0.25, 5),
         )
     ]
-    plots = [hv.DynamicMap(pn.bind(draw, method, *sliders)) for draw in (steps.curve, steps.histogram)]
+    controls = method, *sliders
     return pn.Column(
         method,
         pn.FlexBox(*sliders),
-        html_pane(pn.bind(steps.view, method, *sliders)),
-        pn.FlexBox(*(pn.pane.HoloViews(plot.opts(width=WIDTH // 2, height=260)) for plot in plots)),
+        html_pane(pn.bind(steps.view, *controls)),
+        LiveChart(pn.bind(steps.histograms, *controls), _beside),
     )
 
 

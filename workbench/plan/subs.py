@@ -7,7 +7,7 @@ come with time, and what the mount can hold.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -383,7 +383,7 @@ def read_out_noise(sensor: xr.Dataset, setting: float, channel: str) -> Estimate
 
 def _pair(data: xr.Dataset, name: str, **at: Any) -> tuple[float, float]:
     """Return a value and its error, by position: a plan asks for some hundred and `sel` takes a millisecond."""
-    position = {dim: data.get_index(dim).get_loc(label) for dim, label in at.items()}
+    position: dict[Hashable, int] = {dim: data.get_index(dim).get_loc(label) for dim, label in at.items()}
     columns = (data.variables.get(key) for key in (name, f"{name}_error"))
     values = [
         math.nan if one is None else float(one.values[tuple(position[dim] for dim in one.dims)]) for one in columns
