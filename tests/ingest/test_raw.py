@@ -95,6 +95,25 @@ def test_many_like_frames_are_decoded_once(real_data, tmp_path, monkeypatch):
     np.testing.assert_array_equal(cube[3, :10, :10], read_frame(source)[:10, :10])
 
 
+def test_bias_frames_whose_exposure_is_stated_as_zero_are_not_decoded_for_another(tmp_path, monkeypatch):
+    """LibRaw decodes a file before it names its exposure."""
+    about = DngMetadata("RGGB", black_level=64, white_level=4095, iso=800, exposure=0.0, make="Sim", model="CAM")
+    pixels = np.random.default_rng(1).integers(60, 70, (64, 80)).astype(np.uint16)
+    paths = [write_dng(tmp_path / f"{n}.dng", pixels, about, compressed=True) for n in range(4)]
+    asked = []
+
+    class Counting(rawpy.RawPy):
+        @property
+        def other(self):
+            asked.append(1)
+            return super().other
+
+    monkeypatch.setattr(rawpy, "RawPy", Counting)
+    cube = open_frames(paths, kind="bias")
+    assert len(asked) == 1  # of the first, which is decoded for the camera's layout
+    assert np.isnan(cube["exposure"]).all()
+
+
 def test_decoding_lets_other_threads_run(real_data):
     """rawpy frees the interpreter while LibRaw works: a second thread counts on in the meantime."""
     done = threading.Event()

@@ -175,10 +175,11 @@ class PlainPixels:
         return self
 
 
-def read_exif(path: str | Path) -> dict[str, Any]:
+def read_exif(path: str | Path, zero: float = math.nan) -> dict[str, Any]:
     """Return a file's camera, iso, exposure, aperture, temperature and time by EXIF; NaN, NaT or empty if unknown.
 
-    TIFF-based files (NEF, ARW, CR2, DNG, ...) as well as Canon's CR3 and Fujifilm's RAF.
+    TIFF-based files (NEF, ARW, CR2, DNG, ...) as well as Canon's CR3 and Fujifilm's RAF.  `zero` is returned for an
+    exposure that is stated as 0.
 
     Examples
     --------
@@ -198,11 +199,12 @@ def read_exif(path: str | Path) -> dict[str, Any]:
         with contextlib.suppress(Exception):  # a maker note that exifread stumbles over costs only the temperature
             for block in exif_blocks(Path(path)):
                 tags |= exifread.process_file(block, details=True, extract_thumbnail=False)
+    exposure = _number(tags, "EXIF ExposureTime", "Image ExposureTime")
     dates = (_text(tags, name) for name in ("EXIF DateTimeOriginal", "Image DateTimeOriginal", "Image DateTime"))
     return {
         "camera": camera_name(make, model),
         "iso": _positive(_iso(tags)),
-        "exposure": _positive(_number(tags, "EXIF ExposureTime", "Image ExposureTime")),
+        "exposure": zero if exposure == 0 else _positive(exposure),
         "aperture": _positive(_number(tags, "EXIF FNumber", "Image FNumber")),
         "temperature": _temperature(tags),
         "time": exif_time(next(filter(None, dates), ""), _text(tags, "EXIF SubSecTimeOriginal")),

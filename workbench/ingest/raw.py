@@ -48,7 +48,7 @@ def raw_info(path: str | Path, known: MutableMapping[Any, dict[str, Any]] | None
     # shape, depth and compression of all images in it, equal for similar files of one camera
     structure = tuple(page[1] for page in _pages(path))
     try:
-        exif = read_exif(path)
+        exif = read_exif(path, zero=0.0)
     except Exception as error:  # exifread raises whatever damaged tags make it stumble over
         raise FrameReadError(path, f"its EXIF data are damaged ({type(error).__name__}: {error})") from None
     key = (exif["camera"], exif["iso"], structure) if exif["camera"] and structure else None
@@ -58,6 +58,7 @@ def raw_info(path: str | Path, known: MutableMapping[Any, dict[str, Any]] | None
             layout, exif = layout or _layout(raw, path), _filled(exif, raw.other)
         if known is not None and key:
             known[key] = layout
+    exif["exposure"] = exif["exposure"] or np.nan  # a bias frame's 0 is stated: LibRaw need not look for another
     return FrameInfo(path=path, format="raw", **layout, **exif)
 
 
