@@ -205,10 +205,8 @@ def estimates_in_words(noises: Sequence[tuple[SensorNoise, Mapping[str, Any]]], 
             own += [noise] if noise not in own else []
     for where, several in estimated.items():
         columns = np.array([(noise.gain, np.broadcast_to(noise.gain_error, len(noise.gain))) for noise in several])
-        gains = []
-        for name, gain, error in zip(
-            channels_of(light.attrs["cfa_pattern"]), *np.moveaxis(columns, 0, -1), strict=True
-        ):
+        gains, names = [], channels_of(light.attrs["cfa_pattern"])
+        for name, gain, error in zip(names, *np.moveaxis(columns, 0, -1), strict=True):
             mean = weighted_by_errors(gain, error) if np.isfinite(error).all() else (float(gain.mean()), math.nan)
             gains.append(f"{name} {value_text(*mean)}")
         sources = dict.fromkeys(noise.source.removeprefix("estimated from ") for noise in several)
@@ -228,9 +226,9 @@ def _gain_error(master: xr.Dataset) -> np.ndarray:
 
 def noise_of_flats(flat: xr.Dataset | None, bias: xr.Dataset | None, setting: Mapping[str, Any]) -> SensorNoise | None:
     """Return the noise of flats and bias frames, if both masters are there and of this setting."""
-    if flat is None or bias is None or setting_differs(setting, flat.attrs) or not _measures_gain(flat):
+    if flat is None or bias is None or setting_differs(setting, flat.attrs):
         return None
-    if "combined" in bias.attrs:
+    if not _measures_gain(flat) or "combined" in bias.attrs:
         return None
     slope = model_of(flat)[:, 1]
     read = _read_noise(model_of(bias)[:, 0], slope)
@@ -281,13 +279,12 @@ def read_variance(frames: Frames) -> np.ndarray:
     """
     if len(frames) == 1:
         return np.maximum(_between_neighbours(frames)[0], QUANTISATION)
-    _, rows = frames.sampled_rows()
 
     def variance(plane: np.ndarray) -> float:
         spread = _pixels(plane).var(axis=0, ddof=1)
         return _typical(spread[np.isfinite(spread)], len(frames) - 1)
 
-    return np.array(of_planes(variance, rows, frames.cell))
+    return np.array(of_planes(variance, frames.sampled_rows()[1], frames.cell))
 
 
 def light_variance(
@@ -295,11 +292,10 @@ def light_variance(
 ) -> np.ndarray:
     """Return b = 1/gain [ADU] of flats, one a channel, and its relative error (2, channel).
 
-    The variance across frames beyond `base` over the signal.
-
-    With x = (y - P) s, w = 1/s and n frames, E Σ w (x - x̄)² = a (Σs - n/Σw) + b x (n - 1) in each pixel; the sums over
-    pixels give b.  The fixed pattern (PRNU, vignetting) is the same in all frames and does not enter; only of a
-    single frame it does, which gives an upper bound.  A variance of ν degrees of freedom is known to √(2/ν).
+    The variance across frames beyond `base` over the signal: with x = (y - P) s, w = 1/s and n frames,
+    E Σ w (x - x̄)² = a (Σs - n/Σw) + b x (n - 1) in each pixel; the sums over pixels give b.  The fixed pattern (PRNU,
+    vignetting) is the same in all frames and enters only of a single frame, which gives an upper bound.  A variance of
+    ν degrees of freedom is known to √(2/ν).
     """
     n = len(frames)
     if n == 1:
