@@ -11,7 +11,7 @@ from workbench.core.cube import XTRANS
 from workbench.core.mosaic import channel_index, colour_index
 from workbench.core.parallel import in_threads
 from workbench.ingest import PlainPixels
-from workbench.stack.engine import PlannedFrame, StackPlan, prepare, save_planes, stack_band
+from workbench.stack.engine import RAW_BYTES, PlannedFrame, StackPlan, prepare, save_planes, stack_band, tiles_read
 from workbench.stack.normalise import pixel_share
 
 GAIN, READ, OFFSET = 2.0, 5.0, 500.0
@@ -160,6 +160,14 @@ def test_the_answer_does_not_depend_on_threads_or_order(tmp_path):
     one, two = stacked(plan, threads=1), stacked(plan, threads=2)
     for name, values in one.items():
         assert np.array_equal(values, two[name], equal_nan=True), name
+
+
+@pytest.mark.parametrize(("frames", "together"), [(20, 30), (400, 30), (4000, 30)])
+def test_rows_of_many_frames_are_read_once_for_many_tiles(frames, together):
+    first = np.tile(np.arange(30) // 10, (frames, 1))  # slightly turned
+    assert tiles_read(first, first + 90, 0, line=5000) == together
+    steep = np.tile(90 * np.arange(30), (frames, 1))
+    assert tiles_read(steep, steep + 90, 0, line=5000) == max(RAW_BYTES // (frames * 90 * 5000), 1)
 
 
 @pytest.mark.parametrize("degrees", [90.0, 180.0, 181.0, 40.0])

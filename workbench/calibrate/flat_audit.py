@@ -20,6 +20,7 @@ from ..core.area import neighbour_mean
 from ..core.cube import channels_of, first_green
 from ..core.errors import WorkbenchError
 from ..core.mosaic import channel_count, channel_index, planes, tiles
+from ..core.parallel import FRAME_BYTES, in_threads
 from ..core.statistics import Lens, fit_lens, mad_std
 from .defects import FINE, cell_means, dust_left, find_dust
 from .flat_findings import ADDED_NOISE, findings_of
@@ -187,20 +188,21 @@ def _audit_lights(
     """Return the audit of a flat, given in `cells`, with what it leaves in the lights' background."""
     channels = range(channel_count(cell))
     details = [_detail(_bands(_plane(flat["signal"].values, cell, channel))) for channel in channels]
-    sums = np.zeros((len(channels), 7))
-    after: list[list[np.ndarray]] = []
-    before: list[list[np.ndarray]] = []
-    levels: list[np.ndarray] = []
-    shown: list[np.ndarray] = []
     signals = lights if not isinstance(lights, xr.Dataset) else _signals(lights, flat)
-    for signal in tqdm(signals, desc="auditing the flat", unit="light", delay=2, leave=False, disable=not progress):
+
+    def look(signal: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Levels, background after and before the flat, sums over pixels, the picture in cells; of one light."""
         fine = cell_means(signal, cell)
-        after.append([_in_blocks(fine[channel], BLOCK // FINE) for channel in channels])
-        levels.append(np.array([np.nanmedian(blocks) for blocks in after[-1]]))
-        before.append([_in_blocks(fine[channel] * cells[channel], BLOCK // FINE) for channel in channels])
-        for channel, level in enumerate(levels[-1]):
-            sums[channel] += _pixel_sums(_bands(_plane(signal, cell, channel)), details[channel], level)
-        shown.append((fine / levels[-1][:, None, None]).mean(axis=0))
+        after = np.array([_in_blocks(fine[channel], BLOCK // FINE) for channel in channels])
+        level = np.array([np.nanmedian(blocks) for blocks in after])
+        before = np.array([_in_blocks(fine[channel] * cells[channel], BLOCK // FINE) for channel in channels])
+        sums = [_pixel_sums(_bands(_plane(signal, cell, c)), details[c], level[c]) for c in channels]
+        return level, after, before, np.array(sums), (fine / level[:, None, None]).mean(axis=0)
+
+    looks = in_threads(look, signals, each=FRAME_BYTES)
+    looks = tqdm(looks, desc="auditing the flat", unit="light", delay=2, leave=False, disable=not progress)
+    levels, after, before, light_sums, shown = zip(*looks, strict=True)
+    sums = sum(light_sums, np.zeros((len(channels), 7)))
     sky, count = np.array(levels), len(levels)
     fine = np.ma.median(np.ma.masked_invalid(shown), axis=0).filled(np.nan)  # dithered stars go
     background = np.nanmedian(np.array(after) / sky[..., None, None], axis=0)

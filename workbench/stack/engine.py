@@ -247,7 +247,7 @@ def stack_band(ready: Prepared, number: int, memory: dict | None = None) -> Band
     line = frame_shape[1] * ready.dtype.itemsize
     begin = 0
     while begin < len(tiles):
-        end = _segment(first, last, begin, line)
+        end = tiles_read(first, last, begin, line)
         part = slice(begin, end)
         frames = _read(ready, first[:, part], last[:, part], memory)
         scratch = _scratch(ready, bounds[:, part][first[:, part] < last[:, part]], memory)
@@ -282,13 +282,19 @@ def _rows_needed(bounds: np.ndarray, turns: np.ndarray, shape: tuple[int, int]) 
     return np.where(missing, 0, first), np.where(missing, 0, last)
 
 
-def _segment(first: np.ndarray, last: np.ndarray, begin: int, line: int) -> int:
-    """Return up to which tile the raw rows of `line` bytes fit in the allowance; at least one tile."""
+def tiles_read(first: np.ndarray, last: np.ndarray, begin: int, line: int) -> int:
+    """Return up to which tile the raw rows of `line` bytes fit in the allowance, or in a quarter more than one needs.
+
+    Whole rows are read: those of many frames, which one tile fills the allowance with, are nearly those of the next.
+    """
     end = begin + 1
-    while end < first.shape[1]:
-        part = slice(begin, end + 1)
-        if int((last[:, part].max(1) - _least(first[:, part], last[:, part])).sum()) * line > RAW_BYTES:
-            break
+
+    def needed(end: int) -> int:
+        part = slice(begin, end)
+        return int((last[:, part].max(1) - _least(first[:, part], last[:, part])).sum()) * line
+
+    allowed = max(RAW_BYTES, 1.25 * needed(end))
+    while end < first.shape[1] and needed(end + 1) <= allowed:
         end += 1
     return end
 
@@ -299,6 +305,7 @@ def _read(ready: Prepared, first: np.ndarray, last: np.ndarray, memory: dict) ->
     count = last.max(1) - row0
     starts = np.concatenate([[0], np.cumsum(count * ready.maps.scale.shape[2])])
     if memory.get("raw", np.empty(0)).size < starts[-1] + 1:
+        memory["raw"] = np.empty(0)  # free the old before the new
         memory["raw"] = np.empty(starts[-1] + 1, ready.dtype)
     raw = memory["raw"]
     for number, frame in enumerate(ready.plan.frames):

@@ -26,7 +26,7 @@ from ..core.scattered import HALF
 RIM = 4
 BLOCK = 32  # output columns that share their noise parameters
 BAND = 64  # output rows
-WIDTH = 256  # output columns, fewer for many frames
+WIDTH = 256  # output columns; half as many for many frames, as narrower tiles cost more than samples beyond the cache
 _BYTES = 24 * 2**20  # of resampled samples that one thread holds
 KERNEL = 3  # lattice steps from the centre to the end of the resampling kernel
 
@@ -351,10 +351,10 @@ def window_bounds(places: np.ndarray, widths: np.ndarray, height: int, margin: i
 
 
 def tile_width(frames: int, channels: int) -> int:
-    """Return how many columns a tile has, so that its samples of all frames stay in the allowance."""
+    """Return how many columns a tile has, so that its samples of all frames stay in the allowance, if that can be."""
     row_bytes = frames * channels * (BAND + 2 * RIM) * 8
     fitting = (_BYTES // row_bytes - 2 * RIM) // BLOCK * BLOCK
-    return int(np.clip(fitting, BLOCK, WIDTH))
+    return int(np.clip(fitting, WIDTH // 2, WIDTH))
 
 
 def band_tiles(number: int, area: tuple[int, int, int, int], width: int, split: bool, row: int = 0) -> list[Tile]:
