@@ -77,7 +77,7 @@ def machine_share(threads: int | None = None, memory: float | str | None = None)
 @cache
 def _return_large_arrays() -> None:
     """Let the C library return arrays of 8 MiB and more at once; else it keeps ever larger ones, for every thread."""
-    with contextlib.suppress(AttributeError):  # not the GNU library
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # not the GNU library
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_MMAP_THRESHOLD, 8 << 20)
         mallopt(_TRIM_THRESHOLD, 64 << 20)  # what is left of smaller ones is cheap to use again
