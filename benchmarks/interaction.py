@@ -262,9 +262,10 @@ def measure(only: list[str], kinds: list[str]) -> list[tuple[Case, np.ndarray, f
                 before = time.process_time()
                 times = page.evaluate(_CLOCK, [case.what, case.moves, 0])
                 busy = 1000 * (time.process_time() - before) / len(times)
-                drags = [
-                    page.evaluate(_CLOCK, [case.what, case.moves[at : at + 30], 16])[0]
-                    for at in range(0, MOVES - 30, (MOVES - 30) // DRAGS)
+                starts = range(0, MOVES - 30, (MOVES - 30) // DRAGS)
+                drags = [  # of 29 or 30 values: a control of two values must not end where it began
+                    page.evaluate(_CLOCK, [case.what, case.moves[at : at + 29 + number % 2], 16])[0]
+                    for number, at in enumerate(starts)
                 ]
                 found.append((case, np.array(times), max(drags), busy))
                 print(table(found[-1:]).splitlines()[2], flush=True)
