@@ -93,10 +93,10 @@ def _is_near(kind: int, ring: int, tile: int, place: tuple[float, float], radius
 
 
 def _apart(one: tuple[float, float], other: tuple[float, float]) -> float:
-    """The angle between two places (RA, Dec) [deg], by haversines."""
-    (ra, dec), (other_ra, other_dec) = np.radians([one, other])
-    square = np.sin((other_dec - dec) / 2) ** 2 + np.cos(dec) * np.cos(other_dec) * np.sin((other_ra - ra) / 2) ** 2
-    return float(2 * np.degrees(np.arcsin(min(np.sqrt(square), 1.0))))
+    """The angle between two places (RA, Dec) [deg]."""
+    from astropy.coordinates import angular_separation
+
+    return float(np.degrees(angular_separation(*np.radians([*one, *other]))))
 
 
 @lru_cache(maxsize=32)
