@@ -49,8 +49,22 @@ def _exit_code(interrupt: BaseException | None) -> int:
     return 128 + int(getattr(interrupt, "number", signal.SIGINT))
 
 
+class _OneCommand(click.Command):
+    """A command whose options hold for nothing else, not even where a later one is wrong."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options; what those before a wrong one opened is closed."""
+        try:
+            return super().parse_args(ctx, args)
+        except BaseException:
+            ctx.close()
+            raise
+
+
 class Commands(click.Group):
     """Commands that Ctrl-C and the signals to end finish with one line; their problems are one line each."""
+
+    command_class = _OneCommand
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
