@@ -150,14 +150,15 @@ Start = Callable[..., Callable[[], Any]]  # takes a function and its arguments; 
 
 
 @contextlib.contextmanager
-def second_process() -> Iterator[Start]:
-    """Yield what starts functions, one after the other, in a second process: Python itself works on one core only.
+def beside(*, process: bool = False) -> Iterator[Start]:
+    """Yield what starts functions, one after the other, in a thread beside this one; the block ends when they have.
 
-    Where one thread works at once (`thread_count`) a function is called when its answer is asked for.
+    Python itself works on one core only: for what is mostly Python, `process` starts a second one.  Where one thread
+    works at once (`thread_count`) a function is called when its answer is asked for.
 
     Examples
     --------
-    >>> with second_process() as start:
+    >>> with beside() as start:
     ...     answer = start(pow, 2, 5)
     ...     answer()
     32
@@ -165,12 +166,13 @@ def second_process() -> Iterator[Start]:
     if thread_count() == 1:
         yield partial
         return
-    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(1, mp_context=spawn) if process else ThreadPoolExecutor(1)
 
     def start(function: Callable[..., Any], *arguments: Any, **options: Any) -> Callable[[], Any]:
         here = partial(function, *arguments, **options)
         try:
-            future = pool.submit(here)
+            future = pool.submit(here if process else partial(copy_context().run, here))
         except BrokenProcessPool:
             return here
 

@@ -101,7 +101,7 @@ def write_charts(
     only
         Ids of the charts wanted (`charts.registry.REGISTRY`); all by default.
     start
-        Of `second_process`, which then draws for paper what is drawn here for pages.
+        Of `beside`, which then draws for paper what is drawn here for pages.
 
     Raises
     ------

@@ -121,8 +121,10 @@ def flat_doubts(
     group_of: Sequence[tuple[int, float]],
     pixels: Sequence[PlainPixels | None],
     names: Sequence[str],
-) -> list[str]:
+) -> tuple[list[str], bool | None]:
     """Return a sentence for each failure of each distinct flat, audited on three lights spread over those it is for.
+
+    And whether the flats fit, None where there is none.
 
     Parameters
     ----------
@@ -150,7 +152,7 @@ def flat_doubts(
             ]
         except WorkbenchError as problem:
             doubts.append(f"whether the flats ({flat.files}) fit the lights is not known: {problem}")
-    return doubts
+    return doubts, not doubts if any(flat.master is not None for flat in flats) else None
 
 
 def _calibrated(pixels: PlainPixels, folder: Path, factor: float) -> np.ndarray:

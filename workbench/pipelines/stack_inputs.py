@@ -125,8 +125,7 @@ class OpenedFrames(NamedTuple):
 class PreparedMasters(NamedTuple):
     """The masters of a run as files of planes, one a group, with its noise; and each light's group and factor.
 
-    `used` says for each group what calibrates it, `darks_fit` whether the darks do, `flats_fit` whether the flats do
-    (None: not known); `flats` are those of the groups.
+    `used` says for each group what calibrates it, `darks_fit` whether the darks do; `flats` are those of the groups.
     """
 
     noise: list[SensorNoise]
@@ -135,7 +134,6 @@ class PreparedMasters(NamedTuple):
     used: list[str]
     darks_fit: bool
     flats: list[UsedFlat]
-    flats_fit: bool | None = None
 
     @property
     def units(self) -> str:
@@ -148,7 +146,7 @@ class PreparedMasters(NamedTuple):
         noise, planes = [self.noise[group] for group in groups], [self.planes[group] for group in groups]
         used = [self.used[group] for group in groups]
         group_of = [(groups.index(group), factor) for group, factor in (self.group_of[number] for number in numbers)]
-        return PreparedMasters(noise, planes, group_of, used, self.darks_fit, [], self.flats_fit)
+        return PreparedMasters(noise, planes, group_of, used, self.darks_fit, [])
 
 
 def open_frames(

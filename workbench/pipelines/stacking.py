@@ -23,7 +23,7 @@ from ..align.panels import panel_lines
 from ..core.errors import WorkbenchError, said_of_all
 from ..core.files import check_target, fingerprints, remove_folder, require_unchanged, whole_file
 from ..core.fits_cards import observation, wcs_cards
-from ..core.parallel import machine_share
+from ..core.parallel import beside, machine_share
 from ..core.values import unit_text
 from ..ingest.reader import read_header
 from ..stack import fits_out
@@ -202,16 +202,16 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
     continued = claim_folder(place.work, place.out, run_identity(opened, settings))
     ready = timed("masters", prepare_masters, opened, settings, place)
     pixels = timed("first pass", survey_lights, opened, ready, place, client)
-    if ready.darks_fit:  # what darks leave is not a fault of the flats
-        of_lights = ready.planes, ready.group_of, pixels, opened.lights.names
-        doubts = timed("first pass", flat_doubts, ready.flats, *of_lights)
-        opened.warnings.extend(doubts)
-        audited = any(flat.master is not None for flat in ready.flats)
-        ready = ready._replace(flats_fit=not doubts if audited else None)
+    of_lights = ready.planes, ready.group_of, pixels, opened.lights.names
+    audited = ready.flats if ready.darks_fit else []  # what darks leave is not a fault of the flats
+    said = len(opened.warnings)
+    with beside() as start:
+        audit = start(flat_doubts, audited, *of_lights)
+        shared = [with_noise_doubts(run) for run in filter_runs(opened, ready, pixels, place)]
+        runs = timed("alignment", register_filters, shared, settings, opened.warnings)
+        planned = [timed("alignment", plan_stack, run, settings, registration) for run, registration in runs]
+        opened.warnings[said:said], flats_fit = timed("first pass", audit)
     ready.flats.clear()
-    shared = [with_noise_doubts(run) for run in filter_runs(opened, ready, pixels, place)]
-    runs = timed("alignment", register_filters, shared, settings, opened.warnings)
-    planned = [timed("alignment", plan_stack, run, settings, registration) for run, registration in runs]
     if settings.comet:
         whole = [(run, found, *plan) for (run, found), plan in zip(runs, planned, strict=True)]
         written = timed("stack", comet_stacks, whole, settings, client)
@@ -224,7 +224,7 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
     notes: list[str] = []
     if len(shared) > 1:
         notes += [*opened.warnings, *(f"set aside: {sentence}" for sentence in said_of_all(opened.set_aside))]
-    results = [timed("stack", complete_stack, one, notes, settings.site) for one in written]
+    results = [timed("stack", complete_stack, one, notes, flats_fit, settings.site) for one in written]
     results, of_comet = results[: len(runs)], {one.path: one for one in results[len(runs) :]}
     remove_folder(place.work)
     log = ("continued after an interruption",) if continued else ()
@@ -309,7 +309,7 @@ def _graded(run: FilterRun, settings: StackSettings) -> tuple[pd.DataFrame, Filt
     return table.join(quality.reindex(columns=list(QUALITY)), on="file"), run
 
 
-def complete_stack(stacked: Stacked, notes: list[str], site: bool) -> StackResult:
+def complete_stack(stacked: Stacked, notes: list[str], flats_fit: bool | None, site: bool) -> StackResult:
     """Write the header, the maps in blocks and the table of lights, and give the stack its name."""
     run, registration, plan, norm, (chi, shared), *_ = stacked
     opened, place, ready = run.opened, run.place, run.ready
@@ -319,7 +319,7 @@ def complete_stack(stacked: Stacked, notes: list[str], site: bool) -> StackResul
     chi_square = dict(zip(plan.channels, whole.tolist(), strict=True))
     if ready.units == "electron" and not stacked.stars:
         blocks = dict(zip(plan.channels, norm["block_chi_square"].values.tolist(), strict=True))
-        opened.warnings.extend(scatter_doubts(chi_square, blocks, ready.darks_fit, ready.flats_fit, run.lights_fit))
+        opened.warnings.extend(scatter_doubts(chi_square, blocks, ready.darks_fit, flats_fit, run.lights_fit))
     lights, warnings = opened.lights, list(dict.fromkeys(opened.warnings))
     reference = registration.reference
     noise = ready.noise[ready.group_of[reference][0]]
