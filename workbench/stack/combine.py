@@ -11,20 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..core.kernels import kernel
+from .medians import find_medians
 from .normalise import blocks_of, fill_noise
-from .reject import (
-    MANY,
-    MEAN,
-    MEDIAN,
-    NOISE,
-    PixelPlanes,
-    RejectionRule,
-    any_flag,
-    count_rejected,
-    empty_planes,
-    own_scatter,
-    sort_columns,
-)
+from .reject import MEAN, MEDIAN, NOISE, PixelPlanes, RejectionRule, any_flag, empty_planes
 from .tile import Maps, Scratch, TileFrames, column_order, resample_frame
 from .window import BLOCK, Tile
 
@@ -35,7 +24,6 @@ if TYPE_CHECKING:
 GROW = 3  # pixels around a strong outlier in which the same frame is tested more strictly
 STRONG = 6.0  # an outlier is strong beyond this many sigma ...
 STRICT = 2.0  # ... and its surroundings keep only what lies within this many
-LOCAL_RANGE = 0.2  # of the median's range over 3 x 3 pixels counts as one sigma
 LOW, HIGH, STRONG_BIT, MISSING = 1, 2, 4, 8  # flags of a sample
 OUT = LOW | HIGH | MISSING
 _NAN = np.float32(np.nan)
@@ -47,94 +35,6 @@ class Samples(NamedTuple):
     values: np.ndarray
     squares: np.ndarray
     weights: np.ndarray
-
-
-@kernel()
-def _local_range(median, spread, split):
-    """Set `spread` (y, x) to (0.2 times the range of the median over 3 x 3 pixels)²."""
-    height, width = median.shape
-    even = (width + 1) // 2
-    high = np.empty(width, np.float32)
-    low = np.empty(width, np.float32)
-    share = np.float32(LOCAL_RANGE * LOCAL_RANGE)
-    for v in range(height):
-        one, two, three = median[max(v - 1, 0)], median[v], median[min(v + 1, height - 1)]
-        for i in range(width):
-            top = one[i] if one[i] > two[i] else two[i]
-            high[i] = top if top > three[i] else three[i]
-            bottom = one[i] if one[i] < two[i] else two[i]
-            low[i] = bottom if bottom < three[i] else three[i]
-        out = spread[v]
-        if not split:
-            for i in range(width):
-                left, right = max(i - 1, 0), min(i + 1, width - 1)
-                out[i] = max(high[i], high[left], high[right]) - min(low[i], low[left], low[right])
-        else:
-            for i in range(even):
-                left, right = even + max(i - 1, 0), min(even + i, width - 1)
-                out[i] = max(high[i], high[left], high[right]) - min(low[i], low[left], low[right])
-            for i in range(even, width):
-                left, right = i - even, min(i - even + 1, even - 1)
-                out[i] = max(high[i], high[left], high[right]) - min(low[i], low[left], low[right])
-        for i in range(width):
-            out[i] = share * out[i] * out[i]
-
-
-@kernel()
-def _sort_row(c, v, samples, network, buffer, number):
-    """Sort the samples of row v into `buffer` (frame, x), missing ones last; return whether none is missing."""
-    frames, width = samples.shape[0], samples.shape[3]
-    number[:] = 0
-    for f in range(frames):
-        for i in range(width):
-            value = samples[f, c, v, i]
-            good = value == value
-            buffer[f, i] = value if good else np.float32(np.inf)
-            number[i] += np.int32(1) if good else np.int32(0)
-    sort_columns(buffer, network, width)
-    complete = True
-    for i in range(width):
-        complete &= number[i] == frames
-    return complete
-
-
-@kernel()
-def _find_limits(buffer, number, rule, column, floor, ceiling):
-    """Set the lowest and the highest sample (x) that a classical method keeps of sorted ones (frame, x)."""
-    for i in range(number.size):
-        n = number[i]
-        for k in range(n):
-            column[k] = buffer[k, i]
-        down, up = count_rejected(column, n, rule.method, rule.low, rule.high, rule.table)
-        floor[i] = column[down] if n else np.float32(0)
-        ceiling[i] = column[n - 1 - up] if n else np.float32(0)
-
-
-@kernel()
-def find_medians(c: int, samples: np.ndarray, rule: RejectionRule, planes: PixelPlanes, split: bool) -> None:
-    """Of one channel of (frame, channel, y, x): the median of every pixel, and what the method needs besides."""
-    frames, _, height, width = samples.shape
-    buffer = planes.sorted
-    column = np.empty(frames, np.float32)
-    for v in range(height):
-        number, median, floor = planes.count[v], planes.median[v], planes.floor[v]
-        complete = _sort_row(c, v, samples, rule.network, buffer, number)
-        if complete:
-            one, two = buffer[(frames - 1) // 2], buffer[frames // 2]
-            for i in range(width):
-                median[i] = np.float32(0.5) * (one[i] + two[i])
-        else:
-            for i in range(width):
-                n = number[i]
-                median[i] = np.float32(0.5) * (buffer[(n - 1) // 2, i] + buffer[n // 2, i]) if n else np.float32(0)
-        if rule.method == NOISE:
-            floor[:] = 0.0
-            if frames >= MANY:
-                own_scatter(buffer, number, median, floor, complete)
-        elif rule.method < MEAN:
-            _find_limits(buffer, number, rule, column, floor, planes.ceiling[v])
-    if rule.method == NOISE:
-        _local_range(planes.median, planes.spread, split)
 
 
 @kernel()

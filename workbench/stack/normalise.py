@@ -285,11 +285,26 @@ def common_share(places: np.ndarray, weight: np.ndarray, side: float) -> np.ndar
     """
     weight = _seen_weight(places, weight)
     weight = weight / np.maximum(weight.sum(0), 1e-30)
-    share = np.zeros(places.shape[2])
-    for number, own in enumerate(weight):
-        overlap = np.maximum(1 - np.abs(places - places[number]) / side, 0).prod(1)
-        share += own * (weight * np.where(overlap >= 0, overlap, 0)).sum(0)
+    share = _sum_pairs(np.ascontiguousarray(places, float), weight, float(side))
     return np.where(weight.any(0), share, 1.0)
+
+
+@kernel()
+def _sum_pairs(places, weight, side):
+    """Sum over all pairs of frames weight times weight times the overlap of their areas; see `common_share`."""
+    frames, areas = weight.shape
+    share, shared = np.zeros(areas), np.zeros(areas)
+    for one in range(frames):
+        shared[:] = 0.0
+        for two in range(frames):
+            for area in range(areas):
+                along = 1.0 - abs(places[two, 0, area] - places[one, 0, area]) / side
+                across = 1.0 - abs(places[two, 1, area] - places[one, 1, area]) / side
+                overlap = max(along, 0.0) * max(across, 0.0)
+                shared[area] += weight[two, area] * overlap if overlap > 0.0 else 0.0
+        for area in range(areas):
+            share[area] += weight[one, area] * shared[area]
+    return share
 
 
 def _seen_weight(places: np.ndarray, weight: np.ndarray) -> np.ndarray:

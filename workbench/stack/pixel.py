@@ -17,7 +17,8 @@ from ..core.cube import first_green
 from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
 from ..core.statistics import mad_std
-from .combine import GROW, HIGH, LOW, column_order, find_medians, flag_samples, sample_variance
+from .combine import GROW, HIGH, LOW, column_order, flag_samples, sample_variance
+from .medians import find_medians
 from .reject import (
     METHODS,
     NOISE,

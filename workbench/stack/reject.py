@@ -20,6 +20,7 @@ from ..core.errors import WorkbenchError
 from ..core.kernels import kernel
 from ..core.statistics import MAD_TO_SIGMA
 
+GUESS = 16  # samples from which a search for the median begins
 MANY = 8  # from so many samples on a pixel's own scatter counts
 METHODS = ("noise", "sigma", "winsorized", "linear-fit", "esd", "mad", "percentile", "mean", "median")
 NOISE, SIGMA, WINSORIZED, LINEAR, ESD, MAD, PERCENTILE, MEAN, MEDIAN = range(len(METHODS))
@@ -115,13 +116,14 @@ class PixelPlanes(NamedTuple):
 
 
 class RejectionRule(NamedTuple):
-    """How to reject: the method's number, its thresholds, critical values and a sorting network."""
+    """How to reject: the method's number, its thresholds, critical values and sorting networks, of all and of `few`."""
 
     method: int
     low: float
     high: float
     table: np.ndarray
     network: np.ndarray
+    few: np.ndarray
 
 
 def rule_of(method: str, frames: int, low: float | None = None, high: float | None = None) -> RejectionRule:
@@ -137,7 +139,7 @@ def rule_of(method: str, frames: int, low: float | None = None, high: float | No
     if number == NOISE and not (first > 0 and second > 0):
         raise WorkbenchError(f"thresholds of the noise model are positive numbers of σ; got {first:g} and {second:g}")
     table = esd_table(frames, first, second) if number == ESD else np.zeros((1, 1))
-    return RejectionRule(number, float(first), float(second), table, sorting_network(frames))
+    return RejectionRule(number, float(first), float(second), table, sorting_network(frames), sorting_network(GUESS))
 
 
 def thresholds_of(method: str, low: float | None, high: float | None) -> tuple[float, float]:
