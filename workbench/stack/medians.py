@@ -29,7 +29,7 @@ _PASSES = 30  # of a search; only samples of which many are equal take more
 _BEYOND = 1.6  # times the estimated way to the middle, so that it comes to lie between two pivots
 
 
-class _Search(NamedTuple):
+class _Middle(NamedTuple):
     """Of each column (x): the value of `rank` is sought, and that of `edge`, the same or the next.
 
     They lie above `low` and not above `high`; `under` and `upto` samples are not above these, `count` not above
@@ -49,7 +49,7 @@ class _Search(NamedTuple):
 
 @kernel()
 def _new_search(width):
-    return _Search(
+    return _Middle(
         np.empty(width, np.int32), np.empty(width, np.int32), np.empty(width, np.float32), np.empty(width, np.float32),
         np.empty(width, np.int32), np.empty(width, np.int32), np.empty(width, np.float32), np.empty(width, np.int32),
         np.empty(width, np.float32),
