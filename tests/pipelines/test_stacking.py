@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from workbench.cli import main
 from workbench.core.cube import XTRANS
 from workbench.core.errors import FrameReadError, StageError, WorkbenchError
 from workbench.finish import FinishSettings, make_picture, read_picture, write_picture
+from workbench.ingest import reader
 from workbench.pipelines import finish_stack, settings_from, stack_folder, stack_outputs
 from workbench.plan import hours
 from workbench.simulate import sky as virtual
@@ -195,6 +197,17 @@ def test_working_files_are_gone(done):
 def test_the_same_call_gives_the_same_bytes(night, done, tmp_path):
     again = stack_folder(night.folder, tmp_path / "stack.fits", reference="light_0000", progress=False, threads=1)
     assert again.path.read_bytes() == done.path.read_bytes()
+
+
+def test_compressed_frames_are_decoded_once_each(tmp_path, monkeypatch):
+    night = write_night(
+        tmp_path / "night", shape=SHAPE, stars=90, faintest=30.0, brightest=600.0, lights=5, biases=5, darks=5,
+        flats=5, suffix="dng", compressed=True, seed=11, progress=False,
+    )  # fmt: skip
+    decoded, decode = Counter(), reader.read_raw
+    monkeypatch.setattr(reader, "read_raw", lambda path, area: (decoded.update([path]), decode(path, area))[1])
+    stack_folder(night.folder, tmp_path / "stack.fits", progress=False)
+    assert decoded == Counter(list(night.folder.rglob("*.dng")))
 
 
 def test_an_interrupted_run_goes_on(night, done, tmp_path, monkeypatch):
@@ -533,6 +546,7 @@ MEMORY = """
 import resource, sys
 import numpy as np
 from workbench.finish import make_picture, write_picture
+from workbench.ingest import reader
 from workbench.pipelines import finish_stack
 stars = np.random.default_rng(0)
 height, width = (int(side) for side in sys.argv[2:])

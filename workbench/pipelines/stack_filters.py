@@ -33,7 +33,8 @@ from ..stack.settings import StackSettings
 from ..stars.damage import odd_noise
 from ..stars.survey import FrameSurvey, find_plane_stars
 from .stack_inputs import LightList, OpenedFrames, Place, PreparedMasters, register_lights
-from .stack_outputs import bands_done, load_survey, plan_digest, read_sums, stack_all, write_whole
+from .stack_outputs import bands_done, plan_digest, read_sums, stack_all, write_whole
+from .stack_survey import load_survey
 
 
 class FilterRun(NamedTuple):

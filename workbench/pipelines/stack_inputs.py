@@ -26,23 +26,19 @@ from ..calibrate.planes import prepare_planes
 from ..core.cube import digest
 from ..core.errors import FrameReadError, WorkbenchError, said_of_all
 from ..core.kernels import is_compiled
-from ..core.parallel import frame_buffers
 from ..core.sensor_file import open_sensor
 from ..ingest.catalogue import open_folder
 from ..ingest.folder import Folder, of_filters, of_one_camera
-from ..ingest.metadata import PlainPixels
 from ..ingest.reader import plain_pixels, read_frame
 from ..stack.combine import stack_tile
 from ..stack.drizzle import Drop
-from ..stack.engine import open_planes, save_planes
+from ..stack.engine import save_planes
 from ..stack.fits_out import plan_layout
 from ..stack.settings import StackSettings, left_out
 from ..stars.selection import is_meant
 from ..stars.survey import FrameSurvey
 from .calibration_checks import CALIBRATION, UsedFlat, calibration_cubes, check_masters, prepare_calibration
-from .stack_outputs import spread, survey_light
 
-_OF_A_SURVEY = 24.0  # [bytes] of a pixel that a thread holds: raw, signal, and what its stars are found in
 _OF_A_LIGHT, _OF_A_CALIBRATION = 49e-9, 8e-9  # [s] of a frame's pixel: runs of 4 and 16 Mpx, FITS, two threads
 _FIRST_RUN = "loops are compiled once for this machine: a minute or two more (or beforehand: workbench compile)"
 _OF_DRIZZLE = 3.0  # times as long
@@ -282,9 +278,14 @@ def run_identity(opened: OpenedFrames, settings: StackSettings) -> str:
     return digest(__version__, opened.frames.table, opened.frames.adopted, repr(settings), opened.sensor)
 
 
-def prepare_masters(opened: OpenedFrames, settings: StackSettings, place: Place) -> PreparedMasters:
-    """Make the masters, compare them with the lights, and keep the planes that calibrate each group of lights."""
-    light, cubes = opened.frames.light, calibration_cubes(opened.frames)
+def prepare_masters(
+    opened: OpenedFrames, settings: StackSettings, place: Place, light: xr.DataArray | None = None
+) -> PreparedMasters:
+    """Make the masters, compare them with the lights, and keep the planes that calibrate each group of lights.
+
+    `light` is the cube of the lights, where they are not to be read from the files that were opened.
+    """
+    light, cubes = opened.frames.light if light is None else light, calibration_cubes(opened.frames)
     if place.progress and not is_compiled(stack_tile):
         tqdm.write(f"first run: {_FIRST_RUN}", file=sys.stderr)
     try:
@@ -308,27 +309,6 @@ def prepare_masters(opened: OpenedFrames, settings: StackSettings, place: Place)
         group_of.append((masters.masters.index(group), float(factor)))
     flats = [UsedFlat.of(group, cubes["flat"]) for group in masters.masters]
     return PreparedMasters([group.noise for group in masters.masters], planes, group_of, used, fit, flats)
-
-
-def survey_lights(opened: OpenedFrames, ready: PreparedMasters, place: Place, client: Any) -> list[PlainPixels | None]:
-    """Look at every light and keep its stars and background; returns where its pixels are, None for a bad file."""
-    (place.work / "survey").mkdir(exist_ok=True)
-    lights = opened.lights
-    dtype = np.dtype(np.uint16 if opened.frames.light.dtype == np.uint16 else np.float32)
-    full = [open_planes(planes).saturation for planes in ready.planes]
-    calibration = [(ready.planes[group], factor, full[group]) for group, factor in ready.group_of]
-    jobs = [
-        ((path, *change), place.work, number, own, lights.shape, lights.cfa_pattern, dtype)
-        for number, (path, change, own) in enumerate(zip(lights.paths, lights.changes, calibration, strict=True))
-    ]
-    surveys = tqdm(
-        spread(survey_light, jobs, client, _OF_A_SURVEY * math.prod(lights.shape)), desc="looking at lights",
-        total=len(jobs), unit="frame", disable=not place.progress, leave=False,
-    )  # fmt: skip
-    with frame_buffers():
-        found = list(surveys)
-    opened.set_aside.extend((name, why) for name, (_, why) in zip(lights.names, found, strict=True) if why)
-    return [pixels for pixels, _ in found]
 
 
 def times_of(opened: OpenedFrames) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""What a stacking run writes: surveys and bands that an interrupted run goes on from, header and table of the stack.
+"""What a stacking run writes: bands that an interrupted run goes on from, header and table of the stack.
 
-One light and one band are worked off by the same functions on threads here and by the workers of a cluster.  A result
-counts only when its file is whole (written aside, then renamed) and belongs to the same frames and settings.
+A band is worked off by the same function on threads here and by the workers of a cluster.  A result counts only when
+its file is whole (written aside, then renamed) and belongs to the same frames and settings.
 """
 
 from __future__ import annotations
@@ -24,100 +24,24 @@ from dask import threaded
 from .. import __version__
 from ..align.registration import Registration
 from ..calibrate.noise import SensorNoise
-from ..calibrate.planes import calibrate_signal
 from ..core.cube import CFA_CHANNELS, COLOURS
-from ..core.errors import FrameReadError, WorkbenchError
+from ..core.errors import WorkbenchError
 from ..core.files import aside, remove_folder
-from ..core.parallel import frame_memory, in_threads
+from ..core.parallel import in_threads
 from ..core.values import is_simulated
-from ..ingest.metadata import PlainPixels
-from ..ingest.reader import plain_pixels, read_frame
-from ..stack.engine import RAW_BYTES, Band, Prepared, StackPlan, open_planes, prepare, stack_band
+from ..stack.engine import RAW_BYTES, Band, Prepared, StackPlan, prepare, stack_band
 from ..stack.fits_out import Layout, write_band
 from ..stack.normalise import block_centres, block_places, pixel_share
-from ..stars.survey import QUALITY, FrameSurvey, survey_mosaic
+from ..stars.survey import QUALITY
 
 if TYPE_CHECKING:
     from .stack_inputs import LightList
-
-
-def survey_light(
-    source: tuple[Path, float, float],
-    work: Path,
-    number: int,
-    calibration: tuple[Path, float, float],
-    shape: tuple[int, int],
-    cfa_pattern: str,
-    dtype: np.dtype,
-) -> tuple[PlainPixels | None, str]:
-    """Survey a light and keep what was found; returns where its pixels can be read in place, or the problem.
-
-    Pixels that do not lie in their file as plain numbers of the run's type (uint16 or float32, the same for all lights)
-    are decoded once into a scratch file.  `source` is the light's file, its scale and its shift, `calibration` its
-    planes, its dark's factor and the level [e-] at which it saturates.
-    """
-    (path, scale, shift), (planes, factor, saturation) = source, calibration
-    try:
-        pixels = plain_pixels(path)
-        raw = None
-        if pixels is None or scale != 1 or shift or not _as_planned(pixels, dtype):
-            pixels = PlainPixels(work / f"light-{number}.raw", 0, dtype.newbyteorder("<").str, shape)
-            if not pixels.path.exists() or pixels.path.stat().st_size != math.prod(shape) * dtype.itemsize:
-                raw = read_frame(path, scale=scale, shift=shift)
-                _require_shape(path, raw.shape, shape)
-                write_whole(pixels.path, np.ascontiguousarray(raw, pixels.stored).data)
-        if load_survey(work, number) is None:
-            raw = pixels.read() if raw is None else raw
-            _require_shape(path, raw.shape, shape)
-            signal = frame_memory(shape, np.float32)
-            calibrate_signal(raw, open_planes(planes), factor, signal)
-            save_survey(work, number, survey_mosaic(signal, cfa_pattern, saturation))
-    except FrameReadError as problem:
-        return None, problem.problem
-    except WorkbenchError as problem:
-        return None, str(problem)
-    except OSError as problem:
-        if problem.errno == 28:
-            raise WorkbenchError(f"{work}: the disk is full; make room, or give --scratch another place") from problem
-        return None, f"cannot be read: {problem.strerror or problem}"
-    return pixels, ""
-
-
-def _as_planned(pixels: PlainPixels, dtype: np.dtype) -> bool:
-    """Whether the engine can read these pixels in place; int16 with an offset counts as uint16."""
-    stored = np.dtype(pixels.stored).newbyteorder("=")
-    return stored == dtype or (dtype == np.uint16 and stored == np.int16)
-
-
-def _require_shape(path: Path, found: tuple[int, ...], wanted: tuple[int, int]) -> None:
-    if tuple(found) != tuple(wanted):
-        raise FrameReadError(
-            path, f"has {found[1]} x {found[0]} pixels where the others have {wanted[1]} x {wanted[0]}"
-        )
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write aside, then rename: the file is whole or not there."""
     with aside(path) as part:
         part.write_bytes(data)
-
-
-def save_survey(work: Path, number: int, survey: FrameSurvey) -> None:
-    """Keep what the first pass found on a light."""
-    stars: dict[str, Any] = {f"star_{name}": survey.stars[name].values for name in survey.stars}
-    with aside(work / "survey" / f"{number}.npz") as part:
-        np.savez(part, level=survey.level, noise=survey.noise, attrs=json.dumps(survey.stars.attrs), **stars)
-
-
-def load_survey(work: Path, number: int) -> FrameSurvey | None:
-    """Return what the first pass found on a light; None where it has not been there."""
-    path = work / "survey" / f"{number}.npz"
-    if not path.exists():
-        return None
-    with np.load(path) as kept:
-        stars = {name[5:]: ("star", kept[name]) for name in kept.files if name.startswith("star_")}
-        attrs = json.loads(str(kept["attrs"]))
-        return FrameSurvey(xr.Dataset(stars, attrs=attrs), kept["level"], kept["noise"])
 
 
 def claim_folder(work: Path, out: Path, identity: str) -> bool:

@@ -56,7 +56,6 @@ from .stack_inputs import (
     prepare_masters,
     register_lights,
     run_identity,
-    survey_lights,
 )
 from .stack_outputs import (
     claim_folder,
@@ -64,6 +63,7 @@ from .stack_outputs import (
     stack_header,
     workers,
 )
+from .stack_survey import lights_kept, survey_lights
 
 GRADES = ("file", "filter", "exposure", *QUALITY, "transparency", "used", "reason")  # columns of `grade_lights`
 
@@ -200,7 +200,7 @@ def _run(opened: OpenedFrames, settings: StackSettings, place: Place, client: An
 
     before = fingerprints(opened.frames.paths)
     continued = claim_folder(place.work, place.out, run_identity(opened, settings))
-    ready = timed("masters", prepare_masters, opened, settings, place)
+    ready = timed("masters", prepare_masters, opened, settings, place, lights_kept(opened, place))
     pixels = timed("first pass", survey_lights, opened, ready, place, client)
     of_lights = ready.planes, ready.group_of, pixels, opened.lights.names
     audited = ready.flats if ready.darks_fit else []  # what darks leave is not a fault of the flats
@@ -278,7 +278,7 @@ def grade_lights(
         check_target(out, "CSV file", frames=opened.frames.paths)
     with tempfile.TemporaryDirectory(prefix=".lights-", dir=scratch) as work, workers(None):
         place = Place(Path(work) / "stack.fits", Path(work), None, progress)
-        ready = prepare_masters(opened, chosen, place)
+        ready = prepare_masters(opened, chosen, place, lights_kept(opened, place))
         pixels = survey_lights(opened, ready, place, None)
         graded = [_graded(run, chosen) for run in filter_runs(opened, ready, pixels, place)]
     frames = pd.concat([table for table, _ in graded], ignore_index=True)

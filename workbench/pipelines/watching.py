@@ -37,7 +37,7 @@ from ..stack.settings import StackSettings, left_out
 from ..stars.selection import unlike_others
 from ..stars.survey import FrameSurvey, quality_table
 from .stack_inputs import OpenedFrames, Place, open_frames, prepare_masters
-from .stack_outputs import load_survey, survey_light
+from .stack_survey import lights_type, load_survey, survey_light
 
 FIRST = 3  # lights from which the reference is chosen
 COMPARED = 8  # lights before it that a new one is compared with
@@ -265,7 +265,7 @@ def _survey(opened: OpenedFrames, number: int, night: _Setting) -> tuple[PlainPi
     lights, work = opened.lights, night.place.work
     path, key = lights.paths[number], _key(lights.paths[number])
     planes, factor, _ = _calibration(opened, number, night)
-    dtype = np.dtype(np.uint16 if opened.frames.light.dtype == np.uint16 else np.float32)
+    dtype = lights_type(opened)
     source = (path, *lights.changes[number])
     calibration = planes, factor, open_planes(planes).saturation
     pixels, problem = survey_light(source, work, key, calibration, lights.shape, lights.cfa_pattern, dtype)
